@@ -364,6 +364,12 @@ def test_every_number_of_a_draft_is_that_of_a_row(documented):
     assert numbers - pieces <= {"95"}  # of intervals, whose level is 0.95
 
 
+def test_a_draft_names_the_method_of_a_decision_and_not_its_settings(documented):
+    [draft] = [one for one in documented.documents if one.guideline.name == "draft"]
+    texts = [block.text for section in drafted(draft, Metrics()) for block in section.blocks if hasattr(block, "text")]
+    assert any(text.startswith("Intensities were normalised by the method zscore, because ") for text in texts)
+
+
 def test_the_flow_of_cases_is_drawn_from_the_rows(documented, records):
     [draft] = [one for one in documented.documents if one.guideline.name == "draft"]
     [flow] = [block for section in drafted(draft, Metrics()) for block in section.blocks if isinstance(block, Figure)]

@@ -124,14 +124,16 @@ def test_gaps_that_too_few_people_have_are_one_sentence_of_the_report_and_no_row
     [every, sentence] = found.sections[0].blocks[-2:]
     [rows] = every.blocks
     assert {cells[0] for cells in rows.rows} == {"sex"}
-    assert sentence.text == f"{len(unknown)} gaps without a value, too few to judge: site ({len(unknown)})."
+    assert sentence.text == (
+        f"{len(unknown)} gaps have no value, because a group has too few people: site ({len(unknown)})."
+    )
 
 
 def test_where_no_gap_can_be_tested_the_report_does_not_say_that_none_was_found():
     table = table_of(40)
     table["covariate_site"] = ["a"] * 35 + ["b"] * 5
     words = audited(table, groups="site").sections[0].blocks[0].text
-    assert "No gap among groups of site could be tested" in words
+    assert "Groups of site are too small to test any gap" in words
     assert "No gap shown" not in words
 
 

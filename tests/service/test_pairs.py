@@ -61,14 +61,14 @@ def test_a_rule_takes_a_series_for_each_role_and_none_where_one_is_missing_or_of
 def test_of_two_series_for_a_role_the_better_is_taken_and_the_other_says_so() -> None:
     found, failing = routed(rule(), facts("a", "CT"), facts("b", "MR", 20), facts("c", "MR", 40))
     assert found == [{"fixed": "a", "moving": "c"}]
-    assert failing["b", "moving"] == "the best"
+    assert failing["b", "moving"] == "choice among series"
 
 
 def test_a_series_that_would_be_both_images_is_neither() -> None:
     either = rule(series={"fixed": {"Modality": "MR"}, "moving": {"Modality": "MR"}})
     found, failing = routed(either, facts("a", "MR", 40), facts("b", "MR", 20))
     assert found == []
-    assert failing["a", "fixed"] == failing["a", "moving"] == "a series for each image"
+    assert failing["a", "fixed"] == failing["a", "moving"] == "image of the model"
 
 
 def test_a_rule_that_names_one_role_is_refused() -> None:

@@ -174,7 +174,7 @@ def test_the_node_says_why_a_rule_did_not_take_a_series(tmp_path, mr):
     identity = read_identity(mr[0])
     [row] = told["untaken"]
     assert (row["study"], row["series"], row["rule"]) == (identity.study, identity.series, "head")
-    assert row["fails"] == ["SeriesDescription is series, wanted ~head"]
+    assert row["fails"] == ["SeriesDescription is series, the rule asks for ~head"]
     assert [one["message"] for one in told["troubles"]] == ["a peer is away"]
 
 

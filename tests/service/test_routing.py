@@ -154,16 +154,22 @@ def test_a_rule_asks_for_facts_of_geometry_and_for_attributes_alike(wish, other)
 @pytest.mark.parametrize(
     ("when", "expected"),
     [
-        ({"spacing_mm": (0.5, 0.8)}, "spacing_mm is 0.81, 0.81, 1, wanted 0.5 to 0.8"),
-        ({"slices": (20.0, 400.0)}, "slices is 3, wanted 20 to 400"),
-        ({"SeriesDescription": "~hippo"}, "SeriesDescription is absent, wanted ~hippo"),
-        ({"Modality": ["CT", "PT"]}, "Modality is MR, wanted CT, PT"),
+        ({"spacing_mm": (0.5, 0.8)}, "spacing_mm is 0.81, 0.81, 1, the rule asks for 0.5 to 0.8"),
+        ({"slices": (20.0, 400.0)}, "slices is 3, the rule asks for 20 to 400"),
+        ({"SeriesDescription": "~hippo"}, "SeriesDescription is absent, the rule asks for ~hippo"),
+        ({"Modality": ["CT", "PT"]}, "Modality is MR, the rule asks for CT, PT"),
     ],
 )
 def test_a_condition_that_fails_is_stated_in_words(when, expected):
     own = series(spacing_mm=[0.81, 0.81, 0.9999999999999929], shape=[8, 8, 3], attributes={"SeriesDescription": None})
     [row] = study_routing([rule(when=when)], MODEL, [own]).rows
     assert next(one.failure for one in row.conditions if not one.holds) == expected
+
+
+def test_a_localizer_that_nobody_asked_for_is_refused_in_words():
+    [row] = study_routing([rule()], MODEL, [series(is_localizer=True)]).rows
+    failing = [one.stated for one in row.conditions if not one.holds]
+    assert failing == ["kind of series: the rule asks for no localizer, and it is a localizer"]
 
 
 def test_a_rule_that_wants_localizers_gets_them():
@@ -196,7 +202,7 @@ def test_unless_keeps_a_series_out_and_the_row_says_why():
     )
     assert routing.jobs == []
     assert [(one.name, one.found) for one in routing.rows[0].conditions if not one.holds] == [
-        ("not ImageType", ["DERIVED"])
+        ("ImageType", ["DERIVED"])
     ]
 
 
@@ -347,7 +353,7 @@ def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):
     assert all(kinds[row.uid] == "MR" for row in found.rows if row.taken)
     refused = [row for row in found.rows if any(c.name == "readable" and not c.holds for c in row.conditions)]
     assert any("not evenly spaced" in str(c.found) for row in refused for c in row.conditions)
-    assert "wanted MR, found CT" in found.explained()
+    assert "the rule asks for MR, and it is CT" in found.explained()
     assert "is not taken: it cannot be read as one volume: has 2 orientations in one series" in str(found)
 
 
@@ -388,7 +394,10 @@ def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, 
     assert record["rows"] == json.loads(page.model_dump_json())["rows"]
     assert [row["taken"] for row in record["rows"]] == [True, True]
     explained = cli("route", row.uid, "--config", config, "--explain")
-    assert "yes  answer of ball: wanted answered with findings, found answered with findings" in explained.out
+    assert (
+        "yes  answer of ball: the rule asks for answered with findings, and it is answered with findings"
+        in explained.out
+    )
     unknown = cli("route", "1.2.3", "--config", config)
     assert (unknown.code, "no such study" in unknown.err) == (2, True)
     # Of a model of which another package was promoted that one's facts count.

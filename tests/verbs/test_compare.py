@@ -53,7 +53,7 @@ def test_the_difference_of_two_models_stands_with_its_interval_in_words_table_an
     page = (tmp_path / "out" / "report.html").read_text()
     assert "again" in page
     assert record["differences"]["again"][0]["low"] is None  # all cases differ alike
-    assert "cases, whose patients are unknown, were drawn again" in page
+    assert "intervals resample cases, because their patients are unknown" in page
     assert record["differences"]["again"][0]["patients"] == 0
     # As the plan of the run said before training.
     assert record["margins"]["again"] == {"margin": 0.25, "registered": True, "because": "registered before training"}
@@ -182,7 +182,7 @@ def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path
         [ranks] = rank_blocks(replace(found, patients_known=is_known))
         assert f"{drawn} again" in ranks.caption
     known = [one.low is not None for row in found.rows for one in row.differences]
-    assert not all(known) and f"{sum(known)} differences with an interval: one in twenty" in page
+    assert not all(known) and f"{sum(known)} differences with an interval: by chance alone one" in page
     assert "poor against good: inferior" in repr(found)
     assert repr(found).startswith("good: AUROC ")
     assert "poor less good: AUROC \N{MINUS SIGN}" in repr(found)

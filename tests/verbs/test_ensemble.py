@@ -72,7 +72,7 @@ def test_few_validation_patients_leave_members_equal_and_the_report_says_so(mixe
     assert "Members" in page
     assert "cannot tell members apart" in page
     assert "lenet less ensemble" in page
-    assert "Where the interval of a difference holds 0" in page and "the interval of its test" not in page
+    assert "Where the interval of a difference includes 0" in page and "significance test" not in page
     assert "paired patient bootstrap" in json.dumps(mixed.as_record()["beside"]).replace("case", "patient")
     assert "weights: run 0.50, lenet 0.50" in repr(mixed)
     assert mixed.verdict.answer in repr(mixed)

@@ -369,7 +369,7 @@ def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_f
     models = [isocenter.load(place, "cpu") for place in (halved, packaged)]
     for model in models:
         assert model.guard.exact and len(model.guard.held_out["features"]) == unseen
-    assert f"by {unseen} cases that chose nothing" in read_plan(halved / "plan.yaml").decision("guard.gate").because
+    assert f"with {unseen} cases that chose nothing" in read_plan(halved / "plan.yaml").decision("guard.gate").because
     first, second = (model.predict(image).confidence.gate_p for model in models)
     assert first == pytest.approx(second) and first < 0.5
     with caplog.at_level("WARNING", "isocenter"):

@@ -59,7 +59,7 @@ def package(packaged, tmp_path) -> Path:
 def test_an_odd_image_gets_no_answer_and_a_good_one_does(gated, odd, tmp_path):
     result = isocenter.predict(gated.out, [odd, *(gated.data / "bright").glob("0*.png")], out=tmp_path / "out")
     table = result.table.set_index("case")
-    assert "unlike the training cases" in table.loc["odd", "abstained"]
+    assert "the training cases (distance" in table.loc["odd", "abstained"]
     assert table.loc["odd", "gate_p"] < 0.01
     assert table.loc[["odd"], ["predicted", "probability_bright"]].isna().all(axis=None)
     others = table.drop("odd")
@@ -69,7 +69,7 @@ def test_an_odd_image_gets_no_answer_and_a_good_one_does(gated, odd, tmp_path):
     assert any("odd: refused: " in problem.what for problem in result.problems)
     assert not result.failures
     written = read_text_table(tmp_path / "out" / "predictions.csv").set_index("case")
-    assert written.loc["odd", "predicted"] == "" and "unlike" in written.loc["odd", "abstained"]
+    assert written.loc["odd", "predicted"] == "" and "differs from" in written.loc["odd", "abstained"]
 
 
 def test_a_refused_image_has_results_too_where_somebody_asks_for_them(gated, odd):
@@ -98,7 +98,7 @@ def test_an_image_that_its_header_is_enough_to_refuse_is_never_computed(gated, t
     assert [problem.cases for problem in result.failures] == [(good.stem,)]  # the network sees an image that fits
     [row] = result.table.to_dict("records")
     assert row["case"] == "strip" and row["gate_p"] < 0.01
-    assert row["abstained"].startswith("its proportion of ")
+    assert row["abstained"].startswith("its ratio of sides (height : width) is ")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == RECORDS
     with pytest.raises(DatasetError, match="was asked"):
         isocenter.predict(model, strip, abstain="mark")
@@ -143,7 +143,7 @@ def test_a_volume_that_is_never_held_is_judged_when_its_result_was_written(tmp_p
     monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
     streamed = isocenter.predict(run, tmp_path / "odd.nii.gz", out=tmp_path / "streamed", save_probabilities=True)
     assert streamed.table["gate_p"].item() == pytest.approx(held["gate_p"].item(), rel=0.2)
-    assert "unlike" in streamed.table["abstained"].item()
+    assert "differs from" in streamed.table["abstained"].item()
     assert sorted(path.name for path in (tmp_path / "streamed").iterdir()) == RECORDS
     assert not any("could not look" in problem.what for problem in streamed.problems)
 
@@ -196,7 +196,10 @@ def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keep
     guard, first = (isocenter.load(place, "cpu").guard for place in (made.out, gated.out))
     assert len(guard.held_out["features"]) == (parts.count("calibration") or parts.count("val"))
     assert guard.exact == ("calibration" in parts)
-    assert "the gate refuses below p" in read_plan(made.out / "plan.yaml").decision("guard.gate").because.lower()
+    assert (
+        "the gate refuses an image with a p-value below"
+        in read_plan(made.out / "plan.yaml").decision("guard.gate").because.lower()
+    )
     assert np.array_equal(guard.edges, first.edges)
     assert isocenter.load(made.out, "cpu").predict(odd).abstained
     file = made.out / "members" / "guard.safetensors"
@@ -360,7 +363,7 @@ def test_a_site_calibrates_the_gate_too_and_its_own_kind_of_image_is_refused_no_
     with no_export():
         made = isocenter.calibrate(gated.out, tmp_path / "site", out=tmp_path / "package", backends=())
         answers = isocenter.calibrate(careful, tmp_path / "site", out=tmp_path / "careful", backends=()).decisions
-    assert "by 24 cases that chose nothing" in made.decisions["guard.gate"].because
+    assert "with 24 cases that chose nothing" in made.decisions["guard.gate"].because
     model = isocenter.load(tmp_path / "package", "cpu")
     assert len(model.guard.calibrated) == 24
     assert isocenter.predict(model, image).predictions["206"].abstained is None
@@ -377,8 +380,8 @@ def test_a_site_completes_the_gate_of_a_model_that_was_trained_on_all_cases(gate
     assert "the gate has limits of the header alone" in decisions["guard.gate"].because
     assert few.predict(odd).abstained is None
     settled, decisions = guarded_by(Unseen(), everything, site, exact=True)
-    assert "by 12 cases that chose nothing" in decisions["guard.gate"].because
-    assert "unlike the training cases" in settled.predict(odd).abstained
+    assert "with 12 cases that chose nothing" in decisions["guard.gate"].because
+    assert "the training cases (distance" in settled.predict(odd).abstained
     assert "the gate:" not in readme(everything, "a model", [], [], {}, "It is one.")
     assert "the gate:" in readme(settled, "a model", [], [], {}, "It is one.")
 

@@ -271,9 +271,17 @@ def sentence_of(answered: Answered, metrics: Metrics) -> str:
     """The item's sentence, with the words of its answers in place of its look-ups."""
     words: dict[str, list[str]] = {}
     for answer in answered.answers:
-        words.setdefault(answer.lookup, []).append(value_words(answer.value, metrics, briefly=True).rstrip("."))
+        value = method_of(answer.value)
+        words.setdefault(answer.lookup, []).append(value_words(value, metrics, briefly=True).rstrip("."))
     text = PLACEHOLDER.sub(lambda match: "; ".join(words[match[1]]), answered.item.sentence)
     return sentence(text)
+
+
+def method_of(value: Any) -> Any:
+    """The name of a method in place of its settings, which the tables list; of several images each name once."""
+    if isinstance(value, list) and value and all(isinstance(one, Mapping) and "method" in one for one in value):
+        return [*dict.fromkeys(one["method"] for one in value)]
+    return value["method"] if isinstance(value, Mapping) and "method" in value else value
 
 
 def _flow(answered: Answered) -> figures.Figure | None:

@@ -468,20 +468,20 @@ def primary_blocks(comparison: Comparison) -> list[Block]:
 
 def comparison_lead(comparison: Comparison) -> str:
     """The number of cases, and the method of the intervals."""
-    unit = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
-    tested = "That of a difference is the interval of its test: where it" if comparison.tested.rows else (
+    unit = "patients" if comparison.patients_known else "cases, because their patients are unknown"
+    tested = "Each difference has the interval of its significance test: where it" if comparison.tested.rows else (
         "Where the interval of a difference"
     )  # fmt: skip
     return (
-        f"{counted(comparison.cases, 'case')}, the same for all; {unit} were drawn again for the intervals. "
-        f"{tested} holds 0, these cases show no difference."
+        f"{counted(comparison.cases, 'case')}, the same for all models; intervals resample {unit}. "
+        f"{tested} includes 0, these cases show no difference."
     )
 
 
 def comparison_caveats(comparison: Comparison) -> list[str]:
     """Caveats about many differences at once."""
     many = sum(one.low is not None for row in comparison.rows for one in row.differences)
-    notes = [f"{counted(many, 'difference')} with an interval: one in twenty has one without 0 by chance alone."]
+    notes = [f"{counted(many, 'difference')} with an interval: by chance alone one interval in twenty excludes 0."]
     notes = notes if many else []
     metrics = {row.metric for row in comparison.rows}
     lost = {metric: counted(rows, "row") for metric, rows in comparison.left_out.items() if metric in metrics}

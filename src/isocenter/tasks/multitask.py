@@ -601,7 +601,7 @@ def longest_tuning(kinds: Iterable[type[Task] | Task]) -> tuple[Split, ...]:
 
 def joined_metrics(kinds: Iterable[type[Task] | Task]) -> Metrics:
     """The metrics of the parts, and what selects checkpoints."""
-    selecting = Metric(SELECTED, "the mean over the tasks", may_judge=False)
+    selecting = Metric(SELECTED, "mean over the tasks", may_judge=False)
     return Metrics((selecting, *(metric for kind in kinds for metric in kind.metrics)))
 
 

@@ -330,7 +330,8 @@ def outcome_of(out: Path, settings: Settings, state: State) -> Outcome:
     """The checkpoint that was chosen, or where nothing was the last."""
     checkpoint, because = last_checkpoint(out), "the last averaged weights, because nothing was selected"
     if best_checkpoint(out).is_dir():
-        best = f"those of the best {_selecting(settings, state.best)} of the validation cases: {state.best:.4f}"
+        metric = _selecting(settings, state.best)
+        best = f"those with the best {metric} of the validation cases, {state.best:.4f}"
         checkpoint, because = best_checkpoint(out), state.preferred or best
     return Outcome(
         checkpoint,

@@ -113,7 +113,7 @@ def test_a_word_that_nobody_had_is_evidence_by_enough_patients_of_whom_none_has_
     _, reason, notes = guard.verdict(part(seen(rng), "knee"))
     by_header = guard.refused_by_header(image(), {"body_part": "knee"})
     assert ("body part" in str(reason)) == refused == (by_header is not None)
-    assert any("words of so few patients: its body part is knee" in note for note in notes) == (patients < 99)
+    assert any("because the patients are too few: its body part is knee" in note for note in notes) == (patients < 99)
 
 
 def test_another_modality_is_refused_by_few_patients_and_by_one_who_has_a_modality_alone():
@@ -148,7 +148,7 @@ def test_a_colour_that_others_have_is_not_refused_by_headers_that_are_all_alike(
     long = header_of(flat := Image(np.ones((3, 16, 160), np.float32), Geometry.of_pixels((16, 160)), modality="OP"))
     verdict = guard.refused_by_header(flat)
     assert verdict is not None
-    assert verdict[1].startswith("its proportion")
+    assert verdict[1].startswith("its ratio of sides (")
     assert guard.verdict(replace(seen(rng), header=long))[0] <= verdict[0] < LEVEL
 
 
@@ -156,12 +156,12 @@ def test_a_colour_that_others_have_is_not_refused_by_headers_that_are_all_alike(
 def test_what_is_unlike_the_training_cases_is_refused_with_its_reason_and_its_figure(held_out):
     guard, rng = gate(trained=100, held_out=held_out), np.random.default_rng(7)
     for odd, reason in (
-        (seen(rng, shift=3.0), "its intensities are unlike"),
-        (seen(rng, off=12.0), "what the network sees in it is unlike"),
-        (seen(rng, of=image((5, 6, 5), spacing=4.0)), "its spacing left to right is unlike"),
+        (seen(rng, shift=3.0), "its intensities differ from those of"),
+        (seen(rng, off=12.0), "the network sees other features in it than in"),
+        (seen(rng, of=image((5, 6, 5), spacing=4.0)), "its spacing left to right is 4 mm, and about 1 mm in"),
         (seen(rng, of=image(modality="CT")), "its modality is CT; of the training cases it was MR"),
         (replace(seen(rng), sample=np.ones((2, 9), np.float32)), "one value everywhere"),
-        (replace(seen(rng), features=np.full(8, np.nan)), "what the network sees in it is unlike"),
+        (replace(seen(rng), features=np.full(8, np.nan)), "the network sees other features in it than in"),
     ):
         judged = guard.judged(Prediction(Geometry.of_pixels((4, 4)), values={"size": 1.0}), odd)
         assert reason in str(judged.abstained)
@@ -212,16 +212,16 @@ def test_a_picture_that_is_turned_by_a_quarter_or_of_another_texture_is_refused(
         "header": 40, "intensities": 40, "texture": 40, "layout": 40, "contrast": 40, "symmetry": 40,
         "features": 7, "neighbours": 7,
     }  # fmt: skip
-    assert "its texture is unlike" in str(guard.verdict(textured(rng, along=1))[1])
-    assert "its texture is unlike" in str(guard.verdict(textured(rng, fine=20.0))[1])
+    assert "its texture differs from that of" in str(guard.verdict(textured(rng, along=1))[1])
+    assert "its texture differs from that of" in str(guard.verdict(textured(rng, fine=20.0))[1])
     inside_out = textured(rng)
     assert inside_out.composed is not None
     other = inside_out.composed._replace(layout=-inside_out.composed.layout)
-    assert "where it is bright and dark is unlike" in str(guard.verdict(replace(inside_out, composed=other))[1])
+    assert "it is bright and dark in other places than" in str(guard.verdict(replace(inside_out, composed=other))[1])
     inverted = inside_out.composed._replace(contrast=inside_out.composed.contrast + 3)
-    assert "its contrast is unlike" in str(guard.verdict(replace(inside_out, composed=inverted))[1])
+    assert "its contrast differs" in str(guard.verdict(replace(inside_out, composed=inverted))[1])
     uneven = inside_out.composed._replace(symmetry=inside_out.composed.symmetry + 6)
-    assert "its symmetry is unlike" in str(guard.verdict(replace(inside_out, composed=uneven))[1])
+    assert "its symmetry differs" in str(guard.verdict(replace(inside_out, composed=uneven))[1])
     assert sum(guard.verdict(textured(rng))[1] is not None for _ in range(100)) <= 3
 
 
@@ -275,14 +275,14 @@ def test_a_picture_in_colour_is_none_of_the_grey_ones_however_these_are_kept():
     assert guard is not None
     for colour, refused in ((0.0, False), (0.04, False), (1.0, True)):
         reason = guard.verdict(replace(seen(rng), header=header_of(picture(colour))))[1]
-        assert ("its colour is unlike" in str(reason)) == refused, (colour, reason)
+        assert ("its colour differs" in str(reason)) == refused, (colour, reason)
     assert set(guard.held_out) >= {"colour", "header"}
     unnamed = replace(picture(1.0), channels=("0", "1", "2"))  # from an array
     assert header_of(unnamed) == header_of(picture(1.0))
     coloured = [replace(seen(rng), header=header_of(picture(1.0))) for _ in range(40)]
     of_colours = fitted_guard(coloured[:33], coloured[33:], LEVEL, exact=False)
     assert of_colours is not None and of_colours.verdict(coloured[0])[1] is None
-    assert "its colour is unlike" in str(of_colours.verdict(replace(seen(rng), header=grey[0].header))[1])
+    assert "its colour differs" in str(of_colours.verdict(replace(seen(rng), header=grey[0].header))[1])
 
 
 def test_a_few_pictures_of_other_proportions_do_not_hide_a_colour():
@@ -294,7 +294,7 @@ def test_a_few_pictures_of_other_proportions_do_not_hide_a_colour():
     guard = fitted_guard(grey[:33], grey[33:], LEVEL, exact=False)
     assert guard is not None
     coloured = replace(seen(rng), header=header_of(picture(0.5)))
-    assert "its colour is unlike" in str(guard.verdict(coloured)[1])
+    assert "its colour differs" in str(guard.verdict(coloured)[1])
     assert guard.verdict(replace(coloured, header=header_of(picture(0.0))))[1] is None
 
 
@@ -353,14 +353,14 @@ def test_where_no_case_was_left_out_training_cases_judge_each_by_the_others(held
     assert made is not None and made.state.is_fitted and "none was left out" in str(made.state)
     kept = read_parts({"guard": json.loads(json.dumps(made.settings))}, written(made)).guard
     good, odd, given = seen(rng), seen(rng, shift=3.0), Prediction(Geometry.of_pixels((4, 4)))
-    assert "its intensities are unlike" in str(kept.judged(given, odd).abstained)
+    assert "its intensities differ from those of" in str(kept.judged(given, odd).abstained)
     assert kept.judged(given, good).abstained is None
     # What the network sees in cases that trained it says nothing of others.
     assert kept.judged(given, seen(rng, off=50.0)).abstained is None
     assert refitted(kept, trained[:2], exact=True) is kept
     again = refitted(kept, [seen(rng) for _ in range(8)], exact=True)
     assert again.unseen == 8 and again.held_out["intensities"].patients == 48
-    assert "what the network sees" in str(again.judged(given, seen(rng, off=50.0)).abstained)
+    assert "the network sees other features" in str(again.judged(given, seen(rng, off=50.0)).abstained)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,9 @@ def test_another_region_of_the_body_is_refused_by_however_few_patients(theirs, o
 
 
 def test_a_gate_says_on_what_it_rests():
-    assert tail_note(gate(held_out=200, level=0.05)) == "The gate refuses below p 0.05 by 200 cases that chose nothing."
+    assert tail_note(gate(held_out=200, level=0.05)) == (
+        "The gate refuses an image with a p-value below 0.05, by comparison with 200 cases that chose nothing."
+    )
     note = tail_note(gate(held_out=20, exact=False))
     assert "20 validation cases" in note and "extrapolated" in note and "approximate" in note
 

@@ -82,7 +82,9 @@ def gate(patients: int, cases: int, level: float, seed: int = 0) -> Guard:
 def test_many_cases_of_few_patients_are_not_enough_for_a_level_and_the_gate_says_so():
     note = tail_note(gate(10, 12, 0.01))  # training cases too, which are judged by others
     assert "240 cases of 20 patients" in note and "extrapolated" in note
-    assert tail_note(gate(70, 1, 0.1)) == "The gate refuses below p 0.1 by 70 cases that chose nothing."
+    assert tail_note(gate(70, 1, 0.1)) == (
+        "The gate refuses an image with a p-value below 0.1, by comparison with 70 cases that chose nothing."
+    )
 
 
 def test_a_gate_keeps_whose_its_distances_are():

@@ -21,7 +21,16 @@ from safetensors.numpy import save
 from isocenter.errors import counted, listed
 from isocenter.evaluation import one_of_each
 from isocenter.runtime.guard.distances import Correlated, Floats, Known, Ranges, Reference, is_enough, p_value
-from isocenter.runtime.guard.observation import MODALITY, REGION, Composition, Header, Observation, Watching, header_of
+from isocenter.runtime.guard.observation import (
+    MODALITY,
+    RATIO,
+    REGION,
+    Composition,
+    Header,
+    Observation,
+    Watching,
+    header_of,
+)
 from isocenter.runtime.guard.state import FITTED, LIMITS, NONE, OFF, GateState
 from isocenter.runtime.windows.pipeline import BLANK
 from isocenter.values import Image, Prediction
@@ -33,17 +42,18 @@ FEATURES, NEIGHBOURS = "features", "neighbours"
 HELD_OUT, BY_OTHERS = "held_out", "by_others"
 # Of a tail's mean excess, in spreads: headers of a set are often all the same, and another one is not odd for a trifle.
 LEAST_EXCESS = {HEADER: 0.25, COLOUR: 0.25}
-UNSEEN = "the gate could not look at"
+UNSEEN = "the gate could not judge"
+# How an image differs from the training cases; {} is the number of its header that differs most.
 SCORES = {
-    HEADER: "its {} is",
-    COLOUR: "its colour is",
-    INTENSITIES: "its intensities are",
-    TEXTURE: "its texture is",
-    LAYOUT: "where it is bright and dark is",
-    CONTRAST: "its contrast is",
-    SYMMETRY: "its symmetry is",
-    FEATURES: "what the network sees in it is",
-    NEIGHBOURS: "what the network sees in it is",
+    HEADER: "its {} in",
+    COLOUR: "its colour differs from that of",
+    INTENSITIES: "its intensities differ from those of",
+    TEXTURE: "its texture differs from that of",
+    LAYOUT: "it is bright and dark in other places than",
+    CONTRAST: "its contrast differs from that of",
+    SYMMETRY: "its symmetry differs from that of",
+    FEATURES: "the network sees other features in it than in",
+    NEIGHBOURS: "the network sees other features in it than in",
 }
 # Those in which no network has a say, so that training cases tell as well as others how far images lie apart.
 OF_NO_NETWORK = tuple(name for name in SCORES if name not in (FEATURES, NEIGHBOURS))
@@ -251,7 +261,7 @@ class Guard:
         name, joint = self._joined(distances, distances)
         what = SCORES[name].format(_furthest(observation.header, self._of_header))
         reason = self._reason(what, name, distances[name], joint) if joint < self.level else None
-        few = [f"{UNSEEN} words of so few patients: {word}"] * bool(word)
+        few = [f"{UNSEEN} it by one word, because the patients are too few: {word}"] * bool(word)
         return joint, reason, [*few, *self._unseen(distances)]
 
     def refused_by_header(self, image: Image, covariates: Mapping[str, Any] | None = None) -> tuple[float, str] | None:
@@ -332,10 +342,10 @@ class Guard:
 
     def _reason(self, what: str, name: str, distance: float, p: float) -> str:
         held_out = self.held_out[name]
-        how = "" if is_enough(held_out.patients, self.level / len(self.held_out)) else ", extrapolated"
-        others = f"of {held_out.words('other case')} at most {held_out.distances[-1]:.3g}"
-        figures = f"distance {distance:.3g}; {others}; p {p:.2g} below {self.level:g}{how}"
-        return f"{what} unlike the training cases ({figures})"
+        how = "" if is_enough(held_out.patients, self.level / len(self.held_out)) else "extrapolated "
+        others = f"that of {held_out.words('other case')} at most {held_out.distances[-1]:.3g}"
+        figures = f"distance {distance:.3g}, {others}; {how}p {p:.2g}, refused below {self.level:g}"
+        return f"{what} the training cases ({figures})"
 
     def _unseen(self, distances: Mapping[str, float]) -> list[str]:
         """A note on scores that this model has and that could not be computed."""
@@ -401,9 +411,14 @@ def header_distance(header: Header, numbers: Mapping[str, tuple[float, float]]) 
 
 
 def _furthest(header: Header, numbers: Mapping[str, tuple[float, float]]) -> str:
-    """The name of that number."""
+    """The number that lies furthest from those of the training cases, beside these: "spacing is 5 mm, about 1 mm"."""
     spreads = _spreads(header, numbers)
-    return max(spreads, key=spreads.__getitem__, default="header")
+    if not spreads:
+        return "header differs from that"
+    name = max(spreads, key=spreads.__getitem__)
+    unit = "" if name.startswith(RATIO) else " mm"
+    own, usual = (f"{math.exp(one):.3g}{unit}" for one in (header.numbers[name], numbers[name][0]))
+    return f"{name} is {own}, and about {usual}"
 
 
 def _spreads(header: Header, numbers: Mapping[str, tuple[float, float]]) -> dict[str, float]:
@@ -614,14 +629,15 @@ def _part_of(guard: Guard, cases: Sequence[Observation], spectra: Sequence[Float
 def tail_note(guard: Guard) -> str:
     """A sentence on how far the gate's level can be believed."""
     fewest = min(guard.held_out.values(), key=lambda known: (known.patients, len(known)))
+    lead = f"The gate refuses an image with a p-value below {guard.level:g}, by comparison with"
     if not guard.unseen:
-        whom = f"the distances of {fewest.words('training case')} from each other, because none was left out"
-        return f"The gate refuses below p {guard.level:g} by {whom}; what the network sees has no say."
+        whom = f"{fewest.words('training case')}, because none was left out"
+        return f"{lead} {whom}; what the network sees in it does not count."
     whom = f"{fewest.words()} that chose nothing" if guard.exact else fewest.words("validation case")
     approximate = "" if guard.exact else "; these chose the checkpoint, so that the level is approximate"
     enough = is_enough(fewest.patients, guard.level / len(guard.held_out))
-    tail = "" if enough else "; the tail beyond them is extrapolated"
-    return f"The gate refuses below p {guard.level:g} by {whom}{tail}{approximate}."
+    tail = "" if enough else "; they are too few for so small a p, which is extrapolated"
+    return f"{lead} {whom}{tail}{approximate}."
 
 
 def _calibrated(held_out: Sequence[Observation]) -> NDArray[np.float32]:

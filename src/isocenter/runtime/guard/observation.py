@@ -22,7 +22,12 @@ UNKNOWN = "unknown"
 RADIOGRAPH = "radiograph"
 # DICOM's words for one kind of image, PS3.3 C.7.3.1.1.1.
 ALIKE = {"CR": RADIOGRAPH, "DX": RADIOGRAPH, "RG": RADIOGRAPH, "PX": RADIOGRAPH}
-AXES = ("left to right", "back to front", "feet to head")
+AXES, SIDES, ORDINALS = (
+    ("left to right", "back to front", "feet to head"),
+    ("height", "width"),
+    ("first axis", "second axis", "third axis"),
+)
+RATIO = "ratio of sides"
 # The planes of slices by the world axis across them, and the cosine from which on one is none of these, as DICOM
 # toolkits take it (Clunie, PixelMed).
 PLANES, OBLIQUE, STRAIGHT = ("sagittal", "coronal", "axial"), "oblique", 0.8
@@ -94,9 +99,9 @@ def _plane(geometry: Geometry) -> str:
 def _numbers(geometry: Geometry) -> dict[str, float]:
     canonical = geometry.canonical
     extents = [size * step for size, step in zip(canonical.shape, canonical.steps, strict=True)]
-    names = AXES if geometry.has_sides else tuple(f"axis {n}" for n in range(canonical.ndim))
+    names = AXES if geometry.has_sides else SIDES if geometry.is_picture else ORDINALS
     proportions = {
-        f"proportion of {names[0]} and {name}": math.log(extents[0] / extent)
+        f"{RATIO} ({names[0]} : {name})": math.log(extents[0] / extent)
         for name, extent in zip(names[1:], extents[1:], strict=False)
     }
     if not geometry.physical:

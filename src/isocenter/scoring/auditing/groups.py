@@ -345,13 +345,13 @@ def _verdict(compared: Found) -> str:
     shown, tested = _shown(compared.gaps), [gap for gap in compared.gaps if np.isfinite(gap.p)]
     attributes = listed(list(dict.fromkeys(gap.attribute for gap in compared.gaps)))
     if shown:
-        verdict = f"{counted(len(shown), 'gap')} of {len(tested)} shown among groups of {attributes}."
+        verdict = f"Groups of {attributes} differ by {counted(len(shown), 'gap')} of {len(tested)} that were tested."
     elif tested:
         verdict = f"No gap shown among groups of {attributes} ({counted(len(tested), 'gap')} tested)."
     else:
-        verdict = f"No gap among groups of {attributes} could be tested, so that there may be some."
+        verdict = f"Groups of {attributes} are too small to test any gap: whether there are gaps is not known."
     few = list(dict.fromkeys(f"{a} {g}" for a, g, _, judged in compared.rows if judged == FEW))
-    return f"{verdict} Too few to judge, at least by some label: {listed(few)}." if few else verdict
+    return f"{verdict} Groups with too few people to judge, by one label or more: {listed(few)}." if few else verdict
 
 
 def _section(compared: Found, metrics: Metrics, alike: Sequence[Alike], moved: Sequence[Swapped], when: str) -> Section:
@@ -383,7 +383,8 @@ def _all_gaps(gaps: Sequence[Gap], metrics: Metrics, columns: Sequence[str]) -> 
         yield Details(f"All {counted(len(cells), 'gap')} with a value", [PageTable(columns, cells, HOW)])
     if unknown:
         parts = listed([f"{attribute} ({count})" for attribute, count in unknown.items()])
-        yield Paragraph(f"{counted(unknown.total(), 'gap')} without a value, {FEW}: {parts}.")
+        gaps_unknown = counted(unknown.total(), "gap has", "gaps have")
+        yield Paragraph(f"{gaps_unknown} no value, because a group has too few people: {parts}.")
 
 
 def _forest(compared: Found, metrics: Metrics) -> Iterator[Block]:

@@ -81,11 +81,12 @@ def verdict_sentence(records: Records) -> str:
     judged = {name: bool(one["passed"]) for name, one in records.items() if one.get("passed") is not None}
     if not judged:
         return (
-            f"No method was tested on {FEWEST} cases or more of this model, which a verdict takes: believe no map yet."
+            f"A verdict on a method takes tests on {FEWEST} cases of this model, and no method has so many: whether "
+            "these maps can be believed is not known."
         )
     passed = [name for name, fine in judged.items() if fine]
     if not passed:
-        return f"None of {counted(len(judged), 'method')} passed its tests on this model: believe no map."
+        return f"None of {counted(len(judged), 'method')} passed its tests on this model: its maps cannot be believed."
     return f"{listed(passed)} passed {'its' if len(passed) == 1 else 'their'} tests on this model."
 
 

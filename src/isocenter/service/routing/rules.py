@@ -32,7 +32,7 @@ RADIOGRAPHS = ("DX", "CR")
 # The condition that a series is one volume.
 # The outcome of a rule whose answer states something.
 SOMETHING = "answered with findings"
-READABLE = "readable"
+READABLE, NO_LOCALIZER = "readable", "no localizer"
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Condition:
         """Why it does not hold, in words."""
         if self.name == READABLE:
             return f"it cannot be read as one volume: {self.found}"
-        return f"{self.name} is {_in_words(self.found)}, wanted {_in_words(self.wanted)}"
+        return f"{self.name} is {_in_words(self.found)}, the rule asks for {_in_words(self.wanted)}"
 
     @property
     def stated(self) -> str:
         """The wish and the finding, in words."""
-        return f"{self.name}: wanted {_in_words(self.wanted)}, found {_in_words(self.found)}"
+        return f"{self.name}: the rule asks for {_in_words(self.wanted)}, and it is {_in_words(self.found)}"
 
     @property
     def fact(self) -> str:
@@ -114,6 +114,8 @@ def _in_words(value: Any) -> str:
     """A fact or a wish as people write it: `absent`, `20 to 400`, `0.81, 0.81, 1`."""
     if value is None:
         return "absent"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, tuple) and len(value) == 2:  # a range of a rule; several values are a list
         return " to ".join(map(_in_words, value))
     if isinstance(value, list | tuple):
@@ -209,8 +211,8 @@ def _conditions(
         yield Condition(key, wish, fact, fits(key, wish, fact))
     for key, wish in rule.unless.items():
         fact = series_facts.value(key)
-        yield Condition(f"not {key}", wish, fact, not fits(key, wish, fact))
-    yield Condition("an image", "no derived object", series_facts.modality, series_facts.modality not in NO_IMAGES)
+        yield Condition(key, f"anything but {_in_words(wish)}", fact, not fits(key, wish, fact))
+    yield Condition("kind of object", "an image", series_facts.modality, series_facts.modality not in NO_IMAGES)
     yield Condition(READABLE, "a grid", series_facts.problem or "a grid", series_facts.problem is None)
     if model.modality:
         yield Condition(
@@ -220,7 +222,8 @@ def _conditions(
             series_facts.modality in alike(model.modality),
         )
     if "localizer" not in wishes:
-        yield Condition("no localizer", False, series_facts.is_localizer, not series_facts.is_localizer)
+        kind = "a localizer" if series_facts.is_localizer else NO_LOCALIZER
+        yield Condition("kind of series", NO_LOCALIZER, kind, kind == NO_LOCALIZER)
 
 
 def chain_conditions(rule: Rule, answers: StudyAnswers) -> list[Condition]:
@@ -273,7 +276,8 @@ def _passed_over(row: Routed, rule: Rule, taken: set[tuple[str, str]]) -> Routed
     """A row of a series that fits, where another one is better."""
     if row.rule != rule.name or not row.taken or (row.role, row.series) in taken:
         return row
-    better = Condition("the best", "thinnest, most slices, newest", "another series is better", False)
+    wanted = "the one series with the thinnest, then the most, then the newest slices"
+    better = Condition("choice among series", wanted, "fewer, thicker or older slices than another", False)
     return Routed(row.rule, row.series, row.uid, row.role, False, [*row.conditions, better])
 
 
@@ -281,7 +285,7 @@ def _in_two_roles(row: Routed, rule: Rule, twice: Set[str]) -> Routed:
     """A row of a series that the rule would take for two images of the model: nothing says which of them it is."""
     if row.rule != rule.name or not row.taken or row.series not in twice:
         return row
-    shared = Condition("a series for each image", "one", "it would be two of them", False)
+    shared = Condition("image of the model", "one for each series", "two of them", False)
     return Routed(row.rule, row.series, row.uid, row.role, False, [*row.conditions, shared])
 
 

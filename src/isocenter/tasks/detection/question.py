@@ -246,13 +246,16 @@ def smallest_kind(fingerprint: Fingerprint) -> tuple[str, float] | None:
 
 def network(fingerprint: Fingerprint) -> dict[str, Decision]:
     """A pyramid where its coarser answers are fine enough, in pictures at the rate at which it was tried."""
-    if axes_of(fingerprint) == 2 and reduction(fingerprint).value > 1:
-        because = "boxes are many voxels across: answers a fourth as fine tell them apart, in a fraction of the time"
+    smallest = smallest_kind(fingerprint)
+    if axes_of(fingerprint) == 2 and smallest is not None and reduction(fingerprint).value > 1:
+        because = (
+            f"half of the boxes of {smallest[0]} are {smallest[1]:.3g} voxels across or more: a network that answers "
+            "for every fourth voxel tells them apart, in a fraction of the time"
+        )
         return {
             "network.name": Decision("pyramid", because, "arXiv:1612.03144"),
             "training.learning_rate": Decision(2e-3, "the rate of a trial on blood smears; no other was tried"),
         }
-    smallest = smallest_kind(fingerprint)
     if axes_of(fingerprint) == 3 and smallest is not None and smallest[1] >= PYRAMID_IN_VOLUMES:
         because = (
             f"half of the boxes of {smallest[0]} are {smallest[1]:.3g} voxels across or more: of simulated nodules of "

@@ -465,7 +465,7 @@ class StudyPage {
       draft.forget();
       source.forgetMaps();
       await this.#reload(saved.revision);
-      this.#say(notice(`Saved as correction ${saved.revision}. What the model made stays.`));
+      this.#say(notice(`Saved as correction ${saved.revision}. The model’s own result is kept.`));
     } catch (error) {
       if (error.status === 412) this.#say(this.#superseded());
       else this.#fail(error);
