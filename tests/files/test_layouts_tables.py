@@ -724,4 +724,6 @@ def test_grades_and_codes_of_a_table_stay_what_they_are(tmp_path):
     grades = ["1", "2", "3", "4a", "4b", "0"] * 3
     table(tmp_path / "who.csv", "case,birads,code", [f"{n},{grade},0{n % 9}" for n, grade in enumerate(grades)])
     rows, problems = covariates_in(tmp_path / "who.csv", [(str(n), str(n)) for n in range(18)])
+    table(tmp_path / "more.csv", "case;dose", ["x;1,504", "y;2,311"])
+    assert covariates_in(tmp_path / "more.csv", [("x", "x"), ("y", "y")]) == ([{"dose": 1.504}, {"dose": 2.311}], [])
     assert [row["birads"] for row in rows] == grades and rows[3]["code"] == "03" and problems == []

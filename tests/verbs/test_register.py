@@ -90,7 +90,7 @@ def test_simple_itk_brings_the_moving_image_onto_the_fixed_one_with_the_transfor
 
 def test_a_point_whose_coordinate_is_no_number_is_refused_with_its_cell(folder, tmp_path):
     (tmp_path / "points.csv").write_text("name,x,y,z\na,0,1,2\nb,-999,2 mm,-4\n")
-    with pytest.raises(DatasetError, match=r"points\.csv: y in line 3 is '2 mm', no number"):
+    with pytest.raises(DatasetError, match=r"points\.csv: y in line 3: '2 mm' is no number"):
         isocenter.register(folder / "fixed.nii.gz", folder / "moving.nii.gz", points=tmp_path / "points.csv")
 
 

@@ -169,6 +169,8 @@ def numbers_in(column: TextColumn, *, strictly: bool = False, has_codes: bool = 
 def plain_numbers(column: TextColumn) -> dict[str, float]:
     """{cell: its number} of those with digits and marks alone, by all cells; empty where these may mean two things."""
     texts = {cell: _plain(cell) for cell in dict.fromkeys(column.cells)}
+    if column.separator != ";" and all(map(PLAIN.fullmatch, texts.values())):
+        return {cell: float(text) for cell, text in texts.items()}
     try:
         mark = _decimal_mark(column, list(texts.values()))
     except DatasetError:

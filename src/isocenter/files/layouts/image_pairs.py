@@ -24,7 +24,7 @@ from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Rea
 from isocenter.files.layouts.manifest_rows import plain
 from isocenter.files.modality import modality_word
 from isocenter.files.storage.csv_text import read_given_table
-from isocenter.values import CaseRow, Cell, Correspondence, Floats, Label, patients_of_pair
+from isocenter.values import CaseRow, Cell, Correspondence, Floats, Label, Problem, patients_of_pair
 
 FIXED, MOVING = "fixed", "moving"
 SIDES = (FIXED, MOVING)
@@ -46,7 +46,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Each pair as a case of two images; pairs that name a missing file are left out."""
     table, labels = _table_of(folder), mask_labels(folder, options)
-    table, of_values = (table, []) if table is None else with_values(table, KNOWN)
+    of_values = list[Problem]()
+    if table is not None:
+        table, of_values = with_values(table, KNOWN)
     rows = _rows(table) if table is not None else _of_names(folder)
     modality, made, missing = modality_word(options.modality), list[CaseRow](), list[str]()
     for name, sides, stated in rows:

@@ -90,7 +90,7 @@ class Found:
     gaps: list[Gap] = field(default_factory=list)
 
 
-def with_table(dataset: Dataset, table: str | Path | None, scored: Container[str], asked: str | None) -> Dataset:
+def with_table(dataset: Dataset, table: str | Path | None, scored: Container[str], asked: str | None = None) -> Dataset:
     """The data set with further covariates of cases that are scored, by case or patient; known ones of its own stay.
 
     asked: groups as `groups_of` takes them: what has limits is a number

@@ -15,7 +15,16 @@ from isocenter.files.index import entries, suffix_of
 from isocenter.files.storage.csv_text import lines_before, read_text_table, separator_of
 from isocenter.files.storage.hashing import is_nobody
 from isocenter.lazy import pandas
-from isocenter.values import BLANKS, Problem, TextColumn, is_numeric, numbers_in, one_spelling, plain_numbers
+from isocenter.values import (
+    BLANKS,
+    Problem,
+    TextColumn,
+    is_numeric,
+    may_be_code,
+    numbers_in,
+    one_spelling,
+    plain_numbers,
+)
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
@@ -227,9 +236,12 @@ def with_values(
         bare = name.removeprefix("covariate:")
         cells = [row[name] for row in table.rows]
         texts = ["" if cell is None else str(cell) for cell in cells]
-        if name not in numbers and any(map(_is_code, texts)):
+        has_text = any(isinstance(cell, str) for cell in cells)
+        if not (has_text or any(map(may_be_code, texts))) or (name not in numbers and any(map(_is_code, texts))):
             continue
-        column = TextColumn(bare, texts, str(table.path), table.separator, places=table.places)
+        # Numbers that were read have points, whatever parts the columns.
+        separator = table.separator if has_text else ""
+        column = TextColumn(bare, texts, str(table.path), separator, places=table.places)
         try:
             if name not in numbers and not is_numeric(column):
                 spelling = one_spelling(column)
