@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from isocenter.planning import Machine
+from isocenter.quality.intensities import measure_intensities
 from isocenter.values import Case, CaseFacts, Dataset, Decision, Fingerprint, Label
 
 LAPTOP = Machine("cpu", 2, 16.0, 16.0, False)
@@ -53,3 +56,8 @@ def cohort(cases: Sequence[CaseFacts], labels: Sequence[str] = ("lesion",), name
 
 def several(count: int, **given: Any) -> Fingerprint:
     return Fingerprint(tuple(facts(name=f"c{n}", **given) for n in range(count)))
+
+
+def intensity(values: np.ndarray) -> Mapping[str, float]:
+    """Statistics of these intensities."""
+    return measure_intensities(values).statistics

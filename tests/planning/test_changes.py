@@ -7,10 +7,9 @@ import pytest
 
 import isocenter
 import trained
-from fingerprints import DRAWN, LAPTOP, cohort, facts, several
+from fingerprints import DRAWN, LAPTOP, cohort, facts, intensity, several
 from isocenter.errors import PlanError
 from isocenter.planning import Splitting, Wishes, for_fold, make_plan, settings, shared_by_folds, with_settings
-from isocenter.quality.image_descriptors import intensity
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
 HU = {"min": -1024.0, "low": -1000.0, "high": 1500.0, "mean": -300.0, "deviation": 400.0}

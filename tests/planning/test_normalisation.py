@@ -3,11 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fingerprints import cohort, facts, several
+from fingerprints import cohort, facts, intensity, several
 from isocenter.planning import normalised_problems
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.quality import examine
-from isocenter.quality.image_descriptors import intensity
 from isocenter.runtime import Preprocessing
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
 

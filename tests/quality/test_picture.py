@@ -12,10 +12,12 @@ import pytest
 from scipy import ndimage
 
 from isocenter.quality.image_quality import longest_line, quality
+from isocenter.quality.intensities import measure_intensities
 
 
-def measured(values: np.ndarray) -> dict[str, float]:
-    return dict(quality(values, np.ones(values.shape, bool), (1.0,) * values.ndim))
+def measured(values: np.ndarray, steps: tuple[float, ...] = ()) -> dict[str, float]:
+    valid = np.ones(values.shape, bool)
+    return dict(quality(values, valid, measure_intensities(values), steps or (1.0,) * values.ndim))
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +78,8 @@ def test_dots_far_apart_are_no_letters():
 
 def test_a_faulty_volume_is_measured_in_its_planes(heart):
     volume = np.stack([heart] * 6, axis=-1)
-    grid = np.ones(volume.shape, bool)
-    clean = quality(volume, grid, (1.0, 1.0, 5.0))
-    ghosted = quality(volume + 0.3 * np.roll(volume, 80, 1), grid, (1.0, 1.0, 5.0))
+    clean = measured(volume, (1.0, 1.0, 5.0))
+    ghosted = measured(volume + 0.3 * np.roll(volume, 80, 1), (1.0, 1.0, 5.0))
     assert clean["sharpness"] == pytest.approx(measured(heart)["sharpness"], abs=1e-3)
     assert ghosted["echo"] > 2 * clean["echo"]
     assert clean["letters"] == 0

@@ -9,10 +9,10 @@ import pytest
 
 import fingerprints
 import isocenter
+from fingerprints import intensity
 from isocenter.errors import DatasetError, UsageError
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.quality import MIXED_SCALE, scales_of
-from isocenter.quality.image_descriptors import intensity
 from isocenter.quality.modality import mixed_scales
 from isocenter.reading.dataset import refuse_unfit
 from isocenter.values import Dataset, Fingerprint

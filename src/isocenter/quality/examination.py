@@ -25,7 +25,8 @@ from isocenter.quality.image_checks import (
     unknown_sides_among,
     without_images,
 )
-from isocenter.quality.image_descriptors import Look, intensity, look
+from isocenter.quality.image_descriptors import Look, look
+from isocenter.quality.intensities import Intensities, measure_intensities
 from isocenter.quality.label_proxies import proxy_problems
 from isocenter.quality.leakage import Twin, groups, leakage, twins
 from isocenter.quality.modality import mixed_scales
@@ -40,7 +41,7 @@ from isocenter.quality.shortcuts import (
     still_standing,
 )
 from isocenter.runtime import Spread, local
-from isocenter.transforms import content, stacked
+from isocenter.transforms import stacked
 from isocenter.values import (
     Array,
     Case,
@@ -205,7 +206,7 @@ def _measured_as_given(case: Case) -> _Measured:
     try:
         image = stacked(case.images, case.id)
         image = image.with_pixels(image.data)  # read once: every measure looks at the voxels
-        valid = image.valid
+        valid = _valid(image)
         references = {name: _read(case, name, image, valid) for name in case.references}
         masks = [one for one in references.values() if isinstance(one.value, Image)]
         checked = [(kind.checks, references[kind.name]) for kind in kinds_of(references)]
@@ -218,22 +219,31 @@ def _measured_as_given(case: Case) -> _Measured:
             return None, problems
         measures = {kind.name: kind.facts.measure(references[kind.name]) for kind in kinds_of(references)}
         answered = any(kind.facts.answers(measures[kind.name].summary) for kind in kinds_of(references))
-        look_of_case = look(image, valid, marks=answered)
+        channels = [measure_intensities(*channel) for channel in zip(image.data, valid, strict=True)]
+        look_of_case = look(image, valid, channels, marks=answered)
         problems = [
             *read_so(case, image),
-            *odd_image(case, image, valid, masks),
+            *odd_image(case, image, channels, masks),
             *(problem for checks, own in checked for problem in checks.odd(own, measures[own.name])),
             *letters(case, look_of_case),
         ]
-        return (_facts_of(case, image, valid, measures), look_of_case), problems
+        return (_facts_of(case, image, channels, measures), look_of_case), problems
     except IsocenterError as error:
         return None, [_unusable(case, error)]
 
 
-def _facts_of(case: Case, image: Image, valid: Array, measures: Mapping[str, ReferenceMeasures]) -> CaseFacts:
+def _valid(image: Image) -> Array:
+    """(channels, *spatial) where voxels are measurements: a single truth for all where none can be anything else."""
+    if image.padding is None and image.dtype.kind in "bui":
+        return np.broadcast_to(np.True_, image.shape)
+    return image.valid
+
+
+def _facts_of(
+    case: Case, image: Image, channels: Sequence[Intensities], measures: Mapping[str, ReferenceMeasures]
+) -> CaseFacts:
     """Return the facts of an image whose voxels are read.
 
-    valid:    (channels, *spatial) where they are measurements
     measures: {name of a reference: what was measured of it}; a later one overrules an earlier one
     """
     canonical = image.geometry.canonical
@@ -250,8 +260,8 @@ def _facts_of(case: Case, image: Image, valid: Array, measures: Mapping[str, Ref
         oriented=image.geometry.oriented,
         channels=image.channels,
         modality=image.modality,
-        intensity=tuple(intensity(channel[known]) for channel, known in zip(image.data, valid, strict=True)),
-        content_shape=_content_shape(image, valid),
+        intensity=tuple(channel.statistics for channel in channels),
+        content_shape=_content_shape(image, channels),
         references={name: measures[name].summary for name in case.references},
         voxel_volume=canonical.voxel_volume,
         unit=image.geometry.unit,
@@ -261,13 +271,12 @@ def _facts_of(case: Case, image: Image, valid: Array, measures: Mapping[str, Ref
     )
 
 
-def _content_shape(image: Image, valid: Array) -> tuple[int, ...]:
-    """Voxels, in canonical order, of the box around all that is above the lowest value."""
-    above = np.zeros(image.data.shape[1:], dtype=bool)
-    for channel, is_valid in zip(image.data, valid, strict=True):
-        above |= is_valid & (channel > channel[is_valid].min())
+def _content_shape(image: Image, channels: Sequence[Intensities]) -> tuple[int, ...]:
+    """Voxels, in canonical order, of the box around all that is above the lowest value of its channel."""
+    boxes = [channel.box for channel in channels if channel.box] or [[(0, size) for size in image.shape[1:]]]
     axes, _ = image.geometry.to_canonical
-    sizes = [part.stop - part.start for part in content(above)][-len(axes) :]  # whatever frames come first
+    sizes = [max(end for _, end in ends) - min(first for first, _ in ends) for ends in zip(*boxes, strict=True)]
+    sizes = sizes[-len(axes) :]  # whatever frames come first
     return tuple(sizes[axis] for axis in axes)
 
 

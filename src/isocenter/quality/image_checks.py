@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from isocenter.errors import counted
 from isocenter.quality.image_descriptors import Look
 from isocenter.quality.image_quality import FEWEST_LETTERS
+from isocenter.quality.intensities import Intensities
 from isocenter.quality.references import kinds_of
 from isocenter.tasks import STATE_SIDES, sided_names, unknown_sides
 from isocenter.transforms import COLOUR, GREY, all_channels, placed, without_alpha
@@ -77,10 +78,12 @@ def on_other_grids(case: Case, image: Image, masks: Sequence[CaseReference]) -> 
             )
 
 
-def odd_image(case: Case, image: Image, valid: Array, masks: Sequence[CaseReference]) -> Iterator[Problem]:
+def odd_image(
+    case: Case, image: Image, channels: Sequence[Intensities], masks: Sequence[CaseReference]
+) -> Iterator[Problem]:
     """Constant channels, voxels that are not finite, masks that lie a little off, and empty masks."""
-    for name, channel, is_valid in zip(image.channels, image.data, valid, strict=True):
-        yield from _channel(case.id, name, channel, is_valid)
+    for name, channel in zip(image.channels, channels, strict=True):
+        yield from _channel(case.id, name, channel)
     for reference in masks:
         if apart := image.geometry.deviation(reference.value.geometry):
             yield Problem(
@@ -118,16 +121,15 @@ def letters(case: Case, look: Look) -> Iterator[Problem]:
         )
 
 
-def _channel(case: str, name: str, channel: Array, is_valid: Array) -> Iterator[Problem]:
-    if channel[is_valid].min() == channel[is_valid].max():
+def _channel(case: str, name: str, channel: Intensities) -> Iterator[Problem]:
+    if channel.is_constant:
         yield Problem(
             "warning", f"channel {name!r} is constant", (case,), "it shows nothing", "Look at it, or leave it out"
         )
-    broken = int(np.count_nonzero(~np.isfinite(channel))) if np.issubdtype(channel.dtype, np.floating) else 0
-    if broken:
+    if channel.broken:
         yield Problem(
             "warning",
-            f"channel {name!r} has {broken} voxels that are not finite",
+            f"channel {name!r} has {channel.broken} voxels that are not finite",
             (case,),
             "they are left out of every statistic",
             "Look at how the file was made",

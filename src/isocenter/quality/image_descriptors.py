@@ -13,12 +13,25 @@ from typing import Any
 import numpy as np
 
 from isocenter.quality.image_quality import quality
+from isocenter.quality.intensities import Intensities, measure_intensities
 from isocenter.quality.small_marks import patches
-from isocenter.transforms import COLOUR, GREY, permuted, recoloured, resample, without_alpha
-from isocenter.values import Array, CaseFacts, CaseReference, Deferred, Floats, Image
+from isocenter.transforms import COLOUR, GREY, box_of_content, permuted, recoloured, resampling_matrix, without_alpha
+from isocenter.values import (
+    Array,
+    CaseFacts,
+    CaseReference,
+    Deferred,
+    Floats,
+    Image,
+    is_true_everywhere,
+    memory_order,
+    memory_slabs,
+)
 
 # Voxels a side of the small image, by number of axes: 2 and 8 kB a case, as half precision shows a twin too.
 SMALL_SIDE = {1: 64, 2: 32, 3: 16}
+# Hexadecimal digits of a digest, and axes of a volume.
+DIGEST, VOLUME = 32, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,23 +52,27 @@ class Look:
     patches: Array | None = None
 
 
-def look(image: Image, valid: Array, *, marks: bool = True) -> Look:
-    """image: with its voxels read; valid: where they are measurements. A clip is seen by its middle frame.
+def look(image: Image, valid: Array, measured: Sequence[Intensities] = (), *, marks: bool = True) -> Look:
+    """image: with its voxels read. A clip is seen by its middle frame.
 
-    marks: whether small marks in it could give an answer away: patches take as long as all else
+    valid:    where they are measurements; measured: what was measured of each channel, if it was
+    marks:    whether small marks in it could give an answer away: patches take as long as all else
     """
     if image.frames is not None:
         middle = image.frames // 2
         return replace(look(image.frame(middle), valid[:, middle], marks=marks), digest=voxel_digest(image))
     grey = recoloured(image, GREY) if without_alpha(image.channels) == COLOUR else image
     channels = grey.data if grey is image else grey.data[:1]
-    measured: Array = valid if grey is image else np.logical_and.reduce(valid[:3], keepdims=True)
-    measures = tuple(
-        quality(channel, known, image.geometry.steps) for channel, known in zip(channels, measured, strict=True)
-    )
-    scaled = scaled_intensities(*(permuted(array[:1], *image.geometry.to_canonical) for array in (channels, measured)))
-    patched = patches(scaled) if marks and scaled.ndim == 2 else None
-    return Look(voxel_digest(image), small_image(scaled), measures, patched)
+    known: Array = valid if grey is image else np.logical_and.reduce(valid[:3], keepdims=True)
+    if grey is not image or not measured:
+        measured = [measure_intensities(*channel) for channel in zip(channels, known, strict=True)]
+    measures = tuple(quality(*channel, image.geometry.steps) for channel in zip(channels, known, measured, strict=True))
+    turn, shown = image.geometry.to_canonical, _Window.of(measured[0])
+    small = permuted(small_image(channels[0], known[0], shown)[None], *turn)[0]
+    patched = None
+    if marks and small.ndim == 2:
+        patched = patches(shown.scaled(*(permuted(array[:1], *turn)[0] for array in (channels, known))))
+    return Look(voxel_digest(image), small, measures, patched)
 
 
 def voxel_digest(image: Image) -> str:
@@ -63,25 +80,64 @@ def voxel_digest(image: Image) -> str:
     data = image.data[: len(without_alpha(image.channels))]
     if without_alpha(image.channels) == COLOUR and (data[:1] == data).all():
         data = data[:1]
-    turned = permuted(data.reshape(-1, *image.geometry.shape), *image.geometry.to_canonical)
-    total = hashlib.blake2b(repr(turned.shape).encode(), digest_size=16)
-    total.update(np.ascontiguousarray(turned, dtype=np.float32).tobytes())
-    return total.hexdigest()
+    turned = [
+        permuted(frame[None], *image.geometry.to_canonical)[0]
+        for channel in data
+        for frame in (channel if image.frames is not None else (channel,))
+    ]
+    total = hashlib.sha256(repr((len(turned), *turned[0].shape)).encode())
+    # Slices of a volume follow each other, as they do in most files.
+    order = (2, 1, 0) if turned[0].ndim == VOLUME else tuple(range(turned[0].ndim))
+    for one in turned:
+        for _, (part,) in memory_slabs(one, order=order):
+            numbers = _common_numbers(part)
+            total.update(numbers.dtype.char.encode())
+            total.update(numbers)  # type: ignore[arg-type]
+    return total.hexdigest()[:DIGEST]
 
 
-def scaled_intensities(data: Array, valid: Array) -> Floats:
-    """(*spatial) of a single channel, 0 and 1 at the 0.5th and 99.5th percentile; what is no measurement is 0."""
-    measured = data[valid]
-    low, high = np.percentile(measured, (0.5, 99.5)).tolist()
-    if low == high:  # nearly all is background: the little that is not is the image
-        low, high = float(measured.min()), float(measured.max())
-    return (np.where(valid, data, low)[0].astype(np.float32) - low) / max(high - low, 1e-12)
+def _common_numbers(part: Array) -> Array:
+    """Whole numbers of 16 bits as such, whatever type holds them, and all else as float32."""
+    if part.dtype.kind in "bui" and (part.dtype.itemsize == 1 or np.can_cast(part.dtype, np.int16)):
+        return np.ascontiguousarray(part, dtype="<i2")
+    single = np.ascontiguousarray(part, dtype="<f4")
+    with np.errstate(invalid="ignore"):  # what is no whole number differs from what becomes of it
+        whole = single.astype("<i2")
+    return whole if (whole == single).all() else single
 
 
-def small_image(scaled: Floats) -> Floats:
-    """A few voxels a side, in half precision, of what `scaled_intensities` gives."""
-    side = SMALL_SIDE[scaled.ndim]
-    return np.asarray(resample(scaled[None].clip(0, 1), (side,) * scaled.ndim)[0], dtype=np.float16)
+@dataclass(frozen=True)
+class _Window:
+    """The intensities that become 0 and 1."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, measured: Intensities) -> _Window:
+        """The 0.5th and 99.5th percentile."""
+        low, high = measured.window
+        if low == high:  # nearly all is background: the little that is not is the image
+            low, high = measured.statistics["min"], measured.statistics["max"]
+        return cls(low, high)
+
+    def scaled(self, values: Array, valid: Array) -> Floats:
+        """Values in this window; what is no measurement is 0."""
+        known = values if is_true_everywhere(valid) else np.where(valid, values, self.low)
+        return (known.astype(np.float32) - self.low) / max(self.high - self.low, 1e-12)
+
+
+def small_image(values: Array, valid: Array, window: _Window) -> Floats:
+    """(*spatial) of a channel, stretched to a few voxels a side, slab by slab, in half precision."""
+    order = memory_order(values)
+    first, *others = (resampling_matrix(values.shape[axis], SMALL_SIDE[values.ndim]) for axis in order)
+    small = np.zeros((len(first),) * values.ndim, dtype=np.float32)
+    for planes, parts in memory_slabs(values, valid):
+        part = window.scaled(*parts).clip(0, 1)
+        for axis in reversed(range(1, values.ndim)):
+            part = np.moveaxis(np.moveaxis(part, axis, -1) @ others[axis - 1].T, -1, axis)
+        small += np.tensordot(first[:, planes], part, axes=1)
+    return small.transpose(np.argsort(order)).astype(np.float16)
 
 
 # Means of the small image over so many parts a side: how bright what lies where.
@@ -145,25 +201,18 @@ def image_facts(image: Image) -> Mapping[str, Any]:
     return facts
 
 
-def intensity(values: Array) -> Mapping[str, float]:
-    """Statistics of (voxels,) intensities; low and high are the 0.5th and 99.5th percentile, p5 and the like others."""
-    shares = {"low": 0.5, "p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "high": 99.5}
-    percentiles = zip(shares, np.percentile(values, list(shares.values())).tolist(), strict=True)
-    return {
-        "min": float(values.min()),
-        **dict(percentiles),
-        "max": float(values.max()),
-        "mean": float(values.mean(dtype=np.float64)),
-        "deviation": float(values.std(dtype=np.float64)),
-    }
-
-
 def foreground(reference: CaseReference) -> tuple[Mapping[str, float], ...]:
     """Per channel the intensities inside the structures; nothing where one holds no measurement."""
-    inside = drawn(reference.value) != 0
-    channels = zip(reference.image.data, reference.valid, strict=True)
-    parts = [channel[known & inside] for channel, known in channels]
-    return tuple(intensity(part) for part in parts) if all(part.size for part in parts) else ()
+    structures = drawn(reference.value)
+    box = box_of_content(structures)
+    inside = structures[box] != 0
+    parts = [
+        (channel[box], known[box] & inside)
+        for channel, known in zip(reference.image.data, reference.valid, strict=True)
+    ]
+    if not all(known.any() for _, known in parts):
+        return ()
+    return tuple(measure_intensities(*part).statistics for part in parts)
 
 
 def drawn(mask: Image) -> Array:

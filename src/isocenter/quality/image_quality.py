@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import csgraph, ndimage
+from isocenter.quality.intensities import Intensities, draw_measurements
 from isocenter.transforms import resample
 from isocenter.values import Array, Deferred, Floats, Image
 
@@ -92,7 +93,7 @@ def _places(spatial: Sequence[int], through: int | None) -> list[int]:
     return sorted({min(int(place), size - 1) for place in np.linspace(size / 4, 3 * size / 4, FEW_PLANES)})
 
 
-def quality(values: Array, valid: Array, steps: Sequence[float]) -> Mapping[str, float]:
+def quality(values: Array, valid: Array, measured: Intensities, steps: Sequence[float]) -> Mapping[str, float]:
     """Measures of one channel (*spatial); NaN where one cannot be taken, as of a drawing in a few plain values.
 
     sharpness: natural logarithm of the variance of the Laplacian by that of the intensities, at a common scale
@@ -101,12 +102,9 @@ def quality(values: Array, valid: Array, steps: Sequence[float]) -> Mapping[str,
     echo:      strength of the strongest copy that lies moved along one axis over the image
     letters:   of the longest line of letters burned into a picture; 0 for volumes
     """
-    measured = values[valid]
-    # Drawn at random: every n-th voxel of a volume may lie in one plane of air.
-    some = measured[np.random.default_rng(0).integers(len(measured), size=4096)]
-    if len(np.unique(some)) <= MOST_DRAWN:
+    if len(np.unique(draw_measurements(values, valid, 4096))) <= MOST_DRAWN:
         return dict.fromkeys(("sharpness", "noise", "clipped", "echo", "letters"), float("nan"))
-    low, high = np.percentile(measured, (0.5, 99.5)).tolist()
+    low, high = measured.window
     scale = max(high - low, 1e-12)
     planes_of = {1: _no_planes, 2: _picture, 3: _slices}[values.ndim]
     planes = [((plane - low) / scale).clip(-1, 2) for plane in planes_of(values, steps)]
@@ -114,7 +112,7 @@ def quality(values: Array, valid: Array, steps: Sequence[float]) -> Mapping[str,
     return {
         "sharpness": _middle([_sharpness(plane) for plane in common]),
         "noise": _middle([_noise(plane) for plane in planes]),
-        "clipped": float(np.mean(measured == measured.max())),
+        "clipped": measured.clipped,
         "echo": _middle([_echo(plane) for plane in common]),
         "letters": float(longest_line(planes[0])) if planes_of is _picture else 0.0,
     }
@@ -142,7 +140,8 @@ def _slices(values: Array, steps: Sequence[float]) -> Iterator[Floats]:
     through = _axis_of_slices(values.shape, steps)
     size = values.shape[through]
     for at in sorted({int(place) for place in np.linspace(size / 4, 3 * size / 4, PLANES)}):
-        yield _finite(values.take(min(at, size - 1), axis=through))
+        # A view: `take` would copy the whole volume into another order first.
+        yield _finite(np.ascontiguousarray(np.moveaxis(values, through, 0)[min(at, size - 1)]))
 
 
 def _axis_of_slices(shape: Sequence[int], steps: Sequence[float]) -> int:

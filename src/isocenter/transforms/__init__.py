@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         OBJECTS,
         PIECES,
         SPECK_VOXELS,
+        box_of_content,
+        boxes_of_labels,
         boxes_of_numbers,
         boxes_of_objects,
         boxes_of_pieces,
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     )
     from isocenter.transforms.orient import check_flips, content, names_sides, padding, permuted, unpermuted
     from isocenter.transforms.phantoms import phantom
-    from isocenter.transforms.resampling import Order, Taps, along, resample, slabs, taps
+    from isocenter.transforms.resampling import Order, Taps, along, resample, resampling_matrix, slabs, taps
     from isocenter.transforms.spatial import (
         aligned,
         carried,

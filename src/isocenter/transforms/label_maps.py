@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError, listed
 from isocenter.lazy import SimpleITK, ndimage
-from isocenter.values import Array, BoundingBoxes, Floats, Geometry, Image
+from isocenter.values import Array, BoundingBoxes, Extent, Floats, Geometry, Image, Region, memory_order, memory_slabs
 
 # A piece of less than a hundredth of the largest, and of fewer voxels than a cube of 3, is rather a slip of the pen.
 SPECK_SHARE, SPECK_VOXELS = 0.01, 27
@@ -20,6 +20,8 @@ PIECES = (
     "one around each piece of a structure in the masks, voxels touching at corners too; a piece of fewer than "
     f"{SPECK_VOXELS} voxels and less than {SPECK_SHARE:.0%} of the largest of its structure has none"
 )
+# So many boxes are made at once, one for each number up to the largest.
+MOST_BOXES = 2**16
 # Axes of a label map that boxes can be drawn around.
 AXES = (2, 3)
 OBJECTS = "one around each numbered object"
@@ -59,13 +61,38 @@ def boxes_of_objects(numbers: Image, name: str, where: str) -> BoundingBoxes:
 
 def boxes_of_numbers(values: Array) -> tuple[tuple[int, ...], Floats]:
     """The numbers above 0 in a map, the lowest first, and the (n, 2 * axes) corners of the boxes around them."""
-    numbers_found, places = np.unique(values, return_inverse=True)
-    # Numbered without gaps, because a file's numbers may be large.
-    ordered: Array = places.reshape(values.shape).astype(np.int32) + int(numbers_found[0] != 0)
-    corners = [_corners(one) for one in ndimage.find_objects(ordered)]
-    return tuple(int(one) for one in numbers_found if one), np.reshape(corners, (-1, 2 * values.ndim)).astype(
-        np.float64
-    )
+    boxes = boxes_of_labels(values)
+    corners = [_corners(one) for one in boxes.values()]
+    return tuple(boxes), np.reshape(corners, (-1, 2 * values.ndim)).astype(np.float64)
+
+
+def boxes_of_labels(labels: Array) -> dict[int, Region]:
+    """{value: the box around it} of a map of whole numbers, the lowest first and without 0."""
+    around = box_of_content(labels)
+    numbers = labels[around] if np.issubdtype(labels.dtype, np.integer) else labels[around].astype(np.int64)
+    if not numbers.size:
+        return {}
+    named: Sequence[int] = range(1, int(numbers.max()) + 1)
+    if len(named) > MOST_BOXES or numbers.min() < 0:
+        # Numbered without gaps: the boxes are as many as the largest number, and an atlas may have nine digits.
+        values, places = np.unique(numbers, return_inverse=True)
+        numbers = (np.cumsum(values != 0, dtype=np.int32) * (values != 0))[places.reshape(numbers.shape)]
+        named = values[values != 0].tolist()
+    found = zip(named, ndimage.find_objects(numbers), strict=True)
+    return {value: _moved(box, around) for value, box in found if box is not None}
+
+
+def box_of_content(labels: Array) -> Region:
+    """The box around all that is not 0; empty where there is nothing."""
+    extent = Extent(memory_order(labels))
+    for _, (part,) in memory_slabs(labels):
+        extent.add(part != 0)
+    return tuple(slice(*ends) for ends in extent.box(0) or ((0, 0),) * labels.ndim)
+
+
+def _moved(box: Region, around: Region) -> Region:
+    """A box within another one, in the array from which that was cut."""
+    return tuple(slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, around, strict=True))
 
 
 def _one_map(mask: Image, where: str) -> Array:

@@ -129,6 +129,15 @@ def _along_by_taps(array: Any, axis: int, step: Taps) -> Any:
     return total
 
 
+def resampling_matrix(old: int, new: int) -> NDArray[Any]:
+    """(new, old) weights of an axis as a whole, where few new samples are made of many old ones."""
+    step = taps(old, new)
+    matrix = np.zeros((new, old), dtype=np.float32)
+    band, near = _band(step.index, step.weight)
+    matrix[:, near] = band
+    return matrix
+
+
 def resample(array: Any, shape: Sequence[int], order: Order = "linear") -> Any:
     """(channels, *spatial) intensities to (channels, *shape), edge to edge; axes of equal size stay untouched.
 

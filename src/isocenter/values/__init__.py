@@ -125,7 +125,6 @@ if TYPE_CHECKING:
         ReferenceMeasures,
         ReferenceStrata,
         ReferenceWords,
-        label_voxels,
     )
     from isocenter.values.setting_fields import (
         COMPARED,
@@ -139,6 +138,16 @@ if TYPE_CHECKING:
         settings_group,
         settings_in,
         values_of,
+    )
+    from isocenter.values.slabs import (
+        Extent,
+        is_tabled,
+        is_true_everywhere,
+        label_voxels,
+        memory_order,
+        memory_slabs,
+        table_counts,
+        table_values,
     )
     from isocenter.values.transform import (
         ONTO,

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from isocenter.values.boxes import BoundingBoxes
 from isocenter.values.case import Case, Dataset, Problem
 from isocenter.values.fingerprint import Fingerprint
 from isocenter.values.image import Array, Image
+from isocenter.values.slabs import label_voxels
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +71,6 @@ def summarised(reference: CaseReference) -> ReferenceMeasures:
     """The value itself; of an image {value: voxels}."""
     value = reference.value
     return ReferenceMeasures(label_voxels(value.data) if isinstance(value, Image) else value)
-
-
-def label_voxels(labels: Array) -> dict[int | float, int]:
-    """{value: voxels}; whole numbers are integers."""
-    if labels.dtype.kind in "bu" and labels.dtype.itemsize <= 2:
-        bins = np.bincount(labels.ravel())  # far faster than sorting a volume
-        return {int(value): int(bins[value]) for value in np.flatnonzero(bins)}
-    values, counts = np.unique(labels, return_counts=True)
-    return {float(v) if v != int(v) else int(v): int(n) for v, n in zip(values, counts, strict=True)}
 
 
 def _nothing(*_: Any) -> Iterator[Any]:

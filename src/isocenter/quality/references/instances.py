@@ -10,6 +10,7 @@ import numpy as np
 from isocenter.errors import counted, listed
 from isocenter.lazy import ndimage
 from isocenter.quality.image_descriptors import foreground
+from isocenter.transforms import boxes_of_labels
 from isocenter.values import (
     Array,
     CaseReference,
@@ -128,11 +129,8 @@ def pieces_of(numbers: Array) -> Mapping[int, int]:
 
 def _objects(numbers: Array) -> Iterator[tuple[int, Array]]:
     """Each number with its truths, no larger than the object; the numbers themselves may be as large as they like."""
-    values, inverse = np.unique(numbers, return_inverse=True)
-    places: Array = inverse.reshape(numbers.shape).astype(np.int32) + (0 if values[0] == 0 else 1)
-    objects = values[values != 0].tolist()
-    for index, (number, box) in enumerate(zip(objects, ndimage.find_objects(places), strict=True), start=1):
-        yield int(number), places[box] == index
+    for number, box in boxes_of_labels(numbers).items():
+        yield number, numbers[box] == number
 
 
 def _far_apart(inside: Array) -> bool:

@@ -13,7 +13,7 @@ from isocenter.lazy import ndimage
 from isocenter.quality.image_checks import READ_SO
 from isocenter.quality.image_descriptors import drawn, foreground
 from isocenter.report import Figure, figures
-from isocenter.transforms import is_speck
+from isocenter.transforms import boxes_of_labels, is_speck
 from isocenter.values import (
     MM3_PER_ML,
     WITHOUT_VOXELS,
@@ -360,18 +360,10 @@ class Structure:
 
 def structures(labels: Array) -> Mapping[int, Structure]:
     """{value: structure} of a (*spatial) map of whole numbers, without background."""
-    whole = labels if np.issubdtype(labels.dtype, np.integer) else labels.astype(np.int64)
-    if not whole.size or whole.min() < 0:
+    boxes = boxes_of_labels(labels)
+    if min(boxes, default=0) < 0:
         return {}
-    # Counted first: the boxes are as many as the largest number, and an atlas may have numbers of nine digits.
-    values, counted = np.unique(whole, return_inverse=True)
-    numbers = counted.reshape(whole.shape).astype(np.int32) + int(values[0] != 0)
-    named = [int(value) for value in values if value]
-    boxes = ndimage.find_objects(numbers)
-    return {
-        value: _structure(numbers[box] == n, [part.start for part in box])
-        for n, (value, box) in enumerate(zip(named, boxes, strict=True), start=1)
-    }
+    return {value: _structure(labels[box] == value, [part.start for part in box]) for value, box in boxes.items()}
 
 
 def _structure(inside: Array, corner: Sequence[int]) -> Structure:
@@ -416,7 +408,7 @@ def _mean_runs(inside: Array) -> tuple[float, ...]:
     """Voxels by runs, along each axis (Crofton: a structure that is thin along an axis has many), rising."""
     total = np.count_nonzero(inside)
     runs = [
-        np.count_nonzero(inside.take(0, axis=axis)) + np.count_nonzero(_starts(inside, axis))
+        np.count_nonzero(np.moveaxis(inside, axis, 0)[0]) + np.count_nonzero(_starts(inside, axis))
         for axis in range(inside.ndim)
     ]
     return tuple(sorted(float(total / one) for one in runs))

@@ -306,7 +306,8 @@ def _one_channel(image: Image, path: Path, coloured: Mapping[Colour, int]) -> tu
     if len(data) in (2, 4) and np.ptp(colours, axis=tuple(range(1, colours.ndim))).max() == 0 < np.ptp(data[-1]):
         problem = "a mask of one colour that is drawn by its transparency alone"
         raise FormatError(problem, str(path), "Save label numbers in one channel: 1 where it is drawn, 0 elsewhere")
-    return (colours[:1], notes) if (colours == colours[:1]).all() else (_by_colour(colours, path, coloured), notes)
+    is_grey = len(colours) == 1 or (colours == colours[:1]).all()
+    return (colours[:1], notes) if is_grey else (_by_colour(colours, path, coloured), notes)
 
 
 def _by_colour(colours: Array, path: Path, coloured: Mapping[Colour, int]) -> Array:

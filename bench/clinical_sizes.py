@@ -1,0 +1,112 @@
+"""Cost of volumes as hospitals have them: CPU seconds and memory by the number of slices.
+
+python bench/clinical_sizes.py --threads 1 --record
+python bench/clinical_sizes.py --small
+
+Part `look`: `check` of one case, an uncompressed int16 volume of 512 x 512 voxels a slice with a structure in it. The
+volumes are drawn on the spot. What was measured stays in the folder of the benchmarks, so that a second run goes on
+where the first ended; --anew measures all again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+from beside import PLACE, Program, arguments, failures, interleaved, record
+
+SLICES, SMALL = (100, 300, 600), (8,)
+SIDE_VOXELS = 512
+MEASURED = PLACE / "clinical_sizes.json"
+SIDE = Path(__file__).resolve().parent / "sides" / "clinical_sizes.py"
+NOW = "this version"
+
+
+def main() -> None:
+    parser = arguments(__doc__, repeats=1)
+    parser.add_argument("--slices", type=int, nargs="+", default=SLICES)
+    parser.add_argument("--before", type=Path, help="the src folder of an earlier version, measured beside this one")
+    parser.add_argument("--anew", action="store_true", help="measure all again")
+    asked = parser.parse_args()
+    PLACE.mkdir(exist_ok=True)
+    sources = {NOW: None, **({"before": asked.before} if asked.before else {})}
+    cells = json.loads(MEASURED.read_text()) if MEASURED.is_file() and not (asked.anew or asked.small) else {}
+    for slices in sorted(SMALL if asked.small else asked.slices):
+        missing = {name: source for name, source in sources.items() if f"look {slices} {name}" not in cells}
+        for row in _looks(slices, missing, asked.threads) if missing else ():
+            cells[f"look {slices} {row['program']}"] = row
+            if not asked.small:
+                MEASURED.write_text(json.dumps(cells, indent=1))
+    text = _words(pd.DataFrame(list(cells.values())))
+    print(text)
+    if asked.record:
+        record("clinical_sizes", "Volumes of clinical size", text, {"runs": list(cells.values())})
+
+
+def _looks(slices: int, sources: dict[str, Path | None], threads: int) -> list[dict[str, object]]:
+    """One row a version: what it took to look at the case."""
+    with tempfile.TemporaryDirectory(dir=PLACE) as place:
+        _draw(Path(place) / "data", slices)
+        programs = [
+            Program(
+                name,
+                [sys.executable, str(SIDE), "look", str(Path(place) / "data"), str(threads)],
+                {"ISOCENTER_CACHE": str(Path(place) / "cache"), **({"PYTHONPATH": str(source)} if source else {})},
+            )
+            for name, source in sources.items()
+        ]
+        table = interleaved(programs, 1, threads)
+        shutil.rmtree(Path(place) / "cache", ignore_errors=True)
+    rows = json.loads(table.to_json(orient="records"))
+    return [{**row, "part": "look", "slices": slices} for row in rows]
+
+
+def _draw(data: Path, slices: int) -> None:
+    """A case in nnU-Net's folders: air, a body with lungs, an organ and noise, in Hounsfield units."""
+    for part in ("imagesTr", "labelsTr"):
+        (data / part).mkdir(parents=True)
+    side = np.linspace(-1, 1, SIDE_VOXELS, dtype=np.float32)
+    x, y = side[:, None], side[None]
+    shape = (SIDE_VOXELS, SIDE_VOXELS, slices)
+    voxels, labels = np.empty(shape, np.int16, order="F"), np.zeros(shape, np.uint8, order="F")
+    noise = np.random.default_rng(0).normal(0, 20, (9, SIDE_VOXELS, SIDE_VOXELS)).astype(np.float32)
+    for k in range(slices):
+        z = 2 * k / slices - 1
+        plane = np.where(x**2 / 0.7 + y**2 / 0.4 < 1, np.float32(40), np.float32(-1000))
+        for middle in (-0.4, 0.4):
+            plane[(x - middle) ** 2 / 0.06 + y**2 / 0.12 + z**2 / 0.5 < 1] = -850
+        organ = x**2 / 0.02 + (y - 0.2) ** 2 / 0.03 + z**2 / 0.1 < 1
+        plane[organ], labels[..., k] = 120, organ
+        voxels[..., k] = np.rint(plane + noise[k % len(noise)]).clip(-1024, 3071)
+    grid = np.diag([-0.8, -0.8, 1.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(voxels, grid), data / "imagesTr" / "c_000_0000.nii")
+    nibabel.save(nibabel.Nifti1Image(labels, grid), data / "labelsTr" / "c_000.nii")
+    declared = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "numTraining": 1}
+    (data / "dataset.json").write_text(json.dumps({**declared, "file_ending": ".nii"}))
+
+
+def _words(table: pd.DataFrame) -> str:
+    lines = [
+        "A look at one case (`check`), an uncompressed int16 volume of 512 x 512 voxels a slice with one structure; "
+        "CPU seconds without the start of Python, peak memory of the whole process.",
+        "",
+        "| slices | stored image, MiB | version | CPU seconds | peak memory, MiB |",
+        "|---|---|---|---|---|",
+    ]
+    for _, row in table[table["problem"] == ""].sort_values(["slices", "program"]).iterrows():
+        stored = SIDE_VOXELS**2 * row["slices"] * 2 / 2**20
+        said = row["said"]
+        lines.append(
+            f"| {row['slices']} | {stored:.0f} | {row['program']} | {said['cpu_seconds']:.1f} | {said['rss_mib']:.0f} |"
+        )
+    return "\n".join([*lines, *(f"\n- {problem}" for problem in failures(table))])
+
+
+if __name__ == "__main__":
+    main()
