@@ -165,6 +165,33 @@ def test_an_answer_that_is_erased_is_not_detected_by_a_person(read_node, mr):
     assert not record["is_empty"] and record["rows"][0]["value"] > 0
 
 
+def test_the_worklist_shows_a_corrected_finding_as_it_stands_marked_and_with_its_priority(tmp_path, mr):
+    urgent = [{"finding": "bright", "value": 0.01, "priority": "urgent"}]
+    node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL), urgent=urgent)
+    describe(node)
+    node.receive(*mr)
+    node.work()
+    job, ada = address(node), page(node)
+
+    def listed(*names: str) -> list:
+        [row] = ada.get("/api/worklist").json()["rows"]
+        return [row[name] for name in (*names, "is_corrected", "verdict", "outcome")]
+
+    before, *stated = listed("finding", "priority")
+    assert before.startswith("bright: ") and stated == ["urgent", False, None, "answered"]
+    size = int(np.prod(read(mr[0].parent).data[0].shape))
+    for revision, (label, finding, priority) in enumerate([(0, "nothing found", "routine"), (1, "bright: ", "urgent")]):
+        stroke = {"stroke": f"s{revision}", "label": label, "runs": [[0, size]]}
+        assert ada.post(f"{job}/draft", json=stroke).status_code == 200
+        assert ada.put(f"{job}/correction", json={"revision": revision}).status_code == 200
+        assert ada.post(f"{job}/feedback", json={"verdict": "corrected"}).status_code == 200
+        found, *stated = listed("finding", "priority")
+        assert found.startswith(finding) and found != before
+        assert stated == [priority, True, "corrected", "answered"]
+    node.store.close()
+    node.database.close()
+
+
 @pytest.mark.whole
 def test_a_corrected_mask_lies_in_the_pacs_on_the_exact_voxels(read_node, mr, orthanc, tmp_path):
     job, ada = address(read_node), page(read_node)

@@ -435,6 +435,18 @@ def test_a_study_without_an_answer_says_so_and_why_in_the_worklist_and_on_its_pa
     with room.open(f"/study/{room.earlier}", DRAWN) as page:
         said = page.value("document.querySelector('.result').innerText")
         assert "Failed: its spacing is unlike" in said
-        assert "not checked against the images that trained the model: no gate" in said
+        assert "not checked" not in said
+    study = update(studies).where(studies.c.study == job.study)
     with room.node.database.write() as connection:
-        connection.execute(update(jobs).where(jobs.c.job == job.job).values(outcome=job.outcome, reason=job.reason))
+        connection.execute(update(jobs).where(jobs.c.job == job.job).values(state="cancelled"))
+        connection.execute(study.values(outcome="refused", reason="no rule takes it"))
+    with room.open(f"/study/{room.earlier}", DRAWN) as page:
+        said = page.value("document.body.innerText")
+        assert "No model has looked at this study." in said and "refused: no rule takes it" in said
+    values = {name: getattr(job, name) for name in ("state", "outcome", "reason")}
+    with room.node.database.write() as connection:
+        connection.execute(update(jobs).where(jobs.c.job == job.job).values(values))
+        connection.execute(study.values(outcome=job.outcome, reason=job.reason))
+    with room.open(f"/study/{room.earlier}", DRAWN) as page:
+        said = page.value("document.querySelector('.result').innerText")
+        assert "not checked against the images that trained the model: no gate" in said

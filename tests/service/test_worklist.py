@@ -115,7 +115,7 @@ def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
     assert list(listed["rows"][0]) == ["study", "priority", "because", "received_at", "state", *named]
     reasons = [row["because"] for row in listed["rows"]]
     assert reasons[0] == "effusion: 6.25 ml; from 5 on urgent"
-    assert reasons[1:] == ["no rule takes a series of it", "no finding that a rule of [[urgent]] names"]
+    assert reasons[1:] == ["no rule takes a series of it", "no finding makes it urgent"]
     assert [row["outcome"] for row in listed["rows"]] == ["answered", "refused", "answered"]
     assert [row["finding"] for row in listed["rows"]] == ["effusion: 6.25 ml", "", "nothing found"]
     assert "no rule" in listed["rows"][1]["reason"]

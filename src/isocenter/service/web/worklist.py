@@ -325,4 +325,4 @@ def _unstated(state: str, of_jobs: Sequence[Row[Any]]) -> str:
         return "no answer yet"
     if of_jobs and not any(one.outcome == ANSWERED for one in of_jobs):
         return "no model answers"
-    return "no finding that a rule of [[urgent]] names" if of_jobs else "no rule takes a series of it"
+    return "no finding makes it urgent" if of_jobs else "no rule takes a series of it"

@@ -16,7 +16,7 @@ export function resultHead(job) {
     job.version && `version ${job.version}`, job.rule && `rule ${job.rule}`, job.revision ? `correction ${job.revision}` : "",
   ].filter(Boolean);
   const made = [head, make("p", { className: "faint", text: facts.join(" \u00b7 ") })];
-  return job.gate ? [...made, notice(`This answer was not checked against the images that trained the model: ${job.gate}.`, "warning")] : made;
+  return job.gate && job.outcome === "answered" ? [...made, notice(`This answer was not checked against the images that trained the model: ${job.gate}.`, "warning")] : made;
 }
 
 // Why there is no result, or what of it is lacking.
