@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.planning import folds_decision, split, split_folds
-from isocenter.values import Case, Dataset
+from isocenter.planning.planned import in_cases
+from isocenter.values import Case, Dataset, Decision, Plan
 
 
 def cohort(owners: list[int], classes: list[str] | None = None, splits: dict | None = None) -> Dataset:
@@ -398,3 +399,20 @@ def test_a_pair_is_never_parted_from_others_of_its_patients() -> None:
     parts, _ = split(Dataset(tuple(cases)), seed=0)
     assert parts["ab"] == parts["bc"]
     assert {"train", "val", "test"} == set(parts.values())
+
+
+def test_reasons_count_cases_where_nobody_knows_whose_they_are_and_a_class_keeps_its_name():
+    reasons = {
+        "144 training patients are too few": "144 training cases are too few",
+        "a fifth of the patients, drawn by seed 0": "a fifth of the cases, drawn by seed 0",
+        "log loss 0.04 in patients that did not fit it; of 16 patients": (
+            "log loss 0.04 in cases that did not fit it; of 16 cases"
+        ),
+        "exclude nothing for 1 (3 patients); 2 (3): too few patients": (
+            "exclude nothing for 1 (3 cases); 2 (3): too few cases"
+        ),
+        "18 are patient and 3 are healthy": "18 are patient and 3 are healthy",
+        "by case, patients unknown": "by case, patients unknown",
+    }
+    made = Plan({"split": {str(n): Decision(n, reason) for n, reason in enumerate(reasons)}})
+    assert [decision.because for _, decision in in_cases(made)] == list(reasons.values())

@@ -405,3 +405,11 @@ def test_where_the_validation_cases_lack_a_class_the_length_is_judged_by_what_se
 def test_where_patients_are_unknown_a_class_of_that_name_keeps_it():
     method = "{0} bootstrap; of patient; patient from 0.43 on (youden, unseen cases); unreliable: 7 {0}s"
     assert by_case(Estimate(0.5, method=method.format("patient"))).method == method.format("case")
+
+
+def test_no_patients_are_counted_in_what_speaks_against_a_model_where_nobody_knows_whose_the_cases_are():
+    note = "Sets and intervals exclude nothing for 1 (3 patients): too few to find a threshold."
+    made, known = ({"seed": 0, "patients_known": known, "notes": [note]} for known in (False, True))
+    own = scored([0.2, 0.8] * 10, [0, 1] * 10)
+    assert note.replace("patients", "cases") in verdict_of(own, **made).against
+    assert note in verdict_of(own, **known).against

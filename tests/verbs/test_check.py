@@ -68,8 +68,9 @@ def test_the_record_holds_twins_and_shortcuts(checked):
 
 
 def test_the_page_says_in_its_lead_that_patients_are_unknown_and_shows_twins(checked):
-    _, out = checked
+    result, out = checked
     page = (out / "check.html").read_text(encoding="utf-8")
+    assert result.facts["patients"].startswith("unknown (each case stands for itself")
     assert "Patients are unknown: a split is by case, and leakage cannot be excluded." in page
     assert "benign (433) and malignant (145), equal images" in page
     assert "Shortcuts to the answer" in page

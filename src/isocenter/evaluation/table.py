@@ -175,7 +175,8 @@ def rows_from_records(lines: Iterable[Mapping[str, Any]]) -> list[Row]:
 def _row(line: Mapping[str, Any]) -> Row:
     figures = {key: value for key, value in line.items() if key not in ("metric", "label")}
     value = float("nan") if figures["value"] is None else figures["value"]
-    return Row(line["metric"], line["label"], Estimate(**{**figures, "value": value}))
+    figures |= {"value": value, "patients": figures.get("patients") or 0}
+    return Row(line["metric"], line["label"], Estimate(**figures))
 
 
 def _figures(estimate: Estimate) -> dict[str, Any]:
@@ -183,6 +184,7 @@ def _figures(estimate: Estimate) -> dict[str, Any]:
     fields = asdict(replace(estimate, draws=None, recipe=None))
     del fields["draws"], fields["recipe"]
     numbers = {name: fields[name] for name in ("value", "low", "high")}
+    fields["patients"] = estimate.patients or None  # of whom nobody knows, none are counted
     return fields | {name: None if n is None or not math.isfinite(n) else n for name, n in numbers.items()}
 
 

@@ -19,7 +19,7 @@ from isocenter.planning.search import Room
 from isocenter.planning.sections import Settings
 from isocenter.quality import Examination, retested, shortcut_notes
 from isocenter.report import InNotebook
-from isocenter.values import Plan, Shortcut, Split, stands_for
+from isocenter.values import Plan, Shortcut, Split, counting_cases, stands_for
 
 # The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
 EVERYTHING, COVARIATES = "everything", "covariates"
@@ -31,6 +31,14 @@ SCALE, STATISTICS = "preprocessing.normalisation", ("counts", "weights", "prior_
 OWN = (*(f"task.{name}" for name in STATISTICS), "network.context", SCALE)
 # Why a case that is out of all proportion is left out.
 TOO_LARGE = "it is left out: its prediction would take more time than all others"
+
+
+def in_cases(plan: Plan) -> Plan:
+    """The plan with reasons that count cases in place of patients; a class may be called "patient", and stays."""
+    for name, decision in plan:
+        if (because := counting_cases(decision.because)) != decision.because:
+            plan = plan.with_decision(name, replace(decision, because=because))
+    return plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +54,13 @@ class Planned(InNotebook):
     parts: Mapping[str, Split]
     out: Path | None = field(default=None)
     folds: tuple[Parts, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plan", self.of_cases(self.plan))
+
+    def of_cases(self, plan: Plan) -> Plan:
+        """The plan, its reasons in cases where nobody knows whose they are: no patients are counted then."""
+        return plan if self.examination.dataset.patients_known else in_cases(plan)
 
     def of_fold(self, number: int) -> Planned:
         """The plan and parts of one fold: every statistic in it is of that fold's training cases."""

@@ -142,7 +142,7 @@ class RunFolder:
 
     def write_plan(self, plan: Plan) -> None:
         """Write `plan.yaml`, an older one replaced."""
-        write_text(self.out / "plan.yaml", plan_text(relative_to(plan, self.out)), overwrite=True)
+        write_text(self.out / "plan.yaml", plan_text(relative_to(self.made.of_cases(plan), self.out)), overwrite=True)
 
 
 def new_run(

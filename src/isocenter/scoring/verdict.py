@@ -18,7 +18,7 @@ from isocenter.report import count_text, interval_text, label_name, number, sent
 from isocenter.scoring.comparison import UNRELIABLE, Comparison, interval_of_difference, signed_number
 from isocenter.scoring.scores import Scored, by_case
 from isocenter.tasks import Task, leaves, part_names, settings_of
-from isocenter.values import Estimate, Row
+from isocenter.values import Estimate, Row, counting_cases
 
 Outcome = Literal["better", "no difference shown", "worse"]
 # Predictions whose spread is so small a share of that of the references hardly differ from one another.
@@ -145,6 +145,7 @@ def verdict_of(
         *worse_by_calibration(scored.rows),
     ]
     against += [*beyond_tolerance(scored), *([] if scored.task is None else boundless(scored.task)), *notes]
+    against = against if patients_known else [counting_cases(one) for one in against]
     return Verdict(tuple(gains), tuple(training), tuple(against), tuple(_without(scored, gains)))
 
 

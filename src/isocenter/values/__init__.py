@@ -99,7 +99,16 @@ if TYPE_CHECKING:
         error_outcome,
         outcome_sentence,
     )
-    from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, Sentence, stands_for, with_pixels
+    from isocenter.values.plan import (
+        BY_HAND,
+        PLAN_VERSION,
+        Decision,
+        Plan,
+        Sentence,
+        counting_cases,
+        stands_for,
+        with_pixels,
+    )
     from isocenter.values.prediction import (
         KNOWN,
         Boxes,

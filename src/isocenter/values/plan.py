@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -117,6 +118,18 @@ class Plan:
         for name, decision in decisions.items():
             plan = plan.with_decision(name, decision)
         return plan
+
+
+# Patients that a text counts, or draws.
+COUNTED_PATIENTS = re.compile(
+    r"(\b\d[\d,.]* (?:(?:training|validation|calibration|test|other) )?|\bof the (?:other )?|\bdraws of (?:their )?"
+    r"|\bcross-fitted |\btoo few |\bin (?=patients that))patient(s?)\b"
+)
+
+
+def counting_cases(text: str) -> str:
+    """A text on patients as one on cases, for data of which nobody knows whose they are."""
+    return COUNTED_PATIENTS.sub(lambda found: f"{found[1]}case{found[2]}", text)
 
 
 def with_pixels(text: str) -> str:

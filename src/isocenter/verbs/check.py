@@ -284,7 +284,7 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         "data": dataset.name or str(dataset.root),
         "read as": dataset.layout,
         "cases": f"{len(usable)} of {len(dataset)} can be used",
-        "patients": dataset.patients if dataset.patients_known else f"{len(dataset)} ({dataset.patients})",
+        "patients": dataset.patients if dataset.patients_known else f"unknown ({dataset.patients})",
         "references": ", ".join(sorted(dataset.kinds)) or "none",
         "data hash": dataset_hash(usable),
     }

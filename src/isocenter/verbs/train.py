@@ -257,6 +257,7 @@ def _finished(run: RunFolder) -> Run:
 
 def _reported(run: RunFolder, done: Trained) -> Run:
     """The plan with all that was decided, the notes and the report."""
+    done = replace(done, plan=run.made.of_cases(done.plan))
     share = CovariateShare() if done.scored is None else covariates_stated(run)
     minutes = run.clock.seconds / 60
     names = {fold: "" if fold is None else f"fold {fold}" for fold in run.folds}
