@@ -106,10 +106,13 @@ def test_the_words_above_a_wide_table_stay_within_a_narrow_screen(browser: Any) 
     columns = [f"a column of many words {n}" for n in range(9)]
     wide = Table(columns, [["word " * 9] * 9], "By class, with the 95 % interval; patients as clusters. " * 3)
     right = "document.querySelector('caption span').getBoundingClientRect().right"
-    probe = f"<script>document.body.dataset.beyond = {right} - innerWidth</script>"
+    probe = f"<script>document.body.dataset.beyond = {right} - innerWidth"
+    probe += "; const box = document.querySelector('.scroll'); document.body.dataset.hidden = box.scrollWidth"
+    probe += " - box.clientWidth</script>"
     html = render(Page("Wide", [], [Section("Results", [wide])])).replace("</body>", f"{probe}</body>")
     html = html.replace("default-src 'none'", "script-src 'unsafe-inline'")
-    assert float(browser.read(html, size=(390, 900)).state["beyond"]) <= 0
+    seen = browser.read(html, size=(390, 900)).state
+    assert float(seen["beyond"]) <= 0 and float(seen["hidden"]) > 0  # the table scrolls inside itself
 
 
 @pytest.mark.whole

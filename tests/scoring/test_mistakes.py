@@ -83,7 +83,7 @@ def test_what_the_networks_of_folds_see_is_clustered_fold_by_fold(two):
     table = result.tables["weak_groups.csv"]
     assert set(table["attribute"]) == {f"what the network of fold {n} sees" for n in range(3)}
     assert set(table.loc[table["p_adjusted"] < 0.05, "attribute"]) == set(table["attribute"])
-    assert " of what the network of fold " in result.notes[0]
+    assert " by what the network of fold " in result.notes[0]
 
 
 def test_of_many_groups_in_which_it_fails_more_three_are_named_and_the_others_counted(two):

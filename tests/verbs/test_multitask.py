@@ -43,7 +43,7 @@ def test_the_plan_says_what_each_part_decides_and_what_all_decide_together(answe
     assert plan["augmentation.scale"] == 0  # a size is asked for
     assert plan["training.patch"] == plan["preprocessing.shape"] == [24, 24]  # whole images
     assert plan["training.selection"] == "mean_of_parts"
-    assert "The checkpoint is selected by the mean over the tasks, because" in prose(plan)
+    assert "The checkpoint is selected by mean over the tasks, because" in prose(plan)
     assert plan["evaluation.primary"] == "dice"
     assert "auroc of classification" in plan.decision("evaluation.primary").because
 

@@ -137,7 +137,7 @@ def _inference(inputs: PlanInputs, fits: Fitted, flips: Decision, side: Decision
         "flips": flips_at_test(flips),
         "left_right": side,
         "uncertainty": _uncertainty(inputs.task),
-        "draws": Decision(16, "so many draws estimate the spread to within a fifth"),
+        "draws": Decision(16, "16 draws estimate the spread to within a fifth"),
     }
 
 

@@ -406,7 +406,7 @@ class Registration(FieldScoring):
             "labels": Decision(
                 plain_labels(classes), f"both images of {counted(both, 'training pair')} show them, of {len(fields)}"
             ),
-            "axes": Decision(axes_of(fingerprint), "the images have so many"),
+            "axes": Decision(axes_of(fingerprint), "the images have this number of axes"),
             "similarity": Decision(
                 similarity,
                 f"fixed images are {', '.join(sorted(modalities))}, moving ones {', '.join(sorted(theirs))}",

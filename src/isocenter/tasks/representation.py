@@ -174,7 +174,9 @@ class Representation(RepresentationScoring):
         because = f"most of {len(fingerprint)} images are {kind}: the network is that of a plan for "
         return {
             "head": Decision(head, because + ("masks" if head == IMAGE else "classes")),
-            "channels": Decision(max(len(case.channels) for case in fingerprint.cases), "the images have so many"),
+            "channels": Decision(
+                max(len(case.channels) for case in fingerprint.cases), "the images have this number of channels"
+            ),
         }
 
     @property

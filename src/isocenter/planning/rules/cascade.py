@@ -54,7 +54,7 @@ def _cascade(task: Task, grid: Grid, machine: Machine, wishes: Wishes) -> Decisi
     share = grid.voxels / float(np.median(grid.extent, axis=0).prod())
     shown = f"a patch shows {min(1.0, share):.0%} of the median image"
     if share >= LEAST_SHARE:
-        return Decision(None, f"{shown}, enough to see what lies around a place", NNUNET)
+        return Decision(None, f"{shown}, so one patch shows enough of the surroundings", NNUNET)
     if wishes.configurations == "ensemble":
         return Decision(None, f"{shown}, but the mean of slices and volumes was asked for, without a cascade")
     parts, is_compared = max(1, wishes.folds), wishes.configurations == "auto" and wishes.folds > 0

@@ -263,7 +263,7 @@ DECISIONS = {
         "arXiv:2202.10054",
     ),
     "rank": Decision(8, "differences of low rank have few numbers to learn", "arXiv:2106.09685"),
-    "minimum": Decision(0.5, "a source that lacks more than half of the encoder is hardly one"),
+    "minimum": Decision(0.5, "of a source that lacks more than half of the encoder little would be used"),
 }
 
 

@@ -46,7 +46,7 @@ def with_sections(plan: Plan) -> Plan:
     kinds = {str(name): objective_kind(str(name)) for name in terms}
     sections = dict(plan.sections)
     for name, kind in kinds.items():
-        because = "neither these cases nor a person asked for another value"
+        because = "nobody asked for another value, and no rule for these data has one"
         usual = {field.name: Decision(field.default, because) for field in fields(kind)}
         sections[name] = {**usual, **sections.get(name, {})}
     others = {name for name in sections if name in objective_names() and name not in kinds}

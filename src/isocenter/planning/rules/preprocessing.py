@@ -97,7 +97,7 @@ def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
     counts = [case.frames for case in fingerprint.cases]
     clips = [count for count in counts if count is not None]
     if not clips:
-        return Decision(None, "they are still images")
+        return Decision(None, "the cases are still images")
     if len(clips) < len(counts):
         problem = f"{len(clips)} of {len(counts)} cases are clips, the others still images"
         raise DatasetError(problem, "preprocessing.frames", "Give clips alone, or stills alone")
@@ -118,7 +118,7 @@ def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
 def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]:
     """When of a clip its frames are looked at: evenly over all of it, unless somebody sets an interval."""
     if frames is None:
-        still = Decision(None, "they are still images")
+        still = Decision(None, "the cases are still images")
         return {"interval": still, "time_unit": still}
     lasts, unit = lasting(fingerprint)
     counted_in = "frames" if unit == FRAME else unit

@@ -55,7 +55,7 @@ XRAY = Profile(
     why={
         "mirrors": "a radiograph may show the chest or the abdomen, whose sides differ",
         "rotation": "patients stand or lie nearly straight before the detector",
-        "blur": "some move",
+        "blur": "some patients move",
     },
     source="arXiv:2111.00595",
 )
@@ -158,7 +158,7 @@ ENDOSCOPY = Profile(
     mirrors="always",
     upright=False,
     changes={"contrast": 0.25, "brightness": 0.25, "gamma": 0.3, "noise": 0.05, "blur": 1.0},
-    why={"mirrors": "the endoscope turns about its axis", "blur": "it moves"},
+    why={"mirrors": "the endoscope turns about its axis", "blur": "the endoscope moves"},
     source="doi:10.1016/j.media.2021.102002",
 )
 PET = Profile(

@@ -117,7 +117,8 @@ def counts_of(parts: Parts) -> str:
     """The number of cases in each part, in words."""
     counts = Counter(parts.values())
     calibrating = f", {counts['calibration']} calibrate" if counts["calibration"] else ""
-    return f"{counted(counts['train'], 'case')} train, {counts['val']} select{calibrating} and {counts['test']} test"
+    selecting = f"{counts['val']} select the checkpoint" if counts["val"] else "none selects the checkpoint"
+    return f"{counted(counts['train'], 'case')} train, {selecting}{calibrating} and {counts['test']} test"
 
 
 def _calibrating(

@@ -232,7 +232,7 @@ def _validation(axes: Axes, log: pd.DataFrame, metrics: Sequence[str], ink: Ink)
             linewidth=1.6,
             marker="o",
             markersize=3,
-            label=short(name),
+            label=short(name.replace(TRAINING, "training cases")),
         )
     axes.set_ylabel("metric" if len(metrics) > 1 else short(metrics[0], 16), parse_math=False)
     if len(metrics) > 1:

@@ -235,7 +235,7 @@ def _too_rare(labelled: Sequence[Labelled]) -> str:
 def _words(weak: WeakGroup) -> str:
     ends = f"{number(weak.low)} to {number(weak.high)} more"
     is_cluster = weak.attribute.startswith(NETWORK)
-    where = f"{weak.group} of {weak.attribute}" if is_cluster else f"{weak.attribute} {weak.group}"
+    where = f"images of {weak.group} by {weak.attribute}" if is_cluster else f"{weak.attribute} {weak.group}"
     where = where.replace(OF_IMAGE, "images with ")
     return (
         f"{where} ({counted(weak.n, 'case')}): mean error {number(weak.error)}, "
@@ -270,8 +270,10 @@ def _section(groups: Sequence[WeakGroup], looked: Table, rare: str) -> Section:
         ]
         for one in judged[:SHOWN]
     ]
-    columns = ["Group", "Cases", "Mean error", "Elsewhere", "More, from", "to", "p after Holm"]
-    folded: list[Block] = [PageTable(columns, cells, f"The surest of {len(groups)}.")] * bool(cells)
+    columns = ["Group", "Cases", "Mean error", "Mean error elsewhere", "Difference, from", "to", "p after Holm"]
+    folded: list[Block] = [
+        PageTable(columns, cells, f"The {len(cells)} of {len(groups)} groups with the smallest p.")
+    ] * bool(cells)
     named = [
         [row["case"], row["label"], row["reference"], row["probable"], number(row["probability_reference"])]
         for row in suspected.head(SHOWN).to_dict("records")

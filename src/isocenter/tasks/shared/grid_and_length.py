@@ -61,7 +61,7 @@ def coarser(fingerprint: Fingerprint, across: float, enough: float, words: str) 
     shortest = float(np.median([min(n for n in case.shape if n > 1) for case in fingerprint.cases]))
     factor = max(1.0, float(int(min(across / enough, shortest / SMALLEST_IMAGE))))
     if factor == 1.0:
-        return Decision(1.0, f"{words}, images of {shortest:.0f} a side: nothing is given away")
+        return Decision(1.0, f"{words}, images of {shortest:.0f} voxels a side: they keep their grid")
     return Decision(factor, f"{words}: a coarser grid leaves {across / factor:.3g} of them, and time for more steps")
 
 
