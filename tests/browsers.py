@@ -237,7 +237,8 @@ class Page:
     @property
     def complaints(self) -> list[str]:
         """What the page has said that is wrong, and what it asked for in vain."""
-        return [json.dumps(one["params"]) for one in self.browser._events if one["method"] in COMPLAINTS]
+        said = [one["params"] for one in self.browser._events if one["method"] in COMPLAINTS]
+        return [json.dumps(one) for one in said if one.get("entry", {}).get("source") != "recommendation"]
 
     def picture(self) -> NDArray[np.uint8]:
         """(rows, columns, 3) of what is seen."""

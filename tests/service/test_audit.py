@@ -348,3 +348,14 @@ def test_what_a_request_does_is_an_event_without_identity(tmp_path):
         older = web.client.get("/api/audit", params={"after": page[-1]["sequence"], "action": "view"}).json()["rows"]
         assert [row["action"] for row in older] == ["view"]
         assert rows(web.database)[-1].action == "audit read"
+
+        def actions(**wanted):
+            return {row["action"] for row in web.client.get("/api/audit", params=wanted).json()["rows"]}
+
+        assert "refusal" in actions() and actions(study="1.2.7") >= {"view", "export", "study rerouted"}
+        assert "refusal" not in actions(study="1.2.7") and actions(study="1.2.8") == set()
+        assert actions(patient="nobody") == set()
+        assert (
+            actions(until="2026-01-01T00:00:00Z") == set() and actions(since="2026-01-01T00:00:00+02:00") == actions()
+        )
+        assert web.client.get("/api/audit", params={"since": "2026-01-01T00:00:00"}).status_code == 422

@@ -23,10 +23,13 @@ from isocenter.files import read
 from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
 from isocenter.service.objects.store import key_of
 from isocenter.service.records.accounts import Accounts
+from isocenter.service.records.audit import record_settings, seal
 from isocenter.service.records.tables import (
+    answers,
     baselines,
     blind,
     corrections,
+    deliveries,
     drafts,
     feedback,
     jobs,
@@ -48,6 +51,7 @@ HOSTILE = "<script>alert(1)</script>"
 SPACING, SHAPE = (2.0, 2.0, 5.0), (48, 40, 16)
 AXIAL = "document.querySelector('canvas[data-pane=\"axial\"]')"
 DRAWN = f"!!{AXIAL}?.dataset.drawn"
+PEERS = [{"name": name, "ae_title": name, "host": "127.0.0.1", "port": 1} for name in ("test", "pacs", "silent")]
 
 
 @dataclass
@@ -78,7 +82,9 @@ class ReadingRoom:
 @pytest.fixture(scope="module")
 def room(tmp_path_factory) -> Iterator[ReadingRoom]:
     folder = tmp_path_factory.mktemp("reading")
-    node = SmallNode(folder / "node", threshold_model(folder / "model", LEVEL), answers=["seg"], http={"port": 0})
+    node = SmallNode(
+        folder / "node", threshold_model(folder / "model", LEVEL), answers=["seg"], http={"port": 0}, peers=PEERS
+    )
     x, y, z = np.indices(SHAPE)
     ball = 200 * ((x - 15) ** 2 + (y - 20) ** 2 + 6 * (z - 8) ** 2 < 60) + x // 4
     studies = list[str]()
@@ -329,6 +335,53 @@ def test_an_incident_is_stated_and_settled_on_its_page(room):
         page.value(f"{form}.querySelector('button').click()")
         page.wait("document.querySelector('td .pill')?.textContent === 'settled'", 10)
         assert HOSTILE in page.value("document.querySelector('tbody').textContent")
+        assert page.complaints == []
+
+
+def test_the_node_page_tells_of_each_peer_and_explains_states(room):
+    [answer] = room.node.rows(answers)[:1]
+    late = {
+        "job": answer.job,
+        "name": answer.name,
+        "peer": "pacs",
+        "state": "waiting",
+        "next_at": 0.0,
+        "created_at": 0.0,
+    }
+    with room.node.database.write() as connection:
+        connection.execute(insert(deliveries).values(reason="the peer refuses the association", **late))
+    with room.open("/node", "document.body.innerText.includes('peer silent')", size=(1280, 1400)) as page:
+        rows = "[...document.querySelectorAll('table[aria-label=Health] tr')]"
+        cells = page.value(f"{rows}.map(row => [...row.children].map(one => one.textContent))")
+        peers = {row[0]: row[1:] for row in cells if row[0].startswith("peer")}
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:]{8}", peers["peer test"][1])
+        assert peers["peer pacs"] == ["does not take all", "–", "1", "the peer refuses the association"]
+        assert peers["peer silent"] == ["not met yet", "–", "0", "–"]
+        assert "done\nno model has anything left to do" in page.value("document.body.innerText")
+        assert all("/health/ready" in one for one in page.complaints)  # 503, as no keeper runs here
+
+
+def test_the_audit_page_states_events_in_words_and_filters_them_by_study_time_and_person(room):
+    record_settings(room.node.database, {"dicom": {"port": 1}})
+    record_settings(room.node.database, {"dicom": {"port": 2}})
+    seal(room.node.database, "node")
+    body = "document.querySelector('table.audit tbody')"
+    with room.open("/audit", f"{body}?.children.length > 5") as page:
+
+        def narrow(name: str, value: str, until: str) -> None:
+            field = f"document.querySelector('input[name={name}]')"
+            page.value(f"{field}.value = {json.dumps(value)}; {field}.dispatchEvent(new Event('change'))")
+            page.wait(until, 10)
+
+        text = page.value(f"{body}.textContent")
+        assert "Port was 1 and is 2." in text and not re.search(r'[{}"]', text)
+        count = "(r => (r.selectNodeContents(one), r.getClientRects().length))(document.createRange())"
+        assert set(page.value(f"[...document.querySelectorAll('td.short')].map(one => {count})")) == {1}  # of lines
+        narrow("study", room.study, f"![...{body}.children].some(one => /Port was/.test(one.textContent))")
+        assert page.value(f"{body}.children.length") > 0
+        narrow("account", "nobody", f"{body}.children.length === 0")
+        narrow("account", "", f"{body}.children.length > 0")
+        narrow("until", "2000-01-01T00:00", f"{body}.children.length === 0")
         assert page.complaints == []
 
 

@@ -16,7 +16,8 @@ from fastapi import APIRouter, Query, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from sqlalchemy import Column, func, select
+from pydantic import AwareDatetime
+from sqlalchemy import Column, and_, case, func, or_, select
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,13 +30,14 @@ from isocenter.service.records.alerts import standing
 from isocenter.service.records.audit import COLUMNS, REFUSED
 from isocenter.service.records.database import Clock
 from isocenter.service.records.deployments import current
-from isocenter.service.records.tables import audit, deliveries, jobs, studies
+from isocenter.service.records.tables import audit, deliveries, instances, jobs, studies
 from isocenter.service.routing.facts import SeriesFacts
 from isocenter.service.routing.rules import rules_of, study_answers, study_routing
 from isocenter.service.settings import SEVERITIES
 from isocenter.service.stored import ALIVE, LOG, last_look
 from isocenter.service.web.access import ACTOR, ADMINISTRATORS, ANYBODY, KEEPING, ROLES, Who, roles
 from isocenter.service.web.shapes import (
+    ContactShape,
     EchoShape,
     EventShape,
     Listing,
@@ -50,11 +52,13 @@ from isocenter.service.web.shapes import (
     UntakenShape,
     problem_of,
 )
-from isocenter.service.web.web_node import Limit, Node, WebError, WebNode
+from isocenter.service.web.web_node import Limit, Node, WebError, WebNode, study_key
 
 router = APIRouter(prefix="/api", tags=["node"])
 ECHO_S = 10.0
-# Studies of which is said why rules did not take their series; bytes of the log that are looked at, and lines of it.
+# Studies whose senders were heard last. Studies of which is said why rules did not take their series; bytes of the log
+# that are looked at, and lines of it.
+LATEST = 100
 NEWEST, LOG_BYTES, MOST_TROUBLES = 10, 1 << 17, 20
 TROUBLES = ("warning", "error", "critical")
 
@@ -72,6 +76,7 @@ def get_node(node: Node) -> NodeShape:
         dicom_over_tls=None if dicom.tls is None else f"{dicom.host}:{dicom.tls.port}",
         text=node.settings.node.text,
         free_gb=free_bytes(node) / 1e9,
+        contacts=_contacts(node),
         untaken=list(_untaken(node)),
         troubles=_troubles(node),
         **{name: {state: n for (state,), n in counted_by(node, column).items()} for name, column in counts.items()},
@@ -122,6 +127,27 @@ def echo_peer(node: Node, name: str) -> EchoShape:
     except PeerError as error:
         raise WebError(502, error.problem, error.where, error.remedy) from error
     return EchoShape(peer=name, seconds=time.monotonic() - began)
+
+
+def _contacts(node: WebNode) -> list[ContactShape]:
+    """The last contact with each peer, what waits for it, and the newest reason why something has not arrived."""
+    newest = select(studies.c.study).order_by(studies.c.received_at.desc()).limit(LATEST)
+    received = select(instances.c.peer, func.max(instances.c.received_at)).where(instances.c.study.in_(newest))
+    waits = func.sum(case((deliveries.c.state == "waiting", 1), else_=0))
+    sent = select(deliveries.c.peer, func.max(deliveries.c.sent_at), waits).group_by(deliveries.c.peer)
+    is_late = and_(deliveries.c.reason.is_not(None), deliveries.c.state.in_(("waiting", "aside")))
+    late = select(deliveries.c.peer, deliveries.c.reason).where(is_late).order_by(deliveries.c.next_at)
+    with node.database.read() as connection:
+        came = dict(connection.execute(received.group_by(instances.c.peer)).tuples().all())
+        went = {peer: (at, count) for peer, at, count in connection.execute(sent)}
+        errors = dict(connection.execute(late).tuples().all())
+    titles = {peer.name: peer.ae_title for peer in node.settings.peers} | dict.fromkeys(node.settings.report_to, "")
+    contacts = list[ContactShape]()
+    for name, title in titles.items():
+        at, waiting = went.get(name, (None, 0))
+        last = max(filter(None, (came.get(title), came.get(name), at)), default=None)
+        contacts.append(ContactShape(peer=name, last_contact=last, waiting=waiting, last_error=errors.get(name)))
+    return contacts
 
 
 def _untaken(node: WebNode) -> Iterator[UntakenShape]:
@@ -340,13 +366,23 @@ def list_audit(
     after: Annotated[int | None, Query(ge=1)] = None,
     action: Word = None,
     account: Word = None,
+    patient: Word = None,
+    study: Word = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
 ) -> Listing[EventShape]:
-    """Sealed events, the newest first. after: the sequence behind which older ones follow."""
-    filters = {"action": action, "account": account, "after": after}
+    """Sealed events, the newest first. after: the sequence behind which older ones follow; study: its key or UID."""
+    key, times = study and study_key(study), [at and at.timestamp() for at in (since, until)]
+    filters = {"action": action, "account": account, "patient": patient, "study": key, "after": after}
+    filters |= dict(zip(("since", "until"), times, strict=True))
     node.record("audit read", "/api/audit", who, detail={name: value for name, value in filters.items() if value})
     of_these = [audit.c.sequence.is_not(None) if after is None else audit.c.sequence < after]
     of_these += [] if action is None else [audit.c.action == action]
     of_these += [] if account is None else [audit.c.actor == account]
+    of_these += [] if patient is None else [audit.c.patient == patient]
+    of_these += [] if key is None else [or_(audit.c.object == key, audit.c.detail["study"].as_string() == key)]
+    of_these += [audit.c.at >= times[0]] if times[0] else []
+    of_these += [audit.c.at < times[1]] if times[1] else []
     rows = select(*(audit.c[name] for name in COLUMNS)).where(*of_these).order_by(audit.c.sequence.desc())
     with node.database.read() as connection:
         events = [EventShape.model_validate(row._mapping) for row in connection.execute(rows.limit(limit))]

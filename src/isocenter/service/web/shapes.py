@@ -235,9 +235,19 @@ class LogShape(BaseModel):
     message: str
 
 
+class ContactShape(BaseModel):
+    """A peer that the node sends to or receives from: last_contact: newest object in either direction; what waits."""
+
+    peer: str
+    last_contact: Time | None
+    waiting: int
+    last_error: str | None
+
+
 class NodeShape(BaseModel):
     """The node itself, where it receives (over TLS too, if so), and how much lies in it.
 
+    contacts: with each peer, the FHIR server and each receiver of HL7
     untaken: series of the newest studies that rules did not take; troubles: the newest warnings and errors
     """
 
@@ -251,6 +261,7 @@ class NodeShape(BaseModel):
     studies: dict[str, int]
     jobs: dict[str, int]
     deliveries: dict[str, int]
+    contacts: list[ContactShape]
     untaken: list[UntakenShape]
     troubles: list[LogShape]
 

@@ -7,6 +7,11 @@ import { button, make } from "./viewer.js";
 import { DASH, empty, notice, numberText, pill, since, table, timeText } from "./words.js";
 
 const LOOK_MS = 10000;
+const STATES = {
+  Studies: { receiving: "images still come", complete: "all images are here, models are at work", done: "no model has anything left to do", aside: "somebody has to look at it" },
+  Jobs: { blocked: "waits for another model's answer", waiting: "waits for a free worker", running: "the model computes", sending: "its answer is on the way to peers", done: "ended, and its answer has arrived", aside: "failed for good: retry it", cancelled: "a person ended it", superseded: "newer images replaced its own" },
+  Deliveries: { waiting: "will be sent, or sent again", sent: "the peer has taken it", committed: "the peer has confirmed to keep it", aside: "not sent, for the reason above" },
+};
 
 export async function showNode(main, { me }) {
   const content = make("div", { className: "cards" });
@@ -24,20 +29,20 @@ export async function showNode(main, { me }) {
     const queue = running.failure || waiting.failure ? running : { rows: [...running.rows, ...waiting.rows] };
     const focused = document.activeElement?.id;
     content.replaceChildren(
-      card("Health", ready.failure ? notice(ready.failure, "error") : parts(ready)),
+      card("Health", ready.failure ? notice(ready.failure, "error") : health(ready, node), true),
       card("Numbers", node.failure ? notice(node.failure, "error") : numbers(node)),
       card("Queue", listed(queue, "Queue", ["Job", "Model", "State", "Waiting", "Tries"], (job) =>
-        [short(job.job), job.model, pill(job.state, job.state), since(job.created_at), String(job.attempts)], "Nothing waits.")),
+        [short(job.job), job.model, stateText(STATES.Jobs, job.state), since(job.created_at), String(job.attempts)], "Nothing waits.")),
       card("Errors", listed(failed, "Errors", ["Job", "Model", "Reason", "Again"], (job) =>
-        [short(job.job), job.model, job.reason ?? DASH, mayRetry ? retry(job, load) : ""], "No job was set aside.")),
+        [short(job.job), job.model, job.reason ?? DASH, mayRetry ? retry(job, load) : ""], "No job was set aside."), true),
       card("Models", listed(models, "Models", ["Model", "Version", "Task", "Modality", "Gate", "Rules"], (one) =>
         [one.name, one.model_version, one.task, one.modality || "any", one.is_gated ? one.gate : pill(one.gate, "waiting"), one.rules.join(", ") || "no rule"], "The node has no model: it is a review station.")),
       card("Peers", listed(peers, "Peers", ["Peer", "AE title", "Address", "May", "Test"], (peer) =>
         [peer.name, peer.ae_title, `${peer.host}:${peer.port}`, peer.may.join(", "), isKeeper ? echo(peer) : ""], "The node knows no other system.")),
       card("Set aside", listed(aside, "Set aside", ["At", "Reason", "Object"], (one) =>
-        [one.at ? timeText(one.at) : DASH, one.reason, short(one.sop_instance_uid ?? "")], "Nothing was set aside.")),
-      card("Not taken", refusals(node)),
-      card("Log", troubles(node)),
+        [one.at ? timeText(one.at) : DASH, one.reason, short(one.sop_instance_uid ?? "")], "Nothing was set aside."), true),
+      card("Not taken", refusals(node), true),
+      card("Log", troubles(node), true),
     );
     if (focused) document.getElementById(focused)?.focus();
   }
@@ -57,8 +62,9 @@ async function readiness() {
   }
 }
 
-export function card(name, content) {
-  return make("section", { className: "card" }, make("h2", { text: name }), content);
+// isWide: of reasons, which go across the page
+export function card(name, content, isWide = false) {
+  return make("section", { className: isWide ? "card wide" : "card" }, make("h2", { text: name }), content);
 }
 
 export function listed(answer, name, heads, cells, none) {
@@ -66,18 +72,26 @@ export function listed(answer, name, heads, cells, none) {
   return answer.rows.length ? table(name, heads, answer.rows.map(cells)) : empty(none);
 }
 
-function parts({ parts }) {
-  return table("Health", ["Part", "State"], parts.map(({ part, ok, problem }) => [part, ok ? pill("works", "done") : pill(problem ?? "does not work", "aside")]));
+// Parts of the node, and its peers as they were met last.
+function health({ parts }, { contacts = [] }) {
+  const rows = parts.map(({ part, ok, problem }) => [part, ok ? pill("works", "done") : pill("does not work", "aside"), DASH, DASH, problem ?? DASH]);
+  const peers = contacts.map(({ peer, last_contact: at, waiting, last_error: error }) =>
+    [`peer ${peer}`, error ? pill("does not take all", "aside") : at ? pill("works", "done") : pill("not met yet", ""), at ? timeText(at) : DASH, String(waiting), error ?? DASH]);
+  return table("Health", ["Part", "State", "Last contact", "Waiting", "Last error"], [...rows, ...peers]);
+}
+
+function stateText(meanings, state, count = "") {
+  return make("span", {}, `${count} ${state}`.trim(), make("small", { text: meanings[state] ?? "" }));
 }
 
 function numbers(node) {
-  const counts = (of) => Object.entries(of).map(([state, n]) => `${n} ${state}`).join(", ") || "none";
+  const counts = (kind, of) => Object.entries(of).map(([state, n]) => stateText(STATES[kind], state, n));
   const rows = [
     ["Name", node.name], ["Version", node.version], ["DICOM", `${node.ae_title} at ${node.dicom}`],
     ...(node.dicom_over_tls ? [["DICOM over TLS", node.dicom_over_tls]] : []),
-    ["Free disk", `${numberText(node.free_gb, 3)} GB`], ["Studies", counts(node.studies)], ["Jobs", counts(node.jobs)], ["Deliveries", counts(node.deliveries)],
+    ["Free disk", `${numberText(node.free_gb, 3)} GB`], ...["Studies", "Jobs", "Deliveries"].map((kind) => [kind, ...counts(kind, node[kind.toLowerCase()])]),
   ];
-  return make("dl", { className: "facts" }, ...rows.flatMap(([name, text]) => [make("dt", { text: name }), make("dd", { text })]));
+  return make("dl", { className: "facts" }, ...rows.flatMap(([name, ...texts]) => [make("dt", { text: name }), make("dd", {}, ...(texts.length ? texts : ["none"]))]));
 }
 
 // Why a rule did not take a series: the conditions that did not hold.

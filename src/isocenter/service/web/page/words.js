@@ -52,7 +52,8 @@ export function pill(text, kind) {
 
 // A table with a name; rows: cells, each a text or an element
 export function table(name, heads, rows) {
-  const cell = (tag, content) => make(tag, {}, content ?? "");
+  const isTime = (content) => /^\d{4}-\d\d-\d\d( |$)/.test(content); // which stays on one line
+  const cell = (tag, content) => make(tag, isTime(content) ? { className: "short" } : {}, content ?? "");
   const head = make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { text, scope: "col" }))));
   const body = make("tbody", {}, ...rows.map((cells) => make("tr", {}, ...cells.map((content) => cell("td", content)))));
   return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: name }, make("table", { ariaLabel: name }, head, body));
