@@ -46,7 +46,9 @@ export async function showAudit(main) {
 
 function line(row) {
   const who = make("span", {}, row.actor || DASH, make("small", { text: [row.role, row.address].filter(Boolean).join(", ") }));
-  const what = make("span", {}, `${row.action[0].toUpperCase()}${row.action.slice(1)}: ${row.object}`, make("small", { text: sentence(row.detail ?? {}) }));
+  const { study, ...others } = row.detail ?? {}, thing = row.object.replace(/^\[(.*)\]$/, "settings of $1");
+  const known = study && study !== row.object ? { study, ...others } : others;
+  const what = make("span", {}, `${row.action[0].toUpperCase()}${row.action.slice(1)}: ${thing}`, make("small", { text: sentence(known) }));
   const cells = [String(row.sequence), timeText(row.at), who, what, row.patient ?? DASH, pill(row.outcome, row.outcome === "success" ? "done" : "aside")];
   return make("tr", { title: `hash ${row.hash ?? DASH}` }, ...cells.map((cell, place) => make("td", { className: place < 2 ? "short" : "" }, cell)));
 }
@@ -64,6 +66,6 @@ function words(value) {
   if (value === null || value === undefined || value === "") return "none";
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (Array.isArray(value)) return value.map(words).join(" and ") || "none";
-  if (typeof value !== "object") return String(value);
+  if (typeof value !== "object") return String(value).replace(/^[a-z]+(_[a-z]+)+$/, (name) => name.replaceAll("_", " "));
   return Object.entries(value).map(([name, one]) => `${name.replaceAll("_", " ")} ${words(one)}`).join(", ") || "none";
 }
