@@ -272,7 +272,7 @@ def test_a_drawn_study_is_read_before_its_mask_is_shown(room, tmp_path):
         connection.execute(insert(blind).values(job=job, **stated))
     with room.open("/blind", "!!document.querySelector('table a')") as page:
         page.value("document.querySelector('table a').click()")
-        page.wait("!!document.querySelector('section[aria-label=\"Blind read\"] select')", 30)
+        page.wait(f"{DRAWN} && !!document.querySelector('section[aria-label=\"Blind read\"] select')", 30)
         assert "threshold" not in page.value("document.querySelector('aside').textContent")
         page.value("document.querySelector('section[aria-label=\"Blind read\"] select').value = '0'")
         page.value("document.querySelector('section[aria-label=\"Blind read\"] button').click()")
