@@ -369,9 +369,9 @@ def structures(labels: Array) -> Mapping[int, Structure]:
 def _structure(inside: Array, corner: Sequence[int]) -> Structure:
     """inside: (*spatial) truths, no larger than the structure; corner: where they begin in the map."""
     pieces, _ = ndimage.label(inside, structure=np.ones((3,) * inside.ndim))
-    sizes = np.bincount(pieces.ravel())[1:]
+    sizes = [size for number, size in label_voxels(pieces).items() if number]
     ends = tuple(_ends(inside, axis, start) for axis, start in enumerate(corner))
-    return Structure(_mean_runs(inside), tuple(int(size) for size in sizes), ends, _slices_apart(inside, corner))
+    return Structure(_mean_runs(inside), tuple(sizes), ends, _slices_apart(inside, corner))
 
 
 def _ends(inside: Array, axis: int, start: int) -> tuple[int, int]:
@@ -417,7 +417,7 @@ def _mean_runs(inside: Array) -> tuple[float, ...]:
 def _starts(inside: Array, axis: int) -> Array:
     """The voxels at which a run begins along an axis, but for those at the edge."""
     moved = np.moveaxis(inside, axis, 0)
-    return moved[1:] & ~moved[:-1]
+    return np.asarray(moved[1:] > moved[:-1])
 
 
 MASK = ReferenceKind(
