@@ -331,7 +331,7 @@ def check_page(examination: Examination, facts: Mapping[str, Any], more: Sequenc
         sections=[
             Section("What was found", [Problems(problems, none="Nothing was found that speaks against training.")]),
             Section("What the data hold", [Facts(facts), *_numbers(examination)]),
-            Section("How it looks", list(_pictures(examination))),
+            *([Section("How it looks", shown)] if (shown := list(_pictures(examination))) else []),
             *_twins(examination),
             *_shortcuts(examination),
             *more,
