@@ -83,7 +83,7 @@ def test_a_label_map_made_in_parts_is_that_of_the_whole_voxel_for_voxel(tmp_path
     model, subject = of_steps(tmp_path, STEPS[name], after), within(image())
     monkeypatch.setattr("isocenter.runtime.preprocessing.image_statistics.HELD_BYTES", 2**17)  # several columns
     parts = np.asarray(model.predict(subject).data)
-    monkeypatch.setattr(monai_transforms, "changes", lambda *given: None)
+    monkeypatch.setattr(monai_transforms, "changes", lambda *given, **named: None)
     whole = np.asarray(model.predict(subject).data)
     assert len(np.unique(whole)) > 1
     assert np.array_equal(parts, whole)

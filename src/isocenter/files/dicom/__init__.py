@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from isocenter.files.dicom.registration import read_registration, transforms_to, write_registration
     from isocenter.files.dicom.rejection import KEY_OBJECTS, read_rejection, write_rejection
     from isocenter.files.dicom.tags import items, text, whole
-    from isocenter.files.dicom.uids import LABEL_MAP, REPORT_CLASSES, SEGMENTATION, STRUCTURE_SET
+    from isocenter.files.dicom.uids import LABEL_MAP, MAKER, REPORT_CLASSES, SEGMENTATION, STRUCTURE_SET
     from isocenter.files.dicom.warnings import quiet
     from isocenter.files.dicom.writing.answers import ANSWERS, Answer, Result
     from isocenter.files.dicom.writing.derived import DEFORMED, RESAMPLED, can_derive, write_derived_series
-    from isocenter.files.dicom.writing.new_object import MAKER, Reader, encoded
+    from isocenter.files.dicom.writing.new_object import Reader, encoded
     from isocenter.files.dicom.writing.report_changes import (
         COMPREHENSIVE,
         COMPREHENSIVE_3D,

@@ -1,10 +1,12 @@
-"""UIDs that are known without loading a library: transfer syntaxes by their coder, SOP classes of results.
+"""Words that are known without loading a library: transfer syntaxes by their coder, SOP classes of results, our name.
 
 PS3.5 A.1 to A.5; PS3.6 A
 """
 
 from __future__ import annotations
 
+# Manufacturer of whatever this program writes.
+MAKER = "Isocenter"
 _BASE = "1.2.840.10008.1.2"
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = _BASE, f"{_BASE}.1", f"{_BASE}.1.99", f"{_BASE}.2"
 NATIVE = (IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED)

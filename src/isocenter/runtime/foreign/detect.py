@@ -22,6 +22,7 @@ from isocenter.runtime.foreign.nnunet import DATASET, PLANS, is_nnunet, load_nnu
 from isocenter.runtime.foreign.onnx_model import files_of_onnx, is_onnx, load_onnx
 from isocenter.runtime.model import Model, computed_by
 from isocenter.runtime.model_record import BUILDING_ERRORS, with_parts
+from isocenter.runtime.package.contents import PACKAGED
 from isocenter.runtime.record_files import MANIFEST, read_json, seal, verify, write_json
 
 
@@ -94,7 +95,12 @@ PARTS = re.compile(r"fold_(\w+)|configs|models|.*\.(pth|pt|ts|json|yaml)")
 
 
 def refuse_almost(path: Path) -> None:
-    """UsageError for what belongs to a model of another program and is not its folder: it names what is meant."""
+    """UsageError for what belongs to a model of another program and is not its folder: it names what is meant.
+
+    A package of ours is a MONAI bundle too, and may lack what only MONAI needs.
+    """
+    if (path / PACKAGED).is_dir():
+        return
     if (path / "plans.pkl").is_file():
         raise UsageError("is a model of nnU-Net v1", str(path), "Give one of nnU-Net v2, which has plans.json")
     for program, *names, besides in ALMOST:

@@ -15,14 +15,11 @@ from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.tags import pydicom_errors
-from isocenter.files.dicom.uids import IMPLICIT
+from isocenter.files.dicom.uids import IMPLICIT, MAKER
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.source_planes import repeat_elements
 from isocenter.files.storage.atomic import written
 from isocenter.lazy import pydicom
-
-# Manufacturer of whatever this program writes.
-MAKER = "Isocenter"
 
 
 def new_series(number: int, description: str) -> dict[str, Any]:

@@ -32,12 +32,10 @@ from isocenter.files.dicom import (
     text,
 )
 from isocenter.files.layouts.cases.classes import parse_labels
+from isocenter.files.layouts.cases.frames import DRAWN_FRAMES
 from isocenter.files.layouts.cases.segments import by_name, one_numbering, refuse_unnamed
 from isocenter.files.layouts.layout import DatasetOptions, left_out
 from isocenter.values import Cell, Geometry, Image, Label, Problem
-
-# In the facts of a mask of frames: those on which somebody drew.
-DRAWN_FRAMES = "drawn_frames"
 
 
 def is_drawn(path: Path) -> bool:

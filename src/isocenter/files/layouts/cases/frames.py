@@ -13,9 +13,10 @@ import numpy as np
 from isocenter.errors import GeometryError, IsocenterError, counted
 from isocenter.files.dicom import looks_like_dicom
 from isocenter.files.index import suffix_of
-from isocenter.files.layouts.cases.dicom_masks import DRAWN_FRAMES
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
 
+# In the facts of a mask of frames: those on which somebody drew.
+DRAWN_FRAMES = "drawn_frames"
 # The number of cases that are read to learn whether a set holds clips with masks.
 SAMPLED = 3
 # Kinds of reference that may be drawn on each frame.
