@@ -159,7 +159,7 @@ def trial(planned: Planned, main: Training, number: int, plan: Plan) -> Training
 
 def _again(planned: Planned, main: Training, training: Training, number: int) -> Iterator[Training]:
     """A trial trained once more from another seed: on the same cases, or in every inner fold."""
-    seed = Decision(int(main.plan["training.seed"]) + 1, "another than that of the trials")
+    seed = Decision(int(main.plan["training.seed"]) + 1, "it differs from the seed of the trials")
     plan, name = training.plan.with_decision("training.seed", seed), main.below(f"{SEARCH}/again_{number:03}")
     repeated = replace(main, name=name, role=Role.TRIAL, plan=plan, what=f"{main.what}, trial {number} once more")
     folds = [replace(repeated, name=f"{name}_fold_{fold}", cases={**inner.cases, "val": inner.cases["test"]})

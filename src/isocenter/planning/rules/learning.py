@@ -94,7 +94,7 @@ def training(
         "seed": Decision(wishes.seed, "every random draw follows from it"),
         "deterministic": Decision(False, "it is slower, and was not asked for"),
         "device": wishes.device,
-        "threads": Decision(machine.threads, "these are the cores that this process may use"),
+        "threads": Decision(machine.threads, "this process may use this number of cores"),
         "optimiser": Decision(
             "adamw", "in so short a training the result should depend little on the learning rate", ADAMW
         ),
@@ -117,7 +117,7 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
         because = f"the patch is so large that two of them fill {machine.device_memory:.1f} GiB of the {machine.device}"
         return Decision(chosen, f"{because}, or as the median image is; then as many as fit", NNUNET)
     if dense and chosen > usual:
-        because = f"{machine.device_memory:.1f} GiB of the {machine.device} hold so many"
+        because = f"{machine.device_memory:.1f} GiB of the {machine.device} hold a batch of this size"
         return Decision(chosen, f"{because}, and they are at most a twentieth of all training voxels", NNUNET)
     if chosen < usual:
         free = f"{machine.device_memory:.1f} GiB are free on the {machine.device}"

@@ -179,7 +179,7 @@ class Detection(BoxScoring):
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The network for boxes of this size, the reduction of images, and average precision to select and judge."""
         selection = "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
-        because = "every score enters, without a threshold; so much overlap is a find"
+        because = "every score enters, without a threshold; a box that overlaps this much is found"
         return {
             **network(fingerprint),
             "preprocessing.reduction": reduction(fingerprint),

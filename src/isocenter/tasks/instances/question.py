@@ -188,7 +188,7 @@ class InstanceSegmentation(ObjectScoring):
             "training.selection": Decision("ap", "average precision of the validation cases, mean of IoU 0.5 to 0.95"),
             "evaluation.primary": Decision(
                 "ap50",
-                "it counts what is found, missed and wrongly called; so much overlap is a find",
+                "it counts objects that are found, missed and wrongly called; one that overlaps this much is found",
                 "doi:10.1038/s41592-019-0612-7",
             ),
         }
