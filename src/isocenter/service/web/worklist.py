@@ -169,8 +169,10 @@ router = APIRouter(prefix="/api/worklist", tags=["worklist"])
 Hours = Annotated[float, Query(gt=0, le=24 * 366)]
 HOURS = 24.0
 # Of a study that waits to be read blind; its place in the list and its priority are those of any other.
-HIDDEN = {"finding": "", "because": TO_BE_READ, "job": None, "verdict": None, "outcome": None, "reason": ""}
-HIDDEN |= {"is_corrected": False}
+HIDDEN: Mapping[str, Any] = {
+    **{"finding": "", "because": TO_BE_READ, "job": None, "verdict": None},
+    **{"outcome": None, "reason": "", "is_corrected": False},
+}
 NO_FINDING, NOTHING_FOUND = (None, "", False), "nothing found"
 EVENT_STREAM = "text/event-stream"
 # Between two looks at the list, and for a stop of the node (s); after which a client hears something, and asks anew.
