@@ -543,64 +543,62 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> Settings:
-        names = [peer.name for peer in self.peers]
-        for what, names_given in (("peer", names), ("rule", [rule.name for rule in self.rules])):
-            for n, name in enumerate(names_given):
-                if name in names_given[:n]:
-                    raise MisfitError(f"two {what}s are called {name}", f"{what}s", n, "name")
-        rules = {rule.name for rule in self.rules}
-        for n, rule in enumerate(self.rules):
-            if rule.model not in self.models:
-                problem = f"rule {rule.name!r} names the model {rule.model!r}, which does not exist"
-                raise MisfitError(problem, "rules", n, "model")
-            if unknown := set(rule.send) - set(names):
-                problem = f"rule {rule.name!r} sends to {', '.join(sorted(unknown))}, which is not a listed peer"
-                raise MisfitError(problem, "rules", n, "send")
-            for key, other in (("inside", rule.inside), ("only_if", rule.only_if)):
-                if other is not None and (other.rule not in rules or other.rule == rule.name):
-                    problem = f"rule {rule.name!r} waits for {other.rule!r}, which is not another rule"
-                    raise MisfitError(problem, "rules", n, key)
-        if unknown := set(self.page.send) - set(names):
-            raise MisfitError(f"{', '.join(sorted(unknown))} is not a listed peer", "page", "send")
-        if double := {name for name in self.hl7.send if self.hl7.send.count(name) > 1}:
-            raise MisfitError(f"{', '.join(sorted(double))} is named twice", "hl7", "send")
-        if self.fhir is not None and FHIR in names:
-            problem = f"a peer is called {FHIR}, which is the server of [fhir]"
-            raise MisfitError(problem, "peers", names.index(FHIR), "name")
-        for name, model in self.models.items():
-            if model.covariates and self.fhir is None:
-                problem = f"covariates of the model {name!r} come by FHIR, and there is no [fhir] with its base"
-                raise MisfitError(problem, "models", name, "covariates")
-        for n, safety in enumerate(self.safety):
-            if safety.model not in self.models:
-                raise MisfitError(
-                    f"safety names the model {safety.model!r}, which does not exist", "safety", n, "model"
-                )
-        for n, notify in enumerate(self.notify):
-            if notify.by == "smtp" and self.smtp is None:
-                raise MisfitError("notify by smtp needs the section smtp, with host and sender", "notify", n, "by")
-            if notify.of_alerts:
-                continue
-            if not any(PRIORITIES.index(rule.priority) <= PRIORITIES.index(notify.when) for rule in self.urgent):
-                problem = f"notify waits for a priority of {notify.when}, which no rule of [[urgent]] gives"
-                raise MisfitError(problem, "notify", n, "when")
-        self._refuse_shared_ports()
-        if not self.peers and not is_loopback(self.dicom.host):
-            problem = f"dicom.host {self.dicom.host} is open to others, and no peer is listed"
-            raise MisfitError(problem, "dicom", "host")
+        for problem, *place in (*self._misfits_of_rules(), *self._misfits()):
+            raise MisfitError(str(problem), *place)
         return self
 
-    def _refuse_shared_ports(self) -> None:
+    def _misfits_of_rules(self) -> Iterator[tuple[str | int, ...]]:
+        """What is wrong with names of peers and rules, and its place."""
+        peers, rules = [peer.name for peer in self.peers], [rule.name for rule in self.rules]
+        for what, names in (("peer", peers), ("rule", rules)):
+            for n, name in enumerate(names):
+                if name in names[:n]:
+                    yield f"two {what}s are called {name}", f"{what}s", n, "name"
+        for n, rule in enumerate(self.rules):
+            of_rule = f"rule {rule.name!r}"
+            if rule.model not in self.models:
+                yield f"{of_rule} names the model {rule.model!r}, which does not exist", "rules", n, "model"
+            if unknown := ", ".join(sorted(set(rule.send) - set(peers))):
+                yield f"{of_rule} sends to {unknown}, which is not a listed peer", "rules", n, "send"
+            for key, other in (("inside", rule.inside), ("only_if", rule.only_if)):
+                if other is not None and (other.rule not in rules or other.rule == rule.name):
+                    yield f"{of_rule} waits for {other.rule!r}, which is not another rule", "rules", n, key
+        if unknown := ", ".join(sorted(set(self.page.send) - set(peers))):
+            yield f"{unknown} is not a listed peer", "page", "send"
+        if self.fhir is not None and FHIR in peers:
+            yield f"a peer is called {FHIR}, which is the server of [fhir]", "peers", peers.index(FHIR), "name"
+
+    def _misfits(self) -> Iterator[tuple[str | int, ...]]:
+        """What else of a section does not go with another one, and its place."""
+        if double := ", ".join(sorted({name for name in self.hl7.send if self.hl7.send.count(name) > 1})):
+            yield f"{double} is named twice", "hl7", "send"
+        for name, model in self.models.items():
+            if model.covariates and self.fhir is None:
+                needed = "come by FHIR, and there is no [fhir] with its base"
+                yield f"covariates of the model {name!r} {needed}", "models", name, "covariates"
+        for n, safety in enumerate(self.safety):
+            if safety.model not in self.models:
+                yield f"safety names the model {safety.model!r}, which does not exist", "safety", n, "model"
+        for n, notify in enumerate(self.notify):
+            ranks = [PRIORITIES.index(one.priority) for one in self.urgent]
+            if notify.by == "smtp" and self.smtp is None:
+                yield "notify by smtp needs the section smtp, with host and sender", "notify", n, "by"
+            if not notify.of_alerts and min(ranks, default=len(PRIORITIES)) > PRIORITIES.index(notify.when):
+                yield (
+                    f"notify waits for a priority of {notify.when}, which no rule of [[urgent]] gives",
+                    "notify",
+                    n,
+                    "when",
+                )
         ports = {("dicom",): self.dicom, ("http",): self.http, ("dicom", "tls"): self.dicom.tls, ("ohif",): self.ohif}
-        taken = set[tuple[str, int]]()
+        hosts, taken = {"dicom": self.dicom.host}, set[tuple[str, int]]()
         for keys, section in ports.items():
-            if section is None:
-                continue
-            place = ((self.dicom if keys[0] == "dicom" else self.http).host, section.port)
-            if section.port and place in taken:
-                problem = f"two ports are {section.port}: dicom, dicom.tls, http and ohif need one each"
-                raise MisfitError(problem, *keys, "port")
+            place = (hosts.get(keys[0], self.http.host), section.port if section else 0)
+            if place[1] and place in taken:
+                yield f"two ports are {place[1]}: dicom, dicom.tls, http and ohif need one each", *keys, "port"
             taken.add(place)
+        if not self.peers and not is_loopback(self.dicom.host):
+            yield f"dicom.host {self.dicom.host} is open to others, and no peer is listed", "dicom", "host"
 
     def place(self, *keys: str | int) -> str:
         """File, line and table of a key, as errors name it; empty without a file or for a model that it lacks."""
