@@ -80,17 +80,17 @@ def test_models_are_named_by_their_folders(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("port = 11112", "prot = 11112", 8, r"dicom\.prot: there is no such key. Write port\."),
-        ('ae_title = "ISOCENTER"', 'ae_titel = "ISOCENTER"', 7, r"dicom\.ae_titel: .* Write ae_title\."),
+        ("port = 11112", "prot = 11112", 8, r"dicom\.prot: there is no such key, the nearest is port"),
+        ('ae_title = "ISOCENTER"', 'ae_titel = "ISOCENTER"', 7, r"dicom\.ae_titel: .* the nearest is ae_title"),
         (
             'path = "hippocampus"',
             'path = "h"\nexplian = "auto"',
             16,
-            r"models\.hippocampus\.explian: .* Write explain\.",
+            r"models\.hippocampus\.explian: .* the nearest is explain",
         ),
-        ("port = 4242", "port = 4242\ncomit = false", 14, r"peers\.0\.comit: .* Write commit\."),
+        ("port = 4242", "port = 4242\ncomit = false", 14, r"peers\.0\.comit: .* the nearest is commit"),
         ("port = 11112", "tls = { prot = 1 }", 8, r"dicom\.tls\.prot: there is no such key"),
-        ("[dicom]", "[dicon]", 6, r"dicon: there is no such key. Write dicom\."),
+        ("[dicom]", "[dicon]", 6, r"dicon: there is no such key, the nearest is dicom"),
         ("[node]", 'file = "x"\n[node]', 2, "file: there is no such key"),
         ("port = 4242", "port = 99999", 13, "peers.0.port"),
         ('uid_root = "2.25"', 'uid_root = "2.025"', 5, "root of UIDs"),
@@ -141,7 +141,11 @@ def test_every_problem_of_the_file_is_named_at_once_with_its_table(tmp_path):
     changed = WHOLE.replace("port = 11112", "port = -1").replace("port = 4242", 'port = "x"\nsay = 1')
     with pytest.raises(UsageError) as error:
         read_settings(written(tmp_path, changed))
-    for place in ("line 8, [dicom]: dicom.port", "line 13, [[peers]]: peers.0.port", "line 14, [[peers]]: peers.0.say"):
+    for place in (
+        "line 8, [dicom]: dicom.port",
+        "line 13, [[peers]]: peers.0.port",
+        "line 14, [[peers]]: peers.0.say: there is no such key, the nearest is may",
+    ):
         assert place in str(error.value)
 
 

@@ -673,15 +673,14 @@ def read_settings(
     try:
         settings = Settings.model_validate(content)
     except ValidationError as error:
-        problems = dict[str, tuple[str, str]]()  # of a value of several kinds the first one's words
+        problems = dict[str, str]()  # of a value of several kinds the first one's words
         # An unknown key says more than what is missing, of which it may be another writing.
         for one in sorted(error.errors(), key=lambda one: str(one["type"]) != "extra_forbidden"):
             cause = one.get("ctx", {}).get("error")
             keys = [str(part) for part in (cause.place if isinstance(cause, MisfitError) else one["loc"])]
             problems.setdefault(_place(path, text, keys), _words(one, keys))
-        (where, (problem, remedy)), *others = problems.items()
-        problem += "".join(f"; {place}: {words}" for place, (words, _) in others)
-        raise UsageError(problem, where, remedy) from error
+        (where, problem), *others = problems.items()
+        raise UsageError("; ".join([problem, *map(": ".join, others)]), where, SEE) from error
     if path is not None:
         settings = settings.model_copy(update={"file": path.absolute()})
     return _absolute(settings, path.absolute().parent if path is not None else Path.cwd())
@@ -696,14 +695,15 @@ def _place(path: Path | None, text: str, keys: Sequence[str | int]) -> str:
     return ", ".join(part for part in (line, table) if part) or "serve"
 
 
-def _words(error: Any, keys: Sequence[str]) -> tuple[str, str]:
-    """What is wrong with a key, and what to do: an unknown one is named with the nearest that there is."""
-    key, path = keys[-1] if keys else "the file", ".".join(keys)
+def _words(error: Any, keys: Sequence[str]) -> str:
+    """What is wrong with a key: of an unknown one also the nearest that there is."""
+    path = ".".join(keys) or "the file"
     if error["type"] != "extra_forbidden":
-        return f"{path or key}: {error['msg'].removeprefix('Value error, ')}", SEE
+        return f"{path}: {error['msg'].removeprefix('Value error, ')}"
     known = sorted(_section_at(keys[:-1]).model_fields.keys() - {"file"})
-    near = get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"{path}: there is no such key", f"Write {near[0]}" if near else f"The keys are {', '.join(known)}"
+    near = get_close_matches(keys[-1], known, n=1, cutoff=0.5)
+    which = f"the nearest is {near[0]}" if near else f"there are {', '.join(known)}"
+    return f"{path}: there is no such key, {which}"
 
 
 def _section_at(keys: Sequence[str]) -> type[Section]:
