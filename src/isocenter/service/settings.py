@@ -590,12 +590,14 @@ class Settings(Section):
                     n,
                     "when",
                 )
-        ports = {("dicom",): self.dicom, ("http",): self.http, ("dicom", "tls"): self.dicom.tls, ("ohif",): self.ohif}
-        hosts, taken = {"dicom": self.dicom.host}, set[tuple[str, int]]()
-        for keys, section in ports.items():
-            place = (hosts.get(keys[0], self.http.host), section.port if section else 0)
-            if place[1] and place in taken:
-                yield f"two ports are {place[1]}: dicom, dicom.tls, http and ohif need one each", *keys, "port"
+        ports: dict[tuple[str, ...], int] = {("dicom",): self.dicom.port, ("http",): self.http.port}
+        ports |= {("dicom", "tls"): self.dicom.tls.port} if self.dicom.tls is not None else {}
+        ports |= {("ohif",): self.ohif.port} if self.ohif is not None else {}
+        taken = set[tuple[str, int]]()
+        for keys, port in ports.items():
+            place = (self.dicom.host if keys[0] == "dicom" else self.http.host, port)
+            if port and place in taken:
+                yield f"two ports are {port}: dicom, dicom.tls, http and ohif need one each", *keys, "port"
             taken.add(place)
         if not self.peers and not is_loopback(self.dicom.host):
             yield f"dicom.host {self.dicom.host} is open to others, and no peer is listed", "dicom", "host"

@@ -19,7 +19,6 @@ from isocenter.service.settings import is_loopback
 from isocenter.service.web.access import ROLES, Who, roles
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 from isocenter.service.web.worklist import record_view
-from isocenter.values import Image
 
 router = APIRouter(prefix="/api/series", tags=["reading"])
 PlaneName = Literal["axial", "coronal", "sagittal", "picture"]
@@ -199,7 +198,7 @@ def grid_shape(volume: Volume, images: int) -> GridShape:
     """The grid of an image. images: of its series"""
     image, kind = volume.image, kind_of(volume.image)
     colour = is_colour(image)
-    windows, notes = ({}, []) if colour else _windows(image, _sampled(volume))
+    windows, notes = _windows(volume)
     return GridShape(
         schema="isocenter.grid",
         kind=kind,
@@ -220,8 +219,12 @@ def grid_shape(volume: Volume, images: int) -> GridShape:
     )
 
 
-def _windows(image: Image, values: Any) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """{name: (centre, width)}, first the one that is shown; and a sentence where that is not the header's."""
+def _windows(volume: Volume) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """{name: (centre, width)}, first what is shown, none of colours; and a sentence where that is not the header's."""
+    image = volume.image
+    if is_colour(image):
+        return {}, []
+    values = _sampled(volume)
     greys = {"automatic": automatic_window(image, values)}
     notes = list[str]()
     if (stated := header_window(image)) is not None:
