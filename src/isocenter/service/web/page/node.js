@@ -36,7 +36,7 @@ export async function showNode(main, { me }) {
       card("Errors", listed(failed, "Errors", ["Job", "Model", "Reason", "Again"], (job) =>
         [short(job.job), job.model, job.reason ?? DASH, mayRetry ? retry(job, load) : ""], "No job was set aside."), true),
       card("Models", listed(models, "Models", ["Model", "Version", "Task", "Modality", "Gate", "Rules"], (one) =>
-        [one.name, one.model_version, one.task, one.modality || "any", one.is_gated ? one.gate : pill(one.gate, "waiting"), one.rules.join(", ") || "no rule"], "The node has no model: it is a review station.")),
+        [one.name, one.model_version, one.task.replaceAll("_", " "), one.modality || "any", one.is_gated ? one.gate : pill(one.gate, "waiting"), one.rules.join(", ") || "no rule"], "The node has no model: it is a review station.")),
       card("Peers", listed(peers, "Peers", ["Peer", "AE title", "Address", "May", "Test"], (peer) =>
         [peer.name, peer.ae_title, `${peer.host}:${peer.port}`, peer.may.join(", "), isKeeper ? echo(peer) : ""], "The node knows no other system.")),
       card("Set aside", listed(aside, "Set aside", ["At", "Reason", "Object"], (one) =>
