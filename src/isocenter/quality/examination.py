@@ -273,7 +273,8 @@ def _facts_of(
 
 def _content_shape(image: Image, channels: Sequence[Intensities]) -> tuple[int, ...]:
     """Voxels, in canonical order, of the box around all that is above the lowest value of its channel."""
-    boxes = [channel.box for channel in channels if channel.box] or [[(0, size) for size in image.shape[1:]]]
+    whole = tuple((0, size) for size in image.shape[1:])
+    boxes = [channel.box for channel in channels if channel.box] or [whole]
     axes, _ = image.geometry.to_canonical
     sizes = [max(end for _, end in ends) - min(first for first, _ in ends) for ends in zip(*boxes, strict=True)]
     sizes = sizes[-len(axes) :]  # whatever frames come first
@@ -303,10 +304,10 @@ def _compared(
     """Findings on all cases compared."""
     exchanged = [case for problem in problems if problem.what == EXCHANGED.what for case in problem.cases]
     if 2 * len(exchanged) > len(dataset):  # whatever else would be said of them is wrong
-        of_all = "" if len(exchanged) == len(dataset) else f" of {len(exchanged)} of {len(dataset)} cases"
-        what = f"images and masks{of_all} are exchanged: what is given as images are label maps, and the reverse"
-        found = (replace(EXCHANGED, what=what, why="there is nothing to learn"),)
-        return Examination(replace(dataset.only(set()), problems=found), Fingerprint(()), found, found)
+        share = "" if len(exchanged) == len(dataset) else f" of {len(exchanged)} of {len(dataset)} cases"
+        what = f"images and masks{share} are exchanged: what is given as images are label maps, and the reverse"
+        nothing = (replace(EXCHANGED, what=what, why="there is nothing to learn"),)
+        return Examination(replace(dataset.only(set()), problems=nothing), Fingerprint(()), nothing, nothing)
     usable = dataset.only({case.id for case in fingerprint.cases})
     pairs = twins(looks)
     tried, few = shortcuts(usable, fingerprint, looks), not_measurable(usable, fingerprint)

@@ -94,7 +94,7 @@ def measure_intensities(values: Array, valid: Array | np.bool_ = np.True_) -> In
 def draw_measurements(values: Array, valid: Array, size: int) -> Array:
     """(size,) measurements drawn at random: every n-th voxel of a volume may lie in one plane of air."""
     counts = [part.size if known is None else np.count_nonzero(known) for part, known in _slabs(values, valid)]
-    ends = np.cumsum(counts)
+    ends: Array = np.cumsum(np.array(counts, dtype=np.int64))
     places = np.random.default_rng(0).integers(int(ends[-1]), size=size)
     if ends[-1] == values.size:
         return np.asarray(values[np.unravel_index(places, values.shape)])

@@ -384,7 +384,7 @@ def _is_rejected(connection: Connection, job: str) -> bool:
     return connection.execute(notes).first() is not None
 
 
-def best_of(rows: Iterable[Row[Any]]) -> Row[Any] | None:
+def best_of(rows: Iterable[Row[*tuple[Any, ...]]]) -> Row[*tuple[Any, ...]] | None:
     """The job of a study whose outcome is the study's; None where none has ended."""
     ended = [row for row in rows if row.outcome is not None]
     return min(ended, key=lambda row: OUTCOMES.index((row.outcome, row.is_empty)), default=None)

@@ -373,7 +373,7 @@ def list_audit(
 ) -> Listing[EventShape]:
     """Sealed events, the newest first. after: the sequence behind which older ones follow; study: its key or UID."""
     key, times = study and study_key(study), [at and at.timestamp() for at in (since, until)]
-    filters = {"action": action, "account": account, "patient": patient, "study": key, "after": after}
+    filters: dict[str, Any] = {"action": action, "account": account, "patient": patient, "study": key, "after": after}
     filters |= dict(zip(("since", "until"), times, strict=True))
     node.record("audit read", "/api/audit", who, detail={name: value for name, value in filters.items() if value})
     of_these = [audit.c.sequence.is_not(None) if after is None else audit.c.sequence < after]

@@ -169,9 +169,14 @@ router = APIRouter(prefix="/api/worklist", tags=["worklist"])
 Hours = Annotated[float, Query(gt=0, le=24 * 366)]
 HOURS = 24.0
 # Of a study that waits to be read blind; its place in the list and its priority are those of any other.
-HIDDEN: Mapping[str, Any] = {
-    **{"finding": "", "because": TO_BE_READ, "job": None, "verdict": None},
-    **{"outcome": None, "reason": "", "is_corrected": False},
+HIDDEN: Mapping[str, str | bool | None] = {
+    "finding": "",
+    "because": TO_BE_READ,
+    "job": None,
+    "verdict": None,
+    "outcome": None,
+    "reason": "",
+    "is_corrected": False,
 }
 NO_FINDING, NOTHING_FOUND = (None, "", False), "nothing found"
 EVENT_STREAM = "text/event-stream"
@@ -269,9 +274,11 @@ def _stated(
     return attributes, modalities
 
 
-def _outcomes(connection: Connection, rows: Sequence[Row[Any]]) -> dict[str, tuple[str | None, str | None]]:
+def _outcomes(
+    connection: Connection, rows: Sequence[Row[*tuple[Any, ...]]]
+) -> dict[str, tuple[str | None, str | None]]:
     """{study: (outcome, reason)} of its jobs as they stand, else that with which it was settled."""
-    jobs_of = defaultdict[str, list[Row[Any]]](list)
+    jobs_of = defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
     columns = (jobs.c.study, jobs.c.outcome, jobs.c.is_empty, jobs.c.reason)
     query = select(*columns).select_from(studies.join(jobs, COUNTED)).order_by(jobs.c.created_at, jobs.c.job)
     here = query.where(jobs.c.study.in_([row.study for row in rows]))
@@ -313,7 +320,7 @@ def _reasons(connection: Connection, rows: Mapping[str, Row[*tuple[Any, ...]]]) 
     columns = (jobs.c.study, jobs.c.state, jobs.c.outcome, jobs.c.urgency, jobs.c.because)
     of_these = select(*columns).select_from(studies.join(jobs, COUNTED))
     ordered = of_these.where(jobs.c.study.in_(rows)).order_by(jobs.c.created_at, jobs.c.job)
-    reasons, jobs_of = dict[str, str](), defaultdict[str, list[Row[Any]]](list)
+    reasons, jobs_of = dict[str, str](), defaultdict[str, list[Row[*tuple[Any, ...]]]](list)
     for row in connection.execute(ordered):
         jobs_of[row.study].append(row)
         if row.urgency == rows[row.study].rank:
@@ -321,7 +328,7 @@ def _reasons(connection: Connection, rows: Mapping[str, Row[*tuple[Any, ...]]]) 
     return {key: reasons.get(key) or _unstated(row.state, jobs_of[key]) for key, row in rows.items()}
 
 
-def _unstated(state: str, of_jobs: Sequence[Row[Any]]) -> str:
+def _unstated(state: str, of_jobs: Sequence[Row[*tuple[Any, ...]]]) -> str:
     """Why no finding gives a study of this state its priority."""
     if not UNANSWERED.isdisjoint(one.state for one in of_jobs) or (not of_jobs and state not in SETTLED):
         return "no answer yet"
