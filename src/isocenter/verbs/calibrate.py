@@ -55,7 +55,7 @@ from isocenter.tasks import (
     unkept_rules,
     untuned,
 )
-from isocenter.values import Case, Dataset, Decision
+from isocenter.values import Case, Dataset, Decision, counting_cases
 from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, finished_plan, is_zip
 
 NO_TEST = "what calibrates a model cannot test it"
@@ -264,7 +264,7 @@ def _calibrated_anew(
 
 def _without_boundless(evidence: Evidence, before: Task) -> Evidence:
     """Without what was said of thresholds that are found anew; before: the task that had them."""
-    former = list(boundless(before))
+    former = {words for one in boundless(before) for words in (one, counting_cases(one))}
     return replace(evidence, limits=[limit for limit in evidence.limits if limit not in former])
 
 
