@@ -59,7 +59,7 @@ class Course:
 def _sentences(log: pd.DataFrame, metric: Callable[[float], str]) -> Iterator[str]:
     steps = int(log["step"].max())
     if steps < FEW_STEPS:
-        yield f"Trained for only {counted(steps, 'step')}: hardly any network has learnt all it can by then."
+        yield f"Trained for only {counted(steps, 'step')}, less than one epoch of nnU-Net ({FEW_STEPS})."
     courses: dict[str, Course] = {}
     for name in _courses(log):
         rows = log.dropna(subset=[name])
