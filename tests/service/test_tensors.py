@@ -47,7 +47,12 @@ def test_a_kind_gives_the_outputs_that_are_stated_of_it(task, tmp_path):
         taken.receiver(place, task.probabilities(arrays))
     prediction = task.decode(slabs, GEOMETRY)
     done = Done([], [], prediction, findings=task.results(prediction), found=True)
-    made = {one.name: one for one in tensors_of(SimpleNamespace(task=task, record={}, gate="no gate"), done, taken)}
+    made = {
+        one.name: one
+        for one in tensors_of(
+            SimpleNamespace(task=task, record={}, gate="no gate", unfinished_training=""), done, taken
+        )
+    }
     assert {name: len(one.shape) for name, one in made.items()} == stated
     assert all(len(one.names) in (0, one.shape[0]) for one in made.values())
     assert b'"isocenter.findings"' in made[FINDINGS].data

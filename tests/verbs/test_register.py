@@ -22,6 +22,7 @@ from isocenter.errors import DatasetError, GeometryError, UsageError
 from isocenter.files import SeriesNames, stated_patient, write_series
 from isocenter.transforms import carried_labels, carried_points, inverted
 from isocenter.values import Geometry, Image, Label, SpatialTransform
+from isocenter.verbs.registering.frames import _unlike_frames
 
 FIXED = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 PET = Path(__file__).parents[3] / "shared" / "data" / "dicom" / "files" / "tcia_pet_1.dcm"
@@ -296,3 +297,15 @@ def test_dicom_on_both_sides_also_gives_a_registration_and_two_patients_need_a_w
     assert moved.geometry.frame_of_reference == placed.geometry.frame_of_reference
     assert stated_patient(moved) == stated_patient(source)
     assert_allclose(moved.data[moved.valid], np.rint(made.moved.data)[moved.valid], atol=0.51)
+
+
+def test_frames_whose_contents_changed_are_named_where_they_moved_by_less_than_a_voxel():
+    rng = np.random.default_rng(0)
+    scene = rng.uniform(0, 100, (12, 12, 12))
+    vessel = np.zeros_like(scene)
+    vessel[4:6] = 300
+    frames = np.stack([scene, scene + rng.normal(0, 1, scene.shape), scene + vessel])[None].astype(np.float32)
+    series = Image(frames, Geometry((12, 12, 12), np.diag([3.0, 3.0, 3.0, 1.0])), modality="MR", times=(0.0, 1.0, 2.0))
+    [note] = _unlike_frames(series, np.array([0.0, 0.1, 0.7]))
+    assert note.startswith("the contents of frame 3 (0.") and "less than a voxel (3 mm)" in note
+    assert list(_unlike_frames(series, np.array([0.0, 0.1, 5.0]))) == []

@@ -200,7 +200,7 @@ def _record_of(options: CheckOptions) -> Mapping[str, Any]:
     """What an older folder records; nothing where it is of no check."""
     try:
         return read_json(Path(options.out or ".") / MARKS[0], SCHEMA)
-    except IntegrityError:
+    except (IntegrityError, OSError):  # a file in place of the folder, or of one above it
         return {}
 
 

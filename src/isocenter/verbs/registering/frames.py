@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from isocenter.errors import UsageError
+from isocenter.errors import UsageError, listed
 from isocenter.files import ReadOptions, read_image, write, write_label_map, write_table
 from isocenter.keywords import narrowed, takes
 from isocenter.lazy import pandas as pd
@@ -21,6 +21,8 @@ from isocenter.transforms import carried, carried_labels, composed, inverted, wh
 from isocenter.values import Floats, Image, Label, SpatialTransform
 
 MARKS = ("motion.csv", "corrected.nii.gz")
+# Frames of one scene with noise of a few percent correlate by more: others hold a contrast agent, or something else.
+LIKE = 0.98
 # Where no size is known, pixels in place of mm.
 COLUMNS = ("frame", "time_s", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg", "displacement_mm")
 
@@ -33,6 +35,7 @@ class Motion(InNotebook):
     transforms: from the first frame (or the mean) to each
     table:      a row a frame: shift of the grid's centre, turn about it, mean length of the displacement
     labels:     those of one frame on each frame; union: every voxel that they reach in any
+    notes:      frames in which movement cannot be told from a change of contents
     """
 
     corrected: Image
@@ -41,10 +44,12 @@ class Motion(InNotebook):
     labels: Image | None = None
     union: Image | None = None
     out: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
-        return {"schema": "isocenter.motion", "version": 1, "rows": self.table.to_dict("records")}
+        rows = self.table.to_dict("records")
+        return {"schema": "isocenter.motion", "version": 1, "rows": rows, "notes": list(self.notes)}
 
     def __repr__(self) -> str:
         unit = _unit(self.corrected)
@@ -52,7 +57,8 @@ class Motion(InNotebook):
         words = (
             f"{len(moved)} frames, moved by {moved.mean():.2f} {unit} on average and {moved.max():.2f} {unit} at most"
         )
-        return words if self.out is None else f"{words}\n{self.out / MARKS[1]}"
+        lines = [words, *(f"note: {note}" for note in self.notes)]
+        return "\n".join(lines if self.out is None else [*lines, str(self.out / MARKS[1])])
 
 
 @takes(RegisterFramesOptions)
@@ -88,7 +94,8 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
     )
     columns = [name.replace("_mm", f"_{_unit(image)}") for name in COLUMNS]
     table = pd.DataFrame(_rows(image, made), columns=columns)
-    result = Motion(corrected, tuple(made), table, carried_along, union, target)
+    notes = tuple(_unlike_frames(corrected, table.iloc[:, -1].to_numpy(float)))
+    result = Motion(corrected, tuple(made), table, carried_along, union, target, notes)
     if target is not None:
         with result_folder(target, options.overwrite, MARKS) as folder:
             write(corrected, folder / MARKS[1])
@@ -98,6 +105,24 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
                     on = image if one.frames else image.frame(0)
                     write_label_map(one.data[0], one.labels, on, folder / f"{name}.nii.gz", algorithm="register")
     return result
+
+
+def _unlike_frames(corrected: Image, displacements: Floats) -> Iterator[str]:
+    """A note on frames that moved by less than a voxel, and whose contents differ from those of the first frame."""
+    step, unit = max(corrected.geometry.steps), _unit(corrected)
+    first = corrected.data[0, 0].astype(np.float64)
+    unlike = list[str]()
+    for number, displacement in enumerate(displacements[1:], start=1):
+        frame = corrected.data[0, number].astype(np.float64)
+        known = np.isfinite(first) & np.isfinite(frame)
+        agreement = float(np.corrcoef(first[known], frame[known])[0, 1]) if known.any() else 0.0
+        if displacement < step and not agreement >= LIKE:
+            unlike.append(f"{number + 1} ({agreement:.2f})")
+    if unlike:
+        yield (
+            f"the contents of frame {listed(unlike)} differ from those of the first one (correlation below {LIKE:g}): "
+            f"a movement of less than a voxel ({step:.3g} {unit}) there may be that change"
+        )
 
 
 def _carried_along(
