@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.errors import PlanError, counted, listed
+from isocenter.errors import PlanError, cause_of, counted, listed
 from isocenter.evaluation import (
     EVERYONE,
     METHODS,
@@ -66,7 +66,7 @@ def _found(name: str, reads: Callable[[Mapping[str, Any]], Any], settings: Mappi
     try:
         return None if settings is None else reads(settings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problem = f"impossible {name} ({type(error).__name__}: {error})"
+        problem = f"impossible {name} ({cause_of(error)})"
         raise PlanError(problem, f"task.{name}", "Leave it to `isocenter train` or `calibrate`") from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from isocenter.errors import PlanError
+from isocenter.errors import PlanError, cause_of
 from isocenter.values import NOT_KEPT, Decision, Sentence, plain_settings, settings_in, values_of
 from isocenter.values import compared_by as compared_in
 
@@ -45,7 +45,7 @@ def task_from(kind: type[Task], settings: Mapping[str, Any], kinds: Sequence[typ
     try:
         return kind(**values_of(kind, of_whole), **({"parts": parts} if parts else {})).checked()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        problem = f"impossible settings of {kind.name} ({type(error).__name__}: {error})"
+        problem = f"impossible settings of {kind.name} ({cause_of(error)})"
         raise PlanError(problem, "task", "Plan again, or correct it") from error
 
 

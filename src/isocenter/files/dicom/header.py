@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import FormatError, counted
+from isocenter.errors import FormatError, cause_of, counted
 from isocenter.files.dicom import character_sets
 from isocenter.files.dicom.elements import (
     MAGIC_END,
@@ -171,8 +171,7 @@ def _unusual_header(path: Path) -> Header:
                     dataset.decode()
                 dataset.SpecificCharacterSet = character_sets.UTF_8
         except pydicom_errors() as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise FormatError(f"the header is damaged ({reason})", str(path), "Get the file again") from error
+            raise FormatError(f"the header is damaged ({cause_of(error)})", str(path), "Get the file again") from error
     if element is not None:  # an empty stand-in, so that what asks for the layout of the pixels finds them
         dataset.add_new(element, "OW", b"")
     if element is None and not any(keyword in dataset for keyword in ALWAYS_STATED) and not _is_directory(dataset):

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from isocenter.errors import FormatError, GeometryError, IsocenterError
+from isocenter.errors import FormatError, GeometryError, IsocenterError, cause_of
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
 from isocenter.files.dicom.header import Header, check_pixels, frame_count, read_header
@@ -107,8 +107,9 @@ def _volumes_or_refusal(
     except IsocenterError as error:
         refusal = error
     except pydicom_errors() as error:
-        reason = f"{type(error).__name__}: {error}"
-        refusal = FormatError(f"cannot be read ({reason})", group[0].where, "Get the files of this series again")
+        refusal = FormatError(
+            f"cannot be read ({cause_of(error)})", group[0].where, "Get the files of this series again"
+        )
     return [("", partial(_refuse, refusal))], refusal
 
 

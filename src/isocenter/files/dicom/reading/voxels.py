@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import FormatError, IsocenterError
+from isocenter.errors import FormatError, IsocenterError, cause_of
 from isocenter.files.dicom.elements import Dataset
 from isocenter.files.dicom.header import Header, read_object
 from isocenter.files.dicom.reading.codecs import CODEC_ERRORS
@@ -130,8 +130,7 @@ def _placed(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) 
     except IsocenterError:
         raise
     except pydicom_errors() + CODEC_ERRORS as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise FormatError(f"the pixels cannot be decoded ({reason})", file[0], "Get the file again") from error
+        raise FormatError(f"the pixels cannot be decoded ({cause_of(error)})", file[0], "Get the file again") from error
 
 
 def _place(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) -> None:
