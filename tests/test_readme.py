@@ -103,7 +103,7 @@ def can_be_given(line: str) -> bool:
         return words == ["--help"]
     verb = VERBS.get(words[0])
     if group := getattr(verb, "commands", None):
-        verb = group.get(words[1])
+        verb = group.get(" ".join(words[1:2]), group.get(words[0]))
     flags = {flag for parameter in verb.params for flag in parameter.opts} if verb else set()
     return verb is not None and {word.partition("=")[0] for word in words if word.startswith("--")} <= flags
 

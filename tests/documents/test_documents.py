@@ -209,9 +209,9 @@ def test_a_changed_score_is_found(documented, records, tmp_path):
 
 def test_the_command_line_exits_with_1_where_a_row_no_longer_holds(documented, records, tmp_path, cli):
     shutil.copytree(records, tmp_path / "run")
-    assert cli("document", "--verify", documented.out, "--against", tmp_path / "run").code == 0
+    assert cli("document", "verify", documented.out, "--against", tmp_path / "run").code == 0
     (tmp_path / "run" / "split.csv").write_text("case,patient,split,fold\n")
-    result = cli("document", "--verify", documented.out, "--against", tmp_path / "run")
+    result = cli("document", "verify", documented.out, "--against", tmp_path / "run")
     assert result.code == 1
     assert "split.csv" in result.last
 

@@ -106,7 +106,7 @@ def test_what_names_no_test_that_exists_does_not_hold(tmp_path, cli):
         "H3": ("no test",),
     }
     assert next(row.code for row in trace.rows if row.id == "R1") == ("src/tool/files",)
-    result = cli("document", "--trace", "--requirements", tmp_path / "requirements.toml", "--out", tmp_path / "trace")
+    result = cli("document", "trace", "--requirements", tmp_path / "requirements.toml", "--out", tmp_path / "trace")
     assert result.code == 1 and "6 do not hold; the first: R2" in result.last
     written = json.loads((tmp_path / "trace" / "trace.json").read_text())
     assert written["broken"] == ["R2", "R3", "R4", "PAGE Empty", "H2", "H3"]

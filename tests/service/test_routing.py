@@ -353,7 +353,7 @@ def test_route_says_of_a_folder_which_series_a_model_takes(tmp_path, data):
     assert all(kinds[row.uid] == "MR" for row in found.rows if row.taken)
     refused = [row for row in found.rows if any(c.name == "readable" and not c.holds for c in row.conditions)]
     assert any("not evenly spaced" in str(c.found) for row in refused for c in row.conditions)
-    assert "the rule asks for MR, and it is CT" in found.explained()
+    assert "the rule asks for MR, and it is CT" in found.explained
     assert "is not taken: it cannot be read as one volume: has 2 orientations in one series" in str(found)
 
 

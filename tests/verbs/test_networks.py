@@ -49,7 +49,7 @@ def test_a_family_of_another_package_is_built_whatever_its_name(few, monkeypatch
 
 
 def test_the_layouts_of_weights_are_listed_with_their_licences_and_what_a_test_compares(cli):
-    listed = cli("networks", "--weights").out
+    listed = cli("networks", "weights").out
     for layout in isocenter.networks.weight_layouts():
         assert f"{layout.name}: {layout.what}" in listed
         assert f"weights {layout.licence_of_weights}" in listed

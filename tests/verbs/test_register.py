@@ -150,14 +150,10 @@ def test_what_does_not_belong_to_the_pair_is_refused_and_nothing_is_written(fold
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ("S --frames --similarity mind --initial moments", "--initial: is not for register --frames"),
-        ("S --frames --fixed-mask absent.nii.gz", "--fixed-mask: is not for register --frames"),
-        ("S --frames --points absent.csv", "--points: is not for"),
-        ("S --frames --model absent --across-patients", "--model, --across-patients: is not for"),
-        ("S --frames --seconds 3", "--seconds: is not for register --frames"),
-        ("S --frames --lesions a b --days 3 --earlier c", "--lesions, --days, --earlier: is not for"),
-        ("S --frames --labels-frame 2", "--labels-frame: there are no labels"),
-        ("S M --to mean --labels-frame 7", "--labels-frame, --to: is not for two images"),
+        ("frames S --similarity mind", "register frames: No such option: --similarity"),
+        ("frames S M", "register frames: Got unexpected extra argument"),
+        ("frames S --labels-frame 2", "--labels-frame: there are no labels"),
+        ("S M --to mean", "register: No such option: --to"),
         ("S M --transform affine --seconds 3", "--seconds: is not for affine registration"),
     ],
 )

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 import isocenter
 from isocenter import options
-from isocenter.cli import variants
-from isocenter.cli.shell import app, fail_if, name_of, refuse_change, refuse_data, show
-from isocenter.keywords import Keyword, keywords_of
+from isocenter.cli import dialogue
+from isocenter.cli.shell import (
+    app,
+    fail_if,
+    name_of,
+    refuse_change,
+    refuse_data,
+    refuse_outdated,
+    refuse_untraced,
+    show,
+)
+from isocenter.errors import UsageError
+from isocenter.keywords import Flag, Keyword, keywords_of
 
 
 @dataclass(frozen=True)
@@ -25,29 +35,36 @@ class Command:
 
     words:    on the command line: "plan", or "study size" of a group
     options:  of the verb, whose fields are the flags
-    verb:     of Python, by default that of the same name; or a function from the options to a result
+    verb:     of Python, by default that of the same name; or a function that takes its options
     named_by: the option by which a folder of results is called, by default the first
     is_json:  whether the result can be printed as JSON
     ends:     refuses, once the result is shown, what it says against going on
+    forms:    {property of the result: switch that prints it in place of the result}
     """
 
     words: str
     options: type
-    verb: str | Callable[[Any], Any] = ""
+    verb: str | Callable[..., Any] = ""
     named_by: str = ""
     is_json: bool = True
     ends: Callable[[Any, Any], None] | None = None
+    forms: Mapping[str, Flag] = field(default_factory=dict)
 
     @property
     def keywords(self) -> Mapping[str, Keyword]:
-        """The options that have a flag, by name."""
-        return {name: one for name, one in keywords_of(self.options).items() if one.flag.text}
+        """The options that have a flag, by name, and the switches of the forms."""
+        options = {name: one for name, one in keywords_of(self.options).items() if one.flag.text}
+        return options | {name: Keyword(name, bool, False, flag, is_place=False) for name, flag in self.forms.items()}
+
+    @property
+    def text(self) -> str:
+        """The sentence of the options."""
+        return (self.options.__doc__ or "").partition("\n")[0]
 
     def result(self, values: Mapping[str, Any]) -> Any:
         """Result of the verb for these options."""
-        if callable(self.verb):
-            return self.verb(self.options(**values))
-        return getattr(isocenter, self.verb or self.words)(**values)
+        verb = self.verb if callable(self.verb) else getattr(isocenter, self.verb or self.words)
+        return verb(**values)
 
     def run(self, typed: Mapping[str, Any], *, as_json: bool) -> None:
         """Call the verb with what was typed, and show what it returns."""
@@ -55,9 +72,13 @@ class Command:
         values = {name: _value(known[name], one) for name, one in typed.items() if one not in (None, [])}
         if "out" in known and "out" not in values:
             values |= self._chosen_out(known["out"].flag.path, values)
+        forms = [name for name in self.forms if values.pop(name)]
+        if len(forms) > 1:
+            switches = ", ".join(known[name].typed for name in forms)
+            raise UsageError("are two forms of the result", switches, "Give one of them")
         result = self.result(values)
         if result is not None:
-            show(result, result.as_record() if as_json else None)
+            show(getattr(result, forms[0]) if forms else result, result.as_record() if as_json else None)
         if self.ends is not None:
             self.ends(result, values)
 
@@ -85,7 +106,7 @@ class Command:
         if self.is_json:
             place = next((n + 1 for n, one in enumerate(parameters) if one.name == "overwrite"), len(parameters))
             parameters.insert(place, _parameter("json", bool, typer.Option("--json", help=JSON), False))
-        called.__name__, called.__doc__ = self.words.split()[-1], (self.options.__doc__ or "").partition("\n")[0]
+        called.__name__, called.__doc__ = self.words.split()[-1], self.text
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {one.name: one.annotation for one in parameters}
         return called
@@ -155,6 +176,24 @@ class Verb(TyperCommand):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+        group = ctx.parent.command.commands[ctx.info_name]
+        if isinstance(group, Group):
+            group.format_commands(ctx, formatter)
+
+
+class Group(TyperGroup):
+    """Commands under one name. Where a verb has this name too, it gets every line whose first word names no command."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands without the verb of the group's name."""
+        return [name for name in self.commands if name != self.name]
+
+    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """The context of one of the commands, or of the verb."""
+        verb = self.commands.get(str(self.name))
+        if verb is None or (args and args[0] in self.list_commands(parent)):
+            return super().make_context(info_name, args, parent=parent, **extra)
+        return verb.make_context(info_name, args, parent=parent, **extra)
 
 
 def _text(parameter: Any) -> str:
@@ -175,10 +214,15 @@ def _placeholder(argument: Any) -> str:
     return f"{name if argument.required else f'[{name}]'}{'...' if argument.nargs != 1 else ''}"
 
 
-# In the order in which help lists them.
+PLAN_FORMS = {
+    "explained": Flag("Print the reasons as prose.", name="--explain"),
+    "all_decisions": Flag("Print also the decisions that have their defaults."),
+}
+ROUTE_FORMS = {"explained": Flag("Show every condition of every rule for every series.", name="--explain")}
+# In the order in which help lists them, groups last.
 COMMANDS = (
     Command("check", options.CheckOptions, ends=refuse_data),
-    Command("plan", variants.PlanCommand, variants.plan),
+    Command("plan", options.PlanOptions, forms=PLAN_FORMS),
     Command("train", options.TrainOptions),
     Command("pretrain", options.PretrainOptions),
     Command("evaluate", options.EvaluateOptions, named_by="data", ends=fail_if),
@@ -191,23 +235,29 @@ COMMANDS = (
     Command("calibrate", options.CalibrateOptions),
     Command("adopt", options.AdoptOptions),
     Command("convert", options.ConvertOptions, ends=fail_if),
-    Command("register", variants.RegisterCommand, variants.register, named_by="moving"),
+    Command("register", options.RegisterOptions, named_by="moving"),
+    Command("register frames", options.RegisterFramesOptions, "register_frames"),
     Command("view", options.ViewOptions, is_json=False),
-    Command("serve", options.ServeOptions, variants.serve, is_json=False),
-    Command("route", variants.RouteCommand, variants.route),
+    Command("serve", options.ServeOptions, dialogue.serve, is_json=False),
+    Command("route", options.RouteOptions, forms=ROUTE_FORMS),
     Command("monitor", options.MonitorOptions),
-    Command("feedback", variants.FeedbackCommand, variants.feedback),
-    Command("document", variants.DocumentCommand, variants.document, ends=variants.refuse_broken),
-    Command("networks", variants.NetworksCommand, variants.networks),
-    Command("demo", options.DemoOptions, variants.demo, is_json=False),
+    Command("feedback", options.FeedbackOptions),
+    Command("feedback import", options.ImportLabelsOptions, "import_labels"),
+    Command("feedback next", options.NextLabelsOptions, "next_labels"),
+    Command("document", options.DocumentOptions),
+    Command("document verify", options.VerifyDocumentsOptions, "verify_documents", ends=refuse_outdated),
+    Command("document trace", options.TraceRequirementsOptions, "trace_requirements", ends=refuse_untraced),
+    Command("networks", options.NetworksOptions, "describe_networks"),
+    Command("networks weights", options.WeightsOptions, "describe_weights"),
+    Command("demo", options.DemoOptions, dialogue.demo, is_json=False),
     Command("audit verify", options.VerifyAuditOptions, "verify_audit"),
-    Command("audit export", options.ExportAuditOptions, variants.export, is_json=False),
+    Command("audit export", options.ExportAuditOptions, dialogue.export_audit, is_json=False),
     Command("change check", options.CheckChangeOptions, "check_change", named_by="new", ends=refuse_change),
     Command("change propose", options.ProposeChangeOptions, "propose_change"),
     Command("change shadow", options.ShadowChangeOptions, "shadow_change"),
     Command("change split", options.SplitChangeOptions, "split_change"),
     Command("change promote", options.PromoteChangeOptions, "promote_change"),
-    Command("change rollback", options.RollBackChangeOptions, variants.rollback),
+    Command("change rollback", options.RollBackChangeOptions, dialogue.roll_back_change),
     Command("change status", options.ChangeStatusOptions, "change_status"),
     Command("study size", options.StudySizeOptions, "study_size"),
     Command("study plan", options.StudyPlanOptions, "study_plan"),
@@ -216,6 +266,7 @@ COMMANDS = (
     Command("study assign", options.StudyAssignOptions, "study_assign"),
     Command("study analyse", options.StudyAnalyseOptions, "study_analyse"),
 )
+# Groups without a verb of their own.
 GROUPS = {
     "audit": "Check and export the events of a node.",
     "change": "Change a model inside an agreed plan.",
@@ -225,13 +276,14 @@ GROUPS = {
 
 def add_commands() -> None:
     """Give the command line every command, those of a group under its name."""
+    texts = GROUPS | {one.words: one.text for one in COMMANDS}
     groups = {
-        name: typer.Typer(name=name, help=text, add_completion=False, rich_markup_mode=None)
-        for name, text in GROUPS.items()
+        name: typer.Typer(name=name, cls=Group, help=texts[name], add_completion=False, rich_markup_mode=None)
+        for name in dict.fromkeys(one.words.split()[0] for one in COMMANDS if " " in one.words)
     }
     for command in COMMANDS:
-        group = groups.get(command.words.split()[0], app)
-        group.command(command.words.split()[-1], cls=Verb)(command.function)
+        words = command.words.split()
+        groups.get(words[0], app).command(words[-1], cls=Verb)(command.function)
     for one in groups.values():
         app.add_typer(one)
 

@@ -66,6 +66,22 @@ def refuse_change(result: Any, values: Mapping[str, Any]) -> None:
         raise PartlyFailedError(f"the change is {result.verdict}", str(values["new"]), remedy)
 
 
+def refuse_untraced(result: Any, values: Mapping[str, Any]) -> None:
+    """Exit with 1 for requirements that nothing shows."""
+    if result.broken:
+        first = result.broken[0]
+        problem = f"{len(result.broken)} do not hold; the first: {first.id}: {first.problems[0]}"
+        remedy = "Add the test, the code or the control that is missing"
+        raise PartlyFailedError(problem, str(values["requirements"]), remedy)
+
+
+def refuse_outdated(result: Any, values: Mapping[str, Any]) -> None:
+    """Exit with 1 for rows of documents whose records say something else."""
+    if result.broken:
+        problem = f"{len(result.broken)} no longer hold; the first: {result.broken[0]}"
+        raise PartlyFailedError(problem, str(values["folder"]), "Write the documents anew, or restore the records")
+
+
 def show(result: object, record: Mapping[str, Any] | None) -> None:
     """Print a result, or its record as JSON, in which what is no number is null."""
     if speaks():

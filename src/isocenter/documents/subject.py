@@ -70,7 +70,7 @@ PLACES: Mapping[str, tuple[Sequence[str], str]] = {
         "isocenter change check OLD NEW --plan change-plan.toml --data LOCKED --out SUBJECT/change",
     ),
     "change_plan": ((CHANGE_PLAN, f"*/{CHANGE_PLAN}"), f"write {CHANGE_PLAN} into the subject's folder"),
-    "trace": ((TRACE, f"*/{TRACE}"), "isocenter document --trace --junit junit.xml --out RUN/software"),
+    "trace": ((TRACE, f"*/{TRACE}"), "isocenter document trace --junit junit.xml --out RUN/software"),
     "soup": (
         ("bom.json", "*/bom.json"),
         "write a CycloneDX list, as cyclonedx-py environment does, as software/bom.json into the subject's folder",

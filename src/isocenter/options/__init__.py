@@ -16,8 +16,10 @@ if TYPE_CHECKING:
         CalibrateOptions,
         EmbedOptions,
         ExplainOptions,
+        NetworksOptions,
         PackageOptions,
         PredictOptions,
+        WeightsOptions,
     )
     from isocenter.options.node import (
         ChangeStatusOptions,

@@ -49,13 +49,11 @@ class RegisterOptions(FileChoices):
     """Lay MOVING on FIXED, with a report."""
 
     fixed: Annotated[str | Path | Image, Flag("The image that stays: a file or a DICOM series.", "FIXED")]
-    moving: Annotated[str | Path | Image, Flag("The image that is laid on it; none with --frames.", "MOVING")]
+    moving: Annotated[str | Path | Image, Flag("The image that is laid on it.", "MOVING")]
     _: KW_ONLY
     out: Out = None
     overwrite: Overwrite = False
-    transform: Annotated[
-        str, Flag("Kind of transform: rigid, affine or deformable (the default; of frames rigid).", "KIND")
-    ] = "deformable"
+    transform: Annotated[str, Flag("Kind of transform: rigid, affine or deformable.", "KIND")] = "deformable"
     similarity: Annotated[
         str,
         Flag(
@@ -70,7 +68,7 @@ class RegisterOptions(FileChoices):
     fixed_mask: Annotated[str | Path | Image | None, Flag("Mask of the fixed image: what is compared.", "FILE")] = None
     labels: Annotated[
         str | Path | Image | None,
-        Flag("Label map of the moving image, or of a frame, to carry along.", "FILE"),
+        Flag("Label map of the moving image, to carry along.", "FILE"),
     ] = None
     fixed_labels: Annotated[
         str | Path | Image | None,
@@ -109,7 +107,7 @@ class RegisterOptions(FileChoices):
 
 @dataclass(frozen=True)
 class RegisterFramesOptions(FileChoices):
-    """Lay the frames of a series on one another, and state how far each had moved."""
+    """Lay the frames of SERIES on one another: motion.csv."""
 
     series: Annotated[str | Path | Image, Flag("The series: a file or a DICOM series.", "SERIES")]
     _: KW_ONLY
@@ -117,10 +115,7 @@ class RegisterFramesOptions(FileChoices):
     to: Annotated[str, Flag("What frames are laid on: first, or mean of all.", "NAME")] = "first"
     transform: Annotated[str, Flag("Kind of transform: rigid, or deformable as for breathing.", "KIND")] = "rigid"
     labels: Annotated[str | Path | Image | None, Flag("Label map of one frame, to carry to all.", "FILE")] = None
-    labels_frame: Annotated[
-        int,
-        Flag("With --frames: number of the frame on which --labels were drawn, from 1 on.", "N"),
-    ] = 1
+    labels_frame: Annotated[int, Flag("Number of the frame on which --labels were drawn, from 1 on.", "N")] = 1
     overwrite: Overwrite = False
     real_world: bool = False
 

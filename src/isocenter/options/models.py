@@ -193,6 +193,16 @@ class PackageOptions:
 
 
 @dataclass(frozen=True)
+class NetworksOptions:
+    """List the network families that a plan may name."""
+
+
+@dataclass(frozen=True)
+class WeightsOptions:
+    """List the weights that `train --from` reads, with licences."""
+
+
+@dataclass(frozen=True)
 class CalibrateOptions(ReadingOptions):
     """Fit MODEL's calibration and thresholds to DATA. The result is a package; a bundle or ONNX file keeps its form."""
 

@@ -91,12 +91,12 @@ class FeedbackOptions:
 
 @dataclass(frozen=True)
 class ImportLabelsOptions:
-    """Keep labels that came later as reported outcomes of a node's results."""
+    """Keep labels that came later as outcomes of NODE's results."""
 
     node: Node
     table: Annotated[
         str | Path | DataFrame,
-        Flag("Take in labels that came later, and write no data set.", "TABLE", "--import"),
+        Flag("The labels: study, label or value, at, source; CSV or Parquet.", "TABLE"),
     ]
     _: KW_ONLY
     rule: Rule = None
@@ -104,16 +104,16 @@ class ImportLabelsOptions:
 
 @dataclass(frozen=True)
 class NextLabelsOptions:
-    """Choose the cases of a node to label next, and list labels that may be wrong."""
+    """Choose the cases of NODE to label next."""
 
     node: Node
-    count: Annotated[int, Flag("Choose N cases to label next, and write no data set.", "N", "--next")]
+    count: Annotated[int, Flag("Number of cases to choose.", "COUNT", least=1)]
     _: KW_ONLY
     out: Annotated[str | Path, RESULTS]
-    method: Annotated[str, Flag("How --next chooses: random, uncertainty or typical.", "NAME")] = "random"
+    method: Annotated[str, Flag("How they are chosen: random, uncertainty or typical.", "NAME")] = "random"
     locked: Annotated[
         str | Path | None,
-        Flag("A locked test set, of whose patients --next chooses no case.", "DATA"),
+        Flag("A locked test set, of whose patients no case is chosen.", "DATA"),
     ] = None
     rule: Rule = None
     seed: Seed = 0

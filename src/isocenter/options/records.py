@@ -47,31 +47,27 @@ class DocumentOptions:
 
 @dataclass(frozen=True)
 class VerifyDocumentsOptions:
-    """Read every record that a folder of documents names anew, and list the rows that no longer hold."""
+    """List the rows of documents in FOLDER that no longer hold."""
 
-    folder: Annotated[str | Path, Flag("Check the documents of FOLDER against --against.", "FOLDER", "--verify")]
+    folder: Annotated[str | Path, Flag("The documents that are checked.", "FOLDER")]
     _: KW_ONLY
-    against: Annotated[str | Path, Flag("Subject whose records --verify reads anew.", "SUBJECT")]
+    against: Annotated[str | Path, Flag("Subject whose records are read anew.", "SUBJECT")]
 
 
 @dataclass(frozen=True)
 class TraceRequirementsOptions:
-    """Trace requirements, promises of a page and controls of hazards to code, to tests and to their results."""
+    """Trace requirements, promises and hazards to code and tests."""
 
     requirements: Annotated[
         str | Path,
-        Flag(
-            "Requirements that --trace reads, in a project with pyproject.toml.",
-            "FILE",
-            "--requirements",
-        ),
+        Flag("The requirements, in a project with pyproject.toml.", "FILE", "--requirements"),
     ] = REQUIREMENTS
     _: KW_ONLY
     junit: Annotated[
         str | Path | None,
-        Flag("Results of tests for --trace, as pytest --junitxml writes them.", "FILE"),
+        Flag("Results of the tests, as pytest --junitxml writes them.", "FILE"),
     ] = None
-    out: Out = None
+    out: Annotated[str | Path | None, Flag("Folder for trace.json; nothing is written without it.", "FOLDER")] = None
     overwrite: Overwrite = False
 
 
@@ -83,7 +79,7 @@ class CheckChangeOptions(ReadingOptions):
     new: Annotated[str | Path, Flag("The package that shall take its place.", "NEW")]
     _: KW_ONLY
     plan: ChangePlan
-    data: Annotated[str | Path, Flag("The locked set. A ledger beside it counts the looks.", "DATA")]
+    data: Annotated[str | Path, Flag("The locked set. A ledger next to it counts the looks.", "DATA")]
     approved: Annotated[str | Path | None, Flag("The approved package, where OLD is a changed one.", "PACKAGE")] = None
     run: Annotated[
         str | Path | None,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isocenter import service
-from isocenter.errors import DatasetError, UsageError, counted
+from isocenter.errors import DatasetError, counted
 from isocenter.evaluation import ALL, WeakGroup
 from isocenter.files import pseudonym_of_number, write_table
 from isocenter.keywords import takes
@@ -93,8 +93,6 @@ def next_labels(options: NextLabelsOptions) -> NextLabels:
     """
     need_extra("next_labels")
     target = Path(options.out)
-    if options.count < 1:
-        raise UsageError(f"{options.count} cases cannot be labelled", "--next", "Give a number from 1 on")
     refuse_taken(target, options.overwrite, (NEXT, RELABEL))
     kept_away = frozenset() if options.locked is None else _patients(Path(options.locked))
     database = service.node_database(Path(options.node))

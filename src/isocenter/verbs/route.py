@@ -47,6 +47,7 @@ class Route(InNotebook):
         """The record for `--json`."""
         return {"schema": "isocenter.route", "version": 1, "rows": [_row(row) for row in self.rows]}
 
+    @property
     def explained(self) -> str:
         """Every condition of every row."""
         lines = []

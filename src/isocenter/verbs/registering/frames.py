@@ -1,4 +1,4 @@
-"""`register --frames`: the motion between the frames of a series, found and taken out."""
+"""`register frames`: the motion between the frames of a series, found and taken out."""
 
 from __future__ import annotations
 

@@ -1,0 +1,52 @@
+"""Verbs that speak, ask or wait at the terminal while they work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import typer
+
+import isocenter
+from isocenter.cli.shell import say
+from isocenter.errors import counted
+
+PASSWORD = "ISOCENTER_PASSWORD"  # noqa: S105 - the name of a variable
+
+
+def serve(**options: Any) -> None:
+    """A node until a signal ends it, or nothing but a look at its settings."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    node = isocenter.serve(**options)
+    if options["check"]:
+        for warning in node.warnings:
+            say(f"warning: {warning}", err=True)
+        say(f"{options.get('config') or 'the settings'}, the models and the ports are in order")
+        return
+    with node:
+        if not node.settings.models:
+            say("no model is given: studies are kept but not answered", err=True)
+        say(f"ready: {', '.join(node.places)}")
+        node.wait(stop)
+
+
+def demo(**options: Any) -> None:
+    """The demonstration, which prints its own lines."""
+    isocenter.demo(**options, say=say)
+
+
+def export_audit(**options: Any) -> None:
+    """The events in a file, and their number."""
+    say(f"{counted(isocenter.export_audit(**options), 'event')} in {options['out']}")
+
+
+def roll_back_change(**options: Any) -> object:
+    """A change taken back, once the account's password is known."""
+    if "account" in options:
+        password = os.environ.get(PASSWORD)
+        options["password"] = typer.prompt("Password", hide_input=True, err=True) if password is None else password
+    return isocenter.roll_back_change(**options)
