@@ -5,10 +5,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.testing import assert_array_equal
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
 from isocenter.errors import GeometryError, UsageError
-from isocenter.evaluation import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
+from isocenter.evaluation import (
+    Overlap,
+    boxes_of,
+    confusion,
+    dice,
+    iou,
+    overlap,
+    overlap_of,
+    overlaps,
+    surface_distance,
+    volume_unit,
+)
 from isocenter.values import Geometry
 
 masks = hnp.arrays(bool, (4, 5))
@@ -123,3 +135,26 @@ def test_labels_that_repeat_or_name_the_background_are_refused():
     for labels in ([1, 1], [0, 1]):
         with pytest.raises(UsageError, match="greater than 0"):
             confusion([1], [1], labels)
+
+
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=2, max_size=3).map(tuple),
+    seed=st.integers(0, 999),
+    partly=st.booleans(),
+)
+def test_figures_of_a_structure_within_its_box_are_those_of_the_whole_image(shape, seed, partly):
+    rng = np.random.default_rng(seed)
+    known = rng.random(shape) > 0.1 if partly else None
+    maps = [rng.integers(0, 4, shape).astype(np.uint8) * (rng.random(shape) > 0.6) for _ in range(2)]
+    maps = [np.asfortranarray(one) if known is None else np.where(known, one, 0) for one in maps]
+    structures = {"single": (1,), "joined": (2, 3), "nowhere": (7,)}
+    matrix = confusion(*maps, [1, 2, 3, 7])
+    for (name, box), places in zip(boxes_of(maps, structures).items(), ([1], [2, 3], [4]), strict=True):
+        masks = [np.isin(one, structures[name]) for one in maps]
+        assert overlap_of(matrix, places) == overlap(*masks)
+        whole = surface_distance(*masks, np.arange(1, 1 + len(shape)), known=known)
+        there = None if known is None else known[box]
+        boxed = surface_distance(*(one[box] for one in masks), np.arange(1, 1 + len(shape)), known=there, extent=shape)
+        for figure in ("hd95", "hd95_points", "assd"):
+            assert_array_equal(getattr(boxed, figure), getattr(whole, figure))
+        assert_array_equal(boxed.nsd(1.0), whole.nsd(1.0))

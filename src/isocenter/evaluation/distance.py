@@ -156,13 +156,19 @@ class SurfaceDistance:
 
 
 def surface_distance(
-    prediction: ArrayLike, reference: ArrayLike, spacing: ArrayLike | None = None, *, known: ArrayLike | None = None
+    prediction: ArrayLike,
+    reference: ArrayLike,
+    spacing: ArrayLike | None = None,
+    *,
+    known: ArrayLike | None = None,
+    extent: Sequence[int] | None = None,
 ) -> SurfaceDistance:
     """The surfaces of two masks of one grid, (*spatial) with one to three axes, against each other.
 
     spacing: mm per axis; or (axes, axes), whose columns are the steps of one index in mm, as in an affine: under a
              tilted gantry they do not stand at right angles. Without it the distances count pixels or voxels
     known:   (*spatial) where the truth is known; what borders on other voxels is no surface. None for everywhere
+    extent:  voxels per axis of the whole image, where the masks are a box of it with a voxel around each structure
     A volume of a single slice is measured in its plane.
     Raises GeometryError for masks of two grids.
     """
@@ -176,20 +182,22 @@ def surface_distance(
         )
         raise GeometryError(problem, "surface_distance", "Score on the reference's own grid")
     unit = "mm" if spacing is not None else counted_in(true.ndim)
+    sizes = tuple(extent or true.shape)
     where = None if known is None else np.asarray(known, dtype=bool)
     if where is not None:
         predicted, true = predicted & where, true & where
-    if true.ndim == 3 and 1 in true.shape:
+    if true.ndim == 3 and 1 in sizes:
         # The faces of a slice, which both masks share, would hide how far apart their outlines are.
-        flat = max(axis for axis, size in enumerate(true.shape) if size == 1)
+        flat = max(axis for axis, size in enumerate(sizes) if size == 1)
         predicted, true, steps = predicted.squeeze(flat), true.squeeze(flat), _within_plane(steps, flat)
+        sizes = sizes[:flat] + sizes[flat + 1 :]
         where = None if where is None else where.squeeze(flat)
     region = _bounding_box(predicted | true)
     around = None if where is None else _with_margin(where, region)
     return SurfaceDistance(
         prediction=Surface.of(predicted[region], steps, around),
         reference=Surface.of(true[region], steps, around),
-        worst=_diagonal(true.shape, steps),
+        worst=_diagonal(sizes, steps),
         unit=unit,
     )
 

@@ -40,14 +40,14 @@ from isocenter.evaluation import (
     Overlap,
     Seed,
     Table,
+    boxes_of,
     centreline,
     confusion,
     figure_label,
     mean_rows,
     metric_columns,
     nearest_others,
-    overlap,
-    overlaps_of,
+    overlap_of,
     place_of,
     pooled_rows,
     proportion,
@@ -260,15 +260,18 @@ def case_rows(
     if known is not None:
         predicted, truth = np.where(known, predicted, 0), np.where(known, truth, 0)
     overlap_counts, others = _overlaps(predicted, truth, structures)
+    boxes = boxes_of((predicted, truth), structures)
     unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
     measure = volume_unit(geometry).replace("mm²", "mm2")
     counted = f"_{measure}" if spacing is None else "" if unit == MM else f"_{unit}"
     amount = "" if measure == "ml" else f"_{measure}"
     for name, values in structures.items():
         counts, distances = overlap_counts[name], dict[str, float]()
-        marked, true = place_of(values, predicted), place_of(values, truth)
+        box = boxes[name]  # a pass over the whole map for each structure would take most of the time
+        marked, true = place_of(values, predicted[box]), place_of(values, truth[box])
         if surfaces:
-            surface = surface_distance(marked, true, steps, known=known)
+            known_there = None if known is None else known[box]
+            surface = surface_distance(marked, true, steps, known=known_there, extent=truth.shape)
             distances = {
                 f"hd95{counted}": surface.hd95,
                 f"hd95_points{counted}": surface.hd95_points,
@@ -301,18 +304,20 @@ def _overlaps(
 ) -> tuple[dict[str, Overlap], dict[str, dict[str, Any]]]:
     """The Overlap of each structure, and the columns of those that fit another one's reference better.
 
-    Structures of one value each take one pass over the voxels; of others nobody looks at those of others.
+    One pass over the voxels; of structures of several values each nobody looks at those of others.
     """
+    values = sorted({value for own in structures.values() for value in own})
+    matrix = confusion(predicted, truth, values)
+    places = {name: [1 + values.index(value) for value in own] for name, own in structures.items()}
+    counts = {name: overlap_of(matrix, own) for name, own in places.items()}
     if any(len(own) > 1 for own in structures.values()):
-        masks = {name: (place_of(own, predicted), place_of(own, truth)) for name, own in structures.items()}
-        return {name: overlap(*pair) for name, pair in masks.items()}, {}
+        return counts, {}
     names = {own[0]: name for name, own in structures.items()}
-    matrix = confusion(predicted, truth, list(names))
     others = {
         names[value]: {OTHER_LABEL: figure_label(names[other], STRUCTURE), DICE_OF_OTHER: dice}
-        for value, (other, dice) in nearest_others(matrix, list(names)).items()
+        for value, (other, dice) in nearest_others(matrix, values).items()
     }
-    return {names[value]: counts for value, counts in overlaps_of(matrix, list(names)).items()}, others
+    return counts, others
 
 
 def summary_rows(table: Table, tolerances: Mapping[str, float], *, seed: Seed) -> list[Row]:
