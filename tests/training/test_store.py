@@ -22,6 +22,8 @@ from cohorts import picture
 from isocenter.files import DatasetOptions, cache_folder, cached, read_dataset
 from isocenter.planning import fit_to_memory, settings
 from isocenter.runs.fit import resampled_away, resampled_in, write_resampled
+from isocenter.runtime.preprocessing import preprocessing
+from isocenter.tasks.segmentation import targets as segmentation_targets
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.training import prepare_all
 from isocenter.training.data import store
@@ -29,6 +31,7 @@ from isocenter.training.data import targets as kinds
 from isocenter.values import Label
 
 GENEROUS, NOTHING = 2**30, 0
+read_labels = store.LabelSource.__post_init__
 
 
 @pytest.fixture
@@ -141,11 +144,30 @@ def test_a_structure_that_is_too_small_for_the_grid_is_named_with_its_case(prepa
     assert list(resampled_in([tmp_path / "a", tmp_path / "b", tmp_path / "none"])) == problems
 
 
+@pytest.mark.parametrize("changes", [{"spacing": (1.7, 2.1, 1.3), "smallest": (32, 16, 40)}, {"border": 0.1}])
+def test_a_volume_that_is_prepared_in_parts_is_the_one_prepared_whole(prepared, monkeypatch, changes):
+    whole = prepared(**changes)
+    monkeypatch.setenv("ISOCENTER_CACHE", str(cache_folder().parent / "in parts"))
+    monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
+    monkeypatch.setattr(segmentation_targets, "IN_PARTS_VOXELS", 0)
+    monkeypatch.setattr(store, "CHUNK", 4)
+    monkeypatch.setattr(store, "BRICK_VOXELS", 2000)  # rows of planes too
+    monkeypatch.setattr(kinds, "SLAB_VOXELS", 1000)
+    made = []
+    monkeypatch.setattr(store.LabelSource, "__post_init__", lambda self: made.append(self) or read_labels(self))
+    for one, other in zip(whole, prepared(NOTHING, **changes), strict=True):
+        np.testing.assert_allclose(other.image[...], one.image, atol=1e-5)
+        assert_array_equal(other.target[...], one.target)
+        for ours, theirs in zip(one.positions, other.positions, strict=True):
+            assert_array_equal(ours, theirs[:])
+    assert len(made) == 6
+
+
 def test_a_write_that_fails_leaves_no_entry(prepared, monkeypatch):
     pack = store._pack
 
-    def broken(array, path):
-        pack(array, path)
+    def broken(array, trace, path):
+        pack(array, trace, path)
         if path.name == "target.b2nd":
             raise OSError(28, "No space left on device")
 

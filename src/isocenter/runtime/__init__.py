@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runtime.cascade import label_numbers
+    from isocenter.runtime.cascade import LabelSource, label_numbers
     from isocenter.runtime.codes import coded_findings, coded_labels, codes_of, with_codes
     from isocenter.runtime.covariate_encoding import (
         Category,
@@ -87,8 +87,8 @@ if TYPE_CHECKING:
     from isocenter.runtime.parallel.map_cases import Spread, in_threads, in_workers, local, outcome_of
     from isocenter.runtime.parts import WITHOUT_PARTS, Directions, Parts
     from isocenter.runtime.predicted_memory import expected_memory, fitting_memory, with_smaller_batches
-    from isocenter.runtime.preprocessing.preprocessing import Preprocessing
-    from isocenter.runtime.preprocessing.protocol import Trace
+    from isocenter.runtime.preprocessing.preprocessing import Preprocessing, Streamed
+    from isocenter.runtime.preprocessing.protocol import SliceOrder, Trace
     from isocenter.runtime.proportion import (
         MOST_TIMES,
         UNLIKE_SPACING,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing, Streamed, padded_region, source_region
 from isocenter.runtime.preprocessing.protocol import Source, Trace
 from isocenter.transforms import label_taps, permuted, voted
-from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region, Slabs, reader_of
+from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region, Slabs, memory_order, reader_of
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.protocol import Part, Prepares, Restores
@@ -91,21 +91,35 @@ class StackedSource:
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
         every = (slice(None), *region[1:])
-        return np.concatenate([self.image[every], self.labels[region[1:]][None]])[region[0]]
+        return np.concatenate([self.image[every], self.labels[region[1:]][None].astype(np.float32)])[region[0]]
 
 
 @dataclass(eq=False)
 class LabelSource:
-    """(*padded) numbers of labels on the network's grid, region by region, equal to `Preprocessing.labels`."""
+    """(*padded) numbers of labels on the network's grid, region by region, equal to `Preprocessing.labels`.
+
+    outside: their value beyond the image; None continues its edge
+    """
 
     numbers: Array | Deferred
     trace: Trace
+    outside: int | None = 0
     _read: Reader = field(init=False)
 
     def __post_init__(self) -> None:
         self._read = reader_of(self.numbers)
 
-    def __getitem__(self, region: Region) -> NDArray[np.float32]:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(*padded)."""
+        return self.trace.padded
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the numbers."""
+        return self.numbers.dtype
+
+    def __getitem__(self, region: Region) -> NDArray[Any]:
         trace = self.trace
         inner, rows = padded_region(trace, region)
         axes = list(zip(trace.kept, trace.shape, inner, strict=True))
@@ -113,12 +127,16 @@ class LabelSource:
         read = np.asarray(self._read(trace.region(source)))
         if trace.squeezed is not None:
             read = read.squeeze(trace.squeezed)
-        labels = voted(permuted(read[None], trace.axes, trace.flips)[0], steps).astype(np.float32)
+        turned = permuted(read[None], trace.axes, trace.flips)[0]
+        order = memory_order(turned)  # of two layouts the one of the result is turned, which is smaller
+        won = voted(np.ascontiguousarray(turned.transpose(order)), [steps[axis] for axis in order])
+        labels = won.astype(self.dtype, copy=False).transpose(np.argsort(order))
         for axis, (along, size) in enumerate(zip(rows, trace.shape, strict=True)):
+            if len(along) == labels.shape[axis]:
+                continue
             labels = labels.take(np.clip(along, 0, size - 1) - inner[axis].start, axis)
-            beyond = [1] * labels.ndim
-            beyond[axis] = -1
-            labels *= ((along >= 0) & (along < size)).reshape(beyond)  # no label beyond the image
+            if self.outside is not None:
+                np.moveaxis(labels, axis, 0)[(along < 0) | (along >= size)] = self.outside
         return labels
 
 

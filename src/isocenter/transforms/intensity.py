@@ -86,12 +86,13 @@ class Scale:
     steps: tuple[tuple[float, float], ...] = ()
     tails: Tails | None = None
 
-    def applied(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """(*spatial) values, changed in place."""
+    def applied(self, values: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+        """(*spatial) values, changed in place. valid: where they are measurements; None: everywhere"""
         if self.lowest is None:
             values[...] = 0
             return values
-        values[~valid] = self.lowest
+        if valid is not None:
+            values[~valid] = self.lowest
         if self.tails == "log":
             [(_, deviation)] = self.steps
             for bound, side in ((self.low, -1), (self.high, 1)):

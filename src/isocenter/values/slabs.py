@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.values.image import Array
+from isocenter.values.image import Array, Deferred, blocks
 
 # What is made of so many voxels stays in the processor's cache.
 SLAB_VOXELS = 2**19
@@ -87,10 +87,11 @@ class Extent:
         return tuple(ends[place] for place in np.argsort(self.order).tolist())
 
 
-def label_voxels(labels: Array) -> dict[int | float, int]:
+def label_voxels(labels: Array | Deferred) -> dict[int | float, int]:
     """{value: voxels}; whole numbers are integers."""
     voxels: Counter[int | float] = Counter()
-    for _, (part,) in memory_slabs(labels):
+    is_held = isinstance(labels, np.ndarray)
+    for part in (part for _, (part,) in memory_slabs(labels)) if is_held else (part for _, part in blocks(labels)):
         for value, count in zip(*(numbers.tolist() for numbers in _value_counts(part)), strict=True):
             voxels[int(value) if value == int(value) else value] += count
     return {value: voxels[value] for value in sorted(voxels)}

@@ -6,16 +6,18 @@ Parts of an image need statistics of all of it for their preparation; sums over 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.runtime.preprocessing.protocol import Part, Trace
 from isocenter.transforms import CLIPPED, Normalisation, Scale
-from isocenter.values import Array, Image, Region
+from isocenter.values import Array, Extent, Image, Region, is_tabled, table_counts, table_values
 
 # Slices of about so many voxels are looked at together.
 BLOCK_VOXELS = 2**22
@@ -26,29 +28,25 @@ HALF = 2**16
 def content_of(image: Image) -> Region:
     """The smallest part of a volume's grid that holds all that is more than the lowest measurement of its channel."""
     shape = image.geometry.shape
-    # Of each channel the lowest measurement, and the highest of each row of each axis.
-    lowest = [math.inf] * image.shape[0]
-    highest = [[np.full(size, -np.inf, np.float32) for size in shape] for _ in lowest]
-    for rows, block in _blocks(image, tuple(slice(0, size) for size in shape)):
-        for channel, (values, valid) in enumerate(zip(block.astype(np.float32), image.measured(block), strict=True)):
-            if not valid.any():
-                continue
-            lowest[channel] = min(lowest[channel], float(values.min(where=valid, initial=np.inf)))
-            values[~valid] = -np.inf
-            for axis, most in enumerate(highest[channel]):
-                rows_of_most = most[rows] if axis == len(shape) - 1 else most
-                np.maximum(
-                    rows_of_most,
-                    values.max(axis=tuple(other for other in range(len(shape)) if other != axis)),
-                    out=rows_of_most,
-                )
-    region = []
-    for axis, size in enumerate(shape):
-        used = np.flatnonzero(np.any([rows[axis] > low for rows, low in zip(highest, lowest, strict=True)], axis=0))
-        if len(used) == 0:
-            return tuple(slice(0, size) for size in shape)
-        region.append(slice(int(used[0]), int(used[-1]) + 1))
-    return tuple(region)
+    walk = tuple(reversed(range(len(shape))))
+    lowest: list[Any] = [None] * image.shape[0]
+    extents = [Extent(walk) for _ in lowest]
+    for _, block in _blocks(image, tuple(slice(0, size) for size in shape)):
+        for channel, part in enumerate(block):
+            known = None if is_measured(image) else image.measured(part)
+            if known is None or known.any():
+                low = part.min() if known is None else part[known].min()
+                lowest[channel] = low if lowest[channel] is None else min(lowest[channel], low)
+            extents[channel].add(part.T, None if known is None else known.T)
+    found = ((extent, low) for extent, low in zip(extents, lowest, strict=True) if low is not None)
+    boxes = [box for extent, low in found if (box := extent.box(low))]
+    axes = zip(*boxes, strict=True) if boxes else ([(0, size)] for size in shape)
+    return tuple(slice(min(first for first, _ in ends), max(end for _, end in ends)) for ends in axes)
+
+
+def is_measured(image: Image) -> bool:
+    """Whether no voxel can be anything but a measurement."""
+    return image.padding is None and image.dtype.kind in "biu"
 
 
 def scales_of(image: Image, normalisation: Sequence[Normalisation], region: Region) -> list[Scale]:
@@ -69,48 +67,65 @@ class _Channel:
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """(count,) of some slices after the other."""
+        return (measured.astype(np.float32) for measured in self.stored())
+
+    def stored(self) -> Iterator[Array]:
+        """The same in their own type."""
         for _, block in _blocks(self.image, self.region, slice(self.number, self.number + 1)):
-            measured = block[self.image.measured(block)].astype(np.float32)
+            measured = block.T.reshape(-1) if is_measured(self.image) else block[self.image.measured(block)]
             if measured.size:
                 yield measured
 
 
 def _scale(channel: _Channel, normalisation: Normalisation) -> Scale:
     if normalisation.method != "zscore":
-        if channel.image.dtype.kind in "biu" and channel.image.padding is None:
+        if is_measured(channel.image):
             return normalisation.scale(0.0)  # nothing will need the lowest value
         lowest = min((float(measured.min()) for measured in channel), default=None)
         return Scale(None) if lowest is None else normalisation.scale(lowest)
-    counts, lowest, highest = np.zeros(HALF, np.int64), math.inf, -math.inf
-    for measured in channel:
-        counts += np.bincount(_ordered(measured) >> 16, minlength=HALF)
-        lowest, highest = min(lowest, float(measured.min())), max(highest, float(measured.max()))
+    levels: Iterable[tuple[NDArray[np.float32], Any]]  # values, and how often each is there
+    if is_tabled(channel.image.dtype):
+        table = table_values(channel.image.dtype).astype(np.float32)
+        of_table = reduce(np.add, map(table_counts, channel.stored()), np.zeros(len(table), np.int64))
+        values, counts = table[of_table > 0], of_table[of_table > 0]
+        lowest, highest = (float(values[0]), float(values[-1])) if len(values) else (math.inf, -math.inf)
+        levels, ranked = [(values, counts)], partial(_ranked_in_table, values, counts)
+    else:
+        counts, lowest, highest = np.zeros(HALF, np.int64), math.inf, -math.inf
+        for measured in channel:
+            counts += np.bincount(_ordered(measured) >> 16, minlength=HALF)
+            lowest, highest = min(lowest, float(measured.min())), max(highest, float(measured.max()))
+        levels, ranked = ((measured, 1) for measured in channel), partial(_ranked, channel, counts)
     if lowest == math.inf:
         return Scale(None)
-    low, high = _percentiles(channel, counts)
+    count, total, squares = int(counts.sum()), 0.0, 0.0
+    low, high = _percentiles(count, ranked)
     if low == high:
         low, high = lowest, highest
-    count, total, squares = 0, 0.0, 0.0
-    for measured in channel:
+    for values, times in levels:
         # About the lower bound, so that squares of large numbers do not hide a small deviation.
-        clipped = np.clip(measured, low, high).astype(np.float64) - low
-        count, total, squares = count + clipped.size, total + clipped.sum(), squares + np.square(clipped).sum()
+        clipped = np.clip(values, low, high).astype(np.float64) - low
+        total, squares = total + (times * clipped).sum(), squares + (times * np.square(clipped)).sum()
     mean = total / count
     deviation = math.sqrt(max(squares / count - mean**2, 0.0))
     return normalisation.scale(lowest, (low, high), float(np.float32(low + mean)), float(np.float32(deviation)))
 
 
-def _percentiles(channel: _Channel, counts: NDArray[np.int64]) -> tuple[float, float]:
-    """The percentiles of all measurements, as np.percentile has them of an array in memory."""
-    total = int(counts.sum())
+def _percentiles(total: int, ranked: Callable[[Sequence[int]], Sequence[float]]) -> tuple[float, float]:
+    """The percentiles of so many measurements, as np.percentile has them of an array in memory."""
     places = [share / 100 * (total - 1) for share in CLIPPED]
     ranks = sorted({rank for place in places for rank in (math.floor(place), math.ceil(place))})
-    value = dict(zip(ranks, _ranked(channel, counts, ranks), strict=True))
+    value = dict(zip(ranks, ranked(ranks), strict=True))
     low, high = (
         value[math.floor(place)] + (value[math.ceil(place)] - value[math.floor(place)]) * (place - math.floor(place))
         for place in places
     )
     return float(np.float32(low)), float(np.float32(high))
+
+
+def _ranked_in_table(values: NDArray[np.float32], counts: NDArray[np.int64], ranks: Sequence[int]) -> Sequence[float]:
+    """The measurements of these ranks, of values of which it is known how often each is there."""
+    return values[np.searchsorted(np.cumsum(counts), ranks, side="right")].astype(float).tolist()
 
 
 def _ranked(channel: _Channel, counts: NDArray[np.int64], ranks: Sequence[int]) -> list[float]:

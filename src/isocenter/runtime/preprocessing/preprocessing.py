@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
-from isocenter.runtime.preprocessing.image_statistics import content_of, parts_of, scales_of
+from isocenter.runtime.preprocessing.image_statistics import content_of, is_measured, parts_of, scales_of
 from isocenter.runtime.preprocessing.protocol import Held, Part, Source, Trace, as_lists, as_tuples
 from isocenter.runtime.preprocessing.restore import restored
 from isocenter.transforms import (
@@ -38,7 +38,7 @@ from isocenter.transforms import (
     taps,
     thinned,
 )
-from isocenter.values import MM, Array, Geometry, Image, Reader, Region, Sentence, Slabs
+from isocenter.values import MM, Array, Geometry, Image, Reader, Region, Sentence, Slabs, memory_order
 
 # Volumes that would take more than this as float32 are prepared part by part.
 STREAMED_BYTES = 2**28
@@ -422,6 +422,7 @@ class Streamed:
     order: Order
     places: tuple[int, ...]
     channels: int
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
     _read: Reader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -462,20 +463,22 @@ class Streamed:
             steps.append(step)
             source.append(near)
         array = self._normalised(tuple(source))
-        # In the order of `resample`, so that the same comes out to the last bit.
+        # In the order of `resample`, and as the image lies in memory: it is the smaller result that is turned.
+        layout = memory_order(array[0])
+        array = np.ascontiguousarray(array.transpose(0, *(axis + 1 for axis in layout)))
         for axis in sorted(range(len(part)), key=lambda axis: self.trace.shape[axis] / self.trace.kept[axis]):
             if (taps_of := steps[axis]) is not None:
-                array = along(array, axis + 1, taps_of)
-        return array
+                array = along(array, layout.index(axis) + 1, taps_of)
+        return array.transpose(0, *(int(axis) + 1 for axis in np.argsort(layout)))
 
     def _normalised(self, part: Region) -> NDArray[np.float32]:
         """A part of the region that was kept, in canonical order."""
         read = self._read((slice(None), *self.trace.region(part)))
-        valid = permuted(self.image.measured(read), self.trace.axes, self.trace.flips)
-        values = permuted(read, self.trace.axes, self.trace.flips).astype(np.float32, order="C")
-        for channel, scale, measured in zip(values, self.scales, valid, strict=True):
-            scale.applied(channel, measured)
-        return values
+        valid = None if is_measured(self.image) else self.image.measured(read)
+        values = read.astype(np.float32, order="K", copy=True)
+        for number, (channel, scale) in enumerate(zip(values, self.scales, strict=True)):
+            scale.applied(channel, None if valid is None else valid[number])
+        return permuted(values, self.trace.axes, self.trace.flips)
 
 
 def padded_region(trace: Trace, region: Region) -> tuple[Region, list[NDArray[np.intp]]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -18,10 +18,24 @@ from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import overlap
 from isocenter.tasks.shared import label_values, places_of
 from isocenter.transforms import majority, staple, votes
-from isocenter.values import Array, Case, DrawnMap, Floats, Image
+from isocenter.values import (
+    Array,
+    Case,
+    Deferred,
+    DrawnMap,
+    Floats,
+    Image,
+    Reader,
+    Region,
+    is_tabled,
+    label_voxels,
+    table_values,
+)
 
 # Along the axis across slices that were drawn apart no more of what is drawn goes on in the next one.
 GOES_ON = 0.1
+# Masks of so many voxels are not held as a whole.
+IN_PARTS_VOXELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -105,13 +119,32 @@ class Truth:
         ]
         return (*labels_sought, (0,)) if self.sparse is not None else tuple(labels_sought)
 
-    def coded(self, case: Case) -> NDArray[np.uint8]:
-        """(*spatial) what is taught, as `codes` explains.
+    def coded(self, case: Case) -> NDArray[np.uint8] | Deferred:
+        """(*spatial) what is taught, as `codes` explains; of large masks in parts, where a voxel stands for itself.
 
         Raises DatasetError for a value without a label, for voxels of a structure that is unknown in the case, and
         where the case knows other structures than those of any case that was planned for.
         """
         masks = self._taught(case)
+        shape = masks[0].geometry.shape
+        if self.sparse == "slices" or self.readers == "staple" or math.prod(shape) < IN_PARTS_VOXELS:
+            return self._coded(case, masks)
+        whole = partial(self._coded, case, masks)
+        return Deferred(shape, np.dtype(np.uint8), whole, None, partial(self._coded_parts, case, masks))
+
+    def _coded_parts(self, case: Case, masks: Sequence[Image]) -> Reader:
+        """A reader of what is taught."""
+        readers = [mask.reader() for mask in masks]
+
+        def read(region: Region) -> Array:
+            """(*region) codes."""
+            grid = masks[0].geometry.cropped(region)
+            parts = [one((slice(None), *region)) for one in readers]
+            return self._coded(case, [one.with_pixels(part, grid) for one, part in zip(masks, parts, strict=True)])
+
+        return read
+
+    def _coded(self, case: Case, masks: Sequence[Image]) -> NDArray[np.uint8]:
         for mask in masks:
             self._refuse_unknown(mask, case.id)
         maps = [self._numbered(mask, case) for mask in masks]
@@ -174,17 +207,22 @@ class Truth:
     def _numbered(self, mask: Image, case: Case) -> Array:
         """(*spatial) label numbers: 0 the background, one more than there are where the voxel is unknown."""
         values = label_values(mask.data, case.id)
-        numbers = np.zeros(values.shape, dtype=np.uint8)
         labels = labels_held(self.values, self._structures, set(filter(case.knows, self.names)))
+        is_counted = len(labels) < len(self.values) or not is_tabled(values.dtype)
+        present, numbers_of = label_voxels(values) if is_counted else {}, dict[int, int]()
         for number, value in enumerate(self.values, start=1):
-            marked = values == value
-            if number not in labels and marked.any():
+            if number not in labels and value in present:
                 names = [name for name, inside in zip(self.names, self.structures, strict=True) if value in inside]
                 problem = f"the mask holds voxels of {', '.join(names)}, which is unknown in this case"
                 raise DatasetError(problem, case.id, "Correct what the case knows, or remove these voxels")
-            numbers[marked] = number
-        for value in self._silent(mask):
-            numbers[values == value] = len(self.values) + 1
+            numbers_of[value] = number
+        numbers_of |= dict.fromkeys(self._silent(mask), len(self.values) + 1)
+        if is_tabled(values.dtype):  # one look at each voxel, however many labels there are
+            table = np.array([numbers_of.get(value, 0) for value in table_values(values.dtype).tolist()], np.uint8)
+            return table[values.astype(np.intp) - table_values(values.dtype)[0]]
+        numbers = np.zeros(values.shape, dtype=np.uint8)
+        for value in numbers_of.keys() & present.keys():
+            numbers[values == value] = numbers_of[int(value)]
         return numbers
 
     def _silent(self, mask: Image) -> set[int]:
@@ -194,7 +232,7 @@ class Truth:
 
     def _refuse_unknown(self, mask: Image, where: str) -> None:
         values_known = {0, self.background, *self.values, *self._silent(mask)}
-        if unknown := sorted(set(np.unique(label_values(mask.data, where)).tolist()) - values_known):
+        if unknown := sorted(label_voxels(label_values(mask.data, where)).keys() - values_known):
             raise DatasetError(
                 f"the mask holds {unknown}, which have no label", where, "Declare them with --labels, or correct it"
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,17 @@ from numpy.typing import NDArray
 
 from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
-from isocenter.runtime import Context, Preprocessing, digest, in_threads, sealed_entry
+from isocenter.runtime import (
+    Context,
+    LabelSource,
+    Preprocessing,
+    SliceOrder,
+    Streamed,
+    Trace,
+    digest,
+    in_threads,
+    sealed_entry,
+)
 from isocenter.tasks import part_names, part_of, target_settings
 from isocenter.training.data.targets import KINDS, Kind, kind_for, kind_named, kind_names, kind_of
 from isocenter.transforms import stacked
@@ -35,7 +46,9 @@ if TYPE_CHECKING:
     from isocenter.tasks import Task
 
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
-LAYOUT = 10
+LAYOUT = 11
+# Voxels of a volume's chunk along each axis, and of what is made of it at a time.
+CHUNK, BRICK_VOXELS = 64, 2**24
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
 TARGET, KIND, POSITIONS, LOST = "target", "kind", "positions", "lost"
@@ -242,7 +255,7 @@ def prepare_all(
 def keep_marked(numbers: Array, path: Path) -> None:
     """Numbers of labels, (*spatial) on the case's own grid, into a file that is whole or absent."""
     with written(path, overwrite=True) as unfinished:
-        _pack(numbers, unfinished)
+        _pack(numbers, None, unfinished)
 
 
 def _prepared(
@@ -285,41 +298,69 @@ def _target_digest(case: Case, task: Task) -> Any:
 def _fill(case: Case, preprocessing: Preprocessing, task: Task | None, before: Before, folder: Path) -> None:
     """Prepare a case and write its arrays and facts into the folder."""
     images = stacked(case.images, case.id)
-    image, trace = preprocessing(images, case.id)
+    image, trace = preprocessing.opened(images, case.id)
     target = NO_TARGET if task is None else task.target(case)
     kind = KINDS[type(None)] if task is None else kind_of(target.head)
     data = kind.prepared(target, preprocessing, trace)
+    _pack(image, trace, folder / "image.b2nd")
+    packed: dict[str, Any] = {}
+    for name, (large, array) in kind.stored(data).items():
+        if large:
+            _pack(array, trace, folder / f"{_named(name)}.b2nd")
+        in_parts = large and not isinstance(array, np.ndarray)
+        packed[name] = _unpacked(folder / f"{_named(name)}.b2nd") if in_parts else array
+    data = kind.opened(packed)
     facts: dict[str, Any] = {"steps": np.array(trace.steps), LOST: np.array(kind.lost(target, data), dtype=str)}
+    facts |= {_named(name): array for name, (large, array) in kind.stored(data).items() if not large}
+    for structure, positions in kind.positions(target, data, trace.padded).items():
+        facts[_named(str(structure), POSITIONS)] = positions
     facts |= {_named(part, KIND): np.array(name) for part, name in kind_names(kind).items()}
     if preprocessing.absent:
         facts["there"] = np.array(preprocessing.present(images, case.id))
-    for structure, positions in kind.positions(target, data, trace.padded).items():
-        facts[_named(str(structure), POSITIONS)] = positions
-    _pack(image, folder / "image.b2nd")
     if before.marked is not None:
-        _pack(preprocessing.labels(np.asarray(_unpacked(before.marked)), trace, outside=0), folder / MARKED)
+        _pack(LabelSource(_unpacked(before.marked), trace), trace, folder / MARKED)
     if before.taught is not None:
         answer = np.load(before.taught, allow_pickle=False)
         if answer.ndim > 1:
-            _pack(preprocessing.numbers(answer, trace).astype(np.float16), folder / TAUGHT_MAPS)
+            _pack(preprocessing.numbers(answer, trace).astype(np.float16), trace, folder / TAUGHT_MAPS)
         else:
             facts[TAUGHT] = answer
-    for name, (large, array) in kind.stored(data).items():
-        if large:
-            _pack(array, folder / f"{_named(name)}.b2nd")
-        else:
-            facts[_named(name)] = array
     np.savez(folder / "facts.npz", **facts)
 
 
-def _pack(array: Array, path: Path) -> None:
+def _pack(source: Array | Streamed | LabelSource, trace: Trace | None, path: Path) -> None:
+    """Write an array into chunks; what is made in parts is made as many slices at a time as a chunk has."""
     # Fast to read is what counts: it is written once and read every epoch.
-    settings = {"codec": blosc2.Codec.LZ4, "clevel": 1, "nthreads": 1}
+    settings: dict[str, Any] = {"cparams": {"codec": blosc2.Codec.LZ4, "clevel": 1, "nthreads": 1}}
+    axes = 0 if trace is None else len(trace.shape)
+    if axes > 2:  # a patch then meets few chunks, whichever way it is long
+        settings["chunks"] = (*(1,) * (len(source.shape) - axes), *(min(CHUNK, n) for n in source.shape[-axes:]))
+        settings["blocks"] = tuple(min(CHUNK // 2, n) for n in settings["chunks"])
     try:
-        blosc2.asarray(np.ascontiguousarray(array), urlpath=str(path), mode="w", cparams=settings)
+        if isinstance(source, np.ndarray) or trace is None:
+            array = np.ascontiguousarray(source)
+            blosc2.asarray(array, urlpath=str(path), mode="w", **settings)
+            return
+        packed = blosc2.empty(source.shape, source.dtype, urlpath=str(path), mode="w", **settings)
+        for region in _bricks(source.shape, trace.slice_order):
+            packed[region] = np.ascontiguousarray(source[region])
     except RuntimeError as error:  # which says that it could not be written, and not why
-        full = shutil.disk_usage(path.parent).free < array.nbytes
+        needed = math.prod(source.shape) * source.dtype.itemsize
+        full = shutil.disk_usage(path.parent).free < needed
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
+
+
+def _bricks(shape: Sequence[int], order: SliceOrder) -> Iterator[Region]:
+    """Regions of whole chunks in the order in which the file gives its slices; of a wide plane some rows at a time."""
+    others, spatial = tuple(slice(0, size) for size in shape[:-3]), shape[-3:]
+    first, second, third = order.order((0, 1, 2))
+    rows = CHUNK * max(1, BRICK_VOXELS // (math.prod(shape[:-3]) * CHUNK**2 * spatial[third]))
+    walk = [slice(at, min(at + CHUNK, spatial[first])) for at in range(0, spatial[first], CHUNK)]
+    for slices in reversed(walk) if order.backwards else walk:
+        for at in range(0, spatial[second], rows):
+            row = slice(at, min(at + rows, spatial[second]))
+            region = {first: slices, second: row, third: slice(0, spatial[third])}
+            yield (*others, *(region[axis] for axis in range(3)))
 
 
 def _open(folder: Path, case: str) -> Prepared:

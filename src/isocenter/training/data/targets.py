@@ -5,6 +5,7 @@ No other part of the training asks of which kind a target is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.runtime import Preprocessing, Trace
+from isocenter.runtime import LabelSource, Preprocessing, Trace
 from isocenter.transforms import (
     Answers,
     Augmentation,
@@ -27,7 +28,7 @@ from isocenter.transforms import (
     names_sides,
     sides_changed,
 )
-from isocenter.values import KNOWN, Array, Boxes, Dense, Head, Instances, Region, Target, Vector, label_voxels
+from isocenter.values import KNOWN, Array, Boxes, Deferred, Dense, Head, Instances, Region, Target, Vector, label_voxels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 # Positions of each structure that are kept for centring patches; nnU-Net keeps as many. Of a thousand the same few
 # places of a large organ would be learnt.
 POSITIONS = 10_000
+# Voxels of a target that are looked through together.
+SLAB_VOXELS = 2**24
 # Images and targets of a batch.
 Moved = tuple["Tensor", Any]
 Positions = Mapping[int | str, NDArray[np.signedinteger[Any]]]
@@ -265,17 +268,19 @@ class LabelTargets(OneArray):
     large: ClassVar[bool] = True
     mixes: ClassVar[bool] = False
 
-    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array | LabelSource:
         """The target on the network's grid."""
+        if isinstance(target.data, Deferred):
+            return LabelSource(target.data, trace, target.outside)
         return preprocessing.labels(target.data, trace, target.outside)
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         """Positions on which patches are centred."""
-        return {n: _some(np.isin(data, values), n) for n, values in enumerate(_groups(target), start=1)}
+        return {n: _some(data, values, n) for n, values in enumerate(_groups(target), start=1)}
 
     def lost(self, target: Target, data: Array) -> tuple[str, ...]:
         """The classes without a voxel on the network's grid, though they have some on the image's."""
-        before, after = (label_voxels(np.asarray(one)).keys() for one in (target.data, data))
+        before, after = (label_voxels(one).keys() for one in (target.data, data))
         every = enumerate(_groups(target), start=1)
         return tuple(str(n) for n, values in every if not before.isdisjoint(values) and after.isdisjoint(values))
 
@@ -318,7 +323,7 @@ class InstanceTargets(LabelTargets):
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         """Positions on which patches are centred."""
-        return {1: _some(np.asarray(data > 0), 1)}
+        return {1: _some(data, None, 1)}
 
     def lost(self, target: Target, data: Array) -> tuple[str, ...]:
         """The one class where no object is left."""
@@ -409,10 +414,26 @@ def vectors_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | 
     return torch.where(crossed[:, None], targets[:, list(mirrored)[: targets.shape[1]]], targets)
 
 
-def _some(inside: NDArray[np.bool_], channel: int) -> NDArray[np.signedinteger[Any]]:
-    """(up to POSITIONS, axes) of the places where it is true: of a large organ only those kept become coordinates."""
-    places = np.flatnonzero(inside)
-    return _small(np.stack(np.unravel_index(places[_drawn(len(places), channel)], inside.shape), axis=1))
+def _some(data: Array, values: Sequence[int] | None, channel: int) -> NDArray[np.signedinteger[Any]]:
+    """(up to POSITIONS, axes) of the places of these values, of None all above 0.
+
+    A few planes at a time are looked through: of a large organ only those kept become coordinates.
+    """
+    step = max(1, SLAB_VOXELS // math.prod(data.shape[1:]))
+
+    def inside(start: int) -> NDArray[np.bool_]:
+        """(planes, *rest) where it is, from this plane on."""
+        part = np.asarray(data[start : start + step])
+        return np.asarray(part > 0 if values is None else np.isin(part, values))
+
+    starts = range(0, data.shape[0], step)
+    ends = np.cumsum([np.count_nonzero(inside(start)) for start in starts])
+    ranks = np.arange(ends[-1]) if ends[-1] <= POSITIONS else _drawn(int(ends[-1]), channel)
+    places = np.empty(len(ranks), np.int64)
+    for start, first, end in zip(starts, [0, *ends], ends, strict=False):
+        if (here := (ranks >= first) & (ranks < end)).any():
+            places[here] = np.flatnonzero(inside(start))[ranks[here] - first] + start * math.prod(data.shape[1:])
+    return _small(np.stack(np.unravel_index(places, data.shape), axis=1))
 
 
 def _kept(positions: NDArray[Any], channel: int) -> NDArray[np.signedinteger[Any]]:
