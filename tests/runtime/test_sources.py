@@ -133,3 +133,13 @@ def test_what_is_imported_for_its_type_alone_does_not_travel():
     found = travelling({"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp")
     assert "from typing import Any as Task" in found.texts["networks/theirs.py"]
     assert set(found.texts) == {"__init__.py", "networks/__init__.py", "networks/theirs.py"}
+
+
+def test_of_a_module_that_is_called_by_name_only_what_is_asked_of_it_travels():
+    text = "from isocenter.values import slabs\n\n\ndef labels(map):\n    return slabs.label_voxels(map)\n"
+    found = travelling({"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp")
+    assert "from ..values import slabs" in found.texts["networks/theirs.py"]
+    assert "def label_voxels(" in found.texts["values/slabs.py"]
+    handed = text.replace("return ", "return slabs, ")
+    whole = travelling({"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": handed}, "stamp")
+    assert len(whole.texts["values/slabs.py"]) > len(found.texts["values/slabs.py"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -96,12 +97,34 @@ def _text(module: str) -> str:
 
 def _ours(text: str) -> list[tuple[str, str]]:
     """(module, name) of ours that a file needs when it runs, rather than when its types are checked."""
-    return [
-        _defined(str(node.module), alias.name)
-        for node, idle in _imports(text)
-        if isinstance(node, ast.ImportFrom) and _is_ours(node.module) and not idle
-        for alias in node.names
-    ]
+    needed = []
+    for node, idle in _imports(text):
+        if isinstance(node, ast.ImportFrom) and _is_ours(node.module) and not idle:
+            for alias in node.names:
+                module, name = _defined(str(node.module), alias.name)
+                names = [name] if name else _asked_of(text, alias.asname or alias.name)
+                needed += [(module, one) for one in names]
+    return needed
+
+
+def _asked_of(text: str, module: str) -> list[str]:
+    """The names that a file asks of a module that it imported; one empty name where it hands the module on."""
+    uses, asked = _uses(text)
+    names = asked.get(module, [])
+    return sorted(set(names)) if names and len(names) == uses[module] else [""]
+
+
+@cache  # a file asks several modules
+def _uses(text: str) -> tuple[Counter[str], dict[str, list[str]]]:
+    """How often each name is looked up in a file, and the attributes that are asked of it."""
+    uses: Counter[str] = Counter()
+    asked: dict[str, list[str]] = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Name):
+            uses[node.id] += 1
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            asked.setdefault(node.value.id, []).append(node.attr)
+    return uses, asked
 
 
 def _others(module: str, text: str) -> set[str]:
@@ -158,7 +181,7 @@ def _defined(module: str, name: str) -> tuple[str, str]:
     if spec is None or not spec.submodule_search_locations:
         return module, name
     for node, _ in _imports(_text(module)):
-        if isinstance(node, ast.ImportFrom) and node.module:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module != module:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
                     return _defined(node.module, alias.name)
