@@ -18,6 +18,7 @@ from isocenter.planning.rules.groups import check_fairness
 from isocenter.planning.rules.learning import check_learning, check_search, check_transfer, endless, unending
 from isocenter.planning.rules.objectives import check_objectives
 from isocenter.planning.rules.preprocessing import check_preprocessing
+from isocenter.planning.rules.skipping import check_skip
 from isocenter.planning.rules.split import check_folds
 from isocenter.planning.sections import Settings, Splitting
 from isocenter.planning.typed import check_value, typed
@@ -34,6 +35,7 @@ FOLLOWS = {
 CHECKS: tuple[Callable[[Settings], None], ...] = (
     check_preprocessing,
     check_cascade,
+    check_skip,
     check_mirroring,
     check_learning,
     check_fairness,

@@ -21,6 +21,7 @@ from isocenter.planning.rules.modalities import absent_decision, with_presence
 from isocenter.planning.rules.objectives import TERMS, objectives_sections
 from isocenter.planning.rules.preprocessing import Retest, preprocessing
 from isocenter.planning.rules.profiles import NNUNET, profile_for
+from isocenter.planning.rules.skipping import skip_decision
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint, Plan
 
@@ -60,7 +61,7 @@ def make_plan(
         "network": _network(inputs, fits),
         "training": _training(inputs, fits),
         "augmentation": varied,
-        "inference": _inference(inputs, fits, varied["flips"], side),
+        "inference": _inference(inputs, fits, varied["flips"], side, prepared),
         "evaluation": {
             "image_only": image_only(inputs.context, cascade["preprocessing.cascade"].value),
             "groups": groups_decision(dataset, {one.id for one in fingerprint.cases}),
@@ -129,7 +130,8 @@ def _training(inputs: PlanInputs, fits: Fitted) -> Section:
     return training(fingerprint, fits.grid, machine, inputs.wishes, family, batch, memory, inputs.dropout)
 
 
-def _inference(inputs: PlanInputs, fits: Fitted, flips: Decision, side: Decision) -> Section:
+def _inference(inputs: PlanInputs, fits: Fitted, flips: Decision, side: Decision, prepared: Section) -> Section:
+    modality, ndim = prepared["modality"].value, prepared["ndim"].value
     return {
         "patch": window_for(fits.grid, fits.size.value),
         "overlap": Decision(0.5, "each voxel is then seen by at least two windows per axis", NNUNET),
@@ -138,6 +140,7 @@ def _inference(inputs: PlanInputs, fits: Fitted, flips: Decision, side: Decision
         "left_right": side,
         "uncertainty": _uncertainty(inputs.task),
         "draws": Decision(16, "16 draws estimate the spread to within a fifth"),
+        "skip": skip_decision(inputs.fingerprint, inputs.task, modality, ndim),
     }
 
 

@@ -40,7 +40,7 @@ from isocenter.quality.shortcuts import (
     shortcuts,
     still_standing,
 )
-from isocenter.runtime import Spread, local
+from isocenter.runtime import Spread, body_of, local
 from isocenter.transforms import stacked
 from isocenter.values import (
     Array,
@@ -227,7 +227,8 @@ def _measured_as_given(case: Case) -> _Measured:
             *(problem for checks, own in checked for problem in checks.odd(own, measures[own.name])),
             *letters(case, look_of_case),
         ]
-        return (_facts_of(case, image, channels, measures), look_of_case), problems
+        facts = _facts_of(case, image, channels, measures)
+        return (replace(facts, **_air(image, masks)), look_of_case), problems
     except IsocenterError as error:
         return None, [_unusable(case, error)]
 
@@ -269,6 +270,19 @@ def _facts_of(
         lasts=None if image.times is None else max(image.times) - min(image.times),
         **fields,
     )
+
+
+def _air(image: Image, masks: Sequence[CaseReference]) -> dict[str, Any]:
+    """The facts about air beside a body."""
+    if (body := body_of(image)) is None:
+        return {}
+    drawn = [mask.value for mask in masks if mask.name.partition(":")[0] == "mask"]
+    silent = [[one.value for one in mask.labels if one.is_ignored or one.is_background] for mask in drawn]
+    labels = (
+        np.where(np.isin(mask.data[0], values), 0, mask.data[0]) if values else mask.data[0]
+        for mask, values in zip(drawn, silent, strict=True)
+    )
+    return {"air": body.air, "marks_air": any(body.leaves_out(one) for one in labels)}
 
 
 def _content_shape(image: Image, channels: Sequence[Intensities]) -> tuple[int, ...]:

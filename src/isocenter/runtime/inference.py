@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le, Lt
 
 from isocenter.errors import UsageError
+from isocenter.runtime.preprocessing.coarse_mask import Outside
 from isocenter.runtime.preprocessing.protocol import as_lists, as_tuples
 from isocenter.values import Region, Sentence
 
@@ -35,6 +36,7 @@ class Inference:
     uncertainty: method by which the model states its uncertainty; "auto" takes the members of a model that
                 has several, else, where the result is not dense, the posterior of the last layer
     draws:      weights that are drawn from a posterior
+    skip:       windows that lie wholly in this are background, without a look; None where the network sees all
     """
 
     patch: Annotated[tuple[int, ...], Sentence("The window is {size} voxels")]
@@ -62,6 +64,12 @@ class Inference:
         Le(1000),
         Sentence("Weights of the last layer are drawn {value} times", only_with=("inference.uncertainty",)),
     ] = 16
+    skip: Annotated[
+        Outside | None,
+        Sentence(
+            "Windows that show nothing but {value} are background, without a look", "The network sees all windows"
+        ),
+    ] = None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Inference:

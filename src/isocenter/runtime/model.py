@@ -120,6 +120,7 @@ class Model:
             request.seconds,
             plain=not axes,
             at_most=request.at_most,
+            skip=settings.skip,
         )
         return self.uncertainty.windows(self.basis, planned)
 

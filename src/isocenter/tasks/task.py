@@ -259,6 +259,11 @@ class Task(ABC):
         return {}
 
     @property
+    def background_outputs(self) -> Mapping[str, Sequence[float]]:
+        """{head: outputs of a voxel that is surely background}; empty where answers are no map of all voxels."""
+        return {}
+
+    @property
     def uncertainty(self) -> Uncertain:
         """Meaning of its probabilities."""
         return ""

@@ -45,6 +45,8 @@ class CaseFacts:
     unit:         of `steps`: mm, of a series that of its axis
     frames:       in time; None without a frame axis
     lasts:        s from the first frame to the last; None where that is not known
+    air:          share of the image that lies beside a body, with a margin; 0 where no body is told apart
+    marks_air:    whether a mask marks something there
     """
 
     id: str
@@ -66,6 +68,8 @@ class CaseFacts:
     unit: str = MM
     frames: int | None = None
     lasts: float | None = None
+    air: float = 0.0
+    marks_air: bool = False
 
     @property
     def content(self) -> float:

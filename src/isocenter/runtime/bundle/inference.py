@@ -78,6 +78,7 @@ class Inferer:
                 self.windows["batch"],
                 flipped_axes(self.task, self.preprocessing.ndim, planned, left_right),
                 left_right,
+                skip=self.windows.get("skip"),
             ),
         )
         return replace(prediction, notes=(*notes, *prediction.notes)) if notes else prediction

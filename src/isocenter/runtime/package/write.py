@@ -47,7 +47,15 @@ if TYPE_CHECKING:
 PREDICTS = frozenset(
     {
         *("name", "checked", "parts", "heads", "labels", "channel_labels", "merge", "mirrored", "average"),
-        *("probability_heads", "probabilities", "decode", "outputs", "bytes_per_voxel", "crossed"),
+        *(
+            "probability_heads",
+            "probabilities",
+            "decode",
+            "outputs",
+            "bytes_per_voxel",
+            "crossed",
+            "background_outputs",
+        ),
     }
 )
 LICENSE = "LICENSE"

@@ -120,6 +120,15 @@ class Trace:
             region.append(slice(before + int(index.min()), before + int(index.max()) + 1))
         return tuple(region)
 
+    def shown(self, region: Region) -> Region:
+        """The region of the source's grid that a region of the padded grid shows."""
+        part = []
+        for rows, (before, _), size, kept in zip(region, self.pad, self.shape, self.kept, strict=True):
+            start = min(max(rows.start - before, 0), size - 1)  # beyond the edge lies what is there
+            stop = max(min(rows.stop - before, size), start + 1)
+            part.append(slice(start * kept // size, -(-stop * kept // size)))
+        return self.region(tuple(part))
+
     def part(self, region: Region) -> Region | None:
         """The part of the region that was kept which lies in a region of the source; None where nothing does."""
         remaining = [place for axis, place in enumerate(region) if axis != self.squeezed]

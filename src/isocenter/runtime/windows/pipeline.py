@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isocenter.errors import DatasetError, counted
+from isocenter.runtime.preprocessing.coarse_mask import MASKS, Outside
 from isocenter.runtime.windows.averaging import Finite, mirrored
-from isocenter.runtime.windows.slide import Network, Progress, slide, window_count
+from isocenter.runtime.windows.slide import Network, Progress, Skipping, slide, window_count
 from isocenter.tasks import BETWEEN, OUTPUT, WITHIN, dense_channels, refuse_unknown_sides
 from isocenter.values import STATED_SIDES, Array, Image, Prediction, Region, Slabs
 
@@ -46,6 +47,7 @@ class WindowSettings:
     seconds:    time limit for all windows of an image: the overlap shrinks where it has to; None without a limit
     differ, plain: of mirrored views, as in `Mirrored`
     at_most:    s that all windows of an image may take: it is refused once they are known to take longer
+    skip:       windows that lie wholly in this are background, without a look; None where all are seen
     """
 
     patch: tuple[int, ...]
@@ -57,6 +59,7 @@ class WindowSettings:
     differ: Disagreement | None = None
     plain: bool = False
     at_most: float | None = None
+    skip: Outside | None = None
 
 
 @dataclass
@@ -135,10 +138,11 @@ def run_pipeline(
     )
     patch, overlap, merge = windows.patch, windows.overlap, task.merge
     parts = preprocessing.parts(trace, region, patch, dense_channels(task))
+    skipping = None if windows.skip is None else _skipping(windows.skip, image, task, trace)
 
     def counts_with(overlap: float) -> list[int]:
         """Windows of each part with this overlap."""
-        return [window_count(data.shape[1:], patch, overlap, part.needed, merge) for part in parts]
+        return [window_count(data.shape[1:], patch, overlap, part.needed, merge, skipping) for part in parts]
 
     if windows.seconds is not None:
         overlap = overlap_within(windows.seconds, overlap, views, data, patch, lambda share: sum(counts_with(share)))
@@ -158,6 +162,7 @@ def run_pipeline(
                 progress=seen_windows.after(sum(counts[:number])),
                 wanted=part.needed,
                 slice_order=part.slice_order,
+                skipping=skipping,
             )
             for slab in _with_axes(preprocessing.restored(slabs, trace, part.kept), task, trace):
                 yield slab
@@ -169,6 +174,20 @@ def run_pipeline(
     notes_of_sides = (note for note in image.notes if STATED_SIDES in note)
     notes = (*prediction.notes, *notes_of_sides, *_in_parts(task, data.shape[1:], patch))
     return replace(prediction, notes=notes, abstained=BLANK if _is_blank(data, labelled=labelled) else None)
+
+
+def _skipping(skip: Outside, image: Image, task: Task, trace: Trace) -> Skipping | None:
+    """The windows that show nothing but what is passed over; None where nothing is."""
+    if (mask := MASKS[skip](image)) is None:
+        return None
+    background = task.background_outputs
+
+    def outputs(name: str, channels: int) -> Array:
+        """Outputs of the background, for each of several networks alike, which are sure of it."""
+        values = [0.0] if name.endswith((WITHIN, BETWEEN)) else background[name.partition(":")[0]]
+        return np.resize(np.asarray(values, dtype=np.float32), channels)
+
+    return Skipping(lambda window: mask.touches(trace.shown(window)), outputs)
 
 
 def overlap_within(

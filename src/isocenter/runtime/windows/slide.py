@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice, product
+from itertools import chain, islice, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,18 @@ WEIGHTS: Mapping[Merge, Callable[[tuple[int, ...]], NDArray[np.float32]]] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Skipping:
+    """Windows that are passed over, and the outputs of what no other window sees.
+
+    sees:    whether a region of the network's grid holds something to see
+    outputs: of a head by its name and number of channels, (channels,)
+    """
+
+    sees: Callable[[Region], bool]
+    outputs: Callable[[str, int], NDArray[np.float32]]
+
+
 def slide(
     network: Network,
     image: Source,
@@ -88,11 +100,13 @@ def slide(
     progress: Progress | None = None,
     wanted: Region | None = None,
     slice_order: SliceOrder | None = None,
+    skipping: Skipping | None = None,
 ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
     """(channels, *spatial) through the network: finished rows as they become final, in order of the first axis.
 
     wanted:      part of the image: windows that do not touch it are skipped, and its voxels are the same as without it
     slice_order: the axis along which rows follow each other, and whether backwards
+    skipping:    windows that are passed over; of a part without any other one is seen, for the sake of its outputs
     Yields (region, {head: (channels, *region)}) in order; a vector head comes once, last, with an empty region, as
     the mean over windows. An image smaller than the patch is continued beyond its far edges, and cut back. Of
     windows without any contrast, as beside the body, those of one value are run once.
@@ -107,14 +121,24 @@ def slide(
     if walk.backwards:  # rows are counted from the end of the image itself, before which it may be continued
         grid = ([size - start - patch[walk.axis] for start in reversed(grid[0])], *grid[1:])
     rows, *plane = walk.region(parts, size)
-    sums = Sums(walk.ordered(importance(patch, merge)[None])[0], tuple(plane), grid[0][0], rows.start)
+    weight = walk.ordered(importance(patch, merge)[None])[0]
+    sums = Sums(weight, tuple(plane), grid[0][0], rows.start, None if skipping is None else skipping.outputs)
     vectors: dict[str, list[Array]] = {}
-    done, all_windows = 0, math.prod(len(axis) for axis in grid)
+    corners: dict[int, list[Corner]] = {row: [] for row in grid[0]}
+    for corner in product(*grid):
+        window = walk.region_back(_window(corner, walk.order(patch)), size)
+        if skipping is None or skipping.sees(window):
+            corners[corner[0]].append(corner)
+    if not any(corners.values()):
+        corners[grid[0][0]].append(next(product(*grid)))
+    done, all_windows = 0, sum(map(len, corners.values()))
     following = dict(zip(grid[0], [*grid[0][1:], rows.stop], strict=True))
-    windows = Windows(image, walk, walk.order(patch), tuple((axis[0], axis[-1]) for axis in grid[1:]))
-    window_outputs = run(network, windows, product(*grid), batch)  # a batch may begin in one row and end in the next
+    ends = tuple((min(axis), max(axis)) for axis in list(zip(*chain(*corners.values()), strict=True))[1:])
+    windows = Windows(image, walk, walk.order(patch), ends)
+    # A batch may begin in one row and end in the next.
+    window_outputs = run(network, windows, chain(*corners.values()), batch)
     for row in grid[0]:
-        for corner, outputs in islice(window_outputs, all_windows // len(grid[0])):
+        for corner, outputs in islice(window_outputs, len(corners[row])):
             dense = {name: output for name, output in outputs.items() if output.ndim > 1}
             for name in outputs.keys() - dense.keys():
                 vectors.setdefault(name, []).append(outputs[name])
@@ -140,11 +164,19 @@ def window_count(
     overlap: float,
     wanted: Region | None = None,
     merge: Merge = "gaussian",
+    skipping: Skipping | None = None,
 ) -> int:
     """The number of windows that `slide` sees of an image of this shape."""
     parts = wanted or tuple(slice(0, size) for size in spatial)
     axes = zip(spatial, patch, parts, strict=True)
-    return math.prod(len(_touching(max(size, n), n, part, overlap, merge)) for size, n, part in axes)
+    grid = [_touching(max(size, n), n, part, overlap, merge) for size, n, part in axes]
+    if skipping is None:
+        return math.prod(map(len, grid))
+    return max(1, sum(skipping.sees(_window(corner, patch)) for corner in product(*grid)))
+
+
+def _window(corner: Sequence[int], patch: Sequence[int]) -> Region:
+    return tuple(slice(start, start + n) for start, n in zip(corner, patch, strict=True))
 
 
 def _touching(size: int, patch: int, part: slice, overlap: float, merge: Merge) -> list[int]:
@@ -273,12 +305,14 @@ class Sums:
     plane:  the part of the other axes that is wanted
     first:  row at which what is held begins
     handed: row up to which means have been handed on
+    unseen: outputs of a head where no window lay; None where all of them are added
     """
 
     weight: NDArray[np.float32]
     plane: Region
     first: int
     handed: int
+    unseen: Callable[[str, int], NDArray[np.float32]] | None = None
     heads: dict[str, Array] = field(default_factory=dict)
     weights: NDArray[np.float32] = field(init=False)
     _scratch: NDArray[np.float32] = field(init=False)
@@ -322,12 +356,22 @@ class Sums:
         rows = max(1, YIELDED_BYTES // (4 * channels * math.prod(self._shape[1:])))
         while self.handed < until:
             end = min(self.handed + rows, until)
+            if self.handed < self.first:  # let go before the first window was seen
+                end = min(end, self.first)
             yield (slice(self.handed, end), *self.plane), self._means(self.handed, end)
             self.handed = end
 
     def _means(self, start: int, stop: int) -> dict[str, Array]:
         rows = slice(start - self.first, stop - self.first)
-        return {name: held[:, rows] / self.weights[rows] for name, held in self.heads.items()}
+        if self.unseen is None:
+            return {name: held[:, rows] / self.weights[rows] for name, held in self.heads.items()}
+        weights = self.weights[rows] if start >= self.first else np.zeros((stop - start, *self._shape[1:]), np.float32)
+        is_empty, means = weights == 0, {}
+        for name, held in self.heads.items():
+            values = self.unseen(name, len(held)).reshape(-1, *[1] * weights.ndim)
+            sums = held[:, rows] if start >= self.first else np.zeros((1, *weights.shape), np.float32)
+            means[name] = np.where(is_empty, values, sums / np.where(is_empty, 1, weights))
+        return means
 
     def advance(self, first: int) -> None:
         """Let go the rows before `first`."""

@@ -43,6 +43,9 @@ from isocenter.values import (
     blocks,
 )
 
+# Difference between the outputs of what is surely there and of what is not.
+SURE = 30.0
+
 
 class MaskAnswering(Task):
     """The answers of a segmentation; the fields are those of `Segmentation`."""
@@ -128,6 +131,12 @@ class MaskAnswering(Task):
     def crossed(self) -> Mapping[str, int]:
         """{head: folds} whose intervals of volumes their mean combines."""
         return self.certainty.crossed("mask")
+
+    @property
+    def background_outputs(self) -> Mapping[str, Sequence[float]]:
+        """No structure, but for about one voxel in a trillion."""
+        nothing = [-SURE] * len(self.channel_labels)
+        return {"mask": [0.0, *nothing] if self.exclusive else nothing}
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The logarithm of the mean probability of classes; of regions the mean of their log odds."""
