@@ -35,9 +35,10 @@ for name in ("torch", "monai", "nibabel", "pydicom", "highdicom", "pandas", "mat
 
 
 def test_every_verb_has_the_same_name_in_python():
-    for verb in {one.words for one in COMMANDS if " " not in one.words} - {"networks"}:
+    for verb in {one.words for one in COMMANDS if " " not in one.words} - {"networks", "cache"}:
         assert callable(getattr(isocenter, verb))
     assert callable(isocenter.list_networks)
+    assert callable(isocenter.describe_cache)
 
 
 def test_every_verb_says_what_it_does():

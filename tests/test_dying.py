@@ -153,6 +153,15 @@ def test_a_disk_without_any_room_is_one_line_and_leaves_nothing(segmented, small
     assert [path.name for path in small_disk.iterdir()] == ["filling"]
 
 
+def test_a_full_disk_under_the_cache_costs_no_answer(segmented, small_disk, tmp_path, cli, monkeypatch, caplog):
+    filled(small_disk, 8 * 1024)
+    monkeypatch.setenv("ISOCENTER_CACHE", str(small_disk))
+    done = cli("check", segmented.data, "--labels", trained.LABELS, "--out", tmp_path / "out", "--threads", 1)
+    assert done.code == 0
+    assert (done.err + caplog.text).count("cannot be kept") == 1
+    assert len(json.loads((tmp_path / "out" / "check.json").read_text())["cases"]) == 12
+
+
 def test_prepared_cases_that_find_no_room_in_the_cache_end_a_training_with_one_line(
     segmented, small_disk, tmp_path, cli, monkeypatch
 ):

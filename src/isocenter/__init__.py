@@ -23,6 +23,7 @@ __all__ = [
     "convert",
     "dataset",
     "demo",
+    "describe_cache",
     "describe_networks",
     "describe_weights",
     "document",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from isocenter.runtime import load
     from isocenter.verbs.adopt import adopt
     from isocenter.verbs.audit import export_audit, verify_audit
+    from isocenter.verbs.cache import describe_cache
     from isocenter.verbs.calibrate import calibrate
     from isocenter.verbs.change import check_change, propose_change
     from isocenter.verbs.check import check

@@ -21,6 +21,7 @@ import builtins
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin
@@ -144,6 +145,7 @@ class _Names(dict[str, Any]):
 def takes(options: Callable[P, Options]) -> Callable[[Callable[[Options], R]], Callable[P, R]]:
     """A decorator: the function gets options, and is called with their fields as arguments.
 
+    Options with a method `in_force` hold, as that context, while the function runs.
     Raises TypeError, which names the right keyword, for one that the options do not have; UsageError for a number
     beyond its limits.
     """
@@ -164,7 +166,10 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Options], R]], C
                 raise TypeError(f"{name}(): {error}. It takes {', '.join(known)}") from None
             for keyword, value in bound.arguments.items():
                 known[keyword].refuse_beyond_limits(value)
-            return function(options(*given, **named))
+            made = options(*given, **named)
+            in_force: Callable[[], AbstractContextManager[None]] = getattr(made, "in_force", nullcontext)
+            with in_force():
+                return function(made)
 
         returned = inspect.get_annotations(function).get("return", inspect.Signature.empty)
         called.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_a_write_that_fails_leaves_no_entry(prepared, monkeypatch):
     monkeypatch.setattr(store, "_pack", broken)
     with pytest.raises(isocenter.IsocenterError, match="No space left"):
         prepared()
-    assert not [path for path in cache_folder().rglob("*") if path.is_file()]
+    assert not [path for path in (cache_folder() / "prepared").rglob("*") if path.is_file()]
     monkeypatch.setattr(store, "_pack", pack)
     assert len(prepared()) == 6
 
@@ -247,6 +248,7 @@ def test_a_cache_that_cannot_be_written_names_its_variable(prepared, tmp_path):
 
 
 def test_a_cache_that_is_a_file_names_its_variable(prepared, tmp_path):
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)  # with what is known of the files
     (tmp_path / "cache").write_text("no folder")
     with pytest.raises(isocenter.IsocenterError, match="set ISOCENTER_CACHE to a folder that can be written to"):
         prepared()

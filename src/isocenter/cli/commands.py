@@ -249,6 +249,7 @@ COMMANDS = (
     Command("document trace", options.TraceRequirementsOptions, "trace_requirements", ends=refuse_untraced),
     Command("networks", options.NetworksOptions, "describe_networks"),
     Command("networks weights", options.WeightsOptions, "describe_weights"),
+    Command("cache", options.CacheOptions, "describe_cache"),
     Command("demo", options.DemoOptions, dialogue.demo, is_json=False),
     Command("audit verify", options.VerifyAuditOptions, "verify_audit"),
     Command("audit export", options.ExportAuditOptions, dialogue.export_audit, is_json=False),

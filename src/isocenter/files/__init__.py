@@ -52,8 +52,20 @@ if TYPE_CHECKING:
         dataset_hash,
         file_hash,
         is_nobody,
+        known_hash,
         patient_key_id,
         pseudonym_of_number,
+        take_hash,
+    )
+    from isocenter.files.storage.kept import FOLDER as EXAMINED
+    from isocenter.files.storage.kept import (
+        Caching,
+        FileIdentity,
+        caching_as,
+        current_caching,
+        keep_text,
+        kept_text,
+        write_pending,
     )
     from isocenter.files.storage.lock import locked
     from isocenter.files.storage.packed import opened_zip, refuse_growth

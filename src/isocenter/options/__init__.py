@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from isocenter.options.shared import LARGEST_SEED, Node, Overwrite, named
     from isocenter.options.training import (
+        CacheOptions,
         CasesOptions,
         CheckOptions,
         CompareOptions,

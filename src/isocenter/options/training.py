@@ -104,6 +104,14 @@ class PlanOptions(ReadingOptions):
 
 
 @dataclass(frozen=True)
+class CacheOptions:
+    """List or empty the cache, which can be made again."""
+
+    _: KW_ONLY
+    empty: Annotated[Sequence[str], Flag("Empty this part, or all; repeatable.", "PART", repeats=True)] = ()
+
+
+@dataclass(frozen=True)
 class CasesOptions(ReadingOptions):
     """Prepare the cases of one part of DATA for a training loop of your own."""
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from isocenter.quality.ibsi import channel_measurements, region_measurements
     from isocenter.quality.image_descriptors import Look, descriptors, image_facts, voxel_digest
     from isocenter.quality.image_quality import letters_in, quick_measures
+    from isocenter.quality.known_cases import kept_figure
     from isocenter.quality.label_proxies import PROXY, is_constant, label_association
     from isocenter.quality.leakage import Twin, duplicates_among
     from isocenter.quality.modality import MIXED_SCALE, STATED, guessed_modality, modality_problems, scales_of

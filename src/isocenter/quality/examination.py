@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from isocenter.errors import IsocenterError
-from isocenter.files import is_exchanged
+from isocenter.errors import IsocenterError, MemoryShortageError
+from isocenter.files import current_caching, is_exchanged
 from isocenter.quality.covariates import covariates
 from isocenter.quality.image_checks import (
     READ_SO,
@@ -27,6 +28,7 @@ from isocenter.quality.image_checks import (
 )
 from isocenter.quality.image_descriptors import Look, look
 from isocenter.quality.intensities import Intensities, measure_intensities
+from isocenter.quality.known_cases import Measured, fitting_threads, image_bytes, keep_look, known_look, look_at
 from isocenter.quality.label_proxies import proxy_problems
 from isocenter.quality.leakage import Twin, groups, leakage, twins
 from isocenter.quality.modality import mixed_scales
@@ -40,7 +42,7 @@ from isocenter.quality.shortcuts import (
     shortcuts,
     still_standing,
 )
-from isocenter.runtime import Spread, body_of, local
+from isocenter.runtime import USABLE, Spread, available_memory, body_of, local
 from isocenter.transforms import stacked
 from isocenter.values import (
     Array,
@@ -87,6 +89,7 @@ class Examination:
     pairs:     the twins, two by two
     looks:     {case id: how it looks}
     kinds:     of reference that are to be predicted; None: all that there are
+    keys:      {case id: what it is made of}; empty of cases that cannot be known again
     """
 
     dataset: Dataset
@@ -99,6 +102,7 @@ class Examination:
     looks: Mapping[str, Look] = field(default_factory=dict)
     unmeasured: tuple[str, ...] = ()
     kinds: frozenset[str] | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     def without(self, problems: Sequence[Problem]) -> Examination:
         """Without the cases that these problems are about, which are among its findings from then on."""
@@ -136,6 +140,7 @@ def examine(
 ) -> Examination:
     """Read every case once, several in parallel; a bad case is named and the others go on.
 
+    What was found in files that have not changed since is taken from the cache, and what is new kept there.
     kinds:  of reference that are to be predicted, by which it is decided whether sides matter; empty: all
     spread: where cases are read; if none is given on this machine, many cases in processes that may crash
     """
@@ -145,8 +150,10 @@ def examine(
     problems = list(dataset.problems)
     # Patches are large, and more of them tell no more. Drawn: in a list of pairs every second case is of one class.
     with_patches = set(np.random.default_rng(0).permutation(len(dataset))[:MOST_PICTURES].tolist())
-    outcomes: dict[int, _Measured | IsocenterError] = {}
-    for number, outcome in (spread or local(threads, dataset.cases))(_measured, dataset.cases):
+    outcomes: dict[int, Measured | IsocenterError] = {}
+    keys: dict[str, str] = {}
+    for number, key, outcome in _looked_at(dataset.cases, threads, spread):
+        keys[dataset.cases[number].id] = key
         outcomes[number] = outcome if number in with_patches else _without_patches(outcome)
         if progress is not None:
             progress(len(outcomes), len(dataset))
@@ -159,7 +166,28 @@ def examine(
         if look_of_case is not None:
             facts.append(look_of_case[0])
             looks[look_of_case[0].id] = look_of_case[1]
-    return _compared(dataset, Fingerprint(tuple(facts)), looks, problems, kinds)
+    return replace(_compared(dataset, Fingerprint(tuple(facts)), looks, problems, kinds), keys=keys)
+
+
+def _looked_at(
+    cases: Sequence[Case], threads: int, spread: Spread | None
+) -> Iterator[tuple[int, str, Measured | IsocenterError]]:
+    """(Number, key, outcome) of each case: first of those that are known, then of the others as they are done."""
+    unknown: list[int] = []
+    for number, case in enumerate(cases):
+        if (known := known_look(case)) is None:
+            unknown.append(number)
+        else:
+            yield number, *known
+    others = [cases[number] for number in unknown]
+    threads = fitting_threads(threads, others, USABLE * available_memory())
+    each = (spread or local(threads, others))(partial(look_at, _measured, current_caching()), others)
+    for place, looked in each:
+        if isinstance(looked, IsocenterError):
+            yield unknown[place], "", looked
+        else:
+            keep_look(others[place], looked)
+            yield unknown[place], looked.key, looked.outcome
 
 
 def retested(
@@ -182,17 +210,14 @@ def retested(
     return still_standing(examination.shortcuts, after) if ids is None else after
 
 
-_Measured = tuple[tuple[CaseFacts, Look] | None, list[Problem]]
-
-
-def _without_patches(outcome: _Measured | IsocenterError) -> _Measured | IsocenterError:
+def _without_patches(outcome: Measured | IsocenterError) -> Measured | IsocenterError:
     if isinstance(outcome, IsocenterError):
         return outcome
     look_of_case, problems = outcome
     return outcome if look_of_case is None else ((look_of_case[0], replace(look_of_case[1], patches=None)), problems)
 
 
-def _measured(case: Case) -> _Measured:
+def _measured(case: Case) -> Measured:
     measured, problems = _measured_as_given(case)
     drawn = () if measured is None else measured[0].references.values()
     # Only such cases can be meant, and their files are read once more.
@@ -202,9 +227,10 @@ def _measured(case: Case) -> _Measured:
     return measured, problems
 
 
-def _measured_as_given(case: Case) -> _Measured:
+def _measured_as_given(case: Case) -> Measured:
     try:
         image = stacked(case.images, case.id)
+        _refuse_larger_than_memory(image, case)
         image = image.with_pixels(image.data)  # read once: every measure looks at the voxels
         valid = _valid(image)
         references = {name: _read(case, name, image, valid) for name in case.references}
@@ -229,8 +255,18 @@ def _measured_as_given(case: Case) -> _Measured:
         ]
         facts = _facts_of(case, image, channels, measures)
         return (replace(facts, **_air(image, masks)), look_of_case), problems
+    except MemoryShortageError:  # it is tried again by itself
+        raise
     except IsocenterError as error:
         return None, [_unusable(case, error)]
+
+
+def _refuse_larger_than_memory(image: Image, case: Case) -> None:
+    """MemoryShortageError, before voxels are read, where they and the look at them take more than there is."""
+    needed, free = image_bytes(image, len(case.references)), USABLE * available_memory()
+    if needed > free:
+        problem = f"a look at it takes {needed / 2**30:.2f} GiB of memory, and {free / 2**30:.2f} GiB may be used"
+        raise MemoryShortageError(problem, case.id, "Close other programs, or take a machine with more memory")
 
 
 def _valid(image: Image) -> Array:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from uuid import uuid4
 
 from isocenter import planning
 from isocenter.errors import PlanError, UsageError
-from isocenter.files import CaseNames, FileChoices
+from isocenter.files import Caching, CaseNames, FileChoices, caching_as, write_pending
 from isocenter.keywords import Flag
 from isocenter.values import Dataset, Image
 
@@ -20,6 +22,8 @@ Alignment = Literal["world", "register"]
 # Options that make other voxels of the same files, and those that make other references too.
 VOXELS = ("part", "prefer", "orientation", "fill_missing", "fill_contours", "align")
 DECISIVE = ("layout", "labels", "class_rule", "column", "exif", *VOXELS)
+# Those that change no result, and hold for one command.
+OF_ONE_COMMAND = ("no_cache", "verify")
 # The reading option by which cases out of all proportion are kept.
 ALLOW_LARGE = "allow_large"
 
@@ -103,15 +107,31 @@ class ReadingOptions(FileChoices):
         Flag("Findings that forbid training, and that are accepted here: mixed-scale (of CT).", "FINDINGS"),
     ] = None
     allow_large: Annotated[bool, Flag("Keep cases that are out of all proportion to the others.")] = False
+    no_cache: Annotated[bool, Flag("Read every file anew, and keep nothing of what was found in it.")] = False
+    verify: Annotated[
+        bool, Flag("Hash every file anew, also where size and times say that it is as it was when it was read.")
+    ] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.no_cache and self.verify:
+            problem = "without the cache every file is read anew, so that there is nothing to verify"
+            raise UsageError(problem, "--no-cache --verify", "Give one of them")
         if self.align is not None and self.align.partition(":")[0] not in get_args(Alignment):
             remedy = "Choose world (as the headers say) or register (rigidly, by the voxels), or world:T1 onto T1"
             raise UsageError(f"there is no {self.align!r}", "--align", remedy)
         object.__setattr__(self, "labels", labels_text(self.labels))
         object.__setattr__(self, "column", columns_of(self.column) or None)
         object.__setattr__(self, "order", order_text(self.order))
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """While a verb runs: what was kept of files is used as these options say, and what is new is kept."""
+        with caching_as(Caching(not self.no_cache, uuid4().hex if self.verify else "")):
+            try:
+                yield
+            finally:
+                write_pending()
 
     @classmethod
     def of_plan(cls, options: Mapping[str, Any]) -> ReadingOptions:
@@ -147,8 +167,8 @@ class ReadingOptions(FileChoices):
 
 
 def field_names() -> list[str]:
-    """Return the names of the reading options."""
-    return [field.name for field in fields(ReadingOptions)]
+    """Return the names of the reading options that a plan keeps."""
+    return [field.name for field in fields(ReadingOptions) if field.name not in OF_ONE_COMMAND]
 
 
 def order_text(order: str | Sequence[str] | None) -> str | None:

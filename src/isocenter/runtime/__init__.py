@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.parallel.dask_cluster import Cluster
     from isocenter.runtime.parallel.map_cases import Spread, in_threads, in_workers, local, outcome_of
     from isocenter.runtime.parts import WITHOUT_PARTS, Directions, Parts
-    from isocenter.runtime.predicted_memory import expected_memory, fitting_memory, with_smaller_batches
+    from isocenter.runtime.predicted_memory import USABLE, expected_memory, fitting_memory, with_smaller_batches
     from isocenter.runtime.preprocessing.coarse_mask import AIR_MARGIN, body_of
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing, Streamed
     from isocenter.runtime.preprocessing.protocol import SliceOrder, Trace

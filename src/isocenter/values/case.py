@@ -31,6 +31,11 @@ class LazyMapping(Mapping[str, T], Generic[T]):
     def __init__(self, loaders: Mapping[str, Callable[[], T]]) -> None:
         self._loaders = dict(loaders)
 
+    @property
+    def loaders(self) -> Mapping[str, Callable[[], T]]:
+        """The functions, by name."""
+        return self._loaders
+
     def __getitem__(self, name: str) -> T:
         return self._loaders[name]()
 

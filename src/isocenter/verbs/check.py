@@ -19,7 +19,16 @@ from isocenter.keywords import takes
 from isocenter.lazy import pandas as pd
 from isocenter.options import CheckOptions
 from isocenter.planning import cores, normalised_problems
-from isocenter.quality import Examination, Look, Twin, guessed_modality, kinds_of, modality_problems, reference_kinds
+from isocenter.quality import (
+    Examination,
+    Look,
+    Twin,
+    guessed_modality,
+    kept_figure,
+    kinds_of,
+    modality_problems,
+    reference_kinds,
+)
 from isocenter.reading import (
     Data,
     ReadingOptions,
@@ -390,17 +399,23 @@ def _pictures(examination: Examination) -> Iterator[Figure]:
 
 
 def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: Sequence[str] = ()) -> Figure:
-    drawn = {case.id: first for case in cases if (first := next(_drawn(case), None)) is not None}
-    kinds = (kind for kind, _ in drawn.values())
-    return figures.contact_sheet(
-        {case.id: _first(case) for case in cases},
-        title,
-        caption="Outlines: the reference." if drawn else "",
-        references={name: reference for name, (_, reference) in drawn.items()},
-        labels=examination.dataset.classes.get(next(kinds, ""), ()),
-        marked=marked,
-        classes={case.id: named for case in cases if (named := _class_of(case))},
-    )
+    classes = {case.id: named for case in cases if (named := _class_of(case))}
+
+    def draw() -> Figure:
+        drawn = {case.id: first for case in cases if (first := next(_drawn(case), None)) is not None}
+        kinds = (kind for kind, _ in drawn.values())
+        return figures.contact_sheet(
+            {case.id: _first(case) for case in cases},
+            title,
+            caption="Outlines: the reference." if drawn else "",
+            references={name: reference for name, (_, reference) in drawn.items()},
+            labels=examination.dataset.classes.get(next(kinds, ""), ()),
+            marked=marked,
+            classes=classes,
+        )
+
+    made_from = [title, list(marked), classes, examination.dataset.classes]
+    return kept_figure([examination.keys.get(case.id, "") for case in cases], made_from, draw)
 
 
 def _class_of(case: Case) -> str:
@@ -494,18 +509,19 @@ def _twins(examination: Examination) -> Iterator[Section]:
         where = f", {parts[first]} and {parts[second]}" if first in parts and second in parts else ""
         return f"{'equal images' if exact else f'likeness {likeness:.3f}'}{where}"
 
-    sheet = [
-        (one.first, _first(cases[one.first]), one.second, _first(cases[one.second]),
-         words(one.first, one.second, one.exact, one.likeness))
-        for one in pairs[:SHOWN_PAIRS]
-    ]  # fmt: skip
+    sheet = [(one.first, one.second, words(one.first, one.second, one.exact, one.likeness)) for one in pairs]
+    sheet = sheet[:SHOWN_PAIRS]
     shown = (
         f"{len(sheet)} of {len(pairs)} pairs" if len(pairs) > len(sheet) else f"Shown: {counted(len(pairs), 'pair')}"
     )
     caption = f"{shown}. Likeness: correlation of what is not common to the whole set; above 0.97 it is one image."
-    yield Section(
-        "The same image twice", [figures.pair_sheet(sheet, "Cases with (nearly) the same image", caption=caption)]
-    )
+
+    def draw() -> Figure:
+        put = [(first, _first(cases[first]), second, _first(cases[second]), text) for first, second, text in sheet]
+        return figures.pair_sheet(put, "Cases with (nearly) the same image", caption=caption)
+
+    keys = [examination.keys.get(name, "") for first, second, _ in sheet for name in (first, second)]
+    yield Section("The same image twice", [kept_figure(keys, [sheet, caption], draw)])
 
 
 def _shortcuts(examination: Examination) -> Iterator[Section]:

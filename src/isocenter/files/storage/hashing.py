@@ -18,6 +18,7 @@ from pathlib import Path
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files.storage.cache import user_configuration
+from isocenter.files.storage.kept import FileIdentity, current_caching, file_key, keep_text, kept_text
 from isocenter.values import Case, Dataset
 
 VARIABLE = "ISOCENTER_PATIENT_KEY"
@@ -116,9 +117,30 @@ BLOCK_BYTES = 1 << 20
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's contents; kept until the file's size or time changes."""
-    status = path.stat()
-    return _file_hash(path, status.st_size, status.st_mtime_ns)
+    """SHA-256 of a file's contents; kept until the file changes, also for later commands that read data sets."""
+    identity = FileIdentity.of(path)
+    is_settled = identity.is_settled
+    sha256 = known_hash(path, identity) or _read_hash(path)
+    if is_settled:
+        take_hash(path, identity, sha256)
+    return sha256
+
+
+def known_hash(path: Path, identity: FileIdentity) -> str | None:
+    """Hash of a file that has not changed since it was read; None where it was not, or where that is to be verified."""
+    verified = current_caching().verified
+    if (known := _HASHES.get((path, identity, verified))) is not None or verified:
+        return known
+    *stored, sha256 = (kept_text(file_key(path)) or " ").split(" ")
+    return sha256 if stored == [str(number) for number in identity] else None
+
+
+def take_hash(path: Path, identity: FileIdentity, sha256: str) -> None:
+    """Keep a hash that was computed here or by another process."""
+    key = path, identity, current_caching().verified
+    if key not in _HASHES:
+        _HASHES[key] = sha256
+        keep_text(file_key(path), " ".join(map(str, (*identity, sha256))))
 
 
 def content_hash(case: Case) -> str:
@@ -137,9 +159,11 @@ def dataset_hash(dataset: Dataset) -> str:
     return hashlib.sha256("".join(sorted(content_hash(case) for case in dataset)).encode()).hexdigest()
 
 
-@lru_cache(maxsize=100_000)
-def _file_hash(path: Path, size: int, modified: int) -> str:
-    del size, modified  # they are part of the key only
+# {(file, identity, which command trusts none of the hashes that were kept before): hash}
+_HASHES: dict[tuple[Path, FileIdentity, str], str] = {}
+
+
+def _read_hash(path: Path) -> str:
     total = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):

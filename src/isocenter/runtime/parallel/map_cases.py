@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -212,7 +213,8 @@ def as_done(
         return number, call(cases[number])
 
     try:
-        for future in as_completed([pool.submit(numbered, number) for number in range(len(cases))]):
+        # Each in a copy of this context, in which stands how what was kept of files is used.
+        for future in as_completed([pool.submit(copy_context().run, numbered, n) for n in range(len(cases))]):
             yield future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

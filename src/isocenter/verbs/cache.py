@@ -1,0 +1,70 @@
+"""`cache`: what this machine keeps because it can be made again, and how it is emptied."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import UsageError
+from isocenter.files import cache_folder
+from isocenter.keywords import takes
+from isocenter.lazy import pandas as pd
+from isocenter.options import CacheOptions
+from isocenter.report import InNotebook
+
+# {part: what it holds}; what else lies in the folder, such as ledgers, cannot be made again and stays.
+PARTS: Mapping[str, str] = {
+    "examined": "what was found in files, so that they are looked at once",
+    "prepared": "cases as networks get them",
+    "taught": "answers of teachers",
+    "alignment": "transforms between the images of a case",
+    "explanations": "tests of explanations",
+    "compiled": "networks compiled for this machine",
+    "tensorrt": "engines of TensorRT",
+    "downloads": "public data of `demo`",
+}
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class CacheContents(InNotebook):
+    """The parts of the cache that hold something: part, what it holds, files and MiB."""
+
+    folder: Path
+    rows: tuple[dict[str, Any], ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a part."""
+        return pd.DataFrame(list(self.rows), columns=["part", "holds", "files", "mib"])
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        return {"schema": "isocenter.cache", "version": 1, "folder": str(self.folder), "rows": list(self.rows)}
+
+    def __str__(self) -> str:
+        lines = [f"{one['part']:13}{one['mib']:9.1f} MiB  {one['holds']}" for one in self.rows]
+        return "\n".join([str(self.folder), *(lines or ["empty"])])
+
+
+@takes(CacheOptions)
+def describe_cache(options: CacheOptions) -> CacheContents:
+    """What lies in the cache folder, after the parts named by `empty` were emptied.
+
+    A training that is running reads its prepared cases: empty these when it is done.
+    Raises UsageError for a part that does not exist.
+    """
+    folder = cache_folder()
+    for part in options.empty:
+        if part not in (ALL, *PARTS):
+            raise UsageError(f"there is no part {part!r}", "--empty", f"Choose {', '.join(PARTS)} or {ALL}")
+    for part in PARTS if ALL in options.empty else options.empty:
+        shutil.rmtree(folder / part, ignore_errors=True)
+    sizes = {part: [one.stat().st_size for one in (folder / part).rglob("*") if one.is_file()] for part in PARTS}
+    rows = (
+        {"part": part, "holds": PARTS[part], "files": len(own), "mib": sum(own) / 2**20} for part, own in sizes.items()
+    )
+    return CacheContents(folder, tuple(one for one in rows if one["files"]))
