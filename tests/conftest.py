@@ -17,7 +17,6 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import PIL.Image
 import psutil
 import pytest
 from hypothesis import settings
@@ -26,7 +25,6 @@ import forked
 import isocenter
 import trained
 from isocenter.cli import main
-from isocenter.report.figures import drawing
 from made_once import made_once
 
 if TYPE_CHECKING:
@@ -40,8 +38,6 @@ COLLECTION = "imports and collection"
 SPENT: Counter[str] = Counter()
 COUNTED = [0.0]
 PASSED = count(1)
-# How charts are drawn in full: in both inks, each laid out as the other, with pixels.
-IN_FULL = {name: getattr(drawing, name) for name in ("_drawn", "_lie_as", "_rendered")}
 # A shell starts what goes on in the background with Ctrl-C ignored, `nohup` with a closed terminal ignored, and Python
 # leaves both so: tests press the one and close the other.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -196,41 +192,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="session")
-def charts_without_pixels() -> Iterator[None]:
-    """Charts are not drawn, which takes half of the time of a small training.
-
-    Tests of the room `report` see real pictures, as do those with the mark `pictures`, and `classified`.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))
-        patch.setattr(drawing, "_drawn", lambda draw, ink, size: None)
-        patch.setattr(drawing, "_lie_as", lambda canvas, laid_out: None)
-        yield
-
-
-def _in_full(patch: pytest.MonkeyPatch) -> None:
-    for name, function in IN_FULL.items():
-        patch.setattr(drawing, name, function)
-
-
-@pytest.fixture(autouse=True)
-def pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pixels for the tests that look at charts."""
-    if room_of(request.node.nodeid) == "report" or request.node.get_closest_marker("pictures") is not None:
-        _in_full(monkeypatch)
-
-
 @pytest.fixture(scope="session")
 def segmented(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run of a few steps on small volumes."""
-    return _run_once(tmp_path_factory, trained.blobs, trained.segmenting, in_full=False)
+    return _run_once(tmp_path_factory, trained.blobs, trained.segmenting)
 
 
 @pytest.fixture(scope="session")
 def cross_validated(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run of three folds on small volumes."""
-    return _run_once(tmp_path_factory, trained.blobs, trained.crossing, in_full=False)
+    return _run_once(tmp_path_factory, trained.blobs, trained.crossing)
 
 
 @pytest.fixture(scope="session")
@@ -242,13 +213,13 @@ def classified(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
 @pytest.fixture(scope="session")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run with a gate, on sixty small pictures of two classes."""
-    return _run_once(tmp_path_factory, partial(trained.pictures, count=60), trained.gating, in_full=False)
+    return _run_once(tmp_path_factory, partial(trained.pictures, count=60), trained.gating)
 
 
 @pytest.fixture(scope="session")
 def detected(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
     """A run of a few steps on small pictures with boxes."""
-    return _run_once(tmp_path_factory, trained.smears, trained.detecting, in_full=False)
+    return _run_once(tmp_path_factory, trained.smears, trained.detecting)
 
 
 @pytest.fixture(scope="session")
@@ -263,14 +234,9 @@ def packaged(segmented: trained.Trained, tmp_path_factory: pytest.TempPathFactor
     return pickle.loads((made_once(tmp_path_factory, "packaged", make) / "result.pickle").read_bytes())  # noqa: S301
 
 
-def _run_once(
-    folders: pytest.TempPathFactory, cohort: Callable, train: Callable, *, in_full: bool = True
-) -> trained.Trained:
+def _run_once(folders: pytest.TempPathFactory, cohort: Callable, train: Callable) -> trained.Trained:
     def make(root: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            if in_full:
-                _in_full(patch)
-            train(cohort(root / "data"), root / "run")
+        train(cohort(root / "data"), root / "run")
 
     root = made_once(folders, train.__name__, make)
     return trained.Trained(root / "data", root / "run")

@@ -112,7 +112,6 @@ def filled(folder: Path, left: int) -> None:
     (folder / "filling").write_bytes(b"0" * (free.f_bavail * free.f_frsize - left))
 
 
-@pytest.mark.pictures  # they fill the disk
 def test_predictions_on_a_full_disk_end_with_one_line_and_keep_what_was_done(segmented, small_disk, cli):
     filled(small_disk, 270 * 1024)
     out = small_disk / "out"
@@ -128,7 +127,6 @@ def test_predictions_on_a_full_disk_end_with_one_line_and_keep_what_was_done(seg
     assert json.loads((out / "summary.json").read_text())["predicted"] == len(kept)
 
 
-@pytest.mark.pictures  # they fill the disk
 @pytest.mark.whole
 def test_a_disk_that_the_cases_fill_to_the_last_byte_keeps_them_and_their_records(segmented, small_disk, tmp_path, cli):
     """The room for the records was taken before the first case."""

@@ -280,7 +280,6 @@ def test_a_map_without_any_evidence_says_so_and_shows_the_middle_of_the_volume()
     assert "Nothing" not in seen.caption
 
 
-@pytest.mark.pictures
 def test_a_few_voxels_far_above_all_others_do_not_make_the_rest_of_a_map_unseen():
     image, data = Image(np.zeros((1, 20, 20), dtype=np.float32), Geometry((20, 20), np.eye(3))), np.zeros((20, 20))
     data[5:15, 5:15] = 1.0
@@ -288,7 +287,6 @@ def test_a_few_voxels_far_above_all_others_do_not_make_the_rest_of_a_map_unseen(
     assert pixels_of(heat(image, data, "rise: ill"))[5:15, 5:15].max(axis=2).min() > 60
 
 
-@pytest.mark.pictures
 def test_what_experts_marked_is_outlined_and_failed_stands_across_the_whole_map():
     image, data = Image(np.zeros((1, 20, 20), dtype=np.float32), Geometry((20, 20), np.eye(3))), np.zeros((20, 20))
     plain = pixels_of(heat(image, data, "rise: ill"), 200)

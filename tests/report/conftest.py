@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import numpy as np
-import PIL.Image
 import pytest
 
 from browsers import Browser, browser_running
-from isocenter.report.figures import drawing
 from isocenter.values import Geometry, Image, Label
 
 LABELS = (Label(0, "background"), Label(1, "anterior"), Label(2, "posterior"))
@@ -40,12 +38,6 @@ def box(volume: Image) -> Image:
     return Image(values, volume.geometry, channels=("reference",), labels=LABELS)
 
 
-@pytest.fixture
-def unrendered(monkeypatch: pytest.MonkeyPatch, pictures: None) -> None:
-    """Charts are drawn and have no pixels, which take longest: for tests of their words."""
-    monkeypatch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))
-
-
 class Outline(HTMLParser):
     """A page's tags, checked for being closed in order, and all addresses that it would load or lead to."""
 
@@ -61,7 +53,7 @@ class Outline(HTMLParser):
         self.feed(html)
         self.close()
         self.faults += [f"<{tag}> is not closed" for tag in self.open]
-        self.addresses += re.findall(r"url\(([^)]*)\)|@import\s+(\S+)", html)
+        self.addresses += [url or rule for url, rule in re.findall(r"url\(([^)]*)\)|@import\s+(\S+)", html)]
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attributes)))

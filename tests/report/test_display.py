@@ -8,8 +8,19 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.spatial.distance import cdist
 
-from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, upright, view_of, window
-from isocenter.report.figures.drawing import DARK, LIGHT
+from isocenter.report.display import (
+    DARK,
+    LIGHT,
+    PALETTE,
+    colours,
+    is_colour,
+    main_plane,
+    planes,
+    turned,
+    upright,
+    view_of,
+    window,
+)
 from isocenter.values import Geometry, Image, Label
 
 

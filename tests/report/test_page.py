@@ -27,7 +27,7 @@ from isocenter.report import (
     figures,
     render,
 )
-from isocenter.report.figures.drawing import DARK, LIGHT
+from isocenter.report.display import DARK, LIGHT
 from isocenter.values import Decision, Estimate, Image, Plan, Problem, Row
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}&'$x$"

@@ -399,7 +399,7 @@ def test_a_patient_with_several_images_counts_once_in_the_curves_by_the_mean_of_
     images, images_calibration = task.overview(thrice.assign(patient=np.repeat(once["patient"], 3).tolist()))
     assert "A patient with several images counts once" in images.caption
     assert images.caption.endswith(curves.caption.rpartition("Log-rank")[2])
-    assert images.png == curves.png
+    assert images.svg == curves.svg
     assert calibration.alt.count("predicted") == images_calibration.alt.count("predicted")
 
 

@@ -95,7 +95,6 @@ def test_boxes_are_called_by_calibrated_scores_and_without_calibration_the_same_
     assert_allclose(odds[0] - odds[1], shift, atol=1e-3)
 
 
-@pytest.mark.pictures
 def test_an_overlay_shows_the_boxes(detected, tmp_path):
     image = detected.data / "smear00.png"
     result = isocenter.predict(str(detected.out), str(image), out=tmp_path / "found", device="cpu", overlay=True)

@@ -85,7 +85,6 @@ def test_saved_probabilities_lie_on_the_grid_of_the_source_and_their_largest_is_
     assert not [name for name in names if name.startswith(".")]
 
 
-@pytest.mark.pictures
 def test_an_overlay_shows_each_result(segmented, image, tmp_path):
     result = predicted(segmented, image, out=tmp_path / "out", overlay=True)
     assert [path.name for path in result.files] == ["case01.nii.gz", "case01_overlay.png"]

@@ -47,7 +47,7 @@ def _add_block(document: WordDocument, block: Block, width: int) -> None:
         case Table():
             _add_table(document, block, width)
         case Figure():
-            wide = min(width, int(block.size[0] / block.density / 96 * 914400))  # 96 pixels an inch, in EMU
+            wide = min(width, int(block.size[0] / 96 * 914400))  # 96 pixels an inch, in EMU
             document.add_picture(io.BytesIO(block.png), width=Emu(wide))
             document.add_paragraph(f"{block.title}. {block.caption}".strip())
 

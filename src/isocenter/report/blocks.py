@@ -16,8 +16,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from isocenter.errors import UsageError
 from isocenter.evaluation import Metrics
 from isocenter.report import words
+from isocenter.report.display import DARK, LIGHT
 from isocenter.report.words import common_places
 from isocenter.values import Decision, Estimate, Problem, Row
+
+CHART_SIZE = re.compile(r'<svg width="(\d+)" height="(\d+)"')
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +29,9 @@ class Figure:
 
     title, caption: what it shows, and how to read it
     alt:            the text for readers who cannot see it
-    png:            the picture, small enough to stand in a page
-    dark:           the same in the inks of a dark page; None where one picture serves both
+    png:            the picture, small enough to stand in a page; empty where it is a chart for pages alone
+    svg:            a chart, in the inks of the page
     wide:           wants the whole width of a page
-    density:        pixels of the picture for one of a plain screen
     href:           the address that it opens, relative to the page
     """
 
@@ -37,20 +39,24 @@ class Figure:
     png: bytes
     alt: str
     caption: str = ""
-    dark: bytes | None = None
+    svg: str = ""
     wide: bool = False
-    density: float = 1.0
     href: str = ""
     template: ClassVar[str] = "figure"
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
+        """(width, height) in pixels of a plain screen."""
+        if of_chart := CHART_SIZE.match(self.svg):
+            return int(of_chart[1]), int(of_chart[2])
         width, height = struct.unpack(">II", self.png[16:24])  # the first chunk, PNG specification 11.2.2
         return width, height
 
-    def _repr_png_(self) -> bytes:
-        return self.png
+    def _repr_png_(self) -> bytes | None:
+        return None if self.svg else self.png
+
+    def _repr_svg_(self) -> str | None:
+        return self.svg.replace('style="', f'style="background: {LIGHT.paper}; font-family: sans-serif; ', 1) or None
 
 
 # A table of so few labels and more metrics than these has the labels as columns.
@@ -289,7 +295,9 @@ def environment() -> Environment:
     jinja.policies["json.dumps_kwargs"] = {"sort_keys": False}  # in the order given
     jinja.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     jinja.filters.update(cell=words.cell_text, setting=words.setting_text, sentence=words.sentence)
-    jinja.globals.update(words=words, is_link=_is_link, numeric=_numeric, worst_first=_worst_first)
+    jinja.globals.update(
+        light=LIGHT, dark=DARK, words=words, is_link=_is_link, numeric=_numeric, worst_first=_worst_first
+    )
     return jinja
 
 

@@ -41,6 +41,45 @@ PALETTE = (
     (210, 0, 195),
     (255, 195, 150),
 )
+
+
+@dataclass(frozen=True)
+class Ink:
+    """The colours of a page and its charts: paper, text, what is faint, lines, and series.
+
+    The first five of the series anybody can tell apart.
+    """
+
+    paper: str
+    text: str
+    faint: str
+    line: str
+    series: tuple[str, ...]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """{name of the variable of a page: colour}"""
+        series = {f"series-{place}": colour for place, colour in enumerate(self.series)}
+        return {"paper": self.paper, "text": self.text, "faint": self.faint, "line": self.line, **series}
+
+
+# Five after Okabe and Ito 2008, darkened or lightened until they stand 3:1 against the paper (WCAG 2.2, 1.4.11). Each
+# further one does too, and lies farthest from all before it and from the text, by the measure of `PALETTE`.
+ON_LIGHT = (
+    "#0068a8", "#c25400", "#00805d", "#a3487a", "#8a6d00",
+    "#ff00ff", "#8700ff", "#8787f0", "#690087", "#781e00",
+    "#0000e1", "#ff4b96", "#4ba500", "#c300c3", "#005a00",
+    "#1e69ff", "#1ea5a5", "#b487a5", "#1e3c87", "#784bb4",
+)  # fmt: skip
+ON_DARK = (
+    "#56b4e9", "#f0a848", "#35c79b", "#e29bc3", "#f0e442",
+    "#9600ff", "#d20000", "#1e7800", "#2d69a5", "#ff00e1",
+    "#a53c96", "#00f000", "#a5781e", "#b478ff", "#4bffc3",
+    "#ff4b78", "#0087ff", "#009687", "#4ba500", "#a5c300",
+)  # fmt: skip
+LIGHT = Ink("#ffffff", "#1d2730", "#55626d", "#d5dce2", ON_LIGHT)
+DARK = Ink("#161c22", "#e4eaf0", "#a3b0bc", "#35404a", ON_DARK)
+
 # A few hot or dead pixels must not decide the greys: half a per cent on either side is cut.
 WINDOW_PERCENTILES = (0.5, 99.5)
 WINDOW_SAMPLES = 1_000_000  # more voxels do not move a percentile that a person could see

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from isocenter.errors import UsageError
 from isocenter.evaluation import Metrics
 from isocenter.report import Figure, figures
+from isocenter.report.display import Ink
 from isocenter.report.figures import drawing
 from isocenter.report.figures.charts import _measured
 from isocenter.report.figures.discrimination import (
@@ -23,11 +26,9 @@ from isocenter.report.figures.discrimination import (
     _roc_points,
     _stepped_area,
 )
-from isocenter.report.figures.drawing import PNG_LIMIT, short, shortened
+from isocenter.report.figures.drawing import SVG_LIMIT, short, shortened
 from isocenter.values import Estimate, Row
-from matrices import thinned
 
-DRAWN = drawing._drawn
 STRANGE = r"$\frac{$ <script> x_1"
 LOG = pd.DataFrame(
     {
@@ -45,20 +46,20 @@ LOG = pd.DataFrame(
 
 @pytest.fixture
 def canvases(monkeypatch) -> list[drawing.Canvas]:
-    """What charts draw from here on; they are not made into pictures, which takes far longer."""
+    """What charts draw from here on; they are not written, which takes longer."""
     drawn: list[drawing.Canvas] = []
-    monkeypatch.setattr(drawing, "_drawn", lambda *given: drawn.append(DRAWN(*given)) or drawn[-1])
-    monkeypatch.setattr(drawing, "png", lambda *_: b"")
+    monkeypatch.setattr(drawing, "svg", lambda canvas: drawn.append(canvas) or "")
     return drawn
 
 
 def sound(figure: Figure) -> bool:
-    """A PNG of sensible size in both inks, with words for who cannot see it."""
-    small = all(0 < len(png) <= PNG_LIMIT for png in (figure.png, figure.dark or b""))
-    return small and figure.png != figure.dark and min(figure.size) > 150 and bool(figure.alt) and bool(figure.title)
+    """A drawing of sensible size in the inks of the page, with words for who cannot see it."""
+    is_inked = "var(--series-0, #0068a8)" in figure.svg and not re.search(r": #(?!000000)", figure.svg)
+    is_small = len(figure.svg) <= SVG_LIMIT and min(figure.size) > 100
+    return is_inked and is_small and bool(figure.alt) and bool(figure.title)
 
 
-def test_every_chart_is_small_legible_in_both_inks_and_has_words() -> None:
+def test_every_chart_is_small_has_the_inks_of_its_page_and_words() -> None:
     rng = np.random.default_rng(0)
     truth, score = rng.random(50) < 0.5, rng.random(50)
     rows = [Row("dice", STRANGE, Estimate(0.8, 0.7, 0.9)), Row("dice", "b", Estimate(0.5, method="none: one patient"))]
@@ -77,22 +78,26 @@ def test_every_chart_is_small_legible_in_both_inks_and_has_words() -> None:
     assert [figure.title for figure in charts if not sound(figure)] == []
 
 
-@pytest.mark.parametrize(
-    "make",
-    thinned(
-        1,
-        [
-            lambda: figures.training_curves(LOG),
-            lambda: figures.confusion([[3, 1], [0, 4]], [STRANGE, "b"], "confusion"),
-            lambda: figures.scatter([1, 2e6], [3, 4], "scatter", axes=("a (mm)", STRANGE), identity=True),
-        ],
-    ),
-    ids=["several panels", "equal sides", "wide numbers"],
-)
-def test_the_second_ink_lies_where_it_would_lie_by_itself(make, monkeypatch) -> None:
-    monkeypatch.setattr(drawing, "LIGHT", drawing.DARK)
-    figure = make()
-    assert figure.png == figure.dark
+def test_a_name_is_text_in_a_drawing_and_says_nothing_of_its_inks() -> None:
+    name = 'fill: #0068a8"><script>&\x01'
+    drawn = figures.bars({name: 0.5}, name, axis=name).svg
+    texts = [one.text for one in ElementTree.fromstring(drawn).iter("*") if one.tag.endswith("text")]  # noqa: S314
+    assert texts.count(r'fill: #0068a8"><script>&\x01') == 1
+    assert "<script>" not in drawn
+
+
+def test_two_drawings_of_a_page_share_no_id_and_refer_to_their_own() -> None:
+    one, other = (figures.scatter([1, 2], [3, 4], "points", axes=(name, "b")).svg for name in ("one", "other"))
+    ids, others = (re.findall(r' id="([^"]+)"', drawn) for drawn in (one, other))
+    assert ids and len(set(ids)) == len(ids) and not set(ids) & set(others)
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', one)) <= set(ids)
+
+
+def test_a_drawing_of_thousands_of_points_has_them_as_pixels_and_its_words_as_text() -> None:
+    points = np.random.default_rng(0).normal(size=(2, 4000))
+    drawn = figures.scatter(*points, "many", axes=("across", "up")).svg
+    assert len(drawn) < 2 * SVG_LIMIT
+    assert "data:image/png" in drawn and ">across</text>" in drawn
 
 
 def test_metrics_of_unlike_units_do_not_share_an_axis() -> None:
@@ -117,7 +122,6 @@ def test_a_log_without_losses_is_refused(log: pd.DataFrame) -> None:
         figures.training_curves(log)
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_the_words_of_a_score_chart_say_each_interval_or_why_there_is_none() -> None:
     rows = [Row("dice", "a", Estimate(0.8, 0.7, 0.9)), Row("dice", "b", Estimate(0.5, method="none: one patient"))]
     alt = figures.label_scores(rows, "scores", metrics=Metrics()).alt
@@ -153,10 +157,10 @@ def test_a_band_is_drawn_behind_its_curve_and_said() -> None:
         {"a": (truth, score)}, "roc", bands={"a": (across, across * 0.8, np.minimum(1, across + 0.2))}
     )
     assert "Band: 95 % interval" in with_band.caption
-    assert with_band.png != figures.roc({"a": (truth, score)}, "roc").png
+    assert "fill-opacity" in with_band.svg
+    assert "fill-opacity" not in figures.roc({"a": (truth, score)}, "roc").svg
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_a_class_that_all_cases_have_is_named_as_left_out() -> None:
     figure = figures.roc({"a": ([True, True], [0.1, 0.9]), "b": ([True, False], [0.9, 0.1])}, "roc")
     assert "Not drawn, because all cases are alike there: a." in figure.caption
@@ -188,11 +192,9 @@ def test_names_that_would_be_shortened_alike_are_whole() -> None:
     assert shortened([*wavelets, "age"]) == [*wavelets, "age"]
 
 
-def test_two_covariates_whose_names_are_shortened_alike_have_a_bar_each(monkeypatch) -> None:
-    drawn = []
-    monkeypatch.setattr(drawing, "_drawn", lambda *given: drawn.append(DRAWN(*given)) or drawn[-1])
+def test_two_covariates_whose_names_are_shortened_alike_have_a_bar_each(canvases) -> None:
     figures.bars({"wavelet-HLH_firstorder_Mean": 0.5, "wavelet-HLL_firstorder_Mean": -0.2}, "bars", axis="score")
-    bars = drawn[0].axes[0].patches
+    bars = canvases[0].axes[0].patches
     assert [bar.get_width() for bar in bars] == [0.5, -0.2]
     assert len({bar.get_y() for bar in bars}) == 2
 
@@ -251,9 +253,9 @@ def test_precision_is_drawn_from_a_recall_of_0_on() -> None:
     assert_allclose(points, [[0, 0.5, 0.5, 1], [1, 1, 0.5, 2 / 3]])
 
 
-def test_the_same_values_make_the_same_picture() -> None:
+def test_the_same_values_make_the_same_drawing() -> None:
     one, other = (figures.training_curves(LOG) for _ in range(2))
-    assert (one.png, one.dark) == (other.png, other.dark)
+    assert one.svg == other.svg
 
 
 def test_the_folds_of_a_run_share_a_panel_whatever_their_range() -> None:
@@ -266,20 +268,19 @@ def test_the_folds_of_a_run_share_a_panel_whatever_their_range() -> None:
     assert _measured(renamed) == (["fold 0 loss"], [["dice"], ["hd95"]])
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_few_values_are_dots_and_many_a_histogram() -> None:
     few, many = (figures.histogram({"dice": np.linspace(0, 1, n)}, "Dice", axis="Dice") for n in (12, 60))
     assert few.alt.startswith("Dots of Dice") and "Dot: one value" in few.caption
     assert many.alt.startswith("Histogram of Dice")
 
 
-def test_a_chart_lies_on_paper_exactly_as_white_as_the_page() -> None:
-    def draw(canvas: drawing.Canvas, ink: drawing.Ink) -> None:
+def test_the_picture_of_a_chart_lies_on_white_and_its_drawing_on_the_page() -> None:
+    def draw(canvas: drawing.Canvas, ink: Ink) -> None:
         axes = canvas.subplots()
         drawing.plain(axes, ink)
         axes.fill_between([0, 1], [0, 1], color=ink.series[0], alpha=0.2)
 
-    shown = drawing.chart(draw, title="a chart", caption="", alt="")
-    for picture, paper in ((shown.png, (255, 255, 255)), (shown.dark, (22, 28, 34))):
-        with Picture.open(io.BytesIO(picture)) as opened:
-            assert max(opened.convert("RGB").getcolors(1 << 20))[1] == paper
+    shown = drawing.chart(draw, title="a chart", caption="", alt="", is_file=True)
+    with Picture.open(io.BytesIO(shown.png)) as opened:
+        assert max(opened.convert("RGB").getcolors(1 << 20))[1] == (255, 255, 255)
+    assert "--paper" not in shown.svg

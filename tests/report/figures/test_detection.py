@@ -78,7 +78,7 @@ def test_what_lies_in_other_slices_is_not_drawn(volume):
 
 
 @pytest.mark.whole
-def test_a_page_can_hold_many_boxes_and_curves_are_drawn_in_both_inks():
+def test_a_page_can_hold_many_boxes_and_curves_are_drawn():
     rng = np.random.default_rng(0)
     image = Image(
         rng.integers(0, 255, (3, 120, 160)).astype(np.uint8), Geometry.of_pixels((120, 160)), channels=("R", "G", "B")
@@ -93,8 +93,7 @@ def test_a_page_can_hold_many_boxes_and_curves_are_drawn_in_both_inks():
         figures.froc({"cell": curve, "none": (np.zeros(0), np.zeros(0))}, "froc"),
         figures.box_precision_recall({"cell": curve, "none": (np.zeros(0), np.zeros(0))}, "pr"),
     ):
-        assert made.dark is not None
-        assert made.dark != made.png
+        assert made.svg
         assert "cell" in made.alt
         assert "none" not in made.alt
     assert made.caption.endswith("there was nothing to find: none.")

@@ -9,11 +9,10 @@ from isocenter.report.figures import drawing
 from isocenter.values import Estimate
 
 TRUE = np.array([2.0, 3.0, 4.0])
-DRAWN = drawing._drawn
+DRAWN = drawing.svg
 LIMITS = (Estimate(-0.3, -0.5, -0.1, unit="ml"), Estimate(0.5, 0.3, 0.7, unit="ml"))
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_words_say_what_is_drawn_to_who_cannot_see_it():
     near = figures.agreement(TRUE, TRUE + 0.25, "volume", unit="ml", errors=[0.1, 0.2, 0.3])
     assert near.alt == "Predicted against reference (ml), 3 points, mean distance 0.250"
@@ -25,7 +24,7 @@ def test_words_say_what_is_drawn_to_who_cannot_see_it():
 
 def test_the_numbers_of_the_lines_stand_beside_the_points(monkeypatch):
     drawn = []
-    monkeypatch.setattr(drawing, "_drawn", lambda *given: drawn.append(DRAWN(*given)) or drawn[-1])
+    monkeypatch.setattr(drawing, "svg", lambda canvas: drawn.append(canvas) or DRAWN(canvas))
     figures.bland_altman(TRUE, TRUE + 0.1, "volume", bias=Estimate(0.1, unit="ml"), limits=LIMITS, unit="ml")
     [axes] = drawn[0].axes
     right = axes.get_window_extent().x1
@@ -33,16 +32,14 @@ def test_the_numbers_of_the_lines_stand_beside_the_points(monkeypatch):
     assert all(text.get_window_extent().x0 >= right for text in axes.texts)
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_a_single_case_has_no_limits_and_is_drawn_all_the_same():
     nothing = Estimate(float("nan"), method="none: one patient")
     drawn = figures.bland_altman([2.0], [2.5], "volume", bias=Estimate(0.5), limits=(nothing, nothing))
     assert "lower limit undefined" in drawn.alt
     assert "intervals" not in drawn.caption
-    assert figures.agreement([2.0], [2.5], "volume").png
+    assert figures.agreement([2.0], [2.5], "volume").svg
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_error_bars_of_many_cases_would_hide_them_and_are_left_out():
     many = np.linspace(0, 1, 200)
     assert "Bars" not in figures.agreement(many, many, "volume", errors=np.ones(200)).caption

@@ -17,7 +17,8 @@ from isocenter.errors import UsageError, listed
 from isocenter.evaluation import Metrics
 from isocenter.lazy import pandas as pd
 from isocenter.report.blocks import Figure
-from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short, shortened
+from isocenter.report.display import Ink
+from isocenter.report.figures.drawing import CROWDED, Canvas, chart, cycle, legend, plain, short, shortened
 from isocenter.report.words import decimals, interval_text, number, row_name, value_text
 from isocenter.values import Estimate, Floats, Row
 

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
 from isocenter.report.blocks import Figure
-from isocenter.report.figures.drawing import Canvas, Ink, chart, legend, plain, shortened
+from isocenter.report.display import Ink
+from isocenter.report.figures.drawing import Canvas, chart, legend, plain, shortened
 
 HEIGHT, GAP = 0.55, 0.4  # of a box and between boxes, in inches
 
@@ -56,7 +57,7 @@ def flow_of_cases(steps: Sequence[tuple[str, str]], parts: Sequence[str], title:
 
     sentences = [f"{text}; {leaving}" if leaving else text for text, leaving in steps]
     alt = ". ".join([*sentences, ", ".join(parts)])
-    return replace(chart(draw, title=title, caption=caption, alt=alt, size=(width, height)), wide=True)
+    return replace(chart(draw, title=title, caption=caption, alt=alt, size=(width, height), is_file=True), wide=True)
 
 
 def _box(axes: Axes, ink: Ink, centre: float, top: float, width: float, text: str) -> None:

@@ -13,8 +13,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from isocenter.errors import listed
 from isocenter.report.blocks import Figure
-from isocenter.report.display import Plane, View, colours, foreground, planes, upright, view_of
-from isocenter.report.figures.drawing import Canvas, Ink, chart, cycle, legend, plain, png, short, unnamed
+from isocenter.report.display import Ink, Plane, View, colours, foreground, planes, upright, view_of
+from isocenter.report.figures.drawing import Canvas, chart, cycle, legend, plain, png, short, unnamed
 from isocenter.report.figures.slices import (
     LETTERS,
     PREDICTION_LINE,

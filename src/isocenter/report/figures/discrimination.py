@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -15,10 +15,10 @@ from isocenter.errors import UsageError
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special
 from isocenter.report.blocks import Figure
+from isocenter.report.display import Ink
 from isocenter.report.figures.drawing import (
     CROWDED,
     Canvas,
-    Ink,
     chart,
     cycle,
     legend,
@@ -227,10 +227,9 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption:
 
 
 def _heat(axes: Axes, counts: Floats, shares: Floats, ink: Ink, *, small: bool) -> None:
-    shades = np.empty((*shares.shape, 4))
-    shades[:] = to_rgba(ink.series[0])
-    shades[..., 3] = 0.75 * shares
-    axes.imshow(shades, interpolation="nearest")
+    for row, column in np.argwhere(shares > 0):
+        shade = 0.75 * shares[row, column]
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=ink.series[0], alpha=shade, linewidth=0))
     for row, column in np.ndindex(*shares.shape) if len(shares) <= MOST_NUMBERED else ():
         share = float(shares[row, column])
         if small:  # no room for per cent, and noughts would hide what is there

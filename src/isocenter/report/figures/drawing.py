@@ -1,65 +1,44 @@
-"""Drawings as small PNGs, in the inks of a light and a dark page."""
+"""Drawings: charts as SVG in the inks of the page, pictures as small PNGs."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+from xml.etree import ElementTree
 
 import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_mixed import MixedModeRenderer
+from matplotlib.backends.backend_svg import RendererSVG
 from PIL import Image as Picture
 
+from isocenter.errors import printable
 from isocenter.report.blocks import Figure
-from isocenter.report.display import PALETTE
+from isocenter.report.display import LIGHT, PALETTE, Ink
 
 Canvas = matplotlib.figure.Figure  # the object itself, never pyplot: nothing global, safe in threads
 
 # Base64 adds a third; with this a report of thirty pictures stays under four megabytes.
 PNG_LIMIT = 100_000
-# Of 255: a pixel whose colour is so near to that of an outline belongs to it.
-ALIKE = 24
+# Letters of SVG: a page needs no base64 for it.
+SVG_LIMIT = 130_000
+MARKS_DPI = 120  # of the marks and lines of a chart that would be larger
 CHART_DPI = 200  # twice the pixels of a plain screen, so that letters stay sharp on a fine one
+POINTS = 72  # an inch, of SVG and of letters
 
 # Colours of a picture besides those of outlines: as many as a palette holds, and for one that is too large.
 OWN_COLOURS = (256 - len(PALETTE), 57)
-# (channels, 256) bit n: whether a level is near to that of colour n of the outlines; far faster than differences.
-_APART = np.abs(np.arange(256)[:, None, None] - np.array(PALETTE)[None])  # (256, colours, channels)
-NEAR = ((_APART < ALIKE) << np.arange(len(PALETTE))[:, None]).sum(axis=1).T.astype(np.uint32)
 CROWDED = 10  # more bars or classes than these are drawn smaller
-
-
-@dataclass(frozen=True)
-class Ink:
-    """The colours of a chart: paper, text, faint lines, and series, the first five of which anybody can tell apart."""
-
-    paper: str
-    text: str
-    faint: str
-    grid: str
-    series: tuple[str, ...]
-
-
-# Five after Okabe and Ito 2008, darkened or lightened until they stand 3:1 against the paper (WCAG 2.2, 1.4.11). Each
-# further one does too, and lies farthest from all before it and from the text, by the measure of `PALETTE`.
-ON_LIGHT = (
-    "#0068a8", "#c25400", "#00805d", "#a3487a", "#8a6d00",
-    "#ff00ff", "#8700ff", "#8787f0", "#690087", "#781e00",
-    "#0000e1", "#ff4b96", "#4ba500", "#c300c3", "#005a00",
-    "#1e69ff", "#1ea5a5", "#b487a5", "#1e3c87", "#784bb4",
-)  # fmt: skip
-ON_DARK = (
-    "#56b4e9", "#f0a848", "#35c79b", "#e29bc3", "#f0e442",
-    "#9600ff", "#d20000", "#1e7800", "#2d69a5", "#ff00e1",
-    "#a53c96", "#00f000", "#a5781e", "#b478ff", "#4bffc3",
-    "#ff4b78", "#0087ff", "#009687", "#4ba500", "#a5c300",
-)  # fmt: skip
-LIGHT = Ink("#ffffff", "#1d2730", "#5c6975", "#e3e8ec", ON_LIGHT)
-DARK = Ink("#161c22", "#e4eaf0", "#9aa7b3", "#2c353e", ON_DARK)
+SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+OWN = "of-this-drawing-"  # in ids, which have the digest of the drawing in its place
+FONT, COLOUR = re.compile(r"font-family:[^;]*;?"), re.compile(r"#[0-9a-f]{6}\b")
+INKS = {colour: f"var(--{name}, {colour})" for name, colour in LIGHT.variables.items()}
 
 
 def chart(
@@ -69,23 +48,31 @@ def chart(
     caption: str,
     alt: str,
     size: tuple[float, float] = (4.4, 3.0),
+    is_file: bool = False,
 ) -> Figure:
-    """The drawing of `draw` in both inks. size: in inches of 100 screen pixels."""
-    light, dark = (_drawn(draw, ink, size) for ink in (LIGHT, DARK))
-    first = png(light, CHART_DPI)  # which finds out where everything lies: half of the time of a drawing
-    _lie_as(dark, light)
-    return Figure(title=title, png=first, dark=png(dark, CHART_DPI), caption=caption, alt=alt, density=CHART_DPI / 100)
+    """The drawing of `draw` as SVG without a ground, whose inks are those of the page.
+
+    size:    in inches of 100 screen pixels
+    is_file: whether it is wanted as a file or in a word processor: it has a PNG on white too
+    """
+    canvas = Canvas(figsize=size, facecolor="none", layout="constrained")
+    FigureCanvasAgg(canvas)  # measures letters fast
+    draw(canvas, LIGHT)
+    drawn = svg(canvas)
+    canvas.set_facecolor(LIGHT.paper)
+    picture = png(canvas, CHART_DPI) if is_file else b""
+    return Figure(title=title, png=picture, svg=drawn, caption=caption, alt=alt)
 
 
 def plain(axes: Axes, ink: Ink) -> None:
     """Axes with two thin lines and a faint grid: the data are what stands out."""
-    axes.set_facecolor(ink.paper)
+    axes.set_facecolor("none")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(ink.faint)
     axes.tick_params(colors=ink.faint, labelsize=8.5, length=3)
-    axes.grid(True, color=ink.grid, linewidth=0.8)
+    axes.grid(True, color=ink.line, linewidth=0.6)
     axes.set_axisbelow(True)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(ink.text)
@@ -139,17 +126,63 @@ def png(canvas: Canvas, dpi: float) -> bytes:
         dpi *= min(0.95, 0.98 * math.sqrt(PNG_LIMIT / len(data)))  # bytes grow with the area
 
 
-def _drawn(draw: Callable[[Canvas, Ink], None], ink: Ink, size: tuple[float, float]) -> Canvas:
-    canvas = Canvas(figsize=size, facecolor=ink.paper, layout="constrained")
-    draw(canvas, ink)
-    return canvas
+def svg(canvas: Canvas) -> str:
+    """The drawing as an element of HTML. Of what would be larger than SVG_LIMIT marks and lines are pixels."""
+    text = _as_xml(canvas)
+    if len(text) > SVG_LIMIT:
+        for axes in canvas.axes:
+            for artist in (*axes.lines, *axes.collections, *axes.patches):
+                artist.set_rasterized(True)
+        text = _as_xml(canvas)
+    root = _in_inks(ElementTree.fromstring(text))  # noqa: S314 - matplotlib has just written it
+    width, height = (f"{100 * inches:.0f}" for inches in canvas.get_size_inches())
+    root.attrib |= {"width": width, "height": height, "style": "stroke-linejoin: round", "xmlns": SVG.strip("{}")}
+    written = ElementTree.tostring(root, encoding="unicode")
+    return written.replace(OWN, hashlib.sha256(written.encode()).hexdigest()[:10] + "-")  # a page may have many
 
 
-def _lie_as(canvas: Canvas, laid_out: Canvas) -> None:
-    """The axes where those of the same drawing in another ink came to lie, with their ends: colours move nothing."""
-    canvas.set_layout_engine("none")
-    for axes, others in zip(canvas.axes, laid_out.axes, strict=True):
-        axes.set(position=others.get_position(original=True), xlim=others.get_xlim(), ylim=others.get_ylim())
+def _in_inks(root: ElementTree.Element) -> ElementTree.Element:
+    """The drawing with variables of the page for colours, without what would change the page around it."""
+    for element in list(root.iter()):
+        for child in [one for one in element if one.tag in (f"{SVG}metadata", f"{SVG}style")]:
+            element.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(SVG)
+        if element.tag == "g":
+            element.attrib.pop("id", None)
+        if link := element.attrib.pop(LINK, None):
+            element.set("href", link)
+        if style := element.get("style"):
+            element.set("style", COLOUR.sub(lambda found: INKS.get(found[0], found[0]), FONT.sub("", style)))
+    return root
+
+
+def _as_xml(canvas: Canvas) -> str:
+    out = io.StringIO()
+    canvas.set_dpi(POINTS)
+    width, height = canvas.get_size_inches()
+    letters = _Letters(width * POINTS, height * POINTS, out, image_dpi=MARKS_DPI)
+    renderer = MixedModeRenderer(canvas, width, height, MARKS_DPI, letters)
+    canvas.draw(renderer)
+    renderer.finalize()
+    return out.getvalue()
+
+
+class _Letters(RendererSVG):
+    """SVG whose letters are text in the font of the page, and whose ids are the same each time.
+
+    Matplotlib has settings for both, which hold for all drawings of a process.
+    """
+
+    ids = 0
+
+    def draw_text(self, gc: Any, x: float, y: float, s: str, prop: Any, angle: float, *more: Any, **given: Any) -> None:
+        """A line of text."""
+        self._draw_text_as_text(gc, x, y, printable(s), prop, angle, *more, **given)
+
+    def _make_id(self, kind: str, content: object) -> str:
+        self.ids += 1
+        return f"{kind}{OWN}{self.ids}"
 
 
 def _rendered(canvas: Canvas, dpi: float) -> Picture.Image:
@@ -162,21 +195,15 @@ def _rendered(canvas: Canvas, dpi: float) -> Picture.Image:
 def _packed(picture: Picture.Image, colour_count: int) -> bytes:
     """PNG with a palette: a third of the size, and on grey pictures no difference to be seen.
 
-    The colours of outlines are always in it: a line has too few pixels to earn its own beside a photograph. A pixel of
-    the photograph that looks like an outline keeps a colour of its own where one is nearer.
+    The colours of outlines are always in it: a line has too few pixels to earn its own beside a photograph.
     """
-    out = io.BytesIO()
+    out, every = io.BytesIO(), Picture.new("P", (1, 1))
     packed = picture.quantize(colour_count, method=Picture.Quantize.MEDIANCUT, dither=Picture.Dither.NONE)
-    common = (packed.getpalette() or [])[: 3 * colour_count]
-    every = np.array([*common, *[0] * (3 * colour_count - len(common)), *np.ravel(PALETTE)]).reshape(-1, 3)
-    pixels, places = np.asarray(picture), np.array(packed)
-    near = NEAR[0][pixels[..., 0]] & NEAR[1][pixels[..., 1]] & NEAR[2][pixels[..., 2]]
-    outlined = np.nonzero(near)
-    colours_seen, others = pixels[outlined], places[outlined]
-    lines = colour_count + np.frexp(near[outlined])[1] - 1  # the highest bit: of colours that are alike the last
-    is_line = np.abs(colours_seen - every[lines]).sum(axis=1) <= np.abs(colours_seen - every[others]).sum(axis=1)
-    places[outlined] = np.where(is_line, lines, others)
-    again = Picture.fromarray(places)
-    again.putpalette(every.ravel().tolist())
-    again.save(out, format="PNG", compress_level=7)
+    common = [*(packed.getpalette() or []), *[0] * 3 * colour_count][: 3 * colour_count]
+    every.putpalette([*common, *np.ravel(PALETTE).tolist()])
+    # Pillow looks for the nearest of given colours in steps of four levels: good for lines, not for greys.
+    nearest = np.asarray(picture.quantize(palette=every, dither=Picture.Dither.NONE))
+    lined = Picture.fromarray(np.where(nearest >= colour_count, nearest, np.asarray(packed)))
+    lined.putpalette(every.getpalette() or [])
+    lined.save(out, format="PNG", compress_level=7)
     return out.getvalue()

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from isocenter.report.blocks import Figure
-from isocenter.report.display import Plane, View, cut, planes, turned, unit_of, upright, view_of
-from isocenter.report.figures.drawing import Canvas, Ink, chart, plain, png, short, shortened
+from isocenter.report.display import Ink, Plane, View, cut, planes, turned, unit_of, upright, view_of
+from isocenter.report.figures.drawing import Canvas, chart, plain, png, short, shortened
 from isocenter.report.figures.slices import (
     MOST_PANELS,
     REFERENCE_LINE,
@@ -170,4 +170,4 @@ def _over_series(image: Image, evidence: Array, title: str, caption: str, what: 
             canvas.text(0.5, 0.5, FAILED, fontsize=30, color=ink.faint, ha="center", va="center", rotation=12)
 
     size = (7.2, 1.0 + 1.3 * min(len(image.data), MOST_PANELS))
-    return chart(draw, title=title, caption=caption, alt=f"{what} ({title})", size=size)
+    return chart(draw, title=title, caption=caption, alt=f"{what} ({title})", size=size, is_file=True)

@@ -20,9 +20,9 @@ from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.lines import Line2D
 
 from isocenter.errors import FormatError
-from isocenter.report.display import Plane, View, colours, cut, foreground, stored_plane, stored_view
+from isocenter.report.display import DARK, LIGHT, Ink, Plane, View, colours, cut, foreground, stored_plane, stored_view
 from isocenter.report.figures.detection import put_boxes
-from isocenter.report.figures.drawing import DARK, LIGHT, Canvas, Ink, short
+from isocenter.report.figures.drawing import Canvas, short
 from isocenter.report.figures.heat_map import put_heat, shares_of
 from isocenter.report.figures.slices import (
     GROUND,
@@ -210,7 +210,7 @@ def _put_table(
             limit = letters // 2 if is_wide(cell) else letters
             _put(canvas, left, top, short(cell, limit), ink.text, size=9)
         top += LINE
-        canvas.add_artist(_rule(top - 0.03, ink.grid, 0.5))
+        canvas.add_artist(_rule(top - 0.03, ink.line, 0.5))
     return top
 
 

@@ -16,6 +16,7 @@ from isocenter.lazy import ndimage
 from isocenter.report.blocks import Figure
 from isocenter.report.display import (
     PALETTE,
+    Ink,
     Plane,
     View,
     colours,
@@ -26,7 +27,7 @@ from isocenter.report.display import (
     unit_of,
     view_of,
 )
-from isocenter.report.figures.drawing import Canvas, Ink, chart, cycle, plain, png, short
+from isocenter.report.figures.drawing import Canvas, chart, cycle, plain, png, short
 from isocenter.values import Array, Geometry, Image, Label
 
 GROUND, LETTERS, MARK = "#000000", "#e8edf2", "#f0b040"
@@ -312,7 +313,9 @@ def traces(image: Image, marks: Sequence[Marks], title: str, *, caption: str = "
     what = f"Series of {len(image.data)} channels over {image.geometry.shape[0]} samples"
     words_of_marks = f", with {' and '.join(name for name, _, _ in marks)}" if marks else ""
     size = (7.2, 1.0 + 1.3 * len(data))
-    return chart(draw, title=title, caption=" ".join(filter(None, sentences)), alt=what + words_of_marks, size=size)
+    return chart(
+        draw, title=title, caption=" ".join(filter(None, sentences)), alt=what + words_of_marks, size=size, is_file=True
+    )
 
 
 def put_trace(axes: Axes, grid: Geometry, values: Array, colour: str, width: float = 0.9) -> None:

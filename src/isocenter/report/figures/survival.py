@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
 from isocenter.report.blocks import Figure
-from isocenter.report.figures.drawing import Canvas, Ink, chart, cycle, legend, plain, short
+from isocenter.report.display import Ink
+from isocenter.report.figures.drawing import Canvas, chart, cycle, legend, plain, short
 from isocenter.values import Floats
 
 MOST_TICKS = 6
@@ -164,7 +165,7 @@ def _table(
     axes: Axes, ticks: Sequence[float], counts: Mapping[str, Sequence[int]], colours: Sequence[str], ink: Ink
 ) -> None:
     """The numbers at risk at each tick, a line a group, in its colour."""
-    axes.set_facecolor(ink.paper)
+    axes.set_facecolor("none")
     axes.set(ylim=(len(counts) - 0.4, -1.1), yticks=[])
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
