@@ -8,7 +8,7 @@ import pytest
 
 from fingerprints import facts
 from isocenter import tasks
-from isocenter.runs import Costs, Finished, Minutes, Role, Stages, Training, gate, stages_in_words
+from isocenter.runs import Costs, Cuts, Finished, Minutes, Role, Stages, Training, costs, gate, run_end, stages_in_words
 from isocenter.runs import minutes as budget
 from isocenter.training import Clock
 from isocenter.values import BY_HAND, Case, Decision, Fingerprint, Plan
@@ -59,8 +59,8 @@ def test_one_slow_call_of_quick_work_does_not_decide_what_it_is_thought_to_take(
         now[0] += left.pop(0)
         return len(left)
 
-    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
-    made, seconds = budget.timed(work)
+    monkeypatch.setattr(costs.time, "monotonic", lambda: now[0])
+    made, seconds = costs.timed(work)
     assert (made, left) == (len(durations) - 1, [])
     assert seconds == pytest.approx(counted)
 
@@ -99,7 +99,50 @@ def test_scores_of_fresh_weights_do_not_take_the_time_of_learning():
     smooth = Costs(predict=1.0, score=2.0, tune=1.0)
     assert after.first_end(smooth) == after.end(smooth)
     slow = Costs(predict=15.0, score=60.0, tune=30.0)  # that long it will take to predict, whatever is learnt
-    assert after.first_end(slow) == 180 * (1 - budget.RESERVE) - (budget.REPORT_SECONDS + 8 * 15.0)
+    assert after.first_end(slow) == pytest.approx(180 * (1 - budget.RESERVE) * (1 - budget.AFTER_SHARE))
+    slow = replace(slow, predict=10.0)
+    assert after.first_end(slow) == 180 * (1 - budget.RESERVE) - (budget.REPORT_SECONDS + 8 * 10.0)
+
+
+WINDOWED = Costs(10.0, 0.5, 1.0, windows=8.0, thinner={0.25: 0.5, 0.0: 0.25})
+
+
+def test_where_minutes_end_windows_overlap_less_and_then_fewer_cases_are_looked_at():
+    after = Minutes(10.0, None, 10, [(40, 1)])
+    assert after.cuts(WINDOWED, 40.0) == budget.UNCUT  # 542 s of 548
+    assert after.cuts(WINDOWED, 200.0) == Cuts(0.25)  # 342 s of 388
+    few = after.cuts(WINDOWED, 400.0)
+    left = 588 - 400 - budget.REPORT_SECONDS
+    assert (few.overlap, few.tuned, few.scoring) == (0.0, int(budget.TUNED_SHARE * left / 9), 4.5)
+    assert (few.looking, few.end) == (pytest.approx(budget.LOOKED_SHARE * left), 588 - budget.REPORT_SECONDS)
+    assert few.allows(few.end - 5.0, 4.5)
+    assert not few.allows(few.end - 4.0, 4.5)
+    none = after.cuts(WINDOWED, 570.0)
+    assert (none.tuned, none.looking) == (0, 0.0)
+    assert none.of([Case("a", "a", {}, {})]) == []
+    assert after.cuts(replace(WINDOWED, predict=0.1), 580.0) == budget.UNCUT  # nobody waits long for that
+
+
+def test_training_has_its_part_of_the_minutes_and_all_of_them_where_not_even_one_case_can_be_scored():
+    after, end = Minutes(10.0, None, 10, [(40, 1)], began=88.0), 588.0
+    slow = replace(WINDOWED, predict=30.0, windows=28.0)
+    assert after.end(slow) == pytest.approx(end - budget.AFTER_SHARE * 500)
+    hopeless = replace(slow, predict=2000.0, windows=1900.0)
+    assert after.end(hopeless) == end - budget.REPORT_SECONDS
+    assert after.end(slow, now=end - 20) == end - budget.REPORT_SECONDS  # it is too late for one
+
+
+def test_no_test_case_is_begun_that_would_end_too_late(monkeypatch):
+    now = [0.0]
+
+    def measured(model, folds, cases):
+        now[0] += 10.0
+        yield 0, cases[0]
+
+    monkeypatch.setattr(run_end, "measured_here", measured)
+    cuts = Cuts(0.0, 1, 0.0, scoring=30.0, end=45.0)  # it was believed to be slow
+    done = list(run_end.scored_in_time(Clock(0.0, now=lambda: now[0]), cuts, None, {}, "abcdefg"))
+    assert done == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
 
 
 def test_gates_look_at_as_many_training_cases_as_a_twentieth_of_the_minutes_lasts_but_at_a_few_in_any_case():
@@ -195,7 +238,11 @@ def test_a_resumed_run_tells_the_time_of_earlier_sessions_from_its_own():
 
 
 def test_the_stages_of_a_run_fill_its_minutes_and_stand_in_its_report(segmented):
-    seconds = json.loads((segmented.out / "environment.json").read_text(encoding="utf-8"))["seconds"]
+    record = json.loads((segmented.out / "environment.json").read_text(encoding="utf-8"))
+    seconds, expected, came = record["seconds"], record["expected"], record["came"]
+    assert expected.keys() == came.keys() == {"first_step_s", "memory_gib"}
+    assert expected["memory_gib"] == pytest.approx(came["memory_gib"], rel=1.0)
+    assert 0 < came["first_step_s"] < sum(seconds.values())
     assert list(seconds) == ["reading and planning", "training", "calibration and thresholds", "gate", "testing"]
     minutes = json.loads((segmented.out / "run.json").read_text(encoding="utf-8"))["minutes"]
     assert 0 < sum(seconds.values()) <= 60 * minutes + 0.5  # what is left is the report's, and each is rounded

@@ -129,21 +129,25 @@ def test_a_deterministic_training_is_computed_in_one_way_on_any_day(chosen, modu
 def test_a_gpu_chooses_its_kernels_before_its_look_at_validation_cases_is_timed(device, looks, module):
     now, seen = [0.0], []
 
-    def validated(cases, compute):
+    def validated(cases, compute, windows):
         now[0] += len(cases) + 12 * (not seen and device != "cpu")
         seen.append(len(cases))
 
     known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device=device), "shown_cases": ()}
+    known["settings"] = SimpleNamespace(inference=SimpleNamespace(patch=(20, 20), overlap=0.5))
     cases = [SimpleNamespace(shape=(20, 30))] * 9
     length = ClockedLength(Clock(0.0, now=lambda: now[0]))
-    assert length._validation(SimpleNamespace(validated=validated, val_cases=cases, **known), PLAIN) == 9.0
+    assert length._validation(SimpleNamespace(validated=validated, val_cases=cases, **known), PLAIN, 100.0) == (
+        None,
+        9.0,
+    )
     assert seen == looks
 
 
 def test_a_look_at_validation_cases_takes_as_much_longer_as_they_are_larger_than_those_that_were_timed(module):
     now = [0.0]
 
-    def validated(cases, compute):
+    def validated(cases, compute, windows):
         now[0] += sum(np.prod(case.shape) for case in cases) / 100
 
     sizes = [(10, 10), (20, 10), (10, 10), (50, 40), (30, 10)]
@@ -154,9 +158,29 @@ def test_a_look_at_validation_cases_takes_as_much_longer_as_they_are_larger_than
         "chosen": SimpleNamespace(device="cpu"),
         "val_cases": cases,
         "shown_cases": (),
+        "settings": SimpleNamespace(inference=SimpleNamespace(patch=(20, 20), overlap=0.5)),
     }
     length = ClockedLength(Clock(0.0, now=lambda: now[0]))
-    assert length._validation(SimpleNamespace(validated=validated, **known), PLAIN) == pytest.approx(27.0)
+    windows, seconds = length._validation(SimpleNamespace(validated=validated, **known), PLAIN, 100.0)
+    assert (windows, seconds) == (None, pytest.approx(27.0))
+
+
+@pytest.mark.parametrize(("left", "windows"), [(100.0, 1), (1000.0, 12), (100_000.0, None)])
+def test_a_look_at_large_validation_cases_sees_so_many_windows_that_several_looks_fit(left, windows, module):
+    now = [0.0]
+
+    def validated(cases, compute, most):
+        now[0] += sum(most for case in cases)  # a second a window
+
+    cases = [SimpleNamespace(shape=(200, 200))] * 2
+    inference = SimpleNamespace(patch=(20, 20), overlap=0.5)
+    known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device="cpu"), "shown_cases": ()}
+    session = SimpleNamespace(validated=validated, val_cases=cases, settings=SimpleNamespace(inference=inference))
+    session.__dict__.update(known)
+    length = ClockedLength(Clock(0.0, now=lambda: now[0]))
+    every = 19 * 19
+    assert length._validation(session, PLAIN, left) == (windows, 2 * (windows or every))
+    assert now[0] == 2  # two windows are enough to know
 
 
 @pytest.mark.parametrize("left", [10.0, 100.0])

@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.errors import DatasetError, UsageError, counted, listed
 from isocenter.files import UNKNOWN_MODALITY, CaseNames, DatasetOptions, ReadOptions, read_dataset, read_frame
 from isocenter.keywords import narrowed
-from isocenter.quality import MIXED_SCALE, Examination, examine, numbered_objects
+from isocenter.quality import MIXED_SCALE, Examination, Progress, examine, numbered_objects
 from isocenter.reading.alignment import aligned_case
 from isocenter.reading.image_pairs import FIELD, parted_pairs, with_pairs
 from isocenter.reading.options import ReadingOptions, labels_text, order_text
@@ -194,13 +194,18 @@ def with_references(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
 
 
 def looked_through(
-    dataset: Dataset, threads: int, spread: Spread | None = None, kinds: Collection[str] = ()
+    dataset: Dataset,
+    threads: int,
+    spread: Spread | None = None,
+    kinds: Collection[str] = (),
+    watch: Progress | None = None,
 ) -> Examination:
     """Every case read once, with progress; by other processes if they are given.
 
     kinds: of reference that are to be predicted; empty: all
+    watch: also called with how many cases are read, and with all
     """
-    with tracked("reading cases") as tracker:
+    with tracked("reading cases", watch) as tracker:
         return examine(dataset, threads=threads, progress=tracker, spread=spread, kinds=kinds)
 
 
@@ -213,14 +218,19 @@ class LookedThrough(NamedTuple):
 
 
 def opened_and_looked_through(
-    opened: Callable[[Collection[str]], Dataset], task: str | None, threads: int, spread: Spread | None = None
+    opened: Callable[[Collection[str]], Dataset],
+    task: str | None,
+    threads: int,
+    spread: Spread | None = None,
+    watch: Progress | None = None,
 ) -> LookedThrough:
     """Every case read once, and once more where nobody named the task and label maps turn out to number objects.
 
     opened: the data set, by the kinds of reference that are asked for
+    watch:  as `looked_through` takes it
     """
     dataset = opened(needs_of(task))
-    examination = looked_through(dataset, threads, spread, needs_of(task))
+    examination = looked_through(dataset, threads, spread, needs_of(task), watch)
     because = numbered_objects(Cohort(dataset, examination.fingerprint)) if task is None else ""
     if not because or OBJECT_MAPS not in (again := opened({OBJECT_MAPS})).kinds:
         return LookedThrough(dataset, examination)

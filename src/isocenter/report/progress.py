@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -24,6 +24,7 @@ class Tracker:
     that: libraries and processes start in it.
 
     quiet_seconds: between two lines, where nobody watches a bar move
+    watch: also called with how much is done and with all
     """
 
     quiet_seconds: ClassVar[float] = 30.0
@@ -35,8 +36,11 @@ class Tracker:
     row: int | None = None
     lines: int = 0
     first: tuple[int, float] | None = None
+    watch: Callable[[int, int], None] | None = None
 
     def __call__(self, done: int, total: int, words: str = "") -> None:
+        if self.watch is not None:
+            self.watch(done, total)
         if self.bar is not None:
             if self.row is None:
                 self.row = int(self.bar.add_task(self.what, total=total, words=""))
@@ -56,10 +60,10 @@ class Tracker:
 
 
 @contextmanager
-def tracked(what: str) -> Iterator[Tracker]:
-    """A bar in a terminal, else a line now and then in the log."""
+def tracked(what: str, watch: Callable[[int, int], None] | None = None) -> Iterator[Tracker]:
+    """A bar in a terminal, else a line now and then in the log; watch: as a tracker has it."""
     if not sys.stderr.isatty():
-        yield Tracker(what, None)
+        yield Tracker(what, None, watch=watch)
         return
     with Progress(
         TextColumn("{task.description}"),
@@ -72,4 +76,4 @@ def tracked(what: str) -> Iterator[Tracker]:
         console=Console(stderr=True),
         transient=True,
     ) as bar:
-        yield Tracker(what, bar)
+        yield Tracker(what, bar, watch=watch)

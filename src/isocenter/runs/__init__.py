@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from isocenter.runs.covariate_baseline import CovariateShare, covariates_stated
     from isocenter.runs.distributed import in_all_processes
     from isocenter.runs.fit import prepared
+    from isocenter.runs.foresight import watched_reading
     from isocenter.runs.gate import gate_of_site, guarded_by
     from isocenter.runs.initial_weights import Source, source_of
     from isocenter.runs.loop import log_decisions, trained, with_reasons, with_searches, with_stop
     from isocenter.runs.minutes import (
         AS_STEPS,
         FEWEST_LOOKED,
+        UNCUT,
+        Cuts,
         Minutes,
         SearchLength,
         Stages,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from isocenter.runs.plan_request import (
         PLAN_SUFFIXES,
         POSITIVE,
+        USUAL_MINUTES,
         PlanRequest,
         planned,
         positive_among,
@@ -50,7 +54,6 @@ if TYPE_CHECKING:
         compares,
         configuration_plan,
         configurations,
-        evenly,
         first_stage_plan,
         fold_by_case,
         has_cascade,
@@ -97,6 +100,7 @@ if TYPE_CHECKING:
         Role,
         Training,
         Trial,
+        evenly,
     )
     from isocenter.runs.trials import TRIED, Search, SearchResult, result_in, selected, trials_in
     from isocenter.runs.tuning import OutOfFold, Unseen

@@ -31,7 +31,7 @@ from isocenter.planning import CACHED_SHARE, CROSS_FITS, Settings, settings
 from isocenter.quality import references_counted
 from isocenter.reading import ALLOW_LARGE, ReadingOptions
 from isocenter.report import Tracker, selecting_name, tracked
-from isocenter.runs import MOST_UNSEEN, Role, Training, evenly, fold_by_case, training_of
+from isocenter.runs import MOST_UNSEEN, UNCUT, Cuts, Role, Training, evenly, fold_by_case, training_of
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runs.teacher import taught_answers
 from isocenter.runtime import (
@@ -86,6 +86,7 @@ class Job:
     calibration: cases that it never sees, and that choose nothing: guarantees come from them
     fold:   its number; None where the run has one training
     unlabelled: cases of which it sees nothing but the image
+    cuts:   what is done without after it
     """
 
     out: Path
@@ -100,6 +101,7 @@ class Job:
     calibration: Sequence[Case] = ()
     fold: int | None = None
     unlabelled: Sequence[Case] = ()
+    cuts: Cuts = UNCUT
 
     @cached_property  # to check them is to build the network, though without memory
     def settings(self) -> Settings:
@@ -130,7 +132,7 @@ class Job:
             return ()
         parts: Mapping[Split, Sequence[Case]] = {"train": self.train, "val": self.val}
         part = deciding_part(self.settings.task, parts)
-        return () if part is None else parts[part]
+        return () if part is None else self.cuts.of(parts[part])
 
     @property
     def origin(self) -> Origin:
@@ -143,7 +145,7 @@ class Job:
         if self.fold is None:
             return ()
         # Label maps take their time: so many of each fold, from all over it, are enough.
-        return evenly(self.test, MOST_UNSEEN) if self.is_dense else self.test
+        return self.cuts.of(evenly(self.test, MOST_UNSEEN) if self.is_dense else self.test)
 
     @property
     def is_dense(self) -> bool:
@@ -249,8 +251,13 @@ class Fitted:
 
     @property
     def model(self) -> Model:
-        """Its network, or the mean of its networks."""
-        return mean_of_networks([self])
+        """Its network, or the mean of its networks, with windows as the minutes allow."""
+        model = mean_of_networks([self])
+        return replace(model, request=replace(model.request, overlap=self.job.cuts.overlap))
+
+    def with_cuts(self, cuts: Cuts) -> Fitted:
+        """The same, which does without some of what follows."""
+        return replace(self, job=replace(self.job, cuts=cuts, calibration=cuts.of(self.job.calibration)))
 
 
 def mean_of_networks(fits: Sequence[Fitted]) -> Model:
@@ -346,13 +353,14 @@ def prepared(
     marked: Mapping[str, Path] | None = None,
     *,
     references: bool = True,
+    what: str = "preparing cases",
 ) -> list[Prepared]:
     """The cases as the network sees them.
 
     marked: as in `Job`
     references: whether targets are made of them
     """
-    with tracked("preparing cases") as tracker:
+    with tracked(what) as tracker:
         return prepare_all(
             cases,
             chosen.preprocessing,

@@ -41,6 +41,7 @@ GATE, ERROR = "guard.gate", "guard.error"
 # Patients of a site that can stand for those that trained a model of another program, and judge; at the usual level.
 FEWEST_OF_SITE, USUAL_LEVEL = 20, 0.01
 TOO_FEW = "too few cases did not train: every image gets an answer"
+NO_TIME = "the minutes were too few for the network to see its cases once more: no image is refused"
 NO_GATE = "the network has seen no training case: no image is refused, until `isocenter calibrate` is given others"
 
 
@@ -49,6 +50,9 @@ def guarded(run: RunFolder, unseen: Unseen, fits: Sequence[Fitted], tuned: Tuned
     guard = fits[0].job.settings.guard
     if not (guard.gate or guard.error):
         return tuned
+    if fits[0].job.cuts.looking == 0:
+        untimely = {GATE: Decision(False, NO_TIME)} if guard.gate else {}
+        return replace(tuned, decisions={**tuned.decisions, **untimely})
     pairs = [_guarded(run, unseen, one.job, model) for one, model in zip(fits, tuned.models, strict=True)]
     models, gated = zip(*pairs, strict=True)
     for fit, (outcome, model) in zip(fits, pairs, strict=True):
@@ -89,7 +93,7 @@ def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]
     which they were drawn, so that the first of them stand for all.
     """
     order = np.random.default_rng(job.settings.training.seed).permutation(len(job.train))
-    held_out = run.cases("calibration", job.fold) or job.val
+    held_out = job.cuts.of(run.cases("calibration", job.fold) or job.val)
     return [job.train[place] for place in order[:MOST_TRAINED]], held_out
 
 
@@ -104,6 +108,8 @@ def _guarded(run: RunFolder, unseen: Unseen, job: Job, model: Model) -> tuple[Mo
     timed = minutes is not None and minutes_decide(job.settings.training, job.out)
     allowed = minutes if timed and minutes is not None else math.inf
     usual, most = looking_seconds(allowed, len(run.folds)), longest_looking(allowed, len(run.folds))
+    if job.cuts.looking is not None:
+        usual = most = job.cuts.looking / len(run.folds)
     observations = _looked(model, trained, layers, seconds=usual, most=most)
     trained = trained[: len(observations)]
     laplace = None if layers is None else layers.fitted(len(job.train))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.errors import counted
+from isocenter.errors import counted, listed
 from isocenter.files import write_text
 from isocenter.planning import (
     CROSS_FITS,
@@ -35,7 +35,9 @@ from isocenter.report import row_name
 from isocenter.runs import (
     MOST_UNSEEN,
     NETWORKS,
+    UNCUT,
     Costs,
+    Cuts,
     Finished,
     Minutes,
     Role,
@@ -60,8 +62,9 @@ from isocenter.runs import (
     why_single,
 )
 from isocenter.runs.fit import Fitted, Job, fit, job_of, marked
+from isocenter.runs.foresight import foresee
 from isocenter.runs.gate import guarded, looked_at
-from isocenter.runs.run_end import Trained, evaluated, evaluated_control
+from isocenter.runs.run_end import Trained, evaluated, evaluated_control, write_environment
 from isocenter.runs.run_folder import RunFolder, minutes_decide, state_of
 from isocenter.runs.search import Trials
 from isocenter.runs.training import SEARCH
@@ -70,7 +73,7 @@ from isocenter.runtime import Model, load, use_threads, with_first_stage, write_
 from isocenter.scoring import EVALUATION, MOST_KEPT, OUT_OF_FOLD, SHOWN, Scored, Subsets
 from isocenter.tasks import Task, needs_alignment
 from isocenter.training import Outcome, Several
-from isocenter.values import Decision, Plan
+from isocenter.values import Case, Decision, Plan
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -95,8 +98,10 @@ def trained(run: RunFolder) -> Trained:
     stages.ended("training")
     run, fits = loop.run, loop.fits(Role.MAIN, Role.FOLD)
 
+    cuts = loop.cuts(max(len(one.outcomes) for one in fits))
+    fits, inner = ([one.with_cuts(cuts) for one in own] for own in (fits, loop.fits(Role.INNER)))
     task = settings(run.plan).task
-    found = tuned(unseen, fits, task, loop.fits(Role.INNER))
+    found = tuned(unseen, fits, task, inner)
     stages.ended("calibration and thresholds")
     found = guarded(run, unseen, fits, found)
     unseen.outputs.close()  # a score asks for each case once
@@ -107,19 +112,36 @@ def trained(run: RunFolder) -> Trained:
         facts["networks"] = write_mean(run.out, fits, replace(found.models[0], task=found.task))
     predictions = found.out_of_fold(unseen, fits)
     cases = [case for case in run.dataset if case.id in predictions.owners]
-    scored = evaluated(run, predictions, cases, OUT_OF_FOLD if run.own_test else EVALUATION, predictions.folds)
-    if controls := loop.fits(Role.CONTROL):
+    scored = evaluated(run, predictions, cases, OUT_OF_FOLD if run.own_test else EVALUATION, predictions.folds, cuts)
+    if (controls := loop.fits(Role.CONTROL)) and cuts.end is None:
         evaluated_control(run, out_of_fold(controls, task), cases)
     if run.made.folds and scored is not None:
         facts |= fold_facts(run, scored, fits, found.task)
         if run.own_test:
-            scored = evaluated(run, load(run.out, fits[0].job.settings.training.device), run.own_test)
+            mean = load(run.out, fits[0].job.settings.training.device)
+            mean = replace(mean, request=replace(mean.request, overlap=cuts.overlap))
+            scored, cases = evaluated(run, mean, run.own_test, cuts=cuts), run.own_test
     stages.ended("testing")
 
     plan, plans = run.plan.with_decisions(found.decisions), [one.job.plan for one in fits]
     outcomes = [one.outcome for one in fits]
     plan = with_searches(with_reasons(plan, plans, outcomes), plans) if run.made.folds else with_stop(plan, outcomes[0])
-    return Trained(plan, scored, outcomes, facts, stages.seconds)
+    return Trained(plan, scored, outcomes, facts, stages.seconds, cut_short(cuts, fits, scored, cases))
+
+
+def cut_short(cuts: Cuts, fits: Sequence[Fitted], scored: Scored | None, cases: Sequence[Case]) -> list[str]:
+    """Sentences on what was left out after training, because the minutes ended; cases: that were to be scored."""
+    job, done, notes = fits[0].job, 0 if scored is None else scored.table["case"].nunique(), list[str]()
+    if cuts.end is not None:
+        deciding = counted(len(replace(job, cuts=UNCUT).tuning), "case")
+        notes = [f"{len(job.tuning)} of {deciding} decided on calibration and thresholds"]
+        notes += [f"{done} of {counted(len(cases), 'test case')} were scored"]
+    if cuts.overlap is not None and (cuts.end is None or done or job.tuning):
+        planned = job.settings.inference.overlap
+        notes.append(f"windows overlapped by {cuts.overlap:g} in place of {planned:g} after training")
+    if not notes:
+        return []
+    return [f"the minutes were few: {listed(notes)}; `isocenter evaluate` scores all cases as planned"]
 
 
 @dataclass(eq=False)
@@ -132,6 +154,7 @@ class Loop:
     is_dealt: whether what the minutes allow has been decided
     searches: {fold: its trials}
     fresh:    {configuration, or "": what a case costs by a model that has learnt nothing}
+    half:     what a case costs by a model that has learnt half of it; None before
     costs:    {checkpoint: what a case costs by its model}
     """
 
@@ -142,6 +165,7 @@ class Loop:
     is_dealt: bool = False
     searches: dict[int | None, Trials] = field(default_factory=dict)
     fresh: dict[str, Costs] = field(default_factory=dict)
+    half: Costs | None = None
     costs: dict[Path, Costs] = field(default_factory=dict)
 
     def fit_all(self, roles: Collection[Role] = tuple(Role)) -> None:
@@ -194,9 +218,16 @@ class Loop:
         run = self.run
         mains = [training_of(run.made, self._done, fold) for fold in run.folds]
         self.minutes = minutes_of(run, mains, 1 + wants_control(run.made))
-        if self.minutes is None or any(state_of(run.place(one.name)) for one in mains):
+        if any(state_of(run.place(one.name)) for one in mains):
             return
         use_threads(mains[0].settings.training.threads)
+        job = job_of(run, mains[0])
+        usual = of_mean_size([*job.val, *job.train], run.examination.fingerprint)
+        expected = foresee(job, usual, run.clock, None if self.minutes is None else self.minutes.minutes)
+        write_environment(run, run.plan, expected=expected)
+        if self.minutes is None:
+            return
+        self.minutes = replace(self.minutes, began=expected["first_step_s"])
         fresh, has_start = partial(self._fresh, mains[0].fold), run.start is not None
         decided, self.fresh[""] = afforded(
             self.minutes, mains[0], fresh, run.made.room, now=run.clock.seconds, is_given=has_start
@@ -256,11 +287,19 @@ class Loop:
         """s after the command's start by which a training must end, if this is its network half-way."""
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
         whole_costs = self._whole(model_with(half_trained, training.settings), training.fold, training.plan)
-        return due(self.minutes.end(self.minutes.costs(whole_costs)))
+        self.half = self.minutes.costs(whole_costs)
+        return due(self.minutes.end(self.half, self.run.clock.seconds))
 
     def _fresh(self, fold: int | None, plan: Plan) -> Model:
         """The model of a plan, with weights that have learnt nothing."""
         return self._whole(fresh_model(settings(plan)), fold, plan)
+
+    def cuts(self, networks: int) -> Cuts:
+        """What is done without now that all training has ended; networks: that predict each case."""
+        if self.minutes is None or (costs := self.half or self.fresh.get("")) is None:
+            return UNCUT
+        extra = max(1, networks // self.minutes.networks)
+        return self.minutes.cuts(costs.of_networks(extra), self.run.clock.seconds)
 
     def _whole(self, second: Model, fold: int | None, plan: Plan) -> Model:
         """A model with a first stage that has learnt nothing: it takes as long as a trained one."""
@@ -398,8 +437,8 @@ def fold_facts(run: RunFolder, scored: Scored, fits: Sequence[Fitted], task: Tas
     primary, seed = str(run.plan["evaluation.primary"]), int(run.plan["training.seed"])
     named, values = task.metrics.of(primary).words, list[float]()
     for fitted in fits:
-        ids = {case.id for case in fitted.job.test}
-        rows = task.summary(scored.table[scored.table["case"].isin(ids)], seed=seed)
+        of_fold = scored.table[scored.table["case"].isin({case.id for case in fitted.job.test})]
+        rows = task.summary(of_fold, seed=seed) if len(of_fold) else ()
         values.append(next((row.estimate.value for row in rows if row.metric == primary), float("nan")))
     facts = {f"{named}, fold {fold}": f"{value:.4f}" for fold, value in enumerate(values)}
     finite = np.array([value for value in values if np.isfinite(value)])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from isocenter.planning import Room, Settings
-from isocenter.runs.training import SEARCH, Costs, Finished, Role, Training
-from isocenter.runtime import Context, KeptOutputs, Model, Networks, TorchNetwork, build_module
-from isocenter.tasks import Evidence, Task, found_after_training, with_calibration
+from isocenter.runs.costs import measured_costs, predicted, sample_of
+from isocenter.runs.training import SEARCH, Costs, Finished, Role, Training, evenly
+from isocenter.runtime import Context, Model, Networks, TorchNetwork, build_module
+from isocenter.tasks import Task, found_after_training
 from isocenter.training import FEWEST_STEPS, NARROWER, Clock, Several, narrower
 from isocenter.values import BY_HAND, Case, CaseFacts, Decision, Fingerprint, Plan
 
@@ -29,6 +28,11 @@ AS_STEPS = "they serve better as steps"
 # Of the minutes, what all that follows training is believed to take where fresh weights' guesses are slow to score:
 # ragged ones of gliomas took 60 s a case, so that 10 steps were left of 45; once trained they took 3.
 DOUBTED_SHARE = 0.4
+# Of the time from the first step on, what all that follows training has at most; with fewer windows and cases where
+# that is not enough. As long as it takes so many s nothing is left out, however few the minutes are.
+AFTER_SHARE, FREE_SECONDS = 0.6, 60.0
+# Of the time that is then left, what cases that decide have, and training cases at which gates look.
+TUNED_SHARE, LOOKED_SHARE = 0.4, 0.15
 # Of the minutes, what gates may take for training cases, and how many of these they look at whatever that takes: where
 # a case takes 10 s, the 200 that make a whole gate would take half an hour.
 LOOKING_SHARE, FEWEST_LOOKED = 0.05, 30
@@ -40,11 +44,6 @@ FITTING_SECONDS, FITTING_SHARE = 4.0, 0.05
 # s to fit covariates alone, for each entry of each training case: 8 s for 5,000 of 210 on one core, and 4 s to make
 # numbers of them.
 COVARIATES_SECONDS = 1.2e-5
-# s of work after which it is not timed once more: what its first call allocates is little beside them.
-LONG_WORK = 3.0
-# Of quicker work the median of so many calls counts, or of those that fit into so many s: where a thousand cases
-# follow, a stall of 20 ms in the only call would take 20 s from the training.
-CALLS, CALLS_SECONDS = 5, 0.5
 # Of the minutes, what predictions may take before the mirrored views of each window are given up.
 FOLLOWING_SHARE = 0.25
 MEMORY, SIZE, VIEWS = "training.memory", "network.size", "inference.flips"
@@ -62,7 +61,35 @@ STEPS_SHARE = 4
 # Stages of so many seconds are told in minutes.
 LONG_STAGE = 600.0
 EARLIER = "earlier sessions"
-T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What is done without after a training, because the minutes end.
+
+    overlap: of windows in place of the planned one; None where that stays
+    tuned:   cases of each part that decide at most; None for all
+    looking: s that a gate may look at training cases; None where the usual time is enough
+    scoring: s that the first test case is believed to take
+    end:     s after the command's start by which all test cases must be scored; None where all of them are
+    """
+
+    overlap: float | None = None
+    tuned: int | None = None
+    looking: float | None = None
+    scoring: float = 0.0
+    end: float | None = None
+
+    def of(self, cases: Sequence[Case]) -> Sequence[Case]:
+        """The cases of a part that decide, from all over it."""
+        return cases if self.tuned is None else evenly(cases, self.tuned)
+
+    def allows(self, seconds: float, each: float) -> bool:
+        """Whether another test case fits, of which each takes so many s; seconds: since the command's start."""
+        return self.end is None or seconds + each <= self.end
+
+
+UNCUT = Cuts()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +105,7 @@ class Minutes:
     fitting:   s of what is fitted to numbers: to covariates alone, and what voxels say of their probabilities
     networks:  how many predict each case, where that is known before
     known:     predictions among all these for which the outputs of the network are known
+    began:     s after the command's start at which the first step is expected
     drawn:     cases of which an evaluation draws pictures; it predicts them once more where all predictions together
                have more voxels than `kept`
     """
@@ -92,23 +120,22 @@ class Minutes:
     networks: int = 1
     known: int = 0
     drawn: int = 0
+    began: float = 0.0
     kept: float = math.inf
 
     def costs(self, model: Model) -> Costs:
         """Costs of a case by a model, measured."""
         return measured_costs(model, self.case).of_networks(self.networks)
 
-    def predicting(self, model: Model) -> float:
-        """s of a prediction by a model, measured."""
-        return self.networks * timed(lambda: model.predict(self.case))[1]
+    def predicting(self, model: Model) -> tuple[float, float]:
+        """s of a prediction by a model, measured, and of these s in which windows pass the network."""
+        _, seconds, windows = predicted(model, sample_of(model, self.case))
+        return self.networks * seconds, self.networks * windows
 
     def seconds(self, costs: Costs) -> float:
         """s of all that follows training: calibration, gate, scores, pictures, the report."""
-        usual, a_case, a_look = (
-            looking_seconds(self.minutes, len(self.looking)),
-            costs.predict,
-            costs.predict - costs.refine,
-        )
+        a_case, a_look = costs.predict, costs.predict - costs.refine
+        usual = looking_seconds(self.minutes, len(self.looking))
         most = longest_looking(self.minutes, len(self.looking))
         seconds = REPORT_SECONDS + self.fitting + self.selecting * (a_case + costs.tune) + self.looked_at * a_look
         seconds -= self.known * costs.network
@@ -118,9 +145,9 @@ class Minutes:
             seconds += (cases + again) * models * a_case + cases * costs.score
         return seconds
 
-    def end(self, costs: Costs) -> float:
-        """s after the command's start by which all training must end."""
-        return self._end(self.seconds(costs))
+    def end(self, costs: Costs, now: float = 0.0) -> float:
+        """s after the command's start by which all training must end; now: s after it at which that is asked."""
+        return self._end(self.seconds(costs), costs, now)
 
     def first_end(self, fresh: Costs) -> float:
         """The same before anything is learnt: fresh weights predict as fast as any, but their scores say little.
@@ -128,10 +155,34 @@ class Minutes:
         Predictions are believed as measured, scores up to a share.
         """
         predictions = self.seconds(replace(fresh, score=0.0, tune=0.0))
-        return self._end(min(self.seconds(fresh), max(predictions, DOUBTED_SHARE * 60 * self.minutes)))
+        after = min(self.seconds(fresh), max(predictions, DOUBTED_SHARE * 60 * self.minutes))
+        return self._end(after, replace(fresh, score=0.0))
 
-    def _end(self, after: float) -> float:
-        return 60 * self.minutes * (1 - RESERVE) - after
+    def _end(self, after: float, costs: Costs, now: float = 0.0) -> float:
+        end = 60 * self.minutes * (1 - RESERVE)
+        most = max(FREE_SECONDS, AFTER_SHARE * (end - self.began))
+        one = costs.thinnest
+        if after > most and one.predict + one.score > min(most, end - now) - REPORT_SECONDS:
+            return end - REPORT_SECONDS  # not even one case can be scored
+        return end - min(after, most)
+
+    def cuts(self, costs: Costs, now: float) -> Cuts:
+        """What is done without after training, so that it ends in time: overlap of windows first, and then cases.
+
+        now: s since the command's start, when training has ended
+        """
+        end = 60 * self.minutes * (1 - RESERVE)
+        if self.seconds(costs) <= max(end - now, FREE_SECONDS):
+            return Cuts()
+        for overlap in costs.thinner:
+            if self.seconds(costs.with_overlap(overlap)) <= end - now:
+                return Cuts(overlap)
+        overlap, thinned = min(costs.thinner, default=None), costs.thinnest
+        left = max(0.0, end - now - REPORT_SECONDS - self.fitting)
+        # Cases that decide are also those at which the gate looks.
+        tuned = int(TUNED_SHARE * left / (2 * thinned.predict + thinned.tune))
+        looking = LOOKED_SHARE * left * (LOOKED_SHARE * left >= thinned.predict - thinned.refine)
+        return Cuts(overlap, tuned, looking, thinned.predict + thinned.score, end - REPORT_SECONDS)
 
     def networks_in_time(self, planned: Decision, costs: Costs, now: float, seconds_of_one: float) -> Decision:
         """Number of networks for which there is time, the first included.
@@ -211,12 +262,12 @@ def afforded(
         if (views := minutes.fewer_views(plan, costs)) is None:
             return plan, costs
         plan = plan.with_decision(VIEWS, views)
-        predict, prepare = minutes.predicting(fresh(plan)), costs.predict - costs.network
-        return plan, replace(costs, predict=predict, network=max(0.0, predict - prepare))
+        (predict, windows), prepare = minutes.predicting(fresh(plan)), costs.predict - costs.network
+        return plan, replace(costs, predict=predict, network=max(0.0, predict - prepare), windows=windows)
 
     decided = dict[str, Decision]()
     plan, costs = with_fewer_views(training.plan)
-    left = (minutes.first_end(costs) - now) * training.share
+    left = (minutes.first_end(costs) - max(now, minutes.began)) * training.share
     if (size := narrower_network(replace(training, plan=plan), left, is_given=is_given)) is not None:
         fitted = room.fitted(plan.with_decision(SIZE, size))
         decided = {SIZE: size, MEMORY: fitted.decision(MEMORY)}
@@ -267,39 +318,6 @@ def model_with(module: Module, chosen: Settings) -> Model:
     """The plan's model with the weights of this module, which lies on a device."""
     network = TorchNetwork(module, str(next(module.parameters()).device))
     return Model(chosen.task, chosen.preprocessing, chosen.inference, Networks(network, chosen.architecture))
-
-
-def measured_costs(model: Model, case: Case) -> Costs:
-    """Costs of a case as this machine does it now, mirrored views and all.
-
-    Fresh weights predict ragged surfaces, which take far longer to score (hippocampus: 0.33 s, 0.013 s once trained):
-    what is measured with them is not wholly believed, and measured anew half-way.
-    """
-    prediction, predict = timed(lambda: model.predict(case))
-    _, score = timed(lambda: model.task.score([prediction], [case]))
-    _, tune = timed(lambda: with_calibration(model.task, Evidence([prediction], [case])))
-    again = predict
-    if all(head.is_vector for head in model.task.heads.values()):  # others may not fit into the memory for them
-        knowing = model.keeping(KeptOutputs())
-        _, again = timed(lambda: knowing.predict(case))
-    refine = 0.0
-    if model.task.refines:
-        _, unrefined = timed(lambda: model.predict(case, replace(model.request, refined=False)))
-        refine = max(0.0, predict - unrefined)
-    return Costs(predict, score, tune, math.prod(prediction.geometry.shape), max(0.0, predict - again), refine)
-
-
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """Return what work makes, and the s that it takes once it runs steadily."""
-    marks = [time.monotonic()]
-    result = work()
-    marks.append(time.monotonic())
-    if marks[-1] - marks[0] < LONG_WORK:
-        marks = marks[1:]
-        while len(marks) <= CALLS and (len(marks) == 1 or marks[-1] - marks[0] < CALLS_SECONDS):
-            work()
-            marks.append(time.monotonic())
-    return result, statistics.median(end - start for start, end in pairwise(marks))
 
 
 def fitting_seconds(task: Task, minutes: float, trainings: int) -> float:

@@ -81,6 +81,7 @@ class PlanRequest:
     source:      the model whose weights training starts from
     further:     paths of data sets that are learnt from with the first
     leave_out:   a run whose validation, calibration and test patients are left out
+    watch:       called while cases are read, with how many are and with all
     """
 
     minutes: float | None = None
@@ -97,6 +98,7 @@ class PlanRequest:
     source: Source | None = None
     further: tuple[str, ...] = ()
     leave_out: str | None = None
+    watch: Callable[[int, int], None] | None = None
 
     def number(self, name: str, otherwise: int | None) -> int:
         """A number set by hand that decides before there is a plan; the plan refuses another kind of value."""
@@ -336,6 +338,7 @@ def _examined(data: Data, request: PlanRequest) -> tuple[Examination, str, Decis
         lambda needs: open_for(request.task, [data, *request.further], request.reading, needs, request.pairs),
         request.task,
         machine.threads,
+        watch=request.watch,
     )
     refuse_unfit(examination)
     kind = kind_for(examination.dataset, request.task)

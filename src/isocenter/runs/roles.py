@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from isocenter.planning import (
     CASCADE,
@@ -23,7 +22,7 @@ from isocenter.planning import (
     without_cascade,
 )
 from isocenter.runs.minutes import Minutes, SearchLength
-from isocenter.runs.training import CONFIGURED, IMAGE_ONLY, INNER, MORE, SEARCH, Finished, Role, Training
+from isocenter.runs.training import CONFIGURED, IMAGE_ONLY, INNER, MORE, SEARCH, Finished, Role, Training, evenly
 from isocenter.runs.trials import OF_TRIALS, Search
 from isocenter.runtime import BEFORE, Context
 from isocenter.transforms import generator
@@ -40,7 +39,6 @@ MOST_UNSEEN = 30
 NETWORK_DRAW = 2**27
 # Reasons of a control without covariates.
 CONTROLLED = "trained for comparison with what the covariates add"
-Item = TypeVar("Item")
 Done = Mapping[str, Finished]
 
 
@@ -415,8 +413,3 @@ def configuration_plan(planned: Planned, name: str) -> Plan:
 def has_cascade(planned: Planned) -> bool:
     """Whether the plan has a cascade, which is compared too."""
     return planned.plan["preprocessing.cascade"] is not None
-
-
-def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
-    """Return so many items at most, evenly from first to last."""
-    return items[:: -(-len(items) // most) or 1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,23 @@ from isocenter.lazy import torch
 from isocenter.planning import GROUPS, constant_problems, registered_groups, settings
 from isocenter.quality import shortcut_notes
 from isocenter.report import Section, tracked
-from isocenter.runs import IMAGE_ONLY, stages_in_words
+from isocenter.runs import IMAGE_ONLY, UNCUT, Cuts, stages_in_words
 from isocenter.runs.fit import resampled_in
 from isocenter.runs.run_folder import NOTES, REPORT, RunFolder
 from isocenter.runs.run_report import RunReport
 from isocenter.runs.tuning import OutOfFold
-from isocenter.runtime import environment, peak_memory, write_json
+from isocenter.runtime import environment, peak_memory, read_json, write_json
 from isocenter.scoring import (
     EVALUATION,
     Audit,
     Fold,
+    Outcomes,
     Predictor,
     Scored,
     Verdict,
     audited,
     lineage_notes,
+    measured_here,
     read_data_record,
     rows_of,
     score,
@@ -38,7 +42,7 @@ from isocenter.scoring import (
     with_subsets,
 )
 from isocenter.tasks import unkept_rules
-from isocenter.training import Outcome
+from isocenter.training import Clock, Outcome
 from isocenter.values import Case, Decision, Plan, Problem
 
 # The loss of a fold is a running mean over this share of its steps.
@@ -56,6 +60,7 @@ class Trained:
     outcomes: of the training, or of each fold
     facts:    the figures of each fold, for the report
     seconds:  {stage: s that it took}
+    cuts:     sentences on what was left out because the minutes ended
     """
 
     plan: Plan
@@ -63,6 +68,19 @@ class Trained:
     outcomes: Sequence[Outcome]
     facts: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    cuts: Sequence[str] = ()
+
+
+def scored_in_time(
+    clock: Clock, cuts: Cuts, model: Predictor, folds: Mapping[str, Fold], cases: Sequence[Case]
+) -> Outcomes:
+    """One case after the other, as long as another one ends in time."""
+    each, began = cuts.scoring, clock.seconds
+    for number, case in enumerate(cases):
+        if not cuts.allows(clock.seconds, each):
+            return
+        yield from ((number, outcome) for _, outcome in measured_here(model, folds, [case]))
+        each = (clock.seconds - began) / (number + 1)
 
 
 def evaluated(
@@ -71,14 +89,16 @@ def evaluated(
     cases: Sequence[Case],
     folder: str = EVALUATION,
     folds: Mapping[str, Fold] = {},
+    cuts: Cuts = UNCUT,
 ) -> Scored | None:
-    """The cases scored, and what was measured written into a folder of the run; None without cases.
+    """The cases scored, and what was measured written into a folder of the run; None without cases, or time for one.
 
     folds: {case id: the fold that scores it}, where there are several
+    cuts:  what is done without because the minutes end
     A case whose files are not what they were when the run began is left out, and named among the problems. Raises
     IntegrityError where that is every one.
     """
-    if not cases:
+    if not cases or not cuts.allows(run.clock.seconds, cuts.scoring):
         return None
     record = read_data_record(run.out)
     changed = {case.id for case in cases} & (set() if record is None else record.changed(cases))
@@ -87,9 +107,12 @@ def evaluated(
         raise IntegrityError("every case that it tests has changed since it began", str(run.out), remedy)
     cases = [case for case in cases if case.id not in changed]
     patients_known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
-    scored = score(model, cases, {}, seed=seed, patients_known=patients_known, folds=folds)
+    outcomes = None if cuts.end is None else partial(scored_in_time, run.clock, cuts, model, folds)
+    known: dict[str, Any] = {"seed": seed, "patients_known": patients_known}
+    scored = score(model, cases, {}, folds=folds, outcomes=outcomes, again=cuts.end is None, **known)
     preprocessing = settings(run.plan).preprocessing
-    scored = with_subsets(scored, model, preprocessing, cases, folds, seed=seed, patients_known=patients_known)
+    if cuts.end is None:
+        scored = with_subsets(scored, model, preprocessing, cases, folds, **known)
     if changed:
         what = f"changed or deleted since the run began, so not scored: {listed(sorted(changed))}"
         problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
@@ -100,9 +123,9 @@ def evaluated(
             scored, model, cases, seed, patients_known, folds, planned=planned, registered=registered_groups(run.plan)
         )
     )
-    with written(run.out / folder, overwrite=True) as partial:  # a killed run may have left one
-        partial.mkdir()
-        scored.write(partial)
+    with written(run.out / folder, overwrite=True) as partial_folder:  # a killed run may have left one
+        partial_folder.mkdir()
+        scored.write(partial_folder)
     return scored
 
 
@@ -153,9 +176,10 @@ def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequenc
     left_out = {case for one in run.examination.problems if one.severity == "error" for case in one.cases}
     if left_out:
         notes.append(f"{counted(len(left_out), 'case')} could not be used, left out: see Data.")
-    if scored is None:
+    if scored is None and not run.tested:
         notes.append("Every case was trained on: nothing is estimated.")
-    elif lost := {case for one in scored.problems if one.severity == "error" for case in one.cases}:
+    problems = () if scored is None else scored.problems
+    if lost := {case for one in problems if one.severity == "error" for case in one.cases}:
         notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
     return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
 
@@ -198,12 +222,25 @@ def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
     return short
 
 
-def write_environment(run: RunFolder, plan: Plan, done: Trained | None = None) -> dict[str, Any]:
-    """`environment.json` with the memory that the run has taken so far, and how long it was trained and how fast."""
+def write_environment(
+    run: RunFolder, plan: Plan, done: Trained | None = None, expected: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """`environment.json` with the memory that the run has taken so far, and how long it was trained and how fast.
+
+    expected: until the first step, as `foresee` states it; it stays, and what came beside it
+    """
     outcomes, seconds = ((), {}) if done is None else (done.outcomes, done.seconds)
     record = {**environment(), **memory_record(plan), "training": [speed_record(one) for one in outcomes]}
     record["seconds"] = {name: round(one, 1) for name, one in seconds.items()}
-    write_json(run.out / ENVIRONMENT, "isocenter.environment", record)
+    file = run.out / ENVIRONMENT
+    earlier = read_json(file, "isocenter.environment") if file.is_file() else {}
+    if expected := expected or earlier.get("expected"):
+        record["expected"] = dict(expected)
+    if done is not None and expected:
+        first = min(float(pd.read_csv(run.folder(fold) / "log.csv")["seconds"].iloc[0]) for fold in run.folds)
+        memory = peak_memory() / 2**30 * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        record["came"] = {"first_step_s": round(first, 1), "memory_gib": round(memory, 2)}
+    write_json(file, "isocenter.environment", record)
     return record
 
 

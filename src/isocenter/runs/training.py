@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from isocenter.planning import Settings, settings
 from isocenter.training import Outcome, Tried
@@ -15,6 +15,13 @@ from isocenter.values import Decision, Plan, Split
 # Folders of a run: the control without covariates, inner folds, networks of other seeds, configurations that are
 # compared, the search before a training.
 IMAGE_ONLY, INNER, MORE, CONFIGURED, SEARCH = "image_only", "inner", "more", "configurations", "search"
+
+Item = TypeVar("Item")
+
+
+def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """Return so many items at most, evenly from first to last."""
+    return items[:: -(-len(items) // most) or 1] if most > 0 else items[:0]
 
 
 class Role(StrEnum):
@@ -69,6 +76,8 @@ class Costs:
     voxels:  of the result
     network: of `predict`, what is saved where the network's outputs are known
     refine:  of `predict`, what improves a result after the network, which a gate does without
+    windows: of `predict`, the time in which windows pass the network
+    thinner: {smaller overlap of windows: share of their number that is left by it}, the largest first
     """
 
     predict: float
@@ -77,11 +86,23 @@ class Costs:
     voxels: int = 1
     network: float = 0.0
     refine: float = 0.0
+    windows: float = 0.0
+    thinner: Mapping[float, float] = field(default_factory=dict)
 
     def of_networks(self, count: int) -> Costs:
         """The costs where so many networks predict each case."""
         predict = count * (self.predict - self.refine) + self.refine
-        return replace(self, predict=predict, network=count * self.network)
+        return replace(self, predict=predict, network=count * self.network, windows=count * self.windows)
+
+    def with_overlap(self, overlap: float) -> Costs:
+        """The costs with windows that overlap less, in one of the ways of `thinner`."""
+        saved = (1 - self.thinner[overlap]) * self.windows
+        return replace(self, predict=self.predict - saved, windows=self.windows - saved)
+
+    @property
+    def thinnest(self) -> Costs:
+        """The costs with the fewest windows."""
+        return self.with_overlap(min(self.thinner)) if self.thinner else self
 
 
 @dataclass(frozen=True, eq=False)

@@ -170,7 +170,7 @@ def _own(unseen: Unseen, job: Job, model: Model, inner: Sequence[Fitted]) -> Evi
     evidence = Evidence(unseen.predicted(model, task, job.tuning), job.tuning)
     evidences = [evidence]
     for fit in inner:
-        network, cases = fit.model, fit.job.test
+        network, cases = fit.model, fit.job.cuts.of(fit.job.test)
         predicted = unseen.predicted(network, task, cases)
         if needs_alignment(task):
             predicted = aligned(task, predicted, unseen.predicted(network, task, evidence.cases), evidence.predictions)

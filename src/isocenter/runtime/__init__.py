@@ -95,6 +95,7 @@ if TYPE_CHECKING:
         UNLIKE_SPACING,
         Looking,
         disproportionate,
+        prepared_shape,
         refuse_out_of_proportion,
     )
     from isocenter.runtime.record_files import (
@@ -114,8 +115,8 @@ if TYPE_CHECKING:
     from isocenter.runtime.uncertainty.disagreement import EPISTEMIC, TOTAL
     from isocenter.runtime.uncertainty.methods import LastLayers, last_layers_of
     from isocenter.runtime.windows.averaging import Averaged
-    from isocenter.runtime.windows.pipeline import BLANK, Receiver
-    from isocenter.runtime.windows.slide import Network, slide, window_count
+    from isocenter.runtime.windows.pipeline import BLANK, OVERLAPS, Receiver
+    from isocenter.runtime.windows.slide import Network, part_of_windows, slide, window_count
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

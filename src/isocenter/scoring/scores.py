@@ -264,6 +264,7 @@ def score(
     draws: bool = True,
     outcomes: Callable[[Sequence[Case]], Outcomes] | None = None,
     keeps: bool = False,
+    again: bool = True,
 ) -> Scored:
     """Predict every case and score it on its reference's own grid; a case that fails is named and the rest goes on.
 
@@ -271,6 +272,7 @@ def score(
     folds:          {case id: the fold that scores it}, where there are several
     draws:          whether somebody will see the charts and the viewers' pages, which take longer than the figures
     outcomes:       who measures the cases, in place of this process
+    again:          whether cases that are shown are predicted once more where their predictions are too large to keep
     keeps:          whether Ctrl-C leaves the figures of the cases that were scored by then, without pictures
     Raises DatasetError where no case could be scored.
     """
@@ -293,7 +295,8 @@ def score(
         reason = problems[0].what if problems else "there is none"
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
-    ranked = model.task.rank(table) if draws else ()
+    ranked: Sequence[str] = model.task.rank(table) if draws else ()
+    ranked = ranked if again else [case for case in ranked if case in collected.predictions]
     shown = _shown(
         model, {case.id: case for case in cases}, ranked, wrong_calls(model.task, table), collected.predictions
     )

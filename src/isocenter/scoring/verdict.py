@@ -28,7 +28,7 @@ RARELY = 0.01
 # Between a task and its label, where there are several tasks.
 OF_PART = ": "
 EXCHANGE = "{} and {} look exchanged: {} would be {} with the names the other way round. Compare them with --labels."
-NOTHING_ESTIMATED = "Nothing is estimated: every case was trained on."
+NOTHING_ESTIMATED = "Nothing is estimated: no case was scored that the model had not seen."
 NO_GUESS = "there is no baseline without the images to compare it with."
 
 

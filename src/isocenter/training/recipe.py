@@ -131,7 +131,7 @@ def validated(session: Session, state: State, compute: Compute, collapse: Collap
     measure_batch_statistics(session.averaged, session.loader.of_step, settings, device, compute)
     if not (looked_at := session.val_cases or session.shown_cases):
         return state, Scores()
-    numbers = session.validated(looked_at, compute)
+    numbers = session.validated(looked_at, compute, state.windows)
     rank = collapse.rank_of(numbers.pop(FEATURES), state.step) if FEATURES in numbers else None
     score = settings.task.selection(numbers)
     if not session.val_cases:
@@ -141,7 +141,7 @@ def validated(session: Session, state: State, compute: Compute, collapse: Collap
     if (score >= state.best or after.preferred) and not collapse.is_near:
         model = session.recorded(step=state.step, validation=score)
         write_checkpoint(best_checkpoint(session.out), model, session.averaged.state_dict(), validation=numbers)
-    trained = session.validated(session.shown_cases, compute)
+    trained = session.validated(session.shown_cases, compute, state.windows)
     return after, Scores(score, settings.task.selection(trained), rank)
 
 

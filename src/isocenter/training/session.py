@@ -17,7 +17,7 @@ from isocenter.lazy import lightning_fabric, torch
 from isocenter.networks import Loaded
 from isocenter.objectives import SUPERVISED, Objective, Positives, needs_of
 from isocenter.planning import Settings, Training
-from isocenter.runtime import Context, build_module, model_settings, slide, with_covariates
+from isocenter.runtime import Context, build_module, model_settings, part_of_windows, slide, with_covariates
 from isocenter.tasks import IMAGES
 from isocenter.training.checkpoint import joined_numbers, last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.data.loader import Loader
@@ -50,6 +50,7 @@ from isocenter.training.transfer import (
     write_transfer,
 )
 from isocenter.transforms import generator, images_of
+from isocenter.values import Region
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -222,9 +223,10 @@ class Session:
             costs=self._costs,
         )
 
-    def validated(self, cases: Sequence[Prepared], compute: Compute) -> dict[str, Tensor]:
+    def validated(self, cases: Sequence[Prepared], compute: Compute, windows: int | None = None) -> dict[str, Tensor]:
         """{name: (cases, ...)} for the task's selection: whole cases on the network's grid, by the averaged weights.
 
+        windows: of each case at most, of which the part lies around a structure; None for all
         In the precision of the training, without mirrored views. Of objectives that need no labels what they cost.
         """
         if not self.criterion.needs.labels:
@@ -240,8 +242,8 @@ class Session:
                 outputs = averaged(compute.ordered(averaged, torch.from_numpy(images).to(device)), *covariates)
             return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
-        for case in (one.in_memory for one in cases):
-            image = case.seen(tuple(slice(0, size) for size in case.shape))
+        for case in cases:
+            image, target = case.cut(self.looked_part(case, windows))
             sums: dict[str, Tensor] = {}
             with_numbers = with_covariates(run, case.context)
             for region, arrays in slide(
@@ -250,11 +252,20 @@ class Session:
                 outputs = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
                 if task.sees_images:
                     outputs[IMAGES] = torch.from_numpy(image[(slice(None), *region)])[None]
-                part = each_array(case.kind.cut(case.target, region), lambda array: torch.from_numpy(array)[None])
+                part = each_array(case.kind.cut(target, region), lambda array: torch.from_numpy(array)[None])
                 for name, value in task.quality(outputs, part).items():
                     sums[name] = sums[name] + value if name in sums else value
             collected.append(sums)
         return joined_numbers(collected)
+
+    def looked_part(self, case: Prepared, windows: int | None) -> Region:
+        """The part of a case that a look sees: all of it, or about a voxel of a structure so many windows at most."""
+        shape, inference = case.shape, self.settings.inference
+        part = shape if windows is None else part_of_windows(shape, inference.patch, inference.overlap, windows)
+        drawn = next((one for one in case.positions if len(one)), None)
+        middle = np.array(shape) // 2 if drawn is None or part == shape else np.asarray(drawn[len(drawn) // 2])
+        starts = np.clip(middle - np.array(part) // 2, 0, np.array(shape) - part).tolist()
+        return tuple(slice(start, start + size) for start, size in zip(starts, part, strict=True))
 
     def _costs_of(self, cases: Sequence[Prepared], compute: Compute) -> dict[str, Tensor]:
         """{"minus_loss": (cases,), "features": (cases, ...)} the objectives' own losses, always of the same patches.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from isocenter.planning import Training
-from isocenter.training.length.probe import PROBE_CASES, Budget, Probe, Probed, budget
+from isocenter.runtime import window_count
+from isocenter.training.length.probe import PROBE_CASES, VALIDATION_SHARE, Budget, Probe, Probed, budget
 from isocenter.training.length.schedule import Pace, replan
 from isocenter.training.state import Clock, Share, State, Work
 from isocenter.training.step.compute import Compute
@@ -25,6 +26,9 @@ Decided = Callable[[Mapping[str, Decision]], None]
 Recount = Callable[["Module"], float]
 # Progress at which that is asked: by then the model predicts much as it will in the end.
 RECOUNT_AT = 0.5
+# Where a validation case has more windows than these, a look is timed by a few of them; and where so many looks at all
+# windows of all cases do not fit into the time for validation, a look sees a part of each case.
+MANY_WINDOWS, PROBE_WINDOWS, WANTED_LOOKS = 50, 2, 4
 # A training by the clock looks at it at least so often, evenly over its progress.
 LOOKS_AT_THE_CLOCK = 10
 # Steps that each of several networks for every voxel has at least: of so many, the mean of two reached the Dice of one
@@ -120,7 +124,7 @@ class ClockedLength:
             session.take_batches_of(int(fewer.value))
             self.decided({"training.batch": fewer})
         probed = probe.fastest(session.ranks.agreed(self.clock.left), session.most_steps)
-        validation = self._validation(session, probed.compute)
+        windows, validation = self._validation(session, probed.compute, left)
 
         def fitted(left: float) -> Budget:
             return budget(probed.times, validation, left, chosen.validations, session.most_steps)
@@ -136,6 +140,7 @@ class ClockedLength:
             work=_work(probed),
             batch=None if fewer is None else int(fewer.value),
             share=share,
+            windows=windows,
         )
         self.decided({**_decisions(state, length.because), "training.compute": decision})
         return state
@@ -160,19 +165,36 @@ class ClockedLength:
         deadline = self.clock.deadline
         return deadline if deadline is None or share is None else share.began + share.of(deadline - share.began)
 
-    def _validation(self, session: Session, compute: Compute) -> float:
-        """s of a look at validation and shown cases, by a few and their voxels; only the leading process looks."""
+    def _validation(self, session: Session, compute: Compute, left: float) -> tuple[int | None, float]:
+        """Windows of each case that a look sees, None for all, and s of a look; only the leading process looks.
+
+        By a few of the cases and their voxels, or where these have many windows by a few windows of one.
+        """
         cases = (session.val_cases or session.shown_cases)[:PROBE_CASES] if session.ranks.leads else ()
         if not cases:
-            return 0.0
+            return None, 0.0
+        inference, every = session.settings.inference, [*session.val_cases, *session.shown_cases]
+
+        def count(shape: Sequence[int]) -> int:
+            """Windows of a case, or of a part of it."""
+            return window_count(shape, inference.patch, inference.overlap)
+
+        few = PROBE_WINDOWS if max(count(case.shape) for case in cases) > MANY_WINDOWS else None
+        cases = cases if few is None else cases[:1]
         eager = replace(compute, compiled=False)
         eager.applied(session.averaged)
         if session.chosen.device != "cpu":  # a GPU chooses its kernels at the first look, which takes seconds
-            session.validated(cases[:1], eager)
+            session.validated(cases[:1], eager, few)
         mark = self.clock.seconds
-        session.validated(cases, eager)
-        voxels = [math.prod(case.shape) for case in (*session.val_cases, *session.shown_cases)]
-        return (self.clock.seconds - mark) / sum(voxels[: len(cases)]) * sum(voxels)
+        session.validated(cases, eager, few)
+        took = self.clock.seconds - mark
+        if few is None:
+            voxels = [math.prod(case.shape) for case in every]
+            return None, took / sum(voxels[: len(cases)]) * sum(voxels)
+        counts = [count(case.shape) for case in every]
+        took /= min(few, counts[0])
+        windows = max(1, int(VALIDATION_SHARE * left / (WANTED_LOOKS * took * len(every))))
+        return (windows if windows < max(counts) else None), took * sum(min(windows, one) for one in counts)
 
     def _replanned(self, state: State, most: int | None) -> State:
         deadline = self._deadline(state.share)

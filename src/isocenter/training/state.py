@@ -225,7 +225,8 @@ class Share:
 
 
 # What a state says in plain numbers and words.
-PLAIN = ("step", "validations", "without", "stopped", "began_from", "waiting", "compute", "preferred", "batch")
+PLAIN = ("step", "validations", "without", "stopped", "began_from", "waiting", "compute", "preferred")
+PLAIN += ("batch", "windows")
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,7 @@ class State:
     preferred:   why the last weights were taken where earlier ones had a higher metric, or nothing
     batch:       samples of a step where they are fewer than was planned, else None
     share:       of the minutes, where networks after this one have the rest
+    windows:     of each case that a look at validation cases sees at most; None for all
     """
 
     step: int
@@ -261,6 +263,7 @@ class State:
     preferred: str = ""
     batch: int | None = None
     share: Share | None = None
+    windows: int | None = None
 
     @property
     def is_over(self) -> bool:

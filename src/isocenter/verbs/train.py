@@ -25,6 +25,7 @@ from isocenter.runs import (
     POSITIVE,
     REPORT,
     START,
+    USUAL_MINUTES,
     CovariateShare,
     PlanRequest,
     RunFolder,
@@ -52,6 +53,7 @@ from isocenter.runs import (
     training_length,
     training_log,
     trials_in,
+    watched_reading,
     write_environment,
     write_notes,
     write_report,
@@ -180,7 +182,12 @@ def run_for(
         raise UsageError("a run needs a folder to be written into", "train", "Give out=FOLDER")
     refuse_taken(Path(out), overwrite, MARKS)
     with locked(Path(out)), source_of(None if start is None else Path(start)) as source:
-        made, weights = _planned(data, replace(request, source=source)), None if source is None else source.weights
+        is_timed = request.assignments.get("training.steps") is None
+        watch = watched_reading(request.wished.minutes or USUAL_MINUTES, Clock(began)) if is_timed else None
+        made, weights = (
+            _planned(data, replace(request, source=source, watch=watch)),
+            None if source is None else source.weights,
+        )
         for sentence in positives_chosen(made.plan):  # before the minutes are spent
             log.info("%s", sentence)
         refuse_unsearchable(made.plan, made.fewest_that_select)
@@ -263,7 +270,7 @@ def _reported(run: RunFolder, done: Trained) -> Run:
     names = {fold: "" if fold is None else f"fold {fold}" for fold in run.folds}
     searches = {name: found for fold, name in names.items() if (found := result_in(run.folder(fold))) is not None}
     ended = [outcome.stopped for outcome in done.outcomes if outcome.stopped]
-    notes = notes_of(run, done.scored, done.plan, [*ended, *less_than_one_pass(run, done)])
+    notes = notes_of(run, done.scored, done.plan, [*ended, *less_than_one_pass(run, done), *done.cuts])
     notes += [f"{f'{name}: ' * bool(name)}{result.statement}." for name, result in searches.items()]
     notes += configuration_notes(run)
     run.write_plan(done.plan)

@@ -179,6 +179,18 @@ def _window(corner: Sequence[int], patch: Sequence[int]) -> Region:
     return tuple(slice(start, start + n) for start, n in zip(corner, patch, strict=True))
 
 
+def part_of_windows(spatial: Sequence[int], patch: Sequence[int], overlap: float, most: int) -> tuple[int, ...]:
+    """Voxels per axis of a part with so many windows at most, about as many along each axis."""
+    counts, shape = [1] * len(patch), tuple(map(min, spatial, patch))
+    while True:
+        room = [n / size for n, size in zip(spatial, shape, strict=True)]
+        counts[room.index(max(room))] += 1
+        if max(room) <= 1 or math.prod(counts) > most:
+            return shape
+        longer = (math.ceil(n * (1 + (count - 1) * (1 - overlap))) for n, count in zip(patch, counts, strict=True))
+        shape = tuple(map(min, spatial, longer))
+
+
 def _touching(size: int, patch: int, part: slice, overlap: float, merge: Merge) -> list[int]:
     """The places where the windows of one axis begin that have something of a part."""
     return [start for start in starts(size, patch, overlap, merge) if start < part.stop and start + patch > part.start]

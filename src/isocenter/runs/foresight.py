@@ -1,0 +1,75 @@
+"""What a run will take until its first step: said before it takes long, and kept beside what came."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+from isocenter.errors import counted
+from isocenter.planning import CACHED_SHARE
+from isocenter.reading import ReadingOptions
+from isocenter.runs.fit import Job, prepared
+from isocenter.runtime import available_memory, peak_memory
+from isocenter.training import Clock
+from isocenter.values import Case
+
+log = logging.getLogger("isocenter")
+GIB = 2**30
+# Of the minutes, what a probe of the steps takes and what is measured before it, and the s that it takes at least.
+PROBE_SHARE, PROBE_SECONDS = 0.05, 3.0
+# What each further thread adds to the speed of one that prepares cases: all wait for one disk and one memory.
+THREAD_GAIN = 0.5
+# Of the minutes, what reading and preparing may take before it is said what helps.
+MOST_BEFORE = 0.5
+HELPS = (
+    "Give more --minutes, fewer cases or a coarser grid (--set preprocessing.spacing=[...]); run `isocenter check` "
+    "first: what it looked at is kept"
+)
+
+
+def watched_reading(minutes: float, clock: Clock) -> Callable[[int, int], None]:
+    """A function of the cases that are read, and of all, which says once that it will take long beside the minutes."""
+    began, warned = clock.seconds, list[str]()
+
+    def watch(done: int, total: int) -> None:
+        """Say so as soon as that is foreseen."""
+        foreseen = began + (clock.seconds - began) / done * total
+        if not warned and done < total and foreseen > MOST_BEFORE * 60 * minutes:
+            warned.append(too_long(f"reading {counted(total, 'case')}", foreseen, minutes))
+            log.warning("%s", warned[0])
+
+    return watch
+
+
+def too_long(what: str, seconds: float, minutes: float) -> str:
+    """That something before the first step takes a large part of the minutes, and what helps."""
+    return f"{what} will take about {seconds:.0f} s, more than half of {minutes:g} minutes. {HELPS}"
+
+
+def foresee(job: Job, case: Case, clock: Clock, minutes: float | None) -> dict[str, float]:
+    """s after the start to a training's first step, and GiB of all processes, by a case that is prepared for it.
+
+    case:    like most of them
+    clock:   of the command
+    minutes: None where no clock decides
+    """
+    reading, threads = ReadingOptions.of_plan(job.plan.options), job.settings.training.threads
+    cases = len(job.train) + len(job.val) + len(job.unlabelled)
+    before, began = peak_memory(), clock.seconds
+    [first] = prepared([case], job.settings, reading, what="preparing the first case")
+    each = clock.seconds - began
+    probe = max(PROBE_SECONDS, PROBE_SHARE * 60 * (minutes or 0.0))
+    preparing = each * (cases - 1) / (1 + THREAD_GAIN * (min(threads, max(1, cases - 1)) - 1))
+    held, processes = cases * first.nbytes, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    held = held if held <= CACHED_SHARE * available_memory() / processes else 0
+    working = (peak_memory() - before) * (min(threads, cases) - 1)
+    memory = max(job.settings.training.memory or 0.0, (peak_memory() + held + working) / GIB) * processes
+    before_probe = clock.seconds + preparing
+    log.info(
+        f"{counted(cases, 'case')}: about {each:.2g} s each to prepare, {memory:.1f} GiB of memory; "
+        f"first step about {before_probe + probe:.0f} s after the start"
+    )
+    if minutes is not None and before_probe > MOST_BEFORE * 60 * minutes:
+        log.warning("%s", too_long("reading and preparing", before_probe, minutes))
+    return {"first_step_s": round(before_probe + probe, 1), "memory_gib": round(memory, 2)}
