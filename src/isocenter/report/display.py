@@ -293,10 +293,10 @@ class View:
         """The slice with the most of the reference; without one, of the prediction; else the middle."""
         if plane.through is None:
             return 0
-        others = tuple(axis for axis in range(self.grid.ndim) if axis != plane.through)
         for label_map in self.maps:
-            if (areas := np.count_nonzero(label_map, axis=others)).any():
-                return int(areas.argmax())
+            areas = [np.count_nonzero(one) for one in np.moveaxis(label_map, plane.through, 0)]
+            if any(areas):
+                return int(np.argmax(areas))
         return self.grid.shape[plane.through] // 2
 
     def steps(self, plane: Plane) -> tuple[float, float]:
@@ -359,7 +359,7 @@ def _view(
 def cut(array: Array, plane: Plane, at: int) -> Array:
     """(down, across, ...) of one slice."""
     if plane.through is not None:
-        array = array.take(at, axis=plane.through)
+        array = array[(slice(None),) * plane.through + (at,)]  # a view: to take it copies volumes that lie otherwise
     return array.swapaxes(0, 1) if plane.across < plane.down else array
 
 

@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.predicted_memory import USABLE, expected_memory, fitting_memory, with_smaller_batches
     from isocenter.runtime.preprocessing.coarse_mask import AIR_MARGIN, body_of
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing, Streamed
-    from isocenter.runtime.preprocessing.protocol import SliceOrder, Trace
+    from isocenter.runtime.preprocessing.protocol import Trace
     from isocenter.runtime.proportion import (
         MOST_TIMES,
         UNLIKE_SPACING,

@@ -32,6 +32,7 @@ from isocenter.files.pictures.picture import CHANNELS, is_opaque, planes_first, 
 from isocenter.files.plain import even_times
 from isocenter.files.storage.folders import each_once, inside_folder
 from isocenter.files.storage.packed import refuse_expansion
+from isocenter.files.storage.spool import room
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 
 MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "pm": 1e-9, "Å": 1e-7, "in": 25.4}
@@ -248,7 +249,8 @@ def _pixels_of(part: tifffile.TiffPageSeries) -> Array:
     """The samples of a series of pages; strips and tiles are read a few at a time."""
     pixels = _of_one_strip(part.keyframe) if len(part) == 1 else None
     if pixels is None:
-        pixels = part.asarray(buffersize=READ_AT_ONCE)
+        where = part.keyframe.parent.filehandle.path
+        pixels = part.asarray(buffersize=READ_AT_ONCE, out=room(part.shape, part.dtype, where))
     return pixels.view(np.uint8) if pixels.dtype == bool else pixels
 
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.errors import FormatError, ResourceError
+from isocenter.errors import FormatError
 from isocenter.files.format import Part, real_part
+from isocenter.files.storage import spool
 from isocenter.files.storage.packed import (
     GET_AGAIN,
     GZIP,
@@ -107,7 +108,8 @@ class Block:
     def deferred(self) -> Deferred:
         """The values, (channels[, frames], *spatial), not read yet."""
         shape = tuple(self.shape[axis] for axis in self.axes)
-        return Deferred(shape, self.value_dtype, self.load, self.region, partial(_Cursor, self) if self._slow else None)
+        streams = self._slow is not None and not self._is_large
+        return Deferred(shape, self.value_dtype, self.load, self.region, partial(_Cursor, self) if streams else None)
 
     @property
     def _slow(self) -> int | None:
@@ -116,11 +118,32 @@ class Block:
         return slowest if self.compression in PACKED and slowest in self.axes[1:] else None
 
     def load(self) -> Array:
-        """(channels[, frames], *spatial) values."""
-        return self.region(())
+        """(channels[, frames], *spatial) values; large ones stay on disk."""
+        return self._on_disk if self._is_large else self.region(())
+
+    @property
+    def _is_large(self) -> bool:
+        return prod(self.shape) * self.value_dtype.itemsize >= spool.MAPPED_BYTES
+
+    @cached_property
+    def _on_disk(self) -> Array:
+        """All values, in the file itself where they lie there as they are in memory, else in a temporary one."""
+        if is_compressed(self.compression) or self._is_scaled or self.dtype != self.value_dtype:
+            return self._read([(0, size) for size in self.shape]).transpose(self.axes)
+        return self._mapped().transpose(self.axes)
+
+    def _mapped(self) -> Array:
+        self._refuse_if_short()  # it may have been cut since its header was read
+        # Copied where it is written to: the file stays as it is.
+        return np.memmap(self.path, self.dtype, "c", self.start + self.offset, self.shape, order="F")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_on_disk"}
 
     def region(self, region: tuple[slice, ...]) -> Array:
         """`load()[region]`; of a compressed file no more is inflated than must be passed on the way."""
+        if self._is_large and is_compressed(self.compression):  # once: regions of it are asked for again and again
+            return self._on_disk[region]
         if any(not isinstance(part, slice) or part.step not in (None, 1) for part in region):
             return self.load()[region]
         slices = [slice(None)] * len(self.shape)
@@ -134,7 +157,7 @@ class Block:
         sizes = tuple(max(0, high - low) for low, high in bounds)
         if self.compression == "text" and sizes != self.shape:  # where a number stands is known only by those before
             return self._read([(0, size) for size in self.shape])[tuple(slice(low, high) for low, high in bounds)]
-        values = self._room(prod(sizes))
+        values = spool.room((prod(sizes),), self.value_dtype, str(self.path))
         if 0 in sizes:
             return values.reshape(sizes, order="F")
         axis = len(sizes) - 1
@@ -149,9 +172,8 @@ class Block:
         elif is_compressed(self.compression):
             self._fill_from_slices(values, first, inner)
         else:
-            mapped = np.memmap(self.path, self.dtype, "r", self.start + self.offset, self.shape, order="F")
             index: tuple[Any, ...] = (*inner, slice(*bounds[axis]), *(low for low, _ in bounds[axis + 1 :]))
-            cut = mapped[index]
+            cut = self._mapped()[index]
             step = max(1, AT_ONCE // prod(sizes[:axis]))
             for start in range(0, sizes[axis], step):
                 self._put(values, start * prod(sizes[:axis]), cut[..., start : start + step])
@@ -184,13 +206,6 @@ class Block:
 
     def _put(self, values: Array, start: int, part: Array) -> None:
         values[start : start + part.size] = self._values(part).ravel(order="F")
-
-    def _room(self, count: int) -> Array:
-        try:
-            return np.empty(count, self.value_dtype)
-        except MemoryError as error:
-            needed = count * self.value_dtype.itemsize / 2**30
-            raise ResourceError(f"needs {needed:.1f} GiB of memory", str(self.path), "Read it in parts") from error
 
     def _next(self, stream: BinaryIO, numbers: Array, before: int) -> Array:
         """The next stored numbers of a stream, in the array that is given; `before`: how many precede them"""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +14,45 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import ResourceError
 from isocenter.files.storage.atomic import unwritable
 from isocenter.values import Array, Deferred
 
 # What takes no more is held in memory.
 SPOOLED_BYTES = 2**27
+# Voxels of a file that take as much are not held in memory, whatever is done with them.
+MAPPED_BYTES = 2**30
+
+log = logging.getLogger("isocenter")
+
+
+def room(shape: Sequence[int], dtype: np.dtype[Any], where: str) -> Array:
+    """An empty array; a large one lies in a temporary file without a name, of which the system holds what it likes.
+
+    where: the file whose numbers it is for
+    Raises ResourceError where the disk, or the memory, does not have as much.
+    """
+    needed, folder = math.prod(shape) * dtype.itemsize, Path(tempfile.gettempdir())
+    what = f"needs {needed / 2**30:.1f} GiB"
+    if needed < MAPPED_BYTES:
+        try:
+            return np.empty(shape, dtype)
+        except MemoryError as error:
+            raise ResourceError(f"{what} of memory", where, "Read it in parts") from error
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # A hole that the disk has no room for would end the process when it is filled.
+            (os.posix_fallocate if hasattr(os, "posix_fallocate") else _filled)(file.fileno(), 0, needed)
+            log.info("%.1f GiB of voxels go through a temporary file in %s, which is removed", needed / 2**30, folder)
+            return np.memmap(file, dtype, "r+", shape=tuple(shape))
+    except OSError as error:
+        problem = f"{what} for a temporary file in {folder} ({os.strerror(error.errno or 0)})"
+        raise ResourceError(problem, where, "Free some space, or name another folder in TMPDIR") from error
+
+
+def _filled(file: int, start: int, size: int) -> None:
+    for at in range(start, size, SPOOLED_BYTES):
+        os.pwrite(file, bytes(min(SPOOLED_BYTES, size - at)), at)
 
 
 class Spool:

@@ -30,7 +30,6 @@ from isocenter.runtime import (
     Context,
     LabelSource,
     Preprocessing,
-    SliceOrder,
     Streamed,
     Trace,
     digest,
@@ -47,8 +46,8 @@ if TYPE_CHECKING:
 
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
 LAYOUT = 11
-# Voxels of a volume's chunk along each axis, and of what is made of it at a time.
-CHUNK, BRICK_VOXELS = 64, 2**24
+# Voxels of a volume's chunk along each axis, and of the image that are worked on at a time.
+CHUNK, BRICK_VOXELS = 64, 2**25
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
 TARGET, KIND, POSITIONS, LOST = "target", "kind", "positions", "lost"
@@ -342,7 +341,7 @@ def _pack(source: Array | Streamed | LabelSource, trace: Trace | None, path: Pat
             blosc2.asarray(array, urlpath=str(path), mode="w", **settings)
             return
         packed = blosc2.empty(source.shape, source.dtype, urlpath=str(path), mode="w", **settings)
-        for region in _bricks(source.shape, trace.slice_order):
+        for region in _bricks(source.shape, trace):
             packed[region] = np.ascontiguousarray(source[region])
     except RuntimeError as error:  # which says that it could not be written, and not why
         needed = math.prod(source.shape) * source.dtype.itemsize
@@ -350,11 +349,13 @@ def _pack(source: Array | Streamed | LabelSource, trace: Trace | None, path: Pat
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
 
 
-def _bricks(shape: Sequence[int], order: SliceOrder) -> Iterator[Region]:
+def _bricks(shape: Sequence[int], trace: Trace) -> Iterator[Region]:
     """Regions of whole chunks in the order in which the file gives its slices; of a wide plane some rows at a time."""
     others, spatial = tuple(slice(0, size) for size in shape[:-3]), shape[-3:]
+    order = trace.slice_order
     first, second, third = order.order((0, 1, 2))
-    rows = CHUNK * max(1, BRICK_VOXELS // (math.prod(shape[:-3]) * CHUNK**2 * spatial[third]))
+    made_of = math.prod(trace.kept) / math.prod(trace.shape)  # voxels of the image to one of these
+    rows = CHUNK * max(1, int(BRICK_VOXELS / max(1, made_of)) // (math.prod(shape[:-3]) * CHUNK**2 * spatial[third]))
     walk = [slice(at, min(at + CHUNK, spatial[first])) for at in range(0, spatial[first], CHUNK)]
     for slices in reversed(walk) if order.backwards else walk:
         for at in range(0, spatial[second], rows):

@@ -23,6 +23,7 @@ from isocenter.files.dicom.reading.values import Meaning, ValueMap, rescaled
 from isocenter.files.dicom.tags import pydicom_errors
 from isocenter.files.dicom.uids import CODED, EXPLICIT, IMPLICIT
 from isocenter.files.dicom.warnings import quiet
+from isocenter.files.storage.spool import room
 from isocenter.values import Deferred
 
 AT_ONCE = 1 << 18  # values that are converted at a time
@@ -76,7 +77,7 @@ def deferred(plan: Plan) -> Deferred:
 
 def load(plan: Plan) -> NDArray[Any]:
     """The whole array. Raises FormatError, which names the file, for pixels that cannot be decoded."""
-    out = np.empty(plan.shape, plan.dtype)
+    out = room(plan.shape, plan.dtype, plan.files[0][0] if plan.files else "the series")
     if plan.fill is not None:
         out[...] = plan.fill
     workers = max(1, min(MOST_THREADS, os.cpu_count() or 1, len(plan.files)))

@@ -18,6 +18,7 @@ from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes, suffix_of
 from isocenter.files.layouts.cases.segments import SLICER, slicer_mask
 from isocenter.files.modality import modality_word
+from isocenter.files.storage import spool
 from isocenter.files.storage.block import is_number
 from isocenter.values import Array, Cell, Image, Label
 
@@ -256,7 +257,7 @@ def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
     low, high = int(pixels.min()), int(pixels.max())
     if low < 0:
         raise FormatError(f"holds the label {low}", str(path), "Number labels from 0 (background) upwards")
-    whole = pixels.astype(np.min_scalar_type(high))
+    whole = _in_type(pixels, np.min_scalar_type(high), path)
     if high != 255 or 255 in declared:
         return whole
     values = set(np.unique(whole).tolist())
@@ -279,6 +280,17 @@ def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
             str(path),
             remedy,
         )
+    return whole
+
+
+def _in_type(pixels: Array, dtype: np.dtype[Any], path: Path) -> Array:
+    """The numbers in another type; large ones stay on disk, in the file itself where that has them so."""
+    if pixels.size * dtype.itemsize < spool.MAPPED_BYTES:
+        return pixels.astype(dtype)
+    if pixels.dtype == dtype:
+        return pixels
+    whole = spool.room(pixels.T.shape, dtype, str(path)).T
+    whole[...] = pixels
     return whole
 
 
