@@ -10,6 +10,7 @@ from isocenter import planning
 from isocenter.errors import UsageError
 from isocenter.keywords import Flag
 from isocenter.reading import Covariates, pairs
+from isocenter.tasks import TASKS
 
 # The limit of a seed: what every generator of random numbers takes.
 LARGEST_SEED = 2**63 - 1
@@ -92,9 +93,7 @@ Groups = Annotated[
 Kind = Annotated[
     str | None,
     Flag(
-        "Kind of problem, where several fit: classification, detection, findings, instances, regression, registration "
-        "(of pairs of images), segmentation or survival; several at once as in segmentation+classification; "
-        "representation, which needs no reference.",
+        f"Kind of problem, where several fit: {', '.join(TASKS)}; several at once as in segmentation+classification.",
         "NAME",
     ),
 ]

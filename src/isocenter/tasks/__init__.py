@@ -1,4 +1,4 @@
-"""Kinds of problem. A new kind is one file and its line in `catalogue.TASKS`."""
+"""Kinds of problem. A new kind is one file and its line in `index.TASKS`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.tasks.catalogue import (
-        TASKS,
         build,
         channels_of,
         kind,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
         with_sets,
         with_sets_of_folds,
     )
+    from isocenter.tasks.index import TASKS
     from isocenter.tasks.multitask import part_tables
     from isocenter.tasks.properties import (
         added_results,

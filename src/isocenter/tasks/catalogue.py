@@ -1,4 +1,4 @@
-"""The kinds of problem by name. A new kind is one file and its line in `TASKS`, or an entry point.
+"""The kinds of problem by name: those of `TASKS`, and those that other packages add by an entry point.
 
 A name may join several kinds, as in segmentation+classification: one network is taught and answers all of them.
 """
@@ -14,22 +14,12 @@ import numpy as np
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Calibrator
+from isocenter.tasks.index import TASKS
 from isocenter.tasks.properties import head_of, leaves, states_voxels
 from isocenter.tasks.settings import found_after_training, settings_of, task_from
 from isocenter.tasks.task import Task
 from isocenter.values import Dataset, Label
 
-TASKS = {
-    "classification": "isocenter.tasks.classification.question:Classification",
-    "detection": "isocenter.tasks.detection.question:Detection",
-    "findings": "isocenter.tasks.findings.question:Findings",
-    "instances": "isocenter.tasks.instances.question:InstanceSegmentation",
-    "registration": "isocenter.tasks.registration:Registration",
-    "regression": "isocenter.tasks.regression.question:Regression",
-    "representation": "isocenter.tasks.representation:Representation",
-    "segmentation": "isocenter.tasks.segmentation.question:Segmentation",
-    "survival": "isocenter.tasks.survival.question:Survival",
-}
 # A name with the sign joins several kinds; `ALL` stands for every kind that the references fit.
 JOINED, MULTITASK = "isocenter.tasks.multitask:Joined", "isocenter.tasks.multitask:Multitask"
 SIGN, ALL = "+", "multitask"

@@ -1,0 +1,13 @@
+"""The index of our kinds of problem: a new kind is one folder and its line here. It imports nothing, for `--help`."""
+
+TASKS = {
+    "classification": "isocenter.tasks.classification.question:Classification",
+    "detection": "isocenter.tasks.detection.question:Detection",
+    "findings": "isocenter.tasks.findings.question:Findings",
+    "instances": "isocenter.tasks.instances.question:InstanceSegmentation",
+    "registration": "isocenter.tasks.registration:Registration",
+    "regression": "isocenter.tasks.regression.question:Regression",
+    "representation": "isocenter.tasks.representation:Representation",
+    "segmentation": "isocenter.tasks.segmentation.question:Segmentation",
+    "survival": "isocenter.tasks.survival.question:Survival",
+}
