@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,6 +72,21 @@ def test_what_a_prediction_costs_is_known_without_predicting_the_whole_case(monk
     assert measured.predict == measured.windows == 2.0 * network.windows
     assert measured.voxels == np.prod(SHAPE)
     assert measured.with_overlap(0.0).predict < measured.predict / 3
+
+
+@pytest.mark.parametrize("turned", [1.0, -1.0])
+def test_windows_in_the_air_beside_a_body_are_not_counted(turned):
+    grid = Geometry(SHAPE, np.diag([turned * 4.0, 4.0, 4.0, 1.0]))
+    voxels = np.full((1, *SHAPE), -1000.0, np.float32) + np.random.default_rng(0).normal(0, 5, (1, *SHAPE))
+    voxels[0, :14, 16:32, :] += 1050  # a body at one side
+    image = Image(voxels.astype(np.float32), grid, modality="CT")
+    whole, network = Case("c0", "p0", {"0": image}, {}), Slow()
+    skipping = model(network)
+    skipping = replace(skipping, inference=replace(skipping.inference, skip="air"))
+    skipping.predict(whole)
+    assert network.windows < 60
+    assert costs.windows_seen(skipping, whole, 0.5) == network.windows
+    assert costs.windows_seen(model(network), whole, 0.5) == 60
 
 
 def test_a_case_of_few_windows_is_measured_whole():

@@ -14,8 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.runs.training import Costs
-from isocenter.runtime import OVERLAPS, KeptOutputs, Looking, Model, Network, part_of_windows, prepared_shape
+from isocenter.runtime import (
+    OVERLAPS,
+    KeptOutputs,
+    Looking,
+    Model,
+    Network,
+    Skipping,
+    body_of,
+    part_of_windows,
+    prepared_shape,
+    window_count,
+)
 from isocenter.tasks import Evidence, with_calibration
+from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Geometry, Image, Prediction, Region
 
 # A case of so many windows is measured whole; of a larger one a part, of so many windows or of those of a batch.
@@ -71,9 +83,9 @@ def measured_costs(model: Model, case: Case) -> Costs:
     Fresh weights predict ragged surfaces, which take far longer to score (hippocampus: 0.33 s, 0.013 s once trained):
     what is measured with them is not wholly believed, and measured anew half-way.
     """
-    sample, looking, grid = sample_of(model, case), Looking.of(model), _grid(case)
-    smaller = [replace(looking, overlap=overlap) for overlap in OVERLAPS if overlap < looking.overlap]
-    thinner = {one.overlap: one.windows(grid) / looking.windows(grid) for one in smaller}
+    sample, planned = sample_of(model, case), model.inference.overlap
+    smaller = [overlap for overlap in OVERLAPS if sample.windows is not None and overlap < planned]
+    thinner = {overlap: windows_seen(model, case, overlap) / windows_seen(model, case, planned) for overlap in smaller}
     prediction, predict, windows = predicted(model, sample)
     _, score = timed(lambda: model.task.score([prediction], [sample.case]))
     _, tune = timed(lambda: with_calibration(model.task, Evidence([prediction], [sample.case])))
@@ -128,9 +140,9 @@ def sample_of(model: Model, case: Case) -> Sample:
 
     The whole case where it has few windows, or is a clip or a pair, or where its images and masks have several grids.
     """
-    grid, looking, preparing = _grid(case), Looking.of(model), model.preprocessing
-    spatial, axes = prepared_shape(preparing, grid, looking.patch, preparing.held(grid).shape), grid.to_canonical[0]
-    is_resized = preparing.shape is not None or len(axes) != len(spatial)
+    looking, grid = Looking.of(model), next(iter(case.images.values())).geometry
+    spatial, axes = _spatial(model, grid), grid.to_canonical[0]
+    is_resized = model.preprocessing.shape is not None or len(axes) != len(spatial)
     if is_resized or model.task.refines or looking.windows(grid) <= FEW_WINDOWS:
         return Sample(case)
     part = part_of_windows(spatial, looking.patch, looking.overlap, max(WINDOWS, model.inference.batch))
@@ -143,11 +155,31 @@ def sample_of(model: Model, case: Case) -> Sample:
     if any(one.frames is not None or not one.geometry.equals(grid) for one in drawn):
         return Sample(case)
     cut = replace(case, images=_cut(images, region), references=_cut(references, region))
-    return Sample(cut, looking.windows(grid), math.prod(grid.shape) / math.prod(sizes))
+    windows = windows_seen(model, case, looking.overlap)
+    return Sample(cut, windows, math.prod(grid.shape) / math.prod(sizes))
 
 
-def _grid(case: Case) -> Geometry:
-    return next(iter(case.images.values())).geometry
+def windows_seen(model: Model, case: Case, overlap: float) -> int:
+    """How many windows with an overlap the network sees of a case, without those in the air beside a body."""
+    image = stacked(case.images, case.id)
+    mask = None if model.inference.skip is None else body_of(image)
+    (axes, flips), grid = image.geometry.to_canonical, image.geometry.shape
+    spatial = _spatial(model, image.geometry)
+
+    def sees(window: Region) -> bool:
+        """Whether a window of the network's grid holds something of the body."""
+        region = [slice(0, size) for size in grid]
+        for part, axis, is_turned, size in zip(window, axes, flips, spatial, strict=True):
+            low, high = (max(0, size - part.stop), size - part.start) if is_turned else (part.start, part.stop)
+            region[axis] = slice(low * grid[axis] // size, -(-min(high, size) * grid[axis] // size))
+        return mask is None or mask.touches(tuple(region))
+
+    skipping = None if mask is None else Skipping(sees, lambda name, channels: np.zeros(channels, np.float32))
+    return window_count(spatial, model.inference.patch, overlap, merge=model.task.merge, skipping=skipping)
+
+
+def _spatial(model: Model, grid: Geometry) -> tuple[int, ...]:
+    return prepared_shape(model.preprocessing, grid, model.inference.patch, model.preprocessing.held(grid).shape)
 
 
 def _cut(values: Mapping[str, Any], region: Region) -> dict[str, Any]:
