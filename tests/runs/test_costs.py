@@ -71,7 +71,7 @@ def test_what_a_prediction_costs_is_known_without_predicting_the_whole_case(monk
     assert seen < network.windows / 4
     assert measured.predict == measured.windows == 2.0 * network.windows
     assert measured.voxels == np.prod(SHAPE)
-    assert measured.with_overlap(0.0).predict < measured.predict / 3
+    assert measured.without_overlap.predict < measured.predict / 3
 
 
 @pytest.mark.parametrize("turned", [1.0, -1.0])
@@ -95,10 +95,8 @@ def test_a_case_of_few_windows_is_measured_whole():
 
 
 def test_windows_that_overlap_less_save_their_share_of_the_time():
-    measured = Costs(10.0, 1.0, 1.0, windows=8.0, thinner={0.25: 0.5, 0.0: 0.25})
-    assert measured.with_overlap(0.25).predict == 6.0
-    assert measured.thinnest.predict == 4.0
-    assert Costs(10.0, 1.0, 1.0).thinnest.predict == 10.0
+    assert Costs(10.0, 1.0, 1.0, windows=8.0, apart=0.25).without_overlap.predict == 4.0
+    assert Costs(10.0, 1.0, 1.0, windows=8.0).without_overlap.predict == 10.0
 
 
 def test_a_reading_that_takes_most_of_the_minutes_is_told_once_with_what_helps(caplog):

@@ -104,13 +104,13 @@ def test_scores_of_fresh_weights_do_not_take_the_time_of_learning():
     assert after.first_end(slow) == 180 * (1 - budget.RESERVE) - (budget.REPORT_SECONDS + 8 * 10.0)
 
 
-WINDOWED = Costs(10.0, 0.5, 1.0, windows=8.0, thinner={0.25: 0.5, 0.0: 0.25})
+WINDOWED = Costs(10.0, 0.5, 1.0, windows=8.0, apart=0.25)
 
 
 def test_where_minutes_end_windows_overlap_less_and_then_fewer_cases_are_looked_at():
     after = Minutes(10.0, None, 10, [(40, 1)])
     assert after.cuts(WINDOWED, 40.0) == budget.UNCUT  # 542 s of 548
-    assert after.cuts(WINDOWED, 200.0) == Cuts(0.25)  # 342 s of 388
+    assert after.cuts(WINDOWED, 200.0) == Cuts(0.0)  # 242 s of 388
     few = after.cuts(WINDOWED, 400.0)
     left = 588 - 400 - budget.REPORT_SECONDS
     assert (few.overlap, few.tuned, few.scoring) == (0.0, int(budget.TUNED_SHARE * left / 9), 4.5)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from isocenter.runs.training import Costs
 from isocenter.runtime import (
-    OVERLAPS,
     KeptOutputs,
     Looking,
     Model,
@@ -83,9 +82,8 @@ def measured_costs(model: Model, case: Case) -> Costs:
     Fresh weights predict ragged surfaces, which take far longer to score (hippocampus: 0.33 s, 0.013 s once trained):
     what is measured with them is not wholly believed, and measured anew half-way.
     """
-    sample, planned = sample_of(model, case), model.inference.overlap
-    smaller = [overlap for overlap in OVERLAPS if sample.windows is not None and overlap < planned]
-    thinner = {overlap: windows_seen(model, case, overlap) / windows_seen(model, case, planned) for overlap in smaller}
+    sample = sample_of(model, case)
+    apart = 1.0 if sample.windows is None else windows_seen(model, case, 0.0) / sample.windows
     prediction, predict, windows = predicted(model, sample)
     _, score = timed(lambda: model.task.score([prediction], [sample.case]))
     _, tune = timed(lambda: with_calibration(model.task, Evidence([prediction], [sample.case])))
@@ -104,7 +102,7 @@ def measured_costs(model: Model, case: Case) -> Costs:
         max(0.0, predict - again),
         refine,
         windows,
-        thinner,
+        apart,
     )
 
 

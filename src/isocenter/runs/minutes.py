@@ -161,7 +161,7 @@ class Minutes:
     def _end(self, after: float, costs: Costs, now: float = 0.0) -> float:
         end = 60 * self.minutes * (1 - RESERVE)
         most = max(FREE_SECONDS, AFTER_SHARE * (end - self.began))
-        one = costs.thinnest
+        one = costs.without_overlap
         if after > most and one.predict + one.score > min(most, end - now) - REPORT_SECONDS:
             return end - REPORT_SECONDS  # not even one case can be scored
         return end - min(after, most)
@@ -174,10 +174,9 @@ class Minutes:
         end = 60 * self.minutes * (1 - RESERVE)
         if self.seconds(costs) <= max(end - now, FREE_SECONDS):
             return Cuts()
-        for overlap in costs.thinner:
-            if self.seconds(costs.with_overlap(overlap)) <= end - now:
-                return Cuts(overlap)
-        overlap, thinned = min(costs.thinner, default=None), costs.thinnest
+        overlap, thinned = 0.0 if costs.apart < 1 else None, costs.without_overlap
+        if self.seconds(thinned) <= end - now:
+            return Cuts(overlap)
         left = max(0.0, end - now - REPORT_SECONDS - self.fitting)
         # Cases that decide are also those at which the gate looks.
         tuned = int(TUNED_SHARE * left / (2 * thinned.predict + thinned.tune))

@@ -77,7 +77,7 @@ class Costs:
     network: of `predict`, what is saved where the network's outputs are known
     refine:  of `predict`, what improves a result after the network, which a gate does without
     windows: of `predict`, the time in which windows pass the network
-    thinner: {smaller overlap of windows: share of their number that is left by it}, the largest first
+    apart:   share of the windows that is left where they do not overlap
     """
 
     predict: float
@@ -87,22 +87,17 @@ class Costs:
     network: float = 0.0
     refine: float = 0.0
     windows: float = 0.0
-    thinner: Mapping[float, float] = field(default_factory=dict)
+    apart: float = 1.0
 
     def of_networks(self, count: int) -> Costs:
         """The costs where so many networks predict each case."""
         predict = count * (self.predict - self.refine) + self.refine
         return replace(self, predict=predict, network=count * self.network, windows=count * self.windows)
 
-    def with_overlap(self, overlap: float) -> Costs:
-        """The costs with windows that overlap less, in one of the ways of `thinner`."""
-        saved = (1 - self.thinner[overlap]) * self.windows
-        return replace(self, predict=self.predict - saved, windows=self.windows - saved)
-
     @property
-    def thinnest(self) -> Costs:
-        """The costs with the fewest windows."""
-        return self.with_overlap(min(self.thinner)) if self.thinner else self
+    def without_overlap(self) -> Costs:
+        """The costs with windows that do not overlap."""
+        return replace(self, predict=self.predict - (1 - self.apart) * self.windows)
 
 
 @dataclass(frozen=True, eq=False)

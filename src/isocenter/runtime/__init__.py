@@ -115,7 +115,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.uncertainty.disagreement import EPISTEMIC, TOTAL
     from isocenter.runtime.uncertainty.methods import LastLayers, last_layers_of
     from isocenter.runtime.windows.averaging import Averaged
-    from isocenter.runtime.windows.pipeline import BLANK, OVERLAPS, Receiver
+    from isocenter.runtime.windows.pipeline import BLANK, Receiver
     from isocenter.runtime.windows.slide import Network, Skipping, part_of_windows, slide, window_count
 
 if not TYPE_CHECKING:
