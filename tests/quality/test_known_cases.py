@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -19,11 +20,20 @@ import pytest
 import isocenter
 from cohorts import picture
 from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, UsageError
-from isocenter.files import Caching, DatasetOptions, caching_as, content_hash, keep_text, read_dataset, write_pending
+from isocenter.files import (
+    Caching,
+    DatasetOptions,
+    caching_as,
+    content_hash,
+    keep_text,
+    kept_text,
+    read_dataset,
+    write_pending,
+)
 from isocenter.files.storage import hashing
 from isocenter.files.storage.kept import FILE, FOLDER, FileIdentity, file_key
 from isocenter.quality import examination, known_cases
-from isocenter.quality.known_cases import fitting_threads, look_at
+from isocenter.quality.known_cases import Looked, fitting_threads, keep_look, look_at
 
 SETTLED_S = 0.06
 
@@ -303,6 +313,17 @@ def test_each_layout_of_the_shared_data_has_keys(data):
                     assert len(known_cases.case_key(case, lambda path: path.name)) == 64
                     known.add(one.name)
     assert {"ultrasound", "bccd", "chest_xray", "hippocampus", "dsb2018", "nnunet_hippocampus"} <= known
+
+
+def test_what_no_other_command_could_read_is_not_kept(tmp_path):
+    case = read_dataset(drawn(tmp_path / "data", 1)).cases[0]
+    (facts, look), problems = examination._measured(case)
+    foreign = replace(facts, references={"mark": object()})
+    with caching_as(Caching(is_used=True)):
+        keep_look(case, Looked(((foreign, look), problems), "0" * 64))
+        assert kept_text("0" * 64) is None
+        keep_look(case, Looked(((facts, look), problems), "0" * 64))
+        assert kept_text("0" * 64) is not None
 
 
 def test_what_the_cache_says_is_a_line_of_the_log_and_no_finding(tmp_path, cache, caplog):

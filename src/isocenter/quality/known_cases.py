@@ -8,11 +8,11 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from datetime import date
 from enum import Enum
 from functools import lru_cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -36,6 +36,7 @@ from isocenter.files import (
 )
 from isocenter.quality.image_descriptors import Look
 from isocenter.report import Figure
+from isocenter.runtime import versions
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Image, LazyMapping, Problem
 
 # What was measured in a case, and what is odd about it.
@@ -80,20 +81,19 @@ def look_at(measure: Callable[[Case], Measured], caching: Caching, case: Case) -
     changed: Path | None = None
     with caching_as(caching):
         for _ in range(2):
-            before = {path: _identity(path) for path in case.files}
+            before = _identities(case)
             looked = _look_at(measure, case)
-            changed = next((path for path, identity in before.items() if _identity(path) != identity), None)
+            after = _identities(case)
+            changed = next((path for path in case.files if before.get(path) != after.get(path)), None)
             if changed is None:
                 return looked
     remedy = "Wait until it is written, then run the command again"
     raise DatasetError("changed while it was read", str(changed), remedy)
 
 
-def _identity(path: Path) -> FileIdentity | None:
-    try:
-        return FileIdentity.of(path)
-    except OSError:  # whoever reads it says so
-        return None
+def _identities(case: Case) -> dict[Path, FileIdentity]:
+    """The identities of the files that are there."""
+    return {path: FileIdentity.of(path) for path in case.files if path.exists()}
 
 
 def _look_at(measure: Callable[[Case], Measured], case: Case) -> Looked:
@@ -122,7 +122,8 @@ def keep_look(case: Case, looked: Looked) -> None:
     is_own = all(one.cases in ((), (case.id,)) for one in problems)
     if looked.key and measured is not None and is_own and not any(str(path.parent) in text for path in looked.hashes):
         nameless = [replace(one, cases=("",) if one.cases else ()) for one in problems]
-        keep_text(looked.key, json.dumps(_plain((replace(measured[0], id=""), measured[1], nameless), [])))
+        with suppress(UnknowableError):  # a kind of reference of another package
+            keep_text(looked.key, json.dumps(_plain((replace(measured[0], id=""), measured[1], nameless), [])))
 
 
 def _kept_look(case: Case, key: str) -> Measured | None:
@@ -226,7 +227,7 @@ def _code() -> str:
     own = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
     points = [point for group in GROUPS for point in added(group).values()]
     others = [(one.value, one.dist.version if one.dist else "") for one in points]
-    return _hash([own, others, [version(name) for name in PACKAGES]])
+    return _hash([own, others, versions(PACKAGES)])
 
 
 def _plain(value: Any, paths: list[Path]) -> Any:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         kept_memory,
         peak_memory,
         use_threads,
+        versions,
     )
     from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, write_members
     from isocenter.runtime.foreign import (
