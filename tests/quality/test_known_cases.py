@@ -84,7 +84,6 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     return since
 
 
-@pytest.mark.pictures
 def test_a_second_check_and_a_plan_look_at_no_voxel_and_say_the_same(tmp_path, looked, monkeypatch):
     data = drawn(tmp_path / "data")
     isocenter.check(data, out=tmp_path / "first", threads=1)
