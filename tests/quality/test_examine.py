@@ -305,7 +305,7 @@ def test_patches_of_pictures_that_are_not_compared_are_held_no_longer_than_their
     def one_by_one(measured, items):
         for number, item in enumerate(items):
             outcome = measured(item)
-            made.append(weakref.ref(outcome[0][1].patches))
+            made.append(weakref.ref(outcome.outcome[0][1].patches))
             held.append(sum(one() is not None for one in made))
             yield number, outcome
 
