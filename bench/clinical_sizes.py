@@ -5,7 +5,8 @@ python bench/clinical_sizes.py --small
 
 Part `look`: `check` of one case, an uncompressed int16 volume of 512 x 512 voxels a slice with a structure in it. The
 volumes are drawn on the spot. Part `second look`: the same again in another process, which finds in the cache what the
-first has kept. What was measured stays in the folder of the benchmarks, so that a second run goes on
+first has kept. Part `prepare`: what training does with it first (crop, orient, resample to 1.5 mm, normalise, store),
+and the share of time in which a network then waits for patches of the case, linked 60 times. What was measured stays in the folder of the benchmarks, so that a second run goes on
 where the first ended; --anew measures all again.
 """
 
@@ -23,7 +24,7 @@ from beside import PLACE, Program, arguments, failures, interleaved, record
 
 SLICES, SMALL = (100, 300, 600), (8,)
 SIDE_VOXELS = 512
-PARTS = ("look", "second look")
+PARTS = ("look", "second look", "prepare")
 MEASURED = PLACE / "clinical_sizes.json"
 SIDE = Path(__file__).resolve().parent / "sides" / "clinical_sizes.py"
 NOW = "this version"
@@ -55,18 +56,18 @@ def main() -> None:
 
 
 def _looks(slices: int, sources: dict[str, Path | None], threads: int) -> list[dict[str, object]]:
-    """Two rows a version: what it took to look at the case, and to look again."""
+    """Rows of each version: what it took to look at the case, to look again, and to prepare it."""
     with tempfile.TemporaryDirectory(dir=PLACE) as place:
         _draw(Path(place) / "data", slices)
-        programs = [
-            Program(
-                name,
-                [sys.executable, str(SIDE), "look", str(Path(place) / "data"), str(threads)],
-                {"ISOCENTER_CACHE": str(Path(place) / "cache"), **({"PYTHONPATH": str(source)} if source else {})},
-            )
-            for name, source in sources.items()
-        ]
-        tables = {part: interleaved(programs, 1, threads) for part in PARTS}
+        keeping = {"ISOCENTER_CACHE": str(Path(place) / "cache")}
+        tables = {}
+        for part in PARTS:
+            command = [sys.executable, str(SIDE), part.split()[-1], str(Path(place) / "data"), str(threads)]
+            programs = [
+                Program(name, command, {**keeping, **({"PYTHONPATH": str(source)} if source else {})})
+                for name, source in sources.items()
+            ]
+            tables[part] = interleaved(programs, 1, threads)
     return [
         {**row, "part": part, "slices": slices}
         for part, table in tables.items()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from isocenter.planning.checks import check_wishes, settings
     from isocenter.planning.inputs import Wishes
-    from isocenter.planning.memory import CACHED_SHARE, Machine, cores, this_machine
+    from isocenter.planning.memory import Machine, cached_memory, cores, this_machine
     from isocenter.planning.plan import make_plan
     from isocenter.planning.plan_file import (
         GROUPS,

@@ -36,8 +36,9 @@ BYTES_OF_A_CASE = 20 * 2**10
 COPIES = {"adamw": 6, "sgd": 5}
 # Of what is free the rest stays for the system, for reading cases and for what the prediction misses.
 USABLE = 0.8
-# Prepared cases are kept in memory while they take less than this share of what is free, else read from disk.
-CACHED_SHARE = 0.3
+# Prepared cases are kept in memory while they take less than this share of what is free, and no more than so many
+# bytes, else read from disk: patches of volumes come from there more quickly than they are learnt from.
+CACHED_SHARE, MOST_CACHED = 0.3, 2 * GIB
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def peak(
     networks: that learn at once
     """
     outputs, weights = _counted(task, architecture, patch)
-    cached = cases if cases <= CACHED_SHARE * machine.memory * GIB else 0.0
+    cached = cases if cases <= cached_memory(machine.memory * GIB) else 0.0
     cached += count * BYTES_OF_A_CASE
     return Peak(
         program=PROGRAM / GIB,
@@ -105,6 +106,11 @@ def peak(
         weights=networks * weights * COPIES[optimiser] / GIB,
         kept=outputs * batch * WORKING * (HALF if half else 1.0) / GIB,
     )
+
+
+def cached_memory(free: float) -> float:
+    """The bytes up to which prepared cases are kept in memory, of those that are free."""
+    return min(CACHED_SHARE * free, MOST_CACHED)
 
 
 def takes_context(task: Task, architecture: Mapping[str, Any], context: Mapping[str, Any]) -> bool:

@@ -27,7 +27,7 @@ from isocenter.errors import listed
 from isocenter.evaluation import groups_of
 from isocenter.files import write_table
 from isocenter.lazy import pandas as pd
-from isocenter.planning import CACHED_SHARE, CROSS_FITS, Settings, settings
+from isocenter.planning import CROSS_FITS, Settings, cached_memory, settings
 from isocenter.quality import references_counted
 from isocenter.reading import ALLOW_LARGE, ReadingOptions
 from isocenter.report import Tracker, selecting_name, tracked
@@ -370,7 +370,7 @@ def prepared(
             marked=marked,
             taught=taught_answers(cases, chosen),
             threads=chosen.training.threads,
-            memory=int(CACHED_SHARE * available_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+            memory=int(cached_memory(available_memory()) / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
             progress=tracker,
         )
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from isocenter.errors import counted
-from isocenter.planning import CACHED_SHARE
+from isocenter.planning import cached_memory
 from isocenter.reading import ReadingOptions
 from isocenter.runs.fit import Job, prepared
 from isocenter.runtime import available_memory, peak_memory
@@ -62,7 +62,7 @@ def foresee(job: Job, case: Case, clock: Clock, minutes: float | None) -> dict[s
     probe = max(PROBE_SECONDS, PROBE_SHARE * 60 * (minutes or 0.0))
     preparing = each * (cases - 1) / (1 + THREAD_GAIN * (min(threads, max(1, cases - 1)) - 1))
     held, processes = cases * first.nbytes, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    held = held if held <= CACHED_SHARE * available_memory() / processes else 0
+    held = held if held <= cached_memory(available_memory()) / processes else 0
     working = (peak_memory() - before) * (min(threads, cases) - 1)
     memory = max(job.settings.training.memory or 0.0, (peak_memory() + held + working) / GIB) * processes
     before_probe = clock.seconds + preparing
