@@ -19,8 +19,8 @@ TABLE = 2**16
 
 
 def memory_order(array: Array) -> tuple[int, ...]:
-    """The array's axes, the one whose neighbours lie farthest apart in memory first."""
-    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
+    """The array's axes, the one whose neighbours lie farthest apart in memory first; those of one voxel have none."""
+    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]) * (array.shape[axis] > 1)))
 
 
 def memory_slabs(*arrays: Array, order: Sequence[int] = ()) -> Iterator[tuple[slice, tuple[Array, ...]]]:
