@@ -3,11 +3,11 @@
 python bench/clinical_sizes.py --threads 1 --record
 python bench/clinical_sizes.py --small
 
-Part `look`: `check` of one case, an uncompressed int16 volume of 512 x 512 voxels a slice with a structure in it. The
-volumes are drawn on the spot. Part `second look`: the same again in another process, which finds in the cache what the
-first has kept. Part `prepare`: what training does with it first (crop, orient, resample to 1.5 mm, normalise, store),
-and the share of time in which a network then waits for patches of the case, linked 60 times. What was measured stays in the folder of the benchmarks, so that a second run goes on
-where the first ended; --anew measures all again.
+Part `look`: `check` of one case, an uncompressed int16 volume of 512 x 512 voxels a slice with a structure in it. Part
+`second look`: the same again in another process, which finds in the cache what the first has kept. Part `prepare`: what
+training does with it first (crop, orient, resample to 1.5 mm, normalise, store), and the share of time in which a
+network then waits for patches of the case, linked 60 times. The volumes are drawn on the spot. What was measured stays
+in the folder of the benchmarks, so that a second run goes on where the first ended; --anew measures all again.
 """
 
 from __future__ import annotations
