@@ -114,6 +114,8 @@ def predicted(model: Model, sample: Sample) -> tuple[Prediction, float, float]:
         timers.append(WindowTimer(model.networks.run))
         return model.with_run(timers[-1]).predict(sample.case, progress=timers[-1].passed)
 
+    if sample.windows is not None:
+        predict()  # what the first windows allocate would be multiplied
     prediction, seconds = timed(predict)
     in_windows = min(timers[-1].seconds, seconds)
     windows = in_windows if sample.windows is None else in_windows * sample.windows / max(1, timers[-1].done)
