@@ -6,8 +6,10 @@ python bench/clinical_sizes.py --small
 Part `look`: `check` of one case, an uncompressed int16 volume of 512 x 512 voxels a slice with a structure in it. Part
 `second look`: the same again in another process, which finds in the cache what the first has kept. Part `prepare`: what
 training does with it first (crop, orient, resample to 1.5 mm, normalise, store), and the share of time in which a
-network then waits for patches of the case, linked 60 times. The volumes are drawn on the spot. What was measured stays
-in the folder of the benchmarks, so that a second run goes on where the first ended; --anew measures all again.
+network then waits for patches of the case, linked 60 times.
+Part `predict`: the network that is planned for the case, without training, predicts it without windows in the air,
+`predict all` with them. Part `score`: a map of 20 structures. The volumes are drawn on the spot. What was measured
+stays in the folder of the benchmarks, so that a second run goes on where the first ended; --anew measures all again.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from beside import PLACE, Program, arguments, failures, interleaved, record
 
 SLICES, SMALL = (100, 300, 600), (8,)
 SIDE_VOXELS = 512
-PARTS = ("look", "second look", "prepare")
+PARTS = ("look", "second look", "prepare", "predict", "predict all", "score")
 MEASURED = PLACE / "clinical_sizes.json"
 SIDE = Path(__file__).resolve().parent / "sides" / "clinical_sizes.py"
+# Of what is predicted and scored; it takes long, so that prediction is measured up to so many slices.
+ANSWERS, PREDICTED = SIDE.with_name("clinical_answers.py"), 100
 NOW = "this version"
 
 
@@ -43,7 +47,7 @@ def main() -> None:
         missing = {
             name: source
             for name, source in sources.items()
-            if not {f"{part} {slices} {name}" for part in PARTS} <= cells.keys()
+            if not {f"{part} {slices} {name}" for part in _parts(slices)} <= cells.keys()
         }
         for row in _looks(slices, missing, asked.threads) if missing else ():
             cells[f"{row['part']} {slices} {row['program']}"] = row
@@ -61,8 +65,9 @@ def _looks(slices: int, sources: dict[str, Path | None], threads: int) -> list[d
         _draw(Path(place) / "data", slices)
         keeping = {"ISOCENTER_CACHE": str(Path(place) / "cache")}
         tables = {}
-        for part in PARTS:
-            command = [sys.executable, str(SIDE), part.split()[-1], str(Path(place) / "data"), str(threads)]
+        for part in _parts(slices):
+            side = ANSWERS if part.startswith(("predict", "score")) else SIDE
+            command = [sys.executable, str(side), part.split()[-1], str(Path(place) / "data"), str(threads)]
             programs = [
                 Program(name, command, {**keeping, **({"PYTHONPATH": str(source)} if source else {})})
                 for name, source in sources.items()
@@ -73,6 +78,10 @@ def _looks(slices: int, sources: dict[str, Path | None], threads: int) -> list[d
         for part, table in tables.items()
         for row in json.loads(table.to_json(orient="records"))
     ]
+
+
+def _parts(slices: int) -> tuple[str, ...]:
+    return tuple(part for part in PARTS if slices <= PREDICTED or not part.startswith("predict"))
 
 
 def _draw(data: Path, slices: int) -> None:
