@@ -23,21 +23,11 @@ import numpy as np
 import pandas as pd
 from recorded import record
 
-from isocenter import study_size
-from isocenter.evaluation import (
-    benjamini_hochberg,
-    delong,
-    delong_unpaired,
-    holm,
-    hosmer_lemeshow,
-    icc,
-    matched,
-    mcnemar,
-    propensity,
-    slope_and_intercept,
-    wilcoxon,
-)
-from isocenter.studies import bounds
+from isocenter.evaluation import calibration
+from isocenter.evaluation.fairness import shift_tests
+from isocenter.evaluation.significance import auroc_tests, paired_tests, probability_tests, raters, testing
+from isocenter.studies import interim_looks
+from isocenter.verbs import study
 
 # Shrout and Fleiss, Psychol Bull 1979, table 2.
 RATINGS = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
@@ -171,10 +161,13 @@ def sizes_of_r() -> dict[str, list[float]]:
 def sizes_of_ours() -> dict[str, list[float]]:
     """The same by us."""
     made = {
-        name: [float(getattr(study_size(design, assignments=inputs), figure))]
+        name: [float(getattr(study.study_size(design, assignments=inputs), figure))]
         for name, (design, inputs, figure, _) in SIZES.items()
     }
-    return made | {name: [one.bound for one in bounds(looks, 0.05, kind)] for name, (kind, looks) in BOUNDS.items()}
+    return made | {
+        name: [one.bound for one in interim_looks.equally_spaced_looks(looks, 0.05, kind)]
+        for name, (kind, looks) in BOUNDS.items()
+    }
 
 
 def cases(folder: Path) -> pd.DataFrame:
@@ -193,17 +186,17 @@ def ours(table: pd.DataFrame) -> dict[str, list[float]]:
     """The same figures in the order in which the script gives them; DeLong's difference is ours less theirs."""
     truth = table["positive"].to_numpy()
     wfns, s100b, chance, other = (table[name].to_numpy() for name in ("wfns", "s100b", "chance", "other"))
-    paired = delong(s100b, wfns, truth)
-    apart = delong_unpaired(s100b[1::2], wfns[::2], truth[1::2], truth[::2])
-    slope = slope_and_intercept(np.log(chance / (1 - chance)), truth, np.arange(len(truth)))[0]
-    fit = hosmer_lemeshow(chance, truth)
-    calls = mcnemar((wfns >= 4) == truth, (s100b >= 0.3) == truth)
-    many = mcnemar((table["age"] >= 50) == truth, (table["ndka"] >= 12) == truth)
-    ranks, few = wilcoxon(chance, other), wilcoxon(chance[:20], other[:20])
+    paired = auroc_tests.delong(s100b, wfns, truth)
+    apart = auroc_tests.delong_unpaired(s100b[1::2], wfns[::2], truth[1::2], truth[::2])
+    slope = calibration.slope_and_intercept(np.log(chance / (1 - chance)), truth, np.arange(len(truth)))[0]
+    fit = probability_tests.hosmer_lemeshow(chance, truth)
+    calls = paired_tests.mcnemar_test((wfns >= 4) == truth, (s100b >= 0.3) == truth)
+    many = paired_tests.mcnemar_test((table["age"] >= 50) == truth, (table["ndka"] >= 12) == truth)
+    ranks, few = paired_tests.wilcoxon_test(chance, other), paired_tests.wilcoxon_test(chance[:20], other[:20])
     male = (table["gender"] == "Male").to_numpy()
-    likely = propensity(male, [table[name].to_numpy(float) for name in ("age", "wfns", "s100b")])
-    partner = dict(zip(*(each.tolist() for each in matched(male, likely, caliper=None)), strict=True))
-    agreed = [icc(RATINGS, form) for form in FORMS]
+    likely = shift_tests.propensity_scores(male, [table[name].to_numpy(float) for name in ("age", "wfns", "s100b")])
+    partner = dict(zip(*(each.tolist() for each in shift_tests.match_pairs(male, likely, caliper=None)), strict=True))
+    agreed = [raters.icc(RATINGS, form) for form in FORMS]
     return {
         "delong": [paired.statistic, paired.p, paired.low, paired.high],
         "delong_unpaired": [apart.statistic, apart.p],
@@ -216,8 +209,8 @@ def ours(table: pd.DataFrame) -> dict[str, list[float]]:
         "icc": np.array([[one.difference, one.low, one.high, one.statistic, one.p] for one in agreed])
         .ravel()[KEPT]
         .tolist(),
-        "holm": holm(MANY_P).tolist(),
-        "benjamini_hochberg": benjamini_hochberg(MANY_P).tolist(),
+        "holm": testing.holm(MANY_P).tolist(),
+        "benjamini_hochberg": testing.benjamini_hochberg(MANY_P).tolist(),
         "propensity": likely[:5].tolist(),
         "matched": [partner[one] + 1 for one in sorted(partner)],
     }

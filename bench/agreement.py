@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import isocenter
-from isocenter.evaluation import dice
+from isocenter.evaluation import mask_overlap
 
 
 def compared(found: Path, wanted: Path, labels: dict[str, int]) -> pd.DataFrame:
@@ -26,6 +26,6 @@ def compared(found: Path, wanted: Path, labels: dict[str, int]) -> pd.DataFrame:
         if one.data.shape != other.data.shape or not np.allclose(one.geometry.affine, other.geometry.affine, atol=1e-3):
             rows.append({**row, "problem": "lies on another grid"})
             continue
-        each = {name: dice(one.data == value, other.data == value) for name, value in labels.items()}
+        each = {name: mask_overlap.dice(one.data == value, other.data == value) for name, value in labels.items()}
         rows.append({**row, "equal": float(np.mean(one.data == other.data)), **each})
     return pd.DataFrame(rows)

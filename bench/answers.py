@@ -33,9 +33,11 @@ from beside import PLACE, ROOT, Program, arguments, interleaved, record
 sys.path.insert(0, str(ROOT / "tests"))
 
 from isocenter.errors import IsocenterError
-from isocenter.files import format_of, read, read_volumes
-from isocenter.files.dicom import ANSWERS, Result, rasterise, read_identity, read_segmentation
-from isocenter.prediction.result_files import page_of
+from isocenter.files import file_formats
+from isocenter.files.dicom import object_identity
+from isocenter.files.dicom.reading import rtstruct_reading, seg_reading
+from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
+from isocenter.prediction import result_files
 from isocenter.values import Code, Finding, Image, Label, Map
 
 PAGE = ROOT / "docs" / "answers-matrix.md"
@@ -73,7 +75,7 @@ def drawn(source: Image, labels: int = 2) -> Result:
     # Of a series of several volumes each is marked alike.
     whole = marked if source.frames is None else np.stack([marked] * source.frames)
     result = Result(source, "isocenter drawn", [("", whole, named)], tuple(rows), maps=maps, classes=("effusion",))
-    return replace(result, page=partial(page_of, result, "For research use only"))
+    return replace(result, page=partial(result_files.draw_result_page, result, "For research use only"))
 
 
 def written(kind: str, result: Result, folder: Path) -> list[Path]:
@@ -132,16 +134,16 @@ def comes_back(kind: str, result: Result, path: Path) -> str:
     geometry = result.source.geometry
     truth = truth if truth.ndim == geometry.ndim else truth[0]
     if kind in ("seg", "labelmap"):
-        again = read_segmentation(path, on=geometry)
+        again = seg_reading.read_segmentation(path, on=geometry)
         numbers = {n: label.value for n, label in enumerate(labels, 1)}
         found = np.vectorize(lambda n: numbers.get(int(n), 0))(again.data[0])
         return "" if np.array_equal(found, truth) else f"{(found != truth).sum()} voxels differ"
     if kind == "rtstruct":
-        found = rasterise(path, geometry).data[0]
+        found = rtstruct_reading.rasterise_regions(path, geometry).data[0]
         share = np.mean(found[(truth > 0) | (found > 0)] != truth[(truth > 0) | (found > 0)])
         return "" if share <= 0.01 else f"{share:.1%} of the voxels differ"
     if kind == "pm":
-        again = read(path)
+        again = file_formats.read(path)
         places = again.geometry.to_world(np.argwhere(np.ones(again.geometry.shape, bool)))
         index = np.rint(geometry.to_index(places)).astype(int)
         own = np.asarray(next(iter(result.maps.values())).data)[tuple(index.T)]
@@ -197,14 +199,15 @@ def judged(
     kind: str, source: Image, pacs: Callable[[Path], Path] | None, known: frozenset[str] = frozenset()
 ) -> tuple[str, str]:
     """`yes`, `yes*`, `no` or `fault`, and why. known: values that the judge finds wrong in the source itself"""
-    from isocenter.prediction.answers import Wanted, write_answers
+    from isocenter.prediction import answers
+    from isocenter.prediction.answers import WantedFiles
 
     result = drawn(source)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the corpus is odd on purpose
-        wanted = Wanted(answers=(kind,))
+        wanted = WantedFiles(answers=(kind,))
         try:
-            paths, lacking = write_answers(result, (kind,), Path(folder) / "case", wanted)
+            paths, lacking = answers.write_answers(result, (kind,), Path(folder) / "case", wanted)
         except IsocenterError as error:
             return "no", error.problem
         if not paths:
@@ -231,11 +234,11 @@ def images_of(data: Path, *, small: bool) -> Iterator[tuple[str, Image | Isocent
     """Of each series and each single object the first image that can be read, or why none can."""
     series = [path for path in sorted((data / "dicom" / "series").iterdir()) if path.is_dir()]
     files = [path for path in sorted((data / "dicom" / "files").iterdir()) if path.is_file()]
-    images = [path for path in files if format_of(path) == "dicom" and not _is_result(path)]
+    images = [path for path in files if file_formats.format_of(path) == "dicom" and not _is_result(path)]
     for path in series[:4] if small else series + images:
         refusal = None
         try:
-            volumes = read_volumes(path)
+            volumes = file_formats.read_volumes(path)
         except IsocenterError as error:
             yield path.name, error
             continue
@@ -255,7 +258,7 @@ def images_of(data: Path, *, small: bool) -> Iterator[tuple[str, Image | Isocent
 def _is_result(path: Path) -> bool:
     """Whether an object is a result itself, such as a SEG, and no image that a model is given."""
     try:
-        identity = read_identity(path)
+        identity = object_identity.read_identity(path)
     except IsocenterError:
         return False
     return any(identity.sop_class in answer.sop_classes for answer in ANSWERS.values())
@@ -265,17 +268,17 @@ def _pacs(stack: ExitStack) -> Callable[[Path], Path] | None:
     """What stores an object in Orthanc and gives the path of what it gives out; None where it is not installed."""
     if shutil.which("Orthanc") is None:
         return None
-    from isocenter.service.dicom.listening import Peer
-    from isocenter.service.dicom.sending import store
+    from isocenter.service.dicom import sending
+    from isocenter.service.dicom.dicom_listening import DicomPeer
     from service.conftest import orthanc_running
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     server = stack.enter_context(orthanc_running(folder))
-    peer = Peer("orthanc", server.ae_title, "127.0.0.1", server.port)
+    peer = DicomPeer("orthanc", server.ae_title, "127.0.0.1", server.port)
 
     def through(path: Path) -> Path:
         server.empty()
-        [sent] = store("ISOCENTER", peer, [path])
+        [sent] = sending.send_files("ISOCENTER", peer, [path])
         if not sent.is_stored:
             raise ValueError(f"Orthanc did not take {path.name}: {sent.problem}")
         [instance] = server.ask("/instances")
@@ -332,7 +335,7 @@ def cost(given: Any) -> tuple[str, dict[str, Any]]:
 
 def side(kinds: Sequence[str], labels: int, folder: Path, *, reads: bool) -> dict[str, Any]:
     """Processor seconds of each writer, and the peak of memory beyond what the result itself takes."""
-    source = read(folder)
+    source = file_formats.read(folder)
     result = drawn(source, labels)
     np.asarray(result.source.data)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of drawing the result

@@ -26,14 +26,12 @@ from sqlalchemy import func, select
 
 import isocenter
 from isocenter.errors import IntegrityError
-from isocenter.service import prepared, read_settings
-from isocenter.service.records import audit as events_of
+from isocenter.service import configuration, supervisor
+from isocenter.service._node_threads import AuditSealing
+from isocenter.service.records import audit_records, migration, record_database, tables
+from isocenter.service.records import audit_records as events_of
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.audit import seal
-from isocenter.service.records.database import Clock, Database, opened
-from isocenter.service.records.migration import migrated
-from isocenter.service.records.tables import audit
-from isocenter.service.threads import Sealing
+from isocenter.service.records.record_database import Database, DatabaseClock
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from service.conftest import postgresql_server
@@ -123,8 +121,8 @@ def _changed(lines: list[bytes], kind: str, random: np.random.Generator) -> list
 
 def rate(url: str, pause_s: float, seconds: float) -> dict[str, float]:
     """Events a second that writers get in, and how long the oldest waits for its seal."""
-    database, stop = migrated(url), threading.Event()
-    sealing = Sealing(read_settings(None, [], Path("node")), database)
+    database, stop = migration.migrate_database(url), threading.Event()
+    sealing = AuditSealing(configuration.read_settings(None, [], Path("node")), database)
     sealing.start(stop)
     oldest = 0.0
     context = multiprocessing.get_context("spawn")
@@ -136,7 +134,7 @@ def rate(url: str, pause_s: float, seconds: float) -> dict[str, float]:
     began = time.perf_counter()
     while any(writer.is_alive() for writer in writers) and go.qsize() < WRITERS:
         with database.read() as connection:
-            waiting = select(Clock() - func.min(audit.c.at)).where(audit.c.sequence.is_(None))
+            waiting = select(DatabaseClock() - func.min(tables.audit.c.at)).where(tables.audit.c.sequence.is_(None))
             oldest = max(oldest, connection.execute(waiting).scalar() or 0.0)
         time.sleep(0.1)
     took = np.concatenate([go.get() for _ in writers])
@@ -151,14 +149,14 @@ def rate(url: str, pause_s: float, seconds: float) -> dict[str, float]:
 
 def _write(url: str, pause_s: float, seconds: float, ready: Any, go: Any) -> None:
     """Write events for a while, one every so often, and say how long each took (s)."""
-    database, took = opened(url), list[float]()
+    database, took = record_database.open_database(url), list[float]()
     ready.wait()
     began = due = time.perf_counter()
     while due < began + seconds:
         time.sleep(max(0.0, due - time.perf_counter()))
         at = time.perf_counter()
         with database.write() as connection:
-            events_of.record(connection, "view", "a" * 32, actor=EVE, study="a" * 32, detail={"n": len(took)})
+            events_of.record_event(connection, "view", "a" * 32, actor=EVE, study="a" * 32, detail={"n": len(took)})
         took.append(time.perf_counter() - at)
         due = due + pause_s if pause_s else time.perf_counter()
     database.close()
@@ -168,8 +166,10 @@ def _write(url: str, pause_s: float, seconds: float, ready: Any, go: Any) -> Non
 @contextmanager
 def _node(folder: Path) -> Iterator[Database]:
     """A node of which nothing runs."""
-    settings = prepared(read_settings(None, [], folder, dicom={"port": 0}, http={"port": 0}))
-    database = opened(settings.database_url)
+    settings = supervisor.prepare_node(
+        configuration.read_settings(None, [], folder, dicom={"port": 0}, http={"port": 0})
+    )
+    database = record_database.open_database(settings.database_url)
     yield database
     database.close()
 
@@ -178,8 +178,8 @@ def _fill(database: Database, count: int) -> None:
     with database.write() as connection:
         for number in range(count):
             detail = {"reason": "no rule takes it", "n": number}
-            events_of.record(connection, "view", f"{number:032x}", actor=EVE, study="a" * 32, detail=detail)
-    seal(database, "north")
+            events_of.record_event(connection, "view", f"{number:032x}", actor=EVE, study="a" * 32, detail=detail)
+    audit_records.seal_events(database, "north")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from isocenter.transforms import Augmentation, Normalisation, generator, phantom
+from isocenter.transforms import phantoms, random_draws
+from isocenter.transforms.augment import Augmentation
+from isocenter.transforms.intensity import Normalisation
 
 OFF = Augmentation(
     rotation=0, scale=0, contrast=0, brightness=0, gamma=0, noise=0, probability=1, accidents=1, left_right=0
@@ -48,13 +50,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
-    image, labels = phantom(seed=0, patient=2)
+    image, labels = phantoms.make_phantom(seed=0, patient=2)
     pixels = Normalisation("zscore").apply(image.data[0], np.ones(image.geometry.shape, dtype=bool))
     images, dense = torch.from_numpy(pixels)[None, None], torch.from_numpy(labels.data.copy()).long()
     shown = [("as it is", images, dense)]
     for name, strength in STRENGTHS.items():
         change = replace(OFF, **{name: strength})
-        drawn = [change(images, dense, [generator(n, 0, 0)], image.geometry.spacing) for n in range(DRAWS)]
+        drawn = [
+            change(images, dense, [random_draws.sample_generator(n, 0, 0)], image.geometry.spacing)
+            for n in range(DRAWS)
+        ]
         changed, moved, _ = max(drawn, key=lambda one: float((_slice(one[0]) - _slice(images)).abs().mean()))
         shown.append((f"{name} {strength:g}", changed, moved))
     _draw(shown, image.geometry.spacing)

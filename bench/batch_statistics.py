@@ -20,7 +20,6 @@ import pandas as pd
 from machine import described
 
 import isocenter
-from isocenter.training import recipe
 from isocenter.training.step import optimisers
 
 MM3_PER_ML = 1000
@@ -37,12 +36,12 @@ def main() -> None:
     given = parser.parse_args()
     out = Path(tempfile.mkdtemp(prefix="isocenter-"))
     table = _table(given.data, out / "volumes.csv")
-    measure = recipe.measure_batch_statistics
+    measure = optimisers.measure_batch_statistics
     print(f"Machine: {described()}.\nCommand: `python bench/{Path(__file__).name} {' '.join(sys.argv[1:])}`\n")
     print("| cases | figure | mean of seeds | each seed |\n|---|---|---|---|")
     for count in given.cases:
         optimisers.CASES = count
-        recipe.measure_batch_statistics = measure if count else lambda *_: None
+        optimisers.measure_batch_statistics = measure if count else lambda *_: None
         found: dict[str, list[float]] = {}
         for seed in given.seeds:
             run = isocenter.train(

@@ -18,7 +18,7 @@ from recorded import commit, record
 from swayed import marked
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
-from isocenter.planning import read_plan
+from isocenter.planning import plan_file
 
 HELD = 40
 METRICS = ("ap50", "temperature", "ece_equal_mass", "log_loss", "brier")
@@ -58,7 +58,7 @@ def shown(seed: int, given: argparse.Namespace) -> Shown:
     if perfect := CALIBRATED.search(over_all["ece_equal_mass"]["method"]):
         found[PERFECT] = float(perfect[1])
     missed = {row["label"]: row["value"] for row in rows if row["metric"] == COVERED[0] and row["label"] != "all"}
-    plan = read_plan(given.out / name / "plan.yaml")
+    plan = plan_file.read_plan(given.out / name / "plan.yaml")
     limits = plan["task.covering"]["thresholds"]
     least = {label: 0.0 if limit is None else 1 - limit for label, limit in limits.items()}
     one = Shown(seed, "", plan["task.calibration"]["method"], plan["task.risk"], found, missed, least, commit())

@@ -23,8 +23,8 @@ from drawn_sets import drawn, in_words
 from recorded import commit, record
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
-from isocenter.files import read_text_table
-from isocenter.planning import read_plan
+from isocenter.files.storage import csv_text
+from isocenter.planning import plan_file
 
 CASES, TESTED = 450, 1000
 SETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -76,7 +76,7 @@ def shown(on: str, seed: int, given: argparse.Namespace) -> Shown:
     found = {metric: row["value"] for metric, row in rows.items() if row["value"] is not None}
     if perfect := CALIBRATED.search(rows["ece_equal_mass"]["method"]):
         found[PERFECT] = float(perfect[1])
-    plan = read_plan(given.out / name / "plan.yaml")
+    plan = plan_file.read_plan(given.out / name / "plan.yaml")
     calibration, conformal = plan["task.calibration"], plan["task.conformal"]
     if COVERAGE in found:
         found["coverage_low"], found["coverage_high"] = coverage_range(conformal, tested_in(given.out / name))
@@ -90,7 +90,7 @@ def shown(on: str, seed: int, given: argparse.Namespace) -> Shown:
 
 def tested_in(run: Path) -> dict[str, int]:
     """{class: test cases of it}"""
-    table = read_text_table(run / "evaluation" / "cases.csv")
+    table = csv_text.read_text_table(run / "evaluation" / "cases.csv")
     return {str(name): int(count) for name, count in table["reference"].value_counts().items()}
 
 

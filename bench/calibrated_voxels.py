@@ -21,9 +21,10 @@ from swayed import marked
 from trainings import ROOT, add_options, keep, kept, trained
 
 import isocenter
-from isocenter.files import read_dataset, read_text_table
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.storage import csv_text
 from isocenter.lazy import ndimage
-from isocenter.planning import read_plan
+from isocenter.planning import plan_file
 from isocenter.values import Case, Floats, Image, Row
 
 METRICS = ("ece_near", "summed_volume_error")
@@ -84,7 +85,7 @@ def shown(given: argparse.Namespace) -> Shown:
     if taken.returncode:
         return Shown(f"failed with exit code {taken.returncode}: see logs/hippocampus.err")
     run = given.out / "hippocampus"
-    method = read_plan(run / "plan.yaml")["task.calibration"]["method"]
+    method = plan_file.read_plan(run / "plan.yaml")["task.calibration"]["method"]
     one = Shown("", method, worth(run, data), commit())
     keep("hippocampus", one, given)
     return one
@@ -92,9 +93,9 @@ def shown(given: argparse.Namespace) -> Shown:
 
 def worth(run: Path, data: Path) -> dict[str, dict[str, float]]:
     """{kind of image: figures} of the test cases of a run and of their copies."""
-    parts = read_text_table(run / "split.csv").set_index("case")["split"]
+    parts = csv_text.read_text_table(run / "split.csv").set_index("case")["split"]
     model, tables = isocenter.load(run), dict[str, list[pd.DataFrame]]()
-    for case in read_dataset(data):
+    for case in dataset_layouts.read_dataset(data):
         for kind, own in copies(case) if parts.get(case.id) == "test" else ():
             tables.setdefault(kind, []).append(model.task.score([model.predict(own)], [own]))
     each = {kind: pd.concat(own, ignore_index=True) for kind, own in tables.items()}

@@ -16,10 +16,10 @@ from recorded import record
 from trainings import ROOT, add_options, trained
 
 import isocenter
-from isocenter.files import read_text_table
-from isocenter.planning import read_plan
-from isocenter.reading import ReadingOptions, open_dataset
-from isocenter.runs.costs import measured_costs, sample_of
+from isocenter.files.storage import csv_text
+from isocenter.planning import plan_file
+from isocenter.reading import ReadingOptions, dataset_reading
+from isocenter.runs import _costs
 
 MOST = 20
 SETS = {
@@ -56,16 +56,18 @@ def compared(name: str, given: argparse.Namespace) -> tuple[str, float, float, f
     run = given.out / name
     if not (run / "report.html").is_file() and trained(name, [given.data / path, *words], 0, given).returncode:
         return None
-    model, plan = isocenter.load(run), read_plan(run / "plan.yaml")
-    parts = read_text_table(run / "split.csv").set_index("case")["split"]
-    dataset = open_dataset(given.data / path, ReadingOptions.of_plan(plan.options), needs=model.task.needs)
+    model, plan = isocenter.load(run), plan_file.read_plan(run / "plan.yaml")
+    parts = csv_text.read_text_table(run / "split.csv").set_index("case")["split"]
+    dataset = dataset_reading.open_dataset(
+        given.data / path, ReadingOptions.of_plan(plan.options), needs=model.task.needs
+    )
     cases = [case for case in dataset if parts.get(case.id) == "test" and model.task.needs <= set(case.references)][
         :MOST
     ]
     sizes = {case.id: next(iter(case.images.values())).geometry for case in cases}
     mean = sum(math.prod(sizes[case.id].shape) for case in cases) / len(cases)
     usual = min(cases, key=lambda case: abs(math.prod(sizes[case.id].shape) - mean))
-    believed = [measured_costs(model, usual)]
+    believed = [_costs.measured_costs(model, usual)]
     took = [0.0, 0.0]
     for case in cases:
         marks = [time.monotonic()]
@@ -74,9 +76,9 @@ def compared(name: str, given: argparse.Namespace) -> tuple[str, float, float, f
         model.task.score([prediction], [case])
         marks.append(time.monotonic())
         took = [sum_of + end - start for sum_of, start, end in zip(took, marks, marks[1:], strict=False)]
-    believed.append(measured_costs(model, usual))  # before and after: other programs come and go
+    believed.append(_costs.measured_costs(model, usual))  # before and after: other programs come and go
     predict, score = (sum(getattr(one, name) for one in believed) / 2 for name in ("predict", "score"))
-    share = 1 / sample_of(model, usual).voxels
+    share = 1 / _costs.sample_of(model, usual).voxels
     return name, share, predict, took[0] / len(cases), score, took[1] / len(cases)
 
 

@@ -27,8 +27,8 @@ from swayed import marked
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
 import isocenter
-from isocenter import networks
-from isocenter.planning import read_plan
+from isocenter.networks import network_family
+from isocenter.planning import plan_file
 
 # {name: (path below the data, words of the command)}
 SETS: Mapping[str, tuple[str, Sequence[str]]] = {
@@ -188,7 +188,7 @@ def _shown(question: str, on: str, choice: str, seed: int, given: argparse.Names
         problem = f"failed with exit code {taken.returncode}: see logs/{name}.err"
         return Shown(on, choice, seed, 0, problem, minutes=given.minutes or 0.0)
     row = summary(given.out / name)[0]
-    steps = int(read_plan(given.out / name / "plan.yaml")["training.steps"])
+    steps = int(plan_file.read_plan(given.out / name / "plan.yaml")["training.steps"])
     shown = Shown(on, choice, seed, steps, "", row["metric"], row["value"], commit(), given.minutes or 0.0)
     keep(name, shown, given)
     return shown
@@ -198,7 +198,7 @@ def _scaled(data: Path, words: Sequence[str], factor: float, given: argparse.Nam
     """The setting of a network whose widths are the planned ones times a factor."""
     options = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
     size = isocenter.plan(data, **options, minutes=given.minutes or 10, threads=given.threads).plan["network.size"]
-    return f"network.size={json.dumps(networks.wider(size, factor))}"
+    return f"network.size={json.dumps(network_family.widen_settings(size, factor))}"
 
 
 def _common(given: argparse.Namespace) -> str:

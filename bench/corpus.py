@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from isocenter.errors import IsocenterError
-from isocenter.files import format_of, read_volumes
+from isocenter.files import file_formats
 from isocenter.values import Image
 
 HERE = Path(__file__).parent
@@ -70,7 +70,7 @@ def section(title: str, folder: Path) -> str:
 def items(folder: Path) -> Iterator[Path]:
     """The files of a folder; folders of DICOM series are one item."""
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and any(format_of(file) == "dicom" for file in path.rglob("*") if file.is_file()):
+        if path.is_dir() and any(file_formats.format_of(file) == "dicom" for file in path.rglob("*") if file.is_file()):
             yield path
         elif path.is_dir():
             yield from items(path)
@@ -89,7 +89,7 @@ def outcomes(path: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
     name = path.relative_to(folder).as_posix()
     started = time.perf_counter()
     try:
-        volumes = read_volumes(path)
+        volumes = file_formats.read_volumes(path)
     except IsocenterError as error:
         yield name, "refused", words_of(error, folder)
         return

@@ -36,9 +36,9 @@ from pydicom import Dataset
 from sqlalchemy import select, text
 
 import isocenter
-from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service.records.database import opened
-from isocenter.service.records.tables import deliveries, jobs, notices, workitems
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service.records import record_database, tables
 from isocenter.values import Geometry, Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -95,7 +95,7 @@ def delivered(folder: Path, count: int, kills: float) -> dict[str, Any]:
         model, config = threshold_model(folder / "model", 50), folder / "node.toml"
         config.write_text(SETTINGS.format(port=free_port(), model=model, hook=hook, receiver=receiver), "utf-8")
         with isocenter.serve(config=config) as node:
-            database, began = opened(node.settings.database_url), time.monotonic()
+            database, began = record_database.open_database(node.settings.database_url), time.monotonic()
             with database.write() as connection:
                 for statement in COUNTING:
                     connection.execute(text(statement))
@@ -110,12 +110,12 @@ def delivered(folder: Path, count: int, kills: float) -> dict[str, Any]:
 
             def ended() -> int:
                 with database.read() as connection:
-                    rows = connection.execute(select(workitems.c.state)).scalars()
+                    rows = connection.execute(select(tables.workitems.c.state)).scalars()
                     return sum(state in FINAL for state in rows)
 
             def waiting() -> int:
                 with database.read() as connection:
-                    rows = connection.execute(select(deliveries.c.state)).scalars()
+                    rows = connection.execute(select(tables.deliveries.c.state)).scalars()
                     return sum(state == "waiting" for state in rows)
 
             seconds = _until(lambda: ended() >= count and not any(map(threading.Thread.is_alive, work)), began, "ended")
@@ -126,11 +126,12 @@ def delivered(folder: Path, count: int, kills: float) -> dict[str, Any]:
             shown = Counter(one["00741000"]["Value"][0] for one in _shown(node, count))
             with database.read() as connection:
                 often = Counter(row.workitem for row in connection.execute(text("SELECT * FROM ended")))
-                states = Counter(connection.execute(select(workitems.c.state)).scalars())
-                made = connection.execute(select(jobs)).all()
-                wanted = set(connection.execute(select(notices.c.notice)).scalars())
+                states = Counter(connection.execute(select(tables.workitems.c.state)).scalars())
+                made = connection.execute(select(tables.jobs)).all()
+                wanted = set(connection.execute(select(tables.notices.c.notice)).scalars())
                 unsent = Counter(
-                    row.state for row in connection.execute(select(deliveries).where(deliveries.c.state != "sent"))
+                    row.state
+                    for row in connection.execute(select(tables.deliveries).where(tables.deliveries.c.state != "sent"))
                 )
             database.close()
     assert shown == states, (shown, states)
@@ -180,7 +181,7 @@ def _images(folder: Path, count: int) -> list[tuple[str, Path]]:
             data[0, 3:9, 4:10, 1] = 100
         names = SeriesNames(f"p{number}", "study", "series")
         image = Image(data, Geometry((SIDE, SIDE, SLICES), np.diag([-1.0, -1, 2, 1])), modality="MR")
-        write_series(image, names, folder / str(number))
+        series_writing.write_series(image, names, folder / str(number))
         found.append((names.study_uid, folder / str(number)))
     return found
 

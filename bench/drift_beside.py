@@ -20,7 +20,7 @@ from beside import PeerError, arguments, peer, record, versions
 from environment import HERE
 from scipy import stats
 
-from isocenter.monitoring import watch
+from isocenter.monitoring import e_detectors
 
 PER_DAY, DAYS, REFERENCE, FEATURES, RATE = 20, 365, 300, 3, 4
 CHANGED_AFTER, CHANGED_FOR = 60, 30
@@ -72,7 +72,7 @@ def watched(reference: np.ndarray, values: np.ndarray) -> np.ndarray:
     for stream, (known, new) in enumerate(zip(reference, values, strict=True)):
         start = 0
         while start < len(new):
-            alarm = watch(known, new[start:], run_length=DAYS * PER_DAY / RATE).alarm
+            alarm = e_detectors.watch_values(known, new[start:], run_length=DAYS * PER_DAY / RATE).alarm
             if alarm is None:
                 break
             alarms[stream, start + alarm] = True

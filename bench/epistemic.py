@@ -27,9 +27,9 @@ from uncertainty import CORRUPTED, CORRUPTIONS, PARTS, SEVERITIES, Pixels, drawn
 
 import isocenter
 from isocenter.networks import resnet
-from isocenter.runtime import Model, with_uncertainty
+from isocenter.runtime import Model, model_assembly
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.methods import BY_MEMBERS
+from isocenter.runtime.uncertainty.uncertainty_methods import BY_MEMBERS
 from isocenter.values import Geometry, Image
 
 SHARE, SEEDS, TRAIN, VOLUMES, ENOUGH = 0.2, range(5), 100, 12, 0.8
@@ -89,7 +89,7 @@ def drop_in_residual_blocks(always: list[bool]) -> None:
         maps = self.activation(self.second_norm(self.first(active)))
         return self.second(torch.nn.functional.dropout2d(maps, SHARE, self.training or always[0]))
 
-    resnet.Block.inner = inner  # type: ignore[method-assign]
+    resnet.ResNetBlock.inner = inner  # type: ignore[method-assign]
 
 
 def data_of(name: str, given: argparse.Namespace) -> tuple[Path, list[Pixels]]:
@@ -123,7 +123,7 @@ def model_of(method: str, name: str, source: Path, given: argparse.Namespace) ->
             isocenter.train(source, out=run, seed=seed, assignments=by_hand, **how)
     if method == "members":
         isocenter.ensemble(runs, out=out / "ensemble", weights="equal", **how)
-        return with_uncertainty(isocenter.load(out / "ensemble", "cpu"), "members")
+        return model_assembly.with_uncertainty(isocenter.load(out / "ensemble", "cpu"), "members")
     model = isocenter.load(runs[0], "cpu")
     run, differ = model.networks.run, Disagreement.of(model.task)
     while not hasattr(run, "module"):

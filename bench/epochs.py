@@ -28,13 +28,14 @@ from machine import described
 from recorded import commit, record
 from trainings import ROOT, kept, spread
 
-from isocenter.evaluation import auroc
-from isocenter.planning import Planned, settings
-from isocenter.runs.fit import Job, fit
-from isocenter.runs.plan_request import PlanRequest, planned
-from isocenter.runtime import load
-from isocenter.training import Clock
-from isocenter.training.length.schedule import most_steps
+from isocenter.evaluation import classification
+from isocenter.planning import PlannedTraining, plan_checks
+from isocenter.runs import plan_request, training_jobs
+from isocenter.runs.plan_request import PlanRequest
+from isocenter.runs.training_jobs import TrainingJob
+from isocenter.runtime import model_files
+from isocenter.training.length import schedule
+from isocenter.training.training_state import CommandClock
 from isocenter.values import Case, Decision, Plan
 
 TESTED = 600
@@ -92,7 +93,7 @@ class Scored:
             log_losses = (log_losses + np.log(1 - stated) * (1 - there)) / there.shape[1]
         columns = range(1, 2) if there.shape[1] == 2 and not self.several else range(there.shape[1])
         return {
-            "auroc": float(np.mean([auroc(stated[:, n], there[:, n] == 1) for n in columns])),
+            "auroc": float(np.mean([classification.auroc(stated[:, n], there[:, n] == 1) for n in columns])),
             "accuracy": float(right.mean()),
             "log_loss": float(-log_losses.sum(axis=1).mean()),
             "brier": float(brier.mean()),
@@ -150,14 +151,14 @@ def main() -> None:
 
 def _of_draw(on: str, draw: int, given: argparse.Namespace) -> Iterator[Shown]:
     """Every choice on the cases of one draw, which are read and planned once."""
-    made: Planned | None = None
+    made: PlannedTraining | None = None
     for choice in given.choices:
         name = f"{on}-{choice}-{draw}"
         if (before := kept(name, given)) is not None:
             yield from (Shown(**one) for one in before["shown"])
             continue
         if made is None:
-            made = planned(_data(on, draw, given), PlanRequest(threads=given.threads, seed=draw))
+            made = plan_request.plan_from_request(_data(on, draw, given), PlanRequest(threads=given.threads, seed=draw))
         shown = _trained(on, choice, draw, made, given)
         made_here = {"machine": described(), "shown": [asdict(n) for n in shown]}
         (given.out / f"{name}.json").write_text(json.dumps(made_here))
@@ -184,7 +185,7 @@ def _data(on: str, draw: int, given: argparse.Namespace) -> Path:
     return drawn(source, draw, place, cases, TESTED)
 
 
-def _trained(on: str, choice: str, draw: int, made: Planned, given: argparse.Namespace) -> list[Shown]:
+def _trained(on: str, choice: str, draw: int, made: PlannedTraining, given: argparse.Namespace) -> list[Shown]:
     """The weights at the end of a training, or of several networks, and their means."""
     chosen = CHOICES[choice]
     parts = {part: [one for one in made.examination.dataset.cases if made.parts.get(one.id) == part] for part in PARTS}
@@ -192,8 +193,8 @@ def _trained(on: str, choice: str, draw: int, made: Planned, given: argparse.Nam
     for number in range(chosen.networks):
         began = time.monotonic()
         plan = plan_of(made.plan, chosen, count, draw + 1000 * number)
-        job = Job(given.out / f"{on}-{choice}-{draw}-{number}", plan, parts["train"], parts["val"], {})
-        outcome = fit(job, Clock(began), lambda decisions: None)
+        job = TrainingJob(given.out / f"{on}-{choice}-{draw}-{number}", plan, parts["train"], parts["val"], {})
+        outcome = training_jobs.fit_job(job, CommandClock(began), lambda decisions: None)
         seconds = time.monotonic() - began
         members.append({part: _scored(outcome.checkpoint, parts[part]) for part in ("val", "test")})
         each = {name_of(choice, len(members)): members[-1:]}
@@ -225,7 +226,7 @@ def plan_of(plan: Plan, chosen: Choice, cases: int, seed: int) -> Plan:
     because = "it is compared here"
     plan = plan.with_decision("training.epochs", Decision(chosen.epochs, because))
     settled = {
-        "steps": most_steps(settings(plan).training, cases),
+        "steps": schedule.most_steps(plan_checks.checked_settings(plan).training, cases),
         "seed": seed,
     }
     for name, value in settled.items():
@@ -234,7 +235,7 @@ def plan_of(plan: Plan, chosen: Choice, cases: int, seed: int) -> Plan:
 
 
 def _scored(checkpoint: Path, cases: Sequence[Case]) -> Scored:
-    model = load(checkpoint)
+    model = model_files.load(checkpoint)
     each = [model.predict(case).probabilities or {} for case in cases]
     references = [case.references for case in cases]
     several = "findings" in references[0]

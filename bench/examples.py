@@ -31,10 +31,10 @@ from swayed import marked
 from trainings import ROOT, add_options, keep, kept, looked_at, summary, trained
 
 import isocenter
-from isocenter import tasks
-from isocenter.evaluation import harrell_c
-from isocenter.files import read_dataset
-from isocenter.planning import read_plan
+from isocenter.evaluation import survival
+from isocenter.files.layouts import dataset_layouts
+from isocenter.planning import plan_file
+from isocenter.tasks import task_catalogue
 from isocenter.values import Image
 
 HERE = Path(__file__).resolve().parent
@@ -75,7 +75,7 @@ def times(data: Path, out: Path) -> Path:
     hazard = (np.mean(ml) - np.array(ml)) / np.std(ml)
     found = np.random.default_rng(0).exponential(MEDIAN / np.log(2) * np.exp(-hazard))
     seen, happened = np.maximum(np.ceil(np.minimum(found, END)), 1).astype(int), (found <= END).astype(int)
-    possible = harrell_c(hazard, seen, happened)
+    possible = survival.harrell_c(hazard, seen, happened)
     print(f"Harrell's c of the hazard itself over all {len(images)} images: {possible:.3f}", file=sys.stderr)
     table = {"image": [str(image) for image in images], "days": seen, "happened": happened}
     return _table(pd.DataFrame(table), out)
@@ -83,7 +83,7 @@ def times(data: Path, out: Path) -> Path:
 
 def counts(data: Path, out: Path) -> Path:
     """Blood smears and how many red cells are marked in each."""
-    found = {case.id: case.references["boxes"].names.count("RBC") for case in read_dataset(data)}
+    found = {case.id: case.references["boxes"].names.count("RBC") for case in dataset_layouts.read_dataset(data)}
     images = [str(data / "JPEGImages" / f"{case}.jpg") for case in found]
     return _table(pd.DataFrame({"image": images, "red_cells": found.values()}), out)
 
@@ -306,7 +306,7 @@ def main() -> None:
 
 def unnamed() -> list[str]:
     """The kinds of problem that have no line."""
-    return sorted(set(tasks.names()) - {example.kind for example in EXAMPLES.values()})
+    return sorted(set(task_catalogue.task_names()) - {example.kind for example in EXAMPLES.values()})
 
 
 def _shown(name: str, seed: int, given: argparse.Namespace) -> Shown:
@@ -372,7 +372,7 @@ def _range(numbers: Sequence[float], form: str) -> str:
 def _figure(run: Path) -> dict[str, object]:
     """The first row of the summary, which is the primary metric over all labels."""
     row = summary(run)[0]
-    steps = int(read_plan(run / "plan.yaml")["training.steps"])
+    steps = int(plan_file.read_plan(run / "plan.yaml")["training.steps"])
     figure = {"metric": f"{row['metric']} {row['unit']}".rstrip(), "cases": row["n"], "steps": steps}
     return {**figure, **{key: row[key] for key in ("value", "low", "high")}}
 

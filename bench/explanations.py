@@ -32,10 +32,10 @@ from environment import PLACE, ROOT
 from recorded import commit, record
 
 import isocenter
-from isocenter.explanation.faithfulness import alike
-from isocenter.files import read
+from isocenter.explanation import faithfulness
+from isocenter.files import file_formats
 from isocenter.lazy import ndimage
-from isocenter.scoring.explaining.report import AGREEING
+from isocenter.scoring.explaining.explanation_report import AGREEING
 
 DATA = ROOT.parent / "shared" / "data"
 KEPT, RUNS = PLACE / "explanations.json", PLACE / "explanations"
@@ -210,11 +210,11 @@ def labels(_: str, seed: int, steps: int) -> Row:
     found: dict[str, list[float]] = {}
     for case, name in sorted(set(maps[0]) & set(maps[1])):
         one, other = (torch.from_numpy(each[case, name].data) for each in maps)
-        found.setdefault(name, []).append(alike(one, other))
+        found.setdefault(name, []).append(faithfulness.rank_correlation(one, other))
     seen = [np.asarray(PIL.Image.open(path), dtype=float) for path in images]
     edges = [torch.from_numpy(ndimage.gaussian_gradient_magnitude(one, 1.0)) for one in seen]
     return {"alike": {**{name: statistics.fmean(own) for name, own in found.items()},
-                      "an edge filter": statistics.fmean(alike(one, one) for one in edges)}}  # fmt: skip
+                      "an edge filter": statistics.fmean(faithfulness.rank_correlation(one, one) for one in edges)}}  # fmt: skip
 
 
 def masks(name: str, seed: int, steps: int) -> Row:
@@ -282,8 +282,8 @@ def causes(plant: str, seed: int, steps: int) -> Row:
     rows = rows if plant == CAUSES[0] else rows[rows["from"] == "ill"]
     shares: dict[str, list[float]] = {}
     for case, called in zip(rows["case"], rows["from"], strict=True):
-        within = read(run.parent / "data" / "causes" / f"{case}.png").data[0] > 0
-        change = np.abs(read(folder / f"{case}_difference.tiff").data).sum(axis=0)
+        within = file_formats.read(run.parent / "data" / "causes" / f"{case}.png").data[0] > 0
+        change = np.abs(file_formats.read(folder / f"{case}_difference.tiff").data).sum(axis=0)
         shares.setdefault(called, []).append(float(change[within].sum() / change.sum()))
     return {"within": shares, "area": float(within.mean())}
 

@@ -23,12 +23,15 @@ import networks_matrix
 import numpy as np
 import torch
 
-from isocenter import networks, tasks
-from isocenter.explanation import METHODS, UnfitError, explained
-from isocenter.networks.catalogue import halvings
-from isocenter.runtime import Differentiable, Inference, Model, Networks, Preprocessing, TorchNetwork
-from isocenter.tasks import Task
-from isocenter.transforms import Normalisation
+from isocenter.explanation import answer_maps
+from isocenter.explanation.case_on_grid import UnfitError
+from isocenter.explanation.explanation_methods import METHODS
+from isocenter.networks import factory, member_catalogue
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Differentiable, Networks, TorchNetwork
+from isocenter.tasks import Task, task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Geometry, Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,9 +69,9 @@ class Cell:
     def task(self) -> Task:
         """With as few settings as there can be."""
         if self.kind == "multitask":
-            return tasks.build({"name": "classification+segmentation", **BOTH})
+            return task_catalogue.build_task({"name": "classification+segmentation", **BOTH})
         if self.kind in WHOLE:
-            return tasks.build({"name": self.kind, **WHOLE[self.kind]})
+            return task_catalogue.build_task({"name": self.kind, **WHOLE[self.kind]})
         return networks_matrix.task_of(networks_matrix.Combination(self.name, self.axes, self.kind))
 
 
@@ -83,7 +86,7 @@ class Outcome:
 def cells(names: Iterable[str]) -> Iterator[Cell]:
     """Every family with every head, the first of each number of axes with every kind of problem."""
     seen = set[tuple[int, str]]()
-    for member in networks.members(names):
+    for member in factory.family_members(names):
         for head in member.tasks:
             kinds = ["classification"] if head == "vector" else [head]
             if (member.axes, head) not in seen:
@@ -100,8 +103,8 @@ def model_of(cell: Cell) -> Model:
     head = cell.kind if cell.kind in ("dense", "boxes", "objects") else "vector"
     head = "dense" if cell.kind == "multitask" else head
     patch = networks_matrix._smallest(networks_matrix.Combination(cell.name, cell.axes, head))
-    size, _, _ = networks.size_for(cell.name, patch, halvings(patch), "cpu", task.heads)
-    module = networks.build(cell.name, 1, cell.axes, task.heads, size).eval()
+    size, _, _ = factory.size_for(cell.name, patch, member_catalogue.plan_strides(patch), "cpu", task.heads)
+    module = factory.build(cell.name, 1, cell.axes, task.heads, size).eval()
     network = {"name": cell.name, "channels": 1, "spatial_dims": cell.axes, "size": dict(size)}
     preprocessing = Preprocessing(cell.axes, ("0",), (Normalisation("window", -10, 10),))
     return Model(task, preprocessing, Inference(tuple(patch)), Networks(TorchNetwork(module), network))
@@ -121,7 +124,7 @@ def outcome(cell: Cell, methods: Sequence[str] = tuple(METHODS)) -> Outcome:
     image = Image(images[0].numpy(), Geometry(shape, np.eye(cell.axes + 1)))
     for name in methods:
         try:
-            found = explained(model, image, METHODS[name], seconds=SECONDS, torch_model=torch_model).data
+            found = answer_maps.explain_case(model, image, METHODS[name], seconds=SECONDS, torch_model=torch_model).data
             sound = found.shape == shape and bool(np.isfinite(found).all())
             made.methods[name] = "yes" if sound else "no"
             made.failed += [] if sound else [f"{name}: a map of {found.shape} in place of {shape}, or not finite"]
@@ -181,7 +184,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     until, outcomes = time.monotonic() + 60 * given.minutes, dict[Cell, Outcome]()
-    everything = sorted(cells(given.names or networks.names()), key=lambda cell: (cell.axes == 3, cell.axes != 2))
+    everything = sorted(cells(given.names or factory.family_names()), key=lambda cell: (cell.axes == 3, cell.axes != 2))
     for cell in everything:
         if time.monotonic() > until:
             break
@@ -191,7 +194,7 @@ def main() -> None:
         print(f"{cell.name} {cell.axes} {cell.kind}: {words} ({time.monotonic() - began:.1f} s)", flush=True)
     if not given.names:
         left = [cell for cell in everything if cell not in outcomes]
-        ordered = {cell: outcomes[cell] for cell in cells(networks.names()) if cell in outcomes}
+        ordered = {cell: outcomes[cell] for cell in cells(factory.family_names()) if cell in outcomes}
         given.out.write_text(page(ordered, left), encoding="utf-8")
     wrong = sum(len(one.failed) for one in outcomes.values())
     print(f"{len(outcomes)} networks, {wrong} failures")

@@ -34,9 +34,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import isocenter
-from isocenter.evaluation import FEW, Gap, adjusted_gaps, auroc, holm
-from isocenter.scoring.auditing.groups import Look, groups
-from isocenter.scoring.scores import Audit, AuditOptions, Scored
+from isocenter.evaluation import classification
+from isocenter.evaluation.fairness import group_gaps
+from isocenter.evaluation.fairness.group_gaps import FEW, Gap
+from isocenter.evaluation.significance import testing
+from isocenter.scoring.auditing import group_audit
+from isocenter.scoring.auditing.audit_options import AuditOptions
+from isocenter.scoring.auditing.group_audit import AttributeGroups
+from isocenter.scoring.case_scoring import AuditInput, ScoredCases
 from isocenter.tasks.classification.question import Classification
 
 METHODS = ("none", "reweigh", "resample", "balanced_batches", "group_dro", "adversarial", "constraint")
@@ -110,10 +115,10 @@ def _audited(made: pd.DataFrame, asked: str) -> list[Gap]:
     """All that an evaluation does but the report."""
     task, gaps = Classification(("fine", "ill")), list[Gap]()
     for name in asked.split(","):
-        look = Look(name, "", task, made, made[f"covariate_{name}"].to_numpy(object), 0)
+        look = AttributeGroups(name, "", task, made, made[f"covariate_{name}"].to_numpy(object), 0)
         list(look.rows())
         gaps += look.gaps()
-    return adjusted_gaps(gaps, holm)
+    return group_gaps.adjusted_gaps(gaps, testing.holm)
 
 
 def _found(gaps: Sequence[Gap]) -> list[Gap]:
@@ -124,7 +129,7 @@ def _planted(count: int) -> Iterator[dict[str, Any]]:
     """The gap of AUROC where women have more noise, and whether its interval holds that of very many patients."""
     many = table(400_000, 10_000, NOISE)
     each = {
-        name: float(auroc(own["probability_ill"].to_numpy(), (own["reference"] == "ill").to_numpy()))
+        name: float(classification.auroc(own["probability_ill"].to_numpy(), (own["reference"] == "ill").to_numpy()))
         for name, own in many.groupby("covariate_sex")
     }
     true = each["M"] - each["F"]
@@ -201,9 +206,9 @@ def _real(data: Path) -> Iterator[dict[str, Any]]:
 
 def _summed(name: str, cases: pd.DataFrame, asked: str) -> dict[str, Any]:
     classes = tuple(column.removeprefix("probability_") for column in cases if column.startswith("probability_"))
-    scored = Scored(cases, (), task=Classification(classes))
+    scored = ScoredCases(cases, (), task=Classification(classes))
     began = time.process_time()
-    found = groups(Audit(scored, None, (), 0, True, options=AuditOptions(groups=asked)))
+    found = group_audit.audit_groups(AuditInput(scored, None, (), 0, True, options=AuditOptions(groups=asked)))
     assert found is not None
     gaps = [gap for gap in found.records["fairness.json"][1]["gaps"] if gap["value"] is not None]
     shown = sorted(gaps, key=lambda gap: gap["p"] if gap["p"] is not None else 2.0)[:MOST_LINES]

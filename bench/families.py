@@ -162,7 +162,7 @@ def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dic
 
 def _keep(measured: Mapping[str, Any]) -> None:
     """Into the file from which plans take their reasons, in place of what it held of the same set."""
-    from isocenter.networks.catalogue import FILE  # after the arguments, like torch
+    from isocenter.networks.member_catalogue import FILE  # after the arguments, like torch
 
     kept = json.loads(FILE.read_text(encoding="utf-8"))["measured"]
     others = [one for one in kept if one["on"] != measured["on"]]
@@ -197,7 +197,7 @@ def measure(run: Path, data: Path, threads: int) -> dict[str, Any]:
     import torch  # after the arguments: a list of families needs none
     from torch.utils.flop_counter import FlopCounterMode
 
-    from isocenter.files import read_dataset
+    from isocenter.files.layouts import dataset_layouts
 
     torch.set_num_threads(threads)
     model = isocenter.load(run, "cpu")
@@ -208,7 +208,7 @@ def measure(run: Path, data: Path, threads: int) -> dict[str, Any]:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         module(images, *context)
     times = []
-    for case in list(read_dataset(data))[: TIMED + 1]:
+    for case in list(dataset_layouts.read_dataset(data))[: TIMED + 1]:
         mark = time.monotonic()
         model.predict(case)
         times.append(time.monotonic() - mark)

@@ -34,7 +34,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import isocenter
-from isocenter.evaluation import auroc, bootstrap, bootstrap_statistic, dice
+from isocenter.evaluation import classification, intervals, mask_overlap
 from isocenter.values import Estimate
 
 DATA = ROOT.parent / "shared" / "data"
@@ -240,7 +240,7 @@ def _scores(run: Path, cell: Cell, out: Path) -> dict[str, float]:
     for name in _volumes()[0]:
         found = model.predict(DATA / "hippocampus" / "images" / name).data
         drawn = np.asarray(nibabel.load(DATA / "hippocampus" / "labels" / name).dataobj).astype(np.uint8)
-        made[name] = float(np.mean([dice(found == value, drawn == value) for value in STRUCTURES]))
+        made[name] = float(np.mean([mask_overlap.dice(found == value, drawn == value) for value in STRUCTURES]))
     return made
 
 
@@ -391,7 +391,7 @@ def _figure(one: Measured, truths: Mapping[str, int]) -> float:
     values = np.array(list(one.scores.values()))
     if one.cell.data == "hippocampus":
         return float(values.mean())
-    return float(auroc(values, np.array([truths[name] for name in one.scores]) == 1))
+    return float(classification.auroc(values, np.array([truths[name] for name in one.scores]) == 1))
 
 
 def _row_of(one: Measured, truths: Mapping[str, int]) -> dict[str, Any]:
@@ -419,18 +419,18 @@ def _difference(pairs: Sequence[tuple[Measured, Measured]], truths: Mapping[str,
     names = sorted(pairs[0][0].scores)
     first, second = (np.array([[pair[n].scores[name] for name in names] for pair in pairs]) for n in (0, 1))
     if pairs[0][0].cell.data == "hippocampus":
-        return bootstrap((first - second).mean(axis=0), np.array(names), seed=0)
+        return intervals.bootstrap((first - second).mean(axis=0), np.array(names), seed=0)
     positive = np.array([truths[name] for name in names]) == 1
 
     def mean(weights: Any) -> Any:
         """The mean difference of areas, for each weighting of the cases."""
         apart = [
-            auroc(own, positive, weights) - auroc(other, positive, weights)
+            classification.auroc(own, positive, weights) - classification.auroc(other, positive, weights)
             for own, other in zip(first, second, strict=True)
         ]
         return np.mean(apart, axis=0)
 
-    return bootstrap_statistic(mean, np.array(names), strata=positive, seed=0, exact=False)
+    return intervals.bootstrap_statistic(mean, np.array(names), strata=positive, seed=0, exact=False)
 
 
 def _costs(sound: Mapping[Cell, Measured]) -> list[str]:

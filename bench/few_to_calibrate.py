@@ -13,19 +13,20 @@ import argparse
 import numpy as np
 from recorded import record
 
-from isocenter.evaluation import USUAL_SPREAD, Calibrator, Unseen, chosen_calibrator, fitted_calibrator
+from isocenter.evaluation import calibration_fit
+from isocenter.evaluation.calibration_fit import USUAL_SPREAD, Calibrator, UnseenOutputs
 
 NAMES, SHARE, FURTHER = ("no", "yes"), 0.4, 20_000
 
 
-def drawn(count: int, apart: float, temperature: float, seed: int, spread: float | None = None) -> Unseen:
+def drawn(count: int, apart: float, temperature: float, seed: int, spread: float | None = None) -> UnseenOutputs:
     """Cases of a network with this temperature."""
     random = np.random.default_rng(seed)
     truth = (random.random(count) < SHARE).astype(int)
     scores = random.normal(0, 1, count) + apart * (truth - 0.5)
     odds = (apart * scores + np.log(SHARE / (1 - SHARE))) * temperature
     logs = np.stack([-np.logaddexp(0, odds), -np.logaddexp(0, -odds)], axis=1)
-    return Unseen(logs, truth, np.arange(count).astype(str), NAMES, spread=spread)
+    return UnseenOutputs(logs, truth, np.arange(count).astype(str), NAMES, spread=spread)
 
 
 def main() -> None:
@@ -46,8 +47,8 @@ def main() -> None:
                 for seed in range(given.draws):
                     plain = drawn(count, apart, temperature, seed)
                     spread = drawn(count, apart, temperature, seed, USUAL_SPREAD)
-                    made = [fitted_calibrator("temperature", own) for own in (plain, spread)]
-                    made.append(chosen_calibrator("auto", spread).calibrator)
+                    made = [calibration_fit.fit_calibrator("temperature", own) for own in (plain, spread)]
+                    made.append(calibration_fit.choose_calibrator("auto", spread).calibrator)
                     losses.append([further.losses(one).mean() for one in made])
                 cells = " | ".join(f"{value:.3f}" for value in (before, *np.mean(losses, axis=0)))
                 lines.append(f"| {apart} | {temperature} | {count} | {cells} |")

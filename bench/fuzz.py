@@ -36,8 +36,10 @@ import tifffile
 from mutations import Corpus, Mutant
 
 from isocenter.errors import IsocenterError
-from isocenter.files import read_volumes, write
-from isocenter.files.dicom import REPORT_CLASSES, STRUCTURE_SET, rasterise, read_header, read_report
+from isocenter.files import file_formats
+from isocenter.files.dicom import header_reading
+from isocenter.files.dicom.reading import rtstruct_reading, sr_reading
+from isocenter.files.dicom.uids import REPORT_CLASSES, STRUCTURE_SET
 from isocenter.values import Geometry, Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -213,14 +215,14 @@ def judged(path: Path) -> dict[str, object]:
 
 def read_all(path: Path, decoded: list[int]) -> None:
     """Every volume of a file, whole and in part; of DICOM also what is no image. `decoded`: bytes of each volume"""
-    if path.suffix.lower() in (".dcm", "") and (sop_class := read_header(path).sop_class):
+    if path.suffix.lower() in (".dcm", "") and (sop_class := header_reading.read_header(path).sop_class):
         if sop_class == STRUCTURE_SET:
-            rasterise(path, Geometry((64, 64, 8), np.diag([4.0, 4.0, 4.0, 1.0])))
+            rtstruct_reading.rasterise_regions(path, Geometry((64, 64, 8), np.diag([4.0, 4.0, 4.0, 1.0])))
             return
         if sop_class in REPORT_CLASSES:
-            read_report(path)
+            sr_reading.read_report(path)
             return
-    volumes = read_volumes(path)
+    volumes = file_formats.read_volumes(path)
     for name in volumes:
         image = volumes[name]
         decoded.append(math.prod(image.shape) * image.dtype.itemsize)
@@ -249,10 +251,10 @@ def examples(folder: Path) -> Path:
     )
     series = Image(random.normal(size=(2, 50)), Geometry.of_pixels((50,)))
     for name in ("volume.nii", "volume.nii.gz", "volume.nrrd", "volume.mha", "volume.tif"):
-        write(volume, folder / name)
+        file_formats.write(volume, folder / name)
     for name in ("picture.png", "picture.tif", "picture.npy"):
-        write(picture, folder / name)
-    write(series, folder / "series.csv")
+        file_formats.write(picture, folder / name)
+    file_formats.write(series, folder / "series.csv")
     np.savez(folder / "arrays.npz", one=volume.data[0], two=picture.data[0])
     others(folder, volume.data[0], picture.data.transpose(1, 2, 0))
     return folder

@@ -25,8 +25,8 @@ from trainings import ROOT, add_options, keep, kept, trained
 
 import isocenter
 from isocenter.errors import IsocenterError
-from isocenter.files import read_text_table
-from isocenter.planning import read_plan
+from isocenter.files.storage import csv_text
+from isocenter.planning import plan_file
 from isocenter.values import Geometry, Image
 
 MOST, LARGEST = 20, 2**22
@@ -109,13 +109,13 @@ def is_refused(model: isocenter.Model, image: Image) -> bool:
 def own_test(run: Path, kind: str, data: Path) -> list[Image]:
     """Images of the run's test cases, as good as any."""
     if (table := dataset_of(run)).is_file():
-        rows = read_text_table(table)
+        rows = csv_text.read_text_table(table)
         files = rows.loc[rows["split"] == "test", "image"]
         return [isocenter.read(table.parent / file.partition("#")[0]) for file in files]
     place, _ = KINDS[kind]
     if place.endswith(".npz"):
         return list(islice(images_of(place, data), 100))
-    table = read_text_table(run / "split.csv")
+    table = csv_text.read_text_table(run / "split.csv")
     tested = {Path(case).name for case in table.loc[table["split"] == "test", "case"]}
     files = [file for file in sorted(data.glob(place)) if file.name.partition(".")[0] in tested]
     return [isocenter.read(file) for file in files]
@@ -129,7 +129,7 @@ def dataset_of(run: Path) -> Path:
 def held_back(source: Path, table: Path) -> Path:
     """The table of a set with every fourth patient in its own test part, which `--all` does not train on."""
     isocenter.check(source, out=table.parent, overwrite=True)
-    rows = read_text_table(table)
+    rows = csv_text.read_text_table(table)
     owners = rows["patient"].where(rows["patient"] != "", rows["case"])
     rows["split"] = np.where(owners.isin(sorted(set(owners))[::4]), "test", "train")
     rows.to_csv(table, index=False)
@@ -174,7 +174,7 @@ def shown(kind: str, given: argparse.Namespace) -> Shown:
 
 def rests_on(run: Path) -> str:
     """On what the gate rests, by its plan."""
-    return read_plan(run / "plan.yaml").decision("guard.gate").because
+    return plan_file.read_plan(run / "plan.yaml").decision("guard.gate").because
 
 
 def words_of(all_shown: Sequence[Shown]) -> str:

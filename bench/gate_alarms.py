@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from recorded import record
 from trainings import ROOT
 
-from isocenter.runtime.guard.guard import SCORES, fitted_guard
-from isocenter.runtime.guard.observation import Observation, composition, header_of
+from isocenter.runtime.guard import image_gate, image_observation
+from isocenter.runtime.guard.image_gate import SCORES
+from isocenter.runtime.guard.image_observation import Observation
 from isocenter.values import Geometry, Image
 
 LEVEL, SHOWN = 0.01, 250
@@ -47,7 +48,11 @@ def observed(pixels: NDArray[np.uint8]) -> Observation:
     image = Image(np.ascontiguousarray(own), Geometry.of_pixels(own.shape[1:]), channels=("R", "G", "B")[: len(own)])
     seen = own.astype(np.float32)
     seen = (seen - seen.mean(axis=(1, 2), keepdims=True)) / np.maximum(seen.std(axis=(1, 2), keepdims=True), 1e-6)
-    return Observation(header_of(image), seen.reshape(len(seen), -1), composed=composition(seen))
+    return Observation(
+        image_observation.header_facts(image),
+        seen.reshape(len(seen), -1),
+        composed=image_observation.window_composition(seen),
+    )
 
 
 def alarms(data: str, pictures: list[Observation], trained: int, held_out: int, draws: int) -> Alarms:
@@ -57,7 +62,7 @@ def alarms(data: str, pictures: list[Observation], trained: int, held_out: int, 
         order = np.random.default_rng(seed).permutation(len(pictures))
         known, others = trained + held_out, len(pictures)
         each = [pictures[place] for place in order]
-        guard = fitted_guard(each[:trained], each[trained:known], LEVEL, exact=True)
+        guard = image_gate.fit_guard(each[:trained], each[trained:known], LEVEL, exact=True)
         assert guard is not None
         own = LEVEL / len(SCORES)
         guard = replace(guard, level=own * len(guard.held_out))

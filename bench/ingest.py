@@ -33,7 +33,7 @@ import psutil
 import pydicom
 from recorded import record
 
-from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.dicom_listening import ListenerSettings
 from isocenter.service.dicom.receiver import Receiver
 
 OURS, TWO, STORESCP, FORKING, PYNETDICOM = (
@@ -97,7 +97,7 @@ def receive(kind: str, setting: str, folder: Path, port: int) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if kind in (OURS, TWO):
-        Receiver(Listening(port=port, min_free_gb=0, sync=setting), folder, "receiver").serve(stop)
+        Receiver(ListenerSettings(port=port, min_free_gb=0, sync=setting), folder, "receiver").serve(stop)
         return
     import pynetdicom
     from pynetdicom import _config, evt

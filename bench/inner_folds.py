@@ -22,7 +22,7 @@ from drawn_sets import drawn
 from recorded import commit, record
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
-from isocenter.planning.rules.split import INNER_FOLDS
+from isocenter.planning.rules.split_rules import INNER_FOLDS
 
 RULE, ASKED, CASES, TESTED = "sensitivity>=0.95", 0.95, 240, 1000
 # The sets of two classes, of which the rule is about the second.

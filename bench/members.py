@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from isocenter import networks
-from isocenter.networks.catalogue import LISTED
+from isocenter.networks import factory
+from isocenter.networks.member_catalogue import LISTED
 
 if __name__ == "__main__":
-    rows = (json.dumps(asdict(one), ensure_ascii=False) for one in networks.members(networks.ours()))
+    rows = (json.dumps(asdict(one), ensure_ascii=False) for one in factory.family_members(factory.own_families()))
     LISTED.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")

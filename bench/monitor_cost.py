@@ -16,7 +16,7 @@ import pandas as pd
 from beside import ISOCENTER, arguments, record
 from watched import watched
 
-from isocenter.monitoring import watch
+from isocenter.monitoring import e_detectors
 
 ASKED_WATCH_S, ASKED_REPORT_S, ASKED_MIB = 1.0, 30.0, 1024.0
 
@@ -29,7 +29,7 @@ def main() -> None:
     for _ in range(given.repeats):
         reference, values = random.normal(size=300), random.normal(size=10_000)
         began = time.perf_counter()
-        watch(reference, values, run_length=1e4)
+        e_detectors.watch_values(reference, values, run_length=1e4)
         seconds.append(time.perf_counter() - began)
     with TemporaryDirectory() as place:
         table = Path(place) / "jobs.parquet"

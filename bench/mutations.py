@@ -19,7 +19,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from isocenter.files import format_of, suffix_of
+from isocenter.files import file_formats
 
 # Numbers at which programs go wrong: none, the ends of their ranges, more than there is.
 NUMBERS = (0, 1, -1, 2, 255, 256, 32767, 32768, 65535, 65536, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF)
@@ -69,8 +69,8 @@ class Corpus:
         kinds: dict[str, list[Path]] = {}
         for folder in folders:
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                if 0 < path.stat().st_size <= largest and (name := format_of(path)):
-                    kinds.setdefault(f"{name} {suffix_of(path)}", []).append(path)
+                if 0 < path.stat().st_size <= largest and (name := file_formats.format_of(path)):
+                    kinds.setdefault(f"{name} {file_formats.suffix_of(path)}", []).append(path)
         return cls({kind: tuple(paths) for kind, paths in sorted(kinds.items())})
 
     def mutant(self, number: int) -> Mutant:

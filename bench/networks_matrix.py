@@ -36,18 +36,20 @@ import torch
 
 from isocenter import networks
 from isocenter.errors import IsocenterError
-from isocenter.networks.catalogue import REFERENCE, halvings
-from isocenter.runtime.package.contents import every_head
-from isocenter.runtime.package.onnx_export import write_onnx
-from isocenter.runtime.package.sources import travelling
+from isocenter.networks import factory, member_catalogue
+from isocenter.networks.member_catalogue import REFERENCE
+from isocenter.runtime.package import onnx_export, package_contents, script_sources
 from isocenter.tasks import Task
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.training.data.targets import KINDS, kind_for
-from isocenter.training.step.loss import ADDED, deeply_supervised
-from isocenter.values import Boxes, Label
+from isocenter.training.data import target_kinds
+from isocenter.training.data.target_kinds import KINDS
+from isocenter.training.step import batch_loss
+from isocenter.training.step.batch_loss import ADDED
+from isocenter.values import Label
+from isocenter.values.prediction import Boxes
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".bench" / "networks_matrix.json"
@@ -102,7 +104,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "networks-matrix.md")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    everything = list(combinations(given.names or networks.names()))
+    everything = list(combinations(given.names or factory.family_names()))
     outcomes = dict(tried(everything, resume=given.resume, minutes=given.minutes))
     if not given.names:
         given.out.write_text(page(outcomes, [one for one in everything if one not in outcomes]), encoding="utf-8")
@@ -140,7 +142,7 @@ def made_with() -> str:
 
 def combinations(names: Iterable[str]) -> Iterator[Combination]:
     """What the catalogue lists of these families, and the same with numbers beside the image where it can be built."""
-    for member in networks.members(names):
+    for member in factory.family_members(names):
         for head in member.tasks:
             yield Combination(member.name, member.axes, head)
             informed = Combination(member.name, member.axes, head, CONTEXT)
@@ -184,10 +186,10 @@ def _try(one: Combination, entry: Outcome) -> None:
     if reached is None:
         entry.failed.append(f"the loss fell to {left:.2f} only" if math.isfinite(left) else "the loss is not finite")
     entry.copied = _copied(one, network.eval(), images, context, patch)
-    refused = networks.family_of(one.name).without_onnx
+    refused = factory.family_of(one.name).without_onnx
     with tempfile.TemporaryDirectory() as folder:
-        record = write_onnx(
-            every_head(task, [network]).eval(),
+        record = onnx_export.write_onnx(
+            package_contents.every_head_network(task, [network]).eval(),
             (1, *patch),
             Path(folder) / "network.onnx",
             context=one.context,
@@ -236,8 +238,8 @@ def scene(
 
 def _built(one: Combination, patch: Sequence[int]) -> torch.nn.Module:
     heads = task_of(one).heads
-    size, _, _ = networks.size_for(one.name, patch, halvings(patch), "cpu", heads)
-    return networks.build(one.name, 1, one.axes, heads, size, one.context)
+    size, _, _ = factory.size_for(one.name, patch, member_catalogue.plan_strides(patch), "cpu", heads)
+    return factory.build(one.name, 1, one.axes, heads, size, one.context)
 
 
 def _smallest(one: Combination) -> list[int]:
@@ -255,7 +257,7 @@ def _smallest(one: Combination) -> list[int]:
 
 
 def _answers(name: str, network: Any, images: Any, context: Sequence[Any], targets: Any) -> dict[str, torch.Tensor]:
-    truth = {"targets": targets} if networks.family_of(name).sees_targets else {}
+    truth = {"targets": targets} if factory.family_of(name).sees_targets else {}
     found: dict[str, torch.Tensor] = network(images, *context, **truth)
     return found
 
@@ -277,8 +279,10 @@ def _losses(
 ) -> Sequence[float]:
     """Of each step on the same two images, until it is small enough; the first step's gradients are looked at."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE)
-    kind = KINDS[Boxes] if targets.is_floating_point() else kind_for(targets.ndim - 1, images.ndim - 2)
-    judge = partial(deeply_supervised, task, coarse=partial(kind.coarse, spatial=tuple(images.shape[2:])))
+    kind = (
+        KINDS[Boxes] if targets.is_floating_point() else target_kinds.kind_for_axes(targets.ndim - 1, images.ndim - 2)
+    )
+    judge = partial(batch_loss.deeply_supervised, task, coarse=partial(kind.coarse, spatial=tuple(images.shape[2:])))
     if (own := getattr(network, "loss", None)) is not None:
         judge = partial(own, heads=task.heads)
     losses: list[float] = []
@@ -319,8 +323,8 @@ def _copied(one: Combination, network: torch.nn.Module, images: Any, context: Se
 
 def _again(one: Combination, patch: Sequence[int]) -> torch.nn.Module:
     heads = task_of(one).heads
-    size, _, _ = networks.size_for(one.name, patch, halvings(patch), "cpu", heads)
-    given = {**networks.answered(one.name, heads), **networks.sized(one.name, heads, size, one.context)}
+    size, _, _ = factory.size_for(one.name, patch, member_catalogue.plan_strides(patch), "cpu", heads)
+    given = {**factory.head_arguments(one.name, heads), **factory.family_settings(one.name, heads, size, one.context)}
     made: torch.nn.Module = _travelled(one.name)(1, one.axes, **given)
     return made
 
@@ -331,9 +335,11 @@ numbered = itertools.count()
 @cache
 def _travelled(name: str) -> Callable[..., torch.nn.Module]:
     """The function that builds, from a copy of the family's file and of what it needs of ours."""
-    path, function = networks.source(name)
+    path, function = factory.builder_source(name)
     module = f"isocenter.networks.{path.stem}"
-    sources = travelling({module: (function,)}, {}, {module: path.read_text(encoding="utf-8")}, "a copy")
+    sources = script_sources.collect_sources(
+        {module: (function,)}, {}, {module: path.read_text(encoding="utf-8")}, "a copy"
+    )
     folder, package = Path(tempfile.mkdtemp()), f"travelled{next(numbered)}"
     for file, text in sources.texts.items():
         (folder / package / file).parent.mkdir(parents=True, exist_ok=True)

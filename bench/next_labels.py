@@ -26,8 +26,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import isocenter
-from isocenter.evaluation import auroc
-from isocenter.monitoring import METHODS, next_cases
+from isocenter.evaluation import classification
+from isocenter.monitoring import labelling
+from isocenter.monitoring.labelling import METHODS
 
 DATA = ROOT.parent / "shared" / "data" / "medmnist"
 SETS, SEEDS = ("pneumonia", "retina"), (0, 1, 2)
@@ -115,7 +116,7 @@ def _rounds(pictures: Pictures, method: str, seed: int) -> list[dict[str, float]
     for count in ROUNDS:
         p = _fitted(pictures, is_labelled).predict_proba(pictures.pool)
         entropy = -(p * np.log(p.clip(1e-12))).sum(axis=1)
-        chosen = next_cases(
+        chosen = labelling.next_cases(
             count, method, is_labelled, uncertainty=entropy, features=pictures.pool, seed=1000 * seed + count
         )
         is_labelled[[one.case for one in chosen]] = True
@@ -131,7 +132,9 @@ def _fitted(pictures: Pictures, is_labelled: np.ndarray) -> LogisticRegression:
 def _auroc(model: LogisticRegression, pictures: Pictures) -> float:
     """The mean over the classes that the model knows."""
     p = model.predict_proba(pictures.test)
-    return statistics.fmean(float(auroc(p[:, n], pictures.truths == label)) for n, label in enumerate(model.classes_))
+    return statistics.fmean(
+        float(classification.auroc(p[:, n], pictures.truths == label)) for n, label in enumerate(model.classes_)
+    )
 
 
 def _words(rows: pd.DataFrame, steps: int) -> str:

@@ -41,7 +41,7 @@ from scipy import ndimage
 from swayed import marked
 
 import isocenter
-from isocenter.evaluation import bootstrap, dice, instance_overlap
+from isocenter.evaluation import instances, intervals, mask_overlap
 
 Labels = NDArray[np.integer[Any]]
 KEPT_OUT = 0.25
@@ -257,10 +257,10 @@ def _scores(data: Data, root: Path, raw: Raw, predicted: Path, *, of_ours: bool)
         found = np.asarray(isocenter.read(path).data)[0]
         if found.shape != reference.shape:
             raise SystemExit(f"{path} lies on another grid")
-        row = {"case": case.name, "patient": case.patient, "dice": float(dice(found > 0, reference > 0))}
+        row = {"case": case.name, "patient": case.patient, "dice": float(mask_overlap.dice(found > 0, reference > 0))}
         if data.is_objects:
             objects = found if of_ours else _objects(found)
-            row["ap50"] = float(instance_overlap(objects, reference).ap([0.5]))
+            row["ap50"] = float(instances.instance_overlap(objects, reference).ap([0.5]))
         rows.append(row)
     return rows
 
@@ -294,7 +294,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         )
         for metric in ("dice", "ap50") if SETS[name].is_objects else ("dice",):
             # A patient that several seeds keep out is one: their cases are its own.
-            apart = bootstrap(
+            apart = intervals.bootstrap(
                 (ours[metric] - theirs[metric]).to_numpy(), ours["patient"].to_numpy(), seed=0, unit="score"
             )
             cells = [

@@ -32,9 +32,9 @@ from pydicom import dcmread
 from sqlalchemy import func, select
 
 import isocenter
-from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service.records.database import opened
-from isocenter.service.records.tables import jobs, studies
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service.records import record_database, tables
 from isocenter.values import Geometry, Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -91,9 +91,11 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
     }
     stop, killed = threading.Event(), sum((Counter[str](one["kills"]) for one in earlier), Counter[str]())
     with isocenter.serve(model, folder=folder / "node", **sections) as node:
-        database, began = opened(node.settings.database_url), time.monotonic()
+        database, began = record_database.open_database(node.settings.database_url), time.monotonic()
         with database.read() as connection:
-            whole = set(connection.execute(select(studies.c.uid).where(studies.c.instances == SLICES)).scalars())
+            whole = set(
+                connection.execute(select(tables.studies.c.uid).where(tables.studies.c.instances == SLICES)).scalars()
+            )
         left = [number for number in range(count) if _uid(number) not in whole]
         threads = [
             threading.Thread(target=_send, args=(node, template, folder / f"sender-{n}", left[n::SENDERS], stop))
@@ -107,7 +109,7 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
         while done < count and time.monotonic() - began < min(60 + count, longest_s):
             time.sleep(1)
             with database.read() as connection:
-                done = connection.execute(select(func.count()).where(studies.c.state == "done")).scalar_one()
+                done = connection.execute(select(func.count()).where(tables.studies.c.state == "done")).scalar_one()
             early = early or (_memory(node) if done >= count - len(left) * 0.9 else {})
             print(f"{done} of {count} after {time.monotonic() - began:.0f} s", end="\r", file=sys.stderr)
         late = _memory(node)
@@ -116,8 +118,8 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
             thread.join()
         seconds = time.monotonic() - began  # the node works on while the last portions come in
         with database.read() as connection:
-            results = Counter(connection.execute(select(jobs.c.study)).scalars())
-            outcomes = Counter(connection.execute(select(jobs.c.outcome)).scalars())
+            results = Counter(connection.execute(select(tables.jobs.c.study)).scalars())
+            outcomes = Counter(connection.execute(select(tables.jobs.c.outcome)).scalars())
         database.close()
     took = [*(one["seconds"] for one in earlier), seconds]
     parts.write_text(json.dumps([{"seconds": sum(took), "kills": dict(killed)}]))
@@ -147,7 +149,7 @@ def _template(folder: Path) -> list[Path]:
     data[0, 3:9, 4:10, 1] = 100
     image = Image(data, Geometry((SIDE, SIDE, SLICES), np.diag([-1.0, -1, 2, 1])), modality="MR")
     if not folder.exists():
-        write_series(image, SeriesNames("p", "study", "series"), folder)
+        series_writing.write_series(image, SeriesNames("p", "study", "series"), folder)
     return sorted(folder.iterdir())
 
 

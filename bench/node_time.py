@@ -21,9 +21,9 @@ from beside import arguments, record
 from sqlalchemy import select
 
 import isocenter
-from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service.records.database import opened
-from isocenter.service.records.tables import deliveries, jobs, studies
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service.records import record_database, tables
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from service.conftest import orthanc_running
@@ -83,10 +83,10 @@ def answered(folder: Path, model: Path, cases: list[Path], orthanc) -> list[dict
         """
     )
     with isocenter.serve(config=config, folder=folder / "node") as node:
-        database = opened(node.settings.database_url)
+        database = record_database.open_database(node.settings.database_url)
         for number, path in enumerate(cases):
             image = replace(isocenter.read(path), modality="MR")
-            write_series(image, SeriesNames(f"p{number}", "study", "series"), folder / f"case-{number}")
+            series_writing.write_series(image, SeriesNames(f"p{number}", "study", "series"), folder / f"case-{number}")
             port = str(node.settings.dicom.port)
             command = [
                 "storescu",
@@ -106,11 +106,15 @@ def answered(folder: Path, model: Path, cases: list[Path], orthanc) -> list[dict
 
 
 def _sent(database) -> list[dict[str, float]]:
-    joined = deliveries.join(jobs, jobs.c.job == deliveries.c.job).join(studies, studies.c.study == jobs.c.study)
-    wanted = select(studies.c.complete_at, deliveries.c.sent_at, jobs.c.seconds, jobs.c.started_at)
+    joined = tables.deliveries.join(tables.jobs, tables.jobs.c.job == tables.deliveries.c.job).join(
+        tables.studies, tables.studies.c.study == tables.jobs.c.study
+    )
+    wanted = select(
+        tables.studies.c.complete_at, tables.deliveries.c.sent_at, tables.jobs.c.seconds, tables.jobs.c.started_at
+    )
     with database.read() as connection:
         rows = connection.execute(
-            wanted.select_from(joined).where(deliveries.c.state == "sent").order_by(deliveries.c.delivery)
+            wanted.select_from(joined).where(tables.deliveries.c.state == "sent").order_by(tables.deliveries.c.delivery)
         ).all()
     return [
         {

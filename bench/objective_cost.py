@@ -22,12 +22,16 @@ import torch
 from beside import arguments, record
 
 import isocenter
-from isocenter.planning import Settings, settings
+from isocenter.planning import PlanSettings, plan_checks
 from isocenter.reading import ReadingOptions
-from isocenter.runs.fit import prepared
-from isocenter.runtime import kept_memory
-from isocenter.training import Batch, Pace, Prepared, Session, State
+from isocenter.runs import training_jobs
+from isocenter.runtime import hardware
+from isocenter.training._training_session import TrainingSession
+from isocenter.training.data.batch_loading import Batch
+from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.length.schedule import TrainingPace
 from isocenter.training.step.train_step import Learner
+from isocenter.training.training_state import State
 from isocenter.values import Case
 
 LABELLED, UNLABELLED, WARMUP = 12, 12, 2
@@ -60,12 +64,14 @@ KEPT = ("network.name", "network.size", "training.batch", "training.patch", "tra
 class Side:
     """A training that is taken step by step, with the seconds of each and those that it waited for its batch."""
 
-    def __init__(self, name: str, chosen: Settings, own: list[Prepared], others: list[Prepared], place: Path) -> None:
+    def __init__(
+        self, name: str, chosen: PlanSettings, own: list[PreparedCase], others: list[PreparedCase], place: Path
+    ) -> None:
         self.name, self.seconds, self.waited, self.number = name, list[float](), list[float](), 0
-        self.session = Session.opened(
+        self.session = TrainingSession.opened(
             chosen, own, (), place / name, {}, None, others if chosen.objectives.unlabelled else ()
         )
-        self.learner: Learner = self.session.learner(State(0, Pace(1000), 1))
+        self.learner: Learner = self.session.learner(State(0, TrainingPace(1000), 1))
         self.batches: Generator[Batch] = self.session.loader.batches(0)
 
     def step(self) -> None:
@@ -73,7 +79,7 @@ class Side:
         began = time.perf_counter()
         batch = next(self.batches)
         drawn = time.perf_counter()
-        self.learner.learn(batch, self.number, Pace(1000))
+        self.learner.learn(batch, self.number, TrainingPace(1000))
         self.number += 1
         self.seconds.append(time.perf_counter() - began)
         self.waited.append(drawn - began)
@@ -105,11 +111,11 @@ def measured(data: Path, repeats: int, threads: int, place: Path) -> list[dict[s
         chosen = {**alike, **further, **by_hand}
         made = isocenter.plan(data, device="cpu", threads=threads, task=task, assignments=chosen, **reading)
         cases: list[Case] = [case for case in made.examination.dataset if made.parts.get(case.id) == "train"]
-        typed, options = settings(made.plan), ReadingOptions.of_plan(made.plan.options)
-        own = prepared(cases[:LABELLED], typed, options)
-        others = prepared(cases[LABELLED:][:UNLABELLED], typed, options, references=False)
+        typed, options = plan_checks.checked_settings(made.plan), ReadingOptions.of_plan(made.plan.options)
+        own = training_jobs.prepare_cases(cases[:LABELLED], typed, options)
+        others = training_jobs.prepare_cases(cases[LABELLED:][:UNLABELLED], typed, options, references=False)
         sides.append(Side(name, typed, own, others, place))
-    with kept_memory(), ExitStack() as stack:
+    with hardware.keep_freed_memory(), ExitStack() as stack:
         for side in sides:
             stack.enter_context(closing(side.batches))
         for _ in range(WARMUP + repeats):

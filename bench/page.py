@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from beside import ROOT, arguments, record
 
-from isocenter.files.dicom import SeriesNames, write_series
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
 from isocenter.values import Geometry, Image
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -91,7 +92,7 @@ def written(folder: Path, slices: int) -> list[Path]:
     )
     data = (body - 1000 + random.normal(0, 20, (SIDE, SIDE, slices))).astype(np.int16)
     image = Image(data[None], Geometry(data.shape, np.diag([-0.7, -0.7, 1.5, 1.0])), modality="CT")
-    write_series(image, SeriesNames("p", "study", "series"), folder)
+    series_writing.write_series(image, SeriesNames("p", "study", "series"), folder)
     return sorted(folder.iterdir())
 
 

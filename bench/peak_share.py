@@ -25,13 +25,18 @@ from beside import arguments, record
 from torch.profiler import ProfilerActivity, profile
 
 import isocenter
-from isocenter.planning import Settings, settings
-from isocenter.runtime import build_module, kept_memory
-from isocenter.training import SINGLE_PROCESS, Loader, Pace, Prepared
-from isocenter.training.length.probe import Peak, counted_work, measured_peak
-from isocenter.training.step.compute import Compute
-from isocenter.training.step.loss import Criterion
-from isocenter.training.step.optimisers import Average, make_optimiser
+from isocenter.planning import PlanSettings, plan_checks
+from isocenter.runtime import hardware, torch_networks
+from isocenter.training.data.batch_loading import Loader
+from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.length import step_probe
+from isocenter.training.length.schedule import TrainingPace
+from isocenter.training.length.step_probe import MeasuredPeak
+from isocenter.training.processes import SINGLE_PROCESS
+from isocenter.training.step import optimisers
+from isocenter.training.step.batch_loss import Criterion
+from isocenter.training.step.computation import Compute
+from isocenter.training.step.optimisers import WeightAverage
 from isocenter.training.step.train_step import Learner
 
 LABELS = "1=anterior,2=posterior"
@@ -72,7 +77,7 @@ def main() -> None:
         planned = isocenter.plan(
             given.data / "hippocampus", labels=LABELS, device="cpu", threads=given.threads, assignments=by_hand
         )
-        found, peaks[name] = _measured(settings(planned.plan), repeats)
+        found, peaks[name] = _measured(plan_checks.checked_settings(planned.plan), repeats)
         rows += [{"network": name, **row} for row in found]
     text = "\n".join([_table(rows), "", *(f"The peak of {name}: {_words(peak)}." for name, peak in peaks.items())])
     print(text)
@@ -81,28 +86,28 @@ def main() -> None:
         record("peak_share", "Share of the machine's peak", text, data)
 
 
-def _measured(chosen: Settings, repeats: int) -> tuple[list[dict[str, Any]], Peak]:
+def _measured(chosen: PlanSettings, repeats: int) -> tuple[list[dict[str, Any]], MeasuredPeak]:
     """A row for each way to compute, of a step and of a pass; steps of all ways take turns."""
-    module = build_module(chosen.task, chosen.architecture)
+    module = torch_networks.build_module(chosen.task, chosen.architecture)
     loader = Loader(_cases(chosen), chosen.training.patch, chosen.training.batch, 0.33, 0)
     half = Compute(half=True)
     batch, criterion = loader.of_step(0), Criterion(chosen, "cpu", chosen.terms)
-    work, shapes = counted_work(module, lambda: criterion.lowered(module, batch, half).loss.backward())  # noqa: PLW0108 - the way there counts too
-    peak = measured_peak(module, shapes, half=True, device="cpu")
+    work, shapes = step_probe.count_work(module, lambda: criterion.judge_batch(module, batch, half).loss.backward())  # noqa: PLW0108 - the way there counts too
+    peak = step_probe.measure_peak(module, shapes, half=True, device="cpu")
     assert peak is not None
     images = torch.randn(chosen.training.batch, chosen.architecture["channels"], *chosen.training.patch)
-    through, _ = counted_work(module.eval(), lambda: module(images))
+    through, _ = step_probe.count_work(module.eval(), lambda: module(images))
     sides = {name: (_Side(chosen, method, loader), method) for name, method in METHODS.items()}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    with kept_memory(), closing(loader.batches(0)) as batches:  # as trainings compute
+    with hardware.keep_freed_memory(), closing(loader.batches(0)) as batches:  # as trainings compute
         for number in range(WARMUP + repeats):
             for name, (side, _) in sides.items():
-                step = _seconds(lambda side=side, n=number: side.learner.learn(next(batches), n, Pace(1000)))
+                step = _seconds(lambda side=side, n=number: side.learner.learn(next(batches), n, TrainingPace(1000)))
                 passed = _seconds(lambda side=side: side.passed(images))
                 if number >= WARMUP:
                     times[name].append((step, passed))
         convolved = {
-            name: _convolved(lambda side=side: side.learner.learn(next(batches), 0, Pace(1000)))
+            name: _convolved(lambda side=side: side.learner.learn(next(batches), 0, TrainingPace(1000)))
             for name, (side, _) in sides.items()
         }
     rows = []
@@ -116,15 +121,15 @@ def _measured(chosen: Settings, repeats: int) -> tuple[list[dict[str, Any]], Pea
 class _Side:
     """A network that learns, and its average that predicts, computed in one way."""
 
-    def __init__(self, chosen: Settings, method: Compute, loader: Loader) -> None:
+    def __init__(self, chosen: PlanSettings, method: Compute, loader: Loader) -> None:
         torch.manual_seed(0)
-        module = build_module(chosen.task, chosen.architecture).train()
+        module = torch_networks.build_module(chosen.task, chosen.architecture).train()
         self.averaged = method.applied(copy.deepcopy(module).requires_grad_(False)).eval()
         self.method = method
         method.applied(module)
         fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
-        wrapped, optimiser = fabric.setup(module, make_optimiser(module, chosen.training))
-        average = Average(self.averaged, module)
+        wrapped, optimiser = fabric.setup(module, optimisers.make_optimiser(module, chosen.training))
+        average = WeightAverage(self.averaged, module)
         criterion = Criterion(chosen, fabric.device, chosen.terms)
         self.learner = Learner(wrapped, criterion, optimiser, average, chosen, fabric, method, SINGLE_PROCESS)
 
@@ -133,7 +138,7 @@ class _Side:
             self.averaged(self.method.ordered(self.averaged, images))
 
 
-def _cases(chosen: Settings) -> list[Prepared]:
+def _cases(chosen: PlanSettings) -> list[PreparedCase]:
     """Cases a little larger than the patch, each with a ball of every label."""
     random, shape = np.random.default_rng(0), tuple(size + 8 for size in chosen.training.patch)
     away = np.sqrt(sum((grid - size / 2) ** 2 for grid, size in zip(np.indices(shape), shape, strict=True)))
@@ -141,7 +146,9 @@ def _cases(chosen: Settings) -> list[Prepared]:
     positions = tuple(np.argwhere(labels == value).astype(np.int32)[:1000] for value in (1, 2))
     channels = chosen.architecture["channels"]
     return [
-        Prepared(str(n), random.normal(size=(channels, *shape)).astype(np.float32), labels, positions, (1.0, 1.0, 1.0))
+        PreparedCase(
+            str(n), random.normal(size=(channels, *shape)).astype(np.float32), labels, positions, (1.0, 1.0, 1.0)
+        )
         for n in range(8)
     ]
 
@@ -174,7 +181,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _words(peak: Peak) -> str:
+def _words(peak: MeasuredPeak) -> str:
     return f"{peak.operations / 1e9:.0f} GFLOP/s, by {peak.what}"
 
 

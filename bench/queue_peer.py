@@ -32,9 +32,9 @@ import numpy as np
 from beside import ROOT, arguments, peer, record, versions
 from sqlalchemy import create_engine, text
 
-from isocenter.service.records.index import Arrival, Index
-from isocenter.service.records.jobs import Jobs
-from isocenter.service.records.migration import migrated
+from isocenter.service.records import migration
+from isocenter.service.records.job_queue import Jobs
+from isocenter.service.records.study_index import Arrival, StudyIndex
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from service.conftest import postgresql_server
@@ -195,8 +195,8 @@ def worked(side: str, python: str, url: str, log: Path, given: Any) -> dict[str,
 
 
 def _add(url: str, count: int) -> None:
-    database = migrated(url)
-    Index(database).add([Arrival(STUDY, "s", "i", "1", "2", "3", "4", "5", "p", 1, "0", "peer", "store")])
+    database = migration.migrate_database(url)
+    StudyIndex(database).add([Arrival(STUDY, "s", "i", "1", "2", "3", "4", "5", "p", 1, "0", "peer", "store")])
     columns = {"model": "m", "model_hash": "h", "inputs": {"series": {}, "hash": ""}, "revision": 1, "priority": 2}
     with database.write() as connection:
         for number in range(count):

@@ -28,9 +28,10 @@ import torch
 from beside import PLACE, arguments, peer, record
 
 import isocenter
-from isocenter.evaluation import bootstrap, overlaps
-from isocenter.registration import RegistrationSettings, registered
-from isocenter.transforms import carried_labels, folded_percent, inverse_errors, jacobian
+from isocenter.evaluation import intervals, mask_overlap
+from isocenter.registration import engine
+from isocenter.registration.engine import RegistrationSettings
+from isocenter.transforms import spatial_transforms
 
 OURS = "Isocenter"
 LABELS = {1: "anterior", 2: "posterior"}
@@ -89,14 +90,16 @@ def ours(folder: Path, fixed: str, moving: str) -> dict[str, Any]:
     """One pair by our engine: reading, registration, inverse and labels count, the pictures of the report do not."""
     began = time.process_time()
     first, second = (isocenter.read(folder / "images" / name) for name in (fixed, moving))
-    made = registered(first, second, RegistrationSettings())
+    made = engine.register_images(first, second, RegistrationSettings())
     drawn = isocenter.read(folder / "labels" / moving)
-    moved = carried_labels(drawn.data[0], second.geometry, made.transform, first.geometry)
+    moved = spatial_transforms.carry_labels(drawn.data[0], second.geometry, made.transform, first.geometry)
     seconds = time.process_time() - began
-    errors = np.concatenate([one.ravel() for one in inverse_errors(made.transform, made.inverse, first.geometry)])
+    errors = np.concatenate(
+        [one.ravel() for one in spatial_transforms.inverse_errors(made.transform, made.inverse, first.geometry)]
+    )
     return {
         "program": OURS, "fixed": fixed, "moving": moving, **scored(folder, fixed, moved),
-        "folded_percent": folded_percent(jacobian(made.transform, first.geometry)),
+        "folded_percent": spatial_transforms.folded_percent(spatial_transforms.jacobian_determinants(made.transform, first.geometry)),
         "inverse_error_mm": float(errors.mean()), "cpu_seconds": seconds,
     }  # fmt: skip
 
@@ -118,13 +121,13 @@ def theirs(name: str, folder: Path, fixed: str, moving: str, threads: int) -> di
 def scored(folder: Path, fixed: str, moved: np.ndarray) -> dict[str, float]:
     """Dice of each label."""
     true = isocenter.read(folder / "labels" / fixed).data[0]
-    found = overlaps(moved, true, list(LABELS))
+    found = mask_overlap.overlap_by_label(moved, true, list(LABELS))
     return {name: found[value].dice for value, name in LABELS.items()}
 
 
 def gain(differences: np.ndarray) -> str:
     """The mean of paired differences, with its interval."""
-    estimate = bootstrap(differences, np.arange(len(differences)), seed=0)
+    estimate = intervals.bootstrap(differences, np.arange(len(differences)), seed=0)
     ends = "" if estimate.low is None else f" ({estimate.low:+.3f} to {estimate.high:+.3f})"
     return f"{estimate.value:+.3f}{ends}"
 

@@ -18,10 +18,11 @@ import PIL.Image
 from registration_known import DATA, PAIRS, turned
 
 import isocenter
-from isocenter.report import figures
-from isocenter.transforms import carried, carried_labels, inverted
+from isocenter.report import page_blocks
+from isocenter.report.figures import registration_figures, sheets, slice_figures
+from isocenter.transforms import spatial_transforms
 from isocenter.values import Displacement, Geometry, Image, Label, SpatialTransform
-from isocenter.verbs.register import Registered
+from isocenter.verbs.register import RegistrationResult
 
 # Of a picture: pixels across, and colours, few enough for a page.
 WIDTH, COLOURS = 480, 64
@@ -35,43 +36,52 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(DRAWN), help=", ".join(DRAWN))
     given = parser.parse_args()
     for name in given.names:
-        drawn = PIL.Image.open(io.BytesIO(figures.one_below_another(DRAWN[name]())))
+        drawn = PIL.Image.open(io.BytesIO(sheets.stack_pictures(DRAWN[name]())))
         drawn = drawn.convert("RGB").resize((WIDTH, round(drawn.height * WIDTH / drawn.width)), PIL.Image.LANCZOS)
         # Colours of few pixels, as those of outlines, are kept beside many greys.
         palette = drawn.quantize(COLOURS, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
         palette.save(given.folder / f"{name}.png", optimize=True)
 
 
-def persons() -> list[figures.Figure]:
+def persons() -> list[page_blocks.Figure]:
     folder = DATA / "hippocampus"
     listed = pd.read_csv(PAIRS / "hippocampus_pairs.csv").iloc[0]
     names = (listed["fixed"], listed["moving"])
     fixed, moving = (isocenter.read(folder / "images" / name) for name in names)
     drawn = [isocenter.read(folder / "labels" / name).data[0] for name in names]
     made = isocenter.register(fixed, moving, labels=moving.with_label_map(drawn[1], STRUCTURES))
-    return [*of_pair(fixed, made, drawn[0], STRUCTURES), figures.bent_grid(fixed, made.transform, "", near=drawn[0])]
+    return [
+        *of_pair(fixed, made, drawn[0], STRUCTURES),
+        registration_figures.bent_grid(fixed, made.transform, "", near=drawn[0]),
+    ]
 
 
-def fusion() -> list[figures.Figure]:
+def fusion() -> list[page_blocks.Figure]:
     fixed = isocenter.read(DATA / "mri" / "single_cases" / "brain_flair_image.nii.gz")
     moving = isocenter.read(DATA / "nifti" / "niivue_avg152T1_RL_sform_only.nii.gz")
     made = isocenter.register(fixed, moving, similarity="mind", initial="centres")
-    return [figures.checkerboard(fixed, made.moved, ""), figures.bent_grid(fixed, made.transform, "")]
+    return [
+        registration_figures.checkerboard(fixed, made.moved, ""),
+        registration_figures.bent_grid(fixed, made.transform, ""),
+    ]
 
 
-def follow_up() -> list[figures.Figure]:
+def follow_up() -> list[page_blocks.Figure]:
     folder = DATA / "mri" / "single_cases"
     head = isocenter.read(folder / "brain_flair_image.nii.gz")
     lesion = (isocenter.read(folder / "brain_flair_lesion_mask.nii.gz").data[0] == 1).astype(np.uint8)
     grid, middle = head.geometry, head.geometry.corners.mean(axis=0)
     true = SpatialTransform((grown(grid, lesion, 6.0), turned((6, -4, 8), (4, -3, 2), middle, middle)), grid, grid)
-    back = inverted(true)
-    later = head.with_pixels(np.nan_to_num(carried(head, back, grid, "cubic").data))
-    larger = carried_labels(lesion, grid, back, grid)
+    back = spatial_transforms.invert_transform(true)
+    later = head.with_pixels(np.nan_to_num(spatial_transforms.carry_image(head, back, grid, "cubic").data))
+    larger = spatial_transforms.carry_labels(lesion, grid, back, grid)
     masks = [image.with_label_map(one, LESION) for image, one in ((head, lesion), (later, larger))]
     made = isocenter.register(head, later, initial="centres", lesions=masks, days=180, labels=masks[1])
     print(made.follow_up.table.to_string())
-    return [*of_pair(head, made, lesion, LESION), figures.jacobian_map(head, made.determinant, "", near=lesion)]
+    return [
+        *of_pair(head, made, lesion, LESION),
+        registration_figures.jacobian_map(head, made.determinant, "", near=lesion),
+    ]
 
 
 def grown(grid: Geometry, lesion: np.ndarray, most: float) -> Displacement:
@@ -83,11 +93,13 @@ def grown(grid: Geometry, lesion: np.ndarray, most: float) -> Displacement:
     return Displacement(np.moveaxis(most * vectors / np.abs(vectors).max(), -1, 0).astype(np.float32), grid)
 
 
-def of_pair(fixed: Image, made: Registered, drawn: np.ndarray, labels: tuple[Label, ...]) -> list[figures.Figure]:
+def of_pair(
+    fixed: Image, made: RegistrationResult, drawn: np.ndarray, labels: tuple[Label, ...]
+) -> list[page_blocks.Figure]:
     """A checkerboard of both images, and the outlines in the fixed and the moved one."""
     assert made.moved_labels is not None
-    outlines = figures.contours(fixed, drawn, made.moved_labels.data[0], labels, "", owners=("fixed", "moved"))
-    return [figures.checkerboard(fixed, made.moved, "", near=drawn), outlines]
+    outlines = slice_figures.contours(fixed, drawn, made.moved_labels.data[0], labels, "", owners=("fixed", "moved"))
+    return [registration_figures.checkerboard(fixed, made.moved, "", near=drawn), outlines]
 
 
 DRAWN = {"registration": persons, "fusion": fusion, "follow_up": follow_up}

@@ -42,10 +42,11 @@ from beside import DATA, PLACE, ROOT, peer, record
 from scipy import ndimage
 
 import isocenter
-from isocenter.files import SeriesNames, write_series
-from isocenter.registration import RegistrationSettings, registered
-from isocenter.transforms import carried, carried_labels, carried_points, inverted
-from isocenter.transforms.augment_spatial import rotation
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.registration import engine
+from isocenter.registration.engine import RegistrationSettings
+from isocenter.transforms import augment_spatial, spatial_transforms
 from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
 
 HEAD = DATA / "mri" / "single_cases" / "brain_flair_image.nii.gz"
@@ -166,7 +167,9 @@ def inside(image: Image) -> np.ndarray:
 
 
 def apart(made: SpatialTransform, true: SpatialTransform, points: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(carried_points(made, points) - carried_points(true, points), axis=1)
+    return np.linalg.norm(
+        spatial_transforms.carry_points(made, points) - spatial_transforms.carry_points(true, points), axis=1
+    )
 
 
 def warp(case: str) -> Figures:
@@ -179,12 +182,12 @@ def warp(case: str) -> Figures:
     longest = np.linalg.norm(bent, axis=0).max()
     field = Displacement((LONGEST * min(grid.steps) * bent / longest).astype(np.float32), grid)
     true = SpatialTransform((field,), grid, grid)
-    moved = carried(image, inverted(true), grid, "cubic")
+    moved = spatial_transforms.carry_image(image, spatial_transforms.invert_transform(true), grid, "cubic")
     began = time.process_time()
-    made = registered(noisy(image, 1), noisy(moved, 2), RegistrationSettings(initial="world"))
+    made = engine.register_images(noisy(image, 1), noisy(moved, 2), RegistrationSettings(initial="world"))
     seconds = time.process_time() - began
     points = inside(image)
-    before = np.linalg.norm(carried_points(true, points) - points, axis=1)
+    before = np.linalg.norm(spatial_transforms.carry_points(true, points) - points, axis=1)
     errors = apart(made.transform, true, points) / min(grid.steps)
     return {
         "before, voxels": float(before.mean() / min(grid.steps)),
@@ -197,7 +200,7 @@ def warp(case: str) -> Figures:
 def turned(degrees: Sequence[float], shift: Sequence[float], about: np.ndarray, lands: np.ndarray) -> Affine:
     """A turn about a point, which then lands on another, and a shift."""
     matrix = np.eye(4)
-    matrix[:3, :3] = rotation(np.radians(degrees), 3)
+    matrix[:3, :3] = augment_spatial.rotation_matrix(np.radians(degrees), 3)
     matrix[:3, 3] = lands - matrix[:3, :3] @ about + shift
     return Affine(matrix)
 
@@ -206,7 +209,7 @@ def rigid(case: str) -> Figures:
     image = head()
     middle = image.geometry.corners.mean(axis=0)
     rng = np.random.default_rng(int(case))
-    turn = rotation(np.radians([20.0, -15.0, 10.0]), 3)
+    turn = augment_spatial.rotation_matrix(np.radians([20.0, -15.0, 10.0]), 3)
     affine = np.eye(4)
     affine[:3, :3] = turn @ np.diag([1.3, 1.3, -1.3])  # left-handed
     shape = (130, 140, 130)
@@ -214,9 +217,9 @@ def rigid(case: str) -> Figures:
     other = Geometry(shape, affine)
     motion = turned(rng.uniform(-20, 20, 3), rng.uniform(-12, 12, 3), middle, other.corners.mean(axis=0))
     true = SpatialTransform((motion,), image.geometry, other)
-    moved = carried(image, inverted(true), other, "cubic")
+    moved = spatial_transforms.carry_image(image, spatial_transforms.invert_transform(true), other, "cubic")
     began = time.process_time()
-    made = registered(noisy(image, 1), noisy(moved, 2), RegistrationSettings("rigid"))
+    made = engine.register_images(noisy(image, 1), noisy(moved, 2), RegistrationSettings("rigid"))
     seconds = time.process_time() - began
     return {"mean error, mm": float(apart(made.transform, true, inside(image)).mean()), "CPU s": seconds}
 
@@ -225,8 +228,10 @@ def same(case: str) -> dict[str, Any]:
     """Where the points of a grid go, with a hash of it."""
     listed = pd.read_csv(PAIRS / "hippocampus_pairs.csv").iloc[int(case)]
     fixed, moving = (isocenter.read(DATA / "hippocampus" / "images" / listed[side]) for side in ("fixed", "moving"))
-    made = registered(fixed, moving, RegistrationSettings()).transform
-    places = carried_points(made, fixed.geometry.to_world(np.argwhere(np.ones(fixed.geometry.shape))[::7]))
+    made = engine.register_images(fixed, moving, RegistrationSettings()).transform
+    places = spatial_transforms.carry_points(
+        made, fixed.geometry.to_world(np.argwhere(np.ones(fixed.geometry.shape))[::7])
+    )
     return {"hash": sha256(places.tobytes()).hexdigest(), "places": places.ravel().tolist()}
 
 
@@ -253,7 +258,14 @@ def motion(case: str) -> Figures:
     frames = []
     for number, walk in enumerate(walks):
         true = SpatialTransform((turned(walk[:3], walk[3:], middle, middle),), grid, image.geometry)
-        frames.append(noisy(carried(image, inverted(SpatialTransform(true.parts)), grid, "cubic"), number).data)
+        frames.append(
+            noisy(
+                spatial_transforms.carry_image(
+                    image, spatial_transforms.invert_transform(SpatialTransform(true.parts)), grid, "cubic"
+                ),
+                number,
+            ).data
+        )
     series = Image(np.stack(frames, axis=1), grid, times=tuple(2.0 * n for n in range(FRAMES)))
     began = time.process_time()
     table = isocenter.register_frames(series).table
@@ -299,7 +311,7 @@ def of_bits(moved: np.ndarray, true: np.ndarray, grid: Geometry, when: str) -> F
 def across(case: str) -> Figures:
     (fixed, moving), (true, drawn) = of_prostate(case)
     began = time.process_time()
-    made = registered(fixed, moving, RegistrationSettings(similarity="mind"))
+    made = engine.register_images(fixed, moving, RegistrationSettings(similarity="mind"))
     seconds = time.process_time() - began
     grid = fixed.geometry
     shift = np.eye(4)
@@ -307,7 +319,9 @@ def across(case: str) -> Figures:
     start = SpatialTransform((Affine(shift),), grid, moving.geometry)
     figures: Figures = {}
     for when, one in (("before", start), ("after", made.transform)):
-        figures |= of_bits(carried_labels(drawn, moving.geometry, one, grid).astype(np.uint8), true, grid, when)
+        figures |= of_bits(
+            spatial_transforms.carry_labels(drawn, moving.geometry, one, grid).astype(np.uint8), true, grid, when
+        )
     return {**figures, "CPU s": seconds}
 
 
@@ -338,15 +352,15 @@ def flat(case: str) -> Figures:
     similarity = "mse" if case == "CT head" else "lncc"
     kind = "rigid" if "rigid" in case else "deformable"
     began = time.process_time()
-    made = registered(fixed, moving, RegistrationSettings(kind, similarity, initial="auto"))
+    made = engine.register_images(fixed, moving, RegistrationSettings(kind, similarity, initial="auto"))
     seconds = time.process_time() - began
     start, figures = SpatialTransform((), *grids), Figures()
     for when, one in (("before", start), ("after", made.transform)):
-        moved = carried(moving, one, grids[0]).data[0]
+        moved = spatial_transforms.carry_image(moving, one, grids[0]).data[0]
         known = np.isfinite(moved)
         figures[f"correlation {when}"] = float(np.corrcoef(fixed.data[0][known], moved[known])[0, 1])
         if labels is not None:
-            figures |= of_tissues(carried_labels(labels[1], grids[1], one, grids[0]), labels[0], when)
+            figures |= of_tissues(spatial_transforms.carry_labels(labels[1], grids[1], one, grids[0]), labels[0], when)
     return {**figures, "CPU s": seconds}
 
 
@@ -420,21 +434,25 @@ def large(case: str) -> Figures:
     files = [drawn_head(name, side) for name in ("seg_02", "seg_05")]
     began, used = time.perf_counter(), time.process_time()
     fixed, moving = (isocenter.read(image) for image, _ in files)
-    made = registered(fixed, moving, RegistrationSettings(kind, "lncc", initial="auto"))
-    carried(moving, made.transform, fixed.geometry)
+    made = engine.register_images(fixed, moving, RegistrationSettings(kind, "lncc", initial="auto"))
+    spatial_transforms.carry_image(moving, made.transform, fixed.geometry)
     seconds, cpu = time.perf_counter() - began, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     true, drawn = (np.asarray(nibabel.load(labels).dataobj) for _, labels in files)
     figures = {"seconds": seconds, "CPU s": cpu, "peak memory, GiB": peak}
     for when, one in (("before", made.first_guess), ("after", made.transform)):
-        moved = carried_labels(drawn, moving.geometry, one, fixed.geometry)
+        moved = spatial_transforms.carry_labels(drawn, moving.geometry, one, fixed.geometry)
         figures[f"mean Dice {when}"] = float(np.mean([dice(moved == n, true == n) for n in STRUCTURES]))
     return figures
 
 
 def read(case: str) -> Figures:
     """A registration of two series, its points moved by us and by what pydicomRT has read."""
-    rng, turn, affine = np.random.default_rng(0), rotation(np.radians([20.0, -15.0, 10.0]), 3), np.eye(4)
+    rng, turn, affine = (
+        np.random.default_rng(0),
+        augment_spatial.rotation_matrix(np.radians([20.0, -15.0, 10.0]), 3),
+        np.eye(4),
+    )
     affine[:3, :3] = turn @ np.diag([1.1, 0.9, -1.4 if "left" in case else 1.4])
     affine[:3, 3] = (12.0, -30.0, 55.0)
     grid = Geometry((40, 36, 24), affine)
@@ -450,7 +468,7 @@ def read(case: str) -> Figures:
         images = []
         for name in ("one", "other"):
             names = SeriesNames(name, f"study of {name}", "t1")  # frames of reference of their own
-            write_series(Image(values, grid, modality="MR"), names, Path(place) / name)
+            series_writing.write_series(Image(values, grid, modality="MR"), names, Path(place) / name)
             images.append(isocenter.read(Path(place) / name))
         files = [Path(place) / name for name in ("made.dcm", "points.npy", "moved.npy")]
         isocenter.write_transform(true, files[0], fixed=images[0], moving=images[1])
@@ -458,7 +476,11 @@ def read(case: str) -> Figures:
         side = ROOT / "bench" / "sides" / "registration_reader.py"
         subprocess.run([str(peer("pydicomrt")), str(side), *map(str, files)], check=True)
         theirs = np.load(files[2]) * sides
-    return {"largest distance, mm": float(np.linalg.norm(theirs - carried_points(true, points), axis=1).max())}
+    return {
+        "largest distance, mm": float(
+            np.linalg.norm(theirs - spatial_transforms.carry_points(true, points), axis=1).max()
+        )
+    }
 
 
 def prostate_cases() -> list[str]:

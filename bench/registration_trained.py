@@ -29,9 +29,9 @@ import torch
 from beside import PLACE, THREADS, arguments, peer, record
 
 import isocenter
-from isocenter.reading import pair_of_images
-from isocenter.runtime import Model, Request
-from isocenter.transforms import carried_labels, folded_percent, jacobian
+from isocenter.reading import image_pairs
+from isocenter.runtime import Model, ModelRequest
+from isocenter.transforms import spatial_transforms
 from registration import LABELS, gain, scored
 
 HOME = PLACE / "registration_trained"
@@ -101,14 +101,14 @@ def answered(model: Model, folder: Path, pair: Any, name: str, seed: int, *, ref
     """One pair by our network: reading does not count, the network and the transform do."""
     fixed, moving = (isocenter.read(folder / "images" / one) for one in (pair.fixed, pair.moving))
     began = time.perf_counter()
-    case = pair_of_images(fixed, moving, pair.fixed, one_world=False)
-    prediction = model.predict(case, Request(refined=refined))
+    case = image_pairs.pair_of_images(fixed, moving, pair.fixed, one_world=False)
+    prediction = model.predict(case, ModelRequest(refined=refined))
     transform = prediction.transform
     assert transform is not None
     seconds = time.perf_counter() - began
     drawn = isocenter.read(folder / "labels" / pair.moving)
-    moved = carried_labels(drawn.data[0], moving.geometry, transform, fixed.geometry)
-    folded = folded_percent(jacobian(transform, fixed.geometry))
+    moved = spatial_transforms.carry_labels(drawn.data[0], moving.geometry, transform, fixed.geometry)
+    folded = spatial_transforms.folded_percent(spatial_transforms.jacobian_determinants(transform, fixed.geometry))
     return {**judged(folder, pair, moved), "program": name, "seed": seed, "folded_percent": folded, "seconds": seconds}
 
 

@@ -23,7 +23,7 @@ from machine import described
 from trainings import summary
 
 import isocenter
-from isocenter.evaluation import bootstrap_statistic, mean_absolute_error, root_mean_squared_error
+from isocenter.evaluation import intervals, regression
 
 NAME = "volume"
 MM3_PER_ML = 1000
@@ -100,8 +100,8 @@ def _trivial(table: Path, seed: int, out: Path) -> Iterator[dict[str, object]]:
         for part in ("test", "train")
     )
     predicted, patients = np.full(len(reference), training.mean()), split.loc[split["split"] == "test", "patient"]
-    for metric, figure in (("mae", mean_absolute_error), ("rmse", root_mean_squared_error)):
-        found = bootstrap_statistic(
+    for metric, figure in (("mae", regression.mean_absolute_error), ("rmse", regression.root_mean_squared_error)):
+        found = intervals.bootstrap_statistic(
             lambda weights, figure=figure: figure(predicted, reference, weights), patients, seed=seed, exact=False
         )
         yield {
@@ -111,7 +111,7 @@ def _trivial(table: Path, seed: int, out: Path) -> Iterator[dict[str, object]]:
 
 
 def _isocenter(*words: object) -> None:
-    command = [sys.executable, "-c", "from isocenter.cli import main; main()", *map(str, words)]
+    command = [sys.executable, "-c", "from isocenter.cli import exit_codes; exit_codes.main()", *map(str, words)]
     subprocess.run(command, check=True, stdout=sys.stderr)
 
 

@@ -18,8 +18,8 @@ from typing import Any
 from machine import described
 
 import isocenter
-from isocenter.planning import parse_value
-from isocenter.runs import result_in
+from isocenter.planning import plan_file
+from isocenter.runs import search_trials
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
         row = isocenter.compare([*places.values()]).rows[0]
         planned, searched = row.estimates
         gained.append(row.differences[0].value)
-        found = result_in(places[given.tune])
+        found = search_trials.read_search_result(places[given.tune])
         statement = "" if found is None else found.statement
         print(f"| {seed} | {planned} | {searched} | {row.differences[0]} | {statement} |", flush=True)
     apart = f", SD {statistics.stdev(gained):.4f}" if len(gained) > 1 else ""
@@ -56,7 +56,7 @@ def _flags(given: argparse.Namespace) -> dict[str, Any]:
     flags = {
         "minutes": given.minutes,
         "threads": given.threads,
-        "assignments": {name: parse_value(value) for name, _, value in pairs},
+        "assignments": {name: plan_file.parse_value(value) for name, _, value in pairs},
     }
     return {**flags, **({"labels": given.labels} if given.labels else {})}
 

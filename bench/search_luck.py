@@ -21,9 +21,10 @@ import torch
 from recorded import record
 from scipy import stats
 
-from isocenter.planning.rules.split import VAL_SHARE
+from isocenter.planning.rules.split_rules import VAL_SHARE
 from isocenter.tasks.classification.question import Classification
-from isocenter.training import SURE, share_better, sure_of_best
+from isocenter.training import checkpoint_files
+from isocenter.training.checkpoint_files import SURE
 
 CASES, SETS = (10, 20), (100, 200, 350)
 SEPARATION, ALIKE = 1.5, 0.7
@@ -42,7 +43,7 @@ def outputs(
 def share(ours: Mapping[str, torch.Tensor], plan: Mapping[str, torch.Tensor], trials: int) -> float:
     """Share of bootstrap draws in which ours is better."""
     cases = [*map(str, range(len(plan["target"])))]
-    return share_better(TASK, ours, plan, cases, seed=0, tried=trials)
+    return checkpoint_files.share_better(TASK, ours, plan, cases, seed=0, tried=trials)
 
 
 def by_luck(cases: int, trials: int, searches: int, random: np.random.Generator) -> Sequence[int]:
@@ -54,7 +55,7 @@ def by_luck(cases: int, trials: int, searches: int, random: np.random.Generator)
         best = max(others, key=TASK.selection)
         if TASK.selection(best) > TASK.selection(plan):
             better = share(best, plan, trials)
-            passed += [better >= SURE, better >= sure_of_best(trials)]
+            passed += [better >= SURE, better >= checkpoint_files.required_share(trials)]
     return passed.tolist()
 
 
@@ -65,7 +66,7 @@ def recognised(cases: int, trials: int, searches: int, random: np.random.Generat
     for _ in range(searches):
         truth, common = np.arange(cases) % 2, random.normal(size=cases)
         first, again = ([outputs(random, truth, common, level) for level in levels] for _ in range(2))
-        if not trials or share(first[1], first[0], trials) >= sure_of_best(trials):
+        if not trials or share(first[1], first[0], trials) >= checkpoint_files.required_share(trials):
             found += share(again[1], again[0], 1) >= SURE
     return found
 

@@ -12,7 +12,8 @@ import numpy as np
 from mapie.classification import SplitConformalClassifier
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from isocenter.evaluation import NEVER_EMPTY, class_scores, conformal_threshold, prediction_sets
+from isocenter.evaluation import conformal
+from isocenter.evaluation.conformal import NEVER_EMPTY
 
 CASES, CLASSES, LEVEL = 2000, 5, 0.9
 
@@ -52,13 +53,16 @@ def both(method: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     theirs = peer.predict_set(stated[half:], conformity_score_params=options)[1][:, :, 0]
     learnt = peer._mapie_classifier.conformity_score_function_  # its threshold and its choice are not public
     if method == "raps":
-        scores, threshold = class_scores(stated, "raps", raps=(learnt.lambda_star, learnt.k_star)), learnt.quantiles_[0]
+        scores, threshold = (
+            conformal.class_scores(stated, "raps", raps=(learnt.lambda_star, learnt.k_star)),
+            learnt.quantiles_[0],
+        )
     else:
         draws = np.random.RandomState(seed).uniform(size=half)
-        own = class_scores(stated[:half], method, draws=None if method == "lac" else draws)
-        threshold, _ = conformal_threshold(own[np.arange(half), true[:half]], LEVEL)
-        scores = class_scores(stated, method)
-    return theirs, prediction_sets(scores[half:], threshold, never_empty=method in NEVER_EMPTY)
+        own = conformal.class_scores(stated[:half], method, draws=None if method == "lac" else draws)
+        threshold, _ = conformal.conformal_threshold(own[np.arange(half), true[:half]], LEVEL)
+        scores = conformal.class_scores(stated, method)
+    return theirs, conformal.prediction_sets(scores[half:], threshold, never_empty=method in NEVER_EMPTY)
 
 
 if __name__ == "__main__":

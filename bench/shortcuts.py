@@ -28,11 +28,10 @@ import PIL.ImageFont
 from machine import described
 from recorded import record
 
-from isocenter.quality import Look, examine
-from isocenter.quality.image_descriptors import scaled_intensities, small_image
-from isocenter.quality.shortcuts import shortcuts
-from isocenter.quality.small_marks import patches
-from isocenter.values import Case, Dataset, Fingerprint, Geometry, Image, Shortcut
+from isocenter.quality import _small_marks, dataset_examination, image_descriptors, shortcut_tests
+from isocenter.quality.image_descriptors import ImageLook, scaled_intensities
+from isocenter.values import Case, Dataset, Fingerprint, Geometry, Image
+from isocenter.values.dataset_fingerprint import Shortcut
 
 SIDES = (6, 8, 12, 16)
 KINDS = ("bright", "dark", "grey", "letter")
@@ -52,7 +51,7 @@ class Set:
     patients: Sequence[str]
     classes: Sequence[str] | None
     fingerprint: Fingerprint
-    looks: Mapping[str, Look]
+    looks: Mapping[str, ImageLook]
 
 
 # Of the recorded section.
@@ -105,7 +104,7 @@ def _grey(path: Path) -> np.ndarray:
 
 def _set(name: str, pictures: Iterator, patients: Sequence[str], classes: Sequence[str] | None) -> Set:
     pictures = [np.asarray(one, dtype=np.float32) for one in pictures]
-    seen = examine(_dataset(pictures, patients, [n % 2 == 0 for n in range(len(pictures))]))
+    seen = dataset_examination.examine(_dataset(pictures, patients, [n % 2 == 0 for n in range(len(pictures))]))
     return Set(name, pictures, patients, classes, seen.fingerprint, seen.looks)
 
 
@@ -118,13 +117,17 @@ def _dataset(pictures: Sequence[np.ndarray], patients: Sequence[str], ill: Seque
     return Dataset(tuple(cases), patients_known=True)
 
 
-def _found(one: Set, ill: np.ndarray, looks: Mapping[str, Look], seed: int) -> tuple[Shortcut, ...]:
+def _found(one: Set, ill: np.ndarray, looks: Mapping[str, ImageLook], seed: int) -> tuple[Shortcut, ...]:
     """What stands: of the pictures as they look now, with these classes."""
     dataset = _dataset(one.pictures, one.patients, ill)
     facts = [
         replace(facts, references={"class": "ill" if ill[int(facts.id)] else "well"}) for facts in one.fingerprint.cases
     ]
-    return tuple(found for found in shortcuts(dataset, Fingerprint(tuple(facts)), looks, seed=seed) if found.standing)
+    return tuple(
+        found
+        for found in shortcut_tests.find_shortcuts(dataset, Fingerprint(tuple(facts)), looks, seed=seed)
+        if found.standing
+    )
 
 
 def _called_ill(one: Set, rng: np.random.Generator) -> np.ndarray:
@@ -186,9 +189,9 @@ def _alarm(one: Set, classes: str, stand: Sequence[Shortcut]) -> dict:
     return {"set": one.name, "classes": classes, "mark": "small mark" in names, "other": bool(names - {"small mark"})}
 
 
-def _look(picture: np.ndarray) -> Look:
+def _look(picture: np.ndarray) -> ImageLook:
     scaled = scaled_intensities(picture[None], np.ones((1, *picture.shape), dtype=bool))
-    return Look("", small_image(scaled), (), patches(scaled))
+    return ImageLook("", image_descriptors.small_image(scaled), (), _small_marks.patch_contrast(scaled))
 
 
 def _marked(picture: np.ndarray, at: np.ndarray, side: int, kind: str) -> np.ndarray:

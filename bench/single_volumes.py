@@ -19,11 +19,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from isocenter import networks
-from isocenter.networks import channels_last, ordered, plain, with_quick_single_volumes
+from isocenter.networks import factory, quick_convolutions
 from isocenter.values import Dense
 
-PATCH, REPEATS, ORDERS = (40, 56, 40), 8, {"plain": plain, "channels-last": channels_last}
+PATCH, REPEATS, ORDERS = (
+    (40, 56, 40),
+    8,
+    {"plain": quick_convolutions.to_contiguous, "channels-last": quick_convolutions.to_channels_last},
+)
 SIZE = {"width": 16, "widest": 128, "strides": [[1, 1, 1], *[[2, 2, 2]] * 3], "deep_supervision": 0}
 
 
@@ -53,14 +56,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     torch.set_num_threads(parser.parse_args().threads)
     torch.manual_seed(0)
-    theirs = networks.build("unet", 1, 3, {"mask": Dense(3)}, SIZE)
-    ways = {"torch": theirs, "ours": with_quick_single_volumes(copy.deepcopy(theirs))}
+    theirs = factory.build("unet", 1, 3, {"mask": Dense(3)}, SIZE)
+    ways = {"torch": theirs, "ours": quick_convolutions.with_quick_single_volumes(copy.deepcopy(theirs))}
     print("| volumes | order | step: torch | ours | prediction: torch | ours |")
     print("|---" * 6 + "|")
     for count in (1, 2, 4):
         for order, laid in ORDERS.items():
             images = torch.randn(count, 1, *PATCH)
-            images = ordered(images) if laid is channels_last else images
+            images = (
+                quick_convolutions.order_channels_last(images)
+                if laid is quick_convolutions.to_channels_last
+                else images
+            )
             each = {}
             for what in (step, prediction):
                 calls = {name: partial(what, laid(module), images) for name, module in ways.items()}

@@ -28,7 +28,7 @@ from recorded import commit, record
 from torch import Tensor, nn
 from trainings import ROOT, add_options, keep, kept, spread, summary, trained
 
-from isocenter.evaluation import auroc, one_against_rest
+from isocenter.evaluation import classification
 
 CASES, TESTED, EPOCHS, RATE, BATCH = 450, 1000, 30, 1e-3, 32
 SETS: Mapping[str, str] = {name: f"{name}mnist.npz" for name in ("pneumonia", "retina")} | {
@@ -110,7 +110,7 @@ def plain(data: Path, seed: int, minutes: float) -> dict[str, float]:
         parts = ((images["test"] - mean) / deviation).split(BATCH)
         chances = torch.cat([network(part).softmax(1) for part in parts]).double().numpy()
     truth = labels["test"].numpy()
-    area = float(one_against_rest(auroc, chances, truth))
+    area = float(classification.one_against_rest(classification.auroc, chances, truth))
     return {"auroc": area, "accuracy": float((chances.argmax(1) == truth).mean())}
 
 

@@ -22,19 +22,13 @@ import pandas as pd
 from beside import ISOCENTER, PLACE, ROOT, PeerError, Program, arguments, failures, interleaved, markdown, peer, record
 from packaging.requirements import Requirement
 
-from isocenter import tasks
-from isocenter.runtime import (
-    Evidence,
-    Inference,
-    Model,
-    Networks,
-    Preprocessing,
-    TorchNetwork,
-    build_module,
-    write_package,
-)
-from isocenter.runtime.package.backends import backend
-from isocenter.transforms import Normalisation
+from isocenter.runtime import Model, Preprocessing, torch_networks
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.package import backends, package_writing
+from isocenter.runtime.package.package_writing import PackageEvidence
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 
 # s asked for of Isocenter; what is not here is shown for comparison.
 ASKED = {
@@ -115,7 +109,7 @@ def _predictions(package: Path, image: Path, out: Path) -> list[Program]:
     """A prediction by each backend that is here."""
     found = []
     for name in BACKENDS:
-        if (lacking := backend(name).lacking("cpu")) is not None:
+        if (lacking := backends.find_backend(name).lacking("cpu")) is not None:
             print(f"{name}: not measured, {lacking}", file=sys.stderr)
             continue
         words = ["predict", package, image, "--backend", name, "--device", "cpu", "--out", out / name, "--overwrite"]
@@ -128,14 +122,14 @@ def _package() -> Path:
     folder = PLACE / "work" / "startup-package"
     if (folder / "manifest.json").is_file():
         return folder
-    task = tasks.build({"name": "segmentation", "labels": LABELS, "loss": "dice+ce", "tolerance": 2.0})
+    task = task_catalogue.build_task({"name": "segmentation", "labels": LABELS, "loss": "dice+ce", "tolerance": 2.0})
     preparation = Preprocessing(3, ("MR",), (Normalisation("zscore"),), spacing=(1.0, 1.0, 1.0), modality="MR")
     size = {"width": 16, "widest": 128, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]]}
     network = {"name": "unet", "channels": 1, "spatial_dims": 3, "size": size}
-    run = TorchNetwork(build_module(task, network).eval())
+    run = TorchNetwork(torch_networks.build_module(task, network).eval())
     folder.mkdir(parents=True)
-    write_package(
-        Model(task, preparation, Inference((40, 56, 40)), Networks(run, network)), Evidence(), "startup", folder
+    package_writing.write_package(
+        Model(task, preparation, Inference((40, 56, 40)), Networks(run, network)), PackageEvidence(), "startup", folder
     )
     return folder
 

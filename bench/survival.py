@@ -43,18 +43,11 @@ from torchsurv.loss.cox import baseline_survival_function, neg_partial_log_likel
 from trainings import summary
 
 import isocenter
-from isocenter.evaluation import (
-    Steps,
-    bootstrap_statistic,
-    brier_errors,
-    censoring,
-    harrell_c,
-    integrated,
-    kaplan_meier,
-    uno_c,
-)
-from isocenter.tasks import settings_of
-from isocenter.tasks.survival.question import baseline, slope
+from isocenter.evaluation import intervals
+from isocenter.evaluation import survival as evaluation_survival
+from isocenter.evaluation.survival import Steps
+from isocenter.tasks import task_settings
+from isocenter.tasks.survival import question
 from isocenter.values import Estimate, Floats
 
 FOLDS = 5
@@ -131,18 +124,25 @@ def _integrated_errors(columns: int, validated: int, seed: int) -> list[float]:
     times, happened = _drawn(design @ truth, random)
     train, val, new = slice(TRAIN), slice(TRAIN, TRAIN + validated), slice(TRAIN + validated, None)
     risk = design @ _ridge(design[train], times[train], happened[train], ridge=1.0)
-    followed, everybody = (one(times[train], happened[train]) for one in (censoring, kaplan_meier))
+    followed, everybody = (
+        one(times[train], happened[train])
+        for one in (evaluation_survival.censoring_curve, evaluation_survival.kaplan_meier)
+    )
 
     def errors(hazard: Floats, ratio: Floats) -> float:
         """By the cumulative hazard at `WHEN` of a ratio of 0."""
         survival = np.exp(-hazard * np.exp(ratio[new, None]))
-        return float(integrated(brier_errors(survival, times[new], happened[new], followed, WHEN), WHEN).mean())
+        return float(
+            evaluation_survival.integrate_errors(
+                evaluation_survival.brier_errors(survival, times[new], happened[new], followed, WHEN), WHEN
+            ).mean()
+        )
 
     given = [torch.tensor(one[train]) for one in (risk, happened, times.astype(np.float32))]
     known = baseline_survival_function(*given)
     by_heart = Steps(known["time"].numpy(), -np.log(known["baseline_survival"].numpy()), 0.0)
-    multiplied = slope(times[val], happened[val], risk[val])
-    own = baseline(everybody, multiplied * risk[val])
+    multiplied = question.fit_slope(times[val], happened[val], risk[val])
+    own = question.fit_baseline(everybody, multiplied * risk[val])
     flat = -np.log(np.maximum(everybody.at(WHEN), 1e-9))
     return [errors(flat, 0 * risk), errors(by_heart.at(WHEN), risk), errors(own.at(WHEN), multiplied * risk)]
 
@@ -246,7 +246,13 @@ def _of_images(given: argparse.Namespace, seed: int, out: Path) -> Iterator[dict
     times, happened = own["days"].to_numpy(float), own["happened"].to_numpy() == 1
     truth = own["log_hazard"].to_numpy(float)
     yield from _rows(
-        "the true hazard", truth, times, happened, np.array(tested), settings_of(task)["horizons"][-1], seed
+        "the true hazard",
+        truth,
+        times,
+        happened,
+        np.array(tested),
+        task_settings.settings_of(task)["horizons"][-1],
+        seed,
     )
 
 
@@ -295,13 +301,13 @@ def _rows(
     who: str, risk: Floats, times: Floats, happened: np.ndarray, patients: np.ndarray, horizon: float, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Both concordances with intervals; the censoring is that of these cases."""
-    followed = censoring(times, happened)
+    followed = evaluation_survival.censoring_curve(times, happened)
     figures = {
-        "harrell_c": lambda weights: harrell_c(risk, times, happened, weights),
-        "uno_c": lambda weights: uno_c(risk, times, happened, followed, horizon, weights),
+        "harrell_c": lambda weights: evaluation_survival.harrell_c(risk, times, happened, weights),
+        "uno_c": lambda weights: evaluation_survival.uno_c(risk, times, happened, followed, horizon, weights),
     }
     for metric, figure in figures.items():
-        found: Estimate = bootstrap_statistic(figure, patients, strata=happened, seed=seed, exact=False)
+        found: Estimate = intervals.bootstrap_statistic(figure, patients, strata=happened, seed=seed, exact=False)
         yield {"who": who, "metric": metric, "value": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 

@@ -26,10 +26,11 @@ from scipy import ndimage, stats
 from trainings import ROOT
 
 import isocenter
-from isocenter.evaluation import Resampling, aurc, auroc, bootstrap_statistic, difference, excess_aurc
-from isocenter.networks import Features
-from isocenter.runtime import Model, with_uncertainty
-from isocenter.runtime.uncertainty.methods import LastLayers
+from isocenter.evaluation import classification, intervals, uncertainty
+from isocenter.evaluation.intervals import Resampling
+from isocenter.networks.network_parts import NetworkFeatures
+from isocenter.runtime import Model, model_assembly
+from isocenter.runtime.uncertainty.uncertainty_methods import LastLayers
 from isocenter.values import Estimate, Geometry, Image
 
 PARTS, SEEDS, CORRUPTED = {"train": 450, "val": 100, "test": 1200}, range(5), 40
@@ -102,10 +103,12 @@ def predicted(model: Model, images: Pixels) -> tuple[Pixels, dict[str, Pixels], 
 def figures(doubt: Pixels, wrong: Pixels) -> dict[str, Estimate]:
     """Error detection and risk-coverage, with their draws."""
     cases, seed = np.arange(len(wrong)), Resampling(0, keeps_draws=True)
-    found = bootstrap_statistic(partial(auroc, doubt, wrong > 0), cases, strata=wrong, seed=seed, compares=True)
+    found = intervals.bootstrap_statistic(
+        partial(classification.auroc, doubt, wrong > 0), cases, strata=wrong, seed=seed, compares=True
+    )
     areas = {
-        name: bootstrap_statistic(partial(figure, doubt, wrong), cases, seed=seed, exact=False)
-        for name, figure in (("aurc", aurc), ("excess", excess_aurc))
+        name: intervals.bootstrap_statistic(partial(figure, doubt, wrong), cases, seed=seed, exact=False)
+        for name, figure in (("aurc", uncertainty.aurc), ("excess", uncertainty.excess_aurc))
     }
     return {"detection": found, **areas}
 
@@ -141,7 +144,7 @@ def beside_laplace_torch() -> str:
     theirs = Laplace(torch.nn.Sequential(layer), "classification", subset_of_weights="all", hessian_structure="kron")
     theirs.fit(DataLoader(TensorDataset(inputs, truth), batch_size=200))
     layers, outputs = LastLayers({"class": layer}, {"class": "classes"}), layer(inputs).detach()
-    layers(Features({"class": outputs}, inputs, inputs, {"class": inputs}))
+    layers(NetworkFeatures({"class": outputs}, inputs, inputs, {"class": inputs}))
     fitted = layers.fitted(len(inputs))
     assert fitted is not None
     own = fitted.heads["class"]
@@ -166,8 +169,8 @@ def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
             isocenter.train(out / f"{name}.npz", out=run, seed=seed, assignments=steps, **how)
     isocenter.ensemble(runs, out=out / "ensemble", weights="equal", **how)
     singles, whole = [isocenter.load(run, "cpu") for run in runs], isocenter.load(out / "ensemble", "cpu")
-    methods = {method: [with_uncertainty(one, method) for one in singles] for method in METHODS}
-    methods["members"] = [with_uncertainty(whole, "members")]
+    methods = {method: [model_assembly.with_uncertainty(one, method) for one in singles] for method in METHODS}
+    methods["members"] = [model_assembly.with_uncertainty(whole, "members")]
     totals, rows = dict[str, list[Estimate]](), list[dict[str, Any]]()
     for method, models in methods.items():
         each = []
@@ -181,8 +184,8 @@ def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
             rows.append({"set": name, "method": method, "doubt": doubt, **means})
             rows[-1]["ms"] = 1000 * float(np.mean([seconds for _, seconds in each]))
             totals.setdefault(method, [one["aurc"] for one in own])
-    gains = [difference(one, totals["members"][0]) for one in totals["none"]]
-    gain = difference(average(totals["none"]), totals["members"][0])
+    gains = [intervals.difference(one, totals["members"][0]) for one in totals["none"]]
+    gain = intervals.difference(average(totals["none"]), totals["members"][0])
     some = images[:CORRUPTED]
     rising = {method: severities(methods[method][0], some) for method in ("laplace", "members")}
     won = sum(gain.high is not None and gain.high < 0 for gain in gains)

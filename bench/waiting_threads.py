@@ -58,12 +58,12 @@ def _trial(neighbour: str, environment: dict[str, str]) -> float:
 def _seconds_a_step() -> float:
     import torch  # only the processes that compute need it
 
-    from isocenter.networks import build
+    from isocenter.networks import factory
     from isocenter.values import Dense
 
     torch.set_num_threads(2)
     size = {"width": 16, "widest": 128, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]}
-    network = build("unet", 1, 3, {"mask": Dense(3)}, size)
+    network = factory.build("unet", 1, 3, {"mask": Dense(3)}, size)
     images = torch.randn(4, 1, 40, 56, 40)
     times = []
     for _ in range(WARMUP + STEPS):

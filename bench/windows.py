@@ -21,10 +21,9 @@ from recorded import commit, record
 from trainings import ROOT, add_options, keep, kept, trained
 
 import isocenter
-from isocenter.files import read_text_table
-from isocenter.planning import read_plan
-from isocenter.reading.dataset import open_dataset
-from isocenter.reading.options import ReadingOptions
+from isocenter.files.storage import csv_text
+from isocenter.planning import plan_file
+from isocenter.reading import ReadingOptions, dataset_reading
 from isocenter.runtime import Model
 from isocenter.values import Case
 
@@ -76,9 +75,9 @@ def shown(name: str, seed: int, given: argparse.Namespace) -> Shown:
 
 def judged(run: Path, data: Path) -> Shown:
     """The cases that did not train, in windows of every size."""
-    parts = read_text_table(run / "split.csv").set_index("case")["split"]
-    model, plan = isocenter.load(run), read_plan(run / "plan.yaml")
-    dataset = open_dataset(data, ReadingOptions.of_plan(plan.options), needs=model.task.needs)
+    parts = csv_text.read_text_table(run / "split.csv").set_index("case")["split"]
+    model, plan = isocenter.load(run), plan_file.read_plan(run / "plan.yaml")
+    dataset = dataset_reading.open_dataset(data, ReadingOptions.of_plan(plan.options), needs=model.task.needs)
     cases = [case for case in dataset if parts.get(case.id) in ("val", "test")]
     metric = str(plan["evaluation.primary"])
     scores, seconds = dict[str, list[float]](), dict[str, float]()

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 from beside import arguments, record
 
-from isocenter.service.routing.facts import most_urgent
-from isocenter.service.settings import PRIORITIES, Urgent
+from isocenter.service.configuration import PRIORITIES, UrgencyRule
+from isocenter.service.routing import routing_facts
 
-RULES = [Urgent(finding="haemorrhage", probability=0.5, priority="emergency")]
+RULES = [UrgencyRule(finding="haemorrhage", probability=0.5, priority="emergency")]
 # Of the log that is made: studies an hour, share with the finding, its detection, and false alarms.
 PER_HOUR, SHARE, SENSITIVITY, FALSE_ALARMS = 5.1, 0.05, 0.9, 0.1
 MINUTES, MINUTES_WITH = 9.0, 15.0  # mean time of reading, of a study without the finding and with it
@@ -70,7 +70,9 @@ def made_log(count: int, *, seed: int) -> pd.DataFrame:
 def ranks(probabilities: pd.Series) -> np.ndarray:
     """The rank of each study, as the node gives it."""
     routine = PRIORITIES.index("routine")
-    given = (most_urgent([{"concept": "haemorrhage", "probability": float(p)}], RULES) for p in probabilities)
+    given = (
+        routing_facts.most_urgent([{"concept": "haemorrhage", "probability": float(p)}], RULES) for p in probabilities
+    )
     return np.array([routine if one is None else one.rank for one in given])
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from pydicom.uid import UID
 from pynetdicom import DEFAULT_TRANSFER_SYNTAXES
 
-from isocenter.files.dicom import ANSWERS as WRITERS
+from isocenter.files.dicom.writing.dicom_answers import ANSWERS as WRITERS
 from isocenter.files.dicom.rejection import KEY_OBJECTS, QUALITY, REJECTING
-from isocenter.service.dicom import asking, handed, messages
-from isocenter.service.records import workitems
-from isocenter.service.routing.facts import DICOM_PRIORITIES
-from isocenter.service.settings import Dicom
+from isocenter.service.dicom import asking, handed_associations, messages
+from isocenter.service.records import workitem_records
+from isocenter.service.routing.routing_facts import DICOM_PRIORITIES
+from isocenter.service.configuration import DicomSection
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "conformance.md"
@@ -106,7 +106,7 @@ def main() -> None:
 
 def page() -> str:
     """The text of the page."""
-    dicom, syntaxes = Dicom(), [named(one) for one in (messages.EXPLICIT, messages.IMPLICIT)]
+    dicom, syntaxes = DicomSection(), [named(one) for one in (messages.EXPLICIT, messages.IMPLICIT)]
     native = " or ".join(syntaxes)
     defaults = ", ".join(UID(one).name for one in DEFAULT_TRANSFER_SYNTAXES)  # what pynetdicom serves takes these
     served = [
@@ -114,7 +114,7 @@ def page() -> str:
         ["every storage class, and whatever class is not of the standard", "SCP", f"any; {native} if offered"],
         ["the classes of the results", "SCU", native],
         [named(messages.COMMITMENT), "SCP, SCU", defaults],
-        *([named(one), "SCP", defaults] for one in handed.UPS_CLASSES),
+        *([named(one), "SCP", defaults] for one in handed_associations.UPS_CLASSES),
         *([named(one), "SCU, in Python alone", native] for one in (asking.FIND, asking.MOVE, asking.GET)),
     ]
     web = [
@@ -129,7 +129,7 @@ def page() -> str:
     ]
     statuses = [
         [f"{number:04X}", name.replace("_", " ").lower()]
-        for name, number in vars(workitems).items()
+        for name, number in vars(workitem_records).items()
         if name.isupper() and isinstance(number, int)
     ]
     priorities = ", ".join(f"{ours} {theirs}" for ours, theirs in DICOM_PRIORITIES.items())
@@ -157,9 +157,9 @@ def page() -> str:
                 table(["transactions", "role", "standard"], web),
                 "### Workitems",
                 "States: "
-                + ", ".join(workitems.STATES)
+                + ", ".join(workitem_records.STATES)
                 + ". Needed with a value when it is created: "
-                + ", ".join(workitems.VALUED)
+                + ", ".join(workitem_records.VALUED)
                 + ". Priorities: "
                 + priorities
                 + ".",

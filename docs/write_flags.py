@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from isocenter.cli.commands import COMMANDS, JSON, Command
-from isocenter.keywords import Keyword, keywords_of
+from isocenter.keywords import Keyword
+from isocenter import keywords
 from isocenter.reading import ReadingOptions
 
 # Flag, keyword, meaning, default.
@@ -33,7 +34,7 @@ These mean the same wherever a command has them, which its `--help` says.
 # Flags whose rows are alike in so many commands stand on the page once.
 MANY = 5
 HEADING = ("| flag | keyword | meaning | default |", "|---|---|---|---|")
-READING = frozenset(keywords_of(ReadingOptions))
+READING = frozenset(keywords.keywords_of(ReadingOptions))
 
 
 def page() -> str:

@@ -24,11 +24,11 @@ from hypothesis import settings
 import forked
 import isocenter
 import trained
-from isocenter.cli import main
+from isocenter.cli import exit_codes
 from made_once import made_once
 
 if TYPE_CHECKING:
-    from isocenter.verbs.package import Packaged  # which imports torch, also where workers run the tests
+    from isocenter.verbs.package import PackagingResult  # which imports torch, also where workers run the tests
 
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -223,7 +223,7 @@ def detected(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
 
 
 @pytest.fixture(scope="session")
-def packaged(segmented: trained.Trained, tmp_path_factory: pytest.TempPathFactory) -> Packaged:
+def packaged(segmented: trained.Trained, tmp_path_factory: pytest.TempPathFactory) -> PackagingResult:
     """The package of the run on volumes; tests only read it, or copy it to damage it."""
 
     def make(root: Path) -> None:
@@ -264,7 +264,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         monkeypatch.setattr(sys, "argv", ["isocenter", *map(str, words)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main()
+            exit_codes.main()
         out, err = capsys.readouterr()
         return CommandResult(int(ended.value.code or 0), out, err)
 

@@ -14,8 +14,8 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks import channels_last, ordered, plain, with_quick_single_volumes
-from isocenter.training.step.compute import with_exact_gradients
+from isocenter.networks import quick_convolutions
+from isocenter.training.step import computation
 
 
 def drawn(number: int) -> tuple[nn.Module, Tensor, bool]:
@@ -46,9 +46,13 @@ def main(first: int, last: int) -> None:
             exact = gradients(copy.deepcopy(module).double(), images.double())
         sys.stdout.write(f"{number} {module} {tuple(images.shape)} {is_last=}\n")
         sys.stdout.flush()  # the process may die
-        ours = with_exact_gradients(with_quick_single_volumes((channels_last if is_last else plain)(module)))
+        ours = computation.with_exact_gradients(
+            quick_convolutions.with_quick_single_volumes(
+                (quick_convolutions.to_channels_last if is_last else quick_convolutions.to_contiguous)(module)
+            )
+        )
         for _ in range(4):
-            found = gradients(ours, ordered(images) if is_last else images)
+            found = gradients(ours, quick_convolutions.order_channels_last(images) if is_last else images)
         for one, true in zip(found, exact, strict=True):
             assert (one - true).norm() <= 1e-4 * true.norm()
 

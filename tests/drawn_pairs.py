@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from isocenter.transforms import carried, inverted
-from isocenter.transforms.augment_spatial import rotation
+from isocenter.transforms import augment_spatial, spatial_transforms
 from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
 
 SIDE = 24
@@ -14,7 +13,7 @@ SIDE = 24
 
 def oblique(shape: tuple[int, ...] = (20, 24, 18), *, left_handed: bool = True) -> Geometry:
     """An oblique grid of uneven spacing, left-handed unless told otherwise."""
-    turn = rotation(np.radians([20.0, -15.0, 10.0]), 3)
+    turn = augment_spatial.rotation_matrix(np.radians([20.0, -15.0, 10.0]), 3)
     steps = np.diag([1.1, 0.9, -1.4 if left_handed else 1.4])
     affine = np.eye(4)
     affine[:3, :3] = turn @ steps
@@ -49,14 +48,14 @@ def pair_of(true: SpatialTransform) -> tuple[Image, Image]:
     assert moving is not None
     more = tuple(size // 2 for size in fixed.shape)
     scene = blobs(fixed.padded(more, more))
-    made = carried(scene, SpatialTransform((), fixed, scene.geometry), fixed, "cubic")
-    moved = carried(scene, inverted(true), moving, "cubic")
+    made = spatial_transforms.carry_image(scene, SpatialTransform((), fixed, scene.geometry), fixed, "cubic")
+    moved = spatial_transforms.carry_image(scene, spatial_transforms.invert_transform(true), moving, "cubic")
     return made, moved.with_pixels(np.nan_to_num(moved.data, nan=float(np.nanmin(moved.data))))
 
 
 def turn_and_shift(degrees: tuple[float, float, float], shift: tuple[float, float, float], about: Geometry) -> Affine:
     """A rigid motion about the middle of a grid."""
     matrix, centre = np.eye(4), about.corners.mean(axis=0)
-    matrix[:3, :3] = rotation(np.radians(degrees), 3)
+    matrix[:3, :3] = augment_spatial.rotation_matrix(np.radians(degrees), 3)
     matrix[:3, 3] = centre - matrix[:3, :3] @ centre + shift
     return Affine(matrix)

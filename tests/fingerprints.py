@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.planning import Machine
-from isocenter.quality.intensities import measure_intensities
+from isocenter.planning.training_memory import Machine
+from isocenter.quality import _intensities
 from isocenter.values import Case, CaseFacts, Dataset, Decision, Fingerprint, Label
 
 LAPTOP = Machine("cpu", 2, 16.0, 16.0, False)
@@ -60,4 +60,4 @@ def several(count: int, **given: Any) -> Fingerprint:
 
 def intensity(values: np.ndarray) -> Mapping[str, float]:
     """Statistics of these intensities."""
-    return measure_intensities(values).statistics
+    return _intensities.measure_intensities(values).statistics

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from isocenter import networks
+from isocenter.networks import factory
 from isocenter.values import Dense
 
 LABELS = {"background": 0, "anterior": 1, "posterior": 2}
@@ -113,7 +113,7 @@ def _network(axes: int, channels: int, outputs: int, residual: bool) -> torch.nn
     name = "residual_encoder_unet" if residual else "plain_conv_unet"
     own = {"blocks": [1, 2]} if residual else {"convolutions": [2, 2]}
     stages = {"features": [4, 8], "kernels": [[3] * axes] * 2, "strides": [[1] * axes, [2] * axes]}
-    module = networks.build(
+    module = factory.build(
         name, channels, axes, {"mask": Dense(outputs)}, {**stages, "decoder_convolutions": [1], **own}
     )
     for weight in module.parameters():

@@ -121,16 +121,16 @@ class Graph:
 
     def _targets(self, place: str, kind: str, name: str, attribute: str = "") -> Iterator[Name]:
         if kind == "name":
-            yield from self._resolved(place, name)
+            yield from self._resolve(place, name)
         elif kind == "attribute":
             module, inside = self.sources[place].imported.get(name, ("", ""))
             if holder := self.modules.get(f"{module}.{inside}" if inside else module):
-                yield from self._resolved(holder, attribute)
+                yield from self._resolve(holder, attribute)
         elif place.startswith("tests"):  # an argument may be a fixture
             for holder in (place, "tests/conftest.py"):
-                yield from self._resolved(holder, name)
+                yield from self._resolve(holder, name)
 
-    def _resolved(self, place: str, name: str, depth: int = 0) -> Iterator[Name]:
+    def _resolve(self, place: str, name: str, depth: int = 0) -> Iterator[Name]:
         """Where a name that a file offers is defined: an index takes it from another file."""
         source = self.sources[place]
         if name in source.spans:
@@ -138,7 +138,7 @@ class Graph:
         elif name in source.imported and depth < 4:
             module, original = source.imported[name]
             if further := self.modules.get(module):
-                yield from self._resolved(further, original, depth + 1)
+                yield from self._resolve(further, original, depth + 1)
 
     def distances(self, changed: set[Name]) -> dict[Name, int]:
         """Fewest steps from each name to one that changed."""

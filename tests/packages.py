@@ -18,22 +18,14 @@ import pytest
 import torch
 
 import forked
-from isocenter import tasks
-from isocenter.runtime import (
-    Evidence,
-    Inference,
-    Model,
-    Networks,
-    Preprocessing,
-    TorchNetwork,
-    build_module,
-    seal,
-    write_package,
-)
-from isocenter.runtime.ensemble import on_one_scale
-from isocenter.runtime.package import write
-from isocenter.runtime.windows.averaging import Averaged
-from isocenter.transforms import Normalisation
+from isocenter.runtime import Model, Preprocessing, ensemble, record_files, torch_networks
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.package import onnx_export, package_writing
+from isocenter.runtime.package.package_writing import PackageEvidence
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.runtime.windows.averaging import AveragedNetwork
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 
 
 def installed(folder: Path, toy: Path, points: str) -> Path:
@@ -60,7 +52,7 @@ CONFIG, METADATA = "configs/inference.json", "configs/metadata.json"
 
 def segmenting(networks: int = 1, *, flips: tuple[int, ...] = (), **preparation: Any) -> Model:
     """A model of two structures with random weights, of one network or of the mean of several."""
-    task = tasks.build({"name": "segmentation", "labels": SIDED, "loss": "dice+ce", "tolerance": 2.0})
+    task = task_catalogue.build_task({"name": "segmentation", "labels": SIDED, "loss": "dice+ce", "tolerance": 2.0})
     preprocessing = Preprocessing(3, ("T1",), (Normalisation("zscore"),), modality="MR", **preparation)
     size = {"strides": [[1, 1, 1], [2, 2, 2]], "width": 4, "widest": 8}
     inference = Inference((8, 8, 4), 0.5, 2, flips, 0)
@@ -71,18 +63,18 @@ def of_folds(*, flips: tuple[int, ...] = (), **preparation: Any) -> Model:
     """A model of two networks, each with the window of its own training cases."""
     windows = (Normalisation("window", 40.0, 150.0, 95.0, 25.0), Normalisation("window", 55.0, 170.0, 105.0, 35.0))
     both = segmenting(2, flips=flips, **preparation)
-    assert isinstance(both.networks.run, Averaged)
+    assert isinstance(both.networks.run, AveragedNetwork)
     each = [
         replace(both.with_run(run), preprocessing=replace(both.preprocessing, normalisation=(window,)))
         for run, window in zip(both.networks.run.members, windows, strict=True)
     ]
-    preprocessing, networks = on_one_scale(each, "folds")
-    return replace(both.with_run(Averaged(networks, both.task.average)), preprocessing=preprocessing)
+    preprocessing, networks = ensemble.share_scale(each, "folds")
+    return replace(both.with_run(AveragedNetwork(networks, both.task.average)), preprocessing=preprocessing)
 
 
 def classifying(name: str = "resnet", **size: Any) -> Model:
     """A model of two classes of pictures with random weights."""
-    task = tasks.build({"name": "classification", "classes": ["$benign", "malignant"], "smoothing": 0.0})
+    task = task_catalogue.build_task({"name": "classification", "classes": ["$benign", "malignant"], "smoothing": 0.0})
     preprocessing = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(32, 32))
     sizes = size or {"blocks": [1, 1], "width": 4}
     return _made(task, preprocessing, Inference((32, 32)), {"name": name, "size": sizes}, 1)
@@ -91,8 +83,8 @@ def classifying(name: str = "resnet", **size: Any) -> Model:
 def _made(task: Any, preprocessing: Preprocessing, inference: Inference, family: dict[str, Any], count: int) -> Model:
     network = {**family, "channels": 1, "spatial_dims": preprocessing.ndim}
     torch.manual_seed(5)
-    runs = tuple(TorchNetwork(build_module(task, network).eval()) for _ in range(count))
-    run = runs[0] if count == 1 else Averaged(runs, task.average)
+    runs = tuple(TorchNetwork(torch_networks.build_module(task, network).eval()) for _ in range(count))
+    run = runs[0] if count == 1 else AveragedNetwork(runs, task.average)
     return Model(task, preprocessing, inference, Networks(run, network), {"data_hash": "abc"})
 
 
@@ -107,7 +99,7 @@ TINY = {
 def packed(model: Model, folder: Path, title: str = "tiny") -> Path:
     """The model's package."""
     folder.mkdir(parents=True)
-    write_package(model, Evidence(), title, folder)
+    package_writing.write_package(model, PackageEvidence(), title, folder)
     return folder
 
 
@@ -116,7 +108,7 @@ def no_export() -> Iterator[None]:
     """Packages are written without an ONNX file, whose export takes longer than all the rest: for tests of the rest."""
     with pytest.MonkeyPatch.context() as patch:
         left_out = {"exported": False, "because": "a test looks at other things"}
-        patch.setattr(write, "write_onnx", lambda network, shape, path, **options: left_out)
+        patch.setattr(onnx_export, "write_onnx", lambda network, shape, path, **options: left_out)
         yield
 
 
@@ -153,4 +145,4 @@ def changed(folder: Path, name: str, **values: object) -> None:
     """A JSON record of a package with other values, and its seal made anew."""
     record = json.loads((folder / name).read_text())
     (folder / name).write_text(json.dumps({**record, **values}))
-    seal(folder)
+    record_files.seal_folder(folder)

@@ -20,10 +20,10 @@ import isocenter
 import trained
 from cohorts import picture, volume
 from isocenter.errors import IntegrityError, ResourceError
-from isocenter.files import locked
-from isocenter.runs import fit
-from isocenter.runtime import Model
-from isocenter.training.logs import COLUMNS, CsvLog
+from isocenter.files.storage import file_lock
+from isocenter.runtime import Model, record_files
+from isocenter.training import recipe
+from isocenter.training._logs import COLUMNS, CsvLog
 from matrices import only, thinned
 from packages import changed
 
@@ -275,7 +275,7 @@ def test_a_pickle_in_place_of_weights_is_never_opened(cli, here, own_run, segmen
 
     best = own_run / "checkpoints" / "best"
     (best / "weights.safetensors").write_bytes(pickle.dumps(Trap()))
-    isocenter.runtime.seal(best)  # whoever made the pickle can also make a manifest for it
+    record_files.seal_folder(best)  # whoever made the pickle can also make a manifest for it
     refused(cli("predict", own_run, segmented.data / "images" / "case00.nii.gz"), 1, "weights.safetensors")
     with pytest.raises(IntegrityError, match="safetensors"):
         isocenter.load(own_run)
@@ -373,15 +373,15 @@ SMALL_NETWORK = "--set=network.size={width: 4, widest: 8, strides: [[1, 1, 1], [
 def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(cli, here, tmp_path, monkeypatch):
     data = trained.blobs(tmp_path / "data")
     words = ["train", data, "--out", here / "run", "--device", "cpu", "--threads", 1, *SMALL, SMALL_NETWORK]
-    follow = fit.follow
+    follow = recipe.train_network
 
     def on_a_full_disk(*given, **named):
         with full_disk(20000):
             return follow(*given, **named)
 
-    monkeypatch.setattr(fit, "follow", on_a_full_disk)
+    monkeypatch.setattr(recipe, "train_network", on_a_full_disk)
     refused(cli(*words), 1, "run", "File too large", "Free some space")
-    monkeypatch.setattr(fit, "follow", follow)
+    monkeypatch.setattr(recipe, "train_network", follow)
     assert sorted(path.name for path in (here / "run").iterdir()) == [
         "checkpoints",
         "data.json",
@@ -490,7 +490,7 @@ def test_a_file_that_ends_too_early_is_no_ctrl_c(cli, here, tmp_path, monkeypatc
         raise EOFError("No data left in file")
 
     data = trained.blobs(tmp_path / "data", 8)
-    monkeypatch.setattr("isocenter.runs.plan_request.split", ends)
+    monkeypatch.setattr("isocenter.planning.rules.split_rules.split_dataset", ends)
     done = cli("train", data)
     assert done.code == 1
     assert "EOFError: No data left in file" in done.last
@@ -501,7 +501,7 @@ def test_a_file_that_ends_too_early_is_no_ctrl_c(cli, here, tmp_path, monkeypatc
 def test_a_run_that_another_process_writes_is_left_to_it(cli, here, own_run, segmented, words):
     before = {path: path.stat().st_mtime_ns for path in own_run.rglob("*")}
     words = [own_run if word == "RUN" else word for word in words]
-    with locked(own_run):
+    with file_lock.hold_lock(own_run):
         done = cli("train", *([] if words[0] == "--resume" else [segmented.data]), *words)
     refused(done, 2, own_run, f"process {os.getpid()} on", "Wait until it ends")
     assert {path: path.stat().st_mtime_ns for path in own_run.rglob("*")} == before
@@ -520,7 +520,7 @@ def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, cli)
     def pressed(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("isocenter.runs.plan_request.split", pressed)
+    monkeypatch.setattr("isocenter.planning.rules.split_rules.split_dataset", pressed)
     done = cli("train", data)
     assert done.code == 130
     assert nothing_in(here)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import trained
-from isocenter import tasks
+from isocenter.tasks import index, task_catalogue
 
 BENCH = Path(__file__).parent.parent / "bench"
 # 75 of 100 steps are enough, 74 are not.
@@ -221,7 +221,7 @@ def _table(bench, rows):
 def test_every_kind_has_an_example_and_one_that_fails_or_lacks_its_data_is_said(monkeypatch, tmp_path, capfd):
     monkeypatch.syspath_prepend(str(BENCH))
     examples = importlib.import_module("examples")
-    assert set(tasks.TASKS) <= {example.kind for example in examples.EXAMPLES.values()}
+    assert set(index.TASKS) <= {example.kind for example in examples.EXAMPLES.values()}
     trained.pictures(tmp_path / "data" / "pictures", 12)
     (tmp_path / "data" / "none").mkdir()
     given = {
@@ -307,7 +307,9 @@ def test_settings_of_small_pictures_are_compared_within_a_draw(bench):
 def test_the_same_bits_are_compared_for_every_kind_and_an_unknown_commit_is_refused(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     same_bits = importlib.import_module("same_bits")
-    picked = {name for name in tasks.names() if not tasks.kind(name).by_name} - {"registration"}  # of pairs
+    picked = {name for name in task_catalogue.task_names() if not task_catalogue.task_class(name).by_name} - {
+        "registration"
+    }  # of pairs
     assert picked < set(same_bits.KINDS)  # which has one made of several as well
     monkeypatch.setattr(sys, "argv", ["same_bits.py", "--base", "no-such-commit"])
     with pytest.raises(SystemExit, match="--base no-such-commit: fatal: invalid reference"):

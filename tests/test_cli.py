@@ -8,7 +8,7 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.at_work import command_began, command_timed
+from isocenter import work_state
 from isocenter.cli.commands import COMMANDS
 from isocenter.networks import NETWORKS
 from matrices import rarely
@@ -164,13 +164,13 @@ def test_a_column_that_is_said_twice_is_refused(cli, tmp_path):
 
 def test_minutes_count_from_the_beginning_of_the_command_and_in_python_from_the_call(monkeypatch):
     times = iter([10.0, 25.0, 40.0])
-    monkeypatch.setattr("isocenter.at_work.time.monotonic", lambda: next(times))
-    assert command_began() == 10.0
-    with command_timed():
-        assert command_began() == 25.0
-        with command_timed():  # a verb that calls another
-            assert command_began() == 25.0
-    assert command_began() == 40.0
+    monkeypatch.setattr("isocenter.work_state.time.monotonic", lambda: next(times))
+    assert work_state.command_start() == 10.0
+    with work_state.time_command():
+        assert work_state.command_start() == 25.0
+        with work_state.time_command():  # a verb that calls another
+            assert work_state.command_start() == 25.0
+    assert work_state.command_start() == 40.0
 
 
 def test_a_plan_is_written_only_under_a_name_that_train_reads(cli, tmp_path):

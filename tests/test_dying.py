@@ -17,8 +17,8 @@ import pytest
 import forked
 import isocenter
 import trained
-from isocenter.at_work import at_work
-from isocenter.cli.exit import resumption, witnessed
+from isocenter import work_state
+from isocenter.cli import exit_codes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits and signals of Linux")
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits and 
 KILLED = """
 import logging, signal, sys, threading
 from contextlib import contextmanager
-from isocenter.at_work import work
+from isocenter.work_state import work
 from isocenter.cli import exit as ending
 class Kill(logging.Handler):
     def emit(self, record):
@@ -79,15 +79,15 @@ def test_a_training_that_is_killed_before_there_is_a_run_names_none_that_could_g
 
 
 def test_a_case_may_be_called_as_a_file_whose_name_is_no_text(capfd):
-    with witnessed(["check", "data"]), at_work("caf\udce9_01"):
+    with exit_codes.report_death(["check", "data"]), work_state.mark_case_at_work("caf\udce9_01"):
         pass
     assert capfd.readouterr().err == ""
 
 
 def test_what_ends_by_itself_has_nothing_added(capfd):
-    with witnessed(["check", "data"]), at_work("case00"):
+    with exit_codes.report_death(["check", "data"]), work_state.mark_case_at_work("case00"):
         pass
-    with pytest.raises(KeyError), witnessed(["check", "data"]), at_work("case00"):
+    with pytest.raises(KeyError), exit_codes.report_death(["check", "data"]), work_state.mark_case_at_work("case00"):
         raise KeyError
     assert capfd.readouterr().err == ""
 
@@ -293,7 +293,7 @@ def test_a_case_that_no_memory_can_hold_is_refused_with_the_figure_and_the_rest_
 )
 def test_how_a_stopped_training_continues_names_its_run_where_there_is_one(words, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert not resumption(words)  # it ended before it had made one
+    assert not exit_codes.resume_command(words)  # it ended before it had made one
     (tmp_path / run).mkdir()
-    assert f"`isocenter train --resume {run}` continues" in resumption(words)
-    assert "RUN" in resumption(("train", "--minutes", "5", "scans"))
+    assert f"`isocenter train --resume {run}` continues" in exit_codes.resume_command(words)
+    assert "RUN" in exit_codes.resume_command(("train", "--minutes", "5", "scans"))

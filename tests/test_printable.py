@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.cli.exit import _Lines
-from isocenter.errors import FormatError, printable
+from isocenter import errors
+from isocenter.cli.exit_codes import _Lines
+from isocenter.errors import FormatError
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 STEERING = [*map(chr, range(32)), *map(chr, range(127, 160)), "\u202e", "\u2066", "\udcff"]
@@ -20,14 +21,14 @@ STEERING = [*map(chr, range(32)), *map(chr, range(127, 160)), "\u202e", "\u2066"
 
 @given(st.text(st.sampled_from(STEERING) | st.characters(), max_size=20))
 def test_what_is_printed_holds_no_character_that_steers_a_terminal(text):
-    shown = printable(text)
+    shown = errors.printable_text(text)
     assert not {character for character in shown if character in STEERING} - {"\n", "\t"}
     shown.encode()  # a surrogate could not be
 
 
 @pytest.mark.parametrize("text", ["Müller, 50 % of 3 × 4 mm²", "脳\t核\n", "\N{NO-BREAK SPACE}é"])
 def test_what_people_write_stays_as_it_is(text):
-    assert printable(text) == text
+    assert errors.printable_text(text) == text
 
 
 def test_an_error_spells_out_what_a_file_says():

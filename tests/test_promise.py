@@ -19,8 +19,8 @@ import pytest
 
 import isocenter
 import trained
-from isocenter import tasks
-from isocenter.planning import read_plan
+from isocenter.planning import plan_file
+from isocenter.tasks import task, task_catalogue
 from packages import bundle_checked_and_run, installed
 
 TOY = Path(__file__).parent / "toys" / "azimuth.py"
@@ -80,8 +80,8 @@ def test_no_file_of_ours_has_heard_of_it():
 
 
 def test_it_is_in_the_index_and_derives_from_the_base_class_alone(promised):
-    assert "azimuth" in tasks.names()
-    assert tasks.kind("azimuth").__bases__ == (tasks.Task,)
+    assert "azimuth" in task_catalogue.task_names()
+    assert task_catalogue.task_class("azimuth").__bases__ == (task.Task,)
 
 
 def test_it_must_be_asked_for_where_another_kind_takes_the_same_reference(promised):
@@ -103,7 +103,7 @@ def test_it_is_planned_with_its_own_reasons_and_a_mistake_in_them_is_refused(pro
     assert (plan["task.name"], plan["task.angle"], plan["augmentation.rotation"]) == ("azimuth", "angle", 0.0)
     assert plan["inference.flips"] == []
     assert plan.decision("evaluation.primary").because == "it is in degrees"
-    assert read_plan(tmp_path / "plan.yaml").sections == plan.sections
+    assert plan_file.read_plan(tmp_path / "plan.yaml").sections == plan.sections
     with pytest.raises(isocenter.errors.PlanError, match="impossible settings of azimuth"):
         isocenter.plan(promised.data, assignments={"task.offset": "north"}, **CHOSEN)
     with pytest.raises(isocenter.errors.PlanError, match="angular_error"):

@@ -19,7 +19,7 @@ from numpy.testing import assert_array_equal
 
 import isocenter
 import trained
-from isocenter import networks
+from isocenter.networks import factory
 from packages import bundle_checked_and_run, installed
 
 TOY = Path(__file__).parent / "toys" / "rings.py"
@@ -58,7 +58,7 @@ def test_no_file_of_ours_has_heard_of_it():
 
 def test_it_is_in_the_index_and_the_catalogue_finds_out_by_itself_what_it_can_answer(promised):
     assert "rings" in isocenter.list_networks()
-    found = networks.members(["rings"])
+    found = factory.family_members(["rings"])
     assert [one.axes for one in found] == [1, 2, 3]
     assert {one.tasks for one in found} == {("boxes", "dense", "objects", "vector")}
     assert {one.paper for one in found} == {"arXiv:1511.07122"}
@@ -73,9 +73,9 @@ def test_its_size_follows_the_images_with_its_own_reason(promised):
 
 
 def test_no_family_of_ours_is_taught_each_voxel_by_a_loss_of_its_own(promised):
-    ours = [networks.family_of(name) for name in networks.ours()]
+    ours = [factory.family_of(name) for name in factory.own_families()]
     assert not [family for family in ours if family.has_loss and "dense" in family.answers]
-    toy = networks.family_of("rings")
+    toy = factory.family_of("rings")
     assert toy.has_loss
     assert toy.sees_targets
 

@@ -21,8 +21,8 @@ from safetensors.numpy import load_file
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.objectives import objective_names
-from isocenter.planning import read_plan
+from isocenter.objectives import objective_catalogue
+from isocenter.planning import plan_file
 from packages import installed
 
 TOY = Path(__file__).parent / "toys" / "centre.py"
@@ -68,8 +68,8 @@ def test_no_file_of_ours_has_heard_of_it():
 
 
 def test_it_is_in_the_index_and_in_the_plan_with_its_own_reasons(promised):
-    assert "centre" in objective_names()
-    plan = read_plan(promised.run / "plan.yaml")
+    assert "centre" in objective_catalogue.objective_names()
+    plan = plan_file.read_plan(promised.run / "plan.yaml")
     assert (plan["centre.weight"], plan["centre.steps"]) == (0.5, 2)
     assert plan.decision("centre.weight").because.startswith("half of it is enough for")
     because = plan.decision("objectives.unlabelled_hash").because

@@ -21,9 +21,10 @@ import pandas as pd
 import pytest
 
 import isocenter
-from isocenter import networks, tasks
 from isocenter.errors import DatasetError
-from isocenter.quality import reference_kinds
+from isocenter.networks import factory
+from isocenter.quality import references
+from isocenter.tasks import task_catalogue
 from isocenter.verbs.train import Run
 from packages import installed, no_export
 
@@ -90,15 +91,15 @@ def test_no_file_of_ours_knows_it():
 
 
 def test_it_is_in_every_index(promised):
-    assert "tip" in {kind.name for kind in reference_kinds()}
-    assert "indicating" in tasks.names()
+    assert "tip" in {kind.name for kind in references.reference_kinds()}
+    assert "indicating" in task_catalogue.task_names()
     assert "spotter" in isocenter.list_networks()
 
 
 def test_no_family_of_ours_has_its_kind_of_answer(promised):
-    own = networks.family_of("spotter").answers
+    own = factory.family_of("spotter").answers
     assert own == {"nearness"}
-    assert not [name for name in networks.ours() if networks.family_of(name).answers & own]
+    assert not [name for name in factory.own_families() if factory.family_of(name).answers & own]
 
 
 def test_its_data_are_checked_and_the_reference_is_stated_counted_drawn_and_recorded(promised, tmp_path):

@@ -16,9 +16,9 @@ import pytest
 import typer.main
 
 import isocenter
-from isocenter.cli import app
-from isocenter.networks.family import Family
-from isocenter.objectives import Objective
+from isocenter.cli.terminal import app
+from isocenter.networks.network_family import Family
+from isocenter.objectives.objective_terms import Objective
 from isocenter.tasks import Task
 from isocenter.values import ReferenceKind
 
@@ -71,7 +71,7 @@ def snippets() -> list[tuple[str, ast.Module]]:
 
 
 def dotted(node: ast.expr) -> str | None:
-    """`isocenter.files.read` of an expression that is names with dots."""
+    """`isocenter.files.file_formats.read` of an expression that is names with dots."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute) and (before := dotted(node.value)):
@@ -109,10 +109,12 @@ def can_be_given(line: str) -> bool:
 
 
 def test_every_decision_that_is_set_by_hand_is_one_of_a_plan() -> None:
-    from isocenter.tasks import kind, names
-    from isocenter.values import settings_in
+    from isocenter.tasks import task_catalogue
+    from isocenter.values import setting_fields
 
-    of_tasks = {own for one in names() for own in settings_in(kind(one))}
+    of_tasks = {
+        own for one in task_catalogue.task_names() for own in setting_fields.settings_in(task_catalogue.task_class(one))
+    }
     lines = [(page, line) for page, line in commands() if "--set" in line]
     assert len(lines) > 10
     assert [(page, line, unknown) for page, line in lines if (unknown := unknown_decisions(line, of_tasks))] == []
@@ -120,14 +122,15 @@ def test_every_decision_that_is_set_by_hand_is_one_of_a_plan() -> None:
 
 def unknown_decisions(line: str, of_tasks: set[str]) -> set[str]:
     """What a command sets that no plan, or no design of a study, has."""
-    from isocenter.objectives import objective_kind
-    from isocenter.planning.typed import TYPED  # typed sections know their names
-    from isocenter.studies import DESIGNS, known_inputs
+    from isocenter.objectives import objective_catalogue
+    from isocenter.planning.typed_sections import TYPED  # typed sections know their names
+    from isocenter.studies import sizing
+    from isocenter.studies.sizing import DESIGNS
 
     words = shlex.split(line)
     given = {words[n + 1].partition("=")[0] for n, word in enumerate(words) if word == "--set"}
     if words[1:3] == ["study", "size"]:
-        return given - {*known_inputs(DESIGNS[words[3]]), "name", "pilot"}
+        return given - {*sizing.known_inputs(DESIGNS[words[3]]), "name", "pilot"}
     if words[1:3] == ["study", "assign"]:  # strata of the plan of a trial
         return set()
     unknown = set()
@@ -135,7 +138,11 @@ def unknown_decisions(line: str, of_tasks: set[str]) -> set[str]:
         section, _, key = name.partition(".")
         if section == "section":  # stands for any
             continue
-        typed = of_tasks if section == "task" else inspect.signature(TYPED.get(section) or objective_kind(section))
+        typed = (
+            of_tasks
+            if section == "task"
+            else inspect.signature(TYPED.get(section) or objective_catalogue.objective_kind(section))
+        )
         known = typed if isinstance(typed, set) else set(typed.parameters)
         unknown |= set() if key in known else {name}
     return unknown
@@ -205,11 +212,13 @@ def test_every_name_of_the_python_pages_exists() -> None:
 
 
 def test_every_verb_and_every_kind_of_problem_has_its_place_on_the_python_pages() -> None:
-    from isocenter.tasks import kind, names
+    from isocenter.tasks import task_catalogue
 
     verbs, tasks = ((ROOT / "docs" / "api" / f"{page}.md").read_text(encoding="utf-8") for page in ("verbs", "tasks"))
     assert [verb for verb in VERBS if f"::: isocenter.verbs.{verb}\n" not in verbs] == []
-    assert [name for name in names() if f".{kind(name).__name__}\n" not in tasks] == []
+    assert [
+        name for name in task_catalogue.task_names() if f".{task_catalogue.task_class(name).__name__}\n" not in tasks
+    ] == []
 
 
 def test_members_on_the_page_of_verbs_exist() -> None:

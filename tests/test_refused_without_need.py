@@ -19,7 +19,8 @@ import pytest
 
 import isocenter
 from isocenter.errors import DatasetError, GeometryError, UsageError
-from isocenter.files import DatasetOptions, cache_folder, read_dataset
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.storage import cache, hashing
 from written_dicom import write_slice
 
@@ -116,8 +117,8 @@ def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_a_home_the_cache_lies_in_the_temporary_folder_for_its_owner_alone(homeless, caplog):
-    folder = cache_folder()
-    assert folder == cache_folder() == homeless / f"isocenter-{os.getuid()}"
+    folder = cache.cache_folder()
+    assert folder == cache.cache_folder() == homeless / f"isocenter-{os.getuid()}"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert caplog.text.count("this user has no home folder") == 1 and "ISOCENTER_CACHE" in caplog.text
 
@@ -134,17 +135,17 @@ def test_a_cache_that_somebody_else_has_laid_out_is_refused(homeless, kind):
     else:
         place.write_text("")
     with pytest.raises(UsageError, match="set ISOCENTER_CACHE to a folder that can be written to"):
-        cache_folder()
+        cache.cache_folder()
 
 
 def test_a_stated_cache_and_a_stated_key_need_no_home(homeless, monkeypatch):
     monkeypatch.setenv("ISOCENTER_CACHE", str(homeless / "own"))
     monkeypatch.setenv("ISOCENTER_PATIENT_KEY", "secret")
-    assert cache_folder() == homeless / "own"
-    assert len(hashing.pseudonym("4711")) == 16
+    assert cache.cache_folder() == homeless / "own"
+    assert len(hashing.make_pseudonym("4711")) == 16
     monkeypatch.delenv("ISOCENTER_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(homeless / "xdg"))
-    assert cache_folder() == homeless / "xdg" / "isocenter"
+    assert cache.cache_folder() == homeless / "xdg" / "isocenter"
 
 
 def test_dicom_of_a_user_without_a_home_asks_for_a_key(homeless):
@@ -158,7 +159,7 @@ def test_dicom_of_a_user_without_a_home_asks_for_a_key(homeless):
 
 
 def parts_of(folder: Path) -> Counter[str]:
-    return Counter(read_dataset(folder, DatasetOptions()).splits.values())
+    return Counter(dataset_layouts.read_dataset(folder, DatasetOptions()).splits.values())
 
 
 def test_names_with_blanks_are_listed_in_parts(written):
@@ -172,25 +173,25 @@ def test_names_with_blanks_are_listed_in_parts(written):
 
 def test_numbers_of_coco_may_be_text(written):
     folder = written("coco-numbers-as-text") / "set"
-    found = read_dataset(folder, DatasetOptions())
+    found = dataset_layouts.read_dataset(folder, DatasetOptions())
     assert len(found) == 12
     assert all(len(case.references["boxes"].low) == 1 for case in found)
     record = json.loads((folder / "annotations.json").read_text())
     record["categories"][0]["id"], record["annotations"][0]["iscrowd"] = "1", "0"
     (folder / "annotations.json").write_text(json.dumps(record))
-    again = read_dataset(folder, DatasetOptions())
+    again = dataset_layouts.read_dataset(folder, DatasetOptions())
     assert not any(case.references["boxes"].ignored.any() for case in again)
     record["images"][1]["id"] = record["annotations"][1]["image_id"] = "0"  # as text and as a number it is one
     (folder / "annotations.json").write_text(json.dumps(record))
     with pytest.raises(DatasetError, match="one number to two images"):
-        read_dataset(folder, DatasetOptions())
+        dataset_layouts.read_dataset(folder, DatasetOptions())
 
 
 def test_capitals_in_names_do_not_part_a_mask_from_its_image(tmp_path):
     for n in range(4):
         picture(tmp_path / "images" / f"P{n}.JPG", 9)
         picture(tmp_path / "masks" / (f"p{n}.png" if n else "P0.png"), n % 2)
-    found = read_dataset(tmp_path, DatasetOptions())
+    found = dataset_layouts.read_dataset(tmp_path, DatasetOptions())
     assert [sorted(case.references) for case in found] == [["mask"]] * 4
     assert sorted(case.id for case in found) == ["P0", "P1", "P2", "P3"]
 
@@ -200,7 +201,7 @@ def test_where_capitals_alone_distinguish_two_images_they_count(tmp_path):
         picture(tmp_path / "images" / f"{name}.png", 9)
     picture(tmp_path / "masks" / "a.png", 1)
     picture(tmp_path / "masks" / "B.png", 1)
-    found = {case.id: set(case.references) for case in read_dataset(tmp_path, DatasetOptions())}
+    found = {case.id: set(case.references) for case in dataset_layouts.read_dataset(tmp_path, DatasetOptions())}
     assert found["a"] == found["b"] == {"mask"} and "A" not in [name for name, own in found.items() if own]
 
 
@@ -208,10 +209,10 @@ def test_capitals_do_not_part_boxes_from_their_images(written, tmp_path):
     folder = written("voc-names-with-spaces") / "set"
     for path in (folder / "JPEGImages").iterdir():
         path.rename(path.with_name(path.name.upper()))
-    assert len(read_dataset(folder, DatasetOptions())) == 12
+    assert len(dataset_layouts.read_dataset(folder, DatasetOptions())) == 12
     shutil.rmtree(folder)
     for n in range(3):
         picture(folder / "images" / f"P{n}.PNG", 9)
         (folder / "labels").mkdir(exist_ok=True)
         (folder / "labels" / f"p{n}.txt").write_text("0 0.5 0.5 0.25 0.25\n")
-    assert all("boxes" in case.references for case in read_dataset(folder, DatasetOptions()))
+    assert all("boxes" in case.references for case in dataset_layouts.read_dataset(folder, DatasetOptions()))

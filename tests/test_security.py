@@ -13,7 +13,7 @@ from pathlib import Path
 import isocenter
 import trained
 from audit_dependencies import floors, judged, pinned
-from isocenter.studies import KEY
+from isocenter.studies._concealment import KEY
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "isocenter"

@@ -16,7 +16,8 @@ import PIL.Image
 import pytest
 
 import isocenter
-from isocenter.training import Moment, logs
+from isocenter.training import _logs
+from isocenter.training.training_state import Moment
 from isocenter.verbs.train import Run
 
 # Small enough for seconds; two validations, so that there is a best and a last.
@@ -48,7 +49,7 @@ def watching(call: Callable[[Moment], object]) -> Iterator[None]:
     """Shows every moment of the trainings within to `call`, as one of their logs; what it raises ends them."""
     with pytest.MonkeyPatch.context() as patch:
         own = SimpleNamespace(add=call, close=lambda: None)
-        patch.setattr(logs, "LOGS", (*logs.LOGS, lambda out, first, objectives: own))
+        patch.setattr(_logs, "LOGS", (*_logs.LOGS, lambda out, first, objectives: own))
         yield
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from claims.law import Law, Random
 
-from isocenter.evaluation import cases_to_answer, least_sureness
+from isocenter.evaluation import conformal
 
 CLAIM = "a model that answers nothing with 400 cases answers with twice the number that it names"
 # How steeply the chance of a class rises: a weak model, and a better one.
@@ -24,9 +24,11 @@ def answers(random: Random, slope: float, cases: int) -> tuple[np.ndarray, np.nd
 def answered(random: Random, *, slope: float) -> float:
     """Whether it then answers; NaN where it answered before."""
     known = answers(random, slope, CASES)
-    if np.isfinite(least_sureness(*known, RISK, DELTA)) or not (needed := cases_to_answer(*known, RISK, DELTA)):
+    if np.isfinite(conformal.least_sureness(*known, RISK, DELTA)) or not (
+        needed := conformal.cases_to_answer(*known, RISK, DELTA)
+    ):
         return float("nan")
-    return float(np.isfinite(least_sureness(*answers(random, slope, 2 * needed), RISK, DELTA)))
+    return float(np.isfinite(conformal.least_sureness(*answers(random, slope, 2 * needed), RISK, DELTA)))
 
 
 def _law(name: str) -> Law:

@@ -14,22 +14,10 @@ import numpy as np
 from claims.law import ALARMS, Law, Random
 from scipy import special, stats
 
-from isocenter.evaluation import (
-    Resampling,
-    Test,
-    auroc,
-    bootstrap,
-    bootstrap_statistic,
-    delong,
-    delong_unpaired,
-    hosmer_lemeshow,
-    mcnemar,
-    mrmc,
-    paired_bootstrap,
-    permutation,
-    slope_and_intercept,
-    wilcoxon,
-)
+from isocenter.evaluation import calibration, classification, intervals
+from isocenter.evaluation.intervals import Resampling
+from isocenter.evaluation.significance import auroc_tests, paired_tests, probability_tests
+from isocenter.evaluation.significance.testing import DifferenceTest
 
 SIZES = (50, 100, 400)
 POSITIVE, ALIKE, IMAGES_ALIKE = 0.3, 0.5, 0.6
@@ -71,21 +59,21 @@ def diagnosed(
 
 def by_delong(random: Random, patients: int, effect: float, images: int = 1, area: float = 0.8) -> float:
     (first, second), truth, owner = diagnosed(random, patients, images, area, effect)
-    return delong(first, second, truth, owner).p
+    return auroc_tests.delong(first, second, truth, owner).p
 
 
 def by_delong_unpaired(random: Random, patients: int, effect: float) -> float:
     (first, _), truth, _ = diagnosed(random, patients, 1, 0.8, 0.0)
     (_, second), other, _ = diagnosed(random, patients, 1, 0.8, effect)
-    return delong_unpaired(first, second, truth, other).p
+    return auroc_tests.delong_unpaired(first, second, truth, other).p
 
 
 def by_exchange(random: Random, patients: int, effect: float, images: int = 1, area: float = 0.8) -> float:
     (first, second), truth, owner = diagnosed(random, patients, images, area, effect)
-    return permutation(first, second, truth, owner, seed=int(random.integers(2**31)), draws=DRAWS).p
+    return paired_tests.permutation_test(first, second, truth, owner, seed=int(random.integers(2**31)), draws=DRAWS).p
 
 
-def unlike(test: Callable[..., Test], random: Random, patients: int, effect: float) -> float:
+def unlike(test: Callable[..., DifferenceTest], random: Random, patients: int, effect: float) -> float:
     """Equal AUROCs of scores that do not follow one law: the second's positives spread twice as far."""
     (first, second), truth, _ = diagnosed(random, patients, 1, 0.8, 0.0)
     own = second[truth] - separation(0.8)
@@ -96,7 +84,9 @@ def unlike(test: Callable[..., Test], random: Random, patients: int, effect: flo
 def by_bootstrap(random: Random, patients: int, effect: float, images: int = 1) -> float:
     scores, truth, owner = diagnosed(random, patients, images, 0.8, effect)
     given = {"strata": truth, "seed": KEPT, "draws": 1000, "compares": True}
-    return paired_bootstrap(*(bootstrap_statistic(partial(auroc, one, truth), owner, **given) for one in scores)).p
+    return paired_tests.paired_bootstrap(
+        *(intervals.bootstrap_statistic(partial(classification.auroc, one, truth), owner, **given) for one in scores)
+    ).p
 
 
 def right(random: Random, patients: int, images: int, effect: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -106,7 +96,7 @@ def right(random: Random, patients: int, images: int, effect: float) -> tuple[np
 
 
 def by_mcnemar(random: Random, patients: int, effect: float, images: int = 1) -> float:
-    return mcnemar(*right(random, patients, images, effect)).p
+    return paired_tests.mcnemar_test(*right(random, patients, images, effect)).p
 
 
 def dice_like(random: Random, patients: int, images: int, effect: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,21 +106,23 @@ def dice_like(random: Random, patients: int, images: int, effect: float) -> tupl
 
 
 def by_ranks(random: Random, patients: int, effect: float, images: int = 1) -> float:
-    return wilcoxon(*dice_like(random, patients, images, effect)).p
+    return paired_tests.wilcoxon_test(*dice_like(random, patients, images, effect)).p
 
 
 def of_means(random: Random, patients: int, effect: float, images: int = 1) -> float:
     first, second, owner = dice_like(random, patients, images, effect)
-    return permutation(first, second, None, owner, seed=int(random.integers(2**31)), draws=DRAWS).p
+    return paired_tests.permutation_test(first, second, None, owner, seed=int(random.integers(2**31)), draws=DRAWS).p
 
 
 def bootstrapped_means(random: Random, patients: int, effect: float, images: int = 1) -> float:
     first, second, owner = dice_like(random, patients, images, effect)
-    return paired_bootstrap(*(bootstrap(one, owner, seed=KEPT, draws=1000) for one in (first, second))).p
+    return paired_tests.paired_bootstrap(
+        *(intervals.bootstrap(one, owner, seed=KEPT, draws=1000) for one in (first, second))
+    ).p
 
 
 def read_by(readers: int, structure: str, kind: str, random: Random, patients: int, effect: float) -> float:
-    return mrmc(*readings(readers, structure, kind, random, patients, effect), readers=kind).p
+    return auroc_tests.mrmc(*readings(readers, structure, kind, random, patients, effect), readers=kind).p
 
 
 def readings(
@@ -162,14 +154,14 @@ def fits(random: Random, patients: int, effect: float) -> float:
     """Probabilities that are right, or whose odds are to a power."""
     odds = random.normal(-0.5, 1.2, patients)
     truth = random.random(patients) < special.expit(odds)
-    return hosmer_lemeshow(special.expit((1 + effect) * odds), truth).p
+    return probability_tests.hosmer_lemeshow(special.expit((1 + effect) * odds), truth).p
 
 
 def slopes(random: Random, patients: int, effect: float) -> float:
     """By the interval of the calibration slope, as a normal deviate."""
     odds = random.normal(-0.5, 1.2, patients)
     truth = random.random(patients) < special.expit(odds)
-    slope = slope_and_intercept((1 + effect) * odds, truth, np.arange(patients))[0]
+    slope = calibration.slope_and_intercept((1 + effect) * odds, truth, np.arange(patients))[0]
     if slope.low is None or slope.high is None:
         return 1.0
     return 2 * float(stats.norm.sf(abs(slope.value - 1) / ((slope.high - slope.low) / 3.92)))
@@ -201,8 +193,8 @@ STUDIES: dict[str, Compared] = {
     },
     "Hosmer-Lemeshow": fits,
     "calibration slope": slopes,
-    "DeLong, unlike spreads": partial(unlike, delong),
-    "permutation, unlike spreads": partial(unlike, partial(permutation, draws=DRAWS)),
+    "DeLong, unlike spreads": partial(unlike, auroc_tests.delong),
+    "permutation, unlike spreads": partial(unlike, partial(paired_tests.permutation_test, draws=DRAWS)),
 }
 # {study: how much better the second is, or how far off the odds are}
 EFFECTS: dict[str, tuple[float, ...]] = {

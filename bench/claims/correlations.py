@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 from claims.law import COVERAGE, Law, Random
 
-from isocenter.evaluation import bootstrap_statistic, pearson, spearman
+from isocenter.evaluation import intervals, regression
 
 CLAIM = "95 % interval of {}'s correlation holds the truth"
 # {name: the figure, its scale, and what it is of normal values with such a correlation}
 FIGURES = {
-    "Pearson": (pearson, "correlation", lambda true: true),
-    "Spearman": (spearman, "rank correlation", lambda true: 6 / np.pi * np.arcsin(true / 2)),
+    "Pearson": (regression.pearson, "correlation", lambda true: true),
+    "Spearman": (regression.spearman, "rank correlation", lambda true: 6 / np.pi * np.arcsin(true / 2)),
 }
 TRUE = (-0.5, 0.0, 0.2, 0.5, 0.9)
 # Patients, images of each, and the share of the variance that is the patient's.
@@ -33,7 +33,9 @@ def covered(random: Random, *, name: str, true: float, patients: int, images: in
     figure, scale, truth = FIGURES[name]
     values, owner = measured(random, true, patients, images, alike)
     seed = int(random.integers(2**31))
-    estimate = bootstrap_statistic(partial(figure, *values.T), owner, seed=seed, draws=DRAWS, exact=False, scale=scale)
+    estimate = intervals.bootstrap_statistic(
+        partial(figure, *values.T), owner, seed=seed, draws=DRAWS, exact=False, scale=scale
+    )
     if estimate.low is None or estimate.high is None:
         return float("nan")
     return float(estimate.low <= truth(true) <= estimate.high)

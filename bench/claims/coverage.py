@@ -13,23 +13,11 @@ import numpy as np
 from claims.law import COVERAGE, Law, Random
 from scipy import stats
 
-from isocenter.evaluation import (
-    Confusion,
-    Resampling,
-    auroc,
-    bootstrap,
-    bootstrap_statistic,
-    brier_estimates,
-    calibration_error,
-    censoring,
-    clopper_pearson,
-    ece,
-    median,
-    predictive_values,
-    wilson,
-)
-from isocenter.tasks.survival.answering import moments
-from isocenter.tasks.survival.scoring import Outcomes, summary_rows
+from isocenter.evaluation import calibration, classification, intervals, survival
+from isocenter.evaluation.classification import Confusion
+from isocenter.evaluation.intervals import Resampling
+from isocenter.tasks.survival import answering, scoring
+from isocenter.tasks.survival.scoring import Outcomes
 from isocenter.values import Estimate
 
 PATIENTS = (10, 20, 50, 100)
@@ -73,11 +61,11 @@ def dice_like(random: Random, patients: int, images: int = IMAGES) -> np.ndarray
 
 
 def mean_by_patient(random: Random, patients: int, draws: int) -> Estimate:
-    return bootstrap(dice_like(random, patients), owners(patients), seed=0, draws=draws)
+    return intervals.bootstrap(dice_like(random, patients), owners(patients), seed=0, draws=draws)
 
 
 def mean_by_image(random: Random, patients: int, draws: int) -> Estimate:
-    return bootstrap(dice_like(random, patients), np.arange(patients * IMAGES), seed=0, draws=draws)
+    return intervals.bootstrap(dice_like(random, patients), np.arange(patients * IMAGES), seed=0, draws=draws)
 
 
 def mean_not_widened(random: Random, patients: int, draws: int) -> Estimate:
@@ -89,7 +77,7 @@ def mean_not_widened(random: Random, patients: int, draws: int) -> Estimate:
 
 
 def median_exact(random: Random, patients: int, draws: int) -> Estimate:
-    return median(dice_like(random, patients, 1), owners(patients, 1))
+    return intervals.median(dice_like(random, patients, 1), owners(patients, 1))
 
 
 def right(random: Random, patients: int, share: float, images: int = IMAGES) -> np.ndarray:
@@ -97,15 +85,15 @@ def right(random: Random, patients: int, share: float, images: int = IMAGES) -> 
 
 
 def share_by_patient(random: Random, patients: int, draws: int, share: float) -> Estimate:
-    return bootstrap(right(random, patients, share), owners(patients), seed=0, draws=draws)
+    return intervals.bootstrap(right(random, patients, share), owners(patients), seed=0, draws=draws)
 
 
 def share_wilson(random: Random, patients: int, draws: int, share: float) -> Estimate:
-    return wilson(int(right(random, patients, share, 1).sum()), patients)
+    return intervals.wilson(int(right(random, patients, share, 1).sum()), patients)
 
 
 def share_exact(random: Random, patients: int, draws: int, share: float) -> Estimate:
-    return clopper_pearson(int(right(random, patients, share, 1).sum()), patients)
+    return intervals.clopper_pearson(int(right(random, patients, share, 1).sum()), patients)
 
 
 def diagnosed(random: Random, patients: int, area: float = 0.90) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +105,7 @@ def diagnosed(random: Random, patients: int, area: float = 0.90) -> tuple[np.nda
 def auroc_stratified(random: Random, patients: int, draws: int, area: float) -> Estimate:
     scores, ill = diagnosed(random, patients, area)
     given = {"strata": ill, "seed": 0, "draws": draws, "compares": True}
-    return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), **given)
+    return intervals.bootstrap_statistic(partial(classification.auroc, scores, ill), owners(patients), **given)
 
 
 def out_of_fold(random: Random, patients: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -131,13 +119,15 @@ def auroc_over_folds(random: Random, patients: int, draws: int) -> Estimate:
     scores, ill, fold = out_of_fold(random, patients)
     within = Resampling(seed=0, models=dict(enumerate(fold.tolist())))
     given = {"strata": ill, "seed": within, "draws": draws, "compares": True}
-    return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), **given)
+    return intervals.bootstrap_statistic(partial(classification.auroc, scores, ill), owners(patients), **given)
 
 
 def auroc_of_all_folds(random: Random, patients: int, draws: int) -> Estimate:
     """As if one model had scored them all."""
     scores, ill, _ = out_of_fold(random, patients)
-    return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), strata=ill, seed=0, draws=draws)
+    return intervals.bootstrap_statistic(
+        partial(classification.auroc, scores, ill), owners(patients), strata=ill, seed=0, draws=draws
+    )
 
 
 def f1_stratified(random: Random, patients: int, draws: int) -> Estimate:
@@ -147,28 +137,30 @@ def f1_stratified(random: Random, patients: int, draws: int) -> Estimate:
     def f1(weights: np.ndarray) -> np.ndarray:
         return Confusion.of(called, ill, weights=weights).f1
 
-    return bootstrap_statistic(f1, owners(patients), strata=ill, seed=0, draws=draws)
+    return intervals.bootstrap_statistic(f1, owners(patients), strata=ill, seed=0, draws=draws)
 
 
 def ppv_at_five_per_cent(random: Random, patients: int, draws: int) -> Estimate:
     """Of cases of which three in ten are ill, stated where one in twenty is."""
     scores, ill = diagnosed(random, patients)
     called = scores > SEPARATION / 2
-    ppv, _ = predictive_values(called, ill, owners(patients), prevalence=PREVALENCE, seed=0)
+    ppv, _ = classification.predictive_values(called, ill, owners(patients), prevalence=PREVALENCE, seed=0)
     return ppv
 
 
 def ece_of_a_calibrated_model(random: Random, patients: int, draws: int) -> Estimate:
     chance = random.uniform(size=patients)
     happened = random.uniform(size=patients) < chance
-    return bootstrap_statistic(partial(ece, chance, happened), np.arange(patients), seed=0, draws=draws)
+    return intervals.bootstrap_statistic(
+        partial(classification.ece, chance, happened), np.arange(patients), seed=0, draws=draws
+    )
 
 
 def ece_by_gaps(random: Random, patients: int, draws: int, kept: float = 1.0) -> Estimate:
     """kept: share of the distance of a stated probability from one half that is true"""
     chance = random.random(patients)
     happened = random.random(patients) < 0.5 + kept * (chance - 0.5)
-    return calibration_error(chance, happened, np.arange(patients), seed=0, draws=2)
+    return calibration.calibration_error(chance, happened, np.arange(patients), seed=0, draws=2)
 
 
 @cache
@@ -181,7 +173,7 @@ def part_of_brier(random: Random, patients: int, draws: int, part: int, kept: fl
     """kept: as above"""
     chance = random.random(patients)
     happened = random.random(patients) < 0.5 + kept * (chance - 0.5)
-    return brier_estimates(chance, happened, np.arange(patients), seed=0)[part]
+    return calibration.brier_estimates(chance, happened, np.arange(patients), seed=0)[part]
 
 
 @cache
@@ -214,7 +206,7 @@ def survival_figures(seeds: tuple[int, ...], patients: int, draws: int, until: f
     """Every figure of a study whose model states the true chances; seeds: of its patients"""
     trained = followed(np.random.default_rng(0), TRAINED, until)
     risk, times, happened = followed(np.random.default_rng(seeds), patients, until)
-    curves = np.exp(-np.exp(risk)[:, None] * moments(HORIZON))
+    curves = np.exp(-np.exp(risk)[:, None] * answering.comparison_times(HORIZON))
     outcomes = Outcomes(
         risk,
         times,
@@ -225,10 +217,10 @@ def survival_figures(seeds: tuple[int, ...], patients: int, draws: int, until: f
         np.full(patients, curves.mean()),  # their figure is not looked at
         [HORIZON],
         "",
-        censoring(*trained[1:]),
+        survival.censoring_curve(*trained[1:]),
         None,
     )
-    rows = summary_rows(outcomes, seed=Resampling(seed=0, draws=draws))
+    rows = scoring.survival_summary_rows(outcomes, seed=Resampling(seed=0, draws=draws))
     return {row.metric: row.estimate for row in rows}
 
 

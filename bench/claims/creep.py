@@ -12,8 +12,9 @@ import numpy as np
 from claims.law import Law, Random
 from scipy import stats
 
-from isocenter.evaluation import delong
-from isocenter.monitoring import APPROVED, CURRENT, Acceptance, ChangePlan, judged
+from isocenter.evaluation.significance import auroc_tests
+from isocenter.monitoring import change_rules
+from isocenter.monitoring.change_plan import APPROVED, CURRENT, Acceptance, ChangePlan
 from isocenter.values import Estimate
 
 PROPOSALS, MARGIN = 20, 0.02
@@ -35,8 +36,8 @@ def drifts(random: Random, cases: int, against: tuple[str, ...]) -> float:
     models, blur = {APPROVED: scores, CURRENT: scores}, 0.0
     for _ in range(PROPOSALS):
         proposed = models[CURRENT] + random.normal(scale=np.sqrt(BLUR), size=cases)
-        tests = [delong(models[name], proposed, ill) for name in against]
-        rows = [judged(rule, Estimate(0.0), test, plan, more=True, where="") for test in tests]
+        tests = [auroc_tests.delong(models[name], proposed, ill) for name in against]
+        rows = [change_rules.judge_rule(rule, Estimate(0.0), test, plan, more=True, where="") for test in tests]
         if all(row.holds for row in rows):
             models[CURRENT], blur = proposed, blur + BLUR
     return float(area(blur) < area(0.0) - MARGIN)

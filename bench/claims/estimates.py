@@ -8,7 +8,7 @@ import numpy as np
 from claims.law import Law, Random
 from scipy import special, stats
 
-from isocenter.monitoring import audited_performance, expected_performance
+from isocenter.monitoring import performance_figures
 from isocenter.values import Estimate
 
 METRICS = {"auroc": None, "sensitivity": 0.3, "specificity": 0.3, "ppv": 0.3, "npv": 0.3, "brier": None}
@@ -48,12 +48,14 @@ def true_metric(metric: str, shift: float, kept: dict[tuple[str, float], float] 
 def off(random: Random, metric: str, shift: float) -> float:
     """By how much the metric that is expected of 5,000 cases is off."""
     p = probabilities(random, 5000, shift)
-    return expected_performance(p, metric, METRICS[metric]).value - true_metric(metric, shift)
+    return performance_figures.expected_performance(p, metric, METRICS[metric]).value - true_metric(metric, shift)
 
 
 def holds(random: Random, metric: str, shift: float) -> float:
     """Whether the interval of 500 cases holds the truth of those who may come."""
-    low, high = _interval(expected_performance(probabilities(random, 500, shift), metric, METRICS[metric]))
+    low, high = _interval(
+        performance_figures.expected_performance(probabilities(random, 500, shift), metric, METRICS[metric])
+    )
     return float(low <= true_metric(metric, shift) <= high)
 
 
@@ -75,7 +77,9 @@ def audited(random: Random, way: str) -> float:
         said = truth & (called | (random.random(len(p)) >= SWAYED))
         return float(called[read & said].mean() - called[truth].mean())
     seen = np.where(read, truth, np.nan)
-    return audited_performance(called, seen, chance, "sensitivity", probabilities=p).value - float(called[truth].mean())
+    return performance_figures.audited_performance(called, seen, chance, "sensitivity", probabilities=p).value - float(
+        called[truth].mean()
+    )
 
 
 EXPECTED = "performance expected without labels, under other cases than those of training: bias at 5,000 cases"

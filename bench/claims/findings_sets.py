@@ -10,11 +10,9 @@ from claims.law import Law, Random
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from isocenter.belief import ABSENT, PRESENT, Certainty, label_sets
-from isocenter.belief.certainty import BY_PRESENCE
-from isocenter.belief.labels import groups_of_finding
-from isocenter.belief.prediction_sets import scores_of_folds, thresholds_by_group
-from isocenter.evaluation import Conformal
+from isocenter.belief import Certainty, label_belief, prediction_sets
+from isocenter.belief.certainties import ABSENT, BY_PRESENCE, PRESENT
+from isocenter.evaluation.conformal import Conformal
 from isocenter.values import Decision, Floats
 
 CLAIM = "sets of findings, 90 % of new patients with the finding and of those without"
@@ -50,18 +48,19 @@ def covered(
 
     fold = owner % folds
     likely = chances(truth, owner)[fold, np.arange(len(owner))]
-    groups = dict(zip(groups_of_finding(NAME), (truth, ~truth), strict=True))
+    groups = dict(zip(label_belief.groups_of_finding(NAME), (truth, ~truth), strict=True))
     scores = {group: np.abs(truth - likely)[there] for group, there in groups.items()}
     each = {group: (scores[group], owner[there]) for group, there in groups.items()}
-    certainty = _with(thresholds_by_group(Certainty(), "lac", BY_PRESENCE, each, exact=True))
+    certainty = _with(prediction_sets.find_conformal_thresholds(Certainty(), "lac", BY_PRESENCE, each, exact=True))
     if certainty.conformal is None or certainty.conformal.lacking:
         return float("nan")
     if folds > 1:
         scored = {group: (scores[group], fold[there], owner[there]) for group, there in groups.items()}
-        certainty = _with(scores_of_folds(certainty.conformal, scored, folds))
+        certainty = _with(prediction_sets.add_fold_scores(certainty.conformal, scored, folds))
     new = chances(np.full(NEW, side == PRESENT), np.arange(NEW))
     sets = [
-        label_sets(certainty, {NAME: float(own.mean())}, own[:, None] if folds > 1 else None)[NAME] for own in new.T
+        label_belief.label_sets(certainty, {NAME: float(own.mean())}, own[:, None] if folds > 1 else None)[NAME]
+        for own in new.T
     ]
     return float(np.mean([side in one for one in sets]))
 

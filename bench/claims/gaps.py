@@ -14,19 +14,11 @@ import numpy as np
 from claims.law import ALARMS, Law, Random
 from scipy import stats
 
-from isocenter.evaluation import (
-    Gap,
-    Resampling,
-    Table,
-    auroc,
-    bootstrap,
-    bootstrap_statistic,
-    clusters,
-    gap_of_estimates,
-    gap_of_recipe,
-    rate_gaps,
-    weak_groups,
-)
+from isocenter.evaluation import Table, classification, intervals
+from isocenter.evaluation.fairness import group_gaps
+from isocenter.evaluation.fairness.group_gaps import Gap
+from isocenter.evaluation.intervals import Resampling
+from isocenter.evaluation.significance import weakness
 from isocenter.lazy import pandas as pd
 from isocenter.values import Estimate
 
@@ -56,7 +48,7 @@ def means(random: Random, groups: Sequence[tuple[int, float]], images: int = 1) 
         own = np.sqrt(0.5) * own + np.sqrt(0.5) * random.normal(size=(len(spread), images))
     patients = np.repeat([f"p{n}" for n in range(len(spread))], images)
     scores = 0.8 + (spread[:, None] * own).ravel()
-    return _gap(random, bootstrap(scores, patients, seed=KEPT, unit="mm"), [count for count, _ in groups])
+    return _gap(random, intervals.bootstrap(scores, patients, seed=KEPT, unit="mm"), [count for count, _ in groups])
 
 
 def areas(random: Random, groups: Sequence[tuple[int, int, float]], area: float = AREA) -> Gap:
@@ -67,8 +59,8 @@ def areas(random: Random, groups: Sequence[tuple[int, int, float]], area: float 
         positive.append(np.arange(ill + others) < ill)
         scores.append(np.r_[random.normal(apart, spread, ill), random.normal(size=others)])
     truth, patients = np.concatenate(positive), np.array([f"p{n}" for n in range(sum(map(len, positive)))])
-    statistic = partial(auroc, np.concatenate(scores), truth)
-    made = bootstrap_statistic(statistic, patients, strata=truth, seed=KEPT, compares=True)
+    statistic = partial(classification.auroc, np.concatenate(scores), truth)
+    made = intervals.bootstrap_statistic(statistic, patients, strata=truth, seed=KEPT, compares=True)
     return _gap(random, made, [len(own) for own in positive])
 
 
@@ -77,7 +69,7 @@ def _gap(random: Random, made: Estimate, sizes: Sequence[int]) -> Gap:
     assert recipe is not None
     group = np.repeat(np.arange(len(sizes)).astype(str), sizes)
     groups = {one: group[int(one[1:])] for one in recipe.people.tolist()}
-    return gap_of_recipe(Gap("group", "figure", "all", 0.0), recipe, groups, worse=-1, seed=seed_of(random))
+    return group_gaps.gap_of_recipe(Gap("group", "figure", "all", 0.0), recipe, groups, worse=-1, seed=seed_of(random))
 
 
 def calls(random: Random, groups: Sequence[tuple[int, int, float]], rate: float, metric: str = "") -> Gap:
@@ -91,7 +83,7 @@ def calls(random: Random, groups: Sequence[tuple[int, int, float]], rate: float,
         rows.append(pd.DataFrame({"patient": people, "predicted": said, "group": str(number)}))
     table = pd.concat(rows, ignore_index=True).assign(reference="ill", label="all")
     names = sorted(set(table["group"]))
-    found = rate_gaps(
+    found = group_gaps.rate_gaps(
         "group", table, table["group"].to_numpy(), lambda _: names, seed=seed_of(random), positives=["ill"]
     )
     return next(one for one in found if one.metric == (metric or "equal_opportunity_difference"))
@@ -102,7 +94,7 @@ def estimated(random: Random, groups: int, error: float = 0.1) -> Gap:
     values = random.normal(1, error, groups)
     half = stats.norm.isf(0.025) * error
     known = {str(n): Estimate(one, one - half, one + half, n=100) for n, one in enumerate(values.tolist())}
-    return gap_of_estimates(Gap("group", "figure", "all", 0.0), known, lambda value: -value)
+    return group_gaps.gap_of_estimates(Gap("group", "figure", "all", 0.0), known, lambda value: -value)
 
 
 def is_below(random: Random, simulate: Simulated) -> float:
@@ -134,7 +126,7 @@ def columns_of(random: Random, people: int, each: int) -> dict[str, list[Any]]:
     made = {name: list(np.repeat(values, each)) for name, values in own.items()}
     patients = [f"p{n // each}" for n in range(people * each)]
     features = np.repeat(random.normal(size=(people, 24)), each, axis=0) + random.normal(0, 0.3, (people * each, 24))
-    return {**made, "features": clusters(features, patients, seed=seed_of(random))}
+    return {**made, "features": weakness.cluster_cases(features, patients, seed=seed_of(random))}
 
 
 def is_found(random: Random, people: int, each: int, kind: str, times: float = 1.0) -> float:
@@ -152,7 +144,7 @@ def is_found(random: Random, people: int, each: int, kind: str, times: float = 1
         else random.beta(1.5, 6, people * each) ** (0.1 / (chance + 0.02))
     )
     patients = [f"p{n // each}" for n in range(people * each)]
-    found = [one for one in weak_groups(errors, patients, columns, seed=seed_of(random)) if one.is_found]
+    found = [one for one in weakness.weak_groups(errors, patients, columns, seed=seed_of(random)) if one.is_found]
     return float(any(times == 1 or (one.attribute, one.group) == ("planted", "yes") for one in found))
 
 
@@ -162,7 +154,9 @@ def is_unlike_found(random: Random, groups: Sequence[tuple[int, float]], many: i
     errors = 0.2 + spread * random.normal(size=len(spread))
     group = np.repeat(["a", "b"], [count * many for count, _ in groups])
     patients = [f"p{n}" for n in range(len(spread))]
-    return float(any(one.is_found for one in weak_groups(errors, patients, {"group": group}, seed=seed_of(random))))
+    return float(
+        any(one.is_found for one in weakness.weak_groups(errors, patients, {"group": group}, seed=seed_of(random)))
+    )
 
 
 # Audits without a weak group, and with a fifth of the patients who have twice or three times the errors: what share of

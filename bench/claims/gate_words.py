@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from claims.law import Law, Random
 
-from isocenter.runtime.guard.guard import Guard, fitted_guard
-from isocenter.runtime.guard.observation import Header, Observation, composition
+from isocenter.runtime.guard import image_gate, image_observation
+from isocenter.runtime.guard.image_gate import Guard
+from isocenter.runtime.guard.image_observation import HeaderFacts, Observation
 
 LEVEL, SHOWN, FACTS, HELD_OUT = 0.01, 300, 4, 10
 UNLIKE = "of no training case"
@@ -16,7 +17,7 @@ GOOD = "the gate, at a level of 1 %: good images refused for words of their head
 ODD = "the gate, at a level of 1 %: images refused for a word that no training patient had"
 # Tells a gate enough to be one; nothing is judged by it.
 SAMPLE = np.linspace(0.0, 1.0, 64, dtype=np.float32)[None]
-COMPOSED = composition(SAMPLE.reshape(1, 8, 8))
+COMPOSED = image_observation.window_composition(SAMPLE.reshape(1, 8, 8))
 EMPTY = np.empty((0, 0), np.float32)
 
 
@@ -28,8 +29,8 @@ def headers(random: Random, shares: list[float], count: int, facts: int) -> list
 
 def gate(known: list[dict[str, str]]) -> Guard:
     """Of images with these words, the last of which did not train."""
-    seen = [Observation(Header(words, {}), SAMPLE, COMPOSED) for words in known]
-    made = fitted_guard(seen[:-HELD_OUT], seen[-HELD_OUT:], LEVEL, exact=True)
+    seen = [Observation(HeaderFacts(words, {}), SAMPLE, COMPOSED) for words in known]
+    made = image_gate.fit_guard(seen[:-HELD_OUT], seen[-HELD_OUT:], LEVEL, exact=True)
     assert made is not None
     return made
 
@@ -41,7 +42,7 @@ def refused(shares: list[float], patients: int, *, facts: int = FACTS, odd: bool
         drawn = headers(random, shares, patients + SHOWN, facts)
         guard = gate(drawn[:patients])
         shown = [own | {"fact 0": UNLIKE} if odd else own for own in drawn[patients:]]
-        return float(np.mean([guard.verdict(Observation(Header(own, {}), EMPTY))[0] < LEVEL for own in shown]))
+        return float(np.mean([guard.verdict(Observation(HeaderFacts(own, {}), EMPTY))[0] < LEVEL for own in shown]))
 
     return study
 

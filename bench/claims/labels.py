@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from claims.law import Law, Random
 
-from isocenter.evaluation import probable_label_errors
+from isocenter.evaluation import label_errors
 
 PARTS, STEPS, RIDGE = 5, 12, 1e-2
 ALL_RIGHT = "labels that may be wrong: the share that is named though all are right"
@@ -41,7 +41,7 @@ def audited(
     seen = random.normal(size=cases) + apart * truth
     is_wrong = random.random(cases) < np.array(wrong)[truth]
     labels = np.where(is_wrong, 1 - truth, truth)
-    return probable_label_errors(out_of_fold(seen, labels), labels) >= 0, is_wrong
+    return label_errors.probable_label_errors(out_of_fold(seen, labels), labels) >= 0, is_wrong
 
 
 def named(apart: float, cases: int, ill: float = 0.5) -> Callable[[Random], float]:

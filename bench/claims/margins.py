@@ -11,7 +11,8 @@ from claims.comparisons import diagnosed, readings
 from claims.law import Law, Random, Study
 from scipy import stats
 
-from isocenter.evaluation import Test, delong, delong_unpaired, mcnemar, mrmc, non_inferiority, permutation
+from isocenter.evaluation.significance import auroc_tests, margins, paired_tests
+from isocenter.evaluation.significance.testing import DifferenceTest
 
 WRONGLY = "non-inferior at the margin, of a model that is worse by it (2.5 % allowed)"
 RIGHTLY = "non-inferior at the margin of .05, of a model that is as good"
@@ -21,7 +22,7 @@ MARGIN = 0.05
 IMAGES_ALIKE = 0.6
 EXCHANGES = 999
 # The interval of AUROCs needs no exchanges.
-EXCHANGED = partial(permutation, draws=1)
+EXCHANGED = partial(paired_tests.permutation_test, draws=1)
 # Of Dice: a beta law with mean .85, and of one with a longer tail.
 DICE, TAILED = (8.5, 1.5), (4.25, 0.75)
 
@@ -36,14 +37,14 @@ def latent(random: Random, patients: int, images: int = 1, alike: float = 0.5) -
     return np.sqrt(alike) * flat[0] + np.sqrt(1 - alike) * flat[1:]
 
 
-def shown(test: Test, margin: float) -> float:
+def shown(test: DifferenceTest, margin: float) -> float:
     """Whether the second model is called non-inferior; of however few patients."""
     # Just above the margin, so that rounding of shares decides nothing.
-    return float(non_inferiority(replace(test, too_few=""), margin - 1e-9).p < 0.025)
+    return float(margins.non_inferiority(replace(test, too_few=""), margin - 1e-9).p < 0.025)
 
 
 def of_means(first: np.ndarray, second: np.ndarray, owner: np.ndarray, margin: float) -> float:
-    return shown(permutation(first, second, None, owner, worst=0.0, draws=EXCHANGES), margin)
+    return shown(paired_tests.permutation_test(first, second, None, owner, worst=0.0, draws=EXCHANGES), margin)
 
 
 def failing(random: Random, patients: int, share: float, alike: float = 0.5, images: int = 1) -> float:
@@ -71,7 +72,9 @@ def tailed(random: Random, patients: int, images: int = 1) -> float:
     return of_means(first, second, np.repeat(np.arange(patients), images), MARGIN)
 
 
-def areas(random: Random, patients: int, area: float, images: int = 1, by: Callable[..., Test] = EXCHANGED) -> float:
+def areas(
+    random: Random, patients: int, area: float, images: int = 1, by: Callable[..., DifferenceTest] = EXCHANGED
+) -> float:
     (first, second), truth, owner = diagnosed(random, patients, images, area, -MARGIN)
     return shown(by(first, second, truth, owner), MARGIN)
 
@@ -80,7 +83,7 @@ def areas_apart(random: Random, patients: int) -> float:
     """Of other patients each."""
     (first, _), truth, _ = diagnosed(random, patients, 1, 0.85, 0.0)
     (_, second), other, _ = diagnosed(random, patients, 1, 0.85, -MARGIN)
-    return shown(delong_unpaired(first, second, truth, other), MARGIN)
+    return shown(auroc_tests.delong_unpaired(first, second, truth, other), MARGIN)
 
 
 def calls(random: Random, patients: int, share: float, images: int = 1, by_score: bool = True) -> float:
@@ -88,13 +91,15 @@ def calls(random: Random, patients: int, share: float, images: int = 1, by_score
     first, second = latent(random, patients, images) < stats.norm.ppf([share, share - MARGIN])[:, None]
     owner = np.repeat(np.arange(patients), images)
     return (
-        shown(mcnemar(first, second, owner), MARGIN) if by_score else of_means(1.0 * first, 1.0 * second, owner, MARGIN)
+        shown(paired_tests.mcnemar_test(first, second, owner), MARGIN)
+        if by_score
+        else of_means(1.0 * first, 1.0 * second, owner, MARGIN)
     )
 
 
 def read(random: Random, patients: int, structure: str, kind: str) -> float:
     """Five readers by Roe and Metz' model, whose area is less by the margin in the second modality."""
-    return shown(mrmc(*readings(5, structure, kind, random, patients, -MARGIN), readers=kind), MARGIN)
+    return shown(auroc_tests.mrmc(*readings(5, structure, kind, random, patients, -MARGIN), readers=kind), MARGIN)
 
 
 def wrongly(
@@ -132,7 +137,7 @@ LAWS: list[Law] = [
     *wrongly(partial(areas, area=0.85), "AUROC .85", (20, 50, 100)),
     *wrongly(partial(areas, area=0.95), "AUROC .95", (20, 50, 100)),
     *wrongly(partial(areas, area=0.85, images=2), "AUROC .85 of two images", (20, 50, 100)),
-    *wrongly(partial(areas, area=0.85, by=delong), "AUROC .85 by DeLong's test", (400,)),
+    *wrongly(partial(areas, area=0.85, by=auroc_tests.delong), "AUROC .85 by DeLong's test", (400,)),
     *wrongly(areas_apart, "AUROC .85, other patients each", (50, 100)),
     *wrongly(partial(calls, share=0.8), "right calls .80", (20, 50, 100)),
     *wrongly(partial(calls, share=0.95), "right calls .95", (20, 50, 100)),

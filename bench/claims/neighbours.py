@@ -13,26 +13,16 @@ import numpy as np
 from claims.law import ALARMS, COVERAGE, Law, Random
 from scipy import stats
 
-from isocenter.evaluation import (
-    Confusion,
-    Froc,
-    Matches,
-    Resampling,
-    at_once,
-    bootstrap,
-    bootstrap_statistic,
-    decision_curve,
-    difference,
-    energy_test,
-    grade_distances,
-    icc,
-    of_differences,
-    one_of_each,
-    root_mean_squared_error,
-    weighted_kappa,
-)
-from isocenter.tasks.classification.scoring import quadratic_kappa
-from isocenter.tasks.shared import Measured, agreement_rows, compared_estimate
+from isocenter.evaluation import classification, intervals, regression
+from isocenter.evaluation.box_matching import Froc, Matches
+from isocenter.evaluation.classification import Confusion
+from isocenter.evaluation.fairness import shift_tests
+from isocenter.evaluation.intervals import Resampling
+from isocenter.evaluation.significance import probability_tests
+from isocenter.evaluation.significance import raters as significance_raters
+from isocenter.tasks.classification import scoring
+from isocenter.tasks.shared import measurements
+from isocenter.tasks.shared.measurements import MeasuredQuantity
 from isocenter.values import Estimate
 
 DRAWS = Resampling(seed=0, draws=400)
@@ -72,8 +62,8 @@ def sources(random: Random, groups: Sequence[tuple[int, int]]) -> float:
     for patients, images in groups:
         owner = owners(patients, images)
         seen = np.stack([alike(random, owner) for _ in range(16)], axis=1)
-        rows.append(seen[one_of_each(owner)])
-    return float(energy_test(*rows, seed=int(random.integers(2**31)), draws=199) <= 0.05)
+        rows.append(seen[shift_tests.one_case_each(owner)])
+    return float(shift_tests.energy_test(*rows, seed=int(random.integers(2**31)), draws=199) <= 0.05)
 
 
 def harms(random: Random, patients: int, tried: int, common: float, harm: float = 0.0) -> float:
@@ -86,30 +76,32 @@ def harms(random: Random, patients: int, tried: int, common: float, harm: float 
     changes = np.sqrt(common) * shared + np.sqrt(1 - common) * own
     changes[:, -1] -= harm
     worst = int(changes.mean(axis=0).argmin())
-    figures = [bootstrap(one, np.arange(patients), seed=KEPT) for one in (before, before + 0.02 * changes[:, worst])]
-    apart = at_once(difference(*figures), tried)
+    figures = [
+        intervals.bootstrap(one, np.arange(patients), seed=KEPT) for one in (before, before + 0.02 * changes[:, worst])
+    ]
+    apart = intervals.bonferroni(intervals.difference(*figures), tried)
     return float(apart.high is not None and apart.high < 0)
 
 
-def measured(random: Random, patients: int, images: int, law: Literal["normal", "heavy"]) -> Measured:
+def measured(random: Random, patients: int, images: int, law: Literal["normal", "heavy"]) -> MeasuredQuantity:
     """Predicted values that are 1 too high on average, with errors of variance 1."""
     owner = owners(patients, images)
     reference = random.normal(10, 3, len(owner))
     predicted = reference + 1 + alike(random, owner, law)
-    return Measured("volume", predicted, reference, owner.astype(str), np.arange(len(owner)).astype(str))
+    return MeasuredQuantity("volume", predicted, reference, owner.astype(str), np.arange(len(owner)).astype(str))
 
 
 def limits(random: Random, patients: int, images: int, law: Literal["normal", "heavy"]) -> float:
     """Of both limits of agreement."""
-    rows = agreement_rows(measured(random, patients, images, law), "ml", seed=DRAWS)
+    rows = measurements.agreement_rows(measured(random, patients, images, law), "ml", seed=DRAWS)
     half = float(stats.norm.ppf(0.975))
     return float(np.mean([held(row.estimate, end) for row, end in zip(rows[1:3], (1 - half, 1 + half), strict=True)]))
 
 
 def root_error(random: Random, patients: int, images: int, law: Literal["normal", "heavy"]) -> float:
     own = measured(random, patients, images, law)
-    plain = compared_estimate(own, root_mean_squared_error, "ml", DRAWS)
-    return held(of_differences(plain, own.predicted - own.reference, own.patients, seed=DRAWS), 2**0.5)
+    plain = measurements.compared_estimate(own, regression.root_mean_squared_error, "ml", DRAWS)
+    return held(intervals.figure_of_differences(plain, own.predicted - own.reference, own.patients, seed=DRAWS), 2**0.5)
 
 
 def grades(random: Random, patients: int, images: int, error: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,19 +115,19 @@ def grades(random: Random, patients: int, images: int, error: float) -> tuple[np
 def true_kappa(error: float) -> float:
     predicted, reference, _ = grades(np.random.default_rng(0), 300_000, 1, error)
     confusion = Confusion.of(predicted, reference, 4, np.ones((1, len(predicted))))
-    return float(weighted_kappa(confusion, grade_distances(4, 2))[0])
+    return float(classification.weighted_kappa(confusion, classification.grade_distances(4, 2))[0])
 
 
 def kappa(random: Random, patients: int, images: int, error: float) -> float:
     predicted, reference, owner = grades(random, patients, images, error)
-    return held(quadratic_kappa(predicted, reference, 4, owner, seed=DRAWS), true_kappa(error))
+    return held(scoring.quadratic_kappa(predicted, reference, 4, owner, seed=DRAWS), true_kappa(error))
 
 
 def raters(random: Random, subjects: int, number: int, share: float) -> float:
     """Ratings by raters of whom each reads higher or lower; share: of the variance that is of the subjects"""
     rest = (1 - share) / 2
     ratings = np.sqrt(share) * random.normal(size=(subjects, 1)) + np.sqrt(rest) * random.normal(size=(1, number))
-    test = icc(ratings + np.sqrt(rest) * random.normal(size=(subjects, number)))
+    test = significance_raters.icc(ratings + np.sqrt(rest) * random.normal(size=(subjects, number)))
     return float("nan") if test.low is None or test.high is None else float(test.low <= share <= test.high)
 
 
@@ -175,7 +167,7 @@ def found(random: Random, patients: int, images: int, figure: str) -> float:
     curve, matches, owner = boxes(random, patients, images)
     named = {"AP": matches.average_precision, "CPM": curve.cpm}
     statistic = named.get(figure) or partial(curve.sensitivity, float(figure))
-    estimate = bootstrap_statistic(statistic, owner, seed=DRAWS, exact=False, compares=True)
+    estimate = intervals.bootstrap_statistic(statistic, owner, seed=DRAWS, exact=False, compares=True)
     return held(estimate, true_of_boxes(figure))
 
 
@@ -197,17 +189,19 @@ def stated(random: Random, patients: int, images: int, model: str) -> tuple[np.n
 @cache
 def true_gain(model: str) -> np.ndarray:
     """(thresholds,) what calls are worth more than the better of calling everybody or nobody."""
-    curve = decision_curve(*stated(np.random.default_rng(0), 400_000, 1, model))
+    curve = probability_tests.decision_curve(*stated(np.random.default_rng(0), 400_000, 1, model))
     return np.asarray(curve.value - np.maximum(curve.treat_all, 0))
 
 
 @cache
 def true_worth(model: str, threshold: float) -> float:
-    return float(decision_curve(*stated(np.random.default_rng(0), 400_000, 1, model), [threshold]).value[0])
+    return float(
+        probability_tests.decision_curve(*stated(np.random.default_rng(0), 400_000, 1, model), [threshold]).value[0]
+    )
 
 
 def worth(random: Random, patients: int, images: int, model: str, threshold: float) -> float:
-    curve = decision_curve(*stated(random, patients, images, model), [threshold])
+    curve = probability_tests.decision_curve(*stated(random, patients, images, model), [threshold])
     truth = true_worth(model, threshold)
     return float(curve.low[0] <= truth <= curve.high[0]) if np.isfinite(curve.low[0]) else float("nan")
 
@@ -215,7 +209,7 @@ def worth(random: Random, patients: int, images: int, model: str, threshold: flo
 def overstated(random: Random, patients: int, images: int, model: str) -> float:
     """1 where any threshold is among those of the sentence at which calls are worth no more; 1e-4 is the truth's own
     error."""
-    curve = decision_curve(*stated(random, patients, images, model))
+    curve = probability_tests.decision_curve(*stated(random, patients, images, model))
     if curve.gains is None:
         return 0.0
     named = (curve.thresholds >= curve.gains[0]) & (curve.thresholds <= curve.gains[1])

@@ -14,10 +14,10 @@ import numpy as np
 from claims.law import Law, Random
 from scipy import special, stats
 
-from isocenter.belief import Certainty, OperatingPoint
-from isocenter.belief.covering import COVERS_FROM, covering_thresholds
-from isocenter.belief.operating_points import chosen_thresholds
-from isocenter.evaluation import Conformal
+from isocenter.belief import Certainty, covering_results, operating_points
+from isocenter.belief.covering_results import COVERS_FROM
+from isocenter.belief.operating_points import OperatingPoint
+from isocenter.evaluation.conformal import Conformal
 
 MEAN = "mean sensitivity or specificity that was registered, in new patients"
 SURE = "share of trainings in which a registered sensitivity or specificity holds"
@@ -77,7 +77,7 @@ def reached(cell: Cell, random: Random) -> float:
     scores = noise + APART * positive
     scores = scores if cell.decimals is None else scores.round(cell.decimals)
     given = {"ill": (special.expit(scores), positive, people)}
-    levels, _ = chosen_thresholds(OperatingPoint(cell.rule, cell.confidence), given, "0.5")
+    levels, _ = operating_points.chosen_thresholds(OperatingPoint(cell.rule, cell.confidence), given, "0.5")
     if "ill" not in levels:
         return float("nan")
     level = float(special.logit(np.clip(levels["ill"], 1e-12, 1 - 1e-12)))
@@ -106,7 +106,9 @@ def found_boxes(patients: int, risk: float, delta: float | None, random: Random)
     missed = (scores[..., None] < COVERS_FROM).mean(axis=2).reshape(-1, len(COVERS_FROM))
     owners = np.repeat([f"p{n}" for n in range(patients)], DECIDING)
     certainty = Certainty(risk=risk, risk_delta=delta)
-    made = covering_thresholds(certainty, {"lesion": (missed, owners)}, exact=True, words=("{}", "none"))
+    made = covering_results.covering_thresholds(
+        certainty, {"lesion": (missed, owners)}, exact=True, words=("{}", "none")
+    )
     found = Certainty(covering=Conformal.of(made["task.covering"].value))
     if (least := (found.covers_from or {}).get("lesion")) is None:
         return float("nan")

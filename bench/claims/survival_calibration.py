@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from claims.law import ALARMS, Law, Random
 
-from isocenter.evaluation import d_calibration
+from isocenter.evaluation import survival
 
 CLAIM = "D-calibration rejects right curves"
 # {who is censored: the rate of leaving, and the end of the study}, in mean times to the event.
@@ -27,7 +27,7 @@ def rejected(random: Random, *, cases: int, rate: float, end: float) -> float:
     hazard = random.gamma(2, 0.5, cases)
     event = random.exponential(1 / hazard)
     left = np.minimum(random.exponential(1 / rate, cases) if rate else np.inf, end)
-    p = d_calibration(np.exp(-hazard * np.minimum(event, left)), event <= left)[1]
+    p = survival.d_calibration(np.exp(-hazard * np.minimum(event, left)), event <= left)[1]
     return float(p < 0.05) if np.isfinite(p) else float("nan")
 
 

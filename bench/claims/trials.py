@@ -13,7 +13,8 @@ import pandas as pd
 from claims.law import COVERAGE, Law, Random
 from scipy import special, stats
 
-from isocenter.studies import Study, bounds_at, cluster_test, drawn_lists, imputations, participant_effect, pooled
+from isocenter.studies import _effects, interim_looks, randomisation
+from isocenter.studies.trial_protocol import Study
 
 SIZE, UNEQUAL = 40, 0.8
 EFFECT = 0.4
@@ -33,7 +34,7 @@ def alarms(random: Random, sites: int, icc: float, is_clustered: bool = True, ad
     outcome = known + own
     if not is_clustered:
         return float(stats.ttest_ind(outcome[arm == 1], outcome[arm == 0]).pvalue < 0.05)
-    return float(cluster_test(outcome, arm, site, known[:, None] if adjusted else None).p < 0.05)
+    return float(_effects.cluster_test(outcome, arm, site, known[:, None] if adjusted else None).p < 0.05)
 
 
 def covers(random: Random, is_imputed: bool, is_binary: bool) -> float:
@@ -45,19 +46,19 @@ def covers(random: Random, is_imputed: bool, is_binary: bool) -> float:
     truth = stats.norm.cdf(EFFECT / np.sqrt(2)) - 0.5 if is_binary else EFFECT
     outcome[random.random(PARTICIPANTS) < special.expit(known * (1 + arm) - 1.4)] = np.nan
     table = pd.DataFrame({"outcome": outcome, "arm": arm.astype(float), "known": known})
-    seen = imputations(table, IMPUTED, int(random.integers(2**31))) if is_imputed else [table.dropna()]
+    seen = _effects.impute_missing(table, IMPUTED, int(random.integers(2**31))) if is_imputed else [table.dropna()]
     effects = [
-        participant_effect(one["outcome"].to_numpy(), one["arm"].to_numpy() == 1, np.zeros((len(one), 0)))
+        _effects.participant_effect(one["outcome"].to_numpy(), one["arm"].to_numpy() == 1, np.zeros((len(one), 0)))
         for one in seen
     ]
-    low, high = pooled(effects).interval(0.95)
+    low, high = _effects.pool_effects(effects).interval(0.95)
     return float(low <= truth <= high)
 
 
 @cache
 def bound_of(look: int, spending: str) -> float:
     """The bound of a look, when only those before it are known."""
-    return bounds_at(FRACTIONS[:look], 0.05, spending)[-1].bound
+    return interim_looks.looks_at_fractions(FRACTIONS[:look], 0.05, spending)[-1].bound
 
 
 def stops(random: Random, spending: str) -> float:
@@ -66,7 +67,7 @@ def stops(random: Random, spending: str) -> float:
     for number, fraction in enumerate(FRACTIONS, start=1):
         bound = bound_of(number, spending)
         seen = round(fraction * len(arm))
-        if abs(participant_effect(outcome[:seen], arm[:seen], np.zeros((seen, 0))).z) >= bound:
+        if abs(_effects.participant_effect(outcome[:seen], arm[:seen], np.zeros((seen, 0))).z) >= bound:
             return 1.0
     return 0.0
 
@@ -96,14 +97,14 @@ def of_sites() -> Study:
 
 def imbalance(random: Random) -> float:
     """The largest difference of the arms while participants enrol."""
-    [drawn] = drawn_lists(of_blocks(), ENROLLED, random).values()
+    [drawn] = randomisation.draw_lists(of_blocks(), ENROLLED, random).values()
     signs = np.where(np.array(drawn[:ENROLLED]) == "A", 1, -1)
     return float(np.abs(np.cumsum(signs)).max())
 
 
 def foretold(random: Random) -> float:
     """The share of arms that is right for whoever names the one that has fewer so far, and tosses where none has."""
-    [drawn] = drawn_lists(of_blocks(), ENROLLED, random).values()
+    [drawn] = randomisation.draw_lists(of_blocks(), ENROLLED, random).values()
     signs = np.where(np.array(drawn[:ENROLLED]) == "A", 1, -1)
     ahead = np.cumsum(signs) - signs
     return float(np.where(ahead == 0, 0.5, np.sign(ahead) == -signs).mean())
@@ -111,7 +112,7 @@ def foretold(random: Random) -> float:
 
 def uneven_sites(random: Random) -> float:
     """The largest difference of the arms, over both strata and the whole."""
-    lists = drawn_lists(of_sites(), 1, random)
+    lists = randomisation.draw_lists(of_sites(), 1, random)
     signs = np.array([1 if arms == ["A"] else -1 for arms in lists.values()])
     return float(max(abs(signs.sum()), abs(signs[:5].sum()), abs(signs[5:].sum())))
 

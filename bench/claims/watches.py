@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from claims.law import Law, Random
 
-from isocenter.monitoring import watch, watch_calibration
+from isocenter.monitoring import e_detectors
 
 # The chance of an alarm is at most CASES / RUN_LENGTH.
 CASES, RUN_LENGTH = 200, 500
@@ -50,7 +50,9 @@ DRAWN = {
 def alarms(random: Random, reference: int, kind: str) -> float:
     """Whether a watch alarms although nothing has changed."""
     draw = DRAWN[kind]
-    return float(watch(draw(random, reference), draw(random, CASES), run_length=RUN_LENGTH).alarm is not None)
+    return float(
+        e_detectors.watch_values(draw(random, reference), draw(random, CASES), run_length=RUN_LENGTH).alarm is not None
+    )
 
 
 def alarms_of_people(random: Random, reference: int) -> float:
@@ -59,28 +61,31 @@ def alarms_of_people(random: Random, reference: int) -> float:
     people = np.repeat(np.arange(CASES), times)[:CASES]
     values = normal(random, CASES)[people] + 0.2 * normal(random, CASES)
     own = normal(random, reference) + 0.2 * normal(random, reference)
-    return float(watch(own, values, run_length=RUN_LENGTH, patients=people).alarm is not None)
+    return float(e_detectors.watch_values(own, values, run_length=RUN_LENGTH, patients=people).alarm is not None)
 
 
 def alarms_by_week(random: Random, reference: int) -> float:
     """The same where weekends are other days by 1.5 SD."""
     weekends = [(np.arange(cases) // 10 % 7 >= 5).astype(np.int64) for cases in (reference, CASES)]
     own, values = (normal(random, len(days)) + 1.5 * days[:, None] for days in weekends)
-    return float(watch(own, values, run_length=RUN_LENGTH, strata=(weekends[0], weekends[1])).alarm is not None)
+    return float(
+        e_detectors.watch_values(own, values, run_length=RUN_LENGTH, strata=(weekends[0], weekends[1])).alarm
+        is not None
+    )
 
 
 def alarms_of_calibration(random: Random) -> float:
     """Whether the watch of outcomes alarms where inputs change in each case, but probabilities hold."""
     p = 1 / (1 + np.exp(-np.linspace(-3, 3, CASES) - random.normal(size=CASES)))
     outcomes = random.random(CASES) < p
-    return float(watch_calibration(p, outcomes, run_length=RUN_LENGTH).alarm is not None)
+    return float(e_detectors.watch_calibration(p, outcomes, run_length=RUN_LENGTH).alarm is not None)
 
 
 def delay(random: Random, shift: float = 0.0, spread: float = 1.0) -> float:
     """Cases until the alarm after a change; NaN after an alarm before it."""
     values = normal(random, BEFORE + AFTER)
     values[BEFORE:] = values[BEFORE:] * spread + shift
-    alarm = watch(normal(random, 300), values, run_length=LONG).alarm
+    alarm = e_detectors.watch_values(normal(random, 300), values, run_length=LONG).alarm
     return _counted(alarm)
 
 
@@ -89,7 +94,7 @@ def delay_of_concept(random: Random, log_odds: float) -> float:
     logits = random.normal(size=BEFORE + AFTER)
     moved = logits + np.where(np.arange(BEFORE + AFTER) < BEFORE, 0.0, log_odds)
     outcomes = random.random(len(logits)) < 1 / (1 + np.exp(-moved))
-    alarm = watch_calibration(1 / (1 + np.exp(-logits)), outcomes, run_length=LONG).alarm
+    alarm = e_detectors.watch_calibration(1 / (1 + np.exp(-logits)), outcomes, run_length=LONG).alarm
     return _counted(alarm)
 
 

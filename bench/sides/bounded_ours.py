@@ -9,14 +9,16 @@ import torch
 from bounded_model import Light
 
 import isocenter
-from isocenter import tasks
-from isocenter.runtime import Inference, Model, Networks, Preprocessing
-from isocenter.transforms import Normalisation
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 
 volume, out = sys.argv[1:3]
 classes, overlap, size, batch = int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
 labels = [{"value": n, "name": f"structure {n}"} for n in range(1, classes + 1)]
-task = tasks.build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
+task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
 prepares = Preprocessing(3, ("0",), (Normalisation("window", -1000, 1000, 0, 500),))
 network = Light(classes).eval()
 

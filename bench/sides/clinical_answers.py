@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 
 import isocenter
-from isocenter.planning import Wishes, make_plan, settings, this_machine
-from isocenter.runtime import Model, Networks, TorchNetwork, build_module
-from isocenter.tasks.segmentation.scoring import case_rows
+from isocenter.planning import plan_checks, planner, training_memory
+from isocenter.planning.plan_inputs import Wishes
+from isocenter.runtime import Model, torch_networks
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.tasks.segmentation import scoring as segmentation_scoring
 from isocenter.values import Array, Decision
 
 STRUCTURES = 20
@@ -41,8 +43,10 @@ def predicting(folder: Path, threads: int, *, skips: bool = True) -> Work:
     """Predict the case by the network that is planned for it, without training."""
     found, drawn = isocenter.check(folder, threads=threads).examination, Decision("drawn", "one case is measured")
     wishes = Wishes(Decision("cpu", "it is measured on the processor"), minutes=60)
-    chosen = settings(make_plan(found.dataset, found.fingerprint, drawn, this_machine("cpu", threads), wishes))
-    network = TorchNetwork(build_module(chosen.task, chosen.architecture).eval())
+    chosen = plan_checks.checked_settings(
+        planner.make_plan(found.dataset, found.fingerprint, drawn, training_memory.this_machine("cpu", threads), wishes)
+    )
+    network = TorchNetwork(torch_networks.build_module(chosen.task, chosen.architecture).eval())
     inference = chosen.inference if skips else replace(chosen.inference, skip=None)
     model = Model(chosen.task, chosen.preprocessing, inference, Networks(network, chosen.architecture))
     windows: list[int] = []
@@ -59,7 +63,7 @@ def scoring(folder: Path, threads: int) -> Work:
     geometry = isocenter.read(next((folder / "imagesTr").iterdir())).geometry
     maps, structures = [_balls(geometry.shape, shift) for shift in (0, 1)], range(1, 1 + STRUCTURES)
     values, tolerances = {f"{n}": (n,) for n in structures}, {f"{n}": 2.0 for n in structures}
-    return lambda: {"rows": len(list(case_rows(*maps, values, geometry, tolerances)))}
+    return lambda: {"rows": len(list(segmentation_scoring.structure_case_rows(*maps, values, geometry, tolerances)))}
 
 
 def _balls(shape: tuple[int, ...], shift: int) -> Array:

@@ -34,18 +34,21 @@ def _look(folder: Path, threads: int) -> dict[str, Any]:
 
 
 def _prepare(folder: Path, threads: int) -> dict[str, Any]:
-    from isocenter.files import DatasetOptions, read_dataset
+    from isocenter.files.layouts import dataset_layouts
+    from isocenter.files.layouts.layout import DatasetOptions
     from isocenter.runtime import Preprocessing
     from isocenter.tasks.segmentation.question import Segmentation
-    from isocenter.training import prepare_all
-    from isocenter.transforms import Normalisation
+    from isocenter.training.data import prepared_store
+    from isocenter.transforms.intensity import Normalisation
     from isocenter.values import Label
 
-    cases, steps = list(read_dataset(folder, DatasetOptions())), (1.5, 1.5, 1.5)
+    cases, steps = list(dataset_layouts.read_dataset(folder, DatasetOptions())), (1.5, 1.5, 1.5)
     names, window = next(iter(cases[0].images.values())).channels, Normalisation("window", *CT)
     preprocessing = Preprocessing(3, names, (window,), steps, crop="content", smallest=(PATCH,) * 3)
     began = _cpu_seconds()
-    prepared = prepare_all(cases, preprocessing, Segmentation((Label(1, "organ"),)), threads=threads, memory=0)
+    prepared = prepared_store.prepare_all(
+        cases, preprocessing, Segmentation((Label(1, "organ"),)), threads=threads, memory=0
+    )
     return {"cpu_seconds": _cpu_seconds() - began, "waiting": _share_waiting(prepared * (LINKED // len(prepared)))}
 
 
@@ -53,13 +56,13 @@ def _share_waiting(cases: Sequence[Any]) -> float:
     """The share of the time of steps, after the first, in which the network waits for patches."""
     import torch
 
-    from isocenter.networks import build
-    from isocenter.training.data.loader import Loader
+    from isocenter.networks import factory
+    from isocenter.training.data.batch_loading import Loader
     from isocenter.values import Dense
 
     torch.set_num_threads(2)
     size = {"width": 16, "widest": 128, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]}
-    network = build("unet", 1, 3, {"mask": Dense(2)}, size)
+    network = factory.build("unet", 1, 3, {"mask": Dense(2)}, size)
     batches = Loader(cases, (PATCH,) * 3, 2, 0.33, 0).batches(0)
     waited, worked = [], []
     for _ in range(STEPS):

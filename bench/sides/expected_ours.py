@@ -12,9 +12,11 @@ from functools import partial
 import numpy as np
 import psutil
 
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module, expected_memory
-from isocenter.tasks import build
-from isocenter.transforms import Normalisation
+from isocenter.runtime import Model, Preprocessing, predicted_memory, torch_networks
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Deferred, Geometry, Image
 
 PATCH = (64, 64, 64)
@@ -26,7 +28,7 @@ def main() -> None:
     pixels = Deferred((1, *shape), np.dtype(np.int16), partial(_drawn, shape), partial(_part, shape))
     image = Image(pixels, Geometry(shape, np.eye(4)), modality="CT", channels=("image",))
     model = _model(classes, batch, spacing)
-    expected, held = expected_memory(model, image), psutil.Process().memory_info().rss
+    expected, held = predicted_memory.expected_memory(model, image), psutil.Process().memory_info().rss
     found = model.predict(image)
     assert found.data is not None
     last = found.data[0, 0, 0] if isinstance(found.data, np.ndarray) else np.asarray(found.data)[0, 0, 0]
@@ -37,12 +39,12 @@ def main() -> None:
 def _model(classes: int, batch: int, spacing: tuple[float, ...]) -> Model:
     """A small U-Net with weights that have learnt nothing: what it takes does not hang on what it says."""
     labels = [{"value": n, "name": f"part {n}"} for n in range(1, classes + 1)]
-    task = build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
+    task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
     size = {"width": 16, "widest": 128, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]]}
     network = {"name": "unet", "channels": 1, "spatial_dims": 3, "size": size}
     window = Normalisation("window", -1000.0, 1000.0, 0.0, 500.0)
     preprocessing = Preprocessing(ndim=3, channels=("image",), modality="CT", spacing=spacing, normalisation=(window,))
-    run = TorchNetwork(build_module(task, network).eval())
+    run = TorchNetwork(torch_networks.build_module(task, network).eval())
     return Model(task, preprocessing, Inference(PATCH, batch=batch), Networks(run, network))
 
 

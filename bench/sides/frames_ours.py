@@ -7,18 +7,20 @@ import sys
 import numpy as np
 import torch
 
-from isocenter import tasks
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module
-from isocenter.transforms import Normalisation
+from isocenter.runtime import Model, Preprocessing, torch_networks
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 frames, size = int(sys.argv[1]), int(sys.argv[2])
 labels = [{"value": 1, "name": "structure"}]
-task = tasks.build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
+task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
 shape = {"strides": [[1, 1], [2, 2], [2, 2]], "width": 16, "widest": 64}
 network = {"name": "unet", "channels": 1, "spatial_dims": 2, "size": shape}
 torch.manual_seed(0)
-run = TorchNetwork(build_module(task, network).eval())
+run = TorchNetwork(torch_networks.build_module(task, network).eval())
 prepares = Preprocessing(2, ("0",), (Normalisation("range", 0, 255, 0.5, 0.25),))
 model = Model(task, prepares, Inference((min(256, size),) * 2, 0.25, 4), Networks(run, network))
 rng = np.random.default_rng(0)

@@ -30,17 +30,18 @@ def main() -> None:
 def prepared(folder: Path, threads: int) -> int:
     """How many cases of the folder were prepared."""
     # Training brings torch with it, which no check needs: it would be most of what a check is said to hold.
-    from isocenter.files import DatasetOptions, read_dataset
+    from isocenter.files.layouts import dataset_layouts
+    from isocenter.files.layouts.layout import DatasetOptions
     from isocenter.runtime import Preprocessing
     from isocenter.tasks.segmentation.question import Segmentation
-    from isocenter.training import prepare_all
-    from isocenter.transforms import Normalisation
+    from isocenter.training.data import prepared_store
+    from isocenter.transforms.intensity import Normalisation
     from isocenter.values import Label
 
-    cases = list(read_dataset(folder, DatasetOptions()))
+    cases = list(dataset_layouts.read_dataset(folder, DatasetOptions()))
     preprocessing = Preprocessing(3, ("0",), (Normalisation("zscore"),), spacing=(1.5, 1.5, 1.5))
     task = Segmentation((Label(1, "structure"),))
-    return len(prepare_all(cases, preprocessing, task, threads=threads, memory=0))
+    return len(prepared_store.prepare_all(cases, preprocessing, task, threads=threads, memory=0))
 
 
 if __name__ == "__main__":

@@ -9,24 +9,26 @@ import threading
 import time
 from pathlib import Path
 
-from isocenter.service.records.database import opened
-from isocenter.service.records.jobs import RESULT, Job, Outcome
-from isocenter.service.settings import read_settings
-from isocenter.service.work.worker import Worker
+from isocenter.service import configuration
+from isocenter.service.records import record_database
+from isocenter.service.records.job_queue import RESULT, Job, JobOutcome
+from isocenter.service.work.worker import JobWorker
 
 url, silent, seconds, name, log = sys.argv[1:]
 
 
-class Sleeper(Worker):
+class Sleeper(JobWorker):
     """A worker whose every job takes the same time, and says when it begins."""
 
-    def _outcome(self, job: Job, room: Path) -> Outcome:
+    def _outcome(self, job: Job, room: Path) -> JobOutcome:
         with Path(log).open("a") as file:
             file.write(f"{job.rule} {os.getpid()} {time.time()}\n")
         time.sleep(float(seconds))
-        return Outcome(RESULT)
+        return JobOutcome(RESULT)
 
 
 with tempfile.TemporaryDirectory() as folder:
-    settings = read_settings(None, [], Path(folder), queue={"lease_s": float(silent)}, database={"url": url})
-    Sleeper(settings, opened(url), [], name).work(threading.Event())
+    settings = configuration.read_settings(
+        None, [], Path(folder), queue={"lease_s": float(silent)}, database={"url": url}
+    )
+    Sleeper(settings, record_database.open_database(url), [], name).work(threading.Event())

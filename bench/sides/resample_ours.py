@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from isocenter.transforms import Taps, largest, resample, resample_labels, slabs, taps
+from isocenter.transforms import label_resampling, resampling
+from isocenter.transforms.resampling import Taps
 
 
 def main() -> None:
@@ -28,9 +29,9 @@ def main() -> None:
         array = np.load(asked.folder / f"{asked.step}.npy")
         began = time.perf_counter()
         if asked.step == "image":
-            result = resample(array[None], shapes["network"], "cubic")[0]
+            result = resampling.resample(array[None], shapes["network"], "cubic")[0]
         else:
-            result = resample_labels(array, shapes["network"])
+            result = label_resampling.resample_labels(array, shapes["network"])
         seconds = time.perf_counter() - began
     np.save(asked.result, result)
     print(json.dumps({"step_seconds": seconds}))
@@ -42,15 +43,17 @@ def _scores(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, float]:
         np.lib.format.read_magic(file)
         (classes, *old), _, dtype = np.lib.format.read_array_header_1_0(file)
         start = file.tell()
-    steps = [taps(a, b) for a, b in zip(old, shape, strict=True)]
+    steps = [resampling.axis_taps(a, b) for a, b in zip(old, shape, strict=True)]
     chosen, seconds = np.empty(shape, np.uint8), 0.0
-    for rows, step, near in slabs(steps[0], shape[1] * shape[2]):
+    for rows, step, near in resampling.split_into_slabs(steps[0], shape[1] * shape[2]):
         part = np.empty((classes, near.stop - near.start, *old[1:]), dtype)
         for number in range(classes):
             at = start + (number * old[0] + near.start) * old[1] * old[2] * dtype.itemsize
             part[number] = np.fromfile(path, dtype, part[0].size, offset=at).reshape(part.shape[1:])
         began = time.perf_counter()
-        chosen[rows] = largest(part.astype(np.float32), [Taps(step.index, step.weight), *steps[1:]])
+        chosen[rows] = label_resampling.largest_on_slab(
+            part.astype(np.float32), [Taps(step.index, step.weight), *steps[1:]]
+        )
         seconds += time.perf_counter() - began
     return chosen, seconds
 

@@ -58,36 +58,40 @@ def run(what: str, n: int, folder: Path, threads: int) -> None:
 
 def _prepared(folder: Path, threads: int) -> float:
     """Every case prepared for training; when that began."""
-    from isocenter.files import read_dataset
+    from isocenter.files.layouts import dataset_layouts
     from isocenter.runtime import Preprocessing
-    from isocenter.tasks import build
-    from isocenter.training import prepare_all
-    from isocenter.transforms import Normalisation
+    from isocenter.tasks import task_catalogue
+    from isocenter.training.data import prepared_store
+    from isocenter.transforms.intensity import Normalisation
 
-    dataset = read_dataset(folder / "data")
+    dataset = dataset_layouts.read_dataset(folder / "data")
     scale = (Normalisation("zscore"),)
     preprocessing = Preprocessing(
         ndim=3, channels=("image",), modality="unknown", spacing=(1.5, 1.5, 1.5), normalisation=scale
     )
-    task = build({"name": "segmentation", "labels": [{"value": 1, "name": "1"}], "loss": "ce", "tolerance": 1.0})
+    task = task_catalogue.build_task(
+        {"name": "segmentation", "labels": [{"value": 1, "name": "1"}], "loss": "ce", "tolerance": 1.0}
+    )
     began = time.perf_counter()
-    prepare_all(list(dataset), preprocessing, task, threads=threads, memory=0)
+    prepared_store.prepare_all(list(dataset), preprocessing, task, threads=threads, memory=0)
     return began
 
 
 def _model(classes: int):
     """A light U-Net of so many classes, with weights that have learnt nothing."""
-    from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module
-    from isocenter.tasks import build
-    from isocenter.transforms import Normalisation
+    from isocenter.runtime import Model, Preprocessing, torch_networks
+    from isocenter.runtime.inference import Inference
+    from isocenter.runtime.torch_networks import Networks, TorchNetwork
+    from isocenter.tasks import task_catalogue
+    from isocenter.transforms.intensity import Normalisation
 
     labels = [{"value": number, "name": f"part {number}"} for number in range(1, classes + 1)]
-    task = build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
+    task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
     size = {"width": 8, "widest": 16, "strides": [[1, 1, 1], [2, 2, 2]]}
     network = {"name": "unet", "channels": 1, "spatial_dims": 3, "size": size}
     scale = (Normalisation("zscore"),)
     preprocessing = Preprocessing(ndim=3, channels=("image",), modality="unknown", spacing=None, normalisation=scale)
-    module = build_module(task, network).eval()
+    module = torch_networks.build_module(task, network).eval()
     return Model(task, preprocessing, Inference((32, 32, 32), overlap=0.25), Networks(TorchNetwork(module), network))
 
 

@@ -70,8 +70,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from isocenter.errors import IsocenterError
-    from isocenter.files import read, read_transform, write, write_transform
-    from isocenter.runtime import load
+    from isocenter.files.file_formats import read, write
+    from isocenter.files.transform_file import read_transform, write_transform
+    from isocenter.runtime.model_files import load
     from isocenter.verbs.adopt import adopt
     from isocenter.verbs.audit import export_audit, verify_audit
     from isocenter.verbs.cache import describe_cache

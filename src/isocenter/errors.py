@@ -40,7 +40,7 @@ TORCH_FILE_ERRORS = (
 )
 
 
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """Text for a terminal: what would move its cursor, change its colours or turn the reading direction is spelled out.
 
     Names in files and headers come from strangers; line breaks and tabs stay.
@@ -48,14 +48,14 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
-def fault_of(error: BaseException) -> str:
+def describe_fault(error: BaseException) -> str:
     """Kind of an unforeseen error, and the place of ours where it came up; its words may state a patient's value."""
     frames = [(frame.f_globals.get("__name__", ""), line) for frame, line in traceback.walk_tb(error.__traceback__)]
     own = [one for one in frames if one[0].partition(".")[0] == __name__.partition(".")[0]] or frames
     return " in ".join([type(error).__name__, *(f"{module}, line {line}" for module, line in own[-1:])])
 
 
-def cause_of(error: BaseException) -> str:
+def describe_cause(error: BaseException) -> str:
     """What Python or a library said of a file, in words: no name of a class, no address in memory."""
     words = ADDRESS.sub("", str(error)).strip()
     match error:
@@ -83,7 +83,7 @@ class IsocenterError(Exception):
         return other
 
     def __str__(self) -> str:
-        return printable(f"{self.where}: {self.problem.rstrip('.')}. {self.remedy.rstrip('.')}.")
+        return printable_text(f"{self.where}: {self.problem.rstrip('.')}. {self.remedy.rstrip('.')}.")
 
 
 class UsageError(IsocenterError):
@@ -156,17 +156,21 @@ def foreign_errors(ours: Callable[[Exception], IsocenterError]) -> Iterator[None
         raise ours(error) from error
 
 
-def counted(number: int, unit: str, many: str = "") -> str:
+def count_phrase(number: int, unit: str, many: str = "") -> str:
     """ "1 case", "3 cases"; many: the plural, where it is not the singular with an s."""
     return f"{number} {unit if number == 1 else many or f'{unit}s'}"
 
 
 def cases_of_patients(cases: int, patients: int, unit: str = "case") -> str:
     """ "12 cases of 7 patients"; "12 cases" where each stands for a patient, known or not."""
-    return counted(cases, unit) if cases == patients else f"{counted(cases, unit)} of {counted(patients, 'patient')}"
+    return (
+        count_phrase(cases, unit)
+        if cases == patients
+        else f"{count_phrase(cases, unit)} of {count_phrase(patients, 'patient')}"
+    )
 
 
-def listed(names: Iterable[object], most: int = 6) -> str:
+def list_phrase(names: Iterable[object], most: int = 6) -> str:
     """ "a, b and 4 more"; most: names in full."""
     words = [str(name) for name in names]
     more = f" and {len(words) - most} more" if len(words) > most else ""

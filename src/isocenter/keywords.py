@@ -89,7 +89,7 @@ class Keyword:
         return self.default is MISSING
 
     @property
-    def typed(self) -> str:
+    def command_line_name(self) -> str:
         """Its name on the command line: DATA, or --leave-out."""
         if self.is_place and not self.flag.name:
             return self.flag.metavar
@@ -103,7 +103,9 @@ class Keyword:
             if limit is not None and (value > limit if is_beyond else value < limit):
                 side = "above" if is_beyond else "below"
                 raise UsageError(
-                    f"{value} is {side} {limit}", self.typed, f"Give at {'most' if is_beyond else 'least'} {limit}"
+                    f"{value} is {side} {limit}",
+                    self.command_line_name,
+                    f"Give at {'most' if is_beyond else 'least'} {limit}",
                 )
 
 
@@ -113,7 +115,7 @@ def keywords_of(options: type) -> Mapping[str, Keyword]:
     hints = {name: hint for base in reversed(options.__mro__) for name, hint in _hints(base).items()}
     own = [name for base in options.__mro__ for name in inspect.get_annotations(base)]
     known = fields(options)
-    resolved = [_resolved(one.name, hints[one.name], _default(one), not one.kw_only) for one in known if one.init]
+    resolved = [_resolve(one.name, hints[one.name], _default(one), not one.kw_only) for one in known if one.init]
     return {one.name: one for one in sorted(resolved, key=lambda one: -1 if one.is_place else own.index(one.name))}
 
 
@@ -121,7 +123,7 @@ def _default(field: Any) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _resolved(name: str, hint: Any, default: Any, is_place: bool) -> Keyword:
+def _resolve(name: str, hint: Any, default: Any, is_place: bool) -> Keyword:
     kind, *more = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     flag = next((one for one in more if isinstance(one, Flag)), Flag())
     return Keyword(name, kind, default, flag, is_place)
@@ -173,13 +175,13 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Options], R]], C
 
         returned = inspect.get_annotations(function).get("return", inspect.Signature.empty)
         called.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]
-        called.__doc__ = f"{function.__doc__}\n\n{explained(known)}"
+        called.__doc__ = f"{function.__doc__}\n\n{help_lines(known)}"
         return called
 
     return decorated
 
 
-def explained(known: Mapping[str, Keyword]) -> str:
+def help_lines(known: Mapping[str, Keyword]) -> str:
     """A line for each keyword that has a text, for `help` in Python."""
     width = max(map(len, known), default=0) + 1
     return "\n".join(f"{f'{name}:':{width}} {one.flag.help}" for name, one in known.items() if one.flag.text)
@@ -187,7 +189,7 @@ def explained(known: Mapping[str, Keyword]) -> str:
 
 def _remedy(name: str, known: Mapping[str, Keyword]) -> str:
     """The keyword that is meant, by its name or that of its flag, or all that there are."""
-    typed = {one.typed.lstrip("-").replace("-", "_"): own for own, one in known.items()}
+    typed = {one.command_line_name.lstrip("-").replace("-", "_"): own for own, one in known.items()}
     word = name.removesuffix("_")  # of names that Python keeps for itself: from_
     if ELSEWHERE.get(word, "").partition("=")[0] in known:
         return f"Use {ELSEWHERE[word]}"
@@ -196,12 +198,12 @@ def _remedy(name: str, known: Mapping[str, Keyword]) -> str:
     return f"Use {meant[0]}" if meant else f"Its keywords are {', '.join(sorted(known))}"
 
 
-def several(values: object) -> tuple[Any, ...]:
+def as_tuple(values: object) -> tuple[Any, ...]:
     """The values of a keyword that takes one or a list of them."""
     return tuple(values) if isinstance(values, list | tuple) else (values,)
 
 
-def narrowed(options: object, kind: type[Options]) -> Options:
+def narrow_options(options: object, kind: type[Options]) -> Options:
     """Options that another class of options has too, as its value."""
     shared = {one.name: getattr(options, one.name) for one in fields(kind) if hasattr(options, one.name)}  # type: ignore[arg-type]
     return kind(**shared)

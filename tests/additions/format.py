@@ -3,7 +3,7 @@
 import numpy as np
 
 from isocenter.errors import FormatError
-from isocenter.files import Entry, Format
+from isocenter.files.format_options import Format, FormatEntry
 from isocenter.values import Geometry, Image
 
 MAGIC = b"TINYIMG1"
@@ -24,4 +24,4 @@ def write(image, path):
 
 
 FORMAT = Format("tinyimage", read, write)
-ENTRY = Entry("foreign.format:FORMAT", (".tiny",), ((0, MAGIC),))  # suffixes, and first bytes at their place
+ENTRY = FormatEntry("foreign.format:FORMAT", (".tiny",), ((0, MAGIC),))  # suffixes, and first bytes at their place

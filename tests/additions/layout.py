@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from isocenter.errors import counted
-from isocenter.files.layouts.cases.classes import name_classes
-from isocenter.files.layouts.cases.folder import Folder
+from isocenter import errors
+from isocenter.files.layouts.cases import class_labels
+from isocenter.files.layouts.cases.dataset_folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.values import CaseRow, Cell
 
@@ -20,7 +20,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """A row for each photograph: its file, its class, its part and its patient."""
     stated = {member: member.stem.rsplit(MARK, 1) for member in folder.images}
-    labels, called = name_classes({name for _, name in stated.values()}, folder, options)
+    labels, called = class_labels.name_classes({name for _, name in stated.values()}, folder, options)
     rows = tuple(
         CaseRow(
             member.name,
@@ -31,7 +31,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
         for member, (patient, name) in stated.items()
     )
-    how = f"{counted(len(rows), 'photograph')} with the class in its name"
+    how = f"{errors.count_phrase(len(rows), 'photograph')} with the class in its name"
     return Reading(rows, how, classes={"class": labels}, patients="the name before two underscores")
 
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from isocenter.networks import Family
+from isocenter.networks.network_family import Family
 
 
 class Tiny(nn.Module):

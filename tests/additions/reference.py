@@ -1,6 +1,7 @@
 """A kind of reference: the side of the body that a person named, from a column of a table."""
 
-from isocenter.values import Problem, ReferenceChecks, ReferenceFacts, ReferenceKind, ReferenceStrata, ReferenceWords
+from isocenter.values import Problem, ReferenceChecks, ReferenceFacts, ReferenceKind, ReferenceWords
+from isocenter.values.reference_kind import ReferenceStrata
 
 SIDES = ("left", "right")
 

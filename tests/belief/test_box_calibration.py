@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter import tasks
-from isocenter.belief import Certainty, box_calibration_rows, boxes_of, calibrated_boxes, sides_of
+from isocenter.belief import Certainty, box_belief
 from isocenter.errors import PlanError
-from isocenter.evaluation import Calibrator
-from isocenter.tasks import Evidence, rows_in, settings_of, with_calibration, with_sets
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.tasks import fitting, properties, task_catalogue, task_settings
 from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((64, 64))
@@ -23,12 +23,15 @@ PLACES, COUNT = np.arange(8), 80
 
 def stated_boxes(task, predictions) -> list[BoundingBoxes]:
     """The boxes with scores as this task calibrates them, of predictions that were made before it, too."""
-    each = [(boxes_of(one), sides_of(one.geometry, task.in_voxels)) for one in predictions]
-    return [calibrated_boxes(boxes, task.certainty.calibrator, sides) for boxes, sides in each]
+    each = [
+        (box_belief.boxes_of_prediction(one), box_belief.voxel_lengths(one.geometry, task.in_voxels))
+        for one in predictions
+    ]
+    return [box_belief.calibrated_boxes(boxes, task.certainty.calibrator, sides) for boxes, sides in each]
 
 
 def task_of(**settings) -> Detection:
-    return tasks.build(
+    return task_catalogue.build_task(
         {"name": "detection", "classes": ["cell"], "axes": 2, "typical": 8.0, "suppression": 0.5, **settings}
     )
 
@@ -59,13 +62,13 @@ def figures(task: Detection, predictions: list[Prediction], cases: list[Case]) -
     ]
     answers = task._answers(task.score(stated, cases))
     matches = answers.matches("cell", 0.5)
-    rows = box_calibration_rows("all", [(matches, answers.predicted["cell"])], answers.patients, seed=0)
+    rows = box_belief.box_calibration_rows("all", [(matches, answers.predicted["cell"])], answers.patients, seed=0)
     return {"ap50": float(matches.average_precision()), **{row.metric: row.estimate.value for row in rows}}
 
 
 def test_where_small_boxes_are_right_less_often_the_size_makes_scores_true():
     found, new = drawn(1.5, 0), drawn(1.5, 1)
-    task, decisions = with_calibration(task_of(), Evidence(*found))
+    task, decisions = fitting.with_fitted_calibration(task_of(), PredictedCases(*found))
     calibration = task.certainty.calibration
     assert calibration.method == "size"
     factor, _, slope = calibration.parameters["cell"]
@@ -74,13 +77,15 @@ def test_where_small_boxes_are_right_less_often_the_size_makes_scores_true():
     now = figures(task, *new)
     assert now["log_loss"] < now["log_loss_uncalibrated"] - 0.05
     assert now["brier"] < now["brier_uncalibrated"]
-    by_score = figures(with_calibration(task_of(calibration_method="platt"), Evidence(*found))[0], *new)
+    by_score = figures(
+        fitting.with_fitted_calibration(task_of(calibration_method="platt"), PredictedCases(*found))[0], *new
+    )
     assert now["log_loss"] < by_score["log_loss"] - 0.05
     assert now["ap50"] > by_score["ap50"] == pytest.approx(figures(task_of(), *new)["ap50"])
 
 
 def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
-    task, _ = with_calibration(task_of(), Evidence(*drawn(0.8, 2, sure=2.5)))
+    task, _ = fitting.with_fitted_calibration(task_of(), PredictedCases(*drawn(0.8, 2, sure=2.5)))
     now = figures(task, *drawn(0.8, 3, sure=2.5))
     assert now["ece"] < 0.5 * now["ece_uncalibrated"]
     assert now["ece_equal_mass"] < 0.5 * now["ece_equal_mass_uncalibrated"]
@@ -112,35 +117,40 @@ def test_figures_come_from_scores_as_they_are_though_they_are_nearly_certain():
 
 @pytest.mark.parametrize("sure", [1.0, 2.5])
 def test_where_the_size_says_nothing_the_score_alone_calibrates(sure):
-    task, _ = with_calibration(task_of(), Evidence(*drawn(0.0, 4, sure=sure)))
+    task, _ = fitting.with_fitted_calibration(task_of(), PredictedCases(*drawn(0.0, 4, sure=sure)))
     assert task.certainty.calibration.method in ("temperature", "platt", "none")
 
 
 def test_the_threshold_and_covering_scores_are_those_of_calibrated_scores_and_stay_with_the_task():
     found = drawn(1.5, 0)
-    task, decisions = with_calibration(task_of(risk=0.3), Evidence(*found))
-    assured, _ = with_sets(task, Evidence(*found), exact=True)
-    again = tasks.build({"name": "detection", **json.loads(json.dumps(settings_of(assured)))})
+    task, decisions = fitting.with_fitted_calibration(task_of(risk=0.3), PredictedCases(*found))
+    assured, _ = fitting.with_sets(task, PredictedCases(*found), exact=True)
+    again = task_catalogue.build_task(
+        {"name": "detection", **json.loads(json.dumps(task_settings.settings_of(assured)))}
+    )
     assert again == assured and set(decisions) == {"task.calibration", "task.threshold"}
     stated = np.concatenate([boxes.scores for boxes in stated_boxes(task, found[0])])
     called = stated >= task.threshold
     assert 0.3 < called.mean() < 0.7 and (stated != np.concatenate([one.boxes.scores for one in found[0]])).all()
     # Predictions that are calibrated already decide the same.
     calibrated = [replace(one, boxes=own) for one, own in zip(found[0], stated_boxes(task, found[0]), strict=True)]
-    assert with_sets(task, Evidence(calibrated, found[1]), exact=True)[0] == assured
+    assert fitting.with_sets(task, PredictedCases(calibrated, found[1]), exact=True)[0] == assured
 
 
 def test_without_calibration_the_same_boxes_are_called_with_the_scores_of_the_network():
     [one], _ = drawn(0.0, 5, count=1)
     shift = Calibrator("platt", {"cell": [1.0, -2.0]}, 40)
-    boxes = calibrated_boxes(one.boxes, shift, SPACE.steps)
+    boxes = box_belief.calibrated_boxes(one.boxes, shift, SPACE.steps)
     made, task = replace(one, boxes=boxes, threshold=0.2), task_of()
-    usual, given = rows_in(task.outputs(made)), rows_in(task.outputs(made.before_calibration))
+    usual, given = (
+        properties.output_rows(task.outputs(made)),
+        properties.output_rows(task.outputs(made.before_calibration)),
+    )
     assert 0 < len(usual) == len(given) < len(one.boxes)
     assert [row["x0"] for row in usual] == [row["x0"] for row in given]
     odds = [np.log([row["score"] / (1 - row["score"]) for row in rows]) for rows in (usual, given)]
     assert odds[1] - odds[0] == pytest.approx(2.0, abs=1e-3)
-    assert calibrated_boxes(boxes, Calibrator(), SPACE.steps).scores == pytest.approx(one.boxes.scores)
+    assert box_belief.calibrated_boxes(boxes, Calibrator(), SPACE.steps).scores == pytest.approx(one.boxes.scores)
 
 
 def test_sizes_are_measured_in_mm_where_that_is_known():
@@ -149,7 +159,7 @@ def test_sizes_are_measured_in_mm_where_that_is_known():
     odds = [
         np.log(own.scores / (1 - own.scores))
         for step in (1.0, 2.0)
-        for own in [calibrated_boxes(one.boxes, by_size, (step, step))]
+        for own in [box_belief.calibrated_boxes(one.boxes, by_size, (step, step))]
     ]
     assert odds[1] - odds[0] == pytest.approx(np.log(2))
 
@@ -158,16 +168,18 @@ def test_sizes_are_measured_in_mm_where_that_is_known():
 def test_a_class_without_a_box_or_no_box_at_all_and_scores_that_are_alike_calibrate_nothing_odd(method):
     predictions, cases = drawn(1.0, 7, count=12)
     task = task_of(classes=["cell", "clump"], calibration_method=method)
-    tuned, _ = with_calibration(task, Evidence(predictions, cases))
+    tuned, _ = fitting.with_fitted_calibration(task, PredictedCases(predictions, cases))
     clump = BoundingBoxes(np.array([[1.0, 1, 5, 5]]), ("clump",), np.array([0.6]))
     [stated] = stated_boxes(tuned, [Prediction(SPACE, boxes=clump)])
     assert 0 < stated.scores[0] < 1
     nothing = [replace(one, boxes=BoundingBoxes.none(2, scored=True)) for one in predictions]
-    empty, decisions = with_calibration(task, Evidence(nothing, cases))
+    empty, decisions = fitting.with_fitted_calibration(task, PredictedCases(nothing, cases))
     assert "task.calibration" in decisions and empty.certainty.calibration.method in ("none", method)
     assert "log_loss" not in figures(empty, nothing, cases)
     alike = [replace(one, boxes=replace(one.boxes, scores=np.full(8, 0.5))) for one in predictions]
-    assert np.isfinite(stated_boxes(with_calibration(task, Evidence(alike, cases))[0], alike)[0].scores).all()
+    assert np.isfinite(
+        stated_boxes(fitting.with_fitted_calibration(task, PredictedCases(alike, cases))[0], alike)[0].scores
+    ).all()
 
 
 @pytest.mark.parametrize("number", [np.nan, 0.0])
@@ -186,7 +198,7 @@ def test_a_calibration_that_cannot_be_is_refused_and_an_older_model_states_its_s
         with pytest.raises(PlanError, match=r"task\.calibration"):
             task_of(calibration=odd)
     with pytest.raises(PlanError, match="there is no calibration 'size'"):
-        tasks.build({"name": "findings", "findings": ["mass"], "calibration_method": "size"})
+        task_catalogue.build_task({"name": "findings", "findings": ["mass"], "calibration_method": "size"})
     [one], [case] = drawn(1.0, 8, count=1)
     older = task_of(threshold=0.3)
     assert older.certainty == Certainty() and stated_boxes(older, [one])[0].scores is not None

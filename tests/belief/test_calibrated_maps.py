@@ -10,10 +10,11 @@ from numpy.testing import assert_allclose
 
 from isocenter.belief import Certainty
 from isocenter.errors import PlanError
-from isocenter.evaluation import Calibrator
-from isocenter.tasks import Evidence, settings_of, task_from, with_calibration
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.tasks import fitting, task_settings
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import DrawnMap
+from isocenter.values.voxel_images import DrawnMap
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs, tuned
 
 
@@ -36,7 +37,7 @@ def test_calibrated_outputs_make_the_label_map_where_they_surely_raise_the_dice_
     task, decisions, made, references = tuned(TASK, 8, 2.0, shift=-3.0)
     assert task.calibrated_map is True, decisions["task.calibrated_map"].because
     assert "a gain in 95 % of the draws of patients" in decisions["task.calibrated_map"].because
-    assert task_from(Segmentation, settings_of(task)) == task
+    assert task_settings.task_from_settings(Segmentation, task_settings.settings_of(task)) == task
     plain = replace(task, calibrated_map=False)
     gains = [of_map(task, seed)[0] - of_map(plain, seed)[0] for seed in range(50, 60)]
     assert np.mean(gains) > 0.01
@@ -70,7 +71,9 @@ def test_a_label_map_that_is_tidied_stays_that_of_the_network_where_a_calibrated
         for one in outputs:
             one[2, 2:9:3, 2:44:3] += speck
         made = [TASK.decode([(WHOLE, {"mask": one})], GRID) for one in outputs]
-        task, decisions = with_calibration(TASK, Evidence(made, [case(mask, seed) for seed, mask in enumerate(smooth)]))
+        task, decisions = fitting.with_fitted_calibration(
+            TASK, PredictedCases(made, [case(mask, seed) for seed, mask in enumerate(smooth)])
+        )
         assert ("lesion" in task.postprocessing) is bool(speck), decisions["task.postprocessing"].because
         mapped.append(task.calibrated_map)
     assert mapped == [True, False]
@@ -85,11 +88,11 @@ def test_a_gain_at_the_cost_of_a_structure_is_none():
 
 
 def test_a_plan_that_does_not_say_what_makes_the_label_map_has_that_of_the_network():
-    settings = settings_of(tuned(TASK, 6, 2.0, shift=-3.0)[0])
+    settings = task_settings.settings_of(tuned(TASK, 6, 2.0, shift=-3.0)[0])
     del settings["calibrated_map"]
-    assert np.array_equal(of_map(task_from(Segmentation, settings), 60)[1], of_map(TASK, 60)[1])
+    assert np.array_equal(of_map(task_settings.task_from_settings(Segmentation, settings), 60)[1], of_map(TASK, 60)[1])
     with pytest.raises(PlanError, match="'often' does not say"):
-        task_from(Segmentation, {**settings, "calibrated_map": "often"})
+        task_settings.task_from_settings(Segmentation, {**settings, "calibrated_map": "often"})
 
 
 def test_a_shift_moves_the_edges_of_regions_too():

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isocenter import tasks
-from isocenter.belief import covering_rows
-from isocenter.belief.boxes import best_box_scores, covering_box_columns
+from isocenter.belief import box_belief, covering_results
 from isocenter.errors import PlanError
-from isocenter.evaluation import Conformal
-from isocenter.tasks import Evidence, added_results, rows_in, settings_of, with_sets
+from isocenter.evaluation.conformal import Conformal
+from isocenter.tasks import fitting, properties, task_catalogue, task_settings
 from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import BoundingBoxes, Case, Geometry, Image, Prediction
 
 SPACE = Geometry.of_pixels((24, 32))
@@ -24,7 +23,7 @@ PLACES = np.array([[1.0, 1, 6, 6], [10, 10, 16, 16], [1, 20, 8, 28]])
 
 def task_of(**settings) -> Detection:
     named = {"name": "detection", "classes": ["cell", "clump"], "axes": 2, "typical": 8.0, "suppression": 0.5}
-    return tasks.build({**named, "threshold": 0.3, "risk": 0.2, **settings})
+    return task_catalogue.build_task({**named, "threshold": 0.3, "risk": 0.2, **settings})
 
 
 def drawn(count: int, seed: int, lost: float = 0.02) -> tuple[list[Prediction], list[Case]]:
@@ -47,58 +46,61 @@ def missed(task: Detection, predictions: list[Prediction], cases: list[Case]) ->
     """The mean share of a case's cells that the covering boxes miss."""
     pairs = [(one.boxes, case.references["boxes"]) for one, case in zip(predictions, cases, strict=True)]
     least = task.certainty.covers_from["cell"]
-    return float(np.mean([(best_box_scores(*pair, 0.5) < least).mean() for pair in pairs]))
+    return float(np.mean([(box_belief.best_box_scores(*pair, 0.5) < least).mean() for pair in pairs]))
 
 
 @pytest.mark.whole
 def test_covering_boxes_miss_the_share_that_was_allowed_in_new_cases_on_average():
     shares = []
     for seed in range(30):
-        task, decisions = with_sets(task_of(), Evidence(*drawn(60, seed)), exact=True)
+        task, decisions = fitting.with_sets(task_of(), PredictedCases(*drawn(60, seed)), exact=True)
         shares.append(missed(task, *drawn(60, 1000 + seed)))
     assert 0.15 < np.mean(shares) <= 0.2 + 3 * np.std(shares) / np.sqrt(30)
     because = decisions["task.covering"].because
     assert "boxes from these scores on miss at most 20 % of those of a case on average" in because
     assert "decided nothing else" in because and "no score is known to do so for clump" in because
     assert task.certainty.covering.n == {"cell": 60, "clump": 0}
-    again = tasks.build({"name": "detection", **json.loads(json.dumps(settings_of(task)))})
-    assert again == task and with_sets(again, Evidence(*drawn(60, 0)), exact=True)[0] == task
+    again = task_catalogue.build_task({"name": "detection", **json.loads(json.dumps(task_settings.settings_of(task)))})
+    assert again == task and fitting.with_sets(again, PredictedCases(*drawn(60, 0)), exact=True)[0] == task
 
 
 def test_with_a_confidence_fewer_are_missed_and_where_too_many_are_lost_no_score_is_known():
     held = drawn(200, 0)
-    usual, sure = (with_sets(task_of(risk_delta=delta), Evidence(*held), exact=True)[0] for delta in (None, 0.05))
+    usual, sure = (
+        fitting.with_sets(task_of(risk_delta=delta), PredictedCases(*held), exact=True)[0] for delta in (None, 0.05)
+    )
     assert sure.certainty.covers_from["cell"] < usual.certainty.covers_from["cell"]
-    blind, decisions = with_sets(task_of(), Evidence(*drawn(100, 1, lost=0.4)), exact=False)
+    blind, decisions = fitting.with_sets(task_of(), PredictedCases(*drawn(100, 1, lost=0.4)), exact=False)
     assert blind.certainty.covers_from == {"cell": 0.0, "clump": 0.0}
     assert "approximate" in decisions["task.covering"].because
 
 
 def test_of_fewer_patients_than_the_risk_asks_for_all_boxes_are_listed():
     few, enough = (
-        with_sets(task_of(risk=0.1), Evidence(*drawn(count, 0, lost=0.0)), exact=True)[0] for count in (8, 9)
+        fitting.with_sets(task_of(risk=0.1), PredictedCases(*drawn(count, 0, lost=0.0)), exact=True)[0]
+        for count in (8, 9)
     )
     assert few.certainty.covers_from["cell"] == 0.0 < enough.certainty.covers_from["cell"]
     [one], _ = drawn(1, 0)
-    assert len(added_results(few).completed(one, None).boxes) == len(one.boxes)
+    assert len(properties.added_results(few).complete(one, None).boxes) == len(one.boxes)
 
 
 def test_a_patient_with_many_cases_counts_once():
     predictions, cases = drawn(40, 2)
     many = [replace(one, patient="p0" if n < 20 else one.patient) for n, one in enumerate(cases)]
-    task, _ = with_sets(task_of(), Evidence(predictions, many), exact=True)
+    task, _ = fitting.with_sets(task_of(), PredictedCases(predictions, many), exact=True)
     assert task.certainty.covering.n["cell"] == 21
 
 
 def test_covering_boxes_are_listed_where_somebody_asks_and_figures_state_what_they_miss():
     predictions, cases = drawn(30, 3)
-    task, _ = with_sets(task_of(), Evidence(predictions, cases), exact=True)
+    task, _ = fitting.with_sets(task_of(), PredictedCases(predictions, cases), exact=True)
     least = task.certainty.covers_from["cell"]
     assert least < 0.3
     [one] = [p for p in predictions if p.boxes.scores.min() < least < 0.3 < p.boxes.scores.max()][:1]
     usual, covering = (
-        rows_in(task.outputs(one)),
-        rows_in(task.outputs(added_results(task).completed(one, None))),
+        properties.output_rows(task.outputs(one)),
+        properties.output_rows(task.outputs(properties.added_results(task).complete(one, None))),
     )
     assert [row["score"] for row in usual] == pytest.approx([s for s in one.boxes.scores if s >= 0.3])
     assert [row["score"] for row in covering] == pytest.approx([s for s in one.boxes.scores if s >= least])
@@ -118,7 +120,7 @@ def test_figures_of_covering_boxes_count_those_that_are_called_below_the_score_o
     predicted = Prediction(SPACE, boxes=given, threshold=0.3)
     image = Image(np.zeros((1, 24, 32), np.float32), SPACE)
     case = Case("c", "p", {"image": image}, {"boxes": BoundingBoxes(PLACES[:2], ("cell",) * 2)})
-    assert len(rows_in(task.outputs(added_results(task).completed(predicted, None)))) == 3
+    assert len(properties.output_rows(task.outputs(properties.added_results(task).complete(predicted, None)))) == 3
     row = task.score([predicted], [case]).set_index("label").loc["cell"]
     assert (row["covering_missed"], row["covering_false"]) == (0.0, 1.0)
 
@@ -126,14 +128,16 @@ def test_figures_of_covering_boxes_count_those_that_are_called_below_the_score_o
 def test_covering_boxes_in_a_region_that_is_to_be_ignored_are_no_false_ones():
     region = BoundingBoxes(np.array([[0.0, 0, 90, 90]]), ("cell",), ignored=np.array([True]))
     inside = BoundingBoxes(np.array([[5.0, 5, 9, 9], [95, 95, 99, 99]]), ("cell",) * 2, np.array([0.9, 0.9]))
-    assert covering_box_columns(inside, region, 0.5, 0.2)["covering_false"] == 1
+    assert box_belief.covering_box_columns(inside, region, 0.5, 0.2)["covering_false"] == 1
 
 
 def test_without_a_risk_there_are_none_and_an_impossible_one_is_refused():
     held = drawn(60, 0)
-    assert with_sets(task_of(risk=None), Evidence(*held), exact=True) == (task_of(risk=None), {})
-    assert added_results(task_of(risk=None)) is None
-    older = tasks.build({"name": "detection", "classes": ["cell"], "axes": 2, "typical": 8.0, "suppression": 0.5})
+    assert fitting.with_sets(task_of(risk=None), PredictedCases(*held), exact=True) == (task_of(risk=None), {})
+    assert properties.added_results(task_of(risk=None)) is None
+    older = task_catalogue.build_task(
+        {"name": "detection", "classes": ["cell"], "axes": 2, "typical": 8.0, "suppression": 0.5}
+    )
     assert "covering_missed" not in older.score(*held)
     with pytest.raises(PlanError, match=r"task\.risk"):
         task_of(risk=1.2)
@@ -142,7 +146,7 @@ def test_without_a_risk_there_are_none_and_an_impossible_one_is_refused():
 def test_a_case_has_the_false_boxes_of_all_its_classes_and_counts_once():
     rows = [("a", "cell", 0.5, 2.0), ("a", "node", 0.0, 3.0), ("b", "cell", 1.0, 1.0), ("b", "node", float("nan"), 0.0)]
     table = pd.DataFrame(rows, columns=["case", "label", "covering_missed", "covering_false"])
-    made = covering_rows(table.assign(patient=table["case"]), ["cell", "node"], "boxes", seed=0)
+    made = covering_results.covering_rows(table.assign(patient=table["case"]), ["cell", "node"], "boxes", seed=0)
     found = {(row.metric, row.label): row.estimate for row in made}
     assert (found["covering_false", "all"].value, found["covering_false", "all"].n) == (3.0, 2)
     assert found["covering_missed", "all"].n == 2

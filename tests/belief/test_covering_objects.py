@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from isocenter import tasks
-from isocenter.belief import Certainty
-from isocenter.belief.covering import covering_thresholds
-from isocenter.belief.objects import best_object_scores, missed_objects
+from isocenter.belief import Certainty, covering_results, object_belief
 from isocenter.errors import PlanError
-from isocenter.evaluation import Conformal, instance_overlap
-from isocenter.tasks import Evidence, added_results, settings_of, with_sets
-from isocenter.tasks.instances.answering import HEAD, Decoder
+from isocenter.evaluation import instances
+from isocenter.evaluation.conformal import Conformal
+from isocenter.tasks import fitting, properties, task_catalogue, task_settings
+from isocenter.tasks.fitting import PredictedCases
+from isocenter.tasks.instances.answering import HEAD, ObjectDecoder
 from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.values import Case, Geometry, Image, Prediction
 
@@ -37,7 +36,7 @@ def discs(chances: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def task_of(**settings) -> InstanceSegmentation:
     named = {"name": "instances", "steps": [1, 1], "reach": 5, "smallest": 9, "inside": 0.5, "prominence": 0.2}
-    return tasks.build({**named, "risk": 0.2, **settings})
+    return task_catalogue.build_task({**named, "risk": 0.2, **settings})
 
 
 def case_of(numbers: np.ndarray, name: str) -> Case:
@@ -65,11 +64,11 @@ def drawn(task: InstanceSegmentation, count: int, seed: int) -> tuple[list[Predi
 
 def test_objects_that_are_not_called_are_found_where_the_network_is_less_sure_and_score_so():
     numbers, inside, height = discs(np.array([0.9, 0.7, 0.4, 0.25, 0.12, 0.01]))
-    found, scores = Decoder(0.5, 0.2, 9).candidates(inside, height)
-    overlap = instance_overlap(found, numbers)
+    found, scores = ObjectDecoder(0.5, 0.2, 9).candidates(inside, height)
+    overlap = instances.instance_overlap(found, numbers)
     assert overlap.matched(0.9) == len(scores) == 5
     assert_array_equal(np.sort(scores.round(2)), [0.12, 0.25, 0.4, 1, 1])
-    none, nothing = Decoder(0.5, 0.2).candidates(np.zeros((4, 4)), np.zeros((4, 4)))
+    none, nothing = ObjectDecoder(0.5, 0.2).candidates(np.zeros((4, 4)), np.zeros((4, 4)))
     assert not none.any() and nothing.shape == (0,)
 
 
@@ -77,7 +76,7 @@ def test_the_rim_of_an_object_that_is_called_is_no_other_object():
     rows, columns = np.indices((40, 40))
     away = np.hypot(rows - 20, columns - 20)
     inside, height = np.exp(-((away / 6) ** 2)), np.clip(1 - away / 18, 0, 1)
-    found, scores = Decoder(0.5, 0.2, 4).candidates(inside, height)
+    found, scores = ObjectDecoder(0.5, 0.2, 4).candidates(inside, height)
     assert found.max() == 1 and scores.tolist() == [1.0]
 
 
@@ -95,10 +94,14 @@ def test_covering_objects_miss_the_share_that_was_allowed_in_new_cases_on_averag
 
     missed, people = [], [f"p{number}" for number in range(60)]
     for seed in range(30):
-        missing = {"object": missed_objects(list(held(seed)), people)}
-        decisions = covering_thresholds(Certainty(risk=0.2), missing, exact=True, words=("{}", ""))
+        missing = {"object": object_belief.missed_objects(list(held(seed)), people)}
+        decisions = covering_results.covering_thresholds(Certainty(risk=0.2), missing, exact=True, words=("{}", ""))
         least = Certainty(covering=Conformal.of(decisions["task.covering"].value)).covers_from["object"]
-        missed.append(np.mean([(best_object_scores(*own, truth) < least).mean() for own, truth in held(1000 + seed)]))
+        missed.append(
+            np.mean(
+                [(object_belief.best_object_scores(*own, truth) < least).mean() for own, truth in held(1000 + seed)]
+            )
+        )
     assert 0.15 < np.mean(missed) <= 0.2 + 3 * np.std(missed) / np.sqrt(30)
     assert decisions["task.covering"].value["n"] == {"object": 60}
 
@@ -106,22 +109,24 @@ def test_covering_objects_miss_the_share_that_was_allowed_in_new_cases_on_averag
 def test_a_task_finds_its_score_keeps_it_and_maps_all_objects_that_it_takes():
     task = task_of()
     predictions, _ = found = drawn(task, 40, 0)
-    assert added_results(task) is None
-    assured, decisions = with_sets(task, Evidence(*found), exact=True)
+    assert properties.added_results(task) is None
+    assured, decisions = fitting.with_sets(task, PredictedCases(*found), exact=True)
     because = decisions["task.covering"].because
     assert "objects from these scores on miss at most 20 % of those of a case on average" in because
     least = assured.certainty.covers_from["object"]
     assert 0 < least < 0.5
-    again = tasks.build({"name": "instances", **json.loads(json.dumps(settings_of(assured)))})
-    assert again == assured and with_sets(again, Evidence(*found), exact=True) == (assured, {})
+    again = task_catalogue.build_task(
+        {"name": "instances", **json.loads(json.dumps(task_settings.settings_of(assured)))}
+    )
+    assert again == assured and fitting.with_sets(again, PredictedCases(*found), exact=True) == (assured, {})
     usual = assured.summary(assured.score(*found), seed=0)
     rows = {row.metric: row.estimate for row in usual}
     assert rows["covering_missed"].value < 0.2 < 1 - np.mean([one.data.max() / 6 for one in predictions])
     assert rows["covering_false"].value == pytest.approx(1.0, abs=0.3)
-    covering = added_results(assured).completed(predictions[0], None).maps["covering"]
+    covering = properties.added_results(assured).complete(predictions[0], None).maps["covering"]
     assert covering.data.max() >= predictions[0].data.max()
     assert (covering.data[np.asarray(predictions[0].data) > 0] > 0).all()
-    sure, _ = with_sets(task_of(risk_delta=0.1), Evidence(*found), exact=True)
+    sure, _ = fitting.with_sets(task_of(risk_delta=0.1), PredictedCases(*found), exact=True)
     assert sure.certainty.covers_from["object"] < least
 
 
@@ -129,15 +134,15 @@ def test_where_too_many_are_lost_all_are_mapped_and_what_was_not_kept_is_said():
     task = task_of(risk=0.05)
     numbers, inside, height = discs(np.array([0.9, 0.9, 0.9, 0.9, 0.3, 0.004]))
     held = [predicted(task, inside, height)] * 30, [case_of(numbers, f"c{number}") for number in range(30)]
-    blind, decisions = with_sets(task, Evidence(*held), exact=False)
+    blind, decisions = fitting.with_sets(task, PredictedCases(*held), exact=False)
     assert blind.certainty.covers_from == {"object": 0.0}
     assert "no score is known to do so for object" in decisions["task.covering"].because
-    assert added_results(blind).completed(held[0][0], None).maps["covering"].data.max() == 5
-    clip = added_results(blind).completed(replace(held[0][0], untuned=None), None)
+    assert properties.added_results(blind).complete(held[0][0], None).maps["covering"].data.max() == 5
+    clip = properties.added_results(blind).complete(replace(held[0][0], untuned=None), None)
     assert "clip" in clip.notes[-1] and not clip.maps
-    empty = with_sets(
+    empty = fitting.with_sets(
         task,
-        Evidence(
+        PredictedCases(
             held[0],
             [replace(one, references={"instances": Image(np.zeros((1, *SPACE.shape), int), SPACE)}) for one in held[1]],
         ),
@@ -149,18 +154,20 @@ def test_where_too_many_are_lost_all_are_mapped_and_what_was_not_kept_is_said():
 def test_maps_that_are_no_numbers_hold_no_object():
     nothing = np.full(SPACE.shape, np.nan)
     made = predicted(task_of(), nothing, nothing)
-    assured, _ = with_sets(
-        task_of(), Evidence([made] * 12, [case_of(discs(np.ones(6))[0], str(n)) for n in range(12)]), exact=True
+    assured, _ = fitting.with_sets(
+        task_of(), PredictedCases([made] * 12, [case_of(discs(np.ones(6))[0], str(n)) for n in range(12)]), exact=True
     )
     assert assured.certainty.covers_from == {"object": 0.0}
-    assert not added_results(assured).completed(made, None).maps["covering"].data.any()
+    assert not properties.added_results(assured).complete(made, None).maps["covering"].data.any()
 
 
 def test_without_a_risk_nothing_is_kept_for_it_and_an_impossible_one_is_refused():
     numbers, inside, height = discs(np.full(6, 0.9))
     older = task_of(risk=None)
     made = predicted(older, inside, height)
-    assert made.untuned is None and with_sets(older, Evidence([made], [case_of(numbers, "c")]), exact=True) == (
+    assert made.untuned is None and fitting.with_sets(
+        older, PredictedCases([made], [case_of(numbers, "c")]), exact=True
+    ) == (
         older,
         {},
     )

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from fairlearn.metrics import equalized_odds_difference, true_positive_rate
 
-from isocenter.belief import Certainty, GroupThresholds
-from isocenter.belief.operating_points import group_threshold
+from isocenter.belief import Certainty, operating_points
+from isocenter.belief.operating_points import GroupThresholds
 from isocenter.errors import PlanError
-from isocenter.evaluation import Calibrator
-from isocenter.tasks import Evidence, by_covariates, settings_of, task_from, with_calibration
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.tasks import fitting, properties, task_settings
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.findings.question import Findings
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import Case, Confidence, Geometry, Prediction
 
 GRID = Geometry((8, 8), np.eye(3))
@@ -44,7 +45,10 @@ def drawn(task: Classification | Findings, count: int = 400):
 
 
 def called(task, predictions, cases):
-    each = [by_covariates(task)(one, case.covariates) for one, case in zip(predictions, cases, strict=True)]
+    each = [
+        properties.covariate_adjustment(task)(one, case.covariates)
+        for one, case in zip(predictions, cases, strict=True)
+    ]
     table = task.score(each, cases)
     return (table["predicted"].isin(["ill", "present"])).to_numpy(), table
 
@@ -52,19 +56,19 @@ def called(task, predictions, cases):
 def test_a_group_gets_the_threshold_that_comes_nearest_to_the_common_sensitivity():
     chances, positive = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), np.array([False, True, False, True, True, True])
     # 3 of 4 are found from 0.4 on, and the next lower probability is 0.3.
-    assert group_threshold("equal_opportunity", chances, positive, 0.8, 0.0) == pytest.approx(0.35)
+    assert operating_points.group_threshold("equal_opportunity", chances, positive, 0.8, 0.0) == pytest.approx(0.35)
     # Both errors at once: from 0.2 on nobody is missed, but a half of the others is called.
-    assert group_threshold("equalised_odds", chances, positive, 1.0, 0.0) == pytest.approx(0.35)
-    assert group_threshold("equal_opportunity", chances, positive, 1.0, 0.0) == pytest.approx(0.15)
+    assert operating_points.group_threshold("equalised_odds", chances, positive, 1.0, 0.0) == pytest.approx(0.35)
+    assert operating_points.group_threshold("equal_opportunity", chances, positive, 1.0, 0.0) == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize("criterion", ["equal_opportunity", "equalised_odds"])
 def test_a_patient_of_a_group_decides_as_much_as_another_however_many_images_there_are_of_it(criterion):
     chances, positive = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), np.array([False, True, False, True, True, True])
     owners = np.repeat(np.arange(6), [3, 7, 1, 1, 1, 1])
-    many = group_threshold(criterion, chances[owners], positive[owners], 0.8, 0.0, owners)
-    assert many == group_threshold(criterion, chances, positive, 0.8, 0.0)
-    assert many != group_threshold(criterion, chances[owners], positive[owners], 0.8, 0.0)
+    many = operating_points.group_threshold(criterion, chances[owners], positive[owners], 0.8, 0.0, owners)
+    assert many == operating_points.group_threshold(criterion, chances, positive, 0.8, 0.0)
+    assert many != operating_points.group_threshold(criterion, chances[owners], positive[owners], 0.8, 0.0)
 
 
 @pytest.mark.parametrize("task", [FINE_ILL, Findings(("ill",), certainty=AS_GIVEN)])
@@ -73,7 +77,7 @@ def test_many_images_of_a_patient_move_no_threshold(task):
     predictions, cases, *_ = drawn(task)
     again = [0, *[0] * 40, *range(1, len(cases)), *[1] * 40]
     once, often = (
-        with_calibration(task, Evidence([predictions[n] for n in own], [cases[n] for n in own]))[0]
+        fitting.with_fitted_calibration(task, PredictedCases([predictions[n] for n in own], [cases[n] for n in own]))[0]
         for own in (range(len(cases)), again)
     )
     assert often.thresholds == once.thresholds
@@ -83,13 +87,13 @@ def test_many_images_of_a_patient_move_no_threshold(task):
 @pytest.mark.parametrize("task", [FINE_ILL, Findings(("ill",), certainty=AS_GIVEN, grouped=GroupThresholds("sex"))])
 def test_unseen_cases_of_each_group_find_its_threshold_and_the_sick_are_then_found_as_often(task):
     predictions, cases, sex, ill, chances = drawn(task)
-    tuned, decisions = with_calibration(task, Evidence(predictions, cases))
+    tuned, decisions = fitting.with_fitted_calibration(task, PredictedCases(predictions, cases))
     decision = decisions["task.thresholds_by_group"]
     assert decision.value == tuned.grouped.levels and set(decision.value) == {"f", "m"}
     assert decision.value["f"]["ill"] < tuned.thresholds["ill"] < decision.value["m"]["ill"]
     assert "sensitivity of the common threshold" in decision.because and "f: " in decision.because
-    assert with_calibration(tuned, Evidence(predictions, cases)) == (tuned, {})
-    assert task_from(type(task), settings_of(tuned)) == tuned
+    assert fitting.with_fitted_calibration(tuned, PredictedCases(predictions, cases)) == (tuned, {})
+    assert task_settings.task_from_settings(type(task), task_settings.settings_of(tuned)) == tuned
     by_group, table = called(tuned, predictions, cases)
     common = chances >= tuned.thresholds["ill"]
     rates = {
@@ -108,7 +112,10 @@ def test_thresholds_of_rare_findings_are_not_rounded_to_0():
     for one in predictions:
         own = {"ill": 1e-8 * one.probabilities["ill"]}
         rare.append(replace(one, probabilities=own, confidence=Confidence(uncalibrated=own)))
-    found, usual = (with_calibration(task, Evidence(own, cases))[0].grouped.levels for own in (rare, predictions))
+    found, usual = (
+        fitting.with_fitted_calibration(task, PredictedCases(own, cases))[0].grouped.levels
+        for own in (rare, predictions)
+    )
     for sex in "fm":
         assert found[sex]["ill"] == pytest.approx(1e-8 * usual[sex]["ill"], rel=1e-3)
 
@@ -116,7 +123,7 @@ def test_thresholds_of_rare_findings_are_not_rounded_to_0():
 def test_equalised_odds_count_false_alarms_too():
     task = replace(FINE_ILL, grouped=GroupThresholds("sex", "equalised_odds"))
     predictions, cases, sex, ill, chances = drawn(task)
-    tuned, _ = with_calibration(task, Evidence(predictions, cases))
+    tuned, _ = fitting.with_fitted_calibration(task, PredictedCases(predictions, cases))
     by_group, _ = called(tuned, predictions, cases)
     common = chances >= tuned.thresholds["ill"]
     before, after = (equalized_odds_difference(ill, own, sensitive_features=sex) for own in (common, by_group))
@@ -125,17 +132,17 @@ def test_equalised_odds_count_false_alarms_too():
 
 def test_a_case_of_an_unknown_group_gets_the_common_threshold_and_its_result_says_so():
     predictions, cases, *_ = drawn(FINE_ILL)
-    tuned, _ = with_calibration(FINE_ILL, Evidence(predictions, cases))
+    tuned, _ = fitting.with_fitted_calibration(FINE_ILL, PredictedCases(predictions, cases))
     chance = (tuned.thresholds["ill"] + tuned.grouped.levels["f"]["ill"]) / 2
     own = Prediction(GRID, probabilities={"fine": 1 - chance, "ill": chance})
-    made = {sex: by_covariates(tuned)(own, {"sex": sex}) for sex in ("f", "D", "")}
+    made = {sex: properties.covariate_adjustment(tuned)(own, {"sex": sex}) for sex in ("f", "D", "")}
     assert {sex: tuned.outputs(one)["predicted"] for sex, one in made.items()} == {
         "f": "ill",
         "D": "fine",
         "": "fine",
     }
     assert not made["f"].notes
-    for stated in (made["D"], made[""], by_covariates(tuned)(own, {})):
+    for stated in (made["D"], made[""], properties.covariate_adjustment(tuned)(own, {})):
         assert "the common threshold holds" in stated.notes[0]
 
 
@@ -143,7 +150,9 @@ def test_where_no_unseen_case_is_sick_a_threshold_that_is_set_holds_for_all():
     predictions, cases, _, ill, _ = drawn(FINE_ILL)
     well = np.flatnonzero(~ill)
     task = replace(FINE_ILL, thresholds={"ill": 0.5})
-    tuned, decisions = with_calibration(task, Evidence([predictions[n] for n in well], [cases[n] for n in well]))
+    tuned, decisions = fitting.with_fitted_calibration(
+        task, PredictedCases([predictions[n] for n in well], [cases[n] for n in well])
+    )
     assert tuned.grouped.levels == {}
     assert "too few, the common threshold holds" in decisions["task.thresholds_by_group"].because
 
@@ -151,12 +160,12 @@ def test_where_no_unseen_case_is_sick_a_threshold_that_is_set_holds_for_all():
 def test_groups_of_too_few_unseen_cases_change_nothing():
     task = replace(FINE_ILL, grouped=GroupThresholds("age:22"))
     predictions, cases, *_ = drawn(task)
-    tuned, decisions = with_calibration(task, Evidence(predictions[:60], cases[:60]))
+    tuned, decisions = fitting.with_fitted_calibration(task, PredictedCases(predictions[:60], cases[:60]))
     assert "<22: " in decisions["task.thresholds_by_group"].because
     assert "are too few, the common threshold holds" in decisions["task.thresholds_by_group"].because
     assert set(tuned.grouped.levels) == {">=22"}
-    few, _ = with_calibration(task, Evidence(predictions[:15], cases[:15]))
-    assert few.grouped.levels == {} and by_covariates(few) is None
+    few, _ = fitting.with_fitted_calibration(task, PredictedCases(predictions[:15], cases[:15]))
+    assert few.grouped.levels == {} and properties.covariate_adjustment(few) is None
 
 
 @pytest.mark.parametrize(
@@ -174,4 +183,4 @@ def test_groups_of_too_few_unseen_cases_change_nothing():
 )
 def test_thresholds_of_groups_that_cannot_be_are_refused(settings, match):
     with pytest.raises(PlanError, match=match):
-        task_from(Classification, {"classes": ["a", "b"], "smoothing": 0.0, **settings})
+        task_settings.task_from_settings(Classification, {"classes": ["a", "b"], "smoothing": 0.0, **settings})

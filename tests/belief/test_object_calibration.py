@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter import tasks
-from isocenter.belief import object_calibration_rows
+from isocenter.belief import object_belief
 from isocenter.errors import PlanError
-from isocenter.evaluation import Calibrator
-from isocenter.tasks import Evidence, settings_of, with_calibration
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.tasks import fitting, task_catalogue, task_settings
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.tasks.instances.answering import HEAD
 from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.values import Case, Geometry, Image, Prediction
@@ -24,7 +24,7 @@ ROWS, COLUMNS = np.indices(SPACE.shape)
 
 def task_of(**settings) -> InstanceSegmentation:
     named = {"name": "instances", "steps": [1, 1], "reach": 6, "smallest": 5, "inside": 0.02, "prominence": 0.2}
-    return tasks.build({**named, **settings})
+    return task_catalogue.build_task({**named, **settings})
 
 
 def predicted(task: InstanceSegmentation, chances: np.ndarray, radii: np.ndarray) -> tuple[Prediction, np.ndarray]:
@@ -71,7 +71,7 @@ def figures(
 
 @pytest.mark.whole
 def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
-    task, decisions = with_calibration(task_of(), Evidence(*drawn(task_of(), 0.0, 0, sure=2.5)))
+    task, decisions = fitting.with_fitted_calibration(task_of(), PredictedCases(*drawn(task_of(), 0.0, 0, sure=2.5)))
     assert task.certainty.calibration.method in ("temperature", "platt")
     assert "scaling" in decisions["task.calibration"].because
     now = figures(task, 0.0, 1, sure=2.5, count=120)
@@ -84,12 +84,12 @@ def test_scores_that_are_too_sure_are_taken_back_and_errors_by_bins_fall():
 @pytest.mark.whole
 def test_where_small_objects_are_right_less_often_the_size_makes_scores_true():
     found = drawn(task_of(), 1.5, 0)
-    task, _ = with_calibration(task_of(), Evidence(*found))
+    task, _ = fitting.with_fitted_calibration(task_of(), PredictedCases(*found))
     calibration = task.certainty.calibration
     assert calibration.method == "size"
     factor, _, slope = calibration.parameters["object"]
     assert (factor, slope) == (pytest.approx(1, abs=0.25), pytest.approx(1.5, abs=0.5))
-    by_score, _ = with_calibration(task_of(calibration_method="platt"), Evidence(*found))
+    by_score, _ = fitting.with_fitted_calibration(task_of(calibration_method="platt"), PredictedCases(*found))
     assert figures(task, 1.5, 1)["log_loss"] < figures(by_score, 1.5, 1)["log_loss"] - 0.03
 
 
@@ -119,7 +119,7 @@ def test_figures_come_from_scores_as_they_are_though_they_are_nearly_certain():
     made = replace(made, confidence=replace(made.confidence, scores=stated))
     table = task.score([made, made], [case_of(np.where(numbers > 1, numbers, 0), name) for name in "ab"])
     assert json.loads(table["scores"][0]) == scores.tolist()
-    own = {row.metric: row.estimate.value for row in object_calibration_rows(table, seed=0)}
+    own = {row.metric: row.estimate.value for row in object_belief.object_calibration_rows(table, seed=0)}
     assert own["log_loss"] == pytest.approx(-np.log([1 - scores[0], *scores[1:]]).mean())
 
 
@@ -142,7 +142,7 @@ def test_the_objects_that_calibrate_are_those_of_the_thresholds_that_are_chosen(
     made = [predicted(blind, np.linspace(0.31, 0.39, 6), np.full(6, 5.0)) for _ in range(12)]
     predictions, cases = [one for one, _ in made], [case_of(own, f"c{n}") for n, (_, own) in enumerate(made)]
     assert not any(one.confidence.scores for one in predictions)
-    task, decisions = with_calibration(blind, Evidence(predictions, cases))
+    task, decisions = fitting.with_fitted_calibration(blind, PredictedCases(predictions, cases))
     assert task.inside == 0.3 and task.certainty.calibration.cases == 72
     assert set(decisions) == {"task.inside", "task.prominence", "task.calibration"}
     score = task.decode([((slice(0, 36), slice(0, 48)), {HEAD: _outputs(0.35)})], SPACE).confidence.scores
@@ -157,13 +157,13 @@ def _outputs(chance: float) -> np.ndarray:
 
 def test_a_calibration_stays_with_the_task_and_an_older_plan_states_the_scores_of_the_network():
     found = drawn(task_of(), 0.0, 2, sure=2.0, count=30)
-    task, _ = with_calibration(task_of(), Evidence(*found))
-    again = tasks.build({"name": "instances", **json.loads(json.dumps(settings_of(task)))})
-    assert again == task and with_calibration(again, Evidence(*found)) == (task, {})
+    task, _ = fitting.with_fitted_calibration(task_of(), PredictedCases(*found))
+    again = task_catalogue.build_task({"name": "instances", **json.loads(json.dumps(task_settings.settings_of(task)))})
+    assert again == task and fitting.with_fitted_calibration(again, PredictedCases(*found)) == (task, {})
     older = task_of()
     table = older.score(*found)
     assert table["uncalibrated"].isna().all() and len(json.loads(table["scores"][0])) == found[0][0].data.max()
-    assert tasks.untuned(task).certainty.calibration is None
+    assert task_catalogue.untuned_task(task).certainty.calibration is None
     with pytest.raises(PlanError, match=r"task\.calibration"):
         task_of(calibration={"method": "width", "parameters": {}, "cases": 1})
 
@@ -173,14 +173,14 @@ def test_without_an_object_with_outputs_that_are_no_numbers_or_all_alike_nothing
     task = task_of(calibration_method=method)
     nothing = task.decode([((slice(0, 36), slice(0, 48)), {HEAD: np.full((2, 36, 48), np.nan, np.float32)})], SPACE)
     empty = case_of(np.zeros(SPACE.shape, int), "empty")
-    tuned, decisions = with_calibration(
-        task, Evidence([nothing] * 3, [replace(empty, patient=f"p{n}") for n in range(3)])
+    tuned, decisions = fitting.with_fitted_calibration(
+        task, PredictedCases([nothing] * 3, [replace(empty, patient=f"p{n}") for n in range(3)])
     )
     assert "task.calibration" in decisions and not nothing.confidence.scores
     rows = tuned.summary(tuned.score([nothing], [empty]), seed=0)
     assert "log_loss" not in {row.metric for row in rows}
     alike = [predicted(task, np.full(6, 0.5), np.full(6, 5.0)) for _ in range(12)]
     cases = [case_of(own, f"c{n}") for n, (_, own) in enumerate(alike)]
-    tuned, _ = with_calibration(task, Evidence([one for one, _ in alike], cases))
+    tuned, _ = fitting.with_fitted_calibration(task, PredictedCases([one for one, _ in alike], cases))
     made, _ = predicted(tuned, np.full(6, 0.5), np.full(6, 5.0))
     assert np.isfinite([*made.confidence.scores.values()]).all()

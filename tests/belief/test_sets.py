@@ -8,17 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from isocenter import tasks
 from isocenter.errors import PlanError
-from isocenter.evaluation import class_scores
-from isocenter.scoring.verdict import boundless
-from isocenter.tasks import (
-    Evidence,
-    by_covariates,
-    settings_of,
-    with_calibration,
-    with_sets,
-)
+from isocenter.evaluation import conformal
+from isocenter.scoring import model_verdict
+from isocenter.tasks import fitting, properties, task_catalogue, task_settings
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import Case, Geometry, Prediction
 from matrices import thinned
 
@@ -27,22 +21,22 @@ CLASSES = ["a", "b", "c"]
 
 
 def classes(**settings):
-    return tasks.build({"name": "classification", "classes": CLASSES, "smoothing": 0.0, **settings})
+    return task_catalogue.build_task({"name": "classification", "classes": CLASSES, "smoothing": 0.0, **settings})
 
 
 def findings(**settings):
-    return tasks.build({"name": "findings", "findings": ["x", "y"], **settings})
+    return task_catalogue.build_task({"name": "findings", "findings": ["x", "y"], **settings})
 
 
 def values(**settings):
     given = {"targets": ["size"], "units": {}, "mean": {"size": 10.0}, "deviation": {"size": 2.0}, **settings}
-    return tasks.build({"name": "regression", **given})
+    return task_catalogue.build_task({"name": "regression", **given})
 
 
 def survival(**settings):
     followed = {"time": [1.0], "share": [0.5]}
     given = {"horizons": [1.0, 2.0], "scale": 1.0, "edges": [1.0, 2.0], "followed": 4.0, "censoring": followed}
-    return tasks.build({"name": "survival", "model": "cox", **given, **settings})
+    return task_catalogue.build_task({"name": "survival", "model": "cox", **given, **settings})
 
 
 def decoded(task, outputs) -> list[Prediction]:
@@ -63,7 +57,7 @@ def drawn(count: int, seed: int = 0, names=CLASSES):
 
 
 def assured(task, outputs, cases, *, exact=True):
-    return with_sets(task, Evidence(decoded(task, outputs), cases), exact=exact)
+    return fitting.with_sets(task, PredictedCases(decoded(task, outputs), cases), exact=exact)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +84,7 @@ def test_the_method_and_the_coverage_that_a_person_sets_are_kept(method):
     logits, truths = drawn(200)
     made, decisions = assured(task, logits, cases_of("class", truths))
     assert decisions["task.conformal"].value["method"] == method
-    assert tasks.build({"name": "classification", **settings_of(made)}) == made
+    assert task_catalogue.build_task({"name": "classification", **task_settings.settings_of(made)}) == made
     again, nothing = assured(made, logits, cases_of("class", truths))
     assert (again, nothing) == (made, {})
 
@@ -101,7 +95,9 @@ def test_the_surest_cases_have_the_likeliest_class_in_their_set(method):
     logits, truths = drawn(200)
     made, _ = assured(task, logits, cases_of("class", truths))
     [sure] = decoded(made, [[16.0, 0.0, 0.0]])
-    assert class_scores([[*sure.probabilities.values()]], method).min() > made.certainty.conformal.threshold("all")
+    assert conformal.class_scores([[*sure.probabilities.values()]], method).min() > made.certainty.conformal.threshold(
+        "all"
+    )
     assert sure.confidence.set[""] == (CLASSES[0],)
 
 
@@ -110,9 +106,9 @@ def test_sets_do_not_depend_on_whether_the_predictions_were_calibrated_already()
     logits, truths = drawn(300)
     raw, cases = classes(), cases_of("class", truths)
     predictions = decoded(raw, logits)
-    tuned, _ = with_calibration(raw, Evidence(predictions, cases))
-    first, _ = with_sets(tuned, Evidence(predictions, cases), exact=False)
-    second, decisions = with_sets(tuned, Evidence(decoded(tuned, logits), cases), exact=False)
+    tuned, _ = fitting.with_fitted_calibration(raw, PredictedCases(predictions, cases))
+    first, _ = fitting.with_sets(tuned, PredictedCases(predictions, cases), exact=False)
+    second, decisions = fitting.with_sets(tuned, PredictedCases(decoded(tuned, logits), cases), exact=False)
     assert first.certainty.conformal.settings == second.certainty.conformal.settings
     assert "approximate, no guarantee" in decisions["task.conformal"].because
 
@@ -170,8 +166,10 @@ def test_impossible_settings_of_sets_are_refused_by_their_names(setting, value):
 
 def test_a_model_of_before_there_were_sets_predicts_as_before_and_its_columns_are_blank():
     before = classes()
-    settings = {name: value for name, value in settings_of(before).items() if not name.startswith(("conf", "cov"))}
-    task = tasks.build({"name": "classification", **settings})
+    settings = {
+        name: value for name, value in task_settings.settings_of(before).items() if not name.startswith(("conf", "cov"))
+    }
+    task = task_catalogue.build_task({"name": "classification", **settings})
     assert task == before
     (prediction,) = decoded(task, [[1.0, 2.0, 0.0]])
     columns = task.outputs(prediction)
@@ -210,7 +208,7 @@ def test_sets_hold_for_each_value_of_a_covariate_and_are_the_widest_where_it_is_
     made, decisions = assured(classes(conformal_by="site"), logits[:700], cases[:700])
     found = decisions["task.conformal"].value
     assert (found["by"], set(found["thresholds"]), sum(found["n"].values())) == ("site", {"north", "south"}, 560)
-    narrow = by_covariates(made)
+    narrow = properties.covariate_adjustment(made)
     raw = decoded(made, logits[700:])
     for site in ("north", "south"):
         own = [(narrow(one, {"site": site}), case) for one, case in zip(raw, cases[700:], strict=True)]
@@ -221,7 +219,7 @@ def test_sets_hold_for_each_value_of_a_covariate_and_are_the_widest_where_it_is_
         unknown = narrow(raw[0], covariates)
         assert "site is unknown" in unknown.notes[0]
         assert unknown.confidence.set == raw[0].confidence.set == narrow(raw[0], {"site": "south"}).confidence.set
-    assert by_covariates(classes()) is None
+    assert properties.covariate_adjustment(classes()) is None
     no_sites, _ = assured(classes(conformal_by="ward"), logits[:60], cases[:60])
     assert decoded(no_sites, logits[:1])[0].confidence.set == {"": ("a", "b", "c")}
 
@@ -234,7 +232,7 @@ def test_a_value_of_a_covariate_is_known_however_it_is_written(calibrating, aske
     cases = [Case(f"c{n}", f"p{n}", {}, {"class": truth}, {"site": site}) for n, (truth, site) in stated]
     made, _ = assured(classes(conformal_by="site"), logits, cases)
     (raw,) = decoded(made, logits[:1])
-    own, same = (by_covariates(made)(raw, {"site": one}) for one in (asked, calibrating))
+    own, same = (properties.covariate_adjustment(made)(raw, {"site": one}) for one in (asked, calibrating))
     assert not own.notes and own.confidence.set == same.confidence.set
 
 
@@ -293,11 +291,11 @@ def test_a_finding_that_too_few_have_gets_no_sets_and_the_others_keep_theirs(man
     assert (columns["set_x"] is None) == bool(needed) and columns["set_y"]
     lacking = f"{many} patients with x, {needed} needed"
     assert because.startswith(f"no sets: {lacking}; other sets") == bool(needed)
-    assert list(boundless(made)) == ([f"No sets: {lacking}."] if needed else [])
+    assert list(model_verdict.boundless_sentences(made)) == ([f"No sets: {lacking}."] if needed else [])
     table = made.score(decoded(made, odds[:30]), cases_of("findings", [{"x": True, "y": True}] * 30))
     labels = {row.label for row in made.summary(table.assign(split="test"), seed=0) if row.metric == "coverage"}
     assert labels == ({"all", "y"} if needed else {"all", "x", "y"})
-    assert tasks.build({"name": "findings", **settings_of(made)}) == made
+    assert task_catalogue.build_task({"name": "findings", **task_settings.settings_of(made)}) == made
 
 
 def test_a_finding_that_no_calibration_case_knows_gets_no_sets():
@@ -333,9 +331,11 @@ def test_intervals_hold_the_value_as_often_as_promised(noise):
     cases = cases_of("value", [{"size": float(v)} for v in 10 + 2 * (guess + 2 * spread * random.normal(size=1200))])
     outputs = np.column_stack([guess, logs]) if noise == "gaussian" else guess[:, None]
     task = values(noise=noise)
-    task, _ = with_calibration(task, Evidence(decoded(task, outputs[:600]), cases[:600]))
-    first, _ = with_sets(task, Evidence(decoded(values(noise=noise), outputs[:600]), cases[:600]), exact=False)
-    made, decisions = with_sets(task, Evidence(decoded(task, outputs[:600]), cases[:600]), exact=True)
+    task, _ = fitting.with_fitted_calibration(task, PredictedCases(decoded(task, outputs[:600]), cases[:600]))
+    first, _ = fitting.with_sets(
+        task, PredictedCases(decoded(values(noise=noise), outputs[:600]), cases[:600]), exact=False
+    )
+    made, decisions = fitting.with_sets(task, PredictedCases(decoded(task, outputs[:600]), cases[:600]), exact=True)
     assert made.certainty.conformal.thresholds == first.certainty.conformal.thresholds
     assert decisions["task.conformal"].value["method"] == ("normalised" if noise == "gaussian" else "absolute")
     predictions = decoded(made, outputs[600:])
@@ -369,7 +369,7 @@ def test_intervals_between_quantiles_hold_the_value_as_often_as_promised_on_each
     assert rows["coverage"].value == pytest.approx(0.9, abs=0.04)
     ends = [(one.confidence.low["size"], one.values["size"], one.confidence.high["size"]) for one in predictions]
     assert np.mean([high - value > value - low for low, value, high in ends]) > 0.99
-    assert tasks.build({"name": "regression", **settings_of(made)}) == made
+    assert task_catalogue.build_task({"name": "regression", **task_settings.settings_of(made)}) == made
 
 
 @pytest.mark.whole
@@ -421,13 +421,13 @@ def test_a_lower_bound_of_times_holds_whatever_ends_an_observation(censoring):
     cases, raw = cases_of("event", outcomes), survival()
     outputs = ratios[:, None]
     before = decoded(raw, outputs[:400])
-    task, _ = with_calibration(raw, Evidence(before, cases[:400]))
-    first, _ = with_sets(task, Evidence(before, cases[:400]), exact=False)
-    made, decisions = with_sets(task, Evidence(decoded(task, outputs[:400]), cases[:400]), exact=True)
+    task, _ = fitting.with_fitted_calibration(raw, PredictedCases(before, cases[:400]))
+    first, _ = fitting.with_sets(task, PredictedCases(before, cases[:400]), exact=False)
+    made, decisions = fitting.with_sets(task, PredictedCases(decoded(task, outputs[:400]), cases[:400]), exact=True)
     limits = [one.certainty.conformal.thresholds["all"] for one in (first, made)]
     assert limits[0] == pytest.approx(limits[1])
     assert decisions["task.conformal"].value["n"] == {"all": 400}
-    assert tasks.build({"name": "survival", **settings_of(made)}) == made
+    assert task_catalogue.build_task({"name": "survival", **task_settings.settings_of(made)}) == made
     predictions = decoded(made, outputs[400:])
     table = made.score(predictions, cases[400:]).assign(split="test")
     [row] = [row for row in made.summary(table, seed=0) if row.metric == "coverage"]
@@ -448,12 +448,14 @@ def test_a_bound_of_the_events_time_holds_and_is_sharper_where_many_leave_for_re
     lows, stated = {}, {}
     for kind in ("observed", "event"):
         raw = survival(bound=kind, censoring=followed, horizons=[0.5, 1.0, 2.0])
-        task, _ = with_calibration(raw, Evidence(decoded(raw, ratios[:800, None]), cases[:800]))
-        made, decisions = with_sets(task, Evidence(decoded(task, ratios[:800, None]), cases[:800]), exact=True)
+        task, _ = fitting.with_fitted_calibration(raw, PredictedCases(decoded(raw, ratios[:800, None]), cases[:800]))
+        made, decisions = fitting.with_sets(
+            task, PredictedCases(decoded(task, ratios[:800, None]), cases[:800]), exact=True
+        )
         stated[kind] = decisions["task.conformal"]
         predictions = decoded(made, ratios[800:, None])
         lows[kind] = np.array([one.confidence.low["time"] for one in predictions])
-    assert tasks.build({"name": "survival", **settings_of(made)}) == made
+    assert task_catalogue.build_task({"name": "survival", **task_settings.settings_of(made)}) == made
     table = made.score(predictions[:200], cases[800:1000]).assign(split="test")
     [row] = [row for row in made.summary(table, seed=0) if row.metric == "coverage"]
     assert row.estimate.low < (event[800:1000] >= table["time_low"]).mean() < row.estimate.high
@@ -482,11 +484,11 @@ def test_with_too_few_patients_the_lower_bound_of_times_is_zero_and_without_any_
 
 
 def test_several_tasks_state_the_sets_of_each():
-    both = tasks.build(
+    both = task_catalogue.build_task(
         {
             "name": "classification+regression",
-            **{f"classification.{key}": value for key, value in settings_of(classes()).items()},
-            **{f"regression.{key}": value for key, value in settings_of(values()).items()},
+            **{f"classification.{key}": value for key, value in task_settings.settings_of(classes()).items()},
+            **{f"regression.{key}": value for key, value in task_settings.settings_of(values()).items()},
         }
     )
     logits, truths = drawn(60)
@@ -498,7 +500,7 @@ def test_several_tasks_state_the_sets_of_each():
         Case(f"c{n}", f"p{n}", {}, {"class": name, **({"value": {"size": 10.0 + n}} if n % 2 else {})})
         for n, name in enumerate(truths)
     ]
-    made, decisions = with_sets(both, Evidence(parts, cases), exact=True)
+    made, decisions = fitting.with_sets(both, PredictedCases(parts, cases), exact=True)
     assert decisions["task.classification.conformal"].value["n"] == {"all": 60}
     assert decisions["task.regression.conformal"].value["n"] == {"size": 30}
     assert made.parts["regression"].certainty.conformal is not None

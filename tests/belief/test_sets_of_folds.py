@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from isocenter import tasks
-from isocenter.evaluation import class_scores, cross_interval, cross_sets
-from isocenter.tasks import EACH, Evidence, settings_of, with_calibration, with_sets, with_sets_of_folds
+from isocenter.evaluation import conformal
+from isocenter.tasks import fitting, task_catalogue, task_settings
+from isocenter.tasks.fitting import PredictedCases
+from isocenter.tasks.shared.averages import EACH
 from isocenter.values import Case, Geometry, Image, Prediction
 from matrices import thinned
 
@@ -48,7 +49,7 @@ def decoded(task, outputs: np.ndarray, each: np.ndarray | None = None) -> list[P
 
 def drawn(kind: str, seed: int = 0) -> tuple[np.ndarray, list[Case]]:
     """(folds, cases, channels) outputs of networks that err each in its own way, and the cases with their truth."""
-    random, task = np.random.default_rng(seed), tasks.build(KINDS[kind])
+    random, task = np.random.default_rng(seed), task_catalogue.build_task(KINDS[kind])
     (head,), (need,) = task.heads.values(), task.needs
     signal = random.normal(0, 1.5, (KNOWN + NEW, head.count))
     if kind in ("classes", "grades"):
@@ -71,10 +72,10 @@ def drawn(kind: str, seed: int = 0) -> tuple[np.ndarray, list[Case]]:
 
 def crossed(kind: str, each: np.ndarray, cases: list[Case], **settings):
     """The task of the mean, and the outputs by the fold that has not seen a case."""
-    task, folds = tasks.build({**KINDS[kind], **settings}), np.arange(KNOWN) % FOLDS
+    task, folds = task_catalogue.build_task({**KINDS[kind], **settings}), np.arange(KNOWN) % FOLDS
     predictions = decoded(task, each[folds, np.arange(KNOWN)])
-    first, _ = with_sets(task, Evidence(predictions, cases[:KNOWN]), exact=False)
-    return with_sets_of_folds(first, Evidence(predictions, cases[:KNOWN], folds.tolist()))
+    first, _ = fitting.with_sets(task, PredictedCases(predictions, cases[:KNOWN]), exact=False)
+    return fitting.with_sets_of_folds(first, PredictedCases(predictions, cases[:KNOWN], folds.tolist()))
 
 
 @pytest.mark.parametrize("kind", thinned(2, KINDS))
@@ -83,7 +84,7 @@ def test_the_mean_of_folds_states_what_holds_at_least_two_coverages_less_one(kin
     task, decisions = crossed(kind, each, cases)
     because = decisions["task.conformal"].because
     assert "mean of 3 folds" in because and "about 90 %" in because and "the 150 cases that" in because
-    again = tasks.build({"name": task.name, **settings_of(task)})
+    again = task_catalogue.build_task({"name": task.name, **task_settings.settings_of(task)})
     assert again == task and task.crossed == dict.fromkeys(task.heads, FOLDS)
     stated = decoded(again, each[:, KNOWN:].mean(axis=0), each[:, KNOWN:])
     table = task.score(stated, cases[KNOWN:]).assign(split="test")
@@ -100,12 +101,12 @@ def test_a_class_is_in_a_set_unless_too_many_cases_went_better_with_the_fold_tha
     found = task.certainty.conformal
     assert set(found.crossed) == ({"all"} if by == "all" else set(CLASSES))
     likely = np.exp(each) / np.exp(each).sum(axis=2, keepdims=True)
-    scores = np.stack([class_scores(one, "lac") for one in likely])
+    scores = np.stack([conformal.class_scores(one, "lac") for one in likely])
     for place, one in enumerate(decoded(task, each.mean(axis=0), each)[KNOWN:], start=KNOWN):
         expected = [
             name
             for number, name in enumerate(CLASSES)
-            if cross_sets(found.steps(name, FOLDS), scores[:, place, [number]], 0.9)[0]
+            if conformal.cross_sets(found.steps(name, FOLDS), scores[:, place, [number]], 0.9)[0]
         ]
         assert list(one.confidence.set[""]) == expected
 
@@ -129,7 +130,7 @@ def test_an_interval_is_as_wide_as_the_errors_of_each_fold_in_its_own_error_bars
     task, _ = crossed("gaussian", each, cases, error_factor={"x": 3.0})
     (one,) = decoded(task, each.mean(axis=0)[-1:], each[:, -1:])
     said, bars = 10 + 2 * each[:, -1, 0], 2 * np.exp(0.5 * each[:, -1, 1])
-    low, high = cross_interval(task.certainty.conformal.steps("x", FOLDS), said, said, bars, 0.9)
+    low, high = conformal.cross_interval(task.certainty.conformal.steps("x", FOLDS), said, said, bars, 0.9)
     assert (one.confidence.low["x"], one.confidence.high["x"]) == pytest.approx((low, high))
 
 
@@ -155,7 +156,7 @@ def several(kinds: dict[str, str]):
     settings = {
         f"{name}.{key}": one for name, kind in kinds.items() for key, one in KINDS[kind].items() if key != "name"
     }
-    return tasks.build({**settings, "name": "+".join(kinds)})
+    return task_catalogue.build_task({**settings, "name": "+".join(kinds)})
 
 
 def test_parts_of_several_tasks_state_for_the_mean_of_folds_what_each_states_alone():
@@ -174,8 +175,8 @@ def test_parts_of_several_tasks_state_for_the_mean_of_folds_what_each_states_alo
         return task.decode([((), {**own, **beside})], GRID)
 
     own = [said(task, number, fold) for number, fold in enumerate(folds)]
-    made, _ = with_sets(task, Evidence(own, cases[:KNOWN]), exact=False)
-    made, decisions = with_sets_of_folds(made, Evidence(own, cases[:KNOWN], folds.tolist()))
+    made, _ = fitting.with_sets(task, PredictedCases(own, cases[:KNOWN]), exact=False)
+    made, decisions = fitting.with_sets_of_folds(made, PredictedCases(own, cases[:KNOWN], folds.tolist()))
     assert set(decisions) == {"task.classification.conformal", "task.regression.conformal"}
     whole = [said(made, number, -1) for number in range(KNOWN, KNOWN + NEW)]
     for name, kind in kinds.items():
@@ -196,8 +197,8 @@ def test_a_part_that_a_fold_has_no_cases_of_goes_by_thresholds():
     drawn = [random.normal(size=5) for _ in cases]
     each = [{"classification_class": one[:3], "regression_value": one[3:]} for one in drawn]
     own = [task.decode([((), one)], GRID) for one in each]
-    made, _ = with_sets(task, Evidence(own, cases), exact=False)
-    made, _ = with_sets_of_folds(made, Evidence(own, cases, [number % FOLDS for number in range(60)]))
+    made, _ = fitting.with_sets(task, PredictedCases(own, cases), exact=False)
+    made, _ = fitting.with_sets_of_folds(made, PredictedCases(own, cases, [number % FOLDS for number in range(60)]))
     assert made.crossed == {"classification_class": FOLDS}
 
 
@@ -232,15 +233,15 @@ def test_the_interval_of_a_volume_by_folds_that_err_each_in_its_own_way_holds_it
     logits = 1.5 * (depths[None] + shifts[..., None, None])
     each = np.stack([np.zeros_like(logits), logits], axis=2).astype(np.float32)
     labels = [{"value": 1, "name": "disc"}]
-    raw = tasks.build({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
+    raw = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
     folds = np.arange(known) % FOLDS
     own = [outlined(raw, each[:, n], fold) for n, fold in enumerate(folds)]
-    task, _ = with_calibration(raw, Evidence(own, cases[:known]))
-    task, _ = with_sets(task, Evidence(own, cases[:known]), exact=False)
+    task, _ = fitting.with_fitted_calibration(raw, PredictedCases(own, cases[:known]))
+    task, _ = fitting.with_sets(task, PredictedCases(own, cases[:known]), exact=False)
     approximate = task
-    task, decisions = with_sets_of_folds(task, Evidence(own, cases[:known], folds.tolist()))
+    task, decisions = fitting.with_sets_of_folds(task, PredictedCases(own, cases[:known], folds.tolist()))
     assert "mean of 3 folds" in decisions["task.conformal"].because and task.crossed == {"mask": FOLDS}
-    assert tasks.build({"name": task.name, **settings_of(task)}) == task
+    assert task_catalogue.build_task({"name": task.name, **task_settings.settings_of(task)}) == task
     held, ends = [], []
     for n in range(known, known + new):
         found = task.outputs(outlined(task, each[:, n], None))
@@ -256,15 +257,15 @@ def test_the_interval_of_a_volume_by_folds_that_err_each_in_its_own_way_holds_it
         doubts.append([np.abs((one[1] > 0) - chance).sum()])
     said, wide = np.array(sizes)[:, 0], np.array(doubts)[:, 0]
     assert ends[-1] == pytest.approx(
-        cross_interval(task.certainty.conformal.steps("disc", FOLDS), said, said, wide, 0.9)
+        conformal.cross_interval(task.certainty.conformal.steps("disc", FOLDS), said, said, wide, 0.9)
     )
 
 
 def test_volumes_of_many_labels_go_by_thresholds():
     labels = [{"value": value, "name": str(value)} for value in range(1, 40)]
-    raw = tasks.build({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
+    raw = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
     cases = blobs(6)
     outputs = np.random.default_rng(0).normal(size=(6, 40, 24, 24)).astype(np.float32)
     own = [raw.decode([((slice(0, 24), slice(0, 24)), {"mask": one})], PLANE) for one in outputs]
-    task, _ = with_sets(raw, Evidence(own, cases), exact=False)
-    assert with_sets_of_folds(task, Evidence(own, cases, [0, 1, 2] * 2)) == (task, {})
+    task, _ = fitting.with_sets(raw, PredictedCases(own, cases), exact=False)
+    assert fitting.with_sets_of_folds(task, PredictedCases(own, cases, [0, 1, 2] * 2)) == (task, {})

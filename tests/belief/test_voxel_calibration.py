@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.belief import Certainty, VoxelProbabilities, softmax
-from isocenter.belief.covering import COVERS_FROM
-from isocenter.belief.voxel_calibration import SIZES, near_edges
+from isocenter.belief import Certainty, certainties, voxel_calibration
+from isocenter.belief.covering_results import COVERS_FROM
+from isocenter.belief.voxel_calibration import SIZES, VoxelCalibration
 from isocenter.errors import PlanError
-from isocenter.evaluation import Calibrator, Conformal
-from isocenter.tasks import Evidence, added_results, settings_of, task_from, with_calibration, with_sets
-from isocenter.tasks.segmentation.postprocessing import Tidying
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.evaluation.conformal import Conformal
+from isocenter.tasks import fitting, properties, task_settings
+from isocenter.tasks.fitting import PredictedCases
+from isocenter.tasks.segmentation.mask_postprocessing import Tidying
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Geometry
 from matrices import thinned
@@ -26,10 +28,10 @@ def test_a_network_that_is_twice_as_sure_as_it_should_be_gets_half_of_its_factor
     assert task.certainty.calibration.cases == 4
     assert "summed probabilities are" in decisions["task.calibration"].because
     outputs = 2 * true_outputs(9)
-    assert np.abs(task.probabilities({"mask": outputs})["mask"] - softmax(true_outputs(9))).max() < 0.02
+    assert np.abs(task.probabilities({"mask": outputs})["mask"] - certainties.softmax(true_outputs(9))).max() < 0.02
     again = task.decode([(WHOLE, {"mask": (2 * true_outputs(0)).astype(np.float32)})], GRID)
     assert np.array_equal(again.data, made[0].data)  # the label map stays
-    assert with_calibration(task, Evidence(made, [])) == (task, {})
+    assert fitting.with_fitted_calibration(task, PredictedCases(made, [])) == (task, {})
 
 
 def test_a_class_that_is_too_likely_gets_a_shift_and_its_volume_is_right():
@@ -40,11 +42,15 @@ def test_a_class_that_is_too_likely_gets_a_shift_and_its_volume_is_right():
     outputs[1] += 1.5
     right, before, after = (
         made[1].sum()
-        for made in (softmax(true_outputs(50)), softmax(outputs), task.probabilities({"mask": outputs})["mask"])
+        for made in (
+            certainties.softmax(true_outputs(50)),
+            certainties.softmax(outputs),
+            task.probabilities({"mask": outputs})["mask"],
+        )
     )
     assert abs(after / right - 1) < 0.03 < abs(before / right - 1)
     assert set(calibration.parameters) == {"background", "organ", "lesion"}
-    again = task_from(Segmentation, {**settings_of(task)})
+    again = task_settings.task_from_settings(Segmentation, {**task_settings.settings_of(task)})
     assert again == task
     assert decisions["task.calibration"].value == calibration.settings
 
@@ -71,7 +77,8 @@ def test_voxels_of_which_nothing_is_known_say_nothing():
         for n, one in enumerate(hidden)
     ]
     found, misled = (
-        with_calibration(partly, Evidence(made, given))[0].certainty.calibration for given in (hidden, wrong)
+        fitting.with_fitted_calibration(partly, PredictedCases(made, given))[0].certainty.calibration
+        for given in (hidden, wrong)
     )
     assert found.parameters["all"][0] == pytest.approx(0.5, rel=0.1)
     assert misled.parameters.get("all", [1.0])[0] != pytest.approx(0.5, rel=0.1)
@@ -81,7 +88,7 @@ def test_two_channels_are_calibrated_by_the_odds_of_the_second():
     outputs = np.array([[0.3, -2.0], [1.0, 4.0]], np.float32)
     odds = 0.5 * (outputs[1] - outputs[0]) - 1.0
     for name in ("organ", "all"):  # which is also how the one factor of a temperature is called
-        probable = VoxelProbabilities(("background", name), True, Calibrator("vector", {name: [0.5, -1.0]}))
+        probable = VoxelCalibration(("background", name), True, Calibrator("vector", {name: [0.5, -1.0]}))
         np.testing.assert_allclose(probable(outputs)[1], 1 / (1 + np.exp(-odds)), rtol=1e-6)
         assert probable.moves_edges
 
@@ -93,7 +100,7 @@ def test_the_calibration_of_voxels_is_that_of_the_calibrator_everywhere():
         for calibrator in (Calibrator("temperature", {"all": [0.4]}), Calibrator("vector", numbers)):
             names = ("background", name, "lesion")
             theirs = np.exp(calibrator.classes(outputs.T, names)).T
-            np.testing.assert_allclose(VoxelProbabilities(names, True, calibrator)(outputs), theirs, atol=2e-6)
+            np.testing.assert_allclose(VoxelCalibration(names, True, calibrator)(outputs), theirs, atol=2e-6)
 
 
 @pytest.mark.whole
@@ -121,9 +128,9 @@ def test_many_images_of_a_patient_whose_mask_is_wrong_do_not_decide_what_dice_is
     _, _, made, references = tuned(TASK, 10, 2.0)
     odd = replace(references[0], references=references[5].references)  # the mask of another patient
     powers = [
-        with_calibration(
+        fitting.with_fitted_calibration(
             replace(TASK, certainty=Certainty("none", Calibrator())),
-            Evidence([*made, *[made[0]] * more], [odd, *references[1:], *[odd] * more]),
+            PredictedCases([*made, *[made[0]] * more], [odd, *references[1:], *[odd] * more]),
         )[0].expected_dice
         for more in (0, 20)
     ]
@@ -142,7 +149,7 @@ def test_what_was_found_for_a_structure_goes_by_its_name_whichever_comes_first()
     one, other = (own.decode(slabs, GRID).confidence for own in (task, turned))
     assert (one.expected, one.low, one.high) == (other.expected, other.low, other.high)
     masks = replace(found, thresholds={"lesion": 0.9, "organ": 0.7})
-    covering = added_results(replace(TASK, certainty=Certainty(risk=0.1, covering=masks))).masks["mask"]
+    covering = properties.added_results(replace(TASK, certainty=Certainty(risk=0.1, covering=masks))).masks["mask"]
     assert [*covering] == ["organ", "lesion"]
 
 
@@ -167,13 +174,13 @@ def test_an_empty_mask_has_no_expected_dice():
 )
 def test_a_calibration_that_voxels_cannot_have_is_refused(task, given, message):
     with pytest.raises(PlanError, match=message):
-        task_from(Segmentation, {**settings_of(task), **given})
+        task_settings.task_from_settings(Segmentation, {**task_settings.settings_of(task), **given})
 
 
 def test_without_a_calibration_nothing_changes():
     none = replace(TASK, certainty=Certainty("none", Calibrator()))
     outputs = {"mask": true_outputs(3)}
-    np.testing.assert_array_equal(none.probabilities(outputs)["mask"], softmax(outputs["mask"]))
+    np.testing.assert_array_equal(none.probabilities(outputs)["mask"], certainties.softmax(outputs["mask"]))
 
 
 def test_rows_say_how_far_voxels_near_edges_and_volumes_are_off_before_and_after():
@@ -186,7 +193,7 @@ def test_rows_say_how_far_voxels_near_edges_and_volumes_are_off_before_and_after
     rows = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=0)}
     assert {metric for metric, _ in rows} <= task.primaries
     # By hand: of all voxels, as an image this small is its own sample, within 5 of an edge of the reference.
-    near = [near_edges(one.references["mask"].data[0], GRID) for one in references]
+    near = [voxel_calibration.is_near_edge(one.references["mask"].data[0], GRID) for one in references]
     for ending, of in (("", task), ("_uncalibrated", replace(TASK, certainty=Certainty("none", Calibrator())))):
         chances = [of.probabilities({"mask": one})["mask"][1] for one in outputs]
         truths = [one.references["mask"].data[0] == 2 for one in references]
@@ -234,10 +241,10 @@ def promising(**wishes) -> Segmentation:
 
 def missed(task: Segmentation, seeds: range, **how) -> np.ndarray:
     """(cases, structures) the share of each structure outside of its covering mask, voxel by voxel."""
-    least, shares = added_results(task).masks["mask"], []
+    least, shares = properties.added_results(task).masks["mask"], []
     for seed in seeds:
         right = true_outputs(seed)
-        truth, chances = drawn(right, seed), softmax(how.get("sure", 1.0) * right)
+        truth, chances = drawn(right, seed), certainties.softmax(how.get("sure", 1.0) * right)
         places = zip((2, 5), chances[1:], (least[name] for name in NAMES), strict=True)
         shares.append([(own[truth == value] < limit).mean() for value, own, limit in places])
     return np.array(shares)
@@ -246,7 +253,7 @@ def missed(task: Segmentation, seeds: range, **how) -> np.ndarray:
 @pytest.mark.parametrize("sure", thinned(1, [1.0, 3.0]))
 def test_covering_masks_miss_the_share_that_was_allowed_in_new_cases_whatever_the_probabilities(sure):
     task = promising(risk=0.1)
-    task, decisions = with_sets(task, Evidence(*stated(task, range(200), sure=sure)), exact=True)
+    task, decisions = fitting.with_sets(task, PredictedCases(*stated(task, range(200), sure=sure)), exact=True)
     shares = missed(task, range(200, 400), sure=sure).mean(axis=0)
     assert (shares < 0.12).all()
     assert (shares > 0.06).all()  # the largest threshold that does it
@@ -257,25 +264,30 @@ def test_covering_masks_miss_the_share_that_was_allowed_in_new_cases_whatever_th
 def test_with_a_confidence_masks_are_larger_and_miss_less():
     on_average, confident = promising(risk=0.1), promising(risk=0.1, risk_delta=0.05)
     made = stated(on_average, range(60))
-    first, second = (with_sets(task, Evidence(*made), exact=False)[0] for task in (on_average, confident))
-    limits = [added_results(task).masks["mask"] for task in (first, second)]
+    first, second = (fitting.with_sets(task, PredictedCases(*made), exact=False)[0] for task in (on_average, confident))
+    limits = [properties.added_results(task).masks["mask"] for task in (first, second)]
     assert all(limits[1][name] < limits[0][name] <= 0.5 for name in NAMES)
     assert (missed(second, range(60, 160)).mean(axis=0) < 0.1).all()
 
 
 def test_with_too_few_patients_the_mask_is_the_whole_image_and_that_is_said():
     task = promising(risk=0.1)
-    task, decisions = with_sets(task, Evidence(*stated(task, range(5))), exact=True)
-    assert added_results(task).masks["mask"] == {"organ": 0.0, "lesion": 0.0}
+    task, decisions = fitting.with_sets(task, PredictedCases(*stated(task, range(5))), exact=True)
+    assert properties.added_results(task).masks["mask"] == {"organ": 0.0, "lesion": 0.0}
     assert "the whole image" in decisions["task.covering"].because
-    assert task_from(Segmentation, settings_of(task)).certainty.covering == task.certainty.covering
+    assert (
+        task_settings.task_from_settings(Segmentation, task_settings.settings_of(task)).certainty.covering
+        == task.certainty.covering
+    )
 
 
 def test_a_structure_that_nobody_sampled_counts_as_missed():
     task = promising(risk=0.1)
     made, cases = stated(task, range(40))
     lost = [replace(one, untuned=None) for one in made]
-    assert added_results(with_sets(task, Evidence(lost, cases), exact=True)[0]).masks["mask"] == {
+    assert properties.added_results(fitting.with_sets(task, PredictedCases(lost, cases), exact=True)[0]).masks[
+        "mask"
+    ] == {
         "organ": 0.0,
         "lesion": 0.0,
     }
@@ -287,8 +299,8 @@ def test_what_lies_beyond_the_part_that_the_network_saw_is_missed():
     truth = drawn(right, 0)
     part = (slice(0, 24), slice(4, 44))
     made = task.decode([(part, {"mask": right[(slice(None), *part)]})], GRID)
-    shares = task.answers.missed(task.rows([made], [case(truth, 0)]))
-    for value, chances, name in zip((2, 5), softmax(right)[1:], NAMES, strict=True):
+    shares = task.answers.missed_shares(task.rows([made], [case(truth, 0)]))
+    for value, chances, name in zip((2, 5), certainties.softmax(right)[1:], NAMES, strict=True):
         there, seen = truth == value, np.zeros(GRID.shape, bool)
         seen[part] = True
         for place, limit in enumerate(COVERS_FROM):
@@ -303,7 +315,9 @@ def test_outputs_that_are_no_numbers_are_in_no_mask():
     blank = [{**one.untuned, "outputs": np.full_like(one.untuned["outputs"], np.nan)} for one in made]
     lost = [replace(one, untuned=own) for one, own in zip(made, blank, strict=True)]
     with np.errstate(invalid="ignore"):
-        assert added_results(with_sets(task, Evidence(lost, cases), exact=True)[0]).masks["mask"] == {
+        assert properties.added_results(fitting.with_sets(task, PredictedCases(lost, cases), exact=True)[0]).masks[
+            "mask"
+        ] == {
             "organ": 0.0,
             "lesion": 0.0,
         }
@@ -317,13 +331,13 @@ def test_regions_have_covering_masks_of_their_own():
         right = np.stack([np.maximum(organ, lesion), lesion])
         cases.append(case(np.select([right[1] > 0, right[0] > 0], [5, 2]).astype(np.uint8), seed))
         made.append(task.decode([(WHOLE, {"mask": right.astype(np.float32)})], GRID))
-    found = added_results(with_sets(task, Evidence(made, cases), exact=True)[0]).masks["mask"]
+    found = properties.added_results(fitting.with_sets(task, PredictedCases(made, cases), exact=True)[0]).masks["mask"]
     assert found == {"organ": 0.5, "lesion": 0.5}  # never less than what is likely
 
 
 def test_scores_say_what_the_masks_miss_and_how_large_they_are():
     task = promising(risk=0.1)
-    task, _ = with_sets(task, Evidence(*stated(task, range(60))), exact=True)
+    task, _ = fitting.with_sets(task, PredictedCases(*stated(task, range(60))), exact=True)
     rows = task.summary(task.score(*stated(task, range(60, 80))), seed=0)
     values = {(row.metric, row.label): row.estimate.value for row in rows}
     for place, name in enumerate(NAMES):
@@ -332,23 +346,23 @@ def test_scores_say_what_the_masks_miss_and_how_large_they_are():
 
 
 def test_without_a_risk_or_thresholds_there_is_no_covering_mask():
-    task, made = with_sets(promising(), Evidence(*stated(TASK, range(3))), exact=True)
+    task, made = fitting.with_sets(promising(), PredictedCases(*stated(TASK, range(3))), exact=True)
     assert task.certainty.covering is None
     assert set(made) == {"task.conformal"}
-    assert added_results(TASK) is None
+    assert properties.added_results(TASK) is None
 
 
 @pytest.mark.parametrize(("name", "value"), [("risk", 1.2), ("risk", True), ("risk_delta", 0), ("covering", {"n": 1})])
 def test_an_impossible_risk_is_refused_by_its_name(name, value):
     with pytest.raises(PlanError, match=f"task.{name}"):
-        task_from(Segmentation, {**settings_of(TASK), name: value})
+        task_settings.task_from_settings(Segmentation, {**task_settings.settings_of(TASK), name: value})
 
 
 @pytest.mark.whole
 def test_intervals_of_volumes_hold_the_volume_as_often_as_promised_and_stand_in_columns_and_rows():
     task, _ = tuned(replace(TASK, certainty=Certainty(coverage=0.8)), 20, 1.0)[:2]
     assert stated(task, range(1))[0][0].confidence.low == {}
-    task, decisions = with_sets(task, Evidence(*stated(task, range(100, 250))), exact=True)
+    task, decisions = fitting.with_sets(task, PredictedCases(*stated(task, range(100, 250))), exact=True)
     assert "hold the truth in 80 % of new patients" in decisions["task.conformal"].because
     predictions, cases = stated(task, range(250, 400))
     rows = {(row.metric, row.label): row.estimate for row in task.summary(task.score(predictions, cases), seed=0)}
@@ -361,7 +375,7 @@ def test_intervals_of_volumes_hold_the_volume_as_often_as_promised_and_stand_in_
         assert rows["interval_width", name].value == pytest.approx(np.mean([high - low for low, high in ends]))
         columns = task.outputs(predictions[0])
         assert columns[f"{name}_mm2_low"] < columns[f"{name}_mm2"] < columns[f"{name}_mm2_high"]
-    assert task_from(Segmentation, settings_of(task)).certainty == task.certainty
+    assert task_settings.task_from_settings(Segmentation, task_settings.settings_of(task)).certainty == task.certainty
 
 
 def test_voxels_sampled_before_calibration_tell_how_doubtful_a_volume_is_after_it():
@@ -384,17 +398,21 @@ def test_the_interval_of_a_volume_is_set_by_masks_that_are_tidied_as_those_that_
             cases.append(case(drawn(right, seed), seed))
             right[1, 40:46, 40:46] += 30.0  # a piece of the organ that nobody drew
             made.append(own.decode([(WHOLE, {"mask": right.astype(np.float32)})], GRID))
-        found.append(with_sets(task, Evidence(made, cases), exact=True)[0].certainty.conformal.threshold("organ"))
+        found.append(
+            fitting.with_sets(task, PredictedCases(made, cases), exact=True)[0].certainty.conformal.threshold("organ")
+        )
     assert found[0] == pytest.approx(found[1], rel=0.05)
 
 
 def test_with_too_few_patients_or_without_whole_references_a_volume_has_no_interval():
     task, _ = tuned(TASK, 20, 1.0)[:2]
-    few, decisions = with_sets(task, Evidence(*stated(task, range(4))), exact=True)
+    few, decisions = fitting.with_sets(task, PredictedCases(*stated(task, range(4))), exact=True)
     assert "too few patients" in decisions["task.conformal"].because
     assert few.outputs(stated(few, range(1))[0][0])["organ_mm2_low"] is None
     partly = replace(task, ignore=9)
-    assert with_sets(partly, Evidence(*stated(partly, range(20))), exact=True)[0].certainty.conformal is None
+    assert (
+        fitting.with_sets(partly, PredictedCases(*stated(partly, range(20))), exact=True)[0].certainty.conformal is None
+    )
 
 
 def test_the_interval_of_a_volume_stands_in_millilitres_and_ends_at_nothing():
@@ -403,7 +421,7 @@ def test_the_interval_of_a_volume_stands_in_millilitres_and_ends_at_nothing():
     logits = 3 * np.random.default_rng(0).normal(size=(3, 10, 9, 8)).astype(np.float32)
     grid = Geometry(logits.shape[1:], np.diag([2.0, 2.0, 2.5, 1.0]))
     columns = task.outputs(task.decode([((slice(None),) * 3, {"mask": logits})], grid))
-    chance, mask = softmax(logits), logits.argmax(axis=0)
+    chance, mask = certainties.softmax(logits), logits.argmax(axis=0)
     for value, name in enumerate(NAMES, start=1):
         doubt = 0.01 * np.abs((mask == value) - chance[value]).sum()
         ends = [0.01 * (mask == value).sum() + side * found.thresholds[name] * doubt for side in (-1, 1)]

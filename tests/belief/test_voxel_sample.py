@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.belief.voxel_calibration import Sampler, VoxelSample, near_edges
+from isocenter.belief import voxel_calibration
+from isocenter.belief.voxel_calibration import VoxelSample, VoxelSampler
 from isocenter.values import Geometry
 
 
@@ -16,7 +17,7 @@ def image(shape: tuple[int, ...], spacing: float = 1.0) -> tuple[Geometry, np.nd
 
 
 def sampled(geometry: Geometry, labels: np.ndarray, outputs: np.ndarray, rows: int, most: int):
-    sampler = Sampler(geometry, most)
+    sampler = VoxelSampler(geometry, most)
     for start in range(0, len(labels), rows):
         part = slice(start, start + rows)
         region = (part, *(slice(0, size) for size in geometry.shape[1:]))
@@ -38,9 +39,9 @@ def test_weighted_sums_over_a_sample_are_those_of_the_image_for_any_label(shape)
 def test_about_half_of_a_sample_lies_near_edges_however_few_voxels_do():
     geometry, labels, outputs = image((80, 80, 80), spacing=4.0)
     drawn = sampled(geometry, labels, outputs, 80, 10_000)
-    near = drawn.at(near_edges(labels, geometry))
+    near = drawn.at(voxel_calibration.is_near_edge(labels, geometry))
     assert near.sum() == 5000
-    assert near_edges(labels, geometry).mean() < 0.2
+    assert voxel_calibration.is_near_edge(labels, geometry).mean() < 0.2
 
 
 def test_an_image_of_few_voxels_is_its_own_sample():
@@ -60,8 +61,8 @@ def test_the_same_image_gives_the_same_sample():
 def test_edges_are_near_within_five_millimetres_along_every_axis():
     labels = np.zeros((30, 30), np.uint8)
     labels[10:20, 10:20] = 1
-    near = near_edges(labels, Geometry((30, 30), np.diag([1.0, 2.5, 1.0])))
+    near = voxel_calibration.is_near_edge(labels, Geometry((30, 30), np.diag([1.0, 2.5, 1.0])))
     # Voxels 9, 10 and 19, 20 are at the edges: 5 voxels of 1 mm, 2 of 2.5 mm.
     assert np.flatnonzero(near.any(axis=1)).tolist() == list(range(4, 26))
     assert np.flatnonzero(near.any(axis=0)).tolist() == list(range(7, 23))
-    assert not near_edges(np.zeros((30, 30), np.uint8), Geometry((30, 30), np.eye(3))).any()
+    assert not voxel_calibration.is_near_edge(np.zeros((30, 30), np.uint8), Geometry((30, 30), np.eye(3))).any()

@@ -9,14 +9,17 @@ import pytest
 
 import isocenter
 import trained
-from isocenter import files, tasks
 from isocenter.cli import commands
-from isocenter.files import LAYOUTS
-from isocenter.prediction import FORMATS
-from isocenter.registration import Initial, SimilarityName, TransformKind
+from isocenter.files import format_options
+from isocenter.files.layouts.layout import LAYOUTS
+from isocenter.prediction.answers import FORMATS
+from isocenter.registration.engine import TransformKind
+from isocenter.registration.linear import Initial
+from isocenter.registration.similarity_measures import SimilarityName
 from isocenter.runtime.package import backends
-from isocenter.scoring.case_selection import SPLITS
-from isocenter.verbs.comparison import CORRECTIONS, TESTS
+from isocenter.tasks import index
+from isocenter.values.dataset_cases import SPLITS
+from isocenter.verbs.comparison_tests import CORRECTIONS, TESTS
 from isocenter.verbs.ensemble import WEIGHTINGS
 
 COMMANDS = {one.words: one.function for one in commands.COMMANDS}
@@ -37,14 +40,14 @@ VALUES = [
     ("predict", "backend", {"auto", *backends.BACKENDS}),
     ("evaluate", "split", SPLITS),
     ("check", "layout", LAYOUTS),
-    ("train", "task", tasks.TASKS),
+    ("train", "task", index.TASKS),
     ("ensemble", "weights", WEIGHTINGS),
     ("compare", "test", TESTS),
     ("compare", "correction", CORRECTIONS),
     ("register", "similarity", ("auto", *get_args(SimilarityName))),
     ("register", "initial", ("auto", *get_args(Initial))),
     ("register", "transform", get_args(TransformKind)),
-    ("convert", "part", get_args(files.Part)),
+    ("convert", "part", get_args(format_options.Part)),
     ("convert", "prefer", ("sform", "qform")),
 ]
 

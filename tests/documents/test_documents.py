@@ -19,16 +19,16 @@ import sqlalchemy
 from ruamel.yaml import YAML
 
 import isocenter
-from isocenter.documents import Subject, broken_rows, drafted, guideline, guideline_names, read_facts
+from isocenter.documents import checks, document_pages, fact_file, guidelines, subjects
 from isocenter.documents.guidelines import PLACEHOLDER
-from isocenter.documents.subject import csv_value
+from isocenter.documents.subjects import DocumentSubject
 from isocenter.errors import IntegrityError, PlanError, ResourceError, UsageError
 from isocenter.evaluation import Metrics
-from isocenter.monitoring import refuse_change_plan
+from isocenter.monitoring import change_plan
 from isocenter.report import Figure, Paragraph
-from isocenter.runtime import digest
+from isocenter.runtime import record_files
 from isocenter.service.records import tables
-from isocenter.verbs.document import Documented
+from isocenter.verbs.document import DocumentsResult
 
 # Items of each list, and its parts where the source counts those; the figures of the guidelines themselves.
 COUNTS = {
@@ -76,24 +76,26 @@ def records(classified: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def documented(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Documented:
+def documented(records: Path, tmp_path_factory: pytest.TempPathFactory) -> DocumentsResult:
     return isocenter.document(records, out=tmp_path_factory.mktemp("documents") / "all")
 
 
 @pytest.mark.parametrize("name", sorted(COUNTS))
 def test_a_list_has_as_many_items_as_its_source(name):
     items, parts = COUNTS[name]
-    listed = guideline(name)
+    listed = guidelines.read_guideline(name)
     assert len(listed.numbers) == items
     assert parts is None or len(listed.items) == parts
 
 
 def test_every_list_is_counted_and_needs_evidence_for_each_item():
-    assert set(guideline_names()) == set(COUNTS)
-    for name in guideline_names():
-        for item in guideline(name).items:
+    assert set(guidelines.guideline_names()) == set(COUNTS)
+    for name in guidelines.guideline_names():
+        for item in guidelines.read_guideline(name).items:
             assert any(not one.startswith("?") for one in item.evidence), f"{name} {item.name}"
-            assert len({other.name for other in guideline(name).items}) == len(guideline(name).items)
+            assert len({other.name for other in guidelines.read_guideline(name).items}) == len(
+                guidelines.read_guideline(name).items
+            )
 
 
 def test_half_of_claim_is_measured_from_a_default_run(documented):
@@ -110,7 +112,7 @@ def test_what_only_a_person_knows_is_never_measured(documented):
 
 
 def test_every_measured_value_stands_in_its_record(documented, records):
-    subject = Subject.opened(records)
+    subject = DocumentSubject.opened(records)
     measured = [row for row in documented.rows if row["state"] == "measured"]
     assert len(measured) > 100
     for row in measured:
@@ -154,7 +156,7 @@ def test_a_changed_figure_in_any_record_is_found(documented, records, tmp_path, 
         file = tmp_path / "run" / draw.choice(names)
         kept = file.read_bytes()
         change(file, draw)
-        assert broken_rows(documented.out, Subject(tmp_path / "run", "run")) != [], file
+        assert checks.broken_rows(documented.out, DocumentSubject(tmp_path / "run", "run")) != [], file
         file.write_bytes(kept)
 
 
@@ -186,7 +188,7 @@ def test_a_changed_page_is_found_also_where_its_hash_was_changed_with_it(documen
     names = [one.where for one in isocenter.verify_documents(folder, against=records).broken]
     assert "claim.html" in names
     written = json.loads(file.read_text())
-    written["pages"]["claim.html"] = digest(page)
+    written["pages"]["claim.html"] = record_files.file_digest(page)
     file.write_text(json.dumps(written))
     assert "claim.html" in [one.where for one in isocenter.verify_documents(folder, against=records).broken]
     page.unlink()
@@ -239,7 +241,7 @@ def test_the_open_questions_are_commented_out_and_can_be_given_back(documented):
     text = (documented.out / "facts.toml").read_text()
     assert tomllib.loads(text) == {}
     assert '# funding = { value = "", by = "", on = }' in text
-    assert read_facts(documented.out / "facts.toml", date.today()) == {}
+    assert fact_file.read_facts(documented.out / "facts.toml", date.today()) == {}
 
 
 WRONG_FACTS = {
@@ -257,13 +259,13 @@ def test_facts_are_refused(wrong, tmp_path):
     text, problem = WRONG_FACTS[wrong]
     (tmp_path / "facts.toml").write_text(text)
     with pytest.raises(UsageError, match=problem):
-        read_facts(tmp_path / "facts.toml", date(2026, 11, 1))
+        fact_file.read_facts(tmp_path / "facts.toml", date(2026, 11, 1))
 
 
 @pytest.mark.parametrize("words", ["+ a grant of the university", "@home programme", "- see the grant"])
 def test_a_text_that_begins_with_a_sign_is_text_on_a_page(words, tmp_path):
     (tmp_path / "facts.toml").write_text(f'funding = {{ value = "{words}", by = "A. Reader", on = 2026-01-05 }}\n')
-    assert read_facts(tmp_path / "facts.toml", date(2026, 11, 1))["funding"].value == words
+    assert fact_file.read_facts(tmp_path / "facts.toml", date(2026, 11, 1))["funding"].value == words
 
 
 def test_a_statement_that_a_record_contradicts_is_refused_with_both_named(records, tmp_path):
@@ -346,7 +348,7 @@ def test_an_unknown_document_and_a_folder_of_something_else_are_refused(records,
 
 
 def test_no_template_holds_a_figure():
-    for item in guideline("draft").items:
+    for item in guidelines.read_guideline("draft").items:
         assert not re.search(r"\d", PLACEHOLDER.sub("", item.sentence)), item.name
         assert PLACEHOLDER.findall(item.sentence), item.name
 
@@ -355,7 +357,10 @@ def test_every_number_of_a_draft_is_that_of_a_row(documented):
     [draft] = [one for one in documented.documents if one.guideline.name == "draft"]
     known = " ".join(json.dumps(row["value"]) for row in draft.rows)
     texts = [
-        block.text for section in drafted(draft, Metrics()) for block in section.blocks if isinstance(block, Paragraph)
+        block.text
+        for section in document_pages.draft_sections(draft, Metrics())
+        for block in section.blocks
+        if isinstance(block, Paragraph)
     ]
     numbers = {found for text in texts for found in re.findall(r"\d+", text)}
     assert len(numbers) > 20
@@ -366,13 +371,23 @@ def test_every_number_of_a_draft_is_that_of_a_row(documented):
 
 def test_a_draft_names_the_method_of_a_decision_and_not_its_settings(documented):
     [draft] = [one for one in documented.documents if one.guideline.name == "draft"]
-    texts = [block.text for section in drafted(draft, Metrics()) for block in section.blocks if hasattr(block, "text")]
+    texts = [
+        block.text
+        for section in document_pages.draft_sections(draft, Metrics())
+        for block in section.blocks
+        if hasattr(block, "text")
+    ]
     assert any(text.startswith("Intensities were normalised by the method zscore, because ") for text in texts)
 
 
 def test_the_flow_of_cases_is_drawn_from_the_rows(documented, records):
     [draft] = [one for one in documented.documents if one.guideline.name == "draft"]
-    [flow] = [block for section in drafted(draft, Metrics()) for block in section.blocks if isinstance(block, Figure)]
+    [flow] = [
+        block
+        for section in document_pages.draft_sections(draft, Metrics())
+        for block in section.blocks
+        if isinstance(block, Figure)
+    ]
     with (records / "split.csv").open() as lines:
         parts = Counter(row["split"] for row in csv.DictReader(lines))
     assert f"Training: {parts['train']}, Validation: {parts['val']}, Test: {parts['test']}" in flow.alt
@@ -381,11 +396,11 @@ def test_the_flow_of_cases_is_drawn_from_the_rows(documented, records):
 
 def test_a_case_of_several_folds_counts_once():
     rows = [{"case": "a", "split": "train"}, {"case": "a", "split": "train"}, {"case": "b", "split": "test"}]
-    assert csv_value(rows, "count:split=train;distinct=case") == 1
-    assert csv_value(rows, "count:split=train") == 2
-    assert csv_value(rows, "case@3") == "b"
+    assert subjects.value_in_csv(rows, "count:split=train;distinct=case") == 1
+    assert subjects.value_in_csv(rows, "count:split=train") == 2
+    assert subjects.value_in_csv(rows, "case@3") == "b"
     with pytest.raises(IndexError):
-        csv_value(rows, "case@0")
+        subjects.value_in_csv(rows, "case@0")
 
 
 def test_the_card_of_chai_is_valid_under_its_schema(documented, records, tmp_path, data):
@@ -505,4 +520,4 @@ NOT_EXECUTABLE = {
 def test_a_plan_of_changes_that_no_check_could_execute_is_refused(wrong):
     before, after, problem = NOT_EXECUTABLE[wrong]
     with pytest.raises(PlanError, match=problem):
-        refuse_change_plan(tomllib.loads(CHANGE_PLAN.replace(before, after)), {"auroc"}, "change-plan.toml")
+        change_plan.refuse_change_plan(tomllib.loads(CHANGE_PLAN.replace(before, after)), {"auroc"}, "change-plan.toml")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import isocenter
-from isocenter.documents import QUESTIONS, Fact, Subject, document_of, guideline, hazards, traced
-from isocenter.documents.node import due_days
+from isocenter.documents import guidelines, node_figures, tracing
+from isocenter.documents.fact_file import QUESTIONS, Fact
+from isocenter.documents.subjects import DocumentSubject
 from isocenter.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +88,7 @@ def project(folder: Path) -> Path:
 
 
 def test_all_that_this_project_requires_promises_and_controls_names_tests_that_exist():
-    trace = traced(ROOT / "docs" / "requirements.toml")
+    trace = tracing.trace_project(ROOT / "docs" / "requirements.toml")
     assert [(row.id, row.problems) for row in trace.broken] == []
     kinds = [row.kind for row in trace.rows]
     assert kinds.count("requirement") >= 40 and kinds.count("hazard") >= 25 and kinds.count("promise") > 20
@@ -96,7 +97,7 @@ def test_all_that_this_project_requires_promises_and_controls_names_tests_that_e
 
 
 def test_what_names_no_test_that_exists_does_not_hold(tmp_path, cli):
-    trace = traced(project(tmp_path))
+    trace = tracing.trace_project(project(tmp_path))
     assert {row.id: row.problems for row in trace.broken} == {
         "R2": ("tests/files/test_a.py::test_gone: no such test",),
         "R3": ("no test",),
@@ -118,11 +119,11 @@ def test_what_names_no_test_that_exists_does_not_hold(tmp_path, cli):
 )
 def test_with_results_a_requirement_needs_a_test_that_passed_and_none_that_failed(tmp_path, inside, result, holds):
     (tmp_path / "junit.xml").write_text(RESULTS.format(inside))
-    first = traced(project(tmp_path), tmp_path / "junit.xml").rows[0]
+    first = tracing.trace_project(project(tmp_path), tmp_path / "junit.xml").rows[0]
     assert first.tests == {"tests/files/test_a.py::test_there": result}
     assert (first.problems == ()) == holds
     (tmp_path / "junit.xml").write_text("<testsuites/>")
-    assert traced(tmp_path / "requirements.toml", tmp_path / "junit.xml").rows[0].problems == (
+    assert tracing.trace_project(tmp_path / "requirements.toml", tmp_path / "junit.xml").rows[0].problems == (
         "none of its tests passed",
     )
 
@@ -135,7 +136,7 @@ def test_a_requirement_that_stands_twice_or_says_something_unknown_is_refused(tm
     file = project(tmp_path)
     file.write_text(file.read_text().replace(before, after))
     with pytest.raises(UsageError, match=problem):
-        traced(file)
+        tracing.trace_project(file)
 
 
 def facts(**stated: str) -> dict[str, Fact]:
@@ -159,7 +160,7 @@ def test_each_hazard_has_severity_probability_control_and_residual_risk(result, 
     assert (rows["H01b"]["state"], rows["H01b"]["pointer"]) == ("measured", "1-/rows/0/low")
     assert rows["H01b"]["value"] == pytest.approx(0.2)
     assert (rows["H03b"]["state"], rows["H01a"]["state"], rows["H01d"]["state"]) == ("missing",) * 3
-    assert set(rows["H03c"]["value"]) == set(next(one["tests"] for one in hazards() if one["id"] == "H03"))
+    assert set(rows["H03c"]["value"]) == set(next(one["tests"] for one in tracing.read_hazards() if one["id"] == "H03"))
     assert "proposed: catastrophic" in rows["H03a"]["because"]
     assert isocenter.verify_documents(tmp_path / "out", against=result).broken == []
     file = result / "summary.json"
@@ -168,14 +169,18 @@ def test_each_hazard_has_severity_probability_control_and_residual_risk(result, 
 
 
 def test_the_safety_class_follows_from_the_worst_severity_that_a_person_states(result):
-    subject = Subject.opened(result)
-    listed = guideline("software-file").of(subject)
-    stated = {f"severity_{one['id']}": "minor" for one in hazards()}
+    subject = DocumentSubject.opened(result)
+    listed = guidelines.read_guideline("software-file").of(subject)
+    stated = {f"severity_{one['id']}": "minor" for one in tracing.read_hazards()}
     for worst, words in (("Serious: an operation", "class C; rigour level II"), ("minor", "class B; rigour level II")):
-        document = document_of(listed, subject, facts(**{**stated, "severity_H05": worst}))
+        document = guidelines.fill_guideline(listed, subject, facts(**{**stated, "severity_H05": worst}))
         [row] = [row for row in document.rows if row["item"] == "4.3"]
         assert row["state"] == "stated" and words in row["because"]
-    [row] = [row for row in document_of(listed, subject, facts(severity_H05="minor")).rows if row["item"] == "4.3"]
+    [row] = [
+        row
+        for row in guidelines.fill_guideline(listed, subject, facts(severity_H05="minor")).rows
+        if row["item"] == "4.3"
+    ]
     assert row["state"] == "missing"
     requirements = [row for row in document.rows if row["item"] == "5.2" and row["part"] == ""]
     assert len(requirements) >= 40 and requirements[0]["pointer"] == "/requirements/IN-1"
@@ -183,22 +188,24 @@ def test_the_safety_class_follows_from_the_worst_severity_that_a_person_states(r
 
 def test_third_party_software_comes_from_a_list_in_cyclonedx(result):
     (result / "bom.json").write_text(json.dumps({"bomFormat": "CycloneDX", "components": [{"name": "numpy"}]}))
-    subject = Subject.opened(result)
-    rows = document_of(guideline("software-file").of(subject), subject, {}).rows
+    subject = DocumentSubject.opened(result)
+    rows = guidelines.fill_guideline(guidelines.read_guideline("software-file").of(subject), subject, {}).rows
     [soup] = [row for row in rows if row["item"] == "8.1" and row["part"] == ""]
     assert (soup["record"], soup["value"]) == ("bom.json", [{"name": "numpy"}])
 
 
 def test_every_look_up_of_a_probability_and_every_question_of_a_hazard_is_known(result):
-    subject = Subject.opened(result)
-    document = document_of(guideline("risk-file").of(subject), subject, {})
+    subject = DocumentSubject.opened(result)
+    document = guidelines.fill_guideline(guidelines.read_guideline("risk-file").of(subject), subject, {})
     assert len({one.item.number for one in document.answered if one.item.section == "Hazards"}) >= 25
-    assert all(f"severity_{one['id']}" in QUESTIONS and f"residual_{one['id']}" in QUESTIONS for one in hazards())
+    assert all(
+        f"severity_{one['id']}" in QUESTIONS and f"residual_{one['id']}" in QUESTIONS for one in tracing.read_hazards()
+    )
 
 
 def test_reports_of_an_incident_are_due_by_its_kind():
     friday = date(2026, 11, 27)
-    due = due_days("death", friday)
+    due = node_figures.due_days("death", friday)
     assert list(due.values()) == ["2026-12-27", "2026-12-04", "2026-12-07"]
-    assert list(due_days("possible", friday))[2] == "EU, 15 days"
-    assert list(due_days("none", friday)) == ["none"]
+    assert list(node_figures.due_days("possible", friday))[2] == "EU, 15 days"
+    assert list(node_figures.due_days("none", friday)) == ["none"]

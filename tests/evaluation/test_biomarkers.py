@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import diameters, ejection_fraction, repeatability, suv_peak
+from isocenter.evaluation import biomarkers
 
 SUNNYBROOK = Path(__file__).parents[3] / "shared" / "data" / "mri" / "cardiac_sunnybrook" / "masks"
 
@@ -25,7 +25,7 @@ def ellipse(long: float, short: float, turn: float, step: float = 0.5) -> np.nda
 @settings(max_examples=15, deadline=None)
 @given(st.floats(20, 60), st.floats(0.3, 0.95), st.floats(0, np.pi))
 def test_of_an_ellipse_the_axes_are_its_own_within_a_voxel(long, ratio, turn):
-    found = diameters(ellipse(long, ratio * long, turn), (0.5, 0.5))
+    found = biomarkers.plane_diameters(ellipse(long, ratio * long, turn), (0.5, 0.5))
     assert found.long == pytest.approx(long, abs=0.75)
     # A long axis that is off by a voxel is turned a little, the more the rounder the ellipse is.
     assert found.short == pytest.approx(ratio * long, abs=1.5)
@@ -34,7 +34,7 @@ def test_of_an_ellipse_the_axes_are_its_own_within_a_voxel(long, ratio, turn):
 def test_a_row_of_voxels_is_as_many_spacings_long_and_one_thick():
     row = np.zeros((5, 9), dtype=bool)
     row[2, 1:8] = True
-    found = diameters(row, (3.0, 2.0))
+    found = biomarkers.plane_diameters(row, (3.0, 2.0))
     assert found.long == pytest.approx(14)
     assert found.short == pytest.approx(3)
 
@@ -44,8 +44,8 @@ def test_two_lesions_of_a_plane_are_not_one_from_end_to_end():
     apart[2:8, 2:8] = apart[30:34, 30:34] = True
     single = apart.copy()
     single[30:] = False
-    assert diameters(apart, (1.0, 1.0)) == diameters(single, (1.0, 1.0))
-    assert diameters(np.zeros((4, 4)), (1.0, 1.0)) is None
+    assert biomarkers.plane_diameters(apart, (1.0, 1.0)) == biomarkers.plane_diameters(single, (1.0, 1.0))
+    assert biomarkers.plane_diameters(np.zeros((4, 4)), (1.0, 1.0)) is None
 
 
 @settings(max_examples=30, deadline=None)
@@ -53,10 +53,10 @@ def test_two_lesions_of_a_plane_are_not_one_from_end_to_end():
 def test_among_many_pieces_the_longest_is_found_as_by_looking_at_each(seed, share):
     mask, steps = np.random.default_rng(seed).random((18, 22)) < share, np.array([[0.5, 0.1], [0.0, 0.8]])
     pieces, count = ndimage.label(mask, np.ones((3, 3)))
-    each = [diameters(pieces == n, steps).long for n in range(1, count + 1)]
-    assert diameters(mask, steps).long == pytest.approx(max(each))
-    assert diameters(mask, steps, over=max(each)) is None
-    assert diameters(mask, steps, over=0.99 * max(each)) == diameters(mask, steps)
+    each = [biomarkers.plane_diameters(pieces == n, steps).long for n in range(1, count + 1)]
+    assert biomarkers.plane_diameters(mask, steps).long == pytest.approx(max(each))
+    assert biomarkers.plane_diameters(mask, steps, over=max(each)) is None
+    assert biomarkers.plane_diameters(mask, steps, over=0.99 * max(each)) == biomarkers.plane_diameters(mask, steps)
 
 
 def test_the_peak_is_the_mean_of_the_best_sphere_of_one_ml():
@@ -68,26 +68,26 @@ def test_the_peak_is_the_mean_of_the_best_sphere_of_one_ml():
     for place in np.argwhere(mask):
         away = np.linalg.norm((np.argwhere(np.ones_like(mask)) - place) * spacing, axis=1)
         expected.append(values.ravel()[away <= (750 / np.pi) ** (1 / 3)].mean())
-    assert suv_peak(values, mask, spacing) == pytest.approx(max(expected))
-    assert np.isnan(suv_peak(values, np.zeros_like(mask), spacing))
+    assert biomarkers.suv_peak(values, mask, spacing) == pytest.approx(max(expected))
+    assert np.isnan(biomarkers.suv_peak(values, np.zeros_like(mask), spacing))
 
 
 def test_a_beat_throws_out_what_systole_lacks():
-    assert ejection_fraction(120, 48) == pytest.approx(60)
+    assert biomarkers.ejection_fraction(120, 48) == pytest.approx(60)
     for volumes in ((48, 120), (0, 0), (10, -1)):
         with pytest.raises(UsageError, match="larger volume first"):
-            ejection_fraction(*volumes)
+            biomarkers.ejection_fraction(*volumes)
 
 
 def test_repeatability_is_that_of_the_differences():
     first, second = np.array([10.0, 12, 9, 15]), np.array([11.0, 12, 7, 16])
-    found = repeatability(first, second, unit="ml")
+    found = biomarkers.repeatability(first, second, unit="ml")
     # differences 1, 0, -2, 1: half their squares' mean is 6 / 8
     assert found.deviation.value == pytest.approx(np.sqrt(6 / 8))
     assert found.coefficient.value == pytest.approx(2.77 * np.sqrt(6 / 8), rel=1e-3)
     assert found.coefficient.unit == "ml"
     assert found.coefficient.patients == 4
-    percent = repeatability(first, second, relative=True)
+    percent = biomarkers.repeatability(first, second, relative=True)
     apart = 100 * (second - first) / ((first + second) / 2)
     assert percent.deviation.value == pytest.approx(np.sqrt((apart**2).mean() / 2))
 
@@ -96,27 +96,27 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(1)
     people = rng.normal(50, 10, (400, 12, 1))
     measured = people + rng.normal(0, 2.0, (400, 12, 2))
-    found = [repeatability(*one.T).deviation for one in measured]
+    found = [biomarkers.repeatability(*one.T).deviation for one in measured]
     held = np.mean([one.low <= 2.0 <= one.high for one in found])
     assert 0.92 <= held <= 0.98
 
 
 def test_a_change_is_told_from_what_repeating_alone_does():
-    known = repeatability([10.0, 12, 9, 15], [11.0, 12, 7, 16], unit="ml")
+    known = biomarkers.repeatability([10.0, 12, 9, 15], [11.0, 12, 7, 16], unit="ml")
     assert [known.change(20, after).verdict for after in (22, 23, 17)] == [
         "within repeatability",
         "increase",
         "decrease",
     ]
     assert "within the repeatability coefficient of 2.4 ml" in str(known.change(20, 22))
-    relative = repeatability([10.0, 12, 9, 15], [11.0, 12, 7, 16], relative=True)
+    relative = biomarkers.repeatability([10.0, 12, 9, 15], [11.0, 12, 7, 16], relative=True)
     assert relative.change(100, 200).value == pytest.approx(100 * 100 / 150)
 
 
 @pytest.mark.parametrize(("first", "second"), [([1.0], [2.0]), ([1.0, 2.0], [1.0]), ([], []), ([1.0, np.nan], [1, 2])])
 def test_too_few_or_unpaired_measurements_are_refused(first, second):
     with pytest.raises(UsageError, match="two measurements each"):
-        repeatability(first, second)
+        biomarkers.repeatability(first, second)
 
 
 @pytest.mark.skipif(not SUNNYBROOK.is_dir(), reason="the Sunnybrook masks are not here")
@@ -125,7 +125,7 @@ def test_of_left_ventricles_the_axes_are_those_of_an_ellipse_of_nearly_their_are
     ratios = []
     for path in sorted(SUNNYBROOK.glob("*.png"))[::12]:
         mask = np.asarray(PIL.Image.open(path)) > 0
-        found = diameters(mask, (1.0, 1.0))
+        found = biomarkers.plane_diameters(mask, (1.0, 1.0))
         ratios.append(np.pi / 4 * found.long * found.short / mask.sum())
     assert len(ratios) > 40
     assert 1 < np.median(ratios) < 1.1

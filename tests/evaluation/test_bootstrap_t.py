@@ -7,7 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from isocenter.evaluation import Resampling, at_once, bootstrap, of_differences
+from isocenter.evaluation import intervals
+from isocenter.evaluation.intervals import Resampling
 from isocenter.values import Estimate
 
 SEED = Resampling(seed=0, draws=400)
@@ -18,7 +19,7 @@ APART = RANDOM.normal(size=20)[OWNERS] + RANDOM.normal(size=60)
 
 
 def ends(differences, side):
-    found = of_differences(PLAIN, differences, OWNERS, seed=SEED, side=side)
+    found = intervals.figure_of_differences(PLAIN, differences, OWNERS, seed=SEED, side=side)
     assert found.method == "patient bootstrap-t"
     return np.array([found.low, found.high])
 
@@ -35,7 +36,7 @@ def test_a_root_mean_square_stretches_with_the_differences():
 
 def test_the_interval_of_a_root_mean_square_is_that_of_its_square_by_the_slope_of_a_root():
     values = RANDOM.normal(size=15)
-    found = of_differences(PLAIN, values, np.arange(15), seed=SEED)
+    found = intervals.figure_of_differences(PLAIN, values, np.arange(15), seed=SEED)
     squares = values**2
     drawn = squares[np.random.default_rng(0).integers(15, size=(400, 15))]
     own, roots = np.sqrt(squares.mean()), np.sqrt(drawn.mean(axis=1))
@@ -46,15 +47,15 @@ def test_the_interval_of_a_root_mean_square_is_that_of_its_square_by_the_slope_o
 
 def test_few_patients_and_figures_without_an_interval_stay_as_they_are():
     few = np.arange(9)
-    assert of_differences(PLAIN, APART[:9], few, seed=SEED) is PLAIN
+    assert intervals.figure_of_differences(PLAIN, APART[:9], few, seed=SEED) is PLAIN
     without = Estimate(0.0, method="none: all draws are equal")
-    assert of_differences(without, np.zeros(60), OWNERS, seed=SEED) is without
+    assert intervals.figure_of_differences(without, np.zeros(60), OWNERS, seed=SEED) is without
 
 
 def test_an_interval_among_many_is_as_much_wider_as_the_law_of_student_says():
     scores = RANDOM.normal(size=30)
-    own = bootstrap(scores, np.arange(30), seed=SEED)
-    of_many = at_once(own, 45)
+    own = intervals.bootstrap(scores, np.arange(30), seed=SEED)
+    of_many = intervals.bonferroni(own, 45)
     wider = stats.t.isf(0.025 / 45, 29) / stats.t.isf(0.025, 29)
     assert of_many.value - of_many.low == pytest.approx(wider * (own.value - own.low))
-    assert at_once(own, 1) is own and at_once(Estimate(1.0), 45) == Estimate(1.0)
+    assert intervals.bonferroni(own, 1) is own and intervals.bonferroni(Estimate(1.0), 45) == Estimate(1.0)

@@ -8,23 +8,25 @@ from numpy.testing import assert_allclose
 from sklearn.calibration import _SigmoidCalibration
 from sklearn.isotonic import IsotonicRegression
 
-from isocenter.evaluation import USUAL_SPREAD, Calibrator, Unseen, chosen_calibrator, fitted_calibrator, normalised
-from isocenter.evaluation.calibration_fit import SIMPLEST, dealt, from_odds, odds_of
+from isocenter.evaluation import calibration_fit
+from isocenter.evaluation.calibration_fit import SIMPLEST, USUAL_SPREAD, Calibrator, UnseenOutputs
 
 NAMES = ("a", "b", "c", "d", "e")
 
 
-def unseen(count: int, classes: int, *, sure: float = 1.0, scale="classes", seed: int = 0, each: int = 1) -> Unseen:
+def unseen(
+    count: int, classes: int, *, sure: float = 1.0, scale="classes", seed: int = 0, each: int = 1
+) -> UnseenOutputs:
     """Cases whose classes follow probabilities that the network states with so many times their log odds."""
     random = np.random.default_rng(seed)
-    logs = normalised(random.normal(0, 1.5, (count, classes)))
+    logs = calibration_fit.normalise_logs(random.normal(0, 1.5, (count, classes)))
     truth = np.array([random.choice(classes, p=np.exp(one)) for one in logs])
-    return Unseen(logs * sure, truth, (np.arange(count) // each).astype(str), NAMES[:classes], scale)
+    return UnseenOutputs(logs * sure, truth, (np.arange(count) // each).astype(str), NAMES[:classes], scale)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_a_temperature_takes_back_what_made_a_network_too_sure(classes):
-    [factor] = fitted_calibrator("temperature", unseen(4000, classes, sure=2.5)).parameters["all"]
+    [factor] = calibration_fit.fit_calibrator("temperature", unseen(4000, classes, sure=2.5)).parameters["all"]
     assert factor == pytest.approx(1 / 2.5, rel=0.06)
 
 
@@ -32,7 +34,7 @@ def test_a_temperature_takes_back_what_made_a_network_too_sure(classes):
 @pytest.mark.parametrize("method", SIMPLEST)
 def test_calibrated_probabilities_add_up_to_one_and_are_no_worse_where_they_were_fitted(classes, scale, method):
     own = unseen(600, classes, sure=2.5, scale=scale)
-    calibrator = fitted_calibrator(method, own)
+    calibrator = calibration_fit.fit_calibrator(method, own)
     assert_allclose(np.exp(own.calibrated(calibrator)).sum(axis=1), 1)
     if (method, scale) != ("isotonic", "grades"):  # it may leave a grade between two steps next to nothing
         assert own.losses(calibrator).mean() < own.losses(Calibrator()).mean()
@@ -41,8 +43,8 @@ def test_calibrated_probabilities_add_up_to_one_and_are_no_worse_where_they_were
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=5), st.sampled_from(["classes", "grades"]))
 def test_log_probabilities_come_back_from_their_odds(numbers, scale):
-    logs = normalised(np.array([numbers]))
-    assert_allclose(from_odds(odds_of(logs, scale), scale), logs, atol=1e-5)
+    logs = calibration_fit.normalise_logs(np.array([numbers]))
+    assert_allclose(calibration_fit.logs_from_odds(calibration_fit.class_odds(logs, scale), scale), logs, atol=1e-5)
 
 
 def test_probabilities_next_to_one_stay_apart():
@@ -55,10 +57,10 @@ def test_platt_and_isotonic_are_those_of_scikit_learn():
     random = np.random.default_rng(1)
     odds = random.normal(0, 2, 300)
     positive = (random.random(300) < 1 / (1 + np.exp(0.3 - odds / 2))).astype(float)
-    own = Unseen(odds[:, None], positive[:, None], np.arange(300).astype(str), ("nodule",), "labels")
+    own = UnseenOutputs(odds[:, None], positive[:, None], np.arange(300).astype(str), ("nodule",), "labels")
 
     def chances(method):
-        return 1 / (1 + np.exp(-own.calibrated(fitted_calibrator(method, own))[:, 0]))
+        return 1 / (1 + np.exp(-own.calibrated(calibration_fit.fit_calibrator(method, own))[:, 0]))
 
     assert_allclose(chances("platt"), _SigmoidCalibration().fit(odds, positive).predict(odds), atol=1e-4)
     theirs = IsotonicRegression(out_of_bounds="clip").fit(odds, positive).predict(odds)
@@ -66,14 +68,19 @@ def test_platt_and_isotonic_are_those_of_scikit_learn():
 
 
 def test_of_few_cases_only_a_temperature_is_fitted():
-    assert chosen_calibrator("auto", unseen(29, 2, sure=4.0)).calibrator.method == "temperature"
+    assert calibration_fit.choose_calibrator("auto", unseen(29, 2, sure=4.0)).calibrator.method == "temperature"
 
 
 @pytest.mark.parametrize(("patients", "methods"), [(2, {"temperature"}), (60, {"platt", "beta"})])
 def test_few_patients_are_few_cases_however_many_answers_they_have(patients, methods):
     own = unseen(600, 2)
     shifted, owners = own.logs + np.array([0.0, 1.5]), (np.arange(600) % patients).astype(str)
-    assert chosen_calibrator("auto", Unseen(shifted, own.truth, owners, own.names)).calibrator.method in methods
+    assert (
+        calibration_fit.choose_calibrator(
+            "auto", UnseenOutputs(shifted, own.truth, owners, own.names)
+        ).calibrator.method
+        in methods
+    )
 
 
 def test_steps_follow_a_thousand_patients_and_not_a_thousand_answers():
@@ -84,7 +91,9 @@ def test_steps_follow_a_thousand_patients_and_not_a_thousand_answers():
 
     def method(each: int) -> str:
         owners = (np.arange(1200) // each).astype(str)
-        return chosen_calibrator("auto", Unseen(odds, positive[:, None], owners, ("a",), "labels")).calibrator.method
+        return calibration_fit.choose_calibrator(
+            "auto", UnseenOutputs(odds, positive[:, None], owners, ("a",), "labels")
+        ).calibrator.method
 
     assert method(1) == "isotonic"
     assert method(2) != "isotonic"
@@ -94,20 +103,20 @@ def test_steps_follow_a_thousand_patients_and_not_a_thousand_answers():
 def test_each_fifth_of_the_patients_has_its_share_of_every_class(classes, scale):
     own = unseen(200, classes, scale=scale)
     truth = np.minimum(np.arange(200) // 10, classes - 1)  # ten patients of each class but the last
-    parts = dealt(Unseen(own.logs, truth, own.patients, own.names, scale))
+    parts = calibration_fit.deal_into_parts(UnseenOutputs(own.logs, truth, own.patients, own.names, scale))
     assert [np.bincount(parts[truth == one]).tolist() for one in range(classes - 1)] == [[2] * 5] * (classes - 1)
 
 
 def test_what_is_calibrated_stays_nearly_as_it_is():
     own = unseen(400, 3, sure=1.0)
-    calibrator = chosen_calibrator("auto", own).calibrator
-    assert np.abs(np.exp(own.calibrated(calibrator)) - np.exp(normalised(own.logs))).max() < 0.1
+    calibrator = calibration_fit.choose_calibrator("auto", own).calibrator
+    assert np.abs(np.exp(own.calibrated(calibrator)) - np.exp(calibration_fit.normalise_logs(own.logs))).max() < 0.1
 
 
 def test_a_shift_is_found_where_a_temperature_cannot_help():
     own = unseen(2000, 2)
     shifted = own.logs + np.array([0.0, 1.5])
-    chosen = chosen_calibrator("auto", Unseen(shifted, own.truth, own.patients, own.names))
+    chosen = calibration_fit.choose_calibrator("auto", UnseenOutputs(shifted, own.truth, own.patients, own.names))
     assert chosen.calibrator.method in ("platt", "beta")
     assert "log loss" in chosen.because
 
@@ -116,17 +125,24 @@ def test_a_patient_weighs_the_same_however_many_images_there_are_of_it():
     own = unseen(200, 2, sure=2.0)
     first = own.patients == own.patients[0]
     many = np.concatenate([np.arange(200), np.repeat(np.flatnonzero(first), 50)])
-    again = Unseen(own.logs[many], own.truth[many], own.patients[many], own.names)
-    once, often = (fitted_calibrator("temperature", one).parameters["all"][0] for one in (own, again))
+    again = UnseenOutputs(own.logs[many], own.truth[many], own.patients[many], own.names)
+    once, often = (calibration_fit.fit_calibrator("temperature", one).parameters["all"][0] for one in (own, again))
     assert once == pytest.approx(often, rel=1e-3)
 
 
 def test_outputs_that_are_no_numbers_or_all_alike_calibrate_nothing():
     own = unseen(60, 2)
     nothing = np.full_like(own.logs, np.nan)
-    assert chosen_calibrator("auto", Unseen(nothing, own.truth, own.patients, own.names)).calibrator.method == "none"
+    assert (
+        calibration_fit.choose_calibrator(
+            "auto", UnseenOutputs(nothing, own.truth, own.patients, own.names)
+        ).calibrator.method
+        == "none"
+    )
     alike = np.full_like(own.logs, np.log(0.5))
-    made = chosen_calibrator("auto", Unseen(alike, own.truth, own.patients, own.names)).calibrator
+    made = calibration_fit.choose_calibrator(
+        "auto", UnseenOutputs(alike, own.truth, own.patients, own.names)
+    ).calibrator
     assert np.isfinite(made.classes(alike, own.names)).all()
 
 
@@ -134,16 +150,16 @@ def test_a_class_that_no_case_has_keeps_a_probability():
     own = unseen(200, 3, sure=2.0)
     kept = own.only(own.truth != 2)
     for method in SIMPLEST:
-        assert np.isfinite(kept.calibrated(fitted_calibrator(method, kept))).all(), method
+        assert np.isfinite(kept.calibrated(calibration_fit.fit_calibrator(method, kept))).all(), method
 
 
 def test_cases_that_are_all_told_apart_make_no_network_as_sure_as_can_be():
     odds = np.where(np.arange(24) % 2, 3.0, -3.0)
     logs = np.stack([-np.logaddexp(0, odds), -np.logaddexp(0, -odds)], axis=1)
     people, truth = np.arange(24).astype(str), np.arange(24) % 2
-    free, held = (Unseen(logs, truth, people, ("no", "yes"), spread=spread) for spread in (None, USUAL_SPREAD))
-    assert fitted_calibrator("temperature", free).parameters["all"][0] > 3
-    assert fitted_calibrator("temperature", held).parameters["all"][0] < 1.5
+    free, held = (UnseenOutputs(logs, truth, people, ("no", "yes"), spread=spread) for spread in (None, USUAL_SPREAD))
+    assert calibration_fit.fit_calibrator("temperature", free).parameters["all"][0] > 3
+    assert calibration_fit.fit_calibrator("temperature", held).parameters["all"][0] < 1.5
 
 
 @pytest.mark.parametrize(
@@ -155,14 +171,19 @@ def test_the_summed_probability_of_a_structure_becomes_its_volume_however_small_
     random = np.random.default_rng(0)
     near, far = random.normal(-1.5, 3, (4000, max(1, classes - 1))), np.full((1000, max(1, classes - 1)), -30.0)
     odds = np.concatenate([near, far])
-    right = normalised(np.hstack([np.zeros((len(odds), 1)), odds]))
+    right = calibration_fit.normalise_logs(np.hstack([np.zeros((len(odds), 1)), odds]))
     truth = (random.random(len(odds))[:, None] > np.exp(right).cumsum(axis=1)[:, :-1]).sum(axis=1)
     logs = 2 * right if scale == "classes" else 2 * odds
     logs[:, -1] += 1.0
     weights = np.repeat([voxels / len(near), 1e7 / len(far)], [len(near), len(far)])
     answers = truth if scale == "classes" else truth[:, None]
-    own = Unseen(
-        normalised(logs) if scale == "classes" else logs, answers, np.arange(5000) % 8, NAMES[:classes], scale, weights
+    own = UnseenOutputs(
+        calibration_fit.normalise_logs(logs) if scale == "classes" else logs,
+        answers,
+        np.arange(5000) % 8,
+        NAMES[:classes],
+        scale,
+        weights,
     )
 
     def error(calibrator: Calibrator) -> float:
@@ -173,4 +194,4 @@ def test_the_summed_probability_of_a_structure_becomes_its_volume_however_small_
         return float(own.counts @ chance / own.counts[there].sum() - 1)
 
     assert abs(error(Calibrator())) > 0.05
-    assert error(fitted_calibrator(method, own)) == pytest.approx(0, abs=0.002)
+    assert error(calibration_fit.fit_calibrator(method, own)) == pytest.approx(0, abs=0.002)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isocenter.errors import GeometryError
-from isocenter.evaluation import betti, centreline, skeleton
+from isocenter.evaluation import centrelines
 
 CHASEDB1 = Path(__file__).parents[3] / "shared" / "data" / "chasedb1"
 
@@ -31,7 +31,7 @@ def ring(shape: tuple[int, ...], radius: float, width: float) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(60, 21), (60, 21, 20)])
 def test_a_tube_has_its_own_axis_as_centreline(shape):
-    lines = skeleton(tube(shape, 5, 10, 50))
+    lines = centrelines.skeleton(tube(shape, 5, 10, 50))
     places = np.argwhere(lines)
     assert 36 <= len(places) <= 42
     middle = places[(places[:, 0] > 14) & (places[:, 0] < 45)]
@@ -42,8 +42,8 @@ def test_a_tube_has_its_own_axis_as_centreline(shape):
 @pytest.mark.parametrize("shape", [(41, 41), (41, 41, 15)])
 def test_a_ring_is_one_piece_with_one_loop_and_so_is_its_centreline(shape):
     mask = ring(shape, 14, 5)
-    assert betti(mask) == betti(skeleton(mask)) == (1, 1)
-    assert np.count_nonzero(skeleton(mask)) == pytest.approx(2 * np.pi * 14 * 0.9, rel=0.15)
+    assert centrelines.betti_numbers(mask) == centrelines.betti_numbers(centrelines.skeleton(mask)) == (1, 1)
+    assert np.count_nonzero(centrelines.skeleton(mask)) == pytest.approx(2 * np.pi * 14 * 0.9, rel=0.15)
 
 
 def test_pieces_loops_and_cavities_are_told_apart():
@@ -52,27 +52,27 @@ def test_pieces_loops_and_cavities_are_told_apart():
     hollow, pierced = ball.copy(), ball.copy()
     hollow[3:6, 3:6, 3:6] = False
     pierced[:, 4, 4] = False
-    assert [betti(mask) for mask in (ball, hollow, pierced)] == [(1, 0), (1, 0), (1, 1)]
-    assert betti(np.zeros((4, 4))) == (0, 0)
+    assert [centrelines.betti_numbers(mask) for mask in (ball, hollow, pierced)] == [(1, 0), (1, 0), (1, 1)]
+    assert centrelines.betti_numbers(np.zeros((4, 4))) == (0, 0)
     touching = np.eye(4, dtype=bool)
-    assert betti(touching) == (1, 0)
+    assert centrelines.betti_numbers(touching) == (1, 0)
 
 
 @settings(max_examples=6, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([(14, 15), (7, 8, 9)]))
 def test_thinning_changes_neither_pieces_nor_loops_and_takes_nothing_from_a_centreline(seed, shape):
     mask = np.random.default_rng(seed).random(shape) < 0.45
-    lines = skeleton(mask)
-    assert betti(lines) == betti(mask)
+    lines = centrelines.skeleton(mask)
+    assert centrelines.betti_numbers(lines) == centrelines.betti_numbers(mask)
     assert not (lines & ~mask).any()
-    assert np.array_equal(skeleton(lines), lines)
+    assert np.array_equal(centrelines.skeleton(lines), lines)
 
 
 def test_a_gap_costs_its_share_of_the_centreline_and_breaks_the_vessel_in_two():
     truth = tube((60, 21), 5, 10, 50)
     broken = truth.copy()
     broken[25:35] = False
-    found = centreline(broken, truth)
+    found = centrelines.compare_centrelines(broken, truth)
     assert found.recall == pytest.approx(0.75, abs=0.03)
     assert found.precision == 1
     assert found.dice == pytest.approx(2 * found.recall / (1 + found.recall))
@@ -82,7 +82,7 @@ def test_a_gap_costs_its_share_of_the_centreline_and_breaks_the_vessel_in_two():
 def test_a_vessel_drawn_too_thin_or_too_wide_follows_its_centreline():
     truth = tube((60, 21, 20), 5, 10, 50)
     for width in (3, 7):
-        found = centreline(tube((60, 21, 20), width, 10, 50), truth)
+        found = centrelines.compare_centrelines(tube((60, 21, 20), width, 10, 50), truth)
         assert min(found.recall, found.precision) > 0.9  # its ends may turn into a corner
         assert found.components == found.loops == 0
 
@@ -91,15 +91,15 @@ def test_a_loop_too_many_is_counted():
     truth, looped = tube((60, 41), 3, 5, 55), tube((60, 41), 3, 5, 55)
     looped[20:40, 18:30] = True
     looped[24:36, 22:26] = False
-    assert centreline(looped, truth).loops == 1
+    assert centrelines.compare_centrelines(looped, truth).loops == 1
 
 
 def test_nothing_to_follow_is_no_praise_and_missing_all_is_nothing():
     none, line = np.zeros((20, 20)), tube((20, 20), 3, 2, 18)
-    assert np.isnan(centreline(none, none).dice)
-    assert centreline(none, line).dice == centreline(line, none).dice == 0
+    assert np.isnan(centrelines.compare_centrelines(none, none).dice)
+    assert centrelines.compare_centrelines(none, line).dice == centrelines.compare_centrelines(line, none).dice == 0
     with pytest.raises(GeometryError, match="own grid"):
-        centreline(none, line[1:])
+        centrelines.compare_centrelines(none, line[1:])
 
 
 @pytest.mark.skipif(not CHASEDB1.is_dir(), reason="CHASE_DB1 is not here")
@@ -110,7 +110,11 @@ def test_two_observers_of_retinal_vessels_agree_as_far_as_another_thinning_says(
     )
     theirs = [SimpleITK.GetArrayFromImage(SimpleITK.BinaryThinning(SimpleITK.GetImageFromArray(m.astype(np.uint8)))) > 0
               for m in (first, second)]  # fmt: skip
-    found = centreline(second, first)
+    found = centrelines.compare_centrelines(second, first)
     assert found.recall == pytest.approx((theirs[0] & second).sum() / theirs[0].sum(), abs=0.02)
     assert found.precision == pytest.approx((theirs[1] & first).sum() / theirs[1].sum(), abs=0.02)
-    assert betti(theirs[0]) == betti(skeleton(first)) == betti(first)
+    assert (
+        centrelines.betti_numbers(theirs[0])
+        == centrelines.betti_numbers(centrelines.skeleton(first))
+        == centrelines.betti_numbers(first)
+    )

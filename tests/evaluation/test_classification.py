@@ -8,18 +8,8 @@ from numpy.testing import assert_allclose
 from sklearn import metrics
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import (
-    Confusion,
-    auroc,
-    average_precision,
-    brier,
-    calibration_error,
-    ece,
-    log_loss,
-    one_against_rest,
-    reliability,
-    roc_curve,
-)
+from isocenter.evaluation import calibration, classification
+from isocenter.evaluation.classification import Confusion
 
 warnings.filterwarnings("ignore", module="sklearn")
 
@@ -38,26 +28,36 @@ def scored(draw, classes: int = 2):
 def test_the_auroc_is_the_share_of_pairs_in_the_right_order(case):
     scores, truths, _ = case
     yes, no = scores[truths == 1][:, None], scores[truths == 0][None]
-    assert auroc(scores, truths) == pytest.approx(((yes > no) + (yes == no) / 2).mean())
+    assert classification.auroc(scores, truths) == pytest.approx(((yes > no) + (yes == no) / 2).mean())
 
 
 @given(scored())
 def test_weighted_figures_of_scores_are_those_of_scikit_learn(case):
     scores, truths, weights = case
-    assert auroc(scores, truths, weights) == pytest.approx(metrics.roc_auc_score(truths, scores, sample_weight=weights))
+    assert classification.auroc(scores, truths, weights) == pytest.approx(
+        metrics.roc_auc_score(truths, scores, sample_weight=weights)
+    )
     precision = metrics.average_precision_score(truths, scores, sample_weight=weights)
-    assert average_precision(scores, truths, weights) == pytest.approx(precision)
+    assert classification.average_precision(scores, truths, weights) == pytest.approx(precision)
     loss = metrics.brier_score_loss(truths, scores, sample_weight=weights)
-    assert brier(scores, truths, weights) == pytest.approx(loss)
+    assert classification.brier(scores, truths, weights) == pytest.approx(loss)
     clipped = np.clip(scores, 2**-23, 1 - 2**-23)
-    assert log_loss(scores, truths, weights) == pytest.approx(metrics.log_loss(truths, clipped, sample_weight=weights))
+    assert classification.log_loss(scores, truths, weights) == pytest.approx(
+        metrics.log_loss(truths, clipped, sample_weight=weights)
+    )
 
 
 @given(scored())
 def test_a_weight_of_two_is_the_image_twice(case):
     scores, truths, weights = case
     times = weights.astype(int)
-    for figure in (auroc, average_precision, brier, log_loss, ece):
+    for figure in (
+        classification.auroc,
+        classification.average_precision,
+        classification.brier,
+        classification.log_loss,
+        classification.ece,
+    ):
         repeated = figure(np.repeat(scores, times), np.repeat(truths, times))
         assert figure(scores, truths, weights) == pytest.approx(repeated)
 
@@ -66,7 +66,13 @@ def test_a_weight_of_two_is_the_image_twice(case):
 def test_several_weightings_give_one_figure_each(case):
     scores, truths, weights = case
     both = np.stack([weights, np.ones_like(weights)])
-    for figure in (auroc, average_precision, brier, log_loss, ece):
+    for figure in (
+        classification.auroc,
+        classification.average_precision,
+        classification.brier,
+        classification.log_loss,
+        classification.ece,
+    ):
         assert_allclose(figure(scores, truths, both), [figure(scores, truths, weights), figure(scores, truths)])
     called = scores > 0.5
     stacked = Confusion.of(called, truths, weights=both)
@@ -78,21 +84,21 @@ def test_several_weightings_give_one_figure_each(case):
 @given(scored())
 def test_the_area_under_the_curve_through_the_points_is_the_auroc(case):
     scores, truths, _ = case
-    wrong, found, thresholds = roc_curve(scores, truths)
-    assert np.trapezoid(found, wrong) == pytest.approx(auroc(scores, truths))
+    wrong, found, thresholds = classification.roc_curve(scores, truths)
+    assert np.trapezoid(found, wrong) == pytest.approx(classification.auroc(scores, truths))
     for x, y, threshold in zip(wrong, found, thresholds, strict=True):
         counts = Confusion.of(scores >= threshold, truths)
         assert (1 - counts.specificity, counts.sensitivity) == pytest.approx((x, y))
 
 
 def test_infinite_scores_are_ties_like_any_other():
-    assert auroc([np.inf, np.inf, -np.inf, -np.inf], [1, 0, 1, 0]) == 0.5
+    assert classification.auroc([np.inf, np.inf, -np.inf, -np.inf], [1, 0, 1, 0]) == 0.5
 
 
 def test_one_class_alone_has_no_auroc():
-    assert np.isnan(auroc([0.1, 0.9], [1, 1]))
-    assert np.isnan(average_precision([0.1, 0.9], [0, 0]))
-    assert np.isnan(auroc([0.1, 0.9], [0, 1], np.array([0.0, 1.0])))
+    assert np.isnan(classification.auroc([0.1, 0.9], [1, 1]))
+    assert np.isnan(classification.average_precision([0.1, 0.9], [0, 0]))
+    assert np.isnan(classification.auroc([0.1, 0.9], [0, 1], np.array([0.0, 1.0])))
 
 
 @given(scored(classes=3))
@@ -100,16 +106,18 @@ def test_the_auroc_of_several_classes_is_the_unweighted_mean_against_the_rest(ca
     scores, truths, _ = case
     table = np.stack([scores, 0.7 * (1 - scores), 0.3 * (1 - scores)], axis=1)
     sure = metrics.roc_auc_score(truths, table, multi_class="ovr", average="macro")
-    assert one_against_rest(auroc, table, truths) == pytest.approx(sure)
+    assert classification.one_against_rest(classification.auroc, table, truths) == pytest.approx(sure)
 
 
 def test_the_auroc_of_two_classes_is_that_of_the_second():
     table = np.array([[0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
-    assert one_against_rest(average_precision, table, [0, 1, 1]) == average_precision(table[:, 1], [0, 1, 1])
+    assert classification.one_against_rest(
+        classification.average_precision, table, [0, 1, 1]
+    ) == classification.average_precision(table[:, 1], [0, 1, 1])
 
 
 def test_a_class_that_no_image_has_leaves_the_mean_undefined():
-    assert np.isnan(one_against_rest(auroc, np.eye(3)[[0, 1, 1]], [0, 1, 1]))
+    assert np.isnan(classification.one_against_rest(classification.auroc, np.eye(3)[[0, 1, 1]], [0, 1, 1]))
 
 
 @given(scored(), st.integers(1, 6))
@@ -165,49 +173,58 @@ def test_a_good_test_of_a_rare_disease_is_mostly_wrong_when_it_calls():
 
 def test_the_brier_score_of_several_classes_sums_over_them():
     table = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
-    assert brier(table, [0, 1]) == pytest.approx(((0.25 + 0.09 + 0.04) + (0.01 + 0.81 + 0.64)) / 2)
-    assert brier([[0.2, 0.8]], [1]) == pytest.approx(brier([0.8], [1])) == pytest.approx(0.04)
-    assert log_loss(table, [0, 1]) == pytest.approx(-(np.log(0.5) + np.log(0.1)) / 2)
+    assert classification.brier(table, [0, 1]) == pytest.approx(((0.25 + 0.09 + 0.04) + (0.01 + 0.81 + 0.64)) / 2)
+    assert (
+        classification.brier([[0.2, 0.8]], [1])
+        == pytest.approx(classification.brier([0.8], [1]))
+        == pytest.approx(0.04)
+    )
+    assert classification.log_loss(table, [0, 1]) == pytest.approx(-(np.log(0.5) + np.log(0.1)) / 2)
 
 
 def test_a_probability_of_zero_for_the_truth_costs_much_but_not_infinitely_much():
-    assert log_loss([0.0], [1]) == pytest.approx(15.94, abs=0.01)
+    assert classification.log_loss([0.0], [1]) == pytest.approx(15.94, abs=0.01)
 
 
 def test_calibration_error_worked_out_by_hand():
     chances, happened = [0.1, 0.1, 0.9, 0.9, 1.0], [0, 1, 1, 1, 1]
     # bin of 0.1: 0.1 against 0.5; bin of 0.9: 0.9 against 1; bin of 1: 0.9333 to 1, right
-    assert ece(chances, happened) == pytest.approx((2 * 0.4 + 2 * 0.1 + 1 * 0) / 5)
-    assert ece(chances, happened, bins=1) == pytest.approx(abs(0.6 - 0.8))
+    assert classification.ece(chances, happened) == pytest.approx((2 * 0.4 + 2 * 0.1 + 1 * 0) / 5)
+    assert classification.ece(chances, happened, bins=1) == pytest.approx(abs(0.6 - 0.8))
 
 
 @given(scored(), st.integers(1, 20))
 def test_the_points_of_the_reliability_diagram_add_up_to_the_calibration_error(case, bins):
     chances, truths, _ = case
-    mean, frequency, counts = reliability(chances, truths, bins=bins)
+    mean, frequency, counts = classification.reliability_bins(chances, truths, bins=bins)
     assert counts.sum() == len(chances)
-    assert (np.abs(mean - frequency) * counts).sum() / len(chances) == pytest.approx(ece(chances, truths, bins=bins))
+    assert (np.abs(mean - frequency) * counts).sum() / len(chances) == pytest.approx(
+        classification.ece(chances, truths, bins=bins)
+    )
 
 
 @pytest.mark.whole
 def test_a_calibrated_model_has_the_calibration_error_that_chance_gives_it():
     random = np.random.default_rng(0)
     chances = random.random(300)
-    found = [calibration_error(chances, random.random(300) < chances, range(300), seed=0).value for _ in range(200)]
-    estimate = calibration_error(chances, chances > 0.5, np.arange(300) // 2, seed=0)
+    found = [
+        calibration.calibration_error(chances, random.random(300) < chances, range(300), seed=0).value
+        for _ in range(200)
+    ]
+    estimate = calibration.calibration_error(chances, chances > 0.5, np.arange(300) // 2, seed=0)
     expected = float(estimate.method.split(" has ")[1].split()[0])
     assert expected == pytest.approx(np.mean(found), abs=0.003)
     assert estimate.value == pytest.approx(0.218, abs=0.02)  # the middle bin cancels
     assert (estimate.n, estimate.patients) == (300, 150)
-    assert np.isnan(calibration_error([], [], [], seed=0).value)
+    assert np.isnan(calibration.calibration_error([], [], [], seed=0).value)
 
 
 def test_what_cannot_be_scored_is_refused():
     with pytest.raises(UsageError, match="one truth"):
-        auroc([0.1, np.nan], [0, 1])
+        classification.auroc([0.1, np.nan], [0, 1])
     with pytest.raises(UsageError, match="one truth"):
-        average_precision([0.1], [0, 1])
+        classification.average_precision([0.1], [0, 1])
     with pytest.raises(UsageError, match="indices"):
         Confusion.of([0, 2], [0, 1])
     with pytest.raises(UsageError, match="indices"):
-        brier([[0.5, 0.5]], [2])
+        classification.brier([[0.5, 0.5]], [2])

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import Froc, Matches, box_iou, box_sizes
+from isocenter.evaluation import box_matching
+from isocenter.evaluation.box_matching import Froc, Matches
 from isocenter.values import BoundingBoxes
 from matrices import only
 
@@ -48,20 +49,20 @@ def cohort(seed: int, images: int, axes: int, per_image: int = 13) -> tuple[list
 
 def test_the_overlap_of_boxes_is_worked_out_by_hand():
     boxes = [[0, 0, 2, 2], [0, 0, 4, 4], [10, 10, 12, 12]]
-    assert_allclose(box_iou(boxes, [[1, 1, 3, 3]]), [[1 / 7], [4 / 16], [0]])
-    assert_allclose(box_iou([[0, 0, 0, 2, 2, 2]], [[1, 0, 0, 3, 2, 2]]), [[1 / 3]])
-    assert box_iou(np.zeros((0, 4)), [[1, 1, 3, 3]]).shape == (0, 1)
+    assert_allclose(box_matching.box_iou(boxes, [[1, 1, 3, 3]]), [[1 / 7], [4 / 16], [0]])
+    assert_allclose(box_matching.box_iou([[0, 0, 0, 2, 2, 2]], [[1, 0, 0, 3, 2, 2]]), [[1 / 3]])
+    assert box_matching.box_iou(np.zeros((0, 4)), [[1, 1, 3, 3]]).shape == (0, 1)
 
 
 @given(st.integers(0, 10**6), st.sampled_from([2, 3]), st.floats(-50, 50), st.floats(0.1, 10))
 def test_overlap_is_symmetric_at_most_one_and_the_same_wherever_and_however_large(seed, axes, shift, factor):
     rng = np.random.default_rng(seed)
     one, other = drawn_boxes(rng, 5, axes), drawn_boxes(rng, 4, axes)
-    overlap = box_iou(one, other)
-    assert_allclose(overlap, box_iou(other, one).T)
+    overlap = box_matching.box_iou(one, other)
+    assert_allclose(overlap, box_matching.box_iou(other, one).T)
     assert ((overlap >= 0) & (overlap <= 1 + 1e-12)).all()
-    assert_allclose(np.diag(box_iou(one, one)), 1)
-    assert_allclose(box_iou(one * factor + shift, other * factor + shift), overlap, atol=1e-9)
+    assert_allclose(np.diag(box_matching.box_iou(one, one)), 1)
+    assert_allclose(box_matching.box_iou(one * factor + shift, other * factor + shift), overlap, atol=1e-9)
 
 
 def test_average_precision_is_worked_out_by_hand():
@@ -128,7 +129,7 @@ def test_average_precision_is_that_of_monais_port_of_cocos_evaluation(axes, over
     metric = coco.COCOMetric(classes=["a"], iou_list=[overlap], max_detection=[100], verbose=False)
     zeros = [np.zeros(len(one), int) for one in predicted]
     results = matching.matching_batch(
-        iou_fn=box_iou,
+        iou_fn=box_matching.box_iou,
         iou_thresholds=metric.iou_thresholds,
         pred_boxes=[one.corners for one in predicted],
         pred_classes=zeros,
@@ -231,8 +232,8 @@ def test_sensitivity_among_some_references_is_at_the_score_of_all():
 
 
 def test_the_size_of_a_box_is_the_side_of_the_cube_of_its_volume():
-    assert_allclose(box_sizes(truth((0, 0, 0, 2, 4, 8))), [4])
-    assert_allclose(box_sizes(truth((0, 0, 0, 2, 4, 8)), (4, 1, 0.25)), [4])
+    assert_allclose(box_matching.box_sizes(truth((0, 0, 0, 2, 4, 8))), [4])
+    assert_allclose(box_matching.box_sizes(truth((0, 0, 0, 2, 4, 8)), (4, 1, 0.25)), [4])
 
 
 def test_boxes_without_scores_or_of_other_images_are_refused():

@@ -13,7 +13,8 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from scipy.spatial.distance import cdist
 
 from isocenter.errors import GeometryError
-from isocenter.evaluation import Surface, elements, surface_distance
+from isocenter.evaluation import distance
+from isocenter.evaluation.distance import MaskSurface
 from matrices import thinned
 
 spacings = st.sampled_from([(1.0, 1.0, 1.0), (0.5, 0.7, 3.0), (2.0, 1.0, 0.25)])
@@ -44,7 +45,7 @@ def test_the_area_vectors_of_a_closed_surface_are_no_longer_than_its_faces(mask,
     padded, faces = np.pad(mask, 1).astype(int), 0.0
     for axis, step in enumerate(spacing):
         faces += np.abs(np.diff(padded, axis=axis)).sum() * np.prod(spacing) / step
-    area = Surface.of(mask, spacing).areas.sum()
+    area = MaskSurface.of(mask, spacing).areas.sum()
     assert area <= faces + 1e-9
     assert area >= faces / np.sqrt(3) - 1e-9
 
@@ -55,7 +56,7 @@ def test_planes_along_the_axes_and_diagonals_have_their_own_area():
         if not any(normal):
             continue
         half = np.broadcast_to(sum(n * x for n, x in zip(normal, axes, strict=True)) <= 30 * sum(normal), (60, 60, 60))
-        surface = Surface.of(np.ascontiguousarray(half), (1.0, 1.0, 1.0))
+        surface = MaskSurface.of(np.ascontiguousarray(half), (1.0, 1.0, 1.0))
         along = normal.index(1)
         # What stands over 10 x 10 pixels of a face through which the plane is seen, without the image's borders.
         columns = np.delete(surface.corners, along, axis=1)
@@ -66,7 +67,7 @@ def test_planes_along_the_axes_and_diagonals_have_their_own_area():
 
 def test_a_box_has_the_area_of_its_faces_less_what_its_edges_round_off():
     spacing, size = (1.0, 0.5, 2.0), 40
-    area = Surface.of(np.ones((size,) * 3, dtype=bool), spacing).areas.sum()
+    area = MaskSurface.of(np.ones((size,) * 3, dtype=bool), spacing).areas.sum()
     sides = np.array(spacing) * size
     faces = 2 * (sides[0] * sides[1] + sides[1] * sides[2] + sides[0] * sides[2])
     assert faces * 0.97 < area < faces
@@ -76,15 +77,15 @@ def test_a_box_has_the_area_of_its_faces_less_what_its_edges_round_off():
 def test_the_surface_of_a_ball_is_nearly_its_own(spacing, excess):
     mask = ball(18.0, [int(50 / step) for step in spacing], spacing)
     true = 4 * np.pi * 18.0**2 if len(spacing) == 3 else 2 * np.pi * 18.0
-    assert 1 <= Surface.of(mask, spacing).areas.sum() / true < 1 + excess
+    assert 1 <= MaskSurface.of(mask, spacing).areas.sum() / true < 1 + excess
 
 
 def test_a_diagonal_line_of_pixels_has_both_its_sides():
-    assert Surface.of(np.eye(100, dtype=bool), (1.0, 1.0)).areas.sum() == pytest.approx(200 * np.sqrt(2), rel=0.01)
+    assert MaskSurface.of(np.eye(100, dtype=bool), (1.0, 1.0)).areas.sum() == pytest.approx(200 * np.sqrt(2), rel=0.01)
 
 
 def test_inside_and_outside_share_one_surface():
-    areas, offsets = elements((1.0, 0.7, 2.0))
+    areas, offsets = distance.surface_elements((1.0, 0.7, 2.0))
     assert_allclose(areas, areas[::-1])
     assert_allclose(offsets, offsets[::-1])
     assert areas[0] == areas[-1] == 0
@@ -93,7 +94,7 @@ def test_inside_and_outside_share_one_surface():
 
 @given(small, small, spacings)
 def test_distances_are_the_smallest_of_all_pairs(prediction, reference, spacing):
-    found = surface_distance(prediction, reference, spacing)
+    found = distance.surface_distance(prediction, reference, spacing)
     here, there = found.prediction, found.reference
     pairs = cdist(here.places, there.places)
     distances, areas = np.concatenate([pairs.min(axis=1), pairs.min(axis=0)]), np.concatenate([here.areas, there.areas])
@@ -107,22 +108,24 @@ def test_distances_are_the_smallest_of_all_pairs(prediction, reference, spacing)
 
 @given(small, spacings)
 def test_a_mask_lies_on_itself(mask, spacing):
-    found = surface_distance(mask, mask, spacing)
+    found = distance.surface_distance(mask, mask, spacing)
     assert (found.hd95, found.assd, found.nsd(0.0)) == (0.0, 0.0, 1.0)
 
 
 @given(small, small, spacings, st.permutations(range(3)))
 def test_the_figures_know_neither_sides_nor_the_order_of_axes(prediction, reference, spacing, order):
-    one = surface_distance(prediction, reference, spacing)
+    one = distance.surface_distance(prediction, reference, spacing)
     turned = [np.flip(mask.transpose(order), axis=1) for mask in (reference, prediction)]
-    other = surface_distance(*turned, [spacing[axis] for axis in order])
+    other = distance.surface_distance(*turned, [spacing[axis] for axis in order])
     assert (other.assd, other.nsd(1.0)) == pytest.approx((one.assd, one.nsd(1.0)))
     assert other.hd95 == pytest.approx(one.hd95)
 
 
 @given(small, small, st.sampled_from([0.1, 3.0]))
 def test_all_distances_grow_with_the_spacing(prediction, reference, factor):
-    one, other = (surface_distance(prediction, reference, (scale, 2 * scale, scale)) for scale in (1.0, factor))
+    one, other = (
+        distance.surface_distance(prediction, reference, (scale, 2 * scale, scale)) for scale in (1.0, factor)
+    )
     assert (other.hd95, other.assd) == pytest.approx((factor * one.hd95, factor * one.assd))
     assert other.nsd(1.5 * factor) == pytest.approx(one.nsd(1.5))
 
@@ -130,7 +133,7 @@ def test_all_distances_grow_with_the_spacing(prediction, reference, factor):
 @given(small, small)
 def test_the_empty_space_around_does_not_matter_but_to_the_worst_value(prediction, reference):
     one, other = (
-        surface_distance(np.pad(prediction, around), np.pad(reference, around))
+        distance.surface_distance(np.pad(prediction, around), np.pad(reference, around))
         for around in (0, ((1, 3), (0, 2), (4, 0)))
     )
     assert (one.hd95, one.assd, one.nsd(1.0)) == pytest.approx((other.hd95, other.assd, other.nsd(1.0)))
@@ -143,7 +146,7 @@ def test_a_plate_moved_by_three_voxels_lies_three_voxels_away(spacing, axis):
     start, stop = [10, 10, 10], [50, 50, 50]
     start[axis], stop[axis] = 20, 30
     plate = box(shape, start, stop)
-    found = surface_distance(np.roll(plate, 3, axis=axis), plate, spacing)
+    found = distance.surface_distance(np.roll(plate, 3, axis=axis), plate, spacing)
     gap = 3 * spacing[axis]
     assert found.hd95 == pytest.approx(gap)
     assert found.nsd(gap) > 0.999
@@ -157,7 +160,7 @@ def test_a_plate_moved_by_three_voxels_lies_three_voxels_away(spacing, axis):
 @pytest.mark.parametrize("gap", [3.0, 6.0])
 def test_balls_in_each_other_lie_as_far_apart_as_their_radii(spacing, gap):
     shape = [int(60 / step) for step in spacing]
-    found = surface_distance(ball(18.0 + gap, shape, spacing), ball(18.0, shape, spacing), spacing)
+    found = distance.surface_distance(ball(18.0 + gap, shape, spacing), ball(18.0, shape, spacing), spacing)
     coarse = max(spacing)
     assert found.assd == pytest.approx(gap, abs=0.15 * coarse)
     assert gap - 0.1 * coarse <= found.hd95 <= gap + 0.6 * coarse
@@ -169,7 +172,7 @@ def test_under_a_tilted_gantry_planes_lie_as_far_apart_as_in_the_patient():
     # Slices 2 mm apart along the normal, each shifted by 1.5 mm along the second axis.
     tilted = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.5], [0.0, 0.0, 2.0]])
     plate = box((120, 120, 20), (0, 0, 5), (120, 120, 7))
-    found = surface_distance(np.roll(plate, 3, axis=2), plate, tilted)
+    found = distance.surface_distance(np.roll(plate, 3, axis=2), plate, tilted)
     # The planes are 6 mm apart; index for index they are 7.5 mm apart, along the tilt.
     assert found.hd95 == pytest.approx(6.0, abs=0.05)  # what little runs along the tilt adds a trifle
 
@@ -178,7 +181,7 @@ def test_under_a_tilted_gantry_planes_lie_as_far_apart_as_in_the_patient():
     "steps", [np.diag([0.7, 1.1, 2.5]), np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.8], [0.0, 0.0, 2.0]])]
 )
 def test_the_area_of_a_box_is_that_of_its_faces_whatever_their_angle(steps):
-    found = Surface.of(box((30, 30, 30), (5, 5, 5), (25, 25, 25)), steps)
+    found = MaskSurface.of(box((30, 30, 30), (5, 5, 5), (25, 25, 25)), steps)
     i, j, k = (20 * steps).T
     faces = 2 * sum(np.linalg.norm(np.cross(*pair)) for pair in ((i, j), (j, k), (k, i)))
     # An edge's elements stand for its faces' vectors together, whose sum is shorter: the share of the edges is small.
@@ -187,40 +190,40 @@ def test_the_area_of_a_box_is_that_of_its_faces_whatever_their_angle(steps):
 
 @given(small, small, spacings)
 def test_steps_at_right_angles_are_a_spacing(prediction, reference, spacing):
-    one, other = (surface_distance(prediction, reference, given) for given in (spacing, np.diag(spacing)))
+    one, other = (distance.surface_distance(prediction, reference, given) for given in (spacing, np.diag(spacing)))
     assert (one.hd95, one.assd, one.nsd(1.0), one.worst) == (other.hd95, other.assd, other.nsd(1.0), other.worst)
 
 
 def test_the_larger_of_both_directions_counts():
     large, spot = box((60, 60), (5, 5), (55, 55)), box((60, 60), (5, 5), (10, 10))
-    found = surface_distance(large, spot)
-    swapped = surface_distance(spot, large)
+    found = distance.surface_distance(large, spot)
+    swapped = distance.surface_distance(spot, large)
     assert found.hd95 == swapped.hd95 > 40  # the spot lies along the large border, which lies far from the spot
 
 
 def test_a_twentieth_of_the_surface_does_not_decide():
     disc = ball(20.0, (80, 80), (1.0, 1.0))
     speck = disc | box((80, 80), (0, 0), (1, 1))
-    assert surface_distance(speck, disc).hd95 == 0
-    assert surface_distance(speck, disc).assd > 0
+    assert distance.surface_distance(speck, disc).hd95 == 0
+    assert distance.surface_distance(speck, disc).assd > 0
 
 
 def test_a_missing_structure_gets_the_diagonal_of_the_image():
     mask = box((30, 40), (5, 5), (9, 9))
-    for found in (surface_distance(mask, mask & False), surface_distance(mask & False, mask)):
+    for found in (distance.surface_distance(mask, mask & False), distance.surface_distance(mask & False, mask)):
         assert (found.hd95, found.assd, found.nsd(100.0), found.unit) == (50.0, 50.0, 0.0, "pixels")
-    found = surface_distance(mask, mask & False, (2.0, 2.0))
+    found = distance.surface_distance(mask, mask & False, (2.0, 2.0))
     assert (found.hd95, found.unit) == (100.0, "mm")
 
 
 def test_two_empty_masks_are_not_measured():
-    found = surface_distance(np.zeros((5, 5, 5)), np.zeros((5, 5, 5)), (1, 1, 1))
+    found = distance.surface_distance(np.zeros((5, 5, 5)), np.zeros((5, 5, 5)), (1, 1, 1))
     assert np.isnan([found.hd95, found.assd, found.nsd(1.0)]).all()
 
 
 def test_what_touches_the_border_of_the_image_ends_there():
     whole, less = np.ones((10, 10), dtype=bool), box((10, 10), (0, 0), (10, 8))
-    assert surface_distance(whole, less).hd95 == pytest.approx(2)
+    assert distance.surface_distance(whole, less).hd95 == pytest.approx(2)
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (40, 30, 25), (40, 30, 1)])
@@ -229,7 +232,7 @@ def test_what_borders_on_unknown_voxels_is_no_surface(shape):
     bar = box(shape, (0, 10, *[0] * len(rest)), (40, 12, *rest))
     known = np.broadcast_to((np.arange(40) < 25).reshape(-1, *[1] * len(shape[1:])), shape)
     moved = np.roll(bar, 4, axis=1)
-    whole, cut = surface_distance(moved, bar), surface_distance(moved, bar, known=known)
+    whole, cut = distance.surface_distance(moved, bar), distance.surface_distance(moved, bar, known=known)
     assert cut.reference.corners[:, 0].max() == 24
     assert cut.reference.voxels[:, 0].max() == 24.5
     inside = whole.reference.corners[:, 0] < 25
@@ -237,18 +240,18 @@ def test_what_borders_on_unknown_voxels_is_no_surface(shape):
     assert_allclose(cut.reference.places, whole.reference.places[inside])
     # The end of one, beyond which nothing is known, says nothing of how far the other's end lies.
     shorter = moved & (np.arange(40) < 25).reshape(known.shape[:1] + (1,) * (len(shape) - 1))
-    assert surface_distance(shorter, bar, known=known).hd95 == cut.hd95
+    assert distance.surface_distance(shorter, bar, known=known).hd95 == cut.hd95
 
 
 def test_a_structure_with_nothing_known_around_it_has_no_surface():
     reference, band = box((20, 20), (8, 8), (12, 12)), box((20, 20), (7, 7), (13, 13))
     known = ~band | reference
-    same, more = (surface_distance(made, reference, known=known) for made in (reference, reference | ~band))
+    same, more = (distance.surface_distance(made, reference, known=known) for made in (reference, reference | ~band))
     for found in (same, more):
         assert np.isnan([found.hd95, found.hd95_points, found.assd, found.nsd(1.0)]).all()
-    assert surface_distance(reference & False, reference, known=known).nsd(1.0) == 0.0
-    everywhere = surface_distance(np.roll(reference, 1), reference, known=np.ones_like(reference))
-    assert everywhere.assd == surface_distance(np.roll(reference, 1), reference).assd
+    assert distance.surface_distance(reference & False, reference, known=known).nsd(1.0) == 0.0
+    everywhere = distance.surface_distance(np.roll(reference, 1), reference, known=np.ones_like(reference))
+    assert everywhere.assd == distance.surface_distance(np.roll(reference, 1), reference).assd
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -256,25 +259,25 @@ def test_a_structure_with_nothing_known_around_it_has_no_surface():
 def test_a_volume_of_a_single_slice_is_measured_as_the_picture_that_it_is(axis, tilt):
     spacing = (0.5, 0.8)
     large, small_one = (ball(radius, (60, 40), spacing) for radius in (12.0, 8.0))
-    picture = surface_distance(large, small_one, spacing)
+    picture = distance.surface_distance(large, small_one, spacing)
     steps = np.diag(np.insert(spacing, axis, 5.0))
     steps[axis - 1, axis] = tilt * 5.0  # the next slice would lie aside, which says nothing of this one
-    volume = surface_distance(np.expand_dims(large, axis), np.expand_dims(small_one, axis), steps)
+    volume = distance.surface_distance(np.expand_dims(large, axis), np.expand_dims(small_one, axis), steps)
     assert picture.nsd(1.0) < 0.01
     for figure in ("hd95", "hd95_points", "assd", "worst"):
         assert_allclose(getattr(volume, figure), getattr(picture, figure), rtol=1e-9)
     assert volume.nsd(1.0) == picture.nsd(1.0)
     assert volume.unit == "mm"
-    assert surface_distance(np.expand_dims(large, axis), np.expand_dims(small_one, axis)).unit == "voxels"
+    assert distance.surface_distance(np.expand_dims(large, axis), np.expand_dims(small_one, axis)).unit == "voxels"
 
 
 def test_masks_of_two_grids_and_spacings_of_other_axes_are_refused():
     with pytest.raises(GeometryError, match="own grid"):
-        surface_distance(np.ones((3, 4)), np.ones((4, 3)))
+        distance.surface_distance(np.ones((3, 4)), np.ones((4, 3)))
     with pytest.raises(GeometryError, match="spacing"):
-        surface_distance(np.ones((3, 4)), np.ones((3, 4)), (1, 1, 1))
+        distance.surface_distance(np.ones((3, 4)), np.ones((3, 4)), (1, 1, 1))
     with pytest.raises(GeometryError, match="without channels"):
-        surface_distance(np.ones((1, 3, 4, 5)), np.ones((1, 3, 4, 5)))
+        distance.surface_distance(np.ones((1, 3, 4, 5)), np.ones((1, 3, 4, 5)))
 
 
 def monai_figures(prediction, reference, spacing, tolerances):
@@ -291,7 +294,7 @@ def monai_figures(prediction, reference, spacing, tolerances):
 
 def assert_like_monai(prediction, reference, spacing):
     tolerances = (0.5, 1.0, 2.0)
-    found = surface_distance(prediction, reference, spacing)
+    found = distance.surface_distance(prediction, reference, spacing)
     hd95, assd, nsd = monai_figures(prediction, reference, spacing, tolerances)
     # The same definition; only the area of a single element differs, as marching cubes cut off corners: 0.003 on
     # smooth shapes, more on rough ones.
@@ -330,7 +333,7 @@ def test_coarse_voxels_give_the_distances_of_fine_ones(seed):
     coarse = [np.ascontiguousarray(mask[1::4, 1::4, 1::4]) for mask in fine]
     if not (coarse[0].any() and coarse[1].any()):
         return
-    true, found = surface_distance(*fine, (0.25,) * 3), surface_distance(*coarse, (1.0,) * 3)
+    true, found = distance.surface_distance(*fine, (0.25,) * 3), distance.surface_distance(*coarse, (1.0,) * 3)
     assert found.assd == pytest.approx(true.assd, abs=0.15)
     assert found.hd95 == pytest.approx(true.hd95, abs=0.8)
 
@@ -339,7 +342,7 @@ def test_the_ends_of_a_stretch_of_a_series_are_its_surface():
     """Two stretches of a series sampled every 0.01 s: one end agrees, the other lies 3 samples apart."""
     reference, prediction = np.zeros(50, bool), np.zeros(50, bool)
     reference[10:20], prediction[10:23] = True, True
-    found = surface_distance(prediction, reference, (0.01,))
+    found = distance.surface_distance(prediction, reference, (0.01,))
     assert found.assd == pytest.approx(0.015)
     assert found.hd95 == pytest.approx(0.03)
     assert (found.nsd(0.01), found.nsd(0.03)) == (0.5, 1.0)

@@ -19,20 +19,10 @@ from scipy.stats import hypergeom, studentized_range
 from sklearn.metrics import precision_score
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import (
-    Gap,
-    Resampling,
-    auroc,
-    bootstrap_statistic,
-    dealt,
-    default_groups,
-    few_in,
-    gap_of_estimates,
-    gap_of_recipe,
-    groups_of,
-    in_order,
-    rate_gaps,
-)
+from isocenter.evaluation import classification, intervals
+from isocenter.evaluation.fairness import group_attributes, group_gaps
+from isocenter.evaluation.fairness.group_gaps import Gap
+from isocenter.evaluation.intervals import Resampling
 from isocenter.values import Estimate
 
 
@@ -47,7 +37,7 @@ def called(count=400, seed=0, lower=0.0, sites="ab"):
 
 
 def gaps_of(table, groups, seed=0):
-    found = rate_gaps("site", table, groups, lambda label: sorted(set(groups.tolist())), seed=seed)
+    found = group_gaps.rate_gaps("site", table, groups, lambda label: sorted(set(groups.tolist())), seed=seed)
     return {(gap.metric, gap.label): gap for gap in found}
 
 
@@ -102,11 +92,16 @@ def test_a_figure_of_groups_is_widened_by_the_smaller_class_as_that_of_all():
     groups = {str(n): "ab"[n // 210] for n in range(420)}
     people = np.arange(420).astype(str)
     how = Resampling(0, keeps_recipe=True)
-    made = bootstrap_statistic(partial(auroc, scores + positive, positive), people, strata=positive, seed=how)
-    gap = gap_of_recipe(Gap("ward", "auroc", "all", 0.0), made.recipe, groups, worse=-1, seed=0)
+    made = intervals.bootstrap_statistic(
+        partial(classification.auroc, scores + positive, positive), people, strata=positive, seed=how
+    )
+    gap = group_gaps.gap_of_recipe(Gap("ward", "auroc", "all", 0.0), made.recipe, groups, worse=-1, seed=0)
     alone = [
-        bootstrap_statistic(
-            partial(auroc, (scores + positive)[own], positive[own]), people[own], strata=positive[own], seed=0
+        intervals.bootstrap_statistic(
+            partial(classification.auroc, (scores + positive)[own], positive[own]),
+            people[own],
+            strata=positive[own],
+            seed=0,
         )
         for own in (np.arange(210), np.arange(210, 420))
     ]
@@ -130,7 +125,7 @@ def test_the_permutation_p_is_fishers_where_two_rates_are_compared():
 
     # As far apart: 9 of 12 against 3 of 13, and 3 of 12 against 9 of 13 is nearer.
     ways = [hypergeom.pmf(k, 25, 12, 12) for k in range(13) if abs(k / 12 - (12 - k) / 13) >= 9 / 12 - 3 / 13 - 1e-12]
-    found = dealt([rate], groups, np.zeros(25, dtype=int), seed=0)
+    found = group_gaps.deal_groups([rate], groups, np.zeros(25, dtype=int), seed=0)
     assert_allclose(found.p, sum(ways), rtol=0.35)  # the dealing ends once it has seen enough
     assert_allclose(found.figures, [[9 / 12, 3 / 13]])
 
@@ -147,7 +142,7 @@ def test_people_are_dealt_within_their_class_so_that_unequal_shares_of_ill_are_n
         def found_of_ill(weights, ill=ill, hit=hit):
             return (weights @ (hit & ill)) / (weights @ ill)
 
-        alarms += dealt([found_of_ill], groups, ill.astype(int), seed=seed).p < 0.05
+        alarms += group_gaps.deal_groups([found_of_ill], groups, ill.astype(int), seed=seed).p < 0.05
     assert alarms <= 8  # 3 expected; one of 500 such runs has more
 
 
@@ -157,10 +152,12 @@ def test_a_figure_of_groups_is_made_of_what_made_it_of_all():
     scores = truth + random.normal(size=200) * np.where(np.arange(200) < 100, 0.3, 2.0)
     people = np.array([f"p{n}" for n in range(200)])
     how = Resampling(draws=2, keeps_recipe=True)
-    made = bootstrap_statistic(partial(auroc, scores, truth), people, strata=truth, seed=how, compares=True)
+    made = intervals.bootstrap_statistic(
+        partial(classification.auroc, scores, truth), people, strata=truth, seed=how, compares=True
+    )
     group = {one: "first" if n < 100 else "second" for n, one in enumerate(people)}
-    gap = gap_of_recipe(Gap("half", "auroc", "all", 0.0), made.recipe, group, worse=-1, seed=0)
-    each = [float(auroc(scores[half], truth[half])) for half in (slice(0, 100), slice(100, None))]
+    gap = group_gaps.gap_of_recipe(Gap("half", "auroc", "all", 0.0), made.recipe, group, worse=-1, seed=0)
+    each = [float(classification.auroc(scores[half], truth[half])) for half in (slice(0, 100), slice(100, None))]
     assert_allclose(gap.value, each[0] - each[1])
     assert gap.worst == "second"
     assert gap.p <= 0.001
@@ -170,7 +167,9 @@ def test_of_figures_with_intervals_only_the_gap_is_that_of_normal_errors():
     def one(value, half):
         return Estimate(value, value - half, value + half, n=50)
 
-    gap = gap_of_estimates(Gap("sex", "calibration_slope", "all", 0.0), {"f": one(1.0, 0.3), "m": one(0.5, 0.4)}, abs)
+    gap = group_gaps.gap_of_estimates(
+        Gap("sex", "calibration_slope", "all", 0.0), {"f": one(1.0, 0.3), "m": one(0.5, 0.4)}, abs
+    )
     assert_allclose((gap.value, gap.low, gap.high), (0.5, 0.0, 1.0), atol=1e-6)  # 0.5 is the hypotenuse of 0.3, 0.4
     assert_allclose(gap.p, 0.05, atol=1e-3)
 
@@ -180,7 +179,7 @@ def test_of_several_estimates_the_largest_gap_is_tested_as_the_largest_and_stand
         return Estimate(value, value - 0.196, value + 0.196, n=50)  # a standard error of .1
 
     found = {
-        count: gap_of_estimates(Gap("site", "dice", "all", 0.0), known, lambda value: -value)
+        count: group_gaps.gap_of_estimates(Gap("site", "dice", "all", 0.0), known, lambda value: -value)
         for count, known in {
             2: {"a": one(0.5), "b": one(0.8)},
             3: {"a": one(0.5), "b": one(0.7), "c": one(0.8)},
@@ -196,17 +195,17 @@ def test_of_several_estimates_the_largest_gap_is_tested_as_the_largest_and_stand
 def test_below_ten_people_of_either_class_a_group_is_too_few_to_judge(ill, is_few):
     table, _ = called(40)
     table["reference"] = np.where(np.arange(40) < ill, "ill", "fine")
-    assert few_in(table, "all", ["fine", "ill"]) is is_few
-    assert few_in(table, "ill", ["fine", "ill"]) is is_few
-    assert few_in(table.iloc[:9], "all", [])  # of masks people count
-    assert not few_in(table.iloc[:10], "all", [])
+    assert group_gaps.has_few_people(table, "all", ["fine", "ill"]) is is_few
+    assert group_gaps.has_few_people(table, "ill", ["fine", "ill"]) is is_few
+    assert group_gaps.has_few_people(table.iloc[:9], "all", [])  # of masks people count
+    assert not group_gaps.has_few_people(table.iloc[:10], "all", [])
 
 
 WHO = {"sex": ["F", "M", "f", None], "age": ["039Y", "40", "60", "59.9"], "Site": [1, 1.0, "2", "2"]}
 
 
 def test_groups_are_covariates_as_written_ranges_of_them_or_crossed():
-    made = groups_of(WHO, "sex, age:40:60, site, sex*age")
+    made = group_attributes.group_by_attributes(WHO, "sex, age:40:60, site, sex*age")
     assert_array_equal(made["sex"], ["F", "M", "F", "unknown"])
     assert_array_equal(made["age"], ["<40", "40-60", ">=60", "40-60"])
     assert_array_equal(made["site"], ["1", "1", "2", "2"])
@@ -214,18 +213,23 @@ def test_groups_are_covariates_as_written_ranges_of_them_or_crossed():
 
 
 def test_ranges_stand_as_they_rise():
-    assert sorted([">=60", "unknown", "40-60", "<40"], key=in_order) == ["<40", "40-60", ">=60", "unknown"]
-    assert sorted(["M", "F"], key=in_order) == ["F", "M"]
+    assert sorted([">=60", "unknown", "40-60", "<40"], key=group_attributes.group_order) == [
+        "<40",
+        "40-60",
+        ">=60",
+        "unknown",
+    ]
+    assert sorted(["M", "F"], key=group_attributes.group_order) == ["F", "M"]
     crossed = ["F, <40", "F, 40-60", "F, >=60", "M, <40", "M, >=60"]
-    assert sorted(["unknown", *crossed], key=in_order) == [*crossed, "unknown"]
+    assert sorted(["unknown", *crossed], key=group_attributes.group_order) == [*crossed, "unknown"]
 
 
 def test_without_being_asked_for_covariates_of_two_to_eight_levels_make_groups():
     many = {"sex": ["F", "M"] * 10, "constant": ["x"] * 20, "weight": list(range(20)), "grade": list(range(4)) * 5}
-    assert default_groups(many) == "sex,grade"
-    assert list(groups_of(many, None)) == ["sex", "grade"]
-    assert groups_of(many, "none") == {}
-    assert default_groups({}) is None
+    assert group_attributes.default_groups(many) == "sex,grade"
+    assert list(group_attributes.group_by_attributes(many, None)) == ["sex", "grade"]
+    assert group_attributes.group_by_attributes(many, "none") == {}
+    assert group_attributes.default_groups({}) is None
 
 
 @pytest.mark.parametrize(
@@ -240,4 +244,4 @@ def test_without_being_asked_for_covariates_of_two_to_eight_levels_make_groups()
 )
 def test_what_makes_no_groups_is_refused(asked, match):
     with pytest.raises(UsageError, match=match):
-        groups_of({**WHO, "ward": [f"w{n}" for n in range(1000)]}, asked)
+        group_attributes.group_by_attributes({**WHO, "ward": [f"w{n}" for n in range(1000)]}, asked)

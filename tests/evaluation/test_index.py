@@ -4,7 +4,7 @@ from pkgutil import iter_modules
 from isocenter import evaluation
 
 # Arithmetic that the files of the room share, no figures.
-INTERNAL = "isocenter.evaluation.weighting"
+INTERNAL = "isocenter.evaluation._weighting"
 
 
 def public_names():

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from isocenter.errors import GeometryError, UsageError
-from isocenter.evaluation import InstanceOverlap, instance_overlap
+from isocenter.evaluation import instances
+from isocenter.evaluation.instances import InstanceOverlap
 
 MAPS = arrays.arrays(np.uint8, (7, 9), elements=st.integers(0, 4))
 
@@ -32,7 +33,7 @@ def every_pair(predicted: np.ndarray, reference: np.ndarray) -> list[tuple[int, 
 
 def test_two_halves_of_one_object_and_one_object_missed():
     # The reference has objects of 4 and 2 voxels. The prediction finds 3 of the first, and 1 more elsewhere.
-    found = instance_overlap(row("1110000020"), row("1111022000"))
+    found = instances.instance_overlap(row("1110000020"), row("1111022000"))
     assert len(found.predicted) == 2
     assert len(found.reference) == 2
     assert found.iou.tolist() == [0.75]
@@ -48,34 +49,34 @@ def test_two_halves_of_one_object_and_one_object_missed():
 
 
 def test_objects_that_were_joined_are_one_find_at_best():
-    found = instance_overlap(row("11111110"), row("11112220"))
+    found = instances.instance_overlap(row("11111110"), row("11112220"))
     assert found.matched(0.5) == 1
     # Both references take the one prediction: 4 of 7 and 3 of 7, as Kumar's algorithm says.
     assert found.aji == pytest.approx((4 + 3) / (7 + 7))
 
 
 def test_an_overlap_of_just_a_half_is_no_find_because_two_objects_could_have_it():
-    assert instance_overlap(row("11110000"), row("11220000")).matched(0.5) == 0
+    assert instances.instance_overlap(row("11110000"), row("11220000")).matched(0.5) == 0
 
 
 def test_numbers_do_not_matter_but_which_voxels_share_one():
     one, other = row("1102233"), np.array([[70000, 70000, 0, 5, 5, 9, 9]])
-    found = instance_overlap(one, other)
+    found = instances.instance_overlap(one, other)
     assert found.ap() == found.aji == found.pq == 1
 
 
 def test_without_any_object_nothing_is_scored_and_with_one_that_is_not_there_the_score_is_zero():
     nothing, something = row("0000"), row("0110")
-    empty = instance_overlap(nothing, nothing)
+    empty = instances.instance_overlap(nothing, nothing)
     assert all(math.isnan(value) for value in (empty.ap(), empty.aji, empty.pq, empty.sq, empty.rq))
-    for found in (instance_overlap(something, nothing), instance_overlap(nothing, something)):
+    for found in (instances.instance_overlap(something, nothing), instances.instance_overlap(nothing, something)):
         assert found.ap() == found.aji == found.pq == found.rq == 0
         assert math.isnan(found.sq)
 
 
 @given(MAPS, MAPS)
 def test_figures_are_those_of_loops_over_every_pair(predicted, reference):
-    found, pairs = instance_overlap(predicted, reference), every_pair(predicted, reference)
+    found, pairs = instances.instance_overlap(predicted, reference), every_pair(predicted, reference)
     objects, others = ({v for v in np.unique(one) if v} for one in (predicted, reference))
     if not objects and not others:
         return
@@ -108,6 +109,6 @@ def test_figures_are_those_of_loops_over_every_pair(predicted, reference):
 
 def test_maps_of_other_grids_and_thresholds_where_pairs_are_not_unique_are_refused():
     with pytest.raises(GeometryError, match="own grid"):
-        instance_overlap(row("110"), row("1100"))
+        instances.instance_overlap(row("110"), row("1100"))
     with pytest.raises(UsageError, match=r"0\.5"):
-        instance_overlap(row("110"), row("110")).matched(0.3)
+        instances.instance_overlap(row("110"), row("110")).matched(0.3)

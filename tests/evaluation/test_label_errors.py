@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from isocenter.evaluation import label_errors, probable_label_errors
+from isocenter import lazy
+from isocenter.evaluation import label_errors
 from isocenter.lazy import optimize
 
 
@@ -22,7 +23,7 @@ def test_planted_label_errors_are_found_and_few_others():
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     labels, wrong = truth.copy(), rng.random(600) < 0.08
     labels[wrong] = (labels[wrong] + 1) % 3
-    found = probable_label_errors(chances, labels)
+    found = label_errors.probable_label_errors(chances, labels)
     assert (found[wrong] == truth[wrong]).mean() > 0.85
     assert (found[~wrong] >= 0).mean() < 0.03
 
@@ -30,7 +31,11 @@ def test_planted_label_errors_are_found_and_few_others():
 def test_a_model_that_is_too_sure_of_itself_names_no_more():
     chances, truth = of_two(np.random.default_rng(1), 1.5)
     sure = chances**4 / (chances**4).sum(axis=1, keepdims=True)
-    assert (probable_label_errors(chances, truth) >= 0).sum() == (probable_label_errors(sure, truth) >= 0).sum() == 0
+    assert (
+        (label_errors.probable_label_errors(chances, truth) >= 0).sum()
+        == (label_errors.probable_label_errors(sure, truth) >= 0).sum()
+        == 0
+    )
 
 
 def test_findings_that_were_missed_are_found_though_none_was_called_present_wrongly():
@@ -38,7 +43,7 @@ def test_findings_that_were_missed_are_found_though_none_was_called_present_wron
     chances, truth = of_two(rng, 4.5, cases=1000)
     labels = np.where(rng.random(1000) < 0.1, 0, truth)
     missed = labels != truth
-    found = probable_label_errors(chances, labels)
+    found = label_errors.probable_label_errors(chances, labels)
     assert (found[missed] == 1).mean() > 0.7
     assert (found[~missed] >= 0).sum() <= 0.2 * (found >= 0).sum()
 
@@ -47,21 +52,21 @@ def test_the_share_of_false_ones_that_is_allowed_decides_how_many_are_named():
     rng = np.random.default_rng(3)
     chances, truth = of_two(rng, 3.0)
     labels = np.where(rng.random(400) < 0.05, 1 - truth, truth)
-    few, more = (probable_label_errors(chances, labels, false=false) >= 0 for false in (0.05, 0.3))
+    few, more = (label_errors.probable_label_errors(chances, labels, false=false) >= 0 for false in (0.05, 0.3))
     assert few.sum() < more.sum() and not (few & ~more).any()
 
 
 def test_a_class_that_nobody_is_labelled_as_is_never_suspected_nor_are_cases_that_are_probably_of_it():
     chances = np.array([[0.98, 0.02, 0.0], [0.02, 0.98, 0.0]] * 100 + [[0.0, 0.01, 0.99]])
     labels = [0, 1] * 100 + [0]
-    assert (probable_label_errors(chances, labels) == -1).all()
+    assert (label_errors.probable_label_errors(chances, labels) == -1).all()
     chances[-1] = [0.0, 1.0, 0.0]
-    assert np.flatnonzero(probable_label_errors(chances, labels) + 1).tolist() == [200]
+    assert np.flatnonzero(label_errors.probable_label_errors(chances, labels) + 1).tolist() == [200]
 
 
 @pytest.mark.parametrize("labels", [[], [0, 0, 0]])
 def test_labels_of_one_class_show_nothing(labels):
-    assert probable_label_errors(np.full((len(labels), 2), 0.5), labels).tolist() == [-1] * len(labels)
+    assert label_errors.probable_label_errors(np.full((len(labels), 2), 0.5), labels).tolist() == [-1] * len(labels)
 
 
 def test_the_slope_of_the_fit_is_that_of_its_loss(monkeypatch):
@@ -73,6 +78,6 @@ def test_the_slope_of_the_fit_is_that_of_its_loss(monkeypatch):
         tried.append(check_grad(lambda one: loss(one)[0], lambda one: loss(one)[1], at))
         return optimize.OptimizeResult(fun=0.0, x=start)
 
-    monkeypatch.setattr(label_errors, "optimize", type("Looking", (), {"minimize": staticmethod(looked)}))
-    label_errors._fitted(np.log(rng.dirichlet(np.ones(3), 50)), rng.integers(3, size=50), np.zeros(6), 0.4)
+    monkeypatch.setattr(lazy, "optimize", type("Looking", (), {"minimize": staticmethod(looked)}))
+    label_errors._fit_numbers(np.log(rng.dirichlet(np.ones(3), 50)), rng.integers(3, size=50), np.zeros(6), 0.4)
     assert tried[0] < 1e-4

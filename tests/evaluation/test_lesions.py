@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.evaluation import Lesions, lesions_of, linked, recist, specks_noted, targets_of
-from isocenter.transforms import inverted
+from isocenter.evaluation import lesions
+from isocenter.evaluation.lesions import Lesions
+from isocenter.transforms import spatial_transforms
 from isocenter.values import Affine, Geometry, Image, Label, SpatialTransform
 
 GRID = Geometry((90, 80, 60), np.diag([1.0, 1.0, 1.5, 1.0]))
@@ -34,11 +35,11 @@ def drawn(*ellipsoids, grid=GRID) -> Image:
 
 
 def measured(*ellipsoids) -> Lesions:
-    return lesions_of(drawn(*ellipsoids))
+    return lesions.find_lesions(drawn(*ellipsoids))
 
 
 def links(before: Lesions, after: Lesions, there: SpatialTransform = STILL, back: SpatialTransform = STILL):
-    return [(one.before, one.after, one.state) for one in linked(before, after, there, back)]
+    return [(one.before, one.after, one.state) for one in lesions.link_lesions(before, after, there, back)]
 
 
 def test_an_ellipsoid_has_its_volume_and_the_diameters_of_its_largest_axial_plane():
@@ -50,7 +51,7 @@ def test_an_ellipsoid_has_its_volume_and_the_diameters_of_its_largest_axial_plan
 
 def test_axial_planes_are_found_where_slices_are_sagittal_and_a_node_counts_by_its_short_axis():
     turned = Geometry((60, 90, 80), np.array([[0, 1.0, 0, 0], [0, 0, 1.0, 0], [1.5, 0, 0, 0], [0, 0, 0, 1]]))
-    [one] = lesions_of(drawn((2, MIDDLE, (30, 20, 40)), grid=turned)).each
+    [one] = lesions.find_lesions(drawn((2, MIDDLE, (30, 20, 40)), grid=turned)).each
     assert_allclose(one.extent, 20, atol=1.5)
 
 
@@ -74,9 +75,9 @@ def test_a_lesion_beyond_the_follow_up_image_is_not_gone():
     shift[2, 3] = 60
     below = SpatialTransform((Affine(shift),), GRID, GRID)
     before, after = measured((1, MIDDLE, (20, 20, 20))), measured()
-    found = linked(before, after, below, inverted(below))
+    found = lesions.link_lesions(before, after, below, spatial_transforms.invert_transform(below))
     assert [one.state for one in found] == ["unseen"]
-    assert recist(before, after, found).verdict == "NE"
+    assert lesions.recist(before, after, found).verdict == "NE"
 
 
 def test_at_most_five_targets_are_chosen_and_two_of_an_organ():
@@ -84,10 +85,15 @@ def test_at_most_five_targets_are_chosen_and_two_of_an_organ():
     organs[:45], organs[45:] = 1, 2
     centres = [(10 + 18 * column, 15 + 25 * row, 45) for column in range(5) for row in range(2)]
     spots = [(1, place, (10.9 + n / 3, 9, 9)) for n, place in enumerate(centres)]
-    assert len(targets_of(measured(*spots))) == 5
+    assert len(lesions.choose_targets(measured(*spots))) == 5
     structures = Image(organs[None], GRID, labels=(Label(1, "liver"), Label(2, "lung")))
-    held = lesions_of(drawn(*spots), structures)
-    assert sorted(held.each[number - 1].organ for number in targets_of(held)) == ["liver", "liver", "lung", "lung"]
+    held = lesions.find_lesions(drawn(*spots), structures)
+    assert sorted(held.each[number - 1].organ for number in lesions.choose_targets(held)) == [
+        "liver",
+        "liver",
+        "lung",
+        "lung",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +102,7 @@ def test_at_most_five_targets_are_chosen_and_two_of_an_organ():
 )
 def test_the_sum_of_diameters_decides_by_recist(length, earlier, verdict):
     before, after = measured((1, MIDDLE, (30, 12, 12))), measured((1, MIDDLE, (length, 12, 12)))
-    made = recist(before, after, linked(before, after, STILL, STILL), earlier)
+    made = lesions.recist(before, after, lesions.link_lesions(before, after, STILL, STILL), earlier)
     assert made.verdict == verdict, made.because
     assert_allclose(made.figures["sum_before_mm"], 30, atol=1.5)
 
@@ -105,9 +111,9 @@ def test_a_normal_node_and_no_other_lesion_is_a_complete_response_and_a_new_lesi
     before = measured((1, ASIDE, (20, 20, 20)), (2, MIDDLE, (24, 20, 20)))
     node = (2, MIDDLE, (12, 8, 8))
     after = measured(node)
-    assert recist(before, after, linked(before, after, STILL, STILL)).verdict == "CR"
+    assert lesions.recist(before, after, lesions.link_lesions(before, after, STILL, STILL)).verdict == "CR"
     worse = measured(node, (1, (70, 60, 45), (12, 12, 12)))
-    made = recist(before, worse, linked(before, worse, STILL, STILL))
+    made = lesions.recist(before, worse, lesions.link_lesions(before, worse, STILL, STILL))
     assert made.verdict == "PD"
     assert made.because.startswith("1 new lesion (")
     assert made.because.endswith(" 13 mm long, at 70, 60, 45 mm): any makes it progression")
@@ -121,7 +127,7 @@ def speckled(*ellipsoids, specks=()) -> Lesions:
     for number, at in enumerate(specks):
         for along in range(at[3]):
             mask.pixels[0][at[0] + along % 3, at[1] + along // 3 % 3, at[2] + along // 9] = 1 + number % 2
-    return lesions_of(mask)
+    return lesions.find_lesions(mask)
 
 
 @pytest.mark.parametrize("voxels", [1, 3, 26])
@@ -133,12 +139,12 @@ def test_a_stray_piece_of_a_few_voxels_is_no_new_lesion_and_none_that_is_gone(vo
         (speckled(), speckled(specks=speck)),
         (speckled(LESIONS[1]), speckled(LESIONS[1], specks=speck)),
     ):
-        found = linked(before, after, STILL, STILL)
-        made = recist(before, after, found)
+        found = lesions.link_lesions(before, after, STILL, STILL)
+        made = lesions.recist(before, after, found)
         assert {one.state for one in found} <= {"matched", "speck"}
         assert made.figures["new_lesions"] == 0
         assert made.verdict != "PD"
-        notes = specks_noted(before, after, found)
+        notes = lesions.speck_notes(before, after, found)
         assert [f"{voxels} voxel" in one for one in notes] == [True] * sum(one.state == "speck" for one in found)
 
 
@@ -148,9 +154,9 @@ def test_a_small_piece_is_a_new_lesion_where_the_baseline_has_none_larger_or_it_
         speckled(tiny, (1, (70, 60, 30), (3, 3, 3))),
         speckled(*LESIONS, specks=[(70, 60, 20, 27)]),
     ):
-        assert linked(before, after, STILL, STILL)[-1].state == "new"
+        assert lesions.link_lesions(before, after, STILL, STILL)[-1].state == "new"
 
 
 def test_a_lesion_that_shrank_to_a_few_voxels_is_still_there():
     before, after = speckled(LESIONS[0]), speckled(specks=[(19, 19, 29, 2)])
-    assert [one.state for one in linked(before, after, STILL, STILL)] == ["matched"]
+    assert [one.state for one in lesions.link_lesions(before, after, STILL, STILL)] == ["matched"]

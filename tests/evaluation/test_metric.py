@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.evaluation import BEFORE, BY_EPISTEMIC, OF_ANSWERED, Metric, Metrics
+from isocenter.evaluation import Metric, Metrics
+from isocenter.evaluation.metric import BEFORE, BY_EPISTEMIC, OF_ANSWERED
 
 HD95 = Metric("hd95", "HD95", "less", unit="mm")
 NSD = Metric("nsd", "NSD")

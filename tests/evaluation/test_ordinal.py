@@ -10,14 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import metrics
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import (
-    Confusion,
-    brier,
-    grade_distances,
-    least_cost,
-    ranked_probability_score,
-    weighted_kappa,
-)
+from isocenter.evaluation import classification
+from isocenter.evaluation.classification import Confusion
 
 warnings.filterwarnings("ignore", module="sklearn")
 
@@ -44,7 +38,7 @@ def forecasts(draw, grades: int | None = None):
 def test_the_weighted_kappa_is_that_of_scikit_learn(case, power, called):
     predicted, reference, weights = case
     counts = Confusion.of(predicted, reference, 4, weights)
-    found = weighted_kappa(counts, grade_distances(4, power))
+    found = classification.weighted_kappa(counts, classification.grade_distances(4, power))
     expected = metrics.cohen_kappa_score(
         reference, predicted, labels=range(4), weights=called, sample_weight=weights.astype(int)
     )
@@ -55,12 +49,14 @@ def test_a_kappa_worked_out_by_hand():
     # Two of four right, one missed by one grade and one by two: a squared cost of 5. By chance any is called any.
     counts = Confusion.of([0, 1, 2, 0], [0, 1, 1, 2], 3)
     chance = sum((r - p) ** 2 for r in (0, 1, 1, 2) for p in (0, 1, 2, 0)) / 4
-    assert weighted_kappa(counts, grade_distances(3, 2)) == pytest.approx(1 - 5 / chance)
+    assert classification.weighted_kappa(counts, classification.grade_distances(3, 2)) == pytest.approx(1 - 5 / chance)
 
 
 def test_one_kappa_for_each_weighting_and_none_where_both_say_one_grade():
     weights = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
-    found = weighted_kappa(Confusion.of([0, 1, 2], [0, 2, 2], 3, weights), grade_distances(3, 2))
+    found = classification.weighted_kappa(
+        Confusion.of([0, 1, 2], [0, 2, 2], 3, weights), classification.grade_distances(3, 2)
+    )
     assert found.shape == (2,)
     assert np.isfinite(found[0])
     assert np.isnan(found[1])
@@ -69,7 +65,10 @@ def test_one_kappa_for_each_weighting_and_none_where_both_say_one_grade():
 @given(forecasts(grades=2))
 def test_of_two_grades_the_ranked_probability_score_is_the_brier_score(case):
     probabilities, reference = case
-    assert_allclose(ranked_probability_score(probabilities, reference), brier(probabilities, reference))
+    assert_allclose(
+        classification.ranked_probability_score(probabilities, reference),
+        classification.brier(probabilities, reference),
+    )
 
 
 @given(forecasts())
@@ -79,30 +78,30 @@ def test_the_ranked_probability_score_is_the_mean_brier_score_of_being_above_eac
         metrics.brier_score_loss(reference > k, probabilities[:, k + 1 :].sum(axis=1).clip(0, 1), pos_label=True)
         for k in range(probabilities.shape[1] - 1)
     ]
-    assert_allclose(ranked_probability_score(probabilities, reference), np.mean(above), atol=1e-12)
+    assert_allclose(classification.ranked_probability_score(probabilities, reference), np.mean(above), atol=1e-12)
 
 
 @given(forecasts())
 def test_certainty_of_the_truth_scores_0_and_of_the_grade_farthest_away_1(case):
     probabilities, reference = case
     grades = probabilities.shape[1]
-    assert ranked_probability_score(np.eye(grades)[reference], reference) == 0
-    assert ranked_probability_score(np.eye(grades)[[0]], [grades - 1]) == pytest.approx(1)
+    assert classification.ranked_probability_score(np.eye(grades)[reference], reference) == 0
+    assert classification.ranked_probability_score(np.eye(grades)[[0]], [grades - 1]) == pytest.approx(1)
 
 
 def test_a_near_miss_scores_better_than_a_far_one():
     near, far = [[0.0, 1.0, 0.0, 0.0]], [[0.0, 0.0, 0.0, 1.0]]
-    assert ranked_probability_score(near, [0]) == pytest.approx(1 / 3)
-    assert ranked_probability_score(far, [0]) == pytest.approx(1.0)
+    assert classification.ranked_probability_score(near, [0]) == pytest.approx(1 / 3)
+    assert classification.ranked_probability_score(far, [0]) == pytest.approx(1.0)
 
 
 @given(forecasts())
 def test_costs_of_one_call_the_likeliest_class_and_distances_the_median_one(case):
     probabilities, _ = case
     grades = probabilities.shape[1]
-    assert_array_equal(least_cost(probabilities, 1 - np.eye(grades)), probabilities.argmax(axis=1))
+    assert_array_equal(classification.least_cost_class(probabilities, 1 - np.eye(grades)), probabilities.argmax(axis=1))
     medians = (np.cumsum(probabilities, axis=1) >= 0.5).argmax(axis=1)
-    assert_array_equal(least_cost(probabilities, grade_distances(grades)), medians)
+    assert_array_equal(classification.least_cost_class(probabilities, classification.grade_distances(grades)), medians)
 
 
 @given(forecasts())
@@ -110,17 +109,19 @@ def test_squared_distances_call_the_grade_nearest_to_the_mean(case):
     probabilities, _ = case
     grades = probabilities.shape[1]
     means = probabilities @ np.arange(grades)
-    assert_array_equal(least_cost(probabilities, grade_distances(grades, 2)), means.round())
+    assert_array_equal(
+        classification.least_cost_class(probabilities, classification.grade_distances(grades, 2)), means.round()
+    )
 
 
 def test_a_dear_miss_is_avoided_though_it_is_unlikely():
     costs = [[0.0, 1.0], [20.0, 0.0]]  # to miss the second class costs twenty times as much
-    assert least_cost([[0.9, 0.1]], costs) == [1]
-    assert least_cost([[0.96, 0.04]], costs) == [0]
+    assert classification.least_cost_class([[0.9, 0.1]], costs) == [1]
+    assert classification.least_cost_class([[0.96, 0.04]], costs) == [0]
 
 
 def test_costs_and_probabilities_of_other_shapes_are_refused():
     with pytest.raises(UsageError, match="one row and column per class"):
-        least_cost([[0.5, 0.5]], np.zeros((3, 3)))
+        classification.least_cost_class([[0.5, 0.5]], np.zeros((3, 3)))
     with pytest.raises(UsageError, match="images, grades"):
-        ranked_probability_score([0.5, 0.5], [0, 1])
+        classification.ranked_probability_score([0.5, 0.5], [0, 1])

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from isocenter.evaluation import MeshCells
-from isocenter.quality.ibsi import morphology
-from isocenter.runtime import measurements
+from isocenter.evaluation.region_shape import MeshCells
+from isocenter.quality import ibsi
+from isocenter.runtime import label_measurements
 from isocenter.values import Geometry, Image, Label
 
 STEPS = (1.0, 1.5, 2.0)
@@ -17,7 +17,7 @@ GRID = Geometry((40, 40, 30), np.diag([*STEPS, 1.0]))
 
 
 def rows_of(mask, geometry=GRID, labels=BOTH):
-    return measurements(mask, labels, Image(np.zeros((1, *mask.shape)), geometry))
+    return label_measurements.measure_labels(mask, labels, Image(np.zeros((1, *mask.shape)), geometry))
 
 
 def ball(radius):
@@ -36,7 +36,7 @@ def test_a_volume_that_comes_in_parts_has_the_shape_of_the_whole(seed):
         rows = rows_of(mask, grid)
     for row, value in zip(rows, (1, 3), strict=True):
         inside = mask == value
-        expected = morphology(inside, STEPS)
+        expected = ibsi.region_morphology(inside, STEPS)
         volume, area = expected["morph_volume"], expected["morph_area_mesh"]
         assert row["pieces"] == ndimage.label(inside, np.ones((3, 3, 3)))[1]
         assert row["sphericity"] == pytest.approx((36 * np.pi * volume**2) ** (1 / 3) / area, abs=1e-6)

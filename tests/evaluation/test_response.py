@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.evaluation import percist
+from isocenter.evaluation import lesions
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from isocenter.evaluation import percist
     ],
 )
 def test_the_uptake_of_the_hottest_lesion_decides_by_percist(before, after, new, verdict):
-    assert percist(before, after, new, 1.9 if verdict == "NE" else None).verdict == verdict
+    assert lesions.percist(before, after, new, 1.9 if verdict == "NE" else None).verdict == verdict

@@ -7,15 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import DatasetError, FormatError
-from isocenter.evaluation import (
-    case_table,
-    check_table,
-    class_names,
-    metric_columns,
-    read_cases,
-    rows_from_json,
-    rows_to_json,
-)
+from isocenter.evaluation import case_tables
 from isocenter.values import Estimate, Row
 
 
@@ -29,32 +21,34 @@ def a_row(case: str = "a", reference: str = "well", predicted: str = "ill", chan
 
 
 def test_columns_stand_in_the_stated_order():
-    table = case_table([a_row()])
+    table = case_tables.case_table([a_row()])
     expected = ["case", "patient", "split", "label", "brier", "reference", "predicted", "probability_well"]
     assert list(table) == [*expected, "probability_ill"]
-    assert class_names(table) == ("well", "ill")
-    assert metric_columns(table) == ["brier"]
+    assert case_tables.classes_with_probability(table) == ("well", "ill")
+    assert case_tables.metric_columns(table) == ["brier"]
 
 
 def test_metrics_keep_the_order_in_which_they_were_given():
-    table = case_table([line(label="left", dice=0.9, hd95=2.0), line(label="right", dice=np.nan, hd95=1.0)])
-    assert metric_columns(table) == ["dice", "hd95"]
+    table = case_tables.case_table([line(label="left", dice=0.9, hd95=2.0), line(label="right", dice=np.nan, hd95=1.0)])
+    assert case_tables.metric_columns(table) == ["dice", "hd95"]
     assert np.isnan(table["dice"][1])
 
 
 def test_units_and_other_words_are_no_metrics():
-    assert metric_columns(case_table([line(dice=0.9, distance_unit="mm")])) == ["dice"]
+    assert case_tables.metric_columns(case_tables.case_table([line(dice=0.9, distance_unit="mm")])) == ["dice"]
 
 
 def test_how_sure_a_model_is_of_a_case_is_no_figure_of_how_good_it_is():
-    assert metric_columns(case_table([line(dice=0.9, gate_p=0.4, total=0.2, epistemic=0.1)])) == ["dice"]
+    assert case_tables.metric_columns(
+        case_tables.case_table([line(dice=0.9, gate_p=0.4, total=0.2, epistemic=0.1)])
+    ) == ["dice"]
 
 
 def test_a_table_comes_back_whole_from_its_file(tmp_path):
-    table = case_table([a_row("a"), a_row("b", chance=0.125)])
+    table = case_tables.case_table([a_row("a"), a_row("b", chance=0.125)])
     table.to_csv(tmp_path / "cases.csv", index=False)
     again = pd.read_csv(tmp_path / "cases.csv")
-    check_table(again)
+    case_tables.check_table(again)
     pd.testing.assert_frame_equal(again, table, check_dtype=False)
 
 
@@ -74,14 +68,14 @@ def test_a_table_comes_back_whole_from_its_file(tmp_path):
 )
 def test_a_table_that_would_be_misread_is_refused(rows, message):
     with pytest.raises(DatasetError, match=message):
-        case_table(rows)
+        case_tables.case_table(rows)
 
 
 def test_a_file_that_would_be_misread_is_refused_by_its_path(tmp_path):
     path = tmp_path / "cases.csv"
     pd.DataFrame([line(), line()]).to_csv(path, index=False)
     with pytest.raises(DatasetError) as refused:
-        read_cases(path)
+        case_tables.read_cases(path)
     assert refused.value.where == str(path)
 
 
@@ -101,12 +95,12 @@ estimates = st.builds(
 
 @given(st.lists(st.builds(Row, words, words, estimates), max_size=4))
 def test_a_summary_comes_back_whole_from_its_record(rows):
-    again = rows_from_json(json.loads(json.dumps(rows_to_json(rows), allow_nan=False)))
+    again = case_tables.rows_from_json(json.loads(json.dumps(case_tables.rows_to_json(rows), allow_nan=False)))
     assert repr(again) == repr(rows)
 
 
 def test_a_record_has_the_stated_keys_and_null_for_what_is_not_a_number():
-    record = rows_to_json([Row("dice", "all", Estimate(float("nan"), method="none: no defined score"))])
+    record = case_tables.rows_to_json([Row("dice", "all", Estimate(float("nan"), method="none: no defined score"))])
     keys = ["metric", "label", "value", "low", "high", "level", "n", "patients", "unit", "method"]
     assert (record["schema"], record["version"]) == ("isocenter.summary", 1)
     assert list(record["rows"][0]) == keys
@@ -115,4 +109,4 @@ def test_a_record_has_the_stated_keys_and_null_for_what_is_not_a_number():
 
 def test_another_record_is_refused():
     with pytest.raises(FormatError, match="version 7"):
-        rows_from_json({"schema": "isocenter.summary", "version": 7, "rows": []})
+        case_tables.rows_from_json({"schema": "isocenter.summary", "version": 7, "rows": []})

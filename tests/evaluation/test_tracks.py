@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.evaluation import TrackedFrame, followed, frame_cell, hota, identity_switches, track_rows
+from isocenter.evaluation import tracks
+from isocenter.evaluation.tracks import TrackedFrame
 
 
 def boxes(*places, size=10.0):
@@ -17,7 +18,7 @@ def boxes(*places, size=10.0):
 
 
 def numbers(frames, kinds=None):
-    return followed([(one, (kinds or ["cell"] * 9)[: len(one)]) for one in frames])
+    return tracks.follow_boxes([(one, (kinds or ["cell"] * 9)[: len(one)]) for one in frames])
 
 
 def clip(predicted, overlap=1.0):
@@ -41,7 +42,7 @@ def test_a_track_goes_on_after_five_frames_and_ends_after_six():
 
 
 def test_an_object_of_another_class_or_far_away_begins_a_track():
-    assert followed([(boxes((5, 5)), ["cell"]), (boxes((5, 5)), ["speck"])]) == [[1], [2]]
+    assert tracks.follow_boxes([(boxes((5, 5)), ["cell"]), (boxes((5, 5)), ["speck"])]) == [[1], [2]]
     assert numbers([boxes((5, 5)), boxes((40, 5))]) == [[1], [2]]
 
 
@@ -55,12 +56,12 @@ def test_an_object_of_another_class_or_far_away_begins_a_track():
     ],
 )
 def test_hota_and_switches_are_those_worked_out_by_hand(predicted, score, switches):
-    assert_allclose(hota(clip(predicted)), score)
-    assert identity_switches(clip(predicted)) == switches
+    assert_allclose(tracks.hota(clip(predicted)), score)
+    assert tracks.identity_switches(clip(predicted)) == switches
 
 
 def test_of_the_thresholds_of_hota_those_up_to_the_overlap_are_met():
-    assert_allclose(hota(clip([1, 1], overlap=0.5)), 10 / 19)
+    assert_allclose(tracks.hota(clip([1, 1], overlap=0.5)), 10 / 19)
 
 
 def table(keeps: bool) -> pd.DataFrame:
@@ -69,16 +70,16 @@ def table(keeps: bool) -> pd.DataFrame:
     for frame in range(3):
         place = boxes((20 + frame, 20), (60 - frame, 60))
         held = (4, 9) if keeps or frame % 2 == 0 else (9, 4)
-        cell = frame_cell(f"a_frame{frame:03}", place, place, held, np.eye(2))
+        cell = tracks.frame_scores_json(f"a_frame{frame:03}", place, place, held, np.eye(2))
         rows.append({"case": f"a_frame{frame:03}", "patient": "p", "label": "all", "tracks": cell})
     return pd.DataFrame(rows[::-1])
 
 
 def test_a_clip_has_scores_of_tracks_where_the_objects_of_its_reference_keep_their_numbers():
-    rows = {row.metric: row.estimate for row in track_rows(table(keeps=True), seed=0)}
+    rows = {row.metric: row.estimate for row in tracks.track_rows(table(keeps=True), seed=0)}
     assert (rows["hota"].value, rows["identity_switches"].value) == (1.0, 0.0)
-    assert list(track_rows(table(keeps=False), seed=0)) == []
+    assert list(tracks.track_rows(table(keeps=False), seed=0)) == []
 
 
 def test_an_image_that_is_no_frame_has_no_tracks():
-    assert frame_cell("case 3", boxes((5, 5)), boxes((5, 5)), (1,), np.eye(1)) is None
+    assert tracks.frame_scores_json("case 3", boxes((5, 5)), boxes((5, 5)), (1,), np.eye(1)) is None

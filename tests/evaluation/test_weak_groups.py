@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from isocenter.evaluation import clusters, weak_groups
-from isocenter.evaluation.significance.weakness import _rises, groups_of
+from isocenter.evaluation.significance import weakness
 
 
 def audit(errors, patients, seed=0, **attributes):
-    return {(one.attribute, one.group): one for one in weak_groups(errors, patients, attributes, seed=seed)}
+    return {(one.attribute, one.group): one for one in weakness.weak_groups(errors, patients, attributes, seed=seed)}
 
 
 def people(count: int, each: int = 1) -> list[str]:
@@ -58,21 +57,24 @@ def test_a_group_of_few_patients_is_shown_and_not_judged():
 
 
 def test_few_values_are_groups_and_many_numbers_are_cut_into_thirds_and_nothing_else_is_a_group():
-    assert {name: part.sum() for name, part in groups_of(["F", "M", None, "F"]).items()} == {"F": 2, "M": 1}
-    assert [part.sum() for part in groups_of(np.arange(30.0)).values()] == [10, 10, 10]
-    assert list(groups_of(np.arange(30.0))) == ["up to 9.667", "9.667 to 19.33", "above 19.33"]
-    assert groups_of([f"name {n}" for n in range(30)]) == {}
-    assert groups_of(["same"] * 9) == {}
+    assert {name: part.sum() for name, part in weakness.groups_of_values(["F", "M", None, "F"]).items()} == {
+        "F": 2,
+        "M": 1,
+    }
+    assert [part.sum() for part in weakness.groups_of_values(np.arange(30.0)).values()] == [10, 10, 10]
+    assert list(weakness.groups_of_values(np.arange(30.0))) == ["up to 9.667", "9.667 to 19.33", "above 19.33"]
+    assert weakness.groups_of_values([f"name {n}" for n in range(30)]) == {}
+    assert weakness.groups_of_values(["same"] * 9) == {}
 
 
 def test_clusters_of_features_are_the_clouds_that_were_planted_and_need_enough_patients():
     rng = np.random.default_rng(2)
     cloud = rng.integers(2, size=60)
     features = rng.normal(size=(60, 12)) + 8 * cloud[:, None]
-    made = clusters(features, people(60), seed=0)
+    made = weakness.cluster_cases(features, people(60), seed=0)
     assert len({(name, n) for name, n in zip(made, cloud.tolist(), strict=True)}) == 2
-    assert clusters(features[:40], people(40), seed=0) == [None] * 40
-    assert clusters(np.ones((60, 3)), people(60), seed=0) == [None] * 60
+    assert weakness.cluster_cases(features[:40], people(40), seed=0) == [None] * 40
+    assert weakness.cluster_cases(np.ones((60, 3)), people(60), seed=0) == [None] * 60
 
 
 def test_of_two_groups_the_statistic_is_welchs_t_but_for_skewness():
@@ -84,7 +86,7 @@ def test_of_two_groups_the_statistic_is_welchs_t_but_for_skewness():
     errors += 0.4 * inside
     t = ttest_ind(errors[inside], errors[~inside], equal_var=False).statistic
     shares, errors = np.stack([inside, ~inside]) - [[18 / 60], [42 / 60]], errors - errors.mean()
-    np.testing.assert_allclose(_rises(shares, errors[None])[:, 0], [t, -t])
+    np.testing.assert_allclose(weakness._rises(shares, errors[None])[:, 0], [t, -t])
 
 
 def test_p_of_very_many_patients_comes_from_permutations_too():

@@ -5,38 +5,26 @@ import pandas as pd
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import (
-    auroc,
-    average_precision,
-    delong,
-    ece,
-    hosmer_lemeshow,
-    kaplan_meier,
-    logrank,
-    mrmc,
-    net_benefit,
-    permutation,
-    predictive_values,
-    proportion,
-    reliability,
-    roc_curve,
-)
+from isocenter.evaluation import classification, intervals, survival
+from isocenter.evaluation.significance import auroc_tests, paired_tests, probability_tests
 
 SCORES, OTHERS, PATIENTS = [0.1, 0.4, 0.35, 0.8], [0.2, 0.3, 0.6, 0.7], ["a", "b", "c", "d"]
 TAKING_TRUTHS = {
-    "auroc": lambda truths: auroc(SCORES, truths),
-    "average precision": lambda truths: average_precision(SCORES, truths),
-    "roc curve": lambda truths: roc_curve(SCORES, truths),
-    "ece": lambda truths: ece(SCORES, truths),
-    "delong": lambda truths: delong(SCORES, OTHERS, truths),
-    "permutation": lambda truths: permutation(SCORES, OTHERS, truths),
-    "mrmc": lambda truths: mrmc([[SCORES, OTHERS], [OTHERS, SCORES]], truths),
-    "net benefit": lambda truths: net_benefit(SCORES, truths, [0.3]),
-    "hosmer and lemeshow": lambda truths: hosmer_lemeshow(SCORES, truths),
-    "kaplan and meier": lambda truths: kaplan_meier([1, 2, 3, 4], truths),
-    "groups of logrank": lambda truths: logrank([1, 2, 3, 4], [1, 1, 0, 1], truths),
-    "proportion": lambda truths: proportion(truths, PATIENTS, seed=0),
-    "predictive values": lambda truths: predictive_values([1, 0, 1, 0], truths, PATIENTS, prevalence=None, seed=0),
+    "auroc": lambda truths: classification.auroc(SCORES, truths),
+    "average precision": lambda truths: classification.average_precision(SCORES, truths),
+    "roc curve": lambda truths: classification.roc_curve(SCORES, truths),
+    "ece": lambda truths: classification.ece(SCORES, truths),
+    "delong": lambda truths: auroc_tests.delong(SCORES, OTHERS, truths),
+    "permutation": lambda truths: paired_tests.permutation_test(SCORES, OTHERS, truths),
+    "mrmc": lambda truths: auroc_tests.mrmc([[SCORES, OTHERS], [OTHERS, SCORES]], truths),
+    "net benefit": lambda truths: probability_tests.net_benefit(SCORES, truths, [0.3]),
+    "hosmer and lemeshow": lambda truths: probability_tests.hosmer_lemeshow(SCORES, truths),
+    "kaplan and meier": lambda truths: survival.kaplan_meier([1, 2, 3, 4], truths),
+    "groups of logrank": lambda truths: survival.logrank_test([1, 2, 3, 4], [1, 1, 0, 1], truths),
+    "proportion": lambda truths: intervals.proportion(truths, PATIENTS, seed=0),
+    "predictive values": lambda truths: classification.predictive_values(
+        [1, 0, 1, 0], truths, PATIENTS, prevalence=None, seed=0
+    ),
 }
 NOT_TRUTHS = {
     "a gap": [0, np.nan, 1, 1],
@@ -63,19 +51,21 @@ def test_truths_are_booleans_or_0_and_1_in_any_container(figure):
 
 @pytest.mark.parametrize("chance", [-0.2, 1.2, np.nan])
 def test_what_is_no_probability_has_no_calibration(chance):
-    for figure in (ece, reliability):
+    for figure in (classification.ece, classification.reliability_bins):
         with pytest.raises(UsageError, match=r"probabilities.*outside 0..1, or NaN"):
             figure([0.1, chance], [0, 1])
-    assert ece(np.float32([1 + 1e-7, 0.0]), [1, 0]) == pytest.approx(0, abs=1e-6)  # the rounding of 32 bits
+    assert classification.ece(np.float32([1 + 1e-7, 0.0]), [1, 0]) == pytest.approx(
+        0, abs=1e-6
+    )  # the rounding of 32 bits
 
 
 def test_arguments_of_unlike_length_are_named():
     with pytest.raises(UsageError, match=r"2,.* probabilities for .3,.* truths in `happened`"):
-        ece([0.1, 0.2], [0, 1, 1])
+        classification.ece([0.1, 0.2], [0, 1, 1])
     with pytest.raises(UsageError, match="2 calls, 3 truths in `positive` and 3 patients"):
-        predictive_values([1, 0], [0, 1, 1], ["a", "b", "c"], prevalence=None, seed=0)
+        classification.predictive_values([1, 0], [0, 1, 1], ["a", "b", "c"], prevalence=None, seed=0)
 
 
 def test_a_prevalence_in_per_cent_is_refused():
     with pytest.raises(UsageError, match="prevalence: 10 is not a share of people"):
-        predictive_values([1, 0, 1], [0, 1, 1], ["a", "b", "c"], prevalence=10, seed=0)
+        classification.predictive_values([1, 0, 1], [0, 1, 1], ["a", "b", "c"], prevalence=10, seed=0)

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isocenter import tasks
-from isocenter.networks.layers import CONVOLUTION
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork
-from isocenter.transforms import Normalisation
+from isocenter.networks.common_layers import CONVOLUTION
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.tasks import task, task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Geometry, Image
 
 torch.set_num_threads(1)
@@ -49,8 +51,8 @@ class Linear(nn.Module):
         return {"class": torch.stack([torch.zeros_like(score), score], dim=1)}
 
 
-def classes(*names: str) -> tasks.Task:
-    return tasks.build({"name": "classification", "classes": list(names or CLASSES), "smoothing": 0.0})
+def classes(*names: str) -> task.Task:
+    return task_catalogue.build_task({"name": "classification", "classes": list(names or CLASSES), "smoothing": 0.0})
 
 
 def model(module: nn.Module, patch: Sequence[int], *, overlap: float = 0.5, name: str = "resnet", **more: Any) -> Model:

@@ -3,16 +3,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.explanation import Flip, Objective, Subject
-from isocenter.explanation.counterfactuals import WEIGHTS, _smallest
-from isocenter.tasks import kind, task_from
+from isocenter.explanation import counterfactuals
+from isocenter.explanation.case_on_grid import ExplainedScalar, ExplainedWindow
+from isocenter.explanation.counterfactuals import WEIGHTS, Flip
+from isocenter.tasks import task_catalogue, task_settings
 from matrices import thinned
 
 
 @pytest.mark.parametrize("shape", thinned(1, [(24, 24), (10, 10, 10)], one_value=True))
 def test_where_the_cause_is_known_most_of_the_change_lies_in_it_and_in_the_range_of_the_image(shape):
     """The network looks at one corner alone: what is bright there is "b"."""
-    task = task_from(kind("classification"), {"classes": ["a", "b"], "smoothing": 0.0})
+    task = task_settings.task_from_settings(
+        task_catalogue.task_class("classification"), {"classes": ["a", "b"], "smoothing": 0.0}
+    )
     corner = (slice(None), slice(None), *(slice(0, 5) for _ in shape))
 
     def run(images, context):
@@ -21,9 +24,9 @@ def test_where_the_cause_is_known_most_of_the_change_lies_in_it_and_in_the_range
 
     image = torch.rand((1, 1, *shape), generator=torch.Generator().manual_seed(0)) - 0.3
     image[corner] -= 0.3
-    subject = Subject(image, None, run, Objective(task, "b"))
+    subject = ExplainedWindow(image, None, run, ExplainedScalar(task, "b"))
     flip = Flip(task, "", "b", "a")
-    made = [_smallest([subject], shares=(1.0,), flip=flip, weight=weight) for weight in WEIGHTS]
+    made = [counterfactuals._smallest([subject], shares=(1.0,), flip=flip, weight=weight) for weight in WEIGHTS]
     change = next(one for one in made if run(image + one, None)["class"].argmax() == 1)
     assert change[corner].abs().sum() > 0.8 * change.abs().sum()
     assert image.min() <= (image + change).min()

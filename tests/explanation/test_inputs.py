@@ -14,11 +14,14 @@ import foreign_bundles
 import foreign_folders
 import isocenter
 from explanation.looking import Bright, Linear, model, spot
-from isocenter import tasks
-from isocenter.explanation import CaseOnGrid, UnfitError, explained, named_methods
-from isocenter.runtime import Differentiable, Inference, Model, Networks, Preprocessing, TorchNetwork
-from isocenter.scoring.explaining.cohort import Explainer
-from isocenter.transforms import Normalisation
+from isocenter.explanation import answer_maps, explanation_methods
+from isocenter.explanation.case_on_grid import CaseOnGrid, UnfitError
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Differentiable, Networks, TorchNetwork
+from isocenter.scoring.explaining.cohort_explanation import Explainer
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Case, Geometry, Image
 
 AGE = {"age": {"median": 50.0, "mean": 50.0, "deviation": 10.0, "missing": 0.0}}
@@ -58,17 +61,17 @@ def test_the_deepest_maps_of_frames_lie_each_on_its_frame_and_a_mask_for_all_of_
     image = Image(np.full((1, 9, 8, 8), 0.4, dtype=np.float32), Geometry((8, 8), np.eye(3)))
     image.pixels[0, :, 2, 5] = 1.0  # of every frame
     for name in ("gradcam", "gradcam++"):
-        made = explained(of, image, named_methods(name)[0], target="bright")
+        made = answer_maps.explain_case(of, image, explanation_methods.named_methods(name)[0], target="bright")
         assert [tuple(map(int, place)) for place in np.argwhere(made.data)] == [(4, 2, 5)]
     with pytest.raises(UnfitError, match="its deepest maps are of single frames"):
-        explained(of, image, named_methods("scorecam")[0], target="bright")
+        answer_maps.explain_case(of, image, explanation_methods.named_methods("scorecam")[0], target="bright")
 
 
 def test_one_map_for_all_frames_of_a_clip_is_refused_as_the_method_s_own_fault():
     of = model(Bright(2), (8, 8), frames=3)
     image = Image(np.ones((1, 9, 8, 8), dtype=np.float32), Geometry((8, 8), np.eye(3)))
     with pytest.raises(UnfitError, match="gradcam cannot explain this model: it has one map for all frames"):
-        explained(of, image, named_methods("gradcam")[0], target="bright")
+        answer_maps.explain_case(of, image, explanation_methods.named_methods("gradcam")[0], target="bright")
 
 
 def test_a_clip_has_a_map_a_frame_on_the_frames_that_the_network_looks_at():
@@ -78,14 +81,14 @@ def test_a_clip_has_a_map_a_frame_on_the_frames_that_the_network_looks_at():
     pixels = np.random.default_rng(0).uniform(0.5, 1, (1, 9, 8, 8)).astype(np.float32)
     image = Image(pixels, Geometry((8, 8), np.eye(3)))
     for name in ("integrated_gradients", "occlusion"):
-        made = explained(of, image, named_methods(name)[0], target="bright")
+        made = answer_maps.explain_case(of, image, explanation_methods.named_methods(name)[0], target="bright")
         assert made.data.shape == (9, 8, 8)
         assert np.unravel_index(int(abs(made.data).argmax()), made.data.shape)[0] == 4
         assert_allclose(made.data[[0, 1, 2, 3, 5, 6, 7, 8]], 0, atol=1e-6)
 
 
 def test_a_clip_whose_frames_are_predicted_one_by_one_is_explained_so():
-    task = tasks.build(
+    task = task_catalogue.build_task(
         {"name": "segmentation", "labels": [{"value": 1, "name": "ball"}], "loss": "dice+ce", "tolerance": 2.0}
     )
     preprocessing = Preprocessing(2, ("0",), (Normalisation("range", 0, 1),))
@@ -94,9 +97,14 @@ def test_a_clip_whose_frames_are_predicted_one_by_one_is_explained_so():
     )
     frames = np.stack([spot((12, 12), (3 + 3 * n, 6)).data[0] for n in range(3)])
     image = Image(frames[None], Geometry((12, 12), np.eye(3)))
-    made = explained(of, image, named_methods("integrated_gradients")[0], target="ball")
+    made = answer_maps.explain_case(
+        of, image, explanation_methods.named_methods("integrated_gradients")[0], target="ball"
+    )
     assert made.data.shape == (3, 12, 12)
-    assert explained(of, image, named_methods("integrated_gradients")[0]).target == "ball"  # its only structure
+    assert (
+        answer_maps.explain_case(of, image, explanation_methods.named_methods("integrated_gradients")[0]).target
+        == "ball"
+    )  # its only structure
     for n, one in enumerate(made.data):
         assert set(zip(*np.nonzero(one > one.max() / 2), strict=True)) == {
             (row, column) for row in range(2 + 3 * n, 5 + 3 * n) for column in (5, 6, 7)
@@ -108,7 +116,7 @@ def test_a_colour_picture_has_one_map():
     of = model(Linear(weights), (8, 8), channels=("R", "G", "B"))
     image = Image(np.random.default_rng(0).uniform(0, 1, (3, 8, 8)).astype(np.float32), Geometry((8, 8), np.eye(3)))
     image = replace(image, channels=("R", "G", "B"))
-    made = explained(of, image, named_methods("occlusion")[0], target="bright")
+    made = answer_maps.explain_case(of, image, explanation_methods.named_methods("occlusion")[0], target="bright")
     assert made.data.shape == (8, 8)
     assert made.images == {}
 
@@ -123,7 +131,7 @@ def test_each_covariate_has_a_bar_of_what_the_score_loses_without_it():
     assert set(bars) == {"age", "sex"}
     assert bars["age"] == pytest.approx(6.0)  # two deviations above the mean, at which a missing age stands
     assert bars["sex"] == pytest.approx(0.0)
-    made = Explainer.of(of, named_methods("occlusion"), by_name=True, target="bright")(case)
+    made = Explainer.of(of, explanation_methods.named_methods("occlusion"), by_name=True, target="bright")(case)
     assert dict(made.covariates) == bars
     assert dict(made.explanations[0].covariates) == bars
 
@@ -134,7 +142,9 @@ def test_a_model_that_averages_mirrored_views_is_explained_in_all_of_them():
     of = model(Linear(weights), (8, 8))
     image = Image(np.ones((1, 8, 8), dtype=np.float32), Geometry((8, 8), np.eye(3)))
     both = replace(of, inference=Inference((8, 8), flips=(0,)))
-    made = explained(both, image, named_methods("integrated_gradients")[0], target="bright").data
+    made = answer_maps.explain_case(
+        both, image, explanation_methods.named_methods("integrated_gradients")[0], target="bright"
+    ).data
     assert_allclose([made[1, 2], made[6, 2]], 0.5, rtol=1e-4)
     assert_allclose(made.sum(), 1.0, rtol=1e-4)
 
@@ -142,13 +152,15 @@ def test_a_model_that_averages_mirrored_views_is_explained_in_all_of_them():
 def test_a_model_of_another_program_is_explained_by_what_needs_no_family_and_refuses_the_rest(tmp_path):
     of, image = isocenter.load(foreign_bundles.bundle(tmp_path / "liver")), foreign_bundles.image()
     of = replace(of, inference=replace(of.inference, overlap=0.0))
-    made = explained(of, image, named_methods("integrated_gradients")[0], target="liver")
+    made = answer_maps.explain_case(
+        of, image, explanation_methods.named_methods("integrated_gradients")[0], target="liver"
+    )
     assert made.data.shape == image.geometry.shape
     assert np.isfinite(made.data).all()
     assert made.data.any()
     for name in ("gradcam", "attention"):
         with pytest.raises(UnfitError, match=f"{name} cannot explain this model"):
-            explained(of, image, named_methods(name)[0], target="liver")
+            answer_maps.explain_case(of, image, explanation_methods.named_methods(name)[0], target="liver")
 
 
 def test_a_volume_of_another_program_with_turned_axes_has_its_map_on_its_own_grid(tmp_path):
@@ -157,6 +169,6 @@ def test_a_volume_of_another_program_with_turned_axes_has_its_map_on_its_own_gri
     noise = np.random.default_rng(3).normal(90, 30, size=(1, 18, 16, 10)).astype(np.float32)
     of, image = isocenter.load(folder, "cpu"), Image(noise, Geometry((18, 16, 10), affine))
     of = replace(of, inference=replace(of.inference, overlap=0.0, flips=()))
-    made = explained(of, image, named_methods("gradcam")[0])
+    made = answer_maps.explain_case(of, image, explanation_methods.named_methods("gradcam")[0])
     assert made.data.shape == image.geometry.shape
     assert np.isfinite(made.data).all()

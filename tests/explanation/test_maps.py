@@ -9,10 +9,13 @@ from numpy.testing import assert_allclose
 from scipy import ndimage
 
 from explanation.looking import Bright, Linear, model, spot
-from isocenter import networks, tasks
-from isocenter.explanation import CaseOnGrid, Objective, UnfitError, explained, named_methods
-from isocenter.runtime import Averaged, Differentiable, TorchNetwork
-from isocenter.scoring.explaining.cohort import pictures_of
+from isocenter.explanation import answer_maps, explanation_methods
+from isocenter.explanation.case_on_grid import CaseOnGrid, ExplainedScalar, UnfitError
+from isocenter.networks import factory
+from isocenter.runtime.torch_networks import Differentiable, TorchNetwork
+from isocenter.runtime.windows.averaging import AveragedNetwork
+from isocenter.scoring.explaining import cohort_explanation
+from isocenter.tasks import task_catalogue
 from isocenter.values import Geometry, Image, Vector
 
 # The first axis runs to the head, the second to the left, the third backwards, with unlike voxels and a slight turn.
@@ -25,8 +28,8 @@ def test_the_peak_lies_where_the_cause_lies_in_a_turned_anisotropic_volume_that_
     of = model(Bright(3), (16, 16, 16), spacing=(1.6, 1.6, 1.6), crop="content")
     image = spot((30, 16, 9), (22, 4, 2), TURNED)
     image.pixels[:, :3] = 0.0  # a constant border, which is cut away
-    [method] = named_methods(name)
-    made = explained(of, image, method, target="bright")
+    [method] = explanation_methods.named_methods(name)
+    made = answer_maps.explain_case(of, image, method, target="bright")
     assert made.data.shape == image.geometry.shape
     assert made.data.dtype == np.float32
     smooth = ndimage.gaussian_filter(made.data, 1.0)
@@ -40,7 +43,9 @@ def test_where_nothing_is_resampled_a_map_lies_exactly_on_its_voxels():
     weights = np.zeros((1, 12, 12, 12))
     image = spot((12, 7, 9), (8, 2, 5), np.array([[0, 1.0, 0, 0], [0, 0, -1.0, 9], [-1.0, 0, 0, 12], [0, 0, 0, 1]]))
     of = model(Linear(weights + 1.0), (12, 12, 12))
-    made = explained(of, image, named_methods("integrated_gradients")[0], target="bright")
+    made = answer_maps.explain_case(
+        of, image, explanation_methods.named_methods("integrated_gradients")[0], target="bright"
+    )
     # The score is the sum of all voxels, so each has its own value as its share, but for edges that go on.
     inside = (slice(1, -1),) * 3
     assert_allclose(made.data[inside], image.data[0][inside], rtol=1e-4)
@@ -51,7 +56,9 @@ def test_integrated_gradients_of_a_linear_network_are_its_weights_times_the_imag
     weights = rng.normal(size=(1, 8, 8))
     image = spot((8, 8), (5, 2))
     of = model(Linear(weights), (8, 8))
-    made = explained(of, image, named_methods("integrated_gradients")[0], target="bright")
+    made = answer_maps.explain_case(
+        of, image, explanation_methods.named_methods("integrated_gradients")[0], target="bright"
+    )
     assert_allclose(made.data, (weights * image.data)[0], rtol=1e-4, atol=1e-6)
     score = (weights * image.data).sum()
     assert_allclose(made.data.sum(), score, rtol=1e-4)
@@ -59,7 +66,9 @@ def test_integrated_gradients_of_a_linear_network_are_its_weights_times_the_imag
 
 def test_smoothgrad_of_a_linear_network_is_the_size_of_its_weights():
     weights = np.random.default_rng(1).normal(size=(1, 8, 8))
-    made = explained(model(Linear(weights), (8, 8)), spot((8, 8), (5, 2)), named_methods("smoothgrad")[0])
+    made = answer_maps.explain_case(
+        model(Linear(weights), (8, 8)), spot((8, 8), (5, 2)), explanation_methods.named_methods("smoothgrad")[0]
+    )
     assert_allclose(made.data, abs(weights[0]), rtol=1e-4)
 
 
@@ -71,7 +80,11 @@ def test_occlusion_does_not_favour_the_border_where_nothing_is_more_than_chance(
         rng = np.random.default_rng(seed)
         image = spot((28, 28), (14, 14))
         image.pixels[:] = rng.random(image.pixels.shape)
-        made = explained(model(Linear(rng.normal(size=(1, 28, 28))), (28, 28)), image, named_methods("occlusion")[0])
+        made = answer_maps.explain_case(
+            model(Linear(rng.normal(size=(1, 28, 28))), (28, 28)),
+            image,
+            explanation_methods.named_methods("occlusion")[0],
+        )
         evidence = made.data.clip(min=0)
         outer.append(evidence[border].mean())
         inner.append(evidence[~border].mean())
@@ -82,16 +95,16 @@ def test_a_map_is_of_the_class_that_the_model_calls_unless_another_is_asked_abou
     weights = np.zeros((1, 8, 8))
     weights[0, 5, 2] = 1.0
     of, image = model(Linear(weights), (8, 8)), spot((8, 8), (5, 2))
-    [method] = named_methods("integrated_gradients")
-    assert explained(of, image, method).target == "bright"
-    other = explained(of, image, method, target="calm")
+    [method] = explanation_methods.named_methods("integrated_gradients")
+    assert answer_maps.explain_case(of, image, method).target == "bright"
+    other = answer_maps.explain_case(of, image, method, target="calm")
     assert_allclose(other.data, 0.0)
 
 
 def test_a_volume_of_several_windows_has_one_map_in_which_the_cause_stands_out():
     of = model(Bright(3), (8, 8, 8))
     image = spot((20, 8, 14), (16, 4, 3))
-    made = explained(of, image, named_methods("gradcam")[0], target="bright")
+    made = answer_maps.explain_case(of, image, explanation_methods.named_methods("gradcam")[0], target="bright")
     assert np.unravel_index(int(made.data.argmax()), made.data.shape)[0] in (15, 16, 17)
     assert (made.data[:10] == 0).all()
 
@@ -99,12 +112,16 @@ def test_a_volume_of_several_windows_has_one_map_in_which_the_cause_stands_out()
 def test_members_are_averaged_and_their_disagreement_is_a_map():
     first, second = (np.random.default_rng(n).normal(size=(1, 8, 8)) for n in (1, 2))
     of, image = model(Linear(first), (8, 8)), spot((8, 8), (5, 2))
-    run = Averaged((of.networks.run, TorchNetwork(Linear(second).eval())), of.task.average, (0.75, 0.25))
-    made = explained(of.with_run(run), image, named_methods("integrated_gradients")[0], target="bright")
+    run = AveragedNetwork((of.networks.run, TorchNetwork(Linear(second).eval())), of.task.average, (0.75, 0.25))
+    made = answer_maps.explain_case(
+        of.with_run(run), image, explanation_methods.named_methods("integrated_gradients")[0], target="bright"
+    )
     assert_allclose(made.data, (0.75 * first + 0.25 * second)[0] * image.data[0], rtol=1e-4, atol=1e-5)
     apart = abs((first - second)[0] * image.data[0]) * np.sqrt(0.75 * 0.25)
     assert_allclose(made.disagreement, apart, rtol=1e-3, atol=1e-5)
-    drawn = pictures_of(made, image, named_methods("integrated_gradients")[0], None, failed=False)
+    drawn = cohort_explanation.map_pictures(
+        made, image, explanation_methods.named_methods("integrated_gradients")[0], None, failed=False
+    )
     assert list(drawn) == ["integrated_gradients", "integrated_gradients_disagreement"]
 
 
@@ -112,8 +129,10 @@ def test_the_disagreement_on_several_images_is_that_of_the_sum_of_their_maps():
     first, second = (np.random.default_rng(n).normal(size=(1, 8, 8)).repeat(2, axis=0) for n in (1, 2))
     of = model(Linear(first), (8, 8), channels=("T1", "T2"))
     image = Image(spot((8, 8), (5, 2)).data.repeat(2, axis=0), Geometry.of_pixels((8, 8)), channels=("T1", "T2"))
-    run = Averaged((of.networks.run, TorchNetwork(Linear(second).eval())), of.task.average, (0.5, 0.5))
-    made = explained(of.with_run(run), image, named_methods("integrated_gradients")[0], target="bright")
+    run = AveragedNetwork((of.networks.run, TorchNetwork(Linear(second).eval())), of.task.average, (0.5, 0.5))
+    made = answer_maps.explain_case(
+        of.with_run(run), image, explanation_methods.named_methods("integrated_gradients")[0], target="bright"
+    )
     # Both images have the same map: members differ about their sum twice as much as about one.
     apart = abs((first - second) * image.data).sum(axis=0) * 0.5
     assert_allclose(made.disagreement, apart, rtol=1e-3, atol=1e-5)
@@ -123,24 +142,24 @@ def test_the_answer_of_several_tasks_as_a_whole_is_their_answers_for_voxels_and_
     parts = {"segmentation": {"labels": [{"value": 1, "name": "lesion"}], "loss": "dice+ce", "tolerance": 2.0},
              "classification": {"classes": ["benign", "malignant"], "smoothing": 0.0}}  # fmt: skip
     settings = {f"{part}.{name}": value for part, own in parts.items() for name, value in own.items()}
-    task = tasks.build({"name": "segmentation+classification", **settings})
+    task = task_catalogue.build_task({"name": "segmentation+classification", **settings})
     draw = torch.Generator().manual_seed(0)
     outputs = {"segmentation_mask": torch.randn((1, 2, 4, 4), generator=draw)}
     outputs["classification_class"] = torch.tensor([[0.5, 2.0]])
-    whole = Objective(task).at(outputs)
+    whole = ExplainedScalar(task).at(outputs)
     assert float(whole(outputs)) == pytest.approx(float(task.saliency(outputs)))
     surer = outputs | {"classification_class": torch.tensor([[0.5, 3.0]])}
     assert float(whole(surer) - whole(outputs)) == pytest.approx(1.0)
     # Of a target of the whole image no voxel is asked about.
-    assert Objective(task, "classification:benign").at(outputs).places is None
+    assert ExplainedScalar(task, "classification:benign").at(outputs).places is None
 
 
 def test_the_weights_of_the_model_stay_as_they_are_and_get_no_gradients():
     module = Bright(2)
     of, image = model(module, (8, 8)), spot((8, 8), (5, 2))
     before = {name: one.clone() for name, one in module.state_dict().items()}
-    for method in named_methods("gradcam,gradcam++,cam,scorecam,smoothgrad"):
-        explained(of, image, method)
+    for method in explanation_methods.named_methods("gradcam,gradcam++,cam,scorecam,smoothgrad"):
+        answer_maps.explain_case(of, image, method)
     assert all(torch.equal(one, before[name]) for name, one in module.state_dict().items())
     assert all(one.grad is None for one in module.parameters())
     assert not module.training
@@ -163,7 +182,7 @@ def test_a_method_that_cannot_explain_a_model_says_why():
     with pytest.raises(
         UnfitError, match="attention cannot explain this model: its answer is not computed by attention"
     ):
-        explained(of, image, named_methods("attention")[0])
+        answer_maps.explain_case(of, image, explanation_methods.named_methods("attention")[0])
 
 
 @pytest.mark.parametrize(
@@ -174,14 +193,14 @@ def test_attention_of_a_backbone_is_a_map_where_all_patches_attend_to_each_other
     # Where the gradient of no head is positive for any patch the map is empty, and rightly: of six heads one is.
     sizes = {"depth": 1, "embed_dim": 24, "num_heads": 6} if "vit" in timm else {"embed_dim": 24, "depths": [1, 1]}
     size = {"model": timm, "settings": {"img_size": 64, **sizes}}
-    module = networks.build("timm", 1, 2, {"class": Vector(2)}, size)
+    module = factory.build("timm", 1, 2, {"class": Vector(2)}, size)
     of, image = model(module, (64, 64), name="timm"), spot((64, 64), (40, 20))
-    for method in named_methods("attention,attention_gradients"):
+    for method in explanation_methods.named_methods("attention,attention_gradients"):
         if refused:
             with pytest.raises(UnfitError, match=refused):
-                explained(of, image, method)
+                answer_maps.explain_case(of, image, method)
         else:
-            made = explained(of, image, method).data
+            made = answer_maps.explain_case(of, image, method).data
             assert made.shape == (64, 64)
             assert np.isfinite(made).all() and made.max() > 0
 
@@ -195,9 +214,9 @@ def test_gradcam_is_the_deepest_maps_weighed_by_their_mean_gradients_as_worked_o
     deepest = module.body(torch.from_numpy(image.data[None])).detach()
     weights = module.vectors["class"].weight[1] / 64  # the mean over the voxels, then the linear layer
     by_hand = (weights.reshape(1, 5, 1, 1) * deepest).sum(dim=1).relu()[0]
-    made = explained(of, image, named_methods("gradcam")[0], target="bright")
+    made = answer_maps.explain_case(of, image, explanation_methods.named_methods("gradcam")[0], target="bright")
     assert_allclose(made.data, by_hand.detach().numpy(), rtol=1e-5, atol=1e-8)
-    whole = explained(of, image, named_methods("cam")[0], target="bright").data
+    whole = answer_maps.explain_case(of, image, explanation_methods.named_methods("cam")[0], target="bright").data
     bias = module.vectors["class"].bias[1].item()
     assert_allclose(whole, ((weights.reshape(1, 5, 1, 1) * 64 * deepest).sum(dim=1)[0] + bias).detach(), rtol=1e-4)
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files.plain import created, write_voxels
-from isocenter.files.storage.block import Block, Compression
+from isocenter.files import _voxel_files
+from isocenter.files.storage.block import VoxelBlock
+from isocenter.files.storage.packed_files import Compression
 
 PACKERS: dict[Compression, Callable[[bytes], bytes]] = {
     "none": bytes,
@@ -41,8 +42,8 @@ def test_a_part_is_the_part_of_the_whole(data: st.DataObject, packing: Compressi
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "block"
         path.write_bytes(b"head" + PACKERS[packing](b"skip" + stored.tobytes(order="F")))
-        block = Block(path, np.dtype(kind), shape, axes, start=4, offset=4, compression=packing)
-        deferred = block.deferred()
+        block = VoxelBlock(path, np.dtype(kind), shape, axes, start=4, offset=4, compression=packing)
+        deferred = block.defer()
         whole = deferred.load()
         assert_array_equal(whole, stored.transpose(axes))
         assert whole.dtype == deferred.dtype and whole.shape == deferred.shape and whole.dtype.isnative
@@ -59,7 +60,7 @@ def test_parts_one_after_the_other_are_the_parts_of_the_whole(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "block"
         path.write_bytes(PACKERS[packing](b"skip" + stored.tobytes(order="F")))
-        deferred = Block(path, np.dtype(kind), shape, (3, 0, 1, 2), offset=4, compression=packing).deferred()
+        deferred = VoxelBlock(path, np.dtype(kind), shape, (3, 0, 1, 2), offset=4, compression=packing).defer()
         whole, read = deferred.load(), deferred.reader()
         for _ in range(4):  # forwards, back again, twice the same: a reader keeps a place, and gives every part
             region = (slice(None), *(data.draw(slices(size)) for size in whole.shape[1:]))
@@ -79,7 +80,9 @@ def test_a_file_that_is_read_in_order_is_inflated_once(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(gzip.GzipFile, "readinto", counted)
     read = (
-        Block(tmp_path / "a", np.dtype("u1"), (*stored.shape, 1), (3, 0, 1, 2), compression="gzip").deferred().reader()
+        VoxelBlock(tmp_path / "a", np.dtype("u1"), (*stored.shape, 1), (3, 0, 1, 2), compression="gzip")
+        .defer()
+        .reader()
     )
     for start in range(0, 290, 10):  # each begins among the slices of the one before
         part = read((slice(None), slice(None), slice(None), slice(start, start + 20)))
@@ -91,7 +94,9 @@ def test_a_file_that_is_read_in_order_is_inflated_once(tmp_path: Path, monkeypat
 def test_a_file_that_ends_too_early_says_so_when_it_is_read_in_parts(tmp_path: Path, cut: int) -> None:
     packed = gzip.compress(np.random.default_rng(0).integers(0, 255, 8000).astype("u1").tobytes())
     (tmp_path / "a").write_bytes(packed[:-cut] + packed[-4:])  # the size at the end is right
-    read = Block(tmp_path / "a", np.dtype("u1"), (20, 20, 20, 1), (3, 0, 1, 2), compression="gzip").deferred().reader()
+    read = (
+        VoxelBlock(tmp_path / "a", np.dtype("u1"), (20, 20, 20, 1), (3, 0, 1, 2), compression="gzip").defer().reader()
+    )
     with pytest.raises(FormatError, match="a: the compressed voxels"):
         read((slice(None),) * 4)
 
@@ -109,7 +114,7 @@ def test_scaling_keeps_neighbouring_numbers_apart(kind: str, slope: float, inter
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "block"
         path.write_bytes(stored.astype(kind).tobytes())
-        values = Block(path, np.dtype(kind), (len(stored),), (0,), slope=slope, intercept=intercept).load()
+        values = VoxelBlock(path, np.dtype(kind), (len(stored),), (0,), slope=slope, intercept=intercept).load()
         exact = stored * slope + intercept
         assert (np.diff(values) > 0).all()
         assert np.abs(values - exact).max() <= 0.02 * slope
@@ -117,8 +122,8 @@ def test_scaling_keeps_neighbouring_numbers_apart(kind: str, slope: float, inter
 
 def test_voxels_are_written_first_axis_fastest_and_little_endian(tmp_path: Path) -> None:
     voxels = np.arange(24, dtype=">i2").reshape(2, 3, 4)
-    with created(tmp_path / "a", compressed=True) as file:
-        write_voxels(file, voxels)
+    with _voxel_files.create_file(tmp_path / "a", compressed=True) as file:
+        _voxel_files.write_voxels(file, voxels)
     assert gzip.decompress((tmp_path / "a").read_bytes()) == voxels.astype("<i2").tobytes(order="F")
 
 
@@ -128,7 +133,7 @@ def test_damaged_bytes_are_named(tmp_path: Path, packing: Compression) -> None:
     packed = bytearray(PACKERS[packing](noise.tobytes()))
     packed[len(packed) // 2] ^= 0xFF
     (tmp_path / "a").write_bytes(bytes(packed))
-    block = Block(tmp_path / "a", np.dtype("u1"), (4000,), (0,), compression=packing)
+    block = VoxelBlock(tmp_path / "a", np.dtype("u1"), (4000,), (0,), compression=packing)
     with pytest.raises(FormatError, match="a: the compressed voxels"):
         block.load()
 
@@ -137,4 +142,4 @@ def test_damaged_bytes_are_named(tmp_path: Path, packing: Compression) -> None:
 def test_what_is_no_number_is_no_voxel(tmp_path: Path, kind: str) -> None:
     (tmp_path / "a").write_bytes(b"\0" * 100)
     with pytest.raises(FormatError, match="voxels of type"):
-        Block(tmp_path / "a", np.dtype(kind), (2,), (0,))
+        VoxelBlock(tmp_path / "a", np.dtype(kind), (2,), (0,))

@@ -3,8 +3,8 @@
 import pytest
 
 from isocenter.errors import FormatError
-from isocenter.files import read_codes
-from isocenter.files.dicom import dictionary_code
+from isocenter.files import code_file
+from isocenter.files.dicom import dictionary_codes
 from isocenter.values import Code
 
 HEADER = "name,scheme,value,meaning,unit\n"
@@ -18,7 +18,7 @@ def table(folder, text):
 
 def test_several_lines_of_a_name_are_equivalent_codes_in_their_order(tmp_path):
     lines = "liver,SCT,10200004,Liver,ml\nliver,RADLEX,RID58,liver,\n肝臓,99SITE,1,肝臓,\n"
-    made = read_codes(table(tmp_path, HEADER + lines))
+    made = code_file.read_codes(table(tmp_path, HEADER + lines))
     assert made["liver"].codes == (Code("SCT", "10200004", "Liver"), Code("RADLEX", "RID58", "liver"))
     assert (made["liver"].unit, made["liver"].source) == ("ml", "codes.csv")
     assert made["肝臓"].codes[0].meaning == "肝臓"
@@ -37,13 +37,13 @@ def test_several_lines_of_a_name_are_equivalent_codes_in_their_order(tmp_path):
 )
 def test_a_file_of_codes_that_cannot_be_understood_is_refused_with_its_line(tmp_path, text, problem):
     with pytest.raises(FormatError, match=r"codes\.csv") as refused:
-        read_codes(table(tmp_path, text))
+        code_file.read_codes(table(tmp_path, text))
     assert problem in str(refused.value)
 
 
 def test_the_dictionary_has_the_code_of_a_name_that_one_meaning_alone_is():
-    assert dictionary_code("hippocampus") == Code("SCT", "5366008", "Hippocampus")
-    assert dictionary_code("Pleural Effusion").value == "60046008"
-    assert dictionary_code("pneumonia") is None
-    assert dictionary_code("eye") is None  # three letters
-    assert dictionary_code("the hippocampus") is None
+    assert dictionary_codes.dictionary_code("hippocampus") == Code("SCT", "5366008", "Hippocampus")
+    assert dictionary_codes.dictionary_code("Pleural Effusion").value == "60046008"
+    assert dictionary_codes.dictionary_code("pneumonia") is None
+    assert dictionary_codes.dictionary_code("eye") is None  # three letters
+    assert dictionary_codes.dictionary_code("the hippocampus") is None

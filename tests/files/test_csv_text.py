@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from isocenter.evaluation import case_table, read_cases
-from isocenter.files import read_dataset, read_given_table, read_text_table, write_table
-from isocenter.files.label_table import read as read_labels
-from isocenter.files.label_table import write as write_labels
+from isocenter.evaluation import case_tables
+from isocenter.files import label_table
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.storage import csv_text
 from isocenter.values import Label
 
 SOURCE = Path(__file__).resolve().parents[2] / "src/isocenter"
@@ -28,8 +28,8 @@ texts = st.text(st.sampled_from("=+-@'\t\r\n\",; aA01.e") | st.characters(exclud
 def test_every_cell_comes_back_unchanged_and_no_text_is_a_formula(rows, header, tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / "table.csv"
     names = [f"first {header[0]}", f"{header[1]} second"]  # names that differ: pandas numbers equal ones
-    write_table(pandas.DataFrame(rows, columns=names), path)
-    again = read_text_table(path)
+    csv_text.write_table(pandas.DataFrame(rows, columns=names), path)
+    again = csv_text.read_text_table(path)
     assert [tuple(row) for row in again.itertuples(index=False)] == rows
     assert list(again.columns) == names
     with path.open(newline="", encoding="utf-8") as file:
@@ -41,14 +41,14 @@ def test_every_cell_comes_back_unchanged_and_no_text_is_a_formula(rows, header, 
 @given(values=st.lists(st.floats() | st.integers(-(2**53), 2**53) | st.none(), min_size=1, max_size=5))
 def test_numbers_stay_numbers(values, tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / "table.csv"
-    write_table(pandas.DataFrame({"name": "a", "value": pandas.Series(values, dtype="float64")}), path)
+    csv_text.write_table(pandas.DataFrame({"name": "a", "value": pandas.Series(values, dtype="float64")}), path)
     again = pandas.read_csv(path, float_precision="round_trip")["value"].astype("float64")
     pandas.testing.assert_series_equal(again, pandas.Series(values, dtype="float64", name="value"), check_exact=True)
 
 
 @pytest.mark.parametrize("text", ["-0.5", "+3", "-1e-05", "-.5", "-inf"])
 def test_a_number_in_words_is_left_alone(text, tmp_path):
-    write_table(pandas.DataFrame({"value": [text]}), tmp_path / "table.csv")
+    csv_text.write_table(pandas.DataFrame({"value": [text]}), tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_text() == f"value\n{text}\n"
 
 
@@ -57,16 +57,16 @@ def test_a_table_of_cases_keeps_names_that_look_like_formulas(tmp_path):
         {"case": f"{number}", "patient": text, "split": "test", "label": "all", "dice": -0.5, "unit": text}
         for number, text in enumerate(FORMULAS)
     ]
-    table = case_table(rows)
-    write_table(table, tmp_path / "cases.csv")
-    pandas.testing.assert_frame_equal(read_cases(tmp_path / "cases.csv"), table, check_dtype=False)
+    table = case_tables.case_table(rows)
+    csv_text.write_table(table, tmp_path / "cases.csv")
+    pandas.testing.assert_frame_equal(case_tables.read_cases(tmp_path / "cases.csv"), table, check_dtype=False)
 
 
 def test_names_of_labels_come_back(tmp_path):
     labels = (Label(1, "=cmd"), Label(2, "-2+3"), Label(3, "'@x"))
-    write_labels(labels, tmp_path / "mask.labels.csv")
+    label_table.write_labels(labels, tmp_path / "mask.labels.csv")
     assert "\n1,'=cmd,,,\n" in (tmp_path / "mask.labels.csv").read_text()
-    assert read_labels(tmp_path / "mask.labels.csv") == labels
+    assert label_table.read_labels(tmp_path / "mask.labels.csv") == labels
 
 
 def test_a_table_of_a_user_is_read_as_it_is_written(tmp_path):
@@ -75,14 +75,14 @@ def test_a_table_of_a_user_is_read_as_it_is_written(tmp_path):
     kinds = ["'=a", "=a", "-b", "'-b"]
     lines = [f"{number}.png,{kind}" for number, kind in enumerate(kinds)]
     (tmp_path / "cases.csv").write_text("\n".join(["image,class", *lines]))
-    classes = [case.references["class"] for case in read_dataset(tmp_path / "cases.csv")]
+    classes = [case.references["class"] for case in dataset_layouts.read_dataset(tmp_path / "cases.csv")]
     assert classes == ["=a", "=a", "-b", "-b"]
 
 
 @pytest.mark.parametrize("separator", [";", "|"])
 def test_the_line_by_which_excel_knows_the_separator_is_no_row(tmp_path, separator):
     (tmp_path / "given.csv").write_text(f"sep={separator}\ncase{separator}age\na,b{separator}3\n", encoding="utf-8-sig")
-    assert read_given_table(tmp_path / "given.csv").to_dict("records") == [{"case": "a,b", "age": "3"}]
+    assert csv_text.read_given_table(tmp_path / "given.csv").to_dict("records") == [{"case": "a,b", "age": "3"}]
 
 
 def test_tables_are_written_in_one_place():

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from cohorts import classed, paired, picture, table, volume
 from isocenter.errors import DatasetError, IsocenterError
-from isocenter.files import DatasetOptions, content_hash, read_dataset, read_frame, write_dataset_table
-from isocenter.files.layouts.dataset_table import parsed_cell, spelled
-from isocenter.files.layouts.layout import LAYOUTS
-from isocenter.values import BoundingBoxes, Cell, Correspondence, Dataset, Geometry, Image
+from isocenter.files.layouts import dataset_layouts, dataset_table
+from isocenter.files.layouts.layout import LAYOUTS, DatasetOptions
+from isocenter.files.storage import hashing
+from isocenter.values import BoundingBoxes, Cell, Dataset, Geometry, Image
+from isocenter.values.spatial_transform import Correspondence
 
 SQUARE = [[2, 2], [8, 2], [8, 8], [2, 8]]
 IMAGES_ALONE = DatasetOptions(references=False)
@@ -33,8 +34,8 @@ Maker = Callable[[Path, Path], Any]
 def again(dataset: Dataset, place: Path, options: DatasetOptions | None = None) -> Dataset:
     """The data set as its own table is read."""
     place.mkdir(parents=True, exist_ok=True)
-    write_dataset_table(dataset, place)
-    return read_dataset(place / "dataset.csv", options)
+    dataset_table.write_dataset_table(dataset, place)
+    return dataset_layouts.read_dataset(place / "dataset.csv", options)
 
 
 def seen(load: Callable[[], Any]) -> Any:
@@ -72,7 +73,7 @@ def facts(dataset: Dataset, most: int = 100) -> dict[str, Any]:
         "cases": [(case.id, case.patient, case.group, case.known, dataset.splits.get(case.id)) for case in dataset],
         "covariates": [{k: v for k, v in case.covariates.items() if v not in (None, "")} for case in dataset],
         "files": [[os.path.realpath(path) for path in case.files] for case in dataset],
-        "hashes": [content_hash(case) for case in chosen],
+        "hashes": [hashing.content_hash(case) for case in chosen],
         "images": [{name: seen(lambda c=case, n=name: c.images[n]) for name in case.images} for case in chosen],
         "references": [{k: seen(lambda c=case, k=k: c.references[k]) for k in case.references} for case in chosen],
         "classes": {kind: list(labels) for kind, labels in dataset.classes.items()},
@@ -274,7 +275,7 @@ def test_its_own_table_reads_as_the_same_cases_to_the_bit(layout, data, tmp_path
     root.mkdir()
     MADE[layout](root, data)
     options = OPTIONS.get(layout, DatasetOptions())
-    dataset = read_dataset(root, options)
+    dataset = dataset_layouts.read_dataset(root, options)
     assert facts(again(dataset, tmp_path / "out", DatasetOptions(references=options.references))) == facts(dataset)
 
 
@@ -284,7 +285,9 @@ def test_its_own_table_can_be_read_as_another_kind_of_reference(layout, kind, da
     root.mkdir()
     MADE[layout](root, data)
     wanted = DatasetOptions(kinds=frozenset({kind}))
-    assert facts(again(read_dataset(root), tmp_path / "out", wanted)) == facts(read_dataset(root, wanted))
+    assert facts(again(dataset_layouts.read_dataset(root), tmp_path / "out", wanted)) == facts(
+        dataset_layouts.read_dataset(root, wanted)
+    )
 
 
 def test_options_by_which_it_was_read_hold_for_its_table(tmp_path):
@@ -294,7 +297,9 @@ def test_options_by_which_it_was_read_hold_for_its_table(tmp_path):
         volume(root / "images" / f"x{n}.nii.gz")
         volume(root / "labels" / f"x{n}.nii.gz", volumes)
     named = DatasetOptions(labels="1=head,2=tail")
-    assert facts(again(read_dataset(root, named), tmp_path / "out")) == facts(read_dataset(root, named))
+    assert facts(again(dataset_layouts.read_dataset(root, named), tmp_path / "out")) == facts(
+        dataset_layouts.read_dataset(root, named)
+    )
 
 
 @pytest.mark.whole
@@ -305,7 +310,7 @@ def test_the_tables_of_all_shared_data_read_as_the_same_cases(data, tmp_path):
             continue
         for options in (DatasetOptions(), IMAGES_ALONE):
             try:
-                dataset = read_dataset(place, options)
+                dataset = dataset_layouts.read_dataset(place, options)
             except IsocenterError:
                 continue
             count += 1
@@ -323,16 +328,16 @@ TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_charac
 def test_a_cell_is_spelled_so_that_it_is_read_as_it_was(named, part, key):
     base = Path("/base")
     cell = Cell(tuple(base / path for _, path in named), part, key if part else "", tuple(name for name, _ in named))
-    assert parsed_cell(spelled(cell, base)) == (named, part, cell.key)
+    assert dataset_table.parsed_cell(dataset_table.spell_cell(cell, base)) == (named, part, cell.key)
 
 
 def test_a_corrected_row_is_read_as_it_stands(tmp_path):
-    dataset = read_dataset(paired(tmp_path / "set"))
+    dataset = dataset_layouts.read_dataset(paired(tmp_path / "set"))
     again(dataset, tmp_path / "out")
     written = pd.read_csv(tmp_path / "out" / "dataset.csv", dtype=str)
     written.loc[0, ["mask", "patient", "split"]] = [written.loc[1, "mask"], "Ann", "test"]
     written.drop(index=3).to_csv(tmp_path / "out" / "dataset.csv", index=False)
-    corrected = read_dataset(tmp_path / "out" / "dataset.csv")
+    corrected = dataset_layouts.read_dataset(tmp_path / "out" / "dataset.csv")
     assert [case.id for case in corrected] == ["x0", "x1", "x2"]
     assert corrected.cases[0].references["mask"].data.all()
     assert (corrected.cases[0].patient, corrected.splits) == ("Ann", {"x0": "test"})
@@ -346,20 +351,20 @@ def test_a_corrected_row_is_read_as_it_stands(tmp_path):
     ],
 )
 def test_a_cell_that_cannot_be_read_is_refused_by_name(cell, problem, tmp_path):
-    again(read_dataset(paired(tmp_path / "set")), tmp_path / "out")
+    again(dataset_layouts.read_dataset(paired(tmp_path / "set")), tmp_path / "out")
     written = pd.read_csv(tmp_path / "out" / "dataset.csv", dtype=str)
     written.loc[0, "image"] = cell
     written.to_csv(tmp_path / "out" / "dataset.csv", index=False)
     with pytest.raises(DatasetError, match=problem):
-        read_dataset(tmp_path / "out" / "dataset.csv")
+        dataset_layouts.read_dataset(tmp_path / "out" / "dataset.csv")
 
 
 def test_a_class_that_is_not_declared_is_refused(tmp_path):
-    again(read_dataset(classed(tmp_path / "set")), tmp_path / "out")
+    again(dataset_layouts.read_dataset(classed(tmp_path / "set")), tmp_path / "out")
     path = tmp_path / "out" / "dataset.csv"
     path.write_text(path.read_text().replace("benign0.png,benign", "benign0.png,begnin"))
     with pytest.raises(DatasetError, match=r"states the class begnin, which is not declared.*Add it under classes"):
-        read_dataset(path)
+        dataset_layouts.read_dataset(path)
 
 
 def test_a_table_in_memory_is_a_data_set(tmp_path):
@@ -372,24 +377,24 @@ def test_a_table_in_memory_is_a_data_set(tmp_path):
         "mask": [str(tmp_path / "labels" / f"x{n}.png") for n in range(4)],
         "age": [50, 51, 52, 53],
     }
-    dataset = read_frame(pd.DataFrame(columns))
+    dataset = dataset_layouts.read_data_frame(pd.DataFrame(columns))
     assert list(dataset.cases[0].images) == ["T1", "FLAIR"]
     assert [case.patient for case in dataset] == ["P0", "P0", "P1", "P1"]
     assert dataset.cases[1].references["mask"].data.all() and dataset.cases[3].covariates["age"] == 53
     with pytest.raises(DatasetError, match="no column image"):
-        read_frame(pd.DataFrame({"name": ["x"]}))
+        dataset_layouts.read_data_frame(pd.DataFrame({"name": ["x"]}))
 
 
 @pytest.mark.parametrize("cell", [np.zeros((4, 4)), [1, 2], Image(np.zeros((1, 4, 4)), Geometry((4, 4), np.eye(3)))])
 def test_a_table_in_memory_whose_cells_are_no_paths_is_refused_by_its_column(cell):
     with pytest.raises(DatasetError, match=r"column image holds (arrays|Image), not paths.*numpy\.save"):
-        read_frame(pd.DataFrame({"case": ["a", "b"], "image": [cell, None], "label": ["x", "y"]}))
+        dataset_layouts.read_data_frame(pd.DataFrame({"case": ["a", "b"], "image": [cell, None], "label": ["x", "y"]}))
 
 
 def test_a_table_in_memory_with_two_columns_of_one_name_is_refused():
     frame = pd.DataFrame([["a.png", "b.png", "x"]], columns=["image", "image", "label"])
     with pytest.raises(DatasetError, match="several columns image"):
-        read_frame(frame)
+        dataset_layouts.read_data_frame(frame)
 
 
 @pytest.mark.parametrize(("separator", "comma"), [(",", "."), (";", ","), ("\t", ",")])
@@ -414,7 +419,7 @@ def test_a_table_that_is_written_by_hand_reads_as_documented(tmp_path, columns, 
     lines = [f"case,{columns},age", *(f"p{n},{cells.format(n=n)},6{n}_5" for n in range(2)), ",,"]
     text = "\r\n".join(lines).replace(",", separator).replace("_", comma)
     (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
-    dataset = read_dataset(tmp_path / "mine.csv")
+    dataset = dataset_layouts.read_dataset(tmp_path / "mine.csv")
     assert [case.id for case in dataset] == ["p0", "p1"] and {*dataset.kinds, *dataset.cases[0].references} >= kinds
     assert [*dataset.cases[0].images] == [
         name.partition(":")[2] or name for name in columns.split(",") if "image" in name
@@ -427,15 +432,15 @@ def test_a_table_that_is_written_by_hand_reads_as_documented(tmp_path, columns, 
 def test_its_own_table_may_be_saved_by_a_spreadsheet(tmp_path):
     paired(tmp_path)
     (tmp_path / "more.csv").write_text("case,age\n" + "".join(f"x{n},{60 + n / 4}\n" for n in range(4)))
-    before = read_dataset(tmp_path)
-    write_dataset_table(before, tmp_path)
+    before = dataset_layouts.read_dataset(tmp_path)
+    dataset_table.write_dataset_table(before, tmp_path)
     path = tmp_path / "dataset.csv"
     for separator in ";\t":
         text = path.read_text().replace(".25", "_25").replace(".5", "_5").replace(".75", "_75").replace(".0", "_0")
         lines = [line.replace(",", separator).replace("_", ",") + separator for line in text.splitlines()]
         (tmp_path / "saved.csv").write_text("\ufeff" + "\r\n".join([*lines, separator * 4]), "utf-8")
         (tmp_path / "saved.toml").write_text(path.with_suffix(".toml").read_text())
-        after = read_dataset(tmp_path / "saved.csv")
+        after = dataset_layouts.read_dataset(tmp_path / "saved.csv")
         assert facts(after) == facts(before) and [case.covariates["age"] for case in after] == [60, 60.25, 60.5, 60.75]
 
 
@@ -443,7 +448,7 @@ def test_a_refused_folder_names_the_table_by_which_it_can_be_said(tmp_path):
     for n in range(2):
         picture(tmp_path / "images" / f"x{n}.png")
     with pytest.raises(DatasetError, match=r"check DATA --out FOLDER writes dataset\.csv"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_a_folder_of_two_readings_is_refused_with_the_rows_of_both(tmp_path):
@@ -452,11 +457,11 @@ def test_a_folder_of_two_readings_is_refused_with_the_rows_of_both(tmp_path):
     with pytest.raises(
         DatasetError, match=r"case,image,boxes / images/a0,.*#voc.*case,image,mask / images/a0,.*#labelme"
     ):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_cells_of_four_axes_name_their_frame(tmp_path):
     decathlon(tmp_path, tmp_path)
     assert nibabel.load(tmp_path / "imagesTr" / "c0.nii.gz").ndim == 4
-    again(read_dataset(tmp_path), tmp_path / "out")
+    again(dataset_layouts.read_dataset(tmp_path), tmp_path / "out")
     assert "c0.nii.gz#frame=1/2" in (tmp_path / "out" / "dataset.csv").read_text()

@@ -16,8 +16,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.uid import ComputedRadiographyImageStorage, MRImageStorage
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import read, read_volumes
-from isocenter.files.dicom.reading.read import read_series
+from isocenter.files import file_formats
+from isocenter.files.dicom.reading import dicom_reading
 from isocenter.values import Geometry, Image
 from strategies import geometries
 from written_dicom import AXIAL, sequence, write_enhanced, write_slice
@@ -60,7 +60,7 @@ def test_every_voxel_comes_back_in_its_place_whatever_the_files_are_called(grid:
     voxels = np.random.default_rng(seed).integers(0, 4000, grid.shape, dtype=np.uint16)
     with tempfile.TemporaryDirectory() as folder:
         write_grid(Path(folder), grid, voxels, seed)
-        image = read(folder)
+        image = file_formats.read(folder)
         # Slices follow the normal of rows and columns, so the third axis may come turned round.
         there = np.rint(image.geometry.to_index(grid.to_world(np.argwhere(voxels >= 0)))).astype(int)
         assert_allclose(image.geometry.to_world(there), grid.to_world(np.argwhere(voxels >= 0)), atol=2e-3)
@@ -83,7 +83,7 @@ def test_volumes_at_the_same_positions_become_frames(frames: int, slices: int, s
                 Path(folder) / f"{name}", voxels[t, :, :, n].T, position=(0, 0, 2 * n), InstanceNumber=instance,
                 SliceThickness=2, **tags,
             )  # fmt: skip
-        image = read(folder)
+        image = file_formats.read(folder)
         assert_array_equal(image.data[0], voxels)
     expected = "temporal position" if has_times else "rank of the instance number"
     assert any(f"{frames} volumes distinguished by {expected}" in note for note in image.notes)
@@ -96,7 +96,7 @@ def test_times_are_seconds_from_the_first_volume(tmp_path: Path) -> None:
                 tmp_path / f"{t}_{n}.dcm", np.full((2, 2), t, np.uint16), position=(0, 0, n), SliceThickness=1,
                 TemporalPositionIdentifier=3 - t, AcquisitionDate="20200101", AcquisitionTime=f"2359{58 - 2 * t}.{n}",
             )  # fmt: skip
-    image = read(tmp_path)
+    image = file_formats.read(tmp_path)
     assert image.times == (0.0, 2.0, 4.0)
     assert_array_equal(image.data[0, :, 0, 0, 0], [2, 1, 0])
 
@@ -104,7 +104,7 @@ def test_times_are_seconds_from_the_first_volume(tmp_path: Path) -> None:
 def test_a_cine_of_one_slice_has_its_trigger_times(tmp_path: Path) -> None:
     for t in range(3):
         write_slice(tmp_path / f"{t}.dcm", np.full((2, 2), t, np.uint16), TriggerTime=40.0 * t, SliceThickness=8)
-    image = read(tmp_path)
+    image = file_formats.read(tmp_path)
     assert image.shape == (1, 3, 2, 2, 1)
     assert image.times == (0.0, 0.04, 0.08)
 
@@ -116,10 +116,10 @@ def test_magnitude_and_phase_of_one_grid_are_channels(tmp_path: Path) -> None:
                 tmp_path / f"{part}{n}.dcm", np.full((2, 2), value, np.uint16), position=(0, 0, n), SliceThickness=1,
                 sop_class=MRImageStorage, ImageType=["ORIGINAL", "PRIMARY", part, "ND"],
             )  # fmt: skip
-    image = read(tmp_path)
+    image = file_formats.read(tmp_path)
     assert image.channels == ("magnitude", "phase")
     assert_array_equal(image.data[:, 0, 0, 0], [3, 7])
-    assert_array_equal(read(tmp_path, part="phase").data, np.full((1, 2, 2, 2), 7))
+    assert_array_equal(file_formats.read(tmp_path, part="phase").data, np.full((1, 2, 2, 2), 7))
 
 
 def test_kinds_on_different_slices_are_volumes_of_their_own(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_kinds_on_different_slices_are_volumes_of_their_own(tmp_path: Path) -> N
                 tmp_path / f"{part}{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1,
                 sop_class=MRImageStorage, ImageType=["ORIGINAL", "PRIMARY", part], SeriesDescription="flow",
             )  # fmt: skip
-    volumes = read_volumes(tmp_path)
+    volumes = file_formats.read_volumes(tmp_path)
     assert {name: image.shape[-1] for name, image in volumes.items()} == {"flow_magnitude": 4, "flow_phase": 2}
 
 
@@ -156,7 +156,7 @@ def test_one_slice_that_does_not_belong_refuses_the_series(tmp_path: Path, odd: 
         slice_ = {"pixels": np.ones((2, 2), np.uint16), "position": (0, 0, n)} | (odd if n == 2 else {})
         write_slice(tmp_path / f"{n}.dcm", slice_.pop("pixels"), SliceThickness=1, **slice_)
     with pytest.raises(GeometryError) as refusal:
-        read(tmp_path)
+        file_formats.read(tmp_path)
     assert words in refusal.value.problem
     assert str(tmp_path) in refusal.value.where and refusal.value.remedy
 
@@ -167,7 +167,7 @@ def test_one_object_with_two_orientations_cannot_be_sorted_into_folders(tmp_path
         tmp_path / "e.dcm", np.ones((2, 2, 2), np.uint16), [enhanced_frame(0), enhanced_frame(3) | turned]
     )
     with pytest.raises(GeometryError, match="2 orientations in one series") as refusal:
-        read(path)
+        file_formats.read(path)
     assert refusal.value.remedy == "Export the frames of each as a series of their own"
 
 
@@ -183,17 +183,17 @@ def test_slices_whose_values_have_different_units_are_refused(tmp_path: Path, ta
         write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1, **tags(n))
     first, other = units.split(".*")
     with pytest.raises(FormatError, match=f"different units in one series: {first} in 0.dcm, {other} in 2.dcm"):
-        read(tmp_path)
+        file_formats.read(tmp_path)
 
 
 def test_a_copy_of_a_slice_is_read_once_with_a_note(tmp_path: Path) -> None:
     for n in range(3):
         write_slice(tmp_path / f"{n}.dcm", np.full((2, 2), n, np.uint16), position=(0, 0, n), SliceThickness=1)
-    alone = read(tmp_path)
+    alone = file_formats.read(tmp_path)
     copy = pydicom.dcmread(tmp_path / "1.dcm")
     copy.file_meta.SourceApplicationEntityTitle = "ANOTHER"  # who wrote the file is no part of the object
     copy.save_as(tmp_path / "copy.dcm")
-    image = read(tmp_path)
+    image = file_formats.read(tmp_path)
     assert image.notes == ("copy.dcm is a copy of 1.dcm: it is read once", *alone.notes)
     assert_array_equal(image.data, alone.data)
     assert image.geometry.equals(alone.geometry)
@@ -204,14 +204,14 @@ def test_two_objects_with_one_uid_and_different_pixels_are_refused(position: Any
     for n, name in enumerate(("1.dcm", "other.dcm")):
         write_slice(tmp_path / name, np.full((2, 2), n, np.uint16), position=position, SOPInstanceUID="1.2.3.4")
     with pytest.raises(GeometryError, match=r"1.dcm and other.dcm have one SOPInstanceUID \(0008,0018\) and different"):
-        read(tmp_path)
+        file_formats.read(tmp_path)
 
 
 def test_repeats_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
     for n in range(4):
         write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n % 2), SliceThickness=1)
     with pytest.raises(GeometryError, match="nothing distinguishes"):
-        read(tmp_path)
+        file_formats.read(tmp_path)
 
 
 def test_two_fields_of_view_beside_each_other_are_no_repeats(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_two_fields_of_view_beside_each_other_are_no_repeats(tmp_path: Path) -> 
             SliceThickness=1,
         )  # fmt: skip
     with pytest.raises(GeometryError, match="at one depth but 100 mm from each other"):
-        read(tmp_path)
+        file_formats.read(tmp_path)
 
 
 def test_orientations_that_differ_by_rounding_are_one_and_by_more_are_two(tmp_path: Path) -> None:
@@ -233,15 +233,15 @@ def test_orientations_that_differ_by_rounding_are_one_and_by_more_are_two(tmp_pa
             )  # fmt: skip
         if refused:
             with pytest.raises(GeometryError, match="2 orientations"):
-                read(tmp_path)
+                file_formats.read(tmp_path)
         else:
-            assert read(tmp_path).shape == (1, 2, 2, 2)
+            assert file_formats.read(tmp_path).shape == (1, 2, 2, 2)
 
 
 def test_gaps_that_differ_by_less_than_one_percent_are_equal(tmp_path: Path) -> None:
     for n, depth in enumerate((0, 1.004, 1.998, 3.003)):
         write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, depth), SliceThickness=1)
-    assert_allclose(read(tmp_path).geometry.steps[2], 3.003 / 3)
+    assert_allclose(file_formats.read(tmp_path).geometry.steps[2], 3.003 / 3)
 
 
 def test_missing_slices_are_marked_even_where_no_padding_is_stated(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_missing_slices_are_marked_even_where_no_padding_is_stated(tmp_path: Pat
             tmp_path / f"{n}.dcm", np.zeros((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1,
             RescaleSlope=1, RescaleIntercept=-1024,
         )  # fmt: skip
-    image = read(tmp_path, fill_missing=True)
+    image = file_formats.read(tmp_path, fill_missing=True)
     assert image.facts["missing_slices"] == (2, 3)
     assert image.valid[0, 0, 0].tolist() == [True, True, False, False, True]
     assert image.data[0, 0, 0].tolist() == [-1024, -1024, -1025, -1025, -1024]
@@ -262,7 +262,7 @@ def test_missing_slices_between_coloured_ones_stay_refused(data: Path, tmp_path:
         if "0002" not in path.name:
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(GeometryError, match="no colour can stand for a missing one"):
-        read(tmp_path, fill_missing=True)
+        file_formats.read(tmp_path, fill_missing=True)
 
 
 def test_slices_that_state_different_padding_have_none_marked(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_slices_that_state_different_padding_have_none_marked(tmp_path: Path) ->
             tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1,
             PixelPaddingValue=n,
         )  # fmt: skip
-    image = read(tmp_path)
+    image = file_formats.read(tmp_path)
     assert image.padding is None
     assert "slices state different padding values: none is marked" in image.notes
 
@@ -289,7 +289,7 @@ def rescaled_frames(tmp_path: Path, slopes: list[float], positions: list[float],
     pixels = np.full((len(frames), 4, 4), 7, np.int16)
     pixels[:, 0, 0] = -100
     stated = {} if padding is None else {"PixelPaddingValue": padding}
-    return read(write_enhanced(tmp_path / "a.dcm", pixels, frames, **stated), fill_missing=True)
+    return file_formats.read(write_enhanced(tmp_path / "a.dcm", pixels, frames, **stated), fill_missing=True)
 
 
 def test_padding_is_marked_only_where_it_means_one_value_in_every_frame(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_more_missing_than_there_is_refused_even_then(tmp_path: Path) -> None:
     for n in (0, 1, 9):
         write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
     with pytest.raises(GeometryError, match="7 slices are missing"):
-        read(tmp_path, fill_missing=True)
+        file_formats.read(tmp_path, fill_missing=True)
 
 
 def test_slices_without_any_position_are_frames(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_slices_without_any_position_are_frames(tmp_path: Path) -> None:
             tmp_path / f"{9 - n}.dcm", np.full((4, 2), n, np.uint16), position=None, orientation=None, spacing=None,
             InstanceNumber=n + 1,
         )  # fmt: skip
-    image = read(tmp_path)
+    image = file_formats.read(tmp_path)
     assert image.shape == (1, 3, 4, 2)
     assert image.spacing is None and image.geometry.orientation is None
     assert image.data[0, :, 0, 0].tolist() == [0, 1, 2]
@@ -330,7 +330,7 @@ def test_radiographs_of_one_series_are_images_of_their_own(tmp_path: Path) -> No
             tmp_path / f"{n}.dcm", np.full((4, 2 + n), n, np.uint16), position=None, orientation=None, spacing=None,
             sop_class=ComputedRadiographyImageStorage, Modality="CR", SeriesDescription="chest pa",
         )  # fmt: skip
-    assert {name: image.shape for name, image in read_volumes(tmp_path).items()} == {
+    assert {name: image.shape for name, image in file_formats.read_volumes(tmp_path).items()} == {
         "chest_pa_1": (1, 4, 2),
         "chest_pa_2": (1, 4, 3),
     }
@@ -341,13 +341,13 @@ def test_what_is_no_dicom_is_passed_over_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not DICOM")
     (tmp_path / "deeper").mkdir()
     write_slice(tmp_path / "deeper" / "1.2.840.7", np.ones((2, 2), np.uint16), position=(0, 0, 1), SliceThickness=1)
-    assert read(tmp_path).shape == (1, 2, 2, 2)
+    assert file_formats.read(tmp_path).shape == (1, 2, 2, 2)
 
 
 def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not DICOM")
     with pytest.raises(FormatError, match="no DICOM file in this folder"):
-        read(tmp_path)
+        file_formats.read(tmp_path)
 
 
 def test_a_slice_that_has_lost_its_pixels_is_not_passed_over(tmp_path: Path) -> None:
@@ -355,18 +355,18 @@ def test_a_slice_that_has_lost_its_pixels_is_not_passed_over(tmp_path: Path) -> 
         write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
     write_slice(tmp_path / "3.dcm", np.ones((2, 2), np.uint16), position=(0, 0, 3), PixelData=None)
     with pytest.raises(FormatError, match=r"3\.dcm: holds no image: CT Image Storage without PixelData"):
-        read(tmp_path)
+        file_formats.read(tmp_path)
 
 
 def test_a_damaged_slice_is_refused_by_name_when_it_is_decoded(tmp_path: Path) -> None:
     for n in range(3):
         write_slice(tmp_path / f"{n}.dcm", np.ones((8, 8), np.uint16), position=(0, 0, n), SliceThickness=1)
-    image = read(tmp_path)
+    image = file_formats.read(tmp_path)
     (tmp_path / "1.dcm").write_bytes((tmp_path / "1.dcm").read_bytes()[:-20])
     with pytest.raises(FormatError, match=r"1\.dcm"):
         _ = image.data
     with pytest.raises(FormatError, match="cut short: 108 bytes where 128 belong"):
-        read(tmp_path)
+        file_formats.read(tmp_path)
 
 
 def test_two_series_in_a_folder_have_two_names_and_neither_names_the_patient(tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_two_series_in_a_folder_have_two_names_and_neither_names_the_patient(tmp
             tmp_path / f"{series}.dcm", np.ones((2, 2), np.uint16), SliceThickness=1,
             SeriesInstanceUID=f"1.2.3.{series}", SeriesDescription="CHEST Doe" if series == 1 else "CHEST 1/2 ",
         )  # fmt: skip
-    assert sorted(read_volumes(tmp_path)) == ["CHEST_1_2", "CT"]
+    assert sorted(file_formats.read_volumes(tmp_path)) == ["CHEST_1_2", "CT"]
 
 
 def test_the_files_of_one_series_can_be_given_by_name(tmp_path: Path) -> None:
@@ -383,7 +383,7 @@ def test_the_files_of_one_series_can_be_given_by_name(tmp_path: Path) -> None:
         write_slice(tmp_path / f"{n}.dcm", np.full((2, 2), n, np.uint16), position=(0, 0, n), SliceThickness=1)
         for n in range(3)
     ]
-    (image,) = read_series(paths[1:]).values()
+    (image,) = dicom_reading.read_series(paths[1:]).values()
     assert image.data[0, 0, 0].tolist() == [1, 2]
     assert image.source is not None and image.source.paths == (str(paths[1]), str(paths[2]))
 
@@ -399,7 +399,7 @@ def test_an_enhanced_object_is_ordered_by_the_position_of_its_frames(tmp_path: P
     order = [2, 0, 1]
     pixels = np.stack([np.full((4, 5), n, np.uint16) for n in order])
     path = write_enhanced(tmp_path / "e.dcm", pixels, [enhanced_frame(3.0 * n) for n in order])
-    image = read(path)
+    image = file_formats.read(path)
     assert image.data[0, 0, 0].tolist() == [0, 1, 2]
     assert_allclose(image.geometry.affine, [[-1.5, 0, 0, -1], [0, -2, 0, -2], [0, 0, 3, 0], [0, 0, 0, 1]])
 
@@ -417,7 +417,7 @@ def test_any_object_whose_frames_have_places_is_a_volume(tmp_path: Path, modalit
     path = write_enhanced(
         tmp_path / "e.dcm", np.ones((5, 2, 3), np.uint16), frames, Modality=modality, SOPClassUID=sop_class
     )
-    image = read(path)
+    image = file_formats.read(path)
     assert image.shape == (1, 3, 2, 5)
     assert_allclose(image.geometry.steps, (1.5, 2, 0.05))
 
@@ -429,14 +429,14 @@ def test_an_enhanced_object_in_time_has_its_times(tmp_path: Path) -> None:
         for t in range(3)
     ]
     pixels = np.stack([np.full((2, 2), t, np.uint16) for _ in range(2) for t in range(3)])
-    image = read(write_enhanced(tmp_path / "e.dcm", pixels, frames))
+    image = file_formats.read(write_enhanced(tmp_path / "e.dcm", pixels, frames))
     assert image.times == (0.0, 2.0, 4.0)
     assert image.data[0, :, 0, 0].tolist() == [[0, 0], [1, 1], [2, 2]]
 
 
 def test_declared_stacks_are_volumes_of_their_own(tmp_path: Path) -> None:
     frames = [enhanced_frame(3.0 * n, StackID=stack) for stack in "ab" for n in range(2)]
-    volumes = read_volumes(write_enhanced(tmp_path / "e.dcm", np.ones((4, 2, 2), np.uint16), frames))
+    volumes = file_formats.read_volumes(write_enhanced(tmp_path / "e.dcm", np.ones((4, 2, 2), np.uint16), frames))
     assert sorted(volumes) == ["MR_stack_a", "MR_stack_b"]
 
 
@@ -444,20 +444,20 @@ def test_enhanced_objects_that_do_not_fit_together_are_volumes_of_their_own(tmp_
     for name, start in (("a", 0.0), ("b", 50.5)):
         frames = [enhanced_frame(start + 3.0 * n) for n in range(2)]
         write_enhanced(tmp_path / name, np.ones((2, 2, 2), np.uint16), frames)
-    assert sorted(read_volumes(tmp_path)) == ["MR_1", "MR_2"]
+    assert sorted(file_formats.read_volumes(tmp_path)) == ["MR_1", "MR_2"]
 
 
 def test_a_frame_without_its_functional_groups_is_refused(tmp_path: Path) -> None:
     path = write_enhanced(tmp_path / "e.dcm", np.ones((3, 2, 2), np.uint16), [enhanced_frame(0), enhanced_frame(3)])
     with pytest.raises(FormatError, match="2 items in PerFrameFunctionalGroupsSequence"):
-        read(path)
+        file_formats.read(path)
 
 
 @pytest.mark.parametrize(("offsets", "depths"), [([0, 2, 4], [5, 7, 9]), ([5, 7, 9], [5, 7, 9])])
 def test_dose_planes_may_be_told_relative_or_absolute(
     tmp_path: Path, offsets: list[float], depths: list[float]
 ) -> None:
-    image = read(write_dose(tmp_path, offsets))
+    image = file_formats.read(write_dose(tmp_path, offsets))
     assert_allclose(image.geometry.to_world([[0, 0, n] for n in range(3)])[:, 2], depths)
     assert image.data.max() == 0.5
     assert image.facts["unit"] == "Gy"
@@ -478,7 +478,7 @@ def test_dose_planes_that_are_neither_relative_nor_absolute_are_refused(
     tmp_path: Path, offsets: list[float], orientation: Any
 ) -> None:
     with pytest.raises(GeometryError, match=r"GridFrameOffsetVector \(3004,000C\) begins with .*, neither 0 nor"):
-        read(write_dose(tmp_path, offsets, orientation))
+        file_formats.read(write_dose(tmp_path, offsets, orientation))
 
 
 def test_reconstructed_nuclear_medicine_lies_where_its_detector_says(tmp_path: Path) -> None:
@@ -488,7 +488,7 @@ def test_reconstructed_nuclear_medicine_lies_where_its_detector_says(tmp_path: P
         ImageType=["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"], SpacingBetweenSlices=-4.0, SliceVector=[1, 2, 3],
         DetectorInformationSequence=sequence(ImagePositionPatient=[0.0, 0, 8], ImageOrientationPatient=list(AXIAL)),
     )  # fmt: skip
-    image = read(path)
+    image = file_formats.read(path)
     # A negative spacing: the second slice lies below the first.
     assert image.data[0, 0, 0].tolist() == [2, 1, 0]
     assert_allclose(image.geometry.affine[2, 2:], [4, 0])
@@ -508,13 +508,13 @@ def test_gates_of_reconstructed_nuclear_medicine_are_frames_and_slices_lie_by_th
         SliceVector=[1, 2, 3] * gates, **stated,
         DetectorInformationSequence=sequence(ImagePositionPatient=[0.0, 0, 8], ImageOrientationPatient=list(AXIAL)),
     )  # fmt: skip
-    image = read(path)
+    image = file_formats.read(path)
     assert image.data[0, :, 0, 0].tolist() == [[100 * gate + number for number in range(3)] for gate in range(gates)]
     assert_allclose(image.geometry.affine[2, 2:], [4, 8])
 
 
 def test_frames_with_one_position_and_no_time_may_be_slices_so_none_has_a_place(tmp_path: Path) -> None:
-    image = read(write_slice(tmp_path / "many.dcm", np.ones((4, 2, 2), np.uint16), SpacingBetweenSlices=3))
+    image = file_formats.read(write_slice(tmp_path / "many.dcm", np.ones((4, 2, 2), np.uint16), SpacingBetweenSlices=3))
     assert image.shape == (1, 4, 2, 2)
     assert image.geometry.orientation is None and image.spacing == (1, 1)
 
@@ -525,7 +525,7 @@ def test_an_enhanced_object_may_tell_its_times_as_offsets(tmp_path: Path) -> Non
         | {"TemporalPositionSequence": sequence(TemporalPositionTimeOffset=0.5 * t)}
         for t in range(3)
     ]
-    image = read(write_enhanced(tmp_path / "e.dcm", np.ones((3, 2, 2), np.uint16), frames))
+    image = file_formats.read(write_enhanced(tmp_path / "e.dcm", np.ones((3, 2, 2), np.uint16), frames))
     assert image.times == (0.0, 0.5, 1.0)
 
 
@@ -534,7 +534,7 @@ def test_a_film_with_one_position_is_frames_of_one_slice(tmp_path: Path) -> None
         tmp_path / "film.dcm", np.stack([np.full((2, 2), n, np.uint16) for n in range(4)]), FrameTime=50.0,
         SliceThickness=6,
     )  # fmt: skip
-    image = read(path)
+    image = file_formats.read(path)
     assert image.shape == (1, 4, 2, 2, 1)
     assert image.data[0, :, 0, 0, 0].tolist() == [0, 1, 2, 3]
     assert image.times == (0.0, 0.05, 0.1, 0.15)

@@ -20,10 +20,11 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files import read, read_volumes
-from isocenter.files.dicom import ANSWERS, Result, Stamp, rasterise, read_segmentation, stamped
-from isocenter.files.dicom.writing.outlines import outlines
-from isocenter.files.polygon import inside_polygon
+from isocenter.files import _polygon, file_formats
+from isocenter.files.dicom.reading import rtstruct_reading, seg_reading
+from isocenter.files.dicom.writing import mask_outlines, stamp
+from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
+from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.values import Code, Finding, Image, Label, Map
 from matrices import thinned
 from written_dicom import write_slice
@@ -91,13 +92,13 @@ def test_dciodvfy_finds_no_error(kind: str, data: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("kind", thinned(3, [kind for kind in ANSWERS if kind != "sr"]))
 def test_made_again_under_one_stamp_an_object_has_the_same_bytes(kind: str, data: Path, tmp_path: Path):
-    result = result_on(read(data / "dicom/series/ct_23x38x3_with_seg"))
+    result = result_on(file_formats.read(data / "dicom/series/ct_23x38x3_with_seg"))
     made = []
     for folder in (tmp_path / "first", tmp_path / "second"):
         folder.mkdir()
         paths = written(kind, result, folder)
         for path in paths:
-            stamped(path, Stamp("2.25", f"job {path.name}", 1e9, "For research use only"))
+            stamp.apply_stamp(path, Stamp("2.25", f"job {path.name}", 1e9, "For research use only"))
         made.append([path.read_bytes() for path in paths])
         original = pydicom.dcmread(result.source.source.paths[0])  # type: ignore[union-attr]
         for path in paths:
@@ -114,7 +115,7 @@ def test_a_source_without_a_frame_of_reference_is_refused(kind: str, tmp_path: P
     for n in range(3):
         position = (0.0, 0.0, float(n))
         write_slice(tmp_path / f"{n}.dcm", np.zeros((8, 9), "i2"), position=position, FrameOfReferenceUID=None)
-    result = result_on(read(tmp_path))
+    result = result_on(file_formats.read(tmp_path))
     with pytest.raises(FormatError, match="FrameOfReferenceUID"):
         written(kind, result, tmp_path)
 
@@ -122,7 +123,7 @@ def test_a_source_without_a_frame_of_reference_is_refused(kind: str, tmp_path: P
 @cache
 def read_first(folder: Path) -> Image:
     """The first volume of a series, read once for all kinds."""
-    volumes = read_volumes(folder)
+    volumes = file_formats.read_volumes(folder)
     return volumes[next(iter(volumes))]
 
 
@@ -132,13 +133,13 @@ def test_odd_headers_that_a_result_repeats_do_not_make_it_invalid(kind: str, tmp
     code.CodeValue, code.CodingSchemeDesignator = "4711", "99SITE"
     window = {"WindowCenter": 40, "WindowWidth": 0}
     write_slice(tmp_path / "0.dcm", np.zeros((8, 9), "i2"), ProcedureCodeSequence=[code], InstanceNumber=1, **window)
-    result = result_on(read(tmp_path), findings=[Finding("effusion", True)])
+    result = result_on(file_formats.read(tmp_path), findings=[Finding("effusion", True)])
     [path] = written(kind, result, tmp_path)
     assert not [line for line in errors_in(path) if "CodeSequence" in line or "Window" in line]
 
 
 def test_a_segmentation_of_a_picture_states_how_it_lies_towards_the_patient(data: Path, tmp_path: Path):
-    [path] = written("seg", result_on(read(data / "dicom/files/highdicom_dx_image.dcm")), tmp_path)
+    [path] = written("seg", result_on(file_formats.read(data / "dicom/files/highdicom_dx_image.dcm")), tmp_path)
     assert errors_in(path) == []
 
 
@@ -151,13 +152,13 @@ def test_a_label_map_and_a_structure_set_are_read_again_voxel_by_voxel(name: str
     [(_, truth, _)] = result.label_maps
     [label_map], [structures] = written("labelmap", result, tmp_path), written("rtstruct", result, tmp_path)
     numbers = {1: 1, 2: 3, 3: 7}  # segments are counted on
-    again = read_segmentation(label_map, on=result.source.geometry)
+    again = seg_reading.read_segmentation(label_map, on=result.source.geometry)
     assert_array_equal(np.vectorize(lambda n: numbers.get(n, 0))(again.data[0]), truth)
-    assert_array_equal(rasterise(structures, result.source.geometry).data[0], truth)
+    assert_array_equal(rtstruct_reading.rasterise_regions(structures, result.source.geometry).data[0], truth)
 
 
 def test_highdicom_reads_a_label_map_by_its_segments(data: Path, tmp_path: Path):
-    result = result_on(read(data / "dicom/series/mr_hippocrop_study1"))
+    result = result_on(file_formats.read(data / "dicom/series/mr_hippocrop_study1"))
     [path] = written("labelmap", result, tmp_path)
     made = highdicom.seg.segread(path)
     assert made.segmentation_type == highdicom.seg.SegmentationTypeValues.LABELMAP
@@ -167,9 +168,9 @@ def test_highdicom_reads_a_label_map_by_its_segments(data: Path, tmp_path: Path)
 
 
 def test_regions_keep_names_colours_and_codes(data: Path, tmp_path: Path):
-    result = result_on(read(data / "dicom/series/mr_hippocrop_study1"))
+    result = result_on(file_formats.read(data / "dicom/series/mr_hippocrop_study1"))
     [path] = written("rtstruct", result, tmp_path)
-    labels = rasterise(path, result.source.geometry).labels
+    labels = rtstruct_reading.rasterise_regions(path, result.source.geometry).labels
     assert labels[0] == LABELS[0]
     assert (labels[1].value, labels[1].name, labels[1].colour) == (3, "腫瘍", (255, 0, 0))
 
@@ -178,8 +179,8 @@ def test_regions_keep_names_colours_and_codes(data: Path, tmp_path: Path):
 @settings(max_examples=60)
 def test_outlines_filled_are_the_mask(mask: Any):
     filled = np.zeros_like(mask)
-    for corners in outlines(mask):
-        piece = inside_polygon(corners[:, ::-1] - 0.5, mask.shape)
+    for corners in mask_outlines.trace_outlines(mask):
+        piece = _polygon.inside_polygon(corners[:, ::-1] - 0.5, mask.shape)
         assert not (filled & piece).any()
         filled |= piece
     assert_array_equal(filled, mask)
@@ -189,7 +190,7 @@ def test_outlines_filled_are_the_mask(mask: Any):
 
 
 def test_an_encapsulated_surface_lies_around_the_voxels_of_its_structure_in_lps(data: Path, tmp_path: Path):
-    result = result_on(read(data / "dicom/series/mr_hippocrop_study1"))
+    result = result_on(file_formats.read(data / "dicom/series/mr_hippocrop_study1"))
     [(_, mask, _)] = result.label_maps
     paths = written("stl", result, tmp_path)
     made = [pydicom.dcmread(path) for path in paths]

@@ -13,9 +13,8 @@ from pydicom.dataset import Dataset
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
-from isocenter.files.dicom import native_frame, native_object, read_header
-from isocenter.files.dicom.reading import one_frame
-from isocenter.files.dicom.reading.pixels import decode
+from isocenter.files.dicom import header_reading
+from isocenter.files.dicom.reading import pixel_decoding, single_frame
 
 with_dcmtk = pytest.mark.skipif(shutil.which("dcmconv") is None, reason="DCMTK is not installed")
 
@@ -46,7 +45,7 @@ def test_an_object_that_was_turned_round_and_back_has_every_value_that_it_had(tm
     subprocess.run(["dcmconv", "+tb", plain, big], check=True)
     assert pydicom.dcmread(big).original_encoding == (False, False)
     assert pydicom.dcmread(big).PixelData != source.PixelData
-    found = pydicom.dcmread(io.BytesIO(native_object(big)))
+    found = pydicom.dcmread(io.BytesIO(single_frame.native_object(big)))
     assert found == pydicom.dcmread(plain)
     assert found.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
 
@@ -55,7 +54,10 @@ def test_an_object_that_was_turned_round_and_back_has_every_value_that_it_had(tm
 def test_what_is_written_anew_of_a_real_object_is_what_dcmtk_writes(data, tmp_path):
     path = data / "dicom/files/pydicom_ExplVR_BigEnd.dcm"
     subprocess.run(["dcmconv", "+te", path, tmp_path / "theirs.dcm"], check=True)
-    ours, theirs = pydicom.dcmread(io.BytesIO(native_object(path))), pydicom.dcmread(tmp_path / "theirs.dcm")
+    ours, theirs = (
+        pydicom.dcmread(io.BytesIO(single_frame.native_object(path))),
+        pydicom.dcmread(tmp_path / "theirs.dcm"),
+    )
     tags = {tag for tag in ours.keys() | theirs.keys() if tag.element != 0}  # lengths of groups, which are retired
     assert len(tags) > 30 and [tag for tag in tags if ours.get(tag) != theirs.get(tag)] == []
 
@@ -71,12 +73,14 @@ def test_stored_bits_above_the_lowest_lie_where_the_header_says(tmp_path, syntax
         made.file_meta.TransferSyntaxUID, made.PixelData = syntax, (truth << 4).astype(">i2").tobytes()
     made.BitsStored, made.HighBit = 12, 15
     pydicom.dcmwrite(path, made, enforce_file_format=True)
-    assert native_frame(read_header(path), 0) == (truth << 4).tobytes()
-    assert np.array_equal(decode(pydicom.dcmread(io.BytesIO(native_object(path))), "")[0], truth)
+    assert single_frame.native_frame(header_reading.read_header(path), 0) == (truth << 4).tobytes()
+    assert np.array_equal(
+        pixel_decoding.decode_frames(pydicom.dcmread(io.BytesIO(single_frame.native_object(path))), "")[0], truth
+    )
 
 
 def test_an_object_that_is_too_large_to_be_written_anew_is_refused(tmp_path, monkeypatch):
     of_many_words().save_as(tmp_path / "plain.dcm", enforce_file_format=True)
-    monkeypatch.setattr(one_frame, "MOST_DECODED", 100)
+    monkeypatch.setattr(single_frame, "MOST_DECODED", 100)
     with pytest.raises(FormatError, match=r"plain\.dcm: is too large"):
-        native_object(tmp_path / "plain.dcm")
+        single_frame.native_object(tmp_path / "plain.dcm")

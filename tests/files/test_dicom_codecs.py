@@ -16,7 +16,7 @@ from numpy.testing import assert_array_equal
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
-from isocenter.files.dicom.reading.pixels import decode
+from isocenter.files.dicom.reading import pixel_decoding
 from matrices import only
 
 Pixels = np.ndarray[Any, Any]
@@ -48,7 +48,7 @@ def test_what_a_lossless_codec_stored_comes_back(codec: str, fragments: int, kin
     syntax, encode = LOSSLESS[codec]
     frames = [encode(frame) for frame in truth]
     dataset = picture(truth, frames=2, syntax=syntax, encoded=frames, fragments=fragments)
-    assert_array_equal(decode(dataset, ""), truth)
+    assert_array_equal(pixel_decoding.decode_frames(dataset, ""), truth)
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.sampled_from([8, 16]), st.integers(0, 2**32 - 1))
@@ -58,7 +58,7 @@ def test_run_lengths_written_by_pydicom_come_back(rows: int, columns: int, bits:
     truth = np.repeat(rng.integers(0, 1 << bits, (rows, 1)), columns, axis=1).astype(f"u{bits // 8}")
     dataset = picture(truth)
     dataset.compress(pydicom.uid.RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
-    assert_array_equal(decode(dataset, "")[0], truth)
+    assert_array_equal(pixel_decoding.decode_frames(dataset, "")[0], truth)
 
 
 def test_an_adobe_marker_knows_a_jpegs_colours_better_than_the_header():
@@ -67,7 +67,7 @@ def test_an_adobe_marker_knows_a_jpegs_colours_better_than_the_header():
     plain = imagecodecs.jpeg8_encode(truth, level=100, colorspace="RGB", outcolorspace="RGB")
     assert b"Adobe" in plain
     dataset = picture(truth, syntax="1.2.840.10008.1.2.4.50", encoded=[plain], PhotometricInterpretation="YBR_FULL")
-    assert np.abs(decode(dataset, "")[0].astype(int) - truth).max() <= 2
+    assert np.abs(pixel_decoding.decode_frames(dataset, "")[0].astype(int) - truth).max() <= 2
 
 
 def test_a_jfif_stream_called_rgb_is_ycbcr_as_jfif_says():
@@ -76,7 +76,7 @@ def test_a_jfif_stream_called_rgb_is_ycbcr_as_jfif_says():
     jfif = imagecodecs.jpeg8_encode(truth, level=100, colorspace="RGB", outcolorspace="YCBCR")
     assert b"JFIF" in jfif
     dataset = picture(truth, syntax="1.2.840.10008.1.2.4.50", encoded=[jfif])
-    assert np.abs(decode(dataset, "")[0].astype(int) - truth).max() <= 3
+    assert np.abs(pixel_decoding.decode_frames(dataset, "")[0].astype(int) - truth).max() <= 3
 
 
 def test_a_lossy_stream_called_lossless_is_known_by_itself():
@@ -84,7 +84,7 @@ def test_a_lossy_stream_called_lossless_is_known_by_itself():
     truth[..., 0] = 200
     lossy = imagecodecs.jpeg8_encode(truth, level=100, colorspace="RGB", outcolorspace="YCBCR")
     dataset = picture(truth, syntax="1.2.840.10008.1.2.4.70", encoded=[lossy], PhotometricInterpretation="YBR_FULL")
-    assert np.abs(decode(dataset, "")[0].astype(int) - truth).max() <= 3
+    assert np.abs(pixel_decoding.decode_frames(dataset, "")[0].astype(int) - truth).max() <= 3
 
 
 def test_luminance_and_chrominance_kept_by_a_lossless_codec_become_rgb():
@@ -95,7 +95,7 @@ def test_luminance_and_chrominance_kept_by_a_lossless_codec_become_rgb():
         encoded=[imagecodecs.jpegls_encode(ybr)],
         PhotometricInterpretation="YBR_FULL",
     )
-    assert np.abs(decode(dataset, "")[0].astype(int) - [254, 0, 0]).max() <= 1
+    assert np.abs(pixel_decoding.decode_frames(dataset, "")[0].astype(int) - [254, 0, 0]).max() <= 1
 
 
 @pytest.mark.parametrize("codec", ["JPEG lossless", "JPEG-LS", "JPEG 2000", "HTJ2K", "JPEG XL"])
@@ -104,7 +104,7 @@ def test_a_stream_of_another_size_than_the_header_is_refused_before_it_is_decode
     truth = np.zeros((16, 16), np.uint8)
     dataset = picture(truth, syntax=syntax, encoded=[encode(truth)], Rows=32)
     with pytest.raises(FormatError, match="16 x 16, the header states 32 x 16"):
-        decode(dataset, "")
+        pixel_decoding.decode_frames(dataset, "")
 
 
 @pytest.mark.parametrize("codec", LOSSLESS)
@@ -113,7 +113,7 @@ def test_a_compressed_frame_cut_short_is_refused(codec: str):
     truth = RNG.integers(0, 256, (64, 64)).astype(np.uint8)
     dataset = picture(truth, syntax=syntax, encoded=[encode(truth)[:1500]])
     with pytest.raises(FormatError, match="frame 1 cannot be decompressed"):
-        decode(dataset, "")
+        pixel_decoding.decode_frames(dataset, "")
 
 
 def test_fewer_compressed_frames_than_the_header_says_are_refused():
@@ -121,7 +121,7 @@ def test_fewer_compressed_frames_than_the_header_says_are_refused():
     frames = [imagecodecs.jpegls_encode(frame) for frame in truth]
     dataset = picture(truth, frames=3, syntax="1.2.840.10008.1.2.4.80", encoded=frames)
     with pytest.raises(FormatError, match="2 compressed frames, the header states 3"):
-        decode(dataset, "")
+        pixel_decoding.decode_frames(dataset, "")
 
 
 def test_a_header_that_asks_for_far_more_memory_than_its_data_can_fill_is_refused():
@@ -129,14 +129,14 @@ def test_a_header_that_asks_for_far_more_memory_than_its_data_can_fill_is_refuse
     dataset = picture(np.zeros((8, 8), np.uint8), syntax="1.2.840.10008.1.2.4.80", encoded=[blank])
     dataset.Rows = dataset.Columns = 65535
     with pytest.raises(FormatError, match="claims 4294836225 bytes"):
-        decode(dataset, "")
+        pixel_decoding.decode_frames(dataset, "")
 
 
 def test_a_syntax_without_a_free_decoder_is_refused_by_its_name():
     dataset = picture(np.zeros((8, 8), np.uint8), syntax=pydicom.uid.JPIPHTJ2KReferenced)
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID("1.2.840.10008.1.2.4.92")
     with pytest.raises(FormatError, match=r"JPEG 2000 Part 2 .* \(1\.2\.840\.10008\.1\.2\.4\.92\)"):
-        decode(dataset, "")
+        pixel_decoding.decode_frames(dataset, "")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_syntax_without_decoder_is_named_once(syntax: str, stated: str):
     dataset = picture(np.zeros((4, 4), np.uint8), syntax="1.2.840.10008.1.2.4.70", encoded=[b"\0\0"])
     dataset.file_meta.TransferSyntaxUID = syntax
     with pytest.raises(FormatError, match=rf"no decoder for transfer syntax {stated}\. ") as refusal:
-        decode(dataset, "x.dcm")
+        pixel_decoding.decode_frames(dataset, "x.dcm")
     assert refusal.value.problem.count(syntax) == 1
 
 
@@ -155,5 +155,5 @@ def test_text_of_a_person_in_place_of_a_syntax_is_not_repeated():
     dataset = picture(np.zeros((4, 4), np.uint8), syntax="1.2.840.10008.1.2.4.70", encoded=[b"\0\0"])
     dataset.file_meta["TransferSyntaxUID"]._value = pydicom.uid.UID("DOE JANE", validation_mode=0)
     with pytest.raises(FormatError, match="no decoder for a transfer syntax that is no UID") as refusal:
-        decode(dataset, "x.dcm")
+        pixel_decoding.decode_frames(dataset, "x.dcm")
     assert "DOE" not in str(refusal.value)

@@ -16,7 +16,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import read, read_volumes
+from isocenter.files import file_formats
 from isocenter.values import Geometry, Image
 
 # (channels[, frames], *spatial) of each single object that is read.
@@ -198,7 +198,7 @@ OTHER_UNIT = ("enh_mr_philips_fieldmap",)
 def test_an_object_that_can_be_read_is_read_whole_and_without_a_warning(data: Path, name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        image = read(data / "dicom" / name)
+        image = file_formats.read(data / "dicom" / name)
         voxels = image.data
     assert voxels.shape == image.shape == READ[name]
     assert voxels.dtype == image.dtype
@@ -210,7 +210,7 @@ def test_an_object_that_cannot_be_read_is_refused_with_file_fault_and_remedy(dat
     path = data / "dicom" / name
     with warnings.catch_warnings(), pytest.raises((FormatError, GeometryError)) as refusal:
         warnings.simplefilter("error")
-        read(path)
+        file_formats.read(path)
     message = REFUSED.get(name) or f"holds no image: {NO_IMAGE[name]} without PixelData (7FE0,0010)"
     assert refusal.value.problem == message
     assert refusal.value.where == str(path)
@@ -227,14 +227,14 @@ def test_the_tables_name_every_object_of_the_corpus(data: Path) -> None:
 @pytest.mark.parametrize("name", REFUSED_SERIES)
 def test_a_series_without_one_regular_grid_is_refused(data: Path, name: str) -> None:
     with pytest.raises(GeometryError) as refusal:
-        read(data / "dicom" / "series" / name)
+        file_formats.read(data / "dicom" / "series" / name)
     assert REFUSED_SERIES[name] in refusal.value.problem
     assert refusal.value.remedy
 
 
 @pytest.mark.parametrize("name", SERIES)
 def test_a_series_lies_where_dcm2niix_says(data: Path, name: str) -> None:
-    image = read(data / "dicom" / "series" / name)
+    image = file_formats.read(data / "dicom" / "series" / name)
     reference = json.loads((data / "dicom" / "series" / f"{name}.geometry.json").read_text())
     for output in reference["outputs"]:
         grid = Geometry(output["shape"][:3], np.array(output["affine"]))
@@ -249,7 +249,7 @@ def test_a_series_holds_the_values_that_dcm2niix_writes(data: Path, name: str) -
     if not path.exists():
         pytest.skip(f"{name} has no reference volume")
     nifti = nib.load(path)
-    image = read(data / "dicom" / "series" / name)
+    image = file_formats.read(data / "dicom" / "series" / name)
     ours, theirs = canonical_volumes(image), canonical_nifti(nifti)
     if name in OTHER_UNIT:
         assert np.corrcoef(ours[0].ravel(), theirs[0].ravel())[0, 1] > 1 - 1e-9
@@ -260,7 +260,7 @@ def test_a_series_holds_the_values_that_dcm2niix_writes(data: Path, name: str) -
 
 
 def test_a_tilted_gantry_is_kept_as_a_shear_and_not_resampled(data: Path) -> None:
-    image = read(data / "dicom" / "series" / "ct_philips_tilt_minus18.5")
+    image = file_formats.read(data / "dicom" / "series" / "ct_philips_tilt_minus18.5")
     assert image.geometry.is_sheared
     affine = image.geometry.affine
     # The README: positions step 2.5 mm in z, 2.37 mm along the normal.
@@ -274,7 +274,7 @@ def test_a_tilted_gantry_is_kept_as_a_shear_and_not_resampled(data: Path) -> Non
 
 
 def test_a_missing_slice_is_padding_where_that_was_asked_for(data: Path) -> None:
-    image = read(data / "dicom" / "series" / "ct_siemens_tilt15.5_missing_slice", fill_missing=True)
+    image = file_formats.read(data / "dicom" / "series" / "ct_siemens_tilt15.5_missing_slice", fill_missing=True)
     assert image.shape == (1, 512, 512, 4)
     assert image.facts["missing_slices"] == (2,)
     assert not image.valid[..., 2].any()
@@ -284,20 +284,20 @@ def test_a_missing_slice_is_padding_where_that_was_asked_for(data: Path) -> None
 
 
 def test_a_medium_of_three_patients_gives_each_series_a_name_without_the_patients(data: Path) -> None:
-    folder = read_volumes(data / "dicom" / "series" / "dicomdir_fileset")
-    medium = read_volumes(data / "dicom" / "series" / "dicomdir_fileset" / "DICOMDIR")
+    folder = file_formats.read_volumes(data / "dicom" / "series" / "dicomdir_fileset")
+    medium = file_formats.read_volumes(data / "dicom" / "series" / "dicomdir_fileset" / "DICOMDIR")
     assert list(folder) == list(medium)
     assert len(folder) == 13
     assert folder["SmartScore_-_Gated_0.5_sec"].shape == (1, 16, 16, 5)
     with pytest.raises(GeometryError, match="2 orientations"):  # this series only: the others are there
         folder["Scout"]
     with pytest.raises(FormatError, match="13 volumes"):
-        read(data / "dicom" / "series" / "dicomdir_fileset")
+        file_formats.read(data / "dicom" / "series" / "dicomdir_fileset")
 
 
 def test_a_single_file_of_a_series_is_one_slice_in_its_place(data: Path) -> None:
     folder = data / "dicom" / "series" / "ct_phantom_with_rtstruct"
-    whole, one = read(folder), read(folder / "ct_2.dcm")
+    whole, one = file_formats.read(folder), file_formats.read(folder / "ct_2.dcm")
     assert one.shape == (1, 512, 512, 1)
     assert_allclose(one.geometry.affine, whole.geometry.cropped((slice(0, 512), slice(0, 512), slice(1, 2))).affine)
     assert_array_equal(one.data[..., 0], whole.data[..., 1])
@@ -305,51 +305,51 @@ def test_a_single_file_of_a_series_is_one_slice_in_its_place(data: Path) -> None
 
 
 def test_the_enhanced_form_of_a_series_is_the_same_volume(data: Path) -> None:
-    classic = read(data / "dicom" / "series" / "ct_23x38x3_with_seg")
-    enhanced = read(data / "dicom" / "files" / "dcmqi_legacy_enhanced_ct_23x38x3.dcm")
+    classic = file_formats.read(data / "dicom" / "series" / "ct_23x38x3_with_seg")
+    enhanced = file_formats.read(data / "dicom" / "files" / "dcmqi_legacy_enhanced_ct_23x38x3.dcm")
     assert enhanced.geometry.equals(classic.geometry)
     assert_array_equal(enhanced.data, classic.data)
 
 
 def test_magnitude_and_field_map_of_one_object_are_channels_with_their_own_scale(data: Path) -> None:
-    image = read(data / "dicom" / "series" / "enh_mr_philips_fieldmap")
+    image = file_formats.read(data / "dicom" / "series" / "enh_mr_philips_fieldmap")
     assert image.channels == ("magnitude", "field map")
     assert image.data[0].min() >= 0 > image.data[1].min()  # slopes of 1.28 and .244, intercepts of 0 and -500
-    assert read(data / "dicom" / "series" / "enh_mr_philips_fieldmap", part="magnitude").channels == ("0",)
+    assert file_formats.read(data / "dicom" / "series" / "enh_mr_philips_fieldmap", part="magnitude").channels == ("0",)
 
 
 def test_magnitude_and_field_map_of_one_object_have_a_window_each(data: Path) -> None:
-    image = read(data / "dicom" / "series" / "enh_mr_philips_fieldmap")
+    image = file_formats.read(data / "dicom" / "series" / "enh_mr_philips_fieldmap")
     magnitude, field = (image.facts_of(channel)["window"] for channel in range(2))
     assert magnitude == (959.0, 1667.0, "LINEAR")
     assert field[0] - field[1] / 2 < image.data[1].mean() < field[0] + field[1] / 2
 
 
 def test_volumes_in_time_come_in_the_order_of_their_acquisition(data: Path) -> None:
-    assert read(data / "dicom" / "series" / "enh_mr_siemens_xa10").times == (0.0, 0.5, 1.0, 1.5)
-    mosaic = read(data / "dicom" / "series" / "mr_siemens_mosaic")
+    assert file_formats.read(data / "dicom" / "series" / "enh_mr_siemens_xa10").times == (0.0, 0.5, 1.0, 1.5)
+    mosaic = file_formats.read(data / "dicom" / "series" / "mr_siemens_mosaic")
     assert mosaic.times is not None
     assert_allclose(mosaic.times, (0, 2.435), atol=1e-5)
-    diffusion = read(data / "dicom" / "series" / "mr_philips_dti")
+    diffusion = file_formats.read(data / "dicom" / "series" / "mr_philips_dti")
     assert diffusion.facts["b_values"] == (0.0, 1000.0, 1000.0, 1000.0)
 
 
 def test_the_kind_of_image_decides_whether_a_pixel_has_a_size_in_the_patient(data: Path) -> None:
     folder = data / "dicom" / "files"
-    radiograph = read(folder / "highdicom_dx_image.dcm")  # PixelSpacing is the detector's, not calibrated
+    radiograph = file_formats.read(folder / "highdicom_dx_image.dcm")  # PixelSpacing is the detector's, not calibrated
     assert radiograph.spacing is None
     assert radiograph.facts["imager_pixel_spacing"] == (1.2, 1.201199999999)
-    assert read(folder / "dcmjs_op.dcm").spacing == (0.005768, 0.005768)
-    dose = read(folder / "pydicom_rtdose.dcm")
+    assert file_formats.read(folder / "dcmjs_op.dcm").spacing == (0.005768, 0.005768)
+    dose = file_formats.read(folder / "pydicom_rtdose.dcm")
     assert dose.shape == (1, 10, 10, 15)
     assert dose.spacing == (10.0, 10.0, 5.0)
-    film = read(folder / "pydicom_examples_ybr_color.dcm")
+    film = file_formats.read(folder / "pydicom_examples_ybr_color.dcm")
     assert film.times is not None and film.frames == 30
     assert_allclose(np.diff(film.times), 0.033333, atol=1e-6)
 
 
 def test_an_image_crosses_processes_and_reads_there(data: Path) -> None:
-    image = read(data / "dicom" / "series" / "mr_hippocrop_study1")
+    image = file_formats.read(data / "dicom" / "series" / "mr_hippocrop_study1")
     assert_array_equal(pickle.loads(pickle.dumps(image)).data, image.data)  # noqa: S301
 
 
@@ -361,7 +361,7 @@ def test_dcm2niix_on_this_machine_agrees(data: Path, tmp_path: Path) -> None:
         folder = data / "dicom" / "series" / name
         subprocess.run([tool, "-z", "n", "-f", name, "-o", tmp_path, folder], check=True, capture_output=True)
         nifti = nib.load(tmp_path / f"{name}.nii")
-        image = read(folder)
+        image = file_formats.read(folder)
         theirs = Geometry(nifti.shape[:3], nifti.affine)
         assert_allclose(image.geometry.canonical.corners, theirs.canonical.corners, atol=1e-3)
         for mine, other in zip(canonical_volumes(image), canonical_nifti(nifti), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom.dataset import Dataset
 
-from isocenter.files.dicom.reading.private_elements import b_value, gradient_direction
+from isocenter.files.dicom.reading import private_elements
 
 
 def private(group: int, creator: str, element: int, vr: str, value: object) -> Dataset:
@@ -26,19 +26,23 @@ def private(group: int, creator: str, element: int, vr: str, value: object) -> D
     ],
 )
 def test_makers_keep_the_b_value_in_places_of_their_own(dataset: Dataset, value: float | None) -> None:
-    assert b_value(dataset) == value
+    assert private_elements.b_value(dataset) == value
 
 
 def test_the_standard_comes_before_the_makers() -> None:
     dataset = private(0x0019, "SIEMENS MR HEADER", 0x0C, "IS", 1000)
     dataset.DiffusionBValue = 500.0
-    assert b_value(dataset) == 500
+    assert private_elements.b_value(dataset) == 500
 
 
 def test_a_direction_is_three_numbers_or_none() -> None:
     standard = Dataset()
     standard.DiffusionGradientOrientation = [0.0, 0.6, -0.8]
-    assert gradient_direction(standard) == (0, 0.6, -0.8)
-    assert gradient_direction(private(0x0019, "SIEMENS MR HEADER", 0x0E, "FD", [1.0, 0, 0])) == (1, 0, 0)
-    assert gradient_direction(private(0x0019, "SIEMENS MR HEADER", 0x0E, "FD", [1.0, 0])) is None
-    assert gradient_direction(Dataset()) is None
+    assert private_elements.gradient_direction(standard) == (0, 0.6, -0.8)
+    assert private_elements.gradient_direction(private(0x0019, "SIEMENS MR HEADER", 0x0E, "FD", [1.0, 0, 0])) == (
+        1,
+        0,
+        0,
+    )
+    assert private_elements.gradient_direction(private(0x0019, "SIEMENS MR HEADER", 0x0E, "FD", [1.0, 0])) is None
+    assert private_elements.gradient_direction(Dataset()) is None

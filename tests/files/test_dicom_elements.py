@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.files.dicom.elements import PIXEL_ELEMENTS, REPRESENTATIONS, TAGS, Elements, plain_elements
-from isocenter.files.dicom.header import read_header
-from isocenter.files.dicom.tags import pydicom_errors
+from isocenter.files.dicom import elements as dicom_elements
+from isocenter.files.dicom import header_reading, tags
+from isocenter.files.dicom.elements import PIXEL_ELEMENTS, REPRESENTATIONS, TAGS, Elements
 from matrices import rarely
 from written_dicom import sequence, write_slice
 
@@ -40,8 +40,8 @@ def differences(elements: Elements, judge: pydicom.Dataset) -> list[str]:
     for tag in own - different:
         try:
             stated = judge[tag].value
-        except pydicom_errors():
-            with pytest.raises(pydicom_errors()):
+        except tags.pydicom_errors():
+            with pytest.raises(tags.pydicom_errors()):
                 elements[tag]
             continue
         if not np.array_equal(plain_value(stated), plain_value(elements[tag].value)):
@@ -66,7 +66,7 @@ def test_every_plain_header_of_the_corpus_says_what_pydicom_says(data: Path, eve
         if not path.is_file():
             continue
         with path.open("rb") as file:
-            found = plain_elements(file)
+            found = dicom_elements.plain_elements(file)
             if found is None:
                 continue
             elements, offset, length, tag = found
@@ -88,7 +88,7 @@ def test_every_plain_header_of_the_corpus_says_what_pydicom_says(data: Path, eve
 def test_a_damaged_header_is_left_to_pydicom_or_says_the_same(at: int, byte: int, nested: bool) -> None:
     content = bytearray(NESTED if nested else FLAT)
     content[128 + (at - 128) % (len(content) - 128)] = byte
-    found = plain_elements(BytesIO(content))
+    found = dicom_elements.plain_elements(BytesIO(content))
     if found is not None:
         assert differences(found[0], pydicom.dcmread(BytesIO(content), stop_before_pixels=True)) == []
 
@@ -96,7 +96,7 @@ def test_a_damaged_header_is_left_to_pydicom_or_says_the_same(at: int, byte: int
 def test_a_sequence_of_undefined_length_is_passed_over_whatever_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "nested.dcm"
     path.write_bytes(NESTED)
-    dataset = read_header(path).dataset
+    dataset = header_reading.read_header(path).dataset
     assert isinstance(dataset, Elements)
     assert dataset["RequestAttributesSequence"].value[0].CodeValue == "deep"
     assert dataset["Rows"].value == 4

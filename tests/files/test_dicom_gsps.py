@@ -10,9 +10,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files import read
-from isocenter.files.dicom import ANSWERS, Result
-from isocenter.files.polygon import inside_polygon
+from isocenter.files import _polygon, file_formats
+from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
 from isocenter.values import Finding, Image, Label
 from written_dicom import write_slice
 
@@ -20,7 +19,7 @@ from written_dicom import write_slice
 def series(folder: Path) -> Image:
     for n in range(3):
         write_slice(folder / f"{n}.dcm", np.zeros((8, 9), "i2"), position=(0.0, 0.0, float(n)))
-    return read(folder)
+    return file_formats.read(folder)
 
 
 def test_lines_lie_on_the_edges_of_what_is_marked_with_names_and_values(tmp_path: Path):
@@ -43,7 +42,7 @@ def test_lines_lie_on_the_edges_of_what_is_marked_with_names_and_values(tmp_path
     slices = [pydicom.dcmread(tmp_path / f"{n}.dcm").SOPInstanceUID for n in range(3)]
     texts = [("spot 0.008 ml", 1), ("nodule 93.4 %, uncalibrated", 1), ("nodule 93.4 %, uncalibrated", 2)]
     assert [(text, slices.index(uid)) for uid, text, _ in drawn] == texts
-    assert_array_equal(inside_polygon(drawn[0][2] - 0.5, mask.shape[1::-1]), mask[:, :, 1].T)
+    assert_array_equal(_polygon.inside_polygon(drawn[0][2] - 0.5, mask.shape[1::-1]), mask[:, :, 1].T)
     assert_array_equal(drawn[1][2], [(5, 1), (8, 1), (8, 3), (5, 3), (5, 1)])
 
 
@@ -60,7 +59,7 @@ def test_a_viewer_shows_pixels_in_the_shape_that_their_image_states(tmp_path: Pa
     is_volume = "position" in tags
     kind = {} if is_volume else {"position": None, "orientation": None, "spacing": None, "Modality": "DX"}
     write_slice(tmp_path / "a.dcm", np.zeros((8, 9), "i2"), SliceThickness=1, **kind, **tags)
-    image = read(tmp_path / "a.dcm")
+    image = file_formats.read(tmp_path / "a.dcm")
     mask = np.ones(image.geometry.shape, np.uint8)
     [path] = ANSWERS["gsps"].write(Result(image, "test", [("", mask, [Label(1, "spot")])], []), tmp_path / "case")
     [area] = pydicom.dcmread(path).DisplayedAreaSelectionSequence
@@ -75,7 +74,7 @@ def test_a_result_without_a_mark_has_none_and_colour_is_refused(data: Path, tmp_
     image = series(tmp_path)
     empty = Result(image, "test", [("", np.zeros(image.geometry.shape, np.uint8), [Label(1, "spot")])])
     assert not ANSWERS["gsps"].suits(empty)
-    picture = read(data / "dicom/files/pydicom_SC_rgb_dcmtk__eb_cr.dcm")
+    picture = file_formats.read(data / "dicom/files/pydicom_SC_rgb_dcmtk__eb_cr.dcm")
     mask = np.zeros(picture.geometry.shape, np.uint8)
     mask[10:20, 10:20] = 1
     with pytest.raises(FormatError, match="in colour"):

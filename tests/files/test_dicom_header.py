@@ -23,9 +23,9 @@ from pydicom.uid import (
 )
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files import read
-from isocenter.files.dicom.header import check_pixels, read_header
-from isocenter.files.dicom.reading.series import dicom_files, listed, survey
+from isocenter.files import file_formats
+from isocenter.files.dicom import header_reading
+from isocenter.files.dicom.reading import series_survey
 from written_dicom import sequence, write_slice
 
 
@@ -35,7 +35,7 @@ def slice_(tmp_path: Path) -> Path:
 
 
 def test_the_place_of_the_pixels_is_told(slice_: Path) -> None:
-    head = read_header(slice_)
+    head = header_reading.read_header(slice_)
     assert head.offset is not None and head.length == 24
     assert slice_.read_bytes()[head.offset : head.offset + 24] == np.arange(12, dtype="<u2").tobytes()
 
@@ -45,7 +45,7 @@ def test_a_file_without_preamble_and_meta_is_read(slice_: Path) -> None:
     meta_length = struct.unpack_from("<I", whole, 140)[0]
     bare = slice_.with_name("bare.dcm")
     bare.write_bytes(whole[144 + meta_length :])
-    assert read(bare).data.tolist() == read(slice_).data.tolist()
+    assert file_formats.read(bare).data.tolist() == file_formats.read(slice_).data.tolist()
 
 
 def test_a_name_decides_only_where_the_content_does_not(slice_: Path, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_name_decides_only_where_the_content_does_not(slice_: Path, tmp_path: 
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
     (tmp_path / ".hidden.dcm").write_bytes((tmp_path / "slice.txt").read_bytes())
-    assert [path.name for path in dicom_files(tmp_path)] == ["slice.txt"]
+    assert [path.name for path in series_survey.dicom_files(tmp_path)] == ["slice.txt"]
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def test_a_slice_that_is_cut_short_is_not_passed_over(
     assert content.find(b"\x20\x00\x0e\x00") > 540  # SeriesInstanceUID
     cut.write_bytes(content[: min(size, 540)])
     with pytest.raises(FormatError, match=words) as refusal:
-        read(tmp_path)
+        file_formats.read(tmp_path)
     assert refusal.value.where == str(cut)
-    (files,) = survey(tmp_path).series
+    (files,) = series_survey.survey_folder(tmp_path).series
     assert len(files.paths) == 3
-    assert [error.where for error in survey(tmp_path).damaged] == [str(cut)]
+    assert [error.where for error in series_survey.survey_folder(tmp_path).damaged] == [str(cut)]
 
 
 @pytest.mark.parametrize(("name", "others"), [("4.dcm", "{}.dcm"), ("IM0004", "IM000{}")])
@@ -90,9 +90,9 @@ def test_a_slice_whose_link_leads_nowhere_is_not_passed_over(tmp_path: Path, nam
     (tmp_path / name).symlink_to(tmp_path / "annex" / "4")
     (tmp_path / "README").symlink_to(tmp_path / "annex" / "README")
     with pytest.raises(FormatError, match="is missing: a link to it leads nowhere") as refusal:
-        read(tmp_path)
+        file_formats.read(tmp_path)
     assert refusal.value.where == str(tmp_path / name)
-    assert [error.where for error in survey(tmp_path).damaged] == [str(tmp_path / name)]
+    assert [error.where for error in series_survey.survey_folder(tmp_path).damaged] == [str(tmp_path / name)]
 
 
 def test_what_is_called_otherwise_than_the_slices_next_to_it_is_none_of_them(tmp_path: Path) -> None:
@@ -100,15 +100,15 @@ def test_what_is_called_otherwise_than_the_slices_next_to_it_is_none_of_them(tmp
         write_slice(tmp_path / f"IM000{n}", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
     for name in ("README", "Thumbs.db", "VERSION", "LOCKFILE", "IM0001.jpg", "log.1"):
         (tmp_path / name).write_bytes(b"")
-    assert read(tmp_path).shape == (1, 2, 2, 2)
-    assert not survey(tmp_path).damaged
+    assert file_formats.read(tmp_path).shape == (1, 2, 2, 2)
+    assert not series_survey.survey_folder(tmp_path).damaged
 
 
 @pytest.mark.parametrize("cut", [1, 8, 23])
 def test_pixels_that_are_cut_short_are_refused(slice_: Path, cut: int) -> None:
     slice_.write_bytes(slice_.read_bytes()[:-cut])
     with pytest.raises(FormatError, match=f"cut short: {24 - cut} bytes where 24 belong"):
-        check_pixels(read_header(slice_))
+        header_reading.check_pixels(header_reading.read_header(slice_))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_pixels_that_are_cut_short_are_refused(slice_: Path, cut: int) -> None:
 def test_what_cannot_be_an_image_is_refused(tmp_path: Path, tags: dict[str, object], words: str) -> None:
     path = write_slice(tmp_path / "x.dcm", np.ones((3, 4), np.uint16), SliceThickness=1, **tags)
     with pytest.raises(FormatError, match=words):
-        read(path)
+        file_formats.read(path)
 
 
 def compressed(path: Path, fragments: list[bytes], frames: int) -> Path:
@@ -143,7 +143,7 @@ def compressed(path: Path, fragments: list[bytes], frames: int) -> Path:
 def test_a_small_file_that_claims_a_huge_image_is_refused_before_anything_is_allocated(tmp_path: Path) -> None:
     path = compressed(tmp_path / "huge.dcm", [b"\xff\x4f"], frames=10_000)
     with pytest.raises(FormatError, match="claims 335544320000 bytes of voxels in a file of"):
-        read(path)
+        file_formats.read(path)
 
 
 def test_compressed_pixels_that_are_cut_short_are_refused(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_compressed_pixels_that_are_cut_short_are_refused(tmp_path: Path) -> Non
     for cut in (1, 8, 20):  # in the delimiter, before it, in the fragment
         path.write_bytes(whole[:-cut])
         with pytest.raises(FormatError, match="damaged or cut short"):
-            check_pixels(read_header(path))
+            header_reading.check_pixels(header_reading.read_header(path))
 
 
 @pytest.mark.parametrize("before", [0, 5000])
@@ -169,17 +169,17 @@ def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path: Path, be
         pydicom.filewriter.write_file_meta_info(file, meta, enforce_standard=False)
         file.write(packed)
     with pytest.raises(FormatError, match="inflates to more than"):
-        read_header(path)
+        header_reading.read_header(path)
 
 
 def test_a_large_deflated_file_is_refused_before_it_fills_memory(slice_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = pydicom.dcmread(slice_)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(slice_)
-    read_header(slice_)
-    monkeypatch.setattr("isocenter.files.dicom.header.MOST_INFLATED", 100)
+    header_reading.read_header(slice_)
+    monkeypatch.setattr("isocenter.files.dicom.header_reading.MOST_INFLATED", 100)
     with pytest.raises(FormatError, match="inflates to more than 100 bytes"):
-        read_header(slice_)
+        header_reading.read_header(slice_)
 
 
 def test_a_deflated_file_is_asked_for_its_pixels_before_they_are_allocated(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_deflated_file_is_asked_for_its_pixels_before_they_are_allocated(tmp_p
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(path)
     with pytest.raises(FormatError, match="24 bytes where 7200000000 belong"):
-        read(path)
+        file_formats.read(path)
 
 
 @pytest.mark.parametrize("sop_class", [SegmentationStorage, SecondaryCaptureImageStorage, CTImageStorage])
@@ -206,7 +206,7 @@ def test_frames_that_cannot_be_there_are_refused_before_they_are_listed(
         dataset.PixelData = b"\0\0"
     dataset.save_as(path)
     with pytest.raises(FormatError, match=r"cut short|claims 2000000000 frames"):
-        read(path)
+        file_formats.read(path)
 
 
 def dicomdir(folder: Path, *parts: list[str], kind: str = "PRIVATE") -> Path:
@@ -227,8 +227,8 @@ def dicomdir(folder: Path, *parts: list[str], kind: str = "PRIVATE") -> Path:
 def test_a_dicomdir_leads_to_its_files(slice_: Path, tmp_path: Path) -> None:
     there = slice_.rename(tmp_path / "SLICE")
     path = dicomdir(tmp_path, ["SLICE"], ["GONE", "FILE"])
-    assert listed(read_header(path)) == [there.resolve()]
-    assert read(path).shape == (1, 4, 3, 1)
+    assert series_survey.files_in_dicomdir(header_reading.read_header(path)) == [there.resolve()]
+    assert file_formats.read(path).shape == (1, 4, 3, 1)
 
 
 @pytest.mark.parametrize("gone", ["IM3", "IM2"])
@@ -236,17 +236,21 @@ def test_a_dicomdir_that_lists_an_image_which_is_missing_is_refused(tmp_path: Pa
     for n in (1, 2, 3):
         write_slice(tmp_path / f"IM{n}", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
     path = dicomdir(tmp_path, ["IM1"], ["IM2"], ["IM3"], kind="IMAGE")
-    assert read(path).shape == (1, 2, 2, 3)
+    assert file_formats.read(path).shape == (1, 2, 2, 3)
     (tmp_path / gone).unlink()
     with pytest.raises(FormatError, match=f"DICOMDIR: 1 image that it lists is missing: {gone}. Copy the whole medium"):
-        read(path)
-    assert [error.problem for error in survey(path).damaged] == [f"1 image that it lists is missing: {gone}"]
+        file_formats.read(path)
+    assert [error.problem for error in series_survey.survey_folder(path).damaged] == [
+        f"1 image that it lists is missing: {gone}"
+    ]
 
 
 def test_the_files_of_a_dicomdir_may_be_called_in_lower_case_as_linux_shows_a_cd(slice_: Path, tmp_path: Path) -> None:
     (tmp_path / "ser").mkdir()
     there = slice_.rename(tmp_path / "ser" / "im1")
-    assert listed(read_header(dicomdir(tmp_path, ["SER", "IM1"], kind="IMAGE"))) == [there.resolve()]
+    assert series_survey.files_in_dicomdir(
+        header_reading.read_header(dicomdir(tmp_path, ["SER", "IM1"], kind="IMAGE"))
+    ) == [there.resolve()]
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
@@ -256,12 +260,12 @@ def test_a_dicomdir_never_leads_out_of_its_folder(slice_: Path, tmp_path: Path, 
     (tmp_path / "medium").mkdir()
     path = dicomdir(tmp_path / "medium", parts)
     with pytest.raises(FormatError, match=r"leads out of its folder|none of the files"):
-        read(path)
+        file_formats.read(path)
 
 
 def test_a_dicomdir_whose_files_are_gone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="none of the files that it lists exists"):
-        read(dicomdir(tmp_path, ["GONE"]))
+        file_formats.read(dicomdir(tmp_path, ["GONE"]))
 
 
 @settings(max_examples=150)
@@ -275,6 +279,6 @@ def test_a_damaged_file_is_read_or_refused_but_never_crashes(data: Path, draw: s
     path = Path(os.environ["ISOCENTER_CACHE"]).with_name("damaged.dcm")
     path.write_bytes(content)
     try:
-        _ = read(path).data
+        _ = file_formats.read(path).data
     except IsocenterError as refusal:
         assert refusal.where and refusal.problem and refusal.remedy

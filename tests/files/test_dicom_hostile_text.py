@@ -14,11 +14,14 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 import isocenter
-from isocenter.errors import FormatError, printable
-from isocenter.files import read_volumes, write_table
-from isocenter.files.dicom import read_identity
-from isocenter.files.dicom.reading.series import description_of, series
-from isocenter.files.dicom.tags import LONGEST_TEXT, last_digits, numbers, text, words
+from isocenter import errors
+from isocenter.errors import FormatError
+from isocenter.files import file_formats
+from isocenter.files.dicom import object_identity
+from isocenter.files.dicom import tags as dicom_tags
+from isocenter.files.dicom.reading import series_survey
+from isocenter.files.dicom.tags import LONGEST_TEXT
+from isocenter.files.storage import csv_text
 from written_dicom import write_slice
 
 HTML = "<script>alert(1)</script>"
@@ -52,7 +55,7 @@ def test_text_that_is_no_number_is_refused_by_its_attribute_and_never_repeated(w
     tag = Tag("SliceThickness")
     dataset._dict[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
     with pytest.raises(FormatError, match=r"SliceThickness \(0018,0050\): ") as refusal:
-        numbers(dataset, "SliceThickness", "here")
+        dicom_tags.numbers(dataset, "SliceThickness", "here")
     assert written not in refusal.value.problem
 
 
@@ -61,13 +64,13 @@ def test_numbers_as_scanners_write_them_are_numbers_in_any_kind_of_text(written:
     for vr in ("DS", "UT", "LT", "ST", "LO"):
         dataset, value, tag = pydicom.Dataset(), f"{written}\\{written}".encode(), Tag("PixelSpacing")
         dataset._dict[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
-        assert numbers(dataset, "PixelSpacing", "here", 2) == (number, number)
+        assert dicom_tags.numbers(dataset, "PixelSpacing", "here", 2) == (number, number)
 
 
 def test_the_last_digit_is_that_of_the_text() -> None:
     dataset = pydicom.Dataset()
     dataset.ImagePositionPatient = ["-10", "12.50", "1.25e1"]
-    assert last_digits(dataset, "ImagePositionPatient") == pytest.approx((1, 0.01, 0.1))
+    assert dicom_tags.last_digits(dataset, "ImagePositionPatient") == pytest.approx((1, 0.01, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -82,12 +85,12 @@ def test_a_series_with_an_expression_for_a_number_is_refused_by_its_attribute(tm
 def test_a_damaged_number_that_only_orders_counts_as_absent(tmp_path) -> None:
     folder = slices(tmp_path / "odd", {"InstanceNumber": b"1+1 ", "SeriesNumber": b"9" * 10_000})
     assert isocenter.read(folder).shape == (1, 4, 4, 2)
-    assert [one.number for one in series(folder)] == [None]
+    assert [one.number for one in series_survey.list_series(folder)] == [None]
 
 
 def test_words_of_a_list_are_parted_in_any_kind_of_text(tmp_path) -> None:
     folder = slices(tmp_path / "odd", {"ImageType": b"ORIGINAL\\PRIMARY\\AXIAL "}, vr="UT")
-    assert words(pydicom.dcmread(folder / "0.dcm"), "ImageType") == ("ORIGINAL", "PRIMARY", "AXIAL")
+    assert dicom_tags.words(pydicom.dcmread(folder / "0.dcm"), "ImageType") == ("ORIGINAL", "PRIMARY", "AXIAL")
 
 
 def test_names_with_control_characters_reach_no_terminal_and_no_file_name(tmp_path, cli) -> None:
@@ -96,7 +99,7 @@ def test_names_with_control_characters_reach_no_terminal_and_no_file_name(tmp_pa
     assert "description" not in image.facts
     done = cli("check", folder, "--out", tmp_path / "check")
     assert "\x1b" not in done.out + done.err
-    assert printable(STEERING) == r"T1\x1b]0;owned\x07\x1b[2J"
+    assert errors.printable_text(STEERING) == r"T1\x1b]0;owned\x07\x1b[2J"
     assert not [path for path in tmp_path.rglob("*") if "\x1b" in path.name]
 
 
@@ -111,8 +114,8 @@ def test_a_uid_that_is_a_path_names_no_file(tmp_path, uid) -> None:
             dataset._dict[Tag(keyword)] = RawDataElement(Tag(keyword), "UI", len(value), value, 0, False, True)
         dataset.save_as(path)
         with pytest.raises(FormatError, match="no UID"):
-            read_identity(path)
-    [name] = read_volumes(folder)
+            object_identity.read_identity(path)
+    [name] = file_formats.read_volumes(folder)
     assert "/" not in name and isocenter.read(folder).shape == (1, 4, 4, 2)
     isocenter.convert(folder, tmp_path / "in" / "out.nii.gz")
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
@@ -124,14 +127,16 @@ def test_a_patient_name_of_64_kb_is_cut_with_a_note(tmp_path) -> None:
     image = isocenter.read(folder)
     assert [note for note in image.notes if note.startswith("PatientName (0010,0010) is longer than 1024 characters")]
     assert "description" not in image.facts  # of such a name nobody can say what of a text is of it
-    assert len(text(pydicom.dcmread(folder / "0.dcm"), "PatientName")) <= LONGEST_TEXT
+    assert len(dicom_tags.text(pydicom.dcmread(folder / "0.dcm"), "PatientName")) <= LONGEST_TEXT
 
 
 def test_a_description_that_has_swallowed_the_file_is_not_shown() -> None:
     dataset = pydicom.Dataset()
     dataset.PatientName = "Doe^Jane"
     dataset.add_new("SeriesDescription", "UT", "T1 " * 350_000 + "Doe Jane")
-    assert description_of(dataset) == ""  # looked at in the square of its words it would take hours
+    assert (
+        series_survey.anonymous_description(dataset) == ""
+    )  # looked at in the square of its words it would take hours
 
 
 def test_markup_and_formulas_of_a_description_stay_text_in_page_and_table(tmp_path) -> None:
@@ -143,7 +148,7 @@ def test_markup_and_formulas_of_a_description_stay_text_in_page_and_table(tmp_pa
     page = (tmp_path / "check" / "check.html").read_text()
     assert HTML not in page and "<script>alert" not in page
     makers = [case.covariates["manufacturer"] for case in found.dataset.cases]
-    write_table(pandas.DataFrame({"manufacturer": makers, "dice": -0.5}), tmp_path / "table.csv")
+    csv_text.write_table(pandas.DataFrame({"manufacturer": makers, "dice": -0.5}), tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
         (_, *rows) = csv.reader(file)
     assert {maker for maker, _ in rows} == {HTML, "'=HYPERLINK(1)", "'@SUM(A1)", "'-2+3"}

@@ -6,7 +6,7 @@ import pytest
 from pydicom import dcmread
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom import read_identity
+from isocenter.files.dicom import object_identity
 
 
 def test_the_uids_of_real_objects_are_those_that_the_dicom_library_reads(data):
@@ -15,16 +15,16 @@ def test_the_uids_of_real_objects_are_those_that_the_dicom_library_reads(data):
         asked = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
         uids = tuple(whole.get(keyword, "") for keyword in asked)
         if all(uids):
-            identity = read_identity(path)
+            identity = object_identity.read_identity(path)
             assert (identity.study, identity.series, identity.instance, identity.sop_class) == uids, path.name
             assert identity.syntax == whole.file_meta.get("TransferSyntaxUID", identity.syntax)
         else:
             with pytest.raises(FormatError):
-                read_identity(path)
+                object_identity.read_identity(path)
 
 
 def test_a_file_that_is_no_dicom_is_refused(tmp_path):
     path = tmp_path / "picture.dcm"
     path.write_bytes(b"not an object" * 100)
     with pytest.raises(FormatError, match="not a DICOM file"):
-        read_identity(path)
+        object_identity.read_identity(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.files.dicom.reading.frames import kind_of
+from isocenter.files.dicom.reading import file_frames
 
 
 @pytest.mark.parametrize(
@@ -25,4 +25,4 @@ from isocenter.files.dicom.reading.frames import kind_of
     ],
 )
 def test_a_kind_has_one_word(image_type: tuple[str, ...], component: str, kind: str) -> None:
-    assert kind_of(image_type, component) == kind
+    assert file_frames.kind_in_image_type(image_type, component) == kind

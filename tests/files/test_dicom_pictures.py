@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.reading.pictures import frame_times, scale_of
+from isocenter.files.dicom.reading import picture_scale
 from written_dicom import sequence
 
 
@@ -47,14 +47,14 @@ def dataset(**tags: Any) -> Dataset:
 def test_only_a_calibrated_spacing_of_a_shadow_is_in_the_patient(
     tags: dict[str, Any], spacing: tuple[float, float] | None
 ) -> None:
-    scale = scale_of(dataset(**tags), "here")
+    scale = picture_scale.pixel_scale(dataset(**tags), "here")
     assert scale.spacing == spacing
     assert scale.geometry((100, 200)).spacing == spacing
     assert scale.geometry((100, 200)).orientation is None
 
 
 def test_the_spacing_at_the_detector_is_a_fact_and_no_size() -> None:
-    scale = scale_of(dataset(Modality="MG", ImagerPixelSpacing=[0.07, 0.07]), "here")
+    scale = picture_scale.pixel_scale(dataset(Modality="MG", ImagerPixelSpacing=[0.07, 0.07]), "here")
     assert scale.facts["imager_pixel_spacing"] == (0.07, 0.07)
     assert "detector" in scale.notes[0]
 
@@ -88,13 +88,13 @@ def region(**tags: Any) -> list[Dataset]:
 def test_an_ultrasound_has_a_size_where_one_region_covers_it_all(
     regions: list[Dataset], spacing: tuple[float, float] | None
 ) -> None:
-    found = scale_of(dataset(Modality="US", SequenceOfUltrasoundRegions=regions), "here").spacing
+    found = picture_scale.pixel_scale(dataset(Modality="US", SequenceOfUltrasoundRegions=regions), "here").spacing
     assert found is None if spacing is None else found == pytest.approx(spacing)
 
 
 def test_a_spacing_that_cannot_be_is_refused() -> None:
     with pytest.raises(FormatError, match=r"PixelSpacing \(0028,0030\) is 0"):
-        scale_of(dataset(Modality="OT", PixelSpacing=[0, 1]), "here")
+        picture_scale.pixel_scale(dataset(Modality="OT", PixelSpacing=[0, 1]), "here")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,6 @@ def test_a_spacing_that_cannot_be_is_refused() -> None:
     ],
 )
 def test_frames_come_at_the_times_that_the_file_tells(tags: dict[str, Any], times: tuple[float, ...] | None) -> None:
-    found, notes = frame_times(dataset(**tags), 3)
+    found, notes = picture_scale.frame_times(dataset(**tags), 3)
     assert found == times
     assert bool(notes) == ("CineRate" in tags or (times is None and bool(tags)))

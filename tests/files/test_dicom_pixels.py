@@ -16,9 +16,9 @@ from pydicom.pixels import apply_color_lut
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
-from isocenter.files import read
-from isocenter.files.dicom import read_header, shown_frame
-from isocenter.files.dicom.reading.pixels import decode, decoded, has_pixels, layout_of
+from isocenter.files import file_formats
+from isocenter.files.dicom import header_reading
+from isocenter.files.dicom.reading import pixel_decoding, pixel_layout, single_frame
 from matrices import rarely
 from written_dicom import write_slice
 
@@ -50,9 +50,12 @@ def test_every_file_of_the_corpus_decodes_to_what_pydicom_decodes(data: Path, ev
     of_series = sorted((data / "dicom/series").glob("*/*.dcm"))[::every]
     for path in [*sorted((data / "dicom/files").glob("*.dcm")), *of_series]:
         dataset = load(path)
-        if not has_pixels(dataset):
+        if not pixel_decoding.has_pixels(dataset):
             continue
-        layout, ours = layout_of(dataset, path.name), decode(dataset, str(path))
+        layout, ours = (
+            pixel_layout.layout_from_header(dataset, path.name),
+            pixel_decoding.decode_frames(dataset, str(path)),
+        )
         assert (layout.shape, layout.dtype) == (ours.shape, ours.dtype), path.name  # known before anything is decoded
         if path.name in BEYOND_PYDICOM:
             continue
@@ -84,7 +87,7 @@ SAME = {
 
 @pytest.mark.parametrize("names", SAME.values(), ids=SAME.keys())
 def test_lossless_compression_changes_no_pixel(data: Path, names: tuple[str, ...]):
-    first, *others = [decode(load(data / "dicom/files" / f"{name}.dcm"), name) for name in names]
+    first, *others = [pixel_decoding.decode_frames(load(data / "dicom/files" / f"{name}.dcm"), name) for name in names]
     for other in others:
         assert_array_equal(first, other)
 
@@ -92,19 +95,19 @@ def test_lossless_compression_changes_no_pixel(data: Path, names: tuple[str, ...
 def test_run_length_and_lossless_jpeg_series_hold_the_same_pixels(data: Path):
     for path in sorted((data / "dicom/series/mr_compressed_rle").glob("*.dcm")):
         twin = data / "dicom/series/mr_compressed_jpeg_lossless" / path.name
-        assert_array_equal(decode(load(path), ""), decode(load(twin), ""))
+        assert_array_equal(pixel_decoding.decode_frames(load(path), ""), pixel_decoding.decode_frames(load(twin), ""))
 
 
 def test_one_bit_run_length_frames_are_unpacked_where_they_end_inside_a_byte(data: Path):
-    whole = decode(load(data / "dicom/files/dcmqi_seg_liver.dcm"), "")
-    cropped = decode(load(data / "dicom/files/pydicomdata_liver_nonbyte_aligned_rle.dcm"), "")
+    whole = pixel_decoding.decode_frames(load(data / "dicom/files/dcmqi_seg_liver.dcm"), "")
+    cropped = pixel_decoding.decode_frames(load(data / "dicom/files/pydicomdata_liver_nonbyte_aligned_rle.dcm"), "")
     assert cropped.sum() == whole.sum()
     assert_array_equal(cropped, whole[:, :510, :510])
 
 
 def test_twelve_bit_lossy_jpeg_comes_close_to_its_lossless_twin(data: Path):
-    lossy = decode(load(data / "dicom/files/pydicom_JPEG-lossy.dcm"), "").astype(float)
-    lossless = decode(load(data / "dicom/files/wg04_NM1_RLE.dcm"), "").astype(float)
+    lossy = pixel_decoding.decode_frames(load(data / "dicom/files/pydicom_JPEG-lossy.dcm"), "").astype(float)
+    lossless = pixel_decoding.decode_frames(load(data / "dicom/files/wg04_NM1_RLE.dcm"), "").astype(float)
     assert np.abs(lossy - lossless).mean() < 3  # of 278
     assert np.corrcoef(lossy.ravel(), lossless.ravel())[0, 1] > 0.98
 
@@ -112,10 +115,10 @@ def test_twelve_bit_lossy_jpeg_comes_close_to_its_lossless_twin(data: Path):
 def test_one_frame_is_that_frame_of_all(data: Path):
     for name in ("pydicom_examples_ybr_color", "cs_ect_jpegls_fragmented", "pydicomdata_emri_small", "dcmqi_seg_liver"):
         dataset = load(data / "dicom/files" / f"{name}.dcm")
-        everything = decode(dataset, name)
-        assert_array_equal(decode(dataset, name, [1])[0], everything[1])
-        assert_array_equal(decode(dataset, name, [1, 0]), everything[[1, 0]])
-        assert_array_equal(np.stack(list(decoded(dataset, name))), everything)
+        everything = pixel_decoding.decode_frames(dataset, name)
+        assert_array_equal(pixel_decoding.decode_frames(dataset, name, [1])[0], everything[1])
+        assert_array_equal(pixel_decoding.decode_frames(dataset, name, [1, 0]), everything[[1, 0]])
+        assert_array_equal(np.stack(list(pixel_decoding.iterate_frames(dataset, name))), everything)
 
 
 BROKEN = {
@@ -134,19 +137,19 @@ BROKEN = {
 def test_a_damaged_file_is_refused_by_its_fault(data: Path, name: str, fault: str):
     path = data / "dicom/broken" / f"{name}.dcm"
     with pytest.raises(FormatError, match=fault) as refusal:
-        decode(load(path), str(path))
+        pixel_decoding.decode_frames(load(path), str(path))
     assert refusal.value.where == str(path)
     assert refusal.value.remedy
 
 
 def test_a_compressed_stream_of_another_signedness_takes_the_headers_word(data: Path):
-    pixels = decode(load(data / "dicom/broken/pydicom_J2K_pixelrep_mismatch.dcm"), "")
+    pixels = pixel_decoding.decode_frames(load(data / "dicom/broken/pydicom_J2K_pixelrep_mismatch.dcm"), "")
     assert pixels.dtype == np.int16
     assert pixels.min() == -2000  # padding outside the scanner's circle, not 6192
 
 
 def test_an_object_without_file_meta_is_read_in_the_syntax_it_was_parsed_with(data: Path):
-    pixels = decode(load(data / "dicom/broken/pydicomdata_OT-PAL-8-face_no_preamble.dcm"), "")
+    pixels = pixel_decoding.decode_frames(load(data / "dicom/broken/pydicomdata_OT-PAL-8-face_no_preamble.dcm"), "")
     assert pixels.shape == (1, 480, 640, 3)
 
 
@@ -175,7 +178,7 @@ def test_only_the_stored_bits_count_wherever_they_lie_in_the_word(
     if big and allocated > 8:
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
         dataset.PixelData = words.astype(f">u{allocated // 8}").tobytes()
-    assert_array_equal(decode(dataset, "")[0], truth)
+    assert_array_equal(pixel_decoding.decode_frames(dataset, "")[0], truth)
 
 
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
@@ -184,8 +187,8 @@ def test_one_bit_frames_follow_each_other_without_a_gap(frames: int, rows: int, 
     packed = np.packbits(truth, axis=None, bitorder="little").tobytes()
     dataset = picture(truth, frames=frames, BitsAllocated=1, BitsStored=1, HighBit=0)
     dataset.PixelData = packed + b"\0" * (len(packed) % 2)
-    assert_array_equal(decode(dataset, ""), truth)
-    assert_array_equal(decode(dataset, "", [frames - 1])[0], truth[-1])
+    assert_array_equal(pixel_decoding.decode_frames(dataset, ""), truth)
+    assert_array_equal(pixel_decoding.decode_frames(dataset, "", [frames - 1])[0], truth[-1])
 
 
 def test_bytes_in_big_endian_words_are_swapped_back():
@@ -193,14 +196,14 @@ def test_bytes_in_big_endian_words_are_swapped_back():
     dataset = picture(truth, syntax=pydicom.uid.ExplicitVRBigEndian)
     dataset.PixelData = truth.reshape(-1, 2)[:, ::-1].tobytes()
     dataset["PixelData"].VR = "OW"
-    assert_array_equal(decode(dataset, "")[0], truth)
+    assert_array_equal(pixel_decoding.decode_frames(dataset, "")[0], truth)
 
 
 def test_float_pixels_stay_floats():
     truth = RNG.normal(size=(3, 4))
     dataset = picture(truth, DoubleFloatPixelData=truth.tobytes())
     del dataset.PixelData, dataset.BitsStored, dataset.HighBit
-    assert_array_equal(decode(dataset, "")[0], truth)
+    assert_array_equal(pixel_decoding.decode_frames(dataset, "")[0], truth)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -209,7 +212,7 @@ def test_float_pixels_stay_floats():
 def test_pixels_for_one_frame_more_than_the_header_says_are_refused():
     dataset = picture(np.zeros((2, 4, 4), np.uint16), frames=2, NumberOfFrames=1)
     with pytest.raises(FormatError, match="64 bytes of pixels where the header states 32"):
-        decode(dataset, "")
+        pixel_decoding.decode_frames(dataset, "")
 
 
 @pytest.mark.parametrize("frames", [None, 3])
@@ -221,9 +224,9 @@ def test_fewer_rows_or_columns_than_there_are_pixels_for_are_refused(
     pixels = np.arange(1, np.prod(shape) + 1, dtype=np.uint16).reshape(shape)
     path = write_slice(tmp_path / "a.dcm", pixels, position=None, orientation=None, Modality="OT", **wrong)
     with pytest.raises(FormatError, match=r"a\.dcm: .* bytes of pixels where the header states"):
-        np.asarray(read(path).data)
+        np.asarray(file_formats.read(path).data)
     with pytest.raises(FormatError, match=r"a\.dcm: .* bytes of pixels where the header states"):
-        shown_frame(read_header(path), 0)
+        single_frame.displayed_frame(header_reading.read_header(path), 0)
 
 
 @pytest.mark.parametrize("surplus", [bytes(128), bytes(range(1, 15))])
@@ -231,10 +234,10 @@ def test_bytes_behind_the_pixels_that_are_no_row_or_column_are_left_out_with_a_n
     pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) + 1
     stored = pixels.astype("<u2").tobytes() + surplus[: 2 * 63]
     path = write_slice(tmp_path / "a.dcm", pixels, SliceThickness=1, PixelData=stored)
-    image = read(path)
+    image = file_formats.read(path)
     assert_array_equal(np.asarray(image.data)[0, :, :, 0].T, pixels)
     assert f"up to {len(stored) - 128} bytes behind the pixels of a file were left out as padding" in image.notes
-    assert shown_frame(read_header(path), 0).shape == (8, 8)
+    assert single_frame.displayed_frame(header_reading.read_header(path), 0).shape == (8, 8)
 
 
 def test_one_byte_that_makes_the_length_even_gets_no_note(tmp_path: Path):
@@ -242,7 +245,7 @@ def test_one_byte_that_makes_the_length_even_gets_no_note(tmp_path: Path):
         tmp_path / "a.dcm", np.zeros((3, 3), np.uint8), SliceThickness=1, PixelData=bytes(10), BitsAllocated=8,
         BitsStored=8, HighBit=7,
     )  # fmt: skip
-    assert not any("padding" in note for note in read(path).notes)
+    assert not any("padding" in note for note in file_formats.read(path).notes)
 
 
 def test_a_frame_that_is_called_subsampled_and_is_not_is_shown_whole(tmp_path: Path):
@@ -251,18 +254,20 @@ def test_a_frame_that_is_called_subsampled_and_is_not_is_shown_whole(tmp_path: P
     dataset = picture(pixels, frames=2, PhotometricInterpretation="YBR_FULL_422")
     dataset.SOPInstanceUID, path = "1.2.3", tmp_path / "a.dcm"
     pydicom.dcmwrite(path, dataset, enforce_file_format=True)
-    assert_array_equal(shown_frame(read_header(path), 1), np.repeat(grey[1][..., None], 3, axis=-1))
+    assert_array_equal(
+        single_frame.displayed_frame(header_reading.read_header(path), 1), np.repeat(grey[1][..., None], 3, axis=-1)
+    )
 
 
 @pytest.mark.parametrize("photometric", ["CMYK", "HSV", "", "RGB"])
 def test_a_colour_model_that_does_not_fit_the_samples_is_refused(photometric: str):
     dataset = picture(np.zeros((4, 4), np.uint8), PhotometricInterpretation=photometric)
     with pytest.raises(FormatError, match="not a known colour model"):
-        decode(dataset, "")
+        pixel_decoding.decode_frames(dataset, "")
 
 
 def test_text_of_a_person_in_place_of_a_colour_model_is_not_repeated():
     dataset = picture(np.zeros((4, 4), np.uint8), PhotometricInterpretation="DOE JANE")
     with pytest.raises(FormatError, match="1 samples of an unknown photometric interpretation") as refusal:
-        decode(dataset, "")
+        pixel_decoding.decode_frames(dataset, "")
     assert "DOE" not in str(refusal.value)

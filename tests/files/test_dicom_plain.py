@@ -19,19 +19,19 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from fuzzing import peak_of
 from isocenter.errors import FormatError
-from isocenter.files import read
-from isocenter.files.dicom.header import read_header
-from isocenter.files.dicom.reading.codecs import _segment_of_rle
-from isocenter.files.dicom.reading.values import ValueMap
-from isocenter.files.dicom.reading.voxels import Plan, load
+from isocenter.files import file_formats
+from isocenter.files.dicom import header_reading
+from isocenter.files.dicom.reading import codecs, voxel_loading
+from isocenter.files.dicom.reading.pixel_values import ValueMap
+from isocenter.files.dicom.reading.voxel_loading import VoxelPlan
 from isocenter.values import Deferred
 from written_dicom import write_slice
 
 TYPES = (np.uint8, np.int8, np.uint16, np.int16, np.uint32)
 
 
-def plan_of(folder: Path) -> Plan:
-    pixels = read(folder).pixels
+def plan_of(folder: Path) -> VoxelPlan:
+    pixels = file_formats.read(folder).pixels
     assert isinstance(pixels, Deferred)
     return pixels.load.args[0]  # type: ignore[attr-defined]
 
@@ -45,9 +45,9 @@ def test_straight_from_the_file_come_the_values_that_decoding_gives(tmp_path, ki
         write_slice(tmp_path / f"{n}.dcm", stored, position=(0, 0, n), RescaleSlope=line[0], RescaleIntercept=line[1])
     plan = plan_of(tmp_path)
     assert len(plan.plain) == 3
-    straight = load(plan)
-    assert_array_equal(straight, load(replace(plan, plain={})))
-    assert_array_equal(straight, load(pickle.loads(pickle.dumps(plan))))  # noqa: S301 - our own, just made
+    straight = voxel_loading.load_voxels(plan)
+    assert_array_equal(straight, voxel_loading.load_voxels(replace(plan, plain={})))
+    assert_array_equal(straight, voxel_loading.load_voxels(pickle.loads(pickle.dumps(plan))))  # noqa: S301 - our own, just made
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
@@ -64,18 +64,18 @@ def test_compressed_slices_too_are_found_by_their_place_in_the_file(tmp_path, sy
         dataset.save_as(path)
     plan = plan_of(tmp_path)
     assert [len(one.fragments) for one in plan.plain.values()] == [fragments] * 3
-    assert_array_equal(load(plan), load(replace(plan, plain={})))
+    assert_array_equal(voxel_loading.load_voxels(plan), voxel_loading.load_voxels(replace(plan, plain={})))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(FormatError, match=r"2\.dcm: the pixel data are cut short"):
-        load(plan)
+        voxel_loading.load_voxels(plan)
 
 
 def test_what_follows_the_last_row_of_a_run_length_segment_is_left_out():
     packed = imagecodecs.packbits_encode(bytes(range(10)) * 2)
-    assert bytes(_segment_of_rle(packed, bytearray(20))) == bytes(range(10)) * 2
-    assert bytes(_segment_of_rle(packed, bytearray(13))) == bytes([*range(10), 0, 1, 2])
+    assert bytes(codecs._segment_of_rle(packed, bytearray(20))) == bytes(range(10)) * 2
+    assert bytes(codecs._segment_of_rle(packed, bytearray(13))) == bytes([*range(10), 0, 1, 2])
     with pytest.raises(ValueError, match="20 bytes instead of 21"):
-        _segment_of_rle(packed, bytearray(21))
+        codecs._segment_of_rle(packed, bytearray(21))
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -85,12 +85,12 @@ def test_bits_that_lie_above_the_stored_ones_do_not_count(tmp_path, signed):
     path = write_slice(tmp_path / "0.dcm", stored, position=(0, 0, 0), BitsStored=12, HighBit=11)
     plan = plan_of(path)
     assert plan.plain
-    assert_array_equal(load(plan), load(replace(plan, plain={})))
+    assert_array_equal(voxel_loading.load_voxels(plan), voxel_loading.load_voxels(replace(plan, plain={})))
 
 
 def test_a_file_that_was_cut_short_or_moved_since_is_named(tmp_path):
     path = write_slice(tmp_path / "0.dcm", np.zeros((4, 6), np.uint16), position=(0, 0, 0))
-    image = read(path)
+    image = file_formats.read(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-8])
     with pytest.raises(FormatError, match=r"0\.dcm: the pixel data are cut short"):
@@ -116,11 +116,11 @@ def test_a_million_empty_fragments_take_hardly_more_memory_than_the_file(tmp_pat
     dataset = pydicom.dcmread(path)
     dataset.compress(RLELossless, generate_instance_uid=False)
     dataset.save_as(path)
-    start = read_header(path).offset
+    start = header_reading.read_header(path).offset
     path.write_bytes(path.read_bytes()[:start] + 1_000_000 * empty + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0))
-    peak, count = peak_of(lambda: len(read_header(path).fragments))
+    peak, count = peak_of(lambda: len(header_reading.read_header(path).fragments))
     assert count == 999_999  # the first is the table
     # A million objects would take twenty times the file; pages that the system had taken away come back meanwhile.
     assert peak < 10 * path.stat().st_size
     with pytest.raises(FormatError):
-        load(plan_of(path))
+        voxel_loading.load_voxels(plan_of(path))

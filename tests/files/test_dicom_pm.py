@@ -10,8 +10,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files import read, read_volumes
-from isocenter.files.dicom import ANSWERS, Result
+from isocenter.files import file_formats
+from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
 from isocenter.values import Deferred, Map
 from matrices import thinned
 
@@ -19,13 +19,13 @@ from matrices import thinned
 @pytest.mark.parametrize("name", thinned(1, ["mr_hippocrop_study1", "mr_siemens_mosaic", "enh_mr_siemens_xa10"]))
 def test_a_map_is_read_again_voxel_by_voxel(name: str, data: Path, tmp_path: Path):
     folder = data / "dicom/series" / name
-    source = next(iter(read_volumes(folder).values()))
+    source = next(iter(file_formats.read_volumes(folder).values()))
     numbers = np.random.default_rng(0).normal(size=(2, *source.geometry.shape)).astype(np.float32)
     maps = {"total": Map(numbers[0], "nats"), "covering": Map(numbers, names=("a", "b"))}
     paths = list(ANSWERS["pm"].write(Result(source, "test", maps=maps), tmp_path / "case"))
     assert [path.name for path in paths] == ["case_total_pm.dcm", "case_covering_pm.dcm"]
     for path, truth in zip(paths, (numbers[0], numbers), strict=True):
-        again = read(path)
+        again = file_formats.read(path)
         assert_allclose(again.geometry.affine, source.geometry.affine, atol=1e-4)
         assert_array_equal(again.data[0], truth)
     frames = pydicom.dcmread(paths[1]).PerFrameFunctionalGroupsSequence
@@ -35,7 +35,7 @@ def test_a_map_is_read_again_voxel_by_voxel(name: str, data: Path, tmp_path: Pat
 
 
 def test_a_map_that_no_object_can_hold_is_refused_before_it_is_read(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/mr_hippocrop_study1")
+    source = file_formats.read(data / "dicom/series/mr_hippocrop_study1")
     names, shape = tuple(f"n{n}" for n in range(20_000)), (20_000, *source.geometry.shape)
     maps = {"probabilities": Map(Deferred(shape, np.dtype(np.float32), lambda: np.zeros(0)), names=names)}
     with pytest.raises(FormatError, match="holds at most 4"):
@@ -43,7 +43,7 @@ def test_a_map_that_no_object_can_hold_is_refused_before_it_is_read(data: Path, 
 
 
 def test_numbers_that_are_not_finite_are_refused(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/mr_hippocrop_study1")
+    source = file_formats.read(data / "dicom/series/mr_hippocrop_study1")
     maps = {"total": Map(np.full(source.geometry.shape, np.nan))}
     with pytest.raises(FormatError, match="not finite"):
         list(ANSWERS["pm"].write(Result(source, "test", maps=maps), tmp_path / "case"))

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isocenter.files import read
-from isocenter.files.dicom.warnings import quiet
+from isocenter.files import file_formats
+from isocenter.files.dicom import library_warnings
 from written_dicom import write_slice
 
 
 def test_what_is_warned_inside_is_heard_once_and_not_shown() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # shown ones would fail here
-        with quiet() as caught:
+        with library_warnings.collect_warnings() as caught:
             for _ in range(3):
                 warnings.warn("odd", stacklevel=1)
-            with quiet() as inner:
+            with library_warnings.collect_warnings() as inner:
                 warnings.warn("odder", stacklevel=1)
             warnings.warn("oddest", stacklevel=1)
         assert caught == ["odd", "oddest"]
@@ -35,7 +35,7 @@ def test_threads_that_leave_in_another_order_than_they_came_restore_everything()
     caught: list[list[str]] = []
 
     def first() -> None:
-        with quiet() as mine:
+        with library_warnings.collect_warnings() as mine:
             first_is_in.set()
             second_is_in.wait(10)
             warnings.warn("first", stacklevel=1)
@@ -44,7 +44,7 @@ def test_threads_that_leave_in_another_order_than_they_came_restore_everything()
 
     def second() -> None:
         first_is_in.wait(10)
-        with quiet() as mine:
+        with library_warnings.collect_warnings() as mine:
             second_is_in.set()
             first_is_out.wait(10)
             warnings.warn("second", stacklevel=1)
@@ -62,7 +62,7 @@ def test_threads_that_leave_in_another_order_than_they_came_restore_everything()
 
 def test_what_the_library_logs_inside_is_heard_too_and_outside_it_is_shown(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("pydicom")
-    with quiet() as caught:
+    with library_warnings.collect_warnings() as caught:
         logger.warning("an odd %s", "value")
         logger.debug("of no concern")
     logger.warning("for all to see")
@@ -74,7 +74,7 @@ def test_values_that_a_warning_quotes_are_left_out(tmp_path: Path) -> None:
     path = write_slice(
         tmp_path / "a.dcm", np.zeros((2, 2), np.uint16), SliceThickness=1, SpecificCharacterSet="Doe^Jane"
     )
-    notes = read(path).notes
+    notes = file_formats.read(path).notes
     assert "Unknown encoding '...' - using default encoding instead" in notes
     assert not any("Doe" in note for note in notes)
 
@@ -89,6 +89,6 @@ def test_values_that_a_warning_quotes_are_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_whatever_quotation_marks_a_value_holds_nothing_of_it_is_kept(message: str, kept: str) -> None:
-    with quiet() as caught:
+    with library_warnings.collect_warnings() as caught:
         warnings.warn(message, stacklevel=1)
     assert caught == [kept]

@@ -11,7 +11,7 @@ import pytest
 from pydicom.uid import MRImageStorage
 
 from isocenter.errors import GeometryError
-from isocenter.files import read, read_volumes
+from isocenter.files import file_formats
 from written_dicom import write_slice
 
 PLACES, REPEATS = 3, 3
@@ -44,7 +44,7 @@ def b_values_of(*deviating: float) -> Tags:
 
 
 def test_b_values_count_more_than_instance_numbers_where_they_differ_a_little_from_slice_to_slice(tmp_path: Path):
-    image = read(write_repeats(tmp_path, b_values_of(0.0, 505.0, 1000.0)))
+    image = file_formats.read(write_repeats(tmp_path, b_values_of(0.0, 505.0, 1000.0)))
     assert image.data[0, :, 0, 0].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
     assert "3 volumes distinguished by rank of the b-value, against the instance numbers" in image.notes
     assert "b_values" not in image.facts  # the second volume has two
@@ -54,7 +54,7 @@ def test_b_values_of_which_one_is_missing_at_a_position_are_refused(tmp_path: Pa
     with pytest.raises(
         GeometryError, match=r"0\d.dcm and 1\d.dcm would belong to one volume, but their b-values differ"
     ):
-        read(write_repeats(tmp_path, b_values_of(0.0, 1000.0, 1500.0)))
+        file_formats.read(write_repeats(tmp_path, b_values_of(0.0, 1000.0, 1500.0)))
 
 
 def test_instance_numbers_that_would_mix_b_values_with_several_directions_are_refused(tmp_path: Path):
@@ -62,7 +62,7 @@ def test_instance_numbers_that_would_mix_b_values_with_several_directions_are_re
         return {"DiffusionBValue": 1000.0 * (repeat > 0), "InstanceNumber": turned_in_the_middle(place, repeat)}
 
     with pytest.raises(GeometryError, match=r"by the rank of the instance number .* but their b-values differ"):
-        read(write_repeats(tmp_path, tags))
+        file_formats.read(write_repeats(tmp_path, tags))
 
 
 def cine(place: int, repeat: int) -> dict[str, Any]:
@@ -71,14 +71,16 @@ def cine(place: int, repeat: int) -> dict[str, Any]:
 
 
 def test_phases_of_a_cine_are_those_of_the_trigger_whose_times_differ_from_slice_to_slice(tmp_path: Path):
-    image = read(write_repeats(tmp_path, cine))
+    image = file_formats.read(write_repeats(tmp_path, cine))
     assert image.data[0, :, 0, 0].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
     assert "3 volumes distinguished by rank of the trigger time" in image.notes
 
 
 def test_triggers_against_instance_numbers_are_refused_as_nobody_knows_which_are_right(tmp_path: Path):
     with pytest.raises(GeometryError, match="trigger time and instance number sort the frames at one position into"):
-        read(write_repeats(tmp_path, lambda p, r: cine(p, r) | {"InstanceNumber": turned_in_the_middle(p, r)}))
+        file_formats.read(
+            write_repeats(tmp_path, lambda p, r: cine(p, r) | {"InstanceNumber": turned_in_the_middle(p, r)})
+        )
 
 
 @pytest.mark.parametrize("by_trigger", [True, False])
@@ -88,7 +90,7 @@ def test_of_trigger_times_and_numbers_two_that_agree_are_right(tmp_path: Path, b
         trigger = 300 + 10 * place + (repeat if by_trigger or place != 1 else -repeat)  # else jitter, as in perfusion
         return {"InstanceNumber": instance, "TriggerTime": trigger, "AcquisitionTime": f"1000{10 * repeat + place:02d}"}
 
-    image = read(write_repeats(tmp_path, tags))
+    image = file_formats.read(write_repeats(tmp_path, tags))
     assert image.data[0, :, 0, 0].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
     assert image.times == (0, 10, 20)
 
@@ -101,7 +103,7 @@ def test_of_trigger_times_and_numbers_two_that_agree_are_right(tmp_path: Path, b
     ],
 )
 def test_times_that_are_the_same_at_each_position_distinguish_volumes(tmp_path: Path, instance: Any, note: str):
-    image = read(
+    image = file_formats.read(
         write_repeats(tmp_path, lambda p, r: {"AcquisitionTime": f"1000{10 * r:02d}", "InstanceNumber": instance(p, r)})
     )
     assert image.data[0, :, 0, 0].tolist() == [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
@@ -139,13 +141,13 @@ def write_stack(folder: Path, tags: Callable[[int], dict[str, Any]], count: int 
 def test_slices_of_several_kinds_along_one_stack_are_volumes_of_their_own(
     tmp_path: Path, tags: Any, names: dict[str, list[int]]
 ):
-    volumes = read_volumes(write_stack(tmp_path, tags))
+    volumes = file_formats.read_volumes(write_stack(tmp_path, tags))
     assert {name: image.data[0, 0, 0].tolist() for name, image in volumes.items()} == names
 
 
 def test_a_slice_of_another_kind_between_others_is_refused(tmp_path: Path):
     with pytest.raises(GeometryError, match=r"slices of 2 kinds lie in one stack, as 0.dcm \(echo_5\), 3.dcm"):
-        read(write_stack(tmp_path, lambda n: {"EchoTime": 50 if n == 3 else 5}))
+        file_formats.read(write_stack(tmp_path, lambda n: {"EchoTime": 50 if n == 3 else 5}))
 
 
 def test_echo_times_that_differ_by_rounding_and_a_derived_slice_of_the_same_kind_are_one_volume(tmp_path: Path):
@@ -153,7 +155,7 @@ def test_echo_times_that_differ_by_rounding_and_a_derived_slice_of_the_same_kind
         kind = "DERIVED" if n == 2 else "ORIGINAL"  # by a tool that blackened what was burned in
         return {"EchoTime": 92 + 0.1 * (n % 2), "ImageType": [kind, "PRIMARY", "AXIAL"]}
 
-    image = read(write_stack(tmp_path, tags))
+    image = file_formats.read(write_stack(tmp_path, tags))
     assert image.data[0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert image.notes == ("1 slice is DERIVED (ImageType (0008,0008)), the others are not",)
 
@@ -162,6 +164,6 @@ def test_echo_times_that_differ_by_rounding_and_a_derived_slice_of_the_same_kind
 def test_acquisitions_that_take_turns_along_a_stack_are_noted_and_steps_of_a_table_are_not(
     tmp_path: Path, number: Callable[[int], int], noted: bool
 ):
-    image = read(write_stack(tmp_path, lambda n: {"AcquisitionNumber": number(n)}))
+    image = file_formats.read(write_stack(tmp_path, lambda n: {"AcquisitionNumber": number(n)}))
     assert image.data[0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert any("2 acquisitions (AcquisitionNumber (0020,0012)) take turns" in note for note in image.notes) == noted

@@ -16,10 +16,10 @@ from matplotlib.path import Path as Outline
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import read
-from isocenter.files.dicom.reading.rtstruct import inside, rasterise, references
-from isocenter.files.polygon import windings
-from isocenter.values import WITHOUT_VOXELS, Code, Geometry
+from isocenter.files import _polygon, file_formats
+from isocenter.files.dicom.reading import rtstruct_reading
+from isocenter.values import Code, Geometry
+from isocenter.values.voxel_images import WITHOUT_VOXELS
 from written_dicom import Contour, sequence, structure_set
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -50,9 +50,9 @@ def instances(source: Any) -> list[str]:
 
 
 def test_a_real_structure_set_covers_the_area_that_it_draws(data: Path):
-    source = read(data / "dicom/series/ct_phantom_with_rtstruct")
+    source = file_formats.read(data / "dicom/series/ct_phantom_with_rtstruct")
     path = data / "dicom/files/rtutils_rtstruct_phantom.dcm"
-    image = rasterise(path, source.geometry, instances(source))
+    image = rtstruct_reading.rasterise_regions(path, source.geometry, instances(source))
     areas = []
     for contour in pydicom.dcmread(path).ROIContourSequence[0].ContourSequence:
         x, y, _ = np.array(contour.ContourData, dtype=float).reshape(-1, 3).T
@@ -66,24 +66,27 @@ def test_a_real_structure_set_covers_the_area_that_it_draws(data: Path):
 
 
 def test_a_frame_of_reference_of_its_own_is_taken_only_where_the_files_are_named(data: Path):
-    source = read(data / "dicom/series/ct_phantom_with_rtstruct")
+    source = file_formats.read(data / "dicom/series/ct_phantom_with_rtstruct")
     path = data / "dicom/files/rtutils_rtstruct_phantom.dcm"
-    assert "names the image's files" in rasterise(path, source.geometry, instances(source)).notes[0]
+    assert (
+        "names the image's files"
+        in rtstruct_reading.rasterise_regions(path, source.geometry, instances(source)).notes[0]
+    )
     with pytest.raises(GeometryError, match="another frame of reference"):
-        rasterise(path, source.geometry)
+        rtstruct_reading.rasterise_regions(path, source.geometry)
 
 
 def test_a_structure_set_of_other_images_is_refused(data: Path):
-    source = read(data / "dicom/series/ct_phantom_with_rtstruct")
+    source = file_formats.read(data / "dicom/series/ct_phantom_with_rtstruct")
     path = data / "dicom/broken/rtutils_rtstruct_invalid_reference.dcm"
     with pytest.raises(GeometryError, match="refers to 1 of 3 images that are not in the series"):
-        rasterise(path, source.geometry, instances(source))
+        rtstruct_reading.rasterise_regions(path, source.geometry, instances(source))
     with pytest.raises(GeometryError, match="ROI-1 lies 5 mm off the nearest slice"):
-        rasterise(path, source.geometry)
+        rtstruct_reading.rasterise_regions(path, source.geometry)
 
 
 def test_a_structure_set_without_preamble_tells_its_references(data: Path):
-    named = references(data / "dicom/broken/pydicom_rtstruct_no_preamble.dcm")
+    named = rtstruct_reading.referenced_images(data / "dicom/broken/pydicom_rtstruct_no_preamble.dcm")
     assert named.frames_of_reference == {"1.2.826.0.1.3680043.8.498.2010020400001.2"}
     assert named.series == {"1.2.826.0.1.3680043.8.498.2010020400001.2.1.1"}
 
@@ -93,7 +96,7 @@ def test_a_structure_set_without_preamble_tells_its_references(data: Path):
 
 def test_a_rectangle_fills_the_voxels_whose_centres_it_holds(tmp_path: Path):
     path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1.6, 5.4), (2.5, 6.5), 2)]})
-    image = rasterise(path, GRID)
+    image = rtstruct_reading.rasterise_regions(path, GRID)
     truth = np.zeros(GRID.shape, np.uint8)
     truth[2:6, 3:7, 2] = 1
     assert_array_equal(image.data[0], truth)
@@ -103,7 +106,7 @@ def test_a_rectangle_fills_the_voxels_whose_centres_it_holds(tmp_path: Path):
 @pytest.mark.parametrize("kind", ["CLOSED_PLANAR", "CLOSEDPLANAR_XOR"])
 def test_a_contour_inside_another_is_a_hole(tmp_path: Path, kind: str):
     contours = [rectangle((0.5, 9.5), (0.5, 8.5), 1), rectangle((2.5, 5.5), (2.5, 5.5), 1)]
-    image = rasterise(structure_set(tmp_path / "rt.dcm", {"ring": contours}, kind), GRID)
+    image = rtstruct_reading.rasterise_regions(structure_set(tmp_path / "rt.dcm", {"ring": contours}, kind), GRID)
     truth = np.zeros(GRID.shape, np.uint8)
     truth[1:10, 1:9, 1] = 1
     truth[3:6, 3:6, 1] = 0
@@ -114,7 +117,7 @@ def test_contours_that_are_equal_or_overlap_in_part_are_united_and_it_is_said(tm
     box, other = rectangle((0.5, 4.5), (0.5, 4.5), 1), rectangle((2.5, 6.5), (2.5, 6.5), 1)
     hole, apart = rectangle((1.5, 2.5), (1.5, 2.5), 1), rectangle((7.5, 9.5), (0.5, 1.5), 1)
     path = structure_set(tmp_path / "rt.dcm", {"GTV": [box, other, box[::-1], hole, apart]})
-    image = rasterise(path, GRID)
+    image = rtstruct_reading.rasterise_regions(path, GRID)
     truth = np.zeros(GRID.shape, np.uint8)
     truth[1:5, 1:5, 1] = truth[3:7, 3:7, 1] = truth[8:10, 1, 1] = 1
     truth[2, 2, 1] = 0
@@ -123,8 +126,8 @@ def test_contours_that_are_equal_or_overlap_in_part_are_united_and_it_is_said(tm
     once = structure_set(tmp_path / "xor.dcm", {"GTV": [box, other, box[::-1]]}, "CLOSEDPLANAR_XOR")
     truth = np.zeros(GRID.shape, np.uint8)
     truth[3:7, 3:7, 1] = 1
-    assert_array_equal(rasterise(once, GRID).data[0], truth)
-    assert not rasterise(once, GRID).notes
+    assert_array_equal(rtstruct_reading.rasterise_regions(once, GRID).data[0], truth)
+    assert not rtstruct_reading.rasterise_regions(once, GRID).notes
 
 
 boxes = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
@@ -136,35 +139,37 @@ def test_contours_lie_in_what_they_enclose_and_nested_ones_are_combined_by_exclu
     for left, top, right, bottom in corners:
         masks.append(np.zeros((10, 10), bool))
         masks[-1][left : right + 1, top : bottom + 1] = True
-    marked, is_united = inside(masks)
+    marked, is_united = rtstruct_reading.inside_contours(masks)
     assert not (marked & ~np.logical_or.reduce(masks)).any()
     if not is_united:
         assert_array_equal(marked, np.logical_xor.reduce(masks))
-    assert_array_equal(marked, inside(masks[::-1])[0])
+    assert_array_equal(marked, rtstruct_reading.inside_contours(masks[::-1])[0])
 
 
 def test_a_keyhole_is_a_hole(tmp_path: Path):
     outer, inner = rectangle((0.5, 9.5), (0.5, 8.5), 1), rectangle((2.5, 5.5), (2.5, 5.5), 1)
     keyhole = [*outer, outer[0], inner[0], *inner[::-1], outer[0]]
-    ring = rasterise(structure_set(tmp_path / "a.dcm", {"ring": [outer, inner]}), GRID)
-    assert_array_equal(rasterise(structure_set(tmp_path / "b.dcm", {"ring": [keyhole]}), GRID).data, ring.data)
+    ring = rtstruct_reading.rasterise_regions(structure_set(tmp_path / "a.dcm", {"ring": [outer, inner]}), GRID)
+    assert_array_equal(
+        rtstruct_reading.rasterise_regions(structure_set(tmp_path / "b.dcm", {"ring": [keyhole]}), GRID).data, ring.data
+    )
 
 
 def test_a_keyhole_is_a_hole_whichever_direction_it_takes_and_however_often(tmp_path: Path):
     outer, inner = rectangle((0.5, 9.5), (0.5, 8.5), 1), rectangle((2.5, 5.5), (2.5, 5.5), 1)
     along = [*outer, outer[0], *inner, inner[0]]
     against = [*outer, outer[0], inner[0], *inner[::-1]]
-    ring = rasterise(structure_set(tmp_path / "a.dcm", {"ring": [outer, inner]}), GRID)
+    ring = rtstruct_reading.rasterise_regions(structure_set(tmp_path / "a.dcm", {"ring": [outer, inner]}), GRID)
     for number, keyhole in enumerate((along, against, against * 2)):
         path = structure_set(tmp_path / f"{number}.dcm", {"ring": [keyhole]})
-        assert_array_equal(rasterise(path, GRID).data, ring.data)
+        assert_array_equal(rtstruct_reading.rasterise_regions(path, GRID).data, ring.data)
 
 
 @pytest.mark.parametrize("times", [2, 3])
 def test_a_contour_that_is_traced_several_times_holds_what_it_holds_once(tmp_path: Path, times: int):
     box = rectangle((1.6, 5.4), (2.5, 6.5), 2)
-    once = rasterise(structure_set(tmp_path / "a.dcm", {"GTV": [box]}), GRID)
-    often = rasterise(structure_set(tmp_path / "b.dcm", {"GTV": [box * times]}), GRID)
+    once = rtstruct_reading.rasterise_regions(structure_set(tmp_path / "a.dcm", {"GTV": [box]}), GRID)
+    often = rtstruct_reading.rasterise_regions(structure_set(tmp_path / "b.dcm", {"GTV": [box * times]}), GRID)
     assert_array_equal(often.data, once.data)
     assert not often.facts[WITHOUT_VOXELS]
 
@@ -173,7 +178,7 @@ def test_where_the_end_of_a_contour_runs_over_its_start_it_is_filled(tmp_path: P
     left, top, right, bottom = 0.5, 0.5, 8.5, 6.5
     pen = [(left, top), (right, top), (right, bottom), (left, bottom), (left, 2.5), (6.5, 2.5), (6.5, 4.5), (left, 4.5)]
     contour = [tuple(p) for p in (GRID.to_world(np.array([(x, y, 1) for x, y in pen])) @ LPS[:3, :3]).tolist()]
-    image = rasterise(structure_set(tmp_path / "rt.dcm", {"GTV": [contour]}), GRID)
+    image = rtstruct_reading.rasterise_regions(structure_set(tmp_path / "rt.dcm", {"GTV": [contour]}), GRID)
     truth = np.zeros(GRID.shape, np.uint8)
     truth[1:9, 1:7, 1] = 1
     assert_array_equal(image.data[0], truth)
@@ -183,7 +188,7 @@ def test_regions_without_a_voxel_are_named(tmp_path: Path):
     box = rectangle((1.6, 5.4), (2.5, 6.5), 2)
     speck, thin = rectangle((7.1, 7.4), (2.1, 2.4), 2), rectangle((1, 5), (2.2, 2.8), 1)
     regions = {"body": [box], "dot": [speck], "line": [thin, thin], "back": [[*box, *box[::-1]]], "two": [box[:2]]}
-    image = rasterise(structure_set(tmp_path / "rt.dcm", regions), GRID)
+    image = rtstruct_reading.rasterise_regions(structure_set(tmp_path / "rt.dcm", regions), GRID)
     assert image.facts[WITHOUT_VOXELS] == dict.fromkeys(
         ["dot", "line", "back", "two"], "its contours hold the centre of none"
     )
@@ -224,7 +229,10 @@ def areas(image: Any) -> list[int]:
 )
 def test_slices_between_drawn_ones_are_interpolated_where_that_is_asked_for(tmp_path: Path, halves, expected, notes):
     path = structure_set(tmp_path / "rt.dcm", {"GTV": squares(halves)})
-    filled, plain = rasterise(path, CUBES, fill_contours=True), rasterise(path, CUBES)
+    filled, plain = (
+        rtstruct_reading.rasterise_regions(path, CUBES, fill_contours=True),
+        rtstruct_reading.rasterise_regions(path, CUBES),
+    )
     assert (areas(filled), list(filled.notes)) == (expected, notes)
     assert (areas(plain), plain.notes) == ([4 * halves.get(n, 0) ** 2 for n in range(9)], ())
 
@@ -248,7 +256,9 @@ THREE["lung"] = [rectangle((6.5, 8.5), (0.5, 5.5), 1)]
 
 
 def test_regions_of_one_number_are_distinguished_by_their_order(tmp_path: Path):
-    image = rasterise(renumbered(structure_set(tmp_path / "rt.dcm", THREE), [1, 2, 1], [1, 2, 1]), GRID)
+    image = rtstruct_reading.rasterise_regions(
+        renumbered(structure_set(tmp_path / "rt.dcm", THREE), [1, 2, 1], [1, 2, 1]), GRID
+    )
     counts = {label.name: int((image.data == label.value).sum()) for label in image.labels}
     assert counts == {"GTV": 4, "lung": 10, "body": 6}
     assert image.notes[0] == "several regions have the number 1: their order says whose contours are whose"
@@ -258,12 +268,12 @@ def test_regions_of_one_number_are_distinguished_by_their_order(tmp_path: Path):
 def test_regions_of_one_number_in_another_order_than_their_contours_are_refused(tmp_path: Path, referenced):
     path = renumbered(structure_set(tmp_path / "rt.dcm", THREE), [1, 2, 1], referenced)
     with pytest.raises(FormatError, match=r"2 regions have the number 1 \(GTV, lung\)"):
-        rasterise(path, GRID)
+        rtstruct_reading.rasterise_regions(path, GRID)
 
 
 def test_several_items_of_contours_of_one_region_are_that_region(tmp_path: Path):
     path = renumbered(structure_set(tmp_path / "rt.dcm", THREE), [1, 2, 3], [1, 2, 1])
-    image = rasterise(path, GRID)
+    image = rtstruct_reading.rasterise_regions(path, GRID)
     assert [(label.name, int((image.data == label.value).sum())) for label in image.labels] == [
         ("GTV", 14),
         ("body", 6),
@@ -272,7 +282,7 @@ def test_several_items_of_contours_of_one_region_are_that_region(tmp_path: Path)
 
 def test_regions_that_overlap_are_one_channel_each(tmp_path: Path):
     regions = {"body": [rectangle((0.5, 9.5), (0.5, 8.5), 1)], "organ": [rectangle((2.5, 5.5), (2.5, 5.5), 1)]}
-    image = rasterise(structure_set(tmp_path / "rt.dcm", regions), GRID)
+    image = rtstruct_reading.rasterise_regions(structure_set(tmp_path / "rt.dcm", regions), GRID)
     assert image.channels == ("body", "organ")
     assert [(image.data[n] == n + 1).sum() for n in range(2)] == [72, 9]
     assert [label.colour for label in image.labels] == [(10, 20, 30), (20, 20, 30)]
@@ -280,7 +290,7 @@ def test_regions_that_overlap_are_one_channel_each(tmp_path: Path):
 
 def test_regions_side_by_side_share_no_voxel(tmp_path: Path):
     regions = {"left": [rectangle((1, 4), (1, 5), 1)], "right": [rectangle((4, 8), (1, 5), 1)]}
-    image = rasterise(structure_set(tmp_path / "rt.dcm", regions), GRID)
+    image = rtstruct_reading.rasterise_regions(structure_set(tmp_path / "rt.dcm", regions), GRID)
     assert image.channels == ("regions",)
     assert [(image.data == n).sum() for n in (1, 2)] == [3 * 4, 4 * 4]
 
@@ -289,7 +299,7 @@ def test_regions_side_by_side_share_no_voxel(tmp_path: Path):
 def test_any_polygon_winds_around_the_centres_that_matplotlib_finds_inside(points: list[tuple[float, float]]):
     x, y = np.round(np.array(points), 2).T + 0.005003  # off the centres, where rules differ
     columns, rows = np.meshgrid(np.arange(12), np.arange(10))
-    ours = windings(np.c_[x, y], (10, 12))
+    ours = _polygon.winding_numbers(np.c_[x, y], (10, 12))
     # matplotlib says what lies in a triangle; a polygon winds as all triangles from its first corner do together.
     turns = np.zeros((10, 12), int)
     for n in range(1, len(x) - 1):
@@ -326,7 +336,7 @@ def test_on_an_oblique_or_sheared_grid_the_same_voxels_are_marked(a: float, b: f
         path = structure_set(Path(folder) / "rt.dcm", {"box": [rectangle((1.6, 5.4), (2.5, 6.5), 2, grid)]})
         truth = np.zeros(GRID.shape, np.uint8)
         truth[2:6, 3:7, 2] = 1
-        assert_array_equal(rasterise(path, grid).data[0], truth)
+        assert_array_equal(rtstruct_reading.rasterise_regions(path, grid).data[0], truth)
 
 
 # -- what else stands in it -------------------------------------------------------------------------------------------
@@ -340,15 +350,19 @@ def test_points_are_passed_over_and_it_is_said(tmp_path: Path):
         ReferencedROINumber=2, ContourSequence=sequence(ContourGeometricType="POINT", ContourData=["1", "2", "3"])
     )
     dataset.save_as(path)
-    image = rasterise(path, GRID)
+    image = rtstruct_reading.rasterise_regions(path, GRID)
     assert [label.name for label in image.labels] == ["box"]
     assert image.notes == ("region isocentre has no closed contour",)
 
 
 def test_contours_of_one_or_two_points_bound_nothing_and_it_is_said(tmp_path: Path):
     whole = rectangle((1.6, 5.4), (2.5, 6.5), 2)
-    image = rasterise(structure_set(tmp_path / "rt.dcm", {"box": [whole, whole[:2], whole[:1]]}), GRID)
-    assert_array_equal(image.data, rasterise(structure_set(tmp_path / "one.dcm", {"box": [whole]}), GRID).data)
+    image = rtstruct_reading.rasterise_regions(
+        structure_set(tmp_path / "rt.dcm", {"box": [whole, whole[:2], whole[:1]]}), GRID
+    )
+    assert_array_equal(
+        image.data, rtstruct_reading.rasterise_regions(structure_set(tmp_path / "one.dcm", {"box": [whole]}), GRID).data
+    )
     assert image.notes == ("2 contours of box with fewer than 3 points bound nothing",)
 
 
@@ -358,38 +372,38 @@ def test_the_code_of_a_region_is_kept(tmp_path: Path):
     code = sequence(CodeValue="10200004", CodingSchemeDesignator="SCT", CodeMeaning="Liver")
     dataset.RTROIObservationsSequence = sequence(ReferencedROINumber=1, RTROIIdentificationCodeSequence=code)
     dataset.save_as(path)
-    assert rasterise(path, GRID).labels[0].code == Code("SCT", "10200004", "Liver")
+    assert rtstruct_reading.rasterise_regions(path, GRID).labels[0].code == Code("SCT", "10200004", "Liver")
 
 
 @pytest.mark.parametrize(("depth", "distance"), [(1.4, "1.2"), (4.0, "3"), (-2.0, "6")])
 def test_a_contour_off_the_slices_is_refused_with_its_distance(tmp_path: Path, depth: float, distance: str):
     path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1, 5), (2, 6), depth)]})
     with pytest.raises(GeometryError, match=f"box lies {distance} mm off the nearest slice"):
-        rasterise(path, GRID)
+        rtstruct_reading.rasterise_regions(path, GRID)
 
 
 def test_a_contour_across_the_slices_is_refused(tmp_path: Path):
     sagittal = [(20.0, 22.0, 30.0), (20.0, 26.0, 30.0), (20.0, 26.0, 39.0), (20.0, 22.0, 39.0)]
     with pytest.raises(GeometryError, match="off the nearest slice"):
-        rasterise(structure_set(tmp_path / "rt.dcm", {"box": [sagittal]}), GRID)
+        rtstruct_reading.rasterise_regions(structure_set(tmp_path / "rt.dcm", {"box": [sagittal]}), GRID)
 
 
 def test_another_frame_of_reference_is_refused(tmp_path: Path):
     path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1, 5), (2, 6), 1)]}, frame_of_reference="1.2.3.5")
     with pytest.raises(GeometryError, match="another frame of reference"):
-        rasterise(path, GRID)
+        rtstruct_reading.rasterise_regions(path, GRID)
 
 
 def test_a_picture_without_positions_is_refused(tmp_path: Path):
     path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1, 5), (2, 6), 1)]})
     with pytest.raises(GeometryError, match="need an image with positions"):
-        rasterise(path, Geometry.of_pixels((12, 10)))
+        rtstruct_reading.rasterise_regions(path, Geometry.of_pixels((12, 10)))
 
 
 def test_only_points_are_no_label_map(tmp_path: Path):
     path = structure_set(tmp_path / "rt.dcm", {"dot": [[(1.0, 2.0, 3.0)]]}, kind="POINT")
     with pytest.raises(FormatError, match="no closed contour"):
-        rasterise(path, GRID)
+        rtstruct_reading.rasterise_regions(path, GRID)
 
 
 def test_half_a_point_is_refused(tmp_path: Path):
@@ -398,9 +412,9 @@ def test_half_a_point_is_refused(tmp_path: Path):
     dataset.ROIContourSequence[0].ContourSequence[0].ContourData = ["1"] * 10
     dataset.save_as(path)
     with pytest.raises(FormatError, match="a contour of box has 10 numbers"):
-        rasterise(path, GRID)
+        rtstruct_reading.rasterise_regions(path, GRID)
 
 
 def test_an_image_is_no_structure_set(data: Path):
     with pytest.raises(FormatError, match="not an RT structure set"):
-        rasterise(data / "dicom/files/pydicom_CT_small.dcm", GRID)
+        rtstruct_reading.rasterise_regions(data / "dicom/files/pydicom_CT_small.dcm", GRID)

@@ -17,8 +17,11 @@ from pydicom.dataset import Dataset
 
 import isocenter
 from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import drawn_on, is_drawn, read, read_volumes, write_label_map
-from isocenter.files.dicom import Stamp, read_segmentation, stamped, write_segmentation
+from isocenter.files import file_formats, result_images
+from isocenter.files.dicom.reading import seg_reading
+from isocenter.files.dicom.writing import seg, stamp
+from isocenter.files.dicom.writing.stamp import Stamp
+from isocenter.files.layouts.cases import dicom_masks
 from isocenter.values import Code, Geometry, Image, Label, Source
 from matrices import thinned
 from written_dicom import sequence, write_enhanced, write_slice
@@ -64,19 +67,19 @@ SERIES = (
 
 @pytest.mark.parametrize("name", thinned(3, SERIES))
 def test_what_is_written_on_a_real_series_is_read_again_voxel_by_voxel(data: Path, tmp_path: Path, name: str):
-    volumes = read_volumes(data / "dicom/series" / name)
+    volumes = file_formats.read_volumes(data / "dicom/series" / name)
     source = volumes[next(iter(volumes))]
     truth = marked(source.geometry)
-    write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
-    again = read_segmentation(tmp_path / "seg.dcm", on=source.geometry)
+    seg.write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    again = seg_reading.read_segmentation(tmp_path / "seg.dcm", on=source.geometry)
     assert_array_equal(again.data[0], truth)
-    assert read_segmentation(tmp_path / "seg.dcm").geometry.equals(source.geometry, 1e-4)
+    assert seg_reading.read_segmentation(tmp_path / "seg.dcm").geometry.equals(source.geometry, 1e-4)
 
 
 def test_highdicom_reads_what_is_written(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/mr_hippocrop_study1")
+    source = file_formats.read(data / "dicom/series/mr_hippocrop_study1")
     truth = marked(source.geometry)
-    write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    seg.write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     volume = highdicom.seg.segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
     lps = np.diag([-1, -1, 1, 1]) @ source.geometry.affine
     index = np.linalg.solve(volume.affine, lps)  # highdicom counts slices, rows, columns
@@ -86,8 +89,8 @@ def test_highdicom_reads_what_is_written(data: Path, tmp_path: Path):
 
 
 def test_a_result_belongs_to_the_same_patient_study_and_frame_of_reference(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/mr_hippocrop_study1")
-    write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    source = file_formats.read(data / "dicom/series/mr_hippocrop_study1")
+    seg.write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     result = pydicom.dcmread(tmp_path / "seg.dcm")
     original = pydicom.dcmread(source.source.paths[0])  # type: ignore[union-attr]
     for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID", "StudyDate"):
@@ -100,9 +103,9 @@ def test_a_result_belongs_to_the_same_patient_study_and_frame_of_reference(data:
 
 
 def test_names_codes_and_colours_survive_and_lesions_are_no_organs(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/ct_23x38x3_with_seg")
-    write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
-    read_again = read_segmentation(tmp_path / "seg.dcm").labels
+    source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
+    seg.write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    read_again = seg_reading.read_segmentation(tmp_path / "seg.dcm").labels
     assert read_again[:2] == (LIVER, TUMOUR)
     assert read_again[2] == Label(3, "rest", None, Code("SCT", "85756007", "Tissue"))
     categories = [
@@ -114,52 +117,52 @@ def test_names_codes_and_colours_survive_and_lesions_are_no_organs(data: Path, t
 
 @pytest.mark.parametrize("name", ["", "left " * 20, "肝臓"])
 def test_a_label_without_a_name_or_with_an_unusual_one_is_a_segment(data: Path, tmp_path: Path, name: str):
-    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
     truth = marked(source.geometry, 1)
-    write_segmentation(truth, (Label(1, name),), source, tmp_path / "seg.dcm", algorithm_name="test")
+    seg.write_segmentation(truth, (Label(1, name),), source, tmp_path / "seg.dcm", algorithm_name="test")
     [segment] = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
     assert segment.SegmentLabel == (name or "1")[:64].strip()
 
 
 def test_background_is_no_segment(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
     labels = (Label(0, "background"), *LABELS)
-    write_segmentation(marked(source.geometry), labels, source, tmp_path / "seg.dcm", algorithm_name="test")
-    assert [label.value for label in read_segmentation(tmp_path / "seg.dcm").labels] == [1, 2, 3]
+    seg.write_segmentation(marked(source.geometry), labels, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert [label.value for label in seg_reading.read_segmentation(tmp_path / "seg.dcm").labels] == [1, 2, 3]
 
 
 def test_values_with_gaps_become_segments_without_gaps(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
     truth = np.array([0, 4, 9], np.uint8)[marked(source.geometry, 2)]
     labels = (Label(9, "nine"), Label(4, "four"))
-    write_segmentation(truth, labels, source, tmp_path / "seg.dcm", algorithm_name="test")
-    again = read_segmentation(tmp_path / "seg.dcm", on=source.geometry)
+    seg.write_segmentation(truth, labels, source, tmp_path / "seg.dcm", algorithm_name="test")
+    again = seg_reading.read_segmentation(tmp_path / "seg.dcm", on=source.geometry)
     assert [(label.value, label.name) for label in again.labels] == [(1, "four"), (2, "nine")]
     assert_array_equal(np.array([0, 4, 9])[again.data[0]], truth)
 
 
 def test_only_planes_with_a_segment_become_frames(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/mr_hippocrop_study1")
+    source = file_formats.read(data / "dicom/series/mr_hippocrop_study1")
     truth = np.zeros(source.geometry.shape, np.uint8)
     truth[3:5, 4:6, 20] = 1
-    write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    seg.write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     assert pydicom.dcmread(tmp_path / "seg.dcm").NumberOfFrames == 1
-    assert_array_equal(read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
+    assert_array_equal(seg_reading.read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
 
 
 def test_an_empty_map_is_written_and_read_as_empty(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
     empty = np.zeros(source.geometry.shape, np.uint8)
-    write_segmentation(empty, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    seg.write_segmentation(empty, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     assert not caplog.records  # nothing of what the library decides by itself
-    assert not read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data.any()
+    assert not seg_reading.read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data.any()
 
 
 def test_a_radiograph_gets_its_segmentation(data: Path, tmp_path: Path):
-    source = read(data / "dicom/files/highdicom_dx_image.dcm")
+    source = file_formats.read(data / "dicom/files/highdicom_dx_image.dcm")
     truth = marked(source.geometry)
-    write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
-    assert_array_equal(read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
+    seg.write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert_array_equal(seg_reading.read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
 
 
 @given(
@@ -193,10 +196,10 @@ def test_any_oblique_series_gets_its_voxels_back(
             InstanceNumber=n + 1,
             SliceThickness=f"{spacing:.8g}",
         )
-    source = read(folder)
+    source = file_formats.read(folder)
     truth = np.random.default_rng(seed).integers(0, 4, source.geometry.shape).astype(np.uint8)
-    write_segmentation(truth, LABELS, source, folder / "seg.dcm", algorithm_name="test")
-    assert_array_equal(read_segmentation(folder / "seg.dcm", on=source.geometry).data[0], truth)
+    seg.write_segmentation(truth, LABELS, source, folder / "seg.dcm", algorithm_name="test")
+    assert_array_equal(seg_reading.read_segmentation(folder / "seg.dcm", on=source.geometry).data[0], truth)
 
 
 def simple(folder: Path, **tags: Any) -> Image:
@@ -205,7 +208,7 @@ def simple(folder: Path, **tags: Any) -> Image:
     for k in range(4):
         plane = {"position": (0.0, 0.0, 2.0 * k), "InstanceNumber": k + 1, "SOPInstanceUID": f"1.2.3.9.{k + 1}"}
         write_slice(folder / f"{k}.dcm", np.zeros((8, 9), np.uint16), **plane, **tags)
-    return read(folder)
+    return file_formats.read(folder)
 
 
 @pytest.mark.parametrize("thickness", [{}, {"SliceThickness": ""}], ids=["absent", "empty"])
@@ -215,8 +218,8 @@ def test_a_series_that_does_not_tell_its_slice_thickness_gets_its_segmentation(
     """Type 2 in PS3.3 C.7.6.2: it may be unknown."""
     source = simple(tmp_path / "series", **thickness)
     truth = marked(source.geometry)
-    write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
-    assert_array_equal(read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
+    seg.write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert_array_equal(seg_reading.read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
 
 
 @pytest.mark.parametrize("shown", [[2], [1, 3], [0, 2, 3]], ids=str)
@@ -227,20 +230,20 @@ def test_a_segmentation_states_the_step_of_its_source_whichever_slices_it_shows(
     source = simple(tmp_path / "series", SliceThickness=1.5, **stated)
     truth = np.zeros(source.geometry.shape, np.uint8)
     truth[2:5, 3:6, shown] = 1
-    write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    seg.write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     measures = pydicom.dcmread(tmp_path / "seg.dcm").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert (measures.SpacingBetweenSlices, measures.SliceThickness) == (2.0, 1.5)
-    alone = read_segmentation(tmp_path / "seg.dcm")
+    alone = seg_reading.read_segmentation(tmp_path / "seg.dcm")
     assert_allclose(alone.geometry.steps, source.geometry.steps)
     assert alone.data.sum() == truth.sum()  # so the volume in mm is the same
 
 
 def test_a_segmentation_of_an_enhanced_object_states_its_thickness_and_its_step(tmp_path: Path):
     frames = [{"PlanePositionSequence": sequence(ImagePositionPatient=[0, 0, 4.0 * n])} for n in range(4)]
-    source = read(write_enhanced(tmp_path / "enhanced.dcm", np.zeros((4, 8, 9), np.int16), frames))
+    source = file_formats.read(write_enhanced(tmp_path / "enhanced.dcm", np.zeros((4, 8, 9), np.int16), frames))
     truth = np.zeros(source.geometry.shape, np.uint8)
     truth[2:5, 3:6, 1] = 1
-    write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    seg.write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     measures = pydicom.dcmread(tmp_path / "seg.dcm").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert (measures.SpacingBetweenSlices, measures.SliceThickness) == (4.0, 3.0)
 
@@ -253,10 +256,10 @@ def test_a_segmentation_of_several_enhanced_objects_names_each_with_its_frames(t
         path = tmp_path / "series" / f"{n}.dcm"
         tags = {"SOPInstanceUID": f"1.2.3.{n}", "InstanceNumber": n + 1}
         write_enhanced(path, np.zeros((2, 8, 9), np.int16), frames, **tags)
-    source = read(tmp_path / "series")
+    source = file_formats.read(tmp_path / "series")
     truth = np.zeros(source.geometry.shape, np.uint8)
     truth[2:5, 3:6, 1:4] = 1
-    write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    seg.write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     made = pydicom.dcmread(tmp_path / "seg.dcm")
     [series] = made.ReferencedSeriesSequence
     assert [one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence] == ["1.2.3.0", "1.2.3.1"]
@@ -272,7 +275,7 @@ def test_the_patients_name_stands_in_no_warning(tmp_path: Path):
     source = simple(tmp_path / "series", PatientName="Secret")  # one component, which is unusual
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        seg.write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     assert not [one for one in caught if "Secret" in str(one.message)]
 
 
@@ -293,12 +296,12 @@ def test_a_patient_keeps_the_name_in_every_character_set_and_a_segment_has_its_o
     tags = {"PatientName": person, "StudyDescription": person[-2:], "AccessionNumber": person[-1]}
     source = simple(tmp_path / "series", SpecificCharacterSet=characters, **tags)
     truth = marked(source.geometry, 1)
-    write_segmentation(truth, [Label(1, name)], source, tmp_path / "seg.dcm", algorithm_name="test")
+    seg.write_segmentation(truth, [Label(1, name)], source, tmp_path / "seg.dcm", algorithm_name="test")
     header = pydicom.dcmread(tmp_path / "seg.dcm")
     assert {keyword: header[keyword].value for keyword in tags} == tags
     assert header.SegmentSequence[0].SegmentLabel == name
     assert header.SpecificCharacterSet == (characters if name.isascii() else "ISO_IR 192")
-    again = read_segmentation(tmp_path / "seg.dcm", on=source.geometry)
+    again = seg_reading.read_segmentation(tmp_path / "seg.dcm", on=source.geometry)
     assert again.labels[0].name == name
     assert_array_equal(again.data[0], truth)
 
@@ -329,12 +332,12 @@ def test_a_character_set_that_is_none_of_the_standard_gives_results_in_utf_8_wit
     )
     for path in source_path.iterdir():
         path.write_bytes(path.read_bytes().replace(b"X" * len(raw), raw))
-    source = read(source_path)
+    source = file_formats.read(source_path)
     [note] = [note for note in source.notes if "SpecificCharacterSet" in note]
     assert (f"taken for {near}, results are in UTF-8" if near else "may be wrong") in note
     for number, label in enumerate(("liver", "肝臓")):
         path = tmp_path / f"{number}.dcm"
-        write_segmentation(marked(source.geometry, 1), [Label(1, label)], source, path, algorithm_name="test")
+        seg.write_segmentation(marked(source.geometry, 1), [Label(1, label)], source, path, algorithm_name="test")
         made = pydicom.dcmread(path)
         assert made.SpecificCharacterSet == "ISO_IR 192"
         assert (made.PatientName, made.ProcedureCodeSequence[0].CodeMeaning) == (person, person)
@@ -343,10 +346,12 @@ def test_a_character_set_that_is_none_of_the_standard_gives_results_in_utf_8_wit
 
 def test_a_text_with_letters_beyond_ascii_stands_in_a_result_and_the_patient_keeps_the_name(tmp_path: Path):
     tags = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}
-    source = read(write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", **tags))
+    source = file_formats.read(
+        write_slice(tmp_path / "ct.dcm", np.zeros((20, 30), np.int16), SliceThickness="2", **tags)
+    )
     truth, path = np.ones(source.geometry.shape, np.uint8), tmp_path / "seg.dcm"
-    write_segmentation(truth, [Label(1, "lung")], source, path, algorithm_name="test")
-    stamped(path, Stamp("1.2", "key", 0.0, "Nur für Forschungszwecke"))
+    seg.write_segmentation(truth, [Label(1, "lung")], source, path, algorithm_name="test")
+    stamp.apply_stamp(path, Stamp("1.2", "key", 0.0, "Nur für Forschungszwecke"))
     made = pydicom.dcmread(path)
     assert made.SpecificCharacterSet == "ISO_IR 192"
     assert made.SeriesDescription == "Segmentation, Nur für Forschungszwecke"
@@ -358,7 +363,7 @@ def test_a_patient_of_china_keeps_the_name_in_the_older_characters(tmp_path: Pat
     source = simple(tmp_path / "series", SpecificCharacterSet=["", "ISO 2022 IR 58"], PatientName="x" * len(name))
     for path in (tmp_path / "series").iterdir():
         path.write_bytes(path.read_bytes().replace(b"x" * len(name), name))
-    write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    seg.write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     assert name.strip() in (tmp_path / "seg.dcm").read_bytes()
 
 
@@ -366,40 +371,40 @@ def test_a_patient_of_china_keeps_the_name_in_the_older_characters(tmp_path: Pat
 
 
 def test_a_value_without_label_is_refused_and_nothing_is_written(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
     with pytest.raises(FormatError, match=r"values \[2, 3\] without a label"):
-        write_segmentation(marked(source.geometry), (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+        seg.write_segmentation(marked(source.geometry), (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("value", "message"), [(-1, r"values \[-1\] without"), (0.5, "label map of float64")])
 def test_what_is_no_label_is_refused(data: Path, tmp_path: Path, value: float, message: str):
-    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
     odd = np.full(source.geometry.shape, value)
     with pytest.raises(FormatError, match=message):
-        write_segmentation(
+        seg.write_segmentation(
             odd if value == 0.5 else odd.astype(int), LABELS, source, tmp_path / "a.dcm", algorithm_name="x"
         )
 
 
 def test_an_existing_file_is_not_replaced(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
     (tmp_path / "seg.dcm").write_bytes(b"mine")
     with pytest.raises(UsageError, match="exists already"):
-        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        seg.write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     assert (tmp_path / "seg.dcm").read_bytes() == b"mine"
 
 
 def test_a_source_that_is_no_dicom_is_refused(tmp_path: Path):
     source = Image(np.zeros((1, 3, 4, 5)), Geometry((3, 4, 5), np.eye(4)), source=Source("nifti", ("a.nii",)))
     with pytest.raises(FormatError, match="needs a DICOM series"):
-        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        seg.write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
 
 
 def test_a_series_without_frame_of_reference_is_refused(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/mr_hitachi_oblique")
+    source = file_formats.read(data / "dicom/series/mr_hitachi_oblique")
     with pytest.raises(FormatError, match="no FrameOfReferenceUID"):
-        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        seg.write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
 
 
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"])
@@ -410,23 +415,23 @@ def test_an_image_that_a_segmentation_cannot_name_is_refused(tmp_path: Path, key
         dataset[keyword].value = ""
         dataset.save_as(path)
     with pytest.raises(FormatError, match=rf"0.dcm: {keyword} \(00.*is missing, by which a result names its image"):
-        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        seg.write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     assert not (tmp_path / "seg.dcm").exists()
 
 
 def test_a_picture_of_less_than_a_byte_is_refused(tmp_path: Path):
-    source = read(write_slice(tmp_path / "tiny.dcm", np.zeros((2, 3), np.int16), SliceThickness="1"))
+    source = file_formats.read(write_slice(tmp_path / "tiny.dcm", np.zeros((2, 3), np.int16), SliceThickness="1"))
     with pytest.raises(FormatError, match="fewer than 8 pixels"):
-        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        seg.write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
 
 
 def test_a_map_on_a_turned_grid_is_refused(data: Path, tmp_path: Path):
-    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
     turned = Image(
         source.data[:, ::-1], source.geometry.permuted((0, 1, 2), (True, False, False)), source=source.source
     )
     with pytest.raises(GeometryError, match="another grid than its image"):
-        write_segmentation(marked(turned.geometry), LABELS, turned, tmp_path / "seg.dcm", algorithm_name="test")
+        seg.write_segmentation(marked(turned.geometry), LABELS, turned, tmp_path / "seg.dcm", algorithm_name="test")
 
 
 def test_a_seg_of_a_few_slices_is_viewed_on_its_whole_series(data, tmp_path):
@@ -435,10 +440,10 @@ def test_a_seg_of_a_few_slices_is_viewed_on_its_whole_series(data, tmp_path):
     image = isocenter.read(folder)
     mask = np.zeros(image.geometry.shape, np.uint8)
     mask[5:20, 10:30, 12:14] = 1
-    write_label_map(mask, [LIVER], image, tmp_path / "own.dcm", algorithm="a test")
+    result_images.write_label_map(mask, [LIVER], image, tmp_path / "own.dcm", algorithm="a test")
     assert isocenter.read(tmp_path / "own.dcm").geometry.shape != image.geometry.shape
-    assert is_drawn(tmp_path / "own.dcm")
-    overlay = drawn_on(tmp_path / "own.dcm", image.geometry)
+    assert dicom_masks.is_drawing(tmp_path / "own.dcm")
+    overlay = dicom_masks.read_drawing(tmp_path / "own.dcm", image.geometry)
     assert_array_equal(overlay.data[0], mask)
     assert "Liver" in isocenter.view(folder, tmp_path / "own.dcm").html
 
@@ -446,10 +451,13 @@ def test_a_seg_of_a_few_slices_is_viewed_on_its_whole_series(data, tmp_path):
 def test_contours_are_viewed_on_their_series(data):
     folder = data / "dicom" / "series" / "ct_phantom_with_rtstruct"
     contours = data / "dicom" / "files" / "rtutils_rtstruct_phantom.dcm"
-    assert is_drawn(contours)
-    assert not is_drawn(folder / "ct_1.dcm")
+    assert dicom_masks.is_drawing(contours)
+    assert not dicom_masks.is_drawing(folder / "ct_1.dcm")
     image = isocenter.read(folder)
-    names = [region.name for region in drawn_on(contours, image.geometry, [*map(Path, image.source.paths)]).labels]
+    names = [
+        region.name
+        for region in dicom_masks.read_drawing(contours, image.geometry, [*map(Path, image.source.paths)]).labels
+    ]
     page = isocenter.view(folder, contours).html
     assert names
     assert all(name in page for name in names)

@@ -12,12 +12,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, CTImageStorage, SegmentationStorage
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.reading.series import description_of, patient_of, safe_name, series, survey, unique
+from isocenter.files.dicom.reading import series_survey
 from written_dicom import write_slice
 
 
 def test_the_series_of_a_medium_are_found_without_looking_at_pixels(data: Path) -> None:
-    found = series(data / "dicom" / "series" / "dicomdir_fileset")
+    found = series_survey.list_series(data / "dicom" / "series" / "dicomdir_fileset")
     assert len(found) == 13
     assert len({files.patient for files in found}) == 2  # three folders: two of them have the same PatientID
     assert {files.modality for files in found} == {"CR", "CT", "MR"}
@@ -34,7 +34,7 @@ def test_references_point_at_the_series_they_were_drawn_on(data: Path, tmp_path:
         dicom / "files" / "dcmqi_seg_23x38x3.dcm",
     ):
         (tmp_path / source.name).write_bytes(source.read_bytes())
-    found = {files.uid: files for files in series(tmp_path)}
+    found = {files.uid: files for files in series_survey.list_series(tmp_path)}
     drawn = [files for files in found.values() if not files.is_image]
     assert sorted(files.modality for files in drawn) == ["RTSTRUCT", "SEG"]
     for files in drawn:
@@ -50,14 +50,14 @@ def test_each_object_that_is_drawn_stands_by_itself_and_states_what_it_was_drawn
         stated[0].SeriesInstanceUID = f"1.2.{number}"
         tags = {"SOPInstanceUID": f"1.9.{3 - number}", "InstanceNumber": number, "ReferencedSeriesSequence": stated}
         write_slice(path, np.ones((2, 2), np.uint16), sop_class=SegmentationStorage, Modality="SEG", **tags)
-    found = series(tmp_path)
+    found = series_survey.list_series(tmp_path)
     assert [files.references for files in found] == [("1.2.1",), ("1.2.2",)]
     assert [files.name for files in found] == ["SEG_1", "SEG_2"]
 
 
 def test_the_identity_of_the_patient_stays_inside(tmp_path: Path) -> None:
     write_slice(tmp_path / "a.dcm", np.ones((2, 2), np.uint16), SeriesDescription="Doe, Jane: secret-4711")
-    (files,) = series(tmp_path)
+    (files,) = series_survey.list_series(tmp_path)
     shown = repr(files).replace(str(tmp_path), "")
     assert not any(word in shown for word in ("Doe", "Jane", "4711", "secret"))
 
@@ -102,8 +102,8 @@ def test_a_description_that_names_the_patient_in_any_script_or_spelling_is_left_
     name: str, identifier: str, description: str
 ) -> None:
     dataset = described(name, identifier, description)
-    assert description_of(dataset) == ""
-    assert safe_name(dataset) == "MR"
+    assert series_survey.anonymous_description(dataset) == ""
+    assert series_survey.safe_name(dataset) == "MR"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_description_that_names_the_patient_in_any_script_or_spelling_is_left_
 def test_ordinary_descriptions_of_other_patients_are_kept(description: str) -> None:
     for name in ("Beck^Anna", "Abdo^Al", "de la Cruz^Mia", "Mr John Doe", "Smith^Jo^^Dr", JAPANESE):
         for identifier in ("1", "12", "1000", "T1"):
-            assert description_of(described(name, identifier, description)) == description
+            assert series_survey.anonymous_description(described(name, identifier, description)) == description
 
 
 def test_one_person_has_one_hash_and_two_have_two() -> None:
@@ -122,7 +122,7 @@ def test_one_person_has_one_hash_and_two_have_two() -> None:
         dataset = Dataset()
         for keyword, value in tags.items():
             setattr(dataset, keyword, value)
-        return patient_of(dataset)
+        return series_survey.pseudonym_from_header(dataset)
 
     assert person(PatientID="7", StudyInstanceUID="1.2") == person(PatientID="7", StudyInstanceUID="1.3")
     assert person(PatientID="7") != person(PatientID="8")
@@ -134,17 +134,17 @@ def test_one_person_has_one_hash_and_two_have_two() -> None:
 def test_a_damaged_file_is_named_and_the_others_are_found(tmp_path: Path) -> None:
     good = write_slice(tmp_path / "good.dcm", np.ones((2, 2), np.uint16))
     (tmp_path / "bad.dcm").write_bytes(good.read_bytes()[:150])
-    found = survey(tmp_path)
+    found = series_survey.survey_folder(tmp_path)
     assert [files.paths for files in found.series] == [(good,)]
     assert [Path(error.where).name for error in found.damaged] == ["bad.dcm"]
     with pytest.raises(FormatError, match=r"bad\.dcm"):
-        series(tmp_path)
+        series_survey.list_series(tmp_path)
 
 
 def test_files_of_one_series_uid_but_another_kind_are_another_series(tmp_path: Path) -> None:
     write_slice(tmp_path / "a.dcm", np.ones((2, 2), np.uint16), sop_class=CTImageStorage)
     write_slice(tmp_path / "b.dcm", np.ones((2, 2), np.uint16), sop_class=BasicTextSRStorage, PixelData=None, Rows=None)
-    assert [files.is_image for files in series(tmp_path)] in ([True, False], [False, True])
+    assert [files.is_image for files in series_survey.list_series(tmp_path)] in ([True, False], [False, True])
 
 
 def test_order_and_names_do_not_depend_on_file_names(tmp_path: Path) -> None:
@@ -155,13 +155,15 @@ def test_order_and_names_do_not_depend_on_file_names(tmp_path: Path) -> None:
                 tmp_path / folder / name, np.ones((2, 2), np.uint16), SeriesInstanceUID=f"1.2.{number}",
                 SeriesDescription="same", SeriesNumber=number,
             )  # fmt: skip
-    found = [[(files.uid, files.name) for files in series(tmp_path / folder)] for folder in ("one", "two")]
+    found = [
+        [(files.uid, files.name) for files in series_survey.list_series(tmp_path / folder)] for folder in ("one", "two")
+    ]
     assert found[0] == found[1] == [("1.2.0", "same_1"), ("1.2.1", "same_2"), ("1.2.2", "same_3")]
 
 
 @given(st.lists(st.sampled_from(("a", "a_1", "b", "a_2")), max_size=8))
 def test_unique_names_are_unique_and_keep_what_was_unique(names: list[str]) -> None:
-    found = unique(names)
+    found = series_survey.unique_names(names)
     assert len(set(found)) == len(names)
     assert all(new == old for new, old in zip(found, names, strict=True) if names.count(old) == 1)
 
@@ -170,7 +172,7 @@ def test_unique_names_are_unique_and_keep_what_was_unique(names: list[str]) -> N
 def test_a_name_is_safe_for_any_file_system(stated: str) -> None:
     dataset = Dataset()
     dataset.add_new("SeriesDescription", "LO", stated)
-    name = safe_name(dataset)
+    name = series_survey.safe_name(dataset)
     assert name and set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
     assert not name.startswith((".", "-")) and len(name) <= 60
 
@@ -179,7 +181,7 @@ def test_who_was_scanned_and_by_what_are_covariates_and_no_identity_is_among_the
     stated = {"PatientAge": "045Y", "PatientSex": "F", "Manufacturer": "Acme", "ManufacturerModelName": "Ring 3"}
     scanner = {"KVP": "120", "ConvolutionKernel": "B30f", "MagneticFieldStrength": "1.5"}
     write_slice(tmp_path / "a.dcm", np.ones((2, 2), np.uint16), **stated, **scanner, PatientBirthDate="19800101")
-    (files,) = series(tmp_path)
+    (files,) = series_survey.list_series(tmp_path)
     assert {name: value for name, value in files.covariates.items() if value is not None} == {
         "age": 45.0,
         "sex": "F",

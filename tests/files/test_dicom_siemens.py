@@ -15,9 +15,10 @@ from numpy.testing import assert_allclose
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import read
-from isocenter.files.dicom.geometry import Plane
-from isocenter.files.dicom.reading.private_elements import Mosaic, mosaic_of
+from isocenter.files import file_formats
+from isocenter.files.dicom.reading import private_elements
+from isocenter.files.dicom.reading.private_elements import Mosaic
+from isocenter.files.dicom.slice_geometry import Plane
 from written_dicom import write_slice
 
 PLANE = Plane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (2.0, 3.0))
@@ -52,7 +53,9 @@ def test_real_private_headers_are_read_as_nibabel_reads_them(name: str) -> None:
         warnings.simplefilter("ignore")
         csareader = importlib.import_module("nibabel.nicom.csareader")
     tags = csareader.read(path.read_bytes())["tags"]
-    found = mosaic_of(dataset(path.read_bytes()), plane_along(tags["SliceNormalVector"]["items"]), 14, 14, "sample")
+    found = private_elements.mosaic_of(
+        dataset(path.read_bytes()), plane_along(tags["SliceNormalVector"]["items"]), 14, 14, "sample"
+    )
     assert found.tiles == tags["NumberOfImagesInMosaic"]["items"][0]
     assert_allclose(found.normal, tags["SliceNormalVector"]["items"])
 
@@ -67,7 +70,7 @@ def test_the_first_tile_lies_in_the_middle_of_the_whole() -> None:
 
 
 def test_slices_may_run_against_the_normal_of_the_picture() -> None:
-    found = mosaic_of(
+    found = private_elements.mosaic_of(
         dataset(csa(NumberOfImagesInMosaic=("3",), SliceNormalVector=("0", "0", "-1"))), PLANE, 4, 4, "here"
     )
     assert [plane.position[2] for plane in found.planes(PLANE, 4, 4, 2.0)] == [0, -2, -4]
@@ -75,15 +78,15 @@ def test_slices_may_run_against_the_normal_of_the_picture() -> None:
 
 def test_a_mosaic_without_its_header_is_refused() -> None:
     with pytest.raises(FormatError, match="does not state its number of tiles"):
-        mosaic_of(Dataset(), PLANE, 4, 4, "here")
+        private_elements.mosaic_of(Dataset(), PLANE, 4, 4, "here")
     with pytest.raises(GeometryError, match="in which direction its slices follow"):
-        mosaic_of(dataset(csa(NumberOfImagesInMosaic=("3",))), PLANE, 4, 4, "here")
+        private_elements.mosaic_of(dataset(csa(NumberOfImagesInMosaic=("3",))), PLANE, 4, 4, "here")
     with pytest.raises(GeometryError, match="in which direction"):  # it contradicts the picture's own normal
         header = csa(NumberOfImagesInMosaic=("3",), SliceNormalVector=("1", "0", "0"))
-        mosaic_of(dataset(header), PLANE, 4, 4, "here")
+        private_elements.mosaic_of(dataset(header), PLANE, 4, 4, "here")
     with pytest.raises(FormatError, match="5 tiles that do not fit 4 x 4"):
         header = csa(NumberOfImagesInMosaic=("5",), SliceNormalVector=("0", "0", "1"))
-        mosaic_of(dataset(header), PLANE, 4, 4, "here")
+        private_elements.mosaic_of(dataset(header), PLANE, 4, 4, "here")
 
 
 def test_tiles_in_schemes_without_a_reader_are_refused(tmp_path: Path) -> None:
@@ -94,25 +97,25 @@ def test_tiles_in_schemes_without_a_reader_are_refused(tmp_path: Path) -> None:
     grid.add_new((0x0065, 0x1050), "DS", "4")
     grid.save_as(path)
     with pytest.raises(FormatError, match="United Imaging grid"):
-        read(path)
+        file_formats.read(path)
     several = write_slice(
         tmp_path / "frames.dcm", np.stack([pixels, pixels]), ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"]
     )
     with pytest.raises(FormatError, match="mosaic of several frames"):
-        read(several)
+        file_formats.read(several)
 
 
 @pytest.mark.parametrize("length", [20, 100, 180])
 def test_a_damaged_private_header_is_refused(length: int) -> None:
     header = csa(NumberOfImagesInMosaic=("3",), SliceNormalVector=("0", "0", "1"))
     with pytest.raises(FormatError, match="private header"):
-        mosaic_of(dataset(header[:length]), PLANE, 4, 4, "here")
+        private_elements.mosaic_of(dataset(header[:length]), PLANE, 4, 4, "here")
 
 
 def test_a_real_mosaic_has_the_values_of_its_tiles(data: Path) -> None:
     path = data / "dicom" / "series" / "mr_siemens_mosaic" / "epi_pe_ap-00001.dcm"
     tiles = pydicom.dcmread(path).pixel_array
-    image = read(path)
+    image = file_formats.read(path)
     assert image.shape == (1, 72, 72, 5)
     assert (tiles[72:144, 72:144] == image.data[0, :, :, 4].T).all()  # the fifth tile of three in a row
 

@@ -15,9 +15,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, MammographyCADSRStorage, generate_uid
 
 from isocenter.errors import DatasetError, FormatError, GeometryError
-from isocenter.files import DatasetOptions, read_dataset
-from isocenter.files.dicom import read_report
-from isocenter.files.dicom.reading.sr import bounds
+from isocenter.files.dicom.reading import sr_reading
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.values import BoundingBoxes
 from written_dicom import sequence, write_slice
 from written_reports import CYST, headers, outline, planar, rectangle, report, volumetric
@@ -57,7 +57,7 @@ def radiographs(root: Path, count: int = 1, uid: str = "1.2.3.2") -> list[Datase
 
 
 def only_boxes(root: Path) -> BoundingBoxes:
-    [case] = read_dataset(root)
+    [case] = dataset_layouts.read_dataset(root)
     return case.references["boxes"]
 
 
@@ -65,7 +65,7 @@ def test_a_rectangle_on_a_radiograph_is_a_box_of_its_finding(tmp_path):
     [image] = radiographs(tmp_path)
     groups = [planar(rectangle(image, 3, 5.5, 10, 7)), planar(rectangle(image, 0, 0, 50, 40), CYST)]
     report(tmp_path / "sr.dcm", [image], groups)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     boxes = dataset.cases[0].references["boxes"]
     assert boxes.names == ("Nodule", "Cyst")
     assert_array_equal(boxes.corners, [[5.5, 3, 7, 10], [0, 0, 40, 50]])  # rows first, as the image
@@ -84,7 +84,7 @@ def test_circles_and_ellipses_are_bounded_and_points_and_lines_are_passed_over(t
         planar(outline(image, [(4, 4), (9, 8), (4, 4)])),  # there and back: three points, of which two are one
     ]
     report(tmp_path / "sr.dcm", [image], drawn)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     half = np.hypot([6, 8], [4, 3])
     expected = [[10, 15, 20, 25], [*(20 - half[::-1]), *(20 + half[::-1])]]
     assert_allclose(dataset.cases[0].references["boxes"].corners, expected, atol=1e-5)
@@ -177,7 +177,7 @@ def test_a_report_on_images_that_are_not_there_is_named(tmp_path):
         [planar(rectangle(images[0], 1, 1, 4, 4)), planar(rectangle(other, 1, 1, 4, 4))],
     )
     shutil.rmtree(tmp_path / "dx")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert len(dataset.cases[0].references["boxes"]) == 1
     [problem] = dataset.problems
     assert (problem.severity, problem.cases) == ("warning", ("sr.dcm",))
@@ -187,7 +187,7 @@ def test_a_report_on_images_that_are_not_there_is_named(tmp_path):
 def test_each_radiograph_of_a_series_is_a_case_and_one_without_a_region_holds_nothing(tmp_path):
     images = radiographs(tmp_path, 3)
     report(tmp_path / "sr.dcm", images[:2], [planar(rectangle(images[1], 1, 2, 4, 6))])
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     found = {int(case.images["image"].data.max()): case.references["boxes"] for case in dataset}
     assert sorted(found) == [1, 2]  # the third is in no report, and so not known to hold nothing
     assert len(found[1]) == 0
@@ -207,7 +207,7 @@ def test_a_box_in_two_reports_counts_once_and_a_report_that_a_later_one_replaces
     dataset = pydicom.dcmread(second)
     dataset.PredecessorDocumentsSequence = sequence(StudyInstanceUID="1.2.3.1", ReferencedSeriesSequence=within)
     dataset.save_as(second)
-    read = read_dataset(tmp_path)
+    read = dataset_layouts.read_dataset(tmp_path)
     assert len(read.cases[0].references["boxes"]) == 3
     assert [(one.what, one.cases) for one in read.problems] == [
         ("a later report names it as its predecessor", ("first.dcm",))
@@ -228,7 +228,7 @@ def test_a_report_of_points_alone_says_nothing_about_what_is_not_there(tmp_path)
     [image] = radiographs(tmp_path)
     report(tmp_path / "sr.dcm", [image], [planar(outline(image, [(4, 4)], "POINT"))])
     with pytest.raises(DatasetError, match="no labels"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def cad_report(path: Path, image: Dataset) -> Path:
@@ -288,23 +288,23 @@ def test_findings_of_a_mammography_cad_report_are_boxes_unless_they_are_hidden(t
     path = cad_report(tmp_path / "cad.dcm", image)
     assert_array_equal(only_boxes(tmp_path).corners, [[3, 5, 9, 9]])
     assert only_boxes(tmp_path).names == ("Mammography breast density",)
-    assert [one.score for one in read_report(path).marked] == [0.875]
+    assert [one.score for one in sr_reading.read_report(path).marked] == [0.875]
 
 
 def test_reports_of_other_programs_are_read(data):
-    viewer = read_report(data / "dicom" / "files" / "dwv_tid1500_0_sr_roi.dcm")
+    viewer = sr_reading.read_report(data / "dicom" / "files" / "dwv_tid1500_0_sr_roi.dcm")
     assert [one.name for one in viewer.marked] == ["finding"] * 3
     assert_allclose(np.concatenate(viewer.marked[0].bounds), [4.139, 4.101, 7.975, 7.975], atol=0.2)
-    [circle] = read_report(data / "dicom" / "files" / "highdicom_sr_document.dcm").marked
+    [circle] = sr_reading.read_report(data / "dicom" / "files" / "highdicom_sr_document.dcm").marked
     assert (circle.name, circle.graphic) == ("Spinal cord", "CIRCLE")
     assert_array_equal(np.concatenate(circle.bounds), [47, 41, 69, 63])
-    by_segments = read_report(data / "dicom" / "files" / "dcmqi_sr_example_sr.dcm")
+    by_segments = sr_reading.read_report(data / "dicom" / "files" / "dcmqi_sr_example_sr.dcm")
     assert (by_segments.marked, by_segments.is_whole) == ((), False)
 
 
 def test_what_is_no_report_or_damaged_is_refused_by_name(tmp_path, data):
     with pytest.raises(FormatError, match="not a structured report with coordinates"):
-        read_report(data / "dicom" / "files" / "pydicom_CT_small.dcm")
+        sr_reading.read_report(data / "dicom" / "files" / "pydicom_CT_small.dcm")
     [image] = radiographs(tmp_path)
     path = report(tmp_path / "sr.dcm", [image], [planar(rectangle(image, 3, 5, 10, 7))])
     damaged = pydicom.dcmread(path)
@@ -313,12 +313,14 @@ def test_what_is_no_report_or_damaged_is_refused_by_name(tmp_path, data):
             element.value = list(element.value)[:-1]
     damaged.save_as(path)
     with pytest.raises(FormatError, match=r"sr\.dcm: a POLYLINE of 9 numbers"):
-        read_report(path)
+        sr_reading.read_report(path)
     report(tmp_path / "whole.dcm", [image], [planar(rectangle(image, 3, 5, 10, 7))])
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [(one.severity, one.cases) for one in dataset.problems] == [("error", ("sr.dcm",))]
     assert len(dataset.cases[0].references["boxes"]) == 1
-    images = read_dataset(tmp_path, DatasetOptions(references=False))  # of no concern where images are predicted
+    images = dataset_layouts.read_dataset(
+        tmp_path, DatasetOptions(references=False)
+    )  # of no concern where images are predicted
     assert not [one for one in images.problems if one.severity == "error"]
 
 
@@ -329,7 +331,7 @@ def test_patients_stand_in_nothing_that_is_said(tmp_path):
         images,
         [planar(outline(images[0], [(4, 4)], "POINT")), planar(rectangle(images[0], 1, 1, 9, 9))],
     )
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     stated = repr([dataset.problems, dataset.layout, dataset.classes, dataset.cases[0].references["boxes"].notes])
     assert "secret" not in stated
     assert "Doe" not in stated
@@ -339,7 +341,7 @@ def test_patients_stand_in_nothing_that_is_said(tmp_path):
 def test_the_bounds_of_an_ellipsoid_hold_its_surface_and_touch_it(axes, centre):
     half = np.reshape(axes, (3, 3))
     points = np.concatenate([[np.array(centre) - one, np.array(centre) + one] for one in half])
-    low, high = bounds("ELLIPSOID", points)
+    low, high = sr_reading.graphic_bounds("ELLIPSOID", points)
     steps = np.linspace(0, np.pi, 25)
     down, around = (one.ravel() for one in np.meshgrid(steps, 2 * steps))
     sphere = np.stack([np.sin(down) * np.cos(around), np.sin(down) * np.sin(around), np.cos(down)], axis=1)

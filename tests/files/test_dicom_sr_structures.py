@@ -16,8 +16,9 @@ from pydicom.uid import UltrasoundMultiFrameImageStorage
 import isocenter
 from files.test_dicom_sr_write import radiograph, series
 from isocenter.errors import FormatError
-from isocenter.files import write_label_map
-from isocenter.files.dicom import read_report, write_no_answer, write_report
+from isocenter.files import result_images
+from isocenter.files.dicom.reading import sr_reading
+from isocenter.files.dicom.writing import sr
 from isocenter.values import Code, Finding, Image, Label
 from written_dicom import write_slice
 
@@ -29,7 +30,7 @@ def structures(image: Image, folder: Path) -> list[Finding]:
     """A liver with an interval and a measurement, no kidney, and a tumour; their SEG lies in the folder."""
     mask = np.zeros(image.geometry.shape, np.uint8)
     mask[2:9, 3:8], mask[10:12, 10:12] = 1, 5
-    write_label_map(mask, LABELS, image, folder / "seg.dcm", algorithm="tests")
+    result_images.write_label_map(mask, LABELS, image, folder / "seg.dcm", algorithm="tests")
     unit = "ml" if image.geometry.is_volume else "mm²"
     return [
         Finding("liver", 12.5, unit, low=11.0, high=14.25, label=1, group="liver", codes=(LIVER,)),
@@ -61,9 +62,9 @@ def test_a_structure_names_its_segment_and_states_its_size_interval_and_measurem
     image, path = made(tmp_path), tmp_path / "sr.dcm"
     findings = structures(image, tmp_path)
     seg = tmp_path / "seg.dcm"
-    write_report(findings, image, path, algorithm_name="tests", segmentations={seg: LABELS})
+    sr.write_report(findings, image, path, algorithm_name="tests", segmentations={seg: LABELS})
     judged(path)
-    uid, stated = str(pydicom.dcmread(seg).SOPInstanceUID), read_report(path).stated
+    uid, stated = str(pydicom.dcmread(seg).SOPInstanceUID), sr_reading.read_report(path).stated
     size = "Volume" if image.geometry.is_volume else "Area"
     assert [(one.answer, one.concept, one.value, one.low, one.high, one.segment) for one in stated] == [
         ("liver", size, 12.5, 11.0, 14.25, (uid, 1)),
@@ -79,51 +80,53 @@ def test_a_structure_names_its_segment_and_states_its_size_interval_and_measurem
     library = report.ContentSequence[-2]
     entries = [one for one in library.ContentSequence[0].ContentSequence if one.ValueType == "IMAGE"]
     assert {one.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for one in entries} == files
-    assert not read_report(path).is_whole
+    assert not sr_reading.read_report(path).is_whole
 
 
 def test_one_finding_states_a_probability_where_it_is_calibrated_and_else_a_certainty(tmp_path):
     image, path = radiograph(tmp_path), tmp_path / "sr.dcm"
     findings = [Finding("effusion", True, probability=0.25, calibrated=True), Finding("mass", True, probability=0.5)]
-    write_report(findings, image, path, algorithm_name="tests")
-    chances = [(one.answer, one.concept, one.value) for one in read_report(path).stated if one.unit == "Percent"]
+    sr.write_report(findings, image, path, algorithm_name="tests")
+    chances = [
+        (one.answer, one.concept, one.value) for one in sr_reading.read_report(path).stated if one.unit == "Percent"
+    ]
     assert chances == [("effusion", "Probability", 25), ("mass", "Certainty of Finding", 50)]
 
 
 def test_numbers_that_are_not_finite_are_left_out_and_named(tmp_path):
     image, path = radiograph(tmp_path), tmp_path / "sr.dcm"
     odd = [Finding("age", math.nan, "years"), Finding("index", 2.0, low=1.0, high=math.inf)]
-    write_report([*odd, Finding("depth", 3.0, "mm")], image, path, algorithm_name="tests")
+    sr.write_report([*odd, Finding("depth", 3.0, "mm")], image, path, algorithm_name="tests")
     judged(path)
-    assert [(one.concept, one.value, one.low, one.high) for one in read_report(path).stated] == [
+    assert [(one.concept, one.value, one.low, one.high) for one in sr_reading.read_report(path).stated] == [
         ("index", 2, 1, None), ("depth", 3, None, None)
     ]  # fmt: skip
     group = highdicom.sr.srread(path).content.get_image_measurement_groups()[0]
     texts = [str(one.TextValue) for one in group[0].ContentSequence if one.ValueType == "TEXT"]
     assert "left out, because they are no finite numbers: age, index" in texts
     with pytest.raises(FormatError, match="nothing of the result"):
-        write_report(odd[:1], image, tmp_path / "none.dcm", algorithm_name="tests")
+        sr.write_report(odd[:1], image, tmp_path / "none.dcm", algorithm_name="tests")
 
 
 def test_findings_of_a_clip_name_their_frames_and_those_of_too_many_frames_are_refused(tmp_path):
     image, path = clip(tmp_path, 4), tmp_path / "sr.dcm"
     box = Finding("mass", [1.0, 2, 5, 6], "voxels", probability=0.5, box=0, frame=1)
-    write_report([box, Finding("cavity", 7.0, "mm²", label=1, frame=3)], image, path, algorithm_name="tests")
+    sr.write_report([box, Finding("cavity", 7.0, "mm²", label=1, frame=3)], image, path, algorithm_name="tests")
     judged(path)
-    [marked] = read_report(path).marked
+    [marked] = sr_reading.read_report(path).marked
     assert marked.image[1] == 2
     [group] = highdicom.sr.srread(path).content.get_image_measurement_groups()
     assert group.source_images[0].referenced_frame_numbers == [4]
     many = [Finding("cavity", 7.0, "mm²", label=1, frame=n) for n in range(201)]
     with pytest.raises(FormatError, match="201 frames have findings"):
-        write_report(many, image, tmp_path / "no.dcm", algorithm_name="tests")
+        sr.write_report(many, image, tmp_path / "no.dcm", algorithm_name="tests")
 
 
 def test_a_report_without_an_answer_names_the_model_and_says_why(tmp_path):
     image, path = radiograph(tmp_path), tmp_path / "sr.dcm"
-    write_no_answer("it is unlike all that trained it", image.source.paths, path, algorithm_name="tests")
+    sr.write_no_answer("it is unlike all that trained it", image.source.paths, path, algorithm_name="tests")
     judged(path)
     [group] = highdicom.sr.srread(path).content.get_image_measurement_groups()
     texts = [str(one.TextValue) for one in group[0].ContentSequence if one.ValueType == "TEXT"]
     assert {"tests", "no answer: it is unlike all that trained it"} <= set(texts)
-    assert not read_report(path).is_whole
+    assert not sr_reading.read_report(path).is_whole

@@ -17,22 +17,10 @@ from pydicom.pixels import apply_rescale, apply_voi_lut
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
-from isocenter.files import read
-from isocenter.files.dicom import read_header, shown_frame
-from isocenter.files.dicom.reading.pixels import decode
-from isocenter.files.dicom.reading.values import (
-    Meaning,
-    Window,
-    display_window,
-    displayed,
-    meaning,
-    padding_range,
-    rescaled,
-    unit,
-    value_dtype,
-    value_map,
-    windowed,
-)
+from isocenter.files import file_formats
+from isocenter.files.dicom import header_reading
+from isocenter.files.dicom.reading import pixel_decoding, pixel_values, single_frame
+from isocenter.files.dicom.reading.pixel_values import DisplayWindow, ValueMeaning
 from written_dicom import write_slice
 
 
@@ -64,17 +52,17 @@ def test_rescaled_values_are_pydicoms(data: Path):
             continue
         if dataset.PhotometricInterpretation != "MONOCHROME2":
             continue
-        stored = decode(dataset, path.name)
-        values = rescaled(stored, dataset)
+        stored = pixel_decoding.decode_frames(dataset, path.name)
+        values = pixel_values.rescale_stored(stored, dataset)
         assert_allclose(values, apply_rescale(stored, dataset), rtol=1e-6, atol=1e-3, err_msg=path.name)
-        assert values.dtype == value_dtype(dataset, len(stored)), path.name
+        assert values.dtype == pixel_values.value_dtype(dataset, len(stored)), path.name
         seen += 1
     assert seen > 15
 
 
 def test_philips_frames_are_rescaled_one_by_one_as_in_the_reference_volume(data: Path):
     dataset = load(next((data / "dicom/series/enh_mr_philips_fieldmap").glob("*.dcm")))
-    values = rescaled(decode(dataset, ""), dataset)
+    values = pixel_values.rescale_stored(pixel_decoding.decode_frames(dataset, ""), dataset)
     slopes = {
         float(groups.PixelValueTransformationSequence[0].RescaleSlope)
         for groups in dataset.PerFrameFunctionalGroupsSequence
@@ -82,34 +70,39 @@ def test_philips_frames_are_rescaled_one_by_one_as_in_the_reference_volume(data:
     assert len(slopes) > 1  # magnitude and field map
     for n, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         own = groups.PixelValueTransformationSequence[0]
-        truth = decode(dataset, "", [n])[0] * float(own.RescaleSlope) + float(own.RescaleIntercept)
+        truth = pixel_decoding.decode_frames(dataset, "", [n])[0] * float(own.RescaleSlope) + float(
+            own.RescaleIntercept
+        )
         assert_allclose(values[n], truth, rtol=1e-5, atol=1e-4)
-        assert_array_equal(rescaled(decode(dataset, "", [n])[0], dataset, n), values[n].astype(values.dtype))
+        assert_array_equal(
+            pixel_values.rescale_stored(pixel_decoding.decode_frames(dataset, "", [n])[0], dataset, n),
+            values[n].astype(values.dtype),
+        )
 
 
 def test_a_modality_table_and_monochrome1_make_dense_bright(data: Path):
     dataset = load(data / "dicom/files/fodicom_cr_mono1_modality_lut.dcm")
-    stored = decode(dataset, "")
+    stored = pixel_decoding.decode_frames(dataset, "")
     table = np.frombuffer(dataset.ModalityLUTSequence[0].LUTData, "<u2").astype(int)
-    assert_array_equal(rescaled(stored, dataset), table.max() + table.min() - table[stored])
-    assert "MONOCHROME1 was inverted: higher is brighter" in meaning([dataset]).notes
+    assert_array_equal(pixel_values.rescale_stored(stored, dataset), table.max() + table.min() - table[stored])
+    assert "MONOCHROME1 was inverted: higher is brighter" in pixel_values.meaning_of_series([dataset]).notes
 
 
 def test_a_monochrome1_radiograph_is_shown_as_its_window_says(data: Path):
     dataset = load(data / "dicom/files/highdicom_dx_image.dcm")
-    stored = decode(dataset, "")[0]
-    turned = rescaled(stored, dataset)
+    stored = pixel_decoding.decode_frames(dataset, "")[0]
+    turned = pixel_values.rescale_stored(stored, dataset)
     assert_array_equal(turned, 255 - stored)
-    bright = displayed(turned, dataset)
+    bright = pixel_values.display_brightness(turned, dataset)
     # pydicom windows what is stored, where higher is darker.
     assert_allclose(bright, 1 - apply_voi_lut(stored, dataset) / 255, atol=1e-6)
 
 
 def test_ct_values_are_hounsfield_units_and_padding_keeps_its_value(data: Path):
     dataset = load(data / "dicom/files/fodicom_ct_rle_fragments.dcm")
-    values = rescaled(decode(dataset, ""), dataset)
-    padding = padding_range(dataset)
-    assert unit(dataset) == "HU"
+    values = pixel_values.rescale_stored(pixel_decoding.decode_frames(dataset, ""), dataset)
+    padding = pixel_values.padding_range(dataset)
+    assert pixel_values.unit_after_lut(dataset) == "HU"
     assert padding == (-3024, -3024)
     assert (values == -3024).any()
     assert values[values != -3024].min() >= -1024
@@ -117,27 +110,27 @@ def test_ct_values_are_hounsfield_units_and_padding_keeps_its_value(data: Path):
 
 def test_a_pet_series_becomes_suv(data: Path):
     dataset = load(data / "dicom/files/tcia_pet_1.dcm")
-    found = meaning([dataset])
+    found = pixel_values.meaning_of_series([dataset])
     # 15:23:16.921 - 14:17:00 = 3976.921 s after the injection of 178.34 MBq into 69.7344 kg
     truth = 69734.4 / (178340011.59668 * 0.5 ** (3976.921 / 6586.2))
     assert found.unit == "SUVbw"
     assert_allclose(found.suv, truth, rtol=1e-9)
-    stored = decode(dataset, "")
-    assert_allclose(rescaled(stored, dataset, meaning=found), stored * 9.12329 * truth, rtol=1e-6)
+    stored = pixel_decoding.decode_frames(dataset, "")
+    assert_allclose(pixel_values.rescale_stored(stored, dataset, meaning=found), stored * 9.12329 * truth, rtol=1e-6)
     assert found.facts["suv_bw_factor"] == found.suv
 
 
 def test_a_dose_grid_is_scaled(data: Path):
     dataset = load(data / "dicom/files/pydicom_rtdose.dcm")
-    stored = decode(dataset, "")
-    assert_allclose(rescaled(stored, dataset), stored * 1e-6, rtol=1e-6)
-    assert unit(dataset) == "relative dose"
+    stored = pixel_decoding.decode_frames(dataset, "")
+    assert_allclose(pixel_values.rescale_stored(stored, dataset), stored * 1e-6, rtol=1e-6)
+    assert pixel_values.unit_after_lut(dataset) == "relative dose"
 
 
 def test_a_supplemental_palette_leaves_perfusion_values_without_hounsfield(data: Path):
     dataset = load(data / "dicom/files/pydicomdata_eCT_Supplemental.dcm")
-    assert unit(dataset) == ""
-    assert meaning([dataset], real_world=True).unit == "ml/100ml/s"
+    assert pixel_values.unit_after_lut(dataset) == ""
+    assert pixel_values.meaning_of_series([dataset], real_world=True).unit == "ml/100ml/s"
 
 
 # -- lines and tables -------------------------------------------------------------------------------------------------
@@ -152,7 +145,7 @@ def test_whole_slopes_keep_whole_numbers_exactly_in_the_smallest_type(
     dataset = picture(
         stored, BitsStored=bits, HighBit=bits - 1, RescaleSlope=str(slope), RescaleIntercept=str(intercept)
     )
-    values = rescaled(stored, dataset)
+    values = pixel_values.rescale_stored(stored, dataset)
     truth = stored.astype(int) * slope + intercept
     assert_array_equal(values, truth)
     bounds = np.iinfo(values.dtype)
@@ -169,26 +162,26 @@ def test_padding_is_marked_where_the_padded_voxels_come_to_lie(slope: float, int
     stored = np.array([[padding, 0]], np.int16)
     dataset = picture(stored, RescaleSlope=f"{slope:.9g}", RescaleIntercept=f"{intercept:.9g}")
     dataset.add_new("PixelPaddingValue", "SS", padding)
-    low, high = padding_range(dataset) or (np.nan, np.nan)
-    assert low <= rescaled(stored, dataset)[0, 0] <= high
+    low, high = pixel_values.padding_range(dataset) or (np.nan, np.nan)
+    assert low <= pixel_values.rescale_stored(stored, dataset)[0, 0] <= high
 
 
 def test_a_padding_range_may_be_written_with_the_other_sign():
     dataset = ct(RescaleSlope="1", RescaleIntercept="-1024")
     dataset.add_new("PixelPaddingValue", "US", 63536)  # -2000 as a signed word
     dataset.add_new("PixelPaddingRangeLimit", "SS", -1990)
-    assert padding_range(dataset) == (-3024, -3014)
+    assert pixel_values.padding_range(dataset) == (-3024, -3014)
 
 
 def test_padding_follows_a_picture_that_is_turned_round():
     dataset = picture(np.zeros((2, 2), np.uint8), PhotometricInterpretation="MONOCHROME1")
     dataset.add_new("PixelPaddingValue", "US", 0)
-    assert padding_range(dataset) == (255, 255)
+    assert pixel_values.padding_range(dataset) == (255, 255)
 
 
 def test_a_slope_of_zero_is_refused():
     with pytest.raises(FormatError, match="slope 0, intercept 0"):
-        rescaled(np.zeros((2, 2), np.int16), ct(RescaleSlope="0", RescaleIntercept="0"))
+        pixel_values.rescale_stored(np.zeros((2, 2), np.int16), ct(RescaleSlope="0", RescaleIntercept="0"))
 
 
 @given(st.integers(-5, 300), st.integers(2, 40), st.integers(0, 2**32 - 1))
@@ -198,20 +191,22 @@ def test_a_modality_table_begins_at_its_first_value_and_ends_hold(first: int, en
     lut.add_new("LUTDescriptor", "SS" if first < 0 else "US", [entries, first, 16])
     stored = np.arange(-8, 400, dtype=np.int16)[None]
     dataset = picture(stored, ModalityLUTSequence=[lut])
-    assert_array_equal(rescaled(stored, dataset)[0], table[np.clip(stored[0].astype(int) - first, 0, entries - 1)])
+    assert_array_equal(
+        pixel_values.rescale_stored(stored, dataset)[0], table[np.clip(stored[0].astype(int) - first, 0, entries - 1)]
+    )
 
 
 def test_a_table_shorter_than_it_says_is_refused():
     dataset = ct(ModalityLUTSequence=[item(LUTDescriptor=[9, 0, 16], LUTData=[1, 2, 3])])
     with pytest.raises(FormatError, match="3 entries of 16 bits where 9 belong"):
-        rescaled(np.zeros((2, 2), np.int16), dataset)
+        pixel_values.rescale_stored(np.zeros((2, 2), np.int16), dataset)
 
 
 def test_monochrome1_with_a_unit_keeps_its_sense():
     stored = np.array([[1, 2]], np.int16)
     dataset = ct(PhotometricInterpretation="MONOCHROME1", RescaleSlope="1", RescaleIntercept="0")
-    assert_array_equal(rescaled(stored, dataset), stored)
-    assert meaning([dataset]).notes == ()
+    assert_array_equal(pixel_values.rescale_stored(stored, dataset), stored)
+    assert pixel_values.meaning_of_series([dataset]).notes == ()
 
 
 @pytest.mark.parametrize("bits", [32, 64])
@@ -220,7 +215,7 @@ def test_floating_point_pixels_keep_their_fractions_where_bits_stored_is_stated(
     keyword = "FloatPixelData" if bits == 32 else "DoubleFloatPixelData"
     stated: dict[str, Any] = {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, keyword: truth.tobytes()}
     path = write_slice(tmp_path / "a.dcm", np.zeros((2, 3), np.uint16), PixelData=None, SliceThickness=1, **stated)
-    image = read(path)
+    image = file_formats.read(path)
     assert image.data.dtype == truth.dtype
     assert_array_equal(np.asarray(image.data)[0, :, :, 0].T, truth)
 
@@ -229,24 +224,24 @@ def test_integers_without_bits_stored_fill_their_words():
     stored = np.array([[-3, 7]], np.int16)
     dataset = ct(PixelRepresentation=1)
     del dataset.BitsStored, dataset.HighBit
-    assert rescaled(stored, dataset).dtype == np.int16
-    assert value_map(dataset).ends == (-(2**15), 2**15 - 1)
+    assert pixel_values.rescale_stored(stored, dataset).dtype == np.int16
+    assert pixel_values.value_map(dataset).ends == (-(2**15), 2**15 - 1)
 
 
 def test_colours_are_not_rescaled():
     stored = np.full((1, 2, 2, 3), 7, np.uint8)
-    assert rescaled(stored, picture(stored[0], RescaleSlope="2", RescaleIntercept="1")) is stored
+    assert pixel_values.rescale_stored(stored, picture(stored[0], RescaleSlope="2", RescaleIntercept="1")) is stored
 
 
 def test_hounsfield_is_not_assumed_where_nothing_was_rescaled():
-    assert unit(ct()) == ""
-    assert unit(ct(RescaleSlope="1", RescaleIntercept="-1024")) == "HU"
-    assert unit(ct(RescaleSlope="1", RescaleIntercept="-1024", RescaleType="US")) == ""
+    assert pixel_values.unit_after_lut(ct()) == ""
+    assert pixel_values.unit_after_lut(ct(RescaleSlope="1", RescaleIntercept="-1024")) == "HU"
+    assert pixel_values.unit_after_lut(ct(RescaleSlope="1", RescaleIntercept="-1024", RescaleType="US")) == ""
 
 
 def test_presentation_intent_is_told():
     dataset = picture(np.zeros((2, 2), np.uint8), PresentationIntentType="FOR PROCESSING")
-    assert meaning([dataset]).facts["presentation_intent"] == "for processing"
+    assert pixel_values.meaning_of_series([dataset]).facts["presentation_intent"] == "for processing"
 
 
 # -- real world values ------------------------------------------------------------------------------------------------
@@ -265,18 +260,20 @@ def test_real_world_values_are_given_on_request_only():
         RealWorldValueLastValueMapped=10,
     )
     stored = np.array([[-1, 0], [10, 11]], np.int16)
-    assert_array_equal(rescaled(stored, dataset, meaning=meaning([dataset])), stored * 3 + 1)
-    found = meaning([dataset], real_world=True)
+    assert_array_equal(
+        pixel_values.rescale_stored(stored, dataset, meaning=pixel_values.meaning_of_series([dataset])), stored * 3 + 1
+    )
+    found = pixel_values.meaning_of_series([dataset], real_world=True)
     assert found.unit == "mm2/s"
-    assert_array_equal(rescaled(stored, dataset, meaning=found), [[np.nan, 2], [7, np.nan]])
+    assert_array_equal(pixel_values.rescale_stored(stored, dataset, meaning=found), [[np.nan, 2], [7, np.nan]])
 
 
 def test_a_real_world_table_maps_from_its_first_value_on():
     dataset = mapped(
         RealWorldValueLUTData=[0.5, 1.5, 9.0], RealWorldValueFirstValueMapped=4, RealWorldValueLastValueMapped=6
     )
-    found = meaning([dataset], real_world=True)
-    values = rescaled(np.array([[3, 4, 5, 6, 7]], np.int16), dataset, meaning=found)
+    found = pixel_values.meaning_of_series([dataset], real_world=True)
+    values = pixel_values.rescale_stored(np.array([[3, 4, 5, 6, 7]], np.int16), dataset, meaning=found)
     assert_array_equal(values, [[np.nan, 0.5, 1.5, 9, np.nan]])
 
 
@@ -285,12 +282,14 @@ def test_integers_that_only_a_real_world_mapping_gives_a_meaning_to_have_a_note(
     mapping = item(MeasurementUnitsCodeSequence=[item(CodeValue="mm2/s")], RealWorldValueSlope=1e-6)
     note = "values are as stored: a real world value mapping is there, which real_world=True applies"
     stored = picture(np.zeros((2, 2), np.int16), Modality="MR", RealWorldValueMappingSequence=[mapping])
-    assert meaning([stored]).notes == (note,)
-    assert meaning([mapped(RealWorldValueSlope=1e-6)]).notes == ()  # a modality LUT gives these one
+    assert pixel_values.meaning_of_series([stored]).notes == (note,)
+    assert (
+        pixel_values.meaning_of_series([mapped(RealWorldValueSlope=1e-6)]).notes == ()
+    )  # a modality LUT gives these one
 
 
 def test_without_a_mapping_real_world_values_are_said_to_be_absent():
-    found = meaning([ct()], real_world=True)
+    found = pixel_values.meaning_of_series([ct()], real_world=True)
     assert not found.real_world
     assert found.notes == ("there is no real world value mapping",)
 
@@ -304,7 +303,7 @@ def test_windows_are_those_of_the_standard(function: str):
     dataset = picture(stored, WindowCenter="40", WindowWidth="350", VOILUTFunction=function)
     truth = apply_voi_lut(stored, dataset)
     low, high = -(2**15), 2**15 - 1
-    assert_allclose(displayed(stored, dataset), (truth - low) / (high - low), atol=1e-6)
+    assert_allclose(pixel_values.display_brightness(stored, dataset), (truth - low) / (high - low), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["picture", "with a unit"])
@@ -316,7 +315,9 @@ def test_monochrome1_is_shown_with_its_lowest_value_white_through_any_window(tmp
     if not asked:
         tags |= {"WindowCenter": "1000.5", "WindowWidth": "401"}
     path = write_slice(tmp_path / "a.dcm", pixels, SliceThickness=1, **tags)
-    shown = shown_frame(read_header(path), 0, Window(1000.5, 401) if asked else None)
+    shown = single_frame.displayed_frame(
+        header_reading.read_header(path), 0, DisplayWindow(1000.5, 401) if asked else None
+    )
     assert_array_equal(shown, [[255, 128, 0]])
 
 
@@ -327,9 +328,11 @@ def test_the_window_of_an_inverted_picture_is_stated_in_its_inverted_values(func
         stored, BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1", Modality="CR",
         WindowCenter="1000", WindowWidth="400", VOILUTFunction=function,
     )  # fmt: skip
-    window, values = display_window(dataset), rescaled(stored, dataset)
+    window, values = pixel_values.display_window(dataset), pixel_values.rescale_stored(stored, dataset)
     assert window is not None
-    assert_allclose(windowed(values, window), displayed(values, dataset), atol=1e-6)
+    assert_allclose(
+        pixel_values.apply_window(values, window), pixel_values.display_brightness(values, dataset), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("damage", [{"WindowCenter": "4O"}, {"WindowWidth": "wide"}, {"WindowWidth": "1e999"}])
@@ -342,24 +345,28 @@ def test_an_image_with_a_damaged_window_is_read_without_it(tmp_path: Path, damag
         for keyword, value in stated.items():
             dataset.add_new(keyword, "LO", value)
         dataset.save_as(path)
-    assert "window" not in read(path).facts
-    assert_array_equal(shown_frame(read_header(path), 0), [[0, 255]])
+    assert "window" not in file_formats.read(path).facts
+    assert_array_equal(single_frame.displayed_frame(header_reading.read_header(path), 0), [[0, 255]])
 
 
 def test_a_window_is_stated_in_the_values_of_the_image():
     dataset = picture(np.zeros((2, 2), np.int16), WindowCenter="1000", WindowWidth="500")
-    window = display_window(dataset, meaning=Meaning(suv=0.01))
+    window = pixel_values.display_window(dataset, meaning=ValueMeaning(suv=0.01))
     assert window is not None
     stored = np.arange(600, 1400, 13, dtype=np.int16)[None]
-    assert_allclose(displayed(stored * 0.01, dataset, meaning=Meaning(suv=0.01)), displayed(stored, dataset), atol=1e-6)
+    assert_allclose(
+        pixel_values.display_brightness(stored * 0.01, dataset, meaning=ValueMeaning(suv=0.01)),
+        pixel_values.display_brightness(stored, dataset),
+        atol=1e-6,
+    )
 
 
 def test_a_voi_table_is_used_for_display_only():
     stored = np.array([[0, 1, 2, 3]], np.uint8)
     lut = item(LUTDescriptor=[4, 0, 8], LUTData=[0, 255, 51, 0])
     dataset = picture(stored, VOILUTSequence=[lut])
-    assert_array_equal(rescaled(stored, dataset), stored)
-    assert_allclose(displayed(stored, dataset), [[0, 1, 0.2, 0]], atol=1e-6)
+    assert_array_equal(pixel_values.rescale_stored(stored, dataset), stored)
+    assert_allclose(pixel_values.display_brightness(stored, dataset), [[0, 1, 0.2, 0]], atol=1e-6)
 
 
 RISE = np.clip((np.arange(4096) - 500) / 500, 0, 1) * 4095
@@ -375,21 +382,21 @@ TABLES = {
 @pytest.mark.parametrize(("table", "first", "centre", "width"), TABLES.values(), ids=TABLES)
 def test_a_voi_table_without_a_window_is_shown_where_it_rises(table, first, centre, width):
     lut = item(LUTDescriptor=[4096, first, 12], LUTData=table.astype(int).tolist())
-    window = display_window(picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[lut]))
+    window = pixel_values.display_window(picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[lut]))
     assert window is not None and window.function == "LINEAR_EXACT"
     assert_allclose([window.centre, window.width], [centre, width], atol=1)
     stated = picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[lut], WindowCenter="40", WindowWidth="80")
-    assert display_window(stated) == Window(40, 80)
+    assert pixel_values.display_window(stated) == DisplayWindow(40, 80)
 
 
 @pytest.mark.parametrize(
     "content", [{"LUTDescriptor": [4, 0, 8], "LUTData": [7, 7, 7, 7]}, {"LUTDescriptor": [4, 0, 8]}]
 )
 def test_a_voi_table_that_is_flat_or_damaged_is_no_window(content):
-    assert display_window(picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[item(**content)])) is None
+    assert pixel_values.display_window(picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[item(**content)])) is None
 
 
 def test_the_map_of_a_frame_tells_its_range():
-    found = value_map(ct(RescaleSlope="-2", RescaleIntercept="5"))
+    found = pixel_values.value_map(ct(RescaleSlope="-2", RescaleIntercept="5"))
     assert found.ends == (-2 * 32767 + 5, 2 * 32768 + 5)
     assert found.dtype == np.int32

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.files import read
+from isocenter.files import file_formats
 from isocenter.values import Image
 from written_dicom import write_slice
 
@@ -48,7 +48,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
     film = write_slice(
         folder / "film.dcm", random.integers(0, 99, (6, 3, 5), np.uint16), position=None, orientation=None
     )
-    return {"time": read(folder / "time"), "kinds": read(folder / "kinds"), "film": read(film)}
+    return {
+        "time": file_formats.read(folder / "time"),
+        "kinds": file_formats.read(folder / "kinds"),
+        "film": file_formats.read(film),
+    }
 
 
 @pytest.mark.parametrize("kind", ["time", "kinds", "film"])
@@ -71,7 +75,7 @@ def test_a_region_of_a_coloured_volume_is_the_whole_cut_to_it(data: Path, draw: 
 def test_a_region_reads_only_the_files_it_lies_in(tmp_path: Path) -> None:
     for n in range(3):
         write_slice(tmp_path / f"{n}.dcm", np.full((2, 2), n, np.uint16), position=(0, 0, n), SliceThickness=1)
-    image = read(tmp_path)
+    image = file_formats.read(tmp_path)
     (tmp_path / "0.dcm").unlink()  # whoever looked at it would fail
     assert image.pixels[:, :, :, 1:].tolist() == [[[[1, 2], [1, 2]], [[1, 2], [1, 2]]]]
 
@@ -82,11 +86,11 @@ def test_slices_of_different_types_share_one_that_holds_them_all(tmp_path: Path)
             tmp_path / f"{n}.dcm", np.full((2, 2), 3, np.uint16), position=(0, 0, n), SliceThickness=1,
             RescaleSlope=slope, RescaleIntercept=0,
         )  # fmt: skip
-    image = read(tmp_path)
+    image = file_formats.read(tmp_path)
     assert image.dtype == np.float32
     assert image.data[0, 0, 0].tolist() == [3, 1.5]
 
 
 def coloured(data: Path, kept: dict[str, Any] = {}) -> Image:  # noqa: B006
     """Read once: every example looks at the same image."""
-    return kept.setdefault("image", read(data / "dicom" / "series" / "sc_rgb_volume_j2k"))
+    return kept.setdefault("image", file_formats.read(data / "dicom" / "series" / "sc_rgb_volume_j2k"))

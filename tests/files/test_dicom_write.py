@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import SeriesNames, read, write_series
+from isocenter.files import file_formats
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
 from isocenter.values import Geometry, Image
 
 NAMES = SeriesNames("patient", "study", "series")
@@ -33,8 +35,8 @@ def numbered(dtype: str = "u2", low: int = 0) -> np.ndarray:
 
 
 def there_and_back(written: Image, folder: Path) -> Image:
-    write_series(written, NAMES, folder)
-    return read(folder)
+    series_writing.write_series(written, NAMES, folder)
+    return file_formats.read(folder)
 
 
 @st.composite
@@ -97,7 +99,7 @@ def test_a_constant_that_is_no_whole_number_comes_back(tmp_path: Path) -> None:
 
 def test_the_same_names_give_the_same_files(tmp_path: Path) -> None:
     for name in ("one", "other"):
-        write_series(image(numbered()), NAMES, tmp_path / name)
+        series_writing.write_series(image(numbered()), NAMES, tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert len(files) == SHAPE[2]
     assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "other" / n).read_bytes() for n in files)
@@ -117,7 +119,7 @@ def test_series_of_one_study_share_study_and_frame_of_reference_but_not_their_ow
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 def test_what_the_standard_demands_is_there(modality: str, tmp_path: Path) -> None:
     """Types 1 and 2 of the image, plane and pixel modules, PS3.3 C.7.6.1 to C.7.6.3."""
-    write_series(image(numbered(), modality=modality), NAMES, tmp_path / "series")
+    series_writing.write_series(image(numbered(), modality=modality), NAMES, tmp_path / "series")
     slice_ = pydicom.dcmread(tmp_path / "series" / "0001.dcm")
     assert slice_.SOPClassUID.name == f"{modality} Image Storage"
     for keyword in ("ImageType", "PixelSpacing", "SliceThickness", "ImagePositionPatient", "FrameOfReferenceUID"):
@@ -133,7 +135,7 @@ def test_dcm2niix_reads_the_same_voxels_in_the_same_places(oblique: bool, tmp_pa
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
     written = image(numbered(), turn @ RIGHT_HANDED if oblique else RIGHT_HANDED)
-    write_series(written, NAMES, tmp_path / "series")
+    series_writing.write_series(written, NAMES, tmp_path / "series")
     out = tmp_path / "nifti"
     out.mkdir()
     subprocess.run(["dcm2niix", "-o", out, "-f", "x", tmp_path / "series"], check=True, capture_output=True)
@@ -148,7 +150,7 @@ def test_dcm2niix_reads_the_same_voxels_in_the_same_places(oblique: bool, tmp_pa
 def test_a_grid_without_a_place_in_a_patient_is_refused(tmp_path: Path) -> None:
     nowhere = Image(numbered()[None], Geometry.of_pixels(SHAPE), modality="MR")
     with pytest.raises(GeometryError, match="no place"):
-        write_series(nowhere, NAMES, tmp_path / "series")
+        series_writing.write_series(nowhere, NAMES, tmp_path / "series")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -156,7 +158,7 @@ def test_rows_that_are_not_at_right_angles_to_columns_are_refused(tmp_path: Path
     askew = RIGHT_HANDED.copy()
     askew[0, 1] = 0.3
     with pytest.raises(GeometryError, match="right angles"):
-        write_series(image(numbered(), askew), NAMES, tmp_path / "series")
+        series_writing.write_series(image(numbered(), askew), NAMES, tmp_path / "series")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -164,16 +166,16 @@ def test_values_that_are_no_numbers_are_refused(value: float, tmp_path: Path) ->
     data = numbered("f4")
     data[1, 2, 3] = value
     with pytest.raises(FormatError, match="not numbers"):
-        write_series(image(data), NAMES, tmp_path / "series")
+        series_writing.write_series(image(data), NAMES, tmp_path / "series")
 
 
 def test_what_is_neither_ct_nor_mr_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="not a CT"):
-        write_series(image(numbered(), modality="US"), NAMES, tmp_path / "series")
+        series_writing.write_series(image(numbered(), modality="US"), NAMES, tmp_path / "series")
 
 
 def test_a_folder_that_is_there_already_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "series").mkdir()
     with pytest.raises(UsageError, match="exists already"):
-        write_series(image(numbered()), NAMES, tmp_path / "series")
+        series_writing.write_series(image(numbered()), NAMES, tmp_path / "series")
     assert list((tmp_path / "series").iterdir()) == []

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from isocenter.errors import FormatError, IntegrityError, IsocenterError, ResourceError
-from isocenter.files import download, unpack_tar
+from isocenter.files.storage import web
 
 CONTENT = bytes(range(256)) * 4000
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
@@ -51,7 +51,7 @@ def server() -> Iterator[str]:
 
 
 def get(url: str, folder: Path, md5: str = MD5, limit: int = LIMIT, seconds: float = 30.0, **given: float) -> Path:
-    download(url, folder / "file.bin", md5=md5, limit=limit, seconds=seconds, **given)  # type: ignore[arg-type]
+    web.download(url, folder / "file.bin", md5=md5, limit=limit, seconds=seconds, **given)  # type: ignore[arg-type]
     return folder / "file.bin"
 
 
@@ -72,7 +72,7 @@ def test_the_right_file_is_there_byte_for_byte(server: str, path: str, tmp_path:
 
 def test_progress_counts_bytes_up_to_all_of_them(server: str, tmp_path: Path) -> None:
     progress: list[tuple[int, int]] = []
-    download(
+    web.download(
         f"{server}/whole",
         tmp_path / "file.bin",
         md5=MD5,
@@ -145,7 +145,7 @@ def test_files_and_folders_are_unpacked(tmp_path: Path) -> None:
     packed = archive(
         tmp_path / "a.tar", member("set", tarfile.DIRTYPE), member("set/one.txt"), member("set/in/two.txt")
     )
-    unpack_tar(packed, tmp_path / "out", limit=100)
+    web.unpack_tar(packed, tmp_path / "out", limit=100)
     assert (tmp_path / "out" / "set" / "one.txt").read_bytes() == b"data"
     assert (tmp_path / "out" / "set" / "in" / "two.txt").read_bytes() == b"data"
 
@@ -171,7 +171,7 @@ def test_whatever_leads_out_or_is_no_file_is_refused_and_nothing_is_unpacked(
     inner.mkdir()
     packed = archive(inner / "a.tar", member("set/one.txt"), bad)
     with pytest.raises(FormatError, match="not unpacked"):
-        unpack_tar(packed, inner / "out", limit=100)
+        web.unpack_tar(packed, inner / "out", limit=100)
     assert [found.name for found in inner.iterdir()] == ["a.tar"]
     assert [found.name for found in tmp_path.iterdir()] == ["inner"]
 
@@ -179,19 +179,19 @@ def test_whatever_leads_out_or_is_no_file_is_refused_and_nothing_is_unpacked(
 def test_an_archive_of_more_than_the_limit_is_refused(tmp_path: Path) -> None:
     packed = archive(tmp_path / "a.tar", member("one"), member("two"))
     with pytest.raises(FormatError, match="more than 7 bytes"):
-        unpack_tar(packed, tmp_path / "out", limit=7)
+        web.unpack_tar(packed, tmp_path / "out", limit=7)
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"<html>please log in</html>" * 100)
     with pytest.raises(FormatError, match="cannot be unpacked"):
-        unpack_tar(tmp_path / "a.tar", tmp_path / "out", limit=100)
+        web.unpack_tar(tmp_path / "a.tar", tmp_path / "out", limit=100)
 
 
 def test_an_archive_cut_short_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     whole = archive(tmp_path / "a.tar", *(member(f"{n}.txt") for n in range(9)))
     whole.write_bytes(whole.read_bytes()[: 512 * 5 + 100])
     with pytest.raises(FormatError, match="cannot be unpacked"):
-        unpack_tar(whole, tmp_path / "out", limit=100)
+        web.unpack_tar(whole, tmp_path / "out", limit=100)
     assert [found.name for found in tmp_path.iterdir()] == ["a.tar"]

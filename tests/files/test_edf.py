@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import isocenter
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import read_volumes
+from isocenter.files import file_formats
 
 Signal = tuple[str, str, np.ndarray]
 
@@ -56,7 +56,7 @@ def test_signals_come_back_in_their_unit_and_in_time(tmp_path_factory, records, 
 def test_signals_of_other_rates_are_images_of_their_own_and_annotations_are_left_out(tmp_path):
     drawn = [("EEG", "uV", numbers(0, 3, 8)), ("SpO2", "%", numbers(1, 3, 2)), ("EEG", "uV", numbers(2, 3, 8))]
     path = edf(tmp_path / "night.edf", [*drawn, ("EDF Annotations", "", numbers(3, 3, 5))], kind="EDF+C")
-    volumes = read_volumes(path)
+    volumes = file_formats.read_volumes(path)
     assert list(volumes) == ["night_8Hz", "night_2Hz"]
     assert volumes["night_8Hz"].channels == ("EEG 1", "EEG 2")
     assert_allclose(volumes["night_8Hz"].data[1], drawn[2][2].ravel() / 100, atol=1e-4)

@@ -23,11 +23,10 @@ from scipy.io import netcdf_file
 
 from fuzzing import peak_of
 from isocenter.errors import FormatError
-from isocenter.files import format_of, read, read_volumes, write
-from isocenter.files.dicom.reading.colour import expanded
-from isocenter.files.index import load_format
+from isocenter.files import file_formats
+from isocenter.files.dicom.reading import colour_spaces
 from isocenter.files.pictures import tiff
-from isocenter.files.storage import packed as packed_streams
+from isocenter.files.storage import packed_files as packed_streams
 from isocenter.values import Geometry, Image
 from matrices import thinned
 from written_dicom import write_slice
@@ -85,7 +84,7 @@ def test_a_claim_that_the_file_cannot_keep_is_refused_before_memory_is_taken(tmp
 
     def refused() -> None:
         with pytest.raises(FormatError):
-            _ = read(path).data
+            _ = file_formats.read(path).data
 
     peak, _ = peak_of(refused)
     assert peak < 40 * MIB
@@ -97,7 +96,7 @@ def test_the_arrays_of_an_archive_are_named_without_reading_them(tmp_path: Path)
 
     def named() -> None:
         with pytest.raises(FormatError, match=r"holds 2 volumes on different grids: one, two"):
-            read(path)
+            file_formats.read(path)
 
     peak, _ = peak_of(named)
     assert peak < 8 * MIB
@@ -109,7 +108,7 @@ def test_an_archive_that_numpy_does_not_write_is_refused(tmp_path: Path) -> None
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("one.npy", array.getvalue())
     with pytest.raises(FormatError, match="compressed in a way that is not read"):
-        read(tmp_path / "a.npz")
+        file_formats.read(tmp_path / "a.npz")
 
 
 def test_a_gzipped_minc_file_is_unpacked_no_further_than_voxels_pack(
@@ -118,12 +117,12 @@ def test_a_gzipped_minc_file_is_unpacked_no_further_than_voxels_pack(
     whole = (data / "nifti" / "nib_minc2.mnc").read_bytes()
     path = tmp_path / "a.mnc.gz"
     path.write_bytes(gzip.compress(whole + bytes(32 * MIB)))
-    assert read(path).data.any()
+    assert file_formats.read(path).data.any()
     monkeypatch.setattr(packed_streams, "FREE_BYTES", 8 * MIB)
     monkeypatch.setattr(packed_streams, "LARGEST_RATIO", 10)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(FormatError, match="may be an attack"):
-        read(path)
+        file_formats.read(path)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -137,7 +136,7 @@ def test_hdf5_that_stores_nothing_of_what_it_claims_is_refused(tmp_path: Path, d
         place.create_dataset("image", (1500, 1500, 1500), dtype, chunks=True)
         place["image"].attrs.update(attributes)
     with pytest.raises(FormatError, match="may be an attack"):
-        read(path)
+        file_formats.read(path)
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "jpegxl", "webp", "png"])
@@ -159,31 +158,31 @@ def test_a_tile_that_is_a_larger_picture_than_its_page_says_is_refused(
         content[place : place + 4] = struct.pack("<I" if kind == 4 else "<H2x", value)
     path.write_bytes(content + large)
     with pytest.raises(FormatError, match="claims 600 x 500 pixels"):
-        read(path)
+        file_formats.read(path)
 
 
 def test_a_compression_whose_size_nobody_states_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((64, 64), np.uint16), compression="lerc")
     with pytest.raises(FormatError, match="LERC is not read"):
-        read(path)
+        file_formats.read(path)
 
 
 def test_frames_of_a_few_bytes_each_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.gif"
     still = PIL.Image.new("P", (600, 500))
     still.save(path, save_all=True, append_images=[PIL.Image.new("P", (600, 500), n % 2) for n in range(30)])
-    assert read(path).frames
+    assert file_formats.read(path).frames
     monkeypatch.setattr(packed_streams, "FREE_BYTES", MIB)
     monkeypatch.setattr(packed_streams, "LARGEST_RATIO", 10)
     with pytest.raises(FormatError, match="may be an attack"):
-        read(path)
+        file_formats.read(path)
 
 
 def test_a_segmented_colour_table_ends() -> None:
     words = np.array([0, 1, 7, *([1, 65535, 9] * 1000)], np.uint16)
     with pytest.raises(ValueError, match="longer than any"):
-        expanded(words)
+        colour_spaces.expand_segments(words)
 
 
 def test_many_tiny_tiles_of_jpeg_2000_are_refused(tmp_path: Path) -> None:
@@ -193,7 +192,7 @@ def test_many_tiny_tiles_of_jpeg_2000_are_refused(tmp_path: Path) -> None:
     plain = imagecodecs.jpeg2k_encode(np.zeros((256, 255), np.uint8), codecformat="j2k")
     (tmp_path / "a.jp2").write_bytes(jp2[: jp2.index(plain[:4])] + stream)
     with pytest.raises(FormatError, match="claims 65280 tiles"):
-        read(tmp_path / "a.jp2")
+        file_formats.read(tmp_path / "a.jp2")
 
 
 def volume(kind: str) -> np.ndarray:
@@ -237,7 +236,7 @@ def film(path: Path) -> None:
 
 
 def grid(path: Path) -> None:
-    write(Image(volume("float32")[None], Geometry(SHAPE, np.eye(4))), path)
+    file_formats.write(Image(volume("float32")[None], Geometry(SHAPE, np.eye(4))), path)
 
 
 WHOLE: dict[str, Callable[[Path], None]] = {
@@ -266,8 +265,8 @@ WHOLE: dict[str, Callable[[Path], None]] = {
 def test_hardly_more_than_the_image_is_held_while_it_is_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     WHOLE[name](path)
-    load_format(format_of(path) or "")  # what it imports is not the file's
-    peak, sizes = peak_of(lambda: [image.data.nbytes for image in read_volumes(path).values()])
+    file_formats.load_format(file_formats.format_of(path) or "")  # what it imports is not the file's
+    peak, sizes = peak_of(lambda: [image.data.nbytes for image in file_formats.read_volumes(path).values()])
     assert peak <= RATIO * max(sizes) + SLACK
 
 
@@ -292,7 +291,7 @@ MORE: dict[str, tuple[float, Callable[[np.ndarray], bytes]]] = {
 def test_what_decoders_of_pictures_hold_besides_is_no_more_than_documented(tmp_path: Path, name: str) -> None:
     ratio, encode = MORE[name]
     (tmp_path / name).write_bytes(encode(np.zeros((2000, 3000, 3), np.uint8)))
-    load_format(format_of(tmp_path / name) or "")
+    file_formats.load_format(file_formats.format_of(tmp_path / name) or "")
     # Twice, because another thread of these tests may take memory meanwhile.
-    (first, nbytes), (second, _) = (peak_of(lambda: read(tmp_path / name).data.nbytes) for _ in range(2))
+    (first, nbytes), (second, _) = (peak_of(lambda: file_formats.read(tmp_path / name).data.nbytes) for _ in range(2))
     assert min(first, second) <= ratio * nbytes + SLACK

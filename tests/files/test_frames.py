@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 
 import drawn_in_time
 from isocenter.errors import GeometryError
-from isocenter.files.layouts.index import read_dataset
+from isocenter.files.layouts import dataset_layouts
 from isocenter.files.layouts.layout import DatasetOptions
 
 
@@ -15,7 +15,7 @@ def test_each_frame_is_a_case_of_the_clip_s_patient(tmp_path):
     voxels, mask = drawn_in_time.heartbeat(0, 0.5, 4)
     drawn_in_time.cine(tmp_path / "images" / "patient00.nii.gz", voxels)
     drawn_in_time.cine(tmp_path / "labels" / "patient00.nii.gz", mask)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [case.id for case in dataset] == [f"patient00_frame{n:03}" for n in range(4)]
     assert len({case.patient for case in dataset}) == 1
     assert len({case.key for case in dataset}) == 4
@@ -30,13 +30,13 @@ def test_a_mask_of_fewer_frames_is_refused_when_it_is_read(tmp_path):
     drawn_in_time.cine(tmp_path / "images" / "patient00.nii.gz", voxels)
     drawn_in_time.cine(tmp_path / "labels" / "patient00.nii.gz", mask[..., :3])
     with pytest.raises(GeometryError, match="3 frames"):
-        _ = read_dataset(tmp_path).cases[0].references["mask"]
+        _ = dataset_layouts.read_dataset(tmp_path).cases[0].references["mask"]
 
 
 def test_for_prediction_a_clip_stays_whole(tmp_path):
     voxels, _ = drawn_in_time.heartbeat(0, 0.5, 4)
     drawn_in_time.cine(tmp_path / "patient00.nii.gz", voxels)
-    [case] = read_dataset(tmp_path, DatasetOptions(references=False))
+    [case] = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert case.images["image"].frames == 4
 
 
@@ -47,5 +47,5 @@ def test_clips_of_which_most_frames_were_not_drawn_are_warned_of(tmp_path, drawn
     mask[..., [n for n in range(5) if n not in drawn]] = 0
     drawn_in_time.cine(tmp_path / "images" / "patient00.nii.gz", voxels)
     drawn_in_time.cine(tmp_path / "labels" / "patient00.nii.gz", mask)
-    problems = [problem.what for problem in read_dataset(tmp_path).problems]
+    problems = [problem.what for problem in dataset_layouts.read_dataset(tmp_path).problems]
     assert problems == (["3 of 5 frames of 1 clip have an empty mask"] if is_warned else [])

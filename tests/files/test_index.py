@@ -16,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import FormatError, GeometryError, IsocenterError, ResourceError, UsageError, cause_of
-from isocenter.files import FORMATS, Format, format_of, read, read_volumes, write, written
-from isocenter.files.index import load_format, suffix_of
+from isocenter import errors
+from isocenter.errors import FormatError, GeometryError, IsocenterError, ResourceError, UsageError
+from isocenter.files import file_formats
+from isocenter.files.file_formats import FORMATS
+from isocenter.files.format_options import Format
+from isocenter.files.storage import atomic
 from isocenter.values import Geometry, Image, Label
 from matrices import thinned
 
@@ -28,8 +31,8 @@ IMAGE = Image(np.arange(60, dtype=np.uint8).reshape(1, 3, 4, 5), GRID)
 
 def test_every_line_of_the_index_leads_to_a_format_of_that_name() -> None:
     for name in FORMATS:
-        assert isinstance(load_format(name), Format)
-        assert load_format(name).name == name
+        assert isinstance(file_formats.load_format(name), Format)
+        assert file_formats.load_format(name).name == name
 
 
 def test_no_suffix_and_no_magic_number_names_two_formats() -> None:
@@ -48,16 +51,16 @@ def test_every_magic_number_lies_in_the_bytes_that_are_looked_at() -> None:
     [("a.NII.GZ", ".nii.gz"), ("a.b.nii", ".nii"), ("m.seg.nrrd", ".seg.nrrd"), ("m.seg.txt", ".txt"), ("a", "")],
 )
 def test_the_longest_known_suffix_counts(name: str, suffix: str) -> None:
-    assert suffix_of(Path(name)) == suffix
+    assert file_formats.suffix_of(Path(name)) == suffix
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha"])
 def test_a_volume_is_known_by_its_content_whatever_it_is_called(tmp_path: Path, suffix: str) -> None:
-    write(IMAGE, tmp_path / f"a{suffix}")
-    assert_array_equal(read(tmp_path / f"a{suffix}").data, IMAGE.data)
+    file_formats.write(IMAGE, tmp_path / f"a{suffix}")
+    assert_array_equal(file_formats.read(tmp_path / f"a{suffix}").data, IMAGE.data)
     if not suffix.endswith(".gz"):  # the magic number of a gzip stream is that of gzip
         shutil.copy(tmp_path / f"a{suffix}", tmp_path / "a.dat")
-        assert_array_equal(read(tmp_path / "a.dat").data, IMAGE.data)
+        assert_array_equal(file_formats.read(tmp_path / "a.dat").data, IMAGE.data)
 
 
 @pytest.mark.parametrize(
@@ -75,31 +78,36 @@ def test_a_volume_is_known_by_its_content_whatever_it_is_called(tmp_path: Path, 
     ],
 )
 def test_files_of_the_corpus_are_recognised(data: Path, file: str, name: str | None) -> None:
-    assert format_of(data / "nifti" / file) == name
+    assert file_formats.format_of(data / "nifti" / file) == name
 
 
 def test_a_folder_is_dicom_and_so_is_a_name_without_suffix(tmp_path: Path) -> None:
     (tmp_path / "IM0001").write_bytes(b"nothing known")
     (tmp_path / "1.2.840.1").write_bytes(b"nothing known")
-    assert format_of(tmp_path) == format_of(tmp_path / "IM0001") == format_of(tmp_path / "1.2.840.1") == "dicom"
+    assert (
+        file_formats.format_of(tmp_path)
+        == file_formats.format_of(tmp_path / "IM0001")
+        == file_formats.format_of(tmp_path / "1.2.840.1")
+        == "dicom"
+    )
 
 
 def test_a_path_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone\.nii: there is no such file or folder"):
-        read(tmp_path / "gone.nii")
+        file_formats.read(tmp_path / "gone.nii")
 
 
 def test_a_file_of_no_known_format_is_refused_with_those_that_are(tmp_path: Path) -> None:
     (tmp_path / "a.docx").write_bytes(b"PK\3\4")
     with pytest.raises(FormatError, match=r"a\.docx: the format is not known.*\.nii\.gz"):
-        read(tmp_path / "a.docx")
+        file_formats.read(tmp_path / "a.docx")
 
 
 @pytest.mark.parametrize("name", ["a.dcm.gz", "a.zip", "a.tar.gz"])
 def test_a_packed_file_is_to_be_unpacked_first(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"packed")
     with pytest.raises(FormatError, match="Unpack it first"):
-        read(tmp_path / name)
+        file_formats.read(tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", sorted(s for entry in FORMATS.values() for s in entry.suffixes))
@@ -108,7 +116,7 @@ def test_a_file_that_is_not_what_its_name_says_is_refused_by_name(tmp_path: Path
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)
     with pytest.raises((FormatError, UsageError), match="broken") as caught:
-        _ = read(path).data
+        _ = file_formats.read(path).data
     assert caught.value.remedy
 
 
@@ -116,7 +124,7 @@ def test_a_file_that_is_not_what_its_name_says_is_refused_by_name(tmp_path: Path
 def test_a_gzip_of_nothing_known_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"broken{suffix}").write_bytes(gzip.compress(b"nothing known"))
     with pytest.raises(FormatError, match="broken"):
-        read(tmp_path / f"broken{suffix}")
+        file_formats.read(tmp_path / f"broken{suffix}")
 
 
 def test_what_a_value_refuses_names_the_file(tmp_path: Path) -> None:
@@ -128,17 +136,17 @@ def test_what_a_value_refuses_names_the_file(tmp_path: Path) -> None:
     raw[width] = 0
     path.write_bytes(bytes(raw))
     with pytest.raises(GeometryError, match=r"a\.tif: shape \(4, 0\).*get the file again"):
-        read(path)
+        file_formats.read(path)
 
 
 def test_what_a_library_throws_at_a_damaged_file_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(IMAGE, tmp_path / "a.mha")
+    file_formats.write(IMAGE, tmp_path / "a.mha")
     raw = (tmp_path / "a.mha").read_bytes()
     (tmp_path / "a.mha").write_bytes(re.sub(rb"DimSize = \d+", b"DimSize = nan", raw))
     with pytest.raises(FormatError, match=r"a\.mha: cannot be read as metaimage \(cannot convert.*damaged or cut"):
-        read(tmp_path / "a.mha")
+        file_formats.read(tmp_path / "a.mha")
 
 
 @settings(max_examples=150)
@@ -149,30 +157,30 @@ def test_what_a_library_throws_at_a_damaged_file_names_the_file(
 def test_a_damaged_volume_is_read_or_refused_by_name(suffix: str, changes: list[tuple[int, bytes]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"broken{suffix}"
-        write(IMAGE, path)
+        file_formats.write(IMAGE, path)
         content = bytearray(path.read_bytes())
         for offset, changed in changes:
             content[offset : offset + max(1, len(changed))] = changed
         path.write_bytes(bytes(content))
         try:
-            image = read(path)
+            image = file_formats.read(path)
             assert image.data.shape == image.shape
         except IsocenterError as error:
             assert path.name in str(error) and error.remedy
 
 
 def test_the_one_volume_of_a_file_is_found_by_its_name(tmp_path: Path) -> None:
-    write(IMAGE, tmp_path / "head.nii.gz")
-    assert list(read_volumes(tmp_path / "head.nii.gz")) == ["head"]
-    assert read(tmp_path / "head.nii.gz", "head").shape == IMAGE.shape
+    file_formats.write(IMAGE, tmp_path / "head.nii.gz")
+    assert list(file_formats.read_volumes(tmp_path / "head.nii.gz")) == ["head"]
+    assert file_formats.read(tmp_path / "head.nii.gz", "head").shape == IMAGE.shape
     with pytest.raises(UsageError, match=r"there is no volume 'foot'\. Choose one of head"):
-        read(tmp_path / "head.nii.gz", "foot")
+        file_formats.read(tmp_path / "head.nii.gz", "foot")
 
 
 def test_what_a_reader_is_told_reaches_it_and_an_unknown_word_does_not(data: Path) -> None:
-    assert read(data / "nifti" / "niivue_complex64.nii.gz", part="phase").dtype == np.float32
+    assert file_formats.read(data / "nifti" / "niivue_complex64.nii.gz", part="phase").dtype == np.float32
     with pytest.raises(TypeError, match="sides"):
-        read(data / "nifti" / "niivue_complex64.nii.gz", sides="left")
+        file_formats.read(data / "nifti" / "niivue_complex64.nii.gz", sides="left")
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------
@@ -181,13 +189,13 @@ def test_what_a_reader_is_told_reaches_it_and_an_unknown_word_does_not(data: Pat
 @pytest.mark.parametrize("name", ["a.xyz", "a", "a.mgz", "a.mnc", "a.PAR"])
 def test_a_suffix_that_nothing_writes_is_wrong_use(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=r"cannot be written. Write \.nii\.gz"):
-        write(IMAGE, tmp_path / name)
+        file_formats.write(IMAGE, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_format_cannot_hold_is_refused_under_the_name_that_was_given(tmp_path: Path) -> None:
     with pytest.raises(FormatError) as refused:
-        write(IMAGE, tmp_path / "a.png")
+        file_formats.write(IMAGE, tmp_path / "a.png")
     assert refused.value.where == str(tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 
@@ -197,24 +205,24 @@ MASK = replace(IMAGE, labels=(Label(1, "liver", (1, 2, 3)), Label(59, "tumour"))
 
 @pytest.mark.parametrize("name", ["m.nii.gz", "m.NRRD", "m.mha", "m.seg.nrrd"])
 def test_names_of_labels_are_written_with_a_label_map(tmp_path: Path, name: str) -> None:
-    write(MASK, tmp_path / name)
-    assert read(tmp_path / name).labels == MASK.labels
+    file_formats.write(MASK, tmp_path / name)
+    assert file_formats.read(tmp_path / name).labels == MASK.labels
 
 
 def test_a_table_that_names_other_labels_is_not_taken_for_that_of_a_new_label_map(tmp_path: Path) -> None:
     table = tmp_path / "m.labels.csv"
     table.write_text("1,spleen\n59,stone\n")
     with pytest.raises(UsageError, match=r"m\.labels\.csv: exists already"):
-        write(MASK, tmp_path / "m.nii")
+        file_formats.write(MASK, tmp_path / "m.nii")
     assert [path.name for path in tmp_path.iterdir()] == [table.name]
-    write(MASK, tmp_path / "m.nii", overwrite=True)
-    assert read(tmp_path / "m.nii").labels == MASK.labels
+    file_formats.write(MASK, tmp_path / "m.nii", overwrite=True)
+    assert file_formats.read(tmp_path / "m.nii").labels == MASK.labels
 
 
 def test_a_table_that_names_the_same_labels_stays(tmp_path: Path) -> None:
     table = tmp_path / "m.labels.csv"
     table.write_text("59,tumour\n1,liver\n")
-    write(MASK, tmp_path / "m.nii")
+    file_formats.write(MASK, tmp_path / "m.nii")
     assert table.read_text() == "59,tumour\n1,liver\n"
 
 
@@ -222,20 +230,20 @@ def test_a_table_that_names_the_same_labels_stays(tmp_path: Path) -> None:
 def test_a_series_is_refused_by_formats_of_pictures_and_volumes(tmp_path: Path, name: str) -> None:
     grid = Geometry((8,), [[0.5, 0.0], [0.0, 1.0]], oriented=False, unit="s")
     with pytest.raises(FormatError, match=rf"{name}: .*Write") as refused:
-        write(Image(np.zeros((1, 8), np.int16), grid), tmp_path / name)
+        file_formats.write(Image(np.zeros((1, 8), np.int16), grid), tmp_path / name)
     assert refused.value.problem
     assert not list(tmp_path.iterdir())
 
 
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:
-    write(IMAGE, tmp_path / "new" / "folder" / "a.nii.gz")
+    file_formats.write(IMAGE, tmp_path / "new" / "folder" / "a.nii.gz")
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["a.nii.gz"]
 
 
 def test_a_result_cannot_be_written_under_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UsageError, match="cannot be written"):
-        write(IMAGE, tmp_path / "file" / "a.nii.gz")
+        file_formats.write(IMAGE, tmp_path / "file" / "a.nii.gz")
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha"])
@@ -246,7 +254,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, name: str) -> N
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
         with pytest.raises(ResourceError, match="Free some space"):
-            write(Image(noise, Geometry((64, 64, 64), np.eye(4))), tmp_path / name)
+            file_formats.write(Image(noise, Geometry((64, 64, 64), np.eye(4))), tmp_path / name)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
@@ -260,7 +268,7 @@ def test_a_folder_stays_where_its_replacement_is_stopped_between_the_two_steps(t
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "replace", stopped)
-    with pytest.raises(KeyboardInterrupt), written(tmp_path / "run", overwrite=True) as partial:
+    with pytest.raises(KeyboardInterrupt), atomic.write_whole(tmp_path / "run", overwrite=True) as partial:
         partial.mkdir()
     assert [path.name for path in tmp_path.rglob("*")] == ["run", "a.txt"]
     assert (tmp_path / "run" / "a.txt").read_text() == "old"
@@ -276,4 +284,4 @@ def test_a_folder_stays_where_its_replacement_is_stopped_between_the_two_steps(t
     ],
 )
 def test_the_cause_of_an_error_names_no_class_and_no_address(error, words):
-    assert cause_of(error) == words
+    assert errors.describe_cause(error) == words

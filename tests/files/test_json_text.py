@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.files.storage.structured_text import DEEPEST, load_json, parse_json
+from isocenter.files.storage import structured_text
+from isocenter.files.storage.structured_text import DEEPEST
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -20,7 +21,7 @@ values = st.recursive(
 
 @given(values)
 def test_what_is_shallow_is_read_as_the_library_reads_it(value):
-    assert parse_json(json.dumps(value)) == value
+    assert structured_text.parse_json(json.dumps(value)) == value
 
 
 @pytest.mark.parametrize("inner", ["{}[]{}", '{}{{"a": 1}}{}'])
@@ -28,15 +29,15 @@ def test_what_is_shallow_is_read_as_the_library_reads_it(value):
 def test_nesting_has_an_end(inner: str, opening: str, closing: str) -> None:
     levels = opening.count("[") + opening.count("{")
     fitting = (DEEPEST - 1) // levels
-    parse_json(inner.format(opening * fitting, closing * fitting))
+    structured_text.parse_json(inner.format(opening * fitting, closing * fitting))
     for times in (fitting + 1, 500, 200_000):
         with pytest.raises(ValueError, match="nested deeper than 20 levels"):
-            parse_json(inner.format(opening * times, closing * times))
+            structured_text.parse_json(inner.format(opening * times, closing * times))
 
 
 def test_a_file_larger_than_any_record_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text("[1, 2]")
-    assert load_json(path) == [1, 2]
+    assert structured_text.load_json(path) == [1, 2]
     with pytest.raises(ValueError, match="larger than any record"):
-        load_json(path, largest=5)
+        structured_text.load_json(path, largest=5)

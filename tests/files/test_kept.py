@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from isocenter.files import Caching, FileIdentity, caching_as, file_hash, keep_text, kept_text, write_pending
-from isocenter.files.storage.kept import FILE, FOLDER, Store, file_key
+from isocenter.files.storage import hashing, kept
+from isocenter.files.storage.kept import FILE, FOLDER, Caching, FileIdentity, Store
 
 KEYS = [f"{n:064x}" for n in range(40)]
 USED = Caching(is_used=True)
@@ -24,18 +24,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_one_process_has_kept_another_one_reads_from_a_folder_that_nobody_else_can_enter(cache):
-    with caching_as(USED):
-        keep_text(KEYS[0], "found: größer als 5 µm")
-        write_pending()
+    with kept.caching_as(USED):
+        kept.keep_text(KEYS[0], "found: größer als 5 µm")
+        kept.write_pending()
     assert (cache / FOLDER).stat().st_mode & 0o777 == 0o700
     assert Store(cache / FOLDER / FILE).read(KEYS[0]) == "found: größer als 5 µm"
 
 
 def test_outside_of_commands_nothing_is_kept(cache, tmp_path):
     (tmp_path / "a.txt").write_text("a")
-    file_hash(tmp_path / "a.txt")
-    keep_text(KEYS[0], "x")
-    assert kept_text(KEYS[0]) is None
+    hashing.file_hash(tmp_path / "a.txt")
+    kept.keep_text(KEYS[0], "x")
+    assert kept.kept_text(KEYS[0]) is None
     assert not cache.exists()
 
 
@@ -43,10 +43,10 @@ def test_no_name_of_a_file_stands_in_it(cache, tmp_path):
     path = tmp_path / "Mustermann_Erika.nii"
     path.write_bytes(b"voxels")
     time.sleep(0.06)
-    with caching_as(USED):
-        assert file_hash(path) == file_hash(path)
-        write_pending()
-        assert kept_text(file_key(path)) is not None
+    with kept.caching_as(USED):
+        assert hashing.file_hash(path) == hashing.file_hash(path)
+        kept.write_pending()
+        assert kept.kept_text(kept.file_key(path)) is not None
     assert b"Mustermann" not in (cache / FOLDER / FILE).read_bytes()
 
 
@@ -55,9 +55,9 @@ def test_a_file_that_was_written_a_moment_ago_is_hashed_again(tmp_path):
     path = tmp_path / "a.nii"
     path.write_bytes(b"one")
     assert not FileIdentity.of(path).is_settled
-    with caching_as(USED):
-        file_hash(path)
-        assert kept_text(file_key(path)) is None
+    with kept.caching_as(USED):
+        hashing.file_hash(path)
+        assert kept.kept_text(kept.file_key(path)) is None
 
 
 def test_commands_that_write_at_once_lose_nothing(cache):
@@ -139,11 +139,11 @@ def test_a_damaged_file_is_made_anew(cache, place):
 
 def test_a_cache_that_cannot_be_written_is_said_once_and_then_left(cache, caplog):
     cache.write_text("a file stands where the folder would be")
-    with caching_as(USED):
+    with kept.caching_as(USED):
         for key in KEYS:
-            keep_text(key, key)
-            write_pending()
-            assert kept_text(key) is None
+            kept.keep_text(key, key)
+            kept.write_pending()
+            assert kept.kept_text(key) is None
     assert caplog.text.count("cannot be kept") == 1
 
 

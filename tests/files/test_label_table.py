@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import FormatError, UsageError
-from isocenter.files import label_table, read, write
+from isocenter.files import file_formats, label_table
 from isocenter.values import Geometry, Image, Label
 
 ANTERIOR, POSTERIOR = Label(1, "Anterior hippocampus", (255, 0, 10)), Label(2, "Posterior", (0, 200, 0))
@@ -52,16 +52,16 @@ FREESURFER = """#$Id: FreeSurferColorLUT.txt
 )
 def test_every_kind_of_table_says_the_same(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert label_table.read(tmp_path / name) == (ANTERIOR, POSTERIOR)
+    assert label_table.read_labels(tmp_path / name) == (ANTERIOR, POSTERIOR)
 
 
 def test_colours_may_be_missing(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text("0,background\n1,tumour,,,\n2,oedema,1,2,3\n")
-    labels = label_table.read(tmp_path / "classes.csv")
+    labels = label_table.read_labels(tmp_path / "classes.csv")
     assert labels == (Label(0, "background"), Label(1, "tumour"), Label(2, "oedema", (1, 2, 3)))
 
 
-names = st.text(min_size=1, max_size=30).map(label_table.clean).filter(bool)
+names = st.text(min_size=1, max_size=30).map(label_table.clean_name).filter(bool)
 colours = st.none() | st.tuples(*[st.integers(0, 255)] * 3)
 
 
@@ -70,15 +70,15 @@ colours = st.none() | st.tuples(*[st.integers(0, 255)] * 3)
 def test_a_csv_says_what_was_written(rows: list[tuple[int, str, tuple[int, int, int] | None]]) -> None:
     labels = tuple(Label(*row) for row in rows)
     with tempfile.TemporaryDirectory() as folder:
-        label_table.write(labels, Path(folder) / "a.labels.csv")
-        assert label_table.read(Path(folder) / "a.labels.csv") == labels
+        label_table.write_labels(labels, Path(folder) / "a.labels.csv")
+        assert label_table.read_labels(Path(folder) / "a.labels.csv") == labels
 
 
 def test_an_itk_snap_table_says_what_was_written(tmp_path: Path) -> None:
-    label_table.write((ANTERIOR, POSTERIOR), tmp_path / "a.txt")
-    assert label_table.read(tmp_path / "a.txt") == (ANTERIOR, POSTERIOR)
+    label_table.write_labels((ANTERIOR, POSTERIOR), tmp_path / "a.txt")
+    assert label_table.read_labels(tmp_path / "a.txt") == (ANTERIOR, POSTERIOR)
     with pytest.raises(UsageError, match="'plain' has no colour"):
-        label_table.write((Label(1, "plain"),), tmp_path / "b.txt")
+        label_table.write_labels((Label(1, "plain"),), tmp_path / "b.txt")
 
 
 @pytest.mark.parametrize(
@@ -100,53 +100,53 @@ def test_an_itk_snap_table_says_what_was_written(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "classes.csv").write_text(text)
     with pytest.raises(FormatError, match=rf"classes\.csv: .*{reason}"):
-        label_table.read(tmp_path / "classes.csv")
+        label_table.read_labels(tmp_path / "classes.csv")
 
 
 def test_a_table_of_very_many_labels_takes_no_time_that_grows_with_its_square() -> None:
     labels = [Label(value, f"label {value}") for value in range(100_000)]  # an hour and more, each against all before
-    assert len(label_table.checked(labels, "here")) == 100_000
+    assert len(label_table.check_labels(labels, "here")) == 100_000
     with pytest.raises(FormatError, match="the name 'label 7' occurs twice"):
-        label_table.checked([*labels, Label(100_000, "label 7")], "here")
+        label_table.check_labels([*labels, Label(100_000, "label 7")], "here")
 
 
 def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_bytes(b"1,\xff\xfe\n")
     with pytest.raises(FormatError, match="not UTF-8"):
-        label_table.read(tmp_path / "classes.csv")
+        label_table.read_labels(tmp_path / "classes.csv")
 
 
 def test_names_lose_what_could_steer_a_terminal_or_break_a_line(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text("1,\x1b[31m left\tlung \x00\n", encoding="utf-8")
-    assert label_table.read(tmp_path / "classes.csv") == (Label(1, "[31m left lung"),)
+    assert label_table.read_labels(tmp_path / "classes.csv") == (Label(1, "[31m left lung"),)
 
 
 def test_a_label_map_finds_its_own_table_before_that_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text("1,lung\n")
     path = tmp_path / "mask.nii.gz"
     path.touch()
-    assert label_table.find(path) == label_table.find(tmp_path) == (Label(1, "lung"),)
+    assert label_table.find_labels(path) == label_table.find_labels(tmp_path) == (Label(1, "lung"),)
     (tmp_path / "mask.labels.csv").write_text("1,heart\n")
-    assert label_table.find(path) == (Label(1, "heart"),)
-    assert label_table.find(tmp_path / "none") == (Label(1, "lung"),)
+    assert label_table.find_labels(path) == (Label(1, "heart"),)
+    assert label_table.find_labels(tmp_path / "none") == (Label(1, "lung"),)
 
 
 def test_tables_of_one_folder_that_disagree_are_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text("1,lung\n")
     (tmp_path / "labels.csv").write_text("1,heart\n")
     with pytest.raises(FormatError, match=r"labels\.csv: gives other names than classes\.csv"):
-        label_table.find(tmp_path)
+        label_table.find_labels(tmp_path)
 
 
 def test_a_list_of_images_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("image,diagnosis\na.png,benign\n")
-    assert label_table.find(tmp_path) == ()
+    assert label_table.find_labels(tmp_path) == ()
     (tmp_path / "classes.csv").write_text("1,lung\n")
-    assert label_table.find(tmp_path) == (Label(1, "lung"),)
+    assert label_table.find_labels(tmp_path) == (Label(1, "lung"),)
 
 
 def test_a_folder_without_a_table_has_no_names(tmp_path: Path) -> None:
-    assert label_table.find(tmp_path) == ()
+    assert label_table.find_labels(tmp_path) == ()
 
 
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii", "mask.seg.nrrd", "mask.mha", "mask.png", "mask.ome.tif"])
@@ -156,18 +156,18 @@ def test_a_table_is_named_after_its_label_map(name: str) -> None:
 
 def test_a_volume_read_beside_its_table_has_names(tmp_path: Path) -> None:
     path = tmp_path / "mask.nii.gz"
-    write(Image(np.ones((1, 2, 2, 2), np.uint8), Geometry((2, 2, 2), np.eye(4))), path)
-    assert read(path).labels == ()
-    label_table.write((ANTERIOR,), label_table.table_path(path))
-    assert read(path).labels == (ANTERIOR,)
+    file_formats.write(Image(np.ones((1, 2, 2, 2), np.uint8), Geometry((2, 2, 2), np.eye(4))), path)
+    assert file_formats.read(path).labels == ()
+    label_table.write_labels((ANTERIOR,), label_table.table_path(path))
+    assert file_formats.read(path).labels == (ANTERIOR,)
 
 
 @pytest.mark.parametrize("name", ["mask.png", "mask.tif", "mask.npy", "mask.ome.tif"])
 def test_names_that_were_written_beside_a_picture_are_read_with_it(tmp_path: Path, name: str) -> None:
     pixels = np.array([[[0, 1, 2], [1, 0, 2], [2, 2, 2], [0, 0, 1], [1, 1, 1]]], np.uint8)
     image = Image(pixels, Geometry.of_pixels((5, 3)), channels=("label",), labels=(ANTERIOR, POSTERIOR))
-    write(image, tmp_path / name)
-    again = read(tmp_path / name)
+    file_formats.write(image, tmp_path / name)
+    again = file_formats.read(tmp_path / name)
     assert again.labels == (ANTERIOR, POSTERIOR)
     assert again.source is not None
     assert str(tmp_path / "mask.labels.csv") in again.source.paths
@@ -175,6 +175,6 @@ def test_names_that_were_written_beside_a_picture_are_read_with_it(tmp_path: Pat
 
 def test_a_table_beside_a_photograph_names_nothing(tmp_path: Path) -> None:
     image = Image(np.arange(36, dtype=np.uint8).reshape(3, 4, 3), Geometry.of_pixels((4, 3)), channels=("R", "G", "B"))
-    write(image, tmp_path / "photo.png")
-    label_table.write((ANTERIOR,), tmp_path / "photo.labels.csv")
-    assert read(tmp_path / "photo.png").labels == ()
+    file_formats.write(image, tmp_path / "photo.png")
+    label_table.write_labels((ANTERIOR,), tmp_path / "photo.labels.csv")
+    assert file_formats.read(tmp_path / "photo.png").labels == ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cohorts import picture
-from isocenter.files import read_dataset, write_dataset_table
+from isocenter.files.layouts import dataset_layouts, dataset_table
 from isocenter.files.layouts.layout import LAYOUTS
 
 
@@ -12,9 +12,9 @@ def test_the_layout_of_the_documentation_reads_classes_and_patients_from_names(t
     names = [f"p{patient}__{named}" for patient in range(2) for named in ("benign", "malignant")]
     for name in names:
         picture(tmp_path / "data" / f"{name}.png")
-    dataset = read_dataset(tmp_path / "data")
-    write_dataset_table(dataset, tmp_path)
-    again = read_dataset(tmp_path / "dataset.csv")
+    dataset = dataset_layouts.read_dataset(tmp_path / "data")
+    dataset_table.write_dataset_table(dataset, tmp_path)
+    again = dataset_layouts.read_dataset(tmp_path / "dataset.csv")
     for read in (dataset, again):
         assert [case.id for case in read] == names
         assert [case.patient for case in read] == ["p0", "p0", "p1", "p1"]

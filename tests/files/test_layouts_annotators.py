@@ -10,8 +10,9 @@ import pytest
 
 from cohorts import picture
 from isocenter.errors import DatasetError, FormatError
-from isocenter.files import DatasetOptions, read_dataset, write_dataset_table
-from isocenter.values import WITHOUT_VOXELS
+from isocenter.files.layouts import dataset_layouts, dataset_table
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.values.voxel_images import WITHOUT_VOXELS
 
 SIZE = (20, 24)  # rows, columns
 MASK = DatasetOptions(kinds=frozenset({"mask"}))
@@ -68,36 +69,38 @@ RUNS = '<mask label="cyst" rle="0, 7, 2, 5" left="3" top="5" width="7" height="2
 
 @pytest.mark.parametrize("shape", [BOX, POLYGON])
 def test_a_shape_of_cvat_covers_the_pixels_whose_centres_it_holds(tmp_path, shape):
-    dataset = read_dataset(cvat(tmp_path, shape), MASK)
+    dataset = dataset_layouts.read_dataset(cvat(tmp_path, shape), MASK)
     assert (len(dataset), dataset.kinds) == (3, {"mask"})
     assert (drawn(dataset) == rectangle(slice(5, 7), slice(3, 10))).all()
     assert not dataset.cases[1].references["mask"].data.any()
-    [corners] = read_dataset(tmp_path, BOXES).cases[0].references["boxes"].corners
+    [corners] = dataset_layouts.read_dataset(tmp_path, BOXES).cases[0].references["boxes"].corners
     assert corners.tolist() == [5, 3, 7, 10]  # rows first, as the image
 
 
 def test_boxes_alone_are_boxes_and_anything_else_is_an_outline(tmp_path):
-    assert read_dataset(cvat(tmp_path / "boxes", BOX)).kinds == {"boxes"}
-    assert read_dataset(cvat(tmp_path / "outlines", BOX, POLYGON)).kinds == {"mask"}
+    assert dataset_layouts.read_dataset(cvat(tmp_path / "boxes", BOX)).kinds == {"boxes"}
+    assert dataset_layouts.read_dataset(cvat(tmp_path / "outlines", BOX, POLYGON)).kinds == {"mask"}
 
 
 def test_runs_of_cvat_go_along_the_rows_of_their_box(tmp_path):
     expected = rectangle(slice(5, 7), slice(3, 10))
     expected[6, 3:5] = False
-    assert (drawn(read_dataset(cvat(tmp_path, RUNS))) == expected).all()
+    assert (drawn(dataset_layouts.read_dataset(cvat(tmp_path, RUNS))) == expected).all()
 
 
 def test_a_box_that_is_turned_by_a_right_angle_stands_upright(tmp_path):
     turned = BOX.replace("occluded", 'rotation="90" occluded').replace('xbr="10.0"', 'xbr="9.0"')
     # 6 x 2 around (6, 6) becomes 2 x 6.
-    assert (drawn(read_dataset(cvat(tmp_path, turned), MASK)) == rectangle(slice(3, 9), slice(5, 7))).all()
+    assert (
+        drawn(dataset_layouts.read_dataset(cvat(tmp_path, turned), MASK)) == rectangle(slice(3, 9), slice(5, 7))
+    ).all()
 
 
 def test_the_area_of_an_ellipse_is_that_of_its_radii(tmp_path):
     shape = '<ellipse label="cyst" cx="12" cy="10" rx="9" ry="6"></ellipse>'
-    dataset = read_dataset(cvat(tmp_path / "cvat", shape))
+    dataset = dataset_layouts.read_dataset(cvat(tmp_path / "cvat", shape))
     assert drawn(dataset).sum() == pytest.approx(np.pi * 9 * 6, rel=0.03)
-    same = read_dataset(via(tmp_path / "via", region("ellipse", cx=12, cy=10, rx=9, ry=6)))
+    same = dataset_layouts.read_dataset(via(tmp_path / "via", region("ellipse", cx=12, cy=10, rx=9, ry=6)))
     assert (drawn(same) == drawn(dataset)).all()
 
 
@@ -105,7 +108,7 @@ def test_shapes_of_one_group_are_one_object(tmp_path):
     apart = [POLYGON.replace("points", f'group_id="{group}" points') for group in (1, 1, 2)]
     apart[1] = apart[1].replace("3,5;10,5;10,7;3,7", "12,5;15,5;15,7;12,7")
     apart[2] = apart[2].replace("3,5;10,5;10,7;3,7", "12,10;15,10;15,12;12,12")
-    dataset = read_dataset(cvat(tmp_path, *apart), DatasetOptions(kinds=frozenset({"instances"})))
+    dataset = dataset_layouts.read_dataset(cvat(tmp_path, *apart), DatasetOptions(kinds=frozenset({"instances"})))
     assert dataset.cases[0].references["instances"].data.max() == 2
 
 
@@ -122,13 +125,15 @@ def test_shapes_of_one_group_are_one_object(tmp_path):
 )
 def test_a_shape_of_cvat_that_cannot_be_read_is_refused_by_image(tmp_path, shape, problem):
     with pytest.raises(DatasetError, match=problem):
-        read_dataset(cvat(tmp_path, shape))
+        dataset_layouts.read_dataset(cvat(tmp_path, shape))
 
 
 def test_tracks_of_films_are_refused_and_points_are_left_out_with_a_warning(tmp_path):
     with pytest.raises(DatasetError, match="CVAT for video"):
-        read_dataset(cvat(tmp_path / "film", others='<track id="0" label="cyst"></track>'))
-    dataset = read_dataset(cvat(tmp_path / "points", POLYGON, '<points label="cyst" points="3,5"></points>'))
+        dataset_layouts.read_dataset(cvat(tmp_path / "film", others='<track id="0" label="cyst"></track>'))
+    dataset = dataset_layouts.read_dataset(
+        cvat(tmp_path / "points", POLYGON, '<points label="cyst" points="3,5"></points>')
+    )
     [warning] = [problem for problem in dataset.problems if problem.severity == "warning"]
     assert "covers nothing" in warning.what
 
@@ -138,16 +143,16 @@ def test_a_subset_of_cvat_is_a_part(tmp_path):
     text = (root / "annotations.xml").read_text()
     text = text.replace('id="0"', 'id="0" subset="Train"').replace('id="1"', 'id="1" subset="Test"')
     (root / "annotations.xml").write_text(text)
-    assert read_dataset(root).splits == {"x0": "train", "x1": "test"}
+    assert dataset_layouts.read_dataset(root).splits == {"x0": "train", "x1": "test"}
 
 
 @pytest.mark.parametrize("project", [True, False])
 def test_regions_of_via_become_label_maps(tmp_path, project):
     polygon = region("polygon", all_points_x=[3, 10, 10, 3], all_points_y=[5, 5, 7, 7])
-    dataset = read_dataset(via(tmp_path, polygon, project=project))
+    dataset = dataset_layouts.read_dataset(via(tmp_path, polygon, project=project))
     assert [label.name for label in dataset.classes["mask"]] == ["cyst"]
     assert (drawn(dataset) == rectangle(slice(5, 7), slice(3, 10))).all()
-    [corners] = read_dataset(tmp_path, BOXES).cases[0].references["boxes"].corners
+    [corners] = dataset_layouts.read_dataset(tmp_path, BOXES).cases[0].references["boxes"].corners
     assert corners.tolist() == [5, 3, 7, 10]  # rows first, as the image
 
 
@@ -156,21 +161,21 @@ def test_a_structure_that_is_drawn_and_has_no_pixel_is_named(tmp_path):
     point = region("polygon", "clip", all_points_x=[12.6, 12.9, 12.9], all_points_y=[5.6, 5.6, 5.9])
     polygon = region("polygon", all_points_x=[3, 10, 10, 3], all_points_y=[5, 5, 7, 7])
     for root in (cvat(tmp_path / "cvat", POLYGON, speck), via(tmp_path / "via", polygon, point)):
-        mask = read_dataset(root, MASK).cases[0].references["mask"]
+        mask = dataset_layouts.read_dataset(root, MASK).cases[0].references["mask"]
         assert mask.facts[WITHOUT_VOXELS] == {"clip": "its outlines hold the centre of none"}
         assert sorted(np.unique(mask.data)) == [0, 2]
 
 
 def test_rectangles_of_via_are_boxes_and_a_tick_names_their_class(tmp_path):
     box = region("rect", {"cyst": True, "tumour": False}, x=3, y=5, width=7, height=2)
-    dataset = read_dataset(via(tmp_path, box))
+    dataset = dataset_layouts.read_dataset(via(tmp_path, box))
     assert dataset.kinds == {"boxes"}
     assert dataset.cases[0].references["boxes"].names == ("cyst",)
 
 
 def test_regions_without_attributes_are_of_one_class(tmp_path):
     circle = {"shape_attributes": {"name": "circle", "cx": 10, "cy": 10, "r": 5}, "region_attributes": {}}
-    dataset = read_dataset(via(tmp_path, circle))
+    dataset = dataset_layouts.read_dataset(via(tmp_path, circle))
     assert [label.name for label in dataset.classes["mask"]] == ["object"]
     assert drawn(dataset).sum() == pytest.approx(np.pi * 25, rel=0.05)
 
@@ -195,20 +200,20 @@ def test_regions_without_attributes_are_of_one_class(tmp_path):
 )
 def test_regions_of_via_that_cannot_be_read_are_refused_by_image(tmp_path, regions, problem):
     with pytest.raises(DatasetError, match=problem):
-        read_dataset(via(tmp_path, *regions))
+        dataset_layouts.read_dataset(via(tmp_path, *regions))
 
 
 def test_a_file_that_lists_an_image_that_is_not_there_names_it(tmp_path):
     root = via(tmp_path, region("circle", cx=10, cy=10, r=5))
     (root / "images" / "x2.png").unlink()
-    dataset = read_dataset(root)
+    dataset = dataset_layouts.read_dataset(root)
     assert [problem.cases for problem in dataset.problems if problem.severity == "error"] == [("x2.png",)]
 
 
 def test_runs_of_cvat_that_are_far_more_than_the_file_can_state_are_refused_by_name(tmp_path):
     large = RUNS.replace("0, 7, 2, 5", f"0, {10**12}").replace('"7"', f'"{10**6}"').replace('"2"', f'"{10**6}"')
     with pytest.raises(FormatError, match="which may be an attack") as refused:
-        read_dataset(cvat(tmp_path, large))
+        dataset_layouts.read_dataset(cvat(tmp_path, large))
     assert refused.value.where.endswith("annotations.xml")
 
 
@@ -226,19 +231,19 @@ def cvat_project(root: Path, subsets: str) -> Path:
 
 def test_a_subset_of_cvat_says_which_of_several_images_of_one_name_is_meant(tmp_path):
     for data in (cvat_project(tmp_path, "ABC"), tmp_path / "own" / "dataset.csv"):
-        dataset = read_dataset(data)
+        dataset = dataset_layouts.read_dataset(data)
         sizes = {case.files[0].parent.name: case.references["boxes"].corners[0].tolist() for case in dataset}
         assert sizes == {name: [4, 4, 9, 9 + n] for n, name in enumerate("ABC")}
         if data == tmp_path:
             [odd] = [one for one in dataset.problems if "cannot be read" in one.what]
             assert "3 annotations" in odd.what and "image x.png, box 2: could not" in odd.what and len(odd.cases) == 3
             (tmp_path / "own").mkdir()
-            write_dataset_table(dataset, tmp_path / "own")
+            dataset_table.write_dataset_table(dataset, tmp_path / "own")
 
 
 def test_images_that_several_tasks_of_cvat_list_are_refused_with_their_number_and_the_tasks(tmp_path):
     with pytest.raises(DatasetError, match=r"1 image is listed more than once \(x.png\), by task 0 of .*, task 1 of"):
-        read_dataset(cvat_project(tmp_path, "AA"))
+        dataset_layouts.read_dataset(cvat_project(tmp_path, "AA"))
 
 
 def coco_list(root: Path, name: str, **further: object) -> Path:
@@ -256,19 +261,19 @@ def coco_list(root: Path, name: str, **further: object) -> Path:
 @pytest.mark.parametrize("further", [{"keypoints": [5, 5, 2]}, {"segments_info": []}, {"caption": "a lesion"}])
 def test_lists_of_other_things_beside_instances_are_named_and_not_read(tmp_path, further):
     coco_list(coco_list(tmp_path, "instances.json"), "others.json", **further)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert len(dataset.cases[0].references["boxes"]) == 1
     assert [one.what for one in dataset.problems if "others.json" in one.what] != []
 
 
 def test_two_lists_of_instances_of_one_image_are_refused_by_their_names(tmp_path):
     with pytest.raises(DatasetError, match=r"listed more than once \(x.png\), by a.json, b.json"):
-        read_dataset(coco_list(coco_list(tmp_path, "a.json"), "b.json"))
+        dataset_layouts.read_dataset(coco_list(coco_list(tmp_path, "a.json"), "b.json"))
 
 
 def test_panoptic_segments_alone_are_refused_as_such(tmp_path):
     with pytest.raises(DatasetError, match="holds panoptic segments"):
-        read_dataset(coco_list(tmp_path, "panoptic.json", segments_info=[]))
+        dataset_layouts.read_dataset(coco_list(tmp_path, "panoptic.json", segments_info=[]))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +291,7 @@ def test_one_odd_annotation_leaves_out_one_annotation(tmp_path, odd, why):
     record = json.loads((coco_list(tmp_path, "list.json") / "list.json").read_text())
     record["annotations"].append({"id": 9, "image_id": 1, "category_id": 1, **odd})
     (tmp_path / "list.json").write_text(json.dumps(record))
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert len(dataset.cases[0].references["boxes"]) == 1
     [problem] = [one for one in dataset.problems if "annotation" in one.what]
     assert why in problem.what and problem.severity == "warning"

@@ -14,8 +14,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from cohorts import picture, volume
 from isocenter.errors import DatasetError, UsageError
-from isocenter.files import DatasetOptions, content_hash, read_dataset
-from isocenter.files.layouts.voc import parsed
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts import voc as layouts_voc
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.files.storage import hashing
 from written_dicom import write_slice
 
 CR = pydicom.uid.ComputedRadiographyImageStorage
@@ -64,7 +66,7 @@ def table(path: Path, *rows: str, head: str = "image,label,x0,y0,x1,y1") -> Path
 
 
 def only(root: Path, **options):
-    [case] = read_dataset(root, DatasetOptions(**options))
+    [case] = dataset_layouts.read_dataset(root, DatasetOptions(**options))
     return case.references["boxes"]
 
 
@@ -87,7 +89,7 @@ def test_an_image_with_an_annotation_without_objects_is_known_to_hold_none_and_o
         picture(tmp_path / f"{name}.png", shape=SHAPE)
     voc(tmp_path / "a.xml", ("cell", (1, 1, 5, 5)))
     voc(tmp_path / "b.xml")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [case.id for case in dataset] == ["a", "b"]
     assert [len(case.references["boxes"]) for case in dataset] == [1, 0]
     assert "without a label" in dataset.problems[0].what
@@ -97,11 +99,11 @@ def test_an_image_with_an_annotation_without_objects_is_known_to_hold_none_and_o
 def test_boxes_cross_processes_and_a_changed_annotation_is_another_case(tmp_path):
     picture(tmp_path / "a.png", shape=SHAPE)
     coco(tmp_path / "a_boxes.json", {"a.png": [("cell", [3, 5, 7, 2])]})
-    [case] = read_dataset(tmp_path)
+    [case] = dataset_layouts.read_dataset(tmp_path)
     assert len(pickle.loads(pickle.dumps(case)).references["boxes"]) == 1  # noqa: S301 - our own
     coco(tmp_path / "a_boxes.json", {"a.png": [("cell", [3, 5, 7, 3])]})
-    [other] = read_dataset(tmp_path)
-    assert content_hash(case) != content_hash(other)
+    [other] = dataset_layouts.read_dataset(tmp_path)
+    assert hashing.content_hash(case) != hashing.content_hash(other)
 
 
 def test_what_another_image_of_the_same_file_holds_does_not_make_a_case_another_one(tmp_path):
@@ -110,7 +112,7 @@ def test_what_another_image_of_the_same_file_holds_does_not_make_a_case_another_
         for name in "ab":
             picture(tmp_path / f"{name}.png", shape=SHAPE)
         coco(tmp_path / "boxes.json", {"a.png": [("cell", [3, 5, 7, 2])], "b.png": [("cell", box)]})
-        hashes.append([content_hash(case) for case in read_dataset(tmp_path)])
+        hashes.append([hashing.content_hash(case) for case in dataset_layouts.read_dataset(tmp_path)])
     assert hashes[0][0] == hashes[1][0]
     assert hashes[0][1] != hashes[1][1]
 
@@ -179,7 +181,7 @@ def test_xml_with_a_document_type_is_refused_before_an_entity_is_made(tmp_path, 
     path = tmp_path / "a.xml"
     path.write_text(DTD.format(entity))
     with pytest.raises(DatasetError, match="DOCTYPE"):
-        parsed(path)
+        layouts_voc.parse_xml(path)
 
 
 @pytest.mark.parametrize("text", ["", "<annotation>", "<annotation></other>", "no xml", "\0"])
@@ -187,7 +189,7 @@ def test_damaged_xml_is_refused_by_its_name(tmp_path, text):
     path = tmp_path / "a.xml"
     path.write_text(text)
     with pytest.raises(DatasetError, match="cannot be read") as refused:
-        parsed(path)
+        layouts_voc.parse_xml(path)
     assert refused.value.where == str(path)
 
 
@@ -203,7 +205,7 @@ def voc_folders(root: Path, **lists: str) -> Path:
 
 
 def test_the_lists_of_imagesets_are_the_sets_own_split_and_label_maps_are_no_images(tmp_path):
-    dataset = read_dataset(voc_folders(tmp_path, train="a", val="b", trainval="abc", test="d"))
+    dataset = dataset_layouts.read_dataset(voc_folders(tmp_path, train="a", val="b", trainval="abc", test="d"))
     assert dataset.splits == {"a": "train", "b": "val", "c": "train", "d": "test"}
     assert len(dataset) == 4
     assert "ImageSets/Main" in dataset.layout
@@ -211,23 +213,23 @@ def test_the_lists_of_imagesets_are_the_sets_own_split_and_label_maps_are_no_ima
 
 def test_an_image_in_two_parts_of_the_split_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="lists a, which is in"):
-        read_dataset(voc_folders(tmp_path, train="ab", test="ad"))
+        dataset_layouts.read_dataset(voc_folders(tmp_path, train="ab", test="ad"))
     with pytest.raises(DatasetError, match="in test too"):
-        read_dataset(voc_folders(tmp_path / "two", trainval="ab", test="ad"))
+        dataset_layouts.read_dataset(voc_folders(tmp_path / "two", trainval="ab", test="ad"))
 
 
 def test_the_folders_of_a_split_are_one_as_well(tmp_path):
     for part in ("train", "test"):
         picture(tmp_path / part / f"{part}1.png", shape=SHAPE)
         voc(tmp_path / part / f"{part}1.xml", ("cell", (1, 1, 5, 5)))
-    assert read_dataset(tmp_path).splits == {"train1": "train", "test1": "test"}
+    assert dataset_layouts.read_dataset(tmp_path).splits == {"train1": "train", "test1": "test"}
 
 
 def test_an_annotation_whose_image_is_not_there_is_named(tmp_path):
     picture(tmp_path / "a.png", shape=SHAPE)
     voc(tmp_path / "a.xml", ("cell", (1, 1, 5, 5)))
     voc(tmp_path / "b.xml", ("cell", (1, 1, 5, 5)))
-    [problem] = read_dataset(tmp_path).problems
+    [problem] = dataset_layouts.read_dataset(tmp_path).problems
     assert "has no image" in problem.what
     assert problem.cases == ("b",)
 
@@ -235,18 +237,18 @@ def test_an_annotation_whose_image_is_not_there_is_named(tmp_path):
 def test_numbers_as_classes_get_their_names_and_an_unnamed_one_is_refused(tmp_path):
     picture(tmp_path / "a.png", shape=SHAPE)
     voc(tmp_path / "a.xml", ("0", (1, 1, 5, 5)), ("1", (1, 1, 8, 5)))
-    dataset = read_dataset(tmp_path, DatasetOptions(labels="0=cell,1=clump"))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="0=cell,1=clump"))
     assert [label.name for label in dataset.classes["boxes"]] == ["cell", "clump"]
     assert dataset.cases[0].references["boxes"].names == ("cell", "clump")
     with pytest.raises(UsageError, match=r"does not name .*1"):
-        read_dataset(tmp_path, DatasetOptions(labels="0=cell"))
+        dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="0=cell"))
 
 
 def test_files_of_coco_are_the_parts_of_a_split_by_their_names(tmp_path):
     for part in ("train2017", "val2017"):
         picture(tmp_path / part / "a.png", shape=SHAPE)
         coco(tmp_path / "annotations" / f"instances_{part}.json", {"a.png": [("cell", [1, 1, 5, 5])]})
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert sorted(dataset.splits.values()) == ["train", "val"]
     assert len(dataset) == 2
     assert "COCO: 2 boxes on 2 images" in dataset.layout
@@ -259,20 +261,20 @@ def test_coco_that_names_what_it_does_not_list_or_an_image_twice_is_refused(tmp_
     for key, problem in (("image_id", " is of image 7, which"), ("category_id", ": its category 7")):
         path.write_text(json.dumps(whole | {"annotations": [whole["annotations"][0] | {key: 7}]}))
         with pytest.raises(DatasetError, match=f"annotation 0{problem} is not listed"):
-            read_dataset(tmp_path)
+            dataset_layouts.read_dataset(tmp_path)
     path.write_text(json.dumps(whole | {"images": whole["images"] * 2}))
     with pytest.raises(DatasetError, match="one number"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
     path.write_text(json.dumps(whole | {"annotations": [{"id": 1}]}))
     with pytest.raises(DatasetError, match="annotation 1 is of image without a number"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_a_row_with_nothing_but_the_image_says_that_nothing_is_there(tmp_path):
     for name in "abc":
         picture(tmp_path / f"{name}.png", shape=SHAPE)
     table(tmp_path / "boxes.csv", "a.png,cell,1,1,5,5", "a.png,cell,2,2,9,9", "b.png,,,,,")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert {case.id: len(case.references["boxes"]) for case in dataset} == {"a": 2, "b": 0}
 
 
@@ -283,12 +285,12 @@ def test_a_table_says_who_and_in_which_part_and_must_not_contradict_itself(tmp_p
     rows = ["a.png,cell,1,1,5,5,p1,train", "a.png,cell,2,2,9,9,p1,train", "b.png,cell,2,2,9,9,p2,test"]
     path = table(tmp_path / "boxes.csv", *rows, head=head)
     for root in (tmp_path, path):
-        dataset = read_dataset(root)
+        dataset = dataset_layouts.read_dataset(root)
         assert [case.patient for case in dataset] == ["p1", "p2"]
         assert dataset.splits == {"a": "train", "b": "test"}
     table(path, *rows, "b.png,cell,2,2,9,8,p1,test", head=head)
     with pytest.raises(DatasetError, match=r"b\.png is of patient p1 and p2"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +300,7 @@ def test_a_row_that_lacks_a_part_of_its_box_is_refused(tmp_path, row, problem):
     picture(tmp_path / "a.png", shape=SHAPE)
     table(tmp_path / "boxes.csv", "a.png,cell,1,1,5,5", row)
     with pytest.raises(DatasetError, match=problem):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_columns_of_other_names_are_given_with_the_layout(tmp_path):
@@ -337,7 +339,7 @@ EDGES_OF_TABLES = {
 def test_edges_have_the_names_that_tables_give_them_and_images_may_lack_their_suffix(tmp_path, head, name):
     picture(tmp_path / "images" / "a.png", shape=SHAPE)
     table(tmp_path / "boxes.csv", f"{name},cell,{EDGES_OF_TABLES[head]}", head=head)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert_array_equal(dataset.cases[0].references["boxes"].corners, [[5, 3, 7, 10]])
     assert dataset.cases[0].covariates == {}
 
@@ -347,10 +349,10 @@ def test_a_corner_with_a_size_may_be_the_centre_and_is_asked_about(tmp_path):
     rows = ["a.png,RBC,0,0,2,2", "a.png,WBC,1,1,2,2"]
     table(tmp_path / "boxes.csv", *rows, head="filename,class,x,y,width,height")
     with pytest.raises(DatasetError, match="may be a corner or the centre") as refused:
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
     assert "--layout box_table --column x0=x,y0=y" in refused.value.remedy
     options = DatasetOptions(layout="box_table", column={"x0": "x", "y0": "y"})
-    [case] = read_dataset(tmp_path, options)
+    [case] = dataset_layouts.read_dataset(tmp_path, options)
     assert_array_equal(case.references["boxes"].corners, [[0, 0, 2, 2], [1, 1, 3, 3]])
 
 
@@ -362,16 +364,16 @@ def test_a_label_that_never_has_a_box_says_that_nothing_is_there_and_images_are_
     table(tmp_path / "labels.csv", *rows, head="patientId,x,y,width,height,Target")
     table(tmp_path / "details.csv", "a,Opacity", "b,Normal", "c,Other", head="patientId,class")
     options = DatasetOptions(layout="box_table", column={"x0": "x", "y0": "y"})
-    dataset = read_dataset(tmp_path, options)
+    dataset = dataset_layouts.read_dataset(tmp_path, options)
     assert [len(case.references["boxes"]) for case in dataset] == [2, 0, 0]
     assert [label.name for label in dataset.classes["boxes"]] == ["1"]
     (tmp_path / "details.csv").unlink()
     table(tmp_path / "more.csv", *rows, "a,,,,,1", head="patientId,x,y,width,height,Target")
     with pytest.raises(UsageError, match="2 tables of boxes"):
-        read_dataset(tmp_path, options)
+        dataset_layouts.read_dataset(tmp_path, options)
     (tmp_path / "labels.csv").unlink()
     with pytest.raises(DatasetError, match="row 6 has no corner"):
-        read_dataset(tmp_path, options)
+        dataset_layouts.read_dataset(tmp_path, options)
 
 
 @pytest.mark.parametrize("head", ["patientId,x0,y0,x1,y1,Target", "image_id,x_min,y_min,x_max,y_max,class_name"])
@@ -382,7 +384,7 @@ def test_a_table_may_name_radiographs_of_dicom_whose_patients_stay_hidden(tmp_pa
         identity = {"PatientID": f"ZAPHOD{n // 2}", "SeriesInstanceUID": f"1.2.{n}", "StudyInstanceUID": f"1.3.{n}"}
         write_slice(tmp_path / "train" / f"x{n}.dcm", pixels, sop_class=CR, position=None, Modality="CR", **identity)
     table(tmp_path / "boxes.csv", "x0,3,5,10,7,1", "x0,1,1,2,2,1", "x1,,,,,0", "x2,3,5,10,7,1", head=head)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     by_file = {case.files[0].stem: case for case in dataset}
     assert {name: len(case.references["boxes"]) for name, case in by_file.items()} == {"x0": 2, "x1": 0, "x2": 1}
     boxes = by_file["x2"].references["boxes"]
@@ -404,7 +406,7 @@ def test_balls_in_mm_along_dicoms_axes_become_the_boxes_around_them(tmp_path, si
     x, y, z = origin + np.array(signs) * spacing * voxel
     head = "seriesuid,coordX,coordY,coordZ,diameter_mm"
     table(tmp_path / "annotations.csv", f"1.2.3,{-x},{-y},{z},6.0", "1.2.4,,,,", head=head)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     half = 3.0 / spacing
     boxes, nothing = (case.references["boxes"] for case in dataset)
     assert_allclose(boxes.corners, [[*(voxel + 0.5 - half), *(voxel + 0.5 + half)]])
@@ -412,7 +414,7 @@ def test_balls_in_mm_along_dicoms_axes_become_the_boxes_around_them(tmp_path, si
     assert len(nothing) == 0
     table(tmp_path / "annotations.csv", f"1.2.3,{-x},{-y},{z},", head=head)
     with pytest.raises(DatasetError, match="row 2 has no whole ball"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_a_ball_in_the_first_slices_of_a_scan_is_cut_back_where_they_begin(tmp_path):
@@ -439,7 +441,7 @@ def test_bccd_is_read_with_its_split_and_its_boxes_without_extent_are_named(data
     root = data / "bccd"
     if not root.is_dir():
         pytest.skip("the blood smears are not at ../shared/data/bccd")
-    dataset = read_dataset(root)
+    dataset = dataset_layouts.read_dataset(root)
     assert "4888 boxes on 364 images" in dataset.layout
     parts = list(dataset.splits.values())
     assert {part: parts.count(part) for part in ("train", "val", "test")} == {"train": 205, "val": 87, "test": 72}

@@ -11,7 +11,9 @@ import isocenter
 import trained
 from cohorts import classed, picture, volume
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.files import DatasetOptions, observed_values, read_dataset
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.cases import class_labels
+from isocenter.files.layouts.layout import DatasetOptions
 
 SHAPE = (4, 5, 6)
 PREDICTED = DatasetOptions(references=False, channels=3)
@@ -45,7 +47,7 @@ def organs(root: Path, count: int = 2, **structures: np.ndarray) -> Path:
 
 
 def test_contrasts_of_a_case_are_its_channels_and_its_mask_lies_among_them(tmp_path):
-    dataset = read_dataset(brats(tmp_path))
+    dataset = dataset_layouts.read_dataset(brats(tmp_path))
     assert [case.id for case in dataset] == ["BraTS_000", "BraTS_001", "BraTS_002"]
     assert list(dataset.cases[0].images) == ["flair", "t1", "t2"]
     assert [int(image.data.max()) for image in dataset.cases[1].images.values()] == [12, 10, 11]
@@ -59,29 +61,31 @@ def test_an_image_and_its_mask_are_known_by_usual_words(tmp_path, image, mask):
     for n in range(2):
         volume(tmp_path / f"case_{n:05d}" / f"{image}.nii.gz")
         volume(tmp_path / f"case_{n:05d}" / f"{mask}.nii.gz", LIVER)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [case.id for case in dataset] == ["case_00000", "case_00001"]
     assert list(dataset.cases[0].images) == ["image"]
-    assert observed_values(dataset.cases[0]) == (1,)
+    assert class_labels.observed_values(dataset.cases[0]) == (1,)
 
 
 def test_pictures_named_as_their_folder_are_its_images(tmp_path):
     for n in range(3):
         picture(tmp_path / f"p{n}" / f"p{n}.png")
         picture(tmp_path / f"p{n}" / "mask.png", 255)
-    assert [(case.id, observed_values(case)) for case in read_dataset(tmp_path)] == [(f"p{n}", (1,)) for n in range(3)]
+    assert [(case.id, class_labels.observed_values(case)) for case in dataset_layouts.read_dataset(tmp_path)] == [
+        (f"p{n}", (1,)) for n in range(3)
+    ]
 
 
 def test_a_name_that_only_begins_with_the_letters_of_its_folder_stays_whole(tmp_path):
     for case in ("t", "s"):
         for name in ("t1", f"{case}_flair", "mask"):
             volume(tmp_path / case / f"{name}.nii.gz")
-    names = {case.id: set(case.images) for case in read_dataset(tmp_path)}
+    names = {case.id: set(case.images) for case in dataset_layouts.read_dataset(tmp_path)}
     assert names == {key: {"t1", "flair"} for key in "st"}
 
 
 def test_masks_of_structures_become_one_label_map_in_the_order_of_their_names(tmp_path):
-    dataset = read_dataset(organs(tmp_path))
+    dataset = dataset_layouts.read_dataset(organs(tmp_path))
     assert [(label.value, label.name) for label in dataset.classes["mask"]] == [(1, "liver"), (2, "spleen")]
     assert (dataset.cases[0].references["mask"].data[0] == LIVER + 2 * SPLEEN).all()
     assert (dataset.cases[0].references["mask"].labels, dataset.modality) == (dataset.classes["mask"], "CT")
@@ -93,17 +97,17 @@ def test_structures_may_stand_before_or_after_the_word_for_a_mask(tmp_path, name
         volume(tmp_path / f"p{n}" / "image.nii.gz")
         for structure, mask in (("liver", LIVER), ("spleen", SPLEEN)):
             volume(tmp_path / f"p{n}" / f"{name.format(structure)}.nii.gz", mask)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [label.name for label in dataset.classes["mask"]] == ["liver", "spleen"]
     assert (dataset.cases[1].references["mask"].data[0] == LIVER + 2 * SPLEEN).all()
 
 
 def test_those_that_are_asked_for_have_the_values_that_are_asked_for(tmp_path):
     organs(tmp_path)
-    dataset = read_dataset(tmp_path, DatasetOptions(labels="3=spleen"))
-    assert observed_values(dataset.cases[0]) == (3,)
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="3=spleen"))
+    assert class_labels.observed_values(dataset.cases[0]) == (3,)
     with pytest.raises(UsageError, match="no mask is named kidney"):
-        read_dataset(tmp_path, DatasetOptions(labels="1=liver,2=kidney"))
+        dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1=liver,2=kidney"))
 
 
 def test_structures_that_touch_are_parted_and_those_that_overlap_are_refused(tmp_path):
@@ -111,19 +115,25 @@ def test_structures_that_touch_are_parted_and_those_that_overlap_are_refused(tmp
     other, within = touching.copy(), touching.copy()
     touching[:20], other[20:], within[5:15] = 1, 1, 1
     other[19, :2] = 1
-    near = read_dataset(organs(tmp_path / "near", liver=touching, spleen=other)).cases[0].references["mask"]
+    near = (
+        dataset_layouts.read_dataset(organs(tmp_path / "near", liver=touching, spleen=other))
+        .cases[0]
+        .references["mask"]
+    )
     assert near.notes[-1] == "masks of structures overlap in 80 voxels, which count for the first of them"
     organs(tmp_path / "within", liver=touching, tumour=within)
     with pytest.raises(FormatError, match="16000 voxels of 16000 lie in other structures too"):
-        _ = read_dataset(tmp_path / "within").cases[0].references["mask"]
-    alone = read_dataset(tmp_path / "within", DatasetOptions(labels="1=tumour")).cases[0].references["mask"]
+        _ = dataset_layouts.read_dataset(tmp_path / "within").cases[0].references["mask"]
+    alone = (
+        dataset_layouts.read_dataset(tmp_path / "within", DatasetOptions(labels="1=tumour")).cases[0].references["mask"]
+    )
     assert int(alone.data.sum()) == 16000
 
 
 def test_a_case_without_one_of_the_structures_is_left_out_and_said(tmp_path):
     organs(tmp_path, 3)
     (tmp_path / "s1" / "segmentations" / "spleen.nii.gz").unlink()
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [case.id for case in dataset] == ["s0", "s2"]
     assert [(problem.severity, problem.cases) for problem in dataset.problems] == [("error", ("s1",))]
 
@@ -132,14 +142,14 @@ def test_masks_with_and_without_a_structure_do_not_go_together(tmp_path):
     organs(tmp_path)
     volume(tmp_path / "s0" / "mask.nii.gz", LIVER)
     with pytest.raises(DatasetError, match=r"mask that names no structure, mask.nii.gz, and others in segmentations/"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_a_case_may_lack_one_of_several_images_or_its_mask(tmp_path):
     brats(tmp_path)
     (tmp_path / "BraTS_001" / "BraTS_001_t2.nii.gz").unlink()
     (tmp_path / "BraTS_002" / "BraTS_002_seg.nii.gz").unlink()
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [(case.id, list(case.images)) for case in dataset] == [
         ("BraTS_000", ["flair", "t1", "t2"]),
         ("BraTS_001", ["flair", "t1"]),
@@ -153,14 +163,14 @@ def test_new_cases_without_masks_are_read_alike(tmp_path, count):
     for n in range(count, 3):
         for path in (tmp_path / f"BraTS_{n:03d}").iterdir():
             path.unlink()
-    found = read_dataset(tmp_path, PREDICTED)
+    found = dataset_layouts.read_dataset(tmp_path, PREDICTED)
     assert [(case.id, list(case.images)) for case in found] == [
         (f"BraTS_{n:03d}", ["flair", "t1", "t2"]) for n in range(count)
     ]
 
 
 def test_so_is_the_folder_of_one_case_itself(tmp_path):
-    [case] = read_dataset(brats(tmp_path, masks=False) / "BraTS_001", PREDICTED)
+    [case] = dataset_layouts.read_dataset(brats(tmp_path, masks=False) / "BraTS_001", PREDICTED)
     assert (case.id, list(case.images)) == ("BraTS_001", ["flair", "t1", "t2"])
 
 
@@ -168,27 +178,27 @@ def test_parts_and_classes_are_folders_above_the_cases(tmp_path):
     for split in ("train", "test"):
         for grade in ("HGG", "LGG"):
             brats(tmp_path / split / grade)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert len(dataset) == 12
     assert {dataset.splits[case.id] for case in dataset} == {"train", "test"}
     assert {label.name for label in dataset.classes["class"]} == {"HGG", "LGG"}
 
 
 def test_folders_of_classes_stay_classes(tmp_path):
-    dataset = read_dataset(classed(tmp_path))
+    dataset = dataset_layouts.read_dataset(classed(tmp_path))
     assert dataset.kinds == {"class"}
     for name in ("a", "b"):  # numbered alike
         for n in range(3):
             picture(tmp_path / "numbered" / name / f"{n}.png")
-    assert read_dataset(tmp_path / "numbered").kinds == {"class"}
+    assert dataset_layouts.read_dataset(tmp_path / "numbered").kinds == {"class"}
 
 
 def test_volumes_and_segmentations_of_one_folder_are_paired_by_their_numbers(tmp_path):
     for n in (0, 1, 10):
         volume(tmp_path / f"volume-{n}.nii", np.full(SHAPE, n, np.int16))
         volume(tmp_path / f"segmentation-{n}.nii", np.full(SHAPE, n % 2, np.uint8))
-    dataset = read_dataset(tmp_path)
-    found = {case.id: (int(case.images["image"].data.max()), observed_values(case)) for case in dataset}
+    dataset = dataset_layouts.read_dataset(tmp_path)
+    found = {case.id: (int(case.images["image"].data.max()), class_labels.observed_values(case)) for case in dataset}
     assert found == {"volume-0": (0, ()), "volume-1": (1, (1,)), "volume-10": (10, ())}
 
 
@@ -211,7 +221,7 @@ def test_images_of_one_contrast_in_one_folder_are_a_case_each(tmp_path, name):
     """They were the channels of one."""
     for n in range(4):
         volume(tmp_path / f"{name.format(n=n)}.nii.gz", np.full(SHAPE, n, np.int16))
-    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert [case.id for case in dataset] == [name.format(n=n) for n in range(4)]
     assert all(list(case.images) == ["image"] for case in dataset)
 
@@ -224,7 +234,7 @@ def test_images_of_cases_in_one_folder_are_known_by_the_words_in_their_names(tmp
         for word, value in words.items():
             data = LIVER if value is None else np.full(SHAPE, 10 * n + value, np.int16)
             volume(tmp_path / above / f"{name.format(n=n, word=word)}.nii.gz", data)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert (len(dataset), dataset.kinds, dataset.modality) == (3, {"mask"}, "MR")
     assert [list(case.images) for case in dataset] == [["FLAIR", "T1"]] * 3
     assert [int(image.data.max()) for image in dataset.cases[2].images.values()] == [21, 20]
@@ -235,7 +245,7 @@ def test_one_contrast_of_each_case_in_one_folder_may_be_named_too(tmp_path):
     for n in range(3):
         volume(tmp_path / f"sub{n:02d}_T1w.nii.gz")
         volume(tmp_path / f"sub{n:02d}_mask.nii.gz", LIVER)
-    assert [(case.id, observed_values(case)) for case in read_dataset(tmp_path)] == [
+    assert [(case.id, class_labels.observed_values(case)) for case in dataset_layouts.read_dataset(tmp_path)] == [
         (f"sub{n:02d}", (1,)) for n in range(3)
     ]
 
@@ -244,7 +254,7 @@ def test_images_without_masks_in_one_folder_are_predicted_by_case(tmp_path):
     for n in range(3):
         for word in ("t1", "t2", "flair"):
             volume(tmp_path / f"sub{n:02d}_{word}.nii.gz")
-    dataset = read_dataset(tmp_path, PREDICTED)
+    dataset = dataset_layouts.read_dataset(tmp_path, PREDICTED)
     assert [(case.id, list(case.images)) for case in dataset] == [
         (f"sub{n:02d}", ["flair", "t1", "t2"]) for n in range(3)
     ]
@@ -257,12 +267,12 @@ def test_several_label_maps_of_a_case_are_refused_at_once_and_one_alone_is_read_
         for way in ("AND", "MAJ", "OR"):
             volume(tmp_path / f"case{n}" / f"aggregated_{way}_seg.nii.gz", LIVER + 2 * SPLEEN)
     with pytest.raises(DatasetError, match=r"3 masks of the case .*several numbers") as refused:
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
     assert "move the others out" in str(refused.value)
     for way in ("AND", "OR"):
         for n in range(2):
             (tmp_path / f"case{n}" / f"aggregated_{way}_seg.nii.gz").unlink()
-    assert [observed_values(case) for case in read_dataset(tmp_path)] == [(1, 2)] * 2
+    assert [class_labels.observed_values(case) for case in dataset_layouts.read_dataset(tmp_path)] == [(1, 2)] * 2
 
 
 def test_parts_in_a_folder_beside_a_mask_of_the_whole_are_refused_by_the_name_of_that_folder(tmp_path):
@@ -272,7 +282,7 @@ def test_parts_in_a_folder_beside_a_mask_of_the_whole_are_refused_by_the_name_of
         for reader in (1, 2):
             volume(tmp_path / f"case{n}" / "instances" / f"kidney_instance-1_annotation-{reader}.nii.gz", LIVER)
     with pytest.raises(DatasetError, match=r"Move each instances/ out .* if segmentation.nii.gz is meant"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_a_format_at_the_end_of_a_case_folders_name_is_not_in_the_names_of_its_files(tmp_path):
@@ -282,5 +292,7 @@ def test_a_format_at_the_end_of_a_case_folders_name_is_not_in_the_names_of_its_f
         for word in ("T1", "FLAIR"):
             volume(place / f"X-{n:04d}_{word}.nii.gz", np.random.default_rng(n).normal(0, 9, SHAPE))
         volume(place / f"X-{n:04d}_tumor_segmentation.nii.gz", LIVER + 3 * SPLEEN)
-    dataset = read_dataset(tmp_path)
-    assert [(list(case.images), observed_values(case)) for case in dataset] == [(["FLAIR", "T1"], (1, 3))] * 2
+    dataset = dataset_layouts.read_dataset(tmp_path)
+    assert [(list(case.images), class_labels.observed_values(case)) for case in dataset] == [
+        (["FLAIR", "T1"], (1, 3))
+    ] * 2

@@ -11,7 +11,8 @@ import pytest
 import isocenter
 from cohorts import classed, picture, table
 from isocenter.errors import DatasetError
-from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.values import Dataset
 from matrices import thinned
 from situations import situation
@@ -22,7 +23,9 @@ def listing(root: Path, cells: Sequence[str], column: str = "findings") -> Datas
     for n in range(len(cells)):
         picture(root / f"i{n}.png", n)
     rows = [f'i{n}.png,"{cell}"' for n, cell in enumerate(cells)]
-    return read_dataset(table(root / "t.csv", "image,listed", rows), DatasetOptions(column={column: "listed"}))
+    return dataset_layouts.read_dataset(
+        table(root / "t.csv", "image,listed", rows), DatasetOptions(column={column: "listed"})
+    )
 
 
 def counts(dataset: Dataset) -> dict[str, int]:
@@ -34,7 +37,7 @@ def counts(dataset: Dataset) -> dict[str, int]:
 def labelled(root: Path, rows: Sequence[str], columns: str = "image,label,split", **given: object) -> Dataset:
     for row in rows:
         picture(root / row.partition(",")[0], len(row))
-    return read_dataset(table(root / "t.csv", columns, rows), DatasetOptions(**given))
+    return dataset_layouts.read_dataset(table(root / "t.csv", columns, rows), DatasetOptions(**given))
 
 
 def classes(dataset: Dataset) -> list[str]:
@@ -83,7 +86,7 @@ def test_a_class_that_is_made_of_two_others_is_a_warning(tmp_path):
 
 def test_the_placeholder_of_a_test_part_is_no_class(data, tmp_path):
     folder = situation(data, "placeholder-of-the-test-part", tmp_path)
-    dataset = read_dataset(folder / "table.csv")
+    dataset = dataset_layouts.read_dataset(folder / "table.csv")
     assert Counter(classes(dataset)) == {"0": 8, "1": 8}
     assert [label.name for label in dataset.classes["class"]] == ["0", "1"]
     assert "-1 is read as not labelled: 8 images in column label" in [one.what for one in dataset.problems]
@@ -132,6 +135,6 @@ def test_test_images_of_a_class_that_trains_keep_it(tmp_path):
 def test_a_folder_of_unlabelled_images_is_no_class(tmp_path):
     classed(tmp_path)
     picture(tmp_path / "unknown" / "unknown0.png")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert Counter(classes(dataset)) == {"benign": 3, "malignant": 3}
     assert "unknown is read as not labelled: 1 image in this folder" in [one.what for one in dataset.problems]

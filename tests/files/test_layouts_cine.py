@@ -9,9 +9,9 @@ import pydicom
 import pytest
 
 from isocenter.errors import FormatError
-from isocenter.files import read, read_dataset
-from isocenter.files.dicom import write_segmentation
-from isocenter.files.dicom.writing.source_planes import volumes_of
+from isocenter.files import file_formats
+from isocenter.files.dicom.writing import seg, source_planes
+from isocenter.files.layouts import dataset_layouts
 from isocenter.values import Image, Label
 from written_dicom import write_slice
 
@@ -27,19 +27,19 @@ def cine(folder: Path) -> list[Image]:
             position=(0, 0, 8.0 * (number // PHASES)), TriggerTime=40 * (number % PHASES), InstanceNumber=number + 1,
             SliceThickness=8, sop_class="1.2.840.10008.5.1.4.1.1.4",
         )  # fmt: skip
-    return list(volumes_of(read(folder / "cine")))
+    return list(source_planes.split_into_volumes(file_formats.read(folder / "cine")))
 
 
 def draw(phase: Image, columns: int, path: Path, algorithm: str = "a") -> None:
     """Mark as many columns of a slice."""
     mask = np.zeros(phase.geometry.shape, np.uint8)
     mask[:columns, :, 1] = 1
-    write_segmentation(mask, [Label(1, "wall")], phase, path, algorithm_name=algorithm)
+    seg.write_segmentation(mask, [Label(1, "wall")], phase, path, algorithm_name=algorithm)
 
 
 def columns_of(folder: Path, kind: str = "mask") -> dict[str, int]:
     """{frame of the case: columns that its mask marks}"""
-    cases = [(case.id.rpartition("_")[2], case.references[kind]) for case in read_dataset(folder)]
+    cases = [(case.id.rpartition("_")[2], case.references[kind]) for case in dataset_layouts.read_dataset(folder)]
     return {name: int(mask.data[0, :, 0, 1].sum()) for name, mask in cases}
 
 
@@ -69,7 +69,7 @@ def test_two_segmentations_of_one_phase_are_two_readers(tmp_path):
     for number in range(PHASES):
         for reader in ("a", "b"):
             draw(phases[number], number + 1 + (reader == "b"), tmp_path / f"{reader}{number}.dcm", reader)
-    kinds = sorted({kind for case in read_dataset(tmp_path) for kind in case.references})
+    kinds = sorted({kind for case in dataset_layouts.read_dataset(tmp_path) for kind in case.references})
     assert len(kinds) == 2
     both = [columns_of(tmp_path, kind) for kind in kinds]
     assert [sorted(one.values()) for one in sorted(both, key=str)] == [[1, 2, 3, 4], [2, 3, 4, 5]]
@@ -88,6 +88,6 @@ def test_a_segmentation_that_names_images_of_all_phases_is_refused(tmp_path):
         item.ReferencedSOPInstanceUID = uid
         named.append(item)
     dataset.save_as(tmp_path / "seg.dcm")
-    [case, *_] = read_dataset(tmp_path)
+    [case, *_] = dataset_layouts.read_dataset(tmp_path)
     with pytest.raises(FormatError, match="names images of 4 frames of the series"):
         case.references["mask"]

@@ -7,8 +7,10 @@ import PIL.Image
 import pytest
 
 from isocenter.errors import DatasetError
-from isocenter.files import DatasetOptions, covariates_in, read_dataset
-from isocenter.values import Course
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.cases import table_join
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.values.covariate_values import Course
 
 VITALS = "patient,time (min),pulse,ward\nP0,0,80,A\nP0,1,90,B\nP1,0,70,A\n,5,60,A\n"
 
@@ -27,7 +29,7 @@ def test_a_table_of_times_beside_the_images_gives_what_was_read_of_each_patient(
     rows = "\n".join(f"x{n}.png,P{n // 2},{40 + n}" for n in range(4))
     (tmp_path / "patients.csv").write_text(f"filename,patient_id,age\n{rows}\n")
     (tmp_path / "vitals.csv").write_text(VITALS)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     covariates = {case.id: case.covariates for case in dataset}
     assert covariates["x0"] == {"age": 40, "pulse": Course((0.0, 60.0), (80.0, 90.0), "s"), "ward": "B"}
     assert covariates["x2"] == {"age": 42, "pulse": Course((0.0,), (70.0,), "s"), "ward": "A"}
@@ -38,7 +40,7 @@ def test_a_table_of_times_beside_the_images_gives_what_was_read_of_each_patient(
 def test_of_whom_the_table_has_no_row_nothing_was_read(tmp_path):
     pictures(tmp_path)
     (tmp_path / "vitals.csv").write_text("image,time,pulse\nx1.png,0,80\nx1.png,1,90\n")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert {case.id: case.covariates["pulse"] for case in dataset} == {
         "x0": None, "x1": Course((0.0, 1.0), (80.0, 90.0)), "x2": None, "x3": None,
     }  # fmt: skip
@@ -49,7 +51,7 @@ def test_a_table_that_names_the_images_has_another_beside_it(tmp_path):
     rows = [f"scans/{'ill' if n % 2 else 'well'}/x{n}.png,{'ill' if n % 2 else 'well'},P{n // 2}" for n in range(4)]
     (tmp_path / "cases.csv").write_text("\n".join(["image,label,patient", *rows]))
     (tmp_path / "vitals.csv").write_text(VITALS)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [case.patient for case in dataset] == ["P0", "P0", "P1", "P1"]
     assert dataset.cases[1].covariates["pulse"].values == (80.0, 90.0)
 
@@ -66,7 +68,7 @@ def test_a_table_that_names_the_images_has_another_beside_it(tmp_path):
 def test_other_tables_with_times_are_no_courses(text, tmp_path):
     pictures(tmp_path)
     (tmp_path / "other.csv").write_text(text)
-    dataset = read_dataset(tmp_path, DatasetOptions(layout="class_folders"))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(layout="class_folders"))
     assert not any(isinstance(one, Course) for case in dataset for one in case.covariates.values())
 
 
@@ -74,12 +76,12 @@ def test_a_row_whose_time_is_none_is_refused(tmp_path):
     pictures(tmp_path)
     (tmp_path / "vitals.csv").write_text("case,time,pulse\nx1,0,80\nx1,later,90\n")
     with pytest.raises(DatasetError, match=r"vitals\.csv: 'later' is not a time, in column time"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_a_table_for_a_prediction_may_have_a_row_for_each_time(tmp_path):
     table = tmp_path / "vitals.csv"
     table.write_text(VITALS)
-    found = covariates_in(table, [("a", "P0"), ("b", "P9")])[0]
+    found = table_join.covariates_of_cases(table, [("a", "P0"), ("b", "P9")])[0]
     assert found[0]["pulse"] == Course((0.0, 60.0), (80.0, 90.0), "s")
     assert found[1] == {"pulse": None, "ward": None}

@@ -13,8 +13,11 @@ import pytest
 
 from cohorts import volume
 from isocenter.errors import DatasetError, FormatError, GeometryError
-from isocenter.files import DatasetOptions, observed_values, read, read_dataset
-from isocenter.files.dicom import write_segmentation
+from isocenter.files import file_formats
+from isocenter.files.dicom.writing import seg
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.cases import class_labels
+from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.values import Image, Label
 from written_dicom import structure_set, write_slice
 
@@ -30,12 +33,12 @@ def gathered(data: Path, place: Path, series: str, *files: str) -> Path:
 
 
 def test_a_segmentation_is_the_mask_of_its_series(data, tmp_path):
-    dataset = read_dataset(gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm"))
+    dataset = dataset_layouts.read_dataset(gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm"))
     [case] = dataset
     image, mask = case.images["image"], case.references["mask"]
     assert mask.geometry.equals(image.geometry)
     assert [label.name for label in dataset.classes["mask"]] == ["Liver"]
-    assert observed_values(case) == (1,)
+    assert class_labels.observed_values(case) == (1,)
     assert mask.labels[0].code is not None
     assert dataset.modality == "CT"
     # An independent count: all ones in the stored frames.
@@ -49,9 +52,9 @@ def test_a_case_is_called_by_patient_modality_and_number_and_by_its_description_
         header = pydicom.dcmread(path)
         header.SeriesDescription, header.SeriesNumber = "Miller knee", 7
         header.save_as(path)
-    [case] = read_dataset(tmp_path, DatasetOptions(references=False))
+    [case] = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert case.id == f"{case.patient[:8]}_MR_7"
-    [case] = read_dataset(tmp_path, DatasetOptions(references=False, case_names="description"))
+    [case] = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False, case_names="description"))
     assert case.id == f"{case.patient[:8]}_Miller_knee"
 
 
@@ -61,13 +64,13 @@ def test_series_of_one_number_are_told_apart(data, tmp_path):
         header = pydicom.dcmread(path)
         header.SeriesInstanceUID = pydicom.uid.generate_uid(entropy_srcs=["another series"])
         header.save_as(path.with_name(f"again_{path.name}"))
-    names = sorted(case.id for case in read_dataset(tmp_path, DatasetOptions(references=False)))
+    names = sorted(case.id for case in dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False)))
     assert len(names) == 2
     assert all(name.endswith(f"_{n}") for n, name in enumerate(names, start=1))
 
 
 def test_patients_are_hidden(data, tmp_path):
-    dataset = read_dataset(gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm"))
+    dataset = dataset_layouts.read_dataset(gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm"))
     [case] = dataset
     header = pydicom.dcmread(next((tmp_path / "series").glob("*.dcm")), stop_before_pixels=True)
     stated = f"{case.id} {case.patient} {dict(case.covariates)} {dataset.patients}"
@@ -91,7 +94,7 @@ def with_localizer(data: Path, place: Path) -> Path:
 
 
 def test_a_localizer_is_no_case_and_is_named(data, tmp_path):
-    dataset = read_dataset(with_localizer(data, tmp_path), DatasetOptions(references=False))
+    dataset = dataset_layouts.read_dataset(with_localizer(data, tmp_path), DatasetOptions(references=False))
     [case] = dataset
     assert len(case.files) == 32
     [problem] = dataset.problems
@@ -104,7 +107,7 @@ def test_slices_of_three_planes_in_one_series_are_a_localizer_whatever_their_ima
         header = pydicom.dcmread(path)
         header.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
         header.save_as(path)
-    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert [len(case.files) for case in dataset] == [32]
     [problem] = dataset.problems
     assert (problem.severity, problem.what) == ("warning", "1 series only served to plan others (localizers)")
@@ -121,7 +124,7 @@ def radiographs(folder: Path, *values: int) -> list[Path]:
 def test_a_copy_of_a_radiograph_is_no_further_case_and_is_named(tmp_path):
     first, _ = radiographs(tmp_path, 1, 2)
     shutil.copy(first, tmp_path / "copy.dcm")
-    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert len(dataset) == 2
     [problem] = dataset.problems
     assert (problem.severity, problem.what) == ("warning", "1 file is a copy of another file of the same series")
@@ -134,7 +137,7 @@ def test_radiographs_with_one_uid_and_different_pixels_are_refused_and_others_ar
         header = pydicom.dcmread(path)
         header.SOPInstanceUID = "1.2.3.4"
         header.save_as(path)
-    shared, other = read_dataset(tmp_path, DatasetOptions(references=False))
+    shared, other = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert float(other.images["image"].data.max()) == 3.0
     with pytest.raises(GeometryError, match=r"0.dcm and 1.dcm have one SOPInstanceUID"):
         _ = shared.images["image"]
@@ -145,8 +148,10 @@ def test_a_segmentation_of_one_radiograph_of_a_series_is_the_mask_of_that_one(tm
     for path, box in zip(radiographs(tmp_path / "cr", 1, 2, 3)[:2], (np.s_[:2], np.s_[3:]), strict=True):
         drawn = np.zeros((4, 4), np.uint8)
         drawn[box] = 1
-        write_segmentation(drawn, [Label(1, "lung")], read(path), tmp_path / f"{path.stem}.dcm", algorithm_name="test")
-    dataset = read_dataset(tmp_path)
+        seg.write_segmentation(
+            drawn, [Label(1, "lung")], file_formats.read(path), tmp_path / f"{path.stem}.dcm", algorithm_name="test"
+        )
+    dataset = dataset_layouts.read_dataset(tmp_path)
     found = {int(case.images["image"].data.max()): case.references["mask"].data for case in dataset}
     assert {n: int(mask.sum()) for n, mask in found.items()} == {1: 8, 2: 4}
     assert [problem.what for problem in dataset.problems] == ["1 of 3 images without a label"]
@@ -162,33 +167,33 @@ def test_slices_on_a_circle_many_slices_and_planes_at_a_slant_are_no_localizer(d
         cosine, sine = (round(float(f(np.radians(degree))), 6) for f in (np.cos, np.sin))
         header.ImageOrientationPatient = [cosine, sine, 0, 0, 0, -1]
         header.save_as(tmp_path / f"other{n}.dcm")
-    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert sorted(len(case.files) for case in dataset) == sorted([32, len(degrees) * slices])
     assert not dataset.problems
 
 
 def test_a_localizer_is_read_where_a_folder_holds_nothing_else(data, tmp_path):
     shutil.rmtree(with_localizer(data, tmp_path) / "series")
-    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert [len(case.files) for case in dataset] == [3] and not dataset.problems
 
 
 def test_segments_that_overlap_need_a_choice(data, tmp_path):
     gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_partial_overlaps.dcm")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     with pytest.raises(FormatError, match="--labels"):
         _ = dataset.cases[0].references["mask"]
     names = [label.name for label in dataset.classes["mask"]]
-    chosen = read_dataset(tmp_path, DatasetOptions(labels=f"1={names[2]}"))
-    assert observed_values(chosen.cases[0]) == (1,)
+    chosen = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels=f"1={names[2]}"))
+    assert class_labels.observed_values(chosen.cases[0]) == (1,)
     assert chosen.cases[0].references["mask"].labels[0].name == names[2]
 
 
 def test_series_without_masks_are_for_prediction(data):
     folder = data / "dicom" / "series" / "mr_hippocrop_study1"
     with pytest.raises(DatasetError, match="no labels"):
-        read_dataset(folder)
-    [case] = read_dataset(folder, DatasetOptions(references=False))
+        dataset_layouts.read_dataset(folder)
+    [case] = dataset_layouts.read_dataset(folder, DatasetOptions(references=False))
     image = case.images["image"]
     assert (image.modality, image.geometry.ndim, len(case.files)) == ("MR", 3, 32)
 
@@ -196,7 +201,7 @@ def test_series_without_masks_are_for_prediction(data):
 def test_a_segmentation_without_its_series_is_said(data, tmp_path):
     shutil.copytree(data / "dicom" / "series" / "mr_hippocrop_study1", tmp_path / "series")
     shutil.copy(data / "dicom" / "files" / "dcmqi_seg_liver.dcm", tmp_path)
-    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert "no image series" in dataset.problems[0].what
 
 
@@ -205,11 +210,11 @@ def test_a_file_that_was_cut_short_is_said_or_refused_and_the_rest_goes_on(data,
     gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm")
     whole = (data / "dicom" / "files" / "pydicom_CT_small.dcm").read_bytes()
     (tmp_path / "broken.dcm").write_bytes(whole[:kept])
-    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     stated = " ".join(text for problem in dataset.problems for text in (problem.what, *problem.cases))
     good = [case for case in dataset if case.references]
     assert len(good) == 1
-    assert observed_values(good[0]) == (1,)
+    assert class_labels.observed_values(good[0]) == (1,)
     for case in set(dataset) - set(good):
         with pytest.raises(FormatError, match=r"broken\.dcm"):
             _ = case.images["image"].data
@@ -219,7 +224,7 @@ def test_a_file_that_was_cut_short_is_said_or_refused_and_the_rest_goes_on(data,
 
 def test_a_directory_stands_for_what_lies_beside_it(data):
     folder = data / "dicom" / "series" / "dicomdir_fileset"
-    listed = read_dataset(next(folder.rglob("DICOMDIR")), DatasetOptions(references=False))
+    listed = dataset_layouts.read_dataset(next(folder.rglob("DICOMDIR")), DatasetOptions(references=False))
     assert len({case.patient for case in listed}) == 2  # three folders, but two of them have one PatientID
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "DICOMDIR"]
     heads = [pydicom.dcmread(path, stop_before_pixels=True) for path in files]
@@ -236,14 +241,16 @@ def test_a_table_may_name_folders_of_dicom(data, tmp_path):
         shutil.copytree(data / "dicom" / "series" / name, tmp_path / name)
     table = tmp_path / "cases.csv"
     table.write_text("image,label\nmr_hippocrop_study1,left\nmr_hippocrop_study3,right\n")
-    dataset = read_dataset(table)
+    dataset = dataset_layouts.read_dataset(table)
     assert [len(case.files) for case in dataset] == [32, 40]
     assert dataset.cases[1].images["image"].geometry.ndim == 3
     assert dataset.cases[1].references["class"] == "right"
 
 
 def test_one_file_is_one_case(data):
-    [case] = read_dataset(data / "dicom" / "files" / "pydicom_CT_small.dcm", DatasetOptions(references=False))
+    [case] = dataset_layouts.read_dataset(
+        data / "dicom" / "files" / "pydicom_CT_small.dcm", DatasetOptions(references=False)
+    )
     assert case.images["image"].modality == "CT"
     assert np.isfinite(case.images["image"].data).all()
 
@@ -252,7 +259,7 @@ def test_one_file_is_one_case(data):
 @pytest.mark.parametrize("codes", ["LPS", "LAS", "RAS"])
 def test_a_label_map_beside_its_series_is_its_mask_however_its_axes_are_stored(data, tmp_path, place, codes):
     gathered(data, tmp_path / "scan", "mr_hippocrop_study1")
-    image = read_dataset(tmp_path, DatasetOptions(references=False)).cases[0].images["image"]
+    image = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False)).cases[0].images["image"]
     drawn = np.zeros(image.geometry.shape, np.uint8)
     drawn[1:4, 2:6, 1:2] = 1
     stored = nibabel.Nifti1Image(drawn, image.geometry.affine)
@@ -261,7 +268,7 @@ def test_a_label_map_beside_its_series_is_its_mask_however_its_axes_are_stored(d
     path = tmp_path / "scan" / place
     path.parent.mkdir(exist_ok=True)
     stored.as_reoriented(turn).to_filename(path)
-    [case] = read_dataset(tmp_path)
+    [case] = dataset_layouts.read_dataset(tmp_path)
     assert case.references["mask"].geometry.equals(image.geometry)
     assert (case.references["mask"].data[0] == drawn).all()
     assert path in case.files
@@ -272,8 +279,8 @@ def test_one_beside_several_series_is_left_out_and_said(data, tmp_path):
     gathered(data, tmp_path / "scan" / "b", "ct_3slices_with_seg")
     volume(tmp_path / "scan" / "mask.nii.gz")
     with pytest.raises(DatasetError, match="no labels"):
-        read_dataset(tmp_path)
-    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+        dataset_layouts.read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert [problem.what for problem in dataset.problems] == ["1 label map lies beside no series or several"]
 
 
@@ -292,18 +299,18 @@ def test_folders_around_several_patients_each_are_classes_where_nothing_is_drawn
                     SeriesInstanceUID=f"1.2.{ord(person)}",
                     StudyInstanceUID=f"1.3.{ord(person)}",
                 )
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert sorted(case.references["class"] for case in dataset) == ["AD", "AD", "CN", "CN"]
     assert [label.name for label in dataset.classes["class"]] == ["AD", "CN"]
     assert any("AD, CN are read as classes" in problem.what for problem in dataset.problems)
-    assert not read_dataset(tmp_path, DatasetOptions(references=False)).kinds
+    assert not dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False)).kinds
     # The same person in both folders: they are visits, or something else.
     for path in (tmp_path / "CN" / "scanC").glob("*.dcm"):
         header = pydicom.dcmread(path)
         header.PatientID = "A"
         header.save_as(path)
     with pytest.raises(DatasetError, match="no labels"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_label_maps_called_as_the_folder_of_a_series_or_as_its_one_file_are_its_masks(tmp_path):
@@ -320,8 +327,8 @@ def test_label_maps_called_as_the_folder_of_a_series_or_as_its_one_file_are_its_
         write_slice(path, np.full((4, 4), n, np.int16), position=(0, 0, 0), SeriesInstanceUID=f"1.2.840.98.{n}")
         volume(tmp_path / "single" / "labels" / f"x{n}_mask.nii.gz", np.full((4, 4, 1), n, np.uint8))
     for folder in ("ct", "single"):
-        dataset = read_dataset(tmp_path / folder)
-        assert [observed_values(case) for case in dataset] == [(1,), (2,), (3,)]
+        dataset = dataset_layouts.read_dataset(tmp_path / folder)
+        assert [class_labels.observed_values(case) for case in dataset] == [(1,), (2,), (3,)]
         assert not dataset.problems
 
 
@@ -334,7 +341,7 @@ def scan(folder: Path) -> Image:
     for n in range(3):
         tags = {"InstanceNumber": n + 1, "SliceThickness": 2, "SeriesNumber": 1}
         write_slice(folder / "scan" / f"{n}.dcm", np.full((9, 8), n, np.int16), position=(0, 0, 2 * n), **tags)
-    return read(folder / "scan")
+    return file_formats.read(folder / "scan")
 
 
 def draw(image: Image, path: Path, marks: dict[str, tuple[slice, ...]], series: str, instance: int = 1) -> Path:
@@ -343,7 +350,7 @@ def draw(image: Image, path: Path, marks: dict[str, tuple[slice, ...]], series: 
     for value, box in enumerate(marks.values(), start=1):
         drawn[box] = value
     labels = [Label(value, name) for value, name in enumerate(marks, start=1)]
-    write_segmentation(drawn, labels, image, path, algorithm_name="test")
+    seg.write_segmentation(drawn, labels, image, path, algorithm_name="test")
     changed(path, SeriesInstanceUID=series, InstanceNumber=instance)
     return path
 
@@ -374,7 +381,7 @@ def test_segmentations_of_different_structures_are_one_label_map(tmp_path, secon
     image = scan(tmp_path)
     draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9", 1)
     draw(image, tmp_path / "b.dcm", {"Tumour": RIGHT}, second, 2)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     [case] = dataset
     assert set(case.references) == {"mask"} and not dataset.problems
     mask = case.references["mask"]
@@ -387,8 +394,8 @@ def test_segmentations_of_different_structures_that_overlap_are_refused(tmp_path
     draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
     draw(image, tmp_path / "b.dcm", {"Tumour": LEFT}, "1.2.10")
     with pytest.raises(FormatError, match=r"overlaps another structure.*--labels"):
-        _ = read_dataset(tmp_path).cases[0].references["mask"]
-    chosen = read_dataset(tmp_path, DatasetOptions(labels="1=Tumour"))
+        _ = dataset_layouts.read_dataset(tmp_path).cases[0].references["mask"]
+    chosen = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1=Tumour"))
     assert voxels(chosen.cases[0].references["mask"]) == {"Tumour": 12}
     assert set(chosen.cases[0].references) == {"mask"}
 
@@ -400,7 +407,7 @@ def test_segmentations_of_the_same_structures_are_masks_of_several_readers(tmp_p
         draw(image, tmp_path / f"{reader}2.dcm", {"tumour": tumour}, series, 2)
     for path in tmp_path.glob("[ab]?.dcm"):
         by_a_person(path)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     [case] = dataset
     assert sorted(tuple(voxels(case.references[kind]).values()) for kind in case.references) == [(4, 12), (12, 4)]
     assert not dataset.problems
@@ -412,30 +419,30 @@ def test_a_segmentation_that_its_algorithm_has_drawn_again_is_left_out_and_said(
         changed(
             draw(image, tmp_path / f"{name}.dcm", {"Liver": box}, "1.2.9"), ContentDate="20260102", ContentTime=time
         )
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert voxels(dataset.cases[0].references["mask"]) == {"Liver": 4}
     assert set(dataset.cases[0].references) == {"mask"}
     assert [one.what for one in dataset.problems] == ["1 segmentation was drawn again later by the same algorithm"]
     by_a_person(tmp_path / "new.dcm")
-    assert len(read_dataset(tmp_path).cases[0].references) == 2
+    assert len(dataset_layouts.read_dataset(tmp_path).cases[0].references) == 2
 
 
 def test_segmentations_that_share_some_structures_and_not_others_are_said(tmp_path):
     image = scan(tmp_path)
     draw(image, tmp_path / "a.dcm", {"Liver": LEFT}, "1.2.9")
     draw(image, tmp_path / "b.dcm", {"Liver": LEFT, "Tumour": RIGHT}, "1.2.10")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     [problem] = dataset.problems
     assert problem.what == "1 case has segmentations that share some structures and not others"
     assert problem.cases == (dataset.cases[0].id,)
-    assert not read_dataset(tmp_path, DatasetOptions(labels="1=Liver")).problems
+    assert not dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1=Liver")).problems
 
 
 def test_segmentations_with_one_uid_and_different_contents_are_refused(tmp_path):
     image = scan(tmp_path)
     for name, box in (("a.dcm", LEFT), ("b.dcm", RIGHT)):
         changed(draw(image, tmp_path / name, {"Liver": box}, "1.2.9"), SOPInstanceUID="1.2.9.1")
-    [case] = read_dataset(tmp_path)
+    [case] = dataset_layouts.read_dataset(tmp_path)
     with pytest.raises(GeometryError, match=r"a.dcm and b.dcm have one SOPInstanceUID"):
         _ = case.references["mask"]
 
@@ -476,7 +483,7 @@ A, B = square(0.5, 2.5), square(3.5, 6.5)  # 4 and 9 voxels
 def test_each_region_has_the_name_by_which_it_is_declared(tmp_path, regions, expected):
     scan(tmp_path)
     contours(tmp_path / "rt.dcm", *regions)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert {label.name for label in dataset.classes["mask"]} == set(expected)
     assert voxels(dataset.cases[0].references["mask"]) == expected
 
@@ -486,7 +493,7 @@ def test_a_segment_without_a_label_has_the_name_of_its_code(tmp_path):
     segments = pydicom.dcmread(path).SegmentSequence
     segments[0].SegmentLabel = ""
     changed(path, SegmentSequence=segments)
-    [case] = read_dataset(tmp_path)
+    [case] = dataset_layouts.read_dataset(tmp_path)
     assert voxels(case.references["mask"]) == {"Tissue": 12}
 
 
@@ -499,7 +506,7 @@ def test_a_name_in_other_letters_of_another_file_is_the_same_structure(tmp_path)
         for path in (tmp_path / name).rglob("*.dcm"):
             changed(path, FrameOfReferenceUID=f"1.2.{n}", SeriesInstanceUID=f"1.2.{n}.{len(path.name)}")
             changed(path, PatientID=name, StudyInstanceUID=f"1.3.{n}")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [voxels(case.references["mask"]) for case in dataset] == [{"LIVER": 4}, {"LIVER": 4}]
 
 
@@ -508,7 +515,7 @@ def test_a_structure_set_of_points_alone_is_left_out_and_said(tmp_path):
     contours(tmp_path / "a.dcm", (1, "GTV", A))
     contours(tmp_path / "b.dcm", (1, "isocentre", []))
     changed(tmp_path / "b.dcm", SOPInstanceUID="1.2.3.10")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert voxels(dataset.cases[0].references["mask"]) == {"GTV": 4}
     [problem] = dataset.problems
     assert problem.what == "1 segmentation holds neither a segment nor a closed contour"
@@ -521,7 +528,7 @@ def test_a_damaged_segmentation_is_refused_where_its_case_is_read_and_not_lost(t
     segments = pydicom.dcmread(path).SegmentSequence
     segments[1].SegmentNumber = 1
     changed(path, SegmentSequence=segments)
-    [case] = read_dataset(tmp_path, DatasetOptions(labels="1=Liver"))
+    [case] = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1=Liver"))
     with pytest.raises(FormatError, match=r"b.dcm: segments are numbered \[1, 1\]"):
         _ = case.references["mask"]
 
@@ -537,11 +544,11 @@ def test_label_maps_of_several_structures_beside_one_series_are_one_label_map(tm
             drawn = np.zeros((4, 4, 3), np.uint8)
             drawn[2 * place] = 1
             nibabel.Nifti1Image(drawn, np.diag([-1, -1, 1, 1])).to_filename(tmp_path / f"case{n}" / f"{name}_mask.nii")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [label.name for label in dataset.classes["mask"]] == ["liver", "spleen"]
     assert [np.unique(case.references["mask"].data).tolist() for case in dataset] == [[0, 1, 2]] * 2
     (tmp_path / "case1" / "liver_mask.nii").unlink()
-    assert [problem.severity for problem in read_dataset(tmp_path).problems] == ["error", "warning"]
+    assert [problem.severity for problem in dataset_layouts.read_dataset(tmp_path).problems] == ["error", "warning"]
 
 
 def test_a_mask_beside_two_radiographs_of_one_series_is_of_the_one_that_it_is_called_by(tmp_path):
@@ -549,7 +556,7 @@ def test_a_mask_beside_two_radiographs_of_one_series_is_of_the_one_that_it_is_ca
         tags = {"Modality": "DX", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1", "SeriesInstanceUID": "1.2.840.96"}
         write_slice(tmp_path / f"{name}.dcm", np.full((4, 4), n, np.int16), position=None, orientation=None, **tags)
     PIL.Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "lateral_mask.png")
-    [case] = read_dataset(tmp_path)
+    [case] = dataset_layouts.read_dataset(tmp_path)
     assert int(case.images["image"].data.max()) == 1
 
 
@@ -570,17 +577,19 @@ def test_pictures_of_masks_of_slices_are_no_images_and_one_volume_of_them_is_the
             drawn[1:3, 1:3], drawn[3] = 63, 126
             PIL.Image.fromarray(drawn).save(place / "Ground" / f"map{n}.png")
     with pytest.raises(DatasetError, match=r"pictures look like a label map.*as mask\.nii\.gz"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
     with pytest.raises(DatasetError, match="look like label maps, and not like images"):
-        read_dataset(tmp_path, DatasetOptions(layout="class_folders"))
+        dataset_layouts.read_dataset(tmp_path, DatasetOptions(layout="class_folders"))
     for ground in tmp_path.rglob("Ground"):
         volume(ground.parent / "DICOM_anon" / "mask.nii.gz", np.full((4, 4, 3), 63, np.uint8))
-    assert [observed_values(case) for case in read_dataset(tmp_path)] == [(63,)] * 3 * len(kinds)
+    assert [class_labels.observed_values(case) for case in dataset_layouts.read_dataset(tmp_path)] == [(63,)] * 3 * len(
+        kinds
+    )
 
 
 @pytest.mark.parametrize("suffix", [".dat", ".img", ".mr"])
 def test_slices_of_a_series_are_known_by_their_first_bytes_whatever_their_suffix(tmp_path, suffix):
     for n in range(3):
         write_slice(tmp_path / f"slice{n}{suffix}", np.full((4, 5), n, np.uint16), position=(0, 0, n))
-    [case] = read_dataset(tmp_path, DatasetOptions(references=False))
+    [case] = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False))
     assert next(iter(case.images.values())).data.shape == (1, 5, 4, 3)

@@ -12,7 +12,8 @@ from numpy.testing import assert_array_equal
 
 from cohorts import volume
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
 
 NUMBERED = DatasetOptions(kinds=frozenset({"instances"}))
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -42,7 +43,7 @@ def bowl(root: Path, cases: dict[str, list[np.ndarray]]) -> Path:
 
 
 def test_a_folder_a_case_with_one_mask_an_object_is_read_as_instances(tmp_path):
-    dataset = read_dataset(bowl(tmp_path, {"aa": squares((1, 1), (10, 10)), "bb": squares((5, 5))}))
+    dataset = dataset_layouts.read_dataset(bowl(tmp_path, {"aa": squares((1, 1), (10, 10)), "bb": squares((5, 5))}))
     assert dataset.kinds == {"instances"}
     assert [case.id for case in dataset] == ["aa", "bb"]
     assert "one mask per object" in dataset.layout
@@ -54,19 +55,19 @@ def test_a_folder_a_case_with_one_mask_an_object_is_read_as_instances(tmp_path):
 
 def test_folders_above_the_cases_do_not_matter(tmp_path):
     bowl(tmp_path / "stage1_train", {"aa": squares((1, 1), (10, 10)), "bb": squares((5, 5))})
-    assert len(read_dataset(tmp_path)) == 2
+    assert len(dataset_layouts.read_dataset(tmp_path)) == 2
 
 
 def test_masks_of_objects_are_joined_where_a_structure_is_asked_for(tmp_path):
     bowl(tmp_path, {"aa": squares((1, 1), (10, 10)), "bb": squares((5, 5))})
-    dataset = read_dataset(tmp_path, DatasetOptions(kinds=frozenset({"mask"})))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(kinds=frozenset({"mask"})))
     assert dataset.kinds == {"mask"}
     assert dataset.cases[0].references["mask"].data.sum() == 32
 
 
 def test_where_objects_overlap_the_first_has_the_voxels_and_it_is_noted(tmp_path):
     drawn = squares((1, 1), (3, 3), (1, 1), (2, 2))
-    reference = read_dataset(bowl(tmp_path, {"aa": drawn})).cases[0].references["instances"]
+    reference = dataset_layouts.read_dataset(bowl(tmp_path, {"aa": drawn})).cases[0].references["instances"]
     assert [int((reference.data == n).sum()) for n in (1, 2, 3, 4)] == [16, 12, 0, 2]
     assert list(reference.notes) == [
         "masks of objects overlap in 34 voxels, which count for the first of them",
@@ -79,10 +80,10 @@ def test_a_label_map_is_read_as_numbers_where_they_are_asked_for_and_255_is_one_
     numbers[2, 2], numbers[5, 5], numbers[9, 9] = 1, 2, 255
     picture(tmp_path / "images" / "a.png", np.full((20, 24), 7, np.uint8))
     picture(tmp_path / "labels" / "a.png", numbers)
-    [case] = read_dataset(tmp_path, NUMBERED)
+    [case] = dataset_layouts.read_dataset(tmp_path, NUMBERED)
     assert set(case.references) == {"instances"}
     assert_array_equal(np.unique(case.references["instances"].data), [0, 1, 2, 255])
-    [plain] = read_dataset(tmp_path)
+    [plain] = dataset_layouts.read_dataset(tmp_path)
     assert set(plain.references) == {"mask"}
 
 
@@ -91,7 +92,7 @@ def test_volumes_and_numbers_beyond_16_bits_keep_their_numbers(tmp_path):
     numbers[1, 1, 1], numbers[4, 4, 4] = 70_000, 3
     volume(tmp_path / "images" / "a.nii.gz", np.zeros((6, 7, 8), np.int16))
     volume(tmp_path / "labels" / "a.nii.gz", numbers)
-    [case] = read_dataset(tmp_path, NUMBERED)
+    [case] = dataset_layouts.read_dataset(tmp_path, NUMBERED)
     assert case.references["instances"].data.max() == 70_000
 
 
@@ -99,7 +100,7 @@ def test_a_manifest_names_maps_of_objects_in_its_column_of_masks(tmp_path):
     picture(tmp_path / "a.png", np.full((20, 24), 7, np.uint8))
     tifffile.imwrite(tmp_path / "a_objects.tif", np.eye(20, 24, dtype=np.uint16) * 300)
     (tmp_path / "cases.csv").write_text("image,mask\na.png,a_objects.tif\n")
-    [case] = read_dataset(tmp_path / "cases.csv", NUMBERED)
+    [case] = dataset_layouts.read_dataset(tmp_path / "cases.csv", NUMBERED)
     assert case.references["instances"].data.max() == 300
 
 
@@ -107,16 +108,16 @@ def test_several_maps_with_numbers_of_one_image_and_masks_of_other_sizes_are_ref
     one, other = squares((1, 1), (9, 9))
     numbered = bowl(tmp_path / "numbered", {"aa": [one // 255, other // 85]})
     with pytest.raises(FormatError, match="numbers above 1"):
-        _ = read_dataset(numbered).cases[0].references["instances"]
+        _ = dataset_layouts.read_dataset(numbered).cases[0].references["instances"]
     uneven = bowl(tmp_path / "uneven", {"aa": [one, other[:, :-2]]})
     with pytest.raises(GeometryError, match="grid"):
-        _ = read_dataset(uneven).cases[0].references["instances"]
+        _ = dataset_layouts.read_dataset(uneven).cases[0].references["instances"]
 
 
 def test_a_case_with_two_images_is_left_out_and_named(tmp_path):
     bowl(tmp_path, {"aa": squares((1, 1), (10, 10)), "bb": squares((5, 5))})
     picture(tmp_path / "bb" / "images" / "second.png", np.zeros((20, 24), np.uint8))
-    dataset = read_dataset(tmp_path, DatasetOptions(layout="object_masks"))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(layout="object_masks"))
     assert [case.id for case in dataset] == ["aa"]
     assert dataset.problems[0].cases == ("bb",)
 
@@ -125,7 +126,7 @@ def test_a_case_with_two_images_is_left_out_and_named(tmp_path):
 def test_the_counts_of_real_sets_are_those_of_their_readme(name, cases, objects):
     if not (DATA / name).is_dir():
         pytest.skip(f"{DATA / name} is not here")
-    dataset = read_dataset(DATA / name, NUMBERED)
+    dataset = dataset_layouts.read_dataset(DATA / name, NUMBERED)
     assert len(dataset) == cases
     found = [len(np.unique(case.references["instances"].data)) - 1 for case in dataset]
     assert sum(found) == objects

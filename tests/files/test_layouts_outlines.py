@@ -19,11 +19,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 from cohorts import picture
 from isocenter.errors import DatasetError, UsageError
-from isocenter.files import DatasetOptions, read_dataset
-from isocenter.files.layouts.cases.boxes import Drawn, Outline
-from isocenter.files.layouts.cases.outlines import covered
-from isocenter.files.polygon import inside_polygon
-from isocenter.values import WITHOUT_VOXELS
+from isocenter.files import _polygon
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.cases import drawn_outlines
+from isocenter.files.layouts.cases.drawn_boxes import DrawnBox, Outline
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.values.voxel_images import WITHOUT_VOXELS
 
 # A picture of 20 rows and 30 columns; a disc of the rows 5 to 14 and the columns 3 to 12, and a cup in its middle.
 SHAPE = (20, 30)
@@ -84,7 +85,7 @@ def yolo(root: Path, *lines: tuple[int, list], names: str = "names: [cup, disc]"
 
 
 def label_map(root: Path, **options):
-    case = read_dataset(root, DatasetOptions(kinds=frozenset({"mask"}), **options)).cases[0]
+    case = dataset_layouts.read_dataset(root, DatasetOptions(kinds=frozenset({"mask"}), **options)).cases[0]
     return case.references["mask"]
 
 
@@ -99,7 +100,7 @@ def test_a_pixel_is_in_a_triangle_where_its_centre_is_as_matplotlib_has_it(ring)
     edges = np.array([*ring, ring[0]])
     along, off = np.diff(edges, axis=0)[:, None], centres - edges[:-1, None]
     clear = (along[..., 0] * off[..., 1] != along[..., 1] * off[..., 0]).all(axis=0)
-    found = inside_polygon(np.array(ring) - 0.5, (rows, columns)).ravel()
+    found = _polygon.inside_polygon(np.array(ring) - 0.5, (rows, columns)).ravel()
     expected = Polygon(edges, closed=True).contains_points(centres)
     assert_array_equal(found[clear], expected[clear])
 
@@ -107,10 +108,10 @@ def test_a_pixel_is_in_a_triangle_where_its_centre_is_as_matplotlib_has_it(ring)
 def test_edges_on_whole_numbers_hold_the_pixels_between_them():
     expected = np.zeros(SHAPE, bool)
     expected[5:15, 3:13] = True
-    (rows, columns), pixels = covered(Outline((tuple(map(tuple, DISC)),)), SHAPE)
+    (rows, columns), pixels = drawn_outlines.cover_outline(Outline((tuple(map(tuple, DISC)),)), SHAPE)
     assert (rows, columns) == (slice(5, 15), slice(3, 13))
     assert pixels.all()
-    both = covered(
+    both = drawn_outlines.cover_outline(
         Outline(tuple(tuple(map(tuple, one)) for one in (DISC, [[20, 0], [22, 0], [22, 1], [20, 1]]))), SHAPE
     )
     assert np.count_nonzero(both[1]) == 102
@@ -119,7 +120,7 @@ def test_edges_on_whole_numbers_hold_the_pixels_between_them():
 @pytest.mark.parametrize("place", ["", "annotations"])
 def test_labelme_is_one_label_map_with_the_smaller_outline_above_the_larger(tmp_path, place):
     labelme(tmp_path, {"a": [shape("cup", CUP), shape("disc", DISC)], "b": [], "bare": None}, place)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [case.id for case in dataset] == ["a", "b"]
     assert [(label.value, label.name) for label in dataset.classes["mask"]] == [(1, "cup"), (2, "disc")]
     first, second = dataset
@@ -136,19 +137,19 @@ def test_the_same_outlines_of_coco_and_yolo_are_the_same_map(tmp_path):
     yolo(tmp_path / "yolo", (0, CUP), (1, DISC))
     for name in ("coco", "yolo"):
         assert_array_equal(label_map(tmp_path / name).data[0], NESTED)
-    assert list(read_dataset(tmp_path / "coco").cases[0].references) == ["boxes"]
-    assert list(read_dataset(tmp_path / "yolo").cases[0].references) == ["mask"]
+    assert list(dataset_layouts.read_dataset(tmp_path / "coco").cases[0].references) == ["boxes"]
+    assert list(dataset_layouts.read_dataset(tmp_path / "yolo").cases[0].references) == ["mask"]
 
 
 def test_outlines_of_one_group_are_one_object_and_each_other_is_one_of_its_own(tmp_path):
     left, right = [[1, 1], [4, 1], [4, 4], [1, 4]], [[6, 1], [9, 1], [9, 4], [6, 4]]
     parts = [shape("cell", left, group_id=7), shape("cell", right, group_id=7), shape("cell", DISC)]
     labelme(tmp_path, {"a": parts})
-    [case] = read_dataset(tmp_path, DatasetOptions(kinds=frozenset({"instances"})))
+    [case] = dataset_layouts.read_dataset(tmp_path, DatasetOptions(kinds=frozenset({"instances"})))
     objects = case.references["instances"].data[0]
     assert set(np.unique(objects)) == {0, 1, 2}
     assert_array_equal(objects[1:4, 1:9] == 1, np.repeat([[True] * 3 + [False] * 2 + [True] * 3], 3, axis=0))
-    [case] = read_dataset(tmp_path, DatasetOptions(kinds=frozenset({"boxes"})))
+    [case] = dataset_layouts.read_dataset(tmp_path, DatasetOptions(kinds=frozenset({"boxes"})))
     assert_allclose(case.references["boxes"].corners, [[1, 1, 4, 9], [5, 3, 15, 13]])
 
 
@@ -168,13 +169,13 @@ def test_rectangles_circles_and_stored_masks_are_outlines_too_and_rectangles_alo
     assert_array_equal(labels == 2, np.hypot(xs - 20, ys - 10) < 4.25)
     assert_array_equal(np.argwhere(labels == 3), [[15, 8], [15, 10], [16, 8], [16, 10]])
     labelme(tmp_path / "boxes", {"a": drawn[:1]})
-    [case] = read_dataset(tmp_path / "boxes")
+    [case] = dataset_layouts.read_dataset(tmp_path / "boxes")
     assert_allclose(case.references["boxes"].corners, [[1, 2, 3, 5]])
 
 
 def test_points_and_lines_cover_nothing_and_are_named(tmp_path):
     labelme(tmp_path, {"a": [shape("disc", DISC), shape("fovea", [[4, 4]], "point")]})
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [label.name for label in dataset.classes["mask"]] == ["disc"]
     assert any("points or lines" in problem.what and problem.cases == ("a",) for problem in dataset.problems)
 
@@ -205,22 +206,24 @@ def test_labels_choose_among_outlines_and_nest_them(tmp_path):
     coco(tmp_path, [flat(CUP)], [flat(DISC)])
     chosen = label_map(tmp_path, labels="7=disc").data[0]
     assert_array_equal(chosen == 7, NESTED > 0)
-    nested = read_dataset(tmp_path, DatasetOptions(labels="1+2=disc,2=cup", kinds=frozenset({"mask"})))
+    nested = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1+2=disc,2=cup", kinds=frozenset({"mask"})))
     assert dict(nested.regions) == {"disc": (1, 2), "cup": (2,)}
     assert_array_equal(nested.cases[0].references["mask"].data[0], np.array([0, 2, 1])[NESTED])
     with pytest.raises(UsageError, match="nobody drew macula"):
-        read_dataset(tmp_path, DatasetOptions(labels="1=disc,2=macula", kinds=frozenset({"mask"})))
+        dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1=disc,2=macula", kinds=frozenset({"mask"})))
 
 
 def test_numbers_of_yolo_get_their_names_and_ignored_outlines_are_so(tmp_path):
     yolo(tmp_path / "given", (0, CUP), (1, DISC), names="")
     options = DatasetOptions(labels="0=cup,1=disc", kinds=frozenset({"mask"}))
-    assert [(one.value, one.name) for one in read_dataset(tmp_path / "given", options).classes["mask"]] == [
+    assert [
+        (one.value, one.name) for one in dataset_layouts.read_dataset(tmp_path / "given", options).classes["mask"]
+    ] == [
         (1, "cup"),
         (2, "disc"),
     ]
     labelme(tmp_path / "ignored", {"a": [shape("__ignore__", CUP), shape("disc", DISC), shape("_background_", CUP)]})
-    dataset = read_dataset(tmp_path / "ignored")
+    dataset = dataset_layouts.read_dataset(tmp_path / "ignored")
     assert [(one.value, one.name) for one in dataset.classes["mask"]] == [(1, "disc"), (2, "ignore")]
     assert_array_equal(dataset.cases[0].references["mask"].data[0], np.array([0, 2, 1])[NESTED])
 
@@ -238,7 +241,7 @@ def test_numbers_of_yolo_get_their_names_and_ignored_outlines_are_so(tmp_path):
 def test_a_shape_that_is_no_outline_is_refused_by_its_file(tmp_path, drawn, problem):
     labelme(tmp_path, {"a": drawn})
     with pytest.raises(DatasetError, match=problem) as refused:
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
     assert refused.value.where.endswith("a.json")
 
 
@@ -262,7 +265,7 @@ def test_an_outline_outside_its_image_or_of_another_size_is_an_error_of_its_case
 @pytest.mark.skipif(not NUCLEI.is_dir(), reason="needs dsb2018 in shared/data")
 def test_real_nuclei_as_runs_of_coco_are_the_objects_of_their_own_masks(tmp_path):
     options = DatasetOptions(kinds=frozenset({"instances"}))
-    own = min(read_dataset(NUCLEI, options), key=lambda case: len(case.files))
+    own = min(dataset_layouts.read_dataset(NUCLEI, options), key=lambda case: len(case.files))
     objects = own.references["instances"].data[0]
     rows, columns = objects.shape
     segmentations = []
@@ -275,7 +278,7 @@ def test_real_nuclei_as_runs_of_coco_are_the_objects_of_their_own_masks(tmp_path
     record["images"][0] |= {"height": rows, "width": columns}
     (tmp_path / "outlines.json").write_text(json.dumps(record))
     PIL.Image.fromarray(np.zeros((rows, columns), np.uint8)).save(tmp_path / "a.png")
-    [case] = read_dataset(tmp_path, options)
+    [case] = dataset_layouts.read_dataset(tmp_path, options)
     found = case.references["instances"].data[0]
     assert_array_equal(found, objects)
 
@@ -296,14 +299,14 @@ def test_a_set_of_outlines_is_checked_in_one_command(tmp_path):
 def test_a_stored_mask_lies_where_it_is_said_to(pixels, x, y, after):
     stored = np.array(pixels)
     whole = np.pad(stored, ((y, after), (x, after)))
-    outline = Drawn.of_pixels("disc", stored, (x, y), whole.shape[::-1], "shape 1").outline
+    outline = DrawnBox.of_pixels("disc", stored, (x, y), whole.shape[::-1], "shape 1").outline
     assert outline is not None and sum(outline.runs) == whole.size
     assert_array_equal(np.repeat(np.arange(len(outline.runs)) % 2, outline.runs).reshape(whole.T.shape).T, whole)
 
 
 def test_of_a_stored_mask_no_image_is_made_of_the_size_that_the_file_states():
     tracemalloc.start()
-    drawn = Drawn.of_pixels("disc", np.ones((2, 3), bool), (5, 7), (10_000, 10_000), "shape 1")
+    drawn = DrawnBox.of_pixels("disc", np.ones((2, 3), bool), (5, 7), (10_000, 10_000), "shape 1")
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert drawn.outline is not None
@@ -319,7 +322,7 @@ def test_numbers_of_coco_that_no_image_has_are_refused_by_the_file(tmp_path, cha
     (tmp_path / "outlines.json").write_text(text.replace(*change))
     assert change[0] in text
     with pytest.raises(DatasetError, match=r"no annotation can be read|is not a list of boxes") as refused:
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
     assert refused.value.where.endswith("outlines.json")
 
 
@@ -353,17 +356,17 @@ def test_a_size_without_end_in_a_file_of_labelme_is_refused_by_the_file(tmp_path
     path = labelme(tmp_path, {"a": [shape("disc", DISC)]}) / "a.json"
     path.write_text(path.read_text().replace('"imageWidth": 30', '"imageWidth": 1e999'))
     with pytest.raises(DatasetError, match="is not a file of outlines of LabelMe"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_an_outline_of_very_many_edges_is_filled_edge_after_edge(monkeypatch):
     ring = np.random.default_rng(0).uniform(-3, 24, (200, 2))
-    at_once = inside_polygon(ring, SHAPE)
-    monkeypatch.setattr("isocenter.files.polygon.PASSED_AT_ONCE", 30)
-    assert_array_equal(inside_polygon(ring, SHAPE), at_once)
+    at_once = _polygon.inside_polygon(ring, SHAPE)
+    monkeypatch.setattr("isocenter.files._polygon.PASSED_AT_ONCE", 30)
+    assert_array_equal(_polygon.inside_polygon(ring, SHAPE), at_once)
     tracemalloc.start()
-    monkeypatch.setattr("isocenter.files.polygon.PASSED_AT_ONCE", 10_000)
-    inside_polygon(np.array([(15.0, 20.0 * (number % 2)) for number in range(50_000)]), SHAPE)
+    monkeypatch.setattr("isocenter.files._polygon.PASSED_AT_ONCE", 10_000)
+    _polygon.inside_polygon(np.array([(15.0, 20.0 * (number % 2)) for number in range(50_000)]), SHAPE)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 10 * 2**20  # all at once take some 40 bytes for each of a million rows that are passed

@@ -13,7 +13,9 @@ import SimpleITK
 
 from cohorts import picture, table, volume
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.files import DatasetOptions, content_hash, read_dataset
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.files.storage import hashing
 
 SHAPE = (5, 6, 7)
 
@@ -61,7 +63,7 @@ def test_masks_that_are_no_pieces_of_one_are_not_united(tmp_path, image, masks):
     picture(tmp_path / image)
     for column, name in enumerate(masks):
         mask(tmp_path / name, column)
-    [case] = read_dataset(tmp_path)
+    [case] = dataset_layouts.read_dataset(tmp_path)
     with pytest.raises(FormatError, match="differ in more than a number"):
         _ = case.references["mask"]
 
@@ -73,7 +75,7 @@ def test_a_label_map_beside_the_mask_is_no_image_of_the_case(tmp_path):
         label_map(case / f"IBSR_0{n}_segTRI_ana.nii.gz", 1, 2, 3)
         label_map(case / f"IBSR_0{n}_seg.nii.gz", 1, 2)
     with pytest.raises(DatasetError, match=r"segTRI_ana .*label map"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_two_label_maps_that_no_name_marks_are_asked_about(tmp_path):
@@ -83,7 +85,7 @@ def test_two_label_maps_that_no_name_marks_are_asked_about(tmp_path):
         for kind in ("LabelsForTesting", "LabelsForTraining"):
             label_map(tmp_path / "TrainingData" / str(n) / f"{kind}.nii", 1, 2, 3)
     with pytest.raises(DatasetError, match="LabelsForTesting, LabelsForTraining are label maps"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 def test_the_one_mask_of_a_case_may_be_called_otherwise(tmp_path):
@@ -92,7 +94,7 @@ def test_the_one_mask_of_a_case_may_be_called_otherwise(tmp_path):
             scan(tmp_path / f"BraTS20_Training_{n}" / f"BraTS20_Training_{n}_{kind}.nii", n)
         name = "W39_1998.09.19_Segm" if n == 355 else f"BraTS20_Training_{n}_seg"
         label_map(tmp_path / f"BraTS20_Training_{n}" / f"{name}.nii", 1, 2, 4)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [values_of(case) for case in dataset] == [[0, 1, 2, 4]] * 5
     assert any("W39_1998.09.19_Segm" in problem.what for problem in dataset.problems)
 
@@ -104,15 +106,17 @@ def test_a_structure_of_0_changes_places_with_the_background_that_is_declared(tm
         picture(tmp_path / "images" / f"g{n}.png", n)
         (tmp_path / "masks").mkdir(exist_ok=True)
         PIL.Image.fromarray(pixels).save(tmp_path / "masks" / f"g{n}.bmp")
-    dataset = read_dataset(tmp_path, DatasetOptions(labels="0=cup,128=rim,255=background"))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="0=cup,128=rim,255=background"))
     assert [(label.value, label.name) for label in dataset.classes["mask"]] == [(128, "rim"), (255, "cup")]
     mask = dataset.cases[0].references["mask"]
     assert np.array_equal(mask.data[0], np.select([pixels == 0, pixels == 255], [255, 0], 128))
-    assert content_hash(dataset.cases[0]) != content_hash(read_dataset(tmp_path).cases[0])
+    assert hashing.content_hash(dataset.cases[0]) != hashing.content_hash(
+        dataset_layouts.read_dataset(tmp_path).cases[0]
+    )
     with pytest.raises(UsageError, match=r"0 is the background of masks, and cannot be cup.*0=cup,255=background"):
-        read_dataset(tmp_path, DatasetOptions(labels="0=cup,128=rim"))
+        dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="0=cup,128=rim"))
     with pytest.raises(FormatError, match=r"--labels 0=NAME,\.\.\.,255=background"):
-        _ = read_dataset(tmp_path).cases[0].references["mask"]
+        _ = dataset_layouts.read_dataset(tmp_path).cases[0].references["mask"]
 
 
 def test_lungs_beside_scans_are_not_scans_with_nodules(tmp_path):
@@ -123,7 +127,7 @@ def test_lungs_beside_scans_are_not_scans_with_nodules(tmp_path):
             SimpleITK.WriteImage(image, tmp_path / folder / f"1.3.6.{n}.mhd")
     table(tmp_path / "annotations.csv", "seriesuid,coordX,coordY,coordZ,diameter_mm", ["1.3.6.0,3,3,3,2"])
     table(tmp_path / "candidates.csv", "seriesuid,coordX,coordY,coordZ,class", ["1.3.6.0,3,3,3,0"])
-    [case] = read_dataset(tmp_path)
+    [case] = dataset_layouts.read_dataset(tmp_path)
     assert case.files[0].parent.name == "subset0"
 
 
@@ -136,7 +140,7 @@ def test_parts_may_lie_deep(tmp_path):
         picture(above / "1. Original Images" / part / f"IDRiD_{n:02}.jpg")
         mask(above / "2. All Segmentation Groundtruths" / part / "1. Microaneurysms" / f"IDRiD_{n:02}_MA.tif")
         mask(above / "2. All Segmentation Groundtruths" / part / "5. Optic Disc" / f"IDRiD_{n:02}_OD.tif", 1)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert dataset.splits == {"IDRiD_01": "train", "IDRiD_02": "train", "IDRiD_55": "test"}
 
 
@@ -152,7 +156,7 @@ def test_a_labelled_test_part_of_the_decathlon_is_one_and_pairs_that_are_not_lis
     described = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}
     text = json.dumps(described | {"training": entries["Tr"], "test": entries["Ts"]})
     (tmp_path / "dataset.json").write_text(text)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [case.id for case in dataset] == ["word_1", "word_2", "word_3"]
     assert dataset.splits == {"word_3": "test"}
     assert [problem.cases for problem in dataset.problems] == [("imagesTr/word_7",)]
@@ -164,7 +168,7 @@ def test_images_of_one_name_in_two_parts_have_the_rows_of_their_own(tmp_path):
             picture(tmp_path / part / f"IDRiD_00{n}.jpg", n)
         rows = [f"IDRiD_00{n},{(n + (part == 'test')) % 2}" for n in range(count)]
         table(tmp_path / f"{part}.csv", "image,label", rows)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     stated = {case.id: (dataset.splits[case.id], case.references["class"]) for case in dataset}
     assert stated["train-IDRiD_000"] == ("train", "0")
     assert stated["test-IDRiD_000"] == ("test", "1")
@@ -183,7 +187,7 @@ def test_a_class_that_parts_call_differently_is_one(tmp_path):
         for name in names:
             for n in range(2):
                 picture(tmp_path / part / name / f"{part}{name[:2]}{n}.png", n)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [label.name for label in dataset.classes["class"]] == ["adenocarcinoma", "normal"]
     assert {case.references["class"] for case in dataset} == {"adenocarcinoma", "normal"}
     assert any(LONG in problem.what for problem in dataset.problems)
@@ -194,7 +198,7 @@ def test_classes_of_one_part_stay_apart(tmp_path):
         for name in ("glioma", "glioma_grade_4"):
             for n in range(2):
                 picture(tmp_path / part / name / f"{part}{n}.png", n)
-    assert len(read_dataset(tmp_path).classes["class"]) == 2
+    assert len(dataset_layouts.read_dataset(tmp_path).classes["class"]) == 2
 
 
 # People
@@ -205,7 +209,7 @@ def test_visits_in_folders_of_people_are_no_images_of_a_class(tmp_path):
         for visit in ("pre", "post"):
             scan(tmp_path / person / visit / "image.nii.gz")
             label_map(tmp_path / person / visit / "mask.nii.gz")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert dataset.kinds == {"mask"}
     assert len({case.patient for case in dataset}) == 5
 
@@ -216,7 +220,7 @@ def test_folders_that_part_a_set_are_no_classes(tmp_path, folders):
         for n in range(3):
             scan(tmp_path / folder / f"{n}.img.nii.gz", n)
             label_map(tmp_path / folder / f"{n}.label.nii.gz")
-    assert read_dataset(tmp_path).kinds == {"mask"}
+    assert dataset_layouts.read_dataset(tmp_path).kinds == {"mask"}
 
 
 @pytest.mark.parametrize(
@@ -234,9 +238,9 @@ def test_folders_that_are_seldom_classes_get_a_warning(tmp_path, names):
     for name in names:
         for n in range(2):
             picture(tmp_path / name / f"x{name}{n}.png", n)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert any("are read as classes" in problem.what for problem in dataset.problems)
-    confirmed = read_dataset(tmp_path, DatasetOptions(layout="class_folders"))
+    confirmed = dataset_layouts.read_dataset(tmp_path, DatasetOptions(layout="class_folders"))
     assert not any("are read as classes" in problem.what for problem in confirmed.problems)
 
 
@@ -245,7 +249,7 @@ def test_folders_of_formats_are_no_classes(tmp_path):
         for n in range(2):
             photo(tmp_path / name / f"x{n}.{name}", n)
     with pytest.raises(DatasetError, match="several formats"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 # Names
@@ -263,7 +267,7 @@ def test_an_image_that_was_not_downloaded_is_not_that_of_another_part(tmp_path):
         picture(tmp_path / part / names[0], 1, (10, 20))
         coco(tmp_path / part / "_annotations.coco.json", list(names) if part == "train" else ["c.png"])
     picture(tmp_path / "test" / "b.png", 1, (10, 20))
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert dataset.splits == {"a": "train", "c": "test"}
     assert any(problem.cases == ("b.png",) for problem in dataset.problems)
 
@@ -274,8 +278,8 @@ def test_names_are_one_however_their_letters_are_composed(tmp_path):
         picture(tmp_path / "images" / f"{unicodedata.normalize('NFD', name)}.png", n)
         picture(tmp_path / "masks" / f"{unicodedata.normalize('NFC', name)}.png", 255)
         rows.append(f"images/{unicodedata.normalize('NFC', name)}.png,{n % 2}")
-    assert len(read_dataset(tmp_path)) == 3
-    listed = read_dataset(table(tmp_path / "list.csv", "image,label", rows))
+    assert len(dataset_layouts.read_dataset(tmp_path)) == 3
+    listed = dataset_layouts.read_dataset(table(tmp_path / "list.csv", "image,label", rows))
     assert len(listed) == 3
 
 
@@ -287,7 +291,7 @@ def test_a_path_with_the_uid_of_a_series_names_its_image(tmp_path):
         begin = f"Mass-Training_P_0000{n}_LEFT_CC/1.3.6.1.4.1.9590.100.1.2.42211272{n}"
         rows.append(f"P_0000{n},{begin}/{uid}/000000.dcm,{'BENIGN' if n else 'MALIGNANT'}")
     table(tmp_path / "mass.csv", "patient_id,image file path,pathology", rows)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [case.references["class"] for case in dataset] == ["MALIGNANT", "BENIGN", "BENIGN"]
 
 
@@ -297,7 +301,7 @@ def test_a_table_may_name_files_by_their_beginning(tmp_path):
     table(
         tmp_path / "INbreast.csv", "Patient ID;File Name;Bi-Rads", [f"removed;205869{n:02};{n % 3}" for n in range(18)]
     )
-    dataset = read_dataset(tmp_path, DatasetOptions(column={"label": "Bi-Rads"}))
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(column={"label": "Bi-Rads"}))
     assert [case.references["class"] for case in dataset] == list("012") * 6
     assert len({case.patient for case in dataset}) == 9
 
@@ -308,7 +312,7 @@ def test_packed_files_and_spreadsheets_beside_images_are_named(tmp_path):
             picture(tmp_path / name / f"{name}{n}.png", n)
     (tmp_path / "test.zip").write_bytes(b"PK")
     (tmp_path / "people.xlsx").write_bytes(b"PK")
-    [note] = read_dataset(tmp_path).problems
+    [note] = dataset_layouts.read_dataset(tmp_path).problems
     assert (note.severity, "test.zip" in note.what, "people.xlsx" in note.what) == ("note", True, True)
 
 
@@ -323,8 +327,8 @@ def test_a_table_of_classes_beside_masks_is_not_read_where_masks_are_asked_for(t
     rows = [f"s000{n};{n + 50};{'test' if n else 'train'};tumor" for n in range(3)]
     table(tmp_path / "meta.csv", "image_id;age;split;pathology", rows)
     with pytest.raises(DatasetError, match="--task"):
-        read_dataset(tmp_path)
-    dataset = read_dataset(tmp_path, DatasetOptions(kinds=frozenset({"mask"})))
+        dataset_layouts.read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(kinds=frozenset({"mask"})))
     assert dataset.kinds == {"mask"}
     assert dataset.splits == {"s0000": "train", "s0001": "test", "s0002": "test"}
     assert dataset.cases[1].covariates == {"age": 51, "pathology": "tumor"}
@@ -334,7 +338,7 @@ def test_folders_that_only_the_test_part_has_are_no_classes(tmp_path):
     for place in ("train/benign", "train/malignant", "test/test"):
         for n in range(3):
             picture(tmp_path / place / f"{place[:7].replace('/', '')}{n}.png", n)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [label.name for label in dataset.classes["class"]] == ["benign", "malignant"]
     assert any("which no training image does" in problem.what for problem in dataset.problems)
 
@@ -347,10 +351,10 @@ def test_images_in_the_folder_of_diffusion_are_meant_where_masks_lie_on_their_gr
         for kind in ("adc", "dwi"):
             scan(begin / "dwi" / f"{person}_ses-0001_{kind}.nii.gz", n)
         label_map(tmp_path / "derivatives" / person / "ses-0001" / f"{person}_ses-0001_msk.nii.gz")
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [list(case.images) for case in dataset] == [["adc", "dwi"]] * 3
     assert any("FLAIR left out" in problem.what for problem in dataset.problems)
-    new = read_dataset(tmp_path, DatasetOptions(references=False, channels=2))
+    new = dataset_layouts.read_dataset(tmp_path, DatasetOptions(references=False, channels=2))
     assert [list(case.images) for case in new] == [["adc", "dwi"]] * 3
     (tmp_path / "sub-strokecase0001" / "ses-0001" / "dwi" / "sub-strokecase0001_ses-0001_dwi.bval").write_text("0")
-    assert list(read_dataset(tmp_path).cases[0].images) == ["image"]
+    assert list(dataset_layouts.read_dataset(tmp_path).cases[0].images) == ["image"]

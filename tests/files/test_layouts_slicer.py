@@ -10,7 +10,9 @@ import pytest
 
 from cohorts import volume
 from isocenter.errors import FormatError
-from isocenter.files import DatasetOptions, read_dataset, write
+from isocenter.files import file_formats
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.values import Geometry, Image, Label
 
 
@@ -21,7 +23,7 @@ def segmentation(path: Path, values: Mapping[str, int]) -> Path:
         pixels[0, n, 0, :4] = value
     labels = tuple(Label(value, name) for name, value in values.items())
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(Image(pixels, Geometry((4, 5, 6), np.eye(4)), labels=labels), path)
+    file_formats.write(Image(pixels, Geometry((4, 5, 6), np.eye(4)), labels=labels), path)
     return path
 
 
@@ -45,7 +47,7 @@ def voxels(mask: Image) -> list[int]:
 def test_a_segmentation_next_to_its_image_is_its_mask(tmp_path):
     volume(tmp_path / "x.nii.gz")
     segmentation(tmp_path / "x.seg.nrrd", {"liver": 3, "tumour": 1})
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [case.id for case in dataset] == ["x"]
     assert [(label.value, label.name) for label in dataset.classes["mask"]] == [(1, "tumour"), (3, "liver")]
     assert voxels(dataset.cases[0].references["mask"]) == [3, 1]
@@ -57,22 +59,22 @@ def test_a_structure_has_one_number_whatever_number_each_file_gives_it(tmp_path,
     for name, values in (("x", {"liver": 1, "tumour": 2}), ("y", {"liver": 2, "tumour": 1})):
         volume(images / f"{name}.nii.gz")
         segmentation(masks / f"{name}.seg.nrrd", values)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert [label.name for label in dataset.classes["mask"]] == ["liver", "tumour"]
     assert [voxels(case.references["mask"]) for case in dataset] == [[1, 2], [1, 2]]
-    only = read_dataset(tmp_path, DatasetOptions(labels="1=tumour"))
+    only = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1=tumour"))
     assert [voxels(case.references["mask"]) for case in only] == [[0, 1], [0, 1]]
-    renamed = read_dataset(tmp_path, DatasetOptions(labels="1=first,2=second"))
+    renamed = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1=first,2=second"))
     assert [voxels(case.references["mask"]) for case in renamed] == [[1, 2], [2, 1]]
 
 
 def test_segments_in_layers_are_one_label_map_and_refused_where_they_overlap(tmp_path):
     volume(tmp_path / "x.nii.gz")
     layered(tmp_path / "x.seg.nrrd", second=1)
-    assert voxels(read_dataset(tmp_path).cases[0].references["mask"]) == [1, 2]
+    assert voxels(dataset_layouts.read_dataset(tmp_path).cases[0].references["mask"]) == [1, 2]
     layered(tmp_path / "x.seg.nrrd", second=0)
     with pytest.raises(FormatError, match="tumour overlaps another structure"):
-        read_dataset(tmp_path).cases[0].references["mask"]
-    [case] = read_dataset(tmp_path, DatasetOptions(labels="1=organ"))
+        dataset_layouts.read_dataset(tmp_path).cases[0].references["mask"]
+    [case] = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="1=organ"))
     with pytest.raises(FormatError, match=r"none of its segments \(liver, tumour\) is declared"):
         case.references["mask"]

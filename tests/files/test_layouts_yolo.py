@@ -14,7 +14,8 @@ from numpy.testing import assert_allclose
 import trained
 from cohorts import paired, picture
 from isocenter.errors import DatasetError, UsageError
-from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
 from situations import situation
 
 # A picture of 20 rows and 30 columns, and a box of the rows 5 to 7 and the columns 3 to 12.
@@ -34,7 +35,9 @@ def yolo(root: Path, texts: dict[str, str | None], names: str = "") -> Path:
 
 
 def test_shares_become_edges_in_voxels_rows_first(tmp_path):
-    dataset = read_dataset(yolo(tmp_path, {"a": BOX, "b": f"{BOX}\n1 0.5 0.5 1 1\n", "c": ""}, "names: [red, white]"))
+    dataset = dataset_layouts.read_dataset(
+        yolo(tmp_path, {"a": BOX, "b": f"{BOX}\n1 0.5 0.5 1 1\n", "c": ""}, "names: [red, white]")
+    )
     boxes = [case.references["boxes"] for case in dataset]
     assert_allclose(boxes[0].corners, [EDGES])
     assert_allclose(boxes[1].corners, [EDGES, [0, 0, 20, 30]])
@@ -44,21 +47,23 @@ def test_shares_become_edges_in_voxels_rows_first(tmp_path):
 
 @pytest.mark.parametrize("names", ["names:\n  0: red\n  1: white\n", "names: ['red', 'white']\nnc: 2\ntrain: images\n"])
 def test_names_are_a_list_or_a_table(tmp_path, names):
-    assert read_dataset(yolo(tmp_path, {"a": BOX}, names)).cases[0].references["boxes"].names == ("red",)
+    assert dataset_layouts.read_dataset(yolo(tmp_path, {"a": BOX}, names)).cases[0].references["boxes"].names == (
+        "red",
+    )
 
 
 def test_names_may_stand_line_by_line_or_be_given_and_none_is_invented(tmp_path):
     yolo(tmp_path, {"a": BOX, "b": "2 0.5 0.5 0.2 0.2"})
-    assert [label.name for label in read_dataset(tmp_path).classes["boxes"]] == ["0", "2"]
-    named = read_dataset(tmp_path, DatasetOptions(labels="0=red,2=white"))
+    assert [label.name for label in dataset_layouts.read_dataset(tmp_path).classes["boxes"]] == ["0", "2"]
+    named = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="0=red,2=white"))
     assert [label.name for label in named.classes["boxes"]] == ["red", "white"]
     (tmp_path / "classes.txt").write_text("red\nwhite\n")
     with pytest.raises(DatasetError, match="gives no name to class 2"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
     (tmp_path / "classes.txt").write_text("red\nwhite\nplatelet\n")
-    assert [label.name for label in read_dataset(tmp_path).classes["boxes"]] == ["red", "platelet"]
+    assert [label.name for label in dataset_layouts.read_dataset(tmp_path).classes["boxes"]] == ["red", "platelet"]
     with pytest.raises(UsageError, match="does not name 0, 2"):
-        read_dataset(tmp_path, DatasetOptions(labels="0=red"))
+        dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="0=red"))
 
 
 def test_parts_are_folders_and_a_picture_without_a_file_is_not_labelled(tmp_path):
@@ -68,7 +73,7 @@ def test_parts_are_folders_and_a_picture_without_a_file_is_not_labelled(tmp_path
         (tmp_path / "labels" / part / f"{name}.txt").write_text(BOX)
     picture(tmp_path / "images" / "train" / "bare.png", shape=SHAPE)
     (tmp_path / "labels" / "train" / "lost.txt").write_text(BOX)
-    dataset = read_dataset(tmp_path)
+    dataset = dataset_layouts.read_dataset(tmp_path)
     assert dict(dataset.splits) == {"a": "train", "b": "val", "c": "test"}
     assert {problem.cases for problem in dataset.problems} == {("bare",), ("lost",)}
 
@@ -77,7 +82,7 @@ def test_texts_may_lie_beside_their_images(tmp_path):
     picture(tmp_path / "a.png", shape=SHAPE)
     (tmp_path / "a.txt").write_text(BOX)
     (tmp_path / "readme.txt").write_text("boxes of cells")
-    [case] = read_dataset(tmp_path)
+    [case] = dataset_layouts.read_dataset(tmp_path)
     assert_allclose(case.references["boxes"].corners, [EDGES])
 
 
@@ -94,37 +99,37 @@ def test_texts_may_lie_beside_their_images(tmp_path):
 def test_what_is_no_box_is_refused_by_file_and_line(tmp_path, text, problem):
     yolo(tmp_path, {"a": BOX, "b": text})
     with pytest.raises(DatasetError, match=problem) as refused:
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
     assert str(refused.value.where).endswith("b.txt")
 
 
 @pytest.mark.parametrize("box", ["0 0.9 0.5 0.4 0.1", "0 15 10 4 4", "0 0.5 -0.2 0.1 0.1"])
 def test_a_box_beyond_its_image_is_an_error_of_its_case(tmp_path, box):
-    dataset = read_dataset(yolo(tmp_path, {"a": BOX, "b": box}))
+    dataset = dataset_layouts.read_dataset(yolo(tmp_path, {"a": BOX, "b": box}))
     assert dataset.cases[0].references["boxes"].names == ("0",)
     with pytest.raises(DatasetError, match="line 1 reaches from"):
         _ = dataset.cases[1].references["boxes"]
 
 
 def test_rounded_edges_are_cut_back_to_the_image(tmp_path):
-    [case] = read_dataset(yolo(tmp_path, {"a": "0 0.8335 0.5 0.334 1.0005"}))
+    [case] = dataset_layouts.read_dataset(yolo(tmp_path, {"a": "0 0.8335 0.5 0.334 1.0005"}))
     assert_allclose(case.references["boxes"].corners, [[0, 19.995, 20, 30]], atol=0.02)
 
 
 def test_masks_and_other_texts_are_no_boxes(tmp_path):
     paired(tmp_path)
     (tmp_path / "labels" / "x0.txt").write_text("drawn by two people")
-    assert read_dataset(tmp_path).kinds == {"mask"}
+    assert dataset_layouts.read_dataset(tmp_path).kinds == {"mask"}
 
 
 def test_damaged_names_and_endless_files_are_refused(tmp_path):
     yolo(tmp_path, {"a": BOX}, "names: [red, 'white")
     with pytest.raises(DatasetError, match="is not YAML"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
     (tmp_path / "data.yaml").unlink()
     (tmp_path / "labels" / "a.txt").write_text(f"{BOX}\n" * 60000)
     with pytest.raises(DatasetError, match="larger than any list of boxes"):
-        read_dataset(tmp_path)
+        dataset_layouts.read_dataset(tmp_path)
 
 
 @given(
@@ -136,12 +141,12 @@ def test_any_box_comes_back(tmp_path_factory, boxes):
     place = tmp_path_factory.mktemp("yolo")
     lines = [f"0 {(x + w / 2) / 30:.6f} {(y + h / 2) / 20:.6f} {w / 30:.6f} {h / 20:.6f}" for x, y, w, h in boxes]
     yolo(place, {"a": "\n".join(lines), "b": BOX})
-    found = read_dataset(place).cases[0].references["boxes"].corners
+    found = dataset_layouts.read_dataset(place).cases[0].references["boxes"].corners
     assert_allclose(found, np.array([[y, x, y + h, x + w] for x, y, w, h in boxes]).reshape(-1, 4), atol=1e-3)
 
 
 def test_bccd_as_yolo_has_the_boxes_of_its_own_files(data, tmp_path):
-    theirs = read_dataset(data / "bccd")
+    theirs = dataset_layouts.read_dataset(data / "bccd")
     names = [label.name for label in theirs.classes["boxes"]]
     for case in theirs.cases[:12]:
         image, boxes = case.images["image"], case.references["boxes"]
@@ -155,7 +160,7 @@ def test_bccd_as_yolo_has_the_boxes_of_its_own_files(data, tmp_path):
         (tmp_path / "labels").mkdir(exist_ok=True)
         (tmp_path / "labels" / f"{case.id}.txt").write_text("\n".join(lines))
     (tmp_path / "data.yaml").write_text(f"names: {names}")
-    for own, their in zip(read_dataset(tmp_path), theirs.cases[:12], strict=True):
+    for own, their in zip(dataset_layouts.read_dataset(tmp_path), theirs.cases[:12], strict=True):
         assert own.references["boxes"].names == their.references["boxes"].names
         assert_allclose(own.references["boxes"].corners, their.references["boxes"].corners, atol=1e-6)
 
@@ -174,7 +179,7 @@ def boxed(points: np.ndarray, visible: str = "") -> str:
 
 
 def test_keypoints_are_left_out_and_their_boxes_are_read(data, tmp_path):
-    dataset = read_dataset(situation(data, "yolo-keypoints", tmp_path))
+    dataset = dataset_layouts.read_dataset(situation(data, "yolo-keypoints", tmp_path))
     assert dataset.kinds == {"boxes"}
     assert dataset.cases[0].references["boxes"].lengths.tolist() == [pytest.approx([12, 16], abs=1e-3)]
     [note] = [one.what for one in dataset.problems if "keypoints" in one.what]
@@ -187,13 +192,13 @@ def test_keypoints_that_no_file_states_are_refused_and_outlines_are_not(tmp_path
     shape = "[4, 3]" if visible else "[4, 2]"
     place = yolo(tmp_path / "points", {f"x{n}": boxed(one, visible) for n, one in enumerate(drawn)})
     with pytest.raises(DatasetError, match="every line has a box and 4 points in it") as refused:
-        read_dataset(place)
+        dataset_layouts.read_dataset(place)
     assert f"kpt_shape: {shape}" in refused.value.remedy
     (place / "data.yaml").write_text(f"kpt_shape: {shape}\n")
-    assert read_dataset(place).kinds == {"boxes"}
+    assert dataset_layouts.read_dataset(place).kinds == {"boxes"}
     (place / "data.yaml").write_text("kpt_shape: null\n")
     if not visible:
-        assert read_dataset(place).kinds == {"mask"}
+        assert dataset_layouts.read_dataset(place).kinds == {"mask"}
 
 
 @given(st.integers(0, 2**31), st.integers(1, 4))
@@ -201,7 +206,7 @@ def test_outlines_of_four_corners_are_no_keypoints(tmp_path_factory, seed, count
     drawn = quads(np.random.default_rng(seed), count)
     lines = ["0 " + " ".join(f"{share:.6f}" for share in one.ravel()) for one in drawn]
     place = yolo(tmp_path_factory.mktemp("quads"), {"a": "\n".join(lines)})
-    assert read_dataset(place).kinds == {"mask"}
+    assert dataset_layouts.read_dataset(place).kinds == {"mask"}
 
 
 @pytest.mark.parametrize(
@@ -214,7 +219,7 @@ def test_outlines_of_four_corners_are_no_keypoints(tmp_path_factory, seed, count
 )
 def test_predictions_of_a_tracker_are_no_references(tmp_path, lines):
     with pytest.raises(DatasetError, match=r"line 1 ends in the number of a track.*no references"):
-        read_dataset(yolo(tmp_path, {"a": "\n".join(lines)}))
+        dataset_layouts.read_dataset(yolo(tmp_path, {"a": "\n".join(lines)}))
 
 
 @pytest.mark.parametrize(
@@ -228,11 +233,11 @@ def test_predictions_of_a_tracker_are_no_references(tmp_path, lines):
 )
 def test_what_does_not_fit_the_stated_keypoints_is_refused(tmp_path, text, names, problem):
     with pytest.raises(DatasetError, match=problem):
-        _ = read_dataset(yolo(tmp_path, {"a": text}, names)).cases[0].references["mask"]
+        _ = dataset_layouts.read_dataset(yolo(tmp_path, {"a": text}, names)).cases[0].references["mask"]
 
 
 def test_a_triangle_that_ends_at_the_border_is_an_outline(tmp_path):
-    assert read_dataset(yolo(tmp_path, {"a": "0 0.1 0.1 0.9 0.1 0.5 1"})).kinds == {"mask"}
+    assert dataset_layouts.read_dataset(yolo(tmp_path, {"a": "0 0.1 0.1 0.9 0.1 0.5 1"})).kinds == {"mask"}
 
 
 @pytest.mark.whole

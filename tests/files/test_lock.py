@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.files import locked, written
+from isocenter.files.storage import atomic, file_lock
 
 HOLD = """
 import sys
 from pathlib import Path
-from isocenter.files import locked
-with locked(Path(sys.argv[1])):
+from isocenter.files.storage import file_lock
+with file_lock.hold_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -52,10 +52,10 @@ def rewritten(path: Path, **facts: object) -> None:
 def test_what_another_process_writes_is_refused_and_the_process_is_named(tmp_path):
     with holder(tmp_path / "run") as process:
         named = f"process {process.pid} on .* has been writing it since"
-        with pytest.raises(UsageError, match=named) as refused, locked(tmp_path / "run"):
+        with pytest.raises(UsageError, match=named) as refused, file_lock.hold_lock(tmp_path / "run"):
             pass
         assert "Wait until it ends" in refused.value.remedy
-        with locked(tmp_path / "another"):
+        with file_lock.hold_lock(tmp_path / "another"):
             assert lock_of(tmp_path / "another").is_file()
 
 
@@ -64,7 +64,7 @@ def test_the_lock_of_a_process_that_was_killed_is_broken(tmp_path):
         process.kill()
         process.wait()
         assert lock_of(tmp_path / "run").is_file()
-        with locked(tmp_path / "run"):
+        with file_lock.hold_lock(tmp_path / "run"):
             pass
     assert not list(tmp_path.iterdir())
 
@@ -72,21 +72,21 @@ def test_the_lock_of_a_process_that_was_killed_is_broken(tmp_path):
 def test_a_later_process_with_the_number_of_the_dead_one_does_not_keep_its_lock(tmp_path):
     with holder(tmp_path / "run"):
         rewritten(tmp_path / "run", started=-1e6)
-        with locked(tmp_path / "run"):
+        with file_lock.hold_lock(tmp_path / "run"):
             assert json.loads(lock_of(tmp_path / "run").read_text())["process"] == os.getpid()
 
 
 def test_of_a_process_on_another_machine_nothing_is_known(tmp_path):
     with holder(tmp_path / "run"):
         rewritten(tmp_path / "run", host="elsewhere", process=2**22 + 1)
-        with pytest.raises(UsageError, match="on elsewhere") as refused, locked(tmp_path / "run"):
+        with pytest.raises(UsageError, match="on elsewhere") as refused, file_lock.hold_lock(tmp_path / "run"):
             pass
         assert f"delete {lock_of(tmp_path / 'run')}" in refused.value.remedy
 
 
 def test_a_lock_that_cannot_be_read_is_broken(tmp_path):
     lock_of(tmp_path / "run").write_bytes(b"")
-    with locked(tmp_path / "run"):
+    with file_lock.hold_lock(tmp_path / "run"):
         pass
     assert not list(tmp_path.iterdir())
 
@@ -94,7 +94,7 @@ def test_a_lock_that_cannot_be_read_is_broken(tmp_path):
 def test_of_many_at_once_one_has_the_lock_even_where_a_dead_one_had_it(tmp_path):
     def attempt(_: int) -> bool:
         try:
-            with locked(tmp_path / "run"):
+            with file_lock.hold_lock(tmp_path / "run"):
                 inside.append(1)
                 exclusive.append(sum(inside) == 1)
                 inside.pop()
@@ -113,10 +113,10 @@ def test_of_many_at_once_one_has_the_lock_even_where_a_dead_one_had_it(tmp_path)
 
 
 def test_folders_made_for_the_lock_alone_go_with_it(tmp_path):
-    with locked(tmp_path / "a" / "b" / "run"):
+    with file_lock.hold_lock(tmp_path / "a" / "b" / "run"):
         pass
     assert not list(tmp_path.iterdir())
-    with locked(tmp_path / "a" / "b" / "run"):
+    with file_lock.hold_lock(tmp_path / "a" / "b" / "run"):
         (tmp_path / "a" / "result").write_text("kept")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["result"]
 
@@ -128,25 +128,25 @@ def test_on_a_file_system_without_second_names_of_files_one_process_has_the_lock
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", refused)
-    with locked(tmp_path / "run"):
-        with pytest.raises(UsageError, match="has been writing it since"), locked(tmp_path / "run"):
+    with file_lock.hold_lock(tmp_path / "run"):
+        with pytest.raises(UsageError, match="has been writing it since"), file_lock.hold_lock(tmp_path / "run"):
             pass
         assert lock_of(tmp_path / "run").is_file()
-    with locked(tmp_path / "run"):
+    with file_lock.hold_lock(tmp_path / "run"):
         pass
     assert not list(tmp_path.iterdir())
 
 
 def test_what_another_process_has_written_meanwhile_is_not_replaced_unasked(tmp_path):
     refused = partial(pytest.raises, UsageError, match="was written by another process")
-    with refused(), written(tmp_path / "file") as late:
+    with refused(), atomic.write_whole(tmp_path / "file") as late:
         late.write_text("late")
-        with written(tmp_path / "file") as early:
+        with atomic.write_whole(tmp_path / "file") as early:
             early.write_text("early")
     assert (tmp_path / "file").read_text() == "early"
-    with refused(), written(tmp_path / "folder") as late:
+    with refused(), atomic.write_whole(tmp_path / "folder") as late:
         late.mkdir()
-        with written(tmp_path / "folder") as early:
+        with atomic.write_whole(tmp_path / "folder") as early:
             early.mkdir()
             (early / "result").touch()
     assert (tmp_path / "folder" / "result").exists()

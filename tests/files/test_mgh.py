@@ -11,12 +11,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files import read
+from isocenter.files import file_formats
 
 
 @pytest.mark.parametrize("name", ["nib_test.mgz", "niivue_wm.mgz"])
 def test_the_corpus_agrees_with_nibabel(data: Path, name: str) -> None:
-    image, other = read(data / "nifti" / name), nibabel.load(data / "nifti" / name)
+    image, other = file_formats.read(data / "nifti" / name), nibabel.load(data / "nifti" / name)
     assert_allclose(image.geometry.affine, other.affine, atol=1e-9)
     values = np.asarray(other.dataobj)
     assert_array_equal(image.data[0], values if values.ndim == 3 else np.moveaxis(values, -1, 0))
@@ -24,14 +24,14 @@ def test_the_corpus_agrees_with_nibabel(data: Path, name: str) -> None:
 
 
 def test_frames_have_the_repetition_time_in_seconds(data: Path) -> None:
-    image = read(data / "nifti" / "nib_test.mgz")
+    image = file_formats.read(data / "nifti" / "nib_test.mgz")
     assert image.frames == 2
     assert image.times == pytest.approx((0.0, nibabel.load(data / "nifti" / "nib_test.mgz").header["tr"] / 1000))
 
 
 def test_directions_that_are_not_of_length_one_are_noted(data: Path) -> None:
-    assert any("not of length 1" in note for note in read(data / "nifti" / "nib_test.mgz").notes)
-    assert read(data / "nifti" / "niivue_wm.mgz").notes == ()
+    assert any("not of length 1" in note for note in file_formats.read(data / "nifti" / "nib_test.mgz").notes)
+    assert file_formats.read(data / "nifti" / "niivue_wm.mgz").notes == ()
 
 
 def test_a_header_whose_directions_mean_nothing_gives_neither_size_nor_sides(tmp_path: Path) -> None:
@@ -39,13 +39,13 @@ def test_a_header_whose_directions_mean_nothing_gives_neither_size_nor_sides(tmp
     raw = bytearray((tmp_path / "a.mgh").read_bytes())
     raw[28:30] = b"\0\0"
     (tmp_path / "b.mgz").write_bytes(gzip.compress(bytes(raw)))
-    assert read(tmp_path / "a.mgh").spacing == (2.0, 2.0, 2.0)
-    geometry = read(tmp_path / "b.mgz").geometry
+    assert file_formats.read(tmp_path / "a.mgh").spacing == (2.0, 2.0, 2.0)
+    geometry = file_formats.read(tmp_path / "b.mgz").geometry
     assert (geometry.spacing, geometry.oriented) == (None, False)
 
 
 def test_a_region_is_the_same_part_of_the_whole(data: Path) -> None:
-    image = read(data / "nifti" / "niivue_wm.mgz")
+    image = file_formats.read(data / "nifti" / "niivue_wm.mgz")
     region = (slice(0, 1), slice(100, 110), slice(20, 200), slice(128, 131))
     assert_array_equal(image.pixels[region], image.data[region])
 
@@ -62,4 +62,4 @@ def test_a_damaged_file_is_refused(data: Path, tmp_path: Path) -> None:
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(FormatError, match=name.replace(".", r"\.")):
-            read(tmp_path / name)
+            file_formats.read(tmp_path / name)

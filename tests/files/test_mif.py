@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files import read
+from isocenter.files import file_formats
 
 RAMP = np.arange(24, dtype="<i2").reshape(2, 3, 4)
 LINES = (
@@ -30,16 +30,16 @@ def saved(path: Path, *changed: str, voxels: bytes = RAMP.tobytes(order="F"), wh
 
 @pytest.mark.parametrize("name", ["a.mif", "a.mif.gz"])
 def test_a_plain_volume_lies_where_the_transform_says(tmp_path: Path, name: str) -> None:
-    image = read(saved(tmp_path / name))
+    image = file_formats.read(saved(tmp_path / name))
     assert_allclose(image.geometry.affine, [[2, 0, 0, 10], [0, 3, 0, 20], [0, 0, 4, 30], [0, 0, 0, 1]])
     assert_array_equal(image.data[0], RAMP)
 
 
 def test_each_voxel_keeps_its_place_whatever_the_strides(tmp_path: Path) -> None:
-    plain = read(saved(tmp_path / "a.mif"))
+    plain = file_formats.read(saved(tmp_path / "a.mif"))
     # The second axis is the fastest, the first one the slowest and stored backwards.
     stored = RAMP[::-1].transpose(1, 2, 0).tobytes(order="F")
-    turned = read(saved(tmp_path / "b.mif", "layout: -2,+0,+1", voxels=stored))
+    turned = file_formats.read(saved(tmp_path / "b.mif", "layout: -2,+0,+1", voxels=stored))
     for index in np.ndindex(2, 3, 4):
         world = plain.geometry.to_world(index)
         found = tuple(np.rint(turned.geometry.to_index(world)).astype(int))
@@ -47,7 +47,7 @@ def test_each_voxel_keeps_its_place_whatever_the_strides(tmp_path: Path) -> None
 
 
 def test_the_first_axis_can_be_stored_backwards_though_it_is_called_minus_zero(tmp_path: Path) -> None:
-    image = read(saved(tmp_path / "a.mif", "layout: -0,+1,+2"))
+    image = file_formats.read(saved(tmp_path / "a.mif", "layout: -0,+1,+2"))
     assert image.geometry.orientation == "LAS"
     assert_allclose(image.geometry.to_world((0, 0, 0)), (12, 20, 30))
 
@@ -56,28 +56,28 @@ def test_a_fourth_axis_is_frames_even_where_it_is_the_fastest(tmp_path: Path) ->
     series = np.arange(120, dtype="<i2").reshape(2, 3, 4, 5)
     path = saved(tmp_path / "a.mif", "dim: 2,3,4,5", "vox: 2,3,4,1", "layout: +1,+2,+3,+0",
                  voxels=series.transpose(3, 0, 1, 2).tobytes(order="F"))  # fmt: skip
-    assert_array_equal(read(path).data[0], np.moveaxis(series, -1, 0))
+    assert_array_equal(file_formats.read(path).data[0], np.moveaxis(series, -1, 0))
 
 
 def test_values_are_scaled(tmp_path: Path) -> None:
-    assert_allclose(read(saved(tmp_path / "a.mif", "scaling: 100,0.5")).data[0], RAMP * 0.5 + 100)
+    assert_allclose(file_formats.read(saved(tmp_path / "a.mif", "scaling: 100,0.5")).data[0], RAMP * 0.5 + 100)
 
 
 def test_what_the_header_does_not_say_is_unknown(tmp_path: Path) -> None:
     lines = [line for line in LINES if not line.startswith("transform")]
     content = "\n".join([*lines, "file: . 200", "END"]).encode().ljust(200, b"\0") + RAMP.tobytes(order="F")
     (tmp_path / "a.mif").write_bytes(content)
-    geometry = read(tmp_path / "a.mif").geometry
+    geometry = file_formats.read(tmp_path / "a.mif").geometry
     assert (geometry.oriented, geometry.spacing) == (False, (2.0, 3.0, 4.0))
-    assert read(saved(tmp_path / "b.mif", "vox: nan,3,4")).spacing is None
+    assert file_formats.read(saved(tmp_path / "b.mif", "vox: nan,3,4")).spacing is None
 
 
 def test_complex_voxels_need_a_part(tmp_path: Path) -> None:
     voxels = (RAMP * (1 + 2j)).astype("<c8").tobytes(order="F")
     path = saved(tmp_path / "a.mif", "datatype: CFloat32LE", voxels=voxels)
     with pytest.raises(FormatError, match="--part"):
-        read(path)
-    assert_allclose(read(path, part="imaginary").data[0], RAMP * 2)
+        file_formats.read(path)
+    assert_allclose(file_formats.read(path, part="imaginary").data[0], RAMP * 2)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ def test_complex_voxels_need_a_part(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_damaged_file_is_refused(tmp_path: Path, line: str, reason: str) -> None:
     with pytest.raises(FormatError, match=rf"a\.mif: .*{reason}"):
-        read(saved(tmp_path / "a.mif", line))
+        file_formats.read(saved(tmp_path / "a.mif", line))
 
 
 def test_a_header_cannot_point_out_of_its_folder(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="outside its folder"):
-        read(saved(tmp_path / "a.mih", where="../a.dat 0"))
+        file_formats.read(saved(tmp_path / "a.mih", where="../a.dat 0"))
     (tmp_path / "a.dat").write_bytes(RAMP.tobytes(order="F"))
-    assert_array_equal(read(saved(tmp_path / "b.mih", where="a.dat")).data[0], RAMP)
+    assert_array_equal(file_formats.read(saved(tmp_path / "b.mih", where="a.dat")).data[0], RAMP)

@@ -20,7 +20,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from isocenter.errors import FormatError
-from isocenter.files import FORMATS, read
+from isocenter.files import file_formats
+from isocenter.files.file_formats import FORMATS
 from written_dicom import sequence, write_slice
 
 VOXELS = np.arange(24, dtype="<i2").reshape(2, 3, 4)
@@ -112,7 +113,7 @@ def test_a_file_in_the_images_folder_or_below_is_read_and_listed(tmp_path: Path,
         (tmp_path / place).mkdir(exist_ok=True)
         named = tmp_path / f"{place}OTHER{naming.suffix}"
         naming.named(named)
-        image = read(naming.image(tmp_path, f"{place}OTHER{naming.suffix}"))
+        image = file_formats.read(naming.image(tmp_path, f"{place}OTHER{naming.suffix}"))
         assert image.data.any()
         assert image.source is not None and str(named) in image.source.paths
 
@@ -132,17 +133,17 @@ def test_a_file_outside_is_refused(tmp_path: Path, naming: Naming, leading: str)
         "link to its folder": f"AWAY/{canary.name}",
     }
     with pytest.raises(FormatError, match=r"outside|elsewhere|out of its folder|missing|none of the files"):
-        read(naming.image(folder, names[leading])).data.sum()
+        file_formats.read(naming.image(folder, names[leading])).data.sum()
 
 
 def test_a_missing_plane_of_an_ome_tiff_is_not_made_up(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="missing"):
-        read(ome(tmp_path, "gone.tif"))
+        file_formats.read(ome(tmp_path, "gone.tif"))
     plane(tmp_path / "OTHER.tif")
     path = ome(tmp_path, "OTHER.tif")
     path.write_bytes(path.read_bytes().replace(b'IFD="0" FirstZ="1"', b'IFD="7" FirstZ="1"'))
     with pytest.raises(FormatError, match="lacks 1 of its 2 planes"):
-        read(path)
+        file_formats.read(path)
 
 
 @pytest.mark.parametrize("kind", ["external storage", "external link", "virtual"])
@@ -173,7 +174,7 @@ def test_a_minc_file_that_keeps_voxels_elsewhere_is_refused(
     if packed:
         path = gzipped(path)
     with pytest.raises(FormatError, match="keeps 'image' in another file"):
-        read(path).data.sum()
+        file_formats.read(path).data.sum()
 
 
 def gzipped(path: Path) -> Path:
@@ -189,13 +190,16 @@ def test_the_second_half_of_a_pair_may_not_be_a_link_to_elsewhere(tmp_path: Path
         nibabel.save(nibabel.Nifti1Pair(VOXELS, np.eye(4)), place / "image.hdr")
         for half in (data / "nifti").rglob("*.[PR][AE][RC]"):
             shutil.copy(half, place / f"scan{half.suffix}")
-    assert read(folder / "image.hdr").source.paths == (str(folder / "image.hdr"), str(folder / "image.img"))  # type: ignore[union-attr]
-    assert read(folder / "scan.PAR").data.any()
+    assert file_formats.read(folder / "image.hdr").source.paths == (
+        str(folder / "image.hdr"),
+        str(folder / "image.img"),
+    )  # type: ignore[union-attr]
+    assert file_formats.read(folder / "scan.PAR").data.any()
     for half, header_of in (("image.img", "image.hdr"), ("scan.REC", "scan.PAR")):
         (folder / half).unlink()
         (folder / half).symlink_to(outside / half)
         with pytest.raises(FormatError, match="elsewhere"):
-            read(folder / header_of)
+            file_formats.read(folder / header_of)
 
 
 def test_tables_in_the_images_folder_are_listed_too(tmp_path: Path) -> None:
@@ -203,7 +207,7 @@ def test_tables_in_the_images_folder_are_listed_too(tmp_path: Path) -> None:
     (tmp_path / "dwi.bval").write_text("0 1000")
     (tmp_path / "dwi.labels.csv").write_text("value,name\n1,one\n")
     (tmp_path / "dwi.json").write_text('{"Modality": "MR"}')
-    image = read(tmp_path / "dwi.nii")
+    image = file_formats.read(tmp_path / "dwi.nii")
     assert image.source is not None
     assert {Path(path).name for path in image.source.paths} == {"dwi.nii", "dwi.bval", "dwi.labels.csv", "dwi.json"}
 
@@ -221,17 +225,17 @@ def test_a_list_of_films_is_no_film(tmp_path: Path, text: str, name: str) -> Non
     film = cv2.VideoWriter(str(canary), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 16))
     film.write(np.full((16, 32, 3), 77, np.uint8))
     film.release()
-    assert read(canary).frames == 1
+    assert file_formats.read(canary).frames == 1
     (tmp_path / name).write_text(text.format(canary.name))
     with pytest.raises(FormatError, match="not a film of a known kind"):
-        read(tmp_path / name)
+        file_formats.read(tmp_path / name)
 
 
 def test_postscript_is_not_handed_to_an_interpreter(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(ran) print\nshowpage\n%%EOF\n")
     with pytest.raises(FormatError, match="kind that is not read"):
-        read(path)
+        file_formats.read(path)
 
 
 def test_an_image_that_is_a_link_itself_is_read(tmp_path: Path) -> None:
@@ -240,4 +244,4 @@ def test_an_image_that_is_a_link_itself_is_read(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(VOXELS, np.eye(4)), real)
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "image.nii.gz").symlink_to(real)
-    assert_array_equal(read(tmp_path / "linked" / "image.nii.gz").data, read(real).data)
+    assert_array_equal(file_formats.read(tmp_path / "linked" / "image.nii.gz").data, file_formats.read(real).data)

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.files.nifti.header import geometry_of
-from isocenter.files.nifti.read import SoundHeader
-from isocenter.files.storage.packed import read_head
+from isocenter.files.nifti import nifti_header
+from isocenter.files.nifti.nifti_reading import SoundHeader
+from isocenter.files.storage import packed_files
 
 
 def sound(path: Path) -> SoundHeader | None:
-    return SoundHeader.of(read_head(path, 544))
+    return SoundHeader.of(packed_files.read_head(path, 544))
 
 
 @given(version=st.sampled_from([1, 2]), order=st.sampled_from("<>"), turn=st.integers(0, 2**32 - 1), data=st.data())
@@ -52,7 +52,10 @@ def test_the_files_of_the_corpus_have_the_grid_that_nibabels_header_states(data)
         if (header := sound(path)) is None:
             continue
         theirs, seen = nibabel.load(path).header, seen + 1
-        ours, known = geometry_of(header, str(path), "sform")[0], geometry_of(theirs, str(path), "sform")[0]
+        ours, known = (
+            nifti_header.geometry_of(header, str(path), "sform")[0],
+            nifti_header.geometry_of(theirs, str(path), "sform")[0],
+        )
         assert ours.equals(known, 1e-4), path.name
         assert header.get_data_dtype() == theirs.get_data_dtype()
     assert seen > 3

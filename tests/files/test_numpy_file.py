@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files import read, read_volumes, write
+from isocenter.files import file_formats
 from isocenter.values import Geometry, Image
 
 
@@ -24,8 +24,8 @@ from isocenter.values import Geometry, Image
 def test_what_is_written_as_npy_is_read_again(tmp_path_factory, dtype, shape, draw):
     pixels = draw.draw(arrays(dtype, (1, *shape)))
     path = tmp_path_factory.mktemp("npy") / "image.npy"
-    write(Image(pixels, Geometry.of_pixels(shape)), path)
-    found = read(path)
+    file_formats.write(Image(pixels, Geometry.of_pixels(shape)), path)
+    found = file_formats.read(path)
     assert_array_equal(found.data, pixels)
     assert found.dtype == pixels.dtype
     assert found.geometry.equals(Geometry.of_pixels(shape))
@@ -34,25 +34,25 @@ def test_what_is_written_as_npy_is_read_again(tmp_path_factory, dtype, shape, dr
 def test_bytes_with_a_last_axis_of_three_are_colours_and_said_so(tmp_path):
     colour = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
     np.save(tmp_path / "colour.npy", colour)
-    image = read(tmp_path / "colour.npy")
+    image = file_formats.read(tmp_path / "colour.npy")
     assert image.channels == ("R", "G", "B")
     assert image.notes
-    write(image, tmp_path / "again.npy")
+    file_formats.write(image, tmp_path / "again.npy")
     assert_array_equal(np.load(tmp_path / "again.npy"), colour)
 
 
 def test_the_arrays_of_an_archive_are_volumes_by_name(tmp_path):
     np.savez_compressed(tmp_path / "two.npz", image=np.zeros((4, 5)), mask=np.ones((4, 5), np.uint8))
-    volumes = read_volumes(tmp_path / "two.npz")
+    volumes = file_formats.read_volumes(tmp_path / "two.npz")
     assert list(volumes) == ["image", "mask"]
     with pytest.raises(FormatError, match="--volume"):
-        read(tmp_path / "two.npz")
-    assert read(tmp_path / "two.npz", volume="mask").data.sum() == 20
+        file_formats.read(tmp_path / "two.npz")
+    assert file_formats.read(tmp_path / "two.npz", volume="mask").data.sum() == 20
 
 
 def test_what_is_no_picture_beside_one_is_left_out_and_said_so(tmp_path):
     np.savez(tmp_path / "scan.npz", image=np.ones((4, 5)), spacing=np.array([1.0, 2.0]), names=np.array(["a", "b"]))
-    image = read(tmp_path / "scan.npz")
+    image = file_formats.read(tmp_path / "scan.npz")
     assert_array_equal(image.data[0], np.ones((4, 5)))
     assert image.notes == ("left out, because they are not images: spacing, names",)
 
@@ -60,12 +60,12 @@ def test_what_is_no_picture_beside_one_is_left_out_and_said_so(tmp_path):
 def test_objects_beside_an_image_are_refused(tmp_path):
     np.savez(tmp_path / "scan.npz", image=np.ones((4, 5)), more=np.array([Payload()], dtype=object))
     with pytest.raises(FormatError, match="executed"):
-        read_volumes(tmp_path / "scan.npz")
+        file_formats.read_volumes(tmp_path / "scan.npz")
 
 
 def test_big_endian_arrays_are_read(tmp_path):
     np.save(tmp_path / "big.npy", np.arange(6, dtype=">i2").reshape(2, 3))
-    assert_array_equal(read(tmp_path / "big.npy").data[0], [[0, 1, 2], [3, 4, 5]])
+    assert_array_equal(file_formats.read(tmp_path / "big.npy").data[0], [[0, 1, 2], [3, 4, 5]])
 
 
 class Payload:
@@ -80,7 +80,7 @@ def test_objects_are_refused_and_never_executed(tmp_path, name):
     objects = np.array([Payload()], dtype=object)
     (np.save if name.endswith("npy") else np.savez)(tmp_path / name, objects, allow_pickle=True)
     with pytest.raises(FormatError, match="executed"):
-        read_volumes(tmp_path / name)
+        file_formats.read_volumes(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_objects_are_refused_and_never_executed(tmp_path, name):
 def test_arrays_that_are_no_image_are_refused(tmp_path, array, problem):
     np.save(tmp_path / "odd.npy", array)
     with pytest.raises(FormatError, match=problem):
-        read(tmp_path / "odd.npy")
+        file_formats.read(tmp_path / "odd.npy")
 
 
 @pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="this machine has no longer floats")
 def test_numbers_longer_than_64_bits_are_refused(tmp_path):
     np.save(tmp_path / "long.npy", np.zeros((4, 5), np.longdouble))
     with pytest.raises(FormatError, match="not common numbers"):
-        read(tmp_path / "long.npy")
+        file_formats.read(tmp_path / "long.npy")
 
 
 @pytest.mark.parametrize("name", ["bomb.npy", "bomb.npz"])
@@ -116,7 +116,7 @@ def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path, name):
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             archive.writestr("image.npy", claimed)
     with pytest.raises(FormatError, match="claims"):
-        read(tmp_path / name)
+        file_formats.read(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["cut.npy", "cut.npz"])
@@ -125,7 +125,7 @@ def test_files_that_are_cut_short_are_refused(tmp_path, name):
     (np.save if name.endswith("npy") else np.savez)(path, np.random.default_rng(0).random((40, 40)))
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(FormatError, match="cut"):
-        read(path)
+        file_formats.read(path)
 
 
 @pytest.mark.parametrize(
@@ -139,5 +139,5 @@ def test_files_that_are_cut_short_are_refused(tmp_path, name):
 )
 def test_what_an_array_cannot_hold_is_refused(tmp_path, image, problem):
     with pytest.raises(FormatError, match=problem):
-        write(image, tmp_path / "refused.npy")
+        file_formats.write(image, tmp_path / "refused.npy")
     assert list(tmp_path.iterdir()) == []

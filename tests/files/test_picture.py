@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files import read, write
+from isocenter.files import file_formats
 from isocenter.values import Geometry, Image
 
 PIXELS = Geometry.of_pixels((4, 6))
@@ -41,15 +41,15 @@ def test_what_is_written_as_png_is_read_again(tmp_path_factory, dtype, channels,
         pixels[3, 0, 0] = 0  # an alpha channel that is opaque everywhere is left out on purpose
     names = ("R", "G", "B", "A")[:channels] if channels > 1 else ("0",)
     path = tmp_path_factory.mktemp("png") / "picture.png"
-    write(Image(pixels, Geometry.of_pixels(shape), channels=names), path)
-    found = read(path)
+    file_formats.write(Image(pixels, Geometry.of_pixels(shape), channels=names), path)
+    found = file_formats.read(path)
     assert_array_equal(found.data, pixels)
     assert (found.dtype, found.channels) == (pixels.dtype, names)
     assert found.geometry.equals(Geometry.of_pixels(shape))
 
 
 def test_rows_come_before_columns(tmp_path):
-    image = read(save(PIL.Image.fromarray(GREY), tmp_path / "grey.png"))
+    image = file_formats.read(save(PIL.Image.fromarray(GREY), tmp_path / "grey.png"))
     assert_array_equal(image.data[0], GREY)
     assert image.geometry.shape == (4, 6)
     assert image.spacing is None
@@ -59,13 +59,13 @@ def test_rows_come_before_columns(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".jp2"])
 def test_lossless_pictures_keep_their_colours(tmp_path, suffix):
     options = {".webp": {"lossless": True}, ".jp2": {"irreversible": False}}.get(suffix, {})
-    image = read(save(PIL.Image.fromarray(COLOUR), tmp_path / f"colour{suffix}", **options))
+    image = file_formats.read(save(PIL.Image.fromarray(COLOUR), tmp_path / f"colour{suffix}", **options))
     assert image.channels == ("R", "G", "B")
     assert_array_equal(np.moveaxis(image.data, 0, -1), COLOUR)
 
 
 def test_dots_per_inch_are_no_physical_size(tmp_path):
-    image = read(save(PIL.Image.fromarray(GREY), tmp_path / "printed.png", dpi=(300, 300)))
+    image = file_formats.read(save(PIL.Image.fromarray(GREY), tmp_path / "printed.png", dpi=(300, 300)))
     assert image.spacing is None
 
 
@@ -73,12 +73,12 @@ def test_sixteen_bit_colours_are_not_cut_to_eight(tmp_path):
     deep = COLOUR.astype(np.uint16) * 200 + 7
     path = tmp_path / "deep.png"
     path.write_bytes(imagecodecs.png_encode(deep))
-    assert_array_equal(np.moveaxis(read(path).data, 0, -1), deep)
+    assert_array_equal(np.moveaxis(file_formats.read(path).data, 0, -1), deep)
 
 
 def test_sixteen_bit_grey_is_kept(tmp_path):
     deep = GREY.astype(np.uint16) * 2000
-    image = read(save(PIL.Image.fromarray(deep), tmp_path / "deep.png"))
+    image = file_formats.read(save(PIL.Image.fromarray(deep), tmp_path / "deep.png"))
     assert image.dtype == np.uint16
     assert_array_equal(image.data[0], deep)
 
@@ -99,7 +99,7 @@ def test_sixteen_bit_grey_is_kept(tmp_path):
 def test_a_picture_stands_upright_as_exif_says(tmp_path, orientation, turn):
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
-    image = read(save(PIL.Image.fromarray(GREY), tmp_path / "turned.png", exif=exif))
+    image = file_formats.read(save(PIL.Image.fromarray(GREY), tmp_path / "turned.png", exif=exif))
     assert_array_equal(image.data[0], turn(GREY))
     assert bool(image.notes) == (orientation != 1)
 
@@ -114,41 +114,41 @@ def test_a_colour_that_a_png_calls_transparent_is_so_and_the_others_keep_all_bit
     body = b"tRNS" + colours[1, 2].astype(">u2").tobytes()  # PNG (ISO 15948), 11.3.2.1: behind the header of 33 bytes
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     (tmp_path / "a.png").write_bytes(plain[:33] + chunk + plain[33:])
-    data = read(tmp_path / "a.png").data
+    data = file_formats.read(tmp_path / "a.png").data
     assert_array_equal(data[:-1], np.moveaxis(colours, -1, 0))
     assert_array_equal(data[-1] == 0, (colours == colours[1, 2]).all(axis=-1))
 
 
 def test_an_opaque_alpha_channel_is_left_out_and_said_so(tmp_path):
     opaque = np.dstack([COLOUR, np.full((4, 6), 255, np.uint8)])
-    image = read(save(PIL.Image.fromarray(opaque), tmp_path / "opaque.png"))
+    image = file_formats.read(save(PIL.Image.fromarray(opaque), tmp_path / "opaque.png"))
     assert image.channels == ("R", "G", "B")
     assert "alpha" in image.notes[0]
 
 
 def test_a_gif_of_one_frame_is_a_picture(tmp_path):
     vessels = np.eye(8, dtype=np.uint8) * 255
-    assert_array_equal(read(save(PIL.Image.fromarray(vessels), tmp_path / "vessels.gif")).data[0], vessels)
+    assert_array_equal(file_formats.read(save(PIL.Image.fromarray(vessels), tmp_path / "vessels.gif")).data[0], vessels)
     few = PIL.Image.fromarray(COLOUR).quantize(16)
-    image = read(save(few, tmp_path / "few.gif"))
+    image = file_formats.read(save(few, tmp_path / "few.gif"))
     assert_array_equal(np.moveaxis(image.data, 0, -1), np.asarray(few.convert("RGB")))
 
 
 def test_a_real_alpha_channel_is_kept(tmp_path):
     clear = np.dstack([COLOUR, np.arange(24, dtype=np.uint8).reshape(4, 6)])
-    image = read(save(PIL.Image.fromarray(clear), tmp_path / "clear.png"))
+    image = file_formats.read(save(PIL.Image.fromarray(clear), tmp_path / "clear.png"))
     assert image.channels == ("R", "G", "B", "A")
     assert_array_equal(np.moveaxis(image.data, 0, -1), clear)
 
 
 def test_grey_with_opaque_alpha_is_grey(tmp_path):
-    image = read(save(PIL.Image.fromarray(GREY).convert("LA"), tmp_path / "la.png"))
+    image = file_formats.read(save(PIL.Image.fromarray(GREY).convert("LA"), tmp_path / "la.png"))
     assert_array_equal(image.data, GREY[None])
 
 
 def test_one_bit_a_pixel_is_0_and_1(tmp_path):
     bits = GREY > 11
-    image = read(save(PIL.Image.fromarray(bits), tmp_path / "bits.png"))
+    image = file_formats.read(save(PIL.Image.fromarray(bits), tmp_path / "bits.png"))
     assert image.dtype == np.uint8
     assert_array_equal(image.data[0], bits)
 
@@ -156,13 +156,15 @@ def test_one_bit_a_pixel_is_0_and_1(tmp_path):
 def test_a_palette_becomes_its_colours(tmp_path):
     palette = PIL.Image.fromarray((GREY % 3).astype(np.uint8), mode="P")
     palette.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
-    image = read(save(palette, tmp_path / "palette.png"))
+    image = file_formats.read(save(palette, tmp_path / "palette.png"))
     assert image.channels == ("R", "G", "B")
     assert_array_equal(image.data[:, 0, 1], (255, 0, 0))
 
 
 def test_cmyk_is_converted_and_said_so(tmp_path):
-    image = read(save(PIL.Image.new("CMYK", (6, 4), (0, 255, 255, 0)), tmp_path / "print.jpg", quality=100))
+    image = file_formats.read(
+        save(PIL.Image.new("CMYK", (6, 4), (0, 255, 255, 0)), tmp_path / "print.jpg", quality=100)
+    )
     assert image.channels == ("R", "G", "B")
     assert any("CMYK" in note for note in image.notes)
     assert image.data[0].min() > 250
@@ -170,8 +172,8 @@ def test_cmyk_is_converted_and_said_so(tmp_path):
 
 
 def test_three_equal_channels_are_marked(tmp_path):
-    same = read(save(PIL.Image.fromarray(GREY).convert("RGB"), tmp_path / "same.png"))
-    other = read(save(PIL.Image.fromarray(COLOUR), tmp_path / "other.png"))
+    same = file_formats.read(save(PIL.Image.fromarray(GREY).convert("RGB"), tmp_path / "same.png"))
+    other = file_formats.read(save(PIL.Image.fromarray(COLOUR), tmp_path / "other.png"))
     assert same.facts["equal_channels"]
     assert not other.facts.get("equal_channels")
 
@@ -185,28 +187,28 @@ def test_a_picture_that_is_cut_short_is_refused(tmp_path_factory, suffix, kept):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
     with pytest.raises(FormatError, match="cut"):
-        read(path)
+        file_formats.read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"some text", imagecodecs.ljpeg_encode(GREY.astype(np.uint16))])
 def test_what_is_no_known_kind_of_picture_is_not_called_damaged(tmp_path, content):
     (tmp_path / "other.jpg").write_bytes(content)
     with pytest.raises(FormatError, match="kind that is not read"):
-        read(tmp_path / "other.jpg")
+        file_formats.read(tmp_path / "other.jpg")
 
 
 def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path, monkeypatch):
     path = save(PIL.Image.new("1", (20_000, 20_000)), tmp_path / "bomb.png")
     assert path.stat().st_size < 100_000
     with pytest.raises(FormatError, match="attack"):
-        read(path)
+        file_formats.read(path)
 
 
 def test_a_moving_picture_that_is_no_gif_is_refused(tmp_path):
     frames = [PIL.Image.fromarray(GREY), PIL.Image.fromarray(GREY[::-1])]
     path = save(frames[0], tmp_path / "moving.png", save_all=True, append_images=frames[1:])
     with pytest.raises(FormatError, match="2 frames"):
-        read(path)
+        file_formats.read(path)
 
 
 @pytest.mark.parametrize(
@@ -223,23 +225,23 @@ def test_a_moving_picture_that_is_no_gif_is_refused(tmp_path):
 )
 def test_what_a_png_cannot_hold_is_refused_and_nothing_is_left(tmp_path, image, problem):
     with pytest.raises(FormatError, match=problem):
-        write(image, tmp_path / "refused.png")
+        file_formats.write(image, tmp_path / "refused.png")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_formats_that_change_values_are_not_written(tmp_path):
     with pytest.raises(FormatError, match=r"\.jpg is not written"):
-        write(Image(GREY[None], PIXELS), tmp_path / "lossy.jpg")
+        file_formats.write(Image(GREY[None], PIXELS), tmp_path / "lossy.jpg")
 
 
 def test_whole_numbers_of_any_type_are_written_as_they_are(tmp_path):
-    write(Image(GREY[None].astype(np.int64), PIXELS), tmp_path / "labels.png")
-    assert_array_equal(read(tmp_path / "labels.png").data, GREY[None])
+    file_formats.write(Image(GREY[None].astype(np.int64), PIXELS), tmp_path / "labels.png")
+    assert_array_equal(file_formats.read(tmp_path / "labels.png").data, GREY[None])
 
 
 def test_real_radiographs_and_fundus_pictures_are_read(data):
-    grey = read(data / "chest_xray" / "NORMAL" / "IM-0117-0001.jpeg")
-    colour = read(data / "chasedb1" / "Image_01L.jpg")
+    grey = file_formats.read(data / "chest_xray" / "NORMAL" / "IM-0117-0001.jpeg")
+    colour = file_formats.read(data / "chasedb1" / "Image_01L.jpg")
     assert grey.shape[0] == 1
     assert colour.shape == (3, 960, 999)
     with PIL.Image.open(data / "chasedb1" / "Image_01L.jpg") as other:
@@ -256,8 +258,8 @@ def test_the_colours_of_a_bmp_are_those_of_the_library_whichever_way_its_rows_ru
         content[22:26] = (-shape[0]).to_bytes(4, "little", signed=True)
         (tmp_path / "a.bmp").write_bytes(content)
         pixels = pixels[::-1]
-    assert_array_equal(np.moveaxis(read(tmp_path / "a.bmp").data, 0, -1), pixels)
+    assert_array_equal(np.moveaxis(file_formats.read(tmp_path / "a.bmp").data, 0, -1), pixels)
     assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "a.bmp")), pixels)
     (tmp_path / "cut.bmp").write_bytes((tmp_path / "a.bmp").read_bytes()[:-20])
     with pytest.raises(FormatError, match="not a complete picture"):
-        _ = read(tmp_path / "cut.bmp").data
+        _ = file_formats.read(tmp_path / "cut.bmp").data

@@ -10,7 +10,8 @@ import SimpleITK
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import ResourceError
-from isocenter.files import TakenProbabilities, read, read_labels, write
+from isocenter.files import file_formats, label_table
+from isocenter.files.result_images import TakenProbabilities
 from isocenter.values import Geometry, Image, Label
 
 LABELS = (Label(3, "liver"), Label(9, "tumour, or cyst"))
@@ -40,7 +41,7 @@ def test_probabilities_are_a_volume_a_label_on_the_grid_of_the_source(tmp_path, 
     assert found.shape == (*OBLIQUE.shape, 3)
     assert_allclose(found.affine, OBLIQUE.affine, atol=1e-5)
     assert_allclose(np.moveaxis(found.get_fdata(), -1, 0), given, rtol=2**-11, atol=2**-25)
-    names = [(label.value, label.name) for label in read_labels(tmp_path / "case.labels.csv")]
+    names = [(label.value, label.name) for label in label_table.read_labels(tmp_path / "case.labels.csv")]
     assert names == [(0, "background"), (1, "liver"), (2, "tumour, or cyst")]
 
 
@@ -52,7 +53,7 @@ def test_other_programs_find_the_channels_of_an_nrrd(tmp_path):
 
 def test_those_of_a_picture_are_the_named_channels_of_a_tiff(tmp_path):
     given = written_probabilities(tmp_path / "case.tiff", NO_PLACE)
-    found = read(tmp_path / "case.tiff")
+    found = file_formats.read(tmp_path / "case.tiff")
     assert found.channels == ("background", "liver", "tumour, or cyst")
     assert_allclose(found.data, given, rtol=2**-11, atol=2**-25)
 
@@ -61,7 +62,10 @@ def test_labels_that_do_not_exclude_each_other_have_no_background(tmp_path):
     given = written_probabilities(tmp_path / "case.nii.gz", channels=2)
     assert_array_equal(given[:, -1], 0)
     assert_allclose(np.moveaxis(nibabel.load(tmp_path / "case.nii.gz").get_fdata(), -1, 0), given, rtol=2**-11)
-    assert [label.name for label in read_labels(tmp_path / "case.labels.csv")] == ["liver", "tumour, or cyst"]
+    assert [label.name for label in label_table.read_labels(tmp_path / "case.labels.csv")] == [
+        "liver",
+        "tumour, or cyst",
+    ]
 
 
 def test_until_they_are_written_no_file_lies_there_and_a_result_that_is_not_dense_has_none(tmp_path):
@@ -89,5 +93,5 @@ def test_a_disk_that_is_full_is_said_when_the_first_part_is_told(tmp_path):
 
 def test_slices_are_written_one_by_one_in_the_order_of_the_file(tmp_path):
     pixels = np.arange(2 * 3 * 4 * 5 * 6, dtype=np.float32).reshape(2, 3, 4, 5, 6)
-    write(Image(pixels, Geometry((4, 5, 6), np.eye(4))), tmp_path / "many.nii")
+    file_formats.write(Image(pixels, Geometry((4, 5, 6), np.eye(4))), tmp_path / "many.nii")
     assert_array_equal(nibabel.load(tmp_path / "many.nii").get_fdata(), pixels.transpose(2, 3, 4, 1, 0))

@@ -15,8 +15,8 @@ from numpy.testing import assert_array_equal
 from scipy.io import netcdf_file
 
 from isocenter.errors import FormatError
-from isocenter.files import read
-from isocenter.files.storage.block import Block
+from isocenter.files import file_formats
+from isocenter.files.storage.block import VoxelBlock
 from written_dicom import sequence, write_slice
 
 RAMP = np.arange(24, dtype="<i2").reshape(2, 3, 4)
@@ -92,7 +92,7 @@ FORMATS = [nifti, mif, metaimage, minc, edf, dicom]
 
 @pytest.mark.parametrize("file", FORMATS, ids=lambda file: file.__name__)
 def test_usual_factors_are_taken(file: Callable[[Path, float, float], Path], tmp_path: Path) -> None:
-    values = read(file(tmp_path, 0.5, -3.0)).data
+    values = file_formats.read(file(tmp_path, 0.5, -3.0)).data
     assert np.isfinite(values).all() and -53 <= values.min() < 0 < values.max() + 5
 
 
@@ -104,7 +104,7 @@ def test_factors_that_give_no_numbers_are_refused(
     file: Callable[[Path, float, float], Path], slope: float, intercept: float, tmp_path: Path
 ) -> None:
     with pytest.raises(FormatError, match=r"usable|finite|not a number|empty"):
-        read(file(tmp_path, slope, intercept))
+        file_formats.read(file(tmp_path, slope, intercept))
 
 
 @pytest.mark.parametrize("slope", [np.nan, np.inf, 0.0])
@@ -113,10 +113,10 @@ def test_a_slope_that_is_no_number_or_zero_is_refused(
     file: Callable[[Path, float, float], Path], slope: float, tmp_path: Path
 ) -> None:
     if file is minc and slope == 0:
-        assert (read(minc(tmp_path, 0.0, 7.0)).data == 7).all()  # a blank slice, which MINC states so
+        assert (file_formats.read(minc(tmp_path, 0.0, 7.0)).data == 7).all()  # a blank slice, which MINC states so
         return
     with pytest.raises(FormatError, match=r"usable|finite|not a number|empty"):
-        read(file(tmp_path, slope, 0.0))
+        file_formats.read(file(tmp_path, slope, 0.0))
 
 
 @pytest.mark.parametrize("slope", [np.nan, np.inf, -np.inf])
@@ -124,27 +124,27 @@ def test_a_slope_that_is_no_number_or_zero_is_refused(
 def test_nifti_without_a_number_for_its_slope_is_not_scaled_and_says_so(
     file: Callable[[Path, float], Path], slope: float, tmp_path: Path
 ) -> None:
-    image = read(file(tmp_path, slope))
+    image = file_formats.read(file(tmp_path, slope))
     assert_array_equal(image.data[0], RAMP)
     assert any("scl_slope" in note for note in image.notes)
 
 
 def test_a_slope_of_zero_means_no_scaling_in_nifti(tmp_path: Path) -> None:
-    image = read(nifti(tmp_path, 0.0, np.nan))
+    image = file_formats.read(nifti(tmp_path, 0.0, np.nan))
     assert_array_equal(image.data[0], RAMP)
     assert not any("scl_slope" in note for note in image.notes)
 
 
 def test_a_factor_of_spm_that_overflows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="slope 3e"):
-        read(analyze(tmp_path, 3e38))
+        file_formats.read(analyze(tmp_path, 3e38))
 
 
 def test_floats_that_are_stored_have_a_bound_for_their_factors_too(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(bytes(32))
-    Block(tmp_path / "a", np.dtype("f4"), (8,), (0,), slope=1e20)
+    VoxelBlock(tmp_path / "a", np.dtype("f4"), (8,), (0,), slope=1e20)
     with pytest.raises(FormatError, match="usable"):
-        Block(tmp_path / "a", np.dtype("f4"), (8,), (0,), slope=3e38)
+        VoxelBlock(tmp_path / "a", np.dtype("f4"), (8,), (0,), slope=3e38)
 
 
 @pytest.mark.parametrize("slope", [np.nan, 3e38, 0.0])
@@ -155,15 +155,15 @@ def test_a_real_world_mapping_has_the_same_bound(slope: float, tmp_path: Path) -
     )  # fmt: skip
     path = write_slice(tmp_path / "a.dcm", RAMP[0], RealWorldValueMappingSequence=mapping)
     with pytest.raises(FormatError, match=r"usable|finite"):
-        _ = read(path, real_world=True).data
+        _ = file_formats.read(path, real_world=True).data
 
 
 def test_no_dose_at_all_may_have_a_scaling_of_zero(tmp_path: Path) -> None:
     tags = {"Modality": "RTDOSE", "DoseUnits": "GY", "PixelRepresentation": 0}
     dose = RAMP[0].astype(np.uint16)
-    assert not read(write_slice(tmp_path / "a.dcm", dose, DoseGridScaling="0", **tags)).data.any()
+    assert not file_formats.read(write_slice(tmp_path / "a.dcm", dose, DoseGridScaling="0", **tags)).data.any()
     with pytest.raises(FormatError, match="usable"):
-        read(write_slice(tmp_path / "b.dcm", dose, DoseGridScaling="3e38", **tags))
+        file_formats.read(write_slice(tmp_path / "b.dcm", dose, DoseGridScaling="3e38", **tags))
 
 
 @pytest.mark.parametrize("column", [11, 12])  # rescale intercept, rescale slope
@@ -179,4 +179,4 @@ def test_a_philips_pair_with_a_slice_that_is_scaled_beyond_all_bounds_is_refused
     (tmp_path / "p.PAR").write_text("\n".join(lines) + "\n")
     (tmp_path / "p.REC").write_bytes(source.with_suffix(".REC").read_bytes())
     with pytest.raises(FormatError, match="rescale slope and rescale intercept give no usable values"):
-        read(tmp_path / "p.PAR")
+        file_formats.read(tmp_path / "p.PAR")

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import drawn_in_time
 import isocenter
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.layouts.index import read_dataset
+from isocenter.files.layouts import dataset_layouts
 from isocenter.values import Geometry, Image
 
 
@@ -89,11 +89,11 @@ def test_one_list_of_numbers_is_a_series_and_several_of_one_length_are_its_chann
 
 def test_a_table_of_cases_is_no_series_and_a_series_no_table_of_cases(tmp_path):
     drawn_in_time.electrocardiograms(tmp_path / "data", 3)
-    dataset = read_dataset(tmp_path / "data")
+    dataset = dataset_layouts.read_dataset(tmp_path / "data")
     assert [case.id for case in dataset] == ["patient00", "patient01", "patient02"]
     assert next(iter(dataset)).references["mask"].geometry.unit == "s"
     (tmp_path / "cases.csv").write_text("image,label\ndata/images/patient00.csv,a\ndata/images/patient01.csv,b\n")
-    assert read_dataset(tmp_path / "cases.csv").layout.startswith("table cases.csv")
+    assert dataset_layouts.read_dataset(tmp_path / "cases.csv").layout.startswith("table cases.csv")
 
 
 def test_space_is_in_mm_alone():

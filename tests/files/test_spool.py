@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import ResourceError
-from isocenter.files import Spool
 from isocenter.files.storage import spool
-from isocenter.values import Deferred, blocks
+from isocenter.files.storage.spool import Spool
+from isocenter.values import Deferred, voxel_images
 
 
 @st.composite
@@ -39,7 +39,10 @@ def test_what_is_written_in_parts_is_read_back_in_any_others(data, kind, held):
         assert_array_equal(np.asarray(written.data), expected)
         region = data.draw(regions(shape))
         assert_array_equal(written.data[region], expected[region])
-        assert_array_equal(np.concatenate([part for _, part in blocks(written.data, 3)], axis=-1), expected)
+        assert_array_equal(
+            np.concatenate([part for _, part in voxel_images.blocks_along_last_axis(written.data, 3)], axis=-1),
+            expected,
+        )
         crossed = pickle.loads(pickle.dumps(written))  # noqa: S301 - what was just made
         assert_array_equal(np.asarray(crossed.data), expected)
 

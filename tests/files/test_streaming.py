@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter import read, write
-from isocenter.files import TakenProbabilities, plain
+from isocenter.files import _voxel_files, file_formats
+from isocenter.files.result_images import TakenProbabilities
 from isocenter.values import Deferred, Geometry, Image, Label
 from strategies import geometries
 
@@ -25,10 +25,10 @@ def test_a_volume_that_is_not_held_becomes_the_same_file(tmp_path_factory, geome
     shape = (1, *geometry.shape) if frames is None else (1, frames, *geometry.shape)
     values = np.random.default_rng(0).integers(0, 200, shape).astype(kind)
     folder = tmp_path_factory.mktemp("written")
-    write(Image(values, geometry), folder / f"held.{suffix}")
+    file_formats.write(Image(values, geometry), folder / f"held.{suffix}")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(plain.in_slices, "__defaults__", (1,))  # a slice at a time
-        write(Image(deferred(values), geometry), folder / f"streamed.{suffix}")
+        patched.setattr(_voxel_files.iterate_slices, "__defaults__", (1,))  # a slice at a time
+        file_formats.write(Image(deferred(values), geometry), folder / f"streamed.{suffix}")
     assert (folder / f"streamed.{suffix}").read_bytes() == (folder / f"held.{suffix}").read_bytes()
 
 
@@ -41,7 +41,7 @@ def test_probabilities_lie_where_they_were_told_and_the_rest_is_background(tmp_p
     taken = TakenProbabilities((Label(1, "lesion"),), source, tmp_path)
     taken(region, probabilities)
     assert taken.write(path)
-    found = read(path).data[0]
+    found = file_formats.read(path).data[0]
     expected = np.zeros((2, 5, 4, 3), np.float32)
     expected[0] = 1
     expected[(slice(None), *region)] = probabilities

@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
 
 from isocenter.errors import FormatError
-from isocenter.files import write_surfaces
-from isocenter.files.surface import Surface, surfaces_of
+from isocenter.files import surface_mesh
+from isocenter.files.surface_mesh import SurfaceMesh
 from isocenter.values import Geometry, Label
 
 LABELS = (Label(1, "liver, left"), Label(3, "Liver left"), Label(9, "not there"))
@@ -28,12 +28,12 @@ PLACES[1][:3, :3], PLACES[1][:3, 3] = TURN * (0.7, 1.3, -2.5 * HANDED), (100, -2
 PLACES[2][:3, :3] = [[-1, 0, 0], [0, 1, 0.3], [0, 0, 2]]  # a tilted gantry
 
 
-def surface_of(mask: Any, affine: Any) -> Surface:
-    [(_, made)] = surfaces_of(mask, LABELS[:1], Geometry(mask.shape, affine), "here")
+def surface_of(mask: Any, affine: Any) -> SurfaceMesh:
+    [(_, made)] = surface_mesh.surfaces_of_structures(mask, LABELS[:1], Geometry(mask.shape, affine), "here")
     return made
 
 
-def open_edges(surface: Surface) -> int:
+def open_edges(surface: SurfaceMesh) -> int:
     """Edges that two triangles do not share, each in its own direction."""
     edges = Counter(tuple(edge) for i, j in ((0, 1), (1, 2), (2, 0)) for edge in surface.triangles[:, [i, j]].tolist())
     return sum(count != 1 or edges[edge[::-1]] != 1 for edge, count in edges.items())
@@ -60,23 +60,23 @@ def test_files_hold_the_surface_of_each_structure_that_is_there(tmp_path: Path):
     mask = np.zeros((6, 5, 4), np.uint8)
     mask[:2], mask[4:, 1:3, 2] = 1, 3
     geometry = Geometry(mask.shape, PLACES[1])
-    files = write_surfaces(mask, LABELS, geometry, tmp_path / "a.b.stl")
+    files = surface_mesh.write_surfaces(mask, LABELS, geometry, tmp_path / "a.b.stl")
     assert [path.name for path in files] == ["a.b.liver_left.stl", "a.b.Liver_left_3.stl"]
-    for path, (_, made) in zip(files, surfaces_of(mask, LABELS, geometry, "here"), strict=True):
+    for path, (_, made) in zip(files, surface_mesh.surfaces_of_structures(mask, LABELS, geometry, "here"), strict=True):
         data = path.read_bytes()
         assert b"SPACE=RAS" in data[:80]
         assert struct.unpack_from("<I", data, 80) == (len(made.triangles),) == ((len(data) - 84) // 50,)
         corners = np.array([struct.unpack_from("<9f", data, 96 + 50 * n) for n in range(len(made.triangles))])
         assert_allclose(corners.reshape(-1, 3, 3), made.points[made.triangles], atol=1e-4)
-    [path] = write_surfaces(mask, LABELS, geometry, tmp_path / "a.obj")
+    [path] = surface_mesh.write_surfaces(mask, LABELS, geometry, tmp_path / "a.obj")
     lines = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [rest for key, rest in lines if key == "o"] == ["liver, left", "Liver left"]
     points = np.array([rest.split() for key, rest in lines if key == "v"], float)
     triangles = np.array([rest.split() for key, rest in lines if key == "f"], int) - 1
-    assert_allclose(Surface(points, triangles).volume, np.count_nonzero(mask) * geometry.voxel_volume, rtol=1e-3)
-    assert write_surfaces(np.zeros_like(mask), LABELS, geometry, tmp_path / "none.stl") == []
+    assert_allclose(SurfaceMesh(points, triangles).volume, np.count_nonzero(mask) * geometry.voxel_volume, rtol=1e-3)
+    assert surface_mesh.write_surfaces(np.zeros_like(mask), LABELS, geometry, tmp_path / "none.stl") == []
 
 
 def test_a_picture_has_no_surface(tmp_path: Path):
     with pytest.raises(FormatError, match="needs a volume"):
-        write_surfaces(np.ones((3, 3), np.uint8), LABELS, Geometry((3, 3), np.eye(3)), tmp_path / "a.stl")
+        surface_mesh.write_surfaces(np.ones((3, 3), np.uint8), LABELS, Geometry((3, 3), np.eye(3)), tmp_path / "a.stl")

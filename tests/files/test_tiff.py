@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files import read, read_volumes, write
+from isocenter.files import file_formats
 from isocenter.values import Geometry, Image
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
@@ -45,8 +45,8 @@ def tiffs() -> st.SearchStrategy[Image]:
 @given(image=tiffs())
 def test_what_is_written_as_tiff_is_read_again(tmp_path_factory, image):
     path = tmp_path_factory.mktemp("tiff") / "image.tif"
-    write(image, path)
-    found = read(path)
+    file_formats.write(image, path)
+    found = file_formats.read(path)
     assert found.dtype == image.dtype
     assert_array_equal(found.data, image.data)
     assert found.geometry.equals(image.geometry, tolerance=1e-6)
@@ -56,7 +56,7 @@ def test_what_is_written_as_tiff_is_read_again(tmp_path_factory, image):
 def test_pages_are_frames(tmp_path):
     pages = np.arange(60, dtype=np.uint16).reshape(3, 4, 5)
     tifffile.imwrite(tmp_path / "pages.tif", pages, photometric="minisblack", metadata=None)
-    image = read(tmp_path / "pages.tif")
+    image = file_formats.read(tmp_path / "pages.tif")
     assert image.frames == 3
     assert_array_equal(image.data[0], pages)
 
@@ -65,7 +65,7 @@ def test_pages_of_different_shapes_are_volumes(tmp_path):
     with tifffile.TiffWriter(tmp_path / "mixed.tif") as file:
         file.write(np.zeros((4, 5), np.uint8), metadata=None)
         file.write(np.ones((6, 7), np.uint8), metadata=None)
-    volumes = read_volumes(tmp_path / "mixed.tif")
+    volumes = file_formats.read_volumes(tmp_path / "mixed.tif")
     assert [volume.geometry.shape for volume in volumes.values()] == [(4, 5), (6, 7)]
     assert list(volumes) == ["mixed_1", "mixed_2"]
 
@@ -75,14 +75,14 @@ def test_colours_are_read_however_they_are_stored(tmp_path, planar):
     colour = np.random.default_rng(0).integers(0, 65536, (4, 5, 3), dtype=np.uint16)
     stored = colour if planar == "contig" else np.moveaxis(colour, -1, 0)
     tifffile.imwrite(tmp_path / "colour.tif", stored, photometric="rgb", planarconfig=planar, metadata=None)
-    image = read(tmp_path / "colour.tif")
+    image = file_formats.read(tmp_path / "colour.tif")
     assert image.channels == ("R", "G", "B")
     assert_array_equal(np.moveaxis(image.data, 0, -1), colour)
 
 
 def test_the_resolution_tags_are_no_physical_size(tmp_path):
     tifffile.imwrite(tmp_path / "scan.tif", np.zeros((4, 5), np.uint8), resolution=(300, 300), resolutionunit="INCH")
-    assert read(tmp_path / "scan.tif").spacing is None
+    assert file_formats.read(tmp_path / "scan.tif").spacing is None
 
 
 def test_micrometres_of_an_ome_header_become_mm(tmp_path):
@@ -90,7 +90,7 @@ def test_micrometres_of_an_ome_header_become_mm(tmp_path):
     metadata = {"axes": "ZYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
     units = {f"PhysicalSize{axis}Unit": "µm" for axis in "XYZ"}
     tifffile.imwrite(tmp_path / "stack.ome.tif", stack, ome=True, metadata=metadata | units, photometric="minisblack")
-    image = read(tmp_path / "stack.ome.tif")
+    image = file_formats.read(tmp_path / "stack.ome.tif")
     assert image.geometry.shape == (2, 4, 5)
     assert_allclose(image.spacing, (2e-3, 0.5e-3, 0.25e-3))
 
@@ -99,19 +99,19 @@ def test_a_size_in_pixels_is_no_physical_size(tmp_path):
     metadata = {"axes": "YX", "PhysicalSizeX": 1.0, "PhysicalSizeY": 1.0}
     units = {"PhysicalSizeXUnit": "pixel", "PhysicalSizeYUnit": "pixel"}
     tifffile.imwrite(tmp_path / "plain.ome.tif", np.zeros((4, 5), np.uint8), ome=True, metadata=metadata | units)
-    assert read(tmp_path / "plain.ome.tif").spacing is None
+    assert file_formats.read(tmp_path / "plain.ome.tif").spacing is None
 
 
 def test_times_are_kept(tmp_path):
     image = Image(np.zeros((1, 3, 4, 5), np.uint8), Geometry.of_pixels((4, 5)), times=(0.0, 0.25, 0.5))
-    write(image, tmp_path / "film.tif")
-    assert_allclose(read(tmp_path / "film.tif").times, image.times)
+    file_formats.write(image, tmp_path / "film.tif")
+    assert_allclose(file_formats.read(tmp_path / "film.tif").times, image.times)
 
 
 def test_where_0_is_white_the_values_are_turned_round(tmp_path):
     grey = np.arange(20, dtype=np.uint8).reshape(4, 5)
     tifffile.imwrite(tmp_path / "white.tif", grey, photometric="miniswhite", metadata=None)
-    image = read(tmp_path / "white.tif")
+    image = file_formats.read(tmp_path / "white.tif")
     assert_array_equal(image.data[0], 255 - grey)
     assert "white" in image.notes[0]
 
@@ -119,7 +119,7 @@ def test_where_0_is_white_the_values_are_turned_round(tmp_path):
 def test_one_bit_where_0_is_white_is_turned_round_too(tmp_path):
     black = np.eye(4, dtype=bool)
     tifffile.imwrite(tmp_path / "fax.tif", black, photometric="miniswhite", metadata=None)
-    assert_array_equal(read(tmp_path / "fax.tif").data[0], 1 - black.astype(np.uint8))
+    assert_array_equal(file_formats.read(tmp_path / "fax.tif").data[0], 1 - black.astype(np.uint8))
 
 
 def test_luminance_and_chrominance_are_not_taken_for_red_green_blue(tmp_path):
@@ -127,16 +127,18 @@ def test_luminance_and_chrominance_are_not_taken_for_red_green_blue(tmp_path):
     stored = np.full((16, 16, 3), (100, 128, 128), np.uint8)
     tifffile.imwrite(path, stored, photometric="ycbcr", subsampling=(1, 1))
     with pytest.raises(FormatError, match="YCBCR are not read"):
-        read(path)
+        file_formats.read(path)
     tifffile.imwrite(path, stored, photometric="ycbcr", subsampling=(1, 1), compression="jpeg")
-    assert np.abs(read(path).data.astype(int) - 100).max() < 3  # a JPEG stream says how it is to be made RGB
+    assert (
+        np.abs(file_formats.read(path).data.astype(int) - 100).max() < 3
+    )  # a JPEG stream says how it is to be made RGB
 
 
 def test_four_bands_without_colour_stay_four_bands(tmp_path):
     bands = np.zeros((5, 6, 4), np.uint16)
     bands[..., 3] = 65535
     tifffile.imwrite(tmp_path / "bands.tif", bands, photometric="minisblack", planarconfig="contig")
-    image = read(tmp_path / "bands.tif")
+    image = file_formats.read(tmp_path / "bands.tif")
     assert image.channels == ("0", "1", "2", "3")
     assert_array_equal(np.moveaxis(image.data, 0, -1), bands)
 
@@ -145,7 +147,7 @@ def test_a_palette_that_was_written_in_steps_of_256_has_8_bits(tmp_path):
     picture = PIL.Image.fromarray(np.eye(4, dtype=np.uint8))
     picture.putpalette([0, 0, 0, 255, 1, 7])
     picture.save(tmp_path / "palette.tif")
-    image = read(tmp_path / "palette.tif")
+    image = file_formats.read(tmp_path / "palette.tif")
     assert image.dtype == np.uint8
     assert_array_equal(image.data[:, 0, 0], (255, 1, 7))
 
@@ -154,7 +156,7 @@ def test_a_palette_becomes_its_colours(tmp_path):
     colours = np.zeros((3, 256), np.uint16)
     colours[:, 1] = (65535, 0, 257)
     tifffile.imwrite(tmp_path / "palette.tif", np.eye(4, dtype=np.uint8), photometric="palette", colormap=colours)
-    image = read(tmp_path / "palette.tif")
+    image = file_formats.read(tmp_path / "palette.tif")
     assert image.dtype == np.uint8
     assert_array_equal(image.data[:, 0, 0], (255, 0, 1))
 
@@ -163,8 +165,8 @@ def test_complex_values_are_refused_until_a_part_is_chosen(tmp_path):
     values = np.full((4, 5), 3 + 4j, np.complex64)
     tifffile.imwrite(tmp_path / "complex.tif", values, metadata=None)
     with pytest.raises(FormatError, match="--part"):
-        read(tmp_path / "complex.tif")
-    assert read(tmp_path / "complex.tif", part="magnitude").data[0, 0, 0] == 5
+        file_formats.read(tmp_path / "complex.tif")
+    assert file_formats.read(tmp_path / "complex.tif", part="magnitude").data[0, 0, 0] == 5
 
 
 @settings(max_examples=15)
@@ -175,7 +177,7 @@ def test_a_tiff_that_is_cut_short_is_refused(tmp_path_factory, kept):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
     with pytest.raises(FormatError, match=r"cut\.tif"):
-        read(path)
+        file_formats.read(path)
 
 
 def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path):
@@ -185,7 +187,7 @@ def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path):
         for tag in ("ImageWidth", "ImageLength", "RowsPerStrip"):
             file.pages[0].tags[tag].overwrite(60_000)
     with pytest.raises(FormatError, match="attack"):
-        read(path)
+        file_formats.read(path)
 
 
 @pytest.mark.parametrize(
@@ -199,12 +201,12 @@ def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path):
 )
 def test_what_a_tiff_cannot_hold_is_refused_and_nothing_is_left(tmp_path, image, problem):
     with pytest.raises(FormatError, match=problem):
-        write(image, tmp_path / "refused.tif")
+        file_formats.write(image, tmp_path / "refused.tif")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_real_label_maps_are_read(data):
-    image = read(data / "dsb2018" / "labels" / "01d44a26f6680c42.tif")
+    image = file_formats.read(data / "dsb2018" / "labels" / "01d44a26f6680c42.tif")
     assert image.dtype == np.uint16
     assert image.data.max() == 7  # index.csv: n_nuclei
 
@@ -219,7 +221,7 @@ def test_a_page_of_one_strip_is_what_the_library_reads(tmp_path, kind, compressi
     how = {"photometric": "rgb", "planarconfig": "separate"} if kind == "planes" else {"photometric": kind}
     options = {"compression": compression, "predictor": predictor, "rowsperstrip": 9, "metadata": None, **how}
     tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
-    image, stored = read(tmp_path / "a.tif"), tifffile.imread(tmp_path / "a.tif")
+    image, stored = file_formats.read(tmp_path / "a.tif"), tifffile.imread(tmp_path / "a.tif")
     channels = np.moveaxis(stored, -1, 0) if kind == "rgb" else stored if kind == "planes" else stored[None]
     assert_array_equal(image.data, 255 - channels if kind == "miniswhite" else channels)
 
@@ -235,11 +237,11 @@ def test_a_page_that_lacks_strips_is_refused_before_all_that_it_claims_are_looke
     content[strip : strip + 2] = (1).to_bytes(2, "little")
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(FormatError, match="lacks 19999999 of 20000000 strips"):
-        read(tmp_path / "a.tif")
+        file_formats.read(tmp_path / "a.tif")
 
 
 def test_a_damaged_file_is_refused_and_the_library_says_nothing_beside_it(tmp_path, caplog):
     (tmp_path / "a.tif").write_bytes(b"II*\0" + b"x" * 9)
     with pytest.raises(FormatError, match="holds no picture"):
-        read(tmp_path / "a.tif")
+        file_formats.read(tmp_path / "a.tif")
     assert not caplog.records

@@ -16,8 +16,10 @@ from numpy.testing import assert_allclose
 import isocenter
 from drawn_pairs import oblique, smooth_field, turn_and_shift
 from isocenter.errors import FormatError, UsageError
-from isocenter.files import SeriesNames, transforms_to_images, write_series
-from isocenter.transforms import carried_points, composed, inverted, whole_field
+from isocenter.files import transform_file
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.transforms import spatial_transforms
 from isocenter.values import Affine, Displacement, Geometry, Image, SpatialTransform
 
 SIDES = np.array([-1.0, -1.0, 1.0])
@@ -45,9 +47,9 @@ def test_itk_moves_points_as_we_do_and_the_file_is_read_as_it_was_written(grid, 
     transform, points = transform_on(grid), points_of(grid)
     path = tmp_path / f"t{suffix}"
     isocenter.write_transform(transform, path)
-    expected = carried_points(transform, points)
+    expected = spatial_transforms.carry_points(transform, points)
     assert_allclose(by_itk(path, points), expected, atol=1e-3)
-    assert_allclose(carried_points(isocenter.read_transform(path), points), expected, atol=1e-3)
+    assert_allclose(spatial_transforms.carry_points(isocenter.read_transform(path), points), expected, atol=1e-3)
 
 
 def test_every_linear_transform_of_itk_is_read(tmp_path):
@@ -56,7 +58,8 @@ def test_every_linear_transform_of_itk_is_read(tmp_path):
     SimpleITK.WriteTransform(both, str(tmp_path / "t.tfm"))
     points = points_of(GRIDS["left-handed"])
     assert_allclose(
-        carried_points(isocenter.read_transform(tmp_path / "t.tfm"), points), by_itk(tmp_path / "t.tfm", points)
+        spatial_transforms.carry_points(isocenter.read_transform(tmp_path / "t.tfm"), points),
+        by_itk(tmp_path / "t.tfm", points),
     )
 
 
@@ -66,24 +69,29 @@ def test_a_picture_has_its_column_as_itks_x(tmp_path):
     isocenter.write_transform(transform, tmp_path / "t.h5")
     read = SimpleITK.ReadTransform(str(tmp_path / "t.h5"))
     point = np.array([4.3, 9.1])  # (row, column)
-    assert_allclose(read.TransformPoint(point[::-1].tolist())[::-1], carried_points(transform, point), atol=1e-5)
     assert_allclose(
-        carried_points(isocenter.read_transform(tmp_path / "t.h5"), point), carried_points(transform, point)
+        read.TransformPoint(point[::-1].tolist())[::-1], spatial_transforms.carry_points(transform, point), atol=1e-5
+    )
+    assert_allclose(
+        spatial_transforms.carry_points(isocenter.read_transform(tmp_path / "t.h5"), point),
+        spatial_transforms.carry_points(transform, point),
     )
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 def test_a_nifti_field_has_five_axes_lps_components_and_intent_1007_as_itk_reads_it(grid, tmp_path):
-    field = SpatialTransform((whole_field(transform_on(grid), grid),))
+    field = SpatialTransform((spatial_transforms.to_single_field(transform_on(grid), grid),))
     isocenter.write_transform(field, tmp_path / "f.nii.gz")
     header = nibabel.load(tmp_path / "f.nii.gz").header
     assert (header["dim"][0], int(header["intent_code"])) == (5, 1007)
     vectors = SimpleITK.Cast(SimpleITK.ReadImage(str(tmp_path / "f.nii.gz")), SimpleITK.sitkVectorFloat64)
     theirs, points = SimpleITK.DisplacementFieldTransform(vectors), points_of(grid)
-    expected = carried_points(field, points)
+    expected = spatial_transforms.carry_points(field, points)
     moved = np.array([theirs.TransformPoint((one * SIDES).tolist()) for one in points]) * SIDES
     assert_allclose(moved, expected, atol=1e-3)
-    assert_allclose(carried_points(isocenter.read_transform(tmp_path / "f.nii.gz"), points), expected, atol=1e-3)
+    assert_allclose(
+        spatial_transforms.carry_points(isocenter.read_transform(tmp_path / "f.nii.gz"), points), expected, atol=1e-3
+    )
 
 
 def nifti(path, intent: int, axes: int) -> None:
@@ -96,9 +104,13 @@ def nifti(path, intent: int, axes: int) -> None:
 
 def test_components_of_intent_1006_point_along_ras(tmp_path):
     nifti(tmp_path / "f.nii", 1006, 5)
-    assert_allclose(carried_points(isocenter.read_transform(tmp_path / "f.nii"), [1.0, 1, 1]), [3, 1, 1])
+    assert_allclose(
+        spatial_transforms.carry_points(isocenter.read_transform(tmp_path / "f.nii"), [1.0, 1, 1]), [3, 1, 1]
+    )
     nifti(tmp_path / "g.nii", 1007, 5)
-    assert_allclose(carried_points(isocenter.read_transform(tmp_path / "g.nii"), [1.0, 1, 1]), [-1, 1, 1])
+    assert_allclose(
+        spatial_transforms.carry_points(isocenter.read_transform(tmp_path / "g.nii"), [1.0, 1, 1]), [-1, 1, 1]
+    )
 
 
 @pytest.mark.parametrize(("intent", "axes", "reason"), [(1007, 4, "five axes"), (0, 5, "intent 0 does not say")])
@@ -139,7 +151,9 @@ def test_a_dicom_registration_of_images_that_are_no_dicom_volumes_is_refused_and
 
 def series(folder, patient: str, grid: Geometry) -> Image:
     values = np.arange(np.prod(grid.shape), dtype=np.int16).reshape(1, *grid.shape)
-    write_series(Image(values, grid, modality="MR"), SeriesNames(patient, f"study of {patient}", "t1"), folder)
+    series_writing.write_series(
+        Image(values, grid, modality="MR"), SeriesNames(patient, f"study of {patient}", "t1"), folder
+    )
     return isocenter.read(folder)
 
 
@@ -152,7 +166,9 @@ def test_a_dicom_registration_is_read_as_it_was_written(kind, grid, tmp_path):
     isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
     points = points_of(grid)
     read = isocenter.read_transform(tmp_path / "t.dcm")
-    assert_allclose(carried_points(read, points), carried_points(transform, points), atol=1e-2)
+    assert_allclose(
+        spatial_transforms.carry_points(read, points), spatial_transforms.carry_points(transform, points), atol=1e-2
+    )
 
 
 @pytest.mark.parametrize("angle", [9.65e-5, -8.57532913864e-5, 3.5e-5, 1e-9, -1.23456789012e-3])
@@ -224,11 +240,15 @@ def test_a_dicom_registration_leads_from_fixed_to_moving_by_their_frames_of_refe
     images = [in_frame(None if n == unknown else f"1.2.{n + 1}") for n in range(2)]
     if unknown is not None and registered == "1.2.3":  # the image may lie in either of two others
         with pytest.raises(FormatError, match="registers 3 frames of reference, and one of the images states none"):
-            transforms_to_images(path, *images)
+            transform_file.transforms_to_images(path, *images)
         return
-    ends = transforms_to_images(path, *images)
+    ends = transform_file.transforms_to_images(path, *images)
     assert ends is not None
-    assert_allclose(composed(inverted(ends[0]), ends[1]).matrix, fixed_to_moving, atol=1e-6)
+    assert_allclose(
+        spatial_transforms.compose_transforms(spatial_transforms.invert_transform(ends[0]), ends[1]).matrix,
+        fixed_to_moving,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,7 +262,7 @@ def test_a_dicom_registration_leads_from_fixed_to_moving_by_their_frames_of_refe
 def test_a_dicom_registration_of_other_images_is_refused(frames, reason, tmp_path):
     path = registering(tmp_path / "t.dcm", "1.2.1", {"1.2.1": np.eye(4), "1.2.2": TURN})
     with pytest.raises(FormatError, match=reason):
-        transforms_to_images(path, *map(in_frame, frames))
+        transform_file.transforms_to_images(path, *map(in_frame, frames))
 
 
 @pytest.mark.parametrize("kind", ["linear", "deformable"])
@@ -252,13 +272,15 @@ def test_images_of_one_frame_of_reference_are_told_apart_by_the_instances_that_a
     whole = transform_on(grid)
     transform = whole if kind == "deformable" else SpatialTransform(whole.parts[1:])
     isocenter.write_transform(transform, tmp_path / "t.dcm", fixed=fixed, moving=moving)
-    there, back = (transforms_to_images(tmp_path / "t.dcm", *pair) for pair in ((fixed, moving), (moving, fixed)))
+    there, back = (
+        transform_file.transforms_to_images(tmp_path / "t.dcm", *pair) for pair in ((fixed, moving), (moving, fixed))
+    )
     assert there is not None and back is not None
     assert [len(one.parts) for one in there] == [1, len(transform.parts)]
     assert_allclose(there[0].matrix, np.eye(4))
     points = points_of(grid)
     for one, other in zip(there, back[::-1], strict=True):
-        assert_allclose(carried_points(one, points), carried_points(other, points))
+        assert_allclose(spatial_transforms.carry_points(one, points), spatial_transforms.carry_points(other, points))
     other = series(tmp_path / "c", "p2", grid)
     with pytest.raises(FormatError, match="none of them is that of"):
-        transforms_to_images(tmp_path / "t.dcm", fixed, other)
+        transform_file.transforms_to_images(tmp_path / "t.dcm", fixed, other)

@@ -18,9 +18,8 @@ from pydicom.dataset import Dataset
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
-from isocenter.files import format_of, read
-from isocenter.files.dicom.reading.pixels import decode
-from isocenter.files.video import frames
+from isocenter.files import file_formats, video
+from isocenter.files.dicom.reading import pixel_decoding
 
 Film = np.ndarray[Any, Any]
 
@@ -47,7 +46,7 @@ def save(path: Path, film: Film, codec: str = "FFV1", rate: float = 10) -> Path:
 
 @pytest.mark.parametrize("suffix", ["avi", "mkv"])
 def test_every_frame_of_a_lossless_film_comes_back_in_order(tmp_path: Path, film: Film, suffix: str):
-    image = read(save(tmp_path / f"film.{suffix}", film))
+    image = file_formats.read(save(tmp_path / f"film.{suffix}", film))
     assert image.channels == ("R", "G", "B")
     assert image.geometry.shape == (48, 64)
     assert not image.geometry.physical
@@ -58,21 +57,21 @@ def test_every_frame_of_a_lossless_film_comes_back_in_order(tmp_path: Path, film
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "mp4v"), ("mov", "mp4v"), ("avi", "MJPG")])
 def test_lossy_films_come_close(tmp_path: Path, film: Film, suffix: str, codec: str):
-    image = read(save(tmp_path / f"film.{suffix}", film, codec, rate=25))
+    image = file_formats.read(save(tmp_path / f"film.{suffix}", film, codec, rate=25))
     assert image.frames == 15
     assert np.abs(np.moveaxis(image.data, 0, -1).astype(int) - film).mean() < 8
     assert_allclose(image.times, np.arange(15) / 25, atol=1e-5)
 
 
 def test_a_part_of_a_film_is_that_part_of_the_whole(tmp_path: Path, film: Film):
-    image = read(save(tmp_path / "film.avi", film))
+    image = file_formats.read(save(tmp_path / "film.avi", film))
     whole = image.data
     for region in (np.s_[:, 3:9:2, 5:20, 30:], np.s_[1:2, 14:15], np.s_[:, 4:4], np.s_[:, ::-1]):
         assert_array_equal(image.pixels[region], whole[region])
 
 
 def test_a_film_crosses_processes_without_its_frames(tmp_path: Path, film: Film):
-    image = read(save(tmp_path / "film.avi", film))
+    image = file_formats.read(save(tmp_path / "film.avi", film))
     packed = pickle.dumps(image)
     assert len(packed) < film.nbytes / 10
     assert_array_equal(pickle.loads(packed).data, image.data)  # noqa: S301
@@ -83,7 +82,7 @@ def test_frames_keep_their_own_times_where_the_rate_varies(tmp_path: Path, film:
     lengths = [1, 3, 1, 1, 5, 1, 1, 1, 2, 1, 1, 4, 1, 1, 1]
     path.write_bytes(with_frame_lengths(path.read_bytes(), lengths))
     truth = np.concatenate([[0], np.cumsum(lengths)[:-1]]) / 10
-    assert_allclose(read(path).times, truth, atol=1e-5)
+    assert_allclose(file_formats.read(path).times, truth, atol=1e-5)
 
 
 def with_frame_lengths(film: bytes, lengths: list[int]) -> bytes:
@@ -114,7 +113,7 @@ def with_frame_lengths(film: bytes, lengths: list[int]) -> bytes:
 def test_films_are_known_by_their_content(tmp_path: Path, film: Film):
     for suffix, codec in (("mp4", "mp4v"), ("avi", "MJPG"), ("mkv", "FFV1")):
         save(tmp_path / f"film.{suffix}", film, codec).rename(tmp_path / "film")
-        assert format_of(tmp_path / "film") == "video"
+        assert file_formats.format_of(tmp_path / "film") == "video"
 
 
 CUTS: dict[str, Callable[[bytes], bytes]] = {
@@ -131,7 +130,7 @@ def test_a_film_cut_short_is_refused(tmp_path: Path, film: Film, suffix: str, co
     path = save(tmp_path / f"film.{suffix}", film, codec)
     path.write_bytes(CUTS[cut](path.read_bytes()))
     with pytest.raises(FormatError) as refusal:
-        read(path)
+        file_formats.read(path)
     assert refusal.value.where == str(path)
 
 
@@ -157,17 +156,17 @@ def in_dicom(stream: bytes, film: Film, syntax: str, **tags: Any) -> Dataset:
 def test_mpeg2_inside_dicom_is_decoded_to_its_frames(tmp_path: Path, film: Film, suffix: str):
     stream = save(tmp_path / f"film.{suffix}", film, "MPG2", rate=25).read_bytes()
     dataset = in_dicom(stream, film, "1.2.840.10008.1.2.4.100")
-    decoded = decode(dataset, "film.dcm")
+    decoded = pixel_decoding.decode_frames(dataset, "film.dcm")
     assert decoded.shape == film.shape
     assert np.abs(decoded.astype(int) - film).mean() < 8
-    assert_array_equal(decode(dataset, "film.dcm", [3, 1]), decoded[[3, 1]])
+    assert_array_equal(pixel_decoding.decode_frames(dataset, "film.dcm", [3, 1]), decoded[[3, 1]])
 
 
 def test_h264_inside_dicom_is_decoded_to_its_frames():
     levels = [40, 90, 140, 200]
     grey = np.stack([np.full((32, 48, 3), level, np.uint8) for level in levels])
     dataset = in_dicom(h264(levels, 32, 48), grey, "1.2.840.10008.1.2.4.102")
-    decoded = decode(dataset, "film.dcm")
+    decoded = pixel_decoding.decode_frames(dataset, "film.dcm")
     # Luminance 16..235 of video is stretched to 0..255.
     assert np.abs(decoded.astype(float) - [[[[(level - 16) * 255 / 219]]] for level in levels]).max() <= 2
 
@@ -210,16 +209,18 @@ def h264(levels: list[int], rows: int, columns: int) -> bytes:
 def test_a_film_with_another_number_of_frames_than_its_header_is_refused(tmp_path: Path, film: Film):
     stream = save(tmp_path / "film.m2v", film, "MPG2", rate=25).read_bytes()
     with pytest.raises(FormatError, match="has 15 frames of 48 x 64, the header states 20 of 48 x 64"):
-        decode(in_dicom(stream, film, "1.2.840.10008.1.2.4.100", NumberOfFrames=20), "film.dcm")
+        pixel_decoding.decode_frames(in_dicom(stream, film, "1.2.840.10008.1.2.4.100", NumberOfFrames=20), "film.dcm")
 
 
 def test_a_broken_stream_inside_dicom_is_refused(film: Film):
     with pytest.raises(FormatError, match="film") as refusal:
-        decode(in_dicom(b"\0\0\1" + b"nothing of the kind" * 40, film, "1.2.840.10008.1.2.4.100"), "film.dcm")
+        pixel_decoding.decode_frames(
+            in_dicom(b"\0\0\1" + b"nothing of the kind" * 40, film, "1.2.840.10008.1.2.4.100"), "film.dcm"
+        )
     assert refusal.value.where == "film.dcm"
 
 
 def test_frames_come_one_by_one(tmp_path: Path, film: Film):
     path = save(tmp_path / "film.avi", film)
-    first = next(iter(frames(path, str(path))))
-    assert_array_equal(first, np.moveaxis(read(path).data[:, 0], 0, -1))
+    first = next(iter(video.iterate_film(path, str(path))))
+    assert_array_equal(first, np.moveaxis(file_formats.read(path).data[:, 0], 0, -1))

@@ -12,25 +12,17 @@ import torch
 import isocenter
 import packages
 import trained
-from isocenter.cli import app
+from isocenter.cli.terminal import app
 from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
-from isocenter.evaluation import Test
-from isocenter.evaluation.significance.margins import too_few_for_margins
-from isocenter.files import file_hash
-from isocenter.monitoring import (
-    ChangeRow,
-    changed_parts,
-    is_noted,
-    judged,
-    ledger_of,
-    note_check,
-    part_rows,
-    read_change_plan,
-    take_look,
-)
-from isocenter.runtime import digest
+from isocenter.evaluation.significance import margins
+from isocenter.evaluation.significance.testing import DifferenceTest
+from isocenter.files.storage import hashing
+from isocenter.monitoring import change_plan, change_rules
+from isocenter.monitoring.change_rules import ChangeRow
+from isocenter.runtime import record_files
 from isocenter.values import Estimate
-from isocenter.verbs.change import ChangeCheck, check_page
+from isocenter.verbs import change
+from isocenter.verbs.change import ChangeCheck
 
 CLASSES = ("$benign", "malignant")
 PLAN = """
@@ -89,7 +81,7 @@ def locked(tmp_path):
 
 def planned(models, folder: Path, text: str = PLAN) -> Path:
     path = folder / "change-plan.toml"
-    path.write_text(text.replace("{approved}", digest(models["approved"] / "manifest.json")))
+    path.write_text(text.replace("{approved}", record_files.file_digest(models["approved"] / "manifest.json")))
     return path
 
 
@@ -109,21 +101,21 @@ def test_a_retrained_model_that_is_as_good_is_allowed_and_each_check_is_a_look(m
 
 
 def test_a_plan_edited_after_a_look_another_set_and_a_look_too_many_are_refused(models, tmp_path):
-    plan, place = read_change_plan(planned(models, tmp_path)), tmp_path / "locked.csv"
+    plan, place = change_plan.read_change_plan(planned(models, tmp_path)), tmp_path / "locked.csv"
     own = tmp_path.name
-    assert take_look(place, plan, own, {}) == 1
-    edited = read_change_plan(planned(models, tmp_path, PLAN.replace("margin = 0.1", "margin = 0.2")))
+    assert change_plan.count_look(place, plan, own, {}) == 1
+    edited = change_plan.read_change_plan(planned(models, tmp_path, PLAN.replace("margin = 0.1", "margin = 0.2")))
     with pytest.raises(IntegrityError, match="was edited after the locked set was looked at"):
-        take_look(place, edited, own, {})
+        change_plan.count_look(place, edited, own, {})
     with pytest.raises(IntegrityError, match="was edited after the locked set was looked at"):
-        take_look(tmp_path / "copy" / "of-it.csv", edited, own, {})
+        change_plan.count_look(tmp_path / "copy" / "of-it.csv", edited, own, {})
     with pytest.raises(IntegrityError, match="is not the set that was looked at"):
-        take_look(place, plan, f"{own}-other", {})
-    note_check(plan.sha256, own, "sha256")  # which is no look
-    assert is_noted(plan.sha256, own, "sha256") and not is_noted(plan.sha256, own, "another")
-    assert take_look(tmp_path / "copy.csv", plan, own, {}) == 2
+        change_plan.count_look(place, plan, f"{own}-other", {})
+    change_plan.note_check(plan.sha256, own, "sha256")  # which is no look
+    assert change_plan.is_noted(plan.sha256, own, "sha256") and not change_plan.is_noted(plan.sha256, own, "another")
+    assert change_plan.count_look(tmp_path / "copy.csv", plan, own, {}) == 2
     with pytest.raises(UsageError, match="has had 2 looks, all that the plan allows"):
-        take_look(place, plan, own, {})
+        change_plan.count_look(place, plan, own, {})
 
 
 def test_a_change_that_no_modification_names_is_outside_and_costs_no_look(models, locked, tmp_path):
@@ -136,18 +128,18 @@ def test_a_change_that_no_modification_names_is_outside_and_costs_no_look(models
     assert [row["rule"] for row in written["rows"] if not row["holds"]] == ["change of task.classes"]
     answered = {one["number"]: one["answer"] for one in written["questions"]}
     assert (answered["use"], answered["1"], answered["3a"]) == ("yes", "no", "missing")
-    assert not ledger_of(locked).exists()
+    assert not change_plan.ledger_of(locked).exists()
 
 
 def test_patients_of_training_in_the_locked_set_are_refused_before_a_look(models, locked, tmp_path):
     plan, package = planned(models, tmp_path), tmp_path / "package"
     shutil.copytree(models["retrained"], package)
     record = json.loads((package / "isocenter/model.json").read_text())["record"]
-    seen = file_hash(next(locked.parent.rglob("07.png")))
+    seen = hashing.file_hash(next(locked.parent.rglob("07.png")))
     packages.changed(package, "isocenter/model.json", record={**record, "trained": [seen]})
     with pytest.raises(DatasetError, match="holds 1 patient whose images trained"):
         isocenter.check_change(models["approved"], package, plan=plan, data=locked)
-    assert not ledger_of(locked).exists()
+    assert not change_plan.ledger_of(locked).exists()
 
 
 def test_a_package_that_is_not_the_approved_one_is_refused(models, locked, tmp_path):
@@ -161,17 +153,17 @@ def test_a_plan_that_cannot_be_read_is_a_usage_error_that_names_the_key(models, 
     text = f"{wrong}{text}" if "[" not in wrong else f"{text}{wrong}"
     named = {"r": "'retrian'", "[": "label", "a": "is not TOML"}[wrong[0]]
     with pytest.raises(PlanError, match=named):
-        read_change_plan(planned(models, tmp_path, text))
+        change_plan.read_change_plan(planned(models, tmp_path, text))
 
 
 def test_alpha_is_spent_over_the_looks(models, tmp_path):
     # The whole interval lies within the margin of .02; p is .007.
-    test = Test(-0.01, -0.018, -0.002, 0.0, 0.01, "a test")
+    test = DifferenceTest(-0.01, -0.018, -0.002, 0.0, 0.01, "a test")
     rows = {}
     for looks in (1, 5):
         text = PLAN.replace("evaluations = 2", f"evaluations = {looks}").replace("margin = 0.1", "margin = 0.02")
-        plan = read_change_plan(planned(models, tmp_path, text))
-        rows[looks] = judged(plan.acceptance[0], Estimate(0.9), test, plan, more=True, where="")
+        plan = change_plan.read_change_plan(planned(models, tmp_path, text))
+        rows[looks] = change_rules.judge_rule(plan.acceptance[0], Estimate(0.9), test, plan, more=True, where="")
     assert (rows[1].holds, rows[5].holds) == (True, False), rows
 
 
@@ -179,19 +171,19 @@ def test_parts_are_named_to_the_key_and_reasons_of_decisions_do_not_count():
     old = {"task": {"name": "x", "calibration": None}, "decisions": {"training.steps": {"value": 5, "because": "a"}}}
     new = {"task": {"name": "x", "calibration": 1.0}, "decisions": {"training.steps": {"value": 5, "because": "b"}}}
     guarded = {**new, "guard": {"level": 1}, "arrays": {"guard": ["1"], "weights": ["2"]}, "record": {"a": 1}}
-    assert changed_parts(old, new) == ["task.calibration"]
-    assert changed_parts(new, guarded) == ["guard", "weights"]
-    assert changed_parts(new, {**new, "laplace": {"scale": 2.0}}) == ["weights.laplace"]
+    assert change_rules.changed_parts(old, new) == ["task.calibration"]
+    assert change_rules.changed_parts(new, guarded) == ["guard", "weights"]
+    assert change_rules.changed_parts(new, {**new, "laplace": {"scale": 2.0}}) == ["weights.laplace"]
 
 
 def test_what_changed_is_listed_by_kind_with_counts(models, tmp_path):
-    plan = read_change_plan(planned(models, tmp_path))
+    plan = change_plan.read_change_plan(planned(models, tmp_path))
     parts = ["weights", "guard", *(f"decisions.training.{n}" for n in range(80)), "task.classes", "task.labels"]
-    check = ChangeCheck("outside", list(part_rows(parts, plan, "lung-1")), (), {})
+    check = ChangeCheck("outside", list(change_rules.part_rows(parts, plan, "lung-1")), (), {})
     counts = "80 decisions.training, 2 task, 1 guard"
     assert check.because == f"83 parts changed that no modification names ({counts})"
     assert len(str(check).splitlines()) == 4 and "  task: 2 (task.classes, task.labels)" in str(check)
-    page = check_page(check, [])
+    page = change.change_check_page(check, [])
     [section] = [one for one in page.sections if one.title == "What changed"]
     assert [row[:2] for row in section.blocks[0].rows] == [
         ["weights", 1], ["decisions.training", 80], ["task", 2], ["guard", 1]
@@ -199,14 +191,16 @@ def test_what_changed_is_listed_by_kind_with_counts(models, tmp_path):
 
 
 def test_where_too_few_patients_can_tell_it_is_said_how_many_could(models, tmp_path):
-    plan = read_change_plan(planned(models, tmp_path))
+    plan = change_plan.read_change_plan(planned(models, tmp_path))
     rule, floor = plan.acceptance
-    few = Test(0.01, -0.02, 0.04, 0.0, 0.5, "a test", too_few_for_margins(20))
-    same = Test(0.0, None, None, 0.0, 1.0, "no case tells them apart")
+    few = DifferenceTest(0.01, -0.02, 0.04, 0.0, 0.5, "a test", margins.too_few_for_margins(20))
+    same = DifferenceTest(0.0, None, None, 0.0, 1.0, "no case tells them apart")
     found = [
-        judged(rule, Estimate(0.9), few, plan, more=True, where="sex F"),
-        judged(rule, Estimate(0.9, n=20, patients=20), same, plan, more=True, where=""),
-        judged(floor, Estimate(0.9, 0.8, 1.0, method="w; unreliable: 6 patients"), None, plan, more=True, where=""),
+        change_rules.judge_rule(rule, Estimate(0.9), few, plan, more=True, where="sex F"),
+        change_rules.judge_rule(rule, Estimate(0.9, n=20, patients=20), same, plan, more=True, where=""),
+        change_rules.judge_rule(
+            floor, Estimate(0.9, 0.8, 1.0, method="w; unreliable: 6 patients"), None, plan, more=True, where=""
+        ),
     ]
     assert not any(row.holds for row in found)
     assert "cannot be judged: its interval holds its level from 50 patients on, and these are 20" in found[0].found

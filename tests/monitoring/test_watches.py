@@ -5,14 +5,14 @@ import pytest
 from scipy import stats
 
 from isocenter.errors import DatasetError, UsageError
-from isocenter.monitoring import watch, watch_calibration
+from isocenter.monitoring import e_detectors
 
 
 def alarms(draw, *, studies=60, known=60, cases=100, run_length=500.0):
     """The share of studies without a change that ring; at most cases / run_length, .2, is allowed."""
     return np.mean(
         [
-            watch(draw(random, known), draw(random, cases), run_length=run_length).alarm is not None
+            e_detectors.watch_values(draw(random, known), draw(random, cases), run_length=run_length).alarm is not None
             for random in map(np.random.default_rng, range(studies))
         ]
     )
@@ -36,7 +36,7 @@ def test_few_reference_cases_ring_no_more_often_than_stated(draw):
 def test_a_shift_of_one_sd_rings_within_fifty_cases_at_the_place_where_it_began():
     random = np.random.default_rng(0)
     values = np.concatenate([random.normal(size=200), random.normal(1, 1, 100)])
-    found = watch(random.normal(size=300), values, run_length=10_000)
+    found = e_detectors.watch_values(random.normal(size=300), values, run_length=10_000)
     assert 200 <= found.alarm < 250
     assert 180 <= found.change <= 220
     assert found.log_evidence[found.alarm] >= found.limit > found.log_evidence[found.alarm - 1]
@@ -46,11 +46,11 @@ def test_the_column_that_changed_is_named_and_so_are_missing_values():
     random = np.random.default_rng(1)
     known, values = random.normal(size=(300, 3)), random.normal(size=(300, 3))
     values[100:, 1] *= 3
-    assert (found := watch(known, values, run_length=1000)).column == 1
+    assert (found := e_detectors.watch_values(known, values, run_length=1000)).column == 1
     assert not found.is_missing
     values[100:, 1] /= 3
     values[100:, 2] = np.nan
-    assert (found := watch(known, values, run_length=1000)).column == 2
+    assert (found := e_detectors.watch_values(known, values, run_length=1000)).column == 2
     assert found.is_missing
 
 
@@ -60,25 +60,25 @@ def test_a_weekly_cycle_is_no_change_within_strata():
     known, values = random.normal(size=70) + 4 * weekend, random.normal(size=210) + 4 * days
     strata = (weekend, days)
     busy = np.concatenate([values, random.normal(size=60) + 4])
-    assert watch(known, values, run_length=10_000, strata=strata).alarm is None
+    assert e_detectors.watch_values(known, values, run_length=10_000, strata=strata).alarm is None
     only_weekends = (weekend, np.concatenate([days, np.ones(60, dtype=bool)]))
-    assert watch(known, busy, run_length=10_000, strata=only_weekends).alarm is None
-    assert watch(known, busy, run_length=10_000).alarm is not None
+    assert e_detectors.watch_values(known, busy, run_length=10_000, strata=only_weekends).alarm is None
+    assert e_detectors.watch_values(known, busy, run_length=10_000).alarm is not None
 
 
 def test_a_patient_counts_once():
     random = np.random.default_rng(3)
     known, own = random.normal(size=100), random.normal(size=4)
-    found = watch(known, np.repeat(own, 50), run_length=1000, patients=np.repeat(np.arange(4), 50))
-    once = watch(known, own, run_length=1000)
+    found = e_detectors.watch_values(known, np.repeat(own, 50), run_length=1000, patients=np.repeat(np.arange(4), 50))
+    once = e_detectors.watch_values(known, own, run_length=1000)
     assert found.log_evidence[[0, 50, 100, 150]] == pytest.approx(once.log_evidence)
     assert found.alarm is None
 
 
 def test_ranks_among_all_earlier_cases_are_uniform_and_independent():
-    from isocenter.monitoring.watches import _sequential_p
+    from isocenter.monitoring import e_detectors
 
-    p = _sequential_p(np.random.default_rng(4).exponential(size=1000), np.random.default_rng(5))[50:]
+    p = e_detectors._sequential_p(np.random.default_rng(4).exponential(size=1000), np.random.default_rng(5))[50:]
     assert stats.kstest(p, "uniform").pvalue > 0.01
     assert abs(np.corrcoef(p[1:], p[:-1])[0, 1]) < 3 / np.sqrt(len(p))
 
@@ -88,31 +88,33 @@ def test_probabilities_that_are_off_by_one_log_odd_ring_and_right_ones_do_not():
     odds = random.normal(0, 1.5, 500)
     p, luck = 1 / (1 + np.exp(-odds)), random.random(500)
     right, off = luck < p, luck < 1 / (1 + np.exp(-odds - np.where(np.arange(500) < 200, 0, 1)))
-    assert watch_calibration(p, right, run_length=10_000).alarm is None
-    assert 200 <= watch_calibration(p, off, run_length=10_000, tolerance=0.2).alarm < 400
+    assert e_detectors.watch_calibration(p, right, run_length=10_000).alarm is None
+    assert 200 <= e_detectors.watch_calibration(p, off, run_length=10_000, tolerance=0.2).alarm < 400
 
 
 def test_every_outcome_within_the_tolerance_makes_a_bet_lose_on_average():
     # The mean of one bet, exp(gain), at the ends of what is tolerated, summed over both outcomes.
     stated, tolerance = 0.3, 0.4
     true = 1 / (1 + np.exp(-(np.log(stated / (1 - stated)) + np.array([-tolerance, 0.0, tolerance]))))
-    gains = [watch_calibration([stated], [y], run_length=10, tolerance=tolerance).log_evidence[0] for y in (0, 1)]
+    gains = [
+        e_detectors.watch_calibration([stated], [y], run_length=10, tolerance=tolerance).log_evidence[0] for y in (0, 1)
+    ]
     assert ((1 - true) * np.exp(gains[0]) + true * np.exp(gains[1]) <= 1 + 1e-12).all()
 
 
 def test_unknown_outcomes_add_nothing():
-    found = watch_calibration([0.5, 0.9, 0.5], [1, np.nan, 0], run_length=10)
+    found = e_detectors.watch_calibration([0.5, 0.9, 0.5], [1, np.nan, 0], run_length=10)
     assert found.log_evidence[1] == found.log_evidence[0]
 
 
 @pytest.mark.parametrize(
     ("given", "error"),
     [
-        (lambda: watch(np.zeros(19), np.zeros(5), run_length=10), DatasetError),
-        (lambda: watch(np.zeros(30), np.zeros((5, 2)), run_length=10), UsageError),
-        (lambda: watch(np.zeros(30), np.zeros(5), run_length=1), UsageError),
-        (lambda: watch_calibration([1.2], [1], run_length=10), UsageError),
-        (lambda: watch_calibration([0.2], [2], run_length=10), UsageError),
+        (lambda: e_detectors.watch_values(np.zeros(19), np.zeros(5), run_length=10), DatasetError),
+        (lambda: e_detectors.watch_values(np.zeros(30), np.zeros((5, 2)), run_length=10), UsageError),
+        (lambda: e_detectors.watch_values(np.zeros(30), np.zeros(5), run_length=1), UsageError),
+        (lambda: e_detectors.watch_calibration([1.2], [1], run_length=10), UsageError),
+        (lambda: e_detectors.watch_calibration([0.2], [2], run_length=10), UsageError),
     ],
     ids=["too few", "other columns", "no run length", "no probability", "no outcome"],
 )

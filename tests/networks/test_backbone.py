@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from isocenter import networks
+from isocenter.networks import factory, network_parts, transformer_blocks, vit
 from isocenter.values import Vector
 
 torch.set_num_threads(1)
@@ -14,7 +14,7 @@ torch.set_num_threads(1)
 
 def backbone(**size: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build("timm", 2, 2, {"class": Vector(3)}, size).eval()
+    return factory.build("timm", 2, 2, {"class": Vector(3)}, size).eval()
 
 
 def test_building_a_backbone_opens_no_connection(monkeypatch):
@@ -46,10 +46,10 @@ def test_the_answer_is_a_linear_layer_on_what_timm_pools(model, settings):
 @torch.no_grad()
 def test_the_deepest_map_has_its_channels_first_and_its_mean_is_what_is_pooled(model, settings):
     network, images = backbone(model=model, settings=settings), torch.randn(2, 2, 64, 64)
-    family = networks.family_of("timm")
-    seen = networks.features(network, images, at=family.grid_features)
+    family = factory.family_of("timm")
+    seen = network_parts.compute_features(network, images, at=family.grid_features)
     assert seen.deepest.shape[2] == seen.deepest.shape[3] > 1
-    torch.testing.assert_close(seen.pooled, networks.features(network, images, at=family.features).pooled)
+    torch.testing.assert_close(seen.pooled, network_parts.compute_features(network, images, at=family.features).pooled)
 
 
 def test_small_images_are_enlarged_first():
@@ -57,7 +57,7 @@ def test_small_images_are_enlarged_first():
     large.load_state_dict(small.state_dict())
     flat = torch.full((1, 2, 32, 32), 0.7)  # an even image is even at any size
     torch.testing.assert_close(small(flat)["class"], large(torch.full((1, 2, 96, 96), 0.7))["class"])
-    size, because, _ = networks.size_for("timm", (28, 28), [[1, 1]], "cpu")
+    size, because, _ = factory.size_for("timm", (28, 28), [[1, 1]], "cpu")
     assert size["enlarge"] == 4
     assert "enlarged 4 times" in because
 
@@ -65,11 +65,11 @@ def test_small_images_are_enlarged_first():
 SMALL_VIT = {"img_size": 48, "depth": 2, "embed_dim": 48, "num_heads": 3}
 
 
-def rolled(network: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, networks.Attended]:
-    family = networks.family_of("timm")
-    assert networks.without_rollout(network, family.attention) == ""
-    seen = networks.attention(network, images, at=family.attention)
-    return networks.rollout(torch.stack(list(seen.weights), dim=1)), seen
+def rolled(network: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, transformer_blocks.AttendedOutputs]:
+    family = factory.family_of("timm")
+    assert transformer_blocks.without_rollout(network, family.attention) == ""
+    seen = transformer_blocks.compute_attention(network, images, at=family.attention)
+    return vit.attention_rollout(torch.stack(list(seen.weights), dim=1)), seen
 
 
 # A class token; a mean over the patches, with the position in the attention itself; a distilled one; rotary positions.
@@ -106,8 +106,8 @@ def test_the_rollout_of_timms_transformer_is_that_of_ours_with_its_weights(tmp_p
     network, images = backbone(model="vit_tiny_patch16_224", settings=SMALL_VIT), torch.randn(2, 2, 48, 48)
     torch.save(network.body.state_dict(), tmp_path / "weights.pt")
     size = {"token": 16, "image": [48, 48], "layers": 2, "width": 48, "heads": 3}
-    ours = networks.build("vit", 2, 2, {"class": Vector(3)}, size).eval()
-    networks.pretrained(ours, "vit", size, tmp_path / "weights.pt")
+    ours = factory.build("vit", 2, 2, {"class": Vector(3)}, size).eval()
+    factory.load_pretrained(ours, "vit", size, tmp_path / "weights.pt")
     flow, seen = rolled(network, images)
     torch.testing.assert_close(seen.spread(flow), ours.attention_rollout(images), atol=1e-6, rtol=1e-4)
 
@@ -149,5 +149,5 @@ def test_gradients_reach_the_attention_of_timms_transformers():
     ],
 )
 def test_a_backbone_whose_attention_cannot_be_rolled_out_says_why(model, settings, reason):
-    family = networks.family_of("timm")
-    assert reason in networks.without_rollout(backbone(model=model, settings=settings), family.attention)
+    family = factory.family_of("timm")
+    assert reason in transformer_blocks.without_rollout(backbone(model=model, settings=settings), family.attention)

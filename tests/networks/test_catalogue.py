@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from isocenter import networks
-from isocenter.networks.catalogue import HEADS, REFERENCE, halvings, member
+from isocenter.networks import factory, member_catalogue
+from isocenter.networks.member_catalogue import HEADS, REFERENCE
 
 torch.set_num_threads(1)
 
@@ -23,7 +23,7 @@ class One(torch.nn.Module):
 
 
 def test_weights_and_multiplications_are_those_counted_by_hand():
-    counted = member("one", 2, {}, lambda *_: One(), "a paper")
+    counted = member_catalogue.plan_member("one", 2, {}, lambda *_: One(), "a paper")
     assert counted.tasks == ("vector",)  # it was asked for a dense head too, and gave none
     assert counted.parameters == 5 * 9 + 5 + 5 * 2 + 2
     assert counted.multiply_adds == 254 * 254 * 5 * 9 + 5 * 2
@@ -34,29 +34,29 @@ COUNTED = {"unet": 3, "vit": 2, "se_resnet": 2}
 
 @pytest.mark.parametrize(("name", "axes"), COUNTED.items())
 def test_what_is_left_out_for_speed_multiplies_nothing(name: str, axes: int) -> None:
-    [listed] = [one for one in networks.members([name]) if one.axes == axes]
-    size, _, _ = networks.size_for(name, REFERENCE[axes], halvings(REFERENCE[axes]), "cpu")
+    [listed] = [one for one in factory.family_members([name]) if one.axes == axes]
+    size, _, _ = factory.size_for(name, REFERENCE[axes], member_catalogue.plan_strides(REFERENCE[axes]), "cpu")
     with torch.device("meta"):
-        network = networks.build(name, 1, axes, {"it": HEADS[listed.tasks[0]](axes)}, size).eval()
+        network = factory.build(name, 1, axes, {"it": HEADS[listed.tasks[0]](axes)}, size).eval()
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             network(torch.empty(1, 1, *REFERENCE[axes]))
     assert listed.multiply_adds == counter.get_total_flops() // 2
 
 
 def test_a_network_that_takes_no_volume_is_not_listed_for_volumes():
-    assert member("one", 3, {}, lambda *_: One(), "") is None
+    assert member_catalogue.plan_member("one", 3, {}, lambda *_: One(), "") is None
 
 
 @pytest.mark.parametrize(
-    "name", [one if one in COUNTED else pytest.param(one, marks=pytest.mark.whole) for one in networks.ours()]
+    "name", [one if one in COUNTED else pytest.param(one, marks=pytest.mark.whole) for one in factory.own_families()]
 )
 def test_a_family_is_as_large_as_the_release_states(name: str) -> None:
-    stated = [one for one in networks.listed() if one.name == name]
-    assert list(networks.members([name])) == stated, "write them anew: python bench/members.py"
+    stated = [one for one in member_catalogue.listed_members() if one.name == name]
+    assert list(factory.family_members([name])) == stated, "write them anew: python bench/members.py"
 
 
 def test_the_table_says_what_each_family_can_answer():
-    members = networks.listed()
+    members = member_catalogue.listed_members()
     found = {(one.name, one.axes): one.tasks for one in members}
     dense, whole, boxes = ("boxes", "dense", "objects"), ("vector",), ("boxes",)
     every = (*dense, "vector")
@@ -90,5 +90,5 @@ def test_the_table_says_what_each_family_can_answer():
 
 
 def test_reference_images_are_halved_until_four_voxels_are_left_or_six_stages_made():
-    assert halvings((64, 64, 64)) == [[1, 1, 1], *[[2, 2, 2]] * 4]
-    assert halvings((256, 256)) == [[1, 1], *[[2, 2]] * 5]
+    assert member_catalogue.plan_strides((64, 64, 64)) == [[1, 1, 1], *[[2, 2, 2]] * 4]
+    assert member_catalogue.plan_strides((256, 256)) == [[1, 1], *[[2, 2]] * 5]

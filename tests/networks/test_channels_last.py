@@ -5,9 +5,8 @@ import copy
 import pytest
 import torch
 
-from isocenter import networks
-from isocenter.networks import channels_last, memory_order, ordered, plain
-from isocenter.runtime import bf16_pays
+from isocenter.networks import factory, quick_convolutions
+from isocenter.runtime import hardware
 from isocenter.values import Dense
 
 torch.set_num_threads(1)
@@ -20,10 +19,10 @@ SIZES = {
 def pair(axes: int) -> tuple[torch.nn.Module, torch.nn.Module, torch.Tensor, torch.Tensor]:
     """A network, itself with the channels last, a batch of images, and it with the channels last."""
     torch.manual_seed(0)
-    module = networks.build("unet", 2, axes, {"mask": Dense(3)}, SIZES[axes]).double()
-    other = channels_last(copy.deepcopy(module))
+    module = factory.build("unet", 2, axes, {"mask": Dense(3)}, SIZES[axes]).double()
+    other = quick_convolutions.to_channels_last(copy.deepcopy(module))
     images = torch.randn(3, 2, *[8] * axes, dtype=torch.float64)
-    found = memory_order(module)
+    found = quick_convolutions.batch_memory_order(module)
     assert found is not None
     return module, other, images, images.contiguous(memory_format=found[1])
 
@@ -45,7 +44,7 @@ def test_outputs_and_gradients_are_those_of_the_plain_order(axes):
 def test_normalisation_leaves_every_feature_map_in_the_order(axes):
     _, other, _, ordered = pair(axes)
     other, ordered = other.float(), ordered.float()  # torch convolves float64 volumes in the plain order alone
-    order, seen = memory_order(other), []
+    order, seen = quick_convolutions.batch_memory_order(other), []
     for part in other.modules():
         if isinstance(part, torch.nn.InstanceNorm2d | torch.nn.InstanceNorm3d):
             part.register_forward_hook(lambda part, given, output: seen.append((given[0], output)))
@@ -60,7 +59,7 @@ def test_normalisation_takes_half_the_bits_with_and_without_weights(weights):
     part = torch.nn.Sequential(torch.nn.Conv3d(2, 4, 1), torch.nn.InstanceNorm3d(4, affine=weights))
     images = torch.randn(2, 4, 4, 5, 6).to(memory_format=torch.channels_last_3d)
     results = []
-    for norm in (part[1], channels_last(copy.deepcopy(part))[1]):
+    for norm in (part[1], quick_convolutions.to_channels_last(copy.deepcopy(part))[1]):
         given = images.bfloat16().requires_grad_()
         output = norm(given)
         (output * torch.linspace(-1, 1, output.numel()).reshape(output.shape)).sum().backward()
@@ -72,17 +71,20 @@ def test_normalisation_takes_half_the_bits_with_and_without_weights(weights):
 def test_one_channel_which_fits_any_order_is_told_apart():
     """torch takes its strides for the plain order, and would convolve so."""
     images = torch.randn(2, 1, 4, 5, 6)
-    assert torch.equal(ordered(images), images)
-    assert ordered(images).stride() == torch.empty(2, 1, 4, 5, 6).to(memory_format=torch.channels_last_3d).stride()
+    assert torch.equal(quick_convolutions.order_channels_last(images), images)
+    assert (
+        quick_convolutions.order_channels_last(images).stride()
+        == torch.empty(2, 1, 4, 5, 6).to(memory_format=torch.channels_last_3d).stride()
+    )
     weight = torch.randn(8, 1, 3, 3, 3)
-    kind = torch.bfloat16 if bf16_pays("cpu") else torch.float32  # in which a processor would convolve
-    output = torch.conv3d(ordered(images).to(kind), weight.to(kind), padding=1)
+    kind = torch.bfloat16 if hardware.computes_bfloat16("cpu") else torch.float32  # in which a processor would convolve
+    output = torch.conv3d(quick_convolutions.order_channels_last(images).to(kind), weight.to(kind), padding=1)
     assert output.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def test_the_way_back_leads_to_what_it_was():
     module, other, images, _ = pair(3)
-    back = plain(other)
+    back = quick_convolutions.to_contiguous(other)
     assert [type(part) for part in back.modules()] == [type(part) for part in module.modules()]
     assert all(one.is_contiguous() for one in back.parameters())
     assert torch.equal(back(images)["mask"], module(images)["mask"])
@@ -100,5 +102,5 @@ def test_weights_keep_their_names_and_a_copy_is_a_network_of_its_own():
 
 def test_a_network_without_convolutions_stays_as_it_is():
     module = torch.nn.Linear(2, 2)
-    assert channels_last(module) is module
-    assert memory_order(module) is None
+    assert quick_convolutions.to_channels_last(module) is module
+    assert quick_convolutions.batch_memory_order(module) is None

@@ -20,10 +20,9 @@ from torchvision.models import (
 from torchvision.models.vgg import cfgs, make_layers
 from torchvision.ops import SqueezeExcitation
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks import layers, lenet, resnet
-from isocenter.networks.convnext import Block
+from isocenter.networks import common_layers, factory, lenet, resnet
+from isocenter.networks.convnext import ConvNeXtBlock
 from isocenter.values import Dense, Head, Vector
 from matrices import thinned
 
@@ -50,7 +49,7 @@ def built(
     name: str, axes: int = 2, channels: int = 3, classes: int = 10, context: int = 0, **size: object
 ) -> nn.Module:
     torch.manual_seed(0)
-    return networks.build(name, channels, axes, {"class": Vector(classes)}, size, context)
+    return factory.build(name, channels, axes, {"class": Vector(classes)}, size, context)
 
 
 def lived_in(network: nn.Module) -> nn.Module:
@@ -113,7 +112,7 @@ def test_the_tangent_of_lenet_is_scaled_so_that_one_stays_one():
 def test_the_means_over_cells_are_those_of_torchs_adaptive_pooling(cells, shape):
     maps = torch.randn(1, 2, *shape)
     theirs = {2: nn.functional.adaptive_avg_pool2d, 3: nn.functional.adaptive_avg_pool3d}[len(shape)](maps, cells)
-    assert_allclose(lenet.in_cells(maps, cells), theirs, atol=1e-6)
+    assert_allclose(common_layers.pool_cells(maps, cells), theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize(("letter", "convolutions"), thinned(1, [("A", [1, 1, 2, 2, 2]), ("D", [2, 2, 3, 3, 3])]))
@@ -225,7 +224,7 @@ def test_a_resnet_without_further_settings_is_the_one_it_always_was(axes):
 
 def test_maps_are_weighed_as_torchvision_squeezes_and_excites():
     torch.manual_seed(0)
-    ours, theirs = layers.Excitation(32, 4), SqueezeExcitation(32, 4)
+    ours, theirs = common_layers.Excitation(32, 4), SqueezeExcitation(32, 4)
     carry(tensors(theirs), ours)
     images = torch.randn(2, 32, 5, 7)
     alike(ours(images), theirs(images))
@@ -234,7 +233,7 @@ def test_maps_are_weighed_as_torchvision_squeezes_and_excites():
 @pytest.mark.parametrize(("attention", "share"), [("se", 1 / 2), ("cbam", 1 / 4)])
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_attention_that_has_learnt_nothing_weighs_each_map_and_each_voxel_by_half(attention, share, axes):
-    layer = resnet.Convolving(attention).weighed(axes, 16)
+    layer = resnet.ResNetConvolutions(attention).weighed(axes, 16)
     for weight in layer.parameters():
         nn.init.zeros_(weight)
     images = torch.randn(2, 16, *[5, 4, 6][:axes])
@@ -243,14 +242,14 @@ def test_attention_that_has_learnt_nothing_weighs_each_map_and_each_voxel_by_hal
 
 def test_cbam_weighs_maps_and_then_voxels_as_worked_out_by_hand():
     """Two maps: of 1 everywhere, and of 0 but for one voxel of 4; both layers pass on what they see."""
-    layer = layers.BlockAttention(1, 2)
+    layer = common_layers.BlockAttention(1, 2)
     images = torch.tensor([[[1.0, 1.0, 1.0, 1.0], [0.0, 4.0, 0.0, 0.0]]])
     with torch.no_grad():
         for weight in layer.parameters():
             weight.zero_()
         layer.maps[0].weight[:2] = torch.eye(2)
         layer.maps[2].weight[:, :2] = torch.eye(2)
-        layer.voxels.weight[0, :, layers.LOOK // 2] = torch.tensor([1.0, 10.0])  # of the mean, of the largest
+        layer.voxels.weight[0, :, common_layers.LOOK // 2] = torch.tensor([1.0, 10.0])  # of the mean, of the largest
     # Both means are 1, the largest voxels 1 and 4.
     by_map = torch.sigmoid(torch.tensor([[1.0 + 1.0], [1.0 + 4.0]]))
     weighed = by_map * images[0]
@@ -260,7 +259,7 @@ def test_cbam_weighs_maps_and_then_voxels_as_worked_out_by_hand():
 
 @pytest.mark.parametrize(("axes", "axis"), [(2, 0), (3, 0), (3, -1)])
 def test_a_convolution_taken_apart_has_no_more_weights_and_looks_along_each_axis_once(axes, axis):
-    apart = resnet.Convolving(factorised="axes", axis=axis).three(axes, 16, 24, 2)
+    apart = resnet.ResNetConvolutions(factorised="axes", axis=axis).three(axes, 16, 24, 2)
     plane, line = [layer for layer in apart if not isinstance(layer, nn.ReLU | nn.BatchNorm2d | nn.BatchNorm3d)]
     whole = 3**axes * 16 * 24
     assert 0.95 * whole < plane.weight.numel() + line.weight.numel() <= whole
@@ -271,7 +270,7 @@ def test_a_convolution_taken_apart_has_no_more_weights_and_looks_along_each_axis
 
 
 def test_a_convolution_of_each_map_alone_has_the_weights_counted_by_hand():
-    apart = resnet.Convolving(factorised="maps").three(3, 16, 24, 1)
+    apart = resnet.ResNetConvolutions(factorised="maps").three(3, 16, 24, 1)
     assert weights(apart) == 27 * 16 + 16 * 24
     network = built("resnet", 3, blocks=[1, 1], width=8, factorised="maps")
     assert network(torch.randn(2, 3, 7, 8, 9))["class"].shape == (2, 10)
@@ -279,7 +278,7 @@ def test_a_convolution_of_each_map_alone_has_the_weights_counted_by_hand():
 
 def test_the_axis_of_thick_slices_is_looked_along_by_itself():
     strides = [[1, 1, 1], [2, 1, 2], [2, 2, 2]]
-    size, because, paper = networks.size_for("pseudo3d_resnet", (64, 16, 64), strides, "cpu")
+    size, because, paper = factory.size_for("pseudo3d_resnet", (64, 16, 64), strides, "cpu")
     assert (size["axis"], paper) == (1, "arXiv:1711.11248")
     assert "axis 1" in because
 
@@ -292,7 +291,7 @@ def test_blocks_are_left_out_while_training_only(name):
 
 
 def test_a_sample_skips_its_block_or_its_answer_counts_the_more():
-    block = Block(2, 8, 3, left_out=0.25)
+    block = ConvNeXtBlock(2, 8, 3, left_out=0.25)
     nn.init.ones_(block.scale)
     images = torch.randn(1, 8, 6, 6).expand(400, -1, -1, -1)
     whole = block.eval()(images[:1]) - images[:1]
@@ -307,7 +306,7 @@ def test_a_sample_skips_its_block_or_its_answer_counts_the_more():
 
 @pytest.mark.parametrize("name", thinned(4, CLASSICS))
 def test_numbers_beside_an_image_join_what_the_network_has_made_of_it(name):
-    size, _, _ = networks.size_for(name, (28, 28), [[1, 1], [2, 2]], "cpu")
+    size, _, _ = factory.size_for(name, (28, 28), [[1, 1], [2, 2]], "cpu")
     network = built(name, channels=1, context=2, **size).eval()
     images, told = torch.randn(2, 1, 28, 28), torch.tensor([[0.0, 0.0], [1.0, -2.0]])
     [layer] = network.vectors.values()
@@ -325,7 +324,7 @@ def test_numbers_beside_an_image_join_what_the_network_has_made_of_it(name):
 )
 def test_images_of_any_size_get_an_answer(name, shape, device):
     axes = len(shape)
-    size, _, _ = networks.size_for(name, shape, [[1] * axes], device)
+    size, _, _ = factory.size_for(name, shape, [[1] * axes], device)
     if (name, axes) == ("pseudo3d_resnet", 1):
         return  # refused: see below
     with torch.device("meta"), torch.inference_mode():
@@ -336,7 +335,7 @@ def test_images_of_any_size_get_an_answer(name, shape, device):
 @pytest.mark.parametrize("name", CLASSICS)
 def test_a_network_for_whole_images_refuses_to_answer_for_every_voxel(name):
     with pytest.raises(PlanError, match="Choose unet"):
-        networks.build(name, 1, 2, {"mask": Dense(2)}, {})
+        factory.build(name, 1, 2, {"mask": Dense(2)}, {})
 
 
 @pytest.mark.parametrize(
@@ -360,7 +359,7 @@ def test_a_network_for_whole_images_refuses_to_answer_for_every_voxel(name):
 def test_sizes_that_cannot_be_are_refused(name, axes, size, says):
     heads: dict[str, Head] = {"class": Vector(2)}
     with pytest.raises(PlanError, match=says):
-        networks.build(name, 1, axes, heads, size)
+        factory.build(name, 1, axes, heads, size)
 
 
 def test_an_axis_of_long_voxels_is_neither_looked_along_nor_halved_until_the_others_are_as_long():
@@ -379,17 +378,17 @@ def test_an_axis_of_long_voxels_is_neither_looked_along_nor_halved_until_the_oth
 
 def test_long_voxels_change_the_convolutions_and_the_reason_says_so():
     thick = [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
-    size, because, _ = networks.size_for("resnet", (96, 96, 16), thick, "cpu")
+    size, because, _ = factory.size_for("resnet", (96, 96, 16), thick, "cpu")
     assert size["late"] == [0, 0, 2]
     assert "axis 2 waits for 2 halvings of the others" in because
     few = [[1, 1, 1], [2, 2, 1], [2, 2, 1]]  # so few voxels that it is never halved: nothing says that they are long
-    assert "late" not in networks.size_for("resnet", (96, 96, 6), few, "cpu")[0]
+    assert "late" not in factory.size_for("resnet", (96, 96, 6), few, "cpu")[0]
 
 
 def test_kinds_of_resnet_wait_for_long_voxels_too():
     thick = [[1, 1, 1], [2, 2, 1], [2, 2, 2]]
     for name in ("se_resnet", "pseudo3d_resnet"):
-        size, _, _ = networks.size_for(name, (32, 32, 8), thick, "cuda")
+        size, _, _ = factory.size_for(name, (32, 32, 8), thick, "cuda")
         network = built(name, 3, 1, **size)
         assert network.body[1].first.kernel_size == (3, 3, 1)
         assert network(torch.randn(2, 1, 16, 16, 5))["class"].shape == (2, 10)

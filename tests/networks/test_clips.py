@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch import Tensor
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks import clips
+from isocenter.networks import clips, factory
 from isocenter.values import Dense, Vector
 from matrices import thinned
 
@@ -40,7 +39,7 @@ def network(which: str, axes: int = 2, context: int = 0, frames: int = SLOTS, **
     torch.manual_seed(0)
     name, own = FAMILIES[which]
     wanted = {**FRAME, **own, "frames": frames, **size}
-    return networks.build(name, CHANNELS * frames, axes, {"class": Vector(3)}, wanted, context)
+    return factory.build(name, CHANNELS * frames, axes, {"class": Vector(3)}, wanted, context)
 
 
 def clip(frames: int, axes: int = 2, batch: int = 2, seed: int = 0) -> Tensor:
@@ -152,7 +151,7 @@ def exported(module: torch.nn.Module, path: Path) -> onnxruntime.InferenceSessio
 def test_a_recurrent_layer_is_that_of_torch_also_for_clips_of_unequal_length(cell, bidirectional):
     torch.manual_seed(0)
     theirs = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell](5, 4, batch_first=True, bidirectional=bidirectional)
-    ours = clips.Directions(cell, 5, 4, bidirectional)
+    ours = clips.TimeDirections(cell, 5, 4, bidirectional)
     for way, end in zip(ours.ways, ("", "_reverse"), strict=False):
         way.given.weight, way.given.bias = (getattr(theirs, f"{part}_ih_l0{end}") for part in ("weight", "bias"))
         way.state.weight, way.state.bias = (getattr(theirs, f"{part}_hh_l0{end}") for part in ("weight", "bias"))
@@ -183,7 +182,7 @@ def accuracy(name: str, axes: int, steps: int, **size: Any) -> float:
     torch.manual_seed(0)
     images, forth = moving(64, axes, seed=1, side=12 if axes == 2 else 8)
     others, others_forth = moving(48, axes, seed=2, side=12 if axes == 2 else 8)
-    module = networks.build(name, images.shape[1], axes, {"class": Vector(2)}, {**FRAME, "width": 8, **size})
+    module = factory.build(name, images.shape[1], axes, {"class": Vector(2)}, {**FRAME, "width": 8, **size})
     optimiser = torch.optim.AdamW(module.parameters(), lr=4e-3)
     for _ in range(steps):
         some = torch.randperm(len(images))[:16]
@@ -241,7 +240,7 @@ def test_what_is_told_beside_a_clip_has_a_say_in_its_answer(which):
 def test_more_frames_than_were_taught_have_their_places_in_time():
     module = network("transformer").eval()
     assert module(as_channels(clip(3 * SLOTS)))["class"].isfinite().all()
-    far, near = clips.sines(30, 8), clips.sines(10, 8)
+    far, near = clips.sine_positions(30, 8), clips.sine_positions(10, 8)
     assert torch.equal(far[:, :10], near)
     assert len(np.unique(far[0].numpy().round(4), axis=0)) == 30
 
@@ -249,7 +248,7 @@ def test_more_frames_than_were_taught_have_their_places_in_time():
 def test_where_a_feature_lies_is_its_centroid():
     maps = torch.zeros(1, 1, 5, 9)
     maps[0, 0, 1, 4], maps[0, 0, 3, 8] = 3.0, 1.0
-    [[mean, row, column]] = (maps.flatten(2) @ clips.places((5, 9)))[0].tolist()
+    [[mean, row, column]] = (maps.flatten(2) @ clips.centroid_weights((5, 9)))[0].tolist()
     assert mean == pytest.approx(4 / 45)
     assert (row / mean, column / mean) == pytest.approx(((-0.5 * 3 + 0.5) / 4, (0 * 3 + 1) / 4))
 
@@ -269,10 +268,10 @@ def test_where_a_feature_lies_is_its_centroid():
 )
 def test_a_network_for_clips_that_cannot_be_is_refused(name, channels, size, says):
     with pytest.raises(PlanError, match=says):
-        networks.build(name, channels, 2, {"class": Vector(2)}, size)
+        factory.build(name, channels, 2, {"class": Vector(2)}, size)
 
 
 @pytest.mark.parametrize("name", MOVING)
 def test_a_network_for_clips_gives_no_mask(name):
     with pytest.raises(PlanError, match="no output for every voxel"):
-        networks.build(name, 4, 2, {"mask": Dense(2)}, {"frames": 2})
+        factory.build(name, 4, 2, {"mask": Dense(2)}, {"frames": 2})

@@ -5,9 +5,9 @@ import torch
 from torchvision.models import resnet18
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks.deeplab import Pyramid
+from isocenter.networks import factory
+from isocenter.networks.deeplab import AtrousPyramid
 from isocenter.values import Dense, Head
 
 torch.set_num_threads(1)
@@ -18,12 +18,12 @@ SMALL = {"width": 8, "inside": 16, "rates": [1, 2, 3]}
 
 def deeplab(axes: int = 2, channels: int = 1, **size: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build("deeplab", channels, axes, MASK, {**SMALL, **size})
+    return factory.build("deeplab", channels, axes, MASK, {**SMALL, **size})
 
 
 def test_the_pyramid_of_pictures_is_torchvisions():
     torch.manual_seed(0)
-    theirs, ours = ASPP(32, [2, 4, 6], 16), Pyramid(2, 32, 16, [2, 4, 6], 0.5)
+    theirs, ours = ASPP(32, [2, 4, 6], 16), AtrousPyramid(2, 32, 16, [2, 4, 6], 0.5)
     images = torch.randn(3, 32, 14, 11)
     theirs(images)  # running means that are not those of a fresh network
     ours.load_state_dict(theirs.state_dict())
@@ -33,7 +33,7 @@ def test_the_pyramid_of_pictures_is_torchvisions():
 
 def test_the_pyramid_of_a_volume_of_equal_slices_is_that_of_one_slice():
     """Each kernel has its one slice at the centre; along the third axis nothing is looked at."""
-    flat, deep = (Pyramid(axes, 8, 4, [2, 3], 0.0).eval() for axes in (2, 3))
+    flat, deep = (AtrousPyramid(axes, 8, 4, [2, 3], 0.0).eval() for axes in (2, 3))
     given = flat.state_dict()
     for name, value in deep.state_dict().items():
         if value.ndim == 5:
@@ -46,7 +46,7 @@ def test_the_pyramid_of_a_volume_of_equal_slices_is_that_of_one_slice():
 
 
 def test_a_kernel_sees_voxels_as_far_apart_as_its_rate_along_each_axis():
-    pyramid = Pyramid(2, 1, 1, [[2, 3]], 0.0).eval()
+    pyramid = AtrousPyramid(2, 1, 1, [[2, 3]], 0.0).eval()
     image = torch.zeros(1, 1, 9, 11)
     image[0, 0, 4, 5] = 1
     seen = pyramid.convs[1][0](image)[0, 0].nonzero().tolist()
@@ -64,8 +64,8 @@ def test_a_batch_of_one_image_can_be_learnt_from(axes):
 def test_the_encoder_begins_from_torchvisions_weights_in_volumes_too(tmp_path):
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
     size = {"inside": 16}
-    network = networks.build("deeplab", 1, 3, MASK, size)
-    said = networks.pretrained(network, "deeplab", size, tmp_path / "resnet18.pth").words
+    network = factory.build("deeplab", 1, 3, MASK, size)
+    said = factory.load_pretrained(network, "deeplab", size, tmp_path / "resnet18.pth").words
     assert "20 kernels inflated along axis 2" in said
     assert "fresh: dense.mask.weight" in said
     fresh = [name for name in network.state_dict() if not name.startswith("encoder.")]
@@ -82,11 +82,11 @@ def test_the_encoder_begins_from_torchvisions_weights_in_volumes_too(tmp_path):
     ],
 )
 def test_rates_are_the_papers_as_far_as_the_coarse_map_has_voxels_for_them(patch, rates):
-    size, because, paper = networks.size_for("deeplab", patch, [[1] * len(patch)], "cpu")
+    size, because, paper = factory.size_for("deeplab", patch, [[1] * len(patch)], "cpu")
     assert size["rates"] == rates
     assert str(rates) in because
     assert paper == "arXiv:1802.02611"
-    large = networks.size_for("deeplab", (640, 640), [[1, 1]], "cuda")[0]
+    large = factory.size_for("deeplab", (640, 640), [[1, 1]], "cuda")[0]
     assert large["rates"] == [[6, 6], [12, 12], [18, 18]]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models import densenet121
 
-from isocenter import networks
+from isocenter.networks import factory
 from isocenter.values import Vector
 
 torch.set_num_threads(1)
@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 def densenet(axes: int, **size: object) -> torch.nn.Module:
     torch.manual_seed(0)
     small = {"blocks": [2, 3], "growth": 4, "width": 8, "dropout": 0.0}
-    return networks.build("densenet", 1, axes, {"class": Vector(3)}, {**small, **size})
+    return factory.build("densenet", 1, axes, {"class": Vector(3)}, {**small, **size})
 
 
 @pytest.mark.parametrize("axes", [2, 3])
@@ -35,7 +35,7 @@ def test_maps_that_are_computed_twice_give_the_same_gradients_and_running_statis
 def test_with_the_settings_of_densenet_121_it_has_its_number_of_weights():
     size = {"blocks": [6, 12, 24, 16], "growth": 32, "width": 64, "stem_stride": 2}
     with torch.device("meta"):
-        ours = networks.build("densenet", 3, 2, {"class": Vector(1000)}, size)
+        ours = factory.build("densenet", 3, 2, {"class": Vector(1000)}, size)
         theirs = densenet121()
     first_norm = 2 * 64  # behind torchvision's stem; here the first layer normalises
     counted = sum(weight.numel() for weight in ours.parameters())

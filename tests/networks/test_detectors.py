@@ -13,15 +13,13 @@ import torchvision
 from numpy.testing import assert_allclose
 from torchvision.models.detection.image_list import ImageList
 
-from isocenter import networks
 from isocenter.errors import PlanError, ResourceError
-from isocenter.evaluation import box_iou
-from isocenter.networks import weights
-from isocenter.networks.faster_rcnn import FasterRcnn, drawn_boxes
-from isocenter.networks.pyramid import ADDED, Level, one_map
-from isocenter.networks.resnet_pyramid import renumbered
+from isocenter.evaluation import box_matching
+from isocenter.networks import factory, faster_rcnn, pyramid, resnet_pyramid, weight_loading
+from isocenter.networks.faster_rcnn import FasterRcnn
+from isocenter.networks.pyramid import ADDED, LevelPredictions
 from isocenter.runtime.bundle.network import EveryHead
-from isocenter.runtime.package.onnx_export import write_onnx
+from isocenter.runtime.package import onnx_export
 from isocenter.tasks.detection.question import Detection
 from isocenter.values import Dense, Geometry, Vector
 from matrices import thinned
@@ -43,7 +41,7 @@ def task_of(axes: int = 2) -> Detection:
 
 def built(name: str, axes: int = 2, channels: int = 1, **size: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build(name, channels, axes, task_of(axes).heads, {**SMALL[name], **size})
+    return factory.build(name, channels, axes, task_of(axes).heads, {**SMALL[name], **size})
 
 
 def truth(boxes: list[list[float]]) -> torch.Tensor:
@@ -153,13 +151,15 @@ def test_discs_are_learnt_by_heart_and_decoded_by_the_task(name):
     lost(network, images, truth(boxes))
     found = found_in(network, images, task)
     assert set(found.names[:2]) == {"cell", "clump"}
-    overlap = box_iou(found.corners[:2], np.array([one[1:] for one in boxes]))
+    overlap = box_matching.box_iou(found.corners[:2], np.array([one[1:] for one in boxes]))
     assert overlap.max(axis=0).min() > 0.5
 
 
 @pytest.mark.whole
 def test_onnxruntime_gives_the_same_answer_for_other_batches(tmp_path):  # as it does of the others in test_detecting
-    record = write_onnx(EveryHead([built("fcos")], {"boxes": "outputs"}), (1, 32, 48), tmp_path / "network.onnx")
+    record = onnx_export.write_onnx(
+        EveryHead([built("fcos")], {"boxes": "outputs"}), (1, 32, 48), tmp_path / "network.onnx"
+    )
     assert record["exported"], record
     assert record["largest_difference"] < 1e-4
 
@@ -168,10 +168,10 @@ def test_onnxruntime_gives_the_same_answer_for_other_batches(tmp_path):  # as it
 def test_what_cannot_be_is_refused(name):
     for head in (Dense(9), Vector(3)):
         with pytest.raises(PlanError, match="boxes only"):
-            networks.build(name, 1, 2, {"class": head}, {})
+            factory.build(name, 1, 2, {"class": head}, {})
     for size, said in (({"model": "resnet9"}, "choose one of resnet18"), ({"layers": [2, 4]}, "consecutive stages")):
         with pytest.raises(PlanError, match=said):
-            networks.build(name, 1, 2, task_of().heads, size)
+            factory.build(name, 1, 2, task_of().heads, size)
 
 
 def test_levels_give_at_each_voxel_the_box_of_the_surest_and_centres_stay_true_between_cells():
@@ -180,10 +180,10 @@ def test_levels_give_at_each_voxel_the_box_of_the_surest_and_centres_stay_true_b
     fine = torch.full((1, 1, 8, 8), -5.0)
     centres = torch.tensor([6.0, 17.0]).reshape(1, 2, 1, 1)
     levels = [
-        Level(fine, torch.zeros(1, 2, 8, 8), torch.ones(1, 2, 8, 8), [4, 4], [0, 0]),
-        Level(coarse, centres.expand(1, 2, 4, 4), torch.full((1, 2, 4, 4), 10.0), [8, 8], [0, 0]),
+        LevelPredictions(fine, torch.zeros(1, 2, 8, 8), torch.ones(1, 2, 8, 8), [4, 4], [0, 0]),
+        LevelPredictions(coarse, centres.expand(1, 2, 4, 4), torch.full((1, 2, 4, 4), 10.0), [8, 8], [0, 0]),
     ]
-    [array] = one_map(levels, (32, 32), 5.0)
+    [array] = pyramid.merge_levels(levels, (32, 32), 5.0)
     assert_allclose(array[0, 8, 16] + ADDED, 3.0, rtol=1e-6)
     assert_allclose(array[1:3, 8, 16], [2.0, 2.0])
     for row, column in ((8, 16), (10, 13), (30, 31)):  # the last lies beyond every cell
@@ -217,7 +217,9 @@ def test_the_second_stage_looks_into_every_level_of_the_network():
 
 def test_boxes_of_which_two_windows_say_a_little_apart_are_one_between():
     boxes, kind = torch.tensor([[10.0, 12, 26, 30]]), torch.tensor([0])
-    drawn = [drawn_boxes(boxes + shift, kind, torch.tensor([0.9]), 2, (48, 48), UNIT) for shift in (-0.8, 0.8)]
+    drawn = [
+        faster_rcnn.drawn_boxes(boxes + shift, kind, torch.tensor([0.9]), 2, (48, 48), UNIT) for shift in (-0.8, 0.8)
+    ]
     task = task_of()
     array = (0.5 * (drawn[0] + drawn[1])).numpy()
     found = task.decode([((slice(0, 48), slice(0, 48)), {"boxes": array})], Geometry.of_pixels((48, 48))).boxes
@@ -230,10 +232,10 @@ def test_two_stages_ask_for_the_truth_and_say_that_they_have_no_onnx(tmp_path):
     network = built("faster_rcnn")
     with pytest.raises(ValueError, match="true boxes"):
         network(torch.randn(1, 1, 32, 32))
-    family = networks.family_of("faster_rcnn")
+    family = factory.family_of("faster_rcnn")
     assert family.sees_targets
     refused, one = family.without_onnx, EveryHead([network], {"boxes": "outputs"})
-    record = write_onnx(one, (1, 32, 32), tmp_path / "network.onnx", refused=refused)
+    record = onnx_export.write_onnx(one, (1, 32, 32), tmp_path / "network.onnx", refused=refused)
     assert not record["exported"]
     assert "number of its proposals differs" in record["because"]
 
@@ -241,13 +243,13 @@ def test_two_stages_ask_for_the_truth_and_say_that_they_have_no_onnx(tmp_path):
 @pytest.mark.parametrize("name", ["fcos", "faster_rcnn"])
 def test_those_for_pictures_alone_name_the_one_for_volumes(name):
     with pytest.raises(PlanError, match="choose retinanet"):
-        networks.build(name, 1, 3, task_of(3).heads, {})
+        factory.build(name, 1, 3, task_of(3).heads, {})
 
 
 def in_volumes() -> torch.nn.Module:
     torch.manual_seed(0)
     size = {"strides": [[2, 2, 1]], "width": 8, "inside": 8}
-    return networks.build("retinanet", 1, 3, Detection(("node", "vessel"), 3, 8.0).heads, size)
+    return factory.build("retinanet", 1, 3, Detection(("node", "vessel"), 3, 8.0).heads, size)
 
 
 def test_in_volumes_it_is_as_monai_says_and_its_loss_is_monais():
@@ -283,7 +285,9 @@ def test_in_volumes_it_is_as_monai_says_and_its_loss_is_monais():
 
 @pytest.mark.whole
 def test_onnxruntime_gives_the_same_answer_for_volumes(tmp_path):
-    record = write_onnx(EveryHead([in_volumes()], {"boxes": "outputs"}), (1, 8, 16, 16), tmp_path / "network.onnx")
+    record = onnx_export.write_onnx(
+        EveryHead([in_volumes()], {"boxes": "outputs"}), (1, 8, 16, 16), tmp_path / "network.onnx"
+    )
     assert record["exported"], record
 
 
@@ -315,12 +319,14 @@ def test_balls_are_learnt_by_heart_and_decoded_by_the_task():
     assert losses[-1] < 0.5 * losses[0]
     found = found_in(network, images, task)
     assert set(found.names[:2]) == {"node", "vessel"}
-    assert box_iou(found.corners[:2], np.array([one[1:] for one in boxes])).max(axis=0).min() > task.overlap
+    assert (
+        box_matching.box_iou(found.corners[:2], np.array([one[1:] for one in boxes])).max(axis=0).min() > task.overlap
+    )
 
 
 def test_a_volume_of_no_known_model_is_refused():
     with pytest.raises(PlanError, match="for volumes: choose one of resnet10"):
-        networks.build("retinanet", 1, 3, task_of(3).heads, {"model": "resnet50"})
+        factory.build("retinanet", 1, 3, task_of(3).heads, {"model": "resnet50"})
 
 
 OF_COCO = {"model": "resnet50", "inside": 256}
@@ -336,11 +342,11 @@ def test_the_published_weights_fit_all_but_what_tells_of_classes(name, monkeypat
     theirs, more = PUBLISHED[name]
     size = {**OF_COCO, **more}
     with torch.device("meta"):
-        network = networks.build(name, 3, 2, task_of().heads, size)
+        network = factory.build(name, 3, 2, task_of().heads, size)
         given = theirs(weights=None, weights_backbone=None).state_dict()
-    monkeypatch.setattr(weights, "_silence", lambda address: "")
+    monkeypatch.setattr(weight_loading, "_silence", lambda address: "")
     monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", lambda self, **asked: given)
-    said = networks.pretrained(network, name, size, "auto").words
+    said = factory.load_pretrained(network, name, size, "auto").words
     fresh = said.partition("fresh: ")[2].split(", ")
     assert said.startswith(f"{len([one for one in network.state_dict().values() if one.ndim]) - len(fresh)} of ")
     assert all("cls_logits" in one or "box_predictor" in one for one in fresh), fresh
@@ -348,30 +354,30 @@ def test_the_published_weights_fit_all_but_what_tells_of_classes(name, monkeypat
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_of_other_networks_than_the_published_there_are_none(name, monkeypatch):
-    assert networks.family_of(name).published is not None
-    monkeypatch.setattr(weights, "_silence", lambda address: "")
+    assert factory.family_of(name).published is not None
+    monkeypatch.setattr(weight_loading, "_silence", lambda address: "")
     with pytest.raises(PlanError, match="of model resnet50"):
-        networks.pretrained(built(name), name, {"model": "resnet18", **SMALL[name]}, "auto")
+        factory.load_pretrained(built(name), name, {"model": "resnet18", **SMALL[name]}, "auto")
 
 
 def test_where_torchvisions_weights_cannot_be_fetched_it_is_said_from_where(monkeypatch):
     with torch.device("meta"):
         size = {**OF_COCO, **PUBLISHED["fcos"][1]}
-        network = networks.build("fcos", 3, 2, task_of().heads, size)
+        network = factory.build("fcos", 3, 2, task_of().heads, size)
 
     def refuse(self: object, **asked: object) -> None:
         raise urllib.error.URLError("no way there")
 
-    monkeypatch.setattr(weights, "_silence", lambda address: f"{address} does not answer")
+    monkeypatch.setattr(weight_loading, "_silence", lambda address: f"{address} does not answer")
     monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", refuse)
     with pytest.raises(ResourceError, match=r"download\.pytorch\.org does not answer.*--pretrained FILE"):
-        networks.pretrained(network, "fcos", size, "auto")
+        factory.load_pretrained(network, "fcos", size, "auto")
 
 
 def test_a_file_of_the_older_names_fits_a_detector_of_the_same_levels(tmp_path):
     theirs, mine = (
         built("faster_rcnn"),
-        networks.build("faster_rcnn", 1, 2, Detection(("a", "b", "c"), 2, UNIT).heads, SMALL["faster_rcnn"]),
+        factory.build("faster_rcnn", 1, 2, Detection(("a", "b", "c"), 2, UNIT).heads, SMALL["faster_rcnn"]),
     )
     bare = {key: re.sub(r"(_blocks\.\d)\.0\.", r"\1.", key) for key in theirs.detector.state_dict()}
     older = {
@@ -380,7 +386,7 @@ def test_a_file_of_the_older_names_fits_a_detector_of_the_same_levels(tmp_path):
     }
     assert "rpn.head.conv.weight" in older
     torch.save(older, tmp_path / "detector.pth")
-    said = networks.pretrained(mine, "faster_rcnn", SMALL["faster_rcnn"], tmp_path / "detector.pth").words
+    said = factory.load_pretrained(mine, "faster_rcnn", SMALL["faster_rcnn"], tmp_path / "detector.pth").words
     assert all("box_predictor" in one for one in said.partition("fresh: ")[2].split(", "))
     name = "backbone.fpn.layer_blocks.1.0.weight"
     assert torch.equal(mine.detector.state_dict()[name], theirs.detector.state_dict()[name])
@@ -388,5 +394,5 @@ def test_a_file_of_the_older_names_fits_a_detector_of_the_same_levels(tmp_path):
 
 def test_levels_are_taken_by_the_stage_that_they_stand_on():
     given = {f"backbone.fpn.inner_blocks.{number}.weight": torch.tensor(number) for number in range(3)}
-    found = renumbered(given, first=2, own=1)
+    found = resnet_pyramid.renumber_levels(given, first=2, own=1)
     assert found == {f"backbone.fpn.inner_blocks.{number + 1}.weight": torch.tensor(number) for number in range(3)}

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter import networks
 from isocenter.errors import PlanError
+from isocenter.networks import factory
 from isocenter.values import Dense, Vector
 from matrices import thinned
 
@@ -24,7 +24,7 @@ subsets = st.lists(st.booleans(), min_size=3, max_size=3).filter(any)
 def network(name: str, wanted: dict, context: int = 3, channels: int = 3, **size: object) -> torch.nn.Module:
     torch.manual_seed(0)
     given = {"strides": STRIDES, "width": 8, **size}
-    return networks.build(name, channels, 2, wanted, given, context).eval()
+    return factory.build(name, channels, 2, wanted, given, context).eval()
 
 
 def images(seed: int = 1, channels: int = 3) -> torch.Tensor:

@@ -15,11 +15,9 @@ from timm.layers import RelPosBias
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks import axial, capsules, coatnet, transformer
-from isocenter.networks.layers import for_pairs, stretched
-from isocenter.networks.unet import Block
+from isocenter.networks import axial, capsules, coatnet, common_layers, factory, transformer_blocks, vit
+from isocenter.networks.unet import UNetBlock
 from isocenter.values import Dense, Vector
 from matrices import thinned
 
@@ -43,7 +41,7 @@ def small(name: str, axes: int = 2, context: int = 0, **size: object) -> nn.Modu
     own = {"strides": TWO[axes]} if name in DENSE else {}
     where = {"patch": SHAPES[axes]} if name in ATTENDING else {}
     heads = {"class": Vector(3), **({"mask": Dense(2)} if name in DENSE else {})}
-    return networks.build(name, 2, axes, heads, {**SIZES[name], **own, **where, **size}, context).eval()
+    return factory.build(name, 2, axes, heads, {**SIZES[name], **own, **where, **size}, context).eval()
 
 
 def images(axes: int = 2, seed: int = 1) -> Tensor:
@@ -54,15 +52,15 @@ def images(axes: int = 2, seed: int = 1) -> Tensor:
 def test_an_offset_that_counts_twice_the_distance_does_so_on_every_grid(old, new):
     """Between places that span the same image the farthest offset stays the farthest."""
     table = torch.arange(1 - old, old, dtype=torch.float32) * 2
-    pairs = for_pairs(table, 0, new)
+    pairs = common_layers.offsets_to_pairs(table, 0, new)
     places = torch.arange(new, dtype=torch.float32) * ((old - 1) / max(new - 1, 1))
     assert_allclose(pairs, 2 * (places[:, None] - places[None, :]), atol=1e-5)
 
 
 def test_a_table_for_its_own_grid_is_itself():
     table = torch.randn(2, 7, 3)
-    assert stretched(table, 1, 4) is table
-    assert torch.equal(for_pairs(table, 1, 4)[:, 3, 1], table[:, 5])  # offset 2 of -3 to 3
+    assert common_layers.stretch_table(table, 1, 4) is table
+    assert torch.equal(common_layers.offsets_to_pairs(table, 1, 4)[:, 3, 1], table[:, 5])  # offset 2 of -3 to 3
 
 
 def attention(ndim: int, axis: int, length: int, maps: int = 6, gated: bool = True) -> axial.AxialAttention:
@@ -135,7 +133,7 @@ def test_parts_put_together_are_the_image_and_each_part_is_a_corner_of_it(ndim, 
 def test_the_local_branch_sees_each_part_alone():
     network = small("axial", local=2, patch=[16, 16])
     picture = torch.randn(1, 2, 16, 16, requires_grad=True)
-    first = network.parts.decoded(network.parts.encoded(axial.split_parts(picture, 2)))[0]
+    first = network.parts.decode(network.parts.encode(axial.split_parts(picture, 2)))[0]
     first.sum().backward()
     seen = picture.grad[0].abs().sum(dim=0) > 0
     assert seen[:8, :8].any()
@@ -171,14 +169,14 @@ def test_the_tokens_of_transunet_go_through_the_layers_of_the_vision_transformer
     assert network.grid == [7, 5]
     tokens = network.tokens(deepest.flatten(2).transpose(1, 2)) + network.positions
     for layer in network.layers:
-        assert isinstance(layer, transformer.Block)
+        assert isinstance(layer, transformer_blocks.TransformerBlock)
         tokens = layer(tokens)
-    assert torch.equal(network._transformed(deepest, None), network.norm(tokens))
+    assert torch.equal(network._transform(deepest, None), network.norm(tokens))
 
 
 def test_transunet_joins_what_its_encoder_found_on_each_grid():
     network = small("transunet", strides=[[1, 1], [2, 2], [2, 1]], width=4)
-    assert all(isinstance(one, Block) for one in (*network.encoder, *network.decoder))
+    assert all(isinstance(one, UNetBlock) for one in (*network.encoder, *network.decoder))
     seen: list[tuple[int, ...]] = []
     for block in network.decoder:
         block.register_forward_hook(lambda block, given, output: seen.append(tuple(output.shape[1:])))
@@ -228,7 +226,7 @@ def carried(theirs: nn.Module, ours: nn.Module) -> None:
 def test_with_the_weights_of_timms_coatnet_the_features_are_those_of_timm(size):
     theirs, given_ = of_timm(size), torch.randn(2, 3, size, size)
     wanted = {"blocks": [2, 1, 2, 1], "width": 32, "stem": 16, "patch": [size, size]}
-    ours = networks.build("coatnet", 3, 2, {"class": Vector(2)}, wanted).eval()
+    ours = factory.build("coatnet", 3, 2, {"class": Vector(2)}, wanted).eval()
     carried(theirs, ours)
     with torch.no_grad():
         expected = theirs.forward_features(given_)
@@ -239,7 +237,7 @@ def test_with_the_weights_of_timms_coatnet_the_features_are_those_of_timm(size):
 def test_offsets_in_pictures_are_added_as_timm_adds_them():
     theirs = RelPosBias((3, 5), num_heads=2)
     nn.init.normal_(theirs.relative_position_bias_table)
-    ours = coatnet.Attending(2, 4, 4, (3, 5), 2, halved=False, left_out=0.0)
+    ours = coatnet.GridAttention(2, 4, 4, (3, 5), 2, halved=False, left_out=0.0)
     with torch.no_grad():
         ours.offsets.copy_(theirs.relative_position_bias_table.T.reshape(2, 5, 9))
         assert torch.equal(ours.bias((3, 5)), theirs.get_bias()[0])
@@ -247,7 +245,7 @@ def test_offsets_in_pictures_are_added_as_timm_adds_them():
 
 def test_offsets_in_volumes_are_those_between_each_two_voxels():
     grid = (2, 3, 2)
-    layer = coatnet.Attending(3, 4, 4, grid, 4, halved=False, left_out=0.0)
+    layer = coatnet.GridAttention(3, 4, 4, grid, 4, halved=False, left_out=0.0)
     bias = layer.bias(grid)
     voxels = list(np.ndindex(*grid))
     for m, first in enumerate(voxels):
@@ -258,11 +256,11 @@ def test_offsets_in_volumes_are_those_between_each_two_voxels():
 
 def test_a_block_that_is_left_out_adds_nothing_and_the_mean_stays():
     torch.manual_seed(0)
-    found = transformer.drop_path(torch.ones(4000, 1, 2), 0.25, training=True)
+    found = transformer_blocks.drop_path(torch.ones(4000, 1, 2), 0.25, training=True)
     assert_allclose(found.unique(), [0, 4 / 3], rtol=1e-6)
     assert torch.equal(found[..., 0], found[..., 1])
     assert_allclose(found.mean(), 1, atol=0.05)
-    assert torch.equal(transformer.drop_path(found, 0.25, training=False), found)
+    assert torch.equal(transformer_blocks.drop_path(found, 0.25, training=False), found)
 
 
 def routed_by_hand(votes: np.ndarray, rounds: int) -> np.ndarray:
@@ -282,14 +280,14 @@ def routed_by_hand(votes: np.ndarray, rounds: int) -> np.ndarray:
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 3), st.integers(0, 9))
 def test_routing_is_that_of_the_procedure_gone_through_by_hand(rounds, lower, upper, seed):
     votes = np.random.default_rng(seed).normal(size=(lower, upper, 3))
-    found = capsules.routed(torch.from_numpy(votes)[None], rounds)[0]
+    found = capsules.route_votes(torch.from_numpy(votes)[None], rounds)[0]
     assert_allclose(found, routed_by_hand(votes, rounds), atol=1e-6)
 
 
 def test_routing_gives_to_the_answer_on_which_capsules_agree():
     """Two agree on the first answer and contradict each other on the second, which gets nothing at once."""
     votes = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [-1.0, 0.0]]])[None]
-    once, often = (capsules.routed(votes, rounds)[0].norm(dim=1) for rounds in (1, 6))
+    once, often = (capsules.route_votes(votes, rounds)[0].norm(dim=1) for rounds in (1, 6))
     assert once.tolist() == [1.0, 0.0]
     assert often[0] > 1.8  # nearly all of both
     assert often[1] < 0.01
@@ -299,14 +297,14 @@ def test_routing_gives_to_the_answer_on_which_capsules_agree():
 def test_a_squashed_capsule_has_its_direction_and_a_length_that_is_a_probability(pose):
     capsule = torch.tensor(pose, dtype=torch.float64)
     squared = float(capsule.square().sum())
-    assert_allclose(capsules.squashed(capsule).norm(), squared / (1 + squared), atol=1e-3 * min(1, squared) + 1e-7)
-    assert_allclose(capsules.squashed(capsule) * capsule.norm(), capsule * capsules.squashed(capsule).norm(), atol=1e-9)
+    assert_allclose(capsules.squash(capsule).norm(), squared / (1 + squared), atol=1e-3 * min(1, squared) + 1e-7)
+    assert_allclose(capsules.squash(capsule) * capsule.norm(), capsule * capsules.squash(capsule).norm(), atol=1e-9)
 
 
 def test_the_sigmoid_of_an_answer_is_the_length_of_its_capsule():
     torch.manual_seed(0)
-    layer, below = capsules.Answers(5, 3, 4, 6, rounds=3), torch.randn(2, 5, 4)
-    above = capsules.squashed(capsules.routed(torch.einsum("bip,ijqp->bijq", below, layer.foretell), 3))
+    layer, below = capsules.ClassCapsules(5, 3, 4, 6, rounds=3), torch.randn(2, 5, 4)
+    above = capsules.squash(capsules.route_votes(torch.einsum("bip,ijqp->bijq", below, layer.foretell), 3))
     assert_allclose(layer(below).sigmoid().detach(), above.norm(dim=2).detach(), atol=1e-5)
 
 
@@ -320,7 +318,7 @@ def test_the_softmax_of_answers_is_what_holds_if_exactly_one_is_there():
 
 def test_answers_do_not_depend_on_the_order_of_the_capsules_below():
     torch.manual_seed(0)
-    layer, again = (capsules.Answers(6, 3, 4, 5, rounds=3) for _ in range(2))
+    layer, again = (capsules.ClassCapsules(6, 3, 4, 5, rounds=3) for _ in range(2))
     order, below = torch.randperm(6), torch.randn(2, 6, 4)
     with torch.no_grad():
         again.foretell.copy_(layer.foretell[order])
@@ -338,7 +336,7 @@ def test_a_capsule_of_length_zero_has_a_gradient_that_is_a_number():
 
 def test_the_capsules_of_the_paper_have_the_weights_counted_by_hand():
     """Figures 1 and 2: 256 kernels of 9 x 9, 32 types of 8 from 256 maps, 1152 capsules foretelling ten of 16."""
-    network = networks.build("capsules", 1, 2, {"class": Vector(10)}, {})
+    network = factory.build("capsules", 1, 2, {"class": Vector(10)}, {})
     first, normalised = 256 * 81, 2 * 256
     primary = 256 * (256 * 81 + 1)
     assert sum(one.numel() for one in network.parameters()) == first + normalised + primary + 1152 * 10 * 16 * 8
@@ -360,7 +358,7 @@ def test_the_capsules_of_the_paper_have_the_weights_counted_by_hand():
 )
 def test_the_size_follows_from_the_patch_and_is_explained(name, patch, device, says):
     strides = [[1] * len(patch), *[[2] * len(patch)] * 5]
-    _, because, paper = networks.size_for(name, patch, strides, device)
+    _, because, paper = factory.size_for(name, patch, strides, device)
     assert says in because
     assert paper.startswith("arXiv:")
 
@@ -393,7 +391,7 @@ def test_a_network_that_cannot_be_is_refused(name, size, says):
 @pytest.mark.parametrize("name", ["coatnet", "capsules"])
 def test_those_for_whole_images_refuse_an_answer_for_every_voxel(name):
     with pytest.raises(PlanError, match="unet"):
-        networks.build(name, 1, 2, {"mask": Dense(2)}, {})
+        factory.build(name, 1, 2, {"mask": Dense(2)}, {})
 
 
 @pytest.mark.parametrize(
@@ -402,13 +400,13 @@ def test_those_for_whole_images_refuse_an_answer_for_every_voxel(name):
 def test_a_model_of_timm_that_attends_takes_the_size_that_its_settings_say(model, size):
     with torch.device("meta"), torch.inference_mode():
         wanted = {"model": model, "settings": {"img_size": size}}
-        network = networks.build("timm", 1, 2, {"class": Vector(2)}, wanted).eval()
+        network = factory.build("timm", 1, 2, {"class": Vector(2)}, wanted).eval()
         assert network(torch.empty(1, 1, *size))["class"].shape == (1, 2)
 
 
 def test_a_model_of_timm_that_was_made_for_another_size_says_what_to_set():
     with torch.device("meta"), torch.inference_mode():
-        network = networks.build("timm", 1, 2, {"class": Vector(2)}, {"model": "maxvit_rmlp_pico_rw_256"}).eval()
+        network = factory.build("timm", 1, 2, {"class": Vector(2)}, {"model": "maxvit_rmlp_pico_rw_256"}).eval()
         with pytest.raises(RuntimeError, match=r"settings: {img_size: \[96, 128\]} in network.size"):
             network(torch.empty(1, 1, 96, 128))
 
@@ -418,16 +416,16 @@ def test_a_model_of_timm_that_was_made_for_another_size_says_what_to_set():
 def test_the_attention_of_tokens_whose_mean_answers_is_that_of_each_patch_and_sums_to_one(axes):
     whole = {1: (32,), 2: (32, 48), 3: (32, 16, 16)}[axes]
     given = torch.randn(2, 2, *whole, generator=torch.Generator().manual_seed(1))
-    unetr = networks.build("unetr", 2, axes, {"class": Vector(3)}, {**SMALL_UNETR, "patch": whole}).eval()
+    unetr = factory.build("unetr", 2, axes, {"class": Vector(3)}, {**SMALL_UNETR, "patch": whole}).eval()
     for name, network in (("unetr", unetr), ("transunet", small("transunet", axes))):
-        seen = networks.attention(network, given, at=networks.family_of(name).attention)
+        seen = transformer_blocks.compute_attention(network, given, at=factory.family_of(name).attention)
         assert_allclose(seen.outputs["class"], network(given)["class"], atol=1e-5)
         assert_allclose(torch.stack(list(seen.weights)).sum(dim=-1), 1, atol=1e-5)
-        shares = seen.spread(networks.rollout(torch.stack(list(seen.weights), dim=1)))
+        shares = seen.spread(vit.attention_rollout(torch.stack(list(seen.weights), dim=1)))
         assert shares.shape == (2, 1, *whole)
         assert_allclose(shares.flatten(1).sum(dim=1), 1, atol=1e-5)
         assert shares.std() > 0
         # Where every token attends to all alike, each patch has the same share.
         alike = torch.full_like(seen.weights[0], 1 / seen.weights[0].shape[-1])
-        even = seen.spread(networks.rollout(alike[:, None]))
+        even = seen.spread(vit.attention_rollout(alike[:, None]))
         assert_allclose(even, torch.full_like(even, 1 / math.prod(whole)), rtol=1e-5)

@@ -8,10 +8,9 @@ import torchvision
 from torchvision.models import resnet18, resnet50
 from torchvision.models.segmentation import deeplabv3_resnet50
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks import inflated_resnet, weights
-from isocenter.networks.inflated_resnet import Encoder
+from isocenter.networks import factory, inflated_resnet, weight_loading
+from isocenter.networks.inflated_resnet import InflatedEncoder
 from isocenter.values import Head, Vector
 
 torch.set_num_threads(1)
@@ -49,8 +48,8 @@ def carried(network: torch.nn.Module, theirs: torch.nn.Module) -> torch.nn.Modul
 
 
 def test_in_pictures_it_is_torchvisions_network(theirs, given):
-    ours = networks.build("inflated_resnet", 3, 2, CLASS, {})
-    said = networks.pretrained(ours, "inflated_resnet", {}, given).words
+    ours = factory.build("inflated_resnet", 3, 2, CLASS, {})
+    said = factory.load_pretrained(ours, "inflated_resnet", {}, given).words
     assert said.endswith("fresh: vectors.class.weight, vectors.class.bias")
     images = torch.randn(2, 3, 64, 48)
     with torch.no_grad():
@@ -61,8 +60,8 @@ def test_in_pictures_it_is_torchvisions_network(theirs, given):
 @pytest.mark.parametrize("inflation", ["mean", "centre"])
 @pytest.mark.whole
 def test_a_volume_of_equal_slices_gets_torchvisions_answer_for_one(theirs, given, size, inflation):
-    ours = networks.build("inflated_resnet", 1, 3, CLASS, size)
-    said = networks.pretrained(ours, "inflated_resnet", size, given, inflation).words
+    ours = factory.build("inflated_resnet", 1, 3, CLASS, size)
+    said = factory.load_pretrained(ours, "inflated_resnet", size, given, inflation).words
     axis = size.get("axis", 2)
     assert f"20 kernels inflated along axis {axis}" in said
     picture, place = torch.randn(1, 1, 32, 32), axis + 2
@@ -79,8 +78,8 @@ def test_what_lies_along_the_axis_is_seen_by_the_mean_and_not_by_the_centre(give
     volume = torch.randn(1, 1, 32, 32, 6)
     apart = {}
     for inflation in ("mean", "centre"):
-        network = networks.build("inflated_resnet", 1, 3, CLASS, size).eval()
-        networks.pretrained(network, "inflated_resnet", size, given, inflation)
+        network = factory.build("inflated_resnet", 1, 3, CLASS, size).eval()
+        factory.load_pretrained(network, "inflated_resnet", size, given, inflation)
         network.encoder.maxpool = torch.nn.MaxPool3d((3, 3, 1), (2, 2, 1), (1, 1, 0))  # it too looks beyond a slice
         one, other = (network(each)["class"] for each in (volume, volume[..., [3, 0, 5, 1, 4, 2]]))
         apart[inflation] = (one - other).abs().max().item()
@@ -89,7 +88,7 @@ def test_what_lies_along_the_axis_is_seen_by_the_mean_and_not_by_the_centre(give
 
 
 def test_parts_in_the_plane_do_not_mix_slices():
-    encoder = Encoder(1, 3, width=4, strides=[[2, 2, 1]] * 5, planar=3).eval()
+    encoder = InflatedEncoder(1, 3, width=4, strides=[[2, 2, 1]] * 5, planar=3).eval()
     volume = torch.randn(1, 1, 32, 32, 7)
     other = volume.clone()
     other[..., 3] += torch.randn(32, 32)
@@ -107,7 +106,7 @@ def convolutions(network: torch.nn.Module) -> list[tuple]:
 def test_dilated_stages_are_those_of_torchvisions_deeplab():
     with torch.device("meta"):
         theirs = deeplabv3_resnet50(weights=None, weights_backbone=None).backbone
-        ours = Encoder(3, 2, "resnet50", dilated=2)
+        ours = InflatedEncoder(3, 2, "resnet50", dilated=2)
     assert convolutions(ours) == convolutions(theirs)
     assert list(ours.state_dict()) == list(theirs.state_dict())
 
@@ -120,20 +119,20 @@ def test_the_addresses_of_published_weights_are_torchvisions_and_all_of_them_fit
     with torch.device("meta"):
         theirs = resnet50().state_dict()
     given = {name: torch.zeros(value.shape) for name, value in theirs.items()}
-    monkeypatch.setattr(weights, "_silence", lambda address: "")
+    monkeypatch.setattr(weight_loading, "_silence", lambda address: "")
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda address, **asked: given)
-    size, _, _ = networks.size_for("inflated_resnet", (64, 64, 24), [[1, 1, 1]], "cuda")
-    network = networks.build("inflated_resnet", 1, 3, CLASS, size)
-    said = networks.pretrained(network, "inflated_resnet", size, "auto").words
+    size, _, _ = factory.size_for("inflated_resnet", (64, 64, 24), [[1, 1, 1]], "cuda")
+    network = factory.build("inflated_resnet", 1, 3, CLASS, size)
+    said = factory.load_pretrained(network, "inflated_resnet", size, "auto").words
     assert "the published weights of resnet50" in said
     assert "without a place here: encoder.fc.weight, encoder.fc.bias" in said
     assert said.endswith("fresh: vectors.class.weight, vectors.class.bias")
     with pytest.raises(PlanError, match="with a width of 64"):
-        networks.pretrained(network, "inflated_resnet", {**size, "width": 32}, "auto")
+        factory.load_pretrained(network, "inflated_resnet", {**size, "width": 32}, "auto")
 
 
 def test_a_short_axis_is_looked_along_in_the_deeper_parts():
-    size, because, _ = networks.size_for("inflated_resnet", (96, 96, 24), [[1, 1, 1]], "cuda")
+    size, because, _ = factory.size_for("inflated_resnet", (96, 96, 24), [[1, 1, 1]], "cuda")
     assert (size["axis"], size["planar"]) == (2, 2)
     assert size["strides"] == [[2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
     assert "reduced 2 parts later" in because
@@ -150,4 +149,4 @@ def test_a_short_axis_is_looked_along_in_the_deeper_parts():
 )
 def test_what_is_no_such_network_is_refused(size, says):
     with pytest.raises(PlanError, match=says):
-        networks.build("inflated_resnet", 1, 3, CLASS, size)
+        factory.build("inflated_resnet", 1, 3, CLASS, size)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from isocenter import networks
 from isocenter.errors import IntegrityError, PlanError
-from isocenter.networks.layouts.layout import LAYOUTS
+from isocenter.networks import factory, weight_loading
+from isocenter.networks.layouts import weight_layout
+from isocenter.networks.layouts.weight_layout import LAYOUTS
 from isocenter.values import Dense, Head, Vector
 from matrices import thinned
 
@@ -54,12 +55,12 @@ def prefixed(prefix: str) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     return lambda weights: {f"{prefix}{name}": value for name, value in weights.items()}
 
 
-def loaded(path: Path, size: Mapping[str, Any] | None = None) -> tuple[nn.Module, networks.Loaded]:
+def loaded(path: Path, size: Mapping[str, Any] | None = None) -> tuple[nn.Module, weight_loading.LoadedWeights]:
     """Our network of the size that the file shows, with the file's weights."""
-    layout, content = networks.known_layout(path) or pytest.fail("no layout fits")
+    layout, content = weight_loading.known_layout(path) or pytest.fail("no layout fits")
     size = {**(layout.size(content) or pytest.fail("no size")), **(size or {})}
-    ours = networks.build(layout.family, 3, 2, HEADS, size).eval()
-    return ours, networks.pretrained(ours, layout.family, size, path, minimum=1.0, groups=of_head(ours))
+    ours = factory.build(layout.family, 3, 2, HEADS, size).eval()
+    return ours, factory.load_pretrained(ours, layout.family, size, path, minimum=1.0, groups=of_head(ours))
 
 
 def of_head(module: nn.Module) -> dict[str, str]:
@@ -95,8 +96,8 @@ def test_a_resnet_under_the_names_of_a_program_has_the_features_of_torchvisions(
 
 def test_radimagenets_weights_fit_volumes_by_name_where_the_family_is_one_of_torchvisions_resnets(tmp_path):
     torch.save(as_sequence(resnet().state_dict()), tmp_path / "ResNet50.pt")
-    ours = networks.build("timm", 1, 2, HEADS, {"model": "resnet50", "settings": {"layers": [1, 1, 1, 1]}})
-    made = networks.pretrained(ours, "timm", {}, tmp_path / "ResNet50.pt")
+    ours = factory.build("timm", 1, 2, HEADS, {"model": "resnet50", "settings": {"layers": [1, 1, 1, 1]}})
+    made = factory.load_pretrained(ours, "timm", {}, tmp_path / "ResNet50.pt")
     assert {row.how for row in made.rows if row.name == "body.conv1.weight"} == {"channels"}
 
 
@@ -148,7 +149,7 @@ def test_a_transformer_under_the_names_of_a_program_has_the_features_of_timms(tm
 
 def test_positions_are_interpolated_by_timm_to_another_grid(tmp_path):
     torch.save(as_dinov2(vit("vit_small_patch14_dinov2", patch_size=8).state_dict()), tmp_path / "weights.pth")
-    layout, content = networks.known_layout(tmp_path / "weights.pth") or pytest.fail("no layout fits")
+    layout, content = weight_loading.known_layout(tmp_path / "weights.pth") or pytest.fail("no layout fits")
     size = layout.size(content) or {}
     size = {**size, "settings": {**size["settings"], "img_size": 48}}
     _, made = loaded(tmp_path / "weights.pth", size)
@@ -165,7 +166,7 @@ def unet(family: str, seed: int, *, reverse: bool = False) -> nn.Module:
     torch.manual_seed(seed)
     repeats = {"plain_conv_unet": {"convolutions": [1, 1]}, "residual_encoder_unet": {"blocks": [1, 1]}}[family]
     turned = {name: [one[::-1] for one in PLANNED[name]] for name in ("kernels", "strides")} if reverse else {}
-    return networks.build(family, 1, 3, MASK, {**PLANNED, **turned, **repeats}).eval()
+    return factory.build(family, 1, 3, MASK, {**PLANNED, **turned, **repeats}).eval()
 
 
 @pytest.mark.parametrize(
@@ -175,11 +176,11 @@ def test_the_shapes_of_nnunets_weights_show_the_size_of_its_network(tmp_path, na
     theirs = unet(family, 0)
     repeated = {f"decoder.encoder.{key.removeprefix('encoder.')}": one for key, one in theirs.state_dict().items()}
     torch.save({"network_weights": {**theirs.state_dict(), **repeated}}, tmp_path / "checkpoint_final.pth")
-    layout, content = networks.known_layout(tmp_path / "checkpoint_final.pth") or pytest.fail("no layout fits")
+    layout, content = weight_loading.known_layout(tmp_path / "checkpoint_final.pth") or pytest.fail("no layout fits")
     assert (layout.name, layout.family) == (name, family)
     size = layout.size(content) or {}
-    ours = networks.build(family, 1, 3, MASK, size).eval()
-    networks.pretrained(ours, family, size, tmp_path / "checkpoint_final.pth", minimum=1.0)
+    ours = factory.build(family, 1, 3, MASK, size).eval()
+    factory.load_pretrained(ours, family, size, tmp_path / "checkpoint_final.pth", minimum=1.0)
     images = torch.randn(1, 1, 4, 16, 16)
     with torch.no_grad():
         expected = on_our_axes(theirs(images)["mask"])
@@ -197,12 +198,12 @@ def test_nnssls_plan_says_where_encoder_and_stem_lie(tmp_path, with_decoder):
             moved[key] = value
     plan = {"key_to_encoder": "net.levels", "key_to_stem": "net.first", "pretrain_num_input_channels": 1}
     torch.save({"network_weights": moved, "nnssl_adaptation_plan": plan}, tmp_path / "checkpoint.pth")
-    layout, content = networks.known_layout(tmp_path / "checkpoint.pth") or pytest.fail("no layout fits")
+    layout, content = weight_loading.known_layout(tmp_path / "checkpoint.pth") or pytest.fail("no layout fits")
     assert layout.name == "nnssl"
     size = layout.size(content) or {}
     assert size["features"] == [4, 8]
     ours = unet("residual_encoder_unet", 1, reverse=True)
-    networks.pretrained(ours, "residual_encoder_unet", size, tmp_path / "checkpoint.pth")
+    factory.load_pretrained(ours, "residual_encoder_unet", size, tmp_path / "checkpoint.pth")
     images = torch.randn(1, 1, 4, 16, 16)
     with torch.no_grad():
         for one, other in zip(ours.encoder(on_our_axes(images)), theirs.encoder(images), strict=True):
@@ -222,7 +223,7 @@ def test_our_residual_encoder_has_the_names_and_features_of_nnunets_own(tmp_path
     plan = {"key_to_encoder": "encoder.stages", "key_to_stem": "encoder.stem"}
     torch.save({"network_weights": theirs.state_dict(), "nnssl_adaptation_plan": plan}, tmp_path / "weights.pth")
     ours = unet("residual_encoder_unet", 1, reverse=True)
-    networks.pretrained(ours, "residual_encoder_unet", {}, tmp_path / "weights.pth", minimum=1.0)
+    factory.load_pretrained(ours, "residual_encoder_unet", {}, tmp_path / "weights.pth", minimum=1.0)
     images = torch.randn(1, 1, 4, 16, 16)
     with torch.no_grad():
         for one, other in zip(ours.encoder(on_our_axes(images)), theirs.encoder(images), strict=True):
@@ -230,34 +231,34 @@ def test_our_residual_encoder_has_the_names_and_features_of_nnunets_own(tmp_path
 
 
 def test_every_layout_states_its_licences_its_paper_and_a_family_of_ours():
-    layouts = networks.weight_layouts()
+    layouts = weight_layout.weight_layouts()
     assert [layout.name for layout in layouts] == [*LAYOUTS]
     assert all(layout.licence and layout.licence_of_weights and layout.proof for layout in layouts)
     assert all("arXiv" in layout.citation or "doi" in layout.citation for layout in layouts)
-    assert {layout.family for layout in layouts} <= set(networks.names())
+    assert {layout.family for layout in layouts} <= set(factory.family_names())
 
 
 def test_weights_of_volumes_are_refused_for_a_network_of_pictures(tmp_path):
     size = {"blocks": [1, 1], "width": 4}
-    volumes, pictures = (networks.build("resnet", 1, axes, HEADS, size) for axes in (3, 2))
+    volumes, pictures = (factory.build("resnet", 1, axes, HEADS, size) for axes in (3, 2))
     torch.save(volumes.state_dict(), tmp_path / "weights.pt")
     with pytest.raises(PlanError, match="for images of 3 axes, and this network has 2"):
-        networks.pretrained(pictures, "resnet", size, tmp_path / "weights.pt")
+        factory.load_pretrained(pictures, "resnet", size, tmp_path / "weights.pt")
 
 
 def test_a_file_that_is_cut_is_refused(tmp_path):
     torch.save(resnet().state_dict(), tmp_path / "whole.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:5000])
     with pytest.raises(IntegrityError, match="holds no weights"):
-        networks.known_layout(tmp_path / "cut.pth")
+        weight_loading.known_layout(tmp_path / "cut.pth")
 
 
 def test_too_little_of_the_encoder_is_refused_with_what_lacks_and_what_was_not_used(tmp_path):
     small, large = ({"blocks": [1] * count, "width": 4} for count in (1, 3))
-    torch.save(networks.build("resnet", 1, 2, HEADS, small).state_dict(), tmp_path / "weights.pt")
-    ours = networks.build("resnet", 1, 2, HEADS, large)
+    torch.save(factory.build("resnet", 1, 2, HEADS, small).state_dict(), tmp_path / "weights.pt")
+    ours = factory.build("resnet", 1, 2, HEADS, large)
     groups = of_head(ours)
     with pytest.raises(PlanError, match=r"only \d+ of the encoder's \d+ tensors.*lacking: body\..*not used: .*minimum"):
-        networks.pretrained(ours, "resnet", large, tmp_path / "weights.pt", groups=groups, minimum=0.5)
-    made = networks.pretrained(ours, "resnet", large, tmp_path / "weights.pt", groups=groups, minimum=0.1)
+        factory.load_pretrained(ours, "resnet", large, tmp_path / "weights.pt", groups=groups, minimum=0.5)
+    made = factory.load_pretrained(ours, "resnet", large, tmp_path / "weights.pt", groups=groups, minimum=0.1)
     assert sum(row.how == "copied" for row in made.rows) > 5

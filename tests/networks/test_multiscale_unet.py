@@ -4,9 +4,9 @@ import pytest
 import torch
 from monai.networks.nets.attentionunet import AttentionBlock
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks.multiscale_unet import Gate, Seeing
+from isocenter.networks import factory
+from isocenter.networks.multiscale_unet import AttentionGate, ImageMaps
 from isocenter.values import Dense
 
 torch.set_num_threads(1)
@@ -16,13 +16,13 @@ STRIDES = [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]]
 
 def multiscale(**size: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build("multiscale_unet", 1, 3, {"mask": Dense(2)}, {"strides": STRIDES, "width": 4, **size})
+    return factory.build("multiscale_unet", 1, 3, {"mask": Dense(2)}, {"strides": STRIDES, "width": 4, **size})
 
 
 def test_on_grids_of_one_size_a_gate_weighs_as_monais_does():
     """Whose normalisation, that has seen nothing, changes nothing."""
     torch.manual_seed(0)
-    theirs, ours = AttentionBlock(2, f_int=4, f_g=6, f_l=8).eval(), Gate(2, 8, 6, [1, 1])
+    theirs, ours = AttentionBlock(2, f_int=4, f_g=6, f_l=8).eval(), AttentionGate(2, 8, 6, [1, 1])
     for layer in theirs.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.eps = 0.0
@@ -39,7 +39,7 @@ def test_on_grids_of_one_size_a_gate_weighs_as_monais_does():
 
 @pytest.mark.parametrize(("bias", "share"), [(0.0, 0.5), (40.0, 1.0), (-40.0, 0.0)])
 def test_a_gate_that_sees_nothing_hands_on_the_share_that_its_bias_says(bias, share):
-    gate, finer = Gate(3, 4, 8, [1, 2, 2]), torch.randn(2, 4, 3, 6, 8)
+    gate, finer = AttentionGate(3, 4, 8, [1, 2, 2]), torch.randn(2, 4, 3, 6, 8)
     torch.nn.init.zeros_(gate.weigh.weight)
     torch.nn.init.constant_(gate.weigh.bias, bias)
     torch.testing.assert_close(gate(finer, torch.randn(2, 8, 3, 3, 4)), share * finer)
@@ -53,7 +53,7 @@ def test_each_stage_sees_the_mean_of_the_image_on_its_own_grid():
     network(images)
     assert [tuple(one.shape[2:]) for one in seen] == [(8, 8, 8), (4, 4, 4), (2, 2, 2)]
     torch.testing.assert_close(seen[1][0, 0, 0, 0, 1], images[0, 0, :2, :4, 4:8].mean())
-    assert Seeing(3, 1, 4, [1, 3, 3], [1, 2, 2])(images).shape == (1, 4, 8, 8, 8)
+    assert ImageMaps(3, 1, 4, [1, 3, 3], [1, 2, 2])(images).shape == (1, 4, 8, 8, 8)
 
 
 def test_there_is_a_gate_a_scale_and_what_it_shuts_out_changes_nothing():
@@ -68,7 +68,7 @@ def test_there_is_a_gate_a_scale_and_what_it_shuts_out_changes_nothing():
 
 
 def test_each_scale_learns_and_the_reason_says_so():
-    size, because, paper = networks.size_for("multiscale_unet", (32, 32, 32), STRIDES, "cpu")
+    size, because, paper = factory.size_for("multiscale_unet", (32, 32, 32), STRIDES, "cpu")
     assert (size["deep_supervision"], paper) == (1, "arXiv:1810.07842")
     assert "gates at 3 scales" in because
     outputs = multiscale(deep_supervision=2)(torch.randn(1, 1, 8, 16, 16))

@@ -17,10 +17,13 @@ from numpy.testing import assert_allclose
 from dirty_memory import dirty_memory
 from isocenter import networks
 from isocenter.errors import PlanError
+from isocenter.networks import factory, network_parts
 from isocenter.runtime.bundle.network import AfterLabels
 from isocenter.tasks.detection.question import Detection
-from isocenter.training.step.compute import Compute, with_exact_gradients
-from isocenter.values import Boxes, Dense, Head, Vector
+from isocenter.training.step import computation
+from isocenter.training.step.computation import Compute
+from isocenter.values import Dense, Head, Vector
+from isocenter.values.prediction import Boxes
 from matrices import only, rarely
 
 torch.set_num_threads(1)
@@ -208,18 +211,18 @@ def smallest(which: str, heads: dict[str, Head] | None = None) -> tuple[torch.nn
     name, size, shape = SMALLEST[which]
     torch.manual_seed(0)
     wanted = heads or ({"mask": Dense(3)} if name in DENSE else {"class": Vector(3)})
-    return networks.build(name, 2, len(shape), wanted, size), torch.randn(2, 2, *shape)
+    return factory.build(name, 2, len(shape), wanted, size), torch.randn(2, 2, *shape)
 
 
 def unet(strides: list[list[int]], channels: int = 1, heads: dict | None = None, **size: int) -> torch.nn.Module:
     torch.manual_seed(0)
     wanted = {"mask": Dense(3)} if heads is None else heads
-    return networks.build("unet", channels, len(strides[0]), wanted, {"strides": strides, "width": 4, **size})
+    return factory.build("unet", channels, len(strides[0]), wanted, {"strides": strides, "width": 4, **size})
 
 
 def resnet(spatial_dims: int, **size: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build("resnet", 2, spatial_dims, {"class": Vector(5)}, {"width": 4, "blocks": [1, 1, 1], **size})
+    return factory.build("resnet", 2, spatial_dims, {"class": Vector(5)}, {"width": 4, "blocks": [1, 1, 1], **size})
 
 
 def learns(network: torch.nn.Module, images: torch.Tensor) -> None:
@@ -353,7 +356,7 @@ def unmoved(network: torch.nn.Module) -> set[str]:
 def test_no_gradient_of_a_volume_depends_on_what_the_memory_held_before(which, channels_last):
     network, images = smallest(which)
     way = Compute(half=True, channels_last=channels_last)
-    way.applied(with_exact_gradients(network))
+    way.applied(computation.with_exact_gradients(network))
     found = []
     for held in (0.0, math.nan):
         torch.manual_seed(0)  # what is left out at random is the same
@@ -376,7 +379,7 @@ def test_coarser_outputs_are_given_while_training_only_and_change_no_other(which
     assert coarse[:2] == (2, 3)
     assert tuple(coarse[-2:]) == tuple(n // 2 for n in images.shape[-2:])
     name, size, shape = SMALLEST[which]
-    plain = networks.build(name, 2, len(shape), {"mask": Dense(3)}, {**size, "deep_supervision": 0})
+    plain = factory.build(name, 2, len(shape), {"mask": Dense(3)}, {**size, "deep_supervision": 0})
     plain.load_state_dict({key: network.state_dict()[key] for key in plain.state_dict()})
     assert list(network.eval()(images)) == ["mask"]
     assert torch.equal(network(images)["mask"], plain.eval()(images)["mask"])
@@ -465,14 +468,14 @@ def test_the_file_of_a_family_makes_the_same_network_alone(which, tmp_path, monk
     """A copy of it travels with a model, to where isocenter is not."""
     network, images = smallest(which)
     name, size, shape = SMALLEST[which]
-    path, function = networks.source(name)
+    path, function = factory.builder_source(name)
     (tmp_path / "travelled.py").write_bytes(path.read_bytes())
     spec = importlib.util.spec_from_file_location("travelled", tmp_path / "travelled.py")
     travelled = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "travelled", travelled)
     spec.loader.exec_module(travelled)
-    heads = networks.answered(name, {"mask": Dense(3)} if name in DENSE else {"class": Vector(3)})
-    again = getattr(travelled, function)(2, len(shape), **heads, **networks.sized(name, {}, size, 0))
+    heads = factory.head_arguments(name, {"mask": Dense(3)} if name in DENSE else {"class": Vector(3)})
+    again = getattr(travelled, function)(2, len(shape), **heads, **factory.family_settings(name, {}, size, 0))
     again.load_state_dict(network.state_dict())
     for ours, theirs in zip(network.eval()(images).values(), again.eval()(images).values(), strict=True):
         assert torch.equal(ours, theirs)
@@ -489,8 +492,8 @@ def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, 
     axes = len(patch)
     # 28 can be halved twice, and 24 slices of thick voxels are halved once.
     strides = [[1] * axes, *[[2] * axes] * 2] if max(patch) == 28 else [[1] * axes, [2] * axes, [2, 2, 1][:axes]]
-    for name in list(networks.names())[::every]:
-        size, because, _ = networks.size_for(name, patch, strides, device)
+    for name in list(factory.family_names())[::every]:
+        size, because, _ = factory.size_for(name, patch, strides, device)
         head: Head = Dense(2) if name in DENSE else Vector(2)
         if (name, axes) in NONE_FOR:
             continue
@@ -499,7 +502,7 @@ def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, 
         if name in OBJECTS:
             head = Dense(2, heights=1)
         with torch.device("meta"), torch.inference_mode():
-            network = networks.build(name, 1, axes, {"head": head}, size).eval()
+            network = factory.build(name, 1, axes, {"head": head}, size).eval()
             output = network(torch.empty(1, 1, *patch))["head"]
         channels = head.size if isinstance(head, Vector) else head.channels
         assert tuple(output.shape) == (1, channels, *(patch if isinstance(head, Dense) else ()))
@@ -509,7 +512,7 @@ def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, 
 def test_two_networks_of_one_seed_are_equal_and_of_two_are_not():
     first, same = unet(STRIDES["picture"]), unet(STRIDES["picture"])
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
-    other = networks.build("unet", 1, 2, {"mask": Dense(3)}, {"strides": STRIDES["picture"], "width": 4})
+    other = factory.build("unet", 1, 2, {"mask": Dense(3)}, {"strides": STRIDES["picture"], "width": 4})
     assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
 
 
@@ -565,7 +568,7 @@ def test_two_networks_of_one_seed_are_equal_and_of_two_are_not():
 )
 def test_a_network_that_cannot_be_is_refused(name, spatial_dims, heads, size, says):
     with pytest.raises(PlanError, match=says):
-        networks.build(name, 1, spatial_dims, heads, size)
+        factory.build(name, 1, spatial_dims, heads, size)
 
 
 def test_every_family_of_the_index_has_its_smallest_member_here():
@@ -579,7 +582,7 @@ def test_the_file_of_a_family_needs_torch_and_the_library_it_wraps_alone():
 
 
 def _needs_only_what_it_wraps(name: str) -> None:
-    path, function = networks.source(name)
+    path, function = factory.builder_source(name)
     tree = ast.parse(path.read_text())
     imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
@@ -612,23 +615,23 @@ def built(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
     torch.manual_seed(0)
     if name in OF_BOXES:
         heads = {"objects": Dense(2, heights=1)} if name == "mask_rcnn" else Detection(("cell",), 2, 16.0).heads
-        return networks.build(name, 2, 2, heads, OF_BOXES[name]).eval(), torch.randn(2, 2, 64, 64)
+        return factory.build(name, 2, 2, heads, OF_BOXES[name]).eval(), torch.randn(2, 2, 64, 64)
     _, size, shape = SMALLEST[FIRST[name]]
     heads = {"mask": Dense(3)} if name in (*DENSE, *ONE_MAP) else {"class": Vector(3)}
-    return networks.build(name, 2, len(shape), heads, size).eval(), torch.randn(2, 2, *shape)
+    return factory.build(name, 2, len(shape), heads, size).eval(), torch.randn(2, 2, *shape)
 
 
-@pytest.mark.parametrize("name", only(["fusion", "resnet", "timm", "unet", "vit", "yolox"], networks.ours()))
+@pytest.mark.parametrize("name", only(["fusion", "resnet", "timm", "unet", "vit", "yolox"], factory.own_families()))
 @torch.inference_mode()
 def test_features_of_an_image_are_its_own_and_change_no_output(name):
     network, images = built(name)
-    at = networks.family_of(name).features
-    seen = networks.features(network, images, at=at)
+    at = factory.family_of(name).features
+    seen = network_parts.compute_features(network, images, at=at)
     for head, output in network(images).items():
         assert torch.equal(output, seen.outputs[head])
     assert seen.pooled.shape[0] == 2 and seen.pooled.isfinite().all()
     assert seen.pooled.shape[1] == seen.deepest.shape[1] and seen.deepest[0, 0].numel() <= images[0, 0].numel()
-    alone = torch.cat([networks.features(network, one, at=at).pooled for one in images.split(1)])
+    alone = torch.cat([network_parts.compute_features(network, one, at=at).pooled for one in images.split(1)])
     assert_allclose(seen.pooled, alone, rtol=1e-4, atol=1e-4)
     assert (alone[0] - alone[1]).abs().max() > 0
     assert not any(part._forward_hooks for part in network.modules())
@@ -637,12 +640,12 @@ def test_features_of_an_image_are_its_own_and_change_no_output(name):
 @torch.inference_mode()
 def test_a_network_within_another_shows_its_features_and_the_inputs_of_its_last_layers():
     network, images = built("unet")
-    wrapped, at = AfterLabels(network, 1), networks.family_of("unet").features
+    wrapped, at = AfterLabels(network, 1), factory.family_of("unet").features
     assert torch.equal(
-        networks.features(wrapped, images, at=at).pooled,
-        networks.features(network, wrapped_input(images), at=at).pooled,
+        network_parts.compute_features(wrapped, images, at=at).pooled,
+        network_parts.compute_features(network, wrapped_input(images), at=at).pooled,
     )
-    seen = networks.features(network, images, at=at, last=True)
+    seen = network_parts.compute_features(network, images, at=at, last=True)
     assert torch.equal(network.dense["mask"](seen.inputs["mask"]), seen.outputs["mask"])
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter import networks
+from isocenter.networks import factory
 from isocenter.values import Dense
 
 STAGES = {"features": [4, 8], "kernels": [[3, 3], [3, 3]], "strides": [[1, 1], [2, 2]], "decoder_convolutions": [1]}
@@ -12,7 +12,7 @@ OWN = {"plain_conv_unet": {"convolutions": [2, 2]}, "residual_encoder_unet": {"b
 
 def built(name: str, axes: int = 2, **size: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build(name, 1, axes, {"mask": Dense(2)}, {**STAGES, **OWN[name], **size}).eval()
+    return factory.build(name, 1, axes, {"mask": Dense(2)}, {**STAGES, **OWN[name], **size}).eval()
 
 
 def test_the_parameters_have_the_names_of_nnunet():

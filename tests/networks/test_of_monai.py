@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.networks import nets
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks.layers import cut, filled
-from isocenter.networks.monai_networks import halvings_for
+from isocenter.networks import common_layers, factory, monai_networks
 from isocenter.values import Dense, Vector
 from matrices import thinned
 
@@ -72,7 +70,7 @@ ANY_SIZE = {
 
 def built(name: str, axes: int, size: dict, heads: dict | None = None, channels: int = 2) -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build(name, channels, axes, heads or {"mask": Dense(4)}, size).eval()
+    return factory.build(name, channels, axes, heads or {"mask": Dense(4)}, size).eval()
 
 
 @pytest.mark.parametrize("name", thinned(3, TWINS))
@@ -100,7 +98,7 @@ def test_a_size_that_is_no_multiple_is_continued_by_its_last_voxels_and_the_answ
     shape = (9, 10, 7)[:axes]
     images = torch.randn(1, 2, *shape)
     with torch.no_grad():
-        said, whole = network(images), network(filled(images, network.multiple))
+        said, whole = network(images), network(common_layers.pad_to_cells(images, network.multiple))
     assert said["mask"].shape == (1, 3, *shape)
     inside = tuple(slice(n) for n in shape)
     torch.testing.assert_close(said["mask"], whole["mask"][(..., *inside)])
@@ -125,11 +123,11 @@ def test_onnxruntime_gives_the_answer_of_swin_unetr_for_another_batch(tmp_path):
 def test_an_image_is_continued_to_whole_cells_of_which_there_are_at_least_two(axes):
     size, multiple = zip(*axes, strict=True)
     image = torch.arange(float(torch.tensor(size).prod())).reshape(1, 1, *size)
-    larger = filled(image, multiple)
+    larger = common_layers.pad_to_cells(image, multiple)
     cells = [n / step for n, step in zip(larger.shape[2:], multiple, strict=True)]
     assert all(one == int(one) for one in cells)
     assert max(cells) >= 2
-    assert torch.equal(cut(larger, size, larger.shape[2:]), image)
+    assert torch.equal(common_layers.crop_to_images(larger, size, larger.shape[2:]), image)
     assert larger.flatten()[-1] == image.flatten()[-1]
     # No more than is needed, but for the second cell.
     slack = [n - step < m for n, step, m in zip(larger.shape[2:-1], multiple[:-1], size[:-1], strict=True)]
@@ -164,7 +162,7 @@ def test_vnet_takes_any_number_of_channels_up_to_its_width(channels, added):
     assert network.added == added
     images = torch.randn(1, channels, 8, 8)
     zeros = torch.zeros(1, added, 8, 8)
-    taken = networks.build("vnet", channels + added, 2, {"mask": Dense(4)}, {"strides": [[1, 1], [2, 2]]}).eval()
+    taken = factory.build("vnet", channels + added, 2, {"mask": Dense(4)}, {"strides": [[1, 1], [2, 2]]}).eval()
     taken.load_state_dict(network.state_dict())
     torch.testing.assert_close(network(images)["mask"], taken(torch.cat([images, zeros], dim=1))["mask"])
 
@@ -183,14 +181,14 @@ def test_axes_are_reduced_as_the_strides_say():
     for name in ("attention_unet", "unet_plus_plus", "vnet"):
         network = built(name, 3, {"strides": strides, "width": 2})
         with torch.no_grad():
-            features = network.encoded(torch.randn(1, 2, 4, 8, 12))
+            features = network.encode(torch.randn(1, 2, 4, 8, 12))
         assert [tuple(one.shape[2:]) for one in features] == [(4, 8, 12), (4, 4, 6), (2, 2, 3)]
         assert [one.shape[1] for one in features] == [2, 4, 8]
 
 
 @pytest.mark.parametrize(("patch", "often"), [((96, 96, 96), 4), ((96, 96, 24), 3), ((28, 28), 3), ((5, 64), 1)])
 def test_all_axes_are_halved_as_often_as_the_shortest_keeps_two_cells(patch, often):
-    assert halvings_for(patch, 4) == often
+    assert monai_networks.halvings_for(patch, 4) == often
 
 
 def test_where_nobody_asks_for_a_map_none_is_made():
@@ -233,9 +231,9 @@ def test_building_one_opens_no_connection(monkeypatch):
 )
 def test_a_network_that_cannot_be_is_refused(name, axes, size, says):
     with pytest.raises(PlanError, match=says):
-        networks.build(name, 2, axes, {"mask": Dense(2)}, size)
+        factory.build(name, 2, axes, {"mask": Dense(2)}, size)
 
 
 def test_one_that_knows_images_alone_refuses_covariates():
     with pytest.raises(PlanError, match="takes no covariates"):
-        networks.build("vnet", 1, 2, {"mask": Dense(2)}, {"strides": [[1, 1], [2, 2]]}, context=3)
+        factory.build("vnet", 1, 2, {"mask": Dense(2)}, {"strides": [[1, 1], [2, 2]]}, context=3)

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.evaluation import box_iou
+from isocenter.evaluation import box_matching
+from isocenter.networks import factory, yolox
 from isocenter.networks.pyramid import ADDED
-from isocenter.networks.yolox import Predictions, _overlap, assigned
+from isocenter.networks.yolox import Predictions
 from isocenter.tasks.detection.answering import PRIOR
 from isocenter.tasks.detection.question import Detection
 from isocenter.values import Dense, Geometry, Vector
@@ -37,7 +37,7 @@ def task_of(axes: int) -> Detection:
 def built(name: str, axes: int = 2, channels: int = 1, **size: int) -> torch.nn.Module:
     torch.manual_seed(0)
     strides = [[1] * axes, *[[2] * axes] * 4]
-    return networks.build(name, channels, axes, task_of(axes).heads, {"strides": strides, **SMALL, **size})
+    return factory.build(name, channels, axes, task_of(axes).heads, {"strides": strides, **SMALL, **size})
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -78,9 +78,9 @@ def test_other_outputs_than_boxes_are_refused_by_name(name):
     size = {"strides": [[1, 1], [2, 2], [2, 2]]}
     for head in (Dense(9), Vector(3)):
         with pytest.raises(PlanError, match="boxes only"):
-            networks.build(name, 1, 2, {"class": head}, size)
+            factory.build(name, 1, 2, {"class": head}, size)
     with pytest.raises(PlanError, match="finest"):
-        networks.build(name, 1, 2, task_of(2).heads, {**size, "finest": 3})
+        factory.build(name, 1, 2, task_of(2).heads, {**size, "finest": 3})
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
@@ -108,7 +108,7 @@ class _Plain(torch.nn.Module):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_file_of_a_family_makes_the_same_network_alone(name, tmp_path, monkeypatch):
-    path, function = networks.source(name)
+    path, function = factory.builder_source(name)
     (tmp_path / "travelled.py").write_bytes(path.read_bytes())
     spec = importlib.util.spec_from_file_location("travelled", tmp_path / "travelled.py")
     travelled = importlib.util.module_from_spec(spec)
@@ -136,7 +136,7 @@ def said_of(boxes: torch.Tensor, sure: float = 4.0, size: int = 8, step: int = 4
 def test_answers_that_know_a_box_speak_of_it_and_as_many_as_overlap_it_well():
     boxes = torch.tensor([[0.0, 2, 2, 14, 14], [1.0, 16, 18, 30, 28]])
     said = said_of(boxes)
-    chosen, which = assigned(said, boxes)
+    chosen, which = yolox.assign_boxes(said, boxes)
     assert_allclose(said.centres[chosen], ((boxes[:, 1:3] + boxes[:, 3:]) / 2)[which])
     # Each of the ten that overlap best has the whole box, so that ten are wanted.
     assert torch.bincount(which).tolist() == [10, 10]
@@ -145,7 +145,7 @@ def test_answers_that_know_a_box_speak_of_it_and_as_many_as_overlap_it_well():
 def test_without_boxes_or_answers_near_them_nobody_speaks():
     said = said_of(torch.tensor([[0.0, 2, 2, 14, 14]]))
     for boxes in (torch.zeros(0, 5), torch.tensor([[0.0, 400, 400, 410, 410]])):
-        assert [len(one) for one in assigned(said, boxes)] == [0, 0]
+        assert [len(one) for one in yolox.assign_boxes(said, boxes)] == [0, 0]
 
 
 @settings(max_examples=25)
@@ -155,7 +155,7 @@ def test_no_answer_speaks_of_two_boxes_and_all_that_speak_are_near(seed, count):
     low = torch.rand(count, 2, generator=draws) * 24
     boxes = torch.cat([torch.zeros(count, 1), low, low + 1 + 7 * torch.rand(count, 2, generator=draws)], dim=1)
     said = said_of(boxes, sure=float(torch.randn((), generator=draws)))
-    chosen, which = assigned(said, boxes)
+    chosen, which = yolox.assign_boxes(said, boxes)
     assert len(chosen) == len(chosen.unique()) >= 1
     away = (said.places[chosen] - (boxes[which, 1:3] + boxes[which, 3:]) / 2).abs()
     assert (away <= torch.maximum((boxes[which, 3:] - boxes[which, 1:3]) / 2, 2.5 * said.steps[chosen])).all()
@@ -164,7 +164,7 @@ def test_no_answer_speaks_of_two_boxes_and_all_that_speak_are_near(seed, count):
 def test_overlap_is_that_of_torchvision():
     low = torch.rand(2, 50, 2) * 10
     one, other = torch.cat([low, low + 1 + torch.rand(2, 50, 2) * 8], dim=-1)
-    assert_allclose(_overlap(one, other), torchvision.ops.box_iou(one, other).diagonal(), rtol=1e-5)
+    assert_allclose(yolox._overlap(one, other), torchvision.ops.box_iou(one, other).diagonal(), rtol=1e-5)
 
 
 def test_the_loss_of_an_empty_image_is_that_of_calling_nothing():
@@ -193,4 +193,4 @@ def test_a_box_is_learnt_by_heart_and_decoded_by_the_task(axes):
         [array] = network.eval()(images)["boxes"].numpy()
     found = task.decode([(tuple(slice(0, n) for n in shape), {"boxes": array})], Geometry.of_pixels(shape)).boxes
     assert found.names[0] == "clump"
-    assert box_iou(found.corners[:1], np.array([[*low, *high]]))[0, 0] > task.overlap
+    assert box_matching.box_iou(found.corners[:1], np.array([[*low, *high]]))[0, 0] > task.overlap

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from isocenter import networks
 from isocenter.errors import PlanError
+from isocenter.networks import factory
 from isocenter.values import Dense, Head, Vector
 from matrices import thinned
 
@@ -17,7 +17,7 @@ SMALL = {"width": 8, "dropout": 0.0, "strides": [[2, 2]] * 2 + [[1, 1]] * 3}
 
 def slices(**size: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build("resnet_slices", 1, 3, CLASS, {**SMALL, **size}).eval()
+    return factory.build("resnet_slices", 1, 3, CLASS, {**SMALL, **size}).eval()
 
 
 @pytest.mark.parametrize("axis", thinned(1, [0, 2]))
@@ -28,8 +28,8 @@ def test_a_volume_of_equal_slices_gets_torchvisions_answer_for_one(axis, pooling
     theirs = resnet18(num_classes=3).eval()
     torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
     size = {"axis": axis, "pooling": pooling}
-    ours = networks.build("resnet_slices", 1, 3, CLASS, size).eval()
-    said = networks.pretrained(ours, "resnet_slices", size, tmp_path / "resnet18.pth").words
+    ours = factory.build("resnet_slices", 1, 3, CLASS, size).eval()
+    said = factory.load_pretrained(ours, "resnet_slices", size, tmp_path / "resnet18.pth").words
     assert "adapted" not in said  # three slices of one channel are as many channels as there are colours
     ours.vectors["class"].load_state_dict(theirs.fc.state_dict())
     picture = torch.randn(2, 1, 32, 48)
@@ -76,7 +76,7 @@ def test_weights_that_have_learnt_nothing_are_the_mean():
     [((64, 16, 64), [[1, 1, 1]], 1), ((32, 32, 32), [[1, 1, 1]], 2), ((16, 64, 64), [[1, 1, 1], [2, 1, 2]], 1)],
 )
 def test_the_cut_goes_along_the_longest_voxels_else_the_fewest_else_the_last_axis(shape, strides, axis):
-    size, because, _ = networks.size_for("resnet_slices", shape, strides, "cpu")
+    size, because, _ = factory.size_for("resnet_slices", shape, strides, "cpu")
     assert size["axis"] == axis
     assert f"cut along axis {axis}" in because
 
@@ -93,4 +93,4 @@ def test_the_cut_goes_along_the_longest_voxels_else_the_fewest_else_the_last_axi
 )
 def test_what_is_no_such_network_is_refused(axes, heads, size, says):
     with pytest.raises(PlanError, match=says):
-        networks.build("resnet_slices", 1, axes, heads, size)
+        factory.build("resnet_slices", 1, axes, heads, size)

@@ -8,9 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks.context_fusion import COURSE_FEATURES, Asking, ContextFusion, Courses, Film, Narrow
+from isocenter.networks import factory
+from isocenter.networks.context_fusion import (
+    COURSE_FEATURES,
+    ContextFusion,
+    CourseReduction,
+    CovariateAttention,
+    CovariateReduction,
+    Film,
+)
 from isocenter.values import Dense, Head, Vector
 from matrices import only, thinned
 
@@ -35,7 +42,7 @@ SMALL = {
     "vgg": {"convolutions": [1, 1], "width": 8, "dropout": 0.0},
     "vit": {"token": 4, "image": [32, 32], "layers": 1, "width": 16, "heads": 2},
 }
-PAIRS = [(name, method) for name in SMALL for method in networks.family_of(name).fusion_methods]
+PAIRS = [(name, method) for name in SMALL for method in factory.family_of(name).fusion_methods]
 # One family of each method, and the method of each of ours that is built otherwise.
 SOME = [
     ("resnet", "concatenate"),
@@ -51,7 +58,7 @@ def built(name: str, method: str, **more: object) -> torch.nn.Module:
     torch.manual_seed(0)
     heads: dict[str, Head] = {"mask": Dense(2)} if name in DENSE else {"class": Vector(3)}
     axes = 3 if name == "unet_slices" else 2
-    return networks.build(name, 1, axes, heads, SMALL[name], ENTRIES, {"method": method, **more})
+    return factory.build(name, 1, axes, heads, SMALL[name], ENTRIES, {"method": method, **more})
 
 
 def shown(name: str, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,7 +75,7 @@ def answer(network: torch.nn.Module, *given: torch.Tensor) -> torch.Tensor:
 def test_a_family_that_is_told_begins_as_the_one_that_is_not(name, method):
     told = built(name, method).eval()
     heads: dict[str, Head] = {"mask": Dense(2)} if name in DENSE else {"class": Vector(3)}
-    untold = networks.build(name, 1, 3 if name == "unet_slices" else 2, heads, SMALL[name]).eval()
+    untold = factory.build(name, 1, 3 if name == "unet_slices" else 2, heads, SMALL[name]).eval()
     untold.load_state_dict({key: one for key, one in told.state_dict().items() if "telling" not in key})
     images, context = shown(name)
     torch.testing.assert_close(answer(told, images, context), answer(untold, images))
@@ -97,7 +104,7 @@ def test_a_network_that_is_told_is_not_run_without(name, method):
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.sampled_from([Film, Asking]),
+    st.sampled_from([Film, CovariateAttention]),
     st.integers(1, 6),
     st.integers(1, 9),
     st.lists(st.integers(1, 4), max_size=3),
@@ -119,7 +126,7 @@ def test_film_scales_and_shifts_each_map_by_what_its_last_layer_says():
 
 
 def test_places_of_an_image_ask_for_different_things():
-    asking = Asking(3, 4)
+    asking = CovariateAttention(3, 4)
     with torch.no_grad():
         asking.taken.weight.normal_(generator=torch.Generator().manual_seed(0))
     images, told = torch.randn(1, 4, 2, 3), torch.randn(1, 3)
@@ -130,7 +137,7 @@ def test_places_of_an_image_ask_for_different_things():
 
 
 def test_the_cost_of_many_entries_is_the_summed_length_of_their_weights():
-    narrow = Narrow(3, 2, 0.5)
+    narrow = CovariateReduction(3, 2, 0.5)
     assert narrow.cost().item() == pytest.approx(0, abs=1e-5)
     with torch.no_grad():
         narrow.weigh.weight.copy_(torch.tensor([[3.0, 0.0, 5.0], [4.0, 0.0, 12.0]]))
@@ -141,7 +148,7 @@ def test_the_cost_of_many_entries_is_the_summed_length_of_their_weights():
 
 @pytest.mark.parametrize("name", ["resnet", "unet", "unet_slices", "vit"])
 def test_many_entries_cost_something_while_a_network_learns_and_nothing_afterwards(name):
-    network = built(name, networks.family_of(name).fusion_methods[0], narrow=2, sparsity=0.1)
+    network = built(name, factory.family_of(name).fusion_methods[0], narrow=2, sparsity=0.1)
     images, context = shown(name)
     with torch.no_grad():
         network.get_submodule("plane.telling.narrow" if name == "unet_slices" else "telling.narrow").weigh.weight.fill_(
@@ -157,7 +164,7 @@ def test_what_tells_nothing_loses_its_weights_and_what_tells_keeps_them():
     told = torch.randn(200, 40, generator=generator)
     wanted = 2 * told[:, 0]
     torch.manual_seed(0)
-    narrow, last = Narrow(40, 4, 0.05), torch.nn.Linear(4, 1)
+    narrow, last = CovariateReduction(40, 4, 0.05), torch.nn.Linear(4, 1)
     optimiser = torch.optim.AdamW([*narrow.parameters(), *last.parameters()], lr=1e-2, weight_decay=0.05)
     for _ in range(400):
         optimiser.zero_grad()
@@ -171,7 +178,7 @@ def test_a_way_that_a_family_does_not_have_is_refused_with_those_that_it_has():
     with pytest.raises(PlanError, match=r"unet cannot take covariates by 'concatenate'.*Choose film or attention"):
         built("unet", "concatenate")
     with pytest.raises(PlanError, match="takes no covariates"):
-        networks.build("vnet", 1, 2, {"mask": Dense(2)}, {"strides": [[1, 1], [2, 2]], "width": 4}, ENTRIES)
+        factory.build("vnet", 1, 2, {"mask": Dense(2)}, {"strides": [[1, 1], [2, 2]], "width": 4}, ENTRIES)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
@@ -201,9 +208,9 @@ COURSES = (2, 10)  # of which each has two entries a stretch
 def test_every_family_hears_what_was_read_along_time(name):
     heads: dict[str, Head] = {"mask": Dense(2)} if name in DENSE else {"class": Vector(3)}
     entries = 2 * COURSES[0] * COURSES[1] + ENTRIES
-    told = {"method": networks.family_of(name).fusion_methods[0], "courses": COURSES}
+    told = {"method": factory.family_of(name).fusion_methods[0], "courses": COURSES}
     torch.manual_seed(0)
-    network = networks.build(name, 1, 3 if name == "unet_slices" else 2, heads, SMALL[name], entries, told).train()
+    network = factory.build(name, 1, 3 if name == "unet_slices" else 2, heads, SMALL[name], entries, told).train()
     images, rest = shown(name)
     context = torch.cat([torch.randn(2, entries - ENTRIES), rest], dim=1).requires_grad_()
     found = answer(network, images, context)
@@ -217,7 +224,7 @@ def test_every_family_hears_what_was_read_along_time(name):
 
 def test_hearing_tells_when_something_was_read():
     torch.manual_seed(0)
-    hearing = Courses(1, 32)
+    hearing = CourseReduction(1, 32)
     early, late = torch.zeros(1, 64), torch.zeros(1, 64)
     early[0, 4], late[0, 24] = 3.0, 3.0
     assert hearing(early).shape == (1, COURSE_FEATURES)

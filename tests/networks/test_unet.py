@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks.unet import Convolving
+from isocenter.networks import factory
+from isocenter.networks.unet import UNetConvolutions
 from isocenter.values import Dense, Vector
 
 torch.set_num_threads(1)
@@ -16,13 +16,13 @@ PLANE = [[1, 1], [2, 2]]
 
 def unet(**size: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    return networks.build("unet", 1, 3, {"mask": Dense(2)}, {"strides": STRIDES, "width": 4, **size})
+    return factory.build("unet", 1, 3, {"mask": Dense(2)}, {"strides": STRIDES, "width": 4, **size})
 
 
 def sliced(heads: dict | None = None, **size: object) -> torch.nn.Module:
     torch.manual_seed(0)
     wanted = heads or {"mask": Dense(2)}
-    return networks.build("unet_slices", 1, 3, wanted, {"strides": PLANE, "width": 4, **size}).eval()
+    return factory.build("unet_slices", 1, 3, wanted, {"strides": PLANE, "width": 4, **size}).eval()
 
 
 def test_each_coarser_output_has_the_resolution_of_its_stage():
@@ -34,7 +34,7 @@ def test_each_coarser_output_has_the_resolution_of_its_stage():
 
 def test_weights_of_a_network_without_further_options_keep_their_names():
     """Models that were written before the options came are read by these names."""
-    small = networks.build("unet", 1, 2, {"mask": Dense(2)}, {"strides": PLANE, "width": 4})
+    small = factory.build("unet", 1, 2, {"mask": Dense(2)}, {"strides": PLANE, "width": 4})
     block = ["first.weight", "first_norm.weight", "first_norm.bias"]
     block += ["second.weight", "second_norm.weight", "second_norm.bias", "shortcut.weight"]
     expected = [f"{part}.{name}" for part in ("encoder.0", "encoder.1") for name in block]
@@ -130,17 +130,17 @@ def test_one_answer_for_a_volume_is_the_mean_of_its_slices():
 
 
 def test_the_cut_goes_along_the_axis_that_is_halved_least():
-    size, because, _ = networks.size_for("unet_slices", (64, 12, 64), [[1, 1, 1], [2, 1, 2], [2, 2, 2]], "cpu")
+    size, because, _ = factory.size_for("unet_slices", (64, 12, 64), [[1, 1, 1], [2, 1, 2], [2, 2, 2]], "cpu")
     assert (size["axis"], size["strides"]) == (1, [[1, 1], [2, 2], [2, 2]])
     assert "axis 1" in because
 
 
 def test_large_patches_learn_from_coarser_outputs_too_and_the_reason_says_so():
     stages = [[1, 1, 1], *[[2, 2, 2]] * 4]
-    size, because, _ = networks.size_for("unet", (128, 128, 128), stages, "cuda:0")
+    size, because, _ = factory.size_for("unet", (128, 128, 128), stages, "cuda:0")
     assert size["deep_supervision"] == 2  # nnU-Net leaves out the two lowest resolutions
     assert "2 coarser outputs" in because
-    size, because, _ = networks.size_for("unet", (40, 56, 40), stages[:4], "cpu")
+    size, because, _ = factory.size_for("unet", (40, 56, 40), stages[:4], "cpu")
     assert size["deep_supervision"] == 0
     assert "no coarser outputs for 89600 voxels" in because
 
@@ -163,7 +163,7 @@ def test_a_separable_convolution_has_the_weights_counted_by_hand_and_that_of_the
 def test_a_convolution_taken_apart_is_the_whole_one_that_its_parts_multiply_to(size):
     """Within the maps, then across them: the kernel of a whole convolution is the product of both."""
     torch.manual_seed(0)
-    alone, across = Convolving(**size).convolution(2, 8, 6, (3, 3), (2, 1))
+    alone, across = UNetConvolutions(**size).convolution(2, 8, 6, (3, 3), (2, 1))
     whole = torch.nn.Conv2d(8, 6, 3, (2, 1), 1, bias=False)
     group = 8 // alone.groups
     with torch.no_grad():
@@ -212,8 +212,8 @@ def test_a_way_to_convolve_that_there_is_not_is_refused(size, says):
     ("name", "setting"), [("separable_unet", "separable"), ("grouped_unet", "groups"), ("se_unet", "attention")]
 )
 def test_each_kind_of_unet_is_a_unet_with_one_setting(name, setting):
-    size, because, paper = networks.size_for(name, (32, 32, 32), STRIDES, "cpu")
-    plain, reason, _ = networks.size_for("unet", (32, 32, 32), STRIDES, "cpu")
+    size, because, paper = factory.size_for(name, (32, 32, 32), STRIDES, "cpu")
+    plain, reason, _ = factory.size_for("unet", (32, 32, 32), STRIDES, "cpu")
     assert {key for key in size if size[key] != plain.get(key)} == {setting}
     assert because.startswith(reason)
     assert paper.startswith("arXiv:")

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks import transformer, vit
+from isocenter.networks import factory, transformer_blocks, vit
 from isocenter.values import Dense, Vector
 from matrices import thinned
 
@@ -25,7 +24,7 @@ SMALL = {"token": 4, "layers": 2, "width": 16, "heads": 2}
 def small(axes: int, channels: int = 2, context: int = 0, **size: object) -> torch.nn.Module:
     torch.manual_seed(0)
     wanted = {**SMALL, "image": SHAPES[axes], **size}
-    return networks.build("vit", channels, axes, {"class": Vector(3)}, wanted, context).eval()
+    return factory.build("vit", channels, axes, {"class": Vector(3)}, wanted, context).eval()
 
 
 def images(axes: int, channels: int = 2) -> torch.Tensor:
@@ -44,8 +43,8 @@ def test_with_the_weights_of_timm_the_features_are_those_of_timm(name, width, he
     theirs = of_timm(name, img_size=(48, 32))
     torch.save(theirs.state_dict(), tmp_path / "weights.pt")
     size = {"token": 16, "image": [48, 32], "layers": 12, "width": width, "heads": heads}
-    ours = networks.build("vit", 3, 2, {"class": Vector(2)}, size).eval()
-    said = networks.pretrained(ours, "vit", size, tmp_path / "weights.pt").words
+    ours = factory.build("vit", 3, 2, {"class": Vector(2)}, size).eval()
+    said = factory.load_pretrained(ours, "vit", size, tmp_path / "weights.pt").words
     assert "fresh: vectors.class.weight, vectors.class.bias" in said
     ours.vectors = torch.nn.ModuleDict({"class": torch.nn.Identity()})
     pictures = torch.randn(2, 3, 48, 32)
@@ -57,8 +56,8 @@ def test_the_attention_is_that_which_timm_computes(tmp_path):
     theirs = of_timm("vit_tiny_patch16_224", img_size=32, depth=2)
     torch.save(theirs.state_dict(), tmp_path / "weights.pt")
     size = {"token": 16, "image": [32, 32], "layers": 2, "width": 192, "heads": 3}
-    ours = networks.build("vit", 3, 2, {"class": Vector(2)}, size).eval()
-    networks.pretrained(ours, "vit", size, tmp_path / "weights.pt")
+    ours = factory.build("vit", 3, 2, {"class": Vector(2)}, size).eval()
+    factory.load_pretrained(ours, "vit", size, tmp_path / "weights.pt")
     found = []
     for block in theirs.blocks:
         block.attn.fused_attn = False
@@ -72,7 +71,7 @@ def test_the_attention_is_that_which_timm_computes(tmp_path):
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_positions_for_the_size_they_were_learnt_for_are_themselves(axes):
     learnt = torch.randn(1, math.prod(SHAPES[axes]), 5)
-    assert vit.resized(learnt, SHAPES[axes], SHAPES[axes]) is learnt
+    assert vit.resize_positions(learnt, SHAPES[axes], SHAPES[axes]) is learnt
 
 
 @settings(max_examples=25)
@@ -89,7 +88,7 @@ def test_positions_that_rise_linearly_rise_linearly_on_every_other_grid(axes, da
         return sum(s * one for s, one in zip(slope, lattice, strict=True)).reshape(1, -1, 1)
 
     reach = [0.5 / n for n in old]
-    assert_allclose(vit.resized(rising(old, reach), old, new), rising(new, reach), atol=1e-5)
+    assert_allclose(vit.resize_positions(rising(old, reach), old, new), rising(new, reach), atol=1e-5)
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -114,7 +113,7 @@ def test_an_image_is_padded_with_zeros_at_its_far_end(axes):
 
 def test_patches_that_overlap_see_half_of_their_neighbours_and_no_more():
     apart, overlapping = (
-        networks.build("vit", 1, 1, {"class": Vector(2)}, {**SMALL, "image": [20], "overlap": one}).patches[0]
+        factory.build("vit", 1, 1, {"class": Vector(2)}, {**SMALL, "image": [20], "overlap": one}).patches[0]
         for one in (False, True)
     )
     seen = []
@@ -138,7 +137,7 @@ def test_attention_and_rollout_are_probabilities_over_the_tokens(axes, channelwi
     patches = sum(math.prod(-(-n // (4 * scale)) for n in SHAPES[axes]) for scale in scales)
     tokens = 1 + context + patches * (2 if channelwise else 1)
     assert attention.shape == (2, 2, 2, tokens, tokens)
-    flow = vit.rollout(attention)
+    flow = vit.attention_rollout(attention)
     for shares in (attention, flow):
         assert (shares >= 0).all()
         assert_allclose(shares.sum(dim=-1), 1, atol=1e-5)
@@ -150,7 +149,7 @@ def test_attention_and_rollout_are_probabilities_over_the_tokens(axes, channelwi
 
 def test_without_padding_a_map_holds_all_that_comes_from_patches_each_in_its_place():
     network, pictures = small(2, image=[8, 12]), torch.randn(2, 2, 8, 12)
-    flow = vit.rollout(network.attention(pictures))
+    flow = vit.attention_rollout(network.attention(pictures))
     drawn = network.attention_rollout(pictures)
     expected = torch.kron(flow[:, 0, 1:].reshape(2, 2, 3), torch.full((4, 4), 1 / 16))
     assert_allclose(drawn[:, 0], expected, atol=1e-7)
@@ -161,9 +160,9 @@ def test_rollout_of_two_layers_is_that_worked_out_by_hand():
     attention = torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [1.0, 0.0]]])[None, :, None]
     first = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
     expected = torch.tensor([[0.5, 0.5], [0.5, 0.5]]) @ first
-    assert_allclose(vit.rollout(attention)[0], expected)
+    assert_allclose(vit.attention_rollout(attention)[0], expected)
     heads = torch.cat([attention, attention.flip(-1)], dim=2)  # their mean looks everywhere alike
-    assert_allclose(vit.rollout(heads)[0], torch.tensor([[0.625, 0.375], [0.375, 0.625]]))
+    assert_allclose(vit.attention_rollout(heads)[0], torch.tensor([[0.625, 0.375], [0.375, 0.625]]))
 
 
 def test_an_entry_of_the_context_is_a_token_along_its_direction_beside_its_embedding():
@@ -259,8 +258,8 @@ def test_stochastic_depth_keeps_the_mean_and_sleeps_outside_of_training():
     network = small(2, stochastic_depth=0.5)
     assert [block.skipped for block in network.blocks] == [0.0, 0.5]
     change = torch.ones(4000, 1, 1)
-    assert transformer.drop_path(change, 0.5, training=False) is change
-    kept = transformer.drop_path(change, 0.5, training=True)
+    assert transformer_blocks.drop_path(change, 0.5, training=False) is change
+    kept = transformer_blocks.drop_path(change, 0.5, training=True)
     assert set(kept.flatten().tolist()) == {0.0, 2.0}
     assert abs(kept.mean() - 1) < 0.1
 
@@ -269,9 +268,9 @@ def test_stochastic_depth_keeps_the_mean_and_sleeps_outside_of_training():
 @pytest.mark.parametrize("patch", [(28, 28), (512, 384), (28, 28, 28), (96, 96, 24), (4096, 4096), (100_000,)], ids=str)
 def test_its_tokens_are_few_enough_and_as_small_as_that_allows(patch, device):
     strides = [[1] * len(patch), [2] * len(patch)]
-    size, because, paper = networks.size_for("vit", patch, strides, device)
+    size, because, paper = factory.size_for("vit", patch, strides, device)
     most = vit.MOST_TOKENS["cpu" if device == "cpu" else "gpu"]
-    [grid] = networks.build("vit", 1, len(patch), {"class": Vector(2)}, {**size, "layers": 1}).grids
+    [grid] = factory.build("vit", 1, len(patch), {"class": Vector(2)}, {**size, "layers": 1}).grids
     assert math.prod(grid) <= most
     if size["token"][0] > vit.SMALLEST_TOKEN:
         assert math.prod(-(-n // (side // 2)) for n, side in zip(patch, size["token"], strict=True)) > most
@@ -281,7 +280,7 @@ def test_its_tokens_are_few_enough_and_as_small_as_that_allows(patch, device):
 
 
 def test_tokens_are_shorter_along_an_axis_whose_voxels_are_longer():
-    size, _, _ = networks.size_for("vit", (96, 96, 24), [[1, 1, 1], [2, 2, 1], [2, 2, 2]], "cpu")
+    size, _, _ = factory.size_for("vit", (96, 96, 24), [[1, 1, 1], [2, 2, 1], [2, 2, 2]], "cpu")
     assert size["token"] == [12, 12, 6]
 
 
@@ -302,12 +301,12 @@ def test_tokens_are_shorter_along_an_axis_whose_voxels_are_longer():
 )
 def test_a_transformer_that_cannot_be_is_refused(size, says):
     with pytest.raises(PlanError, match=says):
-        networks.build("vit", 1, 2, {"class": Vector(2)}, size)
+        factory.build("vit", 1, 2, {"class": Vector(2)}, size)
 
 
 def test_it_has_no_output_for_every_voxel():
     with pytest.raises(PlanError, match="hoose unet"):
-        networks.build("vit", 1, 2, {"mask": Dense(2)}, {})
+        factory.build("vit", 1, 2, {"mask": Dense(2)}, {})
 
 
 @pytest.mark.parametrize(("context", "told"), [(2, None), (0, 2), (2, 3)])

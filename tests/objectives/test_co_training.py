@@ -14,9 +14,10 @@ from torch.nn.functional import cross_entropy
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.objectives import Seen, Step
-from isocenter.objectives.co_training import CoTraining, limited
-from isocenter.planning import read_plan
+from isocenter.objectives import co_training
+from isocenter.objectives.co_training import CoTraining
+from isocenter.objectives.objective_terms import ObjectiveStep, SeenBatch
+from isocenter.planning import plan_file
 from isocenter.values import Vector
 
 BOTH = {"objectives.terms": ["supervised", "co_training"]}
@@ -25,9 +26,9 @@ TASK = SimpleNamespace(name="toy", parts={}, uncertainty="classes", labels=range
 
 def test_each_learns_the_likeliest_class_of_the_other_and_the_second_its_references():
     first, second = torch.tensor([[0.0, 1.0]], requires_grad=True), torch.tensor([[3.0, 0.0]], requires_grad=True)
-    labelled, seen = Seen(torch.ones(1, 1), torch.tensor([1]), ()), Seen(torch.zeros(1, 1), None, ())
+    labelled, seen = SeenBatch(torch.ones(1, 1), torch.tensor([1]), ()), SeenBatch(torch.zeros(1, 1), None, ())
     taught = torch.zeros(1, 2)
-    step = Step(
+    step = ObjectiveStep(
         labelled,
         {},
         lambda given: {"a": first},
@@ -46,10 +47,14 @@ def test_each_learns_the_likeliest_class_of_the_other_and_the_second_its_referen
 
 def test_each_network_may_see_channels_of_its_own():
     images = torch.ones(2, 3, 4, 4)
-    assert limited(Seen(images, None, ()), (0, 2)).images.mean(dim=(0, 2, 3)).tolist() == [1, 0, 1]
-    assert limited(Seen(images, None, ()), None).images is images
+    assert co_training.limit_channels(SeenBatch(images, None, ()), (0, 2)).images.mean(dim=(0, 2, 3)).tolist() == [
+        1,
+        0,
+        1,
+    ]
+    assert co_training.limit_channels(SeenBatch(images, None, ()), None).images is images
     with pytest.raises(PlanError, match="images have 3"):
-        limited(Seen(images, None, ()), (3,))
+        co_training.limit_channels(SeenBatch(images, None, ()), (3,))
     assert "two networks" in CoTraining(views=((0,),)).refusal(TASK)
     assert not CoTraining(views=((0,), (1,))).refusal(TASK)
 
@@ -83,4 +88,4 @@ def test_a_stopped_run_goes_on_to_the_bit_and_its_model_has_one_network(tmp_path
         assert (tmp_path / "whole" / place).read_bytes() == (tmp_path / "resumed" / place).read_bytes(), name
     assert {name.removeprefix("parts.co_training.") for name in kept["objectives"]} == set(kept["module"])
     assert len(kept["weights"]) == len(kept["module"])
-    assert read_plan(tmp_path / "whole" / "plan.yaml")["co_training.views"] == [[0], [0]]
+    assert plan_file.read_plan(tmp_path / "whole" / "plan.yaml")["co_training.views"] == [[0], [0]]

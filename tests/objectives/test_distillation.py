@@ -14,12 +14,14 @@ import torch
 import isocenter
 import trained
 from isocenter.errors import IntegrityError, PlanError
-from isocenter.objectives import Distillation, Seen, Step
-from isocenter.planning import read_plan
-from isocenter.runs.teacher import Lesson, with_teacher
-from isocenter.scoring import read_data_record
-from isocenter.tasks import build
-from isocenter.transforms import Answers, Warp
+from isocenter.objectives.distillation import Distillation
+from isocenter.objectives.objective_terms import ObjectiveStep, SeenBatch
+from isocenter.planning import plan_file
+from isocenter.runs import teacher_models
+from isocenter.runs.teacher_models import Lesson
+from isocenter.scoring import data_record
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.augment_following import NumberMap, Warp
 from isocenter.values import Case, Dense, Vector
 
 BOTH = ["supervised", "distillation"]
@@ -29,9 +31,9 @@ def apart(answers, outputs, head, uncertainty="classes", labels=None, **values):
     """The loss of a step whose teacher answered so."""
     names = range(head.count if labels is None else labels)
     task = SimpleNamespace(name="toy", parts={}, uncertainty=uncertainty, labels=names, heads={"a": head})
-    seen = Seen(torch.zeros(len(answers), 1), None, (), taught=torch.tensor(answers))
+    seen = SeenBatch(torch.zeros(len(answers), 1), None, (), taught=torch.tensor(answers))
     usual = {"labelled": seen, "outputs": {"a": torch.tensor(outputs)}, "run": None, "teacher": None, "judge": None}
-    return Distillation("t", **values).loss(Step(**usual, task=task)).item()
+    return Distillation("t", **values).loss(ObjectiveStep(**usual, task=task)).item()
 
 
 def softened(likely, temperature):
@@ -64,15 +66,15 @@ def test_of_values_it_is_the_absolute_difference_in_deviations():
 
 def test_answers_for_voxels_move_as_the_image_and_change_sides():
     numbers = torch.rand(2, 3, 4, 4)
-    made = Answers(numbers, (0, 2, 1))
+    made = NumberMap(numbers, (0, 2, 1))
     assert made.flipped(np.array([[True, False], [False, False]])).targets[0].equal(numbers[0].flip(1))
     crossed = made.sides_changed(torch.tensor([True, False]), (0, 2, 1)).targets
     assert crossed[0].equal(numbers[0, [0, 2, 1]])
     assert crossed[1].equal(numbers[1])
     grid = torch.nn.functional.affine_grid(torch.eye(2, 3)[None], [1, 1, 4, 4], align_corners=False)
     still = Warp([1], grid, *[None] * 4)
-    assert torch.allclose(made.warped(still).targets, numbers, atol=1e-6)
-    whole = Answers(numbers[:, :, 0, 0], (0, 1, 2))
+    assert torch.allclose(made.warp(still).targets, numbers, atol=1e-6)
+    whole = NumberMap(numbers[:, :, 0, 0], (0, 1, 2))
     assert whole.turned(np.array([1, 0])).targets.equal(numbers[:, :, 0, 0])
 
 
@@ -85,10 +87,10 @@ def by(teacher, **values):
 def test_a_classifier_learns_its_teachers_answers_for_labelled_and_unlabelled_images(classified, tmp_path):
     data, extra = trained.pictures(tmp_path / "data", 20), trained.pictures(tmp_path / "extra", 6, first=80)
     trained.classifying(data, tmp_path / "run", unlabelled=[extra], assignments=by(classified.out))
-    plan = read_plan(tmp_path / "run" / "plan.yaml")
+    plan = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
     assert plan["distillation.digest"] == isocenter.load(classified.out, "cpu").record["weights_sha256"]
     assert pd.read_csv(tmp_path / "run" / "log.csv")["loss_distillation"].gt(0).all()
-    assert read_data_record(tmp_path / "run").inherited  # of cases that the teacher has seen
+    assert data_record.read_data_record(tmp_path / "run").inherited  # of cases that the teacher has seen
 
 
 def test_a_teacher_of_other_classes_or_of_another_kind_is_refused(classified, segmented, tmp_path):
@@ -106,12 +108,12 @@ def test_a_teacher_that_has_changed_is_refused(classified):
     given = by(classified.out, **{"distillation.digest": "another"})
     made = isocenter.plan(classified.data, device="cpu", threads=1, assignments=given)
     with pytest.raises(IntegrityError, match="the teacher has changed"):
-        with_teacher(made)
+        teacher_models.with_teacher(made)
 
 
 def test_a_value_is_learnt_in_the_deviations_of_the_network():
     scale = {"units": {}, "mean": {"age": 50.0}, "deviation": {"age": 10.0}}
-    own = build({"name": "regression", "targets": ["age"], **scale})
+    own = task_catalogue.build_task({"name": "regression", "targets": ["age"], **scale})
     lesson = Lesson(Distillation("t"), own, "cpu")
     said = SimpleNamespace(predict=lambda case, receiver: SimpleNamespace(values={"age": 65.0}))
     vars(lesson)["teacher"] = said

@@ -12,11 +12,12 @@ import torch
 
 import isocenter
 import trained
-from isocenter.objectives import Seen, Step
 from isocenter.objectives.fixmatch import FixMatch
-from isocenter.planning import read_plan, settings
-from isocenter.training import Loader, Prepared
-from isocenter.training.step.loss import views_of
+from isocenter.objectives.objective_terms import ObjectiveStep, SeenBatch
+from isocenter.planning import plan_checks, plan_file
+from isocenter.training.data.batch_loading import Loader
+from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.step import batch_loss
 from isocenter.values import Dense, Vector
 
 LOG9, LOG4 = math.log(9), math.log(4)
@@ -25,9 +26,11 @@ LOG9, LOG4 = math.log(9), math.log(4)
 def step(weak, strong, head, uncertainty="classes"):
     """A step in which the network gives these outputs for the two views."""
     task = SimpleNamespace(name="toy", parts={}, uncertainty=uncertainty, labels=range(head.count), heads={"a": head})
-    views = Seen(torch.zeros(1), None, ()), Seen(torch.ones(1), None, ())
+    views = SeenBatch(torch.zeros(1), None, ()), SeenBatch(torch.ones(1), None, ())
     usual = {"labelled": None, "outputs": {}, "teacher": None, "judge": None, "task": task}
-    return Step(**usual, weak=views[0], strong=views[1], run=lambda seen: {"a": strong if seen.images.any() else weak})
+    return ObjectiveStep(
+        **usual, weak=views[0], strong=views[1], run=lambda seen: {"a": strong if seen.images.any() else weak}
+    )
 
 
 def test_only_images_of_which_the_network_is_sure_count_with_the_likeliest_class():
@@ -57,15 +60,15 @@ def test_numbers_without_probabilities_are_refused():
 
 
 def test_the_weak_view_is_moved_alone_and_the_strong_one_lies_on_it(classified):
-    chosen = settings(read_plan(classified.out / "plan.yaml"))
+    chosen = plan_checks.checked_settings(plan_file.read_plan(classified.out / "plan.yaml"))
     images = np.random.default_rng(0).normal(size=(8, 1, 8, 8)).astype(np.float32)
     batch = Loader(
-        [Prepared(str(n), one, np.int64(0), (), (1.0, 1.0)) for n, one in enumerate(images)], (8, 8), 8, 0, 7
+        [PreparedCase(str(n), one, np.int64(0), (), (1.0, 1.0)) for n, one in enumerate(images)], (8, 8), 8, 0, 7
     )
     moving, _ = chosen.augmentation.parts
     still = SimpleNamespace(augmentation=moving, task=chosen.task, preprocessing=chosen.preprocessing)
-    [moved] = views_of(batch.of_step(0), 1, still, "cpu")
-    weak, strong = views_of(batch.of_step(0), 0, chosen, "cpu", strong=True)
+    [moved] = batch_loss.augmented_views(batch.of_step(0), 1, still, "cpu")
+    weak, strong = batch_loss.augmented_views(batch.of_step(0), 0, chosen, "cpu", strong=True)
     assert weak.images.equal(moved.images)
     assert all(not one.equal(other) for one, other in zip(weak.images, strong.images, strict=True))
 

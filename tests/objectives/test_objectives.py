@@ -14,11 +14,11 @@ from torch.nn.functional import cross_entropy
 import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
-from isocenter.objectives import Needs, Objective, Seen, Step, needs_of
+from isocenter.objectives import objective_catalogue
 from isocenter.objectives.l2_sp import L2SP
 from isocenter.objectives.mean_teacher import MeanTeacher
-from isocenter.objectives.objective import Supervised
-from isocenter.planning import check_value, read_plan, settings, with_settings
+from isocenter.objectives.objective_terms import Needs, Objective, ObjectiveStep, SeenBatch, Supervised
+from isocenter.planning import plan_changes, plan_checks, plan_file, typed_sections
 from isocenter.values import Dense, Vector
 
 BOTH = ["supervised", "mean_teacher"]
@@ -34,12 +34,12 @@ def task(uncertainty="classes", count=3, labels=3, head=Vector):
 def step(**values):
     """A step of which an objective sees no more than these values."""
     usual = {"labelled": None, "outputs": {}, "run": None, "teacher": None, "judge": None, "task": task()}
-    return Step(**{**usual, **values})
+    return ObjectiveStep(**{**usual, **values})
 
 
 def views(student, teacher, **values):
     """A step with two views of unlabelled images, whose outputs are these."""
-    seen = tuple(Seen(torch.zeros(len(student), 1), None, ()) for _ in range(2))
+    seen = tuple(SeenBatch(torch.zeros(len(student), 1), None, ()) for _ in range(2))
     return step(unlabelled=seen, run=lambda _: {"class": student}, teacher=lambda _: {"class": teacher}, **values)
 
 
@@ -56,15 +56,15 @@ def test_a_weight_without_a_ramp_counts_from_the_first_step_on():
 
 
 def test_the_needs_of_several_are_those_of_all():
-    assert needs_of([MeanTeacher(), L2SP()]) == Needs(labels=False) | MeanTeacher.needs | Needs(
+    assert objective_catalogue.joint_needs([MeanTeacher(), L2SP()]) == Needs(labels=False) | MeanTeacher.needs | Needs(
         start=True, labels=False
     )
-    assert not needs_of([L2SP()]).labels
+    assert not objective_catalogue.joint_needs([L2SP()]).labels
 
 
 def test_the_loss_of_mixed_images_is_that_of_both_targets_by_their_shares():
     outputs, targets = {"class": torch.randn(2, 3)}, torch.tensor([0, 2])
-    seen = Seen(torch.zeros(2, 1), targets, (), torch.tensor([1, 0]), 0.75)
+    seen = SeenBatch(torch.zeros(2, 1), targets, (), torch.tensor([1, 0]), 0.75)
     found = Supervised().loss(step(labelled=seen, outputs=outputs, judge=lambda o, t: cross_entropy(o["class"], t)))
     expected = 0.75 * cross_entropy(outputs["class"], targets) + 0.25 * cross_entropy(outputs["class"], targets.flip(0))
     assert found.item() == pytest.approx(expected.item())
@@ -112,29 +112,29 @@ def pictures(tmp_path_factory):
 
 
 def test_a_plan_has_a_section_for_each_objective_that_it_names_and_for_no_other(pictures):
-    made = read_plan(pictures.plan)
+    made = plan_file.read_plan(pictures.plan)
     assert made["objectives.terms"] == ["supervised"]
     assert "supervised" in made.sections and "mean_teacher" not in made.sections
-    both = with_settings(made, {"objectives.terms": BOTH, "mean_teacher.weight": 0.3})
+    both = plan_changes.with_settings(made, {"objectives.terms": BOTH, "mean_teacher.weight": 0.3})
     assert (both["mean_teacher.weight"], both["mean_teacher.ramp"]) == (0.3, 0.27)
-    assert "mean_teacher" not in with_settings(both, {"objectives.terms": ["supervised"]}).sections
+    assert "mean_teacher" not in plan_changes.with_settings(both, {"objectives.terms": ["supervised"]}).sections
 
 
 def test_an_unknown_objective_is_refused_with_the_line_of_the_plan(pictures, tmp_path):
     edited = tmp_path / "plan.yaml"
     edited.write_text(pictures.plan.read_text().replace("value: [supervised]", "value: [supervised, hope]"))
     with pytest.raises(PlanError, match=r"line \d+: objectives.terms: there is no objective 'hope'"):
-        read_plan(edited)
+        plan_file.read_plan(edited)
     with pytest.raises(PlanError, match="-1"):
-        check_value("mean_teacher.weight", -1)
+        typed_sections.check_value("mean_teacher.weight", -1)
 
 
 def test_an_objective_that_needs_unlabelled_images_and_images_that_no_objective_sees_are_refused(pictures):
-    made = read_plan(pictures.plan)
+    made = plan_file.read_plan(pictures.plan)
     with pytest.raises(PlanError, match="mean_teacher needs unlabelled images"):
-        settings(with_settings(made, {"objectives.terms": BOTH}))
+        plan_checks.checked_settings(plan_changes.with_settings(made, {"objectives.terms": BOTH}))
     with pytest.raises(PlanError, match="no objective sees unlabelled images"):
-        settings(with_settings(made, {"objectives.unlabelled": [str(pictures.extra)]}))
+        plan_checks.checked_settings(plan_changes.with_settings(made, {"objectives.unlabelled": [str(pictures.extra)]}))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,9 @@ def test_an_objective_that_needs_unlabelled_images_and_images_that_no_objective_
 def test_an_objective_that_cannot_serve_the_head_is_refused(pictures, given, said):
     unlabelled = {"objectives.unlabelled": [str(pictures.extra)]}
     with pytest.raises(PlanError, match=said):
-        settings(with_settings(read_plan(pictures.plan), {**unlabelled, **given}))
+        plan_checks.checked_settings(
+            plan_changes.with_settings(plan_file.read_plan(pictures.plan), {**unlabelled, **given})
+        )
 
 
 def refused(pictures, tmp_path, *unlabelled, **flags):
@@ -199,6 +201,6 @@ def test_l2_sp_keeps_the_weights_that_training_took_over(classified, tmp_path):
     names = [name.removeprefix("start.") for name in kept]
     assert len(names) > 3
     assert all(np.array_equal(kept[f"start.{name}"], first[name]) for name in names)
-    made = read_plan(tmp_path / "run" / "plan.yaml")
+    made = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
     assert made["training.weight_decay"] == 0.0
     assert made.decision("training.weight_decay").because.startswith("l2_sp draws")

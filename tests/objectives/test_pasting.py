@@ -10,8 +10,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import trained
-from isocenter.objectives import Seen, Step
-from isocenter.objectives.mean_teacher import MeanTeacher, Pasted
+from isocenter.objectives.mean_teacher import MeanTeacher, PastedBatch
+from isocenter.objectives.objective_terms import ObjectiveStep, SeenBatch
 from isocenter.values import Dense, Vector
 
 BLACK, WHITE = torch.zeros(8, 1, 9, 9), torch.ones(3, 1, 9, 9)
@@ -21,18 +21,18 @@ def step(head=None, judge=None):
     """A step with white labelled images and black unlabelled ones, whose network gives the image as the last logit."""
     head = head or Dense(2)
     task = SimpleNamespace(name="toy", parts={}, uncertainty="classes", labels=range(2), heads={"a": head})
-    labelled = Seen(WHITE, torch.ones(3, 9, 9, dtype=torch.int64), ())
+    labelled = SeenBatch(WHITE, torch.ones(3, 9, 9, dtype=torch.int64), ())
 
     def run(seen):
         return {"a": torch.cat([torch.zeros_like(seen.images), seen.images], dim=1)}
 
-    views = Seen(BLACK, None, ()), Seen(BLACK, None, ())
-    return Step(labelled, run(labelled), run, run, judge, task, unlabelled=views)
+    views = SeenBatch(BLACK, None, ()), SeenBatch(BLACK, None, ())
+    return ObjectiveStep(labelled, run(labelled), run, run, judge, task, unlabelled=views)
 
 
 def test_half_of_the_pasted_images_have_a_box_of_two_thirds_of_each_side_and_half_all_but_one():
     torch.manual_seed(0)
-    pasted = Pasted.of(step(), step().unlabelled[0], 1.0)
+    pasted = PastedBatch.of(step(), step().unlabelled[0], 1.0)
     assert set(pasted.known.flatten(1).sum(dim=1).tolist()) == {36, 81 - 36}
     assert pasted.seen.images[:, 0].bool().equal(pasted.known)
     assert pasted.partner.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
@@ -40,9 +40,9 @@ def test_half_of_the_pasted_images_have_a_box_of_two_thirds_of_each_side_and_hal
 
 def test_a_share_of_the_images_is_pasted_and_without_any_nothing_is_judged():
     torch.manual_seed(0)
-    known = Pasted.of(step(), step().unlabelled[0], 0.5).known.flatten(1).any(dim=1)
+    known = PastedBatch.of(step(), step().unlabelled[0], 0.5).known.flatten(1).any(dim=1)
     assert 0 < known.sum() < 8
-    none = Pasted.of(step(), step().unlabelled[0], 0.0)
+    none = PastedBatch.of(step(), step().unlabelled[0], 0.0)
     assert none.judged(step(), {"a": BLACK}).item() == 0
 
 

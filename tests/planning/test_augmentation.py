@@ -11,16 +11,15 @@ import isocenter
 import trained
 from fingerprints import LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError
-from isocenter.files import read_dataset
-from isocenter.planning import Wishes, make_plan, settings
-from isocenter.planning.rules.anatomy import anatomy, sided_by_place
-from isocenter.planning.rules.augmentation import augmentation, flips_at_test
-from isocenter.planning.rules.covariates import sided_covariate
-from isocenter.planning.rules.profiles import profile_for
-from isocenter.quality import examine
-from isocenter.runtime.windows.averaging import flipped_axes
-from isocenter.tasks import build
-from isocenter.transforms import Augmentation, generator
+from isocenter.files.layouts import dataset_layouts
+from isocenter.planning import plan_checks, planner
+from isocenter.planning.plan_inputs import Wishes
+from isocenter.planning.rules import anatomy_rules, augmentation_rules, covariate_rules, image_profiles
+from isocenter.quality import dataset_examination
+from isocenter.runtime.windows import averaging
+from isocenter.tasks import task_catalogue
+from isocenter.transforms import random_draws
+from isocenter.transforms.augment import Augmentation
 from isocenter.values import Decision, Fingerprint, Label
 from matrices import thinned
 
@@ -29,12 +28,18 @@ SIDES = ["left hippocampus", "right hippocampus"]
 
 def segmenting(*names: str):
     labels = [{"value": value, "name": name} for value, name in enumerate(names, start=1)]
-    return build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
+    return task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
 
 
 def decided(modality: str, *names: str, axis: int | None = 0, patch: tuple[int, ...] = (40, 40, 40)):
     task = segmenting(*names)
-    return augmentation(profile_for(modality), anatomy(names), Decision(axis, "for a test"), task, patch)
+    return augmentation_rules.augmentation_decisions(
+        image_profiles.profile_for(modality),
+        anatomy_rules.suggest_anatomy(names),
+        Decision(axis, "for a test"),
+        task,
+        patch,
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,18 +91,22 @@ def test_what_has_no_up_is_mirrored_and_turned_along_every_axis():
 )
 def test_a_picture_whose_classes_are_sides_is_never_mirrored(modality, classes):
     axis = Decision(1, "for a test")
-    task = build({"name": "classification", "classes": list(classes), "smoothing": 0.0})
-    chosen = augmentation(profile_for(modality), anatomy(classes), axis, task, (64, 64))
-    assert chosen["flips"].value == flips_at_test(chosen["flips"]).value == []
+    task = task_catalogue.build_task({"name": "classification", "classes": list(classes), "smoothing": 0.0})
+    chosen = augmentation_rules.augmentation_decisions(
+        image_profiles.profile_for(modality), anatomy_rules.suggest_anatomy(classes), axis, task, (64, 64)
+    )
+    assert chosen["flips"].value == augmentation_rules.flips_at_test(chosen["flips"]).value == []
     assert "the classes are sides" in chosen["flips"].because
     assert chosen["quarter_turns"].value is False
     because = {"SM": "a label names a side", "OP": "the image has an upright orientation"}[modality]
     assert chosen["quarter_turns"].because.startswith(because)
     with pytest.raises(PlanError, match="the classes are sides"):
-        flipped_axes(task, 2, (), 1, True)
-    assert flipped_axes(task, 2, (), 1) == ()
-    other = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
-    assert augmentation(profile_for("OP"), anatomy(other.classes), axis, other, (64, 64))["flips"].value == [1]
+        averaging.flipped_axes(task, 2, (), 1, True)
+    assert averaging.flipped_axes(task, 2, (), 1) == ()
+    other = task_catalogue.build_task({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
+    assert augmentation_rules.augmentation_decisions(
+        image_profiles.profile_for("OP"), anatomy_rules.suggest_anatomy(other.classes), axis, other, (64, 64)
+    )["flips"].value == [1]
 
 
 def levels(*names: str) -> dict:
@@ -118,16 +127,18 @@ NUMBER = {"median": 1.0, "mean": 1.0, "deviation": 1.0, "missing": 0.0}
     ],
 )
 def test_no_image_is_mirrored_where_a_covariate_states_a_side(context, found):
-    assert sided_covariate(context) == found
+    assert covariate_rules.sided_covariate(context) == found
     task, axis = segmenting("vessel"), Decision(1, "for a test")
-    chosen = augmentation(profile_for("OP"), anatomy(["vessel"]), axis, task, (64, 64), found)["flips"]
-    assert chosen.value == flips_at_test(chosen).value == ([] if found else [1])
+    chosen = augmentation_rules.augmentation_decisions(
+        image_profiles.profile_for("OP"), anatomy_rules.suggest_anatomy(["vessel"]), axis, task, (64, 64), found
+    )["flips"]
+    assert chosen.value == augmentation_rules.flips_at_test(chosen).value == ([] if found else [1])
     assert (f"{found} states a side" in chosen.because) == bool(found)
 
 
 def test_a_model_that_was_planned_to_mirror_such_pictures_still_does():
-    task = build({"name": "classification", "classes": ["OD", "OS"], "smoothing": 0.0})
-    assert flipped_axes(task, 2, (1,), 1) == flipped_axes(task, 2, (1,), 1, True) == (1,)
+    task = task_catalogue.build_task({"name": "classification", "classes": ["OD", "OS"], "smoothing": 0.0})
+    assert averaging.flipped_axes(task, 2, (1,), 1) == averaging.flipped_axes(task, 2, (1,), 1, True) == (1,)
 
 
 @pytest.mark.parametrize("modality", ["MR", "CT", "unknown", "SM"])
@@ -146,14 +157,14 @@ def test_every_field_is_decided_and_has_a_reason():
 
 
 def test_prediction_mirrors_along_the_axes_of_training():
-    assert flips_at_test(Decision([0], "")).value == [0]
-    assert flips_at_test(Decision([], "")).value == []
+    assert augmentation_rules.flips_at_test(Decision([0], "")).value == [0]
+    assert augmentation_rules.flips_at_test(Decision([], "")).value == []
 
 
 @pytest.mark.whole
 def test_of_a_mirrored_volume_paired_labels_change_places():
     found = several(4, shape=(16, 16, 16), references={"mask": {0: 4000, 1: 50, 2: 46}}, modality="MR")
-    made = make_plan(
+    made = planner.make_plan(
         cohort(found.cases, SIDES),
         found,
         Decision("drawn", "for a test"),
@@ -162,7 +173,7 @@ def test_of_a_mirrored_volume_paired_labels_change_places():
     )
     assert made["augmentation.flips"] == made["inference.flips"] == [0]
     assert "paired labels change places" in made.decision("augmentation.flips").because
-    chosen = settings(made)
+    chosen = plan_checks.checked_settings(made)
     assert chosen.task.mirrored == (0, 2, 1)
     labels = torch.zeros(8, 16, 16, 16, dtype=torch.uint8)
     labels[:, 2:6], labels[:, 10:14] = 1, 2  # left, then right, along the first axis
@@ -176,7 +187,7 @@ def test_of_a_mirrored_volume_paired_labels_change_places():
         flips=chosen.augmentation.flips,
         left_right=chosen.augmentation.left_right,
     )
-    rngs = [generator(0, 0, n) for n in range(8)]
+    rngs = [random_draws.sample_generator(0, 0, n) for n in range(8)]
     seen, moved, crossed = varied(images, labels, rngs, (1.0, 1.0, 1.0), mirrored=chosen.task.mirrored)
     assert 0 < int(crossed.sum()) < 8
     np.testing.assert_array_equal(moved.numpy(), labels.numpy())  # what lies on the left is the left one again
@@ -229,12 +240,14 @@ LEFT, RIGHT, ACROSS = (0.2, 0.45), (0.55, 0.8), (0.4, 0.6)
 )
 def test_labels_that_keep_to_their_halves_have_sides_whatever_they_are_called(names, places, found):
     labels = [Label(value, name) for value, name in enumerate(names, start=1)]
-    because = sided_by_place(placed(*places), labels)
+    because = anatomy_rules.sided_by_place(placed(*places), labels)
     assert because.startswith(found) if not found.startswith("what") else found in because
     assert bool(because) == bool(found)
     task = segmenting(*names)
-    shown = replace(anatomy(["brain"]), placed=because)
-    flips = augmentation(profile_for("MR"), shown, Decision(0, "for a test"), task, (40, 40, 40))["flips"]
+    shown = replace(anatomy_rules.suggest_anatomy(["brain"]), placed=because)
+    flips = augmentation_rules.augmentation_decisions(
+        image_profiles.profile_for("MR"), shown, Decision(0, "for a test"), task, (40, 40, 40)
+    )["flips"]
     assert flips.value == ([] if because else [0]) and (flips.because == because or not because)
 
 
@@ -249,7 +262,7 @@ def test_places_of_structures_are_shares_of_the_axis_from_left_to_right(tmp_path
             nibabel.io_orientation(np.eye(4)), nibabel.orientations.axcodes2ornt(turn)
         )
         turned.as_reoriented(towards).to_filename(tmp_path / folder / "c0.nii.gz")
-    [case] = examine(read_dataset(tmp_path)).fingerprint.cases
+    [case] = dataset_examination.examine(dataset_layouts.read_dataset(tmp_path)).fingerprint.cases
     assert case.places == {1: pytest.approx((0.1, 0.3)), 2: pytest.approx((0.6, 0.7))}
 
 
@@ -261,7 +274,7 @@ def test_a_plan_says_that_structures_keep_to_their_halves():
         )
     )
     labelled = cohort(found.cases, ["brain nucleus a", "brain nucleus b"])
-    made = make_plan(
+    made = planner.make_plan(
         labelled, found, Decision("drawn", "for a test"), LAPTOP, Wishes(Decision("cpu", "for a test"), 1.0)
     )
     assert made["augmentation.flips"] == made["inference.flips"] == []

@@ -12,7 +12,9 @@ import pytest
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError
-from isocenter.planning import Wishes, low_resolution, make_plan, settings, with_memory, with_settings, without_cascade
+from isocenter.planning import plan_changes, plan_checks, planner
+from isocenter.planning.plan_inputs import Wishes
+from isocenter.planning.rules import cascade_rules
 from isocenter.values import Decision, Fingerprint, Plan
 
 # A body of 240 x 220 x 200 mm, of which two cores look at some 50 mm a side.
@@ -21,14 +23,16 @@ LARGE = {"shape": (240, 220, 200)}
 
 def planned(found: Fingerprint, minutes: float = 480.0, **given: Any) -> Plan:
     given = {"device": Decision("cpu", "a test"), "minutes": minutes, "seed": 0, **given}
-    return make_plan(cohort(found.cases, given.pop("labels", ("lesion",))), found, DRAWN, LAPTOP, Wishes(**given))
+    return planner.make_plan(
+        cohort(found.cases, given.pop("labels", ("lesion",))), found, DRAWN, LAPTOP, Wishes(**given)
+    )
 
 
 def test_small_images_need_no_cascade_and_the_plan_says_how_much_of_them_is_seen():
     plan = planned(several(6))
     assert plan["preprocessing.cascade"] is None
     assert "a patch shows 100% of the median image" in plan.decision("preprocessing.cascade").because
-    assert settings(plan).architecture["channels"] == 1
+    assert plan_checks.checked_settings(plan).architecture["channels"] == 1
 
 
 def test_the_plan_states_the_size_of_images_as_they_are_cropped():
@@ -44,7 +48,7 @@ def test_of_large_images_all_is_seen_on_a_coarser_grid_first():
     found = several(6, **LARGE)
     plan = planned(found)
     factor = plan["preprocessing.cascade"]
-    low = low_resolution(plan, found, LAPTOP)
+    low = cascade_rules.low_resolution_plan(plan, found, LAPTOP)
     assert factor > 2
     assert f"{factor:.3g} x {factor:.3g} x {factor:.3g} mm" in plan.decision("preprocessing.cascade").because
     assert low["preprocessing.cascade"] is None
@@ -52,15 +56,19 @@ def test_of_large_images_all_is_seen_on_a_coarser_grid_first():
     for seen, size in zip(low["training.patch"], LARGE["shape"], strict=True):
         assert seen >= math.floor(size / factor)
     assert np.prod(low["training.patch"]) < 2 * np.prod(plan["training.patch"])
-    assert settings(low).architecture["channels"] == 1
-    assert settings(plan).architecture == {**settings(plan).architecture, "channels": 2, "marked": 1}
+    assert plan_checks.checked_settings(low).architecture["channels"] == 1
+    assert plan_checks.checked_settings(plan).architecture == {
+        **plan_checks.checked_settings(plan).architecture,
+        "channels": 2,
+        "marked": 1,
+    }
 
 
 def test_the_memory_is_that_of_the_stage_that_takes_more():
     found = several(6, **LARGE)
     plan = planned(found)
-    low = with_memory(low_resolution(plan, found, LAPTOP), found, LAPTOP)
-    single = with_memory(with_settings(plan, {"preprocessing.cascade": None}), found, LAPTOP)
+    low = plan_changes.with_memory(cascade_rules.low_resolution_plan(plan, found, LAPTOP), found, LAPTOP)
+    single = plan_changes.with_memory(plan_changes.with_settings(plan, {"preprocessing.cascade": None}), found, LAPTOP)
     assert plan["training.memory"] >= max(low["training.memory"], single["training.memory"])
 
 
@@ -97,21 +105,21 @@ def test_each_fold_has_a_cascade_of_its_own_where_the_minutes_are_enough_for_all
 
 
 def test_a_plan_loses_its_cascade_with_all_that_follows_from_it():
-    plan = without_cascade(planned(several(6, **LARGE)), "a test")
+    plan = plan_changes.without_cascade(planned(several(6, **LARGE)), "a test")
     assert (plan["preprocessing.cascade"], plan["augmentation.marks"]) == (None, 0)
-    assert settings(plan).architecture["channels"] == 1
+    assert plan_checks.checked_settings(plan).architecture["channels"] == 1
     age = {"median": 50.0, "mean": 50.0, "deviation": 9.0, "missing": False}
     with_covariates = plan.with_decision("network.context", Decision({"age": age}, "a test"))
-    assert without_cascade(with_covariates, "a test")["evaluation.image_only"] is True
+    assert plan_changes.without_cascade(with_covariates, "a test")["evaluation.image_only"] is True
 
 
 def test_a_person_switches_it_on_and_off():
     small, large = planned(several(6)), planned(several(6, **LARGE))
-    on = with_settings(small, {"preprocessing.cascade": 2.0})
-    off = with_settings(large, {"preprocessing.cascade": None})
-    assert settings(on).preprocessing.cascade == 2.0
+    on = plan_changes.with_settings(small, {"preprocessing.cascade": 2.0})
+    off = plan_changes.with_settings(large, {"preprocessing.cascade": None})
+    assert plan_checks.checked_settings(on).preprocessing.cascade == 2.0
     assert on["augmentation.marks"] > 0
-    assert settings(off).preprocessing.cascade is None
+    assert plan_checks.checked_settings(off).preprocessing.cascade is None
     assert off["augmentation.marks"] == 0
 
 
@@ -120,7 +128,7 @@ def test_what_has_no_label_map_has_no_cascade():
     plan = planned(images)
     assert "gives no label map" in plan.decision("preprocessing.cascade").because
     with pytest.raises(PlanError, match="gives no label map"):
-        settings(with_settings(plan, {"preprocessing.cascade": 2.0}))
+        plan_checks.checked_settings(plan_changes.with_settings(plan, {"preprocessing.cascade": 2.0}))
 
 
 @pytest.mark.parametrize(
@@ -133,4 +141,4 @@ def test_what_has_no_label_map_has_no_cascade():
 )
 def test_what_cannot_be_a_cascade_is_refused(assignments, problem):
     with pytest.raises(PlanError, match=problem):
-        settings(with_settings(planned(several(6)), assignments))
+        plan_checks.checked_settings(plan_changes.with_settings(planned(several(6)), assignments))

@@ -6,7 +6,7 @@ import pytest
 
 import isocenter
 from isocenter.errors import IsocenterError
-from isocenter.planning import check_wishes
+from isocenter.planning import plan_checks
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"folds": 1}, "1 fold leaves nothing"),
@@ -39,4 +39,4 @@ def test_wishes_that_some_plan_could_hold_are_left_to_the_plan():
         "preprocessing.spacing": None,
         "task.loss": "whatever the task says of it",
     }
-    check_wishes(wishes, folds=5, device="cpu")
+    plan_checks.check_wishes(wishes, folds=5, device="cpu")

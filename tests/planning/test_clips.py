@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts
 from isocenter.errors import DatasetError, PlanError
-from isocenter.planning import Wishes, make_plan, settings, with_memory, with_settings
-from isocenter.transforms import at_steps
+from isocenter.planning import plan_changes, plan_checks, planner
+from isocenter.planning.plan_inputs import Wishes
+from isocenter.transforms import clip_frames
 from isocenter.values import Decision, Fingerprint, Plan
 from matrices import thinned
 
@@ -34,7 +35,7 @@ def filmed(frames: list[int | None], step: float | None = FRAME) -> Fingerprint:
 
 
 def planned(found: Fingerprint, **assignments: object) -> Plan:
-    made = make_plan(
+    made = planner.make_plan(
         cohort(found.cases, ("weak", "strong")),
         found,
         DRAWN,
@@ -45,7 +46,7 @@ def planned(found: Fingerprint, **assignments: object) -> Plan:
             network=str(assignments["network.name"]) if "network.name" in assignments else None,
         ),
     )
-    return with_settings(made, assignments)
+    return plan_changes.with_settings(made, assignments)
 
 
 def test_frames_are_spread_evenly_unless_an_interval_is_set_and_the_plan_says_which_would_do():
@@ -67,7 +68,7 @@ def test_with_the_interval_that_the_plan_names_every_training_clip_is_seen_to_it
     interval = float(stated.partition("preprocessing.interval=")[2].split()[0])
     for count in frames:
         times = [n * (step or 1.0) for n in range(count)]
-        slots = at_steps(times, interval, made["preprocessing.frames"])
+        slots = clip_frames.frames_at_steps(times, interval, made["preprocessing.frames"])
         found = [one for one in slots if one is not None]
         assert slots[: len(found)] == found
         assert times[-1] - times[found[-1]] <= interval
@@ -77,26 +78,26 @@ def test_with_the_interval_that_the_plan_names_every_training_clip_is_seen_to_it
 def test_every_family_of_clips_takes_an_interval_and_so_many_frames_as_are_planned(name):
     changes = {"network.name": name, "preprocessing.interval": 0.1, "preprocessing.frames": 16}
     made = planned(filmed([9, 12, 30, 20]), **changes)
-    chosen = settings(with_memory(made, filmed([9, 12, 30, 20]), LAPTOP))
+    chosen = plan_checks.checked_settings(plan_changes.with_memory(made, filmed([9, 12, 30, 20]), LAPTOP))
     assert (chosen.preprocessing.interval, chosen.network.size["frames"]) == (0.1, 16)
 
 
 def test_a_size_set_by_hand_is_told_of_the_frames_and_another_number_is_refused():
     size = {"width": 8, "blocks": [1, 1]}
     made = planned(filmed([9, 12, 30, 20]), **{"network.size": size})
-    assert settings(made).network.size == {**size, "frames": 8}
+    assert plan_checks.checked_settings(made).network.size == {**size, "frames": 8}
     with pytest.raises(PlanError, match=r"4 frames, where preprocessing\.frames is 8"):
-        settings(planned(filmed([9, 12, 30, 20]), **{"network.size": {**size, "frames": 4}}))
+        plan_checks.checked_settings(planned(filmed([9, 12, 30, 20]), **{"network.size": {**size, "frames": 4}}))
 
 
 def test_nothing_is_looked_at_between_two_frames():
     with pytest.raises(PlanError, match=r"an interval of 0\.5 frames is shorter"):
-        settings(planned(filmed([9, 12, 9, 12], step=None), **{"preprocessing.interval": 0.5}))
+        plan_checks.checked_settings(planned(filmed([9, 12, 9, 12], step=None), **{"preprocessing.interval": 0.5}))
 
 
 def test_still_images_are_no_clips():
     with pytest.raises(PlanError, match="clip_gru takes clips, and these are still images"):
-        settings(planned(filmed([None] * 4), **{"network.name": "clip_gru"}))
+        plan_checks.checked_settings(planned(filmed([None] * 4), **{"network.name": "clip_gru"}))
 
 
 @pytest.mark.parametrize(
@@ -110,14 +111,14 @@ def test_still_images_are_no_clips():
 )
 def test_an_interval_that_cannot_be_is_refused(changes, says):
     with pytest.raises(PlanError, match=says):
-        settings(planned(filmed([9, 12, 30, 20]), **changes))
+        plan_checks.checked_settings(planned(filmed([9, 12, 30, 20]), **changes))
 
 
 def test_an_interval_with_which_training_clips_last_too_long_is_refused_by_how_many_they_are():
     found = filmed([9, 12, 30, 20])
     made = planned(found, **{"preprocessing.interval": 0.05})
     with pytest.raises(PlanError, match=r"3 training clips last longer \(1\.16 s\) than 8 frames every 0\.05"):
-        with_memory(made, found, LAPTOP)
+        plan_changes.with_memory(made, found, LAPTOP)
 
 
 def test_clips_among_stills_and_clips_of_one_frame_are_refused():

@@ -5,10 +5,11 @@ import pytest
 
 from fingerprints import facts
 from isocenter.errors import PlanError
-from isocenter.planning.rules.covariates import context_decision, fusion_decisions, image_only
+from isocenter.planning.rules import covariate_rules
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Case, Course, Dataset, Fingerprint, Label
+from isocenter.values import Case, Dataset, Fingerprint, Label
+from isocenter.values.covariate_values import Course
 from matrices import thinned
 
 COUNT = 60
@@ -23,7 +24,7 @@ def cohort(**columns):
 
 
 def decided(asked, **columns):
-    return context_decision(*cohort(**columns), asked)
+    return covariate_rules.context_decision(*cohort(**columns), asked)
 
 
 def ages(gaps=0):
@@ -125,7 +126,7 @@ def test_of_thousands_of_columns_what_they_have_in_common_is_said():
 def test_many_entries_are_brought_down_to_few_first(entries, narrow):
     context = {f"g{n}": {"median": 0, "mean": 0, "deviation": 1, "missing": 0} for n in range(entries)}
     task = Classification(classes=("ill", "well"))
-    found = fusion_decisions(task, "resnet", context, 400)
+    found = covariate_rules.fusion_decisions(task, "resnet", context, 400)
     assert found["context_fusion"].value == "concatenate"
     assert found["narrow"].value == narrow
     assert found["sparsity"].value == (
@@ -147,16 +148,16 @@ def test_many_entries_are_brought_down_to_few_first(entries, narrow):
 )
 def test_how_a_network_is_told_follows_from_what_it_answers(name, task, method):
     context = {"age": {"median": 0, "mean": 0, "deviation": 1, "missing": 0}}
-    found = fusion_decisions(task, name, context, 60)
+    found = covariate_rules.fusion_decisions(task, name, context, 60)
     assert found["context_fusion"].value == method
-    assert fusion_decisions(task, name, None, 60)["context_fusion"].value is None
+    assert covariate_rules.fusion_decisions(task, name, None, 60)["context_fusion"].value is None
 
 
 def test_images_alone_are_trained_on_too_where_something_is_told_and_no_network_goes_before():
     decision = decided("age", age=ages())
-    assert image_only(decision, None).value is True
-    assert image_only(decision, 2.0).value is False
-    assert image_only(decided(None, age=ages()), None).value is False
+    assert covariate_rules.image_only_decision(decision, None).value is True
+    assert covariate_rules.image_only_decision(decision, 2.0).value is False
+    assert covariate_rules.image_only_decision(decided(None, age=ages()), None).value is False
 
 
 def pulses(ill=0.0, ends=20.0):
@@ -203,4 +204,9 @@ def test_times_of_two_units_are_refused():
 def test_stretches_are_few_entries_whatever_their_number():
     decision = decided(["pulse"], pulse=[Course(tuple(range(200)), tuple(range(n, 200 + n))) for n in range(COUNT)])
     assert decision.value["pulse"]["stretches"] == 64
-    assert fusion_decisions(Classification(("ill", "well")), "resnet", decision.value, COUNT)["narrow"].value is None
+    assert (
+        covariate_rules.fusion_decisions(Classification(("ill", "well")), "resnet", decision.value, COUNT)[
+            "narrow"
+        ].value
+        is None
+    )

@@ -6,15 +6,19 @@ import pytest
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError, ResourceError
-from isocenter.planning import Machine, Wishes, make_plan, settings, with_memory, with_settings
-from isocenter.tasks.shared import MOST_EPOCHS
+from isocenter.planning import plan_changes, plan_checks, planner
+from isocenter.planning.plan_inputs import Wishes
+from isocenter.planning.training_memory import Machine
+from isocenter.tasks.shared.grid_and_length import MOST_EPOCHS
 from isocenter.values import Decision, Fingerprint, Plan
 from matrices import thinned
 
 
 def planned(found: Fingerprint, machine: Machine = LAPTOP, **given) -> Plan:
     asked = {"minutes": 60.0, "seed": 0, **given}
-    return make_plan(cohort(found.cases), found, DRAWN, machine, Wishes(Decision(machine.device, "a test"), **asked))
+    return planner.make_plan(
+        cohort(found.cases), found, DRAWN, machine, Wishes(Decision(machine.device, "a test"), **asked)
+    )
 
 
 def test_the_predicted_peak_is_what_the_plan_says_and_within_what_is_free():
@@ -33,7 +37,7 @@ def test_with_less_memory_the_batch_gives_way_first_and_then_the_patch():
     assert voxels[1] == voxels[0] > voxels[2]
     assert "too little for 4 patches" in plans[1].decision("training.batch").because
     for made in plans:
-        settings(made)
+        plan_checks.checked_settings(made)
 
 
 def followed(count: int) -> Fingerprint:
@@ -59,17 +63,17 @@ def test_where_nothing_fits_the_plan_is_refused_with_a_remedy():
 
 def test_a_batch_set_by_hand_that_does_not_fit_is_refused_before_training():
     found = several(3)
-    made = with_settings(planned(found), {"training.batch": 4096})
+    made = plan_changes.with_settings(planned(found), {"training.batch": 4096})
     with pytest.raises(ResourceError, match=r"training\.batch"):
-        with_memory(made, found, LAPTOP)
+        plan_changes.with_memory(made, found, LAPTOP)
 
 
 def test_what_is_set_by_hand_changes_the_predicted_peak():
     found = several(3)
     made = planned(found)
-    smaller = with_memory(with_settings(made, {"training.batch": 1}), found, LAPTOP)
+    smaller = plan_changes.with_memory(plan_changes.with_settings(made, {"training.batch": 1}), found, LAPTOP)
     assert smaller["training.memory"] < made["training.memory"]
-    assert with_memory(made, found, LAPTOP)["training.memory"] == made["training.memory"]
+    assert plan_changes.with_memory(made, found, LAPTOP)["training.memory"] == made["training.memory"]
 
 
 def test_few_thick_slices_are_looked_at_in_their_plane():
@@ -77,7 +81,7 @@ def test_few_thick_slices_are_looked_at_in_their_plane():
     assert made["network.name"] == "unet_slices"
     assert made["network.size"]["axis"] == 2
     assert "8 mm long along axis 2" in made.decision("network.name").because
-    settings(made)
+    plan_checks.checked_settings(made)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,7 @@ def test_few_thick_slices_are_looked_at_in_their_plane():
 def test_many_slices_thin_ones_and_pictures_go_through_a_usual_unet(shape, steps):
     made = planned(several(3, shape=shape, steps=steps))
     assert made["network.name"] == "unet"
-    settings(made)
+    plan_checks.checked_settings(made)
 
 
 def test_hours_and_many_cases_make_the_network_wider():
@@ -96,7 +100,7 @@ def test_hours_and_many_cases_make_the_network_wider():
     assert wide["network.size"]["width"] == short["network.size"]["width"] * 3 // 2
     assert planned(few, minutes=600.0)["network.size"] == short["network.size"]
     assert planned(found, minutes=600.0, folds=5)["network.size"] == short["network.size"]
-    settings(wide)
+    plan_checks.checked_settings(wide)
 
 
 def test_long_trainings_are_looked_at_oftener_and_may_end_early():
@@ -161,7 +165,7 @@ def test_pictures_of_28_pixels_get_a_sane_plan():
     assert made["preprocessing.shape"] == made["training.patch"] == made["inference.patch"] == [28, 28]
     assert made["preprocessing.crop"] == "none"
     assert made["augmentation.blur"] == made["augmentation.low_resolution"] == 0
-    settings(made)
+    plan_checks.checked_settings(made)
 
 
 def test_volumes_on_a_processor_come_in_smaller_batches_and_the_plan_says_why():

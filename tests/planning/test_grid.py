@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingerprints import facts, several
-from isocenter.planning.rules.grid import (
-    LARGER_WINDOW,
-    PATCH_VOXELS,
-    WHOLE_SIDE,
-    GridNeeds,
-    grid_for,
-    thick_axis,
-    window_for,
-)
+from isocenter.planning.rules import grid_rules
+from isocenter.planning.rules.grid_rules import LARGER_WINDOW, PATCH_VOXELS, WHOLE_SIDE, GridNeeds
 from isocenter.values import Fingerprint
 
 sizes = st.tuples(*[st.integers(4, 300)] * 3)
@@ -26,7 +19,7 @@ spacings = st.tuples(*[st.floats(0.3, 8)] * 3)
 
 
 def grid_of(found, device, room=1.0, **needs):
-    return grid_for(found, GridNeeds(**needs), device, room=room)
+    return grid_rules.suggest_grid(found, GridNeeds(**needs), device, room=room)
 
 
 @given(st.lists(st.tuples(sizes, spacings), min_size=1, max_size=6), st.sampled_from(["cpu", "cuda:0"]))
@@ -39,7 +32,10 @@ def test_a_patch_holds_whole_steps_of_the_strides_and_little_more_than_the_devic
     limit = PATCH_VOXELS[3]["cpu" if device == "cpu" else "gpu"]
     assert np.prod(np.asarray(grid.patch) - multiple) <= limit
     assert (np.asarray(grid.patch) < np.median(grid.extent, axis=0) + multiple).all()
-    window, convolved = np.asarray(window_for(grid, CONVOLVES).value), np.asarray(window_for(grid, {}).value)
+    window, convolved = (
+        np.asarray(grid_rules.training_window(grid, CONVOLVES).value),
+        np.asarray(grid_rules.training_window(grid, {}).value),
+    )
     assert not np.any(window % multiple)
     assert (window >= convolved).all()
     assert window.prod() <= LARGER_WINDOW * grid.voxels
@@ -59,9 +55,9 @@ def test_a_patch_holds_whole_steps_of_the_strides_and_little_more_than_the_devic
 def test_a_convolving_network_predicts_in_larger_windows_than_it_learns_from(shape, patch, window):
     grid = grid_of(several(3, shape=shape, steps=(1.0,) * len(shape)), dense=True, device="cpu")
     grid = replace(grid, patch=patch, strides=[[2, 2, 2][: len(shape)]] * 3 + [[2, 2, 1][: len(shape)]])
-    assert window_for(grid, CONVOLVES).value == window
-    assert window_for(grid, {**CONVOLVES, "image": list(patch)}).value == list(patch)
-    assert window_for(grid, {"heads": 3}).value == list(patch)
+    assert grid_rules.training_window(grid, CONVOLVES).value == window
+    assert grid_rules.training_window(grid, {**CONVOLVES, "image": list(patch)}).value == list(patch)
+    assert grid_rules.training_window(grid, {"heads": 3}).value == list(patch)
 
 
 def test_the_spacing_is_the_median_where_voxels_are_nearly_cubes():
@@ -92,7 +88,7 @@ def test_many_thick_slices_keep_their_median():
     ("spacing", "axis"), [((1, 1, 3.1), 2), ((3.1, 1, 1), 0), ((1, 1, 3), None), ((1, 9), None), (None, None)]
 )
 def test_slices_are_thick_from_three_times_the_others_on(spacing, axis):
-    assert thick_axis(spacing) == axis
+    assert grid_rules.thick_axis(spacing) == axis
 
 
 def test_along_thick_slices_a_unet_halves_later():
@@ -111,7 +107,7 @@ def test_pictures_of_28_pixels_are_looked_at_as_they_are():
     grid = grid_of(several(3, shape=(28, 28), physical=False), dense=False, device="cpu")
     assert grid.shape.value == [28, 28]
     assert grid.patch == (28, 28)
-    assert window_for(grid, CONVOLVES).value == [28, 28]
+    assert grid_rules.training_window(grid, CONVOLVES).value == [28, 28]
 
 
 def test_less_room_gives_a_smaller_patch():
@@ -128,7 +124,7 @@ def test_whole_images_that_keep_their_scale_have_one_spacing_at_which_the_larges
     assert grid.shape.value is None
     assert grid.spacing.value == [1.5, 1.5, 1.5]  # the median; 60 mm and a tenth then take 44 voxels
     assert grid.patch == (28, 44, 32)  # the first axis is 40 mm long in both: nothing speaks for more
-    assert window_for(grid, CONVOLVES).value == [28, 44, 32]
+    assert grid_rules.training_window(grid, CONVOLVES).value == [28, 44, 32]
     large = grid_of(several(20, shape=(200, 100, 100)), dense=False, device="cpu", scaled=True)
     assert large.spacing.value == pytest.approx([200 / 48] * 3, abs=1e-4)
     assert large.patch == (48, 24, 24)
@@ -146,7 +142,9 @@ def test_where_sizes_may_be_asked_for_every_training_image_is_seen_whole(found, 
 @pytest.mark.parametrize("needs", [{"dense": True}, {"dense": False, "scaled": True}])
 def test_patches_and_strides_follow_a_spacing_that_was_set_by_hand(needs):
     found = several(20, shape=(40, 40, 20), steps=(1.0, 1.0, 2.0))
-    own, coarse = (grid_for(found, GridNeeds(**needs), "cpu", spacing=asked) for asked in (None, [2.0, 2.0, 2.0]))
+    own, coarse = (
+        grid_rules.suggest_grid(found, GridNeeds(**needs), "cpu", spacing=asked) for asked in (None, [2.0, 2.0, 2.0])
+    )
     assert coarse.spacing.value == [2.0, 2.0, 2.0]
     assert (coarse.extent == [20, 20, 20]).all()
     assert coarse.patch == (20, 20, 20) != own.patch
@@ -156,7 +154,7 @@ def test_patches_and_strides_follow_a_spacing_that_was_set_by_hand(needs):
 @pytest.mark.parametrize("asked", [[2.0, 2.0], None])
 def test_a_spacing_of_other_axes_is_left_to_what_refuses_it(asked):
     found = several(20, shape=(40, 40, 20))
-    assert grid_for(found, GridNeeds(dense=True), "cpu", spacing=asked).patch == (40, 40, 20)
+    assert grid_rules.suggest_grid(found, GridNeeds(dense=True), "cpu", spacing=asked).patch == (40, 40, 20)
 
 
 def test_one_odd_case_makes_all_others_coarse_and_is_named():
@@ -220,12 +218,12 @@ def heads(count: int) -> Fingerprint:
 
 def test_where_the_air_around_is_cut_away_patches_are_cut_from_what_is_left():
     needs = GridNeeds(dense=True)
-    grid, uncut = (grid_for(heads(4), needs, "cuda:0", cropped=cropped) for cropped in (None, False))
+    grid, uncut = (grid_rules.suggest_grid(heads(4), needs, "cuda:0", cropped=cropped) for cropped in (None, False))
     assert grid.cropped and not uncut.cropped
     assert np.median(grid.extent, axis=0).tolist() == [140, 172, 139]
     assert np.median(uncut.extent, axis=0).tolist() == [240, 240, 155]
     assert grid.voxels / grid.extent[0].prod() > 0.5
-    assert not grid_for(several(4), needs, "cuda:0").cropped
+    assert not grid_rules.suggest_grid(several(4), needs, "cuda:0").cropped
 
 
 def test_a_single_slice_is_cut_down_in_its_plane():

@@ -8,21 +8,22 @@ import pytest
 
 from fingerprints import LAPTOP
 from isocenter.errors import PlanError, ResourceError
-from isocenter.planning.memory import BYTES_OF_A_CASE, PROGRAM, peak, refuse_too_large
-from isocenter.tasks import build
+from isocenter.planning import training_memory
+from isocenter.planning.training_memory import BYTES_OF_A_CASE, PROGRAM
+from isocenter.tasks import task_catalogue
 
 UNET = {"width": 16, "widest": 64, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]]}
 LABELS = [{"value": 1, "name": "lesion"}]
-TASK = build({"name": "segmentation", "labels": LABELS, "loss": "ce", "tolerance": 2.0})
+TASK = task_catalogue.build_task({"name": "segmentation", "labels": LABELS, "loss": "ce", "tolerance": 2.0})
 NETWORK = {"name": "unet", "channels": 1, "spatial_dims": 3, "size": UNET}
 # One training step in a process of its own, which says how many bytes it held at the most.
 MEASURED = """
 import torch
 import isocenter.verbs.train
-from isocenter.runtime import build_module, peak_memory
-from isocenter.tasks import build
-task = build({"name": "segmentation", "labels": [{"value": 1, "name": "lesion"}], "loss": "ce", "tolerance": 2.0})
-module = build_module(task, NETWORK).train()
+from isocenter.runtime import hardware, torch_networks
+from isocenter.tasks import task_catalogue
+task = task_catalogue.build_task({"name": "segmentation", "labels": [{"value": 1, "name": "lesion"}], "loss": "ce", "tolerance": 2.0})
+module = torch_networks.build_module(task, NETWORK).train()
 optimiser = torch.optim.AdamW(module.parameters())
 for _ in range(2):
     outputs = module(torch.randn(BATCH, 1, *PATCH))
@@ -30,12 +31,12 @@ for _ in range(2):
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
-print(int(peak_memory()))
+print(int(hardware.peak_memory()))
 """
 
 
 def predicted(batch: int = 4, patch: tuple[int, ...] = (32, 32, 32), **given):
-    return peak(TASK, NETWORK, patch, batch, LAPTOP, half=False, **given)
+    return training_memory.predict_peak(TASK, NETWORK, patch, batch, LAPTOP, half=False, **given)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
@@ -63,7 +64,7 @@ def test_each_weight_is_held_with_its_gradient_its_average_and_what_the_optimise
 
 
 def test_bfloat16_takes_less():
-    half = peak(TASK, NETWORK, (32, 32, 32), 4, LAPTOP, half=True)
+    half = training_memory.predict_peak(TASK, NETWORK, (32, 32, 32), 4, LAPTOP, half=True)
     assert 0.4 < half.kept / predicted().kept < 0.8
 
 
@@ -78,7 +79,7 @@ def test_many_small_cases_take_memory_by_their_number():
 
 def test_a_gpu_holds_weights_and_activations_and_the_machine_the_rest():
     gpu = replace(LAPTOP, device="cuda:0", memory=2.0, device_memory=1.0)
-    found = peak(TASK, NETWORK, (32, 32, 32), 2, gpu, half=False, cases=0.1 * 2**30)
+    found = training_memory.predict_peak(TASK, NETWORK, (32, 32, 32), 2, gpu, half=False, cases=0.1 * 2**30)
     assert found.on_device(gpu) == found.weights + found.kept
     assert found.fits(gpu)
     assert not found.fits(replace(gpu, memory=0.5 * PROGRAM / 2**30))
@@ -86,7 +87,7 @@ def test_a_gpu_holds_weights_and_activations_and_the_machine_the_rest():
 
 def test_apples_gpus_hold_everything_in_the_memory_of_the_machine():
     gpu = replace(LAPTOP, device="mps", memory=2.0, device_memory=2.0)
-    found = peak(TASK, NETWORK, (32, 32, 32), 2, gpu, half=False, cases=0.1 * 2**30)
+    found = training_memory.predict_peak(TASK, NETWORK, (32, 32, 32), 2, gpu, half=False, cases=0.1 * 2**30)
     assert found.on_device(gpu) == found.weights + found.kept + found.program + found.cases
     least = found.on_device(gpu) / 0.8
     assert found.fits(replace(gpu, memory=1.01 * least, device_memory=1.01 * least))
@@ -99,6 +100,6 @@ def test_a_patch_that_the_strides_do_not_divide_is_refused():
 
 
 def test_what_does_not_fit_is_refused_with_its_remedy():
-    refuse_too_large(predicted(), LAPTOP)
+    training_memory.refuse_too_large(predicted(), LAPTOP)
     with pytest.raises(ResourceError, match=r"training would take .* GiB.*smaller training\.patch"):
-        refuse_too_large(predicted(), replace(LAPTOP, memory=0.5, device_memory=0.5))
+        training_memory.refuse_too_large(predicted(), replace(LAPTOP, memory=0.5, device_memory=0.5))

@@ -9,7 +9,8 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.planning.rules.modalities import Holes, absent_decision, dropout_decision
+from isocenter.planning.rules import modality_rules
+from isocenter.planning.rules.modality_rules import MissingImages
 from isocenter.values import Case, Dataset, Geometry, Image
 
 GRID = Geometry.of_pixels((4, 4))
@@ -21,29 +22,31 @@ def case(number: int, *names: str) -> Case:
 
 def test_who_lacks_what_is_counted_by_name_and_by_the_numbers_of_files():
     named = Dataset((case(1, "T1", "T2"), case(2, "T2"), case(3, "T2")))
-    assert Holes.of(named, ["T1", "T2"], {"1", "2"}).lacking == {"T1": 2}
-    assert Holes.of(named, ["T1", "T2"], {"1", "2"}).presence["image:T1"] == {"there": 0.5}  # of those that train
+    assert MissingImages.of(named, ["T1", "T2"], {"1", "2"}).lacking == {"T1": 2}
+    assert MissingImages.of(named, ["T1", "T2"], {"1", "2"}).presence["image:T1"] == {
+        "there": 0.5
+    }  # of those that train
     numbered = Dataset((case(1, "0", "1"), case(2, "0001")))
-    assert Holes.of(numbered, ["0", "1"], {"1"}).lacking == {"0": 1}
-    assert Holes.of(Dataset((case(1, "image"), case(2, "image"))), ["fat", "water"], {"1"}).lacking == {}
+    assert MissingImages.of(numbered, ["0", "1"], {"1"}).lacking == {"0": 1}
+    assert MissingImages.of(Dataset((case(1, "image"), case(2, "image"))), ["fat", "water"], {"1"}).lacking == {}
 
 
 def test_training_leaves_images_out_where_cases_lack_some_and_only_there():
-    holes = Holes(("T1", "T2"), {"T2": 12}, 60, {"T2": 0.8})
-    planned = dropout_decision(holes)
+    holes = MissingImages(("T1", "T2"), {"T2": 12}, 60, {"T2": 0.8})
+    planned = modality_rules.dropout_decision(holes)
     assert planned.value == 0.5
     assert planned.because.startswith("channel T2: 12 of 60 cases lack it")
-    assert absent_decision(replace(holes, dropout=0.5)).value == ["T1", "T2"]
-    assert absent_decision(holes).value == ["T2"]
+    assert modality_rules.absent_decision(replace(holes, dropout=0.5)).value == ["T1", "T2"]
+    assert modality_rules.absent_decision(holes).value == ["T2"]
     whole = replace(holes, lacking={})
-    assert (dropout_decision(whole).value, absent_decision(whole).value) == (0, [])
-    assert dropout_decision(Holes(("R", "G", "B"), {}, 60)).value == 0
+    assert (modality_rules.dropout_decision(whole).value, modality_rules.absent_decision(whole).value) == (0, [])
+    assert modality_rules.dropout_decision(MissingImages(("R", "G", "B"), {}, 60)).value == 0
     assert holes.presence == {"image:T1": {"there": 1.0}, "image:T2": {"there": 0.8}}
 
 
 @pytest.mark.parametrize(("lacking", "many"), [({}, False), ({"T2": 2}, False), ({"T1": 1, "T2": 3}, True)])
 def test_many_cases_lack_an_image_from_a_twentieth_on(lacking, many):
-    assert Holes(("T1", "T2"), lacking, 60).many == many
+    assert MissingImages(("T1", "T2"), lacking, 60).many == many
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,16 @@ import isocenter
 import trained
 from fingerprints import DRAWN, cohort, facts, several
 from isocenter.errors import PlanError, ResourceError, UsageError
-from isocenter.planning import Machine, Wishes, make_plan, settings
+from isocenter.planning import plan_checks, planner
+from isocenter.planning.plan_inputs import Wishes
+from isocenter.planning.training_memory import Machine
 from isocenter.values import Decision, Fingerprint, Plan
 
 
 def planned(found: Fingerprint, memory: float, minutes: float = 600.0, **given) -> Plan:
     machine = Machine("cuda:0", 8, 64.0, memory, True)
     wishes = Wishes(Decision("cuda:0", "on paper"), minutes=minutes, **given)
-    return make_plan(cohort(found.cases), found, DRAWN, machine, wishes)
+    return planner.make_plan(cohort(found.cases), found, DRAWN, machine, wishes)
 
 
 def hippocampus() -> Fingerprint:
@@ -45,7 +47,7 @@ def test_a_small_volume_is_seen_whole_and_more_of_them_a_step_at_most_a_twentiet
     assert made["training.batch"] == 8  # of 260 cases a twentieth is 13
     assert "at most a twentieth of all training voxels" in made.decision("training.batch").because
     assert made["training.memory"] < 0.8 * 24
-    settings(made)
+    plan_checks.checked_settings(made)
 
 
 @pytest.mark.whole
@@ -59,7 +61,7 @@ def test_patches_of_a_large_ct_grow_with_the_memory_and_fill_nearly_half_of_it()
     for made, memory in [pair for name, own in memories.items() for pair in zip(found[name], own, strict=True)]:
         assert made["training.batch"] == 2
         assert 0.4 * memory < made["training.memory"] <= 0.8 * memory
-        settings(made)
+        plan_checks.checked_settings(made)
 
 
 @pytest.mark.whole

@@ -7,9 +7,7 @@ from ruamel.yaml import YAML
 
 import isocenter
 import trained
-from isocenter.planning import overview, plan_text, with_settings
-from isocenter.planning.plan_prose import is_silent, sentences_of
-from isocenter.planning.typed import is_default
+from isocenter.planning import plan_changes, plan_file, plan_prose, typed_sections
 from isocenter.values import Decision
 
 
@@ -23,16 +21,19 @@ def test_a_plan_prints_as_a_table_with_its_predicted_memory(tmp_path):
     assert max(map(len, text.splitlines())) <= 120
     for name, decision in made.plan:
         assert name.partition(".")[2] in text
-        assert is_silent(decision, sentences_of(made.plan).get(name)) or decision.because.split()[0] in text
+        assert (
+            plan_prose.is_silent(decision, plan_prose.sentences_of(made.plan).get(name))
+            or decision.because.split()[0] in text
+        )
 
 
 def test_what_is_off_takes_one_line_a_section_unless_a_person_turned_it_off(tmp_path):
     made = isocenter.plan(trained.blobs(tmp_path / "data", 8), labels=trained.LABELS, device="cpu", threads=1).plan
-    augmentation = overview(made, whole=True).partition("\naugmentation\n")[2]
+    augmentation = plan_prose.plan_overview(made, whole=True).partition("\naugmentation\n")[2]
     off = next(line for line in augmentation.splitlines() if line.startswith("  off"))
     assert "elastic" in off
     assert "noise" not in off.replace("dose_noise", "")
-    by_hand = overview(with_settings(made, {"augmentation.noise": 0.0}))
+    by_hand = plan_prose.plan_overview(plan_changes.with_settings(made, {"augmentation.noise": 0.0}))
     assert any(line.split()[:3] == ["noise", "0", "set"] for line in by_hand.splitlines())
 
 
@@ -42,19 +43,19 @@ def test_a_plan_shows_at_most_60_decisions_and_says_how_many_have_their_defaults
         shown = repr(made).splitlines()
         rows = [line for line in shown if line.startswith("  ") and not line.startswith("   ")]
         assert len(rows) <= 60
-        hidden = [name for name, _ in made.plan if is_default(made.plan, name)]
+        hidden = [name for name, _ in made.plan if typed_sections.is_default(made.plan, name)]
         [line] = [line for line in shown if "--all-decisions" in line]
         assert int(line.split()[0]) <= len(hidden)
 
 
 def test_a_decision_by_hand_is_shown_and_is_no_default_even_with_the_value_of_one(tmp_path):
     made = isocenter.plan(trained.blobs(tmp_path / "data", 8), labels=trained.LABELS, device="cpu", threads=1).plan
-    by_hand = with_settings(made, {"training.optimiser": made["training.optimiser"]})
-    assert is_default(made, "training.optimiser")
-    assert not is_default(by_hand, "training.optimiser")
-    assert "  optimiser " not in overview(made)
-    assert "  optimiser " in overview(by_hand)
-    entries = YAML(typ="safe").load(plan_text(by_hand))
+    by_hand = plan_changes.with_settings(made, {"training.optimiser": made["training.optimiser"]})
+    assert typed_sections.is_default(made, "training.optimiser")
+    assert not typed_sections.is_default(by_hand, "training.optimiser")
+    assert "  optimiser " not in plan_prose.plan_overview(made)
+    assert "  optimiser " in plan_prose.plan_overview(by_hand)
+    entries = YAML(typ="safe").load(plan_file.plan_text(by_hand))
     assert entries["training"]["schedule"]["default"]
     assert "default" not in entries["training"]["optimiser"]
 

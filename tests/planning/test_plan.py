@@ -6,9 +6,9 @@ import pytest
 
 import isocenter
 import trained
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.planning import read_plan, settings, with_settings
+from isocenter.networks import factory
+from isocenter.planning import plan_changes, plan_checks, plan_file
 from isocenter.values import BY_HAND
 
 
@@ -71,7 +71,7 @@ def test_what_is_set_by_hand_is_recorded_so(blobs):
     made = planned(blobs, assignments={"training.steps": 6}).plan
     assert made["training.steps"] == 6
     assert made.decision("training.steps").because == BY_HAND
-    assert settings(made).training.steps == 6
+    assert plan_checks.checked_settings(made).training.steps == 6
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_what_is_set_by_hand_is_recorded_so(blobs):
 )
 def test_a_name_that_the_plan_does_not_have_is_refused_with_those_that_may_be_meant(first, wrong, meant):
     with pytest.raises(PlanError) as caught:
-        with_settings(first.plan, {wrong: 4})
+        plan_changes.with_settings(first.plan, {wrong: 4})
     assert meant in re.split(r", | ", caught.value.remedy)
 
 
@@ -97,8 +97,12 @@ def test_a_family_that_a_usual_rate_breaks_has_one_of_its_own_where_it_is_planne
     for name in ("unet", "segresnet"):
         made = planned(blobs, assignments={"network.name": name}).plan
         rates[name] = made.decision("training.learning_rate")
-    times, why = networks.rate("segresnet", "dense")
-    assert networks.rate("unet", "dense") == networks.rate("segresnet", "vector") == (1.0, "")
+    times, why = factory.learning_rate_factor("segresnet", "dense")
+    assert (
+        factory.learning_rate_factor("unet", "dense")
+        == factory.learning_rate_factor("segresnet", "vector")
+        == (1.0, "")
+    )
     assert rates["segresnet"].value == times * rates["unet"].value < rates["unet"].value
     assert rates["segresnet"].because.endswith(f"segresnet {why}")
 
@@ -108,7 +112,7 @@ def test_a_flag_wins_over_the_plan_and_the_plan_over_the_rule(blobs, tmp_path):
     planned(blobs, out=tmp_path / "plan.yaml", assignments=few)
     run = isocenter.train(tmp_path / "plan.yaml", out=tmp_path / "run", seed=4, assignments={"training.batch": 1})
     text = (run.out / "plan.yaml").read_text()
-    kept = read_plan(run.out / "plan.yaml")
+    kept = plan_file.read_plan(run.out / "plan.yaml")
     assert [kept[f"training.{name}"] for name in ("seed", "batch", "steps")] == [4, 1, 6]
     for name in ("training.seed", "training.batch", "training.steps"):
         assert kept.decision(name).because == BY_HAND
@@ -123,7 +127,7 @@ def test_what_a_flag_says_about_reading_is_kept_for_a_resumed_run(blobs, tmp_pat
     few = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET}
     planned(blobs, out=tmp_path / "plan.yaml", assignments=few, everything=True)
     run = isocenter.train(tmp_path / "plan.yaml", out=tmp_path / "run", everything=True, modality="MR")
-    kept = read_plan(run.out / "plan.yaml")
+    kept = plan_file.read_plan(run.out / "plan.yaml")
     assert kept.options == {"labels": trained.LABELS, "modality": "MR", "everything": True}
     guard = isocenter.load(run.out, "cpu").guard  # training cases judge, each by the others
     assert guard is not None and guard.is_calibrated and (guard.trained, guard.unseen) == (8, 0)
@@ -168,7 +172,7 @@ def test_hippocampi_are_planned_whole_and_mirrored_once_it_is_said_that_they_are
 def test_how_weights_of_pictures_are_inflated_for_volumes_is_set_by_hand(blobs):
     assert planned(blobs).plan["network.inflation"] == "mean"
     made = planned(blobs, assignments={"network.inflation": "centre"}).plan
-    assert settings(made).network.inflation == "centre"
+    assert plan_checks.checked_settings(made).network.inflation == "centre"
     assert made.decision("network.inflation").because == BY_HAND
     with pytest.raises(PlanError, match="inflation"):
         planned(blobs, assignments={"network.inflation": "corner"})

@@ -8,7 +8,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.planning import parse_value, plan_text, read_plan, settings
+from isocenter.planning import plan_checks, plan_file
 from isocenter.values import BY_HAND, Decision, Plan
 from matrices import thinned
 
@@ -24,7 +24,7 @@ def edited(made, tmp_path):
     """A function that replaces text in the plan's file and gives (path, line of the replacement)."""
 
     def edit(old: str, new: str) -> tuple[Path, int]:
-        text = plan_text(made)
+        text = plan_file.plan_text(made)
         assert len(re.findall(old, text, re.MULTILINE)) == 1, old
         path = tmp_path / "plan.yaml"
         path.write_text(re.sub(old, new, text, flags=re.MULTILINE))
@@ -35,10 +35,10 @@ def edited(made, tmp_path):
 
 
 def test_a_plan_comes_back_from_its_file_as_it_was(made, tmp_path):
-    (tmp_path / "plan.yaml").write_text(plan_text(made))
-    back = read_plan(tmp_path / "plan.yaml")
-    assert plan_text(back) == plan_text(made)
-    assert settings(back) == settings(made)
+    (tmp_path / "plan.yaml").write_text(plan_file.plan_text(made))
+    back = plan_file.read_plan(tmp_path / "plan.yaml")
+    assert plan_file.plan_text(back) == plan_file.plan_text(made)
+    assert plan_checks.checked_settings(back) == plan_checks.checked_settings(made)
     assert (back.data, back.data_hash, back.options) == (made.data, made.data_hash, made.options)
 
 
@@ -49,7 +49,7 @@ def test_every_decision_has_a_reason(made):
 
 def test_an_edited_value_reads_set_by_hand_and_the_others_keep_their_reasons(made, edited):
     path, _ = edited(r"learning_rate: {value: 0.004", "learning_rate: {value: 0.001")
-    back = read_plan(path)
+    back = plan_file.read_plan(path)
     assert back["training.learning_rate"] == 0.001
     for name, decision in back:
         expected = BY_HAND if name == "training.learning_rate" else made.decision(name).because
@@ -58,7 +58,7 @@ def test_an_edited_value_reads_set_by_hand_and_the_others_keep_their_reasons(mad
 
 def test_a_value_written_otherwise_is_not_edited(made, edited):
     path, _ = edited(r"learning_rate: {value: 0.004", "learning_rate: {value: 4.0e-3")
-    assert read_plan(path).decision("training.learning_rate") == made.decision("training.learning_rate")
+    assert plan_file.read_plan(path).decision("training.learning_rate") == made.decision("training.learning_rate")
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_a_value_written_otherwise_is_not_edited(made, edited):
 )
 def test_what_follows_from_an_edited_value_follows_it_as_on_the_command_line(made, edited, old, new, followed):
     path, _ = edited(old, new)
-    back = read_plan(path)
+    back = plan_file.read_plan(path)
     assert {name: back[name] for name in followed} == followed
-    (again := path.with_name("again.yaml")).write_text(plan_text(back))
-    assert plan_text(read_plan(again)) == plan_text(back)
+    (again := path.with_name("again.yaml")).write_text(plan_file.plan_text(back))
+    assert plan_file.plan_text(plan_file.read_plan(again)) == plan_file.plan_text(back)
 
 
 WRONG = {
@@ -162,7 +162,7 @@ ALIKE = {
 def test_a_wrong_edit_is_refused_with_file_and_line(edited, old, new, message):
     path, line = edited(old, new)
     with pytest.raises(PlanError) as refused:
-        read_plan(path)
+        plan_file.read_plan(path)
     assert message in str(refused.value)
     assert refused.value.where == f"{path}, line {line}"
     assert refused.value.remedy
@@ -172,14 +172,14 @@ def test_a_wrong_edit_is_refused_with_file_and_line(edited, old, new, message):
 def test_what_is_not_yaml_is_refused_by_name(tmp_path, text):
     (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(PlanError, match=re.escape(str(tmp_path / "plan.yaml"))):
-        read_plan(tmp_path / "plan.yaml")
+        plan_file.read_plan(tmp_path / "plan.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "5", "[1, 2]", "colour: blue"])
 def test_yaml_that_is_no_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(PlanError, match="is not an Isocenter plan"):
-        read_plan(tmp_path / "plan.yaml")
+        plan_file.read_plan(tmp_path / "plan.yaml")
 
 
 LAUGHS = "a0: &a0 [lol, lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
@@ -198,7 +198,7 @@ def test_aliases_and_deep_nesting_are_refused_with_their_line(tmp_path, text, li
     path = tmp_path / "plan.yaml"
     path.write_text(f"isocenter_plan: 1\n{text}")
     with pytest.raises(PlanError, match=r"alias|deeper than 20 levels") as refused:
-        read_plan(path)
+        plan_file.read_plan(path)
     assert refused.value.where == f"{path}, line {line}"
 
 
@@ -207,15 +207,15 @@ def test_decisions_that_share_a_list_are_written_one_by_one(made, tmp_path):
     shared = made
     for name in ("augmentation.flips", "inference.flips"):
         shared = shared.with_decision(name, Decision(axes, "they look alike mirrored"))
-    (tmp_path / "plan.yaml").write_text(plan_text(shared))
-    back = read_plan(tmp_path / "plan.yaml")
+    (tmp_path / "plan.yaml").write_text(plan_file.plan_text(shared))
+    back = plan_file.read_plan(tmp_path / "plan.yaml")
     assert back["augmentation.flips"] == back["inference.flips"] == axes
 
 
 def test_a_plan_of_a_megabyte_is_none(tmp_path):
     (tmp_path / "plan.yaml").write_text("isocenter_plan: 1\n" + "# no end\n" * 200_000)
     with pytest.raises(PlanError, match="larger than any plan"):
-        read_plan(tmp_path / "plan.yaml")
+        plan_file.read_plan(tmp_path / "plan.yaml")
 
 
 @pytest.mark.parametrize(
@@ -223,14 +223,14 @@ def test_a_plan_of_a_megabyte_is_none(tmp_path):
 )
 def test_a_value_on_the_command_line_cannot_grow(text):
     with pytest.raises(PlanError) as refused:
-        parse_value(text)
+        plan_file.parse_value(text)
     assert refused.value.where == "--set" and len(str(refused.value)) < 200
 
 
 def test_a_decision_that_was_taken_out_is_missed(edited):
     path, _ = edited(r"^split:\n(  .*\n)+", "split: {}\n")
     with pytest.raises(PlanError, match=r"split\."):
-        read_plan(path)
+        plan_file.read_plan(path)
 
 
 @pytest.mark.parametrize(
@@ -247,10 +247,10 @@ def test_a_decision_that_was_taken_out_is_missed(edited):
     ],
 )
 def test_a_value_on_the_command_line_is_read_as_in_the_file(text, value):
-    assert parse_value(text) == value
+    assert plan_file.parse_value(text) == value
 
 
 @pytest.mark.parametrize("name", ["training.selection", "evaluation.primary"])
 def test_a_metric_that_the_task_does_not_have_is_refused(made, name):
     with pytest.raises(PlanError, match="dice"):
-        settings(made.with_decision(name, Decision("banana", BY_HAND)))
+        plan_checks.checked_settings(made.with_decision(name, Decision("banana", BY_HAND)))

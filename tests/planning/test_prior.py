@@ -7,7 +7,7 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.planning import for_fold, read_plan
+from isocenter.planning import plan_changes, plan_file
 from isocenter.values import Decision
 
 
@@ -49,7 +49,7 @@ def test_the_correction_follows_an_edit_of_the_sampling(scarce, tmp_path):
     planned(scarce, out=out)
     text = out.read_text(encoding="utf-8")
     out.write_text(text.replace("value: balanced", "value: natural"), encoding="utf-8")
-    read = read_plan(out)
+    read = plan_file.read_plan(out)
     assert (read["training.sampling"], read["task.prior_shift"]) == ("natural", None)
 
 
@@ -57,7 +57,7 @@ def test_a_fold_corrects_by_its_own_shares_for_the_runs_own_sampling(scarce):
     made = planned(scarce)
     fingerprint = made.examination.fingerprint
     dark = [case.id for case in fingerprint.cases if case.references["class"] == "dark"]
-    fold = for_fold(
+    fold = plan_changes.plan_for_fold(
         made.plan, made.examination.dataset, fingerprint.only({c.id for c in fingerprint.cases} - set(dark[:2]))
     )
     counts = fold["task.counts"]
@@ -68,5 +68,5 @@ def test_a_fold_corrects_by_its_own_shares_for_the_runs_own_sampling(scarce):
 def test_all_folds_are_taught_by_the_loss_of_the_plan_whatever_their_own_cases_would_choose(scarce):
     made = planned(scarce)
     plan = made.plan.with_decision("task.loss", Decision("focal", "a rule said so"))
-    fold = for_fold(plan, made.examination.dataset, made.examination.fingerprint)
+    fold = plan_changes.plan_for_fold(plan, made.examination.dataset, made.examination.fingerprint)
     assert fold["task.loss"] == "focal"

@@ -4,9 +4,10 @@ from dataclasses import fields
 
 import pytest
 
-from isocenter.files import modality_word
-from isocenter.planning.rules.profiles import PROFILES, UNKNOWN, profile_for
-from isocenter.transforms import Augmentation
+from isocenter.files import modality_words
+from isocenter.planning.rules import image_profiles
+from isocenter.planning.rules.image_profiles import PROFILES, UNKNOWN
+from isocenter.transforms.augment import Augmentation
 
 
 @pytest.mark.parametrize(
@@ -32,13 +33,13 @@ from isocenter.transforms import Augmentation
     ],
 )
 def test_what_files_and_people_say_finds_its_profile(stated, name):
-    assert profile_for(modality_word(stated)).name == name
+    assert image_profiles.profile_for(modality_words.modality_word(stated)).name == name
 
 
 def test_each_word_of_dicom_belongs_to_one_profile():
     codes = [code for profile in PROFILES for code in profile.codes]
     assert len(set(codes)) == len(codes)
-    assert profile_for("DOC") is UNKNOWN
+    assert image_profiles.profile_for("DOC") is UNKNOWN
 
 
 def test_every_change_is_one_that_the_augmentation_knows():

@@ -6,21 +6,12 @@ import pytest
 
 import isocenter
 import trained
-from isocenter import networks, tasks
 from isocenter.errors import PlanError
-from isocenter.planning import (
-    Between,
-    OneOf,
-    own_choices,
-    settings,
-    space,
-    space_of,
-    space_record,
-    tried,
-    with_settings,
-)
-from isocenter.planning.search import OF_A_FOLD, STRENGTHS, TRIED, words
-from isocenter.transforms import Augmentation
+from isocenter.networks import factory
+from isocenter.planning import plan_changes, plan_checks, search_domains
+from isocenter.planning.search_domains import OF_A_FOLD, STRENGTHS, TRIED, Between, OneOf
+from isocenter.tasks import task_catalogue, task_settings
+from isocenter.transforms.augment import Augmentation
 from isocenter.values import BY_HAND
 
 SIZE = {"network.size": trained.SMALL_RESNET}
@@ -34,11 +25,11 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(made):
-    return space(made.plan, made.room)
+    return search_domains.search_space(made.plan, made.room)
 
 
 def test_the_plans_own_choices_are_the_plan_itself(made, whole):
-    assert tried(made.plan, own_choices(whole), whole, made.room) is made.plan
+    assert search_domains.apply_choices(made.plan, search_domains.planned_choices(whole), whole, made.room) is made.plan
 
 
 def test_a_plan_of_pictures_is_searched_in_what_it_decides(whole):
@@ -56,8 +47,8 @@ def test_a_plan_of_pictures_is_searched_in_what_it_decides(whole):
 def test_a_trials_plan_can_be_followed_and_says_that_nobody_set_it_by_hand(made, whole):
     room = made.room
     others = {name: domain.values[-1] if isinstance(domain, OneOf) else domain.high for name, domain in whole.items()}
-    plan = tried(made.plan, others, whole, room)
-    settings(plan)
+    plan = search_domains.apply_choices(made.plan, others, whole, room)
+    plan_checks.checked_settings(plan)
     assert plan["network.name"] == others["network.name"]
     assert plan["augmentation.rotation"] == 2 * made.plan["augmentation.rotation"]
     assert plan["augmentation.flips"] == made.plan["augmentation.flips"]
@@ -67,42 +58,42 @@ def test_a_trials_plan_can_be_followed_and_says_that_nobody_set_it_by_hand(made,
 
 
 def test_what_a_person_has_set_is_no_knob(made):
-    by_hand = with_settings(
+    by_hand = plan_changes.with_settings(
         made.plan, {"training.learning_rate": 1e-3, "network.name": "resnet", "augmentation.rotation": 30.0}
     )
-    found = space(by_hand, made.room)
+    found = search_domains.search_space(by_hand, made.room)
     assert {"training.learning_rate", "network.name"}.isdisjoint(found)
-    stronger = tried(by_hand, {"augmentation": 2.0}, found, made.room)
+    stronger = search_domains.apply_choices(by_hand, {"augmentation": 2.0}, found, made.room)
     assert stronger["augmentation.rotation"] == 30.0
     assert stronger["augmentation.noise"] == 2 * made.plan["augmentation.noise"]
 
 
 def test_folds_try_only_what_their_mean_does_not_need_in_common(made):
-    found = space(made.plan, made.room, of_fold=True)
+    found = search_domains.search_space(made.plan, made.room, of_fold=True)
     assert found and set(found) <= set(OF_A_FOLD)
 
 
 def test_a_space_comes_back_from_its_record(whole):
-    assert space_of(json.loads(json.dumps(space_record(whole)))) == whole
+    assert search_domains.space_from_record(json.loads(json.dumps(search_domains.space_record(whole)))) == whole
 
 
 def test_what_a_trial_tries_is_said_in_one_line():
     domains = {"training.learning_rate": Between(1e-3, 1e-4, 1e-2), "augmentation": Between(1.0, 0.25, 2.0)}
-    assert words({"training.learning_rate": 0.00212, "augmentation": 0.5}, domains) == (
+    assert search_domains.choice_words({"training.learning_rate": 0.00212, "augmentation": 0.5}, domains) == (
         "training.learning_rate 0.00212, augmentation x 0.5"
     )
-    assert words({"training.learning_rate": 1e-3, "augmentation": 1.0}, domains) == "as planned"
+    assert search_domains.choice_words({"training.learning_rate": 1e-3, "augmentation": 1.0}, domains) == "as planned"
 
 
 def test_families_and_strengths_that_a_search_names_exist():
     tried = "unet segresnet residual_encoder_unet resnet densenet se_resnet efficientnet convnext"
-    assert networks.searched() == tuple(tried.split())
+    assert factory.searched_families() == tuple(tried.split())
     assert set(STRENGTHS) <= set(vars(Augmentation()))
 
 
 def test_each_kind_names_settings_of_its_own_and_values_that_it_knows():
-    for name in tasks.names():
-        for key, values in tasks.search_values(tasks.kind(name)).items():
+    for name in task_catalogue.task_names():
+        for key, values in task_settings.search_values(task_catalogue.task_class(name)).items():
             assert len(set(values)) > 1
             assert key in {"registration": ("smoothness", "labels_weight")}.get(name, ("loss",)), (
                 f"test what else {name} lets be tried"
@@ -121,4 +112,4 @@ def test_each_kind_names_settings_of_its_own_and_values_that_it_knows():
 )
 def test_a_search_that_cannot_be_is_refused(made, given, match):
     with pytest.raises(PlanError, match=match):
-        settings(with_settings(made.plan, given))
+        plan_checks.checked_settings(plan_changes.with_settings(made.plan, given))

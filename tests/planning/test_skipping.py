@@ -11,13 +11,14 @@ import pytest
 import isocenter
 from fingerprints import DRAWN, LAPTOP, cohort, facts
 from isocenter.errors import PlanError
-from isocenter.planning import Wishes, make_plan, settings
+from isocenter.planning import plan_checks, planner
+from isocenter.planning.plan_inputs import Wishes
 from isocenter.values import BY_HAND, CaseFacts, Decision, Fingerprint, Plan
 
 
 def planned(*cases: CaseFacts) -> Plan:
     wishes = Wishes(Decision("cpu", "for a test"), minutes=10)
-    return make_plan(cohort(cases), Fingerprint(cases), DRAWN, LAPTOP, wishes)
+    return planner.make_plan(cohort(cases), Fingerprint(cases), DRAWN, LAPTOP, wishes)
 
 
 def three(**changes: object) -> list[CaseFacts]:
@@ -31,7 +32,7 @@ def test_windows_in_the_air_are_passed_over_where_the_training_images_have_air_a
     decision = planned(*three()).decision("inference.skip")
     assert decision.value == "air"
     assert "40 % of the median training image is air" in decision.because
-    assert settings(planned(*three())).inference.skip == "air"
+    assert plan_checks.checked_settings(planned(*three())).inference.skip == "air"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_every_window_is_predicted_where_that_could_lose_or_save_nothing(cases, 
 def test_what_has_no_background_cannot_be_told_to_pass_over_windows():
     classes = [replace(one, references={"class": f"k{n % 2}"}) for n, one in enumerate(three())]
     with pytest.raises(PlanError, match="stand for background"):
-        settings(planned(*classes).with_decision("inference.skip", Decision("air", BY_HAND)))
+        plan_checks.checked_settings(planned(*classes).with_decision("inference.skip", Decision("air", BY_HAND)))
 
 
 def test_a_look_finds_the_air_of_a_case_and_labels_in_it_but_for_voxels_that_nobody_drew(tmp_path):

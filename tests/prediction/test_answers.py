@@ -10,10 +10,11 @@ import pydicom
 import pytest
 
 from isocenter.errors import FormatError, UsageError
-from isocenter.files import read, read_volumes
-from isocenter.files.dicom import Result
-from isocenter.prediction.answers import Wanted, write_answers
-from isocenter.prediction.result_files import page_of, with_own_names
+from isocenter.files import file_formats
+from isocenter.files.dicom.writing.dicom_answers import Result
+from isocenter.prediction import answers as prediction_answers
+from isocenter.prediction import result_files
+from isocenter.prediction.answers import WantedFiles
 from isocenter.values import Case, Geometry, Image, Label
 from written_dicom import write_slice
 
@@ -21,7 +22,7 @@ from written_dicom import write_slice
 def result_on(source: Path) -> Result:
     for n in range(3):
         write_slice(source / f"{n}.dcm", np.zeros((8, 9), "i2"), position=(0.0, 0.0, float(n)))
-    image = read(source)
+    image = file_formats.read(source)
     mask = np.zeros(image.geometry.shape, np.uint8)
     mask[2:4, 2:5, 1] = 1
     return Result(image, "test", [("", mask, [Label(1, "spot")])])
@@ -29,8 +30,10 @@ def result_on(source: Path) -> Result:
 
 def test_an_answer_that_cannot_be_written_never_stops_the_others_and_is_named(tmp_path: Path):
     (tmp_path / "series").mkdir()
-    wanted = Wanted(answers=("sr", "labelmap", "seg"))
-    files, lacking = write_answers(result_on(tmp_path / "series"), wanted.answers, tmp_path / "case", wanted)
+    wanted = WantedFiles(answers=("sr", "labelmap", "seg"))
+    files, lacking = prediction_answers.write_answers(
+        result_on(tmp_path / "series"), wanted.answers, tmp_path / "case", wanted
+    )
     assert [path.name for path in files] == ["case_labelmap.dcm", "case.dcm"]
     assert [one.what for one in lacking] == ["no DICOM report: the result has not a finding"]
 
@@ -38,23 +41,23 @@ def test_an_answer_that_cannot_be_written_never_stops_the_others_and_is_named(tm
 def test_where_dicom_alone_is_asked_for_and_none_can_be_written_the_case_fails(tmp_path: Path):
     image = Image(np.zeros((1, 4, 4)), Geometry((4, 4), np.eye(3)), modality="CT", channels=("CT",))
     result = Result(image, "test", [("", np.ones((4, 4), np.uint8), [Label(1, "spot")])])
-    wanted = Wanted("dcm", answers=("seg", "rtstruct"))
+    wanted = WantedFiles("dcm", answers=("seg", "rtstruct"))
     with pytest.raises(FormatError, match="needs a DICOM series"):
-        write_answers(result, wanted.answers, tmp_path / "case", wanted)
+        prediction_answers.write_answers(result, wanted.answers, tmp_path / "case", wanted)
 
 
 @pytest.mark.parametrize(("format", "answers", "match"), [("auto", ("foo",), "foo"), ("png", ("seg",), "png")])
 def test_unknown_kinds_and_formats_without_dicom_are_refused(format: str, answers: tuple[str, ...], match: str):
     with pytest.raises(UsageError, match=match):
-        Wanted(format, answers=answers)
+        WantedFiles(format, answers=answers)
 
 
 def test_of_a_series_of_several_volumes_each_in_which_something_is_marked_has_a_seg_on_its_own_images(data, tmp_path):
-    [series] = read_volumes(data / "dicom/series/mr_ge_epi_interleaved_3vol").values()
+    [series] = file_formats.read_volumes(data / "dicom/series/mr_ge_epi_interleaved_3vol").values()
     mask = np.zeros((series.frames, *series.geometry.shape), np.uint8)
     mask[0, 2:9, 3:8, 1] = mask[2, 2:6, 3:8, 1] = 1
-    result, wanted = Result(series, "test", [("", mask, [Label(1, "spot")])]), Wanted(answers=("seg", "stl"))
-    files, lacking = write_answers(result, wanted.answers, tmp_path / "case", wanted)
+    result, wanted = Result(series, "test", [("", mask, [Label(1, "spot")])]), WantedFiles(answers=("seg", "stl"))
+    files, lacking = prediction_answers.write_answers(result, wanted.answers, tmp_path / "case", wanted)
     assert [path.name for path in files] == ["case_volume_1.dcm", "case_volume_3.dcm"]
     assert [one.what for one in lacking] == [
         "no DICOM surface: the series holds 3 volumes, and an object of this kind belongs to one"
@@ -71,28 +74,30 @@ def test_no_case_has_the_name_of_an_object_of_another_case():
     names = ("a", "a_stl", "a_stl_2", "a_total_PM_2", "a_volume_2")
     cases = [Case(name, name, {}) for name in names]
     own = ["a", "a_stl_", "a_stl_2_", "a_total_PM_2_", "a_volume_2_"]
-    assert [case.id for case in with_own_names(cases, ["total"])] == own
+    assert [case.id for case in result_files.with_unique_names(cases, ["total"])] == own
 
 
 def test_that_no_structure_has_a_surface_is_said(tmp_path: Path):
     (tmp_path / "series").mkdir()
-    result, wanted = result_on(tmp_path / "series"), Wanted("dcm", answers=("stl",))
-    files, lacking = write_answers(result, wanted.answers, tmp_path / "case", wanted)
+    result, wanted = result_on(tmp_path / "series"), WantedFiles("dcm", answers=("stl",))
+    files, lacking = prediction_answers.write_answers(result, wanted.answers, tmp_path / "case", wanted)
     assert [path.name for path in files] == ["case_stl.dcm"]
     empty = replace(result, label_maps=[("", np.zeros_like(result.label_maps[0][1]), result.label_maps[0][2])])
-    files, lacking = write_answers(empty, wanted.answers, tmp_path / "empty", wanted)
+    files, lacking = prediction_answers.write_answers(empty, wanted.answers, tmp_path / "empty", wanted)
     assert (files, [one.what for one in lacking]) == ([], ["no DICOM surface: no structure has a voxel"])
 
 
 def test_the_page_of_a_result_is_burned_in_with_the_date_of_the_study(tmp_path: Path):
     (tmp_path / "series").mkdir()
     result = result_on(tmp_path / "series")
-    page = page_of(replace(result, limits=["only a part was looked at"]), "For research use only")
+    page = result_files.draw_result_page(replace(result, limits=["only a part was looked at"]), "For research use only")
     assert page.text == "For research use only"
     assert page.heads[0] == "Result of test"
     assert "study of" in page.heads[1] or "without a date" in page.heads[1]
     assert page.notes == ["Only a part was looked at."]
-    wanted = Wanted(answers=("sc", "pdf"))
-    files, lacking = write_answers(replace(result, page=lambda: page), wanted.answers, tmp_path / "case", wanted)
+    wanted = WantedFiles(answers=("sc", "pdf"))
+    files, lacking = prediction_answers.write_answers(
+        replace(result, page=lambda: page), wanted.answers, tmp_path / "case", wanted
+    )
     assert ([path.name for path in files], lacking) == (["case_sc.dcm", "case_pdf.dcm"], [])
     assert pydicom.dcmread(files[0]).pixel_array.tolist() == page.pixels().tolist()

@@ -3,8 +3,9 @@
 import json
 from types import SimpleNamespace
 
-from isocenter.prediction import Examined, findings_record, write_findings
-from isocenter.prediction.case import Done
+from isocenter.prediction import findings_file
+from isocenter.prediction.case_prediction import PredictionOutcome
+from isocenter.prediction.findings_file import ExaminedImage
 from isocenter.values import Code, Finding, Problem
 
 LIVER = Finding("liver", 1500.0, "ml", codes=(Code("SCT", "10200004", "Liver"), Code("RADLEX", "RID58", "liver")))
@@ -18,17 +19,21 @@ MODEL = SimpleNamespace(
 
 def test_an_object_that_could_not_be_written_is_named_with_its_reason():
     without = Problem("warning", "no DICOM SEG: the image states no FrameOfReferenceUID", ("answer",))
-    seen = Done([{}], [], None, lacking=[without], findings=(LIVER,), found=True)
-    assert findings_record([Examined(seen)], MODEL).reason == without.what
+    seen = PredictionOutcome([{}], [], None, lacking=[without], findings=(LIVER,), found=True)
+    assert findings_file.findings_record([ExaminedImage(seen)], MODEL).reason == without.what
 
 
 def done(*findings, abstained=None, lacking=()):
     problems = [Problem("warning", f"case: {words}", ("case",)) for words in lacking]
-    return Done([{}], [], None, lacking=problems, findings=findings, found=bool(findings), abstained=abstained)
+    return PredictionOutcome(
+        [{}], [], None, lacking=problems, findings=findings, found=bool(findings), abstained=abstained
+    )
 
 
 def test_the_file_of_findings_holds_outcome_model_and_every_code(tmp_path):
-    write_findings(findings_record([Examined(done(LIVER, lacking=["no SEG"]))], MODEL), tmp_path)
+    findings_file.write_findings(
+        findings_file.findings_record([ExaminedImage(done(LIVER, lacking=["no SEG"]))], MODEL), tmp_path
+    )
     record = json.loads((tmp_path / "findings.json").read_text())
     assert (record["schema"], record["version"]) == ("isocenter.findings", 1)
     assert (record["outcome"], record["reason"]) == ("answered", "no SEG")
@@ -40,26 +45,28 @@ def test_the_file_of_findings_holds_outcome_model_and_every_code(tmp_path):
 
 def test_of_several_images_each_row_states_its_own_and_the_reason_names_those_without_an_answer():
     refused = done(abstained="unlike all others", lacking=["refused: unlike all others"])
-    images = [Examined(done(LIVER), "a: ", {"case": "a"}), Examined(refused, "b: ", {"case": "b"})]
-    made = findings_record(images, MODEL)
+    images = [ExaminedImage(done(LIVER), "a: ", {"case": "a"}), ExaminedImage(refused, "b: ", {"case": "b"})]
+    made = findings_file.findings_record(images, MODEL)
     assert (made.outcome, made.reason) == ("answered", "b: unlike all others")
     assert [row["case"] for row in made.records] == ["a"]
 
 
 def test_a_value_that_is_not_a_number_is_left_out_and_the_reason_says_so():
-    made = findings_record([Examined(done(Finding("volume", float("nan"), "ml", low=float("-inf"))))], MODEL)
+    made = findings_file.findings_record(
+        [ExaminedImage(done(Finding("volume", float("nan"), "ml", low=float("-inf"))))], MODEL
+    )
     assert (made.rows, made.reason) == ((Finding("volume", None, "ml"),), "volume is not a number")
 
 
 def test_frames_of_a_clip_are_named_and_those_of_too_many_are_left_to_the_table():
     rows = [Finding("mass", 3.0, "mm²", frame=n) for n in range(201)]
-    made = findings_record([Examined(done(*rows[1:]))], MODEL)
+    made = findings_file.findings_record([ExaminedImage(done(*rows[1:]))], MODEL)
     assert (made.reason, [row["frame"] for row in made.records]) == ("", list(range(1, 201)))
-    made = findings_record([Examined(done(*rows))], MODEL)
+    made = findings_file.findings_record([ExaminedImage(done(*rows))], MODEL)
     assert (made.outcome, made.rows) == ("answered", ()) and made.reason.startswith("201 frames have findings")
 
 
 def test_an_image_in_which_nothing_was_found_differs_from_one_that_was_not_answered():
-    made = findings_record([Examined(done())], MODEL)
+    made = findings_file.findings_record([ExaminedImage(done())], MODEL)
     assert (made.outcome, made.is_empty) == ("answered", True)
-    assert findings_record([Examined(done(abstained="odd"))], MODEL).outcome == "abstained"
+    assert findings_file.findings_record([ExaminedImage(done(abstained="odd"))], MODEL).outcome == "abstained"

@@ -11,9 +11,10 @@ import pytest
 
 import isocenter
 from isocenter.errors import DatasetError
-from isocenter.files.dicom import SeriesNames, write_series
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
 from isocenter.runtime.preprocessing import preprocessing
-from isocenter.service.records.tables import jobs, studies
+from isocenter.service.records import tables
 from isocenter.values import Geometry, Image
 from service.small_node import SmallNode
 from small_onnx import network, reported
@@ -106,10 +107,10 @@ def test_a_job_of_a_node_states_why_it_has_no_answer(tmp_path, values, outcome, 
     node = SmallNode(tmp_path / "node", network(tmp_path / "model", ROOT, WEIGHTS))
     image = volume(*values)
     image = replace(image.with_pixels(image.data.astype(np.int16)), geometry=Geometry((6, 6, 6), np.eye(4)))
-    write_series(image, SeriesNames("patient", "study", "series"), tmp_path / "series")
+    series_writing.write_series(image, SeriesNames("patient", "study", "series"), tmp_path / "series")
     node.receive(*sorted((tmp_path / "series").iterdir()))
     node.work()
-    [job], [study] = node.rows(jobs), node.rows(studies)
+    [job], [study] = node.rows(tables.jobs), node.rows(tables.studies)
     node.store.close()
     node.database.close()
     assert (job.state, job.outcome, study.outcome) == ("done", outcome, outcome)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from isocenter.errors import FormatError, MemoryShortageError
-from isocenter.prediction.where import overlapped
+from isocenter.prediction import predictors
 from isocenter.values import Case
 
 CASES = [Case(f"case{n}", f"case{n}", {}) for n in range(6)]
@@ -43,7 +43,7 @@ class Ledger:
         self.outcomes.append((case.id, outcome))
 
     def run(self) -> Ledger:
-        overlapped(CASES, self.read, self.compute, self.take)
+        predictors.overlap_cases(CASES, self.read, self.compute, self.take)
         return self
 
 

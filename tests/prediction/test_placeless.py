@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter import tasks
-from isocenter.prediction import Asked, computed
-from isocenter.runtime import Inference, Model, Networks, Preprocessing
-from isocenter.transforms import Normalisation
+from isocenter.prediction import case_prediction
+from isocenter.prediction.case_prediction import CaseRequest
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Case, Geometry, Image
 
 VALUE = {"name": "regression", "targets": ["score"], "units": {}, "mean": {"score": 0.0}, "deviation": {"score": 1.0}}
@@ -39,6 +42,11 @@ def test_a_value_of_0_and_a_frame_in_which_something_is_seen_are_answers(setting
     pixels = frames if len(spots) > 1 else frames[:, 0]
     image = Image(pixels, Geometry.of_pixels((16, 16)), channels=("0",))
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),))
-    model = Model(tasks.build(settings), prepared, Inference((16, 16)), Networks(run, {"name": "none", "channels": 1}))
-    done = computed(model, Case("a", "a", {"image": image}), image, Asked())()
+    model = Model(
+        task_catalogue.build_task(settings),
+        prepared,
+        Inference((16, 16)),
+        Networks(run, {"name": "none", "channels": 1}),
+    )
+    done = case_prediction.compute_case(model, Case("a", "a", {"image": image}), image, CaseRequest())()
     assert done.found is found

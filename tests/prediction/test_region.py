@@ -7,7 +7,7 @@ import pytest
 
 import isocenter
 from isocenter.errors import GeometryError, UsageError
-from isocenter.prediction.case import found_from_anywhere, region_of
+from isocenter.prediction import case_prediction
 from isocenter.values import Geometry, Image
 
 GRID = Geometry((10, 8, 6), np.diag([-1.0, -1, 2, 1]))
@@ -24,8 +24,8 @@ def mask(tmp_path):
 
 
 def test_voxels_are_the_first_and_the_one_after_the_last_along_each_axis():
-    assert region_of("2:5,0:8,1:2", IMAGE, "case") == np.s_[2:5, 0:8, 1:2]
-    assert region_of("2:, :3 ,:", IMAGE, "case") == np.s_[2:10, 0:3, 0:6]
+    assert case_prediction.region_of("2:5,0:8,1:2", IMAGE, "case") == np.s_[2:5, 0:8, 1:2]
+    assert case_prediction.region_of("2:, :3 ,:", IMAGE, "case") == np.s_[2:10, 0:3, 0:6]
 
 
 @pytest.mark.parametrize(
@@ -33,30 +33,30 @@ def test_voxels_are_the_first_and_the_one_after_the_last_along_each_axis():
 )
 def test_what_is_no_part_of_the_image_is_refused(asked):
     with pytest.raises(UsageError, match="--region"):
-        region_of(asked, IMAGE, "case")
+        case_prediction.region_of(asked, IMAGE, "case")
 
 
 def test_a_mask_means_the_box_around_all_that_it_marks(mask):
-    assert region_of(str(mask), IMAGE, "case") == np.s_[2:8, 3:8, 1:6]
-    assert region_of(f"{mask}=4", IMAGE, "case") == np.s_[7:8, 6:8, 5:6]
-    assert found_from_anywhere(f"{mask}=4") == f"{mask}=4"
+    assert case_prediction.region_of(str(mask), IMAGE, "case") == np.s_[2:8, 3:8, 1:6]
+    assert case_prediction.region_of(f"{mask}=4", IMAGE, "case") == np.s_[7:8, 6:8, 5:6]
+    assert case_prediction.with_full_paths(f"{mask}=4") == f"{mask}=4"
 
 
 def test_a_label_that_marks_nothing_or_a_mask_on_another_grid_is_refused(mask):
     with pytest.raises(UsageError, match="nothing is marked with 9"):
-        region_of(f"{mask}=9", IMAGE, "case")
+        case_prediction.region_of(f"{mask}=9", IMAGE, "case")
     with pytest.raises(UsageError, match="is not a value"):
-        region_of(f"{mask}=x", IMAGE, "case")
+        case_prediction.region_of(f"{mask}=x", IMAGE, "case")
     shifted = Geometry(GRID.shape, GRID.affine + np.eye(4, k=3))
     with pytest.raises(GeometryError, match="another grid"):
-        region_of(str(mask), Image(IMAGE.data, shifted), "case")
+        case_prediction.region_of(str(mask), Image(IMAGE.data, shifted), "case")
 
 
 @pytest.mark.parametrize("asked", ["foo", "10:5,0:10,0:10", "-3:5", "a:b", "none.nii=2"])
 def test_what_is_part_of_no_image_is_refused_before_any_is_read(asked):
     with pytest.raises(UsageError, match="--region"):
-        found_from_anywhere(asked)
+        case_prediction.with_full_paths(asked)
 
 
 def test_voxels_are_the_same_from_everywhere():
-    assert found_from_anywhere("2:, :3 ,:") == "2:, :3 ,:"
+    assert case_prediction.with_full_paths("2:, :3 ,:") == "2:, :3 ,:"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality import examine
+from isocenter.quality import dataset_examination
 from isocenter.values import BoundingBoxes, Case, Dataset, Geometry, Image, Label
 
 ONE = BoundingBoxes(np.array([[0, 0, 3, 4]]), ("cell",))
@@ -21,25 +21,25 @@ def dataset(*references: BoundingBoxes, splits=None, classes: tuple[str, ...] = 
 
 def test_what_was_odd_about_a_box_is_said_with_its_case():
     odd = BoundingBoxes(ONE.corners, ONE.names, notes=("object 3 (cell) has no extent, and is left out",))
-    found = examine(dataset(ONE, odd, ONE))
+    found = dataset_examination.examine(dataset(ONE, odd, ONE))
     [problem] = [one for one in found.problems if "object 3" in one.what]
     assert (problem.severity, problem.cases) == ("warning", ("c1",))
     assert found.fatal == ()
 
 
 def test_boxes_are_counted_from_the_facts_of_their_cases():
-    found = examine(dataset(ONE, ONE))
+    found = dataset_examination.examine(dataset(ONE, ONE))
     assert [len(case.references["boxes"]) for case in found.fingerprint.cases] == [1, 1]
 
 
 @pytest.mark.parametrize(("splits", "where"), [({}, "every list of boxes is empty"), ({"c2": "test"}, "training part")])
 def test_nothing_to_find_in_all_that_would_train_forbids_going_on(splits, where):
     none = BoundingBoxes.none(2)
-    found = examine(dataset(none, none, ONE if splits else none, splits=splits))
+    found = dataset_examination.examine(dataset(none, none, ONE if splits else none, splits=splits))
     assert [where in problem.what for problem in found.fatal] == [True]
     assert any(problem.what == "boxes is empty" for problem in found.problems)
 
 
 def test_a_declared_class_of_which_no_box_is_drawn_is_named():
-    found = examine(dataset(ONE, ONE, classes=("cell", "clump")))
+    found = dataset_examination.examine(dataset(ONE, ONE, classes=("cell", "clump")))
     assert any("nowhere drawn in the cases that train: clump" in problem.what for problem in found.problems)

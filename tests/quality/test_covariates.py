@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality.covariates import covariates, is_missing, names_a_person, says_how, words_of
-from isocenter.values import Case, Dataset, Geometry, Image
+from isocenter.quality import covariate_checks
+from isocenter.values import Case, Dataset, Geometry, Image, covariate_values
 
 GREY = Image(np.zeros((1, 2, 2)), Geometry.of_pixels((2, 2)))
 
@@ -19,12 +19,12 @@ def table(**columns: list) -> Dataset:
 
 @pytest.mark.parametrize("age", [0, 44, 120, "045Y", "18M", "3.5", "007D", 66.0])
 def test_ages_that_can_be_are_no_finding(age):
-    assert not list(covariates(table(age=[age])))
+    assert not list(covariate_checks.covariate_problems(table(age=[age])))
 
 
 @pytest.mark.parametrize("age", [-1, 121, "200Y", "old", "2001-01-01", "1500M"])
 def test_ages_that_cannot_be_are_named_with_their_case(age):
-    [found] = covariates(table(age_at_diagnosis=[50, age]))
+    [found] = covariate_checks.covariate_problems(table(age_at_diagnosis=[50, age]))
     assert found.severity == "warning"
     assert found.cases == ("c1",)
     assert str(age) in found.what
@@ -32,43 +32,45 @@ def test_ages_that_cannot_be_are_named_with_their_case(age):
 
 @pytest.mark.parametrize("age", ["40-60", "40\u201360 ", "<40", ">89", ">= 60", "\u226565", "90+", "090Y+", "0-18M"])
 def test_ranges_of_ages_are_ages_too(age):
-    assert not list(covariates(table(age_group=[age])))
+    assert not list(covariate_checks.covariate_problems(table(age_group=[age])))
 
 
 @pytest.mark.parametrize("age", ["40-600", "<-1", "-+", "a-b", ">", "130+"])
 def test_ranges_of_what_is_no_age_are_named(age):
-    assert list(covariates(table(age_group=[age])))
+    assert list(covariate_checks.covariate_problems(table(age_group=[age])))
 
 
 def test_a_column_that_only_contains_the_letters_is_no_age():
-    assert not list(covariates(table(stage=["IIIb"], dosage=[500], manager=["x"])))
+    assert not list(covariate_checks.covariate_problems(table(stage=["IIIb"], dosage=[500], manager=["x"])))
 
 
 @pytest.mark.parametrize("name", ["patient_age", "PatientAge", "patient.age", "Age", "AGE", "age (years)"])
 def test_an_age_is_known_however_its_column_is_written(name):
-    assert words_of(name) & {"age"}
-    [found] = covariates(table(**{name: [-3]}))
+    assert covariate_checks.column_words(name) & {"age"}
+    [found] = covariate_checks.covariate_problems(table(**{name: [-3]}))
     assert name in found.what
 
 
 @pytest.mark.parametrize(("column", "age"), [("age_months", 228), ("age_days", 4000), ("AgeInWeeks", 300)])
 def test_ages_are_in_the_unit_of_their_column(column, age):
-    assert not list(covariates(table(**{column: [age]})))
-    assert list(covariates(table(**{column: [50000]})))
+    assert not list(covariate_checks.covariate_problems(table(**{column: [age]})))
+    assert list(covariate_checks.covariate_problems(table(**{column: [50000]})))
 
 
 @pytest.mark.parametrize("sex", ["M", "female", "0", 1, 2.0, "O", "divers", "Femme", "boy"])
 def test_known_words_for_a_sex_are_no_finding(sex):
-    assert not list(covariates(table(sex=[sex])))
+    assert not list(covariate_checks.covariate_problems(table(sex=[sex])))
 
 
 def test_an_unknown_word_for_a_sex_is_named():
-    [found] = covariates(table(gender=["M", "7", "F"]))
+    [found] = covariate_checks.covariate_problems(table(gender=["M", "7", "F"]))
     assert (found.cases, "7" in found.what) == (("c1",), True)
 
 
 def test_gaps_are_said_once_with_their_columns():
-    [found] = covariates(table(sex=["M", None, ""], site=["a", "b", "c"], age=[float("nan"), 3, "n/a"]))
+    [found] = covariate_checks.covariate_problems(
+        table(sex=["M", None, ""], site=["a", "b", "c"], age=[float("nan"), 3, "n/a"])
+    )
     assert found.severity == "note"
     assert "2 of 3 columns" in found.what
     assert "sex 2" in found.what
@@ -76,8 +78,8 @@ def test_gaps_are_said_once_with_their_columns():
 
 @pytest.mark.parametrize("value", [None, "", " ", float("nan"), "NA", "[Not Available]"])
 def test_what_is_missing(value):
-    assert is_missing(value)
-    assert not is_missing(0)
+    assert covariate_values.is_missing(value)
+    assert not covariate_values.is_missing(0)
 
 
 @pytest.mark.parametrize(
@@ -96,17 +98,17 @@ def test_what_is_missing(value):
     ],
 )
 def test_columns_that_say_who_somebody_is_are_known_in_several_languages(column):
-    assert names_a_person(column)
+    assert covariate_checks.identifies_person(column)
 
 
 @pytest.mark.parametrize("column", ["age", "scanner_name", "id", "Diagnose", "nominal", "number_of_lesions"])
 def test_columns_of_other_things_say_of_nobody_who_it_is(column):
-    assert not names_a_person(column)
+    assert not covariate_checks.identifies_person(column)
 
 
 @pytest.mark.parametrize("column", ["site", "ScannerModel", "exposure_time", "field_strength", "tissue_source_site"])
 def test_columns_that_say_how_an_image_was_made_are_known(column):
-    assert says_how(column)
+    assert covariate_checks.describes_imaging(column)
 
 
 @pytest.mark.parametrize(
@@ -122,4 +124,4 @@ def test_columns_that_say_how_an_image_was_made_are_known(column):
     ],
 )
 def test_columns_about_the_body_and_what_it_has_met_say_nothing_of_how_an_image_was_made(column):
-    assert not says_how(column)
+    assert not covariate_checks.describes_imaging(column)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from isocenter.quality import examine
+from isocenter.quality import dataset_examination
 from isocenter.quality.references.events import EVENT
 from isocenter.values import Case, CaseFacts, Cohort, Dataset, Fingerprint, Geometry, Image
 from matrices import thinned
@@ -39,7 +39,7 @@ def judged(times, happened=None, splits=None):
 
 @pytest.mark.parametrize(("time", "word"), [(0.0, "0"), (-4.0, "negative"), (math.nan, "not a number")])
 def test_a_time_that_nobody_can_be_followed_for_leaves_its_case_out(time, word):
-    found = examine(cohort([time, *range(1, 12)]))
+    found = dataset_examination.examine(cohort([time, *range(1, 12)]))
     [one] = [problem for problem in found.problems if "last contact" in problem.what]
     assert (one.severity, one.cases) == ("error", ("c0",))
     assert one.what.endswith(f"is {word}")
@@ -49,9 +49,9 @@ def test_a_time_that_nobody_can_be_followed_for_leaves_its_case_out(time, word):
 
 
 def test_nobody_with_the_event_forbids_training_and_everybody_does_not():
-    [fatal] = examine(cohort(range(1, 13), [False] * 12)).fatal
+    [fatal] = dataset_examination.examine(cohort(range(1, 13), [False] * 12)).fatal
     assert "all 12 cases are censored" in fatal.what
-    assert not examine(cohort(range(1, 13))).fatal
+    assert not dataset_examination.examine(cohort(range(1, 13))).fatal
 
 
 def test_events_in_the_test_part_alone_forbid_training():
@@ -65,7 +65,7 @@ def test_nobody_with_the_event_beside_classes_is_a_warning_because_the_classes_c
     cases = tuple(
         Case(one.id, one.patient, one.images, {**one.references, "class": "ab"[n % 2]}) for n, one in enumerate(dataset)
     )
-    assert not examine(Dataset(cases, patients_known=True)).fatal
+    assert not dataset_examination.examine(Dataset(cases, patients_known=True)).fatal
 
 
 def test_few_events_and_one_time_for_all_are_said():

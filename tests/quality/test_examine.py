@@ -9,8 +9,8 @@ import pytest
 
 import deadly
 from isocenter.errors import FormatError
-from isocenter.quality import examine
-from isocenter.runtime import in_workers
+from isocenter.quality import dataset_examination
+from isocenter.runtime.parallel import map_cases
 from isocenter.values import Case, Dataset, Geometry, Image, Label, LazyMapping
 
 GRID = Geometry((4, 5, 6), np.diag([1.0, 1.0, 2.0, 1.0]))
@@ -36,18 +36,18 @@ def cohort(*cases: Case, **named: object) -> Dataset:
 
 
 def findings(dataset: Dataset, severity: str | None = None) -> list[str]:
-    return [one.what for one in examine(dataset).problems if severity in (None, one.severity)]
+    return [one.what for one in dataset_examination.examine(dataset).problems if severity in (None, one.severity)]
 
 
 def test_nothing_is_found_about_a_set_in_which_nothing_is_wrong():
-    found = examine(cohort(), threads=2)
+    found = dataset_examination.examine(cohort(), threads=2)
     assert not found.problems
     assert not found.fatal
     assert len(found.dataset) == len(found.fingerprint) == 4
 
 
 def test_the_facts_of_a_case_are_those_of_its_voxels():
-    [facts] = examine(cohort(case(3))).fingerprint.cases
+    [facts] = dataset_examination.examine(cohort(case(3))).fingerprint.cases
     data = image(3).data
     assert facts.shape == (4, 5, 6)
     assert facts.steps == (1.0, 1.0, 2.0)
@@ -59,11 +59,11 @@ def test_the_facts_of_a_case_are_those_of_its_voxels():
 
 def test_a_voxel_under_a_tilted_gantry_holds_less_than_its_edges_multiplied():
     tilted = Geometry((4, 5, 6), [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
-    [facts] = examine(cohort(case(0, image(0, tilted), mask(1, tilted)))).fingerprint.cases
+    [facts] = dataset_examination.examine(cohort(case(0, image(0, tilted), mask(1, tilted)))).fingerprint.cases
     assert facts.voxel_volume == pytest.approx(2)
     assert np.prod(facts.steps) == pytest.approx(5**0.5)
     unknown = replace(GRID, physical=False)
-    [facts] = examine(cohort(case(0, image(0, unknown), mask(1, unknown)))).fingerprint.cases
+    [facts] = dataset_examination.examine(cohort(case(0, image(0, unknown), mask(1, unknown)))).fingerprint.cases
     assert facts.voxel_volume is None
 
 
@@ -72,7 +72,7 @@ def test_a_case_that_cannot_be_read_is_named_and_the_rest_goes_on():
         raise FormatError("is cut short", "c9.nii.gz", "Get it again")
 
     bad = Case("c9", "p9", LazyMapping({"image": broken}), {"mask": mask()})
-    found = examine(cohort(case(0), bad, case(1)))
+    found = dataset_examination.examine(cohort(case(0), bad, case(1)))
     assert [one.id for one in found.dataset] == ["c0", "c1"]
     [problem] = found.problems
     assert (problem.severity, problem.cases, problem.remedy) == ("error", ("c9",), "Get it again")
@@ -82,26 +82,28 @@ def test_a_case_that_cannot_be_read_is_named_and_the_rest_goes_on():
 
 def test_a_mask_on_another_grid_leaves_its_case_out():
     moved = Geometry(GRID.shape, GRID.affine + np.diag([0.0, 0.0, 0.5], k=1))
-    found = examine(cohort(case(0), case(1, reference=mask(grid=moved))))
+    found = dataset_examination.examine(cohort(case(0), case(1, reference=mask(grid=moved))))
     assert [one.id for one in found.dataset] == ["c0"]
     assert "different grids" in found.problems[0].what
 
 
 def test_a_mask_a_hair_off_its_image_is_on_its_grid():
     hair = Geometry(GRID.shape, GRID.affine + np.diag([0.0, 0.0, 0.0005], k=1))
-    assert len(examine(cohort(case(0, reference=mask(grid=hair)))).dataset) == 1
+    assert len(dataset_examination.examine(cohort(case(0, reference=mask(grid=hair)))).dataset) == 1
 
 
 def test_what_was_not_measured_enters_no_statistic():
     pixels = image(0).data.copy()
     pixels[0, 0] = np.nan
-    found = examine(cohort(case(0, image(pixels=pixels))))
+    found = dataset_examination.examine(cohort(case(0, image(pixels=pixels))))
     assert "not finite" in found.problems[0].what
     assert found.fingerprint.cases[0].intensity[0]["mean"] == pytest.approx(float(pixels[0, 1:].mean()), abs=1e-6)
 
 
 def test_an_image_without_a_single_measurement_is_left_out():
-    found = examine(cohort(case(0), case(1, image(pixels=np.full((1, *GRID.shape), np.nan, np.float32)))))
+    found = dataset_examination.examine(
+        cohort(case(0), case(1, image(pixels=np.full((1, *GRID.shape), np.nan, np.float32))))
+    )
     assert [one.id for one in found.dataset] == ["c0"]
     assert "holds no measurement" in found.problems[0].what
 
@@ -114,7 +116,7 @@ def test_a_constant_image_and_an_empty_mask_are_said():
 
 def test_a_value_without_label_forbids_training():
     dataset = cohort(case(0), case(1, reference=mask(5)), classes={"mask": (Label(1, "one"),)})
-    [fatal] = examine(dataset).fatal
+    [fatal] = dataset_examination.examine(dataset).fatal
     assert fatal.what == "masks hold values without a label: 5"
     assert fatal.cases == ("c1",)
     assert "--labels" in fatal.remedy
@@ -123,8 +125,8 @@ def test_a_value_without_label_forbids_training():
 def test_a_patient_on_both_sides_of_the_sets_own_split_forbids_training():
     dataset = cohort(splits={"c0": "train", "c1": "test", "c2": "train", "c3": "test"})
     shared = replace(dataset, cases=tuple(replace(one, patient="p0") if one.id == "c1" else one for one in dataset))
-    assert not examine(dataset).fatal
-    [fatal] = examine(shared).fatal
+    assert not dataset_examination.examine(dataset).fatal
+    [fatal] = dataset_examination.examine(shared).fatal
     assert "1 patient is in more than one part" in fatal.what
     assert set(fatal.cases) == {"c0", "c1"}
 
@@ -135,19 +137,21 @@ def test_unknown_patients_are_said():
 
 def test_pictures_among_volumes_forbid_training():
     flat = Case("flat", "flat", {"image": image(grid=Geometry.of_pixels((4, 5)))}, {})
-    assert "some images have two axes and some three" in [one.what for one in examine(cohort(case(0), flat)).fatal]
+    assert "some images have two axes and some three" in [
+        one.what for one in dataset_examination.examine(cohort(case(0), flat)).fatal
+    ]
 
 
 def test_a_set_without_a_usable_case_forbids_training():
     empty = case(0, image(pixels=np.full((1, *GRID.shape), np.nan, np.float32)))
-    [fatal] = examine(cohort(empty)).fatal
+    [fatal] = dataset_examination.examine(cohort(empty)).fatal
     assert fatal.what == "no case can be used; the first: c0: channel '0' holds no measurement"
     assert fatal.remedy == "Leave it out"
 
 
 def test_a_table_alone_says_which_columns_it_has_and_how_to_name_that_of_the_images():
     single = [Case(f"p{n}", f"p{n}", {}, {"class": "a"}, covariates={"age": 40 + n}) for n in range(3)]
-    found = examine(cohort(*single, columns={"label": "state"}))
+    found = dataset_examination.examine(cohort(*single, columns={"label": "state"}))
     [problem] = found.fatal
     assert problem.what == "no case has an image (columns: state, age)"
     assert problem.remedy == "Name theirs, as in --column image=COLUMN"
@@ -155,7 +159,7 @@ def test_a_table_alone_says_which_columns_it_has_and_how_to_name_that_of_the_ima
 
 def test_a_case_without_images_is_left_out_by_name():
     bare = Case("bare", "bare", {}, {"mask": mask()})
-    found = examine(cohort(case(0), bare, case(1)))
+    found = dataset_examination.examine(cohort(case(0), bare, case(1)))
     assert not found.fatal
     assert [one.id for one in found.fingerprint.cases] == ["c0", "c1"]
     assert [problem.what for problem in found.problems if problem.cases == ("bare",)] == ["has no image"]
@@ -166,7 +170,7 @@ def test_the_same_fault_of_many_files_is_said_once_with_the_first_of_them():
         raise FormatError("a mask in colours" if number else "is cut short", f"masks/c{number}.png", "Save it anew")
 
     bad = [Case(f"c{n}", f"p{n}", LazyMapping({"image": partial(broken, n)}), {"mask": mask()}) for n in range(6)]
-    found = examine(cohort(*bad, case(6), case(7))).problems
+    found = dataset_examination.examine(cohort(*bad, case(6), case(7))).problems
     assert [(one.what, one.cases) for one in found] == [
         ("masks/c0.png: is cut short", ("c0",)),
         ("a mask in colours, as in masks/c1.png", ("c1", "c2", "c3", "c4", "c5")),
@@ -181,7 +185,9 @@ def test_faults_that_differ_only_in_their_numbers_are_one_with_the_first_few_and
     grids = (Geometry((4, 5, 20 + n), GRID.affine) for n in range(4))
     apart = [Case(f"d{n}", f"q{n}", {"image": image(n)}, {"mask": mask(grid=grid)}) for n, grid in enumerate(grids)]
     whole = [case(n) for n in range(3)]
-    found = [one for one in examine(cohort(*bad, *apart, *whole)).problems if one.severity == "error"]
+    found = [
+        one for one in dataset_examination.examine(cohort(*bad, *apart, *whole)).problems if one.severity == "error"
+    ]
     assert [(one.what, len(one.cases)) for one in found] == [
         ("holds 10 of 90 rows; 11 of 90 rows; 12 of 90 rows; and 3 more, as in c10.png", 6),
         (
@@ -198,7 +204,7 @@ def test_warnings_that_differ_only_in_their_numbers_are_one_unless_they_are_of_o
         values.ravel()[: n + 1] = np.nan
         return case(n, Image(values[None], GRID, channels=(name,)))
 
-    found = examine(cohort(*(damaged(n, "T1") for n in range(6)))).problems
+    found = dataset_examination.examine(cohort(*(damaged(n, "T1") for n in range(6)))).problems
     [broken] = [one for one in found if "not finite" in one.what]
     assert (
         broken.what == "channel 'T1' has 1 voxels that are not finite; 2 voxels that are not finite; "
@@ -206,14 +212,14 @@ def test_warnings_that_differ_only_in_their_numbers_are_one_unless_they_are_of_o
     )
     assert broken.cases == tuple(f"c{n}" for n in range(6))
     names = [f"T{1 + n % 2}" for n in range(6)]
-    found = examine(cohort(*(damaged(n, name) for n, name in enumerate(names)))).problems
+    found = dataset_examination.examine(cohort(*(damaged(n, name) for n, name in enumerate(names)))).problems
     assert len([one for one in found if "not finite" in one.what]) == 6
 
 
 def test_what_many_cases_have_is_said_once():
     other = Geometry((4, 5, 3), np.diag([1.0, 1.0, 4.0, 1.0]))
     two = [Case(f"c{n}", f"p{n}", {"T1": image(n), "T2": image(n, other)}, {"mask": mask()}) for n in range(3)]
-    found = examine(cohort(*two, *(case(n) for n in (3, 4))))
+    found = dataset_examination.examine(cohort(*two, *(case(n) for n in (3, 4))))
     [problem] = [one for one in found.problems if "another grid" in one.what]
     assert problem.cases == ("c0", "c1", "c2")
     assert "--align" in problem.remedy
@@ -222,7 +228,7 @@ def test_what_many_cases_have_is_said_once():
 def test_what_readers_decided_is_a_note_that_all_images_with_it_share():
     apart = [image(n, notes=(f"sform and qform lie {n}.5 voxels apart; sform used.",)) for n in range(3)]
     two = Case("c3", "p3", {"a": image(3), "b": image(4, notes=("no unit is stated",))}, {"mask": mask()})
-    found = examine(cohort(*(case(n, one) for n, one in enumerate(apart)), two)).problems
+    found = dataset_examination.examine(cohort(*(case(n, one) for n, one in enumerate(apart)), two)).problems
     notes = [one for one in found if one.severity == "note"]
     assert [(one.what, one.cases) for one in notes] == [
         ("sform and qform lie 0.5 voxels apart; sform used", ("c0", "c1", "c2")),
@@ -232,7 +238,7 @@ def test_what_readers_decided_is_a_note_that_all_images_with_it_share():
 
 def test_progress_is_told_case_by_case():
     progress: list[tuple[int, int]] = []
-    examine(cohort(), progress=lambda done, total: progress.append((done, total)))
+    dataset_examination.examine(cohort(), progress=lambda done, total: progress.append((done, total)))
     assert progress == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -240,7 +246,9 @@ def test_a_case_with_other_channels_than_the_rest_forbids_training():
     def with_channels(n, *names):
         return Case(f"c{n}", f"p{n}", {name: image(n) for name in names}, {"mask": mask()})
 
-    found = examine(cohort(*(with_channels(n, "T1", "T2") for n in range(3)), with_channels(3, "T2", "T1")))
+    found = dataset_examination.examine(
+        cohort(*(with_channels(n, "T1", "T2") for n in range(3)), with_channels(3, "T2", "T1"))
+    )
     [fatal] = found.fatal
     assert "(T2, T1) than the rest (T1, T2)" in fatal.what
     assert fatal.cases == ("c3",)
@@ -254,12 +262,14 @@ def test_grey_pictures_beside_coloured_ones_are_no_fault():
         return case(n, Image(rng.random((len(names), 4, 5)), grid, channels=names), mask(grid=grid))
 
     both = cohort(picture(0, "0"), picture(1, "R", "G", "B"), picture(2, "R", "G", "B", "A"), picture(3, "0", "A"))
-    assert not examine(both).fatal
+    assert not dataset_examination.examine(both).fatal
 
 
 def test_a_case_over_which_a_process_dies_is_left_out_and_the_rest_goes_on(tmp_path):
     fatal = Case("fatal", "p9", LazyMapping({"image": partial(deadly.crashes, "SIGSEGV")}), {"mask": mask()})
-    found = examine(cohort(*(case(n) for n in range(3)), fatal), spread=partial(in_workers, 1))
+    found = dataset_examination.examine(
+        cohort(*(case(n) for n in range(3)), fatal), spread=partial(map_cases.map_in_workers, 1)
+    )
     assert [one.id for one in found.dataset] == ["c0", "c1", "c2"]
     [problem] = [one for one in found.problems if one.severity == "error"]
     assert problem.cases == ("fatal",)
@@ -271,7 +281,7 @@ def test_frames_that_nobody_declared_leave_their_case_out_and_moments_do_not():
     frames = np.random.default_rng(0).normal(size=(1, 3, *GRID.shape))
     whole = [Case(f"c{n}", f"p{n}", {"image": image(pixels=frames + n, times=times)}, {"class": "ab"[n]})
              for n, times in enumerate([(0.0, 0.1, 0.2), None])]  # fmt: skip
-    found = examine(Dataset(tuple(whole)))
+    found = dataset_examination.examine(Dataset(tuple(whole)))
     assert [one.id for one in found.dataset] == ["c0"]
     assert found.fingerprint.cases[0].frames == 3
     assert "3 frames on a fourth axis" in " ".join(findings(Dataset(tuple(whole)), "error"))
@@ -291,12 +301,12 @@ def test_patches_of_pictures_are_kept_only_where_an_answer_could_be_given_away()
     )
     image, mask = Image(pixels, grid), Image(np.ones((1, 64, 64), np.uint8), grid)
     for references, kept in (({"class": "ill"}, True), ({"mask": mask}, False)):
-        [look] = examine(Dataset((Case("a", "a", {"image": image}, references),))).looks.values()
+        [look] = dataset_examination.examine(Dataset((Case("a", "a", {"image": image}, references),))).looks.values()
         assert (look.patches is not None) == kept
 
 
 def test_patches_of_pictures_that_are_not_compared_are_held_no_longer_than_their_picture(monkeypatch):
-    monkeypatch.setattr("isocenter.quality.examination.MOST_PICTURES", 2)
+    monkeypatch.setattr("isocenter.quality.dataset_examination.MOST_PICTURES", 2)
     grid = Geometry((64, 64), np.eye(3))
     pixels = np.random.default_rng(0).normal(100, 9, (10, 1, 64, 64)).astype(np.float32)
     cases = tuple(Case(f"{n}", f"{n}", {"image": Image(one, grid)}, {"class": "ill"}) for n, one in enumerate(pixels))
@@ -309,7 +319,7 @@ def test_patches_of_pictures_that_are_not_compared_are_held_no_longer_than_their
             held.append(sum(one() is not None for one in made))
             yield number, outcome
 
-    examine(Dataset(cases), spread=one_by_one)
+    dataset_examination.examine(Dataset(cases), spread=one_by_one)
     assert len(held) == 10
     assert max(held) <= 4  # the first and the sixth, the last one and the one before it
 
@@ -319,6 +329,6 @@ def test_the_size_of_the_content_has_the_axes_of_the_case_whatever_their_order_i
     voxels[0, 2:9, 3:8, 1:4] = 1.0
     turned = np.array([[0.0, 0, -1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # its last axis runs to the left
     image = Image(voxels, Geometry((12, 10, 8), turned))
-    [facts] = examine(Dataset((Case("a", "a", {"image": image}),))).fingerprint.cases
+    [facts] = dataset_examination.examine(Dataset((Case("a", "a", {"image": image}),))).fingerprint.cases
     assert (facts.shape, facts.content_shape) == ((8, 12, 10), (3, 7, 5))
     assert facts.content == pytest.approx(3 * 7 * 5 / (8 * 12 * 10))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality import examine
-from isocenter.quality.references.instances import torn_objects
+from isocenter.quality import dataset_examination
+from isocenter.quality.references import instances
 from isocenter.values import Case, Dataset, Geometry, Image
 
 
@@ -36,7 +36,7 @@ def findings(found, severity: str) -> list[str]:
 
 def test_a_case_whose_numbers_wrapped_in_8_bits_is_left_out():
     numbers = grid_of_squares(270)
-    found = examine(dataset(numbers % 256, grid_of_squares(270)))
+    found = dataset_examination.examine(dataset(numbers % 256, grid_of_squares(270)))
     [problem] = [one for one in found.problems if "wrapped" in one.what]
     assert (problem.severity, problem.cases) == ("error", ("c0",))
     assert "14 numbers are in pieces far apart" in problem.what
@@ -45,37 +45,40 @@ def test_a_case_whose_numbers_wrapped_in_8_bits_is_left_out():
 
 
 def test_just_255_objects_are_no_reason_for_suspicion():
-    assert findings(examine(dataset(grid_of_squares(255))), "error") == []
+    assert findings(dataset_examination.examine(dataset(grid_of_squares(255))), "error") == []
 
 
 def test_a_number_in_two_pieces_far_apart_is_pointed_at_and_one_in_two_near_pieces_is_not():
     numbers = np.zeros((40, 40), dtype=np.int64)
     numbers[2:6, 2:6], numbers[30:34, 30:34] = 1, 1
     numbers[2:6, 20:24], numbers[2:6, 26:30] = 2, 2
-    assert torn_objects(numbers) == [1]
-    assert any("1 number is in pieces far apart (1)" in what for what in findings(examine(dataset(numbers)), "warning"))
+    assert instances.torn_objects(numbers) == [1]
+    assert any(
+        "1 number is in pieces far apart (1)" in what
+        for what in findings(dataset_examination.examine(dataset(numbers)), "warning")
+    )
 
 
 def test_numbers_may_be_as_large_as_they_like():
     numbers = grid_of_squares(3) * 1_000_000_000
-    found = examine(dataset(numbers))
+    found = dataset_examination.examine(dataset(numbers))
     assert found.fingerprint.cases[0].references["instances"][3_000_000_000] == 9
     assert found.fingerprint.cases[0].components == dict.fromkeys((10**9, 2 * 10**9, 3 * 10**9), 1)
 
 
 def test_what_reading_had_to_decide_about_overlaps_is_said_with_the_case():
-    found = examine(dataset(grid_of_squares(4), notes=("masks of objects overlap in 3 voxels",)))
+    found = dataset_examination.examine(dataset(grid_of_squares(4), notes=("masks of objects overlap in 3 voxels",)))
     assert findings(found, "warning") == ["instances: masks of objects overlap in 3 voxels"]
 
 
 def test_one_object_that_fills_the_image_is_pointed_at():
-    found = examine(dataset(np.ones((30, 30), dtype=np.int64), grid_of_squares(4)))
+    found = dataset_examination.examine(dataset(np.ones((30, 30), dtype=np.int64), grid_of_squares(4)))
     [problem] = [one for one in found.problems if "fills the whole image" in one.what]
     assert problem.cases == ("c0",)
 
 
 def test_an_image_without_objects_is_legal_and_noted():
-    found = examine(dataset(np.zeros((60, 60), dtype=np.int64), grid_of_squares(4, 60)))
+    found = dataset_examination.examine(dataset(np.zeros((60, 60), dtype=np.int64), grid_of_squares(4, 60)))
     assert found.fatal == ()
     assert [problem.cases for problem in found.problems if problem.what == "instances is empty"] == [("c0",)]
 
@@ -83,16 +86,18 @@ def test_an_image_without_objects_is_legal_and_noted():
 @pytest.mark.parametrize(("splits", "count"), [({}, 3), ({"c2": "test"}, 2)])
 def test_no_object_in_all_that_would_train_forbids_going_on(splits, count):
     empty = np.zeros((60, 60), dtype=np.int64)
-    found = examine(dataset(empty, empty, grid_of_squares(4, 60) if splits else empty, splits=splits))
+    found = dataset_examination.examine(
+        dataset(empty, empty, grid_of_squares(4, 60) if splits else empty, splits=splits)
+    )
     assert [f"all {count} are background" in problem.what for problem in found.fatal] == [True]
 
 
 def test_maps_in_which_every_object_has_the_number_1_forbid_going_on():
-    found = examine(dataset(*[(grid_of_squares(n) > 0).astype(np.int64) for n in (5, 9, 12)]))
+    found = dataset_examination.examine(dataset(*[(grid_of_squares(n) > 0).astype(np.int64) for n in (5, 9, 12)]))
     [problem] = found.fatal
     assert "holds one number, in several pieces" in problem.what
     assert "--task segmentation" in problem.remedy
 
 
 def test_one_object_an_image_is_legal():
-    assert examine(dataset(*[grid_of_squares(1, size) for size in (40, 50, 60)])).fatal == ()
+    assert dataset_examination.examine(dataset(*[grid_of_squares(1, size) for size in (40, 50, 60)])).fatal == ()

@@ -20,20 +20,13 @@ import pytest
 import isocenter
 from cohorts import picture
 from isocenter.errors import DatasetError, IsocenterError, MemoryShortageError, UsageError
-from isocenter.files import (
-    Caching,
-    DatasetOptions,
-    caching_as,
-    content_hash,
-    keep_text,
-    kept_text,
-    read_dataset,
-    write_pending,
-)
-from isocenter.files.storage import hashing
-from isocenter.files.storage.kept import FILE, FOLDER, FileIdentity, file_key
-from isocenter.quality import examination, known_cases
-from isocenter.quality.known_cases import Looked, fitting_threads, keep_look, look_at
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.files.storage import hashing, kept
+from isocenter.files.storage.kept import FILE, FOLDER, Caching, FileIdentity
+from isocenter.quality import dataset_examination, known_cases
+from isocenter.quality.known_cases import Looked
+from isocenter.runtime import hardware
 
 SETTLED_S = 0.06
 
@@ -67,7 +60,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """A function that names the cases whose voxels were measured since it was called last."""
     names: list[str] = []
-    measure = examination._measured
+    measure = dataset_examination._measure
 
     def counted(case):
         names.append(case.id)
@@ -80,7 +73,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
         hashing._HASHES.clear()
         return found
 
-    monkeypatch.setattr(examination, "_measured", counted)
+    monkeypatch.setattr(dataset_examination, "_measure", counted)
     return since
 
 
@@ -89,7 +82,7 @@ def test_a_second_check_and_a_plan_look_at_no_voxel_and_say_the_same(tmp_path, l
     isocenter.check(data, out=tmp_path / "first", threads=1)
     assert looked() == ["c0", "c1", "c2"]
     monkeypatch.setattr(nibabel, "load", None)
-    monkeypatch.setattr("isocenter.files.storage.block.Block.load", None)  # no voxel is read for a picture either
+    monkeypatch.setattr("isocenter.files.storage.block.VoxelBlock.load", None)  # no voxel is read for a picture either
     isocenter.check(data, out=tmp_path / "second", threads=1)
     assert looked() == []
     pages = [(tmp_path / name / "check.html").read_text() for name in ("first", "second")]
@@ -177,9 +170,9 @@ def test_verify_hashes_every_file_anew(tmp_path, looked):
     path = data / "images" / "c0.nii"
     old = hashing._read_hash(path)
     volume(path, 9)
-    with caching_as(Caching(is_used=True)):
-        keep_text(file_key(path), " ".join(map(str, (*FileIdentity.of(path), old))))
-        write_pending()
+    with kept.caching_as(Caching(is_used=True)):
+        kept.keep_text(kept.file_key(path), " ".join(map(str, (*FileIdentity.of(path), old))))
+        kept.write_pending()
     looked()
     deceived = isocenter.check(data, threads=1)
     assert looked() == []
@@ -254,7 +247,7 @@ def test_a_case_that_cannot_be_used_is_read_anew_and_named_where_it_lies_now(tmp
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again_or_named(tmp_path):
-    case = read_dataset(drawn(tmp_path / "data")).cases[0]
+    case = dataset_layouts.read_dataset(drawn(tmp_path / "data")).cases[0]
     [image, _] = case.files
     calls = []
 
@@ -264,26 +257,32 @@ def test_a_file_that_changes_while_it_is_read_is_read_again_or_named(tmp_path):
             image.write_bytes(image.read_bytes() + b"\0")
         return None, []
 
-    assert look_at(lambda one: measure(one, 1), Caching(), case).outcome == (None, [])
+    assert known_cases.look_at(lambda one: measure(one, 1), Caching(), case).outcome == (None, [])
     assert len(calls) == 2
     with pytest.raises(DatasetError, match="changed while it was read") as refused:
-        look_at(lambda one: measure(one, 99), Caching(), case)
+        known_cases.look_at(lambda one: measure(one, 99), Caching(), case)
     assert refused.value.where == str(image)
 
 
 def test_a_volume_for_which_memory_is_too_small_is_named_with_both_figures(tmp_path, monkeypatch):
     data = drawn(tmp_path / "data", 1)
-    monkeypatch.setattr(examination, "available_memory", lambda: 0.01 * 2**20)
+    monkeypatch.setattr(hardware, "available_memory", lambda: 0.01 * 2**20)
     with pytest.raises(MemoryShortageError, match=r"takes 0\.00 GiB of memory, and 0\.00 GiB may be used"):
-        examination._measured(read_dataset(data).cases[0])
+        dataset_examination._measure(dataset_layouts.read_dataset(data).cases[0])
     [problem] = [one for one in isocenter.check(data, threads=2).problems if one.cases]
     assert "GiB may be used" in problem.what
 
 
 def test_so_many_cases_are_looked_at_side_by_side_as_fit_into_memory(tmp_path):
-    cases = read_dataset(drawn(tmp_path / "data")).cases
+    cases = dataset_layouts.read_dataset(drawn(tmp_path / "data")).cases
     one = 12 * 11 * 10 * (2 + 1 + 8 * 2)  # stored, a label map, and what is made beside
-    assert [fitting_threads(8, cases, memory) for memory in (9 * one, 3 * one, 2 * one, one, 1)] == [8, 8, 2, 1, 1]
+    assert [known_cases.fitting_threads(8, cases, memory) for memory in (9 * one, 3 * one, 2 * one, one, 1)] == [
+        8,
+        8,
+        2,
+        1,
+        1,
+    ]
 
 
 def test_a_header_that_may_name_any_file_is_read_each_time(tmp_path, looked):
@@ -304,10 +303,12 @@ def test_a_header_that_may_name_any_file_is_read_each_time(tmp_path, looked):
 def test_each_layout_of_the_shared_data_has_keys(data):
     """A loader that nobody can describe would quietly be read anew each time."""
     known = set[str]()
-    with caching_as(Caching(is_used=True)):
+    with kept.caching_as(Caching(is_used=True)):
         for one in (one for one in sorted(data.iterdir()) if one.is_dir()):
             with contextlib.suppress(IsocenterError):
-                cases = [case for case in read_dataset(one, DatasetOptions(references=False)) if case.files]
+                cases = [
+                    case for case in dataset_layouts.read_dataset(one, DatasetOptions(references=False)) if case.files
+                ]
                 for case in cases[:2]:
                     assert len(known_cases.case_key(case, lambda path: path.name)) == 64
                     known.add(one.name)
@@ -315,14 +316,14 @@ def test_each_layout_of_the_shared_data_has_keys(data):
 
 
 def test_what_no_other_command_could_read_is_not_kept(tmp_path):
-    case = read_dataset(drawn(tmp_path / "data", 1)).cases[0]
-    (facts, look), problems = examination._measured(case)
+    case = dataset_layouts.read_dataset(drawn(tmp_path / "data", 1)).cases[0]
+    (facts, look), problems = dataset_examination._measure(case)
     foreign = replace(facts, references={"mark": object()})
-    with caching_as(Caching(is_used=True)):
-        keep_look(case, Looked(((foreign, look), problems), "0" * 64))
-        assert kept_text("0" * 64) is None
-        keep_look(case, Looked(((facts, look), problems), "0" * 64))
-        assert kept_text("0" * 64) is not None
+    with kept.caching_as(Caching(is_used=True)):
+        known_cases.keep_look(case, Looked(((foreign, look), problems), "0" * 64))
+        assert kept.kept_text("0" * 64) is None
+        known_cases.keep_look(case, Looked(((facts, look), problems), "0" * 64))
+        assert kept.kept_text("0" * 64) is not None
 
 
 def test_what_the_cache_says_is_a_line_of_the_log_and_no_finding(tmp_path, cache, caplog):
@@ -332,4 +333,4 @@ def test_what_the_cache_says_is_a_line_of_the_log_and_no_finding(tmp_path, cache
     found = isocenter.check(data, threads=1)
     assert caplog.text.count("cannot be kept") == 1
     assert len(found.dataset) == 2
-    assert content_hash(found.dataset.cases[0])
+    assert hashing.content_hash(found.dataset.cases[0])

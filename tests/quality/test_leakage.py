@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fingerprints import facts
-from isocenter.quality import examine
-from isocenter.quality.leakage import Twin, groups, leakage
+from isocenter.quality import dataset_examination, leakage
+from isocenter.quality.leakage import Twin
 from isocenter.values import Case, Dataset, Fingerprint, Geometry, Image, Problem
 
 
@@ -30,7 +30,7 @@ def cohort(images: list[Image], patients: list[str], classes: str = "", **named)
 
 
 def findings(dataset: Dataset) -> list[Problem]:
-    return [one for one in examine(dataset).problems if "same image" in one.what]
+    return [one for one in dataset_examination.examine(dataset).problems if "same image" in one.what]
 
 
 def test_a_set_of_different_images_says_nothing():
@@ -38,7 +38,7 @@ def test_a_set_of_different_images_says_nothing():
 
 
 def test_one_image_under_two_patients_is_a_warning_and_a_group():
-    found = examine(cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)]))
+    found = dataset_examination.examine(cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)]))
     [problem] = [one for one in found.problems if "same image" in one.what]
     assert problem.severity == "warning"
     assert "1 pair of cases with exactly the same image under different names" in problem.what
@@ -75,7 +75,7 @@ def test_a_twin_across_the_sets_own_split_says_that_the_plan_leaves_it_out():
     [problem] = findings(dataset)
     assert "two parts of the set's own split" in problem.what
     assert "leaves the others out of training" in problem.remedy
-    assert not examine(dataset).fatal
+    assert not dataset_examination.examine(dataset).fatal
 
 
 def test_a_twin_of_a_training_image_that_selects_is_not_told_as_one_of_a_test_image():
@@ -133,7 +133,11 @@ def test_a_patient_of_whom_the_sets_own_split_names_one_case_alone_is_in_two_par
     data = cohort([picture(n) for n in range(4)], ["a", "a", "b", "c"])
 
     def parted(**splits: str) -> list[Problem]:
-        return [one for one in examine(replace(data, splits=splits)).problems if "in more than one part" in one.what]
+        return [
+            one
+            for one in dataset_examination.examine(replace(data, splits=splits)).problems
+            if "in more than one part" in one.what
+        ]
 
     [both] = parted(c0=part, c3=part)
     assert (both.severity, both.cases) == ("error", ("c0", "c1"))
@@ -142,7 +146,7 @@ def test_a_patient_of_whom_the_sets_own_split_names_one_case_alone_is_in_two_par
 
 def test_patients_who_differ_in_upper_and_lower_case_alone_are_named_by_their_cases():
     data = cohort([picture(n) for n in range(4)], ["P1", "p1", "P2", "Q1"])
-    [problem] = [one for one in examine(data).problems if "upper and lower case" in one.what]
+    [problem] = [one for one in dataset_examination.examine(data).problems if "upper and lower case" in one.what]
     assert (problem.severity, problem.cases) == ("warning", ("c0", "c1"))
     assert "P1" not in f"{problem}".replace(repr(problem.cases), "")
 
@@ -154,6 +158,10 @@ def test_the_pairs_of_many_neighbouring_slices_are_parted_and_joined():
     pairs = tuple(Twin(one, other, 0.98, False) for one, other in zip(names[::2], names[1::2], strict=True))
     cases = tuple(Case(name, f"p{n // 100}", {}) for n, name in enumerate(names))
     found = Fingerprint(tuple(facts(name=name) for name in names))
-    [problem] = [one for one in leakage(Dataset(cases, patients_known=True), found, pairs) if "image" in one.what]
+    [problem] = [
+        one
+        for one in leakage.leakage_problems(Dataset(cases, patients_known=True), found, pairs)
+        if "image" in one.what
+    ]
     assert problem.what == "10000 pairs of cases with nearly the same image of one patient"
-    assert len(groups(pairs)) == 10_000
+    assert len(leakage.joined_groups(pairs)) == 10_000

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerprints import facts
-from isocenter.quality.references.values import VALUE, far_outside, is_identifier, mixed_units
+from isocenter.quality.references import values as references_values
+from isocenter.quality.references.values import VALUE
 from isocenter.values import Case, Cohort, Dataset, Fingerprint
 from matrices import thinned
 
@@ -26,8 +27,8 @@ def found(values, name: str = "volume", others: dict | None = None, splits: dict
 @given(seeds, st.floats(0.01, 2.5), st.integers(20, 300))
 def test_lognormal_values_of_any_spread_are_in_one_unit_and_have_no_outlier(seed, spread, n):
     values = np.random.default_rng(seed).lognormal(2, spread, n)
-    assert mixed_units(values) is None
-    assert not far_outside(values).any()
+    assert references_values.mixed_units(values) is None
+    assert not references_values.far_outside(values).any()
 
 
 @given(seeds, st.integers(20, 300))
@@ -39,7 +40,7 @@ def test_normal_uniform_and_exponential_values_raise_no_alarm(seed, n):
 
 def test_children_beside_adults_are_no_other_unit():
     rng = np.random.default_rng(0)
-    assert mixed_units(np.concatenate([rng.normal(25, 4, 60), rng.normal(75, 10, 60)])) is None
+    assert references_values.mixed_units(np.concatenate([rng.normal(25, 4, 60), rng.normal(75, 10, 60)])) is None
 
 
 @pytest.mark.parametrize("factor", thinned(2, [2.54, 10.0, 100.0, 1000.0]))
@@ -47,7 +48,7 @@ def test_children_beside_adults_are_no_other_unit():
 def test_values_of_which_some_are_in_another_unit_are_found_with_the_factor(factor, seed, count):
     values = np.random.default_rng(seed).lognormal(np.log(3300), 0.06, 40)
     values[:count] *= factor
-    mixed = mixed_units(values)
+    mixed = references_values.mixed_units(values)
     assert mixed is not None
     assert mixed[0] == factor
     assert (np.flatnonzero(mixed[1]) == np.arange(count)).all()
@@ -71,8 +72,10 @@ def test_a_slip_of_the_pen_is_far_outside_and_named():
 
 def test_many_zeros_are_no_outliers_and_make_none():
     rng = np.random.default_rng(3)
-    assert not far_outside(np.concatenate([np.zeros(50), rng.lognormal(3, 1, 50)])).any()
-    assert not far_outside(np.concatenate([np.full(50, 2.0), [900.0]])).any()  # no middle half to measure by
+    assert not references_values.far_outside(np.concatenate([np.zeros(50), rng.lognormal(3, 1, 50)])).any()
+    assert not references_values.far_outside(
+        np.concatenate([np.full(50, 2.0), [900.0]])
+    ).any()  # no middle half to measure by
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_many_zeros_are_no_outliers_and_make_none():
     ],
 )
 def test_an_identifier_is_whole_and_unique_and_called_so_or_dense(name, values, is_one):
-    assert is_identifier(name, np.asarray(values, dtype=float)) is is_one
+    assert references_values.is_identifier(name, np.asarray(values, dtype=float)) is is_one
     assert any("identifier" in one.what for one in found(values, name)) is is_one
 
 

@@ -8,9 +8,8 @@ import PIL.Image
 import pytest
 
 import isocenter
-from isocenter.quality import guessed_modality
-from isocenter.reading.dataset import looked_through, open_dataset
-from isocenter.reading.options import ReadingOptions
+from isocenter.quality import modality_checks
+from isocenter.reading import ReadingOptions, dataset_reading
 
 RNG = np.random.default_rng(3)
 
@@ -37,9 +36,9 @@ def pictures(root, pixels, classes=("a", "b"), count=6):
 
 
 def guess_of(root, needs=()):
-    dataset = open_dataset(root, ReadingOptions(), needs=needs)
-    examination = looked_through(dataset, 1)
-    found = guessed_modality(examination.dataset, examination.fingerprint)
+    dataset = dataset_reading.open_dataset(root, ReadingOptions(), needs=needs)
+    examination = dataset_reading.examine_cases(dataset, 1)
+    found = modality_checks.guess_modality(examination.dataset, examination.fingerprint)
     return None if found is None else found.modality
 
 
@@ -67,9 +66,9 @@ def test_hounsfield_units_are_told_by_their_air(tmp_path, fill):
 
 @pytest.mark.parametrize("name", ["scans_oct_2024", "mri_export", "ct_scans"])
 def test_hounsfield_units_go_before_what_a_folder_is_called(tmp_path, name):
-    dataset = open_dataset(volumes(tmp_path / name, hounsfield(-1000)), ReadingOptions())
-    examination = looked_through(dataset, 1)
-    guess = guessed_modality(examination.dataset, examination.fingerprint)
+    dataset = dataset_reading.open_dataset(volumes(tmp_path / name, hounsfield(-1000)), ReadingOptions())
+    examination = dataset_reading.examine_cases(dataset, 1)
+    guess = modality_checks.guess_modality(examination.dataset, examination.fingerprint)
     assert guess.modality == "CT"
     assert ('"mri", which would be MR' in guess.because) == (name == "mri_export")  # both are named where they disagree
 

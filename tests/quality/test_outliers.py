@@ -12,22 +12,26 @@ from numpy.testing import assert_allclose
 from scipy import ndimage
 
 from fingerprints import facts
-from isocenter.files import read_dataset
-from isocenter.quality import Look, examine
-from isocenter.quality.image_checks import outliers, robust_z
+from isocenter.files.layouts import dataset_layouts
+from isocenter.quality import _image_checks, dataset_examination
+from isocenter.quality.image_descriptors import ImageLook
 from isocenter.values import Case, Dataset, Geometry, Image
 from matrices import thinned
 
 
 @pytest.fixture(scope="module")
 def hearts(data: Path) -> Dataset:
-    dataset = read_dataset(data / "mri" / "cardiac_sunnybrook")
+    dataset = dataset_layouts.read_dataset(data / "mri" / "cardiac_sunnybrook")
     return replace(dataset, cases=dataset.cases[::9])
 
 
 def findings(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     """The first word of each finding about single cases, and the cases."""
-    return {one.what.split(":")[0]: one.cases for one in examine(dataset, threads=2).problems if one.cases}
+    return {
+        one.what.split(":")[0]: one.cases
+        for one in dataset_examination.examine(dataset, threads=2).problems
+        if one.cases
+    }
 
 
 def spoilt(dataset: Dataset, at: int, change: Callable[[np.ndarray], np.ndarray]) -> Dataset:
@@ -39,7 +43,7 @@ def spoilt(dataset: Dataset, at: int, change: Callable[[np.ndarray], np.ndarray]
 
 
 def test_the_hearts_as_they_are_raise_no_alarm(hearts):
-    assert not [one for one in examine(hearts, threads=2).problems if one.severity != "note"]
+    assert not [one for one in dataset_examination.examine(hearts, threads=2).problems if one.severity != "note"]
 
 
 @pytest.mark.parametrize(
@@ -84,16 +88,16 @@ def test_among_a_few_cases_nobody_knows_what_is_usual():
 
 def test_robust_z_is_that_of_a_normal_sample_and_no_outlier_moves_it():
     sample = np.random.default_rng(0).normal(5, 2, 20_001)
-    assert_allclose(robust_z(sample, 1e-9), (sample - 5) / 2, atol=0.1)
+    assert_allclose(_image_checks.robust_z(sample, 1e-9), (sample - 5) / 2, atol=0.1)
     spoiled = sample.copy()
     spoiled[:200] = 1e9
-    assert_allclose(robust_z(spoiled, 1e-9)[200:], robust_z(sample, 1e-9)[200:], atol=0.2)
+    assert_allclose(_image_checks.robust_z(spoiled, 1e-9)[200:], _image_checks.robust_z(sample, 1e-9)[200:], atol=0.2)
 
 
 def test_a_hair_among_equals_is_no_outlier():
     values = np.ones(50)
     values[3] = 1.001
-    assert np.abs(robust_z(values, 0.05)).max() < 0.1
+    assert np.abs(_image_checks.robust_z(values, 0.05)).max() < 0.1
 
 
 def test_colour_pictures_stand_beside_grey_ones():
@@ -110,8 +114,8 @@ def test_colour_pictures_stand_beside_grey_ones():
 
 @pytest.mark.whole
 def test_the_hippocampi_raise_no_alarm_but_that_patients_and_structures_are_not_named(data: Path):
-    dataset = read_dataset(data / "hippocampus")
-    found = examine(replace(dataset, cases=dataset.cases[::2]), threads=2)
+    dataset = dataset_layouts.read_dataset(data / "hippocampus")
+    found = dataset_examination.examine(replace(dataset, cases=dataset.cases[::2]), threads=2)
     assert [one.what[:22] for one in found.problems] == ["nobody named the mask ", "patients are not known"]
 
 
@@ -119,8 +123,8 @@ def spaced(steps: list[float], unit: str) -> list[str]:
     """The findings on series whose samples lie so far apart."""
     cases = [replace(facts((64,), (step,), name=str(n)), unit=unit) for n, step in enumerate(steps)]
     nothing = dict.fromkeys(("sharpness", "noise", "clipped", "echo"), float("nan"))
-    looks = {case.id: Look(case.id, np.zeros(64), (nothing,)) for case in cases}
-    return [one.what for one in outliers(cases, looks)]
+    looks = {case.id: ImageLook(case.id, np.zeros(64), (nothing,)) for case in cases}
+    return [one.what for one in _image_checks.find_outliers(cases, looks)]
 
 
 def test_spacings_are_stated_in_their_unit():
@@ -138,8 +142,8 @@ def levels(ranges: list[float], medians: list[float]) -> list[tuple[tuple[str, .
         for n, (high, median) in enumerate(zip(ranges, medians, strict=True))
     ]
     nothing = dict.fromkeys(("sharpness", "noise", "clipped", "echo"), float("nan"))
-    looks = {case.id: Look(case.id, np.zeros(64), (nothing,)) for case in cases}
-    return [(one.cases, one.what) for one in outliers(cases, looks) if "magnitude" in one.what]
+    looks = {case.id: ImageLook(case.id, np.zeros(64), (nothing,)) for case in cases}
+    return [(one.cases, one.what) for one in _image_checks.find_outliers(cases, looks) if "magnitude" in one.what]
 
 
 def test_a_case_of_another_magnitude_is_named_however_far_all_others_are_from_each_other():

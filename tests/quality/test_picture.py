@@ -11,13 +11,16 @@ import PIL.ImageFont
 import pytest
 from scipy import ndimage
 
-from isocenter.quality.image_quality import longest_line, quality
-from isocenter.quality.intensities import measure_intensities
+from isocenter.quality import _intensities, image_quality
 
 
 def measured(values: np.ndarray, steps: tuple[float, ...] = ()) -> dict[str, float]:
     valid = np.ones(values.shape, bool)
-    return dict(quality(values, valid, measure_intensities(values), steps or (1.0,) * values.ndim))
+    return dict(
+        image_quality.measure_quality(
+            values, valid, _intensities.measure_intensities(values), steps or (1.0,) * values.ndim
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +66,17 @@ def test_what_is_cut_off_at_the_top_is_clipped(heart):
 @pytest.mark.parametrize("words", ["SMITH 1970", "LOGIQ E9"])
 def test_a_line_of_letters_is_found(heart, words):
     drawn = PIL.Image.fromarray(heart.astype(np.uint8))
-    assert longest_line(heart / 255) < 3
+    assert image_quality.longest_line(heart / 255) < 3
     font = PIL.ImageFont.load_default(size=18)
     PIL.ImageDraw.Draw(drawn).text((12, 12), words, fill=255, font=font)
-    assert longest_line(np.asarray(drawn, np.float32) / 255) >= 3
+    assert image_quality.longest_line(np.asarray(drawn, np.float32) / 255) >= 3
 
 
 def test_dots_far_apart_are_no_letters():
     dots = np.zeros((256, 256), np.float32)
     for n in range(8):
         dots[100:108, 10 + 30 * n : 14 + 30 * n] = 1.0
-    assert longest_line(dots) < 3
+    assert image_quality.longest_line(dots) < 3
 
 
 def test_a_faulty_volume_is_measured_in_its_planes(heart):

@@ -3,19 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.planning.rules.split import split
-from isocenter.quality import examine, references
-from isocenter.quality.references import REFERENCES, kinds_of, reference_kinds
-from isocenter.values import (
-    Case,
-    Dataset,
-    Geometry,
-    Image,
-    ReferenceFacts,
-    ReferenceKind,
-    ReferenceStrata,
-    ReferenceWords,
-)
+from isocenter.planning.rules import split_rules
+from isocenter.quality import dataset_examination, references
+from isocenter.quality.references import REFERENCES
+from isocenter.values import Case, Dataset, Geometry, Image, ReferenceFacts, ReferenceKind, ReferenceWords
+from isocenter.values.reference_kind import ReferenceStrata
 
 
 def sides_of(cases):
@@ -34,10 +26,10 @@ SIDE = ReferenceKind(
 def with_sides(monkeypatch):
     """The kinds of the index and one more."""
     monkeypatch.setitem(REFERENCES, "side", f"{__name__}:SIDE")
-    monkeypatch.setattr(references, "_imported", lambda line: SIDE if line.endswith(":SIDE") else IMPORTED(line))
+    monkeypatch.setattr(references, "_import_kind", lambda line: SIDE if line.endswith(":SIDE") else IMPORTED(line))
 
 
-IMPORTED = references._imported
+IMPORTED = references._import_kind
 
 
 def cohort(count=40):
@@ -54,18 +46,18 @@ def cohort(count=40):
 
 
 def test_each_line_of_the_index_is_a_kind_of_its_name():
-    assert [kind.name for kind in reference_kinds()] == list(REFERENCES)
+    assert [kind.name for kind in references.reference_kinds()] == list(REFERENCES)
 
 
 def test_a_reference_of_no_kind_has_a_kind_that_states_nothing():
-    [mask, unknown] = kinds_of(["bearing", "mask"])
+    [mask, unknown] = references.kinds_by_names(["bearing", "mask"])
     assert mask.name == "mask" and unknown == ReferenceKind("bearing")
 
 
 def test_a_new_kind_is_checked_for_shortcuts_and_contradictions_and_spread_over_a_split(with_sides):
     dataset = cohort()
-    found = examine(dataset)
+    found = dataset_examination.examine(dataset)
     assert any(one.what.startswith("the side can be told by image size alone") for one in found.problems)
     assert any("the same image with different sides" in one.what for one in found.problems)
-    parts, _ = split(dataset, seed=0)
+    parts, _ = split_rules.split_dataset(dataset, seed=0)
     assert {one.references["side"] for one in dataset if parts[one.id] == "test"} == {"left", "right"}

@@ -11,10 +11,10 @@ import fingerprints
 import isocenter
 from fingerprints import intensity
 from isocenter.errors import DatasetError, UsageError
-from isocenter.planning.rules.normalisation import normalisation
-from isocenter.quality import MIXED_SCALE, scales_of
-from isocenter.quality.modality import mixed_scales
-from isocenter.reading.dataset import refuse_unfit
+from isocenter.planning.rules import normalisation_rules
+from isocenter.quality import modality_checks
+from isocenter.quality.modality_checks import MIXED_SCALE
+from isocenter.reading import dataset_reading
 from isocenter.values import Dataset, Fingerprint
 from situations import situation
 
@@ -32,7 +32,10 @@ def found(*each: np.ndarray, modality: str = "CT", accepted: frozenset[str] = fr
     """(severity, what, cases) of each finding on CT of these intensities."""
     made = enumerate(map(intensity, each))
     facts = Fingerprint(tuple(fingerprints.facts(name=f"c{n}", modality=modality, intensity=one) for n, one in made))
-    return [(one.severity, one.what, one.cases) for one in mixed_scales(Dataset((), accepted=accepted), facts)]
+    return [
+        (one.severity, one.what, one.cases)
+        for one in modality_checks.mixed_scales(Dataset((), accepted=accepted), facts)
+    ]
 
 
 def test_ct_without_its_intercept_stops_training_until_it_is_accepted(data, tmp_path):
@@ -46,7 +49,7 @@ def test_ct_without_its_intercept_stops_training_until_it_is_accepted(data, tmp_
     ]
     assert not result.passed
     with pytest.raises(DatasetError, match=f"lack the intercept.*--accept {MIXED_SCALE}"):
-        refuse_unfit(result.examination)
+        dataset_reading.refuse_unfit(result.examination)
     accepted = isocenter.plan(folder, modality="CT", accept=MIXED_SCALE).plan
     assert accepted.options["accept"] == MIXED_SCALE
     assert accepted["preprocessing.normalisation"][0]["method"] == "zscore"
@@ -97,11 +100,11 @@ def test_hounsfield_units_of_another_part_of_the_body_are_of_the_same_scale(othe
 def test_numbers_of_one_scale_and_those_of_other_kinds_of_image_are_never_mixed():
     assert not found(RAW, RAW, RAW)
     assert not found(RAW, BODY, modality="MR")
-    assert set(scales_of([intensity(BODY / 1000)] * 3)) != {""}
+    assert set(modality_checks.ct_scales([intensity(BODY / 1000)] * 3)) != {""}
 
 
 def test_a_set_of_one_scale_keeps_its_window():
     one = fingerprints.several(3, modality="CT", intensity=intensity(BODY))
     mixed = replace(one, cases=(*one.cases, fingerprints.facts(modality="CT", intensity=intensity(RAW))))
-    assert normalisation(one, ["0"], "CT", []).value[0]["method"] == "window"
-    assert normalisation(mixed, ["0"], "CT", []).value[0]["method"] == "zscore"
+    assert normalisation_rules.decide_normalisation(one, ["0"], "CT", []).value[0]["method"] == "window"
+    assert normalisation_rules.decide_normalisation(mixed, ["0"], "CT", []).value[0]["method"] == "zscore"

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from isocenter.files import read_dataset
-from isocenter.quality import examine, retested
-from isocenter.quality.shortcuts import shortcut_problems, still_standing
-from isocenter.values import Case, Dataset, Estimate, Geometry, Image, Shortcut
+from isocenter.files.layouts import dataset_layouts
+from isocenter.quality import dataset_examination, shortcut_tests
+from isocenter.values import Case, Dataset, Estimate, Geometry, Image
+from isocenter.values.dataset_fingerprint import Shortcut
 from matrices import thinned
 
 Drawing = Callable[[int, bool, np.random.Generator], np.ndarray]
@@ -42,7 +42,7 @@ def standing(found: Sequence[Shortcut]) -> set[str]:
 
 
 def test_where_nothing_gives_the_class_away_nothing_is_found():
-    found = examine(cohort(plain, site=[n // 2 % 3 for n in range(80)]))
+    found = dataset_examination.examine(cohort(plain, site=[n // 2 % 3 for n in range(80)]))
     assert {one.name for one in found.shortcuts} == {
         "image size", "aspect ratio", "border pixels", "corner pixels", "column site",
     }  # fmt: skip
@@ -51,7 +51,7 @@ def test_where_nothing_gives_the_class_away_nothing_is_found():
 
 
 def test_a_site_that_sends_the_ill_is_found_and_cannot_be_taken_away():
-    found = examine(cohort(plain, site=["clinic" if n % 2 else "practice" for n in range(80)]))
+    found = dataset_examination.examine(cohort(plain, site=["clinic" if n % 2 else "practice" for n in range(80)]))
     [site] = [one for one in found.shortcuts if one.standing]
     assert site.name == "column site"
     assert site.auc.value > 0.95
@@ -63,13 +63,13 @@ def test_a_site_that_sends_the_ill_is_found_and_cannot_be_taken_away():
 
 def test_where_in_the_body_a_tumour_lies_is_no_scanner():
     where = ["left" if n % 2 else "right" for n in range(80)]
-    found = examine(cohort(plain, tumor_location=where, composition=where, ScannerModel=where))
+    found = dataset_examination.examine(cohort(plain, tumor_location=where, composition=where, ScannerModel=where))
     assert {one.name for one in found.shortcuts if one.name.startswith("column")} == {"column ScannerModel"}
 
 
 def test_many_images_of_few_patients_are_not_many_witnesses():
     """Each patient has a scanner of his own: by image it tells all, by patient nothing."""
-    found = examine(cohort(plain, count=120, images=10, scanner=[n // 10 for n in range(120)]))
+    found = dataset_examination.examine(cohort(plain, count=120, images=10, scanner=[n // 10 for n in range(120)]))
     assert "column scanner" not in standing(found.shortcuts)
 
 
@@ -81,11 +81,11 @@ def framed(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
 
 
 def test_a_frame_is_found_and_is_gone_when_the_border_is_cut():
-    found = examine(cohort(framed))
+    found = dataset_examination.examine(cohort(framed))
     assert "border pixels" in standing(found.shortcuts)
     assert all(one.removable and one.setting == "border" for one in found.shortcuts if one.standing)
-    assert not standing(retested(found, border=0.08))
-    assert "border pixels" in standing(retested(found, border=0.0))
+    assert not standing(dataset_examination.retest_shortcuts(found, border=0.08))
+    assert "border pixels" in standing(dataset_examination.retest_shortcuts(found, border=0.0))
 
 
 @pytest.mark.parametrize(("shape", "place"), [((40, 40), slice(14, 26)), ((20, 20, 20), slice(7, 13))])
@@ -97,7 +97,7 @@ def test_a_lesion_in_the_middle_gives_nothing_away_at_the_border(shape, place, b
             pixels[(place,) * len(shape)] += brightness
         return pixels
 
-    tried = {one.name: one for one in examine(cohort(with_lesion)).shortcuts}
+    tried = {one.name: one for one in dataset_examination.examine(cohort(with_lesion)).shortcuts}
     for name in ("border pixels", "corner pixels"):
         assert tried[name].auc.value < 0.7
         assert not tried[name].standing
@@ -140,7 +140,7 @@ def test_what_lies_at_the_border_is_found_whatever_lies_inside(made):
             pixels[36:60, 52:76] += 2.0
         return made(pixels, rng) if ill else pixels
 
-    found = examine(cohort(drawn)).shortcuts
+    found = dataset_examination.examine(cohort(drawn)).shortcuts
     assert {"border pixels", "corner pixels"} & standing(found)
 
 
@@ -151,11 +151,13 @@ def test_a_training_knows_the_shortcuts_to_what_it_predicts_alone():
     drawn[0, 10:20, 10:20] = 1
     mask = Image(drawn, Geometry.of_pixels((40, 40)))
     both = replace(dataset, cases=tuple(replace(one, references={**one.references, "mask": mask}) for one in dataset))
-    found = examine(both)
+    found = dataset_examination.examine(both)
     assert "border pixels" in standing(found.shortcuts)
     classes, masks = (found.of_task(both, frozenset({kind})) for kind in ("class", "mask"))
-    assert "border pixels" in standing(classes.shortcuts) and "border pixels" in standing(retested(classes))
-    assert (masks.shortcuts, retested(masks), masks.unmeasured) == ((), (), ())
+    assert "border pixels" in standing(classes.shortcuts) and "border pixels" in standing(
+        dataset_examination.retest_shortcuts(classes)
+    )
+    assert (masks.shortcuts, dataset_examination.retest_shortcuts(masks), masks.unmeasured) == ((), (), ())
 
 
 def long(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
@@ -163,50 +165,54 @@ def long(n: int, ill: bool, rng: np.random.Generator) -> np.ndarray:
 
 
 def test_an_aspect_ratio_is_found_and_is_gone_when_all_are_cut_to_one():
-    found = examine(cohort(long))
+    found = dataset_examination.examine(cohort(long))
     assert {"aspect ratio", "image size"} <= standing(found.shortcuts)
-    assert "aspect ratio" in standing(retested(found, aspect="stretch", shape=(32, 32)))
-    assert not standing(retested(found, aspect="crop", shape=(32, 32)))
+    assert "aspect ratio" in standing(dataset_examination.retest_shortcuts(found, aspect="stretch", shape=(32, 32)))
+    assert not standing(dataset_examination.retest_shortcuts(found, aspect="crop", shape=(32, 32)))
 
 
 @pytest.mark.whole
 def test_small_images_that_are_stretched_to_the_networks_shape_stay_known():
-    found = examine(cohort(lambda n, ill, rng: rng.random((24 + 40 * ill,) * 2)))
-    assert "image size" in standing(retested(found, aspect="crop", shape=(64, 64)))
-    assert "image size" not in standing(retested(found, aspect="crop", shape=(24, 24)))
+    found = dataset_examination.examine(cohort(lambda n, ill, rng: rng.random((24 + 40 * ill,) * 2)))
+    assert "image size" in standing(dataset_examination.retest_shortcuts(found, aspect="crop", shape=(64, 64)))
+    assert "image size" not in standing(dataset_examination.retest_shortcuts(found, aspect="crop", shape=(24, 24)))
 
 
 def test_only_the_given_cases_are_looked_at():
     mixed = cohort(lambda n, ill, rng: (long if n < 40 else plain)(n, ill, rng))
-    found = examine(mixed)
-    assert not standing(retested(found, ids={f"c{n}" for n in range(40, 80)}))
-    assert standing(retested(found, ids={f"c{n}" for n in range(40)}))
+    found = dataset_examination.examine(mixed)
+    assert not standing(dataset_examination.retest_shortcuts(found, ids={f"c{n}" for n in range(40, 80)}))
+    assert standing(dataset_examination.retest_shortcuts(found, ids={f"c{n}" for n in range(40)}))
 
 
 def test_the_sets_own_test_part_is_not_looked_at():
     mixed = cohort(lambda n, ill, rng: (plain if n < 40 else long)(n, ill, rng))
     parts = {f"c{n}": "train" if n < 40 else "test" for n in range(80)}
-    assert not examine(Dataset(mixed.cases, splits=parts, patients_known=True)).shortcuts[0].standing
+    assert (
+        not dataset_examination.examine(Dataset(mixed.cases, splits=parts, patients_known=True)).shortcuts[0].standing
+    )
 
 
 def test_with_few_patients_of_a_class_nothing_is_claimed_and_that_is_said():
-    found = examine(cohort(long, count=8))
+    found = dataset_examination.examine(cohort(long, count=8))
     assert found.shortcuts == ()
     [few] = found.unmeasured
     assert "the classes can be told apart by a shortcut is not measurable with 8 patients: it takes 5" in few
-    [unknown] = examine(replace(cohort(long, count=8), patients_known=False)).unmeasured
+    [unknown] = dataset_examination.examine(replace(cohort(long, count=8), patients_known=False)).unmeasured
     assert "is not measurable with 8 cases: it takes 5 cases of each" in unknown
 
 
 def test_of_enough_patients_nothing_is_left_unmeasured():
-    assert not examine(cohort(plain)).unmeasured
+    assert not dataset_examination.examine(cohort(plain)).unmeasured
 
 
 def test_what_was_found_stands_after_preprocessing_until_it_is_shown_to_be_gone():
     found = [replace(shortcut("border pixels", 0.95), standing=True), replace(shortcut("spacing", 0.9), standing=True)]
     gone, weak = shortcut("border pixels", 0.55), shortcut("border pixels", 0.9)
-    assert standing(still_standing(found, [gone])) == {"spacing"}  # which could not be measured again
-    assert standing(still_standing(found, [weak, shortcut("spacing", 0.5)])) == {"border pixels"}
+    assert standing(shortcut_tests.standing_shortcuts(found, [gone])) == {
+        "spacing"
+    }  # which could not be measured again
+    assert standing(shortcut_tests.standing_shortcuts(found, [weak, shortcut("spacing", 0.5)])) == {"border pixels"}
 
 
 @pytest.mark.whole
@@ -215,10 +221,10 @@ def test_that_nothing_is_to_be_done_stands_once_for_all_that_the_plan_tries_to_r
     given = [replace(removable, name="border pixels"), replace(site, name="column site"),
              replace(removable, name="image size")]  # fmt: skip
     later = "Nothing to do yet: the plan tries to remove these 2, and the report states whether that helped"
-    remedies = [one.remedy for one in shortcut_problems(given)]
+    remedies = [one.remedy for one in shortcut_tests.shortcut_problems(given)]
     instead = "Choose cases so that it no longer goes with the label, or report results for its values separately"
     assert remedies == [later, instead, ""]
-    [only] = shortcut_problems(given[:1])
+    [only] = shortcut_tests.shortcut_problems(given[:1])
     assert only.remedy == later.replace("these 2", "it")
 
 
@@ -236,7 +242,9 @@ def test_letters_and_small_patches_are_found_wherever_they_lie_and_said_with_the
                 pixels[at[0] : at[0] + side, at[1] : at[1] + side] = value
             return pixels
 
-        [found] = [one for one in examine(cohort(marked, count=40)).shortcuts if one.name == "small mark"]
+        [found] = [
+            one for one in dataset_examination.examine(cohort(marked, count=40)).shortcuts if one.name == "small mark"
+        ]
         assert found.standing and found.auc.value > 0.9
         left, top = (float(text) for text in re.findall(r"(\d+) %", found.where))
         assert found.where.partition(",")[0] in ("even", "bright" if value else "dark")
@@ -259,7 +267,7 @@ def test_a_disease_that_is_everywhere_in_the_picture_is_no_mark():
             pixels[8::12, 8::12] = 1.0
         return pixels
 
-    assert "small mark" not in {one.name for one in examine(cohort(spotted, count=40)).shortcuts}
+    assert "small mark" not in {one.name for one in dataset_examination.examine(cohort(spotted, count=40)).shortcuts}
 
 
 @pytest.mark.whole
@@ -270,10 +278,10 @@ def test_a_mark_at_the_margin_is_gone_when_that_is_cut_away():
             pixels[40:46, 1:7] = 1.0
         return pixels
 
-    found = examine(cohort(marked, count=40))
+    found = dataset_examination.examine(cohort(marked, count=40))
     [mark] = [one for one in found.shortcuts if one.name == "small mark"]
     assert mark.standing and mark.removable and mark.setting == "border"
-    assert "small mark" not in standing(retested(found, border=0.1))
+    assert "small mark" not in standing(dataset_examination.retest_shortcuts(found, border=0.1))
 
 
 @pytest.mark.whole
@@ -286,8 +294,8 @@ def test_a_mark_is_found_in_a_list_of_pairs_too_long_for_all_pictures_to_be_kept
             pixels[40:46, 50:56] = 1.0
         return pixels
 
-    monkeypatch.setattr("isocenter.quality.examination.MOST_PICTURES", 40)
-    found = examine(cohort(marked))
+    monkeypatch.setattr("isocenter.quality.dataset_examination.MOST_PICTURES", 40)
+    found = dataset_examination.examine(cohort(marked))
     assert sum(look.patches is not None for look in found.looks.values()) == 40
     assert "small mark" in standing(found.shortcuts)
 
@@ -299,7 +307,7 @@ def test_volumes_have_faces_and_spacings():
         image = Image(np.random.default_rng(n).random((1, *grid.shape)), grid)
         return Case(f"c{n}", f"p{n}", {"image": image}, {"class": "ab"[n % 2]})
 
-    found = examine(Dataset(tuple(volume(n) for n in range(60)), patients_known=True)).shortcuts
+    found = dataset_examination.examine(Dataset(tuple(volume(n) for n in range(60)), patients_known=True)).shortcuts
     assert standing(found) == {"spacing"}
     assert {"border pixels", "corner pixels"} <= {one.name for one in found}
 
@@ -313,7 +321,9 @@ def answering(answer: Callable[[int], dict], draw: Drawing = plain, **covariates
 
 def test_a_site_that_sends_one_finding_is_told_of_that_finding_alone():
     sites = ["clinic" if n % 2 else "practice" for n in range(80)]
-    found = examine(answering(lambda n: {"findings": {"mass": n % 2 == 1, "scar": n % 3 == 0}}, site=sites))
+    found = dataset_examination.examine(
+        answering(lambda n: {"findings": {"mass": n % 2 == 1, "scar": n % 3 == 0}}, site=sites)
+    )
     standing = {(one.what, one.name) for one in found.shortcuts if one.standing}
     assert standing == {("finding mass can be told", "column site")}
     assert any(one.what.startswith("finding mass can be told by column site alone: AUC 1.00") for one in found.problems)
@@ -330,26 +340,26 @@ def test_a_site_that_sends_one_finding_is_told_of_that_finding_alone():
     ),
 )
 def test_a_frame_that_tells_a_value_or_a_time_is_said_and_never_cut_away(answer, what):
-    found = examine(answering(answer, framed))
+    found = dataset_examination.examine(answering(answer, framed))
     [border] = [one for one in found.shortcuts if one.name == "border pixels"]
     assert (border.what, border.figure, border.standing, border.removable) == (what, "c", True, False)
     assert any(f"{what} by border pixels alone: c 0." in one.what for one in found.problems)
-    assert not standing(examine(answering(answer)).shortcuts)
+    assert not standing(dataset_examination.examine(answering(answer)).shortcuts)
 
 
 @pytest.mark.whole
 def test_of_few_events_nothing_is_claimed():
-    assert examine(answering(lambda n: {"event": (100.0 + n, n % 8 == 0)}, framed)).shortcuts == ()
+    assert dataset_examination.examine(answering(lambda n: {"event": (100.0 + n, n % 8 == 0)}, framed)).shortcuts == ()
 
 
 @pytest.fixture(scope="module")
 def radiographs(data: Path):
-    dataset = read_dataset(data / "chest_xray")
+    dataset = dataset_layouts.read_dataset(data / "chest_xray")
     small = [
         Case(one.id, one.patient, {"image": _halved(next(iter(one.images.values())))}, one.references)
         for one in dataset
     ]
-    return examine(Dataset(tuple(small), patients_known=True), threads=2)
+    return dataset_examination.examine(Dataset(tuple(small), patients_known=True), threads=2)
 
 
 def _halved(image: Image) -> Image:
@@ -369,7 +379,7 @@ def test_the_size_and_aspect_of_the_radiographs_tell_pneumonia(radiographs):
 
 @pytest.mark.whole
 def test_cut_to_one_aspect_the_radiographs_sizes_tell_nothing(radiographs):
-    left = {one.name: one for one in retested(radiographs, aspect="crop", shape=(64, 64))}
+    left = {one.name: one for one in dataset_examination.retest_shortcuts(radiographs, aspect="crop", shape=(64, 64))}
     assert not left["aspect ratio"].standing
 
 
@@ -383,6 +393,6 @@ def test_a_rare_finding_among_many_is_not_lost_where_cases_are_left_out(places):
         image = Image(rng.random((1, *size)).astype(np.float32), Geometry.of_pixels(size))
         findings = {f"f{k}": bool(rng.random() < 0.2) for k in range(14)} | {"rare": n in places}
         cases.append(Case(f"c{n}", f"p{n}", {"image": image}, {"findings": findings}))
-    found = examine(Dataset(tuple(cases), patients_known=True))
+    found = dataset_examination.examine(Dataset(tuple(cases), patients_known=True))
     told = [one for one in found.shortcuts if "rare" in one.what and one.name == "image size"]
     assert [round(one.auc.value, 2) for one in told] == [1.0]

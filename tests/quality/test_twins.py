@@ -10,29 +10,29 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from isocenter.files import read_dataset
-from isocenter.quality import Look
-from isocenter.quality.image_descriptors import look
-from isocenter.quality.leakage import Twin, groups, twins
-from isocenter.transforms import resample, stacked
+from isocenter.files.layouts import dataset_layouts
+from isocenter.quality import image_descriptors, leakage
+from isocenter.quality.image_descriptors import ImageLook
+from isocenter.quality.leakage import Twin
+from isocenter.transforms import channel_stack, resampling
 from isocenter.values import Case, Geometry, Image
 from matrices import thinned
 
 
-def seen(image: Image) -> Look:
-    return look(image, image.valid)
+def seen(image: Image) -> ImageLook:
+    return image_descriptors.describe_image(image, image.valid)
 
 
-def looks_of(cases: tuple[Case, ...]) -> dict[str, Look]:
-    return {case.id: seen(stacked(case.images, case.id)) for case in cases}
+def looks_of(cases: tuple[Case, ...]) -> dict[str, ImageLook]:
+    return {case.id: seen(channel_stack.stack_images(case.images, case.id)) for case in cases}
 
 
 def grey(pixels: np.ndarray) -> Image:
     return Image(pixels[None], Geometry.of_pixels(pixels.shape))
 
 
-def pairs(looks: Mapping[str, Look]) -> list[set[str]]:
-    return [{twin.first, twin.second} for twin in twins(looks)]
+def pairs(looks: Mapping[str, ImageLook]) -> list[set[str]]:
+    return [{twin.first, twin.second} for twin in leakage.find_twins(looks)]
 
 
 @pytest.fixture(scope="module")
@@ -61,23 +61,23 @@ def brighter(pixels: np.ndarray) -> np.ndarray:
 def test_a_copy_is_known_again_after(radiographs, change):
     looks = {name: seen(grey(pixels)) for name, pixels in radiographs.items()}
     name = next(iter(radiographs))
-    found = twins({**looks, "copy": seen(grey(change(radiographs[name])))})
+    found = leakage.find_twins({**looks, "copy": seen(grey(change(radiographs[name])))})
     assert [{one.first, one.second} for one in found] == [{name, "copy"}]
     assert not found[0].exact
     assert found[0].likeness > 0.97
 
 
 def test_different_radiographs_are_no_twins(radiographs):
-    assert not twins({name: seen(grey(pixels)) for name, pixels in radiographs.items()})
+    assert not leakage.find_twins({name: seen(grey(pixels)) for name, pixels in radiographs.items()})
 
 
 def test_equal_voxels_are_exact_twins_whatever_the_file_kept_them_as(radiographs):
     pixels = next(iter(radiographs.values()))
     colour = Image(np.stack([pixels] * 3), Geometry.of_pixels(pixels.shape), channels=("R", "G", "B"))
     wide = grey(pixels.astype(np.float64))
-    found = twins({"grey": seen(grey(pixels)), "colour": seen(colour), "wide": seen(wide)})
+    found = leakage.find_twins({"grey": seen(grey(pixels)), "colour": seen(colour), "wide": seen(wide)})
     assert all(one.exact for one in found)
-    assert groups(found) == (frozenset({"grey", "colour", "wide"}),)
+    assert leakage.joined_groups(found) == (frozenset({"grey", "colour", "wide"}),)
 
 
 def test_a_volume_stored_in_another_order_of_axes_is_the_same_volume():
@@ -90,14 +90,14 @@ def test_a_volume_stored_in_another_order_of_axes_is_the_same_volume():
 
 def test_pairs_join_into_groups():
     chain = (Twin("a", "b", 1.0, True), Twin("b", "c", 0.98, False), Twin("x", "y", 0.99, False))
-    assert set(groups(chain)) == {frozenset("abc"), frozenset("xy")}
-    assert groups(()) == ()
+    assert set(leakage.joined_groups(chain)) == {frozenset("abc"), frozenset("xy")}
+    assert leakage.joined_groups(()) == ()
 
 
 @pytest.mark.whole
 def test_the_contradictory_pair_of_the_ultrasound_set_and_its_near_copy_are_all_that_is_found(data: Path):
-    dataset = read_dataset(data / "ultrasound")
-    found = twins(looks_of(dataset.cases))
+    dataset = dataset_layouts.read_dataset(data / "ultrasound")
+    found = leakage.find_twins(looks_of(dataset.cases))
     assert {(one.first, one.second, one.exact) for one in found} == {
         ("benign (433)", "malignant (145)", True),
         ("benign (164)", "benign (85)", False),
@@ -121,7 +121,12 @@ def test_at_28_pixels_copies_are_still_known_again_and_women_told_apart(data: Pa
 def test_eyes_in_one_odd_frame_are_not_one_eye(data: Path):
     with np.load(data / "medmnist" / "retinamnist.npz") as arrays:
         eyes, grades = arrays["train_images"].mean(axis=3).round().astype(np.uint8), arrays["train_labels"].ravel()
-    found = twins({str(n): look(grey(eye), np.ones((1, *eye.shape), bool), marks=False) for n, eye in enumerate(eyes)})
+    found = leakage.find_twins(
+        {
+            str(n): image_descriptors.describe_image(grey(eye), np.ones((1, *eye.shape), bool), marks=False)
+            for n, eye in enumerate(eyes)
+        }
+    )
     # Eight pictures with white corners are four eyes; the others look nearly like one another, of whatever grade.
     assert {"109", "223"} in [{one.first, one.second} for one in found]
     assert all(grades[int(one.first)] == grades[int(one.second)] for one in found)
@@ -138,7 +143,10 @@ def moved(pixels: np.ndarray, down: int, right: int, mode: str) -> np.ndarray:
 def test_at_28_pixels_a_copy_that_is_moved_by_one_is_known_again(data: Path, down: int, right: int, mode: str):
     with np.load(data / "medmnist" / "retinamnist.npz") as arrays:
         eyes = arrays["train_images"][:90].mean(axis=3).round().astype(np.uint8)
-    looks = {str(n): look(grey(eye), np.ones((1, *eye.shape), bool), marks=False) for n, eye in enumerate(eyes)}
+    looks = {
+        str(n): image_descriptors.describe_image(grey(eye), np.ones((1, *eye.shape), bool), marks=False)
+        for n, eye in enumerate(eyes)
+    }
     before = pairs(looks)
     copies = {f"{n}, moved": seen(grey(moved(eyes[n], down, right, mode))) for n in range(0, 90, 9)}
     found = [pair for pair in pairs({**looks, **copies}) if pair not in before]
@@ -160,20 +168,20 @@ def test_two_smears_of_one_field_are_found_although_the_stage_has_moved(data: Pa
 
 @pytest.mark.whole
 def test_no_two_hippocampi_are_one_but_a_copy_of_one_is(data: Path):
-    cases = read_dataset(data / "hippocampus").cases[:60]
+    cases = dataset_layouts.read_dataset(data / "hippocampus").cases[:60]
     looks = looks_of(cases)
-    assert not twins(looks)
-    volume = stacked(cases[11].images, "").data.astype(np.float32)
+    assert not leakage.find_twins(looks)
+    volume = channel_stack.stack_images(cases[11].images, "").data.astype(np.float32)
     noisy = 0.7 * volume + np.random.default_rng(0).normal(0, 0.02 * np.ptp(volume), volume.shape)
-    coarse = resample(noisy, [max(4, 2 * size // 3) for size in volume.shape[1:]])
+    coarse = resampling.resample(noisy, [max(4, 2 * size // 3) for size in volume.shape[1:]])
     copy = seen(Image(coarse, Geometry(coarse.shape[1:], np.eye(4))))
-    [found] = twins({**looks, "copy": copy})
+    [found] = leakage.find_twins({**looks, "copy": copy})
     assert {found.first, found.second} == {cases[11].id, "copy"}
 
 
 @pytest.mark.whole
 def test_the_images_that_pneumoniamnist_has_in_train_and_val_are_found(data: Path):
-    dataset = read_dataset(data / "medmnist" / "pneumoniamnist.npz")
+    dataset = dataset_layouts.read_dataset(data / "medmnist" / "pneumoniamnist.npz")
     parts = dataset.splits
     # All of val, and a tenth of train with all that the set's own description calls doubles among them.
     images = {case.id: next(iter(case.images.values())) for case in dataset if parts[case.id] != "test"}
@@ -181,7 +189,7 @@ def test_the_images_that_pneumoniamnist_has_in_train_and_val_are_found(data: Pat
     val = {pixels[name] for name in images if parts[name] == "val"}
     doubles = {name for name in images if parts[name] == "train" and pixels[name] in val}
     some = doubles | {name for name in images if parts[name] == "val"} | set(list(images)[::10])
-    found = twins({name: seen(images[name]) for name in images if name in some})
+    found = leakage.find_twins({name: seen(images[name]) for name in images if name in some})
     across = [one for one in found if {parts[one.first], parts[one.second]} == {"train", "val"}]
     assert len({pixels[one.first] for one in across if one.exact}) == 8
 
@@ -191,20 +199,20 @@ def test_thousands_are_compared_in_blocks():
     small = rng.normal(size=(3000, 32, 32)).astype(np.float32)
     small[2900] = small[17] + rng.normal(0, 0.02, (32, 32))
     small[1500] = small[1499]
-    found = twins({str(n): Look(str(n), one, ()) for n, one in enumerate(small)})
+    found = leakage.find_twins({str(n): ImageLook(str(n), one, ()) for n, one in enumerate(small)})
     assert {(one.first, one.second) for one in found} == {("17", "2900"), ("1499", "1500")}
 
 
 def test_of_very_many_copies_of_one_picture_each_makes_a_pair_with_the_first():
     rng = np.random.default_rng(0)
     small = rng.normal(size=(30, 32, 32)).astype(np.float32)
-    looks = {str(n): Look(str(n), one, ()) for n, one in enumerate(small)}
+    looks = {str(n): ImageLook(str(n), one, ()) for n, one in enumerate(small)}
     looks |= {f"copy{n}": looks["7"] for n in range(500)}
-    found = twins(looks)
+    found = leakage.find_twins(looks)
     assert all(one.exact for one in found)
     assert {"7", *(f"copy{n}" for n in range(500))} == {name for one in found for name in (one.first, one.second)}
     assert len(found) < 1000  # of all with all there would be 125,250
-    assert groups(found) == (frozenset({"7", *(f"copy{n}" for n in range(500))}),)
+    assert leakage.joined_groups(found) == (frozenset({"7", *(f"copy{n}" for n in range(500))}),)
 
 
 @pytest.mark.whole
@@ -213,6 +221,6 @@ def test_of_a_film_without_movement_each_frame_is_joined_by_few_pairs():
     frames = (rng.normal(size=(32, 32)) + rng.normal(0, 0.02, (600, 32, 32))).astype(np.float32)
     others = rng.normal(size=(600, 32, 32)).astype(np.float32)
     small = {f"frame{n}": one for n, one in enumerate(frames)} | {f"other{n}": one for n, one in enumerate(others)}
-    found = twins({name: Look(name, one, ()) for name, one in small.items()})
-    assert groups(found) == (frozenset(f"frame{n}" for n in range(600)),)
+    found = leakage.find_twins({name: ImageLook(name, one, ()) for name, one in small.items()})
+    assert leakage.joined_groups(found) == (frozenset(f"frame{n}" for n in range(600)),)
     assert len(found) < 20_000  # of all with all there would be 179,700

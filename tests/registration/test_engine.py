@@ -9,9 +9,9 @@ import pytest
 
 from drawn_pairs import blobs, oblique, pair_of, smooth_field, turn_and_shift
 from isocenter.errors import GeometryError, UsageError
-from isocenter.registration import RegistrationSettings, registered
-from isocenter.registration.similarity import box_means, mind
-from isocenter.transforms import carried_points, composed
+from isocenter.registration import engine, similarity_measures
+from isocenter.registration.engine import RegistrationSettings
+from isocenter.transforms import spatial_transforms
 from isocenter.values import Geometry, Image, SpatialTransform
 
 FIXED = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
@@ -26,7 +26,11 @@ def inner_points(grid: Geometry) -> np.ndarray:
 
 def mean_error(made: SpatialTransform, true: SpatialTransform, grid: Geometry) -> float:
     points = inner_points(grid)
-    return float(np.linalg.norm(carried_points(made, points) - carried_points(true, points), axis=1).mean())
+    return float(
+        np.linalg.norm(
+            spatial_transforms.carry_points(made, points) - spatial_transforms.carry_points(true, points), axis=1
+        ).mean()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def turned() -> tuple[Image, Image, SpatialTransform]:
 
 def test_a_rigid_motion_onto_an_oblique_flipped_grid_is_found_within_a_third_of_a_millimetre(turned):
     fixed, moving, motion = turned
-    made = registered(fixed, moving, RIGID)
+    made = engine.register_images(fixed, moving, RIGID)
     assert mean_error(made.transform, motion, FIXED) < 0.3
     matrix = made.transform.matrix
     assert matrix is not None
@@ -55,13 +59,20 @@ def bent():
     """A pair that a smooth field takes apart, and its registration."""
     true = SpatialTransform((smooth_field(FIXED, 1.8),), FIXED, FIXED)
     fixed, moving = pair_of(true)
-    return fixed, moving, true, registered(fixed, moving, RegistrationSettings(initial="world"))
+    return fixed, moving, true, engine.register_images(fixed, moving, RegistrationSettings(initial="world"))
 
 
 def test_a_smooth_warp_is_found_within_half_a_voxel_and_its_inverse_leads_back(bent):
     _, _, true, made = bent
     assert mean_error(made.transform, true, FIXED) < 0.5
-    assert mean_error(composed(made.transform, made.inverse), SpatialTransform((), FIXED, FIXED), FIXED) < 0.05
+    assert (
+        mean_error(
+            spatial_transforms.compose_transforms(made.transform, made.inverse),
+            SpatialTransform((), FIXED, FIXED),
+            FIXED,
+        )
+        < 0.05
+    )
 
 
 PICTURE = Geometry.of_pixels((24, 30))
@@ -73,7 +84,7 @@ def pictures() -> tuple[Image, Image]:
 
 
 def test_the_same_pair_gives_the_same_bits_and_pixels_are_said_to_be_pixels(pictures):
-    first, again = (registered(*pictures) for _ in range(2))
+    first, again = (engine.register_images(*pictures) for _ in range(2))
     assert first.transform.parts[0].vectors.tobytes() == again.transform.parts[0].vectors.tobytes()
     assert any("x the column and y the row" in note for note in first.notes)
     assert first.after > first.before
@@ -82,7 +93,7 @@ def test_the_same_pair_gives_the_same_bits_and_pixels_are_said_to_be_pixels(pict
 def test_modalities_choose_the_similarity(pictures):
     fixed, moving = pictures
     for first, second, name in (("CT", "CT", "mse"), ("MR", "MR", "lncc"), ("MR", "US", "mind")):
-        made = registered(replace(fixed, modality=first), replace(moving, modality=second), RIGID)
+        made = engine.register_images(replace(fixed, modality=first), replace(moving, modality=second), RIGID)
         assert made.similarity == name
         assert made.decisions["similarity"].because
 
@@ -91,23 +102,25 @@ def test_mind_does_not_change_where_intensities_are_turned_around(turned):
     import torch
 
     image = torch.as_tensor(turned[0].data[None])
-    assert torch.allclose(mind(image), mind(255 - image), atol=1e-4)
-    assert mind(image).shape[1] == 12
-    assert mind(image[:, :, 0]).shape[1] == 4
+    assert torch.allclose(
+        similarity_measures.mind_descriptor(image), similarity_measures.mind_descriptor(255 - image), atol=1e-4
+    )
+    assert similarity_measures.mind_descriptor(image).shape[1] == 12
+    assert similarity_measures.mind_descriptor(image[:, :, 0]).shape[1] == 4
 
 
 def test_box_means_are_those_of_the_voxels_within_the_image():
     import torch
 
     row = torch.tensor([1.0, 2, 3, 4]).reshape(1, 1, 1, 4)
-    assert box_means(row, 1).flatten().tolist() == pytest.approx([1.5, 2, 3, 3.5])
+    assert similarity_measures.box_means(row, 1).flatten().tolist() == pytest.approx([1.5, 2, 3, 3.5])
 
 
 @pytest.mark.parametrize("degrees", [10, 60])
 def test_a_turn_that_patients_seldom_make_is_a_finding(degrees):
     motion = SpatialTransform((turn_and_shift((0, 0, degrees), tuple(np.zeros(3)), FIXED),), FIXED, FIXED)
     fixed, moving = pair_of(motion)
-    made = registered(fixed, moving, RegistrationSettings("rigid", initial="centres"))
+    made = engine.register_images(fixed, moving, RegistrationSettings("rigid", initial="centres"))
     assert mean_error(made.transform, motion, FIXED) < 0.5
     found = [note for note in made.notes if "was turned by" in note]
     assert found == [f"the moving image was turned by {degrees} degrees: {SELDOM}" for _ in range(degrees > 45)]
@@ -116,7 +129,7 @@ def test_a_turn_that_patients_seldom_make_is_a_finding(degrees):
 def test_a_mirrored_image_is_a_finding_and_is_not_mirrored():
     fixed = blobs(PICTURE)
     mirrored = fixed.with_pixels(fixed.data[:, ::-1].copy())
-    made = registered(fixed, mirrored, RIGID)
+    made = engine.register_images(fixed, mirrored, RIGID)
     assert any("the first axis exchanged" in note for note in made.notes)
     assert np.linalg.det(made.transform.matrix) > 0
 
@@ -140,14 +153,14 @@ def shifted(grid: Geometry, x: float, frame: str | None) -> Geometry:
 def test_images_that_cannot_lie_on_one_another_are_refused(moving, settings, words):
     fixed = blobs(replace(FIXED, frame_of_reference="1.2.3"))
     with pytest.raises(GeometryError, match=words):
-        registered(fixed, moving, settings)
+        engine.register_images(fixed, moving, settings)
 
 
 def masked(turned, *box, settings=RIGID, moving=None):
     fixed, other, _ = turned
     mask = np.zeros(FIXED.shape, bool)
     mask[box] = True
-    return registered(fixed, moving or other, settings, mask)
+    return engine.register_images(fixed, moving or other, settings, mask)
 
 
 def test_a_mask_that_holds_too_little_is_refused_with_what_it_leaves(turned):
@@ -170,7 +183,7 @@ def test_few_compared_voxels_are_a_finding():
     image = blobs(FIXED)
     mask = np.zeros(FIXED.shape, bool)
     mask[8:15, 8:15, 8:15] = True
-    notes = registered(image, image, RIGID, mask).notes
+    notes = engine.register_images(image, image, RIGID, mask).notes
     assert any("only 294 voxels" in note or "only 343 voxels" in note for note in notes), notes
 
 
@@ -179,14 +192,14 @@ def test_two_noisy_images_of_a_scene_that_never_moved_are_found_still():
     draw, image = np.random.default_rng(0), blobs(FIXED)
     noise = 0.01 * np.ptp(image.data)
     pair = (image.with_pixels(image.data + draw.normal(0, noise, image.shape).astype(np.float32)) for _ in range(2))
-    assert mean_error(registered(*pair, RIGID).transform, SpatialTransform((), FIXED, FIXED), FIXED) < 0.1
+    assert mean_error(engine.register_images(*pair, RIGID).transform, SpatialTransform((), FIXED, FIXED), FIXED) < 0.1
 
 
 def test_noise_that_is_laid_on_noise_is_a_finding():
     draw = np.random.default_rng(0)
     grid = Geometry((16, 16, 16), np.eye(4))
     one, other = (Image(draw.normal(size=(1, 16, 16, 16)).astype(np.float32), grid, "MR") for _ in range(2))
-    assert any("hardly agree" in note for note in registered(one, other, RIGID).notes)
+    assert any("hardly agree" in note for note in engine.register_images(one, other, RIGID).notes)
 
 
 @pytest.mark.parametrize("is_slab_fixed", [True, pytest.param(False, marks=pytest.mark.whole)])
@@ -196,12 +209,12 @@ def test_a_slab_whose_header_states_no_common_place_is_found_along_the_body(is_s
     affine[:3, 3] = (0, 0, 14)  # slices 26 to 39 of the whole lie at 14 to 27
     slab = replace(whole, pixels=whole.data[..., 26:], geometry=Geometry((24, 24, 14), affine))
     pair, shift = ((slab, whole), 12) if is_slab_fixed else ((whole, slab), -12)
-    made = registered(*pair, RIGID).transform
+    made = engine.register_images(*pair, RIGID).transform
     points = inner_points(slab.geometry) + np.array([0, 0, 0 if is_slab_fixed else 12])
-    assert np.linalg.norm(carried_points(made, points) - points - [0, 0, shift], axis=1).mean() < 0.3
+    assert np.linalg.norm(spatial_transforms.carry_points(made, points) - points - [0, 0, shift], axis=1).mean() < 0.3
 
 
 def test_a_constant_image_is_refused():
     fixed = blobs(FIXED)
     with pytest.raises(UsageError, match="moving image is constant"):
-        registered(fixed, fixed.with_pixels(np.ones_like(fixed.data)), RIGID)
+        engine.register_images(fixed, fixed.with_pixels(np.ones_like(fixed.data)), RIGID)

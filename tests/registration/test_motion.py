@@ -8,7 +8,7 @@ import pytest
 import isocenter
 from drawn_pairs import blobs, turn_and_shift
 from isocenter.errors import UsageError
-from isocenter.transforms import carried, inverted
+from isocenter.transforms import spatial_transforms
 from isocenter.values import Geometry, Image, Label, SpatialTransform
 
 GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
@@ -18,7 +18,12 @@ MOTIONS = [((0, 0, 0), (0, 0, 0)), ((2, -1, 3), (0.8, -0.5, 0.3)), ((-3, 2, 1), 
 def test_simulated_motion_is_found_within_a_tenth_of_a_millimetre_and_of_a_degree(tmp_path):
     scene = blobs(GRID.padded((12, 11, 10), (12, 11, 10)))
     moved = [
-        carried(scene, inverted(SpatialTransform((turn_and_shift(turn, shift, GRID),))), GRID, "cubic").data
+        spatial_transforms.carry_image(
+            scene,
+            spatial_transforms.invert_transform(SpatialTransform((turn_and_shift(turn, shift, GRID),))),
+            GRID,
+            "cubic",
+        ).data
         for turn, shift in MOTIONS
     ]
     series = Image(np.stack(moved, axis=1), GRID, times=(0.0, 2.0, 4.0))
@@ -35,7 +40,16 @@ def test_labels_of_one_frame_follow_the_motion_and_their_union_holds_all_of_them
     scene = blobs(GRID.padded((12, 11, 10), (12, 11, 10)))
     shifts = [(0, 0, 0), (3, 0, 0)]
     there = [SpatialTransform((turn_and_shift((0, 0, 0), shift, GRID),)) for shift in shifts]
-    series = Image(np.stack([carried(scene, inverted(one), GRID, "cubic").data for one in there], axis=1), GRID)
+    series = Image(
+        np.stack(
+            [
+                spatial_transforms.carry_image(scene, spatial_transforms.invert_transform(one), GRID, "cubic").data
+                for one in there
+            ],
+            axis=1,
+        ),
+        GRID,
+    )
     drawn = np.zeros(GRID.shape, np.uint8)
     drawn[12:18, 8:14, 8:12] = 1
     labels = series.frame(0).with_label_map(drawn, (Label(1, "tumour"),))

@@ -3,14 +3,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.testing import assert_array_equal
 
-from isocenter.report import box_edges
+from isocenter.report import slice_viewer
 from isocenter.values import BoundingBoxes, Geometry, Label
 
 CELL = Label(3, "cell", (255, 0, 0))
 
 
 def drawn(*corners: list[float], names: tuple[str, ...] = ("cell",), shape: tuple[int, ...] = (6, 7)) -> np.ndarray:
-    return box_edges(BoundingBoxes(np.array(corners), names), Geometry.of_pixels(shape), (CELL,), "boxes").data[0]
+    return slice_viewer.box_edges(
+        BoundingBoxes(np.array(corners), names), Geometry.of_pixels(shape), (CELL,), "boxes"
+    ).data[0]
 
 
 def test_a_box_is_the_outermost_of_its_pixels():
@@ -33,5 +35,5 @@ def test_a_box_within_another_leaves_both_to_be_seen():
 
 def test_a_class_that_nobody_named_gets_a_value_of_its_own():
     boxes = BoundingBoxes(np.array([[0.0, 0, 2, 2]]), ("other",))
-    made = box_edges(boxes, Geometry.of_pixels((4, 4)), (CELL,), "boxes")
+    made = slice_viewer.box_edges(boxes, Geometry.of_pixels((4, 4)), (CELL,), "boxes")
     assert [(label.value, label.name) for label in made.labels] == [(3, "cell"), (4, "other")]

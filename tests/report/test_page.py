@@ -10,24 +10,10 @@ import pytest
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import Metrics
-from isocenter.report import (
-    ByLabel,
-    Decisions,
-    Details,
-    Estimates,
-    Facts,
-    Figure,
-    Gallery,
-    Link,
-    Page,
-    Paragraph,
-    Problems,
-    Section,
-    Table,
-    figures,
-    render,
-)
+from isocenter.report import Details, Figure, Paragraph, ReportPage, Section, Table, page_blocks
 from isocenter.report.display import DARK, LIGHT
+from isocenter.report.figures import charts, slice_figures
+from isocenter.report.page_blocks import ByLabel, Decisions, Estimates, Facts, Gallery, Link, Problems
 from isocenter.values import Decision, Estimate, Image, Plan, Problem, Row
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}&'$x$"
@@ -38,12 +24,12 @@ NSD = Row("nsd", "all", Estimate(0.97, n=1, patients=1, method="none: one patien
 @cache
 def drawn(volume: Image, box: Image) -> tuple[Figure, Figure]:
     """A chart and a picture of the page, for all its tests."""
-    chart = figures.label_scores([DICE, Row("dice", HOSTILE, DICE.estimate)], HOSTILE, metrics=Metrics())
-    return chart, figures.contours(volume, box.data, None, box.labels, HOSTILE, caption=HOSTILE)
+    chart = charts.label_scores([DICE, Row("dice", HOSTILE, DICE.estimate)], HOSTILE, metrics=Metrics())
+    return chart, slice_figures.contours(volume, box.data, None, box.labels, HOSTILE, caption=HOSTILE)
 
 
 @pytest.fixture
-def page(volume: Image, box: Image) -> Page:
+def page(volume: Image, box: Image) -> ReportPage:
     """A page with every kind of block, and a hostile name wherever a name can stand."""
     chart, slices = drawn(volume, box)
     problems = (
@@ -52,7 +38,7 @@ def page(volume: Image, box: Image) -> Page:
         Problem("warning", "a warning"),
     )
     plan = Plan({"training": {HOSTILE: Decision(HOSTILE, HOSTILE, HOSTILE)}})
-    return Page(
+    return ReportPage(
         title=HOSTILE,
         lead=HOSTILE,
         headline=[DICE, NSD, Row(HOSTILE, HOSTILE, DICE.estimate)],
@@ -67,17 +53,17 @@ def page(volume: Image, box: Image) -> Page:
     )
 
 
-def test_every_tag_is_closed_in_its_order(page: Page, outline: Any) -> None:
-    assert outline(render(page)).faults == []
+def test_every_tag_is_closed_in_its_order(page: ReportPage, outline: Any) -> None:
+    assert outline(page_blocks.render_page(page)).faults == []
 
 
-def test_nothing_is_asked_for_from_elsewhere(page: Page, outline: Any) -> None:
-    for address in outline(render(page)).addresses:
+def test_nothing_is_asked_for_from_elsewhere(page: ReportPage, outline: Any) -> None:
+    for address in outline(page_blocks.render_page(page)).addresses:
         assert address.startswith(("data:", "#")) or re.fullmatch(r"[A-Za-z0-9%._~/-]+", address)
 
 
-def test_hostile_names_stay_text(page: Page, outline: Any) -> None:
-    html = render(page)
+def test_hostile_names_stay_text(page: ReportPage, outline: Any) -> None:
+    html = page_blocks.render_page(page)
     seen = outline(html)
     assert seen.all("script") == []
     assert not [attributes for _, attributes in seen.tags if any(name.startswith("on") for name in attributes)]
@@ -85,18 +71,20 @@ def test_hostile_names_stay_text(page: Page, outline: Any) -> None:
     assert all(image["src"].startswith("data:image/png;base64,") for image in seen.all("img"))
 
 
-def test_a_browser_runs_and_loads_nothing_and_does_not_complain(page: Page, browser: Any) -> None:
-    seen = browser.read(render(page))
+def test_a_browser_runs_and_loads_nothing_and_does_not_complain(page: ReportPage, browser: Any) -> None:
+    seen = browser.read(page_blocks.render_page(page))
     assert seen.complaints == []
     assert "alert(1)" in seen.dom and "<script>" not in seen.dom
 
 
 @pytest.mark.parametrize("width", [1100, 390])
-def test_no_page_is_wider_than_its_screen(page: Page, browser: Any, width: int) -> None:
+def test_no_page_is_wider_than_its_screen(page: ReportPage, browser: Any, width: int) -> None:
     # Chromium widens the layout of a page that overflows; the probe is laid out by the same rules as the page.
     probe = "<script>document.body.dataset.wide = document.documentElement.scrollWidth - innerWidth</script>"
     html = (
-        render(page).replace("</body>", f"{probe}</body>").replace("default-src 'none'", "script-src 'unsafe-inline'")
+        page_blocks.render_page(page)
+        .replace("</body>", f"{probe}</body>")
+        .replace("default-src 'none'", "script-src 'unsafe-inline'")
     )
     assert float(browser.read(html, size=(width, 900)).state["wide"]) <= 0
 
@@ -109,22 +97,24 @@ def test_the_words_above_a_wide_table_stay_within_a_narrow_screen(browser: Any) 
     probe = f"<script>document.body.dataset.beyond = {right} - innerWidth"
     probe += "; const box = document.querySelector('.scroll'); document.body.dataset.hidden = box.scrollWidth"
     probe += " - box.clientWidth</script>"
-    html = render(Page("Wide", [], [Section("Results", [wide])])).replace("</body>", f"{probe}</body>")
+    html = page_blocks.render_page(ReportPage("Wide", [], [Section("Results", [wide])])).replace(
+        "</body>", f"{probe}</body>"
+    )
     html = html.replace("default-src 'none'", "script-src 'unsafe-inline'")
     seen = browser.read(html, size=(390, 900)).state
     assert float(seen["beyond"]) <= 0 and float(seen["hidden"]) > 0  # the table scrolls inside itself
 
 
 @pytest.mark.whole
-def test_the_page_is_dark_for_who_wants_it_dark(page: Page, browser: Any) -> None:
-    html = render(page)
+def test_the_page_is_dark_for_who_wants_it_dark(page: ReportPage, browser: Any) -> None:
+    html = page_blocks.render_page(page)
     light, dark = (browser.look(html, dark=dark) for dark in (False, True))
     assert light[-1, 0].mean() > 230 and dark[-1, 0].mean() < 50
     assert light.std() > 10 and dark.std() > 10  # something is to be seen
 
 
-def test_the_headline_says_the_interval_and_what_must_be_known_before(page: Page, outline: Any) -> None:
-    html = render(page)
+def test_the_headline_says_the_interval_and_what_must_be_known_before(page: ReportPage, outline: Any) -> None:
+    html = page_blocks.render_page(page)
     head = outline(html[: html.index("<main")]).text
     figures = ("0.882", "95 % interval 0.874 to 0.890", "40 cases of 40 patients", "no interval: one patient")
     for words in (*figures, "leakage cannot be excluded"):
@@ -132,16 +122,16 @@ def test_the_headline_says_the_interval_and_what_must_be_known_before(page: Page
     assert 'content="Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"' in html
 
 
-def test_the_contents_lead_to_every_section_even_where_titles_are_alike(page: Page, outline: Any) -> None:
-    seen = outline(render(page))
+def test_the_contents_lead_to_every_section_even_where_titles_are_alike(page: ReportPage, outline: Any) -> None:
+    seen = outline(page_blocks.render_page(page))
     anchors = [attributes["id"] for attributes in seen.all("section")]
     leads = [attributes["href"] for attributes in seen.all("a") if (attributes["href"] or "").startswith("#s")]
     assert len(set(anchors)) == 4
     assert leads == [f"#{anchor}" for anchor in anchors]
 
 
-def test_every_picture_has_words_and_every_table_its_heads(page: Page, outline: Any) -> None:
-    seen = outline(render(page))
+def test_every_picture_has_words_and_every_table_its_heads(page: ReportPage, outline: Any) -> None:
+    seen = outline(page_blocks.render_page(page))
     assert all(image["alt"] for image in seen.all("img"))
     heads = seen.all("th")
     assert heads and all(head["scope"] in {"col", "row"} for head in heads)
@@ -150,14 +140,16 @@ def test_every_picture_has_words_and_every_table_its_heads(page: Page, outline: 
 
 def test_what_thousands_of_cases_have_in_common_is_one_problem_with_their_names() -> None:
     each = [Problem("warning", f"case{n}: refused: p {n / 9000:.5f} below 0.01", (f"case{n}",)) for n in range(5000)]
-    html = render(Page("Data", [], [Section("Data", [Problems([Problem("error", "a: other", ("a",)), *each])])]))
+    html = page_blocks.render_page(
+        ReportPage("Data", [], [Section("Data", [Problems([Problem("error", "a: other", ("a",)), *each])])])
+    )
     assert html.count("<li class=") == 2
     assert "5000 cases, here the words of the first: refused: p 0.00000 below 0.01." in html
     assert "case4999" in html and len(html) < 200_000
 
 
-def test_the_worst_problem_stands_first(page: Page) -> None:
-    html = render(page)
+def test_the_worst_problem_stands_first(page: ReportPage) -> None:
+    html = page_blocks.render_page(page)
     found = re.findall(r'<li class="(error|warning|note)">', html)
     assert found == ["error", "warning", "note"]
     assert "Nothing was found." in html
@@ -181,7 +173,7 @@ def test_a_row_that_does_not_fit_its_columns_is_refused() -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground_by_the_ratio_that_accessibility_asks_for(scheme: str) -> None:
-    colours = _colours(render(Page("a")), scheme)
+    colours = _colours(page_blocks.render_page(ReportPage("a")), scheme)
     grounds = {"error": "error-ground", "warning": "warning-ground", "note": "note-ground"}
     pairs = [(ink, "paper") for ink in ("text", "faint", "accent")] + list(grounds.items())
     for ink, ground in [*pairs, *[("faint", ground) for ground in grounds.values()]]:
@@ -212,7 +204,7 @@ def test_paper_has_every_cell_of_a_wide_table_and_what_is_folded_within_its_edge
     columns = [f"average_precision_at_iou_{number}" for number in range(12)]
     cells = [f"0.{number}31 (0.{number}12 to 0.{number}47)" for number in range(12)]
     table, folded = Table(columns, [cells] * 60), Details("More", [Table(["folded"], [["unfolded"]])])
-    words = browser.printed(render(Page("Wide", sections=[Section("Table", [table, folded])])))
+    words = browser.printed(page_blocks.render_page(ReportPage("Wide", sections=[Section("Table", [table, folded])])))
     assert all(0 <= left < right <= width for _, left, right, width in words)
     text = "".join(word for word, *_ in words)
     assert text.count("31") >= 60 * 12
@@ -220,7 +212,11 @@ def test_paper_has_every_cell_of_a_wide_table_and_what_is_folded_within_its_edge
 
 
 def test_a_section_names_the_files_that_hold_its_figures(outline: Any) -> None:
-    seen = outline(render(Page("Files", sections=[Section("Groups", files=[Link("groups.csv", "eval/groups.csv")])])))
+    seen = outline(
+        page_blocks.render_page(
+            ReportPage("Files", sections=[Section("Groups", files=[Link("groups.csv", "eval/groups.csv")])])
+        )
+    )
     assert "eval/groups.csv" in seen.addresses and "Every figure: groups.csv" in seen.text
 
 
@@ -229,7 +225,11 @@ def test_a_section_names_the_files_that_hold_its_figures(outline: Any) -> None:
 )
 def test_few_labels_with_many_metrics_are_columns_so_that_the_table_fits_the_page(labels, metrics, has_label_columns):
     rows = [Row(f"m{m}", f"l{n}", Estimate(n / 10 + m / 100)) for n in range(labels) for m in range(metrics)]
-    table = render(Page("", sections=[Section("", [ByLabel(rows)])])).split("<table")[1].split("</table>")[0]
+    table = (
+        page_blocks.render_page(ReportPage("", sections=[Section("", [ByLabel(rows)])]))
+        .split("<table")[1]
+        .split("</table>")[0]
+    )
     head, *lines = table.split("<tr>")[1:]
     named = [f"l{n}" for n in range(labels)] if has_label_columns else [f"M{m}" for m in range(metrics)]
     assert [head.index(name) for name in named] == sorted(head.index(name) for name in named)
@@ -242,7 +242,9 @@ def test_few_labels_with_many_metrics_are_columns_so_that_the_table_fits_the_pag
 def test_an_appendix_begins_a_page_of_its_own_and_is_set_in_two_columns(browser: Any) -> None:
     plan = Plan({"training": {f"s{n}": Decision(n, f"reason{n}") for n in range(60)}})
     appendix = Section("Plan", [Details("Decisions", [Decisions(plan)])], is_appendix=True)
-    body, *further = browser.pages(render(Page("Title", sections=[Section("Results", [Paragraph("Body.")]), appendix])))
+    body, *further = browser.pages(
+        page_blocks.render_page(ReportPage("Title", sections=[Section("Results", [Paragraph("Body.")]), appendix]))
+    )
     assert [word for word, *_ in body] == ["Title", "Results", "Body."]
     assert len(further) == 1  # a screen needs more than three pages for them
     lefts = {word: left for word, left, *_ in further[0] if word.startswith("reason")}
@@ -254,6 +256,8 @@ def test_an_appendix_begins_a_page_of_its_own_and_is_set_in_two_columns(browser:
 def test_short_words_are_whole_on_paper_beside_a_column_of_long_sentences(browser: Any) -> None:
     long = "deletion and insertion not shown to be better than those of random maps, nor than those of an edge filter"
     rows = [["integrated_gradients", "passed", long], ["smoothgrad", "failed", long]]
-    page = Page("Tests", sections=[Section("What answers rest on", [Table(["Method", "Tests", "Because"], rows)])])
-    words = [word for word, *_ in browser.printed(render(page))]
+    page = ReportPage(
+        "Tests", sections=[Section("What answers rest on", [Table(["Method", "Tests", "Because"], rows)])]
+    )
+    words = [word for word, *_ in browser.printed(page_blocks.render_page(page))]
     assert {"Tests", "passed", "failed", "integrated_gradients"} <= set(words)

@@ -9,15 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from isocenter import tasks
-from isocenter.runs import costs, foresight
-from isocenter.runs.training import Costs
-from isocenter.runtime import Inference, Model, Networks, Preprocessing
-from isocenter.training import Clock
-from isocenter.transforms import Normalisation
+from isocenter.runs import _costs, foresight, training_jobs
+from isocenter.runs._run_trainings import SecondsPerCase
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks
+from isocenter.tasks import task_catalogue
+from isocenter.training.training_state import CommandClock
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Case, Geometry, Image, Label
 
-TASK = tasks.build(
+TASK = task_catalogue.build_task(
     {"name": "segmentation", "labels": [{"value": 1, "name": "a"}], "loss": "ce", "tolerance": 1.0, "calibration": None}
 )
 SHAPE, PATCH = (40, 48, 32), (16, 16, 16)
@@ -54,7 +56,7 @@ def test_the_windows_and_voxels_of_a_part_are_scaled_to_those_of_the_whole(spaci
     predicted = model(network, spacing=(1.0, 1.0, 1.0))
     predicted.predict(whole)
     every, network.windows = network.windows, 0
-    part = costs.sample_of(predicted, whole)
+    part = _costs.sample_of(predicted, whole)
     predicted.predict(part.case)
     assert network.windows <= 2 < every
     assert part.windows == pytest.approx(every, rel=0.01)
@@ -64,8 +66,8 @@ def test_the_windows_and_voxels_of_a_part_are_scaled_to_those_of_the_whole(spaci
 
 def test_what_a_prediction_costs_is_known_without_predicting_the_whole_case(monkeypatch):
     whole, network = case(), Slow()
-    monkeypatch.setattr(costs.time, "monotonic", lambda: network.now)
-    measured = costs.measured_costs(model(network), whole)
+    monkeypatch.setattr(_costs.time, "monotonic", lambda: network.now)
+    measured = _costs.measured_costs(model(network), whole)
     seen, network.windows = network.windows, 0
     model(network).predict(whole)
     assert seen < network.windows / 4
@@ -85,23 +87,23 @@ def test_windows_in_the_air_beside_a_body_are_not_counted(turned):
     skipping = replace(skipping, inference=replace(skipping.inference, skip="air"))
     skipping.predict(whole)
     assert network.windows < 60
-    assert costs.windows_seen(skipping, whole, 0.5) == network.windows
-    assert costs.windows_seen(model(network), whole, 0.5) == 60
+    assert _costs.windows_seen(skipping, whole, 0.5) == network.windows
+    assert _costs.windows_seen(model(network), whole, 0.5) == 60
 
 
 def test_a_case_of_few_windows_is_measured_whole():
     small = case((24, 24, 16))
-    assert costs.sample_of(model(Slow()), small).case is small
+    assert _costs.sample_of(model(Slow()), small).case is small
 
 
 def test_windows_that_overlap_less_save_their_share_of_the_time():
-    assert Costs(10.0, 1.0, 1.0, windows=8.0, apart=0.25).without_overlap.predict == 4.0
-    assert Costs(10.0, 1.0, 1.0, windows=8.0).without_overlap.predict == 10.0
+    assert SecondsPerCase(10.0, 1.0, 1.0, windows=8.0, apart=0.25).without_overlap.predict == 4.0
+    assert SecondsPerCase(10.0, 1.0, 1.0, windows=8.0).without_overlap.predict == 10.0
 
 
 def test_a_reading_that_takes_most_of_the_minutes_is_told_once_with_what_helps(caplog):
     now = [0.0]
-    watch = foresight.watched_reading(2.0, Clock(0.0, now=lambda: now[0]))
+    watch = foresight.watched_reading(2.0, CommandClock(0.0, now=lambda: now[0]))
     with caplog.at_level(logging.WARNING, "isocenter"):
         for done in range(1, 11):
             now[0] = 5.0 * done
@@ -122,10 +124,10 @@ def test_one_line_says_what_comes_before_the_first_step_and_when_it_is_long(capl
         now[0] += 10.0
         return [SimpleNamespace(nbytes=2**28)] * len(cases)
 
-    monkeypatch.setattr(foresight, "prepared", prepared)
+    monkeypatch.setattr(training_jobs, "prepare_cases", prepared)
     chosen = SimpleNamespace(training=SimpleNamespace(threads=2, memory=3.0))
     job = SimpleNamespace(train=[1] * 4, val=[1], unlabelled=(), settings=chosen, plan=SimpleNamespace(options={}))
-    clock = Clock(0.0, now=lambda: now[0])
+    clock = CommandClock(0.0, now=lambda: now[0])
     with caplog.at_level(logging.INFO, "isocenter"):
         expected = foresight.foresee(job, None, clock, 10.0)
         assert expected["first_step_s"] == pytest.approx(30 + 10 * 4 / 1.5 + 600 * foresight.PROBE_SHARE, abs=0.1)

@@ -7,16 +7,19 @@ from types import SimpleNamespace
 import pytest
 
 from fingerprints import facts
-from isocenter import tasks
-from isocenter.runs import Costs, Cuts, Finished, Minutes, Role, Stages, Training, costs, gate, run_end, stages_in_words
-from isocenter.runs import minutes as budget
-from isocenter.training import Clock
+from isocenter.runs import _costs, _run_minutes, gate, run_end
+from isocenter.runs import _run_minutes as budget
+from isocenter.runs._run_minutes import Cuts, Minutes, RunStages
+from isocenter.runs._run_trainings import FinishedTraining, Role, RunTraining, SecondsPerCase
+from isocenter.scoring import case_scoring
+from isocenter.tasks import task_catalogue
+from isocenter.training.training_state import CommandClock
 from isocenter.values import BY_HAND, Case, Decision, Fingerprint, Plan
 
-COSTS = Costs(predict=2.0, score=0.5, tune=1.0)
+COSTS = SecondsPerCase(predict=2.0, score=0.5, tune=1.0)
 
 
-def following(selecting: int, tested: list[tuple[int, int]], costs: Costs = COSTS) -> float:
+def following(selecting: int, tested: list[tuple[int, int]], costs: SecondsPerCase = COSTS) -> float:
     """s after training, but for the report."""
     return Minutes(10.0, None, selecting, tested, drawn=6, kept=2**27).seconds(costs) - budget.REPORT_SECONDS
 
@@ -35,7 +38,7 @@ def test_a_network_takes_no_time_for_cases_whose_outputs_are_known():
     costs = replace(COSTS, network=1.5)
     bare, knowing = (Minutes(10.0, None, 10, [(40, 1)], known=known) for known in (0, 20))
     assert bare.seconds(costs) - knowing.seconds(costs) == 20 * 1.5
-    assert costs.of_networks(3) == Costs(predict=6.0, score=0.5, tune=1.0, network=4.5)
+    assert costs.of_networks(3) == SecondsPerCase(predict=6.0, score=0.5, tune=1.0, network=4.5)
 
 
 def test_what_improves_a_result_after_the_network_takes_no_time_where_a_gate_looks():
@@ -59,8 +62,8 @@ def test_one_slow_call_of_quick_work_does_not_decide_what_it_is_thought_to_take(
         now[0] += left.pop(0)
         return len(left)
 
-    monkeypatch.setattr(costs.time, "monotonic", lambda: now[0])
-    made, seconds = costs.timed(work)
+    monkeypatch.setattr(_costs.time, "monotonic", lambda: now[0])
+    made, seconds = _costs.timed(work)
     assert (made, left) == (len(durations) - 1, [])
     assert seconds == pytest.approx(counted)
 
@@ -69,10 +72,10 @@ def test_what_a_case_takes_is_measured_with_one_of_the_mean_size():
     shapes = {"small": (64, 64), "tiny": (32, 32), "like_most": (250, 260), "large": (512, 512), "huge": (1040, 1388)}
     found = Fingerprint(tuple(facts(shape=shape, name=name, physical=False) for name, shape in shapes.items()))
     cases = [Case(name, name, {}, {}) for name in shapes]
-    assert budget.of_mean_size(cases, found).id == "large"  # the mean is of 356 thousand pixels
-    assert budget.of_mean_size(cases[:3], found).id == "like_most"
+    assert budget.case_of_mean_size(cases, found).id == "large"  # the mean is of 356 thousand pixels
+    assert budget.case_of_mean_size(cases[:3], found).id == "like_most"
     alike = Fingerprint(tuple(facts(name=name) for name in shapes))
-    assert budget.of_mean_size(cases, alike).id == "small"  # the first
+    assert budget.case_of_mean_size(cases, alike).id == "small"  # the first
 
 
 def test_mirrored_views_are_given_up_where_they_would_take_the_minutes_that_learning_needs():
@@ -93,18 +96,18 @@ def test_mirrored_views_are_given_up_where_they_would_take_the_minutes_that_lear
 
 def test_scores_of_fresh_weights_do_not_take_the_time_of_learning():
     after = Minutes(3.0, None, 2, [(6, 1)])
-    ragged = Costs(predict=1.0, score=60.0, tune=30.0)
+    ragged = SecondsPerCase(predict=1.0, score=60.0, tune=30.0)
     assert after.seconds(ragged) > 180
     assert after.first_end(ragged) == 180 * (1 - budget.RESERVE) - 0.4 * 180
-    smooth = Costs(predict=1.0, score=2.0, tune=1.0)
+    smooth = SecondsPerCase(predict=1.0, score=2.0, tune=1.0)
     assert after.first_end(smooth) == after.end(smooth)
-    slow = Costs(predict=15.0, score=60.0, tune=30.0)  # that long it will take to predict, whatever is learnt
+    slow = SecondsPerCase(predict=15.0, score=60.0, tune=30.0)  # that long it will take to predict, whatever is learnt
     assert after.first_end(slow) == pytest.approx(180 * (1 - budget.RESERVE) * (1 - budget.AFTER_SHARE))
     slow = replace(slow, predict=10.0)
     assert after.first_end(slow) == 180 * (1 - budget.RESERVE) - (budget.REPORT_SECONDS + 8 * 10.0)
 
 
-WINDOWED = Costs(10.0, 0.5, 1.0, windows=8.0, apart=0.25)
+WINDOWED = SecondsPerCase(10.0, 0.5, 1.0, windows=8.0, apart=0.25)
 
 
 def test_where_minutes_end_windows_overlap_less_and_then_fewer_cases_are_looked_at():
@@ -139,16 +142,16 @@ def test_no_test_case_is_begun_that_would_end_too_late(monkeypatch):
         now[0] += 10.0
         yield 0, cases[0]
 
-    monkeypatch.setattr(run_end, "measured_here", measured)
+    monkeypatch.setattr(case_scoring, "measure_here", measured)
     cuts = Cuts(0.0, 1, 0.0, scoring=30.0, end=45.0)  # it was believed to be slow
-    done = list(run_end.scored_in_time(Clock(0.0, now=lambda: now[0]), cuts, None, {}, "abcdefg"))
+    done = list(run_end.scored_in_time(CommandClock(0.0, now=lambda: now[0]), cuts, None, {}, "abcdefg"))
     assert done == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
 
 
 def test_gates_look_at_as_many_training_cases_as_a_twentieth_of_the_minutes_lasts_but_at_a_few_in_any_case():
     def seconds(predict: float, *looking: int) -> float:
         """s of looking at training cases within 10 minutes."""
-        costs = Costs(predict, score=0.0, tune=0.0)
+        costs = SecondsPerCase(predict, score=0.0, tune=0.0)
         bare, whole = (Minutes(10.0, None, 2, [(6, 1)], 5, own) for own in ((), looking))
         return whole.seconds(costs) - bare.seconds(costs)
 
@@ -167,7 +170,7 @@ def test_gates_look_at_as_many_training_cases_as_a_twentieth_of_the_minutes_last
     ],
 )
 def test_fits_to_voxels_are_in_the_minutes_of_which_they_take_at_most_a_twentieth(name, settings, fitted):
-    task, each = tasks.build({"name": name, **settings}), budget.FITTING_SECONDS * fitted
+    task, each = task_catalogue.build_task({"name": name, **settings}), budget.FITTING_SECONDS * fitted
     assert budget.fitting_seconds(task, 10.0, 1) == each
     assert budget.fitting_seconds(task, 60.0, 5) == 6 * each  # the mean of five folds has its own
     assert budget.fitting_seconds(task, 1.0, 5) == (3.0 if fitted else 0.0)
@@ -178,31 +181,37 @@ def test_fits_to_voxels_are_in_the_minutes_of_which_they_take_at_most_a_twentiet
 def test_a_gate_stops_looking_when_its_time_is_over():
     looked = []
     model, hour = SimpleNamespace(observed=lambda case, layers: (looked.append(case), None)), {"most": 3600.0}
-    assert len(gate._looked(model, range(50), None, seconds=-1.0, **hour)) == budget.FEWEST_LOOKED == len(looked)
-    assert len(gate._looked(model, range(50), None, seconds=3600.0, **hour)) == 50
+    assert (
+        len(gate._training_observations(model, range(50), None, seconds=-1.0, **hour))
+        == budget.FEWEST_LOOKED
+        == len(looked)
+    )
+    assert len(gate._training_observations(model, range(50), None, seconds=3600.0, **hour)) == 50
 
 
-def of(share: float, role: Role = Role.FOLD) -> Training:
-    return Training("", role, Plan({}), {}, share)
+def of(share: float, role: Role = Role.FOLD) -> RunTraining:
+    return RunTraining("", role, Plan({}), {}, share)
 
 
 def test_every_fold_gets_an_equal_part_of_the_time_that_is_left():
     elapsed, ends, finished = 20.0, [], []
     for _ in range(5):
-        ends.append(budget.deadline(of(0.2), finished, elapsed, 520.0))
-        elapsed, finished = ends[-1], [*finished, Finished(of(0.2), None)]
+        ends.append(budget.training_deadline(of(0.2), finished, elapsed, 520.0))
+        elapsed, finished = ends[-1], [*finished, FinishedTraining(of(0.2), None)]
     assert ends == pytest.approx([120, 220, 320, 420, 520])
 
 
 def test_a_fold_that_took_longer_takes_from_all_that_follow():
-    assert budget.deadline(of(0.2), [Finished(of(0.2), None)] * 2, 220.0, 520.0) == pytest.approx(320.0)
+    assert budget.training_deadline(of(0.2), [FinishedTraining(of(0.2), None)] * 2, 220.0, 520.0) == pytest.approx(
+        320.0
+    )
 
 
 @pytest.mark.parametrize("role", [Role.CONTROL, Role.INNER])
 def test_a_training_beside_the_model_takes_no_longer_than_that_however_much_is_left(role):
-    done = [Finished(of(0.6, Role.MAIN), None)]
-    assert budget.deadline(of(0.4, role), done, 10.0, 500.0) == pytest.approx(10 + 0.6 * 500)
-    assert budget.deadline(of(0.4, role), done, 400.0, 500.0) == pytest.approx(500.0)
+    done = [FinishedTraining(of(0.6, Role.MAIN), None)]
+    assert budget.training_deadline(of(0.4, role), done, 10.0, 500.0) == pytest.approx(10 + 0.6 * 500)
+    assert budget.training_deadline(of(0.4, role), done, 400.0, 500.0) == pytest.approx(500.0)
 
 
 def test_a_reserve_is_kept_of_the_minutes():
@@ -215,7 +224,7 @@ def test_a_reserve_is_kept_of_the_minutes():
     [(60.0, 0.1, 5), (250.0, 0.1, 3), (60.0, 0.4, 2), (2000.0, 0.1, 1), (1.0, 2.0, 1)],
 )
 def test_as_many_networks_as_the_time_left_allows_and_as_a_case_may_take(each, predict, networks):
-    minutes, costs = Minutes(10.0, None, 0, []), Costs(predict, 0.0, 0.0)
+    minutes, costs = Minutes(10.0, None, 0, []), SecondsPerCase(predict, 0.0, 0.0)
     decision = minutes.networks_in_time(Decision(None, "open"), costs, 50.0, each)
     assert decision.value == networks
     assert decision.because.startswith("open: one took")
@@ -223,16 +232,16 @@ def test_as_many_networks_as_the_time_left_allows_and_as_a_case_may_take(each, p
 
 def test_each_stage_has_the_time_between_its_end_and_that_of_the_one_before():
     now = [100.0]
-    stages = Stages(Clock(began=90.0, now=lambda: now[0]))
+    stages = RunStages(CommandClock(began=90.0, now=lambda: now[0]))
     for name, at in (("reading", 95.0), ("training", 800.0), ("testing", 830.0)):
         now[0] = at
         stages.ended(name)
     assert stages.seconds == {"reading": 5.0, "training": 705.0, "testing": 30.0}
-    assert stages_in_words(stages.seconds) == "reading 5 s, training 11.8 min, testing 30 s"
+    assert _run_minutes.stages_in_words(stages.seconds) == "reading 5 s, training 11.8 min, testing 30 s"
 
 
 def test_a_resumed_run_tells_the_time_of_earlier_sessions_from_its_own():
-    stages = Stages(Clock(began=0.0, spent=60.0, now=lambda: 7.0))
+    stages = RunStages(CommandClock(began=0.0, spent=60.0, now=lambda: 7.0))
     stages.ended("reading")
     assert stages.seconds == {budget.EARLIER: 60.0, "reading": 7.0}
 

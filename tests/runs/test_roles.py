@@ -12,28 +12,19 @@ import torch
 
 import isocenter
 import trained
-from isocenter.planning import Planned
-from isocenter.runs import (
-    NETWORKS,
-    NNUNET,
-    Costs,
-    Finished,
-    Minutes,
-    Role,
-    Training,
-    Trial,
-    configuration_plan,
-    next_of,
-    searched,
-    training_of,
-)
-from isocenter.training import COMPLETE, Outcome, Tried
+from isocenter.planning import PlannedTraining
+from isocenter.runs import _training_order
+from isocenter.runs._run_minutes import Minutes
+from isocenter.runs._run_trainings import FinishedTraining, Role, RunTraining, SecondsPerCase, TrialResult
+from isocenter.runs._training_order import NETWORKS, NNUNET
+from isocenter.training.search_study import COMPLETE, StudyTrial
+from isocenter.training.training_state import TrainingOutcome
 from isocenter.values import Decision, Plan
 
 STEPS = {"training.steps": 6, "network.size": trained.SMALL_RESNET}
 SMALL = {"training.steps": 6, "network.size": trained.SMALL_UNET}
 BY_CLOCK = {"network.size": trained.SMALL_RESNET, "split.inner_folds": 0}
-QUICK = Costs(predict=0.01, score=0.0, tune=0.0)
+QUICK = SecondsPerCase(predict=0.01, score=0.0, tune=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +46,22 @@ def aged(pictures, tmp_path_factory):
     return table
 
 
-def plan(data: Path, assignments: Mapping[str, Any] = STEPS, **given: Any) -> Planned:
+def plan(data: Path, assignments: Mapping[str, Any] = STEPS, **given: Any) -> PlannedTraining:
     return isocenter.plan(data, device="cpu", threads=1, assignments=assignments, **given)
 
 
-def ended(training: Training, **known: Any) -> Finished:
+def ended(training: RunTraining, **known: Any) -> FinishedTraining:
     """A training that took a minute."""
-    outcome = Outcome(Path(training.name), "", steps=40, compute="eager")
-    return Finished(training, **{"outcome": outcome, "seconds": 60.0, "ended": 60.0, **known})
+    outcome = TrainingOutcome(Path(training.name), "", steps=40, compute="eager")
+    return FinishedTraining(training, **{"outcome": outcome, "seconds": 60.0, "ended": 60.0, **known})
 
 
 def everything(
-    planned: Planned, minutes: Minutes | None = None, end: Callable[[Training], Finished] = ended
-) -> list[Training]:
+    planned: PlannedTraining, minutes: Minutes | None = None, end: Callable[[RunTraining], FinishedTraining] = ended
+) -> list[RunTraining]:
     """All trainings, each of which ends as `end` says."""
-    finished = list[Finished]()
-    while (training := next_of(planned, finished, minutes)) is not None:
+    finished = list[FinishedTraining]()
+    while (training := _training_order.next_training(planned, finished, minutes)) is not None:
         finished.append(end(training))
     return [one.training for one in finished]
 
@@ -102,7 +93,7 @@ def test_a_control_follows_with_what_its_model_has_decided_but_for_the_covariate
     assert (control.name, control.role, control.cases) == ("image_only", Role.CONTROL, main.cases)
     assert main.plan["network.context"] and control.plan["network.context"] is None
     assert control.plan["training.steps"] is None  # its own minutes decide
-    by_steps = next_of(planned, [ended(main)])
+    by_steps = _training_order.next_training(planned, [ended(main)])
     assert by_steps.plan["training.steps"] == 6
 
 
@@ -136,7 +127,7 @@ def test_minutes_that_are_left_train_further_networks_which_differ_by_their_seed
 @pytest.mark.parametrize(
     ("known", "planned_by"),
     [
-        ({"costs": Costs(5.0, 0.0, 0.0)}, {}),  # a case would take too long
+        ({"costs": SecondsPerCase(5.0, 0.0, 0.0)}, {}),  # a case would take too long
         ({"costs": QUICK, "seconds": 1700.0, "ended": 1700.0}, {}),  # no time is left
         ({"by_clock": False}, {}),
         ({}, {"inference.uncertainty": "none"}),
@@ -159,7 +150,7 @@ def test_a_stated_number_of_networks_shares_the_time_and_the_inner_folds_have_as
 def test_further_networks_have_the_batch_to_which_few_steps_have_brought_the_first(pictures):
     planned = plan(pictures, {**STEPS, NETWORKS: 3})
     for batch, taken in ((1, 1), (None, planned.plan["training.batch"])):
-        outcome = Outcome(Path(), "", steps=40, batch=batch)
+        outcome = TrainingOutcome(Path(), "", steps=40, batch=batch)
         found = everything(planned, None, lambda one, own=outcome: ended(one, outcome=own))
         assert [one.plan["training.batch"] for one in found[1:]] == [taken] * 2
 
@@ -199,25 +190,27 @@ def test_no_stage_of_a_fold_sees_the_cases_that_it_scores_and_all_first_stages_h
 SEARCHED = {**STEPS, "search.trials": 3, "search.steps": 4}
 
 
-def tried(number: int, value: float | None, state: str = COMPLETE, asked: tuple[int, Plan] | None = None) -> Trial:
+def tried(
+    number: int, value: float | None, state: str = COMPLETE, asked: tuple[int, Plan] | None = None
+) -> TrialResult:
     numbers = {"right": torch.full((9,), bool(value and value > 0.5)), "weight": torch.ones(9)}
-    return Trial(Tried(number, {}, state, value, {"said": "a faster rate", "seconds": 1.0}), numbers, asked)
+    return TrialResult(StudyTrial(number, {}, state, value, {"said": "a faster rate", "seconds": 1.0}), numbers, asked)
 
 
 def test_a_search_asks_for_one_trial_after_the_other_and_then_states_its_result(pictures):
     planned = plan(pictures, SEARCHED)
     faster = planned.plan.with_decision("training.learning_rate", Decision(0.1, "tried"))
-    first = next_of(planned, [])
+    first = _training_order.next_training(planned, [])
     assert (first.name, first.role, first.share) == ("search/trial_000", Role.TRIAL, 0.0)
     assert first.plan["training.steps"] == 4
     assert first.plan["training.learning_rate"] == planned.plan["training.learning_rate"]
     own = ended(first, trial=tried(0, 0.8, asked=(2, faster)))  # the second could not be followed
-    second = next_of(planned, [own])
+    second = _training_order.next_training(planned, [own])
     assert (second.name, second.plan["training.learning_rate"]) == ("search/trial_002", 0.1)
     worse = [own, ended(second, trial=tried(2, 0.7))]
-    result = next_of(planned, worse)
+    result = _training_order.next_training(planned, worse)
     assert (result.name, result.role) == ("search", Role.SEARCH)
-    found = searched(planned, {one.training.name: one for one in worse}, None).result
+    found = _training_order.search_progress(planned, {one.training.name: one for one in worse}, None).result
     assert not found.changed and "0.8000, is the highest of 2 trials" in found.statement
 
 
@@ -230,29 +223,31 @@ def test_a_search_asks_for_one_trial_after_the_other_and_then_states_its_result(
 )
 def test_nothing_is_compared_with_a_plan_that_cannot_be_tried_or_by_minutes_for_one_trial(pictures, own, says):
     planned = plan(pictures, SEARCHED)
-    only = ended(next_of(planned, []), trial=own)
-    assert next_of(planned, [only]).role is Role.SEARCH
-    found = searched(planned, {only.training.name: only}, None).result
+    only = ended(_training_order.next_training(planned, []), trial=own)
+    assert _training_order.next_training(planned, [only]).role is Role.SEARCH
+    found = _training_order.search_progress(planned, {only.training.name: only}, None).result
     assert not found.changed and says in found.statement
 
 
 def test_with_inner_folds_the_best_trial_and_the_plan_are_trained_once_more_in_each(pictures):
     planned = plan(pictures, {**SEARCHED, "split.inner_folds": 2})
     faster = planned.plan.with_decision("training.learning_rate", Decision(0.1, "tried"))
-    finished = [ended(next_of(planned, []), trial=tried(0, 0.4, asked=(1, faster)))]
-    finished.append(ended(next_of(planned, finished), trial=tried(1, 0.9)))
-    while (again := next_of(planned, finished)).role is Role.TRIAL:
+    finished = [ended(_training_order.next_training(planned, []), trial=tried(0, 0.4, asked=(1, faster)))]
+    finished.append(ended(_training_order.next_training(planned, finished), trial=tried(1, 0.9)))
+    while (again := _training_order.next_training(planned, finished)).role is Role.TRIAL:
         truth = torch.arange(len(again.cases["val"])) % 2
         called = truth if again.name.startswith("search/again_001") else 1 - truth
         numbers = {"target": truth, "probabilities": torch.nn.functional.one_hot(called, 2).double()}
-        finished.append(ended(again, trial=Trial(None, numbers)))
+        finished.append(ended(again, trial=TrialResult(None, numbers)))
         assert not set(again.cases["val"]) & set(again.cases["train"])
     assert [one.training.name for one in finished[2:]] == [
         f"search/again_{trial}_fold_{fold}" for trial in ("001", "000") for fold in (0, 1)
     ]
     assert len({one.training.plan["training.seed"] for one in finished}) == 2
     count = list(planned.parts.values()).count("train")
-    [decision] = searched(planned, {one.training.name: one for one in finished}, None).result.changed.values()
+    [decision] = _training_order.search_progress(
+        planned, {one.training.name: one for one in finished}, None
+    ).result.changed.values()
     assert (decision.value, f"on {count} training cases in inner folds" in decision.because) == (0.1, True)
     assert "of bootstrap draws" not in decision.because  # the validation cases only choose the trial
 
@@ -282,11 +277,11 @@ def test_configurations_are_trained_fold_by_fold_and_then_nothing_until_one_is_c
     assert [one.plan["network.name"] for one in found[::2]] == ["unet_slices", "unet"]
     for chosen, more in (("3d", []), ("ensemble", [one.name for one in found[:2]])):
         decision = Decision(chosen, "the simplest that is not surely worse", NNUNET)
-        taken = configuration_plan(planned, "3d").with_decision("search.configurations", decision)
-        after = Planned(taken, planned.examination, planned.parts, folds=planned.folds)
+        taken = _training_order.configuration_plan(planned, "3d").with_decision("search.configurations", decision)
+        after = PlannedTraining(taken, planned.examination, planned.parts, folds=planned.folds)
         assert [one.name for one in everything(after)] == ["fold_0", "fold_1", *more]
 
 
 def test_nothing_follows_the_last_training(pictures):
     planned = plan(pictures)
-    assert next_of(planned, [ended(training_of(planned, {}, None))]) is None
+    assert _training_order.next_training(planned, [ended(_training_order.training_of(planned, {}, None))]) is None

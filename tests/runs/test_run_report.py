@@ -7,13 +7,14 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from isocenter.planning import registered
+from isocenter.planning import plan_file
 from isocenter.report import Figure
-from isocenter.runs.run_report import METHODS, MOST_LINES, RunReport, decided_section, plan_section
-from isocenter.scoring.scores import WRONG, Scored
-from isocenter.tasks import build
+from isocenter.runs import run_report
+from isocenter.runs.run_report import METHODS, MOST_LINES, RunReport
+from isocenter.scoring.case_scoring import WRONG, ScoredCases
+from isocenter.tasks import task_catalogue
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.training import NARROWER
+from isocenter.training.length.step_probe import NARROWER
 from isocenter.values import BY_HAND, Decision, Estimate, Label, Plan, Row
 
 TASK = Segmentation((Label(1, "liver"), Label(2, "tumour")))
@@ -45,12 +46,12 @@ def plan() -> Plan:
         },
     }
     made = Plan(sections)
-    return made.with_decision("evaluation.registered", Decision(registered(made), "before training"))
+    return made.with_decision("evaluation.registered", Decision(plan_file.registration_digest(made), "before training"))
 
 
 def page(primary: str = "dice", openings: int = 1, made: Plan | None = None, given: list[Row] | None = None) -> str:
     every = given or [*rows("dice", 0.85, 0.85, 0.5), *rows("hd95", 3.0, 2.0, 4.0)]
-    scored = Scored(TABLE, every, openings=openings, task=TASK)
+    scored = ScoredCases(TABLE, every, openings=openings, task=TASK)
     return RunReport("Title", "Lead.", primary=primary, scored=scored, notes=[], facts={}, views="", plan=made).html
 
 
@@ -76,7 +77,7 @@ def test_what_was_named_before_training_stands_apart_from_what_is_exploratory():
 def test_the_margin_and_groups_that_were_fixed_stand_with_the_primary_metric():
     made = plan().with_decision("evaluation.margin", Decision(0.05, BY_HAND))
     made = made.with_decision("evaluation.groups", Decision("sex,age:40", BY_HAND))
-    made = made.with_decision("evaluation.registered", Decision(registered(made), "before training"))
+    made = made.with_decision("evaluation.registered", Decision(plan_file.registration_digest(made), "before training"))
     words = "fixed with it: the margin of non-inferiority 0.05 and the groups sex, age:40; all other figures"
     assert words in page(made=made)
 
@@ -173,7 +174,9 @@ def test_labels_are_called_what_they_are_and_further_figures_are_folded():
 
 
 def test_a_picture_says_the_score_of_its_case():
-    scored = Scored(TABLE, rows("dice", 0.85, 0.85, 0.5), task=TASK, shown=[("best", "a", [drawn()], "<p>viewer</p>")])
+    scored = ScoredCases(
+        TABLE, rows("dice", 0.85, 0.85, 0.5), task=TASK, shown=[("best", "a", [drawn()], "<p>viewer</p>")]
+    )
     text = RunReport("T", "L.", primary="dice", scored=scored, notes=[], facts={}, views="views/", plan=None).html
     assert "Dice: 0.700" in text  # the mean over its structures
     assert 'href="views/views/1.html"' in text
@@ -185,7 +188,7 @@ def test_at_most_ten_decisions_stand_open_those_by_hand_first_and_a_non_decision
     off = {"motion": Decision(0.0, "no voxel is known to move")}
     decided = {"network": {"name": Decision("unet", "it gives an output for every voxel")}}
     made = Plan({**plan().sections, **decided, "augmentation": {**chosen, **off}})
-    [facts], [folded] = decided_section(made).blocks, plan_section(made).blocks
+    [facts], [folded] = run_report.decided_section(made).blocks, run_report.plan_section(made).blocks
     assert " ".join(facts.facts.values()).count("as set by hand") == MOST_LINES
     assert "unet" not in " ".join(facts.facts.values())
     assert "no voxel is known to move" not in " ".join(facts.facts.values())
@@ -197,14 +200,14 @@ def test_at_most_ten_decisions_stand_open_those_by_hand_first_and_a_non_decision
 def test_a_network_that_the_clock_narrowed_is_among_the_decisions_that_stand_open(because, named):
     decided = {"network": {"name": Decision("unet", "it gives an output for every voxel"),
                            "size": Decision({"width": 8}, because)}}  # fmt: skip
-    [facts] = decided_section(Plan({**plan().sections, **decided})).blocks
+    [facts] = run_report.decided_section(Plan({**plan().sections, **decided})).blocks
     assert ("Its size is width 8" in " ".join(facts.facts.values())) is named
 
 
 def test_the_heading_over_pictures_names_the_ranks_that_are_shown_beside_wrong_calls_too():
     ranks = [("best", "a"), ("worst", "b"), (WRONG, "c")]
     shown = [(word, case, [drawn()], "<p>viewer</p>") for word, case in ranks]
-    scored = Scored(TABLE, rows("dice", 0.85, 0.85, 0.5), task=TASK, shown=shown)
+    scored = ScoredCases(TABLE, rows("dice", 0.85, 0.85, 0.5), task=TASK, shown=shown)
     text = RunReport("T", "L.", primary="dice", scored=scored, notes=[], facts={}, views="", plan=None).html
     assert text.index(">Best and worst cases</h2>") < text.index("worst: b") < text.index(">Wrong calls</h2>")
 
@@ -215,11 +218,11 @@ def test_a_table_without_any_interval_does_not_claim_one():
 
 
 def test_wrong_calls_have_a_gallery_of_their_own_that_says_how_many_there_are():
-    task = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
+    task = task_catalogue.build_task({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
     table = pd.DataFrame({"case": ["a", "b"], "label": "all", "brier": [0.1, 0.9], "reference": "benign",
                           "predicted": ["benign", "malignant"]})  # fmt: skip
     shown = [("best", "a", [drawn()], "<p>a</p>"), (WRONG, "b", [drawn()], "<p>b</p>")]
-    scored = Scored(table, [Row("accuracy", "all", Estimate(0.5))], task=task, shown=shown)
+    scored = ScoredCases(table, [Row("accuracy", "all", Estimate(0.5))], task=task, shown=shown)
     text = RunReport("T", "L.", primary="accuracy", scored=scored, notes=[], facts={}, views="", plan=None).html
     assert "1 of 1, the worst first" in text
     assert text.index(">Best cases<") < text.index("wrong call: b")

@@ -7,10 +7,13 @@ from numpy.testing import assert_array_equal
 
 import isocenter
 import trained
-from isocenter.planning import read_plan, settings
-from isocenter.runs.initial_weights import Unlabelled, with_unlabelled
-from isocenter.training import Loader, Prepared, prepare_all
-from isocenter.training.step.loss import views_of
+from isocenter.planning import plan_checks, plan_file
+from isocenter.runs import initial_weights
+from isocenter.runs.initial_weights import UnlabelledImages
+from isocenter.training.data import prepared_store
+from isocenter.training.data.batch_loading import Loader
+from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.step import batch_loss
 from isocenter.values import Case, LazyMapping
 
 
@@ -21,7 +24,7 @@ def refused():
 
 def test_each_training_leaves_out_people_and_copies_of_all_cases_that_it_does_not_see():
     cases = tuple(SimpleNamespace(id=name) for name in ("mother", "copy", "stranger"))
-    found = Unlabelled(cases, {"mother": frozenset({"a"})}, {"copy": frozenset({"b"})})
+    found = UnlabelledImages(cases, {"mother": frozenset({"a"})}, {"copy": frozenset({"b"})})
     for training, kept, without in (
         ({"a", "b", "c"}, ["mother", "copy", "stranger"], (0, 0)),
         ({"b", "c"}, ["copy", "stranger"], (1, 0)),
@@ -42,7 +45,7 @@ def test_of_the_data_themselves_the_cases_without_a_reference_are_shown_without_
     made = isocenter.plan(
         table, task="classification", column={"label": "label"}, patient="patient", device="cpu", assignments=given
     )
-    planned, found = with_unlabelled(made)
+    planned, found = initial_weights.with_unlabelled(made)
     assert len(found.cases) == 4
     held = {case.patient for case in made.examination.dataset if made.parts.get(case.id) != "train"}
     kept, left_out = found.shown_to(
@@ -56,10 +59,12 @@ def test_of_the_data_themselves_the_cases_without_a_reference_are_shown_without_
 
 
 def test_a_reference_of_an_unlabelled_case_is_never_read(segmented):
-    plan = read_plan(segmented.out / "plan.yaml")
+    plan = plan_file.read_plan(segmented.out / "plan.yaml")
     image = isocenter.read(segmented.data / "images" / "case00.nii.gz")
     case = Case("one", "p1", {"image": image}, LazyMapping({"mask": refused}))
-    [made] = prepare_all([case], settings(plan).preprocessing, None, threads=1, memory=2**30)
+    [made] = prepared_store.prepare_all(
+        [case], plan_checks.checked_settings(plan).preprocessing, None, threads=1, memory=2**30
+    )
     assert (made.kind.name, made.positions) == ("none", ())
     assert made.image.shape[0] == 1
 
@@ -67,7 +72,7 @@ def test_a_reference_of_an_unlabelled_case_is_never_read(segmented):
 def unlabelled(count=4):
     """Images without targets, as they are prepared."""
     images = np.random.default_rng(0).normal(size=(count, 1, 8, 8)).astype(np.float32)
-    return [Prepared(str(n), image, np.int64(0), (), (1.0, 1.0)) for n, image in enumerate(images)]
+    return [PreparedCase(str(n), image, np.int64(0), (), (1.0, 1.0)) for n, image in enumerate(images)]
 
 
 def test_a_step_draws_the_same_unlabelled_images_whatever_was_drawn_before():
@@ -79,12 +84,12 @@ def test_a_step_draws_the_same_unlabelled_images_whatever_was_drawn_before():
 
 
 def test_views_lie_on_one_another_and_differ_in_their_intensities(classified):
-    chosen = settings(read_plan(classified.out / "plan.yaml"))
+    chosen = plan_checks.checked_settings(plan_file.read_plan(classified.out / "plan.yaml"))
     moving, _ = chosen.augmentation.parts
     batch = Loader(unlabelled(8), (8, 8), 8, 0.0, 7)
     still = SimpleNamespace(augmentation=moving, task=chosen.task, preprocessing=chosen.preprocessing)
-    first, second = views_of(batch.of_step(0), 2, still, "cpu")
+    first, second = batch_loss.augmented_views(batch.of_step(0), 2, still, "cpu")
     assert first.images.equal(second.images)
-    first, second = views_of(batch.of_step(0), 2, chosen, "cpu")
+    first, second = batch_loss.augmented_views(batch.of_step(0), 2, chosen, "cpu")
     assert not first.images.equal(second.images)
     assert first.targets is None

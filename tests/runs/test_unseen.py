@@ -12,12 +12,14 @@ import torch
 
 import isocenter
 import trained
-from isocenter import networks
-from isocenter.planning import settings
-from isocenter.reading import ReadingOptions, open_dataset
-from isocenter.runs import Unseen, fresh_model
-from isocenter.runtime import KeptOutputs, TorchNetwork
-from isocenter.tasks import Evidence, with_calibration
+from isocenter.networks import network_parts
+from isocenter.planning import plan_checks
+from isocenter.reading import ReadingOptions, dataset_reading
+from isocenter.runs import _run_minutes
+from isocenter.runs.tuning import UnseenPredictions
+from isocenter.runtime.torch_networks import KeptOutputs, TorchNetwork
+from isocenter.tasks import fitting
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import Image
 
 
@@ -25,7 +27,7 @@ from isocenter.values import Image
 def computed(monkeypatch):
     """{module: {content of a batch: how often it has passed it}}, of all predictions."""
     passed = defaultdict[torch.nn.Module, Counter](Counter)
-    features, plain = networks.features, TorchNetwork.__call__
+    features, plain = network_parts.compute_features, TorchNetwork.__call__
 
     def counted(module, images, *context, **how):
         passed[module][images.numpy().tobytes()] += 1
@@ -35,7 +37,7 @@ def computed(monkeypatch):
         passed[self.module][images.tobytes()] += 1
         return plain(self, images, *context)
 
-    monkeypatch.setattr(networks, "features", counted)
+    monkeypatch.setattr(network_parts, "compute_features", counted)
     monkeypatch.setattr(TorchNetwork, "__call__", counted_plain)
     return passed
 
@@ -50,12 +52,14 @@ def model(pictures):
     """A classification of these pictures that has learnt nothing."""
     size = {"network.size": trained.SMALL_RESNET}
     torch.manual_seed(0)
-    return fresh_model(settings(isocenter.plan(pictures, device="cpu", threads=1, assignments=size).plan))
+    return _run_minutes.fresh_model(
+        plan_checks.checked_settings(isocenter.plan(pictures, device="cpu", threads=1, assignments=size).plan)
+    )
 
 
 @pytest.fixture(scope="module")
 def cases(pictures):
-    return list(open_dataset(pictures, ReadingOptions()))
+    return list(dataset_reading.open_dataset(pictures, ReadingOptions()))
 
 
 @pytest.mark.whole
@@ -68,35 +72,35 @@ def test_a_run_of_three_folds_predicts_each_test_case_once_by_its_fold(computed,
     prepared = isocenter.load(run, "cpu", fold=0).preprocessing
     folds = [each for each in computed.values() if len(each) == 24]  # of the others the gate looks at each
     assert len(folds) == 3
-    for case in open_dataset(pictures, ReadingOptions()):
+    for case in dataset_reading.open_dataset(pictures, ReadingOptions()):
         pixels, _ = prepared.opened(next(iter(case.images.values())), case.id)
         batch = np.asarray(pixels, np.float32)[None].tobytes()
         assert [each[batch] for each in folds] == [1, 1, 1]
 
 
 def test_what_a_calibrated_model_says_and_the_gate_sees_of_kept_outputs_is_the_same_to_the_bit(model, cases, computed):
-    unseen = Unseen()
+    unseen = UnseenPredictions()
     predictions = unseen.predicted(model, model.task, cases)
-    task, _ = with_calibration(model.task, Evidence(predictions, cases))
-    seen = [observation.features for observation, _ in unseen.observed(model, cases)]
+    task, _ = fitting.with_fitted_calibration(model.task, PredictedCases(predictions, cases))
+    seen = [observation.features for observation, _ in unseen.observe(model, cases)]
     tuned = replace(model, task=task)
     again = [unseen.by(tuned).predict(case) for case in cases]
     assert {count for each in computed.values() for count in each.values()} == {1}
     assert [one.probabilities for one in again] == [tuned.predict(case).probabilities for case in cases]
     assert again[0].probabilities != predictions[0].probabilities
     for case, own in zip(cases, seen, strict=True):
-        assert np.array_equal(model.observed(case)[0].features, own)
+        assert np.array_equal(model.observe(case)[0].features, own)
 
 
 def test_what_does_not_fit_into_the_memory_for_outputs_is_computed_again(model, cases, computed):
-    unseen = Unseen(KeptOutputs(limit=0))
+    unseen = UnseenPredictions(KeptOutputs(limit=0))
     first, second = (unseen.predicted(model, model.task, cases[:2]) for _ in range(2))
     assert {count for each in computed.values() for count in each.values()} == {2}
     assert [one.probabilities for one in first] == [one.probabilities for one in second]
 
 
 def test_after_it_is_closed_what_is_known_stays_and_nothing_is_added(model, cases, computed):
-    unseen = Unseen()
+    unseen = UnseenPredictions()
     unseen.predicted(model, model.task, cases[:2])
     unseen.outputs.close()
     unseen.predicted(model, model.task, cases[:4])
@@ -106,7 +110,7 @@ def test_after_it_is_closed_what_is_known_stays_and_nothing_is_added(model, case
 
 
 def test_a_changed_image_of_the_same_name_is_another_image(model, cases):
-    unseen, case = Unseen(), cases[0]
+    unseen, case = UnseenPredictions(), cases[0]
     name, image = next(iter(case.images.items()))
     unseen.predicted(model, model.task, [case])
     changed = replace(case, images={name: Image(np.asarray(image.data)[..., ::-1] / 2, image.geometry)})
@@ -116,7 +120,7 @@ def test_a_changed_image_of_the_same_name_is_another_image(model, cases):
 
 def test_who_writes_into_outputs_does_not_change_those_that_are_kept(model):
     batch, kept = np.ones((1, int(model.networks.architecture["channels"]), 24, 24), np.float32), KeptOutputs()
-    run = Unseen(kept).by(model).networks.run
+    run = UnseenPredictions(kept).by(model).networks.run
     [head] = model.task.heads
     first = run(batch)[head].copy()
     for _ in range(2):

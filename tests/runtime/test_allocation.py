@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from isocenter.runtime.device import kept_memory
+from isocenter.runtime.hardware import kept_memory
 
 LARGE = 64 * 2**20
 
@@ -51,12 +51,12 @@ def test_what_is_freed_is_used_again_within_and_given_back_after() -> None:
 
 
 def test_where_another_c_library_is_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    from isocenter.runtime import device as module
+    from isocenter.runtime import hardware as module
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     module._glibc.cache_clear()
     try:
-        with module.kept_memory():
+        with module.keep_freed_memory():
             assert module._within.count == 0
     finally:
         monkeypatch.undo()

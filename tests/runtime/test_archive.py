@@ -13,8 +13,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime import load, write_zip
-from isocenter.runtime.record_files import unpacked
+from isocenter.runtime import model_files, record_files
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def package(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def zipped(package):
-    write_zip(package, package.with_suffix(".zip"))
+    record_files.write_zip(package, package.with_suffix(".zip"))
     return package.with_suffix(".zip")
 
 
@@ -42,7 +41,8 @@ def with_entry(zipped: Path, out: Path, name: str, content: bytes = b"x", mode: 
 def test_a_zip_is_the_model_of_its_folder(package, zipped):
     image = np.random.default_rng(0).normal(size=(1, 1, 32, 32)).astype(np.float32)
     assert_array_equal(
-        load(zipped, "cpu").networks.run(image)["class"], load(package, "cpu").networks.run(image)["class"]
+        model_files.load(zipped, "cpu").networks.run(image)["class"],
+        model_files.load(package, "cpu").networks.run(image)["class"],
     )
 
 
@@ -55,12 +55,12 @@ def test_unzipped_it_lies_in_a_folder_of_its_own_name(package, zipped, tmp_path)
 
 def test_the_same_package_makes_the_same_zip(package, zipped, tmp_path):
     os.utime(package / "LICENSE", (0, 10**9))
-    write_zip(package, tmp_path / "again.zip")
+    record_files.write_zip(package, tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == zipped.read_bytes()
 
 
 def test_nothing_is_left_behind_where_it_was_unpacked(zipped):
-    with unpacked(zipped) as folder:
+    with record_files.unpack(zipped) as folder:
         assert (folder / "manifest.json").is_file()
     assert not folder.exists()
 
@@ -68,20 +68,20 @@ def test_nothing_is_left_behind_where_it_was_unpacked(zipped):
 @pytest.mark.parametrize("name", ["../out", "/out", "tiny/../../out", "C:/out", "tiny\\..\\..\\out"])
 def test_a_name_that_leads_out_of_the_folder_is_refused(zipped, tmp_path, name):
     with pytest.raises(IntegrityError, match="outside its folder"):
-        load(with_entry(zipped, tmp_path / "bad.zip", name), "cpu")
+        model_files.load(with_entry(zipped, tmp_path / "bad.zip", name), "cpu")
 
 
 def test_a_link_is_refused(zipped, tmp_path):
     bad = with_entry(zipped, tmp_path / "bad.zip", "tiny/link", b"/etc/passwd", stat.S_IFLNK | 0o777)
     with pytest.raises(IntegrityError, match="not a regular file"):
-        load(bad, "cpu")
+        model_files.load(bad, "cpu")
 
 
 def test_an_archive_that_would_fill_a_disk_is_refused_unopened(zipped, tmp_path):
     small = with_entry(zipped, tmp_path / "bad.zip", "tiny/zeros", bytes(30 * 2**20))
     assert small.stat().st_size < 2**20
     with pytest.raises(IntegrityError, match="attack"):
-        load(small, "cpu")
+        model_files.load(small, "cpu")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bzip2", "lzma"])
@@ -90,7 +90,7 @@ def test_a_compression_that_unpacks_without_end_is_refused(zipped, tmp_path, met
     with zipfile.ZipFile(tmp_path / "bad.zip", "a") as archive:
         archive.writestr("tiny/zeros", bytes(2**20), method)
     with pytest.raises(IntegrityError, match="'tiny/zeros' is compressed in a way that is not read"):
-        load(tmp_path / "bad.zip", "cpu")
+        model_files.load(tmp_path / "bad.zip", "cpu")
 
 
 def test_a_size_that_lies_ends_unpacking_where_it_says(tmp_path):
@@ -101,7 +101,7 @@ def test_a_size_that_lies_ends_unpacking_where_it_says(tmp_path):
     assert content.count(stated) == 2  # before the bytes and in the list at the end
     (tmp_path / "lies.zip").write_bytes(content.replace(stated, struct.pack("<I", 1000)))
     tracemalloc.start()
-    with pytest.raises(IntegrityError, match="Bad CRC"), unpacked(tmp_path / "lies.zip"):
+    with pytest.raises(IntegrityError, match="Bad CRC"), record_files.unpack(tmp_path / "lies.zip"):
         pass
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -109,14 +109,14 @@ def test_a_size_that_lies_ends_unpacking_where_it_says(tmp_path):
 
 
 def test_a_file_that_is_not_in_the_manifest_does_not_keep_a_package_from_loading(zipped, tmp_path):
-    more = load(with_entry(zipped, tmp_path / "more.zip", "tiny/notes.txt"), "cpu")
-    assert more.settings == load(zipped, "cpu").settings
+    more = model_files.load(with_entry(zipped, tmp_path / "more.zip", "tiny/notes.txt"), "cpu")
+    assert more.settings == model_files.load(zipped, "cpu").settings
 
 
 def test_a_cut_archive_is_refused(zipped, tmp_path):
     (tmp_path / "cut.zip").write_bytes(zipped.read_bytes()[:-200])
     with pytest.raises((IntegrityError, UsageError)):
-        load(tmp_path / "cut.zip", "cpu")
+        model_files.load(tmp_path / "cut.zip", "cpu")
 
 
 def test_a_damaged_archive_is_refused(zipped, tmp_path):
@@ -125,7 +125,7 @@ def test_a_damaged_archive_is_refused(zipped, tmp_path):
     content[middle : middle + 50] = bytes(50)
     (tmp_path / "damaged.zip").write_bytes(content)
     with pytest.raises(IntegrityError, match=r"damaged\.zip"):
-        load(tmp_path / "damaged.zip", "cpu")
+        model_files.load(tmp_path / "damaged.zip", "cpu")
 
 
 def test_an_error_names_the_zip_and_not_where_it_was_unpacked(package, zipped, tmp_path):
@@ -133,9 +133,9 @@ def test_an_error_names_the_zip_and_not_where_it_was_unpacked(package, zipped, t
     with zipfile.ZipFile(zipped) as archive:
         archive.extractall(tmp_path)
     (other / "LICENSE").write_text("mine")
-    write_zip(other, tmp_path / "other.zip")
+    record_files.write_zip(other, tmp_path / "other.zip")
     with pytest.raises(IntegrityError) as refusal:
-        load(tmp_path / "other.zip", "cpu")
+        model_files.load(tmp_path / "other.zip", "cpu")
     assert refusal.value.where == f"{tmp_path / 'other.zip'}/LICENSE"
 
 
@@ -143,11 +143,11 @@ def test_an_error_names_the_zip_and_not_where_it_was_unpacked(package, zipped, t
 def test_a_file_that_is_no_zip_is_no_model(tmp_path, content):
     (tmp_path / "model.bin").write_bytes(content)
     with pytest.raises(UsageError, match="not a model"):
-        load(tmp_path / "model.bin", "cpu")
+        model_files.load(tmp_path / "model.bin", "cpu")
 
 
 def test_a_zip_of_something_else_holds_no_package(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("a/b.txt", "x")
     with pytest.raises(UsageError, match="holds no package"):
-        load(tmp_path / "other.zip", "cpu")
+        model_files.load(tmp_path / "other.zip", "cpu")

@@ -7,12 +7,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from isocenter.evaluation import box_iou
-from isocenter.networks.faster_rcnn import drawn_boxes
-from isocenter.networks.pyramid import Level, one_map
-from isocenter.runtime.windows.slide import slide
+from isocenter.evaluation import box_matching
+from isocenter.networks import faster_rcnn, pyramid
+from isocenter.networks.pyramid import LevelPredictions
+from isocenter.runtime.windows import slide
+from isocenter.tasks.detection import question
 from isocenter.tasks.detection.answering import PRIOR
-from isocenter.tasks.detection.question import Detection, maps_of
+from isocenter.tasks.detection.question import Detection
 from isocenter.values import Geometry
 
 torch.set_num_threads(1)
@@ -32,7 +33,7 @@ def true_boxes() -> np.ndarray:
 
 def of_centres(boxes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """As `unet` and `pyramid` are taught: Gaussians, and lengths all over them."""
-    truth = maps_of(torch.cat([torch.zeros(len(boxes), 1), boxes], dim=1), 1, (WINDOW, WINDOW))
+    truth = question.box_target(torch.cat([torch.zeros(len(boxes), 1), boxes], dim=1), 1, (WINDOW, WINDOW))
     logits = torch.logit(truth.heat, eps=0.02) - PRIOR
     return torch.cat([logits, truth.lengths / UNIT, truth.offsets / UNIT])
 
@@ -55,8 +56,8 @@ def of_levels(boxes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
                         moved = box + torch.from_numpy(rng.normal(0, 0.5, 4)).float()
                         ends[(0, slice(None), *place)] = moved
         low, high = ends.chunk(2, dim=1)
-        levels.append(Level(logits, (low + high) / 2, high - low, [step, step], [0, 0]))
-    return one_map(levels, (WINDOW, WINDOW), UNIT)[0]
+        levels.append(LevelPredictions(logits, (low + high) / 2, high - low, [step, step], [0, 0]))
+    return pyramid.merge_levels(levels, (WINDOW, WINDOW), UNIT)[0]
 
 
 def of_two_stages(boxes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -66,7 +67,7 @@ def of_two_stages(boxes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor
     seen = seen[share > 0.4] + torch.from_numpy(rng.normal(0, 0.5, (int((share > 0.4).sum()), 4))).float()
     scores = torch.from_numpy(rng.uniform(0.6, 0.99, len(seen))).float()
     kinds = torch.zeros(len(seen), dtype=torch.long)
-    return drawn_boxes(seen.clamp(0, WINDOW), kinds, scores, 1, (WINDOW, WINDOW), UNIT)
+    return faster_rcnn.drawn_boxes(seen.clamp(0, WINDOW), kinds, scores, 1, (WINDOW, WINDOW), UNIT)
 
 
 @pytest.mark.parametrize("speak", [of_centres, of_levels, of_two_stages])
@@ -84,10 +85,10 @@ def test_each_box_of_a_picture_larger_than_the_window_is_found_once_where_it_lie
         return {"boxes": np.stack(answers)}
 
     image = np.stack(np.indices(SIZE)).astype(np.float32)
-    slabs = slide(network, image, (WINDOW, WINDOW), merge=TASK.merge)
+    slabs = slide.slide_windows(network, image, (WINDOW, WINDOW), merge=TASK.merge)
     found = TASK.decode(slabs, Geometry.of_pixels(SIZE)).boxes
     sure = found.at(found.scores >= 0.3)
-    overlap = box_iou(sure.corners, boxes)
+    overlap = box_matching.box_iou(sure.corners, boxes)
     assert len(sure) == len(boxes)
     assert (overlap.argmax(axis=1)[overlap.argmax(axis=0)] == np.arange(len(boxes))).all()
     assert overlap.max(axis=0).min() > 0.6

@@ -12,10 +12,11 @@ from numpy.testing import assert_array_equal
 from scipy import ndimage
 
 import isocenter
-from isocenter import tasks
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, measurements, size_changes
-from isocenter.runtime.layers import predict_frames
-from isocenter.transforms import Normalisation
+from isocenter.runtime import Model, Preprocessing, label_measurements, prediction_layers
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Array, Geometry, Image, Label, Prediction
 
 VENTRICLE = (Label(1, "ventricle"),)
@@ -27,8 +28,8 @@ def ball(radius: float) -> tuple[np.ndarray, Image]:
 
 
 def test_a_ball_whose_radius_falls_to_0_8_ejects_half_its_volume():
-    frames = [measurements(*(ball(r)[0], VENTRICLE, ball(r)[1])) for r in (15.0, 13.5, 12.0, 13.5)]
-    [row] = size_changes(frames)
+    frames = [label_measurements.measure_labels(*(ball(r)[0], VENTRICLE, ball(r)[1])) for r in (15.0, 13.5, 12.0, 13.5)]
+    [row] = prediction_layers.size_changes(frames)
     assert row["label"] == "ventricle"
     assert row["largest_volume_ml"] == pytest.approx(4 / 3 * np.pi * 15**3 / 1000, rel=0.02)
     assert row["ejection_fraction_percent"] == pytest.approx(100 * (1 - 0.8**3), abs=1)
@@ -38,9 +39,11 @@ def test_of_areas_it_is_the_fractional_area_change_and_of_nothing_it_is_not_know
     flat = Image(np.zeros((1, 8, 8)), Geometry.of_spacing((8, 8), (1, 1)))
     half = np.zeros((8, 8), np.uint8)
     half[:4] = 1
-    [row] = size_changes([measurements(mask, VENTRICLE, flat) for mask in (half, half // 2)])
+    [row] = prediction_layers.size_changes(
+        [label_measurements.measure_labels(mask, VENTRICLE, flat) for mask in (half, half // 2)]
+    )
     assert row["fractional_area_change_percent"] == 100
-    [nothing] = size_changes([measurements(0 * half, VENTRICLE, flat)] * 2)
+    [nothing] = prediction_layers.size_changes([label_measurements.measure_labels(0 * half, VENTRICLE, flat)] * 2)
     assert np.isnan(nothing["fractional_area_change_percent"])
 
 
@@ -53,7 +56,12 @@ def predicted_clip(task: dict, outputs: Callable[[Array], dict[str, Array]], cou
     clip = Image(pixels, Geometry.of_spacing((24, 48), (1, 1)), times=tuple(0.1 * n for n in range(len(counts))))
     isocenter.write(clip, folder / "clip.nii.gz")
     prepares = Preprocessing(2, ("0",), (Normalisation("range", 0, 1, 0.0, 1.0),))
-    model = Model(tasks.build(task), prepares, Inference((24, 48)), Networks(outputs, {"name": "none", "channels": 1}))
+    model = Model(
+        task_catalogue.build_task(task),
+        prepares,
+        Inference((24, 48)),
+        Networks(outputs, {"name": "none", "channels": 1}),
+    )
     result = isocenter.predict(model, folder / "clip.nii.gz", out=folder / "out")
     assert not result.failures
     return result.table, folder / "out"
@@ -95,7 +103,9 @@ def test_a_clip_has_the_label_maps_of_all_parts_of_its_frames():
         parts = {"instances": first, "segmentation": second}
         frames.append(Prediction(flat, data=one, labels=objects, parts=parts))
     clip = Image(np.zeros((1, 2, 4, 4)), flat, times=(0.0, 0.1))
-    [(whole, _, _), (part, found, labels)] = predict_frames(clip, lambda _, number: frames[number]).label_maps
+    [(whole, _, _), (part, found, labels)] = prediction_layers.predict_frames(
+        clip, lambda _, number: frames[number]
+    ).label_maps
     assert (whole, part, labels) == ("", "segmentation", VENTRICLE)
     assert_array_equal(found, marks)
 
@@ -107,7 +117,7 @@ def test_a_clip_has_an_answer_where_one_of_its_frames_is_not_blank(filled, answe
     prepares = Preprocessing(2, ("0",), (Normalisation("range", 0, 1, 0.0, 1.0),))
     task = {"name": "segmentation", "labels": [{"value": 1, "name": "spot"}], "loss": "ce", "tolerance": 1.0}
     network = {"name": "none", "channels": 1}
-    model = Model(tasks.build(task), prepares, Inference((8, 8)), Networks(lambda batch: {
+    model = Model(task_catalogue.build_task(task), prepares, Inference((8, 8)), Networks(lambda batch: {
         "mask": np.concatenate([np.full_like(batch, 0.5), batch], axis=1)
     }, network))  # fmt: skip
     clip = Image(pixels, Geometry.of_spacing((8, 8), (1, 1)), times=(0.0, 0.1, 0.2))

@@ -11,21 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime import (
-    Inference,
-    Model,
-    Networks,
-    Preprocessing,
-    label_numbers,
-    with_first_stage,
-    with_smaller_batches,
-)
+from isocenter.runtime import Model, Preprocessing, model_assembly, predicted_memory
+from isocenter.runtime import cascade as runtime_cascade
 from isocenter.runtime.bundle.network import AfterLabels
 from isocenter.runtime.cascade import LabelledInput, StackedSource
+from isocenter.runtime.inference import Inference
 from isocenter.runtime.preprocessing import preprocessing as room
-from isocenter.runtime.windows.averaging import mirrored
-from isocenter.tasks import build
-from isocenter.transforms import Normalisation
+from isocenter.runtime.torch_networks import Networks
+from isocenter.runtime.windows import averaging
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Geometry, Image, Label, Prediction
 from trained import OBLIQUE
 
@@ -36,7 +31,7 @@ SHAPE = (26, 31, 22)
 
 def segmentation(*labels: Label):
     plain = [{"value": one.value, "name": one.name} for one in labels]
-    return build({"name": "segmentation", "labels": plain, "loss": "ce", "tolerance": 1.0})
+    return task_catalogue.build_task({"name": "segmentation", "labels": plain, "loss": "ce", "tolerance": 1.0})
 
 
 def sloping(normal: np.ndarray, affine: np.ndarray = OBLIQUE) -> Image:
@@ -76,7 +71,7 @@ def test_labels_of_a_coarse_grid_come_to_lie_where_they_belong_on_a_fine_one(fac
         return beyond(batch)
 
     first = model(beyond, spacing=spacing, reduction=factor)
-    cascade = with_first_stage(model(second, 2, spacing=spacing, cascade=factor), first)
+    cascade = model_assembly.with_first_stage(model(second, 2, spacing=spacing, cascade=factor), first)
     cascade.predict(image)
     away, marked = np.concatenate(seen).swapaxes(0, 1).reshape(2, -1)
     # A voxel of the image is marked as a whole, and one of the fine grid by the larger part of those around it.
@@ -109,7 +104,7 @@ def test_labels_are_shown_by_their_place_among_the_models_whatever_their_values_
     labels = (Label(7, "one"), Label(2, "other"))
     data = np.array([[0, 7], [2, 7]], dtype=np.uint8)
     prediction = Prediction(Geometry.of_pixels((2, 2)), data=data, labels=labels)
-    made = label_numbers(prediction, labels)
+    made = runtime_cascade.label_numbers(prediction, labels)
     assert_array_equal(np.asarray(made), [[0, 1], [2, 1]])
     assert_array_equal(made.reader()((slice(1, 2), slice(0, 2))), [[2, 1]])
 
@@ -134,14 +129,16 @@ def test_in_a_mirrored_view_what_was_marked_on_the_left_is_marked_on_the_right()
     image = sloping(np.array([1.0, 0, 0]), np.diag([1.0, 1.0, 1.0, 1.0]))
     _, trace = LabelledInput(model(repeats, 2, cascade=2.0).preprocessing, np.zeros(SHAPE, np.uint8))(image, "image")
     batch = np.random.default_rng(0).integers(0, 3, (1, 2, 4, 4, 4)).astype(np.float32)
-    seen = mirrored(repeats, task, (0, 1), trace, 0, labelled=True)
+    seen = averaging.mirror_views(repeats, task, (0, 1), trace, 0, labelled=True)
     assert_array_equal(seen(batch)["mask"].argmax(axis=1), batch[:, -1])
-    blind = mirrored(repeats, task, (0, 1), trace, 0)
+    blind = averaging.mirror_views(repeats, task, (0, 1), trace, 0)
     assert (blind(batch)["mask"].argmax(axis=1) != batch[:, -1]).any()
 
 
 def test_both_stages_go_on_with_fewer_windows_where_memory_runs_out():
-    cascade = with_smaller_batches(with_first_stage(model(beyond, 2, cascade=2.0), model(beyond)))
+    cascade = predicted_memory.with_smaller_batches(
+        model_assembly.with_first_stage(model(beyond, 2, cascade=2.0), model(beyond))
+    )
     assert type(cascade.networks.run).__name__ == type(cascade.first.networks.run).__name__ == "SmallerBatches"
 
 

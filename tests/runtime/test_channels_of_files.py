@@ -10,10 +10,10 @@ import pytest
 import tifffile
 
 from isocenter.errors import DatasetError
-from isocenter.files import read, write
+from isocenter.files import file_formats
 from isocenter.runtime import Preprocessing
 from isocenter.runtime.foreign.monai_transforms import MonaiTransforms
-from isocenter.transforms import Normalisation
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Geometry, Image
 
 GRID = Geometry((5, 4, 3), np.diag([-1.0, -1.0, 2.0, 1.0]))
@@ -21,7 +21,7 @@ VOXELS = np.arange(120, dtype=np.int16).reshape(2, 5, 4, 3)
 
 
 def volume(path: Path) -> None:
-    write(Image(VOXELS, GRID), path)
+    file_formats.write(Image(VOXELS, GRID), path)
 
 
 def picture(path: Path) -> None:
@@ -47,7 +47,7 @@ def test_two_channels_are_refused_by_name_where_the_model_has_one(
     name: str, made: Callable[[Path], None], ndim: int, names: str, tmp_path: Path
 ):
     made(tmp_path / name)
-    image = read(tmp_path / name)
+    image = file_formats.read(tmp_path / name)
     own = Preprocessing(ndim, ("T1",), (Normalisation("zscore"),), shape=(4,) * ndim)
     foreign = MonaiTransforms(("T1",), ndim, None, True, (4,) * ndim)
     for preprocessing in (own, foreign):

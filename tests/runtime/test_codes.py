@@ -4,19 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter import tasks
-from isocenter.runtime import (
-    Inference,
-    Model,
-    Networks,
-    Preprocessing,
-    coded_findings,
-    coded_labels,
-    codes_of,
-    with_codes,
-)
-from isocenter.transforms import Normalisation
-from isocenter.values import Code, CodedName, Finding, Label
+from isocenter.runtime import Model, Preprocessing, result_codes
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
+from isocenter.values import Code, Finding, Label
+from isocenter.values.finding import CodedName
 
 DRAWN = Code("SCT", "10200004", "Liver")
 GIVEN = {"tumour": CodedName((Code("SCT", "108369006", "Neoplasm"), Code("RADLEX", "RID3957", "tumour")), "codes.csv")}
@@ -28,12 +22,16 @@ def model() -> Model:
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),))
     networks = Networks(lambda batch: {"mask": np.zeros(1)}, {"name": "none", "channels": 1})
     return Model(
-        replace(tasks.build(given), classes=labels), prepared, Inference((16, 16)), networks, {"weights_sha256": "ab"}
+        replace(task_catalogue.build_task(given), classes=labels),
+        prepared,
+        Inference((16, 16)),
+        networks,
+        {"weights_sha256": "ab"},
     )
 
 
 def test_codes_come_from_a_file_then_the_data_then_the_dictionary_and_else_are_private():
-    codes = codes_of(with_codes(model(), GIVEN))
+    codes = result_codes.codes_of_model(result_codes.with_codes(model(), GIVEN))
     assert {name: coded.source for name, coded in codes.items() if coded.codes} == {
         "liver": "the data",
         "hippocampus": "DICOM's dictionary",
@@ -44,16 +42,20 @@ def test_codes_come_from_a_file_then_the_data_then_the_dictionary_and_else_are_p
 
 def test_a_file_stands_before_the_codes_of_a_model_which_otherwise_stay():
     site = {"liver": CodedName((Code("99SITE", "1", "liver"),), "site.csv")}
-    codes = codes_of(with_codes(with_codes(model(), GIVEN), site))
+    codes = result_codes.codes_of_model(result_codes.with_codes(result_codes.with_codes(model(), GIVEN), site))
     assert (codes["liver"].source, codes["tumour"].source) == ("site.csv", "codes.csv")
 
 
 def test_findings_have_every_code_of_their_name_and_segments_the_first():
-    codes = codes_of(with_codes(model(), {**GIVEN, "age": CodedName((DRAWN,), "codes.csv", "mo")}))
-    tumour, age, axis = coded_findings([Finding("tumour", 2.0, "ml"), Finding("age", 3.0), Finding("long axis")], codes)
+    codes = result_codes.codes_of_model(
+        result_codes.with_codes(model(), {**GIVEN, "age": CodedName((DRAWN,), "codes.csv", "mo")})
+    )
+    tumour, age, axis = result_codes.coded_findings(
+        [Finding("tumour", 2.0, "ml"), Finding("age", 3.0), Finding("long axis")], codes
+    )
     assert [code.scheme for code in tumour.codes] == ["SCT", "RADLEX"] and tumour.unit == "ml"
     assert (age.unit, axis.codes) == ("mo", ())
-    assert [label.code and label.code.value for label in coded_labels(model().task.labels, codes)] == [
+    assert [label.code and label.code.value for label in result_codes.coded_labels(model().task.labels, codes)] == [
         "10200004",
         "5366008",
         "108369006",

@@ -6,58 +6,59 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import PlanError
-from isocenter.runtime import Category, Context, Monitored, Number
-from isocenter.values import Course
+from isocenter.runtime import Context
+from isocenter.runtime.covariate_encoding import Category, MonitoredCovariate, Number
+from isocenter.values.covariate_values import Course
 
 AGE = Number("age", median=50, mean=52, deviation=10, missing=0.1)
 SEX = Category("sex", {"f": 0.4, "m": 0.6})
 SMOKER = Category("smoker", {"no": 0.5, "yes": 0.3}, missing=0.2)
-PULSE = Monitored("pulse", start=0, stop=40, stretches=4, mean=80, deviation=10, unit="s")
+PULSE = MonitoredCovariate("pulse", start=0, stop=40, stretches=4, mean=80, deviation=10, unit="s")
 
 
 def test_a_number_is_standardised_and_marked_where_it_is_missing():
     assert AGE.entries == ("age", "age missing")
-    assert AGE.encoded(62)[0] == pytest.approx([1.0, -0.1])
-    made, note = AGE.encoded(None)
+    assert AGE.encode(62)[0] == pytest.approx([1.0, -0.1])
+    made, note = AGE.encode(None)
     assert made == pytest.approx([-0.2, 0.9])
     assert note == "age is missing: taken as 50, the median of the training cases"
-    assert AGE.encoded("062Y") == AGE.encoded(62)
+    assert AGE.encode("062Y") == AGE.encode(62)
 
 
 @pytest.mark.parametrize(
     ("value", "is_code"), [(-999, True), ("-9", True), ("9999", True), (99, False), (-1.5, False), (300, False)]
 )
 def test_a_code_of_what_is_missing_is_no_number_of_a_patient(value, is_code):
-    made, note = AGE.encoded(value)
-    assert (made == AGE.encoded(None)[0]) == is_code
+    made, note = AGE.encode(value)
+    assert (made == AGE.encode(None)[0]) == is_code
     assert ("a code of what is missing: taken as 50" in note) == is_code
 
 
 @pytest.mark.parametrize(("word", "level"), [("TRUE", "yes"), ("Y", "yes"), ("nein", "no"), ("0", "no")])
 def test_yes_and_no_are_known_in_other_words_than_those_of_the_training_cases(word, level):
-    assert SMOKER.encoded(word) == SMOKER.encoded(level)
-    assert "few or no training cases" in SEX.encoded("no")[1]
+    assert SMOKER.encode(word) == SMOKER.encode(level)
+    assert "few or no training cases" in SEX.encode("no")[1]
 
 
 def test_a_category_that_no_training_case_was_is_unknown_or_else_what_most_were():
     assert SMOKER.entries == ("smoker no", "smoker yes", "smoker unknown")
-    unknown, note = SMOKER.encoded("now and then")
+    unknown, note = SMOKER.encode("now and then")
     assert unknown == pytest.approx([-0.5, -0.3, 0.8])
-    assert unknown == SMOKER.encoded("")[0]
+    assert unknown == SMOKER.encode("")[0]
     assert "taken as unknown, as in some training cases" in note
-    made, note = SEX.encoded("X")
-    assert made == SEX.encoded("m")[0]
+    made, note = SEX.encode("X")
+    assert made == SEX.encode("m")[0]
     assert "'X', which few or no training cases had: taken as m, the most frequent" in note
 
 
 @given(st.sampled_from(["f", " F", "F "]))
 def test_case_and_blanks_of_a_category_do_not_matter(word):
-    assert SEX.encoded(word) == (pytest.approx([0.6, -0.6]), "")
+    assert SEX.encode(word) == (pytest.approx([0.6, -0.6]), "")
 
 
 def test_the_average_of_the_training_cases_is_the_origin():
     sexes = ["f"] * 4 + ["m"] * 6
-    assert np.mean([SEX.encoded(one)[0] for one in sexes], axis=0) == pytest.approx([0, 0])
+    assert np.mean([SEX.encode(one)[0] for one in sexes], axis=0) == pytest.approx([0, 0])
 
 
 def test_a_context_is_the_same_after_its_settings():
@@ -108,7 +109,7 @@ def test_thousands_of_missing_columns_are_one_note():
 
 
 def test_each_stretch_of_time_has_the_mean_of_its_readings_or_the_last_one_before():
-    made, note = PULSE.encoded(Course((-5, 1, 9, 25, 40, 41), (70, 80, 90, 100, 60, 500), "s"))
+    made, note = PULSE.encode(Course((-5, 1, 9, 25, 40, 41), (70, 80, 90, 100, 60, 500), "s"))
     assert made[:4] == pytest.approx([0.5, 0.5, 2.0, -2.0])
     assert made[4:] == [1, 0, 1, 1]
     assert note == ""
@@ -117,33 +118,33 @@ def test_each_stretch_of_time_has_the_mean_of_its_readings_or_the_last_one_befor
 
 
 def test_before_the_first_reading_stands_the_last_one_from_before_the_time_or_else_the_mean():
-    assert PULSE.encoded(Course((-9, -5, 35), (60, 70, 90), "s"))[0] == pytest.approx([-1, -1, -1, 1, 0, 0, 0, 1])
-    assert PULSE.encoded(Course((35,), (90,), "s"))[0] == pytest.approx([0, 0, 0, 1, 0, 0, 0, 1])
+    assert PULSE.encode(Course((-9, -5, 35), (60, 70, 90), "s"))[0] == pytest.approx([-1, -1, -1, 1, 0, 0, 0, 1])
+    assert PULSE.encode(Course((35,), (90,), "s"))[0] == pytest.approx([0, 0, 0, 1, 0, 0, 0, 1])
 
 
 @pytest.mark.parametrize(("value", "value_of"), [(None, "missing"), (80, "no readings with their times")])
 def test_who_was_never_read_is_the_mean_and_unmarked(value, value_of):
-    made, note = PULSE.encoded(value)
+    made, note = PULSE.encode(value)
     assert made == [0.0] * 8
     assert value_of in note
 
 
 def test_readings_outside_of_the_time_that_is_looked_at_are_said():
-    made, note = PULSE.encoded(Course((50, 60), (100, 110), "s"))
+    made, note = PULSE.encode(Course((50, 60), (100, 110), "s"))
     assert made == [0.0] * 8
     assert note == "pulse was not read from 0 to 40 s"
 
 
 def test_times_of_another_unit_are_refused():
     with pytest.raises(PlanError, match="its times are without a unit, those that the model learnt in s"):
-        PULSE.encoded(Course((0, 1), (80, 90)))
-    assert PULSE.encoded([(0, 80), (1, 90)]) == PULSE.encoded(Course((0, 1), (80, 90), "s"))
+        PULSE.encode(Course((0, 1), (80, 90)))
+    assert PULSE.encode([(0, 80), (1, 90)]) == PULSE.encode(Course((0, 1), (80, 90), "s"))
 
 
 @given(st.lists(st.tuples(st.floats(0, 40), st.floats(-500, 500)), min_size=1, max_size=50))
 def test_a_stretch_says_whether_it_was_read_and_never_leaves_the_range_of_the_readings(pairs):
     found = sorted(pairs)
-    made = np.array(PULSE.encoded(Course(*zip(*found, strict=True), "s"))[0])
+    made = np.array(PULSE.encode(Course(*zip(*found, strict=True), "s"))[0])
     read = {min(int(at / 40 * 4), 3) for at, _ in found}
     assert [n for n in range(4) if made[4 + n]] == sorted(read)
     values = [(one - 80) / 10 for _, one in found] + [0.0]

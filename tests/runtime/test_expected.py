@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from isocenter.errors import MemoryShortageError
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, averaged_model, build_module
+from isocenter.runtime import Model, Preprocessing, ensemble, predicted_memory, torch_networks
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
-from isocenter.runtime.predicted_memory import Expected, expected_memory, fitting_memory
-from isocenter.tasks import build
-from isocenter.transforms import Normalisation
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.predicted_memory import ExpectedMemory
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Deferred, Geometry, Image
 
 NETWORK = {
@@ -28,22 +30,21 @@ NETWORK = {
 MEASURED = """
 import numpy as np, psutil
 from test_expected import drawn, made
-from isocenter.runtime import peak_memory
-from isocenter.runtime import expected_memory
+from isocenter.runtime import hardware, predicted_memory
 model, image = made(CLASSES, spacing=SPACING), drawn(SHAPE)
-expected, before = expected_memory(model, image).total, psutil.Process().memory_info().rss
+expected, before = predicted_memory.expected_memory(model, image).total, psutil.Process().memory_info().rss
 np.asarray(model.predict(image).data)
-print(before, expected, int(peak_memory()))
+print(before, expected, int(hardware.peak_memory()))
 """
 
 
 def made(classes: int = 2, batch: int = 1, spacing: tuple[float, ...] | None = None) -> Model:
     labels = [{"value": n, "name": f"part {n}"} for n in range(1, classes + 1)]
-    task = build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
+    task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
     preprocessing = Preprocessing(
         ndim=3, channels=("image",), modality="MR", spacing=spacing, normalisation=(Normalisation("zscore"),)
     )
-    module = build_module(task, NETWORK).eval()
+    module = torch_networks.build_module(task, NETWORK).eval()
     return Model(
         task, preprocessing, Inference((32, 32, 32), overlap=0.0, batch=batch), Networks(TorchNetwork(module), NETWORK)
     )
@@ -77,7 +78,7 @@ def test_what_a_prediction_takes_is_within_a_quarter_of_what_was_expected(classe
 
 
 def test_nothing_but_the_header_is_looked_at_and_a_large_volume_takes_what_its_plane_takes():
-    short, long = (expected_memory(made(), image_of((256, 256, n))) for n in (2000, 8000))
+    short, long = (predicted_memory.expected_memory(made(), image_of((256, 256, n))) for n in (2000, 8000))
     assert long.image == short.image
     assert long.network == short.network
     assert long.result == 4 * short.result
@@ -87,27 +88,27 @@ def test_what_another_program_prepares_whole_is_reckoned_whole_and_its_outputs_b
     schemes = (Scheme("ZScoreNormalization"),)
     whole = NNUNetPreprocessing(("image",), schemes, (1.0, 1.0, 1.0), (32, 32, 32))
     model, image = replace(made(40), preprocessing=whole), image_of((1024, 1024, 500))
-    found = expected_memory(model, image)
+    found = predicted_memory.expected_memory(model, image)
     assert found.image > 8 * math.prod(image.shape)
-    assert found.sums == expected_memory(made(40), image).sums < 4 * 41 * 32 * 1024 * 500
+    assert found.sums == predicted_memory.expected_memory(made(40), image).sums < 4 * 41 * 32 * 1024 * 500
 
 
 def test_more_classes_and_larger_batches_take_more():
-    few, many = (expected_memory(made(n), image_of((64, 64, 64))) for n in (2, 80))
+    few, many = (predicted_memory.expected_memory(made(n), image_of((64, 64, 64))) for n in (2, 80))
     assert many.sums > 10 * few.sums
-    single, four = (expected_memory(made(batch=n), image_of((64, 64, 64))) for n in (1, 4))
+    single, four = (predicted_memory.expected_memory(made(batch=n), image_of((64, 64, 64))) for n in (1, 4))
     assert four.network > single.network + 3 * 4 * 8 * 32**3  # at least the eight channels of each window
     assert four.image == single.image
 
 
 def test_an_image_of_another_kind_is_left_to_who_refuses_it():
     picture = Image(np.zeros((1, 40, 40), np.float32), Geometry((40, 40), np.eye(3)), "unknown", ("image",))
-    assert fitting_memory(model := made(), picture, "case") is model
+    assert predicted_memory.fit_batch_to_memory(model := made(), picture, "case") is model
 
 
 def test_a_network_that_is_not_torchs_is_reckoned_by_its_window():
     model = made().with_run(lambda batch: {"mask": batch})
-    assert expected_memory(model, image_of((64, 64, 64))).network > 4 * 32**3
+    assert predicted_memory.expected_memory(model, image_of((64, 64, 64))).network > 4 * 32**3
 
 
 def test_what_a_network_takes_is_that_of_its_own_layers_whatever_it_is_called():
@@ -115,7 +116,9 @@ def test_what_a_network_takes_is_that_of_its_own_layers_whatever_it_is_called():
     called_otherwise = replace(
         model, networks=replace(model.networks, architecture={**NETWORK, "name": "somebody's own"})
     )
-    assert expected_memory(called_otherwise, image_of((64, 64, 64))) == expected_memory(model, image_of((64, 64, 64)))
+    assert predicted_memory.expected_memory(
+        called_otherwise, image_of((64, 64, 64))
+    ) == predicted_memory.expected_memory(model, image_of((64, 64, 64)))
     assert {one.device.type for one in model.networks.run.module.parameters()} == {"cpu"}
 
 
@@ -126,55 +129,60 @@ def test_a_network_that_looks_at_numbers_is_reckoned_by_its_window():
 
     model = made().with_run(TorchNetwork(Looking()))
     other = made().with_run(lambda batch: {"mask": batch})
-    assert expected_memory(model, image_of((64, 64, 64))) == expected_memory(other, image_of((64, 64, 64)))
+    assert predicted_memory.expected_memory(model, image_of((64, 64, 64))) == predicted_memory.expected_memory(
+        other, image_of((64, 64, 64))
+    )
 
 
 def test_where_memory_is_short_fewer_windows_go_through_at_once(monkeypatch):
     model, image = made(batch=64), image_of((64, 64, 64))
-    needed = expected_memory(model, image, batch=8).total
+    needed = predicted_memory.expected_memory(model, image, batch=8).total
     _with_free(monkeypatch, needed / 0.9 + 1)
-    assert fitting_memory(model, image, "case").inference.batch == 8
-    assert fitting_memory(made(batch=2), image, "case").inference.batch == 2
+    assert predicted_memory.fit_batch_to_memory(model, image, "case").inference.batch == 8
+    assert predicted_memory.fit_batch_to_memory(made(batch=2), image, "case").inference.batch == 2
 
 
 def test_what_cannot_fit_is_refused_with_the_figure_before_anything_is_read(monkeypatch):
     _with_free(monkeypatch, 2**20)
     with pytest.raises(MemoryShortageError, match=r"case: predicting it would take .* GiB .*--region"):
-        fitting_memory(made(), image_of((512, 512, 512)), "case")
+        predicted_memory.fit_batch_to_memory(made(), image_of((512, 512, 512)), "case")
 
 
 def test_of_a_region_only_the_windows_that_touch_it_are_reckoned():
     model, image = made(40, spacing=(1.0, 1.0, 1.0)), image_of((400, 400, 400))
-    whole, part = (expected_memory(model, image, region=one) for one in (None, (slice(100, 140),) * 3))
+    whole, part = (predicted_memory.expected_memory(model, image, region=one) for one in (None, (slice(100, 140),) * 3))
     assert part.sums < whole.sums / 4
     assert (part.network, part.result) == (whole.network, whole.result)
-    assert expected_memory(model, image, region=(slice(0, 400),) * 3) == whole
+    assert predicted_memory.expected_memory(model, image, region=(slice(0, 400),) * 3) == whole
 
 
 def test_of_a_cascade_the_stage_that_takes_most_is_reckoned():
     first, second, image = made(40), made(2), image_of((96, 96, 96))
     cascade = replace(second, first=first)
-    assert expected_memory(cascade, image) == expected_memory(first, image)
+    assert predicted_memory.expected_memory(cascade, image) == predicted_memory.expected_memory(first, image)
     turned = replace(first, first=second)
     # The labels are brought to the second's grid part by part: they are held once, as the first has them.
-    assert expected_memory(turned, image).total == own_peak_of(first, image) + expected_memory(second, image).result
+    assert (
+        predicted_memory.expected_memory(turned, image).total
+        == own_peak_of(first, image) + predicted_memory.expected_memory(second, image).result
+    )
 
 
 def own_peak_of(model, image) -> int:
-    return expected_memory(model, image).total
+    return predicted_memory.expected_memory(model, image).total
 
 
 def test_each_stage_of_a_cascade_is_given_fewer_windows_where_memory_is_short(monkeypatch):
     first, second, image = made(batch=8), made(batch=8), image_of((64, 64, 64))
     cascade = replace(second, first=first)
-    _with_free(monkeypatch, expected_memory(cascade, image, batch=4).total / 0.9 - 1)
-    fitting = fitting_memory(cascade, image, "case")
+    _with_free(monkeypatch, predicted_memory.expected_memory(cascade, image, batch=4).total / 0.9 - 1)
+    fitting = predicted_memory.fit_batch_to_memory(cascade, image, "case")
     assert fitting.first.inference.batch < 8
     assert fitting.inference.batch < 8
 
 
 def test_an_expectation_says_what_it_is_made_of():
-    assert str(Expected(2**30, 2**29, 0, 0)) == (
+    assert str(ExpectedMemory(2**30, 2**29, 0, 0)) == (
         "1.50 GiB (1.00 for the image, 0.50 for the network, 0.00 for sums, 0.00 for the result)"
     )
 
@@ -188,9 +196,15 @@ def _with_free(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
 def test_of_several_members_the_largest_counts_and_what_each_has_said_waits_for_the_others():
     one, image = made(), image_of((64, 64, 64))
     wide = {**NETWORK, "size": {**NETWORK["size"], "width": 32, "widest": 64}}
-    large = replace(one, networks=Networks(TorchNetwork(build_module(one.task, wide).eval()), wide))
-    both = averaged_model([one, large], one.task, one.inference)
+    large = replace(one, networks=Networks(TorchNetwork(torch_networks.build_module(one.task, wide).eval()), wide))
+    both = ensemble.averaged_model([one, large], one.task, one.inference)
     outputs = 4 * 3 * 32**3  # float32 of two labels and the background in one window
-    assert expected_memory(both, image).network == expected_memory(large, image).network + 2 * outputs
-    again = averaged_model([one, one, one], one.task, one.inference)
-    assert expected_memory(again, image).network == expected_memory(one, image).network + 3 * outputs
+    assert (
+        predicted_memory.expected_memory(both, image).network
+        == predicted_memory.expected_memory(large, image).network + 2 * outputs
+    )
+    again = ensemble.averaged_model([one, one, one], one.task, one.inference)
+    assert (
+        predicted_memory.expected_memory(again, image).network
+        == predicted_memory.expected_memory(one, image).network + 3 * outputs
+    )

@@ -9,11 +9,14 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from isocenter.runtime import Inference, Model, Networks, Preprocessing
-from isocenter.runtime.windows.averaging import Mirrored
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks
+from isocenter.runtime.windows.averaging import MirroredNetwork
+from isocenter.tasks.detection import question
 from isocenter.tasks.detection.answering import PRIOR
-from isocenter.tasks.detection.question import Detection, maps_of
-from isocenter.transforms import Normalisation
+from isocenter.tasks.detection.question import Detection
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Geometry, Image
 
 TASK = Detection(("block",), 3, 4.0, 0.2, threshold=0.5)
@@ -27,7 +30,7 @@ def knowing(batch: np.ndarray) -> dict[str, np.ndarray]:
     for window in batch[:, 0]:
         where = np.argwhere(window > (window.min() + window.max()) / 2)
         rows = torch.tensor([[0.0, *where.min(axis=0), *(where.max(axis=0) + 1)]])
-        truth = maps_of(rows, 1, window.shape)
+        truth = question.box_target(rows, 1, window.shape)
         heat = truth.heat.clamp(0.001, 0.98)
         outputs.append(torch.cat([torch.log(heat / (1 - heat)) - PRIOR, truth.lengths / 4, truth.offsets / 4]).numpy())
     return {"boxes": np.stack(outputs)}
@@ -57,10 +60,10 @@ def test_mirrored_views_agree_about_where_the_centre_is():
     window = np.zeros((1, 1, 12, 12, 12), np.float32)
     window[0, 0, 2:6, 3:9, 1:4] = 1
     single = knowing(window)["boxes"]
-    mirrored = Mirrored(knowing, TASK.average, (0, 1, 2), None, {}, {"boxes": 3})(window)["boxes"]
+    mirrored = MirroredNetwork(knowing, TASK.average, (0, 1, 2), None, {}, {"boxes": 3})(window)["boxes"]
     weight = single[:, :1] > -3
     assert weight.sum() > 4
     # A centre on an edge between voxels is in the next voxel, seen from either side: offsets differ by none of that.
     assert_allclose(np.where(weight, mirrored[:, 4:], 0), np.where(weight, single[:, 4:], 0), atol=1e-5)
-    wrong = Mirrored(knowing, TASK.average, (0, 1, 2), None, {})(window)["boxes"]
+    wrong = MirroredNetwork(knowing, TASK.average, (0, 1, 2), None, {})(window)["boxes"]
     assert abs(np.where(weight, wrong[:, 4:] - single[:, 4:], 0)).max() > 0.1

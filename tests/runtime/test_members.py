@@ -11,24 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter import tasks
-from isocenter.belief import Certainty, softmax
+from isocenter.belief import Certainty, certainties
 from isocenter.errors import GeometryError, PlanError
-from isocenter.evaluation import Conformal, cross_interval
-from isocenter.runtime import (
-    Inference,
-    Model,
-    Networks,
-    Preprocessing,
-    Request,
-    TorchNetwork,
-    averaged_model,
-    build_module,
-)
-from isocenter.runtime.bundle.network import mean_output
-from isocenter.runtime.windows.averaging import Averaged, Mirrored, flipped_axes
-from isocenter.tasks.shared.averages import mean_of
-from isocenter.transforms import Normalisation
+from isocenter.evaluation import conformal as evaluation_conformal
+from isocenter.evaluation.conformal import Conformal
+from isocenter.runtime import Model, ModelRequest, Preprocessing, ensemble, torch_networks
+from isocenter.runtime.bundle import network as bundle_network
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.runtime.windows import averaging
+from isocenter.runtime.windows.averaging import AveragedNetwork, MirroredNetwork
+from isocenter.tasks import task as tasks_task
+from isocenter.tasks import task_catalogue
+from isocenter.tasks.shared import averages
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Geometry, Image
 
 torch.set_num_threads(1)
@@ -38,9 +34,9 @@ RAS = np.diag([1.0, 1.0, 1.0, 1.0])
 SIZE = (8, 8, 8)
 
 
-def task(names: tuple[str, ...] = PAIRED) -> tasks.Task:
+def task(names: tuple[str, ...] = PAIRED) -> tasks_task.Task:
     labels = [{"value": value, "name": name} for value, name in enumerate(names, start=1)]
-    return tasks.build({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
+    return task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
 
 
 def model(names: tuple[str, ...] = PAIRED, **inference: Any) -> Model:
@@ -48,7 +44,7 @@ def model(names: tuple[str, ...] = PAIRED, **inference: Any) -> Model:
     size = {"strides": [[1, 1, 1], [2, 2, 2]], "width": 4}
     network = {"name": "unet", "channels": 1, "spatial_dims": 3, "size": size}
     torch.manual_seed(5)
-    run = TorchNetwork(build_module(chosen, network).eval())
+    run = TorchNetwork(torch_networks.build_module(chosen, network).eval())
     preprocessing = Preprocessing(3, ("T1",), (Normalisation("window", -1000, 1000),))
     return Model(chosen, preprocessing, Inference(SIZE, **{"left_right": 0, **inference}), Networks(run, network))
 
@@ -65,7 +61,7 @@ def probabilities(of: Model, image: Image, mirror: bool | None = None) -> np.nda
     def collect(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
         found[(slice(None), *region)] = arrays["mask"]
 
-    of.predict(image, Request(mirror), receiver=collect)
+    of.predict(image, ModelRequest(mirror), receiver=collect)
     return found
 
 
@@ -112,7 +108,7 @@ def test_a_flag_mirrors_across_left_and_right_where_nothing_was_planned():
 
 def test_a_class_of_the_whole_image_changes_its_side_with_the_mirror():
     """An answer that is right for each view is right for their mean."""
-    chosen = tasks.build({"name": "classification", "classes": ["left", "right"], "smoothing": 0.0})
+    chosen = task_catalogue.build_task({"name": "classification", "classes": ["left", "right"], "smoothing": 0.0})
 
     def brighter_side(batch: np.ndarray) -> Mapping[str, np.ndarray]:
         left, right = batch[:, 0, :, :4].mean(axis=(1, 2)), batch[:, 0, :, 4:].mean(axis=(1, 2))
@@ -121,7 +117,7 @@ def test_a_class_of_the_whole_image_changes_its_side_with_the_mirror():
     batch = np.zeros((1, 1, 8, 8), np.float32)
     batch[..., :4] = 3
     assert chosen.mirrored == (1, 0)
-    seen = Mirrored(brighter_side, chosen.average, (1,), 1, {"class": chosen.mirrored})(batch)
+    seen = MirroredNetwork(brighter_side, chosen.average, (1,), 1, {"class": chosen.mirrored})(batch)
     assert_allclose(chosen.probabilities({"class": seen["class"][0]})["class"], np.exp([3, 0]) / (np.exp(3) + 1))
 
 
@@ -129,27 +125,27 @@ def test_a_class_of_the_whole_image_changes_its_side_with_the_mirror():
 def test_a_side_without_its_counterpart_is_not_mirrored_across(left_right):
     one_sided = model(("left kidney", "spine"), left_right=left_right)
     with pytest.raises(PlanError, match=r"(has no counterpart|does not know which axis).*Predict with"):
-        one_sided.predict(noise(), Request(mirror=True))
+        one_sided.predict(noise(), ModelRequest(mirror=True))
     with pytest.raises(PlanError, match=r"inference\.flips.*--no-mirror"):
         replace(one_sided, inference=Inference(SIZE, flips=(0,), left_right=left_right)).predict(noise())
-    assert one_sided.predict(noise(), Request(mirror=False)).data is not None
+    assert one_sided.predict(noise(), ModelRequest(mirror=False)).data is not None
 
 
 def test_along_other_axes_a_one_sided_label_may_be_mirrored_where_left_and_right_are_known():
     one_sided = task(("left kidney", "spine"))
-    assert flipped_axes(one_sided, 3, (1, 2), 0) == (1, 2)
+    assert averaging.flipped_axes(one_sided, 3, (1, 2), 0) == (1, 2)
     with pytest.raises(PlanError, match="not known which axis"):
-        flipped_axes(one_sided, 3, (1, 2), None)
-    assert flipped_axes(task(("tumour",)), 3, (1, 2), None) == (1, 2)
+        averaging.flipped_axes(one_sided, 3, (1, 2), None)
+    assert averaging.flipped_axes(task(("tumour",)), 3, (1, 2), None) == (1, 2)
     with pytest.raises(PlanError, match="there is no axis 2 in 2 dimensions"):
-        flipped_axes(one_sided, 2, (2,), 0)
+        averaging.flipped_axes(one_sided, 2, (2,), 0)
 
 
 def test_nothing_is_mirrored_unless_the_plan_or_a_person_says_so():
-    assert flipped_axes(task(), 3, (), 0) == ()
-    assert flipped_axes(task(), 3, (0, 1), 0, mirror=False) == ()
+    assert averaging.flipped_axes(task(), 3, (), 0) == ()
+    assert averaging.flipped_axes(task(), 3, (0, 1), 0, mirror=False) == ()
     with pytest.raises(PlanError, match="does not know which axis runs from left to right"):
-        flipped_axes(task(), 3, (), None, mirror=True)
+        averaging.flipped_axes(task(), 3, (), None, mirror=True)
 
 
 def test_a_volume_whose_sides_nobody_knows_is_refused_where_labels_name_sides():
@@ -162,11 +158,11 @@ def test_several_networks_are_one_that_says_the_mean_of_their_probabilities():
     chosen, rng = task(), np.random.default_rng(0)
     outputs = [rng.normal(0, 5, (2, 4, 3, 3, 3)).astype(np.float32) for _ in range(3)]
     networks = tuple(lambda batch, one=one: {"mask": one} for one in outputs)
-    joint = Averaged(networks, chosen.average)(np.zeros((2, 1, 3, 3, 3), np.float32))["mask"]
+    joint = AveragedNetwork(networks, chosen.average)(np.zeros((2, 1, 3, 3, 3), np.float32))["mask"]
     powers = [np.exp(one.astype(float)) for one in outputs]
     by_hand = np.mean([power / power.sum(axis=1, keepdims=True) for power in powers], axis=0)
     assert_allclose(np.exp(joint), by_hand, rtol=1e-4, atol=1e-7)
-    same = Averaged(networks[:1] * 2, chosen.average)(np.zeros((2, 1, 3, 3, 3), np.float32))["mask"]
+    same = AveragedNetwork(networks[:1] * 2, chosen.average)(np.zeros((2, 1, 3, 3, 3), np.float32))["mask"]
     assert_allclose(np.exp(same), powers[0] / powers[0].sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-7)
 
 
@@ -201,14 +197,14 @@ OUTPUTS = {
 @given(st.sampled_from(["classification", "segmentation"]), st.lists(st.integers(1, 9), min_size=2, max_size=4))
 def test_members_that_count_by_shares_are_the_weighted_mean_in_numpy_as_in_what_a_package_carries(name, counts):
     settings, head, shape = OUTPUTS[name]
-    chosen, shares = tasks.build({"name": name, **settings}), tuple(one / sum(counts) for one in counts)
+    chosen, shares = task_catalogue.build_task({"name": name, **settings}), tuple(one / sum(counts) for one in counts)
     rng = np.random.default_rng(sum(counts))
     outputs = [rng.normal(size=shape).astype(np.float32) for _ in counts]
     found = chosen.average([{head: one} for one in outputs], shares)[head]
-    mean = sum(share * softmax(one, 1) for one, share in zip(outputs, shares, strict=True))
-    assert_allclose(softmax(found, 1), mean, atol=1e-5)
+    mean = sum(share * certainties.softmax(one, 1) for one, share in zip(outputs, shares, strict=True))
+    assert_allclose(certainties.softmax(found, 1), mean, atol=1e-5)
     assert found.dtype == np.float32
-    packed = mean_output([torch.from_numpy(one) for one in outputs], "probabilities", shares).numpy()
+    packed = bundle_network.average_outputs([torch.from_numpy(one) for one in outputs], "probabilities", shares).numpy()
     assert_allclose(packed, found, atol=1e-5)
     same = chosen.average([{head: one} for one in outputs], (1 / len(outputs),) * len(outputs))[head]
     assert_allclose(same, chosen.average([{head: one} for one in outputs])[head], atol=1e-6)
@@ -216,15 +212,17 @@ def test_members_that_count_by_shares_are_the_weighted_mean_in_numpy_as_in_what_
 
 def test_outputs_without_probabilities_are_averaged_by_shares_themselves():
     outputs = [np.array([[0.0, 4.0]], np.float32), np.array([[2.0, 0.0]], np.float32)]
-    assert_allclose(mean_of(outputs, (0.25, 0.75)), [[1.5, 1.0]])
-    assert_allclose(mean_of(outputs), [[1.0, 2.0]])
-    assert mean_of(outputs, (0.25, 0.75)).dtype == np.float32
-    packed = mean_output([torch.from_numpy(one) for one in outputs], "outputs", (0.25, 0.75)).numpy()
+    assert_allclose(averages.mean_output(outputs, (0.25, 0.75)), [[1.5, 1.0]])
+    assert_allclose(averages.mean_output(outputs), [[1.0, 2.0]])
+    assert averages.mean_output(outputs, (0.25, 0.75)).dtype == np.float32
+    packed = bundle_network.average_outputs([torch.from_numpy(one) for one in outputs], "outputs", (0.25, 0.75)).numpy()
     assert_allclose(packed, [[1.5, 1.0]])
 
 
 def test_what_each_of_several_networks_says_is_the_mean_of_its_own_views():
-    sided = tasks.build({"name": "classification", "classes": ["left", "middle", "right"], "smoothing": 0.0})
+    sided = task_catalogue.build_task(
+        {"name": "classification", "classes": ["left", "middle", "right"], "smoothing": 0.0}
+    )
     dense, random = task(("left kidney", "right kidney")), np.random.default_rng(0)
     heads = {"class": sided, "mask": dense}
     weights = random.normal(size=(2, 3, 8, 8))
@@ -238,13 +236,13 @@ def test_what_each_of_several_networks_says_is_the_mean_of_its_own_views():
 
     for head, chosen in heads.items():
         how = (chosen.average, (0, 1), 1, {head: chosen.mirrored})
-        both = Averaged((network(0), network(1)), chosen.average, each=[head])
+        both = AveragedNetwork((network(0), network(1)), chosen.average, each=[head])
         batch = np.repeat(random.normal(size=(2, 1, 8, 8)), 3, axis=1).astype(np.float32)
-        each = [Mirrored(network(number), *how)(batch)[head] for number in (0, 1)]
-        seen = Mirrored(both, *how)(batch)
+        each = [MirroredNetwork(network(number), *how)(batch)[head] for number in (0, 1)]
+        seen = MirroredNetwork(both, *how)(batch)
         assert_allclose(seen[f"{head}:each"], np.concatenate(each, axis=1), atol=1e-5)
         assert_allclose(seen[head], chosen.average([{head: one} for one in each])[head], atol=1e-5)
-        plain = Mirrored(both, *how, plain=True)(batch)
+        plain = MirroredNetwork(both, *how, plain=True)(batch)
         assert_allclose(plain[f"{head}:each"], both(batch)[f"{head}:each"], atol=1e-6)
 
 
@@ -257,15 +255,15 @@ def test_an_interval_of_a_volume_by_folds_goes_by_what_each_of_them_marks_in_all
         for one in networks[1].networks.run.module.parameters():
             one.add_(0.02)
 
-    def stated(conformal: Conformal) -> tasks.Task:
+    def stated(conformal: Conformal) -> tasks_task.Task:
         return replace(task(), expected_dice=powers, certainty=Certainty(conformal=conformal))
 
     pixels = np.random.default_rng(0).normal(size=(1, 14, 9, 8)).astype(np.float32)
     image = Image(pixels, Geometry(pixels.shape[1:], RAS), channels=("T1",))
     own = [replace(one, task=stated(found)).predict(image).untuned["sizes"] for one in networks]
-    mean = averaged_model(networks, stated(both), networks[0].inference).predict(image).confidence
+    mean = ensemble.averaged_model(networks, stated(both), networks[0].inference).predict(image).confidence
     for place, name in enumerate(PAIRED):
         said, wide = (np.array([one[row, place] for one in own]) for row in (0, 1))
-        low, high = cross_interval(steps, said, said, wide, 0.5)
+        low, high = evaluation_conformal.cross_interval(steps, said, said, wide, 0.5)
         unit = image.geometry.voxel_volume / 1000
         assert (mean.low[name], mean.high[name]) == pytest.approx((max(0.0, unit * low), unit * high), rel=1e-4)

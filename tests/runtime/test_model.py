@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.torch import save_file
 
-from isocenter import tasks
 from isocenter.errors import DatasetError, IntegrityError, OutputError, UsageError
-from isocenter.files import read, write
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module, load, save, seal
-from isocenter.runtime.windows.averaging import Averaged
-from isocenter.transforms import Normalisation
+from isocenter.files import file_formats
+from isocenter.runtime import Model, Preprocessing, model_files, record_files, torch_networks
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.runtime.windows.averaging import AveragedNetwork
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Array, Case, Geometry, Image
 from strategies import geometries
 
@@ -29,33 +31,33 @@ OBLIQUE = Geometry((11, 9, 7), [[0, 1.5, 0, 7], [-0.9, 0, 0.4, 3], [0, 0, -3, 40
 
 
 def segmentation(run: object = None, **changes: object) -> Model:
-    task = tasks.build({"name": "segmentation", "labels": LABELS, "loss": "dice+ce", "tolerance": 2.0})
+    task = task_catalogue.build_task({"name": "segmentation", "labels": LABELS, "loss": "dice+ce", "tolerance": 2.0})
     preprocessing = Preprocessing(3, ("T1",), (Normalisation("window", -1000, 1000),), **changes)  # type: ignore[arg-type]
     network = {
         "name": "unet", "channels": 1, "spatial_dims": 3, "size": {"strides": [[1, 1, 1], [2, 2, 2]], "width": 4},
     }  # fmt: skip
     if run is None:
         torch.manual_seed(3)
-        run = TorchNetwork(build_module(task, network).eval())
+        run = TorchNetwork(torch_networks.build_module(task, network).eval())
     return Model(
         task, preprocessing, Inference((8, 8, 4), 0.5, 2), Networks(run, network), {"data_hash": "abc", "step": 7}
     )  # type: ignore[arg-type]
 
 
 def classification() -> Model:
-    task = tasks.build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
+    task = task_catalogue.build_task({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
     preprocessing = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(12, 12))
     network = {"name": "resnet", "channels": 1, "spatial_dims": 2, "size": {"blocks": [1, 1], "width": 4}}
     torch.manual_seed(3)
-    run = TorchNetwork(build_module(task, network).eval())
+    run = TorchNetwork(torch_networks.build_module(task, network).eval())
     return Model(task, preprocessing, Inference((12, 12)), Networks(run, network))
 
 
 def stored(model: Model, folder: Path) -> Path:
     folder.mkdir(parents=True)
     assert isinstance(model.networks.run, TorchNetwork)
-    save(model, model.networks.run.module.state_dict(), folder)
-    seal(folder)
+    model_files.save_model(model, model.networks.run.module.state_dict(), folder)
+    record_files.seal_folder(folder)
     return folder
 
 
@@ -101,7 +103,7 @@ def test_a_segmentation_at_another_spacing_still_lies_where_the_structure_is():
 @pytest.mark.parametrize(("make", "image"), [(segmentation, volume()), (classification, picture())])
 def test_a_model_that_was_saved_predicts_the_same(tmp_path, make, image):
     model = make()
-    again = load(stored(model, tmp_path / "model"), device="cpu")
+    again = model_files.load(stored(model, tmp_path / "model"), device="cpu")
     ours, theirs = model.predict(image), again.predict(image)
     assert again.settings["task"] == model.settings["task"]
     assert again.preprocessing == model.preprocessing
@@ -113,20 +115,20 @@ def test_a_model_that_was_saved_predicts_the_same(tmp_path, make, image):
 
 
 def test_a_model_says_where_it_comes_from(tmp_path):
-    record = load(stored(segmentation(), tmp_path / "model")).record
+    record = model_files.load(stored(segmentation(), tmp_path / "model")).record
     assert record["data_hash"] == "abc"
     assert len(record["weights_sha256"]) == 64
 
 
 def test_an_image_its_case_and_its_file_give_the_same_result(tmp_path):
     model, image = segmentation(thresholds), volume()
-    write(image, tmp_path / "image.nii.gz")
+    file_formats.write(image, tmp_path / "image.nii.gz")
     expected = model.predict(image).data
     assert_array_equal(model.predict(Case("a", "a", {"T1": image})).data, expected)
     for path in (tmp_path / "image.nii.gz", str(tmp_path / "image.nii.gz")):
         prediction = model.predict(path)
         assert_array_equal(prediction.data, expected)
-        assert prediction.geometry.equals(read(path).geometry, 1e-4)
+        assert prediction.geometry.equals(file_formats.read(path).geometry, 1e-4)
 
 
 def test_probabilities_of_a_class_sum_to_one_and_follow_the_logits():
@@ -143,16 +145,16 @@ def test_the_result_does_not_depend_on_how_many_windows_go_together():
 def test_the_best_checkpoint_of_a_run_is_taken_else_the_last(tmp_path):
     model = segmentation()
     stored(replace(model, record={"step": 1}), tmp_path / "checkpoints" / "last")
-    assert load(tmp_path).record["step"] == 1
+    assert model_files.load(tmp_path).record["step"] == 1
     stored(replace(model, record={"step": 2}), tmp_path / "checkpoints" / "best")
-    assert load(str(tmp_path)).record["step"] == 2
+    assert model_files.load(str(tmp_path)).record["step"] == 2
 
 
 def test_a_path_without_a_model_is_wrong_use(tmp_path):
     with pytest.raises(UsageError, match="there is no such model"):
-        load(tmp_path / "nothing")
+        model_files.load(tmp_path / "nothing")
     with pytest.raises(UsageError, match="holds no model"):
-        load(tmp_path)
+        model_files.load(tmp_path)
 
 
 def test_a_changed_weight_is_refused(tmp_path):
@@ -161,7 +163,7 @@ def test_a_changed_weight_is_refused(tmp_path):
     content[-1] ^= 1
     (folder / "weights.safetensors").write_bytes(content)
     with pytest.raises(IntegrityError, match=r"weights\.safetensors: is not the file that was written"):
-        load(folder)
+        model_files.load(folder)
 
 
 def test_weights_that_are_not_under_the_seal_are_refused(tmp_path):
@@ -170,23 +172,23 @@ def test_weights_that_are_not_under_the_seal_are_refused(tmp_path):
     del manifest["sha256"]["weights.safetensors"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(IntegrityError, match=r"does not list .*weights\.safetensors"):
-        load(folder)
+        model_files.load(folder)
 
 
 def test_a_pickle_in_place_of_weights_is_refused_even_under_a_seal(tmp_path):
     folder = stored(segmentation(), tmp_path / "model")
     torch.save({"a": torch.zeros(1)}, folder / "weights.safetensors")
-    seal(folder)
+    record_files.seal_folder(folder)
     with pytest.raises(IntegrityError, match="holds no safetensors"):
-        load(folder)
+        model_files.load(folder)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     folder = stored(segmentation(), tmp_path / "model")
     save_file({"a": torch.zeros(1)}, folder / "weights.safetensors")
-    seal(folder)
+    record_files.seal_folder(folder)
     with pytest.raises(IntegrityError, match="weights and record do not fit"):
-        load(folder)
+        model_files.load(folder)
 
 
 @pytest.mark.parametrize("part", ["task", "preprocessing", "inference", "network", "record"])
@@ -195,18 +197,18 @@ def test_a_record_that_lacks_a_part_is_refused(tmp_path, part):
     record = json.loads((folder / "model.json").read_text())
     del record[part]
     (folder / "model.json").write_text(json.dumps(record))
-    seal(folder)
+    record_files.seal_folder(folder)
     with pytest.raises(IntegrityError, match=part):
-        load(folder)
+        model_files.load(folder)
 
 
 def test_a_model_of_another_version_is_refused(tmp_path):
     folder = stored(segmentation(), tmp_path / "model")
     record = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**record, "version": 99}))
-    seal(folder)
+    record_files.seal_folder(folder)
     with pytest.raises(IntegrityError, match="another version"):
-        load(folder)
+        model_files.load(folder)
 
 
 def test_an_image_of_another_kind_is_refused_by_its_name(tmp_path):
@@ -242,7 +244,7 @@ def test_an_infinite_logit_of_one_member_is_not_lost_in_the_mean():
 
     task = segmentation(thresholds).task
     with pytest.raises(OutputError, match="infinite"):
-        segmentation(Averaged((thresholds, wrong), task.average)).predict(volume())
+        segmentation(AveragedNetwork((thresholds, wrong), task.average)).predict(volume())
 
 
 def test_single_precision_leaves_the_network_whatever_it_computes_in():

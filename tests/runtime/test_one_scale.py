@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import packages
-from isocenter.runtime import Parts
+from isocenter.runtime import ensemble
 from isocenter.runtime.bundle.network import OnItsScale
-from isocenter.runtime.ensemble import Conversion, conversion, guard_on, widest
-from isocenter.runtime.guard.guard import fitted_guard, spectrum
-from isocenter.runtime.guard.observation import Header, Observation, composition
-from isocenter.transforms import Normalisation
+from isocenter.runtime.ensemble import Conversion
+from isocenter.runtime.guard import image_gate, image_observation
+from isocenter.runtime.guard.image_observation import HeaderFacts, Observation
+from isocenter.runtime.model_parts import ModelParts
+from isocenter.transforms.intensity import Normalisation
 
 WINDOWS = st.builds(
     lambda low, width, mean, deviation: Normalisation("window", low, low + width, mean, deviation),
@@ -39,7 +40,7 @@ class Itself(torch.nn.Module):
 def seen(given: Normalisation, own: Normalisation, pixels: np.ndarray) -> np.ndarray:
     """What a member with a scale of its own sees of pixels that came in on another."""
     module = OnItsScale(Itself(), 1)
-    for name, value in conversion(given, own)._asdict().items():
+    for name, value in ensemble.conversion_between(given, own)._asdict().items():
         setattr(module, name, torch.tensor([value]))
     images = given.apply(pixels, np.ones(pixels.shape, dtype=bool))
     return module(torch.from_numpy(images)[None, None])["mask"].numpy()[0, 0]
@@ -52,7 +53,7 @@ def test_a_member_sees_each_voxel_as_it_did_in_training(kinds):
     def holds(members: list[Normalisation], seed: int) -> None:
         low, high = (0, 256) if members[0].method == "range" else (-1200, 1200)
         pixels = np.random.default_rng(seed).uniform(low, high, size=(6, 7)).astype(np.float32)
-        common = widest([(one,) for one in members])
+        common = ensemble.widest_normalisations([(one,) for one in members])
         assert common is not None
         for own in members:
             single = own.apply(pixels, np.ones(pixels.shape, dtype=bool))
@@ -67,22 +68,27 @@ def test_a_gate_of_one_member_counts_the_same_voxels_in_each_bin_on_the_scale_of
     one, both = packages.of_folds().preprocessing, packages.segmenting(2)
     own = Normalisation("window", 40.0, 150.0, 95.0, 25.0)
     samples = [scale.apply(pixels, np.ones(pixels.shape, dtype=bool)) for scale in (own, one.normalisation[0])]
-    header = Header({}, {})
-    seen = [Observation(header, part, composition(part)) for part in (samples[0][:, n::10] for n in range(10))]
-    guard = fitted_guard(seen, seen, 0.01, exact=True)
-    member = replace(both, preprocessing=replace(one, normalisation=(own,)), parts=Parts(guard=guard))
-    moved = guard_on(one, member)
+    header = HeaderFacts({}, {})
+    seen = [
+        Observation(header, part, image_observation.window_composition(part))
+        for part in (samples[0][:, n::10] for n in range(10))
+    ]
+    guard = image_gate.fit_guard(seen, seen, 0.01, exact=True)
+    member = replace(both, preprocessing=replace(one, normalisation=(own,)), parts=ModelParts(guard=guard))
+    moved = ensemble.guard_for_scale(one, member)
     assert not np.array_equal(moved.look.edges, guard.look.edges)
     assert_allclose(
-        spectrum(samples[1], moved.look.edges), spectrum(samples[0], guard.look.edges), atol=0.02
+        image_gate.intensity_spectrum(samples[1], moved.look.edges),
+        image_gate.intensity_spectrum(samples[0], guard.look.edges),
+        atol=0.02,
     )  # roundings at an edge
-    assert guard_on(member.preprocessing, member) is guard
+    assert ensemble.guard_for_scale(member.preprocessing, member) is guard
 
 
 def test_a_channel_that_is_absent_stays_zero_on_every_scale():
     given, own = Normalisation("window", -100.0, 300.0, 50.0, 80.0), Normalisation("window", -90.0, 300.0, 20.0, 70.0)
     module = OnItsScale(Itself(), 2)
-    for name, value in conversion(given, own)._asdict().items():
+    for name, value in ensemble.conversion_between(given, own)._asdict().items():
         setattr(module, name, torch.tensor([value] * 2))
     images = torch.zeros(1, 2, 3, 4)
     images[0, 0, 0, 0] = 1.0
@@ -92,12 +98,12 @@ def test_a_channel_that_is_absent_stays_zero_on_every_scale():
 
 
 def test_each_image_s_own_scale_is_the_same_for_all():
-    assert widest([(Normalisation("zscore"),)] * 3) == (Normalisation("zscore"),)
-    assert conversion(Normalisation("zscore"), Normalisation("zscore")) == Conversion()
+    assert ensemble.widest_normalisations([(Normalisation("zscore"),)] * 3) == (Normalisation("zscore"),)
+    assert ensemble.conversion_between(Normalisation("zscore"), Normalisation("zscore")) == Conversion()
 
 
 def test_ways_that_no_scale_leads_between_have_nothing_in_common():
     window, colour = Normalisation("window", -100.0, 300.0), Normalisation("range", 0.0, 255.0)
-    assert widest([(window,), (Normalisation("zscore"),)]) is None
-    assert widest([(colour,), (replace(colour, high=4095.0),)]) is None
-    assert widest([(window,), (window, window)]) is None
+    assert ensemble.widest_normalisations([(window,), (Normalisation("zscore"),)]) is None
+    assert ensemble.widest_normalisations([(colour,), (replace(colour, high=4095.0),)]) is None
+    assert ensemble.widest_normalisations([(window,), (window, window)]) is None

@@ -7,8 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from isocenter.runtime.windows.pipeline import overlap_within
-from isocenter.runtime.windows.slide import window_count
+from isocenter.runtime.windows import pipeline, slide
 
 IMAGE = np.zeros((1, 40, 30), np.float32)
 
@@ -21,8 +20,8 @@ def chosen(seconds: float, planned: float = 0.5, each: float = 0.02) -> float:
         time.sleep(each)
         return {}
 
-    found = overlap_within(
-        seconds, planned, network, IMAGE, (8, 32), lambda overlap: window_count((40, 30), (8, 32), overlap)
+    found = pipeline.overlap_within(
+        seconds, planned, network, IMAGE, (8, 32), lambda overlap: slide.window_count((40, 30), (8, 32), overlap)
     )
     assert seen == [(1, 1, 8, 32)] * 2  # a whole window, though the image is smaller along one axis
     return found
@@ -41,7 +40,7 @@ def test_between_the_two_what_is_chosen_fits_and_the_next_would_not():
     # 9 windows share a half, 5 share nothing: each sleeps 50 ms, so that 0.3 s are enough for 5 or 6.
     found = chosen(0.35, each=0.05)
     assert found < 0.5
-    assert window_count((40, 30), (8, 32), found) * 0.05 <= 0.35
+    assert slide.window_count((40, 30), (8, 32), found) * 0.05 <= 0.35
 
 
 def test_what_was_planned_closely_stays_no_closer():

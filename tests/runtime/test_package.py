@@ -22,10 +22,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import isocenter
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime import digest, load, read_json, seal
-from isocenter.runtime.package.backends.onnx import open_onnx
-from isocenter.runtime.package.monai_metadata import metadata
-from isocenter.runtime.package.onnx_export import write_onnx
+from isocenter.runtime import model_files, record_files
+from isocenter.runtime.package import monai_metadata, onnx_export
+from isocenter.runtime.package.backends import onnx
 from packages import (
     CONFIG,
     METADATA,
@@ -210,7 +209,7 @@ def test_the_required_packages_are_those_that_the_scripts_import(single, picture
 
 def test_a_network_of_a_library_names_it_with_its_version():
     model = classifying("timm", model="resnet10t")
-    found = metadata(model, ["timm", "torch", "nibabel"], {"version": "1"})
+    found = monai_metadata.metadata_json(model, ["timm", "torch", "nibabel"], {"version": "1"})
     assert found["required_packages_version"] == {name: version(name) for name in ("nibabel", "timm")}
 
 
@@ -218,7 +217,7 @@ def test_authors_and_copyright_are_what_the_environment_says(monkeypatch, single
     assert json.loads((single[1] / METADATA).read_text())["authors"] == "not stated"
     monkeypatch.setenv("ISOCENTER_AUTHORS", "A. Person")
     monkeypatch.setenv("ISOCENTER_COPYRIGHT", "Some Hospital")
-    found = metadata(single[0], [], {"version": "1"})
+    found = monai_metadata.metadata_json(single[0], [], {"version": "1"})
     assert (found["authors"], found["copyright"]) == ("A. Person", "Some Hospital")
 
 
@@ -236,10 +235,10 @@ def test_a_package_that_is_loaded_is_the_model_that_was_packaged(kind, request):
 def test_one_of_several_networks_can_be_picked(folds):
     model, package = folds
     batch = np.random.default_rng(0).normal(size=(1, 1, 8, 8, 4)).astype(np.float32)
-    second = load(package, "cpu", fold=1)
+    second = model_files.load(package, "cpu", fold=1)
     assert_array_equal(second.networks.run(batch)["mask"], model.networks.run.members[1](batch)["mask"])
     with pytest.raises(UsageError, match="fold 2"):
-        load(package, "cpu", fold=2)
+        model_files.load(package, "cpu", fold=2)
 
 
 def test_networks_of_a_first_stage_that_have_scales_of_their_own_are_so_described(tmp_path):
@@ -261,7 +260,7 @@ def test_the_state_dictionary_holds_tensors_alone_and_onnx_says_the_same(kind, r
     session = onnxruntime.InferenceSession(str(package / "models" / "model.onnx"))
     [found] = session.run(None, {"image": batch})
     assert_allclose(found, model.networks.run(batch)["mask"], atol=1e-4)
-    assert read_json(package / "isocenter" / "model.json", "isocenter.model")["onnx"]["exported"]
+    assert record_files.read_json(package / "isocenter" / "model.json", "isocenter.model")["onnx"]["exported"]
 
 
 def test_a_network_that_onnx_cannot_hold_leaves_no_file_and_a_reason(tmp_path):
@@ -269,7 +268,7 @@ def test_a_network_that_onnx_cannot_hold_leaves_no_file_and_a_reason(tmp_path):
         def forward(self, images):
             return torch.linalg.eigvals(images).real
 
-    record = write_onnx(Stubborn(), (1, 4, 4), tmp_path / "model.onnx")
+    record = onnx_export.write_onnx(Stubborn(), (1, 4, 4), tmp_path / "model.onnx")
     assert record["exported"] is False
     assert "linalg_eig" in record["because"]
     assert not list(tmp_path.iterdir())
@@ -279,21 +278,21 @@ def test_a_network_that_onnx_cannot_hold_leaves_no_file_and_a_reason(tmp_path):
 def test_weights_too_large_for_one_file_lie_beside_the_onnx_file_and_are_read_with_it(tmp_path):
     network = torch.nn.Conv2d(1, 40, 9)
     (tmp_path / "models").mkdir()
-    record = write_onnx(network, (1, 16, 16), tmp_path / "models" / "model.onnx", inside=1000)
+    record = onnx_export.write_onnx(network, (1, 16, 16), tmp_path / "models" / "model.onnx", inside=1000)
     assert record["beside"] == ["models/model.onnx.data"]
     assert (tmp_path / "models" / "model.onnx.data").stat().st_size >= 40 * 81 * 4
     images = np.random.default_rng(0).normal(size=(1, 1, 16, 16)).astype(np.float32)
-    found = open_onnx(tmp_path / "models" / "model.onnx", ["mask"], ["CPUExecutionProvider"], 1)(images)["mask"]
+    found = onnx.open_onnx(tmp_path / "models" / "model.onnx", ["mask"], ["CPUExecutionProvider"], 1)(images)["mask"]
     with torch.inference_mode():
         assert_allclose(found, network(torch.from_numpy(images)).numpy(), atol=1e-5)
 
 
 def test_the_manifest_lists_every_file(single):
     package = single[1]
-    listed = read_json(package / "manifest.json", "isocenter.manifest")["sha256"]
+    listed = record_files.read_json(package / "manifest.json", "isocenter.manifest")["sha256"]
     files = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
     assert set(listed) == files - {"manifest.json"}
-    assert listed["models/model.pt"] == digest(package / "models" / "model.pt")
+    assert listed["models/model.pt"] == record_files.file_digest(package / "models" / "model.pt")
 
 
 def test_the_license_is_that_of_isocenter(single):
@@ -301,7 +300,7 @@ def test_the_license_is_that_of_isocenter(single):
 
 
 def test_classes_keep_their_colours(single):
-    labels = read_json(single[1] / "isocenter" / "model.json", "isocenter.model")["labels"]
+    labels = record_files.read_json(single[1] / "isocenter" / "model.json", "isocenter.model")["labels"]
     assert labels[0] == {"value": 3, "name": "kidney left", "colour": [255, 0, 0]}
 
 
@@ -311,45 +310,45 @@ def test_a_tampered_file_is_refused(own, name):
     content[-1] ^= 1
     (own / name).write_bytes(content)
     with pytest.raises(IntegrityError, match=f"{name}.*SHA-256 differs"):
-        load(own, "cpu")
+        model_files.load(own, "cpu")
 
 
 @pytest.mark.parametrize("name", ["isocenter/weights.safetensors", "isocenter/model.json", "models/model.onnx"])
 def test_a_missing_file_is_named(own, name):
     (own / name).unlink()
     with pytest.raises(IntegrityError, match=f"{name}.*missing"):
-        load(own, "cpu")
+        model_files.load(own, "cpu")
 
 
 def test_a_package_of_another_version_is_refused(own):
     changed(own, "isocenter/model.json", version=99)
     with pytest.raises(IntegrityError, match=r"another version.*wrote it"):
-        load(own, "cpu")
+        model_files.load(own, "cpu")
 
 
 def test_weights_that_the_manifest_does_not_list_are_not_read(own):
-    listed = read_json(own / "manifest.json", "isocenter.manifest")["sha256"]
+    listed = record_files.read_json(own / "manifest.json", "isocenter.manifest")["sha256"]
     del listed["isocenter/weights.safetensors"]
     record = {"schema": "isocenter.manifest", "version": 1, "sha256": listed}
     (own / "manifest.json").write_text(json.dumps(record))
     with pytest.raises(IntegrityError, match="does not list"):
-        load(own, "cpu")
+        model_files.load(own, "cpu")
 
 
 def test_a_manifest_that_leads_out_of_the_folder_is_refused(own, tmp_path):
     (tmp_path / "outside").write_text("x")
-    record = read_json(own / "manifest.json", "isocenter.manifest")
-    record["sha256"]["../outside"] = digest(tmp_path / "outside")
+    record = record_files.read_json(own / "manifest.json", "isocenter.manifest")
+    record["sha256"]["../outside"] = record_files.file_digest(tmp_path / "outside")
     (own / "manifest.json").write_text(json.dumps(record))
     with pytest.raises(IntegrityError, match="outside its folder"):
-        load(own, "cpu")
+        model_files.load(own, "cpu")
 
 
 @pytest.mark.parametrize("count", [0, 2, 10**9, "one"])
 def test_a_number_of_networks_that_is_not_there_is_refused(own, count):
     changed(own, "isocenter/model.json", members=count)
     with pytest.raises(IntegrityError):
-        load(own, "cpu")
+        model_files.load(own, "cpu")
 
 
 class Bomb:
@@ -360,8 +359,8 @@ class Bomb:
 def test_a_pickle_in_place_of_the_weights_never_runs(own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (own / "models" / "model.pt").write_bytes(pickle.dumps(Bomb()))
-    seal(own)
-    load(own, "cpu")  # it reads safetensors alone
+    record_files.seal_folder(own)
+    model_files.load(own, "cpu")  # it reads safetensors alone
     code = "import scripts.inference as i, scripts.network as n; "
     code += "i.inferer('isocenter/model.json', 'models/model.pt', n.OneTensor([], ''), None, None, 'cpu')"
     done = without_isocenter(own, "-c", code)

@@ -14,19 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter import tasks
 from isocenter.files.storage import spool
-from isocenter.prediction.where import _Words
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, Request
+from isocenter.prediction.predictors import _Words
+from isocenter.runtime import Model, ModelRequest, Preprocessing
+from isocenter.runtime.inference import Inference
 from isocenter.runtime.preprocessing import image_statistics, preprocessing, restore
-from isocenter.runtime.windows.averaging import Averaged
-from isocenter.runtime.windows.slide import importance, starts
-from isocenter.transforms import Normalisation, resample, unpermuted
+from isocenter.runtime.torch_networks import Networks
+from isocenter.runtime.windows import slide
+from isocenter.runtime.windows.averaging import AveragedNetwork
+from isocenter.tasks import task_catalogue
+from isocenter.transforms import orient, resampling
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Array, Deferred, Geometry, Image
 from strategies import geometries
 
 CLASSES = 4
-TASK = tasks.build(
+TASK = task_catalogue.build_task(
     {
         "name": "segmentation",
         "labels": [{"value": 2 * n, "name": f"structure {n}"} for n in range(1, CLASSES)],
@@ -60,21 +63,23 @@ def plainly(model: Model, image: Image, where: Any = np.s_[:, :, :]) -> Array:
     short = [max(0, n - size) for n, size in zip(patch, data.shape[1:], strict=True)]
     padded = np.pad(data, [(0, 0), *((0, n) for n in short)], mode="edge")
     total, weights = np.zeros((CLASSES, *padded.shape[1:])), np.zeros(padded.shape[1:])
-    weight = importance(patch, "gaussian").astype(np.float64)
-    grid = [starts(size, n, model.inference.overlap) for size, n in zip(padded.shape[1:], patch, strict=True)]
+    weight = slide.window_importance(patch, "gaussian").astype(np.float64)
+    grid = [
+        slide.window_starts(size, n, model.inference.overlap) for size, n in zip(padded.shape[1:], patch, strict=True)
+    ]
     for corner in product(*grid):
         place = tuple(slice(start, start + n) for start, n in zip(corner, patch, strict=True))
         total[(slice(None), *place)] += looking_around(padded[(slice(None), *place)][None])["mask"][0] * weight
         weights[place] += weight
     real = tuple(slice(low, low + size) for (low, _), size in zip(trace.pad, trace.shape, strict=True))
     kept = tuple(part.stop - part.start for part in trace.crop)
-    back = resample((total / weights)[(slice(None), *real)], kept)
+    back = resampling.resample((total / weights)[(slice(None), *real)], kept)
     canonical = np.full((CLASSES, *(image.geometry.shape[axis] for axis in trace.axes)), np.nan)
     canonical[(slice(None), *trace.crop)] = back
-    return unpermuted(canonical, trace.axes, trace.flips)
+    return orient.undo_permute(canonical, trace.axes, trace.flips)
 
 
-def received(model: Model, image: Image, request: Request | None = None) -> tuple[Array, Array]:
+def received(model: Model, image: Image, request: ModelRequest | None = None) -> tuple[Array, Array]:
     """The probabilities of every voxel that were told on the way, NaN where none were, and the label map."""
     found = np.full((CLASSES, *image.geometry.shape), np.nan)
 
@@ -135,7 +140,7 @@ def test_of_a_region_the_same_is_said_and_of_the_rest_nothing(geometry, patch, d
         slice(start, data.draw(st.integers(start + 1, size))) for start, size in zip(first, geometry.shape, strict=True)
     )
     whole, labels = received(made, image)
-    found, part = received(made, image, Request(region=region))
+    found, part = received(made, image, ModelRequest(region=region))
     inside = np.zeros(geometry.shape, bool)
     inside[region] = True
     assert_allclose(found[:, inside], whole[:, inside], atol=1e-5)
@@ -180,9 +185,9 @@ def test_columns_are_as_large_as_the_memory_allows_and_leave_nothing_out():
     made = model((16, 16, 16), 0.5, 1)
     _, trace = made.preprocessing(Image(np.zeros((1, *geometry.shape), np.float32), geometry), "case")
     whole = tuple(slice(0, size) for size in geometry.shape)
-    assert image_statistics.columns(trace, whole, (16, 16, 16), 100) == [whole]
+    assert image_statistics.split_columns(trace, whole, (16, 16, 16), 100) == [whole]
     limit = 16 * 101 * 4 * 64 * 48 // 3
-    found = image_statistics.columns(trace, whole, (16, 16, 16), 100, limit)
+    found = image_statistics.split_columns(trace, whole, (16, 16, 16), 100, limit)
     assert 3 <= len(found) <= 4
     assert all(image_statistics.held_bytes(trace, one, (16, 16, 16), 100) <= limit for one in found)
     covered = np.zeros(geometry.shape, int)
@@ -222,7 +227,7 @@ def test_several_models_see_each_window_in_one_pass():
         one.task,
         one.preprocessing,
         one.inference,
-        Networks(Averaged((one.networks.run, one.networks.run), TASK.average), one.networks.architecture),
+        Networks(AveragedNetwork((one.networks.run, one.networks.run), TASK.average), one.networks.architecture),
     )
     pixels = image.data
     deferred = Deferred(pixels.shape, pixels.dtype, lambda: read.append(1) or pixels, pixels.__getitem__)
@@ -235,14 +240,17 @@ LARGE = """
 import sys
 import numpy as np
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, peak_memory
+from isocenter.runtime.inference import Inference
+from isocenter.runtime import Model, Preprocessing, hardware
+from isocenter.runtime.torch_networks import Networks
 from isocenter.runtime.preprocessing import preprocessing
-from isocenter.transforms import Normalisation
+from isocenter.transforms.intensity import Normalisation
 import isocenter
+from isocenter.tasks import task_catalogue
 
 preprocessing.STREAMED_BYTES = 2**22  # of the float32 of the whole volume: 18 MB would still be held
 labels = [{"value": n, "name": f"structure {n}"} for n in range(1, 101)]
-task = tasks.build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
+task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
 steps = np.linspace(-2, 2, 100, dtype=np.float32).reshape(1, -1, 1, 1, 1)
 
 
@@ -258,7 +266,7 @@ def nearest(batch):
 prepares = Preprocessing(3, ("0",), (Normalisation("window", 0, 4000, 2000, 1000),))
 model = Model(task, prepares, Inference((48, 48, 32), 0.05), Networks(nearest, {"name": "none", "channels": 1}))
 isocenter.predict(model, sys.argv[1], out=sys.argv[2], device="cpu")
-print(int(peak_memory()) // 1024)
+print(int(hardware.peak_memory()) // 1024)
 """
 
 

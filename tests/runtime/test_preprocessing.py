@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.runtime import Preprocessing, Trace, slide
-from isocenter.runtime.preprocessing import preprocessing
-from isocenter.transforms import Normalisation
+from isocenter.runtime import Preprocessing
+from isocenter.runtime.preprocessing import preprocessing as preprocessing_preprocessing
+from isocenter.runtime.preprocessing.protocol import GridTrace
+from isocenter.runtime.windows import slide
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Array, Deferred, Geometry, Image
 from strategies import geometries, rotations
 
@@ -26,11 +28,13 @@ def identity(batch: Array) -> dict[str, Array]:
     return {"same": batch, "mean": batch.mean(axis=tuple(range(2, batch.ndim)))}
 
 
-def assembled(preprocessing: Preprocessing, seen: Array, trace: Trace, patch: tuple[int, ...], overlap: float) -> Array:
+def assembled(
+    preprocessing: Preprocessing, seen: Array, trace: GridTrace, patch: tuple[int, ...], overlap: float
+) -> Array:
     """What an identity network leaves on the source's own grid; NaN where no slab came. Every slab comes once."""
     result = np.full((len(seen), *trace.source.shape), np.nan, np.float32)
     for region, arrays in preprocessing.restored(
-        slide(identity, seen, patch, overlap=overlap, slice_order=trace.slice_order), trace
+        slide.slide_windows(identity, seen, patch, overlap=overlap, slice_order=trace.slice_order), trace
     ):
         if region:
             assert np.isnan(result[(slice(None), *region)]).all()
@@ -38,11 +42,11 @@ def assembled(preprocessing: Preprocessing, seen: Array, trace: Trace, patch: tu
     return result
 
 
-def network_grid(trace: Trace) -> Geometry:
+def network_grid(trace: GridTrace) -> Geometry:
     """The grid that the network sees, by the geometry's own arithmetic."""
     kept = trace.source.permuted(trace.axes, trace.flips).cropped(trace.crop)
     before, after = zip(*trace.pad, strict=True)
-    return kept.reshaped(trace.shape).padded(before, after)
+    return kept.reshape(trace.shape).padded(before, after)
 
 
 def world_linear(grid: Geometry) -> Array:
@@ -164,7 +168,7 @@ def test_labels_go_the_way_of_the_image_and_come_back(geometry, seed, smallest):
     one_hot = np.stack([taken == value for value in range(4)]).astype(np.float32)
     result = np.zeros(geometry.shape, np.uint8)
     for region, arrays in preprocessing.restored(
-        slide(lambda b: {"m": b}, one_hot, (4, 4, 4), slice_order=trace.slice_order), trace
+        slide.slide_windows(lambda b: {"m": b}, one_hot, (4, 4, 4), slice_order=trace.slice_order), trace
     ):
         result[region] = arrays["m"].argmax(axis=0)
     assert_array_equal(result, labels)
@@ -173,7 +177,9 @@ def test_labels_go_the_way_of_the_image_and_come_back(geometry, seed, smallest):
 def test_a_vector_head_passes_through_beside_a_dense_one():
     image = Image(np.arange(24.0).reshape(1, 2, 3, 4), Geometry((2, 3, 4), np.diag([-1, 1, 1, 1])))
     seen, trace = volumes(image, "case")
-    *_, (region, arrays) = volumes.restored(slide(identity, seen, (2, 3, 4), slice_order=trace.slice_order), trace)
+    *_, (region, arrays) = volumes.restored(
+        slide.slide_windows(identity, seen, (2, 3, 4), slice_order=trace.slice_order), trace
+    )
     assert region == ()
     assert_allclose(arrays["mean"], [11.5])
 
@@ -190,7 +196,9 @@ def test_rows_come_back_while_later_windows_have_not_run_yet():
         return {"same": batch}
 
     heights, finished = [], []
-    for region, _ in preprocessing.restored(slide(network, seen, (8, 8, 16), slice_order=trace.slice_order), trace):
+    for region, _ in preprocessing.restored(
+        slide.slide_windows(network, seen, (8, 8, 16), slice_order=trace.slice_order), trace
+    ):
         heights.append(region[2].stop - region[2].start)
         finished.append((region[2].stop, len(run)))
     assert sum(heights) == 64
@@ -263,7 +271,7 @@ def test_an_image_that_is_absent_is_zero_and_the_others_stand_in_their_place(nam
     assert may_lack.present(image, "case 7") == there
     assert_array_equal(seen[place], single[0])
     assert not seen[1 - place].any()
-    monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
+    monkeypatch.setattr(preprocessing_preprocessing, "STREAMED_BYTES", 0)
     opened, _ = may_lack.opened(image, "case 7")
     assert not isinstance(opened, np.ndarray)
     assert_array_equal(opened[(slice(0, 2), *(slice(0, size) for size in seen.shape[1:]))], seen)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from isocenter.errors import DatasetError
-from isocenter.runtime import Looking, Preprocessing, disproportionate, refuse_out_of_proportion
-from isocenter.transforms import Normalisation
+from isocenter.runtime import Preprocessing, proportion
+from isocenter.runtime.proportion import Looking
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Geometry, Image
 
 LOOKING = Looking(Preprocessing(3, ("CT",), (Normalisation("zscore"),), (1.0, 1.0, 2.0)), (24, 26, 20), 0.5)
@@ -45,7 +46,7 @@ def test_a_wrong_spacing_is_refused_with_the_likely_cause(spacing):
     image = Image(np.zeros((1, *SHAPE), np.float32), grid(*spacing))
     words = " x ".join(map(str, spacing))
     with pytest.raises(DatasetError, match=f"spacing {words} mm where training had 1 x 1 x 2") as refused:
-        refuse_out_of_proportion(model(fingerprint=trained_with()), image, "p03")
+        proportion.refuse_out_of_proportion(model(fingerprint=trained_with()), image, "p03")
     assert refused.value.where == "p03"
     assert "--allow-large" in refused.value.remedy
 
@@ -53,39 +54,43 @@ def test_a_wrong_spacing_is_refused_with_the_likely_cause(spacing):
 def test_many_voxels_are_named_as_the_cause_where_the_spacing_is_as_in_training():
     image = Image(np.zeros((1, 240, 26, 400), np.uint8), grid(1, 1, 2, shape=(240, 26, 400)))
     with pytest.raises(DatasetError, match="240 x 26 x 400 voxels where training had up to 24 x 26 x 20"):
-        refuse_out_of_proportion(model(fingerprint=trained_with()), image, "p03")
-    refuse_out_of_proportion(model(fingerprint=trained_with((200, 26, 100))), image, "p03")
+        proportion.refuse_out_of_proportion(model(fingerprint=trained_with()), image, "p03")
+    proportion.refuse_out_of_proportion(model(fingerprint=trained_with((200, 26, 100))), image, "p03")
 
 
 def test_a_part_of_such_an_image_is_predicted():
     image = Image(np.zeros((1, *SHAPE), np.float32), grid(10, 10, 20))
     part = (slice(11, 12), slice(12, 13), slice(9, 10))
     with pytest.raises(DatasetError):
-        refuse_out_of_proportion(model(fingerprint=trained_with()), image, "p03")
-    refuse_out_of_proportion(model(fingerprint=trained_with()), image, "p03", part)
+        proportion.refuse_out_of_proportion(model(fingerprint=trained_with()), image, "p03")
+    proportion.refuse_out_of_proportion(model(fingerprint=trained_with()), image, "p03", part)
 
 
 def test_where_nobody_knows_what_trained_the_voxels_as_they_are_stored_stand_for_it():
     """Thick slices and half the resolution are predicted; a header in cm is not."""
     for spacing, shape in (((1, 1, 8), (96, 104, 20)), ((2, 2, 4), (64, 64, 60))):
-        refuse_out_of_proportion(model(), Image(np.zeros((1, *shape), np.uint8), grid(*spacing, shape=shape)), "p")
+        proportion.refuse_out_of_proportion(
+            model(), Image(np.zeros((1, *shape), np.uint8), grid(*spacing, shape=shape)), "p"
+        )
     with pytest.raises(DatasetError, match="spacing 30 x 30 x 40 mm where the model works at 1 x 1 x 2"):
-        refuse_out_of_proportion(model(), Image(np.zeros((1, *SHAPE), np.uint8), grid(30, 30, 40)), "p")
+        proportion.refuse_out_of_proportion(model(), Image(np.zeros((1, *SHAPE), np.uint8), grid(30, 30, 40)), "p")
 
 
 def test_of_a_mean_the_largest_image_of_all_members_counts():
     image = Image(np.zeros((1, 240, 26, 400), np.uint8), grid(1, 1, 2, shape=(240, 26, 400)))
     members = [{"fingerprint": trained_with()}, {"fingerprint": trained_with((200, 26, 100))}]
     with pytest.raises(DatasetError):
-        refuse_out_of_proportion(model(members=members[:1]), image, "p03")
-    refuse_out_of_proportion(model(members=members), image, "p03")
+        proportion.refuse_out_of_proportion(model(members=members[:1]), image, "p03")
+    proportion.refuse_out_of_proportion(model(members=members), image, "p03")
 
 
 def test_a_training_case_out_of_proportion_does_not_count_as_the_largest():
     cases = {f"p{n}": grid(1, 1, 2) for n in range(11)}
-    assert disproportionate(LOOKING, {**cases, "odd": grid(10, 10, 20)}, {*cases, "odd"}) == {"odd": 19**3}
-    assert disproportionate(LOOKING, {**cases, "odd": grid(10, 10, 20)}, set(cases)) == {"odd": 19**3}
+    assert proportion.disproportionate_cases(LOOKING, {**cases, "odd": grid(10, 10, 20)}, {*cases, "odd"}) == {
+        "odd": 19**3
+    }
+    assert proportion.disproportionate_cases(LOOKING, {**cases, "odd": grid(10, 10, 20)}, set(cases)) == {"odd": 19**3}
     # Twice as long on each axis is nothing to refuse, nor is a set of many sizes.
-    assert not disproportionate(LOOKING, {**cases, "odd": grid(2, 2, 4)}, set(cases))
+    assert not proportion.disproportionate_cases(LOOKING, {**cases, "odd": grid(2, 2, 4)}, set(cases))
     sizes = {f"p{n}": grid(1, 1, 2, shape=(24 * n, 26 * n, 20 * n)) for n in range(1, 9)}
-    assert not disproportionate(LOOKING, sizes, set(sizes))
+    assert not proportion.disproportionate_cases(LOOKING, sizes, set(sizes))

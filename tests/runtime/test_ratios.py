@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.runtime import checked_ratios, ratios_of
-from isocenter.tasks import Ratio, settings_of, task_from
+from isocenter.runtime import label_measurements
+from isocenter.tasks import task_settings
 from isocenter.tasks.segmentation.question import Segmentation
+from isocenter.tasks.shared.structure_findings import Ratio
 from isocenter.values import Finding, Label
 
 TASK = Segmentation((Label(1, "cup"), Label(2, "optic disc")))
@@ -52,19 +53,23 @@ def test_there_is_no_ratio_where_a_measurement_is_missing_or_the_second_is_zero(
 )
 def test_what_is_no_ratio_of_structures_of_the_model_is_refused(text, problem):
     with pytest.raises(UsageError, match=problem):
-        checked_ratios([text], TASK)
+        label_measurements.checked_ratios([text], TASK)
 
 
 def test_two_ratios_of_one_name_are_refused():
     with pytest.raises(UsageError, match="one name"):
-        checked_ratios(["a = cup.voxels / cup.voxels"] * 2, TASK)
+        label_measurements.checked_ratios(["a = cup.voxels / cup.voxels"] * 2, TASK)
 
 
 def test_a_ratio_of_the_plan_is_stated_without_a_flag_and_one_of_the_package_stands_in_its_place():
-    given = {**settings_of(TASK), "measures": "cdr = cup.short_axis_mm / optic disc.short_axis_mm"}
-    task = task_from(Segmentation, given)
-    assert [str(one) for one in ratios_of(SimpleNamespace(task=task, record={}))] == [given["measures"]]
+    given = {**task_settings.settings_of(TASK), "measures": "cdr = cup.short_axis_mm / optic disc.short_axis_mm"}
+    task = task_settings.task_from_settings(Segmentation, given)
+    assert [str(one) for one in label_measurements.ratios_of(SimpleNamespace(task=task, record={}))] == [
+        given["measures"]
+    ]
     own = "cdr = cup.area_mm2 / optic disc.area_mm2"
-    assert [str(one) for one in ratios_of(SimpleNamespace(task=task, record={"measures": [own]}))] == [own]
+    assert [
+        str(one) for one in label_measurements.ratios_of(SimpleNamespace(task=task, record={"measures": [own]}))
+    ] == [own]
     with pytest.raises(UsageError, match=r"task.measures: rim.area_mm2: there is no such structure"):
-        task_from(Segmentation, {**given, "measures": ["rest = rim.area_mm2 / cup.area_mm2"]})
+        task_settings.task_from_settings(Segmentation, {**given, "measures": ["rest = rim.area_mm2 / cup.area_mm2"]})

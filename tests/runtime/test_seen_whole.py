@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter import tasks
 from isocenter.errors import DatasetError
-from isocenter.runtime import Inference, Model, Networks, Preprocessing
-from isocenter.transforms import Normalisation
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Case, Geometry, Image
 
 VOLUME = {
@@ -27,7 +29,9 @@ def measuring(**network):
         return {"value": (batch.mean(axis=(1, 2, 3)) + sum(sums))[:, None].astype(np.float32)}
 
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),))
-    return Model(tasks.build(VOLUME), prepared, Inference((8, 8)), Networks(run, {"name": "resnet", **network}))
+    return Model(
+        task_catalogue.build_task(VOLUME), prepared, Inference((8, 8)), Networks(run, {"name": "resnet", **network})
+    )
 
 
 def picture(*shape):
@@ -51,7 +55,7 @@ def test_a_covariate_of_a_case_or_one_that_is_given_is_told_the_network():
 
 def test_each_frame_of_a_clip_is_seen_with_the_covariates_of_its_case():
     labels = {"name": "segmentation", "labels": [{"value": 1, "name": "x"}], "loss": "dice+ce", "tolerance": 2.0}
-    task = tasks.build(labels)
+    task = task_catalogue.build_task(labels)
 
     def run(batch, context):
         """The label where pixel and age are high together, or low."""

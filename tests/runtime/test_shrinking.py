@@ -8,8 +8,10 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import forked
-from isocenter.errors import MemoryShortageError, is_out_of_memory
-from isocenter.runtime import SmallerBatches, in_smaller_batches
+from isocenter import errors
+from isocenter.errors import MemoryShortageError
+from isocenter.runtime import torch_networks
+from isocenter.runtime.torch_networks import SmallerBatches
 
 WINDOWS = np.arange(24, dtype=np.float32).reshape(12, 1, 2)
 
@@ -29,14 +31,14 @@ class Small:
 
 @pytest.mark.parametrize("most", [1, 2, 5, 12])
 def test_however_few_windows_fit_at_once_the_outputs_are_the_same(most):
-    outputs = in_smaller_batches(Small(most, MemoryError()))(WINDOWS)
+    outputs = torch_networks.in_smaller_batches(Small(most, MemoryError()))(WINDOWS)
     assert_array_equal(outputs["mask"], 2 * WINDOWS)
     assert_array_equal(outputs["class"], WINDOWS.sum(axis=(1, 2))[:, None])
 
 
 def test_what_did_not_fit_once_is_not_tried_again(caplog):
     network = Small(3, RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
-    small = in_smaller_batches(network)
+    small = torch_networks.in_smaller_batches(network)
     with caplog.at_level(logging.WARNING, logger="isocenter"):
         small(WINDOWS)
         small(WINDOWS)
@@ -49,32 +51,33 @@ def test_what_did_not_fit_once_is_not_tried_again(caplog):
 
 def test_a_window_that_does_not_fit_alone_is_an_error_with_its_size():
     with pytest.raises(MemoryShortageError, match=r"not even one window of \(1, 2\)"):
-        in_smaller_batches(Small(0, MemoryError("bad allocation")))(WINDOWS)
+        torch_networks.in_smaller_batches(Small(0, MemoryError("bad allocation")))(WINDOWS)
 
 
 def test_a_defect_of_the_network_is_not_taken_for_a_lack_of_memory():
     network = Small(0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1"):
-        in_smaller_batches(network)(WINDOWS)
+        torch_networks.in_smaller_batches(network)(WINDOWS)
     assert network.seen == [12]
 
 
 def test_a_network_is_made_to_shrink_once():
-    small = in_smaller_batches(Small(1, MemoryError()))
+    small = torch_networks.in_smaller_batches(Small(1, MemoryError()))
     assert isinstance(small, SmallerBatches)
-    assert in_smaller_batches(small) is small
+    assert torch_networks.in_smaller_batches(small) is small
 
 
 # As much as the process has, and 400 MiB: a batch of sixteen windows does not fit, and one does.
 LIMITED = """
 import resource, sys
 import numpy as np, psutil, torch
-from isocenter.runtime import TorchNetwork, in_smaller_batches
+from isocenter.runtime.torch_networks import TorchNetwork
+from isocenter.runtime import torch_networks
 torch.set_num_threads(1)
 class Wide(torch.nn.Module):
     def forward(self, images):
         return {"mask": images.repeat(1, 8, 1, 1, 1).mean(dim=1, keepdim=True)}
-network = in_smaller_batches(TorchNetwork(Wide().eval()))
+network = torch_networks.in_smaller_batches(TorchNetwork(Wide().eval()))
 network(np.zeros((1, 1, 8, 8, 8), np.float32))
 limit = psutil.Process().memory_info().vms + 400 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -107,4 +110,4 @@ def test_torch_under_a_limit_of_memory_goes_on_with_fewer_windows():
     ],
 )
 def test_a_lack_of_memory_is_known_by_whoever_says_it(error, true):
-    assert is_out_of_memory(error) is true
+    assert errors.is_out_of_memory(error) is true

@@ -11,18 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter import tasks
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, Request, body_of, slide, window_count
+from isocenter.runtime import Model, ModelRequest, Preprocessing
 from isocenter.runtime.bundle.inference import Inferer
-from isocenter.runtime.preprocessing import preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.preprocessing import coarse_mask, preprocessing
 from isocenter.runtime.preprocessing.protocol import SliceOrder
-from isocenter.runtime.windows.averaging import Averaged
-from isocenter.runtime.windows.slide import Skipping, importance, starts
-from isocenter.transforms import Normalisation
+from isocenter.runtime.torch_networks import Networks
+from isocenter.runtime.windows import slide
+from isocenter.runtime.windows.averaging import AveragedNetwork
+from isocenter.runtime.windows.slide import Skipping
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Array, Geometry, Image
 
 LABELS = [{"value": 2, "name": "soft"}, {"value": 5, "name": "dense"}]
-TASK = tasks.build({"name": "segmentation", "labels": LABELS, "loss": "ce", "tolerance": 1.0})
+TASK = task_catalogue.build_task({"name": "segmentation", "labels": LABELS, "loss": "ce", "tolerance": 1.0})
 TURNED = np.array([[0, 0, 4.0, 0], [-4, 0, 0, 9], [0, 4, 0, 5], [0, 0, 0, 1]])
 
 
@@ -79,10 +82,12 @@ def test_a_packaged_model_passes_over_the_same_windows():
 
 
 def test_several_networks_are_all_sure_of_the_background_that_none_of_them_saw():
-    each = Averaged((Seeing(), Seeing()), TASK.average, each=("mask",))
+    each = AveragedNetwork((Seeing(), Seeing()), TASK.average, each=("mask",))
     probabilities = []
     model("air", each).predict(
-        scan(), Request(maps=True), receiver=lambda region, arrays: probabilities.append(arrays["mask"][0, -1, -1, -1])
+        scan(),
+        ModelRequest(maps=True),
+        receiver=lambda region, arrays: probabilities.append(arrays["mask"][0, -1, -1, -1]),
     )
     assert min(probabilities[:1] + probabilities[-1:]) == 1
 
@@ -90,7 +95,7 @@ def test_several_networks_are_all_sure_of_the_background_that_none_of_them_saw()
 def test_a_part_without_a_body_has_a_result_too():
     region = (slice(50, 60), slice(40, 50), slice(30, 40))
     one = model("air")
-    found = np.asarray(one.predict(scan(), Request(region=region)).data)[region]
+    found = np.asarray(one.predict(scan(), ModelRequest(region=region)).data)[region]
     assert 0 < np.count_nonzero(found) < found.size  # of the one window that it sees, for there is no other
     assert one.networks.run.seen == 1
 
@@ -106,7 +111,7 @@ def test_what_no_window_saw_gets_the_given_outputs_and_all_else_the_mean_of_thos
     shape, patch, axis, backwards, seed
 ):
     image = np.random.default_rng(seed).normal(size=(1, *shape)).astype(np.float32)
-    grid = [starts(max(size, n), n, 0.5) for size, n in zip(shape, patch, strict=True)]
+    grid = [slide.window_starts(max(size, n), n, 0.5) for size, n in zip(shape, patch, strict=True)]
     chosen = {corner: np.random.default_rng([seed, *corner]).random() < 0.3 for corner in product(*grid)}
     walk = SliceOrder(axis, backwards)
     # An image that is smaller than a window is continued before its first row where it is walked backwards.
@@ -126,14 +131,14 @@ def test_what_no_window_saw_gets_the_given_outputs_and_all_else_the_mean_of_thos
         )
         own = tuple(slice(max(0, -one.start), one.stop - one.start) for one in inside)
         inside = tuple(slice(max(0, one.start), one.stop) for one in inside)
-        weight = importance(patch, "gaussian")[own]
+        weight = slide.window_importance(patch, "gaussian")[own]
         total[inside] += weight * image[0][inside]
         weights[inside] += weight
     if not any(chosen.values()):
         return
     found = np.full((1, *shape), np.nan)
     counted = []
-    slabs = slide(
+    slabs = slide.slide_windows(
         lambda batch: {"same": batch},
         image,
         patch,
@@ -147,12 +152,14 @@ def test_what_no_window_saw_gets_the_given_outputs_and_all_else_the_mean_of_thos
     assert_allclose(found[0], expected, atol=1e-4)
     assert counted[-1] == (sum(chosen.values()),) * 2
     if not backwards:
-        assert window_count(shape, patch, 0.5, skipping=skipping) == sum(chosen.values())
+        assert slide.window_count(shape, patch, 0.5, skipping=skipping) == sum(chosen.values())
 
 
 def body(values: Array, steps: float = 4.0) -> Array | None:
     """(*spatial) where `body_of` finds something, of voxels that are one coarse voxel each."""
-    mask = body_of(Image(values[None].astype(np.float32), Geometry(values.shape, np.diag([steps] * 3 + [1.0]))))
+    mask = coarse_mask.body_of(
+        Image(values[None].astype(np.float32), Geometry(values.shape, np.diag([steps] * 3 + [1.0])))
+    )
     return None if mask is None else mask.inside
 
 
@@ -180,12 +187,12 @@ def test_where_all_is_of_one_kind_or_nothing_is_known_of_size_there_is_no_air():
     noise = np.random.default_rng(3).normal(100, 10, (20, 20, 20))
     assert body(noise) is None and body(np.zeros((9, 9, 9))) is None
     pictures = Image(noise[None].astype(np.float32), Geometry.of_pixels((20, 20, 20)))
-    assert body_of(pictures) is None
+    assert coarse_mask.body_of(pictures) is None
 
 
 def test_marks_in_the_air_are_found_and_those_at_the_skin_are_none():
     image, skin = scan(), ball((15, 15, 12), 11)
-    mask = body_of(image)
+    mask = coarse_mask.body_of(image)
     assert not mask.leaves_out(skin.astype(np.uint8))
     skin[-1, -1, -1] = True
     assert mask.leaves_out(skin.astype(np.uint8))

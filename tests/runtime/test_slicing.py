@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from isocenter.runtime.package.sources import sliced
+from isocenter.runtime.package import script_sources
 
 TEXT = '''"""A file."""
 
@@ -63,7 +63,7 @@ def run(text: str) -> dict[str, object]:
 
 
 def test_a_class_keeps_the_methods_that_are_asked_for_and_what_they_use():
-    cut = sliced(TEXT, ["Kind"], ["predict"])
+    cut = script_sources.slice_source(TEXT, ["Kind"], ["predict"])
     assert names(cut) == {"Kind", "__init__", "predict", "_doubled", "helped"}
     assert "UNUSED" not in cut
     assert "Only to learn" not in cut
@@ -71,25 +71,25 @@ def test_a_class_keeps_the_methods_that_are_asked_for_and_what_they_use():
 
 
 def test_imports_that_nothing_needs_any_more_are_gone():
-    cut = sliced(TEXT, ["Kind"], ["predict"])
+    cut = script_sources.slice_source(TEXT, ["Kind"], ["predict"])
     imported = {alias.name for node in ast.walk(ast.parse(cut)) if hasattr(node, "names") for alias in node.names}
     assert imported == {"annotations", "numpy"}
 
 
 def test_a_class_without_a_list_of_members_is_kept_whole():
-    cut = sliced(TEXT, ["Kind"])
+    cut = script_sources.slice_source(TEXT, ["Kind"])
     assert {"loss", "predict"} <= names(cut)
     assert "from torch import Tensor" in cut
 
 
 def test_a_function_takes_along_only_what_it_needs():
-    cut = sliced(TEXT, ["helped"])
+    cut = script_sources.slice_source(TEXT, ["helped"])
     assert names(cut) == {"helped"}
     assert run(cut)["helped"](4) == 4
 
 
 def test_what_acts_when_the_file_is_imported_stays_with_the_names_that_it_uses():
-    cut = sliced(
+    cut = script_sources.slice_source(
         "import logging\n\nlog = logging.getLogger('x')\nlog.disabled = True\n\n\ndef f():\n    return 1\n", ["f"]
     )
     assert run(cut)["log"].disabled
@@ -97,6 +97,6 @@ def test_what_acts_when_the_file_is_imported_stays_with_the_names_that_it_uses()
 
 @pytest.mark.parametrize("name", ["helped", "Kind"])
 def test_what_is_left_reads_as_it_was_written(name):
-    cut = sliced(TEXT, [name])
+    cut = script_sources.slice_source(TEXT, [name])
     assert '"""A file."""' in cut
     assert "\n\n\n\n" not in cut

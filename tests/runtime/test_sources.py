@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from isocenter import networks, tasks
+from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.runtime.package.sources import TOP, travelling
-from isocenter.runtime.package.write import predicting
+from isocenter.networks import factory
+from isocenter.runtime.package import package_writing, script_sources
+from isocenter.runtime.package.script_sources import TOP
+from isocenter.tasks import index, task_catalogue
 from matrices import only
 
 # What a bundle may need beside the standard library: what MONAI brings, and what reads images.
@@ -25,11 +27,11 @@ def imported(text: str) -> set[str]:
     return found
 
 
-@pytest.fixture(scope="module", params=only(["classification", "detection", "segmentation"], sorted(tasks.TASKS)))
+@pytest.fixture(scope="module", params=only(["classification", "detection", "segmentation"], sorted(index.TASKS)))
 def sources(request):
-    kind = tasks.kind(request.param)
+    kind = task_catalogue.task_class(request.param)
     roots = {f"{TOP}.inference": (), f"{TOP}.formats": ("pictures",), kind.__module__: (kind.__qualname__,)}
-    return travelling(roots, predicting([kind]), {}, "stamp")
+    return script_sources.collect_sources(roots, package_writing.prediction_members([kind]), {}, "stamp")
 
 
 def test_no_import_of_isocenter_is_left(sources):
@@ -95,13 +97,13 @@ SOME_FAMILIES = ("fusion", "inflated_resnet", "lenet", "resnet", "swin_unetr", "
 
 @pytest.mark.parametrize("name", only(SOME_FAMILIES, sorted(networks.NETWORKS)))
 def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_library_of_networks(name):
-    path, function = networks.source(name)
+    path, function = factory.builder_source(name)
     module = f"isocenter.networks.{path.stem}"
-    found = travelling({module: (function,)}, {}, {module: path.read_text()}, "stamp")
+    found = script_sources.collect_sources({module: (function,)}, {}, {module: path.read_text()}, "stamp")
     expected = {
         path.stem,
         *SHARED.get(name, SHARED.get(path.stem, ())),
-        *(["context_fusion"] if networks.family_of(name).fusion_methods else []),
+        *(["context_fusion"] if factory.family_of(name).fusion_methods else []),
     }
     # MONAI's detector is imported late, through `lazy`.
     copied = {one for one in found.texts if not one.endswith("__init__.py")} - {"lazy.py", "networks/layers.py"}
@@ -125,21 +127,29 @@ def test_every_file_says_where_it_comes_from(sources):
 )
 def test_a_file_whose_imports_cannot_follow_is_refused(text, reason):
     with pytest.raises(PlanError, match=reason):
-        travelling({"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp")
+        script_sources.collect_sources(
+            {"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp"
+        )
 
 
 def test_what_is_imported_for_its_type_alone_does_not_travel():
     text = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from isocenter.tasks import Task\n\nx: 'Task'\n"
-    found = travelling({"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp")
+    found = script_sources.collect_sources(
+        {"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp"
+    )
     assert "from typing import Any as Task" in found.texts["networks/theirs.py"]
     assert set(found.texts) == {"__init__.py", "networks/__init__.py", "networks/theirs.py"}
 
 
 def test_of_a_module_that_is_called_by_name_only_what_is_asked_of_it_travels():
     text = "from isocenter.values import slabs\n\n\ndef labels(map):\n    return slabs.label_voxels(map)\n"
-    found = travelling({"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp")
+    found = script_sources.collect_sources(
+        {"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp"
+    )
     assert "from ..values import slabs" in found.texts["networks/theirs.py"]
     assert "def label_voxels(" in found.texts["values/slabs.py"]
     handed = text.replace("return ", "return slabs, ")
-    whole = travelling({"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": handed}, "stamp")
+    whole = script_sources.collect_sources(
+        {"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": handed}, "stamp"
+    )
     assert len(whole.texts["values/slabs.py"]) > len(found.texts["values/slabs.py"])

@@ -23,17 +23,20 @@ sys.meta_path.insert(0, Blocked())
 PREDICT = """
 import numpy as np
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Networks, Preprocessing
-from isocenter.transforms import Normalisation
+from isocenter.runtime.inference import Inference
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.torch_networks import Networks
+from isocenter.transforms.intensity import Normalisation
+from isocenter.tasks import task_catalogue
 
 labels = [{"value": 4, "name": "bright"}]
-segmentation = tasks.build({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
+segmentation = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
 preprocessing = Preprocessing(3, ("0",), (Normalisation("window", 0, 10),), spacing=(1.0, 1.0, 1.0))
 network = lambda batch: {"mask": np.concatenate([np.full_like(batch, 5), batch], axis=1)}
 result = Model(segmentation, preprocessing, Inference((4, 4, 4)), Networks(network, {})).predict(PATH)
 print(np.bincount(np.asarray(result.data).ravel()).tolist())
 
-classification = tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})
+classification = task_catalogue.build_task({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})
 preprocessing = Preprocessing(3, ("0",), (Normalisation("zscore"),), shape=(4, 4, 4))
 network = lambda batch: {"class": np.zeros((len(batch), 2), np.float32)}
 print(Model(classification, preprocessing, Inference((4, 4, 4)), Networks(network, {})).predict(PATH).probabilities)
@@ -96,7 +99,7 @@ def test_the_help_of_the_command_line_needs_numpy_and_typer_alone():
     late = HEAVY | LATE | {"rich", "jinja2"}
     code = f"from isocenter.cli import app; import sys; print({late} & set(sys.modules))"
     ours = "; print([name for name in sys.modules if name.startswith(('isocenter.verbs', 'isocenter.reading'))])"
-    options = ["isocenter.reading", "isocenter.reading.options"]  # of flags
+    options = ["isocenter.reading", "isocenter.reading.reading_options"]  # of flags
     assert printed(code + ours) == ["set()", str(options)]
 
 
@@ -121,4 +124,4 @@ def test_the_lazy_torch_is_the_real_one_once_it_is_used():
 @pytest.mark.whole
 def test_explaining_loads_monai_only_for_the_maps_that_it_makes():
     """Loading it takes seconds, as long as many a map by another method."""
-    assert printed("import sys, isocenter.explanation.methods; print('monai' in sys.modules)") == ["False"]
+    assert printed("import sys, isocenter.explanation.explanation_methods; print('monai' in sys.modules)") == ["False"]

@@ -10,18 +10,21 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from isocenter import read, tasks
 from isocenter.errors import GeometryError
-from isocenter.runtime import Inference, Model, Networks, Preprocessing
-from isocenter.runtime.layers import STEPS, Latency
-from isocenter.transforms import Normalisation
+from isocenter.files import file_formats
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.prediction_layers import STEPS, Latency
+from isocenter.runtime.torch_networks import Networks
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Array, Geometry, Image
 
 
 def brighter(channels: tuple[str, ...] = ("0",), window: tuple[int, int] = (32, 32)) -> Model:
     """Marks what is brighter than the middle of the range."""
     labels = [{"value": 1, "name": "bright"}]
-    task = tasks.build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1})
+    task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1})
     prepares = Preprocessing(2, channels, (Normalisation("range", 0, 255, 0.5, 1),) * len(channels))
 
     def run(batch: Array) -> dict[str, Array]:
@@ -82,7 +85,7 @@ def brightening(tmp_path) -> Image:
     for number in range(20):
         writer.write(np.full((48, 40, 3), 12 * number, np.uint8))
     writer.release()
-    return read(tmp_path / "a.avi")
+    return file_formats.read(tmp_path / "a.avi")
 
 
 def test_the_frames_of_a_film_are_decoded_once_each_in_order(brightening, decoded):

@@ -14,8 +14,8 @@ import pytest
 
 import isocenter
 from isocenter.errors import UsageError
-from isocenter.runtime import load
-from isocenter.runtime.package import triton
+from isocenter.runtime import model_files
+from isocenter.runtime.package import package_writing
 
 protobuf = pytest.importorskip("google.protobuf.text_format")
 client = pytest.importorskip("tritonclient")
@@ -40,7 +40,7 @@ def repository(segmented, packaged, tmp_path_factory):
         return packaged.onnx
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(triton, "write_network", copied)
+        patch.setattr(package_writing, "write_network", copied)
         made = isocenter.package(segmented.out, out=tmp_path_factory.mktemp("triton") / "shells", format="triton")
     assert made.onnx["exported"] and "tritonserver --model-repository" in repr(made)
     return made.out
@@ -52,7 +52,7 @@ def test_its_configuration_is_what_the_file_takes_and_gives(repository, segmente
         "shells/config.pbtxt",
         "shells/1/model.onnx",
     }
-    stated, model = configuration(repository / "shells" / "config.pbtxt"), load(segmented.out, "cpu")
+    stated, model = configuration(repository / "shells" / "config.pbtxt"), model_files.load(segmented.out, "cpu")
     assert (stated.name, stated.backend, stated.max_batch_size) == ("shells", "onnxruntime", model.inference.batch)
     session = onnxruntime.InferenceSession(str(repository / "shells" / "1" / "model.onnx"))
     drawn = {one.name: np.zeros((2, *one.dims), np.float32) for one in stated.input}
@@ -65,7 +65,7 @@ def test_it_says_that_it_is_the_network_alone_and_what_surrounds_it(repository, 
     stated = configuration(repository / "shells" / "config.pbtxt")
     assert stated.parameters["isocenter"].string_value.startswith("This is the network alone")
     around = json.loads((repository / "isocenter.json").read_text())["models"]["shells"]
-    own = load(segmented.out, "cpu")
+    own = model_files.load(segmented.out, "cpu")
     assert around["preprocessing"].keys() == own.preprocessing.settings.keys()
     assert around["weights_sha256"] == own.record["weights_sha256"]
 

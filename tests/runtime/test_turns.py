@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from numpy.testing import assert_array_equal
 
-from isocenter import tasks
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, averaged_model, ensemble
-from isocenter.runtime.ensemble import Visiting, fit_on_device, on_device
-from isocenter.runtime.networks import Watched
+from isocenter.runtime import Model, Preprocessing, ensemble
+from isocenter.runtime.ensemble import VisitingNetwork
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks, TorchNetwork, WatchedNetwork
 from isocenter.runtime.windows.averaging import POOLED
-from isocenter.transforms import Normalisation
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 
-TASK = tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})
+TASK = task_catalogue.build_task({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})
 
 
 class Noted(torch.nn.Linear):
@@ -44,13 +45,13 @@ def several(*seeds: int) -> Model:
         Model(TASK, preprocessing, Inference((2, 2)), Networks(TorchNetwork(Noted(seed).eval()), {"name": "linear"}))
         for seed in seeds
     ]
-    return averaged_model(each, TASK, Inference((2, 2)))
+    return ensemble.averaged_model(each, TASK, Inference((2, 2)))
 
 
 def test_a_member_that_visits_a_device_goes_back_after_its_turn_and_says_the_same():
     images = np.ones((3, 1, 2, 2), np.float32)
     [one] = several(2).networks.members
-    visiting = Visiting(one.module, "cpu", resting=one)
+    visiting = VisitingNetwork(one.module, "cpu", resting=one)
     assert_array_equal(visiting(images)["class"], TorchNetwork(one.module)(images)["class"])
     turn = ["cpu", "computes", "cpu"]  # there, and back
     assert one.module.sent == [*turn, "computes"]
@@ -60,43 +61,46 @@ def test_a_member_that_visits_a_device_goes_back_after_its_turn_and_says_the_sam
 
 
 def test_members_that_visit_a_device_give_the_features_at_which_the_gate_looks(monkeypatch, tmp_path):
-    monkeypatch.setattr(ensemble, "fit_on_device", lambda weights, device: False)
+    monkeypatch.setattr(ensemble, "may_fit_on_device", lambda weights, device: False)
     model, images = several(1, 2), np.ones((3, 1, 2, 2), np.float32)
-    looked_at = Watched(model.networks.members[0].module, at="deepest")
+    looked_at = WatchedNetwork(model.networks.members[0].module, at="deepest")
     watched = model.with_run(replace(model.networks.run, members=(looked_at, model.networks.members[1])))
-    there = on_device(watched, [tmp_path, tmp_path], "cpu")
+    there = ensemble.place_on_device(watched, [tmp_path, tmp_path], "cpu")
     assert_array_equal(there.networks.run(images)[POOLED], watched.networks.run(images)[POOLED])
 
 
 def test_weights_that_lie_on_a_device_already_need_no_room_there(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(ensemble, "fit_on_device", lambda weights, device: asked.append(list(weights)) or True)
+    monkeypatch.setattr(ensemble, "may_fit_on_device", lambda weights, device: asked.append(list(weights)) or True)
     model = several(1, 2)
     for device in ("cpu", "meta", "meta"):
-        model = on_device(model, [tmp_path] * 2, device)
+        model = ensemble.place_on_device(model, [tmp_path] * 2, device)
     assert asked == [[], [tmp_path] * 2, []]
 
 
 def test_members_that_do_not_fit_on_a_device_together_rest_in_the_machines_memory(monkeypatch, tmp_path):
     (tmp_path / "weights").write_bytes(b"0" * 600)
     files: list[Path] = [tmp_path / "weights"] * 2
-    assert fit_on_device(files, "cpu")
+    assert ensemble.may_fit_on_device(files, "cpu")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2400, 10_000))
-    assert fit_on_device(files, "cuda:0")
+    assert ensemble.may_fit_on_device(files, "cuda:0")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2399, 10_000))
-    assert not fit_on_device(files, "cuda:0")
+    assert not ensemble.may_fit_on_device(files, "cuda:0")
     model = several(1, 2)
-    at_home = on_device(model, files, "cuda:0")
-    assert all(isinstance(one, Visiting) and one.device == "cuda:0" for one in at_home.networks.members)
+    at_home = ensemble.place_on_device(model, files, "cuda:0")
+    assert all(isinstance(one, VisitingNetwork) and one.device == "cuda:0" for one in at_home.networks.members)
     assert all(one.module.weight.device.type == "cpu" for one in at_home.networks.members)
-    assert [type(one) for one in on_device(model, files, "cpu").networks.members] == [TorchNetwork, TorchNetwork]
+    assert [type(one) for one in ensemble.place_on_device(model, files, "cpu").networks.members] == [
+        TorchNetwork,
+        TorchNetwork,
+    ]
 
 
 def test_members_of_one_family_have_one_architecture_and_shares_make_another_model():
     model = several(1, 2)
     assert model.networks.unlike == ()
     assert model.networks.architectures == ({"name": "linear"},) * 2
-    weighed = averaged_model(
+    weighed = ensemble.averaged_model(
         [model.with_run(one) for one in model.networks.members], TASK, Inference((2, 2)), shares=(0.25, 0.75)
     )
     assert weighed.networks.shares == (0.25, 0.75)

@@ -11,33 +11,32 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from apple_gpus import on_apple
-from isocenter import tasks
 from isocenter.errors import IntegrityError, PlanError, UsageError
-from isocenter.networks import Features
-from isocenter.planning.typed import check_value
-from isocenter.prediction import confidence_columns
+from isocenter.networks.network_parts import NetworkFeatures
+from isocenter.planning import typed_sections
+from isocenter.prediction import withholding
 from isocenter.runtime import (
-    Averaged,
-    Evidence,
-    Inference,
     Model,
-    Networks,
+    ModelRequest,
     Preprocessing,
-    Request,
-    TorchNetwork,
-    build_module,
-    load,
-    with_uncertainty,
-    write_package,
+    model_assembly,
+    model_files,
+    model_record,
+    torch_networks,
 )
-from isocenter.runtime.model_record import read_parts
-from isocenter.runtime.parts import Parts
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model_parts import ModelParts
+from isocenter.runtime.package import package_writing
+from isocenter.runtime.package.package_writing import PackageEvidence
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.runtime.uncertainty import uncertainty_methods
 from isocenter.runtime.uncertainty.disagreement import Disagreement
-from isocenter.runtime.uncertainty.methods import LastLayers, last_layers_of
-from isocenter.tasks import settings_of
+from isocenter.runtime.uncertainty.uncertainty_methods import LastLayers
+from isocenter.runtime.windows.averaging import AveragedNetwork
+from isocenter.tasks import task_catalogue, task_settings
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.transforms import Normalisation
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Geometry, Image
 
 torch.set_num_threads(1)
@@ -51,21 +50,21 @@ VALUES = {"name": "regression", "targets": ["age"], "units": {}, "mean": {"age":
 
 
 def model(task: dict[str, Any], members: int = 1, **inference: Any) -> Model:
-    chosen = tasks.build(task)
+    chosen = task_catalogue.build_task(task)
     dense = any(head.is_dense for head in chosen.heads.values())
     size = {"strides": [[1] * 3, [2] * 3], "width": 4} if dense else {"width": 4, "blocks": [1, 1], "stem_stride": 1}
     network = {"name": "unet" if dense else "resnet", "channels": 1, "spatial_dims": 3, "size": size}
     runs = []
     for seed in range(members):
         torch.manual_seed(seed)
-        runs.append(TorchNetwork(build_module(chosen, network).eval()))
-    run = runs[0] if members == 1 else Averaged(tuple(runs), chosen.average)
+        runs.append(TorchNetwork(torch_networks.build_module(chosen, network).eval()))
+    run = runs[0] if members == 1 else AveragedNetwork(tuple(runs), chosen.average)
     preprocessing = Preprocessing(3, ("T1",), (Normalisation("window", -1000, 1000),))
     return Model(chosen, preprocessing, Inference(SIZE, **{"left_right": 0, **inference}), Networks(run, network))
 
 
-INSTANCES = {"name": "instances", **settings_of(InstanceSegmentation((1.0, 1.0, 1.0), 6.0))}
-BOXES = {"name": "detection", **settings_of(Detection(("cell", "clump"), 3, 4.0))}
+INSTANCES = {"name": "instances", **task_settings.settings_of(InstanceSegmentation((1.0, 1.0, 1.0), 6.0))}
+BOXES = {"name": "detection", **task_settings.settings_of(Detection(("cell", "clump"), 3, 4.0))}
 TIMES = {"model": "weibull", "horizons": [5.0, 10.0], "scale": 6.0, "edges": [2.0, 20.0], "followed": 20.0}
 TIMES |= {"name": "survival", "censoring": {"time": [], "share": []}}
 SEVERAL = {"name": "classification+regression", "weighting": "fixed"}
@@ -138,7 +137,7 @@ def test_of_values_the_variance_of_the_means_and_the_mean_variance_are_stated():
 
 
 def test_of_members_total_is_aleatoric_and_epistemic_and_this_is_the_mutual_information():
-    of, image = with_uncertainty(model(CLASSES, members=3)), noise()
+    of, image = model_assembly.with_uncertainty(model(CLASSES, members=3)), noise()
     stated = of.predict(image)
     chances = each_chance(of, image)
     total, within = entropy(chances.mean(axis=0)), entropy(chances).mean()
@@ -150,7 +149,7 @@ def test_of_members_total_is_aleatoric_and_epistemic_and_this_is_the_mutual_info
 
 def test_of_calibrated_probabilities_the_parts_still_add_up_to_the_entropy_that_is_stated():
     found = {"method": "temperature", "parameters": {"all": [2.0]}, "cases": 50}
-    of = with_uncertainty(model({**CLASSES, "calibration": found}, members=3))
+    of = model_assembly.with_uncertainty(model({**CLASSES, "calibration": found}, members=3))
     stated = of.predict(noise())
     assert_allclose(stated.confidence.total, entropy(np.array(list(stated.probabilities.values()))), atol=1e-6)
     assert_allclose(stated.confidence.aleatoric + stated.confidence.epistemic, stated.confidence.total, atol=1e-9)
@@ -158,7 +157,7 @@ def test_of_calibrated_probabilities_the_parts_still_add_up_to_the_entropy_that_
 
 def test_one_network_states_its_entropy_and_no_parts_of_it():
     for task, exclusive in ((CLASSES, True), (FINDINGS, False)):
-        stated = with_uncertainty(model(task)).predict(noise())
+        stated = model_assembly.with_uncertainty(model(task)).predict(noise())
         chances = np.array(list(stated.probabilities.values()))
         sides = chances if exclusive else np.stack([chances, 1 - chances], axis=-1)
         assert_allclose(stated.confidence.total, entropy(sides).sum(), atol=1e-6)
@@ -166,7 +165,7 @@ def test_one_network_states_its_entropy_and_no_parts_of_it():
 
 
 def test_members_of_a_regression_state_the_variance_of_their_means_in_the_unit_of_the_target():
-    of, image = with_uncertainty(model({**VALUES, "noise": "gaussian"}, members=3)), noise()
+    of, image = model_assembly.with_uncertainty(model({**VALUES, "noise": "gaussian"}, members=3)), noise()
     stated = of.predict(image)
     means = [of.with_run(member).predict(image).values["age"] for member in of.networks.members]
     assert_allclose(stated.confidence.epistemic, np.var(means), rtol=1e-4)
@@ -176,7 +175,10 @@ def test_members_of_a_regression_state_the_variance_of_their_means_in_the_unit_o
 
 def test_objects_state_how_uncertain_it_is_whether_a_voxel_is_inside_one():
     of, image = model(INSTANCES, members=2), noise()
-    plain, stated = of.predict(image), with_uncertainty(of, "members").predict(image, Request(maps=True))
+    plain, stated = (
+        of.predict(image),
+        model_assembly.with_uncertainty(of, "members").predict(image, ModelRequest(maps=True)),
+    )
     assert_array_equal(np.asarray(plain.data), np.asarray(stated.data))
     total, epistemic = (np.asarray(stated.maps[name].data) for name in ("total", "epistemic"))
     assert (epistemic <= total + 1e-6).all()
@@ -186,7 +188,7 @@ def test_objects_state_how_uncertain_it_is_whether_a_voxel_is_inside_one():
 
 def test_each_box_states_how_uncertain_it_is_whether_it_is_there():
     of, image = model(BOXES, members=2), noise()
-    plain, stated = of.predict(image), with_uncertainty(of, "members").predict(image)
+    plain, stated = of.predict(image), model_assembly.with_uncertainty(of, "members").predict(image)
     assert_array_equal(plain.boxes.corners, stated.boxes.corners)
     rows = of.task.outputs(stated)
     assert rows[0]["score"] is not None
@@ -201,7 +203,7 @@ def test_each_box_states_how_uncertain_it_is_whether_it_is_there():
 @pytest.mark.parametrize("kind", ["cox", "hazards", "weibull"])
 def test_times_to_an_event_state_the_variance_of_the_risk_between_views(kind):
     of, image = moderate(model({**TIMES, "model": kind}, members=3)), noise()
-    stated = with_uncertainty(of).predict(image)
+    stated = model_assembly.with_uncertainty(of).predict(image)
     risks = [of.with_run(member).predict(image).values["risk"] for member in of.networks.members]
     own = stated.confidence
     assert_allclose([own.epistemic, own.aleatoric], [np.var(risks), np.pi**2 / 6], rtol=1e-4)
@@ -210,7 +212,7 @@ def test_times_to_an_event_state_the_variance_of_the_risk_between_views(kind):
 
 def test_several_tasks_at_once_state_what_each_would_state_alone():
     of, image = moderate(model(SEVERAL, members=3)), noise()
-    stated = with_uncertainty(of).predict(image)
+    stated = model_assembly.with_uncertainty(of).predict(image)
     each = [of.with_run(member).predict(image).parts for member in of.networks.members]
     chances = np.array([list(one["classification"].probabilities.values()) for one in each])
     own = stated.parts["classification"].confidence
@@ -219,14 +221,17 @@ def test_several_tasks_at_once_state_what_each_would_state_alone():
     assert_allclose(own.aleatoric + own.epistemic, own.total, atol=1e-9)
     ages = [one["regression"].values["age"] for one in each]
     assert_allclose(stated.parts["regression"].confidence.epistemic, np.var(ages), rtol=1e-4)
-    columns = confidence_columns(stated)
+    columns = withholding.confidence_columns(stated)
     assert {"classification_total", "classification_epistemic", "regression_epistemic"} <= set(columns)
     assert "total" not in columns
 
 
 def test_maps_of_overlapping_windows_have_the_mean_of_the_case_and_change_no_label():
     of, image = model(MASK, members=2), noise((12, 8, 10))
-    plain, stated = of.predict(image), with_uncertainty(of, "members").predict(image, Request(maps=True))
+    plain, stated = (
+        of.predict(image),
+        model_assembly.with_uncertainty(of, "members").predict(image, ModelRequest(maps=True)),
+    )
     assert_array_equal(np.asarray(plain.data), np.asarray(stated.data))
     total, epistemic = (np.asarray(stated.maps[name].data) for name in ("total", "epistemic"))
     assert total.dtype == epistemic.dtype == np.float32
@@ -234,13 +239,15 @@ def test_maps_of_overlapping_windows_have_the_mean_of_the_case_and_change_no_lab
     assert (epistemic <= total + 1e-6).all()
     assert (epistemic >= 0).all()
     assert_allclose([stated.confidence.total, stated.confidence.epistemic], [total.mean(), epistemic.mean()], rtol=1e-5)
-    assert not with_uncertainty(of).predict(image).maps
+    assert not model_assembly.with_uncertainty(of).predict(image).maps
 
 
 def test_each_of_two_tasks_that_mark_voxels_has_maps_of_its_own():
     joint = {"name": "instances+segmentation", "weighting": "fixed"}
     joint |= {f"{one['name']}.{key}": value for one in (INSTANCES, MASK) for key, value in one.items() if key != "name"}
-    stated = with_uncertainty(model(joint, members=2), "members").predict(noise(), Request(maps=True))
+    stated = model_assembly.with_uncertainty(model(joint, members=2), "members").predict(
+        noise(), ModelRequest(maps=True)
+    )
     assert list(stated.maps) == ["total", "epistemic", "segmentation_total", "segmentation_epistemic"]
     for part, start in (("instances", ""), ("segmentation", "segmentation_")):
         own = stated.parts[part].confidence
@@ -251,7 +258,7 @@ def test_each_of_two_tasks_that_mark_voxels_has_maps_of_its_own():
 @pytest.mark.parametrize("flips", [(), (1,)])
 def test_mirrored_views_say_how_uncertain_a_result_is_and_change_nothing(flips):
     of, image = model(CLASSES, flips=flips), noise()
-    plain, stated = of.predict(image), with_uncertainty(of, "tta").predict(image)
+    plain, stated = of.predict(image), model_assembly.with_uncertainty(of, "tta").predict(image)
     assert stated.probabilities == plain.probabilities
     assert stated.confidence.total == plain.confidence.total
     assert stated.confidence.epistemic > 0
@@ -260,14 +267,17 @@ def test_mirrored_views_say_how_uncertain_a_result_is_and_change_nothing(flips):
 
 def test_of_a_dense_result_members_are_compared_and_nothing_else_unless_somebody_asks_or_the_plan_does():
     for asked, planned, method in ((None, "auto", "members"), (None, "none", "none"), ("none", "members", "none")):
-        assert with_uncertainty(model(MASK, members=2, uncertainty=planned), asked).uncertainty.name == method
+        assert (
+            model_assembly.with_uncertainty(model(MASK, members=2, uncertainty=planned), asked).uncertainty.name
+            == method
+        )
     of = model(MASK)
-    layers = last_layers_of(of.basis)
+    layers = uncertainty_methods.last_layers_of(of.basis)
     replace(of, networks=of.networks.watched(layers)).predict(noise())
-    fitted = replace(of, parts=Parts(laplace=layers.fitted(1)))
+    fitted = replace(of, parts=ModelParts(laplace=layers.fitted(1)))
     for asked, planned, method in ((None, "auto", "none"), ("auto", "auto", "laplace"), (None, "laplace", "laplace")):
         planned_so = replace(fitted, inference=replace(fitted.inference, uncertainty=planned))
-        assert with_uncertainty(planned_so, asked).uncertainty.name == method
+        assert model_assembly.with_uncertainty(planned_so, asked).uncertainty.name == method
 
 
 @pytest.mark.parametrize(
@@ -280,13 +290,13 @@ def test_of_a_dense_result_members_are_compared_and_nothing_else_unless_somebody
 )
 def test_a_method_that_a_model_does_not_have_is_refused_by_name(task, members, asked, why):
     with pytest.raises(UsageError, match=why):
-        with_uncertainty(model(task, members), asked)
+        model_assembly.with_uncertainty(model(task, members), asked)
 
 
 def test_a_plan_with_a_method_that_is_not_built_is_refused_by_name():
-    check_value("inference.uncertainty", "tta")
+    typed_sections.check_value("inference.uncertainty", "tta")
     with pytest.raises(PlanError, match="swag"):
-        check_value("inference.uncertainty", "swag")
+        typed_sections.check_value("inference.uncertainty", "swag")
 
 
 def layer_and_cases(count: int, width: int = 4, classes: int = 3, spread: float = 1.0) -> tuple[Any, Any, Any]:
@@ -301,7 +311,7 @@ def posterior_after(count: int, kind: str = "classes", **how: Any) -> tuple[Any,
     layer, inputs, outputs = layer_and_cases(count, **how)
     layers = LastLayers({"class": layer}, {"class": kind})
     with torch.inference_mode():
-        layers(Features({"class": outputs}, inputs, inputs, {"class": inputs}))
+        layers(NetworkFeatures({"class": outputs}, inputs, inputs, {"class": inputs}))
     return layer, layers.fitted(count).heads["class"]
 
 
@@ -310,7 +320,7 @@ def test_a_posterior_is_fitted_also_where_a_gpu_has_no_float64():
     layers, expected = LastLayers({"class": layer}, {"class": "classes"}), posterior_after(20)[1]
     with torch.inference_mode():
         seen, made = on_apple(inputs), on_apple(outputs)
-        layers(Features({"class": made}, seen, seen, {"class": seen}))
+        layers(NetworkFeatures({"class": made}, seen, seen, {"class": seen}))
     assert_allclose(layers.fitted(20).heads["class"].inputs, expected.inputs)
 
 
@@ -326,7 +336,7 @@ def test_of_one_input_the_posterior_is_the_inverse_of_the_whole_gauss_newton_mat
     inputs = inputs.repeat(30, 1)
     outputs = layer(inputs).detach()
     layers = LastLayers({"class": layer}, {"class": "classes"})
-    layers(Features({"class": outputs}, inputs, inputs, {"class": inputs}))
+    layers(NetworkFeatures({"class": outputs}, inputs, inputs, {"class": inputs}))
     of = layers.fitted(30).heads["class"]
     x = np.append(inputs[0].numpy(), 1.0).astype(float)
     p = torch.softmax(outputs[0].double(), dim=0).numpy()
@@ -358,18 +368,18 @@ def test_draws_of_a_map_are_those_of_each_of_its_voxels():
 def test_a_head_whose_output_is_more_than_its_last_layer_has_no_posterior():
     layer, inputs, outputs = layer_and_cases(8)
     layers = LastLayers({"class": layer}, {"class": "classes"})
-    layers(Features({"class": outputs * 2}, inputs, inputs, {"class": inputs}))
+    layers(NetworkFeatures({"class": outputs * 2}, inputs, inputs, {"class": inputs}))
     assert layers.fitted(8) is None
 
 
 @pytest.mark.parametrize("task", [CLASSES, FINDINGS, MASK], ids=["classes", "findings", "mask"])
 def test_draws_of_the_last_layer_say_how_uncertain_a_result_is_and_change_nothing(task, tmp_path):
     of, image = model(task), noise()
-    layers = last_layers_of(of.basis)
+    layers = uncertainty_methods.last_layers_of(of.basis)
     for seed in range(3):
         replace(of, networks=of.networks.watched(layers)).predict(noise(seed=seed))
-    looking = with_uncertainty(replace(of, parts=Parts(laplace=layers.fitted(3))), "laplace")
-    plain, stated = of.predict(image), looking.predict(image, Request(maps=task is MASK))
+    looking = model_assembly.with_uncertainty(replace(of, parts=ModelParts(laplace=layers.fitted(3))), "laplace")
+    plain, stated = of.predict(image), looking.predict(image, ModelRequest(maps=task is MASK))
     assert stated.probabilities == plain.probabilities
     assert stated.confidence.epistemic > 0
     assert_allclose(stated.confidence.total, stated.confidence.aleatoric + stated.confidence.epistemic, atol=1e-6)
@@ -377,12 +387,12 @@ def test_draws_of_the_last_layer_say_how_uncertain_a_result_is_and_change_nothin
         assert_array_equal(np.asarray(stated.data), np.asarray(plain.data))
         assert_allclose(np.asarray(stated.maps["epistemic"].data).mean(), stated.confidence.epistemic, rtol=1e-5)
     looking.parts.write(tmp_path)
-    again = read_parts(looking.settings, tmp_path).laplace
-    same = with_uncertainty(replace(of, parts=Parts(laplace=again)), "laplace").predict(image)
+    again = model_record.read_parts(looking.settings, tmp_path).laplace
+    same = model_assembly.with_uncertainty(replace(of, parts=ModelParts(laplace=again)), "laplace").predict(image)
     assert same.confidence.epistemic == stated.confidence.epistemic
     (tmp_path / "laplace.safetensors").write_bytes(b"other")
     with pytest.raises(IntegrityError, match="is not the posterior of this model"):
-        read_parts(looking.settings, tmp_path)
+        model_record.read_parts(looking.settings, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -394,15 +404,15 @@ def test_draws_of_the_last_layer_say_how_uncertain_a_result_is_and_change_nothin
 def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(task, members, planned, tmp_path):
     of, image = model(task, members, uncertainty=planned, draws=2), noise((10, 8, 8))
     if planned == "laplace":
-        layers = last_layers_of(of.basis)
+        layers = uncertainty_methods.last_layers_of(of.basis)
         replace(of, networks=of.networks.watched(layers)).predict(image)
-        of = replace(of, parts=Parts(laplace=layers.fitted(5)))
-    record = write_package(with_uncertainty(of), Evidence(), "test", tmp_path)
+        of = replace(of, parts=ModelParts(laplace=layers.fitted(5)))
+    record = package_writing.write_package(model_assembly.with_uncertainty(of), PackageEvidence(), "test", tmp_path)
     assert record["exported"], record.get("because")
-    torch_own, onnx = (load(tmp_path, "cpu", backend=backend) for backend in ("torch", "onnx"))
+    torch_own, onnx = (model_files.load(tmp_path, "cpu", backend=backend) for backend in ("torch", "onnx"))
     stated, own = (one.predict(image).confidence for one in (onnx, torch_own))
     assert own.epistemic > 0
     assert_allclose([stated.epistemic, stated.total or 0], [own.epistemic, own.total or 0], rtol=2e-3, atol=1e-7)
-    assert with_uncertainty(onnx, "none").predict(image).confidence.aleatoric is None
+    assert model_assembly.with_uncertainty(onnx, "none").predict(image).confidence.aleatoric is None
     with pytest.raises(UsageError, match="--uncertainty"):
-        with_uncertainty(onnx, "laplace" if members > 1 else "members")
+        model_assembly.with_uncertainty(onnx, "laplace" if members > 1 else "members")

@@ -12,11 +12,9 @@ from hypothesis.extra import numpy as numpy_strategies
 from monai.inferers import sliding_window_inference
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime import slide
 from isocenter.runtime.preprocessing.protocol import SliceOrder
+from isocenter.runtime.windows import averaging, slide
 from isocenter.runtime.windows import slide as windows
-from isocenter.runtime.windows.averaging import is_finite
-from isocenter.runtime.windows.slide import importance, starts
 from isocenter.values import Array
 
 shapes = st.one_of(*[st.tuples(*[st.integers(1, 11)] * n) for n in (2, 3)])
@@ -62,7 +60,9 @@ def test_a_network_that_looks_at_single_voxels_gives_the_same_through_windows_as
     case, overlap, merge, batch
 ):
     image, patch = case
-    merged = whole(slide(voxelwise, image, patch, overlap=overlap, merge=merge, batch=batch), image.shape[1:])
+    merged = whole(
+        slide.slide_windows(voxelwise, image, patch, overlap=overlap, merge=merge, batch=batch), image.shape[1:]
+    )
     for name, expected in voxelwise(image[None]).items():
         assert_allclose(merged[name], expected[0], rtol=1e-4, atol=1e-5)
 
@@ -74,21 +74,23 @@ def test_overlapping_windows_are_merged_as_in_one_full_accumulator(case, overlap
     padded = np.pad(image, [(0, 0), *((0, max(0, n - size)) for n, size in zip(patch, own, strict=True))], mode="edge")
     spatial = padded.shape[1:]
     total, weights = np.zeros((1, *spatial)), np.zeros(spatial)
-    weight = importance(patch, merge).astype(np.float64)
-    grid = [starts(size, n, overlap, merge) for size, n in zip(spatial, patch, strict=True)]
+    weight = slide.window_importance(patch, merge).astype(np.float64)
+    grid = [slide.window_starts(size, n, overlap, merge) for size, n in zip(spatial, patch, strict=True)]
     for corner in product(*grid):
         place = tuple(slice(start, start + n) for start, n in zip(corner, patch, strict=True))
         total[(slice(None), *place)] += placed(padded[(slice(None), *place)][None])["mixed"][0] * weight
         weights[place] += weight
     expected = (total / weights)[(slice(None), *(slice(0, size) for size in own))]
-    merged = whole(slide(placed, image, patch, overlap=overlap, merge=merge, batch=batch), own)
+    merged = whole(slide.slide_windows(placed, image, patch, overlap=overlap, merge=merge, batch=batch), own)
     assert_allclose(merged["mixed"], expected, rtol=1e-4, atol=1e-4)
 
 
 @given(images_and_patches(), overlaps)
 def test_the_result_does_not_depend_on_how_many_windows_go_together(case, overlap):
     image, patch = case
-    one, many = (whole(slide(placed, image, patch, overlap=overlap, batch=n), image.shape[1:]) for n in (1, 7))
+    one, many = (
+        whole(slide.slide_windows(placed, image, patch, overlap=overlap, batch=n), image.shape[1:]) for n in (1, 7)
+    )
     assert_allclose(one["mixed"], many["mixed"], rtol=1e-5, atol=1e-5)
 
 
@@ -102,7 +104,7 @@ def test_a_vector_head_is_the_mean_over_windows_and_comes_last(case, overlap):
         seen.extend(vectors)
         return {"class": vectors, "same": batch}
 
-    *dense, (region, arrays) = slide(network, image, patch, overlap=overlap, batch=2)
+    *dense, (region, arrays) = slide.slide_windows(network, image, patch, overlap=overlap, batch=2)
     assert region == ()
     assert set(arrays) == {"class"}
     assert all(set(parts) == {"same"} for _, parts in dense)
@@ -111,7 +113,7 @@ def test_a_vector_head_is_the_mean_over_windows_and_comes_last(case, overlap):
 
 @given(st.integers(1, 60), st.integers(1, 20), st.floats(0, 0.8))
 def test_windows_of_an_axis_cover_it_and_share_about_the_overlap(size, patch, overlap):
-    start = starts(size, patch, overlap)
+    start = slide.window_starts(size, patch, overlap)
     if size <= patch:
         assert start == [0]
         return
@@ -127,7 +129,7 @@ def test_windows_laid_and_weighed_as_monai_does_give_what_its_sliding_windows_gi
     image, patch = case
     size = tuple(max(have, need) for have, need in zip(image.shape[1:], patch, strict=True))
     image = np.resize(image, (2, *size))
-    seen = whole(slide(placed, image, patch, overlap=overlap, merge=f"monai_{mode}"), size)["mixed"]
+    seen = whole(slide.slide_windows(placed, image, patch, overlap=overlap, merge=f"monai_{mode}"), size)["mixed"]
     expected = sliding_window_inference(
         torch.from_numpy(image[None]),
         patch,
@@ -141,16 +143,16 @@ def test_windows_laid_and_weighed_as_monai_does_give_what_its_sliding_windows_gi
 
 @pytest.mark.parametrize("patch", [(6,), (5, 8), (4, 4, 7)])
 def test_the_middle_of_a_window_counts_most_and_no_voxel_counts_nothing(patch):
-    weight = importance(patch, "gaussian")
+    weight = slide.window_importance(patch, "gaussian")
     assert weight.shape == patch
     assert weight.min() >= 1e-3
     assert weight[tuple(size // 2 for size in patch)] == weight.max()
     assert_allclose(weight, np.flip(weight), rtol=1e-5)
-    assert (importance(patch, "mean") == 1).all()
+    assert (slide.window_importance(patch, "mean") == 1).all()
 
 
 def test_an_eighth_of_the_window_is_one_standard_deviation():
-    weight = importance((17,), "gaussian")
+    weight = slide.window_importance((17,), "gaussian")
     distance = (np.arange(17) - 8) / (17 / 8)
     assert_allclose(weight, np.maximum(np.exp(-(distance**2) / 2), 1e-3), rtol=1e-5)
 
@@ -165,7 +167,7 @@ def test_only_the_rows_that_still_receive_windows_are_held():
         ran += len(batch)
         return {"same": batch}
 
-    for region, arrays in slide(network, image, (8, 6, 6), overlap=0.5):
+    for region, arrays in slide.slide_windows(network, image, (8, 6, 6), overlap=0.5):
         rows_seen.append((region[0].stop, ran))
         assert arrays["same"].shape[1] <= 8
         assert arrays["same"].base is None or arrays["same"].base.shape[1] <= 8
@@ -175,7 +177,7 @@ def test_only_the_rows_that_still_receive_windows_are_held():
 
 def test_what_left_is_not_changed_by_later_windows():
     image = np.random.default_rng(0).normal(size=(1, 30, 5)).astype(np.float32)
-    kept = [(arrays["mixed"], arrays["mixed"].copy()) for _, arrays in slide(placed, image, (6, 5))]
+    kept = [(arrays["mixed"], arrays["mixed"].copy()) for _, arrays in slide.slide_windows(placed, image, (6, 5))]
     for array, copy in kept:
         assert_array_equal(array, copy)
 
@@ -188,7 +190,7 @@ def test_an_image_smaller_than_the_window_goes_on_beyond_its_edge():
         seen.append(batch[0, 0])
         return {"same": batch}
 
-    [(region, arrays)] = slide(network, image, (2, 4))
+    [(region, arrays)] = slide.slide_windows(network, image, (2, 4))
     assert_array_equal(seen[0], [[1, 2, 2, 2], [1, 2, 2, 2]])
     assert region == (slice(0, 1), slice(0, 2))
     assert_array_equal(arrays["same"][0], [[1, 2]])
@@ -202,7 +204,7 @@ def test_batches_are_filled_across_rows():
         return {"same": batch}
 
     image = np.random.default_rng(0).normal(size=(1, 8, 6)).astype(np.float32)
-    parts = list(slide(network, image, (4, 6), overlap=0.5, batch=2))
+    parts = list(slide.slide_windows(network, image, (4, 6), overlap=0.5, batch=2))
     assert sizes == [2, 1]
     assert_allclose(np.concatenate([arrays["same"] for _, arrays in parts], axis=1), image, rtol=1e-5)
 
@@ -210,7 +212,7 @@ def test_batches_are_filled_across_rows():
 def test_large_planes_are_handed_on_a_few_rows_at_a_time(monkeypatch):
     monkeypatch.setattr(windows, "YIELDED_BYTES", 80)
     image = np.random.default_rng(0).normal(size=(1, 9, 6)).astype(np.float32)
-    parts = list(slide(lambda batch: {"same": batch}, image, (4, 6), overlap=0.5))
+    parts = list(slide.slide_windows(lambda batch: {"same": batch}, image, (4, 6), overlap=0.5))
     assert {region[0].stop - region[0].start for region, _ in parts} <= {1, 2, 3}  # 80 bytes are three rows of 6
     assert [region[0].start for region, _ in parts] == [0, *(region[0].stop for region, _ in parts[:-1])]
     assert_allclose(np.concatenate([arrays["same"] for _, arrays in parts], axis=1), image, rtol=1e-5)
@@ -238,12 +240,12 @@ def parts_of(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[slice, ...]:
 def test_along_any_axis_and_either_way_the_same_comes_out_of_any_part(case, overlap, batch, data):
     image, patch = case
     own = image.shape[1:]
-    expected = whole(slide(placed, image, patch, overlap=overlap), own)["mixed"]
+    expected = whole(slide.slide_windows(placed, image, patch, overlap=overlap), own)["mixed"]
     slice_order = SliceOrder(data.draw(st.integers(0, len(own) - 1)), data.draw(st.booleans()))
     wanted = data.draw(parts_of(own))
     found = np.full_like(expected, np.nan)
     rows: list[int] = []
-    for region, arrays in slide(
+    for region, arrays in slide.slide_windows(
         placed, Sums(image), patch, overlap=overlap, batch=batch, slice_order=slice_order, wanted=wanted
     ):
         found[(slice(None), *region)] = arrays["mixed"]
@@ -256,7 +258,7 @@ def test_along_any_axis_and_either_way_the_same_comes_out_of_any_part(case, over
 @pytest.mark.parametrize("backwards", [False, True])
 def test_of_what_is_no_array_each_row_is_made_once(backwards):
     image = Sums(np.random.default_rng(0).normal(size=(1, 6, 40)).astype(np.float32))
-    list(slide(placed, image, (6, 8), slice_order=SliceOrder(1, backwards)))
+    list(slide.slide_windows(placed, image, (6, 8), slice_order=SliceOrder(1, backwards)))
     rows = np.concatenate([np.arange(40)[region[2]] for region in image.asked])
     assert sorted(rows) == [*range(40)]
 
@@ -264,7 +266,7 @@ def test_of_what_is_no_array_each_row_is_made_once(backwards):
 def test_windows_that_do_not_touch_what_is_wanted_are_not_run():
     image = np.random.default_rng(0).normal(size=(1, 40, 40)).astype(np.float32)
     seen = []
-    list(slide(counted(seen), image, (8, 8), overlap=0.5, wanted=(slice(20, 22), slice(0, 4))))
+    list(slide.slide_windows(counted(seen), image, (8, 8), overlap=0.5, wanted=(slice(20, 22), slice(0, 4))))
     assert len(seen) == 2  # those that begin in row 16 and in row 20, the first of each
 
 
@@ -273,8 +275,10 @@ def test_windows_of_one_value_are_run_once_and_change_nothing():
     image[0, 10:14, 8:19] = np.random.default_rng(0).normal(size=(4, 11))
     image[:, :, 25:] = -1
     seen: list[Array] = []
-    merged = whole(slide(counted(seen, placed), image, (6, 5), overlap=0.5, batch=3), (30, 30))
-    expected = whole(slide(placed, image + np.linspace(0, 1e-6, 30, dtype=np.float32), (6, 5), overlap=0.5), (30, 30))
+    merged = whole(slide.slide_windows(counted(seen, placed), image, (6, 5), overlap=0.5, batch=3), (30, 30))
+    expected = whole(
+        slide.slide_windows(placed, image + np.linspace(0, 1e-6, 30, dtype=np.float32), (6, 5), overlap=0.5), (30, 30)
+    )
     assert_allclose(merged["mixed"], expected["mixed"], rtol=1e-4, atol=1e-4)
     flat = [window for window in seen if all((channel == channel.flat[0]).all() for channel in window)]
     assert len(flat) == len({window.tobytes() for window in flat}) == 2
@@ -292,5 +296,5 @@ def counted(seen: list[Array], network=lambda batch: {"same": batch}):
 
 @given(numpy_strategies.arrays(np.float32, st.integers(1, 40), elements=st.floats(width=32)))
 def test_outputs_are_finite_where_each_value_is_even_where_their_sum_is_not(values):
-    assert is_finite(values) == bool(np.isfinite(values).all())
-    assert is_finite(np.full(9, np.finfo(np.float32).max, np.float32))
+    assert averaging.is_finite(values) == bool(np.isfinite(values).all())
+    assert averaging.is_finite(np.full(9, np.finfo(np.float32).max, np.float32))

@@ -10,9 +10,10 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, UsageError
-from isocenter.scoring.answered import Fold
-from isocenter.scoring.auditing.between_groups import feature_shift
-from isocenter.scoring.scores import Audit, AuditOptions, Scored
+from isocenter.scoring.answered_cases import ScoringFold
+from isocenter.scoring.auditing import between_groups
+from isocenter.scoring.auditing.audit_options import AuditOptions
+from isocenter.scoring.case_scoring import AuditInput, ScoredCases
 from isocenter.tasks.classification.question import Classification
 
 
@@ -95,7 +96,7 @@ def test_what_is_asked_wrongly_is_refused(sites, asked, match):
         isocenter.check(sites, **asked)
 
 
-def scored(shifted: float) -> Audit:
+def scored(shifted: float) -> AuditInput:
     """Cases of two sites, of each another patient; and what a network sees in them."""
     random = np.random.default_rng(0)
     names, site = [f"c{n}" for n in range(60)], np.arange(60) % 2
@@ -104,16 +105,16 @@ def scored(shifted: float) -> Audit:
     rows = random.normal(size=(60, 5)) + shifted * site[:, None]
     features = dict(zip(names, zip(names, rows, strict=True), strict=True))
     options = AuditOptions(groups="site", shift=True)
-    return Audit(Scored(table, (), features=features), None, (), 0, True, options=options)
+    return AuditInput(ScoredCases(table, (), features=features), None, (), 0, True, options=options)
 
 
 def test_an_evaluation_compares_what_the_network_sees_in_groups():
-    found = feature_shift(scored(shifted=2.0))
+    found = between_groups.feature_shift(scored(shifted=2.0))
     rows = found.tables["shift.csv"]
     assert set(rows["matched"]) == {False, True}
     assert (rows["p_adjusted"] < 0.05).all()
     assert set(found.tables["balance.csv"]["covariate"]) == {"age"}  # not the scanner's own settings
-    assert (feature_shift(scored(shifted=0.0)).tables["shift.csv"]["p_adjusted"] > 0.05).all()
+    assert (between_groups.feature_shift(scored(shifted=0.0)).tables["shift.csv"]["p_adjusted"] > 0.05).all()
 
 
 @pytest.mark.whole
@@ -126,12 +127,12 @@ def test_a_run_whose_gate_nobody_has_calibrated_has_features_to_compare(cli, cla
 
 def test_of_a_model_that_keeps_no_features_it_is_stated():
     audit = scored(shifted=2.0)
-    [note] = feature_shift(replace(audit, scored=replace(audit.scored, features={}))).notes
+    [note] = between_groups.feature_shift(replace(audit, scored=replace(audit.scored, features={}))).notes
     assert "a model without a gate keeps none" in note
 
 
 def test_what_several_folds_see_is_not_compared():
     audit = scored(shifted=2.0)
-    folds = {case: Fold(n % 2, Classification(("a", "b"))) for n, case in enumerate(audit.scored.features)}
-    [note] = feature_shift(replace(audit, folds=folds)).notes
+    folds = {case: ScoringFold(n % 2, Classification(("a", "b"))) for n, case in enumerate(audit.scored.features)}
+    [note] = between_groups.feature_shift(replace(audit, folds=folds)).notes
     assert "each fold's network has its own" in note

@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 
-from isocenter import tasks
-from isocenter.scoring.scores import page_of
+from isocenter.scoring import case_scoring
+from isocenter.tasks import task as tasks_task
+from isocenter.tasks import task_catalogue
 from isocenter.values import Case, Geometry, Image, Label, Prediction
 
 GRID = Geometry.of_spacing((4, 5, 6), (1, 1, 2))
@@ -22,9 +23,9 @@ def marked(value: int) -> np.ndarray:
     return drawn
 
 
-def overlays_of(case: Case, prediction: Prediction, task: tasks.Task) -> dict[str, list[str]]:
+def overlays_of(case: Case, prediction: Prediction, task: tasks_task.Task) -> dict[str, list[str]]:
     """{overlay: names of its labels}"""
-    page = page_of(case, prediction, task)
+    page = case_scoring.viewer_page(case, prediction, task)
     facts = json.loads(page.partition('id="facts"')[2].partition(">")[2].partition("</script>")[0])
     return {one["name"]: [label["name"] for label in one["labels"]] for one in facts["overlays"]}
 
@@ -34,7 +35,9 @@ def case(**references: object) -> Case:
 
 
 def test_of_two_tasks_that_mark_voxels_both_maps_are_drawn_with_their_own_labels():
-    task = tasks.build({"name": "instances+segmentation", **OBJECTS, **MASKS, "segmentation.tolerance": 2.0})
+    task = task_catalogue.build_task(
+        {"name": "instances+segmentation", **OBJECTS, **MASKS, "segmentation.tolerance": 2.0}
+    )
     parts = {
         "instances": Prediction(GRID, data=marked(7), labels=()),
         "segmentation": Prediction(GRID, data=marked(1), labels=LESION),
@@ -51,6 +54,6 @@ def test_of_two_tasks_that_mark_voxels_both_maps_are_drawn_with_their_own_labels
 
 def test_of_a_single_task_the_page_names_reference_and_prediction():
     masks = {"labels": [{"value": 1, "name": "organ"}], "loss": "dice+ce", "tolerance": 2.0}
-    task = tasks.build({"name": "segmentation", **masks})
+    task = task_catalogue.build_task({"name": "segmentation", **masks})
     found = overlays_of(case(mask=Image(marked(1)[None], GRID)), Prediction(GRID, data=marked(1), labels=ORGAN), task)
     assert found == {"reference": ["organ"], "prediction": ["organ"]}

@@ -12,9 +12,10 @@ import pytest
 
 import isocenter
 from isocenter.errors import IntegrityError
-from isocenter.files import content_hash
-from isocenter.quality import voxel_digest
-from isocenter.scoring.data_record import LEDGER, opened, read_data_record, write_data_record
+from isocenter.files.storage import hashing
+from isocenter.quality import image_descriptors
+from isocenter.scoring import data_record
+from isocenter.scoring.data_record import LEDGER
 from isocenter.values import Case, Dataset, LazyMapping
 
 
@@ -35,8 +36,8 @@ def case(folder: Path, name: str, image: str, mask: str = "mask", key: str = "")
 
 def test_a_record_comes_back_and_holds_hashes_alone(tmp_path):
     one = case(tmp_path, "one", "pixels")
-    write_data_record(tmp_path, Dataset((one,)), {})
-    assert read_data_record(tmp_path).contents == {"one": content_hash(one)}
+    data_record.write_data_record(tmp_path, Dataset((one,)), {})
+    assert data_record.read_data_record(tmp_path).contents == {"one": hashing.content_hash(one)}
     assert str(tmp_path) not in (tmp_path / "data.json").read_text()
 
 
@@ -44,13 +45,13 @@ def test_a_damaged_record_is_refused(tmp_path):
     (tmp_path / "data.json").write_text("{")
     for folder in (tmp_path, tmp_path / "elsewhere"):
         with pytest.raises(IntegrityError):
-            read_data_record(folder)
+            data_record.read_data_record(folder)
 
 
 def test_cases_that_trained_are_found_by_image_under_any_name_and_test_cases_are_not(tmp_path):
     ours = Dataset((case(tmp_path, "seen", "first"), case(tmp_path, "kept", "second")))
-    write_data_record(tmp_path, ours, {})
-    record = read_data_record(tmp_path)
+    data_record.write_data_record(tmp_path, ours, {})
+    record = data_record.read_data_record(tmp_path)
     parts = {"seen": {"train"}, "kept": {"test"}}
     theirs = Dataset(
         (
@@ -70,26 +71,33 @@ def test_cases_that_trained_are_found_by_image_under_any_name_and_test_cases_are
 
 def test_cases_of_one_file_are_told_apart_by_their_place_in_it(tmp_path):
     rows = [replace(case(tmp_path, "file", "all of them", key=str(n)), id=str(n)) for n in range(4)]
-    write_data_record(tmp_path, Dataset(tuple(rows[:2])), {})
-    assert read_data_record(tmp_path).trained(Dataset(tuple(rows)), {"0": {"train"}, "1": {"test"}}) == {"0"}
+    data_record.write_data_record(tmp_path, Dataset(tuple(rows[:2])), {})
+    assert data_record.read_data_record(tmp_path).trained(Dataset(tuple(rows)), {"0": {"train"}, "1": {"test"}}) == {
+        "0"
+    }
 
 
 def test_an_image_in_another_class_folder_is_the_image_that_trained(tmp_path):
-    write_data_record(tmp_path, Dataset((case(tmp_path, "seen", "pixels", key="bright"),)), {})
+    data_record.write_data_record(tmp_path, Dataset((case(tmp_path, "seen", "pixels", key="bright"),)), {})
     moved = case(tmp_path, "moved", "pixels", key="dark")
-    assert read_data_record(tmp_path).trained(Dataset((moved,)), {"seen": {"train"}}) == {"moved"}
+    assert data_record.read_data_record(tmp_path).trained(Dataset((moved,)), {"seen": {"train"}}) == {"moved"}
 
 
 def test_each_set_of_cases_has_its_own_count_whatever_their_order_and_names(tmp_path):
     one, two = case(tmp_path, "one", "1"), case(tmp_path, "two", "2")
     again = case(tmp_path, "other", "1")
-    assert [opened([one, two]), opened([two, again]), opened([one]), opened([one, two])] == [1, 2, 1, 3]
+    assert [
+        data_record.count_opening([one, two]),
+        data_record.count_opening([two, again]),
+        data_record.count_opening([one]),
+        data_record.count_opening([one, two]),
+    ] == [1, 2, 1, 3]
 
 
 def test_openings_by_several_at_once_are_all_counted(tmp_path, ledger):
     one = case(tmp_path, "one", "1")
     with ThreadPoolExecutor(8) as pool:
-        counts = list(pool.map(lambda _: opened([one]), range(40)))
+        counts = list(pool.map(lambda _: data_record.count_opening([one]), range(40)))
     assert max(counts) == 40
     lines = [json.loads(line) for line in ledger.read_text().splitlines()]
     assert len(lines) == 40
@@ -100,9 +108,9 @@ def test_where_it_cannot_be_counted_the_figures_still_stand(tmp_path, monkeypatc
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "file" / "cache"))
     with caplog.at_level(logging.WARNING, "isocenter"):
-        assert opened([case(tmp_path, "one", "1")]) == 0
+        assert data_record.count_opening([case(tmp_path, "one", "1")]) == 0
     assert "not counted" in caplog.text
-    assert opened([]) == opened([Case("made", "made", {})]) == 0
+    assert data_record.count_opening([]) == data_record.count_opening([Case("made", "made", {})]) == 0
 
 
 def test_an_image_that_was_saved_anew_is_known_by_its_voxels(tmp_path):
@@ -111,8 +119,10 @@ def test_an_image_that_was_saved_anew_is_known_by_its_voxels(tmp_path):
         PIL.Image.fromarray(pixels).save(tmp_path / name)
     PIL.Image.fromarray(pixels[::-1]).save(tmp_path / "other.png")
     seen, again, other = (picture(tmp_path / name) for name in ("seen.png", "again.tiff", "other.png"))
-    write_data_record(tmp_path, Dataset((seen,)), {"seen": voxel_digest(seen.images["image"])})
-    record = read_data_record(tmp_path)
+    data_record.write_data_record(
+        tmp_path, Dataset((seen,)), {"seen": image_descriptors.voxel_digest(seen.images["image"])}
+    )
+    record = data_record.read_data_record(tmp_path)
     assert record.trained(Dataset((again, other)), {"seen": {"train"}}) == {"again"}
     assert record.trained(Dataset((again, other)), {"seen": {"test"}}) == set()
 
@@ -121,8 +131,8 @@ def test_a_volume_of_a_pair_is_known_in_another_pair_whichever_it_is_laid_on(tmp
     """Drawn pairs share files, and the name of a pair says nothing of those of other data."""
     for name in "abcde":
         (tmp_path / name).write_text(name)
-    write_data_record(tmp_path, Dataset(tuple(pair(tmp_path, *one) for one in ("ab", "ac", "ba"))), {})
-    record = read_data_record(tmp_path)
+    data_record.write_data_record(tmp_path, Dataset(tuple(pair(tmp_path, *one) for one in ("ab", "ac", "ba"))), {})
+    record = data_record.read_data_record(tmp_path)
     seen = {"ab": {"train"}, "ac": {"test"}, "ba": {"val"}}
     others = Dataset(tuple(pair(tmp_path, *one) for one in ("de", "db", "ae", "dc")))
     assert record.trained(others, seen) == {"db", "ae"}

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.testing import assert_allclose
 
-from isocenter.evaluation import net_benefit
-from isocenter.scoring.auditing.decisions import decisions
-from isocenter.scoring.scores import Audit, Scored
+from isocenter.evaluation.significance import probability_tests
+from isocenter.scoring.auditing import decision_audits
+from isocenter.scoring.case_scoring import AuditInput, ScoredCases
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.findings.question import Findings
 from isocenter.tasks.regression.question import Regression
@@ -20,8 +20,8 @@ COLUMNS = ["threshold", "net_benefit", "treat_all", "treat_none", "low", "high",
 def audited(task, **columns):
     ids = [f"c{n}" for n in range(CASES)]
     table = pd.DataFrame({"case": ids, "patient": ids, "split": "test", "label": "all", **columns})
-    scored = Scored(table, (), task=task)
-    return decisions(Audit(scored, predictor=None, cases=(), seed=0, patients_known=True))
+    scored = ScoredCases(table, (), task=task)
+    return decision_audits.audit_decisions(AuditInput(scored, predictor=None, cases=(), seed=0, patients_known=True))
 
 
 def classes(*names):
@@ -36,7 +36,7 @@ def test_of_two_classes_the_positive_one_is_called_and_the_table_has_its_net_ben
     found, chances, truth = classes("well", "ill")
     table = found.tables["decision.csv"]
     assert list(table) == COLUMNS and set(table["label"]) == {"ill"} and set(table["treat_none"]) == {0.0}
-    assert_allclose(table["net_benefit"], net_benefit(chances[:, 1], truth == 1, table["threshold"]))
+    assert_allclose(table["net_benefit"], probability_tests.net_benefit(chances[:, 1], truth == 1, table["threshold"]))
     known = table.dropna()
     assert (
         len(known) > 50 and (known["low"] < known["net_benefit"]).all() and (known["net_benefit"] < known["high"]).all()

@@ -12,12 +12,14 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError, UsageError
-from isocenter.evaluation import Gap, Metrics, Table, resampling
-from isocenter.planning import plan_text, read_plan, registered, settings, with_settings
-from isocenter.runtime import read_json
-from isocenter.scoring.auditing.groups import _cells, _words, answered, groups, with_table
-from isocenter.scoring.explaining.kept_tests import keep
-from isocenter.scoring.scores import Audit, AuditOptions, Scored
+from isocenter.evaluation import Metrics, Table, case_tables
+from isocenter.evaluation.fairness.group_gaps import Gap
+from isocenter.planning import plan_changes, plan_checks, plan_file
+from isocenter.runtime import record_files
+from isocenter.scoring.auditing import group_audit
+from isocenter.scoring.auditing.audit_options import AuditOptions
+from isocenter.scoring.case_scoring import AuditInput, ScoredCases
+from isocenter.scoring.explaining import kept_tests
 from isocenter.tasks import Task
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.findings.question import Findings
@@ -28,8 +30,8 @@ from packages import no_export
 
 def test_a_gap_of_very_many_people_has_no_p_of_0():
     gap = Gap("sex", "auroc", "all", 0.1, 0.09, 0.11, p=0.0, p_adjusted=0.0, worst="F")
-    assert "adjusted p < 0.001" in _words(gap, Metrics())
-    assert _cells(gap, Metrics())[6:8] == ("< 0.001", "< 0.001")
+    assert "adjusted p < 0.001" in group_audit._words(gap, Metrics())
+    assert group_audit._cells(gap, Metrics())[6:8] == ("< 0.001", "< 0.001")
 
 
 def table_of(count: int = 200, seed: int = 0, worse: float = 0.0) -> Table:
@@ -58,8 +60,8 @@ def table_of(count: int = 200, seed: int = 0, worse: float = 0.0) -> Table:
 
 
 def audited(table: Table, task: Task | None = None, **options):
-    scored = Scored(table, (), task=task or Classification(("fine", "ill")))
-    return groups(Audit(scored, None, (), 0, True, options=AuditOptions(**options)))
+    scored = ScoredCases(table, (), task=task or Classification(("fine", "ill")))
+    return group_audit.audit_groups(AuditInput(scored, None, (), 0, True, options=AuditOptions(**options)))
 
 
 def gaps_in(found) -> Mapping[tuple[str, str], dict]:
@@ -74,7 +76,7 @@ def unequal():
 def test_every_figure_of_a_group_is_the_tasks_own_summary_of_its_cases(unequal):
     table = table_of(worse=3.0)
     own = table[table["covariate_sex"] == "F"].reset_index(drop=True)
-    expected = Classification(("fine", "ill")).summary(own, seed=resampling(own, 0).drawing(1000))
+    expected = Classification(("fine", "ill")).summary(own, seed=case_tables.resampling_of_table(own, 0).drawing(1000))
     rows = unequal.tables["groups.csv"]
     assert tuple(rows) == ("attribute", "group", "metric", "label", "value", "low", "high", "n", "patients", "judged")
     found = rows[(rows["attribute"] == "sex") & (rows["group"] == "F")]
@@ -154,9 +156,9 @@ def test_a_group_whose_figure_is_not_defined_has_its_line_in_the_forest_plot():
 )
 @pytest.mark.whole
 def test_groups_that_nobody_fixed_before_training_are_exploratory(registered, late, says):
-    scored = Scored(table_of(), (), task=Classification(("fine", "ill")))
+    scored = ScoredCases(table_of(), (), task=Classification(("fine", "ill")))
     options = AuditOptions(groups="sex,site")
-    found = groups(Audit(scored, None, (), 0, True, options=options, registered=registered))
+    found = group_audit.audit_groups(AuditInput(scored, None, (), 0, True, options=options, registered=registered))
     assert found.records["fairness.json"][1]["exploratory"] == late
     assert says in found.sections[0].blocks[0].text
 
@@ -218,10 +220,10 @@ def test_a_table_of_groups_fills_in_what_the_headers_leave_empty_and_changes_not
     headers = [{"sex": None, "age": None, "model": "Aera"}, {"sex": "F", "age": 50.0, "model": "Aera"}]
     dataset = Dataset(tuple(Case(f"c{n}", f"p{n}", {}, covariates=own) for n, own in enumerate(headers)))
     (tmp_path / "who.csv").write_text("case,Sex,age,site\nc0,M,70,north\nc1,M,70,south\n")
-    first, second = with_table(dataset, tmp_path / "who.csv", {"c0", "c1"})
+    first, second = group_audit.with_table_covariates(dataset, tmp_path / "who.csv", {"c0", "c1"})
     assert first.covariates == {"sex": "M", "age": 70, "model": "Aera", "site": "north"}
     assert second.covariates == {"sex": "F", "age": 50.0, "model": "Aera", "site": "south"}
-    [unscored, _] = with_table(dataset, tmp_path / "who.csv", {"c1"})
+    [unscored, _] = group_audit.with_table_covariates(dataset, tmp_path / "who.csv", {"c1"})
     assert unscored.covariates == headers[0]
 
 
@@ -291,14 +293,14 @@ def test_a_run_audits_the_groups_of_its_plan_and_packages_keep_that_also_when_ca
     assert (found["groups"], found["exploratory"]) == ("sex", [])
     words = "fixed with it: the margin of non-inferiority 0.05 and the groups sex"
     assert words in (run.out / "report.html").read_text()
-    plan = read_plan(run.out / "plan.yaml")
+    plan = plan_file.read_plan(run.out / "plan.yaml")
     assert (plan["evaluation.groups"], plan["task.group_thresholds"]) == ("sex", "sex")
     assert plan["task.thresholds_by_group"] == {}
     assert "too few" in plan.decision("task.thresholds_by_group").because
     site = peopled(tmp_path / "site", count=48, first=5000)
     with no_export():
         package = isocenter.package(run.out, out=tmp_path / "model", backends=()).out
-        keep(package, isocenter.load(package, "cpu"), {"gradcam": {"passed": True}}, {})
+        kept_tests.keep_records(package, isocenter.load(package, "cpu"), {"gradcam": {"passed": True}}, {})
         made = isocenter.calibrate(package, site, out=tmp_path / "calibrated", backends=())
     isocenter.evaluate(package, site, out=tmp_path / "evaluated", device="cpu")
     elsewhere = json.loads((tmp_path / "evaluated" / "fairness.json").read_text())
@@ -322,9 +324,11 @@ def test_an_ensemble_keeps_the_groups_and_the_margin_that_its_members_fixed_befo
     assert (found["groups"], found["exploratory"]) == ("sex", [])
     assert "No groups were fixed before training" not in made.report.read_text()
     assert json.loads((made.out / "evaluation" / "summary.json").read_text())["registered_margin"] == 0.05
-    other = read_plan(again / "plan.yaml").with_decision("evaluation.margin", Decision(0.2, "by hand"))
-    other = other.with_decision("evaluation.registered", Decision(registered(other), "before its training"))
-    (again / "plan.yaml").write_text(plan_text(other))
+    other = plan_file.read_plan(again / "plan.yaml").with_decision("evaluation.margin", Decision(0.2, "by hand"))
+    other = other.with_decision(
+        "evaluation.registered", Decision(plan_file.registration_digest(other), "before its training")
+    )
+    (again / "plan.yaml").write_text(plan_file.plan_text(other))
     apart = isocenter.ensemble((run, again), out=tmp_path / "apart", device="cpu", data=data).out / "evaluation"
     assert "registered_margin" not in json.loads((apart / "summary.json").read_text())
     assert json.loads((apart / "fairness.json").read_text())["exploratory"] == ["sex"]
@@ -355,17 +359,19 @@ def test_a_training_treats_groups_alike_and_a_covariate_of_the_group_is_no_input
     asked = {**trained.TWO_STEPS, "training.fairness": method, "training.protected": "sex", "augmentation.mixup": 0.0}
     run = trained.classifying(peopled(tmp_path / "data"), tmp_path / "run", assignments=asked)
     assert pd.read_csv(run.out / "log.csv")["loss"].notna().all()
-    plan = read_plan(run.out / "plan.yaml")
+    plan = plan_file.read_plan(run.out / "plan.yaml")
     assert plan["training.fairness"] == method
     assert plan["network.context"] is None
-    record = read_json(run.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
+    record = record_files.read_json(run.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
     assert bool(record.get("refitted")) == (method == "constraint")
 
 
 def test_a_task_without_classes_is_refused_a_constraint(segmented):
     asked = {"training.fairness": "constraint", "training.protected": "sex"}
     with pytest.raises(PlanError, match="a segmentation has no classes"):
-        settings(with_settings(read_plan(segmented.out / "plan.yaml"), asked))
+        plan_checks.checked_settings(
+            plan_changes.with_settings(plan_file.read_plan(segmented.out / "plan.yaml"), asked)
+        )
 
 
 @pytest.mark.parametrize(
@@ -423,7 +429,7 @@ def test_a_tenth_of_the_cases_is_predicted_again_for_all_covariates_and_of_few_c
         for one in table.itertuples()
     ]
     network = Counting()
-    found = groups(Audit(Scored(table, (), task=network.task), network, people, 0, True))
+    found = group_audit.audit_groups(AuditInput(ScoredCases(table, (), task=network.task), network, people, 0, True))
     rows = {row["attribute"]: row for row in found.records["fairness.json"][1]["swapped"]}
     assert {name: row["cases"] for name, row in rows.items()} == cases
     assert network.asked == cases["sex"] + 2 * cases["site"] <= max(count // 10, 15)
@@ -436,8 +442,8 @@ def test_people_who_look_alike_to_the_network_are_compared():
         name: (name.replace("c", "p"), row)
         for name, row in zip(table["case"], random.normal(size=(80, 3)), strict=True)
     }
-    scored = Scored(table, (), task=Classification(("fine", "ill")), features=seen)
-    found = groups(Audit(scored, None, (), 0, True, options=AuditOptions(groups="sex")))
+    scored = ScoredCases(table, (), task=Classification(("fine", "ill")), features=seen)
+    found = group_audit.audit_groups(AuditInput(scored, None, (), 0, True, options=AuditOptions(groups="sex")))
     [alike] = found.records["fairness.json"][1]["individual"]
     assert set(alike) == {"attribute", "others", "own", "difference", "p", "cases"}
     assert alike["p"] > 0.01
@@ -456,11 +462,13 @@ def test_people_who_look_alike_are_compared_finding_by_finding_and_values_in_the
     ]  # fmt: skip
     table, task = pd.DataFrame(rows), Findings(("rare", "usual"))
     seen = {f"c{n}": (f"p{n}", random.normal(size=3)) for n in range(80)}
-    scored = Scored(table, (), task=task, features=seen)
-    found = groups(Audit(scored, None, (), 0, True, options=AuditOptions(groups="sex")))
+    scored = ScoredCases(table, (), task=task, features=seen)
+    found = group_audit.audit_groups(AuditInput(scored, None, (), 0, True, options=AuditOptions(groups="sex")))
     [alike] = found.records["fairness.json"][1]["individual"]
     assert (alike["others"], alike["own"], alike["p"], alike["cases"]) == (0, 0, 1, 80)
     values = pd.DataFrame(
         {"case": list("aabbc"), "label": ["ml", "years"] * 2 + ["ml"], "predicted": [1.0, 40, 2, 60, 3]}
     )
-    np.testing.assert_allclose(answered(values), [[1, 40 / 200**0.5], [2, 60 / 200**0.5], [3, np.nan]])
+    np.testing.assert_allclose(
+        group_audit.answers_by_case(values), [[1, 40 / 200**0.5], [2, 60 / 200**0.5], [3, np.nan]]
+    )

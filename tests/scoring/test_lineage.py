@@ -11,8 +11,8 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.planning import read_plan
-from isocenter.scoring.data_record import lineage_of, read_data_record
+from isocenter.planning import plan_file
+from isocenter.scoring import data_record
 from packages import no_export
 
 
@@ -42,7 +42,7 @@ def test_a_model_of_a_parent_that_saw_its_test_cases_says_so_in_split_headline_a
         f"{shared} of {len(tests[0])} test cases had trained or selected a model that this one started or learnt from"
     )
     assert note in str(child)
-    assert note in str(read_plan(child.out / "plan.yaml").decision("split.method").because)
+    assert note in str(plan_file.read_plan(child.out / "plan.yaml").decision("split.method").because)
     assert note in (child.out / "report.html").read_text()
     evaluated = isocenter.evaluate(child.out, segmented.data, device="cpu", labels=trained.LABELS)
     assert note in str(evaluated)
@@ -50,32 +50,32 @@ def test_a_model_of_a_parent_that_saw_its_test_cases_says_so_in_split_headline_a
 
 def test_what_was_seen_is_inherited_from_model_to_model(child, segmented, tmp_path):
     parent, own = seen_by(segmented.out), seen_by(child.out)
-    assert read_data_record(child.out).inherited >= parent
+    assert data_record.read_data_record(child.out).inherited >= parent
     for start in (
         child.out,
         child.out / "checkpoints" / "best",
         child.out / "checkpoints" / "best" / "weights.safetensors",
     ):
-        assert lineage_of([start]).seen >= parent | own
-        assert lineage_of([start]).unknown == ()
+        assert data_record.trace_lineage([start]).seen >= parent | own
+        assert data_record.trace_lineage([start]).unknown == ()
 
 
 def test_a_package_holds_what_its_parents_had_seen(child, segmented, tmp_path):
     with no_export():
         package = isocenter.package(child.out, out=tmp_path / "child.zip", backends=()).out
-    assert lineage_of([package]).seen >= seen_by(segmented.out) | seen_by(child.out)
+    assert data_record.trace_lineage([package]).seen >= seen_by(segmented.out) | seen_by(child.out)
     with pytest.raises(isocenter.IsocenterError, match="that trained this model"):
         isocenter.evaluate(package, segmented.data, device="cpu", labels=trained.LABELS)
 
 
 def test_a_model_that_starts_from_nothing_has_no_lineage(segmented):
-    record = read_data_record(segmented.out)
+    record = data_record.read_data_record(segmented.out)
     assert (record.inherited, record.unknown) == (frozenset(), ())
-    assert lineage_of([]).seen == frozenset()
+    assert data_record.trace_lineage([]).seen == frozenset()
 
 
 def test_of_a_file_of_weights_by_itself_nobody_knows_what_it_had_seen(segmented, tmp_path):
     weights = segmented.out / "checkpoints" / "best" / "weights.safetensors"
     single = Path(shutil.copy(weights, tmp_path / "downloaded.safetensors"))
-    assert lineage_of([single, segmented.out]).unknown == ("downloaded.safetensors",)
-    assert lineage_of([single, segmented.out]).seen >= seen_by(segmented.out)
+    assert data_record.trace_lineage([single, segmented.out]).unknown == ("downloaded.safetensors",)
+    assert data_record.trace_lineage([single, segmented.out]).seen >= seen_by(segmented.out)

@@ -10,10 +10,10 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.evaluation import case_table
-from isocenter.scoring.auditing.mistakes import mistakes
-from isocenter.scoring.scores import Audit, Scored
-from isocenter.tasks import kind, task_from
+from isocenter.evaluation import case_tables
+from isocenter.scoring.auditing import mistake_audit
+from isocenter.scoring.case_scoring import AuditInput, ScoredCases
+from isocenter.tasks import task_catalogue, task_settings
 from isocenter.values import Case, Geometry
 
 WEAK = ["source", "attribute", "group", "n", "patients", "error", "elsewhere", "difference", "low", "high"]
@@ -21,9 +21,9 @@ WEAK += ["p", "p_adjusted", "judged"]
 
 
 def audited(task, rows, features=None, facts=None, known=True, folds=None):
-    table = case_table([{"split": "test", **row} for row in rows])
-    scored = Scored(table, [], task=task, features=features or {}, facts=facts or {})
-    return mistakes(Audit(scored, SimpleNamespace(task=task), [], 0, known, folds or {}))
+    table = case_tables.case_table([{"split": "test", **row} for row in rows])
+    scored = ScoredCases(table, [], task=task, features=features or {}, facts=facts or {})
+    return mistake_audit.audit_mistakes(AuditInput(scored, SimpleNamespace(task=task), [], 0, known, folds or {}))
 
 
 def certainty(n: int, count: int, flipped) -> float:
@@ -49,7 +49,9 @@ def calling(count: int, wrong, flipped=(), **columns):
 
 @pytest.fixture
 def two():
-    return task_from(kind("classification"), {"classes": ["a", "b"], "smoothing": 0.0})
+    return task_settings.task_from_settings(
+        task_catalogue.task_class("classification"), {"classes": ["a", "b"], "smoothing": 0.0}
+    )
 
 
 def test_a_covariate_a_fact_and_a_cluster_in_which_it_fails_more_are_found_and_named_in_the_report(two):
@@ -132,7 +134,9 @@ def test_labels_that_are_worse_for_one_group_of_people_are_a_finding_of_their_ow
 
 
 def test_a_rare_class_is_left_out_of_the_suspects_by_name_and_takes_no_other_with_it():
-    three = task_from(kind("classification"), {"classes": ["a", "b", "rare"], "smoothing": 0.0})
+    three = task_settings.task_from_settings(
+        task_catalogue.task_class("classification"), {"classes": ["a", "b", "rare"], "smoothing": 0.0}
+    )
     rows = [row | {"probability_rare": 0.0} for row in calling(60, [False] * 60, flipped={4, 9})]
     of_the_rare = {"predicted": "rare", "probability_a": 0.02, "probability_b": 0.02, "probability_rare": 0.96}
     labels = ["rare", "rare", "rare", "a"]  # the last one probably wrong, which four labels cannot show
@@ -148,7 +152,9 @@ def test_a_rare_class_is_left_out_of_the_suspects_by_name_and_takes_no_other_wit
 
 
 def test_a_finding_that_few_have_is_left_out_of_the_suspects_and_the_others_stay():
-    findings = task_from(kind("findings"), {"findings": ["often", "seldom"]})
+    findings = task_settings.task_from_settings(
+        task_catalogue.task_class("findings"), {"findings": ["often", "seldom"]}
+    )
     rows = [
         {"case": f"c{n}", "patient": f"p{n}", "label": label, "reference": word, "predicted": word}
         | {"probability": sure if (word == "present") != (n == 3 and label == "often") else 1 - sure}
@@ -171,8 +177,9 @@ def test_cases_that_trained_are_never_suspected_unless_another_fold_has_scored_t
 
 
 def test_measured_values_and_boxes_have_worst_cases_too():
-    regression = task_from(
-        kind("regression"), {"targets": ["size"], "units": {}, "mean": {"size": 1.0}, "deviation": {"size": 2.0}}
+    regression = task_settings.task_from_settings(
+        task_catalogue.task_class("regression"),
+        {"targets": ["size"], "units": {}, "mean": {"size": 1.0}, "deviation": {"size": 2.0}},
     )
     rows = [
         {"case": f"c{n}", "patient": f"p{n}", "label": "size", "reference": 1.0, "predicted": 1.0 + n}
@@ -200,7 +207,7 @@ def test_an_evaluation_and_a_run_write_both_files(segmented, tmp_path):
 
 
 def test_errors_that_are_weighed_for_censoring_make_no_group_of_short_follow_up_the_better_one():
-    task = task_from(kind("survival"), 
+    task = task_settings.task_from_settings(task_catalogue.task_class("survival"), 
         {"model": "weibull", "horizons": [5.0], "scale": 6.0, "edges": [5.0], "followed": 9.0,
          "censoring": {"time": [1.0], "share": [0.6]}}
     )  # fmt: skip

@@ -11,9 +11,10 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import UsageError
-from isocenter.report import number
-from isocenter.scoring.auditing.robustness import Line, verdict
-from isocenter.scoring.scores import AuditOptions
+from isocenter.report import wording
+from isocenter.scoring.auditing import robustness_audit
+from isocenter.scoring.auditing.audit_options import AuditOptions
+from isocenter.scoring.auditing.robustness_audit import RobustnessLine
 from isocenter.values import Estimate
 
 FILE = "robustness.csv"
@@ -76,11 +77,11 @@ def test_the_report_names_the_worst_corruption_and_the_cases_stay_as_they_are(ga
 
 
 def test_harm_is_stated_only_where_the_interval_of_the_loss_shows_it():
-    line = Line("jpeg", 2, "auroc", "all", 0.947, None, None, 136, 70, None, 0.0, 0.0)
+    line = RobustnessLine("jpeg", 2, "auroc", "all", 0.947, None, None, 136, 70, None, 0.0, 0.0)
 
     def words(low: float | None, high: float | None, method: str = "", tried: int = 1) -> str:
         loss = Estimate(-0.001, low, high, n=136, patients=70, method=method)
-        return verdict("corruption", line, "AUROC", 0.948, 1, lambda _: loss, tried)
+        return robustness_audit.harm_sentence("corruption", line, "AUROC", 0.948, 1, lambda _: loss, tried)
 
     of_many = words(-0.002, -0.0002, tried=45)
     assert of_many.startswith("No corruption is shown to do harm") and "widened for the 45 that were tried" in of_many
@@ -98,7 +99,7 @@ def test_the_loss_by_a_corruption_is_stated_with_its_interval_from_the_same_pati
     page = (worse.out / "report.html").read_text()
     table = pd.read_csv(worse.out / FILE).query("label == 'all' and metric == 'auroc' and severity >= 0")
     before, least = table["value"].iloc[0], table["value"].min()
-    assert least == before or f"a paired difference of {number(least - before, signed=True)} (" in page
+    assert least == before or f"a paired difference of {wording.number_text(least - before, signed=True)} (" in page
 
 
 @pytest.mark.whole

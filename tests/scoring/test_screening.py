@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from isocenter.errors import DatasetError
-from isocenter.scoring import AuditOptions, refuse_no_outcome
-from isocenter.scoring.auditing.decisions import confusion, screened, without_outcomes
-from isocenter.scoring.scores import Audit, Scored
+from isocenter.scoring.auditing import decision_audits
+from isocenter.scoring.auditing.audit_options import AuditOptions
+from isocenter.scoring.case_scoring import AuditInput, ScoredCases
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.regression.question import Regression
 
@@ -20,8 +20,8 @@ TRUTH = ["ill", "ill", "ill", "well", "well", "well"]
 def audit(task, screens=False, **columns):
     ids = [f"c{n}" for n in range(6)]
     table = pd.DataFrame({"case": ids, "patient": [*ids[:5], "c4"], "split": "test", "label": "all", **columns})
-    scored = Scored(table, task.summary(table, seed=0) if isinstance(task, Classification) else (), task=task)
-    return Audit(scored, None, (), 0, True, options=AuditOptions(screening=screens))
+    scored = ScoredCases(table, task.summary(table, seed=0) if isinstance(task, Classification) else (), task=task)
+    return AuditInput(scored, None, (), 0, True, options=AuditOptions(screening=screens))
 
 
 def two_classes(**columns):
@@ -31,7 +31,7 @@ def two_classes(**columns):
 
 
 def test_references_and_calls_are_crossed_at_the_operating_point():
-    table = confusion(two_classes()).tables["confusion.csv"]
+    table = decision_audits.audit_confusion(two_classes()).tables["confusion.csv"]
     cells = {(row.reference, row.predicted): (row.cases, row.patients) for row in table.itertuples()}
     assert cells == {
         ("ill", "ill"): (2, 2), ("ill", "not ill"): (1, 1), ("not ill", "ill"): (1, 1), ("not ill", "not ill"): (2, 1),
@@ -44,28 +44,30 @@ def test_several_classes_are_crossed_with_each_other_and_values_are_not():
     names = np.array(["a", "b", "c"])
     given = {f"probability_{name}": shares[:, n] for n, name in enumerate(names)}
     called = {"reference": names[[0, 1, 2, 0, 1, 2]], "predicted": names[[0, 1, 2, 0, 1, 1]], "brier": 0.0}
-    table = confusion(audit(Classification(tuple(names)), **called, **given)).tables["confusion.csv"]
+    table = decision_audits.audit_confusion(audit(Classification(tuple(names)), **called, **given)).tables[
+        "confusion.csv"
+    ]
     whole = table[table["label"] == "all"].set_index(["reference", "predicted"])["cases"]
     assert (len(whole), whole["c", "b"], whole["a", "a"]) == (9, 1, 2)
     values = {"reference": CHANCES, "predicted": CHANCES, "difference": 0.0, "standardised_difference": 0.0}
     task = Regression(("volume",), {"volume": "ml"}, {"volume": 0.0}, {"volume": 1.0})
-    assert confusion(audit(task, **{**values, "label": "volume"})) is None
+    assert decision_audits.audit_confusion(audit(task, **{**values, "label": "volume"})) is None
 
 
 def test_a_model_is_judged_by_the_endpoints_of_screening_beside_people():
     outcome = ["cancer", "interval", "benign", "normal", "normal", None]
     seen = {"covariate_outcome": outcome, "covariate_recalled": [1, 0, 1, 0, 0, 0], "covariate_read_by": "a+b"}
     given = two_classes(screens=True, **seen)
-    table = screened(given).tables["screening.csv"].set_index(["label", "metric"])["value"]
+    table = decision_audits.audit_screening(given).tables["screening.csv"].set_index(["label", "metric"])["value"]
     assert table["ill", "recall_rate"] == pytest.approx(3 / 5) and table["people", "recall_rate"] == pytest.approx(
         2 / 5
     )
     assert (table["ill", "detection_per_1000"], table["ill", "interval_cancers"]) == (400, 0)
     assert (table["people", "ppv3"], table["people", "workload_saved"]) == (0.5, 0)
-    assert "covariate_outcome" not in without_outcomes(given).scored.table
-    assert screened(two_classes(**seen)) is None
+    assert "covariate_outcome" not in decision_audits.without_outcomes(given).scored.table
+    assert decision_audits.audit_screening(two_classes(**seen)) is None
     with pytest.raises(DatasetError, match="has no column outcome"):
-        refuse_no_outcome({"age": [1]}, "data")
+        decision_audits.refuse_no_outcome({"age": [1]}, "data")
 
 
 def test_an_evaluation_makes_the_endpoints_where_a_table_states_outcomes(classified, cli, tmp_path):

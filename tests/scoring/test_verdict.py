@@ -7,31 +7,21 @@ import pandas as pd
 import pytest
 
 from isocenter.evaluation import Metric
-from isocenter.planning import read_plan
-from isocenter.report import selecting_name
-from isocenter.runs.validation_course import epoch_limit, training_length
-from isocenter.scoring.scores import Scored, by_case, wrong_calls
-from isocenter.scoring.verdict import (
-    Gain,
-    Verdict,
-    beyond_tolerance,
-    boundless,
-    constant_predictions,
-    exchanged_labels,
-    headline_rows,
-    verdict_of,
-)
-from isocenter.tasks import build, settings_of
-from isocenter.tasks import kind as task_kind
-from isocenter.tasks.multitask import with_part
-from isocenter.tasks.segmentation.scoring import case_rows
+from isocenter.planning import plan_file
+from isocenter.report import wording
+from isocenter.runs import validation_course
+from isocenter.scoring import case_scoring, model_verdict
+from isocenter.scoring.case_scoring import ScoredCases
+from isocenter.scoring.model_verdict import Gain, Verdict
+from isocenter.tasks import multitask, task_catalogue, task_settings
+from isocenter.tasks.segmentation import scoring
 from isocenter.values import Decision, Estimate, Geometry
 
 MAE = Metric("mae", "MAE", "less")
-CLASSES = build({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
+CLASSES = task_catalogue.build_task({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
 
 
-def scored(chances: list[float], truth: list[int], before: list[float] | None = None) -> Scored:
+def scored(chances: list[float], truth: list[int], before: list[float] | None = None) -> ScoredCases:
     """A classification of so many patients; chances: that they are malignant; before: before calibration."""
     names = ["benign", "malignant"]
     table = pd.DataFrame(
@@ -52,17 +42,19 @@ def scored(chances: list[float], truth: list[int], before: list[float] | None = 
             ),
         }
     )
-    return Scored(table, CLASSES.summary(table, seed=0), task=CLASSES)
+    return ScoredCases(table, CLASSES.summary(table, seed=0), task=CLASSES)
 
 
 def verdict(chances: list[float], truth: list[int], **given) -> Verdict:
-    return verdict_of(scored(chances, truth), seed=0, patients_known=True, **given)
+    return model_verdict.verdict_on_scores(scored(chances, truth), seed=0, patients_known=True, **given)
 
 
 def course(*values: float, steps: int = 1000) -> tuple[str, ...]:
     """What is said of a validation metric that was measured at equal distances."""
     at = [steps * (n + 1) // len(values) for n in range(len(values))]
-    return training_length(pd.DataFrame({"step": at, "loss": 1.0, "validation": values}), lambda figure: "AUROC")
+    return validation_course.training_length_sentences(
+        pd.DataFrame({"step": at, "loss": 1.0, "validation": values}), lambda figure: "AUROC"
+    )
 
 
 def test_a_model_that_calls_the_most_frequent_class_is_not_better_than_guessing():
@@ -106,7 +98,7 @@ def test_a_small_test_and_notes_speak_against_the_figures():
 
 
 def test_without_test_cases_nothing_is_estimated():
-    made = verdict_of(None, seed=0, patients_known=True)
+    made = model_verdict.verdict_on_scores(None, seed=0, patients_known=True)
     assert made.answer.startswith("Nothing is estimated")
     assert made.as_record()["gains"] == []
 
@@ -119,10 +111,10 @@ def test_a_calibration_that_makes_probabilities_worse_on_these_cases_speaks_agai
     # Four of five are right: the loss of p in the right ones and 1 - p in the others.
     expected = 0.8 * np.log(0.8 / 0.99) + 0.2 * np.log(0.2 / 0.01)
     assert change.value == pytest.approx(expected) and change.low > 0
-    [sentence] = verdict_of(worse, seed=0, patients_known=True).against
+    [sentence] = model_verdict.verdict_on_scores(worse, seed=0, patients_known=True).against
     assert sentence.startswith("Calibration made the probabilities of these cases worse (change of the log loss: 0.4")
     better = scored(fair, truth, before=too_sure)
-    assert verdict_of(better, seed=0, patients_known=True).against == ()
+    assert model_verdict.verdict_on_scores(better, seed=0, patients_known=True).against == ()
     assert not [row for row in scored(fair, truth).rows if row.metric == "log_loss_change"]
 
 
@@ -133,27 +125,32 @@ def test_sets_and_masks_that_exclude_nothing_speak_against_a_model():
     segmentation = {"name": "segmentation", "loss": "ce", "tolerance": 1.0}
     segmentation |= {"labels": [{"value": 1, "name": "organ"}, {"value": 2, "name": "lesion"}]}
     segmentation |= {"risk": 0.1, "covering": {**masks, "thresholds": {"organ": 0.8, "lesion": None}}}
-    settings = {**settings_of(CLASSES), "conformal": {**sets, "thresholds": limits}}
+    settings = {**task_settings.settings_of(CLASSES), "conformal": {**sets, "thresholds": limits}}
     in_parts = {"classification": settings, "segmentation": segmentation}
     joint = {f"{part}.{key}": one for part, own in in_parts.items() for key, one in own.items() if key != "name"}
-    several = build({"name": "classification+segmentation", "weighting": "fixed", **joint})
+    several = task_catalogue.build_task({"name": "classification+segmentation", "weighting": "fixed", **joint})
     sentences = [
         "Sets and intervals exclude nothing for malignant (0 patients): too few to find a threshold.",
         "Covering results exclude nothing for lesion (3 patients): no threshold is shown to miss little enough.",
     ]
-    assert list(boundless(build({"name": "classification", **settings}))) == sentences[:1]
-    assert list(boundless(build(segmentation))) == sentences[1:]
+    assert (
+        list(model_verdict.boundless_sentences(task_catalogue.build_task({"name": "classification", **settings})))
+        == sentences[:1]
+    )
+    assert list(model_verdict.boundless_sentences(task_catalogue.build_task(segmentation))) == sentences[1:]
     named = [f"{part}: {text[0].lower()}{text[1:]}" for part, text in zip(in_parts, sentences, strict=True)]
-    assert sorted(boundless(several)) == named
-    assert list(boundless(CLASSES)) == []
+    assert sorted(model_verdict.boundless_sentences(several)) == named
+    assert list(model_verdict.boundless_sentences(CLASSES)) == []
     own = scored([0.1] * 30 + [0.9] * 10, [0] * 30 + [1] * 10)
-    of_sets = replace(own, task=build({"name": "classification", **settings}))
-    assert verdict_of(of_sets, seed=0, patients_known=True).against == (sentences[0],)
+    of_sets = replace(own, task=task_catalogue.build_task({"name": "classification", **settings}))
+    assert model_verdict.verdict_on_scores(of_sets, seed=0, patients_known=True).against == (sentences[0],)
 
 
 def test_one_threshold_for_all_cases_is_named_after_no_label():
     sets = {"method": "lac", "level": 0.9, "by": "all", "n": {"all": 8}, "exact": False, "thresholds": {"all": None}}
-    [sentence] = boundless(build({"name": "classification", **settings_of(CLASSES), "conformal": sets}))
+    [sentence] = model_verdict.boundless_sentences(
+        task_catalogue.build_task({"name": "classification", **task_settings.settings_of(CLASSES), "conformal": sets})
+    )
     assert sentence == "Sets and intervals exclude nothing (8 patients): too few to find a threshold."
 
 
@@ -172,13 +169,15 @@ def test_a_label_that_ends_as_the_word_for_all_labels_is_named_in_full():
 
 
 def test_a_regression_that_gives_one_number_to_all_hardly_tells_cases_apart():
-    task = build({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
+    task = task_catalogue.build_task({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
                   "mean": {"size": 5.0}, "deviation": {"size": 2.0}})  # fmt: skip
     truth = [float(n % 10) for n in range(40)]
     table = pd.DataFrame({"case": [str(n) for n in range(40)], "patient": [str(n) for n in range(40)], "split": "test",
                           "label": "size", "reference": truth, "predicted": 5.0})  # fmt: skip
     table = table.assign(difference=table["predicted"] - table["reference"])
-    made = verdict_of(Scored(table, task.summary(table, seed=0), task=task), seed=0, patients_known=True)
+    made = model_verdict.verdict_on_scores(
+        ScoredCases(table, task.summary(table, seed=0), task=task), seed=0, patients_known=True
+    )
     assert made.gains[0].difference.value == 0
     assert made.answer.startswith("Size: not shown to be better than always giving the mean")
     assert made.against[0].startswith("Predictions of size hardly differ from one another")
@@ -203,11 +202,20 @@ def test_where_four_times_the_steps_brought_nothing_longer_training_promises_lit
 
 
 def test_a_training_that_its_epochs_ended_says_so(segmented):
-    plan = read_plan(segmented.out / "plan.yaml")
+    plan = plan_file.read_plan(segmented.out / "plan.yaml")
     limited = plan.with_decisions({"training.epochs": Decision(2, "few"), "training.batch": Decision(4, "few")})
-    assert epoch_limit(plan, 40, 20) == "" == epoch_limit(limited, 40, 19)
-    assert epoch_limit(limited, 40, 20) == ("The limit of 2 epochs (training.epochs) ended it, after 20 steps.")
-    assert training_length(pd.DataFrame({"step": [900], "loss": [1.0]}), limit="It ended.")[0] == "It ended."
+    assert (
+        validation_course.epoch_limit_sentence(plan, 40, 20)
+        == ""
+        == validation_course.epoch_limit_sentence(limited, 40, 19)
+    )
+    assert validation_course.epoch_limit_sentence(limited, 40, 20) == (
+        "The limit of 2 epochs (training.epochs) ended it, after 20 steps."
+    )
+    assert (
+        validation_course.training_length_sentences(pd.DataFrame({"step": [900], "loss": [1.0]}), limit="It ended.")[0]
+        == "It ended."
+    )
 
 
 def test_a_metric_that_never_rises_shows_that_nothing_was_learnt():
@@ -219,13 +227,16 @@ def test_few_steps_and_few_measurements_are_named():
     sentences = course(0.5, 0.6, steps=20)
     assert sentences[0].startswith("Trained for only 20 steps")
     assert "measured only 2 times" in sentences[1]
-    assert "Nothing was validated" in training_length(pd.DataFrame({"step": [900], "loss": [1.0]}))[0]
+    assert (
+        "Nothing was validated"
+        in validation_course.training_length_sentences(pd.DataFrame({"step": [900], "loss": [1.0]}))[0]
+    )
 
 
 def test_each_fold_has_its_own_course():
     log = pd.DataFrame({"step": [250, 500, 750, 1000], "loss": 1.0, "fold 0 loss": 1.0, "fold 0": [0.1, 0.2, 0.3, 0.4],
                         "fold 1": [0.1, 0.4, 0.4, 0.4]})  # fmt: skip
-    first, second = training_length(log, lambda figure: "Dice")
+    first, second = validation_course.training_length_sentences(log, lambda figure: "Dice")
     assert first.startswith("Validation Dice of fold 0 was still improving")
     assert second.startswith("Validation Dice of fold 1 was best at step 500")
 
@@ -237,8 +248,12 @@ def test_folds_that_went_alike_share_a_sentence():
         "gained little in the last quarter of the steps; a falling learning rate flattens every curve, so whether "
         "longer training helps is not known."
     )
-    assert training_length(log, lambda figure: "Dice") == (f"Validation Dice of all 3 folds {little}",)
-    first, second = training_length(log.assign(**{"fold 1": [0.1, 0.2, 0.3, 0.4]}), lambda figure: "Dice")
+    assert validation_course.training_length_sentences(log, lambda figure: "Dice") == (
+        f"Validation Dice of all 3 folds {little}",
+    )
+    first, second = validation_course.training_length_sentences(
+        log.assign(**{"fold 1": [0.1, 0.2, 0.3, 0.4]}), lambda figure: "Dice"
+    )
     assert first == f"Validation Dice of fold 0, fold 2 {little}"
     assert second.startswith("Validation Dice of fold 1 was still improving in the last quarter of the 1000 steps")
 
@@ -249,13 +264,13 @@ def test_a_fold_of_fewer_steps_is_judged_by_its_own_last_quarter():
                         "fold 1 loss": [1.0, 1.0, 1.0, nan], "fold 1": [0.1, 0.2, 0.4, nan]})  # fmt: skip
     log = pd.concat([log, pd.DataFrame({"step": [375.0], "loss": 1.0, "fold 1 loss": 1.0, "fold 1": 0.1})])
     log = log.assign(**{"fold 0": [0.1, 0.2, 0.2, 0.2, 0.2]})
-    assert training_length(log.sort_values("step"), lambda figure: "Dice")[1] == (
+    assert validation_course.training_length_sentences(log.sort_values("step"), lambda figure: "Dice")[1] == (
         "Validation Dice of fold 1 was still improving in the last quarter of the 750 steps: longer training may help."
     )
 
 
 def test_a_systematic_error_and_a_poor_agreement_speak_against_a_model():
-    task = build({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
+    task = task_catalogue.build_task({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
                   "mean": {"size": 5.0}, "deviation": {"size": 2.0}})  # fmt: skip
     truth = [float(5 + n % 10) for n in range(40)]
 
@@ -264,8 +279,8 @@ def test_a_systematic_error_and_a_poor_agreement_speak_against_a_model():
         table = pd.DataFrame({"case": names, "patient": names, "split": "test", "label": "size", "reference": truth,
                               "predicted": predicted})  # fmt: skip
         table = table.assign(difference=table["predicted"] - table["reference"])
-        scored_sizes = Scored(table, task.summary(table, seed=0), task=task)
-        return list(beyond_tolerance(scored_sizes))
+        scored_sizes = ScoredCases(table, task.summary(table, seed=0), task=task)
+        return list(model_verdict.beyond_tolerance(scored_sizes))
 
     assert against([1.04 * size for size in truth]) == []
     [systematic] = against([1.1 * size + 0.1 * (-1) ** n for n, size in enumerate(truth)])
@@ -284,8 +299,14 @@ def test_two_labels_that_look_exchanged_are_named():
     structures = {"front": (1,), "back": (2,)}
 
     def exchanged(predicted: np.ndarray) -> list[str]:
-        rows = case_rows(predicted, maps[0], structures, Geometry((4, 4, 4), np.eye(4)), dict.fromkeys(structures, 1.0))
-        return list(exchanged_labels(Scored(pd.DataFrame([{"case": "a", "patient": "a", **row} for row in rows]), [])))
+        rows = scoring.structure_case_rows(
+            predicted, maps[0], structures, Geometry((4, 4, 4), np.eye(4)), dict.fromkeys(structures, 1.0)
+        )
+        return list(
+            model_verdict.exchanged_labels(
+                ScoredCases(pd.DataFrame([{"case": "a", "patient": "a", **row} for row in rows]), [])
+            )
+        )
 
     assert exchanged(maps[0]) == []
     assert exchanged(maps[1]) == [
@@ -298,30 +319,34 @@ def test_two_classes_that_look_exchanged_are_named():
     truth = [0, 1] * 20
     right = scored([0.9 if one else 0.1 for one in truth], truth)
     wrong = scored([0.1 if one else 0.9 for one in truth], truth)
-    assert list(exchanged_labels(right)) == []
-    [sentence] = exchanged_labels(wrong)
+    assert list(model_verdict.exchanged_labels(right)) == []
+    [sentence] = model_verdict.exchanged_labels(wrong)
     assert "benign and malignant look exchanged: accuracy 0.000 would be 1.000" in sentence
 
 
 def test_wrong_calls_are_the_cases_that_are_called_otherwise_than_their_reference():
-    assert wrong_calls(CLASSES, scored([0.9, 0.1, 0.9], [1, 1, 0]).table) == ["c1", "c2"]
+    assert case_scoring.wrong_calls(CLASSES, scored([0.9, 0.1, 0.9], [1, 1, 0]).table) == ["c1", "c2"]
 
 
 def test_the_headline_is_the_primary_metric_over_all_labels():
     rows = scored([0.1] * 10 + [0.9] * 10, [0] * 10 + [1] * 10).rows
-    assert [(row.metric, row.label) for row in headline_rows(rows, "accuracy", CLASSES)] == [("accuracy", "all")]
+    assert [(row.metric, row.label) for row in model_verdict.headline_rows(rows, "accuracy", CLASSES)] == [
+        ("accuracy", "all")
+    ]
 
 
 def test_a_structure_of_which_hardly_a_voxel_is_found_speaks_against_the_mean():
     table = pd.DataFrame({"label": ["liver", "tumour"], "voxels_both": [900, 1], "voxels_reference": [1000, 500]})
-    assert list(constant_predictions(table)) == ["tumour is missed nearly everywhere: less than 1 % of it is found."]
+    assert list(model_verdict.constant_predictions(table)) == [
+        "tumour is missed nearly everywhere: less than 1 % of it is found."
+    ]
 
 
-FINDINGS = build({"name": "findings", "findings": ["effusion", "mass"],
+FINDINGS = task_catalogue.build_task({"name": "findings", "findings": ["effusion", "mass"],
                   "counts": {name: {"present": 20, "absent": 60} for name in ("effusion", "mass")}})  # fmt: skip
 
 
-def findings(effusion: list[float], mass: list[float], truth: list[tuple[bool, bool]]) -> Scored:
+def findings(effusion: list[float], mass: list[float], truth: list[tuple[bool, bool]]) -> ScoredCases:
     """Two findings of so many patients; the chances of each, and whether they are there."""
     words = {True: "present", False: "absent"}
     rows = [
@@ -331,13 +356,13 @@ def findings(effusion: list[float], mass: list[float], truth: list[tuple[bool, b
         for name, chance, there in zip(("effusion", "mass"), chances, known, strict=True)
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    return Scored(table, FINDINGS.summary(table, seed=0), task=FINDINGS)
+    return ScoredCases(table, FINDINGS.summary(table, seed=0), task=FINDINGS)
 
 
 def test_findings_that_are_told_apart_are_better_than_their_shares_and_constant_ones_are_named():
     truth = [(n % 4 == 0, n % 3 == 0) for n in range(48)]
     effusion = [0.9 if there and n else 0.1 for n, (there, _) in enumerate(truth)]  # one is missed
-    made = verdict_of(findings(effusion, [0.2] * 48, truth), seed=0, patients_known=True)
+    made = model_verdict.verdict_on_scores(findings(effusion, [0.2] * 48, truth), seed=0, patients_known=True)
     assert made.answer.startswith("Better than giving each finding its share among the training cases (AUROC +0.229")
     assert "mass is called absent in every case." in made.against
     assert not any("effusion" in text for text in made.against)
@@ -346,26 +371,29 @@ def test_findings_that_are_told_apart_are_better_than_their_shares_and_constant_
 def test_a_case_of_which_one_finding_is_called_wrongly_is_a_wrong_call():
     scored = findings([0.9, 0.9, 0.9], [0.1, 0.1, 0.9], [(True, False), (True, True), (True, True)])
     scored.table.loc[scored.table["case"] == "c2", "reference"] = None  # nobody knows
-    assert wrong_calls(FINDINGS, scored.table) == ["c1"]
+    assert case_scoring.wrong_calls(FINDINGS, scored.table) == ["c1"]
 
 
-def several() -> Scored:
+def several() -> ScoredCases:
     """Classes that are always called the same beside a size that is measured well."""
-    size = build({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
+    size = task_catalogue.build_task({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
                   "mean": {"size": 5.0}, "deviation": {"size": 3.0}})  # fmt: skip
-    task = build({"name": "classification+regression", "weighting": "fixed",
-                  **{f"classification.{key}": value for key, value in settings_of(CLASSES).items()},
-                  **{f"regression.{key}": value for key, value in settings_of(size).items()}})  # fmt: skip
+    task = task_catalogue.build_task({"name": "classification+regression", "weighting": "fixed",
+                  **{f"classification.{key}": value for key, value in task_settings.settings_of(CLASSES).items()},
+                  **{f"regression.{key}": value for key, value in task_settings.settings_of(size).items()}})  # fmt: skip
     truth = [float(n % 10) for n in range(40)]
     classes = scored([0.3] * 40, [0] * 30 + [1] * 10).table
     sizes = classes[["case", "patient", "split"]].assign(label="size", reference=truth, difference=0.1)
     sizes = sizes.assign(predicted=sizes["reference"] + sizes["difference"])
-    table = pd.concat([with_part("classification", classes), with_part("regression", sizes)], ignore_index=True)
-    return Scored(table, task.summary(table, seed=0), task=task)
+    table = pd.concat(
+        [multitask.prefix_part_table("classification", classes), multitask.prefix_part_table("regression", sizes)],
+        ignore_index=True,
+    )
+    return ScoredCases(table, task.summary(table, seed=0), task=task)
 
 
 def test_each_of_several_tasks_is_compared_with_its_own_guess_and_its_constant_calls_are_named():
-    made = verdict_of(several(), seed=0, patients_known=True)
+    made = model_verdict.verdict_on_scores(several(), seed=0, patients_known=True)
     assert "Classification: not shown to be better than always calling benign" in made.answer
     assert "Regression: size: better than always giving the mean of the training cases" in made.answer
     assert "classification: every case is called benign." in made.against
@@ -373,7 +401,7 @@ def test_each_of_several_tasks_is_compared_with_its_own_guess_and_its_constant_c
 
 def test_the_wrong_calls_of_several_tasks_are_those_of_any():
     made = several()
-    assert wrong_calls(made.task, made.table) == [f"c{n}" for n in range(30, 40)]
+    assert case_scoring.wrong_calls(made.task, made.table) == [f"c{n}" for n in range(30, 40)]
 
 
 @pytest.mark.parametrize(
@@ -381,13 +409,13 @@ def test_the_wrong_calls_of_several_tasks_are_those_of_any():
     [("regression", "mae", "r2"), ("segmentation", "hd95_pixels", "dice"), ("survival", "integrated_brier", "uno_c")],
 )
 def test_a_kind_of_problem_knows_of_which_of_its_metrics_less_is_better(kind, less, more):
-    metrics = task_kind(kind).metrics
+    metrics = task_catalogue.task_class(kind).metrics
     assert (metrics.of(less).better, metrics.of(more).better) == ("less", "more")
 
 
 def test_every_task_has_its_first_figure_in_the_headline():
     made = several()
-    chosen = headline_rows(made.rows, "mae", made.task)
+    chosen = model_verdict.headline_rows(made.rows, "mae", made.task)
     assert [(row.metric, row.label) for row in chosen] == [
         ("auroc", "classification: all"),
         ("mae", "regression: size"),
@@ -395,21 +423,25 @@ def test_every_task_has_its_first_figure_in_the_headline():
 
 
 def test_where_the_validation_cases_lack_a_class_the_length_is_judged_by_what_selected():
-    named = selecting_name(Metric("auroc", "AUROC"))
+    named = wording.selecting_name(Metric("auroc", "AUROC"))
     log = pd.DataFrame({"step": [100, 200, 300, 400], "loss": 1.0, "validation": [-1.2, -1.0, -0.9, -0.8]})
-    assert training_length(log, named)[0].startswith("Validation minus the log loss was still improving")
-    assert training_length(log.assign(validation=[0.6, 0.7, 0.8, 0.9]), named)[0].startswith("Validation AUROC")
-    assert selecting_name(Metric("r2", "R²"))(-0.3) == "R²"  # which may be below 0 itself
+    assert validation_course.training_length_sentences(log, named)[0].startswith(
+        "Validation minus the log loss was still improving"
+    )
+    assert validation_course.training_length_sentences(log.assign(validation=[0.6, 0.7, 0.8, 0.9]), named)[
+        0
+    ].startswith("Validation AUROC")
+    assert wording.selecting_name(Metric("r2", "R²"))(-0.3) == "R²"  # which may be below 0 itself
 
 
 def test_where_patients_are_unknown_a_class_of_that_name_keeps_it():
     method = "{0} bootstrap; of patient; patient from 0.43 on (youden, unseen cases); unreliable: 7 {0}s"
-    assert by_case(Estimate(0.5, method=method.format("patient"))).method == method.format("case")
+    assert case_scoring.named_by_case(Estimate(0.5, method=method.format("patient"))).method == method.format("case")
 
 
 def test_no_patients_are_counted_in_what_speaks_against_a_model_where_nobody_knows_whose_the_cases_are():
     note = "Sets and intervals exclude nothing for 1 (3 patients): too few to find a threshold."
     made, known = ({"seed": 0, "patients_known": known, "notes": [note]} for known in (False, True))
     own = scored([0.2, 0.8] * 10, [0, 1] * 10)
-    assert note.replace("patients", "cases") in verdict_of(own, **made).against
-    assert note in verdict_of(own, **known).against
+    assert note.replace("patients", "cases") in model_verdict.verdict_on_scores(own, **made).against
+    assert note in model_verdict.verdict_on_scores(own, **known).against

@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service.records.database import opened
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service.records import record_database
 from isocenter.values import Geometry, Image
 from ports import free_port
 from service.databases import empty, with_tables
@@ -123,7 +124,7 @@ def postgresql():
 
 def _wait_for(url: str) -> None:
     for _ in range(600):
-        database = opened(url)
+        database = record_database.open_database(url)
         try:
             with database.engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
@@ -230,7 +231,7 @@ def mr(tmp_path) -> list[Path]:
     x, y, z = np.indices((24, 20, 8))
     ball = 200 * ((x - 11) ** 2 + (y - 9) ** 2 + 6 * (z - 4) ** 2 < 40) + x
     image = Image(ball[None].astype(np.int16), Geometry((24, 20, 8), affine), modality="MR")
-    write_series(image, SeriesNames("p", "study", "series"), tmp_path / "mr")
+    series_writing.write_series(image, SeriesNames("p", "study", "series"), tmp_path / "mr")
     return sorted((tmp_path / "mr").iterdir())
 
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.dicom_listening import ListenerSettings
 from isocenter.service.dicom.receiver import Receiver
-from isocenter.service.objects.journal import Happened, Line, read_journals
-from isocenter.service.records.workitems import Workitems
+from isocenter.service.objects import journal
+from isocenter.service.objects.journal import Happened, JournalLine
+from isocenter.service.records.workitem_records import Workitems
 
 
 class Node:
@@ -29,21 +30,21 @@ class Node:
         self.receiver, self.folder, self.port = receiver, folder, receiver.port
 
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[JournalLine]:
         """What the keeper would read, but for events of the audit."""
-        return [line for line in read_journals(self.folder / "inbox", {})[0] if not isinstance(line, Happened)]
+        return [line for line in journal.read_journals(self.folder / "inbox", {})[0] if not isinstance(line, Happened)]
 
     @property
     def events(self) -> list[Happened]:
         """What the audit would get."""
-        return [line for line in read_journals(self.folder / "inbox", {})[0] if isinstance(line, Happened)]
+        return [line for line in journal.read_journals(self.folder / "inbox", {})[0] if isinstance(line, Happened)]
 
     @property
     def parts(self) -> list[Path]:
         """Objects that are coming, or were left."""
         return list(self.folder.rglob("*.part"))
 
-    def after(self, count: int) -> list[Line]:
+    def after(self, count: int) -> list[JournalLine]:
         """The lines, as soon as there are so many."""
         return until(lambda: self.lines if len(self.lines) >= count else None)
 
@@ -62,7 +63,7 @@ def until(ask: Any, seconds: float = 60.0) -> Any:
 def receiving(folder: Path, *, orders: Callable[[], Workitems] | None = None, **settings: Any) -> Iterator[Node]:
     """A receiver on a free port of loopback."""
     stop = threading.Event()
-    listening = Listening(**{"port": 0, "min_free_gb": 0.0, "idle_s": 5.0} | settings)
+    listening = ListenerSettings(**{"port": 0, "min_free_gb": 0.0, "idle_s": 5.0} | settings)
     receiver = Receiver(listening, folder, orders=orders)
     serving = threading.Thread(target=receiver.serve, args=(stop,))
     serving.start()

@@ -17,10 +17,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import hl7
 from hypothesis import strategies as st
 
-from isocenter.service.exchange.fhir import CERTAINTY, HIGH, LOW, PROBABILITY
-from isocenter.service.exchange.hl7 import ENDS
-from isocenter.service.exchange.report import Report, Segment
-from isocenter.values import Code, Finding, Findings
+from isocenter.service.exchange.fhir_reports import CERTAINTY, HIGH, LOW, PROBABILITY
+from isocenter.service.exchange.findings_report import FindingsReport, SegmentReference
+from isocenter.service.exchange.hl7_reports import ENDS
+from isocenter.values import Code, Finding
+from isocenter.values.finding import FindingsRecord
 
 STUDY, SERIES = "1.2.840.5", "1.2.840.5.1"
 MODEL = {"name": "lung nodules", "version": "1.2", "weights_sha256": "ab" * 32}
@@ -59,9 +60,9 @@ findings = st.builds(
 )
 
 
-def report(*rows: Finding, outcome: str = "answered", is_empty: bool = False, **changed: Any) -> Report:
+def report(*rows: Finding, outcome: str = "answered", is_empty: bool = False, **changed: Any) -> FindingsReport:
     """The report of a job with these findings."""
-    findings = Findings(rows, outcome, changed.pop("reason", ""), MODEL, is_empty=is_empty)
+    findings = FindingsRecord(rows, outcome, changed.pop("reason", ""), MODEL, is_empty=is_empty)
     record = json.loads(json.dumps(findings.record))
     facts: dict[str, Any] = {
         "model_hash": "cd" * 32,
@@ -72,10 +73,10 @@ def report(*rows: Finding, outcome: str = "answered", is_empty: bool = False, **
         "node": "radiology",
         "text": "For research use only",
     }
-    return Report("0123456789abcdef" * 2, record, **{**facts, **changed})
+    return FindingsReport("0123456789abcdef" * 2, record, **{**facts, **changed})
 
 
-SEGMENT = Segment("1.2.9", "1.2.9.1", "1.2.840.10008.5.1.4.1.1.66.4", 3)
+SEGMENT = SegmentReference("1.2.9", "1.2.9.1", "1.2.840.10008.5.1.4.1.1.66.4", 3)
 
 
 def resources(made, kind: str) -> list[dict[str, Any]]:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from isocenter.service import Keeper, Worker, read_settings
-from isocenter.service.objects.store import ObjectStore
-from isocenter.service.records.tables import jobs
-from isocenter.service.routing.rules import rules_of
+from isocenter.service import configuration
+from isocenter.service._keeper import Keeper
+from isocenter.service.objects.object_store import ObjectStore
+from isocenter.service.records import tables
+from isocenter.service.routing import routing_rules
 from isocenter.service.work.warm_models import WarmModels
+from isocenter.service.work.worker import JobWorker
 from service.databases import with_tables
 
 # Of the threshold of its model: the ball of `mr` is above it.
@@ -28,7 +30,7 @@ class SmallNode:
         self, folder: Path, *models: Path, answers: Sequence[str] = (), explain: str = "none", **sections
     ) -> None:
         sections = {"study": {"complete_after_s": 0}, "node": {"min_free_gb": 0}, **sections}
-        self.settings = read_settings(None, models, folder, **sections)
+        self.settings = configuration.read_settings(None, models, folder, **sections)
         changed = {"answers": list(answers), "explain": explain}
         own = {name: one.model_copy(update=changed) for name, one in self.settings.models.items()}
         self.settings = self.settings.model_copy(update={"models": own})
@@ -37,9 +39,9 @@ class SmallNode:
         self.store = ObjectStore(folder, "test")
         warm = WarmModels(self.settings.models, 8)
         self.models = {name: warm[name][1] for name in self.settings.models}
-        self.rules = rules_of(self.settings, self.models)
+        self.rules = routing_rules.rules_of(self.settings, self.models)
         self.keeper = Keeper(self.settings, self.database, self.rules, self.models)
-        self.worker = Worker(self.settings, self.database, self.rules, "test/worker-0")
+        self.worker = JobWorker(self.settings, self.database, self.rules, "test/worker-0")
 
     def receive(self, *paths: Path) -> None:
         for path in paths:
@@ -61,5 +63,5 @@ class SmallNode:
             return connection.execute(select(table)).all()
 
     def result(self, name: str = "answer.dcm") -> Path:
-        [job] = self.rows(jobs)
+        [job] = self.rows(tables.jobs)
         return self.settings.folder / "results" / job.job / name

@@ -6,7 +6,8 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from isocenter.service.dicom.messages import EXPLICIT, HEAD, IMPLICIT, RELEASE_RQ, parse_command, pdu
+from isocenter.service.dicom import messages
+from isocenter.service.dicom.messages import EXPLICIT, HEAD, IMPLICIT, RELEASE_RQ
 
 VERIFICATION = "1.2.840.10008.1.1"
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -30,12 +31,12 @@ def request(
     for place, (sop_class, syntax) in enumerate(contexts):
         inside = item(0x30, sop_class.encode()) + item(0x40, syntax.encode())
         body += item(0x20, struct.pack(">BxBx", 2 * place + 1, 0) + inside)
-    return pdu(1, body + item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3")))
+    return messages.encode_pdu(1, body + item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3")))
 
 
 def values(context: int, bits: int, value: bytes) -> bytes:
     """A P-DATA PDU with one data value."""
-    return pdu(4, struct.pack(">IBB", len(value) + 2, context, bits) + value)
+    return messages.encode_pdu(4, struct.pack(">IBB", len(value) + 2, context, bits) + value)
 
 
 def command(kind: int, *, sop_class: str, instance: str = "", has_data: bool = True, context: int = 1) -> bytes:
@@ -54,7 +55,7 @@ def object_sent(data: bytes, instance: str, *, sop_class: str = CAPTURE, context
 
 
 ECHO = command(0x30, sop_class=VERIFICATION, has_data=False, context=3)
-RELEASE = pdu(RELEASE_RQ, bytes(4))
+RELEASE = messages.encode_pdu(RELEASE_RQ, bytes(4))
 
 
 class Talk:
@@ -79,7 +80,7 @@ class Talk:
         """Of the next answer."""
         kind, body = self.hear()
         assert kind == 4, kind
-        return int.from_bytes(parse_command(body[6:])[0x900], "little")
+        return int.from_bytes(messages.parse_command(body[6:])[0x900], "little")
 
     def associate(self, **words: object) -> int:
         """Ask for an association; the kind of the answer: 2 accepted, 3 rejected."""

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from fastapi.staticfiles import StaticFiles
 
 from isocenter.errors import UsageError
-from isocenter.service.web.access import open_routes, roles
+from isocenter.service.web import access
 from service.people import PERSONS, logged_in, with_people
 
 # Whatever a path names is not there: a request that is let in finds nothing, and changes nothing.
@@ -23,16 +23,16 @@ def test_a_route_that_does_not_state_its_roles_keeps_the_node_from_starting(tmp_
     folder.mount("/files", StaticFiles(directory=tmp_path))
     for router in (forgotten, folder):
         with pytest.raises(UsageError, match="does not state who may ask for it"):
-            open_routes([router])
-    stated = APIRouter(dependencies=[roles(("viewer",))])
+            access.open_routes([router])
+    stated = APIRouter(dependencies=[access.require_roles(("viewer",))])
     stated.add_api_route("/api/new", lambda: {})
-    assert open_routes([stated]) == []
+    assert access.open_routes([stated]) == []
 
 
 @pytest.mark.parametrize("names", [(), ("boss",), ("viewer", "boss")])
 def test_there_are_no_other_roles(names):
     with pytest.raises(ValueError, match="the roles are viewer, radiologist, administrator, service"):
-        roles(names)
+        access.require_roles(names)
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.files.dicom import SeriesNames, read_report, write_series
-from isocenter.service.exchange.fhir import bundle, checked
-from isocenter.service.exchange.hl7 import message
-from isocenter.service.exchange.report import number_of, report_of
-from isocenter.service.records.tables import jobs
+from isocenter.files.dicom.reading import sr_reading
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service.exchange import fhir_reports, findings_report, hl7_reports
+from isocenter.service.records import tables
 from isocenter.values import Geometry, Image
 from service.objects_sent import drawn, encoded
 from service.reports import numbers_of_fhir, numbers_of_hl7, resources
@@ -110,7 +110,7 @@ def picture(pixels: np.ndarray, folder: Path, frames: int | None = None) -> Path
 def series(voxels: np.ndarray, folder: Path) -> list[Path]:
     """A DICOM series of MR."""
     image = Image(voxels[None].astype(np.int16), Geometry(voxels.shape, np.diag([1.1, 1.1, 1.3, 1.0])), modality="MR")
-    write_series(image, SeriesNames("p", "study", "series"), folder / "series")
+    series_writing.write_series(image, SeriesNames("p", "study", "series"), folder / "series")
     return sorted((folder / "series").iterdir())
 
 
@@ -119,24 +119,29 @@ def agreed(folder: Path, model: Path, source: list[Path]) -> str:
     node = SmallNode(folder, model)
     node.receive(*source)
     node.work()
-    [job] = node.rows(jobs)
-    report = report_of(node.settings, node.database, job.job)
+    [job] = node.rows(tables.jobs)
+    report = findings_report.report_of_job(node.settings, node.database, job.job)
     node.store.close()
     node.database.close()
     assert report.record == json.loads(node.result("findings.json").read_text())
-    made = bundle(report, "R5")
-    checked(made, "R5")
-    by_fhir, by_hl7 = resources(made, "Observation"), numbers_of_hl7(message(report).decode(), len(report.rows))
+    made = fhir_reports.report_bundle(report, "R5")
+    fhir_reports.encode_bundle(made, "R5")
+    by_fhir, by_hl7 = (
+        resources(made, "Observation"),
+        numbers_of_hl7(hl7_reports.oru_message(report).decode(), len(report.rows)),
+    )
     for row, of_fhir, of_hl7 in zip(report.rows, by_fhir, by_hl7, strict=True):
-        stated = {name: number_of(row[name]) for name in ("value", "probability", "low", "high")}
+        stated = {name: findings_report.finite_or_none(row[name]) for name in ("value", "probability", "low", "high")}
         assert numbers_of_fhir(of_fhir) == stated
         assert {name: one if one is None else float(one) for name, one in of_hl7.items()} == stated
-    in_sr = [one for one in read_report(node.result("answer_report.dcm")).stated if not isinstance(one.value, str)]
+    in_sr = [
+        one for one in sr_reading.read_report(node.result("answer_report.dcm")).stated if not isinstance(one.value, str)
+    ]
     assert Counter(one.value for one in in_sr) == Counter(numbers_in(report.rows))
     for end in ("low", "high"):
         # The ends stand at their number; without one they are numbers of their own.
-        valued = [row for row in report.rows if number_of(row["value"]) is not None]
-        kept = sorted(number for row in valued if (number := number_of(row[end])) is not None)
+        valued = [row for row in report.rows if findings_report.finite_or_none(row["value"]) is not None]
+        kept = sorted(number for row in valued if (number := findings_report.finite_or_none(row[end])) is not None)
         ends = sorted(number for one in in_sr if (number := getattr(one, end)) is not None)
         assert ends == pytest.approx(kept, rel=1e-6)
     return str(job.outcome)
@@ -148,7 +153,11 @@ def rounded(number: float) -> float:
 
 def numbers_in(rows: list[dict[str, object]]) -> list[float]:
     """The same numbers of a record."""
-    values = [rounded(number) for row in rows if (number := number_of(row["value"])) is not None]
+    values = [rounded(number) for row in rows if (number := findings_report.finite_or_none(row["value"])) is not None]
     bare = [row[end] for row in rows for end in ("low", "high") if row["value"] is None]
-    values += [rounded(number) for end in bare if (number := number_of(end)) is not None]
-    return values + [rounded(100 * number) for row in rows if (number := number_of(row["probability"])) is not None]
+    values += [rounded(number) for end in bare if (number := findings_report.finite_or_none(end)) is not None]
+    return values + [
+        rounded(100 * number)
+        for row in rows
+        if (number := findings_report.finite_or_none(row["probability"])) is not None
+    ]

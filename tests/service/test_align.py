@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from drawn_pairs import blobs, turn_and_shift
-from isocenter.files import SeriesNames, write_series
-from isocenter.service.work.answer import Inputs, _cases
-from isocenter.transforms import carried, inverted
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service.work import job_answers
+from isocenter.service.work.job_answers import JobInputs
+from isocenter.transforms import spatial_transforms
 from isocenter.values import Geometry, Image, SpatialTransform
 
 GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
@@ -24,10 +26,12 @@ def test_series_of_two_frames_of_reference_are_registered_where_the_model_says_s
         "second": SpatialTransform((turn_and_shift((5, 0, 0), (2, 1, 0), GRID),)),
     }
     for name, one in moves.items():
-        pixels = np.rint(carried(scene, inverted(one), GRID).data).astype(np.int16)
-        write_series(Image(pixels, GRID, modality="MR"), SeriesNames("p", name, "s"), tmp_path / name)
-    inputs = Inputs({name: sorted((tmp_path / name).iterdir()) for name in moves})
-    with _cases(SimpleNamespace(study="study"), inputs, "register") as [case]:
+        pixels = np.rint(
+            spatial_transforms.carry_image(scene, spatial_transforms.invert_transform(one), GRID).data
+        ).astype(np.int16)
+        series_writing.write_series(Image(pixels, GRID, modality="MR"), SeriesNames("p", name, "s"), tmp_path / name)
+    inputs = JobInputs({name: sorted((tmp_path / name).iterdir()) for name in moves})
+    with job_answers._cases(SimpleNamespace(study="study"), inputs, "register") as [case]:
         first, second = case.images["first"], case.images["second"]
         assert second.geometry.equals(first.geometry)
         assert np.corrcoef(first.data[second.valid], second.data[second.valid])[0, 1] > 0.99

@@ -18,30 +18,19 @@ from sqlalchemy import select, text
 
 import isocenter
 from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.service import read_settings
-from isocenter.service.dicom.listening import Peer
-from isocenter.service.exchange.atna import EVENTS, atna_message
+from isocenter.service import configuration
+from isocenter.service._node_folder import SETTINGS
+from isocenter.service._node_threads import AuditSealing
+from isocenter.service.configuration import AuditSection
+from isocenter.service.dicom.dicom_listening import DicomPeer
+from isocenter.service.exchange import atna
+from isocenter.service.exchange.atna import EVENTS
+from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import Happened
-from isocenter.service.objects.store import key_of
+from isocenter.service.records import audit_records, tables
 from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.audit import (
-    FIRST,
-    Verdict,
-    canonical,
-    head,
-    record,
-    record_lines,
-    record_settings,
-    seal,
-    sealed_events,
-    unsealed_count,
-    verified,
-)
-from isocenter.service.records.tables import audit
-from isocenter.service.settings import Audit
-from isocenter.service.stored import SETTINGS
-from isocenter.service.threads import Sealing
+from isocenter.service.records.audit_records import FIRST, AuditVerdict
 from service.atna_schema import schema
 from service.databases import with_tables
 from service.objects_sent import data_set, drawn, encoded
@@ -57,38 +46,43 @@ WORDS = 'für "alle" \ud800\0\x1b[2J'
 def recorded(database, count: int) -> None:
     with database.write() as connection:
         for number in range(count):
-            record(connection, "view", f"{number:032x}", actor=EVE, detail={"n": number / 7, "words": WORDS})
+            audit_records.record_event(
+                connection, "view", f"{number:032x}", actor=EVE, detail={"n": number / 7, "words": WORDS}
+            )
 
 
-def checked(database) -> Verdict:
-    return verified(((event, canonical(event)) for event in sealed_events(database)), head(database).hash)
+def checked(database) -> AuditVerdict:
+    return audit_records.verify_events(
+        ((event, audit_records.canonical_text(event)) for event in audit_records.sealed_events(database)),
+        audit_records.last_sealed_head(database).hash,
+    )
 
 
 def rows(database) -> list[Any]:
     with database.read() as connection:
-        return connection.execute(select(audit).order_by(audit.c.event)).all()
+        return connection.execute(select(tables.audit).order_by(tables.audit.c.event)).all()
 
 
 @pytest.fixture
 def folder(tmp_path):
     """The folder of a node with 40 sealed events."""
-    settings = read_settings(None, [], tmp_path / "node")
+    settings = configuration.read_settings(None, [], tmp_path / "node")
     settings.folder.mkdir()
     (settings.folder / SETTINGS).write_text(settings.model_dump_json(), encoding="utf-8")
     database = with_tables(settings.database_url)
     recorded(database, 40)
-    seal(database, "north")
+    audit_records.seal_events(database, "north")
     database.close()
     return settings.folder
 
 
 def test_rows_are_sealed_in_order_each_with_the_hash_of_the_one_before(database):
     recorded(database, 3)
-    assert list(sealed_events(database)) == [] and unsealed_count(database) == 3
-    assert seal(database, "north") == 3 and seal(database, "north") == 0
+    assert list(audit_records.sealed_events(database)) == [] and audit_records.unsealed_count(database) == 3
+    assert audit_records.seal_events(database, "north") == 3 and audit_records.seal_events(database, "north") == 0
     recorded(database, 1)
-    assert seal(database, "north") == 1
-    events = list(sealed_events(database))
+    assert audit_records.seal_events(database, "north") == 1
+    events = list(audit_records.sealed_events(database))
     assert [event["sequence"] for event in events] == [1, 2, 3, 4]
     assert [event["previous"] for event in events] == [FIRST, *(event["hash"] for event in events[:3])]
     stated = {(event["node"], event["actor"], event["role"], event["address"]) for event in events}
@@ -98,8 +92,8 @@ def test_rows_are_sealed_in_order_each_with_the_hash_of_the_one_before(database)
 
 def test_a_hash_is_that_of_the_row_as_json_so_that_others_can_check_it(database):
     recorded(database, 1)
-    seal(database, "north")
-    [event] = sealed_events(database)
+    audit_records.seal_events(database, "north")
+    [event] = audit_records.sealed_events(database)
     stated = {name: value for name, value in event.items() if name != "hash"}
     words = json.dumps(stated, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert event["hash"] == hashlib.sha256(words.encode()).hexdigest() and "für" in words
@@ -107,9 +101,9 @@ def test_a_hash_is_that_of_the_row_as_json_so_that_others_can_check_it(database)
 
 def test_an_event_is_there_exactly_if_what_it_reports_is(database):
     with pytest.raises(RuntimeError), database.write() as connection:
-        record(connection, "view", "a" * 32)
+        audit_records.record_event(connection, "view", "a" * 32)
         raise RuntimeError
-    assert unsealed_count(database) == 0
+    assert audit_records.unsealed_count(database) == 0
 
 
 def test_two_that_seal_at_once_give_no_number_twice(database):
@@ -117,7 +111,7 @@ def test_two_that_seal_at_once_give_no_number_twice(database):
 
     def sealed() -> None:
         with suppress(isocenter.IsocenterError):
-            seal(database, "north")
+            audit_records.seal_events(database, "north")
 
     threads = [threading.Thread(target=sealed) for _ in range(2)]
     for thread in threads:
@@ -166,7 +160,7 @@ def test_any_byte_that_changes_and_any_line_that_goes_moves_or_comes_twice_is_fo
 )
 def test_a_change_within_the_database_is_named_by_the_first_sequence_that_is_wrong(cli, folder, change, first):
     known = isocenter.verify_audit(folder).head
-    database = with_tables(read_settings(None, [], folder).database_url)
+    database = with_tables(configuration.read_settings(None, [], folder).database_url)
     with database.write() as connection:
         connection.execute(text(change))
     database.close()
@@ -191,11 +185,13 @@ def test_every_event_is_a_message_of_the_schema_and_names_the_patient_by_the_pse
     with database.write() as connection:
         for action in (*EVENTS, "job retried", "workitem created"):
             stated = {"patient": "0123456789abcdef", "detail": {"study": "a" * 32, "peer": "pacs", "words": WORDS}}
-            record(connection, action, "a" * 32, actor=EVE, **stated)
-            record(connection, action, "[node]", outcome="refused", detail={"old": {"<b>": [1]}, "reason": "<no>"})
-    seal(database, "north")
-    for event in sealed_events(database):
-        line = atna_message(event)
+            audit_records.record_event(connection, action, "a" * 32, actor=EVE, **stated)
+            audit_records.record_event(
+                connection, action, "[node]", outcome="refused", detail={"old": {"<b>": [1]}, "reason": "<no>"}
+            )
+    audit_records.seal_events(database, "north")
+    for event in audit_records.sealed_events(database):
+        line = atna.atna_message(event)
         message = etree.fromstring(line)
         assert "\n" not in line and schema().validate(message), schema().error_log
         patients = message.xpath("//ParticipantObjectIdentification[@ParticipantObjectTypeCodeRole='1']")
@@ -206,20 +202,23 @@ def test_every_event_is_a_message_of_the_schema_and_names_the_patient_by_the_pse
 
 def test_a_line_of_a_receiver_that_is_read_twice_is_one_event(database):
     lines = [Happened(f"{n:032x}", "association", "ISOCENTER", "CT1", "10.0.0.9", 5.0 + n) for n in range(3)]
-    record_lines(database, lines[:2])
-    record_lines(database, lines)
+    audit_records.record_lines(database, lines[:2])
+    audit_records.record_lines(database, lines)
     assert [(row.actor, row.at, row.outcome) for row in rows(database)] == [
         ("CT1", 5.0 + n, "success") for n in range(3)
     ]
 
 
 def test_settings_that_change_are_an_event_with_their_old_and_new_values(database):
-    assert record_settings(database, {"node": {"name": "a"}, "queue": {"workers": 1}}) == ["node", "queue"]
-    assert record_settings(database, {"node": {"name": "a"}, "queue": {"workers": 2}}) == ["queue"]
+    assert audit_records.record_settings(database, {"node": {"name": "a"}, "queue": {"workers": 1}}) == [
+        "node",
+        "queue",
+    ]
+    assert audit_records.record_settings(database, {"node": {"name": "a"}, "queue": {"workers": 2}}) == ["queue"]
     last = rows(database)[-1]
     assert (last.action, last.object) == ("configuration", "[queue]")
     assert last.detail == {"old": {"workers": 1}, "new": {"workers": 2}}
-    assert record_settings(database, {"node": {"name": "a"}, "queue": {"workers": 2}}) == []
+    assert audit_records.record_settings(database, {"node": {"name": "a"}, "queue": {"workers": 2}}) == []
 
 
 def test_whoever_logs_in_or_cannot_and_what_becomes_of_accounts_and_tokens_is_an_event(database):
@@ -243,14 +242,14 @@ def test_whoever_logs_in_or_cannot_and_what_becomes_of_accounts_and_tokens_is_an
         ("administrator", "10.0.0.1", "logout", "account administrator", "success"),
     ]
     assert rows(database)[4].detail["old"] == {"role": "viewer", "ended": False}
-    written = "".join(canonical(dict(row._mapping)) for row in rows(database))
+    written = "".join(audit_records.canonical_text(dict(row._mapping)) for row in rows(database))
     assert not any(one in written for one in (PASSWORD, secret, token))
 
 
 def test_the_head_goes_to_syslog_in_a_frame_of_rfc_6587(folder):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        settings = read_settings(None, [], folder)
-        to = Audit(syslog=f"127.0.0.1:{server.getsockname()[1]}")
+        settings = configuration.read_settings(None, [], folder)
+        to = AuditSection(syslog=f"127.0.0.1:{server.getsockname()[1]}")
         database = with_tables(settings.database_url)
         taken: list[bytes] = []
 
@@ -262,25 +261,25 @@ def test_the_head_goes_to_syslog_in_a_frame_of_rfc_6587(folder):
 
         taking = threading.Thread(target=take)
         taking.start()
-        Sealing(settings.model_copy(update={"audit": to}), database).state_head()
+        AuditSealing(settings.model_copy(update={"audit": to}), database).state_head()
         taking.join(10)
     length, _, message = b"".join(taken).partition(b" ")
     assert int(length) == len(message) and message.startswith(b"<110>1 ")
-    assert json.loads(message.partition(b" AUDIT-HEAD - ")[2])["hash"] == head(database).hash
+    assert json.loads(message.partition(b" AUDIT-HEAD - ")[2])["hash"] == audit_records.last_sealed_head(database).hash
     database.close()
 
 
 def test_what_happens_until_the_keeper_ends_is_sealed_by_then(database, tmp_path):
-    stop, sealing = threading.Event(), Sealing(read_settings(None, [], tmp_path / "node"), database)
+    stop, sealing = threading.Event(), AuditSealing(configuration.read_settings(None, [], tmp_path / "node"), database)
     recorded(database, 1)
     sealing.start(stop)
-    assert unsealed_count(database) == 0  # what an earlier keeper has left
+    assert audit_records.unsealed_count(database) == 0  # what an earlier keeper has left
     recorded(database, 1)
-    until(lambda: unsealed_count(database) == 0, 2)
+    until(lambda: audit_records.unsealed_count(database) == 0, 2)
     stop.set()
     recorded(database, 1)
     sealing.finish(0)
-    assert unsealed_count(database) == 0
+    assert audit_records.unsealed_count(database) == 0
 
 
 def test_on_a_full_disk_a_study_that_the_audit_cannot_note_is_not_shown(tmp_path):
@@ -298,17 +297,17 @@ def test_on_a_full_disk_a_study_that_the_audit_cannot_note_is_not_shown(tmp_path
             looked = web.client.get("/dicomweb/studies/1.2.7/metadata")
             assert looked.status_code == 503 and "full" in looked.json()["problem"]
             with pytest.raises(ResourceError, match="full"):
-                seal(web.database, "north")
+                audit_records.seal_events(web.database, "north")
             (disk / "rest").unlink()
             assert web.client.get("/dicomweb/studies/1.2.7/metadata").status_code == 200
             assert [row.action for row in rows(web.database)] == ["query", "view"]
-            assert seal(web.database, "north") == 2
+            assert audit_records.seal_events(web.database, "north") == 2
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_an_association_is_an_event_and_so_is_what_its_peer_may_not(tmp_path):
-    peer = Peer("pacs", "PACS", "127.0.0.1", 104, may=frozenset({"commit"}))
+    peer = DicomPeer("pacs", "PACS", "127.0.0.1", 104, may=frozenset({"commit"}))
     with receiving(tmp_path, host="0.0.0.0", peers=(peer,)) as node:  # noqa: S104
         with Talk(node.port) as talk:
             talk.associate(calling="STRANGER")
@@ -339,10 +338,14 @@ def test_what_a_request_does_is_an_event_without_identity(tmp_path):
         web.client.get("/api/jobs", headers={"Host": "elsewhere"})
         found = rows(web.database)[before:]
         assert [row.action for row in found] == ["view", "query", "export", "study rerouted", "refusal"]
-        assert found[0].object == key_of("1.2.7") and found[-1].outcome == "refused"
+        assert found[0].object == object_store.uid_key("1.2.7") and found[-1].outcome == "refused"
         assert {row.address for row in found} == {"127.0.0.1"}
-        assert not any(word in canonical(dict(row._mapping)) for row in found for word in ("Doe", "4711", "1.2.7"))
-        seal(web.database, "north")
+        assert not any(
+            word in audit_records.canonical_text(dict(row._mapping))
+            for row in found
+            for word in ("Doe", "4711", "1.2.7")
+        )
+        audit_records.seal_events(web.database, "north")
         page = web.client.get("/api/audit", params={"limit": 2}).json()["rows"]
         assert [row["action"] for row in page] == ["refusal", "study rerouted"]
         older = web.client.get("/api/audit", params={"after": page[-1]["sequence"], "action": "view"}).json()["rows"]

@@ -9,22 +9,12 @@ import pytest
 from sqlalchemy import insert, update
 
 import isocenter
-from isocenter.service.monitoring.outcomes import called_labels, outcomes_by_job, stated_values, write_outcomes
-from isocenter.service.objects.store import key_of
-from isocenter.service.reading.blind import draw
-from isocenter.service.records.tables import (
-    accounts,
-    answers,
-    audit,
-    blind,
-    deployments,
-    findings,
-    jobs,
-    outcomes,
-    studies,
-)
-from isocenter.service.records.workitems import Workitems
-from isocenter.service.settings import PRIORITIES
+from isocenter.service.configuration import PRIORITIES
+from isocenter.service.monitoring import outcomes
+from isocenter.service.objects import object_store
+from isocenter.service.reading import blind_reading
+from isocenter.service.records import tables
+from isocenter.service.records.workitem_records import Workitems
 from service.databases import with_tables
 from service.small_node import SmallNode
 from service.test_correcting import address, describe, page
@@ -45,10 +35,10 @@ def drawn_node(tmp_path, mr):
     node.work()
     with node.database.write() as connection:
         add_reader(connection)
-        [job] = connection.execute(jobs.select()).all()
-        assert draw(connection, node.settings, job.done_at) == 0  # its week has not ended
-        assert draw(connection, node.settings, job.done_at + WEEK_S) == 1
-        assert draw(connection, node.settings, job.done_at + WEEK_S) == 0
+        [job] = connection.execute(tables.jobs.select()).all()
+        assert blind_reading.draw_blind_reads(connection, node.settings, job.done_at) == 0  # its week has not ended
+        assert blind_reading.draw_blind_reads(connection, node.settings, job.done_at + WEEK_S) == 1
+        assert blind_reading.draw_blind_reads(connection, node.settings, job.done_at + WEEK_S) == 0
     yield node
     node.store.close()
     node.database.close()
@@ -56,7 +46,7 @@ def drawn_node(tmp_path, mr):
 
 def test_a_drawn_result_is_hidden_from_its_readers_until_one_of_them_has_read_the_study(drawn_node):
     ada, ben, eve = page(drawn_node), page(drawn_node, "ben"), page(drawn_node, "eve", "viewer")
-    [study], job = drawn_node.rows(studies), address(drawn_node)
+    [study], job = drawn_node.rows(tables.studies), address(drawn_node)
     assert ben.get(f"/api/studies/{study.uid}").status_code == 200
     [read] = ada.get("/api/blind").json()["rows"]
     assert (read["labels"], read["exclusive"], read["study"]) == (["calm", "odd"], True, study.uid)
@@ -74,19 +64,19 @@ def test_a_drawn_result_is_hidden_from_its_readers_until_one_of_them_has_read_th
     assert ada.post(path, json={"odd": 0, "calm": 1}).status_code == 200
     assert ben.post(path, json={"odd": 0, "calm": 1}).status_code == 409
     assert len(ada.get(f"/api/studies/{study.uid}/reading").json()["jobs"]) == 1
-    kept = {row.label: (row.value, row.source, row.account, row.inclusion) for row in drawn_node.rows(outcomes)}
+    kept = {row.label: (row.value, row.source, row.account, row.inclusion) for row in drawn_node.rows(tables.outcomes)}
     assert kept == {"odd": (0.0, "blind", "ada", 1.0), "calm": (1.0, "blind", "ada", 1.0)}
-    actions = [row.action for row in drawn_node.rows(audit)]
+    actions = [row.action for row in drawn_node.rows(tables.audit)]
     assert {"blind draw", "view blind", "blind read", "view"} <= set(actions)
 
 
 def test_who_has_opened_the_answer_cannot_read_the_study_blind(drawn_node):
     with drawn_node.database.write() as connection:
-        connection.execute(update(blind).values(state="ended"))
-    ada, [study] = page(drawn_node), drawn_node.rows(studies)
+        connection.execute(update(tables.blind).values(state="ended"))
+    ada, [study] = page(drawn_node), drawn_node.rows(tables.studies)
     ada.get(f"/api/studies/{study.uid}/reading")
     with drawn_node.database.write() as connection:
-        connection.execute(update(blind).values(state="waiting"))
+        connection.execute(update(tables.blind).values(state="waiting"))
     assert ada.get("/api/blind").json()["rows"] == []
     assert len(ada.get(f"/api/studies/{study.uid}/reading").json()["jobs"]) == 1
     assert len(page(drawn_node, "ben").get("/api/blind").json()["rows"]) == 1
@@ -94,14 +84,14 @@ def test_who_has_opened_the_answer_cannot_read_the_study_blind(drawn_node):
 
 def test_no_other_route_tells_a_reader_what_a_drawn_study_hides(drawn_node):
     ada, eve = page(drawn_node), page(drawn_node, "eve", "viewer")
-    [study], [job] = drawn_node.rows(studies), drawn_node.rows(jobs)
-    [report] = [row for row in drawn_node.rows(answers) if row.sop_instance_uid]
+    [study], [job] = drawn_node.rows(tables.studies), drawn_node.rows(tables.jobs)
+    [report] = [row for row in drawn_node.rows(tables.answers) if row.sop_instance_uid]
     path = f"/dicomweb/studies/{study.uid}"
     [of_report] = eve.get(f"{path}/series?Modality=SR").json()
     address_of_report = f"{path}/series/{of_report['0020000E']['Value'][0]}/instances/{report.sop_instance_uid}"
     objects = len(eve.get(f"{path}/metadata").json())
     with drawn_node.database.write() as connection:
-        connection.execute(update(jobs).values(urgency=PRIORITIES.index("emergency"), because="odd"))
+        connection.execute(update(tables.jobs).values(urgency=PRIORITIES.index("emergency"), because="odd"))
     Workitems(drawn_node.database, drawn_node.rules).create(order(study.uid, rule=drawn_node.rules[0].name), "1.2.777")
 
     def send_back():
@@ -145,35 +135,37 @@ def test_readers_are_asked_what_the_version_answers_that_made_the_result(drawn_n
     facts = asdict(replace(own, hash="newer", findings=["fracture"]))
     change = {"model": own.name, "folder": "", "manifest": "m", "hash": "newer", "mode": "live", "because": "better"}
     with drawn_node.database.write() as connection:
-        connection.execute(insert(deployments).values(**change, facts=facts, asked_at=1.0, began=1.0))
+        connection.execute(insert(tables.deployments).values(**change, facts=facts, asked_at=1.0, began=1.0))
     ada = page(drawn_node)
     assert ada.get("/api/blind").json()["rows"][0]["labels"] == ["calm", "odd"]
     with drawn_node.database.write() as connection:
-        connection.execute(update(jobs).values(model_hash="newer"))
+        connection.execute(update(tables.jobs).values(model_hash="newer"))
     assert ada.get("/api/blind").json()["rows"][0]["labels"] == ["fracture"]
 
 
 def test_verdicts_are_reported_and_never_pooled_with_a_blind_read(drawn_node, tmp_path):
     with drawn_node.database.write() as connection:
-        connection.execute(update(blind).values(state="ended"))
-    ada, [job] = page(drawn_node), drawn_node.rows(jobs)
+        connection.execute(update(tables.blind).values(state="ended"))
+    ada, [job] = page(drawn_node), drawn_node.rows(tables.jobs)
     chosen = isocenter.next_labels(drawn_node.settings.folder, 5, method="uncertainty", out=tmp_path / "next").table
     assert chosen["case"].tolist() == [f"case_{job.job[:16]}"]
     odd = 1 / (1 + np.exp(-1.0))
     assert chosen["score"].tolist() == pytest.approx([-odd * np.log(odd) - (1 - odd) * np.log(1 - odd)], abs=1e-3)
     ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "accepted"})
     with drawn_node.database.write() as connection:
-        given = outcomes_by_job(connection)[job.job]
+        given = outcomes.outcomes_by_job(connection)[job.job]
         assert {one.label: (one.value, one.inclusion) for one in given} == {"odd": (1.0, None), "calm": (0.0, None)}
-        write_outcomes(connection, job.job, {"odd": 0.0}, "pathology", at=1.0)  # before a verdict on a shown answer
-        assert {one.label: one.source for one in outcomes_by_job(connection)[job.job]} == {
+        outcomes.write_outcomes(
+            connection, job.job, {"odd": 0.0}, "pathology", at=1.0
+        )  # before a verdict on a shown answer
+        assert {one.label: one.source for one in outcomes.outcomes_by_job(connection)[job.job]} == {
             "odd": "pathology",
             "calm": "verdict",
         }
-        write_outcomes(connection, job.job, {"calm": 1.0}, "blind", inclusion=0.2)
-        assert [(one.label, one.inclusion) for one in outcomes_by_job(connection)[job.job]] == [("calm", 0.2)]
+        outcomes.write_outcomes(connection, job.job, {"calm": 1.0}, "blind", inclusion=0.2)
+        assert [(one.label, one.inclusion) for one in outcomes.outcomes_by_job(connection)[job.job]] == [("calm", 0.2)]
     ada.post(f"{address(drawn_node)}/feedback", json={"verdict": "rejected", "text": "no"})
-    assert "verdict" not in {row.source for row in drawn_node.rows(outcomes)}
+    assert "verdict" not in {row.source for row in drawn_node.rows(tables.outcomes)}
 
 
 def test_a_result_states_classes_findings_structures_and_boxes_but_no_measurement_of_them():
@@ -187,8 +179,8 @@ def test_a_result_states_classes_findings_structures_and_boxes_but_no_measuremen
         {"concept": "volume", "value": 12.5},
     ]
     stated = {"calm": 0.0, "nodule": 1.0, "liver": 0.0, "spleen": 1.0, "fracture": 1.0, "volume": 12.5}
-    assert stated_values(rows) == stated
-    assert called_labels(rows) == {"nodule", "spleen", "fracture"}
+    assert outcomes.stated_values(rows) == stated
+    assert outcomes.called_labels(rows) == {"nodule", "spleen", "fracture"}
 
 
 def test_half_of_the_draw_is_called_and_each_chance_is_that_of_its_kind(tmp_path):
@@ -199,14 +191,14 @@ def test_half_of_the_draw_is_called_and_each_chance_is_that_of_its_kind(tmp_path
         add_reader(connection)
         for number in range(40):
             add_job(connection, job_of(number), now - WEEK_S, [{"concept": "nodule", "value": number < 10}])
-        assert draw(connection, node.settings, now) == 6
-        rows = {int(row.job[:16], 16): row.inclusion for row in connection.execute(blind.select())}
+        assert blind_reading.draw_blind_reads(connection, node.settings, now) == 6
+        rows = {int(row.job[:16], 16): row.inclusion for row in connection.execute(tables.blind.select())}
     assert sorted(rows.values()) == pytest.approx([3 / 30] * 3 + [3 / 10] * 3)
     assert all(inclusion == pytest.approx(0.3 if number < 10 else 0.1) for number, inclusion in rows.items())
 
 
 def add_reader(connection):
-    connection.execute(insert(accounts).values(account="ada", role="radiologist", created_at=0))
+    connection.execute(insert(tables.accounts).values(account="ada", role="radiologist", created_at=0))
 
 
 def job_of(number):
@@ -217,12 +209,12 @@ def job_of(number):
 def add_job(connection, job, done_at, rows, *, patient=None, **columns):
     """A result in the records, without files. columns: of the job"""
     uid = f"1.{int(job[:16], 16)}"
-    study = key_of(uid)
+    study = object_store.uid_key(uid)
     known = {"uid": uid, "state": "done", "received_at": done_at, "last_at": done_at}
-    connection.execute(insert(studies).values(study=study, patient=patient, **known))
+    connection.execute(insert(tables.studies).values(study=study, patient=patient, **known))
     of_job = dict.fromkeys(("rule", "model", "model_hash", "inputs_hash"), "m") | {"inputs": {}, "revision": 1}
     times = {"not_before": 0, "created_at": done_at, "done_at": done_at, "priority": 0}
     stated = {"job": job, "study": study, "state": "done", "outcome": "answered", **of_job, **times}
-    connection.execute(insert(jobs).values({**stated, **columns}))
+    connection.execute(insert(tables.jobs).values({**stated, **columns}))
     for number, row in enumerate(rows):
-        connection.execute(insert(findings).values(job=job, number=number, concept=row["concept"], row=row))
+        connection.execute(insert(tables.findings).values(job=job, number=number, concept=row["concept"], row=row))

@@ -12,15 +12,17 @@ import pytest
 from sqlalchemy import select, update
 
 import isocenter
-from isocenter.files import DatasetOptions, read_dataset
-from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service import Keeper
-from isocenter.service.records.database import Database
-from isocenter.service.records.index import Arrival, Index
-from isocenter.service.records.jobs import Job, Outcome
-from isocenter.service.records.tables import jobs, series
-from isocenter.service.routing.facts import ModelFacts
-from isocenter.service.settings import Settings
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.service._keeper import Keeper
+from isocenter.service.configuration import NodeSettings
+from isocenter.service.records import tables
+from isocenter.service.records.job_queue import Job, JobOutcome
+from isocenter.service.records.record_database import Database
+from isocenter.service.records.study_index import Arrival, StudyIndex
+from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.values import Geometry, Image
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
@@ -38,14 +40,14 @@ class Chain:
     """The rules of a node on one study, whose jobs are answered by hand."""
 
     def __init__(self, database: Database, folder: Path) -> None:
-        self.database, self.folder, self.index = database, folder, Index(database)
+        self.database, self.folder, self.index = database, folder, StudyIndex(database)
         uids = ("1.1", "1.2", "1.3", "1.4", "1.5")
         self.index.add([Arrival(STUDY, SERIES, "c" * 32, *uids, "studies/c.dcm", 9, "0" * 64, "pacs", "store")])
         self.index.complete(STUDY, 1, {}, {SERIES: {"modality": "CT", "inputs_hash": "0" * 64}})
 
     def follow(self, *rules: dict, models: dict[str, ModelFacts] = MODELS, bleed: float = 0.9) -> list[Job]:
         """Have the rules look at the study anew; the jobs that were new, each answered with a result."""
-        settings = Settings(
+        settings = NodeSettings(
             node={"folder": self.folder}, models={name: {"path": name} for name in models}, rules=list(rules)
         )
         keeper, done = Keeper(settings, self.database, settings.rules, models), list[Job]()
@@ -53,14 +55,14 @@ class Chain:
         while waiting := self.index.to_route(1):
             keeper.route(waiting[0])
             while (job := keeper.jobs.claim("worker")) is not None:
-                keeper.jobs.finish(job, Outcome("answered", findings=[{"concept": "bleed", "probability": bleed}]))
+                keeper.jobs.finish(job, JobOutcome("answered", findings=[{"concept": "bleed", "probability": bleed}]))
                 done.append(job)
         return done
 
     def superseded(self) -> dict[str, str]:
         """{rule: reason} of jobs that no longer count."""
         with self.database.read() as connection:
-            there = select(jobs.c.rule, jobs.c.reason).where(jobs.c.state == "superseded")
+            there = select(tables.jobs.c.rule, tables.jobs.c.reason).where(tables.jobs.c.state == "superseded")
             return dict(connection.execute(there).tuples().all())
 
 
@@ -106,7 +108,7 @@ def test_the_answer_of_a_replaced_model_counts_no_more_once_the_study_is_reroute
 def test_no_job_looks_within_an_answer_on_images_that_have_changed(chain):
     chain.follow(FIRST, WITHIN)
     with chain.database.write() as connection:
-        connection.execute(update(series).values(inputs_hash="1" * 64))
+        connection.execute(update(tables.series).values(inputs_hash="1" * 64))
     first, within = chain.follow(FIRST, WITHIN)
     assert within.inputs["inside"]["job"] == first.job
 
@@ -131,7 +133,7 @@ def test_a_rule_within_another_answer_marks_nothing_outside_its_box(tmp_path, mr
     node.receive(*mr)
     node.work()
     found = {}
-    for job in node.rows(jobs):
+    for job in node.rows(tables.jobs):
         answer = isocenter.read(node.settings.folder / "results" / job.job / "answer.nii.gz")
         found[job.rule] = np.asarray(answer.data)[0] > 0
     node.store.close()
@@ -159,7 +161,7 @@ def test_a_rule_within_the_answer_on_another_series_looks_where_that_lies_in_the
     ]
     node = SmallNode(tmp_path / "node", high, low, rules=chained)
     node.receive(*mr)
-    [first] = read_dataset(mr[0].parent, DatasetOptions(references=False, channels=1))
+    [first] = dataset_layouts.read_dataset(mr[0].parent, DatasetOptions(references=False, channels=1))
     [coarse] = first.images.values()
     affine = coarse.geometry.affine @ np.diag([0.5, 1, 1, 1])
     affine[:3, 3] = coarse.geometry.to_world(np.array([3.75, 2, 1]))
@@ -171,8 +173,8 @@ def test_a_rule_within_the_answer_on_another_series_looks_where_that_lies_in_the
         for path in _in_study(bright, name, tmp_path / name, {**uids, "FrameOfReferenceUID": frame}):
             node.receive(path)
     node.work()
-    by_series = {row.series: row.attributes["SeriesDescription"] for row in node.rows(series)}
-    found = {by_series[row.inputs["series"]["image"]]: row for row in node.rows(jobs)}
+    by_series = {row.series: row.attributes["SeriesDescription"] for row in node.rows(tables.series)}
+    found = {by_series[row.inputs["series"]["image"]]: row for row in node.rows(tables.jobs)}
     assert (found["elsewhere"].outcome, "another frame of reference" in found["elsewhere"].reason) == ("refused", True)
     ball, fine = (
         isocenter.read(node.settings.folder / "results" / found[name].job / "answer.nii.gz")
@@ -190,7 +192,7 @@ def test_a_rule_within_the_answer_on_another_series_looks_where_that_lies_in_the
 
 def _in_study(image: Image, name: str, folder: Path, uids: dict[str, str]) -> list[Path]:
     """A series that belongs to a study that is there."""
-    write_series(image, SeriesNames("p", "study", name), folder)
+    series_writing.write_series(image, SeriesNames("p", "study", name), folder)
     for path in folder.iterdir():
         dataset = pydicom.dcmread(path)
         for keyword, uid in uids.items():

@@ -17,29 +17,20 @@ from sqlalchemy import insert, select, update
 import isocenter
 import packages
 from isocenter.errors import IntegrityError, PlanError, UsageError
-from isocenter.files import file_hash
-from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.monitoring import note_check
-from isocenter.runtime import digest
-from isocenter.service.deploying import refresh_packages
-from isocenter.service.monitoring.changes import change_rows, end_harmful, figures_of
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.files.storage import hashing
+from isocenter.monitoring import change_plan
+from isocenter.runtime import record_files
+from isocenter.service import _deploying, _node_folder
+from isocenter.service._node_folder import MODELS
+from isocenter.service.configuration import BoundSection
+from isocenter.service.monitoring import change_comparison
 from isocenter.service.records import accounts as of_accounts
+from isocenter.service.records import deployments, tables
 from isocenter.service.records.actor import NODE, Actor
-from isocenter.service.records.deployments import (
-    ChangeError,
-    Package,
-    approve,
-    ask_for_change,
-    end_at_date,
-    end_change,
-    is_of_arm,
-    models_of,
-    roll_back,
-)
-from isocenter.service.records.tables import audit, deployments, findings, jobs, measures, outcomes, studies
-from isocenter.service.routing.facts import ModelFacts
-from isocenter.service.settings import Bound
-from isocenter.service.stored import MODELS, settings_file
+from isocenter.service.records.deployments import ChangeError, DeployedPackage
+from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.values import Geometry, Image
 from service.databases import with_tables
 from service.people import PASSWORD, logged_in, with_people
@@ -85,7 +76,7 @@ def made(tmp_path_factory):
 def node(tmp_path, made):
     """A node of the old package, with a radiologist and an administrator."""
     small = SmallNode(tmp_path / "node", made["m"])
-    settings_file(small.settings.folder, "keeper").write_text(small.settings.model_dump_json())
+    _node_folder.settings_file(small.settings.folder, "keeper").write_text(small.settings.model_dump_json())
     facts = {"schema": "isocenter.models", "version": 1, "rows": [asdict(one) for one in small.models.values()]}
     (small.settings.folder / MODELS).write_text(json.dumps(facts))
     with patch.object(of_accounts, "HASHER", PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)):
@@ -100,25 +91,30 @@ def node(tmp_path, made):
 @pytest.fixture
 def allowed(tmp_path, made):
     """A check that allows just this change, as `change check` writes it."""
-    shas = {name: {"sha256": digest(made[one] / "manifest.json")} for name, one in (("current", "m"), ("new", "new"))}
+    shas = {
+        name: {"sha256": record_files.file_digest(made[one] / "manifest.json")}
+        for name, one in (("current", "m"), ("new", "new"))
+    }
     plan = tmp_path / "check" / "change-plan.toml"
     plan.parent.mkdir()
     plan.write_text(PLAN.replace("{approved}", shas["current"]["sha256"]))
     rows = [{**ROW, "rule": rule} for rule in RULES]
-    facts = {"plan": {"sha256": digest(plan)}, "data": {"hash": tmp_path.name}, "rows": rows, **shas}
+    facts = {"plan": {"sha256": record_files.file_digest(plan)}, "data": {"hash": tmp_path.name}, "rows": rows, **shas}
     path = plan.with_name("change.json")
     path.write_text(json.dumps({"schema": "isocenter.change", "version": 1, "verdict": "allowed", **facts}))
-    note_check(digest(plan), tmp_path.name, file_hash(path))
+    change_plan.note_check(record_files.file_digest(plan), tmp_path.name, hashing.file_hash(path))
     return path
 
 
 def examined(node: SmallNode, folder, name: str) -> str:
     """Have a study of a patient of this name answered; the hash of the model that did."""
     ball = np.random.default_rng(len(name)).integers(0, 200, (1, 12, 10, 6), dtype=np.int16)
-    write_series(Image(ball, Geometry((12, 10, 6), np.eye(4)), modality="MR"), SeriesNames(name, name, name), folder)
+    series_writing.write_series(
+        Image(ball, Geometry((12, 10, 6), np.eye(4)), modality="MR"), SeriesNames(name, name, name), folder
+    )
     node.receive(*sorted(folder.iterdir()))
     node.work()
-    row = node.rows(jobs)[-1]
+    row = node.rows(tables.jobs)[-1]
     assert row.outcome == "answered", row.reason
     return row.model_hash
 
@@ -134,15 +130,15 @@ def test_a_promoted_package_answers_without_a_restart_once_two_persons_approved_
     assert (waiting["mode"], waiting["state"], waiting["package"]) == (
         "live",
         "waiting",
-        digest(made["new"] / "manifest.json"),
+        record_files.file_digest(made["new"] / "manifest.json"),
     )
     with node.database.write() as connection:
-        assert approve(connection, 2, CHIEF) is False
+        assert deployments.approve_change(connection, 2, CHIEF) is False
         with pytest.raises(ChangeError, match="by this person already"):
-            approve(connection, 2, CHIEF)
+            deployments.approve_change(connection, 2, CHIEF)
         with pytest.raises(ChangeError, match="persons with accounts alone"):
-            approve(connection, 2, Actor("token pacs", "service"))
-        assert approve(connection, 2, READER) is True
+            deployments.approve_change(connection, 2, Actor("token pacs", "service"))
+        assert deployments.approve_change(connection, 2, READER) is True
     new = examined(node, tmp_path / "b", "second one")
     assert new != old
     began = time.monotonic()
@@ -151,7 +147,7 @@ def test_a_promoted_package_answers_without_a_restart_once_two_persons_approved_
     )
     assert time.monotonic() - began < 10 and "answers again" in back.done
     assert examined(node, tmp_path / "c", "third of all") == old
-    events = [(row.action, row.actor) for row in node.rows(audit) if row.action.startswith("change")]
+    events = [(row.action, row.actor) for row in node.rows(tables.audit) if row.action.startswith("change")]
     assert [name for name, _ in events] == [
         *("change asked for", "change approved", "change approved", "change ended", "change begun"),
         *("change ended", "change begun"),
@@ -168,7 +164,7 @@ def test_a_package_in_shadow_answers_what_is_done_and_only_the_differences_are_k
     assert node.worker._shadow_next(threading.Event()) is False
     results = node.settings.folder / "results"
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
-    assert [row.model_hash for row in node.rows(jobs)] == [old]
+    assert [row.model_hash for row in node.rows(tables.jobs)] == [old]
     found = isocenter.change_status(node.settings.folder)
     metrics = {row["metric"]: row for row in found.figures.to_dict("records")}
     assert metrics["outcome"]["value"] == 0 and metrics["outcome"]["cases"] == 1
@@ -191,7 +187,7 @@ def test_a_check_of_another_change_or_verdict_promotes_nothing(node, made, allow
     allowed.write_text(json.dumps({**json.loads(allowed.read_text()), **changed}))
     with pytest.raises((UsageError, IntegrityError), match=words):
         isocenter.promote_change(node.settings.folder, made["new"], check=allowed)
-    assert node.rows(deployments) == []
+    assert node.rows(tables.deployments) == []
 
 
 def test_a_check_by_another_plan_or_of_parts_that_its_plan_does_not_name_promotes_nothing(node, made, allowed):
@@ -222,21 +218,21 @@ def test_a_split_without_a_share_or_a_day_to_come_is_refused(tmp_path, share, un
 def test_a_rollback_to_a_package_that_fails_its_manifest_is_refused_and_all_stays(node, made, allowed):
     isocenter.promote_change(node.settings.folder, made["new"], check=allowed)
     with node.database.write() as connection:
-        approve(connection, 2, CHIEF)
-        approve(connection, 2, READER)
-    place = node.settings.folder / "packages" / digest(made["m"] / "manifest.json")
+        deployments.approve_change(connection, 2, CHIEF)
+        deployments.approve_change(connection, 2, READER)
+    place = node.settings.folder / "packages" / record_files.file_digest(made["m"] / "manifest.json")
     (place / "isocenter" / "model.json").write_text("{}")
-    before = node.rows(deployments)
+    before = node.rows(tables.deployments)
     with pytest.raises(IntegrityError, match="not the file that was written"), node.database.write() as connection:
-        roll_back(connection, "m", NODE, "an alert")
-    assert node.rows(deployments) == before
+        deployments.roll_back(connection, "m", NODE, "an alert")
+    assert node.rows(tables.deployments) == before
     with pytest.raises(UsageError, match="account or password is wrong"):
         isocenter.roll_back_change(node.settings.folder, because="so", account="reader", password="wrong" * 4)
 
 
-def package(name: str, digest: str, folder) -> Package:
+def package(name: str, digest: str, folder) -> DeployedPackage:
     """A package without files: what needs none is tested with it."""
-    return Package("m", folder / name, f"{name}-manifest", ModelFacts("m", digest, "MR"))
+    return DeployedPackage("m", folder / name, f"{name}-manifest", ModelFacts("m", digest, "MR"))
 
 
 @pytest.fixture
@@ -252,50 +248,50 @@ def split(records, tmp_path):
     """A split of two in ten that goes on; its number."""
     old, new = package("old", "h1", tmp_path), package("new", "h2", tmp_path)
     with records.write() as connection:
-        n = ask_for_change(connection, new, "arm", package_asked=old, because="split", share=0.2, until=4e9)
-        connection.execute(update(deployments).where(deployments.c.n == n).values(began=1.0))
+        n = deployments.ask_for_change(connection, new, "arm", package_asked=old, because="split", share=0.2, until=4e9)
+        connection.execute(update(tables.deployments).where(tables.deployments.c.n == n).values(began=1.0))
     return n
 
 
 def study(records, key: str, patient: str):
     with records.write() as connection:
         made = {"study": key, "uid": key, "state": "complete", "received_at": 1, "last_at": 1, "patient": patient}
-        connection.execute(insert(studies).values(made))
-        return connection.execute(select(studies).where(studies.c.study == key)).one()
+        connection.execute(insert(tables.studies).values(made))
+        return connection.execute(select(tables.studies).where(tables.studies.c.study == key)).one()
 
 
 def test_a_patient_always_has_one_arm_and_the_share_is_that_which_was_asked_for(records, split):
     facts = {"m": ModelFacts("m", "h1", "MR")}
     with records.read() as connection:
-        arm = connection.execute(select(deployments).where(deployments.c.n == split)).one()
-    chosen = [is_of_arm(f"p{n}", arm) for n in range(2000)]
+        arm = connection.execute(select(tables.deployments).where(tables.deployments.c.n == split)).one()
+    chosen = [deployments.is_of_arm(f"p{n}", arm) for n in range(2000)]
     assert 330 < sum(chosen) < 470
     inside, outside = f"p{chosen.index(True)}", f"p{chosen.index(False)}"
     for number, (patient, wanted) in enumerate([(inside, "h2"), (inside, "h2"), (outside, "h1")]):
         row = study(records, f"s{number}", patient)
         with records.read() as connection:
-            assert models_of(connection, facts, row)["m"].hash == wanted
-            assert models_of(connection, facts)["m"].hash == "h1"
+            assert deployments.models_of(connection, facts, row)["m"].hash == wanted
+            assert deployments.models_of(connection, facts)["m"].hash == "h1"
     with records.write() as connection:
-        connection.execute(update(deployments).where(deployments.c.n == split).values(until=2.0))
-        assert models_of(connection, facts, study_of(connection, "s0"))["m"].hash == "h1"
-        assert end_at_date(connection) == [split]
+        connection.execute(update(tables.deployments).where(tables.deployments.c.n == split).values(until=2.0))
+        assert deployments.models_of(connection, facts, study_of(connection, "s0"))["m"].hash == "h1"
+        assert deployments.end_at_date(connection) == [split]
 
 
 def study_of(connection, key: str):
-    return connection.execute(select(studies).where(studies.c.study == key)).one()
+    return connection.execute(select(tables.studies).where(tables.studies.c.study == key)).one()
 
 
 def test_a_study_keeps_the_package_that_answered_it_unless_that_was_taken_back(records, split, tmp_path):
     row, facts = study(records, "s", "somebody"), {"m": ModelFacts("m", "h1", "MR")}
     answered(records, "j", "s", "h2")
     with records.write() as connection:
-        connection.execute(update(deployments).where(deployments.c.n == split).values(share=0.0))
-        assert models_of(connection, facts, row)["m"].hash == "h2"
-        connection.execute(update(jobs).values(state="waiting"))
-        assert "has ended" in end_change(connection, split, CHIEF, "it harms")
-        assert models_of(connection, facts, row)["m"].hash == "h1"
-        assert connection.execute(select(jobs.c.state)).scalars().all() == ["superseded"]
+        connection.execute(update(tables.deployments).where(tables.deployments.c.n == split).values(share=0.0))
+        assert deployments.models_of(connection, facts, row)["m"].hash == "h2"
+        connection.execute(update(tables.jobs).values(state="waiting"))
+        assert "has ended" in deployments.end_change(connection, split, CHIEF, "it harms")
+        assert deployments.models_of(connection, facts, row)["m"].hash == "h1"
+        assert connection.execute(select(tables.jobs.c.state)).scalars().all() == ["superseded"]
 
 
 def answered(records, job: str, study: str, digest: str, *, called: bool = True, truth: float | None = None) -> None:
@@ -310,48 +306,51 @@ def answered(records, job: str, study: str, digest: str, *, called: bool = True,
             "priority": 2,
             "inputs": {"series": {}},
         }
-        connection.execute(insert(jobs).values(job=job, study=study, model_hash=digest, **columns, **done))
-        connection.execute(insert(measures).values(job=job, measures={}, distances={}))
+        connection.execute(insert(tables.jobs).values(job=job, study=study, model_hash=digest, **columns, **done))
+        connection.execute(insert(tables.measures).values(job=job, measures={}, distances={}))
         row = {"concept": "nodule", "value": called, "probability": 0.9 if called else 0.1}
-        connection.execute(insert(findings).values(job=job, number=0, concept="nodule", row=row))
+        connection.execute(insert(tables.findings).values(job=job, number=0, concept="nodule", row=row))
         if truth is not None:
             stated = {"job": job, "label": "nodule", "source": "pathology", "value": truth, "at": 20.0, "account": "x"}
-            connection.execute(insert(outcomes).values(stated))
+            connection.execute(insert(tables.outcomes).values(stated))
 
 
 def test_a_split_ends_by_itself_where_its_new_arm_crosses_the_bound_of_harm(records, split):
-    bounds = [Bound(metric="sensitivity", label="nodule", at_least=0.8)]
+    bounds = [BoundSection(metric="sensitivity", label="nodule", at_least=0.8)]
     for number in range(60):
         study(records, f"s{number}", f"q{number}")
         answered(records, f"j{number}", f"s{number}", "h2", called=number % 3 == 0, truth=1.0)
         if number == 5:
-            assert end_harmful(records, bounds) == []
+            assert change_comparison.end_harmful(records, bounds) == []
     with records.read() as connection:
-        arm = connection.execute(select(deployments).where(deployments.c.n == split)).one()
-        figures = {(one.metric, one.arm, one.source): one.estimate for one in figures_of(connection, arm)}
+        arm = connection.execute(select(tables.deployments).where(tables.deployments.c.n == split)).one()
+        figures = {
+            (one.metric, one.arm, one.source): one.estimate
+            for one in change_comparison.figures_of_change(connection, arm)
+        }
     rate = figures["sensitivity_nodule", "new", "reported"]
     assert rate.value == pytest.approx(1 / 3) and rate.low < 1 / 3 < rate.high < 0.8
     assert figures["called_nodule", "new", ""].n == 60
-    [because] = end_harmful(records, bounds)
+    [because] = change_comparison.end_harmful(records, bounds)
     assert because.startswith("the reported sensitivity of nodule in the new arm is at most")
     with records.read() as connection:
-        assert [row["state"] for row in change_rows(connection)] == ["in force", "ended"]
+        assert [row["state"] for row in change_comparison.change_rows(connection)] == ["in force", "ended"]
 
 
 def test_settings_may_name_what_was_live_and_another_file_of_codes_makes_another_model_of_it(node, made, tmp_path):
     isocenter.shadow_change(node.settings.folder, made["new"])
     codes = tmp_path / "codes.csv"
     codes.write_text("name,scheme,value,meaning\nkidney left,99SITE,1,Left kidney\n")
-    before = [row.hash for row in node.rows(deployments)]
+    before = [row.hash for row in node.rows(tables.deployments)]
     for change, path in (({"codes": codes}, made["m"]), ({}, made["new"])):
         own = node.settings.models["m"].model_copy(update={"path": path, **change})
         settings = node.settings.model_copy(update={"models": {"m": own}})
         if path == made["new"]:
             with pytest.raises(UsageError, match="that no change made live"):
-                refresh_packages(settings, node.database)
+                _deploying.refresh_packages(settings, node.database)
         else:
-            refresh_packages(settings, node.database)
-    after = [row.hash for row in node.rows(deployments)]
+            _deploying.refresh_packages(settings, node.database)
+    after = [row.hash for row in node.rows(tables.deployments)]
     assert len({*before, *after}) == 4
 
 
@@ -359,21 +358,25 @@ def test_what_cannot_be_told_apart_or_goes_on_already_is_no_change(records, spli
     old = package("old", "h1", tmp_path)
     with records.write() as connection:
         with pytest.raises(ChangeError, match="has the weights, settings and gate"):
-            ask_for_change(connection, replace(old, manifest="other"), "live", package_asked=old, because="")
+            deployments.ask_for_change(
+                connection, replace(old, manifest="other"), "live", package_asked=old, because=""
+            )
         with pytest.raises(ChangeError, match=f"change {split} of this model, arm, goes on"):
-            ask_for_change(
+            deployments.ask_for_change(
                 connection, package("new", "h3", tmp_path), "arm", package_asked=old, because="", share=0.1, until=4e9
             )
-        roll_back(connection, "m", CHIEF, "so")
+        deployments.roll_back(connection, "m", CHIEF, "so")
         with pytest.raises(ChangeError, match="no package answered before"):
-            roll_back(connection, "m", CHIEF, "so")
+            deployments.roll_back(connection, "m", CHIEF, "so")
 
 
 def test_a_change_is_approved_and_ended_over_http_and_listed_for_everybody(tmp_path):
     with with_people(tmp_path / "node") as web:
         old, new = package("old", "h1", tmp_path), package("new", "h2", tmp_path)
         with web.database.write() as connection:
-            n = ask_for_change(connection, new, "live", package_asked=old, because="promoted", check_hash="c")
+            n = deployments.ask_for_change(
+                connection, new, "live", package_asked=old, because="promoted", check_hash="c"
+            )
         reader, viewer = logged_in(web, "radiologist"), logged_in(web, "viewer")
         done = reader.post(f"/api/changes/{n}/approve")
         assert done.status_code == 200 and done.json()["approvals"][0]["account"] == "radiologist"

@@ -11,14 +11,14 @@ import pynetdicom
 import pytest
 from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 
-from isocenter.service import Couriers, courier, listening_of, read_settings
-from isocenter.service.dicom.asking import request_commitment
-from isocenter.service.dicom.library import referring
-from isocenter.service.dicom.listening import Peer
+from isocenter.service import _courier, configuration
+from isocenter.service._courier import Couriers
+from isocenter.service._keeper import Keeper
+from isocenter.service.dicom import asking as dicom_asking
+from isocenter.service.dicom import dicom_listening, pynetdicom_events, sending
+from isocenter.service.dicom.dicom_listening import DicomPeer
 from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE
-from isocenter.service.dicom.sending import store
-from isocenter.service.keeper import Keeper
-from isocenter.service.objects.journal import CommitmentRequest, Reply
+from isocenter.service.objects.journal import CommitmentRequest, ReplyFile
 from ports import free_port
 from service.databases import with_tables
 from service.objects_sent import drawn, encoded
@@ -58,11 +58,11 @@ class Heard:
 @pytest.fixture
 def node(tmp_path, monkeypatch) -> Iterator[tuple[int, int]]:
     """(port, the peer's port) of a receiver and a keeper whose peer PACS may ask for commitment."""
-    monkeypatch.setattr(courier, "AGAIN_S", 0.02)
-    monkeypatch.setattr(courier, "TAKEN_S", 60.0)
+    monkeypatch.setattr(_courier, "AGAIN_S", 0.02)
+    monkeypatch.setattr(_courier, "TAKEN_S", 60.0)
     port = free_port()
     pacs = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "may": ["store", "commit"]}
-    settings = read_settings(None, [], tmp_path / "node", peers=[pacs], node={"min_free_gb": 0})
+    settings = configuration.read_settings(None, [], tmp_path / "node", peers=[pacs], node={"min_free_gb": 0})
     database, stop = with_tables(settings.database_url), threading.Event()
     couriers = Couriers(settings, database)
     keeper = Keeper(settings, database, [], {}, couriers.hear)
@@ -75,9 +75,11 @@ def node(tmp_path, monkeypatch) -> Iterator[tuple[int, int]]:
     keeping = threading.Thread(target=keep)
     keeping.start()
     try:
-        with receiving(tmp_path / "node", peers=listening_of(settings).peers) as made:
+        with receiving(tmp_path / "node", peers=dicom_listening.listener_settings(settings).peers) as made:
             (tmp_path / "object.dcm").write_bytes(encoded(drawn("1.2.3.4")))
-            [row] = store("PACS", Peer("node", "ISOCENTER", "127.0.0.1", made.port), [tmp_path / "object.dcm"])
+            [row] = sending.send_files(
+                "PACS", DicomPeer("node", "ISOCENTER", "127.0.0.1", made.port), [tmp_path / "object.dcm"]
+            )
             assert row.is_stored
             yield made.port, port
     finally:
@@ -98,7 +100,9 @@ def asking(node: tuple[int, int], heard: Heard) -> Iterator[pynetdicom.associati
     try:
         said = pydicom.Dataset()
         said.TransactionUID = ASKED.transaction
-        said.ReferencedSOPSequence = referring(zip(ASKED.classes, ASKED.instances, strict=True))
+        said.ReferencedSOPSequence = pynetdicom_events.reference_sequence(
+            zip(ASKED.classes, ASKED.instances, strict=True)
+        )
         assert association.send_n_action(said, 1, COMMITMENT, COMMITMENT_INSTANCE)[0].Status == 0
         yield association
     finally:
@@ -139,15 +143,17 @@ def test_a_peer_that_refuses_the_report_on_its_association_is_told_on_one_of_our
 
 @pytest.mark.whole
 def test_a_node_that_asks_another_one_is_told_on_its_association(node):
-    report = request_commitment("PACS", Peer("node", "ISOCENTER", "127.0.0.1", node[0]), ASKED, wait_s=60)
+    report = dicom_asking.request_commitment(
+        "PACS", DicomPeer("node", "ISOCENTER", "127.0.0.1", node[0]), ASKED, wait_s=60
+    )
     assert (report.committed, report.failed) == (("1.2.3.4",), ("1.2.3.5",))
 
 
 def test_a_request_whose_receiver_is_gone_is_answered_on_an_association_of_ours(tmp_path):
-    reply = Reply.begun(tmp_path)
+    reply = ReplyFile.begun(tmp_path)
     assert not reply.give(["1.2.3.4"], wait_s=0.1)  # nobody takes it
     assert reply.come() is None
     reply.close()
     assert not reply.give(["1.2.3.4"], wait_s=10)
-    assert not Reply(tmp_path / "gone" / "reply").give(["1.2.3.4"], wait_s=10)
+    assert not ReplyFile(tmp_path / "gone" / "reply").give(["1.2.3.4"], wait_s=10)
     assert list(tmp_path.iterdir()) == []

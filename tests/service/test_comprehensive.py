@@ -12,12 +12,13 @@ import pytest
 
 from files.test_dicom_sr_structures import judged
 from isocenter.errors import FormatError
-from isocenter.files.dicom import as_comprehensive, read_identity
-from isocenter.files.dicom.writing.report_changes import comprehensive_uid
-from isocenter.service import Couriers, courier
+from isocenter.files.dicom import object_identity
+from isocenter.files.dicom.writing import report_changes
+from isocenter.service import _courier
+from isocenter.service._courier import Couriers
 from isocenter.service.dicom.messages import COMMITMENT
 from isocenter.service.objects.journal import CommitmentReport
-from isocenter.service.records.tables import answers, deliveries, jobs
+from isocenter.service.records import tables
 from matrices import thinned
 from ports import free_port
 from service.small_node import SmallNode
@@ -69,7 +70,7 @@ class Pacs:
 @pytest.fixture
 def reporting(tmp_path, mr, monkeypatch):
     """Makes a node whose report waits for a peer, in a folder of some name."""
-    monkeypatch.setattr(courier, "REPORT_S", 0.0)
+    monkeypatch.setattr(_courier, "REPORT_S", 0.0)
     # What asks for commitment sets this for the process, and the PACS of the next test would take every class.
     monkeypatch.setattr(pynetdicom._config, "UNRESTRICTED_STORAGE_SERVICE", False)
     nodes, port, model = list[SmallNode](), free_port(), class_model(tmp_path / "model")
@@ -98,7 +99,7 @@ def test_a_peer_that_refuses_the_class_gets_the_same_content_as_comprehensive_sr
     with Pacs(port, IN_PLACE, syntax=syntax) as pacs:
         assert couriers.deliver("pacs") == 1
     [taken], own = pacs.taken, pydicom.dcmread(node.result("answer_report.dcm"))
-    [answer], [sent] = [row for row in node.rows(answers) if row.sop_instance_uid], node.rows(deliveries)
+    [answer], [sent] = [row for row in node.rows(tables.answers) if row.sop_instance_uid], node.rows(tables.deliveries)
     uid = str(taken.SOPInstanceUID)
     assert (own.SOPClassUID, own.SOPInstanceUID) == (IS_3D, answer.sop_instance_uid)
     assert taken.SOPClassUID == IN_PLACE and uid != answer.sop_instance_uid
@@ -109,16 +110,16 @@ def test_a_peer_that_refuses_the_class_gets_the_same_content_as_comprehensive_sr
         del one.SOPClassUID, one.SOPInstanceUID
     assert taken.to_json_dict() == own.to_json_dict()
     couriers.hear(CommitmentReport("2.25.1", "PACS", (answer.sop_instance_uid,), (), 0.0))
-    assert node.rows(deliveries)[0].state == "sent"  # of that object the peer has nothing
+    assert node.rows(tables.deliveries)[0].state == "sent"  # of that object the peer has nothing
     couriers.hear(CommitmentReport("2.25.1", "PACS", (uid,), (), 0.0))
-    assert node.rows(deliveries)[0].state == "committed"
+    assert node.rows(tables.deliveries)[0].state == "committed"
 
 
 def test_a_peer_that_takes_both_classes_gets_the_report_as_it_is(reporting):
     node, couriers, port = reporting("node")
     with Pacs(port, IN_PLACE, IS_3D) as pacs:
         assert couriers.deliver("pacs") == 1
-    [answer], [sent] = [row for row in node.rows(answers) if row.sop_instance_uid], node.rows(deliveries)
+    [answer], [sent] = [row for row in node.rows(tables.answers) if row.sop_instance_uid], node.rows(tables.deliveries)
     assert pacs.asked == [(IS_3D, answer.sop_instance_uid)] and sent.sent_as is None
 
 
@@ -126,7 +127,7 @@ def test_a_peer_that_accepts_the_class_and_refuses_the_report_gets_the_other_cla
     node, couriers, port = reporting("node")
     with Pacs(port, IN_PLACE, IS_3D, refused=IS_3D) as pacs:
         assert couriers.deliver("pacs") == 1
-    [taken], [sent] = pacs.taken, node.rows(deliveries)
+    [taken], [sent] = pacs.taken, node.rows(tables.deliveries)
     assert (taken.SOPClassUID, sent.state, sent.sent_as) == (IN_PLACE, "sent", str(taken.SOPInstanceUID))
 
 
@@ -137,8 +138,8 @@ def test_a_peer_with_dicomweb_that_refuses_the_class_gets_the_other_class(report
         to_web(couriers, web.url)
         web.answers.append((status, json.dumps(failed_sop(0x0122)).encode()))
         assert couriers.deliver("pacs") == 1
-    [sent], [answer] = node.rows(deliveries), [row for row in node.rows(answers) if row.sop_instance_uid]
-    assert (sent.state, sent.sent_as) == ("sent", comprehensive_uid(answer.sop_instance_uid))
+    [sent], [answer] = node.rows(tables.deliveries), [row for row in node.rows(tables.answers) if row.sop_instance_uid]
+    assert (sent.state, sent.sent_as) == ("sent", report_changes.comprehensive_uid(answer.sop_instance_uid))
     assert [IN_PLACE.encode() + b"\0" in body for body in web.bodies] == [False, True]
 
 
@@ -146,12 +147,12 @@ def test_a_model_whose_reports_are_comprehensive_sr_writes_what_such_a_peer_gets
     plain, _, _ = reporting("plain")
     forced, couriers, port = reporting("forced", sr_class="comprehensive")
     made = pydicom.dcmread(forced.result("answer_report.dcm"))
-    expected = as_comprehensive(pydicom.dcmread(plain.result("answer_report.dcm")), "report")
+    expected = report_changes.as_comprehensive(pydicom.dcmread(plain.result("answer_report.dcm")), "report")
     assert made.SOPInstanceUID == expected.SOPInstanceUID  # the two jobs were made at two times
     assert made.SOPClassUID == made.file_meta.MediaStorageSOPClassUID == IN_PLACE
     with Pacs(port, IN_PLACE, IS_3D) as pacs:
         assert couriers.deliver("pacs") == 1
-    assert pacs.asked == [(IN_PLACE, str(made.SOPInstanceUID))] and forced.rows(deliveries)[0].sent_as is None
+    assert pacs.asked == [(IN_PLACE, str(made.SOPInstanceUID))] and forced.rows(tables.deliveries)[0].sent_as is None
 
 
 def test_a_report_with_places_in_three_dimensions_stays_what_it_is():
@@ -159,16 +160,16 @@ def test_a_report_with_places_in_three_dimensions_stays_what_it_is():
     item.ValueType = "SCOORD3D"
     report.SOPClassUID, report.SOPInstanceUID, report.ContentSequence = IS_3D, "2.25.7", [item]
     with pytest.raises(FormatError, match="three dimensions"):
-        as_comprehensive(report, "report")
+        report_changes.as_comprehensive(report, "report")
     assert report.SOPInstanceUID == "2.25.7"
 
 
 def test_a_newer_report_names_the_one_that_it_replaces_in_either_class(reporting, mr, tmp_path):
     node, _, _ = reporting("node", mr[:-1])
-    [first] = [row.job for row in node.rows(jobs)]
+    [first] = [row.job for row in node.rows(tables.jobs)]
     node.receive(mr[-1])
     node.work()
-    [second] = [row.job for row in node.rows(jobs) if row.job != first]
+    [second] = [row.job for row in node.rows(tables.jobs) if row.job != first]
     older, newer = (node.settings.folder / "results" / job / "answer_report.dcm" for job in (first, second))
     old, new = pydicom.dcmread(older), pydicom.dcmread(newer)
     assert "PredecessorDocumentsSequence" not in old
@@ -179,8 +180,8 @@ def test_a_newer_report_names_the_one_that_it_replaces_in_either_class(reporting
         [own] = series.ReferencedSOPSequence
         return (document.StudyInstanceUID, series.SeriesInstanceUID, own.ReferencedSOPInstanceUID)
 
-    identity = read_identity(older)
+    identity = object_identity.read_identity(older)
     assert named(new) == (identity.study, identity.series, identity.instance)
     judged(newer)
-    changed = as_comprehensive(new, "newer")
-    assert named(changed)[2] == as_comprehensive(old, "older").SOPInstanceUID
+    changed = report_changes.as_comprehensive(new, "newer")
+    assert named(changed)[2] == report_changes.as_comprehensive(old, "older").SOPInstanceUID

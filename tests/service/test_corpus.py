@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 import isocenter
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files import DatasetOptions, read_dataset
-from isocenter.files.dicom import read_identity
-from isocenter.service.dicom.listening import Peer
-from isocenter.service.dicom.sending import store
-from isocenter.service.records.tables import answers, jobs, series, studies
+from isocenter.files.dicom import object_identity
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.service.dicom import sending
+from isocenter.service.dicom.dicom_listening import DicomPeer
+from isocenter.service.records import tables
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
@@ -35,7 +36,7 @@ def files_of(folder: Path) -> list[Path]:
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            read_identity(path)
+            object_identity.read_identity(path)
             found.append(path)
         except IsocenterError:
             continue
@@ -44,21 +45,21 @@ def files_of(folder: Path) -> list[Path]:
 
 def check_answers(node: SmallNode, segmentations: dict[str, Path]) -> list[str]:
     """The outcomes of all jobs, each result on its source's voxels; segmentations: {UID: file}."""
-    uids = {row.uid: row for row in node.rows(series)}
+    uids = {row.uid: row for row in node.rows(tables.series)}
     outcomes = {}
-    for job in node.rows(jobs):
+    for job in node.rows(tables.jobs):
         [own] = [row for row in uids.values() if row.series == job.inputs["series"]["image"]]
         outcomes[own.uid] = job.outcome
         if job.outcome != "answered":
             assert job.reason
             continue
         place = node.settings.folder / "studies" / job.study[:2] / job.study / own.series
-        [case] = read_dataset(place, DatasetOptions(references=False, channels=1))
+        [case] = dataset_layouts.read_dataset(place, DatasetOptions(references=False, channels=1))
         [image] = case.images.values()
         bright = np.asarray(image.data)[0] > LEVEL
         answer = isocenter.read(node.settings.folder / "results" / job.job / "answer.nii.gz")
         np.testing.assert_array_equal(np.asarray(answer.data)[0], bright)
-        for row in node.rows(answers):
+        for row in node.rows(tables.answers):
             if row.job == job.job and row.kind == "seg":
                 seg = isocenter.read(segmentations[row.sop_instance_uid])
                 places = seg.geometry.to_world(np.argwhere(np.asarray(seg.data)[0] > 0))
@@ -74,7 +75,9 @@ def check_answers(node: SmallNode, segmentations: dict[str, Path]) -> list[str]:
 def written(node: SmallNode) -> dict[str, Path]:
     """{UID: file} of the DICOM objects that jobs made."""
     results = node.settings.folder / "results"
-    return {row.sop_instance_uid: results / row.job / row.name for row in node.rows(answers) if row.sop_instance_uid}
+    return {
+        row.sop_instance_uid: results / row.job / row.name for row in node.rows(tables.answers) if row.sop_instance_uid
+    }
 
 
 @pytest.mark.whole
@@ -92,8 +95,8 @@ def test_an_answer_fetched_back_from_a_pacs_lies_on_the_voxels_of_every_series_t
     for folder in sorted(path for path in (data / "dicom" / "series").iterdir() if path.is_dir()):
         small_node.receive(*files_of(folder))
     small_node.work()
-    pacs = Peer("pacs", orthanc.ae_title, "127.0.0.1", orthanc.port)
-    assert all(row.is_stored for row in store("ISOCENTER", pacs, list(written(small_node).values())))
+    pacs = DicomPeer("pacs", orthanc.ae_title, "127.0.0.1", orthanc.port)
+    assert all(row.is_stored for row in sending.send_files("ISOCENTER", pacs, list(written(small_node).values())))
     fetched = {}
     for instance in orthanc.ask("/instances?expand"):
         uid = instance["MainDicomTags"]["SOPInstanceUID"]
@@ -139,6 +142,6 @@ def test_a_damaged_object_of_the_corpus_has_its_study_answered_or_refused_with_a
     except FormatError:
         return
     shared_node.work()
-    for row in shared_node.rows(studies):
+    for row in shared_node.rows(tables.studies):
         assert row.state in ("done", "aside") and (row.outcome == "answered" or row.reason), row
         assert row.uid not in caplog.text

@@ -14,16 +14,20 @@ from sqlalchemy import update
 import isocenter
 from files.test_dicom_answers import errors_in
 from isocenter.errors import UsageError
-from isocenter.files import read, read_dataset
-from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
-from isocenter.service.courier import Couriers
-from isocenter.service.objects.store import key_of
-from isocenter.service.reading.correcting import Stroke, boxed
+from isocenter.files import file_formats
+from isocenter.files.dicom import object_identity
+from isocenter.files.dicom.reading import seg_reading
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.files.layouts import dataset_layouts
+from isocenter.service._courier import Couriers
+from isocenter.service._node_folder import MODELS
+from isocenter.service.objects import object_store
+from isocenter.service.reading import correcting
+from isocenter.service.reading.correcting import Stroke
+from isocenter.service.records import tables
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.tables import answers, audit, corrections, deliveries, feedback, jobs, studies
-from isocenter.service.stored import MODELS
-from isocenter.service.web.access import enter
-from isocenter.service.web.server import web_app
+from isocenter.service.web import access, server
 from isocenter.service.web.web_node import WebNode
 from service.objects_sent import encoded
 from service.small_node import LEVEL, SmallNode
@@ -37,11 +41,11 @@ PACS = {"name": "PACS", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
 
 def page(node: SmallNode, account: str = "ada", role: str = "radiologist") -> TestClient:
     """The node's routes, as a person asks for them who has logged in."""
-    routes = web_app(WebNode(node.settings, node.database, node.store)).app.app
+    routes = server.web_app(WebNode(node.settings, node.database, node.store)).app.app
 
     async def as_person(scope, receive, send):
         if scope["type"] == "http":
-            enter(scope, Actor(account, role))
+            access.enter_actor(scope, Actor(account, role))
         await routes(scope, receive, send)
 
     return TestClient(as_person, base_url="http://127.0.0.1:8180")
@@ -67,13 +71,13 @@ def describe(node: SmallNode) -> None:
 
 
 def address(node: SmallNode) -> str:
-    [job] = node.rows(jobs)
+    [job] = node.rows(tables.jobs)
     return f"/api/jobs/{job.job}"
 
 
 def test_what_is_drawn_goes_out_as_seg_and_verified_report_on_the_exact_voxels(read_node, mr):
     job, ada = address(read_node), page(read_node)
-    image = read(mr[0].parent)
+    image = file_formats.read(mr[0].parent)
     model = image.data[0] > LEVEL
     start = int(np.ravel_multi_index((3, 5, 6), model.shape))
     drawn = {"stroke": "one", "label": 1, "runs": [[start, 2]]}
@@ -98,10 +102,10 @@ def test_what_is_drawn_goes_out_as_seg_and_verified_report_on_the_exact_voxels(r
     wanted = model.copy()
     wanted.reshape(-1)[start : start + 2] = True
     wanted.reshape(-1)[np.flatnonzero(model)[0]] = False
-    [made] = read_node.rows(corrections)
+    [made] = read_node.rows(tables.corrections)
     folder = read_node.settings.folder / "results" / made.correction
-    np.testing.assert_array_equal(read_segmentation(folder / "answer.dcm", image.geometry).data[0], wanted)
-    np.testing.assert_array_equal(read(folder / "answer.nii.gz").data[0], wanted)
+    np.testing.assert_array_equal(seg_reading.read_segmentation(folder / "answer.dcm", image.geometry).data[0], wanted)
+    np.testing.assert_array_equal(file_formats.read(folder / "answer.nii.gz").data[0], wanted)
     seg, report = (pydicom.dcmread(folder / name) for name in ("answer.dcm", "answer_report.dcm"))
     for name in ("answer.dcm", "answer_report.dcm"):
         assert errors_in(folder / name) == []
@@ -114,12 +118,12 @@ def test_what_is_drawn_goes_out_as_seg_and_verified_report_on_the_exact_voxels(r
     named = document.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
     assert named == before.SOPInstanceUID
     # What the model made stays, and both go to the peer.
-    np.testing.assert_array_equal(read(read_node.result("answer.nii.gz")).data[0], model)
-    sent = {(row.name, row.peer) for row in read_node.rows(deliveries)}
+    np.testing.assert_array_equal(file_formats.read(read_node.result("answer.nii.gz")).data[0], model)
+    sent = {(row.name, row.peer) for row in read_node.rows(tables.deliveries)}
     assert sent == {("answer.dcm", "PACS"), ("answer_report.dcm", "PACS")}
-    assert {row.job for row in read_node.rows(deliveries)} == {made.correction}
+    assert {row.job for row in read_node.rows(tables.deliveries)} == {made.correction}
 
-    identity = read_identity(mr[0])
+    identity = object_identity.read_identity(mr[0])
     [result] = ada.get(f"/api/studies/{identity.study}/reading").json()["jobs"]
     assert (result["revision"], result["maps"]) == (1, ["mask", "original"])
     volume = round(float(wanted.sum()) * image.geometry.voxel_size[0], 6)
@@ -135,13 +139,13 @@ def test_what_is_drawn_goes_out_as_seg_and_verified_report_on_the_exact_voxels(r
 
 def test_an_answer_that_is_erased_is_not_detected_by_a_person(read_node, mr):
     job, ada = address(read_node), page(read_node)
-    shape = read(mr[0].parent).data[0].shape
+    shape = file_formats.read(mr[0].parent).data[0].shape
     erase = {"stroke": "all", "label": 0, "runs": [[0, int(np.prod(shape))]]}
     assert ada.post(f"{job}/draft", json=erase).status_code == 200
     answer = ada.put(f"{job}/correction", json={"revision": 0}).json()
     assert answer["answers"] == ["answer.labels.csv", "answer.nii.gz", "answer_report.dcm", "findings.json"]
     assert answer["lacking"] == []
-    [made] = read_node.rows(corrections)
+    [made] = read_node.rows(tables.corrections)
     folder = read_node.settings.folder / "results" / made.correction
     record = json.loads((folder / "findings.json").read_text())
     assert (record["outcome"], record["is_empty"], record["reason"]) == (
@@ -155,12 +159,12 @@ def test_an_answer_that_is_erased_is_not_detected_by_a_person(read_node, mr):
     assert (report.VerificationFlag, len(report.PredecessorDocumentsSequence)) == ("VERIFIED", 1)
     stated = report.to_json()
     assert "not detected: bright" in stated and "Not detected" in stated and '"ml"' not in stated
-    assert {row.name for row in read_node.rows(deliveries)} == {"answer_report.dcm"}
+    assert {row.name for row in read_node.rows(tables.deliveries)} == {"answer_report.dcm"}
     # What is drawn again afterwards is a result.
     assert ada.post(f"{job}/draft", json={"stroke": "again", "label": 1, "runs": [[0, 4]]}).status_code == 200
     answer = ada.put(f"{job}/correction", json={"revision": 1}).json()
     assert "answer.dcm" in answer["answers"]
-    made = max(read_node.rows(corrections), key=lambda row: row.revision)
+    made = max(read_node.rows(tables.corrections), key=lambda row: row.revision)
     record = json.loads((read_node.settings.folder / "results" / made.correction / "findings.json").read_text())
     assert not record["is_empty"] and record["rows"][0]["value"] > 0
 
@@ -179,7 +183,7 @@ def test_the_worklist_shows_a_corrected_finding_as_it_stands_marked_and_with_its
 
     before, *stated = listed("finding", "priority")
     assert before.startswith("bright: ") and stated == ["urgent", False, None, "answered"]
-    size = int(np.prod(read(mr[0].parent).data[0].shape))
+    size = int(np.prod(file_formats.read(mr[0].parent).data[0].shape))
     for revision, (label, finding, priority) in enumerate([(0, "nothing found", "routine"), (1, "bright: ", "urgent")]):
         stroke = {"stroke": f"s{revision}", "label": label, "runs": [[0, size]]}
         assert ada.post(f"{job}/draft", json=stroke).status_code == 200
@@ -195,7 +199,7 @@ def test_the_worklist_shows_a_corrected_finding_as_it_stands_marked_and_with_its
 @pytest.mark.whole
 def test_a_corrected_mask_lies_in_the_pacs_on_the_exact_voxels(read_node, mr, orthanc, tmp_path):
     job, ada = address(read_node), page(read_node)
-    wanted = (read(mr[0].parent).data[0] > LEVEL).copy()
+    wanted = (file_formats.read(mr[0].parent).data[0] > LEVEL).copy()
     start = int(np.ravel_multi_index((3, 5, 6), wanted.shape))
     ada.post(f"{job}/draft", json={"stroke": "one", "label": 1, "runs": [[start, 2]]})
     ada.put(f"{job}/correction", json={"revision": 0})
@@ -205,7 +209,7 @@ def test_a_corrected_mask_lies_in_the_pacs_on_the_exact_voxels(read_node, mr, or
     [seg] = orthanc.ask("/tools/find", {"Level": "Instance", "Query": {"Modality": "SEG"}})
     (tmp_path / "back.dcm").write_bytes(orthanc.ask(f"/instances/{seg}/file"))
     wanted[3, 5, 6:8] = True
-    back = read_segmentation(tmp_path / "back.dcm", read(mr[0].parent).geometry)
+    back = seg_reading.read_segmentation(tmp_path / "back.dcm", file_formats.read(mr[0].parent).geometry)
     np.testing.assert_array_equal(back.data[0], wanted)
 
 
@@ -221,7 +225,9 @@ def test_of_two_people_who_correct_at_once_the_second_is_told(read_node):
     )
     assert len(ben.get(f"{job}/draft").json()["strokes"]) == 1  # nothing is lost
     assert ben.put(f"{job}/correction", json={"revision": 1}).json()["revision"] == 2
-    first, second = (read_node.settings.folder / "results" / row.correction for row in read_node.rows(corrections))
+    first, second = (
+        read_node.settings.folder / "results" / row.correction for row in read_node.rows(tables.corrections)
+    )
     segs = [pydicom.dcmread(folder / "answer.dcm") for folder in (first, second)]
     assert [one.InstanceNumber for one in segs] == [1, 2]
     assert len({one.SeriesInstanceUID for one in segs}) == 1
@@ -262,21 +268,21 @@ def test_a_role_that_may_not_correct_is_refused(read_node):
             asked.post(f"{job}/feedback", json={"verdict": "accepted"}),
         ):
             assert answer.status_code == 403
-    assert read_node.rows(feedback) == read_node.rows(corrections) == []
+    assert read_node.rows(tables.feedback) == read_node.rows(tables.corrections) == []
 
 
 def test_a_superseded_job_is_neither_corrected_nor_judged(read_node):
     ada, job = page(read_node), address(read_node)
     assert ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 1]]}).status_code == 200
     with read_node.database.write() as connection:
-        connection.execute(update(jobs).values(state="superseded"))
+        connection.execute(update(tables.jobs).values(state="superseded"))
     for answer in (
         ada.post(f"{job}/draft", json={"stroke": "t", "label": 1, "runs": [[0, 1]]}),
         ada.put(f"{job}/correction", json={"revision": 0}),
         ada.post(f"{job}/feedback", json={"verdict": "accepted"}),
     ):
         assert (answer.status_code, answer.json()["problem"]) == (409, "the job is superseded")
-    assert read_node.rows(corrections) == []
+    assert read_node.rows(tables.corrections) == []
 
 
 def test_verdicts_are_kept_with_the_findings_before_and_after(read_node, mr):
@@ -289,7 +295,7 @@ def test_verdicts_are_kept_with_the_findings_before_and_after(read_node, mr):
     assert ada.post(f"{job}/draft", json={"stroke": "s", "label": 1, "runs": [[0, 50]]}).status_code == 200
     assert ada.put(f"{job}/correction", json={"revision": 0}).status_code == 200
     assert ada.post(f"{job}/feedback", json={"verdict": "corrected"}).status_code == 200
-    rejected, corrected = read_node.rows(feedback)
+    rejected, corrected = read_node.rows(tables.feedback)
     assert (rejected.account, rejected.reason, rejected.text, rejected.seconds) == (
         "ada",
         "wrong outline",
@@ -297,11 +303,11 @@ def test_verdicts_are_kept_with_the_findings_before_and_after(read_node, mr):
         12.5,
     )
     assert rejected.before == rejected.after == corrected.before
-    assert (rejected.correction, corrected.correction) == (None, read_node.rows(corrections)[0].correction)
+    assert (rejected.correction, corrected.correction) == (None, read_node.rows(tables.corrections)[0].correction)
     assert corrected.after[0]["value"] > corrected.before[0]["value"]
-    [result] = ada.get(f"/api/studies/{read_identity(mr[0]).study}/reading").json()["jobs"]
+    [result] = ada.get(f"/api/studies/{object_identity.read_identity(mr[0]).study}/reading").json()["jobs"]
     assert (result["verdict"]["verdict"], result["verdict"]["account"]) == ("corrected", "ada")
-    told = [row.action for row in read_node.rows(audit) if row.actor == "ada"]
+    told = [row.action for row in read_node.rows(tables.audit) if row.actor == "ada"]
     assert told == ["verdict", "correction", "verdict", "view"]
 
 
@@ -312,14 +318,14 @@ def test_a_segmentation_of_another_product_is_corrected_and_judged_without_a_mod
     other = FILES / "dcmqi_seg_23x38x3.dcm"
     node.receive(*files, other)
     node.work()
-    image, sent, ada = read(files[0].parent), read_segmentation(other), page(node)
-    study, series = read_identity(files[0]).study, read_identity(files[0]).series
-    told = ada.get(f"/api/studies/{read_identity(other).study}/reading").json()
+    image, sent, ada = file_formats.read(files[0].parent), seg_reading.read_segmentation(other), page(node)
+    study, series = object_identity.read_identity(files[0]).study, object_identity.read_identity(files[0]).series
+    told = ada.get(f"/api/studies/{object_identity.read_identity(other).study}/reading").json()
     [result] = told["jobs"]
-    assert (result["job"], result["rule"]) == (key_of(read_identity(other).instance), "")
+    assert (result["job"], result["rule"]) == (object_store.uid_key(object_identity.read_identity(other).instance), "")
     assert (result["segmentation_of_another"], result["series"], result["maps"]) == (True, [series], ["mask"])
     assert result["model"]
-    on_image = read_segmentation(other, image.geometry)
+    on_image = seg_reading.read_segmentation(other, image.geometry)
     job, label = f"/api/jobs/{result['job']}", result["labels"][0]["label"]
     plane = ada.get(f"/api/series/{series}/grid").json()["planes"]["axial"]
     got = slice_of(ada, f"{job}/maps/mask/slices/axial/1")
@@ -328,20 +334,20 @@ def test_a_segmentation_of_another_product_is_corrected_and_judged_without_a_mod
     answer = ada.put(f"{job}/correction", json={"revision": 0}).json()
     assert (answer["revision"], answer["lacking"]) == (1, [])
     assert ada.post(f"{job}/feedback", json={"verdict": "accepted"}).status_code == 200
-    [made], [said] = node.rows(corrections), node.rows(feedback)
+    [made], [said] = node.rows(tables.corrections), node.rows(tables.feedback)
     wanted = on_image.data[0].copy()
     wanted.reshape(-1)[7:12] = label
     folder = node.settings.folder / "results" / made.correction
-    again = read_segmentation(folder / "answer.dcm", image.geometry)
+    again = seg_reading.read_segmentation(folder / "answer.dcm", image.geometry)
     values = {one.name: one.value for one in again.labels}
     for one in sent.labels:
         np.testing.assert_array_equal(again.data[0] == values[one.name], wanted == one.value)
-    assert said.instance == read_identity(other).instance
+    assert said.instance == object_identity.read_identity(other).instance
     report = pydicom.dcmread(folder / "answer_report.dcm")
     assert report.StudyInstanceUID == study
     named = str(report)
-    assert read_identity(other).instance in named
-    assert {row.job for row in node.rows(answers)} == {made.correction}
+    assert object_identity.read_identity(other).instance in named
+    assert {row.job for row in node.rows(tables.answers)} == {made.correction}
     node.store.close()
     node.database.close()
 
@@ -360,12 +366,12 @@ def test_what_people_said_is_a_data_set_that_check_and_train_read(read_node, mr,
     assert (said.cases, said.left_out, list(said.table["verdict"])) == (1, {}, ["accepted"])
     checked = isocenter.check(tmp_path / "said", out=tmp_path / "check")
     assert checked.dataset.classes["mask"][0].name == "bright"
-    [case] = read_dataset(tmp_path / "said")
-    wanted = np.ascontiguousarray(read(mr[0].parent).data[0] > LEVEL)
+    [case] = dataset_layouts.read_dataset(tmp_path / "said")
+    wanted = np.ascontiguousarray(file_formats.read(mr[0].parent).data[0] > LEVEL)
     wanted.reshape(-1)[:50] = True
     np.testing.assert_array_equal(case.references["mask"].data[0], wanted)
-    np.testing.assert_array_equal(next(iter(case.images.values())).data, read(mr[0].parent).data)
-    assert case.patient == read_node.rows(studies)[0].patient
+    np.testing.assert_array_equal(next(iter(case.images.values())).data, file_formats.read(mr[0].parent).data)
+    assert case.patient == read_node.rows(tables.studies)[0].patient
     assert b"study" not in (tmp_path / "said" / "dataset.csv").read_bytes()
     with pytest.raises(UsageError, match="nobody has judged a result"):
         isocenter.feedback(read_node.settings.folder, out=tmp_path / "late", since="2999-01-01")
@@ -394,14 +400,14 @@ def test_of_several_views_only_the_one_that_was_drawn_on_is_corrected(tmp_path):
     for number in (0, 2):
         np.testing.assert_array_equal(again[number], masks[number])
     assert again[1].min() == 1
-    [correction] = node.rows(corrections)
+    [correction] = node.rows(tables.corrections)
     sizes = {row["instance"] for row in correction.findings}
     assert len(sizes) == 3  # those of the other views stay
     [seg] = (node.settings.folder / "results" / correction.correction).glob("answer_?.dcm")
     [series] = pydicom.dcmread(seg).ReferencedSeriesSequence
     [image] = series.ReferencedInstanceSequence
     drawn_on = [one for one in paths if pydicom.dcmread(one).SOPInstanceUID == image.ReferencedSOPInstanceUID]
-    np.testing.assert_array_equal(read(drawn_on[0]).data[0], shown[1])
+    np.testing.assert_array_equal(file_formats.read(drawn_on[0]).data[0], shown[1])
     node.store.close()
     node.database.close()
 
@@ -414,8 +420,8 @@ def test_nothing_more_is_sent_of_a_correction_whose_images_are_rejected(read_nod
     (tmp_path / "note.dcm").write_bytes(encoded(note("1.7.1", last, "113001", last.SOPInstanceUID)))
     read_node.receive(tmp_path / "note.dcm")
     read_node.work()
-    assert {row.state for row in read_node.rows(deliveries)} == {"aside"}
-    assert "rejected" in read_node.rows(deliveries)[0].reason
+    assert {row.state for row in read_node.rows(tables.deliveries)} == {"aside"}
+    assert "rejected" in read_node.rows(tables.deliveries)[0].reason
 
 
 def test_an_accepted_class_is_the_label_of_its_case(tmp_path, mr):
@@ -429,7 +435,7 @@ def test_an_accepted_class_is_the_label_of_its_case(tmp_path, mr):
     assert ada.post(f"{job}/feedback", json={"verdict": "accepted"}).status_code == 200
     said = isocenter.feedback(tmp_path / "node", out=tmp_path / "said", rule="classes.onnx")
     assert said.as_record()["verdicts"] == {"accepted": 1}
-    [case] = read_dataset(tmp_path / "said")
+    [case] = dataset_layouts.read_dataset(tmp_path / "said")
     assert case.references["class"] == "odd"
     with pytest.raises(UsageError, match="nobody has judged a result of 'other'"):
         isocenter.feedback(tmp_path / "node", out=tmp_path / "none", rule="other")
@@ -448,7 +454,7 @@ def test_boxes_are_added_changed_and_removed_and_lose_what_the_model_said_of_the
         Stroke("b", box={"corners": [], "label": None, "box": 1}),
         Stroke("c", box={"corners": [4, 4, 6, 6], "label": "mass", "box": None}),
     ]
-    assert boxed(rows, strokes) == [
+    assert correcting.apply_box_strokes(rows, strokes) == [
         rows[2],
         {"concept": "nodule", "value": [1, 1, 3, 3], "unit": "voxels", "box": 0},
         {"concept": "mass", "value": [4, 4, 6, 6], "unit": "voxels", "box": 1},
@@ -457,13 +463,17 @@ def test_boxes_are_added_changed_and_removed_and_lose_what_the_model_said_of_the
 
 @pytest.mark.whole
 def test_an_earlier_study_of_the_patient_stands_beside_the_one_that_is_read(read_node, mr, tmp_path):
-    image = read(mr[0].parent)
-    write_series(image, SeriesNames("p", "later", "series"), tmp_path / "later")
-    write_series(image, SeriesNames("q", "other", "series"), tmp_path / "other")
+    image = file_formats.read(mr[0].parent)
+    series_writing.write_series(image, SeriesNames("p", "later", "series"), tmp_path / "later")
+    series_writing.write_series(image, SeriesNames("q", "other", "series"), tmp_path / "other")
     later = sorted((tmp_path / "later").iterdir())
     read_node.receive(*later, *sorted((tmp_path / "other").iterdir()))
     read_node.work()
-    ada, first, second = page(read_node), read_identity(mr[0]).study, read_identity(later[0]).study
+    ada, first, second = (
+        page(read_node),
+        object_identity.read_identity(mr[0]).study,
+        object_identity.read_identity(later[0]).study,
+    )
     told = ada.get(f"/api/studies/{second}/reading").json()
     assert told["earlier"] == [{"study": first, "date": "", "description": "study"}]
     assert ada.get(f"/api/studies/{first}/reading").json()["earlier"] == []

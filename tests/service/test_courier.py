@@ -15,13 +15,14 @@ from sqlalchemy import insert, text, update
 from sqlalchemy.exc import OperationalError
 
 from isocenter.errors import IsocenterError, ResourceError, UsageError
-from isocenter.service import Couriers, courier, prepared, process, read_settings
+from isocenter.service import _courier, _node_folder, _node_threads, _process, configuration, supervisor
+from isocenter.service._courier import Couriers
+from isocenter.service._node_folder import MODELS
+from isocenter.service.dicom import asking
+from isocenter.service.dicom import sending as dicom_sending
+from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
-from isocenter.service.objects.store import key_of
-from isocenter.service.records.database import only_keeper
-from isocenter.service.records.tables import answers, deliveries, jobs, studies
-from isocenter.service.stored import MODELS, settings_file
-from isocenter.service.threads import repeated
+from isocenter.service.records import record_database, tables
 from matrices import thinned
 from ports import free_port
 from service.objects_sent import drawn, encoded
@@ -62,17 +63,17 @@ def peer(port: int, answer) -> pynetdicom.transport.ThreadedAssociationServer:
 
 
 def state_of(node: SmallNode) -> tuple[str, str | None, str]:
-    [row], [job] = node.rows(deliveries), node.rows(jobs)
+    [row], [job] = node.rows(tables.deliveries), node.rows(tables.jobs)
     return row.state, row.reason, job.state
 
 
 def at_once(node: SmallNode) -> None:
     with node.database.write() as connection:
-        connection.execute(update(deliveries).values(next_at=0.0))
+        connection.execute(update(tables.deliveries).values(next_at=0.0))
 
 
 def test_an_answer_waits_for_a_peer_that_is_away_and_reaches_it_when_it_is_there(sending, port, monkeypatch):
-    monkeypatch.setattr("isocenter.service.records.outbox.FIRST_S", 3600.0)
+    monkeypatch.setattr("isocenter.service.records.delivery_outbox.FIRST_S", 3600.0)
     node, couriers = sending
     assert couriers.deliver("pacs") == 0
     state, reason, job = state_of(node)
@@ -93,7 +94,7 @@ def test_an_answer_waits_for_a_peer_that_is_away_and_reaches_it_when_it_is_there
     finally:
         server.shutdown()
     assert state_of(node) == ("sent", None, "done")
-    assert taken == [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]
+    assert taken == [row.sop_instance_uid for row in node.rows(tables.answers) if row.sop_instance_uid]
 
 
 def test_a_peer_that_goes_away_and_comes_back_is_logged_once_each(sending, port, caplog):
@@ -123,7 +124,7 @@ def test_a_courier_outlives_whatever_it_meets(caplog):
         stop.set()
         return 1
 
-    repeated(step, stop, "a courier", rest_s=0.0, idle_s=0.0, again_s=0.0)
+    _node_threads.repeat_step(step, stop, "a courier", rest_s=0.0, idle_s=0.0, again_s=0.0)
     assert len(calls) == 2
     assert "a courier met an unexpected error: SyntaxError in isocenter." in caplog.text
 
@@ -146,7 +147,7 @@ def test_an_answer_that_no_peer_has_taken_for_days_is_aside_and_stands_in_the_lo
     couriers.deliver("pacs")
     assert "for days" not in caplog.text
     with node.database.write() as connection:
-        connection.execute(update(deliveries).values(created_at=0.0, next_at=0.0))
+        connection.execute(update(tables.deliveries).values(created_at=0.0, next_at=0.0))
     couriers.deliver("pacs")
     assert (state_of(node)[0], state_of(node)[2]) == ("aside", "done")
     assert "peer pacs has not taken an answer" in caplog.text
@@ -191,7 +192,7 @@ def test_a_peer_with_dicomweb_gets_its_answers_by_stow(sending, orthanc):
     assert couriers.deliver("pacs") == 1
     assert state_of(node) == ("sent", None, "done")
     [there] = orthanc.ask("/instances?expand")
-    [uid] = [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]
+    [uid] = [row.sop_instance_uid for row in node.rows(tables.answers) if row.sop_instance_uid]
     assert there["MainDicomTags"]["SOPInstanceUID"] == uid
 
 
@@ -214,19 +215,19 @@ def to_web(couriers: Couriers, url: str) -> None:
 
 def test_a_damaged_answer_keeps_no_other_from_a_peer_with_dicomweb(sending):
     node, couriers = sending
-    [job], whole = node.rows(jobs), node.result().read_bytes()
+    [job], whole = node.rows(tables.jobs), node.result().read_bytes()
     damaged = {"a-empty.dcm": b"", "a-other.dcm": b"x" * 200, "a-short.dcm": whole[:500]}
     for name, left in damaged.items():
         (node.result().parent / name).write_bytes(left)
         with node.database.write() as connection:
             about = {"kind": "seg", "sop_class": "1.2.3", "sop_instance_uid": "1.2.3.4", "bytes": 1, "sha256": "0" * 64}
-            connection.execute(insert(answers).values(job=job.job, name=name, **about))
+            connection.execute(insert(tables.answers).values(job=job.job, name=name, **about))
             columns = {"job": job.job, "name": name, "peer": "pacs", "state": "waiting"}
-            connection.execute(insert(deliveries).values(**columns, next_at=0.0, created_at=0.0))
+            connection.execute(insert(tables.deliveries).values(**columns, next_at=0.0, created_at=0.0))
     with WebPeer(200, STORED) as web:
         to_web(couriers, web.url)
         assert couriers.deliver("pacs") == 1
-    states = {row.name: (row.state, row.attempts) for row in node.rows(deliveries)}
+    states = {row.name: (row.state, row.attempts) for row in node.rows(tables.deliveries)}
     # Made in 1970, they have been tried for long enough.
     assert states == {"answer.dcm": ("sent", 1)} | dict.fromkeys(damaged, ("aside", 1))
 
@@ -237,7 +238,7 @@ def test_a_peer_with_dicomweb_is_signed_in_to_by_the_environment_alone(sending, 
         if set_to:
             monkeypatch.setenv("ISOCENTER_CREDENTIALS_PACS", set_to)
         with node.database.write() as connection:
-            connection.execute(update(deliveries).values(state="waiting", next_at=0.0))
+            connection.execute(update(tables.deliveries).values(state="waiting", next_at=0.0))
         with WebPeer(200, STORED) as web:
             to_web(couriers, web.url)
             assert couriers.deliver("pacs") == 1
@@ -264,8 +265,8 @@ def test_a_peer_with_dicomweb_that_refuses_is_told_from_one_that_does_not_answer
         (307, {}, "the peer refuses it for good: it redirects to another address: give that one as its dicomweb"),
     ):
         with node.database.write() as connection:
-            connection.execute(update(deliveries).values(state="waiting", next_at=0.0))
-            connection.execute(update(jobs).values(state="sending"))
+            connection.execute(update(tables.deliveries).values(state="waiting", next_at=0.0))
+            connection.execute(update(tables.jobs).values(state="sending"))
         with WebPeer(status, body) as web:
             to_web(couriers, web.url)
             assert couriers.deliver("pacs") == 0
@@ -275,10 +276,12 @@ def test_a_peer_with_dicomweb_that_refuses_is_told_from_one_that_does_not_answer
 
 def test_answers_are_tried_again_later_whatever_sending_them_meets(sending, monkeypatch):
     node, couriers = sending
-    monkeypatch.setattr(courier, "store", lambda *given, **named: {}["none"])
+    monkeypatch.setattr(dicom_sending, "send_files", lambda *given, **named: {}["none"])
     with pytest.raises(IsocenterError, match="KeyError"):
         couriers.deliver("pacs")
-    assert [(row.state, row.attempts, row.lease_until) for row in node.rows(deliveries)] == [("waiting", 1, None)]
+    assert [(row.state, row.attempts, row.lease_until) for row in node.rows(tables.deliveries)] == [
+        ("waiting", 1, None)
+    ]
 
 
 def test_answers_to_a_peer_that_is_no_longer_listed_are_given_up_and_the_study_is_done(sending, caplog):
@@ -289,7 +292,7 @@ def test_answers_to_a_peer_that_is_no_longer_listed_are_given_up_and_the_study_i
     assert state_of(node) == ("aside", "the peer is no longer listed", "done")
     assert "peer pacs is no longer listed: 1 answer for it is aside" in caplog.text
     node.keeper.round()
-    assert [(row.state, row.outcome) for row in node.rows(studies)] == [("done", "answered")]
+    assert [(row.state, row.outcome) for row in node.rows(tables.studies)] == [("done", "answered")]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +302,7 @@ def test_answers_to_a_peer_that_is_no_longer_listed_are_given_up_and_the_study_i
 def test_a_study_at_rest_is_complete_once_its_sender_says_that_there_is_no_more(
     sending, port, monkeypatch, stated, rest_s, complete, times
 ):
-    monkeypatch.setattr(courier, "REST_S", rest_s)
+    monkeypatch.setattr(_courier, "REST_S", rest_s)
     node, couriers = sending
     coming, asked = drawn(study="1.9"), list[str]()
 
@@ -323,12 +326,14 @@ def test_a_study_at_rest_is_complete_once_its_sender_says_that_there_is_no_more(
         server.shutdown()
     # Who says no number is left in peace, and so is who may still be sending.
     assert asked == ["1.9"] * times
-    assert [uid for uid, at in ((row.uid, row.last_at) for row in node.rows(studies)) if at == 0] == ["1.9"] * complete
+    assert [uid for uid, at in ((row.uid, row.last_at) for row in node.rows(tables.studies)) if at == 0] == [
+        "1.9"
+    ] * complete
 
 
 def test_a_report_of_commitment_is_believed_of_the_peer_that_was_asked(sending):
     node, couriers = sending
-    [uid] = [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]
+    [uid] = [row.sop_instance_uid for row in node.rows(tables.answers) if row.sop_instance_uid]
     couriers.hear(CommitmentReport("2.25.1", "ANOTHER", (uid,), (), 0.0))
     assert state_of(node)[0] == "waiting"
     couriers.hear(CommitmentReport("2.25.1", "PACS", (uid,), (), 0.0))
@@ -337,7 +342,7 @@ def test_a_report_of_commitment_is_believed_of_the_peer_that_was_asked(sending):
 
 def test_an_answer_that_a_peer_took_and_reports_not_to_keep_is_aside_and_sent_again_by_a_retry(sending, port, caplog):
     node, couriers = sending
-    [uid] = [row.sop_instance_uid for row in node.rows(answers) if row.sop_instance_uid]
+    [uid] = [row.sop_instance_uid for row in node.rows(tables.answers) if row.sop_instance_uid]
     couriers.hear(CommitmentReport("2.25.1", "PACS", (), (uid,), 0.0))
     assert state_of(node)[0] == "waiting"  # it has not been sent: there is nothing that could be lost
     server = peer(port, lambda event: 0x0000)
@@ -347,7 +352,7 @@ def test_an_answer_that_a_peer_took_and_reports_not_to_keep_is_aside_and_sent_ag
         state, reason, _ = state_of(node)
         assert (state, reason) == ("aside", "the peer took it, and now reports that it does not keep it")
         assert "peer pacs reports that it does not keep 1 answer that it took, which is aside" in caplog.text
-        assert node.worker.jobs.retry(node.rows(jobs)[0].job)
+        assert node.worker.jobs.retry(node.rows(tables.jobs)[0].job)
         node.work()
         assert couriers.deliver("pacs") == 1
     finally:
@@ -357,11 +362,11 @@ def test_an_answer_that_a_peer_took_and_reports_not_to_keep_is_aside_and_sent_ag
 
 def test_a_request_for_commitment_outlives_a_database_that_is_away_and_a_file_that_is_gone(sending, mr, monkeypatch):
     node, couriers = sending
-    monkeypatch.setattr(courier, "TRIES", 0)
+    monkeypatch.setattr(_courier, "TRIES", 0)
     reports = []
-    monkeypatch.setattr(courier, "report_commitment", lambda us, to, request, safe: reports.append(safe))
+    monkeypatch.setattr(asking, "report_commitment", lambda us, to, request, safe: reports.append(safe))
     uids = [str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in mr[:2]]
-    [gone] = (node.settings.folder / "studies").rglob(f"{key_of(uids[0])}.dcm")
+    [gone] = (node.settings.folder / "studies").rglob(f"{object_store.uid_key(uids[0])}.dcm")
     gone.unlink()
     couriers.hear(CommitmentRequest("2.25.2", "PACS", ("1.2", "1.2"), tuple(uids), 0.0))
     with monkeypatch.context() as away:
@@ -380,9 +385,13 @@ def raised(error: Exception) -> Never:
 def test_two_nodes_on_one_database_are_refused(database):
     if not database.skips_locked:
         pytest.skip("a database of SQLite lies in the node's folder, which has a lock")
-    with only_keeper(database), pytest.raises(UsageError, match="another node"), only_keeper(database):
+    with (
+        record_database.only_keeper(database),
+        pytest.raises(UsageError, match="another node"),
+        record_database.only_keeper(database),
+    ):
         pass
-    with only_keeper(database):
+    with record_database.only_keeper(database):
         pass
 
 
@@ -401,13 +410,13 @@ def _count(database, question: str) -> int:
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_keeper_whose_database_was_restarted_takes_its_place_again_or_waits(database):
-    with only_keeper(database) as hold:
+    with record_database.only_keeper(database) as hold:
         lost(database)
         hold()
-        with pytest.raises(UsageError, match="another node"), only_keeper(database):
+        with pytest.raises(UsageError, match="another node"), record_database.only_keeper(database):
             pass
         lost(database)
-        with only_keeper(database), pytest.raises(ResourceError, match="another session"):
+        with record_database.only_keeper(database), pytest.raises(ResourceError, match="another session"):
             hold()
         hold()
 
@@ -416,9 +425,9 @@ def test_a_second_node_is_refused_before_it_starts_and_changes_no_table(tmp_path
     if not database.skips_locked:
         pytest.skip("a database of SQLite lies in the node's folder, which has a lock")
     ports = {name: {"port": 0} for name in ("dicom", "http")}
-    settings = read_settings(folder=tmp_path / "second", database={"url": postgresql}, **ports)
-    with only_keeper(database), pytest.raises(UsageError, match="another node keeps this database"):
-        prepared(settings)
+    settings = configuration.read_settings(folder=tmp_path / "second", database={"url": postgresql}, **ports)
+    with record_database.only_keeper(database), pytest.raises(UsageError, match="another node keeps this database"):
+        supervisor.prepare_node(settings)
 
 
 def test_a_worker_waits_until_its_node_has_a_keeper(tmp_path, mr):
@@ -428,15 +437,15 @@ def test_a_worker_waits_until_its_node_has_a_keeper(tmp_path, mr):
     node.keeper.round()
     folder, stop, waits = node.settings.folder, Stop(), Stop.waits
     (folder / "alive").mkdir()
-    settings_file(folder, "keeper").write_text(node.settings.model_dump_json())
+    _node_folder.settings_file(folder, "keeper").write_text(node.settings.model_dump_json())
     (folder / MODELS).write_text(json.dumps({"rows": [asdict(one) for one in node.models.values()]}))
-    working = threading.Thread(target=process._worker, args=(node.settings, "worker-0", stop))
+    working = threading.Thread(target=_process._worker, args=(node.settings, "worker-0", stop))
     working.start()
     try:
-        until(lambda: waits.count(process.LOOK_S) > 1 or [row.state for row in node.rows(jobs)] != ["waiting"])
-        assert [row.state for row in node.rows(jobs)] == ["waiting"]
+        until(lambda: waits.count(_process.LOOK_S) > 1 or [row.state for row in node.rows(tables.jobs)] != ["waiting"])
+        assert [row.state for row in node.rows(tables.jobs)] == ["waiting"]
         (folder / "alive" / "keeper-0").touch()
-        until(lambda: [row.state for row in node.rows(jobs)] == ["done"])
+        until(lambda: [row.state for row in node.rows(tables.jobs)] == ["done"])
     finally:
         stop.set()
         working.join(60)

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from isocenter.errors import ResourceError
-from isocenter.service import delivering
-from isocenter.service.courier import FINAL
-from isocenter.service.delivering import notify, sent_one_by_one, store_over_web
-from isocenter.service.dicom.sending import PeerError, Sent
+from isocenter.service import _delivering
+from isocenter.service._courier import FINAL
+from isocenter.service._intake import OrthancFront
+from isocenter.service.configuration import NoticeRecipient
+from isocenter.service.dicom.sending import PeerError, SendOutcome
 from isocenter.service.exchange.fhir_server import BusyError
-from isocenter.service.intake import Front
-from isocenter.service.objects.store import ObjectStore
-from isocenter.service.settings import Notify
+from isocenter.service.objects.object_store import ObjectStore
 from service.objects_sent import drawn, encoded
 from service.web_peer import WebPeer
 
@@ -26,11 +25,11 @@ def peer(**errors: PeerError):
     """A peer that takes all but these; and what it was asked for."""
     asked = list[str]()
 
-    def send(path: Path) -> Sent:
+    def send(path: Path) -> SendOutcome:
         asked.append(path.name)
         if path.name in errors:
             raise errors[path.name]
-        return Sent(path, "", 0)
+        return SendOutcome(path, "", 0)
 
     return send, asked
 
@@ -38,28 +37,28 @@ def peer(**errors: PeerError):
 AWAY, BUSY = PeerError("is away", "peer", "Start it"), BusyError("is busy", "peer", "Wait")
 
 
-def states(rows: list[Sent]) -> str:
+def states(rows: list[SendOutcome]) -> str:
     return "".join("+" if row.is_stored else "-" for row in rows)
 
 
 def test_a_file_that_is_not_taken_holds_up_no_other():
     send, asked = peer(a=AWAY)
-    assert states(sent_one_by_one(PATHS, send)) == "-++"
+    assert states(_delivering.send_one_by_one(PATHS, send)) == "-++"
     assert asked == ["a", "b", "c"]
 
 
 def test_a_peer_that_keeps_us_waiting_or_asks_for_time_is_not_asked_for_the_rest(monkeypatch):
     send, asked = peer(b=BUSY)
-    assert (states(sent_one_by_one(PATHS, send, leaves=BusyError)), asked) == ("+--", ["a", "b"])
-    monkeypatch.setattr(delivering, "SLOW_S", -1.0)
+    assert (states(_delivering.send_one_by_one(PATHS, send, leaves=BusyError)), asked) == ("+--", ["a", "b"])
+    monkeypatch.setattr(_delivering, "SLOW_S", -1.0)
     send, asked = peer(b=AWAY)
-    assert (states(sent_one_by_one(PATHS, send)), asked) == ("+--", ["a", "b"])
+    assert (states(_delivering.send_one_by_one(PATHS, send)), asked) == ("+--", ["a", "b"])
 
 
 def test_a_peer_that_answers_nothing_is_away():
     send, asked = peer(a=AWAY, b=AWAY, c=AWAY)
     with pytest.raises(PeerError, match="is away"):
-        sent_one_by_one(PATHS, send)
+        _delivering.send_one_by_one(PATHS, send)
     assert asked == ["a", "b", "c"]
 
 
@@ -88,12 +87,12 @@ STORED, FAILED = "00081199", "00081198"
 NATIVE = ' xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM"'
 
 
-def sent_to_web(tmp_path: Path, peer: WebPeer) -> Sent | PeerError:
+def sent_to_web(tmp_path: Path, peer: WebPeer) -> SendOutcome | PeerError:
     path = tmp_path / "object.dcm"
     path.write_bytes(encoded(drawn(instance=UID)))
     try:
         with peer as web:
-            [row] = store_over_web(web.url, [path], peer="web", idle_s=5.0)
+            [row] = _delivering.store_over_web(web.url, [path], peer="web", idle_s=5.0)
     except PeerError as error:
         return error
     return row
@@ -112,7 +111,7 @@ def sent_to_web(tmp_path: Path, peer: WebPeer) -> Sent | PeerError:
 )
 def test_an_object_counts_as_stored_by_an_answer_of_the_standard_and_where_it_is_there(tmp_path, status, kind, body):
     row = sent_to_web(tmp_path, WebPeer(status, body, kind=kind))
-    assert isinstance(row, Sent) and (row.is_stored, row.instance) == (True, UID)
+    assert isinstance(row, SendOutcome) and (row.is_stored, row.instance) == (True, UID)
 
 
 @pytest.mark.parametrize(
@@ -144,9 +143,11 @@ def test_no_redirect_is_followed_by_an_object_a_notice_or_a_question(tmp_path, s
     with WebPeer(200, in_json(STORED, UID)) as elsewhere:
         row = sent_to_web(tmp_path, WebPeer(status, "", location=elsewhere.url))
         with WebPeer(status, "", location=elsewhere.url) as web:
-            [told] = notify(Notify(when="urgent", by="webhook", to=web.url), None, [notice], idle_s=5.0)
+            [told] = _delivering.send_notices(
+                NoticeRecipient(when="urgent", by="webhook", to=web.url), None, [notice], idle_s=5.0
+            )
             with pytest.raises(ResourceError, match="redirects to another address"):
-                Front(web.url, ObjectStore(tmp_path, "test"), tmp_path / "front.json").look()
+                OrthancFront(web.url, ObjectStore(tmp_path, "test"), tmp_path / "front.json").look()
     assert elsewhere.asked == []
     for one in (row, told):
         assert one.status in FINAL and "redirects to another address" in one.problem
@@ -168,5 +169,7 @@ def test_a_notice_is_taken_by_no_page_for_people_and_goes_aside_where_no_other_t
     notice = tmp_path / "notice.json"
     notice.write_text(json.dumps({"notice": "n1"}))
     with WebPeer(status, body, kind=kind) as web:
-        [row] = notify(Notify(when="urgent", by="webhook", to=web.url), None, [notice], idle_s=5.0)
+        [row] = _delivering.send_notices(
+            NoticeRecipient(when="urgent", by="webhook", to=web.url), None, [notice], idle_s=5.0
+        )
     assert (row.is_stored, row.status in FINAL) == (is_stored, is_final)

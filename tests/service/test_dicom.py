@@ -16,14 +16,14 @@ import pytest
 from pydicom import dcmread
 
 from isocenter.errors import FormatError, UsageError
-from isocenter.files.dicom import read_identity
-from isocenter.service.dicom.asking import request_commitment
-from isocenter.service.dicom.library import sweep
-from isocenter.service.dicom.listening import Listening, Peer, Secured, Trusted
-from isocenter.service.dicom.messages import EXPLICIT, IMPLICIT, file_head
+from isocenter.files.dicom import object_identity
+from isocenter.service.dicom import asking, messages, pynetdicom_events, sending
+from isocenter.service.dicom.dicom_listening import DicomPeer, ListenerSettings, OutgoingTls, TlsPort
+from isocenter.service.dicom.messages import EXPLICIT, IMPLICIT
 from isocenter.service.dicom.receiver import Receiver
-from isocenter.service.dicom.sending import PeerError, echo, store
-from isocenter.service.objects.journal import CommitmentRequest, Received, read_journals
+from isocenter.service.dicom.sending import PeerError
+from isocenter.service.objects import journal
+from isocenter.service.objects.journal import CommitmentRequest, Received
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk, receiving, running, until
@@ -35,11 +35,11 @@ REJECTED, ACCEPTED, RELEASED, ABORTED = 3, 2, 6, 7
 PROCESS = """
 import signal, sys, threading
 from pathlib import Path
-from isocenter.service.dicom.listening import Listening
+from isocenter.service.dicom.dicom_listening import ListenerSettings
 from isocenter.service.dicom.receiver import Receiver
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-Receiver(Listening(port=int(sys.argv[2]), min_free_gb=0, idle_s=5), Path(sys.argv[1])).serve(stop)
+Receiver(ListenerSettings(port=int(sys.argv[2]), min_free_gb=0, idle_s=5), Path(sys.argv[1])).serve(stop)
 print({'torch', 'sqlalchemy', 'pynetdicom'} & set(sys.modules))
 """
 
@@ -51,11 +51,11 @@ def sent_by_dcmtk(program, *words):
 
 def objects_in(folder):
     """What the keeper would read of objects."""
-    return [line for line in read_journals(folder / "inbox", {})[0] if isinstance(line, Received)]
+    return [line for line in journal.read_journals(folder / "inbox", {})[0] if isinstance(line, Received)]
 
 
 def at(port):
-    return Peer("node", "ISOCENTER", "127.0.0.1", port)
+    return DicomPeer("node", "ISOCENTER", "127.0.0.1", port)
 
 
 @pytest.fixture
@@ -84,13 +84,13 @@ def test_every_real_object_that_states_its_uids_is_stored_byte_for_byte_in_its_o
     sources, syntaxes = {}, set()
     for path in sorted(path for path in (data / "dicom").rglob("*") if path.is_file()):
         with suppress(FormatError):
-            known = read_identity(path)
+            known = object_identity.read_identity(path)
             if known.offset and known.instance not in sources:  # no head, no syntax that could be agreed on
-                head = file_head(known.sop_class.encode(), known.instance.encode(), known.syntax)
+                head = messages.file_head(known.sop_class.encode(), known.instance.encode(), known.syntax)
                 sources[known.instance] = tmp_path / f"{len(sources)}.dcm"
                 sources[known.instance].write_bytes(head + path.read_bytes()[known.offset :])
                 syntaxes.add(known.syntax)
-    rows = store("SENDER", at(node.port), list(sources.values()))
+    rows = sending.send_files("SENDER", at(node.port), list(sources.values()))
     assert [row for row in rows if not row.is_stored] == []
     assert len(rows) > 250 and len(syntaxes) > 10
     for line in node.lines:
@@ -124,7 +124,7 @@ def test_an_object_is_kept_before_its_success_is_said_and_an_echo_between_object
 def test_an_object_whose_uid_another_has_is_kept_aside_and_its_sender_is_warned(node, tmp_path):
     for number, patient in enumerate(("first", "other")):
         (tmp_path / f"{number}.dcm").write_bytes(encoded(drawn(PatientID=patient)))
-    first, other = rows = store("SENDER", at(node.port), [tmp_path / "0.dcm", tmp_path / "1.dcm"])
+    first, other = rows = sending.send_files("SENDER", at(node.port), [tmp_path / "0.dcm", tmp_path / "1.dcm"])
     assert all(row.is_stored for row in rows)
     assert (first.status, other.status) == (0x0000, 0xB000)
     assert "another object has this UID" in other.problem
@@ -180,7 +180,7 @@ def test_less_space_than_is_to_stay_free_rejects_who_would_store_and_not_who_ask
     with receiving(tmp_path, min_free_gb=1e9) as node:
         with Talk(node.port) as talk:
             assert talk.associate() == REJECTED
-        echo("TEST", at(node.port))
+        sending.send_echo("TEST", at(node.port))
 
 
 def test_a_full_disk_is_out_of_resources_and_the_receiver_lives(tmp_path):
@@ -226,9 +226,9 @@ def test_one_association_more_than_is_allowed_is_rejected_until_another_has_ende
 
 def test_where_others_can_reach_it_only_listed_peers_store(tmp_path):
     peers = (
-        Peer("scanner", "SCANNER", "127.0.0.1", 104, frozenset({"store"})),
-        Peer("elsewhere", "ELSEWHERE", "192.0.2.1", 104, frozenset({"store"})),
-        Peer("silent", "SILENT", "127.0.0.1", 104),
+        DicomPeer("scanner", "SCANNER", "127.0.0.1", 104, frozenset({"store"})),
+        DicomPeer("elsewhere", "ELSEWHERE", "192.0.2.1", 104, frozenset({"store"})),
+        DicomPeer("silent", "SILENT", "127.0.0.1", 104),
     )
     outcomes = {}
     with receiving(tmp_path, host="0.0.0.0", peers=peers) as node:  # noqa: S104
@@ -242,10 +242,10 @@ def test_where_others_can_reach_it_only_listed_peers_store(tmp_path):
 
 def test_no_host_is_taken_for_this_machine_alone_because_nobody_knows_its_address():
     """A socket on an empty host listens on every address."""
-    peers = (Peer("scanner", "SCANNER", "192.0.2.1", 104, frozenset({"store"})),)
+    peers = (DicomPeer("scanner", "SCANNER", "192.0.2.1", 104, frozenset({"store"})),)
     for host in ("", "*", "no.such.host.invalid"):
-        assert Listening(host=host, peers=peers).permits("STRANGER", "192.0.2.9") == frozenset()
-    mapped = Listening(host="::", peers=peers)
+        assert ListenerSettings(host=host, peers=peers).permits("STRANGER", "192.0.2.9") == frozenset()
+    mapped = ListenerSettings(host="::", peers=peers)
     assert mapped.permits("SCANNER", "::ffff:192.0.2.1") == mapped.permits("SCANNER", "192.0.2.1") == {"store"}
     assert mapped.permits("SCANNER", "::ffff:192.0.2.9") == frozenset()
 
@@ -261,7 +261,7 @@ def test_no_host_is_taken_for_this_machine_alone_because_nobody_knows_its_addres
     ],
 )
 def test_only_who_may_store_can_and_only_in_a_context_of_storage(tmp_path, may, contexts, status):
-    peer = Peer("pacs", "TEST", "127.0.0.1", 104, may=frozenset(may))
+    peer = DicomPeer("pacs", "TEST", "127.0.0.1", 104, may=frozenset(may))
     with receiving(tmp_path, host="0.0.0.0", peers=(peer,)) as node, Talk(node.port) as talk:  # noqa: S104
         assert talk.associate(contexts=contexts) == ACCEPTED
         talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
@@ -313,7 +313,7 @@ def test_a_port_that_another_program_has_is_refused(tmp_path):
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(UsageError, match="cannot listen"):
-            Receiver(Listening(port=other.getsockname()[1]), tmp_path)
+            Receiver(ListenerSettings(port=other.getsockname()[1]), tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +330,7 @@ def certified(tmp_path_factory):
 @pytest.fixture
 def tls(certified):
     certificate, key = certified
-    return Secured(free_port(), certificate, key, clients=certificate)
+    return TlsPort(free_port(), certificate, key, clients=certificate)
 
 
 def test_objects_come_under_tls_too_and_a_stranger_without_a_certificate_is_turned_away(tmp_path, source, tls, caplog):
@@ -343,10 +343,12 @@ def test_objects_come_under_tls_too_and_a_stranger_without_a_certificate_is_turn
 
 
 def test_associations_that_we_open_are_under_tls_where_the_peer_asks_for_it(tmp_path, source, tls):
-    peer = Peer("node", "ISOCENTER", "localhost", tls.port, tls=Trusted(tls.certificate, tls.certificate, tls.key))
+    peer = DicomPeer(
+        "node", "ISOCENTER", "localhost", tls.port, tls=OutgoingTls(tls.certificate, tls.certificate, tls.key)
+    )
     with receiving(tmp_path / "node", tls=tls) as node:
-        echo("SCANNER", peer)
-        [sent] = store("SCANNER", peer, [source])
+        sending.send_echo("SCANNER", peer)
+        [sent] = sending.send_files("SCANNER", peer, [source])
         assert sent.status == 0
         assert [line.instance for line in node.lines] == ["1.2.3.4"]
 
@@ -355,17 +357,19 @@ def test_a_peer_whose_certificate_another_authority_signed_is_not_spoken_to(tmp_
     other = tmp_path / "other.pem"
     made = ["openssl", "req", "-x509", "-subj", "/CN=localhost", "-nodes", "-newkey", "rsa:2048"]
     subprocess.run([*made, "-keyout", tmp_path / "other.key", "-out", other], check=True, capture_output=True)
-    peer = Peer("node", "ISOCENTER", "localhost", tls.port, tls=Trusted(other, tls.certificate, tls.key))
+    peer = DicomPeer("node", "ISOCENTER", "localhost", tls.port, tls=OutgoingTls(other, tls.certificate, tls.key))
     with receiving(tmp_path / "node", tls=tls), pytest.raises(PeerError, match="cannot be reached"):
-        echo("SCANNER", peer)
+        sending.send_echo("SCANNER", peer)
 
 
 def test_commitment_is_asked_for_under_tls(tmp_path, tls):
     request = CommitmentRequest("1.2.9", "PACS", (CAPTURE,), ("1.2.3.4",), 0.0)
-    peers = (Peer("pacs", "PACS", "127.0.0.1", 104, frozenset({"store", "commit"})),)
-    peer = Peer("node", "ISOCENTER", "localhost", tls.port, tls=Trusted(tls.certificate, tls.certificate, tls.key))
+    peers = (DicomPeer("pacs", "PACS", "127.0.0.1", 104, frozenset({"store", "commit"})),)
+    peer = DicomPeer(
+        "node", "ISOCENTER", "localhost", tls.port, tls=OutgoingTls(tls.certificate, tls.certificate, tls.key)
+    )
     with receiving(tmp_path / "node", peers=peers, tls=tls) as node:
-        assert request_commitment("PACS", peer, request) is None
+        assert asking.request_commitment("PACS", peer, request) is None
         [line] = node.after(1)
     assert line.transaction == "1.2.9"
 
@@ -376,21 +380,21 @@ def test_files_that_are_no_certificates_are_refused_by_name(tmp_path, missing):
     if missing == "no certificate":
         place.write_text("hello")
     with pytest.raises(UsageError, match=r"authorities\.pem: no TLS"):
-        _ = Trusted(place).context
+        _ = OutgoingTls(place).context
 
 
 def test_a_request_for_commitment_is_written_down_where_the_peer_may_ask(tmp_path):
     request = CommitmentRequest("1.2.9", "PACS", (CAPTURE,), ("1.2.3.4",), 0.0)
-    peers = (Peer("pacs", "PACS", "127.0.0.1", 104, frozenset({"store", "commit"})),)
+    peers = (DicomPeer("pacs", "PACS", "127.0.0.1", 104, frozenset({"store", "commit"})),)
     with receiving(tmp_path, peers=peers) as node:
-        assert request_commitment("PACS", at(node.port), request) is None
+        assert asking.request_commitment("PACS", at(node.port), request) is None
         [line] = node.after(1)
     assert (line.transaction, line.peer, line.instances) == ("1.2.9", "PACS", ("1.2.3.4",))
 
 
 @pytest.mark.parametrize("is_secured", [False, True])
 def test_an_association_for_more_than_storage_stores_as_well(tmp_path, source, tls, is_secured):
-    peers = (Peer("pacs", "PACS", "127.0.0.1", 104, frozenset({"store", "commit"})),)
+    peers = (DicomPeer("pacs", "PACS", "127.0.0.1", 104, frozenset({"store", "commit"})),)
     context = ssl.create_default_context(cafile=tls.certificate)
     context.load_cert_chain(tls.certificate, tls.key)
     with receiving(tmp_path / "node", peers=peers, tls=tls) as node:
@@ -423,7 +427,7 @@ def test_an_object_that_is_cut_on_an_association_for_more_leaves_nothing_for_lon
             until(lambda: not node.receiver._served)
             [path] = left()  # that of the first is gone at the end of the second
             os.utime(path, (0, 0))  # as if it had been silent for longer than it may
-        sweep(node.receiver.store.journal.folder, 5.0)
+        pynetdicom_events.sweep_inbox(node.receiver.store.journal.folder, 5.0)
         assert left() == [] and node.lines == []
 
 

@@ -9,12 +9,12 @@ import pynetdicom
 import pytest
 
 from conftest import DATA
-from isocenter.service.dicom.asking import find, get, move, report_commitment, request_commitment
-from isocenter.service.dicom.listening import Peer
+from isocenter.service.dicom import asking, sending
+from isocenter.service.dicom.dicom_listening import DicomPeer
 from isocenter.service.dicom.messages import IMPLICIT
-from isocenter.service.dicom.sending import PeerError, echo, store
+from isocenter.service.dicom.sending import PeerError
 from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
-from isocenter.service.objects.store import ObjectStore
+from isocenter.service.objects.object_store import ObjectStore
 from ports import free_port
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk, receiving, running
@@ -26,7 +26,7 @@ SEGMENTED = ("dcmqi_seg_23x38x3.dcm", "highdicom_seg_image_ct_binary.dcm")
 
 @pytest.fixture
 def pacs(orthanc):
-    return Peer("pacs", orthanc.ae_title, "127.0.0.1", orthanc.port, frozenset({"store", "commit"}), commits=True)
+    return DicomPeer("pacs", orthanc.ae_title, "127.0.0.1", orthanc.port, frozenset({"store", "commit"}), commits=True)
 
 
 @pytest.fixture
@@ -40,18 +40,18 @@ def sources(tmp_path):
 def test_what_is_stored_in_a_pacs_is_found_there_and_comes_back_by_move_and_get_with_its_data(
     pacs, orthanc, sources, tmp_path
 ):
-    echo(US, pacs)
-    assert all(row.is_stored for row in store(US, pacs, sources))
+    sending.send_echo(US, pacs)
+    assert all(row.is_stored for row in sending.send_files(US, pacs, sources))
     wanted = {"StudyInstanceUID": "1.2", "NumberOfStudyRelatedInstances": "", "PatientName": ""}
-    [study] = find(US, pacs, wanted, "STUDY")
+    [study] = asking.find_records(US, pacs, wanted, "STUDY")
     assert (study["NumberOfStudyRelatedInstances"], study["PatientName"]) == ("3", "Größe^Zoë")
-    assert find(US, pacs, {"StudyInstanceUID": "1.9"}, "STUDY") == []
+    assert asking.find_records(US, pacs, {"StudyInstanceUID": "1.9"}, "STUDY") == []
     with receiving(tmp_path / "node") as node:
         orthanc.knows("node", US, node.port)
-        assert move(US, pacs, {"StudyInstanceUID": "1.2"}, "STUDY", US) == 3
+        assert asking.move_objects(US, pacs, {"StudyInstanceUID": "1.2"}, "STUDY", US) == 3
         came = {line.instance: node.folder / line.path for line in node.lines}
     into = ObjectStore(tmp_path / "other", "getter")
-    assert get(US, pacs, {"StudyInstanceUID": "1.2"}, "STUDY", into) == 3
+    assert asking.fetch_objects(US, pacs, {"StudyInstanceUID": "1.2"}, "STUDY", into) == 3
     for number, source in enumerate(sources):
         assert data_set(came[f"1.2.3.{number}"].read_bytes()) == data_set(source.read_bytes())
     assert len(list((tmp_path / "other").rglob("*.dcm"))) == 3  # and none besides that was on its way
@@ -69,18 +69,18 @@ def test_an_object_because_of_which_a_peer_ends_the_association_holds_up_no_othe
     handlers = [(pynetdicom.evt.EVT_C_STORE, answer)]
     server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
     try:
-        rows = store(US, Peer("pacs", "PACS", "127.0.0.1", port), sources)
+        rows = sending.send_files(US, DicomPeer("pacs", "PACS", "127.0.0.1", port), sources)
     finally:
         server.shutdown()
     assert [row.is_stored for row in rows] == [True, False, True]
 
 
 def test_a_pacs_answers_for_what_it_has_and_for_nothing_else(pacs, orthanc, sources, tmp_path):
-    store(US, pacs, sources[:1])
+    sending.send_files(US, pacs, sources[:1])
     request = CommitmentRequest("1.2.77", pacs.ae_title, (CAPTURE, CAPTURE), ("1.2.3.0", "1.2.3.1"), 0.0)
     with receiving(tmp_path / "node", peers=(pacs,)) as node:
         orthanc.knows("node", US, node.port)
-        assert request_commitment(US, pacs, request) is None  # it comes on an association of the PACS
+        assert asking.request_commitment(US, pacs, request) is None  # it comes on an association of the PACS
         [report] = node.after(1)
     assert isinstance(report, CommitmentReport)
     assert (report.transaction, report.peer) == ("1.2.77", pacs.ae_title)
@@ -88,16 +88,16 @@ def test_a_pacs_answers_for_what_it_has_and_for_nothing_else(pacs, orthanc, sour
 
 
 def test_a_pacs_that_asks_hears_what_is_safe_here(pacs, orthanc, sources, tmp_path):
-    store(US, pacs, sources[:1])
+    sending.send_files(US, pacs, sources[:1])
     with receiving(tmp_path / "node", peers=(pacs,)) as node:
         orthanc.knows("node", US, node.port)
         [instance] = orthanc.ask("/instances")
         [asked] = [orthanc.ask("/modalities/node/storage-commitment", {"Resources": [instance]})]
         [request] = node.after(1)
         assert request.instances == ("1.2.3.0",)
-        report_commitment(US, pacs, request, frozenset({"1.2.3.0"}))
+        asking.report_commitment(US, pacs, request, frozenset({"1.2.3.0"}))
         assert orthanc.ask(f"/storage-commitment/{asked['ID']}")["Status"] == "Success"
-        report_commitment(US, pacs, request, frozenset())
+        asking.report_commitment(US, pacs, request, frozenset())
         assert orthanc.ask(f"/storage-commitment/{asked['ID']}")["Status"] == "Failure"
 
 
@@ -107,7 +107,7 @@ def test_dcmtk_gets_the_data_sets_byte_for_byte_and_what_it_does_not_take_is_sai
     strange = tmp_path / "strange.dcm"
     strange.write_bytes(encoded(drawn("1.2.3.9", SOPClassUID="1.3.12.2.1107.5.9.1")))
     with running([dcmtk("storescp"), "+B", "-od", out, port], port):
-        rows = store(US, Peer("scp", "ANY-SCP", "127.0.0.1", port), [*sources, strange])
+        rows = sending.send_files(US, DicomPeer("scp", "ANY-SCP", "127.0.0.1", port), [*sources, strange])
     assert [row.is_stored for row in rows] == [True, True, True, False]
     assert "no such class" in rows[-1].problem
     assert sorted(map(data_set, (path.read_bytes() for path in out.iterdir()))) == sorted(
@@ -127,7 +127,7 @@ def test_a_peer_that_takes_implicit_vr_alone_gets_the_same_values_in_it(sources,
     port, out = free_port(), tmp_path / "out"
     out.mkdir()
     with running([dcmtk("storescp"), "+xi", "-od", out, port], port):
-        rows = store(US, Peer("scp", "ANY-SCP", "127.0.0.1", port), sources)
+        rows = sending.send_files(US, DicomPeer("scp", "ANY-SCP", "127.0.0.1", port), sources)
     assert [row.is_stored for row in rows] == [True] * len(sources)
     came = {one.SOPInstanceUID: one for one in map(pydicom.dcmread, out.iterdir())}
     for source in map(pydicom.dcmread, sources):
@@ -145,21 +145,23 @@ def differing(one: pydicom.Dataset, other: pydicom.Dataset) -> set[int]:
 
 
 def test_a_peer_that_is_not_there_is_an_error_that_names_it():
-    nobody = Peer("archive", "ARCHIVE", "127.0.0.1", free_port())
+    nobody = DicomPeer("archive", "ARCHIVE", "127.0.0.1", free_port())
     with pytest.raises(PeerError, match="ARCHIVE"):
-        echo(US, nobody)
+        sending.send_echo(US, nobody)
     with pytest.raises(PeerError, match="archive"):
-        find(US, nobody, {}, "STUDY")
+        asking.find_records(US, nobody, {}, "STUDY")
 
 
 def test_a_peer_that_refuses_us_is_an_error(tmp_path, sources):
     with receiving(tmp_path / "node", min_free_gb=1e9) as node, pytest.raises(PeerError, match="rejects"):
-        store(US, Peer("full", "FULL", "127.0.0.1", node.port), sources)
+        sending.send_files(US, DicomPeer("full", "FULL", "127.0.0.1", node.port), sources)
 
 
 def test_a_file_that_is_gone_has_a_row_that_says_so_and_the_next_is_sent(sources, tmp_path):
     with receiving(tmp_path / "node") as node:
-        rows = store(US, Peer("node", US, "127.0.0.1", node.port), [tmp_path / "gone.dcm", sources[0]])
+        rows = sending.send_files(
+            US, DicomPeer("node", US, "127.0.0.1", node.port), [tmp_path / "gone.dcm", sources[0]]
+        )
     assert [(row.status, row.problem) for row in rows] == [(None, "cannot be read: No such file or directory"), (0, "")]
 
 
@@ -167,6 +169,6 @@ def test_a_refused_object_has_a_row_that_says_why_and_the_next_is_sent(sources, 
     with receiving(tmp_path / "node", max_object_mb=1, idle_s=1.0) as node:
         large = tmp_path / "large.dcm"
         large.write_bytes(encoded(drawn("1.2.3.8", PixelData=bytes(2_000_000))))
-        rows = store(US, Peer("node", US, "127.0.0.1", node.port), [sources[0], large, sources[1]])
+        rows = sending.send_files(US, DicomPeer("node", US, "127.0.0.1", node.port), [sources[0], large, sources[1]])
     assert [row.status for row in rows] == [0, 0xA700, 0]
     assert "larger than 1 MB" in rows[1].problem

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isocenter.service.dicom.listening import Peer
-from isocenter.service.dicom.messages import HEAD, ProtocolError, parse_request, pdu
-from isocenter.service.dicom.sending import echo
+from isocenter.service.dicom import messages, sending
+from isocenter.service.dicom.dicom_listening import DicomPeer
+from isocenter.service.dicom.messages import HEAD, ProtocolError
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import receiving, until
 from service.talking import CAPTURE, ECHO, RELEASE, Talk, command, object_sent, request, values
@@ -33,21 +33,21 @@ def node(tmp_path_factory):
 
 
 def is_served(node):
-    echo("TEST", Peer("node", "ISOCENTER", "127.0.0.1", node.port))
+    sending.send_echo("TEST", DicomPeer("node", "ISOCENTER", "127.0.0.1", node.port))
     return True
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        pdu(9, bytes(4)),
+        messages.encode_pdu(9, bytes(4)),
         request(),
-        pdu(2, bytes(80)),
+        messages.encode_pdu(2, bytes(80)),
         HEAD.pack(4, 0xFFFFFFFF),
         HEAD.pack(4, 131073),
-        pdu(4, b"\0\0"),
-        pdu(4, struct.pack(">IBB", 0xFFFFFFFF, 1, 2) + b"x"),
-        pdu(4, struct.pack(">IBB", 1, 1, 2)),
+        messages.encode_pdu(4, b"\0\0"),
+        messages.encode_pdu(4, struct.pack(">IBB", 0xFFFFFFFF, 1, 2) + b"x"),
+        messages.encode_pdu(4, struct.pack(">IBB", 1, 1, 2)),
         values(1, 2, b"a data set without a command"),
         values(7, 3, b"of a context that was not proposed"),
         values(1, 3, b"no command"),
@@ -74,9 +74,9 @@ def test_what_has_no_place_in_an_association_aborts_it_and_leaves_nothing(node, 
         b"GET / HTTP/1.1\r\n\r\n",
         HEAD.pack(1, 0xFFFFFFFF),
         HEAD.pack(1, 1 << 19),
-        pdu(1, b""),
-        pdu(1, bytes(68)),
-        pdu(1, request()[HEAD.size : -1]),
+        messages.encode_pdu(1, b""),
+        messages.encode_pdu(1, bytes(68)),
+        messages.encode_pdu(1, request()[HEAD.size : -1]),
         request(contexts=[]),
         RELEASE,
         ECHO,
@@ -112,7 +112,7 @@ def test_titles_with_control_characters_are_no_request(node, titles):
 @given(st.binary(max_size=400))
 def test_the_body_of_a_request_is_parsed_or_refused(body):
     try:
-        parse_request(body)
+        messages.parse_request(body)
     except ProtocolError as error:
         assert str(error)
 

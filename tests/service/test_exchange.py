@@ -14,14 +14,12 @@ from hypothesis import strategies as st
 
 import isocenter
 from isocenter.errors import FormatError, UsageError
-from isocenter.service import Couriers
+from isocenter.service._courier import Couriers
+from isocenter.service.configuration import FhirSection, Hl7Section, NodeSettings
 from isocenter.service.dicom.sending import PeerError
-from isocenter.service.exchange.fhir import bundle, checked
+from isocenter.service.exchange import fhir_reports, findings_report, hl7_reports
 from isocenter.service.exchange.fhir_server import BusyError, FhirServer
-from isocenter.service.exchange.hl7 import control_id, message, send_by_mllp
-from isocenter.service.exchange.report import report_of
-from isocenter.service.records.tables import deliveries, jobs
-from isocenter.service.settings import Fhir, Hl7, Settings
+from isocenter.service.records import tables
 from isocenter.values import Code, Finding
 from service.objects_sent import drawn, encoded
 from service.reports import (
@@ -48,10 +46,10 @@ PNEUMOTHORAX = Finding(
 @given(rows=st.lists(findings, max_size=3), version=st.sampled_from(["R5", "R4B"]))
 def test_fhir_and_hl7_state_the_numbers_of_the_record_and_are_valid(rows, version):
     made = report(*rows)
-    stated = bundle(made, version)
-    checked(stated, version)
-    checked(bundle(made, version, transaction=True), version)
-    text = message(made).decode()
+    stated = fhir_reports.report_bundle(made, version)
+    fhir_reports.encode_bundle(stated, version)
+    fhir_reports.encode_bundle(fhir_reports.report_bundle(made, version, transaction=True), version)
+    text = hl7_reports.oru_message(made).decode()
     assert parse_message(text, find_groups=True).validate()
     by_fhir = [numbers_of_fhir(one) for one in resources(stated, "Observation")]
     by_hl7 = numbers_of_hl7(text, len(rows))
@@ -65,13 +63,17 @@ def test_fhir_and_hl7_state_the_numbers_of_the_record_and_are_valid(rows, versio
 
 def test_a_report_made_again_is_the_same():
     made = report(PNEUMOTHORAX, Finding("lung", 812.5, "ml", low=800.0, high=830.0))
-    assert bundle(made, "R5", transaction=True) == bundle(made, "R5", transaction=True)
-    assert message(made) == message(made)
+    assert fhir_reports.report_bundle(made, "R5", transaction=True) == fhir_reports.report_bundle(
+        made, "R5", transaction=True
+    )
+    assert hl7_reports.oru_message(made) == hl7_reports.oru_message(made)
 
 
 def test_an_observation_has_all_codes_of_its_concept_and_the_segment_of_its_label():
     lung = (Code("SCT", "39607008", "Lung"), Code("RADLEX", "RID1301", "lung"), Code("99X", "L", "lung"))
-    made = bundle(report(Finding("lung", 812.5, "ml", codes=lung, label=3), segments={"lung": SEGMENT}), "R5")
+    made = fhir_reports.report_bundle(
+        report(Finding("lung", 812.5, "ml", codes=lung, label=3), segments={"lung": SEGMENT}), "R5"
+    )
     [observation] = resources(made, "Observation")
     assert [(one["system"], one["code"]) for one in observation["code"]["coding"]] == [
         ("http://snomed.info/sct", "39607008"),
@@ -91,38 +93,40 @@ def test_what_is_not_finite_is_said_to_be_absent():
     rows = [{"concept": "risk", "value": math.inf, "unit": "1"}, {"concept": "risk", "value": None, "unit": ""}]
     made = report()
     made.record["rows"].extend(rows)
-    stated = resources(bundle(made, "R4B"), "Observation")
+    stated = resources(fhir_reports.report_bundle(made, "R4B"), "Observation")
     absent = [one["dataAbsentReason"]["coding"][0]["code"] for one in stated]
     assert absent == ["positive-infinity", "unknown"]
-    lines = [one.split("|") for one in message(made).decode().split("\r") if one.startswith("OBX")]
+    lines = [one.split("|") for one in hl7_reports.oru_message(made).decode().split("\r") if one.startswith("OBX")]
     assert [(one[5], one[11]) for one in lines] == [("", "X"), ("", "X")]
 
 
 def test_an_outcome_without_a_result_says_so():
-    [nothing] = resources(bundle(report(is_empty=True), "R5"), "DiagnosticReport")
+    [nothing] = resources(fhir_reports.report_bundle(report(is_empty=True), "R5"), "DiagnosticReport")
     assert (nothing["status"], nothing["conclusion"]) == ("final", "Not detected. For research use only")
     for outcome in ("abstained", "refused", "failed"):
         unanswered = report(outcome=outcome, reason="no such organ")
-        [about] = resources(bundle(unanswered, "R5"), "DiagnosticReport")
+        [about] = resources(fhir_reports.report_bundle(unanswered, "R5"), "DiagnosticReport")
         words = f"No answer: {outcome}. no such organ. For research use only"
         assert (about["status"], about["conclusion"]) == ("cancelled", words)
-        assert f"|{words}" in message(unanswered).decode()
+        assert f"|{words}" in hl7_reports.oru_message(unanswered).decode()
 
 
 def test_the_device_names_the_model_and_its_card_and_the_page_is_the_presented_form():
-    made = bundle(report(PNEUMOTHORAX, card="https://models.example/card.md", pdf=b"%PDF-1.7"), "R4B")
+    made = fhir_reports.report_bundle(
+        report(PNEUMOTHORAX, card="https://models.example/card.md", pdf=b"%PDF-1.7"), "R4B"
+    )
     [device], [card], [about] = (resources(made, one) for one in ("Device", "DocumentReference", "DiagnosticReport"))
     assert device["deviceName"][0]["name"] == "lung nodules"
     assert {one["value"] for one in device["version"]} == {"1.2", "ab" * 32}
     assert card["content"][0]["attachment"] == {"contentType": "text/markdown", "url": "https://models.example/card.md"}
     assert about["presentedForm"][0] == {"contentType": "application/pdf", "data": "JVBERi0xLjc="}
-    checked(made, "R4B")
+    fhir_reports.encode_bundle(made, "R4B")
 
 
 def test_a_message_has_patient_order_and_codes_escaped_in_their_fields():
-    lines = message(report(PNEUMOTHORAX)).decode().split("\r")
+    lines = hl7_reports.oru_message(report(PNEUMOTHORAX)).decode().split("\r")
     head, patient, order, *_ = (one.split("|") for one in lines)
-    assert (head[9], len(head[9])) == (control_id("0123456789abcdef" * 2), 20)
+    assert (head[9], len(head[9])) == (hl7_reports.control_id("0123456789abcdef" * 2), 20)
     assert patient[3] == r"17\F\x" and patient[5] == "Doe^Jane^^MD^Dr" and patient[7:9] == ["19700131", "F"]
     assert order[2] == r"A\S\1" and order[7] == "20260301101112"
     [observed] = [one.split("|") for one in lines if one.startswith("OBX")]
@@ -139,9 +143,12 @@ def test_the_sections_are_keywords_of_serve(section, wrong):
 def test_the_page_on_the_exchange_states_every_key_of_its_sections():
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "exchange.md").read_text(encoding="utf-8")
     stated = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
-    own = Settings.model_validate(stated)
+    own = NodeSettings.model_validate(stated)
     assert own.report_to == ["fhir", "ris.example:2575"]
-    assert (stated["fhir"].keys(), stated["hl7"].keys()) == (Fhir.model_fields.keys(), Hl7.model_fields.keys())
+    assert (stated["fhir"].keys(), stated["hl7"].keys()) == (
+        FhirSection.model_fields.keys(),
+        Hl7Section.model_fields.keys(),
+    )
 
 
 def test_sections_that_contradict_each_other_are_refused():
@@ -154,7 +161,7 @@ def test_sections_that_contradict_each_other_are_refused():
         ({"hl7": {"send": ["no port"]}}, "pattern"),
     ):
         with pytest.raises(ValueError, match=words):
-            Settings.model_validate(sections)
+            NodeSettings.model_validate(sections)
 
 
 def test_a_job_is_had_as_fhir_over_http(tmp_path):
@@ -171,7 +178,7 @@ def test_a_job_is_had_as_fhir_over_http(tmp_path):
 
 
 def transaction() -> bytes:
-    return checked(bundle(report(PNEUMOTHORAX), "R4B", transaction=True), "R4B")
+    return fhir_reports.encode_bundle(fhir_reports.report_bundle(report(PNEUMOTHORAX), "R4B", transaction=True), "R4B")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +256,9 @@ def test_a_repeated_transaction_makes_no_second_report(monkeypatch):
 def test_a_receiver_that_does_not_take_a_message_is_asked_again_or_never(code, error, words):
     with hl7_peer(lambda control, number: code) as (place, _), pytest.raises(error, match=words):
         host, _, port = place.partition(":")
-        send_by_mllp(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=2.0)
+        hl7_reports.send_by_mllp(
+            host, int(port), hl7_reports.oru_message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=2.0
+        )
 
 
 @pytest.mark.parametrize(
@@ -264,7 +273,9 @@ def test_a_receiver_that_does_not_take_a_message_is_asked_again_or_never(code, e
 def test_an_acknowledgement_is_taken_whatever_ends_its_lines_and_its_block(end, frame):
     with hl7_peer(lambda control, number: "AA", end=end, frame=frame) as (place, taken):
         host, _, port = place.partition(":")
-        send_by_mllp(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=2.0)
+        hl7_reports.send_by_mllp(
+            host, int(port), hl7_reports.oru_message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=2.0
+        )
     assert len(taken) == 1
 
 
@@ -281,16 +292,16 @@ def test_an_acknowledgement_is_taken_whatever_ends_its_lines_and_its_block(end, 
 )
 def test_a_name_has_all_of_its_writings_each_with_its_type(name, stated):
     made = report(PNEUMOTHORAX, patient={"PatientName": name})
-    text = message(made).decode()
+    text = hl7_reports.oru_message(made).decode()
     assert text.split("\r")[1].split("|")[5] == stated
     assert parse_message(text, find_groups=True).validate()
 
 
 def test_an_attribute_of_two_values_stays_two_values():
     made = report(PNEUMOTHORAX, patient={"AccessionNumber": ["A1", "A^2"], "PatientID": ["17", "x"]})
-    _, patient, order, *_ = (one.split("|") for one in message(made).decode().split("\r"))
+    _, patient, order, *_ = (one.split("|") for one in hl7_reports.oru_message(made).decode().split("\r"))
     assert (patient[3], order[2]) == ("17~x", r"A1~A\S\2")
-    [observed] = resources(bundle(made, "R5"), "Observation")
+    [observed] = resources(fhir_reports.report_bundle(made, "R5"), "Observation")
     assert [one["identifier"]["value"] for one in observed["basedOn"]] == ["A1", "A^2"]
 
 
@@ -304,7 +315,7 @@ def test_measurements_of_two_structures_name_their_structure():
         rows.append(Finding("short axis", 10.0, "mm", **place))
     rows.append(Finding("long axis", 5.0, "mm", codes=(axis, organ), group="rim", label=9))  # its size is not stated
     made = report(*rows)
-    lines = [one.split("|") for one in message(made).decode().split("\r") if one.startswith("OBX")]
+    lines = [one.split("|") for one in hl7_reports.oru_message(made).decode().split("\r") if one.startswith("OBX")]
     assert [one[3:5] for one in lines if one[6].endswith("^mm^UCUM") and "Bound" not in one[3]] == [
         ["103339001^Long axis^SCT^^long axis of first: organ^L", "1.1"],
         ["^short axis of first: organ^L", "1.2"],
@@ -312,20 +323,22 @@ def test_measurements_of_two_structures_name_their_structure():
         ["^short axis of first: lesion^L", "4.2"],
         ["103339001^Long axis^SCT^^long axis of rim^L", "7"],
     ]
-    assert "NTE|1|L|Further codes: 10200004 Liver (SCT)" in message(made).decode()
-    sites = [one.get("bodySite") for one in resources(bundle(made, "R4B"), "Observation")]
+    assert "NTE|1|L|Further codes: 10200004 Liver (SCT)" in hl7_reports.oru_message(made).decode()
+    sites = [one.get("bodySite") for one in resources(fhir_reports.report_bundle(made, "R4B"), "Observation")]
     liver = {"system": "http://snomed.info/sct", "code": "10200004", "display": "Liver"}
     first, second, rim = ({"text": one} for one in ("first: organ", "first: lesion", "rim"))
     assert sites == [None, *[{"coding": [liver], **first}] * 2, None, second, second, rim]
     for version in ("R4B", "R5"):
-        checked(bundle(made, version), version)
-    assert parse_message(message(made).decode(), find_groups=True).validate()
+        fhir_reports.encode_bundle(fhir_reports.report_bundle(made, version), version)
+    assert parse_message(hl7_reports.oru_message(made).decode(), find_groups=True).validate()
 
 
 def test_a_receiver_that_keeps_silent_is_left_after_a_while():
     with hl7_peer(lambda control, number: None) as (place, _), pytest.raises(PeerError, match="does not acknowledge"):
         host, _, port = place.partition(":")
-        send_by_mllp(host, int(port), message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=0.02)
+        hl7_reports.send_by_mllp(
+            host, int(port), hl7_reports.oru_message(report(PNEUMOTHORAX)), "0123456789abcdef0123", idle_s=0.02
+        )
 
 
 def test_the_priority_is_that_which_the_findings_give_before_that_of_the_rule(tmp_path, mr):
@@ -340,11 +353,13 @@ def test_the_priority_is_that_which_the_findings_give_before_that_of_the_rule(tm
         )
         node.receive(*mr)
         node.work()
-        made = report_of(node.settings, node.database, node.rows(jobs)[0].job)
+        made = findings_report.report_of_job(node.settings, node.database, node.rows(tables.jobs)[0].job)
         node.store.close()
         node.database.close()
-        [order] = [one.split("|") for one in message(made).decode().split("\r") if one.startswith("OBR")]
-        [stated] = resources(bundle(made, "R5"), "DiagnosticReport")
+        [order] = [
+            one.split("|") for one in hl7_reports.oru_message(made).decode().split("\r") if one.startswith("OBR")
+        ]
+        [stated] = resources(fhir_reports.report_bundle(made, "R5"), "DiagnosticReport")
         assert (order[5], stated["meta"]["tag"][0]["code"]) == (of_hl7, of_fhir)
 
 
@@ -352,7 +367,7 @@ def test_the_priority_is_that_which_the_findings_give_before_that_of_the_rule(tm
 def test_every_report_arrives_at_servers_that_fail_half_the_time_and_repeats_have_the_same_id(
     tmp_path, mr, monkeypatch
 ):
-    monkeypatch.setattr("isocenter.service.records.outbox.FIRST_S", 0.0)
+    monkeypatch.setattr("isocenter.service.records.delivery_outbox.FIRST_S", 0.0)
     heard: dict[str, int] = {}
 
     def half(control: str, number: int) -> str | None:
@@ -374,8 +389,10 @@ def test_every_report_arrives_at_servers_that_fail_half_the_time_and_repeats_hav
         for _ in range(30):
             couriers.deliver("fhir")
             couriers.deliver(place)
-        rows, done = node.rows(deliveries), node.rows(jobs)
-        stored = bundle(report_of(node.settings, node.database, done[0].job), "R5")
+        rows, done = node.rows(tables.deliveries), node.rows(tables.jobs)
+        stored = fhir_reports.report_bundle(
+            findings_report.report_of_job(node.settings, node.database, done[0].job), "R5"
+        )
         node.store.close()
         node.database.close()
     assert {(row.peer, row.name, row.state) for row in rows} == {
@@ -385,7 +402,7 @@ def test_every_report_arrives_at_servers_that_fail_half_the_time_and_repeats_hav
     assert len(rows) == 4 and {row.state for row in done} == {"done"}
     assert sum(one.startswith("DiagnosticReport?") for one in fhir.resources) == 2
     assert sum(one.startswith("Device?") for one in fhir.resources) == 1
-    assert set(heard) == {control_id(row.job) for row in done}
+    assert set(heard) == {hl7_reports.control_id(row.job) for row in done}
     segments = [own for one in resources(stored, "ImagingSelection") for own in one.get("instance", ())]
     assert [one["subset"] for one in segments][:1] == [["1"]]
     assert len(taken) > 2 and len(set(taken)) == 2

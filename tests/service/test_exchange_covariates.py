@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import update
 
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.runtime import Category, Context, Monitored, Number
-from isocenter.service import check_covariates
+from isocenter.runtime import Context
+from isocenter.runtime.covariate_encoding import Category, MonitoredCovariate, Number
+from isocenter.service.configuration import CovariateSource, FhirSection
 from isocenter.service.dicom.sending import PeerError
-from isocenter.service.exchange.covariates import known_covariates, study_time
-from isocenter.service.records.tables import jobs
-from isocenter.service.settings import CovariateSource, Fhir
+from isocenter.service.exchange import fhir_covariates
+from isocenter.service.records import tables
 from service.reports import fhir_peer
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
@@ -24,7 +24,7 @@ from service.thresholds import threshold_model
 CREATININE, CODE = "creatinine (mg/dL)", "fhir:Observation?code=http://loinc.org|2160-0"
 CONTEXT = Context(
     (
-        Monitored("pulse", 0, 3600, 8, 80, 10, unit="s"),
+        MonitoredCovariate("pulse", 0, 3600, 8, 80, 10, unit="s"),
         Number(CREATININE, 1, 1.1, 0.3),
         Category("blood", {"a": 0.5, "b": 0.5}),
     )
@@ -53,8 +53,8 @@ def known(*observations, name=CREATININE, study=STUDY, patients=("p",), answers=
         people = [one if isinstance(one, dict) else {"id": one} for one in patients]
         peer.searches["Patient"] = [{"resourceType": "Patient", **one} for one in people]
         peer.searches["Observation"] = list(observations)
-        fhir = Fhir(base=peer.url, patient_system="urn:oid:1.2.3")
-        made = known_covariates({name: SOURCES[name]}, CONTEXT, study, fhir, idle_s=5.0)
+        fhir = FhirSection(base=peer.url, patient_system="urn:oid:1.2.3")
+        made = fhir_covariates.fetch_covariates({name: SOURCES[name]}, CONTEXT, study, fhir, idle_s=5.0)
         return made[name], peer
 
 
@@ -108,15 +108,17 @@ def test_a_patient_and_a_code_are_known_in_every_way_in_which_fhir_writes_them()
     identifier = [{"system": "urn:x", "value": "1"}, {"system": "urn:oid:1.2.3", "value": " 17"}]
     with fhir_peer() as peer:
         peer.searches["Patient"] = [{"resourceType": "Patient", "id": "p", "identifier": identifier}]
-        fhir = Fhir(base=f"{peer.url}/", patient_system="urn:oid:1.2.3")
+        fhir = FhirSection(base=f"{peer.url}/", patient_system="urn:oid:1.2.3")
         for place in ("Patient/p", f"{peer.url}/Patient/p", "Patient/p/_history/2"):
             peer.searches["Observation"] = [measured("a", "2026-02-01", 1.5, patient=place)]
             for code in ("http://loinc.org|2160-0", "2160-0", "1-1,http://loinc.org|2160-0"):
                 source = {CREATININE: CovariateSource(source=f"fhir:Observation?code={code}")}
-                assert known_covariates(source, CONTEXT, STUDY, fhir, idle_s=5.0)[CREATININE].value == 1.5
+                assert (
+                    fhir_covariates.fetch_covariates(source, CONTEXT, STUDY, fhir, idle_s=5.0)[CREATININE].value == 1.5
+                )
         source = {CREATININE: CovariateSource(source="fhir:Observation?code=http://snomed.info/sct|2160-0")}
         with pytest.raises(DatasetError, match="it ignores code="):
-            known_covariates(source, CONTEXT, STUDY, fhir, idle_s=5.0)
+            fhir_covariates.fetch_covariates(source, CONTEXT, STUDY, fhir, idle_s=5.0)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +155,10 @@ def test_readings_over_time_are_all_of_the_trained_window_in_seconds_from_the_fi
 
 
 def test_a_study_without_a_time_began_when_its_day_did():
-    assert study_time({**STUDY, "StudyTime": ""}) == datetime.fromisoformat("2026-03-01T00:00:00+00:00")
-    assert study_time({**STUDY, "StudyTime": "1230"}) == datetime.fromisoformat("2026-03-01T12:30:00+00:00")
+    assert fhir_covariates.study_time({**STUDY, "StudyTime": ""}) == datetime.fromisoformat("2026-03-01T00:00:00+00:00")
+    assert fhir_covariates.study_time({**STUDY, "StudyTime": "1230"}) == datetime.fromisoformat(
+        "2026-03-01T12:30:00+00:00"
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,9 +166,9 @@ def test_a_study_without_a_time_began_when_its_day_did():
     [("sodium", "mmol/L", "no covariate 'sodium'"), ("pulse", None, "nobody states the unit of 'pulse'")],
 )
 def test_a_source_that_no_model_can_take_is_refused_before_the_node_starts(name, unit, words):
-    check_covariates("m", SOURCES, CONTEXT)
+    fhir_covariates.refuse_covariate_sources("m", SOURCES, CONTEXT)
     with pytest.raises(UsageError, match=words):
-        check_covariates("m", {name: CovariateSource(source=CODE, unit=unit)}, CONTEXT)
+        fhir_covariates.refuse_covariate_sources("m", {name: CovariateSource(source=CODE, unit=unit)}, CONTEXT)
 
 
 @pytest.fixture
@@ -195,7 +199,7 @@ def test_a_job_keeps_the_values_and_the_sources_of_its_covariates(asking):
     node, peer = asking
     peer.searches["Observation"] = [measured("new", "2026-02-28T11:30:00Z", 1.5)]
     node.work()
-    [job] = node.rows(jobs)
+    [job] = node.rows(tables.jobs)
     assert job.outcome == "answered"
     assert job.covariates[CREATININE] == {
         "value": 1.5,
@@ -209,7 +213,7 @@ def test_a_job_keeps_the_values_and_the_sources_of_its_covariates(asking):
 def test_a_missing_value_is_taken_as_in_the_training_and_the_reason_says_so(asking):
     node, _ = asking
     node.work()
-    [job] = node.rows(jobs)
+    [job] = node.rows(tables.jobs)
     assert job.outcome == "answered"
     assert f"{CREATININE} is missing: taken as 1, the median of the training cases" in job.reason
     assert job.covariates[CREATININE] == {"value": None, "source": CODE}
@@ -219,11 +223,11 @@ def test_an_odd_answer_refuses_the_job_and_a_silent_server_makes_it_wait(asking)
     node, peer = asking
     peer.answers.append((503, {}, b""))
     node.work()
-    [job] = node.rows(jobs)
+    [job] = node.rows(tables.jobs)
     assert (job.state, job.attempts) == ("waiting", 0) and "503" in job.reason
     with node.database.write() as connection:
-        connection.execute(update(jobs).values(not_before=0.0))
+        connection.execute(update(tables.jobs).values(not_before=0.0))
     peer.answers.append((200, {}, b'{"resourceType": "Bundle", "entry": ["x"]}'))
     node.work()
-    [job] = node.rows(jobs)
+    [job] = node.rows(tables.jobs)
     assert job.outcome == "refused" and "a Bundle whose entry is no FHIR" in job.reason

@@ -11,9 +11,10 @@ import pydicom
 import pytest
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service import keeper
-from isocenter.service.records.tables import series, studies
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service.records import tables
+from isocenter.service.routing import routing_facts
 from isocenter.values import Geometry, Image
 from matrices import thinned
 from service.databases import empty
@@ -28,8 +29,8 @@ def node(small_node):
 
 
 def test_rows_that_no_table_holds_cost_their_own_study_and_no_other(node, mr, tmp_path, monkeypatch, caplog):
-    read = keeper.facts_of
-    write_series(
+    read = routing_facts.read_series_facts
+    series_writing.write_series(
         Image(np.ones((1, 4, 4, 2), np.int16), Geometry((4, 4, 2), np.diag([-1.0, -1, 1, 1])), modality="MR"),
         SeriesNames("Doe", "another", "odd"),
         tmp_path / "odd",
@@ -39,12 +40,12 @@ def test_rows_that_no_table_holds_cost_their_own_study_and_no_other(node, mr, tm
         known = read(series_key, uid, folder)
         return replace(known, frames=10**20) if known.attributes["SeriesDescription"] == "odd" else known
 
-    monkeypatch.setattr(keeper, "facts_of", facts)
+    monkeypatch.setattr(routing_facts, "read_series_facts", facts)
     node.receive(*sorted((tmp_path / "odd").iterdir()), *mr)
     node.work()
-    found = {row.outcome: row for row in node.rows(studies)}
+    found = {row.outcome: row for row in node.rows(tables.studies)}
     assert {outcome: row.state for outcome, row in found.items()} == {"answered": "done", "refused": "done"}
-    assert [row.problem for row in node.rows(series) if row.problem] == [
+    assert [row.problem for row in node.rows(tables.series) if row.problem] == [
         "the database cannot hold what it is given: Python int too large to convert to SQLite INTEGER"
     ]
     assert "cannot hold what it is given" in caplog.text and "Doe" not in caplog.text
@@ -57,9 +58,9 @@ def test_a_series_with_images_of_two_patients_is_refused_for_that_reason(node, m
         header.save_as(path)
     node.receive(*mr)
     node.work()
-    [row] = node.rows(studies)
+    [row] = node.rows(tables.studies)
     assert (row.state, row.outcome) == ("done", "refused")
-    assert [one.problem for one in node.rows(series)] == ["the series holds images of 2 patients"]
+    assert [one.problem for one in node.rows(tables.series)] == ["the series holds images of 2 patients"]
     assert "another-17" not in caplog.text
 
 
@@ -71,7 +72,7 @@ def test_a_study_whose_first_series_is_damaged_is_known_by_its_others(node, tmp_
     node.receive(tmp_path / "damaged.dcm", tmp_path / "whole.dcm")
     node.keeper.round()
     node.keeper.round()
-    [row] = node.rows(studies)
+    [row] = node.rows(tables.studies)
     assert (row.state, row.attributes["PatientID"]) == ("complete", "secret-17")
 
 
@@ -100,9 +101,9 @@ def test_a_header_that_inflates_beyond_measure_takes_no_memory_and_is_refused(no
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
-    [row] = node.rows(series)
+    [row] = node.rows(tables.series)
     assert "inflates to more than" in row.problem
-    [row] = node.rows(studies)
+    [row] = node.rows(tables.studies)
     assert (row.state, row.outcome) == ("done", "refused")
 
 
@@ -126,7 +127,7 @@ def test_a_header_with_values_that_no_table_holds_keeps_no_study_from_its_answer
         dataset.save_as(odd / path.name)
     node.receive(*odd.iterdir(), *mr)
     node.work()
-    found, stated = node.rows(studies), [row.attributes for row in node.rows(series)]
+    found, stated = node.rows(tables.studies), [row.attributes for row in node.rows(tables.series)]
     empty(node.database)
     assert [row.state for row in found] == ["done", "done"]
     assert json.dumps(stated, allow_nan=False)
@@ -159,9 +160,9 @@ def test_text_of_a_header_that_is_meant_to_harm_costs_its_own_study_at_most(node
             node.receive(*sorted((tmp_path / study).iterdir()))
     node.receive(*mr)
     node.work()
-    outcomes = sorted(row.outcome for row in node.rows(studies))
+    outcomes = sorted(row.outcome for row in node.rows(tables.studies))
     assert outcomes == ["answered", "answered", "answered", "refused"]
-    [problem] = [row.problem for row in node.rows(series) if row.problem]
+    [problem] = [row.problem for row in node.rows(tables.series) if row.problem]
     assert "PixelSpacing (0028,0030): the value is not a number" in problem and "__import__" not in problem
     assert "\x1b" not in caplog.text and "Jane" not in caplog.text
     assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]

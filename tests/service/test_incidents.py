@@ -8,12 +8,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import insert, select
 
 import isocenter
+from isocenter.service import _node_folder, configuration
+from isocenter.service.records import tables
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.alerts import Incidents
-from isocenter.service.records.tables import audit, feedback, jobs, studies
-from isocenter.service.settings import read_settings
-from isocenter.service.stored import settings_file
-from isocenter.service.web.server import web_app
+from isocenter.service.records.alert_records import Incidents
+from isocenter.service.web import server
 from isocenter.service.web.web_node import WebNode
 from service.small_node import SmallNode
 
@@ -37,7 +36,9 @@ def test_an_incident_is_kept_with_each_change_in_the_audit(database):
     [row] = incidents.rows(10)
     assert (row.harm, row.checked, row.account, row.study) == (STATED["harm"], SETTLED["checked"], "eve", None)
     with database.read() as connection:
-        details = connection.execute(select(audit.c.detail).where(audit.c.action == "incident")).scalars().all()
+        details = (
+            connection.execute(select(tables.audit.c.detail).where(tables.audit.c.action == "incident")).scalars().all()
+        )
     assert details == [
         {"kind": "decline", "stated": ["harm", "kind", "known_on", "version"]},
         {"changed": ["action", "cause", "checked"]},
@@ -47,7 +48,7 @@ def test_an_incident_is_kept_with_each_change_in_the_audit(database):
 def test_people_state_incidents_and_what_became_of_them_over_http(tmp_path):
     node = SmallNode(tmp_path / "node")
     web_node = WebNode(node.settings, node.database, node.store)
-    client = TestClient(web_app(web_node), base_url="http://127.0.0.1:8180", client=("127.0.0.1", 4000))
+    client = TestClient(server.web_app(web_node), base_url="http://127.0.0.1:8180", client=("127.0.0.1", 4000))
     token = {"X-CSRF-Token": client.get("/api/me").json()["csrf"]}
     made = client.post(
         "/api/incidents", json={name: STATED[name] for name in ("kind", "harm", "known_on")}, headers=token
@@ -69,9 +70,9 @@ def filled(database) -> None:
     job |= {"not_before": 0, "created_at": 0, "started_at": 1, "done_at": 3, "revision": 1, "inputs": []}
     said = {"judged": "j" * 32, "study": "s" * 32, "account": "ada", "at": 0, "verdict": "rejected", "reason": "missed"}
     with database.write() as connection:
-        connection.execute(insert(studies).values(**study, attributes={"00100010": "Doe^Jane"}))
-        connection.execute(insert(jobs).values(**job, state="done", outcome="answered", priority=0))
-        connection.execute(insert(feedback).values(**said, text="Doe missed", seconds=20.0, before=[], after=[]))
+        connection.execute(insert(tables.studies).values(**study, attributes={"00100010": "Doe^Jane"}))
+        connection.execute(insert(tables.jobs).values(**job, state="done", outcome="answered", priority=0))
+        connection.execute(insert(tables.feedback).values(**said, text="Doe missed", seconds=20.0, before=[], after=[]))
     Incidents(database).add({**STATED, "study": "s" * 32}, EVE)
 
 
@@ -79,8 +80,8 @@ def test_a_node_on_either_database_reports_incidents_with_their_deadlines(databa
     filled(database)
     if database.skips_locked:  # of PostgreSQL, whose place stands in the settings of the node
         place = database.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
-        settings = read_settings(None, (), tmp_path, database={"url": place})
-        settings_file(tmp_path, "keeper").write_text(settings.model_dump_json())
+        settings = configuration.read_settings(None, (), tmp_path, database={"url": place})
+        _node_folder.settings_file(tmp_path, "keeper").write_text(settings.model_dump_json())
     made = isocenter.document(tmp_path, names="incident,pms,risk-file", out=tmp_path / "out")
     rows = {(row["document"], row["item"], row["pointer"]): row for row in made.rows}
     due = [row["value"] for row in made.rows if row["item"].endswith(" due")]

@@ -11,10 +11,10 @@ import pydicom
 import pytest
 
 from isocenter.errors import ResourceError
-from isocenter.service import intake, read_settings, start_intake
-from isocenter.service.intake import POSITION, Front, WatchedFolder
-from isocenter.service.objects.journal import read_journals
-from isocenter.service.objects.store import ObjectStore
+from isocenter.service import _intake, configuration
+from isocenter.service._intake import POSITION, OrthancFront, WatchedFolder
+from isocenter.service.objects import journal
+from isocenter.service.objects.object_store import ObjectStore
 from service.objects_sent import drawn, encoded
 from service.receiving import until
 from service.web_served import RELATED, related
@@ -28,7 +28,7 @@ def store(tmp_path):
 
 
 def received(store: ObjectStore) -> list[str]:
-    return [line.instance for line in read_journals(store.folder / "inbox", {})[0]]
+    return [line.instance for line in journal.read_journals(store.folder / "inbox", {})[0]]
 
 
 def test_a_file_of_a_watched_folder_counts_once_it_has_come_to_rest(tmp_path, store, mr, monkeypatch):
@@ -42,7 +42,7 @@ def test_a_file_of_a_watched_folder_counts_once_it_has_come_to_rest(tmp_path, st
     os.utime(folder / mr[0].name, (2e9, 2e9))  # by a clock that is ahead
     assert watched.look() == 0
     assert watched.look() == 0  # five seconds have not passed
-    monkeypatch.setattr(intake, "SETTLED_S", 0.0)
+    monkeypatch.setattr(_intake, "SETTLED_S", 0.0)
     with (folder / mr[1].name).open("ab") as file:
         file.write(b"\0\0")
     (folder / mr[2].name).unlink()
@@ -59,7 +59,7 @@ def test_a_file_of_a_watched_folder_counts_once_it_has_come_to_rest(tmp_path, st
 
 
 def test_a_file_that_is_gone_before_it_is_read_keeps_no_other_from_being_taken(tmp_path, store, mr, monkeypatch):
-    monkeypatch.setattr(intake, "SETTLED_S", 0.0)
+    monkeypatch.setattr(_intake, "SETTLED_S", 0.0)
     folder = tmp_path / "incoming"
     folder.mkdir()
     for path in mr[:2]:
@@ -77,19 +77,19 @@ def test_series_of_an_orthanc_are_fetched_once_they_have_come_to_rest_there(tmp_
         dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
         orthanc.ask("/instances", encoded(dataset))
     until(lambda: {one["ID"] for one in orthanc.ask("/series?expand")} <= stable(orthanc))
-    changes = Front(orthanc.url, store, tmp_path / "before.json")._changes()
+    changes = OrthancFront(orthanc.url, store, tmp_path / "before.json")._changes()
     _, first = next(changes)
     for one in orthanc.ask("/series?expand"):  # the other one is gone before it is fetched
         if one["MainDicomTags"]["SeriesInstanceUID"] != first:
             orthanc.ask(f"/series/{one['ID']}", method="DELETE")
     assert list(changes) == []
     there = {one["MainDicomTags"]["SOPInstanceUID"] for one in orthanc.ask("/instances?expand")}
-    assert Front(orthanc.url, store, tmp_path / POSITION).look() == len(there)
-    assert Front(orthanc.url, store, tmp_path / POSITION).look() == 0  # the position is kept
+    assert OrthancFront(orthanc.url, store, tmp_path / POSITION).look() == len(there)
+    assert OrthancFront(orthanc.url, store, tmp_path / POSITION).look() == 0  # the position is kept
     (tmp_path / POSITION).write_text('{"last": 1000000}')  # of an Orthanc whose database was made anew since
-    assert Front(orthanc.url, store, tmp_path / POSITION).look() == len(there)
+    assert OrthancFront(orthanc.url, store, tmp_path / POSITION).look() == len(there)
     assert set(received(store)) == there
-    assert {line.syntax for line in read_journals(tmp_path / "inbox", {})[0]} == {pydicom.uid.RLELossless}
+    assert {line.syntax for line in journal.read_journals(tmp_path / "inbox", {})[0]} == {pydicom.uid.RLELossless}
 
 
 def stable(orthanc) -> set[str]:
@@ -99,25 +99,25 @@ def stable(orthanc) -> set[str]:
 
 
 def test_a_node_takes_in_what_its_settings_name(tmp_path, mr, monkeypatch, orthanc):
-    monkeypatch.setattr(intake, "SETTLED_S", 0.0)
-    monkeypatch.setattr(intake, "LOOK_S", 0.02)
+    monkeypatch.setattr(_intake, "SETTLED_S", 0.0)
+    monkeypatch.setattr(_intake, "LOOK_S", 0.02)
     orthanc.ask("/instances", encoded(drawn()))
     (tmp_path / "incoming").mkdir()
     (tmp_path / "incoming" / "first.dcm").write_bytes(mr[0].read_bytes())
     (tmp_path / "node.toml").write_text(
         f'[node]\nmin_free_gb = 0\n[watch]\nfolder = "incoming"\n[front]\northanc = "{orthanc.url}"\n'
     )
-    settings, stop = read_settings(tmp_path / "node.toml"), threading.Event()
-    threads = start_intake(settings, stop)
+    settings, stop = configuration.read_settings(tmp_path / "node.toml"), threading.Event()
+    threads = _intake.start_intake(settings, stop)
 
     def ways() -> set[str]:
-        return {line.way for line in read_journals(settings.folder / "inbox", {})[0]}
+        return {line.way for line in journal.read_journals(settings.folder / "inbox", {})[0]}
 
     until(lambda: ways() == {"watch", "front"})
     stop.set()
     for thread in threads:
         thread.join(60)
-    assert start_intake(settings.model_copy(update={"watch": None, "front": None}), stop) == []
+    assert _intake.start_intake(settings.model_copy(update={"watch": None, "front": None}), stop) == []
 
 
 class Odd(BaseHTTPRequestHandler):
@@ -145,10 +145,10 @@ class Odd(BaseHTTPRequestHandler):
 def test_an_object_of_an_orthanc_that_is_not_dicom_holds_up_no_other(tmp_path, store, caplog):
     with ThreadingHTTPServer(("127.0.0.1", 0), Odd) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        front = Front(f"http://127.0.0.1:{server.server_port}", store, tmp_path / POSITION)
+        front = OrthancFront(f"http://127.0.0.1:{server.server_port}", store, tmp_path / POSITION)
         assert [front.look(), front.look()] == [1, 0]
         server.shutdown()
-    [line] = read_journals(tmp_path / "inbox", {})[0]
+    [line] = journal.read_journals(tmp_path / "inbox", {})[0]
     assert (tmp_path / line.path).read_bytes() == encoded(drawn())
     assert "cannot be kept" in caplog.text
     assert list((tmp_path / "inbox").rglob("*.part")) == []
@@ -158,7 +158,7 @@ def test_a_way_in_outlives_whatever_it_meets(tmp_path, monkeypatch, caplog):
     looks = iter([NotImplementedError("Doe^Jane"), OSError(5, "Input/output error"), 0])
     stop = threading.Event()
 
-    def look(self: Front) -> int:
+    def look(self: OrthancFront) -> int:
         match next(looks):
             case Exception() as error:
                 raise error
@@ -166,11 +166,11 @@ def test_a_way_in_outlives_whatever_it_meets(tmp_path, monkeypatch, caplog):
                 stop.set()
                 return count
 
-    monkeypatch.setattr(Front, "look", look)
-    monkeypatch.setattr(intake, "LOOK_S", 0.0)
-    monkeypatch.setattr(intake, "AGAIN_S", 0.0)
-    settings = read_settings(None, [], tmp_path / "node", front={"orthanc": "http://127.0.0.1:9"})
-    [thread] = start_intake(settings, stop)
+    monkeypatch.setattr(OrthancFront, "look", look)
+    monkeypatch.setattr(_intake, "LOOK_S", 0.0)
+    monkeypatch.setattr(_intake, "AGAIN_S", 0.0)
+    settings = configuration.read_settings(None, [], tmp_path / "node", front={"orthanc": "http://127.0.0.1:9"})
+    [thread] = _intake.start_intake(settings, stop)
     assert stop.wait(60)
     thread.join(60)
     unexpected, expected = [record.getMessage() for record in caplog.records]
@@ -179,4 +179,4 @@ def test_a_way_in_outlives_whatever_it_meets(tmp_path, monkeypatch, caplog):
 
 def test_an_orthanc_that_does_not_answer_is_named(tmp_path, store):
     with pytest.raises(ResourceError, match="does not answer"):
-        Front("http://127.0.0.1:9", store, tmp_path / POSITION).look()
+        OrthancFront("http://127.0.0.1:9", store, tmp_path / POSITION).look()

@@ -12,13 +12,12 @@ from sqlalchemy import insert, select
 
 import isocenter
 from isocenter.errors import DatasetError, UsageError
-from isocenter.monitoring import next_cases
-from isocenter.service import ModelFacts, node_database
-from isocenter.service.monitoring.cases import cases
-from isocenter.service.monitoring.outcomes import write_outcomes
-from isocenter.service.objects.store import key_of
-from isocenter.service.records.tables import audit, blind, feedback, measures, outcomes
-from isocenter.service.stored import MODELS
+from isocenter.monitoring import labelling
+from isocenter.service._node_folder import MODELS
+from isocenter.service.monitoring import monitored_cases, outcomes
+from isocenter.service.objects import object_store
+from isocenter.service.records import record_database, tables
+from isocenter.service.routing.routing_facts import ModelFacts
 from service.databases import with_tables
 from service.test_blind import add_job, job_of
 
@@ -47,7 +46,7 @@ def labelled_node(folder, model="findings", cases=60):
             more = {"covariates": sex, "rule": model, "model": model, "model_hash": "h", "inputs": {"series": {}}}
             add_job(connection, job, float(number), found, patient=f"{number:016x}", **more)
             seen = random.normal(number % 3 * 8.0, 1, 4).astype(np.float16).tobytes()
-            connection.execute(insert(measures).values(job=job, measures={}, distances={}, features=seen))
+            connection.execute(insert(tables.measures).values(job=job, measures={}, distances={}, features=seen))
     database.close()
     return folder
 
@@ -62,7 +61,7 @@ def _findings(p):
 
 
 def rows_of(folder, table):
-    database = node_database(folder)
+    database = record_database.node_database(folder)
     try:
         with database.read() as connection:
             return connection.execute(select(table)).all()
@@ -83,21 +82,24 @@ def test_a_row_that_cannot_be_taken_stops_no_other_and_unknown_studies_are_named
         "1.7,nodule,1,soon,p",
         "1.8,nodule,1,2026-03-01,blind",
     ]
-    lines += ["1.9,nodule,,2026-03-01,p", f"{key_of('1.10')},,1,2026-03-01,p"]
+    lines += ["1.9,nodule,,2026-03-01,p", f"{object_store.uid_key('1.10')},,1,2026-03-01,p"]
     (tmp_path / "labels.csv").write_text(LABELS + "\n".join(lines))
     answer = json.loads(cli("feedback", "import", node, tmp_path / "labels.csv", "--json").out)
     assert (answer["rows"], answer["results"], answer["unknown"]) == (3, 3, ["9.9"])
     assert list(answer["refused"]) == ["4", "5", "6", "7", "9"]
-    kept = {int(row.job[:16], 16): (row.label, row.value, row.source, row.inclusion) for row in rows_of(node, outcomes)}
+    kept = {
+        int(row.job[:16], 16): (row.label, row.value, row.source, row.inclusion)
+        for row in rows_of(node, tables.outcomes)
+    }
     assert kept == {
         3: ("nodule", 1.0, "pathology", None),
         4: ("nodule", 0.0, "registry", None),
         9: ("nodule", 1.0, "p", None),
     }
-    assert [row.detail["unknown"] for row in rows_of(node, audit)] == [1]
-    database = node_database(node)
+    assert [row.detail["unknown"] for row in rows_of(node, tables.audit)] == [1]
+    database = record_database.node_database(node)
     with database.read() as connection:
-        seen = cases(connection).set_index("case").loc[job_of(4)]
+        seen = monitored_cases.monitored_jobs(connection).set_index("case").loc[job_of(4)]
     database.close()
     # A late label counts for the day of its study.
     assert (seen["at"][:10], seen["reference_at"][:16], seen["reference_nodule"]) == (
@@ -108,8 +110,8 @@ def test_a_row_that_cannot_be_taken_stops_no_other_and_unknown_studies_are_named
     # A row that says it again takes its place.
     again = pd.DataFrame([{"study": "1.3", "label": "nodule", "value": 0, "at": "2026-04-01", "source": "pathology"}])
     isocenter.import_labels(node, again)
-    assert sorted((row.label, row.value) for row in rows_of(node, outcomes))[0] == ("nodule", 0.0)
-    assert len(rows_of(node, outcomes)) == 3
+    assert sorted((row.label, row.value) for row in rows_of(node, tables.outcomes))[0] == ("nodule", 0.0)
+    assert len(rows_of(node, tables.outcomes)) == 3
 
 
 def test_labels_are_read_in_the_words_of_exports_and_none_lies_in_the_future(tmp_path):
@@ -117,7 +119,7 @@ def test_labels_are_read_in_the_words_of_exports_and_none_lies_in_the_future(tmp
     rows = ["1.3;nodule;Y;01.03.2026 10:00;p", "1.4;nodule;neg;25.03.2026;p", "1.5;nodule;n/a;25.03.2026;p"]
     (tmp_path / "labels.csv").write_text(LABELS.replace(",", ";") + "\n".join([*rows, "1.6;nodule;1;01.01.2046;p"]))
     taken = isocenter.import_labels(node, tmp_path / "labels.csv")
-    assert sorted((int(row.job[:16], 16), row.value) for row in rows_of(node, outcomes)) == [(3, 1.0), (4, 0.0)]
+    assert sorted((int(row.job[:16], 16), row.value) for row in rows_of(node, tables.outcomes)) == [(3, 1.0), (4, 0.0)]
     assert "no number, and not present or absent" in taken.refused[3]
     assert "'01.01.2046' lies in the future" in taken.refused[4]
     (tmp_path / "labels.csv").write_text(LABELS + "1.3,nodule,1,03.04.2026,p\n")
@@ -140,16 +142,16 @@ def test_a_table_without_a_column_is_refused_as_a_whole(tmp_path, lacking):
     row = {"study": "1.0", "label": "nodule", "value": "1", "at": "2026-03-01", "source": "p"}
     with pytest.raises(DatasetError, match=f"has no column {lacking.partition(',')[0]}"):
         isocenter.import_labels(node, pd.DataFrame([row]).drop(columns=lacking.split(",")))
-    assert rows_of(node, outcomes) == []
+    assert rows_of(node, tables.outcomes) == []
 
 
 def test_a_class_excludes_the_others_and_a_number_needs_no_label(tmp_path):
     row = {"study": "1.0", "at": "2026-03-01", "source": "p"}
     classes, size = (labelled_node(tmp_path / name, name, 1) for name in ("classes", "size"))
     assert isocenter.import_labels(classes, pd.DataFrame([{**row, "label": "odd"}])).rows == 1
-    assert {one.label: one.value for one in rows_of(classes, outcomes)} == {"calm": 0.0, "odd": 1.0}
+    assert {one.label: one.value for one in rows_of(classes, tables.outcomes)} == {"calm": 0.0, "odd": 1.0}
     assert isocenter.import_labels(size, pd.DataFrame([{**row, "value": "12.5"}])).rows == 1
-    assert {one.label: one.value for one in rows_of(size, outcomes)} == {"volume": 12.5}
+    assert {one.label: one.value for one in rows_of(size, tables.outcomes)} == {"volume": 12.5}
 
 
 def test_no_patient_of_a_locked_set_and_no_labelled_case_is_chosen(tmp_path, cli):
@@ -159,10 +161,12 @@ def test_no_patient_of_a_locked_set_and_no_labelled_case_is_chosen(tmp_path, cli
         isocenter.write(isocenter.read(picture(tmp_path / "one.png", number)), locked / f"{number}.png")
     table = [{"case": f"c{n}", "image": f"{n}.png", "patient": f"{n:016x}", "label": "ab"[n % 2]} for n in range(4)]
     pd.DataFrame(table).to_csv(locked / "dataset.csv", index=False)
-    database = node_database(node)
+    database = record_database.node_database(node)
     with database.write() as connection:
-        write_outcomes(connection, job_of(4), {"nodule": 1.0}, "pathology")
-        connection.execute(insert(blind).values(job=job_of(5), inclusion=0.5, drawn_at=0, week="w", state="waiting"))
+        outcomes.write_outcomes(connection, job_of(4), {"nodule": 1.0}, "pathology")
+        connection.execute(
+            insert(tables.blind).values(job=job_of(5), inclusion=0.5, drawn_at=0, week="w", state="waiting")
+        )
     database.close()
     for place in (locked, tmp_path / "locked.looks.jsonl"):
         out = tmp_path / f"out-{place.suffix}"
@@ -176,10 +180,10 @@ def test_uncertain_cases_come_first_and_typical_ones_are_of_clusters_without_a_l
     node = labelled_node(tmp_path / "node")
     uncertain = isocenter.next_labels(node, 6, method="uncertainty", out=tmp_path / "u").table
     assert {int(one.removeprefix("case_"), 16) % 10 for one in uncertain["case"]} == {4, 5}
-    database = node_database(node)
+    database = record_database.node_database(node)
     with database.write() as connection:
         for number in range(0, 60, 3):  # all of the first kind
-            write_outcomes(connection, job_of(number), {"nodule": 1.0}, "pathology")
+            outcomes.write_outcomes(connection, job_of(number), {"nodule": 1.0}, "pathology")
     database.close()
     typical = isocenter.next_labels(node, 6, method="typical", out=tmp_path / "t").table
     assert {int(one.removeprefix("case_"), 16) % 3 for one in typical["case"]} == {1, 2}
@@ -188,23 +192,28 @@ def test_uncertain_cases_come_first_and_typical_ones_are_of_clusters_without_a_l
     with pytest.raises(UsageError, match="random, uncertainty, typical"):
         isocenter.next_labels(node, 6, method="guess", out=tmp_path / "g")
     with pytest.raises(UsageError, match="needs features of a gate"):
-        next_cases(2, "typical", [False] * 3)
+        labelling.next_cases(2, "typical", [False] * 3)
 
 
 def test_labels_that_may_be_wrong_are_listed_and_worse_ones_of_one_group_are_a_finding(tmp_path):
     node = labelled_node(tmp_path / "node", "classes", 200)
     random = np.random.default_rng(0)
-    database = node_database(node)
+    database = record_database.node_database(node)
     with database.write() as connection:
         for number in range(200):
             p, is_woman = (number % 10) / 10 + 0.05, number < 100
             is_odd = p > 0.5 if not 0.4 < p < 0.6 else random.random() < p
             is_wrong = is_woman and number % 10 in (0, 9) and number % 3 == 0
             odd = float(bool(is_odd) != is_wrong)
-            write_outcomes(connection, job_of(number), {"odd": odd, "calm": 1 - odd}, "reports")
+            outcomes.write_outcomes(connection, job_of(number), {"odd": odd, "calm": 1 - odd}, "reports")
             verdict = "corrected" if is_woman and number % 4 == 0 else "accepted"
-            stated = {"judged": job_of(number), "study": key_of(f"1.{number}"), "account": "ada", "verdict": verdict}
-            connection.execute(insert(feedback).values(at=0, reason="", text="", before=[], after=[], **stated))
+            stated = {
+                "judged": job_of(number),
+                "study": object_store.uid_key(f"1.{number}"),
+                "account": "ada",
+                "verdict": verdict,
+            }
+            connection.execute(insert(tables.feedback).values(at=0, reason="", text="", before=[], after=[], **stated))
     database.close()
     seen = isocenter.next_labels(node, 5, out=tmp_path / "out")
     doubted = pd.read_csv(tmp_path / "out" / "relabel.csv")

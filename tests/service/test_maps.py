@@ -10,9 +10,9 @@ import pydicom
 import pytest
 
 import isocenter
-from isocenter.runtime import load
-from isocenter.scoring.explaining.kept_tests import keep
-from isocenter.service.records.tables import jobs
+from isocenter.runtime import model_files
+from isocenter.scoring.explaining import kept_tests
+from isocenter.service.records import tables
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import class_model, threshold_model
 
@@ -25,11 +25,11 @@ def test_the_map_of_a_method_that_passed_stands_beside_the_answer_and_where_none
 ):
     model = class_model(tmp_path / "model")
     judged = {"rise": {**PASSED, "passed": False}, **({"occlusion": PASSED} if tested else {})}
-    keep(model, load(model), judged, {})
+    kept_tests.keep_records(model, model_files.load(model), judged, {})
     node = SmallNode(tmp_path / "node", model, answers=("pm", "sc", "sr"), explain="auto")
     node.receive(*mr)
     node.work()
-    [job] = node.rows(jobs)
+    [job] = node.rows(tables.jobs)
     node.store.close()
     node.database.close()
     folder = node.settings.folder / "results" / job.job

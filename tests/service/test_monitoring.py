@@ -19,31 +19,20 @@ from sqlalchemy import insert, select, update
 
 import isocenter
 from isocenter.errors import UsageError
-from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.runtime.guard.distances import Correlated, Ranges, Reference
-from isocenter.runtime.guard.guard import Guard, Look
-from isocenter.service import Rounds, read_settings
-from isocenter.service.deploying import read_gate, write_gate
-from isocenter.service.monitoring.cases import cases, columns_of_answer, freeze
-from isocenter.service.monitoring.safety import hold_of, undone
-from isocenter.service.objects.store import ObjectStore
-from isocenter.service.process import ROLES
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.runtime.guard.case_distances import Correlated, Ranges, Reference
+from isocenter.runtime.guard.image_gate import Guard, TrainingLook
+from isocenter.service import _deploying, configuration
+from isocenter.service._node_folder import SETTINGS
+from isocenter.service._process import ROLES
+from isocenter.service.monitoring import monitored_cases, safety
+from isocenter.service.monitoring.rounds import Rounds
+from isocenter.service.objects.object_store import ObjectStore
+from isocenter.service.records import alert_records, tables
 from isocenter.service.records.actor import ANYONE
-from isocenter.service.records.alerts import CLOSED, settled
-from isocenter.service.records.tables import (
-    alerts,
-    audit,
-    deliveries,
-    findings,
-    holds,
-    jobs,
-    measures,
-    outcomes,
-    series,
-    studies,
-)
-from isocenter.service.stored import SETTINGS
-from isocenter.service.web.server import web_app
+from isocenter.service.records.alert_records import CLOSED
+from isocenter.service.web import server
 from isocenter.service.web.web_node import WebNode
 from isocenter.values import Geometry, Image
 from service.databases import with_tables
@@ -63,7 +52,7 @@ class Records:
     def __init__(self, folder, **sections):
         folder.mkdir(parents=True, exist_ok=True)
         sections["monitor"] = {"baseline_cases": 60}
-        self.settings = read_settings(None, [folder / "nodule"], folder, **sections)
+        self.settings = configuration.read_settings(None, [folder / "nodule"], folder, **sections)
         (folder / SETTINGS).write_text(self.settings.model_dump_json())
         self.database = with_tables(self.settings.database_url)
         self.rounds, self.count = Rounds(self.settings, self.database), 0
@@ -71,26 +60,26 @@ class Records:
 
     def answered(self, number, *, noisy="", version="v1", seen=None, **measured):
         """So many jobs, one an hour; the noise of one station is raised. seen: mean of what the network sees."""
-        rows = {table: [] for table in (studies, series, jobs, measures, findings)}
+        rows = {table: [] for table in (tables.studies, tables.series, tables.jobs, tables.measures, tables.findings)}
         for n in range(self.count, self.count + number):
             station = "ab"[n % 3 > 0]
             key, at = f"{n:032x}", BEGAN + n * HOUR
             noise = self.random.normal(10, 1) + 4 * (station == noisy)
             p = float(self.random.random())
-            rows[studies].append(
+            rows[tables.studies].append(
                 {"study": key, "uid": f"1.2.{n}", "state": "done", "received_at": at, "last_at": at, "patient": f"p{n}"}
             )
             own = {"station": station * 32, "software": "6" if station == noisy else "5"}
-            rows[series].append({"study": key, "series": key, "uid": f"1.2.{n}.1", **own})
+            rows[tables.series].append({"study": key, "series": key, "uid": f"1.2.{n}.1", **own})
             stated = {"rule": "r", "model": "nodule", "model_hash": version, "inputs_hash": "i", "revision": 1}
             stated |= {"state": "done", "outcome": "answered", "priority": 2, "not_before": at, "created_at": at}
             stated |= {"done_at": at, "inputs": {"series": {"image": key}}, "seconds": {"read": 1.0}}
-            rows[jobs].append({"job": key, "study": key, **stated})
-            rows[measures].append(
+            rows[tables.jobs].append({"job": key, "study": key, **stated})
+            rows[tables.measures].append(
                 {"job": key, "measures": {"noise": noise, **measured}, "distances": {}, "features": self.features(seen)}
             )
             found = {"concept": "nodule", "probability": p, "value": p > 0.5}
-            rows[findings].append({"job": key, "number": 0, "concept": "nodule", "row": found})
+            rows[tables.findings].append({"job": key, "number": 0, "concept": "nodule", "row": found})
         with self.database.write() as connection:
             for table, own in rows.items():
                 connection.execute(insert(table), own)
@@ -101,7 +90,9 @@ class Records:
 
     def freeze(self, version="v1"):
         with self.database.write() as connection:
-            assert freeze(connection, "nodule", version, self.settings.monitor.baseline_cases, ANYONE)
+            assert monitored_cases.freeze_newest_cases(
+                connection, "nodule", version, self.settings.monitor.baseline_cases, ANYONE
+            )
 
     def rows(self, table):
         with self.database.read() as connection:
@@ -131,7 +122,7 @@ def noisy(records):
 
 
 def test_noise_of_one_station_is_one_alert_with_its_place_which_holds_the_model_and_tells_people(noisy):
-    [alert] = noisy.rows(alerts)
+    [alert] = noisy.rows(tables.alerts)
     assert (alert.watch, alert.kind, alert.scope, alert.severity) == (
         "measure_noise",
         "input",
@@ -140,15 +131,15 @@ def test_noise_of_one_station_is_one_alert_with_its_place_which_holds_the_model_
     )
     assert alert.state == "open" and "software 5 to 6" in alert.because
     assert abs(alert.since - (BEGAN + 120 * HOUR)) < 24 * HOUR
-    [hold] = noisy.rows(holds)
+    [hold] = noisy.rows(tables.holds)
     assert hold.action == "abstain" and hold.because.startswith(f"alert {alert.n} (urgent)")
-    [sent] = noisy.rows(deliveries)
+    [sent] = noisy.rows(tables.deliveries)
     notice = json.loads((noisy.settings.folder / "results" / sent.job / sent.name).read_text())
     assert (notice["priority"], notice["alert"]) == ("urgent", alert.n)
-    assert [row.action for row in noisy.rows(audit)] == ["baseline frozen", "alert", "safety abstain"]
+    assert [row.action for row in noisy.rows(tables.audit)] == ["baseline frozen", "alert", "safety abstain"]
     noisy.answered(5, noisy="b")
     assert noisy.rounds.round() == 1 and noisy.rounds.round() == 0
-    assert len(noisy.rows(alerts)) == 1
+    assert len(noisy.rows(tables.alerts)) == 1
 
 
 def test_a_rollback_without_a_package_to_go_back_to_is_written_as_a_failure_and_jobs_name_it(tmp_path):
@@ -158,28 +149,28 @@ def test_a_rollback_without_a_package_to_go_back_to_is_written_as_a_failure_and_
     records.answered(80, noisy="b")
     records.rounds.round()
     with records.database.read() as connection:
-        hold = hold_of(connection, "nodule")
-        tried = connection.execute(select(audit).where(audit.c.action == "safety rollback")).one()
+        hold = safety.hold_of(connection, "nodule")
+        tried = connection.execute(select(tables.audit).where(tables.audit.c.action == "safety rollback")).one()
     records.database.close()
     assert hold.action == "rollback"
     assert tried.outcome == "failure" and tried.detail["problem"]
 
 
 def test_what_a_person_undoes_is_not_done_again_for_the_same_alert(noisy):
-    [alert], [hold] = noisy.rows(alerts), noisy.rows(holds)
+    [alert], [hold] = noisy.rows(tables.alerts), noisy.rows(tables.holds)
     with noisy.database.write() as connection:
-        assert undone(connection, hold.n, ANYONE, "only this scanner")
-        assert hold_of(connection, "nodule") is None
-        assert settled(connection, alert.n, CLOSED, "the scanner is known", ANYONE)
+        assert safety.undo_model_hold(connection, hold.n, ANYONE, "only this scanner")
+        assert safety.hold_of(connection, "nodule") is None
+        assert alert_records.settle_alert(connection, alert.n, CLOSED, "the scanner is known", ANYONE)
     noisy.rounds.round()
-    assert [row.state for row in noisy.rows(alerts)] == ["closed"]
-    assert len(noisy.rows(holds)) == 1
+    assert [row.state for row in noisy.rows(tables.alerts)] == ["closed"]
+    assert len(noisy.rows(tables.holds)) == 1
 
 
 def test_an_alert_is_cleared_after_three_quiet_windows(noisy):
     noisy.answered(160)
     noisy.rounds.round()
-    [alert] = noisy.rows(alerts)
+    [alert] = noisy.rows(tables.alerts)
     assert (alert.state, alert.quiet) == ("cleared", 3)
 
 
@@ -187,16 +178,16 @@ def test_without_a_baseline_nothing_is_watched_until_it_is_frozen(records):
     records.answered(59)
     records.rounds.round()
     with records.database.write() as connection:
-        assert not freeze(connection, "nodule", "v1", 60, ANYONE)
+        assert not monitored_cases.freeze_newest_cases(connection, "nodule", "v1", 60, ANYONE)
     records.answered(100, noisy="b")
     records.rounds.round()
-    assert not records.rows(alerts)
+    assert not records.rows(tables.alerts)
 
 
 def test_watches_begin_again_with_a_new_version_and_alerts_of_the_old_one_end(noisy):
     noisy.answered(200, version="v2", noisy="b")
     noisy.rounds.round()
-    [alert] = noisy.rows(alerts)
+    [alert] = noisy.rows(tables.alerts)
     assert (alert.state, alert.reason) == ("cleared", "another version of the model answers")
 
 
@@ -205,7 +196,7 @@ def test_a_measure_that_vanishes_rings(records):
     records.freeze()
     records.answered(60)
     records.rounds.round()
-    [alert] = records.rows(alerts)
+    [alert] = records.rows(tables.alerts)
     assert (alert.watch, alert.because) == ("measure_sharpness", "values are missing")
 
 
@@ -215,16 +206,16 @@ def test_an_audited_figure_below_a_bound_is_urgent_and_stays_one_alert(tmp_path)
     records.freeze()
     records.answered(60)
     with records.database.write() as connection:  # all are ill, and half of them are called
-        for row in connection.execute(select(jobs.c.job, jobs.c.done_at)).all():
+        for row in connection.execute(select(tables.jobs.c.job, tables.jobs.c.done_at)).all():
             own = {"label": "nodule", "value": 1.0, "source": "blind", "account": "reader", "inclusion": 0.9}
-            connection.execute(insert(outcomes).values(job=row.job, at=row.done_at, **own))
-        assert cases(connection)["reference_nodule"].eq(1.0).all()
+            connection.execute(insert(tables.outcomes).values(job=row.job, at=row.done_at, **own))
+        assert monitored_cases.monitored_jobs(connection)["reference_nodule"].eq(1.0).all()
     records.rounds.round()
     records.answered(1)
     records.rounds.round()
-    rung = [row for row in records.rows(alerts) if row.kind == "performance"]
+    rung = [row for row in records.rows(tables.alerts) if row.kind == "performance"]
     node = WebNode(records.settings, records.database, ObjectStore(records.settings.folder, "web"))
-    [own] = TestClient(web_app(node), base_url="http://127.0.0.1").get("/api/monitor").json()["models"]
+    [own] = TestClient(server.web_app(node), base_url="http://127.0.0.1").get("/api/monitor").json()["models"]
     assert [(one["bound"], one["state"]) for one in own["bounds"]] == [("sensitivity of nodule", "crossed")]
     [state] = isocenter.monitor(records.settings.folder).bounds
     assert (state.state, state.reported) == ("crossed", "")
@@ -234,7 +225,7 @@ def test_an_audited_figure_below_a_bound_is_urgent_and_stays_one_alert(tmp_path)
 
 def test_the_api_and_the_metrics_say_what_stands_and_a_person_ends_it(noisy):
     node = WebNode(noisy.settings, noisy.database, ObjectStore(noisy.settings.folder, "web"))
-    web = TestClient(web_app(node), base_url="http://127.0.0.1")
+    web = TestClient(server.web_app(node), base_url="http://127.0.0.1")
     seen = web.get("/api/monitor").json()
     assert seen["verdict"] == "1 alert stands"
     assert seen["models"][0]["verdict"] == "urgent: measure_noise (station=bbbbbbbb)"
@@ -263,7 +254,7 @@ def test_the_verb_reads_a_node_with_its_baseline_and_lists_alerts_as_they_stand(
     with pytest.raises(UsageError, match="bounds of its own"):
         isocenter.monitor(noisy.settings.folder, bounds=[("sensitivity", "nodule", 0.8)])
     with noisy.database.read() as connection:
-        others = cases(connection).assign(measure_noise=5.0)
+        others = monitored_cases.monitored_jobs(connection).assign(measure_noise=5.0)
     compared = isocenter.monitor(noisy.settings.folder, reference=others)
     assert compared.site_verdict.startswith("This site is unlike the reference table (input")
     assert [(one.alert, one.scope) for one in compared.alerts] == [(1, "station=bbbbbbbb")]
@@ -271,21 +262,21 @@ def test_the_verb_reads_a_node_with_its_baseline_and_lists_alerts_as_they_stand(
 
 def test_a_site_unlike_what_calibrated_its_model_is_said_once_and_is_no_change(records):
     gate = gate_of(np.random.default_rng(0).normal(size=(60, 12)))
-    write_gate(records.settings.folder, "v1", gate)
+    _deploying.write_model_gate(records.settings.folder, "v1", gate)
     records.answered(60, seen=0.8)
     records.freeze()
     records.answered(60, seen=0.8)
     records.rounds.round()
-    assert not records.rows(alerts)
+    assert not records.rows(tables.alerts)
     node = WebNode(records.settings, records.database, ObjectStore(records.settings.folder, "web"))
-    [own] = TestClient(web_app(node), base_url="http://127.0.0.1").get("/api/monitor").json()["models"]
+    [own] = TestClient(server.web_app(node), base_url="http://127.0.0.1").get("/api/monitor").json()["models"]
     assert own["verdict"] == "no alert"
     assert own["site_verdict"].startswith("This site is unlike the cases that calibrated the model (features")
     assert {row["test"]: (row["patients"], row["known"]) for row in own["site"]}["energy"] == (60, 60)
     assert isocenter.monitor(records.settings.folder).site_verdict == own["site_verdict"]
     records.answered(40, seen=-0.8)
     records.rounds.round()
-    [alert] = records.rows(alerts)
+    [alert] = records.rows(tables.alerts)
     assert (alert.watch, alert.kind) == ("features", "input")
 
 
@@ -293,7 +284,7 @@ def gate_of(trained):
     """A gate that knows nothing but the features of its training cases, half of which calibrated it."""
     few = Ranges.of(np.ones((2, 1)))
     none, pair = Reference.of(np.eye(2)), Correlated.of(np.eye(2))
-    look = Look(np.zeros((1, 3)), none, few, none, pair, few)
+    look = TrainingLook(np.zeros((1, 3)), none, few, none, pair, few)
     own = {"features": Reference.of(trained), "calibrated": trained.astype(np.float32), "trained": len(trained)}
     return Guard(0.01, True, {}, {}, look, **own)
 
@@ -303,19 +294,19 @@ def test_a_held_model_answers_no_further_job_and_its_reason_names_the_alert(smal
     [model] = small_node.settings.models
     with small_node.database.write() as connection:
         own = {"model": model, "action": action, "alert": 7, "because": "alert 7 (urgent): measure_noise", "since": 0.0}
-        connection.execute(insert(holds).values(own))
+        connection.execute(insert(tables.holds).values(own))
     small_node.receive(*mr)
     small_node.work()
-    [job] = small_node.rows(jobs)
+    [job] = small_node.rows(tables.jobs)
     assert (job.state, job.outcome) == (state, outcome)
     assert "alert 7 (urgent): measure_noise" in job.reason
-    assert small_node.rows(measures) == []
+    assert small_node.rows(tables.measures) == []
     with small_node.database.write() as connection:
-        assert undone(connection, 1, ANYONE, "it was the phantom")
-        connection.execute(update(jobs).values(not_before=0.0))
+        assert safety.undo_model_hold(connection, 1, ANYONE, "it was the phantom")
+        connection.execute(update(tables.jobs).values(not_before=0.0))
     if action == "stop":
         small_node.work()
-        assert [row.outcome for row in small_node.rows(jobs)] == ["answered"]
+        assert [row.outcome for row in small_node.rows(tables.jobs)] == ["answered"]
 
 
 def test_grades_are_watched_as_classes_are_and_measurements_of_structures_are_not():
@@ -323,25 +314,27 @@ def test_grades_are_watched_as_classes_are_and_measurements_of_structures_are_no
         {"concept": "grade 3", "group": "grade", "called": True, "probability": 0.7},
         {"concept": "sphericity", "group": "nodule", "value": 0.8},
     ]
-    assert columns_of_answer(rows) == {"probability_grade 3": 0.7, "called_grade 3": 1}
+    assert monitored_cases.columns_of_answer(rows) == {"probability_grade 3": 0.7, "called_grade 3": 1}
 
 
 def test_a_worker_notes_measures_of_the_image_and_distances_of_the_gate(tmp_path, gated, small_node, mr):
     small_node.receive(*mr)
     small_node.work()
-    [own] = small_node.rows(measures)
+    [own] = small_node.rows(tables.measures)
     assert {"mean", "sd", "p1", "p99", "noise", "sharpness"} <= own.measures.keys()
     with small_node.database.read() as connection:
-        [row] = cases(connection).to_dict("records")
+        [row] = monitored_cases.monitored_jobs(connection).to_dict("records")
     assert row["measure_mean"] == own.measures["mean"] and row["bright_ml"] > 0
     node = SmallNode(tmp_path / "gated", gated.out)
     (tmp_path / "one.dcm").write_bytes(encoded(drawn("1.2.3.4", side=24)))
     node.receive(tmp_path / "one.dcm")
     node.work()
-    [own], [job] = node.rows(measures), node.rows(jobs)
+    [own], [job] = node.rows(tables.measures), node.rows(tables.jobs)
     ROLES["try"](node.settings, "try", Event())
     with node.database.read() as connection:
-        [row] = cases(connection, gate=read_gate(node.settings.folder, job.model_hash)).to_dict("records")
+        [row] = monitored_cases.monitored_jobs(
+            connection, gate=_deploying.read_model_gate(node.settings.folder, job.model_hash)
+        ).to_dict("records")
     node.store.close()
     node.database.close()
     assert np.isfinite([row["feature_1"], row["feature_beside"]]).all()
@@ -368,7 +361,7 @@ def pictures(folder, numbers, *, noise):
         ball = 200.0 * ((x - 15) ** 2 + (y - 13) ** 2 + 6 * (z - 2) ** 2 < 60) + x
         data = ball + random.normal(0, noise if station == "B" else 2.0, ball.shape)
         image = Image(data[None].astype(np.int16), Geometry(ball.shape, np.diag([-1.0, -1, 2, 1])), modality="MR")
-        write_series(image, SeriesNames(f"p{n}", f"study {n}", "series"), folder / str(n))
+        series_writing.write_series(image, SeriesNames(f"p{n}", f"study {n}", "series"), folder / str(n))
         for path in sorted((folder / str(n)).iterdir()):
             header = pydicom.dcmread(path)
             header.StationName = f"SCANNER{station}"

@@ -21,10 +21,11 @@ from sqlalchemy import select
 
 import isocenter
 from isocenter.errors import UsageError
-from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service.records.database import opened
-from isocenter.service.records.index import Index
-from isocenter.service.records.tables import audit, deliveries, jobs, studies
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.files.layouts import dataset_layouts, layout
+from isocenter.service.records import record_database, tables
+from isocenter.service.records.study_index import StudyIndex
 from isocenter.values import Geometry, Image
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import dcmtk
@@ -47,7 +48,7 @@ def study(folder: Path, number: int, description: str = "study") -> list[Path]:
     data = np.zeros((1, 12, 10, 6), np.int16)
     data[0, 2:6, 3:7, 1:4] = 100 + number
     image = Image(data, Geometry((12, 10, 6), np.diag([-1.0, -1, 2, 1])), modality="MR")
-    write_series(image, SeriesNames(f"p{number}", description, "series"), folder)
+    series_writing.write_series(image, SeriesNames(f"p{number}", description, "series"), folder)
     return sorted(folder.iterdir())
 
 
@@ -64,7 +65,7 @@ def send(node, paths: list[Path]) -> None:
 
 
 def rows(node, table):
-    database = opened(node.settings.database_url)
+    database = record_database.open_database(node.settings.database_url)
     with database.read() as connection:
         found = connection.execute(select(table)).all()
     database.close()
@@ -80,9 +81,9 @@ def until(condition, what: str) -> None:
 
 def hurry(node) -> None:
     """Wait for no further image of any study."""
-    database = opened(node.settings.database_url)
-    for row in rows(node, studies):
-        Index(database).hurry(row.study)
+    database = record_database.open_database(node.settings.database_url)
+    for row in rows(node, tables.studies):
+        StudyIndex(database).hurry(row.study)
     database.close()
 
 
@@ -124,10 +125,10 @@ def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, node):
         send(node, study(tmp_path / str(number), number))
         killed(node, role)
     count = len(ROLES)
-    until(lambda: [row.instances for row in rows(node, studies)] == [6] * count, "an object is lost")
+    until(lambda: [row.instances for row in rows(node, tables.studies)] == [6] * count, "an object is lost")
     hurry(node)
-    until(lambda: [row.state for row in rows(node, studies)] == ["done"] * count, "a study is lost, or not done")
-    found = rows(node, jobs)
+    until(lambda: [row.state for row in rows(node, tables.studies)] == ["done"] * count, "a study is lost, or not done")
+    found = rows(node, tables.jobs)
     assert sorted((row.state, row.outcome) for row in found) == [("done", "answered")] * count
     for row in found:
         answer = np.asarray(isocenter.read(node.settings.folder / "results" / row.job / "answer.nii.gz").data)
@@ -136,9 +137,9 @@ def test_whatever_process_is_killed_every_study_has_one_result(tmp_path, node):
     assert "p0" not in log
     assert all(f"{role}-0 was ended by signal 9; it is restarted" in log for role in ROLES)
     until(lambda: isocenter.verify_audit(node.settings.folder).unsealed == 0, "an event is not sealed")
-    events = Counter(row.action for row in rows(node, audit))
+    events = Counter(row.action for row in rows(node, tables.audit))
     assert (events["study received"], events["prediction"]) == (count, count) and events["association"] >= count
-    assert all(row.patient for row in rows(node, audit) if row.action == "prediction")
+    assert all(row.patient for row in rows(node, tables.audit) if row.action == "prediction")
 
 
 def test_a_second_node_in_the_folder_of_one_that_runs_is_refused_and_leaves_its_settings(node, model):
@@ -156,8 +157,11 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
     [known] = orthanc.ask("/studies")
     # It asks Orthanc how many objects the study has, and does not wait for five minutes.
     orthanc.ask("/modalities/node/store", {"Resources": [known], "Synchronous": True})
-    until(lambda: [row.state for row in rows(node, deliveries)] == 2 * ["committed"], "SEG and SR were not committed")
-    until(lambda: {row.state for row in rows(node, studies)} == {"done"}, "a study is not done")
+    until(
+        lambda: [row.state for row in rows(node, tables.deliveries)] == 2 * ["committed"],
+        "SEG and SR were not committed",
+    )
+    until(lambda: {row.state for row in rows(node, tables.studies)} == {"done"}, "a study is not done")
     listed = httpx.get(f"{node.http}/api/studies").json()["rows"]
     [said] = [one for one in listed if one["jobs"][0]["rule"] == "sent"]
     answer = said["jobs"][0]["answers"][0]
@@ -172,7 +176,7 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
     [segmentation] = [one for one in orthanc.ask("/series?expand") if one["MainDicomTags"]["Modality"] == "SEG"]
     back = tmp_path / "back.dcm"
     back.write_bytes(orthanc.ask(f"/instances/{segmentation['Instances'][0]}/file"))
-    [case] = isocenter.files.read_dataset(tmp_path / "study", isocenter.files.DatasetOptions(references=False))
+    [case] = dataset_layouts.read_dataset(tmp_path / "study", layout.DatasetOptions(references=False))
     [source] = case.images.values()
     found = isocenter.read(back)
     places = source.geometry.to_index(found.geometry.to_world(np.argwhere(np.asarray(found.data)[0] > 0)))
@@ -185,7 +189,7 @@ def test_an_answer_in_the_pacs_lies_on_the_voxels_of_its_study_and_is_committed_
 def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready_and_drains_at_sigterm(
     tmp_path, node, model
 ):
-    count = len(rows(node, studies)) + 1
+    count = len(rows(node, tables.studies)) + 1
     send(node, study(tmp_path / "late", len(ROLES)))  # which the node would wait five minutes for
     node.stop()
     folder = node.settings.folder
@@ -201,8 +205,8 @@ def test_a_node_that_exists_is_continued_by_a_command_that_says_when_it_is_ready
         line = running.stdout.readline().decode()
         assert line.startswith("ready: DICOM 127.0.0.1:"), line + running.stderr.read().decode()
         assert ", http://127.0.0.1:" in line
-        until(lambda: [row.state for row in rows(node, studies)] == ["done"] * count, "a study is not answered")
-        assert {row.outcome for row in rows(node, jobs)} == {"answered"}
+        until(lambda: [row.state for row in rows(node, tables.studies)] == ["done"] * count, "a study is not answered")
+        assert {row.outcome for row in rows(node, tables.jobs)} == {"answered"}
         began = time.monotonic()
         running.send_signal(signal.SIGTERM)
         assert running.wait(30) == 0

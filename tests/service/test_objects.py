@@ -13,16 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import FormatError
-from isocenter.service.objects.journal import CommitmentReport, Received, forget_journals, read_journals
-from isocenter.service.objects.store import (
-    ObjectStore,
-    OutOfSpaceError,
-    exchange,
-    files_without_row,
-    read_asides,
-    secure,
-)
-from isocenter.service.stored import LOG, JsonLines
+from isocenter.service._node_folder import LOG, JsonLines
+from isocenter.service.objects import journal as objects_journal
+from isocenter.service.objects import object_store
+from isocenter.service.objects.journal import CommitmentReport, Received
+from isocenter.service.objects.object_store import ObjectStore, OutOfSpaceError
 from service.objects_sent import data_set, drawn, encoded
 from service.receiving import receiving
 from service.talking import RELEASE, Talk, object_sent
@@ -31,7 +26,7 @@ from service.talking import RELEASE, Talk, object_sent
 WRITER = """
 import sys, time
 from pathlib import Path
-from isocenter.service.objects.store import ObjectStore
+from isocenter.service.objects.object_store import ObjectStore
 store = ObjectStore(Path(sys.argv[1]), "receiver")
 data = Path(sys.argv[2]).read_bytes()
 with store.open_part() as part:
@@ -77,21 +72,21 @@ def test_an_object_lies_under_the_hashes_of_its_uids_byte_for_byte(tmp_path, syn
         "1.2.3.4",
         len(data),
     )
-    secure(tmp_path, [received.path])
+    object_store.secure_files(tmp_path, [received.path])
     store.close()
 
 
 def test_what_is_kept_is_written_down_and_no_part_file_stays(store, tmp_path):
     received = kept(store, encoded(drawn()))
-    assert read_journals(tmp_path / "inbox", {})[0] == [received]
+    assert objects_journal.read_journals(tmp_path / "inbox", {})[0] == [received]
     assert list(tmp_path.rglob("*.part")) == []
 
 
 def test_a_journal_is_read_from_where_it_was_read_to(store, tmp_path):
     kept(store, encoded(drawn()))
-    _, read = read_journals(tmp_path / "inbox", {})
+    _, read = objects_journal.read_journals(tmp_path / "inbox", {})
     second = kept(store, encoded(drawn("1.2.3.5")))
-    assert read_journals(tmp_path / "inbox", read)[0] == [second]
+    assert objects_journal.read_journals(tmp_path / "inbox", read)[0] == [second]
 
 
 def test_the_same_object_once_more_changes_nothing_whoever_wrote_its_group_2(store, tmp_path):
@@ -123,9 +118,9 @@ def test_the_same_other_bytes_lie_aside_once_whoever_sends_them_again(store, tmp
     places += [kept(one, encoded(other)).path for one in (store, second, store)]
     second.close()
     assert set(places) == {"aside/1/object.dcm"}
-    exchange(tmp_path, read_asides(tmp_path)[0])  # by a person
+    object_store.exchange_aside(tmp_path, object_store.read_asides(tmp_path)[0])  # by a person
     assert kept(store, encoded(first)).path == "aside/1/object.dcm"
-    assert [aside.number for aside in read_asides(tmp_path)] == [1]
+    assert [aside.number for aside in object_store.read_asides(tmp_path)] == [1]
 
 
 @pytest.mark.parametrize(
@@ -191,12 +186,12 @@ def test_a_killed_writer_leaves_its_objects_and_lines_and_its_part_file_is_remov
     node = tmp_path / "node"
     with subprocess.Popen([sys.executable, "-c", WRITER, node, source], stdout=subprocess.PIPE) as writer:
         assert writer.stdout.readline() == b"ready\n"
-        [received], read = read_journals(node / "inbox", {})
-        assert forget_journals(node / "inbox", read) == 0  # it lives
+        [received], read = objects_journal.read_journals(node / "inbox", {})
+        assert objects_journal.forget_journals(node / "inbox", read) == 0  # it lives
         writer.send_signal(signal.SIGKILL)
     assert (node / received.path).read_bytes() == source.read_bytes()
-    assert forget_journals(node / "inbox", {}) == 0  # not before its lines are read
-    assert forget_journals(node / "inbox", read) == 1
+    assert objects_journal.forget_journals(node / "inbox", {}) == 0  # not before its lines are read
+    assert objects_journal.forget_journals(node / "inbox", read) == 1
     assert list((node / "inbox").iterdir()) == []
 
 
@@ -206,33 +201,33 @@ def test_half_a_line_is_no_line_and_keeps_nobody_from_forgetting_a_dead_writer(t
     [journal] = tmp_path.glob("inbox/*/journal-*")
     with journal.open("ab") as file:
         file.write(b'{"kind": "Received", "stu')
-    lines, read = read_journals(tmp_path / "inbox", {})
+    lines, read = objects_journal.read_journals(tmp_path / "inbox", {})
     assert lines == [received]
-    assert read_journals(tmp_path / "inbox", read) == ([], read)
+    assert objects_journal.read_journals(tmp_path / "inbox", read) == ([], read)
     store.close()
-    assert forget_journals(tmp_path / "inbox", read) == 1
+    assert objects_journal.forget_journals(tmp_path / "inbox", read) == 1
 
 
 def test_a_long_journal_is_followed_by_another_and_then_forgotten(store, tmp_path, monkeypatch):
     monkeypatch.setattr("isocenter.service.objects.journal.LARGEST", 200)
     every = [kept(store, encoded(drawn(f"1.2.3.{n}"))) for n in range(4)]
-    lines, read = read_journals(tmp_path / "inbox", {})
+    lines, read = objects_journal.read_journals(tmp_path / "inbox", {})
     assert lines == every
-    forget_journals(tmp_path / "inbox", read)
+    objects_journal.forget_journals(tmp_path / "inbox", read)
     assert len(list(tmp_path.glob("inbox/*/journal-*"))) == 1
     last = kept(store, encoded(drawn("1.2.3.9")))
-    assert read_journals(tmp_path / "inbox", read)[0] == [last]
+    assert objects_journal.read_journals(tmp_path / "inbox", read)[0] == [last]
 
 
 def test_lines_of_every_kind_come_back_as_they_were(store, tmp_path):
     report = CommitmentReport("1.2", "PACS", ("1.2.3",), (), 12.5)
     store.journal.append(report)
-    assert read_journals(tmp_path / "inbox", {})[0] == [report]
+    assert objects_journal.read_journals(tmp_path / "inbox", {})[0] == [report]
 
 
 def test_files_that_no_row_knows_are_found(store, tmp_path):
     known, lost = (kept(store, encoded(drawn(f"1.2.3.{n}"))) for n in range(2))
-    [found] = files_without_row(tmp_path, {known.path}.__contains__)
+    [found] = object_store.files_without_row(tmp_path, {known.path}.__contains__)
     assert isinstance(found, Received) and found.way == "found"
     assert (found.path, found.instance, found.bytes) == (lost.path, lost.instance, lost.bytes)
 
@@ -240,15 +235,16 @@ def test_files_that_no_row_knows_are_found(store, tmp_path):
 def test_an_emptied_file_that_no_row_knows_goes_aside(store, tmp_path):
     path = tmp_path / kept(store, encoded(drawn())).path
     path.write_bytes(b"")
-    assert list(files_without_row(tmp_path, lambda name: False)) == []
+    assert list(object_store.files_without_row(tmp_path, lambda name: False)) == []
     assert not path.exists() and (tmp_path / "aside/1/reason.json").exists()
 
 
 def test_the_process_that_receives_imports_neither_torch_nor_a_database_nor_a_table():
     code = """
-import sys, isocenter.service.process
+import sys, isocenter.service._process
 from isocenter import service
-service.listening_of, service.Receiver
+from isocenter.service.dicom import dicom_listening, receiver
+dicom_listening.listener_settings, receiver.Receiver
 print({"torch", "sqlalchemy", "pydicom", "pynetdicom", "pandas"} & set(sys.modules))
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

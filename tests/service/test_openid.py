@@ -10,8 +10,8 @@ from joserfc.jwk import ECKey
 from sqlalchemy import delete
 
 from isocenter.errors import UsageError
-from isocenter.service import read_settings
-from isocenter.service.records.tables import accounts, sessions
+from isocenter.service import configuration
+from isocenter.service.records import tables
 from ports import free_port
 from service.people import PASSWORD, logged_in, with_people
 from service.vouching import CLIENT, SECRET, SmallProvider, agree, certified_provider, small_provider
@@ -37,8 +37,8 @@ def node(shared):
     """The node, without a person whom the provider vouches for."""
     web, _ = shared
     with web.database.write() as connection:
-        connection.execute(delete(sessions))
-        connection.execute(delete(accounts).where(accounts.c.subject.is_not(None)))
+        connection.execute(delete(tables.sessions))
+        connection.execute(delete(tables.accounts).where(tables.accounts.c.subject.is_not(None)))
     return web
 
 
@@ -178,5 +178,5 @@ def test_a_provider_that_is_away_is_named_and_passwords_still_open_the_node(tmp_
 
 def test_a_provider_whose_answers_can_be_changed_on_the_way_is_refused():
     with pytest.raises(UsageError, match="oidc: the issuer is reached without TLS"):
-        read_settings(oidc=oidc("http://idp.example"))
-    assert read_settings(oidc=oidc("https://idp.example")).oidc.claim == "groups"
+        configuration.read_settings(oidc=oidc("http://idp.example"))
+    assert configuration.read_settings(oidc=oidc("https://idp.example")).oidc.claim == "groups"

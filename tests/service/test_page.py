@@ -19,28 +19,17 @@ from sqlalchemy import delete, insert, update
 
 from browsers import Browser, Page, browser_running
 from conftest import DATA
-from isocenter.files import read
-from isocenter.files.dicom import SeriesNames, read_identity, read_segmentation, write_series
-from isocenter.service.objects.store import key_of
+from isocenter.files import file_formats
+from isocenter.files.dicom import object_identity
+from isocenter.files.dicom.reading import seg_reading
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service._node_folder import MODELS, MONITOR
+from isocenter.service.objects import object_store
+from isocenter.service.records import audit_records, tables
 from isocenter.service.records.accounts import Accounts
-from isocenter.service.records.audit import record_settings, seal
-from isocenter.service.records.tables import (
-    answers,
-    baselines,
-    blind,
-    corrections,
-    deliveries,
-    drafts,
-    feedback,
-    jobs,
-    outcomes,
-    rejections,
-    studies,
-)
-from isocenter.service.routing.facts import ModelFacts
-from isocenter.service.stored import MODELS, MONITOR
-from isocenter.service.web.pages import page_files
-from isocenter.service.web.server import run_web, web_app
+from isocenter.service.routing.routing_facts import ModelFacts
+from isocenter.service.web import page_routes, server
 from isocenter.service.web.web_node import WebNode
 from isocenter.values import Geometry, Image
 from service.small_node import LEVEL, SmallNode
@@ -91,11 +80,13 @@ def room(tmp_path_factory) -> Iterator[ReadingRoom]:
     for name, gap in (("earlier", SPACING[2] / 2), ("now", SPACING[2])):
         affine = np.diag([-SPACING[0], -SPACING[1], gap, 1.0])
         image = Image(ball[None].astype(np.int16), Geometry(SHAPE, affine), modality="CT")
-        write_series(image, SeriesNames(HOSTILE, f"{name} {HOSTILE}", f"series {HOSTILE}"), folder / name)
+        series_writing.write_series(
+            image, SeriesNames(HOSTILE, f"{name} {HOSTILE}", f"series {HOSTILE}"), folder / name
+        )
         files = sorted((folder / name).iterdir())
         node.receive(*files)
         node.work()
-        studies.append(read_identity(files[0]).study)
+        studies.append(object_identity.read_identity(files[0]).study)
     facts = [asdict(ModelFacts(name, "h", "CT", labels={"bright": 1})) for name in node.settings.models]
     stated = {"schema": "isocenter.models", "version": 1, "rows": facts}
     (node.settings.folder / MODELS).write_text(json.dumps(stated))
@@ -106,7 +97,7 @@ def room(tmp_path_factory) -> Iterator[ReadingRoom]:
         ports.append(port)
         bound.set()
 
-    serving = threading.Thread(target=run_web, args=(node.settings, stop, tell))
+    serving = threading.Thread(target=server.run_web, args=(node.settings, stop, tell))
     serving.start()
     try:
         assert bound.wait(60)
@@ -159,7 +150,7 @@ def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_str
         page.wait("document.querySelector('.status').textContent === '1 stroke, draft kept on the node'", 2)
         page.browser._ask("Page.reload", page.tab)
         page.wait("document.body.innerText.includes('Your draft of 1 stroke is still here.')", 30)
-        [stroke] = room.node.rows(drafts)
+        [stroke] = room.node.rows(tables.drafts)
         assert stroke.account == ACCOUNT
         page.press("c")
         page.press("s")
@@ -171,12 +162,14 @@ def test_a_reader_opens_scrolls_corrects_and_accepts_by_keyboard_but_for_the_str
         page.wait(f"{row}?.lastElementChild.innerText === 'accepted'", 30)
         assert "corrected by a person" in page.value(f"{row}.innerText")
         assert page.complaints == []
-    [made] = room.node.rows(corrections)
-    series = read(room.node.settings.folder.parent / "now")
-    seg = read_segmentation(room.node.settings.folder / "results" / made.correction / "answer.dcm", series.geometry)
+    [made] = room.node.rows(tables.corrections)
+    series = file_formats.read(room.node.settings.folder.parent / "now")
+    seg = seg_reading.read_segmentation(
+        room.node.settings.folder / "results" / made.correction / "answer.dcm", series.geometry
+    )
     bright = series.data[0] > LEVEL
     np.testing.assert_array_equal(seg.data[0] != 0, bright | wanted)
-    assert [row.verdict for row in room.node.rows(feedback)] == ["corrected", "accepted"]
+    assert [row.verdict for row in room.node.rows(tables.feedback)] == ["corrected", "accepted"]
 
 
 # The patient's axes (left, back, feet as 0, 1, 2) along which columns, rows and slices of a series run.
@@ -191,7 +184,7 @@ def test_slices_are_counted_in_their_own_plane_whatever_the_direction_of_the_ser
         affine[:3, :3] = -np.eye(3)[:, directions] @ np.diag([1, 1, 5])
         affine[:3, :3] = turned @ affine[:3, :3] if name == "oblique" else affine[:3, :3]
         image = Image(values, Geometry(SIZES, affine), modality="MR")
-        write_series(image, SeriesNames("C", "directions", name), tmp_path / name)
+        series_writing.write_series(image, SeriesNames("C", "directions", name), tmp_path / name)
         for path in (tmp_path / name).iterdir():
             dataset = pydicom.dcmread(path)  # its window shows all white, but for the series that lies askew
             dataset.WindowCenter, dataset.WindowWidth = (500, 400) if name == "oblique" else (50, 20)
@@ -200,7 +193,7 @@ def test_slices_are_counted_in_their_own_plane_whatever_the_direction_of_the_ser
     room.node.work()
     window = "document.querySelector('select[aria-label=Window]')"
     counters = "[...document.querySelectorAll('#panes .slide output')].map(one => one.textContent)"
-    with room.open(f"/study/{read_identity(path).study}", DRAWN) as page:
+    with room.open(f"/study/{object_identity.read_identity(path).study}", DRAWN) as page:
         for name, directions in DIRECTIONS.items():
             option = (
                 f"[...document.querySelectorAll('select[aria-label=Series] option')].find(o => /{name}/.test(o.text))"
@@ -227,20 +220,20 @@ def test_slices_are_counted_in_their_own_plane_whatever_the_direction_of_the_ser
 
 def test_an_administrator_lifts_a_rejection_where_the_study_says_that_images_are_withheld(room, tmp_path):
     image = Image(np.zeros((1, 8, 8, 4), np.int16), Geometry((8, 8, 4), np.eye(4)), modality="MR")
-    write_series(image, SeriesNames("R", "rejected", "one"), tmp_path / "rejected")
+    series_writing.write_series(image, SeriesNames("R", "rejected", "one"), tmp_path / "rejected")
     room.node.receive(*(tmp_path / "rejected").iterdir())
     room.node.work()
-    uid = read_identity(next((tmp_path / "rejected").iterdir())).study
-    [row] = [one for one in room.node.rows(studies) if one.uid == uid]
+    uid = object_identity.read_identity(next((tmp_path / "rejected").iterdir())).study
+    [row] = [one for one in room.node.rows(tables.studies) if one.uid == uid]
     with room.node.database.write() as connection:
         stated = {"uid": "1.2", "note": "1.3", "reason": "113037 Rejected for Patient Safety", "since": 0.0}
-        connection.execute(insert(rejections).values(study=row.study, is_sent_again=True, **stated))
+        connection.execute(insert(tables.rejections).values(study=row.study, is_sent_again=True, **stated))
     with room.open(f"/study/{uid}", DRAWN) as page:
         lift = "[...document.querySelectorAll('aside .notice button')].find(one => /Lift/.test(one.textContent))"
         assert "Rejected for Patient Safety) came again" in page.value("document.querySelector('aside').textContent")
         page.value(f"{lift}.click()")
         page.wait(f"!{lift}", 10)
-        assert (room.node.rows(rejections), page.complaints) == ([], [])
+        assert (room.node.rows(tables.rejections), page.complaints) == ([], [])
 
 
 def test_an_earlier_study_scrolls_as_many_mm(room):
@@ -259,17 +252,17 @@ def test_an_earlier_study_scrolls_as_many_mm(room):
 
 
 def test_a_drawn_study_is_read_before_its_mask_is_shown(room, tmp_path):
-    write_series(
+    series_writing.write_series(
         Image(np.zeros((1, 8, 8, 4), np.int16), Geometry((8, 8, 4), np.eye(4)), modality="CT"),
         SeriesNames("B", "blind", "one"),
         tmp_path / "blind",
     )
     room.node.receive(*(tmp_path / "blind").iterdir())
     room.node.work()
-    job = room.node.rows(jobs)[-1].job
+    job = room.node.rows(tables.jobs)[-1].job
     with room.node.database.write() as connection:
         stated = {"inclusion": 0.5, "drawn_at": 0.0, "week": "2026-W48", "state": "waiting"}
-        connection.execute(insert(blind).values(job=job, **stated))
+        connection.execute(insert(tables.blind).values(job=job, **stated))
     with room.open("/blind", "!!document.querySelector('table a')") as page:
         page.value("document.querySelector('table a').click()")
         page.wait(f"{DRAWN} && !!document.querySelector('section[aria-label=\"Blind read\"] select')", 30)
@@ -278,7 +271,7 @@ def test_a_drawn_study_is_read_before_its_mask_is_shown(room, tmp_path):
         page.value("document.querySelector('section[aria-label=\"Blind read\"] button').click()")
         page.wait("document.querySelector('aside h2')?.textContent.includes('threshold')", 30)
         assert page.complaints == []
-    kept = [(row.label, row.value) for row in room.node.rows(outcomes) if row.source == "blind"]
+    kept = [(row.label, row.value) for row in room.node.rows(tables.outcomes) if row.source == "blind"]
     assert kept == [("bright", 0.0)]
 
 
@@ -309,7 +302,7 @@ def test_a_picture_is_one_pane_and_keys_step_through_a_clip(room, kind):
     room.node.receive(path)
     room.node.work()
     canvas = "document.querySelector('canvas[data-pane=picture]')"
-    with room.open(f"/study/{read_identity(path).study}", f"!!{canvas}?.dataset.drawn") as page:
+    with room.open(f"/study/{object_identity.read_identity(path).study}", f"!!{canvas}?.dataset.drawn") as page:
         assert page.value("document.querySelectorAll('canvas[data-pane]').length") == 1
         assert page.value(f"{canvas}.dataset.slice") == "0"
         page.press("ArrowRight")
@@ -339,7 +332,7 @@ def test_an_incident_is_stated_and_settled_on_its_page(room):
 
 
 def test_the_node_page_tells_of_each_peer_and_explains_states(room):
-    [answer] = room.node.rows(answers)[:1]
+    [answer] = room.node.rows(tables.answers)[:1]
     late = {
         "job": answer.job,
         "name": answer.name,
@@ -349,7 +342,7 @@ def test_the_node_page_tells_of_each_peer_and_explains_states(room):
         "created_at": 0.0,
     }
     with room.node.database.write() as connection:
-        connection.execute(insert(deliveries).values(reason="the peer refuses the association", **late))
+        connection.execute(insert(tables.deliveries).values(reason="the peer refuses the association", **late))
     with room.open("/node", "document.body.innerText.includes('peer silent')", size=(1280, 1400)) as page:
         rows = "[...document.querySelectorAll('table[aria-label=Health] tr')]"
         cells = page.value(f"{rows}.map(row => [...row.children].map(one => one.textContent))")
@@ -362,9 +355,9 @@ def test_the_node_page_tells_of_each_peer_and_explains_states(room):
 
 
 def test_the_audit_page_states_events_in_words_and_filters_them_by_study_time_and_person(room):
-    record_settings(room.node.database, {"dicom": {"port": 1}})
-    record_settings(room.node.database, {"dicom": {"port": 2}})
-    seal(room.node.database, "node")
+    audit_records.record_settings(room.node.database, {"dicom": {"port": 1}})
+    audit_records.record_settings(room.node.database, {"dicom": {"port": 2}})
+    audit_records.seal_events(room.node.database, "node")
     body = "document.querySelector('table.audit tbody')"
     with room.open("/audit", f"{body}?.children.length > 5") as page:
 
@@ -387,7 +380,9 @@ def test_the_audit_page_states_events_in_words_and_filters_them_by_study_time_an
 
 def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
     node = SmallNode(tmp_path / "node")
-    client = TestClient(web_app(WebNode(node.settings, node.database, node.store)), base_url="http://127.0.0.1:8180")
+    client = TestClient(
+        server.web_app(WebNode(node.settings, node.database, node.store)), base_url="http://127.0.0.1:8180"
+    )
     for path in ("/", "/login", "/node", "/audit", "/blind", "/monitor", "/incidents", "/study/1.2"):
         answer = client.get(path)
         policy = answer.headers["content-security-policy"]
@@ -395,14 +390,14 @@ def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
         assert "default-src 'none'" in policy and "unsafe" not in policy
         assert "frame-ancestors 'none'" in policy
     named = set[str]()
-    for name, content in page_files().items():
+    for name, content in page_routes.page_files().items():
         answer = client.get(f"/static/{name}")
         assert (answer.status_code, answer.content) == (200, content)
         text = content.decode()
         named |= set(re.findall(r'(?:from "\./|(?:src|href)="/static/)([\w.]+)"', text))
         assert not re.search(r"\bon\w+=\"|innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), name
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), name
-    assert named <= page_files().keys()
+    assert named <= page_routes.page_files().keys()
     for stray in ("..%2fpages.py", "%2e%2e/pages.py", "nothing.js"):
         assert client.get(f"/static/{stray}").status_code == 404
 
@@ -410,7 +405,7 @@ def test_a_browser_runs_nothing_but_the_nodes_own_modules(tmp_path):
 def test_the_page_on_monitoring_says_how_many_cases_a_baseline_lacks(room):
     with room.open("/monitor", "document.body.innerText.includes('not watched:')") as page:
         text = page.value("document.body.innerText")
-        answered = len([job for job in room.node.rows(jobs) if job.outcome is not None])
+        answered = len([job for job in room.node.rows(tables.jobs) if job.outcome is not None])
         assert "no alert stands" in text and f"not watched: {answered} of 300 cases" in text, text
 
 
@@ -420,7 +415,9 @@ def month(number: int, metric: str, value: float, source: str) -> dict[str, obje
 
 
 def test_the_page_on_monitoring_has_a_row_for_each_bound_and_draws_figures_with_bounds_and_changes(room):
-    [(name, version), *_] = {(job.model, job.model_hash) for job in room.node.rows(jobs) if job.outcome is not None}
+    [(name, version), *_] = {
+        (job.model, job.model_hash) for job in room.node.rows(tables.jobs) if job.outcome is not None
+    }
     bound = {"bound": "sensitivity of nodule", "at_least": 0.8, "state": "held", "because": "0.9", "reported": "0.5"}
     figures = [month(n, "sensitivity", 0.9, source) for n in (3, 4, 5) for source in ("audited", "reported")]
     figures += [month(3, "npv", 0.9, "audited"), month(5, "auroc", 0.9, "estimated")]
@@ -432,7 +429,7 @@ def test_the_page_on_monitoring_has_a_row_for_each_bound_and_draws_figures_with_
     }
     own = {"model": name, "model_hash": version, "cases": 300, "first_at": 0.0, "last_at": 1.0, "frozen_at": 1.0}
     with room.node.database.write() as connection:
-        connection.execute(insert(baselines).values(**own, frozen_by="somebody"))
+        connection.execute(insert(tables.baselines).values(**own, frozen_by="somebody"))
     seen = room.node.settings.folder / MONITOR
     seen.write_text(json.dumps({"schema": "isocenter.node_monitor", "version": 1, "at": 1.0, "rows": [row]}))
     try:
@@ -447,7 +444,7 @@ def test_the_page_on_monitoring_has_a_row_for_each_bound_and_draws_figures_with_
     finally:
         seen.unlink()
         with room.node.database.write() as connection:
-            connection.execute(delete(baselines))
+            connection.execute(delete(tables.baselines))
     assert "no alert; reported, not audited: sensitivity of nodule 0.5, bound 0.8" in text and "held" in text, text
     [(title, dots, words)] = drawn  # a single window is no course
     assert (title, dots) == ("sensitivity of nodule over time", 6) and "software v6" in words
@@ -474,12 +471,12 @@ def test_axe_finds_nothing_serious(room):
 
 
 def test_a_study_without_an_answer_says_so_and_why_in_the_worklist_and_on_its_page(room):
-    [job] = [row for row in room.node.rows(jobs) if row.study == key_of(room.earlier)]
+    [job] = [row for row in room.node.rows(tables.jobs) if row.study == object_store.uid_key(room.earlier)]
     row = f"document.querySelector('tr[data-study=\"{room.earlier}\"]')"
     for outcome in ("abstained", "refused", "failed"):
         values = {"outcome": outcome, "reason": "its spacing is unlike"}
         with room.node.database.write() as connection:
-            connection.execute(update(jobs).where(jobs.c.job == job.job).values(values))
+            connection.execute(update(tables.jobs).where(tables.jobs.c.job == job.job).values(values))
         with room.open("/", f"!!{row}") as page:
             pill = page.value(f"(e => [e.textContent, e.className])({row}.lastElementChild.firstElementChild)")
             assert pill == [outcome, f"pill {outcome}"]
@@ -489,16 +486,16 @@ def test_a_study_without_an_answer_says_so_and_why_in_the_worklist_and_on_its_pa
         said = page.value("document.querySelector('.result').innerText")
         assert "Failed: its spacing is unlike" in said
         assert "not checked" not in said
-    study = update(studies).where(studies.c.study == job.study)
+    study = update(tables.studies).where(tables.studies.c.study == job.study)
     with room.node.database.write() as connection:
-        connection.execute(update(jobs).where(jobs.c.job == job.job).values(state="cancelled"))
+        connection.execute(update(tables.jobs).where(tables.jobs.c.job == job.job).values(state="cancelled"))
         connection.execute(study.values(outcome="refused", reason="no rule takes it"))
     with room.open(f"/study/{room.earlier}", DRAWN) as page:
         said = page.value("document.body.innerText")
         assert "No model has looked at this study." in said and "refused: no rule takes it" in said
     values = {name: getattr(job, name) for name in ("state", "outcome", "reason")}
     with room.node.database.write() as connection:
-        connection.execute(update(jobs).where(jobs.c.job == job.job).values(values))
+        connection.execute(update(tables.jobs).where(tables.jobs.c.job == job.job).values(values))
         connection.execute(study.values(outcome=job.outcome, reason=job.reason))
     with room.open(f"/study/{room.earlier}", DRAWN) as page:
         said = page.value("document.querySelector('.result').innerText")

@@ -14,16 +14,19 @@ from tests.trained import OBLIQUE, blob, registering, shifted_balls
 
 import isocenter
 from isocenter.errors import UsageError
-from isocenter.files import SeriesNames, write_series
 from isocenter.files.dicom.uids import DEFORMABLE_REGISTRATION
-from isocenter.service import Couriers
-from isocenter.service.records.tables import answers, deliveries, jobs
-from isocenter.service.routing.facts import ModelFacts, SeriesFacts
-from isocenter.service.routing.rules import rules_of, study_routing
-from isocenter.service.settings import Rule, Settings
-from isocenter.service.work.answer import PAIR, Inputs, _cases
-from isocenter.transforms import carried_points
-from isocenter.values import ONTO, UNMOVED, Geometry, Image
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service._courier import Couriers
+from isocenter.service.configuration import NodeSettings, RoutingRule
+from isocenter.service.records import tables
+from isocenter.service.routing import routing_rules
+from isocenter.service.routing.routing_facts import ModelFacts, SeriesFacts
+from isocenter.service.work import job_answers
+from isocenter.service.work.job_answers import PAIR, JobInputs
+from isocenter.transforms import spatial_transforms
+from isocenter.values import Geometry, Image
+from isocenter.values.spatial_transform import ONTO, UNMOVED
 from ports import free_port
 from service.small_node import SmallNode
 
@@ -32,8 +35,8 @@ ROLES = {"fixed": {"Modality": "CT"}, "moving": {"Modality": "MR"}}
 BY_NAME = {role: {"SeriesDescription": role} for role in ROLES}
 
 
-def rule(**changes: Any) -> Rule:
-    return Rule(**{"name": "r", "model": "pairs", "series": ROLES, **changes})
+def rule(**changes: Any) -> RoutingRule:
+    return RoutingRule(**{"name": "r", "model": "pairs", "series": ROLES, **changes})
 
 
 def facts(name: str, modality: str, slices: int = 40) -> SeriesFacts:
@@ -41,9 +44,9 @@ def facts(name: str, modality: str, slices: int = 40) -> SeriesFacts:
     return SeriesFacts(name, f"1.{name}", attributes={"Modality": modality, "ImageType": ["ORIGINAL"]}, **known)
 
 
-def routed(rule: Rule, *series: SeriesFacts) -> tuple[list[dict[str, str]], dict[tuple[str, str], str]]:
+def routed(rule: RoutingRule, *series: SeriesFacts) -> tuple[list[dict[str, str]], dict[tuple[str, str], str]]:
     """The jobs, and {(series, role): the first condition that fails}."""
-    made = study_routing([rule], MODELS, series)
+    made = routing_rules.study_routing([rule], MODELS, series)
     failing = {
         (row.series, row.role): next((one.name for one in row.conditions if not one.holds), "") for row in made.rows
     }
@@ -74,7 +77,7 @@ def test_a_series_that_would_be_both_images_is_neither() -> None:
 def test_a_rule_that_names_one_role_is_refused() -> None:
     alone = rule(series={"fixed": {"Modality": "CT"}})
     with pytest.raises(UsageError, match="series has fixed, and the model's images are fixed, moving"):
-        rules_of(Settings(models={"pairs": {"path": "m"}}, rules=[alone]), MODELS)
+        routing_rules.rules_of(NodeSettings(models={"pairs": {"path": "m"}}, rules=[alone]), MODELS)
 
 
 def written(folder: Any) -> dict[str, list[Any]]:
@@ -84,13 +87,13 @@ def written(folder: Any) -> dict[str, list[Any]]:
     for number, (role, step) in enumerate((("fixed", 0), ("moving", 2)), start=1):
         pixels = np.roll(image, step, axis=1)[None]
         moved = Image(pixels, Geometry(pixels.shape[1:], OBLIQUE), modality="MR")
-        write_series(moved, SeriesNames("p", "study", role, number), folder / role)
+        series_writing.write_series(moved, SeriesNames("p", "study", role, number), folder / role)
         made[role] = sorted((folder / role).iterdir())
     return made
 
 
 def test_both_series_of_a_job_are_a_pair_whose_headers_share_a_world(tmp_path) -> None:
-    with _cases(SimpleNamespace(study="study"), Inputs(written(tmp_path)), PAIR) as [case]:
+    with job_answers._cases(SimpleNamespace(study="study"), JobInputs(written(tmp_path)), PAIR) as [case]:
         fixed, moving = case.images["fixed"], case.images["moving"]
         assert moving.geometry.equals(fixed.geometry)
         assert moving.facts[ONTO].parts == ()
@@ -114,14 +117,14 @@ def test_a_pair_is_answered_by_a_registration_and_the_moved_series_and_a_peer_ge
     while Couriers(node.settings, node.database).deliver("pacs"):
         pass
     server.shutdown()
-    [row] = node.rows(jobs)
-    states = {one.state for one in node.rows(deliveries)}
+    [row] = node.rows(tables.jobs)
+    states = {one.state for one in node.rows(tables.deliveries)}
     folder = node.result("findings.json").parent
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert node.worker.jobs.retry(row.job)
     node.work()
     again = {path.name: path.read_bytes() for path in folder.iterdir()}
-    names = {one.name for one in node.rows(answers)}
+    names = {one.name for one in node.rows(tables.answers)}
     node.store.close()
     node.database.close()
     assert (row.outcome, row.reason, states) == ("answered", None, {"sent"})
@@ -139,5 +142,7 @@ def test_a_pair_is_answered_by_a_registration_and_the_moved_series_and_a_peer_ge
     assert places == {tuple(map(float, pydicom.dcmread(one).ImagePositionPatient)) for one in sources["fixed"]}
     made, kept = (isocenter.read_transform(folder / f"answer_transform.{kind}") for kind in ("dcm", "h5"))
     points = Geometry((16, 16, 16), OBLIQUE).to_world(np.argwhere(np.ones((16, 16, 16))))
-    apart = np.linalg.norm(carried_points(made, points) - carried_points(kept, points), axis=1)
+    apart = np.linalg.norm(
+        spatial_transforms.carry_points(made, points) - spatial_transforms.carry_points(kept, points), axis=1
+    )
     assert apart.mean() < 0.02  # mm: two fields are one in DICOM, linear between its voxels

@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 from sqlalchemy import select, update
 
 from isocenter.errors import UsageError
-from isocenter.service import prepared, read_settings
+from isocenter.service import configuration, supervisor
 from isocenter.service.records import accounts as records
+from isocenter.service.records import record_database, tables
 from isocenter.service.records.accounts import Accounts, WaitError
-from isocenter.service.records.tables import sessions, tokens
-from isocenter.service.web import server, web_node
-from isocenter.service.web.access import own_path
-from isocenter.service.web.server import web_listeners
+from isocenter.service.web import access, server, web_node
 from ports import free_port
 from service.people import PASSWORD, logged_in, with_people
 from service.web_served import served
@@ -59,7 +57,7 @@ def test_a_session_is_a_cookie_that_no_script_and_no_other_address_gets(node):
     assert answer.json()["account"] == answer.json()["role"] == "viewer"
     secret = browser.cookies["isocenter"]
     with node.database.read() as connection:
-        kept = connection.execute(select(sessions.c.session)).scalars().all()
+        kept = connection.execute(select(tables.sessions.c.session)).scalars().all()
     assert secret not in kept and answer.json()["csrf"] not in kept
 
 
@@ -78,12 +76,12 @@ def test_a_session_ends_by_logging_out_and_after_half_an_hour_without_use(node, 
     assert httpx.get(f"{node.url}/api/me", cookies={"isocenter": secret}).status_code == 401
     now, viewer = node.database.now(), logged_in(node, "viewer")
     for headers, is_renewed in (({"X-Background": "1"}, False), ({}, True)):
-        changed(node, sessions, used_at=now - 29 * 60)
+        changed(node, tables.sessions, used_at=now - 29 * 60)
         assert viewer.get("/api/me", headers=headers).status_code == 200
         with node.database.read() as connection:
-            last = max(connection.execute(select(sessions.c.used_at)).scalars())
+            last = max(connection.execute(select(tables.sessions.c.used_at)).scalars())
         assert (last > now - 60) == is_renewed
-    changed(node, sessions, used_at=now - 31 * 60)
+    changed(node, tables.sessions, used_at=now - 31 * 60)
     assert viewer.get("/api/me").status_code == 401
 
 
@@ -156,15 +154,15 @@ def test_waiting_for_a_password_has_an_end_and_what_was_wrong_is_forgotten(datab
     people = Accounts(database)
     for count, wait in ((5, 1), (6, 2), (9, 16), (50, 60)):
         with database.write() as connection:
-            connection.execute(records.failures.delete())
+            connection.execute(tables.failures.delete())
             attempt = records._digest("a\0here")
-            values = {"attempt": attempt, "count": count, "at": records.Clock()}
-            connection.execute(records.failures.insert().values(values))
+            values = {"attempt": attempt, "count": count, "at": record_database.DatabaseClock()}
+            connection.execute(tables.failures.insert().values(values))
         with pytest.raises(WaitError) as error:
             people.is_password("a", "b", "here")
         assert error.value.wait == pytest.approx(wait, abs=1)
     with database.write() as connection:
-        connection.execute(update(records.failures).values(at=records.Clock() - 3601))
+        connection.execute(update(tables.failures).values(at=record_database.DatabaseClock() - 3601))
     assert not people.is_password("a", "b", "here")
 
 
@@ -173,7 +171,7 @@ def test_a_machine_asks_by_a_token_that_is_stated_once_and_ends(node, person):
     secret = made.pop("secret")
     assert "secret" not in str(person.get("/api/tokens").json()).replace("'secret': None", "")
     with node.database.read() as connection:
-        assert secret not in str(connection.execute(select(tokens)).all())
+        assert secret not in str(connection.execute(select(tables.tokens)).all())
 
     def asked(given: str) -> int:
         return httpx.get(f"{node.url}/api/me", headers={"Authorization": f"Bearer {given}"}).status_code
@@ -188,9 +186,9 @@ def test_a_machine_asks_by_a_token_that_is_stated_once_and_ends(node, person):
     again = person.post("/api/tokens", json={"name": "router", "last_day": "2100-01-01"})
     assert (again.status_code, again.json()["problem"]) == (409, "there is a token of this name")
     assert person.post("/api/tokens", json={"name": "old", "last_day": "2020-01-01"}).status_code == 422
-    changed(node, tokens, ends_at=node.database.now() - 1)
+    changed(node, tables.tokens, ends_at=node.database.now() - 1)
     assert asked(secret) == 401
-    changed(node, tokens, ends_at=node.database.now() + 60)
+    changed(node, tables.tokens, ends_at=node.database.now() + 60)
     assert asked(secret) == 200
     assert person.delete(f"/api/tokens/{made['token']}").status_code == 204
     assert asked(secret) == 401
@@ -240,8 +238,8 @@ def test_ohif_is_for_those_who_have_logged_in_at_the_node(node, person):
 def test_a_person_without_session_is_led_to_the_login_and_back_to_a_page_of_this_node(node):
     led = httpx.get(f"{node.url}//evil.example/study?a=b&c", headers={"Accept": "text/html"})
     assert led.headers["location"] == "/login?next=%2F%2Fevil.example%2Fstudy%3Fa%3Db%26c"
-    assert own_path("//evil.example/study") == "/"
-    assert own_path("/study/1.2?a=b#c") == "/study/1.2?a=b#c"
+    assert access.own_path("//evil.example/study") == "/"
+    assert access.own_path("/study/1.2?a=b#c") == "/study/1.2?a=b#c"
 
 
 @example("/\\evil.example")
@@ -251,7 +249,7 @@ def test_a_person_without_session_is_led_to_the_login_and_back_to_a_page_of_this
 @example("/%2f/evil.example\r\nSet-Cookie: a=b")
 @given(st.text(alphabet="/\\ab.:@?#%\t\r\n ", max_size=12) | st.text(max_size=20))
 def test_no_address_leads_out_of_the_node(text):
-    path = own_path(text)
+    path = access.own_path(text)
     assert path.startswith("/") and path[1:2] not in ("/", "\\") and path.isprintable() and "\\" not in path
 
 
@@ -278,16 +276,16 @@ def test_without_an_account_this_machine_has_all_rights_and_gives_none_to_others
 
 def test_the_first_account_comes_from_the_environment_and_lets_others_reach_the_node(tmp_path, monkeypatch):
     monkeypatch.setattr("isocenter.service.supervisor._load_models", lambda *_: None)  # it has none
-    settings = read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0}, dicom={"port": 0})  # noqa: S104
+    settings = configuration.read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0}, dicom={"port": 0})  # noqa: S104
     monkeypatch.setenv("ISOCENTER_ADMIN_PASSWORD", "short")
     with pytest.raises(UsageError, match="ISOCENTER_ADMIN_PASSWORD: the password has 5 letters"):
-        prepared(settings)
+        supervisor.prepare_node(settings)
     monkeypatch.setenv("ISOCENTER_ADMIN_PASSWORD", PASSWORD)
-    prepared(settings)
+    supervisor.prepare_node(settings)
     monkeypatch.setenv("ISOCENTER_ADMIN_PASSWORD", "another long password")  # too late: there is an account
-    prepared(settings)
+    supervisor.prepare_node(settings)
     monkeypatch.delenv("ISOCENTER_ADMIN_PASSWORD")
-    for listener in web_listeners(settings):
+    for listener in server.web_listeners(settings):
         listener.close()
     with served(tmp_path) as web:
         assert logged_in(web, "administrator").get("/api/me").json()["role"] == "administrator"

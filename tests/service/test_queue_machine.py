@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from sqlalchemy import select, update
 
-from isocenter.service.records.database import Clock
-from isocenter.service.records.index import Arrival, Index
-from isocenter.service.records.jobs import OPEN, Answer, Job, Jobs, Outcome, job_key
-from isocenter.service.records.tables import answers, jobs
+from isocenter.service.records import job_queue, tables
+from isocenter.service.records.job_queue import OPEN, Job, JobOutcome, Jobs, ResultFile
+from isocenter.service.records.record_database import DatabaseClock
+from isocenter.service.records.study_index import Arrival, StudyIndex
 from service.databases import with_tables
 
 STUDY = "a" * 32
@@ -31,7 +31,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.folder = tempfile.mkdtemp()
         self.database = with_tables(f"sqlite:///{self.folder}/node.sqlite")
         arrival = Arrival(STUDY, "s", "i", "1", "2", "3", "4", "5", "p", 1, "0", "peer", "store")
-        Index(self.database).add([arrival])
+        StudyIndex(self.database).add([arrival])
         self.queue = Jobs(self.database, lease_s=3600, attempts=ATTEMPTS)
         self.states: dict[str, str] = {}
         self.tries: dict[str, int] = {}
@@ -42,7 +42,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 3), priority=st.integers(0, 3))
     def add(self, number: int, priority: int) -> None:
         columns = {"rule": f"r{number}", "model": "m", "model_hash": "h", "inputs": {}, "revision": 1}
-        key = job_key(STUDY, f"r{number}", "h", "i")
+        key = job_queue.job_key(STUDY, f"r{number}", "h", "i")
         with self.database.write() as connection:
             fresh = self.queue.add(connection, study=STUDY, inputs_hash="i", priority=priority, **columns)
         assert fresh is (key not in self.states)
@@ -70,7 +70,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _aside(self) -> set[str]:
         with self.database.read() as connection:
-            return set(connection.execute(select(jobs.c.job).where(jobs.c.state == "aside")).scalars())
+            return set(connection.execute(select(tables.jobs.c.job).where(tables.jobs.c.state == "aside")).scalars())
 
     def _holds(self, job: Job) -> bool:
         return self.states[job.job] == "running" and self.holders[job.job][1] == job.fence
@@ -79,7 +79,7 @@ class QueueMachine(RuleBasedStateMachine):
     def finish(self, job: Job | None) -> None:
         if job is None:
             return
-        done = self.queue.finish(job, Outcome("answered", answers=[Answer("a", "table", 1, "0")]))
+        done = self.queue.finish(job, JobOutcome("answered", answers=[ResultFile("a", "table", 1, "0")]))
         assert done is self._holds(job)
         if done:
             self.states[job.job] = "done"
@@ -109,7 +109,7 @@ class QueueMachine(RuleBasedStateMachine):
     def die(self, worker: str) -> None:
         """A worker is dead, and the one that follows says so."""
         held = {key for key, state in self.states.items() if state == "running" and self.holders[key][0] == worker}
-        assert self.queue.released(worker) == len(held)
+        assert self.queue.release(worker) == len(held)
         for key in held:
             self.states[key] = "waiting"
             self.expired.discard(key)
@@ -118,12 +118,14 @@ class QueueMachine(RuleBasedStateMachine):
     def time_passes(self) -> None:
         """All leases run out."""
         with self.database.write() as connection:
-            connection.execute(update(jobs).where(jobs.c.state == "running").values(lease_until=Clock() - 1))
+            connection.execute(
+                update(tables.jobs).where(tables.jobs.c.state == "running").values(lease_until=DatabaseClock() - 1)
+            )
         self.expired |= {key for key, state in self.states.items() if state == "running"}
 
     @rule(number=st.integers(0, 3))
     def cancel(self, number: int) -> None:
-        key = job_key(STUDY, f"r{number}", "h", "i")
+        key = job_queue.job_key(STUDY, f"r{number}", "h", "i")
         assert self.queue.cancel(key) is (self.states.get(key) in OPEN)
         if self.states.get(key) in OPEN:
             self.states[key] = "cancelled"
@@ -131,7 +133,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 3))
     def retry(self, number: int) -> None:
-        key = job_key(STUDY, f"r{number}", "h", "i")
+        key = job_queue.job_key(STUDY, f"r{number}", "h", "i")
         again = self.states.get(key) in ("done", "aside", "cancelled")
         assert self.queue.retry(key) is again
         if again:
@@ -140,8 +142,8 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def no_job_is_lost_or_answered_twice(self) -> None:
         with self.database.read() as connection:
-            found = dict(connection.execute(select(jobs.c.job, jobs.c.state)).tuples().all())
-            written = [row.job for row in connection.execute(select(answers.c.job)).all()]
+            found = dict(connection.execute(select(tables.jobs.c.job, tables.jobs.c.state)).tuples().all())
+            written = [row.job for row in connection.execute(select(tables.answers.c.job)).all()]
         assert found == self.states
         assert len(written) == len(set(written))
         assert all(count <= 1 for count in self.results.values())

@@ -11,13 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from conftest import DATA
-from isocenter.files import read
-from isocenter.files.dicom import read_identity
-from isocenter.service.reading.volumes import Volumes, stored_slice
-from isocenter.service.records.tables import jobs
-from isocenter.service.stored import LOG, MODELS
-from isocenter.service.web.server import web_app
-from isocenter.service.web.shapes import shown_name
+from isocenter.files import file_formats
+from isocenter.files.dicom import object_identity
+from isocenter.service._node_folder import LOG, MODELS
+from isocenter.service.reading import volume_slices
+from isocenter.service.reading.volume_slices import VolumeCache
+from isocenter.service.records import tables
+from isocenter.service.web import response_shapes, server
 from isocenter.service.web.web_node import WebNode
 from isocenter.values import Geometry, Image
 from matrices import thinned
@@ -32,7 +32,7 @@ SERIES, FILES = DICOM / "series", DICOM / "files"
 def page(node: SmallNode) -> TestClient:
     """The node's routes, asked from its own machine, without a server."""
     web_node = WebNode(node.settings, node.database, node.store)
-    return TestClient(web_app(web_node), base_url="http://127.0.0.1:8180")
+    return TestClient(server.web_app(web_node), base_url="http://127.0.0.1:8180")
 
 
 def slice_of(client: TestClient, address: str) -> np.ndarray:
@@ -75,13 +75,13 @@ def received(node: SmallNode, path: Path) -> str:
     files = sorted(path.glob("*.dcm")) if path.is_dir() else [path]
     node.receive(*files)
     node.work()
-    return read_identity(files[0]).series
+    return object_identity.read_identity(files[0]).series
 
 
 @pytest.mark.parametrize("kind", thinned(4, REAL))
 def test_a_pixel_of_a_slice_is_the_voxel_that_files_read_gives(tmp_path, kind):
     node, path = SmallNode(tmp_path / "node"), REAL[kind]
-    uid, client, image = received(node, path), page(node), read(path)
+    uid, client, image = received(node, path), page(node), file_formats.read(path)
     grid = client.get(f"/api/series/{uid}/grid").json()
     assert (grid["schema"], grid["version"], grid["modality"]) == ("isocenter.grid", 1, image.modality)
     assert grid["colour"] == ("colour" in kind)
@@ -124,19 +124,19 @@ def test_rows_and_columns_run_as_radiologists_look(tmp_path, kind):
 def test_a_reading_states_the_series_the_result_and_its_map_on_the_voxels(small_node, mr):
     small_node.receive(*mr)
     small_node.work()
-    client, identity = page(small_node), read_identity(mr[0])
+    client, identity = page(small_node), object_identity.read_identity(mr[0])
     told = client.get(f"/api/studies/{identity.study}/reading").json()
     assert (told["schema"], told["study"], told["earlier"]) == ("isocenter.reading", identity.study, [])
     assert (told["patient"], told["reasons"]) == ("p", small_node.settings.page.reasons)
     [one], [result] = told["series"], told["jobs"]
     assert (one["series"], one["kind"], one["modality"], one["ours"]) == (identity.series, "volume", "MR", False)
-    [job] = small_node.rows(jobs)
+    [job] = small_node.rows(tables.jobs)
     assert (result["job"], result["series"], result["outcome"]) == (job.job, [identity.series], "answered")
     assert (result["maps"], result["revision"], result["verdict"]) == (["mask"], 0, None)
     assert [(label["label"], label["name"]) for label in result["labels"]] == [(1, "bright")]
     assert result["findings"][0]["concept"] == "bright"
     grid = client.get(f"/api/series/{identity.series}/grid").json()
-    bright = read(mr[0].parent).data[0] > 40.5
+    bright = file_formats.read(mr[0].parent).data[0] > 40.5
     for name, plane in grid["planes"].items():
         got = slice_of(client, f"/api/jobs/{job.job}/maps/mask/slices/{name}/4")
         np.testing.assert_array_equal(got, voxels_of(bright, plane, 4))
@@ -149,7 +149,7 @@ def test_the_worklist_names_patient_modality_and_finding_and_tells_of_changes(tm
             lines = stream.iter_lines()
             assert [next(lines), next(lines)] == ["event: worklist", "data:"]  # the list as it is
             node.store(*(path.read_bytes() for path in mr))
-            study = read_identity(mr[0]).study
+            study = object_identity.read_identity(mr[0]).study
             node.complete(study, {"PatientName": "Doe^Jane^Ann", "StudyDescription": "Brain"}, modality="MR")
             assert [next(lines), next(lines), next(lines)] == ["", "event: worklist", "data:"]
         [row] = node.client.get("/api/worklist").json()["rows"]
@@ -171,7 +171,7 @@ def test_the_node_says_why_a_rule_did_not_take_a_series(tmp_path, mr):
         '{"at": 2.0, "process": "keeper", "level": "info", "message": "all is well"}\nbroken'
     )
     told = page(node).get("/api/node").json()
-    identity = read_identity(mr[0])
+    identity = object_identity.read_identity(mr[0])
     [row] = told["untaken"]
     assert (row["study"], row["series"], row["rule"]) == (identity.study, identity.series, "head")
     assert row["fails"] == ["SeriesDescription is series, the rule asks for ~head"]
@@ -188,13 +188,13 @@ def test_the_node_says_why_a_rule_did_not_take_a_series(tmp_path, mr):
     ],
 )
 def test_a_name_is_shown_as_people_write_it(stated, shown):
-    assert shown_name(stated) == shown
+    assert response_shapes.shown_name(stated) == shown
 
 
 def test_slices_are_packed_for_other_machines_and_for_proxies_alone(small_node, mr):
     small_node.receive(*mr)
     small_node.work()
-    far, at = page(small_node), f"/api/series/{read_identity(mr[0]).series}/slices/axial/0"
+    far, at = page(small_node), f"/api/series/{object_identity.read_identity(mr[0]).series}/slices/axial/0"
     near = TestClient(far.app, base_url="http://127.0.0.1:8180", client=("127.0.0.1", 4000))
     answers = [far.get(at), near.get(at), near.get(at, headers={"X-Forwarded-For": "10.0.0.7"})]
     assert [one.headers.get("content-encoding") for one in answers] == ["gzip", None, "gzip"]
@@ -204,7 +204,7 @@ def test_slices_are_packed_for_other_machines_and_for_proxies_alone(small_node, 
 def test_whole_numbers_are_exact_where_a_slice_spans_less_than_16_bits():
     wide = np.array([[40000, 65535], [0, 1]], np.uint16)
     for plane in (wide, wide.astype(np.int64) - 100_000, wide.astype(np.int16), wide.astype(np.float64) / 4):
-        made = stored_slice(plane, colour=False)
+        made = volume_slices.stored_slice(plane, colour=False)
         np.testing.assert_array_equal(made.pixels * made.slope + made.intercept, plane)
 
 
@@ -219,10 +219,10 @@ def test_what_was_not_looked_at_longest_is_given_up_first_and_what_does_not_fit_
 
         return read_it
 
-    volumes = Volumes(4500)  # two of them
+    volumes = VolumeCache(4500)  # two of them
     for name in ("a", "b", "a", "c", "a", "b"):
         volumes.of(name, reading(name))
     assert asked == ["a", "b", "c", "b"]
-    [small] = Volumes(100).of("a", reading("a"))
+    [small] = VolumeCache(100).of("a", reading("a"))
     assert small.slice("axial", 3).pixels.shape == (10, 10)
     volumes.close()

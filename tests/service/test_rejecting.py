@@ -11,9 +11,11 @@ import pytest
 from dicomweb_client.api import DICOMwebClient
 
 from files.test_dicom_sr_structures import judged
-from isocenter.files.dicom import KEY_OBJECTS, as_comprehensive, read_rejection
-from isocenter.service import Couriers
-from isocenter.service.records.tables import answers, jobs
+from isocenter.files.dicom import rejection as dicom_rejection
+from isocenter.files.dicom.rejection import KEY_OBJECTS
+from isocenter.files.dicom.writing import report_changes
+from isocenter.service._courier import Couriers
+from isocenter.service.records import tables
 from ports import free_port
 from service.objects_sent import encoded
 from service.small_node import LEVEL, SmallNode
@@ -74,7 +76,7 @@ def test_what_was_superseded_is_rejected_after_the_newer_result_and_never_comes_
     assert len(deliver(node, "archive", IS_3D)) == 2  # no note
     [made] = deliver(node, "pacs")
     judged(saved(made, tmp_path / "made.dcm"))
-    rejection = read_rejection(tmp_path / "made.dcm")
+    rejection = dicom_rejection.read_rejection(tmp_path / "made.dcm")
     assert rejection.reason == "Rejected for Quality Reasons (113001, DCM)"
     [description] = [one.TextValue for one in made.ContentSequence if one.ValueType == "TEXT"]
     assert description == "superseded: the study has grown, and its inputs have changed"
@@ -87,7 +89,7 @@ def test_what_was_superseded_is_rejected_after_the_newer_result_and_never_comes_
     third = deliver(node, "pacs", IS_3D)
     assert [[one.InstanceNumber for one in some] for some in (newer, third)] == [[2, 2], [3, 3]]
     assert {str(one.SOPInstanceUID) for one in third}.isdisjoint(first | second)
-    assert [row.state for row in sorted(node.rows(jobs), key=lambda job: job.version)] == [
+    assert [row.state for row in sorted(node.rows(tables.jobs), key=lambda job: job.version)] == [
         *["superseded"] * 2,
         "sending",
     ]
@@ -96,7 +98,7 @@ def test_what_was_superseded_is_rejected_after_the_newer_result_and_never_comes_
     assert earlier.ReferencedSOPInstanceUID in second
     assert told(node) == 1
     [made] = deliver(node, "pacs")
-    assert read_rejection(saved(made, tmp_path / "again.dcm")).instances == second
+    assert dicom_rejection.read_rejection(saved(made, tmp_path / "again.dcm")).instances == second
 
 
 @pytest.mark.whole
@@ -109,7 +111,7 @@ def test_orthanc_takes_a_note_and_gives_it_back(node, mr, orthanc, tmp_path):
     couriers = Couriers(node.settings, node.database)
     couriers.peers["pacs"] = couriers.peers["pacs"].model_copy(update={"dicomweb": f"{orthanc.url}/dicom-web"})
     assert couriers.deliver("pacs") == 1
-    [row] = [row for row in node.rows(answers) if row.kind == "rejection"]
+    [row] = [row for row in node.rows(tables.answers) if row.kind == "rejection"]
     client = DICOMwebClient(f"{orthanc.url}/dicom-web")
     [found] = client.search_for_instances(search_filters={"SOPInstanceUID": row.sop_instance_uid})
     assert found["00080060"]["Value"] == ["KO"]
@@ -124,7 +126,7 @@ def test_a_note_names_the_report_that_the_peer_has_and_is_written_as_it_was_afte
     rejecter = Couriers(node.settings, node.database).rejecter
     [due] = rejecter.outbox.to_reject(["pacs"])
     old = node_of / due.job
-    report = as_comprehensive(pydicom.dcmread(old / "answer_report.dcm"), "report")
+    report = report_changes.as_comprehensive(pydicom.dcmread(old / "answer_report.dcm"), "report")
     assert report.SOPInstanceUID in due.objects.values()
     made = old / "rejection_pacs.dcm"
     assert rejecter.round() == 1
@@ -148,4 +150,4 @@ def test_results_whose_files_are_gone_are_said_to_be_left_to_a_person_once(node,
         path.unlink()
     assert [rejecter.round(), rejecter.round()] == [0, 0]
     assert caplog.text.count("no rejection note can be written") == 1
-    assert [row for row in node.rows(answers) if row.kind == "rejection"] == []
+    assert [row for row in node.rows(tables.answers) if row.kind == "rejection"] == []

@@ -18,17 +18,17 @@ from sqlalchemy import insert
 
 import isocenter
 from isocenter.errors import MemoryShortageError, UsageError
-from isocenter.runtime import codes_of
-from isocenter.service.keeper import seconds_until
+from isocenter.runtime import model_files, result_codes
+from isocenter.service import _keeper
+from isocenter.service._node_folder import MODELS
+from isocenter.service.configuration import ModelSection, NodeSettings, RoutingRule
+from isocenter.service.records import record_database, tables
 from isocenter.service.records.actor import ANYONE
-from isocenter.service.records.database import opened
-from isocenter.service.records.index import Index
-from isocenter.service.records.tables import deployments, studies
-from isocenter.service.routing.facts import ModelFacts, SeriesFacts, facts_of
-from isocenter.service.routing.rules import StudyAnswers, fits, rules_of, study_routing
-from isocenter.service.settings import ModelSection, Rule, Settings
-from isocenter.service.stored import MODELS
-from isocenter.service.web.studies import route_study
+from isocenter.service.records.study_index import StudyIndex
+from isocenter.service.routing import routing_facts, routing_rules
+from isocenter.service.routing.routing_facts import ModelFacts, SeriesFacts
+from isocenter.service.routing.routing_rules import StudyAnswers
+from isocenter.service.web import study_routes
 from isocenter.service.web.web_node import WebNode
 from isocenter.service.work import warm_models
 from isocenter.service.work.warm_models import WarmModels
@@ -49,13 +49,17 @@ def series(name: str = "a", **changes: Any) -> SeriesFacts:
     return SeriesFacts(name, f"1.{name}", **{**known, "attributes": attributes, **changes})
 
 
-def rule(**changes: Any) -> Rule:
-    return Rule(**{"name": "r", "model": "m", **changes})
+def rule(**changes: Any) -> RoutingRule:
+    return RoutingRule(**{"name": "r", "model": "m", **changes})
 
 
-def taken(rules: Rule | list[Rule], *found: SeriesFacts, answers: StudyAnswers | None = None) -> list[dict[str, str]]:
+def taken(
+    rules: RoutingRule | list[RoutingRule], *found: SeriesFacts, answers: StudyAnswers | None = None
+) -> list[dict[str, str]]:
     rules = rules if isinstance(rules, list) else [rules]
-    return [dict(inputs) for _, inputs in study_routing(rules, MODEL, found, answers or StudyAnswers()).jobs]
+    return [
+        dict(inputs) for _, inputs in routing_rules.study_routing(rules, MODEL, found, answers or StudyAnswers()).jobs
+    ]
 
 
 @pytest.mark.parametrize(
@@ -68,9 +72,9 @@ def taken(rules: Rule | list[Rule], *found: SeriesFacts, answers: StudyAnswers |
     ],
 )
 def test_a_rule_that_no_series_can_fulfil_is_refused(changes, words):
-    settings = Settings(models={"m": {"path": "m"}}, rules=[rule(**changes)])
+    settings = NodeSettings(models={"m": {"path": "m"}}, rules=[rule(**changes)])
     with pytest.raises(UsageError, match=words):
-        rules_of(settings, MODEL)
+        routing_rules.rules_of(settings, MODEL)
 
 
 @pytest.mark.parametrize(
@@ -88,9 +92,9 @@ def test_a_rule_that_waits_for_what_no_answer_has_is_refused_with_the_words_that
         "n": ModelFacts("n", "other", findings=("bleed",)),
     }
     rules = [rule(), rule(name="second", model="n"), rule(name="third", **waits)]
-    settings = Settings(models={name: {"path": name} for name in models}, rules=rules)
+    settings = NodeSettings(models={name: {"path": name} for name in models}, rules=rules)
     with pytest.raises(UsageError, match=f"^rule 'third': .*{words}"):
-        rules_of(settings, models)
+        routing_rules.rules_of(settings, models)
 
 
 def test_rules_that_wait_for_each_other_are_refused():
@@ -101,10 +105,10 @@ def test_rules_that_wait_for_each_other_are_refused():
         rule(name="c", inside={"rule": "a", "label": "liver"}),
         rule(name="d", inside={"rule": "a", "label": "liver"}),
     ]
-    settings = Settings(models={"m": {"path": "m"}}, rules=rules)
+    settings = NodeSettings(models={"m": {"path": "m"}}, rules=rules)
     with pytest.raises(UsageError, match=r"waits for itself: '[abc]' waits for '[abc]' waits for"):
-        rules_of(settings, models)
-    assert rules_of(settings.model_copy(update={"rules": [*rules[3:], rule(name="a")]}), models)
+        routing_rules.rules_of(settings, models)
+    assert routing_rules.rules_of(settings.model_copy(update={"rules": [*rules[3:], rule(name="a")]}), models)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,7 @@ def test_rules_that_wait_for_each_other_are_refused():
     ],
 )
 def test_a_condition_holds_where_a_fact_is_as_the_rule_wishes(wish, found, holds):
-    assert fits("Any", wish, found) is holds
+    assert routing_rules.fact_matches("Any", wish, found) is holds
 
 
 @pytest.mark.parametrize(
@@ -162,12 +166,12 @@ def test_a_rule_asks_for_facts_of_geometry_and_for_attributes_alike(wish, other)
 )
 def test_a_condition_that_fails_is_stated_in_words(when, expected):
     own = series(spacing_mm=[0.81, 0.81, 0.9999999999999929], shape=[8, 8, 3], attributes={"SeriesDescription": None})
-    [row] = study_routing([rule(when=when)], MODEL, [own]).rows
+    [row] = routing_rules.study_routing([rule(when=when)], MODEL, [own]).rows
     assert next(one.failure for one in row.conditions if not one.holds) == expected
 
 
 def test_a_localizer_that_nobody_asked_for_is_refused_in_words():
-    [row] = study_routing([rule()], MODEL, [series(is_localizer=True)]).rows
+    [row] = routing_rules.study_routing([rule()], MODEL, [series(is_localizer=True)]).rows
     failing = [one.stated for one in row.conditions if not one.holds]
     assert failing == ["kind of series: the rule asks for no localizer, and it is a localizer"]
 
@@ -182,12 +186,12 @@ def test_slices_in_crossing_planes_are_a_localizer_for_rules_too_whatever_their_
     for axis, orientation in across.items():
         tags = {"orientation": orientation, "sop_class": MRImageStorage, "ImageType": ["ORIGINAL", "PRIMARY", "OTHER"]}
         write_slice(tmp_path / f"{axis}.dcm", np.ones((4, 4), np.uint16), **tags)
-    scout = facts_of("b", "1.2.3.2", tmp_path)
+    scout = routing_facts.read_series_facts("b", "1.2.3.2", tmp_path)
     assert scout.is_localizer
     assert scout.value("localizer") is True
     (tmp_path / "x.dcm").unlink()
     (tmp_path / "y.dcm").unlink()
-    assert not facts_of("b", "1.2.3.2", tmp_path).is_localizer
+    assert not routing_facts.read_series_facts("b", "1.2.3.2", tmp_path).is_localizer
 
 
 def test_every_axis_has_to_lie_in_the_range():
@@ -197,7 +201,7 @@ def test_every_axis_has_to_lie_in_the_range():
 
 
 def test_unless_keeps_a_series_out_and_the_row_says_why():
-    routing = study_routing(
+    routing = routing_rules.study_routing(
         [rule(unless={"ImageType": "DERIVED"})], MODEL, [series(attributes={"ImageType": ["DERIVED"]})]
     )
     assert routing.jobs == []
@@ -214,9 +218,9 @@ def test_a_model_sees_no_other_modality_no_localizer_and_nothing_unreadable():
 
 def test_a_model_of_radiographs_takes_those_of_either_kind_of_detector():
     models = {"m": ModelFacts("m", "hash", "DX")}
-    rules = rules_of(Settings(), models)
+    rules = routing_rules.rules_of(NodeSettings(), models)
     films = [series("a", modality="CR"), series("b", modality="DX"), series("c", modality="MG")]
-    assert [inputs["image"] for _, inputs in study_routing(rules, models, films).jobs] == ["a", "b"]
+    assert [inputs["image"] for _, inputs in routing_rules.study_routing(rules, models, films).jobs] == ["a", "b"]
 
 
 def test_the_best_series_is_the_thinnest_then_that_with_the_most_slices_then_the_newest():
@@ -229,7 +233,7 @@ def test_the_best_series_is_the_thinnest_then_that_with_the_most_slices_then_the
 
 
 def test_without_rules_every_series_of_the_models_modality_is_taken():
-    rules = rules_of(Settings(), MODEL)
+    rules = routing_rules.rules_of(NodeSettings(), MODEL)
     assert taken(rules, series(), series("b", modality="CT")) == [{"image": "a"}]
 
 
@@ -263,7 +267,7 @@ def test_a_rule_that_waits_for_another_follows_its_answer():
     ],
 )
 def test_a_job_waits_until_its_hours(hours, now, expected):
-    assert seconds_until(hours, datetime(2026, 1, 2, *now)) == expected
+    assert _keeper.seconds_until(hours, datetime(2026, 1, 2, *now)) == expected
 
 
 def test_the_facts_of_a_model_name_its_labels_and_what_has_a_probability(tmp_path, gated):
@@ -279,7 +283,7 @@ def test_a_file_of_codes_in_the_settings_stands_before_those_of_the_model_and_ma
     codes.write_text("name,scheme,value,meaning\nbright,99SITE,1,Bright\n")
     plain = WarmModels({"m": ModelSection(path=path)}, 8)["m"]
     coded = WarmModels({"m": ModelSection(path=path, codes=codes)}, 8)["m"]
-    assert codes_of(coded[0])["bright"].codes[0].scheme == "99SITE"
+    assert result_codes.codes_of_model(coded[0])["bright"].codes[0].scheme == "99SITE"
     assert coded[1].hash != plain[1].hash
 
 
@@ -317,12 +321,12 @@ def test_models_make_room_for_one_that_does_not_fit_on_a_gpu_beside_them(tmp_pat
         held.append(path.name)
         return SimpleModel()
 
-    monkeypatch.setattr(warm_models, "load", loaded)
+    monkeypatch.setattr(model_files, "load", loaded)
     monkeypatch.setattr(warm_models, "model_facts", lambda name, model: name)
     assert [warm[name][1] for name in "abca"] == [*"abca"]
     assert held == ["a", "b", "c", "a"]
     assert [name for name, _ in warm._loaded] == ["c", "a"]
-    monkeypatch.setattr(warm_models, "load", raising)
+    monkeypatch.setattr(model_files, "load", raising)
     with pytest.raises(MemoryShortageError):
         warm["b"]
 
@@ -380,13 +384,13 @@ def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, 
     node = SmallNode(tmp_path / "node", *models, rules=rules, study={"complete_after_s": 300})
     node.receive(*mr)
     node.work()
-    [row] = node.rows(studies)
+    [row] = node.rows(tables.studies)
     with pytest.raises(UsageError, match="not complete yet"):
         isocenter.route(row.uid, config=config)
-    Index(node.database).hurry(row.study)
+    StudyIndex(node.database).hurry(row.study)
     node.work()
     (tmp_path / "node" / MODELS).write_text(json.dumps({"rows": [asdict(one) for one in node.models.values()]}))
-    page = route_study(WebNode(node.settings, node.database, node.store), ANYONE, row.uid)
+    page = study_routes.route_study(WebNode(node.settings, node.database, node.store), ANYONE, row.uid)
     node.store.close()
     node.database.close()
     record = json.loads(cli("route", row.uid, "--config", config, "--explain", "--json").out)
@@ -403,9 +407,9 @@ def test_route_says_of_a_study_in_the_node_what_its_own_page_says(tmp_path, mr, 
     # Of a model of which another package was promoted that one's facts count.
     own = {"model": "high", "folder": "new", "manifest": "new", "hash": "new", "mode": "live", "because": "better"}
     facts = asdict(replace(node.models["high.onnx"], name="high", hash="new", modality="CT"))
-    database = opened(node.settings.database_url)
+    database = record_database.open_database(node.settings.database_url)
     with database.write() as connection:
-        connection.execute(insert(deployments).values(**own, facts=facts, asked_at=1.0, began=1.0))
+        connection.execute(insert(tables.deployments).values(**own, facts=facts, asked_at=1.0, began=1.0))
     database.close()
     refused = json.loads(cli("route", row.uid, "--config", config, "--json").out)
     assert not refused["rows"][0]["taken"]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import insert, or_, select, text
 
-from isocenter.service.objects.dicom_json import elements, matches, tag_of
-from isocenter.service.records.searching import modality_condition, searched_columns, study_condition
-from isocenter.service.records.tables import studies
+from isocenter.service.objects import dicom_json
+from isocenter.service.records import searching, tables
 
 HELD = [
     {"PatientID": "A1", "PatientName": "Doe^Jane", "StudyDate": "20260105", "AccessionNumber": "7"},
@@ -49,48 +48,59 @@ def filled(database):
     with database.write() as connection:
         for number, attributes in enumerate([*HELD, *ODD]):
             columns = {"study": f"{number:032d}", "uid": f"1.{number}", "state": "done", "received_at": number}
-            values = {**columns, "last_at": 0, **searched_columns(attributes)}
-            connection.execute(insert(studies).values(values))
+            values = {**columns, "last_at": 0, **searching.searched_columns(attributes)}
+            connection.execute(insert(tables.studies).values(values))
     return database
 
 
 def test_the_records_find_what_comparing_one_study_after_the_other_finds(filled):
     for keyword, conditions in WANTED.items():
         for wanted in conditions:
-            condition = study_condition(keyword, wanted, is_postgresql=filled.skips_locked)
+            condition = searching.study_condition(keyword, wanted, is_postgresql=filled.skips_locked)
             with filled.read() as connection:
-                query = select(studies.c.received_at).where(studies.c.is_searchable, condition)
+                query = select(tables.studies.c.received_at).where(tables.studies.c.is_searchable, condition)
                 found = sorted(connection.execute(query).scalars())
-            tag = tag_of(keyword)
-            fitting = [n for n, one in enumerate(HELD) if matches(elements(one).get(tag), wanted)]
+            tag = dicom_json.tag_digits(keyword)
+            fitting = [
+                n
+                for n, one in enumerate(HELD)
+                if dicom_json.element_matches(dicom_json.json_elements(one).get(tag), wanted)
+            ]
             assert found == fitting, (keyword, wanted)
 
 
 def test_a_study_of_several_values_or_of_an_odd_text_is_looked_at_by_itself(filled):
     with filled.read() as connection:
-        row = connection.execute(select(studies.c.received_at).where(studies.c.is_searchable.is_(False))).scalars()
+        row = connection.execute(
+            select(tables.studies.c.received_at).where(tables.studies.c.is_searchable.is_(False))
+        ).scalars()
         assert sorted(row) == [len(HELD) + n for n in range(len(ODD))]
 
 
 def test_an_attribute_without_a_column_is_left_to_the_elements():
-    assert study_condition("StudyDescription", "chest", is_postgresql=False) is None
-    assert modality_condition("*", is_postgresql=False) is None
+    assert searching.study_condition("StudyDescription", "chest", is_postgresql=False) is None
+    assert searching.modality_condition("*", is_postgresql=False) is None
 
 
 @pytest.mark.parametrize(
     ("condition", "index"),
     [
-        (study_condition("PatientID", "NOBODY", is_postgresql=False), "studies_by_patient_id"),
-        (study_condition("AccessionNumber", "A7*", is_postgresql=False), "studies_by_accession_number"),
-        (study_condition("StudyDate", "20260105-20260106", is_postgresql=False), "studies_by_study_date"),
-        (study_condition("PatientName", "doe*", is_postgresql=False), "studies_by_name_phonetic"),
-        (modality_condition("CT", is_postgresql=False), "series_by_modality"),
+        (searching.study_condition("PatientID", "NOBODY", is_postgresql=False), "studies_by_patient_id"),
+        (searching.study_condition("AccessionNumber", "A7*", is_postgresql=False), "studies_by_accession_number"),
+        (searching.study_condition("StudyDate", "20260105-20260106", is_postgresql=False), "studies_by_study_date"),
+        (searching.study_condition("PatientName", "doe*", is_postgresql=False), "studies_by_name_phonetic"),
+        (searching.modality_condition("CT", is_postgresql=False), "series_by_modality"),
     ],
 )
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_every_condition_is_asked_of_an_index(database, condition, index):
-    both = or_(studies.c.is_searchable.is_(True) & condition, studies.c.study.in_(["0"]))
-    query = select(studies).where(both).order_by(studies.c.received_at.desc(), studies.c.study.desc()).limit(500)
+    both = or_(tables.studies.c.is_searchable.is_(True) & condition, tables.studies.c.study.in_(["0"]))
+    query = (
+        select(tables.studies)
+        .where(both)
+        .order_by(tables.studies.c.received_at.desc(), tables.studies.c.study.desc())
+        .limit(500)
+    )
     shown = query.compile(database.engine, compile_kwargs={"literal_binds": True})
     with database.read() as connection:
         plan = [row[3] for row in connection.execute(text(f"EXPLAIN QUERY PLAN {shown}".replace(":", "\\:")))]

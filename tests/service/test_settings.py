@@ -11,22 +11,24 @@ from pathlib import Path
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.service import Node, Settings, prepared, read_settings
-from isocenter.service.settings import (
-    Audit,
-    Database,
-    Dicom,
-    Front,
-    Http,
+from isocenter.service import _node_folder, configuration, supervisor
+from isocenter.service._node_folder import MODELS
+from isocenter.service.configuration import (
+    AuditSection,
+    DatabaseSection,
+    DicomSection,
+    FrontSection,
+    HttpSection,
     NodeSection,
-    Peer,
-    Queue,
-    Rule,
-    Site,
-    Study,
-    Watch,
+    NodeSettings,
+    PeerSection,
+    QueueSection,
+    RoutingRule,
+    SiteSection,
+    StudySection,
+    WatchSection,
 )
-from isocenter.service.stored import MODELS, kept_settings, settings_file
+from isocenter.service.supervisor import Node
 
 WHOLE = """
 [node]
@@ -59,20 +61,20 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_a_file_that_says_nothing_gives_a_node_on_loopback(tmp_path):
-    settings = read_settings(written(tmp_path, ""))
+    settings = configuration.read_settings(written(tmp_path, ""))
     assert (settings.dicom.host, settings.dicom.port, settings.http.port) == ("127.0.0.1", 11112, 8180)
     assert settings.folder == tmp_path / "node"
 
 
 def test_relative_paths_count_from_the_folder_of_the_file(tmp_path):
-    settings = read_settings(written(tmp_path, WHOLE))
+    settings = configuration.read_settings(written(tmp_path, WHOLE))
     assert settings.models["hippocampus"].path == tmp_path / "hippocampus"
     assert settings.rules[0].when["spacing_mm"] == (0.5, 1.5)
     assert settings.peers[0].may == ["store", "commit"]
 
 
 def test_models_are_named_by_their_folders(tmp_path):
-    settings = read_settings(models=[tmp_path / "lung"], folder=tmp_path / "here")
+    settings = configuration.read_settings(models=[tmp_path / "lung"], folder=tmp_path / "here")
     assert settings.models["lung"].path == tmp_path / "lung"
     assert settings.folder == tmp_path / "here"
 
@@ -132,7 +134,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, old, new, line, words):
     assert WHOLE.count(old) >= 1
     path = written(tmp_path, WHOLE.replace(old, new, 1))
     with pytest.raises(UsageError, match=words) as error:
-        read_settings(path)
+        configuration.read_settings(path)
     table = re.fullmatch(rf"{re.escape(str(path))}, line {line}(, \[.+\])?", error.value.where)
     assert table is not None and (table[1] or words.startswith(("file", "node.toml"))), error.value.where
 
@@ -140,7 +142,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, old, new, line, words):
 def test_every_problem_of_the_file_is_named_at_once_with_its_table(tmp_path):
     changed = WHOLE.replace("port = 11112", "port = -1").replace("port = 4242", 'port = "x"\nsay = 1')
     with pytest.raises(UsageError) as error:
-        read_settings(written(tmp_path, changed))
+        configuration.read_settings(written(tmp_path, changed))
     for place in (
         "line 8, [dicom]: dicom.port",
         "line 13, [[peers]]: peers.0.port",
@@ -164,19 +166,32 @@ def test_every_problem_of_the_file_is_named_at_once_with_its_table(tmp_path):
 )
 def test_a_limit_that_this_machine_cannot_keep_is_refused_before_anything_is_made(tmp_path, section, words):
     with pytest.raises(UsageError, match=words):
-        prepared(read_settings(written(tmp_path, section), dicom={"port": 0}, http={"port": 0}))
+        supervisor.prepare_node(
+            configuration.read_settings(written(tmp_path, section), dicom={"port": 0}, http={"port": 0})
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["node.toml"]
 
 
-KINDS = (NodeSection, Dicom, Http, Queue, Database, Study, Site, Watch, Front, Audit)
+KINDS = (
+    NodeSection,
+    DicomSection,
+    HttpSection,
+    QueueSection,
+    DatabaseSection,
+    StudySection,
+    SiteSection,
+    WatchSection,
+    FrontSection,
+    AuditSection,
+)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, Peer, Rule])
+@pytest.mark.parametrize("kind", [*KINDS, PeerSection, RoutingRule])
 def test_the_page_on_serve_states_every_key_and_its_default(kind):
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
     stated = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
-    Settings.model_validate(stated)  # no key of it is unknown
-    table = stated[{Peer: "peers", Rule: "rules", NodeSection: "node"}.get(kind, kind.__name__.lower())]
+    NodeSettings.model_validate(stated)  # no key of it is unknown
+    table = stated[{PeerSection: "peers", RoutingRule: "rules", NodeSection: "node"}.get(kind, kind.__name__.lower())]
     table = table[0] if isinstance(table, list) else table
     chains = {"series", "inside", "only_if"}  # on the page about routing
     assert table.keys() == kind.model_fields.keys() - chains
@@ -188,28 +203,30 @@ def test_the_page_on_serve_states_every_key_and_its_default(kind):
 
 def test_two_models_of_one_name_are_refused(tmp_path):
     with pytest.raises(UsageError, match="two models are called lung"):
-        read_settings(models=[tmp_path / "a" / "lung", tmp_path / "b" / "lung"])
+        configuration.read_settings(models=[tmp_path / "a" / "lung", tmp_path / "b" / "lung"])
 
 
 @pytest.mark.parametrize("role", ["worker", "web"])
 def test_a_part_on_another_machine_needs_the_folder_of_a_keeper(tmp_path, role):
     with pytest.raises(UsageError, match="no node in this folder"):
-        prepared(read_settings(folder=tmp_path / "node", http={"port": 0}), role)
+        supervisor.prepare_node(configuration.read_settings(folder=tmp_path / "node", http={"port": 0}), role)
     assert not (tmp_path / "node").exists()
 
 
 def test_a_part_on_another_machine_leaves_the_keepers_settings_and_goes_by_them(tmp_path):
     folder = tmp_path / "node"
-    own = read_settings(written(tmp_path, WHOLE), folder=folder, dicom={"port": 0}, http={"port": 0})
+    own = configuration.read_settings(written(tmp_path, WHOLE), folder=folder, dicom={"port": 0}, http={"port": 0})
     folder.mkdir()
     kept = own.model_dump_json(indent=1)
-    settings_file(folder, "keeper").write_text(kept)
+    _node_folder.settings_file(folder, "keeper").write_text(kept)
     (folder / MODELS).write_text("{}")
-    other = read_settings(folder=folder, node={"uid_root": "1.2.3"}, http={"port": 0}, queue={"workers": 7})
+    other = configuration.read_settings(
+        folder=folder, node={"uid_root": "1.2.3"}, http={"port": 0}, queue={"workers": 7}
+    )
     for role in ("worker", "web"):
-        prepared(other, role)
-    assert settings_file(folder, "keeper").read_text() == kept
-    shared = kept_settings(other, "rules", "models", "peers")
+        supervisor.prepare_node(other, role)
+    assert _node_folder.settings_file(folder, "keeper").read_text() == kept
+    shared = _node_folder.settings_of_part(other, "rules", "models", "peers")
     assert (shared.node, shared.rules, shared.models, shared.peers) == (own.node, own.rules, own.models, own.peers)
     assert shared.queue.workers == 7
 
@@ -221,19 +238,21 @@ def test_a_model_of_a_further_machine_that_does_not_load_is_refused(tmp_path):
         (tmp_path / "node" / name).write_text("{}")
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(UsageError, match="broken"):
-        prepared(read_settings(models=[tmp_path / "broken.onnx"], folder=tmp_path / "node"), "worker")
+        supervisor.prepare_node(
+            configuration.read_settings(models=[tmp_path / "broken.onnx"], folder=tmp_path / "node"), "worker"
+        )
 
 
 def test_a_folder_of_something_else_is_no_nodes(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="holds something else than a node"):
-        prepared(read_settings(folder=tmp_path, dicom={"port": 0}, http={"port": 0}))
+        supervisor.prepare_node(configuration.read_settings(folder=tmp_path, dicom={"port": 0}, http={"port": 0}))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_node_that_others_reach_lists_its_peers(tmp_path):
     with pytest.raises(UsageError, match="no peer is listed"):
-        read_settings(written(tmp_path, '[dicom]\nhost = "0.0.0.0"\n'))
+        configuration.read_settings(written(tmp_path, '[dicom]\nhost = "0.0.0.0"\n'))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +273,7 @@ def test_files_that_are_not_there_are_named_before_anything_is_made(tmp_path, ch
         name: given for name, given in changes.items() if name not in ports
     }
     with pytest.raises(UsageError, match=words):
-        prepared(read_settings(written(tmp_path, ""), **sections))
+        supervisor.prepare_node(configuration.read_settings(written(tmp_path, ""), **sections))
     assert [path.name for path in tmp_path.iterdir()] == ["node.toml"]
 
 
@@ -267,16 +286,16 @@ def certified(tmp_path):
 
     def settings(port: int):
         tls = {"port": port, "certificate": str(certificate), "key": str(key)}
-        return read_settings(folder=tmp_path / "node", dicom={"port": 0, "tls": tls}, http={"port": 0})
+        return configuration.read_settings(folder=tmp_path / "node", dicom={"port": 0, "tls": tls}, http={"port": 0})
 
     return settings
 
 
 def test_free_ports_are_found_and_named_tls_too_and_nobody_else_is_given_them(certified, monkeypatch):
     monkeypatch.setattr("isocenter.service.supervisor._load_models", lambda *given: None)
-    node = Node(prepared(certified(0)))
+    node = Node(supervisor.prepare_node(certified(0)))
     plain, secured, http = node.places
-    assert plain == f"DICOM {node.dicom}" and secured == f"DICOM over TLS {node.secured}" and http == node.http
+    assert plain == f"DICOM {node.dicom}" and secured == f"DICOM over TLS {node.secure_address}" and http == node.http
     ports = [int(re.search(r"127.0.0.1:(\d+)", place)[1]) for place in node.places]
     assert len({0, *ports}) == 4
     for port in ports:
@@ -290,22 +309,22 @@ def test_a_port_for_tls_that_is_in_use_is_refused(certified):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = certified(taken.getsockname()[1])
         with pytest.raises(UsageError, match="cannot be listened on"):
-            prepared(settings)
+            supervisor.prepare_node(settings)
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path):
     with pytest.raises(UsageError, match="not TOML"):
-        read_settings(written(tmp_path, "[dicom\n"))
+        configuration.read_settings(written(tmp_path, "[dicom\n"))
     with pytest.raises(UsageError, match="cannot be read"):
-        read_settings(tmp_path / "none.toml")
+        configuration.read_settings(tmp_path / "none.toml")
 
 
 def test_a_password_does_not_stand_in_the_file(tmp_path):
     with pytest.raises(UsageError, match=r"database\.url"):
-        read_settings(written(tmp_path, '[database]\nurl = "postgresql://me:secret@host/node"\n'))
+        configuration.read_settings(written(tmp_path, '[database]\nurl = "postgresql://me:secret@host/node"\n'))
     peer = '[[peers]]\nname = "pacs"\nae_title = "P"\nhost = "127.0.0.1"\nport = 104\ndicomweb = "http://me:secret@host/web"\n'
     with pytest.raises(UsageError, match=r"peers.*dicomweb") as refused:
-        read_settings(written(tmp_path, peer))
+        configuration.read_settings(written(tmp_path, peer))
     assert "me:secret" not in str(refused.value)
     with pytest.raises(UsageError, match=r"front\.orthanc"):
-        read_settings(written(tmp_path, '[front]\northanc = "http://me:secret@host"\n'))
+        configuration.read_settings(written(tmp_path, '[front]\northanc = "http://me:secret@host"\n'))

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from isocenter.prediction import Done
-from isocenter.service.work.tensors import FINDINGS, VoxelProbabilities, output_axes, tensors_of
+from isocenter.prediction.case_prediction import PredictionOutcome
+from isocenter.service.work import answer_tensors
+from isocenter.service.work.answer_tensors import FINDINGS, VoxelProbabilityFiles
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.findings.question import Findings
@@ -34,7 +35,7 @@ KINDS = [
 
 @pytest.mark.parametrize("task", KINDS, ids=lambda task: task.name)
 def test_a_kind_gives_the_outputs_that_are_stated_of_it(task, tmp_path):
-    random, stated = np.random.default_rng(0), output_axes(task, 2)
+    random, stated = np.random.default_rng(0), answer_tensors.output_axes(task, 2)
     region = tuple(slice(0, size) for size in GEOMETRY.shape)
     slabs = list[tuple]()  # of voxels, and of the whole image, which has no region
     for place, is_dense in ((region, True), ((), False)):
@@ -42,14 +43,14 @@ def test_a_kind_gives_the_outputs_that_are_stated_of_it(task, tmp_path):
         shape = GEOMETRY.shape if is_dense else ()
         arrays = {head: random.normal(size=(count, *shape)).astype(np.float32) for head, count in heads.items()}
         slabs += [(place, arrays)] if arrays else []
-    taken = VoxelProbabilities(task, GEOMETRY.shape, tmp_path, tuple(stated))
+    taken = VoxelProbabilityFiles(task, GEOMETRY.shape, tmp_path, tuple(stated))
     for place, arrays in slabs if taken.receiver is not None else ():
         taken.receiver(place, task.probabilities(arrays))
     prediction = task.decode(slabs, GEOMETRY)
-    done = Done([], [], prediction, findings=task.results(prediction), found=True)
+    done = PredictionOutcome([], [], prediction, findings=task.results(prediction), found=True)
     made = {
         one.name: one
-        for one in tensors_of(
+        for one in answer_tensors.tensors_of(
             SimpleNamespace(task=task, record={}, gate="no gate", unfinished_training=""), done, taken
         )
     }

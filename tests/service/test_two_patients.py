@@ -5,9 +5,9 @@ from __future__ import annotations
 import pydicom
 import pytest
 
-from isocenter.service.exchange.report import report_of
-from isocenter.service.records.tables import deliveries, jobs, series, studies
-from isocenter.service.routing.facts import mixed_people
+from isocenter.service.exchange import findings_report
+from isocenter.service.records import tables
+from isocenter.service.routing import routing_facts
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
@@ -32,7 +32,7 @@ def person(number: object = "", issuer: str = "", name: str = "") -> dict[str, o
     ],
 )
 def test_the_patients_of_a_study_are_told_by_number_and_issuer(headers, people):
-    assert mixed_people(headers) == people
+    assert routing_facts.mixed_people(headers) == people
 
 
 def test_a_study_of_two_patients_is_refused_by_name_and_no_report_goes_out(tmp_path, mr, caplog):
@@ -42,7 +42,7 @@ def test_a_study_of_two_patients_is_refused_by_name_and_no_report_goes_out(tmp_p
     )
     node.receive(*mr)
     node.work()
-    [job] = node.rows(jobs)
+    [job] = node.rows(tables.jobs)
     for number, path in enumerate(mr, start=1):
         other = pydicom.dcmread(path)
         other.PatientID, other.IssuerOfPatientID, other.SeriesInstanceUID = "SECOND-2", "H2", "1.0.1"
@@ -50,15 +50,15 @@ def test_a_study_of_two_patients_is_refused_by_name_and_no_report_goes_out(tmp_p
         other.save_as(path)
     node.receive(*mr)
     node.work()
-    [study], problems = node.rows(studies), {row.problem for row in node.rows(series)}
+    [study], problems = node.rows(tables.studies), {row.problem for row in node.rows(tables.series)}
     assert (study.state, study.outcome) == ("aside", "refused")
     assert "its series are of 2 patients, whom `people` names" in study.reason
     assert study.people == ["SECOND-2 of H2", "p"]
     assert problems == {"the study holds series of 2 patients (SECOND-2 of H2, p)"}
-    assert [(row.state, row.job) for row in node.rows(jobs)] == [("superseded", job.job)]
-    assert {row.state for row in node.rows(deliveries)} == {"aside"}
+    assert [(row.state, row.job) for row in node.rows(tables.jobs)] == [("superseded", job.job)]
+    assert {row.state for row in node.rows(tables.deliveries)} == {"aside"}
     assert "SECOND-2" not in caplog.text + study.reason
     # Whatever the study holds by now, a report is of the patient of its own series.
-    assert report_of(node.settings, node.database, job.job).fact("PatientID") == "p"
+    assert findings_report.report_of_job(node.settings, node.database, job.job).fact("PatientID") == "p"
     node.store.close()
     node.database.close()

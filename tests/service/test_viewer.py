@@ -14,9 +14,10 @@ import pytest
 
 from browsers import browser_running
 from isocenter.errors import UsageError
-from isocenter.files import read, write_label_map
-from isocenter.files.dicom import SeriesNames, write_series
-from isocenter.service import prepared, read_settings
+from isocenter.files import file_formats, result_images
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service import configuration, supervisor
 from isocenter.values import Geometry, Image, Label
 from ports import free_port
 from service.objects_sent import drawn, encoded
@@ -78,9 +79,9 @@ def test_a_browser_gives_the_token_as_password_and_only_pages_of_this_address_ma
 
 def test_a_folder_without_a_build_is_refused_by_name(tmp_path):
     ohif = {"folder": tmp_path, "port": 0}
-    settings = read_settings(None, [], tmp_path / "node", ohif=ohif, http={"port": 0}, dicom={"port": 0})
+    settings = configuration.read_settings(None, [], tmp_path / "node", ohif=ohif, http={"port": 0}, dicom={"port": 0})
     with pytest.raises(UsageError, match=r"no build of OHIF.*npm pack @ohif/app"):
-        prepared(settings)
+        supervisor.prepare_node(settings)
 
 
 @pytest.fixture
@@ -91,10 +92,10 @@ def lesion(tmp_path) -> tuple[list[Path], np.ndarray]:
     ball = (x - 40) ** 2 + (y - 24) ** 2 + (3 * (z - 13)) ** 2 < 100
     affine = np.diag([-1.5, -1.5, 4.5, 1.0])
     image = Image((body + 300 * ball + x).astype(np.int16)[None], Geometry(ball.shape, affine), modality="MR")
-    write_series(image, SeriesNames("p", "study", "series"), tmp_path / "mr")
-    series = read(tmp_path / "mr")
+    series_writing.write_series(image, SeriesNames("p", "study", "series"), tmp_path / "mr")
+    series = file_formats.read(tmp_path / "mr")
     labels = (Label(0, "background"), Label(1, "lesion"))
-    write_label_map(ball.astype(np.uint8), labels, series, tmp_path / "seg.dcm", algorithm="test")
+    result_images.write_label_map(ball.astype(np.uint8), labels, series, tmp_path / "seg.dcm", algorithm="test")
     return [*sorted((tmp_path / "mr").iterdir()), tmp_path / "seg.dcm"], ball
 
 

@@ -15,18 +15,17 @@ import pytest
 from fastapi import Response
 
 from isocenter.errors import UsageError
-from isocenter.service import prepared, read_settings
-from isocenter.service.records.database import opened
-from isocenter.service.settings import Peer
+from isocenter.service import configuration, supervisor
+from isocenter.service.configuration import PeerSection
+from isocenter.service.records import record_database
+from isocenter.service.web import node_routes, server
 from isocenter.service.web.dicomweb import search
-from isocenter.service.web.node import ready
-from isocenter.service.web.server import web_listeners
 from isocenter.service.web.web_node import WebNode
 from ports import free_port
 from service.objects_sent import drawn, encoded
 from service.web_served import served
 
-PEERS = [Peer(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=1)]
+PEERS = [PeerSection(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=1)]
 LISTS = ("studies", "jobs", "aside", "models", "peers", "worklist", "notices")
 
 
@@ -239,9 +238,11 @@ def test_health_says_which_part_does_not_work(fresh):
 
 
 def test_a_database_that_does_not_answer_makes_the_node_not_ready(fresh):
-    away = WebNode(fresh.settings, opened(f"postgresql://node@127.0.0.1:{free_port()}/none"), None)
+    away = WebNode(
+        fresh.settings, record_database.open_database(f"postgresql://node@127.0.0.1:{free_port()}/none"), None
+    )
     response = Response()
-    parts = {part.part: (part.ok, part.problem) for part in asyncio.run(ready(away, response)).parts}
+    parts = {part.part: (part.ok, part.problem) for part in asyncio.run(node_routes.ready(away, response)).parts}
     assert (response.status_code, parts["database"]) == (503, (False, "it does not answer"))
 
 
@@ -310,25 +311,25 @@ def test_without_a_token_only_this_machine_by_its_own_name_is_served(node, heade
 
 
 def test_an_address_that_others_reach_needs_a_token(tmp_path, monkeypatch):
-    settings = read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0})  # noqa: S104
-    for start in (web_listeners, prepared):
+    settings = configuration.read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0})  # noqa: S104
+    for start in (server.web_listeners, supervisor.prepare_node):
         with pytest.raises(UsageError, match="no token is set"):
             start(settings)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("ISOCENTER_TOKEN", "secret")
-    [listener] = web_listeners(settings)
+    [listener] = server.web_listeners(settings)
     listener.close()
 
 
 def test_a_port_in_use_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings = read_settings(folder=tmp_path, http={"port": taken.getsockname()[1]})
+        settings = configuration.read_settings(folder=tmp_path, http={"port": taken.getsockname()[1]})
         with pytest.raises(UsageError, match="Address already in use"):
-            web_listeners(settings)
+            server.web_listeners(settings)
 
 
 def test_no_log_holds_what_names_a_patient(fresh, caplog, monkeypatch):
-    monkeypatch.setattr("isocenter.service.web.studies.study_key", lambda name: {}[name])
+    monkeypatch.setattr("isocenter.service.web.web_node.study_key", lambda name: {}[name])
     assert fresh.client.get("/api/studies/1.2.840.99").status_code == 500
     while "KeyError" not in caplog.text:  # it is written once the answer has gone
         time.sleep(0.01)
@@ -353,4 +354,4 @@ def test_a_certificate_that_is_none_is_refused_by_name_before_anything_is_served
     (tmp_path / "node.pem").write_text("hello")
     http = {"port": 0, "tls": {"certificate": str(tmp_path / "node.pem"), "key": str(tmp_path / "node.pem")}}
     with pytest.raises(UsageError, match=r"node\.pem: no TLS"):
-        web_listeners(read_settings(None, [], tmp_path / "node", http=http))
+        server.web_listeners(configuration.read_settings(None, [], tmp_path / "node", http=http))

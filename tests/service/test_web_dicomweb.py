@@ -19,10 +19,10 @@ from PIL import Image
 
 from conftest import DATA
 from isocenter.errors import FormatError
-from isocenter.files import read
-from isocenter.service.objects.dicom_json import element, matches
-from isocenter.service.web.dicomweb import retrieve, search
-from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
+from isocenter.files import file_formats
+from isocenter.service.objects import dicom_json
+from isocenter.service.web.dicomweb import multipart, retrieve, search
+from isocenter.service.web.dicomweb.multipart import MultipartReader
 from matrices import thinned
 from service.objects_sent import drawn, encoded
 from service.web_served import BOUNDARY, RELATED, related, served
@@ -169,7 +169,7 @@ def test_no_more_of_a_part_is_held_back_than_a_boundary_may_be_long(data, step):
 )
 def test_a_body_that_is_not_stated_to_be_dicom_parts_is_refused(node, stated):
     with pytest.raises(FormatError, match="multipart/related"):
-        boundary_of(stated)
+        multipart.boundary_of(stated)
     assert node.client.post("/dicomweb/studies", content=b"x", headers={"Content-Type": stated}).status_code == 415
 
 
@@ -302,7 +302,7 @@ def test_a_segmentation_that_a_job_made_is_found_and_fetched_as_any_other_object
     [found] = node.web.search_for_series(node.uid, search_filters={"Modality": "SEG"})
     seg = node.web.retrieve_series(node.uid, found["0020000E"]["Value"][0])[0]
     pydicom.dcmwrite(tmp_path / "seg.dcm", seg, enforce_file_format=True)
-    assert np.array_equal(read(tmp_path / "seg.dcm").data, read(DATA / "dicom" / SEG).data)
+    assert np.array_equal(file_formats.read(tmp_path / "seg.dcm").data, file_formats.read(DATA / "dicom" / SEG).data)
     [study] = node.web.search_for_studies(search_filters={"StudyInstanceUID": node.uid})
     assert study["00080061"]["Value"] == ["CT", "SEG"]
     assert (study["00201206"]["Value"], study["00201208"]["Value"]) == ([2], [4])
@@ -335,13 +335,13 @@ JAPANESE = "Yamada^Tarou=山田^太郎=やまだ^たろう"
 
 
 def test_a_name_in_several_scripts_is_given_and_found_in_each():
-    held = element("PatientName", [JAPANESE])["00100010"]
+    held = dicom_json.json_element("PatientName", [JAPANESE])["00100010"]
     assert held["Value"] == [{"Alphabetic": "Yamada^Tarou", "Ideographic": "山田^太郎", "Phonetic": "やまだ^たろう"}]
-    assert element("PatientName", ["=山田^太郎"])["00100010"]["Value"] == [{"Ideographic": "山田^太郎"}]
+    assert dicom_json.json_element("PatientName", ["=山田^太郎"])["00100010"]["Value"] == [{"Ideographic": "山田^太郎"}]
     for wanted in ("yamada^tarou", "YAMADA*", "山田*", "やまだ^?ろう", JAPANESE, "=山田*", "Yamada*==*たろう"):
-        assert matches(held, wanted), wanted
+        assert dicom_json.element_matches(held, wanted), wanted
     for wanted in ("Yamada", "山本*", "Yamada*=山本*", "=Yamada*"):
-        assert not matches(held, wanted), wanted
+        assert not dicom_json.element_matches(held, wanted), wanted
 
 
 def test_a_study_of_a_patient_with_two_scripts_is_found_by_either(fresh):
@@ -369,7 +369,7 @@ def test_a_study_of_a_patient_with_two_scripts_is_found_by_either(fresh):
     ],
 )
 def test_dates_with_times_are_found_in_ranges(held, wanted, fits):
-    assert matches({"vr": "DT", "Value": [held]}, wanted) == fits
+    assert dicom_json.element_matches({"vr": "DT", "Value": [held]}, wanted) == fits
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ def test_dates_with_times_are_found_in_ranges(held, wanted, fits):
     ],
 )
 def test_times_that_are_less_exact_than_a_range_are_found_in_it(held, wanted, fits):
-    assert matches({"vr": "TM", "Value": [held]}, wanted) == fits
+    assert dicom_json.element_matches({"vr": "TM", "Value": [held]}, wanted) == fits
 
 
 def test_pages_of_a_search_hold_every_study_once(node, monkeypatch):
@@ -450,7 +450,7 @@ def test_numbers_that_json_does_not_have_are_texts(fresh):
 
     assert values(fresh.client.get("/dicomweb/studies/1.2/metadata").text) == [["NaN"], ["-inf"]]
     assert values(fresh.client.get("/dicomweb/instances?includefield=all").text) == [["NaN"], ["-inf"]]
-    assert element("DiffusionBValue", ["nan"])["00189087"]["Value"] == ["NaN"]
+    assert dicom_json.json_element("DiffusionBValue", ["nan"])["00189087"]["Value"] == ["NaN"]
 
 
 def test_a_search_says_what_it_does_not_do_and_takes_each_attribute_once(node):

@@ -16,12 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isocenter.service.objects.store import Part
+from isocenter.service.objects.object_store import IncomingPart
 from isocenter.service.records.accounts import Accounts
-from isocenter.service.web import node as node_routes
-from isocenter.service.web import server
-from isocenter.service.web.access import Identity
-from isocenter.service.web.server import Guard
+from isocenter.service.web import node_routes, server
+from isocenter.service.web.access import RequestIdentity
+from isocenter.service.web.server import RequestGuard
 from service.objects_sent import drawn, encoded
 from service.receiving import until
 from service.web_served import BOUNDARY, RELATED, related, served
@@ -180,9 +179,9 @@ def test_a_disk_that_fills_up_while_an_object_comes_costs_only_that_object(tmp_p
 
 
 def test_a_node_that_stops_while_an_object_is_written_closes_its_file_only_afterwards(tmp_path, monkeypatch):
-    writing, go_on, write, errors = threading.Event(), threading.Event(), Part.write, list[OSError]()
+    writing, go_on, write, errors = threading.Event(), threading.Event(), IncomingPart.write, list[OSError]()
 
-    def slow(part: Part, data: bytes) -> None:
+    def slow(part: IncomingPart, data: bytes) -> None:
         writing.set()
         assert go_on.wait(60)
         try:
@@ -190,7 +189,7 @@ def test_a_node_that_stops_while_an_object_is_written_closes_its_file_only_after
         except OSError as error:
             errors.append(error)
 
-    monkeypatch.setattr(Part, "write", slow)
+    monkeypatch.setattr(IncomingPart, "write", slow)
     monkeypatch.setattr(server, "DRAIN_S", 0.1)
     with served(tmp_path / "node") as web, connected(web) as client:
         body = related(encoded(drawn()))
@@ -243,7 +242,7 @@ def test_what_is_no_http_of_ours_is_refused(node, raw):
 
 def test_a_head_that_comes_whole_at_once_is_bounded_too(node):
     """Whether the server itself refuses it depends on the pieces in which the network delivers it."""
-    answers, identity = [], Identity(node.settings, Accounts(node.database))
+    answers, identity = [], RequestIdentity(node.settings, Accounts(node.database))
 
     async def app(scope, receive, send):
         answers.append({"type": "http.response.start", "status": 200})
@@ -254,5 +253,5 @@ def test_a_head_that_comes_whole_at_once_is_bounded_too(node):
     for length in (1 << 17, 100):
         headers = [(b"host", b"localhost"), (b"x", b"x" * length)]
         scope = {"type": "http", "path": "/health/live", "query_string": b"", "headers": headers}
-        asyncio.run(Guard(app, identity, 1)(scope, None, send))
+        asyncio.run(RequestGuard(app, identity, 1)(scope, None, send))
     assert [message["status"] for message in answers if "status" in message] == [431, 200]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime import load
-from isocenter.service.stored import MODELS
-from isocenter.service.work.warm_models import model_facts
+from isocenter.runtime import model_files
+from isocenter.service._node_folder import MODELS
+from isocenter.service.work import warm_models
 from isocenter.values import Geometry, Image
 from matrices import rarely
 from service.small_node import LEVEL
@@ -35,8 +35,8 @@ def node(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inference")
     paths = [threshold_model(folder, LEVEL), class_model(folder)]
     with served(folder / "node", models=paths) as web:
-        web.models = {path.name: load(path, "cpu") for path in paths}
-        rows = [asdict(model_facts(name, model)) for name, model in web.models.items()]
+        web.models = {path.name: model_files.load(path, "cpu") for path in paths}
+        rows = [asdict(warm_models.model_facts(name, model)) for name, model in web.models.items()]
         (folder / "node" / MODELS).write_text(json.dumps({"rows": rows}))
         yield web
 

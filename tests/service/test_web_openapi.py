@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isocenter.service.settings import Peer
+from isocenter.service.configuration import PeerSection
 from service.objects_sent import drawn, encoded
 from service.web_served import RELATED, related, served
 
@@ -42,7 +42,7 @@ AS_STATED = [
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
     """A node with one study and its answer, and a peer that is not there."""
-    peer = Peer(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=1)
+    peer = PeerSection(name="pacs", ae_title="ORTHANC", host="127.0.0.1", port=1)
     with served(tmp_path_factory.mktemp("web") / "node", peers=[peer]) as web:
         web.store(encoded(drawn()))
         web.job = web.answer("1.2", {"answer.dcm": (encoded(drawn("1.2.3.9")), "1.2.3.9")}, [])

@@ -14,20 +14,28 @@ from sqlalchemy import update
 
 import isocenter
 from isocenter.errors import FormatError, ResourceError
-from isocenter.files.dicom import SeriesNames, Stamp, patient_of, read_header, read_report, stamped, write_series
-from isocenter.prediction import Done, Examined
-from isocenter.service import keeper
-from isocenter.service.exchange.report import report_of
-from isocenter.service.reading.judged import judged_of
+from isocenter.files.dicom import header_reading
+from isocenter.files.dicom.reading import series_survey, sr_reading
+from isocenter.files.dicom.writing import series_writing, stamp
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.files.dicom.writing.stamp import Stamp
+from isocenter.prediction.case_prediction import PredictionOutcome
+from isocenter.prediction.findings_file import ExaminedImage
+from isocenter.quality import image_quality
+from isocenter.service import _keeper
+from isocenter.service.exchange import findings_report
+from isocenter.service.monitoring import safety
+from isocenter.service.reading import judged_results
+from isocenter.service.records import tables
 from isocenter.service.records.actor import ANYONE
-from isocenter.service.records.index import Index
-from isocenter.service.records.jobs import Job, Jobs
-from isocenter.service.records.tables import answers, audit, deliveries, findings, jobs, studies
-from isocenter.service.web.node import get_metrics
-from isocenter.service.web.studies import StudyPage, get_study, list_aside, list_studies, release_aside
+from isocenter.service.records.job_queue import Job, Jobs
+from isocenter.service.records.study_index import StudyIndex
+from isocenter.service.web import node_routes, study_routes
+from isocenter.service.web.study_routes import StudyPage
 from isocenter.service.web.web_node import WebNode
-from isocenter.service.work import answer, worker
-from isocenter.values import Findings, Geometry, Image
+from isocenter.service.work import job_answers
+from isocenter.values import Geometry, Image
+from isocenter.values.finding import FindingsRecord
 from matrices import thinned
 from service.objects_sent import drawn, encoded
 from service.small_node import LEVEL, SmallNode
@@ -44,7 +52,7 @@ def test_a_study_in_which_nothing_is_seen_says_so_and_has_its_answer_none_the_le
     node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", 1e5))
     node.receive(*mr)
     node.work()
-    [row], [study] = node.rows(jobs), node.rows(studies)
+    [row], [study] = node.rows(tables.jobs), node.rows(tables.studies)
     node.store.close()
     node.database.close()
     assert (row.state, row.outcome, study.outcome) == ("done", "answered", "answered")
@@ -74,7 +82,7 @@ def test_a_model_with_a_gate_abstains_from_a_picture_that_is_unlike_all_that_tra
     (tmp_path / "odd.dcm").write_bytes(encoded(odd))
     node.receive(tmp_path / "odd.dcm")
     node.work()
-    [row], [study] = node.rows(jobs), node.rows(studies)
+    [row], [study] = node.rows(tables.jobs), node.rows(tables.studies)
     node.store.close()
     node.database.close()
     assert (row.state, row.outcome, study.outcome) == ("done", "abstained", "abstained")
@@ -86,17 +94,17 @@ def test_series_of_two_patients_under_one_study_are_never_one_input(tmp_path):
     image = Image(np.arange(64, dtype=np.int16).reshape(1, 4, 4, 4), Geometry((4, 4, 4), np.eye(4)), modality="MR")
     files = {}
     for place, (series, patient) in enumerate((("t1", "one"), ("flair", "one"), ("other", "another"))):
-        write_series(image, SeriesNames(patient, "study", series, place + 1), tmp_path / series)
+        series_writing.write_series(image, SeriesNames(patient, "study", series, place + 1), tmp_path / series)
         files[series] = sorted((tmp_path / series).iterdir())
         for path in files[series]:
             slice_ = pydicom.dcmread(path)
             slice_.StudyInstanceUID = "1.2.3"
             slice_.save_as(path)
     job = Job("j", "s", "r", "m", "h", {}, 1, 1, 0.0)
-    with answer._cases(job, answer.Inputs({"T1": files["t1"], "FLAIR": files["flair"]}), None) as [case]:
+    with job_answers._cases(job, job_answers.JobInputs({"T1": files["t1"], "FLAIR": files["flair"]}), None) as [case]:
         assert list(case.images) == ["T1", "FLAIR"]
-    mixed = answer.Inputs({"T1": files["t1"], "FLAIR": files["other"]})
-    with pytest.raises(FormatError, match="of 2 patients"), answer._cases(job, mixed, None):
+    mixed = job_answers.JobInputs({"T1": files["t1"], "FLAIR": files["other"]})
+    with pytest.raises(FormatError, match="of 2 patients"), job_answers._cases(job, mixed, None):
         pass
 
 
@@ -105,8 +113,10 @@ def test_tracks_of_a_clip_are_a_table_beside_its_other_results(tmp_path):
     tracks = [{"case": "answer", "track": 1, "label": "cell", "first_frame": 0, "last_frame": 4, "score": 0.75}]
     for name, rows in (("clip", tracks), ("still", [])):
         (tmp_path / name).mkdir()
-        seen = [Examined(Done([{"case": "answer"}], [], None, tracks=rows))]
-        made = answer._answers(job, seen, Findings((), "answered"), tmp_path / name, answer.Marks("2.25", ""))
+        seen = [ExaminedImage(PredictionOutcome([{"case": "answer"}], [], None, tracks=rows))]
+        made = job_answers._answers(
+            job, seen, FindingsRecord((), "answered"), tmp_path / name, job_answers.ObjectMarks("2.25", "")
+        )
         assert ("tracks.csv" in {one.name for one in made}) is bool(rows)
     assert pd.read_csv(tmp_path / "clip" / "tracks.csv").to_dict("records") == tracks
 
@@ -114,24 +124,24 @@ def test_tracks_of_a_clip_are_a_table_beside_its_other_results(tmp_path):
 def test_the_same_job_made_again_gives_the_same_bytes(node, mr):
     node.receive(*mr)
     node.work()
-    [job] = node.rows(jobs)
+    [job] = node.rows(tables.jobs)
     folder = node.result().parent
     (folder.parent / f".{job.job}.0").mkdir()  # as a worker leaves it that is killed
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {"answer.dcm", "answer_report.dcm", "answer.nii.gz", "findings.json", "predictions.csv"} <= set(first)
-    segment = read_report(folder / "answer_report.dcm").stated[0].segment
+    segment = sr_reading.read_report(folder / "answer_report.dcm").stated[0].segment
     assert segment == (pydicom.dcmread(folder / "answer.dcm").SOPInstanceUID, 1)
     assert node.worker.jobs.retry(job.job)
     node.work()
     assert list(folder.parent.iterdir()) == [folder]
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
-    [row] = node.rows(jobs)
+    [row] = node.rows(tables.jobs)
     assert (row.state, row.outcome, row.attempts) == ("done", "answered", 1)
-    seg = [row for row in node.rows(answers) if row.kind == "seg"]
+    seg = [row for row in node.rows(tables.answers) if row.kind == "seg"]
     assert seg[0].sop_instance_uid.startswith("2.25.")
     said = json.loads(first["findings.json"])
     assert (said["schema"], said["version"]) == ("isocenter.findings", 1)
-    assert [one.row for one in node.rows(findings)] == said["rows"]
+    assert [one.row for one in node.rows(tables.findings)] == said["rows"]
 
 
 def test_a_late_image_makes_a_further_revision_whose_answer_replaces_the_first(node, mr):
@@ -139,24 +149,26 @@ def test_a_late_image_makes_a_further_revision_whose_answer_replaces_the_first(n
     node.work()
     node.receive(mr[-1])
     node.work()
-    states = sorted((row.revision, row.state, row.outcome) for row in node.rows(jobs))
+    states = sorted((row.revision, row.state, row.outcome) for row in node.rows(tables.jobs))
     assert states == [(1, "superseded", "answered"), (2, "done", "answered")]
-    assert [row.revision for row in node.rows(studies)] == [2]
+    assert [row.revision for row in node.rows(tables.studies)] == [2]
 
 
 def test_a_result_of_a_series_that_has_grown_meanwhile_is_not_given_out(node, mr, monkeypatch):
     def slow(*given, **limits):
-        outcome = answer.answered(*given, **limits)
+        outcome = job_answers.answer_job(*given, **limits)
         node.receive(mr[-1])
         node.keeper.absorb()
         return outcome
 
-    monkeypatch.setattr(worker, "answered", slow)
+    monkeypatch.setattr(job_answers, "answer_job", slow)
     node.receive(*mr[:-1])
     node.work()
-    states = sorted((row.revision, row.state, row.outcome) for row in node.rows(jobs))
+    states = sorted((row.revision, row.state, row.outcome) for row in node.rows(tables.jobs))
     assert states == [(1, "superseded", None), (2, "done", "answered")]
-    assert {row.job for row in node.rows(answers)} == {row.job for row in node.rows(jobs) if row.revision == 2}
+    assert {row.job for row in node.rows(tables.answers)} == {
+        row.job for row in node.rows(tables.jobs) if row.revision == 2
+    }
 
 
 def test_a_mask_that_no_segmentation_can_hold_is_sent_as_a_report_alone_and_the_job_says_why(tmp_path, mr):
@@ -169,7 +181,7 @@ def test_a_mask_that_no_segmentation_can_hold_is_sent_as_a_report_alone_and_the_
     node = SmallNode(tmp_path / "node", threshold_model(tmp_path / "model", LEVEL), peers=[pacs], rules=rules)
     node.receive(*mr)
     node.work()
-    [row], [sent] = node.rows(jobs), node.rows(deliveries)
+    [row], [sent] = node.rows(tables.jobs), node.rows(tables.deliveries)
     node.store.close()
     node.database.close()
     assert (row.state, row.outcome, sent.name) == ("sending", "answered", "answer_report.dcm")
@@ -199,10 +211,10 @@ def test_peers_are_told_of_outcomes_without_a_result_as_the_rule_says(tmp_path, 
         header.save_as(path)
     node.receive(*mr)
     node.work()
-    [row], sent, path = node.rows(jobs), node.rows(deliveries), node.result("answer_report.dcm")
+    [row], sent, path = node.rows(tables.jobs), node.rows(tables.deliveries), node.result("answer_report.dcm")
     reported = [one.job for one in sent if (one.name, one.peer) == ("findings.json", "ris:2575")]
-    made = [report_of(node.settings, node.database, job) for job in reported]
-    judged = judged_of(node.database, node.settings.folder, row.job)
+    made = [findings_report.report_of_job(node.settings, node.database, job) for job in reported]
+    judged = judged_results.find_judged(node.database, node.settings.folder, row.job)
     [(name, facts)] = node.models.items()
     node.store.close()
     node.database.close()
@@ -227,7 +239,7 @@ def test_classes_are_sent_to_a_peer_as_a_report(tmp_path, mr):
     node = SmallNode(tmp_path / "node", class_model(tmp_path / "model"), peers=[pacs], rules=rules)
     node.receive(*mr)
     node.work()
-    [row], [sent] = node.rows(jobs), node.rows(deliveries)
+    [row], [sent] = node.rows(tables.jobs), node.rows(tables.deliveries)
     path = node.result("answer_report.dcm")
     node.store.close()
     node.database.close()
@@ -247,16 +259,18 @@ def test_a_study_that_no_rule_takes_has_an_outcome_and_a_reason_wherever_a_user_
     node.receive(*mr)
     node.work()
     web = WebNode(node.settings, node.database, node.store)
-    [row] = list_studies(web, ANYONE, StudyPage()).rows
+    [row] = study_routes.list_studies(web, ANYONE, StudyPage()).rows
     assert (row.state, row.outcome, row.jobs) == ("done", "refused", [])
     assert (
         row.reason
         == "no rule takes a series of it; what fails: heads (PatientName). See `isocenter route`, or its /route"
     )
-    assert get_study(web, ANYONE, row.study) == row
-    assert b'isocenter_study_outcomes{outcome="refused"} 1.0' in get_metrics(web).body
-    last = node.rows(audit)[-1]
-    assert last.action == "study done" and last.patient == patient_of(read_header(mr[0]).dataset)
+    assert study_routes.get_study(web, ANYONE, row.study) == row
+    assert b'isocenter_study_outcomes{outcome="refused"} 1.0' in node_routes.get_metrics(web).body
+    last = node.rows(tables.audit)[-1]
+    assert last.action == "study done" and last.patient == series_survey.pseudonym_from_header(
+        header_reading.read_header(mr[0]).dataset
+    )
     assert last.detail == {"study": last.object, "outcome": "refused", "reason": row.reason}
     node.store.close()
     node.database.close()
@@ -269,16 +283,16 @@ def test_a_study_with_two_objects_of_one_uid_is_aside_until_a_person_has_chosen_
     node.receive(*mr, mr[0].with_name("other.dcm"))
     node.work()
     web = WebNode(node.settings, node.database, node.store)
-    [row] = list_studies(web, ANYONE, StudyPage()).rows
+    [row] = study_routes.list_studies(web, ANYONE, StudyPage()).rows
     assert (row.state, row.outcome) == ("aside", "answered")
     assert "aside/1" in row.reason
-    [lying] = list_aside(web).rows
+    [lying] = study_routes.list_aside(web).rows
     assert (lying.study, lying.sop_instance_uid) == (row.study, other.SOPInstanceUID)
     for revision in (2, 3):  # and back: the first answer is wanted again
-        release_aside(web, ANYONE, 1)
+        study_routes.release_aside(web, ANYONE, 1)
         node.keeper._read = {}  # a keeper that starts anew reads its journals from the beginning
         node.work()
-        [row] = list_studies(web, ANYONE, StudyPage()).rows
+        [row] = study_routes.list_studies(web, ANYONE, StudyPage()).rows
         assert (row.state, row.outcome, row.reason, row.revision) == ("done", "answered", None, revision)
     assert sorted(one.state for one in row.jobs) == ["done", "superseded"]
 
@@ -287,8 +301,8 @@ def test_a_study_sent_ten_times_has_one_answer(node, mr):
     for _ in range(10):
         node.receive(*mr)
         node.work()
-    assert len(node.rows(jobs)) == 1
-    assert [row.revision for row in node.rows(studies)] == [1]
+    assert len(node.rows(tables.jobs)) == 1
+    assert [row.revision for row in node.rows(tables.studies)] == [1]
 
 
 def test_files_that_no_row_knows_are_found_at_the_start(node, mr):
@@ -298,27 +312,27 @@ def test_files_that_no_row_knows_are_found_at_the_start(node, mr):
     assert node.keeper.absorb() == 0
     assert node.keeper.find() == len(mr)
     node.work()
-    assert [row.outcome for row in node.rows(jobs)] == ["answered"]
+    assert [row.outcome for row in node.rows(tables.jobs)] == ["answered"]
 
 
 @pytest.mark.whole
 def test_a_flood_of_studies_is_kept_in_portions_and_none_is_complete_too_early(node, tmp_path, monkeypatch):
     """One round ends soon whatever has come in: the first answers do not wait for the last study."""
-    monkeypatch.setattr(keeper, "JOURNAL_BYTES", 1)
-    monkeypatch.setattr(keeper, "STUDIES", 1)
+    monkeypatch.setattr(_keeper, "JOURNAL_BYTES", 1)
+    monkeypatch.setattr(_keeper, "STUDIES", 1)
     image = Image(np.ones((1, 4, 4, 2), np.int16), Geometry((4, 4, 2), np.diag([-1.0, -1, 1, 1])), modality="MR")
     for number in range(3):
         folder = tmp_path / f"study-{number}"
-        write_series(image, SeriesNames(f"p{number}", f"study {number}", "series"), folder)
+        series_writing.write_series(image, SeriesNames(f"p{number}", f"study {number}", "series"), folder)
         node.receive(*sorted(folder.iterdir()))
     counts, objects = [], []
     for _ in range(12):
         node.keeper.round()
-        counts.append(len(node.rows(jobs)))
-        objects.append(sum(row.instances for row in node.rows(studies)))
+        counts.append(len(node.rows(tables.jobs)))
+        objects.append(sum(row.instances for row in node.rows(tables.studies)))
     assert objects[:6] == [1, 2, 3, 4, 5, 6]
     assert counts[:7] == [0] * 6 + [1] and counts[-1] == 3
-    assert all(row.revision == 1 for row in node.rows(studies))
+    assert all(row.revision == 1 for row in node.rows(tables.studies))
 
 
 def test_a_model_that_was_changed_answers_no_old_job(node, mr, tmp_path):
@@ -326,7 +340,7 @@ def test_a_model_that_was_changed_answers_no_old_job(node, mr, tmp_path):
     node.keeper.round()
     threshold_model(tmp_path / "model", LEVEL + 1)
     node.work()
-    [row] = node.rows(jobs)
+    [row] = node.rows(tables.jobs)
     assert (row.state, row.outcome) == ("done", "refused")
     assert "another model" in row.reason
 
@@ -334,7 +348,7 @@ def test_a_model_that_was_changed_answers_no_old_job(node, mr, tmp_path):
 def test_a_job_that_takes_too_long_ends_its_process_whether_the_database_answers_or_not(node, mr, monkeypatch):
     for is_away in (True, False):
         _take_too_long(node, mr, monkeypatch, is_away=is_away)
-    [row] = node.rows(jobs)
+    [row] = node.rows(tables.jobs)
     assert (row.state, row.reason) == ("waiting", "took longer than 0.1 s")
 
 
@@ -347,7 +361,7 @@ def _take_too_long(node, mr, monkeypatch, *, is_away):
     node.receive(*mr)
     node.keeper.round()
     with node.database.write() as connection:
-        connection.execute(update(jobs).values(state="waiting"))
+        connection.execute(update(tables.jobs).values(state="waiting"))
     job = node.worker.jobs.claim("test/worker-0")
     slow = node.settings.model_copy(update={"queue": node.settings.queue.model_copy(update={"job_timeout_s": 0.1})})
     node.worker.settings = slow
@@ -362,12 +376,12 @@ def test_an_answer_stands_whatever_fails_of_what_is_done_beside_it(node, mr, mon
     def faulty(*_: object) -> None:
         raise KeyError("secret-4711")
 
-    monkeypatch.setattr(answer, "quick_measures", faulty)
-    monkeypatch.setattr(worker, "with_urgency", faulty)
+    monkeypatch.setattr(image_quality, "quick_measures", faulty)
+    monkeypatch.setattr(safety, "with_urgency", faulty)
     monkeypatch.setattr(node.worker.models, "maps_of", lambda *_: faulty)
     node.receive(*mr)
     node.work()
-    [row] = node.rows(jobs)
+    [row] = node.rows(tables.jobs)
     assert (row.state, row.outcome) == ("done", "answered")
     for what in ("the measures of the image", "the priority or notice", "the map of what the answer rests on"):
         assert f"{what} failed: KeyError within the node" in row.reason
@@ -380,10 +394,10 @@ def test_a_job_whose_claim_is_lost_writes_nothing(node, mr):
     node.keeper.round()
     job = node.worker.jobs.claim("test/worker-0")
     with node.database.write() as connection:
-        connection.execute(update(jobs).values(fence=jobs.c.fence + 1))
+        connection.execute(update(tables.jobs).values(fence=tables.jobs.c.fence + 1))
     node.worker._done(job)
     assert not (node.settings.folder / "results" / job.job).exists()
-    assert node.rows(answers) == []
+    assert node.rows(tables.answers) == []
     assert list((node.settings.folder / "results").iterdir()) == []
 
 
@@ -391,13 +405,13 @@ def test_a_stamp_leaves_references_to_other_objects_alone(node, mr, tmp_path):
     node.receive(*mr)
     node.work()
     path = node.result()
-    before = stamped(path, Stamp("2.25", "a", 1e9, "For research use only"))
-    after = stamped(path, Stamp("2.25", "b", 1e9, "For research use only"))
+    before = stamp.apply_stamp(path, Stamp("2.25", "a", 1e9, "For research use only"))
+    after = stamp.apply_stamp(path, Stamp("2.25", "b", 1e9, "For research use only"))
     assert before.SOPInstanceUID != after.SOPInstanceUID
     assert before.StudyInstanceUID == after.StudyInstanceUID
     assert before.ReferencedSeriesSequence == after.ReferencedSeriesSequence
     assert after.SeriesDescription.endswith("For research use only")
-    assert Index(node.database).series_of(node.rows(jobs)[0].study)[0].modality == "MR"
+    assert StudyIndex(node.database).series_of(node.rows(tables.jobs)[0].study)[0].modality == "MR"
 
 
 def test_a_node_writes_what_the_command_writes(node, mr, tmp_path):
@@ -415,7 +429,7 @@ def test_a_node_writes_what_the_command_writes(node, mr, tmp_path):
             (segment, "SegmentAlgorithmName"),
             (segment.SegmentationAlgorithmIdentificationSequence[0], "AlgorithmName"),
         ):
-            assert holder[keyword].value.endswith(node.rows(jobs)[0].model_version)
+            assert holder[keyword].value.endswith(node.rows(tables.jobs)[0].model_version)
             holder[keyword].value = ""
     for keyword in ("SegmentSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         assert theirs[keyword] == ours[keyword]

@@ -13,12 +13,13 @@ import pynetdicom
 import pytest
 from fastapi.testclient import TestClient
 
-from isocenter.service.dicom.handed import UPS_PULL
-from isocenter.service.objects.store import key_of
-from isocenter.service.records.tables import answers, jobs, studies, workitems
-from isocenter.service.records.workitems import UPS_PUSH, Workitems
-from isocenter.service.stored import MODELS
-from isocenter.service.web.server import web_app
+from isocenter.service._node_folder import MODELS
+from isocenter.service.dicom.handed_associations import UPS_PULL
+from isocenter.service.dicom.messages import UPS_PUSH
+from isocenter.service.objects import object_store
+from isocenter.service.records import tables
+from isocenter.service.records.workitem_records import Workitems
+from isocenter.service.web import server
 from isocenter.service.web.web_node import WebNode
 from matrices import thinned
 from service.receiving import receiving
@@ -107,7 +108,7 @@ def associated(node: SmallNode, *classes: str) -> Iterator[pynetdicom.associatio
 
 def client(node: SmallNode) -> TestClient:
     """The application, without a server."""
-    return TestClient(web_app(WebNode(node.settings, node.database, node.store)), base_url="http://localhost")
+    return TestClient(server.web_app(WebNode(node.settings, node.database, node.store)), base_url="http://localhost")
 
 
 def work(node: SmallNode) -> None:
@@ -128,13 +129,13 @@ def test_an_order_on_a_study_that_is_there_finds_its_job_and_names_the_outputs(t
     study, series = uids(mr)
     uid = created(node, order(study, series))
     work(node)
-    [job], [row] = node.rows(jobs), node.rows(workitems)
+    [job], [row] = node.rows(tables.jobs), node.rows(tables.workitems)
     assert (row.state, job.attempts) == ("COMPLETED", 1)
     made = Workitems(node.database, node.rules).get(uid)
     assert "TransactionUID" not in made
     assert (made.ProcedureStepLabel, str(made.PatientName)) == ("Détection", "Doe^Jane")
     [done] = made.UnifiedProcedureStepPerformedProcedureSequence
-    sent = {one.sop_instance_uid for one in node.rows(answers) if one.sop_instance_uid}
+    sent = {one.sop_instance_uid for one in node.rows(tables.answers) if one.sop_instance_uid}
     named = {
         item.ReferencedSOPInstanceUID for one in done.OutputInformationSequence for item in one.ReferencedSOPSequence
     }
@@ -148,27 +149,27 @@ def test_a_rule_for_orders_alone_makes_its_job_when_it_is_ordered_and_in_its_pla
     study, series = uids(mr)
     uid = created(node, order(study, series))
     node.keeper.round()
-    assert [row.state for row in node.rows(workitems)] == ["SCHEDULED"]  # the study is still to come
+    assert [row.state for row in node.rows(tables.workitems)] == ["SCHEDULED"]  # the study is still to come
     node.receive(*mr)
     for _ in range(3):
         node.keeper.round()
-    [job] = node.rows(jobs)
+    [job] = node.rows(tables.jobs)
     assert (job.state, job.priority) == ("waiting", 1)  # HIGH is urgent
-    assert [row.state for row in node.rows(workitems)] == ["IN PROGRESS"]
+    assert [row.state for row in node.rows(tables.workitems)] == ["IN PROGRESS"]
     work(node)
     assert Workitems(node.database, node.rules).get(uid).ProcedureStepState == "COMPLETED"
-    assert [row.state for row in node.rows(studies)] == ["done"]
+    assert [row.state for row in node.rows(tables.studies)] == ["done"]
 
 
 def test_a_study_that_nobody_orders_gets_no_job_of_a_rule_for_orders_alone(tmp_path, mr):
     node = small(tmp_path, only_ordered=True)
     node.receive(*mr)
     work(node)
-    assert node.rows(jobs) == []
+    assert node.rows(tables.jobs) == []
     created(node, order(uids(mr)[0], "1.2.3.999"))  # another series than that which the rule takes
     work(node)
-    [row] = node.rows(workitems)
-    assert (row.state, node.rows(jobs)) == ("CANCELED", [])
+    [row] = node.rows(tables.workitems)
+    assert (row.state, node.rows(tables.jobs)) == ("CANCELED", [])
 
 
 def test_a_cancelled_order_ends_the_job_that_nothing_else_wants(tmp_path, mr):
@@ -183,13 +184,13 @@ def test_a_cancelled_order_ends_the_job_that_nothing_else_wants(tmp_path, mr):
     again = web.post(f"/dicomweb/workitems/{uid}/cancelrequest")
     assert again.status_code == 202
     assert "already in the state CANCELED" in again.headers["Warning"]
-    assert [row.state for row in node.rows(jobs)] == ["cancelled"]
+    assert [row.state for row in node.rows(tables.jobs)] == ["cancelled"]
     [made] = web.get(f"/dicomweb/workitems/{uid}").json()
     assert made["00741000"]["Value"] == ["CANCELED"]
     assert made["00741002"]["Value"][0]["00741238"]["Value"] == ["no longer needed"]
     created(node, order(uids(mr)[0]), "1.2.777.2")  # ordered anew, it is done
     work(node)
-    assert [row.state for row in node.rows(jobs)] == ["done"]
+    assert [row.state for row in node.rows(tables.jobs)] == ["done"]
 
 
 def test_over_dimse_a_workitem_is_created_found_claimed_changed_and_completed(tmp_path):
@@ -257,7 +258,7 @@ def test_an_order_that_nobody_could_do_is_refused_with_its_fault(tmp_path, chang
     with pytest.raises(Exception, match=words.strip("'")[:12]) as error:
         created(node, dataset)
     assert error.value.status == status
-    assert node.rows(workitems) == []
+    assert node.rows(tables.workitems) == []
 
 
 def test_over_http_a_workitem_is_created_found_claimed_and_refused_to_others(tmp_path):
@@ -311,7 +312,9 @@ def test_uids_are_parameters_in_the_words_of_every_edition_and_no_other_paramete
 
 def test_a_peer_that_may_not_order_is_offered_no_workitems(tmp_path, monkeypatch):
     node = small(tmp_path)
-    monkeypatch.setattr("isocenter.service.dicom.listening.Listening.permits", lambda *_: frozenset({"store"}))
+    monkeypatch.setattr(
+        "isocenter.service.dicom.dicom_listening.ListenerSettings.permits", lambda *_: frozenset({"store"})
+    )
     entity = pynetdicom.AE("RIS")
     entity.add_requested_context(UPS_PUSH)
     with receiving(node.settings.folder, orders=lambda: Workitems(node.database, node.rules)) as receiver:
@@ -323,5 +326,5 @@ def test_a_peer_that_may_not_order_is_offered_no_workitems(tmp_path, monkeypatch
 def test_the_study_of_an_order_is_known_by_its_key(tmp_path):
     node = small(tmp_path)
     created(node, order("1.2.1", "1.2.1.5"))
-    [row] = node.rows(workitems)
-    assert (row.study, row.series) == (key_of("1.2.1"), [key_of("1.2.1.5")])
+    [row] = node.rows(tables.workitems)
+    assert (row.study, row.series) == (object_store.uid_key("1.2.1"), [object_store.uid_key("1.2.1.5")])

@@ -18,15 +18,16 @@ from sqlalchemy import update
 
 from files.test_dicom_sr_structures import judged
 from isocenter.errors import UsageError
-from isocenter.files.dicom import read_report
-from isocenter.service import Couriers, read_settings, rules_of
-from isocenter.service.records.alerts import NOTICE, notice_key
-from isocenter.service.records.jobs import Job, Jobs, Outcome
-from isocenter.service.records.tables import deliveries, jobs, notices
-from isocenter.service.routing.facts import ModelFacts, most_urgent
-from isocenter.service.settings import Urgent
-from isocenter.service.web import worklist
-from isocenter.service.web.server import web_app
+from isocenter.files.dicom.reading import sr_reading
+from isocenter.service import configuration
+from isocenter.service._courier import Couriers
+from isocenter.service.configuration import UrgencyRule
+from isocenter.service.records import alert_records, tables
+from isocenter.service.records.alert_records import NOTICE
+from isocenter.service.records.job_queue import Job, JobOutcome, Jobs
+from isocenter.service.routing import routing_facts, routing_rules
+from isocenter.service.routing.routing_facts import ModelFacts
+from isocenter.service.web import server as web_server
 from isocenter.service.web.web_node import WebNode
 from ports import free_port
 from service.objects_sent import drawn, encoded
@@ -53,38 +54,44 @@ PNEUMOTHORAX = {"finding": "pneumothorax", "probability": 0.8, "priority": "emer
     ],
 )
 def test_the_most_urgent_rule_that_a_finding_meets_gives_the_priority_and_the_reason(rows, priority, because):
-    rules = [Urgent(finding="effusion", value=5, priority="urgent"), Urgent(**PNEUMOTHORAX)]
-    given = most_urgent(rows, rules)
+    rules = [UrgencyRule(finding="effusion", value=5, priority="urgent"), UrgencyRule(**PNEUMOTHORAX)]
+    given = routing_facts.most_urgent(rows, rules)
     assert (given and given.priority) == priority
     assert because in (given.because if given else "")
 
 
 def test_a_probability_that_no_model_states_for_a_rule_or_bound_and_a_notice_that_no_rule_could_send_are_refused():
-    settings = read_settings(urgent=[PNEUMOTHORAX])
+    settings = configuration.read_settings(urgent=[PNEUMOTHORAX])
     with pytest.raises(UsageError, match=r"no model of the node states a probability of 'pneumothorax'"):
-        rules_of(settings, {"m": ModelFacts("m", "h", findings=("odd",))})
-    assert rules_of(settings, {"m": ModelFacts("m", "h", findings=("pneumothorax",))})
-    settings = read_settings(urgent=[{"finding": "lung", "value": 5, "priority": "urgent"}])
+        routing_rules.rules_of(settings, {"m": ModelFacts("m", "h", findings=("odd",))})
+    assert routing_rules.rules_of(settings, {"m": ModelFacts("m", "h", findings=("pneumothorax",))})
+    settings = configuration.read_settings(urgent=[{"finding": "lung", "value": 5, "priority": "urgent"}])
     with pytest.raises(UsageError, match=r"states a value of 'lung'. Name one of liver, short axis"):
-        rules_of(settings, {"m": ModelFacts("m", "h", findings=("lung",), values=("short axis", "liver"))})
-    settings = read_settings(bound=[{"metric": "npv", "label": "lung", "at_least": 0.9}])
+        routing_rules.rules_of(
+            settings, {"m": ModelFacts("m", "h", findings=("lung",), values=("short axis", "liver"))}
+        )
+    settings = configuration.read_settings(bound=[{"metric": "npv", "label": "lung", "at_least": 0.9}])
     with pytest.raises(UsageError, match=r"a probability of 'lung'. Name one of odd"):
-        rules_of(settings, {"m": ModelFacts("m", "h", findings=("odd",), values=("lung",))})
+        routing_rules.rules_of(settings, {"m": ModelFacts("m", "h", findings=("odd",), values=("lung",))})
     hook = {"when": "emergency", "by": "webhook", "to": "http://127.0.0.1:1/"}
     with pytest.raises(UsageError, match="which no rule of"):
-        read_settings(notify=[hook])
+        configuration.read_settings(notify=[hook])
     with pytest.raises(UsageError, match="needs the section smtp"):
-        read_settings(urgent=[PNEUMOTHORAX], notify=[{**hook, "by": "smtp", "to": "duty@hospital.example"}])
+        configuration.read_settings(
+            urgent=[PNEUMOTHORAX], notify=[{**hook, "by": "smtp", "to": "duty@hospital.example"}]
+        )
 
 
 def api(node: SmallNode) -> TestClient:
     """The application, without a server."""
-    return TestClient(web_app(WebNode(node.settings, node.database, node.store)), base_url="http://localhost")
+    return TestClient(
+        web_server.web_app(WebNode(node.settings, node.database, node.store)), base_url="http://localhost"
+    )
 
 
 def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
     node = SmallNode(tmp_path / "node")
-    urgent = [Urgent(finding="effusion", value=5, priority="urgent")]
+    urgent = [UrgencyRule(finding="effusion", value=5, priority="urgent")]
     node.settings = node.settings.model_copy(update={"urgent": urgent})
     for number in range(3):
         path = tmp_path / f"{number}.dcm"
@@ -95,14 +102,14 @@ def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
     queue = Jobs(node.database)
     findings = {1: [{"concept": "effusion", "value": 6.25, "unit": "ml"}], 2: []}
     for number, rows in findings.items():
-        [study] = [row.study for row in node.rows(worklist.studies) if row.uid == f"1.2.{number}"]
+        [study] = [row.study for row in node.rows(tables.studies) if row.uid == f"1.2.{number}"]
         with node.database.write() as connection:
             columns = {"rule": "r", "model": "m", "model_hash": "h", "revision": 1, "priority": 2}
             queue.add(connection, study=study, inputs_hash="i", inputs={"series": {}}, **columns)
         job = queue.claim("w")
         assert isinstance(job, Job)
-        urgency = most_urgent(rows, node.settings.urgent)
-        assert queue.finish(job, Outcome("answered", findings=rows, urgency=urgency, is_empty=not rows))
+        urgency = routing_facts.most_urgent(rows, node.settings.urgent)
+        assert queue.finish(job, JobOutcome("answered", findings=rows, urgency=urgency, is_empty=not rows))
     client = api(node)
     listed = client.get("/api/worklist").json()
     assert (listed["schema"], listed["version"]) == ("isocenter.worklist", 1)
@@ -120,7 +127,7 @@ def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
     assert [row["finding"] for row in listed["rows"]] == ["effusion: 6.25 ml", "", "nothing found"]
     assert "no rule" in listed["rows"][1]["reason"]
     with node.database.write() as connection:
-        connection.execute(update(worklist.studies).values(received_at=0.0))
+        connection.execute(update(tables.studies).values(received_at=0.0))
     assert client.get("/api/worklist").json()["rows"] == []
 
 
@@ -174,13 +181,13 @@ def bright_node(folder: Path, mr: list[Path], *listed: dict, **sections) -> tupl
 
 def at_once(node: SmallNode) -> None:
     with node.database.write() as connection:
-        connection.execute(update(deliveries).values(next_at=0.0))
+        connection.execute(update(tables.deliveries).values(next_at=0.0))
 
 
 def test_a_webhook_that_fails_gets_the_notice_again_under_the_same_id_and_the_job_does_not_wait(tmp_path, mr):
     port = free_port()
     node, couriers = bright_node(tmp_path, mr, {"by": "webhook", "to": f"http://127.0.0.1:{port}/x"})
-    [job], [recipient] = node.rows(jobs), couriers.recipients
+    [job], [recipient] = node.rows(tables.jobs), couriers.recipients
     assert (job.state, job.urgency) == ("done", 1)
     assert job.because.startswith("bright: ")
     assert couriers.deliver(recipient) == 0  # nobody listens
@@ -188,35 +195,35 @@ def test_a_webhook_that_fails_gets_the_notice_again_under_the_same_id_and_the_jo
         for _ in range(3):
             at_once(node)
             couriers.deliver(recipient)
-    assert [key for key, _ in made.got] == [notice_key(job.job)] * 2
+    assert [key for key, _ in made.got] == [alert_records.notice_key(job.job)] * 2
     stated = made.got[0][1]
     named = {"notice", "study", "job", "outcome", "model", "model_version", "finding", "priority", "link"}
     assert stated.keys() - {"schema", "version"} == named
     told = [stated[name] for name in ("outcome", "model", "model_version")]
     assert told == ["answered", job.model, job.model_version]
-    [study] = node.rows(worklist.studies)
+    [study] = node.rows(tables.studies)
     assert (stated["study"], stated["priority"]) == (study.uid, "urgent")
     assert stated["link"] == f"https://node.example/api/jobs/{job.job}"
-    assert [row.state for row in node.rows(deliveries)] == ["sent"]
+    assert [row.state for row in node.rows(tables.deliveries)] == ["sent"]
 
 
 def test_a_report_states_the_priority_that_its_findings_give(tmp_path, mr):
     node, _ = bright_node(tmp_path, mr)
     path = node.result("answer_report.dcm")
     judged(path)
-    [job], report = node.rows(jobs), highdicom.sr.srread(path)
+    [job], report = node.rows(tables.jobs), highdicom.sr.srread(path)
     [evaluations] = [one for one in report.ContentSequence if one.name.value == "C0034375"]
     coded, reason = evaluations.ContentSequence
     assert (coded.name.meaning, coded.value.value, coded.value.meaning) == ("Priority", "103391001", "Urgent")
     assert reason.value == job.because
-    assert {one.concept for one in read_report(path).stated}.isdisjoint({"Priority"})
+    assert {one.concept for one in sr_reading.read_report(path).stated}.isdisjoint({"Priority"})
 
 
 def test_a_notice_goes_to_the_next_recipient_in_time_unless_it_is_acknowledged(tmp_path, mr):
     ports = free_port(), free_port()
     listed = [{"by": "webhook", "to": f"http://127.0.0.1:{port}/", "after_min": 5} for port in ports]
     node, couriers = bright_node(tmp_path, mr, *listed)
-    first, second = sorted(node.rows(deliveries), key=lambda row: row.next_at)
+    first, second = sorted(node.rows(tables.deliveries), key=lambda row: row.next_at)
     assert [first.peer, second.peer] == list(couriers.recipients)
     assert second.next_at - first.next_at == pytest.approx(300, abs=5)
     with hook(ports[0]) as one, hook(ports[1]) as other:
@@ -233,8 +240,8 @@ def test_a_notice_goes_to_the_next_recipient_in_time_unless_it_is_acknowledged(t
     assert client.get("/api/notices", params={"unacknowledged": True}).json()["rows"] == []
     assert node.worker.jobs.retry(answer["job"])  # done again, the notice is still acknowledged
     node.work()
-    assert [row.state for row in node.rows(deliveries) if row.peer == second.peer] == ["aside"]
-    assert len(node.rows(notices)) == 1
+    assert [row.state for row in node.rows(tables.deliveries) if row.peer == second.peer] == ["aside"]
+    assert len(node.rows(tables.notices)) == 1
 
 
 def test_a_webhook_that_redirects_to_this_machine_is_refused_and_the_next_recipient_gets_the_notice(tmp_path, mr):
@@ -247,7 +254,7 @@ def test_a_webhook_that_redirects_to_this_machine_is_refused_and_the_next_recipi
         assert other.got == []
         couriers.deliver(second)
     assert len(other.got) == 1
-    states = {row.peer: (row.state, row.reason) for row in node.rows(deliveries)}
+    states = {row.peer: (row.state, row.reason) for row in node.rows(tables.deliveries)}
     assert states[second] == ("sent", None)
     assert states[first][0] == "aside"
     assert "redirects" in states[first][1]
@@ -282,8 +289,8 @@ def test_an_email_bears_the_id_of_the_notice_and_names_nobody(tmp_path, mr):
         assert couriers.deliver(recipient) == 1
         server.shutdown()
     [mail] = Mailbox.got
-    [job] = node.rows(jobs)
-    assert f"Message-ID: <{notice_key(job.job)}@hospital.example>" in mail
+    [job] = node.rows(tables.jobs)
+    assert f"Message-ID: <{alert_records.notice_key(job.job)}@hospital.example>" in mail
     assert "Subject: urgent: bright" in mail
     assert "hospital" not in recipient  # the records and the log hold no address
     assert NOTICE in mail

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import httpx
 
-from isocenter.service import Settings, read_settings
-from isocenter.service.objects.journal import Received, read_journals
-from isocenter.service.objects.store import key_of
-from isocenter.service.records.database import Database
-from isocenter.service.records.index import Arrival, Index
-from isocenter.service.records.jobs import Answer, Jobs, Outcome
-from isocenter.service.routing.facts import ModelFacts
-from isocenter.service.settings import Peer
-from isocenter.service.stored import MODELS
-from isocenter.service.web.server import run_web
+from isocenter.service import configuration
+from isocenter.service._node_folder import MODELS
+from isocenter.service.configuration import NodeSettings, PeerSection
+from isocenter.service.objects import journal, object_store
+from isocenter.service.objects.journal import Received
+from isocenter.service.records.job_queue import JobOutcome, Jobs, ResultFile
+from isocenter.service.records.record_database import Database
+from isocenter.service.records.study_index import Arrival, StudyIndex
+from isocenter.service.routing.routing_facts import ModelFacts
+from isocenter.service.web import server
 from service.databases import with_tables
 
 BOUNDARY = "xx--yy"
@@ -34,7 +34,7 @@ class Served:
     """A node that answers at `url`."""
 
     url: str
-    settings: Settings
+    settings: NodeSettings
     database: Database
     client: httpx.Client
     read: dict[str, int] = field(default_factory=dict)
@@ -47,22 +47,22 @@ class Served:
 
     def keep(self) -> None:
         """Enter what came in, as the keeper does."""
-        lines, now = read_journals(self.settings.folder / "inbox", self.read)
+        lines, now = journal.read_journals(self.settings.folder / "inbox", self.read)
         self.read |= now
-        Index(self.database).add(
+        StudyIndex(self.database).add(
             [self._arrival(one) for one in lines if isinstance(one, Received) and not one.is_aside]
         )
 
     def complete(self, study: str, attributes: Mapping[str, object] | None = None, **facts: object) -> None:
         """Mark a study as complete; facts: of its only series."""
-        index, key = Index(self.database), key_of(study)
+        index, key = StudyIndex(self.database), object_store.uid_key(study)
         series = {row.series: {"attributes": attributes, **facts} for row in index.series_of(key)} if facts else {}
         assert index.complete(key, 1, attributes or {}, series)
 
     def answer(self, study: str, files: Mapping[str, tuple[bytes, str | None]], send: list[str]) -> str:
         """A job of a study with its result: {name: (bytes, SOPInstanceUID)}; how the job is called."""
-        jobs, key = Jobs(self.database), key_of(study)
-        series = Index(self.database).series_of(key)[0].series
+        jobs, key = Jobs(self.database), object_store.uid_key(study)
+        series = StudyIndex(self.database).series_of(key)[0].series
         with self.database.write() as connection:
             columns = {"rule": "all", "model": "m", "model_hash": "h", "revision": 1, "priority": 2}
             jobs.add(connection, study=key, inputs_hash="i", inputs={"series": {"image": series}}, **columns)
@@ -72,15 +72,15 @@ class Served:
         for name, (data, _) in files.items():
             (folder / name).write_bytes(data)
         made = [
-            Answer(name, "seg" if uid else "findings", len(data), "0" * 64, uid and "1.2", uid)
+            ResultFile(name, "seg" if uid else "findings", len(data), "0" * 64, uid and "1.2", uid)
             for name, (data, uid) in files.items()
         ]
-        assert jobs.finish(job, Outcome("answered", answers=made, send=send))
+        assert jobs.finish(job, JobOutcome("answered", answers=made, send=send))
         return job.job
 
     def _arrival(self, one: Received) -> Arrival:
         digest = hashlib.sha256((self.settings.folder / one.path).read_bytes()).hexdigest()
-        keys = [key_of(uid) for uid in (one.study, one.series, one.instance)]
+        keys = [object_store.uid_key(uid) for uid in (one.study, one.series, one.instance)]
         uids = (one.study, one.series, one.instance, one.sop_class, one.syntax)
         return Arrival(*keys, *uids, one.path, one.bytes, digest, one.peer, one.way)
 
@@ -95,13 +95,13 @@ def related(*files: bytes) -> bytes:
 def served(
     folder: Path,
     token: str | None = None,
-    peers: Sequence[Peer] = (),
+    peers: Sequence[PeerSection] = (),
     models: Sequence[Path] = (),
     **changes: Mapping[str, object],
 ) -> Iterator[Served]:
     """A node's web process on a free port."""
     changes = {"http": {"port": 0}, "node": {"min_free_gb": 0}, **changes}
-    settings = read_settings(None, models, folder, **changes).model_copy(update={"peers": list(peers)})
+    settings = configuration.read_settings(None, models, folder, **changes).model_copy(update={"peers": list(peers)})
     database = with_tables(settings.database_url)
     facts = [asdict(ModelFacts(name, "h", "MR")) for name in settings.models]
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def served(
         ports.append(port)
         bound.set()
 
-    running = threading.Thread(target=run_web, args=(settings, stop, tell))
+    running = threading.Thread(target=server.run_web, args=(settings, stop, tell))
     running.start()
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:

@@ -11,10 +11,11 @@ from scipy import optimize, stats
 from statsmodels.stats import power as statsmodels_power
 from statsmodels.stats import proportion as statsmodels_proportion
 
-from isocenter import study_size
 from isocenter.errors import DatasetError, UsageError
-from isocenter.evaluation import mrmc, reader_variances
-from isocenter.studies import DESIGNS, bounds, crossing, null_variance
+from isocenter.evaluation.significance import auroc_tests
+from isocenter.studies import _proportions, interim_looks
+from isocenter.studies.sizing import DESIGNS
+from isocenter.verbs import study
 
 AUROC = {"expected": 0.85, "at_least": 0.75, "prevalence": 0.4}
 READERS = {"readers": 5, "interaction": 0.0002, "own": 0.0006, "between": 0.0002, "pilot_cases": 100}
@@ -22,14 +23,14 @@ WEDGE = {"first": 0.035, "second": 0.05, "periods": 5, "size": 120, "tau": 0.01}
 
 
 def test_two_proportions_and_two_means_are_as_statsmodels_sizes_them():
-    found = study_size("proportions", assignments={"first": 0.6, "second": 0.5})
+    found = study.study_size("proportions", assignments={"first": 0.6, "second": 0.5})
     assert (found.n, found.per_arm) == (776, 388)
     theirs = statsmodels_proportion.power_proportions_2indep(0.1, 0.5, 388, return_results=False)
     assert found.power == pytest.approx(theirs, abs=1e-6)
-    means = study_size("means", assignments={"difference": 0.5, "sd": 1})
+    means = study.study_size("means", assignments={"difference": 0.5, "sd": 1})
     assert means.per_arm == 64  # pwr.t.test(d = 0.5, power = 0.8): 63.77
     assert means.power == pytest.approx(statsmodels_power.TTestIndPower().power(0.5, 64, 0.05), abs=1e-6)
-    assert study_size("means", assignments={"difference": 0.5, "sd": 1, "paired": True}).n == 34  # pwr: 33.37
+    assert study.study_size("means", assignments={"difference": 0.5, "sd": 1, "paired": True}).n == 34  # pwr: 33.37
 
 
 def test_a_proportion_is_tested_exactly_and_its_power_stays():
@@ -37,57 +38,63 @@ def test_a_proportion_is_tested_exactly_and_its_power_stays():
         fewest = stats.binom.isf(0.025, n, 0.8)
         return stats.binom.sf(fewest, n, 0.9)
 
-    found = study_size("proportion", assignments={"expected": 0.9, "at_least": 0.8})
+    found = study.study_size("proportion", assignments={"expected": 0.9, "at_least": 0.8})
     assert power(found.n - 1) < 0.8 <= min(power(n) for n in range(found.n, 2 * found.n))
-    rare = study_size("proportion", assignments={"expected": 0.9, "at_least": 0.8, "prevalence": 0.1})
+    rare = study.study_size("proportion", assignments={"expected": 0.9, "at_least": 0.8, "prevalence": 0.1})
     assert rare.n == 10 * found.n
     # Buderer's: 138.3 with the disease, a fifth of all.
-    assert study_size("proportion", assignments={"expected": 0.9, "half_width": 0.05, "prevalence": 0.2}).n == 692
+    assert study.study_size("proportion", assignments={"expected": 0.9, "half_width": 0.05, "prevalence": 0.2}).n == 692
 
 
 def test_published_examples():
-    riley = study_size("prediction-model", assignments={"r2": 0.288, "parameters": 24, "prevalence": 0.174})
+    riley = study.study_size("prediction-model", assignments={"r2": 0.288, "parameters": 24, "prevalence": 0.174})
     assert riley.n == 662  # pmsampsize
-    wedge = study_size("stepped-wedge", assignments={**WEDGE, "clusters": 24})
+    wedge = study.study_size("stepped-wedge", assignments={**WEDGE, "clusters": 24})
     assert wedge.power == pytest.approx(0.7861896, abs=1e-4)  # the example of swCRTdesign
-    assert study_size("stepped-wedge", assignments=WEDGE).clusters == 28
+    assert study.study_size("stepped-wedge", assignments=WEDGE).clusters == 28
     # Schoenfeld: 4 (1.96 + 0.8416)² / ln(0.7)² = 246.8
-    assert study_size("survival", assignments={"hazard_ratio": 0.7}).events == 248  # as many in each arm
-    assert study_size("survival", assignments={"hazard_ratio": 0.7}).n is None
+    assert study.study_size("survival", assignments={"hazard_ratio": 0.7}).events == 248  # as many in each arm
+    assert study.study_size("survival", assignments={"hazard_ratio": 0.7}).n is None
     # Connor: (1.96 sqrt(0.3) + 0.8416 sqrt(0.29))² / 0.01 = 233.0
     pairs = {"first": 0.8, "second": 0.7, "discordance": 0.3}
-    assert study_size("paired-proportions", assignments=pairs).n == 234
+    assert study.study_size("paired-proportions", assignments=pairs).n == 234
 
 
 def test_bounds_of_looks_are_those_of_lan_and_demets():
-    assert [look.bound for look in bounds(3, 0.05, "obrien-fleming")] == pytest.approx([3.710, 2.511, 1.993], abs=1e-3)
-    assert [look.bound for look in bounds(3, 0.05, "pocock")] == pytest.approx([2.279, 2.295, 2.296], abs=2e-3)
-    assert crossing(bounds(5, 0.05, "pocock"), 0.0) == pytest.approx(0.025, abs=1e-5)
-    found = study_size("means", assignments={"difference": 0.5, "sd": 1, "looks": 3})
+    assert [look.bound for look in interim_looks.equally_spaced_looks(3, 0.05, "obrien-fleming")] == pytest.approx(
+        [3.710, 2.511, 1.993], abs=1e-3
+    )
+    assert [look.bound for look in interim_looks.equally_spaced_looks(3, 0.05, "pocock")] == pytest.approx(
+        [2.279, 2.295, 2.296], abs=2e-3
+    )
+    assert interim_looks.crossing_chance(interim_looks.equally_spaced_looks(5, 0.05, "pocock"), 0.0) == pytest.approx(
+        0.025, abs=1e-5
+    )
+    found = study.study_size("means", assignments={"difference": 0.5, "sd": 1, "looks": 3})
     assert 128 < found.n < 135
     assert [look.fraction for look in found.looks] == pytest.approx([1 / 3, 2 / 3, 1])
 
 
 def test_clusters_weigh_less_than_their_participants():
     given = {"first": 0.6, "second": 0.5, "cluster": 50, "icc": 0.02}
-    even, uneven = (study_size("proportions", assignments={**given, "cv": cv}) for cv in (0, 0.6))
+    even, uneven = (study.study_size("proportions", assignments={**given, "cv": cv}) for cv in (0, 0.6))
     assert even.n == even.clusters * 50
     # 776 * (1 + 49 * 0.02) = 1537 participants are 30.7 clusters; a t test of few clusters needs more.
     assert 32 <= even.clusters <= 34 < uneven.clusters
-    alone = study_size("proportions", assignments={**given, "icc": 0, "clusters": 16})
-    assert alone.power < study_size("proportions", assignments={"first": 0.6, "second": 0.5, "n": 800}).power
+    alone = study.study_size("proportions", assignments={**given, "icc": 0, "clusters": 16})
+    assert alone.power < study.study_size("proportions", assignments={"first": 0.6, "second": 0.5, "n": 800}).power
 
 
 def test_of_n_power_and_effect_the_one_that_is_left_out_is_found():
     given = {"difference": 0.5, "sd": 1.0}
-    assert study_size("means", assignments={**given, "per_arm": 64}).power == pytest.approx(0.8015, abs=1e-4)
-    found = study_size("means", assignments={"sd": 1.0, "n": 128, "power": 0.8})
+    assert study.study_size("means", assignments={**given, "per_arm": 64}).power == pytest.approx(0.8015, abs=1e-4)
+    found = study.study_size("means", assignments={"sd": 1.0, "n": 128, "power": 0.8})
     assert found.inputs["difference"] == pytest.approx(0.4991, abs=1e-4)
-    assert study_size("means", assignments={**given, "dropout": 0.2}).per_arm == 80
+    assert study.study_size("means", assignments={**given, "dropout": 0.2}).per_arm == 80
     with pytest.raises(UsageError, match="nothing is left to find"):
-        study_size("means", assignments={**given, "n": 128, "power": 0.8})
+        study.study_size("means", assignments={**given, "n": 128, "power": 0.8})
     non_inferior = {"first": 0.9, "second": 0.9, "margin": 0.05}
-    assert 560 < study_size("proportions", assignments=non_inferior).per_arm < 600  # Wald: 566
+    assert 560 < study.study_size("proportions", assignments=non_inferior).per_arm < 600  # Wald: 566
 
 
 def test_with_a_margin_the_variance_is_that_of_the_likeliest_proportions_that_far_apart():
@@ -97,7 +104,7 @@ def test_with_a_margin_the_variance_is_that_of_the_likeliest_proportions_that_fa
 
     own = optimize.minimize_scalar(unlikely, bounds=(1e-6, 0.9 - 1e-6), method="bounded").x
     theirs = own * (1 - own) + (own + 0.1) * (0.9 - own)
-    assert null_variance(np.array(0.88), np.array(0.92), 0.1) == pytest.approx(theirs, rel=1e-4)
+    assert _proportions.null_variance(np.array(0.88), np.array(0.92), 0.1) == pytest.approx(theirs, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +124,7 @@ def test_with_a_margin_the_variance_is_that_of_the_likeliest_proportions_that_fa
     ],
 )
 def test_simulated_studies_find_the_effect_as_often_as_wished(design, given):
-    found = study_size(design, assignments=given, simulate=500, seed=1)
+    found = study.study_size(design, assignments=given, simulate=500, seed=1)
     assert found.simulated.value >= 0.78 - 0.03  # two points, and the chance of 500 draws
     assert found.simulated.low <= found.simulated.value <= found.simulated.high
 
@@ -144,22 +151,22 @@ def test_simulated_studies_find_the_effect_as_often_as_wished(design, given):
 )
 def test_what_no_size_can_be_given_for_is_refused(design, given, problem):
     with pytest.raises(UsageError, match=problem):
-        study_size(design, assignments=given)
+        study.study_size(design, assignments=given)
 
 
 def test_a_size_names_the_patients_with_and_without_the_finding():
     given = {"expected": 0.9, "at_least": 0.8}
-    plain = study_size("proportion", assignments=given)
+    plain = study.study_size("proportion", assignments=given)
     assert (plain.n, plain.with_finding) == (113, None)
-    found = study_size("proportion", assignments={**given, "prevalence": 0.2})
+    found = study.study_size("proportion", assignments={**given, "prevalence": 0.2})
     assert (found.n, found.with_finding, found.without_finding) == (565, 113, 452)
     assert "565 participants, 113 with the finding, 452 without" in str(found)
     assert (found.as_record()["with_finding"], found.as_record()["without_finding"]) == (113, 452)
-    other = study_size("proportion", assignments={**given, "prevalence": 0.2, "measure": "specificity"})
+    other = study.study_size("proportion", assignments={**given, "prevalence": 0.2, "measure": "specificity"})
     assert (other.without_finding, other.n) == (113, 142)
-    wide = study_size("proportion", assignments={"expected": 0.9, "half_width": 0.05, "prevalence": 0.2})
+    wide = study.study_size("proportion", assignments={"expected": 0.9, "half_width": 0.05, "prevalence": 0.2})
     assert (wide.n, wide.with_finding) == (692, 138)  # of 138.3, as published
-    area = study_size("auroc", assignments={"expected": 0.9, "at_least": 0.8, "prevalence": 0.25})
+    area = study.study_size("auroc", assignments={"expected": 0.9, "at_least": 0.8, "prevalence": 0.25})
     assert area.with_finding == area.n // 4 and area.with_finding + area.without_finding == area.n
 
 
@@ -177,19 +184,19 @@ def test_a_pilot_of_readers_sizes_a_study_as_its_own_test_sees_it(tmp_path):
     ]
     (tmp_path / "pilot.csv").write_text("\n".join(["reader,case,score,model,positive", *rows]))
     given = {"pilot": tmp_path / "pilot.csv", "readers": 4, "n": 60}
-    seen = reader_variances(scores, truth)
-    found = study_size("mrmc", assignments={**given, "difference": seen.difference})
+    seen = auroc_tests.reader_variances(scores, truth)
+    found = study.study_size("mrmc", assignments={**given, "difference": seen.difference})
     # With the pilot's cases and readers, the error is that of its own test.
-    test = mrmc(scores, truth)
+    test = auroc_tests.mrmc(scores, truth)
     assert 0.05 < found.power < 0.999
     assert found.inputs["pilot_cases"] == 60
     half = found.inputs["interaction"] + found.inputs["own"] - found.inputs["between"]
     assert half + 4 * found.inputs["between"] == pytest.approx(2 * seen.difference**2 / test.statistic, rel=1e-6)
-    more = study_size("mrmc", assignments={**given, "n": 200, "difference": seen.difference})
+    more = study.study_size("mrmc", assignments={**given, "n": 200, "difference": seen.difference})
     assert more.power > found.power
     words = (row.replace(",", ";").replace(".", ",")[:-1] + ("yes" if row[-1] == "1" else "No") for row in rows)
     (tmp_path / "pilot.csv").write_text("\n".join(["reader;case;score;model;positive", *words]))
-    again = study_size("mrmc", assignments={**given, "difference": seen.difference})
+    again = study.study_size("mrmc", assignments={**given, "difference": seen.difference})
     assert again.power == pytest.approx(found.power)
 
 
@@ -220,7 +227,9 @@ def test_a_fault_of_a_pilot_is_named_by_reader_case_and_cell(tmp_path, change, p
     ]
     (tmp_path / "pilot.csv").write_text("\n".join(["reader,case,score,model,positive", *change(rows)]))
     with pytest.raises(DatasetError, match=re.escape(problem.format("reader r1, case c1, no model, line 2"))):
-        study_size("mrmc", assignments={"pilot": tmp_path / "pilot.csv", "readers": 4, "n": 60, "difference": 0.1})
+        study.study_size(
+            "mrmc", assignments={"pilot": tmp_path / "pilot.csv", "readers": 4, "n": 60, "difference": 0.1}
+        )
 
 
 def test_the_command_prints_words_or_one_document(cli):

@@ -15,21 +15,12 @@ from scipy import stats
 
 import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.evaluation import logrank
-from isocenter.files import locked
-from isocenter.studies import (
-    KEY,
-    Trial,
-    bounds_at,
-    cluster_test,
-    hazard_effect,
-    imputations,
-    participant_effect,
-    pooled,
-    read_study,
-)
-from isocenter.verbs import trial
-from isocenter.verbs.trial import answer
+from isocenter.evaluation import survival
+from isocenter.files.storage import file_lock
+from isocenter.studies import _effects, interim_looks, trial_protocol
+from isocenter.studies._concealment import KEY
+from isocenter.studies.trial_analysis import TrialAnalysis
+from isocenter.verbs import trial as verbs_trial
 
 PARALLEL = """\
 title = "A model as second reader"
@@ -241,15 +232,15 @@ def test_a_plan_writes_a_protocol_and_says_what_a_registry_still_asks_for(tmp_pa
 def test_a_fault_of_a_plan_is_named_with_its_line(old, new, place, problem):
     text = PARALLEL.replace(old, new, 1)
     with pytest.raises(UsageError, match=problem) as refused:
-        read_study(text, "study.toml")
+        trial_protocol.read_study(text, "study.toml")
     assert f"line {1 + text[: text.index(place)].count(chr(10))}" in str(refused.value)
 
 
 def test_clusters_that_cannot_be_compared_are_refused():
     with pytest.raises(UsageError, match="one cluster an arm"):
-        read_study(CLUSTERED.partition("C = {")[0], "study.toml")
+        trial_protocol.read_study(CLUSTERED.partition("C = {")[0], "study.toml")
     with pytest.raises(UsageError, match="B has size huge"):
-        read_study(CLUSTERED.replace('B = { size = "large" }', 'B = { size = "huge" }'), "study.toml")
+        trial_protocol.read_study(CLUSTERED.replace('B = { size = "large" }', 'B = { size = "huge" }'), "study.toml")
 
 
 def test_a_locked_plan_is_refused_by_one_byte_and_amended_with_a_reason(tmp_path):
@@ -310,8 +301,8 @@ def test_sites_that_assign_at_once_wait_for_their_turn_and_are_told_to_try_again
     with ThreadPoolExecutor(8) as sites:
         arms = list(sites.map(assigned, range(8)))
     assert set(arms) <= {"usual", "model"} and len((study / "assignments.csv").read_text().splitlines()) == 9
-    monkeypatch.setattr(trial, "TURN_S", 0.01)
-    with locked(study), pytest.raises(UsageError, match="has been writing it") as refused:
+    monkeypatch.setattr(verbs_trial, "TURN_S", 0.01)
+    with file_lock.hold_lock(study), pytest.raises(UsageError, match="has been writing it") as refused:
         assigned(9)
     assert refused.value.remedy == "Try again when it has ended"
 
@@ -396,10 +387,10 @@ def test_a_test_of_clusters_is_that_of_their_means():
     means = pd.Series(outcome).groupby(site).mean().to_numpy()
     gap = means[1::2].mean() - means[::2].mean()
     error = np.sqrt((means[1::2].var(ddof=1) + means[::2].var(ddof=1)) / 3)
-    test = cluster_test(outcome, arm, site)
+    test = _effects.cluster_test(outcome, arm, site)
     assert test.difference == pytest.approx(gap) and test.statistic == pytest.approx(gap / error)
     known = 3 * random.normal(size=len(site))
-    assert cluster_test(outcome + known, arm, site, known).difference == pytest.approx(gap, abs=1.5)
+    assert _effects.cluster_test(outcome + known, arm, site, known).difference == pytest.approx(gap, abs=1.5)
     for given, problem in (
         ((outcome, arm, np.zeros(len(site))), "is in both arms"),
         ((outcome, arm, arm), "one cluster an arm"),
@@ -407,7 +398,7 @@ def test_a_test_of_clusters_is_that_of_their_means():
         ((outcome, arm * 0, site), "1 arms"),
     ):
         with pytest.raises(UsageError, match=problem):
-            cluster_test(*given)
+            _effects.cluster_test(*given)
 
 
 def test_imputations_are_pooled_by_rubins_rules():
@@ -415,11 +406,11 @@ def test_imputations_are_pooled_by_rubins_rules():
     arm, known = np.arange(60) % 2, random.normal(size=60)
     outcome = np.where(np.arange(60) % 5 == 0, np.nan, known + arm)
     given = pd.DataFrame({"outcome": outcome, "arm": arm.astype(float), "known": known})
-    completed = imputations(given, 4, 0)
+    completed = _effects.impute_missing(given, 4, 0)
     seen = ~np.isnan(outcome)
     assert all((one["outcome"][seen] == outcome[seen]).all() and one.notna().all(axis=None) for one in completed)
-    effects = [participant_effect(one["outcome"].to_numpy(), arm == 1, known[:, None]) for one in completed]
-    both, differences = pooled(effects), np.array([one.difference for one in effects])
+    effects = [_effects.participant_effect(one["outcome"].to_numpy(), arm == 1, known[:, None]) for one in completed]
+    both, differences = _effects.pool_effects(effects), np.array([one.difference for one in effects])
     within = np.mean([one.variance for one in effects])
     assert both.difference == pytest.approx(differences.mean())
     assert both.variance == pytest.approx(within + 1.25 * differences.var(ddof=1))
@@ -427,10 +418,10 @@ def test_imputations_are_pooled_by_rubins_rules():
 
 
 def test_bounds_at_other_fractions_spend_as_much():
-    assert [one.bound for one in bounds_at([1 / 3, 2 / 3, 1], 0.05, "obrien-fleming")] == pytest.approx(
-        [3.710, 2.511, 1.993], abs=1e-3
-    )
-    assert bounds_at([0.2, 1.0], 0.05, "obrien-fleming")[0].bound > 4
+    assert [
+        one.bound for one in interim_looks.looks_at_fractions([1 / 3, 2 / 3, 1], 0.05, "obrien-fleming")
+    ] == pytest.approx([3.710, 2.511, 1.993], abs=1e-3)
+    assert interim_looks.looks_at_fractions([0.2, 1.0], 0.05, "obrien-fleming")[0].bound > 4
 
 
 # Times to relapse in weeks, with 6-MP and without, 0 for who had none; Freireich et al., Blood 1963.
@@ -442,13 +433,13 @@ def test_a_hazard_ratio_is_that_of_the_published_trial():
     times = np.array([*WITH_6MP[0], *WITH_6MP[1], *WITHOUT], dtype=float)
     happened = np.array([True] * 9 + [False] * 12 + [True] * 21)
     is_new = np.arange(42) < 21
-    found = hazard_effect(times, happened, is_new, np.zeros((42, 0)))
+    found = _effects.hazard_effect(times, happened, is_new, np.zeros((42, 0)))
     # coxph of R's survival: -1.5721, standard error 0.4124.
     assert (found.difference, found.variance**0.5) == pytest.approx((-1.5721, 0.4124), abs=1e-4)
     twice = np.repeat(is_new, 2).reshape(42, 2).astype(float) @ np.array([[0.0, 0.0], [0.0, 0.0]])
-    assert hazard_effect(times, happened, is_new, twice).difference == pytest.approx(found.difference)
+    assert _effects.hazard_effect(times, happened, is_new, twice).difference == pytest.approx(found.difference)
     with pytest.raises(UsageError, match="nobody had the event"):
-        hazard_effect(times, happened & False, is_new, np.zeros((42, 0)))
+        _effects.hazard_effect(times, happened & False, is_new, np.zeros((42, 0)))
 
 
 NO_COVARIATES = np.zeros((40, 0))
@@ -458,36 +449,38 @@ NO_COVARIATES = np.zeros((40, 0))
 def test_arms_whose_times_are_separated_have_the_log_rank_test_and_no_warning(new_is_later, capfd):
     times, is_new = np.arange(1.0, 41.0), (np.arange(40) >= 20) == new_is_later
     for happened in (np.ones(40, dtype=bool), is_new):  # all have the event, or those of the new arm alone
-        found = hazard_effect(times, happened, is_new, NO_COVARIATES)
+        found = _effects.hazard_effect(times, happened, is_new, NO_COVARIATES)
         test = found.test()
         assert np.isnan(test.difference) and test.method.startswith("log-rank; no hazard ratio: nobody in ")
-        assert test.statistic == pytest.approx(logrank(times, happened, is_new)[0], nan_ok=True)
+        assert test.statistic == pytest.approx(survival.logrank_test(times, happened, is_new)[0], nan_ok=True)
         # Nobody of the control was followed any more when the first of the new arm had the event.
         assert np.isnan(test.p) == (new_is_later and not happened.all())
         assert (test.statistic < 0) == (new_is_later and happened.all()) and not test.p >= 0.05
-    assert hazard_effect(times, np.ones(40, dtype=bool), is_new, NO_COVARIATES).test().p < 1e-8
+    assert _effects.hazard_effect(times, np.ones(40, dtype=bool), is_new, NO_COVARIATES).test().p < 1e-8
     # One who is as late as the others' first is enough for a ratio.
     mixed = np.where(times == 20, 21.0, times)
-    assert np.isfinite(hazard_effect(mixed, np.ones(40, dtype=bool), is_new, NO_COVARIATES).difference)
+    assert np.isfinite(_effects.hazard_effect(mixed, np.ones(40, dtype=bool), is_new, NO_COVARIATES).difference)
     tell = (times[:, None] < 20.5).astype(float) * times[:, None] + 100 * (times[:, None] > 20)
-    hazard_effect(times, np.ones(40, dtype=bool), np.arange(40) % 2 == 1, tell)
+    _effects.hazard_effect(times, np.ones(40, dtype=bool), np.arange(40) % 2 == 1, tell)
     assert capfd.readouterr() == ("", "")
 
 
 def test_events_fewer_than_covariates_leave_the_log_rank_test():
     random = np.random.default_rng(0)
-    found = hazard_effect(random.random(40), np.arange(40) < 5, np.arange(40) % 2 == 1, random.normal(size=(40, 5)))
+    found = _effects.hazard_effect(
+        random.random(40), np.arange(40) < 5, np.arange(40) % 2 == 1, random.normal(size=(40, 5))
+    )
     assert "5 events for 5 covariates" in found.method and found.rank is not None
 
 
 PLAIN = PARALLEL.replace('subgroups = ["sex"]', "").partition("[strata]")[0]
 
 
-def trial_of(text: str, **columns) -> Trial:
+def trial_of(text: str, **columns) -> TrialAnalysis:
     """A trial of 40, every second of whom has the new arm, with these columns."""
     arms = ["usual", "model"] * 20
     cells = pd.DataFrame({"participant": [f"P{n}" for n in range(40)], "arm": arms, **columns})
-    return Trial(read_study(text, "study.toml"), cells.astype(str), "data.csv")
+    return TrialAnalysis(trial_protocol.read_study(text, "study.toml"), cells.astype(str), "data.csv")
 
 
 MINUTES = np.round(5 + np.random.default_rng(0).normal(size=40) * 0.1, 3)
@@ -521,7 +514,7 @@ def test_a_difference_of_proportions_ends_at_one_and_separated_arms_have_an_exac
     assert nearly["low"] < 0.95 < nearly["high"] == 1.0
     worse, *_ = trial_of(PLAIN, found=1 - found, minutes=MINUTES).rows()
     assert worse["low"] == -1.0 and worse["verdict"] == "inferior"
-    assert cluster_test(found, np.arange(40) % 2, np.arange(40) % 8).high == 1.0
+    assert _effects.cluster_test(found, np.arange(40) % 2, np.arange(40) % 8).high == 1.0
 
 
 def test_a_margin_that_holds_the_whole_interval_makes_arms_equivalent():
@@ -535,12 +528,12 @@ def test_a_margin_that_holds_the_whole_interval_makes_arms_equivalent():
 def test_the_answer_states_each_arm_before_the_difference_and_never_that_arms_are_alike():
     trial = trial_of(PLAIN, found=np.arange(40) % 4 // 2, minutes=MINUTES)
     results = {"tests": trial.rows(), "look": {"planned": True}}
-    assert answer(results).startswith(
+    assert verbs_trial.verdict_words(results).startswith(
         "model is not shown to differ from usual in found: usual 10 of 20 (50 %); model 10 of 20 (50 %); difference"
     )
     minutes = PLAIN.replace("primary = true\n", "").replace("margin = 1.0", "margin = 0.01\nprimary = true")
     of_mean = {**results, "tests": trial_of(minutes, found=np.arange(40) % 4 // 2, minutes=MINUTES).rows()}
-    told = answer(of_mean)
+    told = verbs_trial.verdict_words(of_mean)
     assert (
         "not shown to differ from usual in minutes, nor to be non-inferior by the margin of 0.01: usual mean " in told
     )
@@ -591,9 +584,11 @@ def test_times_to_an_event_are_analysed_by_their_hazard(tmp_path):
 
 def test_times_by_cluster_or_without_their_event_are_refused_with_the_reason():
     with pytest.raises(UsageError, match="take no account of who is followed no longer"):
-        read_study(CLUSTERED.replace('metric = "mean"', 'metric = "time"\nevent = "detected"'), "study.toml")
+        trial_protocol.read_study(
+            CLUSTERED.replace('metric = "mean"', 'metric = "time"\nevent = "detected"'), "study.toml"
+        )
     with pytest.raises(UsageError, match="whether the event happened"):
-        read_study(TIMED.replace('event = "detected"\n', ""), "study.toml")
+        trial_protocol.read_study(TIMED.replace('event = "detected"\n', ""), "study.toml")
 
 
 ADJUSTED = """\

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from isocenter.belief import softmax
-from isocenter.tasks import Evidence, with_calibration
+from isocenter.belief import certainties
+from isocenter.tasks import fitting
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Case, Geometry, Image, Label
 
@@ -27,7 +28,7 @@ def true_outputs(seed: int, channels: int = 3) -> np.ndarray:
 def drawn(outputs: np.ndarray, seed: int) -> np.ndarray:
     """The truth of an image whose labels are drawn by these probabilities."""
     random = np.random.default_rng(seed).random(GRID.shape)
-    return np.array([0, 2, 5], np.uint8)[(random > softmax(outputs).cumsum(axis=0)).sum(axis=0)]
+    return np.array([0, 2, 5], np.uint8)[(random > certainties.softmax(outputs).cumsum(axis=0)).sum(axis=0)]
 
 
 def case(mask: np.ndarray, seed: int) -> Case:
@@ -52,4 +53,4 @@ def tuned(task: Segmentation, cases: int, factor: float, shift: float = 0.0):
         outputs[-2] += shift
         made.append(task.decode([(WHOLE, {"mask": outputs.astype(np.float32)})], GRID))
         references.append(case(mask, seed))
-    return *with_calibration(task, Evidence(made, references)), made, references
+    return *fitting.with_fitted_calibration(task, PredictedCases(made, references)), made, references

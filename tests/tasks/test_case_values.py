@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isocenter.evaluation import auroc
+from isocenter.evaluation import classification
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.findings.question import Findings
 from isocenter.tasks.regression.question import Regression
@@ -95,7 +95,7 @@ def test_what_a_figure_is_said_to_be_made_of_makes_it(kind):
     seen = set()
     for one in task.case_values(table):
         if (one.metric, one.label) in stated:
-            own = one.values.mean() if one.positive is None else float(auroc(one.values, one.positive))
+            own = one.values.mean() if one.positive is None else float(classification.auroc(one.values, one.positive))
             assert own == pytest.approx(stated[one.metric, one.label]), (one.metric, one.label)
             seen.add((one.metric, one.label))
     assert seen >= TESTED[kind]

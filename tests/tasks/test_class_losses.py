@@ -8,8 +8,9 @@ import torch
 from monai.losses import FocalLoss
 
 from isocenter.errors import PlanError
-from isocenter.tasks import settings_of, task_from
-from isocenter.tasks.classification.losses import LOSSES, class_loss, effective_weights
+from isocenter.tasks import task_settings
+from isocenter.tasks.classification import losses
+from isocenter.tasks.classification.losses import LOSSES
 from isocenter.tasks.classification.question import Classification
 from isocenter.values import CaseFacts, Dataset, Fingerprint, Geometry
 from matrices import thinned
@@ -25,42 +26,44 @@ def drawn(cases: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
 
 def task(loss: str, **given) -> Classification:
     settings = {"classes": list(COUNTS), "counts": COUNTS, "smoothing": 0.0, "loss": loss, **given}
-    return task_from(Classification, settings)
+    return task_settings.task_from_settings(Classification, settings)
 
 
 def test_without_anything_else_it_is_cross_entropy():
     logits, target = drawn()
     expected = torch.nn.functional.cross_entropy(logits, target)
-    assert float(class_loss("ce", logits, target)) == pytest.approx(float(expected))
+    assert float(losses.class_loss("ce", logits, target)) == pytest.approx(float(expected))
     weights = torch.tensor([1.0, 2.0, 5.0])
     weighted = torch.nn.functional.cross_entropy(logits, target, weight=weights)
-    assert float(class_loss("ce", logits, target, weights=weights)) == pytest.approx(float(weighted))
+    assert float(losses.class_loss("ce", logits, target, weights=weights)) == pytest.approx(float(weighted))
 
 
 def test_the_focal_loss_is_that_of_monai_with_as_many_classes_as_it_averages_over():
     logits, target = drawn()
     theirs = FocalLoss(gamma=2.0, to_onehot_y=True, use_softmax=True)
-    assert float(class_loss("focal", logits, target)) == pytest.approx(3 * float(theirs(logits, target[:, None])))
+    assert float(losses.class_loss("focal", logits, target)) == pytest.approx(
+        3 * float(theirs(logits, target[:, None]))
+    )
 
 
 def test_the_hardest_half_of_a_batch_counts_and_of_one_case_all():
     logits, target = drawn(9)
     each = torch.nn.functional.cross_entropy(logits, target, reduction="none").sort(descending=True).values
-    assert float(class_loss("hardest", logits, target)) == pytest.approx(float(each[:4].mean()))
-    assert float(class_loss("hardest", logits[:1], target[:1])) > 0
+    assert float(losses.class_loss("hardest", logits, target)) == pytest.approx(float(each[:4].mean()))
+    assert float(losses.class_loss("hardest", logits[:1], target[:1])) > 0
 
 
 def test_effective_numbers_count_few_cases_as_they_are_and_many_as_no_more_than_a_thousand():
-    few = effective_weights(np.array([1.0, 2.0]))
+    few = losses.effective_weights(np.array([1.0, 2.0]))
     assert few[0] / few[1] == pytest.approx(1.999, abs=1e-3)
-    many = effective_weights(np.array([1e5, 1e6]))
+    many = losses.effective_weights(np.array([1e5, 1e6]))
     assert many.tolist() == pytest.approx([1.0, 1.0])
 
 
 def test_adjusted_logits_cost_what_cross_entropy_of_the_shifted_ones_costs():
     logits, target = drawn()
     shifted = logits + torch.log(torch.tensor([0.6, 0.3, 0.1]))
-    adjusted = class_loss("logit_adjusted", logits, target, np.array([60.0, 30.0, 10.0]))
+    adjusted = losses.class_loss("logit_adjusted", logits, target, np.array([60.0, 30.0, 10.0]))
     assert float(adjusted) == pytest.approx(float(torch.nn.functional.cross_entropy(shifted, target)))
 
 
@@ -118,7 +121,9 @@ def planned(counts: dict[str, int]):
     ]
     fingerprint = Fingerprint(tuple(cases))
     decisions = Classification.settings_for(Dataset(()), fingerprint)
-    made = task_from(Classification, {name: decision.value for name, decision in decisions.items()})
+    made = task_settings.task_from_settings(
+        Classification, {name: decision.value for name, decision in decisions.items()}
+    )
     return made, {**decisions, **made.decisions(fingerprint)}
 
 
@@ -127,7 +132,7 @@ def test_a_class_too_scarce_to_be_drawn_as_often_has_its_logits_adjusted():
     assert (decisions["loss"].value, decisions["training.sampling"].value) == ("logit_adjusted", "natural")
     assert "yes has 60 times fewer training cases" in decisions["loss"].because
     assert made.prior_shift["yes"] - made.prior_shift["no"] == pytest.approx(np.log(5 / 300), abs=1e-5)
-    assert task_from(Classification, settings_of(made)) == made
+    assert task_settings.task_from_settings(Classification, task_settings.settings_of(made)) == made
     other, decisions = planned({"no": 95, "yes": 5})
     assert (decisions["loss"].value, decisions["training.sampling"].value) == ("ce", "balanced")
     assert other.loss_name == "ce"

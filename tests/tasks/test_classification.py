@@ -8,12 +8,14 @@ import pytest
 import torch
 from sklearn import metrics
 
-from isocenter import tasks
-from isocenter.belief import Certainty, OperatingPoint
+from isocenter.belief import Certainty
+from isocenter.belief.operating_points import OperatingPoint
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import Calibrator, case_table, resampling
-from isocenter.tasks import Evidence, settings_of, task_from, with_calibration
+from isocenter.evaluation import case_tables
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.tasks import fitting, task_catalogue, task_settings
 from isocenter.tasks.classification.question import Classification
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import Case, CaseFacts, Confidence, Dataset, Fingerprint, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))
@@ -30,7 +32,7 @@ def prediction_of(*probabilities: float) -> Prediction:
 
 
 def test_a_task_comes_back_from_its_settings():
-    assert tasks.build({"name": "classification", **settings_of(TASK)}) == TASK
+    assert task_catalogue.build_task({"name": "classification", **task_settings.settings_of(TASK)}) == TASK
 
 
 def test_every_setting_comes_back_from_json():
@@ -44,17 +46,24 @@ def test_every_setting_comes_back_from_json():
         thresholds={"malignant": 0.2},
         prevalence={"malignant": 0.01},
     )
-    assert tasks.build({"name": "classification", **json.loads(json.dumps(settings_of(full)))}) == full
+    assert (
+        task_catalogue.build_task({"name": "classification", **json.loads(json.dumps(task_settings.settings_of(full)))})
+        == full
+    )
 
 
 def test_one_number_as_the_prevalence_of_yes_and_no_is_that_of_yes():
-    task = task_from(Classification, {"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": 0.2})
+    task = task_settings.task_from_settings(
+        Classification, {"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": 0.2}
+    )
     assert task.prevalence == pytest.approx({"no": 0.8, "yes": 0.2})
 
 
 @pytest.mark.parametrize("given", [{"yes": 0.2}, {"no": 0.8}, {"no": 0.8, "yes": 0.2}])
 def test_the_prevalence_of_one_of_two_classes_is_that_of_the_other_too(given):
-    task = task_from(Classification, {"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": given})
+    task = task_settings.task_from_settings(
+        Classification, {"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": given}
+    )
     assert task.prevalence == pytest.approx({"no": 0.8, "yes": 0.2})
 
 
@@ -166,7 +175,7 @@ def test_cases_are_ranked_from_the_surest_right_to_the_surest_wrong():
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(PlanError):
-        task_from(Classification, {**settings_of(TASK), **change})
+        task_settings.task_from_settings(Classification, {**task_settings.settings_of(TASK), **change})
 
 
 def counted(counts: dict[str, int]) -> Fingerprint:
@@ -181,7 +190,9 @@ def counted(counts: dict[str, int]) -> Fingerprint:
 def planned(counts: dict[str, int]):
     fingerprint = counted(counts)
     decisions = Classification.settings_for(Dataset(()), fingerprint)
-    task = task_from(Classification, {name: decision.value for name, decision in decisions.items()})
+    task = task_settings.task_from_settings(
+        Classification, {name: decision.value for name, decision in decisions.items()}
+    )
     return task, {**decisions, **task.decisions(fingerprint)}
 
 
@@ -251,7 +262,7 @@ def test_validation_cases_set_the_threshold_by_the_rule_and_the_summary_names_bo
     truths = np.arange(200) % 2
     chances = (1 / (1 + np.exp(-(rng.normal(0, 1, 200) + 2 * truths - 1)))).round(6)
     predictions, cases = answers(chances, truths)
-    task, decisions = with_calibration(TWO, Evidence(predictions, cases))
+    task, decisions = fitting.with_fitted_calibration(TWO, PredictedCases(predictions, cases))
     level = task.thresholds["yes"]
     assert decisions["task.thresholds"].value == {"yes": level}
     assert np.mean(chances[truths == 1] >= level) >= 0.95
@@ -262,12 +273,12 @@ def test_validation_cases_set_the_threshold_by_the_rule_and_the_summary_names_bo
     assert rows["sensitivity", "no"].value == rows["specificity", "yes"].value
     assert f"yes from {level:.3g} on (sensitivity>=0.95 on average, unseen cases)" in rows["sensitivity", "yes"].method
     assert rows["accuracy", "all"].value == pytest.approx(np.mean((chances > 0.5) == truths))
-    assert with_calibration(task, Evidence(predictions, cases)) == (task, {})
+    assert fitting.with_fitted_calibration(task, PredictedCases(predictions, cases)) == (task, {})
 
 
 def test_too_few_validation_cases_leave_one_half_and_say_so():
     predictions, cases = answers(np.linspace(0.1, 0.9, 12), [0] * 6 + [1] * 6)
-    task, decisions = with_calibration(TWO, Evidence(predictions, cases))
+    task, decisions = fitting.with_fitted_calibration(TWO, PredictedCases(predictions, cases))
     assert task.thresholds == {}
     assert "too few" in decisions["task.thresholds"].because
     rows = {(row.metric, row.label): row.estimate for row in task.summary(task.score(predictions, cases), seed=0)}
@@ -342,8 +353,11 @@ def test_the_rows_out_of_fold_rank_cases_within_their_fold_alone():
         scored = TASK.score([predicted], [case(str(n), "malignant" if truth else "benign")])
         rows += scored.assign(split="test", fold=str(fold)).to_dict("records")
     task = replace(TASK, classes=TASK.classes[:2])
-    table = case_table(rows).drop(columns="probability_normal")
-    apart = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=resampling(table, 0))}
+    table = case_tables.case_table(rows).drop(columns="probability_normal")
+    apart = {
+        (row.metric, row.label): row.estimate
+        for row in task.summary(table, seed=case_tables.resampling_of_table(table, 0))
+    }
     pooled = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=0)}
     assert apart["auroc", "all"].value == apart["auroc", "malignant"].value == 1
     assert pooled["auroc", "all"].value == 0.75
@@ -375,7 +389,7 @@ def test_rows_state_how_far_probabilities_were_right_before_and_after_calibratio
     truths = (random.random(400) < 1 / (1 + np.exp(-odds))).astype(int)
     sure = 1 / (1 + np.exp(-3 * odds))
     predictions, cases = answers(sure, truths)
-    task, made = with_calibration(Classification(("no", "yes")), Evidence(predictions, cases))
+    task, made = fitting.with_fitted_calibration(Classification(("no", "yes")), PredictedCases(predictions, cases))
     assert made["task.calibration"].value["method"] == task.certainty.calibrator.method != "none"
     made = np.exp(task.certainty.calibrator.classes(np.log(np.stack([1 - sure, sure], axis=1)), task.classes))
     after = [

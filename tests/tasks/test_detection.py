@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter import tasks
-from isocenter.belief.boxes import called_from
+from isocenter.belief import box_belief
 from isocenter.errors import DatasetError, FormatError, PlanError
-from isocenter.evaluation import box_iou
-from isocenter.tasks import Evidence, rows_in, settings_of, task_from, with_calibration
+from isocenter.evaluation import box_matching
+from isocenter.tasks import fitting, properties, task_catalogue, task_settings
+from isocenter.tasks.detection import question
 from isocenter.tasks.detection.answering import PRIOR
-from isocenter.tasks.detection.question import Detection, centre_loss, focal, maps_of, unshared
+from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.detection.scoring import SELECTION_OVERLAPS
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 TASK = Detection(("cell", "clump"), 2, 8.0)
@@ -39,7 +40,7 @@ def ideal(task: Detection, given: BoundingBoxes, shape: tuple[int, ...]) -> np.n
     """(classes + 2 * axes, *shape) what a network that knows all would say of an image."""
     kinds = np.array([[task.classes.index(name)] for name in given.names], float).reshape(-1, 1)
     rows = torch.from_numpy(np.concatenate([kinds, given.corners], axis=1).astype(np.float32))
-    truth = maps_of(rows, len(task.classes), shape)
+    truth = question.box_target(rows, len(task.classes), shape)
     chance = truth.heat.clamp(0.001, 0.98)
     logits = torch.log(chance / (1 - chance)) - PRIOR
     return torch.cat([logits, truth.lengths / task.typical, truth.offsets / task.typical]).numpy()
@@ -52,7 +53,10 @@ def whole(array: np.ndarray) -> list:
 def test_a_task_comes_back_from_its_settings_and_from_json():
     full = Detection(("cell",), 3, 4.5, 0.2, 0.37)
     for task in (TASK, full):
-        assert tasks.build({"name": "detection", **json.loads(json.dumps(settings_of(task)))}) == task
+        assert (
+            task_catalogue.build_task({"name": "detection", **json.loads(json.dumps(task_settings.settings_of(task)))})
+            == task
+        )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def test_a_task_comes_back_from_its_settings_and_from_json():
 )
 def test_impossible_settings_are_refused(change, problem):
     with pytest.raises(PlanError, match=problem):
-        tasks.build({"name": "detection", **settings_of(TASK), **change})
+        task_catalogue.build_task({"name": "detection", **task_settings.settings_of(TASK), **change})
 
 
 def test_the_target_is_a_row_a_box_without_those_that_are_ignored():
@@ -86,7 +90,7 @@ def test_the_target_is_a_row_a_box_without_those_that_are_ignored():
 
 def test_the_map_of_centres_is_one_in_the_centres_voxel_of_the_boxs_class_and_falls_with_its_sides():
     rows = torch.tensor([[1.0, 2, 3, 12, 7], [-1, 0, 0, 4, 4]])
-    truth = maps_of(rows, 2, (16, 16))
+    truth = question.box_target(rows, 2, (16, 16))
     assert (truth.heat[0] == 0).all()
     assert [tuple(one) for one in (truth.heat[1] == 1).nonzero().tolist()] == [(7, 5)]
     # Longer along the first axis: the map falls more slowly there.
@@ -98,9 +102,9 @@ def test_the_map_of_centres_is_one_in_the_centres_voxel_of_the_boxs_class_and_fa
 
 
 def test_without_boxes_the_maps_are_empty_and_the_loss_is_that_of_saying_nothing():
-    truth = maps_of(torch.full((3, 5), -1.0), 2, (8, 8))
+    truth = question.box_target(torch.full((3, 5), -1.0), 2, (8, 8))
     assert float(truth.heat.sum() + truth.weight.sum()) == 0
-    quiet = centre_loss(torch.full((1, 6, 8, 8), -20.0), torch.full((1, 3, 5), -1.0), 2, 8.0)
+    quiet = question.centre_loss(torch.full((1, 6, 8, 8), -20.0), torch.full((1, 3, 5), -1.0), 2, 8.0)
     assert 0 <= float(quiet) < 1e-3
 
 
@@ -112,10 +116,10 @@ def test_the_loss_of_knowing_all_is_far_below_that_of_a_fresh_network_and_its_gr
     rows = torch.from_numpy(np.concatenate([np.arange(2)[:, None], drawn.corners], axis=1).astype(np.float32))[None]
     known = torch.from_numpy(ideal(task, drawn, shape))[None]
     fresh = torch.zeros_like(known, requires_grad=True)
-    lost = centre_loss(fresh, rows, 2, 8.0)
+    lost = question.centre_loss(fresh, rows, 2, 8.0)
     lost.backward()
     assert torch.isfinite(fresh.grad).all()
-    assert float(centre_loss(known, rows, 2, 8.0)) < 0.1 * float(lost.detach())
+    assert float(question.centre_loss(known, rows, 2, 8.0)) < 0.1 * float(lost.detach())
 
 
 @pytest.mark.parametrize("axes", [2, 3])
@@ -124,12 +128,14 @@ def test_what_two_boxes_do_not_share_is_that_of_torchvision_and_worked_out_by_ha
     some, others = torch.rand(2, 40, 2 * axes, generator=draws) * 4 + 0.5
     if axes == 2:
         edges = [torch.cat([p[:, 2:] - p[:, :2] / 2, p[:, 2:] + p[:, :2] / 2], dim=1) for p in (some, others)]
-        assert_allclose(unshared(some, others), torchvision.ops.generalized_box_iou_loss(*edges), rtol=1e-4, atol=1e-5)
+        assert_allclose(
+            question.giou_loss(some, others), torchvision.ops.generalized_box_iou_loss(*edges), rtol=1e-4, atol=1e-5
+        )
     side, moved = torch.tensor([[2.0] * axes + [0.0] * axes]), torch.tensor([[2.0] * axes + [1.0] + [0.0] * (axes - 1)])
     # Half of a side away: a third is shared, and both fill what is around them.
-    assert_allclose(unshared(side, moved), 2 / 3, rtol=1e-6)
+    assert_allclose(question.giou_loss(side, moved), 2 / 3, rtol=1e-6)
     apart = torch.tensor([[2.0] * axes + [4.0] + [0.0] * (axes - 1)])
-    assert_allclose(unshared(side, apart), 1 + 1 / 3, rtol=1e-6)
+    assert_allclose(question.giou_loss(side, apart), 1 + 1 / 3, rtol=1e-6)
 
 
 def test_a_small_box_that_is_badly_placed_costs_as_much_as_a_large_one():
@@ -138,11 +144,11 @@ def test_a_small_box_that_is_badly_placed_costs_as_much_as_a_large_one():
     def regression(sides: list[float], wrong: int) -> float:
         rows = [[0.0, 10, left, 10 + side, left + side] for side, left in zip(sides, (4.0, 40.0), strict=False)]
         drawn = torch.tensor([rows])
-        truth = maps_of(drawn[0], 1, (64, 96))
+        truth = question.box_target(drawn[0], 1, (64, 96))
         says = torch.cat([truth.heat, truth.lengths, truth.offsets])[None] / 8.0
         says[0, 1, truth.lengths[0] == sides[wrong]] *= 1.2
         known = torch.cat([truth.heat, truth.lengths, truth.offsets])[None] / 8.0
-        return float(centre_loss(says, drawn, 1, 8.0) - centre_loss(known, drawn, 1, 8.0))
+        return float(question.centre_loss(says, drawn, 1, 8.0) - question.centre_loss(known, drawn, 1, 8.0))
 
     small, large = regression([6.0, 40.0], 0), regression([6.0, 40.0], 1)
     assert small == pytest.approx(large, rel=1e-3)
@@ -152,7 +158,7 @@ def test_a_small_box_that_is_badly_placed_costs_as_much_as_a_large_one():
 def test_the_focal_loss_is_worked_out_by_hand():
     logits, heat = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.5]])
     # Each is called with 1/2: 1/4 log 2 for the centre, and (1/2)^4 of as much for the voxel beside it.
-    assert float(focal(logits, heat)) == pytest.approx(np.log(2) / 4 * (1 + 1 / 16))
+    assert float(question.centre_focal_loss(logits, heat)) == pytest.approx(np.log(2) / 4 * (1 + 1 / 16))
 
 
 @pytest.mark.parametrize("axes", [2, 3])
@@ -193,7 +199,7 @@ def test_no_two_boxes_of_a_class_overlap_more_than_they_may_and_all_lie_in_the_i
     assert ((decoded.low >= 0) & (decoded.high <= [20, 16])).all()
     for name in TASK.classes:
         own = decoded.of(name).corners
-        overlap = box_iou(own, own)
+        overlap = box_matching.box_iou(own, own)
         assert (overlap[~np.eye(len(own), dtype=bool)] < TASK.suppression).all()
 
 
@@ -213,9 +219,9 @@ def prediction_of(given: BoundingBoxes, shape=(24, 32), threshold: float = 0.0) 
 def test_every_box_that_is_called_has_a_row_with_x_first_and_an_image_without_one_a_row_of_blanks():
     task = Detection(TASK.classes, 2, 8.0, threshold=0.5)
     given = boxes(("cell", (1, 2, 5, 9)), ("clump", (0, 0, 3, 3)), scores=np.array([0.9, 0.4]))
-    [row] = rows_in(task.outputs(prediction_of(given, threshold=0.5)))
+    [row] = properties.output_rows(task.outputs(prediction_of(given, threshold=0.5)))
     assert row == {"label": "cell", "score": 0.9, "x0": 2, "y0": 1, "x1": 9, "y1": 5}
-    [blank] = rows_in(task.outputs(prediction_of(BoundingBoxes.none(2, scored=True))))
+    [blank] = properties.output_rows(task.outputs(prediction_of(BoundingBoxes.none(2, scored=True))))
     assert list(blank) == list(row)
     assert set(blank.values()) == {None}
     assert [finding.concept for finding in task.results(prediction_of(given, threshold=0.5))] == ["cell"]
@@ -366,11 +372,11 @@ def test_cases_are_ranked_from_the_one_that_was_found_whole():
 
 def test_the_threshold_is_where_validation_boxes_are_best_called_and_stays_once_set():
     predictions, cases = scored_cases()
-    tuned, decisions = with_calibration(TASK, Evidence(predictions, cases))
+    tuned, decisions = fitting.with_fitted_calibration(TASK, PredictedCases(predictions, cases))
     assert 0.2 < tuned.threshold < 0.7
     assert "F1" in decisions["task.threshold"].because
-    assert with_calibration(tuned, Evidence(predictions, cases)) == (tuned, {})
-    few, decisions = with_calibration(TASK, Evidence(predictions[:2], cases[:2]))
+    assert fitting.with_fitted_calibration(tuned, PredictedCases(predictions, cases)) == (tuned, {})
+    few, decisions = fitting.with_fitted_calibration(TASK, PredictedCases(predictions[:2], cases[:2]))
     assert few.threshold == 0.3
     assert "too few" in decisions["task.threshold"].because
 
@@ -378,7 +384,7 @@ def test_the_threshold_is_where_validation_boxes_are_best_called_and_stays_once_
 def test_the_threshold_of_boxes_whose_scores_are_nearly_1_parts_them_still():
     predictions, cases = scored_cases(missed=4)
     sure = [replace(one.boxes, scores=1 - 1e-7 * (1 - one.boxes.scores)) for one in predictions]
-    level = called_from(sure, [one.references["boxes"] for one in cases], TASK.classes, 0.5).value
+    level = box_belief.calling_score(sure, [one.references["boxes"] for one in cases], TASK.classes, 0.5).value
     assert 1 - 8e-8 < level < 1 - 3e-8  # false boxes lie below, right ones above
 
 
@@ -386,10 +392,10 @@ def test_boxes_of_one_score_are_called_together_where_the_threshold_is_chosen():
     hit, far = (0, 0, 5, 5), (15, 15, 20, 20)
     references = [boxes(("cell", hit))] * 20
     alike = [boxes(("cell", hit if n < 10 else far), scores=np.array([0.9])) for n in range(20)]
-    chosen = called_from(alike, references, ["cell"], 0.5)
+    chosen = box_belief.calling_score(alike, references, ["cell"], 0.5)
     assert chosen.value <= 0.9 and "the highest F1, 0.500," in chosen.because  # 10 of 20 right, 10 of 20 found
     apart = [boxes(("cell", hit if n < 10 else far), scores=np.array([0.9 if n < 15 else 0.4])) for n in range(20)]
-    chosen = called_from(apart, references, ["cell"], 0.5)
+    chosen = box_belief.calling_score(apart, references, ["cell"], 0.5)
     assert (chosen.value, "the highest F1, 0.571," in chosen.because) == (pytest.approx(0.65), True)
 
 
@@ -430,7 +436,7 @@ def test_the_plan_counts_the_boxes_and_takes_the_median_of_their_sides():
     assert made["classes"].value == ["cell", "clump"]
     assert "2 cell, 0 clump on 2 training images" in made["classes"].because
     assert (made["axes"].value, made["typical"].value) == (2, 7)
-    task = task_from(Detection, {key: decision.value for key, decision in made.items()})
+    task = task_settings.task_from_settings(Detection, {key: decision.value for key, decision in made.items()})
     assert task.decisions(Fingerprint(tuple(drawn)))["evaluation.primary"].value == "ap50"
     with pytest.raises(DatasetError, match="no boxes"):
         Detection.settings_for(dataset, Fingerprint((facts("b", boxes()),)))

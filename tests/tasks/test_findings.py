@@ -9,14 +9,18 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import metrics
 from torchvision.ops import sigmoid_focal_loss
 
-from isocenter import tasks
-from isocenter.belief import Certainty, OperatingPoint
-from isocenter.belief.calibration_scores import calibration_rows
+from isocenter.belief import Certainty, calibration_scores
+from isocenter.belief.operating_points import OperatingPoint
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import BY_MASS, Calibrator, Resampling, calibration_error
-from isocenter.tasks import Evidence, settings_of, task_from, unkept_rules, with_calibration
-from isocenter.tasks.findings.losses import LOSSES, balance, finding_loss
+from isocenter.evaluation import calibration
+from isocenter.evaluation.calibration import BY_MASS
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.evaluation.intervals import Resampling
+from isocenter.tasks import fitting, task_catalogue, task_settings
+from isocenter.tasks.findings import losses
+from isocenter.tasks.findings.losses import LOSSES
 from isocenter.tasks.findings.question import Findings
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import (
     BY_HAND,
     Case,
@@ -72,7 +76,10 @@ def test_a_task_comes_back_from_json():
         {"hernia": 0.01},
     )
     for task in (TASK, full):
-        assert tasks.build({"name": "findings", **json.loads(json.dumps(settings_of(task)))}) == task
+        assert (
+            task_catalogue.build_task({"name": "findings", **json.loads(json.dumps(task_settings.settings_of(task)))})
+            == task
+        )
 
 
 def test_the_target_says_what_is_not_known():
@@ -85,18 +92,18 @@ def test_what_is_not_known_has_no_say_in_the_loss_and_no_gradient(name):
     target = torch.tensor([[1.0, float("nan")], [float("nan"), 0.0]])
     for other in (-3.0, 7.0):
         logits = torch.tensor([[0.3, other], [other, -0.4]], requires_grad=True)
-        cost = finding_loss(name, logits, target, weights)
+        cost = losses.finding_loss(name, logits, target, weights)
         (slope,) = torch.autograd.grad(cost, logits)
         assert float(slope[0, 1]) == float(slope[1, 0]) == 0
-        known = [finding_loss(name, logits[:1, :1], target[:1, :1], weights[:1])]
-        known.append(finding_loss(name, logits[1:, 1:], target[1:, 1:], weights[1:]))
+        known = [losses.finding_loss(name, logits[:1, :1], target[:1, :1], weights[:1])]
+        known.append(losses.finding_loss(name, logits[1:, 1:], target[1:, 1:], weights[1:]))
         assert float(cost.detach()) == pytest.approx(float(sum(known).detach()) / 2)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_batch_of_which_nothing_is_known_costs_nothing(name):
     logits = torch.zeros(2, 3, requires_grad=True)
-    cost = finding_loss(name, logits, torch.full((2, 3), float("nan")))
+    cost = losses.finding_loss(name, logits, torch.full((2, 3), float("nan")))
     cost.backward()
     assert float(cost.detach()) == 0
     assert not logits.grad.any()
@@ -106,15 +113,15 @@ def test_the_plain_loss_is_binary_cross_entropy_and_the_focal_one_that_of_torchv
     generator = torch.Generator().manual_seed(0)
     logits, truth = torch.randn(6, 3, generator=generator), (torch.rand(6, 3, generator=generator) > 0.5).float()
     plain = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)
-    assert float(finding_loss("bce", logits, truth)) == pytest.approx(float(plain))
+    assert float(losses.finding_loss("bce", logits, truth)) == pytest.approx(float(plain))
     theirs = sigmoid_focal_loss(logits, truth, alpha=-1, gamma=2.0, reduction="mean")
-    assert float(finding_loss("focal", logits, truth)) == pytest.approx(float(theirs))
+    assert float(losses.finding_loss("focal", logits, truth)) == pytest.approx(float(theirs))
 
 
 def test_the_asymmetric_loss_worked_out_by_hand():
     p = 0.3
     logits = torch.logit(torch.tensor([[p, p, 0.04]]))
-    cost = finding_loss("asymmetric", logits, torch.tensor([[1.0, 0.0, 0.0]]))
+    cost = losses.finding_loss("asymmetric", logits, torch.tensor([[1.0, 0.0, 0.0]]))
     # Present in full; absent by the fourth power beyond the margin of 0.05; below the margin nothing.
     assert float(cost) == pytest.approx((-np.log(p) - 0.25**4 * np.log(0.75)) / 3, rel=1e-5)
 
@@ -123,11 +130,11 @@ def test_the_asymmetric_loss_worked_out_by_hand():
 def test_every_loss_is_lower_for_the_truth_than_for_its_contrary(name):
     target = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     right, wrong = (4 * (2 * one - 1) for one in (target, 1 - target))
-    assert float(finding_loss(name, right, target)) < 0.1 * float(finding_loss(name, wrong, target))
+    assert float(losses.finding_loss(name, right, target)) < 0.1 * float(losses.finding_loss(name, wrong, target))
 
 
 def test_balance_counts_what_few_cases_show_by_the_effective_number_of_cases():
-    weights = balance(np.array([99.0, 5.0]), np.array([1.0, 5.0]))
+    weights = losses.balance_weights(np.array([99.0, 5.0]), np.array([1.0, 5.0]))
     effective = (1 - 0.999**99) / 0.001
     assert weights[0, 1] / weights[0, 0] == pytest.approx(effective)
     assert_allclose(weights[1], [1, 1])
@@ -256,16 +263,16 @@ def test_validation_cases_set_a_threshold_for_each_finding_that_enough_of_them_h
     predictions, cases, chances, truth, known = drawn(120)
     known_of = [{k: v for k, v in one.references["findings"].items() if k != "hernia"} for one in cases]
     few = [case(one.id, **known) for one, known in zip(cases, known_of, strict=True)]
-    task, decisions = with_calibration(
+    task, decisions = fitting.with_fitted_calibration(
         Findings(TASK.findings, point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN),
-        Evidence(predictions, few),
+        PredictedCases(predictions, few),
     )
     assert set(task.thresholds) == {"effusion", "nodule"}
     for place, name in enumerate(("effusion", "nodule")):
         positive = chances[known[:, place] & truth[:, place], place]
         assert np.mean(positive >= task.thresholds[name]) >= 0.9
     assert "sensitivity>=0.9 on average of" in decisions["task.thresholds"].because
-    assert with_calibration(task, Evidence(predictions, few)) == (task, {})
+    assert fitting.with_fitted_calibration(task, PredictedCases(predictions, few)) == (task, {})
 
 
 def test_a_finding_that_no_unseen_case_knows_is_named_among_those_without_a_threshold():
@@ -273,12 +280,12 @@ def test_a_finding_that_no_unseen_case_knows_is_named_among_those_without_a_thre
     predictions, cases, *_ = drawn(120, blank=0.0)
     of_two = [case(one.id, **{k: v for k, v in one.references["findings"].items() if k != "hernia"}) for one in cases]
     task = Findings(TASK.findings, point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN)
-    found, decisions = with_calibration(task, Evidence(predictions, of_two))
+    found, decisions = fitting.with_fitted_calibration(task, PredictedCases(predictions, of_two))
     assert set(found.thresholds) == {"effusion", "nodule"}
     because = decisions["task.thresholds"].because
     assert "0 unseen cases of hernia and 0 others are too few for a threshold" in because
     by_hand = {"operating_point": Decision("sensitivity>=0.9", BY_HAND), "thresholds": decisions["task.thresholds"]}
-    assert any("could not be kept" in sentence for sentence in unkept_rules(task, by_hand))
+    assert any("could not be kept" in sentence for sentence in task_settings.unkept_rules(task, by_hand))
 
 
 def test_selection_is_the_mean_area_of_the_summary_and_without_any_the_log_likelihood():
@@ -326,7 +333,7 @@ def test_a_finding_that_never_or_always_occurs_in_training_is_left_out_and_said(
     because = decisions["findings"].because
     for words in ("a 1 present and 1 absent", "c (2 present and 0 absent)", "d (0 present and 0 absent)"):
         assert words in because
-    assert task_from(Findings, {name: one.value for name, one in decisions.items()}).counts == {
+    assert task_settings.task_from_settings(Findings, {name: one.value for name, one in decisions.items()}).counts == {
         "a": {"present": 1, "absent": 1}
     }
 
@@ -355,7 +362,7 @@ def test_cases_without_any_finding_to_tell_apart_are_refused():
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(PlanError):
-        task_from(Findings, {**settings_of(TASK), **change})
+        task_settings.task_from_settings(Findings, {**task_settings.settings_of(TASK), **change})
 
 
 def test_the_mean_error_over_bins_of_equal_mass_has_the_interval_of_all_findings_as_one_question():
@@ -366,9 +373,9 @@ def test_the_mean_error_over_bins_of_equal_mass_has_the_interval_of_all_findings
     rows = {(row.metric, row.label): row.estimate for row in TASK.summary(table, seed=few_draws)}
     who = np.arange(len(cases))
     for side, stated in (("", chances), ("_uncalibrated", chances**2)):
-        of_findings = calibration_error(stated, truth, who, seed=0, kind=BY_MASS)
+        of_findings = calibration.calibration_error(stated, truth, who, seed=0, kind=BY_MASS)
         both = np.concatenate([1 - stated, stated], axis=1), np.concatenate([~truth, truth], axis=1)
-        of_answers = calibration_error(*both, who, seed=0, kind=BY_MASS)
+        of_answers = calibration.calibration_error(*both, who, seed=0, kind=BY_MASS)
         for metric, expected in (("ece_equal_mass", of_findings), ("ace", of_answers)):
             mean = rows[f"{metric}{side}", "all"]
             assert (mean.value, mean.n) == (pytest.approx(expected.value), len(cases)), metric
@@ -387,6 +394,6 @@ def test_a_saturated_wrong_call_costs_the_same_whichever_side_it_takes():
     for wrong in (0, 1):
         reference = np.array([1, 0, 1, 0])
         reference[wrong] = wrong
-        rows = calibration_rows("mass", chances, reference, patients, uncalibrated=None, seed=0)
+        rows = calibration_scores.calibration_rows("mass", chances, reference, patients, uncalibrated=None, seed=0)
         [loss] = [row.estimate.value for row in rows if row.metric == "log_loss"]
         assert loss == pytest.approx((53 * np.log(2) + 2 * np.log1p(np.exp(-1))) / 4)

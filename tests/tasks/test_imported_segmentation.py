@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter import tasks
 from isocenter.errors import PlanError
-from isocenter.tasks import Evidence, Task, settings_of, with_calibration, with_sets
-from isocenter.transforms import Stretched, taps
+from isocenter.tasks import Task, fitting, task_catalogue, task_settings
+from isocenter.tasks.fitting import PredictedCases
+from isocenter.transforms import resampling
+from isocenter.transforms.label_resampling import StretchedOutputs
 from isocenter.values import Case, Geometry, Image, Prediction
 
 LABELS = [{"value": 1, "name": "left"}, {"value": 2, "name": "right"}]
@@ -17,7 +18,7 @@ GIVEN = {"name": "imported_segmentation", "labels": LABELS, "loss": "dice+ce", "
 
 
 def task(**changes: Any) -> Task:
-    return tasks.build({**GIVEN, **changes})
+    return task_catalogue.build_task({**GIVEN, **changes})
 
 
 def outputs(*rows: list[float]) -> dict[str, np.ndarray]:
@@ -76,11 +77,11 @@ def test_no_output_changes_sides_in_a_mirror_for_its_maker_chose_the_axes():
 
 def test_it_is_made_again_from_its_settings():
     regions = task(exclusive=False, writes=[2, 1], largest=[[1, 2]], weighed="nnunet")
-    assert tasks.build({"name": regions.name, **settings_of(regions)}) == regions
+    assert task_catalogue.build_task({"name": regions.name, **task_settings.settings_of(regions)}) == regions
 
 
 def test_no_data_set_is_taken_for_it():
-    assert "imported_segmentation" not in tasks.names()
+    assert "imported_segmentation" not in task_catalogue.task_names()
 
 
 @pytest.mark.parametrize(
@@ -96,9 +97,9 @@ def test_where_nobody_looks_at_the_outputs_the_largest_is_found_without_resampli
         raise AssertionError("all outputs were made")
 
     scores = np.random.default_rng(0).normal(size=(3, 4, 4, 4)).astype(np.float32)
-    later = Stretched(scores, (taps(4, 8), None, None), (0, 1, 2))
+    later = StretchedOutputs(scores, (resampling.axis_taps(4, 8), None, None), (0, 1, 2))
     wanted = np.asarray(later).argmax(axis=0)
-    monkeypatch.setattr(Stretched, "__array__", refused)
+    monkeypatch.setattr(StretchedOutputs, "__array__", refused)
     region = (slice(0, 8), slice(0, 4), slice(0, 4))
     made = task().decode([(region, {"mask": later})], Geometry((8, 4, 4), np.eye(4)))
     assert (np.asarray(made.data) == wanted).all()
@@ -130,24 +131,24 @@ def test_a_sites_cases_calibrate_a_network_that_is_too_sure_and_leave_its_label_
     cases, each = balls(sure=3.0, seed=0)
     adopted = task(largest=[[1, 2]])
     assert all(one.untuned is None for one in stated(adopted, each))
-    opened = tasks.untuned(adopted)
+    opened = task_catalogue.untuned_task(adopted)
     before = stated(opened, each)
-    tuned, made = with_calibration(opened, Evidence(before, cases))
+    tuned, made = fitting.with_fitted_calibration(opened, PredictedCases(before, cases))
     assert made["task.calibration"].value["cases"] == 6
-    factor = settings_of(tuned)["calibration"]["parameters"]["all"][0]
+    factor = task_settings.settings_of(tuned)["calibration"]["parameters"]["all"][0]
     assert factor == pytest.approx(1 / 3, rel=0.15)
-    assured, promised = with_sets(tuned, Evidence(stated(tuned, each), cases), exact=False)
+    assured, promised = fitting.with_sets(tuned, PredictedCases(stated(tuned, each), cases), exact=False)
     assert {"task.conformal", "task.covering"} <= set(promised)
     after = stated(assured, each)
     for one, other in zip(stated(adopted, each), after, strict=True):
         assert_array_equal(np.asarray(one.data), np.asarray(other.data))
         assert set(other.confidence.expected) == {"left", "right"}
-    assert tasks.build({"name": assured.name, **settings_of(assured)}) == assured
+    assert task_catalogue.build_task({"name": assured.name, **task_settings.settings_of(assured)}) == assured
 
 
 def test_regions_of_which_only_the_marks_are_known_are_not_calibrated():
     cases, each = balls(sure=1.0, seed=0)
-    regions = tasks.untuned(task(exclusive=False, writes=[2, 1]))
+    regions = task_catalogue.untuned_task(task(exclusive=False, writes=[2, 1]))
     two = [{"mask": one["mask"][1:]} for one in each]
-    assert with_calibration(regions, Evidence(stated(regions, two), cases)) == (regions, {})
-    assert with_sets(regions, Evidence(stated(regions, two), cases), exact=False) == (regions, {})
+    assert fitting.with_fitted_calibration(regions, PredictedCases(stated(regions, two), cases)) == (regions, {})
+    assert fitting.with_sets(regions, PredictedCases(stated(regions, two), cases), exact=False) == (regions, {})

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.belief import FALSE, MISSED
+from isocenter.belief import object_belief
+from isocenter.belief.covering_results import FALSE, MISSED
 from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.evaluation import instance_overlap
-from isocenter.tasks import Evidence, build, kind_for, settings_of, task_from, voxel_bytes, with_calibration
-from isocenter.tasks.instances import answering
-from isocenter.tasks.instances.answering import HEAD, Decoder, renumbered
-from isocenter.tasks.instances.question import InstanceSegmentation, heights, instance_loss, touching
+from isocenter.evaluation import instances
+from isocenter.tasks import fitting, task_catalogue, task_settings
+from isocenter.tasks.fitting import PredictedCases
+from isocenter.tasks.instances import answering, question
+from isocenter.tasks.instances.answering import HEAD, ObjectDecoder
+from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 TASK = InstanceSegmentation((1.0, 1.0), 6.0)
@@ -41,7 +43,9 @@ TOUCHING = {
 
 def maps_of(numbers, steps=None, reach=6.0):
     steps = steps or (1.0,) * numbers.ndim
-    return (numbers > 0).astype(np.float32), heights(torch.from_numpy(numbers)[None], steps, reach)[0].numpy()
+    return (numbers > 0).astype(np.float32), question.object_heights(torch.from_numpy(numbers)[None], steps, reach)[
+        0
+    ].numpy()
 
 
 def outputs_of(numbers):
@@ -68,16 +72,16 @@ def facts_of(numbers, name="smear", physical=False):
 @pytest.mark.parametrize("axes", [2, 3])
 def test_objects_that_touch_are_parted_where_they_do(axes):
     truth = TOUCHING[axes]
-    assert touching(torch.from_numpy(truth)[None]).any()
-    numbers = Decoder(0.5, 0.2)(*maps_of(truth))
-    score = instance_overlap(numbers, truth)
+    assert question.touching_voxels(torch.from_numpy(truth)[None]).any()
+    numbers = ObjectDecoder(0.5, 0.2)(*maps_of(truth))
+    score = instances.instance_overlap(numbers, truth)
     assert len(score.predicted) == len(score.reference) == truth.max()
     assert score.aji > 0.97
 
 
 def test_the_height_of_a_disc_is_its_distance_from_the_border_as_a_share_of_its_radius():
     disc = balls((31, 31), [(15, 15)], 10.5)
-    height = heights(torch.from_numpy(disc)[None], (1.0, 1.0), 40.0)[0].numpy()
+    height = question.object_heights(torch.from_numpy(disc)[None], (1.0, 1.0), 40.0)[0].numpy()
     away = np.hypot(*(np.indices(disc.shape) - 15))
     assert height.max() == height[15, 15] == 1
     assert_allclose(height[disc > 0], (11 - away[disc > 0]) / 11, atol=0.1)
@@ -87,7 +91,7 @@ def test_the_height_of_a_disc_is_its_distance_from_the_border_as_a_share_of_its_
 def test_heights_are_cut_off_at_the_reach_and_the_edge_of_a_patch_is_no_border():
     half = np.zeros((20, 40), dtype=np.int32)
     half[:, :20] = 1
-    height = heights(torch.from_numpy(half)[None], (1.0, 1.0), 5.0)[0].numpy()
+    height = question.object_heights(torch.from_numpy(half)[None], (1.0, 1.0), 5.0)[0].numpy()
     assert_allclose(height[:, :15], 1.0)
     assert_allclose(height[10, 15:20], [1.0, 0.8, 0.6, 0.4, 0.2])
 
@@ -95,7 +99,7 @@ def test_heights_are_cut_off_at_the_reach_and_the_edge_of_a_patch_is_no_border()
 def test_voxels_that_are_longer_along_an_axis_count_as_long():
     layer = np.zeros((1, 7, 21), dtype=np.int32)
     layer[:, 1:6, 1:20] = 1
-    height = heights(torch.from_numpy(layer), (3.0, 1.0), 20.0)[0].numpy()
+    height = question.object_heights(torch.from_numpy(layer), (3.0, 1.0), 20.0)[0].numpy()
     # At the middle 3 layers of 3 lie above, but 10 voxels of 1 beside: the nearest border is two layers off.
     assert height[3, 10] == height.max() == 1
     assert_allclose(height[2, 10] / height[3, 10], 4 / 7)
@@ -103,14 +107,16 @@ def test_voxels_that_are_longer_along_an_axis_count_as_long():
 
 def test_heights_turn_with_their_objects():
     truth = torch.from_numpy(TOUCHING[2])[None]
-    turned = heights(truth.rot90(1, (1, 2)), (1.0, 1.0), 6.0)
-    assert_allclose(turned.numpy(), heights(truth, (1.0, 1.0), 6.0).rot90(1, (1, 2)).numpy())
+    turned = question.object_heights(truth.rot90(1, (1, 2)), (1.0, 1.0), 6.0)
+    assert_allclose(turned.numpy(), question.object_heights(truth, (1.0, 1.0), 6.0).rot90(1, (1, 2)).numpy())
 
 
 def test_each_image_of_a_batch_has_objects_of_its_own():
     small, large = balls((30, 30), [(15, 15)], 3.0), balls((30, 30), [(15, 15)], 9.0)
-    both = heights(torch.from_numpy(np.stack([small, large])), (1.0, 1.0), 20.0)
-    assert_allclose(both[0].numpy(), heights(torch.from_numpy(small)[None], (1.0, 1.0), 20.0)[0].numpy())
+    both = question.object_heights(torch.from_numpy(np.stack([small, large])), (1.0, 1.0), 20.0)
+    assert_allclose(
+        both[0].numpy(), question.object_heights(torch.from_numpy(small)[None], (1.0, 1.0), 20.0)[0].numpy()
+    )
     assert_allclose(both.amax(dim=(1, 2)).numpy(), 1.0)
 
 
@@ -118,18 +124,20 @@ def test_the_loss_is_lowest_where_the_maps_are_right_and_joined_objects_cost_mor
     truth = torch.from_numpy(TOUCHING[2])[None]
     right = torch.from_numpy(outputs_of(TOUCHING[2]))[None]
     joined = torch.from_numpy(outputs_of((TOUCHING[2] > 0).astype(np.int32)))[None]
-    costs = [float(instance_loss(one, truth, (1.0, 1.0), 6.0)) for one in (right, joined, torch.zeros_like(right))]
+    costs = [
+        float(question.instance_loss(one, truth, (1.0, 1.0), 6.0)) for one in (right, joined, torch.zeros_like(right))
+    ]
     assert costs[0] < 0.01 < costs[1] < costs[2]
     nothing = torch.zeros_like(truth)
-    assert np.isfinite(float(instance_loss(right, nothing, (1.0, 1.0), 6.0)))
+    assert np.isfinite(float(question.instance_loss(right, nothing, (1.0, 1.0), 6.0)))
 
 
 def test_ripples_on_a_hill_are_no_objects_and_a_hill_of_its_own_is_one():
     inside, ridge = np.ones((1, 30)), np.full((1, 30), 0.5)
     ridge[0, 5], ridge[0, 15], ridge[0, 25] = 0.9, 0.57, 0.8
-    assert Decoder(0.5, 0.2)(inside, ridge).max() == 2
-    assert Decoder(0.5, 0.05)(inside, ridge).max() == 3
-    assert Decoder(0.5, 0.5)(inside, ridge).max() == 1
+    assert ObjectDecoder(0.5, 0.2)(inside, ridge).max() == 2
+    assert ObjectDecoder(0.5, 0.05)(inside, ridge).max() == 3
+    assert ObjectDecoder(0.5, 0.5)(inside, ridge).max() == 1
 
 
 def test_ripples_of_the_lattice_part_no_slanting_rod_once_they_are_smoothed_and_what_touches_stays_apart():
@@ -137,12 +145,14 @@ def test_ripples_of_the_lattice_part_no_slanting_rod_once_they_are_smoothed_and_
     slant = np.deg2rad(40)
     length, width = along * np.cos(slant) + across * np.sin(slant), across * np.cos(slant) - along * np.sin(slant)
     rod = ((length / 26) ** 2 + (width / 5) ** 2 < 1).astype(np.int32)
-    assert Decoder(0.5, 0.1)(*maps_of(rod)).max() > 1  # its perfect heights have hills, because voxels are no points
-    assert Decoder(0.5, 0.1, smooth=(1.0, 1.0))(*maps_of(rod)).max() == 1
+    assert (
+        ObjectDecoder(0.5, 0.1)(*maps_of(rod)).max() > 1
+    )  # its perfect heights have hills, because voxels are no points
+    assert ObjectDecoder(0.5, 0.1, smooth=(1.0, 1.0))(*maps_of(rod)).max() == 1
     for axes, truth in TOUCHING.items():
-        assert Decoder(0.5, 0.1, smooth=(1.0,) * axes)(*maps_of(truth)).max() == truth.max()
+        assert ObjectDecoder(0.5, 0.1, smooth=(1.0,) * axes)(*maps_of(truth)).max() == truth.max()
     single = [one[..., None] for one in maps_of(TOUCHING[2])]  # a picture kept as a volume of one slice
-    assert Decoder(0.5, 0.1, smooth=(1.0, 1.0))(*single).max() == TOUCHING[2].max()
+    assert ObjectDecoder(0.5, 0.1, smooth=(1.0, 1.0))(*single).max() == TOUCHING[2].max()
 
 
 @given(hnp.arrays(np.int8, st.tuples(*[st.integers(2, 9)] * 2), elements=st.integers(0, 3)))
@@ -158,7 +168,7 @@ def test_two_seeds_share_what_is_open_by_their_distance_along_it_and_ties_are_th
         plain = after
     numbers = np.where(padded > 1, padded - 1, 0).astype(np.int32).reshape(-1)
     waiting = np.flatnonzero(padded.reshape(-1) == 1)
-    left = answering._grown(numbers, waiting, padded.reshape(-1) > 0, answering._neighbours(padded.shape))
+    left = answering._grow(numbers, waiting, padded.reshape(-1) > 0, answering._neighbours(padded.shape))
     assert_array_equal(numbers.reshape(padded.shape), plain)
     assert_array_equal(np.sort(left), np.flatnonzero((padded.reshape(-1) == 1) & (plain.reshape(-1) == 0)))
 
@@ -167,23 +177,25 @@ def test_what_is_inside_without_a_hill_is_an_object_unless_it_is_too_small():
     inside = np.zeros((10, 10))
     inside[1:4, 1:4], inside[7, 7] = 1, 1
     flat = np.zeros((10, 10))
-    assert Decoder(0.5, 0.2)(inside, flat).max() == 2
-    assert_array_equal(Decoder(0.5, 0.2, smallest=2)(inside, flat) > 0, inside * (np.indices((10, 10))[0] < 5) > 0)
+    assert ObjectDecoder(0.5, 0.2)(inside, flat).max() == 2
+    assert_array_equal(
+        ObjectDecoder(0.5, 0.2, smallest=2)(inside, flat) > 0, inside * (np.indices((10, 10))[0] < 5) > 0
+    )
 
 
 def test_an_image_without_anything_inside_has_no_object():
-    numbers = Decoder(0.5, 0.2)(np.zeros((8, 8)), np.ones((8, 8)))
+    numbers = ObjectDecoder(0.5, 0.2)(np.zeros((8, 8)), np.ones((8, 8)))
     assert numbers.max() == 0
 
 
 def test_more_objects_than_16_bits_count_keep_their_numbers():
     inside = np.zeros((600, 600), dtype=np.float32)
     inside[::2, ::2] = 1
-    numbers = Decoder(0.5, 0.2)(inside, inside)
+    numbers = ObjectDecoder(0.5, 0.2)(inside, inside)
     assert numbers.max() == 300 * 300 == len(np.unique(numbers)) - 1
     assert numbers.dtype == np.uint32
-    assert renumbered(np.array([[7, 7, 0, 3]])).tolist() == [[1, 1, 0, 2]]
-    assert renumbered(np.arange(65536)).dtype == np.uint16
+    assert object_belief.renumber_objects(np.array([[7, 7, 0, 3]])).tolist() == [[1, 1, 0, 2]]
+    assert object_belief.renumber_objects(np.arange(65536)).dtype == np.uint16
 
 
 def test_an_object_that_reaches_through_many_slabs_is_one():
@@ -241,7 +253,7 @@ def test_sizes_that_were_pixels_in_training_are_pixels_in_images_of_known_size_t
     region = tuple(slice(0, n) for n in truth.shape)
     decided = InstanceSegmentation.settings_for(Dataset(()), Fingerprint((facts_of(truth),)))
     assert decided["in_voxels"].value is True
-    task = build({"name": "instances", **{name: one.value for name, one in decided.items()}})
+    task = task_catalogue.build_task({"name": "instances", **{name: one.value for name, one in decided.items()}})
     for geometry in (Geometry.of_pixels(truth.shape), Geometry.of_spacing(truth.shape, (2e-4, 2e-4))):  # 0.2 µm
         assert task.outputs(task.decode([(region, {HEAD: outputs_of(truth)})], geometry))["count"] == truth.max()
     in_mm = InstanceSegmentation.settings_for(Dataset(()), Fingerprint((facts_of(truth, physical=True),)))
@@ -261,7 +273,7 @@ def test_heights_are_smoothed_by_the_sides_of_the_image_itself_whichever_way_its
         grid, turned = upright.permuted(axes, (False,) * 3), np.transpose(truth, axes)
         moved = np.ascontiguousarray(outputs.transpose(0, *[axis + 1 for axis in axes]))
         made = task.decode([(tuple(slice(0, n) for n in grid.shape), {HEAD: moved})], grid)
-        score = instance_overlap(made.data, turned)
+        score = instances.instance_overlap(made.data, turned)
         assert len(score.predicted) == 3
         assert score.pq > 0.95
 
@@ -274,21 +286,24 @@ def test_validation_cases_decide_what_is_left_open_and_the_maps_go_with_it():
     cases = [case_of(truth, str(n)) for n in range(3)]
     made = [TASK.decode([(region, {HEAD: array})], geometry) for _ in cases]
     assert set(made[0].untuned) == {"inside", "height"}
-    tuned, decisions = with_calibration(TASK, Evidence(made, cases))
+    tuned, decisions = fitting.with_fitted_calibration(TASK, PredictedCases(made, cases))
     assert set(decisions) == {"task.inside", "task.prominence", "task.calibration"}
     assert "12 objects of 3 validation cases" in decisions["task.inside"].because
     assert tuned.inside == 0.5
     assert tuned.decode([(region, {HEAD: array})], geometry).untuned is None
-    assert with_calibration(tuned, Evidence(made, cases)) == (tuned, {})
+    assert fitting.with_fitted_calibration(tuned, PredictedCases(made, cases)) == (tuned, {})
     chosen = replace(TASK, inside=0.9)
-    assert set(with_calibration(chosen, Evidence(made, cases))[1]) == {"task.prominence", "task.calibration"}
+    assert set(fitting.with_fitted_calibration(chosen, PredictedCases(made, cases))[1]) == {
+        "task.prominence",
+        "task.calibration",
+    }
 
 
 def test_of_few_objects_nothing_is_found_out():
     truth = balls((20, 20), [(10, 10)], 4.0)
     region, geometry = tuple(slice(0, n) for n in truth.shape), Geometry.of_pixels(truth.shape)
     made = TASK.decode([(region, {HEAD: outputs_of(truth)})], geometry)
-    tuned, decisions = with_calibration(TASK, Evidence([made], [case_of(truth)]))
+    tuned, decisions = fitting.with_fitted_calibration(TASK, PredictedCases([made], [case_of(truth)]))
     assert (tuned.inside, tuned.prominence) == (0.5, 0.2)
     assert "too few" in decisions["task.inside"].because
 
@@ -298,8 +313,8 @@ def test_selection_is_the_mean_ap_of_the_cases_that_have_an_object():
     both = np.stack([truth, truth, np.zeros_like(truth)])
     arrays = np.stack([outputs_of(truth), outputs_of((truth > 0).astype(np.int32)), outputs_of(both[2])])
     collected = TASK.quality({HEAD: torch.from_numpy(arrays)}, torch.from_numpy(both))
-    joined = instance_overlap(Decoder(0.5, 0.2)(*maps_of((truth > 0).astype(np.int32))), truth).ap()
-    right = instance_overlap(Decoder(0.5, 0.2)(*maps_of(truth)), truth).ap()
+    joined = instances.instance_overlap(ObjectDecoder(0.5, 0.2)(*maps_of((truth > 0).astype(np.int32))), truth).ap()
+    right = instances.instance_overlap(ObjectDecoder(0.5, 0.2)(*maps_of(truth)), truth).ap()
     assert TASK.selection(collected) == pytest.approx((right + joined) / 2)
 
 
@@ -357,8 +372,8 @@ def test_the_plan_knows_sizes_and_reach_from_the_training_objects():
     assert decided["steps"].value == [1.0, 1.0]
     in_mm = InstanceSegmentation.settings_for(Dataset(()), Fingerprint((facts_of(truth, physical=True),)))
     assert in_mm["smallest"].value == pytest.approx(decided["smallest"].value / 4)
-    task = build({"name": "instances", **{name: one.value for name, one in decided.items()}})
-    assert build({"name": "instances", **settings_of(task)}) == task
+    task = task_catalogue.build_task({"name": "instances", **{name: one.value for name, one in decided.items()}})
+    assert task_catalogue.build_task({"name": "instances", **task_settings.settings_of(task)}) == task
     with pytest.raises(DatasetError, match="no objects"):
         InstanceSegmentation.settings_for(Dataset(()), Fingerprint((facts_of(np.zeros_like(truth)),)))
 
@@ -378,12 +393,12 @@ def test_the_plan_knows_sizes_and_reach_from_the_training_objects():
 )
 def test_an_impossible_setting_is_refused_by_name(name, value):
     with pytest.raises(PlanError, match="task"):
-        task_from(InstanceSegmentation, {**settings_of(TASK), name: value})
+        task_settings.task_from_settings(InstanceSegmentation, {**task_settings.settings_of(TASK), name: value})
 
 
 def test_a_data_set_of_numbered_objects_is_a_task_of_instances():
-    assert kind_for(Dataset((case_of(TOUCHING[2]),))) is InstanceSegmentation
+    assert task_catalogue.kind_for_dataset(Dataset((case_of(TOUCHING[2]),))) is InstanceSegmentation
 
 
 def test_memory_counts_what_parting_objects_takes():
-    assert voxel_bytes(TASK) > 8
+    assert task_catalogue.voxel_bytes(TASK) > 8

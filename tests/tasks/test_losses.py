@@ -10,26 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from isocenter.errors import PlanError
-from isocenter.tasks.shared import losses
-from isocenter.tasks.shared.losses import (
-    TERMS,
-    ace,
-    boundary,
-    centreline,
-    check_loss,
-    dice,
-    distance,
-    entropy,
-    focal,
-    focal_tversky,
-    generalised_dice,
-    hardest,
-    hausdorff,
-    label_loss,
-    soft_skeleton,
-    tversky,
-    uncut,
-)
+from isocenter.tasks.shared import label_losses
+from isocenter.tasks.shared.label_losses import TERMS
 from matrices import thinned
 
 # Every term by itself, and sums as plans have them.
@@ -50,10 +32,10 @@ def drawn(shape: tuple[int, ...], channels: int = 3) -> tuple[torch.Tensor, torc
 @pytest.mark.parametrize("shape", thinned(1, [(2, 12), (2, 9, 9), (1, 6, 7, 8)], one_value=True))
 def test_in_any_number_of_axes_the_truth_costs_nothing_and_something_else_much(name, shape):
     _, target = drawn(shape)
-    assert float(label_loss(name, certain(target), target)) == pytest.approx(0.0, abs=1e-3)
+    assert float(label_losses.label_loss(name, certain(target), target)) == pytest.approx(0.0, abs=1e-3)
     counted = {TERMS[term].counts for term in name.split("+")}
     if not counted <= {"shape", "calibration"}:  # among voxels drawn at random nothing has a shape
-        wrong = float(label_loss(name, certain((target + 1) % 3), target))
+        wrong = float(label_losses.label_loss(name, certain((target + 1) % 3), target))
         assert wrong > (10 if "voxels" in counted else 0.9)
 
 
@@ -61,7 +43,7 @@ def test_in_any_number_of_axes_the_truth_costs_nothing_and_something_else_much(n
 def test_a_batch_without_any_structure_or_with_some_only_has_a_finite_gradient(name):
     for target in (torch.zeros(2, 8, 8, dtype=torch.long), torch.ones(2, 8, 8, dtype=torch.long)):
         logits = torch.zeros(2, 3, 8, 8, requires_grad=True)
-        label_loss(name, logits, target).backward()
+        label_losses.label_loss(name, logits, target).backward()
         assert logits.grad.isfinite().all()
         if any(TERMS[term].counts == "voxels" for term in name.split("+")):
             assert logits.grad.abs().sum() > 0
@@ -84,29 +66,40 @@ def test_a_deterministic_training_on_a_gpu_has_the_same_loss_without_what_torch_
         with FakeTensorMode(), Used():
             given = torch.empty(logits.shape, device="cuda")
             there = None if weights is None else torch.empty(3, device="cuda")
-            label_loss(name, given, torch.zeros(target.shape, dtype=torch.long, device="cuda"), there)
+            label_losses.label_loss(name, given, torch.zeros(target.shape, dtype=torch.long, device="cuda"), there)
     finally:
         torch.use_deterministic_algorithms(False)
     assert {"_log_softmax", "gather"} <= used
     assert not any(operation.startswith("nll_loss") for operation in used)
     # What is computed there instead is the same.
     with pytest.MonkeyPatch.context() as patch:
-        expected = label_loss(name, logits, target, weights)
-        patch.setattr(losses, "_differs_between_runs", lambda logits: True)
-        assert float(label_loss(name, logits, target, weights)) == pytest.approx(float(expected), rel=1e-6)
+        expected = label_losses.label_loss(name, logits, target, weights)
+        patch.setattr(label_losses, "_differs_between_runs", lambda logits: True)
+        assert float(label_losses.label_loss(name, logits, target, weights)) == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_half_precision_changes_no_loss_beyond_its_own_rounding(name):
     logits, target = drawn((1, 16, 16, 16), 2)
     halves = logits.bfloat16()
-    cost = label_loss(name, halves, target)
+    cost = label_losses.label_loss(name, halves, target)
     assert cost.dtype == torch.float32
-    assert float(cost) == pytest.approx(float(label_loss(name, halves.double().float(), target)), rel=1e-6)
+    assert float(cost) == pytest.approx(float(label_losses.label_loss(name, halves.double().float(), target)), rel=1e-6)
 
 
 @pytest.mark.parametrize(
-    "term", [dice, tversky, focal_tversky, generalised_dice, boundary, distance, hausdorff, centreline, ace]
+    "term",
+    [
+        label_losses.soft_dice_loss,
+        label_losses.tversky,
+        label_losses.focal_tversky,
+        label_losses.generalised_dice,
+        label_losses.boundary,
+        label_losses.surface_distance_loss,
+        label_losses.hausdorff,
+        label_losses.soft_centreline_dice,
+        label_losses.ace,
+    ],
 )
 def test_a_label_that_the_batch_lacks_leaves_the_terms_of_the_others_alone(term):
     logits, target = drawn((2, 8, 8), 2)
@@ -117,13 +110,17 @@ def test_a_label_that_the_batch_lacks_leaves_the_terms_of_the_others_alone(term)
 def test_the_batch_dice_is_that_of_monai_where_every_label_is_there():
     logits, target = drawn((2, 6, 7, 8))
     theirs = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-    assert float(dice(logits, target)) == pytest.approx(float(theirs(logits, target[:, None])), abs=1e-4)
+    assert float(label_losses.soft_dice_loss(logits, target)) == pytest.approx(
+        float(theirs(logits, target[:, None])), abs=1e-4
+    )
 
 
 def test_the_focal_term_is_that_of_monai_with_as_many_channels_as_it_averages_over():
     logits, target = drawn((2, 9, 9))
     theirs = FocalLoss(gamma=2.0, to_onehot_y=True, use_softmax=True)
-    assert float(focal(logits, target)) == pytest.approx(3 * float(theirs(logits, target[:, None])), rel=1e-4)
+    assert float(label_losses.focal(logits, target)) == pytest.approx(
+        3 * float(theirs(logits, target[:, None])), rel=1e-4
+    )
 
 
 def test_weights_count_voxels_as_often_as_they_say():
@@ -131,7 +128,7 @@ def test_weights_count_voxels_as_often_as_they_say():
     weights = torch.tensor([1.0, 3.0, 1.0])
     times = weights[target[0]].long()
     thrice = logits[0].repeat_interleave(times, dim=1)[None]
-    for term in (entropy, focal):
+    for term in (label_losses.mean_cross_entropy, label_losses.focal):
         again = term(thrice, target[0].repeat_interleave(times)[None])
         assert float(term(logits, target, weights)) == pytest.approx(float(again), rel=1e-5)
 
@@ -144,7 +141,7 @@ def lines(*columns: int) -> torch.Tensor:
 
 def test_a_thin_line_one_voxel_beside_costs_no_boundary_and_further_away_all():
     truth = lines(4)
-    costs = [float(boundary(certain(lines(place), 2), truth)) for place in (4, 5, 6, 9)]
+    costs = [float(label_losses.boundary(certain(lines(place), 2), truth)) for place in (4, 5, 6, 9)]
     assert costs == pytest.approx([0.0, 0.0, 1.0, 1.0], abs=1e-3)
 
 
@@ -152,8 +149,8 @@ def test_a_thin_structure_that_is_missed_beside_a_thick_one_costs_more_boundary_
     truth = lines(2, *range(6, 14))
     missed = certain(lines(*range(6, 14)), 2)
     # overlap: 128 of 144 voxels found, Dice 2 * 128 / 272; surface: both sides of the thick one and the thin one
-    assert float(dice(missed, truth)) == pytest.approx(1 - 256 / 272, abs=1e-3)
-    assert float(boundary(missed, truth)) == pytest.approx(1 - 2 * (2 / 3) / (5 / 3), abs=1e-3)
+    assert float(label_losses.soft_dice_loss(missed, truth)) == pytest.approx(1 - 256 / 272, abs=1e-3)
+    assert float(label_losses.boundary(missed, truth)) == pytest.approx(1 - 2 * (2 / 3) / (5 / 3), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", thinned(6, LOSSES))
@@ -163,7 +160,7 @@ def test_every_loss_falls_when_it_is_followed(name):
     logits = torch.zeros(1, 3, 16, 16, requires_grad=True)
     costs = []
     for _ in range(12):
-        cost = label_loss(name, logits, target)
+        cost = label_losses.label_loss(name, logits, target)
         (slope,) = torch.autograd.grad(cost, logits)
         logits = (logits - rate * slope).detach().requires_grad_()
         costs.append(float(cost.detach()))
@@ -174,21 +171,25 @@ def test_every_loss_falls_when_it_is_followed(name):
 def test_the_generalised_dice_is_that_of_monai():
     logits, target = drawn((2, 9, 9))
     theirs = GeneralizedDiceLoss(to_onehot_y=True, softmax=True, batch=True, smooth_nr=0, smooth_dr=0)
-    assert float(generalised_dice(logits, target)) == pytest.approx(float(theirs(logits, target[:, None])), rel=1e-5)
+    assert float(label_losses.generalised_dice(logits, target)) == pytest.approx(
+        float(theirs(logits, target[:, None])), rel=1e-5
+    )
 
 
 def test_the_tversky_term_is_that_of_monai_and_its_focal_form_a_power_of_each_label():
     logits, target = drawn((2, 6, 7, 8))
     given = {"include_background": False, "to_onehot_y": True, "softmax": True, "batch": True}
     theirs = TverskyLoss(alpha=0.3, beta=0.7, **given)
-    assert float(tversky(logits, target)) == pytest.approx(float(theirs(logits, target[:, None])), abs=1e-5)
+    assert float(label_losses.tversky(logits, target)) == pytest.approx(
+        float(theirs(logits, target[:, None])), abs=1e-5
+    )
     each = TverskyLoss(alpha=0.3, beta=0.7, reduction="none", **given)(logits, target[:, None])
-    assert float(focal_tversky(logits, target)) == pytest.approx(float((each**0.75).mean()), rel=1e-4)
+    assert float(label_losses.focal_tversky(logits, target)) == pytest.approx(float((each**0.75).mean()), rel=1e-4)
 
 
 def test_what_is_missed_costs_more_tversky_than_what_is_too_much():
     truth, less, more = lines(*range(4, 8)), lines(*range(4, 6)), lines(*range(4, 10))
-    missed, false = (float(tversky(certain(marked, 2), truth)) for marked in (less, more))
+    missed, false = (float(label_losses.tversky(certain(marked, 2), truth)) for marked in (less, more))
     assert missed == pytest.approx(1 - 2 / (2 + 0.7 * 2), abs=1e-3)
     assert false == pytest.approx(1 - 4 / (4 + 0.3 * 2), abs=1e-3)
 
@@ -201,14 +202,16 @@ def test_the_hausdorff_term_is_that_of_monai_divided_by_its_weights():
     # Where prediction and truth differ by 1 everywhere, what they make is the mean of the weights.
     weights = nothing.distance_field(marked) ** 2 + nothing.distance_field(target[:, None].float()) ** 2
     expected = float(theirs(logits, target[:, None])) / float(weights.mean())
-    assert float(hausdorff(logits, target)) == pytest.approx(expected, rel=1e-4)
+    assert float(label_losses.hausdorff(logits, target)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_distance_costs_as_many_voxels_as_the_error_lies_away():
     # Of 16 columns the first 8 are the structure: column n lies 8 - n voxels from the outside, or n - 7 from inside.
     truth = lines(*range(8))
     away = np.array([*range(8, 0, -1), *range(1, 9)])
-    near, far = (float(distance(certain(lines(*range(8), place), 2), truth)) for place in (8, 15))
+    near, far = (
+        float(label_losses.surface_distance_loss(certain(lines(*range(8), place), 2), truth)) for place in (8, 15)
+    )
     assert near == pytest.approx(1 / away.sum(), abs=1e-4)
     assert far == pytest.approx(8 / away.sum(), abs=1e-4)
 
@@ -229,7 +232,7 @@ def beside_a_point(*wrong: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor,
 def test_an_error_costs_the_mm_to_the_surface_where_voxels_are_no_cubes():
     for place in ((8, 4), (4, 5), (7, 6)):
         truth, logits, away = beside_a_point(place)
-        found = label_loss("distance", logits, truth, spacing=(1.0, 4.0))
+        found = label_losses.label_loss("distance", logits, truth, spacing=(1.0, 4.0))
         assert float(found) == pytest.approx(away[place] / away.sum(), rel=1e-4)
 
 
@@ -239,15 +242,15 @@ def test_a_hausdorff_error_costs_the_squared_mm_to_both_surfaces_where_voxels_ar
     predicted = np.minimum(away, other)
     predicted[4, [4, 6]] = 1.0
     weights = away**2 + predicted**2
-    found = label_loss("hausdorff", logits, truth, spacing=(1.0, 4.0))
+    found = label_losses.label_loss("hausdorff", logits, truth, spacing=(1.0, 4.0))
     assert float(found) == pytest.approx(weights[place] / weights.sum(), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["distance", "hausdorff"])
 def test_a_term_of_distances_weighs_alike_in_mm_and_in_voxels_of_cubes(name):
     logits, target = drawn((2, 6, 7, 8))
-    in_mm = label_loss(name, logits, target, spacing=(0.7, 0.7, 0.7))
-    assert float(in_mm) == pytest.approx(float(label_loss(name, logits, target)), rel=1e-5)
+    in_mm = label_losses.label_loss(name, logits, target, spacing=(0.7, 0.7, 0.7))
+    assert float(in_mm) == pytest.approx(float(label_losses.label_loss(name, logits, target)), rel=1e-5)
 
 
 def test_the_signed_distances_of_the_paper_differ_from_ours_by_a_constant_and_a_unit():
@@ -257,16 +260,20 @@ def test_the_signed_distances_of_the_paper_differ_from_ours_by_a_constant_and_a_
     signed = torch.where(truth > 0, -away, away)
     probabilities = logits.softmax(dim=1)[:, 1:]
     theirs = (signed * probabilities).sum() - (signed * truth).sum()
-    assert float(distance(logits, target)) == pytest.approx(float(theirs / away.sum()), rel=1e-4)
+    assert float(label_losses.surface_distance_loss(logits, target)) == pytest.approx(
+        float(theirs / away.sum()), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("shape", thinned(1, [(1, 20, 20), (1, 10, 11, 12)], one_value=True))
 def test_the_soft_skeleton_and_what_it_costs_are_those_of_monai(shape):
     logits, target = drawn(shape, 2)
     probabilities, truth = logits.softmax(dim=1)[:, 1:], target[:, None].float()
-    assert torch.allclose(soft_skeleton(probabilities, 3), soft_skel(probabilities, 3), atol=1e-6)
+    assert torch.allclose(label_losses.soft_skeleton(probabilities, 3), soft_skel(probabilities, 3), atol=1e-6)
     theirs = SoftclDiceLoss(iter_=8, smooth_nr=1e-5, smooth_dr=1e-5, smooth=1e-5)
-    assert float(centreline(logits, target)) == pytest.approx(float(theirs(probabilities, truth)), rel=1e-4)
+    assert float(label_losses.soft_centreline_dice(logits, target)) == pytest.approx(
+        float(theirs(probabilities, truth)), rel=1e-4
+    )
 
 
 def test_a_broken_vessel_costs_its_share_of_the_centreline_however_thin_the_break_is():
@@ -275,18 +282,20 @@ def test_a_broken_vessel_costs_its_share_of_the_centreline_however_thin_the_brea
     broken, thinned = truth.clone(), truth.clone()
     broken[0, 15:25, 18:21] = 0
     thinned[0, 5:35, [18, 20]] = 0
-    assert float(centreline(certain(thinned, 2), truth)) < 0.05
-    assert float(centreline(certain(broken, 2), truth)) > 0.15
-    assert float(dice(certain(thinned, 2), truth)) > float(dice(certain(broken, 2), truth))
+    assert float(label_losses.soft_centreline_dice(certain(thinned, 2), truth)) < 0.05
+    assert float(label_losses.soft_centreline_dice(certain(broken, 2), truth)) > 0.15
+    assert float(label_losses.soft_dice_loss(certain(thinned, 2), truth)) > float(
+        label_losses.soft_dice_loss(certain(broken, 2), truth)
+    )
 
 
 def test_centrelines_are_followed_of_the_named_labels_alone():
     logits, target = drawn((1, 16, 16))
-    second = centreline(logits, target, labels=[2])
-    assert float(label_loss("dice+cldice", logits, target, lines=[2])) == pytest.approx(
-        float(dice(logits, target) + second), rel=1e-5
+    second = label_losses.soft_centreline_dice(logits, target, labels=[2])
+    assert float(label_losses.label_loss("dice+cldice", logits, target, lines=[2])) == pytest.approx(
+        float(label_losses.soft_dice_loss(logits, target) + second), rel=1e-5
     )
-    assert float(second) != pytest.approx(float(centreline(logits, target)))
+    assert float(second) != pytest.approx(float(label_losses.soft_centreline_dice(logits, target)))
 
 
 def test_of_a_skeleton_no_more_is_kept_for_the_way_back_than_one_erosion_needs():
@@ -297,7 +306,7 @@ def test_of_a_skeleton_no_more_is_kept_for_the_way_back_than_one_erosion_needs()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(counted, lambda tensor: tensor):
-        soft_skeleton(inside)
+        label_losses.soft_skeleton(inside)
     assert sum(kept) < 9 * 8 * inside.numel()
 
 
@@ -306,17 +315,19 @@ def test_the_average_calibration_error_is_the_mean_gap_of_the_bins_and_that_of_m
     chances = torch.tensor([0.8] * 4 + [0.1] * 6)
     target = torch.tensor([[1, 1] + [0] * 8])
     logits = torch.stack([1 - chances, chances]).log()[None]
-    assert float(ace(logits, target)) == pytest.approx((abs(0.8 - 0.5) + abs(0.1 - 0)) / 2, abs=1e-6)
+    assert float(label_losses.ace(logits, target)) == pytest.approx((abs(0.8 - 0.5) + abs(0.1 - 0)) / 2, abs=1e-6)
     logits, target = drawn((2, 9, 9))
     theirs = CalibrationErrorMetric(20, include_background=False, calibration_reduction=CalibrationReduction.AVERAGE)
     theirs(logits.softmax(dim=1), torch.nn.functional.one_hot(target).movedim(-1, 1).float())
-    assert float(ace(logits, target)) == pytest.approx(float(theirs.aggregate()), abs=1e-6)
+    assert float(label_losses.ace(logits, target)) == pytest.approx(float(theirs.aggregate()), abs=1e-6)
 
 
 def test_the_hardest_tenth_of_the_voxels_counts_and_no_other():
     logits, target = drawn((1, 10, 10))
     each = torch.nn.functional.cross_entropy(logits, target, reduction="none").flatten()
-    assert float(hardest(logits, target)) == pytest.approx(float(each.sort(descending=True).values[:10].mean()))
+    assert float(label_losses.hardest_tenth(logits, target)) == pytest.approx(
+        float(each.sort(descending=True).values[:10].mean())
+    )
 
 
 @pytest.mark.parametrize(
@@ -333,10 +344,10 @@ def test_the_hardest_tenth_of_the_voxels_counts_and_no_other():
 )
 def test_terms_that_would_not_teach_what_they_say_are_refused(name, weighted, message):
     with pytest.raises(PlanError, match=message):
-        check_loss(name, weighted, ())
+        label_losses.check_label_loss(name, weighted, ())
 
 
 def test_losses_that_take_distances_say_that_nothing_may_cut_them():
-    assert uncut("dice+ce+boundary") == ""
-    assert "hausdorff and distance" in uncut("dice+hausdorff+distance")
-    check_loss("dice+ce+cldice", True, ["vessel"])
+    assert label_losses.why_loss_uncut("dice+ce+boundary") == ""
+    assert "hausdorff and distance" in label_losses.why_loss_uncut("dice+hausdorff+distance")
+    label_losses.check_label_loss("dice+ce+cldice", True, ["vessel"])

@@ -8,16 +8,19 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks import Evidence, aligned, mirrored_channels, needs_alignment, settings_of, with_calibration
-from isocenter.tasks.properties import read_by_each
-from isocenter.training import Prepared, joined_numbers, share_better
-from isocenter.training.data.loader import Loader
-from isocenter.training.data.targets import Drawn, kind_names, kind_of, moved
-from isocenter.training.step.loss import deeply_supervised
-from isocenter.transforms import Augmentation
-from isocenter.values import KNOWN, Case, Dataset, Dense, Geometry, Image, Prediction, Several, Target, Vector
+from isocenter.tasks import fitting, properties, task_catalogue, task_settings
+from isocenter.tasks import task as tasks_task
+from isocenter.tasks.fitting import PredictedCases
+from isocenter.training import checkpoint_files
+from isocenter.training.data import target_kinds
+from isocenter.training.data.batch_loading import Loader
+from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.data.target_kinds import DrawnMovement
+from isocenter.training.step import batch_loss
+from isocenter.transforms.augment import Augmentation
+from isocenter.values import Case, Dataset, Dense, Geometry, Image, Prediction, Target, Vector
+from isocenter.values.prediction import KNOWN, SeveralHeads
 
 CLASSES = {"classes": ["benign", "malignant"], "smoothing": 0.0}
 LESION = {"labels": [{"value": 1, "name": "lesion"}], "loss": "dice+ce", "tolerance": 2.0}
@@ -26,9 +29,9 @@ ALL = {"classification": CLASSES, "segmentation": LESION, "regression": SIZES}
 GRID = Geometry.of_pixels((4, 4))
 
 
-def joined(*parts: str, **own: object) -> tasks.Task:
+def joined(*parts: str, **own: object) -> tasks_task.Task:
     settings = {f"{part}.{key}": value for part in parts for key, value in ALL[part].items()}
-    return tasks.build({"name": "+".join(parts), **settings, **own})
+    return task_catalogue.build_task({"name": "+".join(parts), **settings, **own})
 
 
 def case(name: str = "a", **references: object) -> Case:
@@ -69,30 +72,32 @@ def taught(*known: tuple[bool, bool, bool]) -> dict[str, torch.Tensor]:
 
 
 def test_a_name_joins_kinds_in_whatever_order_they_are_named():
-    assert tasks.kind("segmentation+classification").name == "classification+segmentation"
-    assert tasks.kind("segmentation+classification") == tasks.kind("classification+segmentation")
+    assert task_catalogue.task_class("segmentation+classification").name == "classification+segmentation"
+    assert task_catalogue.task_class("segmentation+classification") == task_catalogue.task_class(
+        "classification+segmentation"
+    )
     with pytest.raises(PlanError, match="Name each kind once"):
-        tasks.kind("segmentation+segmentation")
+        task_catalogue.task_class("segmentation+segmentation")
     with pytest.raises(PlanError, match="no task 'segmenting'"):
-        tasks.kind("segmenting+classification")
+        task_catalogue.task_class("segmenting+classification")
 
 
 def test_all_kinds_are_joined_only_where_it_is_asked_for():
     dataset = Dataset((case(mask=LEFT), case("b", **{"class": "benign"})), name="two")
     with pytest.raises(DatasetError, match=r"or several at once: --task classification\+segmentation"):
-        tasks.kind_for(dataset)
-    assert tasks.kind_for(dataset, "multitask").name == "classification+segmentation"
+        task_catalogue.kind_for_dataset(dataset)
+    assert task_catalogue.kind_for_dataset(dataset, "multitask").name == "classification+segmentation"
     masks = Dataset((case(mask=LEFT),), name="one")
-    assert tasks.kind_for(masks).name == "segmentation"
+    assert task_catalogue.kind_for_dataset(masks).name == "segmentation"
     with pytest.raises(DatasetError, match="not by several kinds"):
-        tasks.kind_for(masks, "multitask")
+        task_catalogue.kind_for_dataset(masks, "multitask")
     with pytest.raises(DatasetError, match="needs references of the kind class, mask"):
-        tasks.kind_for(masks, "segmentation+classification")
+        task_catalogue.kind_for_dataset(masks, "segmentation+classification")
 
 
 def test_its_settings_make_it_again():
     task = joined("segmentation", "classification", weighting="fixed", loss_weights={"classification": 0.5})
-    assert tasks.build({"name": task.name, **settings_of(task)}) == task
+    assert task_catalogue.build_task({"name": task.name, **task_settings.settings_of(task)}) == task
     assert list(task.parts) == ["segmentation", "classification"]  # first what is said of every voxel
 
 
@@ -119,8 +124,8 @@ def test_a_case_teaches_what_it_is_known_of_and_one_without_any_label_is_refused
     target = THREE.target(case(mask=LEFT, value={"size": 12.0}))
     assert set(target.data) == {"segmentation", "regression"}
     assert target.data["regression"].data.tolist() == [1.0]
-    assert tasks.suffices(THREE, {"value"})
-    assert not tasks.suffices(THREE, {"boxes"})
+    assert properties.can_learn_from(THREE, {"value"})
+    assert not properties.can_learn_from(THREE, {"boxes"})
     with pytest.raises(DatasetError, match="no reference of the kind class, mask, value"):
         THREE.target(case(boxes=None))
 
@@ -178,10 +183,12 @@ def test_beside_coarser_outputs_what_holds_for_the_whole_image_counts_once():
     target = {name: one for name, one in taught((True, True, True), (True, True, True)).items() if name != "regression"}
     target[KNOWN] = target[KNOWN][:, :2]
     given["segmentation_mask@1"] = torch.zeros(2, 2, 2, 2)
-    kind = kind_of(Several({"classification": Vector(2), "segmentation": Dense(2)}))
-    costs = deeply_supervised(task, given, target, lambda targets, wanted: kind.coarse(targets, (4, 4), wanted))
+    kind = target_kinds.target_kind(SeveralHeads({"classification": Vector(2), "segmentation": Dense(2)}))
+    costs = batch_loss.deeply_supervised(
+        task, given, target, lambda targets, wanted: kind.coarse(targets, (4, 4), wanted)
+    )
     classes = task.parts["classification"].loss({"class": given["classification_class"]}, target["classification"])
-    dense = deeply_supervised(
+    dense = batch_loss.deeply_supervised(
         task.parts["segmentation"],
         {"mask": given["segmentation_mask"], "mask@1": given["segmentation_mask@1"]},
         target["segmentation"],
@@ -197,7 +204,9 @@ def test_selection_is_the_mean_of_the_parts_over_the_cases_that_each_is_known_of
     given = {"classification_class": torch.tensor([[2.0, 0.0], [0.0, 2.0]])}
     classes = quality(given, {"classification": torch.tensor([1, 0])})  # the wrong way round
     assert selection({**masks, **classes}) == 0.5
-    assert selection(joined_numbers([masks, classes])) == 0.5  # of three cases, none of which has both references
+    assert (
+        selection(checkpoint_files.joined_numbers([masks, classes])) == 0.5
+    )  # of three cases, none of which has both references
     assert quality(given, {"segmentation": torch.from_numpy(LEFT.data)}) == {}
 
 
@@ -210,18 +219,18 @@ def test_cases_that_lack_a_reference_are_drawn_again_too():
         answered = [({"classification_class": logits[n % 2]}, {"classification": truth[n % 2, None]}) for n in range(8)]
         measured = [({"regression_value": torch.zeros(1, 1)}, {"regression": torch.zeros(1, 1)})] * 8
         quality = joined("classification", "regression").quality
-        return joined_numbers([quality(*one) for one in [*answered, *measured]])
+        return checkpoint_files.joined_numbers([quality(*one) for one in [*answered, *measured]])
 
     patients = [str(n) for n in range(16)]
     task = joined("classification", "regression")
-    assert share_better(task, of_cases(2.0), of_cases(-2.0), patients, seed=0) > 0.95
-    assert share_better(task, of_cases(-2.0), of_cases(2.0), patients, seed=0) == 0.0
+    assert checkpoint_files.share_better(task, of_cases(2.0), of_cases(-2.0), patients, seed=0) > 0.95
+    assert checkpoint_files.share_better(task, of_cases(-2.0), of_cases(2.0), patients, seed=0) == 0.0
 
 
-def prepared(number: int, **target: np.ndarray) -> Prepared:
+def prepared(number: int, **target: np.ndarray) -> PreparedCase:
     heads = {"classification": Vector(2), "segmentation": Dense(2)}
-    kind = kind_of(Several({name: heads[name] for name in target}))
-    return Prepared(str(number), np.zeros((1, 4, 4), np.float32), target, (), (1.0, 1.0), kind)
+    kind = target_kinds.target_kind(SeveralHeads({name: heads[name] for name in target}))
+    return PreparedCase(str(number), np.zeros((1, 4, 4), np.float32), target, (), (1.0, 1.0), kind)
 
 
 def test_a_batch_of_cases_that_lack_labels_says_which_are_known():
@@ -236,7 +245,7 @@ def test_a_batch_of_cases_that_lack_labels_says_which_are_known():
     assert batch.targets["classification"][known["classification"]].tolist() == [1, 1]
     assert batch.targets["segmentation"].shape == (3, 4, 4)
     assert not batch.targets["segmentation"][~known["segmentation"]].any()
-    assert kind_names(batch.kind) == {"classification": "vector", "segmentation": "dense"}
+    assert target_kinds.kind_names(batch.kind) == {"classification": "vector", "segmentation": "dense"}
 
 
 def test_each_part_follows_a_mirrored_image_in_its_own_way():
@@ -248,13 +257,13 @@ def test_each_part_follows_a_mirrored_image_in_its_own_way():
         "segmentation": labels,
         KNOWN: torch.ones(8, 2, dtype=torch.bool),
     }
-    kind = kind_of(Several({"classification": Vector(2), "segmentation": Dense(2)}))
+    kind = target_kinds.target_kind(SeveralHeads({"classification": Vector(2), "segmentation": Dense(2)}))
     generators = [np.random.default_rng(n) for n in range(8)]
     sides = {"classification": (1, 0), "segmentation": (0, 1)}
-    each = {name: Drawn(generators, (1.0, 1.0), one) for name, one in sides.items()}
-    drawn = Drawn(generators, (1.0, 1.0), (0, 1, 3, 2), parts=each)
+    each = {name: DrawnMovement(generators, (1.0, 1.0), one) for name, one in sides.items()}
+    drawn = DrawnMovement(generators, (1.0, 1.0), (0, 1, 3, 2), parts=each)
     change = Augmentation(probability=0.0, accidents=0.0, flips=(1,), left_right=1)
-    seen, moved_targets = moved(kind, change, images, targets, drawn)
+    seen, moved_targets = target_kinds.move_batch(kind, change, images, targets, drawn)
     assert torch.equal(seen[:, 0], moved_targets["segmentation"].float())
     crossed = moved_targets["segmentation"][:, 0, 0] == 0
     assert 0 < crossed.sum() < 8
@@ -263,7 +272,7 @@ def test_each_part_follows_a_mirrored_image_in_its_own_way():
 
 def test_mirrored_views_change_the_sides_of_the_head_that_names_them():
     sided = {"classes": ["left", "right"], "smoothing": 0.0}
-    task = tasks.build(
+    task = task_catalogue.build_task(
         {
             "name": "classification+segmentation",
             **{f"classification.{key}": value for key, value in sided.items()},
@@ -271,8 +280,8 @@ def test_mirrored_views_change_the_sides_of_the_head_that_names_them():
         }
     )
     assert task.mirrored == (0, 1, 3, 2)
-    assert mirrored_channels(task) == {"segmentation_mask": (0, 1), "classification_class": (1, 0)}
-    assert mirrored_channels(task.parts["segmentation"]) == {"mask": (0, 1)}
+    assert properties.mirrored_channels(task) == {"segmentation_mask": (0, 1), "classification_class": (1, 0)}
+    assert properties.mirrored_channels(task.parts["segmentation"]) == {"mask": (0, 1)}
 
 
 def slabs() -> list:
@@ -320,7 +329,7 @@ def test_several_readers_of_one_stream_hold_no_more_than_they_are_at():
 
         return run
 
-    assert read_by_each(stream(), [reader(0), reader(1)]) == [50, 50]
+    assert properties.feed_readers(stream(), [reader(0), reader(1)]) == [50, 50]
     assert most[0] <= 4
 
 
@@ -329,7 +338,7 @@ def test_a_reader_that_fails_is_heard_and_stops_nobody():
         raise ValueError("no such slab")
 
     with pytest.raises(ValueError, match="no such slab"):
-        read_by_each(iter(slabs() * 20), [failing, lambda stream: len(list(stream))])
+        properties.feed_readers(iter(slabs() * 20), [failing, lambda stream: len(list(stream))])
 
 
 def test_a_table_of_all_parts_comes_apart_into_those_of_each():
@@ -378,15 +387,15 @@ def test_saliency_explains_all_answers_read_by_each():
 
 
 def test_a_target_of_several_parts_is_stored_by_part():
-    kind = kind_of(Several({"segmentation": Dense(2)}))
-    target = Target(Several({"segmentation": Dense(2)}), {"segmentation": LEFT.data[0]})
+    kind = target_kinds.target_kind(SeveralHeads({"segmentation": Dense(2)}))
+    target = Target(SeveralHeads({"segmentation": Dense(2)}), {"segmentation": LEFT.data[0]})
     assert kind.stored(target.data)["segmentation"][0]  # large: read in chunks
     assert kind.opened({"segmentation": LEFT.data[0]}).keys() == {"segmentation"}
 
 
 TIMES = {"model": "cox", "horizons": [5.0], "scale": 6.0, "edges": [5.0, 20.0], "followed": 20.0}
 COX = {**TIMES, "censoring": {"time": [], "share": []}}
-TIMED = tasks.build(
+TIMED = task_catalogue.build_task(
     {
         "name": "classification+survival",
         **{f"classification.{key}": value for key, value in CLASSES.items()},
@@ -401,17 +410,17 @@ def test_of_another_network_the_hazard_ratios_alone_get_the_zero_of_the_models()
         [TIMED.decode([((), answer | {"survival_event": np.float32([one + zero])})], GRID) for one in (0, 2, 3)]
         for zero in (0.0, -4.0)
     )
-    made = aligned(TIMED, theirs[2:], theirs[:2], ours[:2])
+    made = fitting.align(TIMED, theirs[2:], theirs[:2], ours[:2])
     assert made[0].parts["survival"].values["risk"] == pytest.approx(3.0)
     assert made[0].parts["classification"] is theirs[2].parts["classification"]
-    assert not needs_alignment(BOTH)
+    assert not fitting.needs_alignment(BOTH)
 
 
 def test_where_every_case_trains_only_the_part_that_needs_it_is_tuned_by_cases_that_trained():
     answer = {"classification_class": np.array([0.0, 1.0], np.float32), "survival_event": np.float32([0.7])}
     one = Case("a", "a", {}, {"class": "ill", "event": (3.0, True)})
     made = TIMED.decode([((), answer)], GRID)
-    task, decisions = with_calibration(TIMED, Evidence([made], [one]), "training")
+    task, decisions = fitting.with_fitted_calibration(TIMED, PredictedCases([made], [one]), "training")
     assert TIMED.tuned_on == ("val", "train")
     assert task.parts["survival"].baseline["time"] == [3.0]
     assert task.parts["classification"] == TIMED.parts["classification"]

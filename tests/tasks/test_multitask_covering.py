@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter import tasks
-from isocenter.evaluation import Conformal
-from isocenter.tasks import Evidence, added_results, rows_in, with_sets
+from isocenter.evaluation.conformal import Conformal
+from isocenter.tasks import fitting, properties, task_catalogue
+from isocenter.tasks import task as tasks_task
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import BoundingBoxes, Case, Confidence, Geometry, Image, Map, Prediction
 
 SPACE = Geometry.of_pixels((24, 40))
@@ -21,9 +22,9 @@ LESION = {"labels": [{"value": 1, "name": "lesion"}], "loss": "dice+ce", "tolera
 ALL = {"classification": CLASSES, "detection": BOXES, "instances": OBJECTS, "segmentation": LESION}
 
 
-def joined(*parts: str, **own: object) -> tasks.Task:
+def joined(*parts: str, **own: object) -> tasks_task.Task:
     settings = {f"{part}.{key}": value for part in parts for key, value in ALL[part].items()}
-    return tasks.build({"name": "+".join(parts), **settings, **own})
+    return task_catalogue.build_task({"name": "+".join(parts), **settings, **own})
 
 
 def from_score(name: str, score: float) -> dict[str, object]:
@@ -35,7 +36,7 @@ def boxes(*scores: float) -> BoundingBoxes:
     return BoundingBoxes(corners, ("cell",) * len(scores), np.array(scores))
 
 
-def with_boxes(task: tasks.Task) -> Prediction:
+def with_boxes(task: tasks_task.Task) -> Prediction:
     called = Prediction(SPACE, boxes=boxes(0.9, 0.2, 0.05), threshold=0.3)
     given = {"benign": 0.8, "malignant": 0.2}
     said = Prediction(SPACE, probabilities=given, confidence=Confidence(uncalibrated=given))
@@ -44,12 +45,12 @@ def with_boxes(task: tasks.Task) -> Prediction:
 
 def test_covering_boxes_of_a_part_are_listed_where_somebody_asks():
     task = joined("detection", "classification")
-    assert added_results(task) is None
+    assert properties.added_results(task) is None
     task = joined("detection", "classification", **{"detection.covering": from_score("cell", 0.1)})
     usual = with_boxes(task)
-    covering = added_results(task).completed(usual, None)
-    assert [row["score"] for row in rows_in(task.outputs(usual))] == [0.9]
-    assert [row["score"] for row in rows_in(task.outputs(covering))] == [0.9, 0.2]
+    covering = properties.added_results(task).complete(usual, None)
+    assert [row["score"] for row in properties.output_rows(task.outputs(usual))] == [0.9]
+    assert [row["score"] for row in properties.output_rows(task.outputs(covering))] == [0.9, 0.2]
     assert (len(covering.called), len(usual.called)) == (2, 1)
 
 
@@ -80,9 +81,9 @@ def test_covering_objects_of_a_part_are_a_map_that_no_mask_of_another_part_repla
     }
     made = task.decode([(WHOLE, outputs)], SPACE)
     assert np.asarray(made.parts["instances"].data).max() == 1
-    assert added_results(task).completed(made, None).maps["covering"].data.max() == 2
+    assert properties.added_results(task).complete(made, None).maps["covering"].data.max() == 2
     mask = Map(np.ones(SPACE.shape, np.uint8))
-    both = added_results(task).completed(replace(made, maps={"covering": mask}), None).maps
+    both = properties.added_results(task).complete(replace(made, maps={"covering": mask}), None).maps
     assert both["covering"] is mask and both["instances_covering"].data.max() == 2
     assert made.decided.parts["instances"].untuned is None
     assert task.bytes_per_voxel == task.parts["instances"].bytes_per_voxel
@@ -91,8 +92,8 @@ def test_covering_objects_of_a_part_are_a_map_that_no_mask_of_another_part_repla
 def test_covering_masks_are_found_behind_a_part_that_finds_boxes():
     own = {"segmentation.covering": from_score("lesion", 0.25)}
     task = joined("detection", "segmentation", **own)
-    assert added_results(task).masks == {"segmentation_mask": {"lesion": pytest.approx(0.25)}}
-    covering = added_results(task).stream(SPACE)
+    assert properties.added_results(task).masks == {"segmentation_mask": {"lesion": pytest.approx(0.25)}}
+    covering = properties.added_results(task).stream(SPACE)
     chances = np.stack([np.full(SPACE.shape, 0.7), np.full(SPACE.shape, 0.3)])
     chances[1, :, :20] = 0.1
     covering(WHOLE, {"segmentation_mask": chances, "detection_boxes": np.zeros((1, *SPACE.shape))})
@@ -106,6 +107,6 @@ def test_the_parts_find_their_scores_by_the_cases_that_have_their_reference():
     drawn = boxes(0.9, 0.2, 0.05)
     reference = replace(drawn.at(np.array([True, True, False])), scores=None)
     cases = [Case(f"c{n}", f"c{n}", {"image": image}, {"boxes": reference, "class": "benign"}) for n in range(20)]
-    found, decisions = with_sets(task, Evidence([with_boxes(task)] * 20, cases), exact=True)
+    found, decisions = fitting.with_sets(task, PredictedCases([with_boxes(task)] * 20, cases), exact=True)
     assert "task.detection.covering" in decisions
     assert 0.05 < found.parts["detection"].certainty.covers_from["cell"] <= 0.2

@@ -12,20 +12,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose
 from sklearn import metrics
 
-from isocenter import tasks
 from isocenter.errors import PlanError
-from isocenter.tasks import settings_of, task_from
-from isocenter.tasks.classification.ordinal import (
-    BETWEEN,
-    ORDERS,
-    expected_grade,
-    log_probabilities,
-    ordinal_loss,
-    outputs_of,
-)
+from isocenter.tasks import task_catalogue, task_settings
+from isocenter.tasks.classification import ordinal, scoring
+from isocenter.tasks.classification.ordinal import BETWEEN, ORDERS
 from isocenter.tasks.classification.question import Classification
-from isocenter.tasks.classification.scoring import quadratic_kappa
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, grades
+from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, grading
 
 GRID = Geometry.of_pixels((4, 4))
 GRADES = ("0", "1", "2", "3", "4")
@@ -33,7 +25,9 @@ OUTPUTS = arrays(np.float64, array_shapes(min_dims=1, max_dims=2, max_side=5), e
 
 
 def graded(order: str, **settings) -> Classification:
-    return task_from(Classification, {"classes": list(GRADES), "smoothing": 0.0, "order": order, **settings})
+    return task_settings.task_from_settings(
+        Classification, {"classes": list(GRADES), "smoothing": 0.0, "order": order, **settings}
+    )
 
 
 def case(name: str, reference: str) -> Case:
@@ -45,7 +39,7 @@ def prediction_of(probabilities) -> Prediction:
 
 
 def likely(order: str, outputs: np.ndarray) -> np.ndarray:
-    return np.exp(log_probabilities(order, outputs))
+    return np.exp(ordinal.log_probabilities(order, outputs))
 
 
 @pytest.mark.parametrize("order", sorted(BETWEEN))
@@ -88,7 +82,7 @@ def test_of_two_grades_both_are_one_logistic_regression(order):
     outputs, target = torch.tensor([[0.3], [-1.2], [2.0]]), torch.tensor([1, 0, 0])
     assert_allclose(likely(order, outputs.numpy())[:, 1], outputs.sigmoid()[:, 0], rtol=1e-6)
     plain = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], target.float())
-    assert float(ordinal_loss(order, outputs, target)) == pytest.approx(float(plain))
+    assert float(ordinal.ordinal_loss(order, outputs, target)) == pytest.approx(float(plain))
 
 
 def test_the_loss_of_corn_asks_each_question_only_of_those_that_reach_it():
@@ -99,7 +93,7 @@ def test_the_loss_of_corn_asks_each_question_only_of_those_that_reach_it():
     second = torch.nn.functional.binary_cross_entropy_with_logits(
         outputs[1:, 1], torch.tensor([0.0, 1]), reduction="sum"
     )
-    assert float(ordinal_loss("corn", outputs, target)) == pytest.approx(float(first + second) / 5)
+    assert float(ordinal.ordinal_loss("corn", outputs, target)) == pytest.approx(float(first + second) / 5)
 
 
 def test_the_loss_of_the_cumulative_link_asks_every_question_of_every_case():
@@ -107,14 +101,14 @@ def test_the_loss_of_the_cumulative_link_asks_every_question_of_every_case():
     above = torch.stack([outputs[:, 0], outputs[:, 0] - torch.nn.functional.softplus(outputs[:, 1])], dim=1)
     wanted = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     plain = torch.nn.functional.binary_cross_entropy_with_logits(above, wanted)
-    assert float(ordinal_loss("cumulative", outputs, target)) == pytest.approx(float(plain))
+    assert float(ordinal.ordinal_loss("cumulative", outputs, target)) == pytest.approx(float(plain))
 
 
 @pytest.mark.parametrize("order", sorted(BETWEEN))
 def test_the_expected_grade_is_that_of_the_probabilities(order):
     outputs = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mean = likely(order, outputs.numpy()) @ np.arange(5)
-    assert_allclose(expected_grade(order, outputs).numpy(), mean, rtol=1e-6)
+    assert_allclose(ordinal.expected_grade(order, outputs).numpy(), mean, rtol=1e-6)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -127,7 +121,7 @@ def test_what_a_loss_likes_best_are_the_shares_of_the_training_cases_however_the
         task = replace(task, prior_shift=task.under(drawn)["task.prior_shift"].value)
         seen = (5, 3, 2) if drawn == "natural" else (1, 1, 1)
         target = torch.repeat_interleave(torch.arange(3), torch.tensor(seen))
-        learnt = torch.zeros(1, outputs_of(order, 3), requires_grad=True)
+        learnt = torch.zeros(1, ordinal.count_outputs(order, 3), requires_grad=True)
         optimiser = torch.optim.LBFGS([learnt], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
 
         def cost(task=task, target=target, learnt=learnt, optimiser=optimiser):
@@ -144,7 +138,10 @@ def test_what_a_loss_likes_best_are_the_shares_of_the_training_cases_however_the
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_task_with_an_order_and_costs_comes_back_from_json(order):
     task = graded(order, costs=[[abs(i - j) for j in range(5)] for i in range(5)])
-    assert tasks.build({"name": "classification", **json.loads(json.dumps(settings_of(task)))}) == task
+    assert (
+        task_catalogue.build_task({"name": "classification", **json.loads(json.dumps(task_settings.settings_of(task)))})
+        == task
+    )
     assert task.heads["class"].size == (4 if order in BETWEEN else 5)
 
 
@@ -175,7 +172,9 @@ def test_grades_are_selected_and_judged_by_the_quadratic_kappa_that_the_summary_
 
 def test_stated_costs_decide_what_is_called_and_what_mistakes_cost():
     dear = [[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [9.0, 9.0, 0.0]]
-    task = task_from(Classification, {"classes": ["a", "b", "c"], "smoothing": 0.0, "costs": dear})
+    task = task_settings.task_from_settings(
+        Classification, {"classes": ["a", "b", "c"], "smoothing": 0.0, "costs": dear}
+    )
     prediction = Prediction(GRID, probabilities={"a": 0.6, "b": 0.2, "c": 0.2})
     assert task.outputs(prediction)["predicted"] == "c"
     table = task.score([prediction] * 4, [case(str(n), name) for n, name in enumerate("aacb")])
@@ -219,7 +218,7 @@ def test_no_output_between_grades_changes_places_in_a_mirror_and_sided_grades_ar
 )
 def test_an_order_or_costs_that_cannot_be_are_refused_by_name(change, where):
     with pytest.raises(PlanError) as refused:
-        task_from(Classification, {"classes": list(GRADES), "smoothing": 0.0, **change})
+        task_settings.task_from_settings(Classification, {"classes": list(GRADES), "smoothing": 0.0, **change})
     assert refused.match(where)
 
 
@@ -246,14 +245,14 @@ def test_numbered_classes_are_proposed_as_grades_and_not_taken_for_them():
 
 
 def test_names_are_grades_where_they_differ_in_their_numbers_alone():
-    assert grades(["0", "1", "3"]) == (0, 1, 3)
-    assert grades(["Grade 2", "grade_1"]) == (2, 1)
-    assert grades(["1", "grade 2"]) is None
-    assert grades(["01", "1"]) is None
-    assert grades(["mild", "severe"]) is None
+    assert grading.grades_in_names(["0", "1", "3"]) == (0, 1, 3)
+    assert grading.grades_in_names(["Grade 2", "grade_1"]) == (2, 1)
+    assert grading.grades_in_names(["1", "grade 2"]) is None
+    assert grading.grades_in_names(["01", "1"]) is None
+    assert grading.grades_in_names(["mild", "severe"]) is None
 
 
 def test_the_interval_of_the_kappa_keeps_no_number_of_patients_of_a_grade():
     reference = np.repeat([0, 1, 2], [10, 9, 1])
-    found = quadratic_kappa(np.minimum(reference + np.arange(20) % 2, 2), reference, 3, np.arange(20), seed=0)
+    found = scoring.quadratic_kappa(np.minimum(reference + np.arange(20) % 2, 2), reference, 3, np.arange(20), seed=0)
     assert found.low is not None and found.method == "patient bootstrap"  # of the grade of one patient it would say so

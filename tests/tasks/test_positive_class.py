@@ -13,17 +13,22 @@ from numpy.testing import assert_allclose
 
 import isocenter
 from fingerprints import DRAWN, LAPTOP, cohort, facts
-from isocenter.belief import Certainty, GroupThresholds, OperatingPoint
+from isocenter.belief import Certainty
+from isocenter.belief.operating_points import GroupThresholds, OperatingPoint
 from isocenter.errors import PlanError, UsageError
-from isocenter.evaluation import Calibrator, net_benefit
-from isocenter.planning import Wishes, for_fold, make_plan, registered, settings, with_settings
-from isocenter.runs.plan_request import positive_among, positives_chosen
-from isocenter.scoring.auditing.decisions import decisions
-from isocenter.scoring.auditing.groups import Look
-from isocenter.scoring.evaluation_notes import positive_words
-from isocenter.scoring.scores import Audit, Scored
-from isocenter.tasks import Evidence, build, by_covariates, settings_of, task_from, with_calibration
-from isocenter.tasks.classification.question import Classification, positive_decision, usual_positives
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.evaluation.significance import probability_tests
+from isocenter.planning import plan_changes, plan_checks, plan_file, planner
+from isocenter.planning.plan_inputs import Wishes
+from isocenter.runs import plan_request
+from isocenter.scoring import evaluation_notes
+from isocenter.scoring.auditing import decision_audits
+from isocenter.scoring.auditing.group_audit import AttributeGroups
+from isocenter.scoring.case_scoring import AuditInput, ScoredCases
+from isocenter.tasks import fitting, properties, task_catalogue, task_settings
+from isocenter.tasks.classification import question
+from isocenter.tasks.classification.question import Classification
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import BY_HAND, Case, Confidence, Decision, Fingerprint, Geometry, Plan, Prediction
 from isocenter.verbs.train import Run
 
@@ -74,10 +79,10 @@ def figures(task: Classification, predictions, cases):
 def test_the_class_whose_name_is_a_word_of_absence_is_the_negative_one_however_often_it_comes(negative, positive):
     for classes in ([negative, positive], [positive, negative]):
         for counts in ({negative: 9, positive: 99}, {negative: 99, positive: 9}):
-            decision = positive_decision(classes, counts)
+            decision = question.positive_decision(classes, counts)
             assert decision.value == positive
             assert decision.because.startswith(f"{negative} is a word of absence")
-        assert usual_positives(classes) == (positive,)
+        assert question.usual_positives(classes) == (positive,)
 
 
 @pytest.mark.parametrize(
@@ -95,33 +100,37 @@ def test_the_class_whose_name_is_a_word_of_absence_is_the_negative_one_however_o
 def test_where_no_word_tells_the_rarer_class_is_positive_and_the_reason_has_the_counts(
     classes, counts, positive, because
 ):
-    decision = positive_decision(classes, dict(zip(classes, counts, strict=True)))
+    decision = question.positive_decision(classes, dict(zip(classes, counts, strict=True)))
     assert decision.value == positive
     assert because in decision.because and "--positive NAME" in decision.because
 
 
 def test_of_several_classes_all_but_the_one_of_absence_are_positive_and_numbers_alone_are_no_words():
     counts = {"covid": 5, "normal": 50, "pneumonia": 9}
-    assert positive_decision([*counts], counts).value == ["covid", "pneumonia"]
-    assert positive_decision(["benign", "malignant", "normal"], {}).value is None  # two words
-    assert positive_decision(["0", "1", "2"], {}).value is None  # numbers of classes, as of BloodMNIST
-    assert usual_positives(["0", "1", "2"]) == ("0", "1", "2")
+    assert question.positive_decision([*counts], counts).value == ["covid", "pneumonia"]
+    assert question.positive_decision(["benign", "malignant", "normal"], {}).value is None  # two words
+    assert question.positive_decision(["0", "1", "2"], {}).value is None  # numbers of classes, as of BloodMNIST
+    assert question.usual_positives(["0", "1", "2"]) == ("0", "1", "2")
 
 
 def test_a_positive_class_comes_back_from_its_settings_and_one_that_there_is_not_is_refused():
     for classes, positive in ((("covid", "normal"), ("normal",)), (("a", "b", "c"), ("a",)), (("a", "b"), ())):
         task = Classification(classes, positive=positive)
-        assert build({"name": "classification", **settings_of(task)}) == task
+        assert task_catalogue.build_task({"name": "classification", **task_settings.settings_of(task)}) == task
     with pytest.raises(PlanError, match="there is no class 'flu'"):
-        task_from(Classification, {"classes": ["covid", "normal"], "smoothing": 0.0, "positive": "flu"})
+        task_settings.task_from_settings(
+            Classification, {"classes": ["covid", "normal"], "smoothing": 0.0, "positive": "flu"}
+        )
     with pytest.raises(PlanError, match="2 of 2 classes"):
-        task_from(Classification, {"classes": ["covid", "flu"], "smoothing": 0.0, "positive": ["covid", "flu"]})
+        task_settings.task_from_settings(
+            Classification, {"classes": ["covid", "flu"], "smoothing": 0.0, "positive": ["covid", "flu"]}
+        )
 
 
 def test_an_operating_point_is_that_of_the_positive_class_and_reaches_its_sensitivity():
     predictions, cases = drawn("sick", "well")
     task = Classification(("sick", "well"), point=OperatingPoint("sensitivity>=0.9"), certainty=AS_GIVEN)
-    tuned, made = with_calibration(task, Evidence(predictions, cases))
+    tuned, made = fitting.with_fitted_calibration(task, PredictedCases(predictions, cases))
     assert list(tuned.thresholds) == ["sick"] and "of sick" in made["task.thresholds"].because
     sick = [one.probabilities["sick"] for one, case in zip(predictions, cases, strict=True)
             if case.references["class"] == "sick"]  # fmt: skip
@@ -134,7 +143,8 @@ def test_figures_are_those_of_the_positive_class_whatever_its_place_among_the_co
     predictions, cases = drawn("covid", "normal")
     one, other = (Classification(names, certainty=AS_GIVEN) for names in (("covid", "normal"), ("normal", "covid")))
     ours, theirs = (
-        figures(with_calibration(task, Evidence(predictions, cases))[0], predictions, cases) for task in (one, other)
+        figures(fitting.with_fitted_calibration(task, PredictedCases(predictions, cases))[0], predictions, cases)
+        for task in (one, other)
     )
     assert list(ours) == list(theirs)
     for key, estimate in ours.items():
@@ -152,20 +162,22 @@ def test_figures_are_those_of_the_positive_class_whatever_its_place_among_the_co
 
 def test_one_number_as_the_prevalence_of_two_classes_is_that_of_the_positive_one():
     given = {"classes": ["covid", "normal"], "smoothing": 0.0, "prevalence": 0.2}
-    assert task_from(Classification, given).prevalence == pytest.approx({"covid": 0.2, "normal": 0.8})
-    assert task_from(Classification, {**given, "positive": "normal"}).prevalence == pytest.approx(
-        {"covid": 0.8, "normal": 0.2}
+    assert task_settings.task_from_settings(Classification, given).prevalence == pytest.approx(
+        {"covid": 0.2, "normal": 0.8}
     )
+    assert task_settings.task_from_settings(
+        Classification, {**given, "positive": "normal"}
+    ).prevalence == pytest.approx({"covid": 0.8, "normal": 0.2})
 
 
 def test_thresholds_of_groups_are_of_the_positive_class_and_call_by_it():
     predictions, cases = drawn("covid", "normal")
-    tuned, _ = with_calibration(
+    tuned, _ = fitting.with_fitted_calibration(
         Classification(("covid", "normal"), certainty=AS_GIVEN, grouped=GroupThresholds("sex")),
-        Evidence(predictions, cases),
+        PredictedCases(predictions, cases),
     )
     assert {tuple(own) for own in tuned.grouped.levels.values()} == {("covid",)}
-    stated = by_covariates(tuned)(predictions[0], cases[0].covariates)
+    stated = properties.covariate_adjustment(tuned)(predictions[0], cases[0].covariates)
     level = tuned.grouped.levels["f"]["covid"]
     for chance, called in ((level + 0.01, "covid"), (level - 0.01, "normal")):
         own = replace(stated, probabilities={"covid": chance, "normal": 1 - chance})
@@ -184,20 +196,24 @@ def test_decision_curves_and_gaps_between_groups_are_of_the_positive_classes():
         keys = {"case": ids, "patient": ids, "split": "test", "label": "all", "brier": 0.0}
         table = pd.DataFrame({**keys, **named, **given})
         task = Classification(classes)
-        audit = Audit(Scored(table, (), task=task), predictor=None, cases=(), seed=0, patients_known=True)
-        curve = decisions(audit).tables["decision.csv"]
+        audit = AuditInput(ScoredCases(table, (), task=task), predictor=None, cases=(), seed=0, patients_known=True)
+        curve = decision_audits.audit_decisions(audit).tables["decision.csv"]
         assert set(curve["label"]) == asked
         own = curve[curve["label"] == "covid"]
-        assert_allclose(own["net_benefit"], net_benefit(chances[:, 0], truth == 0, own["threshold"]))
+        assert_allclose(own["net_benefit"], probability_tests.net_benefit(chances[:, 0], truth == 0, own["threshold"]))
         groups = np.where(np.arange(len(ids)) % 2, "a", "b").astype(object)
-        gaps = [one for one in Look("site", "", task, table, groups, 0).gaps() if one.metric.startswith("demographic")]
+        gaps = [
+            one
+            for one in AttributeGroups("site", "", task, table, groups, 0).gaps()
+            if one.metric.startswith("demographic")
+        ]
         assert {gap.label for gap in gaps} == asked
 
 
 def test_a_report_states_which_classes_are_positive_and_is_silent_where_each_one_is():
-    [words] = positive_words(Classification(("covid", "normal")))
+    [words] = evaluation_notes.positive_words(Classification(("covid", "normal")))
     assert words.startswith("Positive is covid, negative normal. Thresholds, curves and gaps")
-    assert not [*positive_words(Classification(("a", "b", "c")))]
+    assert not [*evaluation_notes.positive_words(Classification(("a", "b", "c")))]
 
 
 def planned(**counts: int):
@@ -207,21 +223,21 @@ def planned(**counts: int):
         for n in range(count)
     ]
     found = Fingerprint(tuple(cases))
-    return make_plan(cohort(found.cases), found, DRAWN, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0)), found
+    return planner.make_plan(cohort(found.cases), found, DRAWN, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0)), found
 
 
 def test_a_plan_states_the_positive_class_with_its_reason_and_a_person_decides_over_it():
     made, found = planned(ill=6, fine=14)
     assert made["task.positive"] == "ill" and "the rarer (6 ill, 14 fine)" in made.decision("task.positive").because
-    chosen = with_settings(made, {"task.positive": "fine"})
+    chosen = plan_changes.with_settings(made, {"task.positive": "fine"})
     assert chosen["task.positive"] == "fine" and chosen.decision("task.positive").because == BY_HAND
-    assert settings(chosen).task.positives == ("fine",)
-    assert registered(chosen) != registered(made)
+    assert plan_checks.checked_settings(chosen).task.positives == ("fine",)
+    assert plan_file.registration_digest(chosen) != plan_file.registration_digest(made)
     with pytest.raises(PlanError, match="there is no class 'sick'"):
-        settings(with_settings(made, {"task.positive": "sick"}))
+        plan_checks.checked_settings(plan_changes.with_settings(made, {"task.positive": "sick"}))
     # In a fold the other class may be the rarer one; its models are averaged with those of the others.
     mostly_ill = found.only({*(f"ill{n}" for n in range(6)), "fine0", "fine1"})
-    assert for_fold(made, cohort(found.cases), mostly_ill)["task.positive"] == "ill"
+    assert plan_changes.plan_for_fold(made, cohort(found.cases), mostly_ill)["task.positive"] == "ill"
 
 
 def test_the_covid_of_a_folder_of_covid_and_normal_is_positive_and_a_flag_decides_otherwise(data, tmp_path):
@@ -241,18 +257,23 @@ def test_the_covid_of_a_folder_of_covid_and_normal_is_positive_and_a_flag_decide
 
 
 def test_a_positive_class_that_is_stated_twice_is_refused(tmp_path):
-    assert positive_among({"training.steps": 2}, "normal") == {"training.steps": 2, "task.positive": "normal"}
+    assert plan_request.positive_among({"training.steps": 2}, "normal") == {
+        "training.steps": 2,
+        "task.positive": "normal",
+    }
     with pytest.raises(UsageError, match="conflicts with --set"):
         isocenter.plan(tmp_path, positive="normal", assignments={"task.positive": "covid"})
 
 
 def test_train_prints_the_positive_class_that_it_chose_with_the_reason_and_the_flag(tmp_path):
-    chosen = positive_decision(["covid", "normal"], {"covid": 18, "normal": 82})
+    chosen = question.positive_decision(["covid", "normal"], {"covid": 18, "normal": 82})
     words = "Positive is covid: normal is a word of absence, so that it is the negative class; --positive NAME decides"
-    [line] = positives_chosen(Plan({"task": {"positive": chosen}}))
+    [line] = plan_request.positive_class_sentences(Plan({"task": {"positive": chosen}}))
     assert line.startswith(words)
     assert line in repr(Run(tmp_path, (), "auroc", 10, 1.0, positives=(line,))).splitlines()
-    several = positive_decision(["normal", "a", "b"], {})
-    assert positives_chosen(Plan({"task": {"classification.positive": several}}))[0].startswith("Positive is a, b: ")
-    for stated in (Decision("normal", BY_HAND), positive_decision(["a", "b", "c"], {})):
-        assert not positives_chosen(Plan({"task": {"positive": stated}}))
+    several = question.positive_decision(["normal", "a", "b"], {})
+    assert plan_request.positive_class_sentences(Plan({"task": {"classification.positive": several}}))[0].startswith(
+        "Positive is a, b: "
+    )
+    for stated in (Decision("normal", BY_HAND), question.positive_decision(["a", "b", "c"], {})):
+        assert not plan_request.positive_class_sentences(Plan({"task": {"positive": stated}}))

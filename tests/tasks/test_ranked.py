@@ -7,8 +7,9 @@ import pytest
 import isocenter
 from cohorts import picture, table
 from isocenter.errors import PlanError, UsageError
-from isocenter.tasks import settings_of, task_from
-from isocenter.tasks.classification.question import Classification, ranked
+from isocenter.tasks import task_settings
+from isocenter.tasks.classification import question
+from isocenter.tasks.classification.question import Classification
 from situations import situation
 
 CORN = {"task.order": "corn"}
@@ -52,14 +53,19 @@ def test_grades_of_no_known_scale_are_asked_for(tmp_path):
 def test_an_order_that_is_set_in_a_plan_file_is_judged_too():
     settings = {"classes": ["burst", "calm", "swollen"], "smoothing": 0.0, "order": "corn", "ranked": False}
     with pytest.raises(PlanError, match="--order mild,moderate,severe"):
-        task_from(Classification, settings)
-    assert settings_of(task_from(Classification, {**settings, "order": "none"}))["ranked"] is False
-    assert task_from(Classification, {**settings, "ranked": True}).is_ranked
+        task_settings.task_from_settings(Classification, settings)
+    assert (
+        task_settings.settings_of(task_settings.task_from_settings(Classification, {**settings, "order": "none"}))[
+            "ranked"
+        ]
+        is False
+    )
+    assert task_settings.task_from_settings(Classification, {**settings, "ranked": True}).is_ranked
     with pytest.raises(PlanError, match=r"scale rises otherwise.*--order none,mild,severe"):
-        task_from(Classification, {**settings, "classes": ["mild", "none", "severe"]})
+        task_settings.task_from_settings(Classification, {**settings, "classes": ["mild", "none", "severe"]})
 
 
 def test_an_order_that_the_data_set_declares_is_known():
-    assert ranked(["calm", "swollen", "burst"], is_stated=False).value
-    assert not ranked(["severe", "mild"], is_stated=False).value
-    assert ranked(["grade I", "grade II"], is_stated=False).value
+    assert question.decide_ranking(["calm", "swollen", "burst"], is_stated=False).value
+    assert not question.decide_ranking(["severe", "mild"], is_stated=False).value
+    assert question.decide_ranking(["grade I", "grade II"], is_stated=False).value

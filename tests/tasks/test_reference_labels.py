@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 import isocenter
 from isocenter.errors import DatasetError
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.shared import own_values
+from isocenter.tasks.shared import reference_labels
 from isocenter.values import Case, Geometry, Image, Label
 
 GRID = Geometry((6, 1), np.eye(3))
@@ -101,7 +101,7 @@ def test_a_structure_that_no_reference_has_is_a_warning_and_one_that_some_have_i
 
 def test_one_number_under_two_names_is_refused_where_both_sides_are_numbered_alike():
     with pytest.raises(DatasetError, match="the value 2 is 'tumor' in the reference and 'tumour' in the model"):
-        own_values(model(liver=1, tumour=2).labels, (Label(1, "liver"), Label(2, "tumor")), "a")
+        reference_labels.own_values(model(liver=1, tumour=2).labels, (Label(1, "liver"), Label(2, "tumor")), "a")
 
 
 def test_references_that_name_nothing_of_the_model_are_refused():

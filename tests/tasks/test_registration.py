@@ -14,25 +14,17 @@ from tests.trained import OBLIQUE, blob, blobs, registering, shifted_balls
 
 import isocenter
 from isocenter.errors import DatasetError, GeometryError, UsageError
-from isocenter.networks import build
-from isocenter.reading import ReadingOptions, first_guess, open_dataset
-from isocenter.runtime.bundle import Displacing
+from isocenter.networks import factory
+from isocenter.reading import ReadingOptions, dataset_reading, image_pairs
+from isocenter.runtime.bundle.network import Displacing
 from isocenter.tasks.registration import Registration
 from isocenter.tasks.task import IMAGES
-from isocenter.training.data.targets import Drawn, kind_of, moved
-from isocenter.transforms import Augmentation, carried_points, generator
-from isocenter.values import (
-    ONTO,
-    UNMOVED,
-    Case,
-    Correspondence,
-    Dense,
-    Geometry,
-    Image,
-    Label,
-    SpatialTransform,
-    people_of,
-)
+from isocenter.training.data import target_kinds
+from isocenter.training.data.target_kinds import DrawnMovement
+from isocenter.transforms import random_draws, spatial_transforms
+from isocenter.transforms.augment import Augmentation
+from isocenter.values import Case, Dense, Geometry, Image, Label, SpatialTransform, dataset_cases
+from isocenter.values.spatial_transform import ONTO, UNMOVED, Correspondence
 
 LABELS = (Label(1, "shell"), Label(2, "core"))
 TASK = Registration(classes=LABELS, refine=0)
@@ -76,9 +68,11 @@ def test_a_pair_whose_labels_lack_a_side_is_taught_by_its_images_alone() -> None
 def test_a_pair_is_mirrored_with_its_labels_which_keep_their_values() -> None:
     images, codes = _shifted(2)
     flipping = Augmentation(flips=(0,), left_right=0, probability=0.0)
-    several = torch.cat([codes] * 4), [generator(0, 0, n) for n in range(4)]
-    drawn = Drawn(several[1], (1.0, 1.0, 1.0), TASK.target_sides, TASK.outside)
-    made, turned = moved(kind_of(TASK.heads["field"]), flipping, torch.cat([images] * 4), several[0], drawn)
+    several = torch.cat([codes] * 4), [random_draws.sample_generator(0, 0, n) for n in range(4)]
+    drawn = DrawnMovement(several[1], (1.0, 1.0, 1.0), TASK.target_sides, TASK.outside)
+    made, turned = target_kinds.move_batch(
+        target_kinds.target_kind(TASK.heads["field"]), flipping, torch.cat([images] * 4), several[0], drawn
+    )
     is_mirrored = [bool((one == images[0].flip(1)).all()) for one in made]
     assert 0 < sum(is_mirrored) < 4
     for one, was in zip(turned, is_mirrored, strict=True):
@@ -111,7 +105,7 @@ def test_displacements_in_voxels_become_mm_along_the_axes_of_the_grid() -> None:
     made = TASK.decode([((slice(0, 6), slice(0, 5), slice(0, 4)), {"field": voxels})], grid)
     assert made.transform is not None
     place = np.array([3.0, 1.0, 2.0])
-    moved = grid.to_index(carried_points(made.transform, grid.to_world(place)))
+    moved = grid.to_index(spatial_transforms.carry_points(made.transform, grid.to_world(place)))
     assert_allclose(moved - place, [0, 2, 0], atol=1e-4)
     assert TASK.outputs(made)["folded_percent"] == 0
 
@@ -119,7 +113,7 @@ def test_displacements_in_voxels_become_mm_along_the_axes_of_the_grid() -> None:
 def test_a_fresh_network_hardly_moves_anything_and_a_velocity_leads_all_the_way() -> None:
     size = {"width": 4, "widest": 8, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]]}
     for name in ("voxelmorph", "unet"):
-        module = Displacing(build(name, 2, 3, {"field": Dense(3, offsets=3)}, size), {"field": 3})
+        module = Displacing(factory.build(name, 2, 3, {"field": Dense(3, offsets=3)}, size), {"field": 3})
         fresh = module(torch.randn(1, 2, 16, 12, 8))["field"]
         assert fresh.shape == (1, 3, 16, 12, 8)
         assert 0 < float(fresh.detach().abs().max()) < 0.3
@@ -130,14 +124,14 @@ def test_a_fresh_network_hardly_moves_anything_and_a_velocity_leads_all_the_way(
 
 
 def test_drawn_pairs_share_no_patient_between_parts(tmp_path: Path) -> None:
-    dataset = open_dataset(blobs(tmp_path, count=9), ReadingOptions(), pairs=2, **ASKED)
+    dataset = dataset_reading.open_dataset(blobs(tmp_path, count=9), ReadingOptions(), pairs=2, **ASKED)
     owners: dict[str, set[str]] = {}
     for case in dataset:
-        for person in people_of(case.patient):
+        for person in dataset_cases.people_of_patient(case.patient):
             owners.setdefault(person, set()).add(dataset.splits[case.id])
     assert {*map(len, owners.values())} == {1}
     assert set(dataset.splits.values()) == {"train", "val", "test"}
-    again = open_dataset(tmp_path, ReadingOptions(), pairs=2, **ASKED)
+    again = dataset_reading.open_dataset(tmp_path, ReadingOptions(), pairs=2, **ASKED)
     assert [case.id for case in again] == [case.id for case in dataset]
 
 
@@ -151,13 +145,16 @@ def test_a_table_of_pairs_brings_the_moving_image_onto_the_fixed_grid(tmp_path: 
     (tmp_path / "p.csv").write_text("name,x,y,z\ntip,1,2,3\n")
     rows = "fixed,moving,moving_mask,fixed_points,moving_points\na.nii.gz,b.nii.gz,b_seg.nii.gz,p.csv,p.csv\n"
     (tmp_path / "pairs.csv").write_text(rows + "a.nii.gz,nowhere.nii.gz,,,\n")
-    dataset = open_dataset(tmp_path / "pairs.csv", ReadingOptions())
+    dataset = dataset_reading.open_dataset(tmp_path / "pairs.csv", ReadingOptions())
     [case] = dataset
     moving = case.images["moving"]
     assert moving.geometry.equals(case.images["fixed"].geometry)
     assert moving.facts[UNMOVED].shape == (1, 14, 16, 16)
     onto: SpatialTransform = moving.facts[ONTO]
-    assert_allclose(carried_points(onto, case.images["fixed"].geometry.corners.mean(0)), onto.moving.corners.mean(0))
+    assert_allclose(
+        spatial_transforms.carry_points(onto, case.images["fixed"].geometry.corners.mean(0)),
+        onto.moving.corners.mean(0),
+    )
     pair = case.references["field"]
     assert pair.fixed_labels is None
     assert pair.moving_labels.shape == (1, 14, 16, 16)
@@ -172,9 +169,13 @@ def test_points_of_one_image_only_are_refused() -> None:
 
 def test_a_picture_and_a_volume_are_no_pair() -> None:
     with pytest.raises(GeometryError, match="2 axes and 3 axes"):
-        first_guess(Geometry.of_spacing((4, 4), (1, 1)), Geometry.of_spacing((4, 4, 4), (1, 1, 1)), "x", one_world=True)
+        image_pairs.initial_transform(
+            Geometry.of_spacing((4, 4), (1, 1)), Geometry.of_spacing((4, 4, 4), (1, 1, 1)), "x", one_world=True
+        )
     with pytest.raises(GeometryError, match="known of the fixed image only"):
-        first_guess(Geometry.of_spacing((4, 4), (1, 1)), Geometry.of_pixels((4, 4)), "x", one_world=True)
+        image_pairs.initial_transform(
+            Geometry.of_spacing((4, 4), (1, 1)), Geometry.of_pixels((4, 4)), "x", one_world=True
+        )
 
 
 def test_a_run_on_pairs_predicts_transforms_that_other_programs_read(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_a_run_on_pairs_predicts_transforms_that_other_programs_read(tmp_path: P
     labels = np.asarray(nibabel.load(tmp_path / "out" / "pair0_labels.nii.gz").dataobj)
     assert moved.shape == labels.shape == (16, 16, 16)
     centre = OBLIQUE @ [8, 8, 8, 1]
-    step = np.linalg.inv(OBLIQUE[:3, :3]) @ (carried_points(transform, centre[:3]) - centre[:3])
+    step = np.linalg.inv(OBLIQUE[:3, :3]) @ (spatial_transforms.carry_points(transform, centre[:3]) - centre[:3])
     assert 0.8 < step[1] < 2.3  # of 2 voxels, after so few steps
     assert abs(step[[0, 2]]).max() < 0.7
     with pytest.raises(UsageError, match="takes pairs"):

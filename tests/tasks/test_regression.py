@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.report import Figure
-from isocenter.tasks import Evidence, settings_of, task_from, with_calibration
+from isocenter.tasks import fitting, task_catalogue, task_settings
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.tasks.regression.question import Regression
 from isocenter.values import Case, Confidence, Geometry, Image, Prediction, Target, Vector
 
@@ -46,7 +46,10 @@ def cohort(n: int = 40, noise: float = 0.2) -> tuple[list[Prediction], list[Case
 def test_a_task_comes_back_from_its_settings_through_json():
     full = replace(NOISY, loss_name="mae", error_factor={"age": 1.4})
     for task in (TASK, NOISY, full):
-        assert tasks.build({"name": "regression", **json.loads(json.dumps(settings_of(task)))}) == task
+        assert (
+            task_catalogue.build_task({"name": "regression", **json.loads(json.dumps(task_settings.settings_of(task)))})
+            == task
+        )
 
 
 def test_the_target_is_how_many_deviations_a_value_lies_from_the_mean_and_a_hole_stays_one():
@@ -172,15 +175,15 @@ def test_several_networks_are_their_mean():
 def test_error_bars_that_are_too_small_get_a_factor_and_right_ones_none():
     task = replace(VOLUME, noise="gaussian")
     predictions, cases = cohort()
-    right, decisions = with_calibration(task, Evidence(predictions, cases))
+    right, decisions = fitting.with_fitted_calibration(task, PredictedCases(predictions, cases))
     assert right.error_factor == {}
     assert "as chance explains" in decisions["task.error_factor"].because
     small = [replace(one, confidence=Confidence(deviations=one.confidence.deviations / 3)) for one in predictions]
-    wider, decisions = with_calibration(task, Evidence(small, cases))
+    wider, decisions = fitting.with_fitted_calibration(task, PredictedCases(small, cases))
     assert wider.error_factor["volume"] == pytest.approx(3, rel=0.35)
     assert decisions["task.error_factor"].value == wider.error_factor
-    assert with_calibration(wider, Evidence(small, cases)) == (wider, {})
-    assert with_calibration(VOLUME, Evidence(small, cases)) == (VOLUME, {})
+    assert fitting.with_fitted_calibration(wider, PredictedCases(small, cases)) == (wider, {})
+    assert fitting.with_fitted_calibration(VOLUME, PredictedCases(small, cases)) == (VOLUME, {})
 
 
 def test_many_images_of_a_patient_whose_value_is_far_off_change_no_factor():
@@ -189,9 +192,9 @@ def test_many_images_of_a_patient_whose_value_is_far_off_change_no_factor():
     small = [replace(one, confidence=Confidence(deviations=one.confidence.deviations / 3)) for one in predictions]
     worst = int(np.argmax([abs(r["predicted"] - r["reference"]) for r in task.score(small, cases).to_dict("records")]))
     factors = [
-        with_calibration(task, Evidence([*small, *[small[worst]] * more], [*cases, *[cases[worst]] * more]))[
-            0
-        ].error_factor["volume"]
+        fitting.with_fitted_calibration(
+            task, PredictedCases([*small, *[small[worst]] * more], [*cases, *[cases[worst]] * more])
+        )[0].error_factor["volume"]
         for more in (0, 30)
     ]
     assert factors[0] == factors[1]
@@ -200,9 +203,9 @@ def test_many_images_of_a_patient_whose_value_is_far_off_change_no_factor():
 def test_with_its_factor_an_error_bar_is_as_large_as_the_errors():
     task = replace(VOLUME, noise="gaussian")
     predictions, cases = cohort(400)
-    tuned, _ = with_calibration(
+    tuned, _ = fitting.with_fitted_calibration(
         task,
-        Evidence(
+        PredictedCases(
             [replace(one, confidence=Confidence(deviations=one.confidence.deviations * 4)) for one in predictions],
             cases,
         ),
@@ -213,7 +216,9 @@ def test_with_its_factor_an_error_bar_is_as_large_as_the_errors():
 
 def test_too_few_validation_cases_leave_error_bars_as_they_are_and_say_so():
     predictions, cases = cohort(9)
-    task, decisions = with_calibration(replace(VOLUME, noise="gaussian"), Evidence(predictions, cases))
+    task, decisions = fitting.with_fitted_calibration(
+        replace(VOLUME, noise="gaussian"), PredictedCases(predictions, cases)
+    )
     assert task.error_factor == {}
     assert "9 unseen cases are too few" in decisions["task.error_factor"].because
 
@@ -236,7 +241,7 @@ def test_too_few_validation_cases_leave_error_bars_as_they_are_and_say_so():
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(PlanError):
-        task_from(Regression, {**settings_of(TASK), **change})
+        task_settings.task_from_settings(Regression, {**task_settings.settings_of(TASK), **change})
 
 
 def test_a_heat_map_explains_the_values_and_not_their_error_bars():

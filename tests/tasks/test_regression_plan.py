@@ -5,8 +5,9 @@ import pytest
 
 from fingerprints import facts
 from isocenter.errors import DatasetError
-from isocenter.tasks import task_from
-from isocenter.tasks.regression.question import Regression, unit_in
+from isocenter.tasks import task_settings
+from isocenter.tasks.regression import question
+from isocenter.tasks.regression.question import Regression
 from isocenter.values import Case, Dataset, Fingerprint
 
 
@@ -22,7 +23,7 @@ def test_targets_are_standardised_by_the_mean_and_deviation_of_the_cases_that_ha
     assert decisions["mean"].value == pytest.approx({"volume": 4.0, "age": 50.0})
     assert decisions["deviation"].value == pytest.approx({"volume": np.std([1, 3, 8]), "age": 10.0}, rel=1e-5)
     assert "3 cases have volume, 2 cases have age" in decisions["targets"].because
-    task = task_from(Regression, {name: decision.value for name, decision in decisions.items()})
+    task = task_settings.task_from_settings(Regression, {name: decision.value for name, decision in decisions.items()})
     assert (task.targets, task.noise, task.loss_name, task.error_factor) == (("volume", "age"), "none", "huber", {})
 
 
@@ -43,7 +44,7 @@ def test_where_no_name_says_the_unit_that_is_said():
     decisions = planned({"score": 1.0}, {"score": 2.0})
     assert decisions["units"].value is None
     assert decisions["units"].because == "no column's name says that of score"
-    task = task_from(Regression, {name: decision.value for name, decision in decisions.items()})
+    task = task_settings.task_from_settings(Regression, {name: decision.value for name, decision in decisions.items()})
     assert task.units == {"score": ""}
 
 
@@ -56,7 +57,7 @@ def test_where_no_name_says_the_unit_that_is_said():
     ],
 )  # fmt: skip
 def test_a_unit_is_what_a_name_ends_in(name, unit):
-    assert unit_in(name) == unit
+    assert question.unit_of_name(name) == unit
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from isocenter.evaluation import figure_label
+from isocenter.evaluation import case_tables
+from isocenter.tasks.regression import scoring
 from isocenter.tasks.regression.question import Regression
-from isocenter.tasks.regression.scoring import measured_of, summary_rows
 from isocenter.values import Case, Confidence, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))
@@ -77,7 +77,7 @@ def test_a_target_that_is_called_all_has_figures_of_its_own_beside_those_of_all(
         of = {"volume": name, "age": "age"}
         units, mean, deviation = ({of[key]: own for key, own in one.items()} for one in (UNITS, TASK.mean, DEVIATION))
         task, scores = Regression((name, "age"), units, mean, deviation, noise="gaussian"), table()[1]
-        scores = scores.assign(label=scores["label"].replace("volume", figure_label(name, "target")))
+        scores = scores.assign(label=scores["label"].replace("volume", case_tables.figure_label(name, "target")))
         figures.append(by_name(task.summary(scores, seed=0)))
         assert len(figures[-1]) == len(task.summary(scores, seed=0))
         values = task.case_values(scores)
@@ -132,7 +132,9 @@ def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round()
 
 def test_without_error_bars_nothing_is_said_of_them():
     _, scores = table()
-    rows = summary_rows(measured_of(scores.drop(columns="error_bar"), NAMES), UNITS, DEVIATION, seed=0)
+    rows = scoring.value_summary_rows(
+        scoring.measured_targets(scores.drop(columns="error_bar"), NAMES), UNITS, DEVIATION, seed=0
+    )
     assert {row.metric for row in rows} == TASK.metrics.primaries - {"interval_coverage", "nll"}
 
 

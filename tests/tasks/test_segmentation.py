@@ -8,13 +8,12 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.evaluation import surface_distance, wilson
-from isocenter.tasks import settings_of, task_from
-from isocenter.tasks.segmentation.postprocessing import Tidying
+from isocenter.evaluation import distance, intervals
+from isocenter.tasks import task_catalogue, task_settings
+from isocenter.tasks.segmentation import scoring
+from isocenter.tasks.segmentation.mask_postprocessing import Tidying
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.segmentation.scoring import case_rows, summary_rows
 from isocenter.values import Case, Confidence, Geometry, Image, Label, Prediction
 
 GRID = Geometry((4, 5, 6), np.diag([2.0, 1.0, 0.5, 1.0]))
@@ -38,7 +37,7 @@ def certain(target: torch.Tensor, channels: int = 3, by: float = 30.0) -> torch.
 
 
 def test_a_task_comes_back_from_its_settings():
-    assert tasks.build({"name": "segmentation", **settings_of(TASK)}) == TASK
+    assert task_catalogue.build_task({"name": "segmentation", **task_settings.settings_of(TASK)}) == TASK
     full = Segmentation(
         TASK.classes,
         "dice+focal",
@@ -46,7 +45,10 @@ def test_a_task_comes_back_from_its_settings():
         {"background": 1.0, "tumour": 3.0},
         {"tumour": Tidying(True, False, 12.5)},
     )
-    assert tasks.build({"name": "segmentation", **json.loads(json.dumps(settings_of(full)))}) == full
+    assert (
+        task_catalogue.build_task({"name": "segmentation", **json.loads(json.dumps(task_settings.settings_of(full)))})
+        == full
+    )
 
 
 def test_label_values_become_channels_in_the_order_of_the_labels():
@@ -183,7 +185,7 @@ def test_what_has_one_empty_side_is_counted_at_the_worst_and_what_has_two_is_lef
     assert "2 with one side empty counted as the image's diagonal" in rows["hd95", "liver"].method
     assert "2 with one side empty counted as 0" in rows["nsd", "liver"].method
     assert rows["detected", "liver"].value == 0.5
-    assert rows["detected", "liver"].low == pytest.approx(wilson(1, 2).low)
+    assert rows["detected", "liver"].low == pytest.approx(intervals.wilson(1, 2).low)
     assert "Wilson" in rows["detected", "liver"].method
     assert "2 empty references left out" in rows["detected", "liver"].method
     assert "of 2 empty references" in rows["false_positive_volume", "liver"].method
@@ -223,8 +225,8 @@ def test_volumes_of_unknown_size_are_scored_in_voxels():
     assert [rows[name].unit for name in names] == ["voxels", "voxels", "voxels", "", "voxels"]
     assert "voxels" in rows["nsd_voxels"].method
     assert TASK.metrics.of("nsd_voxels").words == "NSD, tolerance in voxels"
-    assert surface_distance(mask[..., 3], predicted[..., 3]).unit == "pixels"
-    assert surface_distance(mask, predicted).unit == "voxels"
+    assert distance.surface_distance(mask[..., 3], predicted[..., 3]).unit == "pixels"
+    assert distance.surface_distance(mask, predicted).unit == "voxels"
 
 
 def test_intervals_of_images_of_known_and_of_unknown_size_are_counted_together():
@@ -274,9 +276,13 @@ def test_numbers_of_pieces_are_no_shares_even_where_all_cases_have_one_too_many(
     truth[4:7, 2:20] = 1
     predicted = truth.copy()
     predicted[14:17, 2:20] = 1
-    [scores] = case_rows(predicted, truth, {"vessel": (1,)}, grid, {"vessel": 1.0}, ("vessel",))
+    [scores] = scoring.structure_case_rows(predicted, truth, {"vessel": (1,)}, grid, {"vessel": 1.0}, ("vessel",))
     table = pd.DataFrame([{"case": f"c{n}", "patient": f"p{n}", "split": "test", **scores} for n in range(12)])
-    made = {row.metric: row.estimate for row in summary_rows(table, {"vessel": 1.0}, seed=0) if row.label == "vessel"}
+    made = {
+        row.metric: row.estimate
+        for row in scoring.mask_summary_rows(table, {"vessel": 1.0}, seed=0)
+        if row.label == "vessel"
+    }
     assert (made["components_error"].value, made["components_error"].unit) == (1, "pieces")
     assert (made["loops_error"].value, made["loops_error"].unit) == (0, "loops")
     assert made["components_error"].low is made["components_error"].high is made["loops_error"].high is None
@@ -339,4 +345,4 @@ def test_the_summary_is_the_mean_over_cases_and_over_labels_first():
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(PlanError):
-        task_from(Segmentation, {**settings_of(TASK), **change})
+        task_settings.task_from_settings(Segmentation, {**task_settings.settings_of(TASK), **change})

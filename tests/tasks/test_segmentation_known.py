@@ -11,29 +11,19 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter import tasks
-from isocenter.belief import Certainty, Rows
-from isocenter.belief.voxels import joined_background
+from isocenter.belief import Certainty, UnseenCases, voxel_belief
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks import following, settings_of
-from isocenter.tasks.segmentation.postprocessing import choose
+from isocenter.tasks import task_catalogue, task_settings
+from isocenter.tasks.segmentation import mask_postprocessing
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.segmentation.targets import Codes
-from isocenter.tasks.shared.losses import TERMS
-from isocenter.training.data.targets import Drawn, kind_of, moved
-from isocenter.transforms import Augmentation, generator
-from isocenter.values import (
-    Case,
-    CaseFacts,
-    Dataset,
-    DrawnMap,
-    Fingerprint,
-    Geometry,
-    Image,
-    Label,
-    Prediction,
-    parts_of,
-)
+from isocenter.tasks.shared.label_losses import TERMS
+from isocenter.training.data import target_kinds
+from isocenter.training.data.target_kinds import DrawnMovement
+from isocenter.transforms import random_draws
+from isocenter.transforms.augment import Augmentation
+from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, voxel_images
+from isocenter.values.voxel_images import DrawnMap
 from tasks import drawn_voxels as voxels
 
 GRID = Geometry((6, 6, 4), np.diag([1.0, 1.0, 2.0, 1.0]))
@@ -42,7 +32,7 @@ LEFT, RIGHT = ("left kidney",), ("right kidney",)
 WHOLE = Segmentation(LABELS)
 KIDNEYS = replace(WHOLE, partial=(LEFT,))
 REGIONS = {"whole": (2, 1), "core": (1,)}
-TUMOUR = Segmentation(parts_of(REGIONS), regions=REGIONS, partial=(("whole",), ("core",)))
+TUMOUR = Segmentation(voxel_images.labels_of_regions(REGIONS), regions=REGIONS, partial=(("whole",), ("core",)))
 # Codes of the kidneys: 0, 1, 2 where both are known, then of the left alone 3 and 4, of the right alone 5 and 6.
 BACKGROUND, LEFT_THERE = 3, 4
 
@@ -113,11 +103,11 @@ def test_a_case_that_knows_what_none_did_at_planning_is_refused():
 def test_where_left_and_right_change_sides_what_is_known_changes_too():
     assert KIDNEYS.mirrored == (0, 2, 1)
     assert KIDNEYS.target_sides == (0, 2, 1, 5, 6, 3, 4)
-    kind = kind_of(KIDNEYS.heads["mask"])
+    kind = target_kinds.target_kind(KIDNEYS.heads["mask"])
     flipping = Augmentation(flips=(0,), left_right=0, probability=0.0)
     targets = torch.full((4, 8, 8), LEFT_THERE, dtype=torch.uint8)
-    drawn = Drawn([generator(0, 0, n) for n in range(4)], (1.0, 1.0), KIDNEYS.target_sides)
-    _, turned = moved(kind, flipping, torch.zeros(4, 1, 8, 8), targets, drawn)
+    drawn = DrawnMovement([random_draws.sample_generator(0, 0, n) for n in range(4)], (1.0, 1.0), KIDNEYS.target_sides)
+    _, turned = target_kinds.move_batch(kind, flipping, torch.zeros(4, 1, 8, 8), targets, drawn)
     assert set(turned.unique().tolist()) == {LEFT_THERE, 6}
     assert WHOLE.target_sides == WHOLE.mirrored
 
@@ -209,20 +199,20 @@ def test_a_region_that_is_unknown_is_left_out():
 
 
 def test_a_loss_that_cannot_leave_out_the_unknown_is_refused_and_replaced():
-    given = {"name": "segmentation", **settings_of(TUMOUR), "loss": "dice+ce+boundary"}
+    given = {"name": "segmentation", **task_settings.settings_of(TUMOUR), "loss": "dice+ce+boundary"}
     with pytest.raises(PlanError, match="neighbours"):
-        tasks.build(given)
-    assert following(Segmentation, given)["task.loss"].value == "dice+ce"
-    assert following(Segmentation, settings_of(KIDNEYS)) == {}
+        task_catalogue.build_task(given)
+    assert task_settings.following_decisions(Segmentation, given)["task.loss"].value == "dice+ce"
+    assert task_settings.following_decisions(Segmentation, task_settings.settings_of(KIDNEYS)) == {}
 
 
 def test_settings_come_back_and_unknown_names_are_refused():
-    given = {"name": "segmentation", **json.loads(json.dumps(settings_of(TUMOUR)))}
-    assert tasks.build(given) == TUMOUR.checked()
+    given = {"name": "segmentation", **json.loads(json.dumps(task_settings.settings_of(TUMOUR)))}
+    assert task_catalogue.build_task(given) == TUMOUR.checked()
     with pytest.raises(PlanError, match="no structure 'spleen'"):
-        tasks.build(given | {"partial": [["spleen"]]})
+        task_catalogue.build_task(given | {"partial": [["spleen"]]})
     with pytest.raises(PlanError, match="not lists of names"):
-        tasks.build(given | {"partial": ["whole"]})
+        task_catalogue.build_task(given | {"partial": ["whole"]})
 
 
 # Selection and scores
@@ -263,7 +253,9 @@ def test_a_region_is_scored_where_it_is_known():
 
 def test_pictures_show_no_prediction_of_what_is_unknown(monkeypatch):
     seen = []
-    monkeypatch.setattr("isocenter.report.figures.contours", lambda image, *maps, **given: seen.append(maps))
+    monkeypatch.setattr(
+        "isocenter.report.figures.slice_figures.contours", lambda image, *maps, **given: seen.append(maps)
+    )
     for of in (case(mask(0, 1, 2, 0)), case(mask(0, 1, 0), *LEFT)):
         WHOLE.figures(Prediction(GRID, data=mask(0, 1, 2, 0), labels=LABELS), of)
     assert [set(np.unique(predicted)) for _, predicted, _ in seen] == [{0, 1, 2}, {0, 1}]
@@ -294,7 +286,7 @@ def test_post_processing_is_found_from_the_cases_that_know_the_label():
     def found(known: tuple[bool, ...] | None):
         cases = [case(pair[1], name=str(n)) for n in range(6)]
         drawn = DrawnMap(pair[1], None, known)
-        return choose([pair[0]] * 6, cases, LABELS, lambda one: drawn, {})[0]
+        return mask_postprocessing.choose_rules([pair[0]] * 6, cases, LABELS, lambda one: drawn, {})[0]
 
     assert found((True, False)) == {}
     assert set(found(None)) <= {"right kidney"}
@@ -313,7 +305,7 @@ def test_calibration_and_thresholds_come_from_what_is_known():
     partial = [unknown[n] if n % 2 else own for n, own in enumerate(drawn)]
 
     def found(maps: list[DrawnMap], places: list[int]):
-        rows = Rows([made[n] for n in places], [lambda own=maps[n]: own for n in places], people[places])
+        rows = UnseenCases([made[n] for n in places], [lambda own=maps[n]: own for n in places], people[places])
         return answers.calibrated(rows), answers.sets(rows, exact=False)
 
     every, half = list(range(8)), [0, 2, 4, 6]
@@ -329,7 +321,7 @@ def test_calibration_and_thresholds_come_from_what_is_known():
 
 def test_in_calibration_the_probability_of_an_unknown_class_is_the_backgrounds():
     logs = np.log(np.array([[0.5, 0.2, 0.3], [0.6, 0.3, 0.1]]))
-    joined = joined_background(logs, np.array([[True, False], [True, True]]))
+    joined = voxel_belief.join_background(logs, np.array([[True, False], [True, True]]))
     assert_allclose(np.exp(joined), [[0.8, 0.2, 0], [0.6, 0.3, 0.1]], atol=1e-12)
 
 

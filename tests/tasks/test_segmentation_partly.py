@@ -10,24 +10,27 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter import tasks
 from isocenter.errors import GeometryError, PlanError
-from isocenter.files import read_dataset
+from isocenter.files.layouts import dataset_layouts
 from isocenter.runtime import Preprocessing
-from isocenter.tasks import following, settings_of
+from isocenter.tasks import task_catalogue, task_settings
+from isocenter.tasks.segmentation import mask_losses
 from isocenter.tasks.segmentation import partial_labels as segmentation_partly
-from isocenter.tasks.segmentation import targets
-from isocenter.tasks.segmentation.loss import OF_SHARES, share_loss
+from isocenter.tasks.segmentation import targets as segmentation_targets
+from isocenter.tasks.segmentation.mask_losses import OF_SHARES
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.segmentation.targets import Codes, agreement, drawn_slices, masks_of
-from isocenter.tasks.shared.losses import TERMS
-from isocenter.training.data.targets import Drawn, kind_of, moved
-from isocenter.transforms import Augmentation, Normalisation, generator
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, parts_of
+from isocenter.tasks.segmentation.targets import Codes
+from isocenter.tasks.shared.label_losses import TERMS
+from isocenter.training.data import target_kinds
+from isocenter.training.data.target_kinds import DrawnMovement
+from isocenter.transforms import random_draws
+from isocenter.transforms.augment import Augmentation
+from isocenter.transforms.intensity import Normalisation
+from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, voxel_images
 
 GRID = Geometry((6, 6, 4), np.diag([1.0, 1.0, 2.0, 1.0]))
 REGIONS = {"whole": (2, 1, 4), "core": (1, 4), "enhancing": (4,)}
-LABELS = parts_of(REGIONS)
+LABELS = voxel_images.labels_of_regions(REGIONS)
 TUMOUR = Segmentation(LABELS, regions=REGIONS)
 PARTIAL = Segmentation((Label(1, "organ"), Label(2, "lesion")), ignore=9)
 
@@ -58,7 +61,7 @@ def scored(task: Segmentation, predicted: np.ndarray, of: Case):
 
 def test_what_each_value_means_is_its_region_without_the_later_ones():
     assert {label.value: label.name for label in LABELS} == {1: "core (rest)", 2: "whole (rest)", 4: "enhancing"}
-    unmarked = parts_of({"whole": (1, 2, 3), "core": (3,)})
+    unmarked = voxel_images.labels_of_regions({"whole": (1, 2, 3), "core": (3,)})
     assert {label.value: label.name for label in unmarked} == {1: "whole (rest)", 2: "whole (2)", 3: "core"}
 
 
@@ -107,14 +110,17 @@ def test_a_region_is_scored_with_all_that_lies_in_it():
 
 def test_a_region_that_a_later_one_hides_is_refused():
     for regions, says in (({"whole": [4, 1, 2], "core": [4]}, "core holds too"), ({"whole": [7]}, "made of")):
-        settings = {**settings_of(TUMOUR), "regions": regions, "tolerance": 2.0}
+        settings = {**task_settings.settings_of(TUMOUR), "regions": regions, "tolerance": 2.0}
         with pytest.raises(PlanError, match=says):
-            tasks.build({"name": "segmentation", **settings})
+            task_catalogue.build_task({"name": "segmentation", **settings})
 
 
 def test_settings_come_back():
     full = Segmentation(LABELS, "ce", regions=REGIONS, ignore=9, sparse="slices", readers="soft", observers=("a", "b"))
-    assert tasks.build({"name": "segmentation", **json.loads(json.dumps(settings_of(full)))}) == full
+    assert (
+        task_catalogue.build_task({"name": "segmentation", **json.loads(json.dumps(task_settings.settings_of(full)))})
+        == full
+    )
 
 
 # Voxels to ignore
@@ -144,7 +150,7 @@ def test_a_batch_of_which_nothing_is_known_costs_nothing_and_teaches_nothing():
 def test_no_patch_is_centred_on_the_ignored_and_no_label_grows_into_it():
     of = case(np.where(mask(0, 1, 9, 9) == 9, 9, mask(0, 1, 2)).astype(np.uint8))
     target = PARTIAL.target(of)
-    kind = kind_of(target.head)
+    kind = target_kinds.target_kind(target.head)
     assert target.outside == 3
     assert set(np.unique(target.data)) == {0, 1, 3}
     positions = kind.positions(target, target.data, GRID.shape)
@@ -159,10 +165,10 @@ def test_no_patch_is_centred_on_the_ignored_and_no_label_grows_into_it():
 def test_beyond_the_edge_of_a_turned_patch_nothing_is_known():
     images, targets = torch.zeros(1, 1, 16, 16), torch.ones(1, 16, 16, dtype=torch.uint8)
     turning = Augmentation(rotation=45.0, scale=0.0, probability=1.0)
-    kind = kind_of(PARTIAL.heads["mask"])
+    kind = target_kinds.target_kind(PARTIAL.heads["mask"])
     for outside, seen in ((0, {0, 1}), (3, {3, 1}), (None, {1})):
-        drawn = Drawn([generator(0, 0, 1)], (1.0, 1.0), None, outside)
-        _, turned = moved(kind, turning, images, targets, drawn)
+        drawn = DrawnMovement([random_draws.sample_generator(0, 0, 1)], (1.0, 1.0), None, outside)
+        _, turned = target_kinds.move_batch(kind, turning, images, targets, drawn)
         assert set(turned.unique().tolist()) == seen
 
 
@@ -196,8 +202,13 @@ def test_the_selection_does_not_look_at_the_ignored():
 @pytest.mark.parametrize("term", [name for name, term in TERMS.items() if term.counts == "shape"])
 def test_a_loss_that_looks_at_neighbours_is_refused(term):
     with pytest.raises(PlanError, match="neighbours"):
-        tasks.build(
-            {"name": "segmentation", **settings_of(PARTIAL), "loss": f"dice+ce+{term}", "centrelines": ["organ"]}
+        task_catalogue.build_task(
+            {
+                "name": "segmentation",
+                **task_settings.settings_of(PARTIAL),
+                "loss": f"dice+ce+{term}",
+                "centrelines": ["organ"],
+            }
         )
 
 
@@ -232,9 +243,9 @@ def test_slices_that_were_drawn_apart_are_known_however_small_the_structure_is_i
     row, column, number = np.indices((48, 48, 24))
     lesion = ((row - 20) / 3.5) ** 2 + ((column - 30) / 3.5) ** 2 + ((number - 12) / 10.0) ** 2 < 1
     drawn = lesion & (number % 4 == 0)
-    assert_array_equal(drawn_slices(drawn), np.broadcast_to(drawn.any(axis=(0, 1)), drawn.shape))
+    assert_array_equal(segmentation_targets.drawn_slices(drawn), np.broadcast_to(drawn.any(axis=(0, 1)), drawn.shape))
     block = lesion & (abs(number - 12) < 2)  # three slices side by side tell nothing, but that they are few
-    assert_array_equal(drawn_slices(block), np.broadcast_to(block.any(axis=(0, 1)), block.shape))
+    assert_array_equal(segmentation_targets.drawn_slices(block), np.broadcast_to(block.any(axis=(0, 1)), block.shape))
 
 
 def planned(counts: dict[int, int], *labels: Label, **given):
@@ -251,7 +262,7 @@ def test_the_plan_says_what_is_known_and_draws_patches_about_it():
     assert "only 3 %" in decisions["sparse"].because
     assert "33.3 % of the known voxels" in decisions["loss"].because
     assert [label["name"] for label in decisions["labels"].value] == ["vessel"]
-    task = tasks.build({"name": "segmentation", **{name: one.value for name, one in decisions.items()}})
+    task = task_catalogue.build_task({"name": "segmentation", **{name: one.value for name, one in decisions.items()}})
     assert task.decisions(Fingerprint(()))["training.foreground"].value == 1.0
 
 
@@ -264,11 +275,11 @@ def test_where_most_is_known_patches_are_drawn_as_ever():
 def test_masks_that_are_said_to_be_known_in_parts_take_a_loss_that_can_learn_from_them(set_by_hand):
     thin = {"name": "segmentation", "loss": "dice+ce+cldice", "ignore": None, "sparse": None, "readers": "first"}
     thin |= {"partial": None, "regions": None, "observers": [], "centrelines": ["vessel"]}
-    assert following(Segmentation, thin) == {}
-    changed = following(Segmentation, thin | set_by_hand)
+    assert task_settings.following_decisions(Segmentation, thin) == {}
+    changed = task_settings.following_decisions(Segmentation, thin | set_by_hand)
     assert {name: one.value for name, one in changed.items()} == {"task.loss": "dice+ce", "task.centrelines": []}
     assert "of which not all are known" in changed["task.loss"].because
-    assert following(Segmentation, thin | set_by_hand | {"loss": "dice+focal"}) == {}
+    assert task_settings.following_decisions(Segmentation, thin | set_by_hand | {"loss": "dice+focal"}) == {}
 
 
 # Readers
@@ -300,10 +311,10 @@ def test_too_many_ways_of_being_divided_are_refused():
 def test_the_loss_of_shares_is_least_where_they_are_met(name):
     truth = torch.tensor([[[0.5, 1.0, 0.75, 0.0], [0.5, 0.0, 0.25, 1.0]]]).clamp(1e-4, 1 - 1e-4)
     met = truth.log().requires_grad_()
-    least = float(share_loss(name, met.detach(), truth))
+    least = float(mask_losses.share_loss(name, met.detach(), truth))
     for seed in range(20):
         other = met.detach() + 0.3 * torch.randn(met.shape, generator=torch.Generator().manual_seed(seed))
-        assert float(share_loss(name, other, truth)) > least
+        assert float(mask_losses.share_loss(name, other, truth)) > least
 
 
 @pytest.mark.parametrize("name", OF_SHARES)
@@ -312,7 +323,7 @@ def test_where_nobody_is_divided_it_is_the_loss_of_labels(name):
     logits = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(1))
     truth = torch.nn.functional.one_hot(target, 3).movedim(-1, 1).float()
     plain = Segmentation(PARTIAL.classes, name).loss({"mask": logits}, target)
-    assert float(share_loss(name, logits, truth)) == pytest.approx(float(plain), abs=1e-5)
+    assert float(mask_losses.share_loss(name, logits, truth)) == pytest.approx(float(plain), abs=1e-5)
 
 
 def test_readers_are_taught_by_the_first_by_most_or_by_their_share():
@@ -358,19 +369,25 @@ def test_three_readers_are_decided_by_most_and_two_by_the_first():
 
 
 def test_a_loss_that_knows_no_shares_is_refused():
-    settings = settings_of(Segmentation((Label(1, "organ"),), "dice+focal", readers="soft", observers=("a", "b")))
+    settings = task_settings.settings_of(
+        Segmentation((Label(1, "organ"),), "dice+focal", readers="soft", observers=("a", "b"))
+    )
     with pytest.raises(PlanError, match="share of readers"):
-        tasks.build({"name": "segmentation", **settings})
+        task_catalogue.build_task({"name": "segmentation", **settings})
 
 
 def test_the_observers_of_real_vessels_agree_as_far_as_their_readme_says(data):
     dices = []
-    for case in read_dataset(data / "chasedb1"):
-        drawn = {name: mask.data[0] for name, mask in masks_of(case).items()}
+    for case in dataset_layouts.read_dataset(data / "chasedb1"):
+        drawn = {name: mask.data[0] for name, mask in segmentation_targets.reader_masks(case).items()}
         assert list(drawn) == ["1stHO", "2ndHO"]
-        dices.append(agreement(drawn["1stHO"], drawn, {"vessel": (1,)})["vessel"]["dice_between_readers"])
+        dices.append(
+            segmentation_targets.reader_agreement(drawn["1stHO"], drawn, {"vessel": (1,)})["vessel"][
+                "dice_between_readers"
+            ]
+        )
     assert np.mean(dices) == pytest.approx(0.768, abs=5e-4)
 
 
 def test_every_way_of_taking_readers_together_can_be_asked_for():
-    assert tuple(targets.CONSENSUS) == segmentation_partly.CONSENSUS_NAMES
+    assert tuple(segmentation_targets.CONSENSUS) == segmentation_partly.CONSENSUS_NAMES

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks import settings_of, task_from
+from isocenter.tasks import task_settings
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import CaseFacts, Dataset, Decision, Fingerprint, Label
 
@@ -71,7 +71,9 @@ def test_labels_of_very_unlike_volumes_are_weighted_and_the_reason_says_how_unli
 
 def test_what_is_planned_makes_a_task():
     decisions = planned(facts({0: 100_000, 1: 90_000, 2: 300}, {1: 30.0, 2: 2.0}, pieces=4))
-    task = task_from(Segmentation, {name: decision.value for name, decision in decisions.items()})
+    task = task_settings.task_from_settings(
+        Segmentation, {name: decision.value for name, decision in decisions.items()}
+    )
     assert task.loss_name == "dice+ce+boundary"
     assert task.postprocessing is None
     assert all(decision.because for decision in decisions.values())
@@ -82,8 +84,10 @@ def test_what_is_long_and_thin_is_taught_and_measured_by_its_centreline():
     assert decisions["loss"].value == "dice+ce+cldice"
     assert decisions["centrelines"].value == ["vessel"]
     assert "vessel is 6.0 voxels thin and 42 times as long" in decisions["loss"].because
-    task = task_from(Segmentation, {name: decision.value for name, decision in decisions.items()})
-    assert task_from(Segmentation, settings_of(task)) == task
+    task = task_settings.task_from_settings(
+        Segmentation, {name: decision.value for name, decision in decisions.items()}
+    )
+    assert task_settings.task_from_settings(Segmentation, task_settings.settings_of(task)) == task
 
 
 @pytest.mark.parametrize(
@@ -97,13 +101,15 @@ def test_what_is_long_and_thin_is_taught_and_measured_by_its_centreline():
 def test_a_loss_that_does_not_suit_the_labels_is_refused(settings, message):
     labels = [{"value": 1, "name": "organ"}, {"value": 2, "name": "vessel"}]
     with pytest.raises(PlanError, match=message):
-        task_from(Segmentation, {"labels": labels, "loss": "dice+ce", "tolerance": 2.0, **settings})
+        task_settings.task_from_settings(
+            Segmentation, {"labels": labels, "loss": "dice+ce", "tolerance": 2.0, **settings}
+        )
 
 
 def test_more_labels_than_a_target_has_numbers_are_refused():
     def task(count: int) -> Segmentation:
         labels = [{"value": n, "name": f"area {n}"} for n in range(1, count + 1)]
-        return task_from(Segmentation, {"labels": labels, "loss": "dice+ce", "tolerance": 2.0})
+        return task_settings.task_from_settings(Segmentation, {"labels": labels, "loss": "dice+ce", "tolerance": 2.0})
 
     assert len(task(254).labels) == 254
     with pytest.raises(PlanError, match=r"255 labels, and a segmentation learns at most 254"):
@@ -125,7 +131,9 @@ def reduced(shape: tuple[int, ...], *widths: float) -> Decision:
     """Of cases in which the structures are so many voxels wide."""
     case = facts({0: 100_000, 1: 90_000, 2: 300}, dict(enumerate(widths, start=1)))
     case = replace(case, shape=shape, steps=(1.0,) * len(shape))
-    task = task_from(Segmentation, {name: decision.value for name, decision in planned(case).items()})
+    task = task_settings.task_from_settings(
+        Segmentation, {name: decision.value for name, decision in planned(case).items()}
+    )
     return task.decisions(Fingerprint((case,)))["preprocessing.reduction"]
 
 

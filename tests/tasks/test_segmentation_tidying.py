@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter.tasks import Evidence, settings_of, task_from, with_calibration
-from isocenter.tasks.segmentation.postprocessing import Tidying
+from isocenter.tasks import fitting, task_settings
+from isocenter.tasks.fitting import PredictedCases
+from isocenter.tasks.segmentation.mask_postprocessing import Tidying
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Case, Geometry, Image, Label, Prediction
 
@@ -29,7 +30,7 @@ def tuned(pairs: list[tuple[np.ndarray, np.ndarray]], patients: Sequence[str] = 
     predictions = [Prediction(GRID, data=predicted, labels=TASK.classes) for predicted, _ in pairs]
     owners = patients or [str(n) for n in range(len(pairs))]
     cases = [case(str(n), truth, owner) for n, ((_, truth), owner) in enumerate(zip(pairs, owners, strict=True))]
-    return with_calibration(TASK, Evidence(predictions, cases))
+    return fitting.with_fitted_calibration(TASK, PredictedCases(predictions, cases))
 
 
 def with_speck(size: int) -> np.ndarray:
@@ -52,9 +53,9 @@ def test_the_largest_piece_alone_is_never_kept_where_training_references_have_se
     """Ten validation cases with one lesion each say little where one patient in ten has two."""
     pairs = [(with_speck(2), organ()) for _ in range(10)]
     rare, common = (
-        with_calibration(
+        fitting.with_fitted_calibration(
             replace(TASK, several={"organ": share}),
-            Evidence(
+            PredictedCases(
                 [Prediction(GRID, data=predicted, labels=TASK.classes) for predicted, _ in pairs],
                 [case(str(n), truth) for n, (_, truth) in enumerate(pairs)],
             ),
@@ -135,7 +136,9 @@ def test_it_is_off_where_it_does_not_help_where_few_gain_and_where_cases_are_few
 def test_what_a_person_set_stays():
     by_hand = Segmentation(TASK.classes, postprocessing={})
     predictions = [Prediction(GRID, data=with_speck(2), labels=TASK.classes)] * 6
-    task, decisions = with_calibration(by_hand, Evidence(predictions, [case(str(n), organ()) for n in range(6)]))
+    task, decisions = fitting.with_fitted_calibration(
+        by_hand, PredictedCases(predictions, [case(str(n), organ()) for n in range(6)])
+    )
     assert (task, decisions) == (by_hand, {})
 
 
@@ -148,10 +151,15 @@ def test_a_smallest_size_that_was_found_in_voxels_counts_voxels_in_images_of_kno
     marked[12:14, 12:14] = 4
     image = Image(np.zeros((1, *grid.shape), np.float32), grid)
     cases = [Case(str(n), str(n), {"image": image}, {"mask": Image(lesion[None], grid)}) for n in range(5)]
-    task, decisions = with_calibration(TASK, Evidence([Prediction(grid, data=marked, labels=TASK.classes)] * 5, cases))
+    task, decisions = fitting.with_fitted_calibration(
+        TASK, PredictedCases([Prediction(grid, data=marked, labels=TASK.classes)] * 5, cases)
+    )
     assert task.postprocessing == {"lesion": Tidying(smallest=18.0, in_voxels=True)}
     rules = decisions["task.postprocessing"].value
-    assert task_from(Segmentation, {**settings_of(task), "postprocessing": rules}) == task
+    assert (
+        task_settings.task_from_settings(Segmentation, {**task_settings.settings_of(task), "postprocessing": rules})
+        == task
+    )
     fine = Geometry.of_spacing(grid.shape, (0.1, 0.1))
     for geometry in (grid, fine):
         made = task.decode([(tuple(slice(0, n) for n in grid.shape), {"mask": outputs(marked)})], geometry)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.shared.left_right import crossed
+from isocenter.tasks.shared import left_right
 from isocenter.values import Label
 
 
@@ -31,7 +31,7 @@ from isocenter.values import Label
     ],
 )
 def test_named_pairs_change_places(names):
-    assert crossed(names) == (1, 0)
+    assert left_right.counterpart_places(names) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_named_pairs_change_places(names):
     ],
 )
 def test_names_without_a_side_stay(names):
-    assert crossed(names) == (0, 1)
+    assert left_right.counterpart_places(names) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_names_without_a_side_stay(names):
     ],
 )
 def test_a_side_without_a_true_counterpart_forbids_mirroring(names):
-    assert crossed(names) is None
+    assert left_right.counterpart_places(names) is None
 
 
 @settings(max_examples=40)
@@ -71,7 +71,7 @@ def test_mirroring_twice_changes_nothing(organs, data):
     for organ in organs:
         names += [f"left {organ}", f"{organ}_right"] if data.draw(st.booleans()) else [organ]
     names = data.draw(st.permutations(names))
-    order = crossed(names)
+    order = left_right.counterpart_places(names)
     assert [order[place] for place in order] == list(range(len(names)))
 
 

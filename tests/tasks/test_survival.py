@@ -12,13 +12,17 @@ from numpy.testing import assert_allclose
 from torchsurv.loss.cox import neg_partial_log_likelihood
 from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function_weibull
 
-from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import Resampling, Steps, auroc, bootstrap, bootstrap_statistic, censoring, kaplan_meier
-from isocenter.tasks import Evidence, fewest_samples, settings_of, task_from, with_calibration
-from isocenter.tasks.survival.hazards import Known, proportional, weibull
-from isocenter.tasks.survival.question import Survival, baseline, batch, curve, horizons, interval_edges
-from isocenter.tasks.survival.scoring import _frequency
+from isocenter.evaluation import classification
+from isocenter.evaluation import intervals as evaluation_intervals
+from isocenter.evaluation import survival as evaluation_survival
+from isocenter.evaluation.intervals import Resampling
+from isocenter.evaluation.survival import Steps
+from isocenter.tasks import fitting, properties, task_catalogue, task_settings
+from isocenter.tasks.fitting import PredictedCases
+from isocenter.tasks.survival import hazard_models, question, scoring
+from isocenter.tasks.survival.hazard_models import HazardConstants
+from isocenter.tasks.survival.question import Survival
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 warnings.filterwarnings("ignore", message="Ties in")
@@ -49,12 +53,15 @@ def fingerprint(times, happened) -> Fingerprint:
 
 def planned(times, happened) -> Survival:
     decisions = Survival.settings_for(Dataset(()), fingerprint(times, happened))
-    return task_from(Survival, {name: decision.value for name, decision in decisions.items()})
+    return task_settings.task_from_settings(Survival, {name: decision.value for name, decision in decisions.items()})
 
 
 @pytest.mark.parametrize("task", [COX, replace(KNOWN, unit="days", median_risk=-0.5), HAZARDS, WEIBULL])
 def test_every_setting_comes_back_from_json(task):
-    assert tasks.build({"name": "survival", **json.loads(json.dumps(settings_of(task)))}) == task
+    assert (
+        task_catalogue.build_task({"name": "survival", **json.loads(json.dumps(task_settings.settings_of(task)))})
+        == task
+    )
 
 
 def test_the_target_is_the_time_and_whether_the_event_happened():
@@ -171,10 +178,10 @@ def test_the_curve_of_weibull_is_that_of_torchsurv_in_the_datas_own_unit():
 
 def test_with_the_baseline_the_mean_survival_is_that_of_everybody():
     shares, ratio = Steps(np.array([2.0, 5.0, 9.0]), np.array([0.9, 0.4, 0.0])), np.array([-2.0, 0.0, 1.0, 3.0])
-    hazard = baseline(shares, ratio)
+    hazard = question.fit_baseline(shares, ratio)
     mean = np.exp(-hazard.values[:, None] * np.exp(ratio)).mean(axis=1)
     assert_allclose(mean, [0.9, 0.4, 0.2], atol=1e-9)  # of nobody left, half of those before
-    assert_allclose(baseline(shares, np.zeros(4)).values, -np.log([0.9, 0.4, 0.2]), atol=1e-9)
+    assert_allclose(question.fit_baseline(shares, np.zeros(4)).values, -np.log([0.9, 0.4, 0.2]), atol=1e-9)
 
 
 @pytest.mark.whole
@@ -185,7 +192,9 @@ def test_log_hazard_ratios_that_are_too_extreme_are_brought_back_by_cases_that_d
     times = random.exponential(np.exp(-truth) * 8)
     cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
     told = 2 * (0.6 * truth + 0.8 * errors)
-    task, decisions = with_calibration(COX, Evidence([decoded(COX, one) for one in told[:300]], cases[:300]))
+    task, decisions = fitting.with_fitted_calibration(
+        COX, PredictedCases([decoded(COX, one) for one in told[:300]], cases[:300])
+    )
     assert 0.1 < task.slope < 0.3  # 0.3 of what it says is true
     assert "300 cases" in decisions["task.slope"].because
     predictions = [decoded(task, one) for one in told[300:]]
@@ -196,7 +205,7 @@ def test_log_hazard_ratios_that_are_too_extreme_are_brought_back_by_cases_that_d
     by_heart = replace(task, slope=1.0)
     sure = by_heart.score([decoded(by_heart, one) for one in told[300:]], cases[300:])
     assert table["brier"].mean() < sure["brier"].mean() - 0.02
-    single, _ = with_calibration(COX, Evidence([decoded(COX, 0.7)], cases[:1]))
+    single, _ = fitting.with_fitted_calibration(COX, PredictedCases([decoded(COX, 0.7)], cases[:1]))
     assert single.slope == 1.0
 
 
@@ -231,12 +240,12 @@ def test_cases_tell_slope_baseline_and_median_risk_anew_for_each_network():
     times = random.exponential(np.exp(-ratio) * 8)
     cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
     predictions = [decoded(COX, one) for one in ratio]
-    task, decisions = with_calibration(COX, Evidence(predictions, cases))
+    task, decisions = fitting.with_fitted_calibration(COX, PredictedCases(predictions, cases))
     assert set(decisions) == {"task.baseline", "task.slope", "task.median_risk"}
     assert task.slope == pytest.approx(1, abs=0.1)
     # Found anew from what it says itself, and from other numbers of the same order.
-    again, _ = with_calibration(task, Evidence([decoded(task, one) for one in ratio], cases))
-    shifted, _ = with_calibration(task, Evidence([decoded(task, one + 3) for one in ratio], cases))
+    again, _ = fitting.with_fitted_calibration(task, PredictedCases([decoded(task, one) for one in ratio], cases))
+    shifted, _ = fitting.with_fitted_calibration(task, PredictedCases([decoded(task, one + 3) for one in ratio], cases))
     assert_allclose(again.baseline["hazard"], task.baseline["hazard"], rtol=1e-3)
     by_slope = np.exp(3 * task.slope)
     assert_allclose(shifted.baseline["hazard"], np.array(task.baseline["hazard"]) / by_slope, rtol=1e-3)
@@ -245,14 +254,17 @@ def test_cases_tell_slope_baseline_and_median_risk_anew_for_each_network():
     assert decoded(task, 0.0).values["survival_10"] == pytest.approx(np.exp(-10 / 8), abs=0.05)
     assert task.median_risk == pytest.approx(np.median([decoded(task, one).values["risk"] for one in ratio]), abs=1e-4)
     assert len(task.baseline["time"]) == 100
-    assert tasks.build({"name": "survival", **json.loads(json.dumps(settings_of(task)))}) == task
+    assert (
+        task_catalogue.build_task({"name": "survival", **json.loads(json.dumps(task_settings.settings_of(task)))})
+        == task
+    )
     assert task.tuned_on == ("val", "train")
 
 
 def test_ratios_of_another_network_get_the_zero_of_the_models_before_and_after_calibration():
     ratios, known = np.array([-1.0, 0.2, 0.9, 2.0]), replace(KNOWN, slope=0.5)
     ours, theirs = ([decoded(known, one + zero) for one in ratios] for zero in (0.0, 2.5))
-    made = known.aligned(theirs[2:], theirs[:2], ours[:2])
+    made = known.align_zero(theirs[2:], theirs[:2], ours[:2])
     assert [one.values["risk"] for one in made] == pytest.approx([one.values["risk"] for one in ours[2:]], abs=1e-6)
     assert [one.confidence.uncalibrated["risk"] for one in made] == pytest.approx(ratios[2:], abs=1e-6)
     assert HAZARDS.has_own_zero  # its risks are logarithms of hazards, whose zero is the same for all
@@ -270,13 +282,15 @@ def distances(random: np.random.Generator) -> list[float]:
     networks = [[decoded(COX, one) for one in 2 * (x + random.normal(0, 0.2, size=75)) + zero] for zero in zeros]
     ours, parts = networks[0][:15], [range(first, first + 20) for first in (15, 35, 55)]
     raw = [[network[n] for n in part] for network, part in zip(networks[1:], parts, strict=True)]
-    aligned = [COX.aligned(own, other[:15], ours) for own, other in zip(raw, networks[1:], strict=True)]
-    free = curve(kaplan_meier(times[15:], np.ones(60)), "share")
+    aligned = [COX.align_zero(own, other[:15], ours) for own, other in zip(raw, networks[1:], strict=True)]
+    free = question.curve_to_plain(evaluation_survival.kaplan_meier(times[15:], np.ones(60)), "share")
     when, truth = np.array([2.0, 5.0, 10.0]), np.linspace(-2, 2, 9)
     survival, apart = np.exp(-when / 8 * np.exp(truth)[:, None]), []
     for each in (ours, sum(aligned, ours), sum(raw, ours)):
-        task, _ = with_calibration(replace(COX, event_free=free), Evidence(each, cases[: len(each)]))
-        curves = [np.exp(-proportional(np.array([2 * one]), when, task._known)) for one in truth]
+        task, _ = fitting.with_fitted_calibration(
+            replace(COX, event_free=free), PredictedCases(each, cases[: len(each)])
+        )
+        curves = [np.exp(-hazard_models.proportional_hazard(np.array([2 * one]), when, task._known)) for one in truth]
         apart.append(float(((curves - survival) ** 2).mean()))
     return apart
 
@@ -295,8 +309,8 @@ def test_cases_that_trained_decide_no_slope_because_a_network_knows_their_times_
     cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
     learnt_by_heart = -np.log(times)  # the time itself, of which a slope that fits makes still more
     predictions = [decoded(COX, one) for one in learnt_by_heart]
-    assert with_calibration(COX, Evidence(predictions, cases))[0].slope > 1
-    task, decisions = with_calibration(COX, Evidence(predictions, cases), "training")
+    assert fitting.with_fitted_calibration(COX, PredictedCases(predictions, cases))[0].slope > 1
+    task, decisions = fitting.with_fitted_calibration(COX, PredictedCases(predictions, cases), "training")
     assert task.slope == 1.0
     assert "every case trains" in decisions["task.slope"].because
     assert "at a slope of 1" in decisions["task.baseline"].because
@@ -311,13 +325,19 @@ def test_at_a_site_where_people_have_the_event_more_or_less_often_the_baseline_i
     times = random.exponential(8 * np.exp(-ratio)) / np.where(np.arange(1000) < 400, 1, hazard)
     last = np.where(np.arange(1000) < 400, 40, random.uniform(2, 12, 1000))
     cases = [case(str(n), float(min(a, b)), bool(a <= b)) for n, (a, b) in enumerate(zip(times, last, strict=True))]
-    free = curve(kaplan_meier(np.minimum(times, last)[:400], (times <= last)[:400]), "share")
+    free = question.curve_to_plain(
+        evaluation_survival.kaplan_meier(np.minimum(times, last)[:400], (times <= last)[:400]), "share"
+    )
     task, site = replace(COX, event_free=free), slice(400, 700)
-    made, decisions = with_calibration(task, Evidence([decoded(task, one) for one in ratio[site]], cases[site]), "site")
+    made, decisions = fitting.with_fitted_calibration(
+        task, PredictedCases([decoded(task, one) for one in ratio[site]], cases[site]), "site"
+    )
     survival = [decoded(made, one).values["survival_10"] for one in (-1.0, 0.0, 1.0)]
     assert_allclose(survival, np.exp(-10 / 8 * hazard * np.exp([-1, 0, 1])), atol=0.06)
     assert "times" in decisions["task.baseline"].because
-    assert with_calibration(task, Evidence([decoded(task, 0.0)], [case("a", 3.0, False)]), "site") == (
+    assert fitting.with_fitted_calibration(
+        task, PredictedCases([decoded(task, 0.0)], [case("a", 3.0, False)]), "site"
+    ) == (
         task,
         {},
     )  # too few to say less often
@@ -336,7 +356,7 @@ def test_curves_of_a_model_without_a_baseline_are_those_of_the_site_too(task, ou
     times, last = random.exponential(8 / hazard, 600), random.uniform(2, 14, 600)
     cases = [case(str(n), float(min(a, b)), bool(a <= b)) for n, (a, b) in enumerate(zip(times, last, strict=True))]
     before = decoded(task, *outputs)
-    made, decisions = with_calibration(task, Evidence([before] * 600, cases), "site")
+    made, decisions = fitting.with_fitted_calibration(task, PredictedCases([before] * 600, cases), "site")
     assert set(decisions) == {"task.hazard_factor", "task.median_risk"}
     assert made.hazard_factor == pytest.approx(hazard, rel=0.15)
     after = decoded(made, *outputs)
@@ -344,10 +364,13 @@ def test_curves_of_a_model_without_a_baseline_are_those_of_the_site_too(task, ou
     assert after.values["median_survival"] == pytest.approx(8 * np.log(2) / made.hazard_factor, rel=1e-3)
     assert after.values["risk"] == pytest.approx(made.median_risk, abs=1e-5)
     assert after.confidence.uncalibrated == before.confidence.uncalibrated
-    again, _ = with_calibration(made, Evidence([after] * 600, cases), "site")
+    again, _ = fitting.with_fitted_calibration(made, PredictedCases([after] * 600, cases), "site")
     assert again.hazard_factor == pytest.approx(made.hazard_factor, rel=0.02)
-    assert tasks.build({"name": "survival", **json.loads(json.dumps(settings_of(made)))}) == made
-    assert with_calibration(task, Evidence([before], [case("a", 3.0, False)]), "site") == (
+    assert (
+        task_catalogue.build_task({"name": "survival", **json.loads(json.dumps(task_settings.settings_of(made)))})
+        == made
+    )
+    assert fitting.with_fitted_calibration(task, PredictedCases([before], [case("a", 3.0, False)]), "site") == (
         task,
         {},
     )  # nobody had the event
@@ -355,18 +378,23 @@ def test_curves_of_a_model_without_a_baseline_are_those_of_the_site_too(task, ou
 
 def test_a_batch_of_cox_has_four_events_on_average_however_few_minutes_there_are():
     cases = [case(str(n), 1.0 + n, n % 4 == 0) for n in range(40)]
-    assert [fewest_samples(task, cases) for task in (COX, HAZARDS, WEIBULL)] == [16, 1, 1]
+    assert [properties.fewest_samples(task, cases) for task in (COX, HAZARDS, WEIBULL)] == [16, 1, 1]
 
 
 def test_cases_of_whom_nobody_had_the_event_decide_nothing():
-    assert with_calibration(COX, Evidence([decoded(COX, 0.1)], [case("a", 3.0, False)])) == (COX, {})
+    assert fitting.with_fitted_calibration(COX, PredictedCases([decoded(COX, 0.1)], [case("a", 3.0, False)])) == (
+        COX,
+        {},
+    )
 
 
 def test_a_single_case_decides_what_it_can_and_a_kind_that_says_nothing_is_tuned_on_validation_cases():
-    task, decisions = with_calibration(COX, Evidence([decoded(COX, 0.7)], [case("a", 3.0, True)]))
+    task, decisions = fitting.with_fitted_calibration(COX, PredictedCases([decoded(COX, 0.7)], [case("a", 3.0, True)]))
     assert task.baseline == {"time": [3.0], "hazard": [pytest.approx(np.log(2) * np.exp(-0.7), rel=1e-4)]}
     assert set(decisions) == {"task.baseline", "task.slope", "task.median_risk"}
-    assert tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0}).tuned_on == ("val",)
+    assert task_catalogue.build_task({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0}).tuned_on == (
+        "val",
+    )
 
 
 def test_the_pictures_part_the_cases_at_the_median_risk_of_the_training_cases():
@@ -455,8 +483,13 @@ def test_the_area_by_a_horizon_has_the_interval_of_its_two_sides_and_not_of_thos
     had, ratio = np.arange(30) < 9, random.normal(size=30)
     times = np.where(had, 1 + random.random(30) * 4, 6 + random.random(30) * 10)
     made = estimates_of(ratio + had, times, np.arange(30) < 28)["dynamic_auc", "5"]
-    plain = bootstrap_statistic(
-        partial(auroc, ratio + had, had), [f"c{n}" for n in range(30)], strata=had, seed=0, draws=500, compares=True
+    plain = evaluation_intervals.bootstrap_statistic(
+        partial(classification.auroc, ratio + had, had),
+        [f"c{n}" for n in range(30)],
+        strata=had,
+        seed=0,
+        draws=500,
+        compares=True,
     )
     assert (made.value, made.low, made.high) == pytest.approx((plain.value, plain.low, plain.high))
     assert "unreliable: 9 patients in the smallest group" in made.method
@@ -468,7 +501,7 @@ def test_the_area_by_a_horizon_has_the_interval_of_its_two_sides_and_not_of_thos
 def test_calibration_in_the_large_is_as_uncertain_as_the_frequency_of_the_event():
     events = np.arange(40) < 12
     made = estimates_of(np.zeros(40), np.where(events, 4.0, 5.5), events)["expected_over_observed", "5"]
-    seen = bootstrap(events, [f"c{n}" for n in range(40)], seed=0, draws=500)
+    seen = evaluation_intervals.bootstrap(events, [f"c{n}" for n in range(40)], seed=0, draws=500)
     expected = made.value * seen.value
     assert (made.low, made.high) == pytest.approx((expected / seen.high, expected / seen.low), rel=1e-3)
 
@@ -542,27 +575,27 @@ def test_the_plan_takes_its_times_from_the_training_cases():
     assert len(task.edges) == 10
     counts = np.diff([0, *(int((had <= edge).sum()) for edge in task.edges)])
     assert counts.min() >= 13
-    followed = censoring(times, np.arange(200) % 4 > 0)
+    followed = evaluation_survival.censoring_curve(times, np.arange(200) % 4 > 0)
     ours = Steps(*(np.array(task.censoring[key]) for key in ("time", "share")))
     assert_allclose(ours.at(task.horizons), followed.at(task.horizons), atol=0.02)
 
 
 def test_a_batch_of_cox_holds_events_and_other_models_take_what_is_usual():
     often, seldom = fingerprint([1.0] * 400, [True] * 400), fingerprint([1.0] * 400, [True] * 100 + [False] * 300)
-    assert batch(often).value == 24
-    assert batch(seldom).value == 96
-    assert "about 24" in batch(seldom).because
+    assert question.decide_batch(often).value == 24
+    assert question.decide_batch(seldom).value == 96
+    assert "about 24" in question.decide_batch(seldom).because
     few = fingerprint([1.0] * 10, [True] * 5 + [False] * 5)
-    assert batch(few).value == 10
-    assert "fewer than the 24" in batch(few).because
+    assert question.decide_batch(few).value == 10
+    assert "fewer than the 24" in question.decide_batch(few).because
     assert "training.batch" in COX.decisions(often)
     assert "training.batch" not in WEIBULL.decisions(often)
 
 
 def test_times_close_together_and_few_events_have_horizons_within_the_follow_up():
     had = np.array([1001.0, 1002.0, 1003.0, 1004.0])
-    assert horizons(had, Steps(np.zeros(0), np.zeros(0))) == [1001.0, 1002.0, 1003.0]
-    assert interval_edges(np.array([3.0, 3.0, 8.0])) == [3.0, 8.0]
+    assert question.choose_horizons(had, Steps(np.zeros(0), np.zeros(0))) == [1001.0, 1002.0, 1003.0]
+    assert question.interval_edges(np.array([3.0, 3.0, 8.0])) == [3.0, 8.0]
     assert planned([3.0, 8.0, 9.0], [True, True, False]).horizons == (3.0, 8.0)
 
 
@@ -594,13 +627,13 @@ def test_fewer_than_two_events_are_refused(happened):
 )
 def test_impossible_settings_are_refused(change, where):
     with pytest.raises(PlanError) as refused:
-        task_from(Survival, {**settings_of(COX), **change})
+        task_settings.task_from_settings(Survival, {**task_settings.settings_of(COX), **change})
     assert refused.value.where == where
 
 
 def test_a_horizon_beyond_the_last_time_is_refused_with_the_time_that_could_be():
     with pytest.raises(PlanError, match=r"no training case was followed for 30.*up to 20"):
-        task_from(Survival, {**settings_of(COX), "horizons": [30.0]})
+        task_settings.task_from_settings(Survival, {**task_settings.settings_of(COX), "horizons": [30.0]})
 
 
 def test_cases_with_a_time_have_no_classes_to_be_drawn_by():
@@ -627,9 +660,9 @@ def test_a_report_states_the_chances_with_their_times():
 
 def test_where_nobody_or_everybody_had_the_event_its_frequency_has_an_exact_interval():
     times = np.arange(1.0, 11.0)
-    assert _frequency(times, np.zeros(10, bool), 0.5) == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
-    assert _frequency(times, np.ones(10, bool), 10.0) == (1.0, pytest.approx(0.025 ** (1 / 10)), 1.0)
-    observed, low, high = _frequency(times, np.ones(10, bool), 4.0)
+    assert scoring._frequency(times, np.zeros(10, bool), 0.5) == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
+    assert scoring._frequency(times, np.ones(10, bool), 10.0) == (1.0, pytest.approx(0.025 ** (1 / 10)), 1.0)
+    observed, low, high = scoring._frequency(times, np.ones(10, bool), 4.0)
     assert observed == pytest.approx(0.4)
     assert low < observed < high
 
@@ -656,6 +689,6 @@ def test_the_uncertainty_of_a_time_is_how_far_hazards_at_the_event_vary_when_any
     outputs = {"event": np.array(mean), "event:between": np.array([np.var(risks)])}
     stated = WEIBULL.decode([((), outputs)], GRID).confidence
     times = WEIBULL.scale * np.exp(random.choice(scales, 20000)) * random.exponential(size=20000) ** (1 / shape)
-    hazards = weibull(np.array(mean), times, Known(scale=WEIBULL.scale))
+    hazards = hazard_models.weibull_hazard(np.array(mean), times, HazardConstants(scale=WEIBULL.scale))
     assert stated.total == pytest.approx(np.var(np.log(hazards)), rel=0.05)
     assert stated.total == stated.aleatoric + stated.epistemic

@@ -2,40 +2,47 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter import tasks
-from isocenter.belief import LOG_LOSS_CHANGE
+from isocenter.belief.calibration_scores import LOG_LOSS_CHANGE
 from isocenter.errors import PlanError
+from isocenter.tasks import index, task_catalogue, task_settings
 
 
-@pytest.mark.parametrize("name", tasks.TASKS)
+@pytest.mark.parametrize("name", index.TASKS)
 def test_each_setting_of_a_kind_has_a_sentence_for_the_prose_of_plans(name: str) -> None:
     with pytest.raises(PlanError, match="no such setting") as refused:
-        tasks.build({"name": name, "nonsense": 1})
+        task_catalogue.build_task({"name": name, "nonsense": 1})
     settings = refused.value.remedy.removeprefix("Choose one of ").split(", ")
-    assert set(settings) - set(tasks.setting_sentences(tasks.kind(name))) == set()
+    assert set(settings) - set(task_settings.setting_sentences(task_catalogue.task_class(name))) == set()
 
 
-@pytest.mark.parametrize("name", tasks.TASKS)
+@pytest.mark.parametrize("name", index.TASKS)
 def test_each_metric_of_a_kind_is_declared_once(name: str) -> None:
-    metrics = tasks.kind(name).metrics
+    metrics = task_catalogue.task_class(name).metrics
     assert len({one.name for one in metrics.each}) == len(metrics.each)
 
 
-STATING = [name for name in tasks.TASKS if not (tasks.kind(name).by_name or tasks.kind(name).sees_images)]
+STATING = [
+    name
+    for name in index.TASKS
+    if not (task_catalogue.task_class(name).by_name or task_catalogue.task_class(name).sees_images)
+]
 
 
 @pytest.mark.parametrize("name", STATING)
 def test_each_kind_has_one_figure_that_tells_how_far_its_results_hold(name: str) -> None:
-    [metric] = [one for one in tasks.kind(name).metrics if one.is_calibration]
+    [metric] = [one for one in task_catalogue.task_class(name).metrics if one.is_calibration]
     assert metric.name in {"ece", "ece_near", "coverage", "calibration_slope"}
 
 
 @pytest.mark.parametrize("name", ["classification", "findings", "detection", "instances"])
 def test_the_change_by_calibration_has_one_name_in_each_kind_that_states_it(name: str) -> None:
-    assert tasks.kind(name).metrics.of(LOG_LOSS_CHANGE.name).words == "Change of the log loss by calibration"
+    assert (
+        task_catalogue.task_class(name).metrics.of(LOG_LOSS_CHANGE.name).words
+        == "Change of the log loss by calibration"
+    )
 
 
 def test_kinds_that_share_a_network_bring_their_sentences_and_names_along() -> None:
-    both = tasks.kind("segmentation+classification")
+    both = task_catalogue.task_class("segmentation+classification")
     assert (both.metrics.of("hd95").words, both.metrics.of("auroc").words) == ("HD95", "AUROC")
-    assert {"weighting", "segmentation.tolerance", "classification.order"} <= set(tasks.setting_sentences(both))
+    assert {"weighting", "segmentation.tolerance", "classification.order"} <= set(task_settings.setting_sentences(both))

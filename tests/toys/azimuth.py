@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Metric, Metrics, Seed, Table, bootstrap
+from isocenter.evaluation import Metric, Metrics, Seed, Table, intervals
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
-from isocenter.report import Figure, figures
-from isocenter.tasks import Outputs, Shares, Task, stated_image
+from isocenter.report import Figure
+from isocenter.report.figures import charts, slice_figures
+from isocenter.tasks import Task, properties
+from isocenter.tasks.shared.averages import Shares
+from isocenter.tasks.task import Outputs
 from isocenter.values import (
     Array,
     Case,
@@ -35,7 +38,7 @@ from isocenter.values import (
     Slabs,
     Target,
     Vector,
-    setting,
+    setting_fields,
 )
 
 if TYPE_CHECKING:
@@ -53,8 +56,8 @@ class Azimuth(Task):
     offset: what is added to every answer
     """
 
-    angle: str = setting(words=Sentence("The direction is the value {value}"), target=True)
-    offset: float = setting(
+    angle: str = setting_fields.setting(words=Sentence("The direction is the value {value}"), target=True)
+    offset: float = setting_fields.setting(
         0.0,
         Sentence("Its zero is {value} degrees from the first axis", "Its zero is the first axis", always=True),
         registered="zero of the circle",
@@ -126,7 +129,7 @@ class Azimuth(Task):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         caption = f"{self._degrees(prediction):.0f} {UNIT}"
-        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+        return [slice_figures.contours(properties.first_image(case), None, None, (), title=case.id, caption=caption)]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         return {f"degrees_{self.angle}": self._degrees(prediction)}
@@ -145,13 +148,19 @@ class Azimuth(Task):
         return {HEAD: np.asarray(arrays[HEAD], dtype=np.float64)}
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
-        return [Row("angular_error", "all", bootstrap(table["angular_error"], table["patient"], seed=seed, unit=UNIT))]
+        return [
+            Row(
+                "angular_error",
+                "all",
+                intervals.bootstrap(table["angular_error"], table["patient"], seed=seed, unit=UNIT),
+            )
+        ]
 
     def rank(self, table: Table) -> list[str]:
         return table.sort_values("angular_error", kind="stable")["case"].tolist()
 
     def overview(self, table: Table) -> list[Figure]:
-        return [figures.histogram({"error": table["angular_error"]}, "Angular error", axis=UNIT)]
+        return [charts.histogram_chart({"error": table["angular_error"]}, "Angular error", axis=UNIT)]
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         return outputs[HEAD].norm(dim=1)

@@ -14,7 +14,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from isocenter.objectives import Needs, Objective, Step
+from isocenter.objectives.objective_terms import Needs, Objective, ObjectiveStep
 from isocenter.values import Decision
 
 
@@ -48,12 +48,12 @@ class Centre(Objective):
     def parts(self, network, features):
         return Recent(self.steps)
 
-    def loss(self, step: Step) -> Tensor:
+    def loss(self, step: ObjectiveStep) -> Tensor:
         [seen] = step.unlabelled
         means = [outputs.mean() for outputs in step.run(seen).values()]
         return (step.parts.scale * torch.stack(means).mean() - step.parts.queue.mean()).square().sum()
 
-    def after(self, step: Step) -> None:
+    def after(self, step: ObjectiveStep) -> None:
         [seen] = step.unlabelled
         newest = torch.stack([outputs.mean() for outputs in step.teacher(seen).values()]).mean()
         step.parts.queue.copy_(torch.cat([step.parts.queue[1:], newest[None]]))

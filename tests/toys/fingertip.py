@@ -16,12 +16,15 @@ import numpy as np
 from torch import nn
 
 from isocenter.errors import FormatError
-from isocenter.evaluation import Metric, Metrics, Seed, Table, bootstrap
-from isocenter.files import Entry, Format, ReadOptions
+from isocenter.evaluation import Metric, Metrics, Seed, Table, intervals
+from isocenter.files.format_options import Format, FormatEntry, ReadOptions
 from isocenter.lazy import pandas as pd
-from isocenter.networks import Family
-from isocenter.report import Figure, figures
-from isocenter.tasks import Outputs, Shares, Task, stated_image
+from isocenter.networks.network_family import Family
+from isocenter.report import Figure
+from isocenter.report.figures import charts, slice_figures
+from isocenter.tasks import Task, properties
+from isocenter.tasks.shared.averages import Shares
+from isocenter.tasks.task import Outputs
 from isocenter.values import (
     Array,
     BoundingBoxes,
@@ -44,13 +47,13 @@ from isocenter.values import (
     ReferenceChecks,
     ReferenceFacts,
     ReferenceKind,
-    ReferenceStrata,
     ReferenceWords,
     Row,
     Slabs,
     Target,
-    setting,
+    setting_fields,
 )
+from isocenter.values.reference_kind import ReferenceStrata
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +92,7 @@ def write_tip(path: Path, pixels: Array, tip: Sequence[float]) -> None:
 
 
 FORMAT = Format("tips", read, references={KIND: read_tip})
-ENTRY = Entry("fingertip:FORMAT", (".tip",), ((0, MAGIC),), references=(KIND,))
+ENTRY = FormatEntry("fingertip:FORMAT", (".tip",), ((0, MAGIC),), references=(KIND,))
 
 
 # The kind of reference.
@@ -112,7 +115,7 @@ def _half(row: float, size: int) -> str:
 
 def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
     marked = {case: case.references[KIND][0] for case in cases if KIND in case.references}
-    return {case.id: [_half(row, stated_image(case).geometry.shape[0])] for case, row in marked.items()}
+    return {case.id: [_half(row, properties.first_image(case).geometry.shape[0])] for case, row in marked.items()}
 
 
 def _counted(fingerprint: Fingerprint) -> Mapping[str, Any]:
@@ -127,7 +130,7 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
 
 def _charts(cohort: Cohort) -> Iterator[Figure]:
     places = np.array([*cohort.summaries(KIND).values()])
-    yield figures.scatter(places[:, 1], places[:, 0], "Where the tips lie", axes=("column", "row"))
+    yield charts.scatter(places[:, 1], places[:, 0], "Where the tips lie", axes=("column", "row"))
 
 
 def _drawn(tip: Sequence[float]) -> BoundingBoxes:
@@ -191,7 +194,7 @@ class Pointing(Task):
     radius: pixels around it that are taught
     """
 
-    radius: float = setting(RADIUS, registered="radius", target=True)
+    radius: float = setting_fields.setting(RADIUS, registered="radius", target=True)
 
     name: ClassVar[str] = "indicating"
     needs: ClassVar[frozenset[str]] = frozenset({KIND})
@@ -221,7 +224,7 @@ class Pointing(Task):
 
     def target(self, case: Case) -> Target:
         """(*spatial) 1 near the tip, else 0; it follows flips and turns as a mask does."""
-        shape = stated_image(case).geometry.shape
+        shape = properties.first_image(case).geometry.shape
         away = np.hypot(*(grid - at for grid, at in zip(np.indices(shape), case.references[KIND], strict=True)))
         return Target(self.heads[HEAD], (away <= self.radius).astype(np.uint8), structures=((1,),))
 
@@ -266,17 +269,23 @@ class Pointing(Task):
         return pd.DataFrame(rows)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
-        return [Row("tip_distance", "all", bootstrap(table["tip_distance"], table["patient"], seed=seed, unit=UNIT))]
+        return [
+            Row(
+                "tip_distance",
+                "all",
+                intervals.bootstrap(table["tip_distance"], table["patient"], seed=seed, unit=UNIT),
+            )
+        ]
 
     def rank(self, table: Table) -> list[str]:
         return table.sort_values("tip_distance", kind="stable")["case"].tolist()
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         caption = "tip at row {:.0f}, column {:.0f}".format(*_place(prediction))
-        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+        return [slice_figures.contours(properties.first_image(case), None, None, (), title=case.id, caption=caption)]
 
     def overview(self, table: Table) -> list[Figure]:
-        return [figures.histogram({"distance": table["tip_distance"]}, "Distance from the tip", axis=UNIT)]
+        return [charts.histogram_chart({"distance": table["tip_distance"]}, "Distance from the tip", axis=UNIT)]
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         return [Finding(KIND, value=_place(prediction), unit=UNIT)]

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from isocenter.planning import read_plan, settings
-from isocenter.training import Batch
-from isocenter.training.data.targets import kind_for
-from isocenter.training.step.compute import Compute
-from isocenter.training.step.optimisers import CASES, measure_batch_statistics
-from isocenter.transforms import generator
+from isocenter.planning import plan_checks, plan_file
+from isocenter.training.data import target_kinds
+from isocenter.training.data.batch_loading import Batch
+from isocenter.training.step import optimisers
+from isocenter.training.step.computation import Compute
+from isocenter.training.step.optimisers import CASES
+from isocenter.transforms import random_draws
 
 PLAIN = Compute()
 
@@ -20,7 +21,7 @@ PLAIN = Compute()
 @pytest.fixture(scope="session")
 def untouched(classified):
     """The settings of a small classification, whose images are left as they are."""
-    chosen = settings(read_plan(classified.out / "plan.yaml"))
+    chosen = plan_checks.checked_settings(plan_file.read_plan(classified.out / "plan.yaml"))
     untouched = replace(chosen.augmentation, probability=0.0, flips=())
     return replace(chosen, augmentation=untouched, training=replace(chosen.training, batch=4))
 
@@ -28,15 +29,15 @@ def untouched(classified):
 def batch(step):
     """Four pictures of one channel around a level that grows with the step."""
     images = np.random.default_rng(step).normal(step, 1, (4, 1, 8, 8)).astype(np.float32)
-    draws = tuple(generator(0, step, n) for n in range(4))
-    return Batch(images, np.zeros(4, dtype=np.int64), draws, (1.0, 1.0), kind_for(0, 2))
+    draws = tuple(random_draws.sample_generator(0, step, n) for n in range(4))
+    return Batch(images, np.zeros(4, dtype=np.int64), draws, (1.0, 1.0), target_kinds.kind_for_axes(0, 2))
 
 
 def test_the_statistics_are_those_of_the_first_batches_whatever_they_were_before(untouched):
     layer = nn.BatchNorm2d(1)
     layer.running_mean.fill_(99.0)
     layer.num_batches_tracked.fill_(7)
-    measure_batch_statistics(layer, batch, untouched, "cpu", PLAIN)
+    optimisers.measure_batch_statistics(layer, batch, untouched, "cpu", PLAIN)
     seen = [torch.from_numpy(batch(step).images) for step in range(CASES // 4)]
     assert layer.running_mean.item() == pytest.approx(np.mean([one.mean() for one in seen]), abs=1e-4)
     assert layer.running_var.item() == pytest.approx(np.mean([one.var() for one in seen]), rel=1e-4)
@@ -53,7 +54,7 @@ def test_large_batches_are_few_but_one_is_always_seen(untouched):
     for size, steps in ((32, 2), (1000, 1)):
         asked.clear()
         chosen = replace(untouched, training=replace(untouched.training, batch=size))
-        measure_batch_statistics(nn.BatchNorm2d(1), counted, chosen, "cpu", PLAIN)
+        optimisers.measure_batch_statistics(nn.BatchNorm2d(1), counted, chosen, "cpu", PLAIN)
         assert asked == list(range(steps))
 
 
@@ -62,10 +63,10 @@ def test_weights_stay_and_what_normalises_each_image_alone_is_not_run(untouched)
         def forward(self, images):
             raise AssertionError
 
-    measure_batch_statistics(Refuses(1), batch, untouched, "cpu", PLAIN)
+    optimisers.measure_batch_statistics(Refuses(1), batch, untouched, "cpu", PLAIN)
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5))
     before = {name: one.clone() for name, one in network.named_parameters()}
-    measure_batch_statistics(network, batch, untouched, "cpu", PLAIN)
+    optimisers.measure_batch_statistics(network, batch, untouched, "cpu", PLAIN)
     assert all(torch.equal(before[name], one) for name, one in network.named_parameters())
     assert not network[2].training
 
@@ -74,6 +75,6 @@ def test_twice_gives_the_same_bits(untouched):
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     found = []
     for _ in range(2):
-        measure_batch_statistics(network, batch, untouched, "cpu", PLAIN)
+        optimisers.measure_batch_statistics(network, batch, untouched, "cpu", PLAIN)
         found.append(network[1].running_var.clone())
     assert torch.equal(*found)

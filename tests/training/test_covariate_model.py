@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from isocenter import tasks
 from isocenter.runtime import Context
-from isocenter.training import fit_covariate_model
+from isocenter.tasks import task_catalogue
+from isocenter.training import covariate_fitting
 from isocenter.values import Case
 
 torch.set_num_threads(1)
@@ -33,13 +33,13 @@ def people(count: int = 60) -> list[Case]:
 def test_each_part_of_several_tasks_is_fitted_to_the_cases_that_have_its_references():
     parts = {"classification": CLASSES, "regression": SIZES}
     settings = {f"{part}.{name}": one for part, own in parts.items() for name, one in own.items()}
-    both, cases = tasks.build({"name": "classification+regression", **settings}), people()
-    made = fit_covariate_model(both, AGE, cases[:40], cases[40:])
+    both, cases = task_catalogue.build_task({"name": "classification+regression", **settings}), people()
+    made = covariate_fitting.fit_covariate_model(both, AGE, cases[:40], cases[40:])
     for part, own in parts.items():
-        alone = tasks.build({"name": part, **own})
+        alone = task_catalogue.build_task({"name": part, **own})
         known = [one for one in cases if alone.needs <= set(one.references)]
         train, val = ([one for one in some if one in known] for some in (cases[:40], cases[40:]))
-        single = fit_covariate_model(alone, AGE, train, val)
+        single = covariate_fitting.fit_covariate_model(alone, AGE, train, val)
         theirs, ours = single.predict(cases[0]), made.predict(cases[0]).parts[part]
         assert (ours.probabilities, ours.values) == (theirs.probabilities, theirs.values)
     table = made.task.score([made.predict(one) for one in cases], cases)
@@ -49,13 +49,18 @@ def test_each_part_of_several_tasks_is_fitted_to_the_cases_that_have_its_referen
 def test_a_part_without_any_reference_leaves_nothing_to_fit():
     settings = {f"classification.{name}": one for name, one in CLASSES.items()}
     settings |= {f"regression.{name}": one for name, one in SIZES.items()}
-    both = tasks.build({"name": "classification+regression", **settings})
-    assert fit_covariate_model(both, AGE, [one for one in people() if "value" not in one.references], []) is None
+    both = task_catalogue.build_task({"name": "classification+regression", **settings})
+    assert (
+        covariate_fitting.fit_covariate_model(both, AGE, [one for one in people() if "value" not in one.references], [])
+        is None
+    )
 
 
 def test_a_task_with_an_answer_for_every_voxel_has_no_model_of_covariates():
-    mask = tasks.build({"name": "segmentation", "labels": [{"value": 1, "name": "a"}], "loss": "ce", "tolerance": 2.0})
-    assert fit_covariate_model(mask, AGE, people(), []) is None
+    mask = task_catalogue.build_task(
+        {"name": "segmentation", "labels": [{"value": 1, "name": "a"}], "loss": "ce", "tolerance": 2.0}
+    )
+    assert covariate_fitting.fit_covariate_model(mask, AGE, people(), []) is None
 
 
 def ill_or_well(count: int = 200) -> list[Case]:
@@ -71,7 +76,9 @@ def ill_or_well(count: int = 200) -> list[Case]:
 
 def test_its_probabilities_are_those_of_a_logistic_regression():
     cases = ill_or_well()
-    made = fit_covariate_model(tasks.build({"name": "classification", **CLASSES}), AGE, cases, ())
+    made = covariate_fitting.fit_covariate_model(
+        task_catalogue.build_task({"name": "classification", **CLASSES}), AGE, cases, ()
+    )
     ours = np.array([made.predict(case).probabilities["malignant"] for case in cases])
     ages = np.array([[case.covariates["age"]] for case in cases])
     ill = np.array([case.references["class"] == "malignant" for case in cases])
@@ -85,9 +92,11 @@ def test_its_probabilities_are_those_of_a_logistic_regression():
 def test_cases_that_leave_before_the_first_event_change_no_weight_of_cox():
     random, settings = np.random.default_rng(0), {"horizons": [5.0], "scale": 10.0, "edges": [5.0], "followed": 20.0}
     settings["censoring"] = {"time": [1.0], "share": [0.5]}
-    cox = tasks.build({"name": "survival", "model": "cox", **settings})
+    cox = task_catalogue.build_task({"name": "survival", "model": "cox", **settings})
     times = [*((n + 1.0, n % 2 == 0) for n in range(20)), *[(0.5, False)] * 100]
     ages = random.normal(size=len(times))
     cases = [Case(f"c{n}", f"p{n}", {}, {"event": one}, {"age": ages[n]}) for n, one in enumerate(times)]
-    few, many = (fit_covariate_model(cox, AGE, some, []).weights["event"] for some in (cases[:20], cases))
+    few, many = (
+        covariate_fitting.fit_covariate_model(cox, AGE, some, []).weights["event"] for some in (cases[:20], cases)
+    )
     assert many[1:] == pytest.approx(few[1:], abs=1e-4)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dirty_memory import dirty_memory
-from isocenter.networks import too_thin
-from isocenter.training.step.compute import Compute, with_exact_gradients
+from isocenter.networks import quick_convolutions
+from isocenter.training.step import computation
+from isocenter.training.step.computation import Compute
 
 TESTS = Path(__file__).parents[1]
 METHODS = Compute(), Compute(half=True)
@@ -44,7 +45,7 @@ def assert_exact(module: nn.Module, images: torch.Tensor) -> None:
     module.requires_grad_()
     exact = gradients(copy.deepcopy(module).double(), images.double(), Compute())
     for method in (*METHODS, *METHODS):
-        for found, true in zip(gradients(with_exact_gradients(module), images, method), exact, strict=True):
+        for found, true in zip(gradients(computation.with_exact_gradients(module), images, method), exact, strict=True):
             assert (found - true).norm() < (0.03 if method.half else 1e-5) * true.norm()
 
 
@@ -63,12 +64,12 @@ def test_so_are_those_of_transposed_convolutions(axes, kernel, stride, padding):
 ENOUGH_TO_DIE = """
 import torch
 from drawn_convolutions import gradients
-from isocenter.networks import channels_last, ordered
-from isocenter.training.step.compute import with_exact_gradients
+from isocenter.networks import quick_convolutions
+from isocenter.training.step import computation
 for channels in (4, 7):
-    module = with_exact_gradients(channels_last(torch.nn.Conv2d(channels, 8, 1, 2)))
+    module = computation.with_exact_gradients(quick_convolutions.to_channels_last(torch.nn.Conv2d(channels, 8, 1, 2)))
     for _ in range(20):
-        gradients(module, ordered(torch.randn(8, channels, 16, 16)))
+        gradients(module, quick_convolutions.order_channels_last(torch.randn(8, channels, 16, 16)))
 """
 
 
@@ -96,7 +97,7 @@ def test_gradients_of_any_convolution_are_right_and_lie_in_their_own_memory(firs
 def test_without_the_skipped_pixels_the_answer_is_the_same(axes, length, groups):
     theirs = (nn.Conv2d if axes == 2 else nn.Conv3d)(4, 6, 1, (2, 3, 1)[:axes], groups=groups)
     images = torch.randn(2, 4, *(length, 7, 3)[:axes])
-    ours = with_exact_gradients(copy.deepcopy(theirs))
+    ours = computation.with_exact_gradients(copy.deepcopy(theirs))
     assert type(ours) is not type(theirs)
     assert torch.allclose(ours(images), theirs(images), atol=1e-6)
 
@@ -122,7 +123,7 @@ def test_answers_are_those_of_torch_whatever_the_kernel(axes, kernel, stride, di
         theirs = copy.deepcopy(module)(images)
     except RuntimeError:  # the kernel is longer than the image with all its zeros
         assume(False)
-    assert torch.allclose(with_exact_gradients(module)(images), theirs, atol=1e-5)
+    assert torch.allclose(computation.with_exact_gradients(module)(images), theirs, atol=1e-5)
 
 
 def test_a_kernel_that_lies_within_the_image_somewhere_is_not_too_long():
@@ -136,12 +137,12 @@ def test_a_kernel_that_lies_within_the_image_somewhere_is_not_too_long():
         (8, 7, 2, 3, 1, False),
         (16, 16, 16, 0, 1, False),
     ):
-        assert too_thin([length], [kernel], [stride], [padding], [dilation]) is expected
+        assert quick_convolutions.too_thin([length], [kernel], [stride], [padding], [dilation]) is expected
 
 
 def test_a_convolution_is_changed_once_and_keeps_its_weights():
     module = nn.Conv3d(1, 1, 3)
     state = copy.deepcopy(module.state_dict())
-    changed = with_exact_gradients(with_exact_gradients(module))
+    changed = computation.with_exact_gradients(computation.with_exact_gradients(module))
     assert changed is module and type(module).__mro__[1] is nn.Conv3d
     assert all(torch.equal(state[name], weight) for name, weight in module.state_dict().items())

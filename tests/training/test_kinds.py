@@ -10,26 +10,29 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.runtime import Preprocessing
-from isocenter.training import Prepared
-from isocenter.training.data import targets as kinds
-from isocenter.training.data.loader import Loader
-from isocenter.training.data.targets import KINDS, Drawn, kind_named, kind_names, kind_of
-from isocenter.transforms import Augmentation, Normalisation
-from isocenter.values import Boxes, Dense, Geometry, Image, Instances, Several, Target, Vector
+from isocenter.training.data import target_kinds
+from isocenter.training.data import target_kinds as kinds
+from isocenter.training.data.batch_loading import Loader
+from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.data.target_kinds import KINDS, DrawnMovement
+from isocenter.transforms.augment import Augmentation
+from isocenter.transforms.intensity import Normalisation
+from isocenter.values import Dense, Geometry, Image, Target, Vector
+from isocenter.values.prediction import Boxes, Instances, SeveralHeads
 
-BOXES = kind_of(Boxes(2))
+BOXES = target_kinds.target_kind(Boxes(2))
 
 
 def test_every_kind_is_found_under_its_own_name():
     for head, kind in KINDS.items():
-        assert kind_named(kind_names(kind)) is kind, head
+        assert target_kinds.kind_from_names(target_kinds.kind_names(kind)) is kind, head
 
 
-def prepared(count: int, seed: int = 0, shape: tuple[int, ...] = (12, 12)) -> Prepared:
+def prepared(count: int, seed: int = 0, shape: tuple[int, ...] = (12, 12)) -> PreparedCase:
     low = np.random.default_rng(seed).uniform(0, 8, (count, 2)).astype(np.float32)
     boxes = np.concatenate([np.arange(count)[:, None] % 2, low, low + 3], axis=1).astype(np.float32)
     positions = tuple(BOXES.positions(Target(Boxes(2), boxes), boxes, shape).values())
-    return Prepared(str(seed), np.zeros((1, *shape), np.float32), boxes, positions, (1.0, 1.0), BOXES)
+    return PreparedCase(str(seed), np.zeros((1, *shape), np.float32), boxes, positions, (1.0, 1.0), BOXES)
 
 
 def test_a_patch_takes_the_boxes_whose_centre_it_holds_and_counts_from_its_corner():
@@ -79,7 +82,7 @@ def test_boxes_for_coarser_outputs_are_smaller_by_as_much():
 
 
 def test_labels_and_vectors_are_cut_and_batched_as_they_were():
-    labels, vector = kind_of(Dense(3)), kind_of(Vector(2))
+    labels, vector = target_kinds.target_kind(Dense(3)), target_kinds.target_kind(Vector(2))
     values = np.arange(16, dtype=np.uint8).reshape(4, 4)
     assert_array_equal(labels.cut(values, (slice(1, 3), slice(0, 2))), [[4, 5], [8, 9]])
     assert vector.cut(np.int64(3), (slice(1, 3), slice(0, 2))) == 3
@@ -128,7 +131,7 @@ NUMBERS[2:5, 2:5], NUMBERS[2:5, 5:9] = 70_000, 3
 
 
 def test_numbers_of_objects_survive_another_grid_and_a_turn():
-    kind = kind_of(Instances())
+    kind = target_kinds.target_kind(Instances())
     preprocessing = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(24, 24))
     image = Image(np.random.default_rng(0).normal(size=(1, 12, 12)), Geometry.of_pixels((12, 12)))
     _, trace = preprocessing(image, "case")
@@ -136,8 +139,10 @@ def test_numbers_of_objects_survive_another_grid_and_a_turn():
     assert data.dtype == np.int32
     assert set(np.unique(data)) == {0, 3, 70_000}
     augmentation = Augmentation(rotation=30.0, probability=1.0, flips=(0, 1))
-    drawn = Drawn([np.random.default_rng(1)], (1.0, 1.0), (0, 1))
-    images, numbers = kinds.moved(kind, augmentation, torch.zeros(1, 1, 24, 24), torch.from_numpy(data)[None], drawn)
+    drawn = DrawnMovement([np.random.default_rng(1)], (1.0, 1.0), (0, 1))
+    images, numbers = kinds.move_batch(
+        kind, augmentation, torch.zeros(1, 1, 24, 24), torch.from_numpy(data)[None], drawn
+    )
     assert images.shape == (1, 1, 24, 24)
     assert not torch.equal(numbers[0], torch.from_numpy(data))
     assert set(numbers.unique().tolist()) == {0, 3, 70_000}
@@ -147,7 +152,7 @@ def test_numbers_of_objects_survive_another_grid_and_a_turn():
 def test_of_a_large_organ_only_the_positions_that_are_kept_take_memory():
     organ = np.ones((100, 100, 100), np.uint8)
     tracemalloc.start()
-    [found] = kind_of(Dense(2)).positions(Target(Dense(2), organ), organ, organ.shape).values()
+    [found] = target_kinds.target_kind(Dense(2)).positions(Target(Dense(2), organ), organ, organ.shape).values()
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (len(np.unique(found, axis=0)), found.max(), found.min()) == (kinds.POSITIONS, 99, 0)
@@ -155,7 +160,7 @@ def test_of_a_large_organ_only_the_positions_that_are_kept_take_memory():
 
 
 def test_patches_are_centred_on_objects_whatever_their_numbers():
-    positions = kind_of(Instances()).positions(Instances(), NUMBERS, NUMBERS.shape)
+    positions = target_kinds.target_kind(Instances()).positions(Instances(), NUMBERS, NUMBERS.shape)
     assert list(positions) == [1]
     assert (NUMBERS[tuple(positions[1].T)] > 0).all()
     assert len(positions[1]) == 21
@@ -168,11 +173,11 @@ def test_a_structure_has_one_name_in_cases_of_which_other_parts_are_known():
     cases = []
     for n, known in enumerate([("boxes",), ("boxes",), ("boxes", "mask"), ("mask",)]):
         own = {part: each[part] for part in known}
-        kind = kind_of(Several({part: head for part, (head, _) in own.items()}))
+        kind = target_kinds.target_kind(SeveralHeads({part: head for part, (head, _) in own.items()}))
         data = {part: array for part, (_, array) in own.items()}
-        target = Target(Several({}), {part: Target(head, array) for part, (head, array) in own.items()})
+        target = Target(SeveralHeads({}), {part: Target(head, array) for part, (head, array) in own.items()})
         places = kind.positions(target, data, (12, 12))
         positions, structures = tuple(places.values()), tuple(map(str, places))
         image = np.zeros((1, 12, 12), np.float32)
-        cases.append(Prepared(str(n), image, data, positions, (1.0, 1.0), kind, structures=structures))
+        cases.append(PreparedCase(str(n), image, data, positions, (1.0, 1.0), kind, structures=structures))
     assert Loader(cases, (4, 4), 2, 1.0, 0)._rarity == {"boxes_1": 1 / 3, "mask_1": 1 / 2}

@@ -11,17 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.training import Batch, Loader, Prepared
+from isocenter.training.data.batch_loading import Batch, Loader
+from isocenter.training.data.prepared_store import PreparedCase
 
 
-def cases(count: int = 5, size: int = 12) -> list[Prepared]:
+def cases(count: int = 5, size: int = 12) -> list[PreparedCase]:
     """Each with one marked voxel, far from the middle; a voxel's value is its own place."""
     found = []
     for n in range(count):
         image = np.arange(size**2, dtype=np.float32).reshape(1, size, size) + 1000 * n
         target = np.zeros((size, size), np.uint8)
         target[n, size - 1] = 1
-        found.append(Prepared(str(n), image, target, (np.argwhere(target).astype(np.int32),), (1.0, 1.0)))
+        found.append(PreparedCase(str(n), image, target, (np.argwhere(target).astype(np.int32),), (1.0, 1.0)))
     return found
 
 
@@ -35,11 +36,11 @@ def some(made: Loader, count: int, first: int = 0) -> list[Batch]:
         return list(islice(batches, count))
 
 
-def of_classes(*counts: int) -> list[Prepared]:
+def of_classes(*counts: int) -> list[PreparedCase]:
     """So many cases of each class; a case's value is its number."""
     targets = np.repeat(np.arange(len(counts)), counts)
     return [
-        Prepared(str(n), np.full((1, 4, 4), n, np.float32), np.int64(target), (), (1.0, 1.0))
+        PreparedCase(str(n), np.full((1, 4, 4), n, np.float32), np.int64(target), (), (1.0, 1.0))
         for n, target in enumerate(targets)
     ]
 
@@ -73,7 +74,7 @@ def test_batches_end_when_nobody_wants_more():
 
 def test_a_part_of_a_batch_has_the_spacing_of_the_whole_so_that_several_processes_turn_images_alike():
     images = np.zeros((1, 4, 4), np.float32)
-    differing = [Prepared(str(n), images, np.int64(0), (), (1.0 + n, 1.0)) for n in range(8)]
+    differing = [PreparedCase(str(n), images, np.int64(0), (), (1.0 + n, 1.0)) for n in range(8)]
     whole, first, second = (Loader(differing, (4, 4), 4, 0, 7, part=part) for part in (None, range(2), range(2, 4)))
     assert whole.of_step(0).steps == first.of_step(0).steps == second.of_step(0).steps
 
@@ -187,7 +188,9 @@ def test_a_structure_that_few_cases_hold_is_centred_on_more_often_than_by_its_ca
     for n in range(10):
         positions = (common, rare if n == 0 else none[:0])
         made.append(
-            Prepared(str(n), np.full((1, 12, 12), n, np.float32), np.zeros((12, 12), np.uint8), positions, (1.0, 1.0))
+            PreparedCase(
+                str(n), np.full((1, 12, 12), n, np.float32), np.zeros((12, 12), np.uint8), positions, (1.0, 1.0)
+            )
         )
         made[-1].image[0, 9, 9] = 100
     loader = Loader(made, (2, 2), 10, 1.0, 0)
@@ -198,7 +201,7 @@ def test_a_structure_that_few_cases_hold_is_centred_on_more_often_than_by_its_ca
 def test_of_measured_values_each_tenth_of_the_range_comes_as_often_and_a_hole_is_one_of_its_own():
     targets = [*np.linspace(0, 0.5, 12), 9.8, 10.0, np.nan]
     found = [
-        Prepared(str(n), np.full((1, 4, 4), n, np.float32), np.array([target, 1.0], np.float32), (), (1.0, 1.0))
+        PreparedCase(str(n), np.full((1, 4, 4), n, np.float32), np.array([target, 1.0], np.float32), (), (1.0, 1.0))
         for n, target in enumerate(targets)
     ]
     made = Loader(found, (4, 4), 3, 0.0, 3, sampling="balanced")
@@ -210,7 +213,9 @@ def test_of_measured_values_each_tenth_of_the_range_comes_as_often_and_a_hole_is
 
 def test_without_balance_every_measured_case_comes_once_an_epoch():
     targets = np.array([[0.5, np.nan], [1.5, 2.0], [0.5, np.nan]], np.float32)
-    found = [Prepared(str(n), np.zeros((1, 4, 4), np.float32), one, (), (1.0, 1.0)) for n, one in enumerate(targets)]
+    found = [
+        PreparedCase(str(n), np.zeros((1, 4, 4), np.float32), one, (), (1.0, 1.0)) for n, one in enumerate(targets)
+    ]
     batch = Loader(found, (4, 4), 3, 0.0, 3).of_step(0)
     assert batch.targets.shape == (3, 2)
     assert sorted(batch.targets[:, 0].tolist()) == [0.5, 0.5, 1.5]
@@ -221,7 +226,9 @@ def of_several(there: tuple[bool, ...], left_out: float) -> Loader:
     has = np.array(there)
     context = np.array([7.0, *has], np.float32)
     found = [
-        Prepared(str(n), np.ones((3, 4, 4), np.float32), np.int64(n % 2), (), (1.0, 1.0), context=context, there=has)
+        PreparedCase(
+            str(n), np.ones((3, 4, 4), np.float32), np.int64(n % 2), (), (1.0, 1.0), context=context, there=has
+        )
         for n in range(4)
     ]
     return Loader(found, (4, 4), 4, 0.0, 7, images=(0, 1, 2), left_out=left_out, flags=True)

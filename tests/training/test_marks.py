@@ -10,11 +10,15 @@ import torch
 from numpy.testing import assert_array_equal
 
 from isocenter.runtime import Preprocessing
-from isocenter.tasks import build
-from isocenter.training import Loader, Prepared, keep_marked, prepare_all
-from isocenter.training.data.targets import KINDS, Drawn, moved
-from isocenter.training.step.loss import augmented
-from isocenter.transforms import Augmentation, Normalisation, generator
+from isocenter.tasks import task_catalogue
+from isocenter.training.data import prepared_store, target_kinds
+from isocenter.training.data.batch_loading import Loader
+from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.data.target_kinds import KINDS, DrawnMovement
+from isocenter.training.step import batch_loss
+from isocenter.transforms import random_draws
+from isocenter.transforms.augment import Augmentation
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Case, Dense, Geometry, Image, Label
 
 ROUGH = Augmentation(rotation=40, scale=0.3, shift=0.2, elastic=0.02, flips=(0, 1), probability=1.0, noise=0.5)
@@ -28,13 +32,13 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([image, targets[:, None].float()], dim=1), targets
 
 
-def drawn(mirrored=(0, 1, 2)) -> Drawn:
-    return Drawn([generator(0, 0, n) for n in range(4)], (1.0, 1.0), mirrored)
+def drawn(mirrored=(0, 1, 2)) -> DrawnMovement:
+    return DrawnMovement([random_draws.sample_generator(0, 0, n) for n in range(4)], (1.0, 1.0), mirrored)
 
 
 def test_what_was_marked_moves_as_the_target_does_and_no_noise_befalls_it():
     images, targets = batch()
-    seen, followed = moved(KINDS[Dense], ROUGH, images, targets, drawn(), marked=True)
+    seen, followed = target_kinds.move_batch(KINDS[Dense], ROUGH, images, targets, drawn(), marked=True)
     assert seen.shape == images.shape
     assert_array_equal(seen[:, 1].numpy(), followed.numpy())
     assert (followed != targets).any()
@@ -43,8 +47,8 @@ def test_what_was_marked_moves_as_the_target_does_and_no_noise_befalls_it():
 
 def test_the_image_is_changed_as_it_is_without_marks():
     images, targets = batch()
-    seen, followed = moved(KINDS[Dense], ROUGH, images, targets, drawn(), marked=True)
-    single, single_targets = moved(KINDS[Dense], ROUGH, images[:, :1], targets, drawn())
+    seen, followed = target_kinds.move_batch(KINDS[Dense], ROUGH, images, targets, drawn(), marked=True)
+    single, single_targets = target_kinds.move_batch(KINDS[Dense], ROUGH, images[:, :1], targets, drawn())
     assert torch.equal(seen[:, :1], single)
     assert torch.equal(followed, single_targets)
 
@@ -52,7 +56,7 @@ def test_the_image_is_changed_as_it_is_without_marks():
 def test_marks_that_name_a_side_change_with_it():
     images, targets = batch()
     mirrors = Augmentation(rotation=0, scale=0, probability=0, flips=(0,), left_right=0)
-    seen, followed = moved(KINDS[Dense], mirrors, images, targets, drawn((0, 2, 1)), marked=True)
+    seen, followed = target_kinds.move_batch(KINDS[Dense], mirrors, images, targets, drawn((0, 2, 1)), marked=True)
     turned = [n for n in range(4) if not torch.equal(seen[n, 0], images[n, 0])]
     assert turned
     assert_array_equal(seen[:, 1].numpy(), followed.numpy())
@@ -63,7 +67,7 @@ def test_marks_that_name_a_side_change_with_it():
 def test_now_and_then_labels_are_marked_worse_than_they_are_taught():
     images, targets = batch()
     still = Augmentation(rotation=0, scale=0, probability=0, marks=1.0)
-    seen, followed = moved(KINDS[Dense], still, images, targets, drawn(), marked=True)
+    seen, followed = target_kinds.move_batch(KINDS[Dense], still, images, targets, drawn(), marked=True)
     assert torch.equal(followed, targets)
     assert (seen[:, 1] != targets).any()
     assert set(seen[:, 1].unique().tolist()) <= {0.0, 1.0, 2.0}
@@ -72,25 +76,25 @@ def test_now_and_then_labels_are_marked_worse_than_they_are_taught():
 def test_a_batch_for_a_second_stage_keeps_the_numbers_of_labels_whatever_befalls_its_images():
     images, targets = batch()
     cases = [
-        Prepared(str(n), image[:1].numpy(), label.numpy(), (), (1.0, 1.0), marked=label.numpy())
+        PreparedCase(str(n), image[:1].numpy(), label.numpy(), (), (1.0, 1.0), marked=label.numpy())
         for n, (image, label) in enumerate(zip(images, targets, strict=True))
     ]
     labels = [{"value": value, "name": name} for value, name in ((1, "left"), (2, "right"))]
-    task = build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
+    task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
     rough = replace(ROUGH, left_right=0)
     given = Loader(cases, (24, 20), 4, 0.0, seed=1).of_step(0)
-    seen = augmented(given, SimpleNamespace(task=task, augmentation=rough), "cpu")
+    seen = batch_loss.augment_batch(given, SimpleNamespace(task=task, augmentation=rough), "cpu")
     assert_array_equal(seen.images[:, 1].numpy(), seen.targets.numpy())
     assert (seen.targets != torch.from_numpy(given.targets)).any()
     assert not np.array_equal(seen.images[:, 0].numpy(), given.images[:, 0])
-    worse = augmented(given, SimpleNamespace(task=task, augmentation=Augmentation(marks=1.0)), "cpu")
+    worse = batch_loss.augment_batch(given, SimpleNamespace(task=task, augmentation=Augmentation(marks=1.0)), "cpu")
     assert (worse.images[:, 1] != worse.targets).any()
 
 
 def test_a_prepared_case_is_seen_with_what_was_marked_in_it(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
     labels = [{"value": 1, "name": "one"}]
-    task = build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
+    task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
     geometry = Geometry((8, 8, 8), np.diag([2.0, 2.0, 2.0, 1.0]))
     mask = np.zeros((8, 8, 8), np.uint8)
     mask[2:6, 2:6, 2:6] = 1
@@ -98,11 +102,11 @@ def test_a_prepared_case_is_seen_with_what_was_marked_in_it(tmp_path, monkeypatc
     reference = Image(mask[None], geometry, labels=(Label(1, "one"),))
     case = Case("c", "c", {"0": image}, {"mask": reference})
     preparation = Preprocessing(3, ("0",), (Normalisation("zscore"),), (1.0, 1.0, 1.0), cascade=2.0)
-    found: list[Prepared] = []
+    found: list[PreparedCase] = []
     for marks in (mask, 1 - mask):
-        keep_marked(marks, tmp_path / "marks.b2nd")
+        prepared_store.keep_label_numbers(marks, tmp_path / "marks.b2nd")
         marked = {"c": tmp_path / "marks.b2nd"}
-        found += prepare_all([case], preparation, task, threads=1, memory=0, marked=marked)
+        found += prepared_store.prepare_all([case], preparation, task, threads=1, memory=0, marked=marked)
     for one, expected in zip(found, (mask, 1 - mask), strict=True):  # other marks are another case in the cache
         seen, target = one.cut((slice(0, 16),) * 3)
         assert seen.shape == (2, 16, 16, 16)

@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter import tasks
-from isocenter.training import MemberOutputs, member_weights
-from isocenter.training.weighting import FEWEST_PATIENTS, PARTS, dealt, fitted
-from isocenter.training.weighting import judged as of_members
+from isocenter.tasks import task_catalogue
+from isocenter.training import member_weighting
+from isocenter.training.member_weighting import FEWEST_PATIENTS, PARTS, MemberOutputs
 
 torch.set_num_threads(1)
 
-TASK = tasks.build({"name": "classification", "classes": ["A", "B"], "smoothing": 0.0})
+TASK = task_catalogue.build_task({"name": "classification", "classes": ["A", "B"], "smoothing": 0.0})
 
 
 def answers(
@@ -48,13 +47,17 @@ def test_of_two_members_that_always_say_one_class_each_the_shares_are_those_of_t
     truth = np.array([1] * count + [0] * (20 - count))
     says_b, says_a = np.full(20, 1 - 1e-6), np.full(20, 1e-6)
     # count log w + (20 - count) log (1 - w) is largest at w = count / 20.
-    assert_allclose(fitted(answers([says_b, says_a], truth), np.arange(20)), [count / 20, 1 - count / 20], atol=0.01)
+    assert_allclose(
+        member_weighting.fit_shares(answers([says_b, says_a], truth), np.arange(20)),
+        [count / 20, 1 - count / 20],
+        atol=0.01,
+    )
 
 
 @settings(max_examples=8)
 @given(st.integers(0, 50), st.integers(2, 5))
 def test_weights_are_not_negative_are_one_together_and_say_why(seed, members):
-    made = member_weights(answers(*drawn(seed, members=members)), seed=0)
+    made = member_weighting.lowest_loss_weights(answers(*drawn(seed, members=members)), seed=0)
     assert min(made.shares) >= 0
     assert sum(made.shares) == pytest.approx(1)
     assert "40 validation cases in" in made.because
@@ -69,7 +72,7 @@ def test_weights_are_not_negative_are_one_together_and_say_why(seed, members):
 @given(st.integers(0, 50))
 def test_members_that_are_alike_count_alike_because_the_gain_is_within_chance(seed):
     (_, one, _), truth = drawn(seed)
-    made = member_weights(answers([one, one], truth), seed=0)
+    made = member_weighting.lowest_loss_weights(answers([one, one], truth), seed=0)
     assert made.shares == (0.5, 0.5)
     assert not made.is_fitted
     assert "gain nothing sure" in made.because
@@ -81,23 +84,26 @@ def test_no_case_has_a_say_in_the_weights_by_which_thresholds_are_tuned_on_it(se
     """Whatever a case and what is said of it become, its own weights stay to the last bit."""
     probabilities, truth = drawn(seed)
     patients = [f"p{n // 2}" for n in range(40)]
-    parts = dealt(patients, 0)
+    parts = member_weighting.deal_patients(patients, 0)
     without = np.flatnonzero(parts != parts[changed])
-    before = fitted(answers(probabilities, truth, patients), without)
+    before = member_weighting.fit_shares(answers(probabilities, truth, patients), without)
     for case in (changed, changed ^ 1):  # and the other case of the same patient
         truth[case] = 1 - truth[case]
         for one in probabilities:
             one[case] = 0.5
-    assert fitted(answers(probabilities, truth, patients), without) == before
+    assert member_weighting.fit_shares(answers(probabilities, truth, patients), without) == before
 
 
 def test_each_case_is_tuned_on_with_the_weights_of_its_part_and_the_ensemble_has_their_mean():
     probabilities, truth = drawn(1)
     outputs = answers(probabilities, truth)
-    made, parts = member_weights(outputs, seed=0), dealt(outputs.patients, 0)
+    made, parts = (
+        member_weighting.lowest_loss_weights(outputs, seed=0),
+        member_weighting.deal_patients(outputs.patients, 0),
+    )
     assert made.is_fitted
     assert made.of_case is not None
-    each = [fitted(outputs, np.flatnonzero(parts != part)) for part in range(PARTS)]
+    each = [member_weighting.fit_shares(outputs, np.flatnonzero(parts != part)) for part in range(PARTS)]
     assert [each[part] for part in parts] == list(made.of_case)
     mean = np.mean(each, axis=0)
     mean[mean < 0.01] = 0
@@ -106,7 +112,7 @@ def test_each_case_is_tuned_on_with_the_weights_of_its_part_and_the_ensemble_has
 
 @given(st.lists(st.integers(0, 15), min_size=16, max_size=60), st.integers(0, 5))
 def test_all_cases_of_a_patient_lie_in_one_part(owners, seed):
-    parts = dealt([f"p{owner}" for owner in owners], seed)
+    parts = member_weighting.deal_patients([f"p{owner}" for owner in owners], seed)
     by_owner = {owner: parts[place] for place, owner in enumerate(owners)}
     assert_array_equal(parts, [by_owner[owner] for owner in owners])
     assert set(parts) <= set(range(PARTS))
@@ -114,7 +120,9 @@ def test_all_cases_of_a_patient_lie_in_one_part(owners, seed):
 
 def test_too_few_patients_cannot_tell_members_apart_however_many_cases_they_have():
     probabilities, truth = drawn(0)
-    made = member_weights(answers(probabilities, truth, [f"p{n % (FEWEST_PATIENTS - 1)}" for n in range(40)]), seed=0)
+    made = member_weighting.lowest_loss_weights(
+        answers(probabilities, truth, [f"p{n % (FEWEST_PATIENTS - 1)}" for n in range(40)]), seed=0
+    )
     assert made.shares == pytest.approx((1 / 3, 1 / 3, 1 / 3))
     assert "of 9 patients cannot tell members apart" in made.because
 
@@ -122,9 +130,9 @@ def test_too_few_patients_cannot_tell_members_apart_however_many_cases_they_have
 def test_a_loss_that_says_nothing_of_a_single_case_leaves_members_equal():
     probabilities, truth = drawn(0)
     silent = replace(answers(probabilities, truth), judge=lambda outputs, targets: outputs["class"].sum() * 0)
-    assert "gain nothing sure" in member_weights(silent, seed=0).because
+    assert "gain nothing sure" in member_weighting.lowest_loss_weights(silent, seed=0).because
     broken = replace(silent, judge=lambda outputs, targets: outputs["class"].sum() * float("nan"))
-    assert "is not a number" in member_weights(broken, seed=0).because
+    assert "is not a number" in member_weighting.lowest_loss_weights(broken, seed=0).because
 
 
 def test_a_member_that_adds_nothing_is_left_out():
@@ -132,7 +140,7 @@ def test_a_member_that_adds_nothing_is_left_out():
     truth = rng.integers(0, 2, 60)
     sure = rng.uniform(0.8, 0.95, 60)
     right, wrong = np.where(truth, sure, 1 - sure), np.where(truth, 0.01, 0.99)
-    assert member_weights(answers([right, wrong], truth), seed=0).shares == (1.0, 0.0)
+    assert member_weighting.lowest_loss_weights(answers([right, wrong], truth), seed=0).shares == (1.0, 0.0)
 
 
 def test_where_classes_were_drawn_alike_members_are_judged_by_the_shares_that_the_cases_have():
@@ -142,11 +150,13 @@ def test_where_classes_were_drawn_alike_members_are_judged_by_the_shares_that_th
     # The logarithms of how much likelier the one is than the other, of which the second is as if few were ill.
     outputs = [{"class": np.stack([np.zeros(600), one], axis=1)} for one in (2 * sharp, 0.6 * dull - 3)]
     settings = {"name": "classification", "classes": list(counts), "smoothing": 0.0, "counts": counts}
-    natural = tasks.build(settings)
-    task = tasks.build({**settings, "prior_shift": natural.under("balanced")["task.prior_shift"].value})
+    natural = task_catalogue.build_task(settings)
+    task = task_catalogue.build_task({**settings, "prior_shift": natural.under("balanced")["task.prior_shift"].value})
     people = [f"p{n}" for n in range(600)]
     by_draws, as_they_come = (
-        member_weights(MemberOutputs(outputs, truth, people, one, partial(of_members, one, None, [])), seed=0)
+        member_weighting.lowest_loss_weights(
+            MemberOutputs(outputs, truth, people, one, partial(member_weighting.loss_of_cases, one, None, [])), seed=0
+        )
         for one in (natural, task)
     )
     assert by_draws.shares[1] > 0.5

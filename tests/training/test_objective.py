@@ -9,41 +9,34 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from isocenter import networks, tasks
 from isocenter.errors import PlanError
-from isocenter.objectives.objective import Supervised
-from isocenter.planning import read_plan, settings
-from isocenter.runtime.bundle import AfterLabels
-from isocenter.tasks import settings_of
-from isocenter.tasks.shared import label_loss
-from isocenter.training import Batch, Prepared
-from isocenter.training.data.protected import objectives_of_groups
-from isocenter.training.data.targets import kind_of, vectors_changed
-from isocenter.training.step.compute import Compute
-from isocenter.training.step.loss import (
-    Criterion,
-    augmented,
-    bit_by_bit,
-    by_level,
-    deeply_supervised,
-    on_device,
-    only_there,
-)
-from isocenter.values import KNOWN, Several
+from isocenter.networks import factory
+from isocenter.objectives.objective_terms import Supervised
+from isocenter.planning import plan_checks, plan_file
+from isocenter.runtime.bundle.network import AfterLabels
+from isocenter.tasks import task_catalogue, task_settings
+from isocenter.tasks.shared import label_losses
+from isocenter.training.data import protected_groups, target_kinds
+from isocenter.training.data.batch_loading import Batch
+from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.step import batch_loss
+from isocenter.training.step.batch_loss import Criterion
+from isocenter.training.step.computation import Compute
+from isocenter.values.prediction import KNOWN, SeveralHeads
 
 
 @pytest.fixture(scope="session")
 def classes(classified):
     """The settings of a small classification, whose images are left as they are."""
-    chosen = settings(read_plan(classified.out / "plan.yaml"))
+    chosen = plan_checks.checked_settings(plan_file.read_plan(classified.out / "plan.yaml"))
     return replace(chosen, augmentation=replace(chosen.augmentation, probability=0.0, flips=()))
 
 
 @pytest.fixture(scope="session")
 def structures(segmented):
     """A segmentation by cross-entropy alone."""
-    chosen = settings(read_plan(segmented.out / "plan.yaml"))
-    return tasks.build({**settings_of(chosen.task), "name": "segmentation", "loss": "ce"})
+    chosen = plan_checks.checked_settings(plan_file.read_plan(segmented.out / "plan.yaml"))
+    return task_catalogue.build_task({**task_settings.settings_of(chosen.task), "name": "segmentation", "loss": "ce"})
 
 
 @pytest.mark.parametrize(("device", "goes_on"), [("cuda:0", True), ("mps", False), ("cpu", False)])
@@ -59,7 +52,7 @@ def test_only_a_cuda_device_copies_while_the_processor_goes_on(device, goes_on):
             return function(*args, **(kwargs or {}))
 
     with Recording():
-        on_device({"a": np.ones(2, np.float32)}, device)
+        batch_loss.tensors_on_device({"a": np.ones(2, np.float32)}, device)
     assert asked == [(device, {"non_blocking": goes_on})]
 
 
@@ -67,19 +60,21 @@ def lowered(network, batch, chosen, **options):
     """The loss of a batch by the task alone, unless other objectives are given."""
     criterion = {name: options.pop(name) for name in ("objectives", "parts", "ranks") if name in options}
     criterion = {"objectives": {"supervised": Supervised()}, **criterion}
-    return Criterion(chosen, "cpu", **criterion).lowered(network, batch, Compute(), **options).loss
+    return Criterion(chosen, "cpu", **criterion).judge_batch(network, batch, Compute(), **options).loss
 
 
 def test_one_output_is_judged_as_the_task_does(structures):
     outputs = {"mask": torch.randn(2, 3, 8, 8, 8)}
     target = torch.randint(0, 3, (2, 8, 8, 8))
-    assert deeply_supervised(structures, outputs, target) == pytest.approx(structures.loss(outputs, target).item())
+    assert batch_loss.deeply_supervised(structures, outputs, target) == pytest.approx(
+        structures.loss(outputs, target).item()
+    )
 
 
 def test_coarser_outputs_weigh_half_of_the_finer_and_all_together_one(structures):
     finest, half, quarter = (torch.randn(2, 3, size, size, size) for size in (8, 4, 2))
     target = torch.randint(0, 3, (2, 8, 8, 8))
-    found = deeply_supervised(structures, {"mask@1": half, "mask": finest, "mask@2": quarter}, target)
+    found = batch_loss.deeply_supervised(structures, {"mask@1": half, "mask": finest, "mask@2": quarter}, target)
     # Along each axis the voxel beyond the middle is the nearest of two, and of four.
     expected = 4 / 7 * cross_entropy(finest, target)
     expected += 2 / 7 * cross_entropy(half, target[:, 1::2, 1::2, 1::2])
@@ -89,25 +84,31 @@ def test_coarser_outputs_weigh_half_of_the_finer_and_all_together_one(structures
 
 def test_levels_are_in_order_and_keep_the_names_of_their_heads():
     one = torch.zeros(1)
-    levels = by_level({"b@2": one, "a": one, "b@1": one, "b": one, "a@1": one})
+    levels = batch_loss.outputs_by_level({"b@2": one, "a": one, "b@1": one, "b": one, "a@1": one})
     assert {level: sorted(heads) for level, heads in levels.items()} == {0: ["a", "b"], 1: ["a", "b"], 2: ["b"]}
     assert list(levels) == [0, 1, 2]
 
 
 def test_a_class_that_names_a_side_is_the_other_where_the_image_was_mirrored():
     targets, crossed = torch.tensor([0, 1, 2, 0]), torch.tensor([True, True, True, False])
-    assert vectors_changed(targets, crossed, (1, 0, 2)).tolist() == [1, 0, 2, 0]
+    assert target_kinds.change_vector_sides(targets, crossed, (1, 0, 2)).tolist() == [1, 0, 2, 0]
     findings = torch.tensor([[1.0, 0.0, 0.5], [1.0, 0.0, 0.5]])
-    assert vectors_changed(findings, torch.tensor([True, False]), (1, 0, 2)).tolist() == [[0, 1, 0.5], [1, 0, 0.5]]
+    assert target_kinds.change_vector_sides(findings, torch.tensor([True, False]), (1, 0, 2)).tolist() == [
+        [0, 1, 0.5],
+        [1, 0, 0.5],
+    ]
     # A head may have more channels than the target has values, behind them.
     crossed = torch.tensor([True, False])
-    assert vectors_changed(findings, crossed, (1, 0, 2, 4, 3, 5)).tolist() == [[0, 1, 0.5], [1, 0, 0.5]]
+    assert target_kinds.change_vector_sides(findings, crossed, (1, 0, 2, 4, 3, 5)).tolist() == [
+        [0, 1, 0.5],
+        [1, 0, 0.5],
+    ]
 
 
 def test_without_sided_labels_nothing_changes():
     targets = torch.tensor([0, 1])
-    assert vectors_changed(targets, torch.tensor([True, True]), (0, 1)) is targets
-    assert vectors_changed(targets, torch.tensor([True, True]), None) is targets
+    assert target_kinds.change_vector_sides(targets, torch.tensor([True, True]), (0, 1)) is targets
+    assert target_kinds.change_vector_sides(targets, torch.tensor([True, True]), None) is targets
 
 
 class Mixing:
@@ -175,10 +176,12 @@ def test_of_several_processes_each_gets_a_gradient_of_all_outputs_also_of_those_
         "regression.mean": {"size": 0.0},
         "regression.deviation": {"size": 1.0},
     }
-    task = tasks.build(settings)
+    task = task_catalogue.build_task(settings)
     chosen = SimpleNamespace(task=task, augmentation=Still(), network=SimpleNamespace(name="resnet"))
     outputs = {name: torch.ones(2, head.count, requires_grad=True) for name, head in task.heads.items()}
-    kind = kind_of(Several({name: part.heads[next(iter(part.heads))] for name, part in task.parts.items()}))
+    kind = target_kinds.target_kind(
+        SeveralHeads({name: part.heads[next(iter(part.heads))] for name, part in task.parts.items()})
+    )
     known = {"classification": np.array([0, 1]), "regression": np.zeros((2, 1), np.float32)}
     targets = {**known, KNOWN: np.array([[True, False]] * 2)}
     batch = Batch(np.zeros((2, 1, 4, 4), np.float32), targets, (), (1.0, 1.0), kind)
@@ -190,10 +193,10 @@ def test_of_several_processes_each_gets_a_gradient_of_all_outputs_also_of_those_
 
 def test_an_adversary_sees_the_features_of_a_network_that_others_hold(structures):
     size = {"width": 4, "widest": 8, "strides": [[1, 1, 1], [2, 2, 2]]}
-    network = AfterLabels(networks.build("unet", 2, 3, structures.heads, size), 1)
+    network = AfterLabels(factory.build("unet", 2, 3, structures.heads, size), 1)
     images = np.concatenate([np.random.default_rng(0).normal(size=(2, 1, 8, 8, 8)), np.zeros((2, 1, 8, 8, 8))], axis=1)
     mask = np.zeros((8, 8, 8), np.uint8)
-    cases = [Prepared(name, images[0, :1], mask, (), (1.0, 1.0, 1.0), group=name) for name in "ab"]
+    cases = [PreparedCase(name, images[0, :1], mask, (), (1.0, 1.0, 1.0), group=name) for name in "ab"]
     chosen = SimpleNamespace(
         task=structures,
         augmentation=Still(),
@@ -201,7 +204,7 @@ def test_an_adversary_sees_the_features_of_a_network_that_others_hold(structures
         training=SimpleNamespace(fairness="adversarial"),
         terms={"supervised": Supervised()},
     )
-    objectives = chosen.terms | objectives_of_groups(chosen, cases)
+    objectives = chosen.terms | protected_groups.objectives_of_groups(chosen, cases)
     parts = torch.nn.ModuleDict({"adversary": objectives["adversary"].parts(network, 8)})
     batch = Batch(images.astype(np.float32), np.stack([mask, mask]), (), (1.0, 1.0, 1.0), cases=(0, 1))
     wrapped = lightning_fabric.Fabric(accelerator="cpu", devices=1).setup(network)
@@ -215,8 +218,8 @@ def test_distances_of_every_level_are_in_mm_of_its_own_grid(structures):
     mask[0, 2:5, 2:6, 2:6] = 1
     finest, flat = torch.randn(1, 3, 8, 8, 8), torch.randn(1, 3, 8, 8, 2)
     outputs = {"mask": finest, "mask@1": flat}
-    expected = 2 / 3 * label_loss("ce+distance", finest, mask, spacing=(1.0, 1.0, 2.0))
-    expected += 1 / 3 * label_loss("ce+distance", flat, mask[..., 2::4], spacing=(1.0, 1.0, 8.0))
+    expected = 2 / 3 * label_losses.label_loss("ce+distance", finest, mask, spacing=(1.0, 1.0, 2.0))
+    expected += 1 / 3 * label_losses.label_loss("ce+distance", flat, mask[..., 2::4], spacing=(1.0, 1.0, 8.0))
     chosen = SimpleNamespace(task=far, augmentation=Still(), network=SimpleNamespace(name="unet"))
     batch = Batch(np.zeros((1, 1, 8, 8, 8), np.float32), mask.numpy(), (), (1.0, 1.0, 2.0))
     loss = lowered(lambda images: outputs, batch, chosen)
@@ -227,11 +230,11 @@ def test_what_cannot_be_alike_in_two_runs_is_refused_by_the_networks_name(classe
     chosen = replace(classes, training=replace(classes.training, deterministic=True))
     torch.use_deterministic_algorithms(True)
     try:
-        with pytest.raises(PlanError, match=r"resnet on cpu needs put_"), bit_by_bit(chosen):
+        with pytest.raises(PlanError, match=r"resnet on cpu needs put_"), batch_loss.require_determinism(chosen):
             torch.zeros(3).put_(torch.tensor([0]), torch.ones(1), accumulate=False)
     finally:
         torch.use_deterministic_algorithms(False)
-    with pytest.raises(RuntimeError, match="of another kind"), bit_by_bit(chosen):
+    with pytest.raises(RuntimeError, match="of another kind"), batch_loss.require_determinism(chosen):
         raise RuntimeError("of another kind")
 
 
@@ -241,12 +244,12 @@ def test_what_is_absent_stays_zero_whatever_augmentation_makes_of_it(classes):
     images = np.random.default_rng(0).normal(size=(2, 2, 24, 24)).astype(np.float32)
     generators = tuple(np.random.default_rng(n) for n in range(2))
     batch = Batch(images, np.array([0, 1]), generators, (1.0, 1.0), there=there)
-    seen = augmented(batch, noisy, "cpu").images
+    seen = batch_loss.augment_batch(batch, noisy, "cpu").images
     assert not seen[0, 1].any()
     assert all(seen[n, channel].std() > 0 for n, channel in ((0, 0), (1, 0), (1, 1)))
     assert not torch.equal(seen[1], torch.from_numpy(images[1]))
 
 
 def test_frames_go_with_their_channel_and_what_was_marked_before_is_always_there():
-    seen = only_there(torch.ones(1, 5, 3), torch.tensor([[0.0, 1.0]]), frames=2)
+    seen = batch_loss.blank_absent_images(torch.ones(1, 5, 3), torch.tensor([[0.0, 1.0]]), frames=2)
     assert seen[0, :, 0].tolist() == [0, 0, 1, 1, 1]

@@ -6,14 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from isocenter.planning import read_plan, settings
-from isocenter.training.step.optimisers import Average, laid_as_weights, make_optimiser
+from isocenter.planning import plan_checks, plan_file
+from isocenter.training.step import optimisers as step_optimisers
+from isocenter.training.step.optimisers import WeightAverage
 
 
 @pytest.fixture(scope="session")
 def chosen(segmented):
     """How a small run was trained."""
-    return settings(read_plan(segmented.out / "plan.yaml")).training
+    return plan_checks.checked_settings(plan_file.read_plan(segmented.out / "plan.yaml")).training
 
 
 def network() -> torch.nn.Module:
@@ -22,7 +23,7 @@ def network() -> torch.nn.Module:
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_what_only_scales_or_shifts_is_not_drawn_towards_zero(chosen, kind):
-    decayed, free = make_optimiser(network(), replace(chosen, optimiser=kind)).param_groups
+    decayed, free = step_optimisers.make_optimiser(network(), replace(chosen, optimiser=kind)).param_groups
     assert [p.ndim for p in decayed["params"]] == [4]
     assert [p.ndim for p in free["params"]] == [1, 1, 1]
     assert (decayed["weight_decay"], free["weight_decay"]) == (chosen.weight_decay, 0.0)
@@ -33,7 +34,7 @@ def test_sgd_moves_with_nesterovs_momentum_of_099(chosen):
     x = torch.nn.Parameter(torch.zeros(1))
     holder = torch.nn.Module()
     holder.x = x
-    optimiser = make_optimiser(holder, replace(chosen, optimiser="sgd", learning_rate=0.1))
+    optimiser = step_optimisers.make_optimiser(holder, replace(chosen, optimiser="sgd", learning_rate=0.1))
     expected, v = 0.0, 0.0
     for _ in range(2):
         x.grad = torch.ones(1)
@@ -49,7 +50,7 @@ def test_a_resumed_optimiser_moves_weights_that_lie_otherwise_than_when_it_was_k
     plain, last = network(), network()
     last.load_state_dict(plain.state_dict())
     images = torch.randn(2, 1, 6, 6)
-    optimisers = [make_optimiser(module, chosen) for module in (plain, last)]
+    optimisers = [step_optimisers.make_optimiser(module, chosen) for module in (plain, last)]
     for step in range(3):
         for module, optimiser in zip((plain, last), optimisers, strict=True):
             optimiser.zero_grad()
@@ -60,7 +61,7 @@ def test_a_resumed_optimiser_moves_weights_that_lie_otherwise_than_when_it_was_k
                 weight = last[0].weight
                 weight.data = weight.data.mT.contiguous().mT  # columns before rows
             assert optimisers[1].state[weight]["exp_avg"].stride() != weight.stride()
-            laid_as_weights(optimisers[1])
+            step_optimisers.match_weight_layout(optimisers[1])
             assert optimisers[1].state[weight]["exp_avg"].stride() == weight.stride()
     torch.testing.assert_close(plain.state_dict(), last.state_dict())
 
@@ -68,7 +69,7 @@ def test_a_resumed_optimiser_moves_weights_that_lie_otherwise_than_when_it_was_k
 def test_the_average_is_the_weighted_mean_of_all_weights_so_far():
     module = torch.nn.BatchNorm1d(1)
     averaged = copy.deepcopy(module).requires_grad_(False)
-    average = Average(averaged, module)
+    average = WeightAverage(averaged, module)
     for value, steps in ((3.0, 4), (7.0, 9)):
         with torch.no_grad():
             module.weight.fill_(value)

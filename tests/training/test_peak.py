@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.training.length.probe import counted_work, measured_peak, settled
-from isocenter.training.state import Spans, Work
+from isocenter.training.length import step_probe
+from isocenter.training.training_state import Spans, Work
 
 
 def test_operations_of_a_step_are_those_counted_by_hand():
@@ -12,7 +12,7 @@ def test_operations_of_a_step_are_those_counted_by_hand():
     module = torch.nn.Conv2d(2, 4, 3, padding=1, bias=False)
     images = torch.randn(5, 2, 8, 8, requires_grad=True)
     forward = 2 * 5 * 8 * 8 * 4 * 2 * 9
-    operations, shapes = counted_work(module, lambda: module(images).sum().backward())
+    operations, shapes = step_probe.count_work(module, lambda: module(images).sum().backward())
     assert operations == 3 * forward
     assert [(shape.images, shape.weight, shape.operations) for shape in shapes] == [
         ((5, 2, 8, 8), (4, 2, 3, 3), float(forward))
@@ -24,8 +24,8 @@ def test_the_peak_is_no_less_than_a_whole_pass_reaches():
     torch.set_num_threads(1)
     module = torch.nn.Conv2d(16, 16, 3, padding=1, bias=False)
     images = torch.randn(4, 16, 32, 32)
-    work, shapes = counted_work(module, lambda: module(images))
-    peak = measured_peak(module, shapes, half=False, device="cpu")
+    work, shapes = step_probe.count_work(module, lambda: module(images))
+    peak = step_probe.measure_peak(module, shapes, half=False, device="cpu")
     assert peak is not None
     assert "convolution of 16 to 16 channels" in peak.what or "matrix product" in peak.what
     assert 1e6 < peak.operations < 1e16
@@ -33,7 +33,7 @@ def test_the_peak_is_no_less_than_a_whole_pass_reaches():
 
 
 def test_a_network_without_convolutions_has_no_such_peak():
-    assert measured_peak(torch.nn.Linear(2, 2), [], half=False, device="cpu") is None
+    assert step_probe.measure_peak(torch.nn.Linear(2, 2), [], half=False, device="cpu") is None
 
 
 def test_the_share_is_that_of_the_peak_in_the_time_of_a_step():
@@ -48,8 +48,8 @@ def test_a_clock_waits_until_a_gpu_has_done_what_it_was_given(device, monkeypatc
     waited = []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
-    settled("cpu")
-    settled(device)
+    step_probe.wait_for_device("cpu")
+    step_probe.wait_for_device(device)
     assert waited == [device]
 
 

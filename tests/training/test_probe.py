@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from isocenter.planning import read_plan, settings
-from isocenter.training import Ranks
-from isocenter.training.length import probe
-from isocenter.training.length.probe import Probe, budget, candidates, fastest_of, raced
+from isocenter.planning import plan_checks, plan_file
+from isocenter.training.length import step_probe
 from isocenter.training.length.schedule import FEWEST_STEPS
+from isocenter.training.length.step_probe import Probe
+from isocenter.training.processes import Ranks
 from isocenter.training.session_length import ClockedLength
-from isocenter.training.state import Clock
-from isocenter.training.step.compute import Compute
+from isocenter.training.step.computation import Compute
+from isocenter.training.training_state import CommandClock
 
 PLAIN, LAST, COMPILED = Compute(), Compute(channels_last=True), Compute(compiled=True)
 
@@ -23,7 +23,9 @@ PLAIN, LAST, COMPILED = Compute(), Compute(channels_last=True), Compute(compiled
 @pytest.fixture(scope="session")
 def chosen(segmented):
     """How a small run was trained, with nothing decided about how steps are computed."""
-    return replace(settings(read_plan(segmented.out / "plan.yaml")).training, compute=None)
+    return replace(
+        plan_checks.checked_settings(plan_file.read_plan(segmented.out / "plan.yaml")).training, compute=None
+    )
 
 
 @pytest.fixture
@@ -33,28 +35,34 @@ def module() -> torch.nn.Module:
 
 
 def test_what_is_left_becomes_steps_and_validations():
-    found = budget([0.5] * 6, 2.0, 106.0, 10)
+    found = step_probe.fitting_budget([0.5] * 6, 2.0, 106.0, 10)
     assert found.validations == 5  # a tenth of the time
-    assert found.steps == int((106 - 5 * 2) / (0.5 * probe.STEP_OVERHEAD))
+    assert found.steps == int((106 - 5 * 2) / (0.5 * step_probe.STEP_OVERHEAD))
     assert "106 s are left for steps of 0.530 s, measured over 6, and 5 validations of 2.0 s" in found.because
 
 
 def test_one_slow_step_of_the_probe_decides_nothing():
-    assert budget([0.5, 0.5, 0.5, 0.5, 30.0], 0.0, 100.0, 10).steps == budget([0.5] * 5, 0.0, 100.0, 10).steps
+    assert (
+        step_probe.fitting_budget([0.5, 0.5, 0.5, 0.5, 30.0], 0.0, 100.0, 10).steps
+        == step_probe.fitting_budget([0.5] * 5, 0.0, 100.0, 10).steps
+    )
 
 
 def test_without_time_a_few_steps_are_taken_and_it_is_said():
-    found = budget([1.0], 5.0, -3.0, 10)
+    found = step_probe.fitting_budget([1.0], 5.0, -3.0, 10)
     assert (found.steps, found.validations) == (FEWEST_STEPS, 1)
     assert "0 s are left" in found.because
     assert "longer than was asked for" in found.because
 
 
 def test_time_for_more_steps_than_there_may_be_is_left_over_and_it_is_said():
-    usual, capped = budget([0.5] * 6, 2.0, 106.0, 10), budget([0.5] * 6, 2.0, 106.0, 10, most=50)
+    usual, capped = (
+        step_probe.fitting_budget([0.5] * 6, 2.0, 106.0, 10),
+        step_probe.fitting_budget([0.5] * 6, 2.0, 106.0, 10, most=50),
+    )
     assert (capped.steps, capped.validations) == (50, usual.validations)
     assert f"for {usual.steps} steps; 50 are all that there may be" in capped.because
-    assert budget([0.5] * 6, 2.0, 106.0, 10, most=usual.steps) == usual
+    assert step_probe.fitting_budget([0.5] * 6, 2.0, 106.0, 10, most=usual.steps) == usual
 
 
 def slow_probe(module, chosen, seconds, taken=lambda compute: None):
@@ -94,7 +102,7 @@ def test_a_race_is_as_long_as_it_may_be(longest, rounds):
         now[0] += 0.5
         return 0.5
 
-    times = raced([PLAIN, LAST], timed, longest, lambda: now[0])
+    times = step_probe.race_candidates([PLAIN, LAST], timed, longest, lambda: now[0])
     assert {method: len(taken) for method, taken in times.items()} == dict.fromkeys([PLAIN, LAST], rounds - 2)
 
 
@@ -105,24 +113,26 @@ def test_a_way_that_is_far_slower_is_given_up_after_its_first_warm_step():
         tried.append(compute)
         return 5.0 if number == 0 else 1.5 if compute is LAST else 1.0  # the first step of both only warms up
 
-    times = raced([PLAIN, LAST], timed, 1e9)
+    times = step_probe.race_candidates([PLAIN, LAST], timed, 1e9)
     assert tried.count(LAST) == 2
     assert times[LAST] == [1.5]
-    assert tried.count(PLAIN) == probe.MOST_PROBE_STEPS
+    assert tried.count(PLAIN) == step_probe.MOST_PROBE_STEPS
 
 
 def test_what_is_hardly_faster_is_noise_and_the_simpler_way_stays():
-    assert fastest_of({PLAIN: [1.0, 1.0, 9.0], LAST: [0.98, 0.98, 0.98]}) is PLAIN
-    assert fastest_of({PLAIN: [1.0, 1.0, 1.0], LAST: [0.9, 0.9, 9.0], COMPILED: [0.95] * 3}) is LAST
+    assert step_probe.fastest_of({PLAIN: [1.0, 1.0, 9.0], LAST: [0.98, 0.98, 0.98]}) is PLAIN
+    assert step_probe.fastest_of({PLAIN: [1.0, 1.0, 1.0], LAST: [0.9, 0.9, 9.0], COMPILED: [0.95] * 3}) is LAST
 
 
 def test_what_a_person_set_is_not_put_to_the_test(chosen, module):
-    assert candidates(module, replace(chosen, compute="channels-last", precision="float32")) == [LAST]
+    assert step_probe.compute_candidates(module, replace(chosen, compute="channels-last", precision="float32")) == [
+        LAST
+    ]
 
 
 def test_a_deterministic_training_is_computed_in_one_way_on_any_day(chosen, module):
-    assert candidates(module, replace(chosen, deterministic=True, precision="float32")) == [PLAIN]
-    assert len(candidates(module, chosen)) > 1
+    assert step_probe.compute_candidates(module, replace(chosen, deterministic=True, precision="float32")) == [PLAIN]
+    assert len(step_probe.compute_candidates(module, chosen)) > 1
 
 
 @pytest.mark.parametrize(("device", "looks"), [("cpu", [3]), ("cuda:0", [1, 3])])
@@ -136,7 +146,7 @@ def test_a_gpu_chooses_its_kernels_before_its_look_at_validation_cases_is_timed(
     known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device=device), "shown_cases": ()}
     known["settings"] = SimpleNamespace(inference=SimpleNamespace(patch=(20, 20), overlap=0.5))
     cases = [SimpleNamespace(shape=(20, 30))] * 9
-    length = ClockedLength(Clock(0.0, now=lambda: now[0]))
+    length = ClockedLength(CommandClock(0.0, now=lambda: now[0]))
     assert length._validation(SimpleNamespace(validated=validated, val_cases=cases, **known), PLAIN, 100.0) == (
         None,
         9.0,
@@ -160,7 +170,7 @@ def test_a_look_at_validation_cases_takes_as_much_longer_as_they_are_larger_than
         "shown_cases": (),
         "settings": SimpleNamespace(inference=SimpleNamespace(patch=(20, 20), overlap=0.5)),
     }
-    length = ClockedLength(Clock(0.0, now=lambda: now[0]))
+    length = ClockedLength(CommandClock(0.0, now=lambda: now[0]))
     windows, seconds = length._validation(SimpleNamespace(validated=validated, **known), PLAIN, 100.0)
     assert (windows, seconds) == (None, pytest.approx(27.0))
 
@@ -177,7 +187,7 @@ def test_a_look_at_large_validation_cases_sees_so_many_windows_that_several_look
     known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device="cpu"), "shown_cases": ()}
     session = SimpleNamespace(validated=validated, val_cases=cases, settings=SimpleNamespace(inference=inference))
     session.__dict__.update(known)
-    length = ClockedLength(Clock(0.0, now=lambda: now[0]))
+    length = ClockedLength(CommandClock(0.0, now=lambda: now[0]))
     every = 19 * 19
     assert length._validation(session, PLAIN, left) == (windows, 2 * (windows or every))
     assert now[0] == 2  # two windows are enough to know
@@ -195,7 +205,7 @@ def test_a_probe_leaves_no_trace_but_the_order_in_memory(chosen, module, left):
     assert "eager 0." in decision.because
     assert "channels-last 0." in decision.because
     assert "too few to try torch.compile" in decision.because
-    assert (found.peak is not None) == (left >= probe.PEAK_FROM)
+    assert (found.peak is not None) == (left >= step_probe.PEAK_FROM)
 
 
 def test_a_training_of_few_steps_is_not_probed_for_as_long_as_its_minutes_would_allow(chosen):
@@ -203,10 +213,10 @@ def test_a_training_of_few_steps_is_not_probed_for_as_long_as_its_minutes_would_
     probing = slow_probe(flat, replace(chosen, deterministic=True), 0.002, taken.append)
     probing.fastest(3600.0, most=100)
     few = len(taken)
-    assert few == probe.PROBE_WARMUP + probe.PROBE_STEPS
+    assert few == step_probe.PROBE_WARMUP + step_probe.PROBE_STEPS
     probing.fastest(3600.0)
     steps_of_the_peak = 1
-    assert len(taken) - few == probe.MOST_PROBE_STEPS + steps_of_the_peak
+    assert len(taken) - few == step_probe.MOST_PROBE_STEPS + steps_of_the_peak
 
 
 @pytest.mark.whole
@@ -216,7 +226,7 @@ def test_a_compiler_that_fails_costs_nothing_but_its_time(chosen, module):
             raise RuntimeError("no compiler for C++\nwas found")
         module(torch.randn(3, 2, 12, 12)).square().sum().backward()
 
-    found = Probe(module, step, chosen).fastest(probe.COMPILING / probe.COMPILE_SHARE + 1)
+    found = Probe(module, step, chosen).fastest(step_probe.COMPILING / step_probe.COMPILE_SHARE + 1)
     assert not found.compute.compiled
     assert "torch.compile failed (no compiler for C++)" in found.because
     assert module._compiled_call_impl is None

@@ -9,19 +9,20 @@ import torch
 from numpy.testing import assert_allclose
 
 from apple_gpus import on_apple
-from isocenter.objectives import Seen, Step
-from isocenter.objectives.objective import Supervised
-from isocenter.training.data.loader import Loader
-from isocenter.training.data.protected import Protected, objectives_of_groups
-from isocenter.training.data.store import Prepared
+from isocenter.objectives.objective_terms import ObjectiveStep, SeenBatch, Supervised
+from isocenter.training.data import protected_groups
+from isocenter.training.data.batch_loading import Loader
+from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.data.protected_groups import ProtectedGroups
 
 
-def people(*counts: tuple[str, int, int]) -> list[Prepared]:
+def people(*counts: tuple[str, int, int]) -> list[PreparedCase]:
     """Cases of (group, class, how many)."""
     image = np.zeros((1, 4, 4), dtype=np.float32)
     own = [(group, label) for group, label, count in counts for _ in range(count)]
     return [
-        Prepared(f"c{n}", image, np.array(label), (), (1.0, 1.0), group=group) for n, (group, label) in enumerate(own)
+        PreparedCase(f"c{n}", image, np.array(label), (), (1.0, 1.0), group=group)
+        for n, (group, label) in enumerate(own)
     ]
 
 
@@ -31,13 +32,13 @@ UNEQUAL = (("F", 0, 30), ("F", 1, 10), ("M", 0, 20), ("M", 1, 40))
 def of_groups(method, cases):
     """The objectives by which people are treated alike."""
     chosen = SimpleNamespace(training=SimpleNamespace(fairness=method), terms={"supervised": Supervised()})
-    return objectives_of_groups(chosen, cases)
+    return protected_groups.objectives_of_groups(chosen, cases)
 
 
 def seen(outputs, targets, cases, **options):
     """A step with these outputs."""
-    labelled = Seen(torch.zeros(len(cases), 1), targets, (), cases=tuple(cases))
-    return Step(labelled, outputs, run=None, teacher=None, judge=judge, task=None, **options)
+    labelled = SeenBatch(torch.zeros(len(cases), 1), targets, (), cases=tuple(cases))
+    return ObjectiveStep(labelled, outputs, run=None, teacher=None, judge=judge, task=None, **options)
 
 
 def judge(outputs, targets):
@@ -45,7 +46,7 @@ def judge(outputs, targets):
 
 
 def test_reweighed_cases_have_group_and_class_independent():
-    made = Protected.of("reweigh", people(*UNEQUAL))
+    made = ProtectedGroups.of("reweigh", people(*UNEQUAL))
     weights = made.weights[made.cells]
     assert_allclose(weights.sum(), 100)
     group = np.repeat(["F", "F", "M", "M"], [30, 10, 20, 40])
@@ -57,7 +58,7 @@ def test_reweighed_cases_have_group_and_class_independent():
 
 
 def test_the_loss_of_a_reweighed_batch_is_the_weighted_mean_of_its_cases():
-    made = Protected.of("reweigh", people(*UNEQUAL))
+    made = ProtectedGroups.of("reweigh", people(*UNEQUAL))
     cases = [0, 31, 45, 99, 1]
     outputs, targets = torch.randn(5, 1, dtype=torch.float64), torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])
     each = (outputs[:, 0] - targets).square()
@@ -84,7 +85,7 @@ def test_the_group_that_is_worst_off_comes_to_count_most():
 
 def drawn(method: str, count: int, **options) -> Counter:
     cases = people(*UNEQUAL)
-    protected = Protected.of(method, cases)
+    protected = ProtectedGroups.of(method, cases)
     loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=protected.drawn)
     seen = [index for step in range(count // 10) for index in loader.of_step(step).cases]
     return Counter((cases[index].group, int(cases[index].target)) for index in seen)
@@ -96,7 +97,7 @@ def test_resampled_cases_come_with_group_and_class_independent():
 
 def test_balanced_batches_have_as_many_of_each_group():
     cases = people(*UNEQUAL)
-    loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=Protected.of("balanced_batches", cases).drawn)
+    loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=ProtectedGroups.of("balanced_batches", cases).drawn)
     for step in range(20):
         assert Counter(cases[index].group for index in loader.of_step(step).cases) == {"F": 5, "M": 5}
 
@@ -106,20 +107,22 @@ def test_of_several_findings_groups_weigh_alike_whichever_comes_first():
     findings = [(n % 2, n > 3) for n in range(10)]
     for order in (slice(None), slice(None, None, -1)):
         cases = [
-            Prepared(f"c{n}", image, np.array(known[order], np.float32), (), (1.0, 1.0), group="FM"[n > 7])
+            PreparedCase(f"c{n}", image, np.array(known[order], np.float32), (), (1.0, 1.0), group="FM"[n > 7])
             for n, known in enumerate(findings)
         ]
-        made = Protected.of("reweigh", cases)
+        made = ProtectedGroups.of("reweigh", cases)
         assert_allclose(made.weights[made.cells], [10 / 2 / 8] * 8 + [10 / 2 / 2] * 2)
 
 
 def test_without_classes_groups_weigh_alike():
     image = np.zeros((1, 4, 4), dtype=np.float32)
     cases = [
-        Prepared(f"c{n}", image, np.zeros((4, 4), np.uint8), (np.zeros((1, 2), int),), (1.0, 1.0), group="FM"[n > 7])
+        PreparedCase(
+            f"c{n}", image, np.zeros((4, 4), np.uint8), (np.zeros((1, 2), int),), (1.0, 1.0), group="FM"[n > 7]
+        )
         for n in range(10)
     ]
-    made = Protected.of("reweigh", cases)
+    made = ProtectedGroups.of("reweigh", cases)
     assert_allclose(made.weights[made.cells], [10 / 2 / 8] * 8 + [10 / 2 / 2] * 2)
 
 

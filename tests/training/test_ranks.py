@@ -18,9 +18,9 @@ from safetensors.numpy import load_file
 import forked
 import trained
 from isocenter.errors import PlanError, ResourceError
-from isocenter.runs.distributed import in_all_processes
-from isocenter.training import SINGLE_PROCESS, Ranks
-from isocenter.training.session import fabric_of
+from isocenter.runs import distributed
+from isocenter.training import _training_session
+from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from ports import free_port
 
 STEPS = 24
@@ -64,7 +64,7 @@ JOINED = """
 from types import SimpleNamespace
 import torch
 from isocenter.training import Ranks
-from isocenter.training.session import fabric_of
+from isocenter.training._training_session import fabric_of
 torch.distributed.init_process_group("gloo")
 fabric = fabric_of(SimpleNamespace(threads=1, deterministic=False, device="cpu"), Ranks.here())
 print(f"{fabric.global_rank} of {fabric.world_size}\\n", end="", flush=True)
@@ -143,7 +143,7 @@ def test_more_processes_than_gpus_are_refused_before_any_of_them_computes(monkey
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     chosen = SimpleNamespace(threads=4, deterministic=False, device="cuda:0")
     with pytest.raises(ResourceError, match=r"4 processes on a machine with 2 GPUs.*--nproc_per_node 2"):
-        fabric_of(chosen, Ranks(0, 4))
+        _training_session.make_fabric(chosen, Ranks(0, 4))
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_one_that_can():
@@ -157,11 +157,11 @@ def test_one_process_has_all_of_a_batch_and_agrees_with_itself():
     assert list(SINGLE_PROCESS.part(6)) == [0, 1, 2, 3, 4, 5]
     assert SINGLE_PROCESS.whole(batch) is batch
     assert SINGLE_PROCESS.own(batch) is batch or torch.equal(SINGLE_PROCESS.own(batch), batch)
-    assert SINGLE_PROCESS.agreed({"a": 1}) == {"a": 1}
+    assert SINGLE_PROCESS.agree({"a": 1}) == {"a": 1}
 
 
 def test_a_verb_of_one_process_is_simply_done():
-    @in_all_processes
+    @distributed.in_all_processes
     def doubled(number: int) -> int:
         return 2 * number
 

@@ -13,30 +13,25 @@ from safetensors.numpy import load_file
 
 import isocenter
 import trained
-from isocenter import networks, tasks
 from isocenter.errors import IsocenterError
-from isocenter.files import write_text
-from isocenter.planning import plan_text, read_plan, settings, with_settings
-from isocenter.runs import Minutes, Role, Training, fit
-from isocenter.runs import minutes as minutes_of_runs
+from isocenter.files.storage import atomic
+from isocenter.networks import network_family
+from isocenter.planning import plan_changes, plan_checks, plan_file
+from isocenter.runs import _costs, run_folder
+from isocenter.runs import _run_minutes as minutes_of_runs
+from isocenter.runs._run_minutes import Minutes
+from isocenter.runs._run_trainings import Role, RunTraining
 from isocenter.runs.plan_request import PlanRequest
-from isocenter.runs.run_folder import planned_from
-from isocenter.runtime import load, read_json, write_tensors
-from isocenter.training import (
-    FEWEST_STEPS,
-    Clock,
-    ClockedLength,
-    Length,
-    Pace,
-    Session,
-    Speed,
-    State,
-    checkpoint,
-    length_of,
-    narrower,
-)
-from isocenter.training.checkpoint import Validation, judged
-from isocenter.training.logs import COLUMNS
+from isocenter.runtime import model_files, record_files
+from isocenter.tasks import task_catalogue
+from isocenter.training import checkpoint_files, session_length
+from isocenter.training._logs import COLUMNS
+from isocenter.training._training_session import TrainingSession
+from isocenter.training.checkpoint_files import Validation
+from isocenter.training.length import step_probe
+from isocenter.training.length.schedule import FEWEST_STEPS, Speed, TrainingPace
+from isocenter.training.session_length import ClockedLength, Length
+from isocenter.training.training_state import CommandClock, State
 from isocenter.values import Decision
 
 
@@ -47,19 +42,19 @@ class Planned:
     then: adjusts it afterwards; None where nothing does
     """
 
-    clock: Clock
+    clock: CommandClock
     steps: int
     then: Length | None = None
     looks: int = 10
 
-    def planned(self, session: Session) -> State:
-        return State(0, Pace(self.steps), 4, speed=Speed(0.001, 0.0))
+    def planned(self, session: TrainingSession) -> State:
+        return State(0, TrainingPace(self.steps), 4, speed=Speed(0.001, 0.0))
 
     def resumed(self, state: State, chosen: object) -> None:
         assert state.pace.steps == self.steps
 
-    def adjusted(self, session: Session, state: State, step: float) -> tuple[Length, State]:
-        return (self, state) if self.then is None else self.then.adjusted(session, state, step)
+    def adjust(self, session: TrainingSession, state: State, step: float) -> tuple[Length, State]:
+        return (self, state) if self.then is None else self.then.adjust(session, state, step)
 
 
 @dataclass(frozen=True)
@@ -70,23 +65,23 @@ class Watched:
     batches: list[int]
 
     @property
-    def clock(self) -> Clock:
+    def clock(self) -> CommandClock:
         return self.length.clock
 
     @property
     def looks(self) -> int:
         return self.length.looks
 
-    def planned(self, session: Session) -> State:
+    def planned(self, session: TrainingSession) -> State:
         self.batches.append(session.loader.batch)
         return self.length.planned(session)
 
     def resumed(self, state: State, chosen: object) -> None:
         self.length.resumed(state, chosen)
 
-    def adjusted(self, session: Session, state: State, step: float) -> tuple[Length, State]:
+    def adjust(self, session: TrainingSession, state: State, step: float) -> tuple[Length, State]:
         self.batches.append(session.loader.batch)
-        length, state = self.length.adjusted(session, state, step)
+        length, state = self.length.adjust(session, state, step)
         return replace(self, length=length), state
 
 
@@ -117,7 +112,7 @@ def test_the_log_has_a_row_a_step_and_the_validations_that_were_planned(segmente
 
 def test_the_best_checkpoint_holds_the_weights_of_the_validation_it_names(segmented):
     log = pd.read_csv(segmented.out / "log.csv").dropna().set_index("step")["validation"]
-    record = read_json(segmented.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
+    record = record_files.read_json(segmented.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
     assert record["validation"] == pytest.approx(log[record["step"]])
     assert record["step"] in (log.idxmax(), log.index[-1])  # the last, where earlier ones are not surely better
 
@@ -136,15 +131,15 @@ def test_earlier_weights_are_taken_where_validation_cases_show_surely_that_they_
             looks[0][:lucky] = 0.9
         return {"dice": looks[-1]}
 
-    monkeypatch.setattr(Session, "validated", looked)
+    monkeypatch.setattr(TrainingSession, "validate", looked)
     monkeypatch.setattr(
-        tasks.kind("segmentation"), "selection", lambda task, collected: collected["dice"].mean().item()
+        task_catalogue.task_class("segmentation"), "selection", lambda task, collected: collected["dice"].mean().item()
     )
     images = sorted((segmented.data / "images").iterdir())
     rows = [f"{one},{segmented.data}/labels/{one.name},{'val' if n < 8 else 'train'}" for n, one in enumerate(images)]
     (tmp_path / "cases.csv").write_text("\n".join(["image,mask,split", *rows]))
     run = trained.segmenting(tmp_path / "cases.csv", tmp_path / "run")
-    record = read_json(run.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
+    record = record_files.read_json(run.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
     assert record["step"] == taken
     assert ("earlier ones had" in run.report.read_text()) == (taken == 6)
 
@@ -157,29 +152,38 @@ def test_the_best_of_many_looks_has_to_be_surer_than_the_better_of_two(
     last = torch.full((20, 2), 0.5)
     earlier = last.clone()
     earlier[:5], earlier[5] = 0.9, 0.1
-    monkeypatch.setattr(tasks.kind("segmentation"), "selection", lambda task, made: made["dice"].mean().item())
-    best = checkpoint.best_checkpoint(tmp_path)
+    monkeypatch.setattr(
+        task_catalogue.task_class("segmentation"), "selection", lambda task, made: made["dice"].mean().item()
+    )
+    best = checkpoint_files.best_checkpoint(tmp_path)
     best.mkdir(parents=True)
-    write_tensors(best / checkpoint.VALIDATION, {"dice": earlier})
-    state = State(step=6, pace=Pace(6, 6), validations=validations, best=earlier.mean().item())
+    record_files.write_tensors(best / checkpoint_files.VALIDATION, {"dice": earlier})
+    state = State(step=6, pace=TrainingPace(6, 6), validations=validations, best=earlier.mean().item())
     found = Validation(0.5, {"dice": last}, [str(n) for n in range(20)])
-    after = judged(state, found, settings(read_plan(segmented.out / "plan.yaml")), tmp_path)
+    after = checkpoint_files.judge_validation(
+        state, found, plan_checks.checked_settings(plan_file.read_plan(segmented.out / "plan.yaml")), tmp_path
+    )
     assert because in after.preferred
     assert bool(after.preferred) == bool(because)
 
 
 def test_earlier_weights_are_not_taken_for_a_figure_that_the_last_ones_do_not_have(segmented, tmp_path):
     """Nothing is there in the validation cases: early on something was marked, in the end rightly nothing."""
-    chosen, none = settings(read_plan(segmented.out / "plan.yaml")), torch.zeros(8, 2, dtype=torch.long)
+    chosen, none = (
+        plan_checks.checked_settings(plan_file.read_plan(segmented.out / "plan.yaml")),
+        torch.zeros(8, 2, dtype=torch.long),
+    )
     early, last = {"both": none, "size": none + 5}, {"both": none, "size": none}
     first, score = (chosen.task.selection(one) for one in (early, last))
     assert first == 0 and math.isnan(score)
-    best = checkpoint.best_checkpoint(tmp_path)
+    best = checkpoint_files.best_checkpoint(tmp_path)
     best.mkdir(parents=True)
-    write_tensors(best / checkpoint.VALIDATION, early)
+    record_files.write_tensors(best / checkpoint_files.VALIDATION, early)
     for step in (5, 6):
-        state = State(step=step, pace=Pace(6, 6), validations=6, best=first)
-        after = judged(state, Validation(score, last, [str(n) for n in range(8)]), chosen, tmp_path)
+        state = State(step=step, pace=TrainingPace(6, 6), validations=6, best=first)
+        after = checkpoint_files.judge_validation(
+            state, Validation(score, last, [str(n) for n in range(8)]), chosen, tmp_path
+        )
         assert (after.best, after.without) == (0.0, 0)
         assert ("is not a number" in after.preferred) == (step == 6)
 
@@ -206,22 +210,20 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
         clock = replace(clock, now=lambda: now[0])
         return Planned(clock, 400, ClockedLength(clock, **given))
 
-    monkeypatch.setattr(fit, "length_of", simulated)
+    monkeypatch.setattr(session_length, "choose_length", simulated)
     monkeypatch.setattr(minutes_of_runs, "REPORT_SECONDS", 0.0)
-    asked, measured = [], minutes_of_runs.measured_costs
-    monkeypatch.setattr(
-        minutes_of_runs, "measured_costs", lambda model, case: (asked.append(model), measured(model, case))[1]
-    )
+    asked, measured = [], _costs.measured_costs
+    monkeypatch.setattr(_costs, "measured_costs", lambda model, case: (asked.append(model), measured(model, case))[1])
     alone = {"training.steps": None, "training.networks": 1}
     with trained.watching(slowly):
         run = trained.classifying(classified.data, tmp_path / "run", minutes=0.2, assignments=alone)
-    decision = read_plan(run.out / "plan.yaml").decision("training.steps")
+    decision = plan_file.read_plan(run.out / "plan.yaml").decision("training.steps")
     assert run.steps == decision.value != 400
     assert re.search(r"were planned; after \d+ a step takes 0\.\d+ s", decision.because)
     log = pd.read_csv(run.out / "log.csv")
     assert log["step"].tolist() == list(range(1, run.steps + 1))
     assert (log["learning_rate"].diff().iloc[30:] <= 1e-12).all()  # it falls without a jump upwards
-    state = read_json(run.out / "checkpoints" / "last" / "state.json", "isocenter.state")
+    state = record_files.read_json(run.out / "checkpoints" / "last" / "state.json", "isocenter.state")
     assert state["pace"]["steps"] == run.steps
     assert state["pace"]["since"] > 0
     # What follows is estimated with fresh weights, and once more half-way with those that were trained.
@@ -237,17 +239,17 @@ def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified
         if moment.step == 15:
             raise RuntimeError("the machine went down")
 
-    monkeypatch.setattr(fit, "length_of", lambda chosen, clock, **given: Planned(clock, 40))
+    monkeypatch.setattr(session_length, "choose_length", lambda chosen, clock, **given: Planned(clock, 40))
     with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
         trained.classifying(
             classified.data, tmp_path / "run", minutes=2, assignments={"training.steps": None, "training.networks": 1}
         )
-    before = read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
+    before = record_files.read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
     assert before["step"] == 12
     with trained.watching(seen.append):
         run = isocenter.train(resume=tmp_path / "run")
     assert (seen[0].step, run.steps, before["pace"]["steps"]) == (13, 40, 40)
-    after = read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
+    after = record_files.read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
     assert after["deadline"] == before["deadline"]
     assert seen[0].seconds > before["seconds"]  # the time before the kill counts
 
@@ -262,12 +264,16 @@ def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_a
         if moment.step == 5:
             raise RuntimeError("the machine went down")
 
-    monkeypatch.setattr(fit, "length_of", lambda *given, **named: Watched(length_of(*given, **named), batches))
+    monkeypatch.setattr(
+        session_length,
+        "choose_length",
+        lambda *given, **named: Watched(session_length.choose_length(*given, **named), batches),
+    )
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}  # less than a report takes
     small = {"network.size": trained.SMALL_UNET, "training.validations": 2}
     with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
         isocenter.train(segmented.data, out=tmp_path / "run", assignments=small, **given)
-    decision = read_plan(tmp_path / "run" / "plan.yaml").decision("training.batch")
+    decision = plan_file.read_plan(tmp_path / "run" / "plan.yaml").decision("training.batch")
     assert decision.value == 1
     assert "fewer samples bring more steps" in decision.because
     planned, *smaller = batches
@@ -276,7 +282,7 @@ def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_a
     assert set(batches[1:]) == {1}
     assert len(batches) > 1 + len(smaller)
     for minutes, batch in ((60, planned), (None, 1)):  # other minutes are no reason for fewer samples
-        anew = planned_from(tmp_path / "run" / "plan.yaml", PlanRequest(minutes))
+        anew = run_folder.planned_from(tmp_path / "run" / "plan.yaml", PlanRequest(minutes))
         assert anew.plan["training.batch"] == batch
     batches.clear()
     isocenter.train(segmented.data, out=tmp_path / "set", assignments={**small, "training.batch": 2}, **given)
@@ -291,29 +297,33 @@ def test_where_there_is_time_for_few_steps_the_network_is_half_as_wide_and_stays
 
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}  # less than a report takes
     planned = isocenter.plan(segmented.data, **given).plan
-    half = networks.wider(planned["network.size"], 0.5)
+    half = network_family.widen_settings(planned["network.size"], 0.5)
     with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
         isocenter.train(segmented.data, out=tmp_path / "run", assignments={"training.validations": 2}, **given)
-    plan = read_plan(tmp_path / "run" / "plan.yaml")
+    plan = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
     assert plan["network.size"] == half != planned["network.size"]
     assert "half the width" in plan.decision("network.size").because
     assert plan["training.memory"] < planned["training.memory"]
     isocenter.train(resume=tmp_path / "run")
-    assert load(tmp_path / "run", "cpu").networks.architecture["size"] == half
+    assert model_files.load(tmp_path / "run", "cpu").networks.architecture["size"] == half
     for minutes, size in ((60, planned["network.size"]), (None, half)):
-        assert planned_from(tmp_path / "run" / "plan.yaml", PlanRequest(minutes)).plan["network.size"] == size
+        assert (
+            run_folder.planned_from(tmp_path / "run" / "plan.yaml", PlanRequest(minutes)).plan["network.size"] == size
+        )
 
 
 def test_only_a_width_that_leaves_enough_features_is_halved_and_only_where_few_steps_fit(segmented):
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1}
     plan = isocenter.plan(segmented.data, **given).plan
-    assert narrower(settings(plan), 3600.0) is None
-    half = narrower(settings(plan), 0.01)
-    assert half.value == networks.wider(plan["network.size"], 0.5)
-    assert narrower(settings(plan.with_decision("network.size", half)), 0.01) is None
+    assert step_probe.narrower_width(plan_checks.checked_settings(plan), 3600.0) is None
+    half = step_probe.narrower_width(plan_checks.checked_settings(plan), 0.01)
+    assert half.value == network_family.widen_settings(plan["network.size"], 0.5)
+    assert (
+        step_probe.narrower_width(plan_checks.checked_settings(plan.with_decision("network.size", half)), 0.01) is None
+    )
     found = Decision(plan["network.size"], "trial 1 of 9 was better", "search/trials.csv, trial 1")
     searched = plan.with_decision("network.size", found)  # cases have shown that it is better so
-    trainings = [Training("", Role.MAIN, one, {}, 1.0) for one in (plan, searched)]
+    trainings = [RunTraining("", Role.MAIN, one, {}, 1.0) for one in (plan, searched)]
     planned, kept = (minutes_of_runs.narrower_network(one, 0.01, is_given=False) for one in trainings)
     assert planned.value == half.value
     assert kept is None
@@ -339,10 +349,12 @@ def test_what_follows_training_is_timed_with_as_many_threads_as_it_will_have(seg
 def test_mirrored_views_that_few_minutes_have_given_up_are_taken_again_with_other_minutes(segmented, tmp_path):
     plan = isocenter.plan(segmented.data, labels=trained.LABELS, out=tmp_path / "plan.yaml", device="cpu").plan
     mirrored, given_up = [0], Decision([], "with 2 views the predictions would take 60 s: they serve better as steps")
-    plan = with_settings(read_plan(tmp_path / "plan.yaml"), {"augmentation.flips": mirrored})
-    write_text(tmp_path / "plan.yaml", plan_text(plan.with_decision("inference.flips", given_up)), overwrite=True)
+    plan = plan_changes.with_settings(plan_file.read_plan(tmp_path / "plan.yaml"), {"augmentation.flips": mirrored})
+    atomic.write_text(
+        tmp_path / "plan.yaml", plan_file.plan_text(plan.with_decision("inference.flips", given_up)), overwrite=True
+    )
     for minutes, flips in ((60, mirrored), (None, [])):
-        assert planned_from(tmp_path / "plan.yaml", PlanRequest(minutes)).plan["inference.flips"] == flips
+        assert run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest(minutes)).plan["inference.flips"] == flips
 
 
 @pytest.mark.whole
@@ -351,9 +363,11 @@ def test_no_clock_changes_a_width_that_a_person_set(segmented, tmp_path):
     size = {**trained.SMALL_UNET, "width": 16, "widest": 32}
     by_hand = {"network.size": size, "training.validations": 1}
     isocenter.train(segmented.data, out=tmp_path / "run", assignments=by_hand, **given)
-    plan = read_plan(tmp_path / "run" / "plan.yaml")
+    plan = plan_file.read_plan(tmp_path / "run" / "plan.yaml")
     assert plan["network.size"] == size
-    assert narrower(settings(plan), 0.01).value == networks.wider(size, 0.5)  # a planned one would have been halved
+    assert step_probe.narrower_width(plan_checks.checked_settings(plan), 0.01).value == network_family.widen_settings(
+        size, 0.5
+    )  # a planned one would have been halved
 
 
 @pytest.mark.whole
@@ -372,7 +386,7 @@ def test_a_training_whose_loss_is_no_number_ends_with_what_to_do(classified, tmp
 
 
 def test_a_gradient_that_is_no_number_costs_one_step_and_not_every_weight(classified, tmp_path, monkeypatch):
-    kind, calls = tasks.kind("classification"), []
+    kind, calls = task_catalogue.task_class("classification"), []
     loss = kind.loss
 
     def odd(task, outputs, targets, spacing):

@@ -16,8 +16,8 @@ import forked
 import isocenter
 import trained
 from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.planning import plan_text, read_plan
-from isocenter.training import recover
+from isocenter.planning import plan_file
+from isocenter.training import checkpoint_files
 from isocenter.values import Decision
 
 # With the channels last, so that what the optimiser keeps must find its way back into that order.
@@ -145,7 +145,7 @@ def test_a_checkpoint_that_a_kill_left_half_replaced_is_put_in_place(tmp_path):
     for name in ("replaced", "last"):
         (room / name).mkdir(parents=True)
         (room / name / "state.json").write_text(name)
-    recover(tmp_path)
+    checkpoint_files.recover_run(tmp_path)
     assert (tmp_path / "last" / "state.json").read_text() == "last"
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
@@ -154,7 +154,7 @@ def test_a_checkpoint_that_a_kill_cut_short_is_cleared_away(tmp_path):
     (tmp_path / ".last.abc.partial" / "last").mkdir(parents=True)
     (tmp_path / "last").mkdir()
     (tmp_path / "last" / "state.json").write_text("whole")
-    recover(tmp_path)
+    checkpoint_files.recover_run(tmp_path)
     assert (tmp_path / "last" / "state.json").read_text() == "whole"
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
@@ -165,8 +165,10 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
 
 
 def test_a_run_of_a_gpu_that_is_not_here_says_how_it_goes_on(segmented, tmp_path):
-    plan = read_plan(segmented.out / "plan.yaml").with_decision("training.device", Decision("cuda:97", "asked for"))
-    (tmp_path / "plan.yaml").write_text(plan_text(plan), encoding="utf-8")
+    plan = plan_file.read_plan(segmented.out / "plan.yaml").with_decision(
+        "training.device", Decision("cuda:97", "asked for")
+    )
+    (tmp_path / "plan.yaml").write_text(plan_file.plan_text(plan), encoding="utf-8")
     with pytest.raises(ResourceError, match=r"cuda:97 is not available.*training\.device of .*plan\.yaml"):
         isocenter.train(resume=tmp_path)
 
@@ -216,5 +218,5 @@ def test_what_a_killed_process_has_left_half_written_anywhere_in_a_run_is_cleare
         half.mkdir(parents=True)
         (half / "cases.csv").write_text("half")
     (tmp_path / "fold_0" / "split.csv").write_text("whole")
-    recover(tmp_path)
+    checkpoint_files.recover_run(tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["split.csv"]

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.training.data.loader import AHEAD
-from isocenter.training.data.sampling import PRESSURE, Costs, Sampling
-from isocenter.training.step.loss import sample_by_sample
+from isocenter.training.data.batch_loading import AHEAD
+from isocenter.training.data.case_sampling import PRESSURE, LastLosses, Sampling
+from isocenter.training.step import batch_loss
 
 CASES, BATCH = 20, 4
 
 
-def sampling(costs: Costs, seed: int = 3) -> Sampling:
+def sampling(costs: LastLosses, seed: int = 3) -> Sampling:
     return Sampling("by_loss", seed, [np.zeros(())] * costs.cases, costs)
 
 
@@ -34,7 +34,7 @@ def cost(case: int) -> float:
 
 
 def test_the_hardest_case_comes_ten_times_as_often_as_the_easiest_and_none_is_forgotten():
-    costs = Costs(CASES, BATCH, AHEAD)
+    costs = LastLosses(CASES, BATCH, AHEAD)
     made, seen = sampling(costs), Counter()
     for step in range(5 * 200):
         cases = drawn(made, step)
@@ -48,7 +48,7 @@ def test_the_hardest_case_comes_ten_times_as_often_as_the_easiest_and_none_is_fo
 
 
 def test_before_anything_is_known_every_case_comes_once():
-    made = sampling(Costs(CASES, BATCH, AHEAD))
+    made = sampling(LastLosses(CASES, BATCH, AHEAD))
     first = [made(number)[0] for number in range(CASES)]
     assert sorted(first) == list(range(CASES))
     assert max(Counter(made(number)[0] for number in range(CASES, 2 * CASES)).values()) <= 3
@@ -58,7 +58,7 @@ def test_before_anything_is_known_every_case_comes_once():
 @given(st.integers(2, 9), st.integers(1, 6), st.integers(0, 40), st.integers(0, 5))
 def test_what_is_drawn_depends_neither_on_how_far_ahead_it_was_drawn_nor_on_a_stop(count, batch, stop, seed):
     def trained_on(ahead: int, stop: int | None) -> list[list[int]]:
-        costs = Costs(count, batch, AHEAD)
+        costs = LastLosses(count, batch, AHEAD)
         made, waiting, found = sampling(costs, seed), [], []
         for step in range(45):
             while len(waiting) < ahead + 1:
@@ -67,7 +67,7 @@ def test_what_is_drawn_depends_neither_on_how_far_ahead_it_was_drawn_nor_on_a_st
             costs.add(step, cases, [cost(case) + step % 3 for case in cases])
             found.append(cases)
             if step == stop:  # a run that goes on has what was recorded, and nothing made ahead
-                costs, waiting = Costs(count, batch, AHEAD, [tuple(one) for one in costs.known]), []
+                costs, waiting = LastLosses(count, batch, AHEAD, [tuple(one) for one in costs.known]), []
                 made = sampling(costs, seed)
         assert len(costs.known) <= 3 * count + (AHEAD + 2) * batch
         return found
@@ -76,7 +76,7 @@ def test_what_is_drawn_depends_neither_on_how_far_ahead_it_was_drawn_nor_on_a_st
 
 
 def test_a_loss_that_is_no_number_says_nothing_of_its_case():
-    costs = Costs(2, 1, 0)
+    costs = LastLosses(2, 1, 0)
     costs.add(0, [0], [float("nan")])
     costs.add(0, [1], [1.0])
     assert costs.known == [(0, 1, 1.0)]
@@ -84,7 +84,9 @@ def test_a_loss_that_is_no_number_says_nothing_of_its_case():
 
 def test_each_sample_is_judged_alone():
     predicted, truth = torch.tensor([[1.0], [4.0], [2.0]]), torch.tensor([[1.0], [1.0], [0.0]])
-    found = sample_by_sample(lambda outputs, targets: (outputs["x"] - targets).abs().mean(), {"x": predicted}, truth)
+    found = batch_loss.losses_by_sample(
+        lambda outputs, targets: (outputs["x"] - targets).abs().mean(), {"x": predicted}, truth
+    )
     assert found == [0.0, 3.0, 2.0]
 
 

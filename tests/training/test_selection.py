@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.training.checkpoint import SURE, draws_for, fewest_cases, sure_of_best
-from isocenter.training.checkpoint import share_better as share_better_of
+from isocenter.training import checkpoint_files
+from isocenter.training.checkpoint_files import SURE
 
 
 class Mean:
@@ -22,7 +22,7 @@ def scores(*values):
 def share_better(teaching, earlier, last, seed):
     """Each case is another patient's."""
     patients = [str(n) for n in range(len(earlier["score"]))]
-    return share_better_of(teaching, earlier, last, patients, seed=seed)
+    return checkpoint_files.share_better(teaching, earlier, last, patients, seed=seed)
 
 
 def test_many_images_of_few_patients_are_the_evidence_of_few():
@@ -30,8 +30,8 @@ def test_many_images_of_few_patients_are_the_evidence_of_few():
     earlier, last = scores(*[0.9] * 20, *[0.5] * 4), scores(*[0.5] * 24)
     patients = ["a"] * 20 + ["b", "c", "d", "e"]
     assert share_better(Mean, earlier, last, seed=0) > SURE
-    assert share_better_of(Mean, earlier, last, patients, seed=0) == pytest.approx(1 - 0.8**5, abs=0.1)
-    assert share_better_of(Mean, earlier, last, ["a"] * 24, seed=0) == 0.0
+    assert checkpoint_files.share_better(Mean, earlier, last, patients, seed=0) == pytest.approx(1 - 0.8**5, abs=0.1)
+    assert checkpoint_files.share_better(Mean, earlier, last, ["a"] * 24, seed=0) == 0.0
 
 
 def test_weights_that_are_better_in_every_case_are_surely_better():
@@ -50,7 +50,7 @@ def test_one_lucky_case_of_ten_is_not_sure():
 
 
 def test_too_few_cases_say_nothing_however_they_agree():
-    few = fewest_cases(1) - 1
+    few = checkpoint_files.fewest_cases(1) - 1
     assert few == 4
     assert share_better(Mean, scores(*[0.9] * few), scores(*[0.1] * few), seed=0) == 0.0
 
@@ -58,9 +58,9 @@ def test_too_few_cases_say_nothing_however_they_agree():
 def test_seven_cases_that_agree_are_too_few_for_the_best_of_nine():
     """All of seven agree by chance once in 128, and one of nine so once in 14."""
     ours, theirs, patients = scores(*[0.9] * 8), scores(*[0.1] * 8), [str(n) for n in range(8)]
-    assert share_better_of(Mean, ours, theirs, patients, seed=0, tried=9) == 1.0
+    assert checkpoint_files.share_better(Mean, ours, theirs, patients, seed=0, tried=9) == 1.0
     seven = ({"score": one["score"][:7]} for one in (ours, theirs))
-    assert share_better_of(Mean, *seven, patients[:7], seed=0, tried=9) == 0.0
+    assert checkpoint_files.share_better(Mean, *seven, patients[:7], seed=0, tried=9) == 0.0
 
 
 def test_the_same_seed_draws_the_same_cases():
@@ -70,6 +70,8 @@ def test_the_same_seed_draws_the_same_cases():
 
 
 def test_the_best_of_many_has_to_be_surer_than_one_and_by_as_many_draws():
-    assert sure_of_best(1) == pytest.approx(0.95)
-    assert sure_of_best(22) == pytest.approx(1 - 0.05 / 22)
-    assert draws_for(22) * (1 - sure_of_best(22)) == pytest.approx(draws_for(1) * 0.05)
+    assert checkpoint_files.required_share(1) == pytest.approx(0.95)
+    assert checkpoint_files.required_share(22) == pytest.approx(1 - 0.05 / 22)
+    assert checkpoint_files.bootstrap_draws(22) * (1 - checkpoint_files.required_share(22)) == pytest.approx(
+        checkpoint_files.bootstrap_draws(1) * 0.05
+    )

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trained
-from isocenter.planning import read_plan
-from isocenter.runs import fit
-from isocenter.training import Clock, ClockedLength, Pace, Several, Share, Speed, State, in_shares
-from isocenter.training.length.probe import Budget
+from isocenter.planning import plan_file
+from isocenter.training import session_length
+from isocenter.training.length.schedule import Speed, TrainingPace
+from isocenter.training.length.step_probe import Budget
+from isocenter.training.session_length import ClockedLength, SeveralNetworks
+from isocenter.training.training_state import CommandClock, Share, State
 
 STEP = 0.5
 
@@ -24,8 +26,8 @@ def steps_in(left: float) -> Budget:
     return Budget(int(left / STEP), 1, Speed(STEP, 0.0), "half a second each")
 
 
-def clock(seconds: float, deadline: float) -> Clock:
-    return Clock(0.0, deadline=deadline, now=lambda: seconds)
+def clock(seconds: float, deadline: float) -> CommandClock:
+    return CommandClock(0.0, deadline=deadline, now=lambda: seconds)
 
 
 @pytest.mark.parametrize(
@@ -34,42 +36,44 @@ def clock(seconds: float, deadline: float) -> Clock:
 )
 def test_minutes_that_are_enough_for_several_networks_are_shared(minutes, networks, steps):
     """By hand, of steps of half a second: .97 of a third of 3600 s less 2 x 10 s of predictions are 1157.5 s."""
-    budget, share = in_shares(Several(5, 10.0), clock(100.0, 100.0 + 60 * minutes), steps_in)
+    budget, share = session_length.budget_in_shares(
+        SeveralNetworks(5, 10.0), clock(100.0, 100.0 + 60 * minutes), steps_in
+    )
     assert (1 if share is None else share.networks) == networks
     assert budget.steps == pytest.approx(steps, abs=1)
     assert ("share" in budget.because) == (networks > 1)
 
 
 def test_nothing_is_shared_where_nobody_else_may():
-    assert in_shares(None, clock(0.0, 86400.0), steps_in)[1] is None
+    assert session_length.budget_in_shares(None, clock(0.0, 86400.0), steps_in)[1] is None
 
 
 @given(st.integers(2, 5), st.floats(0, 1e4), st.floats(0, 60), st.floats(1e4, 1e5))
 def test_all_shares_and_what_predictions_take_fit_into_the_minutes(networks, began, kept, left):
     share = Share(networks, began, kept)
     assert 0.96 * left <= networks * share.of(left) + kept <= left
-    state = State(3, Pace(10), 2, speed=Speed(1.0, 0.0), share=share)
+    state = State(3, TrainingPace(10), 2, speed=Speed(1.0, 0.0), share=share)
     record = json.loads(json.dumps({**asdict(state), "best": None}))
     assert State.of(record, "here") == state
 
 
 def test_a_share_is_planned_anew_within_itself_and_not_over_all_minutes():
     """At 400 of 1000 s a step takes twice the time; the share of two networks ends at 485 s."""
-    state = State(200, Pace(1000), 1, speed=Speed(STEP, 0.0), share=Share(2, 0.0, 0.0))
-    length = ClockedLength(clock(400.0, 1000.0), several=Several(2, 0.0))
-    _, after = length.adjusted(SimpleNamespace(most_steps=None), state, 2 * STEP)
+    state = State(200, TrainingPace(1000), 1, speed=Speed(STEP, 0.0), share=Share(2, 0.0, 0.0))
+    length = ClockedLength(clock(400.0, 1000.0), several=SeveralNetworks(2, 0.0))
+    _, after = length.adjust(SimpleNamespace(most_steps=None), state, 2 * STEP)
     assert after.pace.steps == pytest.approx(200 + 85 / after.speed.step, abs=1)
-    _, alone = length.adjusted(SimpleNamespace(most_steps=None), replace(state, share=None), 2 * STEP)
+    _, alone = length.adjust(SimpleNamespace(most_steps=None), replace(state, share=None), 2 * STEP)
     assert alone.pace.steps == pytest.approx(200 + 600 / alone.speed.step, abs=1)
 
 
 class Shared(ClockedLength):
     """Two steps without a probe, as if four networks had the rest of the minutes."""
 
-    def planned(self, session):
-        return State(0, Pace(2), 1, speed=Speed(0.001, 0.0), share=Share(4, self.clock.seconds, 0.0))
+    def plan_steps(self, session):
+        return State(0, TrainingPace(2), 1, speed=Speed(0.001, 0.0), share=Share(4, self.clock.seconds, 0.0))
 
-    def adjusted(self, session, state, step):
+    def adjust(self, session, state, step):
         return self, state
 
 
@@ -83,11 +87,11 @@ def test_networks_for_every_voxel_have_the_rest_of_the_minutes_and_their_mean_is
         asked.append(several)
         return Shared(clock) if several else fit_length(chosen, clock, **named)
 
-    fit_length = fit.length_of
-    monkeypatch.setattr(fit, "length_of", length)
+    fit_length = session_length.choose_length
+    monkeypatch.setattr(session_length, "choose_length", length)
     chosen = {"training.steps": None, "guard.gate": False}
     run = trained.segmenting(segmented.data, tmp_path / "run", minutes=30, assignments=chosen)
-    plan = read_plan(run.out / "plan.yaml")
+    plan = plan_file.read_plan(run.out / "plan.yaml")
     assert asked[0].most == plan["training.networks"] == 5
     assert asked[1:] == [None] * 4
     assert "never above" in plan.decision("training.networks").because

@@ -20,19 +20,21 @@ from numpy.testing import assert_array_equal
 import isocenter
 import trained
 from cohorts import picture
-from isocenter.files import DatasetOptions, cache_folder, cached, read_dataset
-from isocenter.planning import fit_to_memory, settings
-from isocenter.runs.fit import resampled_away, resampled_in, write_resampled
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.files.storage import cache
+from isocenter.planning import _fit_to_memory, plan_checks
+from isocenter.runs import training_jobs
+from isocenter.runtime import cascade
 from isocenter.runtime.preprocessing import preprocessing
 from isocenter.tasks.segmentation import targets as segmentation_targets
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.training import prepare_all
-from isocenter.training.data import store
-from isocenter.training.data import targets as kinds
+from isocenter.training.data import prepared_store
+from isocenter.training.data import target_kinds as kinds
 from isocenter.values import Label
 
 GENEROUS, NOTHING = 2**30, 0
-read_labels = store.LabelSource.__post_init__
+read_labels = cascade.LabelSource.__post_init__
 
 
 @pytest.fixture
@@ -43,18 +45,18 @@ def prepared(tmp_path, monkeypatch):
     plan = isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
 
     def prepare(memory: int = GENEROUS, reading=None, of_task=None, **changes):
-        chosen = settings(plan)
+        chosen = plan_checks.checked_settings(plan)
         task = replace(chosen.task, **(of_task or {}))
-        cases = list(read_dataset(data, DatasetOptions(labels=trained.LABELS)))
+        cases = list(dataset_layouts.read_dataset(data, DatasetOptions(labels=trained.LABELS)))
         wanted = replace(chosen.preprocessing, **changes)
-        return prepare_all(cases, wanted, task, threads=2, memory=memory, reading=reading)
+        return prepared_store.prepare_all(cases, wanted, task, threads=2, memory=memory, reading=reading)
 
     return prepare
 
 
 def entries() -> dict[Path, int]:
     """{folder of a prepared case: when it was written}, without what a kill has left half-written beside them"""
-    return {path.parent: path.stat().st_mtime_ns for path in cache_folder().glob("prepared/*/*/facts.npz")}
+    return {path.parent: path.stat().st_mtime_ns for path in cache.cache_folder().glob("prepared/*/*/facts.npz")}
 
 
 def test_the_cache_gives_what_was_prepared_and_writes_nothing_anew(prepared):
@@ -88,7 +90,7 @@ def test_where_structures_lie_stays_on_disk_with_the_image_and_counts_in_memory(
         assert not isinstance(ours, np.ndarray)
         assert len(ours) == len(theirs)
         assert_array_equal(ours[1:3], theirs[1:3])
-    assert fit_to_memory.POSITIONS == kinds.POSITIONS  # as many as plans count with
+    assert _fit_to_memory.POSITIONS == kinds.POSITIONS  # as many as plans count with
     stored.positions[0].path.unlink()
     with pytest.raises(isocenter.IsocenterError, match=r"facts\.npz: this entry of the cache was damaged or deleted"):
         stored.positions[0][0]
@@ -136,26 +138,26 @@ def test_a_structure_that_is_too_small_for_the_grid_is_named_with_its_case(prepa
     cases = tuple(one.id for one in coarse if "2" in one.lost)
     assert cases
     task = Segmentation((Label(1, "shell"), Label(2, "core")))
-    problems = resampled_away(coarse, task)
+    problems = training_jobs.warn_lost_structures(coarse, task)
     [core] = [one for one in problems if one.what.startswith("core")]
     assert (core.what, core.cases) == ("core was drawn and has no voxel on the grid of the network", cases)
     for fold in ("a", "b"):
         (tmp_path / fold).mkdir()
-        write_resampled(problems, tmp_path / fold)
-    assert list(resampled_in([tmp_path / "a", tmp_path / "b", tmp_path / "none"])) == problems
+        training_jobs.write_resampled(problems, tmp_path / fold)
+    assert list(training_jobs.read_resampled([tmp_path / "a", tmp_path / "b", tmp_path / "none"])) == problems
 
 
 @pytest.mark.parametrize("changes", [{"spacing": (1.7, 2.1, 1.3), "smallest": (32, 16, 40)}, {"border": 0.1}])
 def test_a_volume_that_is_prepared_in_parts_is_the_one_prepared_whole(prepared, monkeypatch, changes):
     whole = prepared(**changes)
-    monkeypatch.setenv("ISOCENTER_CACHE", str(cache_folder().parent / "in parts"))
+    monkeypatch.setenv("ISOCENTER_CACHE", str(cache.cache_folder().parent / "in parts"))
     monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
     monkeypatch.setattr(segmentation_targets, "IN_PARTS_VOXELS", 0)
-    monkeypatch.setattr(store, "CHUNK", 4)
-    monkeypatch.setattr(store, "BRICK_VOXELS", 2000)  # rows of planes too
+    monkeypatch.setattr(prepared_store, "CHUNK", 4)
+    monkeypatch.setattr(prepared_store, "BRICK_VOXELS", 2000)  # rows of planes too
     monkeypatch.setattr(kinds, "SLAB_VOXELS", 1000)
     made = []
-    monkeypatch.setattr(store.LabelSource, "__post_init__", lambda self: made.append(self) or read_labels(self))
+    monkeypatch.setattr(cascade.LabelSource, "__post_init__", lambda self: made.append(self) or read_labels(self))
     for one, other in zip(whole, prepared(NOTHING, **changes), strict=True):
         np.testing.assert_allclose(other.image[...], one.image, atol=1e-5)
         assert_array_equal(other.target[...], one.target)
@@ -165,18 +167,18 @@ def test_a_volume_that_is_prepared_in_parts_is_the_one_prepared_whole(prepared, 
 
 
 def test_a_write_that_fails_leaves_no_entry(prepared, monkeypatch):
-    pack = store._pack
+    pack = prepared_store._pack
 
     def broken(array, trace, path):
         pack(array, trace, path)
         if path.name == "target.b2nd":
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_pack", broken)
+    monkeypatch.setattr(prepared_store, "_pack", broken)
     with pytest.raises(isocenter.IsocenterError, match="No space left"):
         prepared()
-    assert not [path for path in (cache_folder() / "prepared").rglob("*") if path.is_file()]
-    monkeypatch.setattr(store, "_pack", pack)
+    assert not [path for path in (cache.cache_folder() / "prepared").rglob("*") if path.is_file()]
+    monkeypatch.setattr(prepared_store, "_pack", pack)
     assert len(prepared()) == 6
 
 
@@ -202,29 +204,29 @@ def test_damaged_entries_are_prepared_again_with_a_line_each(prepared, caplog):
 
 def test_two_cold_starts_at_once_share_the_entries_that_were_finished_first(prepared, monkeypatch):
     """Both have begun every entry before either has finished one."""
-    both, fill = threading.Barrier(2), store._fill
+    both, fill = threading.Barrier(2), prepared_store._fill
 
     def at_once(case, *rest):
         fill(case, *rest)
         if case.id == "case00":
             both.wait(60)
 
-    monkeypatch.setattr(store, "_fill", at_once)
+    monkeypatch.setattr(prepared_store, "_fill", at_once)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: prepared(NOTHING), range(2))
     for one, other in zip(first, second, strict=True):
         assert one.image.path == other.image.path
         assert_array_equal(one.image, other.image)
     assert len(entries()) == 6
-    assert not list(cache_folder().rglob("*.partial"))
+    assert not list(cache.cache_folder().rglob("*.partial"))
 
 
 def test_what_was_finished_first_is_never_moved_from_under_its_readers(tmp_path):
     place = tmp_path / "entry"
-    with cached(place) as late:
+    with cache.write_cache_entry(place) as late:
         late.mkdir()
         (late / "file").write_text("late")
-        with cached(place) as early:
+        with cache.write_cache_entry(place) as early:
             early.mkdir()
             (early / "file").write_text("early")
         seen = place.stat().st_ino
@@ -271,9 +273,9 @@ def test_what_a_killed_process_left_half_written_is_removed_a_day_later_and_not_
 
 PREPARING = """
 import pickle, sys
-from isocenter.training import prepare_all
+from isocenter.training.data import prepared_store
 cases, preprocessing, task = pickle.load(open(sys.argv[1], "rb"))
-prepare_all(cases, preprocessing, task, threads=2, memory=0, progress=lambda done, of: print(done, flush=True))
+prepared_store.prepare_all(cases, preprocessing, task, threads=2, memory=0, progress=lambda done, of: print(done, flush=True))
 """
 
 
@@ -281,8 +283,8 @@ prepare_all(cases, preprocessing, task, threads=2, memory=0, progress=lambda don
 def test_what_was_prepared_before_a_kill_is_kept_and_the_rest_is_made_good(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
     data = trained.blobs(tmp_path / "data", 40)
-    chosen = settings(isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan)
-    cases = list(read_dataset(data, DatasetOptions(labels=trained.LABELS)))
+    chosen = plan_checks.checked_settings(isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan)
+    cases = list(dataset_layouts.read_dataset(data, DatasetOptions(labels=trained.LABELS)))
     (tmp_path / "asked.pickle").write_bytes(pickle.dumps((cases, chosen.preprocessing, chosen.task)))
     command = [sys.executable, "-c", PREPARING, str(tmp_path / "asked.pickle")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -292,11 +294,11 @@ def test_what_was_prepared_before_a_kill_is_kept_and_the_rest_is_made_good(tmp_p
     assert process.returncode == -signal.SIGKILL
     kept = entries()
     assert 4 <= len(kept) < 40
-    done = prepare_all(cases, chosen.preprocessing, chosen.task, threads=2, memory=NOTHING)
+    done = prepared_store.prepare_all(cases, chosen.preprocessing, chosen.task, threads=2, memory=NOTHING)
     assert kept.items() <= entries().items()  # not one of them was written anew
     assert len(entries()) == len(done) == 40
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "another cache"))
-    fresh = prepare_all(cases, chosen.preprocessing, chosen.task, threads=2, memory=NOTHING)
+    fresh = prepared_store.prepare_all(cases, chosen.preprocessing, chosen.task, threads=2, memory=NOTHING)
     for one, other in zip(done, fresh, strict=True):
         assert_array_equal(one.image[...], other.image[...])
         assert_array_equal(one.target[...], other.target[...])
@@ -321,8 +323,11 @@ def test_another_column_of_the_same_table_is_another_target(tmp_path, monkeypatc
         role, name = column.split("=")
         options = DatasetOptions(column={role: name})
         plan = isocenter.plan(tmp_path / "data", minutes=1, column=column, modality="DX").plan
-        chosen, cases = settings(plan), list(read_dataset(tmp_path / "data", options))
-        made = prepare_all(cases, chosen.preprocessing, chosen.task, threads=1, memory=2**30)
+        chosen, cases = (
+            plan_checks.checked_settings(plan),
+            list(dataset_layouts.read_dataset(tmp_path / "data", options)),
+        )
+        made = prepared_store.prepare_all(cases, chosen.preprocessing, chosen.task, threads=1, memory=2**30)
         for case, one in zip(cases, made, strict=True):
             assert_array_equal(one.target, chosen.task.target(case).data)
 
@@ -335,11 +340,11 @@ def test_several_answers_about_an_image_are_known_again_and_by_what_they_state(t
     rows = [f"p{n}.png,{'ab'[n % 2]},{n if n else ''}" for n in range(16)]
     (tmp_path / "data" / "table.csv").write_text("\n".join(["image,label,size", *rows]))
     given = {"column": "value=size", "modality": "DX", "task": "classification+regression"}
-    chosen = settings(isocenter.plan(tmp_path / "data", minutes=1, **given).plan)
-    cases = list(read_dataset(tmp_path / "data", DatasetOptions(column={"value": "size"})))
+    chosen = plan_checks.checked_settings(isocenter.plan(tmp_path / "data", minutes=1, **given).plan)
+    cases = list(dataset_layouts.read_dataset(tmp_path / "data", DatasetOptions(column={"value": "size"})))
     of_one = replace(cases[3], references={**cases[3].references, "class": "a"})
     for some, expected in ((cases, 16), (cases, 16), ([of_one], 17)):
-        prepare_all(some, chosen.preprocessing, chosen.task, threads=1, memory=2**30)
+        prepared_store.prepare_all(some, chosen.preprocessing, chosen.task, threads=1, memory=2**30)
         assert len(entries()) == expected
 
 
@@ -354,9 +359,11 @@ def test_structures_that_change_their_numbers_are_other_targets(tmp_path, monkey
         (tmp_path / "data" / f"p{n}.json").write_text(json.dumps(text))
     for labels in ("1=liver,2=spleen", "1=spleen,2=liver"):
         plan = isocenter.plan(tmp_path / "data", minutes=1, labels=labels, modality="US", task="segmentation").plan
-        chosen = settings(plan)
-        [case, *_] = read_dataset(tmp_path / "data", DatasetOptions(labels=labels, kinds=frozenset({"mask"})))
-        [made] = prepare_all([case], chosen.preprocessing, chosen.task, threads=1, memory=2**30)
+        chosen = plan_checks.checked_settings(plan)
+        [case, *_] = dataset_layouts.read_dataset(
+            tmp_path / "data", DatasetOptions(labels=labels, kinds=frozenset({"mask"}))
+        )
+        [made] = prepared_store.prepare_all([case], chosen.preprocessing, chosen.task, threads=1, memory=2**30)
         assert_array_equal(
             np.unique(made.target, return_counts=True), np.unique(chosen.task.target(case).data, return_counts=True)
         )

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.planning import Between, OneOf
-from isocenter.training.search_study import COMPLETE, IMPOSSIBLE, PRUNED, Study
+from isocenter.planning.search_domains import Between, OneOf
+from isocenter.training.search_study import COMPLETE, IMPOSSIBLE, PRUNED, SearchStudy
 
 SPACE = {"rate": Between(1e-3, 1e-5, 1e-1), "patch": OneOf(([32, 32], [16, 16])), "family": OneOf(("unet", "resnet"))}
 
@@ -17,15 +17,15 @@ def value_of(choices):
 def tried(path, count):
     """So many trials, each in a session of its own."""
     for _ in range(count):
-        with Study(path, SPACE, seed=3) as study:
+        with SearchStudy(path, SPACE, seed=3) as study:
             trial = study.next()
             study.finish(trial, COMPLETE, value_of(trial.choices))
-    with Study(path, {}, seed=3) as study:
+    with SearchStudy(path, {}, seed=3) as study:
         return study.done
 
 
 def test_the_first_trial_is_the_plan_as_it_stands(tmp_path):
-    with Study(tmp_path / "study.db", SPACE, seed=0) as study:
+    with SearchStudy(tmp_path / "study.db", SPACE, seed=0) as study:
         trial = study.next()
     assert (trial.number, trial.choices) == (0, {"rate": 1e-3, "patch": [32, 32], "family": "unet"})
 
@@ -33,7 +33,7 @@ def test_the_first_trial_is_the_plan_as_it_stands(tmp_path):
 @pytest.mark.whole
 def test_a_study_that_is_found_again_goes_on_as_if_it_had_not_been_closed(tmp_path):
     apart = tried(tmp_path / "apart.db", 7)
-    with Study(tmp_path / "once.db", SPACE, seed=3) as study:
+    with SearchStudy(tmp_path / "once.db", SPACE, seed=3) as study:
         for _ in range(7):
             trial = study.next()
             study.finish(trial, COMPLETE, value_of(trial.choices))
@@ -45,17 +45,17 @@ def test_a_study_that_is_found_again_goes_on_as_if_it_had_not_been_closed(tmp_pa
 def test_another_seed_tries_other_plans(tmp_path):
     found = []
     for seed in (0, 1):
-        with Study(tmp_path / f"{seed}.db", SPACE, seed) as study:
+        with SearchStudy(tmp_path / f"{seed}.db", SPACE, seed) as study:
             study.finish(study.next(), COMPLETE, 0.0)
             found.append(study.next().choices["rate"])
     assert found[0] != found[1]
 
 
 def test_the_trial_that_a_killed_session_left_is_given_again(tmp_path):
-    with Study(tmp_path / "study.db", SPACE, seed=0) as study:
+    with SearchStudy(tmp_path / "study.db", SPACE, seed=0) as study:
         study.finish(study.next(), COMPLETE, 0.0)
         left = study.next()
-    with Study(tmp_path / "study.db", {}, seed=0) as study:
+    with SearchStudy(tmp_path / "study.db", {}, seed=0) as study:
         again = study.next()
         assert (again.number, again.choices) == (left.number, left.choices)
         study.finish(again, COMPLETE, 1.0, {"steps": 7})
@@ -64,7 +64,7 @@ def test_the_trial_that_a_killed_session_left_is_given_again(tmp_path):
 
 
 def test_a_trial_below_the_median_of_those_before_it_is_hopeless_and_the_plan_never_is(tmp_path):
-    with Study(tmp_path / "study.db", SPACE, seed=0) as study:
+    with SearchStudy(tmp_path / "study.db", SPACE, seed=0) as study:
         for value in (0.1, 0.7, 0.8, 0.9):
             trial = study.next()
             assert not trial.is_hopeless(0.5, value) or trial.number > 0
@@ -87,6 +87,6 @@ def test_something_better_than_the_plan_is_found_where_there_is_much(tmp_path):
 
 @pytest.mark.parametrize("name", ["a run? fold#1 größe"])
 def test_a_study_lies_in_any_folder(tmp_path, name):
-    with Study(tmp_path / name / "study.db", SPACE, seed=0) as study:
+    with SearchStudy(tmp_path / name / "study.db", SPACE, seed=0) as study:
         study.next()
     assert (tmp_path / name / "study.db").is_file()

@@ -10,14 +10,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks import TensorGroups, TensorOrigin, groups_of
-from isocenter.planning import Network, Settings, Transfer, read_plan, settings
-from isocenter.planning.typed import check_value
-from isocenter.training import initialise, refuse_no_source
-from isocenter.training.step.optimisers import AT_ONCE, Average, Pace, merged, plain_name, with_low_rank
-from isocenter.training.transfer import Moving
+from isocenter.networks import factory, network_parts
+from isocenter.networks.network_parts import TensorGroups
+from isocenter.networks.weight_loading import TensorOrigin
+from isocenter.planning import PlanSettings, plan_checks, plan_file, typed_sections
+from isocenter.planning.plan_sections import NetworkSettings, TransferSettings
+from isocenter.training import weight_transfer
+from isocenter.training.step import optimisers
+from isocenter.training.step.optimisers import AT_ONCE, WeightAverage, WeightPace
+from isocenter.training.weight_transfer import MovingWeights
 from isocenter.values import Dense, Vector
 
 torch.set_num_threads(1)
@@ -27,16 +29,16 @@ UNET = {"strides": [[1, 1], [2, 2]], "width": 4}
 
 
 def resnet(axes: int) -> torch.nn.Module:
-    return networks.build("resnet", 1, axes, {"class": Vector(2)}, SIZE)
+    return factory.build("resnet", 1, axes, {"class": Vector(2)}, SIZE)
 
 
 @pytest.fixture(scope="session")
-def chosen(classified) -> Settings:
+def chosen(classified) -> PlanSettings:
     """The settings of a small run."""
-    return settings(read_plan(classified.out / "plan.yaml"))
+    return plan_checks.checked_settings(plan_file.read_plan(classified.out / "plan.yaml"))
 
 
-def of_volumes(chosen: Settings, network: Network) -> Settings:
+def of_volumes(chosen: PlanSettings, network: NetworkSettings) -> PlanSettings:
     """The same for volumes."""
     preprocessing = replace(chosen.preprocessing, ndim=3, spacing=None, shape=None, smallest=(8, 8, 8))
     training = replace(chosen.training, patch=(8, 8, 8))
@@ -55,44 +57,44 @@ def flat(tmp_path) -> Path:
 def test_a_network_for_volumes_begins_from_one_for_pictures_as_the_plan_says(chosen, flat, by, inflation, share):
     deep = resnet(3)
     kernels = [name for name, value in deep.state_dict().items() if value.ndim == 5]
-    network = Network("resnet", SIZE, str(flat) if by == "pretrained" else None, inflation=inflation)
-    made = initialise(deep, of_volumes(chosen, network), flat if by == "start" else None)
+    network = NetworkSettings("resnet", SIZE, str(flat) if by == "pretrained" else None, inflation=inflation)
+    made = weight_transfer.load_initial_weights(deep, of_volumes(chosen, network), flat if by == "start" else None)
     assert f"{len(kernels)} kernels inflated along axis 2" in made.words
     assert made.words.count("flat.safetensors") == 1
     assert {row.how for row in made.rows if row.name in kernels} == {"inflated"}
     middle = resnet(2)
-    networks.pretrained(middle, "resnet", SIZE, flat)
+    factory.load_pretrained(middle, "resnet", SIZE, flat)
     torch.testing.assert_close(deep.body[0].weight[..., 1], share * middle.body[0].weight)
 
 
 def test_fresh_weights_are_nothing_to_speak_of(chosen):
-    made = initialise(resnet(2), chosen, None)
+    made = weight_transfer.load_initial_weights(resnet(2), chosen, None)
     assert (made.words, made.rows) == ("", ())
 
 
 def test_an_inflation_that_there_is_not_is_refused():
     with pytest.raises(PlanError, match="inflation"):
-        check_value("network.inflation", "corner")
+        typed_sections.check_value("network.inflation", "corner")
 
 
 @pytest.mark.parametrize(
     ("transfer", "name"),
     [
-        (Transfer("linear_probe"), "mode"),
-        (Transfer("lora"), "mode"),
-        (Transfer(frozen=0.5), "frozen"),
-        (Transfer(layer_decay=0.5), "layer_decay"),
+        (TransferSettings("linear_probe"), "mode"),
+        (TransferSettings("lora"), "mode"),
+        (TransferSettings(frozen=0.5), "frozen"),
+        (TransferSettings(layer_decay=0.5), "layer_decay"),
     ],
 )
 def test_a_transfer_without_a_source_is_refused(chosen, transfer, name):
     with pytest.raises(PlanError, match=rf"transfer\.{name}.*needs weights to start from.*--from"):
-        refuse_no_source(replace(chosen, transfer=transfer), None)
+        weight_transfer.refuse_no_source(replace(chosen, transfer=transfer), None)
 
 
 def test_encoder_decoder_and_head_are_found_by_the_order_in_which_a_network_computes():
     with torch.device("meta"):
-        module = networks.build("unet", 1, 2, {"mask": Dense(2)}, UNET)
-        found = groups_of(module, "encoder.-1", torch.empty(1, 1, 8, 8))
+        module = factory.build("unet", 1, 2, {"mask": Dense(2)}, UNET)
+        found = network_parts.tensor_groups(module, "encoder.-1", torch.empty(1, 1, 8, 8))
     groups = {name.partition(".")[0]: group for name, group in found.groups.items()}
     assert groups == {"encoder": "encoder", "decoder": "decoder", "ups": "decoder", "dense": "head"} or set(
         groups.values()
@@ -104,11 +106,13 @@ def test_encoder_decoder_and_head_are_found_by_the_order_in_which_a_network_comp
 
 def test_every_family_of_ours_has_a_head_and_an_encoder():
     for name in ("resnet", "densenet", "vit", "timm", "segresnet", "plain_conv_unet"):
-        made = networks.family_of(name)
+        made = factory.family_of(name)
         heads = {"mask": Dense(2)} if "vector" not in made.answers else {"class": Vector(2)}
-        size, _, _ = networks.size_for(name, [32, 32], [[1, 1], [2, 2], [2, 2]], "cpu")
+        size, _, _ = factory.size_for(name, [32, 32], [[1, 1], [2, 2], [2, 2]], "cpu")
         with torch.device("meta"), torch.inference_mode():
-            found = groups_of(networks.build(name, 1, 2, heads, size), made.features, torch.empty(1, 1, 32, 32))
+            found = network_parts.tensor_groups(
+                factory.build(name, 1, 2, heads, size), made.features, torch.empty(1, 1, 32, 32)
+            )
         assert {"encoder", "head"} <= set(found.groups.values()), name
         assert found.count > 1, name
 
@@ -127,26 +131,26 @@ GROUPS = TensorGroups(
 @pytest.mark.parametrize(
     ("transfer", "still"),
     [
-        (Transfer(), set()),
-        (Transfer("head_first"), set()),
-        (Transfer("linear_probe"), {"body.0.weight", "body.1.norm.running_mean"}),
-        (Transfer(frozen=0.5), {"body.0.weight"}),
+        (TransferSettings(), set()),
+        (TransferSettings("head_first"), set()),
+        (TransferSettings("linear_probe"), {"body.0.weight", "body.1.norm.running_mean"}),
+        (TransferSettings(frozen=0.5), {"body.0.weight"}),
     ],
 )
 def test_what_the_source_lacks_and_the_head_always_move(transfer, still):
-    assert Moving.of(transfer, ROWS, GROUPS).still == still
+    assert MovingWeights.of(transfer, ROWS, GROUPS).still == still
 
 
 def test_levels_nearer_to_the_image_learn_slower():
-    moving = Moving.of(Transfer(layer_decay=0.5), ROWS, GROUPS)
-    assert moving.pace("body.0.weight") == Pace(0.25)
-    assert moving.pace("body.1.weight") == Pace(0.5)
+    moving = MovingWeights.of(TransferSettings(layer_decay=0.5), ROWS, GROUPS)
+    assert moving.pace("body.0.weight") == WeightPace(0.25)
+    assert moving.pace("body.1.weight") == WeightPace(0.5)
     assert moving.pace("vectors.class.weight") == AT_ONCE
 
 
 def test_with_the_head_first_what_was_loaded_waits():
-    moving = Moving.of(Transfer("head_first", head_share=0.3), ROWS, GROUPS)
-    assert moving.pace("body.0.weight") == Pace(1.0, 0.3)
+    moving = MovingWeights.of(TransferSettings("head_first", head_share=0.3), ROWS, GROUPS)
+    assert moving.pace("body.0.weight") == WeightPace(1.0, 0.3)
     assert moving.pace("body.1.weight") == moving.pace("vectors.class.weight") == AT_ONCE
 
 
@@ -161,15 +165,15 @@ def test_a_difference_of_low_rank_is_nothing_at_first_and_merges_exactly(kind):
     layer, given = layers[kind]
     module = torch.nn.Sequential(layer)
     plain, before = copy.deepcopy(module), module(given)
-    with_low_rank(module, {"0.weight"}, 2)
+    optimisers.with_low_rank(module, {"0.weight"}, 2)
     torch.testing.assert_close(module(given), before)
-    moved = {plain_name(name): one for name, one in module.named_parameters() if one.requires_grad}
+    moved = {optimisers.base_weight_name(name): one for name, one in module.named_parameters() if one.requires_grad}
     assert set(moved) == {"0.weight", "0.bias"}
     with torch.no_grad():
         for one in module.parameters():
             if one.requires_grad:
                 one.add_(torch.randn_like(one))
-    plain.load_state_dict({name: merged(module, name) for name in plain.state_dict()})
+    plain.load_state_dict({name: optimisers.merge_low_rank(module, name) for name in plain.state_dict()})
     torch.testing.assert_close(plain(given), module(given), atol=1e-5, rtol=1e-5)
 
 
@@ -177,8 +181,8 @@ def test_the_mean_of_weights_with_differences_is_that_of_plain_weights():
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
     averaged = copy.deepcopy(module).requires_grad_(False)
-    with_low_rank(module, {"0.weight"}, 1)
-    average = Average(averaged, module)
+    optimisers.with_low_rank(module, {"0.weight"}, 1)
+    average = WeightAverage(averaged, module)
     with torch.no_grad():
         for one in module.parameters():
             one.add_(1.0)

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 
 import isocenter
 from isocenter.errors import FormatError, GeometryError
-from isocenter.transforms import apparent_diffusion
+from isocenter.transforms import adc as transforms_adc
 from isocenter.values import Geometry, Image
 
 WATER = 3.0e-3  # mm²/s of free water at body temperature
@@ -27,7 +27,7 @@ def decaying(adc: np.ndarray, b: tuple[float, ...], s0: float = 1000.0) -> Image
 @given(st.lists(st.floats(0, WATER), min_size=4, max_size=4), st.floats(10, 1e4))
 def test_the_coefficient_of_a_decay_without_noise_is_found_exactly(values, s0):
     adc = np.reshape(values, (2, 2, 1))
-    found = apparent_diffusion(decaying(adc, (0, 500, 500, 1000), s0), "x")
+    found = transforms_adc.apparent_diffusion(decaying(adc, (0, 500, 500, 1000), s0), "x")
     assert_allclose(found.data[0], adc, rtol=1e-5, atol=1e-8)
     assert (found.facts["unit"], found.frames, found.channels) == ("mm2/s", None, ("ADC",))
 
@@ -35,7 +35,10 @@ def test_the_coefficient_of_a_decay_without_noise_is_found_exactly(values, s0):
 def test_coefficients_have_no_window_of_the_signals():
     signals = decaying(np.full((2, 2, 1), 1e-3), (0, 500))
     stated = {**signals.facts, "window": (500.0, 1000.0, "LINEAR"), "rescale_type": "US", "description": "DWI"}
-    assert apparent_diffusion(replace(signals, facts=stated), "x").facts == {"description": "DWI", "unit": "mm2/s"}
+    assert transforms_adc.apparent_diffusion(replace(signals, facts=stated), "x").facts == {
+        "description": "DWI",
+        "unit": "mm2/s",
+    }
 
 
 def test_weights_by_the_squared_signal_err_less_than_none():
@@ -44,7 +47,7 @@ def test_weights_by_the_squared_signal_err_less_than_none():
     signal = signal[(signal > 0).all(axis=1)]
     grid = Geometry((len(signal), 1, 1), np.eye(4))
     image = Image(signal.T[None, :, :, None, None], grid, facts={"b_values": tuple(b)})
-    weighted = apparent_diffusion(image, "x").data.ravel()
+    weighted = transforms_adc.apparent_diffusion(image, "x").data.ravel()
     plain = -np.polyfit(b, np.log(signal.T), 1)[0]
     assert np.std(weighted) < 0.8 * np.std(plain)
     assert np.mean(weighted) == pytest.approx(truth, rel=0.01)
@@ -53,20 +56,20 @@ def test_weights_by_the_squared_signal_err_less_than_none():
 def test_where_there_is_no_signal_there_is_no_coefficient():
     image = decaying(np.full((2, 1, 1), 1e-3), (0, 800))
     dark = image.with_pixels(np.where(np.arange(2).reshape(1, 1, 2, 1, 1) == 1, 0, image.data))
-    assert np.isnan(apparent_diffusion(dark, "x").data).ravel().tolist() == [False, True]
+    assert np.isnan(transforms_adc.apparent_diffusion(dark, "x").data).ravel().tolist() == [False, True]
 
 
 @pytest.mark.parametrize("facts", [{}, {"b_values": (800, 800)}, {"b_values": (0, None)}, {"b_values": (0, 1, 2)}])
 def test_unknown_or_equal_b_values_are_refused(facts):
     image = Image(np.ones((1, 2, 3, 3, 3)), Geometry((3, 3, 3), np.eye(4)), facts=facts)
     with pytest.raises(GeometryError, match="b"):
-        apparent_diffusion(image, "x")
+        transforms_adc.apparent_diffusion(image, "x")
 
 
 def test_one_image_has_no_frames_at_several_b_values_and_the_remedy_fits_a_dicom_series_too():
     image = Image(np.ones((1, 3, 3, 3)), Geometry((3, 3, 3), np.eye(4)))
     with pytest.raises(GeometryError, match="one image, not frames at several b-values") as refused:
-        apparent_diffusion(image, "x")
+        transforms_adc.apparent_diffusion(image, "x")
     assert "DICOM states" in refused.value.remedy
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from drawn import generators
-from isocenter.transforms.augment_artefacts import dose_noise, metal
+from isocenter.transforms import _augment_artefacts
 
 shapes = st.sampled_from([(48, 48), (40, 48, 9)])
 seeds = st.integers(0, 200)
@@ -26,7 +26,7 @@ def slab(shape: tuple[int, ...]) -> torch.Tensor:
 def test_noise_of_a_low_dose_has_the_deviation_asked_for_where_the_body_is_even(shape):
     image = torch.ones(1, 1, *shape)
     image[0, 0, 0] = 0  # a row of air: thickness is measured from there
-    noisy = dose_noise(image, 0.4, drawn_noise())
+    noisy = _augment_artefacts.dose_noise(image, 0.4, drawn_noise())
     assert (noisy - image)[0, 0, 30:].std().item() == pytest.approx(0.4, rel=0.05)
     assert abs((noisy - image).mean()) < 0.01
 
@@ -47,7 +47,7 @@ def drawn_noise() -> list[np.random.Generator]:
 def test_its_grain_follows_the_ramp_of_the_reconstruction():
     """Power grows in proportion to the frequency, and falls with the kernel: nothing at 0, most in the middle."""
     image = torch.ones(1, 1, 256, 256)
-    grain = (dose_noise(image + torch.eye(256) * 1e-3, 1.0, drawn_noise()) - image)[0, 0].numpy()
+    grain = (_augment_artefacts.dose_noise(image + torch.eye(256) * 1e-3, 1.0, drawn_noise()) - image)[0, 0].numpy()
     power = np.abs(np.fft.fft2(grain)) ** 2
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(256), np.fft.fftfreq(256)))
     rings = [power[abs(frequency - f) < 0.01].mean() for f in (0.02, 0.05, 0.1, 0.21, 0.45)]
@@ -57,7 +57,7 @@ def test_its_grain_follows_the_ramp_of_the_reconstruction():
 
 def test_it_is_stronger_in_the_body_than_beside_it():
     image = slab((64, 64))
-    difference = dose_noise(image, 0.5, drawn_noise()) - image
+    difference = _augment_artefacts.dose_noise(image, 0.5, drawn_noise()) - image
     assert difference[0, 0, 24:40, 24:40].std() > 1.5 * difference[0, 0, :6, :6].std()
 
 
@@ -66,7 +66,7 @@ def test_it_is_stronger_in_the_body_than_beside_it():
 def test_metal_is_as_bright_as_the_image_gets_and_nothing_leaves_its_range(shape, seed):
     image = slab(shape)
     image[0, 0, 20, 20] = 1.0
-    changed = metal(image, 2.0, generators(seed))
+    changed = _augment_artefacts.metal(image, 2.0, generators(seed))
     assert changed.amax() == 1
     assert (changed == 1).sum() > 1
     assert changed.amin() >= image.amin()
@@ -76,7 +76,7 @@ def test_streaks_are_the_same_in_opposite_directions_and_weaken_with_distance():
     rows = np.linspace(-1, 1, 101)
     image = torch.from_numpy(np.add.outer(rows, rows).astype(np.float32) * 1e-3)[None, None]
     image[0, 0, 0, 0], image[0, 0, -1, -1] = -50, 50  # a wide range, so that nothing is cut off
-    changed = metal(image, 1.0, centred())
+    changed = _augment_artefacts.metal(image, 1.0, centred())
     streaks = ((changed - image) / image.std())[0, 0].numpy()
     inside = changed[0, 0].numpy() == 50
     assert inside[50, 50]
@@ -105,6 +105,6 @@ def centred() -> list[np.random.Generator]:
 def test_streaks_stay_in_the_slices_of_the_metal():
     image = slab((40, 40, 21))
     image[0, 0, 20, 20] = 4.0
-    difference = (metal(image, 1.0, generators(5)) - image)[0, 0]
+    difference = (_augment_artefacts.metal(image, 1.0, generators(5)) - image)[0, 0]
     by_slice = difference.abs().mean(dim=(0, 1))
     assert by_slice.max() > 20 * by_slice.min()

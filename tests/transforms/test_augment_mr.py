@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from drawn import Drawn, generators, smooth
-from isocenter.transforms.augment_artefacts import bias_field, ghosting, motion, spikes
+from isocenter.transforms import _augment_artefacts
 
 shapes = st.sampled_from([(32, 40), (14, 20, 16)])
 seeds = st.integers(0, 200)
@@ -29,7 +29,7 @@ def test_a_bias_field_is_a_smooth_factor_of_mean_one_on_the_signal(shape, seed, 
     image = torch.full((1, 1, *shape), lowest + 2)
     dark = (0, 0, *[0] * len(shape))
     image[dark] = lowest
-    changed = bias_field(image, 0.3, generators(seed))
+    changed = _augment_artefacts.bias_field(image, 0.3, generators(seed))
     assert changed[dark] == pytest.approx(lowest, abs=1e-6)
     factor = ((changed - lowest) / 2)[0, 0].numpy().astype(float)
     assert factor.ravel()[1:].mean() == pytest.approx(1, abs=0.02)
@@ -44,7 +44,7 @@ def test_a_bias_field_is_a_smooth_factor_of_mean_one_on_the_signal(shape, seed, 
 def test_all_channels_of_a_sample_see_the_same_field():
     image = torch.ones(1, 2, 16, 16)
     image[:, :, 0, 0] = 0
-    changed = bias_field(image, 0.3, generators(3))
+    changed = _augment_artefacts.bias_field(image, 0.3, generators(3))
     assert_allclose(changed[0, 0], changed[0, 1])
 
 
@@ -52,7 +52,7 @@ def test_all_channels_of_a_sample_see_the_same_field():
 @given(shapes, seeds, st.floats(-3, 3))
 def test_motion_keeps_the_energy_and_at_least_the_mean_and_does_not_move_the_anatomy(shape, seed, lowest):
     image = anatomy(shape) + lowest
-    moved = motion(image, 3.0, generators(seed))
+    moved = _augment_artefacts.motion(image, 3.0, generators(seed))
     energy = ((moved - lowest) ** 2).sum() / ((image - lowest) ** 2).sum()
     assert 0.9 < energy < 1.01  # lines of k-space change places, each with about its energy
     # The middle of k-space keeps the mean; the magnitude adds what would be negative between the ghosts.
@@ -68,13 +68,13 @@ def test_motion_keeps_the_energy_and_at_least_the_mean_and_does_not_move_the_ana
 
 def test_a_patient_who_moves_by_nothing_leaves_the_image_alone():
     image = smooth((20, 24), channels=2)
-    assert_allclose(motion(image, 0.0, generators(1)), image, atol=1e-5)
+    assert_allclose(_augment_artefacts.motion(image, 0.0, generators(1)), image, atol=1e-5)
 
 
 def test_motion_shifts_the_lines_that_came_later_in_phase_only():
     """Only the outer lines belong to the other position: what a low-pass shows is the same, what is fine is not."""
     image, rng = smooth((64, 64), seed=2), generators(4)
-    difference = (motion(image, 3.0, rng) - image)[0, 0]
+    difference = (_augment_artefacts.motion(image, 3.0, rng) - image)[0, 0]
     assert difference.abs().max() > 0.05
     assert abs(difference.mean()) < 0.1
 
@@ -89,7 +89,7 @@ def test_a_ghost_lies_one_period_of_the_field_away(axis):
         def integers(self, low: int, high: int | None = None) -> int:
             return axis if high is None else low
 
-    ghosts = ghosting(image, 1.0, [Halved()])[0, 0]  # type: ignore[list-item]
+    ghosts = _augment_artefacts.ghosting(image, 1.0, [Halved()])[0, 0]  # type: ignore[list-item]
     place = [3, 5]
     ghost = place.copy()
     ghost[axis] = (ghost[axis] + 8) % 16
@@ -104,7 +104,7 @@ def test_a_ghost_lies_one_period_of_the_field_away(axis):
 def test_ghosts_keep_the_mean_signal_where_nothing_turns_negative(shape, seed):
     image = anatomy(shape) + 5
     image[(0, 0, *[0] * len(shape))] = 0
-    changed = ghosting(image, 0.5, generators(seed))
+    changed = _augment_artefacts.ghosting(image, 0.5, generators(seed))
     assert changed.mean() == pytest.approx(image.mean().item(), rel=0.02)
 
 
@@ -113,7 +113,7 @@ def test_ghosts_keep_the_mean_signal_where_nothing_turns_negative(shape, seed):
 def test_spikes_are_few_plane_waves(shape, seed):
     """In k-space, what was added is a handful of bright points."""
     image = smooth(shape, seed)
-    added = (spikes(image, 1.0, generators(seed)) - image)[0, 0]
+    added = (_augment_artefacts.spikes(image, 1.0, generators(seed)) - image)[0, 0]
     assert added.abs().max() <= image.std() + 1e-4
     # Windowed, a wave that fits not wholly into the field stays together.
     window = np.ones(())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.transforms import majority, staple, votes
+from isocenter.transforms import label_maps
 
 
 def drawn(*rows: list[int]) -> list[np.ndarray]:
@@ -16,17 +16,21 @@ def drawn(*rows: list[int]) -> list[np.ndarray]:
 
 def test_votes_are_counted_label_by_label():
     maps = drawn([0, 1, 2, 1], [0, 1, 1, 2], [1, 1, 2, 0])
-    assert [count.tolist()[0] for count in votes(maps, 2)] == [[2, 0, 0, 1], [1, 3, 1, 1], [0, 0, 2, 1]]
+    assert [count.tolist()[0] for count in label_maps.count_votes(maps, 2)] == [
+        [2, 0, 0, 1],
+        [1, 3, 1, 1],
+        [0, 0, 2, 1],
+    ]
 
 
 def test_most_decide_of_equals_the_highest_label_and_who_says_nothing_has_no_vote():
     maps = drawn([0, 1, 3, 3, 0], [0, 1, 3, 0, 1], [1, 2, 3, 0, 2])  # 3 of two labels says nothing
-    assert majority(maps, 2).tolist() == [[0, 1, 3, 0, 2]]
+    assert label_maps.majority_vote(maps, 2).tolist() == [[0, 1, 3, 0, 2]]
 
 
 @given(st.lists(st.integers(0, 2), min_size=4, max_size=4), st.integers(1, 5))
 def test_readers_who_agree_are_followed(row, count):
-    for consensus in (majority, staple):
+    for consensus in (label_maps.majority_vote, label_maps.staple):
         assert_array_equal(consensus(drawn(*[row] * count), 2), [row])
 
 
@@ -53,7 +57,7 @@ def readers() -> list[np.ndarray]:
 
 
 def test_staple_is_what_its_equations_give(readers):
-    found = staple(readers, 1)
+    found = label_maps.staple(readers, 1)
     assert_array_equal(found.ravel(), expected(readers) > 0.5)
     theirs = SimpleITK.GetArrayFromImage(SimpleITK.STAPLE([SimpleITK.GetImageFromArray(one) for one in readers], 1.0))
     assert (found == (theirs > 0.5)).mean() > 0.99
@@ -62,14 +66,14 @@ def test_staple_is_what_its_equations_give(readers):
 def test_staple_trusts_the_good_readers_more_than_a_majority_does(readers):
     truth = np.zeros((24, 24), np.uint8)
     truth[6:18, 6:18] = 1
-    assert (staple(readers, 1) != truth).sum() < (majority(readers, 1) != truth).sum()
+    assert (label_maps.staple(readers, 1) != truth).sum() < (label_maps.majority_vote(readers, 1) != truth).sum()
 
 
 def test_where_a_reader_says_nothing_the_others_decide(readers):
     readers[0] = readers[0].copy()
     readers[0][:3] = 2
-    assert_array_equal(staple(readers, 1)[:3], majority(readers, 1)[:3])
+    assert_array_equal(label_maps.staple(readers, 1)[:3], label_maps.majority_vote(readers, 1)[:3])
 
 
 def test_nothing_drawn_is_nothing():
-    assert not staple(drawn([0, 0], [0, 0]), 1).any()
+    assert not label_maps.staple(drawn([0, 0], [0, 0]), 1).any()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.transforms import CORRUPTIONS, corrupted, corruption_named
+from isocenter.transforms import corruptions
+from isocenter.transforms.corruptions import CORRUPTIONS
 from isocenter.values import Geometry, Image
 from matrices import thinned
 
@@ -20,7 +21,7 @@ def scan(shape=(48, 48, 6), spacing=(1.0, 1.0, 4.0), dtype=np.int16, channels=1)
 
 
 def worse(image: Image, name: str, severity: int, **given) -> Image:
-    return corrupted(image, name, severity, **{"seed": 0, "case": "p1", **given})
+    return corruptions.corrupt_image(image, name, severity, **{"seed": 0, "case": "p1", **given})
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -98,10 +99,10 @@ def test_an_even_image_can_be_made_worse_too():
 
 
 def test_a_corruption_is_known_by_its_name_however_its_words_are_joined_and_no_other_is():
-    assert [corruption_named(name) for name in ("bias field", "JPEG", "low-resolution")] == [
+    assert [corruptions.corruption_key(name) for name in ("bias field", "JPEG", "low-resolution")] == [
         "bias_field",
         "jpeg",
         "low_resolution",
     ]
     with pytest.raises(UsageError, match="noise, blur, motion"):
-        corruption_named("fog")
+        corruptions.corruption_key("fog")

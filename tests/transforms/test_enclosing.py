@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import GeometryError
-from isocenter.transforms import boxes_of_objects, boxes_of_pieces
+from isocenter.transforms import label_maps
 from isocenter.values import Geometry, Image
 
 
@@ -32,10 +32,10 @@ def test_boxes_that_are_filled_come_back_as_they_were(drawn):
     for n, corners in enumerate(boxes):
         inside = tuple(slice(*ends) for ends in corners.reshape(2, -1).T)
         mask[inside], numbers[inside] = 1 + n % 2, 10**6 + n
-    found = boxes_of_pieces(label_map(mask), {"odd": (1,), "even": (2,)}, "a")
+    found = label_maps.boxes_of_pieces(label_map(mask), {"odd": (1,), "even": (2,)}, "a")
     by_name = {name: sorted(map(tuple, found.of(name).corners.tolist())) for name in ("odd", "even")}
     assert by_name == {"odd": sorted(map(tuple, boxes[::2])), "even": sorted(map(tuple, boxes[1::2]))}
-    counted = boxes_of_objects(label_map(numbers), "cell", "a")
+    counted = label_maps.boxes_of_objects(label_map(numbers), "cell", "a")
     assert_array_equal(counted.corners, boxes)
     assert set(counted.names) <= {"cell"}
 
@@ -44,13 +44,13 @@ def test_voxels_that_touch_at_a_corner_are_one_piece():
     mask = np.zeros((4, 4, 4), np.uint8)
     mask[0, 0, 0] = mask[1, 1, 1] = mask[3, 3, 3] = 7
     assert_array_equal(
-        boxes_of_pieces(label_map(mask), {"a": (7,)}, "a").corners, [[0, 0, 0, 2, 2, 2], [3, 3, 3, 4, 4, 4]]
+        label_maps.boxes_of_pieces(label_map(mask), {"a": (7,)}, "a").corners, [[0, 0, 0, 2, 2, 2], [3, 3, 3, 4, 4, 4]]
     )
 
 
 def test_a_structure_of_several_values_is_one():
     mask = np.array([[1, 2, 0, 2]], np.uint8)
-    found = boxes_of_pieces(label_map(mask), {"whole": (1, 2), "core": (2,)}, "a")
+    found = label_maps.boxes_of_pieces(label_map(mask), {"whole": (1, 2), "core": (2,)}, "a")
     assert found.names == ("whole", "whole", "core", "core")
     assert_array_equal(found.corners, [[0, 0, 1, 2], [0, 3, 1, 4], [0, 1, 1, 2], [0, 3, 1, 4]])
 
@@ -60,20 +60,20 @@ def test_a_speck_beside_a_large_piece_has_no_box_and_that_is_said():
     mask[:20, :20] = 1  # 400 voxels, of which a hundredth is 4
     mask[30, 30:33] = 1
     mask[38, 30:34] = 1
-    found = boxes_of_pieces(label_map(mask), {"a": (1,)}, "a")
+    found = label_maps.boxes_of_pieces(label_map(mask), {"a": (1,)}, "a")
     assert_array_equal(found.corners, [[0, 0, 20, 20], [38, 30, 39, 34]])
     assert ["specks" in note for note in found.notes] == [True]
 
 
 def test_an_object_in_two_pieces_has_one_box_and_an_empty_map_none():
     numbers = np.array([[5, 0, 5], [0, 0, 9]], np.uint16)
-    assert_array_equal(boxes_of_objects(label_map(numbers), "a", "a").corners, [[0, 0, 1, 3], [1, 2, 2, 3]])
-    assert boxes_of_objects(label_map(numbers * 0), "a", "a").corners.shape == (0, 4)
+    assert_array_equal(label_maps.boxes_of_objects(label_map(numbers), "a", "a").corners, [[0, 0, 1, 3], [1, 2, 2, 3]])
+    assert label_maps.boxes_of_objects(label_map(numbers * 0), "a", "a").corners.shape == (0, 4)
 
 
 def test_a_series_and_a_clip_have_no_boxes():
     with pytest.raises(GeometryError, match="two or three axes"):
-        boxes_of_objects(label_map(np.ones(5, np.uint8)), "a", "a")
+        label_maps.boxes_of_objects(label_map(np.ones(5, np.uint8)), "a", "a")
     clip = Image(np.ones((1, 2, 4, 4), np.uint8), Geometry.of_pixels((4, 4)), times=(0.0, 1.0))
     with pytest.raises(GeometryError, match="one an image"):
-        boxes_of_pieces(clip, {"a": (1,)}, "a")
+        label_maps.boxes_of_pieces(clip, {"a": (1,)}, "a")

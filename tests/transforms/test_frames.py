@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import GeometryError
-from isocenter.transforms import at_steps, evenly, frames_as_channels, in_slots, looked_at, stacked, thinned
+from isocenter.transforms import channel_stack, clip_frames
 from isocenter.values import Geometry, Image
 
 
@@ -22,7 +22,7 @@ def clip(frames: int) -> Image:
 
 @given(st.integers(1, 200), st.integers(1, 40))
 def test_chosen_frames_rise_and_neighbours_lie_equally_far_apart(frames, wanted):
-    chosen = evenly(frames, wanted)
+    chosen = clip_frames.spread_frames_evenly(frames, wanted)
     assert len(chosen) == wanted
     assert 0 <= chosen[0] <= chosen[-1] < frames
     steps = np.diff(chosen)
@@ -30,18 +30,22 @@ def test_chosen_frames_rise_and_neighbours_lie_equally_far_apart(frames, wanted)
 
 
 def test_as_many_frames_as_there_are_are_all_of_them():
-    assert evenly(9, 9) == list(range(9))
+    assert clip_frames.spread_frames_evenly(9, 9) == list(range(9))
 
 
 def test_a_thinned_clip_keeps_the_times_of_its_frames_and_a_short_one_comes_twice():
-    assert thinned(clip(12), evenly(12, 4)).times == pytest.approx((0.1, 0.4, 0.7, 1.0))
-    assert_array_equal(thinned(clip(2), evenly(2, 4)).data[0, :, 0, 0], [0, 0, 1, 1])
+    assert clip_frames.thin_clip(clip(12), clip_frames.spread_frames_evenly(12, 4)).times == pytest.approx(
+        (0.1, 0.4, 0.7, 1.0)
+    )
+    assert_array_equal(
+        clip_frames.thin_clip(clip(2), clip_frames.spread_frames_evenly(2, 4)).data[0, :, 0, 0], [0, 0, 1, 1]
+    )
 
 
 @given(st.integers(2, 60), st.floats(0.01, 3), st.floats(0.5, 4))
 def test_each_slot_has_the_frame_that_was_taken_nearest_to_its_time(frames, step, factor):
     times, interval = [5 + step * n for n in range(frames)], factor * step
-    slots = at_steps(times, interval, 400)
+    slots = clip_frames.frames_at_steps(times, interval, 400)
     found = [one for one in slots if one is not None]
     assert (slots[0], found) == (0, sorted(set(found)))
     for slot, one in enumerate(slots):
@@ -53,19 +57,19 @@ def test_each_slot_has_the_frame_that_was_taken_nearest_to_its_time(frames, step
 
 
 def test_a_shorter_clip_has_no_frames_in_its_last_slots_and_a_lost_frame_leaves_its_own_empty():
-    assert looked_at(clip(4), 6, 0.1, "s", "x") == [0, 1, 2, 3, None, None]
-    assert looked_at(clip(9), 6, 0.2, "s", "x") == [0, 2, 4, 6, 8, None]
-    assert looked_at(clip(9), 6, 2, "frame", "x") == [0, 2, 4, 6, 8, None]
+    assert clip_frames.frames_in_slots(clip(4), 6, 0.1, "s", "x") == [0, 1, 2, 3, None, None]
+    assert clip_frames.frames_in_slots(clip(9), 6, 0.2, "s", "x") == [0, 2, 4, 6, 8, None]
+    assert clip_frames.frames_in_slots(clip(9), 6, 2, "frame", "x") == [0, 2, 4, 6, 8, None]
     lost = replace(clip(4), times=(0.0, 0.1, 0.3, 0.4))
-    assert looked_at(lost, 5, 0.1, "s", "x") == [0, 1, None, 2, 3]
+    assert clip_frames.frames_in_slots(lost, 5, 0.1, "s", "x") == [0, 1, None, 2, 3]
 
 
 def test_a_slot_without_a_frame_is_no_number_and_the_others_are_what_they_were():
     frames = np.arange(6, dtype=np.float32).reshape(3, 2)
-    spread = in_slots(frames, [0, None, 1, 2, None])
+    spread = clip_frames.place_in_slots(frames, [0, None, 1, 2, None])
     assert_array_equal(np.isnan(spread).all(axis=1), [False, True, False, False, True])
     assert_array_equal(spread[[0, 2, 3]], frames)
-    assert in_slots(frames, [0, 1, 2]) is frames
+    assert clip_frames.place_in_slots(frames, [0, 1, 2]) is frames
 
 
 @pytest.mark.parametrize(
@@ -84,15 +88,15 @@ def test_a_slot_without_a_frame_is_no_number_and_the_others_are_what_they_were()
 )
 def test_a_clip_that_the_model_cannot_look_at_is_refused_by_what_is_wrong_with_it(image, interval, unit, says):
     with pytest.raises(GeometryError, match=says):
-        looked_at(image, 6, interval, unit, "x")
+        clip_frames.frames_in_slots(image, 6, interval, unit, "x")
 
 
 def test_frames_become_channels_those_of_the_first_channel_first():
     voxels = np.arange(2 * 3 * 4).reshape(2, 3, 4)
-    assert_array_equal(frames_as_channels(voxels, 3), voxels.reshape(6, 4))
+    assert_array_equal(clip_frames.frames_as_channels(voxels, 3), voxels.reshape(6, 4))
 
 
 def test_clips_of_one_case_must_show_the_same_moments():
-    assert stacked({"a": clip(3), "b": clip(3)}, "x").shape == (4, 3, 3, 4)
+    assert channel_stack.stack_images({"a": clip(3), "b": clip(3)}, "x").shape == (4, 3, 3, 4)
     with pytest.raises(GeometryError, match="frames"):
-        stacked({"a": clip(3), "b": clip(4)}, "x")
+        channel_stack.stack_images({"a": clip(3), "b": clip(4)}, "x")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from isocenter.transforms import phantom
+from isocenter.transforms import phantoms
 from isocenter.values import Image
 
 PATIENTS = range(12)
@@ -14,11 +14,11 @@ PATIENTS = range(12)
 
 @pytest.fixture(scope="module")
 def cohort() -> list[tuple[Image, Image]]:
-    return [phantom(0, patient) for patient in PATIENTS]
+    return [phantoms.make_phantom(0, patient) for patient in PATIENTS]
 
 
 def test_the_same_numbers_give_the_same_patient(cohort: list[tuple[Image, Image]]) -> None:
-    again, mask = phantom(0, 3)
+    again, mask = phantoms.make_phantom(0, 3)
     np.testing.assert_array_equal(again.data, cohort[3][0].data)
     np.testing.assert_array_equal(mask.data, cohort[3][1].data)
     assert again.geometry.equals(cohort[3][0].geometry, tolerance=0.0)
@@ -26,7 +26,7 @@ def test_the_same_numbers_give_the_same_patient(cohort: list[tuple[Image, Image]
 
 @pytest.mark.parametrize("other", [(1, 3, 0), (0, 4, 0), (0, 3, 1)], ids=["seed", "patient", "visit"])
 def test_another_number_gives_another_image(other: tuple[int, int, int], cohort: list[tuple[Image, Image]]) -> None:
-    image, _ = phantom(*other)
+    image, _ = phantoms.make_phantom(*other)
     assert not image.geometry.equals(cohort[3][0].geometry, tolerance=0.1)
 
 
@@ -37,7 +37,9 @@ def test_the_anatomy_stays_the_patients_own_from_visit_to_visit(cohort: list[tup
         voxel = np.prod(mask.geometry.steps) / 1000
         return np.array([np.count_nonzero(mask.data == value) for value in (1, 2)]) * voxel
 
-    visits = np.array([[volumes(phantom(0, patient, visit)[1]) for visit in (0, 1)] for patient in PATIENTS])
+    visits = np.array(
+        [[volumes(phantoms.make_phantom(0, patient, visit)[1]) for visit in (0, 1)] for patient in PATIENTS]
+    )
     np.testing.assert_allclose(visits[:, 1], visits[:, 0], rtol=0.06)
     assert np.ptp(visits[:, 0].sum(axis=1)) > 0.5
 
@@ -77,7 +79,7 @@ def test_every_grid_is_right_handed(cohort: list[tuple[Image, Image]]) -> None:
 
 def test_front_and_back_differ_in_brightness_but_less_than_the_noise_of_a_voxel_would_need() -> None:
     """One voxel does not give the answer away: a network has something to learn."""
-    image, mask = phantom(0, 0)
+    image, mask = phantoms.make_phantom(0, 0)
     front, back = (image.data[mask.data == value].astype(float) for value in (1, 2))
     apart = (back.mean() - front.mean()) / front.std()
     assert 0.5 < apart < 5

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 import isocenter
 from isocenter.errors import GeometryError
-from isocenter.transforms import region_series
+from isocenter.transforms import label_maps
 from isocenter.values import Deferred, Geometry, Image, Label
 
 GRID = Geometry((4, 3, 2), np.eye(4))
@@ -28,7 +28,7 @@ def atlas() -> Image:
 
 def test_a_region_s_series_is_its_mean_at_each_time():
     image = scan()
-    found = region_series(image, atlas(), "x")
+    found = label_maps.region_series(image, atlas(), "x")
     assert (found.channels, found.shape, found.geometry.unit) == (("insula", "5"), (2, 3), "s")
     assert found.spacing == (2.0,)
     assert_allclose(found.data[0], image.data[0, :, :2].mean(axis=(1, 2, 3)))
@@ -36,16 +36,16 @@ def test_a_region_s_series_is_its_mean_at_each_time():
 
 
 def test_without_even_times_frames_are_counted():
-    assert region_series(scan((0.0, 1.0, 5.0)), atlas(), "x").spacing is None
-    assert region_series(scan(None), atlas(), "x").spacing is None
+    assert label_maps.region_series(scan((0.0, 1.0, 5.0)), atlas(), "x").spacing is None
+    assert label_maps.region_series(scan(None), atlas(), "x").spacing is None
 
 
 def test_an_atlas_on_another_grid_and_an_image_without_frames_are_refused():
     moved = Image(atlas().data, Geometry(GRID.shape, np.diag([2, 1, 1, 1])))
     with pytest.raises(GeometryError, match="atlas"):
-        region_series(scan(), moved, "x")
+        label_maps.region_series(scan(), moved, "x")
     with pytest.raises(GeometryError, match="frames"):
-        region_series(scan().frame(0), atlas(), "x")
+        label_maps.region_series(scan().frame(0), atlas(), "x")
 
 
 def test_an_atlas_of_probabilities_or_of_several_maps_and_an_image_of_several_channels_are_refused():
@@ -53,10 +53,10 @@ def test_an_atlas_of_probabilities_or_of_several_maps_and_an_image_of_several_ch
     several = Image(np.ones((2, *GRID.shape)), GRID, channels=("insula", "putamen"))
     for wrong in (shares, several):
         with pytest.raises(GeometryError, match="probabilities or several maps"):
-            region_series(scan(), wrong, "x")
+            label_maps.region_series(scan(), wrong, "x")
     echoes = Image(np.repeat(scan().data, 2, axis=0), GRID, times=(0.0, 2.0, 4.0), channels=("echo 1", "echo 2"))
     with pytest.raises(GeometryError, match="2 channels"):
-        region_series(echoes, atlas(), "x")
+        label_maps.region_series(echoes, atlas(), "x")
 
 
 def test_convert_writes_the_series_as_a_table(tmp_path):
@@ -66,7 +66,9 @@ def test_convert_writes_the_series_as_a_table(tmp_path):
     made.to_filename(tmp_path / "bold.nii.gz")
     nibabel.Nifti1Image(atlas().data[0].astype(np.uint8), np.eye(4)).to_filename(tmp_path / "atlas.nii.gz")
     isocenter.convert(tmp_path / "bold.nii.gz", tmp_path / "series.csv", regions=tmp_path / "atlas.nii.gz")
-    assert_allclose(isocenter.read(tmp_path / "series.csv").data, region_series(scan(), atlas(), "x").data, rtol=1e-5)
+    assert_allclose(
+        isocenter.read(tmp_path / "series.csv").data, label_maps.region_series(scan(), atlas(), "x").data, rtol=1e-5
+    )
 
 
 def test_each_frame_is_read_once_and_in_order():
@@ -80,6 +82,6 @@ def test_each_frame_is_read_once_and_in_order():
         return part
 
     deferred = Deferred(whole.shape, whole.data.dtype, whole.data.copy, stream=opened)
-    found = region_series(Image(deferred, GRID, modality="MR", times=whole.times), atlas(), "x")
-    assert_allclose(found.data, region_series(whole, atlas(), "x").data)
+    found = label_maps.region_series(Image(deferred, GRID, modality="MR", times=whole.times), atlas(), "x")
+    assert_allclose(found.data, label_maps.region_series(whole, atlas(), "x").data)
     assert read == [0, 1, 2]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.transforms import Stretched, growing, resample, taps, unpermuted, winners
+from isocenter.transforms import label_resampling, orient, resampling
+from isocenter.transforms.label_resampling import StretchedOutputs
 
 sizes = st.tuples(*[st.integers(2, 9)] * 3)
 
@@ -17,9 +18,13 @@ def outputs(shape: tuple[int, ...], classes: int = 4, seed: int = 0) -> np.ndarr
     return np.random.default_rng(seed).normal(size=(classes, *shape)).astype(np.float32)
 
 
-def stretched(scores: np.ndarray, shape: tuple[int, ...]) -> Stretched:
+def stretched(scores: np.ndarray, shape: tuple[int, ...]) -> StretchedOutputs:
     pairs = list(zip(scores.shape[1:], shape, strict=True))
-    return Stretched(scores, tuple(None if old == new else taps(old, new) for old, new in pairs), growing(pairs))
+    return StretchedOutputs(
+        scores,
+        tuple(None if old == new else resampling.axis_taps(old, new) for old, new in pairs),
+        label_resampling.axes_by_growth(pairs),
+    )
 
 
 def clear(dense: np.ndarray) -> np.ndarray:
@@ -34,7 +39,7 @@ def test_what_is_made_late_is_what_would_have_been_made_at_once(old, new):
     scores = outputs(old)
     late = stretched(scores, new)
     assert late.shape == (4, *new)
-    assert_allclose(np.asarray(late), resample(scores, new), atol=1e-5)
+    assert_allclose(np.asarray(late), resampling.resample(scores, new), atol=1e-5)
 
 
 @given(sizes, sizes, st.permutations([0, 1, 2]), st.tuples(*[st.booleans()] * 3), st.data())
@@ -44,8 +49,8 @@ def test_a_part_turned_and_mirrored_is_the_same_part_of_what_is_made(old, new, a
     cut = tuple(
         slice(low := data.draw(st.integers(0, size - 1)), data.draw(st.integers(low + 1, size))) for size in new
     )
-    found = unpermuted(late[(slice(None), *cut)], axes, flips)
-    wanted = unpermuted(np.asarray(late)[(slice(None), *cut)], axes, flips)
+    found = orient.undo_permute(late[(slice(None), *cut)], axes, flips)
+    wanted = orient.undo_permute(np.asarray(late)[(slice(None), *cut)], axes, flips)
     assert found.shape == wanted.shape
     assert_allclose(np.asarray(found), wanted, atol=1e-5)
     assert_array_equal(found.largest()[clear(wanted)], wanted.argmax(axis=0)[clear(wanted)])
@@ -56,7 +61,9 @@ def test_a_part_turned_and_mirrored_is_the_same_part_of_what_is_made(old, new, a
 def test_the_largest_is_found_without_making_them(old, new):
     late = stretched(outputs(old), new)
     dense = np.asarray(late)
-    assert_array_equal(winners(late)[clear(dense)], winners(dense)[clear(dense)])
+    assert_array_equal(
+        label_resampling.winning_classes(late)[clear(dense)], label_resampling.winning_classes(dense)[clear(dense)]
+    )
 
 
 def test_inside_a_structure_nothing_is_summed(monkeypatch):
@@ -69,15 +76,15 @@ def test_inside_a_structure_nothing_is_summed(monkeypatch):
 def test_weights_below_zero_are_not_trusted_with_what_neighbours_agree_on():
     scores = np.zeros((2, 4, 1, 1), np.float32)
     scores[0, :, 0, 0], scores[1, :, 0, 0] = [5, 1, 1, 5], [0, 0.9, 0.9, 0]
-    cubic = Stretched(scores, (taps(4, 8, "cubic"), None, None), (0, 1, 2))
+    cubic = StretchedOutputs(scores, (resampling.axis_taps(4, 8, "cubic"), None, None), (0, 1, 2))
     dense = np.asarray(cubic)
     assert (dense.argmax(axis=0) == 1).any()
     assert_array_equal(cubic.largest(), dense.argmax(axis=0))
 
 
 def test_of_equals_the_first_wins():
-    assert_array_equal(winners(np.array([[1.0, 2], [1, 3], [1, 3]])), [0, 1])
-    assert_array_equal(winners(np.eye(3)[:, [2, 0, 1]]), [2, 0, 1])
+    assert_array_equal(label_resampling.winning_classes(np.array([[1.0, 2], [1, 3], [1, 3]])), [0, 1])
+    assert_array_equal(label_resampling.winning_classes(np.eye(3)[:, [2, 0, 1]]), [2, 0, 1])
 
 
 def test_classes_stay_together_and_in_front():

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import GeometryError
-from isocenter.values import BoundingBoxes, columns_of, table_columns
+from isocenter.values import BoundingBoxes, bounding_boxes
 
 TWO = BoundingBoxes(np.array([[0, 1, 2, 5], [3, 3, 4, 4]]), ("cell", "clump"))
 
@@ -66,6 +66,6 @@ def test_a_score_for_each_box_or_for_none():
 
 
 def test_tables_have_x_first_and_pictures_have_their_rows_first():
-    assert columns_of(2) == ("y0", "x0", "y1", "x1")
-    assert table_columns(2) == ("x0", "y0", "x1", "y1")
-    assert columns_of(3) == table_columns(3) == ("x0", "y0", "z0", "x1", "y1", "z1")
+    assert bounding_boxes.corner_columns(2) == ("y0", "x0", "y1", "x1")
+    assert bounding_boxes.table_columns(2) == ("x0", "y0", "x1", "y1")
+    assert bounding_boxes.corner_columns(3) == bounding_boxes.table_columns(3) == ("x0", "y0", "z0", "x1", "y1", "z1")

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.values import Course, course_in, courses, level_in, number_in, time_column
+from isocenter.values import covariate_values
+from isocenter.values.covariate_values import Course
 
 
 @pytest.mark.parametrize(
@@ -19,14 +20,14 @@ from isocenter.values import Course, course_in, courses, level_in, number_in, ti
     ],
 )
 def test_a_column_of_times_is_known_by_what_it_is_called(columns, found):
-    assert time_column(columns) == found
+    assert covariate_values.time_column(columns) == found
 
 
 def test_a_unit_in_the_title_makes_seconds_of_times():
     rows = [{"time (min)": 2, "hr": 80}, {"time (min)": 1, "hr": 70}]
-    assert courses(rows, "time (min)") == {"hr": Course((60.0, 120.0), (70.0, 80.0), "s")}
+    assert covariate_values.courses_by_column(rows, "time (min)") == {"hr": Course((60.0, 120.0), (70.0, 80.0), "s")}
     rows = [{"time": 2, "hr": 80}, {"time": 1, "hr": 70}]
-    assert courses(rows, "time") == {"hr": Course((1.0, 2.0), (70.0, 80.0))}
+    assert covariate_values.courses_by_column(rows, "time") == {"hr": Course((1.0, 2.0), (70.0, 80.0))}
 
 
 @pytest.mark.parametrize(
@@ -38,19 +39,19 @@ def test_a_unit_in_the_title_makes_seconds_of_times():
     ],
 )
 def test_dates_are_counted_from_the_first_and_clocks_from_midnight(first, second, times):
-    made = courses([{"time": second, "hr": 2}, {"time": first, "hr": 1}], "time")
+    made = covariate_values.courses_by_column([{"time": second, "hr": 2}, {"time": first, "hr": 1}], "time")
     assert made["hr"] == Course(times, (1.0, 2.0), "s")
 
 
 @pytest.mark.parametrize("strange", ["soon", "", None, float("nan")])
 def test_a_time_that_is_none_is_refused(strange):
     with pytest.raises(ValueError, match="not a time"):
-        courses([{"time": 1, "hr": 1}, {"time": strange, "hr": 1}], "time")
+        covariate_values.courses_by_column([{"time": 1, "hr": 1}, {"time": strange, "hr": 1}], "time")
 
 
 def test_times_of_two_kinds_are_refused():
     with pytest.raises(ValueError, match="some times are numbers"):
-        courses([{"time": 1, "hr": 1}, {"time": "2020-01-01", "hr": 1}], "time")
+        covariate_values.courses_by_column([{"time": 1, "hr": 1}, {"time": "2020-01-01", "hr": 1}], "time")
 
 
 def test_words_are_what_they_were_last_and_blanks_are_no_readings():
@@ -59,38 +60,40 @@ def test_words_are_what_they_were_last_and_blanks_are_no_readings():
         {"time": 2, "hr": "81", "ward": "B"},
         {"time": 1, "hr": "", "ward": "A"},
     ]
-    assert courses(rows, "time") == {"hr": Course((2.0,), (81.0,)), "ward": "B"}
-    assert courses([{"time": 1, "hr": None}], "time") == {"hr": None}
+    assert covariate_values.courses_by_column(rows, "time") == {"hr": Course((2.0,), (81.0,)), "ward": "B"}
+    assert covariate_values.courses_by_column([{"time": 1, "hr": None}], "time") == {"hr": None}
 
 
 def test_what_never_changed_is_a_number_and_a_level():
     same, other = Course((0, 1), (2.0, 2.0)), Course((0, 1), (2.0, 3.0))
-    assert (number_in(same), number_in(other)) == (2.0, None)
-    assert level_in(same) == level_in(2) == "2"
-    assert level_in(other) != level_in(same)
+    assert (covariate_values.number_in(same), covariate_values.number_in(other)) == (2.0, None)
+    assert covariate_values.level_in(same) == covariate_values.level_in(2) == "2"
+    assert covariate_values.level_in(other) != covariate_values.level_in(same)
 
 
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)), min_size=1, max_size=20))
 def test_pairs_of_times_and_numbers_are_a_course_in_the_order_of_time(pairs):
-    found = course_in(pairs)
+    found = covariate_values.course_in(pairs)
     assert found.times == tuple(sorted(at for at, _ in pairs))
     assert sorted(found.values) == sorted(value for _, value in pairs)
-    assert course_in(found) is found
+    assert covariate_values.course_in(found) is found
 
 
 @pytest.mark.parametrize("value", [None, 3, "80", [], ["a", "b"], [(0, float("nan"))]])
 def test_what_is_no_course_is_none(value):
-    assert course_in(value) is None
+    assert covariate_values.course_in(value) is None
 
 
 @pytest.mark.parametrize("hours", [("22:00", "23:50", "00:30"), ("23:50", "00:10"), ("00:10", "23:50", "23:30")])
 def test_hours_of_a_clock_whose_rows_may_pass_midnight_are_refused(hours):
     with pytest.raises(ValueError, match="may pass midnight"):
-        courses([{"time": one, "hr": n} for n, one in enumerate(hours)], "time")
+        covariate_values.courses_by_column([{"time": one, "hr": n} for n, one in enumerate(hours)], "time")
 
 
 def test_hours_of_a_clock_that_fall_by_less_or_only_rise_are_those_of_one_day():
     rows = [{"time": one, "hr": n} for n, one in enumerate(("14:00", "09:00", "07:30"))]
-    assert courses(rows, "time")["hr"].values == (2.0, 1.0, 0.0)
-    apart = courses([{"time": one, "hr": n} for n, one in enumerate(("00:10", "23:50"))], "time")
+    assert covariate_values.courses_by_column(rows, "time")["hr"].values == (2.0, 1.0, 0.0)
+    apart = covariate_values.courses_by_column(
+        [{"time": one, "hr": n} for n, one in enumerate(("00:10", "23:50"))], "time"
+    )
     assert apart["hr"].times == (600.0, 85800.0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from isocenter.values import CaseFacts, Fingerprint, sizes_in_words
+from isocenter.values import CaseFacts, Fingerprint, dataset_fingerprint
 
 
 def facts(name: str, shape: tuple[int, ...], mean: float, **more: object) -> CaseFacts:
@@ -36,6 +36,9 @@ def test_cases_that_have_no_axes_in_common_have_no_shape_in_common():
 
 
 def test_sizes_of_images_are_stated_from_the_least_to_the_most_along_each_axis():
-    assert sizes_in_words([(28, 28), (28, 28)]) == "all 28 x 28"
-    assert sizes_in_words([(32, 47, 41), (43, 42, 39), (35, 56, 39)]) == "32 to 43 x 42 to 56 x 39 to 41"
-    assert sizes_in_words([(9, 9), (8, 8, 8), (9, 7)]) == "9 x 7 to 9 and 8 x 8 x 8"
+    assert dataset_fingerprint.sizes_in_words([(28, 28), (28, 28)]) == "all 28 x 28"
+    assert (
+        dataset_fingerprint.sizes_in_words([(32, 47, 41), (43, 42, 39), (35, 56, 39)])
+        == "32 to 43 x 42 to 56 x 39 to 41"
+    )
+    assert dataset_fingerprint.sizes_in_words([(9, 9), (8, 8, 8), (9, 7)]) == "9 x 7 to 9 and 8 x 8 x 8"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import GeometryError
-from isocenter.values import DIRECTION_TOLERANCE, GRID_TOLERANCE, Geometry, Image
+from isocenter.values import Geometry, Image
+from isocenter.values.grid_geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE
 from strategies import geometries
 
 TILTED = np.array([[1, 0, 0, 0], [0, 1, 0.3, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -120,7 +121,7 @@ def test_a_shear_stays_one_through_every_move(geometry: Geometry) -> None:
     assert geometry.is_sheared
     assert geometry.padded((1, 2, 3), (3, 2, 1)).is_sheared
     assert geometry.canonical.is_sheared
-    assert geometry.reshaped((5, 6, 7)).is_sheared
+    assert geometry.reshape((5, 6, 7)).is_sheared
 
 
 @given(geometries(sheared=False))
@@ -182,14 +183,14 @@ def edges(geometry: Geometry) -> np.ndarray:
 
 @given(geometries(), st.tuples(*[st.integers(1, 9)] * 3))
 def test_another_number_of_voxels_covers_the_same_field_of_view(geometry: Geometry, shape: tuple[int, ...]) -> None:
-    assert_allclose(edges(geometry.reshaped(shape)), edges(geometry), atol=1e-8)
-    assert geometry.reshaped(shape).shape == shape
-    assert geometry.reshaped(shape).reshaped(geometry.shape).equals(geometry, 1e-8)
+    assert_allclose(edges(geometry.reshape(shape)), edges(geometry), atol=1e-8)
+    assert geometry.reshape(shape).shape == shape
+    assert geometry.reshape(shape).reshape(geometry.shape).equals(geometry, 1e-8)
 
 
 @given(geometries(), st.tuples(*[st.floats(0.3, 8)] * 3))
 def test_another_spacing_covers_the_same_field_of_view(geometry: Geometry, spacing: tuple[float, ...]) -> None:
-    resampled = geometry.resampled(spacing)
+    resampled = geometry.resample(spacing)
     assert_allclose(edges(resampled), edges(geometry), atol=1e-8)
     for size, asked, found, was in zip(resampled.shape, spacing, resampled.steps, geometry.steps, strict=True):
         # Nearest to what was asked: half a voxel more or less would be as far.
@@ -199,11 +200,11 @@ def test_another_spacing_covers_the_same_field_of_view(geometry: Geometry, spaci
 
 @given(geometries())
 def test_the_same_spacing_changes_nothing(geometry: Geometry) -> None:
-    assert geometry.resampled(geometry.steps).equals(geometry, 1e-8)
+    assert geometry.resample(geometry.steps).equals(geometry, 1e-8)
 
 
 def test_half_the_spacing_puts_two_voxels_where_one_was() -> None:
-    fine = Geometry((2, 2, 2), np.diag([2, 2, 2, 1.0])).resampled((1, 1, 1))
+    fine = Geometry((2, 2, 2), np.diag([2, 2, 2, 1.0])).resample((1, 1, 1))
     assert fine.shape == (4, 4, 4)
     assert_allclose(fine.to_world((0, 0, 0)), (-0.5, -0.5, -0.5))
     assert_allclose(fine.to_world((3, 3, 3)), (2.5, 2.5, 2.5))
@@ -212,10 +213,10 @@ def test_half_the_spacing_puts_two_voxels_where_one_was() -> None:
 @given(geometries())
 def test_moves_keep_what_is_known_about_the_grid(geometry: Geometry) -> None:
     named = Geometry(geometry.shape, geometry.affine, frame_of_reference="1.2.3")
-    for moved in (named.padded((1, 1, 1), (1, 1, 1)), named.canonical, named.reshaped((2, 2, 2))):
+    for moved in (named.padded((1, 1, 1), (1, 1, 1)), named.canonical, named.reshape((2, 2, 2))):
         assert moved.frame_of_reference == "1.2.3" and moved.physical and moved.oriented
     unknown = Geometry.of_pixels(geometry.shape)
-    for moved in (unknown.padded((1, 1, 1), (1, 1, 1)), unknown.canonical, unknown.reshaped((2, 2, 2))):
+    for moved in (unknown.padded((1, 1, 1), (1, 1, 1)), unknown.canonical, unknown.reshape((2, 2, 2))):
         assert not moved.physical and not moved.oriented
 
 
@@ -261,7 +262,7 @@ def test_how_two_grids_differ_is_said_in_words() -> None:
     assert grid.difference(grid) == ""
     assert grid.difference(moved) == "corners up to 10 mm apart"
     assert grid.difference(grid.cropped((slice(2), slice(5), slice(6)))) == "4 x 5 x 6 and 2 x 5 x 6 voxels"
-    assert grid.difference(grid.resampled((1, 1, 1))) == (
+    assert grid.difference(grid.resample((1, 1, 1))) == (
         "4 x 5 x 6 and 4 x 5 x 12 voxels, voxels of 1 x 1 x 2 mm and 1 x 1 x 1 mm"
     )
     assert grid.difference(replace(grid, oriented=False)) == "the sides of the patient known of the first only"
@@ -339,7 +340,7 @@ def test_axes_that_are_no_permutation_are_refused(axes: tuple[int, ...]) -> None
 @pytest.mark.parametrize("spacing", [(0.0, 1, 1), (-1.0, 1, 1), (np.nan, 1, 1)])
 def test_a_spacing_that_is_none_is_refused(spacing: tuple[float, ...]) -> None:
     with pytest.raises(GeometryError):
-        Geometry((4, 4, 4), np.eye(4)).resampled(spacing)
+        Geometry((4, 4, 4), np.eye(4)).resample(spacing)
 
 
 def test_tiny_voxels_are_a_grid_too() -> None:
@@ -370,7 +371,7 @@ def test_unpickled_grids_cannot_be_moved_either() -> None:
 def test_a_picture_counts_pixels() -> None:
     picture = Geometry.of_pixels((10, 20))
     assert (picture.spacing, picture.orientation, picture.steps) == (None, None, (1.0, 1.0))
-    assert picture.resampled((2, 2)).shape == (5, 10)
+    assert picture.resample((2, 2)).shape == (5, 10)
     assert "size in mm unknown" in repr(picture)
 
 

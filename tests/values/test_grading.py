@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.values import rising
+from isocenter.values import grading
 
 # From the lowest to the highest.
 SCALES = [
@@ -39,7 +39,7 @@ SCALES = [
 @given(st.sampled_from(SCALES).flatmap(lambda scale: st.tuples(st.just(scale), st.permutations(scale))))
 def test_names_of_a_known_scale_rise_in_whatever_order_they_come(drawn):
     scale, shuffled = drawn
-    assert rising(shuffled) == scale
+    assert grading.order_by_grade(shuffled) == scale
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_names_of_a_known_scale_rise_in_whatever_order_they_come(drawn):
     ],
 )
 def test_other_names_are_of_no_scale(names):
-    assert rising(names) is None
+    assert grading.order_by_grade(names) is None

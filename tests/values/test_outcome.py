@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from isocenter.errors import DatasetError, FormatError, MemoryShortageError, OutputError
-from isocenter.reading import case_outcomes
-from isocenter.values import CaseOutcome, Problem, error_outcome, outcome_sentence
+from isocenter.reading import verb_results
+from isocenter.values import Problem, case_outcome
+from isocenter.values.case_outcome import CaseOutcome
 
 
 @pytest.mark.parametrize(
@@ -15,19 +16,19 @@ from isocenter.values import CaseOutcome, Problem, error_outcome, outcome_senten
     [(FormatError, "refused"), (DatasetError, "refused"), (OutputError, "failed"), (MemoryShortageError, "failed")],
 )
 def test_an_input_is_refused_and_work_fails(error, outcome):
-    assert error_outcome(error("it is odd", "image.png", "Look")) == outcome
+    assert case_outcome.error_outcome(error("it is odd", "image.png", "Look")) == outcome
 
 
 def test_a_sentence_counts_every_outcome_and_says_why_there_is_no_answer():
     alike = [CaseOutcome(str(n), "abstained", "out of proportion") for n in range(26)]
-    assert outcome_sentence(alike) == "26 images: 0 answered, 26 abstained: out of proportion"
+    assert case_outcome.outcome_sentence(alike) == "26 images: 0 answered, 26 abstained: out of proportion"
     mixed = [
         *alike[:2],
         CaseOutcome("a", "answered"),
         *(CaseOutcome(r, "refused", r) for r in ("x", "y", "x", "z", "w")),
     ]
     words = "8 images: 1 answered, 2 abstained: out of proportion, 5 refused: x (2); y (1); z (1); 1 other reason"
-    assert outcome_sentence(mixed) == words
+    assert case_outcome.outcome_sentence(mixed) == words
 
 
 def test_rows_and_errors_of_cases_are_one_outcome_each():
@@ -37,9 +38,12 @@ def test_rows_and_errors_of_cases_are_one_outcome_each():
         Problem("error", "without T1 alone: is missing", ("a",)),
         Problem("warning", "odd", ("b",)),
     ]
-    assert case_outcomes(table, problems) == [
+    assert verb_results.case_outcomes(table, problems) == [
         CaseOutcome("a", "answered"),
         CaseOutcome("b", "abstained", "too dark"),
         CaseOutcome("c", "failed", "is not finite"),
     ]
-    assert case_outcomes(table[["case"]], []) == [CaseOutcome("a", "answered"), CaseOutcome("b", "answered")]
+    assert verb_results.case_outcomes(table[["case"]], []) == [
+        CaseOutcome("a", "answered"),
+        CaseOutcome("b", "answered"),
+    ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.values import Boxes, Dense, Head, Instances, Several, Vector
+from isocenter.values import Dense, Head, Vector
+from isocenter.values.prediction import Boxes, Instances, SeveralHeads
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ from isocenter.values import Boxes, Dense, Head, Instances, Several, Vector
         (Dense(4, heights=3), 4, "objects"),
         (Boxes(4), 4, ""),
         (Instances(), 0, ""),
-        (Several({"task": Vector(1)}), 0, ""),
+        (SeveralHeads({"task": Vector(1)}), 0, ""),
     ],
 )
 def test_a_head_knows_its_numbers_and_what_a_network_must_be_able_to_answer(head: Head, count: int, answers: str):

@@ -15,7 +15,7 @@ import isocenter
 from foreign_bundles import bundle
 from foreign_folders import result_folder
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime.package.certification import seeded
+from isocenter.runtime.package import certification
 from packages import CONFIG, no_export, without_isocenter
 
 WITHOUT_TORCH = """
@@ -133,7 +133,7 @@ def test_what_is_not_there_is_refused_before_anything_is_opened(tmp_path, given)
 @pytest.mark.whole
 def test_a_network_of_slices_is_certified_with_slices_of_noise_for_what_predict_would_take_here(tmp_path):
     slices = result_folder(tmp_path / "T__P__2d", "2d", spacing=(1.3, 0.9), patch=(16, 12), mirror=None)
-    [noise, _] = seeded(isocenter.load(slices, "cpu"))
+    [noise, _] = certification.noise_images(isocenter.load(slices, "cpu"))
     assert noise.geometry.shape == (12, 24, 1)
     assert noise.geometry.spacing == (0.9, 1.3, 1.0)
     result = isocenter.adopt(slices, out=tmp_path / "package", threads=1)

@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 import isocenter
 import trained
-from isocenter.cli import app
+from isocenter.cli.terminal import app
 from isocenter.errors import DatasetError, UsageError
-from isocenter.runtime import read_json
+from isocenter.runtime import record_files
 from packages import no_export
 
 SITE = {"backends": ()}
@@ -40,7 +40,7 @@ def calibrated(classified, site, tmp_path_factory):
 
 
 def limits_of(package) -> list[str]:
-    return read_json(package / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+    return record_files.read_json(package / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
 
 
 def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cases(classified, site, calibrated):
@@ -53,7 +53,7 @@ def test_a_site_gets_a_package_with_its_own_calibration_and_says_by_how_many_cas
     assert "trained it is not known" not in repr(calibrated)
     before, after = isocenter.load(classified.out, "cpu"), isocenter.load(calibrated.out, "cpu")
     assert after.task.certainty.calibrator.settings == decided.value
-    limits = read_json(calibrated.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+    limits = record_files.read_json(calibrated.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
     assert limits[-1] == "Calibrated on 40 cases after training; the figures are of the model before that."
     picture = next(site.rglob("*.png"))
     ours, theirs = before.predict(picture), after.predict(picture)
@@ -94,7 +94,7 @@ def test_a_rule_that_a_sites_cases_cannot_keep_is_said_and_one_that_they_keep_is
     few = trained.pictures(tmp_path / "few", count=12, first=5000)
     for cases, kept in ((few, False), (site, True)):
         result = isocenter.calibrate(ruled.out, cases, out=tmp_path / f"with_{kept}", **SITE)
-        limits = read_json(result.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+        limits = record_files.read_json(result.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
         said = [limit for limit in limits if "could not be kept" in limit]
         because = result.decisions["task.thresholds"].because
         assert said == ([] if kept else [f"The rule sensitivity>=0.95 could not be kept: {because}."])
@@ -102,7 +102,7 @@ def test_a_rule_that_a_sites_cases_cannot_keep_is_said_and_one_that_they_keep_is
 
 
 def test_that_sets_exclude_nothing_is_stated_of_the_thresholds_that_the_package_has(classified, calibrated, tmp_path):
-    before = read_json(classified.out / "run.json", "isocenter.run")["verdict"]["against"]
+    before = record_files.read_json(classified.out / "run.json", "isocenter.run")["verdict"]["against"]
     assert [one for one in before if "exclude nothing" in one]
     few = trained.pictures(tmp_path / "few", count=6, first=7000)
     result = isocenter.calibrate(calibrated.out, few, out=tmp_path / "few_model", **SITE)
@@ -127,7 +127,7 @@ def test_cases_of_a_sets_own_test_part_decide_nothing_and_the_result_and_its_pac
     assert (made.cases, made.left_out) == (12, 4)
     sentence = "4 cases of the set's own test part left out: what calibrates a model cannot test it"
     assert f"warning: {sentence}" in repr(made)
-    limits = read_json(made.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
+    limits = record_files.read_json(made.out / "isocenter" / "model.json", "isocenter.model")["record"]["limits"]
     assert limits[-1].startswith("Calibrated on 12 cases after training") and sentence in limits[-1]
     (tmp_path / "tests.csv").write_text("\n".join(["image,label,split", *rows[:4]]))
     with pytest.raises(UsageError, match="only cases of the set's own test part"):
@@ -142,7 +142,7 @@ def test_cases_that_tested_the_model_are_refused_also_for_its_package(classified
             (tmp_path / "held" / path.parent.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(path, tmp_path / "held" / path.parent.name / path.name)
     package = isocenter.package(classified.out, out=tmp_path / "package", backends=()).out
-    assert read_json(package / "isocenter" / "model.json", "isocenter.model")["record"]["tested"]
+    assert record_files.read_json(package / "isocenter" / "model.json", "isocenter.model")["record"]["tested"]
     for model in (classified.out, package):
         with pytest.raises(UsageError, match="tested this model"):
             isocenter.calibrate(model, tmp_path / "held", out=tmp_path / "model", **SITE)

@@ -11,15 +11,14 @@ import pytest
 
 import isocenter
 import trained
-from isocenter import tasks
 from isocenter.errors import PlanError, UsageError
-from isocenter.evaluation import SUMMARY_SCHEMA
-from isocenter.files import read_dataset
-from isocenter.planning import read_plan
-from isocenter.runs import fit, planned_from
+from isocenter.evaluation.case_tables import SUMMARY_SCHEMA
+from isocenter.files.layouts import dataset_layouts
+from isocenter.planning import plan_file
+from isocenter.runs import run_folder, training_jobs
 from isocenter.runs.plan_request import PlanRequest
-from isocenter.runtime import read_json
-from isocenter.tasks import settings_of
+from isocenter.runtime import record_files
+from isocenter.tasks import task_catalogue, task_settings
 from packages import no_export
 
 SPARED = {"split.calibration": 6}
@@ -28,14 +27,14 @@ SPARED = {"split.calibration": 6}
 @pytest.fixture(scope="module")
 def spared(classified, tmp_path_factory) -> tuple[Path, list[set[str]]]:
     """A run with six such cases, and the ids of the cases that its training was given."""
-    out, shown, prepared = tmp_path_factory.mktemp("spared") / "run", list[set[str]](), fit.prepared
+    out, shown, prepared = tmp_path_factory.mktemp("spared") / "run", list[set[str]](), training_jobs.prepare_cases
 
     def noted(cases, *rest):
         shown.append({case.id for case in cases})
         return prepared(cases, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "prepared", noted)
+        patch.setattr(training_jobs, "prepare_cases", noted)
         trained.classifying(classified.data, out, assignments={**trained.TWO_STEPS, **SPARED})
     return out, shown
 
@@ -70,11 +69,11 @@ def test_they_can_be_scored_and_the_report_says_what_they_decided(spared, classi
 
 def test_they_alone_set_the_thresholds_of_sets_and_results_state_these(spared, classified, package, tmp_path):
     run, _ = spared
-    found = settings_of(isocenter.load(run).task)["conformal"]
+    found = task_settings.settings_of(isocenter.load(run).task)["conformal"]
     assert (found["exact"], found["n"], found["thresholds"]) == (True, {"all": 6}, {"all": None})
     assert (
         "like those of the 6 cases that set them: these cases trained nothing"
-        in read_plan(run / "plan.yaml").decision("task.conformal").because
+        in plan_file.read_plan(run / "plan.yaml").decision("task.conformal").because
     )
     stated = pd.read_csv(run / "evaluation" / "cases.csv")["set"].map(json.loads)
     assert all(one == ["bright", "dark"] for one in stated)
@@ -84,10 +83,13 @@ def test_they_alone_set_the_thresholds_of_sets_and_results_state_these(spared, c
 
 
 def test_without_them_validation_cases_do_and_that_is_called_approximate(classified):
-    found = settings_of(isocenter.load(classified.out).task)["conformal"]
+    found = task_settings.settings_of(isocenter.load(classified.out).task)["conformal"]
     assert (found["exact"], found["level"]) == (False, 0.9)
-    assert "approximate" in read_plan(classified.out / "plan.yaml").decision("task.conformal").because
-    rows = {row["metric"] for row in read_json(classified.out / "evaluation" / "summary.json", SUMMARY_SCHEMA)["rows"]}
+    assert "approximate" in plan_file.read_plan(classified.out / "plan.yaml").decision("task.conformal").because
+    rows = {
+        row["metric"]
+        for row in record_files.read_json(classified.out / "evaluation" / "summary.json", SUMMARY_SCHEMA)["rows"]
+    }
     assert {"coverage", "set_size"} <= rows
     assert "approximate" in (classified.out / "report.html").read_text(encoding="utf-8")
 
@@ -96,8 +98,13 @@ def test_a_case_gets_the_set_of_its_value_of_a_covariate(classified):
     model = isocenter.load(classified.out, "cpu")
     limits = {"north": -1.0, "south": None}
     found = {"method": "lac", "level": 0.9, "by": "site", "n": {}, "thresholds": limits, "exact": True}
-    model = replace(model, task=tasks.build({"name": "classification", **settings_of(model.task), "conformal": found}))
-    case = read_dataset(classified.data).cases[0]
+    model = replace(
+        model,
+        task=task_catalogue.build_task(
+            {"name": "classification", **task_settings.settings_of(model.task), "conformal": found}
+        ),
+    )
+    case = dataset_layouts.read_dataset(classified.data).cases[0]
     of_site = {site: model.predict(replace(case, covariates={"site": site})) for site in ("north", "south", "east")}
     assert [one.confidence.set[""] for one in of_site.values()] == [(), ("bright", "dark"), ("bright", "dark")]
     assert ["widest" in " ".join(one.notes) for one in of_site.values()] == [False, False, True]
@@ -112,9 +119,9 @@ def test_they_are_left_out_where_the_data_are_not_the_runs_own(spared, classifie
 @pytest.mark.whole
 def test_a_plan_that_is_trained_draws_the_same_cases_again(classified, tmp_path):
     made = isocenter.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml", assignments=SPARED)
-    again = planned_from(tmp_path / "plan.yaml", PlanRequest())
+    again = run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest())
     assert (again.parts, again.plan["split.calibration"]) == (made.parts, 6)
-    without = planned_from(tmp_path / "plan.yaml", PlanRequest(assignments={"split.calibration": 0}))
+    without = run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest(assignments={"split.calibration": 0}))
     assert "calibration" not in without.parts.values()
 
 
@@ -154,7 +161,7 @@ def test_other_references_of_the_test_part_leave_the_package_the_same_bit_for_bi
     assert len(found) >= 2  # the weights, and the gate
     for file in found:
         assert (same / file).read_bytes() == (other / file).read_bytes(), file
-    settings = [settings_of(isocenter.load(one, "cpu").task) for one in packages]
+    settings = [task_settings.settings_of(isocenter.load(one, "cpu").task) for one in packages]
     assert settings[0] == settings[1] and settings[0]["calibration"] is not None
     accuracy = [isocenter.load(one, "cpu").record for one in packages]
     assert accuracy[0]["weights_sha256"] == accuracy[1]["weights_sha256"]

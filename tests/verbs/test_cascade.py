@@ -18,9 +18,9 @@ import forked
 import isocenter
 import trained
 from isocenter.errors import UsageError
-from isocenter.runs import loop
-from isocenter.runs.fit import fit
-from isocenter.runtime import BEFORE, load, read_json, read_tensors
+from isocenter.runs import training_jobs
+from isocenter.runtime import model_files, record_files
+from isocenter.runtime.model_files import BEFORE
 from packages import CONFIG, without_isocenter
 
 SMALL = {
@@ -51,17 +51,17 @@ def cascade(tmp_path_factory):
 
     def recorded(job, *given, **options):
         fits[job.out.name] = {case.id for case in job.train}
-        return fit(job, *given, **options)
+        return training_jobs.fit_job(job, *given, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "fit", recorded)
+        patch.setattr(training_jobs, "fit_job", recorded)
         train(trained.blobs(root / "data"), root / "run")
     return Cascade(root / "data", root / "run", fits)
 
 
 @pytest.mark.whole
 def test_both_stages_are_one_model_which_is_scored_as_it_predicts(cascade, tmp_path):
-    model = load(cascade.out, "cpu")
+    model = model_files.load(cascade.out, "cpu")
     assert model.first is not None
     assert len(model.first.networks.members) == 2
     assert model.networks.architecture["channels"] == 2
@@ -79,7 +79,7 @@ def test_no_network_marks_a_case_that_trained_it_and_none_has_seen_cases_that_se
     assert first | second == training
     assert not first & second
     # What was marked in a training case is what the network of the others says of it.
-    other = load(cascade.out / BEFORE, "cpu", fold=1)
+    other = model_files.load(cascade.out / BEFORE, "cpu", fold=1)
     name = min(first)
     file = f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.b2nd"
     marked = blosc2.open(str(cascade.out / BEFORE / "marked" / file))[:]
@@ -88,7 +88,7 @@ def test_no_network_marks_a_case_that_trained_it_and_none_has_seen_cases_that_se
 
 @pytest.mark.whole
 def test_the_second_network_has_a_channel_for_each_label_beside_the_image(cascade):
-    model = load(cascade.out, "cpu")
+    model = model_files.load(cascade.out, "cpu")
     [entering, *_] = [one for one in model.networks.run.module.modules() if isinstance(one, torch.nn.Conv3d)]
     assert entering.in_channels == 1 + len(model.task.labels)
 
@@ -97,7 +97,7 @@ def test_the_second_network_has_a_channel_for_each_label_beside_the_image(cascad
 def test_the_first_stages_plan_lies_beside_it_with_its_reasons(cascade):
     text = (cascade.out / BEFORE / "plan.yaml").read_text()
     assert "the first network of a cascade sees images at low resolution" in text
-    model = load(cascade.out / BEFORE, "cpu")
+    model = model_files.load(cascade.out / BEFORE, "cpu")
     assert model.preprocessing.reduction == 2.0
     assert model.preprocessing.cascade is None
 
@@ -112,7 +112,7 @@ def test_a_run_that_was_killed_between_its_stages_or_within_the_first_ends_as_if
         (run / left).unlink()
     isocenter.train(resume=run)
     for part in ("checkpoints/last", f"{BEFORE}/fold_1/checkpoints/last"):
-        whole, resumed = (read_tensors(one / part / "weights.safetensors") for one in (cascade.out, run))
+        whole, resumed = (record_files.read_tensors(one / part / "weights.safetensors") for one in (cascade.out, run))
         assert all((whole[name] == resumed[name]).all() for name in whole)
 
 
@@ -120,7 +120,7 @@ def test_a_run_that_was_killed_between_its_stages_or_within_the_first_ends_as_if
 def test_a_second_stage_without_its_first_is_refused(cascade, tmp_path):
     single = Path(shutil.copytree(cascade.out / "checkpoints" / "last", tmp_path / "alone"))
     with pytest.raises(UsageError, match="second stage of a cascade"):
-        load(single, "cpu")
+        model_files.load(single, "cpu")
 
 
 @pytest.mark.whole
@@ -144,5 +144,5 @@ def test_a_package_holds_both_networks_and_says_the_same_with_onnx_and_without_i
         assert labels.any()
         assert (np.asarray(by_onnx.predictions[case].data) == labels).mean() > 0.999
         assert_array_equal(isocenter.read(tmp_path / "results" / f"{case}.nii.gz").data[0], labels)
-    record = read_json(out / "isocenter" / "model.json", "isocenter.model")
+    record = record_files.read_json(out / "isocenter" / "model.json", "isocenter.model")
     assert record["network"]["marked"] == 2

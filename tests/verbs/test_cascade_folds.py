@@ -16,8 +16,9 @@ from numpy.testing import assert_allclose
 import isocenter
 import trained
 from isocenter.errors import UsageError
-from isocenter.runs.run_folder import resumed_run
-from isocenter.runtime import BEFORE, load, read_tensors
+from isocenter.runs import run_folder
+from isocenter.runtime import model_files, record_files
+from isocenter.runtime.model_files import BEFORE
 from packages import CONFIG, without_isocenter
 
 SMALL = {
@@ -65,15 +66,18 @@ def test_every_case_is_scored_by_the_whole_cascade_of_its_own_fold(crossed, tmp_
     isocenter.evaluate(crossed.out, crossed.data, labels=trained.LABELS, device="cpu", out=tmp_path / "again")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "again" / "cases.csv"), scored)
     for fold in crossed.tested:
-        model = load(crossed.out, "cpu", fold=fold)
-        own = read_tensors(crossed.out / f"fold_{fold}" / "checkpoints" / "best" / "weights.safetensors")
+        model = model_files.load(crossed.out, "cpu", fold=fold)
+        own = record_files.read_tensors(crossed.out / f"fold_{fold}" / "checkpoints" / "best" / "weights.safetensors")
         assert all((model.networks.run.module.state_dict()[name].numpy() == own[name]).all() for name in own)
         assert len(model.first.networks.members) == 2
 
 
 @pytest.mark.whole
 def test_the_mean_of_folds_averages_the_second_stages_on_what_all_first_ones_mark(crossed):
-    model, folds = load(crossed.out, "cpu"), [load(crossed.out, "cpu", fold=fold) for fold in (0, 1)]
+    model, folds = (
+        model_files.load(crossed.out, "cpu"),
+        [model_files.load(crossed.out, "cpu", fold=fold) for fold in (0, 1)],
+    )
     assert (len(model.networks.members), len(model.first.networks.members)) == (2, 4)
     image = crossed.data / "images" / "case00.nii.gz"
     batch = np.random.default_rng(0).normal(size=(1, 1, 16, 16, 16)).astype(np.float32)
@@ -92,14 +96,14 @@ def test_a_package_of_folds_says_the_same_and_keeps_each_fold_apart(tmp_path):
         image = nibabel.load(path)
         nibabel.Nifti1Image(np.asarray(image.dataobj) * 4 - 900, image.affine).to_filename(path)
     run = train(data, tmp_path / "run", modality="CT").out
-    first, second = (load(run, "cpu", fold=fold).first.preprocessing.normalisation for fold in (0, 1))
+    first, second = (model_files.load(run, "cpu", fold=fold).first.preprocessing.normalisation for fold in (0, 1))
     assert first != second
     made = isocenter.package(run, out=tmp_path / "package", backends=("onnx",))
     assert made.networks == 6
     assert all(trial.passed for trial in made.certificate.trials), made.certificate.lines
     image = data / "images" / "case00.nii.gz"
     for fold in (None, 0, 1):
-        ours, packaged = (load(place, "cpu", fold=fold) for place in (run, made.out))
+        ours, packaged = (model_files.load(place, "cpu", fold=fold) for place in (run, made.out))
         assert len(packaged.first.networks.members) == len(ours.first.networks.members)
         for stage, own in ((packaged.first, ours.first), (packaged, ours)):
             labels = np.asarray(own.predict(image).data)
@@ -110,7 +114,7 @@ def test_a_package_of_folds_says_the_same_and_keeps_each_fold_apart(tmp_path):
     words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", tmp_path / "images")
     done = without_isocenter(made.out, *words, "--output_dir", tmp_path / "results")
     assert done.returncode == 0, done.stderr
-    labels = np.asarray(load(run, "cpu").predict(image).data)
+    labels = np.asarray(model_files.load(run, "cpu").predict(image).data)
     assert labels.any()
     assert (isocenter.read(tmp_path / "results" / "case00.nii.gz").data[0] == labels).mean() > 0.999
 
@@ -143,7 +147,7 @@ def test_the_time_that_went_into_first_stages_counts_when_a_run_is_resumed(cross
     (run / "report.html").unlink()
     state = run / "fold_1" / BEFORE / "fold_0" / "checkpoints" / "last" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "seconds": 777.0}))
-    assert resumed_run(run, 0.0).clock.spent == 777.0
+    assert run_folder.resume_run(run, 0.0).clock.spent == 777.0
 
 
 @pytest.mark.whole

@@ -15,7 +15,8 @@ import isocenter
 import trained
 from cohorts import paired, picture
 from isocenter.errors import DatasetError, UsageError
-from isocenter.files import dataset_hash, read_dataset
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.storage import hashing
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,9 @@ def test_the_record_holds_the_fingerprint_of_every_case(checked):
 
 def test_its_rows_are_the_same_data(checked):
     result, out = checked
-    assert dataset_hash(read_dataset(out / "dataset.csv")) == dataset_hash(result.dataset)
+    assert hashing.dataset_hash(dataset_layouts.read_dataset(out / "dataset.csv")) == hashing.dataset_hash(
+        result.dataset
+    )
     assert repr(result).splitlines()[-1] == f"written: {out / 'check.html'}, {out / 'dataset.csv'}"
 
 
@@ -97,7 +100,7 @@ def test_nothing_is_written_unless_asked_for(tmp_path, monkeypatch):
 
 
 def test_a_set_in_memory_without_classes_or_masks_has_a_page_too(data: Path, tmp_path):
-    dataset = read_dataset(data / "hippocampus")
+    dataset = dataset_layouts.read_dataset(data / "hippocampus")
     bare = replace(dataset, cases=tuple(replace(case, references={}) for case in dataset.cases[:3]))
     assert isocenter.check(bare, out=tmp_path / "out").passed
     assert "Cases, evenly chosen" in (tmp_path / "out" / "check.html").read_text(encoding="utf-8")

@@ -12,16 +12,20 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.evaluation import Compared, Test, read_cases, wilcoxon
-from isocenter.scoring.comparison import OF_MARGINS, Comparison, compare_tables, comparison_table
-from isocenter.scoring.scores import Scored, write_verdict
+from isocenter.evaluation import case_tables
+from isocenter.evaluation.significance import paired_tests
+from isocenter.evaluation.significance.paired_tests import ComparedFigure
+from isocenter.evaluation.significance.testing import DifferenceTest
+from isocenter.scoring import case_scoring, model_comparison
+from isocenter.scoring.case_scoring import ScoredCases
+from isocenter.scoring.model_comparison import OF_MARGINS, Comparison
 from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.regression.question import Regression
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.survival.question import Survival
 from isocenter.values import Case, Estimate, Geometry, Label
-from isocenter.verbs.compare import caveats_of_tests, rank_blocks
-from isocenter.verbs.comparison import ComparisonOptions, significance_of, verdicts
+from isocenter.verbs import compare, comparison_tests
+from isocenter.verbs.comparison_tests import ComparisonOptions
 from matrices import thinned
 
 TASKS = [Classification(("well", "ill"))] * 3
@@ -104,9 +108,9 @@ def test_a_label_whose_figures_are_those_over_all_labels_has_no_row_of_its_own()
     both = (Estimate(0.9, 0.8, 1.0), Estimate(0.8, 0.7, 0.9))
     other = (Estimate(0.5, 0.4, 0.6), Estimate(0.8, 0.7, 0.9))
     apart = (Estimate(-0.1, -0.2, 0.0),)
-    rows = [Compared("auroc", "all", both, apart), Compared("auroc", "benign", both, apart),
-            Compared("auroc", "malignant", other, apart)]  # fmt: skip
-    table = comparison_table(Comparison(("a", "b"), tuple(rows), "auroc", 9, {}), rows)
+    rows = [ComparedFigure("auroc", "all", both, apart), ComparedFigure("auroc", "benign", both, apart),
+            ComparedFigure("auroc", "malignant", other, apart)]  # fmt: skip
+    table = model_comparison.comparison_table(Comparison(("a", "b"), tuple(rows), "auroc", 9, {}), rows)
     assert [row[1] for row in table.rows] == ["all", "malignant"]
 
 
@@ -129,9 +133,9 @@ def classified_by(out, noise: float, seed: int, cases: int = 80, margin: float |
     )  # fmt: skip
     task = Classification(("well", "ill"))
     out.mkdir(parents=True)
-    scored = Scored(table, task.summary(table, seed=0), task=task)
+    scored = ScoredCases(table, task.summary(table, seed=0), task=task)
     scored.write(out)
-    write_verdict(out, {}, "auroc", margin)
+    case_scoring.write_verdict(out, {}, "auroc", margin)
     return out
 
 
@@ -146,15 +150,17 @@ def models(tmp_path_factory):
 @cache
 def figures_of(folders):
     """The comparison without tests, which takes longest."""
-    tables = {one.name: read_cases(one / "cases.csv") for one in folders}
-    return compare_tables(tables, TASKS[: len(folders)], seed=0, patients_known=True), tables
+    tables = {one.name: case_tables.read_cases(one / "cases.csv") for one in folders}
+    return model_comparison.compare_tables(tables, TASKS[: len(folders)], seed=0, patients_known=True), tables
 
 
 def found_of(*folders, **options):
     """The tests of some evaluations, as `compare` makes them."""
     found, tables = figures_of(folders)
     registered = {one.name: json.loads((one / "summary.json").read_text()).get("registered_margin") for one in folders}
-    return significance_of(found, tables, TASKS[: len(folders)], registered, ComparisonOptions(**options), seed=0)
+    return comparison_tests.significance_tests(
+        found, tables, TASKS[: len(folders)], registered, ComparisonOptions(**options), seed=0
+    )
 
 
 def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path):
@@ -179,7 +185,7 @@ def test_every_difference_has_a_row_with_its_test_and_a_verdict(models, tmp_path
     assert "Equivalent to" in page or "equivalent to" in page
     assert "Mean rank" in page and "adjusted by Holm" in page
     for is_known, drawn in ((True, "over patients drawn"), (False, "over cases, whose patients are unknown, drawn")):
-        [ranks] = rank_blocks(replace(found, patients_known=is_known))
+        [ranks] = compare.rank_blocks(replace(found, patients_known=is_known))
         assert f"{drawn} again" in ranks.caption
     known = [one.low is not None for row in found.rows for one in row.differences]
     assert not all(known) and f"{sum(known)} differences with an interval: by chance alone one" in page
@@ -220,14 +226,19 @@ def test_no_margin_is_tested_with_too_few_patients_and_the_reason_stands_with_th
     assert f"{row.verdict}, {why}" in repr(found) and why in page
     first, tables = figures_of(tuple(folders))
     options = ComparisonOptions(margin=0.3, test="bootstrap")
-    tests = significance_of(replace(first, patients_known=False), tables, TASKS[:2], {}, options, seed=0).rows
+    tests = comparison_tests.significance_tests(
+        replace(first, patients_known=False), tables, TASKS[:2], {}, options, seed=0
+    ).rows
     assert tests[0].reason_against_margin == "its interval holds its level from 50 cases on, and these are 40"
     assert not any("patient" in row.test.method for row in tests)
 
 
 def test_no_model_is_superior_where_the_interval_holds_0():
-    both = [Test(0.02, low, 0.05, 0.0, 0.04, "an interval") for low in (-0.001, 0.001)]
-    assert [one for _, one in verdicts(both, [None] * 2, [True] * 2, "none")] == ["not shown", "superior"]
+    both = [DifferenceTest(0.02, low, 0.05, 0.0, 0.04, "an interval") for low in (-0.001, 0.001)]
+    assert [one for _, one in comparison_tests.verdicts_of_tests(both, [None] * 2, [True] * 2, "none")] == [
+        "not shown",
+        "superior",
+    ]
 
 
 @pytest.mark.parametrize(("test", "cases"), [("permutation", 20), ("permutation", 80)])
@@ -251,7 +262,7 @@ def test_a_margin_that_was_not_fixed_before_is_marked_exploratory(models, margin
     found = found_of(*models[:2], margin=margin)
     own = found.margins["again"]
     assert own.is_registered == (not why) and why in own.because
-    stated = " ".join(caveats_of_tests(replace(figures_of(models[:2])[0], tested=found)))
+    stated = " ".join(compare.caveats_of_tests(replace(figures_of(models[:2])[0], tested=found)))
     assert ("is exploratory: " in stated) == bool(why)
     late = found_of(models[0], models[2], margin=0.1).margins["poor"]
     assert "after the figures were made" in late.because
@@ -268,7 +279,7 @@ def test_a_smaller_margin_than_the_interval_shows_nothing(models):
 def test_a_margin_of_means_is_tested_with_a_further_patient_by_whatever_test_and_by_ranks_not_at_all(models, name):
     found, tables = figures_of(models[:2])
     found, options = replace(found, primary="brier"), ComparisonOptions(test=name)
-    tested = significance_of(found, tables, TASKS[:2], {"again": 0.1}, options, seed=0)
+    tested = comparison_tests.significance_tests(found, tables, TASKS[:2], {"again": 0.1}, options, seed=0)
     [row] = [row for row in tested.rows if row.is_primary]
     found, method = replace(found, tested=tested), row.as_record()["method"]
     if name == "wilcoxon":
@@ -278,7 +289,9 @@ def test_a_margin_of_means_is_tested_with_a_further_patient_by_whatever_test_and
     words = (
         "one further patient at 1, the metric's worst value; 80 patients without a failure do not exclude failures in"
     )
-    assert words in method and words in repr(found) and f"{words} 3.8 % (3/n)" in " ".join(caveats_of_tests(found))
+    assert (
+        words in method and words in repr(found) and f"{words} 3.8 % (3/n)" in " ".join(compare.caveats_of_tests(found))
+    )
 
 
 @pytest.mark.parametrize("name", ["delong", "permutation", "bootstrap", "mcnemar", "wilcoxon"])
@@ -307,9 +320,9 @@ def test_a_model_whose_figure_is_0_in_every_case_is_compared_alike_in_either_ord
     for names in (("none", "some"), ("some", "none")):
         tables = {name: pd.DataFrame({**ids, "label": "lesion", "dice": dice[name]}) for name in names}
         both = tuple(Estimate(float(dice[name].mean())) for name in names)
-        row = Compared("dice", "all", both, (Estimate(both[1].value - both[0].value),))
+        row = ComparedFigure("dice", "all", both, (Estimate(both[1].value - both[0].value),))
         found = Comparison(names, (row,), "dice", 60, {})
-        [own] = significance_of(found, tables, [task, task], {}, options, seed=0).rows
+        [own] = comparison_tests.significance_tests(found, tables, [task, task], {}, options, seed=0).rows
         assert own.name == ("permutation" if asked == "auto" else asked)
         tested.append((own.test.difference, own.test.p))
     assert tested[0] == pytest.approx((-tested[1][0], tested[1][1]))
@@ -318,10 +331,13 @@ def test_a_model_whose_figure_is_0_in_every_case_is_compared_alike_in_either_ord
 def test_a_difference_of_what_is_right_at_a_value_of_its_own_makes_no_model_better():
     assert [Regression.metrics.of(name).better for name in ("bias", "loa_lower", "mae")] == ["aim", "aim", "less"]
     assert Segmentation.metrics.of("volume_loa_lower_mm2").better == "aim"
-    apart = wilcoxon(np.zeros(30), np.arange(1.0, 31.0))
-    [(p, verdict)] = verdicts([apart], [None], [None], "none")
+    apart = paired_tests.wilcoxon_test(np.zeros(30), np.arange(1.0, 31.0))
+    [(p, verdict)] = comparison_tests.verdicts_of_tests([apart], [None], [None], "none")
     assert p < 0.001 and verdict == "not shown"
-    assert [one for _, one in verdicts([apart] * 2, [None] * 2, [True, False], "none")] == ["superior", "inferior"]
+    assert [one for _, one in comparison_tests.verdicts_of_tests([apart] * 2, [None] * 2, [True, False], "none")] == [
+        "superior",
+        "inferior",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -337,9 +353,11 @@ def test_a_difference_of_what_is_right_at_a_value_of_its_own_makes_no_model_bett
 )
 def test_a_difference_that_is_shown_matters_unless_its_interval_lies_within_the_margin(low, high, verdict):
     p = 0.01 if low * high > 0 else 0.4
-    more = Test((low + high) / 2, low, high, 0.0, p, "an interval")
-    less = Test(-more.difference, -high, -low, 0.0, p, "an interval")  # an error is better where there is less of it
-    found = verdicts([more, less], [0.05, 0.05], [True, False], "none")
+    more = DifferenceTest((low + high) / 2, low, high, 0.0, p, "an interval")
+    less = DifferenceTest(
+        -more.difference, -high, -low, 0.0, p, "an interval"
+    )  # an error is better where there is less of it
+    found = comparison_tests.verdicts_of_tests([more, less], [0.05, 0.05], [True, False], "none")
     assert found == [(p, verdict)] * 2
 
 
@@ -452,11 +470,11 @@ def test_a_registered_margin_holds_against_readers_for_the_first_model_too(model
 def test_models_are_judged_by_their_own_primary_metric_and_a_margin_counts_for_that_metric_alone(models, tmp_path):
     good, again = (shutil.copytree(one, tmp_path / one.name) for one in models[:2])
     for folder in (good, again):
-        write_verdict(folder, {}, "brier", 0.02)
+        case_scoring.write_verdict(folder, {}, "brier", 0.02)
     found = isocenter.compare([good, again])
     [row] = [row for row in found.tested.rows if row.is_primary]
     assert (found.primary, row.metric, row.margin) == ("brier", "brier", 0.02)
-    write_verdict(again, {}, "auroc", 0.02)
+    case_scoring.write_verdict(again, {}, "auroc", 0.02)
     found = isocenter.compare([good, again], out=tmp_path / "out")
     assert (found.primary, found.tested.margins) == ("brier", {})
     assert "The primary metric of again is AUROC" in (tmp_path / "out" / "report.html").read_text()
@@ -544,7 +562,7 @@ def test_impossible_options_are_refused(models, given, says):
 def written(out, task, table):
     """The folder of an evaluation of these cases."""
     out.mkdir()
-    Scored(table, task.summary(table, seed=0), task=task).write(out)
+    ScoredCases(table, task.summary(table, seed=0), task=task).write(out)
     return out
 
 
@@ -560,7 +578,7 @@ def same_figures(first, second):
 
 @pytest.mark.whole
 def test_the_order_in_which_a_model_has_its_classes_makes_no_difference(tmp_path):
-    table = read_cases(classified_by(tmp_path / "cases", 0.5, 1) / "cases.csv")
+    table = case_tables.read_cases(classified_by(tmp_path / "cases", 0.5, 1) / "cases.csv")
     usual = Classification(("well", "ill"), thresholds={"ill": 0.3}, prevalence={"well": 0.9, "ill": 0.1})
     other = Classification(("ill", "well"), thresholds={"well": 0.7})
     turned = [name for name in table if not name.startswith("probability")] + ["probability_ill", "probability_well"]
@@ -577,7 +595,7 @@ def test_the_order_in_which_a_model_has_its_classes_makes_no_difference(tmp_path
 
 @pytest.mark.whole
 def test_mistakes_of_all_models_cost_what_those_of_the_first_do(tmp_path):
-    table = read_cases(classified_by(tmp_path / "cases", 0.5, 1) / "cases.csv")
+    table = case_tables.read_cases(classified_by(tmp_path / "cases", 0.5, 1) / "cases.csv")
     first = Classification(("well", "ill"), costs=((0.0, 1.0), (5.0, 0.0)))
     other = Classification(("ill", "well"), costs=((0.0, 1.0), (9.0, 0.0)))
     figures = same_figures(written(tmp_path / "first", first, table), written(tmp_path / "other", other, table))
@@ -626,7 +644,7 @@ def test_risks_are_compared_by_the_horizons_of_the_first_model(tmp_path):
     figures = same_figures(*folders)
     own = {
         (row.metric, row.label): row.estimate.value
-        for row in short.summary(read_cases(folders[0] / "cases.csv"), seed=0)
+        for row in short.summary(case_tables.read_cases(folders[0] / "cases.csv"), seed=0)
     }
     assert figures["uno_c", "all"] == pytest.approx([own["uno_c", "all"]] * 2)
     assert np.isfinite(figures["brier", "5"]).all() and ("dynamic_auc", "10") in figures
@@ -653,7 +671,7 @@ def test_errors_of_times_are_weighed_for_the_censoring_of_the_first_model_or_not
 def test_trainings_of_one_plan_are_called_that_and_intervals_are_said_to_hold_no_other_training(models, tmp_path):
     good, again, poor = (shutil.copytree(one, tmp_path / one.name) for one in models)
     for folder, made, seed in ((good, "a", 0), (again, "a", 1), (poor, "b", 0)):
-        write_verdict(folder, {}, "auroc", recipe=made, seed=seed)
+        case_scoring.write_verdict(folder, {}, "auroc", recipe=made, seed=seed)
     found = isocenter.compare([good, again, poor], out=tmp_path / "out")
     [kin] = found.kinship
     assert kin.startswith("good and again are trainings of one plan with seeds 0, 1: a difference")
@@ -662,7 +680,7 @@ def test_trainings_of_one_plan_are_called_that_and_intervals_are_said_to_hold_no
     for words in (kin[1:], "is about these 3 models: the intervals hold what other patients would change, and not the"):
         assert all(words in text for text in (repr(found), page, record["about"][0] + record["about"][1]))
     assert not isocenter.compare([good, poor]).kinship
-    write_verdict(again, {}, "auroc", recipe="a", seed=0)
+    case_scoring.write_verdict(again, {}, "auroc", recipe="a", seed=0)
     assert "one training, or trainings of one plan with one seed, 0" in repr(isocenter.compare([good, again]))
     people = tmp_path / "people.csv"
     read_cases_of(models).to_csv(people, index=False)

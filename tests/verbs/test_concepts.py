@@ -14,8 +14,8 @@ import isocenter
 import trained
 from explanation.looking import Linear, corner_model, model, textured
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.explanation import Surrogate
-from isocenter.scoring.explaining.concepts import _marked, _section_of_measurements
+from isocenter.explanation.concept_tests import Surrogate
+from isocenter.scoring.explaining import concept_section
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Case, Dataset, Estimate, Geometry, Image, Label, LazyMapping, Prediction
 
@@ -147,12 +147,12 @@ def test_what_is_measured_is_the_target_where_the_model_marks_it():
     made, image = Prediction(grid, data=data, labels=parts), Image(np.zeros((1, 4, 4), np.float32), grid)
     whole = Segmentation(parts, regions={"organ": (1, 2), "tumour": (2,)})
     for target, voxels in {"segmentation:tumour": 4, "organ": 12, "auto": 13}.items():
-        assert _marked(made, image, target, whole).sum() == voxels
+        assert concept_section._answer_region(made, image, target, whole).sum() == voxels
 
 
 def test_an_interval_that_ends_just_below_0_has_no_minus_without_a_digit():
     found = Surrogate(Estimate(0.004, -0.001, 0.02), {"morph_diam": 1.0}, {"morph_diam": 1})
-    assert "0 % (95 % interval 0 to 2 %)" in _section_of_measurements(found, 20).blocks[0].text
+    assert "0 % (95 % interval 0 to 2 %)" in concept_section._section_of_measurements(found, 20).blocks[0].text
 
 
 @pytest.mark.whole

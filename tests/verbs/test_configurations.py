@@ -11,10 +11,9 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.planning import read_plan, settings
-from isocenter.runs import configuration_plan, configuration_results
-from isocenter.runs import configurations as names_of
-from isocenter.runtime import Averaged
+from isocenter.planning import plan_checks, plan_file
+from isocenter.runs import _training_order, configuration_results
+from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.values import Estimate
 from matrices import thinned
 
@@ -38,7 +37,7 @@ def test_the_simplest_configuration_that_is_not_surely_worse_is_taken_and_all_ar
     best, *others = record["rows"]
     assert best["estimate"]["value"] >= max(row["estimate"]["value"] for row in others)
     assert [row["name"] for row in others if row["name"] == record["chosen"]] or record["chosen"] == best["name"]
-    plan = read_plan(compared / "plan.yaml")
+    plan = plan_file.read_plan(compared / "plan.yaml")
     assert plan["search.configurations"] == record["chosen"]
     assert "not surely worse" in plan.decision("search.configurations").because
     assert "not surely worse" in (compared / "report.html").read_text(encoding="utf-8")
@@ -54,7 +53,7 @@ def test_a_run_notes_that_its_figures_are_of_the_cases_that_chose(compared):
 def test_the_model_is_that_of_the_configuration_that_was_taken(compared):
     record = json.loads((compared / "configurations.json").read_text(encoding="utf-8"))
     names = {network["name"] for network in isocenter.load(compared, "cpu").networks.architectures}
-    plan = read_plan(compared / "plan.yaml")
+    plan = plan_file.read_plan(compared / "plan.yaml")
     assert names == ({"unet_slices", "unet"} if record["chosen"] == "ensemble" else {plan["network.name"]})
 
 
@@ -73,7 +72,7 @@ def test_the_mean_of_both_is_one_model_whose_folds_have_two_networks_each(blobs,
     )
     whole, fold = isocenter.load(run.out, "cpu"), isocenter.load(run.out, "cpu", fold=1)
     assert len(whole.networks.members) == 4
-    assert isinstance(fold.networks.run, Averaged) and len(fold.networks.members) == 2
+    assert isinstance(fold.networks.run, AveragedNetwork) and len(fold.networks.members) == 2
     again = isocenter.evaluate(run.out, blobs)
     before = next(row["value"] for row in trained.rows_of(run.out) if row["metric"] == run.primary)
     now = next(row.estimate.value for row in again.rows if row.metric == run.primary)
@@ -92,11 +91,11 @@ CASCADE = {
 def test_a_plan_with_a_cascade_compares_it_with_networks_that_see_the_image_alone(blobs, tmp_path):
     chosen = {**trained.TWO_STEPS, "search.configurations": "auto", "network.size": trained.SMALL_UNET, **CASCADE}
     made = isocenter.plan(blobs, labels=trained.LABELS, device="cpu", threads=1, folds=2, assignments=chosen)
-    plans = {name: configuration_plan(made, name) for name in names_of(made)}
+    plans = {name: _training_order.configuration_plan(made, name) for name in _training_order.configuration_names(made)}
     found = {name: (plan["network.name"], plan["preprocessing.cascade"]) for name, plan in plans.items()}
     assert found == {"2d": ("unet_slices", None), "3d": ("unet", None), "cascade": ("unet", 2.0)}
     for name, plan in plans.items():
-        assert settings(plan).architecture["channels"] == 1 + (name == "cascade")
+        assert plan_checks.checked_settings(plan).architecture["channels"] == 1 + (name == "cascade")
 
 
 @pytest.mark.whole
@@ -109,7 +108,7 @@ def test_a_cascade_is_compared_too_and_is_the_model_where_it_is_taken(blobs, tmp
     assert record["chosen"] == "cascade" and not record["left_out"]
     assert {row["name"] for row in record["rows"]} == {"2d", "3d", "cascade", "ensemble"}
     assert all(Estimate(**row["estimate"]).n == 8 for row in record["rows"])
-    plan, model = read_plan(run / "plan.yaml"), isocenter.load(run, "cpu")
+    plan, model = plan_file.read_plan(run / "plan.yaml"), isocenter.load(run, "cpu")
     assert (plan["search.configurations"], plan["preprocessing.cascade"]) == ("cascade", 2.0)
     assert (len(model.networks.members), len(model.first.networks.members)) == (2, 4)
     assert "cascade was taken" in (run / "report.html").read_text(encoding="utf-8")

@@ -15,10 +15,12 @@ import tifffile
 import isocenter
 from explanation.looking import Linear, corner_model, model, textured
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.explanation import Counterfactual, Flip, flipping_covariates
-from isocenter.runtime import Directions, Parts
-from isocenter.scoring.explaining.counterfactuals import _strip
-from isocenter.tasks import kind, settings_of, task_from
+from isocenter.explanation import counterfactuals
+from isocenter.explanation.counterfactuals import Counterfactual, Flip
+from isocenter.runtime import covariate_encoding
+from isocenter.runtime.model_parts import ImageDirections, ModelParts
+from isocenter.scoring.explaining import counterfactual_section
+from isocenter.tasks import task_catalogue, task_settings
 from isocenter.values import Case, Dataset, Geometry, Image, LazyMapping, Prediction
 
 COLUMNS = ["case", "space", "from", "to", "probability_before", "probability_after", "share_changed", "gate_p"]
@@ -84,7 +86,9 @@ def test_what_suits_no_case_is_refused_before_any_is_read(classified, tmp_path):
 
 
 def test_of_findings_the_one_that_is_named_is_called_the_other_way():
-    task = task_from(kind("findings"), {"findings": ["cyst", "node"], "thresholds": {"cyst": 0.3}})
+    task = task_settings.task_from_settings(
+        task_catalogue.task_class("findings"), {"findings": ["cyst", "node"], "thresholds": {"cyst": 0.3}}
+    )
     prediction = Prediction(Geometry.of_pixels((4, 4)), probabilities={"cyst": 0.4, "node": 0.2})
     flip = Flip.of(task, "cyst", prediction)
     assert (flip.before, flip.after) == ("present", "absent")
@@ -92,19 +96,21 @@ def test_of_findings_the_one_that_is_named_is_called_the_other_way():
     assert Flip.of(task, "node", prediction).after == "present"
     still = Image(np.zeros((1, 4, 4), np.float32), Geometry.of_pixels((4, 4)))
     made = Counterfactual(still, np.zeros((1, 4, 4), np.float32), 0.6, 0.9, 0.0, None, passes=True, flipped=True)
-    caption = _strip(Case("a", "p", {"image": still}), flip, made, "image").caption
+    caption = counterfactual_section._strip(Case("a", "p", {"image": still}), flip, made, "image").caption
     assert "From present to absent: the probability that cyst is absent along the change" in caption
 
 
 def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
     """The answer is "b" from 60 years on, whatever else is known."""
-    task = task_from(kind("classification"), {"classes": ["a", "b"], "smoothing": 0.0})
+    task = task_settings.task_from_settings(
+        task_catalogue.task_class("classification"), {"classes": ["a", "b"], "smoothing": 0.0}
+    )
 
     def predict(case: Case) -> Prediction:
         p = 0.9 if case.covariates["age"] >= 60 else 0.1
         return Prediction(Geometry.of_pixels((4, 4)), probabilities={"a": 1 - p, "b": p})
 
-    columns = isocenter.runtime.Context.of(
+    columns = covariate_encoding.Context.of(
         {
             "age": {"kind": "number", "median": 50, "mean": 50, "deviation": 8, "missing": 0},
             "sex": {"kind": "category", "levels": {"F": 0.5, "M": 0.5}, "missing": 0},
@@ -112,7 +118,7 @@ def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
     )
     case = Case("c", "p", {}, covariates={"age": 52, "sex": "F"})
     model = SimpleNamespace(task=task, networks=SimpleNamespace(context=columns), predict=predict)
-    found = list(flipping_covariates(model, case, Flip.of(task, "b", predict(case))))
+    found = list(counterfactuals.flipping_covariates(model, case, Flip.of(task, "b", predict(case))))
     assert [change for change, _ in found] == ["age = 66.0"]
 
 
@@ -125,7 +131,9 @@ def test_a_call_that_calibration_alone_has_turned_flips_too(gated):
     name = model.task.classes[1]
     odds = np.log(given[name]) - np.log(1 - given[name])
     shifted = {"method": "platt", "parameters": {name: [1.0, float(-odds - 0.5 * np.sign(odds))]}, "cases": 60}
-    task = task_from(type(model.task), {**settings_of(model.task), "calibration": shifted})
+    task = task_settings.task_from_settings(
+        type(model.task), {**task_settings.settings_of(model.task), "calibration": shifted}
+    )
     how = {"method": "gradcam", "tests": 0, "counterfactual": "auto"}
     table = isocenter.explain(replace(model, task=task), picture, **how).tables["counterfactuals.csv"]
     assert table["flipped"].all()
@@ -141,7 +149,7 @@ def test_along_the_directions_of_training_images_there_is_a_second_counterfactua
     shape = model.preprocessing(model_image(gated), "picture")[0].shape
     pattern = rng.normal(size=shape).astype(np.float32)
     given = [one * pattern + rng.normal(0, 0.05, shape).astype(np.float32) for one in rng.normal(size=100)]
-    own = replace(model, parts=Parts(directions=Directions.fitted(given, [f"p{n}" for n in range(100)])))
+    own = replace(model, parts=ModelParts(directions=ImageDirections.fitted(given, [f"p{n}" for n in range(100)])))
     picture = sorted((gated.data / "dark").glob("*.png"))[0]
     isocenter.explain(own, picture, method="gradcam", tests=0, counterfactual="auto", out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "counterfactuals.csv")

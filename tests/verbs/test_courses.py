@@ -13,10 +13,9 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError
-from isocenter.files import covariates_in
-from isocenter.runtime.bundle import formats
-from isocenter.runtime.bundle.inference import read_covariates
-from isocenter.values import Course
+from isocenter.files.layouts.cases import table_join
+from isocenter.runtime.bundle import formats, inference
+from isocenter.values.covariate_values import Course
 
 FEW = {
     **trained.FEW_STEPS,
@@ -106,10 +105,10 @@ def test_a_package_in_onnx_says_the_same_of_a_table_of_times(read, tmp_path):
 def test_a_bundle_reads_the_same_of_a_table_of_times(tmp_path):
     table = tmp_path / "vitals.csv"
     table.write_text("case,time (min),pulse,sex\na.png,5,60,F\nb.png,7,99,M\na.png,50,95.5,F\nb.png,58,61,M\n")
-    [ours, other] = covariates_in(table, [("a", "a"), ("b", "b")])[0]
-    theirs = read_covariates(table, formats.pictures())
+    [ours, other] = table_join.covariates_of_cases(table, [("a", "a"), ("b", "b")])[0]
+    theirs = inference.read_covariates(table, formats.pictures())
     assert ours["pulse"] == Course((300.0, 3000.0), (60.0, 95.5), "s")
     assert {case: {name: one[name] for name in ours} for case, one in theirs.items()} == {"a": ours, "b": other}
     table.write_text("case,time,pulse\na.png,5,60\na.png,soon,99\n")
     with pytest.raises(DatasetError, match="'soon' is not a time, in column time"):
-        read_covariates(table, formats.pictures())
+        inference.read_covariates(table, formats.pictures())

@@ -16,12 +16,13 @@ import forked
 import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
-from isocenter.planning import read_plan
-from isocenter.runs.covariate_baseline import _fitted
+from isocenter.planning import plan_file
+from isocenter.runs import covariate_baseline, run_folder
 from isocenter.runs.plan_request import PlanRequest
-from isocenter.runs.run_folder import RunFolder, planned_from
-from isocenter.runtime import read_json, read_tensors
-from isocenter.training import STATE_SCHEMA, Clock
+from isocenter.runs.run_folder import RunFolder
+from isocenter.runtime import record_files
+from isocenter.training.checkpoint_files import STATE_SCHEMA
+from isocenter.training.training_state import CommandClock
 from packages import CONFIG, no_export, without_isocenter
 
 COLUMN = {"image": "file", "label": "state", "patient": "person"}
@@ -85,7 +86,7 @@ def test_a_run_states_what_images_tell_alone_and_what_each_half_adds(informed):
     _, run = informed
     without = isocenter.load(run / "image_only", "cpu")
     assert not without.networks.context
-    assert read_json(run / "image_only" / "checkpoints" / "last" / "state.json", STATE_SCHEMA)["step"] == 6
+    assert record_files.read_json(run / "image_only" / "checkpoints" / "last" / "state.json", STATE_SCHEMA)["step"] == 6
     record = json.loads((run / "evaluation" / "covariates.json").read_text())
     by_hand = isocenter.compare([run / "image_only", run]).as_record()
     assert by_hand["primary"] == "auroc"
@@ -112,7 +113,7 @@ def test_a_run_that_was_killed_in_its_second_training_ends_as_if_it_had_not_been
     (run / "report.html").unlink()
     isocenter.train(resume=run)
     for part in ("checkpoints/last", "image_only/checkpoints/last"):
-        whole, resumed = (read_tensors(one / part / "weights.safetensors") for one in (informed[1], run))
+        whole, resumed = (record_files.read_tensors(one / part / "weights.safetensors") for one in (informed[1], run))
         assert all((whole[name] == resumed[name]).all() for name in whole)
     assert (run / "evaluation" / "covariates.json").is_file()
 
@@ -286,13 +287,13 @@ def test_each_fold_takes_covariates_as_its_own_training_cases_have_them(informed
         assert model.record["fingerprint"]["cases"] == len(own)
         medians.add(column.median)
     assert len(medians) == 2
-    assert "each fold" in read_plan(crossed / "plan.yaml").decision("network.context").because
+    assert "each fold" in plan_file.read_plan(crossed / "plan.yaml").decision("network.context").because
 
 
 @pytest.mark.whole
 def test_folds_that_are_added_to_a_plan_take_covariates_each_as_its_own_training_cases_have_them(informed, tmp_path):
     isocenter.plan(informed[0], out=tmp_path / "plan.yaml", assignments={"network.context": "all"}, **READING)
-    made = planned_from(tmp_path / "plan.yaml", PlanRequest(folds=2))
+    made = run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest(folds=2))
     medians = {made.of_fold(fold).plan["network.context"]["marker"]["median"] for fold in range(2)}
     assert len({made.plan["network.context"]["marker"]["median"], *medians}) == 3
 
@@ -343,7 +344,9 @@ def test_covariates_alone_are_as_probable_however_the_network_draws_its_cases(in
     for sampling in ("natural", "balanced"):
         given = {"network.context": "all", "training.sampling": sampling, "task.calibration_method": "none"}
         made = isocenter.plan(informed[0], assignments=given, **READING)
-        model, cases, _ = _fitted(RunFolder(tmp_path / sampling, made, Clock(0.0)), None)
+        model, cases, _ = covariate_baseline._fit_baseline(
+            RunFolder(tmp_path / sampling, made, CommandClock(0.0)), None
+        )
         stated.append([model.predict(case).probabilities["ill"] for case in cases])
     assert any(made.plan["task.prior_shift"].values())
     assert stated[1] == pytest.approx(stated[0])

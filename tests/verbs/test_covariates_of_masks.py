@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 import isocenter
 import trained
-from isocenter.runtime import build_module
+from isocenter.runtime import torch_networks
 from isocenter.values import Dense
 
 SIZE = {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}
@@ -52,7 +52,9 @@ def test_a_mask_is_told_by_scaling_and_shifting_and_stated_beside_images_alone(i
     model = isocenter.load(run, "cpu")
     assert all(isinstance(head, Dense) for head in model.task.heads.values())
     assert model.networks.architecture["fusion"]["method"] == "film"
-    again = build_module(model.task, model.networks.architecture)  # what a record names is what was trained
+    again = torch_networks.build_module(
+        model.task, model.networks.architecture
+    )  # what a record names is what was trained
     assert any("telling" in name for name, _ in again.named_parameters())
     record = json.loads((run / "evaluation" / "covariates.json").read_text())
     assert record["rows"] == []  # a table has no masks

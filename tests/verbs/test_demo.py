@@ -22,8 +22,9 @@ import pydicom
 import pytest
 
 from isocenter.errors import FormatError, IntegrityError, UsageError
-from isocenter.files import read_dataset
-from isocenter.verbs.demo import VERSION, demo, fetch_archive, find_data, shown_case, simulated, write_phantoms
+from isocenter.files.layouts import dataset_layouts
+from isocenter.verbs import demo
+from isocenter.verbs.demo import VERSION
 
 # Nobody listens at port 9 of this machine, the discard service of 1983: every way into the web ends here.
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
@@ -96,7 +97,7 @@ def test_the_set_beside_the_project_is_taken_first_and_its_labels_are_named(tmp_
     (tmp_path / "shared" / "data" / "hippocampus").mkdir(parents=True)
     (tmp_path / "project" / "docs").mkdir(parents=True)
     for start in (tmp_path / "project", tmp_path / "project" / "docs"):
-        source = find_data(start)
+        source = demo.find_data(start)
         assert source.path == tmp_path / "shared" / "data" / "hippocampus"
         assert source.reading.chosen == {"labels": "1=anterior,2=posterior"}
         assert "beside" in str(source)
@@ -108,22 +109,22 @@ def test_a_set_of_that_name_far_above_the_project_is_not_taken(tmp_path: Path, m
     (tmp_path / "shared" / "data" / "hippocampus").mkdir(parents=True)
     project = tmp_path / "home" / "work" / "project"
     project.mkdir(parents=True)
-    assert "downloaded before" in find_data(project).why
+    assert "downloaded before" in demo.find_data(project).why
 
 
 def test_what_was_downloaded_before_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
     (tmp_path / "downloads" / "Task04_Hippocampus").mkdir(parents=True)
-    source = find_data(tmp_path)
+    source = demo.find_data(tmp_path)
     assert source.path == tmp_path / "downloads" / "Task04_Hippocampus" / "Task04_Hippocampus"
     assert "downloaded before" in source.why
 
 
 def test_the_simulated_cohort_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
-    first = simulated(patients=2)
+    first = demo.simulated_cohort(patients=2)
     files = {path: path.stat().st_mtime_ns for path in first.rglob("*.dcm")}
-    assert simulated(patients=2) == first
+    assert demo.simulated_cohort(patients=2) == first
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*.dcm")} == files
 
 
@@ -132,8 +133,8 @@ def test_the_simulated_cohort_is_written_once(tmp_path: Path, monkeypatch: pytes
 
 def test_the_public_archive_becomes_a_data_set_with_names(served: tuple[str, Path], tmp_path: Path) -> None:
     url, web = served
-    fetch_archive(f"{url}/set.tar", md5(decathlon(web / "set.tar")), tmp_path / "cache" / "set")
-    dataset = read_dataset(tmp_path / "cache" / "set" / "Task04_Hippocampus")
+    demo.fetch_archive(f"{url}/set.tar", md5(decathlon(web / "set.tar")), tmp_path / "cache" / "set")
+    dataset = dataset_layouts.read_dataset(tmp_path / "cache" / "set" / "Task04_Hippocampus")
     assert sorted(case.id for case in dataset) == ["h_0", "h_1", "h_2"]
     assert [label.name for label in dataset.classes["mask"]] == ["Anterior", "Posterior"]
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["set"]
@@ -145,7 +146,7 @@ def test_an_archive_with_another_checksum_is_refused_and_nothing_is_left(
     url, web = served
     decathlon(web / "set.tar")
     with pytest.raises(IntegrityError, match="MD5"):
-        fetch_archive(f"{url}/set.tar", "0" * 32, tmp_path / "cache" / "set")
+        demo.fetch_archive(f"{url}/set.tar", "0" * 32, tmp_path / "cache" / "set")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -154,7 +155,7 @@ def test_an_archive_that_leads_out_is_refused_and_nothing_is_left(served: tuple[
     with tarfile.open(web / "evil.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("../evil"), io.BytesIO())
     with pytest.raises(FormatError, match="evil"):
-        fetch_archive(f"{url}/evil.tar", md5(web / "evil.tar"), tmp_path / "cache" / "set")
+        demo.fetch_archive(f"{url}/evil.tar", md5(web / "evil.tar"), tmp_path / "cache" / "set")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -178,7 +179,7 @@ def run_demo(*arguments: str | Path, cwd: Path, cache: Path) -> subprocess.Compl
 @pytest.mark.whole
 def test_offline_it_simulates_patients_and_says_so_first_and_the_report_last(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    write_phantoms(
+    demo.write_phantoms(
         cache / f"simulated-phantoms-{VERSION}-40", patients=7, twice=1
     )  # the whole cohort takes long to train on
     settings = [word for one in QUICK for word in ("--set", one)]
@@ -214,17 +215,17 @@ def test_own_pictures_with_classes_are_learnt_and_one_is_predicted(data: Path, t
     ("parts", "shown"), [(["calibration", "train", "test", "val"], "c2"), (["train", "val"], "c0")]
 )
 def test_the_case_that_is_predicted_at_the_end_is_one_of_testing_where_there_is_one(parts, shown):
-    assert shown_case(pd.DataFrame({"case": [f"c{n}" for n in range(len(parts))], "split": parts})) == shown
+    assert demo.shown_case(pd.DataFrame({"case": [f"c{n}" for n in range(len(parts))], "split": parts})) == shown
 
 
 def test_data_that_are_not_there_are_refused_before_anything_is_said(tmp_path: Path) -> None:
     stated: list[str] = []
     with pytest.raises(UsageError):
-        demo(tmp_path / "nothing", out=tmp_path / "run", say=stated.append)
+        demo.demo(tmp_path / "nothing", out=tmp_path / "run", say=stated.append)
     assert stated == []
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_there_is_not_overwritten_unasked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
-        demo(out=tmp_path)
+        demo.demo(out=tmp_path)

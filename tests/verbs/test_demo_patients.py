@@ -8,10 +8,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from isocenter.files import read_dataset
-from isocenter.transforms import phantom
+from isocenter.files.layouts import dataset_layouts
+from isocenter.transforms import phantoms
 from isocenter.values import Case, Dataset, Image
-from isocenter.verbs.demo import write_phantoms
+from isocenter.verbs import demo
 
 EXAMINATIONS = [(0, 0), (0, 1), (1, 0)]
 
@@ -19,13 +19,13 @@ EXAMINATIONS = [(0, 0), (0, 1), (1, 0)]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("phantoms") / "cohort"
-    write_phantoms(out, patients=2, twice=1, seed=5)
+    demo.write_phantoms(out, patients=2, twice=1, seed=5)
     return out
 
 
 @pytest.fixture(scope="module")
 def dataset(folder: Path) -> Dataset:
-    return read_dataset(folder)
+    return dataset_layouts.read_dataset(folder)
 
 
 def case_of(dataset: Dataset, image: Image) -> Case:
@@ -51,7 +51,7 @@ def test_the_structures_keep_their_names_and_numbers(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("examination", EXAMINATIONS)
 def test_image_and_segmentation_come_back_voxel_by_voxel(examination: tuple[int, int], dataset: Dataset) -> None:
-    image, mask = phantom(5, *examination)
+    image, mask = phantoms.make_phantom(5, *examination)
     case = case_of(dataset, image)
     for made, back in ((image, case.images["image"]), (mask, case.references["mask"])):
         np.testing.assert_array_equal(back.data, made.data)
@@ -70,5 +70,5 @@ def test_nothing_is_left_of_a_cohort_that_could_not_be_finished(tmp_path: Path) 
         raise OSError(28, "No space left on device")
 
     with pytest.raises(Exception, match="cannot be written"):
-        write_phantoms(tmp_path / "cohort", patients=2, twice=0, progress=full)
+        demo.write_phantoms(tmp_path / "cohort", patients=2, twice=0, progress=full)
     assert list(tmp_path.iterdir()) == []

@@ -17,8 +17,9 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation
 import isocenter
 import trained
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Calibrator
-from isocenter.prediction.result_files import Wanted, write_result
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.prediction import result_files
+from isocenter.prediction.answers import WantedFiles
 from isocenter.values import BoundingBoxes, Prediction
 from packages import no_export
 from trained import TWO_STEPS
@@ -219,7 +220,9 @@ def test_a_report_states_which_classes_were_looked_for_in_which_part_and_that_th
     image = isocenter.read(write_slice(tmp_path / "dx.dcm", pixels, **none, **kind))
     prediction = Prediction(image.geometry, boxes=BoundingBoxes.none(2), threshold=0.4, abstained="too unlike")
     model = isocenter.load(detected.out, "cpu")
-    [report], lacking = write_result(prediction, image, tmp_path, "case", Wanted(), model, is_part=True)
+    [report], lacking = result_files.write_result(
+        prediction, image, tmp_path, "case", WantedFiles(), model, is_part=True
+    )
     [group] = highdicom.sr.srread(report).content.get_image_measurement_groups()
     stated = [str(item.TextValue) for item in group[0].ContentSequence if item.ValueType == "TEXT"]
     assert not lacking

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import isocenter
-from isocenter import networks
 from isocenter.errors import DatasetError, UsageError
-from isocenter.runtime import Model, Observation
-from isocenter.transforms import stacked
+from isocenter.networks import factory, network_parts
+from isocenter.runtime import Model
+from isocenter.runtime.guard.image_observation import Observation
+from isocenter.transforms import channel_stack
 
 
 def numbers(table):
@@ -24,11 +25,11 @@ def test_each_image_gets_the_mean_of_the_deepest_map_of_the_network(classified):
     picture = sorted(classified.data.rglob("*.png"))[0]
     table = isocenter.embed(model, picture).table
     image = isocenter.read(picture)
-    prepared, _ = model.preprocessing.opened(stacked({"image": image}, "x"), "x")
-    at = networks.family_of(model.networks.architecture["name"]).features
+    prepared, _ = model.preprocessing.opened(channel_stack.stack_images({"image": image}, "x"), "x")
+    at = factory.family_of(model.networks.architecture["name"]).features
     batch = torch.from_numpy(np.asarray(prepared, dtype=np.float32)[None])
     with torch.inference_mode():
-        expected = networks.features(model.networks.run.module, batch, at=at).pooled[0].numpy()
+        expected = network_parts.compute_features(model.networks.run.module, batch, at=at).pooled[0].numpy()
     assert numbers(table)[0] == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
@@ -75,14 +76,14 @@ def test_no_image_that_can_be_read_is_an_error_and_nothing_is_written(classified
 
 
 def test_a_network_without_such_features_is_refused(classified, monkeypatch, tmp_path):
-    monkeypatch.setattr(Model, "observed", lambda model, case: (Observation(None), None))
+    monkeypatch.setattr(Model, "observe", lambda model, case: (Observation(None), None))
     PIL.Image.new("L", (32, 32)).save(tmp_path / "a.png")
     with pytest.raises(UsageError, match="gives no pooled features"):
         isocenter.embed(classified.out, tmp_path / "a.png")
 
 
 def test_after_ctrl_c_the_cases_that_were_done_are_kept(classified, monkeypatch, tmp_path):
-    seen, look = [], Model.observed
+    seen, look = [], Model.observe
 
     def pressed(model, case):
         if len(seen) == 2:
@@ -90,7 +91,7 @@ def test_after_ctrl_c_the_cases_that_were_done_are_kept(classified, monkeypatch,
         seen.append(case.id)
         return look(model, case)
 
-    monkeypatch.setattr(Model, "observed", pressed)
+    monkeypatch.setattr(Model, "observe", pressed)
     with pytest.raises(KeyboardInterrupt):
         isocenter.embed(classified.out, classified.data, out=tmp_path / "seen")
     assert list(pd.read_parquet(tmp_path / "seen" / "embeddings.parquet")["case"]) == seen

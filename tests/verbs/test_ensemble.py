@@ -16,12 +16,14 @@ from numpy.testing import assert_allclose
 
 import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.planning import read_plan
+from isocenter.planning import plan_file
+from isocenter.runs import run_folder
 from isocenter.runs.plan_request import PlanRequest
-from isocenter.runs.run_folder import planned_from
-from isocenter.runtime import MEMBERS, Request, read_tensors, seal, write_tensors
-from isocenter.tasks import settings_of
-from isocenter.verbs.ensemble_members import Member, parts_of_all
+from isocenter.runtime import ModelRequest, record_files
+from isocenter.runtime.ensemble import MEMBERS
+from isocenter.tasks import task_settings
+from isocenter.verbs import ensemble_members
+from isocenter.verbs.ensemble_members import EnsembleMember
 from packages import bundle_checked_and_run
 
 torch.set_num_threads(1)
@@ -122,7 +124,7 @@ def uneven(mixed, tmp_path_factory) -> Path:
     shutil.copytree(mixed.out, folder)
     place = folder / MEMBERS / "ensemble.json"
     place.write_text(place.read_text().replace('"shares": null', '"shares": [0.3, 0.7]'))
-    seal(folder / MEMBERS)
+    record_files.seal_folder(folder / MEMBERS)
     return folder
 
 
@@ -190,9 +192,11 @@ def opposed(runs, tmp_path_factory) -> list[Path]:
 
 def changed(checkpoint: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
     """Each tensor of a checkpoint becomes another."""
-    tensors = read_tensors(checkpoint / "weights.safetensors")
-    write_tensors(checkpoint / "weights.safetensors", {key: change(key, one) for key, one in tensors.items()})
-    seal(checkpoint)
+    tensors = record_files.read_tensors(checkpoint / "weights.safetensors")
+    record_files.write_tensors(
+        checkpoint / "weights.safetensors", {key: change(key, one) for key, one in tensors.items()}
+    )
+    record_files.seal_folder(checkpoint)
 
 
 def with_validation_cases(run: Path, count: int) -> None:
@@ -214,8 +218,8 @@ def test_weights_are_fitted_where_that_surely_pays_and_thresholds_are_found_anew
     assert "Youden" in plan or "youden" in plan
     # The one that has all the weight, with what was found for the ensemble and not what its own training found.
     assert list(found.weights.values()) == [1.0, 0.0]
-    settings = settings_of(isocenter.load(found.out, device="cpu").task)
-    assert settings["thresholds"] == read_plan(found.out / "plan.yaml")["task.thresholds"]
+    settings = task_settings.settings_of(isocenter.load(found.out, device="cpu").task)
+    assert settings["thresholds"] == plan_file.read_plan(found.out / "plan.yaml")["task.thresholds"]
     assert settings["calibration"]["cases"] == 15
 
 
@@ -233,7 +237,7 @@ def test_members_of_two_seeds_mark_voxels_together(segmented, tmp_path):
         def collect(region, arrays, seen=seen):
             seen[(slice(None), *region)] = arrays["mask"]
 
-        isocenter.load(path, device="cpu").predict(image, Request(mirror=False), receiver=collect)
+        isocenter.load(path, device="cpu").predict(image, ModelRequest(mirror=False), receiver=collect)
         parts.append(seen)
     assert found.comparison.primary == "dice"
     assert parts[2].shape == parts[0].shape
@@ -244,11 +248,11 @@ MEMBER = {"plan": None, "checkpoints": (), "models": (), "data": None}
 PARTS = st.sampled_from(["train", "val", "test"])
 
 
-def member(name: str, parts: dict[str, str], owners: dict[str, str] | None = None) -> Member:
+def member(name: str, parts: dict[str, str], owners: dict[str, str] | None = None) -> EnsembleMember:
     """Of a split alone: each case, c0 on, is its own patient's unless somebody says otherwise."""
     owners = owners or {case: f"p{case}" for case in parts}
     rows = [{"case": case, "patient": owners[case], "split": part, "fold": "0"} for case, part in parts.items()]
-    return Member(name=name, run=Path(name), split=pd.DataFrame(rows), **MEMBER)
+    return EnsembleMember(name=name, run=Path(name), split=pd.DataFrame(rows), **MEMBER)
 
 
 @given(st.lists(st.lists(PARTS, min_size=8, max_size=8), min_size=2, max_size=4), st.integers(1, 3))
@@ -263,9 +267,9 @@ def test_no_member_was_trained_or_selected_on_a_test_patient_nor_trained_on_a_va
     )
     if leaking:
         with pytest.raises(UsageError, match=r"test patients? of m[0-9] trained m[0-9]"):
-            parts_of_all(members)
+            ensemble_members.parts_of_all(members)
         return
-    parts = parts_of_all(members)
+    parts = ensemble_members.parts_of_all(members)
     for case in owners:
         roles = {split[case] for split in by_patient}
         assert parts[case] == ("train" if "train" in roles else "val" if "val" in roles else "test")
@@ -275,16 +279,19 @@ def test_folds_leave_their_own_test_part_and_nothing_to_select_on():
     table = [("a", "train", "0"), ("a", "test", "1"), ("b", "test", "0"), ("b", "val", "1"), ("c", "test", "")]
     table += [("b", "train", "2")]
     rows = [{"case": case, "patient": case, "split": part, "fold": fold} for case, part, fold in table]
-    folds = Member(name="folds", run=Path("folds"), split=pd.DataFrame(rows), **MEMBER)
+    folds = EnsembleMember(name="folds", run=Path("folds"), split=pd.DataFrame(rows), **MEMBER)
     other = member("other", {"a": "train", "b": "val", "c": "test"}, {"a": "a", "b": "b", "c": "c"})
-    assert parts_of_all([folds, other]) == {"a": "train", "b": "train", "c": "test"}
+    assert ensemble_members.parts_of_all([folds, other]) == {"a": "train", "b": "train", "c": "test"}
 
 
 def test_a_case_that_one_member_left_out_and_members_that_disagree_about_patients():
     one = member("one", {"c0": "train", "c1": "val", "c2": "test"})
-    assert parts_of_all([one, member("two", {"c0": "train", "c1": "val"})]) == {"c0": "train", "c1": "val"}
+    assert ensemble_members.parts_of_all([one, member("two", {"c0": "train", "c1": "val"})]) == {
+        "c0": "train",
+        "c1": "val",
+    }
     with pytest.raises(UsageError, match="some case to another patient"):
-        parts_of_all([one, member("two", {"c0": "train"}, {"c0": "somebody"})])
+        ensemble_members.parts_of_all([one, member("two", {"c0": "train"}, {"c0": "somebody"})])
 
 
 @pytest.mark.whole
@@ -322,11 +329,11 @@ def test_runs_that_cannot_be_one_are_refused_with_what_differs_and_what_to_do(
     record = json.loads((checkpoint / "model.json").read_text())
     record["preprocessing"]["modality"], record["task"]["prior_shift"] = "CT", {"dark": 1.0}
     (checkpoint / "model.json").write_text(json.dumps(record))
-    seal(checkpoint)
+    record_files.seal_folder(checkpoint)
     refused([runs[0], tmp_path / "other windows"], r"other windows differs from run: preprocessing\.modality")
     record["preprocessing"]["modality"] = "unknown"
     (checkpoint / "model.json").write_text(json.dumps(record))
-    seal(checkpoint)
+    record_files.seal_folder(checkpoint)
     refused([runs[0], tmp_path / "other windows"], r"task\.prior_shift is \{'dark': 1.0\}, not None")
     first, second = sorted((shutil.copytree(classified.data, tmp_path / "moved") / "bright").glob("*.png"))[:2]
     shutil.copyfile(second, first)
@@ -407,6 +414,6 @@ def test_runs_of_other_seeds_have_the_same_parts_where_the_split_has_a_seed_of_i
     assert isocenter.plan(classified.data, seed=1, device="cpu").parts != first.parts
     assert same.parts == first.parts
     assert same.plan["training.seed"] == 1
-    again = planned_from(tmp_path / "plan.yaml", PlanRequest(seed=5))
+    again = run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest(seed=5))
     assert again.parts == first.parts
     assert again.plan["training.seed"] == 5

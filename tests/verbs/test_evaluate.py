@@ -11,13 +11,12 @@ import pytest
 
 import isocenter
 import trained
-from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
-from isocenter.scoring import scores
-from isocenter.scoring.evaluation_notes import unshared
-from isocenter.scoring.scores import covariates_of
-from isocenter.values import Case, Course, Geometry, Image, Problem
-from isocenter.verbs.evaluate import _few
+from isocenter.scoring import case_scoring, evaluation_notes
+from isocenter.tasks import task_catalogue
+from isocenter.values import Case, Geometry, Image, Problem
+from isocenter.values.covariate_values import Course
+from isocenter.verbs import evaluate
 from packages import no_export
 
 
@@ -164,7 +163,7 @@ def test_a_case_that_cannot_be_scored_is_an_exit_of_1_and_the_rest_is_written(cl
 
 
 def test_ctrl_c_keeps_the_figures_of_the_cases_that_were_scored_by_then(segmented, tmp_path, monkeypatch, caplog):
-    measured, begun = scores.measured, []
+    measured, begun = case_scoring.measure_case, []
 
     def pressed(model, fold, case):
         begun.append(case.id)
@@ -172,7 +171,7 @@ def test_ctrl_c_keeps_the_figures_of_the_cases_that_were_scored_by_then(segmente
             raise KeyboardInterrupt
         return measured(model, fold, case)
 
-    monkeypatch.setattr(scores, "measured", pressed)
+    monkeypatch.setattr(case_scoring, "measure_case", pressed)
     with pytest.raises(KeyboardInterrupt):
         isocenter.evaluate(segmented.out, segmented.data, split="all", out=tmp_path / "out")
     assert list(pd.read_csv(tmp_path / "out" / "cases.csv")["case"].unique()) == begun[:2]
@@ -188,7 +187,7 @@ def test_ctrl_c_in_an_audit_keeps_the_figures_of_all_cases(segmented, tmp_path, 
     def pressed(audit, explained):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("isocenter.verbs.evaluate.audited", pressed)
+    monkeypatch.setattr("isocenter.scoring.auditing.all_audits.run_audits", pressed)
     with pytest.raises(KeyboardInterrupt):
         isocenter.evaluate(segmented.out, segmented.data, out=tmp_path / "out")
     against = json.loads((tmp_path / "out" / "summary.json").read_text())["verdict"]["against"]
@@ -316,16 +315,16 @@ def test_of_a_run_of_folds_each_case_is_scored_by_the_fold_that_had_not_seen_it(
 
 
 def test_findings_that_only_the_model_or_only_the_data_know_are_said_to_be_not_scored():
-    model = tasks.build({"name": "findings", "findings": ["effusion", "nodule"]})
+    model = task_catalogue.build_task({"name": "findings", "findings": ["effusion", "nodule"]})
     image = Image(np.zeros((1, 4, 4)), Geometry.of_pixels((4, 4)))
     stated = [{"effusion": True, "fracture": False}, {"effusion": False}]
     cases = [Case(f"c{n}", f"p{n}", {"image": image}, {"findings": one}) for n, one in enumerate(stated)]
-    assert list(unshared(model, cases)) == [
+    assert list(evaluation_notes.unshared_labels(model, cases)) == [
         "Not scored, because the model was not taught them: fracture.",
         "Not scored, because no case here says anything of them: nodule.",
     ]
     both = [replace(case, references={"findings": {"effusion": True, "nodule": True}}) for case in cases]
-    assert not list(unshared(model, both))
+    assert not list(evaluation_notes.unshared_labels(model, both))
 
 
 def test_of_several_tasks_each_is_compared_with_the_cases_that_have_its_references():
@@ -333,10 +332,12 @@ def test_of_several_tasks_each_is_compared_with_the_cases_that_have_its_referenc
     parts = {"classification.classes": ["benign", "malignant"], "classification.smoothing": 0.0}
     spread = {"regression.mean": {"diameter": 5, "depth": 2}, "regression.deviation": {"diameter": 1, "depth": 1}}
     measured = {"regression.targets": ["diameter", "depth"], "regression.units": {}, **spread}
-    both = tasks.build({"name": "classification+regression", **parts, **measured})
+    both = task_catalogue.build_task({"name": "classification+regression", **parts, **measured})
     stated = [{"value": {"diameter": 3.0}, "class": "benign"}, {"class": "malignant"}, {"value": {"diameter": 4.0}}]
     cases = [Case(f"c{n}", f"p{n}", {"image": image}, references) for n, references in enumerate(stated)]
-    assert list(unshared(both, cases)) == ["Not scored, because no case here says anything of them: depth."]
+    assert list(evaluation_notes.unshared_labels(both, cases)) == [
+        "Not scored, because no case here says anything of them: depth."
+    ]
 
 
 def test_what_is_not_scored_of_several_tasks_is_said_by_the_names_of_each_and_cases_may_lack_some():
@@ -349,21 +350,21 @@ def test_what_is_not_scored_of_several_tasks_is_said_by_the_names_of_each_and_ca
     settings |= {
         f"regression.{name}": {"size": one} for name, one in (("mean", 1.0), ("deviation", 2.0), ("units", "mm"))
     }
-    model = tasks.build({"name": "classification+regression", **settings})
+    model = task_catalogue.build_task({"name": "classification+regression", **settings})
     both, one = ({"class": "ill", "value": {"size": 2.0}}, {"class": "well"})
     cases = [Case(f"c{n}", f"p{n}", {}, known) for n, known in enumerate((both, one, one))]
-    assert not list(unshared(model, cases))
-    assert list(unshared(model, [*cases, Case("d", "d", {}, {"value": {"weight": 3.0}})])) == [
+    assert not list(evaluation_notes.unshared_labels(model, cases))
+    assert list(evaluation_notes.unshared_labels(model, [*cases, Case("d", "d", {}, {"value": {"weight": 3.0}})])) == [
         "Not scored, because the model was not taught them: weight."
     ]
-    assert not list(unshared(model, cases[::-1]))
+    assert not list(evaluation_notes.unshared_labels(model, cases[::-1]))
 
 
 def test_every_covariate_stands_beside_its_case_but_what_names_a_person():
     course = Course((0.0, 1.0), (5.0, 6.0), "s")
     stated = {"sex": "F", "age": "045Y", "pulse": course, "patient_name": "Jane", "birth_date": "1980", "site": None}
     case = Case("a", "p", {}, covariates=stated)
-    assert covariates_of(case) == {
+    assert case_scoring.covariate_cells(case) == {
         "covariate_sex": "F",
         "covariate_age": "045Y",
         "covariate_pulse": "2 readings from 0 to 1 s",
@@ -373,7 +374,7 @@ def test_every_covariate_stands_beside_its_case_but_what_names_a_person():
 
 def test_of_many_warnings_the_terminal_shows_a_few_and_every_error():
     warnings = [Problem("warning", f"warning {number}") for number in range(9)]
-    lines = _few([*warnings, Problem("error", "lost")])
+    lines = evaluate._few([*warnings, Problem("error", "lost")])
     assert lines == [
         "error: lost",
         *(f"warning: warning {number}" for number in range(5)),

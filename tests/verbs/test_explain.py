@@ -18,12 +18,12 @@ import tifffile
 import isocenter
 from explanation.looking import corner_model, textured
 from isocenter.errors import UsageError
-from isocenter.explanation import FEWEST, TESTED, TESTS_VERSION, named_methods
-from isocenter.explanation import METHODS as ALL_METHODS
-from isocenter.runtime import Differentiable, read_json, write_json
-from isocenter.scoring.explaining import cohort, kept_tests
-from isocenter.scoring.explaining.kept_tests import keep, kept_records
-from isocenter.scoring.explaining.report import findings_sentence
+from isocenter.explanation import explanation_methods
+from isocenter.explanation.explanation_methods import METHODS as ALL_METHODS
+from isocenter.explanation.faithfulness import FEWEST, TESTED, TESTS_VERSION
+from isocenter.runtime import record_files
+from isocenter.runtime.torch_networks import Differentiable
+from isocenter.scoring.explaining import cohort_explanation, explanation_report, kept_tests
 from isocenter.values import Case
 from packages import no_export
 
@@ -81,7 +81,7 @@ def test_volumes_have_maps_on_the_grid_of_their_source(segmented, tmp_path):
 
 
 def test_ctrl_c_keeps_the_cases_that_were_explained_by_then(classified, tmp_path, monkeypatch, caplog):
-    written, begun = cohort._written, []
+    written, begun = cohort_explanation._write_map, []
 
     def pressed(made, image, name, folder, pictures):
         first, *others = written(made, image, name, folder, pictures)
@@ -91,7 +91,7 @@ def test_ctrl_c_keeps_the_cases_that_were_explained_by_then(classified, tmp_path
             raise KeyboardInterrupt
         yield from others
 
-    monkeypatch.setattr(cohort, "_written", pressed)
+    monkeypatch.setattr(cohort_explanation, "_write_map", pressed)
     with pytest.raises(KeyboardInterrupt):
         isocenter.explain(classified.out, classified.data / "bright", method="gradcam", tests=0, out=tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "explanations.csv", dtype=str)["case"].tolist() == begun[:2]
@@ -166,39 +166,41 @@ def test_methods_are_tested_once_a_model_and_what_was_found_travels_with_its_pac
 @pytest.mark.parametrize("former", [{}, {"tests": TESTS_VERSION - 1}])
 def test_verdicts_of_tests_that_have_changed_since_are_not_kept(segmented, tmp_path, former):
     model, judged = isocenter.load(segmented.out), {"gradcam": {"passed": True, "because": "as given"}}
-    keep(tmp_path, model, judged, {"attention": "it has none"})
-    assert kept_records(tmp_path, model) == (judged, {"attention": "it has none"})
-    content = read_json(tmp_path / "explanations.json", "isocenter.explanations")
-    write_json(tmp_path / "explanations.json", "isocenter.explanations", {**content, "tests": None, **former})
-    assert kept_records(tmp_path, model) == ({}, {})
+    kept_tests.keep_records(tmp_path, model, judged, {"attention": "it has none"})
+    assert kept_tests.kept_records(tmp_path, model) == (judged, {"attention": "it has none"})
+    content = record_files.read_json(tmp_path / "explanations.json", "isocenter.explanations")
+    record_files.write_json(
+        tmp_path / "explanations.json", "isocenter.explanations", {**content, "tests": None, **former}
+    )
+    assert kept_tests.kept_records(tmp_path, model) == ({}, {})
 
 
 def test_what_tests_found_is_all_that_becomes_part_of_a_package(packaged, tmp_path, caplog):
     folder = shutil.copytree(packaged.out, tmp_path / "package")
     (folder / "notes.txt").write_text("of a stranger")
     model, judged = isocenter.load(folder, "cpu"), {"gradcam": {"passed": True, "because": "as given"}}
-    keep(folder, model, judged, {})
+    kept_tests.keep_records(folder, model, judged, {})
     caplog.clear()
     isocenter.load(folder, "cpu")
     assert "holds notes.txt, which its maker did not write" in caplog.text
     assert "explanations.json" not in caplog.text
-    assert kept_records(folder, model) == (judged, {})
+    assert kept_tests.kept_records(folder, model) == (judged, {})
 
 
 def test_a_package_stays_whole_where_no_space_is_left_for_what_tests_found(packaged, tmp_path, caplog):
     resource = pytest.importorskip("resource")  # POSIX has it
     folder = shutil.copytree(packaged.out, tmp_path / "package")
     model = isocenter.load(folder, "cpu")
-    keep(folder, model, {"gradcam": {"passed": True, "because": "as given"}}, {})
+    kept_tests.keep_records(folder, model, {"gradcam": {"passed": True, "because": "as given"}}, {})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        keep(folder, model, {"occlusion": {"passed": True, "because": "long" * 50_000}}, {})
+        kept_tests.keep_records(folder, model, {"occlusion": {"passed": True, "because": "long" * 50_000}}, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "what the tests of methods found is not kept" in caplog.text
     isocenter.load(folder, "cpu")
-    assert set(kept_records(folder, model)[0]) == {"gradcam"}
+    assert set(kept_tests.kept_records(folder, model)[0]) == {"gradcam"}
 
 
 def test_maps_are_compared_with_masks_and_masks_on_another_grid_are_a_failure_with_its_case(segmented, tmp_path):
@@ -228,7 +230,7 @@ def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_wer
     methods = {name: {"passed": name == "gradcam", "because": "as given"} for name in ALL_METHODS}
     content = {"weights_sha256": isocenter.load(run).record["weights_sha256"], "methods": methods}
     content |= {"tests": TESTS_VERSION, "refused": {}}
-    write_json(run / "explanations.json", "isocenter.explanations", content)
+    record_files.write_json(run / "explanations.json", "isocenter.explanations", content)
     made = isocenter.evaluate(run, segmented.data, labels="1=shell,2=core", explain=True, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "explanations.csv")
     assert list(table.columns) == COLUMNS
@@ -252,7 +254,7 @@ def test_evaluate_says_before_it_tests_methods_that_it_takes_long_and_happens_on
     content = {"weights_sha256": isocenter.load(run).record["weights_sha256"], "refused": attention}
     content["tests"] = TESTS_VERSION
     content["methods"] = {name: one for name, one in methods.items() if name not in attention}
-    write_json(run / "explanations.json", "isocenter.explanations", content)
+    record_files.write_json(run / "explanations.json", "isocenter.explanations", content)
     options = {"labels": "1=shell,2=core", "split": "all", "device": "cpu", "explain": True}
     with caplog.at_level(logging.INFO, logger="isocenter"):
         isocenter.evaluate(run, segmented.data, **options, out=tmp_path / "first")
@@ -277,23 +279,25 @@ def test_places_on_which_methods_agree_come_first_and_those_of_one_method_are_na
         row("rise", "cluster of ill", 0.2),
         row("occlusion", "cluster of ill", 0.2),
     ]
-    assert findings_sentence(rows) == (
+    assert explanation_report.findings_sentence(rows) == (
         "Maps hold more evidence than chance would put there: corners in maps of ill (rise, occlusion). "
         "By one of 2 methods only, which may be how that method draws: borders in maps of ill (rise)."
     )
     third = [row("gradcam", "corner", 0.4), row("gradcam", "border", 0.6)]
-    assert "corners in maps of ill (rise, occlusion). By one of 3 methods" in findings_sentence([*rows, *third])
+    assert "corners in maps of ill (rise, occlusion). By one of 3 methods" in explanation_report.findings_sentence(
+        [*rows, *third]
+    )
     of_one = [one for one in rows if one["method"] == "rise"]
-    assert findings_sentence(of_one).count("By one of") == 0
-    assert findings_sentence(rows[-2:]) == ""
+    assert explanation_report.findings_sentence(of_one).count("By one of") == 0
+    assert explanation_report.findings_sentence(rows[-2:]) == ""
 
 
 def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
     of, tracked = corner_model(), []
     cases = [Case(str(n), str(n), {"image": textured(n)}) for n in range(8)]
-    tested = kept_tests.tested_methods(
+    tested = kept_tests.assess_methods(
         of,
-        named_methods("smoothgrad"),
+        explanation_methods.named_methods("smoothgrad"),
         cases,
         Differentiable.of(of.networks),
         lambda *given: tracked.append(given),
@@ -320,7 +324,7 @@ def test_what_tests_find_of_a_zip_is_kept_in_the_cache_for_the_same_weights_alon
     assert first.methods["gradcam"]["passed"] is not None
     assert again.methods == first.methods
     other = replace(isocenter.load(archive, "cpu"), record={"weights_sha256": "0" * 64})
-    assert kept_records(archive, other) == ({}, {})
+    assert kept_tests.kept_records(archive, other) == ({}, {})
 
 
 @pytest.mark.parametrize("weights", [None, "../../elsewhere", "f" * 64])
@@ -333,7 +337,7 @@ def test_verdicts_on_weights_without_a_hash_or_in_a_cache_that_cannot_be_written
     (tmp_path / "cache").write_text("a file in the place of the folder")
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
     of = replace(corner_model(), record={"weights_sha256": weights})
-    keep(archive, of, {"gradcam": {"passed": True}}, {})
+    kept_tests.keep_records(archive, of, {"gradcam": {"passed": True}}, {})
     assert [one for one in caplog.messages if "is not kept" in one] == caplog.messages
     assert bool(caplog.messages) == (weights == "f" * 64)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "model.zip"]

@@ -15,28 +15,24 @@ from safetensors.numpy import load_file
 import isocenter
 import trained
 from isocenter.errors import UsageError
-from isocenter.evaluation import auroc, cross_sets
-from isocenter.planning import SCALE, read_plan
-from isocenter.reading.dataset import open_dataset
-from isocenter.reading.options import ReadingOptions
-from isocenter.report import figures
-from isocenter.runs import training_of, with_reasons
-from isocenter.runs.fit import job_of
-from isocenter.runs.gate import error_note
-from isocenter.runs.loop import trained as train_all
-from isocenter.runs.run_end import Trained, less_than_one_pass, training_log
-from isocenter.runs.run_folder import RunFolder, new_run
-from isocenter.runtime import Preprocessing, read_json
-from isocenter.scoring.answered import Fold, gate_of
-from isocenter.scoring.comparison import task_of
-from isocenter.scoring.image_subsets import with_subsets
-from isocenter.scoring.scores import score, summed_up
-from isocenter.tasks import Evidence, settings_of, untuned, with_calibration
+from isocenter.evaluation import classification
+from isocenter.evaluation import conformal as evaluation_conformal
+from isocenter.planning import plan_file
+from isocenter.planning.plan_result import SCALE
+from isocenter.reading import ReadingOptions, dataset_reading
+from isocenter.report.figures import charts
+from isocenter.runs import _training_order, gate, run_end, run_folder, training_jobs, training_loop
+from isocenter.runs.run_end import TrainedRun
+from isocenter.runs.run_folder import RunFolder
+from isocenter.runtime import Preprocessing, record_files
+from isocenter.scoring import answered_cases, case_scoring, image_subsets, model_comparison
+from isocenter.scoring.answered_cases import ScoringFold
+from isocenter.tasks import fitting, task_catalogue, task_settings
 from isocenter.tasks.classification.question import Classification
-from isocenter.training import Clock, Outcome
+from isocenter.tasks.fitting import PredictedCases
+from isocenter.training.training_state import CommandClock, TrainingOutcome
 from isocenter.values import Case, Decision, Geometry, Image, Prediction
-from isocenter.verbs.package import evidence_of, finished_plan
-from isocenter.verbs.train import train
+from isocenter.verbs import package, train
 
 
 @pytest.fixture
@@ -73,7 +69,7 @@ def test_a_run_of_folds_leaves_what_the_design_lists(crossed):
 
 def test_a_run_keeps_what_each_of_its_trainings_came_to(crossed):
     _, run = crossed
-    rows = read_json(run / "trainings.json", "isocenter.trainings")["rows"]
+    rows = record_files.read_json(run / "trainings.json", "isocenter.trainings")["rows"]
     facts = [(row["name"], row["role"], row["state"], row["steps"]) for row in rows]
     assert facts == [(f"fold_{fold}", "fold", "finished", 6) for fold in range(3)]
     assert all(row["seconds"] > 0 for row in rows)
@@ -99,7 +95,7 @@ def test_the_evaluation_is_out_of_fold(crossed):
     for name in ("case00", "case07"):
         model = isocenter.load(run / f"fold_{tested[name]}", "cpu")
         assert model.record["fold"] == int(tested[name])
-        model = replace(model, task=task_of(run / f"fold_{tested[name]}"))
+        model = replace(model, task=model_comparison.read_task(run / f"fold_{tested[name]}"))
         again = model.task.score([model.predict(cases[name])], [cases[name]]).set_index("label")["dice"]
         ours = scored[scored["case"] == name].set_index("label")["dice"]
         for label in ("shell", "core"):
@@ -129,14 +125,14 @@ def test_the_report_says_that_each_case_was_scored_by_a_fold_that_had_not_seen_i
 def test_the_training_curve_shows_every_fold(crossed):
     _, run = crossed
     folders = [run / f"fold_{fold}" for fold in range(3)]
-    table = training_log(folders)
+    table = run_end.training_log(folders)
     assert table["step"].tolist() == [1, 2, 3, 4, 5, 6]
     logs = [pd.read_csv(folder / "log.csv") for folder in folders]
     assert table["loss"].to_numpy() == pytest.approx(np.mean([log["loss"] for log in logs], axis=0))
     for fold, log in enumerate(logs):
         assert table[f"fold {fold}"].dropna().tolist() == log["validation"].dropna().tolist()
         assert table[f"fold {fold} loss"].tolist() == pytest.approx(log["loss"].tolist())
-    assert figures.training_curves(table).alt
+    assert charts.training_curves(table).alt
 
 
 @pytest.mark.whole
@@ -171,7 +167,7 @@ def test_each_fold_has_the_window_of_its_own_training_cases_and_their_mean_the_w
     assert first.method == "window" and first != second
     [both] = isocenter.load(run, "cpu").preprocessing.normalisation
     assert (both.low, both.high) == (min(first.low, second.low), max(first.high, second.high))
-    assert "goes by its own" in read_plan(run / "plan.yaml").decision("preprocessing.normalisation").because
+    assert "goes by its own" in plan_file.read_plan(run / "plan.yaml").decision("preprocessing.normalisation").because
 
 
 @pytest.mark.whole
@@ -187,7 +183,7 @@ def test_a_run_of_folds_that_was_killed_goes_on_with_the_fold_at_hand(crossed, t
     with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
         trained.segmenting(data, tmp_path / "run", folds=3)
     with trained.watching(lambda moment: watched.append(moment.step)):
-        train(resume=tmp_path / "run")
+        train.train(resume=tmp_path / "run")
     assert watched == [4, 5, 6, 1, 2, 3, 4, 5, 6]  # the second from its checkpoint at 3, then the third
     for fold in range(3):
         ours, theirs = (
@@ -211,7 +207,7 @@ def test_each_fold_begins_from_the_given_weights_though_the_run_was_stopped_befo
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
         trained.classifying(classified.data, tmp_path / "run", start=given / "weights.safetensors", **flags)
     shutil.rmtree(given)
-    train(resume=tmp_path / "run")
+    train.train(resume=tmp_path / "run")
     began = [isocenter.load(tmp_path / "run", "cpu", fold=fold).record["began_from"] for fold in range(2)]
     assert began[0] == began[1]
     assert "weights.safetensors with SHA-256" in began[1]
@@ -223,13 +219,13 @@ def test_the_first_fold_shares_the_time_that_a_stopped_search_has_left_and_keeps
     chosen = {"guard.gate": False, "network.size": trained.SMALL_RESNET, "training.batch": 2}
     chosen |= {"training.compute": "eager", "training.epochs": 5}
     made = isocenter.plan(classified.data, folds=2, minutes=60, device="cpu", threads=1, assignments=chosen)
-    run = new_run(tmp_path / "run", made, Clock(time.monotonic(), spent=2400.0))
+    run = run_folder.new_run(tmp_path / "run", made, CommandClock(time.monotonic(), spent=2400.0))
 
     def pressed(moment):
         signal.raise_signal(signal.SIGINT)
 
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
-        train_all(run)
+        training_loop.train_by_plan(run)
     state = json.loads((run.out / "fold_0" / "checkpoints" / "last" / "state.json").read_text())
     assert 2400 <= state["turn"] <= state["seconds"]
     half = (0.98 * 3600 - state["turn"]) / 2  # of what is left, without what follows training
@@ -238,20 +234,24 @@ def test_the_first_fold_shares_the_time_that_a_stopped_search_has_left_and_keeps
 
 def test_a_plan_states_the_smaller_batches_of_folds_and_what_they_did_not_show_is_counted_by_these(tmp_path):
     data = trained.pictures(tmp_path / "data", 24)
-    run = RunFolder(tmp_path / "run", isocenter.plan(data, folds=2, device="cpu"), Clock(0.0))
-    outcomes = [Outcome(run.out, "", steps=4, batch=2), Outcome(run.out, "", steps=1000)]
-    plan = with_reasons(run.plan, [run.plan] * 2, outcomes)
+    run = RunFolder(tmp_path / "run", isocenter.plan(data, folds=2, device="cpu"), CommandClock(0.0))
+    outcomes = [TrainingOutcome(run.out, "", steps=4, batch=2), TrainingOutcome(run.out, "", steps=1000)]
+    plan = training_loop.with_reasons(run.plan, [run.plan] * 2, outcomes)
     planned, cases = run.plan["training.batch"], len(run.cases("train", 0))
     assert plan["training.batch"] == planned
     assert plan["training.steps"] is None
     assert plan.decision("training.steps").because == "a probe in each fold turned the minutes into steps: 4, 1000"
     assert f"the folds had batches of 2, {planned}" in plan.decision("training.batch").because
-    assert with_reasons(plan, [plan] * 2, outcomes).decision("training.batch") == plan.decision("training.batch")
+    assert training_loop.with_reasons(plan, [plan] * 2, outcomes).decision("training.batch") == plan.decision(
+        "training.batch"
+    )
     other = run.plan.with_decision(SCALE, Decision([{"method": "zscore"}], "of fold 1"))
-    plan = with_reasons(run.plan, [run.plan, other], outcomes)
+    plan = training_loop.with_reasons(run.plan, [run.plan, other], outcomes)
     assert plan.decision(SCALE).because.endswith("in fold 0; each fold goes by its own training cases")
-    assert with_reasons(plan, [plan, other], outcomes).decision(SCALE) == plan.decision(SCALE)  # as a resumed run does
-    [short] = less_than_one_pass(run, Trained(plan, None, outcomes))
+    assert training_loop.with_reasons(plan, [plan, other], outcomes).decision(SCALE) == plan.decision(
+        SCALE
+    )  # as a resumed run does
+    [short] = run_end.unseen_cases_notes(run, TrainedRun(plan, None, outcomes))
     assert f"4 steps with a batch of 2 show 8 of {cases} training cases in fold 0" in short
 
 
@@ -284,7 +284,9 @@ def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_
     assert set(split.loc[split["fold"] == "", "case"]) == set(own["case"])
     # Scores of two models make no common order: what ranks cases is the mean of what it is in each fold.
     each = [
-        auroc(part[f"probability_{part['reference'].max()}"], part["reference"] == part["reference"].max())
+        classification.auroc(
+            part[f"probability_{part['reference'].max()}"], part["reference"] == part["reference"].max()
+        )
         for _, part in out_of_fold.groupby("fold")
     ]
     assert len(each) == 2 and "fold" not in own
@@ -296,7 +298,7 @@ def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_
 
 @pytest.mark.whole
 def test_its_package_states_that_the_mean_was_scored_on_that_part(halved):
-    limits = evidence_of(halved, isocenter.load(halved, "cpu"), finished_plan(halved)).limits
+    limits = package.run_evidence(halved, isocenter.load(halved, "cpu"), package.finished_plan(halved)).limits
     assert limits[0].startswith("24 cases, trained by cross-validation, and 8 cases of the set's own test part")
     assert not [one for one in limits if "was not scored itself" in one]
 
@@ -309,15 +311,18 @@ def test_a_run_of_folds_that_was_killed_before_its_report_lets_no_fold_be_tuned_
     shutil.copy(halved.parent / "twelve.npz", tmp_path)
     run = shutil.copytree(halved, tmp_path / "run")
     (run / "report.html").unlink()
-    train(resume=run)
+    train.train(resume=run)
     for file in ("fold_0/task.json", "fold_1/task.json", "out_of_fold/summary.json", "evaluation/summary.json"):
         assert (run / file).read_text() == (halved / file).read_text()
-    assert read_plan(run / "plan.yaml")["task.calibration"] == read_plan(halved / "plan.yaml")["task.calibration"]
+    assert (
+        plan_file.read_plan(run / "plan.yaml")["task.calibration"]
+        == plan_file.read_plan(halved / "plan.yaml")["task.calibration"]
+    )
 
 
 @pytest.mark.whole
 def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_does_too(halved, packaged):
-    decision = read_plan(halved / "plan.yaml").decision("task.conformal")
+    decision = plan_file.read_plan(halved / "plan.yaml").decision("task.conformal")
     steps = decision.value["crossed"]["all"]
     assert [sum(share for _, share in one) for one in steps] == [12, 12]  # each case by the fold that has not seen it
     assert "those of the 24 cases that were scored by the fold that had not seen them" in decision.because
@@ -329,7 +334,7 @@ def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_do
         image = Image(np.full((1, 12, 12), level, np.float32), Geometry.of_pixels((12, 12)))
         each = [list(one.predict(image).confidence.uncalibrated.values()) for one in folds]
         offered = 1 - np.array(each)
-        kept = cross_sets(conformal.steps("all", 2), offered, 0.9)
+        kept = evaluation_conformal.cross_sets(conformal.steps("all", 2), offered, 0.9)
         expected = tuple(name for name, one in zip(classes, kept, strict=True) if one)
         assert [one.predict(image).confidence.set[""] for one in (mean, *both)] == [expected] * 3
         found.add(expected)
@@ -340,22 +345,22 @@ def test_the_mean_of_folds_states_sets_by_what_each_fold_says_and_its_package_do
 def test_each_fold_gets_from_the_cases_of_the_other_folds_what_is_found_after_training(halved):
     """Of two folds each has what the other one says of the cases that it has not seen; their mean has both."""
     split = pd.read_csv(halved / "split.csv", dtype=str, keep_default_na=False)
-    dataset = {case.id: case for case in open_dataset(halved.parent / "twelve.npz", ReadingOptions())}
+    dataset = {case.id: case for case in dataset_reading.open_dataset(halved.parent / "twelve.npz", ReadingOptions())}
     models = [isocenter.load(halved, "cpu", fold=n) for n in range(2)]
     predictions, cases = [], []
     for fold, model in enumerate(models):
         tested = set(split.loc[(split["fold"] == str(fold)) & (split["split"] == "test"), "case"])
         unseen = [case for name, case in dataset.items() if name in tested]
-        plain = replace(model, task=untuned(model.task))
+        plain = replace(model, task=task_catalogue.untuned_task(model.task))
         of_fold = [plain.predict(case) for case in unseen]
-        own, _ = with_calibration(plain.task, Evidence(of_fold, unseen))
+        own, _ = fitting.with_fitted_calibration(plain.task, PredictedCases(of_fold, unseen))
         other = json.loads((halved / f"fold_{1 - fold}" / "task.json").read_text())
-        assert other["thresholds"] == pytest.approx(settings_of(own)["thresholds"], abs=1e-6)
-        assert other["calibration"]["cases"] == settings_of(own)["calibration"]["cases"] == 12
+        assert other["thresholds"] == pytest.approx(task_settings.settings_of(own)["thresholds"], abs=1e-6)
+        assert other["calibration"]["cases"] == task_settings.settings_of(own)["calibration"]["cases"] == 12
         predictions, cases = [*predictions, *of_fold], [*cases, *unseen]
-    mean, _ = with_calibration(plain.task, Evidence(predictions, cases))
-    plan = read_plan(halved / "plan.yaml")
-    assert plan["task.thresholds"] == pytest.approx(settings_of(mean)["thresholds"], abs=1e-6)
+    mean, _ = fitting.with_fitted_calibration(plain.task, PredictedCases(predictions, cases))
+    plan = plan_file.read_plan(halved / "plan.yaml")
+    assert plan["task.thresholds"] == pytest.approx(task_settings.settings_of(mean)["thresholds"], abs=1e-6)
     assert "of 24 cases, each predicted by the fold that has not seen it" in plan.decision("task.thresholds").because
 
 
@@ -369,7 +374,10 @@ def test_the_mean_of_folds_and_its_package_have_a_gate_by_cases_that_the_first_f
     models = [isocenter.load(place, "cpu") for place in (halved, packaged)]
     for model in models:
         assert model.guard.exact and len(model.guard.held_out["features"]) == unseen
-    assert f"with {unseen} cases that chose nothing" in read_plan(halved / "plan.yaml").decision("guard.gate").because
+    assert (
+        f"with {unseen} cases that chose nothing"
+        in plan_file.read_plan(halved / "plan.yaml").decision("guard.gate").because
+    )
     first, second = (model.predict(image).confidence.gate_p for model in models)
     assert first == pytest.approx(second) and first < 0.5
     with caplog.at_level("WARNING", "isocenter"):
@@ -382,8 +390,8 @@ def test_a_models_fingerprint_does_not_change_with_a_test_case(tmp_path):
     data, found = trained.blobs(tmp_path / "data", 9), []
     for louder in (1, 3):
         made = isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1, folds=3)
-        run = new_run(tmp_path / f"run{louder}", made, Clock(0.0))
-        jobs = [job_of(run, training_of(made, {}, fold)) for fold in run.folds]
+        run = run_folder.new_run(tmp_path / f"run{louder}", made, CommandClock(0.0))
+        jobs = [training_jobs.job_for_training(run, _training_order.training_of(made, {}, fold)) for fold in run.folds]
         found.append([job.record["fingerprint"] for job in jobs])
         assert [one["cases"] for one in found[-1]] == [len(job.train) for job in jobs]
         changed = {case.id for case in (*jobs[0].test, *jobs[0].val)}
@@ -410,7 +418,7 @@ class Certain:
         return Prediction(Geometry((4, 4), np.eye(3)), probabilities={"well": 1 - likely, "ill": likely})
 
 
-def called_apart() -> tuple[Certain, list[Case], dict[str, Fold]]:
+def called_apart() -> tuple[Certain, list[Case], dict[str, ScoringFold]]:
     """The same probabilities of cases of two images, called from 0.2 on by one fold and from 0.7 on by the other."""
     task = Classification(("well", "ill"))
     likely, ill = [0.1, 0.3, 0.6, 0.9] * 2, [False, True, True, True, False, False, True, True]
@@ -420,29 +428,29 @@ def called_apart() -> tuple[Certain, list[Case], dict[str, Fold]]:
         for n, (one, sick) in enumerate(zip(likely, ill, strict=True))
     ]
     tasks = [replace(task, thresholds={"ill": level}) for level in (0.2, 0.7)]
-    folds = {case.id: Fold(n // 4, tasks[n // 4]) for n, case in enumerate(cases)}
+    folds = {case.id: ScoringFold(n // 4, tasks[n // 4]) for n, case in enumerate(cases)}
     return Certain(replace(task, thresholds={"ill": 0.95})), cases, folds
 
 
 def test_each_fold_is_scored_at_its_own_threshold():
     model, cases, folds = called_apart()
-    scored = score(model, cases, {}, seed=0, patients_known=True, folds=folds, draws=False)
+    scored = case_scoring.score_cases(model, cases, {}, seed=0, patients_known=True, folds=folds, draws=False)
     rows = {(row.metric, row.label): row.estimate for row in scored.rows}
     # Fold 0 finds all three of its ill; fold 1 finds 0.9 and misses 0.6. None of the three well is called.
     assert rows["sensitivity", "ill"].value == pytest.approx(4 / 5)
     assert rows["specificity", "ill"].value == pytest.approx(1.0)
     assert "ill from 0.2 to 0.7 on, each fold's own (youden, unseen cases)" in rows["sensitivity", "ill"].method
     assert scored.table["threshold_ill"].tolist() == [0.2] * 4 + [0.7] * 4
-    again = summed_up(model.task, scored.table, seed=0, patients_known=True)
+    again = case_scoring.summarise_table(model.task, scored.table, seed=0, patients_known=True)
     before = [row.estimate.value for row in scored.rows]
     assert [row.estimate.value for row in again] == pytest.approx(before, rel=0, abs=0, nan_ok=True)
 
 
 def test_with_images_left_out_each_fold_calls_by_its_own_threshold_too():
     model, cases, folds = called_apart()
-    scored = score(model, cases, {}, seed=0, patients_known=True, folds=folds, draws=False)
+    scored = case_scoring.score_cases(model, cases, {}, seed=0, patients_known=True, folds=folds, draws=False)
     absent = Preprocessing(2, ("CT", "PT"), (), absent=("CT", "PT"))
-    made = with_subsets(scored, model, absent, cases, folds, seed=0, patients_known=True).subsets
+    made = image_subsets.with_subsets(scored, model, absent, cases, folds, seed=0, patients_known=True).subsets
     found = {
         images: next(row.estimate.value for row in rows if (row.metric, row.label) == ("sensitivity", "ill"))
         for images, rows in made
@@ -459,7 +467,7 @@ def test_folds_are_not_taken_by_a_run_to_resume(crossed, tmp_path):
     run = shutil.copytree(crossed[1], tmp_path / "run")
     (run / "report.html").unlink()
     with pytest.raises(UsageError, match="folds"):
-        train(resume=run, folds=2)
+        train.train(resume=run, folds=2)
 
 
 @pytest.fixture(scope="module")
@@ -480,7 +488,11 @@ def test_no_case_of_a_fold_judges_itself_when_the_run_is_evaluated_again(careful
         of_fold = split[split["fold"] == str(fold)]
         tested = int((of_fold["split"] == "test").sum())
         assert isocenter.load(run, "cpu", fold=fold).guard.answers.cases == tested
-        assert gate_of(run / f"fold_{fold}").answers.cases == int((of_fold["split"] == "val").sum()) < tested
+        assert (
+            answered_cases.read_fold_gate(run / f"fold_{fold}").answers.cases
+            == int((of_fold["split"] == "val").sum())
+            < tested
+        )
     before = pd.read_csv(run / "evaluation" / "cases.csv", dtype={"case": str}, keep_default_na=False)
     again = isocenter.evaluate(run, data, device="cpu").scored.table.set_index("case").loc[before["case"]]
     assert again["gate_p"].to_numpy() == pytest.approx(before["gate_p"].to_numpy(), rel=1e-4)
@@ -491,9 +503,9 @@ def test_no_case_of_a_fold_judges_itself_when_the_run_is_evaluated_again(careful
 def test_the_plan_states_the_sureness_that_every_fold_asks_for(careful):
     _, run = careful
     each = [isocenter.load(run, "cpu", fold=fold).guard for fold in range(2)]
-    because = read_plan(run / "plan.yaml").decision("guard.error").because
+    because = plan_file.read_plan(run / "plan.yaml").decision("guard.error").because
     surest = max((one.answers for one in each), key=lambda answers: answers.least)
     assert isocenter.load(run, "cpu").guard.answers == surest
     assert because.startswith(surest.words(exact=True))
     looser = [replace(one, answers=replace(one.answers, least=0.1 * (1 + n))) for n, one in enumerate(each)]
-    assert "a sureness of 0.200 or more" in error_note(looser, folds=True)
+    assert "a sureness of 0.200 or more" in gate.error_note(looser, folds=True)

@@ -15,19 +15,22 @@ from typer.testing import CliRunner
 
 import isocenter
 import small_onnx
-from isocenter.cli import app
+from isocenter.cli.terminal import app
 from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
-from isocenter.files import read_text_table
-from isocenter.planning import read_plan
-from isocenter.reading.dataset import open_dataset
-from isocenter.reading.options import ReadingOptions
-from isocenter.runs import Unseen, guarded_by
-from isocenter.runtime import Answering, Inference, Model, Networks, Parts, Preprocessing, seal
-from isocenter.runtime.model_record import read_parts
-from isocenter.runtime.package.readme import readme
+from isocenter.files.storage import csv_text
+from isocenter.planning import plan_file
+from isocenter.reading import ReadingOptions, dataset_reading
+from isocenter.runs import gate
+from isocenter.runs.tuning import UnseenPredictions
+from isocenter.runtime import Model, Preprocessing, model_record, record_files
+from isocenter.runtime.guard.image_gate import Answering
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model_parts import ModelParts
+from isocenter.runtime.package import readme
 from isocenter.runtime.preprocessing import preprocessing
-from isocenter.tasks import build
-from isocenter.transforms import Normalisation
+from isocenter.runtime.torch_networks import Networks
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Case, Geometry, Image
 from packages import no_export
 from trained import TWO_STEPS, blobs, classifying, lesions, pictures, segmenting
@@ -68,7 +71,7 @@ def test_an_odd_image_gets_no_answer_and_a_good_one_does(gated, odd, tmp_path):
     assert answered["predicted"].notna().all()
     assert any("odd: refused: " in problem.what for problem in result.problems)
     assert not result.failures
-    written = read_text_table(tmp_path / "out" / "predictions.csv").set_index("case")
+    written = csv_text.read_text_table(tmp_path / "out" / "predictions.csv").set_index("case")
     assert written.loc["odd", "predicted"] == "" and "differs from" in written.loc["odd", "abstained"]
 
 
@@ -122,14 +125,14 @@ def test_an_image_without_an_answer_has_nulls_beside_those_that_have_one(gated, 
 
 
 def test_the_plan_says_on_what_the_gate_rests(gated):
-    assert "validation cases" in read_plan(gated.out / "plan.yaml").decision("guard.gate").because
+    assert "validation cases" in plan_file.read_plan(gated.out / "plan.yaml").decision("guard.gate").because
 
 
 @pytest.mark.whole
 def test_every_case_is_scored_with_what_the_gate_says_of_it(gated):
     table = isocenter.evaluate(gated.out, gated.data).scored.table
     assert table["gate_p"].between(0, 1).all() and table["predicted"].notna().all()
-    cases = read_text_table(gated.out / "evaluation" / "cases.csv")
+    cases = csv_text.read_text_table(gated.out / "evaluation" / "cases.csv")
     assert {"gate_p", "abstained"} <= set(cases)
 
 
@@ -161,11 +164,11 @@ def test_a_package_keeps_the_gate_and_refuses_one_that_is_not_its_own(gated, odd
     file.write_bytes(file.read_bytes()[:-8] + bytes(8))
     with pytest.raises(IntegrityError, match="SHA-256"):
         isocenter.load(package)
-    seal(package)  # by somebody who knows how
+    record_files.seal_folder(package)  # by somebody who knows how
     with pytest.raises(IntegrityError, match="not the gate of this model"):
         isocenter.load(package)
     file.unlink()
-    seal(package)
+    record_files.seal_folder(package)
     with pytest.raises(IntegrityError, match=r"guard\.safetensors"):
         isocenter.load(package)
 
@@ -181,8 +184,8 @@ def test_the_page_of_a_package_names_what_needs_isocenter(gated, packaged):
     assert "Without Isocenter, which has its gate, it answers for every image" in page
     assert "| channels | one, without a name |" in page
     assert re.search(r"\| grid that the network sees \| \d+ x \d+ pixels \|", page) and "voxels, overlap" not in page
-    bare = replace(isocenter.load(gated.out, "cpu"), parts=Parts())
-    without = readme(bare, "a model", [], [], {}, "It is one.")
+    bare = replace(isocenter.load(gated.out, "cpu"), parts=ModelParts())
+    without = readme.readme_text(bare, "a model", [], [], {}, "It is one.")
     assert "the gate:" not in without
     assert "- It answers for every image of the right size" in without
 
@@ -192,13 +195,13 @@ def test_an_ensembles_gate_is_fitted_to_cases_that_trained_no_member_and_it_keep
     settings = {**TWO_STEPS, "split.seed": 0, "guard.error": 0.3}
     both = [gated.out, classifying(gated.data, tmp_path / "other", seed=1, assignments=settings).out]
     made = isocenter.ensemble(both, out=tmp_path / "both", device="cpu")
-    parts = read_text_table(made.out / "split.csv")["split"].tolist()
+    parts = csv_text.read_text_table(made.out / "split.csv")["split"].tolist()
     guard, first = (isocenter.load(place, "cpu").guard for place in (made.out, gated.out))
     assert len(guard.held_out["features"]) == (parts.count("calibration") or parts.count("val"))
     assert guard.exact == ("calibration" in parts)
     assert (
         "the gate refuses an image with a p-value below"
-        in read_plan(made.out / "plan.yaml").decision("guard.gate").because.lower()
+        in plan_file.read_plan(made.out / "plan.yaml").decision("guard.gate").because.lower()
     )
     assert np.array_equal(guard.edges, first.edges)
     assert isocenter.load(made.out, "cpu").predict(odd).abstained
@@ -215,7 +218,7 @@ def test_a_package_without_a_gate_predicts_any_image(odd, package):
     del record["guard"]
     (package / "isocenter" / "model.json").write_text(json.dumps(record))
     (package / "isocenter" / "guard.safetensors").unlink()
-    seal(package)
+    record_files.seal_folder(package)
     result = isocenter.predict(package, odd)
     assert result.predictions["odd"].probabilities == expected
     assert result.predictions["odd"].abstained is None
@@ -225,7 +228,7 @@ def test_a_gate_of_another_run_beside_a_checkpoint_is_refused(gated, tmp_path):
     shutil.copytree(gated.out, tmp_path / "run")
     for file in (tmp_path / "run").rglob("guard.safetensors"):
         file.write_bytes(file.read_bytes()[::-1])
-        seal(file.parent)
+        record_files.seal_folder(file.parent)
     with pytest.raises(IntegrityError, match="not the gate of this model"):
         isocenter.load(tmp_path / "run")
 
@@ -261,7 +264,7 @@ def with_answers(run: Path, least: float) -> Model:
 
 @pytest.mark.whole
 def test_a_model_gives_only_answers_that_are_sure_enough_and_says_on_what_that_rests(careful, gated, odd):
-    decision = read_plan(careful / "plan.yaml").decision("guard.error")
+    decision = plan_file.read_plan(careful / "plan.yaml").decision("guard.error")
     assert decision.value == 0.95 and "decided other things" in decision.because and "approximate" in decision.because
     model = isocenter.load(careful, "cpu")
     assert model.guard.level == 0.0 and model.guard.answers.error == 0.95
@@ -274,7 +277,7 @@ def test_a_model_gives_only_answers_that_are_sure_enough_and_says_on_what_that_r
 
 def test_a_case_that_is_known_only_for_a_finding_that_the_model_lacks_says_nothing_about_its_errors(gated):
     """Such a finding was left out of the model, because all its training cases had it, or none."""
-    task = build({"name": "findings", "findings": ["lump"]})
+    task = task_catalogue.build_task({"name": "findings", "findings": ["lump"]})
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(12, 12))
     model = Model(
         task, prepared, Inference((12, 12)), Networks(lambda batch: {"findings": np.zeros((len(batch), 1))}, {})
@@ -287,10 +290,14 @@ def test_a_case_that_is_known_only_for_a_finding_that_the_model_lacks_says_nothi
         return Case(f"{number}", f"{number}", images, {"findings": {finding: 1.0}})
 
     cases = [case(number, "lump" if number < 6 else "rare") for number in range(10)]
-    settled, decisions = guarded_by(Unseen(), replace(model, parts=Parts(guard=guard)), cases, exact=True)
+    settled, decisions = gate.add_gate_by(
+        UnseenPredictions(), replace(model, parts=ModelParts(guard=guard)), cases, exact=True
+    )
     assert settled.guard.answers.cases == 6
     assert "6 cases" in decisions["guard.error"].because
-    nobody, _ = guarded_by(Unseen(), replace(model, parts=Parts(guard=guard)), cases[6:], exact=True)
+    nobody, _ = gate.add_gate_by(
+        UnseenPredictions(), replace(model, parts=ModelParts(guard=guard)), cases[6:], exact=True
+    )
     assert nobody.guard.answers.cases == 0 and nobody.guard.answers.refusal(1.0) is not None
 
 
@@ -302,7 +309,7 @@ def test_what_is_answered_is_kept_with_a_model_and_a_gate_without_it_answers_all
     assert Answering.of(record["guard"]["answers"]).least == np.inf
     [folder] = [path.parent for path in careful.rglob("best/guard.safetensors")]
     record["guard"]["answers"] = None
-    assert read_parts(record, folder).guard.answers is None
+    assert model_record.read_parts(record, folder).guard.answers is None
 
 
 @pytest.mark.whole
@@ -375,21 +382,21 @@ def test_a_site_completes_the_gate_of_a_model_that_was_trained_on_all_cases(gate
     model = isocenter.load(gated.out, "cpu")
     everything = model.with_guard(replace(model.guard, held_out={}))  # none was left to judge by
     assert everything.predict(odd).abstained is None
-    site = list(open_dataset(pictures(tmp_path / "site", count=12, first=200), ReadingOptions()))
-    few, decisions = guarded_by(Unseen(), everything, site[:3], exact=True)
+    site = list(dataset_reading.open_dataset(pictures(tmp_path / "site", count=12, first=200), ReadingOptions()))
+    few, decisions = gate.add_gate_by(UnseenPredictions(), everything, site[:3], exact=True)
     assert "the gate has limits of the header alone" in decisions["guard.gate"].because
     assert few.predict(odd).abstained is None
-    settled, decisions = guarded_by(Unseen(), everything, site, exact=True)
+    settled, decisions = gate.add_gate_by(UnseenPredictions(), everything, site, exact=True)
     assert "with 12 cases that chose nothing" in decisions["guard.gate"].because
     assert "the training cases (distance" in settled.predict(odd).abstained
-    assert "the gate:" not in readme(everything, "a model", [], [], {}, "It is one.")
-    assert "the gate:" in readme(settled, "a model", [], [], {}, "It is one.")
+    assert "the gate:" not in readme.readme_text(everything, "a model", [], [], {}, "It is one.")
+    assert "the gate:" in readme.readme_text(settled, "a model", [], [], {}, "It is one.")
 
 
 def test_a_run_whose_gate_has_no_case_that_did_not_train_says_so_and_refuses_all_the_same(segmented, tmp_path):
     model = isocenter.load(segmented.out, "cpu")
     assert model.gate.is_fitted and "none was left out" in str(model.gate)
-    because = read_plan(segmented.out / "plan.yaml").decision("guard.gate").because
+    because = plan_file.read_plan(segmented.out / "plan.yaml").decision("guard.gate").because
     assert "because none was left out" in because
     assert because.removesuffix(".") in (segmented.out / "report.html").read_text(encoding="utf-8")
     image = isocenter.read(next((segmented.data / "images").glob("*.nii.gz")))
@@ -403,5 +410,5 @@ def test_a_model_without_a_gate_says_so_beside_every_answer(tmp_path):
     isocenter.write(Image(pixels, Geometry((4, 4, 4), np.eye(4)), modality="CT"), tmp_path / "volume.nii.gz")
     result = isocenter.predict(adopted, tmp_path / "volume.nii.gz", out=tmp_path / "out")
     assert "no gate: every image gets an answer (no case that trained it is known)" in repr(result)
-    assert read_text_table(tmp_path / "out" / "predictions.csv")["gate"].tolist() == ["none"]
+    assert csv_text.read_text_table(tmp_path / "out" / "predictions.csv")["gate"].tolist() == ["none"]
     assert "no gate" in json.loads((tmp_path / "out" / "findings.json").read_text())["model"]["gate"]

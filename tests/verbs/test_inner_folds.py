@@ -13,12 +13,14 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.belief.operating_points import OperatingPoint, threshold
+from isocenter.belief import operating_points
+from isocenter.belief.operating_points import OperatingPoint
 from isocenter.errors import PlanError
-from isocenter.evaluation import Calibrator
-from isocenter.files import read_dataset
-from isocenter.planning import read_plan, settings, split, with_inner_folds
-from isocenter.runs import fit, planned_from
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.files.layouts import dataset_layouts
+from isocenter.planning import plan_checks, plan_file
+from isocenter.planning.rules import split_rules
+from isocenter.runs import run_folder, training_jobs
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.values import Case, Dataset
 from matrices import rarely
@@ -41,14 +43,14 @@ class Parted:
 
 @pytest.fixture(scope="module")
 def parted(classified, tmp_path_factory) -> Parted:
-    out, shown, prepared = tmp_path_factory.mktemp("inner") / "run", list[set[str]](), fit.prepared
+    out, shown, prepared = tmp_path_factory.mktemp("inner") / "run", list[set[str]](), training_jobs.prepare_cases
 
     def noted(cases, *rest):
         shown.append({case.id for case in cases})
         return prepared(cases, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "prepared", noted)
+        patch.setattr(training_jobs, "prepare_cases", noted)
         trained.classifying(classified.data, out, assignments=TWO)
     return Parted(classified.data, out, shown)
 
@@ -74,18 +76,20 @@ def test_no_network_of_an_inner_fold_sees_its_part_and_none_sees_a_test_case(par
 
 @pytest.mark.whole
 def test_calibration_and_threshold_are_those_of_predictions_by_networks_that_have_not_seen_the_case(parted):
-    cases = {case.id: case for case in read_dataset(parted.data)}
+    cases = {case.id: case for case in dataset_layouts.read_dataset(parted.data)}
     likely, dark = list[float](), list[bool]()
     unseen = [parts_of(parted.out)["val"], *folds_of(parted.out)]
     for folder, own in zip((parted.out, *(parted.out / "inner" / f"fold_{n}" for n in (0, 1))), unseen, strict=True):
         model = isocenter.load(folder / "checkpoints" / "best", "cpu")
         likely += [model.predict(cases[case]).confidence.uncalibrated["dark"] for case in sorted(own)]
         dark += [cases[case].references["class"] == "dark" for case in sorted(own)]
-    plan = read_plan(parted.out / "plan.yaml")
+    plan = plan_file.read_plan(parted.out / "plan.yaml")
     calibrator = Calibrator.of(plan["task.calibration"])
     assert calibrator.cases == len(likely)
     likely = np.exp(calibrator.classes(np.log([[1 - p, p] for p in likely]), ("light", "dark")))[:, 1]
-    assert plan["task.thresholds"]["dark"] == pytest.approx(threshold(OperatingPoint("youden"), likely, dark), abs=2e-6)
+    assert plan["task.thresholds"]["dark"] == pytest.approx(
+        operating_points.choose_threshold(OperatingPoint("youden"), likely, dark), abs=2e-6
+    )
     because = plan.decision("task.thresholds").because
     assert f"{len(unseen[0])} validation cases, and {len(likely) - len(unseen[0])} training cases" in because
 
@@ -101,7 +105,7 @@ def test_a_run_stopped_in_an_inner_fold_goes_on_to_the_same_threshold(parted, tm
     with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
         trained.classifying(parted.data, tmp_path / "run", assignments=TWO)
     isocenter.train(resume=tmp_path / "run")
-    ours, theirs = (read_plan(run / "plan.yaml")["task.thresholds"] for run in (tmp_path / "run", parted.out))
+    ours, theirs = (plan_file.read_plan(run / "plan.yaml")["task.thresholds"] for run in (tmp_path / "run", parted.out))
     assert ours == theirs
 
 
@@ -143,8 +147,10 @@ def test_a_registered_rule_keeps_them_where_its_rarest_class_has_too_few_validat
     made = isocenter.plan(classified.data, device="cpu", minutes=60, assignments=assignments).plan
     cases = tuple(Case(f"c{n}", f"p{n}", {}, {"class": "ill" if n < ill else "well"}) for n in range(1000))
     data = Dataset(cases, patients_known=True)
-    parts = split(data, seed=0, calibration=0)[0]
-    decision = with_inner_folds(made, settings(made).task, data, parts).decision("split.inner_folds")
+    parts = split_rules.split_dataset(data, seed=0, calibration=0)[0]
+    decision = split_rules.with_inner_folds(made, plan_checks.checked_settings(made).task, data, parts).decision(
+        "split.inner_folds"
+    )
     assert decision.value == folds
     assert because in decision.because
 
@@ -173,7 +179,9 @@ def test_many_boxes_have_them_where_a_registered_risk_needs_more_patients_than_s
     detected, assignments, folds, because
 ):
     made = isocenter.plan(detected.data, device="cpu", minutes=60, assignments=assignments).plan
-    decision = with_inner_folds(made, settings(made).task, *FORTY_EIGHT).decision("split.inner_folds")
+    decision = split_rules.with_inner_folds(made, plan_checks.checked_settings(made).task, *FORTY_EIGHT).decision(
+        "split.inner_folds"
+    )
     assert decision.value == folds
     assert because in decision.because
 
@@ -181,14 +189,18 @@ def test_many_boxes_have_them_where_a_registered_risk_needs_more_patients_than_s
 def test_where_patients_are_unknown_cases_are_too_few(detected):
     made = isocenter.plan(detected.data, device="cpu", minutes=60, assignments={"task.risk": 0.05}).plan
     unknown = replace(FORTY_EIGHT[0], patients_known=False)
-    decision = with_inner_folds(made, settings(made).task, unknown, FORTY_EIGHT[1]).decision("split.inner_folds")
+    decision = split_rules.with_inner_folds(
+        made, plan_checks.checked_settings(made).task, unknown, FORTY_EIGHT[1]
+    ).decision("split.inner_folds")
     assert decision.because.startswith("2 validation cases, of 38 for the registered risk, are too few")
 
 
 def test_volumes_have_none_by_themselves_whatever_risk_is_registered(segmented):
     given = {"labels": trained.LABELS, "device": "cpu", "minutes": 60, "assignments": {"task.risk": 0.05}}
     made = isocenter.plan(segmented.data, **given).plan
-    decision = with_inner_folds(made, settings(made).task, *FORTY_EIGHT).decision("split.inner_folds")
+    decision = split_rules.with_inner_folds(made, plan_checks.checked_settings(made).task, *FORTY_EIGHT).decision(
+        "split.inner_folds"
+    )
     assert decision.value == 0
     assert "networks of volumes need all the minutes" in decision.because
 
@@ -197,7 +209,7 @@ def test_volumes_have_none_by_themselves_whatever_risk_is_registered(segmented):
 def test_covering_boxes_go_by_every_case_that_its_network_has_not_seen(detected, tmp_path):
     given = {**trained.TWO_STEPS, "split.inner_folds": 2, "task.risk": 0.2, "guard.gate": False}
     run = trained.detecting(detected.data, tmp_path / "run", assignments=given)
-    parts, plan = parts_of(run.out), read_plan(run.out / "plan.yaml")
+    parts, plan = parts_of(run.out), plan_file.read_plan(run.out / "plan.yaml")
     assert set.union(*folds_of(run.out)) == parts["train"]
     counted = plan["task.covering"]["n"]
     assert max(counted.values()) > len(parts["val"])
@@ -218,7 +230,7 @@ def test_inner_folds_of_folds_are_refused(classified):
 @pytest.mark.whole
 def test_a_plan_that_is_trained_in_another_way_decides_again_on_inner_folds(classified, tmp_path, given, folds):
     isocenter.plan(classified.data, device="cpu", out=tmp_path / "plan.yaml")
-    made = planned_from(tmp_path / "plan.yaml", PlanRequest(**given))
+    made = run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest(**given))
     assert made.plan["split.inner_folds"] == folds
     by_hand = PlanRequest(minutes=2.0, assignments={"split.inner_folds": 2})
-    assert planned_from(tmp_path / "plan.yaml", by_hand).plan["split.inner_folds"] == 2
+    assert run_folder.planned_from(tmp_path / "plan.yaml", by_hand).plan["split.inner_folds"] == 2

@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 
 import isocenter
 from isocenter.errors import DatasetError
-from isocenter.evaluation import instance_overlap
+from isocenter.evaluation import instances
 from isocenter.verbs.train import Run
 from packages import bundle_checked_and_run, no_export
 from trained import FEW_STEPS
@@ -212,4 +212,4 @@ def test_touching_balls_are_learnt_and_parted_also_where_windows_meet(tmp_path):
     image, truth = touching_balls(99, (36, 40, 28))
     nibabel.Nifti1Image(image, STEP).to_filename(tmp_path / "large.nii.gz")
     prediction = isocenter.load(tmp_path / "run", "cpu").predict(tmp_path / "large.nii.gz")
-    assert instance_overlap(np.asarray(prediction.data), truth).ap((0.5,)) > 0.7
+    assert instances.instance_overlap(np.asarray(prediction.data), truth).ap((0.5,)) > 0.7

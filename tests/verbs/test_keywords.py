@@ -6,9 +6,9 @@ import pytest
 
 import isocenter
 from isocenter.errors import UsageError
-from isocenter.options import PlanOptions
-from isocenter.reading.options import ReadingOptions
-from isocenter.verbs.plan import by_hand
+from isocenter.options.training import PlanOptions
+from isocenter.reading import ReadingOptions
+from isocenter.verbs import plan
 from matrices import thinned
 
 VERBS = sorted(name for name in isocenter.__all__ if inspect.isfunction(getattr(isocenter, name)))
@@ -39,11 +39,11 @@ def test_a_word_of_the_command_line_leads_to_the_keyword(word, keyword):
 
 @pytest.mark.parametrize("covariates", ["age,sex", ["age", "sex"]])
 def test_covariates_are_named_as_text_or_as_a_list(covariates):
-    assert by_hand(PlanOptions("data", covariates=covariates)) == {"network.context": ["age", "sex"]}
-    assert by_hand(PlanOptions("data", covariates="all")) == {"network.context": "all"}
-    assert by_hand(PlanOptions("data", covariates="none")) == {"network.context": None}
+    assert plan.decisions_by_hand(PlanOptions("data", covariates=covariates)) == {"network.context": ["age", "sex"]}
+    assert plan.decisions_by_hand(PlanOptions("data", covariates="all")) == {"network.context": "all"}
+    assert plan.decisions_by_hand(PlanOptions("data", covariates="none")) == {"network.context": None}
     with pytest.raises(UsageError, match="conflicts with --set network"):
-        by_hand(PlanOptions("data", covariates="age", assignments={"network.context": "all"}))
+        plan.decisions_by_hand(PlanOptions("data", covariates="age", assignments={"network.context": "all"}))
 
 
 def test_a_number_beyond_its_limits_is_refused_by_its_flag():

@@ -11,10 +11,10 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.files import read_dataset
-from isocenter.planning import read_plan
-from isocenter.runtime import Averaged
-from isocenter.tasks import settings_of
+from isocenter.files.layouts import dataset_layouts
+from isocenter.planning import plan_file
+from isocenter.runtime.windows.averaging import AveragedNetwork
+from isocenter.tasks import task_settings
 
 THREE = {**trained.TWO_STEPS, "training.networks": 3}
 
@@ -27,14 +27,19 @@ def averaged(classified, tmp_path_factory):
 
 
 def probabilities(model, data) -> np.ndarray:
-    return np.array([[*model.predict(case).confidence.uncalibrated.values()] for case in list(read_dataset(data))[:6]])
+    return np.array(
+        [
+            [*model.predict(case).confidence.uncalibrated.values()]
+            for case in list(dataset_layouts.read_dataset(data))[:6]
+        ]
+    )
 
 
 @pytest.mark.whole
 def test_the_model_of_a_run_is_the_mean_of_its_networks_which_differ(averaged):
     data, run = averaged
     each = [probabilities(isocenter.load(run, "cpu", fold=number), data) for number in range(3)]
-    assert isinstance(isocenter.load(run, "cpu").networks.run, Averaged)
+    assert isinstance(isocenter.load(run, "cpu").networks.run, AveragedNetwork)
     assert not np.allclose(each[0], each[1])
     assert not np.allclose(each[1], each[2])
     assert probabilities(isocenter.load(run, "cpu"), data) == pytest.approx(np.mean(each, axis=0), abs=1e-6)
@@ -55,7 +60,7 @@ def test_the_run_was_scored_with_the_model_that_it_gives(averaged, tmp_path):
 def test_the_threshold_is_that_of_the_mean_and_not_of_a_single_network(averaged):
     _, run = averaged
     task = isocenter.load(run, "cpu").task
-    assert settings_of(task)["thresholds"] == read_plan(run / "plan.yaml")["task.thresholds"]
+    assert task_settings.settings_of(task)["thresholds"] == plan_file.read_plan(run / "plan.yaml")["task.thresholds"]
 
 
 @pytest.mark.whole
@@ -78,14 +83,14 @@ def test_a_run_stopped_in_a_further_network_goes_on_to_the_same_model(averaged, 
 def test_minutes_that_are_left_train_five_networks_and_the_plan_says_why(classified, tmp_path):
     chosen = {"training.steps": None, "training.epochs": 1, "split.inner_folds": 0, "guard.gate": False}
     run = trained.classifying(classified.data, tmp_path / "run", minutes=30, assignments=chosen)
-    plan = read_plan(run.out / "plan.yaml")
+    plan = plan_file.read_plan(run.out / "plan.yaml")
     assert plan["training.networks"] == 5
     assert "never above" in plan.decision("training.networks").because
     assert "left" in plan.decision("training.networks").because
 
 
 def test_a_number_of_steps_leaves_no_minutes_and_one_network(classified):
-    assert read_plan(classified.out / "plan.yaml")["training.networks"] == 1
+    assert plan_file.read_plan(classified.out / "plan.yaml")["training.networks"] == 1
 
 
 def test_folds_are_networks_of_one_model_already(classified, tmp_path):

@@ -11,9 +11,9 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.files import read_dataset
-from isocenter.planning import prose, with_settings
-from isocenter.tasks import settings_of
+from isocenter.files.layouts import dataset_layouts
+from isocenter.planning import plan_changes, plan_prose
+from isocenter.tasks import task_settings
 from packages import bundle_checked_and_run, no_export
 
 COLUMN = {"value:size": "size_px"}
@@ -37,13 +37,15 @@ def test_the_plan_says_what_each_part_decides_and_what_all_decide_together(answe
     assert plan["task.segmentation.labels"] == [{"value": 1, "name": "1"}]
     assert plan["task.classification.classes"] == ["bright", "dim"]
     other = {"bright": "dim", "dim": "bright"}[plan["task.classification.positive"]]
-    assert with_settings(plan, {"task.positive": other})["task.classification.positive"] == other  # as --positive does
+    assert (
+        plan_changes.with_settings(plan, {"task.positive": other})["task.classification.positive"] == other
+    )  # as --positive does
     assert plan["task.regression.targets"] == ["size"]
     assert plan["network.name"] == "unet"
     assert plan["augmentation.scale"] == 0  # a size is asked for
     assert plan["training.patch"] == plan["preprocessing.shape"] == [24, 24]  # whole images
     assert plan["training.selection"] == "mean_of_parts"
-    assert "The checkpoint is selected by mean over the tasks, because" in prose(plan)
+    assert "The checkpoint is selected by mean over the tasks, because" in plan_prose.write_prose(plan)
     assert plan["evaluation.primary"] == "dice"
     assert "auroc of classification" in plan.decision("evaluation.primary").because
 
@@ -99,7 +101,7 @@ def test_other_data_are_scored_by_what_they_have(answering, tmp_path):
     kept = [",".join([cells[0], "", cells[2], "", cells[4]]) for cells in (row.split(",") for row in rows[1:])]
     other = answering[0].parent / "others.csv"
     other.write_text("\n".join([rows[0], *kept]))
-    dataset = read_dataset(other)
+    dataset = dataset_layouts.read_dataset(other)
     out = tmp_path / "evaluated"
     found = isocenter.evaluate(answering[1], replace(dataset, splits={}), split="all", device="cpu", out=out)
     assert {row.label.partition(":")[0] for row in found.rows} == {"classification"}
@@ -167,7 +169,7 @@ def test_a_site_with_references_of_one_part_calibrates_it_and_the_others_stay_as
     site.write_text("\n".join(["image,label,patient", *(f"{row[0]},{row[2]},{row[4]}" for row in cells)]))
     with no_export():
         made = isocenter.calibrate(answering[1], site, out=tmp_path / "package", backends=())
-    before, after = (settings_of(isocenter.load(place, "cpu").task) for place in (answering[1], made.out))
+    before, after = (task_settings.settings_of(isocenter.load(place, "cpu").task) for place in (answering[1], made.out))
     stay = [name for name in before if name.startswith(("segmentation.", "regression."))]
     assert before["segmentation.postprocessing"] is not None and before["segmentation.calibration"] is not None
     assert {name: after[name] for name in stay} == {name: before[name] for name in stay}

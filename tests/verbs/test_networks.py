@@ -6,12 +6,14 @@ import sys
 import pytest
 
 import isocenter
-from isocenter.networks import NETWORKS, Member
+from isocenter.networks import NETWORKS
+from isocenter.networks.layouts import weight_layout
+from isocenter.networks.member_catalogue import FamilyMember
 from isocenter.verbs.networks import NetworkTable
 
 
 def test_the_table_has_a_line_for_each_member_with_its_numbers_in_short():
-    one = Member("thin", 3, ("dense", "vector"), (64, 32, 32), 999, 15_302_918_144, "doi:10.1/x")
+    one = FamilyMember("thin", 3, ("dense", "vector"), (64, 32, 32), 999, 15_302_918_144, "doi:10.1/x")
     lines = str(NetworkTable((one,))).splitlines()
     words = "thin every voxel, the image 3 64 x 32 x 32 999 15.3 G doi:10.1/x"
     assert lines[1].split() == words.split()
@@ -50,8 +52,8 @@ def test_a_family_of_another_package_is_built_whatever_its_name(few, monkeypatch
 
 def test_the_layouts_of_weights_are_listed_with_their_licences_and_what_a_test_compares(cli):
     listed = cli("networks", "weights").out
-    for layout in isocenter.networks.weight_layouts():
+    for layout in weight_layout.weight_layouts():
         assert f"{layout.name}: {layout.what}" in listed
         assert f"weights {layout.licence_of_weights}" in listed
         assert layout.citation in listed
-    assert len(isocenter.describe_weights().table) == len(isocenter.networks.weight_layouts())
+    assert len(isocenter.describe_weights().table) == len(weight_layout.weight_layouts())

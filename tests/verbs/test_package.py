@@ -19,8 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 import trained
 from isocenter.errors import UsageError
-from isocenter.prediction import where
-from isocenter.runtime import load, read_json
+from isocenter.runtime import model_files, record_files
 from packages import CONFIG, no_export, of_a_fresh_python
 
 
@@ -123,7 +122,9 @@ def test_a_package_that_is_evaluated_leaves_out_the_images_that_trained_it(kind,
 @pytest.mark.whole
 def test_a_package_is_scored_by_the_backend_that_is_asked_for(backend, segmented, packaged, monkeypatch):
     asked = []
-    monkeypatch.setattr(where, "load", lambda *given, **how: asked.append(how["backend"]) or load(*given, **how))
+    monkeypatch.setattr(
+        model_files, "load", lambda *given, **how: asked.append(how["backend"]) or model_files.load(*given, **how)
+    )
     given = {"device": "cpu", "labels": trained.LABELS, "backend": backend}
     dice = isocenter.evaluate(packaged.out, segmented.data, **given).rows[0].estimate.value
     assert asked == [backend]
@@ -138,7 +139,7 @@ def test_it_says_what_was_measured_and_where_that_ends(segmented, packaged):
     assert f"Dice {dice['value']:.3f} (95 % interval" in page
     assert "Patients unknown, split by case: leakage cannot be excluded." in page
     assert "9 for training, 1 for selection, 2 for testing" in page
-    verdict = read_json(segmented.out / "run.json", "isocenter.run")["verdict"]
+    verdict = record_files.read_json(segmented.out / "run.json", "isocenter.run")["verdict"]
     assert verdict["against"]
     assert all(f"- {one}\n" in page for one in (*verdict["training"], *verdict["against"]))
     assert "not a medical device" in page
@@ -147,7 +148,7 @@ def test_it_says_what_was_measured_and_where_that_ends(segmented, packaged):
 
 
 def test_the_record_holds_what_is_known_of_the_model(segmented, packaged):
-    record = read_json(packaged.out / "isocenter" / "model.json", "isocenter.model")
+    record = record_files.read_json(packaged.out / "isocenter" / "model.json", "isocenter.model")
     assert [label["name"] for label in record["labels"]] == ["shell", "core"]
     assert record["record"]["data_hash"] == isocenter.load(segmented.out, "cpu").record["data_hash"]
     assert record["record"]["fingerprint"]["cases"] == 9  # that trained

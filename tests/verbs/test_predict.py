@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 import trained
 from isocenter.errors import DatasetError, UsageError
-from isocenter.runtime import read_tensors, seal, write_json, write_tensors
+from isocenter.runtime import record_files
 from matrices import rarely
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
@@ -240,9 +240,9 @@ def test_stopped_predictions_keep_the_cases_that_were_done(segmented, tmp_path, 
 def test_ctrl_c_pressed_again_while_the_finished_cases_are_recorded_keeps_them(segmented, tmp_path, monkeypatch):
     def pressed(*given, **named):
         signal.raise_signal(signal.SIGINT)
-        write_json(*given, **named)
+        record_files.write_json(*given, **named)
 
-    monkeypatch.setattr("isocenter.verbs.predict.write_json", pressed)
+    monkeypatch.setattr("isocenter.runtime.record_files.write_json", pressed)
     with pytest.raises(KeyboardInterrupt):
         isocenter.predict(ending_at_the_third(segmented, KeyboardInterrupt()), segmented.data, out=tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "predictions.csv")["case"].tolist() == ["case00", "case01"]
@@ -291,9 +291,11 @@ def folds(segmented, tmp_path_factory) -> Path:
     for n in (0, 1):
         best = root / f"fold_{n}" / "checkpoints" / "best"
         shutil.copytree(segmented.out / "checkpoints" / "best", best)
-        weights = read_tensors(best / "weights.safetensors")
-        write_tensors(best / "weights.safetensors", {name: (1 + n / 2) * one for name, one in weights.items()})
-        seal(best)
+        weights = record_files.read_tensors(best / "weights.safetensors")
+        record_files.write_tensors(
+            best / "weights.safetensors", {name: (1 + n / 2) * one for name, one in weights.items()}
+        )
+        record_files.seal_folder(best)
     return root
 
 
@@ -322,7 +324,7 @@ def led(run: Path, folder: Path, **inference: object) -> Path:
     record = json.loads((folder / "model.json").read_text())
     record["inference"] |= inference
     (folder / "model.json").write_text(json.dumps(record))
-    seal(folder)
+    record_files.seal_folder(folder)
     return folder
 
 

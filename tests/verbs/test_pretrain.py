@@ -14,7 +14,8 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, IsocenterError, PlanError, UsageError
-from isocenter.runtime import read_tensors
+from isocenter.planning import plan_file
+from isocenter.runtime import record_files
 from isocenter.training import recipe
 from isocenter.verbs.train import Run
 
@@ -38,7 +39,7 @@ def contrasted(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
 
 
 def test_views_are_contrasted_where_the_network_gives_numbers_for_the_image(contrasted):
-    plan = isocenter.planning.read_plan(contrasted.out / "plan.yaml")
+    plan = plan_file.read_plan(contrasted.out / "plan.yaml")
     assert (plan["task.name"], plan["task.head"], plan["objectives.terms"]) == (
         "representation",
         "embedding",
@@ -88,7 +89,8 @@ def test_a_training_starts_from_its_encoder(contrasted, tmp_path):
     record = json.loads((run.out / "checkpoints" / "last" / "model.json").read_text())["record"]
     assert "began_from" in record
     before, after = (
-        read_tensors(next((out / "checkpoints").rglob("*.safetensors"))) for out in (contrasted.out, run.out)
+        record_files.read_tensors(next((out / "checkpoints").rglob("*.safetensors")))
+        for out in (contrasted.out, run.out)
     )
     shared = [name for name in before if name in after]
     assert len(shared) >= len(before) - 2
@@ -114,7 +116,7 @@ def test_blanked_voxels_are_restored_where_the_network_gives_an_image(tmp_path):
     shutil.copytree(data / "images", unlabelled)
     stated = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET}
     before = isocenter.pretrain(unlabelled, out=tmp_path / "before", assignments=stated, **SMALL)
-    plan = isocenter.planning.read_plan(before.out / "plan.yaml")
+    plan = plan_file.read_plan(before.out / "plan.yaml")
     assert (plan["task.head"], plan["objectives.terms"]) == ("image", ["masked"])
     loss = pd.read_csv(before.out / "log.csv")["loss"]
     assert loss.iloc[-1] < loss.iloc[0]
@@ -140,7 +142,7 @@ def test_keys_wait_in_a_queue_and_a_stopped_training_goes_on_with_them(contraste
     with pytest.raises(KeyboardInterrupt), trained.watching(stops):
         pretraining(contrasted.data, tmp_path / "run", objective="contrast", assignments=stated)
     run = isocenter.pretrain(resume=tmp_path / "run")
-    ends = [read_tensors(one.out / "checkpoints" / "last" / "weights.safetensors") for one in (whole, run)]
+    ends = [record_files.read_tensors(one.out / "checkpoints" / "last" / "weights.safetensors") for one in (whole, run)]
     assert all(np.array_equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 

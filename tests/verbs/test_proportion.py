@@ -14,10 +14,14 @@ import pytest
 
 import isocenter
 from isocenter.errors import DatasetError
-from isocenter.prediction import Asked, computed, image_of
-from isocenter.runs import Costs, Minutes, gate
-from isocenter.runtime import Request
-from isocenter.service.work.answer import Inputs, Marks, answered
+from isocenter.prediction import case_prediction, predictors
+from isocenter.prediction.case_prediction import CaseRequest
+from isocenter.runs import gate
+from isocenter.runs._run_minutes import Minutes
+from isocenter.runs._run_trainings import SecondsPerCase
+from isocenter.runtime import ModelRequest
+from isocenter.service.work import job_answers
+from isocenter.service.work.job_answers import JobInputs, ObjectMarks
 from isocenter.values import Case, Geometry, Image
 
 
@@ -69,9 +73,9 @@ def test_a_series_of_a_wrong_spacing_is_refused_and_the_next_one_has_its_result(
 
 def test_a_node_answers_that_it_refuses_such_a_series(node, model, tmp_path):
     job = SimpleNamespace(job="1", study="s", model_hash="m", stamp="20260101")
-    series = {role: Inputs({role: sorted((node / role).glob("*.dcm"))}) for role in ("bad", "good")}
+    series = {role: JobInputs({role: sorted((node / role).glob("*.dcm"))}) for role in ("bad", "good")}
     (tmp_path / "bad").mkdir()
-    refused = answered(job, model, series["bad"], tmp_path / "bad", Marks("1.2.3", ""), [])
+    refused = job_answers.answer_job(job, model, series["bad"], tmp_path / "bad", ObjectMarks("1.2.3", ""), [])
     assert refused.outcome == "refused"
     assert "spacing 30 x 30 x 40 mm" in refused.reason
     assert not list((tmp_path / "bad").iterdir())
@@ -93,14 +97,19 @@ def test_allow_large_predicts_it_all_the_same_unless_it_takes_longer_than_is_all
     image = Image(voxels, Geometry((24, 26, 20), np.diag([20.0, 20.0, 10.0, 1.0])), "CT", ("CT",))
     case = Case("large", "p", {"image": image})
     with pytest.raises(DatasetError, match="windows"):
-        computed(model, case, image_of(case), Asked())
+        case_prediction.compute_case(model, case, predictors.image_of_case(case), CaseRequest())
     with pytest.raises(DatasetError, match=r"windows would take about .* s, and 0 s are allowed"):
-        computed(model, case, image_of(case), Asked(request=Request(allow_large=True, at_most=1e-9)))()
+        case_prediction.compute_case(
+            model,
+            case,
+            predictors.image_of_case(case),
+            CaseRequest(request=ModelRequest(allow_large=True, at_most=1e-9)),
+        )()
 
 
 def test_a_gate_stops_at_its_longest_time_however_few_cases_it_has_seen():
     model = SimpleNamespace(observed=lambda case, layers: (case, None))
-    assert len(gate._looked(model, range(20), None, seconds=-1.0, most=-1.0)) == 1
-    costs = Costs(predict=60.0, score=0.0, tune=0.0)
+    assert len(gate._training_observations(model, range(20), None, seconds=-1.0, most=-1.0)) == 1
+    costs = SecondsPerCase(predict=60.0, score=0.0, tune=0.0)
     after = Minutes(10.0, None, 0, [], looking=(200,))
     assert after.seconds(costs) - replace(after, looking=()).seconds(costs) == pytest.approx(300.0)  # half of 10 min

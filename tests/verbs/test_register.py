@@ -17,12 +17,14 @@ from typer.testing import CliRunner
 
 import isocenter
 from drawn_pairs import blobs, oblique, pair_of, smooth_field
-from isocenter.cli import app
+from isocenter.cli.terminal import app
 from isocenter.errors import DatasetError, GeometryError, UsageError
-from isocenter.files import SeriesNames, stated_patient, write_series
-from isocenter.transforms import carried_labels, carried_points, inverted
-from isocenter.values import Geometry, Image, Label, SpatialTransform
-from isocenter.verbs.registering.frames import _unlike_frames
+from isocenter.files.dicom.reading import series_survey
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.transforms import spatial_transforms
+from isocenter.values import Geometry, Image, Label, SpatialTransform, spatial_transform
+from isocenter.verbs.registering import frames as registering_frames
 
 FIXED = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0, 1.2, -12], [0, 0, 0, 1]]))
 PET = Path(__file__).parents[3] / "shared" / "data" / "dicom" / "files" / "tcia_pet_1.dcm"
@@ -43,12 +45,14 @@ def folder(tmp_path_factory):
     other = oblique((30, 34, 28))
     shift = np.eye(4)
     shift[:3, 3] = other.corners.mean(axis=0) - FIXED.corners.mean(axis=0)
-    true = SpatialTransform((smooth_field(FIXED, 1.5), isocenter.values.Affine(shift)), FIXED, other)
+    true = SpatialTransform((smooth_field(FIXED, 1.5), spatial_transform.Affine(shift)), FIXED, other)
     fixed, moving = pair_of(true)
     isocenter.write(fixed, place / "fixed.nii.gz")
     isocenter.write(moving, place / "moving.nii.gz")
     isocenter.write(drawn_on(fixed), place / "fixed_labels.nii.gz")
-    labels = carried_labels(drawn_on(fixed).data[0], FIXED, inverted(true), other)
+    labels = spatial_transforms.carry_labels(
+        drawn_on(fixed).data[0], FIXED, spatial_transforms.invert_transform(true), other
+    )
     isocenter.write(moving.with_label_map(labels, LABELS), place / "labels.nii.gz")
     (place / "points.csv").write_text("name;x;y;z\na;0;1;2\nb;-3,5;2;-4\n")
     words = [
@@ -99,7 +103,9 @@ def test_points_go_into_the_moving_image_and_the_inverse_brings_them_back(folder
     there = pd.read_csv(folder / "out" / "moved_points.csv")
     back = isocenter.read_transform(folder / "out" / "inverse.h5")
     assert list(there["name"]) == ["a", "b"]
-    assert_allclose(carried_points(back, there[["x", "y", "z"]].to_numpy()), [[0, 1, 2], [-3.5, 2, -4]], atol=0.2)
+    assert_allclose(
+        spatial_transforms.carry_points(back, there[["x", "y", "z"]].to_numpy()), [[0, 1, 2], [-3.5, 2, -4]], atol=0.2
+    )
 
 
 def test_convert_carries_images_and_label_maps_through_a_transform_and_back(folder):
@@ -122,7 +128,7 @@ def test_convert_carries_images_and_label_maps_through_a_transform_and_back(fold
 def test_an_image_that_a_transform_carries_off_the_grid_is_refused_before_it_is_written(folder, tmp_path, name):
     matrix = np.eye(4)
     matrix[:3, 3] = 1000
-    away = SpatialTransform((isocenter.values.Affine(matrix),))
+    away = SpatialTransform((spatial_transform.Affine(matrix),))
     with pytest.raises(GeometryError, match="no voxel of the grid comes to lie in the image"):
         isocenter.convert(
             folder / f"{name}.nii.gz", tmp_path / "away.nii.gz", through=away, onto=folder / "fixed.nii.gz"
@@ -279,7 +285,7 @@ def test_dicom_on_both_sides_also_gives_a_registration_and_two_patients_need_a_w
     fixed = blobs(FIXED)
     for name, patient in (("a", "p1"), ("b", "p2")):
         image = Image(np.rint(fixed.data).astype(np.int16), FIXED, modality="MR")
-        write_series(image, SeriesNames(patient, "study", "t1"), tmp_path / name)
+        series_writing.write_series(image, SeriesNames(patient, "study", "t1"), tmp_path / name)
     with pytest.raises(UsageError, match="two patients"):
         isocenter.register(tmp_path / "a", tmp_path / "b", transform="rigid", initial="centres")
     made = isocenter.register(
@@ -287,11 +293,15 @@ def test_dicom_on_both_sides_also_gives_a_registration_and_two_patients_need_a_w
         transform="rigid", initial="centres", across_patients=True,
     )  # fmt: skip
     read = isocenter.read_transform(tmp_path / "out" / "transform.dcm")
-    assert_allclose(carried_points(read, FIXED.corners), carried_points(made.transform, FIXED.corners), atol=0.01)
+    assert_allclose(
+        spatial_transforms.carry_points(read, FIXED.corners),
+        spatial_transforms.carry_points(made.transform, FIXED.corners),
+        atol=0.01,
+    )
     moved = isocenter.read(tmp_path / "out" / "moved_dicom")
     source, placed = (isocenter.read(tmp_path / name) for name in ("b", "a"))
     assert moved.geometry.frame_of_reference == placed.geometry.frame_of_reference
-    assert stated_patient(moved) == stated_patient(source)
+    assert series_survey.stated_patient(moved) == series_survey.stated_patient(source)
     assert_allclose(moved.data[moved.valid], np.rint(made.moved.data)[moved.valid], atol=0.51)
 
 
@@ -302,6 +312,6 @@ def test_frames_whose_contents_changed_are_named_where_they_moved_by_less_than_a
     vessel[4:6] = 300
     frames = np.stack([scene, scene + rng.normal(0, 1, scene.shape), scene + vessel])[None].astype(np.float32)
     series = Image(frames, Geometry((12, 12, 12), np.diag([3.0, 3.0, 3.0, 1.0])), modality="MR", times=(0.0, 1.0, 2.0))
-    [note] = _unlike_frames(series, np.array([0.0, 0.1, 0.7]))
+    [note] = registering_frames._unlike_frames(series, np.array([0.0, 0.1, 0.7]))
     assert note.startswith("the contents of frame 3 (0.") and "less than a voxel (3 mm)" in note
-    assert list(_unlike_frames(series, np.array([0.0, 0.1, 5.0]))) == []
+    assert list(registering_frames._unlike_frames(series, np.array([0.0, 0.1, 5.0]))) == []

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import isocenter
-from isocenter.networks import Member
+from isocenter.networks.member_catalogue import FamilyMember
 from isocenter.values import Estimate, Row
 from isocenter.verbs.networks import NetworkTable
 from isocenter.verbs.train import Run
@@ -71,5 +71,5 @@ def test_a_prediction_names_its_case_its_task_and_its_classes(predicted):
 
 
 def test_the_networks_have_a_row_for_each_family():
-    one = Member("thin", 3, ("dense",), (64, 32, 32), 999, 15, "doi:10.1/x")
+    one = FamilyMember("thin", 3, ("dense",), (64, 32, 32), 999, 15, "doi:10.1/x")
     assert NetworkTable((one,)).table["parameters"].tolist() == [999]

@@ -14,16 +14,18 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import isocenter
 import trained
-from isocenter import tasks
 from isocenter.belief import Certainty
 from isocenter.errors import DatasetError, UsageError
-from isocenter.evaluation import Calibrator, Conformal
-from isocenter.files.dicom import read_segmentation
-from isocenter.prediction import kinds_of_maps, with_own_names
-from isocenter.runtime import Inference, Model, Networks, Preprocessing
-from isocenter.tasks import added_results
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.evaluation.conformal import Conformal
+from isocenter.files.dicom.reading import seg_reading
+from isocenter.prediction import result_files
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks
+from isocenter.tasks import properties, task_catalogue
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.transforms import Normalisation
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Case, Geometry, Image, Label
 from matrices import rarely, thinned
 
@@ -126,9 +128,9 @@ def test_a_case_that_is_called_like_a_map_of_another_gets_a_name_of_its_own():
     masks = {"labels": [{"value": 1, "name": "lesion"}], "loss": "dice+ce", "tolerance": 2.0}
     parts = {"segmentation": masks, "instances": {"steps": [1.0, 1.0], "reach": 8.0, "smallest": 9}}
     settings = {f"{part}.{key}": value for part, own in parts.items() for key, value in own.items()}
-    kinds = kinds_of_maps(tasks.build({"name": "instances+segmentation", **settings}))
+    kinds = result_files.map_names(task_catalogue.build_task({"name": "instances+segmentation", **settings}))
     ids = ("x", "x_segmentation_total", "x_instances_covering", "x_epistemic", "x_total_2", "y_segmentation_total")
-    named = [case.id for case in with_own_names([Case(name, name, {}) for name in ids], kinds)]
+    named = [case.id for case in result_files.with_unique_names([Case(name, name, {}) for name in ids], kinds)]
     assert named == [
         "x",
         "x_segmentation_total_2",
@@ -142,7 +144,7 @@ def test_a_case_that_is_called_like_a_map_of_another_gets_a_name_of_its_own():
 def of_parts(parts: dict[str, dict], pixels: np.ndarray, outputs, folder: Path, **flags):
     """What a model of several parts, the outputs of which are given, makes of a volume x."""
     settings = {f"{part}.{key}": value for part, own in parts.items() for key, value in own.items()}
-    task = tasks.build({"name": "+".join(parts), **settings})
+    task = task_catalogue.build_task({"name": "+".join(parts), **settings})
     isocenter.write(Image(pixels[None], Geometry.of_spacing(pixels.shape, (1, 1, 1))), folder / "x.nii.gz")
     prepares = Preprocessing(3, ("0",), (Normalisation("range", 0, 1, 0.0, 1.0),))
     model = Model(task, prepares, Inference(pixels.shape), Networks(outputs, {"name": "none", "channels": 1}))
@@ -209,7 +211,9 @@ def test_a_long_name_is_shortened_to_what_systems_allow_and_stays_its_own(segmen
 
 
 def test_thousands_of_images_of_one_name_are_numbered_at_once():
-    named = [case.id for case in with_own_names([Case("ct", "ct", {})] * 5000 + [Case("ct_7", "ct", {})], ())]
+    named = [
+        case.id for case in result_files.with_unique_names([Case("ct", "ct", {})] * 5000 + [Case("ct_7", "ct", {})], ())
+    ]
     assert named[:3] == ["ct", "ct_2", "ct_3"]
     assert named[-2:] == ["ct_5000", "ct_7_2"]
     assert len(set(named)) == len(named)
@@ -251,7 +255,7 @@ def test_answers_about_the_whole_of_a_dicom_series_are_a_report_beside_the_mask(
         }
 
     prepares = Preprocessing(3, ("0",), (Normalisation("zscore"),))
-    task = tasks.build({"name": "+".join(parts), **settings})
+    task = task_catalogue.build_task({"name": "+".join(parts), **settings})
     model = Model(task, prepares, Inference((64, 64, 64)), Networks(outputs, {"name": "none", "channels": 1}))
     result = isocenter.predict(model, data / SERIES, out=tmp_path / "out")
     [path] = (tmp_path / "out").glob("*_report.dcm")
@@ -265,7 +269,7 @@ def test_answers_about_the_whole_of_a_dicom_series_are_a_report_beside_the_mask(
 
 def brighter(grey: bool = True) -> Model:
     """Marks what is brighter than the image's mean; no weights, so that any picture will do."""
-    task = tasks.build(
+    task = task_catalogue.build_task(
         {"name": "segmentation", "labels": [{"value": 3, "name": "bright"}], "loss": "ce", "tolerance": 1}
     )
     channels = ("0",) if grey else ("R", "G", "B")
@@ -294,7 +298,7 @@ def test_a_single_dicom_image_gets_a_file_that_can_hold_its_place(data, tmp_path
     assert written.geometry.shape == source.geometry.shape
     assert written.spacing == pytest.approx(source.spacing) if source.spacing else written.spacing is None
     assert_array_equal(np.unique(written.data), [0, 3])
-    marked = read_segmentation(tmp_path / "out" / f"{Path(name).stem}.dcm", on=source.geometry)
+    marked = seg_reading.read_segmentation(tmp_path / "out" / f"{Path(name).stem}.dcm", on=source.geometry)
     assert_array_equal(marked.data != 0, written.data != 0)
     probable = isocenter.read(next((tmp_path / "out").glob(f"*_probabilities.{'tiff' if suffix == 'png' else suffix}")))
     assert probable.data.reshape(2, -1).sum(axis=0) == pytest.approx(1, abs=1e-3)
@@ -371,7 +375,7 @@ def test_a_structure_without_a_threshold_is_covered_by_the_whole_image(segmented
 def test_a_covering_mask_of_one_structure_has_the_axes_of_the_image():
     task = Segmentation((Label(1, "core"),), certainty=Certainty(covering=crc({"core": 0.5})))
     made, chances = (
-        added_results(task).stream(Geometry.of_pixels((2, 3))),
+        properties.added_results(task).stream(Geometry.of_pixels((2, 3))),
         np.array([[[0.4, 0.5, 0.6]] * 2], np.float32),
     )
     made((slice(0, 2), slice(0, 3)), {next(iter(task.heads)): np.concatenate([1 - chances, chances])})
@@ -383,7 +387,7 @@ def test_without_calibration_probabilities_alone_are_those_of_the_network(segmen
     found = Conformal("doubt", 0.9, "label", {"shell": 20, "core": 20}, {"shell": 0.5, "core": 2.0}, exact=True)
     certainty = Certainty(calibration=Calibrator("temperature", {"all": [0.25]}, 20), conformal=found)
     calibrated = replace(loaded, task=replace(loaded.task, certainty=certainty, expected_dice={"shell": 1, "core": 2}))
-    plain = replace(calibrated, task=tasks.uncalibrated(calibrated.task))
+    plain = replace(calibrated, task=task_catalogue.without_voxel_calibration(calibrated.task))
     tables, chances = {}, {}
     for name, model, word in (("on", calibrated, "on"), ("off", calibrated, "off"), ("raw", plain, "on")):
         chances[name] = saved_probabilities(model, image, tmp_path / name, calibration=word)

@@ -26,8 +26,8 @@ import deadly
 import isocenter
 import trained
 from isocenter.errors import ResourceError, UsageError, WorkerLostError
-from isocenter.runtime import Cluster
 from isocenter.runtime.parallel import dask_cluster
+from isocenter.runtime.parallel.dask_cluster import Cluster
 from isocenter.values import Case
 
 distributed = pytest.importorskip("distributed")
@@ -310,7 +310,7 @@ def test_an_address_at_which_nobody_answers_is_an_error_with_what_to_do(segmente
 
 
 def test_an_address_without_a_port_ends_in_one_line():
-    code = "from isocenter.runtime import Cluster; list(Cluster('nonsense')(abs, []))"
+    code = "from isocenter.runtime.parallel.dask_cluster import Cluster; list(Cluster('nonsense')(abs, []))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr.rstrip().endswith("Write it as tcp://host:8786.")  # and no client complains after it
 

@@ -15,14 +15,19 @@ import torch
 import isocenter
 import trained
 from isocenter.errors import PlanError, ResourceError, UsageError
-from isocenter.planning import Between, read_plan, settings
-from isocenter.runs import Role, SearchLength, SearchResult, Stages, result_in, selected, training_of, with_searches
-from isocenter.runs.loop import Loop
+from isocenter.planning import plan_checks, plan_file
+from isocenter.planning.search_domains import Between
+from isocenter.runs import _training_order, search_trials, training_loop
+from isocenter.runs._run_minutes import RunStages, SearchLength
+from isocenter.runs._run_trainings import Role
 from isocenter.runs.run_folder import RunFolder
-from isocenter.training import IMPOSSIBLE, Clock, Study
+from isocenter.runs.search_trials import SearchResult
+from isocenter.runs.training_loop import TrainingLoop
 from isocenter.training import search_study as study
+from isocenter.training.search_study import IMPOSSIBLE, SearchStudy
+from isocenter.training.training_state import CommandClock
 from isocenter.values import Decision
-from isocenter.verbs.train import train
+from isocenter.verbs import train
 
 # Of few enough steps for a second, and without a clock, so that two of them can be compared.
 TINY = {
@@ -56,9 +61,9 @@ def with_(plan, values):
 
 def search(made, out, plan=None):
     """What the trials before a training come to, which itself does not begin."""
-    run = RunFolder(out, made if plan is None else replace(made, plan=plan), Clock(time.monotonic()))
-    Loop(run, Stages(run.clock)).fit_all((Role.TRIAL, Role.SEARCH))
-    return result_in(out)
+    run = RunFolder(out, made if plan is None else replace(made, plan=plan), CommandClock(time.monotonic()))
+    TrainingLoop(run, RunStages(run.clock)).fit_all((Role.TRIAL, Role.SEARCH))
+    return search_trials.read_search_result(out)
 
 
 def reported(found):
@@ -94,7 +99,7 @@ def test_the_first_trial_is_the_plan_as_it_stands_and_the_others_are_other_plans
 
 
 def test_a_trial_whose_validations_never_had_a_number_has_none_either(made):
-    assert math.isnan(selected(training_of(made, {}, None), {}))
+    assert math.isnan(search_trials.selection_metric(_training_order.training_of(made, {}, None), {}))
 
 
 @pytest.mark.whole
@@ -127,7 +132,7 @@ def test_a_search_that_was_killed_while_its_file_was_made_tries_what_it_would_ha
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as killed:
-        killed.setattr(Study, "keep", dies)
+        killed.setattr(SearchStudy, "keep", dies)
         with pytest.raises(KeyboardInterrupt):
             search(made, tmp_path)
     assert (tmp_path / "search" / "study.db").is_file()
@@ -153,7 +158,9 @@ def test_a_trial_for_which_memory_is_too_small_is_impossible_and_the_search_goes
 def learning_nothing(made, folder):
     """A plan whose rate is too low, and a search that has not begun and tries higher ones."""
     plan = made.plan.with_decision("training.learning_rate", Decision(1e-7, "too low to learn anything"))
-    with Study(folder / "search" / "study.db", {"training.learning_rate": Between(1e-7, 1e-7, 2e-2, log=False)}, 0):
+    with SearchStudy(
+        folder / "search" / "study.db", {"training.learning_rate": Between(1e-7, 1e-7, 2e-2, log=False)}, 0
+    ):
         pass
     return with_(plan, {"search.steps": 30, "training.steps": 30})
 
@@ -183,7 +190,7 @@ def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, t
     ],
 )
 def test_trials_have_equal_times_or_where_steps_decide_equal_steps(made, given, folds, seconds, steps, ends):
-    length = SearchLength.of(settings(with_(made.plan, {**TIMED, **given})), 7.0, folds)
+    length = SearchLength.of(plan_checks.checked_settings(with_(made.plan, {**TIMED, **given})), 7.0, folds)
     assert (length.seconds, length.steps, length.ends) == (seconds, steps, ends)
 
 
@@ -202,15 +209,15 @@ def run(data, tmp_path_factory):
     record = json.loads((out / "search" / "result.json").read_text())
     record["changed"] = {"training.weight_decay": {"value": 0.3, "because": "trial 1 of 2", "source": "search"}}
     (out / "search" / "result.json").write_text(json.dumps(record))
-    return train(resume=out)
+    return train.train(resume=out)
 
 
 @pytest.mark.whole
 def test_what_was_found_is_followed_wherever_the_run_was_killed(run):
-    plan = read_plan(run.out / "plan.yaml")
+    plan = plan_file.read_plan(run.out / "plan.yaml")
     decision = plan.decision("training.weight_decay")
     assert (decision.value, decision.because) == (0.3, "trial 1 of 2")
-    assert not settings(plan).search.is_on  # who trains by this plan does not search again
+    assert not plan_checks.checked_settings(plan).search.is_on  # who trains by this plan does not search again
 
 
 @pytest.mark.whole
@@ -229,7 +236,7 @@ def test_a_run_shows_every_trial_and_what_came_of_them(run):
 def test_too_few_validation_cases_to_tell_luck_from_skill_are_refused_before_anything_is_trained(tmp_path):
     data = trained.pictures(tmp_path / "data", 30)
     with pytest.raises(UsageError, match="4 validation patients"):
-        train(data, out=tmp_path / "run", device="cpu", assignments=TINY)
+        train.train(data, out=tmp_path / "run", device="cpu", assignments=TINY)
     assert not (tmp_path / "run").exists()
 
 
@@ -239,13 +246,13 @@ def test_many_validation_cases_of_few_patients_are_refused_because_no_draw_of_th
     table = tmp_path / "cases.csv"
     table.write_text("\n".join(["image,label,patient", *rows]))
     with pytest.raises(UsageError, match=r"2 validation patients.*Give more patients"):
-        train(table, out=tmp_path / "run", device="cpu", assignments=TINY)
+        train.train(table, out=tmp_path / "run", device="cpu", assignments=TINY)
 
 
 def test_a_clock_may_not_decide_what_is_to_be_alike_to_the_bit(tmp_path):
     steps = {"training.steps": 10}
     with pytest.raises(PlanError, match=r"search\.trials=20"):
-        train(tmp_path, out=tmp_path / "run", tune=1, deterministic=True, assignments=steps)
+        train.train(tmp_path, out=tmp_path / "run", tune=1, deterministic=True, assignments=steps)
 
 
 @pytest.mark.whole
@@ -257,23 +264,25 @@ def test_a_search_leaves_time_to_train(cli, data, tmp_path):
 
 def test_a_run_to_resume_takes_no_other_search(tmp_path):
     with pytest.raises(UsageError, match="cannot be given with a run to resume"):
-        train(resume=tmp_path, tune=5)
+        train.train(resume=tmp_path, tune=5)
 
 
 @pytest.mark.whole
 def test_without_the_extra_the_install_line_is_the_remedy(data, tmp_path, monkeypatch):
     monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ResourceError, match=r"isocenter\[tune\]"):
-        train(data, out=tmp_path / "run", tune=1, minutes=5, device="cpu")
+        train.train(data, out=tmp_path / "run", tune=1, minutes=5, device="cpu")
 
 
 def test_the_plan_of_folds_names_what_each_ones_search_has_put_in_place_and_keeps_its_own(made, tmp_path):
     found = Decision(0.3, "trial 1 of 2", "search/trials.csv, trial 1")
     edited = made.plan.with_decisions(SearchResult({"training.weight_decay": found}, "").decided)
-    plan = with_searches(made.plan, [made.plan, edited])
+    plan = training_loop.with_searches(made.plan, [made.plan, edited])
     decision = plan.decision("training.weight_decay")
     assert decision.value == made.plan["training.weight_decay"]
     assert decision.because.endswith("0.3 in fold 1")
-    assert with_searches(plan, [plan, edited]).decision("training.weight_decay") == decision  # as a resumed run does
-    assert settings(plan).search.is_on and not settings(edited).search.is_on
+    assert (
+        training_loop.with_searches(plan, [plan, edited]).decision("training.weight_decay") == decision
+    )  # as a resumed run does
+    assert plan_checks.checked_settings(plan).search.is_on and not plan_checks.checked_settings(edited).search.is_on
     assert plan.decision("training.learning_rate") == made.plan.decision("training.learning_rate")

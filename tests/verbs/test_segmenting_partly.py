@@ -13,9 +13,9 @@ import pytest
 
 import isocenter
 import trained
-from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.planning import with_settings
+from isocenter.planning import plan_changes
+from isocenter.tasks import task_catalogue
 from isocenter.values import Decision
 from packages import bundle_checked_and_run, no_export
 
@@ -129,7 +129,7 @@ def test_regions_can_be_declared_by_hand(overlapping):
     by_hand = {"task.regions": {"whole": [1, 2], "inner": [2]}}
     labels = "1=shell,2=core,3=ignore"
     plan = isocenter.plan(data, device="cpu", threads=1, labels=labels, assignments=by_hand).plan
-    task = tasks.build({key: one.value for key, one in plan.sections["task"].items()})
+    task = task_catalogue.build_task({key: one.value for key, one in plan.sections["task"].items()})
     assert task.names == tuple(task.tolerance) == ("whole", "inner")
 
 
@@ -149,12 +149,12 @@ def test_scribbles_are_taught_where_they_are(tmp_path):
 def test_where_the_share_of_readers_is_to_be_learnt_the_plan_takes_a_loss_that_can(tmp_path):
     plan = isocenter.plan(discs(tmp_path / "data", readers=3), device="cpu", threads=1).plan
     planned = plan.with_decision("task.loss", Decision("dice+ce+boundary", "the disc is thin"))
-    soft = with_settings(planned, {"task.readers": "soft"}).decision("task.loss")
+    soft = plan_changes.with_settings(planned, {"task.readers": "soft"}).decision("task.loss")
     assert soft.value == "dice+ce"
     assert soft.because.startswith("dice+ce+boundary cannot learn the share of readers")
-    assert with_settings(planned, {"task.readers": "staple"})["task.loss"] == "dice+ce+boundary"
+    assert plan_changes.with_settings(planned, {"task.readers": "staple"})["task.loss"] == "dice+ce+boundary"
     with pytest.raises(PlanError, match="cannot learn the share of readers"):
-        with_settings(planned, {"task.readers": "soft", "task.loss": "dice+ce+boundary"})
+        plan_changes.with_settings(planned, {"task.readers": "soft", "task.loss": "dice+ce+boundary"})
 
 
 @pytest.mark.whole

@@ -14,11 +14,12 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError
-from isocenter.evaluation import case_table
+from isocenter.evaluation import case_tables
 from isocenter.runtime import Preprocessing
-from isocenter.scoring.answered import Fold
-from isocenter.scoring.image_subsets import Subsets, with_subsets
-from isocenter.scoring.scores import Scored, rows_of
+from isocenter.scoring import case_scoring, image_subsets
+from isocenter.scoring.answered_cases import ScoringFold
+from isocenter.scoring.case_scoring import ScoredCases
+from isocenter.scoring.image_subsets import Subsets
 from isocenter.tasks.classification.question import Classification
 from isocenter.values import Case, Geometry, Image, Prediction
 from packages import CONFIG, without_isocenter
@@ -187,12 +188,19 @@ def test_of_folds_a_subset_of_the_images_is_scored_by_the_thresholds_of_the_case
         for n in range(24)
     ]  # fmt: skip
     folds = {
-        case.id: Fold(n % 2, replace(common, thresholds={"ill": 0.2 + n % 2 / 10})) for n, case in enumerate(cases)
+        case.id: ScoringFold(n % 2, replace(common, thresholds={"ill": 0.2 + n % 2 / 10}))
+        for n, case in enumerate(cases)
     }
     model, how = Answering(common), {"seed": 0, "patients_known": True, "folds": folds}
-    rows = [row for case in cases for row in rows_of(model.predict(case), case, common, "test", folds[case.id])]
+    rows = [
+        row
+        for case in cases
+        for row in case_scoring.case_table_rows(model.predict(case), case, common, "test", folds[case.id])
+    ]
     preprocessing = Preprocessing(2, ("CT", "PT"), (), absent=("CT", "PT"))
-    scored = with_subsets(Scored(case_table(rows), (), task=common), model, preprocessing, cases, **how)
+    scored = image_subsets.with_subsets(
+        ScoredCases(case_tables.case_table(rows), (), task=common), model, preprocessing, cases, **how
+    )
     methods = {
         names: [row.estimate.method for row in own if row.metric == "sensitivity"] for names, own in scored.subsets
     }

@@ -13,7 +13,8 @@ from numpy.testing import assert_array_equal
 
 import isocenter
 from isocenter.errors import DatasetError, GeometryError, UsageError
-from isocenter.prediction import Asked, computed, image_of
+from isocenter.prediction import case_prediction, predictors
+from isocenter.prediction.case_prediction import CaseRequest
 from isocenter.values import Case
 
 SIDED, PLAIN = "1=left_kidney,2=right_kidney", "1=kidney,2=tumour"
@@ -99,7 +100,7 @@ def test_a_node_refuses_such_a_series_by_its_header(sided):
     model = isocenter.load(sided / "model" / "network.onnx", "cpu")
     case = Case("answer", "p", {"image": isocenter.read(sided / "scans" / "unstated.nii")})
     with pytest.raises(GeometryError, match="labels tell them apart"):  # which the node reports as refused
-        computed(model, case, image_of(case), Asked())
+        case_prediction.compute_case(model, case, predictors.image_of_case(case), CaseRequest())
 
 
 def test_an_evaluation_names_the_cases_without_sides_and_scores_the_others(sided, tmp_path):

@@ -14,17 +14,19 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import kaplan_meier
-from isocenter.files import DatasetOptions, read_dataset
-from isocenter.planning import read_plan
-from isocenter.runs import Unseen
-from isocenter.runs.covariate_baseline import _fitted
+from isocenter.evaluation import survival
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.planning import plan_file
+from isocenter.runs import covariate_baseline
 from isocenter.runs.run_folder import RunFolder
+from isocenter.runs.tuning import UnseenPredictions
 from isocenter.runtime import Model
-from isocenter.tasks import settings_of, untuned
-from isocenter.tasks.survival.question import calibrated, curve
-from isocenter.training import Clock, equal_weights
-from isocenter.verbs.ensemble_members import tuned_task
+from isocenter.tasks import task_catalogue, task_settings
+from isocenter.tasks.survival import question
+from isocenter.training import member_weighting
+from isocenter.training.training_state import CommandClock
+from isocenter.verbs import ensemble_members
 from packages import CONFIG, no_export, without_isocenter
 from trained import SMALL_RESNET
 
@@ -75,15 +77,19 @@ def test_several_networks_are_the_mean_of_their_log_hazard_ratios_with_one_slope
     first, second, mean = (model.predict(data / "00.png").confidence.uncalibrated["risk"] for model in models)
     assert first != second
     assert mean == pytest.approx((first + second) / 2, abs=1e-6)
-    assert settings_of(models[0].task)["slope"] == settings_of(models[2].task)["slope"]
-    assert settings_of(models[2].task)["baseline"] == read_plan(run / "plan.yaml")["task.baseline"]
+    assert task_settings.settings_of(models[0].task)["slope"] == task_settings.settings_of(models[2].task)["slope"]
+    assert (
+        task_settings.settings_of(models[2].task)["baseline"] == plan_file.read_plan(run / "plan.yaml")["task.baseline"]
+    )
     caught = list[Model]()
-    monkeypatch.setattr("isocenter.verbs.calibrate.write_package", lambda model, *rest: caught.append(model))
+    monkeypatch.setattr(
+        "isocenter.runtime.package.package_writing.write_package", lambda model, *rest: caught.append(model)
+    )
     others = site(tmp_path / "site")
     table = pd.read_csv(others / "table.csv")
     table.assign(days=table["days"].max() + 1 - table["days"]).to_csv(others / "table.csv", index=False)
     isocenter.calibrate(run, others, out=tmp_path / "package", backends=(), column=COLUMN)
-    assert settings_of(caught[0].task)["slope"] != settings_of(models[2].task)["slope"]
+    assert task_settings.settings_of(caught[0].task)["slope"] != task_settings.settings_of(models[2].task)["slope"]
     each = [caught[0].with_run(one).predict(data / "00.png").values["risk"] for one in caught[0].networks.members]
     assert caught[0].predict(data / "00.png").confidence.epistemic == pytest.approx(np.var(each), rel=1e-3)
 
@@ -95,7 +101,7 @@ def test_slope_and_baseline_are_of_validation_cases_and_of_training_cases_that_i
     data, run = followed[0], tmp_path / "run"
     given = {**FEW, "training.steps": 2, "training.validations": 1, "split.inner_folds": 2, "guard.gate": False}
     isocenter.train(data, out=run, assignments=given, **READING)
-    cases = {case.id: case for case in read_dataset(data, DatasetOptions(column=COLUMN))}
+    cases = {case.id: case for case in dataset_layouts.read_dataset(data, DatasetOptions(column=COLUMN))}
     val = pd.read_csv(run / "split.csv", dtype=str).query("split == 'val'")["case"].tolist()
     folds = pd.read_csv(run / "inner" / "split.csv", dtype={"case": str})
 
@@ -109,8 +115,8 @@ def test_slope_and_baseline_are_of_validation_cases_and_of_training_cases_that_i
         unseen, place = rows["case"].tolist(), run / "inner" / f"fold_{fold}"
         own |= dict(zip(unseen, ratios(place, unseen) + zero - ratios(place, val).mean(), strict=True))
     outcomes = np.array([cases[case].references["event"] for case in own], dtype=float).T
-    plan = read_plan(run / "plan.yaml")
-    made = calibrated(*outcomes, list(own.values()), plan["task.event_free"])
+    plan = plan_file.read_plan(run / "plan.yaml")
+    made = question.calibrate_hazards(*outcomes, list(own.values()), plan["task.event_free"])
     assert len(own) == len(val) + len(folds) > 30
     assert plan["task.slope"] == pytest.approx(made["task.slope"].value, rel=1e-4)
     assert plan["task.baseline"]["hazard"] == pytest.approx(made["task.baseline"].value["hazard"], rel=1e-4)
@@ -130,7 +136,7 @@ def test_slope_and_baseline_of_the_mean_of_folds_take_no_zero_of_a_fold_for_a_di
     followed, crossed
 ):
     run = crossed
-    cases = {case.id: case for case in read_dataset(followed[0], DatasetOptions(column=COLUMN))}
+    cases = {case.id: case for case in dataset_layouts.read_dataset(followed[0], DatasetOptions(column=COLUMN))}
     split = pd.read_csv(run / "split.csv", dtype={"case": str}).query("split == 'val'")
     ratios, outcomes = list[float](), list[tuple[float, bool]]()
     for fold, rows in split.groupby("fold"):
@@ -140,8 +146,8 @@ def test_slope_and_baseline_of_the_mean_of_folds_take_no_zero_of_a_fold_for_a_di
         )
         ratios += (own - own.mean() + mean.mean()).tolist()
         outcomes += [cases[name].references["event"] for name in rows["case"]]
-    plan = read_plan(run / "plan.yaml")
-    made = calibrated(*np.array(outcomes, dtype=float).T, ratios, plan["task.event_free"])
+    plan = plan_file.read_plan(run / "plan.yaml")
+    made = question.calibrate_hazards(*np.array(outcomes, dtype=float).T, ratios, plan["task.event_free"])
     assert plan["task.slope"] == pytest.approx(made["task.slope"].value, rel=1e-4)
     assert plan["task.baseline"]["hazard"] == pytest.approx(made["task.baseline"].value["hazard"], rel=1e-4)
 
@@ -196,7 +202,10 @@ def test_a_run_keeps_what_its_validation_cases_told_and_states_every_figure_with
     assert task.baseline is not None
     assert task.median_risk is not None
     validated = (pd.read_csv(run / "split.csv")["split"] == "val").sum()
-    assert f"the log hazard ratios of {validated} cases" in read_plan(run / "plan.yaml").decision("task.slope").because
+    assert (
+        f"the log hazard ratios of {validated} cases"
+        in plan_file.read_plan(run / "plan.yaml").decision("task.slope").because
+    )
     assert task.unit == "days"
     assert "Survival by predicted risk" in (run / "report.html").read_text()
 
@@ -265,7 +274,7 @@ def test_each_fold_has_the_baseline_of_its_own_validation_cases_and_their_mean_o
         trained_on = split[(split["fold"] == fold) & (split["split"] == "train")]["case"]
         own = followed_for[followed_for["case"].isin(trained_on)]
         free = json.loads((crossed / f"fold_{fold}" / "task.json").read_text())["event_free"]
-        assert free == curve(kaplan_meier(own["days"], own["died"] == "dead"), "share")
+        assert free == question.curve_to_plain(survival.kaplan_meier(own["days"], own["died"] == "dead"), "share")
 
 
 @pytest.mark.whole
@@ -275,18 +284,20 @@ def test_where_every_case_trains_the_baseline_is_known_and_the_slope_is_one(foll
     task = isocenter.load(tmp_path / "run", "cpu").task
     assert task.baseline is not None
     assert task.slope == 1.0
-    assert "every case trains" in read_plan(tmp_path / "run" / "plan.yaml").decision("task.slope").because
+    assert "every case trains" in plan_file.read_plan(tmp_path / "run" / "plan.yaml").decision("task.slope").because
 
 
 def test_an_ensemble_all_of_whose_cases_have_trained_promises_nothing_by_them(followed):
     model = isocenter.load(followed[1], "cpu")
-    cases = list(read_dataset(followed[0], DatasetOptions(column=COLUMN)))[:24]
+    cases = list(dataset_layouts.read_dataset(followed[0], DatasetOptions(column=COLUMN)))[:24]
     joined = SimpleNamespace(
-        model=SimpleNamespace(task=untuned(model.task)),
+        model=SimpleNamespace(task=task_catalogue.untuned_task(model.task)),
         cases=lambda part: cases if part == "train" else [],
         counting=lambda shares: model,
     )
-    task, decisions = tuned_task(Unseen(), joined, equal_weights(2, "no case is left"))
+    task, decisions = ensemble_members.tuned_task(
+        UnseenPredictions(), joined, member_weighting.equal_weights(2, "no case is left")
+    )
     assert "task.baseline" in decisions and "task.conformal" not in decisions
     assert task.certainty.conformal is None
 
@@ -316,7 +327,10 @@ def uneventful(followed, tmp_path_factory):
 def test_a_site_where_nobody_had_the_event_leaves_the_baseline_as_it_was(followed, uneventful):
     before, after = (isocenter.load(place, "cpu").task for place in (followed[1], uneventful.out))
     for name in ("baseline", "slope", "median_risk"):
-        assert settings_of(before)[name] is not None and settings_of(after)[name] == settings_of(before)[name]
+        assert (
+            task_settings.settings_of(before)[name] is not None
+            and task_settings.settings_of(after)[name] == task_settings.settings_of(before)[name]
+        )
     assert after.certainty.conformal.n == {"all": 12}
 
 
@@ -337,8 +351,10 @@ def test_covariates_without_images_have_the_horizons_of_the_run_in_every_fold(tm
     table = pd.read_csv(data / "table.csv")
     table.assign(age=40 + np.arange(60) % 7).to_csv(data / "table.csv", index=False)
     made = isocenter.plan(data, folds=2, assignments={"network.context": "all"}, **READING)
-    fitted = [_fitted(RunFolder(tmp_path / "run", made, Clock(0.0)), fold) for fold in (0, 1)]
-    settings = [settings_of(one.model.task) for one in fitted]
+    fitted = [
+        covariate_baseline._fit_baseline(RunFolder(tmp_path / "run", made, CommandClock(0.0)), fold) for fold in (0, 1)
+    ]
+    settings = [task_settings.settings_of(one.model.task) for one in fitted]
     for name in ("horizons", "censoring", "scale"):
         assert [own[name] for own in settings] == [made.plan[f"task.{name}"]] * 2
     assert settings[0]["event_free"] != settings[1]["event_free"]

@@ -12,9 +12,9 @@ import isocenter
 import trained
 from browsers import browser_running
 from isocenter.errors import PlanError, UsageError
-from isocenter.planning import plan_text, read_plan
+from isocenter.planning import plan_file
+from isocenter.runs import run_folder
 from isocenter.runs.plan_request import PlanRequest
-from isocenter.runs.run_folder import planned_from
 from isocenter.values import Decision
 from isocenter.verbs.train import Run
 from packages import no_export
@@ -200,35 +200,35 @@ def test_data_and_a_run_to_resume_cannot_both_be_given(segmented, tmp_path):
 def test_minutes_beside_a_plan_decide_its_steps_anew(segmented, tmp_path):
     run = isocenter.train(segmented.out / "plan.yaml", minutes=0.01, out=tmp_path / "run")
     assert run.steps == 10  # the least; the plan had 6
-    kept = planned_from(segmented.out / "plan.yaml", PlanRequest(0.01, assignments={"training.steps": 3}))
+    kept = run_folder.planned_from(segmented.out / "plan.yaml", PlanRequest(0.01, assignments={"training.steps": 3}))
     assert kept.plan["training.steps"] == 3
 
 
 @pytest.mark.parametrize(("given", "networks"), [({}, 5), ({"minutes": 30.0}, None)])
 @pytest.mark.whole
 def test_networks_for_which_an_earlier_run_had_time_share_no_other_minutes(classified, tmp_path, given, networks):
-    made = replace(read_plan(classified.out / "plan.yaml"), data=str(classified.data))
+    made = replace(plan_file.read_plan(classified.out / "plan.yaml"), data=str(classified.data))
     five = made.with_decision("training.networks", Decision(5, "after the first 900 s were left"))
-    (tmp_path / "plan.yaml").write_text(plan_text(five), encoding="utf-8")
-    assert planned_from(tmp_path / "plan.yaml", PlanRequest(**given)).plan["training.networks"] == networks
+    (tmp_path / "plan.yaml").write_text(plan_file.plan_text(five), encoding="utf-8")
+    assert run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest(**given)).plan["training.networks"] == networks
 
 
 @pytest.mark.whole
 def test_another_training_by_the_plan_of_a_run_finds_its_own_calibration_and_keeps_a_threshold_set_by_hand(classified):
     place = classified.out / "plan.yaml"
-    assert read_plan(place)["task.calibration"] is not None
-    made = planned_from(place, PlanRequest(seed=5, assignments={"task.thresholds": {"dark": 0.3}})).plan
+    assert plan_file.read_plan(place)["task.calibration"] is not None
+    made = run_folder.planned_from(place, PlanRequest(seed=5, assignments={"task.thresholds": {"dark": 0.3}})).plan
     assert (made["task.calibration"], made["task.conformal"]) == (None, None)
     assert made["task.thresholds"] == {"dark": 0.3}
 
 
 @pytest.mark.whole
 def test_the_device_of_a_plan_is_logged_with_the_reason_of_the_plan(classified, tmp_path, caplog):
-    made = replace(read_plan(classified.out / "plan.yaml"), data=str(classified.data))
+    made = replace(plan_file.read_plan(classified.out / "plan.yaml"), data=str(classified.data))
     unaided = made.with_decision("training.device", Decision("cpu", "no GPU was found"))
-    (tmp_path / "plan.yaml").write_text(plan_text(unaided), encoding="utf-8")
+    (tmp_path / "plan.yaml").write_text(plan_file.plan_text(unaided), encoding="utf-8")
     with caplog.at_level(logging.INFO, logger="isocenter"):
-        planned_from(tmp_path / "plan.yaml", PlanRequest())
+        run_folder.planned_from(tmp_path / "plan.yaml", PlanRequest())
     assert "computing on cpu: the plan says so (no GPU was found)" in caplog.messages
 
 

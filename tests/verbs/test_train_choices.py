@@ -17,14 +17,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import isocenter
 import trained
 from isocenter.errors import PlanError, UsageError
-from isocenter.planning import read_plan, registered
+from isocenter.planning import plan_file
+from isocenter.runs import run_folder
 from isocenter.runs.plan_request import PlanRequest
-from isocenter.runs.run_folder import planned_from
-from isocenter.runtime import read_json, verify
-from isocenter.tasks import settings_of
+from isocenter.runtime import record_files
+from isocenter.tasks import task_settings
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Decision
-from isocenter.verbs.train import Run, train
+from isocenter.verbs import train
+from isocenter.verbs.train import Run
 
 
 def weights(run, name="last/weights"):
@@ -40,13 +41,13 @@ def alike(first, second) -> bool:
 def deterministic(classified, tmp_path_factory) -> list[Run]:
     """Two runs by the plan of another, alike to the bit; minutes are asked for too."""
     plan, room = classified.out / "plan.yaml", tmp_path_factory.mktemp("deterministic")
-    return [train(plan, out=room / name, deterministic=True, minutes=0.5) for name in "ab"]
+    return [train.train(plan, out=room / name, deterministic=True, minutes=0.5) for name in "ab"]
 
 
 @pytest.mark.whole
 def test_two_deterministic_runs_are_alike_to_the_bit(deterministic):
     assert alike(*(run.out for run in deterministic))
-    assert read_plan(deterministic[0].out / "plan.yaml")["training.deterministic"] is True
+    assert plan_file.read_plan(deterministic[0].out / "plan.yaml")["training.deterministic"] is True
 
 
 def test_minutes_alone_make_no_two_runs_alike_and_are_refused(classified, tmp_path):
@@ -72,7 +73,7 @@ def test_a_plan_says_of_its_minutes_whether_somebody_asked_for_them(classified):
 def test_minutes_to_spare_are_left_over_once_the_epochs_are_done(classified, tmp_path):
     chosen = {"training.steps": None, "training.epochs": 5, "training.networks": 1}
     run = trained.classifying(classified.data, tmp_path / "run", minutes=30, assignments=chosen)
-    plan = read_plan(run.out / "plan.yaml")
+    plan = plan_file.read_plan(run.out / "plan.yaml")
     cases = sum(plan["task.counts"].values())
     assert run.steps == plan["training.steps"] == max(10, math.ceil(5 * cases / plan["training.batch"]))
     assert f"{run.steps} are all that there may be" in plan.decision("training.steps").because
@@ -87,7 +88,7 @@ def test_sgd_its_schedule_and_the_sampling_are_followed(classified, tmp_path, sc
     chosen = {"training.optimiser": "sgd", "training.schedule": schedule, "training.learning_rate": 0.01}
     chosen["training.sampling"] = sampling
     run = trained.classifying(classified.data, tmp_path / "run", assignments=chosen).out
-    assert read_plan(run / "plan.yaml")["training.sampling"] == sampling
+    assert plan_file.read_plan(run / "plan.yaml")["training.sampling"] == sampling
     rates = pd.read_csv(run / "log.csv")["learning_rate"]
     assert rates.max() == pytest.approx(0.01)
     assert rates.iloc[-1] < 0.005
@@ -110,12 +111,14 @@ def stopped(segmented, tmp_path_factory) -> Run:
 @pytest.mark.whole
 def test_an_early_stop_is_recorded_with_its_reason_and_said_in_the_report(stopped):
     assert stopped.steps < 40
-    decision = read_plan(stopped.out / "plan.yaml").decision("training.early_stop")
+    decision = plan_file.read_plan(stopped.out / "plan.yaml").decision("training.early_stop")
     assert decision.value == 3
     assert f"ended after step {stopped.steps} of 40" in decision.because
     assert "the schedule is cut at" in decision.because
     assert any("the schedule is cut" in note for note in stopped.notes)
-    other = planned_from(stopped.out / "plan.yaml", PlanRequest()).plan  # another training has not stopped yet
+    other = run_folder.planned_from(
+        stopped.out / "plan.yaml", PlanRequest()
+    ).plan  # another training has not stopped yet
     assert other.decision("training.early_stop") == Decision(3, "set by hand")
     assert "the schedule is cut" in stopped.report.read_text(encoding="utf-8")
 
@@ -123,7 +126,7 @@ def test_an_early_stop_is_recorded_with_its_reason_and_said_in_the_report(stoppe
 @pytest.mark.whole
 def test_a_run_that_stopped_early_and_was_killed_before_its_report_trains_no_further(stopped):
     stopped.report.unlink()
-    again = train(resume=stopped.out)
+    again = train.train(resume=stopped.out)
     assert again.steps == stopped.steps
     assert len(pd.read_csv(stopped.out / "log.csv")) == stopped.steps
     assert any("the schedule is cut" in note for note in again.notes)
@@ -150,7 +153,7 @@ def test_tensorboard_has_every_step_once_also_after_a_kill(classified, tmp_path)
         trained.classifying(classified.data, tmp_path / "run")
     # TensorBoard orders files of one second by a number without leading zeros: the tenth would come before the ninth.
     time.sleep(1 - time.time() % 1)
-    train(resume=tmp_path / "run")
+    train.train(resume=tmp_path / "run")
     seen = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     seen.Reload()
     table = pd.read_csv(tmp_path / "run" / "log.csv")
@@ -171,8 +174,8 @@ def test_mlflow_gets_the_same_numbers(classified, tmp_path, monkeypatch):
 
 
 def test_what_is_promised_is_hashed_before_training(segmented, tmp_path):
-    plan = read_plan(segmented.out / "plan.yaml")
-    assert plan["evaluation.registered"] == registered(plan)
+    plan = plan_file.read_plan(segmented.out / "plan.yaml")
+    assert plan["evaluation.registered"] == plan_file.registration_digest(plan)
     assert plan["evaluation.registered"] in (segmented.out / "report.html").read_text(encoding="utf-8")
 
 
@@ -199,10 +202,13 @@ def test_what_validation_cases_decide_goes_into_checkpoints_and_plan(segmented, 
     val = split.loc[split["split"] == "val", "case"].tolist()
     assert asked[-1] == (len(val), val)
     for name in ("best", "last"):
-        verify(run / "checkpoints" / name)
-        assert read_json(run / "checkpoints" / name / "model.json", "isocenter.model")["task"]["tolerance"] == 7.0
-    assert read_plan(run / "plan.yaml").decision("task.tolerance").because == "the validation cases say so"
-    assert settings_of(isocenter.load(run, "cpu").task)["tolerance"] == 7.0
+        record_files.verify_seal(run / "checkpoints" / name)
+        assert (
+            record_files.read_json(run / "checkpoints" / name / "model.json", "isocenter.model")["task"]["tolerance"]
+            == 7.0
+        )
+    assert plan_file.read_plan(run / "plan.yaml").decision("task.tolerance").because == "the validation cases say so"
+    assert task_settings.settings_of(isocenter.load(run, "cpu").task)["tolerance"] == 7.0
 
 
 def test_nothing_is_tuned_where_nothing_selects(tmp_path, monkeypatch):
@@ -223,9 +229,9 @@ def test_a_file_of_weights_is_begun_from_and_named_in_the_model(segmented, tmp_p
     few = {"training.steps": 1, "training.validations": 1, "training.learning_rate": 1e-12, "training.ema": 0.0}
     run = trained.segmenting(segmented.data, tmp_path / "run", pretrained=given, assignments=few).out
     assert all(np.allclose(value, 0.25, atol=1e-5) for value in weights(run).values() if value.dtype == np.float32)
-    record = read_json(run / "checkpoints" / "last" / "model.json", "isocenter.model")["record"]
+    record = record_files.read_json(run / "checkpoints" / "last" / "model.json", "isocenter.model")["record"]
     assert "given.safetensors" in record["began_from"]
-    assert read_plan(run / "plan.yaml")["network.pretrained"] == str(given)
+    assert plan_file.read_plan(run / "plan.yaml")["network.pretrained"] == str(given)
 
 
 def test_weights_that_are_not_there_are_refused_before_a_run_begins(segmented, tmp_path):
@@ -247,7 +253,7 @@ def test_the_flags_of_the_command_line_are_followed_or_refused_by_name(cli, clas
 @pytest.mark.whole
 def test_a_training_too_short_for_one_pass_over_its_cases_says_so_before_any_figure(classified, tmp_path):
     run = trained.classifying(classified.data, tmp_path / "run", assignments=trained.TWO_STEPS)
-    cases = sum(read_plan(run.out / "plan.yaml")["task.counts"].values())
+    cases = sum(plan_file.read_plan(run.out / "plan.yaml")["task.counts"].values())
     [warning] = [note for note in run.verdict.against if "not even one pass" in note]
     assert warning.startswith(f"2 steps with a batch of 2 show 4 of {cases} training cases")
     passes = {"training.steps": -(-cases // 2)}  # of two cases each

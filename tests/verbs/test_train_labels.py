@@ -16,8 +16,8 @@ import forked
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.planning import read_plan
-from isocenter.runs import minutes
+from isocenter.planning import plan_file
+from isocenter.runs import _run_minutes
 from packages import CONFIG, no_export, without_isocenter
 
 torch.set_num_threads(1)
@@ -83,12 +83,12 @@ def values(run: Path) -> dict[tuple[str, str], dict]:
 
 @pytest.mark.whole
 def test_minutes_that_are_left_train_a_further_network_of_findings(found, tmp_path, monkeypatch):
-    monkeypatch.setattr(minutes, "MOST_NETWORKS", 2)  # five take too long for a test
+    monkeypatch.setattr(_run_minutes, "MOST_NETWORKS", 2)  # five take too long for a test
     chosen = {**SMALL, "training.steps": None, "training.epochs": 1, "split.inner_folds": 0, "guard.gate": False}
     chosen["training.compute"] = "eager"
     reading = {"column": COLUMN, "device": "cpu", "threads": 1}
     isocenter.train(found / "data" / "findings.csv", out=tmp_path / "run", minutes=30, assignments=chosen, **reading)
-    assert read_plan(tmp_path / "run" / "plan.yaml")["training.networks"] == 2
+    assert plan_file.read_plan(tmp_path / "run" / "plan.yaml")["training.networks"] == 2
     picture = next((found / "data" / "images").iterdir())
     assert set(isocenter.load(tmp_path / "run", "cpu").predict(picture).probabilities) == set(FOUND)
 

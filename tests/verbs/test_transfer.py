@@ -15,9 +15,11 @@ from safetensors.numpy import load_file
 import isocenter
 import trained
 from isocenter.errors import IntegrityError, PlanError
-from isocenter.planning import read_plan
-from isocenter.runtime import read_json
-from isocenter.runtime.package.readme import readme
+from isocenter.networks import factory
+from isocenter.planning import plan_file
+from isocenter.runtime import record_files
+from isocenter.runtime.package import readme
+from isocenter.values import prediction
 from matrices import rarely
 
 FIXED = {"training.ema": 0.0, "training.compute": "eager"}
@@ -30,7 +32,7 @@ def started(source: Path, data: Path, out: Path, **chosen: Any) -> Path:
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
-    return read_json(run / "transfer.json", "isocenter.transfer")["rows"]
+    return record_files.read_json(run / "transfer.json", "isocenter.transfer")["rows"]
 
 
 def weights_in(run: Path) -> dict[str, np.ndarray]:
@@ -80,7 +82,7 @@ def test_the_plan_takes_network_and_grid_of_the_source_and_what_is_set_by_hand_w
     out = tmp_path / "run"
     assignments = {**trained.TWO_STEPS, "transfer.layer_decay": 0.5}
     run = isocenter.train(others, out=out, start=classified.out, device="cpu", threads=1, assignments=assignments)
-    plan = read_plan(out / "plan.yaml")
+    plan = plan_file.read_plan(out / "plan.yaml")
     assert plan["network.size"] == size
     for name in ("network.name", "network.size", "preprocessing.shape"):
         assert plan.decision(name).because.startswith("as in the source of the weights, ")
@@ -109,7 +111,7 @@ def test_a_torch_file_that_is_none_is_refused_before_a_run_begins(classified, tm
 
 def test_weights_for_volumes_are_refused_for_pictures(classified, tmp_path):
     size = trained.SMALL_RESNET
-    volumes = isocenter.networks.build("resnet", 1, 3, {"class": isocenter.values.Vector(2)}, size)
+    volumes = factory.build("resnet", 1, 3, {"class": prediction.Vector(2)}, size)
     torch.save(volumes.state_dict(), tmp_path / "volumes.pt")
     with pytest.raises(PlanError, match="for images of 3 axes, and this network has 2"):
         started(tmp_path / "volumes.pt", classified.data, tmp_path / "run")
@@ -124,11 +126,11 @@ def test_a_file_of_another_program_gives_the_network_and_its_terms_go_with_the_m
     run = tmp_path / "run"
     few = {**trained.TWO_STEPS, "transfer.mode": "head_first", "transfer.head_share": 0.5}
     isocenter.train(others, out=run, start=tmp_path / "mae.pth", device="cpu", threads=1, assignments=few)
-    plan, model = read_plan(run / "plan.yaml"), isocenter.load(run, "cpu")
+    plan, model = plan_file.read_plan(run / "plan.yaml"), isocenter.load(run, "cpu")
     assert (plan["network.name"], plan["network.size"]["settings"]["depth"]) == ("timm", 2)
     assert "as in the source of the weights, mae.pth" in plan.decision("network.size").because
     hows = {row["how"] for row in rows_of(run) if row["group"] == "encoder"}
     assert hows == {"copied", "channels"}
-    page = readme(model, "pictures", [], [], {}, "")
+    page = readme.readme_text(model, "pictures", [], [], {}, "")
     assert "Training started from weights of mae. Their licence: CC-BY-NC-4.0" in page
     assert "arXiv:2111.06377" in page

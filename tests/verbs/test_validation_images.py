@@ -10,9 +10,9 @@ import pytest
 
 import isocenter
 from isocenter.errors import UsageError
-from isocenter.planning import read_plan
-from isocenter.runs.run_folder import validation_images
-from isocenter.runtime import read_certificate
+from isocenter.planning import plan_file
+from isocenter.runs import run_folder
+from isocenter.runtime.package import backend_certificate
 
 
 def test_the_certificate_is_made_with_the_validation_cases_and_names_none(packaged):
@@ -21,7 +21,7 @@ def test_the_certificate_is_made_with_the_validation_cases_and_names_none(packag
     assert {one.backend: one.passed for one in found.trials} == {"torch": True, "onnx": True}
     assert found.trial("onnx", "cpu").difference.voxels == 16**3
     assert set(found.trial("torch", "cpu").difference.dice) <= {"shell", "core"}
-    assert read_certificate(packaged.out) == found
+    assert backend_certificate.read_certificate(packaged.out) == found
     assert "onnx on cpu: accepted" in repr(packaged)
     text = (packaged.out / "isocenter" / "certificate.json").read_text()
     assert "case" not in text.replace("validation case", "")
@@ -39,17 +39,17 @@ def test_predict_takes_the_fastest_backend_of_a_package_and_says_which(segmented
 
 def test_where_the_data_are_gone_or_changed_no_image_is_taken(segmented, tmp_path):
     run = Path(shutil.copytree(segmented.out, tmp_path / "run"))  # from here the data are not where they were
-    plan = read_plan(run / "plan.yaml")
-    assert validation_images(run, plan).description == "the run's data could not be read again"
+    plan = plan_file.read_plan(run / "plan.yaml")
+    assert run_folder.validation_images(run, plan).description == "the run's data could not be read again"
     data = Path(shutil.copytree(segmented.data, tmp_path / "data"))
-    found = validation_images(run, plan)
+    found = run_folder.validation_images(run, plan)
     assert (found.description, [image.geometry.shape for image in found]) == ("1 of 1 validation case", [(16, 16, 16)])
     for mask in (data / "labels").iterdir():
         if mask.name != "case00.nii.gz":
             shutil.copy(data / "labels" / "case00.nii.gz", mask)
     [changed] = {path.name: path for path in (data / "images").glob("case00*")}.values()
     changed.write_bytes((data / "images" / "case01.nii.gz").read_bytes())
-    found = validation_images(run, plan)
+    found = run_folder.validation_images(run, plan)
     assert (found.description, list(found)) == ("the run's validation cases are not what they were", [])
 
 

@@ -12,27 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from isocenter.belief.certainty import LEAST_CHANCE, log_odds
-from isocenter.evaluation import (
-    BEFORE,
-    BRIER,
-    BY_EPISTEMIC,
-    BY_MASS,
-    LARGEST_GAP,
-    Metric,
-    Seed,
-    Table,
-    aurc,
-    auroc,
-    bootstrap,
-    bootstrap_statistic,
-    brier_estimates,
-    calibration_error,
-    entropy,
-    excess_aurc,
-    remaining_temperature,
-    slope_and_intercept,
-)
+from isocenter.belief import certainties
+from isocenter.belief.certainties import LEAST_CHANCE
+from isocenter.evaluation import Metric, Seed, Table, calibration, classification, intervals, uncertainty
+from isocenter.evaluation.calibration import BY_MASS, LARGEST_GAP
+from isocenter.evaluation.classification import BRIER
+from isocenter.evaluation.metric import BEFORE, BY_EPISTEMIC
 from isocenter.lazy import pandas as pd
 from isocenter.values import Floats, Row
 
@@ -90,22 +75,24 @@ def calibration_rows(
     """
     sides = {"": probabilities} if uncalibrated is None else {"": probabilities, BEFORE: uncalibrated}
     for side, table in sides.items():
-        logs, (chance, happened) = np.log(table.clip(LEAST_CHANCE)), stated_chance(table, reference)
-        yield Row(f"log_loss{side}", label, bootstrap(_losses(table, reference), patients, seed=seed, exact=False))
-        by_mass = calibration_error(chance, happened, patients, seed=seed, kind=BY_MASS)
+        logs, (chance, happened) = np.log(table.clip(LEAST_CHANCE)), chance_and_truth(table, reference)
+        yield Row(
+            f"log_loss{side}", label, intervals.bootstrap(_losses(table, reference), patients, seed=seed, exact=False)
+        )
+        by_mass = calibration.calibration_error(chance, happened, patients, seed=seed, kind=BY_MASS)
         yield Row(f"ece_equal_mass{side}", label, by_mass)
         if side:
             classes = table.shape[1]
             squares = ((table - np.eye(classes)[reference]) ** 2).sum(axis=1) / (2 if classes == 2 else 1)
-            yield Row(f"brier{side}", label, bootstrap(squares, patients, seed=seed))
-            yield Row(f"ece{side}", label, calibration_error(chance, happened, patients, seed=seed))
-        yield Row(f"temperature{side}", label, remaining_temperature(logs, reference, patients))
+            yield Row(f"brier{side}", label, intervals.bootstrap(squares, patients, seed=seed))
+            yield Row(f"ece{side}", label, calibration.calibration_error(chance, happened, patients, seed=seed))
+        yield Row(f"temperature{side}", label, calibration.remaining_temperature(logs, reference, patients))
         if table.shape[1] == 2:
-            both = slope_and_intercept(logs[:, 1] - logs[:, 0], reference == 1, patients)
+            both = calibration.slope_and_intercept(logs[:, 1] - logs[:, 0], reference == 1, patients)
             yield from (Row(f"{metric.name}{side}", label, one) for metric, one in zip(_SLOPES, both, strict=True))
     if uncalibrated is not None:
         now, before = (_losses(table, reference) for table in (probabilities, uncalibrated))
-        yield Row(LOG_LOSS_CHANGE.name, label, bootstrap(now - before, patients, seed=seed, exact=False))
+        yield Row(LOG_LOSS_CHANGE.name, label, intervals.bootstrap(now - before, patients, seed=seed, exact=False))
     for side, table in sides.items():
         yield from _rows_by_bins(label, side, table, reference, patients, seed)
 
@@ -114,15 +101,19 @@ def _rows_by_bins(
     label: str, side: str, probabilities: Floats, reference: np.ndarray, patients: np.ndarray, seed: Seed
 ) -> Iterator[Row]:
     """The largest and the adaptive error, and the parts of the Brier score; side: the end of their names."""
-    chance, happened = stated_chance(probabilities, reference)
+    chance, happened = chance_and_truth(probabilities, reference)
     true = np.eye(probabilities.shape[1])[reference]
-    worst = calibration_error(chance, happened, patients, seed=seed, kind=LARGEST_GAP)
+    worst = calibration.calibration_error(chance, happened, patients, seed=seed, kind=LARGEST_GAP)
     yield Row(f"mce{side}", label, worst)
-    yield Row(f"ace{side}", label, calibration_error(probabilities, true, patients, seed=seed, kind=BY_MASS))
+    yield Row(
+        f"ace{side}", label, calibration.calibration_error(probabilities, true, patients, seed=seed, kind=BY_MASS)
+    )
     # The Brier score of two classes is that of the second, of several the sum over them.
     if probabilities.shape[1] > 2:
         chance, happened = probabilities, true
-    for metric, part in zip(_BRIER_PARTS, brier_estimates(chance, happened, patients, seed=seed), strict=True):
+    for metric, part in zip(
+        _BRIER_PARTS, calibration.brier_estimates(chance, happened, patients, seed=seed), strict=True
+    ):
         yield Row(f"{metric.name}{side}", label, part)
 
 
@@ -148,7 +139,7 @@ def slope_rows(
         if table is None:
             continue
         for index, name in enumerate(names):
-            both = slope_and_intercept(log_odds(table[:, index]), reference == index, patients)
+            both = calibration.slope_and_intercept(certainties.log_odds(table[:, index]), reference == index, patients)
             yield from (Row(f"{metric.name}{side}", name, one) for metric, one in zip(_SLOPES, both, strict=True))
 
 
@@ -159,14 +150,14 @@ def binary_calibration_rows(
 
     chances, uncalibrated, truth, patients: (samples,) uncalibrated None where calibration changed nothing
     """
-    yield Row("brier", label, bootstrap((chances - truth) ** 2, patients, seed=seed))
-    yield Row("ece", label, calibration_error(chances, truth, patients, seed=seed))
+    yield Row("brier", label, intervals.bootstrap((chances - truth) ** 2, patients, seed=seed))
+    yield Row("ece", label, calibration.calibration_error(chances, truth, patients, seed=seed))
     both, before = (None if one is None else np.stack([1 - one, one], axis=1) for one in (chances, uncalibrated))
     assert both is not None  # noqa: S101 - only what was before may be missing
     yield from calibration_rows(label, both, truth.astype(int), patients, uncalibrated=before, seed=seed)
 
 
-def rows_of_many(
+def calibration_rows_of_many(
     label: str,
     chances: Floats,
     truth: np.ndarray,
@@ -188,7 +179,7 @@ def rows_of_many(
         yield replace(row, estimate=replace(row.estimate, n=cases, method=method))
 
 
-def of_before(table: Table, before: Sequence[str], now: Sequence[str]) -> Floats | None:
+def probabilities_before(table: Table, before: Sequence[str], now: Sequence[str]) -> Floats | None:
     """(cases, columns) probabilities before calibration; None where that changed nothing, or nobody kept them."""
     if not set(before) <= set(table):
         return None
@@ -201,7 +192,7 @@ def of_before(table: Table, before: Sequence[str], now: Sequence[str]) -> Floats
     )
 
 
-def stated_chance(probabilities: Floats, reference: np.ndarray) -> tuple[Floats, np.ndarray]:
+def chance_and_truth(probabilities: Floats, reference: np.ndarray) -> tuple[Floats, np.ndarray]:
     """(cases,) the probability that is compared with how often it comes true, and whether it did.
 
     Of two classes that of the second, of several that of the most probable one.
@@ -211,7 +202,7 @@ def stated_chance(probabilities: Floats, reference: np.ndarray) -> tuple[Floats,
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == reference
 
 
-class Doubted(NamedTuple):
+class DoubtedAnswers(NamedTuple):
     """Answers of a table of cases: {"total", "epistemic": (answers,)}, the loss of each, and whose they are."""
 
     doubts: Mapping[str, Floats]
@@ -219,7 +210,7 @@ class Doubted(NamedTuple):
     patients: np.ndarray
 
     @classmethod
-    def of(cls, table: Table) -> Doubted:
+    def from_table(cls, table: Table) -> DoubtedAnswers:
         """Wrong calls count 1, masks what their mean Dice lacks to 1; without doubts where nobody stated any.
 
         Of findings the entropy of each is its doubt: the columns of a case are those of all its findings.
@@ -227,7 +218,7 @@ class Doubted(NamedTuple):
         columns = {name: table[name] for name in DOUBTS if name in table}
         if "probability" in table:
             chance = table["probability"].to_numpy(float)
-            columns = {"total": pd.Series(np.asarray(entropy([chance, 1 - chance]), float), table.index)}
+            columns = {"total": pd.Series(np.asarray(uncertainty.entropy([chance, 1 - chance]), float), table.index)}
         if {"predicted", "reference"} <= set(table):
             loss = (table["predicted"] != table["reference"]).where(table["reference"].notna()).astype(float)
             rows, patients = pd.DataFrame({**columns, "loss": loss}), table["patient"]
@@ -243,13 +234,13 @@ class Doubted(NamedTuple):
 
 def doubt_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
     """AUROC of the doubt against being wrong, and the area under risk-coverage, above that of the best order too."""
-    doubts, loss, patients = Doubted.of(table)
+    doubts, loss, patients = DoubtedAnswers.from_table(table)
     for name, doubt in doubts.items() if len(loss) else ():
         end = "" if name == "total" else BY_EPISTEMIC
         if np.isin(loss, (0, 1)).all():
-            area = partial(auroc, doubt, loss > 0)
-            estimate = bootstrap_statistic(area, patients, strata=loss, seed=seed, compares=True)
+            area = partial(classification.auroc, doubt, loss > 0)
+            estimate = intervals.bootstrap_statistic(area, patients, strata=loss, seed=seed, compares=True)
             yield Row(f"error_detection{end}", "all", estimate)
-        for metric, figure in (("aurc", aurc), ("excess_aurc", excess_aurc)):
-            estimate = bootstrap_statistic(partial(figure, doubt, loss), patients, seed=seed, exact=False)
+        for metric, figure in (("aurc", uncertainty.aurc), ("excess_aurc", uncertainty.excess_aurc)):
+            estimate = intervals.bootstrap_statistic(partial(figure, doubt, loss), patients, seed=seed, exact=False)
             yield Row(f"{metric}{end}", "all", estimate)

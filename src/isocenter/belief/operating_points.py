@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.belief.covering import Rows
-from isocenter.errors import PlanError, UsageError, counted
-from isocenter.evaluation import UNKNOWN, controls, fewest_controlling, groups_of, roc_curve, shares_of
-from isocenter.values import BY_HAND, NOT_KEPT, Decision, Floats, Prediction, Sentence, setting
+from isocenter import errors
+from isocenter.belief.covering_results import UnseenCases
+from isocenter.errors import PlanError, UsageError
+from isocenter.evaluation import classification, conformal
+from isocenter.evaluation.fairness import group_attributes
+from isocenter.evaluation.fairness.group_attributes import UNKNOWN
+from isocenter.values import BY_HAND, Decision, Floats, Prediction, Sentence, setting_fields
+from isocenter.values.setting_fields import NOT_KEPT
 
 # Not 1, which no number of cases promises, nor 0.
 RULE = re.compile(r"youden|(sensitivity|specificity)>=0?\.\d*[1-9]\d*")
@@ -55,14 +59,14 @@ class OperatingPoint:
     confidence: the share of trainings in which it is kept; None: it is on average over trainings
     """
 
-    words: str = setting(
+    words: str = setting_fields.setting(
         "youden",
         Sentence("The threshold is chosen by the rule {value}", "No operating point is set"),
         name="operating_point",
         registered="operating point",
         unkept=_unkept_rule,
     )
-    confidence: float | None = setting(
+    confidence: float | None = setting_fields.setting(
         None,
         Sentence(
             "A named sensitivity or specificity holds in {percent} of trainings", "It holds on average over trainings"
@@ -98,7 +102,7 @@ class OperatingPoint:
     @property
     def fewest(self) -> int:
         """Fewest patients it needs of those who decide; of youden cases of each side."""
-        return max(FEWEST_UNSEEN, fewest_controlling(*self.limits)) if self.is_named else FEWEST_UNSEEN
+        return max(FEWEST_UNSEEN, conformal.fewest_for_control(*self.limits)) if self.is_named else FEWEST_UNSEEN
 
     def __str__(self) -> str:
         if not self.is_named:
@@ -119,7 +123,7 @@ def calling_decisions() -> dict[str, Decision]:
     }
 
 
-def threshold(
+def choose_threshold(
     point: OperatingPoint, probabilities: ArrayLike, positive: ArrayLike, patients: ArrayLike | None = None
 ) -> float:
     """The probability from which on a case is called positive, so that the rule is kept and calls are best.
@@ -133,27 +137,29 @@ def threshold(
     """
     if not point.is_named:
         wrong, right, thresholds = weighted_curve(probabilities, positive, patients)
-        return between(thresholds, int(np.argmax((right - wrong).round(DIGITS))))
+        return threshold_between(thresholds, int(np.argmax((right - wrong).round(DIGITS))))
     truth = np.asarray(positive) > 0
     side, weights = truth == point.upwards, np.ones(len(truth))
-    weights[side], people = shares_of(int(side.sum()), None if patients is None else np.asarray(patients)[side])
-    wrong, right, thresholds = roc_curve(probabilities, truth, weights)
-    is_controlled = controls(people * (1 - right if point.upwards else wrong), people, *point.limits)
+    weights[side], people = conformal.patient_shares(
+        int(side.sum()), None if patients is None else np.asarray(patients)[side]
+    )
+    wrong, right, thresholds = classification.roc_curve(probabilities, truth, weights)
+    is_controlled = conformal.is_controlled(people * (1 - right if point.upwards else wrong), people, *point.limits)
     if not is_controlled.any():
-        problem = f"{counted(people, 'patient')} for {point}"
+        problem = f"{errors.count_phrase(people, 'patient')} for {point}"
         raise UsageError(problem, "task.operating_point", f"Give {point.fewest} or more, or another rule")
-    return between(thresholds, int(np.flatnonzero(is_controlled)[0 if point.upwards else -1]))
+    return threshold_between(thresholds, int(np.flatnonzero(is_controlled)[0 if point.upwards else -1]))
 
 
 def weighted_curve(
     probabilities: ArrayLike, positive: ArrayLike, patients: ArrayLike | None
 ) -> tuple[Floats, Floats, Floats]:
     """`roc_curve` of cases of which each patient's weigh as much in all."""
-    shares, _ = shares_of(len(np.asarray(positive)), patients)
-    return roc_curve(probabilities, positive, shares)
+    shares, _ = conformal.patient_shares(len(np.asarray(positive)), patients)
+    return classification.roc_curve(probabilities, positive, shares)
 
 
-def between(thresholds: Floats, index: int) -> float:
+def threshold_between(thresholds: Floats, index: int) -> float:
     """Midway from the threshold at this place of `roc_curve` to the next lower one."""
     lower = thresholds[index + 1] if index + 1 < len(thresholds) else 0.0
     return level_between(min(float(thresholds[index]), NOBODY), float(lower))
@@ -180,8 +186,8 @@ def chosen_thresholds(
     """
     levels, reasons = dict[str, float](), []
     for name, (probabilities, positive, patients) in cases.items():
-        numbers = f"{counted(int(positive.sum()), 'unseen case')} of {name}"
-        numbers += f" and {counted(int((~positive).sum()), 'other')}"
+        numbers = f"{errors.count_phrase(int(positive.sum()), 'unseen case')} of {name}"
+        numbers += f" and {errors.count_phrase(int((~positive).sum()), 'other')}"
         people, index = _deciding(point, positive, patients)
         if min(positive.sum(), (~positive).sum()) < FEWEST_UNSEEN or (point.is_named and people < point.fewest):
             needed = f"at least {FEWEST_UNSEEN} of each are needed"
@@ -190,7 +196,7 @@ def chosen_thresholds(
                 needed += f", and for {point} {point.fewest} patients {side} {name}, of whom there are {people}"
             reasons.append(f"{numbers} {TOO_FEW} ({needed}): {instead}")
         else:
-            levels[name] = threshold(point, probabilities, positive, patients)
+            levels[name] = choose_threshold(point, probabilities, positive, patients)
             reasons.append(f"{point} of {numbers}{index}")
     because = "; ".join(reasons) or "no unseen case says anything"
     return levels, Decision(levels, because, (WILKS if point.is_named else YOUDEN) if levels else "")
@@ -203,8 +209,8 @@ def _deciding(point: OperatingPoint, positive: np.ndarray, patients: np.ndarray)
     if not point.is_named:
         return people, ""
     if people < side.sum():
-        return people, f", by the share of cases of each of {counted(people, 'patient')}"
-    index = int(controls(np.arange(people), people, *point.limits).sum())
+        return people, f", by the share of cases of each of {errors.count_phrase(people, 'patient')}"
+    index = int(conformal.is_controlled(np.arange(people), people, *point.limits).sum())
     return people, f", the score at place {index} of {people} from {'below' if point.upwards else 'above'}"
 
 
@@ -223,7 +229,7 @@ def levels_in_words(levels: Floats, rule: str, default: str, *, by_group: bool) 
     return f"{words} ({rule}, unseen cases{without})"
 
 
-def check_numbers(where: str, numbers: Mapping[str, float], names: Sequence[str], low: float, high: float) -> None:
+def check_thresholds(where: str, numbers: Mapping[str, float], names: Sequence[str], low: float, high: float) -> None:
     """PlanError for a number outside low..high, or of a label that there is not."""
     if others := sorted(set(numbers) - set(names)):
         raise PlanError(f"there is no class {others[0]!r}", where, f"Name {', '.join(names)}")
@@ -265,21 +271,21 @@ class GroupThresholds:
     levels:    {group: {class or finding: that probability}}; None until unseen cases have decided
     """
 
-    groups: str | None = setting(
+    groups: str | None = setting_fields.setting(
         None,
         Sentence("Groups with thresholds of their own are {value}", "All people have one threshold"),
         name="group_thresholds",
         read=_groups,
         registered="groups with thresholds of their own",
     )
-    criterion: str = setting(
+    criterion: str = setting_fields.setting(
         OPPORTUNITY,
         Sentence("Thresholds of groups keep to {value}"),
         name="group_criterion",
         choices=tuple(CRITERIA),
         noun="criterion",
     )
-    levels: Mapping[str, Mapping[str, float]] | None = setting(
+    levels: Mapping[str, Mapping[str, float]] | None = setting_fields.setting(
         None,
         Sentence("The thresholds by group are {each}", "No group has a threshold of its own yet"),
         name=BY_GROUP,
@@ -289,7 +295,7 @@ class GroupThresholds:
     def check(self, names: Sequence[str]) -> None:
         """PlanError for a threshold that cannot be, or of a class or finding that there is not."""
         for levels in (self.levels or {}).values():
-            check_numbers("task.thresholds_by_group", levels, names, 0, NOBODY)
+            check_thresholds("task.thresholds_by_group", levels, names, 0, NOBODY)
 
     @property
     def is_open(self) -> bool:
@@ -299,12 +305,14 @@ class GroupThresholds:
     def group_in(self, covariates: Mapping[str, Any]) -> str:
         """The group of a patient with these covariates; "unknown" where they do not say."""
         try:
-            groups = groups_of({name: [one] for name, one in covariates.items()}, self.groups, strictly=False)
+            groups = group_attributes.group_by_attributes(
+                {name: [one] for name, one in covariates.items()}, self.groups, strictly=False
+            )
         except UsageError as error:
             raise PlanError(error.problem, "task.group_thresholds", "Correct the covariate of the case") from error
         return next((str(own[0]).casefold() for own in groups.values()), UNKNOWN)
 
-    def stated(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
+    def state_thresholds(self, prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
         """The prediction with its patient's own thresholds; a note where the group is unknown or has none."""
         levels = (self.levels or {}).get(self.group_in(covariates))
         if levels is None:
@@ -332,7 +340,9 @@ class Calls:
         """Whether unseen cases are to find thresholds."""
         return self.levels is None or self.grouped.is_open
 
-    def found(self, probabilities: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Rows) -> dict[str, Decision]:
+    def find_thresholds(
+        self, probabilities: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: UnseenCases
+    ) -> dict[str, Decision]:
         """The thresholds of all people, and of groups, that are open.
 
         probabilities: {class or label: (cases,) probabilities, and whether each case is positive, NaN if not known}
@@ -345,12 +355,12 @@ class Calls:
                 for name, (own, truth) in probabilities.items()
             }
             levels, decisions["task.thresholds"] = chosen_thresholds(self.point, chosen, self.instead)
-        return {**decisions, **thresholds_of_groups(self.grouped, rows, probabilities, levels)}
+        return {**decisions, **find_group_thresholds(self.grouped, rows, probabilities, levels)}
 
 
-def thresholds_of_groups(
+def find_group_thresholds(
     grouped: GroupThresholds,
-    rows: Rows,
+    rows: UnseenCases,
     probabilities: Mapping[str, tuple[np.ndarray, np.ndarray]],
     common: Mapping[str, float],
 ) -> dict[str, Decision]:
@@ -370,7 +380,7 @@ def thresholds_of_groups(
             reasons.append(f"the cases of {name} are too few for a common threshold")
             continue
         is_known = np.isfinite(truth)
-        shares, _ = shares_of(int(is_known.sum()), patients[is_known])
+        shares, _ = conformal.patient_shares(int(is_known.sum()), patients[is_known])
         called, sick = chances[is_known] >= common[name], truth[is_known] > 0
         hits, wrong = (float(shares[own] @ called[own] / max(shares[own].sum(), LEAST)) for own in (sick, ~sick))
         for group in sorted(set(of_case[is_known].tolist()) - {UNKNOWN}):
@@ -383,7 +393,7 @@ def thresholds_of_groups(
             threshold = group_threshold(grouped.criterion, chances[here], positive, hits, wrong, patients[here])
             levels.setdefault(group, {})[name] = threshold
             reasons.append(numbers)
-    because = f"each group keeps {CRITERIA[grouped.criterion]}, by {counted(len(rows), 'unseen case')}: "
+    because = f"each group keeps {CRITERIA[grouped.criterion]}, by {errors.count_phrase(len(rows), 'unseen case')}: "
     because += "; ".join(reasons) or "nobody's group is known"
     return {f"task.{BY_GROUP}": Decision(levels, because, HARDT)}
 
@@ -405,7 +415,7 @@ def group_threshold(
     missed = np.abs(right - hits)
     if criterion == ODDS:
         missed = np.maximum(missed, np.abs(false - wrong))
-    return between(thresholds, int(missed.round(DIGITS).argmin()))  # the first has the fewest false calls
+    return threshold_between(thresholds, int(missed.round(DIGITS).argmin()))  # the first has the fewest false calls
 
 
 def grouped_decisions() -> dict[str, Decision]:

@@ -8,24 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter.belief.certainty import AUTO, BY_CLASS, BY_PRESENCE, Certainty
-from isocenter.errors import counted
-from isocenter.evaluation import (
-    FEWEST_OF_GROUP,
-    Conformal,
-    Metric,
-    Seed,
-    Table,
-    bootstrap,
-    conformal_threshold,
-    cross_bound,
-    cross_steps,
-    fewest_controlling,
-    fewest_of_group,
-    people_of,
-    proportion,
-)
-from isocenter.files import parse_json
+from isocenter import errors
+from isocenter.belief.certainties import AUTO, BY_CLASS, BY_PRESENCE, Certainty
+from isocenter.evaluation import Metric, Seed, Table, intervals
+from isocenter.evaluation import conformal as evaluation_conformal
+from isocenter.evaluation.conformal import FEWEST_OF_GROUP, Conformal
+from isocenter.files.storage import structured_text
 from isocenter.values import Decision, Floats, Row
 
 ANGELOPOULOS, CRC, LTT = "arXiv:2107.07511", "arXiv:2208.02814", "arXiv:2110.01052"
@@ -58,7 +46,7 @@ def interval_decisions() -> dict[str, Decision]:
     }
 
 
-def set_decisions() -> dict[str, Decision]:
+def prediction_set_decisions() -> dict[str, Decision]:
     """The settings of a task that states sets, before any case has found something."""
     by = f"auto takes each class by itself where each has {FEWEST_OF_GROUP} patients, else all cases together"
     return interval_decisions() | {
@@ -69,26 +57,41 @@ def set_decisions() -> dict[str, Decision]:
     }
 
 
-def thresholds_by_group(
+def find_conformal_thresholds(
     certainty: Certainty, method: str, by: str, scores: Mapping[str, tuple[Floats, np.ndarray]], *, exact: bool
 ) -> dict[str, Decision]:
     """Find a threshold for each group of findings, or each target.
 
     scores: {name: (cases,) scores of the truth and patients}
     """
-    limits = {name: conformal_threshold(own, certainty.coverage, people) for name, (own, people) in scores.items()}
-    return set_decision(certainty.coverage, method, by, limits, [people for _, people in scores.values()], exact=exact)
+    limits = {
+        name: evaluation_conformal.conformal_threshold(own, certainty.coverage, people)
+        for name, (own, people) in scores.items()
+    }
+    return threshold_decision(
+        certainty.coverage, method, by, limits, [people for _, people in scores.values()], exact=exact
+    )
 
 
-def scores_of_folds(conformal: Conformal, scores: Mapping[str, Scored], networks: int) -> dict[str, Decision]:
+def add_fold_scores(conformal: Conformal, scores: Mapping[str, Scored], networks: int) -> dict[str, Decision]:
     """Add the scores of the folds to thresholds, for sets and intervals of their mean.
 
     scores: {class, group of a finding or target, or `EVERYONE`: (cases,) scores of the truth by the fold that has not
             seen the case, uncalibrated, the number of that fold, and patients}
     networks: how many folds there are
     """
-    crossed = {name: cross_steps(own, folds, networks, people) for name, (own, folds, people) in scores.items()}
-    surely = min((cross_bound(one, conformal.level) for one in crossed.values() if people_of(one)), default=0.0)
+    crossed = {
+        name: evaluation_conformal.cross_steps(own, folds, networks, people)
+        for name, (own, folds, people) in scores.items()
+    }
+    surely = min(
+        (
+            evaluation_conformal.cross_bound(one, conformal.level)
+            for one in crossed.values()
+            if evaluation_conformal.count_scored_patients(one)
+        ),
+        default=0.0,
+    )
     whose = _whose([people for *_, people in scores.values()])
     because = f"{_lacking(conformal)}sets and intervals of the mean of {networks} folds "
     because += f"hold the truth in about {100 * conformal.level:g} % of "
@@ -104,11 +107,11 @@ def _whose(owners: Sequence[np.ndarray]) -> str:
     """
     people = {name for own in owners for name in np.asarray(own).tolist()}
     if all(len(np.unique(own)) == len(own) for own in owners):
-        return f"those of the {counted(len(people), 'case')} that"
-    return f"the {counted(len(people), 'patient')} whose cases"
+        return f"those of the {errors.count_phrase(len(people), 'case')} that"
+    return f"the {errors.count_phrase(len(people), 'patient')} whose cases"
 
 
-def set_decision(
+def threshold_decision(
     level: float,
     method: str,
     by: str,
@@ -122,7 +125,7 @@ def set_decision(
     level:  coverage; thresholds: {group: threshold and patients}; owners: as `_whose` has them
     exact:  the cases have decided nothing else
     """
-    least = fewest_of_group(level) if by == BY_PRESENCE else 0
+    least = evaluation_conformal.fewest_for_group(level) if by == BY_PRESENCE else 0
     limits = {name: limit for name, (limit, people) in thresholds.items() if people >= least}
     counts = {name: people for name, (_, people) in thresholds.items()}
     conformal = Conformal(method, level, by, counts, limits, exact)
@@ -130,7 +133,7 @@ def set_decision(
     because += f"of {_whom(by)} like {_whose(owners)} set them{EXACT if exact else APPROXIMATE}"
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
         lacking = ", ".join(f"{name} ({counts[name]})" for name in endless)
-        because += f"; {lacking}: too few patients with finite outputs (at least {fewest_controlling(1 - level)}), "
+        because += f"; {lacking}: too few patients with finite outputs (at least {evaluation_conformal.fewest_for_control(1 - level)}), "
         because += "so nothing is left out"
     return {CONFORMAL: Decision(conformal.settings, because, ANGELOPOULOS)}
 
@@ -156,13 +159,15 @@ def set_rows(label: str, table: Table, *, seed: Seed, sides: Sequence[str] = ())
     rows = table[table[SET].notna() & (table[SET] != "")]
     if not len(rows):
         return
-    sets, patients = [parse_json(one) for one in rows[SET]], rows["patient"].to_numpy(str)
+    sets, patients = [structured_text.parse_json(one) for one in rows[SET]], rows["patient"].to_numpy(str)
     covered = np.array([true in one for true, one in zip(rows["reference"], sets, strict=True)])
-    yield Row("coverage", label, proportion(covered, patients, seed=seed))
+    yield Row("coverage", label, intervals.proportion(covered, patients, seed=seed))
     for side in sides:
         if (is_on_side := (rows["reference"] == side).to_numpy(bool)).any():
-            yield Row(f"coverage_{side}", label, proportion(covered[is_on_side], patients[is_on_side], seed=seed))
-    yield Row("set_size", label, bootstrap([len(one) for one in sets], patients, seed=seed, unit="answers"))
+            yield Row(
+                f"coverage_{side}", label, intervals.proportion(covered[is_on_side], patients[is_on_side], seed=seed)
+            )
+    yield Row("set_size", label, intervals.bootstrap([len(one) for one in sets], patients, seed=seed, unit="answers"))
 
 
 def interval_rows(label: str, table: Table, unit: str, *, seed: Seed) -> Iterator[Row]:
@@ -174,5 +179,7 @@ def interval_rows(label: str, table: Table, unit: str, *, seed: Seed) -> Iterato
         return
     low, high, true = (rows[name].to_numpy(float) for name in (LOW, HIGH, "reference"))
     patients = rows["patient"].to_numpy(str)
-    yield Row("coverage", label, proportion((low <= true) & (true <= high), patients, seed=seed))
-    yield Row("interval_width", label, bootstrap(high - low, patients, seed=seed, unit=unit or "unit unknown"))
+    yield Row("coverage", label, intervals.proportion((low <= true) & (true <= high), patients, seed=seed))
+    yield Row(
+        "interval_width", label, intervals.bootstrap(high - low, patients, seed=seed, unit=unit or "unit unknown")
+    )

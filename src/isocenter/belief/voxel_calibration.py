@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.belief.certainty import Certainty, sigmoid, softmax, written
-from isocenter.belief.values import interval, interval_of_folds
+from isocenter.belief import certainties, value_belief
+from isocenter.belief.certainties import Certainty
 from isocenter.errors import PlanError
-from isocenter.evaluation import Calibrator, place_of, volume_unit
+from isocenter.evaluation import mask_overlap
+from isocenter.evaluation.calibration_fit import Calibrator
 from isocenter.lazy import ndimage
-from isocenter.transforms import winners
-from isocenter.values import MM3_PER_ML, Array, Confidence, Deferred, Floats, Geometry, Region
+from isocenter.transforms import label_resampling
+from isocenter.values import Array, Confidence, Deferred, Floats, Geometry, Region
+from isocenter.values.grid_geometry import MM3_PER_ML
 
 # What a prediction keeps of its masks until it is tuned.
 SIZES = "sizes"
@@ -35,7 +37,7 @@ LEAST_DOUBT = 1e-9
 
 
 @dataclass(frozen=True)
-class VoxelProbabilities:
+class VoxelCalibration:
     """Map from a network's outputs to probabilities.
 
     names:     of the channels; of exclusive labels the first is the background's
@@ -52,11 +54,11 @@ class VoxelProbabilities:
 
     def __call__(self, outputs: Array) -> Array:
         """(channels, ...) outputs to as many calibrated probabilities."""
-        scores = self._calibrated(outputs) if self.moves else outputs
-        return softmax(scores) if self.exclusive else sigmoid(scores)
+        scores = self._calibrate(outputs) if self.moves else outputs
+        return certainties.softmax(scores) if self.exclusive else certainties.sigmoid(scores)
 
     @property
-    def plain(self) -> VoxelProbabilities:
+    def plain(self) -> VoxelCalibration:
         """The same of outputs that nobody has calibrated."""
         return replace(self, calibrator=Calibrator(), maps=False)
 
@@ -70,22 +72,24 @@ class VoxelProbabilities:
         """Whether the most probable label of a voxel can be another one than before: one factor keeps all of them."""
         return self.moves and self.calibrator.method != TEMPERATURE
 
-    def marked(self, outputs: Array) -> Array:
+    def label_values(self, outputs: Array) -> Array:
         """(channels, ...) outputs to label values: of the largest, or of the last region likelier than not."""
         if not (self.maps and self.moves_edges):
             return self._largest(outputs)
         outputs = np.asarray(outputs)
         values = np.empty(outputs.shape[1:], dtype=np.min_scalar_type(max(self.writes)))
         for rows in _rows(values, outputs):
-            values[rows] = self._largest(self._calibrated(outputs[:, rows]))
+            values[rows] = self._largest(self._calibrate(outputs[:, rows]))
         return values
 
     def _largest(self, scores: Array) -> Array:
         if not self.exclusive:
-            return written(scores, self.writes)
-        return np.array(self.writes, dtype=np.min_scalar_type(max(self.writes)))[winners(scores)]
+            return certainties.labels_from_odds(scores, self.writes)
+        return np.array(self.writes, dtype=np.min_scalar_type(max(self.writes)))[
+            label_resampling.winning_classes(scores)
+        ]
 
-    def _calibrated(self, outputs: Array) -> Array:
+    def _calibrate(self, outputs: Array) -> Array:
         """(channels, ...) outputs whose softmax or sigmoid the probabilities are."""
         parameters = self.calibrator.parameters
         if self.calibrator.method == TEMPERATURE:
@@ -111,9 +115,9 @@ def _rows(labels: Array, outputs: Array) -> Iterator[slice]:
     return (slice(row, row + step) for row in range(0, len(labels), step))
 
 
-def voxel_in_unit(geometry: Geometry) -> float:
+def voxel_volume_in_unit(geometry: Geometry) -> float:
     """The volume of a voxel in `volume_unit`: 1 where those are counted."""
-    unit = volume_unit(geometry)
+    unit = mask_overlap.volume_unit(geometry)
     if geometry.voxel_volume is None or not geometry.physical:
         return 1.0
     return geometry.voxel_volume / (MM3_PER_ML if unit == "ml" else 1.0)
@@ -125,7 +129,7 @@ class SoftDice:
     p: calibrated probabilities of all voxels, the background that is far away too; m: the mask.
     """
 
-    def __init__(self, structures: Sequence[Sequence[int]], probable: VoxelProbabilities) -> None:
+    def __init__(self, structures: Sequence[Sequence[int]], probable: VoxelCalibration) -> None:
         self._structures, self._probable = structures, probable
         self._names = probable.names[-len(structures) :]
         self._sums = np.zeros((3, len(structures)))
@@ -139,7 +143,7 @@ class SoftDice:
                 chance = probable[index].ravel()
                 self._sums[:, index] += chance @ mask.ravel(), chance.sum(), np.count_nonzero(mask)
 
-    def expected(self, powers: Mapping[str, float]) -> dict[str, float]:
+    def expect_dice(self, powers: Mapping[str, float]) -> dict[str, float]:
         """{structure: Dice}, of masks that are not empty, each to the power that validation cases have found."""
         structures = zip(self._names, self._sums.T, strict=True)
         return {name: float((2 * both / (size + n)) ** powers[name]) for name, (both, size, n) in structures if n}
@@ -151,7 +155,9 @@ class SoftDice:
         """
         both, size, marked = self._sums
         if tidied is not None:
-            marked = np.array([float(np.count_nonzero(place_of(tuple(one), tidied))) for one in self._structures])
+            marked = np.array(
+                [float(np.count_nonzero(mask_overlap.mask_of_values(tuple(one), tidied))) for one in self._structures]
+            )
         return np.stack([marked, size + self._sums[2] - 2 * both])
 
     def confidence(
@@ -166,14 +172,16 @@ class SoftDice:
 
         networks: the same of each of those whose mean the outputs are, uncalibrated
         """
-        marked, doubt = voxel_in_unit(geometry) * sizes
+        marked, doubt = voxel_volume_in_unit(geometry) * sizes
         sums = [one.sizes(None) for one in networks if one._sums.any()]  # else their mean alone is known
-        each = voxel_in_unit(geometry) * np.array(sums).reshape(-1, 2, len(self._names))
-        by_fold = interval_of_folds(certainty, self._names, each[:, 0], each[:, 0], np.maximum(each[:, 1], LEAST_DOUBT))
+        each = voxel_volume_in_unit(geometry) * np.array(sums).reshape(-1, 2, len(self._names))
+        by_fold = value_belief.interval_of_folds(
+            certainty, self._names, each[:, 0], each[:, 0], np.maximum(each[:, 1], LEAST_DOUBT)
+        )
         volumes = dict(zip(self._names, marked.tolist(), strict=True))
-        low, high = by_fold or interval(certainty, volumes, doubt.tolist())
+        low, high = by_fold or value_belief.interval_ends(certainty, volumes, doubt.tolist())
         low = {name: max(0.0, end) if np.isfinite(end) else end for name, end in low.items()}
-        return Confidence(low=low, high=high, expected=self.expected(powers))
+        return Confidence(low=low, high=high, expected=self.expect_dice(powers))
 
 
 class VoxelStream:
@@ -187,7 +195,7 @@ class VoxelStream:
         self,
         geometry: Geometry,
         structures: Sequence[tuple[int, ...]],
-        probable: VoxelProbabilities,
+        probable: VoxelCalibration,
         certainty: Certainty,
         powers: Mapping[str, float] | None,
         *,
@@ -195,7 +203,7 @@ class VoxelStream:
     ) -> None:
         self._geometry, self._probable, self._certainty, self._powers = geometry, probable, certainty, powers
         most = SAMPLED if certainty.calibration is None else SCORED
-        self._sampler = Sampler(geometry, most) if samples else None
+        self._sampler = VoxelSampler(geometry, most) if samples else None
         self._soft = None if powers is None else SoftDice(structures, probable)
         self._folds = [SoftDice(structures, probable.plain) for _ in range(certainty.folds)]
 
@@ -207,17 +215,17 @@ class VoxelStream:
         # The largest of outputs that are yet to be resampled is found without all of them; what notes needs them all.
         takers = [one for one in (self._sampler, self._soft) if one is not None]
         outputs = np.asarray(outputs) if takers else outputs
-        labels = self._probable.marked(outputs)
+        labels = self._probable.label_values(outputs)
         for taker in takers:
             taker.take(region, labels, outputs)
         if self._folds and each is not None:
             for fold, outputs_of_fold in zip(self._folds, np.split(np.asarray(each), len(self._folds)), strict=True):
-                fold.take(region, self._probable.plain.marked(outputs_of_fold), outputs_of_fold)
+                fold.take(region, self._probable.plain.label_values(outputs_of_fold), outputs_of_fold)
         return labels
 
-    def stated(self, tidied: Array | None) -> tuple[Confidence, dict[str, Array] | None]:
+    def state_confidence(self, tidied: Array | None) -> tuple[Confidence, dict[str, Array] | None]:
         """Expected Dice and intervals of volumes, and what is kept to calibrate; tidied: as in `SoftDice.sizes`."""
-        untuned = None if self._sampler is None else self._sampler.drawn
+        untuned = None if self._sampler is None else self._sampler.drawn_sample
         if self._soft is None:
             return Confidence(), untuned
         sizes = self._soft.sizes(tidied)
@@ -225,8 +233,8 @@ class VoxelStream:
         return confidence, None if untuned is None else {**untuned, SIZES: sizes}
 
 
-def check_voxels(
-    method: str, probable: VoxelProbabilities, expected: Mapping[str, float] | None, calibrated_map: bool | None
+def check_voxel_calibration(
+    method: str, probable: VoxelCalibration, expected: Mapping[str, float] | None, calibrated_map: bool | None
 ) -> None:
     """PlanError for a calibration that voxels do not have, or that is not of these channels.
 
@@ -278,7 +286,7 @@ class VoxelSample:
     weights: NDArray[np.float32]
 
     @classmethod
-    def of(cls, untuned: Mapping[str, Array | Deferred]) -> VoxelSample:
+    def from_record(cls, untuned: Mapping[str, Array | Deferred]) -> VoxelSample:
         """Read a sample as a prediction keeps it."""
         return cls(*(np.asarray(untuned[one.name]) for one in fields(cls)))
 
@@ -287,7 +295,7 @@ class VoxelSample:
         return np.asarray(grid)[tuple(self.places.T)]
 
 
-class Sampler:
+class VoxelSampler:
     """Draws about `most` voxels of an image of which the parts come one by one, half of them near edges of its labels.
 
     Every voxel near an edge has a random key by its place, and those with the smallest keys are kept: a simple random
@@ -306,7 +314,7 @@ class Sampler:
 
     def take(self, region: Region, labels: Array, outputs: Array) -> None:
         """A part of the image: (*region) its label map, and (channels, *region)."""
-        near = near_edges(labels, self._geometry)
+        near = is_near_edge(labels, self._geometry)
         ends = [part.indices(size)[:2] for part, size in zip(region, self._geometry.shape, strict=True)]
         starts = [start for start, _ in ends]
         self._ends.append(ends)
@@ -316,7 +324,7 @@ class Sampler:
             self._draw([starts[0] + row, *starts[1:]], near[rows], outputs[:, rows])
 
     @property
-    def drawn(self) -> dict[str, Array] | None:
+    def drawn_sample(self) -> dict[str, Array] | None:
         """The fields of a `VoxelSample`, and what part of the image was looked at; None where no part came."""
         self._shrink()
         parts = [(*part, 1 / self._share) for part in self._others]
@@ -334,10 +342,10 @@ class Sampler:
         places = np.zeros(len(indices[0]), dtype=np.uint32)
         for axis, start, size in zip(indices, starts, self._geometry.shape, strict=True):
             places = places * np.uint32(size) + (axis + start).astype(np.uint32)
-        keys = _mixed(places ^ np.uint32(self._seed))
+        keys = _mix(places ^ np.uint32(self._seed))
         self._near += len(keys)
         chosen = keys <= self._limit
-        self._kept.append(_drawn(keys[chosen], [own[chosen] for own in indices], starts, outputs))
+        self._kept.append(_collect_sample(keys[chosen], [own[chosen] for own in indices], starts, outputs))
         if sum(len(part[0]) for part in self._kept) > 2 * self._most:
             self._shrink()
         # Gaps between voxels that are drawn one by one with a probability have a geometric law.
@@ -347,7 +355,7 @@ class Sampler:
         others = np.add.accumulate(gaps) - 1  # `cumsum` keeps some 60 bytes each time: a film would show it
         others = others[others < near.size]
         others = others[~near.reshape(-1)[others]]
-        self._others.append(_drawn(others, np.unravel_index(others, near.shape), starts, outputs))
+        self._others.append(_collect_sample(others, np.unravel_index(others, near.shape), starts, outputs))
 
     def _shrink(self) -> None:
         """Keep those near edges that have the smallest keys."""
@@ -360,13 +368,13 @@ class Sampler:
             self._kept = [(keys, places, outputs)]
 
 
-def _drawn(keys: Array, indices: Sequence[Array], starts: Sequence[int], outputs: Array) -> _Drawn:
+def _collect_sample(keys: Array, indices: Sequence[Array], starts: Sequence[int], outputs: Array) -> _Drawn:
     index: tuple[Any, ...] = (slice(None), *indices)
     values = outputs[index].T.astype(np.float32)
     return keys, np.stack(indices, axis=1).astype(np.int32) + np.array(starts, dtype=np.int32), values
 
 
-def near_edges(labels: Array, geometry: Geometry) -> NDArray[np.bool_]:
+def is_near_edge(labels: Array, geometry: Geometry) -> NDArray[np.bool_]:
     """(*spatial) where the label changes within `NEAR` along every axis, in a label map or a part of it."""
     edges = np.zeros(labels.shape, dtype=np.uint8)
     for axis in range(labels.ndim):
@@ -387,7 +395,7 @@ def near_edges(labels: Array, geometry: Geometry) -> NDArray[np.bool_]:
     return edges.view(np.bool_)
 
 
-def _mixed(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def _mix(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Numbers that look drawn at random, each in its place (lowbias32 of the Hash Function Prospector)."""
     mixed = numbers ^ (numbers >> np.uint32(16))
     mixed *= np.uint32(0x7FEB352D)

@@ -9,30 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief.certainty import finite
-from isocenter.belief.covering import MISSED
+from isocenter.belief import certainties, voxel_belief, voxel_calibration
+from isocenter.belief.covering_results import MISSED
 from isocenter.belief.prediction_sets import HIGH, LOW
-from isocenter.belief.voxel_calibration import NEAR, VoxelProbabilities, near_edges
-from isocenter.belief.voxels import TIMES_AS_LARGE, SampledVoxels, covering_mask_columns, volume_errors
-from isocenter.evaluation import (
-    BEFORE,
-    BINS,
-    Gaps,
-    IntervalScale,
-    Metric,
-    Seed,
-    Table,
-    bootstrap,
-    bootstrap_statistic,
-    estimate_of,
-    pearson,
-    spearman,
-)
-from isocenter.files import parse_json
-from isocenter.values import Array, DrawnMap, Estimate, Floats, Prediction, Row
+from isocenter.belief.voxel_belief import TIMES_AS_LARGE, SampledVoxels
+from isocenter.belief.voxel_calibration import NEAR, VoxelCalibration
+from isocenter.evaluation import Metric, Seed, Table, calibration, intervals, regression
+from isocenter.evaluation.calibration import Gaps
+from isocenter.evaluation.classification import BINS
+from isocenter.evaluation.intervals import IntervalScale
+from isocenter.evaluation.metric import BEFORE
+from isocenter.files.storage import structured_text
+from isocenter.values import Array, Estimate, Floats, Prediction, Row
+from isocenter.values.voxel_images import DrawnMap
 
 EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"
-CORRELATIONS: Mapping[str, Callable[..., Floats]] = {"pearson": pearson, "spearman": spearman}
+CORRELATIONS: Mapping[str, Callable[..., Floats]] = {"pearson": regression.pearson, "spearman": regression.spearman}
 _ERRORS = (
     Metric(ECE, "ECE near edges", "less", is_of_belief=True),
     Metric(VOLUME, "Relative error of the summed probability", "less", is_of_belief=True),
@@ -57,7 +49,7 @@ def voxel_columns(
     prediction: Prediction,
     reference: DrawnMap,
     structures: Mapping[str, tuple[int, ...]],
-    probable: VoxelProbabilities,
+    probable: VoxelCalibration,
     covers_from: Mapping[str, float] | None,
 ) -> dict[str, dict[str, Any]]:
     """{structure: columns} of a case: the Dice expected, the error of its summed probability, and the gaps of `ECE`.
@@ -74,22 +66,28 @@ def voxel_columns(
         ((LOW, prediction.confidence.low), (HIGH, prediction.confidence.high)) if reference.voxels is None else ()
     ):
         for name in ends.keys() & rows:
-            end = finite(ends[name])
+            end = certainties.finite_end(ends[name])
             rows[name][f"volume_predicted_{side}"] = np.nan if end is None else end
-    voxels = SampledVoxels.of(prediction, reference, "", tuple(structures.values()), exclusive=probable.exclusive)
+    voxels = SampledVoxels.from_prediction(
+        prediction, reference, "", tuple(structures.values()), exclusive=probable.exclusive
+    )
     if voxels is None:
         return rows
-    near = near_edges(reference.values, prediction.geometry)[tuple(voxels.places.T)]
+    near = voxel_calibration.is_near_edge(reference.values, prediction.geometry)[tuple(voxels.places.T)]
     sides = {"": probable}
     if probable.moves:
         sides[BEFORE] = probable.plain
     for side, columns in sides.items():
         chances = voxels.probabilities(columns)
-        for index, (name, error) in enumerate(zip(structures, volume_errors(voxels, chances), strict=True)):
+        for index, (name, error) in enumerate(
+            zip(structures, voxel_belief.volume_errors(voxels, chances), strict=True)
+        ):
             rows[name][f"{VOLUME}{side}"] = error
             gaps = _gaps(chances[near, index], voxels.true[near, index], voxels.weights[near])
             rows[name][f"{GAPS}{side}"] = json.dumps([round(gap, DIGITS_OF_GAPS) for gap in gaps.tolist()])
-    covering = covering_mask_columns(voxels, voxels.probabilities(probable), covers_from or {}, tuple(structures))
+    covering = voxel_belief.covering_mask_columns(
+        voxels, voxels.probabilities(probable), covers_from or {}, tuple(structures)
+    )
     return {name: {**row, **covering.get(name, {})} for name, row in rows.items()}
 
 
@@ -109,7 +107,7 @@ def voxel_rows(table: Table, *, seed: Seed) -> list[Row]:
     means = scored.groupby(["case", "patient"], sort=False)[["dice", EXPECTED]].mean().reset_index()
     parts = {"all": means, **{str(label): own for label, own in scored.groupby("label", sort=False)}}
     for label, part in parts.items():
-        apart = bootstrap(part[EXPECTED] - part["dice"], part["patient"], seed=seed, exact=False)
+        apart = intervals.bootstrap(part[EXPECTED] - part["dice"], part["patient"], seed=seed, exact=False)
         rows.append(Row(f"{EXPECTED}_bias", label, apart))
     for name in CORRELATIONS:
         rows += [Row(f"{EXPECTED}_{name}", label, _correlation(name, own, seed)) for label, own in parts.items()]
@@ -123,7 +121,7 @@ def _correlation(name: str, table: Table, seed: Seed) -> Estimate:
         """The correlation, for each weighting."""
         return CORRELATIONS[name](expected, dice, weights)
 
-    return bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False, scale=SCALES[name])
+    return intervals.bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False, scale=SCALES[name])
 
 
 def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed) -> Iterator[Row]:
@@ -136,17 +134,19 @@ def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed
     gaps_of_label = {label: _gaps_of(own, column) for label, own in of_labels.items()}
     values = {label: float(np.abs(gaps.values).sum()) for label, gaps in gaps_of_label.items()}
     most = max(len(own) for own in of_labels.values())
-    mean, joined = float(np.mean([*values.values()])), Gaps.joined([*gaps_of_label.values()])
-    yield Row(metric, "all", estimate_of(mean, joined, n=most, seed=seed, expectation=where))
+    mean, joined = float(np.mean([*values.values()])), Gaps.join([*gaps_of_label.values()])
+    yield Row(metric, "all", calibration.binned_error_estimate(mean, joined, n=most, seed=seed, expectation=where))
     for label, gaps in gaps_of_label.items():
         count = len(of_labels[label])
-        yield Row(metric, label, estimate_of(values[label], gaps, n=count, seed=seed, expectation=where))
+        yield Row(
+            metric, label, calibration.binned_error_estimate(values[label], gaps, n=count, seed=seed, expectation=where)
+        )
 
 
 def _gaps_of(table: Table, column: str) -> Gaps:
     """Gaps over the cases of a label, which weigh alike."""
     who, owner = np.unique(table["patient"].to_numpy(), return_inverse=True)
-    gaps = np.array([parse_json(text) for text in table[column]]) / len(table)
+    gaps = np.array([structured_text.parse_json(text) for text in table[column]]) / len(table)
     added = np.zeros((len(who), gaps.shape[1]))
     np.add.at(added, owner, gaps)
     shares = np.bincount(owner)[:, None] / len(table)

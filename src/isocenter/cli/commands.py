@@ -13,20 +13,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import isocenter
-from isocenter import options
-from isocenter.cli import dialogue
-from isocenter.cli.shell import (
-    app,
-    fail_if,
-    name_of,
-    refuse_change,
-    refuse_data,
-    refuse_outdated,
-    refuse_untraced,
-    show,
-)
+from isocenter import keywords
+from isocenter.cli import dialogue, terminal
+from isocenter.cli.terminal import app
 from isocenter.errors import UsageError
-from isocenter.keywords import Flag, Keyword, keywords_of
+from isocenter.keywords import Flag, Keyword
+from isocenter.options import images, models, node, training
+from isocenter.options import records as options_records
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class Command:
     @property
     def keywords(self) -> Mapping[str, Keyword]:
         """The options that have a flag, by name, and the switches of the forms."""
-        options = {name: one for name, one in keywords_of(self.options).items() if one.flag.text}
+        options = {name: one for name, one in keywords.keywords_of(self.options).items() if one.flag.text}
         return options | {name: Keyword(name, bool, False, flag, is_place=False) for name, flag in self.forms.items()}
 
     @property
@@ -74,11 +67,11 @@ class Command:
             values |= self._chosen_out(known["out"].flag.path, values)
         forms = [name for name in self.forms if values.pop(name)]
         if len(forms) > 1:
-            switches = ", ".join(known[name].typed for name in forms)
+            switches = ", ".join(known[name].command_line_name for name in forms)
             raise UsageError("are two forms of the result", switches, "Give one of them")
         result = self.result(values)
         if result is not None:
-            show(getattr(result, forms[0]) if forms else result, result.as_record() if as_json else None)
+            terminal.show(getattr(result, forms[0]) if forms else result, result.as_record() if as_json else None)
         if self.ends is not None:
             self.ends(result, values)
 
@@ -87,10 +80,10 @@ class Command:
         source = values.get(self.named_by) or values.get(next(iter(self.keywords)))
         if not pattern or source is None:
             return {}
-        name = name_of(Path(source[0] if isinstance(source, list) else source))
-        return {"out": Path(self.filled(pattern).replace("<name>", name))}
+        name = terminal.name_without_suffixes(Path(source[0] if isinstance(source, list) else source))
+        return {"out": Path(self.fill(pattern).replace("<name>", name))}
 
-    def filled(self, text: str) -> str:
+    def fill(self, text: str) -> str:
         """A text in which the command stands for its own name."""
         return text.replace("<verb>", self.words.split()[0])
 
@@ -113,14 +106,18 @@ class Command:
 
     def _parameter(self, keyword: Keyword) -> inspect.Parameter:
         flag, default = keyword.flag, keyword.default
-        kind, texts = _kind(keyword), {"help": self.filled(flag.help), "metavar": flag.metavar or None}
+        kind, texts = _kind(keyword), {"help": self.fill(flag.help), "metavar": flag.metavar or None}
         if keyword.is_required:
             default = None if flag.path else inspect.Parameter.empty
         elif isinstance(default, tuple):
             default = None
-        if keyword.typed == flag.metavar:
+        if keyword.command_line_name == flag.metavar:
             return _parameter(keyword.name, kind, typer.Argument(**texts), default)  # type: ignore[arg-type]
-        name = f"{keyword.typed}/--no{keyword.typed[1:]}" if kind is bool and default is None else keyword.typed
+        name = (
+            f"{keyword.command_line_name}/--no{keyword.command_line_name[1:]}"
+            if kind is bool and default is None
+            else keyword.command_line_name
+        )
         option = typer.Option(name, min=flag.least, max=flag.most, **texts)  # type: ignore[arg-type]
         return _parameter(keyword.name, kind, option, default)
 
@@ -159,7 +156,7 @@ def _value(keyword: Keyword, typed: Any) -> Any:
     return typed if keyword.flag.read is None else keyword.flag.read(typed)
 
 
-class Verb(TyperCommand):
+class VerbCommand(TyperCommand):
     """A command whose help names neither types of Python nor bounds that nobody meets."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -177,11 +174,11 @@ class Verb(TyperCommand):
                 with formatter.section(title):
                     formatter.write_dl(rows)
         group = ctx.parent.command.commands[ctx.info_name]
-        if isinstance(group, Group):
+        if isinstance(group, CommandGroup):
             group.format_commands(ctx, formatter)
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """Commands under one name. Where a verb has this name too, it gets every line whose first word names no command."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -221,51 +218,57 @@ PLAN_FORMS = {
 ROUTE_FORMS = {"explained": Flag("Show every condition of every rule for every series.", name="--explain")}
 # In the order in which help lists them, groups last.
 COMMANDS = (
-    Command("check", options.CheckOptions, ends=refuse_data),
-    Command("plan", options.PlanOptions, forms=PLAN_FORMS),
-    Command("train", options.TrainOptions),
-    Command("pretrain", options.PretrainOptions),
-    Command("evaluate", options.EvaluateOptions, named_by="data", ends=fail_if),
-    Command("compare", options.CompareOptions),
-    Command("ensemble", options.EnsembleOptions),
-    Command("predict", options.PredictOptions, named_by="inputs", ends=fail_if),
-    Command("explain", options.ExplainOptions, named_by="inputs", ends=fail_if),
-    Command("embed", options.EmbedOptions, named_by="inputs", ends=fail_if),
-    Command("package", options.PackageOptions),
-    Command("calibrate", options.CalibrateOptions),
-    Command("adopt", options.AdoptOptions),
-    Command("convert", options.ConvertOptions, ends=fail_if),
-    Command("register", options.RegisterOptions, named_by="moving"),
-    Command("register frames", options.RegisterFramesOptions, "register_frames"),
-    Command("view", options.ViewOptions, is_json=False),
-    Command("serve", options.ServeOptions, dialogue.serve, is_json=False),
-    Command("route", options.RouteOptions, forms=ROUTE_FORMS),
-    Command("monitor", options.MonitorOptions),
-    Command("feedback", options.FeedbackOptions),
-    Command("feedback import", options.ImportLabelsOptions, "import_labels"),
-    Command("feedback next", options.NextLabelsOptions, "next_labels"),
-    Command("document", options.DocumentOptions),
-    Command("document verify", options.VerifyDocumentsOptions, "verify_documents", ends=refuse_outdated),
-    Command("document trace", options.TraceRequirementsOptions, "trace_requirements", ends=refuse_untraced),
-    Command("networks", options.NetworksOptions, "describe_networks"),
-    Command("networks weights", options.WeightsOptions, "describe_weights"),
-    Command("cache", options.CacheOptions, "describe_cache"),
-    Command("demo", options.DemoOptions, dialogue.demo, is_json=False),
-    Command("audit verify", options.VerifyAuditOptions, "verify_audit"),
-    Command("audit export", options.ExportAuditOptions, dialogue.export_audit, is_json=False),
-    Command("change check", options.CheckChangeOptions, "check_change", named_by="new", ends=refuse_change),
-    Command("change propose", options.ProposeChangeOptions, "propose_change"),
-    Command("change shadow", options.ShadowChangeOptions, "shadow_change"),
-    Command("change split", options.SplitChangeOptions, "split_change"),
-    Command("change promote", options.PromoteChangeOptions, "promote_change"),
-    Command("change rollback", options.RollBackChangeOptions, dialogue.roll_back_change),
-    Command("change status", options.ChangeStatusOptions, "change_status"),
-    Command("study size", options.StudySizeOptions, "study_size"),
-    Command("study plan", options.StudyPlanOptions, "study_plan"),
-    Command("study lock", options.StudyLockOptions, "study_lock"),
-    Command("study randomise", options.StudyRandomiseOptions, "study_randomise"),
-    Command("study assign", options.StudyAssignOptions, "study_assign"),
-    Command("study analyse", options.StudyAnalyseOptions, "study_analyse"),
+    Command("check", training.CheckOptions, ends=terminal.refuse_data),
+    Command("plan", training.PlanOptions, forms=PLAN_FORMS),
+    Command("train", training.TrainOptions),
+    Command("pretrain", training.PretrainOptions),
+    Command("evaluate", training.EvaluateOptions, named_by="data", ends=terminal.fail_if),
+    Command("compare", training.CompareOptions),
+    Command("ensemble", training.EnsembleOptions),
+    Command("predict", models.PredictOptions, named_by="inputs", ends=terminal.fail_if),
+    Command("explain", models.ExplainOptions, named_by="inputs", ends=terminal.fail_if),
+    Command("embed", models.EmbedOptions, named_by="inputs", ends=terminal.fail_if),
+    Command("package", models.PackageOptions),
+    Command("calibrate", models.CalibrateOptions),
+    Command("adopt", models.AdoptOptions),
+    Command("convert", images.ConvertOptions, ends=terminal.fail_if),
+    Command("register", images.RegisterOptions, named_by="moving"),
+    Command("register frames", images.RegisterFramesOptions, "register_frames"),
+    Command("view", images.ViewOptions, is_json=False),
+    Command("serve", node.ServeOptions, dialogue.serve_until_signal, is_json=False),
+    Command("route", node.RouteOptions, forms=ROUTE_FORMS),
+    Command("monitor", node.MonitorOptions),
+    Command("feedback", node.FeedbackOptions),
+    Command("feedback import", node.ImportLabelsOptions, "import_labels"),
+    Command("feedback next", node.NextLabelsOptions, "next_labels"),
+    Command("document", options_records.DocumentOptions),
+    Command(
+        "document verify", options_records.VerifyDocumentsOptions, "verify_documents", ends=terminal.refuse_outdated
+    ),
+    Command(
+        "document trace", options_records.TraceRequirementsOptions, "trace_requirements", ends=terminal.refuse_untraced
+    ),
+    Command("networks", models.NetworksOptions, "describe_networks"),
+    Command("networks weights", models.WeightsOptions, "describe_weights"),
+    Command("cache", training.CacheOptions, "describe_cache"),
+    Command("demo", training.DemoOptions, dialogue.show_demo, is_json=False),
+    Command("audit verify", node.VerifyAuditOptions, "verify_audit"),
+    Command("audit export", node.ExportAuditOptions, dialogue.export_and_count, is_json=False),
+    Command(
+        "change check", options_records.CheckChangeOptions, "check_change", named_by="new", ends=terminal.refuse_change
+    ),
+    Command("change propose", options_records.ProposeChangeOptions, "propose_change"),
+    Command("change shadow", node.ShadowChangeOptions, "shadow_change"),
+    Command("change split", node.SplitChangeOptions, "split_change"),
+    Command("change promote", node.PromoteChangeOptions, "promote_change"),
+    Command("change rollback", node.RollBackChangeOptions, dialogue.ask_and_roll_back),
+    Command("change status", node.ChangeStatusOptions, "change_status"),
+    Command("study size", options_records.StudySizeOptions, "study_size"),
+    Command("study plan", options_records.StudyPlanOptions, "study_plan"),
+    Command("study lock", options_records.StudyLockOptions, "study_lock"),
+    Command("study randomise", options_records.StudyRandomiseOptions, "study_randomise"),
+    Command("study assign", options_records.StudyAssignOptions, "study_assign"),
+    Command("study analyse", options_records.StudyAnalyseOptions, "study_analyse"),
 )
 # Groups without a verb of their own.
 GROUPS = {
@@ -279,12 +282,12 @@ def add_commands() -> None:
     """Give the command line every command, those of a group under its name."""
     texts = GROUPS | {one.words: one.text for one in COMMANDS}
     groups = {
-        name: typer.Typer(name=name, cls=Group, help=texts[name], add_completion=False, rich_markup_mode=None)
+        name: typer.Typer(name=name, cls=CommandGroup, help=texts[name], add_completion=False, rich_markup_mode=None)
         for name in dict.fromkeys(one.words.split()[0] for one in COMMANDS if " " in one.words)
     }
     for command in COMMANDS:
         words = command.words.split()
-        groups.get(words[0], app).command(words[-1], cls=Verb)(command.function)
+        groups.get(words[0], app).command(words[-1], cls=VerbCommand)(command.function)
     for one in groups.values():
         app.add_typer(one)
 

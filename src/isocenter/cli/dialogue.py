@@ -10,13 +10,13 @@ from typing import Any
 import typer
 
 import isocenter
-from isocenter.cli.shell import say
-from isocenter.errors import counted
+from isocenter import errors
+from isocenter.cli import terminal
 
 PASSWORD = "ISOCENTER_PASSWORD"  # noqa: S105 - the name of a variable
 
 
-def serve(**options: Any) -> None:
+def serve_until_signal(**options: Any) -> None:
     """A node until a signal ends it, or nothing but a look at its settings."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -24,27 +24,27 @@ def serve(**options: Any) -> None:
     node = isocenter.serve(**options)
     if options["check"]:
         for warning in node.warnings:
-            say(f"warning: {warning}", err=True)
-        say(f"{options.get('config') or 'the settings'}, the models and the ports are in order")
+            terminal.say(f"warning: {warning}", err=True)
+        terminal.say(f"{options.get('config') or 'the settings'}, the models and the ports are in order")
         return
     with node:
         if not node.settings.models:
-            say("no model is given: studies are kept but not answered", err=True)
-        say(f"ready: {', '.join(node.places)}")
+            terminal.say("no model is given: studies are kept but not answered", err=True)
+        terminal.say(f"ready: {', '.join(node.places)}")
         node.wait(stop)
 
 
-def demo(**options: Any) -> None:
+def show_demo(**options: Any) -> None:
     """The demonstration, which prints its own lines."""
-    isocenter.demo(**options, say=say)
+    isocenter.demo(**options, say=terminal.say)
 
 
-def export_audit(**options: Any) -> None:
+def export_and_count(**options: Any) -> None:
     """The events in a file, and their number."""
-    say(f"{counted(isocenter.export_audit(**options), 'event')} in {options['out']}")
+    terminal.say(f"{errors.count_phrase(isocenter.export_audit(**options), 'event')} in {options['out']}")
 
 
-def roll_back_change(**options: Any) -> object:
+def ask_and_roll_back(**options: Any) -> object:
     """A change taken back, once the account's password is known."""
     if "account" in options:
         password = os.environ.get(PASSWORD)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isocenter.documents.facts import FACTS, Fact
+from isocenter.documents import _lookups, subjects
+from isocenter.documents.fact_file import FACTS, Fact
 from isocenter.documents.guidelines import STATES
-from isocenter.documents.lookups import figures_of, looked_up
-from isocenter.documents.subject import Evidence, Subject, json_value, short
+from isocenter.documents.subjects import DocumentSubject, RecordedValue
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.monitoring import refuse_change_plan
-from isocenter.runtime import digest, read_json
+from isocenter.monitoring import change_plan
+from isocenter.runtime import record_files
 
 # Words before or after a claim that turn it round: "no external validation was done", "external validation is planned".
 DENIED = re.compile(
@@ -32,10 +32,10 @@ class Claim:
     """
 
     words: re.Pattern[str]
-    against: Callable[[Subject], Evidence | None]
+    against: Callable[[DocumentSubject], RecordedValue | None]
 
 
-def refuse_contradictions(facts: Mapping[str, Fact], subject: Subject, where: Path) -> None:
+def refuse_contradictions(facts: Mapping[str, Fact], subject: DocumentSubject, where: Path) -> None:
     """UsageError for the first fact that a record contradicts."""
     for fact in facts.values():
         for claim in CLAIMS:
@@ -51,27 +51,27 @@ def refuse_contradictions(facts: Mapping[str, Fact], subject: Subject, where: Pa
                     )
 
 
-def refuse_planned_changes(subject: Subject) -> None:
+def refuse_planned_changes(subject: DocumentSubject) -> None:
     """PlanError where the subject has a plan of changes that a check could not execute."""
     path = subject.path_of("change_plan")
     if path is not None:
-        metrics = {one.value["metric"] for one in figures_of(subject)}
-        refuse_change_plan(subject.record(path)[0], metrics, str(subject.folder / path))
+        metrics = {one.value["metric"] for one in _lookups.evaluation_figures(subject)}
+        change_plan.refuse_change_plan(subject.record(path)[0], metrics, str(subject.folder / path))
 
 
-def _one(text: str, subject: Subject) -> Evidence | None:
-    found = looked_up(text, subject, {})
+def _find_evidence(text: str, subject: DocumentSubject) -> RecordedValue | None:
+    found = _lookups.look_up(text, subject, {})
     return found[0] if isinstance(found, list) else None
 
 
-def _same_source(subject: Subject) -> Evidence | None:
+def _same_source(subject: DocumentSubject) -> RecordedValue | None:
     """Cases that test were drawn from the cases that train: the same sites."""
-    method = _one("plan split.method", subject)
-    reason = _one("because split.method", subject)
+    method = _find_evidence("plan split.method", subject)
+    reason = _find_evidence("because split.method", subject)
     return reason if method is not None and method.value in ("drawn", "folds") else None
 
 
-def _excluded(subject: Subject) -> Evidence | None:
+def _excluded_cases(subject: DocumentSubject) -> RecordedValue | None:
     """A run that left cases out, or a check that names cases which cannot be used."""
     count = subject.find("run", "/excluded_cases")
     if count is not None and count.value:
@@ -84,17 +84,17 @@ def _excluded(subject: Subject) -> Evidence | None:
     return subject.at(path, f"/rows/{errors[0]}/what") if errors else None
 
 
-def _unknown_patients(subject: Subject) -> Evidence | None:
-    reason = _one("because split.method", subject)
+def _unknown_patients(subject: DocumentSubject) -> RecordedValue | None:
+    reason = _find_evidence("because split.method", subject)
     return reason if reason is not None and "patients unknown" in str(reason.value) else None
 
 
-def _pretrained(subject: Subject) -> Evidence | None:
-    found = _one("plan network.pretrained", subject)
+def _pretrained_weights(subject: DocumentSubject) -> RecordedValue | None:
+    found = _find_evidence("plan network.pretrained", subject)
     return None if found is None or found.pointer.endswith("/because") else found
 
 
-def _uneven(subject: Subject) -> Evidence | None:
+def _uneven(subject: DocumentSubject) -> RecordedValue | None:
     """A group in which the model errs surely more."""
     path = subject.path_of("weak_groups")
     if path is None:
@@ -105,7 +105,7 @@ def _uneven(subject: Subject) -> Evidence | None:
     return None
 
 
-def _no_gain(subject: Subject) -> Evidence | None:
+def _no_gain(subject: DocumentSubject) -> RecordedValue | None:
     """A comparison or a trial in which no gain was shown."""
     for name in ("comparison", "results"):
         found = subject.find(name, "/tests")
@@ -125,14 +125,16 @@ CLAIMS = (
         _words(r"external(?:ly)?[ -](?:validat|test|evaluat)", "independent (?:site|hospital|cent)"),
         _same_source,
     ),
-    Claim(_words("(?:no|zero|without) (?:exclusion|case was excluded|cases were excluded|excluded case)"), _excluded),
+    Claim(
+        _words("(?:no|zero|without) (?:exclusion|case was excluded|cases were excluded|excluded case)"), _excluded_cases
+    ),
     Claim(
         _words("(?:split|separated|partitioned|divided) by (?:patient|person|people)", "patient-level split"),
         _unknown_patients,
     ),
     Claim(
         _words("trained from scratch", "random(?:ly)? initiali[sz]", "no (?:pre-?trained|foundation)"),
-        _pretrained,
+        _pretrained_weights,
     ),
     Claim(_words("equal(?:ly)? (?:well )?(?:in|across|for) all", "no (?:bias|difference between)"), _uneven),
     Claim(_words("superior to", "outperforms", "better than"), _no_gain),
@@ -143,7 +145,7 @@ RECORD, SCHEMA = "documents.json", "isocenter.documents"
 
 
 @dataclass(frozen=True)
-class Broken:
+class BrokenRow:
     """A row, or a record as a whole, that no longer holds.
 
     where: document and item, or the path of the record
@@ -156,27 +158,27 @@ class Broken:
         return f"{self.where}: {self.problem}"
 
 
-def broken_rows(folder: Path, subject: Subject) -> list[Broken]:
+def broken_rows(folder: Path, subject: DocumentSubject) -> list[BrokenRow]:
     """List what no longer holds: changed values, changed or missing records, and rows that the folder itself changed.
 
     A value that still stands in a record that changed elsewhere does not hold either: its SHA-256 is part of the row.
     Raises IntegrityError where documents.json is missing or is none.
     """
-    written = read_json(folder / RECORD, SCHEMA)
-    broken = [Broken(path, problem) for path, problem in _changed(written["records"], subject).items()]
+    written = record_files.read_json(folder / RECORD, SCHEMA)
+    broken = [BrokenRow(path, problem) for path, problem in _changed_records(written["records"], subject).items()]
     for row in written["rows"]:
         where = f"{row['document']} {row['item']}{row['part']}"
         if row["state"] not in STATES:
-            broken.append(Broken(where, f"{row['state']!r} is no state"))
+            broken.append(BrokenRow(where, f"{row['state']!r} is no state"))
         elif row["state"] == "measured":
-            broken += [Broken(where, problem) for problem in _measured(row, subject)]
+            broken += [BrokenRow(where, problem) for problem in _check_measured(row, subject)]
         elif row["state"] == "stated":
-            broken += [Broken(where, problem) for problem in _stated(row, folder)]
-    broken += _miscounted(written)
+            broken += [BrokenRow(where, problem) for problem in _check_stated(row, folder)]
+    broken += _wrong_scores(written)
     return broken
 
 
-def _miscounted(written: Mapping[str, Any]) -> list[Broken]:
+def _wrong_scores(written: Mapping[str, Any]) -> list[BrokenRow]:
     """Scores that do not follow from the rows."""
     states: dict[str, dict[tuple[str, str], set[str]]] = {}
     for row in written["rows"]:
@@ -188,11 +190,11 @@ def _miscounted(written: Mapping[str, Any]) -> list[Broken]:
         apart = sum("not applicable" in one for one in items.values())
         rest = len(items) - missing - apart
         if (score["missing"], score["not_applicable"], score["measured"] + score["stated"]) != (missing, apart, rest):
-            broken.append(Broken(score["document"], "its score does not follow from its rows"))
-    return [*broken, *(Broken(name, "has no score") for name in states)]
+            broken.append(BrokenRow(score["document"], "its score does not follow from its rows"))
+    return [*broken, *(BrokenRow(name, "has no score") for name in states)]
 
 
-def _changed(records: Mapping[str, str], subject: Subject) -> dict[str, str]:
+def _changed_records(records: Mapping[str, str], subject: DocumentSubject) -> dict[str, str]:
     """{path: problem} of records that are not what they were when the documents were written."""
     problems = {}
     for path, sha256 in records.items():
@@ -206,25 +208,25 @@ def _changed(records: Mapping[str, str], subject: Subject) -> dict[str, str]:
     return problems
 
 
-def _measured(row: Mapping[str, Any], subject: Subject) -> list[str]:
+def _check_measured(row: Mapping[str, Any], subject: DocumentSubject) -> list[str]:
     try:
         now = subject.at(row["record"], row["pointer"])
     except IntegrityError as error:
         return [f"{row['record']} {error.problem}"]
     pointer = f"{row['record']} {row['pointer']}"
     if now.value != row["value"] or type(now.value) is not type(row["value"]):
-        return [f"{pointer} was {short(row['value'])}, now it is {short(now.value)}"]
+        return [f"{pointer} was {subjects.short_json(row['value'])}, now it is {subjects.short_json(now.value)}"]
     if now.sha256 != row["sha256"]:
         return [f"{pointer} is unchanged, but the record is not"]
     return []
 
 
-def _stated(row: Mapping[str, Any], folder: Path) -> list[str]:
+def _check_stated(row: Mapping[str, Any], folder: Path) -> list[str]:
     file = folder / FACTS
-    if not file.is_file() or digest(file) != row["sha256"]:
+    if not file.is_file() or record_files.file_digest(file) != row["sha256"]:
         return [f"{FACTS} is not the file that was documented"]
     try:
-        value = json_value(tomllib.loads(file.read_text(encoding="utf-8")), row["pointer"])
+        value = subjects.value_at_pointer(tomllib.loads(file.read_text(encoding="utf-8")), row["pointer"])
     except (KeyError, ValueError):
         return [f"{FACTS} has nothing at {row['pointer']}"]
     return [] if value == row["value"] else [f"{FACTS} {row['pointer']} states something else"]

@@ -11,10 +11,10 @@ from importlib.resources import files
 from itertools import groupby
 from typing import Any, Literal
 
-from isocenter.documents.facts import FACTS, QUESTIONS, Fact
-from isocenter.documents.lookups import Absent, looked_up
-from isocenter.documents.subject import Evidence, Subject
-from isocenter.documents.tracing import hazards
+from isocenter.documents import _lookups, tracing
+from isocenter.documents._lookups import Absent
+from isocenter.documents.fact_file import FACTS, QUESTIONS, Fact
+from isocenter.documents.subjects import DocumentSubject, RecordedValue
 from isocenter.errors import UsageError
 
 FIELDS = {
@@ -100,7 +100,7 @@ class Guideline:
         """The numbers of its items, each once."""
         return list(dict.fromkeys(item.number for item in self.items))
 
-    def of(self, subject: Subject) -> Guideline:
+    def for_subject(self, subject: DocumentSubject) -> Guideline:
         """The list for a subject: what stands for each hazard, or for each incident of a node, is written out."""
         made = list[Item]()
         for each, group in groupby(self.items, key=lambda item: item.each):
@@ -109,9 +109,9 @@ class Guideline:
         return replace(self, items=tuple(made))
 
 
-def _entries(source: str, subject: Subject) -> Sequence[Mapping[str, Any]]:
+def _entries(source: str, subject: DocumentSubject) -> Sequence[Mapping[str, Any]]:
     if source == "hazards":
-        return hazards()
+        return tracing.read_hazards()
     incidents = subject.find("node", "/incidents/rows")
     return [] if incidents is None else incidents.value
 
@@ -134,15 +134,15 @@ def guideline_names() -> tuple[str, ...]:
 
 
 @cache
-def guideline(name: str) -> Guideline:
+def read_guideline(name: str) -> Guideline:
     """The list of this name; UsageError for an unknown one, or for a file that says something unknown."""
     if name not in guideline_names():
         raise UsageError(f"there is no document {name!r}", "--for", f"Use {', '.join(guideline_names())} or all")
     text = files("isocenter.documents").joinpath(f"lists/{name}.toml").read_text(encoding="utf-8")
-    return guideline_from(name, tomllib.loads(text))
+    return parse_guideline(name, tomllib.loads(text))
 
 
-def guideline_from(name: str, table: Mapping[str, Any]) -> Guideline:
+def parse_guideline(name: str, table: Mapping[str, Any]) -> Guideline:
     """A list from its table."""
     unknown = (set(table) - HEAD) | {key for row in table["items"] for key in set(row) - FIELDS}
     if unknown:
@@ -171,7 +171,7 @@ def _item(name: str, row: Mapping[str, Any]) -> Item:
     return item
 
 
-def applies(condition: str, subject: Subject) -> bool:
+def condition_holds(condition: str, subject: DocumentSubject) -> bool:
     """Whether a condition holds for the subject; what cannot be known is taken to hold.
 
     `task NAME,...`, `record NAME`, `subject KIND,...`, `set LOOK-UP` (the value exists, and is neither none nor false);
@@ -181,17 +181,17 @@ def applies(condition: str, subject: Subject) -> bool:
         return True
     words = condition.split()
     if words[0] == "not":
-        return not applies(" ".join(words[1:]), subject)
+        return not condition_holds(" ".join(words[1:]), subject)
     match words[0]:
         case "task":
-            found = looked_up("plan task.name | model task.name", subject, {})
+            found = _lookups.look_up("plan task.name | model task.name", subject, {})
             return isinstance(found, Absent) or str(found[0].value) in words[1].split(",")  # type: ignore[index]
         case "record":
             return subject.path_of(words[1]) is not None
         case "subject":
             return subject.kind in words[1].split(",")
         case "set":
-            found = looked_up(" ".join(words[1:]), subject, {})
+            found = _lookups.look_up(" ".join(words[1:]), subject, {})
             if not isinstance(found, list):
                 return False
             return not found[0].pointer.endswith("/because") and found[0].value not in (False, "none", 0)
@@ -204,7 +204,7 @@ MOST_GAPS = 10
 
 
 @dataclass(frozen=True)
-class Answer:
+class ItemAnswer:
     """One row of documents.json: a value of one item.
 
     record, pointer, sha256: where a measured or stated value lies
@@ -229,11 +229,11 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredItem:
     """One item with its answers; its state is that of the worst answer that it needs."""
 
     item: Item
-    answers: tuple[Answer, ...]
+    answers: tuple[ItemAnswer, ...]
 
     @property
     def state(self) -> State:
@@ -248,7 +248,7 @@ class Document:
     """A list with the answers of one subject."""
 
     guideline: Guideline
-    answered: tuple[Answered, ...]
+    answered: tuple[AnsweredItem, ...]
 
     @property
     def score(self) -> dict[str, Any]:
@@ -257,7 +257,7 @@ class Document:
         return {"document": self.guideline.name, **counts}
 
     @property
-    def gaps(self) -> list[Answered]:
+    def gaps(self) -> list[AnsweredItem]:
         """Missing answers, the weightiest first, then in the order of the list."""
         missing = [one for one in self.answered if one.state == "missing"]
         return sorted(missing, key=lambda one: -one.item.weight)
@@ -272,34 +272,42 @@ class Document:
         ]
 
 
-def document_of(guideline: Guideline, subject: Subject, facts: Mapping[str, Fact], facts_sha256: str = "") -> Document:
+def fill_guideline(
+    guideline: Guideline, subject: DocumentSubject, facts: Mapping[str, Fact], facts_sha256: str = ""
+) -> Document:
     """Every item of a list, answered from the records of a subject and from what a person states."""
-    answered = tuple(_answered(guideline.name, item, subject, facts, facts_sha256) for item in guideline.items)
+    answered = tuple(_answer_item(guideline.name, item, subject, facts, facts_sha256) for item in guideline.items)
     return Document(guideline, answered)
 
 
-def _answered(document: str, item: Item, subject: Subject, facts: Mapping[str, Fact], facts_sha256: str) -> Answered:
+def _answer_item(
+    document: str, item: Item, subject: DocumentSubject, facts: Mapping[str, Fact], facts_sha256: str
+) -> AnsweredItem:
     head = (document, item.number, item.part, item.section, item.subject)
-    if not applies(item.when, subject):
-        return Answered(item, (Answer(*head, "not applicable", because=item.otherwise or f"only where: {item.when}"),))
-    answers: list[Answer] = []
+    if not condition_holds(item.when, subject):
+        return AnsweredItem(
+            item, (ItemAnswer(*head, "not applicable", because=item.otherwise or f"only where: {item.when}"),)
+        )
+    answers: list[ItemAnswer] = []
     for text in item.evidence:
-        needed, found = not text.startswith("?"), looked_up(text, subject, facts)
+        needed, found = not text.startswith("?"), _lookups.look_up(text, subject, facts)
         if isinstance(found, Absent):
             if needed:
-                answers.append(Answer(*head, "missing", because=found.remedy, lookup=text))
+                answers.append(ItemAnswer(*head, "missing", because=found.remedy, lookup=text))
         elif isinstance(found, Fact):
             because = f"stated by {found.by} on {found.on}{f': {found.so}' if found.so else ''}"
             pointer = f"/{found.key}/value"
-            answers.append(Answer(*head, "stated", found.value, FACTS, pointer, facts_sha256, because, needed, text))
+            answers.append(
+                ItemAnswer(*head, "stated", found.value, FACTS, pointer, facts_sha256, because, needed, text)
+            )
         else:
-            answers += [_measured(head, one, needed, text) for one in found]
-    return Answered(item, tuple(answers))
+            answers += [_measured_answer(head, one, needed, text) for one in found]
+    return AnsweredItem(item, tuple(answers))
 
 
-def _measured(head: Sequence[str], found: Evidence, needed: bool, lookup: str) -> Answer:
+def _measured_answer(head: Sequence[str], found: RecordedValue, needed: bool, lookup: str) -> ItemAnswer:
     document, item, part, section, subject = head
-    return Answer(
+    return ItemAnswer(
         document, item, part, section, subject, "measured",
         found.value, found.record, found.pointer, found.sha256, found.because, needed, lookup,
     )  # fmt: skip

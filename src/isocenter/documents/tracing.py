@@ -31,7 +31,7 @@ PROMISE = re.compile(r"^- ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Traced:
+class TracedRow:
     """One requirement, one promise of a page, or the control of one hazard.
 
     code:     files that it is about
@@ -56,18 +56,18 @@ class Traced:
 
 
 @dataclass(frozen=True)
-class Trace:
+class RequirementTrace:
     """All that was traced, and what else a software file asks of a project.
 
     layers: import layers from the top; was_run: whether results of tests were given
     """
 
-    rows: tuple[Traced, ...]
+    rows: tuple[TracedRow, ...]
     layers: tuple[str, ...] = ()
     was_run: bool = False
 
     @property
-    def broken(self) -> list[Traced]:
+    def broken(self) -> list[TracedRow]:
         """The rows that do not hold."""
         return [row for row in self.rows if row.problems]
 
@@ -96,14 +96,14 @@ def _kinds() -> tuple[Kind, ...]:
 
 
 @cache
-def hazards() -> tuple[Mapping[str, Any], ...]:
+def read_hazards() -> tuple[Mapping[str, Any], ...]:
     """The hazards of imaging AI that `risk-file` lists."""
     text = files("isocenter.documents").joinpath("hazards.toml").read_text(encoding="utf-8")
     unmeasured = {"probability": "command no figure of a record measures how often this happens", "when": ""}
     return tuple(unmeasured | entry for entry in tomllib.loads(text)["hazards"])
 
 
-def traced(requirements: Path, junit: Path | None = None) -> Trace:
+def trace_project(requirements: Path, junit: Path | None = None) -> RequirementTrace:
     """The trace of a project: its requirements, the promises of a page and the controls of hazards.
 
     requirements: TOML with `[[requirements]]` of id, text, source, risk, tests and code; `promises` names a page whose
@@ -128,12 +128,12 @@ def traced(requirements: Path, junit: Path | None = None) -> Trace:
         raise UsageError(f"{sorted(twice)[0]} stands twice", str(requirements), "Give each an id of its own")
     contracts = _table(root / PROJECT).get("tool", {}).get("importlinter", {}).get("contracts", [])
     layers = next((one["layers"] for one in contracts if one.get("type") == "layers"), ())
-    return Trace(tuple(rows), tuple(layers), results is not None)
+    return RequirementTrace(tuple(rows), tuple(layers), results is not None)
 
 
 def _requirements(
     entries: Sequence[Mapping[str, Any]], root: Path, results: Mapping[str, Result] | None, where: Path
-) -> Iterator[Traced]:
+) -> Iterator[TracedRow]:
     for entry in entries:
         _refuse_unknown(set(entry) - FIELDS, where)
         row = _row("requirement", entry["id"], entry, root, results)
@@ -142,7 +142,7 @@ def _requirements(
         yield _with(row, blank)
 
 
-def _promises(page: Path, root: Path, results: Mapping[str, Result] | None) -> Iterator[Traced]:
+def _promises(page: Path, root: Path, results: Mapping[str, Result] | None) -> Iterator[TracedRow]:
     """The items of the lists of a page, each called by the words in bold with which it begins."""
     for text in PROMISE.split(page.read_text(encoding="utf-8"))[1:]:
         item = re.split(r"\n(?=\n|#)", text)[0]
@@ -155,7 +155,7 @@ def _promises(page: Path, root: Path, results: Mapping[str, Result] | None) -> I
 
 def _hazards(
     entries: Sequence[Mapping[str, Any]], root: Path, results: Mapping[str, Result] | None, where: Path
-) -> Iterator[Traced]:
+) -> Iterator[TracedRow]:
     for entry in entries:
         _refuse_unknown(set(entry) - HAZARD_FIELDS, where)
         control = entry.get("control", "")
@@ -166,7 +166,9 @@ def _hazards(
         yield _with(row, blank)
 
 
-def _row(kind: Kind, name: str, entry: Mapping[str, Any], root: Path, results: Mapping[str, Result] | None) -> Traced:
+def _row(
+    kind: Kind, name: str, entry: Mapping[str, Any], root: Path, results: Mapping[str, Result] | None
+) -> TracedRow:
     tests: dict[str, Result] = {}
     for test in entry.get("tests", []):
         known = _is_there(test, root)
@@ -178,11 +180,11 @@ def _row(kind: Kind, name: str, entry: Mapping[str, Any], root: Path, results: M
     if results is not None and not problems and "passed" not in tests.values():
         problems.append("none of its tests passed")
     text, source, risk = (str(entry.get(one, "")) for one in ("text", "source", "risk"))
-    return Traced(kind, name, text, source, risk, code, tests, tuple(problems))
+    return TracedRow(kind, name, text, source, risk, code, tests, tuple(problems))
 
 
-def _with(row: Traced, problems: Sequence[str]) -> Traced:
-    return Traced(**{**vars(row), "problems": (*row.problems, *problems)})
+def _with(row: TracedRow, problems: Sequence[str]) -> TracedRow:
+    return TracedRow(**{**vars(row), "problems": (*row.problems, *problems)})
 
 
 def _is_there(test: str, root: Path) -> bool:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
+from isocenter.evaluation import _weighting
 from isocenter.evaluation.regression import NORMAL_95
-from isocenter.evaluation.weighting import are_paired, refuse_impossible_level, steps_of
 from isocenter.lazy import cv2, fft, spatial, stats
 from isocenter.values import Estimate, Floats
 
@@ -31,7 +31,7 @@ class Diameters:
     short: float
 
 
-def diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> Diameters | None:
+def plane_diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> Diameters | None:
     """Diameters in a plane (i, j) of a mask: those of the piece with the longest; None if none is longer than `over`.
 
     spacing: mm (or pixels) of the two axes, or (2, 2) their steps in the plane
@@ -39,7 +39,7 @@ def diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> Diamete
     diameter is the longest line across within the piece's convex hull.
     Eisenhauer et al., Eur J Cancer 2009, doi:10.1016/j.ejca.2008.10.026
     """
-    inside, steps = np.asarray(mask, dtype=bool), steps_of(spacing)
+    inside, steps = np.asarray(mask, dtype=bool), _weighting.spacing_steps(spacing)
     # Pieces that touch at corners are one. OpenCV finds them quicker, which matters where a map is noise.
     _, pieces = cv2.connectedComponents(inside.view(np.uint8), connectivity=8)
     low, high = _boxes(inside, np.asarray(pieces))
@@ -63,7 +63,7 @@ def diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> Diamete
     return Diameters(longest, _across(ends @ along, ends @ np.array([-along[1], along[0]])))
 
 
-def diagonal(box: Sequence[slice], steps: Floats) -> float:
+def longest_diagonal(box: Sequence[slice], steps: Floats) -> float:
     """The length that nothing in a box of voxels is longer than; steps: (2, 2) of the plane."""
     return float(_diagonals(np.array([[part.stop - part.start for part in box]]), steps)[0])
 
@@ -122,8 +122,8 @@ def suv_peak(values: ArrayLike, mask: ArrayLike, spacing: ArrayLike) -> float:
     middle = tuple(slice(m // 2, m // 2 + n) for n, m in zip(uptake.shape, sphere.shape, strict=True))
     # Around one number the sums of a Fourier transform lose less.
     level = float(uptake[inside].mean())
-    sums = _convolved(uptake - level, sphere, padded)[middle]
-    held = np.rint(_convolved(np.ones_like(uptake), sphere, padded)[middle])
+    sums = _convolve(uptake - level, sphere, padded)[middle]
+    held = np.rint(_convolve(np.ones_like(uptake), sphere, padded)[middle])
     return level + float((sums / held)[inside].max())
 
 
@@ -139,7 +139,7 @@ def _sphere(spacing: Floats) -> Floats:
     return np.asarray(sum(axis**2 for axis in grid) <= PEAK_RADIUS**2, dtype=np.float64)
 
 
-def _convolved(values: Floats, sphere: Floats, shape: list[int]) -> Floats:
+def _convolve(values: Floats, sphere: Floats, shape: list[int]) -> Floats:
     return np.asarray(fft.irfftn(fft.rfftn(values, shape) * fft.rfftn(sphere, shape), shape))
 
 
@@ -164,16 +164,16 @@ class Repeatability:
     coefficient: Estimate
     relative: bool = False
 
-    def change(self, before: float, after: float) -> Change:
+    def change(self, before: float, after: float) -> MeasuredChange:
         """Whether two measurements differ by more than chance makes them."""
         apart = after - before
         if self.relative:
             apart = 100 * apart / ((before + after) / 2)
-        return Change(apart, self.coefficient.value, self.coefficient.unit)
+        return MeasuredChange(apart, self.coefficient.value, self.coefficient.unit)
 
 
 @dataclass(frozen=True)
-class Change:
+class MeasuredChange:
     """A difference and the repeatability coefficient to judge it by, both in `unit`."""
 
     value: float
@@ -203,9 +203,9 @@ def repeatability(
     Raunig et al., Stat Methods Med Res 2015, doi:10.1177/0962280214537344; Obuchowski and Bullen, Stat Methods Med Res
     2018, doi:10.1177/0962280217712089
     """
-    refuse_impossible_level(level)
+    _weighting.refuse_impossible_level(level)
     before, after = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    is_complete = are_paired(before, after) and bool(np.isfinite([before, after]).all())
+    is_complete = _weighting.have_same_cases(before, after) and bool(np.isfinite([before, after]).all())
     if not is_complete or len(before) < FEWEST or (relative and min(before.min(), after.min()) <= 0):
         problem = (
             f"{before.size} first and {after.size} second measurements, or one that is not a number (or not above 0)"

@@ -12,18 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.errors import counted
-from isocenter.evaluation.calibration_fit import LEAST_FACTOR, MOST_FACTOR, Unseen, fitted_calibrator
-from isocenter.evaluation.classification import (
-    BINS,
-    EQUAL_WIDTH,
-    ece,
-    largest_calibration_error,
-    place_in_bins,
-    reliability,
-)
-from isocenter.evaluation.intervals import CHUNK, FEW_PATIENTS, LEVEL, Resampling, Seed, bootstrap, tail_of
-from isocenter.evaluation.weighting import ratio, refuse_no_draws, weights_of
+from isocenter import errors
+from isocenter.evaluation import _weighting, calibration_fit, classification
+from isocenter.evaluation import intervals as evaluation_intervals
+from isocenter.evaluation.calibration_fit import LEAST_FACTOR, MOST_FACTOR, UnseenOutputs
+from isocenter.evaluation.classification import BINS, EQUAL_WIDTH
+from isocenter.evaluation.intervals import CHUNK, FEW_PATIENTS, LEVEL, Resampling, Seed
 from isocenter.lazy import special
 from isocenter.values import Estimate, Floats
 
@@ -46,16 +40,16 @@ def ece_of_equal_mass(
     Nguyen and O'Connor, arXiv:1508.05154; images of equal probability share their outcomes, wherever a bin ends
     """
     chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    count, bins = weights_of(weights, len(chance)), _bins_of_equal_mass(len(chance), bins)
+    count, bins = _weighting.case_weights(weights, len(chance)), _bins_of_equal_mass(len(chance), bins)
     order = np.argsort(chance, kind="stable")
     _, starts, ties = np.unique(chance[order], return_index=True, return_counts=True)
     shared = np.repeat(np.add.reduceat(outcome[..., order], starts, axis=-1) / ties, ties, axis=-1)
     bin_of_rank = np.arange(len(chance)) * bins // max(1, len(chance))
     gap = np.abs((count[..., order] * (chance[order] - shared)) @ np.eye(bins)[bin_of_rank])
-    return ratio(gap.sum(axis=-1), count.sum(axis=-1))
+    return _weighting.ratio_or_nan(gap.sum(axis=-1), count.sum(axis=-1))
 
 
-def places_of_equal_mass(chance: Floats) -> Floats:
+def shares_in_bins(chance: Floats) -> Floats:
     """(images, bins) how much of each probability lies in each of those bins: equals are spread alike."""
     bins, order = _bins_of_equal_mass(len(chance)), np.argsort(chance, kind="stable")
     member = np.eye(bins)[np.arange(len(chance)) * bins // len(chance)]
@@ -70,9 +64,9 @@ def _bins_of_equal_mass(cases: int, bins: int = BINS) -> int:
     return max(1, min(bins, cases // FEWEST_IN_BIN))
 
 
-def equal_mass(cases: int) -> str:
+def describe_equal_mass_bins(cases: int) -> str:
     """The bins of `ece_of_equal_mass` in words."""
-    return f"{counted(_bins_of_equal_mass(cases), 'bin')} of equal mass"
+    return f"{errors.count_phrase(_bins_of_equal_mass(cases), 'bin')} of equal mass"
 
 
 def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: ArrayLike) -> Estimate:
@@ -87,15 +81,15 @@ def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: Array
         return Estimate(
             float("nan"), n=len(log_chances), patients=people, method=f"none: {people} patients are too few"
         )
-    unseen = Unseen(
+    unseen = UnseenOutputs(
         log_chances, truth, np.arange(len(log_chances)).astype(str), tuple(map(str, range(log_chances.shape[1])))
     )
-    factor = fitted_calibrator("temperature", unseen).parameters["all"][0]
+    factor = calibration_fit.fit_calibrator("temperature", unseen).parameters["all"][0]
     chances = special.softmax(log_chances * factor, axis=1)
     expected = (chances * log_chances).sum(axis=1)
     scores = log_chances[np.arange(len(log_chances)), truth] - expected
     information = float(((chances * log_chances**2).sum(axis=1) - expected**2).sum())
-    spread = _clustered(scores[:, None], owners)[0, 0] ** 0.5 / max(information, 1e-12)
+    spread = _clustered_products(scores[:, None], owners)[0, 0] ** 0.5 / max(information, 1e-12)
     least, most = factor - DEVIATIONS * spread, factor + DEVIATIONS * spread
     if least <= 0 or not LEAST_FACTOR * 1.01 < factor < MOST_FACTOR / 1.01:
         method = "none: the probabilities discriminate too little, or completely, to fit one"
@@ -113,11 +107,11 @@ def slope_and_intercept(odds: ArrayLike, happened: ArrayLike, patients: ArrayLik
     """
     log_odds, truth = np.asarray(odds, dtype=np.float64), np.asarray(happened, dtype=np.float64)
     owners, ones = np.asarray(patients), np.ones(len(log_odds))
-    slope = _regressed(np.stack([log_odds, ones], axis=1), np.zeros(len(log_odds)), truth, owners)
-    return slope, _regressed(ones[:, None], log_odds, truth, owners)
+    slope = _regress(np.stack([log_odds, ones], axis=1), np.zeros(len(log_odds)), truth, owners)
+    return slope, _regress(ones[:, None], log_odds, truth, owners)
 
 
-def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarray) -> Estimate:
+def _regress(features: Floats, offset: Floats, truth: Floats, owners: np.ndarray) -> Estimate:
     """The first number of a logistic regression."""
     people, coefficients = len(np.unique(owners)), np.zeros(features.shape[1])
     unknown = Estimate(float("nan"), n=len(truth), patients=people)
@@ -133,7 +127,8 @@ def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarr
     inverse, left = np.linalg.pinv(hessian), features.T @ (truth - special.expit(offset + features @ coefficients))
     scores = features * (truth - chance)[:, None]
     variance, of_images = (
-        float((inverse @ _clustered(scores, whose) @ inverse)[0, 0]) for whose in (owners, np.arange(len(truth)))
+        float((inverse @ _clustered_products(scores, whose) @ inverse)[0, 0])
+        for whose in (owners, np.arange(len(truth)))
     )
     # Where a model almost parts the two sides, what is left of the cases is next to nothing, and the robust variance
     # with it: of 40 cases with an AUROC of .99 three in four intervals held the true slope. It is widened by as much
@@ -151,7 +146,7 @@ def _regressed(features: Floats, offset: Floats, truth: Floats, owners: np.ndarr
     return Estimate(float(coefficients[0]), low, high, LEVEL, len(truth), people, method=method)
 
 
-def _clustered(scores: Floats, owners: np.ndarray) -> Floats:
+def _clustered_products(scores: Floats, owners: np.ndarray) -> Floats:
     """(numbers, numbers) products of the patients' sums of scores."""
     _, cluster = np.unique(owners, return_inverse=True)
     sums = np.zeros((cluster.max() + 1, scores.shape[1]))
@@ -180,9 +175,11 @@ class BinnedError:
     largest: bool = False
 
 
-BY_WIDTH = BinnedError(ece, lambda count: EQUAL_WIDTH, lambda chance: np.eye(BINS)[place_in_bins(chance, BINS)])
-BY_MASS = BinnedError(ece_of_equal_mass, equal_mass, places_of_equal_mass)
-LARGEST_GAP = replace(BY_WIDTH, error=largest_calibration_error, largest=True)
+BY_WIDTH = BinnedError(
+    classification.ece, lambda count: EQUAL_WIDTH, lambda chance: np.eye(BINS)[classification.bin_index(chance, BINS)]
+)
+BY_MASS = BinnedError(ece_of_equal_mass, describe_equal_mass_bins, shares_in_bins)
+LARGEST_GAP = replace(BY_WIDTH, error=classification.largest_calibration_error, largest=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +199,7 @@ class Gaps:
     least: Floats
 
     @classmethod
-    def of(cls, chance: Floats, happened: Floats, patients: NDArray, kind: BinnedError) -> Gaps:
+    def from_probabilities(cls, chance: Floats, happened: Floats, patients: NDArray, kind: BinnedError) -> Gaps:
         """Bins of (images,) probabilities, what happened, and whose images they are."""
         places = kind.shares(chance)
         places = places[:, places.sum(axis=0) > 0]
@@ -222,7 +219,7 @@ class Gaps:
         return cls(people, of_people, np.broadcast_to(their_shares, of_people.shape), least)
 
     @classmethod
-    def joined(cls, parts: Sequence[Gaps]) -> Gaps:
+    def join(cls, parts: Sequence[Gaps]) -> Gaps:
         """Bins of several questions, of whose errors the mean is taken; not everybody need be asked each."""
         who = np.unique(np.concatenate([one.who for one in parts]))
         added, shares = (np.zeros((len(who), sum(one.added.shape[1] for one in parts))) for _ in range(2))
@@ -243,7 +240,7 @@ class Gaps:
         """(bins,) the distances."""
         return np.asarray(self.added.sum(axis=0))
 
-    def drawn(self, seed: int) -> Floats:
+    def draw_errors(self, seed: int) -> Floats:
         """(draws, bins) errors of the distances, by normal multipliers of the people.
 
         Chernozhukov, Chetverikov and Kato, Ann Stat 2013, doi:10.1214/13-AOS1161
@@ -263,7 +260,7 @@ class Gaps:
         sure moves it as it moves, another one adds its size (Fang and Santos, Rev Econ Stud 2019,
         doi:10.1093/restud/rdy049).
         """
-        draws, values, tail = self.drawn(seed), self.values, tail_of(self.people)
+        draws, values, tail = self.draw_errors(seed), self.values, evaluation_intervals.tail_share(self.people)
         spread, signed = draws.std(axis=0), draws * np.sign(values)
         sure = np.abs(values) > spread * np.sqrt(np.log(max(self.people, 3)))
         added = np.where(sure, signed, np.abs(draws)).sum(axis=1)
@@ -273,9 +270,11 @@ class Gaps:
 
     def interval_of_largest(self, seed: int) -> tuple[float, float]:
         """Interval of the largest size of the distances, by intervals that hold for all bins at once."""
-        draws, values = self.drawn(seed), np.abs(self.values)
+        draws, values = self.draw_errors(seed), np.abs(self.values)
         spread = draws.std(axis=0).clip(1e-12)
-        wide = spread * float(np.quantile(np.abs(draws / spread).max(axis=1), 1 - 2 * tail_of(self.people)))
+        wide = spread * float(
+            np.quantile(np.abs(draws / spread).max(axis=1), 1 - 2 * evaluation_intervals.tail_share(self.people))
+        )
         return max(0.0, float((values - wide).max())), min(1.0, float((values + wide).max()))
 
 
@@ -297,30 +296,34 @@ def calibration_error(
     high in small sets and may lie above its interval; a bootstrap of it misses the truth (bench/claims/coverage.py).
     Bröcker and Smith, Weather Forecast 2007, doi:10.1175/WAF993.1
     """
-    refuse_no_draws(draws)
-    chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(Resampling.of(seed).seed)
+    _weighting.refuse_no_draws(draws)
+    chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(Resampling.from_seed(seed).seed)
     count = len(chance)
     if not count:
         return Estimate(float("nan"), method="none: no cases")
-    draws, at_once = min(draws, Resampling.of(seed).draws), max(1, CHUNK // count)
+    draws, at_once = min(draws, Resampling.from_seed(seed).draws), max(1, CHUNK // count)
     parts = [min(at_once, draws - start) for start in range(0, draws, at_once)]
     owners, right, values, gaps = np.asarray(patients), [], [], []
     for column, true in zip(chance.reshape(count, -1).T, np.asarray(happened).reshape(count, -1).T, strict=True):
         right += [kind.error(column, random.random((rows, count)) < column) for rows in parts]
         values.append(float(kind.error(column, true)))
-        gaps.append(Gaps.of(column, np.asarray(true, dtype=np.float64), owners, kind))
+        gaps.append(Gaps.from_probabilities(column, np.asarray(true, dtype=np.float64), owners, kind))
     expected, value = float(np.concatenate(right).mean()), float(np.mean(values))
     expectation = f"a calibrated model has {expected:.3f} on average with as many cases; {kind.bins_of(count)}"
-    return estimate_of(value, Gaps.joined(gaps), n=count, seed=seed, largest=kind.largest, expectation=expectation)
+    return binned_error_estimate(
+        value, Gaps.join(gaps), n=count, seed=seed, largest=kind.largest, expectation=expectation
+    )
 
 
-def estimate_of(value: float, gaps: Gaps, *, n: int, seed: Seed, expectation: str, largest: bool = False) -> Estimate:
+def binned_error_estimate(
+    value: float, gaps: Gaps, *, n: int, seed: Seed, expectation: str, largest: bool = False
+) -> Estimate:
     """An error by bins with the interval of its gaps; expectation: what the method of the estimate ends with."""
     if gaps.people < 2:
         return Estimate(value, n=n, patients=gaps.people, method=f"none: one patient; {expectation}")
     interval = gaps.interval_of_largest if largest else gaps.interval_of_sum
-    low, high = interval(Resampling.of(seed).seed)
-    few = f"unreliable: {counted(gaps.people, 'patient')}; " * (gaps.people < FEW_PATIENTS)
+    low, high = interval(Resampling.from_seed(seed).seed)
+    few = f"unreliable: {errors.count_phrase(gaps.people, 'patient')}; " * (gaps.people < FEW_PATIENTS)
     return Estimate(value, low, high, LEVEL, n, gaps.people, method=f"{LAW}; {few}{expectation}")
 
 
@@ -346,7 +349,7 @@ def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BI
 
 
 def _parts_of_one(probabilities: Floats, happened: Floats, bins: int) -> tuple[float, float, float]:
-    chance, frequency, counts = reliability(probabilities, happened, bins=bins)
+    chance, frequency, counts = classification.reliability_bins(probabilities, happened, bins=bins)
     share, base = counts / counts.sum(), float(np.mean(happened))
     return float(share @ (chance - frequency) ** 2), float(share @ (frequency - base) ** 2), base * (1 - base)
 
@@ -363,9 +366,9 @@ def brier_estimates(
     resolution are too high in small sets and may lie above theirs (bench/claims/coverage.py).
     """
     chances, true, owners = np.asarray(probabilities, float), np.asarray(happened, float), np.asarray(patients)
-    values, people, number = brier_parts(chances, true), len(np.unique(owners)), Resampling.of(seed).seed
+    values, people, number = brier_parts(chances, true), len(np.unique(owners)), Resampling.from_seed(seed).seed
     columns = [*zip(chances.reshape(len(chances), -1).T, true.reshape(len(true), -1).T, strict=True)]
-    few = f"unreliable: {counted(people, 'patient')}; " * (people < FEW_PATIENTS)
+    few = f"unreliable: {errors.count_phrase(people, 'patient')}; " * (people < FEW_PATIENTS)
 
     def estimate(value: float, interval: tuple[float, float] | None) -> Estimate:
         if interval is None:
@@ -377,7 +380,7 @@ def brier_estimates(
     if people < 2:
         return tuple(estimate(value, None) for value in values)
     squares = (
-        _Squares.joined([part(chance, truth) for chance, truth in columns]).interval(owners, number)
+        _Squares.join([part(chance, truth) for chance, truth in columns]).interval(owners, number)
         for part in (_Squares.of_gaps, _Squares.of_differences)
     )
     intervals = (*squares, _of_uncertainty(true, owners, seed))
@@ -406,15 +409,15 @@ class _Squares:
     @classmethod
     def of_gaps(cls, chance: Floats, happened: Floats) -> _Squares:
         """Reliability: distances of (images,) probabilities from frequencies."""
-        return cls._of(chance, chance - happened)
+        return cls._from_bins(chance, chance - happened)
 
     @classmethod
     def of_differences(cls, chance: Floats, happened: Floats) -> _Squares:
         """Resolution: distances of the frequency in each bin from that everywhere, which is of these images too."""
-        return cls._of(chance, happened - happened.mean(), is_centred=True)
+        return cls._from_bins(chance, happened - happened.mean(), is_centred=True)
 
     @classmethod
-    def _of(cls, chance: Floats, apart: Floats, *, is_centred: bool = False) -> _Squares:
+    def _from_bins(cls, chance: Floats, apart: Floats, *, is_centred: bool = False) -> _Squares:
         places = BY_WIDTH.shares(chance)
         places = places[:, places.sum(axis=0) > 0]
         shares = places.mean(axis=0)
@@ -431,7 +434,7 @@ class _Squares:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[_Squares]) -> _Squares:
+    def join(cls, parts: Sequence[_Squares]) -> _Squares:
         """The sum of several, of the same images."""
         sums = zip(*((one.distances, one.factors, one.least) for one in parts), strict=True)
         distances, factors, least = (np.concatenate(each) for each in sums)
@@ -447,8 +450,8 @@ class _Squares:
         """
         columns = np.column_stack([self.noise, self.moved])
         law = Gaps.of_images(columns, np.zeros((len(columns), 1)), owners, np.append(self.least, 0.0))
-        *draws, moved = law.drawn(seed).T
-        noise, tail = np.stack(draws, axis=1), tail_of(law.people)
+        *draws, moved = law.draw_errors(seed).T
+        noise, tail = np.stack(draws, axis=1), evaluation_intervals.tail_share(law.people)
         total = float(self.factors @ self.distances**2)
         across, squares = noise @ (self.distances * self.factors), noise**2 @ self.factors
         # As a factor, the shares of few people cannot make a sum of squares negative.
@@ -491,7 +494,7 @@ def _of_uncertainty(happened: Floats, owners: NDArray[Any], seed: Seed) -> tuple
     None where all patients have the same share.
     """
     if happened.ndim == 1:  # it rises up to a frequency of a half and falls from there
-        frequency = bootstrap(happened, owners, seed=seed)
+        frequency = evaluation_intervals.bootstrap(happened, owners, seed=seed)
         if frequency.low is None or frequency.high is None:
             return None
         ends = [one * (1 - one) for one in (frequency.low, frequency.high)]
@@ -500,6 +503,6 @@ def _of_uncertainty(happened: Floats, owners: NDArray[Any], seed: Seed) -> tuple
     frequencies, even = happened.mean(axis=0), np.ones(classes)
     noise = (happened - frequencies) / images
     from_even = _Squares(frequencies - 1 / classes, even, noise, np.zeros(images), np.zeros(classes), 1.0)
-    low, high = from_even.interval(owners, Resampling.of(seed).seed)
+    low, high = from_even.interval(owners, Resampling.from_seed(seed).seed)
     most = 1 - 1 / classes  # of classes that are equally frequent
     return max(0.0, most - high), most - low

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.evaluation.classification import auroc
+from isocenter.evaluation import classification
 from isocenter.lazy import optimize
 from isocenter.values import Floats
 
@@ -38,7 +38,7 @@ DIGITS = 7
 
 
 @dataclass(frozen=True, eq=False)
-class Unseen:
+class UnseenOutputs:
     """Outputs for cases that did not train, and their references.
 
     logs:     (samples, classes) log probabilities; of the scale "labels" (samples, labels) logarithms of odds
@@ -76,7 +76,7 @@ class Unseen:
     @cached_property
     def odds(self) -> Floats:
         """(samples, columns) logarithms of odds."""
-        return odds_of(self.logs, self.scale) if self.is_exclusive else np.asarray(self.logs, dtype=np.float64)
+        return class_odds(self.logs, self.scale) if self.is_exclusive else np.asarray(self.logs, dtype=np.float64)
 
     @cached_property
     def positive(self) -> Floats:
@@ -90,15 +90,15 @@ class Unseen:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns."""
-        return columns_of(self.names, self.scale)
+        return odds_columns(self.names, self.scale)
 
-    def only(self, rows: np.ndarray) -> Unseen:
+    def only(self, rows: np.ndarray) -> UnseenOutputs:
         """Some of the samples."""
         weights, sizes = (None if one is None else one[rows] for one in (self.weights, self.sizes))
         fields = {"logs": self.logs[rows], "truth": self.truth[rows], "patients": self.patients[rows]}
         return replace(self, **fields, weights=weights, sizes=sizes)
 
-    def calibrated(self, calibrator: Calibrator) -> Floats:
+    def apply_calibrator(self, calibrator: Calibrator) -> Floats:
         """`logs` as this calibrator maps them."""
         if not self.is_exclusive:
             return calibrator.odds(self.logs, self.names, 0.0 if self.sizes is None else self.sizes)
@@ -106,7 +106,7 @@ class Unseen:
 
     def losses(self, calibrator: Calibrator) -> Floats:
         """(samples,) negative log likelihood in nats, of labels the mean over those that are known."""
-        logs = self.calibrated(calibrator)
+        logs = self.apply_calibrator(calibrator)
         if self.is_exclusive:
             return np.asarray(-logs[np.arange(len(logs)), self.truth])
         is_known = np.isfinite(self.positive)
@@ -120,14 +120,14 @@ class Unseen:
 
 
 @dataclass(frozen=True)
-class Choice:
+class CalibratorChoice:
     """A calibrator and the reason for it."""
 
     calibrator: Calibrator
     because: str
 
 
-def fitted_calibrator(method: str, unseen: Unseen) -> Calibrator:
+def fit_calibrator(method: str, unseen: UnseenOutputs) -> Calibrator:
     """The calibrator of one method; of a class or label that nobody has, it changes little."""
     parameters: Mapping[str, Sequence[float]] = MappingProxyType({})
     if method == "temperature":
@@ -144,13 +144,13 @@ def fitted_calibrator(method: str, unseen: Unseen) -> Calibrator:
     return Calibrator(method, rounded, len(unseen.patients))
 
 
-def chosen_calibrator(
+def choose_calibrator(
     method: str,
-    unseen: Unseen,
+    unseen: UnseenOutputs,
     *,
     tried: Sequence[str] | None = None,
     admits: Callable[[Calibrator], bool] = lambda calibrator: True,
-) -> Choice:
+) -> CalibratorChoice:
     """The calibrator of a method, or of "auto" the simplest that is not surely worse than the best.
 
     tried:  the methods of "auto", the simplest first; None tries all where there are 30 patients and 10 of each label,
@@ -162,38 +162,40 @@ def chosen_calibrator(
     """
     unseen = unseen.only(np.asarray(np.isfinite(unseen.logs).all(axis=1)))
     if not len(unseen.patients):
-        return Choice(Calibrator(), "there is no unseen case to fit a calibration on")
+        return CalibratorChoice(Calibrator(), "there is no unseen case to fit a calibration on")
     of = f"fitted on {len(unseen.patients)} unseen samples of {len(np.unique(unseen.patients))} patients"
     if method != "auto":
-        return Choice(fitted_calibrator(method, unseen), f"{of}, set by hand")
+        return CalibratorChoice(fit_calibrator(method, unseen), f"{of}, set by hand")
     if tried is None:
         several = unseen.scale == "classes" and len(unseen.names) > 2
         left_out = ["platt" if several else "vector"]
         left_out += ["isotonic"] if len(np.unique(unseen.patients)) < FEWEST_OF_STEPS else []
         tried = [name for name in SIMPLEST if name not in left_out] + [SIZE] * (unseen.sizes is not None)
         tried = tried if _is_enough(unseen) else tried[:1]
-    parts = dealt(unseen)
+    parts = deal_into_parts(unseen)
     if parts is None:
-        return Choice(replace(Calibrator(), cases=len(unseen.patients)), "one patient alone cannot be cross-fitted")
+        return CalibratorChoice(
+            replace(Calibrator(), cases=len(unseen.patients)), "one patient alone cannot be cross-fitted"
+        )
     losses = {name: _cross_fitted(name, unseen, parts) for name in ("none", *tried)}
     best = min(tried, key=lambda name: losses[name].mean())
     candidates = [name for name in tried if _is_near(losses[name], losses[best])]
     helps = _is_near if unseen.spread else _is_less
     candidates = [name for name in candidates if helps(losses[name], losses["none"])]
     for name in candidates:
-        calibrator = fitted_calibrator(name, unseen)
+        calibrator = fit_calibrator(name, unseen)
         if admits(calibrator) and _keeps_order(unseen, calibrator):
             words = f"{name} scaling: log loss {losses[name].mean():.4f} in patients that did not fit it, "
             words += f"{losses['none'].mean():.4f} without calibration"
             words += f", {losses[best].mean():.4f} with {best}, which is not surely better" if best != name else ""
             words += f"; {of}"
-            return Choice(calibrator, words)
+            return CalibratorChoice(calibrator, words)
     words = f"no calibration lowers the log loss of cross-fitted patients ({losses['none'].mean():.4f}) "
     words += f"of {len(unseen.patients)} unseen samples"
-    return Choice(replace(Calibrator(), cases=len(unseen.patients)), words)
+    return CalibratorChoice(replace(Calibrator(), cases=len(unseen.patients)), words)
 
 
-def _is_enough(unseen: Unseen) -> bool:
+def _is_enough(unseen: UnseenOutputs) -> bool:
     people = [len(np.unique(unseen.patients[own == side])) for own in unseen.positive.T for side in (0, 1)]
     return len(np.unique(unseen.patients)) >= FEWEST and min(people) >= FEWEST_OF_A_LABEL
 
@@ -207,21 +209,21 @@ def _is_less(losses: Floats, others: Floats) -> bool:
     return bool(losses.mean() < others.mean())
 
 
-def _keeps_order(unseen: Unseen, calibrator: Calibrator) -> bool:
-    after = unseen.calibrated(calibrator)
-    odds = odds_of(after, unseen.scale) if unseen.is_exclusive else after
+def _keeps_order(unseen: UnseenOutputs, calibrator: Calibrator) -> bool:
+    after = unseen.apply_calibrator(calibrator)
+    odds = class_odds(after, unseen.scale) if unseen.is_exclusive else after
     for before, now, positive in zip(unseen.odds.T, odds.T, unseen.positive.T, strict=True):
         is_known = np.isfinite(positive)
         truth = positive[is_known] > 0
         if truth.any() and not truth.all():
-            lost = float(auroc(before[is_known], truth, unseen.counts[is_known]))
-            lost -= float(auroc(now[is_known], truth, unseen.counts[is_known]))
+            lost = float(classification.auroc(before[is_known], truth, unseen.counts[is_known]))
+            lost -= float(classification.auroc(now[is_known], truth, unseen.counts[is_known]))
             if lost > MOST_AUROC_LOST:
                 return False
     return True
 
 
-def dealt(unseen: Unseen) -> np.ndarray | None:
+def deal_into_parts(unseen: UnseenOutputs) -> np.ndarray | None:
     """(samples,) the part of each sample's patient, who are dealt class by class; None for one patient."""
     people, first, person = np.unique(unseen.patients, return_index=True, return_inverse=True)
     if len(people) < 2:
@@ -235,16 +237,16 @@ def dealt(unseen: Unseen) -> np.ndarray | None:
     return np.asarray(part[person])
 
 
-def _cross_fitted(method: str, unseen: Unseen, parts: np.ndarray) -> Floats:
+def _cross_fitted(method: str, unseen: UnseenOutputs, parts: np.ndarray) -> Floats:
     """(patients,) mean losses by calibrators that were fitted without them."""
     losses = np.zeros(len(parts))
     for part in np.unique(parts):
         is_held_out = parts == part
-        losses[is_held_out] = unseen.only(is_held_out).losses(fitted_calibrator(method, unseen.only(~is_held_out)))
+        losses[is_held_out] = unseen.only(is_held_out).losses(fit_calibrator(method, unseen.only(~is_held_out)))
     return unseen.by_patient(losses)
 
 
-def _columns(unseen: Unseen, method: str) -> Iterator[tuple[str, Floats, Floats, Floats]]:
+def _columns(unseen: UnseenOutputs, method: str) -> Iterator[tuple[str, Floats, Floats, Floats]]:
     """Name, odds (with sizes, for the method of that name), answers and weights of each column."""
     for name, odds, positive in zip(unseen.columns, unseen.odds.T, unseen.positive.T, strict=True):
         is_known = np.isfinite(positive)
@@ -253,7 +255,7 @@ def _columns(unseen: Unseen, method: str) -> Iterator[tuple[str, Floats, Floats,
         yield name, regressors[is_known], positive[is_known], unseen.counts[is_known]
 
 
-def _factor(unseen: Unseen) -> float:
+def _factor(unseen: UnseenOutputs) -> float:
     def loss(log: float) -> float:
         """The loss of all patients with a factor, by its logarithm, and what speaks against so large a one."""
         calibrator = Calibrator("temperature", {"all": [float(np.exp(log))]})
@@ -264,7 +266,7 @@ def _factor(unseen: Unseen) -> float:
     return float(np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7}).x))
 
 
-def _vector(unseen: Unseen) -> list[list[float]]:
+def _vector(unseen: UnseenOutputs) -> list[list[float]]:
     """Factor and shift of each class."""
     logs, classes = unseen.logs - unseen.logs.max(axis=1, keepdims=True), len(unseen.names)
     logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
@@ -426,7 +428,7 @@ class Calibrator:
     cases: int = 0
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Calibrator:
+    def from_record(cls, settings: Mapping[str, Any]) -> Calibrator:
         """Make a calibrator from plain values; ValueError for an unknown method, or for numbers that no map has."""
         parameters = {str(name): [float(n) for n in given] for name, given in settings["parameters"].items()}
         calibrator = cls(str(settings["method"]), parameters, int(settings["cases"]))
@@ -457,18 +459,18 @@ class Calibrator:
 
         ordered: the classes are grades
         """
-        normal = normalised(logs)
+        normal = normalise_logs(logs)
         if self.method == "none":
             return normal
         if self.method == "temperature" and not ordered:
-            return normalised(normal * self.parameters["all"][0])
+            return normalise_logs(normal * self.parameters["all"][0])
         if self.method == "vector" and len(names) > 2 and not ordered:
             factors, shifts = np.array([self.parameters[name] for name in names]).T
-            return normalised(normal * factors + shifts)
+            return normalise_logs(normal * factors + shifts)
         scale: Scale = "grades" if ordered else "classes"
-        calibrated = from_odds(self.odds(odds_of(normal, scale), columns_of(names, scale)), scale)
+        calibrated = logs_from_odds(self.odds(class_odds(normal, scale), odds_columns(names, scale)), scale)
         if self.method == "isotonic" and ordered:  # a grade between two equal steps would have none: half a case of all
-            calibrated = normalised(np.logaddexp(calibrated, np.log(0.5 / (self.cases + 1))))
+            calibrated = normalise_logs(np.logaddexp(calibrated, np.log(0.5 / (self.cases + 1))))
         return calibrated
 
     def odds(self, odds: ArrayLike, columns: Sequence[str], sizes: Floats | float = 0.0) -> Floats:
@@ -480,16 +482,16 @@ class Calibrator:
         if self.method == "none":
             return log_odds
         numbers = [self.parameters.get(name, self.parameters.get("all", ())) for name in columns]
-        mapped = [_mapped(self.method, log_odds[..., place], own, sizes) for place, own in enumerate(numbers)]
+        mapped = [_map_odds(self.method, log_odds[..., place], own, sizes) for place, own in enumerate(numbers)]
         return np.stack(mapped, axis=-1)
 
 
-def columns_of(names: Sequence[str], scale: Scale) -> tuple[str, ...]:
+def odds_columns(names: Sequence[str], scale: Scale) -> tuple[str, ...]:
     """The names of the columns of odds: of two classes the second alone, of grades all but the first."""
     return tuple(names[1:] if scale == "grades" or (scale == "classes" and len(names) == 2) else names)
 
 
-def odds_of(logs: ArrayLike, scale: Scale) -> Floats:
+def class_odds(logs: ArrayLike, scale: Scale) -> Floats:
     """(..., classes) log probabilities that add up to 1 to (..., columns) logarithms of odds.
 
     Of two classes the second's, of several each against the rest, of grades those of lying above each but the last.
@@ -508,7 +510,7 @@ def odds_of(logs: ArrayLike, scale: Scale) -> Floats:
     return np.clip(np.stack(columns, axis=-1), -SUREST, SUREST)
 
 
-def from_odds(odds: ArrayLike, scale: Scale) -> Floats:
+def logs_from_odds(odds: ArrayLike, scale: Scale) -> Floats:
     """The inverse of `odds_of`; what would not add up is normalised, and odds of grades are made to fall."""
     log_odds = np.asarray(odds, dtype=np.float64)
     if scale == "labels":
@@ -523,19 +525,19 @@ def from_odds(odds: ArrayLike, scale: Scale) -> Floats:
         # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - exp(b - a)), which also holds far from 0
         with np.errstate(divide="ignore", invalid="ignore"):
             between = np.log(-np.expm1(np.diff(falls, axis=-1)))
-        return normalised(np.maximum(above + below + between, -SUREST))
+        return normalise_logs(np.maximum(above + below + between, -SUREST))
     if log_odds.shape[-1] == 1:
         return np.concatenate([_log_sigmoid(-log_odds), _log_sigmoid(log_odds)], axis=-1)
-    return normalised(_log_sigmoid(log_odds))
+    return normalise_logs(_log_sigmoid(log_odds))
 
 
-def normalised(logs: ArrayLike) -> Floats:
+def normalise_logs(logs: ArrayLike) -> Floats:
     """(..., classes) log probabilities, so that the probabilities add up to 1."""
     log_chances = np.asarray(logs, dtype=np.float64)
     return np.asarray(log_chances - _log_sum(log_chances)[..., None])
 
 
-def _mapped(method: str, odds: Floats, numbers: Sequence[float], sizes: Floats | float) -> Floats:
+def _map_odds(method: str, odds: Floats, numbers: Sequence[float], sizes: Floats | float) -> Floats:
     if method in ("temperature", "vector", "platt", SIZE):
         factor, shift, slope = (*numbers, 0.0, 0.0)[:3]
         return np.asarray(odds * factor + shift + slope * sizes)

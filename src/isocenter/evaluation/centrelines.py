@@ -51,7 +51,7 @@ class Centreline:
         return 2 * self.recall * self.precision / total if total else total
 
 
-def centreline(prediction: ArrayLike, reference: ArrayLike) -> Centreline:
+def compare_centrelines(prediction: ArrayLike, reference: ArrayLike) -> Centreline:
     """The figures of two masks (*spatial) of one grid."""
     called, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
     if called.shape != true.shape:
@@ -59,7 +59,7 @@ def centreline(prediction: ArrayLike, reference: ArrayLike) -> Centreline:
         raise GeometryError(problem, "centreline", "Score on the reference's own grid")
     for box in ndimage.find_objects((called | true).view(np.uint8)):
         called, true = called[box], true[box]
-    pieces, loops = (ours - theirs for ours, theirs in zip(betti(called), betti(true), strict=True))
+    pieces, loops = (ours - theirs for ours, theirs in zip(betti_numbers(called), betti_numbers(true), strict=True))
     return Centreline(_inside(true, called), _inside(called, true), pieces, loops)
 
 
@@ -77,7 +77,7 @@ def skeleton(mask: ArrayLike) -> Mask:
             return np.asarray(thinned[(slice(1, -1),) * thinned.ndim])
 
 
-def betti(mask: ArrayLike) -> tuple[int, int]:
+def betti_numbers(mask: ArrayLike) -> tuple[int, int]:
     """Pieces and loops of a mask (*spatial), corners touching: Betti numbers 0 and 1.
 
     Loops follow from the Euler characteristic of the union of closed voxels: pieces less loops (plus cavities in 3D).

@@ -10,17 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
-from isocenter.evaluation.intervals import (
-    FEW_PATIENTS,
-    LEVEL,
-    Seed,
-    bootstrap_statistic,
-    clopper_pearson,
-    proportion,
-    reweighted,
-)
+from isocenter.evaluation import _weighting, intervals
+from isocenter.evaluation.intervals import FEW_PATIENTS, LEVEL, Seed
 from isocenter.evaluation.metric import Metric
-from isocenter.evaluation.weighting import are_paired, chances_of, mean, ratio, truths_of, weights_of
 from isocenter.lazy import sparse
 from isocenter.values import Estimate, Floats
 
@@ -53,9 +45,9 @@ def auroc(scores: ArrayLike, positive: ArrayLike, weights: Floats | None = None)
     scores: (images,); positive: (images,) truths
     Hanley and McNeil, Radiology 1982, doi:10.1148/radiology.143.1.7063747
     """
-    yes, no = _tied(scores, positive, weights)
+    yes, no = _tie_scores(scores, positive, weights)
     below = np.cumsum(no, axis=-1) - no / 2
-    return ratio((yes * below).sum(axis=-1), yes.sum(axis=-1) * no.sum(axis=-1))
+    return _weighting.ratio_or_nan((yes * below).sum(axis=-1), yes.sum(axis=-1) * no.sum(axis=-1))
 
 
 def average_precision(scores: ArrayLike, positive: ArrayLike, weights: Floats | None = None) -> Floats:
@@ -63,11 +55,11 @@ def average_precision(scores: ArrayLike, positive: ArrayLike, weights: Floats | 
 
     Davis and Goadrich, ICML 2006, doi:10.1145/1143844.1143874 (why steps and not lines)
     """
-    yes, no = (counts[..., ::-1] for counts in _tied(scores, positive, weights))
+    yes, no = (counts[..., ::-1] for counts in _tie_scores(scores, positive, weights))
     hits = np.cumsum(yes, axis=-1)
     called = hits + np.cumsum(no, axis=-1)
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
-    return ratio((precision * yes).sum(axis=-1), yes.sum(axis=-1))
+    return _weighting.ratio_or_nan((precision * yes).sum(axis=-1), yes.sum(axis=-1))
 
 
 def one_against_rest(
@@ -97,7 +89,7 @@ class Confusion:
     counts: Floats
 
     @classmethod
-    def of(
+    def from_calls(
         cls, predicted: ArrayLike, reference: ArrayLike, classes: int = 2, weights: Floats | None = None
     ) -> Confusion:
         """Counts of (images,) class indices or truths."""
@@ -108,18 +100,18 @@ class Confusion:
         cells = sparse.csr_array(
             (np.ones(len(truth)), (images, truth * classes + called)), shape=(len(truth), classes**2)
         )
-        counts = np.asarray(weights_of(weights, len(truth)) @ cells)
+        counts = np.asarray(_weighting.case_weights(weights, len(truth)) @ cells)
         return cls(counts.reshape(*counts.shape[:-1], classes, classes))
 
     @property
     def accuracy(self) -> Floats:
         """Share of images that were called right."""
-        return ratio(np.trace(self.counts, axis1=-2, axis2=-1), self.counts.sum(axis=(-2, -1)))
+        return _weighting.ratio_or_nan(np.trace(self.counts, axis1=-2, axis2=-1), self.counts.sum(axis=(-2, -1)))
 
     @property
     def recalls(self) -> Floats:
         """(..., classes) share of each class that was called so."""
-        return ratio(self._right, self.counts.sum(axis=-1))
+        return _weighting.ratio_or_nan(self._right, self.counts.sum(axis=-1))
 
     @property
     def balanced_accuracy(self) -> Floats:
@@ -149,18 +141,18 @@ class Confusion:
     def ppv_at(self, prevalence: float) -> Floats:
         """PPV where `prevalence` of all people are positive (Bayes)."""
         right = self.sensitivity * prevalence
-        return ratio(right, right + (1 - self.specificity) * (1 - prevalence))
+        return _weighting.ratio_or_nan(right, right + (1 - self.specificity) * (1 - prevalence))
 
     def npv_at(self, prevalence: float) -> Floats:
         """NPV where `prevalence` of all people are positive (Bayes)."""
         right = self.specificity * (1 - prevalence)
-        return ratio(right, right + (1 - self.sensitivity) * prevalence)
+        return _weighting.ratio_or_nan(right, right + (1 - self.sensitivity) * prevalence)
 
     @property
     def f1(self) -> Floats:
         """F1 of the positive class; of several the unweighted mean (macro), 0 for a class never called right."""
         right, named = self._right, self.counts.sum(axis=-1) + self.counts.sum(axis=-2)
-        of_classes = ratio(2 * right, named)
+        of_classes = _weighting.ratio_or_nan(2 * right, named)
         return of_classes[..., 1] if of_classes.shape[-1] == 2 else of_classes.mean(axis=-1)
 
     @property
@@ -173,7 +165,7 @@ class Confusion:
         true, called = self.counts.sum(axis=-1), self.counts.sum(axis=-2)
         agreement = right * total - (true * called).sum(axis=-1)
         spread = (total**2 - (called**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1))
-        return ratio(agreement, np.sqrt(spread))
+        return _weighting.ratio_or_nan(agreement, np.sqrt(spread))
 
     @property
     def kappa(self) -> Floats:
@@ -182,8 +174,8 @@ class Confusion:
         Cohen, Educ Psychol Meas 1960, doi:10.1177/001316446002000104
         """
         total = self.counts.sum(axis=(-2, -1))
-        chance = ratio((self.counts.sum(axis=-1) * self.counts.sum(axis=-2)).sum(axis=-1), total**2)
-        return ratio(self.accuracy - chance, 1 - chance)
+        chance = _weighting.ratio_or_nan((self.counts.sum(axis=-1) * self.counts.sum(axis=-2)).sum(axis=-1), total**2)
+        return _weighting.ratio_or_nan(self.accuracy - chance, 1 - chance)
 
     @cached_property
     def _right(self) -> Floats:
@@ -191,7 +183,7 @@ class Confusion:
 
     @property
     def _precisions(self) -> Floats:
-        return ratio(self._right, self.counts.sum(axis=-2))
+        return _weighting.ratio_or_nan(self._right, self.counts.sum(axis=-2))
 
 
 def brier(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
@@ -203,14 +195,18 @@ def brier(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None
     table, truth = _by_class(probabilities, reference)
     squares = (table - np.eye(table.shape[1])[truth]) ** 2
     # With two classes both columns say the same, and the usual figure is that of one.
-    return mean(squares.sum(axis=1) / (2 if table.shape[1] == 2 else 1), weights_of(weights, len(table)))
+    return _weighting.weighted_mean(
+        squares.sum(axis=1) / (2 if table.shape[1] == 2 else 1), _weighting.case_weights(weights, len(table))
+    )
 
 
 def log_loss(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Mean negative logarithm (nats) of the probability given to what was true, which is clipped at 1.2e-7."""
     table, truth = _by_class(probabilities, reference)
     chances = table[np.arange(len(truth)), truth]
-    return mean(-np.log(np.clip(chances, SMALLEST_PROBABILITY, 1.0)), weights_of(weights, len(table)))
+    return _weighting.weighted_mean(
+        -np.log(np.clip(chances, SMALLEST_PROBABILITY, 1.0)), _weighting.case_weights(weights, len(table))
+    )
 
 
 def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = None, *, bins: int = BINS) -> Floats:
@@ -221,14 +217,17 @@ def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = 
                    several draws
     Guo et al., ICML 2017, arXiv:1706.04599; it is never below 0 and so too high in small sets
     """
-    chance, outcome = chances_of(probabilities, "probabilities"), truths_of(happened, "happened")
+    chance, outcome = (
+        _weighting.require_probabilities(probabilities, "probabilities"),
+        _weighting.require_truths(happened, "happened"),
+    )
     if chance.ndim != 1 or outcome.shape[-1:] != chance.shape:
         problem = f"{chance.shape} probabilities for {outcome.shape} truths in `happened`"
         raise UsageError(problem, "ece", "Give one probability and one truth for each image")
-    count = weights_of(weights, chance.size)
-    member = np.eye(bins)[place_in_bins(chance, bins)]
+    count = _weighting.case_weights(weights, chance.size)
+    member = np.eye(bins)[bin_index(chance, bins)]
     gap = np.abs((count * (chance - outcome)) @ member)
-    return ratio(gap.sum(axis=-1), count.sum(axis=-1))
+    return _weighting.ratio_or_nan(gap.sum(axis=-1), count.sum(axis=-1))
 
 
 def largest_calibration_error(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS) -> Floats:
@@ -238,7 +237,7 @@ def largest_calibration_error(probabilities: ArrayLike, happened: ArrayLike, *, 
     Naeini et al., AAAI 2015, doi:10.1609/aaai.v29i1.9602
     """
     chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    member = np.eye(bins)[place_in_bins(chance, bins)]
+    member = np.eye(bins)[bin_index(chance, bins)]
     counts = member.sum(axis=0)
     gaps = np.abs((chance - outcome) @ member[:, counts > 0]) / counts[counts > 0]
     return np.asarray(gaps.max(axis=-1, initial=0.0))
@@ -250,18 +249,22 @@ def roc_curve(scores: ArrayLike, positive: ArrayLike, weights: Floats | None = N
     weights: (images,) how much each counts; None: all alike
     The first threshold is infinite; the area under straight lines through the points is `auroc`.
     """
-    yes, no = (counts[::-1] for counts in _tied(scores, positive, weights))
+    yes, no = (counts[::-1] for counts in _tie_scores(scores, positive, weights))
     thresholds = np.unique(np.asarray(scores, dtype=np.float64))[::-1]
     wrong, hits = (np.concatenate([[0.0], np.cumsum(part)]) for part in (no, yes))
-    return ratio(wrong, wrong[-1]), ratio(hits, hits[-1]), np.concatenate([[np.inf], thresholds])
+    return (
+        _weighting.ratio_or_nan(wrong, wrong[-1]),
+        _weighting.ratio_or_nan(hits, hits[-1]),
+        np.concatenate([[np.inf], thresholds]),
+    )
 
 
-def reliability(
+def reliability_bins(
     probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS
 ) -> tuple[Floats, Floats, NDArray[np.intp]]:
     """Mean probability, frequency and images of each bin of `ece` that is not empty, for a figure."""
     chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    bin_of_image = place_in_bins(chance, bins)
+    bin_of_image = bin_index(chance, bins)
     counts = np.bincount(bin_of_image, minlength=bins)
     full = counts > 0
     mean, frequency = (
@@ -278,7 +281,7 @@ def roc_band(
     None where a class has fewer than ten patients: a band would seem to say more than is known.
     Each point has its own interval; the whole curve leaves the band more often. Macskassy and Provost, ROCAI 2004
     """
-    values, truth = np.asarray(scores, dtype=np.float64), truths_of(positive, "positive")
+    values, truth = np.asarray(scores, dtype=np.float64), _weighting.require_truths(positive, "positive")
     owners = np.asarray(patients)
     if min(len(np.unique(owners[side])) for side in (truth, ~truth)) < FEW_PATIENTS:
         return None
@@ -287,7 +290,7 @@ def roc_band(
     last = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)
     across = np.linspace(0, 1, POINTS)
     sensitivities = []
-    for weights in reweighted(owners, strata=truth, seed=seed, draws=draws):
+    for weights in intervals.patient_weights(owners, strata=truth, seed=seed, draws=draws):
         counts = weights[:, order]
         right, wrong = (np.cumsum(counts * side[order], axis=1)[:, last] for side in (truth, ~truth))
         for hit, false in zip(right, wrong, strict=True):
@@ -306,7 +309,11 @@ def predictive_values(
     specificity (Bayes), whose patients are resampled within positives and negatives; where no call is wrong, the exact
     bound of sensitivity or specificity bounds them.
     """
-    calls, truth, owners = truths_of(called, "called"), truths_of(positive, "positive"), np.asarray(patients)
+    calls, truth, owners = (
+        _weighting.require_truths(called, "called"),
+        _weighting.require_truths(positive, "positive"),
+        np.asarray(patients),
+    )
     if not len(calls) == len(truth) == len(owners):
         problem = f"{len(calls)} calls, {len(truth)} truths in `positive` and {len(owners)} patients"
         raise UsageError(problem, "predictive values", "Give one of each for each image")
@@ -315,8 +322,8 @@ def predictive_values(
     if prevalence is None:
         at = f"; at a prevalence of {truth.mean():.3g}, that of these cases" if len(truth) else ""
         estimates = [
-            proportion(truth[calls], owners[calls], seed=seed),
-            proportion(~truth[~calls], owners[~calls], seed=seed),
+            intervals.proportion(truth[calls], owners[calls], seed=seed),
+            intervals.proportion(~truth[~calls], owners[~calls], seed=seed),
         ]
     else:
         at = f"; at a stated prevalence of {prevalence:.3g}"
@@ -328,15 +335,15 @@ def predictive_values(
     return ppv, npv
 
 
-def _tied(scores: ArrayLike, positive: ArrayLike, weights: Floats | None) -> tuple[Floats, Floats]:
+def _tie_scores(scores: ArrayLike, positive: ArrayLike, weights: Floats | None) -> tuple[Floats, Floats]:
     """(..., scores that differ, rising) weight of the positive and of the negative images with that score."""
-    values, truths = np.asarray(scores, dtype=np.float64), truths_of(positive, "positive")
-    if not are_paired(values, truths) or not len(values) or np.isnan(values).any():
+    values, truths = np.asarray(scores, dtype=np.float64), _weighting.require_truths(positive, "positive")
+    if not _weighting.have_same_cases(values, truths) or not len(values) or np.isnan(values).any():
         problem = f"scores of {values.shape} for truths of {truths.shape}, or a score that is NaN"
         raise UsageError(problem, "classification", "Give one score and one truth for each image")
     order = np.argsort(values, kind="stable")
     starts = np.concatenate([[0], np.flatnonzero(values[order][1:] != values[order][:-1]) + 1])
-    count = weights_of(weights, len(values))[..., order]
+    count = _weighting.case_weights(weights, len(values))[..., order]
     if len(starts) == len(values):  # no two are tied: nothing is summed up
         yes = count * truths[order]
         return yes, count - yes
@@ -354,9 +361,9 @@ def _by_class(probabilities: ArrayLike, reference: ArrayLike) -> tuple[Floats, N
     return table, truth
 
 
-def place_in_bins(chance: Floats, bins: int) -> NDArray[np.intp]:
+def bin_index(chance: Floats, bins: int) -> NDArray[np.intp]:
     """Place among bins of equal width; 1 belongs to the last."""
-    return np.clip((chances_of(chance, "probabilities") * bins).astype(np.intp), 0, bins - 1)
+    return np.clip((_weighting.require_probabilities(chance, "probabilities") * bins).astype(np.intp), 0, bins - 1)
 
 
 def _predictive_value(
@@ -366,15 +373,15 @@ def _predictive_value(
 
     def value(weights: Floats) -> Floats:
         """The positive predictive value, for each weighting."""
-        return Confusion.of(calls, truth, 2, weights).ppv_at(prevalence)
+        return Confusion.from_calls(calls, truth, 2, weights).ppv_at(prevalence)
 
-    estimate = bootstrap_statistic(value, owners, strata=truth, seed=seed, exact=False)
+    estimate = intervals.bootstrap_statistic(value, owners, strata=truth, seed=seed, exact=False)
     if estimate.low is not None or estimate.value != 1.0:
         return estimate
     # No negative was called positive: at worst as many as the exact interval of that proportion allows.
     free = len(np.unique(owners[~truth]))
-    least = float(clopper_pearson(free, free).low or 0.0)
-    right = float(Confusion.of(calls, truth).sensitivity) * prevalence
+    least = float(intervals.clopper_pearson(free, free).low or 0.0)
+    right = float(Confusion.from_calls(calls, truth).sensitivity) * prevalence
     low = right / (right + (1 - least) * (1 - prevalence))
     return replace(estimate, low=low, high=1.0, method="exact (Clopper-Pearson) bound of the wrong calls, by patient")
 
@@ -401,7 +408,7 @@ def weighted_kappa(confusion: Confusion, costs: ArrayLike) -> Floats:
     counts, weights = confusion.counts, _square(costs, confusion.counts.shape[-1])
     observed = (counts * weights).sum(axis=(-2, -1))
     chance = np.einsum("...i,ij,...j->...", counts.sum(axis=-1), weights, counts.sum(axis=-2))
-    return np.asarray(1 - ratio(observed * counts.sum(axis=(-2, -1)), chance))
+    return np.asarray(1 - _weighting.ratio_or_nan(observed * counts.sum(axis=(-2, -1)), chance))
 
 
 def ranked_probability_score(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
@@ -417,10 +424,10 @@ def ranked_probability_score(probabilities: ArrayLike, reference: ArrayLike, wei
         raise UsageError(problem, "grades", "Give (images, grades) and (images,)")
     reached = truth[:, None] <= np.arange(grades - 1)
     scores = ((np.cumsum(table, axis=1)[:, :-1] - reached) ** 2).mean(axis=1)
-    return mean(scores, weights_of(weights, len(scores)))
+    return _weighting.weighted_mean(scores, _weighting.case_weights(weights, len(scores)))
 
 
-def least_cost(probabilities: ArrayLike, costs: ArrayLike) -> np.ndarray:
+def least_cost_class(probabilities: ArrayLike, costs: ArrayLike) -> np.ndarray:
     """(images,) index of the class that costs least on average, if the probabilities are right.
 
     probabilities: (images, classes); costs: (classes, classes) of calling a reference (row) so (column)

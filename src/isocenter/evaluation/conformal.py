@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.errors import UsageError, counted
+from isocenter import errors as errors_module
+from isocenter.errors import UsageError
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -63,7 +64,7 @@ class Conformal:
     crossed: Mapping[str, Steps] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Conformal:
+    def from_record(cls, settings: Mapping[str, Any]) -> Conformal:
         """Make a threshold from plain values."""
         limits = {str(key): _number(one) for key, one in settings["thresholds"].items()}
         counts = {str(key): int(one) for key, one in settings["n"].items()}
@@ -98,10 +99,12 @@ class Conformal:
         Of groups whose names begin with a preposition, as those of findings do.
         """
         thresholds = [
-            f"{counted(people, 'patient')} {group}" for group, people in self.n.items() if group not in self.thresholds
+            f"{errors_module.count_phrase(people, 'patient')} {group}"
+            for group, people in self.n.items()
+            if group not in self.thresholds
         ]
         return (
-            f"{', '.join(thresholds)}, {fewest_of_group(self.level)} needed{' of each' * (len(thresholds) > 1)}"
+            f"{', '.join(thresholds)}, {fewest_for_group(self.level)} needed{' of each' * (len(thresholds) > 1)}"
             if thresholds
             else ""
         )
@@ -166,7 +169,7 @@ def conformal_threshold(scores: ArrayLike, level: float, patients: ArrayLike | N
         raise UsageError(f"a coverage of {level:g}", "conformal_threshold", "Give more than 0 and less than 1")
     values = np.asarray(scores, dtype=np.float64)
     values = np.where(np.isnan(values), np.inf, values)
-    shares, people = shares_of(len(values), patients)
+    shares, people = patient_shares(len(values), patients)
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(shares[order]) >= level * (people + 1) - ROUNDING
     return (float(values[order][np.argmax(reached)]) if reached.any() else math.inf), people
@@ -191,7 +194,7 @@ def mondrian_thresholds(
     return thresholds
 
 
-def widest(thresholds: Mapping[str, float]) -> float:
+def widest_threshold(thresholds: Mapping[str, float]) -> float:
     """The threshold for a case whose group is not known."""
     return max(thresholds.values(), default=math.inf)
 
@@ -247,7 +250,7 @@ def time_scores(predicted: ArrayLike, observed: ArrayLike) -> Floats:
         return np.asarray(predicted, dtype=np.float64) / np.asarray(observed, dtype=np.float64)
 
 
-def controlled_on_average(
+def setting_controlled_on_average(
     losses: ArrayLike, risk: float, patients: ArrayLike | None = None, *, largest: float = 1.0
 ) -> int:
     """The first setting whose expected loss in a new case is at most `risk`; -1 where none is known to be.
@@ -256,10 +259,10 @@ def controlled_on_average(
     Conformal risk control; Angelopoulos et al., arXiv:2208.02814
     """
     means, people = _risks(losses, patients)
-    return _first(controls(means * people, people, risk, largest=largest))
+    return _first(is_controlled(means * people, people, risk, largest=largest))
 
 
-def controls(
+def is_controlled(
     losses: ArrayLike, people: int, risk: float, delta: float | None = None, *, largest: float = 1.0
 ) -> Truths:
     """(settings,) whether the expected loss in a new patient is at most `risk`.
@@ -277,7 +280,7 @@ def controls(
     return np.asarray(_p_of_errors(sums / max(1, people), people, risk, is_exact) <= delta)
 
 
-def fewest_controlling(risk: float, delta: float | None = None) -> int:
+def fewest_for_control(risk: float, delta: float | None = None) -> int:
     """Fewest patients that control a risk: with fewer no setting is known to, though it be wrong for none.
 
     delta: as of `controlled_with_confidence`; None on average
@@ -287,12 +290,14 @@ def fewest_controlling(risk: float, delta: float | None = None) -> int:
     return math.ceil(math.log(delta) / math.log(1 - risk) - ROUNDING)
 
 
-def fewest_of_group(level: float) -> int:
+def fewest_for_group(level: float) -> int:
     """Fewest patients that a group needs for a promise of its own, and for a threshold that leaves anything out."""
-    return max(FEWEST_OF_GROUP, fewest_controlling(1 - level))
+    return max(FEWEST_OF_GROUP, fewest_for_control(1 - level))
 
 
-def controlled_with_confidence(losses: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None) -> int:
+def setting_controlled_with_confidence(
+    losses: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None
+) -> int:
     """The first setting whose risk is at most `risk`, with a confidence of 1 - delta; -1 where none is known to be.
 
     losses: (cases, settings), each 0 to 1, the settings in the order in which losses fall: they are tested from the
@@ -314,7 +319,7 @@ def least_sureness(
     `SURE_FROM` would answer, from eight of these downwards until one fails, each sequence at an eighth of delta. The
     unit is a patient with an answer; Angelopoulos et al., arXiv:2110.01052, Geifman and El-Yaniv, arXiv:1705.08500
     """
-    means, people, exact = _answered(sureness, errors, patients)
+    means, people, exact = _answer_errors(sureness, errors, patients)
     p = _p_of_errors(means, people, risk, exact)
     holds = (people > 0) & (p <= delta / STARTS)
     threshold = math.inf
@@ -332,7 +337,7 @@ def cases_to_answer(
     0 where no number would do, because even the surest answers are wrong more often than `risk`; None without any
     answer. A sequence whose first test 20 patients or more reach is believed before those that fewer do.
     """
-    means, people, exact = _answered(sureness, errors, patients)
+    means, people, exact = _answer_errors(sureness, errors, patients)
     firsts = slice(0, None, len(SURE_FROM) // STARTS)
     many = np.unique(np.geomspace(1, MOST_ANSWERED, 2000).round())
     needed = []
@@ -346,7 +351,7 @@ def cases_to_answer(
     return min(needed, default=(False, 0))[1] if people.any() else None
 
 
-def _answered(
+def _answer_errors(
     sureness: ArrayLike, errors: ArrayLike, patients: ArrayLike | None
 ) -> tuple[Floats, NDArray[np.intp], Truths]:
     """Mean error of answers from each of `SURE_FROM` on, their patients, and whether these are independent trials."""
@@ -383,7 +388,7 @@ def _first(holds: Truths) -> int:
     return len(holds) - until if until else -1
 
 
-def shares_of(cases: int, patients: ArrayLike | None) -> tuple[Floats, int]:
+def patient_shares(cases: int, patients: ArrayLike | None) -> tuple[Floats, int]:
     """(cases,) what each case counts, in sum 1 a patient, and the patients."""
     if patients is None:
         return np.ones(cases), cases
@@ -394,7 +399,7 @@ def shares_of(cases: int, patients: ArrayLike | None) -> tuple[Floats, int]:
 def _risks(losses: ArrayLike, patients: ArrayLike | None) -> tuple[Floats, int]:
     """(settings,) mean loss over patients, and the patients."""
     values = np.asarray(losses, dtype=np.float64)
-    shares, people = shares_of(len(values), patients)
+    shares, people = patient_shares(len(values), patients)
     return shares @ values / max(1, people), people
 
 
@@ -412,7 +417,7 @@ def cross_steps(scores: ArrayLike, folds: ArrayLike, networks: int, patients: Ar
         np.nan_to_num(np.asarray(scores, dtype=np.float64), nan=np.inf, posinf=np.inf),
         np.asarray(folds),
     )
-    shares, _ = shares_of(len(fold_scores), patients)
+    shares, _ = patient_shares(len(fold_scores), patients)
     return tuple(_steps(fold_scores[numbers == one], shares[numbers == one]) for one in range(networks))
 
 
@@ -423,7 +428,7 @@ def cross_sets(steps: Steps, candidates: ArrayLike, level: float) -> Truths:
     for step, offer in zip(steps, offered, strict=True):
         reached = np.cumsum([0.0, *(share for _, share in step)])
         better += reached[np.searchsorted([score for score, _ in step], offer, side="left")]
-    return np.isnan(offered).any(axis=0) | (better < level * (people_of(steps) + 1) - ROUNDING)
+    return np.isnan(offered).any(axis=0) | (better < level * (count_scored_patients(steps) + 1) - ROUNDING)
 
 
 def cross_interval(
@@ -446,17 +451,17 @@ def cross_lower_bound(steps: Steps, values: ArrayLike, level: float, widths: Arr
     folds = zip(steps, np.asarray(values), np.broadcast_to(np.asarray(widths), len(steps)), strict=True)
     rows = [(value - score * wide, share) for own, value, wide in folds for score, share in own]
     downwards, shares = np.array(rows, dtype=np.float64).reshape(-1, 2).T
-    return -_reached(-downwards, shares, level * (people_of(steps) + 1))
+    return -_first_reached(-downwards, shares, level * (count_scored_patients(steps) + 1))
 
 
-def people_of(steps: Steps) -> int:
+def count_scored_patients(steps: Steps) -> int:
     """The patients whose cases were scored."""
     return round(sum(share for own in steps for _, share in own))
 
 
 def cross_bound(steps: Steps, level: float) -> float:
     """The coverage that is surely held: 2 level - 1 less what few patients cost; Barber et al., theorem 4."""
-    people, networks = people_of(steps), len(steps)
+    people, networks = count_scored_patients(steps), len(steps)
     if people < networks:
         return 0.0
     lost = min(2 * (1 - 1 / networks) / (people / networks + 1), (1 - networks / people) / (networks + 1))
@@ -469,7 +474,7 @@ def _steps(scores: Floats, shares: Floats) -> tuple[tuple[float, float], ...]:
     return tuple((float(scores[part[-1]]), float(shares[part].sum())) for part in parts if len(part))
 
 
-def _reached(ends: Floats, shares: Floats, count: float) -> float:
+def _first_reached(ends: Floats, shares: Floats, count: float) -> float:
     """The first of the ends, from the smallest on, by which so much is counted; infinite where it is never."""
     order = np.argsort(ends, kind="stable")
     is_reached = np.cumsum(shares[order]) >= count - ROUNDING

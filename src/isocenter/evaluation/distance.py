@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError
+from isocenter.evaluation import _weighting
 from isocenter.evaluation.metric import Metric
-from isocenter.evaluation.weighting import steps_of
 from isocenter.lazy import ndimage, spatial
-from isocenter.values import Floats, counted_in
+from isocenter.values import Floats, grid_geometry
 
 # Distances are sums of floats: what lies exactly at the tolerance must not fall out by rounding.
 ROUNDING = 1e-6
@@ -44,7 +44,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Surface:
+class MaskSurface:
     """The elements of a mask's surface, in mm from the mask's first corner.
 
     places:  (elements, axes) the middle of each
@@ -61,14 +61,14 @@ class Surface:
     is_empty: bool
 
     @classmethod
-    def of(cls, mask: Mask, spacing: ArrayLike, known: Mask | None = None) -> Surface:
+    def from_mask(cls, mask: Mask, spacing: ArrayLike, known: Mask | None = None) -> MaskSurface:
         """spacing: (axes,) mm, or (axes, axes) as for `surface_distance`
 
         known: as the mask with a margin of one voxel, where the truth is known; the mask holds known voxels only
         """
         codes = _codes(np.pad(mask, 1))  # what touches the border of the image ends there
-        steps = steps_of(spacing)
-        areas, offsets = elements(tuple(map(tuple, steps.tolist())))
+        steps = _weighting.spacing_steps(spacing)
+        areas, offsets = surface_elements(tuple(map(tuple, steps.tolist())))
         counted = (codes > 0) & (codes < len(areas) - 1)
         goes_on = mask
         if known is not None:
@@ -91,8 +91,8 @@ class SurfaceDistance:
     Weighting by area: Nikolov et al., J Med Internet Res 2021, doi:10.2196/26151
     """
 
-    prediction: Surface
-    reference: Surface
+    prediction: MaskSurface
+    reference: MaskSurface
     worst: float
     unit: str
 
@@ -173,7 +173,7 @@ def surface_distance(
     Raises GeometryError for masks of two grids.
     """
     predicted, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
-    steps = steps_of(np.ones(true.ndim) if spacing is None else spacing)
+    steps = _weighting.spacing_steps(np.ones(true.ndim) if spacing is None else spacing)
     if true.ndim not in AXES:
         raise GeometryError(f"a mask with {true.ndim} axes", "surface_distance", "Give one to three, without channels")
     if predicted.shape != true.shape or len(steps) != true.ndim:
@@ -181,7 +181,7 @@ def surface_distance(
             f"a prediction of {predicted.shape} and a spacing of {len(steps)} axes for a reference of {true.shape}"
         )
         raise GeometryError(problem, "surface_distance", "Score on the reference's own grid")
-    unit = "mm" if spacing is not None else counted_in(true.ndim)
+    unit = "mm" if spacing is not None else grid_geometry.pixels_or_voxels(true.ndim)
     sizes = tuple(extent or true.shape)
     where = None if known is None else np.asarray(known, dtype=bool)
     if where is not None:
@@ -195,15 +195,15 @@ def surface_distance(
     region = _bounding_box(predicted | true)
     around = None if where is None else _with_margin(where, region)
     return SurfaceDistance(
-        prediction=Surface.of(predicted[region], steps, around),
-        reference=Surface.of(true[region], steps, around),
+        prediction=MaskSurface.from_mask(predicted[region], steps, around),
+        reference=MaskSurface.from_mask(true[region], steps, around),
         worst=_diagonal(sizes, steps),
         unit=unit,
     )
 
 
 @lru_cache(maxsize=64)
-def elements(spacing: tuple[float, ...] | tuple[tuple[float, ...], ...]) -> tuple[Floats, Floats]:
+def surface_elements(spacing: tuple[float, ...] | tuple[tuple[float, ...], ...]) -> tuple[Floats, Floats]:
     """Area (codes,) and offset in voxels (codes, axes) of the element at a corner, by which voxels around are inside.
 
     spacing: as for `surface_distance`
@@ -211,7 +211,7 @@ def elements(spacing: tuple[float, ...] | tuple[tuple[float, ...], ...]) -> tupl
     Voxels that meet only at this corner or along an edge have surfaces of their own: a thin diagonal line has both
     its sides.
     """
-    steps = steps_of(spacing)
+    steps = _weighting.spacing_steps(spacing)
     axes = len(steps)
     bits = np.arange(2 ** (2**axes))[:, None] >> np.arange(2**axes) & 1
     around = bits.astype(bool).reshape(-1, *(2,) * axes)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError, UsageError
-from isocenter.evaluation.weighting import ratio
+from isocenter.evaluation import _weighting
 from isocenter.values import Floats
 
 Integers = NDArray[np.int64]
@@ -39,7 +39,7 @@ class InstanceOverlap:
         """(pairs,) intersection over union."""
         return np.asarray(self.shared / self._unions)
 
-    def matched(self, threshold: float) -> int:
+    def matched_pairs(self, threshold: float) -> int:
         """Pairs with an intersection over union above the threshold: from 0.5 on no object is in two of them."""
         if not 0.5 <= threshold < 1:
             raise UsageError(f"an IoU of {threshold}", "instances", "Give 0.5 to below 1, where pairs are unique")
@@ -47,12 +47,14 @@ class InstanceOverlap:
 
     def ap(self, thresholds: Sequence[float] = thresholds) -> float:
         """TP / (TP + FP + FN), the mean over thresholds: the average precision of the 2018 Data Science Bowl."""
-        hits = np.array([self.matched(threshold) for threshold in thresholds])
-        return float(np.mean(ratio(hits, len(self.predicted) + len(self.reference) - hits)))
+        hits = np.array([self.matched_pairs(threshold) for threshold in thresholds])
+        return float(np.mean(_weighting.ratio_or_nan(hits, len(self.predicted) + len(self.reference) - hits)))
 
     def f1(self, threshold: float = 0.5) -> float:
         """2 TP / (2 TP + FP + FN)."""
-        return float(ratio(2 * self.matched(threshold), len(self.predicted) + len(self.reference)))
+        return float(
+            _weighting.ratio_or_nan(2 * self.matched_pairs(threshold), len(self.predicted) + len(self.reference))
+        )
 
     @property
     def aji(self) -> float:
@@ -66,7 +68,7 @@ class InstanceOverlap:
         untaken = np.ones(len(self.predicted), dtype=bool)
         untaken[self.pairs[best, 0]] = False
         union = self._unions[best].sum() + self.reference[unmet].sum() + self.predicted[untaken].sum()
-        return float(ratio(self.shared[best].sum(), union))
+        return float(_weighting.ratio_or_nan(self.shared[best].sum(), union))
 
     @property
     def sq(self) -> float:
@@ -83,7 +85,7 @@ class InstanceOverlap:
     def pq(self) -> float:
         """Panoptic quality of one class, SQ times RQ. Kirillov et al., CVPR 2019, arXiv:1801.00868"""
         matched = self.iou[self.iou > 0.5]
-        return float(ratio(2 * matched.sum(), len(self.predicted) + len(self.reference)))
+        return float(_weighting.ratio_or_nan(2 * matched.sum(), len(self.predicted) + len(self.reference)))
 
     @property
     def _unions(self) -> Integers:
@@ -103,15 +105,15 @@ def instance_overlap(predicted: ArrayLike, reference: ArrayLike) -> InstanceOver
     if ours.shape != theirs.shape:
         problem = f"a prediction of {ours.shape} for a reference of {theirs.shape}"
         raise GeometryError(problem, "instances", "Score on the reference's own grid")
-    _, numbers, sizes = _numbered(ours)
-    true, others, true_sizes = _numbered(theirs)
+    _, numbers, sizes = _renumber(ours)
+    true, others, true_sizes = _renumber(theirs)
     both = (numbers > 0) & (others > 0)
     keys, shared = np.unique((numbers[both] - 1) * max(1, len(true)) + others[both] - 1, return_counts=True)
     pairs = np.stack(np.divmod(keys, max(1, len(true))), axis=1)
     return InstanceOverlap(sizes, true_sizes, pairs.astype(np.int64), shared.astype(np.int64))
 
 
-def _numbered(numbers: NDArray) -> tuple[NDArray, Integers, Integers]:
+def _renumber(numbers: NDArray) -> tuple[NDArray, Integers, Integers]:
     """The objects' numbers, (voxels,) each one's place among them counted from 1, and (objects,) voxels."""
     values, places, counts = np.unique(numbers.ravel(), return_inverse=True, return_counts=True)
     objects = values != 0

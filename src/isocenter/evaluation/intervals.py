@@ -10,11 +10,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.errors import UsageError, counted
+from isocenter import errors as errors_module
+from isocenter.errors import UsageError
+from isocenter.evaluation import _weighting
 from isocenter.evaluation.regression import NORMAL_95
-from isocenter.evaluation.weighting import are_paired, refuse_impossible_level, refuse_no_draws, truths_of
 from isocenter.lazy import special, stats
-from isocenter.values import Draws, Estimate, Floats, Recipe, people_of
+from isocenter.values import Estimate, Floats, dataset_cases
+from isocenter.values.estimate import BootstrapDraws, FigureRecipe
 
 LEVEL = 0.95
 DRAWS = 2000
@@ -55,10 +57,10 @@ class Resampling:
     keeps_recipe: bool = False
 
     def __post_init__(self) -> None:
-        refuse_no_draws(self.draws)
+        _weighting.refuse_no_draws(self.draws)
 
     @classmethod
-    def of(cls, seed: Seed) -> Resampling:
+    def from_seed(cls, seed: Seed) -> Resampling:
         """A plain number is a seed without models, whose draws nobody keeps."""
         return seed if isinstance(seed, cls) else cls(int(seed))  # type: ignore[arg-type]
 
@@ -96,13 +98,13 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     differences = differences[np.isfinite(differences)]
     if not len(differences) or np.ptp(differences) <= 1e-12:
         return replace(figure, method="none: all draws are equal")
-    few = f"; unreliable: {counted(draws.fewest, 'patient')}" if draws.fewest < FEW_PATIENTS else ""
-    tail = tail_of(draws.fewest, draws.models)
+    few = f"; unreliable: {errors_module.count_phrase(draws.fewest, 'patient')}" if draws.fewest < FEW_PATIENTS else ""
+    tail = tail_share(draws.fewest, draws.models)
     low, high = np.quantile(differences, [tail, 1 - tail]).tolist()
     return replace(figure, low=low, high=high, method=f"paired patient bootstrap{few}")
 
 
-def at_once(estimate: Estimate, number: int) -> Estimate:
+def bonferroni(estimate: Estimate, number: int) -> Estimate:
     """The estimate with the interval that it has as one of so many of which all hold at once in 95 % (Bonferroni).
 
     The own interval of what stands out among many, such as the worst of 40 conditions, leaves 0 out by chance.
@@ -132,14 +134,14 @@ def bootstrap(
     exact:    False for numbers without a unit that are no such ratio, as a log loss, which is 0 at best and has no end
     Field and Welsh, J R Stat Soc B 2007, doi:10.1111/j.1467-9868.2007.00593.x
     """
-    values, owners = _aligned(scores, patients)
+    values, owners = _check_aligned(scores, patients)
     defined = np.isfinite(values)
     values, owners = values[defined], owners[defined]
     left_out = "" if defined.all() else f"; {np.count_nonzero(~defined)} undefined left out"
     if not len(values):
         return Estimate(float("nan"), unit=unit, method=f"none: no defined score{left_out}")
     if _are_of_pairs(owners):
-        return _of_pairs(values, owners, Resampling.of(seed).drawing(draws), unit, left_out)
+        return _of_pairs(values, owners, Resampling.from_seed(seed).drawing(draws), unit, left_out)
     people, owner = np.unique(owners, return_inverse=True)
     sums, counts = np.bincount(owner, values), np.bincount(owner).astype(np.float64)
 
@@ -149,14 +151,14 @@ def bootstrap(
 
     strata = np.zeros(len(people), dtype=np.intp)
     exact = exact and unit == "" and bool(np.isin(values, (0.0, 1.0)).all())
-    how = Resampling.of(seed).drawing(draws)
-    recipe = Recipe(mean, people, strata, np.stack([sums, counts]))
+    how = Resampling.from_seed(seed).drawing(draws)
+    recipe = FigureRecipe(mean, people, strata, np.stack([sums, counts]))
     return _estimate(recipe, n=len(values), unit=unit, how=how, exact=exact, note=left_out)
 
 
 def _are_of_pairs(patients: NDArray[Any]) -> bool:
     """Whether some images are pairs of two patients' images."""
-    return any(len(people_of(str(one))) > 1 for one in np.unique(patients))
+    return any(len(dataset_cases.people_of_patient(str(one))) > 1 for one in np.unique(patients))
 
 
 def _weights_of_pairs(patients: NDArray[Any]) -> tuple[NDArray[Any], Callable[[Floats], Floats]]:
@@ -165,7 +167,7 @@ def _weights_of_pairs(patients: NDArray[Any]) -> tuple[NDArray[Any], Callable[[F
     A pair counts by the product of its two patients' draws, because pairs that share a patient are alike. This is the
     pigeonhole bootstrap of Owen, Ann Appl Stat 2007, doi:10.1214/07-AOAS122
     """
-    ends = [people_of(str(one)) for one in patients]
+    ends = [dataset_cases.people_of_patient(str(one)) for one in patients]
     people, places = np.unique([one for own in ends for one in (own[0], own[-1])], return_inverse=True)
     first, second = places.reshape(-1, 2).T
     of_one = np.array([len(own) == 1 for own in ends])
@@ -187,7 +189,7 @@ def _of_pairs(values: Floats, patients: NDArray[Any], how: Resampling, unit: str
         total = values_of_draws.sum(axis=1)
         return np.divide(values_of_draws @ values, total, out=np.full(len(values_of_draws), np.nan), where=total > 0)
 
-    recipe = Recipe(mean, people, np.zeros(len(people), dtype=np.intp))
+    recipe = FigureRecipe(mean, people, np.zeros(len(people), dtype=np.intp))
     estimate = _estimate(recipe, n=len(values), unit=unit, how=how, exact=False, note=note)
     return replace(estimate, method=estimate.method.replace("patient bootstrap", "pigeonhole bootstrap of patients"))
 
@@ -222,7 +224,7 @@ def bootstrap_statistic(
     """
     owners = np.asarray(patients)
     people, owner = np.unique(owners, return_inverse=True)
-    groups = np.zeros(len(people), dtype=np.intp) if strata is None else rarest(np.asarray(strata), owner)
+    groups = np.zeros(len(people), dtype=np.intp) if strata is None else rarest_classes(np.asarray(strata), owner)
     of_pairs = None
     if _are_of_pairs(owners):
         people, of_pairs = _weights_of_pairs(owners)
@@ -232,7 +234,7 @@ def bootstrap_statistic(
         """The statistic, for each weighting of the patients."""
         return statistic(weights[:, owner] if of_pairs is None else of_pairs(weights))
 
-    how, recipe = Resampling.of(seed).drawing(draws), Recipe(over_people, people, groups)
+    how, recipe = Resampling.from_seed(seed).drawing(draws), FigureRecipe(over_people, people, groups)
     models = how.models_of(people) if compares else None
     scale = scale or ("share" if compares else None)
     note, rare = "", min(((len(np.unique(owners[own])), label) for label, own in (labels or {}).items()), default=None)
@@ -243,13 +245,13 @@ def bootstrap_statistic(
     )
 
 
-def reweighted(
+def patient_weights(
     patients: ArrayLike, *, strata: ArrayLike | None = None, seed: Seed, draws: int | None = None
 ) -> Iterator[Floats]:
     """(some draws, images) how often each image counts where patients are drawn again, as in `bootstrap_statistic`."""
     people, owner = np.unique(np.asarray(patients), return_inverse=True)
-    groups = np.zeros(len(people), dtype=np.intp) if strata is None else rarest(np.asarray(strata), owner)
-    for weights in weightings(groups, Resampling.of(seed).drawing(draws), width=len(owner)):
+    groups = np.zeros(len(people), dtype=np.intp) if strata is None else rarest_classes(np.asarray(strata), owner)
+    for weights in draw_weightings(groups, Resampling.from_seed(seed).drawing(draws), width=len(owner)):
         yield weights[:, owner]
 
 
@@ -272,9 +274,9 @@ def proportion(successes: ArrayLike, patients: ArrayLike, *, seed: Seed) -> Esti
 
     successes: (images,) truths; several images of a patient are not independent, and are bootstrapped
     """
-    values, owners = _aligned(truths_of(successes, "successes"), patients)
+    values, owners = _check_aligned(_weighting.require_truths(successes, "successes"), patients)
     people = len(np.unique(owners))
-    how = Resampling.of(seed)
+    how = Resampling.from_seed(seed)
     if not 1 < people == len(values) or how.keeps_draws or how.keeps_recipe:  # Wilson's interval has neither
         return bootstrap(values, owners, seed=seed)
     few = f"; unreliable: {people} patients" if people < FEW_PATIENTS else ""
@@ -300,8 +302,8 @@ def median(scores: ArrayLike, patients: ArrayLike, *, unit: str = "", level: flo
     scores: (images,) NaN is left out; with several images of one patient there is no interval
     David and Nagaraja, Order Statistics 2003, section 7.1
     """
-    refuse_impossible_level(level)
-    values, owners = _aligned(scores, patients)
+    _weighting.refuse_impossible_level(level)
+    values, owners = _check_aligned(scores, patients)
     owners, values = owners[np.isfinite(values)], np.sort(values[np.isfinite(values)])
     n, people = len(values), len(np.unique(owners))
     if not n:
@@ -316,7 +318,7 @@ def median(scores: ArrayLike, patients: ArrayLike, *, unit: str = "", level: flo
     return replace(figure, low=low, high=high, method="exact (order statistics)")
 
 
-def _over_models(recipe: Recipe, models: Integers) -> tuple[Recipe, str]:
+def _over_models(recipe: FigureRecipe, models: Integers) -> tuple[FigureRecipe, str]:
     """The recipe of a figure's mean over the models, and the end of its method's words.
 
     A model for whose people it is undefined is left out.
@@ -341,7 +343,7 @@ def _over_models(recipe: Recipe, models: Integers) -> tuple[Recipe, str]:
 
 
 def _estimate(
-    recipe: Recipe,
+    recipe: FigureRecipe,
     *,
     n: int,
     unit: str,
@@ -374,21 +376,21 @@ def _estimate(
         return replace(figure, method=f"none: undefined for these cases{note}")
     if people < 2:
         return replace(figure, method=f"none: one patient{note}")
-    few = f"; unreliable: {counted(fewest, 'patient')}{group}" * (fewest < FEW_PATIENTS)
-    figures = np.concatenate([statistic(weights) for weights in weightings(strata, how, width=n)])
+    few = f"; unreliable: {errors_module.count_phrase(fewest, 'patient')}{group}" * (fewest < FEW_PATIENTS)
+    figures = np.concatenate([statistic(weights) for weights in draw_weightings(strata, how, width=n)])
     if how.keeps_draws:
-        figure = replace(figure, draws=Draws(figures, fewest, strata, count))
+        figure = replace(figure, draws=BootstrapDraws(figures, fewest, strata, count))
     figures = figures[np.isfinite(figures)]
     inside = scale is not None and _is_within(scale, value, figures)
     if not len(figures) or np.ptp(figures) <= 1e-12:
         return _degenerate(figure, trials, exact and trials > 0, few + note)
     # The line of a correlation has a slope too.
-    tail, kind = tail_of(fewest, 2 * count if scale == "correlation" else count), ""
+    tail, kind = tail_share(fewest, 2 * count if scale == "correlation" else count), ""
     low, high = np.quantile(figures, [tail, 1 - tail]).tolist()
     if inside and tail > 0 and scale == "share":
         (low, high), kind = _logit(value, float(figures.std(ddof=1)), tail), ", logit"
     elif inside and tail > 0:
-        weighted = (1 + STEP * (weights - 1) for weights in weightings(strata, how, width=n))
+        weighted = (1 + STEP * (weights - 1) for weights in draw_weightings(strata, how, width=n))
         small = np.concatenate([statistic(weights) for weights in weighted])
         error = float(np.arctanh(small).std(ddof=1)) / STEP
         (low, high), kind = _fisher(value, error, figures if scale == "correlation" else None, tail), ", Fisher's z"
@@ -429,7 +431,7 @@ def _fisher(value: float, error: float, figures: Floats | None, tail: float) -> 
 
 
 @lru_cache(maxsize=1024)  # of the same people every figure has the same
-def tail_of(patients: int, models: int = 1) -> float:
+def tail_share(patients: int, models: int = 1) -> float:
     """Share of draws beyond each end: less than 2.5 %, because draws from few patients vary too little.
 
     models: within each of which so many patients in all are drawn, so that each takes a degree of freedom
@@ -455,7 +457,7 @@ def _degenerate(figure: Estimate, trials: int, exact: bool, note: str) -> Estima
     return replace(figure, method=f"none: all draws are equal{note}")
 
 
-def weightings(strata: Integers, how: Resampling, *, width: int) -> Iterator[Floats]:
+def draw_weightings(strata: Integers, how: Resampling, *, width: int) -> Iterator[Floats]:
     """(some draws, people) how often each was drawn, with replacement from its own stratum.
 
     width: images that a statistic spreads each draw over, so that memory stays within bounds
@@ -464,17 +466,17 @@ def weightings(strata: Integers, how: Resampling, *, width: int) -> Iterator[Flo
     if how.draws <= at_once and how.draws * len(strata) <= CHUNK // 2:
         yield _all_weightings(strata.astype(np.intp).tobytes(), how.seed, how.draws)
     else:
-        yield from _drawn(strata, how.seed, how.draws, at_once)
+        yield from _draw(strata, how.seed, how.draws, at_once)
 
 
 @lru_cache(maxsize=4)  # of the same people every figure is drawn anew
 def _all_weightings(strata: bytes, seed: int, draws: int) -> Floats:
-    [weights] = _drawn(np.frombuffer(strata, np.intp), seed, draws, draws)
+    [weights] = _draw(np.frombuffer(strata, np.intp), seed, draws, draws)
     weights.setflags(write=False)
     return weights
 
 
-def _drawn(strata: Integers, seed: int, draws: int, at_once: int) -> Iterator[Floats]:
+def _draw(strata: Integers, seed: int, draws: int, at_once: int) -> Iterator[Floats]:
     random, people = np.random.default_rng(seed), len(strata)
     # In the order of their first people: of two classes, either is then drawn alike as the positive one.
     members = [np.flatnonzero(strata == stratum) for stratum in dict.fromkeys(strata.tolist())]
@@ -485,7 +487,7 @@ def _drawn(strata: Integers, seed: int, draws: int, at_once: int) -> Iterator[Fl
         yield np.bincount(flat.ravel(), minlength=rows * people).reshape(rows, people).astype(np.float64)
 
 
-def rarest(classes: NDArray[Any], owner: Integers) -> Integers:
+def rarest_classes(classes: NDArray[Any], owner: Integers) -> Integers:
     """(people,) each patient's rarest class, counted in people."""
     names, label = np.unique(classes, return_inverse=True)
     has = np.zeros((int(owner.max(initial=-1)) + 1, len(names)), dtype=bool)
@@ -494,21 +496,21 @@ def rarest(classes: NDArray[Any], owner: Integers) -> Integers:
     return np.asarray(np.unique(rarest, return_inverse=True)[1])
 
 
-def _aligned(scores: ArrayLike, patients: ArrayLike) -> tuple[Floats, NDArray[Any]]:
+def _check_aligned(scores: ArrayLike, patients: ArrayLike) -> tuple[Floats, NDArray[Any]]:
     values, owners = np.asarray(scores, dtype=np.float64), np.asarray(patients)
-    if not are_paired(values, owners):
+    if not _weighting.have_same_cases(values, owners):
         problem = f"scores of shape {values.shape} for patients of shape {owners.shape}"
         raise UsageError(problem, "intervals", "Give one score and one patient for each image")
     return values, owners
 
 
 def _refuse_impossible(successes: int, n: int, level: float) -> None:
-    refuse_impossible_level(level)
+    _weighting.refuse_impossible_level(level)
     if not 0 <= successes <= n or n < 1:
         raise UsageError(f"{successes} successes in {n} trials", "intervals", "Give 0 <= successes <= n and n >= 1")
 
 
-def of_differences(
+def figure_of_differences(
     estimate: Estimate, differences: Floats, patients: ArrayLike, *, seed: Seed, side: Literal[-1, 0, 1] = 0
 ) -> Estimate:
     """The RMSE, or the lower (-1) or upper (1) limit of agreement, with the interval of bootstrap-t from 10 patients.
@@ -536,7 +538,7 @@ def of_differences(
 
     with np.errstate(invalid="ignore", divide="ignore"):
         [value], [error] = judged(np.ones((1, len(people))))
-        draws = weightings(np.zeros(len(people), dtype=np.intp), Resampling.of(seed), width=len(owner))
+        draws = draw_weightings(np.zeros(len(people), dtype=np.intp), Resampling.from_seed(seed), width=len(owner))
         figures, errors = np.concatenate([judged(weights) for weights in draws], axis=1)
         apart = (figures - value) / errors
     below, above = np.quantile(apart[np.isfinite(apart)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

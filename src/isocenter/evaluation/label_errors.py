@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.evaluation.significance.outcome import benjamini_hochberg
+from isocenter.evaluation.significance import testing
 from isocenter.lazy import optimize, special
 from isocenter.values import Array, Floats
 
@@ -40,7 +40,7 @@ def probable_label_errors(probabilities: ArrayLike, labels: ArrayLike, *, false:
     # Were all labels right, so many on average would have a probability as low: the sum of all that are as low.
     every = np.sort(right, axis=None)
     expected = np.cumsum(every)[np.searchsorted(every, chance_of_label, side="right") - 1]
-    odd = benjamini_hochberg((expected / len(index)).clip(0, 1)) <= false
+    odd = testing.benjamini_hochberg((expected / len(index)).clip(0, 1)) <= false
     likeliest = classes[right.argmax(axis=1)]
     # Of a case that is probably of a class without labels nothing is known.
     odd &= (likeliest != stated_labels) & np.isin(chances.argmax(axis=1), classes)
@@ -55,20 +55,20 @@ def _if_right(logs: Floats, index: Array) -> Floats:
     else flatten the calibration by which they are found.
     """
     classes = logs.shape[1]
-    without, plain = _fitted(logs, index, np.zeros(2 * classes), most=0.0)
+    without, plain = _fit_numbers(logs, index, np.zeros(2 * classes), most=0.0)
     starts = [np.append(plain[:classes], [share] * classes) for share in STARTS]
-    noisy, best = min((_fitted(logs, index, start, MOST) for start in starts), key=lambda pair: pair[0])
+    noisy, best = min((_fit_numbers(logs, index, start, MOST) for start in starts), key=lambda pair: pair[0])
     # At the edge of what shares may be about half of them are free.
     least = special.chdtri((classes + 1) / 2, BY_CHANCE)
-    return _calibrated(logs, (best if 2 * (without - noisy) > least else plain)[:classes])
+    return _calibrate(logs, (best if 2 * (without - noisy) > least else plain)[:classes])
 
 
-def _calibrated(logs: Floats, numbers: Floats) -> Floats:
+def _calibrate(logs: Floats, numbers: Floats) -> Floats:
     """Probabilities calibrated by the logarithm of a factor, and a shift of each class but the last."""
     return np.asarray(special.softmax(np.exp(numbers[0]) * logs + np.append(numbers[1:], 0.0), axis=1))
 
 
-def _fitted(logs: Floats, index: Array, start: Floats, most: float) -> tuple[float, Floats]:
+def _fit_numbers(logs: Floats, index: Array, start: Floats, most: float) -> tuple[float, Floats]:
     """The least loss and its numbers: those of `_calibrated`, and of each class the share that is labelled wrongly.
 
     most: such a share
@@ -78,7 +78,7 @@ def _fitted(logs: Floats, index: Array, start: Floats, most: float) -> tuple[flo
 
     def loss(numbers: Floats) -> tuple[float, Floats]:
         """Minus the log likelihood, a wrong label being any other class, with what speaks against large changes."""
-        chances, shares = _calibrated(logs, numbers[:classes]), numbers[classes:]
+        chances, shares = _calibrate(logs, numbers[:classes]), numbers[classes:]
         to_others = chances * shares / (classes - 1)
         stays = chances[rows, index] * (1 - shares[index]) - to_others[rows, index]
         chance_of_label = (stays + to_others.sum(axis=1)).clip(1e-300)

@@ -12,10 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import counted
-from isocenter.evaluation.biomarkers import Diameters, diameters
+from isocenter import errors
+from isocenter.evaluation import biomarkers
+from isocenter.evaluation.biomarkers import Diameters
 from isocenter.lazy import csgraph, ndimage, optimize, sparse, spatial
-from isocenter.transforms import SPECK_VOXELS, carried_points, is_speck
+from isocenter.transforms import label_maps, spatial_transforms
+from isocenter.transforms.label_maps import SPECK_VOXELS
 from isocenter.values import Floats, Geometry, Image, Label, SpatialTransform
 
 # Names of lymph nodes, whose short axis is measured; a nodule is none.
@@ -105,7 +107,7 @@ def _axial_axis(geometry: Geometry) -> int:
     return int(np.abs(geometry.affine[2, :3] / geometry.steps).argmax())
 
 
-def lesions_of(masks: Image, organs: Image | None = None) -> Lesions:
+def find_lesions(masks: Image, organs: Image | None = None) -> Lesions:
     """The connected pieces of each value of a mask of three axes, measured.
 
     organs: a label map of structures on the same grid
@@ -119,11 +121,11 @@ def lesions_of(masks: Image, organs: Image | None = None) -> Lesions:
         kinds += [named.get(value, Label(value, str(value)))] * count
     boxes = ndimage.find_objects(numbers)
     pairs = enumerate(zip(boxes, kinds, strict=True), start=1)
-    measured = [_measured(numbers, number, box, geometry, kind, organs) for number, (box, kind) in pairs]
+    measured = [_measure(numbers, number, box, geometry, kind, organs) for number, (box, kind) in pairs]
     return Lesions(numbers, geometry, tuple(measured))
 
 
-def _measured(
+def _measure(
     numbers: Integers, number: int, box: tuple[slice, ...], geometry: Geometry, kind: Label, organs: Image | None
 ) -> Lesion:
     inside = numbers[box] == number
@@ -132,7 +134,7 @@ def _measured(
     size = Diameters(0.0, 0.0)
     for plane in np.moveaxis(inside, across, 0):
         if plane.any():
-            size = diameters(plane, steps, over=size.long) or size
+            size = biomarkers.plane_diameters(plane, steps, over=size.long) or size
     middle = np.argwhere(inside).mean(axis=0) + [part.start for part in box]
     volume = float(np.count_nonzero(inside)) * (geometry.voxel_volume or math.nan) / 1000
     organ = None if organs is None else _organ(numbers, number, box, organs)
@@ -152,12 +154,14 @@ def _organ(numbers: Integers, number: int, box: tuple[slice, ...], organs: Image
     return names.get(int(values[counts.argmax()])) if counts.any() else None
 
 
-def linked(before: Lesions, after: Lesions, forward: SpatialTransform, back: SpatialTransform) -> list[LesionLink]:
+def link_lesions(
+    before: Lesions, after: Lesions, forward: SpatialTransform, back: SpatialTransform
+) -> list[LesionLink]:
     """Link lesions that are the same: those that overlap at baseline, then the nearest ones at most 5 mm apart.
 
     forward: from the baseline image to the follow-up; back: the way back
     """
-    moved = {one.number: carried_points(back, after.points(one.number)) for one in after.each}
+    moved = {one.number: spatial_transforms.carry_points(back, after.points(one.number)) for one in after.each}
     groups = _overlapping(before, after, moved)
     ours_small, theirs_small = _specks(before, after)
     left = [one.number for one in before.each if all(one.number not in ours for ours, _ in groups)]
@@ -166,7 +170,7 @@ def linked(before: Lesions, after: Lesions, forward: SpatialTransform, back: Spa
     links = [LesionLink(ours, theirs, "matched") for ours, theirs in groups]
     met = {number for link in links for number in link.before}
     for number in (number for number in left if number not in met):
-        places = after.geometry.to_index(carried_points(forward, before.points(number)))
+        places = after.geometry.to_index(spatial_transforms.carry_points(forward, before.points(number)))
         inside = ((places >= -0.5) & (places <= np.array(after.geometry.shape) - 0.5)).all(axis=1)
         state: LesionState = "speck" if number in ours_small else "gone" if inside.mean() > 0.5 else "unseen"
         links.append(LesionLink((number,), (), state))
@@ -192,11 +196,11 @@ def _specks(before: Lesions, after: Lesions) -> tuple[set[int], set[int]]:
 
 def _tiny(lesions: Lesions) -> list[Lesion]:
     voxels = lesions.voxels
-    pairs = zip(lesions.each, is_speck(voxels) | (voxels < LEAST_VOXELS), strict=True)
+    pairs = zip(lesions.each, label_maps.is_speck(voxels) | (voxels < LEAST_VOXELS), strict=True)
     return [one for one, is_tiny in pairs if is_tiny and one.size.long < TARGET_MM]
 
 
-def specks_noted(before: Lesions, after: Lesions, links: Sequence[LesionLink]) -> list[str]:
+def speck_notes(before: Lesions, after: Lesions, links: Sequence[LesionLink]) -> list[str]:
     """A note for each mask with specks: how many, and the largest of them."""
     specks = [link for link in links if link.state == "speck"]
     sides = (
@@ -204,7 +208,7 @@ def specks_noted(before: Lesions, after: Lesions, links: Sequence[LesionLink]) -
         ("follow-up", after, [number for link in specks for number in link.after]),
     )
     return [
-        f"{counted(len(numbers), 'piece')} of the {name} ({_size_words([side.each[n - 1] for n in numbers], side)}) "
+        f"{errors.count_phrase(len(numbers), 'piece')} of the {name} ({_size_words([side.each[n - 1] for n in numbers], side)}) "
         f"counted as no lesion: of fewer than {LEAST_VOXELS} voxels, or of fewer than {SPECK_VOXELS} and smaller "
         "than the others. Look there."
         for name, side, numbers in sides
@@ -215,7 +219,10 @@ def specks_noted(before: Lesions, after: Lesions, links: Sequence[LesionLink]) -
 def _size_words(lesions: Sequence[Lesion], side: Lesions) -> str:
     """Voxels, ml, mm and place of the largest."""
     one = max(lesions, key=lambda lesion: lesion.ml)
-    which, voxels = "the largest: " if len(lesions) > 1 else "", counted(int(side.voxels[one.number - 1]), "voxel")
+    which, voxels = (
+        "the largest: " if len(lesions) > 1 else "",
+        errors.count_phrase(int(side.voxels[one.number - 1]), "voxel"),
+    )
     place = ", ".join(f"{mm:.0f}" for mm in one.place)
     return f"{which}{voxels}, {one.ml:.3g} ml, {one.size.long:.3g} mm long, at {place} mm"
 
@@ -294,7 +301,7 @@ class Response:
         return {"response": self.verdict, "because": self.because, "source": self.source, **self.figures}
 
 
-def targets_of(baseline: Lesions) -> tuple[int, ...]:
+def choose_targets(baseline: Lesions) -> tuple[int, ...]:
     """The numbers of at most five measurable lesions, the largest first, at most two of an organ where it is known."""
     least = max(TARGET_MM, 2 * baseline.thickness if baseline.thickness > THIN_MM else 0.0)
     chosen, held = list[int](), Counter[str]()
@@ -312,11 +319,11 @@ def recist(baseline: Lesions, after: Lesions, links: Sequence[LesionLink], earli
 
     earlier: sums (mm) of the same targets at follow-ups before this one, for the nadir
     """
-    targets = targets_of(baseline)
+    targets = choose_targets(baseline)
     ours, theirs = ({one.number: one for one in side.each} for side in (baseline, after))
     specks = {number for link in links if link.state == "speck" for number in link.before}
     others = {one.number for one in baseline.each if one.number not in {*targets, *specks} and not _is_normal(one)}
-    left = _left(links, theirs, others, ours)
+    left = _count_left(links, theirs, others, ours)
     fresh = [link.after[0] for link in links if link.state == "new" and not _is_normal(theirs[link.after[0]])]
     figures: dict[str, Any] = {"targets": list(targets), "others": sorted(others), "new_lesions": len(fresh)}
     if not baseline.each:
@@ -330,7 +337,7 @@ def recist(baseline: Lesions, after: Lesions, links: Sequence[LesionLink], earli
     figures |= {"target_response": target or None, "other_response": other or None}
     if fresh:
         size = _size_words([theirs[number] for number in fresh], after)
-        because = f"{counted(len(fresh), 'new lesion')} ({size}): any makes it progression"
+        because = f"{errors.count_phrase(len(fresh), 'new lesion')} ({size}): any makes it progression"
         return Response("PD", because, RECIST, figures)
     if target == "CR" and other not in ("", "CR"):
         rest = "others are still there" if other != "NE" else "the follow-up image does not reach all others"
@@ -343,7 +350,7 @@ def _is_normal(lesion: Lesion) -> bool:
     return lesion.is_node and lesion.size.short < NORMAL_NODE_MM
 
 
-def _left(
+def _count_left(
     links: Sequence[LesionLink], after: Mapping[int, Lesion], others: Collection[int], before: Mapping[int, Lesion]
 ) -> int | None:
     """Number of lesions that are no targets and are still there; None where one is not in the follow-up image."""
@@ -401,7 +408,7 @@ def percist(before: float, after: float, new: int, least: float | None = None) -
     figures = {"sul_peak_before": before, "sul_peak_after": after, "new_lesions": new, "measurable_from": least}
     change, share = after - before, 100 * (after - before) / before
     if new:
-        return Response("PMD", f"{counted(new, 'new lesion')}: any makes it progression", PERCIST, figures)
+        return Response("PMD", f"{errors.count_phrase(new, 'new lesion')}: any makes it progression", PERCIST, figures)
     if after == 0:
         return Response("CMR", "no lesion is left", PERCIST, figures)
     if least is not None and before < least:

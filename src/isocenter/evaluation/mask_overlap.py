@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter.errors import GeometryError, UsageError
 from isocenter.evaluation.metric import Metric
 from isocenter.lazy import ndimage
-from isocenter.values import Array, Geometry, Region, counted_in
+from isocenter.values import Array, Geometry, Region, grid_geometry
 
 # Voxels that are compared together: each takes some 40 bytes on the way.
 AT_ONCE = 2**20
@@ -63,7 +63,7 @@ class Overlap:
         return 0.0 if not self.predicted and self.reference else _share(self.both, self.predicted)
 
     @property
-    def detected(self) -> float:
+    def is_detected(self) -> float:
         """1 where prediction and reference meet, else 0; NaN for an empty reference."""
         return float(self.both > 0) if self.reference else float("nan")
 
@@ -76,7 +76,7 @@ class Overlap:
         return float("nan") if self.reference else self.predicted * voxel
 
 
-def overlap(prediction: ArrayLike, reference: ArrayLike) -> Overlap:
+def overlap_of_masks(prediction: ArrayLike, reference: ArrayLike) -> Overlap:
     """The voxels of two masks of one grid."""
     predicted, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
     _refuse_other_shape(predicted, true)
@@ -85,15 +85,15 @@ def overlap(prediction: ArrayLike, reference: ArrayLike) -> Overlap:
 
 def dice(prediction: ArrayLike, reference: ArrayLike) -> float:
     """Dice of two masks; NaN where both are empty, 0 where one is."""
-    return overlap(prediction, reference).dice
+    return overlap_of_masks(prediction, reference).dice
 
 
 def iou(prediction: ArrayLike, reference: ArrayLike) -> float:
     """Intersection over union of two masks; NaN where both are empty, 0 where one is."""
-    return overlap(prediction, reference).iou
+    return overlap_of_masks(prediction, reference).iou
 
 
-def confusion(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int]) -> NDArray[np.int64]:
+def confusion_counts(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int]) -> NDArray[np.int64]:
     """(1 + labels, 1 + labels) voxels of each reference (row) and predicted (column) label, in one pass.
 
     The first row and column are the background: every value that is not among `labels`.
@@ -112,23 +112,23 @@ def confusion(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int]
     return counts.reshape(size, size)
 
 
-def overlaps(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int]) -> dict[int, Overlap]:
+def overlap_by_label(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int]) -> dict[int, Overlap]:
     """The Overlap of each label of two label maps."""
-    return overlaps_of(confusion(prediction, reference, labels), labels)
+    return overlap_from_confusion(confusion_counts(prediction, reference, labels), labels)
 
 
-def overlaps_of(matrix: NDArray[np.int64], labels: Sequence[int]) -> dict[int, Overlap]:
+def overlap_from_confusion(matrix: NDArray[np.int64], labels: Sequence[int]) -> dict[int, Overlap]:
     """The Overlap of each label, from the `confusion` of two label maps."""
-    return {label: overlap_of(matrix, [place]) for place, label in enumerate(labels, start=1)}
+    return {label: overlap_of_places(matrix, [place]) for place, label in enumerate(labels, start=1)}
 
 
-def overlap_of(matrix: NDArray[np.int64], places: Sequence[int]) -> Overlap:
+def overlap_of_places(matrix: NDArray[np.int64], places: Sequence[int]) -> Overlap:
     """The Overlap of a structure that is made of these rows and columns of a `confusion`."""
     both, predicted, true = matrix[np.ix_(places, places)], matrix[:, places], matrix[places]
     return Overlap(*(int(counts.sum()) for counts in (both, predicted, true)))
 
 
-def boxes_of(maps: Sequence[Array], structures: Mapping[str, tuple[int, ...]]) -> dict[str, Region]:
+def boxes_of_structures(maps: Sequence[Array], structures: Mapping[str, tuple[int, ...]]) -> dict[str, Region]:
     """{structure: the box around its voxels in all label maps of one grid, and a voxel more on each side}.
 
     structures: {name: its values}
@@ -154,7 +154,7 @@ def boxes_of(maps: Sequence[Array], structures: Mapping[str, tuple[int, ...]]) -
 EXCHANGED = 0.3
 
 
-def nearest_others(matrix: NDArray[np.int64], labels: Sequence[int]) -> dict[int, tuple[int, float]]:
+def better_fitting_labels(matrix: NDArray[np.int64], labels: Sequence[int]) -> dict[int, tuple[int, float]]:
     """{label: (other label, Dice)} where a prediction fits the reference of another label better by `EXCHANGED`.
 
     matrix: the `confusion` of two label maps
@@ -172,7 +172,7 @@ def nearest_others(matrix: NDArray[np.int64], labels: Sequence[int]) -> dict[int
 def volume_unit(geometry: Geometry) -> str:
     """The unit of volumes: ml, in 2D mm², of a series its axis's own; voxels or pixels where sizes are not known."""
     if not geometry.physical:
-        return counted_in(geometry.ndim)
+        return grid_geometry.pixels_or_voxels(geometry.ndim)
     return {1: geometry.unit, 2: "mm²"}.get(geometry.ndim, "ml")
 
 
@@ -197,6 +197,6 @@ def _refuse_other_shape(predicted: Array, reference: Array) -> None:
         raise GeometryError(problem, "overlap", "Score on the reference's own grid")
 
 
-def place_of(members: tuple[int, ...], values: Array) -> Array:
+def mask_of_values(members: tuple[int, ...], values: Array) -> Array:
     """(*spatial) where a label map has one of these values."""
     return np.asarray(values == members[0] if len(members) == 1 else np.isin(values, members))

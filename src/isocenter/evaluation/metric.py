@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from isocenter.values import SERIES_UNITS, Estimate
+from isocenter.values import Estimate
+from isocenter.values.grid_geometry import SERIES_UNITS
 
 # {end of a metric's name: unit} of what is not in mm or ml: a distance that counts pixels must not be read as mm.
 UNIT_ENDS: Mapping[str, str] = {
@@ -102,7 +103,7 @@ class Metrics:
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._by_name.values())
 
-    def marked(self, *, audited: Collection[str], calibration: str) -> Metrics:
+    def mark_audited(self, *, audited: Collection[str], calibration: str) -> Metrics:
         """The same metrics, of which gaps in the audited ones are tested, and one stands for how far results hold."""
         if unknown := {*audited, calibration} - set(self._by_name):
             raise ValueError(f"{', '.join(sorted(unknown))} is no metric of these")
@@ -111,7 +112,7 @@ class Metrics:
         )
         return replace(self, each=tuple(marked))
 
-    def of(self, name: str) -> Metric:
+    def metric_named(self, name: str) -> Metric:
         """The metric of this name, which may end with a unit, or with the probabilities or cases that it is of.
 
         An unknown name is a metric of which more is better, with its name as words.
@@ -120,10 +121,10 @@ class Metrics:
             return self._by_name[name]
         for end in UNIT_ENDS:
             if name.endswith(end) and name != end:
-                return self.of(name.removesuffix(end)).in_unit(end)
+                return self.metric_named(name.removesuffix(end)).in_unit(end)
         for end in (OF_ANSWERED, BEFORE, BY_EPISTEMIC):
             if name.endswith(end) and name != end:
-                return self.of(name.removesuffix(end)).ending(end)
+                return self.metric_named(name.removesuffix(end)).ending(end)
         return Metric(name, may_judge=False)
 
     @property

@@ -33,7 +33,7 @@ class MeshCells:
     along: Floats = field(default_factory=lambda: np.zeros(KINDS))
 
     @classmethod
-    def of(cls, inside: Array) -> MeshCells:
+    def from_region(cls, inside: Array) -> MeshCells:
         """All cells of a region of three axes, (*spatial)."""
         cells = cls()
         cells.add(np.pad(inside, 1))
@@ -52,7 +52,7 @@ class MeshCells:
         self.counts[:] += np.bincount(flat[crossed], minlength=KINDS)
         self.along[:] += np.bincount(flat[crossed], weights=places, minlength=KINDS)
 
-    def measured(self, steps: Floats) -> tuple[float, float]:
+    def volume_and_area(self, steps: Floats) -> tuple[float, float]:
         """(volume, surface area) of the triangle mesh around the region; steps: (3, 3) of the axes, mm in columns.
 
         Marching cubes at half way between voxels: Lorensen and Cline, SIGGRAPH 1987, doi:10.1145/37402.37422. Where two
@@ -153,7 +153,7 @@ class RegionShape:
 
     def sphericity(self, steps: Floats) -> float:
         """The surface of a sphere of the mesh's volume beside the mesh's own; NaN without a voxel."""
-        volume, area = self.mesh.measured(steps)
+        volume, area = self.mesh.volume_and_area(steps)
         return float((36 * np.pi * volume**2) ** (1 / 3) / area) if area else float("nan")
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
+from isocenter.evaluation import _weighting
 from isocenter.evaluation.metric import Metric
-from isocenter.evaluation.weighting import are_paired, is_fixed, mean, ratio, weights_of
 from isocenter.values import Floats
 
 # 95 % of a normal distribution lie within so many deviations of its mean.
@@ -44,14 +44,14 @@ ERROR_BAR_METRICS = (
 
 def mean_absolute_error(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Mean distance, in the unit of the values."""
-    values, true, count = _paired(predicted, reference, weights)
-    return mean(np.abs(values - true), count)
+    values, true, count = _pair(predicted, reference, weights)
+    return _weighting.weighted_mean(np.abs(values - true), count)
 
 
 def root_mean_squared_error(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Root of the mean squared distance, in the unit of the values; large errors count more."""
-    values, true, count = _paired(predicted, reference, weights)
-    return np.sqrt(mean((values - true) ** 2, count))
+    values, true, count = _pair(predicted, reference, weights)
+    return np.sqrt(_weighting.weighted_mean((values - true) ** 2, count))
 
 
 def r2(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
@@ -59,13 +59,13 @@ def r2(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None
 
     NaN where all references are equal.
     """
-    values, true, count = _paired(predicted, reference, weights)
-    return 1 - ratio(mean((values - true) ** 2, count), _variance(true, count))
+    values, true, count = _pair(predicted, reference, weights)
+    return 1 - _weighting.ratio_or_nan(_weighting.weighted_mean((values - true) ** 2, count), _variance(true, count))
 
 
 def pearson(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Linear correlation; it does not see a wrong scale or offset. NaN where one side is constant."""
-    values, true, count = _paired(predicted, reference, weights)
+    values, true, count = _pair(predicted, reference, weights)
     return _correlation(values, true, count)
 
 
@@ -74,18 +74,20 @@ def spearman(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None 
 
     Spearman, Am J Psychol 1904, doi:10.2307/1412159
     """
-    values, true, count = _paired(predicted, reference, weights)
+    values, true, count = _pair(predicted, reference, weights)
     return _correlation(_ranks(values, count), _ranks(true, count), count)
 
 
-def concordance(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
+def concordance_correlation(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Correlation about the line of identity: a wrong scale or offset lowers it. NaN where both sides are one constant.
 
     Lin, Biometrics 1989, doi:10.2307/2532051, with variances over n as there
     """
-    values, true, count = _paired(predicted, reference, weights)
-    between = (mean(values, count) - mean(true, count)) ** 2
-    return ratio(2 * _covariance(values, true, count), _variance(values, count) + _variance(true, count) + between)
+    values, true, count = _pair(predicted, reference, weights)
+    between = (_weighting.weighted_mean(values, count) - _weighting.weighted_mean(true, count)) ** 2
+    return _weighting.ratio_or_nan(
+        2 * _covariance(values, true, count), _variance(values, count) + _variance(true, count) + between
+    )
 
 
 def absolute_agreement(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
@@ -93,25 +95,29 @@ def absolute_agreement(predicted: ArrayLike, reference: ArrayLike, weights: Floa
 
     As `icc` of two raters drawn from many. Shrout and Fleiss, Psychol Bull 1979, doi:10.1037/0033-2909.86.2.420
     """
-    values, true, count = _paired(predicted, reference, weights)
+    values, true, count = _pair(predicted, reference, weights)
     total = count.sum(axis=-1)
-    free = ratio(total, total - 1)
+    free = _weighting.ratio_or_nan(total, total - 1)
     between, rest = 2 * free * _variance((values + true) / 2, count), free * _variance(values - true, count) / 2
-    of_raters = total * mean(values - true, count) ** 2 / 2
-    estimated = ratio(between - rest, between + rest + 2 * ratio(of_raters - rest, total))
+    of_raters = total * _weighting.weighted_mean(values - true, count) ** 2 / 2
+    estimated = _weighting.ratio_or_nan(
+        between - rest, between + rest + 2 * _weighting.ratio_or_nan(of_raters - rest, total)
+    )
     return np.maximum(estimated, -1)  # which the estimate may pass where they are opposite
 
 
-def bias(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
+def mean_bias(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Mean of predicted minus reference, in the unit of the values."""
-    values, true, count = _paired(predicted, reference, weights)
-    return mean(values - true, count)
+    values, true, count = _pair(predicted, reference, weights)
+    return _weighting.weighted_mean(values - true, count)
 
 
 def relative_bias(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Mean of predicted minus reference, % of the mean reference. NaN where a reference is not above 0."""
-    values, true, count = _paired(predicted, reference, weights)
-    difference = 100 * ratio(mean(values - true, count), mean(true, count))
+    values, true, count = _pair(predicted, reference, weights)
+    difference = 100 * _weighting.ratio_or_nan(
+        _weighting.weighted_mean(values - true, count), _weighting.weighted_mean(true, count)
+    )
     return difference if (true > 0).all() else np.full_like(difference, np.nan)
 
 
@@ -122,10 +128,10 @@ def limits_of_agreement(
 
     Bland and Altman, Lancet 1986, doi:10.1016/S0140-6736(86)90837-8
     """
-    values, true, count = _paired(predicted, reference, weights)
+    values, true, count = _pair(predicted, reference, weights)
     apart, total = values - true, count.sum(axis=-1)
-    middle = mean(apart, count)
-    half = NORMAL_95 * np.sqrt(ratio(_variance(apart, count) * total, total - 1))
+    middle = _weighting.weighted_mean(apart, count)
+    half = NORMAL_95 * np.sqrt(_weighting.ratio_or_nan(_variance(apart, count) * total, total - 1))
     return middle - half, middle + half
 
 
@@ -136,23 +142,23 @@ def gaussian_nll(
 
     deviation: (cases,) one standard deviation of each prediction
     """
-    values, true, count = _paired(predicted, reference, weights)
+    values, true, count = _pair(predicted, reference, weights)
     spread = np.asarray(deviation, dtype=np.float64)
-    return mean(0.5 * np.log(2 * np.pi * spread**2) + 0.5 * ((values - true) / spread) ** 2, count)
+    return _weighting.weighted_mean(0.5 * np.log(2 * np.pi * spread**2) + 0.5 * ((values - true) / spread) ** 2, count)
 
 
 def is_covered(predicted: ArrayLike, deviation: ArrayLike, reference: ArrayLike) -> np.ndarray:
     """(cases,) whether the reference lies within 1.96 deviations of the prediction."""
-    values, true, _ = _paired(predicted, reference, None)
+    values, true, _ = _pair(predicted, reference, None)
     return np.abs(values - true) <= NORMAL_95 * np.asarray(deviation, dtype=np.float64)
 
 
-def _paired(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
+def _pair(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
     values, true = np.asarray(predicted, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    if not (are_paired(values, true) and np.isfinite([values, true]).all()):
+    if not (_weighting.have_same_cases(values, true) and np.isfinite([values, true]).all()):
         problem = f"predictions of {values.shape} for references of {true.shape}, or one that is not a number"
         raise UsageError(problem, "regression", "Give one prediction and one reference for each case")
-    return values, true, weights_of(weights, len(values))
+    return values, true, _weighting.case_weights(weights, len(values))
 
 
 def _variance(values: Floats, count: Floats) -> Floats:
@@ -164,16 +170,18 @@ def _variance(values: Floats, count: Floats) -> Floats:
 
 def _covariance(values: Floats, others: Floats, count: Floats) -> Floats:
     """Over n; of values about a mean, because the difference of two large squares would lose what is small."""
-    if is_fixed(values) and is_fixed(others):
+    if _weighting.is_unweighted(values) and _weighting.is_unweighted(others):
         first, second = values - values.mean(), others - others.mean()
-        return mean(first * second, count) - mean(first, count) * mean(second, count)
-    first, second = (each - np.expand_dims(mean(each, count), -1) for each in (values, others))
-    return mean(first * second, count)
+        return _weighting.weighted_mean(first * second, count) - _weighting.weighted_mean(
+            first, count
+        ) * _weighting.weighted_mean(second, count)
+    first, second = (each - np.expand_dims(_weighting.weighted_mean(each, count), -1) for each in (values, others))
+    return _weighting.weighted_mean(first * second, count)
 
 
 def _correlation(values: Floats, others: Floats, count: Floats) -> Floats:
     scale = np.sqrt(_variance(values, count) * _variance(others, count))
-    return ratio(_covariance(values, others, count), scale)
+    return _weighting.ratio_or_nan(_covariance(values, others, count), scale)
 
 
 def _ranks(values: Floats, count: Floats) -> Floats:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
-from isocenter.evaluation.intervals import bootstrap, proportion
+from isocenter.evaluation import intervals
 from isocenter.values import Estimate, Row
 
 # Of an examination: nothing, biopsied and benign, a biopsy advised and not done, found at it, found before the next.
@@ -50,7 +50,7 @@ def screening_rows(
     rows = [Row(name, label, _share(name, event[of], people[of], seed)) for name, (event, of) in shares.items()]
     if read_by is not None:
         read = np.array([sum(one != MODEL for one in str(names).split("+") if one) for names in np.asarray(read_by)])
-        saved = bootstrap(1 - read / READINGS, people, seed=seed)
+        saved = intervals.bootstrap(1 - read / READINGS, people, seed=seed)
         rows.append(Row("workload_saved", label, replace(saved, method=f"{saved.method}; beside two readings")))
     return rows
 
@@ -58,7 +58,7 @@ def screening_rows(
 def _share(name: str, event: np.ndarray, people: np.ndarray, seed: int) -> Estimate:
     if not len(event):
         return Estimate(float("nan"), method="none: no examination is of this kind")
-    estimate = proportion(event.astype(float), people, seed=seed)
+    estimate = intervals.proportion(event.astype(float), people, seed=seed)
     if name not in ("detection_per_1000", "interval_cancers"):
         return estimate
     low, high = (None if end is None else 1000 * end for end in (estimate.low, estimate.high))

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
-from isocenter.evaluation.classification import BRIER, auroc
-from isocenter.evaluation.conformal import shares_of
+from isocenter.evaluation import _weighting, classification, conformal
+from isocenter.evaluation.classification import BRIER
 from isocenter.evaluation.intervals import CHUNK, LEVEL
 from isocenter.evaluation.metric import Metric
-from isocenter.evaluation.weighting import are_paired, ratio, truths_of, weights_of
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -63,7 +62,7 @@ class Steps:
         """(..., *when) just before these times."""
         return self._after(np.searchsorted(self.times, np.asarray(when), side="left"))
 
-    def thinned(self, most: int) -> Steps:
+    def thin(self, most: int) -> Steps:
         """The same with at most so many steps, evenly chosen among those that change it; the last stays."""
         changing = np.flatnonzero(np.diff(self.values, prepend=self.start))
         if len(changing) > most:
@@ -80,13 +79,13 @@ def kaplan_meier(times: ArrayLike, happened: ArrayLike, weights: Floats | None =
 
     Kaplan and Meier, J Am Stat Assoc 1958, doi:10.1080/01621459.1958.10501452
     """
-    moments, died, _, at_risk = _counts(*_checked(times, happened), weights)
+    moments, died, _, at_risk = _counts(*_check(times, happened), weights)
     return Steps(moments, np.cumprod(1 - _share(died, at_risk), axis=-1))
 
 
-def censoring(times: ArrayLike, happened: ArrayLike) -> Steps:
+def censoring_curve(times: ArrayLike, happened: ArrayLike) -> Steps:
     """The share of people who would still be followed if nobody had the event: Kaplan-Meier of the censoring."""
-    moments, died, left, at_risk = _counts(*_checked(times, happened), None)
+    moments, died, left, at_risk = _counts(*_check(times, happened), None)
     return Steps(moments, np.cumprod(1 - _share(left, at_risk - died)))
 
 
@@ -96,7 +95,7 @@ def kaplan_meier_band(times: ArrayLike, happened: ArrayLike) -> tuple[Steps, Ste
     By the logarithm of the cumulative hazard, so that it stays within 0..1; variance by Greenwood.
     Kalbfleisch and Prentice, The Statistical Analysis of Failure Time Data, 2002, section 1.4
     """
-    moments, died, _, at_risk = _counts(*_checked(times, happened), None)
+    moments, died, _, at_risk = _counts(*_check(times, happened), None)
     survival = np.cumprod(1 - _share(died, at_risk))
     left = at_risk - died
     variance = np.cumsum(_share(died, at_risk * left))
@@ -106,21 +105,21 @@ def kaplan_meier_band(times: ArrayLike, happened: ArrayLike) -> tuple[Steps, Ste
     return Steps(moments, low), Steps(moments, high)
 
 
-def at_risk(times: ArrayLike, when: ArrayLike) -> NDArray[np.intp]:
+def people_at_risk(times: ArrayLike, when: ArrayLike) -> NDArray[np.intp]:
     """(*when,) people who are followed, and without the event, just before these times."""
     last = np.sort(np.asarray(times, dtype=np.float64))
     return np.asarray(len(last) - np.searchsorted(last, np.asarray(when), side="left"))
 
 
-def logrank(times: ArrayLike, happened: ArrayLike, group: ArrayLike) -> tuple[float, float]:
+def logrank_test(times: ArrayLike, happened: ArrayLike, group: ArrayLike) -> tuple[float, float]:
     """z, above 0 where the `group` (truths) has more events than expected, and p of the log-rank test.
 
     NaN where nobody of one side was followed when somebody of the other had the event.
 
     Mantel, Cancer Chemother Rep 1966
     """
-    last, events = _checked(times, happened)
-    members = truths_of(group, "group")
+    last, events = _check(times, happened)
+    members = _weighting.require_truths(group, "group")
     if members.all() or not members.any() or not events.any():
         return float("nan"), float("nan")
     x, y = (stats.CensoredData.right_censored(last[side], ~events[side]) for side in (members, ~members))
@@ -136,7 +135,7 @@ def harrell_c(risk: ArrayLike, times: ArrayLike, happened: ArrayLike, weights: F
     It depends on who was censored when: with other censoring it converges to another number (`uno_c`).
     NaN where there is no such pair. Harrell et al., JAMA 1982, doi:10.1001/jama.1982.03320430047030
     """
-    last, events = _checked(times, happened)
+    last, events = _check(times, happened)
     return _concordance(_numbers(risk, last), last, events, events.astype(np.float64), weights)
 
 
@@ -154,7 +153,7 @@ def uno_c(
     Each event counts 1 / followed(just before)²; NaN where no pair is known.
     Uno et al., Stat Med 2011, doi:10.1002/sim.4154
     """
-    last, events = _checked(times, happened)
+    last, events = _check(times, happened)
     counted = events & (last < horizon)
     importance = np.zeros(len(last))
     importance[counted] = _inverse(followed.before(last[counted])) ** 2
@@ -174,15 +173,15 @@ def dynamic_auc(
     Those who are censored before it are made up for by the others: `followed` as for `uno_c`.
     Uno et al., J Am Stat Assoc 2007, doi:10.1198/016214507000000149
     """
-    last, events = _checked(times, happened)
+    last, events = _check(times, happened)
     had = events & (last <= horizon)
     is_known = had | (last > horizon)
     if not is_known.any():
-        return np.full(weights_of(weights, len(last)).shape[:-1], np.nan)
+        return np.full(_weighting.case_weights(weights, len(last)).shape[:-1], np.nan)
     importance = np.ones(len(last))
     importance[had] = _inverse(followed.before(last[had]))
-    counted = (weights_of(weights, len(last)) * importance)[..., is_known]
-    return auroc(_numbers(risk, last)[is_known], had[is_known], counted)
+    counted = (_weighting.case_weights(weights, len(last)) * importance)[..., is_known]
+    return classification.auroc(_numbers(risk, last)[is_known], had[is_known], counted)
 
 
 def brier_errors(
@@ -194,7 +193,7 @@ def brier_errors(
     followed: as for `uno_c`
     Graf et al., Stat Med 1999, doi:10.1002/(SICI)1097-0258(19990915/30)18:17/18<2529::AID-SIM274>3.0.CO;2-5
     """
-    last, events = _checked(times, happened)
+    last, events = _check(times, happened)
     chance, when = np.asarray(survival, dtype=np.float64), np.asarray(moments, dtype=np.float64)
     if chance.shape != (len(last), len(when)):
         problem = f"survival of {chance.shape} for {len(last)} cases at {len(when)} times"
@@ -209,7 +208,7 @@ def censoring_weights(times: ArrayLike, happened: ArrayLike, followed: Steps, mo
     followed: as for `uno_c`
     Their mean over cases is 1, but for chance, where the cases are censored as `followed` says.
     """
-    last, events = _checked(times, happened)
+    last, events = _check(times, happened)
     when = np.asarray(moments, dtype=np.float64)
     had, alive = events[:, None] & (last[:, None] <= when), last[:, None] > when
     # Of those without the event by then the weight is that of the moment, whatever comes later.
@@ -217,7 +216,7 @@ def censoring_weights(times: ArrayLike, happened: ArrayLike, followed: Steps, mo
     return np.where(had, of_events[:, None], np.where(alive, of_rest, 0.0))
 
 
-def integrated(errors: ArrayLike, moments: ArrayLike) -> Floats:
+def integrate_errors(errors: ArrayLike, moments: ArrayLike) -> Floats:
     """(cases,) mean over time of (cases, moments) errors, by trapezoids: their mean is the integrated Brier score."""
     when = np.asarray(moments, dtype=np.float64)
     return np.asarray(np.trapezoid(np.asarray(errors), when, axis=-1) / (when[-1] - when[0]))
@@ -231,12 +230,12 @@ def expected_over_observed(
     NaN where nobody was followed for so long and not all had the event: their curve says nothing of what came later.
     Van Calster et al., BMC Med 2019, doi:10.1186/s12916-019-1466-7 (calibration in the large)
     """
-    last, events = _checked(times, happened)
-    count = weights_of(weights, len(last))
-    expected = ratio(count @ _numbers(chance, last), count.sum(axis=-1))
+    last, events = _check(times, happened)
+    count = _weighting.case_weights(weights, len(last))
+    expected = _weighting.ratio_or_nan(count @ _numbers(chance, last), count.sum(axis=-1))
     free = kaplan_meier(last, events, count).at(horizon)
     is_known = (count @ (last >= horizon) > 0) | (free == 0)
-    return np.where(is_known, ratio(expected, 1 - free), np.nan)
+    return np.where(is_known, _weighting.ratio_or_nan(expected, 1 - free), np.nan)
 
 
 def calibration_slope(
@@ -249,10 +248,10 @@ def calibration_slope(
     NaN where nobody had the event, all risks are alike, or no finite slope is the likeliest. Ties by Breslow.
     Van Houwelingen, Stat Med 2000, doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;2-2
     """
-    last, events = _checked(times, happened)
+    last, events = _check(times, happened)
     order = np.argsort(last, kind="stable")
     first = np.searchsorted(last[order], last[order], side="left")  # who is at risk then, in this order, and all after
-    numbers, count = _numbers(risk, last)[order], weights_of(weights, len(last))[..., order]
+    numbers, count = _numbers(risk, last)[order], _weighting.case_weights(weights, len(last))[..., order]
     spread = float(numbers.std())
     if spread == 0:
         return np.full(count.shape[:-1], np.nan)
@@ -265,7 +264,7 @@ def calibration_slope(
         mean = _share(linear, alive)
         gradient = (had * (scaled - mean)).sum(axis=-1) - penalty * slope
         curvature = (had * (_share(square, alive) - mean**2)).sum(axis=-1) + penalty
-        step = np.clip(ratio(gradient, curvature), -1.0, 1.0)
+        step = np.clip(_weighting.ratio_or_nan(gradient, curvature), -1.0, 1.0)
         slope = slope + step
     return np.asarray(np.where(abs(step) < CONVERGED, slope / spread, np.nan))
 
@@ -282,8 +281,11 @@ def d_calibration(
     Directions of which little is known do not count. NaN where that is all, as where nobody was followed for long.
     Haider et al., JMLR 2020, arXiv:1811.11347, whose p is that of counted events: with censoring it is far too large.
     """
-    chance, events = np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0), truths_of(happened, "happened")
-    shares, people = shares_of(len(chance), patients)
+    chance, events = (
+        np.clip(np.asarray(survival, dtype=np.float64), 0.0, 1.0),
+        _weighting.require_truths(happened, "happened"),
+    )
+    shares, people = conformal.patient_shares(len(chance), patients)
     group_of = np.eye(groups)[np.minimum((chance * groups).astype(int), groups - 1)]
     below = np.clip(chance[:, None] - np.arange(groups) / groups, 0.0, 1 / groups)
     left = np.divide(below, chance[:, None], out=group_of.copy(), where=chance[:, None] > 0)
@@ -299,7 +301,7 @@ def d_calibration(
 
 def _concordance(risk: Floats, times: Floats, happened: Truths, importance: Floats, weights: Floats | None) -> Floats:
     """Weighted share of right pairs; importance: (cases,) what each event counts, 0 for what is none."""
-    count = weights_of(weights, len(times))
+    count = _weighting.case_weights(weights, len(times))
     right, comparable = (np.zeros(count.shape[:-1]) for _ in range(2))
     first = np.flatnonzero(importance)
     for start in range(0, len(first), step := max(1, CHUNK // len(times))):
@@ -310,23 +312,23 @@ def _concordance(risk: Floats, times: Floats, happened: Truths, importance: Floa
         pairs = count[..., block] * importance[block]
         right += (pairs * (count @ credit.T)).sum(axis=-1)
         comparable += (pairs * (count @ later.T.astype(np.float64))).sum(axis=-1)
-    return ratio(right, comparable)
+    return _weighting.ratio_or_nan(right, comparable)
 
 
 def _counts(times: Floats, happened: Truths, weights: Floats | None) -> tuple[Floats, Floats, Floats, Floats]:
     """The (moments,) that occur; (..., moments) with the event, censored, and followed until then."""
     order = np.argsort(times, kind="stable")
     starts = np.concatenate([[0], np.flatnonzero(np.diff(times[order])) + 1])
-    count = weights_of(weights, len(times))[..., order]
+    count = _weighting.case_weights(weights, len(times))[..., order]
     died = np.add.reduceat(count * happened[order], starts, axis=-1)
     everybody = np.add.reduceat(count, starts, axis=-1)
     still = np.cumsum(everybody[..., ::-1], axis=-1)[..., ::-1]
     return times[order][starts], died, everybody - died, still
 
 
-def _checked(times: ArrayLike, happened: ArrayLike) -> tuple[Floats, Truths]:
-    last, events = np.asarray(times, dtype=np.float64), truths_of(happened, "happened")
-    if not are_paired(last, events) or not len(last) or not (np.isfinite(last) & (last > 0)).all():
+def _check(times: ArrayLike, happened: ArrayLike) -> tuple[Floats, Truths]:
+    last, events = np.asarray(times, dtype=np.float64), _weighting.require_truths(happened, "happened")
+    if not _weighting.have_same_cases(last, events) or not len(last) or not (np.isfinite(last) & (last > 0)).all():
         problem = f"times of {last.shape} for events of {events.shape}, or a time that is not above 0"
         raise UsageError(problem, "survival", "Give one time and one event for each case")
     return last, events
@@ -342,7 +344,7 @@ def _numbers(values: ArrayLike, times: Floats) -> Floats:
 
 def _inverse(followed: Floats) -> Floats:
     """1 over the share that is still followed; NaN where nobody is, which no weight makes up for."""
-    return ratio(1.0, followed)
+    return _weighting.ratio_or_nan(1.0, followed)
 
 
 def _share(part: Floats, total: Floats) -> Floats:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.evaluation.detection import box_iou
-from isocenter.evaluation.intervals import Seed, bootstrap
+from isocenter.evaluation import box_matching, intervals
+from isocenter.evaluation.case_tables import Table
+from isocenter.evaluation.intervals import Seed
 from isocenter.evaluation.metric import Metric
-from isocenter.evaluation.table import Table
-from isocenter.files import parse_json
+from isocenter.files.storage import structured_text
 from isocenter.lazy import optimize
 from isocenter.values import Floats, Row
 
@@ -47,7 +47,7 @@ class _Track:
     last: int
     speed: Floats = field(default_factory=lambda: np.zeros(1))
 
-    def expected(self, frame: int) -> Floats:
+    def expected_corners(self, frame: int) -> Floats:
         """Its corners in a later frame, if it goes on as it did."""
         return self.corners + self.speed * (frame - self.last)
 
@@ -57,7 +57,7 @@ class _Track:
         self.speed, self.corners, self.last = shift / (frame - self.last), corners, frame
 
 
-def followed(frames: Sequence[tuple[Floats, Sequence[str]]]) -> list[list[int]]:
+def follow_boxes(frames: Sequence[tuple[Floats, Sequence[str]]]) -> list[list[int]]:
     """The track of each box of each frame, from 1 on: by overlap with where the last motion leads, Hungarian method.
 
     frames: (n, 2 * axes) corners of the boxes of each, and their classes
@@ -69,7 +69,7 @@ def followed(frames: Sequence[tuple[Floats, Sequence[str]]]) -> list[list[int]]:
         tracks = [one for one in tracks if frame - one.last <= LONGEST_GAP + 1]
         fit: Floats = np.zeros((len(tracks), len(corners)))
         if fit.size:
-            fit = _fit(np.stack([one.expected(frame) for one in tracks]), corners)
+            fit = _match_scores(np.stack([one.expected_corners(frame) for one in tracks]), corners)
             fit *= [[one.kind == kind for kind in kinds] for one in tracks]
         rows, columns = optimize.linear_sum_assignment(fit, maximize=True)
         taken = {c: tracks[r] for r, c in zip(rows.tolist(), columns.tolist(), strict=True) if fit[r, c] >= LEAST_FIT}
@@ -86,7 +86,7 @@ def followed(frames: Sequence[tuple[Floats, Sequence[str]]]) -> list[list[int]]:
     return numbers_of_frames
 
 
-def _fit(expected: Floats, corners: Floats) -> Floats:
+def _match_scores(expected: Floats, corners: Floats) -> Floats:
     """(tracks, boxes) mean of the overlap and of the nearness of centres, 0 from a diagonal on."""
     axes = corners.shape[1] // 2
     ours, theirs = (
@@ -94,7 +94,7 @@ def _fit(expected: Floats, corners: Floats) -> Floats:
     )
     apart = np.linalg.norm(ours[0][:, None] - theirs[0][None], axis=-1)
     diagonal = (np.linalg.norm(ours[1], axis=1)[:, None] + np.linalg.norm(theirs[1], axis=1)[None]) / 2
-    return (box_iou(expected, corners) + np.maximum(0, 1 - apart / diagonal)) / 2
+    return (box_matching.box_iou(expected, corners) + np.maximum(0, 1 - apart / diagonal)) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ def identity_switches(frames: Sequence[TrackedFrame]) -> int:
     return count
 
 
-def frame_cell(
+def frame_scores_json(
     case: str, predicted: ArrayLike, reference: ArrayLike, numbers: Sequence[int], overlap: ArrayLike
 ) -> str | None:
     """JSON that scores of tracks need of a case that is a frame; None of any other, or without numbers of objects.
@@ -175,20 +175,20 @@ def track_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
         scores, patients = list[tuple[float, int]](), list[str]()
         for _, clip in of_label.groupby(names[0][of_label.index], sort=False):
             cells = clip.assign(frame=names[1][clip.index].astype(int)).sort_values("frame")["tracks"]
-            frames = _frames([parse_json(cell) for cell in cells])
+            frames = _frames([structured_text.parse_json(cell) for cell in cells])
             if frames is not None:
                 scores.append((hota(frames), identity_switches(frames)))
                 patients.append(clip["patient"].iloc[0])
         for index, metric in enumerate(TRACK_METRICS if scores else ()):
             values = [one[index] for one in scores]
-            yield Row(metric.name, str(label), bootstrap(values, patients, seed=seed, unit=metric.unit))
+            yield Row(metric.name, str(label), intervals.bootstrap(values, patients, seed=seed, unit=metric.unit))
 
 
 def _frames(cells: Sequence[list]) -> list[TrackedFrame] | None:
     """The frames of a clip with tracks of their predictions; None where the numbers of the reference are no tracks."""
     width = max((len(box) for predicted, reference, *_ in cells for box in (*predicted, *reference)), default=4)
     boxes = [[np.reshape(side, (-1, width)).astype(float) for side in cell[:2]] for cell in cells]
-    ours, theirs = (followed([(one[side], ["object"] * len(one[side])) for one in boxes]) for side in (1, 0))
+    ours, theirs = (follow_boxes([(one[side], ["object"] * len(one[side])) for one in boxes]) for side in (1, 0))
     if not _keeps_numbers(ours, [cell[2] for cell in cells]):
         return None
     return [

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
-from isocenter.evaluation.weighting import are_paired, ratio, weights_of
+from isocenter.evaluation import _weighting
 from isocenter.lazy import special
 from isocenter.values import Array, Floats
 
@@ -49,15 +49,17 @@ def aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None) -> Fl
     Geifman and El-Yaniv, NeurIPS 2017, arXiv:1705.08500; Jaeger et al., ICLR 2023, arXiv:2211.15259
     """
     losses, order, starts = _in_order(doubt, loss)
-    counts = weights_of(weights, len(order))[..., order]
+    counts = _weighting.case_weights(weights, len(order))[..., order]
     groups = np.add.reduceat(counts, starts, axis=-1)
     lost = np.add.reduceat(counts * losses[order], starts, axis=-1)
     before, lost_before = np.cumsum(groups, axis=-1) - groups, np.cumsum(lost, axis=-1) - lost
-    mean = np.nan_to_num(ratio(lost, groups))
+    mean = np.nan_to_num(_weighting.ratio_or_nan(lost, groups))
     # After c cases that lost s, the mean loss among c + j, with j more that lose m each, is m + (s - c m) / (c + j):
     # the sum of 1 / (c + j) over j is a difference of harmonic numbers.
     harmonic = special.digamma(before + groups + 1) - special.digamma(before + 1)
-    return ratio((groups * mean + (lost_before - before * mean) * harmonic).sum(axis=-1), groups.sum(axis=-1))
+    return _weighting.ratio_or_nan(
+        (groups * mean + (lost_before - before * mean) * harmonic).sum(axis=-1), groups.sum(axis=-1)
+    )
 
 
 def excess_aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None) -> Floats:
@@ -68,7 +70,12 @@ def excess_aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None
 def _in_order(doubt: ArrayLike, loss: ArrayLike) -> tuple[Floats, np.ndarray, np.ndarray]:
     """(cases,) losses, the order of rising doubt, and the places in it where cases of equal doubt begin."""
     doubts, losses = np.asarray(doubt, dtype=np.float64), np.asarray(loss, dtype=np.float64)
-    if not are_paired(doubts, losses) or not len(doubts) or np.isnan(doubts).any() or np.isnan(losses).any():
+    if (
+        not _weighting.have_same_cases(doubts, losses)
+        or not len(doubts)
+        or np.isnan(doubts).any()
+        or np.isnan(losses).any()
+    ):
         problem = f"doubt of {doubts.shape} for losses of {losses.shape}, or one that is NaN"
         raise UsageError(problem, "aurc", "Give one doubt and one loss for each case")
     order = np.argsort(doubts, kind="stable")

@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter import networks
-from isocenter.errors import UsageError, listed
+from isocenter import errors
+from isocenter.errors import UsageError
 from isocenter.lazy import torch
-from isocenter.runtime import Differentiable, Model, image_of, slide, window_count, with_covariates
-from isocenter.tasks import Task, picks_a_label, rows_in
-from isocenter.transforms import COLOUR, looked_at
+from isocenter.networks import factory
+from isocenter.runtime import Model, covariate_encoding, model_assembly
+from isocenter.runtime.torch_networks import Differentiable
+from isocenter.runtime.windows import slide
+from isocenter.tasks import Task, properties
+from isocenter.transforms import COLOUR, clip_frames
 from isocenter.values import Array, Case, Image
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from isocenter.networks import Family
+    from isocenter.networks.network_family import Family
 
 
 # (batch, channels, *window) images and (batch, entries) covariates, or None, to {head: tensor}.
@@ -30,7 +33,7 @@ Run = Callable[["Tensor", "Tensor | None"], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Objective:
+class ExplainedScalar:
     """Outputs of a network, {head: (batch, ...)}, to the scalar that is explained, (batch,).
 
     target: one of the task's `saliency_targets`; None for its answer as a whole
@@ -45,7 +48,7 @@ class Objective:
     places: Mapping[str, Tensor] | None = None
     extent: float = 1.0
 
-    def at(self, outputs: Mapping[str, Tensor]) -> Objective:
+    def at(self, outputs: Mapping[str, Tensor]) -> ExplainedScalar:
         """The same for the voxels that these outputs of the case itself mark; without a dense head no other."""
         dense = [name for name, head in self.task.heads.items() if head.is_dense]
         if not dense:
@@ -67,7 +70,7 @@ class Objective:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ExplainedWindow:
     """One window of a case through one network of a model, and the scalar that is explained.
 
     To use it: `subject.score(images)` takes perturbed versions of `subject.image`, (batch, channels, *window), and
@@ -87,7 +90,7 @@ class Subject:
     image: Tensor
     context: Tensor | None
     run: Run
-    objective: Objective
+    objective: ExplainedScalar
     joined: int = 1
     module: Module | None = None
     family: Family | None = None
@@ -130,14 +133,14 @@ AUTO = "auto"
 # What an answer as a whole is called among targets.
 WHOLE = "all"
 # (members, channels, *window) of the map of a window, from its subjects, one a member.
-Mapped = Callable[[Sequence[Subject]], "Tensor"]
+Mapped = Callable[[Sequence[ExplainedWindow]], "Tensor"]
 
 
 def refuse_unknown_target(task: Task, target: str) -> None:
     """Raises UsageError for a target that the task does not have."""
     saliency_targets = task.saliency_targets
     if target not in (AUTO, WHOLE, *saliency_targets):
-        choice = listed([AUTO, *saliency_targets]) if saliency_targets else AUTO
+        choice = errors.list_phrase([AUTO, *saliency_targets]) if saliency_targets else AUTO
         raise UsageError(f"there is no target {target!r}", "--target", f"Choose one of {choice}")
 
 
@@ -163,22 +166,22 @@ class CaseOnGrid:
     torch_model: Differentiable | None = None
 
     @classmethod
-    def of(
+    def from_case(
         cls, model: Model, case: Case | Image, target: str = AUTO, torch_model: Differentiable | None = None
     ) -> CaseOnGrid:
         """The case for a target; "auto" takes what the model answers.
 
         Raises UsageError for a target that the task does not have, and what reading and preprocessing raise.
         """
-        image, where = image_of(case)
+        image, where = model_assembly.subject_image(case)
         covariates = case.covariates or None if isinstance(case, Case) else None
         vector, _ = model.context_vector(image, covariates, where)
         seen_image, preprocessing = model.after_first(image, model.request, covariates)
-        data, trace = preprocessing.opened(seen_image, where)
+        data, trace = preprocessing.open_image(seen_image, where)
         made = cls(model, image, where, data, trace, preprocessing, vector, None, torch_model)
-        return replace(made, target=made.chosen(target))
+        return replace(made, target=made.choose_target(target))
 
-    def chosen(self, target: str) -> str | None:
+    def choose_target(self, target: str) -> str | None:
         """A target by name, or what "auto" stands for in this case."""
         task = self.model.task
         saliency_targets = task.saliency_targets
@@ -187,11 +190,11 @@ class CaseOnGrid:
             return target
         if target == AUTO and len(saliency_targets) == 1:
             return saliency_targets[0]
-        if target == WHOLE or not picks_a_label(task):
+        if target == WHOLE or not properties.picks_a_label(task):
             return None
         outputs = self.outputs()
         prediction = task.decode([((), outputs)], self.trace.source)
-        called = rows_in(task.outputs(prediction))[0].get("predicted")
+        called = properties.output_rows(task.outputs(prediction))[0].get("predicted")
         if called in saliency_targets:
             return str(called)
         [likely] = task.probabilities(outputs).values()
@@ -199,32 +202,43 @@ class CaseOnGrid:
 
     def outputs(self) -> Mapping[str, Array]:
         """{head: (size,)} of the whole image, the mean over its windows; of a task of the whole image."""
-        network = with_covariates(self.model.networks.run, self.vector)
+        network = covariate_encoding.bind_context(self.model.networks.run, self.vector)
         slabs = list(self._slid(network))
         return {name: np.asarray(array) for name, array in slabs[-1][1].items() if not slabs[-1][0]}
 
-    def subjects(self, window: NDArray[np.float32]) -> list[Subject]:
+    def subjects(self, window: NDArray[np.float32]) -> list[ExplainedWindow]:
         """One subject a member of the model, for a window, (channels, *window); all ask the same of it."""
         device = self.torch_model.device if self.torch_model is not None else "cpu"
         image = torch.from_numpy(np.ascontiguousarray(window[None], dtype=np.float32)).to(device)
         context = None if self.vector is None else torch.from_numpy(self.vector[None]).to(device)
-        objective = Objective(self.model.task, self.target)
+        objective = ExplainedScalar(self.model.task, self.target)
         plain = _numpy_run(self.model.networks.run)
         if any(head.is_dense for head in self.model.task.heads.values()):
             with torch.no_grad():
                 objective = objective.at(plain(image, context))
         if self.torch_model is None:
-            return [Subject(image, context, plain, objective, self.joined)]
+            return [ExplainedWindow(image, context, plain, objective, self.picture_channels)]
         torch_model = self.torch_model
         # A network of another program has no family: nobody knows where its deepest map lies.
-        families = [networks.family_of(name) if name in networks.names() else None for name in torch_model.families]
+        families = [
+            factory.family_of(name) if name in factory.family_names() else None for name in torch_model.families
+        ]
         return [
-            Subject(image, context, torch_model.run_of(n), objective, self.joined, torch_model.modules[n], family, size)
+            ExplainedWindow(
+                image,
+                context,
+                torch_model.run_of(n),
+                objective,
+                self.picture_channels,
+                torch_model.modules[n],
+                family,
+                size,
+            )
             for n, (family, size) in enumerate(zip(families, self._sizes, strict=True))
         ]
 
     @property
-    def joined(self) -> int:
+    def picture_channels(self) -> int:
         """Channels that are one picture: three of a colour picture."""
         return 3 if self.model.preprocessing.channels == COLOUR else 1
 
@@ -282,14 +296,14 @@ class CaseOnGrid:
         for view in views:
             along = tuple(axis + 1 for axis in view)
             subjects = self.subjects(np.flip(window, along))
-            made = mapped(subjects).cpu().numpy() * extents.of(subjects[0])
+            made = mapped(subjects).cpu().numpy() * extents.extent_of(subjects[0])
             seen.append(np.flip(made, tuple(axis + 2 for axis in view)))
         total = np.mean(seen, axis=0)
         return np.ascontiguousarray(total.reshape(-1, *total.shape[2:]), dtype=np.float32)
 
     def _views(self) -> list[tuple[int, ...]]:
         """Axes along which each view of a window is mirrored; across left and right only where sides mean nothing."""
-        sides, crossing = self.model.task.mirrored, self.model.inference.left_right
+        sides, crossing = self.model.task.channels_when_mirrored, self.model.inference.left_right
         named = sides is None or tuple(sides) != tuple(range(len(sides)))
         axes = [axis for axis in self.model.flips() if not (named and axis == crossing)]
         return list(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
@@ -301,7 +315,7 @@ class CaseOnGrid:
             sum(head.count for head in self.model.task.heads.values() if head.is_dense),
         )
         for part in self.preprocessing.parts(self.trace, self.model.request.region, own.patch, max(channels, 1)):
-            slabs = slide(
+            slabs = slide.slide_windows(
                 network,
                 self.data,
                 own.patch,
@@ -317,7 +331,7 @@ class CaseOnGrid:
     def looks(self) -> int:
         """The number of times that a method looks: at each window, in each view, by each member."""
         inference = self.model.inference
-        windows = window_count(self.data.shape[1:], inference.patch, inference.overlap)
+        windows = slide.window_count(self.data.shape[1:], inference.patch, inference.overlap)
         return windows * len(self._views()) * len(self.shares)
 
     @property
@@ -327,7 +341,7 @@ class CaseOnGrid:
         if preprocessing.frames is None:
             return None
         unit = preprocessing.settings.get("time_unit")
-        return looked_at(self.image, preprocessing.frames, preprocessing.interval, unit, self.where)
+        return clip_frames.frames_in_slots(self.image, preprocessing.frames, preprocessing.interval, unit, self.where)
 
     def covariates(self) -> dict[str, float]:
         """{covariate: how much lower the score is without its value}, as the encoding states a missing one."""
@@ -361,7 +375,7 @@ class _Extents:
 
     first: float = field(default=0.0)
 
-    def of(self, subject: Subject) -> float:
+    def extent_of(self, subject: ExplainedWindow) -> float:
         extent = subject.objective.extent
         self.first = self.first or extent
         return extent / self.first

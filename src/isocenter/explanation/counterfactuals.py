@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import UsageError, listed
-from isocenter.explanation.case_on_grid import AUTO, CaseOnGrid, Subject
+from isocenter import errors
+from isocenter.errors import UsageError
+from isocenter.explanation.case_on_grid import AUTO, CaseOnGrid, ExplainedWindow
 from isocenter.lazy import torch
-from isocenter.runtime import Differentiable, Directions, Model, Preprocessing
-from isocenter.tasks import Task, part_names, part_of, rows_in
-from isocenter.transforms import Normalisation, recoloured, stacked
-from isocenter.values import Array, Case, Image, Prediction, is_missing
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.model_parts import ImageDirections
+from isocenter.runtime.torch_networks import Differentiable
+from isocenter.tasks import Task, properties
+from isocenter.transforms import channel_stack
+from isocenter.transforms.intensity import Normalisation
+from isocenter.values import Array, Case, Image, Prediction, covariate_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,18 +57,18 @@ class Flip:
     before: str
 
     @classmethod
-    def of(cls, task: Task, asked: str, prediction: Prediction) -> Flip:
+    def from_target(cls, task: Task, asked: str, prediction: Prediction) -> Flip:
         """Read a target such as "class", "finding" or "part:class"; "auto" is the likeliest other class.
 
         Raises what `asked_for` does.
         """
         flip_asked = cls.asked_for(task, asked)
-        before, name = flip_asked.called(prediction), flip_asked.name
+        before, name = flip_asked.call_of(prediction), flip_asked.name
         if name == AUTO:
-            chances = flip_asked.own(prediction).probabilities or {}
+            chances = flip_asked.own_part(prediction).probabilities or {}
             name = max((one for one in chances if one != before), key=lambda name: chances[name])
         flip = replace(flip_asked, name=name)
-        return replace(flip, before=flip.called(prediction))
+        return replace(flip, before=flip.call_of(prediction))
 
     @classmethod
     def asked_for(cls, task: Task, asked: str) -> Flip:
@@ -72,21 +76,23 @@ class Flip:
 
         Raises UsageError for a task that calls nothing, and for a name that it does not call.
         """
-        names = part_names(task)
+        names = properties.part_names(task)
         part, _, name = asked.rpartition(":") if names else ("", "", asked)
-        part_task = part_of(task, part)
+        part_task = properties.find_part(task, part)
         calls = part_task.uncertainty in ("classes", "labels") and all(
             one.is_vector for one in part_task.heads.values()
         )
         if not calls:
-            parts = f"; name one of {listed(names)}, as part:class" if names else ""
+            parts = f"; name one of {errors.list_phrase(names)}, as part:class" if names else ""
             raise UsageError(
                 f"a {part_task.name} calls no class or finding that could flip{parts}", WHERE, "Leave it out"
             )
         flip = cls(task, part, name, "")
         if name not in part_task.saliency_targets and not (name == AUTO and flip.picks):
             raise UsageError(
-                f"there is no {asked!r} to flip to", WHERE, f"Choose one of {listed(list(part_task.saliency_targets))}"
+                f"there is no {asked!r} to flip to",
+                WHERE,
+                f"Choose one of {errors.list_phrase(list(part_task.saliency_targets))}",
             )
         return flip
 
@@ -112,23 +118,23 @@ class Flip:
         """The target that is lowered; empty where none is."""
         return (f"{self.part}:{self.before}" if self.part else self.before) if self.picks else ""
 
-    def own(self, prediction: Prediction) -> Prediction:
+    def own_part(self, prediction: Prediction) -> Prediction:
         """The prediction of the part that calls."""
         return prediction.parts[self.part] if self.part else prediction
 
-    def called(self, prediction: Prediction) -> str:
+    def call_of(self, prediction: Prediction) -> str:
         """The call of a prediction: the class, or whether the finding is there."""
-        row = rows_in(self._own_task.outputs(self.own(prediction)))[0]
+        row = properties.output_rows(self._own_task.outputs(self.own_part(prediction)))[0]
         return str(row["predicted"]) if self.picks else "present" if row.get(f"called_{self.name}") else "absent"
 
     def probability(self, prediction: Prediction) -> float:
         """Probability of the answer that is wanted."""
-        chance = float((self.own(prediction).probabilities or {})[self.name])
+        chance = float((self.own_part(prediction).probabilities or {})[self.name])
         return 1 - chance if self.after == "absent" and not self.picks else chance
 
     @property
     def _own_task(self) -> Task:
-        return part_of(self.task, self.part)
+        return properties.find_part(self.task, self.part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +158,7 @@ class Counterfactual:
     path: Sequence[tuple[Image, float]] = ()
 
 
-def changeable(model: Model) -> Preprocessing:
+def changeable_preprocessing(model: Model) -> Preprocessing:
     """The model's preprocessing, through which a change reaches the image.
 
     Raises UsageError for a foreign model, a cascade and a model of clips, which have no counterfactuals.
@@ -163,7 +169,7 @@ def changeable(model: Model) -> Preprocessing:
     return preprocessing
 
 
-def counterfactual(
+def find_counterfactual(
     model: Model, case: Case, flip: Flip, torch_model: Differentiable, *, prediction: Prediction, along: bool = False
 ) -> Counterfactual:
     """The image nearest to the case's own that is called otherwise, of those that the gate takes if there is one.
@@ -171,10 +177,10 @@ def counterfactual(
     prediction: of the case itself
     along:      only along the model's `directions`, as training images differ
     """
-    preprocessing = changeable(model)
-    image = stacked(case.images, case.id)
+    preprocessing = changeable_preprocessing(model)
+    image = channel_stack.stack_images(case.images, case.id)
     plain = replace(model, inference=replace(model.inference, flips=()))
-    grid = CaseOnGrid.of(plain, case, flip.target, torch_model)
+    grid = CaseOnGrid.from_case(plain, case, flip.target, torch_model)
     axes = model.parts.directions if along else None
     best: Counterfactual | None = None
     more, goal, weights = MORE_TRIES, 1.0, list(WEIGHTS)
@@ -184,7 +190,7 @@ def counterfactual(
             _smallest, shares=grid.shares, flip=flip, weight=weights[0], goal=goal, reached=reached, axes=axes
         )
         change = _on_image(preprocessing, image, grid.on_source(search))
-        candidate = _predicted(model, case, image, change, flip, prediction)
+        candidate = _predict_change(model, case, image, change, flip, prediction)
         if candidate is not None and (
             best is None or not best.flipped or (candidate.flipped, candidate.passes) > (True, best.passes)
         ):
@@ -207,14 +213,14 @@ def counterfactual(
 
 
 def _smallest(
-    subjects: Sequence[Subject],
+    subjects: Sequence[ExplainedWindow],
     *,
     shares: Sequence[float],
     flip: Flip,
     weight: float,
     goal: float = 1.0,
     reached: list[bool] | None = None,
-    axes: Directions | None = None,
+    axes: ImageDirections | None = None,
 ) -> Tensor:
     """(1, channels, *window) change of a window, in the network's units; nothing below a share of its strongest.
 
@@ -254,7 +260,7 @@ def _smallest(
         return torch.where(smallest.abs() < NOTHING * smallest.abs().max(), 0.0, smallest)
 
 
-def _margin(subjects: Sequence[Subject], shares: Sequence[float], images: Tensor, flip: Flip) -> Tensor:
+def _margin(subjects: Sequence[ExplainedWindow], shares: Sequence[float], images: Tensor, flip: Flip) -> Tensor:
     """(batch,) how much more the members together hold to what is to be called than to what is called."""
     total: Tensor = torch.zeros(len(images), device=images.device)
     for subject, share in zip(subjects, shares, strict=True):
@@ -273,12 +279,12 @@ def _variation(change: Tensor) -> Tensor:
 
 def _on_image(preprocessing: Preprocessing, image: Image, change: NDArray[np.float32]) -> NDArray[np.float32]:
     """(channels, *spatial) of the image in its own unit, of a change in that of the network's input."""
-    shown = recoloured(image, preprocessing.channels)
+    shown = channel_stack.match_colours(image, preprocessing.channels)
     channels = []
     for number, name in enumerate(shown.channels):
         index = preprocessing.channels.index(name) if name in preprocessing.channels else number
         channel = shown.data[number]
-        channels.append(change[index] * _unit(preprocessing.normalisation[index], channel, shown.measured(channel)))
+        channels.append(change[index] * _unit(preprocessing.normalisation[index], channel, shown.is_measured(channel)))
     if len(channels) == image.shape[0]:
         return np.stack(channels)
     return np.repeat(np.mean(channels, axis=0)[None], image.shape[0], axis=0)
@@ -293,7 +299,7 @@ def _unit(normalisation: Normalisation, channel: Array, valid: NDArray[np.bool_]
     return float((away * intensities[inside]).sum() / max(float((away**2).sum()), 1e-12))
 
 
-def _predicted(
+def _predict_change(
     model: Model, case: Case, image: Image, change: NDArray[np.float32], flip: Flip, prediction: Prediction
 ) -> Counterfactual | None:
     """The first of weaker and stronger changes of its kind that flips the call; None for no change at all."""
@@ -301,9 +307,9 @@ def _predicted(
         return None
     counterfactual: Counterfactual | None = None
     for factor in FURTHER:
-        other = _moved(image, factor * change)
+        other = _change_image(image, factor * change)
         answer = model.predict(_with(case, other))
-        flipped, p = flip.called(answer) == flip.after, answer.confidence.gate_p
+        flipped, p = flip.call_of(answer) == flip.after, answer.confidence.gate_p
         apart = np.asarray(other.data, dtype=np.float32) - image.data
         width = max(float(np.ptp(image.data[image.valid])), 1e-6)
         share = float((np.abs(apart) > CHANGED * width).any(axis=0).mean())
@@ -316,7 +322,7 @@ def _predicted(
     return counterfactual
 
 
-def _moved(image: Image, change: NDArray[np.float32]) -> Image:
+def _change_image(image: Image, change: NDArray[np.float32]) -> Image:
     """The image changed within its own range, of its own type; what is no measurement stays."""
     valid = image.valid
     ends = [(one[here].min(), one[here].max()) for one, here in zip(image.data, valid, strict=True) if here.any()]
@@ -332,7 +338,7 @@ def _path(
     """The path from the case itself to its counterfactual, with the probability of what is to be called."""
     yield image, flip.probability(prediction)
     for share in (0.25, 0.5, 0.75):
-        between = _moved(image, share * flipped.difference)
+        between = _change_image(image, share * flipped.difference)
         yield between, flip.probability(model.predict(_with(case, between)))
     yield flipped.image, flipped.after
 
@@ -347,7 +353,7 @@ def flipping_covariates(model: Model, case: Case, flip: Flip) -> Iterator[tuple[
     for column in model.networks.context.columns:
         for value in _others(column.settings, case.covariates.get(column.name)) if column.of_patient else ():
             answer = model.predict(replace(case, covariates={**case.covariates, column.name: value}))
-            if flip.called(answer) == flip.after:
+            if flip.call_of(answer) == flip.after:
                 yield f"{column.name} = {value}", answer
                 break
 
@@ -358,6 +364,6 @@ def _others(settings: Mapping[str, Any], value: Any) -> list[Any]:
         return sorted((one for one in levels if one != str(value)), key=lambda level: -levels[level])
     if "median" not in settings:
         return []
-    known = settings["median"] if is_missing(value) else float(value)
+    known = settings["median"] if covariate_values.is_missing(value) else float(value)
     usual = [float(f"{settings['mean'] + step * settings['deviation']:.4g}") for step in (-2, -1, 0, 1, 2)]
     return sorted((one for one in usual if one != known), key=lambda number: abs(number - known))

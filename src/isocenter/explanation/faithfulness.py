@@ -13,12 +13,13 @@ from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor
 from torch.nn import Module
 
-from isocenter.errors import counted
-from isocenter.evaluation import bootstrap
-from isocenter.explanation.case_on_grid import Subject
-from isocenter.explanation.methods import Method, blurred, stretched
+from isocenter import errors
+from isocenter.evaluation import intervals
+from isocenter.explanation import explanation_methods
+from isocenter.explanation.case_on_grid import ExplainedWindow
+from isocenter.explanation.explanation_methods import Method
 from isocenter.lazy import ndimage, stats
-from isocenter.runtime import twin
+from isocenter.runtime import torch_networks
 from isocenter.values import Estimate
 
 # Groups of layers that are drawn anew, one after the other from the last: Adebayo et al., arXiv:1810.03292.
@@ -34,10 +35,10 @@ LEAST_CHANGE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class FaithfulnessWindow:
     """A window through all members of a model: its map and its score are their weighted means."""
 
-    subjects: Sequence[Subject]
+    subjects: Sequence[ExplainedWindow]
     shares: Sequence[float]
 
     @property
@@ -50,18 +51,20 @@ class Window:
         each = [share * one.scores(images) for one, share in zip(self.subjects, self.shares, strict=True)]
         return torch.stack(each).sum(dim=0)
 
-    def mapped(self, method: Method, image: Tensor | None = None, seconds: float | None = None) -> Tensor:
+    def map_image(self, method: Method, image: Tensor | None = None, seconds: float | None = None) -> Tensor:
         """(channels, *window) of the window, or of another image in its place."""
         own = [one if image is None else replace(one, image=image) for one in self.subjects]
         each = [share * method(one, seconds)[0] for one, share in zip(own, self.shares, strict=True)]
         return torch.stack(each).sum(dim=0)
 
-    def redrawn(self, stage: int, seed: int) -> Window:
+    def redrawn(self, stage: int, seed: int) -> FaithfulnessWindow:
         """The same window through networks whose last `stage` of `STAGES` groups of layers are drawn anew."""
         return replace(self, subjects=[_redrawn(one, stage, seed + n) for n, one in enumerate(self.subjects)])
 
 
-def tried(window: Window, method: Method, seed: int, seconds: float | None = None) -> dict[str, float]:
+def assess_method(
+    window: FaithfulnessWindow, method: Method, seed: int, seconds: float | None = None
+) -> dict[str, float]:
     """The findings of the tests of a method on a window; NaN where one cannot be.
 
     randomisation: mean absolute rank correlation with maps of networks whose weights are drawn anew, group by group:
@@ -74,7 +77,7 @@ def tried(window: Window, method: Method, seed: int, seconds: float | None = Non
     infidelity, sensitivity: arXiv:1901.09392; lower is better
     Scores are shares of what the blur changes.
     """
-    attributed = window.mapped(method, seconds=seconds)
+    attributed = window.map_image(method, seconds=seconds)
     flat, random = attributed.sum(dim=0), np.random.default_rng(seed)
     deletion, insertion = _curves(window, flat)
     measures = {"deletion": deletion, "insertion": insertion}
@@ -84,15 +87,15 @@ def tried(window: Window, method: Method, seed: int, seconds: float | None = Non
         measures[f"deletion_over_{name}"] = float(curves[0] - deletion)
         measures[f"insertion_over_{name}"] = float(insertion - curves[1])
     noisy = window.image + _noise(window, NOISE, seed)
-    measures["stability"] = alike(flat, window.mapped(method, noisy, seconds).sum(dim=0))
+    measures["stability"] = rank_correlation(flat, window.map_image(method, noisy, seconds).sum(dim=0))
     measures["randomisation"] = float("nan")
     if all(one.module is not None for one in window.subjects):
-        again = [window.redrawn(stage, seed).mapped(method, seconds=seconds) for stage in range(1, STAGES + 1)]
-        measures["randomisation"] = float(np.mean([abs(alike(flat, one.sum(dim=0))) for one in again]))
+        again = [window.redrawn(stage, seed).map_image(method, seconds=seconds) for stage in range(1, STAGES + 1)]
+        measures["randomisation"] = float(np.mean([abs(rank_correlation(flat, one.sum(dim=0))) for one in again]))
     return {**measures, **_by_captum(window, method, attributed, seed, seconds)}
 
 
-def alike(first: Tensor, second: Tensor) -> float:
+def rank_correlation(first: Tensor, second: Tensor) -> float:
     """Spearman's rank correlation of two maps; 0 where one of them is constant."""
     ours, other = (part.detach().cpu().double().numpy().ravel() for part in (first, second))
     step = max(1, len(ours) // COMPARED)
@@ -102,17 +105,17 @@ def alike(first: Tensor, second: Tensor) -> float:
     return float(stats.spearmanr(ours, other).statistic)
 
 
-def _redrawn(subject: Subject, stage: int, seed: int) -> Subject:
+def _redrawn(subject: ExplainedWindow, stage: int, seed: int) -> ExplainedWindow:
     assert subject.module is not None  # noqa: S101 - asked before
-    module = twin(subject.module, shared=False)
+    module = torch_networks.frozen_twin(subject.module, shared=False)
     layers = [one for one in module.modules() if any(True for _ in one.parameters(recurse=False))]
     generator = torch.Generator().manual_seed(seed)
     for layer in layers[len(layers) - math.ceil(len(layers) * stage / STAGES) :]:
         _redraw(layer, generator)
-    return replace(subject, module=module, run=lambda images, context: module(*_given(images, context)))
+    return replace(subject, module=module, run=lambda images, context: module(*_without_none(images, context)))
 
 
-def _given(*tensors: Tensor | None) -> list[Tensor]:
+def _without_none(*tensors: Tensor | None) -> list[Tensor]:
     return [one for one in tensors if one is not None]
 
 
@@ -126,9 +129,9 @@ def _redraw(layer: Module, generator: torch.Generator) -> None:
             tensor.data = tensor.data[torch.randperm(len(tensor), generator=generator).to(tensor.device)]
 
 
-def _curves(window: Window, flat: Tensor) -> tuple[float, float]:
+def _curves(window: FaithfulnessWindow, flat: Tensor) -> tuple[float, float]:
     """Mean scores of deletion and insertion in the order of a map, (*window), as shares of what the blur changes."""
-    image, base = window.image, blurred(window.image)
+    image, base = window.image, explanation_methods.blur_maps(window.image)
     ends = window.score(torch.cat([image, base])).cpu().double()
     change = float(abs(ends[0] - ends[1]))
     if not change > LEAST_CHANGE * float(abs(ends[0])):
@@ -140,26 +143,28 @@ def _curves(window: Window, flat: Tensor) -> tuple[float, float]:
     return deletion, insertion
 
 
-def _random_map(window: Window, random: np.random.Generator) -> Tensor:
+def _random_map(window: FaithfulnessWindow, random: np.random.Generator) -> Tensor:
     """(*window) smooth noise, as coarse as maps of deep layers are."""
     spatial = window.subjects[0].spatial
     coarse = torch.from_numpy(random.random((1, 1, *[min(8, size) for size in spatial]), dtype=np.float32))
-    return stretched(coarse, spatial)[0, 0].to(window.image.device)
+    return explanation_methods.stretch_map(coarse, spatial)[0, 0].to(window.image.device)
 
 
-def _edges(window: Window) -> Tensor:
+def _edges(window: FaithfulnessWindow) -> Tensor:
     """(*window) the size of the image's gradient: what a filter shows that knows no network."""
     picture = np.nan_to_num(window.image[0].mean(dim=0).cpu().numpy())
     return torch.from_numpy(ndimage.gaussian_gradient_magnitude(picture, 1.0)).to(window.image.device)
 
 
-def _noise(window: Window, share: float, seed: int) -> Tensor:
+def _noise(window: FaithfulnessWindow, share: float, seed: int) -> Tensor:
     image = torch.nan_to_num(window.image)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(image.shape, generator=generator).to(image) * float(image.max() - image.min()) * share
 
 
-def _by_captum(window: Window, method: Method, tensor: Tensor, seed: int, seconds: float | None) -> dict[str, float]:
+def _by_captum(
+    window: FaithfulnessWindow, method: Method, tensor: Tensor, seed: int, seconds: float | None
+) -> dict[str, float]:
     """Infidelity and sensitivity, as captum defines them: of images with noise."""
     image = torch.nan_to_num(window.image)
     spread = float(image.max() - image.min())
@@ -171,7 +176,7 @@ def _by_captum(window: Window, method: Method, tensor: Tensor, seed: int, second
 
     def explained(images: tuple[Tensor, ...]) -> tuple[Tensor]:
         """captum takes a map that is alone and in no tuple for several, one for each image."""
-        return (torch.stack([window.mapped(method, one[None], seconds) for one in images[0]]),)
+        return (torch.stack([window.map_image(method, one[None], seconds) for one in images[0]]),)
 
     attributed = tensor[None].expand_as(image) / (image.shape[1] // len(tensor))
     with torch.random.fork_rng(devices=[]):
@@ -196,7 +201,7 @@ CURVES = ("deletion", "insertion")
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
+class MethodVerdict:
     """The verdict of tests of a method on a model.
 
     passed:   whether all were passed; None where one of them could not be made
@@ -215,24 +220,26 @@ class Verdict:
         return {"passed": self.passed, "because": self.because, **numbers}
 
 
-def verdict_of(tested: Sequence[Mapping[str, float]], patients: Sequence[str], *, seed: int) -> Verdict:
+def method_verdict(tested: Sequence[Mapping[str, float]], patients: Sequence[str], *, seed: int) -> MethodVerdict:
     """The verdict from what was found on each case; patients are resampled for the intervals."""
     measures = {
-        name: bootstrap([one.get(name, np.nan) for one in tested], patients, seed=seed, unit="share")
+        name: intervals.bootstrap([one.get(name, np.nan) for one in tested], patients, seed=seed, unit="share")
         for name in dict.fromkeys(name for one in tested for name in one)
     }
     if len(tested) < FEWEST:
-        return Verdict(None, f"tested on {counted(len(tested), 'case')}, which is too few to judge", measures)
+        return MethodVerdict(
+            None, f"tested on {errors.count_phrase(len(tested), 'case')}, which is too few to judge", measures
+        )
     faults = list(_faults(measures))
     if faults:
-        return Verdict(False, "; ".join(faults), measures)
+        return MethodVerdict(False, "; ".join(faults), measures)
     if not np.isfinite(measures["randomisation"].value):
-        return Verdict(None, "the weights cannot be redrawn without torch; it passed the other tests", measures)
+        return MethodVerdict(None, "the weights cannot be redrawn without torch; it passed the other tests", measures)
     because = (
         f"absolute rank correlation {measures['randomisation'].value:.2f} with maps of redrawn weights; deletion and "
         "insertion better than of random maps and of an edge filter"
     )
-    return Verdict(True, because, measures)
+    return MethodVerdict(True, because, measures)
 
 
 def _faults(measures: Mapping[str, Estimate]) -> Iterator[str]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from isocenter.errors import FormatError
-from isocenter.files.storage.csv_text import read_text_table
-from isocenter.values import Code, CodedName
+from isocenter.files.storage import csv_text
+from isocenter.values import Code
+from isocenter.values.finding import CodedName
 
 COLUMNS, UNIT = ("name", "scheme", "value", "meaning"), "unit"
 LONGEST_SCHEME = 16  # SH, PS3.5 6.2
@@ -19,7 +20,7 @@ def read_codes(path: Path) -> dict[str, CodedName]:
     Raises FormatError for an unknown or missing column, a line without a name, scheme, value or meaning, and a name
     with two units.
     """
-    table = read_text_table(path)
+    table = csv_text.read_text_table(path)
     columns = [str(column).strip() for column in table.columns]
     if unknown := [column for column in columns if column not in (*COLUMNS, UNIT)]:
         raise FormatError(f"has an unknown column {unknown[0]!r}", str(path), f"Use {','.join(COLUMNS)}[,{UNIT}]")

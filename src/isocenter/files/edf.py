@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage.block import refuse_scale
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.storage import block
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 # Bytes of the header, of one signal in it, and the widths of its fields in their order.
@@ -81,7 +81,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     return images
 
 
-def load(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int]) -> Array:
+def load_signals(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int]) -> Array:
     """The values of signals, (signals, samples) in their units.
 
     layout: bytes before the records, number of records, numbers in each
@@ -108,7 +108,7 @@ def _image(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int], 
     shape = (layout[1] * signals[0].samples,)
     units = tuple(one.unit for one in signals)
     return Image(
-        Deferred((len(signals), *shape), np.dtype(np.float32), partial(load, path, tuple(signals), layout)),
+        Deferred((len(signals), *shape), np.dtype(np.float32), partial(load_signals, path, tuple(signals), layout)),
         Geometry(shape, np.array([[step, 0.0], [0.0, 1.0]]), oriented=False, unit="s"),
         channels=_different([one.label or str(n) for n, one in enumerate(signals)]),
         notes=("annotations in the recording were left out",) if annotated else (),
@@ -134,7 +134,7 @@ def _signals(described: bytes, count: int, path: Path) -> list[Signal]:
         if samples < 0 or (label != ANNOTATIONS and (most <= least or low == high)):
             raise FormatError(f"the range of signal {n + 1} is empty", str(path), "Export the recording again")
         gain = (high - low) / (most - least) if most > least else 1.0
-        refuse_scale(gain, low - gain * least, 1 << 15, str(path), f"the ranges of signal {n + 1}")
+        block.refuse_scale(gain, low - gain * least, 1 << 15, str(path), f"the ranges of signal {n + 1}")
         signals.append(Signal(label, unit, start, samples, gain, low - gain * least))
         start += samples
     return signals

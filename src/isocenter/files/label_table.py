@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import FormatError, UsageError
-from isocenter.files.storage.atomic import write_text
-from isocenter.files.storage.csv_text import CsvWriter, unmarked
-from isocenter.files.storage.folders import each_once
+from isocenter.files.storage import atomic, csv_text, folder_files
+from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.values import Image, Label
 
 TABLE = ".labels.csv"
@@ -27,7 +26,7 @@ LARGEST_TABLE = 1 << 24
 LONGEST_NAME = 200
 
 
-def read(path: Path) -> tuple[Label, ...]:
+def read_labels(path: Path) -> tuple[Label, ...]:
     """The labels of a table, in the table's order; the kind is known from the lines and not from the name.
 
     CSV: value,name[,red,green,blue[,alpha]] with or without a header line, or a header that names these columns.
@@ -41,20 +40,22 @@ def read(path: Path) -> tuple[Label, ...]:
     labels = _parser(path, lines)(lines)
     if not labels:
         raise FormatError("the label table has no labels", str(path), "Write lines of value,name")
-    return checked(labels, str(path))
+    return check_labels(labels, str(path))
 
 
-def of_file(path: Path) -> tuple[Label, ...]:
+def labels_of_map(path: Path) -> tuple[Label, ...]:
     """The labels in a label map's own table, `<name>.labels.csv` in its folder; none where there is no such table."""
-    return tuple(label for table in own_tables(path) for label in read(table))
+    return tuple(label for table in own_tables(path) for label in read_labels(table))
 
 
 def with_own_table(image: Image, path: Path) -> Image:
     """An image of whole numbers in one channel, with the labels of the file's own table, where there is one."""
     is_map = len(image.channels) == 1 and np.issubdtype(image.dtype, np.integer)
-    if not is_map or not (labels := of_file(path)):
+    if not is_map or not (labels := labels_of_map(path)):
         return image
-    source = image.source and replace(image.source, paths=each_once(*map(Path, image.source.paths), *own_tables(path)))
+    source = image.source and replace(
+        image.source, paths=folder_files.unique_paths(*map(Path, image.source.paths), *own_tables(path))
+    )
     return replace(image, labels=labels, source=source)
 
 
@@ -64,18 +65,18 @@ def own_tables(path: Path) -> tuple[Path, ...]:
     return (table,) if table.is_file() else ()
 
 
-def find(path: Path) -> tuple[Label, ...]:
+def find_labels(path: Path) -> tuple[Label, ...]:
     """The labels that belong to a file or folder: the file's own table, else classes.csv or its like in the folder.
 
     Raises FormatError where two tables of the folder disagree on what a value means.
     """
-    if path.is_file() and (labels_of_file := of_file(path)):
+    if path.is_file() and (labels_of_file := labels_of_map(path)):
         return labels_of_file
     folder = path if path.is_dir() else path.parent
     tables = {table: labels for name in FOLDER_TABLES if (labels := _in_folder(table := folder / name))}
     for table, labels in tables.items():
         first = next(iter(tables))
-        if names_of(labels) != names_of(tables[first]):
+        if label_names(labels) != label_names(tables[first]):
             raise FormatError(
                 f"gives other names than {first.name} in the same folder", str(table), "Remove one of the two"
             )
@@ -88,25 +89,25 @@ def table_path(path: Path) -> Path:
     return path.with_name(f"{name}{TABLE}")
 
 
-def write(labels: Sequence[Label], path: Path, *, overwrite: bool = False) -> None:
+def write_labels(labels: Sequence[Label], path: Path, *, overwrite: bool = False) -> None:
     """Write a table to `path`: ITK-SNAP's kind for a .txt, else CSV with the columns value,name,red,green,blue."""
-    labels = checked(labels, str(path))
+    labels = check_labels(labels, str(path))
     text = WRITERS.get(path.suffix.lower(), _csv)(labels)
-    write_text(path, text, overwrite=overwrite)
+    atomic.write_text(path, text, overwrite=overwrite)
 
 
-def names_of(labels: Iterable[Label]) -> dict[int, str]:
+def label_names(labels: Iterable[Label]) -> dict[int, str]:
     """{value: name}, as tables spell names."""
-    return {label.value: clean(label.name) for label in labels}
+    return {label.value: clean_name(label.name) for label in labels}
 
 
-def clean(name: str) -> str:
+def clean_name(name: str) -> str:
     """A name without control characters and outer space, of sensible length."""
     printable = "".join(character if character.isprintable() else " " for character in name)
     return " ".join(printable.split())[:LONGEST_NAME]
 
 
-def checked(labels: Iterable[Label], where: str) -> tuple[Label, ...]:
+def check_labels(labels: Iterable[Label], where: str) -> tuple[Label, ...]:
     """The labels, if each value and each name occurs once. Raises FormatError otherwise."""
     labels = tuple(labels)
     for what, entries in (("value", [label.value for label in labels]), ("name", [label.name for label in labels])):
@@ -121,7 +122,7 @@ def checked(labels: Iterable[Label], where: str) -> tuple[Label, ...]:
 def _in_folder(table: Path) -> tuple[Label, ...]:
     """The labels of a table that may be there; labels.csv and labels.txt may also list images, which are none."""
     try:
-        return read(table) if table.is_file() else ()
+        return read_labels(table) if table.is_file() else ()
     except FormatError:
         if table.name == IMAGE_LIST or (table.name == IMAGE_TEXT and not _begins_with_number(table)):
             return ()
@@ -148,14 +149,14 @@ def _parser(path: Path, lines: list[str]) -> Callable[[list[str]], list[Label]]:
 def _from_itk_snap(lines: list[str], where: str) -> list[Label]:
     """index red green blue opacity visible mesh "name"; index 0 is what is no label."""
     pattern = r'\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+\s+\d+\s+\d+\s+"(.*)"\s*$'
-    rows = [_matched(pattern, line, where).groups() for line in lines]
+    rows = [_match_line(pattern, line, where).groups() for line in lines]
     return [_label(v, name, (r, g, b), where) for v, r, g, b, name in rows if int(v) != 0]
 
 
 def _from_colour_table(lines: list[str], where: str) -> list[Label]:
     """index name red green blue alpha, as Slicer (.ctbl) and FreeSurfer (LUT) have it."""
     pattern = r"\s*(\d+)\s+(\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)\s+\d+\s*$"
-    rows = [_matched(pattern, line, where).groups() for line in lines]
+    rows = [_match_line(pattern, line, where).groups() for line in lines]
     # Slicer spells spaces in names as underscores only where asked to; names are kept as they stand.
     return [_label(v, name, (r, g, b), where) for v, name, r, g, b in rows if int(v) != 0]
 
@@ -172,7 +173,7 @@ def _from_csv(lines: list[str], where: str) -> list[Label]:
             raise FormatError(f"the line {','.join(row)!r} is not a label", where, "Write lines of value,name")
         parts = [row[columns[c]].strip() for c in ("red", "green", "blue") if columns.get(c, len(row)) < len(row)]
         colour = (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(parts) else None
-        labels.append(_label(row[columns["value"]], unmarked(row[columns["name"]]), colour, where))
+        labels.append(_label(row[columns["value"]], csv_text.unmark_cell(row[columns["name"]]), colour, where))
     return labels
 
 
@@ -195,7 +196,7 @@ def _columns(header: list[str], where: str) -> dict[str, int]:
     return {what: at for what, at in columns.items() if at is not None}
 
 
-def _matched(pattern: str, line: str, where: str) -> re.Match[str]:
+def _match_line(pattern: str, line: str, where: str) -> re.Match[str]:
     match = re.match(pattern, line)
     if match is None:
         raise FormatError(
@@ -211,15 +212,15 @@ def _label(value: str, name: str, colour: tuple[str, str, str] | None, where: st
     except ValueError as error:
         raise FormatError(f"{value!r} or its colour is not a whole number", where, "Write whole numbers") from error
     if any(not 0 <= part <= 255 for part in parts):
-        raise FormatError(f"the colour of {clean(name)!r} is not in 0 to 255", where, "Write colours as 0 to 255")
-    return Label(number, clean(name), (parts[0], parts[1], parts[2]) if parts else None)
+        raise FormatError(f"the colour of {clean_name(name)!r} is not in 0 to 255", where, "Write colours as 0 to 255")
+    return Label(number, clean_name(name), (parts[0], parts[1], parts[2]) if parts else None)
 
 
 def _csv(labels: Sequence[Label]) -> str:
     text = io.StringIO()
     rows = CsvWriter(text, ["value", "name", "red", "green", "blue"])
     for label in labels:
-        rows.add([label.value, clean(label.name), *(label.colour or ("", "", ""))])
+        rows.add([label.value, clean_name(label.name), *(label.colour or ("", "", ""))])
     return text.getvalue()
 
 
@@ -231,7 +232,7 @@ def _itk_snap(labels: Sequence[Label]) -> str:
     head = "# ITK-SnAP Label Description File\n# index red green blue opacity visible mesh name\n"
     clear = '    0     0    0    0        0  0  0    "Clear Label"\n'
     lines = [
-        f'{label.value:5d} {r:5d} {g:4d} {b:4d}        1  1  1    "{clean(label.name).replace(chr(34), chr(39))}"\n'
+        f'{label.value:5d} {r:5d} {g:4d} {b:4d}        1  1  1    "{clean_name(label.name).replace(chr(34), chr(39))}"\n'
         for label in labels
         if label.value != 0 and label.colour is not None
         for r, g, b in [label.colour]

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import label_table
-from isocenter.files.format import Format, ReadOptions
-from isocenter.files.plain import channels_first, created, steps_without_sides, write_voxels
-from isocenter.files.storage.block import Block
-from isocenter.files.storage.folders import each_once, inside_folder
-from isocenter.files.storage.packed import Compression, is_compressed
-from isocenter.files.world import MM, from_lps, rows_and_columns
+from isocenter.files import _voxel_files, _world, label_table
+from isocenter.files._world import MM
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.storage import folder_files, packed_files
+from isocenter.files.storage.block import VoxelBlock
+from isocenter.files.storage.packed_files import Compression
 from isocenter.values import Array, Geometry, Image, Source
 
 # MetaIO's MET_LONG has four bytes on every system.
@@ -49,15 +48,15 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     header, end = _header(path)
     sizes = tuple(int(n) for n in _numbers(header, "DimSize", path))
     if len(sizes) not in (2, 3, 4) or len(sizes) != int(_numbers(header, "NDims", path)[0]) or min(sizes) < 1:
-        raise _damaged(path, f"axes of {header['DimSize']!r}")
+        raise _damage_error(path, f"axes of {header['DimSize']!r}")
     geometry, notes = _geometry(header, sizes, path)
     block = _block(header, end, sizes, path)
     image = Image(
-        block.deferred(),
+        block.defer(),
         geometry,
-        labels=label_table.of_file(path),
+        labels=label_table.labels_of_map(path),
         notes=tuple(notes),
-        source=Source("metaimage", each_once(path, block.path, *label_table.own_tables(path))),
+        source=Source("metaimage", folder_files.unique_paths(path, block.path, *label_table.own_tables(path))),
     )
     return {path.stem: image}
 
@@ -71,16 +70,16 @@ def write(image: Image, path: Path) -> None:
         raise FormatError("MetaImage is written as a single file", str(path), "Choose a name that ends in .mha")
     if image.geometry.is_picture and image.frames is not None:
         raise FormatError("MetaImage cannot distinguish frames of a picture from slices", str(path), "Write it as NRRD")
-    ordered = channels_first(image, str(path))
-    packed = _packed(ordered)
+    ordered = _voxel_files.channels_first(image, str(path))
+    packed = _compress(ordered)
     sizes = ordered.shape[1:]
     lines = ["ObjectType = Image", f"NDims = {len(sizes)}", "BinaryData = True", "BinaryDataByteOrderMSB = False"]
     lines += ["CompressedData = True", f"CompressedDataSize = {sum(len(part) for part in packed)}"]
     lines += _space_lines(image.geometry, len(sizes), str(path))
-    lines += [f"DimSize = {_spelled(sizes)}"]
+    lines += [f"DimSize = {_spell(sizes)}"]
     lines += [f"ElementNumberOfChannels = {ordered.shape[0]}"] if ordered.shape[0] > 1 else []
     lines += [f"ElementType = {NAMES[ordered.dtype]}", "ElementDataFile = LOCAL"]
-    with created(path, compressed=False) as file:
+    with _voxel_files.create_file(path, compressed=False) as file:
         file.write(("\n".join(lines) + "\n").encode())
         file.writelines(packed)
 
@@ -95,7 +94,7 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
         stop = head.find(b"\n", end)
         key, equals, text = head[end : stop if stop >= 0 else None].decode("latin-1").partition("=")
         if not equals or (stop < 0 and key.strip() != LAST_KEY):
-            raise _damaged(path, "the header has no ElementDataFile")
+            raise _damage_error(path, "the header has no ElementDataFile")
         header[key.strip()] = text.strip()
         end = stop + 1 if stop >= 0 else len(head)
     return header, end
@@ -119,7 +118,7 @@ def _geometry(header: Mapping[str, str], sizes: tuple[int, ...], path: Path) -> 
     affine[:-1, -1] = 0.0 if offset is None else offset[:ndim]
     oriented = ndim == 3 and matrix is not None and offset is not None
     notes = [] if oriented else ["The header gives no direction or no position: orientation unknown."]
-    affine = from_lps(affine) if oriented else rows_and_columns(affine) if ndim == 2 else affine
+    affine = _world.swap_lps_ras(affine) if oriented else _world.swap_rows_and_columns(affine) if ndim == 2 else affine
     word = header.get("DistanceUnits", "")
     unit = 1.0 if word in UNSTATED else MM.get(word.lower())
     if unit is None:
@@ -131,13 +130,13 @@ def _geometry(header: Mapping[str, str], sizes: tuple[int, ...], path: Path) -> 
         raise GeometryError(error.problem, str(path), "Check TransformMatrix and ElementSpacing") from error
 
 
-def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Path) -> Block:
+def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Path) -> VoxelBlock:
     name = header.get("ElementType", "").removesuffix("_ARRAY")
     if name not in TYPES:
         raise FormatError(f"voxels of type {name!r} cannot be read", str(path), "Save them as a common number type")
     orders = {_is_true(header, key, path) for key in BYTE_ORDERS if key in header}
     if len(orders) > 1:
-        raise _damaged(path, f"{' and '.join(BYTE_ORDERS)} contradict each other")
+        raise _damage_error(path, f"{' and '.join(BYTE_ORDERS)} contradict each other")
     big = True in orders
     dtype = np.dtype(TYPES[name]).newbyteorder(">" if big else "<")
     shape = (_whole(header, "ElementNumberOfChannels", path, 1), *sizes)
@@ -147,15 +146,15 @@ def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Pa
         for part, otherwise in (("Slope", 1.0), ("Offset", 0.0))
     )
     data, start = _voxels_at(header, end, prod(shape) * dtype.itemsize, path)
-    return Block(data, dtype, shape, axes, start, 0, _compression(header, path), slope, intercept)
+    return VoxelBlock(data, dtype, shape, axes, start, 0, _compression(header, path), slope, intercept)
 
 
 def _voxels_at(header: Mapping[str, str], end: int, size: int, path: Path) -> tuple[Path, int]:
     """(the file with the voxels, the byte at which they start); HeaderSize -1 puts them at the end of their file."""
     local = header["ElementDataFile"].upper() == "LOCAL"
-    data = path if local else inside_folder(header["ElementDataFile"], path)
+    data = path if local else folder_files.inside_folder(header["ElementDataFile"], path)
     skip = _whole(header, "HeaderSize", path, 0)
-    if skip == -1 and not is_compressed(_compression(header, path)):
+    if skip == -1 and not packed_files.is_compressed(_compression(header, path)):
         return data, data.stat().st_size - size
     return data, end if local else skip
 
@@ -177,7 +176,7 @@ def _first(header: Mapping[str, str], names: tuple[str, ...], path: Path, count:
         return None
     numbers = np.array(_numbers(header, name, path))
     if len(numbers) != count or not np.isfinite(numbers).all():
-        raise _damaged(path, f"{name} is {header[name]!r}")
+        raise _damage_error(path, f"{name} is {header[name]!r}")
     return numbers
 
 
@@ -185,9 +184,9 @@ def _numbers(header: Mapping[str, str], name: str, path: Path) -> list[float]:
     try:
         numbers = [float(word) for word in header[name].split()]
     except (KeyError, ValueError) as error:
-        raise _damaged(path, f"{name} is {header.get(name, 'missing')!r}") from error
+        raise _damage_error(path, f"{name} is {header.get(name, 'missing')!r}") from error
     if not numbers:
-        raise _damaged(path, f"{name} is empty")
+        raise _damage_error(path, f"{name} is empty")
     return numbers
 
 
@@ -195,15 +194,15 @@ def _is_true(header: Mapping[str, str], name: str, path: Path, *, otherwise: boo
     """The truth in a field that may be absent."""
     letter = header.get(name, str(otherwise))[:1].lower()
     if letter not in (*TRUE, *FALSE):
-        raise _damaged(path, f"{name} is {header[name]!r}")
+        raise _damage_error(path, f"{name} is {header[name]!r}")
     return letter in TRUE
 
 
-def _damaged(path: Path, problem: str) -> FormatError:
+def _damage_error(path: Path, problem: str) -> FormatError:
     return FormatError(problem, str(path), "The MetaImage header is damaged: get the file again")
 
 
-def _packed(ordered: Array) -> list[bytes]:
+def _compress(ordered: Array) -> list[bytes]:
     """The voxels as one zlib stream; its size stands in the header, so it is made before the file."""
 
     class Parts:
@@ -217,35 +216,35 @@ def _packed(ordered: Array) -> list[bytes]:
             self.done.append(self.deflate.compress(plain))
 
     parts = Parts()
-    write_voxels(parts, ordered)
+    _voxel_files.write_voxels(parts, ordered)
     return [*parts.done, parts.deflate.flush()]
 
 
 def _space_lines(geometry: Geometry, n: int, where: str) -> list[str]:
     more = [1.0] * (n - geometry.ndim)  # of the frames, whose times MetaImage does not know
     if not geometry.oriented:
-        steps = steps_without_sides(geometry, where)
+        steps = _voxel_files.steps_without_sides(geometry, where)
         if geometry.physical:
-            return [f"ElementSpacing = {_spelled([*steps, *more])}"]
+            return [f"ElementSpacing = {_spell([*steps, *more])}"]
         if not np.array_equal(steps, np.ones(geometry.ndim)):
             raise FormatError("MetaImage holds voxel sizes only in mm", where, "Write it as NRRD")
         return []
     if not geometry.is_volume or not geometry.physical:
         raise FormatError("MetaImage holds an orientation only for three axes in mm", where, "Write it as NRRD")
-    affine = from_lps(geometry.affine)
+    affine = _world.swap_lps_ras(geometry.affine)
     direction = np.eye(n)
     direction[:3, :3] = affine[:3, :3] / np.array(geometry.steps)
     letters = (geometry.orientation or "???").translate(OPPOSITE)  # MetaIO names where an axis comes from
     return [
-        f"TransformMatrix = {_spelled(direction.T.ravel())}",
-        f"Offset = {_spelled([*affine[:3, 3], *(0.0 for _ in more)])}",
-        f"CenterOfRotation = {_spelled([0] * n)}",
+        f"TransformMatrix = {_spell(direction.T.ravel())}",
+        f"Offset = {_spell([*affine[:3, 3], *(0.0 for _ in more)])}",
+        f"CenterOfRotation = {_spell([0] * n)}",
         f"AnatomicalOrientation = {letters}",
-        f"ElementSpacing = {_spelled([*geometry.steps, *more])}",
+        f"ElementSpacing = {_spell([*geometry.steps, *more])}",
     ]
 
 
-def _spelled(numbers: object) -> str:
+def _spell(numbers: object) -> str:
     return " ".join(str(n) for n in np.asarray(numbers).tolist())
 
 

@@ -10,12 +10,10 @@ from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.spatialimages import HeaderDataError
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import label_table
-from isocenter.files.format import Format, ReadOptions
-from isocenter.files.plain import even_times
-from isocenter.files.storage.block import Block
-from isocenter.files.storage.folders import each_once
-from isocenter.files.storage.packed import compression_of, read_head
+from isocenter.files import _voxel_files, label_table
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.storage import folder_files, packed_files
+from isocenter.files.storage.block import VoxelBlock
 from isocenter.values import Geometry, Image, Source
 
 VOXELS_AT = 284
@@ -24,7 +22,7 @@ GOOD_RAS_AT = 28
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """The one volume or series of volumes of the file; a fourth axis becomes frames."""
-    head = read_head(path, VOXELS_AT)
+    head = packed_files.read_head(path, VOXELS_AT)
     if len(head) < VOXELS_AT:
         raise FormatError(f"a header of {len(head)} bytes where {VOXELS_AT} are needed", str(path), "Get it again")
     try:
@@ -37,15 +35,17 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     *spatial, frames = (int(n) for n in header["dims"])
     axes = (4, 3, 0, 1, 2) if frames > 1 else (3, 0, 1, 2)
     shape = (*spatial, frames, 1) if frames > 1 else (*spatial, 1)
-    block = Block(path, dtype.newbyteorder(">"), shape, axes, offset=VOXELS_AT, compression=compression_of(path))
+    block = VoxelBlock(
+        path, dtype.newbyteorder(">"), shape, axes, offset=VOXELS_AT, compression=packed_files.compression_of(path)
+    )
     geometry, notes = _geometry(header, tuple(spatial), _good_ras(head), path)
     image = Image(
-        block.deferred(),
+        block.defer(),
         geometry,
         times=_times(path, VOXELS_AT + block.nbytes, frames),
-        labels=label_table.of_file(path),
+        labels=label_table.labels_of_map(path),
         notes=tuple(notes),
-        source=Source("mgh", each_once(path, *label_table.own_tables(path)), header),
+        source=Source("mgh", folder_files.unique_paths(path, *label_table.own_tables(path)), header),
     )
     return {path.name.removesuffix(".gz").rpartition(".")[0] or path.name: image}
 
@@ -71,9 +71,9 @@ def _geometry(header: MGHHeader, shape: tuple[int, ...], good: bool, path: Path)
 
 def _times(path: Path, at: int, frames: int) -> tuple[float, ...] | None:
     """Seconds of each frame: the repetition time (ms) is the first number behind the voxels."""
-    footer = read_head(path, 4, after=at) if frames > 1 else b""
+    footer = packed_files.read_head(path, 4, after=at) if frames > 1 else b""
     step = float(np.frombuffer(footer, ">f4")[0]) / 1000 if len(footer) == 4 else 0.0
-    return even_times(step, frames, str(path))
+    return _voxel_files.even_times(step, frames, str(path))
 
 
 FORMAT = Format("mgh", read)

@@ -9,10 +9,9 @@ import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
-from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage.block import Block
-from isocenter.files.storage.folders import each_once, inside_folder
-from isocenter.files.storage.packed import compression_of, read_head
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.storage import folder_files, packed_files
+from isocenter.files.storage.block import VoxelBlock
 from isocenter.values import Geometry, Image, Source
 
 TYPES = {
@@ -41,23 +40,23 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         raise FormatError(f"axes of {header['dim'][0]}", str(path), "Give three axes of space and at most one more")
     geometry, notes = _geometry(header, tuple(int(n) for n in sizes[:3]), path)
     # Voxels stay in the file's order; where an axis is stored backwards, the grid is flipped instead.
-    geometry = geometry.permuted((0, 1, 2), tuple(backwards for _, backwards in strides[:3]))
+    geometry = geometry.permute((0, 1, 2), tuple(backwards for _, backwards in strides[:3]))
     if len(strides) == 4 and strides[3][1]:
         raise FormatError("the volumes are stored backwards", str(path), "Give it strides of 4 with mrconvert")
     block = _block(header, path, tuple(int(n) for n in sizes), [rank for rank, _ in strides], options)
     image = Image(
-        block.deferred(),
+        block.defer(),
         geometry,
-        labels=label_table.of_file(path),
+        labels=label_table.labels_of_map(path),
         notes=tuple(notes),
-        source=Source("mif", each_once(path, block.path, *label_table.own_tables(path))),
+        source=Source("mif", folder_files.unique_paths(path, block.path, *label_table.own_tables(path))),
     )
     return {path.name.removesuffix(".gz").rpartition(".")[0] or path.name: image}
 
 
 def _header(path: Path) -> dict[str, list[str]]:
     """Keys with the text of each of their lines."""
-    lines = read_head(path, LARGEST_HEADER).partition(b"\nEND")[0].decode("utf-8", "replace").splitlines()
+    lines = packed_files.read_head(path, LARGEST_HEADER).partition(b"\nEND")[0].decode("utf-8", "replace").splitlines()
     header: dict[str, list[str]] = {}
     for line in lines[1:]:
         key, colon, text = line.partition(":")
@@ -105,7 +104,7 @@ def _geometry(header: Mapping[str, list[str]], shape: tuple[int, ...], path: Pat
 
 def _block(
     header: Mapping[str, list[str]], path: Path, sizes: tuple[int, ...], ranks: list[int], options: ReadOptions
-) -> Block:
+) -> VoxelBlock:
     name = header["datatype"][0].lower()
     kind = TYPES.get(name.removesuffix("le").removesuffix("be"))
     if kind is None:
@@ -113,13 +112,13 @@ def _block(
     dtype = np.dtype(kind).newbyteorder(">" if name.endswith("be") else "<")
     where, _, offset = header["file"][0].rpartition(" ")
     where, offset = (where, offset) if offset.isdigit() and where else (header["file"][0], "0")
-    data = path if where == SAME_FILE else inside_folder(where, path)
+    data = path if where == SAME_FILE else folder_files.inside_folder(where, path)
     intercept, slope = [*_numbers(header, "scaling", path), 0.0, 1.0][:2] if "scaling" in header else (0.0, 1.0)
     stored = tuple(sizes[ranks.index(rank)] for rank in range(len(sizes)))
     axes = (ranks[3], *ranks[:3]) if len(sizes) == 4 else tuple(ranks)
-    compression = compression_of(data)
+    compression = packed_files.compression_of(data)
     axes = (len(sizes), *axes)
-    return Block(data, dtype, (*stored, 1), axes, 0, int(offset), compression, slope, intercept, options.part)
+    return VoxelBlock(data, dtype, (*stored, 1), axes, 0, int(offset), compression, slope, intercept, options.part)
 
 
 FORMAT = Format("mif", read)

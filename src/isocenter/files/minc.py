@@ -21,11 +21,9 @@ from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
-from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage.atomic import unwritable
-from isocenter.files.storage.block import refuse_scale
-from isocenter.files.storage.folders import each_once
-from isocenter.files.storage.packed import GZIP_MAGIC, most_unpacked, refuse_expansion
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.storage import atomic, block, folder_files, packed_files
+from isocenter.files.storage.packed_files import GZIP_MAGIC
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 CHUNK = 1 << 20
@@ -35,7 +33,7 @@ MINC_ERRORS = (AttributeError, EOFError, LookupError, OSError, RuntimeError, Typ
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """The one volume or series of volumes, axes reversed so that the slice comes last; time becomes frames."""
-    with _opened(path) as minc:
+    with _open_minc(path) as minc:
         names = list(minc._dim_names)  # the only place where nibabel keeps the axes' names
         spatial = [name for name in names if name.endswith("space")]
         if len(spatial) != 3 or set(names) - set(spatial) - {"time"}:
@@ -50,12 +48,12 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         stepped, placed = (
             all(hasattr(minc._dims[names.index(one)], own) for one in spatial) for own in ("step", "start")
         )
-        refuse_expansion(path.stat().st_size, prod(shape) * stored.itemsize, str(path))
+        packed_files.refuse_expansion(path.stat().st_size, prod(shape) * stored.itemsize, str(path))
         if are_integers:
             _refuse_range(minc, path)
     geometry, notes = _geometry(tuple(int(shape[axis]) for axis in order[-3:]), affine, stepped, placed, path)
     pixels = Deferred((1, *(int(shape[axis]) for axis in order)), dtype, partial(_load, path, order, dtype))
-    labels, read_from = label_table.of_file(path), each_once(path, *label_table.own_tables(path))
+    labels, read_from = label_table.labels_of_map(path), folder_files.unique_paths(path, *label_table.own_tables(path))
     image = Image(pixels, geometry, labels=labels, notes=tuple(notes), source=Source("minc", read_from))
     return {path.name.removesuffix(".gz").removesuffix(".mnc"): image}
 
@@ -73,7 +71,9 @@ def _refuse_range(minc: Any, path: Path) -> None:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         slope = (high - low) / (most - least)
         intercept = low - least * slope
-    refuse_scale(slope, intercept, max(abs(least), abs(most)), str(path), "image-min and image-max", takes_zero=True)
+    block.refuse_scale(
+        slope, intercept, max(abs(least), abs(most)), str(path), "image-min and image-max", takes_zero=True
+    )
 
 
 def _ends(minc: Any, name: str) -> NDArray[np.float64]:
@@ -91,14 +91,14 @@ def _geometry(
         return Geometry.of_pixels(shape), ["The header gives no step: size in mm and orientation unknown."]
     notes = [] if placed else ["The header gives no start: position and orientation unknown."]
     try:
-        return Geometry(shape[::-1], affine, oriented=placed).permuted((2, 1, 0), (False,) * 3), notes
+        return Geometry(shape[::-1], affine, oriented=placed).permute((2, 1, 0), (False,) * 3), notes
     except GeometryError as error:
         raise GeometryError(error.problem, str(path), "Check the header with mincheader") from error
 
 
 def _load(path: Path, order: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """(1[, frames], *spatial) values, some slices at a time."""
-    with _opened(path) as minc:
+    with _open_minc(path) as minc:
         shape = minc.get_data_shape()
         values = np.empty(shape, dtype)
         step = max(1, CHUNK // max(1, prod(shape[1:])))
@@ -112,9 +112,9 @@ def _load(path: Path, order: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open_minc(path: Path) -> Iterator[Any]:
     """nibabel's file."""
-    with _unpacked(path) as plain:
+    with _unpack(path) as plain:
         with plain.open("rb") as file:
             second = file.read(4) == b"\x89HDF"
         try:
@@ -133,7 +133,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[Path]:
+def _unpack(path: Path) -> Iterator[Path]:
     """The file; a gzipped one is unpacked into the system's folder of temporary files meanwhile.
 
     Raises FormatError where far more comes out of it than voxels pack to, ResourceError where the disk is full.
@@ -142,18 +142,18 @@ def _unpacked(path: Path) -> Iterator[Path]:
         if file.read(2) != GZIP_MAGIC:
             yield path
             return
-    most, size = most_unpacked(path.stat().st_size), 0
+    most, size = packed_files.most_unpacked(path.stat().st_size), 0
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "unpacked.mnc"
         with gzip.open(path) as stream, plain.open("wb") as copy:
             while chunk := _next_of(stream, path):
                 size += len(chunk)
                 if size > most:
-                    refuse_expansion(path.stat().st_size, size, str(path))
+                    packed_files.refuse_expansion(path.stat().st_size, size, str(path))
                 try:
                     copy.write(chunk)
                 except OSError as error:
-                    raise unwritable(error, plain) from error
+                    raise atomic.unwritable_error(error, plain) from error
         yield plain
 
 

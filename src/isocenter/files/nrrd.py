@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import label_table
-from isocenter.files.format import Format, ReadOptions
-from isocenter.files.label_table import checked, clean
-from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, even_times, uniform_step, write_voxels
-from isocenter.files.storage.block import Block
-from isocenter.files.storage.folders import each_once, inside_folder
-from isocenter.files.storage.packed import Compression, damage_named, skip, uncompressed
-from isocenter.files.world import MM, from_lps, rows_and_columns
+from isocenter.files import _voxel_files, _world, label_table
+from isocenter.files._voxel_files import COLOUR_CHANNELS
+from isocenter.files._world import MM
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.storage import folder_files, packed_files
+from isocenter.files.storage.block import VoxelBlock
+from isocenter.files.storage.packed_files import Compression
 from isocenter.values import Array, Code, Deferred, Geometry, Image, Label, Source
 
 TYPES: dict[str, tuple[str, ...]] = {
@@ -73,10 +72,10 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     layout = _layout_of(header, path)
     geometry, notes = _grid_of(header, layout, path)
     block = _block(header, path, layout.axes)
-    pixels = block.deferred()
+    pixels = block.defer()
     segments = _segments_of(header, pixels.shape[0], path)
     channels: tuple[str, ...] = ()
-    labels = label_table.of_file(path)
+    labels = label_table.labels_of_map(path)
     notes += [f"{block.surplus} bytes behind the voxels were left out."] if block.surplus else []
     if segments and pixels.shape[0] == 1:
         labels = tuple(segment.label for segment in segments)
@@ -95,7 +94,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         labels=labels,
         notes=tuple(notes),
         facts=layout.facts,
-        source=Source("nrrd", each_once(path, block.path, *label_table.own_tables(path))),
+        source=Source("nrrd", folder_files.unique_paths(path, block.path, *label_table.own_tables(path))),
     )
     return {path.name.removesuffix(path.suffix).removesuffix(".seg"): image}
 
@@ -104,17 +103,17 @@ def write(image: Image, path: Path) -> None:
     """One gzip-compressed file with its header, sides and shear included; Slicer's segments for a .seg.nrrd."""
     if path.name.lower().endswith(".nhdr"):
         raise FormatError("NRRD is written as a single file", str(path), "Choose a name that ends in .nrrd")
-    ordered = channels_first(image, str(path))
+    ordered = _voxel_files.channels_first(image, str(path))
     ordered = ordered if len(image.channels) > 1 else ordered[0]
     lines = ["NRRD0005", f"type: {NAMES[ordered.dtype]}", f"dimension: {ordered.ndim}"]
     lines += [f"sizes: {' '.join(str(n) for n in ordered.shape)}", "endian: little", "encoding: gzip"]
     lines += _space_fields(image.geometry, *_outside_space(image))
     if path.name.lower().endswith(".seg.nrrd"):
         lines += _segment_fields(image)
-    with created(path, compressed=False) as file:
+    with _voxel_files.create_file(path, compressed=False) as file:
         file.write(("\n".join(lines) + "\n\n").encode())
         with gzip.GzipFile("", "wb", 4, file, mtime=0) as stream:
-            write_voxels(stream, ordered)
+            _voxel_files.write_voxels(stream, ordered)
 
 
 def _outside_space(image: Image) -> tuple[str | None, bool, float | None]:
@@ -123,22 +122,22 @@ def _outside_space(image: Image) -> tuple[str | None, bool, float | None]:
     if len(image.channels) > 1:
         coloured = image.channels == COLOUR_CHANNELS.get(len(image.channels))
         first = f"{''.join(image.channels)}-color" if coloured else "vector"
-    return first, image.frames is not None, uniform_step(image.times)
+    return first, image.frames is not None, _voxel_files.uniform_step(image.times)
 
 
-def _block(header: Header, path: Path, axes: tuple[int, ...]) -> Block:
+def _block(header: NrrdHeader, path: Path, axes: tuple[int, ...]) -> VoxelBlock:
     dtype, encoding = _number_type(header, path), header.field("encoding").lower()
     if encoding not in ENCODINGS:
         raise FormatError(f"the encoding {encoding!r} cannot be read", str(path), "Save it again as raw or gzip")
     name = header.get("data file") or header.get("datafile")  # nothing where the voxels follow the header
-    data = inside_folder(name, path) if name else path
+    data = folder_files.inside_folder(name, path) if name else path
     start, offset = 0 if name else header.end, header.integer("byte skip", 0)
     for _ in range(lines := header.integer("line skip", 0)):
         start = _after_line(data, start, lines)
     if offset == -1 and ENCODINGS[encoding] != "text":  # the voxels are the end of the file
         offset = _size(data, start, ENCODINGS[encoding]) - prod(header.sizes) * dtype.itemsize
     shape = (*header.sizes, 1, 1)[: len(axes)]  # axes that the file leaves out have length 1
-    block = Block(data, dtype, shape, axes, start, offset, ENCODINGS[encoding])
+    block = VoxelBlock(data, dtype, shape, axes, start, offset, ENCODINGS[encoding])
     if name and not lines and "byte skip" not in header.fields and block.surplus:
         problem = (
             f"{data.name} holds {block.surplus} bytes more than the header describes, and no `byte skip` says where"
@@ -152,13 +151,13 @@ def _block(header: Header, path: Path, axes: tuple[int, ...]) -> Block:
 
 def _size(data: Path, start: int, compression: Compression) -> int:
     """Bytes from a place of the file on, without compression."""
-    with damage_named(data), data.open("rb") as file:
+    with packed_files.name_damage(data), data.open("rb") as file:
         file.seek(start)
-        with uncompressed(file, compression) as stream:
-            return skip(stream, sys.maxsize)
+        with packed_files.decompress_stream(file, compression) as stream:
+            return packed_files.skip_bytes(stream, sys.maxsize)
 
 
-def _number_type(header: Header, path: Path) -> np.dtype[Any]:
+def _number_type(header: NrrdHeader, path: Path) -> np.dtype[Any]:
     """The voxels' type with its byte order, which has to be stated for numbers of several bytes that are no text."""
     name = header.field("type").lower()
     kind = next((kind for kind, names in TYPES.items() if name in names), None)
@@ -182,13 +181,13 @@ def _after_line(path: Path, start: int, lines: int) -> int:
         return file.tell()
 
 
-def _one_channel_each(block: Block, pixels: Deferred, segments: tuple[Segment, ...]) -> Deferred:
+def _one_channel_each(block: VoxelBlock, pixels: Deferred, segments: tuple[NrrdSegment, ...]) -> Deferred:
     where = tuple((segment.layer, segment.label.value) for segment in segments)
     shape = (len(where), *pixels.shape[1:])
     return Deferred(shape, np.dtype(np.uint8), partial(_layers, block, where), None)
 
 
-def _layers(block: Block, where: tuple[tuple[int, int], ...]) -> Array:
+def _layers(block: VoxelBlock, where: tuple[tuple[int, int], ...]) -> Array:
     layers = block.load()
     masks = np.empty((len(where), *layers.shape[1:]), np.uint8)
     for mask, (layer, value) in zip(masks, where, strict=True):
@@ -197,14 +196,14 @@ def _layers(block: Block, where: tuple[tuple[int, int], ...]) -> Array:
 
 
 @dataclass(frozen=True)
-class Segment:
+class NrrdSegment:
     """A label and the layer in which its value means it."""
 
     label: Label
     layer: int
 
 
-def _segments_of(header: Header, layers: int, path: Path) -> tuple[Segment, ...]:
+def _segments_of(header: NrrdHeader, layers: int, path: Path) -> tuple[NrrdSegment, ...]:
     """The segments in the order of their numbers; none where the file is no segmentation.
 
     Raises FormatError for a segment in none of the file's layers, and for two with one value in one layer.
@@ -217,7 +216,7 @@ def _segments_of(header: Header, layers: int, path: Path) -> tuple[Segment, ...]
     if any(not 0 <= segment.layer < layers for segment in segments):
         raise FormatError("a segment lies in a layer that is not there", str(path), "Get the file again")
     for layer in {segment.layer for segment in segments}:
-        checked([s.label for s in segments if s.layer == layer], str(path))
+        label_table.check_labels([s.label for s in segments if s.layer == layer], str(path))
     return segments
 
 
@@ -227,29 +226,33 @@ def _segment_fields(image: Image) -> list[str]:
     lines = ["Segmentation_MasterRepresentation:=Binary labelmap"]
     for number, label in enumerate(label for label in image.labels if label.value != 0):
         start = f"Segment{number}_"
-        lines += [f"{start}ID:=Segment_{label.value}", f"{start}Name:={clean(label.name)}", f"{start}Layer:=0"]
+        lines += [
+            f"{start}ID:=Segment_{label.value}",
+            f"{start}Name:={label_table.clean_name(label.name)}",
+            f"{start}Layer:=0",
+        ]
         lines += [f"{start}LabelValue:={label.value}", f"{start}Extent:={extent}"]
         if label.colour is not None:
             lines += [f"{start}Color:={' '.join(str(round(n / 255, 6)) for n in label.colour)}"]
         if label.code is not None:
-            code = "^".join((label.code.scheme, label.code.value, clean(label.code.meaning)))
+            code = "^".join((label.code.scheme, label.code.value, label_table.clean_name(label.code.meaning)))
             lines += [f"{start}Tags:=TerminologyEntry:Isocenter~SCT^123037004^Anatomical Structure~{code}~^^~~^^~^^|"]
     return lines
 
 
-def _segment(header: Header, number: int, layers: int) -> Segment:
+def _segment(header: NrrdHeader, number: int, layers: int) -> NrrdSegment:
     def pair(name: str, otherwise: str = "") -> str:
         """The segment's value of this name in the header."""
         return header.pairs.get(f"Segment{number}_{name}", otherwise)
 
     # Until version 4.10 Slicer gave each segment a layer of its own, of 0 and 1, and stated neither.
     layer, value = int(pair("Layer", str(number if layers > 1 else 0))), int(pair("LabelValue", "1"))
-    name = clean(pair("Name") or pair("ID")) or f"{value}"
+    name = label_table.clean_name(pair("Name") or pair("ID")) or f"{value}"
     words = pair("Color").split()
     colour = tuple(round(255 * min(max(float(word), 0.0), 1.0)) for word in words)
     code = _code(pair("Tags"))
     label = Label(value, name, (colour[0], colour[1], colour[2]) if len(colour) == 3 else None, code)
-    return Segment(label, layer)
+    return NrrdSegment(label, layer)
 
 
 def _code(tags: str) -> Code | None:
@@ -261,7 +264,7 @@ def _code(tags: str) -> Code | None:
 
 
 @dataclass(frozen=True)
-class Layout:
+class NrrdLayout:
     """The meaning of the file's axes.
 
     axes:    those that become (channels[, frames], *spatial); beyond the last where the file leaves one out
@@ -275,7 +278,7 @@ class Layout:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _layout_of(header: Header, path: Path) -> Layout:
+def _layout_of(header: NrrdHeader, path: Path) -> NrrdLayout:
     """Axes with a direction, else those of kind domain or without kind, are space.
 
     Of the others one may be frames (kind time or list, as of diffusion or Slicer's sequences), and one channels; the
@@ -299,17 +302,17 @@ def _layout_of(header: Header, path: Path) -> Layout:
         ordered = (*spatial, missing)  # a slice in space, not a picture
     times = _times(header, frames[0], sizes[frames[0]]) if frames else None
     colours = channels[0] < len(sizes) and kinds[channels[0]] in ("rgb-color", "rgba-color")
-    return Layout((*channels, *frames, *ordered), spatial, times, colours, _facts(header))
+    return NrrdLayout((*channels, *frames, *ordered), spatial, times, colours, _facts(header))
 
 
-def _kinds_of_axes(header: Header, kinds: list[str]) -> tuple[tuple[int, ...], list[int], list[int]]:
+def _kinds_of_axes(header: NrrdHeader, kinds: list[str]) -> tuple[tuple[int, ...], list[int], list[int]]:
     """The file's axes that are (space, frames, channels)."""
     listed = () if any(key.startswith("Segment0_") for key in header.pairs) else ("list",)
     count = len(header.sizes)
     if "space directions" in header.fields:
         directions = header.vectors("space directions")
         if len(directions) != count:
-            raise header.damaged(f"{count} axes and {len(directions)} space directions")
+            raise header.damage_error(f"{count} axes and {len(directions)} space directions")
         in_time = [v is not None and len(v) == 4 and not v[:3].any() for v in directions]
         spatial = tuple(n for n, v in enumerate(directions) if v is not None and not in_time[n])
     else:
@@ -321,7 +324,7 @@ def _kinds_of_axes(header: Header, kinds: list[str]) -> tuple[tuple[int, ...], l
     return spatial, frames, [n for n in others if n not in frames]
 
 
-def _grid_of(header: Header, layout: Layout, path: Path) -> tuple[Geometry, list[str]]:
+def _grid_of(header: NrrdHeader, layout: NrrdLayout, path: Path) -> tuple[Geometry, list[str]]:
     """The grid of the spatial axes, and notes on what the header leaves open."""
     shape = [header.sizes[axis] for axis in layout.spatial]
     if "space directions" not in header.fields:
@@ -340,7 +343,7 @@ def _grid_of(header: Header, layout: Layout, path: Path) -> tuple[Geometry, list
     if signs is not None and len(linear) == 3:
         affine = np.diag([*signs, 1.0]) @ affine
     if len(shape) == 2 and len(linear) == 2:
-        affine = rows_and_columns(affine)
+        affine = _world.swap_rows_and_columns(affine)
     shape = shape + [1] * (len(linear) - len(shape))
     try:
         return Geometry(_as_read(shape), affine, physical=physical, oriented=oriented), notes
@@ -354,10 +357,10 @@ def _space_fields(geometry: Geometry, channels: str | None, frames: bool, step: 
     Sides are written in LPS, as ITK and Slicer do; unknown ones as a space without a name. Frames are a list called
     time, because ITK takes an axis of kind time for a fourth one of space.
     """
-    affine = from_lps(geometry.affine) if geometry.oriented else geometry.affine
-    affine = rows_and_columns(affine) if geometry.is_picture else affine
+    affine = _world.swap_lps_ras(geometry.affine) if geometry.oriented else geometry.affine
+    affine = _world.swap_rows_and_columns(affine) if geometry.is_picture else affine
     before, behind = ([channels] if channels else []), (["list"] if frames else [])
-    vectors = [f"({_spelled(affine[:-1, axis])})" for axis in range(geometry.ndim)]
+    vectors = [f"({_spell(affine[:-1, axis])})" for axis in range(geometry.ndim)]
     directions = [*(["none"] * len(before)), *vectors, *(["none"] * len(behind))]
     unit = "mm" if geometry.physical else "unknown"
     lines = [
@@ -365,7 +368,7 @@ def _space_fields(geometry: Geometry, channels: str | None, frames: bool, step: 
         f"space directions: {' '.join(directions)}",
         f"kinds: {' '.join([*before, *['domain'] * geometry.ndim, *behind])}",
         "space units: " + " ".join([f'"{unit}"'] * geometry.ndim),
-        f"space origin: ({_spelled(affine[:-1, -1])})",
+        f"space origin: ({_spell(affine[:-1, -1])})",
     ]
     others = len(before) + geometry.ndim
     if frames:
@@ -375,16 +378,16 @@ def _space_fields(geometry: Geometry, channels: str | None, frames: bool, step: 
     return lines
 
 
-def _spelled(numbers: NDArray[np.floating]) -> str:
+def _spell(numbers: NDArray[np.floating]) -> str:
     return ",".join(repr(float(n)) for n in numbers)
 
 
-def _directions(header: Header, layout: Layout) -> tuple[NDArray[np.float64], Any, list[str]]:
+def _directions(header: NrrdHeader, layout: NrrdLayout) -> tuple[NDArray[np.float64], Any, list[str]]:
     """(columns of the linear part, origin or None, notes); a flat slice in 3D space gets its normal."""
     vectors = [v for n, v in enumerate(header.vectors("space directions")) if n in layout.spatial and v is not None]
     ndim = min(_space_dimension(header), 3)  # a fourth one is time
     if any(len(v) < ndim for v in vectors):
-        raise header.damaged("space directions of unlike length")
+        raise header.damage_error("space directions of unlike length")
     linear = np.stack([v[:ndim] for v in vectors], axis=1)
     notes: list[str] = []
     if linear.shape == (3, 2):
@@ -392,13 +395,13 @@ def _directions(header: Header, layout: Layout) -> tuple[NDArray[np.float64], An
         linear = np.column_stack([linear, normal / np.linalg.norm(normal)])
         notes.append("A single slice: its thickness is not stated, 1 is taken as the step.")
     if linear.shape[0] != linear.shape[1]:
-        raise header.damaged(f"{len(vectors)} axes in a space of {ndim} dimensions")
+        raise header.damage_error(f"{len(vectors)} axes in a space of {ndim} dimensions")
     origin = header.vectors("space origin")[0] if header.get("space origin") else None
     has_origin = origin is not None and len(origin) >= ndim and bool(np.isfinite(origin).all())
     return linear, origin[:ndim] if has_origin and origin is not None else None, notes
 
 
-def _space_dimension(header: Header) -> int:
+def _space_dimension(header: NrrdHeader) -> int:
     if "space dimension" in header.fields:
         return header.integer("space dimension", 3)
     name = header.get("space").lower()
@@ -407,12 +410,12 @@ def _space_dimension(header: Header) -> int:
     return 3 if name else 0
 
 
-def _by_spacings(header: Header, layout: Layout, shape: list[int]) -> tuple[Geometry, list[str]]:
+def _by_spacings(header: NrrdHeader, layout: NrrdLayout, shape: list[int]) -> tuple[Geometry, list[str]]:
     """The grid without directions: sides are unknown, sizes are those of `spacings`."""
     notes = ["The header gives no directions: orientation unknown."]
     spacings = header.numbers("spacings") if "spacings" in header.fields else [np.nan] * len(header.sizes)
     if len(spacings) != len(header.sizes):
-        raise header.damaged(f"{len(header.sizes)} axes and {len(spacings)} spacings")
+        raise header.damage_error(f"{len(header.sizes)} axes and {len(spacings)} spacings")
     steps = np.abs([spacings[axis] for axis in layout.spatial])
     if not (np.isfinite(steps).all() and (steps > 0).all()):
         return Geometry.of_pixels(_as_read(shape)), [*notes, "The header gives no voxel size: size in mm unknown."]
@@ -421,7 +424,7 @@ def _by_spacings(header: Header, layout: Layout, shape: list[int]) -> tuple[Geom
     return Geometry(_as_read(shape), np.diag([*steps, 1.0]), physical=physical, oriented=False), notes
 
 
-def _unit(header: Header, notes: list[str], words: list[str] | None = None) -> tuple[float, bool]:
+def _unit(header: NrrdHeader, notes: list[str], words: list[str] | None = None) -> tuple[float, bool]:
     """(mm in one unit, whether the unit is one of length)."""
     words = header.words("space units")[:3] if words is None else words
     if "space units" not in header.fields and not any(words):
@@ -434,15 +437,15 @@ def _unit(header: Header, notes: list[str], words: list[str] | None = None) -> t
     return factor or 1.0, factor is not None
 
 
-def _times(header: Header, axis: int, frames: int) -> tuple[float, ...] | None:
+def _times(header: NrrdHeader, axis: int, frames: int) -> tuple[float, ...] | None:
     spacings = header.numbers("spacings") if "spacings" in header.fields else []
     unit = SECONDS.get(header.words("units")[axis].lower())
     if len(spacings) != len(header.sizes) or unit is None or not spacings[axis] > 0:
         return None
-    return even_times(unit * float(spacings[axis]), frames, str(header.path))
+    return _voxel_files.even_times(unit * float(spacings[axis]), frames, str(header.path))
 
 
-def _facts(header: Header) -> dict[str, Any]:
+def _facts(header: NrrdHeader) -> dict[str, Any]:
     """Diffusion weighting of each frame in s/mm², and the frame (in the header's own space) of vectors."""
     facts: dict[str, Any] = {}
     if "measurement frame" in header.fields:
@@ -463,7 +466,7 @@ def _as_read(shape: list[int]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Header:
+class NrrdHeader:
     """The text of a header.
 
     fields: {name in lower case: text}
@@ -483,7 +486,7 @@ class Header:
     def field(self, name: str) -> str:
         """The text of a field. Raises FormatError where it is absent."""
         if name not in self.fields:
-            raise self.damaged(f"the header has no {name!r}")
+            raise self.damage_error(f"the header has no {name!r}")
         return self.fields[name]
 
     def integer(self, name: str, otherwise: int) -> int:
@@ -495,14 +498,14 @@ class Header:
         try:
             return [kind(word) for word in self.field(name).split()]
         except ValueError as error:
-            raise self.damaged(f"{name!r} is {self.field(name)!r}") from error
+            raise self.damage_error(f"{name!r} is {self.field(name)!r}") from error
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Samples per axis, the fastest axis first."""
         sizes = tuple(int(n) for n in self.numbers("sizes", int))
         if len(sizes) != self.integer("dimension", 0) or min(sizes, default=0) < 1:
-            raise self.damaged(f"sizes {self.field('sizes')} in {self.get('dimension')} dimensions")
+            raise self.damage_error(f"sizes {self.field('sizes')} in {self.get('dimension')} dimensions")
         return sizes
 
     def words(self, name: str) -> list[str]:
@@ -511,7 +514,7 @@ class Header:
             return [""] * len(self.sizes)
         words = re.findall(r'"((?:[^"\\]|\\.)*)"', self.fields[name]) or self.fields[name].split()
         if name not in OF_SPACE and len(words) != len(self.sizes):
-            raise self.damaged(f"{len(self.sizes)} axes and {name!r} is {self.fields[name]!r}")
+            raise self.damage_error(f"{len(self.sizes)} axes and {name!r} is {self.fields[name]!r}")
         return words
 
     def vectors(self, name: str) -> list[NDArray[np.float64] | None]:
@@ -520,14 +523,14 @@ class Header:
         try:
             return [np.array([float(n) for n in word[1:-1].split(",")]) if word[0] == "(" else None for word in words]
         except ValueError as error:
-            raise self.damaged(f"{name!r} is {self.field(name)!r}") from error
+            raise self.damage_error(f"{name!r} is {self.field(name)!r}") from error
 
-    def damaged(self, problem: str) -> FormatError:
+    def damage_error(self, problem: str) -> FormatError:
         """The error for a header with this problem."""
         return FormatError(problem, str(self.path), "The NRRD header is damaged: get the file again")
 
 
-def _read_header(path: Path) -> Header:
+def _read_header(path: Path) -> NrrdHeader:
     """The header of a file. Raises FormatError where it is damaged or has no end."""
     with path.open("rb") as file:
         head = file.read(LARGEST_HEADER)
@@ -551,9 +554,9 @@ def _read_header(path: Path) -> Header:
                 raise FormatError(problem, str(path), "Remove the wrong one")
         else:
             raise FormatError(f"the header line {line[:60]!r}", str(path), "The header is damaged: get the file again")
-    header = Header(path, fields, pairs, end)
+    header = NrrdHeader(path, fields, pairs, end)
     if blank is None and not (header.get("data file") or header.get("datafile")):
-        raise header.damaged("the header has no end")
+        raise header.damage_error("the header has no end")
     return header
 
 

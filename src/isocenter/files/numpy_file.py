@@ -16,11 +16,9 @@ from typing import IO, Any
 import numpy as np
 
 from isocenter.errors import FormatError
-from isocenter.files import label_table
-from isocenter.files.format import Format, ReadOptions, real_part
-from isocenter.files.series import series
-from isocenter.files.storage.block import is_number
-from isocenter.files.storage.packed import opened_zip, refuse_expansion
+from isocenter.files import format_options, label_table, series
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.storage import block, packed_files
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 
 WRITTEN = ".npy"
@@ -39,7 +37,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """
     arrays = stated_arrays(path)
     lists = [name for name, array in arrays.items() if len(array.shape) < 2 or array.is_text]
-    if len(arrays) > 1 and all(len(array.shape) == 1 and is_number(array.dtype) for array in arrays.values()):
+    if len(arrays) > 1 and all(len(array.shape) == 1 and block.is_number(array.dtype) for array in arrays.values()):
         return {path.stem: _series(arrays, path)}
     if len(lists) == len(arrays):
         lists = []  # nothing is an image, and the first is refused with the reason
@@ -75,14 +73,14 @@ def _series(arrays: Mapping[str, StatedArray], path: Path) -> Image:
     first = next(iter(arrays.values()))
     columns = np.empty((len(arrays), *first.shape), np.result_type(*(array.dtype for array in arrays.values())))
     for row, array in zip(columns, arrays.values(), strict=True):
-        row[...] = loaded(array)
-    return series(tuple(arrays), columns, path, "numpy")
+        row[...] = load_numbers(array)
+    return series.series_image(tuple(arrays), columns, path, "numpy")
 
 
 def _image(file_array: StatedArray, options: ReadOptions, notes: tuple[str, ...]) -> Image:
     path, where = file_array.path, f"{file_array.path}, array {file_array.name}"
     is_complex = np.issubdtype(file_array.dtype, np.complexfloating)
-    if not (is_complex or is_number(file_array.dtype)) or file_array.dtype.itemsize > (16 if is_complex else 8):
+    if not (is_complex or block.is_number(file_array.dtype)) or file_array.dtype.itemsize > (16 if is_complex else 8):
         problem = f"holds {file_array.dtype} values, not common numbers"
         raise FormatError(problem, where, "Save plain arrays of numbers")
     colours = _looks_coloured(file_array.dtype, file_array.shape)
@@ -90,7 +88,7 @@ def _image(file_array: StatedArray, options: ReadOptions, notes: tuple[str, ...]
         raise FormatError(
             f"an array of shape {file_array.shape} is not an image", where, "Save one image or volume per array"
         )
-    array = loaded(file_array, partial(real_part, part=options.part, where=where))
+    array = load_numbers(file_array, partial(format_options.real_part, part=options.part, where=where))
     pixels = np.moveaxis(array, -1, 0) if colours else array[None]
     return Image(
         pixels,
@@ -128,20 +126,20 @@ def stated_arrays(path: Path) -> dict[str, StatedArray]:
     Raises FormatError for objects, and for an array that claims more than the file holds.
     """
     names = array_names(path) if is_archive(path) else (path.stem,)
-    return {name: _stated(path, name) for name in names}
+    return {name: _stated_array(path, name) for name in names}
 
 
 def load_array(path: Path, name: str) -> Array:
     """One array of an archive, or the one of an `.npy`; pickled objects are refused."""
-    return loaded(_stated(path, name))
+    return load_numbers(_stated_array(path, name))
 
 
-def loaded(array: StatedArray, of: Callable[[Array], Array] | None = None) -> Array:
+def load_numbers(array: StatedArray, of: Callable[[Array], Array] | None = None) -> Array:
     """An array's numbers in the machine's byte order; `of` changes them, some at a time."""
     change = of or _itself
     kind = change(np.empty(0, array.dtype.newbyteorder("="))).dtype
     values = np.empty(math.prod(array.shape), kind)
-    refuse_expansion(array.packed, values.nbytes, str(array.path))
+    packed_files.refuse_expansion(array.packed, values.nbytes, str(array.path))
     step = max(1, (AT_ONCE * 8) // max(1, array.dtype.itemsize))
     with _member(array.path, array.name) as (stream, _, _):
         _header(stream)
@@ -157,7 +155,7 @@ def loaded(array: StatedArray, of: Callable[[Array], Array] | None = None) -> Ar
 
 def array_names(path: Path) -> tuple[str, ...]:
     """The names of an archive's arrays. Raises FormatError for one without any, or with more than anybody saves."""
-    with _errors_named(path), opened_zip(path) as archive:
+    with _errors_named(path), packed_files.open_zip(path) as archive:
         names = tuple(name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy"))
     if not names or len(names) > MOST_ARRAYS:
         raise FormatError(f"holds {len(names) or 'no'} arrays", str(path), "Save arrays with numpy.savez")
@@ -174,7 +172,7 @@ def _itself(values: Array) -> Array:
     return values
 
 
-def _stated(path: Path, name: str) -> StatedArray:
+def _stated_array(path: Path, name: str) -> StatedArray:
     with _member(path, name) as (stream, size, packed):
         shape, is_reversed, dtype = _header(stream)
         if dtype.hasobject:
@@ -183,7 +181,7 @@ def _stated(path: Path, name: str) -> StatedArray:
         if needed > size - stream.tell() or min(shape, default=0) < 0:
             problem = f"claims an array of {shape}, which is more than it holds"
             raise FormatError(problem, str(path), "It is cut short: get the file again")
-        refuse_expansion(packed, needed, str(path))
+        packed_files.refuse_expansion(packed, needed, str(path))
         return StatedArray(path, name, tuple(shape), dtype, is_reversed, packed)
 
 
@@ -202,7 +200,7 @@ def _member(path: Path, name: str) -> Iterator[tuple[IO[bytes], int, int]]:
             with path.open("rb") as file:
                 yield file, size, size
             return
-        with opened_zip(path) as archive:
+        with packed_files.open_zip(path) as archive:
             try:
                 info = archive.getinfo(f"{name}.npy")
             except KeyError as error:

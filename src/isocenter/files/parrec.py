@@ -10,9 +10,8 @@ import numpy as np
 from nibabel.parrec import PARRECError, PARRECHeader
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage.block import largest_stored, refuse_scale
-from isocenter.files.storage.folders import not_elsewhere
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.storage import block, folder_files
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 DYNAMIC = "dynamic scan number"
@@ -32,8 +31,8 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     _refuse_if_short(header, rec)
     geometry = _geometry(header, par)
     slopes, intercepts = header.get_data_scaling("dv")
-    top = largest_stored(header.get_data_dtype())
-    refuse_scale(slopes, intercepts, top, str(par), "rescale slope and rescale intercept")
+    top = block.largest_stored(header.get_data_dtype())
+    block.refuse_scale(slopes, intercepts, top, str(par), "rescale slope and rescale intercept")
     shape = tuple(int(n) for n in header.get_data_shape())
     pixels = (1, shape[3], *shape[:3]) if len(shape) > 3 else (1, *shape)
     labels = header.get_volume_labels()
@@ -61,7 +60,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
             raise FormatError(
                 f"half of a pair: {twins[0].name} is missing", str(path), "Put both files into one folder"
             )
-        pair.append(not_elsewhere(twin, path))
+        pair.append(folder_files.not_elsewhere(twin, path))
     return pair[0], pair[1]
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage.csv_text import CsvWriter, unmarked
-from isocenter.values import SERIES_UNITS, Array, Floats, Geometry, Image, Source
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.storage import csv_text
+from isocenter.files.storage.csv_text import CsvWriter
+from isocenter.values import Array, Floats, Geometry, Image, Source
+from isocenter.values.grid_geometry import SERIES_UNITS
 
 # Names of an axis, and its unit where the name implies it.
 NAMES: Mapping[str, str | None] = {
@@ -49,7 +51,9 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         rows = (row for row in csv.reader(file, delimiter=delimiter) if row)
         first = next(rows, [])
         titled = any(_number(cell) is None for cell in first)
-        titles = [unmarked(cell).strip() for cell in first] if titled else [str(n) for n in range(len(first))]
+        titles = (
+            [csv_text.unmark_cell(cell).strip() for cell in first] if titled else [str(n) for n in range(len(first))]
+        )
         numbers = array("d")  # a list of Python's floats would take four times as much
         for row in rows if titled else chain([first], rows):
             values = [_number(cell) for cell in row]
@@ -65,10 +69,10 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     if not numbers:
         raise FormatError("is not a table of numbers", str(path), "Write one row per sample and one column per channel")
     table = np.frombuffer(numbers, np.float64).reshape(-1, len(titles)).T
-    return {path.stem: series(titles, table, path)}
+    return {path.stem: series_image(titles, table, path)}
 
 
-def series(titles: Sequence[str], columns: Array, path: Path, kind: str = "series") -> Image:
+def series_image(titles: Sequence[str], columns: Array, path: Path, kind: str = "series") -> Image:
     """(columns, samples) numbers with a title each as one image; the first may be the axis.
 
     Raises FormatError for no channel, no sample or a title that occurs twice, GeometryError for uneven steps.

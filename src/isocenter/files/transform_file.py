@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, IsocenterError, UsageError
-from isocenter.files import dicom
-from isocenter.files.index import read
-from isocenter.files.nifti import write as nifti_write
-from isocenter.files.storage.atomic import written
-from isocenter.files.world import from_lps, rows_and_columns
+from isocenter.files import _world, file_formats
+from isocenter.files.dicom import registration_object
+from isocenter.files.nifti import nifti_writing as nifti_write
+from isocenter.files.storage import atomic
 from isocenter.lazy import SimpleITK
-from isocenter.values import Affine, Displacement, Floats, Geometry, Image, SpatialTransform, TransformPart
+from isocenter.values import Affine, Displacement, Floats, Geometry, Image, SpatialTransform
+from isocenter.values.spatial_transform import TransformPart
 
 ITK, NIFTI, DICOM = (".h5", ".hdf5", ".tfm", ".txt"), (".nii.gz", ".nii"), (".dcm",)
 # NIfTI intents of a field, nifti1.h: VECTOR in ITK's LPS, DISPVECT in RAS+; so ITK 5.4 reads both.
@@ -37,7 +37,7 @@ def read_transform(path: str | Path) -> SpatialTransform:
     path = Path(path)
     if not path.is_file():
         raise UsageError("there is no such file", str(path), "Check the path")
-    return _by_suffix(path, {ITK: _read_itk, NIFTI: _read_nifti, DICOM: dicom.read_registration})(path)
+    return _by_suffix(path, {ITK: _read_itk, NIFTI: _read_nifti, DICOM: registration_object.read_registration})(path)
 
 
 def transforms_to_images(path: str | Path, fixed: Image, moving: Image) -> tuple[SpatialTransform, ...] | None:
@@ -47,7 +47,7 @@ def transforms_to_images(path: str | Path, fixed: Image, moving: Image) -> tuple
     """
     path = Path(path)
     is_dicom = path.name.lower().endswith(DICOM) and path.is_file()
-    return dicom.transforms_to(path, fixed, moving) if is_dicom else None
+    return registration_object.transforms_to(path, fixed, moving) if is_dicom else None
 
 
 def write_transform(
@@ -69,10 +69,10 @@ def write_transform(
         """A DICOM registration of both images."""
         if fixed is None or moving is None:
             raise FormatError("a DICOM registration connects two images", str(path), "Give `fixed` and `moving`")
-        dicom.write_registration(transform, fixed, moving, partial)
+        registration_object.write_registration(transform, fixed, moving, partial)
 
     write = _by_suffix(path, {ITK: _write_itk, NIFTI: _write_nifti, DICOM: registration})
-    with written(path, overwrite=overwrite) as partial:
+    with atomic.write_whole(path, overwrite=overwrite) as partial:
         try:
             write(transform, partial)
         except IsocenterError as error:
@@ -86,10 +86,10 @@ def _by_suffix(path: Path, kinds: dict[tuple[str, ...], Callable[..., Any]]) -> 
     raise FormatError("the kind of transform is not known", str(path), REMEDY)
 
 
-def _swapped(matrix: Floats) -> Floats:
+def _swap_sides(matrix: Floats) -> Floats:
     """A matrix of points in RAS+ mm (of a picture (row, column)) as one in LPS (x, y), or the reverse."""
     if len(matrix) == 3:
-        return rows_and_columns(matrix)
+        return _world.swap_rows_and_columns(matrix)
     sides = np.diag([-1.0, -1.0, *np.ones(len(matrix) - 2)])
     return sides @ matrix @ sides
 
@@ -139,7 +139,7 @@ def _part_of(transform: Any, where: str) -> TransformPart:
         point = [0.0] * dimension
         point[axis] = FAR
         matrix[:-1, axis] = (np.array(transform.TransformPoint(point)) - origin) / FAR
-    return Affine(_swapped(matrix))
+    return Affine(_swap_sides(matrix))
 
 
 def _field_of(field: Any) -> Displacement:
@@ -151,9 +151,9 @@ def _field_of(field: Any) -> Displacement:
     # (slice, row, column, component) there, (component, column, row, slice) here; a picture is (row, column)
     vectors = SimpleITK.GetArrayFromImage(field).T
     if dimension == 2:
-        grid = Geometry(field.GetSize()[::-1], rows_and_columns(affine), oriented=False)
+        grid = Geometry(field.GetSize()[::-1], _world.swap_rows_and_columns(affine), oriented=False)
         return Displacement(_swapped_vectors(vectors).swapaxes(1, 2), grid)
-    return Displacement(_swapped_vectors(vectors), Geometry(field.GetSize(), from_lps(affine)))
+    return Displacement(_swapped_vectors(vectors), Geometry(field.GetSize(), _world.swap_lps_ras(affine)))
 
 
 def _write_itk(transform: SpatialTransform, path: Path) -> None:
@@ -168,16 +168,16 @@ def _write_itk(transform: SpatialTransform, path: Path) -> None:
 
 def _itk_part(part: TransformPart) -> Any:
     if isinstance(part, Affine):
-        matrix = _swapped(part.matrix)
+        matrix = _swap_sides(part.matrix)
         linear = SimpleITK.AffineTransform(part.ndim)
         linear.SetMatrix(matrix[:-1, :-1].ravel().tolist())
         linear.SetTranslation(matrix[:-1, -1].tolist())
         return linear
     grid = part.geometry
     refuse_sheared(grid, "ITK")
-    vectors, affine, sizes = _swapped_vectors(part.vectors), from_lps(grid.affine), grid.steps
+    vectors, affine, sizes = _swapped_vectors(part.vectors), _world.swap_lps_ras(grid.affine), grid.steps
     if grid.ndim == 2:
-        vectors, affine, sizes = vectors.swapaxes(1, 2), rows_and_columns(grid.affine), grid.steps[::-1]
+        vectors, affine, sizes = vectors.swapaxes(1, 2), _world.swap_rows_and_columns(grid.affine), grid.steps[::-1]
     field = SimpleITK.GetImageFromArray(np.ascontiguousarray(vectors.T, dtype=np.float64), isVector=True)
     field.SetSpacing(sizes)
     field.SetOrigin(affine[:-1, -1].tolist())
@@ -199,7 +199,7 @@ def refuse_sheared(grid: Geometry, what: str) -> None:
 
 
 def _read_nifti(path: Path) -> SpatialTransform:
-    image = read(path)
+    image = file_formats.read(path)
     header = image.source.header if image.source is not None else None
     intent = int(header["intent_code"]) if header is not None else 0
     axes = int(header["dim"][0]) if header is not None else 0

@@ -19,8 +19,8 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError
-from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage.packed import refuse_expansion
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.storage import packed_files
 from isocenter.lazy import cv2
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
@@ -42,7 +42,7 @@ LARGEST_FILM, LARGEST_RATIO = 1 << 36, 50_000
 
 
 @dataclass(frozen=True)
-class Survey:
+class FilmFacts:
     """The contents of a film, from decoding it once.
 
     times: s of each frame from the first; None where the film states none, as a bare bit stream
@@ -60,7 +60,7 @@ def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     Raises FormatError for a film without frames, or with fewer than it states.
     """
     del options
-    facts = survey(path, str(path))
+    facts = survey_film(path, str(path))
     shape = (3, facts.frames, facts.rows, facts.columns)
     pixels = Deferred(
         shape,
@@ -80,7 +80,7 @@ def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     return {path.stem: image}
 
 
-def survey(path: Path, where: str) -> Survey:
+def survey_film(path: Path, where: str) -> FilmFacts:
     """Size, number and times of the frames.
 
     Times are each frame's own presentation time, so a variable frame rate is kept.
@@ -88,7 +88,7 @@ def survey(path: Path, where: str) -> Survey:
     """
     times: list[float] = []
     size, most = (0, 0), max(LARGEST_FILM, LARGEST_RATIO * path.stat().st_size)
-    with _opened(path, where) as capture:
+    with _open_film(path, where) as capture:
         count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         while True:
             has_frame, frame = capture.read()
@@ -106,12 +106,12 @@ def survey(path: Path, where: str) -> Survey:
         raise FormatError(
             f"holds {len(times)} frames where {int(count)} are stated", where, "It is cut short: get it again"
         )
-    return Survey(len(times), int(size[0]), int(size[1]), _from_first(times))
+    return FilmFacts(len(times), int(size[0]), int(size[1]), _from_first(times))
 
 
-def frames(path: Path, where: str) -> Iterator[Frame]:
+def iterate_film(path: Path, where: str) -> Iterator[Frame]:
     """(rows, columns, 3) RGB, one frame after the other."""
-    with _opened(path, where) as capture:
+    with _open_film(path, where) as capture:
         while True:
             has_frame, frame = capture.read()
             if not has_frame:
@@ -120,7 +120,7 @@ def frames(path: Path, where: str) -> Iterator[Frame]:
 
 
 @contextmanager
-def _opened(path: Path, where: str) -> Iterator[Any]:
+def _open_film(path: Path, where: str) -> Iterator[Any]:
     if not _starts_as_film(path):
         raise FormatError("is not a film of a known kind", where, REMEDY)
     # FFmpeg's messages about a damaged film are not printed: our error has them.
@@ -167,7 +167,7 @@ class _Film:
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self._path, self._shape = path, shape
-        self._at, self._frames = 0, frames(path, str(path))
+        self._at, self._frames = 0, iterate_film(path, str(path))
 
     def __call__(self, region: tuple[slice, ...]) -> Frame:
         start, stop, step = region[1].indices(self._shape[1]) if len(region) > 1 else (0, self._shape[1], 1)
@@ -175,13 +175,13 @@ class _Film:
             return _region(self._path, self._shape, region)
         film = islice(self._frames, start - self._at, stop - self._at)
         self._at = stop
-        return picked(film, range(stop - start), (*self._shape[2:], 3), _whole(region[2:]), self._path)[region[0]]
+        return pick_frames(film, range(stop - start), (*self._shape[2:], 3), _whole(region[2:]), self._path)[region[0]]
 
 
 def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Frame:
     """A part of the film; everything before it has to be decoded, but is not kept."""
     numbers = range(shape[1])[region[1]] if len(region) > 1 else range(shape[1])
-    return picked(frames(path, str(path)), numbers, (*shape[2:], 3), _whole(region[2:]), path)[region[0]]
+    return pick_frames(iterate_film(path, str(path)), numbers, (*shape[2:], 3), _whole(region[2:]), path)[region[0]]
 
 
 def _whole(inside: tuple[slice, ...]) -> tuple[slice, ...]:
@@ -189,7 +189,7 @@ def _whole(inside: tuple[slice, ...]) -> tuple[slice, ...]:
     return (*inside, *(slice(None) for _ in range(2 - len(inside))))
 
 
-def picked(
+def pick_frames(
     film: Iterator[Array], numbers: range, shape: tuple[int, ...], inside: tuple[slice, ...], path: Path
 ) -> Array:
     """(channels, wanted, *inside) of a film of frames (rows, columns, channels); no frame is held but in the result.
@@ -241,7 +241,7 @@ def open_header(path: Path) -> PIL.Image.Image:
         return PIL.Image.open(path, "r", KINDS)
 
 
-def frames_of(opened: PIL.Image.Image) -> int:
+def count_frames(opened: PIL.Image.Image) -> int:
     """The number of frames of a picture; formats of single pictures do not state it."""
     return getattr(opened, "n_frames", 1)
 
@@ -276,10 +276,10 @@ def _refuse_claims(path: Path) -> None:
             raise FormatError("does not end as a GIF does", str(path), "It is cut short: get it again")
     try:
         with open_header(path) as opened:
-            (columns, rows), count = opened.size, frames_of(opened)
+            (columns, rows), count = opened.size, count_frames(opened)
     except PIL_ERRORS as error:
         raise FormatError(f"is not a complete film ({error})", str(path), "Get the file again") from error
-    refuse_expansion(path.stat().st_size, 3 * columns * rows * count, str(path))
+    packed_files.refuse_expansion(path.stat().st_size, 3 * columns * rows * count, str(path))
 
 
 def _frames(path: Path) -> Iterator[tuple[Array, float]]:
@@ -303,4 +303,4 @@ def _region_of_gif(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]
     channels, times, *inside = (*region, *(slice(None),) * (4 - len(region)))
     numbers = range(shape[1])[times]
     film = (frame for frame, _ in _frames(path))
-    return picked(film, numbers, (*shape[2:], 3), tuple(inside), path)[channels]
+    return pick_frames(film, numbers, (*shape[2:], 3), tuple(inside), path)[channels]

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import IntegrityError, OutputError, PlanError, UsageError, counted
-from isocenter.files import cache_folder, parse_json
+from isocenter import errors
+from isocenter.errors import IntegrityError, OutputError, PlanError, UsageError
+from isocenter.files.storage import cache, structured_text
 
 CHANGE_PLAN = "change-plan.toml"
 # Sections of `model.json` in which a planned change may lie, the arrays, and the first stage of a cascade.
@@ -138,8 +139,8 @@ def refuse_change_plan(plan: Mapping[str, Any], metrics: Collection[str], where:
         raise PlanError(f"version {plan['version']} is not known", where, "Write version = 1")
     if not re.fullmatch(r"[0-9a-f]{64}", plan["approved"]):
         raise PlanError("approved is no SHA-256", where, "Give that of the approved package's manifest.json")
-    _each(plan["modification"], "modification", where)
-    _each(plan["acceptance"], "acceptance", where)
+    _refuse_no_rows(plan["modification"], "modification", where)
+    _refuse_no_rows(plan["acceptance"], "acceptance", where)
     for row in plan["modification"]:
         _refuse_modification(row, where)
     for row in plan["acceptance"]:
@@ -150,7 +151,7 @@ def refuse_change_plan(plan: Mapping[str, Any], metrics: Collection[str], where:
         _refuse_types(row, BOUND, "bound", where)
 
 
-def _each(rows: Sequence[Any], name: str, where: str) -> None:
+def _refuse_no_rows(rows: Sequence[Any], name: str, where: str) -> None:
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         raise PlanError(f"has no [[{name}]]", where, f"State one [[{name}]] at least")
 
@@ -236,10 +237,10 @@ def ledger_of(data: Path) -> Path:
 
 def machine_ledger(data: str) -> Path:
     """The ledger of a locked set on this machine, wherever a copy of it lies. data: its hash"""
-    return cache_folder() / "looks" / f"{data}{LEDGER}"
+    return cache.cache_folder() / "looks" / f"{data}{LEDGER}"
 
 
-def take_look(place: Path, plan: ChangePlan, data: str, look: Mapping[str, Any]) -> int:
+def count_look(place: Path, plan: ChangePlan, data: str, look: Mapping[str, Any]) -> int:
     """Count a look before anything is scored, and say which it is, from 1.
 
     place: the locked set, whose ledger goes with it; another one knows it by its hash `data` on this machine
@@ -294,7 +295,7 @@ def _refuse(looks: list[dict[str, Any]], plan: ChangePlan, data: str, place: Pat
 
 
 def _spent(plan: ChangePlan, place: Path) -> UsageError:
-    problem = f"has had {counted(plan.evaluations, 'look')}, all that the plan allows"
+    problem = f"has had {errors.count_phrase(plan.evaluations, 'look')}, all that the plan allows"
     return UsageError(problem, str(place), "Lock a new set, with patients who tested no model")
 
 
@@ -305,7 +306,7 @@ def _looks(ledger: Path) -> list[dict[str, Any]]:
 def _entries(ledger: Path) -> list[dict[str, Any]]:
     try:
         lines = ledger.read_text(encoding="utf-8").splitlines()
-        looks = [parse_json(line) for line in lines]
+        looks = [structured_text.parse_json(line) for line in lines]
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.errors import UsageError, counted
-from isocenter.evaluation import WeakGroup, holm, probable_label_errors, weak_groups
+from isocenter import errors
+from isocenter.errors import UsageError
+from isocenter.evaluation import label_errors
+from isocenter.evaluation.significance import testing, weakness
+from isocenter.evaluation.significance.weakness import WeakGroup
 from isocenter.lazy import sklearn_cluster
 from isocenter.values import Floats
 
@@ -23,7 +26,7 @@ FEWEST_LABELLED = 5
 
 
 @dataclass(frozen=True)
-class Next:
+class NextCase:
     """A case to label. case: its place among all; score: by which it was chosen, NaN of one that was drawn"""
 
     case: int
@@ -40,7 +43,7 @@ def next_cases(
     uncertainty: ArrayLike | None = None,
     features: ArrayLike | None = None,
     seed: int = 0,
-) -> list[Next]:
+) -> list[NextCase]:
     """The cases to label next, the first one first; fewer where there are not so many.
 
     is_labelled: (cases,) those that have a label
@@ -55,19 +58,21 @@ def next_cases(
     candidates = ~labelled if is_open is None else np.asarray(is_open, dtype=bool) & ~labelled
     if method == RANDOM:
         shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(candidates))
-        return [Next(int(case), float("nan"), "drawn at random") for case in shuffled[:count]]
+        return [NextCase(int(case), float("nan"), "drawn at random") for case in shuffled[:count]]
     if method == UNCERTAINTY:
-        cases = _known(candidates, uncertainty, method, "an uncertainty")
+        cases = _eligible_cases(candidates, uncertainty, method, "an uncertainty")
         total = np.asarray(uncertainty, dtype=np.float64)
         order = cases[np.argsort(-total[cases], kind="stable")]
-        return [Next(int(case), float(total[case]), "its answer is the least certain") for case in order[:count]]
+        return [NextCase(int(case), float(total[case]), "its answer is the least certain") for case in order[:count]]
     if method == TYPICAL:
-        cases = _known(candidates, features, method, "features of a gate")
+        cases = _eligible_cases(candidates, features, method, "features of a gate")
         return _typical(count, np.asarray(features, dtype=np.float64), labelled, cases, seed)
     raise UsageError(f"there is no method {method!r}", "--method", f"Choose one of {', '.join(METHODS)}")
 
 
-def _known(candidates: NDArray[np.bool_], measured: ArrayLike | None, method: str, what: str) -> NDArray[np.intp]:
+def _eligible_cases(
+    candidates: NDArray[np.bool_], measured: ArrayLike | None, method: str, what: str
+) -> NDArray[np.intp]:
     """The cases that may be chosen and of which something is known."""
     if measured is None:
         numbers = np.full(len(candidates), np.nan)
@@ -81,7 +86,7 @@ def _known(candidates: NDArray[np.bool_], measured: ArrayLike | None, method: st
 
 def _typical(
     count: int, features: Floats, labelled: NDArray[np.bool_], candidates: NDArray[np.intp], seed: int
-) -> list[Next]:
+) -> list[NextCase]:
     """The most typical case of each cluster, those first that no labelled case is in, then by their size."""
     cases = np.flatnonzero(np.isfinite(features).all(axis=1))
     rows = features[cases]
@@ -98,13 +103,17 @@ def _typical(
     sizes = np.bincount(member, minlength=clusters)
     covered = np.bincount(member[labelled[cases]], minlength=clusters)
     taken = np.zeros(clusters, dtype=int)
-    chosen = list[Next]()
+    chosen = list[NextCase]()
     while len(chosen) < count and any(left.values()):
         number = min((one for one in left if left[one]), key=lambda one: (covered[one] + taken[one], -sizes[one], one))
         row, score = left[number].pop(0)
         words = f"{covered[number]} of them labelled" if covered[number] else "none of them labelled"
         rank = "the most typical" if not taken[number] else "typical"
-        chosen.append(Next(int(cases[row]), score, f"{rank} of {counted(int(sizes[number]), 'like case')}, {words}"))
+        chosen.append(
+            NextCase(
+                int(cases[row]), score, f"{rank} of {errors.count_phrase(int(sizes[number]), 'like case')}, {words}"
+            )
+        )
         taken[number] += 1
     return chosen
 
@@ -120,7 +129,7 @@ def _by_typicality(rows: Floats, members: NDArray[np.intp], is_candidate: NDArra
 
 
 @dataclass(frozen=True)
-class Doubted:
+class DoubtedLabel:
     """A label that may be wrong. case: its place among all; reference, probable: index of a class"""
 
     case: int
@@ -130,7 +139,7 @@ class Doubted:
     probability_probable: float
 
 
-def doubted_labels(probabilities: ArrayLike, labels: Sequence[int]) -> list[Doubted]:
+def doubted_labels(probabilities: ArrayLike, labels: Sequence[int]) -> list[DoubtedLabel]:
     """The labels that are probably wrong, the surest first, by `probable_label_errors`.
 
     probabilities: (cases, classes) of a model that these cases did not train
@@ -143,9 +152,9 @@ def doubted_labels(probabilities: ArrayLike, labels: Sequence[int]) -> list[Doub
     judged = np.flatnonzero((labelled >= 0) & (counts[labelled] >= FEWEST_LABELLED))
     if len(set(labelled[judged].tolist())) < 2:
         return []
-    guessed = probable_label_errors(chances[judged], labelled[judged])
+    guessed = label_errors.probable_label_errors(chances[judged], labelled[judged])
     doubted = [
-        Doubted(
+        DoubtedLabel(
             int(case),
             int(labelled[case]),
             int(other),
@@ -158,7 +167,7 @@ def doubted_labels(probabilities: ArrayLike, labels: Sequence[int]) -> list[Doub
     return sorted(doubted, key=lambda one: one.probability_reference - one.probability_probable)
 
 
-def worse_labels(
+def groups_with_worse_labels(
     flags: Mapping[str, Mapping[int, bool]],
     patients: Sequence[str],
     attributes: Mapping[str, Sequence[Any]],
@@ -177,9 +186,9 @@ def worse_labels(
         cases = sorted(flag)
         levels = {name: [values[case] for case in cases] for name, values in attributes.items()}
         if cases:
-            groups = weak_groups(
+            groups = weakness.weak_groups(
                 [float(flag[case]) for case in cases], [patients[case] for case in cases], levels, seed=seed
             )
             tested += [(kind, one) for one in groups]
-    adjusted = holm([one.p for _, one in tested])
+    adjusted = testing.holm([one.p for _, one in tested])
     return [(kind, replace(one, p_adjusted=float(p))) for (kind, one), p in zip(tested, adjusted, strict=True)]

@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import PooledHead, pooled_family
-from isocenter.networks.family import Sized, Strides
-from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, OverlappingPool, in_cells
+from isocenter.networks import common_layers, context_fusion
+from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, OverlappingPool
+from isocenter.networks.context_fusion import PooledHead
+from isocenter.networks.network_family import Sized, Strides
 
 PAPER = "doi:10.1145/3065386"
 KERNELS = (5, 3, 3, 3)  # of the second to the fifth convolution
@@ -74,7 +75,7 @@ class AlexNet(PooledHead):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
-        features = self.connected(in_cells(self.body(images), self.cells).flatten(1))
+        features = self.connected(common_layers.pool_cells(self.body(images), self.cells).flatten(1))
         return self.answers_of(features, context)
 
 
@@ -95,4 +96,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, because, PAPER
 
 
-ALEXNET = pooled_family(AlexNet, size_for, PAPER)
+ALEXNET = context_fusion.pooled_family(AlexNet, size_for, PAPER)

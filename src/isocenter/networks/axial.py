@@ -15,20 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.layers import (
-    AVERAGE_POOL,
-    CONVOLUTION,
-    INSTANCE_NORM,
-    LINEAR,
-    after_each,
-    cut,
-    filled,
-    for_pairs,
-    product_of,
-    sizes,
-    stages_for,
-)
+from isocenter.networks import common_layers
+from isocenter.networks.common_layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR
+from isocenter.networks.network_family import OWN, Family, Sized, Strides
 
 PAPER = "arXiv:2102.10662"
 # Initial gates of the positions of queries, keys and values, and of the values: the authors' code.
@@ -65,25 +54,25 @@ class AxialAttention(nn.Module):
         lines = self.qkv(images).movedim(2 + self.axis, images.ndim - 1)
         others, count = [int(n) for n in lines.shape[2:-1]], int(lines.shape[-1])
         # (batch, heads, maps of a head, lines, voxels of a line) each
-        queries, keys, values = lines.reshape(-1, 3, self.heads, self.each, math.prod(others), count).unbind(1)
-        of_queries, of_keys, of_values = for_pairs(self.positions, 2, count).unbind(0)
+        queries, keys, values = lines.reshape(-1, 3, self.heads, self.head_channels, math.prod(others), count).unbind(1)
+        of_queries, of_keys, of_values = common_layers.offsets_to_pairs(self.positions, 2, count).unbind(0)
         first, second, third, fourth = (1.0, 1.0, 1.0, 1.0) if self.gates is None else self.gates.unbind()
         logits = torch.einsum("bhcli,bhclj->bhlij", queries, keys)
         logits = logits + first * torch.einsum("bhcli,cij->bhlij", queries, of_queries)
         logits = logits + second * torch.einsum("bhclj,cij->bhlij", keys, of_keys)
-        shares = (logits * self.each**-0.5).softmax(dim=-1)
+        shares = (logits * self.head_channels**-0.5).softmax(dim=-1)
         taken = third * torch.einsum("bhlij,cij->bhcli", shares, of_values)
         taken = taken + fourth * torch.einsum("bhlij,bhclj->bhcli", shares, values)
-        taken = taken.reshape(-1, self.heads * self.each, *others, count)
+        taken = taken.reshape(-1, self.heads * self.head_channels, *others, count)
         return taken.movedim(images.ndim - 1, 2 + self.axis)
 
     @property
-    def each(self) -> int:
+    def head_channels(self) -> int:
         """Channels of one head."""
         return int(self.positions.shape[1])
 
 
-class Block(nn.Module):
+class AxialBlock(nn.Module):
     """A bottleneck with attention along each axis in turn instead of a convolution, and a shortcut."""
 
     def __init__(
@@ -117,7 +106,7 @@ class Block(nn.Module):
         return (self.shortcut(images) + self.body(images)).relu()
 
 
-class Branch(nn.Module):
+class AxialBranch(nn.Module):
     """An encoder of convolutions and then of attention, and a decoder with additive skip connections."""
 
     def __init__(
@@ -142,26 +131,28 @@ class Branch(nn.Module):
             lengths = [-(-n // step) for n, step in zip(lengths, stride, strict=True)]
             inside, outside = channels if stage == 0 else widths[stage - 1], widths[stage]
             if stage < convolved:
-                parts: list[nn.Module] = [_convolved(ndim, inside, outside, stride)]
-                parts += [_convolved(ndim, outside, outside, 1)]
+                parts: list[nn.Module] = [_convolution(ndim, inside, outside, stride)]
+                parts += [_convolution(ndim, outside, outside, 1)]
             else:
                 settings = (heads, lengths, gated)
-                parts = [Block(ndim, inside, outside, stride, *settings)]
-                parts += [Block(ndim, outside, outside, [1] * ndim, *settings) for _ in range(blocks - 1)]
+                parts = [AxialBlock(ndim, inside, outside, stride, *settings)]
+                parts += [AxialBlock(ndim, outside, outside, [1] * ndim, *settings) for _ in range(blocks - 1)]
             self.encoder.append(nn.Sequential(*parts))
         finer = list(zip(widths[:0:-1], widths[-2::-1], strict=True)) if dense else []
         self.up = nn.ModuleList(CONVOLUTION[ndim](below, here, 1) for below, here in finer)
-        self.decoder = nn.ModuleList(_convolved(ndim, here, here, 1) for _, here in finer)
+        self.decoder = nn.ModuleList(_convolution(ndim, here, here, 1) for _, here in finer)
 
-    def encoded(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor) -> list[Tensor]:
         """(batch, maps, *grid) of each stage, finest first."""
-        return after_each(self.encoder, images)
+        return common_layers.stage_maps(self.encoder, images)
 
-    def decoded(self, features: Sequence[Tensor]) -> Tensor:
+    def decode(self, features: Sequence[Tensor]) -> Tensor:
         """(batch, width, *grid) on the finest grid."""
         images = features[-1]
         for up, layer, skip in zip(self.up, self.decoder, features[-2::-1], strict=True):
-            finer = interpolate(up(images), size=sizes(skip), mode=LINEAR[skip.ndim - 2], align_corners=False)
+            finer = interpolate(
+                up(images), size=common_layers.spatial_sizes(skip), mode=LINEAR[skip.ndim - 2], align_corners=False
+            )
             images = layer(finer + skip)
         return images
 
@@ -199,16 +190,16 @@ class AxialUNet(nn.Module):
         context: int = 0,
     ) -> None:
         super().__init__()
-        cells = product_of(strides, spatial_dims)
+        cells = common_layers.cell_size(strides, spatial_dims)
         patch = [USUAL] * spatial_dims if patch is None else list(patch)
         _refuse(spatial_dims, len(strides), patch, width, heads, blocks, convolved, local)
         settings = (width, heads, blocks, convolved, gated, bool(dense))
         shallow = strides[: convolved + SHALLOW] if local > 1 else strides
         self.local, self.multiple = local, [local * n for n in cells]
         self.multiple[-1] *= 2 if local > 1 else 1  # a part of one cell has no variance to normalise by
-        self.whole = Branch(channels, spatial_dims, shallow, patch, *settings)
+        self.whole = AxialBranch(channels, spatial_dims, shallow, patch, *settings)
         part = [-(-n // local) for n in patch]
-        self.parts = Branch(channels, spatial_dims, strides, part, *settings) if local > 1 else None
+        self.parts = AxialBranch(channels, spatial_dims, strides, part, *settings) if local > 1 else None
         deepest = self.whole.deepest + (0 if self.parts is None else self.parts.deepest)
         self.context = context
         if context:
@@ -219,26 +210,29 @@ class AxialUNet(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; context: (batch, covariates)."""
-        size, images = sizes(images), filled(images, self.multiple)
-        features = self.whole.encoded(images)
+        size, images = common_layers.spatial_sizes(images), common_layers.pad_to_cells(images, self.multiple)
+        features = self.whole.encode(images)
         if self.context:
             scale, shift = self.modulation(context)[(..., *[None] * len(size))].chunk(2, dim=1)
             features[-1] = (features[-1] * (1 + scale) + shift).relu()
-        of_parts = [] if self.parts is None else self.parts.encoded(split_parts(images, self.local))
+        of_parts = [] if self.parts is None else self.parts.encode(split_parts(images, self.local))
         deepest = [features[-1], *(join_parts(maps, self.local) for maps in of_parts[-1:])]
         pooled = torch.cat([maps.flatten(2).mean(dim=2) for maps in deepest], dim=1)
         outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
         if self.dense:
-            maps = self.whole.decoded(features)
+            maps = self.whole.decode(features)
             if self.parts is not None:
-                maps = maps + join_parts(self.parts.decoded(of_parts), self.local)
-            outputs |= {name: layer(cut(maps, size, sizes(images))) for name, layer in self.dense.items()}
+                maps = maps + join_parts(self.parts.decode(of_parts), self.local)
+            outputs |= {
+                name: layer(common_layers.crop_to_images(maps, size, common_layers.spatial_sizes(images)))
+                for name, layer in self.dense.items()
+            }
         return outputs
 
 
 def split_parts(images: Tensor, parts: int) -> Tensor:
     """(batch, channels, *spatial) to (batch * parts^n, channels, *spatial / parts)."""
-    spatial, channels = sizes(images), int(images.shape[1])
+    spatial, channels = common_layers.spatial_sizes(images), int(images.shape[1])
     split = images.reshape(-1, channels, *(n for size in spatial for n in (parts, size // parts)))
     axes = range(len(spatial))
     ordered = split.permute(0, *(2 + 2 * axis for axis in axes), 1, *(3 + 2 * axis for axis in axes))
@@ -247,13 +241,13 @@ def split_parts(images: Tensor, parts: int) -> Tensor:
 
 def join_parts(parts: Tensor, count: int) -> Tensor:
     """The parts of `split_parts` as whole maps again."""
-    spatial, channels, ndim = sizes(parts), int(parts.shape[1]), parts.ndim - 2
+    spatial, channels, ndim = common_layers.spatial_sizes(parts), int(parts.shape[1]), parts.ndim - 2
     split = parts.reshape(-1, *[count] * ndim, channels, *spatial)
     ordered = split.permute(0, ndim + 1, *(at for axis in range(ndim) for at in (1 + axis, ndim + 2 + axis)))
     return ordered.reshape(-1, channels, *(count * size for size in spatial))
 
 
-def _convolved(ndim: int, inside: int, outside: int, stride: Any) -> nn.Sequential:
+def _convolution(ndim: int, inside: int, outside: int, stride: Any) -> nn.Sequential:
     step = stride if isinstance(stride, int) else tuple(stride)
     convolution = CONVOLUTION[ndim](inside, outside, 3, step, 1, bias=False)
     return nn.Sequential(convolution, INSTANCE_NORM[ndim](outside, affine=True), nn.ReLU())
@@ -278,7 +272,7 @@ def _refuse(
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Attention from the finest grid with few enough pairs of voxels; half the width on a processor."""
     slow = device == "cpu"
-    stages = stages_for(strides, STAGES)
+    stages = common_layers.first_stages(strides, STAGES)
     convolved, most = 1, MOST_PAIRS["cpu" if slow else "gpu"]
     while convolved < len(stages) - 1 and _pairs(patch, stages[: convolved + 1]) > most:
         convolved += 1
@@ -289,7 +283,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
 
 def _pairs(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
     """Pairs of voxels on lines along the longest axis, on the grid after these strides."""
-    steps = product_of(strides, len(patch))
+    steps = common_layers.cell_size(strides, len(patch))
     grid = [-(-n // step) for n, step in zip(patch, steps, strict=True)]
     return math.prod(grid) * max(grid)
 

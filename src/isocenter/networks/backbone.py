@@ -13,9 +13,9 @@ from timm.models import Beit, Eva, VisionTransformer, VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from isocenter.networks.context_fusion import PooledHead, pooled_family
-from isocenter.networks.family import Published, Sized, Strides
-from isocenter.networks.transformer import spread_evenly
+from isocenter.networks import context_fusion, transformer_blocks
+from isocenter.networks.context_fusion import PooledHead
+from isocenter.networks.network_family import PublishedWeights, Sized, Strides
 
 PAPER = "doi:10.5281/zenodo.4414861"
 # Voxels an axis. Backbones halve the resolution five times: of smaller images too little is left to be pooled.
@@ -88,7 +88,7 @@ class Backbone(PooledHead):
             return "its blocks have other attention than one softmax each"
         return ""
 
-    def spread(self, flow: Tensor, images: Tensor) -> Tensor:
+    def spread_rollout(self, flow: Tensor, images: Tensor) -> Tensor:
         """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens): each patch's share in what is pooled."""
         spatial = [int(n) * self.enlarge for n in images.shape[2:]]
         patches, before = self.body.patch_embed, self.body.num_prefix_tokens
@@ -97,7 +97,7 @@ class Backbone(PooledHead):
         pooled = flow[:, by_token if self.body.global_pool == "token" else by_mean, before:].mean(dim=1)
         grid = patches.dynamic_feat_size(spatial)
         covered = [n * step for n, step in zip(grid, patches.patch_size, strict=True)]
-        shares = spread_evenly(pooled.reshape(-1, 1, *grid), patches.patch_size, covered)
+        shares = transformer_blocks.spread_evenly(pooled.reshape(-1, 1, *grid), patches.patch_size, covered)
         # Patches reach beyond the image where the model pads it, and not to its end where the size is no multiple.
         padded = pad(shares, (0, spatial[1] - covered[1], 0, spatial[0] - covered[0]))
         return avg_pool2d(padded, self.enlarge) * self.enlarge**2
@@ -135,13 +135,13 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return {"model": model, "enlarge": enlarge}, f"{model} for the {device}; images of {tuple(patch)} {how}", PAPER
 
 
-TIMM = pooled_family(
+TIMM = context_fusion.pooled_family(
     build,
     size_for,
     PAPER,
     axes=(2,),
     otherwise="timm's backbones are for pictures: choose resnet or densenet for volumes",
-    published=Published(published),
+    published=PublishedWeights(published),
     features="pooled",
     grid_features="coarsest",
     attention="body",

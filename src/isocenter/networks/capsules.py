@@ -14,15 +14,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.layers import CONVOLUTION, in_cells
+from isocenter.networks import common_layers
+from isocenter.networks.common_layers import CONVOLUTION
+from isocenter.networks.network_family import OWN, Family, Sized, Strides
 
 PAPER = "arXiv:1710.09829"
 TINY = 1e-8  # added to squared lengths, so that a capsule of length 0 has a gradient
 COARSE = 16  # cells an axis of the maps that are averaged; a choice: 14 in the paper's figures
 
 
-class Answers(nn.Module):
+class ClassCapsules(nn.Module):
     """(batch, lower, pose) to (batch, upper): one capsule a class, and the log odds of its length.
 
     A probability p, the length, has log odds log(p / (1 - p)): with equation 1 that is log |s|^2, where s is the
@@ -40,7 +41,7 @@ class Answers(nn.Module):
     def forward(self, capsules: Tensor) -> Tensor:
         """Return (batch, upper) log odds."""
         votes = torch.einsum("bip,ijqp->bijq", capsules, self.foretell).float()
-        return (routed(votes, self.rounds).square().sum(dim=2) + TINY).log()
+        return (route_votes(votes, self.rounds).square().sum(dim=2) + TINY).log()
 
 
 class CapsNet(nn.Module):
@@ -87,26 +88,26 @@ class CapsNet(nn.Module):
         if context:
             self.of_context = nn.Linear(context, pose)
         lower = types * cells**spatial_dims + (1 if context else 0)
-        answers = {name: Answers(lower, count, pose, upper_pose, rounds) for name, count in vectors.items()}
+        answers = {name: ClassCapsules(lower, count, pose, upper_pose, rounds) for name, count in vectors.items()}
         self.vectors = nn.ModuleDict(answers)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
-        maps = in_cells(self.body(images), self.cells).flatten(2).transpose(1, 2)
-        capsules = squashed(maps.unflatten(2, (-1, self.pose)).flatten(1, 2))
+        maps = common_layers.pool_cells(self.body(images), self.cells).flatten(2).transpose(1, 2)
+        capsules = squash(maps.unflatten(2, (-1, self.pose)).flatten(1, 2))
         if self.context and context is not None:
-            covariates = squashed(self.of_context(context))
+            covariates = squash(self.of_context(context))
             capsules = torch.cat([capsules, covariates.unsqueeze(1)], dim=1)
         return {name: layer(capsules) for name, layer in self.vectors.items()}
 
 
-def squashed(capsules: Tensor) -> Tensor:
+def squash(capsules: Tensor) -> Tensor:
     """Capsules, (..., pose), of the same direction and of length |s|^2 / (1 + |s|^2); equation 1."""
     squared = capsules.square().sum(dim=-1, keepdim=True)
     return capsules * (squared + TINY).sqrt() / (1 + squared)
 
 
-def routed(votes: Tensor, rounds: int) -> Tensor:
+def route_votes(votes: Tensor, rounds: int) -> Tensor:
     """Dynamic routing: predictions of each lower capsule, (batch, lower, upper, pose), to (batch, upper, pose).
 
     Each lower capsule has one weight for each upper one, larger for those that agree with it; procedure 1. The
@@ -115,7 +116,7 @@ def routed(votes: Tensor, rounds: int) -> Tensor:
     upper = votes.sum(dim=1) / votes.shape[2]  # at first with equal weights
     agreed = torch.zeros((), device=votes.device)
     for _ in range(rounds - 1):
-        agreed = agreed + (votes * squashed(upper).unsqueeze(1)).sum(dim=3)
+        agreed = agreed + (votes * squash(upper).unsqueeze(1)).sum(dim=3)
         upper = (agreed.softmax(dim=2).unsqueeze(3) * votes).sum(dim=1)
     return upper
 

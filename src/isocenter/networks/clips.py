@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import PooledHead, pooled_family
-from isocenter.networks.family import Sized, Strides
-from isocenter.networks.layers import BATCH_NORM, CONVOLUTION
+from isocenter.networks import context_fusion, resnet
+from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION
+from isocenter.networks.context_fusion import PooledHead
+from isocenter.networks.network_family import Sized, Strides
 from isocenter.networks.resnet import ResNet
-from isocenter.networks.resnet import size_for as size_for_frames
-from isocenter.networks.transformer import DEVIATION, EPSILON, Block
+from isocenter.networks.transformer_blocks import DEVIATION, EPSILON, TransformerBlock
 
 # Of the sinusoidal positions: the longest wave is 2 pi times this many frames (arXiv:1706.03762).
 LONGEST = 10_000.0
@@ -41,9 +41,9 @@ class Frames:
 
     def __init__(self, there: Tensor, learning: bool) -> None:
         self.there = there
-        self.chosen = _chosen(there) if learning and not there.is_meta else None
+        self.chosen = _existing_indices(there) if learning and not there.is_meta else None
 
-    def computed(self, features: Tensor) -> Tensor:
+    def select_computed(self, features: Tensor) -> Tensor:
         """(batch * frames, ...) to (computed frames, ...)."""
         return features if self.chosen is None else features.index_select(0, self.chosen)
 
@@ -64,13 +64,13 @@ class Frames:
 
 
 @torch.compiler.disable  # their number is only known at run time
-def _chosen(present: Tensor) -> Tensor | None:
+def _existing_indices(present: Tensor) -> Tensor | None:
     """Indices of existing frames; None where all exist."""
     chosen = present.flatten().nonzero()[:, 0]
     return None if len(chosen) == present.numel() else chosen
 
 
-class Pooled(nn.Module):
+class CentroidPool(nn.Module):
     """(frames, maps, *spatial) to (frames, maps): a layer over the mean of each feature and its centroid.
 
     The centroid is -1 to 1 along each axis. Means without it would not show in which direction something moves.
@@ -83,21 +83,21 @@ class Pooled(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (frames, features)."""
-        moments = images.flatten(2) @ places(images.shape[2:]).to(images)
+        moments = images.flatten(2) @ centroid_weights(images.shape[2:]).to(images)
         mean, first = moments[:, :, 0], moments[:, :, 1:]
         where = first / (mean.unsqueeze(2) + FAINT)
         mixed: Tensor = self.norm(self.mixed(torch.cat([mean, where.flatten(1)], dim=1)))
         return mixed
 
 
-def places(spatial: Sequence[int]) -> Tensor:
+def centroid_weights(spatial: Sequence[int]) -> Tensor:
     """(voxels, 1 + axes): weights of voxels for the mean, and for the first moment along each axis, -1 to 1."""
     axes = [torch.linspace(-1, 1, int(n)) if int(n) > 1 else torch.zeros(1) for n in spatial]
     lattice = [positions.flatten() for positions in torch.meshgrid(*axes, indexing="ij")]
     return torch.stack([torch.ones_like(lattice[0]), *lattice], dim=1) / len(lattice[0])
 
 
-class Mean(nn.Module):
+class MeanPool(nn.Module):
     """(frames, maps, *spatial) to (frames, maps): the mean of each feature."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class Mean(nn.Module):
         return images.flatten(2).mean(dim=2)
 
 
-class AtEachPlace(nn.Module):
+class TemporalConvolution(nn.Module):
     """A convolution over time at each voxel, and a shortcut: the temporal part of (2+1)D, or of 3D + time."""
 
     def __init__(self, ndim: int, maps: int, span: int) -> None:
@@ -121,7 +121,7 @@ class AtEachPlace(nn.Module):
         beyond = torch.zeros_like(series[:, :1]).expand(-1, reach, *[-1] * (series.ndim - 2))
         long = torch.cat([beyond, series, beyond], dim=1)
         near = torch.cat([long.narrow(1, start, count) for start in range(self.span)], dim=2)
-        return images + self.convolution(frames.computed(near.flatten(0, 1)))
+        return images + self.convolution(frames.select_computed(near.flatten(0, 1)))
 
 
 class Convolutions(nn.Module):
@@ -136,7 +136,7 @@ class Convolutions(nn.Module):
     def forward(self, series: Tensor, frames: Frames) -> Tensor:
         """Return (batch, features)."""
         moved = self._over(self.first, series)
-        active = frames.all(self.activation(self.norm(frames.computed(moved.flatten(0, 1)))))
+        active = frames.all(self.activation(self.norm(frames.select_computed(moved.flatten(0, 1)))))
         return frames.mean(self.activation(series + self._over(self.second, active)))
 
     def _over(self, convolution: nn.Module, series: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class Convolutions(nn.Module):
         return moved.transpose(1, 2)
 
 
-class OneDirection(nn.Module):
+class DirectedRecurrence(nn.Module):
     """(batch, frames, inside) to (batch, frames, width): the states of a recurrent layer in one direction of time.
 
     A missing frame leaves the state unchanged. The weights are those of torch's GRU (Cho et al., arXiv:1406.1078) and
@@ -183,13 +183,15 @@ class OneDirection(nn.Module):
         return leave * torch.tanh(remembered), remembered
 
 
-class Directions(nn.Module):
+class TimeDirections(nn.Module):
     """(batch, frames, inside) to (batch, frames, directions * width): forwards, or in both directions."""
 
     def __init__(self, cell: str, inside: int, width: int, bidirectional: bool) -> None:
         super().__init__()
         directions = (False, True) if bidirectional else (False,)
-        self.ways = nn.ModuleList(OneDirection(cell, inside, width, backwards=backwards) for backwards in directions)
+        self.ways = nn.ModuleList(
+            DirectedRecurrence(cell, inside, width, backwards=backwards) for backwards in directions
+        )
 
     def forward(self, series: Tensor, there: Tensor) -> Tensor:
         """Return the states of both directions, joined."""
@@ -209,7 +211,7 @@ class Recurrent(nn.Module):
             raise ValueError(f"{problem}: choose gru or lstm, and at least one layer of one cell")
         self.features = 2 * width if bidirectional else width
         self.layers = nn.ModuleList(
-            Directions(cell, inside if n == 0 else self.features, width, bidirectional) for n in range(layers)
+            TimeDirections(cell, inside if n == 0 else self.features, width, bidirectional) for n in range(layers)
         )
 
     def forward(self, series: Tensor, frames: Frames) -> Tensor:
@@ -235,14 +237,14 @@ class Transformer(nn.Module):
         self.features = width
         self.projection = nn.Linear(inside, width)
         self.clip_token = nn.Parameter(torch.empty(1, 1, width))
-        self.blocks = nn.ModuleList(Block(width, heads, 4, dropout, 0.0) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, 4, dropout, 0.0) for _ in range(layers))
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         nn.init.trunc_normal_(self.clip_token, std=DEVIATION)
 
     def forward(self, series: Tensor, frames: Frames) -> Tensor:
         """Return (batch, width)."""
         tokens = self.projection(series)
-        tokens = tokens + sines(tokens.shape[1], self.features).to(tokens)
+        tokens = tokens + sine_positions(tokens.shape[1], self.features).to(tokens)
         tokens = torch.cat([self.clip_token.expand(tokens.shape[0], -1, -1).to(tokens), tokens], dim=1)
         present = torch.cat([torch.ones_like(frames.there[:, :1]), frames.there], dim=1)
         for block in self.blocks:
@@ -251,7 +253,7 @@ class Transformer(nn.Module):
         return gathered
 
 
-def sines(count: int, width: int) -> Tensor:
+def sine_positions(count: int, width: int) -> Tensor:
     """(1, count, width): sinusoidal embeddings of the positions 0, 1, ...; Vaswani et al., arXiv:1706.03762."""
     waves = LONGEST ** (-torch.arange(0, width, 2) / width)
     angles = torch.arange(count)[:, None] * waves
@@ -296,9 +298,11 @@ class Clip(PooledHead):
         # The last layer of each stage of the body, whose layer 0 is the stem.
         ends = list(accumulate(size.get("blocks", (2, 2, 2, 2))))
         maps = {end: int(size.get("width", 32)) * 2**stage for stage, end in enumerate(ends)}
-        self.between = nn.ModuleDict({str(end): AtEachPlace(spatial_dims, maps[end], within) for end in ends if within})
+        self.between = nn.ModuleDict(
+            {str(end): TemporalConvolution(spatial_dims, maps[end], within) for end in ends if within}
+        )
         self.coarsest = nn.Identity()  # where others see its maps
-        self.pooled = Pooled(spatial_dims, encoder.features) if where else Mean()
+        self.pooled = CentroidPool(spatial_dims, encoder.features) if where else MeanPool()
         self.over_time = over_time(encoder.features)
         inside = int(self.over_time.features)  # type: ignore[arg-type]
         self.end(inside, vectors, dropout, context, fusion)
@@ -306,7 +310,7 @@ class Clip(PooledHead):
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
         pictures, frames = self._frames(images)
-        maps = frames.computed(pictures)
+        maps = frames.select_computed(pictures)
         for n, layer in enumerate(self.encoder.children()):
             maps = layer(maps)
             if str(n) in self.between:
@@ -390,7 +394,7 @@ def size_for_transformer(patch: Sequence[int], strides: Strides, device: str) ->
 
 
 def _of_frame(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
-    size, because, _ = size_for_frames(patch, strides, device)
+    size, because, _ = resnet.size_for(patch, strides, device)
     return {**size, "frames": 1}, because
 
 
@@ -399,7 +403,7 @@ def _features(size: Mapping[str, Any]) -> int:
     return int(size["width"]) * 2 ** (len(size["blocks"]) - 1)
 
 
-CLIP_RESNET = pooled_family(
+CLIP_RESNET = context_fusion.pooled_family(
     build_convolutions,
     size_for_convolutions,
     "arXiv:1711.11248",

@@ -13,18 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.layers import (
-    AVERAGE_POOL,
-    BATCH_NORM,
-    CONVOLUTION,
-    Excitation,
-    filled,
-    for_pairs,
-    sizes,
-    with_covariates,
-)
-from isocenter.networks.transformer import drop_path
+from isocenter.networks import common_layers, transformer_blocks
+from isocenter.networks.common_layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION, Excitation
+from isocenter.networks.network_family import OWN, Family, Sized, Strides
 
 PAPER = "arXiv:2106.04803"
 WIDER = 4  # expansion of a block, of either kind (appendix A.1)
@@ -37,7 +28,7 @@ USUAL = 224
 MOST_TOKENS = {"cpu": 512, "gpu": 1024}
 
 
-class Convolving(nn.Module):
+class CoAtConvolution(nn.Module):
     """An inverted residual that is normalised first: widen, convolve depthwise, squeeze and excite, narrow.
 
     halved:   whether the block halves the grid, as the first of a stage does
@@ -64,10 +55,12 @@ class Convolving(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the block's maps, reduced by its stride."""
-        return self.shortcut(self.pool(images)) + drop_path(self.body(images), self.left_out, self.training)
+        return self.shortcut(self.pool(images)) + transformer_blocks.drop_path(
+            self.body(images), self.left_out, self.training
+        )
 
 
-class Attending(nn.Module):
+class GridAttention(nn.Module):
     """Attention among all voxels with learnt relative positions, then a feed-forward layer.
 
     Weights are softmax_j(q_i k_j / sqrt(maps of a head) + w_(i-j)); equation 3. `w` is learnt for the offsets of one
@@ -96,21 +89,21 @@ class Attending(nn.Module):
         """Return the block's maps, reduced by its stride."""
         axes, last = tuple(range(2, images.ndim)), images.ndim - 1
         normed = self.pool(self.attention_norm(images.movedim(1, last)).movedim(last, 1))
-        grid = sizes(normed)
-        taken = self._attended(normed.flatten(2).transpose(1, 2), grid).transpose(1, 2).unflatten(2, grid)
-        images = self.shortcut(self.pool(images)) + drop_path(taken, self.left_out, self.training)
+        grid = common_layers.spatial_sizes(normed)
+        taken = self._attend(normed.flatten(2).transpose(1, 2), grid).transpose(1, 2).unflatten(2, grid)
+        images = self.shortcut(self.pool(images)) + transformer_blocks.drop_path(taken, self.left_out, self.training)
         tokens = self.feed_forward(self.feed_forward_norm(images.permute(0, *axes, 1))).movedim(last, 1)
-        return images + drop_path(tokens, self.left_out, self.training)
+        return images + transformer_blocks.drop_path(tokens, self.left_out, self.training)
 
     def bias(self, grid: Sequence[int]) -> Tensor:
         """(heads, voxels, voxels): the bias for the offset between each two voxels of a grid, in row order."""
         table: Tensor = self.offsets
         for axis, count in enumerate(grid):
-            table = for_pairs(table, 1 + 2 * axis, count)
+            table = common_layers.offsets_to_pairs(table, 1 + 2 * axis, count)
         firsts, seconds = (range(start, 1 + 2 * len(grid), 2) for start in (1, 2))
         return table.permute(0, *firsts, *seconds).reshape(-1, math.prod(grid), math.prod(grid))
 
-    def _attended(self, tokens: Tensor, grid: Sequence[int]) -> Tensor:
+    def _attend(self, tokens: Tensor, grid: Sequence[int]) -> Tensor:
         """(batch, voxels, inside) to (batch, voxels, outside)."""
         split = self.qkv(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
         queries, keys, values = split.chunk(3, dim=3)
@@ -167,9 +160,9 @@ class CoAtNet(nn.Module):
             grid = [-(-n // step) for n in patch]
             for halved in [True, *[False] * (count - 1)]:
                 if stage < convolved:
-                    layers.append(Convolving(spatial_dims, inside, maps, halved, next(shares)))
+                    layers.append(CoAtConvolution(spatial_dims, inside, maps, halved, next(shares)))
                 else:
-                    layers.append(Attending(spatial_dims, inside, maps, grid, head, halved, next(shares)))
+                    layers.append(GridAttention(spatial_dims, inside, maps, grid, head, halved, next(shares)))
                 inside = maps
         self.body = nn.Sequential(*layers)
         self.norm, self.dropout = nn.LayerNorm(inside, eps=1e-6), nn.Dropout(dropout)
@@ -177,8 +170,8 @@ class CoAtNet(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
-        maps = self.body(filled(images, self.multiple))
-        features = with_covariates(self.dropout(self.norm(maps.flatten(2).mean(dim=2))), context)
+        maps = self.body(common_layers.pad_to_cells(images, self.multiple))
+        features = common_layers.join_covariates(self.dropout(self.norm(maps.flatten(2).mean(dim=2))), context)
         return {name: layer(features) for name, layer in self.vectors.items()}
 
 

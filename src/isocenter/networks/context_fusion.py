@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family, SizeFor
+from isocenter.networks.network_family import Family, SizeFor
 
 # "tokens" is for families that turn covariates into tokens themselves.
 METHODS = ("concatenate", "film", "attention", "tokens")
@@ -46,7 +46,7 @@ class Film(nn.Module):
         return maps * (1 + scale.reshape(places)) + shift.reshape(places)
 
 
-class Asking(nn.Module):
+class CovariateAttention(nn.Module):
     """Cross-attention: each voxel of the maps attends to the covariates and adds the result, which is 0 at first.
 
     Each covariate is a token: a learnt direction, times its number, plus a learnt embedding of which covariate it is,
@@ -69,18 +69,18 @@ class Asking(nn.Module):
         """Return maps of the same shape."""
         places = (maps if maps.ndim > 2 else maps.unsqueeze(2)).flatten(2).transpose(1, 2)
         tokens = covariates.unsqueeze(2) * self.directions + self.of_entry
-        query, key, value = map(by_head, (self.query(self.norm(places)), self.key(tokens), self.value(tokens)))
+        query, key, value = map(split_by_head, (self.query(self.norm(places)), self.key(tokens), self.value(tokens)))
         shares = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(TOKEN / HEADS), dim=3)
         change = self.taken((shares @ value).transpose(1, 2).flatten(2))
         return maps + change.transpose(1, 2).reshape(maps.shape)
 
 
-def by_head(tokens: Tensor) -> Tensor:
+def split_by_head(tokens: Tensor) -> Tensor:
     """(batch, tokens, width) to (batch, heads, tokens, width of a head)"""
     return tokens.unflatten(2, (HEADS, TOKEN // HEADS)).transpose(1, 2)
 
 
-class Narrow(nn.Module):
+class CovariateReduction(nn.Module):
     """Many covariates reduced to a few features by a sparse layer, whose weights are 0 at first.
 
     sparsity: factor of the group lasso that is added to a sample's loss, the sum of the norms of each covariate's
@@ -102,7 +102,7 @@ class Narrow(nn.Module):
         return self.sparsity * self.weigh.weight.square().sum(dim=0).clamp_min(1e-12).sqrt().sum()
 
 
-class Courses(nn.Module):
+class CourseReduction(nn.Module):
     """Readings along time reduced to a few features, by convolutions along time and a linear layer.
 
     courses, stretches: number of readings, and of intervals of time; two entries each, the values first
@@ -159,14 +159,14 @@ class ContextFusion(nn.Module):
         if narrow < 0 or sparsity < 0:
             raise ValueError(f"narrow {narrow} and sparsity {sparsity} are 0 or more")
         self.entries = entries
-        self.hearing = Courses(*courses) if entries and courses[0] else None
+        self.hearing = CourseReduction(*courses) if entries and courses[0] else None
         rest = entries - (0 if self.hearing is None else self.hearing.entries)
-        self.narrow = Narrow(rest, narrow, sparsity) if rest and narrow else None
+        self.narrow = CovariateReduction(rest, narrow, sparsity) if rest and narrow else None
         self.features = (narrow if self.narrow is not None else rest) + (0 if self.hearing is None else COURSE_FEATURES)
         # A single weight learns slowly: 200 steps do not make it large. The hidden layer multiplies two.
         self.aside = nn.Linear(self.features, HIDDEN) if method == "concatenate" and entries else None
         self.joining = self.features + HIDDEN if self.aside is not None else 0
-        modulation = {"film": Film, "attention": Asking}.get(method) if entries else None
+        modulation = {"film": Film, "attention": CovariateAttention}.get(method) if entries else None
         at = (
             {}
             if modulation is None
@@ -183,24 +183,24 @@ class ContextFusion(nn.Module):
         rest = context[:, self.hearing.entries :]
         return torch.cat([self.hearing(context), rest if self.narrow is None else self.narrow(rest)], dim=1)
 
-    def shaped(self, maps: Tensor, covariates: Tensor | None, place: int = 0) -> Tensor:
+    def modulate(self, maps: Tensor, covariates: Tensor | None, place: int = 0) -> Tensor:
         """The image's features, (batch, maps, *spatial) or (batch, maps), modulated by covariates at this place."""
         return self.at[str(place)](maps, covariates) if str(place) in self.at else maps
 
-    def joined(self, features: Tensor, covariates: Tensor | None) -> Tensor:
+    def concatenate(self, features: Tensor, covariates: Tensor | None) -> Tensor:
         """The image's features with those of covariates concatenated: (batch, features + joining)."""
         if self.aside is None or covariates is None:
             return features
         return torch.cat([features, covariates, torch.relu(self.aside(covariates))], dim=1)
 
-    def added(self, images: Tensor) -> dict[str, Tensor]:
+    def penalties(self, images: Tensor) -> dict[str, Tensor]:
         """The penalty that a network in training adds to the loss of each sample, by the output's name."""
         return {} if self.narrow is None or not self.training else {ADDED: self.narrow.cost().expand(images.shape[0])}
 
     def answers(self, layers: nn.ModuleDict, features: Tensor, covariates: Tensor | None) -> dict[str, Tensor]:
         """{head: (batch, size)}: the outputs of the last layers for (batch, features) of the image."""
-        joined = self.joined(features, covariates)
-        return {**{name: layer(joined) for name, layer in layers.items()}, **self.added(joined)}
+        joined = self.concatenate(features, covariates)
+        return {**{name: layer(joined) for name, layer in layers.items()}, **self.penalties(joined)}
 
 
 # The end of networks for whole-image outputs: pooled features, covariates and a linear layer for each head.
@@ -234,13 +234,13 @@ class PooledHead(nn.Module):
     def answers(self, maps: Tensor, context: Tensor | None) -> dict[str, Tensor]:
         """{head: (batch, size)} of (batch, maps, *spatial)."""
         covariates = self.telling(context)
-        pooled = self.pool(self.telling.shaped(maps, covariates))
+        pooled = self.pool(self.telling.modulate(maps, covariates))
         return self.telling.answers(self.vectors, self.dropout(pooled), covariates)
 
     def answers_of(self, features: Tensor, context: Tensor | None) -> dict[str, Tensor]:
         """{head: (batch, size)} of (batch, features), pooled and after dropout; covariates then modulate them."""
         covariates = self.telling(context)
-        return self.telling.answers(self.vectors, self.telling.shaped(features, covariates), covariates)
+        return self.telling.answers(self.vectors, self.telling.modulate(features, covariates), covariates)
 
     def pool(self, maps: Tensor) -> Tensor:
         """(batch, maps) of (batch, maps, *spatial): their mean."""

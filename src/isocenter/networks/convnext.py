@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import PooledHead, pooled_family
-from isocenter.networks.family import Sized, Strides
-from isocenter.networks.layers import CONVOLUTION, stochastic_depth
+from isocenter.networks import common_layers, context_fusion
+from isocenter.networks.common_layers import CONVOLUTION
+from isocenter.networks.context_fusion import PooledHead
+from isocenter.networks.network_family import Sized, Strides
 
 PAPER = "arXiv:2201.03545"
 WIDER = 4  # times the maps between the two 1 x 1 convolutions of a block
@@ -22,7 +23,7 @@ LAYER_SCALE = 1e-6  # initial weight of a block's output (appendix A.1)
 SPREAD = 0.02  # standard deviation of initial weights (appendix A.1)
 
 
-class Normalisation(nn.LayerNorm):
+class MapNormalisation(nn.LayerNorm):
     """Layer normalisation over the maps of each voxel of (batch, maps, *spatial)."""
 
     def __init__(self, maps: int) -> None:
@@ -49,7 +50,7 @@ class Reduction(nn.Module):
         return self.convolution(images)
 
 
-class Block(nn.Module):
+class ConvNeXtBlock(nn.Module):
     """A depthwise convolution with a large kernel, two layers over the maps of each voxel, and a shortcut.
 
     left_out: share of samples that skip the block in training (stochastic depth, arXiv:1603.09382)
@@ -66,7 +67,7 @@ class Block(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return maps of the same shape."""
         change = self.scale * self.inside(self.norm(self.across(images).movedim(1, -1)))
-        return images + stochastic_depth(change, self.left_out, self.training).movedim(images.ndim - 1, 1)
+        return images + common_layers.stochastic_depth(change, self.left_out, self.training).movedim(images.ndim - 1, 1)
 
 
 class ConvNeXt(PooledHead):
@@ -101,13 +102,13 @@ class ConvNeXt(PooledHead):
             raise ValueError(f"left_out {left_out}: give a share of the samples, from 0 to below 1")
         if kernel % 2 != 1:
             raise ValueError(f"kernel {kernel} has no voxel in its middle: give an odd one")
-        layers: list[nn.Module] = [Reduction(spatial_dims, channels, width, stem_stride), Normalisation(width)]
+        layers: list[nn.Module] = [Reduction(spatial_dims, channels, width, stem_stride), MapNormalisation(width)]
         shares = iter(torch.linspace(0, left_out, sum(blocks), device="cpu").tolist())
         for stage, count in enumerate(blocks):
             maps = width * 2**stage
             if stage > 0:
-                layers += [Normalisation(maps // 2), Reduction(spatial_dims, maps // 2, maps, 2)]
-            layers += [Block(spatial_dims, maps, kernel, next(shares)) for _ in range(count)]
+                layers += [MapNormalisation(maps // 2), Reduction(spatial_dims, maps // 2, maps, 2)]
+            layers += [ConvNeXtBlock(spatial_dims, maps, kernel, next(shares)) for _ in range(count)]
         self.body = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(maps, eps=1e-6)
         self.end(maps, vectors, dropout, context, fusion)
@@ -142,4 +143,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, because, PAPER
 
 
-CONVNEXT = pooled_family(ConvNeXt, size_for, PAPER, search_order=8)
+CONVNEXT = context_fusion.pooled_family(ConvNeXt, size_for, PAPER, search_order=8)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, interpolate
 
-from isocenter.networks import inflated_resnet
-from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.inflated_resnet import Encoder
-from isocenter.networks.layers import CONVOLUTION, LINEAR, convolved
+from isocenter.networks import common_layers, inflated_resnet
+from isocenter.networks.common_layers import CONVOLUTION, LINEAR
+from isocenter.networks.inflated_resnet import InflatedEncoder
+from isocenter.networks.network_family import Family, Sized, Strides
 
 PAPER = "arXiv:1802.02611"
 POOLING: dict[int, Any] = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
@@ -28,7 +28,7 @@ OUTLINE = 48  # feature maps of the finer level: section 4.1 of arXiv:1802.02611
 DROPOUT = 0.5  # torchvision's, after the pyramid
 
 
-class Pyramid(nn.Module):
+class AtrousPyramid(nn.Module):
     """Atrous spatial pyramid pooling, (batch, maps, *coarse) to (batch, inside, *coarse).
 
     rates: of dilation, in voxels of the map, one number or one for each axis
@@ -36,11 +36,13 @@ class Pyramid(nn.Module):
 
     def __init__(self, axes: int, maps: int, inside: int, rates: Sequence[int | Sequence[int]], dropout: float) -> None:
         super().__init__()
-        branches = [convolved(axes, maps, inside, 1)]
-        branches += [convolved(axes, maps, inside, 3, dilation=rate) for rate in rates]
-        branches += [Whole(POOLING[axes](1), *convolved(axes, maps, inside, 1))]
+        branches = [common_layers.convolution_layer(axes, maps, inside, 1)]
+        branches += [common_layers.convolution_layer(axes, maps, inside, 3, dilation=rate) for rate in rates]
+        branches += [WholeMean(POOLING[axes](1), *common_layers.convolution_layer(axes, maps, inside, 1))]
         self.convs = nn.ModuleList(branches)
-        self.project = convolved(axes, inside * len(branches), inside, 1).append(nn.Dropout(dropout))
+        self.project = common_layers.convolution_layer(axes, inside * len(branches), inside, 1).append(
+            nn.Dropout(dropout)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, inside, *coarse)."""
@@ -48,7 +50,7 @@ class Pyramid(nn.Module):
         return maps
 
 
-class Whole(nn.Sequential):
+class WholeMean(nn.Sequential):
     """The mean over all voxels through a layer, at every voxel."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -90,14 +92,14 @@ class DeepLab(nn.Module):
     ) -> None:
         super().__init__()
         _refuse(rates, spatial_dims)
-        self.encoder = Encoder(channels, spatial_dims, dilated=dilated, **size)
+        self.encoder = InflatedEncoder(channels, spatial_dims, dilated=dilated, **size)
         self.dense = nn.ModuleDict({name: CONVOLUTION[spatial_dims](inside, n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(self.encoder.features, n) for name, n in vectors.items()})
         if dense:
-            self.pyramid = Pyramid(spatial_dims, self.encoder.features, inside, rates, dropout)
-            self.outline = convolved(spatial_dims, self.encoder.finest, OUTLINE, 1)
-            first = convolved(spatial_dims, inside + OUTLINE, inside, 3)
-            self.decoder = nn.Sequential(first, convolved(spatial_dims, inside, inside, 3))
+            self.pyramid = AtrousPyramid(spatial_dims, self.encoder.features, inside, rates, dropout)
+            self.outline = common_layers.convolution_layer(spatial_dims, self.encoder.finest, OUTLINE, 1)
+            first = common_layers.convolution_layer(spatial_dims, inside + OUTLINE, inside, 3)
+            self.decoder = nn.Sequential(first, common_layers.convolution_layer(spatial_dims, inside, inside, 3))
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; `context` is not used."""
@@ -144,6 +146,6 @@ DEEPLAB = Family(
     size_for=size_for,
     paper=PAPER,
     published=inflated_resnet.PUBLISHED,
-    translated=inflated_resnet.translated,
+    translated=inflated_resnet.resnet_tensor_name,
     features="encoder.layer4",
 )

@@ -15,16 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from isocenter.networks.context_fusion import PooledHead, pooled_family
-from isocenter.networks.family import Sized, Strides
-from isocenter.networks.layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION
+from isocenter.networks import context_fusion
+from isocenter.networks.common_layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION
+from isocenter.networks.context_fusion import PooledHead
+from isocenter.networks.network_family import Sized, Strides
 
 PAPER = "arXiv:1608.06993"
 BOTTLENECK = 4  # width of the 1 x 1 convolution, in multiples of the growth (DenseNet-B)
 LARGE_IMAGE = 64**3  # voxels from which the concatenated maps are computed again
 
 
-class Layer(nn.Module):
+class DenseLayer(nn.Module):
     """`growth` new maps from the maps of all layers before, which a 1 x 1 convolution narrows first."""
 
     def __init__(self, ndim: int, inside: int, growth: int, efficient: bool) -> None:
@@ -94,7 +95,7 @@ class DenseNet(PooledHead):
         self.stem = convolution(channels, width, kernel, stem_stride, kernel // 2, bias=False)
         self.stages, self.transitions = nn.ModuleList(), nn.ModuleList()
         for stage, count in enumerate(blocks):
-            layers = (Layer(spatial_dims, width + n * growth, growth, efficient) for n in range(count))
+            layers = (DenseLayer(spatial_dims, width + n * growth, growth, efficient) for n in range(count))
             self.stages.append(nn.ModuleList(layers))
             width += count * growth
             last = stage == len(blocks) - 1
@@ -138,4 +139,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"images of {tuple(patch)}: {sum(blocks)} layers in {len(blocks)} blocks, {stem}{again}", PAPER
 
 
-DENSENET = pooled_family(DenseNet, size_for, PAPER, search_order=5, features="transitions.-1")
+DENSENET = context_fusion.pooled_family(DenseNet, size_for, PAPER, search_order=5, features="transitions.-1")

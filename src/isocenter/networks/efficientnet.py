@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from isocenter.networks.context_fusion import PooledHead, pooled_family
-from isocenter.networks.family import Sized, Strides
-from isocenter.networks.layers import convolved
-from isocenter.networks.mobilenet import InvertedResidual, scaled
+from isocenter.networks import common_layers, context_fusion, mobilenet
+from isocenter.networks.context_fusion import PooledHead
+from isocenter.networks.mobilenet import InvertedResidual
+from isocenter.networks.network_family import Sized, Strides
 
 PAPER = "arXiv:1905.11946"
 # Table 1, EfficientNet-B0; of each stage the expansion of its blocks, its kernel, feature maps, blocks and stride.
@@ -64,12 +64,14 @@ class EfficientNet(PooledHead):
         super().__init__()
         if not 0 <= left_out < 1:
             raise ValueError(f"left_out {left_out}: give a share of the samples, from 0 to below 1")
-        inside = scaled(STEM, width)
-        layers: list[nn.Module] = [convolved(spatial_dims, channels, inside, 3, stem_stride, activation=nn.SiLU)]
+        inside = mobilenet.scale_maps(STEM, width)
+        layers: list[nn.Module] = [
+            common_layers.convolution_layer(spatial_dims, channels, inside, 3, stem_stride, activation=nn.SiLU)
+        ]
         counts = [math.ceil(count * depth) for *_, count, _ in stages]
         for (expansion, kernel, maps, _, stride), count in zip(stages, counts, strict=True):
             for n in range(count):
-                outside, share = scaled(maps, width), left_out * (len(layers) - 1) / sum(counts)
+                outside, share = mobilenet.scale_maps(maps, width), left_out * (len(layers) - 1) / sum(counts)
                 step = stride if n == 0 else 1
                 squeezed = max(1, inside // SQUEEZED)
                 block = InvertedResidual(
@@ -77,8 +79,10 @@ class EfficientNet(PooledHead):
                 )
                 layers.append(block)
                 inside = outside
-        features = scaled(last, width)
-        self.body = nn.Sequential(*layers, convolved(spatial_dims, inside, features, 1, activation=nn.SiLU))
+        features = mobilenet.scale_maps(last, width)
+        self.body = nn.Sequential(
+            *layers, common_layers.convolution_layer(spatial_dims, inside, features, 1, activation=nn.SiLU)
+        )
         self.end(features, vectors, dropout, context, fusion)
 
 
@@ -99,4 +103,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"images of {tuple(patch)}: {stem}; width {width} and depth {depth} for the {device}", PAPER
 
 
-EFFICIENTNET = pooled_family(EfficientNet, size_for, PAPER, search_order=7)
+EFFICIENTNET = context_fusion.pooled_family(EfficientNet, size_for, PAPER, search_order=7)

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isocenter.added import added
+from isocenter import plugins
 from isocenter.errors import PlanError
-from isocenter.networks import NETWORKS
-from isocenter.networks.catalogue import HEADS, REFERENCE, Member, halvings, member
-from isocenter.networks.family import Family
-from isocenter.networks.weights import Loaded, take_over
+from isocenter.networks import NETWORKS, member_catalogue, weight_loading
+from isocenter.networks.member_catalogue import HEADS, REFERENCE, FamilyMember
+from isocenter.networks.network_family import Family
+from isocenter.networks.weight_loading import LoadedWeights
 from isocenter.values import Head
 
 if TYPE_CHECKING:
@@ -28,27 +28,27 @@ OTHERWISE = {
 }
 
 
-def names() -> tuple[str, ...]:
+def family_names() -> tuple[str, ...]:
     """Our families, and those that other packages add under the entry point `isocenter.networks`."""
     return tuple(sorted(_targets()))
 
 
-def ours() -> tuple[str, ...]:
+def own_families() -> tuple[str, ...]:
     """The families of this folder."""
     return tuple(sorted(name for name, value in _targets().items() if value.startswith("isocenter.networks.")))
 
 
-def searched() -> tuple[str, ...]:
+def searched_families() -> tuple[str, ...]:
     """The families that a search may try, in their order."""
-    order = {name: family_of(name).search_order for name in names()}
+    order = {name: family_of(name).search_order for name in family_names()}
     return tuple(sorted(filter(order.get, order), key=order.__getitem__))
 
 
 def family_of(name: str) -> Family:
     """The family of this name; PlanError for an unknown one."""
     if not isinstance(name, str) or name not in _targets():
-        raise PlanError(f"there is no network {name!r}", "network.name", f"Choose one of {', '.join(names())}")
-    return _imported(name, _targets()[name])
+        raise PlanError(f"there is no network {name!r}", "network.name", f"Choose one of {', '.join(family_names())}")
+    return _import_family(name, _targets()[name])
 
 
 def build(
@@ -83,14 +83,14 @@ def build(
         raise PlanError(f"{name} takes no covariates", "network.context", remedy)
     try:
         return family.build(
-            channels, spatial_dims, **answered(name, heads), **sized(name, heads, size, context, fusion)
+            channels, spatial_dims, **head_arguments(name, heads), **family_settings(name, heads, size, context, fusion)
         )
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
         remedy = "Correct network.size, or plan again with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
 
 
-def answered(name: str, heads: Mapping[str, Head]) -> dict[str, dict[str, int]]:
+def head_arguments(name: str, heads: Mapping[str, Head]) -> dict[str, dict[str, int]]:
     """The heads as the arguments of the family's `build`: `dense`, `vectors` or both, each {head: channels}."""
     dense = {key: head.count for key, head in heads.items() if head.is_dense}
     vectors = {key: head.count for key, head in heads.items() if head.is_vector}
@@ -101,7 +101,7 @@ def answered(name: str, heads: Mapping[str, Head]) -> dict[str, dict[str, int]]:
     }
 
 
-def sized(
+def family_settings(
     name: str,
     heads: Mapping[str, Head],
     size: Mapping[str, Any],
@@ -116,7 +116,7 @@ def sized(
     return {**family.preset, **size, **unit, **(covariates if context else {})}
 
 
-def rate(name: str, answers: str) -> tuple[float, str]:
+def learning_rate_factor(name: str, answers: str) -> tuple[float, str]:
     """The family's factor of the usual learning rate, and the reason; 1 where nothing else was measured.
 
     answers: "dense" or "vector". Raises PlanError for an unknown name.
@@ -151,7 +151,7 @@ def size_for(
     return size, because, source
 
 
-def pretrained(
+def load_pretrained(
     module: Module,
     name: str,
     size: Mapping[str, Any],
@@ -159,7 +159,7 @@ def pretrained(
     inflation: str = "mean",
     groups: Mapping[str, str] | None = None,
     minimum: float = 0.0,
-) -> Loaded:
+) -> LoadedWeights:
     """Load weights, as far as names and shapes agree, into a module of `build`; return what fitted.
 
     source:    "auto" for the family's published weights, else a file of weights (safetensors or torch's own)
@@ -169,27 +169,27 @@ def pretrained(
     Raises PlanError where too little fits or nothing is published, ResourceError where a download fails, IntegrityError
     for a file without weights or with code.
     """
-    return take_over(module, family_of(name), size, source, inflation, groups, minimum)
+    return weight_loading.take_over_weights(module, family_of(name), size, source, inflation, groups, minimum)
 
 
-def source(name: str) -> tuple[Path, str]:
+def builder_source(name: str) -> tuple[Path, str]:
     """The file of a family's `build`, and its name there, for the copy in a package."""
     builder = family_of(name).build
     return Path(str(sys.modules[builder.__module__].__file__)), builder.__qualname__
 
 
-def members(families: Iterable[str] | None = None) -> tuple[Member, ...]:
+def family_members(families: Iterable[str] | None = None) -> tuple[FamilyMember, ...]:
     """Kinds of output and size of all families, or of those named, in one, two and three axes."""
-    every = [_member(name, axes) for name in families or names() for axes in REFERENCE]
+    every = [_member(name, axes) for name in families or family_names() for axes in REFERENCE]
     return tuple(one for one in every if one is not None)
 
 
-def _member(name: str, axes: int) -> Member | None:
+def _member(name: str, axes: int) -> FamilyMember | None:
     patch = REFERENCE[axes]
-    size, _, _ = size_for(name, patch, halvings(patch), "cpu")
+    size, _, _ = size_for(name, patch, member_catalogue.plan_strides(patch), "cpu")
     family = family_of(name)
     answers = [task for task, head_for in HEADS.items() if _has(family, head_for(axes))]
-    return member(name, axes, size, build, family.paper, answers)
+    return member_catalogue.plan_member(name, axes, size, build, family.paper, answers)
 
 
 def _has(family: Family, head: Head) -> bool:
@@ -206,7 +206,7 @@ def _refuse_heads(name: str, family: Family, heads: Mapping[str, Head]) -> None:
             raise PlanError(f"{name} {problem}", "network.name", remedy)
 
 
-def _imported(name: str, target: str) -> Family:
+def _import_family(name: str, target: str) -> Family:
     module, _, attribute = target.partition(":")
     value = getattr(importlib.import_module(module), attribute)
     if not isinstance(value, Family):
@@ -217,4 +217,4 @@ def _imported(name: str, target: str) -> Family:
 
 def _targets() -> Mapping[str, str]:
     """{name: module:value} of each family."""
-    return NETWORKS | {name: point.value for name, point in added("isocenter.networks").items()}
+    return NETWORKS | {name: point.value for name, point in plugins.entry_points_of("isocenter.networks").items()}

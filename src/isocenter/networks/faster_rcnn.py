@@ -18,9 +18,9 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
-from isocenter.networks import resnet_pyramid
-from isocenter.networks.family import Family, Published, Sized, Strides
-from isocenter.networks.pyramid import ADDED, LEAST, only_head, places, truth_of, turned
+from isocenter.networks import pyramid, resnet_pyramid
+from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
+from isocenter.networks.pyramid import ADDED, LEAST
 
 PAPER = "arXiv:1506.01497"
 # Shapes of the first stage's anchors: section 3.3, one size a level as in arXiv:1612.03144.
@@ -93,7 +93,7 @@ class FasterRcnn(nn.Module):
             features = {name: maps.float() for name, maps in features.items()}
             if self.training:
                 return {f"{self.name}/losses": self._losses(images, features, targets)}
-            return {self.name: self._drawn(images, features)}
+            return {self.name: self._draw_boxes(images, features)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """torchvision's losses of both stages, averaged over images; `boxes` went into `forward`."""
@@ -110,23 +110,25 @@ class FasterRcnn(nn.Module):
         size, losses = (int(images.shape[2]), int(images.shape[3])), []
         for number, boxes in enumerate(targets):
             levels = {name: maps[number : number + 1] for name, maps in features.items()}
-            edges, kinds = truth_of(boxes.float())
+            edges, kinds = pyramid.unpadded_boxes(boxes.float())
             # torchvision's first class is the background.
-            truth = [{"boxes": turned(edges, 1), "labels": kinds + 1}]
+            truth = [{"boxes": pyramid.reverse_axes(edges, 1), "labels": kinds + 1}]
             proposals, first = self.detector.rpn(ImageList(images[number : number + 1], [size]), levels, truth)
             _, second = self.detector.roi_heads(levels, proposals, [size], truth)
             losses.append(torch.stack([*first.values(), *second.values()]))
         return torch.stack(losses)
 
     @torch.compiler.disable
-    def _drawn(self, images: Tensor, features: dict[str, Tensor]) -> Tensor:
+    def _draw_boxes(self, images: Tensor, features: dict[str, Tensor]) -> Tensor:
         """(batch, classes + 4, *spatial) of the predicted boxes."""
         size = (int(images.shape[2]), int(images.shape[3]))
         sizes = [size] * len(images)
         proposals, _ = self.detector.rpn(ImageList(images, sizes), features)
         predicted, _ = self.detector.roi_heads(features, proposals, sizes)
         maps = [
-            drawn_boxes(turned(own["boxes"], 1), own["labels"] - 1, own["scores"], self.classes, size, self.unit)
+            drawn_boxes(
+                pyramid.reverse_axes(own["boxes"], 1), own["labels"] - 1, own["scores"], self.classes, size, self.unit
+            )
             for own in predicted
         ]
         return torch.stack(maps).to(images.device)
@@ -153,7 +155,7 @@ def drawn_boxes(boxes: Tensor, kinds: Tensor, scores: Tensor, classes: int, size
     boxes, kinds, sure = boxes.cpu(), kinds.cpu(), torch.logit(scores.cpu(), eps=LEAST)
     axes = len(size)
     centres, lengths = (boxes[:, :axes] + boxes[:, axes:]) / 2, boxes[:, axes:] - boxes[:, :axes]
-    middles = places(size, boxes)
+    middles = pyramid.voxel_centres(size, boxes)
     heat = boxes.new_full((classes, *size), NOTHING)
     highest = boxes.new_full(tuple(size), -math.inf)
     owner = torch.full(tuple(size), -1, dtype=torch.long)
@@ -191,7 +193,7 @@ def drawn_boxes(boxes: Tensor, kinds: Tensor, scores: Tensor, classes: int, size
 
 def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: Any) -> FasterRcnn:
     """A detector for the one head of boxes."""
-    return FasterRcnn(*only_head(dense, spatial_dims), channels, **size)
+    return FasterRcnn(*pyramid.single_box_head(dense, spatial_dims), channels, **size)
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
@@ -203,7 +205,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     """torchvision's weights from COCO, downloaded, of a network whose finest level is the first stage."""
-    return resnet_pyramid.fetched(FasterRCNN_ResNet50_FPN_Weights.COCO_V1, size, 1)
+    return resnet_pyramid.fetch_weights(FasterRCNN_ResNet50_FPN_Weights.COCO_V1, size, 1)
 
 
 FASTER_RCNN = Family(
@@ -216,8 +218,8 @@ FASTER_RCNN = Family(
     in_voxels=True,
     sees_targets=True,
     has_loss=True,
-    published=Published(published, resnet_pyramid.PUBLISHED_AT),
-    translated=resnet_pyramid.translated,
+    published=PublishedWeights(published, resnet_pyramid.PUBLISHED_AT),
+    translated=resnet_pyramid.detector_tensor_name,
     without_onnx="the number of its proposals differs between images, and a graph has fixed shapes",
     features="detector.backbone.body",
 )

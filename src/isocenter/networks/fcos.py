@@ -15,9 +15,9 @@ from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 from torchvision.models.detection import fcos as torchvision_fcos
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from isocenter.networks import resnet_pyramid
-from isocenter.networks.family import Family, Published, Sized, Strides
-from isocenter.networks.pyramid import LEAST, Level, in_rows, laid_out, one_map, only_head, truth_of, turned
+from isocenter.networks import pyramid, resnet_pyramid
+from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
+from isocenter.networks.pyramid import LEAST, LevelPredictions
 
 PAPER = "arXiv:1904.01355"
 
@@ -46,7 +46,7 @@ class Fcos(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.classes, self.unit = name, classes, unit
-        self.steps = resnet_pyramid.steps_of(layers, coarser)
+        self.steps = resnet_pyramid.level_steps(layers, coarser)
         cells = AnchorGenerator(tuple((step[0],) for step in self.steps), ((1.0,),) * len(self.steps))
         backbone = resnet_pyramid.resnet_pyramid(channels, model, inside, layers, coarser)
         self.detector = torchvision_fcos.FCOS(
@@ -61,7 +61,7 @@ class Fcos(nn.Module):
             return {f"{self.name}/{number}": maps for number, maps in enumerate(raw)}
         cells = self._cells([maps.shape[2:] for maps in raw], images)
         levels = [self._level(maps, cell, step) for maps, cell, step in zip(raw, cells, self.steps, strict=True)]
-        return {self.name: one_map(levels, images.shape[2:], self.unit)}
+        return {self.name: pyramid.merge_levels(levels, images.shape[2:], self.unit)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """torchvision's loss of classes, boxes and centre-ness.
@@ -70,9 +70,14 @@ class Fcos(nn.Module):
         boxes:   (batch, n, 1 + 4) class, low and high edges in voxels; class -1 is padding
         """
         raw = [outputs[f"{self.name}/{level}"] for level in range(len(self.steps))]
-        logits, sides, middle = torch.cat([in_rows(maps, 1) for maps in raw], dim=1).split([self.classes, 4, 1], dim=2)
+        logits, sides, middle = torch.cat([pyramid.flatten_to_rows(maps, 1) for maps in raw], dim=1).split(
+            [self.classes, 4, 1], dim=2
+        )
         named = {"cls_logits": logits, "bbox_regression": sides, "bbox_ctrness": middle}
-        truth = [{"boxes": turned(edges, 1), "labels": kinds} for edges, kinds in map(truth_of, boxes)]
+        truth = [
+            {"boxes": pyramid.reverse_axes(edges, 1), "labels": kinds}
+            for edges, kinds in map(pyramid.unpadded_boxes, boxes)
+        ]
         cells = self._cells([maps.shape[2:] for maps in raw], raw[0])
         losses = self.detector.compute_loss(truth, named, [torch.cat(cells)] * len(truth), list(map(len, cells)))
         return torch.stack(list(losses.values())).sum()
@@ -85,22 +90,22 @@ class Fcos(nn.Module):
 
     def _cells(self, sizes: Sequence[Sequence[int]], like: Tensor) -> list[Tensor]:
         """(cells, 4) edges of the square of each cell, of each level."""
-        cells: list[Tensor] = resnet_pyramid.anchors_on(self.detector.anchor_generator, sizes, self.steps, like)
+        cells: list[Tensor] = resnet_pyramid.level_anchors(self.detector.anchor_generator, sizes, self.steps, like)
         return cells
 
-    def _level(self, raw: Tensor, cells: Tensor, steps: Sequence[int]) -> Level:
+    def _level(self, raw: Tensor, cells: Tensor, steps: Sequence[int]) -> LevelPredictions:
         logits, sides, middle = raw.float().split([self.classes, 4, 1], dim=1)
         # The geometric mean of both probabilities, as in torchvision.
         sure = torch.logit((logits.sigmoid() * middle.sigmoid()).sqrt(), eps=LEAST)
-        before, behind = turned(sides, 1).chunk(2, dim=1)
-        places, lengths = turned(laid_out(cells, raw.shape[2:])[0], 0).chunk(2)
+        before, behind = pyramid.reverse_axes(sides, 1).chunk(2, dim=1)
+        places, lengths = pyramid.reverse_axes(pyramid.lay_out_anchors(cells, raw.shape[2:])[0], 0).chunk(2)
         centres = places + (behind - before) / 2 * lengths
-        return Level(sure, centres, (before + behind) * lengths, steps, [0, 0])
+        return LevelPredictions(sure, centres, (before + behind) * lengths, steps, [0, 0])
 
 
 def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: Any) -> Fcos:
     """A detector for the one head of boxes."""
-    return Fcos(*only_head(dense, spatial_dims), channels, **size)
+    return Fcos(*pyramid.single_box_head(dense, spatial_dims), channels, **size)
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
@@ -110,7 +115,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     """torchvision's weights from COCO, downloaded, of a network whose finest level is the second stage."""
-    return resnet_pyramid.fetched(FCOS_ResNet50_FPN_Weights.COCO_V1, size, 2)
+    return resnet_pyramid.fetch_weights(FCOS_ResNet50_FPN_Weights.COCO_V1, size, 2)
 
 
 FCOS = Family(
@@ -122,7 +127,7 @@ FCOS = Family(
     answers=frozenset({"boxes"}),
     in_voxels=True,
     has_loss=True,
-    published=Published(published, resnet_pyramid.PUBLISHED_AT),
-    translated=resnet_pyramid.translated,
+    published=PublishedWeights(published, resnet_pyramid.PUBLISHED_AT),
+    translated=resnet_pyramid.detector_tensor_name,
     features="detector.backbone.body",
 )

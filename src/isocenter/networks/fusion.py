@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.layers import after_each, coarse_outputs, with_covariates
+from isocenter.networks import common_layers, unet
+from isocenter.networks.network_family import OWN, Family, Sized, Strides
 from isocenter.networks.unet import UNet
-from isocenter.networks.unet import size_for as size_for_unet
 
 PAPER = "arXiv:1607.05194"
 METHODS = ("intermediate", "attention", "late")
@@ -73,10 +72,12 @@ class Fusion(nn.Module):
         deepest = _width(encoders[0].encoder[-1])
         self.encoders = nn.ModuleList(network.encoder for network in encoders)
         self.decoders = nn.ModuleList(
-            Decoder(network, {name: nn.Linear(deepest + covariates, n) for name, n in vectors.items()}, bool(dense))
+            FusionDecoder(
+                network, {name: nn.Linear(deepest + covariates, n) for name, n in vectors.items()}, bool(dense)
+            )
             for network in (encoders if method == "late" else encoders[:1])
         )
-        self.attention = Attention(deepest, count, layers, heads) if method == "attention" else None
+        self.attention = ImageAttention(deepest, count, layers, heads) if method == "attention" else None
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; context: (batch, covariates and one entry an image), all available without it."""
@@ -86,7 +87,8 @@ class Fusion(nn.Module):
         covariates = context[:, : self.covariates] if context is not None and self.covariates else None
         modalities = self._by_modality(images)
         by_encoder = [
-            after_each(encoder.children(), own) for encoder, own in zip(self.encoders, modalities, strict=True)
+            common_layers.stage_maps(encoder.children(), own)
+            for encoder, own in zip(self.encoders, modalities, strict=True)
         ]
         if self.method == "late":
             return self._late(by_encoder, present)
@@ -103,9 +105,9 @@ class Fusion(nn.Module):
 
     def _late(self, by_encoder: Sequence[Sequence[Tensor]], present: Tensor) -> dict[str, Tensor]:
         outputs = [decoder(features, None) for decoder, features in zip(self.decoders, by_encoder, strict=True)]
-        return {name: self._averaged(name, [own[name] for own in outputs], present) for name in outputs[0]}
+        return {name: self._average(name, [own[name] for own in outputs], present) for name in outputs[0]}
 
-    def _averaged(self, name: str, outputs: Sequence[Tensor], present: Tensor) -> Tensor:
+    def _average(self, name: str, outputs: Sequence[Tensor], present: Tensor) -> Tensor:
         """The mean over the available images; for probabilities its logarithm, whose softmax is the mean again."""
         if self.means.get(name.partition("@")[0], "outputs") == "outputs":
             return _mean(outputs, present)
@@ -117,7 +119,7 @@ class Fusion(nn.Module):
         return weighted.logsumexp(dim=0) - count.reshape(-1, *ones)
 
 
-class Decoder(nn.Module):
+class FusionDecoder(nn.Module):
     """A U-Net's decoder and heads, for the features of each level, finest first."""
 
     def __init__(self, options: UNet, vectors: Mapping[str, nn.Module], upwards: bool) -> None:
@@ -129,7 +131,7 @@ class Decoder(nn.Module):
     def forward(self, features: Sequence[Tensor], covariates: Tensor | None) -> dict[str, Tensor]:
         """Return the outputs by head; covariates: (batch, entries) or None."""
         deepest = self.coarsest(features[-1])
-        pooled = with_covariates(deepest.flatten(2).mean(dim=2), covariates)
+        pooled = common_layers.join_covariates(deepest.flatten(2).mean(dim=2), covariates)
         outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
         images, decoded = deepest, []
         for up, block, skip in zip(self.up, self.decoder, features[-2::-1], strict=False):
@@ -137,11 +139,11 @@ class Decoder(nn.Module):
             decoded.append(images)
         outputs |= {name: layer(images) for name, layer in self.dense.items()}
         if self.training:
-            outputs |= coarse_outputs(self.coarse, decoded)
+            outputs |= common_layers.coarse_outputs(self.coarse, decoded)
         return outputs
 
 
-class Attention(nn.Module):
+class ImageAttention(nn.Module):
     """Attention among the voxels of the coarsest maps of all available images, whose outputs are averaged over images.
 
     Each image has a learnt embedding; positions have none, because the convolutions before encode them.
@@ -152,7 +154,7 @@ class Attention(nn.Module):
         if width % heads:
             raise ValueError(f"{heads} heads do not share {width} features evenly")
         self.images = nn.Parameter(torch.randn(count, width) * 0.02)
-        self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(AttentionLayer(width, heads) for _ in range(layers))
         self.last = nn.LayerNorm(width)
 
     def forward(self, features: Sequence[Tensor], present: Tensor) -> Tensor:
@@ -167,7 +169,7 @@ class Attention(nn.Module):
         return _mean([maps.unflatten(2, spatial) for maps in attended], present)
 
 
-class Layer(nn.Module):
+class AttentionLayer(nn.Module):
     """Self-attention and a feed-forward layer, each after layer normalisation and with a shortcut."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -202,14 +204,14 @@ def _width(stage: nn.Module) -> int:
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The settings of a U-Net; the plan adds the number of images and what is averaged."""
-    size, because, _ = size_for_unet(patch, strides, device)
+    size, because, _ = unet.size_for(patch, strides, device)
     settings = {**size, "modalities": 0, "frames": 1}
     return settings, f"{because}; features of each level are averaged over the available images", PAPER
 
 
 def size_for_late(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The settings of a U-Net for each image; outputs are averaged."""
-    size, because, _ = size_for_unet(patch, strides, device)
+    size, because, _ = unet.size_for(patch, strides, device)
     settings = {**size, "modalities": 0, "frames": 1, "means": {}}
     return settings, f"{because}; a whole network for each image, whose outputs are averaged", FUSION_LATE.paper
 

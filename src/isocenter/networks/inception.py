@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import PooledHead, pooled_family
-from isocenter.networks.family import Sized, Strides
-from isocenter.networks.layers import MAX_POOL, OverlappingPool, convolved
+from isocenter.networks import common_layers, context_fusion
+from isocenter.networks.common_layers import MAX_POOL, OverlappingPool
+from isocenter.networks.context_fusion import PooledHead
+from isocenter.networks.network_family import Sized, Strides
 
 PAPER = "arXiv:1409.4842"
 WIDTH = 64  # feature maps of the paper's stem; STAGES has those of its blocks for it
@@ -43,10 +44,16 @@ class Inception(nn.Module):
         single, before_three, three, before_five, five, pooled = widths
         self.paths = nn.ModuleList(
             [
-                convolved(ndim, inside, single, 1),
-                nn.Sequential(convolved(ndim, inside, before_three, 1), convolved(ndim, before_three, three, 3)),
-                nn.Sequential(convolved(ndim, inside, before_five, 1), convolved(ndim, before_five, five, 5)),
-                nn.Sequential(MAX_POOL[ndim](3, 1, 1), convolved(ndim, inside, pooled, 1)),
+                common_layers.convolution_layer(ndim, inside, single, 1),
+                nn.Sequential(
+                    common_layers.convolution_layer(ndim, inside, before_three, 1),
+                    common_layers.convolution_layer(ndim, before_three, three, 3),
+                ),
+                nn.Sequential(
+                    common_layers.convolution_layer(ndim, inside, before_five, 1),
+                    common_layers.convolution_layer(ndim, before_five, five, 5),
+                ),
+                nn.Sequential(MAX_POOL[ndim](3, 1, 1), common_layers.convolution_layer(ndim, inside, pooled, 1)),
             ]
         )
 
@@ -82,10 +89,12 @@ class GoogLeNet(PooledHead):
         if stem_stride not in (1, 2, 4, 8) or any(n > len(table) for n, table in zip(blocks, STAGES, strict=True)):
             raise ValueError(f"the stem reduces by 1, 2, 4 or 8, and stages have up to 2, 5 and 2 blocks, not {blocks}")
         layers: list[nn.Module] = [
-            convolved(spatial_dims, channels, width, 3 if stem_stride == 1 else 7, min(stem_stride, 2)),
+            common_layers.convolution_layer(
+                spatial_dims, channels, width, 3 if stem_stride == 1 else 7, min(stem_stride, 2)
+            ),
             *([OverlappingPool()] if stem_stride >= 4 else []),
-            convolved(spatial_dims, width, width, 1),
-            convolved(spatial_dims, width, 3 * width, 3),
+            common_layers.convolution_layer(spatial_dims, width, width, 1),
+            common_layers.convolution_layer(spatial_dims, width, 3 * width, 3),
             *([OverlappingPool()] if stem_stride == 8 else []),
         ]
         inside = 3 * width
@@ -117,4 +126,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"images of {tuple(patch)}: {stem}; width and blocks for the {device}", PAPER
 
 
-INCEPTION = pooled_family(GoogLeNet, size_for, PAPER)
+INCEPTION = context_fusion.pooled_family(GoogLeNet, size_for, PAPER)

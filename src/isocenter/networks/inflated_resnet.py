@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.family import OWN, Family, Published, Sized, Strides
-from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, MAX_POOL, after_each, with_covariates
+from isocenter.networks import common_layers
+from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, MAX_POOL
+from isocenter.networks.network_family import OWN, Family, PublishedWeights, Sized, Strides
 
 PAPER = "arXiv:1705.07750"
 # Blocks of each stage, and whether they are bottlenecks (table 1 of the paper).
@@ -39,7 +40,7 @@ PARTS, FEWEST_VOXELS = 5, 2
 IN_PLANE = 2  # parts that stay two-dimensional on a processor: at full resolution depth takes most time
 
 
-class Look(NamedTuple):
+class PartKernels(NamedTuple):
     """Kernels of a part of the network.
 
     axis: that kernels of pictures lack, None for pictures. Volumes are padded along it by their outermost slices, so
@@ -70,7 +71,7 @@ class Look(NamedTuple):
         """The padding before a convolution, along the axis that pictures lack."""
         if self.axis is None or not self.deep:
             return nn.Identity()
-        return Ends(self.axis, length // 2 * dilation[self.axis])
+        return EndPadding(self.axis, length // 2 * dilation[self.axis])
 
     def pooling(self, stride: Sequence[int]) -> nn.Module:
         """The stem's max pooling."""
@@ -79,7 +80,7 @@ class Look(NamedTuple):
         return layer
 
 
-class Ends(nn.Module):
+class EndPadding(nn.Module):
     """Padding by the outermost slices, so many at each end of an axis."""
 
     def __init__(self, axis: int, count: int) -> None:
@@ -92,10 +93,12 @@ class Ends(nn.Module):
         return torch.cat([first] * self.count + [images] + [last] * self.count, dim=self.axis)
 
 
-class Block(nn.Module):
+class InflatedBlock(nn.Module):
     """Two convolutions and a shortcut; the first takes the stride."""
 
-    def __init__(self, look: Look, inside: int, outside: int, stride: Sequence[int], dilation: Sequence[int]) -> None:
+    def __init__(
+        self, look: PartKernels, inside: int, outside: int, stride: Sequence[int], dilation: Sequence[int]
+    ) -> None:
         super().__init__()
         ones = [1] * look.axes
         self.ends1, self.ends2 = look.ends(3, dilation), look.ends(3, dilation)
@@ -104,7 +107,7 @@ class Block(nn.Module):
         self.conv2 = look.convolution(outside, outside, 3, ones, dilation)
         self.bn2 = BATCH_NORM[look.axes](outside)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(look, inside, outside, stride)
+        self.downsample = project_shortcut(look, inside, outside, stride)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the block's maps, reduced by its stride."""
@@ -116,7 +119,9 @@ class Block(nn.Module):
 class NarrowBlock(nn.Module):
     """A bottleneck: a convolution, which takes the stride, between two of single voxels, and a shortcut."""
 
-    def __init__(self, look: Look, inside: int, outside: int, stride: Sequence[int], dilation: Sequence[int]) -> None:
+    def __init__(
+        self, look: PartKernels, inside: int, outside: int, stride: Sequence[int], dilation: Sequence[int]
+    ) -> None:
         super().__init__()
         ones, middle = [1] * look.axes, outside // WIDENING
         flat = look._replace(deep=False)
@@ -128,7 +133,7 @@ class NarrowBlock(nn.Module):
         self.conv3 = flat.convolution(middle, outside, 1, ones, ones)
         self.bn3 = BATCH_NORM[look.axes](outside)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(look, inside, outside, stride)
+        self.downsample = project_shortcut(look, inside, outside, stride)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the block's maps, reduced by its stride."""
@@ -138,7 +143,7 @@ class NarrowBlock(nn.Module):
         return self.relu(maps + (images if self.downsample is None else self.downsample(images)))
 
 
-def shortcut(look: Look, inside: int, outside: int, stride: Sequence[int]) -> nn.Module | None:
+def project_shortcut(look: PartKernels, inside: int, outside: int, stride: Sequence[int]) -> nn.Module | None:
     """The projection of a block's input where its output has another shape; None else."""
     if inside == outside and max(stride) == 1:
         return None
@@ -146,7 +151,7 @@ def shortcut(look: Look, inside: int, outside: int, stride: Sequence[int]) -> nn
     return nn.Sequential(narrow, BATCH_NORM[look.axes](outside))
 
 
-class Encoder(nn.Module):
+class InflatedEncoder(nn.Module):
     """(batch, channels, *spatial) to the maps of each of the four stages, finest first.
 
     model:   of `MODELS`
@@ -175,7 +180,7 @@ class Encoder(nn.Module):
         _refuse(axes, model, steps, axis, planar, dilated)
         blocks, narrow = MODELS[model]
         new = axis % axes if axes == 3 else None
-        looks = [Look(axes, new, deep=part >= planar) for part in range(PARTS)]
+        looks = [PartKernels(axes, new, deep=part >= planar) for part in range(PARTS)]
         ones = [1] * axes
         self.ends1 = looks[0].ends(7, ones)
         self.conv1 = looks[0].convolution(channels, width, 7, steps[0], ones)
@@ -187,7 +192,7 @@ class Encoder(nn.Module):
             stride, before = steps[stage + 1] if stage else ones, apart
             if stage >= len(blocks) - dilated:
                 apart, stride = [a * b for a, b in zip(apart, stride, strict=True)], ones
-            block, look = NarrowBlock if narrow else Block, looks[stage + 1]
+            block, look = NarrowBlock if narrow else InflatedBlock, looks[stage + 1]
             blocks_of_stage = [block(look, inside, outside, stride, before)]
             blocks_of_stage += [block(look, outside, outside, ones, apart) for _ in range(count - 1)]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks_of_stage))
@@ -200,7 +205,7 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps of each stage, finest first."""
         images = self.maxpool(self.relu(self.bn1(self.conv1(self.ends1(images)))))
-        return after_each([self.get_submodule(f"layer{stage}") for stage in range(1, PARTS)], images)
+        return common_layers.stage_maps([self.get_submodule(f"layer{stage}") for stage in range(1, PARTS)], images)
 
 
 def _refuse(axes: int, model: str, strides: Sequence[Sequence[int]], axis: int, planar: int, dilated: int) -> None:
@@ -231,7 +236,7 @@ class InflatedResNet(nn.Module):
         **size: Any,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(channels, spatial_dims, **size)
+        self.encoder = InflatedEncoder(channels, spatial_dims, **size)
         self.dropout = nn.Dropout(dropout)
         inside = self.encoder.features + context
         self.vectors = nn.ModuleDict({name: nn.Linear(inside, count) for name, count in vectors.items()})
@@ -239,7 +244,7 @@ class InflatedResNet(nn.Module):
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
         pooled = self.dropout(self.encoder(images)[-1].flatten(2).mean(dim=2))
-        features = with_covariates(pooled, context)
+        features = common_layers.join_covariates(pooled, context)
         return {name: layer(features) for name, layer in self.vectors.items()}
 
 
@@ -253,10 +258,10 @@ def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     fetched: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
         address, map_location="cpu", check_hash=True, progress=False, weights_only=True
     )
-    return {translated(name): value for name, value in fetched.items()}
+    return {resnet_tensor_name(name): value for name, value in fetched.items()}
 
 
-def translated(name: str) -> str:
+def resnet_tensor_name(name: str) -> str:
     """A tensor of torchvision's network by our name."""
     return name if name.startswith("encoder.") else f"encoder.{name}"
 
@@ -290,7 +295,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return {**size, "axis": axis, "planar": planar}, f"{because}; {more}", PAPER
 
 
-PUBLISHED = Published(published, PUBLISHED_AT)
+PUBLISHED = PublishedWeights(published, PUBLISHED_AT)
 INFLATED_RESNET = Family(
     build=InflatedResNet,
     size_for=size_for,
@@ -298,6 +303,6 @@ INFLATED_RESNET = Family(
     answers=frozenset({"vector"}),
     takes_context=(OWN,),
     published=PUBLISHED,
-    translated=translated,
+    translated=resnet_tensor_name,
     features="encoder.layer4",
 )

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import PooledHead, pooled_family
-from isocenter.networks.family import Sized, Strides
-from isocenter.networks.layers import AVERAGE_POOL, CONVOLUTION, in_cells
+from isocenter.networks import common_layers, context_fusion
+from isocenter.networks.common_layers import AVERAGE_POOL, CONVOLUTION
+from isocenter.networks.context_fusion import PooledHead
+from isocenter.networks.network_family import Sized, Strides
 
 PAPER = "doi:10.1109/5.726791"
 FIELD = 32  # voxels an axis of the paper's input, around a digit of 28 x 28
@@ -65,12 +66,12 @@ class LeNet(PooledHead):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
-        cells = in_cells(self.body(in_field(images)), CELLS)
+        cells = common_layers.pool_cells(self.body(pad_to_field(images)), CELLS)
         features = self.dropout(self.connected(cells.flatten(1)))
         return self.answers_of(features, context)
 
 
-def in_field(images: Tensor) -> Tensor:
+def pad_to_field(images: Tensor) -> Tensor:
     """Images of fewer than 32 voxels an axis in the middle of a field of zeros; larger ones as they are."""
     lacking = [max(FIELD - int(n), 0) for n in images.shape[:1:-1]]  # the last axis first, as torch pads
     sides = [side for n in lacking for side in (n // 2, n - n // 2)]
@@ -84,4 +85,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"images of {tuple(patch)}: LeNet-5 as published, its maps averaged in {CELLS} parts an axis", PAPER
 
 
-LENET = pooled_family(LeNet, size_for, PAPER)
+LENET = context_fusion.pooled_family(LeNet, size_for, PAPER)

@@ -27,8 +27,9 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.ops import roi_align
 
-from isocenter.networks.family import Family, Published, Sized, Strides
-from isocenter.networks.resnet_pyramid import PUBLISHED_AT, anchors_on
+from isocenter.networks import resnet_pyramid
+from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
+from isocenter.networks.resnet_pyramid import PUBLISHED_AT
 
 PAPER = "arXiv:1703.06870"
 # Ratios of each anchor's height to its width.
@@ -77,7 +78,7 @@ class Objects(NamedTuple):
     masks: Tensor
 
 
-class Proposed(NamedTuple):
+class Proposals(NamedTuple):
     """Outputs of the first stage.
 
     levels:  (batch, inside, *coarse) features, finest first
@@ -149,7 +150,7 @@ class MaskRCNN(nn.Module):
         """Return the two maps, in training the losses; targets: as for `loss`; `context` is not used."""
         proposed = self.propose(images)
         if not self.training:
-            return {self.name: self._drawn(self.look(proposed), images.shape[2:])}
+            return {self.name: self._draw_objects(self.look(proposed), images.shape[2:])}
         if targets is None:
             return self._of_same_work(proposed)
         return {f"{self.name}/losses": self._losses(proposed, targets).expand(len(images), -1)}
@@ -158,7 +159,7 @@ class MaskRCNN(nn.Module):
         """The sum of the paper's losses; `targets`, (batch, rows, columns) numbers of objects, went into `forward`."""
         return outputs[f"{self.name}/losses"].mean(dim=0).sum()
 
-    def propose(self, images: Tensor) -> Proposed:
+    def propose(self, images: Tensor) -> Proposals:
         """Outputs of the first stage for (batch, channels, rows, columns) images."""
         if self.enlarge > 1:
             images = interpolate(images, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
@@ -168,28 +169,28 @@ class MaskRCNN(nn.Module):
         shapes = [math.prod(maps.shape[1:]) for maps in logits]
         logits, moves = concat_box_prediction_layers(logits, moves)
         size = (int(images.shape[2]), int(images.shape[3]))
-        return Proposed(levels, shapes, logits.float(), moves.float(), anchors, size)
+        return Proposals(levels, shapes, logits.float(), moves.float(), anchors, size)
 
-    def look(self, proposed: Proposed) -> Objects:
+    def look(self, proposed: Proposals) -> Objects:
         """The second stage: which proposals are objects, and their masks."""
         boxes, live = self._best_proposals(proposed)
         batch, count = live.shape
         heads, levels = self.roi_heads, proposed.levels[:-1]
-        kinds, moves = heads.box_predictor(heads.box_head(pooled(levels, boxes, OF_A_BOX)))
+        kinds, moves = heads.box_predictor(heads.box_head(roi_features(levels, boxes, OF_A_BOX)))
         placed = heads.box_coder.decode_single(moves.float(), boxes.reshape(-1, 4))
-        placed = within(placed.reshape(batch, count, -1, 4)[:, :, 1], proposed.size)
+        placed = clip_to_picture(placed.reshape(batch, count, -1, 4)[:, :, 1], proposed.size)
         scores = kinds.float().softmax(dim=1).reshape(batch, count, -1)[:, :, 1]
-        scores, order = best(torch.where(live & (scores > self.surest), scores, 0.0), count)
-        placed = picked(placed, order)
-        surviving = unsuppressed(placed, scores > 0, self.overlap)
-        scores, order = best(torch.where(surviving, scores, 0.0), self._most(surviving))
-        placed = picked(placed, order)
-        outlines = heads.mask_predictor(heads.mask_head(pooled(levels, placed, OF_A_MASK)))
+        scores, order = best_scores(torch.where(live & (scores > self.surest), scores, 0.0), count)
+        placed = pick_boxes(placed, order)
+        surviving = kept_boxes(placed, scores > 0, self.overlap)
+        scores, order = best_scores(torch.where(surviving, scores, 0.0), self._most(surviving))
+        placed = pick_boxes(placed, order)
+        outlines = heads.mask_predictor(heads.mask_head(roi_features(levels, placed, OF_A_MASK)))
         masks = outlines[:, 1].float().sigmoid().reshape(batch, scores.shape[1], *outlines.shape[2:])
         return Objects(placed, scores, masks)
 
-    def _drawn(self, objects: Objects, size: Sequence[int]) -> Tensor:
-        return rendered(objects.masks, objects.boxes / self.enlarge, objects.scores, (int(size[0]), int(size[1])))
+    def _draw_objects(self, objects: Objects, size: Sequence[int]) -> Tensor:
+        return render_objects(objects.masks, objects.boxes / self.enlarge, objects.scores, (int(size[0]), int(size[1])))
 
     def _most(self, boxes: Tensor) -> int:
         """Number of masks to compute: the largest number of objects of a picture, or a constant in a fixed graph."""
@@ -197,7 +198,7 @@ class MaskRCNN(nn.Module):
             return self.objects
         return max(1, min(self.objects, int(boxes.sum(dim=1).max())))
 
-    def _best_proposals(self, proposed: Proposed) -> tuple[Tensor, Tensor]:
+    def _best_proposals(self, proposed: Proposals) -> tuple[Tensor, Tensor]:
         """(batch, n, 4) boxes in order of falling score, and (batch, n) which of them exist."""
         logits = proposed.logits.reshape(-1, len(proposed.anchors))
         batch, rpn = logits.shape[0], self.rpn  # `len` would fix the number in ONNX
@@ -206,8 +207,8 @@ class MaskRCNN(nn.Module):
         for level_logits, places in zip(
             logits.split(proposed.shapes, dim=1), moved.split(proposed.shapes, dim=1), strict=True
         ):
-            sure, order = best(level_logits, rpn.pre_nms_top_n())
-            best_of_levels.append((within(picked(places, order), proposed.size), sure))
+            sure, order = best_scores(level_logits, rpn.pre_nms_top_n())
+            best_of_levels.append((clip_to_picture(pick_boxes(places, order), proposed.size), sure))
         # Levels are stacked, the shorter ones padded with empty boxes, and suppressed each by itself.
         most = max(sure.shape[1] for _, sure in best_of_levels)
         boxes = torch.stack(
@@ -217,16 +218,16 @@ class MaskRCNN(nn.Module):
             [pad(level_logits, (0, most - level_logits.shape[1])) for _, level_logits in best_of_levels], dim=1
         )
         live = ((boxes[..., 2:] - boxes[..., :2]) >= rpn.min_size).all(dim=3)
-        surviving = unsuppressed(boxes.flatten(0, 1), live.flatten(0, 1), rpn.nms_thresh).reshape(live.shape)
+        surviving = kept_boxes(boxes.flatten(0, 1), live.flatten(0, 1), rpn.nms_thresh).reshape(live.shape)
         scores = torch.where(surviving, sure.sigmoid(), -1.0).flatten(1)
-        sure, order = best(scores, rpn.post_nms_top_n())
-        return picked(boxes.flatten(1, 2), order), sure >= 0
+        sure, order = best_scores(scores, rpn.post_nms_top_n())
+        return pick_boxes(boxes.flatten(1, 2), order), sure >= 0
 
     @torch.compiler.disable
-    def _losses(self, proposed: Proposed, targets: Tensor) -> Tensor:
+    def _losses(self, proposed: Proposals, targets: Tensor) -> Tensor:
         """(5,) of this batch, outside of a compiled graph, because the number of samples differs at each step."""
         rpn, heads, batch = self.rpn, self.roi_heads, len(targets)
-        truth = [objects_of(numbers, self.enlarge) for numbers in targets]
+        truth = [torchvision_targets(numbers, self.enlarge) for numbers in targets]
         anchors = [proposed.anchors] * batch
         boxes = rpn.box_coder.decode(proposed.moves.detach(), anchors).reshape(batch, -1, 4)
         chosen, _ = rpn.filter_proposals(boxes, proposed.logits, [proposed.size] * batch, proposed.shapes)
@@ -242,24 +243,24 @@ class MaskRCNN(nn.Module):
         inner = [own[which] for own, which in zip(chosen, held, strict=True)]
         outlines = heads.mask_predictor(heads.mask_head(self._features(proposed, inner, OF_A_MASK)))[:, 1].float()
         targets_of_images = [
-            mask_of(numbers, objects["numbers"][owner[which]], edges / self.enlarge, outlines.shape[-1])
+            box_masks(numbers, objects["numbers"][owner[which]], edges / self.enlarge, outlines.shape[-1])
             for numbers, objects, owner, which, edges in zip(targets, truth, owners, held, inner, strict=True)
         ]
         apart = binary_cross_entropy_with_logits(outlines, torch.cat(targets_of_images), reduction="sum")
         return torch.stack([*first, *second, apart / max(1, outlines.numel())])
 
-    def _features(self, proposed: Proposed, boxes: Sequence[Tensor], size: int) -> Tensor:
+    def _features(self, proposed: Proposals, boxes: Sequence[Tensor], size: int) -> Tensor:
         """(all boxes, inside, size, size) of pictures with different numbers of boxes."""
         pyramids = [[level[n : n + 1] for level in proposed.levels[:-1]] for n in range(len(boxes))]
-        return torch.cat([pooled(levels, own[None], size) for levels, own in zip(pyramids, boxes, strict=True)])
+        return torch.cat([roi_features(levels, own[None], size) for levels, own in zip(pyramids, boxes, strict=True)])
 
-    def _of_same_work(self, proposed: Proposed) -> dict[str, Tensor]:
+    def _of_same_work(self, proposed: Proposals) -> dict[str, Tensor]:
         """Outputs without targets, where memory is planned, with the work of as many boxes as a step has."""
         heads, levels, batch = self.roi_heads, proposed.levels[:-1], len(proposed.levels[0])
         boxes = proposed.logits.new_zeros(batch, self.samples, 4)
-        kinds, moves = heads.box_predictor(heads.box_head(pooled(levels, boxes, OF_A_BOX)))
+        kinds, moves = heads.box_predictor(heads.box_head(roi_features(levels, boxes, OF_A_BOX)))
         held = boxes[:, : math.ceil(POSITIVE * self.samples)]
-        masks = heads.mask_predictor(heads.mask_head(pooled(levels, held, OF_A_MASK)))
+        masks = heads.mask_predictor(heads.mask_head(roi_features(levels, held, OF_A_MASK)))
         # Every object is compared with every anchor.
         compared = proposed.logits.new_zeros(1).expand(self.objects, len(proposed.anchors))
         parts = {"anything": proposed.logits, "places": proposed.moves, "kinds": kinds, "moves": moves, "masks": masks}
@@ -270,10 +271,10 @@ class MaskRCNN(nn.Module):
         """(anchors, 4) edges, level by level."""
         grids = [maps.shape[2:] for maps in levels]
         steps = [[whole // own for whole, own in zip(size, grid, strict=True)] for grid in grids]
-        return torch.cat(anchors_on(self.rpn.anchor_generator, grids, steps, levels[0]))
+        return torch.cat(resnet_pyramid.level_anchors(self.rpn.anchor_generator, grids, steps, levels[0]))
 
 
-def objects_of(numbers: Tensor, enlarge: int = 1) -> dict[str, Tensor]:
+def torchvision_targets(numbers: Tensor, enlarge: int = 1) -> dict[str, Tensor]:
     """Targets of torchvision from a map of (rows, columns) numbers of objects.
 
     `numbers` (n,) of the objects, their `boxes` (n, 4) and `labels` (n,); `masks` is the map itself
@@ -298,7 +299,7 @@ def objects_of(numbers: Tensor, enlarge: int = 1) -> dict[str, Tensor]:
     }
 
 
-def mask_of(numbers: Tensor, labels: Tensor, boxes: Tensor, size: int) -> Tensor:
+def box_masks(numbers: Tensor, labels: Tensor, boxes: Tensor, size: int) -> Tensor:
     """(n, size, size) share of each cell of a box that belongs to the object, interpolated linearly as in RoIAlign.
 
     numbers: (rows, columns) of objects
@@ -381,7 +382,7 @@ def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     return {f"backbone.body.{name}": value for name, value in weights.get_state_dict().items()}
 
 
-def size_of(unit: float) -> tuple[Mapping[str, Any], str]:
+def settings_for_unit(unit: float) -> tuple[Mapping[str, Any], str]:
     """Settings by the objects' depth, in voxels: images of small ones are enlarged, and the smallest anchors fit."""
     enlarge = max(1, min(LARGEST, round(ENOUGH / (2 * unit))))
     anchor = round(unit * enlarge, 1)
@@ -399,7 +400,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"patch {tuple(patch)}: {size['body']} with a pyramid of {size['inside']} maps for the {device}", PAPER
 
 
-def overlaps(boxes: Tensor) -> Tensor:
+def pairwise_iou(boxes: Tensor) -> Tensor:
     """(batch, n, n) intersection over union of (batch, n, 4) edges: left, top, right, bottom."""
     low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
     high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
@@ -408,7 +409,7 @@ def overlaps(boxes: Tensor) -> Tensor:
     return both / (areas[:, :, None] + areas[:, None] - both).clamp(min=SMALL)
 
 
-def unsuppressed(boxes: Tensor, live: Tensor, threshold: float) -> Tensor:
+def kept_boxes(boxes: Tensor, live: Tensor, threshold: float) -> Tensor:
     """(batch, n) which boxes non-maximum suppression keeps.
 
     boxes: (batch, n, 4) edges, in order of falling score
@@ -418,14 +419,14 @@ def unsuppressed(boxes: Tensor, live: Tensor, threshold: float) -> Tensor:
     """
     count = boxes.shape[1]
     surer = torch.ones(count, count, dtype=torch.bool, device=boxes.device).tril(-1)  # the column's box than the row's
-    over = (overlaps(boxes) > threshold) & surer & live.unsqueeze(1)
+    over = (pairwise_iou(boxes) > threshold) & surer & live.unsqueeze(1)
     surviving = live
     for _ in range(ROUNDS):
         surviving = live & ~(over & surviving.unsqueeze(1)).any(dim=2)
     return surviving
 
 
-def mosaic(levels: Sequence[Tensor]) -> Tensor:
+def tile_levels(levels: Sequence[Tensor]) -> Tensor:
     """(batch, channels, rows, columns) all levels of a pyramid in one picture, from left to right.
 
     Each has a copy of its last row and column, so that interpolation at its edge is the same as in the level itself.
@@ -435,7 +436,7 @@ def mosaic(levels: Sequence[Tensor]) -> Tensor:
     return torch.cat([pad(level, (0, 0, 0, rows - level.shape[2])) for level in edged], dim=3)
 
 
-def pooled(levels: Sequence[Tensor], boxes: Tensor, size: int, samples: int = 2) -> Tensor:
+def roi_features(levels: Sequence[Tensor], boxes: Tensor, size: int, samples: int = 2) -> Tensor:
     """(batch * n, channels, size, size) features of each box, from the level for its size.
 
     levels: (batch, channels, *coarse) with a quarter of the picture's resolution, then each with half of the one before
@@ -453,27 +454,27 @@ def pooled(levels: Sequence[Tensor], boxes: Tensor, size: int, samples: int = 2)
     placed = placed + torch.stack([from_left, torch.zeros_like(from_left)] * 2, dim=-1)
     number = torch.arange(batch, device=boxes.device, dtype=boxes.dtype)[:, None, None].expand(batch, count, 1)
     rois = torch.cat([number, placed], dim=2).reshape(batch * count, 5)
-    return roi_align(mosaic(levels).float(), rois.float(), size, 1.0, samples)
+    return roi_align(tile_levels(levels).float(), rois.float(), size, 1.0, samples)
 
 
-def within(boxes: Tensor, size: Sequence[int]) -> Tensor:
+def clip_to_picture(boxes: Tensor, size: Sequence[int]) -> Tensor:
     """(..., 4) edges cut at those of a picture of (rows, columns)."""
     rows, columns = size
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([columns, rows, columns, rows]))
 
 
-def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def best_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(batch, count) the highest of (batch, n) scores and their indices; fewer where n is smaller."""
     highest = torch.topk(scores, min(count, scores.shape[1]), dim=1)
     return highest.values, highest.indices
 
 
-def picked(boxes: Tensor, places: Tensor) -> Tensor:
+def pick_boxes(boxes: Tensor, places: Tensor) -> Tensor:
     """(batch, k, 4) of (batch, n, 4) boxes, by (batch, k) indices."""
     return torch.gather(boxes, 1, places[..., None].expand(-1, -1, 4))
 
 
-def rendered(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Tensor:
+def render_objects(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Tensor:
     """(batch, 2, rows, columns) logit of inside an object, and depth.
 
     masks:  (batch, n, m, m) probability of each cell of a box
@@ -483,13 +484,13 @@ def rendered(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]
     most probable mask. Its probability is that of the mask, or the object's score where this is lower. An object that
     those of higher scores mostly cover is a duplicate, and left out.
     """
-    owner, chance = owned(masks, boxes, scores, size)
-    depth, holds = depths(owner)
+    owner, chance = voxel_owners(masks, boxes, scores, size)
+    depth, holds = owner_depths(owner)
     chance = torch.where(holds, chance, 0.0).clamp(1 - SURE, SURE)
     return torch.stack([torch.logit(chance), depth], dim=1)
 
 
-def owned(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def voxel_owners(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """(batch, rows, columns) number of each voxel's object, from 1 on, else 0, and its probability."""
     count = masks.shape[1]
     owner = torch.zeros(masks.shape[0], *size, dtype=torch.long, device=masks.device)
@@ -498,7 +499,7 @@ def owned(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -
     for start in range(0, count, AT_ONCE):
         end = min(start + AT_ONCE, count)
         sure = scores[:, start:end, None, None]
-        shares = pasted(masks[:, start:end], boxes[:, start:end], size) * (sure > 0)
+        shares = paste_masks(masks[:, start:end], boxes[:, start:end], size) * (sure > 0)
         # A claim above 1 is that of a mask with a probability of 0.5 or more.
         rank = 2 - torch.arange(start, end, device=masks.device, dtype=masks.dtype)[:, None, None] / count
         claim = torch.where(shares >= 0.5, rank, shares * (shares >= NOBODY))
@@ -508,11 +509,11 @@ def owned(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -
         highest = torch.minimum(shares, sure).gather(1, which[:, None])[:, 0]
         owner, chance = torch.where(won, which + start + 1, owner), torch.where(won, highest, chance)
         most = torch.maximum(most, claimed)
-    stays = _left(owner, most > 1, torch.cat(covered, dim=1))
+    stays = _has_enough_left(owner, most > 1, torch.cat(covered, dim=1))
     return torch.where(stays, owner, 0), torch.where(stays, chance, 0.0)
 
 
-def _left(owner: Tensor, likely: Tensor, covered: Tensor) -> Tensor:
+def _has_enough_left(owner: Tensor, likely: Tensor, covered: Tensor) -> Tensor:
     """(batch, rows, columns) whether objects of higher scores leave enough of each voxel's object.
 
     likely:  voxels of masks with a probability of 0.5 or more; covered: (batch, n) their number for each object
@@ -524,7 +525,7 @@ def _left(owner: Tensor, likely: Tensor, covered: Tensor) -> Tensor:
     return enough.gather(1, flat).reshape(owner.shape)
 
 
-def pasted(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """(batch, n, rows, columns) masks interpolated linearly over their boxes, and 0 outside."""
     rows, columns = (
         _weights(boxes[..., axis], boxes[..., axis + 2], masks.shape[-1], length)
@@ -541,7 +542,7 @@ def _weights(low: Tensor, high: Tensor, parts: int, length: int) -> Tensor:
     return (1 - (position[..., None] - part).abs()).clamp(min=0)
 
 
-def depths(owner: Tensor) -> tuple[Tensor, Tensor]:
+def owner_depths(owner: Tensor) -> tuple[Tensor, Tensor]:
     """(batch, rows, columns) depths, and whether a watershed can assign a voxel to its owner.
 
     The depth is 0 for voxels next to another object and 1 for all others: unlike a distance it does not split objects
@@ -575,7 +576,7 @@ MASK_RCNN = Family(
     answers=frozenset({"objects"}),
     sees_targets=True,
     has_loss=True,
-    size_of=size_of,
-    published=Published(published, PUBLISHED_AT),
+    size_of=settings_for_unit,
+    published=PublishedWeights(published, PUBLISHED_AT),
     features="backbone.body",
 )

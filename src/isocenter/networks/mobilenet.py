@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import PooledHead, pooled_family
-from isocenter.networks.family import Sized, Strides
-from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, Excitation, convolved, stochastic_depth
+from isocenter.networks import common_layers, context_fusion
+from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, Excitation
+from isocenter.networks.context_fusion import PooledHead
+from isocenter.networks.network_family import Sized, Strides
 
 PAPER = "arXiv:1801.04381"
 # Table 2; of each stage the expansion of its blocks, its feature maps, blocks and stride.
@@ -43,8 +44,12 @@ class InvertedResidual(nn.Module):
         super().__init__()
         middle = expansion * inside
         self.body = nn.Sequential(
-            *([convolved(ndim, inside, middle, 1, activation=activation)] if expansion > 1 else []),
-            convolved(ndim, middle, middle, kernel, stride, groups=middle, activation=activation),
+            *(
+                [common_layers.convolution_layer(ndim, inside, middle, 1, activation=activation)]
+                if expansion > 1
+                else []
+            ),
+            common_layers.convolution_layer(ndim, middle, middle, kernel, stride, groups=middle, activation=activation),
             *([Excitation(middle, squeezed, activation())] if squeezed else []),
             CONVOLUTION[ndim](middle, outside, 1, bias=False),
             BATCH_NORM[ndim](outside),
@@ -54,10 +59,14 @@ class InvertedResidual(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, outside, *spatial), reduced by the stride."""
         change: Tensor = self.body(images)
-        return images + stochastic_depth(change, self.left_out, self.training) if self.has_shortcut else change
+        return (
+            images + common_layers.stochastic_depth(change, self.left_out, self.training)
+            if self.has_shortcut
+            else change
+        )
 
 
-def scaled(maps: int, width: float) -> int:
+def scale_maps(maps: int, width: float) -> int:
     """Feature maps times the width, rounded to a multiple of 8 that is at least nine tenths of it."""
     eights = max(8, int(maps * width + 4) // 8 * 8)
     return eights if eights >= 0.9 * maps * width else eights + 8
@@ -89,14 +98,18 @@ class MobileNet(PooledHead):
         fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        inside = scaled(STEM, width)
-        layers: list[nn.Module] = [convolved(spatial_dims, channels, inside, 3, stem_stride, activation=nn.ReLU6)]
+        inside = scale_maps(STEM, width)
+        layers: list[nn.Module] = [
+            common_layers.convolution_layer(spatial_dims, channels, inside, 3, stem_stride, activation=nn.ReLU6)
+        ]
         for expansion, maps, count, stride in stages:
             for n in range(count):
-                outside = scaled(maps, width)
+                outside = scale_maps(maps, width)
                 layers.append(InvertedResidual(spatial_dims, inside, outside, stride if n == 0 else 1, expansion))
                 inside = outside
-        self.body = nn.Sequential(*layers, convolved(spatial_dims, inside, last, 1, activation=nn.ReLU6))
+        self.body = nn.Sequential(
+            *layers, common_layers.convolution_layer(spatial_dims, inside, last, 1, activation=nn.ReLU6)
+        )
         self.end(last, vectors, dropout, context, fusion)
 
 
@@ -111,4 +124,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"images of {tuple(patch)}: {stem}; width {width} for the {device}", PAPER
 
 
-MOBILENET = pooled_family(MobileNet, size_for, PAPER)
+MOBILENET = context_fusion.pooled_family(MobileNet, size_for, PAPER)

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.overrides import TorchFunctionMode
 
-from isocenter.networks.family import Family, Sized, SizeFor, Strides
-from isocenter.networks.layers import LINEAR, cells, cut, filled, product_of, sizes, stages_for
-from isocenter.networks.transformer import spread_of_mean
+from isocenter.networks import common_layers, transformer_blocks
+from isocenter.networks.common_layers import LINEAR
+from isocenter.networks.network_family import Family, Sized, SizeFor, Strides
 
 # Of UNet++ as in MONAI's class.
 LEAKY, INSTANCE = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}), ("instance", {"affine": True})
@@ -49,7 +49,7 @@ SWIN_WIDTH, HEADS, WINDOW, SWIN_CELL = 48, (3, 6, 12, 24), 7, 32
 NARROWEST, FEW_HEADS, SMALL_WINDOW = 12, (1, 2, 4, 8), 4
 
 
-class OfMonai(nn.Module, ABC):
+class MonaiNetwork(nn.Module, ABC):
     """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
 
     Images of any size are padded, by their last voxels, to whole cells of the coarsest grid, and outputs are cropped.
@@ -75,37 +75,37 @@ class OfMonai(nn.Module, ABC):
         super().__init__()
         self.coarsest = nn.Identity()  # where others see its features
         # MONAI makes no network without a map of outputs.
-        self.body: Any = self.made(channels, spatial_dims, max(1, sum(dense.values())), **size)
+        self.body: Any = self.make_network(channels, spatial_dims, max(1, sum(dense.values())), **size)
         ends = [sum(list(dense.values())[: n + 1]) for n in range(len(dense))]
         parts = zip(dense.items(), ends, strict=True)
-        self.dense = nn.ModuleDict({name: Part(end - count, count) for (name, count), end in parts})
+        self.dense = nn.ModuleDict({name: ChannelSlice(end - count, count) for (name, count), end in parts})
         self.vectors = nn.ModuleDict({name: nn.Linear(self.deepest, n) for name, n in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; `context` is not used."""
-        size = sizes(images)
-        images = filled(images, self.multiple)
-        features = self.encoded(images)
+        size = common_layers.spatial_sizes(images)
+        images = common_layers.pad_to_cells(images, self.multiple)
+        features = self.encode(images)
         features[-1] = self.coarsest(features[-1])
         pooled = features[-1].flatten(2).mean(dim=2)
         outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
-        for level, maps in enumerate(self.decoded(features) if self.dense else []):
-            here = cut(maps, size, sizes(images))
+        for level, maps in enumerate(self.decode(features) if self.dense else []):
+            here = common_layers.crop_to_images(maps, size, common_layers.spatial_sizes(images))
             outputs |= {f"{name}@{level}" if level else name: part(here) for name, part in self.dense.items()}
         return outputs
 
     @abstractmethod
-    def made(self, channels: int, axes: int, outputs: int, **size: Any) -> nn.Module:
+    def make_network(self, channels: int, axes: int, outputs: int, **size: Any) -> nn.Module:
         """Return MONAI's network, and set where its parts are; ValueError for settings that make none."""
 
-    def encoded(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor) -> list[Tensor]:
         """(batch, maps, *grid) of each grid, finest first."""
         features = [images]
         for name in self.down:
             features.append(self.body.get_submodule(name)(features[-1]))
         return features[1:]
 
-    def decoded(self, features: list[Tensor]) -> list[Tensor]:
+    def decode(self, features: list[Tensor]) -> list[Tensor]:
         """(batch, outputs, *grid), finest first; coarser ones in training only."""
         maps = features[-1]
         for name, skip in zip(self.up, features[-2::-1], strict=True):
@@ -113,7 +113,7 @@ class OfMonai(nn.Module, ABC):
         return [self.body.get_submodule(self.last)(maps)]
 
 
-class Part(nn.Module):
+class ChannelSlice(nn.Module):
     """`count` channels of a map, from channel `first` on."""
 
     def __init__(self, first: int, count: int) -> None:
@@ -125,7 +125,7 @@ class Part(nn.Module):
         return maps.narrow(1, self.first, self.count)
 
 
-class AttentionUNet(OfMonai):
+class AttentionUNet(MonaiNetwork):
     """Attention U-Net: gates from the coarser grid weigh the skip connections. Oktay et al., MIDL 2018
 
     strides: one entry a stage and axis; the first stage has stride 1
@@ -133,7 +133,7 @@ class AttentionUNet(OfMonai):
     dropout: of single voxels, in each stage
     """
 
-    def made(  # type: ignore[override]
+    def make_network(  # type: ignore[override]
         self,
         channels: int,
         axes: int,
@@ -143,7 +143,7 @@ class AttentionUNet(OfMonai):
         dropout: float = 0.0,
     ) -> nn.Module:
         """Return MONAI's class, whose gates hold what lies below them."""
-        self.multiple = product_of(strides, axes)
+        self.multiple = common_layers.cell_size(strides, axes)
         widths = [width * 2**stage for stage in range(len(strides))]
         self.deepest = widths[-1]
         self.gates = [f"model.1{'.submodule.1' * depth}" for depth in range(len(strides) - 1)]
@@ -151,7 +151,7 @@ class AttentionUNet(OfMonai):
         steps: Any = [tuple(stride) for stride in strides[1:]]
         return AttentionUnet(axes, channels, outputs, widths, steps, dropout=dropout)
 
-    def decoded(self, features: list[Tensor]) -> list[Tensor]:
+    def decode(self, features: list[Tensor]) -> list[Tensor]:
         """(batch, outputs, *grid)."""
         maps = features[-1]
         for name, skip in zip(self.gates[::-1], features[-2::-1], strict=True):
@@ -161,7 +161,7 @@ class AttentionUNet(OfMonai):
         return [self.body.model[2](maps)]
 
 
-class UNetPlusPlus(OfMonai):
+class UNetPlusPlus(MonaiNetwork):
     """UNet++: node (row, place) has the resolution of its row, and gets all nodes before it and the one below these.
 
     Zhou et al., DLMIA 2018. MONAI's own class has five grids, each halved along all axes; this one has as many as there
@@ -171,7 +171,7 @@ class UNetPlusPlus(OfMonai):
     dropout: of single voxels, in each node
     """
 
-    def made(  # type: ignore[override]
+    def make_network(  # type: ignore[override]
         self,
         channels: int,
         axes: int,
@@ -181,7 +181,7 @@ class UNetPlusPlus(OfMonai):
         dropout: float = 0.0,
     ) -> nn.Module:
         """Return MONAI's blocks under the names of its class."""
-        self.multiple = product_of(strides, axes)
+        self.multiple = common_layers.cell_size(strides, axes)
         rows, widths = len(strides), [width * 2**row for row in range(len(strides))]
         self.deepest, self.down = widths[-1], [f"conv_{row}_0" for row in range(rows)]
         self.last = f"final_conv_0_{rows - 1}"
@@ -200,7 +200,7 @@ class UNetPlusPlus(OfMonai):
                 parts[f"upcat_{row - 1}_{column}"] = node
         return nn.ModuleDict({**parts, self.last: Conv["conv", axes](width, outputs, kernel_size=1)})
 
-    def decoded(self, features: list[Tensor]) -> list[Tensor]:
+    def decode(self, features: list[Tensor]) -> list[Tensor]:
         """(batch, outputs, *grid)."""
         nodes = [[maps] for maps in features]
         for column in range(1, len(nodes)):
@@ -210,7 +210,7 @@ class UNetPlusPlus(OfMonai):
         return [self.body[self.last](nodes[0][-1])]
 
 
-class VNet(OfMonai):
+class VNet(MonaiNetwork):
     """V-Net: residual stages of convolutions of 5 voxels an axis, with strided ones in between.
 
     Milletari et al., 3DV 2016. MONAI's own class has one width and halves four times along all axes; here both follow
@@ -222,7 +222,7 @@ class VNet(OfMonai):
     channels of zeros are added until they do.
     """
 
-    def made(  # type: ignore[override]
+    def make_network(  # type: ignore[override]
         self,
         channels: int,
         axes: int,
@@ -233,7 +233,7 @@ class VNet(OfMonai):
     ) -> nn.Module:
         """Return MONAI's transitions under the names of its class."""
         check_axes(axes, "vnet")
-        self.multiple = product_of(strides, axes)
+        self.multiple = common_layers.cell_size(strides, axes)
         if channels > width:
             raise ValueError(f"{channels} channels cannot be added to {width} maps (width)")
         divisor = next(n for n in range(channels, width + 1) if width % n == 0)
@@ -260,14 +260,14 @@ class VNet(OfMonai):
             before = maps
         return nn.ModuleDict({**parts, "out_tr": OutputTransition(axes, before, outputs, ELU)})
 
-    def encoded(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor) -> list[Tensor]:
         """(batch, maps, *grid) of each grid, finest first."""
         if self.added:
             images = torch.cat([images, torch.zeros_like(images[:, :1]).repeat_interleave(self.added, 1)], dim=1)
-        return super().encoded(images)
+        return super().encode(images)
 
 
-class MedNeXt(OfMonai):
+class MedNeXt(MonaiNetwork):
     """MedNeXt: ConvNeXt blocks, also for its changes of resolution; all axes are halved equally.
 
     Roy et al., MICCAI 2023.
@@ -279,7 +279,7 @@ class MedNeXt(OfMonai):
     deep_supervision: how many coarser outputs there are in training, each at half the resolution of the one before
     """
 
-    def made(  # type: ignore[override]
+    def make_network(  # type: ignore[override]
         self,
         channels: int,
         axes: int,
@@ -297,8 +297,8 @@ class MedNeXt(OfMonai):
             raise ValueError(f"halvings is a whole number from 1 and kernel an odd one, not {halvings} and {kernel}")
         if not 0 <= deep_supervision <= halvings:
             raise ValueError(f"{halvings} halvings have no {deep_supervision} coarser outputs (deep_supervision)")
-        *down, deepest = each_stage(blocks, halvings + 1, "blocks")
-        *wider, widest = each_stage(expansion, halvings + 1, "expansion")
+        *down, deepest = numbers_per_stage(blocks, halvings + 1, "blocks")
+        *wider, widest = numbers_per_stage(expansion, halvings + 1, "expansion")
         network = nets.MedNeXt(
             axes,
             width,
@@ -319,7 +319,7 @@ class MedNeXt(OfMonai):
         self.multiple, self.deepest, self.coarser = [2**halvings] * axes, width * 2**halvings, deep_supervision
         return network
 
-    def encoded(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor) -> list[Tensor]:
         """(batch, maps, *grid) of each grid, finest first."""
         images, features = self.body.stem(images), []
         for stage, down in zip(self.body.enc_stages, self.body.down_blocks, strict=True):
@@ -327,7 +327,7 @@ class MedNeXt(OfMonai):
             images = down(features[-1])
         return [*features, self.body.bottleneck(images)]
 
-    def decoded(self, features: list[Tensor]) -> list[Tensor]:
+    def decode(self, features: list[Tensor]) -> list[Tensor]:
         """(batch, outputs, *grid), finest first; coarser ones in training only."""
         maps, coarser = features[-1], []
         stages = zip(self.body.up_blocks, self.body.dec_stages, features[-2::-1], strict=True)
@@ -338,7 +338,7 @@ class MedNeXt(OfMonai):
         return [self.body.out_0(maps), *coarser[::-1]]
 
 
-class Unetr(OfMonai):
+class Unetr(MonaiNetwork):
     """UNETR: a transformer over patches of 16 voxels an axis, and a convolutional decoder with skip connections.
 
     Hatamizadeh et al., WACV 2022.
@@ -352,7 +352,7 @@ class Unetr(OfMonai):
 
     up = ("decoder5", "decoder4", "decoder3", "decoder2")
 
-    def made(  # type: ignore[override]
+    def make_network(  # type: ignore[override]
         self,
         channels: int,
         axes: int,
@@ -385,11 +385,11 @@ class Unetr(OfMonai):
         between = interpolate(lattice, size=list(grid), mode=LINEAR[len(self.grid)], align_corners=False)
         return between.flatten(2).transpose(1, 2)
 
-    def encoded(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor) -> list[Tensor]:
         """The images, and (batch, hidden, *grid) of the tokens after four of the layers."""
         transformer = self.body.vit
         cubes = transformer.patch_embedding.patch_embeddings(images)
-        grid = sizes(cubes)
+        grid = common_layers.spatial_sizes(cubes)
         tokens = transformer.patch_embedding.dropout(cubes.flatten(2).transpose(1, 2) + self.places(grid))
         layers = []
         for number, block in enumerate(transformer.blocks):
@@ -397,19 +397,24 @@ class Unetr(OfMonai):
             layers += [tokens] if number in TAPPED else []
         return [images, *(maps.transpose(1, 2).unflatten(2, grid) for maps in (*layers, transformer.norm(tokens)))]
 
-    def decoded(self, features: list[Tensor]) -> list[Tensor]:
+    def decode(self, features: list[Tensor]) -> list[Tensor]:
         """(batch, outputs, *grid)."""
         *finer, last = features
         network = self.body
         encoders = (network.encoder1, network.encoder2, network.encoder3, network.encoder4)
-        return super().decoded([*(encoder(maps) for encoder, maps in zip(encoders, finer, strict=True)), last])
+        return super().decode([*(encoder(maps) for encoder, maps in zip(encoders, finer, strict=True)), last])
 
-    def spread(self, flow: Tensor, images: Tensor) -> Tensor:
+    def spread_rollout(self, flow: Tensor, images: Tensor) -> Tensor:
         """(batch, 1, *spatial) of a rollout: each cube's share in the mean of the tokens, for vector heads."""
-        return spread_of_mean(flow, cells(images, self.multiple), self.multiple, sizes(images))
+        return transformer_blocks.spread_of_mean(
+            flow,
+            common_layers.cells_per_axis(images, self.multiple),
+            self.multiple,
+            common_layers.spatial_sizes(images),
+        )
 
 
-class SwinUnetr(OfMonai):
+class SwinUnetr(MonaiNetwork):
     """Swin UNETR: a Swin transformer on four grids, and a convolutional decoder; all axes are halved five times.
 
     Hatamizadeh et al., BrainLes 2021; windows as in Liu et al., ICCV 2021, arXiv:2103.14030.
@@ -422,7 +427,7 @@ class SwinUnetr(OfMonai):
 
     up = ("decoder5", "decoder4", "decoder3", "decoder2", "decoder1")
 
-    def made(  # type: ignore[override]
+    def make_network(  # type: ignore[override]
         self,
         channels: int,
         axes: int,
@@ -450,7 +455,7 @@ class SwinUnetr(OfMonai):
                 spatial_dims=axes,
             )
 
-    def encoded(self, images: Tensor) -> list[Tensor]:
+    def encode(self, images: Tensor) -> list[Tensor]:
         """(batch, maps, *grid) of each grid, finest first."""
         network = self.body
         *finer, fourth, deepest = network.swinViT(images, network.normalize)
@@ -473,7 +478,7 @@ def check_axes(axes: int, name: str) -> None:
         raise ValueError(f"{name} is for images of 2 or 3 axes, not {axes}: choose unet")
 
 
-def each_stage(count: int | Sequence[int], stages: int, name: str) -> list[int]:
+def numbers_per_stage(count: int | Sequence[int], stages: int, name: str) -> list[int]:
     """One number for each stage; ValueError for another number of them."""
     counts = [count] * stages if isinstance(count, int) else list(count)
     if len(counts) != stages or min(counts) < 1:
@@ -485,7 +490,7 @@ def size_by_stages(
     patch: Sequence[int], strides: Strides, device: str, *, width: int, narrower: int, paper: str
 ) -> Sized:
     """Five stages as in the papers, or as many as the patch has; on a processor a part of the width."""
-    stages = stages_for(strides, 5)
+    stages = common_layers.first_stages(strides, 5)
     size = {"strides": stages, "width": width // narrower if device == "cpu" else width}
     return size, f"patch {tuple(patch)}: {len(stages)} stages; width for the {device}", paper
 
@@ -530,7 +535,9 @@ def swin_size(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, because, "arXiv:2201.01266"
 
 
-def monai_family(build: Callable[..., OfMonai], paper: str, size_for: SizeFor | None = None, **more: Any) -> Family:
+def monai_family(
+    build: Callable[..., MonaiNetwork], paper: str, size_for: SizeFor | None = None, **more: Any
+) -> Family:
     """The family of a network above; `size_for` is that of stages, unless it is given with width and narrower."""
     if size_for is None:
         size_for = partial(size_by_stages, width=more.pop("width"), narrower=more.pop("narrower"), paper=paper)

@@ -13,24 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.layers import (
-    AVERAGE_POOL,
-    CONVOLUTION,
-    INSTANCE_NORM,
-    LINEAR,
-    TRANSPOSED,
-    check_stages,
-    coarse_heads,
-    coarse_outputs,
-)
-from isocenter.networks.unet import Block, checked, kernels_for
-from isocenter.networks.unet import size_for as size_for_unet
+from isocenter.networks import common_layers, unet
+from isocenter.networks.common_layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR, TRANSPOSED
+from isocenter.networks.network_family import Family, Sized, Strides
+from isocenter.networks.unet import UNetBlock
 
 PAPER = "arXiv:1810.07842"
 
 
-class Gate(nn.Module):
+class AttentionGate(nn.Module):
     """Additive attention gate: weights between 0 and 1 for each voxel of the finer maps, from these and coarser ones.
 
     finer, coarser: (batch, maps, *spatial) each; the weights are computed on the coarser grid, and interpolated
@@ -56,7 +47,7 @@ class Gate(nn.Module):
         return interpolate(torch.sigmoid(logits), size=size, mode=self.mode, align_corners=False)
 
 
-class Seeing(nn.Module):
+class ImageMaps(nn.Module):
     """The image, averaged to a coarser grid, as feature maps of it."""
 
     def __init__(self, ndim: int, channels: int, maps: int, kernel: Sequence[int], by: Sequence[int]) -> None:
@@ -98,31 +89,33 @@ class MultiscaleUNet(nn.Module):
         deep_supervision: int = 0,
     ) -> None:
         super().__init__()
-        check_stages(strides, spatial_dims, deep_supervision)
+        common_layers.check_stages(strides, spatial_dims, deep_supervision)
         stages, ones = len(strides), [1] * spatial_dims
         widths = [min(width * 2**stage, widest) for stage in range(stages)]
-        shapes = kernels_for(strides) if kernels is None else checked(kernels, stages, spatial_dims)
+        shapes = unet.kernels_for(strides) if kernels is None else unet.check_kernels(kernels, stages, spatial_dims)
         by = [[math.prod(along) for along in zip(*strides[: stage + 1], strict=True)] for stage in range(stages)]
         # Each stage gets as many maps of the image as it gets from the stage before.
         self.seeing = nn.ModuleList(
-            Seeing(spatial_dims, channels, widths[stage - 1], shapes[stage], by[stage]) for stage in range(1, stages)
+            ImageMaps(spatial_dims, channels, widths[stage - 1], shapes[stage], by[stage]) for stage in range(1, stages)
         )
         convolution, transposed = CONVOLUTION[spatial_dims], TRANSPOSED[spatial_dims]
         self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
-        self.encoder.append(Block(spatial_dims, channels, widths[0], shapes[0], ones, dropout=dropout))
+        self.encoder.append(UNetBlock(spatial_dims, channels, widths[0], shapes[0], ones, dropout=dropout))
         self.gates, self.up, self.decoder = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for stage in range(1, stages):
             before, step = widths[stage - 1], tuple(strides[stage])
             self.down.append(convolution(before, before, step, step, bias=False))
-            self.encoder.append(Block(spatial_dims, 2 * before, widths[stage], shapes[stage], ones, dropout=dropout))
+            self.encoder.append(
+                UNetBlock(spatial_dims, 2 * before, widths[stage], shapes[stage], ones, dropout=dropout)
+            )
         for stage in range(stages - 1, 0, -1):
             finer, coarser, step = widths[stage - 1], widths[stage], tuple(strides[stage])
-            self.gates.append(Gate(spatial_dims, finer, coarser, step))
+            self.gates.append(AttentionGate(spatial_dims, finer, coarser, step))
             self.up.append(transposed(coarser, finer, step, step, bias=False))
-            self.decoder.append(Block(spatial_dims, 2 * finer, finer, shapes[stage - 1], ones, dropout=dropout))
+            self.decoder.append(UNetBlock(spatial_dims, 2 * finer, finer, shapes[stage - 1], ones, dropout=dropout))
         self.dense = nn.ModuleDict({name: convolution(widths[0], n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
-        self.coarse = coarse_heads(spatial_dims, widths, dense, deep_supervision)
+        self.coarse = common_layers.coarse_heads(spatial_dims, widths, dense, deep_supervision)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; `context` is not used."""
@@ -137,13 +130,13 @@ class MultiscaleUNet(nn.Module):
         outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
         outputs |= {name: layer(decoded[-1]) for name, layer in self.dense.items()}
         if self.training:
-            outputs |= coarse_outputs(self.coarse, decoded)
+            outputs |= common_layers.coarse_outputs(self.coarse, decoded)
         return outputs
 
 
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The settings of a U-Net, with deep supervision of every stage but the two coarsest."""
-    size, because, _ = size_for_unet(patch, strides, device)
+    size, because, _ = unet.size_for(patch, strides, device)
     coarse = max(0, len(strides) - 3)
     scales = f"gates at {len(strides) - 1} scales, each of which gets the image; {coarse} coarser outputs learn too"
     reason = because.partition("; ")[0] + f"; width for the {device}; {scales}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class NetworkFeatures:
     """The outputs of a network for a batch, and its deepest map.
 
     outputs: {head: tensor}, as `forward` gives them
@@ -34,7 +34,7 @@ class Features:
     inputs: Mapping[str, Tensor]
 
 
-def features(
+def compute_features(
     module: nn.Module,
     images: Tensor,
     context: Tensor | None = None,
@@ -42,7 +42,7 @@ def features(
     at: str,
     last: bool = False,
     within: nn.Module | None = None,
-) -> Features:
+) -> NetworkFeatures:
     """The outputs of a module of `build`, or of one that wraps it as its `network`, and its features.
 
     images: (batch, channels, *spatial)
@@ -50,19 +50,19 @@ def features(
     last:   whether the inputs of the last layers are kept too
     within: the network itself, where the module holds it otherwise, as one of several
     """
-    inner, deepest_maps, inputs = unwrapped(within or module, at), list[torch.Tensor](), dict[str, torch.Tensor]()
+    inner, deepest_maps, inputs = unwrap(within or module, at), list[torch.Tensor](), dict[str, torch.Tensor]()
     with ExitStack() as hooks:
-        hooks.enter_context(hooked(_part(inner, at), lambda _, output: deepest_maps.append(_last(output))))
+        hooks.enter_context(hook_part(_part(inner, at), lambda _, output: deepest_maps.append(_last(output))))
         for name, layer in last_layers(inner, at).items() if last else ():
-            hooks.enter_context(hooked(layer, lambda given, _, name=name: inputs.update({name: given[0]})))
+            hooks.enter_context(hook_part(layer, lambda given, _, name=name: inputs.update({name: given[0]})))
         outputs = module(images) if context is None else module(images, context)
     deepest = deepest_maps[-1]
     pooled = deepest.flatten(2).mean(dim=2) if deepest.ndim > 2 else deepest
     # Slices and frames stand one after the other: those of an image are its own.
-    return Features(outputs, deepest, pooled.reshape(images.shape[0], -1, pooled.shape[-1]).mean(dim=1), inputs)
+    return NetworkFeatures(outputs, deepest, pooled.reshape(images.shape[0], -1, pooled.shape[-1]).mean(dim=1), inputs)
 
 
-def unwrapped(module: nn.Module, at: str) -> nn.Module:
+def unwrap(module: nn.Module, at: str) -> nn.Module:
     """The module of a family within those that wrap it."""
     first = at.partition(".")[0]
     while first not in module._modules and "network" in module._modules:
@@ -72,7 +72,7 @@ def unwrapped(module: nn.Module, at: str) -> nn.Module:
 
 def deepest_part(module: nn.Module, at: str) -> nn.Module:
     """The part of a module whose output is the deepest map; module, at: as there."""
-    return _part(unwrapped(module, at), at)
+    return _part(unwrap(module, at), at)
 
 
 def _part(module: nn.Module, at: str) -> nn.Module:
@@ -84,7 +84,7 @@ def _part(module: nn.Module, at: str) -> nn.Module:
 
 def last_layers(module: nn.Module, at: str) -> dict[str, nn.Module]:
     """{head: the last layer}, of heads whose last layer is `vectors[head]` or `dense[head]`; module, at: as there."""
-    groups = (unwrapped(module, at)._modules.get(name) for name in ("vectors", "dense"))
+    groups = (unwrap(module, at)._modules.get(name) for name in ("vectors", "dense"))
     return {name: layer for group in groups if isinstance(group, torch.nn.ModuleDict) for name, layer in group.items()}
 
 
@@ -96,7 +96,7 @@ def _last(output: Any) -> Tensor:
 
 
 @contextmanager
-def hooked(part: nn.Module, take: Any) -> Iterator[None]:
+def hook_part(part: nn.Module, take: Any) -> Iterator[None]:
     """`take` is given the inputs and the output of a part whenever this thread runs it: others may share the module."""
     thread = threading.get_ident()
 
@@ -133,7 +133,7 @@ class TensorGroups:
         return 1 + max(self.levels.values(), default=0)
 
 
-def groups_of(module: nn.Module, at: str, images: Tensor, context: Tensor | None = None) -> TensorGroups:
+def tensor_groups(module: nn.Module, at: str, images: Tensor, context: Tensor | None = None) -> TensorGroups:
     """The parts of a network of `build`, which is led over a batch once: on torch's meta device without arithmetic.
 
     at: the part whose output is the deepest map, `Family.features`; empty where it is not known
@@ -141,7 +141,7 @@ def groups_of(module: nn.Module, at: str, images: Tensor, context: Tensor | None
     names, calls, end = {part: name for name, part in module.named_modules()}, dict[str, int](), list[int]()
     with ExitStack() as hooks:
         for part, name in names.items():
-            called = _called(name, calls)
+            called = _note_call(name, calls)
             hooks.callback(part.register_forward_pre_hook(called).remove)
         if at:
             deepest = deepest_part(module, at).register_forward_hook(lambda *_: end.append(len(calls)))
@@ -159,7 +159,7 @@ def groups_of(module: nn.Module, at: str, images: Tensor, context: Tensor | None
     return TensorGroups(groups, _levels([name for name in groups if groups[name] == ENCODER], order))
 
 
-def _called(name: str, calls: dict[str, int]) -> Any:
+def _note_call(name: str, calls: dict[str, int]) -> Any:
     def hook(*_: Any) -> None:
         calls.setdefault(name, len(calls))
 

@@ -14,16 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.layers import (
-    AVERAGE_POOL,
-    BATCH_NORM,
-    CONVOLUTION,
-    DROPOUT,
-    INSTANCE_NORM,
-    TRANSPOSED,
-    after_each,
-)
+from isocenter.networks import common_layers
+from isocenter.networks.common_layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION, DROPOUT, INSTANCE_NORM, TRANSPOSED
+from isocenter.networks.network_family import Family, Sized, Strides
 
 PAPER = "doi:10.1038/s41592-020-01008-z"
 NORMALISATION = {"instance": INSTANCE_NORM, "batch": BATCH_NORM}
@@ -71,7 +64,7 @@ class Layers:
         return nn.ReLU(inplace=True) if self._activation == "relu" else nn.LeakyReLU(self._slope, inplace=True)
 
 
-class Stages(NamedTuple):
+class EncoderStages(NamedTuple):
     """One entry a stage of the encoder, finest first: feature maps, and kernels and strides of one number an axis.
 
     repeats: convolutions of each stage of the encoder, or residual blocks
@@ -91,7 +84,7 @@ class Stages(NamedTuple):
             raise ValueError(f"kernels and strides need {axes} numbers a stage")
 
 
-class Layer(nn.Module):
+class PlannedLayer(nn.Module):
     """A convolution, then normalisation and activation as far as the network has them."""
 
     plural: ClassVar = "convs"
@@ -126,7 +119,7 @@ class Layer(nn.Module):
         return images
 
 
-class Block(nn.Module):
+class PlannedBlock(nn.Module):
     """Two convolutions and a shortcut, which is averaged where there is a stride and projected where it widens."""
 
     plural: ClassVar = "blocks"
@@ -134,14 +127,14 @@ class Block(nn.Module):
     def __init__(self, layers: Layers, inside: int, outside: int, kernel: Sequence[int], stride: Sequence[int]) -> None:
         super().__init__()
         ones = [1] * layers.axes
-        self.conv1 = Layer(layers, inside, outside, kernel, stride)
-        self.conv2 = Layer(layers, outside, outside, kernel, ones, active=False, dropout=False)
+        self.conv1 = PlannedLayer(layers, inside, outside, kernel, stride)
+        self.conv2 = PlannedLayer(layers, outside, outside, kernel, ones, active=False, dropout=False)
         self.nonlin2 = layers.activation()
         shortcut: list[nn.Module] = []
         if max(stride) > 1:
             shortcut.append(AVERAGE_POOL[layers.axes](tuple(stride), tuple(stride)))
         if inside != outside:
-            shortcut.append(Layer(layers, inside, outside, ones, ones, bias=False, active=False, dropout=False))
+            shortcut.append(PlannedLayer(layers, inside, outside, ones, ones, bias=False, active=False, dropout=False))
         self.skip = nn.Sequential(*shortcut)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -154,7 +147,7 @@ class Stage(nn.Module):
 
     def __init__(
         self,
-        kind: type[Layer | Block],
+        kind: type[PlannedLayer | PlannedBlock],
         layers: Layers,
         count: int,
         inside: int,
@@ -174,53 +167,55 @@ class Stage(nn.Module):
         return images
 
 
-def encoder_stages(kind: type[Layer | Block], layers: Layers, inside: int, stages: Stages) -> list[Stage]:
+def encoder_stages(
+    kind: type[PlannedLayer | PlannedBlock], layers: Layers, inside: int, stages: EncoderStages
+) -> list[Stage]:
     """The stages of an encoder whose first stage gets so many maps."""
     inputs = [inside, *stages.features[:-1]]
     columns = zip(stages.repeats, inputs, stages.features, stages.kernels, stages.strides, strict=True)
     return [Stage(kind, layers, *settings) for settings in columns]
 
 
-class Encoder(nn.Module):
+class PlainEncoder(nn.Module):
     """(batch, channels, *spatial) to the maps of each stage, by plain convolutions."""
 
-    def __init__(self, layers: Layers, channels: int, stages: Stages) -> None:
+    def __init__(self, layers: Layers, channels: int, stages: EncoderStages) -> None:
         super().__init__()
-        self.stages = nn.Sequential(*map(nn.Sequential, encoder_stages(Layer, layers, channels, stages)))
+        self.stages = nn.Sequential(*map(nn.Sequential, encoder_stages(PlannedLayer, layers, channels, stages)))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps of each stage, finest first."""
-        return after_each(self.stages, images)
+        return common_layers.stage_maps(self.stages, images)
 
 
 class ResidualEncoder(nn.Module):
     """(batch, channels, *spatial) to the maps of each stage, by a stem and residual blocks."""
 
-    def __init__(self, layers: Layers, channels: int, stages: Stages) -> None:
+    def __init__(self, layers: Layers, channels: int, stages: EncoderStages) -> None:
         super().__init__()
         width = stages.features[0]
-        self.stem = Stage(Layer, layers, 1, channels, width, stages.kernels[0], [1] * layers.axes)
-        self.stages = nn.Sequential(*encoder_stages(Block, layers, width, stages))
+        self.stem = Stage(PlannedLayer, layers, 1, channels, width, stages.kernels[0], [1] * layers.axes)
+        self.stages = nn.Sequential(*encoder_stages(PlannedBlock, layers, width, stages))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the maps of each stage, finest first."""
-        return after_each(self.stages, self.stem(images))
+        return common_layers.stage_maps(self.stages, self.stem(images))
 
 
-class Decoder(nn.Module):
+class PlannedDecoder(nn.Module):
     """The encoder's maps to one map of outputs a resolution.
 
     convolutions: of each stage, coarsest first
     """
 
-    def __init__(self, layers: Layers, outputs: int, stages: Stages, convolutions: Sequence[int]) -> None:
+    def __init__(self, layers: Layers, outputs: int, stages: EncoderStages, convolutions: Sequence[int]) -> None:
         super().__init__()
         axes, features, kernels = layers.axes, stages.features, stages.kernels
         self.stages, self.transpconvs, self.seg_layers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for count, stage in zip(convolutions, range(len(features) - 1, 0, -1), strict=True):
             below, here, stride = features[stage], features[stage - 1], tuple(stages.strides[stage])
             self.transpconvs.append(TRANSPOSED[axes](below, here, stride, stride, bias=layers.bias))
-            self.stages.append(Stage(Layer, layers, count, 2 * here, here, kernels[stage - 1], [1] * axes))
+            self.stages.append(Stage(PlannedLayer, layers, count, 2 * here, here, kernels[stage - 1], [1] * axes))
             self.seg_layers.append(CONVOLUTION[axes](here, outputs, 1))
 
     def forward(self, features: list[Tensor], coarser: int) -> list[Tensor]:
@@ -248,7 +243,7 @@ class PlannedUNet(nn.Module):
         channels: int,
         outputs: int,
         layers: Layers,
-        stages: Stages,
+        stages: EncoderStages,
         *,
         decoder_convolutions: Sequence[int],
         head: str,
@@ -259,7 +254,7 @@ class PlannedUNet(nn.Module):
         stages.check(layers.axes, decoder_convolutions)
         self.head, self.slicewise, self.coarser = head, slicewise, coarser
         self.encoder = self.encoder_of(layers, channels, stages)
-        self.decoder = Decoder(layers, outputs, stages, decoder_convolutions)
+        self.decoder = PlannedDecoder(layers, outputs, stages, decoder_convolutions)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, outputs, *spatial)}, in training with the coarser outputs; `context` is not used."""
@@ -276,7 +271,7 @@ class PlannedUNet(nn.Module):
 class PlainConvUNet(PlannedUNet):
     """Plain convolutions on both sides."""
 
-    encoder_of = Encoder
+    encoder_of = PlainEncoder
 
 
 class ResidualEncoderUNet(PlannedUNet):
@@ -285,7 +280,7 @@ class ResidualEncoderUNet(PlannedUNet):
     encoder_of = ResidualEncoder
 
 
-def planned(
+def build_planned(
     kind: type[PlannedUNet],
     channels: int,
     axes: int,
@@ -304,7 +299,7 @@ def planned(
     names = ("bias", "norm", "norm_options", "activation", "slope", "norm_last", "dropout")
     layers = Layers(2 if slicewise else axes, **{name: settings.pop(name) for name in names if name in settings})
     lists = {name: settings.pop(name) for name in ("features", "kernels", "strides") if name in settings}
-    stages = Stages(**lists, repeats=repeats)
+    stages = EncoderStages(**lists, repeats=repeats)
     coarser = int(settings.pop("deep_supervision", 0))
     return kind(channels, outputs, layers, stages, head=head, slicewise=slicewise, coarser=coarser, **settings)
 
@@ -313,19 +308,22 @@ def build_plain(
     channels: int, spatial_dims: int, dense: Mapping[str, int], convolutions: Sequence[int] = (), **size: Any
 ) -> PlannedUNet:
     """A plain U-Net; convolutions: of each stage of the encoder."""
-    return planned(PlainConvUNet, channels, spatial_dims, dense, convolutions, size)
+    return build_planned(PlainConvUNet, channels, spatial_dims, dense, convolutions, size)
 
 
 def build_residual(
     channels: int, spatial_dims: int, dense: Mapping[str, int], blocks: Sequence[int] = (), **size: Any
 ) -> PlannedUNet:
     """A U-Net with a residual encoder; blocks: of each of its stages."""
-    return planned(ResidualEncoderUNet, channels, spatial_dims, dense, blocks, size)
+    return build_planned(ResidualEncoderUNet, channels, spatial_dims, dense, blocks, size)
 
 
 def size_for_plain(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Stages as nnU-Net plans them, of two convolutions each."""
-    size = stages_for(strides) | {"convolutions": [2] * len(strides), "decoder_convolutions": [2] * (len(strides) - 1)}
+    size = planned_stages(strides) | {
+        "convolutions": [2] * len(strides),
+        "decoder_convolutions": [2] * (len(strides) - 1),
+    }
     features = f"{size['features'][0]} to {size['features'][-1]} features"
     return size, f"patch {tuple(patch)}: two convolutions a stage, {features}", PAPER
 
@@ -333,12 +331,12 @@ def size_for_plain(patch: Sequence[int], strides: Strides, device: str) -> Sized
 def size_for_residual(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Stages as nnU-Net plans them, of residual blocks in the encoder."""
     blocks = [BLOCKS[min(stage, len(BLOCKS) - 1)] for stage in range(len(strides))]
-    size = stages_for(strides) | {"blocks": blocks, "decoder_convolutions": [1] * (len(strides) - 1)}
+    size = planned_stages(strides) | {"blocks": blocks, "decoder_convolutions": [1] * (len(strides) - 1)}
     because = f"patch {tuple(patch)}: {', '.join(map(str, blocks))} blocks in the stages of the encoder"
     return size, because, RESIDUAL_ENCODER_UNET.paper
 
 
-def stages_for(strides: Strides) -> dict[str, Any]:
+def planned_stages(strides: Strides) -> dict[str, Any]:
     """Features, kernels and strides of the encoder, and how many coarser outputs learn too."""
     axes = len(strides[0])
     reduced = [

@@ -15,20 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, LINEAR, after_each, convolved
+from isocenter.networks import common_layers
+from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, LINEAR
+from isocenter.networks.network_family import Family, Sized, Strides
 
 PAPER = "arXiv:1612.03144"
 # What decoding adds to the logits of classes: an untrained network then calls one voxel in ten.
 ADDED = -math.log(9.0)
 
 
-class Block(nn.Module):
+class PyramidBlock(nn.Module):
     """Two convolutions and a shortcut."""
 
     def __init__(self, ndim: int, width: int) -> None:
         super().__init__()
-        self.first = convolved(ndim, width, width, 3)
+        self.first = common_layers.convolution_layer(ndim, width, width, 3)
         self.second = CONVOLUTION[ndim](width, width, 3, 1, 1, bias=False)
         self.norm = BATCH_NORM[ndim](width)
         self.activation = nn.ReLU(inplace=True)
@@ -38,7 +39,7 @@ class Block(nn.Module):
         return self.activation(self.norm(self.second(self.first(images))) + images)
 
 
-class Features(nn.Module):
+class PyramidFeatures(nn.Module):
     """(batch, channels, *spatial) to (batch, inside, *coarse) of each stage from `finest` on, finest first.
 
     strides: one entry a stage and axis; the first has stride 1. The input's size is a multiple of their product
@@ -75,14 +76,14 @@ class Features(nn.Module):
         widths = [min(width * 2**stage, widest) for stage in range(len(strides) - 1)]
         self.stages = nn.ModuleList()
         for stage, (outside, stride) in enumerate(zip(widths, strides[1:], strict=True), start=1):
-            deep = [Block(ndim, outside) for _ in range(blocks if stage > 1 else 0)]
+            deep = [PyramidBlock(ndim, outside) for _ in range(blocks if stage > 1 else 0)]
             before = channels if stage == 1 else widths[stage - 2]
-            self.stages.append(nn.Sequential(convolved(ndim, before, outside, 3, stride), *deep))
+            self.stages.append(nn.Sequential(common_layers.convolution_layer(ndim, before, outside, 3, stride), *deep))
         self.across = nn.ModuleList(CONVOLUTION[ndim](maps, inside, 1) for maps in widths[finest - 1 :])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return (batch, inside, *coarse) of each level, finest first."""
-        *finer, coarsest = after_each(self.stages, images)[self.finest - 1 :]
+        *finer, coarsest = common_layers.stage_maps(self.stages, images)[self.finest - 1 :]
         levels = [self.across[-1](coarsest)]
         for layer, maps in zip(reversed(self.across[:-1]), reversed(finer), strict=True):
             levels.append(layer(maps) + interpolate(levels[-1], size=maps.shape[2:], mode="nearest"))
@@ -109,12 +110,12 @@ class Pyramid(nn.Module):
         **size: Any,
     ) -> None:
         super().__init__()
-        ndim, classes = spatial_dims, classes_of(dense, spatial_dims)
-        self.body = Features(channels, ndim, **size)
+        ndim, classes = spatial_dims, classes_by_head(dense, spatial_dims)
+        self.body = PyramidFeatures(channels, ndim, **size)
         inside = self.body.inside
-        self.smooth = convolved(ndim, inside, inside, 3)
-        self.kinds = nn.Sequential(*(convolved(ndim, inside, inside, 3) for _ in range(head)))
-        self.places = nn.Sequential(*(convolved(ndim, inside, inside, 3) for _ in range(head)))
+        self.smooth = common_layers.convolution_layer(ndim, inside, inside, 3)
+        self.kinds = nn.Sequential(*(common_layers.convolution_layer(ndim, inside, inside, 3) for _ in range(head)))
+        self.places = nn.Sequential(*(common_layers.convolution_layer(ndim, inside, inside, 3) for _ in range(head)))
         last = CONVOLUTION[ndim]
         self.centres = nn.ModuleDict({name: last(inside, count, 1) for name, count in classes.items()})
         self.lengths = nn.ModuleDict({name: last(inside, 2 * ndim, 1) for name in classes})
@@ -137,15 +138,15 @@ class Pyramid(nn.Module):
 
     def _in_steps(self, places: Tensor) -> Tensor:
         """Lengths and offsets in voxels of the coarse grid, the unit of the boxes in the loss."""
-        return places / along_axes(places.new_tensor(self.body.steps[0] * 2), places)
+        return places / broadcast_to_channels(places.new_tensor(self.body.steps[0] * 2), places)
 
 
-def along_axes(numbers: Tensor, output: Tensor) -> Tensor:
+def broadcast_to_channels(numbers: Tensor, output: Tensor) -> Tensor:
     """(n,) numbers, one a channel, in a shape that broadcasts with an output."""
     return numbers.reshape(1, -1, *[1] * (output.ndim - 2))
 
 
-def classes_of(dense: Mapping[str, int], axes: int) -> dict[str, int]:
+def classes_by_head(dense: Mapping[str, int], axes: int) -> dict[str, int]:
     """{head: classes} of heads with lengths and offsets."""
     if axes == 1:
         raise ValueError("boxes lie in two or three dimensions")
@@ -191,7 +192,7 @@ LONGEST = 4.135  # log(1000 / 16)
 LEAST = 1e-6
 
 
-class Level(NamedTuple):
+class LevelPredictions(NamedTuple):
     """Predictions in the cells of one grid.
 
     logits:  (batch, classes, *coarse) of a box of each class
@@ -208,15 +209,15 @@ class Level(NamedTuple):
     first: Sequence[int]
 
 
-def only_head(dense: Mapping[str, int], axes: int) -> tuple[str, int]:
+def single_box_head(dense: Mapping[str, int], axes: int) -> tuple[str, int]:
     """The name of the one head of boxes, and its classes; ValueError where several are asked for."""
-    classes = classes_of(dense, axes)
+    classes = classes_by_head(dense, axes)
     if len(classes) != 1:
         raise ValueError(f"it has one head of boxes, not {len(classes)}")
     return next(iter(classes.items()))
 
 
-def one_map(levels: Sequence[Level], size: Sequence[int], unit: float) -> Tensor:
+def merge_levels(levels: Sequence[LevelPredictions], size: Sequence[int], unit: float) -> Tensor:
     """(batch, classes + 2 * axes, *size): at each voxel the predictions of the level with the largest logit there.
 
     Between the voxels of its cells a level is interpolated linearly, so that the maxima of the map are cells with
@@ -224,12 +225,12 @@ def one_map(levels: Sequence[Level], size: Sequence[int], unit: float) -> Tensor
     unit: voxels of a length or an offset of 1
     """
     classes, axes = levels[0].logits.shape[1], len(size)
-    best = most_confident((_on_grid(level, size) for level in levels), classes)
+    best = most_confident_map((_on_grid(level, size) for level in levels), classes)
     logits, centres, lengths = best.split([classes, axes, axes], dim=1)
-    return torch.cat([logits - ADDED, lengths / unit, (centres - places(size, best)) / unit], dim=1)
+    return torch.cat([logits - ADDED, lengths / unit, (centres - voxel_centres(size, best)) / unit], dim=1)
 
 
-def most_confident(maps: Iterator[Tensor], classes: int) -> Tensor:
+def most_confident_map(maps: Iterator[Tensor], classes: int) -> Tensor:
     """(batch, channels, *size): at each voxel the map with the largest logit, which are its first channels.
 
     Only two maps are in memory at a time.
@@ -241,13 +242,13 @@ def most_confident(maps: Iterator[Tensor], classes: int) -> Tensor:
     return best
 
 
-def places(size: Sequence[int], like: Tensor) -> Tensor:
+def voxel_centres(size: Sequence[int], like: Tensor) -> Tensor:
     """(axes, *size): the centre of each voxel."""
     along = [torch.arange(n, device=like.device, dtype=like.dtype) + 0.5 for n in size]
     return torch.stack(torch.meshgrid(*along, indexing="ij"))
 
 
-def surest(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+def surest_boxes(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """The box with the largest logit of any class, of the several boxes of each cell.
 
     logits: (batch, boxes, classes, *coarse); boxes: (batch, boxes, 2 * axes, *coarse); both return without that axis
@@ -257,7 +258,7 @@ def surest(logits: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     return next(taken), next(taken)
 
 
-def decoded(deltas: Tensor, anchors: Tensor) -> Tensor:
+def decode_deltas(deltas: Tensor, anchors: Tensor) -> Tensor:
     """(batch, boxes, 2 * axes, *coarse) centres and lengths, from anchors and their regressed deltas.
 
     deltas:  (batch, boxes, 2 * axes, *coarse) shifts in lengths of the anchor, and logarithms of the growth
@@ -269,7 +270,7 @@ def decoded(deltas: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat([centres + shifts * lengths, growth.clamp(max=LONGEST).exp() * lengths], dim=2)
 
 
-def laid_out(anchors: Tensor, coarse: Sequence[int]) -> Tensor:
+def lay_out_anchors(anchors: Tensor, coarse: Sequence[int]) -> Tensor:
     """(boxes, 2 * axes, *coarse) centres and lengths of (cells * boxes, 2 * axes) edges, in order of the cells."""
     axes = len(coarse)  # counted from the first: ONNX has no negative axes here
     apart = anchors.reshape(*coarse, -1, 2 * axes).permute(axes, axes + 1, *range(axes))
@@ -277,18 +278,18 @@ def laid_out(anchors: Tensor, coarse: Sequence[int]) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], dim=1)
 
 
-def in_rows(raw: Tensor, boxes: int) -> Tensor:
+def flatten_to_rows(raw: Tensor, boxes: int) -> Tensor:
     """(batch, boxes * channels, *coarse) to (batch, cells * boxes, channels), the layout of torchvision and MONAI."""
     apart = raw.unflatten(1, (boxes, -1))
     return apart.movedim((1, 2), (-2, -1)).flatten(1, -2)
 
 
-def turned(pairs: Tensor, dim: int) -> Tensor:
+def reverse_axes(pairs: Tensor, dim: int) -> Tensor:
     """Two numbers an axis in the reverse order of axes: torchvision has x before y."""
     return torch.cat([half.flip(dim) for half in pairs.chunk(2, dim=dim)], dim=dim)
 
 
-def truth_of(boxes: Tensor) -> tuple[Tensor, Tensor]:
+def unpadded_boxes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """(n, 2 * axes) edges and (n,) classes of one image's boxes, without padding and without empty boxes.
 
     boxes: (n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
@@ -298,7 +299,7 @@ def truth_of(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return boxes[real, 1:], boxes[real, 0].long()
 
 
-def _on_grid(level: Level, size: Sequence[int]) -> Tensor:
+def _on_grid(level: LevelPredictions, size: Sequence[int]) -> Tensor:
     outputs = torch.cat([level.logits, level.centres, level.lengths], dim=1).float()
     reached = [(n - 1) * step + 1 for n, step in zip(outputs.shape[2:], level.steps, strict=True)]
     outputs = interpolate(outputs, size=reached, mode=LINEAR[len(size)], align_corners=True)

@@ -36,7 +36,7 @@ def with_quick_single_volumes(module: Module) -> Module:
     return module
 
 
-def passes_by(part: Any, images: Tensor) -> bool:
+def bypasses_onednn(part: Any, images: Tensor) -> bool:
     """Whether torch would compute this convolution of one volume without oneDNN although oneDNN can."""
     return (
         images.device.type == "cpu"
@@ -99,7 +99,7 @@ def _quick(theirs: Any) -> Any:
 
     def forward(self: Any, images: Tensor) -> Tensor:
         """Return the convolution."""
-        if not passes_by(self, images):
+        if not bypasses_onednn(self, images):
             return theirs.forward(self, images)
         return Convolution.apply(images, self.weight, self.bias, (self.stride, self.padding, self.dilation))
 
@@ -110,9 +110,9 @@ def _dense(gradient: Tensor | None) -> Tensor | None:
     return gradient.to_dense() if gradient is not None and gradient.is_mkldnn else gradient
 
 
-def channels_last(module: Module) -> Module:
+def to_channels_last(module: Module) -> Module:
     """The same module, with the weights of its convolutions and its normalisations in the channels-last format."""
-    if (memory_format := memory_order(module)) is None:
+    if (memory_format := batch_memory_order(module)) is None:
         return module
     ndim, order = memory_format
     for part in module.modules():
@@ -124,7 +124,7 @@ def channels_last(module: Module) -> Module:
     return module
 
 
-def plain(module: Module) -> Module:
+def to_contiguous(module: Module) -> Module:
     """The same module in the contiguous format."""
     torchs = {ours: theirs for theirs, ours in _ours().items()}
     for part in module.modules():
@@ -134,7 +134,7 @@ def plain(module: Module) -> Module:
     return module
 
 
-def memory_order(module: Module) -> tuple[int, Any] | None:
+def batch_memory_order(module: Module) -> tuple[int, Any] | None:
     """Axes of a batch of images and their memory format; None without a convolution in two or three dimensions."""
     for part in module.modules():
         if isinstance(part, torch.nn.Conv3d):
@@ -171,7 +171,7 @@ def _ours() -> Mapping[type, type]:
             """Return the gradients of images, weight and bias."""
             images, weight, mean, inverse = context.saved_tensors
             needed = list(context.needs_input_grad[:3])
-            gradient = ordered(gradient)
+            gradient = order_channels_last(gradient)
             gradients = [
                 torch.ops.aten.native_batch_norm_backward(
                     upper, sample, weight, None, None, mean[n], inverse[n], True, context.eps, needed
@@ -189,14 +189,14 @@ def _ours() -> Mapping[type, type]:
     def forward(self: Any, images: Tensor) -> Tensor:
         """Return the normalised images, in the same format."""
         if images.device.type == "cpu" and images.ndim == self.ndim and not torch.compiler.is_compiling():
-            return Normalisation.apply(ordered(images), self.weight, self.bias, self.eps)
+            return Normalisation.apply(order_channels_last(images), self.weight, self.bias, self.eps)
         return torch.nn.functional.instance_norm(images, weight=self.weight, bias=self.bias, eps=self.eps)
 
     theirs = {torch.nn.InstanceNorm2d: 4, torch.nn.InstanceNorm3d: 5}
     return {kind: type(kind.__name__, (kind,), {"forward": forward, "ndim": ndim}) for kind, ndim in theirs.items()}
 
 
-def ordered(images: Tensor) -> Tensor:
+def order_channels_last(images: Tensor) -> Tensor:
     """Images, (batch, channels, *spatial), in the channels-last format, explicitly so with a single channel."""
     order = {5: torch.channels_last_3d}.get(images.ndim, torch.channels_last)
     if images.shape[1] > 1:

@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from isocenter.networks.context_fusion import PooledHead, pooled_family
-from isocenter.networks.family import Sized, Strides
-from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, gate
+from isocenter.networks import common_layers, context_fusion
+from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION
+from isocenter.networks.context_fusion import PooledHead
+from isocenter.networks.network_family import Sized, Strides
 
 PAPER = "arXiv:1603.05027"
 
 
-class Convolving(NamedTuple):
+class ResNetConvolutions(NamedTuple):
     """The convolutions and gates of a network's blocks; settings of a ResNet."""
 
     attention: str | None = None
@@ -61,9 +62,9 @@ class Convolving(NamedTuple):
             layer_of(middle, outside, line, _strides(line, steps), [n // 2 for n in line], bias=False),
         )
 
-    def weighed(self, ndim: int, maps: int) -> nn.Module | None:
+    def gate_for(self, ndim: int, maps: int) -> nn.Module | None:
         """The gate for a block's maps, before its shortcut is added; None without attention."""
-        return gate(self.attention, ndim, maps)
+        return common_layers.build_gate(self.attention, ndim, maps)
 
 
 def _strides(kernel: Sequence[int], steps: Sequence[int]) -> list[int]:
@@ -80,12 +81,12 @@ class Residual(nn.Module):
         """The block's maps before gate and shortcut, from its input after the first normalisation and activation."""
         raise NotImplementedError
 
-    def end(self, ndim: int, inside: int, outside: int, stride: Sequence[int], how: Convolving) -> None:
+    def end(self, ndim: int, inside: int, outside: int, stride: Sequence[int], how: ResNetConvolutions) -> None:
         """Make shortcut, gate and activation, after the block's own layers."""
         self.shortcut: nn.Module | None = None
         if inside != outside or max(stride) > 1:
             self.shortcut = CONVOLUTION[ndim](inside, outside, 1, tuple(stride), bias=False)
-        self.attention = how.weighed(ndim, outside)
+        self.attention = how.gate_for(ndim, outside)
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -96,10 +97,10 @@ class Residual(nn.Module):
         return (maps if self.attention is None else self.attention(maps)) + shortcut
 
 
-class Block(Residual):
+class ResNetBlock(Residual):
     """Two convolutions, each after normalisation and activation; the first takes the stride."""
 
-    def __init__(self, ndim: int, inside: int, outside: int, stride: Sequence[int], how: Convolving) -> None:
+    def __init__(self, ndim: int, inside: int, outside: int, stride: Sequence[int], how: ResNetConvolutions) -> None:
         super().__init__()
         normalisation = BATCH_NORM[ndim]
         self.first_norm = normalisation(inside)
@@ -113,10 +114,10 @@ class Block(Residual):
         return self.second(self.activation(self.second_norm(self.first(active))))
 
 
-class Paths(Residual):
+class GroupedPaths(Residual):
     """A bottleneck of many narrow paths: a convolution in groups between two of single voxels."""
 
-    def __init__(self, ndim: int, inside: int, outside: int, stride: Sequence[int], how: Convolving) -> None:
+    def __init__(self, ndim: int, inside: int, outside: int, stride: Sequence[int], how: ResNetConvolutions) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[ndim], BATCH_NORM[ndim]
         middle = outside // 2  # as in ResNeXt-50 (32 x 4d)
@@ -166,7 +167,7 @@ class ResNet(PooledHead):
         late: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        block, waits = Block if groups == 1 else Paths, _waits(late, spatial_dims)
+        block, waits = ResNetBlock if groups == 1 else GroupedPaths, _waits(late, spatial_dims)
         kernel, step = _along(waits, 0, 3 if stem_stride == 1 else 7), _along(waits, 0, stem_stride)
         inside = width if groups == 1 else width // 4
         pad = tuple(n // 2 for n in kernel)
@@ -175,7 +176,7 @@ class ResNet(PooledHead):
         halved = int(math.log2(stem_stride))
         for stage, count in enumerate(blocks):
             outside = width * 2**stage
-            how = Convolving(attention, groups, factorised, axis, _along(waits, halved, 3))
+            how = ResNetConvolutions(attention, groups, factorised, axis, _along(waits, halved, 3))
             for n in range(count):
                 stride = _along(waits, halved, 2 if stage > 0 and n == 0 else 1)
                 layers.append(block(spatial_dims, inside, outside, stride, how))
@@ -267,7 +268,7 @@ def size_for_pseudo3d(patch: Sequence[int], strides: Strides, device: str) -> Si
     return {**size, **more}, f"{because}; axis {axis} is convolved along after the others", source
 
 
-RESNET = pooled_family(ResNet, size_for, PAPER, search_order=4)
+RESNET = context_fusion.pooled_family(ResNet, size_for, PAPER, search_order=4)
 CBAM_RESNET = RESNET.variant(
     "arXiv:1807.06521",
     {"attention": "cbam"},

@@ -43,7 +43,7 @@ def resnet_pyramid(
     """
     if model not in MODELS:
         raise ValueError(f"there is no model {model!r}: choose one of {', '.join(MODELS)}")
-    refuse_apart(layers)
+    refuse_stage_gaps(layers)
     if coarser not in (0, 2):
         raise ValueError(f"coarser is 0 or 2, not {coarser}")
     body = getattr(torchvision.models, model)(weights=None)
@@ -59,14 +59,14 @@ def resnet_pyramid(
     return backbone
 
 
-def refuse_apart(layers: Sequence[int]) -> None:
+def refuse_stage_gaps(layers: Sequence[int]) -> None:
     """ValueError where these are not consecutive stages."""
     stages = list(layers)
     if not stages or stages != list(range(stages[0], stages[-1] + 1)) or stages[0] < 1 or stages[-1] > STAGES:
         raise ValueError(f"layers are consecutive stages from 1 to {STAGES}, not {stages}")
 
 
-def steps_of(layers: Sequence[int], more: int) -> list[list[int]]:
+def level_steps(layers: Sequence[int], more: int) -> list[list[int]]:
     """Voxels from cell to cell on each axis, of each level; more: levels after those of the network's stages."""
     return [[2 ** (n + 1)] * 2 for n in range(layers[0], layers[-1] + 1 + more)]
 
@@ -81,7 +81,7 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, f"patch {tuple(patch)}: {levels}; {model} for the {device}"
 
 
-def fetched(weights: Any, size: Mapping[str, Any], first: int) -> dict[str, Tensor]:
+def fetch_weights(weights: Any, size: Mapping[str, Any], first: int) -> dict[str, Tensor]:
     """Published weights of a detector on resnet50 and a pyramid of 256 maps, downloaded, with our numbers of levels.
 
     weights: as torchvision names them; first: the stage that is that network's finest level
@@ -90,17 +90,20 @@ def fetched(weights: Any, size: Mapping[str, Any], first: int) -> dict[str, Tens
     if (size.get("model"), size.get("inside")) != ("resnet50", 256):
         raise ValueError("torchvision's weights are of model resnet50 with 256 maps inside")
     published = weights.get_state_dict(check_hash=True, progress=False, weights_only=True)
-    return {translated(name): value for name, value in renumbered(published, first, size["layers"][0]).items()}
+    return {
+        detector_tensor_name(name): value
+        for name, value in renumber_levels(published, first, size["layers"][0]).items()
+    }
 
 
-def translated(name: str) -> str:
+def detector_tensor_name(name: str) -> str:
     """A tensor of torchvision's detectors by our name."""
     for once, now in ONCE_BARE:
         name = re.sub(once, now, name)
     return f"detector.{name}"
 
 
-def renumbered(weights: Mapping[str, Tensor], first: int, own: int) -> dict[str, Tensor]:
+def renumber_levels(weights: Mapping[str, Tensor], first: int, own: int) -> dict[str, Tensor]:
     """Weights of a pyramid whose finest level is stage `first`, by the names of one where it is stage `own`."""
     named = {}
     for name, value in weights.items():
@@ -112,7 +115,7 @@ def renumbered(weights: Mapping[str, Tensor], first: int, own: int) -> dict[str,
     return named
 
 
-def anchors_on(generator: Any, sizes: Iterable[Sequence[int]], steps: Sequence[Sequence[int]], like: Tensor) -> Any:
+def level_anchors(generator: Any, sizes: Iterable[Sequence[int]], steps: Sequence[Sequence[int]], like: Tensor) -> Any:
     """[(cells * anchors, 4 or 6)] edges of the anchors of each level, by the generator of torchvision or MONAI.
 
     sizes: cells per axis of each level; steps: voxels from cell to cell; like: a tensor of the device

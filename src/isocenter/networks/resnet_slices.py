@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks import inflated_resnet
-from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.inflated_resnet import Encoder, strides_for
-from isocenter.networks.layers import check_slices, slices_with_neighbours, with_covariates
+from isocenter.networks import common_layers, inflated_resnet
+from isocenter.networks.inflated_resnet import InflatedEncoder
+from isocenter.networks.network_family import OWN, Family, Sized, Strides
 
 PAPER = "arXiv:1802.04712"
 POOLING = ("attention", "mean")
@@ -47,11 +46,11 @@ class SliceResNet(nn.Module):
         **size: Any,
     ) -> None:
         super().__init__()
-        check_slices(axis, neighbours)
+        common_layers.check_slices(axis, neighbours)
         if pooling not in POOLING:
             raise ValueError(f"pooling {pooling!r} is none of {', '.join(POOLING)}")
         self.axis, self.neighbours = axis, neighbours
-        self.encoder = Encoder(channels * (2 * neighbours + 1), 2, **size)
+        self.encoder = InflatedEncoder(channels * (2 * neighbours + 1), 2, **size)
         inside = self.encoder.features
         weigh = nn.Sequential(nn.Linear(inside, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1, bias=False))
         self.weigh = weigh if pooling == "attention" else None
@@ -62,7 +61,7 @@ class SliceResNet(nn.Module):
         """Return {head: (batch, size)}; context: (batch, covariates)."""
         of_slices = self._features(images)
         pooled = self.dropout((self._weights(of_slices)[..., None] * of_slices).sum(dim=1))
-        features = with_covariates(pooled, context)
+        features = common_layers.join_covariates(pooled, context)
         return {name: layer(features) for name, layer in self.vectors.items()}
 
     @torch.no_grad()
@@ -72,7 +71,7 @@ class SliceResNet(nn.Module):
 
     def _features(self, images: Tensor) -> Tensor:
         """(batch, slices, features)"""
-        maps = self.encoder(slices_with_neighbours(images, self.axis, self.neighbours))[-1]
+        maps = self.encoder(common_layers.slices_with_neighbours(images, self.axis, self.neighbours))[-1]
         return maps.flatten(2).mean(dim=2).unflatten(0, (-1, images.shape[self.axis + 2]))
 
     def _weights(self, of_slices: Tensor) -> Tensor:
@@ -96,7 +95,7 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     axis = min(range(3), key=lambda n: (factors[n], patch[n], -n))
     plane = [size for n, size in enumerate(patch) if n != axis]
     model = "resnet18" if device == "cpu" else "resnet50"
-    size = {"axis": axis, "neighbours": 1, "model": model, "strides": strides_for(plane, early=True)}
+    size = {"axis": axis, "neighbours": 1, "model": model, "strides": inflated_resnet.strides_for(plane, early=True)}
     cut = f"volumes of {tuple(patch)} cut along axis {axis}, that of the longest or fewest voxels"
     return size, f"{cut}, one neighbour on each side; {model} for the {device}, as weights are published for it", PAPER
 
@@ -110,6 +109,6 @@ RESNET_SLICES = Family(
     otherwise="Only a volume has slices: choose inflated_resnet or timm for pictures",
     takes_context=(OWN,),
     published=inflated_resnet.PUBLISHED,
-    translated=inflated_resnet.translated,
+    translated=inflated_resnet.resnet_tensor_name,
     features="encoder.layer4",
 )

@@ -19,20 +19,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNet as OfPictures
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from isocenter.networks import resnet_pyramid
-from isocenter.networks.family import Family, Published, Sized, Strides
-from isocenter.networks.pyramid import (
-    Level,
-    decoded,
-    in_rows,
-    laid_out,
-    one_map,
-    only_head,
-    surest,
-    truth_of,
-    turned,
-)
-from isocenter.networks.retinanet_volumes import detector_of
+from isocenter.networks import pyramid, resnet_pyramid, retinanet_volumes
+from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
+from isocenter.networks.pyramid import LevelPredictions
 
 PAPER = "arXiv:1708.02002"
 # Names of the parts of MONAI's network in files of weights.
@@ -104,7 +93,7 @@ class RetinaNet(nn.Module):
         size = images.shape[2:]
         anchors = self._anchors([logits.shape[2:] for logits, _ in raw], images)
         levels = [self._level(n, logits, deltas, anchors[n]) for n, (logits, deltas) in enumerate(raw)]
-        return {self.name: one_map(levels, size, self.unit)}
+        return {self.name: pyramid.merge_levels(levels, size, self.unit)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """The library's loss of classes and boxes.
@@ -115,30 +104,34 @@ class RetinaNet(nn.Module):
         raw = [outputs[f"{self.name}/{level}"] for level in range(len(self.library.steps))]
         per_cell, parts = self.library.each, [self.library.each * self.classes, -1]
         split = [maps.split([parts[0], maps.shape[1] - parts[0]], dim=1) for maps in raw]
-        kinds, deltas = (torch.cat([in_rows(level[part], per_cell) for level in split], dim=1) for part in (0, 1))
+        kinds, deltas = (
+            torch.cat([pyramid.flatten_to_rows(level[part], per_cell) for level in split], dim=1) for part in (0, 1)
+        )
         anchors = self._anchors([maps.shape[2:] for maps in raw], raw[0])
         losses = self.library.loss(self.detector, self._truth(boxes), (kinds, deltas), anchors)
         return torch.stack(list(losses.values())).sum()
 
     def _truth(self, boxes: Tensor) -> list[dict[str, Tensor]]:
         return [
-            {"boxes": turned(edges, 1) if self.library.backwards else edges, "labels": kinds}
-            for edges, kinds in map(truth_of, boxes)
+            {"boxes": pyramid.reverse_axes(edges, 1) if self.library.backwards else edges, "labels": kinds}
+            for edges, kinds in map(pyramid.unpadded_boxes, boxes)
         ]
 
     def _anchors(self, sizes: Sequence[Sequence[int]], like: Tensor) -> list[Tensor]:
         """(cells * anchors, 2 * axes) edges of each level, in the library's order of axes."""
-        anchors: list[Tensor] = resnet_pyramid.anchors_on(
+        anchors: list[Tensor] = resnet_pyramid.level_anchors(
             self.detector.anchor_generator, sizes, self.library.steps, like
         )
         return anchors
 
-    def _level(self, number: int, logits: Tensor, deltas: Tensor, anchors: Tensor) -> Level:
+    def _level(self, number: int, logits: Tensor, deltas: Tensor, anchors: Tensor) -> LevelPredictions:
         per_cell, coarse = self.library.each, logits.shape[2:]
-        boxes = decoded(deltas.float().unflatten(1, (per_cell, -1)), laid_out(anchors, coarse))
-        logits, boxes = surest(logits.float().unflatten(1, (per_cell, -1)), boxes)
-        centres, lengths = (turned(boxes, 1) if self.library.backwards else boxes).chunk(2, dim=1)
-        return Level(logits, centres, lengths, self.library.steps[number], self.library.first[number])
+        boxes = pyramid.decode_deltas(
+            deltas.float().unflatten(1, (per_cell, -1)), pyramid.lay_out_anchors(anchors, coarse)
+        )
+        logits, boxes = pyramid.surest_boxes(logits.float().unflatten(1, (per_cell, -1)), boxes)
+        centres, lengths = (pyramid.reverse_axes(boxes, 1) if self.library.backwards else boxes).chunk(2, dim=1)
+        return LevelPredictions(logits, centres, lengths, self.library.steps[number], self.library.first[number])
 
 
 class Torchvision:
@@ -168,12 +161,12 @@ class Torchvision:
         return losses
 
 
-def sides(unit: float, share: float, number: int) -> list[float]:
+def anchor_sides(unit: float, share: float, number: int) -> list[float]:
     """Voxels of a square anchor at each scale of a level, where the finest is number 0."""
     return [max(SHORTEST, unit * share * 2**number * scale) for scale in SCALES]
 
 
-def of_pictures(
+def picture_detector(
     name: str,
     classes: int,
     channels: int,
@@ -189,9 +182,9 @@ def of_pictures(
     share: length of the finest level's shortest anchor, as a share of the unit
     """
     backbone = resnet_pyramid.resnet_pyramid(channels, model, inside, layers, coarser)
-    steps = resnet_pyramid.steps_of(layers, coarser)
+    steps = resnet_pyramid.level_steps(layers, coarser)
     anchors = AnchorGenerator(
-        tuple(tuple(sides(unit, share, number)) for number in range(len(steps))), (SHAPES,) * len(steps)
+        tuple(tuple(anchor_sides(unit, share, number)) for number in range(len(steps))), (SHAPES,) * len(steps)
     )
     library = Torchvision(steps)
     head = RetinaNetHead(inside, library.each, classes, norm_layer=partial(nn.GroupNorm, GROUPS))
@@ -199,7 +192,7 @@ def of_pictures(
     return RetinaNet(name, classes, OfPictures(backbone, classes, anchor_generator=anchors, head=head), library, unit)
 
 
-def of_volumes(
+def volume_detector(
     name: str,
     classes: int,
     channels: int,
@@ -223,19 +216,19 @@ def of_volumes(
     # An axis that is reduced less has longer voxels: the same length in mm is fewer of them.
     stem = [math.prod(along) for along in zip(*strides, strict=True)]
     mean = math.prod(stem) ** (1 / len(stem))
-    resnet_pyramid.refuse_apart(layers)
-    shapes = [[max(SHORTEST, side * step / mean) for step in stem] for side in sides(unit, share, 0)]
-    detector = detector_of(classes, channels, shapes, strides, model, width, inside, layers)
+    resnet_pyramid.refuse_stage_gaps(layers)
+    shapes = [[max(SHORTEST, side * step / mean) for step in stem] for side in anchor_sides(unit, share, 0)]
+    detector = retinanet_volumes.monai_detector(classes, channels, shapes, strides, model, width, inside, layers)
     return RetinaNet(name, classes, *detector, unit)
 
 
 # By the number of axes.
-MADE: Mapping[int, Callable[..., RetinaNet]] = {2: of_pictures, 3: of_volumes}
+MADE: Mapping[int, Callable[..., RetinaNet]] = {2: picture_detector, 3: volume_detector}
 
 
 def build(channels: int, spatial_dims: int, dense: Mapping[str, int], **size: Any) -> RetinaNet:
     """torchvision's detector for pictures, MONAI's for volumes."""
-    name, classes = only_head(dense, spatial_dims)
+    name, classes = pyramid.single_box_head(dense, spatial_dims)
     return MADE[spatial_dims](name, classes, channels, **size)
 
 
@@ -263,12 +256,12 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     """torchvision's weights from COCO, downloaded, of a network whose finest level is the second stage."""
-    return resnet_pyramid.fetched(RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1, size, 2)
+    return resnet_pyramid.fetch_weights(RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1, size, 2)
 
 
-def translated(name: str) -> str:
+def retinanet_tensor_name(name: str) -> str:
     """Our name of a tensor of torchvision's or MONAI's network."""
-    return f"detector.network.{name}" if name.startswith(OF_MONAI) else resnet_pyramid.translated(name)
+    return f"detector.network.{name}" if name.startswith(OF_MONAI) else resnet_pyramid.detector_tensor_name(name)
 
 
 RETINANET = Family(
@@ -280,7 +273,7 @@ RETINANET = Family(
     answers=frozenset({"boxes"}),
     in_voxels=True,
     has_loss=True,
-    published=Published(published, resnet_pyramid.PUBLISHED_AT),
-    translated=translated,
+    published=PublishedWeights(published, resnet_pyramid.PUBLISHED_AT),
+    translated=retinanet_tensor_name,
     features="coarsest",
 )

@@ -60,7 +60,7 @@ class Monai:
         return {name: loss if loss.requires_grad else outputs[1].sum() * 0 for name, loss in losses.items()}
 
 
-def detector_of(
+def monai_detector(
     classes: int,
     channels: int,
     shapes: Sequence[Sequence[float]],

@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from isocenter.networks import common_layers
+from isocenter.networks.common_layers import CONVOLUTION, DROPOUT, LINEAR
 from isocenter.networks.context_fusion import ContextFusion
-from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.layers import CONVOLUTION, DROPOUT, LINEAR, check_stages, coarse_heads, coarse_outputs
+from isocenter.networks.network_family import Family, Sized, Strides
 
 PAPER = "arXiv:1810.11654"
 GROUPS = 8  # of the normalisation, as in the paper
@@ -34,17 +35,17 @@ MONAI_NAMES = (
 )
 
 
-def normalisation(width: int) -> nn.GroupNorm:
+def group_normalisation(width: int) -> nn.GroupNorm:
     """Group normalisation of so many feature maps."""
     return nn.GroupNorm(math.gcd(GROUPS, width), width)
 
 
-class Block(nn.Module):
+class SegResNetBlock(nn.Module):
     """Normalisation, activation and convolution, twice, and a shortcut."""
 
     def __init__(self, ndim: int, width: int) -> None:
         super().__init__()
-        self.first_norm, self.second_norm = normalisation(width), normalisation(width)
+        self.first_norm, self.second_norm = group_normalisation(width), group_normalisation(width)
         self.first = CONVOLUTION[ndim](width, width, 3, padding=1, bias=False)
         self.second = CONVOLUTION[ndim](width, width, 3, padding=1, bias=False)
         self.activation = nn.ReLU(inplace=True)
@@ -88,7 +89,7 @@ class SegResNet(nn.Module):
     ) -> None:
         super().__init__()
         stages = len(strides)
-        check_stages(strides, spatial_dims, deep_supervision)
+        common_layers.check_stages(strides, spatial_dims, deep_supervision)
         counts = [1, *[2] * (stages - 2), 4][-stages:] if blocks is None else list(blocks)
         if len(counts) != stages:
             raise ValueError(f"blocks need one number for each of {stages} stages, not {blocks}")
@@ -106,16 +107,19 @@ class SegResNet(nn.Module):
                 pad, stride = tuple(k // 2 for k in kernel), tuple(strides[stage])
                 inside = widths[stage - 1]
                 self.reduce[str(stage)] = convolution(inside, widths[stage], tuple(kernel), stride, pad, bias=False)
-            self.encoder.append(nn.Sequential(*(Block(spatial_dims, widths[stage]) for _ in range(count))))
+            self.encoder.append(nn.Sequential(*(SegResNetBlock(spatial_dims, widths[stage]) for _ in range(count))))
         for stage in range(stages - 1, 0, -1):
             self.narrow.append(convolution(widths[stage], widths[stage - 1], 1, bias=False))
-            blocks_of_stage = (Block(spatial_dims, widths[stage - 1]) for _ in range(decoder_blocks))
+            blocks_of_stage = (SegResNetBlock(spatial_dims, widths[stage - 1]) for _ in range(decoder_blocks))
             self.decoder.append(nn.Sequential(*blocks_of_stage))
-        self.last_norm, self.pooled_norm = normalisation(width), normalisation(widths[-1]) if vectors else None
+        self.last_norm, self.pooled_norm = (
+            group_normalisation(width),
+            group_normalisation(widths[-1]) if vectors else None,
+        )
         self.activation = nn.ReLU(inplace=True)
         self.dense = nn.ModuleDict({name: convolution(width, n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
-        self.coarse = coarse_heads(spatial_dims, widths, dense, deep_supervision)
+        self.coarse = common_layers.coarse_heads(spatial_dims, widths, dense, deep_supervision)
         options = {"method": "film", **(fusion or {})}
         every = dict(enumerate([*widths, *widths[-2::-1]]))  # the stages of the encoder, then those of the decoder
         places = every if options["method"] == "film" else {stages - 1: widths[-1]}
@@ -127,7 +131,7 @@ class SegResNet(nn.Module):
         features, covariates = [], self.telling(context)
         for stage, blocks in enumerate(self.encoder):
             images = blocks(self.reduce[str(stage)](images) if stage else images)
-            images = self.telling.shaped(images, covariates, stage)
+            images = self.telling.modulate(images, covariates, stage)
             features.append(images)
         outputs = {}
         if self.pooled_norm is not None:
@@ -137,17 +141,17 @@ class SegResNet(nn.Module):
         steps = zip(self.narrow, self.decoder, features[-2::-1], self.strides[:0:-1], strict=True)
         for stage, (narrow, blocks, skip, stride) in enumerate(steps, start=len(features)):
             wide = interpolate(narrow(images), scale_factor=stride, mode=self.mode, align_corners=False)
-            images = self.telling.shaped(blocks(wide + skip), covariates, stage)
+            images = self.telling.modulate(blocks(wide + skip), covariates, stage)
             decoded.append(images)
         images = self.activation(self.last_norm(images))
         for name, layer in self.dense.items():
             outputs[name] = layer(images)
         if self.training:
-            outputs |= coarse_outputs(self.coarse, decoded)
-        return {**outputs, **self.telling.added(images)}
+            outputs |= common_layers.coarse_outputs(self.coarse, decoded)
+        return {**outputs, **self.telling.penalties(images)}
 
 
-def translated(name: str) -> str:
+def segresnet_tensor_name(name: str) -> str:
     """Our name for a tensor of MONAI's SegResNet."""
     for theirs, ours in MONAI_NAMES:
         name = re.sub(theirs, ours, name)
@@ -169,7 +173,7 @@ SEGRESNET = Family(
     takes_context=("film", "attention"),
     # Hippocampi, three minutes on one core, one seed.
     rate={"dense": (0.25, "reached a Dice of 0.83 with it, and 0 with the usual one and with half of it")},
-    translated=translated,
+    translated=segresnet_tensor_name,
     search_order=2,
     features="encoder.-1",
 )

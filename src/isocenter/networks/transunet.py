@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.family import OWN, Family, Sized, Strides
-from isocenter.networks.layers import CONVOLUTION, LINEAR, after_each, cells, cut, filled, product_of, sizes, stages_for
-from isocenter.networks.transformer import EPSILON, initialise, spread_of_mean
-from isocenter.networks.transformer import Block as Layer
-from isocenter.networks.unet import Block, Single
-from isocenter.networks.vit import MOST_TOKENS, resized
+from isocenter.networks import common_layers, transformer_blocks, vit
+from isocenter.networks.common_layers import CONVOLUTION, LINEAR
+from isocenter.networks.network_family import OWN, Family, Sized, Strides
+from isocenter.networks.transformer_blocks import EPSILON
+from isocenter.networks.transformer_blocks import TransformerBlock as Layer
+from isocenter.networks.unet import SingleConvolution, UNetBlock
+from isocenter.networks.vit import MOST_TOKENS
 
 PAPER = "arXiv:2102.04306"
 # The coarsest grid has a sixteenth of the image's resolution (section 4.2), or less where these were too many tokens.
@@ -66,7 +67,7 @@ class TransUNet(nn.Module):
         context: int = 0,
     ) -> None:
         super().__init__()
-        self.multiple = product_of(strides, spatial_dims)
+        self.multiple = common_layers.cell_size(strides, spatial_dims)
         patch = [USUAL] * spatial_dims if patch is None else list(patch)
         _refuse(spatial_dims, patch, layers, hidden, heads)
         self.grid = [-(-n // step) for n, step in zip(patch, self.multiple, strict=True)]
@@ -74,7 +75,7 @@ class TransUNet(nn.Module):
         kernel, ones = [3] * spatial_dims, [1] * spatial_dims
         inside = [channels, *widths[:-1]]
         self.encoder = nn.ModuleList(
-            Block(spatial_dims, before, maps, kernel, stride)
+            UNetBlock(spatial_dims, before, maps, kernel, stride)
             for before, maps, stride in zip(inside, widths, strides, strict=True)
         )
         self.tokens = nn.Linear(widths[-1], hidden)
@@ -84,39 +85,48 @@ class TransUNet(nn.Module):
         self.layers = nn.ModuleList(Layer(hidden, heads, expansion, dropout, 0.0) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden, eps=EPSILON)
         finer = list(zip(widths[:0:-1], widths[-2::-1], strict=True)) if dense else []
-        self.first = Single(spatial_dims, hidden, widths[-1], kernel, "relu") if dense else None
+        self.first = SingleConvolution(spatial_dims, hidden, widths[-1], kernel, "relu") if dense else None
         self.decoder = nn.ModuleList(
-            Block(spatial_dims, below + here, here, kernel, ones, residual=False, activation="relu")
+            UNetBlock(spatial_dims, below + here, here, kernel, ones, residual=False, activation="relu")
             for below, here in finer
         )
         convolution = CONVOLUTION[spatial_dims]
         self.dense = nn.ModuleDict({name: convolution(widths[0], count, 1) for name, count in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(hidden, count) for name, count in vectors.items()})
         embeddings = self.positions, self.directions, self.of_entry
-        initialise([self.tokens, *self.layers.modules()], embeddings)
+        transformer_blocks.initialise_layers([self.tokens, *self.layers.modules()], embeddings)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; context: (batch, covariates)."""
-        size, images = sizes(images), filled(images, self.multiple)
-        features = after_each(self.encoder, images)
-        tokens = self._transformed(features[-1], context)
+        size, images = common_layers.spatial_sizes(images), common_layers.pad_to_cells(images, self.multiple)
+        features = common_layers.stage_maps(self.encoder, images)
+        tokens = self._transform(features[-1], context)
         outputs = {name: layer(tokens.mean(dim=1)) for name, layer in self.vectors.items()}
         if self.first is None:
             return outputs
-        images = self.first(tokens.transpose(1, 2).unflatten(2, sizes(features[-1])))
+        images = self.first(tokens.transpose(1, 2).unflatten(2, common_layers.spatial_sizes(features[-1])))
         for block, skip in zip(self.decoder, features[-2::-1], strict=True):
-            finer = interpolate(images, size=sizes(skip), mode=LINEAR[skip.ndim - 2], align_corners=False)
+            finer = interpolate(
+                images, size=common_layers.spatial_sizes(skip), mode=LINEAR[skip.ndim - 2], align_corners=False
+            )
             images = block(torch.cat([finer, skip], dim=1))
-        images = cut(images, size, sizes(images))
+        images = common_layers.crop_to_images(images, size, common_layers.spatial_sizes(images))
         return outputs | {name: layer(images) for name, layer in self.dense.items()}
 
-    def spread(self, flow: Tensor, images: Tensor) -> Tensor:
+    def spread_rollout(self, flow: Tensor, images: Tensor) -> Tensor:
         """(batch, 1, *spatial) of a rollout: each cell's share in the mean of the tokens, for vector heads."""
-        return spread_of_mean(flow, cells(images, self.multiple), self.multiple, sizes(images))
+        return transformer_blocks.spread_of_mean(
+            flow,
+            common_layers.cells_per_axis(images, self.multiple),
+            self.multiple,
+            common_layers.spatial_sizes(images),
+        )
 
-    def _transformed(self, deepest: Tensor, context: Tensor | None) -> Tensor:
+    def _transform(self, deepest: Tensor, context: Tensor | None) -> Tensor:
         """(batch, cells, hidden): the coarsest maps, (batch, maps, *grid), after the transformer."""
-        tokens = self.tokens(deepest.flatten(2).transpose(1, 2)) + resized(self.positions, self.grid, sizes(deepest))
+        tokens = self.tokens(deepest.flatten(2).transpose(1, 2)) + vit.resize_positions(
+            self.positions, self.grid, common_layers.spatial_sizes(deepest)
+        )
         count = int(tokens.shape[1])
         if context is not None and self.directions is not None and self.of_entry is not None:
             tokens = torch.cat([tokens, context.unsqueeze(2) * self.directions + self.of_entry], dim=1)
@@ -141,14 +151,14 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     count, most = STAGES, MOST_TOKENS["cpu" if slow else "gpu"]
     while count < len(strides) and _tokens(patch, strides[:count]) > most:
         count += 1
-    stages = stages_for(strides, count)
+    stages = common_layers.first_stages(strides, count)
     size = {"strides": stages, "patch": list(patch), "width": 16 if slow else 32, **(SMALL if slow else PAPERS)}
     because = f"patch {tuple(patch)}: {len(stages)} stages, {_tokens(patch, stages)} tokens"
     return size, f"{because}; {size['layers']} layers of {size['hidden']} on {device}", PAPER
 
 
 def _tokens(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
-    return math.prod(-(-n // step) for n, step in zip(patch, product_of(strides, len(patch)), strict=True))
+    return math.prod(-(-n // step) for n, step in zip(patch, common_layers.cell_size(strides, len(patch)), strict=True))
 
 
 TRANSUNET = Family(

@@ -17,19 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from isocenter.networks import common_layers
+from isocenter.networks.common_layers import CONVOLUTION, DROPOUT, INSTANCE_NORM, LINEAR, TRANSPOSED
 from isocenter.networks.context_fusion import ContextFusion
-from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.layers import (
-    CONVOLUTION,
-    DROPOUT,
-    INSTANCE_NORM,
-    LINEAR,
-    TRANSPOSED,
-    check_stages,
-    coarse_heads,
-    coarse_outputs,
-    gate,
-)
+from isocenter.networks.network_family import Family, Sized, Strides
 
 PAPER = "arXiv:1505.04597"
 ACTIVATION: dict[str, Any] = {
@@ -43,7 +34,7 @@ SMALL_PATCH = 64**3
 GROUPS = 8  # of maps, in `grouped_unet`; half of the narrowest stage's maps on a processor
 
 
-class Convolving(NamedTuple):
+class UNetConvolutions(NamedTuple):
     """The convolutions and gates of a network's blocks; settings of a U-Net."""
 
     separable: bool = False
@@ -68,14 +59,14 @@ class Convolving(NamedTuple):
         return nn.Sequential(apart, layer_of(inside, outside, 1, bias=False))
 
 
-WHOLE = Convolving()
+WHOLE = UNetConvolutions()
 
 
 # What modulates maps before the last activation of a stage, where a shift still has an effect.
 Shaped = Callable[[Tensor], Tensor]
 
 
-class Block(nn.Module):
+class UNetBlock(nn.Module):
     """Two convolutions, with a shortcut where residual; the first convolution takes the stride.
 
     how:   kind of both convolutions
@@ -92,8 +83,8 @@ class Block(nn.Module):
         residual: bool = True,
         dropout: float = 0.0,
         activation: str = "leaky_relu",
-        how: Convolving = WHOLE,
-        entry: Convolving | None = None,
+        how: UNetConvolutions = WHOLE,
+        entry: UNetConvolutions | None = None,
     ) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[ndim], INSTANCE_NORM[ndim]
@@ -106,7 +97,7 @@ class Block(nn.Module):
             self.shortcut = convolution(inside, outside, tuple(stride), tuple(stride), bias=False)
         self.dropout: nn.Module = DROPOUT[ndim](dropout) if dropout else nn.Identity()
         self.activation = ACTIVATION[activation]()
-        self.attention = gate(how.attention, ndim, outside)
+        self.attention = common_layers.build_gate(how.attention, ndim, outside)
 
     def forward(self, images: Tensor, shaped: Shaped | None = None) -> Tensor:
         """Return the block's maps; shaped: is applied before the last activation."""
@@ -118,11 +109,17 @@ class Block(nn.Module):
         return inner if self.attention is None else self.attention(inner)
 
 
-class Single(nn.Module):
+class SingleConvolution(nn.Module):
     """One convolution, normalised and activated: a stage of a light decoder."""
 
     def __init__(
-        self, ndim: int, inside: int, outside: int, kernel: Sequence[int], activation: str, how: Convolving = WHOLE
+        self,
+        ndim: int,
+        inside: int,
+        outside: int,
+        kernel: Sequence[int],
+        activation: str,
+        how: UNetConvolutions = WHOLE,
     ) -> None:
         super().__init__()
         self.first = how.convolution(ndim, inside, outside, kernel, [1] * ndim)
@@ -185,19 +182,22 @@ class UNet(nn.Module):
         halved: bool = False,
     ) -> None:
         super().__init__()
-        how = Convolving(separable, groups, attention)
+        how = UNetConvolutions(separable, groups, attention)
         how.check()
-        check_stages(strides, spatial_dims, deep_supervision)
+        common_layers.check_stages(strides, spatial_dims, deep_supervision)
         if activation not in ACTIVATION:
             raise ValueError(f"there is no activation {activation!r}, only {', '.join(ACTIVATION)}")
         stages = len(strides)
         self.last = int(halved and stages > 1)
         widths = [min(width * 2**stage, widest) for stage in range(stages)]
-        shapes = kernels_for(strides) if kernels is None else checked(kernels, stages, spatial_dims)
-        down, up = _each(blocks, stages, "blocks"), _each(decoder_blocks, stages - 1, "decoder_blocks")
+        shapes = kernels_for(strides) if kernels is None else check_kernels(kernels, stages, spatial_dims)
+        down, up = (
+            _number_per_stage(blocks, stages, "blocks"),
+            _number_per_stage(decoder_blocks, stages - 1, "decoder_blocks"),
+        )
 
         options: dict[str, Any] = {"residual": residual, "dropout": dropout, "activation": activation, "how": how}
-        block = partial(Block, spatial_dims, **options)
+        block = partial(UNetBlock, spatial_dims, **options)
         inputs = [channels, *widths[:-1]]
         # The first convolution is plain: an image has few channels, and a depthwise one has a single filter for each.
         self.encoder = nn.ModuleList(
@@ -210,13 +210,13 @@ class UNet(nn.Module):
             outside, stride, shape = widths[stage - 1], tuple(strides[stage]), shapes[stage - 1]
             self.up.append(TRANSPOSED[spatial_dims](widths[stage], outside, stride, stride, bias=False))
             if light_decoder:
-                self.decoder.append(Single(spatial_dims, 2 * outside, outside, shape, activation, how))
+                self.decoder.append(SingleConvolution(spatial_dims, 2 * outside, outside, shape, activation, how))
             else:
                 self.decoder.append(_stage(block, up[stage - 1], 2 * outside, outside, shape, [1] * spatial_dims))
         convolution = CONVOLUTION[spatial_dims]
         self.dense = nn.ModuleDict({name: convolution(widths[self.last], n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
-        self.coarse = coarse_heads(spatial_dims, widths, dense, deep_supervision)
+        self.coarse = common_layers.coarse_heads(spatial_dims, widths, dense, deep_supervision)
         options = {"method": "film", **(fusion or {})}
         self.telling = ContextFusion(context, _places(widths, options["method"]), **options)
 
@@ -240,11 +240,11 @@ class UNet(nn.Module):
                 outputs[name] = interpolate(outputs[name], size, mode=LINEAR[len(size)])
         decoded += [images] * self.last  # the finest grid has no maps of its own: level 1 is half as fine as it
         if self.training:
-            outputs |= coarse_outputs(self.coarse, decoded)
-        return {**outputs, **self.telling.added(images)}
+            outputs |= common_layers.coarse_outputs(self.coarse, decoded)
+        return {**outputs, **self.telling.penalties(images)}
 
     def _shaping(self, covariates: Tensor | None, stage: int) -> Shaped | None:
-        return None if covariates is None else partial(self.telling.shaped, covariates=covariates, place=stage)
+        return None if covariates is None else partial(self.telling.modulate, covariates=covariates, place=stage)
 
 
 def _stage(
@@ -254,7 +254,7 @@ def _stage(
     outside: int,
     kernel: Sequence[int],
     stride: Sequence[int],
-    entry: Convolving | None = None,
+    entry: UNetConvolutions | None = None,
 ) -> nn.Module:
     """A stage of so many blocks, of which the first takes the stride; entry: kind of its first convolution."""
     blocks = [block(inside, outside, kernel, stride, entry=entry)]
@@ -285,14 +285,14 @@ def kernels_for(strides: Sequence[Sequence[int]]) -> list[list[int]]:
     return kernels
 
 
-def checked(kernels: Sequence[Sequence[int]], stages: int, axes: int) -> Sequence[Sequence[int]]:
+def check_kernels(kernels: Sequence[Sequence[int]], stages: int, axes: int) -> Sequence[Sequence[int]]:
     """Return the kernels; ValueError where they are not odd, or not one a stage and axis."""
     if len(kernels) != stages or any(len(kernel) != axes or any(k % 2 != 1 for k in kernel) for kernel in kernels):
         raise ValueError(f"kernels need {axes} odd numbers for each of {stages} stages, not {kernels}")
     return kernels
 
 
-def _each(count: int | Sequence[int], stages: int, name: str) -> list[int]:
+def _number_per_stage(count: int | Sequence[int], stages: int, name: str) -> list[int]:
     counts = [count] * stages if isinstance(count, int) else list(count)
     if len(counts) != stages or min(counts, default=1) < 1:
         raise ValueError(f"{name} is one number from 1 or one for each of {stages} stages, not {count}")

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isocenter.networks.family import Sized, Strides
-from isocenter.networks.layers import check_slices, slices_with_neighbours
-from isocenter.networks.unet import UNET, UNet, size_for
+from isocenter.networks import common_layers, unet
+from isocenter.networks.network_family import Sized, Strides
+from isocenter.networks.unet import UNET, UNet
 
 
 class SliceUNet(nn.Module):
@@ -33,7 +33,7 @@ class SliceUNet(nn.Module):
         **size: Any,
     ) -> None:
         super().__init__()
-        check_slices(axis, neighbours)
+        common_layers.check_slices(axis, neighbours)
         self.axis, self.neighbours = axis, neighbours
         self.plane = UNet(channels * (2 * neighbours + 1), 2, dense, vectors, **size)
 
@@ -41,7 +41,7 @@ class SliceUNet(nn.Module):
         """Return the outputs by head; context: (batch, covariates)."""
         count, outputs = images.shape[self.axis + 2], {}
         covariates = None if context is None else context.repeat_interleave(count, dim=0)
-        slices = slices_with_neighbours(images, self.axis, self.neighbours)
+        slices = common_layers.slices_with_neighbours(images, self.axis, self.neighbours)
         for name, output in self.plane(slices, covariates).items():
             stacked = output.unflatten(0, (-1, count))
             outputs[name] = stacked.mean(dim=1) if stacked.ndim < 4 else stacked.movedim(1, self.axis + 2)
@@ -59,12 +59,12 @@ def build_slices(
 def size_for_slices(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Slices across the axis that is halved least often, because its voxels are the longest."""
     if len(patch) != 3:
-        return size_for(patch, strides, device)
+        return unet.size_for(patch, strides, device)
     factors = [math.prod(stride[axis] for stride in strides) for axis in range(3)]
     axis = min(range(3), key=lambda n: (factors[n], patch[n]))
     others = [[s for n, s in enumerate(stride) if n != axis] for stride in strides]
     plane = [others[0], *(stride for stride in others[1:] if max(stride) > 1)]
-    size, because, source = size_for([size for n, size in enumerate(patch) if n != axis], plane, device)
+    size, because, source = unet.size_for([size for n, size in enumerate(patch) if n != axis], plane, device)
     cut = (
         f"cut along axis {axis}, whose voxels are the longest (halved to 1/{factors[axis]}), one neighbour on each side"
     )

@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from isocenter.networks.context_fusion import PooledHead, pooled_family
-from isocenter.networks.family import Sized, Strides
-from isocenter.networks.layers import BATCH_NORM, CONVOLUTION, MAX_POOL
+from isocenter.networks import context_fusion
+from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, MAX_POOL
+from isocenter.networks.context_fusion import PooledHead
+from isocenter.networks.network_family import Sized, Strides
 
 PAPER = "arXiv:1409.1556"
 WIDEST = 8  # times the width of the first stage
@@ -72,4 +73,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, because, PAPER
 
 
-VGG = pooled_family(Vgg, size_for, PAPER)
+VGG = context_fusion.pooled_family(Vgg, size_for, PAPER)

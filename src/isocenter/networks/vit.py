@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
+from isocenter.networks import transformer_blocks
+from isocenter.networks.common_layers import CONVOLUTION, LINEAR
 from isocenter.networks.context_fusion import ContextFusion
-from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.layers import CONVOLUTION, LINEAR
-from isocenter.networks.transformer import EPSILON, Block, initialise, spread_evenly
+from isocenter.networks.network_family import Family, Sized, Strides
+from isocenter.networks.transformer_blocks import EPSILON, TransformerBlock
 
 PAPER = "arXiv:2010.11929"
 # Patches an axis whose positions are learnt, where the settings have no `image`.
@@ -127,17 +128,17 @@ class ViT(nn.Module):
         self.directions = nn.Parameter(torch.empty(entries, width)) if entries else None
         self.of_entry = nn.Parameter(torch.empty(entries, width)) if entries else None
         rising = (stochastic_depth * n / max(layers - 1, 1) for n in range(layers))
-        self.blocks = nn.ModuleList(Block(width, heads, expansion, dropout, skipped) for skipped in rising)
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, expansion, dropout, skipped) for skipped in rising)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         self.vectors = nn.ModuleDict({name: nn.Linear(width, size) for name, size in vectors.items()})
         embeddings = self.positions, self.of_scale, self.of_channel, self.directions, self.of_entry
-        initialise(self.modules(), (self.class_token, *embeddings))
+        transformer_blocks.initialise_layers(self.modules(), (self.class_token, *embeddings))
         self.telling = telling  # after `initialise`: its layers keep their own initial weights
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
-        features = self._seen(images, context)
-        return {name: layer(features) for name, layer in self.vectors.items()} | self.telling.added(images)
+        features = self._class_token(images, context)
+        return {name: layer(features) for name, layer in self.vectors.items()} | self.telling.penalties(images)
 
     @torch.no_grad()
     def attention(self, images: Tensor, context: Tensor | None = None) -> Tensor:
@@ -157,9 +158,9 @@ class ViT(nn.Module):
         Each patch's share is spread evenly over its voxels; channels and scales are added. The shares of the class
         token itself, of covariates and of padding belong to no voxel: a map sums to at most 1.
         """
-        return self.spread(rollout(self.attention(images, context)), images)
+        return self.spread_rollout(attention_rollout(self.attention(images, context)), images)
 
-    def spread(self, flow: Tensor, images: Tensor) -> Tensor:
+    def spread_rollout(self, flow: Tensor, images: Tensor) -> Tensor:
         """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens): each patch's share in the class token."""
         spatial = tuple(images.shape[2:])
         from_patches = flow[:, 0, 1 + self._entries :]
@@ -167,7 +168,11 @@ class ViT(nn.Module):
         grids = self._grids(spatial)
         parts = from_patches.split([projected * math.prod(grid) for grid in grids], dim=1)
         maps = [
-            spread_evenly(part.reshape(-1, projected, *grid).sum(dim=1, keepdim=True), patches.token, spatial)  # type: ignore[arg-type]
+            transformer_blocks.spread_evenly(
+                part.reshape(-1, projected, *grid).sum(dim=1, keepdim=True),
+                patches.token,  # type: ignore[arg-type]
+                spatial,
+            )
             for patches, part, grid in zip(self.patches, parts, grids, strict=True)
         ]
         return torch.stack(maps).sum(dim=0)
@@ -176,7 +181,7 @@ class ViT(nn.Module):
     def _entries(self) -> int:
         return 0 if self.directions is None else self.directions.shape[0]
 
-    def _seen(self, images: Tensor, context: Tensor | None) -> Tensor:
+    def _class_token(self, images: Tensor, context: Tensor | None) -> Tensor:
         """(batch, width): the class token after all blocks."""
         tokens = self._tokens(images, context)
         for block in self.blocks:
@@ -216,7 +221,7 @@ class ViT(nn.Module):
     def _positions(self, grids: Sequence[Sequence[int]]) -> list[Tensor]:
         """Embeddings of the positions of each scale's tokens, (1, tokens, width), for an image of these grids."""
         learnt = self.positions[:, 1:].split([math.prod(grid) for grid in self.grids], dim=1)
-        return list(map(resized, learnt, self.grids, grids))
+        return list(map(resize_positions, learnt, self.grids, grids))
 
 
 def _refuse_patches(ndim: int, token: Sequence[int], image: Sequence[int], scales: Sequence[int]) -> None:
@@ -239,7 +244,7 @@ def _refuse_layers(layers: int, width: int, heads: int, stochastic_depth: float)
         raise ValueError(f"a stochastic_depth of {stochastic_depth}: give a probability below 1")
 
 
-def resized(positions: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
+def resize_positions(positions: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
     """Embeddings of the positions of one grid, (1, tokens, width), for another; the same tensor where it is the same.
 
     Linear along each axis between the centres of the old grid's cells, which span the same image.
@@ -251,7 +256,7 @@ def resized(positions: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor
     return stretched.flatten(2).transpose(1, 2)
 
 
-def rollout(attention: Tensor, *, weighed: bool = False) -> Tensor:
+def attention_rollout(attention: Tensor, *, weighed: bool = False) -> Tensor:
     """Attention rollout: the share of each input token in each token, (batch, tokens, tokens); a row sums to 1.
 
     attention: (batch, layers, heads, tokens, tokens)
@@ -267,7 +272,7 @@ def rollout(attention: Tensor, *, weighed: bool = False) -> Tensor:
     return flow
 
 
-def translated(name: str) -> str:
+def vit_tensor_name(name: str) -> str:
     """A tensor of timm's vision transformers by our name of it."""
     for theirs, ours in TIMM:
         name = re.sub(theirs, ours, name)
@@ -309,7 +314,7 @@ VIT = Family(
     takes_context=("tokens",),
     # PneumoniaMNIST, three minutes on one core, one seed.
     rate={"vector": (0.5, "reached an AUROC of 0.952 with it, 0.918 with the usual one and 0.943 with a quarter")},
-    translated=translated,
+    translated=vit_tensor_name,
     features="norm",
     attention="blocks",
 )

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, one_hot
 
-from isocenter.networks.family import Family, Sized, Strides
-from isocenter.networks.layers import CONVOLUTION, LINEAR, convolved
-from isocenter.networks.pyramid import ADDED, Features, along_axes, most_confident, only_head, size_for
+from isocenter.networks import common_layers, pyramid
+from isocenter.networks.common_layers import CONVOLUTION, LINEAR
+from isocenter.networks.network_family import Family, Sized, Strides
+from isocenter.networks.pyramid import ADDED, PyramidFeatures
 
 # YOLOX, section 2.1 and its code: radius about a box's centre, in voxels of a level, of its candidates; how many of
 # their overlaps are summed to the number of assigned predictions; weights of the overlap in the cost and in the loss.
@@ -47,7 +48,7 @@ class Predictions(NamedTuple):
     steps: Tensor
 
     @classmethod
-    def of(cls, outputs: Sequence[Tensor], steps: Sequence[Sequence[int]], unit: float) -> Predictions:
+    def from_levels(cls, outputs: Sequence[Tensor], steps: Sequence[Sequence[int]], unit: float) -> Predictions:
         """The outputs of each level, as `Yolox` has them; unit: voxels of a length or offset of 1."""
         levels = [cls._of_level(maps, maps.new_tensor(step), unit) for maps, step in zip(outputs, steps, strict=True)]
         return cls(*(torch.cat(part, dim=-2) for part in zip(*levels, strict=True)))
@@ -88,11 +89,14 @@ class Yolox(nn.Module):
     ) -> None:
         super().__init__()
         self.ndim = ndim = spatial_dims
-        self.name, self.classes = only_head(dense, ndim)
-        self.body = Features(channels, ndim, levels=levels, **size)
+        self.name, self.classes = pyramid.single_box_head(dense, ndim)
+        self.body = PyramidFeatures(channels, ndim, levels=levels, **size)
         inside, steps, last = self.body.inside, self.body.steps, CONVOLUTION[ndim]
         branches = [
-            nn.ModuleList(nn.Sequential(*(convolved(ndim, inside, inside, 3) for _ in range(head))) for _ in steps)
+            nn.ModuleList(
+                nn.Sequential(*(common_layers.convolution_layer(ndim, inside, inside, 3) for _ in range(head)))
+                for _ in steps
+            )
             for _ in range(2)
         ]
         self.kinds, self.places = branches
@@ -112,7 +116,7 @@ class Yolox(nn.Module):
         if self.training:
             return {f"{self.name}/{number}": maps for number, maps in enumerate(raw)}
         on_grid = (self._on_grid(maps, images.shape[2:]) for maps in raw)
-        return {self.name: most_confident(on_grid, self.classes)}
+        return {self.name: pyramid.most_confident_map(on_grid, self.classes)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """The loss of overlap, class and object, for each assigned prediction.
@@ -122,14 +126,14 @@ class Yolox(nn.Module):
         heads:   of the network, by name; `unit` is the voxels of a length of 1
         """
         raw = [outputs[f"{self.name}/{level}"] for level in range(len(self.body.steps))]
-        predictions = Predictions.of(raw, self.body.steps, heads[self.name].unit)
+        predictions = Predictions.from_levels(raw, self.body.steps, heads[self.name].unit)
         losses, count = [], 0
         for number, truth in enumerate(boxes):
             boxes_of_image = truth[
                 (truth[:, 0] >= 0) & (truth[:, 1 + self.ndim :] > truth[:, 1 : 1 + self.ndim]).all(dim=1)
             ]
             of_image = predictions.of_image(number)
-            chosen, which = assigned(of_image, boxes_of_image)
+            chosen, which = assign_boxes(of_image, boxes_of_image)
             losses.append(_image_loss(of_image, boxes_of_image, chosen, which))
             count += len(chosen)
         return torch.stack(losses).sum() / max(1, count)
@@ -139,7 +143,7 @@ class Yolox(nn.Module):
         kind = self.of_kinds[number](self.kinds[number](features)).float()
         extent = self.of_places[number](self.places[number](features)).float()
         anything, lengths, offsets = extent.split([1, self.ndim, self.ndim], dim=1)
-        scale = along_axes(extent.new_tensor(self.scales[number]), extent)
+        scale = pyramid.broadcast_to_channels(extent.new_tensor(self.scales[number]), extent)
         return torch.cat([anything, kind, lengths.clamp(max=LONGEST).exp() * scale, offsets * scale], dim=1)
 
     def _on_grid(self, raw: Tensor, size: Sequence[int]) -> Tensor:
@@ -150,7 +154,7 @@ class Yolox(nn.Module):
 
 
 @torch.no_grad()
-def assigned(predictions: Predictions, boxes: Tensor) -> tuple[Tensor, Tensor]:
+def assign_boxes(predictions: Predictions, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """SimOTA: the predictions of one image that are assigned to a box, (k,) indices, and their boxes, (k,) indices.
 
     Of the predictions near a box those of least cost, in class and overlap; as many as the sum of the best overlaps.
@@ -217,7 +221,7 @@ def _overlap(boxes: Tensor, others: Tensor) -> Tensor:
 
 def size_for_yolox(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The settings of a pyramid with three levels from a quarter of the image's resolution on."""
-    size, because, _ = size_for(patch, strides, device)
+    size, because, _ = pyramid.size_for(patch, strides, device)
     return size, because.replace("outputs at a quarter", "outputs from a quarter"), YOLOX.paper
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
-from isocenter.objectives.fixmatch import confident_cross_entropy
-from isocenter.objectives.objective import Needs, Objective, Outputs, Seen, Step, heads_of, without_probabilities
+from isocenter.objectives import fixmatch, objective_terms
+from isocenter.objectives.objective_terms import Needs, Objective, ObjectiveStep, Outputs, SeenBatch
 from isocenter.tasks import Task
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class CoTraining(Objective):
         """Refusal: it takes the likeliest classes or findings as answers; views are those of two networks."""
         if self.views and (len(self.views) != 2 or not all(self.views)):
             return "co_training.views names the channels of two networks, as [[0], [1]]"
-        return without_probabilities(task)
+        return objective_terms.without_probabilities(task)
 
     def parts(self, network: Module, features: int) -> Module:
         """The second network: a copy whose layers begin with weights of their own."""
@@ -48,29 +48,32 @@ class CoTraining(Objective):
                 reset()
         return second
 
-    def loss(self, step: Step) -> Tensor:
+    def loss(self, step: ObjectiveStep) -> Tensor:
         """Loss that both learn of each other, and that the second learns of references."""
         mine, theirs = self.views or (None, None)
         labelled, unlabelled = step.labelled, step.unlabelled[0]
-        first, second = step.run(limited(unlabelled, mine)), step.through(step.parts, limited(unlabelled, theirs))
-        taught = step.through(step.parts, limited(labelled, theirs))
+        first, second = (
+            step.run(limit_channels(unlabelled, mine)),
+            step.through(step.parts, limit_channels(unlabelled, theirs)),
+        )
+        taught = step.through(step.parts, limit_channels(labelled, theirs))
         loss = step.judge(taught, labelled.targets)
         if labelled.partner is not None:
             mixed = step.judge(taught, labelled.targets[labelled.partner])
             loss = labelled.share * loss + (1 - labelled.share) * mixed
-        return loss + crossed(step.task, first, second) + crossed(step.task, second, first)
+        return loss + cross_teaching_loss(step.task, first, second) + cross_teaching_loss(step.task, second, first)
 
 
-def crossed(task: Task, outputs: Outputs, answers: Outputs) -> Tensor:
+def cross_teaching_loss(task: Task, outputs: Outputs, answers: Outputs) -> Tensor:
     """The cross-entropy of outputs with the likeliest of another network's answers; the mean over heads."""
     costs = [
-        confident_cross_entropy(part, head, answers[name].detach(), outputs[name], threshold=0.0)
-        for name, part, head in heads_of(task)
+        fixmatch.confident_cross_entropy(part, head, answers[name].detach(), outputs[name], threshold=0.0)
+        for name, part, head in objective_terms.task_heads(task)
     ]
     return torch.stack(costs).mean()
 
 
-def limited(seen: Seen, channels: Sequence[int] | None) -> Seen:
+def limit_channels(seen: SeenBatch, channels: Sequence[int] | None) -> SeenBatch:
     """A batch of which all other channels are 0, as those are that a case lacks; None: as it is.
 
     Raises PlanError for a channel that images do not have.

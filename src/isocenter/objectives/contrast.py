@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from annotated_types import Ge, Gt, Le
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import NUMBERS, Needs, Objective, Positives, Seen, Step, projected, projection
+from isocenter.objectives import objective_terms
+from isocenter.objectives.objective_terms import NUMBERS, Needs, Objective, ObjectiveStep, Positives, SeenBatch
 from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Contrast(Objective):
 
     def parts(self, network: Module, features: int) -> Module:
         """The layers that are compared; of a queue also their averages, and keys with the patients that they are of."""
-        layers: Any = projection(features, NUMBERS)
+        layers: Any = objective_terms.projection_layers(features, NUMBERS)
         if self.queue:
             layers["taught"] = copy.deepcopy(layers).requires_grad_(False)
             layers.register_buffer("waiting", torch.zeros(self.queue, NUMBERS))
@@ -82,21 +83,24 @@ class Contrast(Objective):
             layers.register_buffer("place", torch.zeros((), dtype=torch.int64))
         return layers
 
-    def losses(self, step: Step) -> Tensor:
+    def losses(self, step: ObjectiveStep) -> Tensor:
         """Losses of both views of each image; with a queue of the first, whose other view the averaged weights see."""
         assert step.second is not None  # noqa: S101 - its needs say so
-        views = [replace(seen, images=cropped(seen.images, self.shown)) for seen in (step.labelled, step.second)]
+        views = [replace(seen, images=crop_images(seen.images, self.shown)) for seen in (step.labelled, step.second)]
         owners = torch.tensor(step.patients, device=views[0].images.device)
         if self.queue:
-            queries, keys = projected(step.parts, step.embedded(views[0])), keys_of(step, views[1])
+            queries, keys = (
+                objective_terms.project_features(step.parts, step.embedding_network(views[0])),
+                momentum_keys(step, views[1]),
+            )
             step.parts.latest = keys
             filled = step.parts.owners >= 0
             others = torch.cat([keys, step.parts.waiting[filled]])
-            return keyed(queries, others, owners, torch.cat([owners, step.parts.owners[filled]]), self.temperature)
-        left, right = (projected(step.parts, step.embedded(one)) for one in views)
+            return info_nce(queries, others, owners, torch.cat([owners, step.parts.owners[filled]]), self.temperature)
+        left, right = (objective_terms.project_features(step.parts, step.embedding_network(one)) for one in views)
         return normalised_cross_entropy(left, right, owners, self.temperature)
 
-    def after(self, step: Step) -> None:
+    def after(self, step: ObjectiveStep) -> None:
         """Move the averaged layers, and let this batch's keys wait in place of the oldest."""
         if not self.queue:
             return
@@ -111,11 +115,13 @@ class Contrast(Objective):
         parts.place.fill_((int(parts.place) + len(keys)) % self.queue)
 
 
-def keys_of(step: Step, seen: Seen) -> Tensor:
+def momentum_keys(step: ObjectiveStep, seen: SeenBatch) -> Tensor:
     """(batch, numbers) of unit length, by averaged weights, without a gradient."""
     assert step.taught is not None  # noqa: S101 - its needs say so
     with torch.no_grad():
-        return torch.nn.functional.normalize(projected(step.parts["taught"], step.taught(seen)), dim=1)
+        return torch.nn.functional.normalize(
+            objective_terms.project_features(step.parts["taught"], step.taught(seen)), dim=1
+        )
 
 
 def normalised_cross_entropy(left: Tensor, right: Tensor, owners: Tensor, temperature: float) -> Tensor:
@@ -135,7 +141,7 @@ def normalised_cross_entropy(left: Tensor, right: Tensor, owners: Tensor, temper
     return log_sums.reshape(2, count).mean(dim=0)
 
 
-def keyed(queries: Tensor, keys: Tensor, owners: Tensor, key_owners: Tensor, temperature: float) -> Tensor:
+def info_nce(queries: Tensor, keys: Tensor, owners: Tensor, key_owners: Tensor, temperature: float) -> Tensor:
     """(batch,) the loss InfoNCE of each image: its own key stands at its place, before all others.
 
     keys: (batch or more, numbers) of unit length
@@ -147,7 +153,7 @@ def keyed(queries: Tensor, keys: Tensor, owners: Tensor, key_owners: Tensor, tem
     return alike.masked_fill(~counts, -torch.inf).logsumexp(dim=1) - alike[rows, rows]
 
 
-def cropped(images: Tensor, least: float) -> Tensor:
+def crop_images(images: Tensor, least: float) -> Tensor:
     """A part of each image, of at least this share of its voxels, in the size of the whole."""
     count, axes = len(images), images.ndim - 2
     share = least + (1 - least) * torch.rand(count)
@@ -158,11 +164,11 @@ def cropped(images: Tensor, least: float) -> Tensor:
         flat = torch.zeros(count, 2, 3, device=images.device)
         flat[:, 0, 0], flat[:, 0, 2], flat[:, 1, 1] = matrix[:, 0, 0], matrix[:, 0, 1], 1.0
         grid = torch.nn.functional.affine_grid(flat, [count, 1, 1, images.shape[2]], align_corners=False)
-        return _sampled(images[:, :, None], grid)[:, :, 0]
+        return _sample(images[:, :, None], grid)[:, :, 0]
     grid = torch.nn.functional.affine_grid(matrix, [count, 1, *images.shape[2:]], align_corners=False)
-    return _sampled(images, grid)
+    return _sample(images, grid)
 
 
-def _sampled(images: Tensor, grid: Tensor) -> Tensor:
+def _sample(images: Tensor, grid: Tensor) -> Tensor:
     sampled: Tensor = torch.nn.functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
     return sampled.to(images.dtype)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from annotated_types import Gt, Lt
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import STATED, Needs, Objective, Outputs, Seen, Step, is_exclusive
-from isocenter.tasks import Task, leaves
+from isocenter.objectives import objective_terms
+from isocenter.objectives.objective_terms import STATED, Needs, Objective, ObjectiveStep, Outputs, SeenBatch
+from isocenter.tasks import Task, properties
 from isocenter.values import Dataset, Decision, Fingerprint, Head
 
 if TYPE_CHECKING:
@@ -57,17 +58,17 @@ class Distillation(Objective):
             return "no teacher is given (--set distillation.teacher=PATH of a run, a package or an ensemble)"
         if task.parts:
             return "it learns one answer of its teacher, and this is of several tasks"
-        states = next(iter(leaves(task).values())).uncertainty
+        states = next(iter(properties.leaf_tasks(task).values())).uncertainty
         fit = states in STATED or (states == "values" and all(head.is_vector for head in task.heads.values()))
         return "" if fit else "it learns probabilities or values of its teacher, and there are none"
 
-    def loss(self, step: Step) -> Tensor:
+    def loss(self, step: ObjectiveStep) -> Tensor:
         """The mean over the images of the step, be they labelled or not."""
         distances = [self.apart(step.task, step.labelled, step.outputs)]
         distances += [self.apart(step.task, seen, step.run(seen)) for seen in step.unlabelled[:1]]
         return torch.cat(distances).mean()
 
-    def apart(self, task: Task, seen: Seen, outputs: Outputs) -> Tensor:
+    def apart(self, task: Task, seen: SeenBatch, outputs: Outputs) -> Tensor:
         """(batch,) the distance of outputs from the teacher's answers for these images."""
         [(name, head)] = task.heads.items()
         answers = seen.taught
@@ -85,7 +86,7 @@ def divergence(task: Task, head: Head, answers: Tensor, outputs: Tensor, tempera
     answers: (batch, channels, ...) probabilities; outputs: logits. The mean over voxels, and over findings.
     """
     functional, likely = torch.nn.functional, answers.clamp(LEAST, 1 - LEAST)
-    if is_exclusive(task, head):
+    if objective_terms.is_exclusive(task, head):
         taught = (likely.log() / temperature).log_softmax(dim=1)
         learnt = (outputs / temperature).log_softmax(dim=1)
         distances = (taught.exp() * (taught - learnt)).sum(dim=1)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from annotated_types import Ge, Lt
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import Needs, Objective, Step, heads_of, is_exclusive, without_probabilities
+from isocenter.objectives import objective_terms
+from isocenter.objectives.objective_terms import Needs, Objective, ObjectiveStep
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint, Head
 
@@ -45,9 +46,9 @@ class FixMatch(Objective):
 
     def refusal(self, task: Task) -> str:
         """Refusal: it needs a probability to be sure by."""
-        return without_probabilities(task)
+        return objective_terms.without_probabilities(task)
 
-    def loss(self, step: Step) -> Tensor:
+    def loss(self, step: ObjectiveStep) -> Tensor:
         """The cost of what counts, divided by all images, findings or voxels; the mean over heads."""
         assert step.weak is not None and step.strong is not None  # noqa: S101 - its needs say so
         with torch.no_grad():
@@ -55,7 +56,7 @@ class FixMatch(Objective):
         outputs = step.run(step.strong)
         costs = [
             confident_cross_entropy(part, head, answers[name], outputs[name], self.threshold)
-            for name, part, head in heads_of(step.task)
+            for name, part, head in objective_terms.task_heads(step.task)
         ]
         return torch.stack(costs).mean()
 
@@ -67,7 +68,7 @@ def confident_cross_entropy(task: Task, head: Head, answers: Tensor, outputs: Te
     A finding counts where it is surely there, and where it is surely not.
     """
     functional = torch.nn.functional
-    if is_exclusive(task, head):
+    if objective_terms.is_exclusive(task, head):
         sure, likeliest = answers.softmax(dim=1).max(dim=1)
         costs = functional.cross_entropy(outputs, likeliest, reduction="none")
     else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from annotated_types import Ge, Lt
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import Needs, Objective, Step
+from isocenter.objectives.objective_terms import Needs, Objective, ObjectiveStep
 from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class L2SP(Objective):
             "training.weight_decay": Decision(0.0, because, PAPER),
         }
 
-    def loss(self, step: Step) -> Tensor:
+    def loss(self, step: ObjectiveStep) -> Tensor:
         """Half the squared distances, each by its strength."""
         weights = {name: weight for name, weight in step.weights.items() if weight.ndim > 1}
         starts = {name: step.start[name] for name in weights.keys() & step.start.keys()}

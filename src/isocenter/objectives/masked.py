@@ -13,7 +13,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Lt
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import Needs, Objective, Step
+from isocenter.objectives.objective_terms import Needs, Objective, ObjectiveStep
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint
 
@@ -56,15 +56,15 @@ class Masked(Objective):
         """The network has to give an image."""
         return "" if IMAGE in task.heads else "it restores voxels, and the network has no image as output"
 
-    def losses(self, step: Step) -> Tensor:
+    def losses(self, step: ObjectiveStep) -> Tensor:
         """The difference of each image."""
         images = step.labelled.images
-        blank = blocks(len(images), images.shape[2:], self.block, self.ratio).to(images.device)
-        restored = step.run(replace(step.labelled, images=blanked(images, blank)))[IMAGE]
-        return restoration(restored, step.whole(images), step.whole(blank.to(images.dtype)))
+        blank = draw_blocks(len(images), images.shape[2:], self.block, self.ratio).to(images.device)
+        restored = step.run(replace(step.labelled, images=blank_out(images, blank)))[IMAGE]
+        return restoration_error(restored, step.whole(images), step.whole(blank.to(images.dtype)))
 
 
-def blocks(count: int, spatial: Sequence[int], block: int, ratio: float) -> Tensor:
+def draw_blocks(count: int, spatial: Sequence[int], block: int, ratio: float) -> Tensor:
     """(count, 1, *spatial) which voxels are blanked: the same share of blocks of each image, at least one of them."""
     cells = [-(-size // min(block, size)) for size in spatial]
     number = min(max(1, round(ratio * int(np.prod(cells)))), max(1, int(np.prod(cells)) - 1))
@@ -75,7 +75,7 @@ def blocks(count: int, spatial: Sequence[int], block: int, ratio: float) -> Tens
     return chosen
 
 
-def blanked(images: Tensor, blank: Tensor) -> Tensor:
+def blank_out(images: Tensor, blank: Tensor) -> Tensor:
     """The images with the mean of what is left of each channel in place of the blanked voxels."""
     axes = tuple(range(2, images.ndim))
     left = (~blank).sum(dim=axes, keepdim=True).clamp(min=1)
@@ -83,7 +83,7 @@ def blanked(images: Tensor, blank: Tensor) -> Tensor:
     return torch.where(blank, mean, images)
 
 
-def restoration(restored: Tensor, images: Tensor, blank: Tensor) -> Tensor:
+def restoration_error(restored: Tensor, images: Tensor, blank: Tensor) -> Tensor:
     """(batch,) mean absolute difference over the blanked voxels and the channels.
 
     blank: (batch, 1, *spatial) 1 where a voxel is blanked, else 0

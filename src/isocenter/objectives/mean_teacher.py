@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from annotated_types import Ge, Le
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import (
-    Needs,
-    Objective,
-    Outputs,
-    Seen,
-    Step,
-    heads_of,
-    probable,
-    without_probabilities,
-)
+from isocenter.objectives import objective_terms
+from isocenter.objectives.objective_terms import Needs, Objective, ObjectiveStep, Outputs, SeenBatch
 from isocenter.tasks import Task
 from isocenter.values import Dataset, Decision, Fingerprint
 
@@ -61,31 +53,39 @@ class MeanTeacher(Objective):
 
     def refusal(self, task: Task) -> str:
         """Refusal: it compares probabilities of classes or findings; what is pasted needs an answer for each voxel."""
-        vectors = [name for name, _, head in heads_of(task) if not head.is_dense]
+        vectors = [name for name, _, head in objective_terms.task_heads(task) if not head.is_dense]
         if self.paste and vectors:
             return f"boxes are pasted for answers of voxels (mean_teacher.paste), and {', '.join(vectors)} has none"
-        return without_probabilities(task)
+        return objective_terms.without_probabilities(task)
 
-    def loss(self, step: Step) -> Tensor:
+    def loss(self, step: ObjectiveStep) -> Tensor:
         """The squared difference, summed over classes or findings, as the mean over places and heads."""
         unlabelled, varied = step.unlabelled[:2]
         if not self.paste:
             return torch.stack(
-                [each.mean() for each in apart(step.task, step.run(unlabelled), step.teacher(varied))]
+                [each.mean() for each in probability_distance(step.task, step.run(unlabelled), step.teacher(varied))]
             ).mean()
-        pasted = Pasted.of(step, unlabelled, self.paste)
+        pasted = PastedBatch.from_batch(step, unlabelled, self.paste)
         outputs = step.run(pasted.seen)
         unknown = (~pasted.known).float()
-        costs = [(each * unknown).sum() / unknown.sum() for each in apart(step.task, outputs, step.teacher(varied))]
-        learnt = {name: outputs[name] for name, _, _ in heads_of(step.task)}
-        return torch.stack(costs).mean() + pasted.judged(step, learnt)
+        costs = [
+            (each * unknown).sum() / unknown.sum()
+            for each in probability_distance(step.task, outputs, step.teacher(varied))
+        ]
+        learnt = {name: outputs[name] for name, _, _ in objective_terms.task_heads(step.task)}
+        return torch.stack(costs).mean() + pasted.judge(step, learnt)
 
 
-def apart(task: Task, student: Outputs, teacher: Outputs) -> list[Tensor]:
+def probability_distance(task: Task, student: Outputs, teacher: Outputs) -> list[Tensor]:
     """(batch, ...) the squared difference of probabilities, summed over classes or findings, of each head."""
     return [
-        (probable(part, head, student[name]) - probable(part, head, teacher[name])).square().sum(dim=1)
-        for name, part, head in heads_of(task)
+        (
+            objective_terms.head_probabilities(part, head, student[name])
+            - objective_terms.head_probabilities(part, head, teacher[name])
+        )
+        .square()
+        .sum(dim=1)
+        for name, part, head in objective_terms.task_heads(task)
     ]
 
 
@@ -98,7 +98,7 @@ SIDE = 2 / 3
 
 
 @dataclass(frozen=True, eq=False)
-class Pasted:
+class PastedBatch:
     """A batch of unlabelled images, of which some have a part of a labelled image.
 
     seen:    the images
@@ -106,17 +106,17 @@ class Pasted:
     partner: (batch,) the place of the labelled image in its batch; of the whole batch
     """
 
-    seen: Seen
+    seen: SeenBatch
     known: Tensor
     partner: Tensor
 
     @classmethod
-    def of(cls, step: Step, seen: Seen, share: float) -> Pasted:
+    def from_batch(cls, step: ObjectiveStep, seen: SeenBatch, share: float) -> PastedBatch:
         """Give so large a share of the samples its part, drawn by chance: half of them a box, half all but a box."""
         images, labelled = seen.images, step.labelled
         count, axes = len(images), images.ndim - 2
         chosen, outer = torch.rand(count) < share, torch.rand(count) < 0.5
-        inside = boxes(count, images.shape[2:])
+        inside = draw_boxes(count, images.shape[2:])
         from_partner = ((inside != outer.reshape(-1, *[1] * axes)) & chosen.reshape(-1, *[1] * axes)).to(images.device)
         others = step.whole(labelled.images)
         of_all_ranks = step.whole(from_partner.to(images.dtype)) > 0
@@ -130,7 +130,7 @@ class Pasted:
         ]
         return cls(replace(seen, images=pasted, context=tuple(context)), of_all_ranks, partner)
 
-    def judged(self, step: Step, outputs: Outputs) -> Tensor:
+    def judge(self, step: ObjectiveStep, outputs: Outputs) -> Tensor:
         """The task's loss over the voxels of labelled images, times the share of the samples that have any.
 
         outputs: of the whole batch. Elsewhere stand the outputs of the labelled images themselves, without a gradient,
@@ -144,10 +144,10 @@ class Pasted:
             name: torch.where(pasted, output[rows], step.outputs[name][places].detach())
             for name, output in outputs.items()
         }
-        return len(rows) / len(self.known) * step.judge(mixed, of_samples(step.labelled.targets, places))
+        return len(rows) / len(self.known) * step.judge(mixed, select_samples(step.labelled.targets, places))
 
 
-def boxes(count: int, spatial: Sequence[int]) -> Tensor:
+def draw_boxes(count: int, spatial: Sequence[int]) -> Tensor:
     """(count, *spatial) voxels of a box at a place that is drawn for each sample."""
     inside = torch.zeros(count, *spatial, dtype=torch.bool)
     sides = [max(1, round(SIDE * size)) for size in spatial]
@@ -157,6 +157,6 @@ def boxes(count: int, spatial: Sequence[int]) -> Tensor:
     return inside
 
 
-def of_samples(targets: Any, places: Tensor) -> Any:
+def select_samples(targets: Any, places: Tensor) -> Any:
     """The targets of these samples of a batch; of several parts those of each."""
     return {name: one[places] for name, one in targets.items()} if isinstance(targets, Mapping) else targets[places]

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from isocenter.lazy import torch
-from isocenter.objectives.objective import Needs, Objective, Step, projected, projection
+from isocenter.objectives import objective_terms
+from isocenter.objectives.objective_terms import Needs, Objective, ObjectiveStep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,19 +27,19 @@ class Rotation(Objective):
 
     def parts(self, network: Module, features: int) -> Module:
         """The layers that name the turn."""
-        return projection(features, TURNS)
+        return objective_terms.projection_layers(features, TURNS)
 
-    def losses(self, step: Step) -> Tensor:
+    def losses(self, step: ObjectiveStep) -> Tensor:
         """Losses of each image in one of its turns; the turns of a batch are as often as any other."""
         images = step.labelled.images
         turns = (torch.randperm(len(images)) + int(torch.randint(TURNS, ()))) % TURNS
-        turned_images = replace(step.labelled, images=turned(images, turns))
-        logits = projected(step.parts, step.embedded(turned_images))
+        turned_images = replace(step.labelled, images=quarter_turns(images, turns))
+        logits = objective_terms.project_features(step.parts, step.embedding_network(turned_images))
         truth = step.whole(turns.to(logits.device))
         return torch.nn.functional.cross_entropy(logits, truth, reduction="none")
 
 
-def turned(images: Tensor, turns: Tensor) -> Tensor:
+def quarter_turns(images: Tensor, turns: Tensor) -> Tensor:
     """Each image after so many quarter turns; of a plane that is no square its middle, in the size of the whole.
 
     images: (batch, channels, *spatial) of two axes or more

@@ -7,9 +7,9 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from isocenter.files import FileChoices
+from isocenter.files.format_options import FileChoices
 from isocenter.keywords import Flag
-from isocenter.options.shared import Out, Overwrite, Volume
+from isocenter.options.shared_flags import Out, Overwrite, Volume
 from isocenter.values import BoundingBoxes, Image, SpatialTransform
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from isocenter.keywords import Flag
-from isocenter.options.shared import (
+from isocenter.options.shared_flags import (
     PACKAGE,
     Activation,
     Backend,
@@ -27,7 +27,8 @@ from isocenter.options.shared import (
     Uncertainty,
     UsualBackends,
 )
-from isocenter.reading import Input, ReadingOptions
+from isocenter.reading import ReadingOptions
+from isocenter.reading.reading_options import Input
 from isocenter.values import Dataset
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from isocenter.errors import UsageError
 from isocenter.keywords import Flag
-from isocenter.options.shared import RESULTS, Models, Node, Out, Overwrite, Seed
+from isocenter.options.shared_flags import RESULTS, Models, Node, Out, Overwrite, Seed
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -7,10 +7,10 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from isocenter.documents import REQUIREMENTS
+from isocenter.documents.tracing import REQUIREMENTS
 from isocenter.keywords import Flag
-from isocenter.options.shared import Device, Out, Overwrite, Seed, Threads
-from isocenter.reading import ReadingOptions, pairs
+from isocenter.options.shared_flags import Device, Out, Overwrite, Seed, Threads
+from isocenter.reading import ReadingOptions, reading_options
 
 ChangePlan = Annotated[str | Path, Flag("The agreed plan of changes: change-plan.toml.", "FILE")]
 ChangeOut = Annotated[str | Path | None, Flag("Folder for the results.", "FOLDER", path="change-<name>")]
@@ -18,12 +18,12 @@ Study = Annotated[str | Path, Flag("The folder of a study.", "FOLDER")]
 StudyOut = Annotated[str | Path, Flag("Folder for what is written.", "FOLDER")]
 
 
-def _set(texts: Sequence[str]) -> dict[str, str]:
-    return pairs(texts, "--set")
+def _parse_settings(texts: Sequence[str]) -> dict[str, str]:
+    return reading_options.parse_pairs(texts, "--set")
 
 
-def _explored(texts: Sequence[str]) -> dict[str, str]:
-    return pairs(texts, "--explore")
+def _parse_explored(texts: Sequence[str]) -> dict[str, str]:
+    return reading_options.parse_pairs(texts, "--explore")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class StudySizeOptions:
     _: KW_ONLY
     assignments: Annotated[
         Mapping[str, Any] | None,
-        Flag("Set an input of the design; repeatable.", "NAME=VALUE", "--set", repeats=True, read=_set),
+        Flag("Set an input of the design; repeatable.", "NAME=VALUE", "--set", repeats=True, read=_parse_settings),
     ] = None
     simulate: Annotated[int, Flag("Check the power by so many simulated studies.", "N", least=0)] = 0
     seed: Seed = 0
@@ -162,7 +162,7 @@ class StudyAssignOptions:
     participant: Annotated[str, Flag("The participant, or the cluster.", "ID")]
     assignments: Annotated[
         Mapping[str, str] | None,
-        Flag("Level of a stratum; repeatable.", "STRATUM=LEVEL", "--set", repeats=True, read=_set),
+        Flag("Level of a stratum; repeatable.", "STRATUM=LEVEL", "--set", repeats=True, read=_parse_settings),
     ] = None
 
 
@@ -180,7 +180,7 @@ class StudyAnalyseOptions:
             "Compare a further column by mean or proportion; repeatable.",
             "COLUMN=METRIC",
             repeats=True,
-            read=_explored,
+            read=_parse_explored,
         ),
     ] = None
     overwrite: Overwrite = False

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from isocenter.keywords import Flag
-from isocenter.options.shared import (
+from isocenter.options.shared_flags import (
     LARGEST_SEED,
     RESULTS,
     Activation,
@@ -28,8 +28,9 @@ from isocenter.options.shared import (
     Uncertainty,
 )
 from isocenter.reading import ReadingOptions
-from isocenter.scoring import AuditOptions
-from isocenter.values import Dataset, Frame, Split
+from isocenter.scoring.auditing.audit_options import AuditOptions
+from isocenter.values import Dataset, Split
+from isocenter.values.dataset_cases import DataFrameLike
 
 if TYPE_CHECKING:
     from isocenter.runtime import Model
@@ -56,7 +57,7 @@ Deterministic = Annotated[bool, Flag("Make two runs bit-for-bit equal; needs --s
 class CheckOptions(ReadingOptions):
     """Check DATA and report whether a model can be trained on it."""
 
-    data: Annotated[str | Path | Dataset | Frame, Data]
+    data: Annotated[str | Path | Dataset | DataFrameLike, Data]
     _: KW_ONLY
     out: Out = None
     overwrite: Overwrite = False
@@ -79,7 +80,7 @@ class CheckOptions(ReadingOptions):
 class PlanOptions(ReadingOptions):
     """Plan a training on DATA, with a reason for every decision."""
 
-    data: Annotated[str | Path | Dataset | Frame, Data]
+    data: Annotated[str | Path | Dataset | DataFrameLike, Data]
     _: KW_ONLY
     minutes: Minutes = None
     out: Annotated[str | Path | None, Flag("File for the plan.", "FILE", path="plan-<name>.yaml")] = None
@@ -115,7 +116,7 @@ class CacheOptions:
 class CasesOptions(ReadingOptions):
     """Prepare the cases of one part of DATA for a training loop of your own."""
 
-    data: Annotated[str | Path | Dataset | Frame, Data]
+    data: Annotated[str | Path | Dataset | DataFrameLike, Data]
     _: KW_ONLY
     part: Split = "train"  # type: ignore[assignment] # of the data; that of complex voxels stands in dataset.toml
     seed: Seed = 0
@@ -139,7 +140,7 @@ class TrainOptions(ReadingOptions):
     """Train a model on DATA: check, plan, train, evaluate and report."""
 
     data: Annotated[
-        str | Path | Dataset | Frame | None, Flag("Data as for `check`, or the .yaml file of a plan.", "DATA")
+        str | Path | Dataset | DataFrameLike | None, Flag("Data as for `check`, or the .yaml file of a plan.", "DATA")
     ] = None
     _: KW_ONLY
     minutes: Minutes = None
@@ -209,7 +210,7 @@ class EvaluateOptions(ReadingOptions, AuditOptions):
     """Score MODEL on the labelled cases of DATA, with intervals."""
 
     model: Annotated[str | Path | Model, Trained]
-    data: Annotated[str | Path | Dataset | Frame, Data]
+    data: Annotated[str | Path | Dataset | DataFrameLike, Data]
     _: KW_ONLY
     split: Annotated[
         Literal["train", "val", "calibration", "test", "all"] | None,

@@ -17,13 +17,12 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from isocenter.errors import PlanError
-from isocenter.files import DEEPEST
-from isocenter.planning.changes import with_settings
-from isocenter.planning.checks import settings
-from isocenter.planning.rules.objectives import with_sections
-from isocenter.planning.typed import is_default, typed
-from isocenter.tasks import kind, registered_settings
-from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan
+from isocenter.files.storage.structured_text import DEEPEST
+from isocenter.planning import plan_changes, plan_checks, typed_sections
+from isocenter.planning.rules import objective_rules
+from isocenter.tasks import task_catalogue, task_settings
+from isocenter.values import BY_HAND, Decision, Plan
+from isocenter.values.plan_decisions import PLAN_VERSION
 
 HEADER = (
     "# A plan of isocenter: every choice with its reason. Edit a value and train from this file;\n"
@@ -45,7 +44,9 @@ HEAD: Mapping[str, Any] = {"data": str, "data_hash": str, "options": dict, "as_p
 def plan_text(plan: Plan) -> str:
     """The plan as YAML, the digest of each value as planned at its end."""
     sections = {
-        section: {name: _entry(one, is_default(plan, f"{section}.{name}")) for name, one in decisions.items()}
+        section: {
+            name: _entry(one, typed_sections.is_default(plan, f"{section}.{name}")) for name, one in decisions.items()
+        }
         for section, decisions in plan.sections.items()
     }
     head = {
@@ -57,7 +58,7 @@ def plan_text(plan: Plan) -> str:
     digests = {name: _digest(decision.value) for name, decision in plan}
     bodies = [{name: section} for name, section in sections.items()]
     parts: list[Mapping[str, Any]] = [head, *bodies, {"as_planned": digests}]
-    return HEADER + "".join(_written(_Part(repr(part), part)) for part in parts)
+    return HEADER + "".join(_write_part(_Part(repr(part), part)) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class _Part:
 
 
 @lru_cache(maxsize=64)
-def _written(part: _Part) -> str:
+def _write_part(part: _Part) -> str:
     yaml = YAML()
     yaml.width = 1000
     yaml.default_flow_style = None  # lists of numbers on one line
@@ -79,19 +80,22 @@ def _written(part: _Part) -> str:
     return text.getvalue()
 
 
-def registered(plan: Plan) -> str:
+def registration_digest(plan: Plan) -> str:
     """SHA-256 over primary metric, margin, compared groups, and what the kind of problem fixes: all that flatters.
 
     A run records it before its first step; a report marks as exploratory whatever it does not cover.
     Nosek et al., PNAS 2018, doi:10.1073/pnas.1708274114
     """
-    names = ("evaluation.primary", *(f"task.{name}" for name in registered_settings(kind(plan["task.name"]))))
+    names = (
+        "evaluation.primary",
+        *(f"task.{name}" for name in task_settings.registered_settings(task_catalogue.task_class(plan["task.name"]))),
+    )
     fixed = {name: plan[name] for name in names if name in plan}
     fixed |= {name: plan[name] for name in (GROUPS, MARGIN) if plan[name] is not None}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
-def recipe(plan: Plan | None) -> Mapping[str, Any]:
+def recipe_digest(plan: Plan | None) -> Mapping[str, Any]:
     """The seed, and as `recipe` the SHA-256 over what trainings of one plan share; empty where the data are unknown.
 
     Seeds are left out, and so is what follows from the speed of the machine or from the cases that a seed has drawn.
@@ -108,12 +112,12 @@ def registered_margin(plan: Plan | None) -> float | None:
     """The margin that was fixed before training; None where there is none, or something has been changed since."""
     if plan is None or plan[MARGIN] is None or REGISTERED not in plan:
         return None
-    return float(plan[MARGIN]) if plan[REGISTERED] == registered(plan) else None
+    return float(plan[MARGIN]) if plan[REGISTERED] == registration_digest(plan) else None
 
 
 def registered_groups(plan: Plan | None) -> str | None:
     """The groups fixed before training; None where there are none, or something has been changed since."""
-    if plan is None or REGISTERED not in plan or plan[REGISTERED] != registered(plan):
+    if plan is None or REGISTERED not in plan or plan[REGISTERED] != registration_digest(plan):
         return None
     return None if plan[GROUPS] is None else str(plan[GROUPS])
 
@@ -139,7 +143,7 @@ def read_plan(path: Path) -> Plan:
     if (version := plain.pop("isocenter_plan")) != PLAN_VERSION:
         raise PlanError(
             f"is a plan of version {version}, this isocenter follows version {PLAN_VERSION}",
-            f"{path}, line {lines.of('isocenter_plan')}",
+            f"{path}, line {lines.line_of('isocenter_plan')}",
             "Plan again with this version",
         )
     head = {key: _head(path, lines, key, plain.pop(key, type_())) for key, type_ in HEAD.items()}
@@ -160,12 +164,12 @@ def read_plan(path: Path) -> Plan:
     ]
     plan = Plan(sections, **head)
     try:
-        plan = with_sections(plan)
-        typed(plan)  # what follows is worked out from possible values alone
-        plan = with_settings(plan, {name: plan[name] for name in edited})
-        settings(plan)
+        plan = objective_rules.with_sections(plan)
+        typed_sections.typed_plan(plan)  # what follows is worked out from possible values alone
+        plan = plan_changes.with_settings(plan, {name: plan[name] for name in edited})
+        plan_checks.checked_settings(plan)
     except PlanError as error:
-        where = f"{path}, line {lines.of(*error.where.split('.', 1))}"
+        where = f"{path}, line {lines.line_of(*error.where.split('.', 1))}"
         raise PlanError(f"{error.where}: {error.problem}", where, error.remedy) from error
     return plan
 
@@ -180,7 +184,7 @@ class Lines:
     def _record(self) -> Any:
         return YAML(typ="rt").load(self.text)
 
-    def of(self, *names: str) -> int:
+    def line_of(self, *names: str) -> int:
         """The line of a key, or of a key in a section; of the value where it has one of its own."""
         *above, key = names
         try:
@@ -206,7 +210,9 @@ def _head(path: Path, lines: Lines, key: str, value: Any) -> Any:
     if isinstance(value, expected):
         return value
     what = "names with values" if expected is dict else "text"
-    raise PlanError(f"{key} holds {value!r}, not {what}", f"{path}, line {lines.of(key)}", "Correct it, or plan again")
+    raise PlanError(
+        f"{key} holds {value!r}, not {what}", f"{path}, line {lines.line_of(key)}", "Correct it, or plan again"
+    )
 
 
 def _check_names(
@@ -261,7 +267,7 @@ def _entry(decision: Decision, is_usual: bool) -> dict[str, Any]:
 
 def _decision(path: Path, lines: Lines, section: str, name: str, entry: Any, planned: Mapping[str, str]) -> Decision:
     if not isinstance(entry, Mapping) or "value" not in entry:
-        where = f"{path}, line {lines.of(section, name)}"
+        where = f"{path}, line {lines.line_of(section, name)}"
         raise PlanError(f"{section}.{name} has no value", where, "Write `value:` under its name")
     value = entry["value"]
     if _is_edited(f"{section}.{name}", value, planned):

@@ -8,10 +8,11 @@ from functools import cache, singledispatch
 from textwrap import shorten, wrap
 from typing import Any, get_type_hints
 
-from isocenter.objectives import objective_names
-from isocenter.planning.typed import TYPED, is_default
-from isocenter.tasks import kind, setting_sentences
-from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence, with_pixels
+from isocenter.objectives import objective_catalogue
+from isocenter.planning import typed_sections
+from isocenter.planning.typed_sections import TYPED
+from isocenter.tasks import task_catalogue, task_settings
+from isocenter.values import BY_HAND, MM, Decision, Plan, Sentence, plan_decisions
 
 TITLES = {
     "task": "The task",
@@ -40,7 +41,7 @@ WIDTH, VALUE = 118, 30
 SIZES = ("patch", "shape", "spacing", "smallest")
 
 
-def prose(plan: Plan) -> str:
+def write_prose(plan: Plan) -> str:
     """Paragraphs of full sentences, one a section; decisions that are off are named at a section's end."""
     sentences = sentences_of(plan)
     return "\n\n".join(
@@ -50,7 +51,7 @@ def prose(plan: Plan) -> str:
     )
 
 
-def paragraphs(plan: Plan, names: Collection[str]) -> dict[str, str]:
+def section_paragraphs(plan: Plan, names: Collection[str]) -> dict[str, str]:
     """{title of a section: sentences on those of its decisions that are named}, without those that are off."""
     sentences, texts = sentences_of(plan), dict[str, str]()
     for section, decisions in plan.sections.items():
@@ -65,7 +66,7 @@ def paragraphs(plan: Plan, names: Collection[str]) -> dict[str, str]:
 
 
 def _title(section: str) -> str:
-    usual = f"The objective {_words(section)}" if section in objective_names() else section
+    usual = f"The objective {_words(section)}" if section in objective_catalogue.objective_names() else section
     return TITLES.get(section, usual)
 
 
@@ -87,16 +88,18 @@ def sentences_of(plan: Plan) -> dict[str, Sentence]:
 def _sentences_of(plan: Plan) -> dict[str, Sentence]:
     if "task.name" not in plan:
         return dict(_of_fields())
-    task = kind(plan["task.name"])
-    metrics = {name: task.metrics.of(str(plan[name])).words for name in METRICS if name in plan}
+    task = task_catalogue.task_class(plan["task.name"])
+    metrics = {name: task.metrics.metric_named(str(plan[name])).words for name in METRICS if name in plan}
     usual = _of_fields()
     named = {name: replace(usual[name], text=usual[name].text.format(value=metrics[name])) for name in metrics}
-    spoken = {f"task.{name}": sentence for name, sentence in setting_sentences(task).items()}
+    spoken = {f"task.{name}": sentence for name, sentence in task_settings.setting_sentences(task).items()}
     sentences = {**usual, **named, **spoken}
     if not plan.is_of_pictures:
         return sentences
     return {
-        name: replace(one, text=with_pixels(one.text), without=with_pixels(one.without))
+        name: replace(
+            one, text=plan_decisions.voxels_as_pixels(one.text), without=plan_decisions.voxels_as_pixels(one.without)
+        )
         for name, one in sentences.items()
     }
 
@@ -126,7 +129,7 @@ def _paragraph(section: str, decisions: Mapping[str, Decision], sentences: Mappi
         elif is_silent(decision, sentence):
             idle.append(_words(name))
         else:
-            text = _stated(sentence, decision, unit)
+            text = _state_decision(sentence, decision, unit)
             texts.append(f"{part.capitalize()}: {text[0].lower()}{text[1:]}" if part else text)
     if off:
         texts.append(f"Off or not set: {', '.join(off)}.")
@@ -135,12 +138,16 @@ def _paragraph(section: str, decisions: Mapping[str, Decision], sentences: Mappi
     return " ".join(texts)
 
 
-def _stated(sentence: Sentence, decision: Decision, unit: str) -> str:
+def _state_decision(sentence: Sentence, decision: Decision, unit: str) -> str:
     value = decision.value
     text = sentence.without if is_off(value, sentence) else sentence.text
     text = sentence.open if value == "auto" and sentence.open else text
     lead = text.format(
-        value=in_words(value), size=size_words(value), percent=_percent(value), each=_each(value), unit=unit
+        value=words_of_value(value),
+        size=size_words(value),
+        percent=_percent(value),
+        each=_mapping_words(value),
+        unit=unit,
     )
     source = f" ({decision.source})" if decision.source else ""
     return f"{lead[0].upper()}{lead[1:]}{_reason(decision.because)}{source}."
@@ -176,85 +183,89 @@ def _words(name: str) -> str:
 
 
 @singledispatch
-def in_words(value: Any) -> str:
+def words_of_value(value: Any) -> str:
     """A value as a person would write it."""
     return str(value)
 
 
-in_words.register(str, str)
+words_of_value.register(str, str)
 
 
-@in_words.register
+@words_of_value.register
 def _(value: None) -> str:
     return "none"
 
 
-@in_words.register
+@words_of_value.register
 def _(value: bool) -> str:
     return "yes" if value else "no"
 
 
-@in_words.register
+@words_of_value.register
 def _(value: float) -> str:
     return f"{value:g}"
 
 
-@in_words.register
+@words_of_value.register
 def _(value: Mapping) -> str:
     named = value.get("name", value.get("method"))
     if len(value) > MOST_LISTED and all(isinstance(one, Mapping) for one in value.values()):
         return f"{len(value)} from {next(iter(value))} to {next(reversed(value))}"
-    return str(named) if named else ", ".join(f"{_words(key)} {in_words(one)}" for key, one in value.items())
+    return str(named) if named else ", ".join(f"{_words(key)} {words_of_value(one)}" for key, one in value.items())
 
 
-@in_words.register
+@words_of_value.register
 def _(value: Sequence) -> str:
     if not value:
         return "none"
-    return ", ".join(dict.fromkeys(in_words(one) for one in value)) if _is_named(value) else _listed(value)
+    return ", ".join(dict.fromkeys(words_of_value(one) for one in value)) if _is_named(value) else _list_values(value)
 
 
 def _is_named(values: Sequence[Any]) -> bool:
     return all(isinstance(one, Mapping | str) for one in values)
 
 
-def _listed(values: Sequence[Any]) -> str:
+def _list_values(values: Sequence[Any]) -> str:
     if len(values) > MOST_LISTED:
-        return f"{len(values)} from {in_words(values[0])} to {in_words(values[-1])}"
+        return f"{len(values)} from {words_of_value(values[0])} to {words_of_value(values[-1])}"
     return (
-        f"({', '.join(in_words(one) for one in values)})"
+        f"({', '.join(words_of_value(one) for one in values)})"
         if len(values) > 1
-        else in_words(values[0])
+        else words_of_value(values[0])
         if values
         else "none"
     )
 
 
-def _each(value: Any) -> str:
+def _mapping_words(value: Any) -> str:
     """ "2 for anterior, 2 for posterior": a name may be a number too, and then "1 2" says nothing."""
     if isinstance(value, Mapping) and value:
-        return ", ".join(f"{in_words(one)} for {key}" for key, one in value.items())
-    return in_words(value)
+        return ", ".join(f"{words_of_value(one)} for {key}" for key, one in value.items())
+    return words_of_value(value)
 
 
 def size_words(value: Any) -> str:
     """Voxels or mm per axis: "40 x 56 x 40"."""
     if not isinstance(value, Sequence) or isinstance(value, str):
-        return in_words(value)
-    return " x ".join(in_words(one) for one in value)
+        return words_of_value(value)
+    return " x ".join(words_of_value(one) for one in value)
 
 
 def _percent(value: Any) -> str:
-    return f"{100 * value:g} %" if isinstance(value, int | float) else in_words(value)
+    return f"{100 * value:g} %" if isinstance(value, int | float) else words_of_value(value)
 
 
-def overview(plan: Plan, *, whole: bool = False) -> str:
+def plan_overview(plan: Plan, *, whole: bool = False) -> str:
     """The plan as text: what would be trained in one line, then its sections.
 
     whole: with the decisions that have their defaults and whose reasons say nothing of these data
     """
     lines, sentences = [_headline(plan)], sentences_of(plan)
-    usual = {name for name, _ in plan if not whole and is_default(plan, name) and not _is_always(sentences.get(name))}
+    usual = {
+        name
+        for name, _ in plan
+        if not whole and typed_sections.is_default(plan, name) and not _is_always(sentences.get(name))
+    }
     for section, decisions in plan.sections.items():
         unusual = {name: one for name, one in decisions.items() if f"{section}.{name}" not in usual}
         lines += ["", section, *_rows(section, unusual, sentences)] if unusual else []
@@ -282,14 +293,14 @@ def _rows(section: str, decisions: Mapping[str, Decision], sentences: Mapping[st
     width = max((len(name) for name in (*shown, "off")), default=0)
     for name, decision in shown.items():
         value = shorten(
-            size_words(decision.value) if name in SIZES else in_words(decision.value), VALUE, placeholder=" ..."
+            size_words(decision.value) if name in SIZES else words_of_value(decision.value), VALUE, placeholder=" ..."
         )
-        yield from _wrapped(f"  {name:{width}}  {value:{VALUE}}  ", decision.because)
+        yield from _wrap(f"  {name:{width}}  {value:{VALUE}}  ", decision.because)
     if off:
-        yield from _wrapped(f"  {'off':{width}}  ", ", ".join(off))
+        yield from _wrap(f"  {'off':{width}}  ", ", ".join(off))
 
 
-def _wrapped(lead: str, text: str) -> list[str]:
+def _wrap(lead: str, text: str) -> list[str]:
     """The text beside its lead, further lines under its beginning."""
     first, *rest = wrap(text, max(WIDTH - len(lead), 30)) or [""]
     return [f"{lead}{first}", *(" " * len(lead) + line for line in rest)]

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import dicom
-from isocenter.files.dicom import ANSWERS, Result
-from isocenter.values import MOST_FRAMES, Image, Problem
+from isocenter.files.dicom.writing import source_planes
+from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
+from isocenter.values import Image, Problem
+from isocenter.values.finding import MOST_FRAMES
 
 AUTO, DICOM = "auto", "dcm"
 SURFACES = ("stl", "obj")
@@ -21,7 +22,7 @@ EACH_VOLUME, VOLUME = ("seg", "labelmap"), "volume"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedFiles:
     """Parts of a result that are to be written.
 
     format:        of the label map, or of its structures' surfaces; "auto" chooses by the source
@@ -61,7 +62,9 @@ class Wanted:
         return (self.answers or USUAL) if tried else ()
 
 
-def write_answers(result: Result, kinds: Sequence[str], path: Path, wanted: Wanted) -> tuple[list[Path], list[Problem]]:
+def write_answers(
+    result: Result, kinds: Sequence[str], path: Path, wanted: WantedFiles
+) -> tuple[list[Path], list[Problem]]:
     """The objects of a result, and which of them could not be written and why.
 
     path: of the case's files, without what ends their names
@@ -110,7 +113,7 @@ def _objects(result: Result, kind: str, path: Path) -> Iterator[Path]:
     if len(marked) > MOST_FRAMES:
         problem = f"{len(marked)} volumes are marked, and objects of at most {MOST_FRAMES} are written"
         raise GeometryError(problem, kind, "Use the .nii.gz, or give fewer volumes")
-    volumes = list(dicom.volumes_of(image))
+    volumes = list(source_planes.split_into_volumes(image))
     for number in marked:
         label_maps = [(part, mask[number], labels) for part, mask, labels in result.label_maps]
         still = replace(result, source=volumes[number], label_maps=label_maps)

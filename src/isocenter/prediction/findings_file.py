@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.prediction.case import Done
-from isocenter.prediction.result_files import model_named
-from isocenter.runtime import Model, write_json
-from isocenter.values import ABSTAINED, ANSWERED, MOST_FRAMES, Finding, Findings
+from isocenter.prediction import result_files
+from isocenter.prediction.case_prediction import PredictionOutcome
+from isocenter.runtime import Model, record_files
+from isocenter.values import ANSWERED, Finding
+from isocenter.values.case_outcome import ABSTAINED
+from isocenter.values.finding import MOST_FRAMES, FindingsRecord
 
 FINDINGS = "findings.json"
 SCHEMA = "isocenter.findings"
@@ -19,19 +21,19 @@ NOTHING_FOUND = "the model has found nothing"
 
 
 @dataclass(frozen=True)
-class Examined:
+class ExaminedImage:
     """An image that was predicted, as one of several.
 
     name: stands before what is said of it; empty for the only one
     place: what its findings state beside the result: its case, and in DICOM its SOP Instance UID
     """
 
-    done: Done
+    done: PredictionOutcome
     name: str = ""
     place: Mapping[str, str] = field(default_factory=dict)
 
 
-def findings_record(images: Sequence[Examined], model: Model) -> Findings:
+def findings_record(images: Sequence[ExaminedImage], model: Model) -> FindingsRecord:
     """The findings of all images, with one outcome: answered where one of them has an answer.
 
     The reason says of which images the model abstains, and which parts of results could not be written.
@@ -40,7 +42,7 @@ def findings_record(images: Sequence[Examined], model: Model) -> Findings:
     abstained = [f"{one.name}{one.done.abstained}" for one in images if one.done.abstained is not None]
     lacking = [f"{one.name}{words}" for one in images for words in _lacking(one.done)]
     if len(abstained) == len(images) and not has_result:
-        return Findings((), ABSTAINED, "; ".join(abstained), model_named(model))
+        return FindingsRecord((), ABSTAINED, "; ".join(abstained), result_files.model_identity(model))
     placed = [one for one in images if len(_frames(one.done)) <= MOST_FRAMES]
     rows = [(_finite(finding), one.place) for one in placed for finding in one.done.findings]
     findings = [finding for one in placed for finding in one.done.findings]
@@ -52,17 +54,17 @@ def findings_record(images: Sequence[Examined], model: Model) -> Findings:
         if one not in placed
     ]
     reasons = [*([] if has_result else [NOTHING_FOUND]), *abstained, *lacking, *unstated]
-    return Findings(
+    return FindingsRecord(
         tuple(finding for finding, _ in rows),
         ABSTAINED if abstained and not has_result else ANSWERED,
         "; ".join(reasons),
-        model_named(model),
+        result_files.model_identity(model),
         tuple(place for _, place in rows) if any(place for _, place in rows) else (),
         is_empty=not has_result and not abstained,
     )
 
 
-def _frames(done: Done) -> set[int]:
+def _frames(done: PredictionOutcome) -> set[int]:
     """The frames of a clip that have findings."""
     return {one.frame for one in done.findings if one.frame is not None}
 
@@ -77,7 +79,7 @@ def _finite(finding: Finding) -> Finding:
     return replace(finding, **odd) if odd else finding
 
 
-def _lacking(done: Done) -> Iterator[str]:
+def _lacking(done: PredictionOutcome) -> Iterator[str]:
     """The warnings on an image without its name, and without that of its refusal."""
     for problem in done.lacking:
         words = problem.what.removeprefix(f"{next(iter(problem.cases), '')}: ")
@@ -85,6 +87,6 @@ def _lacking(done: Done) -> Iterator[str]:
             yield words
 
 
-def write_findings(findings: Findings, folder: Path) -> None:
+def write_findings(findings: FindingsRecord, folder: Path) -> None:
     """Write `findings.json`, in one line: a cohort has hundreds of thousands of findings."""
-    write_json(folder / FINDINGS, SCHEMA, findings.record, indent=None)
+    record_files.write_json(folder / FINDINGS, SCHEMA, findings.record, indent=None)

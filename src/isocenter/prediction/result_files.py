@@ -14,29 +14,26 @@ from pathlib import Path
 
 import numpy as np
 
-from isocenter.belief import ADDED_MAPS
+from isocenter.belief.covering_results import ADDED_MAPS
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import (
-    TakenProbabilities,
-    dicom,
-    named_as,
-    write,
-    write_label_map,
-    write_map,
-    write_surfaces,
-    write_transform,
-)
-from isocenter.files.dicom import ANSWERS, Result, read_header, text
-from isocenter.prediction.answers import AUTO, DICOM, NOTHING_MARKED, SURFACES, Wanted, write_answers
-from isocenter.report import Figure, figures
-from isocenter.runtime import EPISTEMIC, TOTAL, Model, coded_labels, codes_of
-from isocenter.tasks import Task, channels_of, head_of, leaves, part_names, settings_of
-from isocenter.transforms import carried, carried_labels, whole_field, with_one_field
+from isocenter.files import file_formats, result_images, surface_mesh
+from isocenter.files import transform_file as files_transform_file
+from isocenter.files.dicom import header_reading, tags
+from isocenter.files.dicom.writing import derived
+from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
+from isocenter.files.result_images import TakenProbabilities
+from isocenter.files.storage import atomic
+from isocenter.prediction import answers
+from isocenter.prediction.answers import AUTO, DICOM, NOTHING_MARKED, SURFACES, WantedFiles
+from isocenter.report import Figure
+from isocenter.report.figures import result_page, sheets
+from isocenter.runtime import Model, result_codes
+from isocenter.runtime.uncertainty.disagreement import EPISTEMIC, TOTAL
+from isocenter.tasks import Task, properties, task_catalogue, task_settings
+from isocenter.transforms import spatial_transforms
 from isocenter.values import (
-    UNMOVED,
     Array,
     Case,
-    Correspondence,
     Deferred,
     Finding,
     Image,
@@ -46,8 +43,9 @@ from isocenter.values import (
     Problem,
     Region,
     SpatialTransform,
-    blocks,
+    voxel_images,
 )
+from isocenter.values.spatial_transform import UNMOVED, Correspondence
 
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -63,18 +61,18 @@ OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz", **dict.fromkeys(SURFACES, "nii.gz"
 LONGEST_NAME, DIGITS_OF_NAME = 255 - 48, 10
 
 
-def kinds_of_maps(task: Task) -> list[str]:
+def map_names(task: Task) -> list[str]:
     """The names of maps of a case, which end its files' names: several parts have the same, with the part before it.
 
     A further label map is called by its part alone, and its probabilities by both.
     """
     maps = (TOTAL, EPISTEMIC, *ADDED_MAPS, EXPLANATION, PROBABILITIES.lstrip("_"))
-    names, parts = (*maps, *(f"{kind}_pm" for kind in maps)), part_names(task)
+    names, parts = (*maps, *(f"{kind}_pm" for kind in maps)), properties.part_names(task)
     further = (*names, *ANSWERS)
     return [*names, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
 
-def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
+def with_unique_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
     """Cases with file names of their own: ids can be anything, and two inputs may share one.
 
     kinds: of maps that a case may have, which end the names of its files
@@ -87,7 +85,7 @@ def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
         plain = re.sub(r"[^\w.()+-]+", "_", case.id).strip("._") or "case"
         plain = f"{plain}_" if plain.partition(".")[0].upper() in RESERVED else plain
         plain = f"{plain}_" if SEVERAL.search(plain) else plain
-        plain = _shortened(plain, longest)
+        plain = _shorten(plain, longest)
         numbered = ((n, plain if n == 1 else f"{plain}_{n}") for n in count(numbers.get(plain.lower(), 1)))
         number, name = next((n, one) for n, one in numbered if not _stems(one, kinds) & taken)
         numbers[plain.lower()] = number + 1
@@ -96,7 +94,7 @@ def with_own_names(cases: Sequence[Case], kinds: Sequence[str]) -> list[Case]:
     return named
 
 
-def _shortened(name: str, longest: int) -> str:
+def _shorten(name: str, longest: int) -> str:
     """A name of at most so many bytes: the end of a longer one gives way to digits that are its own."""
     if len(name.encode()) <= longest:
         return name
@@ -115,27 +113,27 @@ def _stems(name: str, kinds: Sequence[str]) -> set[str]:
 
 
 @contextmanager
-def room_for(folder: Path) -> Iterator[Path]:
+def new_case_folder(folder: Path) -> Iterator[Path]:
     """A folder to write a case's files into, which then lie in `folder`: all of them, or none where one fails."""
     with tempfile.TemporaryDirectory(prefix=".case.", suffix=".partial", dir=folder) as room:
-        with named_as(folder, Path(room)):
+        with atomic.name_errors_after(folder, Path(room)):
             yield Path(room)
         for path in sorted(Path(room).iterdir()):
             path.rename(folder / path.name)
 
 
-class Probabilities:
+class CaseProbabilities:
     """The probabilities of a case's voxels, which a model hands on while it sees the image.
 
     Taken where files or Parametric Maps of them were asked for, and the task has some of every voxel.
     folder, name: of the case's files
     """
 
-    def __init__(self, task: Task, image: Image, folder: Path, name: str, wanted: Wanted) -> None:
+    def __init__(self, task: Task, image: Image, folder: Path, name: str, wanted: WantedFiles) -> None:
         self.folder, self.name = folder, name
         self.has_files = wanted.probabilities
         self.has_maps = "pm" in wanted.kinds_for(image) and image.frames is None
-        dense = channels_of(task) if self.has_files or self.has_maps else {}
+        dense = task_catalogue.channel_labels(task) if self.has_files or self.has_maps else {}
         endings, self.suffix = _of_further_parts(task), _suffix(image, wanted.format, OF_NUMBERS)
         self.endings = {head: endings.get(head, PROBABILITIES) for head in dense}
         self.taken = {head: TakenProbabilities(labels, image, folder) for head, labels in dense.items()}
@@ -166,7 +164,12 @@ class Probabilities:
 
 def _of_further_parts(task: Task) -> dict[str, str]:
     """{dense head: how the file of its probabilities ends} of parts beside that whose label map the whole has."""
-    heads = [(part, head_of(part, head)) for part, own in leaves(task).items() if part for head in channels_of(own)]
+    heads = [
+        (part, properties.full_head_name(part, head))
+        for part, own in properties.leaf_tasks(task).items()
+        if part
+        for head in task_catalogue.channel_labels(own)
+    ]
     heads.sort(key=lambda one: task.heads[one[1]].holds_boxes)
     return {head: f"_{part}{PROBABILITIES}" for part, head in heads[1:]}
 
@@ -176,11 +179,11 @@ def write_result(
     image: Image,
     folder: Path,
     name: str,
-    wanted: Wanted,
+    wanted: WantedFiles,
     model: Model,
     *,
     findings: Sequence[Finding] = (),
-    probabilities: Probabilities | None = None,
+    probabilities: CaseProbabilities | None = None,
     is_part: bool = False,
 ) -> tuple[list[Path], list[Problem]]:
     """The files of a result, and what of them could not be.
@@ -189,24 +192,24 @@ def write_result(
     probabilities: of its voxels, which are all there once its label maps are read
     is_part: whether the model has looked at a part of the image only
     """
-    written, lacking, codes = list[Path](), list[Problem](), codes_of(model)
+    written, lacking, codes = list[Path](), list[Problem](), result_codes.codes_of_model(model)
     for part, mask, labels in prediction.label_maps if wanted.format != DICOM else ():
         stem = folder / (f"{name}_{part}" if part else name)
-        named = coded_labels(labels, codes)
+        named = result_codes.coded_labels(labels, codes)
         if wanted.format in SURFACES:
             target = stem.with_name(f"{stem.name}.{wanted.format}")
-            files = write_surfaces(np.asarray(mask), named, image.geometry, target)
+            files = surface_mesh.write_surfaces(np.asarray(mask), named, image.geometry, target)
             if not files:
                 lacking.append(Problem("note", f"no surface: {NOTHING_MARKED}", (target.name,)))
             written += files
         else:
-            written.append(_label_map(mask, named, image, stem, wanted, algorithm_of(model)))
+            written.append(_label_map(mask, named, image, stem, wanted, algorithm_of_model(model)))
     if kinds := wanted.kinds_for(image):
-        answer = _stated(prediction, image, model, is_part=is_part, findings=findings)
+        answer = _dicom_result(prediction, image, model, is_part=is_part, findings=findings)
         if probabilities is not None:
             answer = replace(answer, maps={**answer.maps, **probabilities.maps})
-        answer = replace(answer, page=partial(page_of, answer, wanted.text, prediction.maps.get(EXPLANATION)))
-        objects, refused = write_answers(answer, kinds, folder / name, wanted)
+        answer = replace(answer, page=partial(draw_result_page, answer, wanted.text, prediction.maps.get(EXPLANATION)))
+        objects, refused = answers.write_answers(answer, kinds, folder / name, wanted)
         written += objects
         lacking += refused
     written += write_maps(prediction.maps, image, folder, name, wanted.format)
@@ -215,8 +218,8 @@ def write_result(
         still = image.frame(0) if prediction.frames else image
         bare = Case(name, name, {"image": still})  # what is known of the case is no result
         written.append(folder / f"{name}{OVERLAY}.png")
-        drawn = _marked(model.task, prediction.frames[0] if prediction.frames else prediction, bare)
-        written[-1].write_bytes(figures.one_below_another(drawn))
+        drawn = _mark_figures(model.task, prediction.frames[0] if prediction.frames else prediction, bare)
+        written[-1].write_bytes(sheets.stack_pictures(drawn))
     return written, lacking
 
 
@@ -224,29 +227,31 @@ def write_maps(maps: Mapping[str, Map], image: Image, folder: Path, name: str, f
     """The file of each map of a case, in a format that holds numbers."""
     for kind, voxel_map in maps.items():
         path = folder / f"{name}_{kind}.{_suffix(image, format, OF_NUMBERS)}"
-        write_map(kind, voxel_map, image, path)
+        result_images.write_map(kind, voxel_map, image, path)
         yield path
 
 
-def _marked(task: Task, prediction: Prediction, case: Case) -> list[Figure]:
+def _mark_figures(task: Task, prediction: Prediction, case: Case) -> list[Figure]:
     """A picture of what the task marks in the image; of several tasks one of each that marks something."""
-    placed = {name: part for name, part in leaves(task).items() if name and has_place(prediction.parts[name])}
+    placed = {
+        name: part for name, part in properties.leaf_tasks(task).items() if name and has_place(prediction.parts[name])
+    }
     figures_of_parts = [part.figures(prediction.parts[name], case) for name, part in placed.items()]
     return [drawn[0] for drawn in figures_of_parts or [task.figures(prediction, case)]]
 
 
 def _label_map(
-    mask: Array | Deferred, labels: Sequence[Label], image: Image, path: Path, wanted: Wanted, algorithm: str
+    mask: Array | Deferred, labels: Sequence[Label], image: Image, path: Path, wanted: WantedFiles, algorithm: str
 ) -> Path:
     """The file of a label map beside DICOM objects. path: without its suffix"""
     # A PNG holds 16 bits: numbers of more objects than that need another file.
     wide = {"png": "tiff"} if wanted.format == AUTO and mask.dtype.itemsize > 2 else None
     written = path.with_name(f"{path.name}.{_suffix(image, wanted.format, wide)}")
-    write_label_map(mask, labels, image, written, algorithm=algorithm)
+    result_images.write_label_map(mask, labels, image, written, algorithm=algorithm)
     return written
 
 
-def _stated(
+def _dicom_result(
     prediction: Prediction,
     image: Image,
     model: Model,
@@ -255,10 +260,10 @@ def _stated(
     is_part: bool,
 ) -> Result:
     """A result as writers of DICOM objects take it."""
-    stills, codes = prediction.frames or (prediction,), codes_of(model)
+    stills, codes = prediction.frames or (prediction,), result_codes.codes_of_model(model)
     sought, least_score = _sought(model.task, stills[0])
     limits = [
-        *promises(model.task, findings),
+        *promise_sentences(model.task, findings),
         *(["only a part of the image was looked at"] if is_part else []),
         *([] if model.gate.is_fitted else [str(model.gate)]),
         *([f"the model would give no answer here: {prediction.abstained}"] if prediction.abstained else []),
@@ -266,9 +271,9 @@ def _stated(
     ]
     return Result(
         image,
-        algorithm_of(model),
+        algorithm_of_model(model),
         # One that is computed when it is read is read once for all kinds.
-        [(part, np.asarray(mask), coded_labels(own, codes)) for part, mask, own in prediction.label_maps],
+        [(part, np.asarray(mask), result_codes.coded_labels(own, codes)) for part, mask, own in prediction.label_maps],
         findings,
         sought,
         is_empty=bool(sought) and all(map(marks_nothing, stills)),
@@ -280,8 +285,13 @@ def _stated(
 
 def _sought(task: Task, still: Prediction) -> tuple[list[str], float]:
     """(names of what was looked for in the image, the score from which on boxes are called)."""
-    by_part = {name: still.parts[name] if name else still for name in leaves(task)}
-    names = [label.name for name, part in leaves(task).items() if has_place(by_part[name]) for label in part.labels]
+    by_part = {name: still.parts[name] if name else still for name in properties.leaf_tasks(task)}
+    names = [
+        label.name
+        for name, part in properties.leaf_tasks(task).items()
+        if has_place(by_part[name])
+        for label in part.labels
+    ]
     is_boxed = any(one.boxes is not None for one in by_part.values())
     return list(dict.fromkeys(names)), still.threshold if is_boxed else 0.0
 
@@ -300,14 +310,14 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
     return (instead or {}).get(suffix, suffix)
 
 
-def page_of(result: Result, words: str, heat: Map | None = None) -> figures.ResultPage:
+def draw_result_page(result: Result, words: str, heat: Map | None = None) -> result_page.ResultPage:
     """The result on one page. words: that each object of it bears; heat: what the answer rests on, drawn as colours"""
     nothing = [f"Nothing was found of: {', '.join(result.classes)}."] if result.is_empty else []
     sets = [
         f"{one.concept}: the answer is one of {', '.join(one.possible)}." for one in result.findings if one.possible
     ]
     limits = [f"{limit[:1].upper()}{limit[1:]}." for limit in result.limits]
-    return figures.ResultPage(
+    return result_page.ResultPage(
         result.source,
         [(mask, labels) for _, mask, labels in result.label_maps],
         result.findings,
@@ -322,11 +332,13 @@ def _of_study(result: Result) -> list[str]:
     """The modality and the date of the study, as the first image states them."""
     if result.source.source is None:
         return []
-    head = read_header(Path(result.source.source.paths[0])).dataset
-    date = text(head, "StudyDate")
+    head = header_reading.read_header(Path(result.source.source.paths[0])).dataset
+    date = tags.text(head, "StudyDate")
     is_plain = len(date) == len("20240131") and date.isdigit()
     day = f"{date[:4]}-{date[4:6]}-{date[6:]}" if is_plain else date
-    return [", ".join(filter(None, [text(head, "Modality"), f"study of {day}" if day else "study without a date"]))]
+    return [
+        ", ".join(filter(None, [tags.text(head, "Modality"), f"study of {day}" if day else "study without a date"]))
+    ]
 
 
 def has_place(prediction: Prediction) -> bool:
@@ -355,15 +367,17 @@ def marks_nothing(still: Prediction) -> bool:
 
 def _marks(part: Prediction) -> bool:
     """Whether there is a box that is called, or a voxel that is marked."""
-    if part.called is not None and len(part.called):
+    if part.called_boxes is not None and len(part.called_boxes):
         return True
-    return part.data is not None and any(bool(np.any(block)) for _, block in blocks(part.data))
+    return part.data is not None and any(
+        bool(np.any(block)) for _, block in voxel_images.blocks_along_last_axis(part.data)
+    )
 
 
-def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
+def promise_sentences(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
     """Promises of sets and intervals among the findings, a sentence for each coverage."""
     if any(one.possible is not None or one.low is not None or one.high is not None for one in findings):
-        settings = [settings_of(part) for part in leaves(task).values()]
+        settings = [task_settings.settings_of(part) for part in properties.leaf_tasks(task).values()]
         for coverage in sorted({float(one["coverage"]) for one in settings if one.get("coverage")}):
             yield f"coverage of sets and intervals: {100 * coverage:.4g} % of new patients"
 
@@ -372,18 +386,18 @@ def promises(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
 PROGRAM, DIGITS, LONGEST_ALGORITHM = "isocenter", 12, 64
 
 
-def algorithm_of(model: Model) -> str:
+def algorithm_of_model(model: Model) -> str:
     """Name of a model in DICOM results: its name and its version, in 64 letters."""
-    stated = model_named(model)
-    return algorithm_named(stated["name"], stated["version"])
+    stated = model_identity(model)
+    return algorithm_name(stated["name"], stated["version"])
 
 
-def algorithm_named(name: str, version: str) -> str:
+def algorithm_name(name: str, version: str) -> str:
     """The name in DICOM results of a model of this name and version: of a long name the beginning."""
     return f"{name[: LONGEST_ALGORITHM - len(version) - 1]} {version}".strip()[:LONGEST_ALGORITHM]
 
 
-def model_named(model: Model) -> dict[str, str]:
+def model_identity(model: Model) -> dict[str, str]:
     """The name and version of a model, the SHA-256 of its weights, and on what it refuses images.
 
     The version of one without is how its weights' SHA-256 begins.
@@ -399,7 +413,7 @@ def model_named(model: Model) -> dict[str, str]:
 SERIES, REGISTRATION = "moved_dicom", "transform.dcm"
 
 
-def write_moved(
+def write_moved_files(
     transform: SpatialTransform, image: Image, pair: Correspondence, folder: Path, name: str, algorithm: str
 ) -> Iterator[Path]:
     """Write each file of a pair.
@@ -407,21 +421,25 @@ def write_moved(
     image: of two channels, the moving one as it was brought onto the fixed grid
     pair:  what is known of both images: labels of the moving one are carried along
     """
-    grid, unmoved = image.geometry, _unmoved(image)
+    grid, unmoved = image.geometry, _unmoved_image(image)
     is_nifti = image.source is not None and image.source.format == "nifti"
-    moved = replace(carried(unmoved, transform, grid), source=image.source if is_nifti else None, facts={})
+    moved = replace(
+        spatial_transforms.carry_image(unmoved, transform, grid), source=image.source if is_nifti else None, facts={}
+    )
     kinds = ("moved.nii.gz", "transform.h5", "field.nii.gz", "labels.nii.gz")
     moved_file, transform_file, field_file, labels_file = (folder / f"{name}_{kind}" for kind in kinds)
-    write(moved, moved_file)
-    write_transform(transform, transform_file)
+    file_formats.write(moved, moved_file)
+    files_transform_file.write_transform(transform, transform_file)
     yield from (moved_file, transform_file)
     if grid.has_sides and not grid.is_sheared:
-        write_transform(SpatialTransform((whole_field(transform, grid),)), field_file)
+        files_transform_file.write_transform(
+            SpatialTransform((spatial_transforms.to_single_field(transform, grid),)), field_file
+        )
         yield field_file
     if pair.moving_labels is not None:
         drawn = pair.moving_labels
-        values = carried_labels(drawn.data[0], drawn.geometry, transform, grid)
-        write_label_map(values, drawn.labels, moved, labels_file, algorithm=algorithm)
+        values = spatial_transforms.carry_labels(drawn.data[0], drawn.geometry, transform, grid)
+        result_images.write_label_map(values, drawn.labels, moved, labels_file, algorithm=algorithm)
         yield labels_file
 
 
@@ -432,10 +450,10 @@ def write_moved_objects(
 
     image: as `write_moved` takes it
     """
-    fixed, unmoved = replace(image, pixels=image.data[:1], channels=("fixed",)), _unmoved(image)
+    fixed, unmoved = replace(image, pixels=image.data[:1], channels=("fixed",)), _unmoved_image(image)
     if not all(one.source is not None and one.source.is_dicom for one in (fixed, unmoved)):
         return [], []
-    moved = replace(carried(unmoved, transform, image.geometry), facts=unmoved.facts)
+    moved = replace(spatial_transforms.carry_image(unmoved, transform, image.geometry), facts=unmoved.facts)
     try:
         return list(write_dicom_pair(transform, moved, fixed, unmoved, folder, name)), []
     except (FormatError, GeometryError) as error:
@@ -454,16 +472,18 @@ def write_dicom_pair(
         return
     prefix = f"{name}_" if name else ""
     registration, series = folder / f"{prefix}{REGISTRATION}", folder / f"{prefix}{SERIES}"
-    write_transform(with_one_field(transform), registration, fixed=fixed, moving=moving)
+    files_transform_file.write_transform(
+        spatial_transforms.join_fields(transform), registration, fixed=fixed, moving=moving
+    )
     yield registration
-    if dicom.can_derive(moving):
-        code = dicom.RESAMPLED if transform.is_linear else dicom.DEFORMED
+    if derived.can_derive(moving):
+        code = derived.RESAMPLED if transform.is_linear else derived.DEFORMED
         placed = replace(moved, geometry=fixed.geometry)
-        dicom.write_derived_series(placed, moving, code, "Laid on the fixed image", series)
+        derived.write_derived_series(placed, moving, code, "Laid on the fixed image", series)
         yield series
 
 
-def _unmoved(image: Image) -> Image:
+def _unmoved_image(image: Image) -> Image:
     """The moving image of a pair as it was read."""
     unmoved: Image = image.facts_of(1).get(UNMOVED, replace(image, pixels=image.data[1:2], channels=("moving",)))
     return unmoved

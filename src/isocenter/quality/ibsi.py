@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.evaluation import MeshCells
+from isocenter.evaluation.region_shape import MeshCells
 from isocenter.lazy import spatial
 from isocenter.values import Array, Floats
 
@@ -38,15 +38,17 @@ def channel_measurements(
     inside = np.asarray(mask, dtype=bool) & np.all([np.isfinite(image) for image in images.values()], axis=0)
     if not inside.any():
         return {}
-    measured = morphology(inside, spacing)
+    measured = region_morphology(inside, spacing)
     for channel, image in images.items():
-        levels = discretised(image, inside)
-        numbers = intensity_statistics(image[inside]) | histogram(levels[inside]) | texture(levels, inside)
+        levels = discretise(image, inside)
+        numbers = (
+            intensity_statistics(image[inside]) | histogram_features(levels[inside]) | texture_features(levels, inside)
+        )
         measured |= {f"{channel} {name}".strip(): value for name, value in numbers.items()}
     return measured
 
 
-def discretised(values: Floats, inside: Array, bins: int = BINS) -> Array:
+def discretise(values: Floats, inside: Array, bins: int = BINS) -> Array:
     """(*spatial) grey levels from 1 on: a fixed number of bins over the range inside."""
     low, high = values[inside].min(), values[inside].max()
     if high <= low:
@@ -55,7 +57,7 @@ def discretised(values: Floats, inside: Array, bins: int = BINS) -> Array:
     return scaled.clip(1, bins).astype(np.intp)
 
 
-def morphology(inside: Array, spacing: Sequence[float]) -> dict[str, float]:
+def region_morphology(inside: Array, spacing: Sequence[float]) -> dict[str, float]:
     """Volume by counting voxels, in three axes also of the mesh with its surface; largest diameter; principal axes."""
     steps = np.asarray(spacing, dtype=np.float64)
     places = np.argwhere(inside) * steps
@@ -63,7 +65,7 @@ def morphology(inside: Array, spacing: Sequence[float]) -> dict[str, float]:
     axes = dict(zip(("maj_axis", "min_axis", "least_axis"), lengths.tolist(), strict=False))
     longest = max(lengths[0], 1e-12)
     ratios = dict(zip(("elongation", "flatness"), (lengths[1:] / longest).tolist(), strict=False))
-    mesh = MeshCells.of(inside).measured(np.diag(steps)) if inside.ndim == 3 else ()
+    mesh = MeshCells.from_region(inside).volume_and_area(np.diag(steps)) if inside.ndim == 3 else ()
     return {
         **dict(zip(("morph_volume", "morph_area_mesh"), mesh, strict=False)),
         "morph_vol_approx": float(inside.sum() * steps.prod()),
@@ -91,13 +93,13 @@ def intensity_statistics(values: Floats) -> dict[str, float]:
     }
 
 
-def histogram(levels: Array) -> dict[str, float]:
+def histogram_features(levels: Array) -> dict[str, float]:
     """Statistics of the histogram of (voxels,) grey levels."""
     shares = np.unique(levels, return_counts=True)[1] / levels.size
     return {"ih_entropy": _entropy(shares), "ih_uniformity": float((shares**2).sum())}
 
 
-def texture(levels: Array, inside: Array) -> dict[str, float]:
+def texture_features(levels: Array, inside: Array) -> dict[str, float]:
     """Features of the co-occurrence of neighbours' grey levels, all directions merged into one matrix."""
     shares = _cooccurrence(levels, inside)
     if not shares.sum():

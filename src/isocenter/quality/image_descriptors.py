@@ -12,21 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.quality.image_quality import quality
-from isocenter.quality.intensities import Intensities, measure_intensities
-from isocenter.quality.small_marks import patches
-from isocenter.transforms import COLOUR, GREY, box_of_content, permuted, recoloured, resampling_matrix, without_alpha
-from isocenter.values import (
-    Array,
-    CaseFacts,
-    CaseReference,
-    Deferred,
-    Floats,
-    Image,
-    is_true_everywhere,
-    memory_order,
-    memory_slabs,
-)
+from isocenter.quality import _intensities, _small_marks, image_quality
+from isocenter.quality._intensities import Intensities
+from isocenter.transforms import COLOUR, channel_stack, label_maps, orient, resampling
+from isocenter.transforms.channel_stack import GREY
+from isocenter.values import Array, CaseFacts, CaseReference, Deferred, Floats, Image, slabs
 
 # Voxels a side of the small image, by number of axes: 2 and 8 kB a case, as half precision shows a twin too.
 SMALL_SIDE = {1: 64, 2: 32, 3: 16}
@@ -35,7 +25,7 @@ DIGEST, VOLUME = 32, 3
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ImageLook:
     """One case as it looks.
 
     digest:  of the voxels, whatever the file's format: equal for equal images
@@ -52,7 +42,9 @@ class Look:
     patches: Array | None = None
 
 
-def look(image: Image, valid: Array, measured: Sequence[Intensities] = (), *, marks: bool = True) -> Look:
+def describe_image(
+    image: Image, valid: Array, measured: Sequence[Intensities] = (), *, marks: bool = True
+) -> ImageLook:
     """image: with its voxels read. A clip is seen by its middle frame.
 
     valid:    where they are measurements; measured: what was measured of each channel, if it was
@@ -60,28 +52,33 @@ def look(image: Image, valid: Array, measured: Sequence[Intensities] = (), *, ma
     """
     if image.frames is not None:
         middle = image.frames // 2
-        return replace(look(image.frame(middle), valid[:, middle], marks=marks), digest=voxel_digest(image))
-    grey = recoloured(image, GREY) if without_alpha(image.channels) == COLOUR else image
+        return replace(describe_image(image.frame(middle), valid[:, middle], marks=marks), digest=voxel_digest(image))
+    grey = channel_stack.match_colours(image, GREY) if channel_stack.without_alpha(image.channels) == COLOUR else image
     channels = grey.data if grey is image else grey.data[:1]
     known: Array = valid if grey is image else np.logical_and.reduce(valid[:3], keepdims=True)
     if grey is not image or not measured:
-        measured = [measure_intensities(*channel) for channel in zip(channels, known, strict=True)]
-    measures = tuple(quality(*channel, image.geometry.steps) for channel in zip(channels, known, measured, strict=True))
-    turn, shown = image.geometry.to_canonical, _Window.of(measured[0])
-    small = permuted(small_image(channels[0], known[0], shown)[None], *turn)[0]
+        measured = [_intensities.measure_intensities(*channel) for channel in zip(channels, known, strict=True)]
+    measures = tuple(
+        image_quality.measure_quality(*channel, image.geometry.steps)
+        for channel in zip(channels, known, measured, strict=True)
+    )
+    turn, shown = image.geometry.to_canonical, _Window.from_intensities(measured[0])
+    small = orient.permute_axes(small_image(channels[0], known[0], shown)[None], *turn)[0]
     patched = None
     if marks and small.ndim == 2:
-        patched = patches(shown.scaled(*(permuted(array[:1], *turn)[0] for array in (channels, known))))
-    return Look(voxel_digest(image), small, measures, patched)
+        patched = _small_marks.patch_contrast(
+            shown.scale(*(orient.permute_axes(array[:1], *turn)[0] for array in (channels, known)))
+        )
+    return ImageLook(voxel_digest(image), small, measures, patched)
 
 
 def voxel_digest(image: Image) -> str:
     """A digest of the voxels, whatever the file's format; a grey picture in colours is the same picture."""
-    data = image.data[: len(without_alpha(image.channels))]
-    if without_alpha(image.channels) == COLOUR and (data[:1] == data).all():
+    data = image.data[: len(channel_stack.without_alpha(image.channels))]
+    if channel_stack.without_alpha(image.channels) == COLOUR and (data[:1] == data).all():
         data = data[:1]
     turned = [
-        permuted(frame[None], *image.geometry.to_canonical)[0]
+        orient.permute_axes(frame[None], *image.geometry.to_canonical)[0]
         for channel in data
         for frame in (channel if image.frames is not None else (channel,))
     ]
@@ -89,7 +86,7 @@ def voxel_digest(image: Image) -> str:
     # Slices of a volume follow each other, as they do in most files.
     order = (2, 1, 0) if turned[0].ndim == VOLUME else tuple(range(turned[0].ndim))
     for one in turned:
-        for _, (part,) in memory_slabs(one, order=order):
+        for _, (part,) in slabs.memory_slabs(one, order=order):
             numbers = _common_numbers(part)
             total.update(numbers.dtype.char.encode())
             total.update(numbers)  # type: ignore[arg-type]
@@ -114,26 +111,26 @@ class _Window:
     high: float
 
     @classmethod
-    def of(cls, measured: Intensities) -> _Window:
+    def from_intensities(cls, measured: Intensities) -> _Window:
         """The 0.5th and 99.5th percentile."""
         low, high = measured.window
         if low == high:  # nearly all is background: the little that is not is the image
             low, high = measured.statistics["min"], measured.statistics["max"]
         return cls(low, high)
 
-    def scaled(self, values: Array, valid: Array) -> Floats:
+    def scale(self, values: Array, valid: Array) -> Floats:
         """Values in this window; what is no measurement is 0."""
-        known = values if is_true_everywhere(valid) else np.where(valid, values, self.low)
+        known = values if slabs.is_true_everywhere(valid) else np.where(valid, values, self.low)
         return (known.astype(np.float32) - self.low) / max(self.high - self.low, 1e-12)
 
 
 def small_image(values: Array, valid: Array, window: _Window) -> Floats:
     """(*spatial) of a channel, stretched to a few voxels a side, slab by slab, in half precision."""
-    order = memory_order(values)
-    first, *others = (resampling_matrix(values.shape[axis], SMALL_SIDE[values.ndim]) for axis in order)
+    order = slabs.memory_order(values)
+    first, *others = (resampling.resampling_matrix(values.shape[axis], SMALL_SIDE[values.ndim]) for axis in order)
     small = np.zeros((len(first),) * values.ndim, dtype=np.float32)
-    for planes, parts in memory_slabs(values, valid):
-        part = window.scaled(*parts).clip(0, 1)
+    for planes, parts in slabs.memory_slabs(values, valid):
+        part = window.scale(*parts).clip(0, 1)
         for axis in reversed(range(1, values.ndim)):
             part = np.moveaxis(np.moveaxis(part, axis, -1) @ others[axis - 1].T, -1, axis)
         small += np.tensordot(first[:, planes], part, axes=1)
@@ -144,7 +141,7 @@ def small_image(values: Array, valid: Array, window: _Window) -> Floats:
 PARTS = 4
 
 
-def descriptors(facts: Sequence[CaseFacts], looks: Sequence[Look]) -> Floats:
+def describe_cases(facts: Sequence[CaseFacts], looks: Sequence[ImageLook]) -> Floats:
     """(cases, numbers) intensities, sharpness and noise, size and spacing, and the small image in a few parts.
 
     Of cases with unlike channels or axes what all of them have; NaN becomes the column's median.
@@ -192,7 +189,7 @@ def image_facts(image: Image) -> Mapping[str, Any]:
     if not isinstance(image.pixels, Deferred):
         voxels = image.pixels.reshape(-1)
         some = voxels[:: 1 + voxels.size // SAMPLE]
-        measured = some[image.measured(some)].astype(np.float64)
+        measured = some[image.is_measured(some)].astype(np.float64)
         if measured.size:
             facts |= {
                 "mean intensity": float(measured.mean()),
@@ -201,10 +198,10 @@ def image_facts(image: Image) -> Mapping[str, Any]:
     return facts
 
 
-def foreground(reference: CaseReference) -> tuple[Mapping[str, float], ...]:
+def structure_intensities(reference: CaseReference) -> tuple[Mapping[str, float], ...]:
     """Per channel the intensities inside the structures; nothing where one holds no measurement."""
-    structures = drawn(reference.value)
-    box = box_of_content(structures)
+    structures = drawn_labels(reference.value)
+    box = label_maps.box_of_content(structures)
     inside = structures[box] != 0
     parts = [
         (channel[box], known[box] & inside)
@@ -212,10 +209,10 @@ def foreground(reference: CaseReference) -> tuple[Mapping[str, float], ...]:
     ]
     if not all(known.any() for _, known in parts):
         return ()
-    return tuple(measure_intensities(*part).statistics for part in parts)
+    return tuple(_intensities.measure_intensities(*part).statistics for part in parts)
 
 
-def drawn(mask: Image) -> Array:
+def drawn_labels(mask: Image) -> Array:
     """(*spatial) label values of the structures only: 0 also where nobody looked, or a value names the background."""
     data = mask.data[0]
     others = [label.value for label in mask.labels if label.value and (label.is_ignored or label.is_background)]

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import csgraph, ndimage
-from isocenter.quality.intensities import Intensities, draw_measurements
-from isocenter.transforms import resample
+from isocenter.quality import _intensities
+from isocenter.quality._intensities import Intensities
+from isocenter.transforms import resampling
 from isocenter.values import Array, Deferred, Floats, Image
 
 # Of a volume so many planes are looked at: a fault of acquisition is in most of them.
@@ -51,7 +52,7 @@ def quick_measures(image: Image) -> dict[str, float]:
     through = spatial.index(1) if through is not None and 1 in spatial else through
     read = image.reader()
     parts = [read(_region(spatial, through, at)) for at in _places(spatial, through)]
-    valid = [image.measured(part) for part in parts]
+    valid = [image.is_measured(part) for part in parts]
     for number, name in enumerate(image.channels):
         measures = dict[str, float]()
         planes = [
@@ -93,7 +94,7 @@ def _places(spatial: Sequence[int], through: int | None) -> list[int]:
     return sorted({min(int(place), size - 1) for place in np.linspace(size / 4, 3 * size / 4, FEW_PLANES)})
 
 
-def quality(values: Array, valid: Array, measured: Intensities, steps: Sequence[float]) -> Mapping[str, float]:
+def measure_quality(values: Array, valid: Array, measured: Intensities, steps: Sequence[float]) -> Mapping[str, float]:
     """Measures of one channel (*spatial); NaN where one cannot be taken, as of a drawing in a few plain values.
 
     sharpness: natural logarithm of the variance of the Laplacian by that of the intensities, at a common scale
@@ -102,7 +103,7 @@ def quality(values: Array, valid: Array, measured: Intensities, steps: Sequence[
     echo:      strength of the strongest copy that lies moved along one axis over the image
     letters:   of the longest line of letters burned into a picture; 0 for volumes
     """
-    if len(np.unique(draw_measurements(values, valid, 4096))) <= MOST_DRAWN:
+    if len(np.unique(_intensities.draw_measurements(values, valid, 4096))) <= MOST_DRAWN:
         return dict.fromkeys(("sharpness", "noise", "clipped", "echo", "letters"), float("nan"))
     low, high = measured.window
     scale = max(high - low, 1e-12)
@@ -158,7 +159,7 @@ def _brought_to(plane: Floats, side: int) -> Floats:
     factor = side / max(plane.shape)
     if factor >= 1:
         return plane
-    return np.asarray(resample(plane[None], [max(4, round(size * factor)) for size in plane.shape])[0])
+    return np.asarray(resampling.resample(plane[None], [max(4, round(size * factor)) for size in plane.shape])[0])
 
 
 def _sharpness(plane: Floats) -> float:
@@ -217,7 +218,7 @@ def longest_line(plane: Floats) -> int:
     return _longest_chain(centres, heights)
 
 
-def letters_in(plane: Floats) -> NDArray[np.bool_] | None:
+def find_letters(plane: Floats) -> NDArray[np.bool_] | None:
     """(*plane) where letters are burned into a picture that has a line of them; None where it has none."""
     if longest_line(plane) < FEWEST_LETTERS:
         return None

@@ -19,34 +19,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from isocenter.added import added
+from isocenter import plugins
 from isocenter.errors import DatasetError, IsocenterError
-from isocenter.files import (
-    FORMATS,
-    Caching,
-    FileIdentity,
-    caching_as,
-    current_caching,
-    file_hash,
-    keep_text,
-    kept_text,
-    known_hash,
-    suffix_of,
-    take_hash,
-)
-from isocenter.quality.image_descriptors import Look
+from isocenter.files import file_formats
+from isocenter.files.file_formats import FORMATS
+from isocenter.files.storage import hashing, kept
+from isocenter.files.storage.kept import Caching, FileIdentity
+from isocenter.quality.image_descriptors import ImageLook
 from isocenter.report import Figure
-from isocenter.runtime import versions
+from isocenter.runtime import hardware
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Image, LazyMapping, Problem
 
 # What was measured in a case, and what is odd about it.
-Measured = tuple[tuple[CaseFacts, Look] | None, list[Problem]]
+Measured = tuple[tuple[CaseFacts, ImageLook] | None, list[Problem]]
 # Packages that read, measure and draw: of another version they may do it otherwise.
 PACKAGES = ("isocenter", "numpy", "scipy", "nibabel", "pydicom", "pillow", "tifffile", "matplotlib")
 GROUPS = ("isocenter.formats", "isocenter.references")
 # Formats whose headers may name another file: one that is so small may be a header alone.
 NAMING, HEADER_BYTES = ("nrrd", "metaimage", "mif"), 1 << 16
-KEPT: Mapping[str, type] = {one.__name__: one for one in (CaseFacts, Look, Problem, BoundingBoxes, Figure)}
+KEPT: Mapping[str, type] = {one.__name__: one for one in (CaseFacts, ImageLook, Problem, BoundingBoxes, Figure)}
 # Bytes that a look takes at most beside the stored voxels.
 BESIDE = 400 * 2**20
 
@@ -66,7 +57,7 @@ class Looked(NamedTuple):
 def known_look(case: Case) -> tuple[str, Measured] | None:
     """Key and outcome of a look at these files, of which none has changed since; None where nobody knows them."""
     try:
-        key = case_key(case, lambda path: known_hash(path, FileIdentity.of(path)))
+        key = case_key(case, lambda path: hashing.known_hash(path, FileIdentity.of(path)))
     except (UnknowableError, OSError):
         return None
     outcome = _kept_look(case, key)
@@ -79,7 +70,7 @@ def look_at(measure: Callable[[Case], Measured], caching: Caching, case: Case) -
     Files that change meanwhile are read once more. Raises DatasetError where they then change again.
     """
     changed: Path | None = None
-    with caching_as(caching):
+    with kept.caching_as(caching):
         for _ in range(2):
             before = _identities(case)
             looked = _look_at(measure, case)
@@ -103,7 +94,7 @@ def _look_at(measure: Callable[[Case], Measured], case: Case) -> Looked:
         identity = FileIdentity.of(path)
         if not identity.is_settled:  # what was written just now may change unseen
             return None
-        hashes[path] = identity, file_hash(path)
+        hashes[path] = identity, hashing.file_hash(path)
         return hashes[path][1]
 
     try:
@@ -116,20 +107,20 @@ def _look_at(measure: Callable[[Case], Measured], case: Case) -> Looked:
 def keep_look(case: Case, looked: Looked) -> None:
     """Keep what a look found; nothing of a case that cannot be used, or whose findings name a place."""
     for path, known in looked.hashes.items():
-        take_hash(path, *known)
+        hashing.take_hash(path, *known)
     measured, problems = looked.outcome
     text = "\n".join(f"{one.what}\n{one.why}\n{one.remedy}" for one in problems)
     is_own = all(one.cases in ((), (case.id,)) for one in problems)
     if looked.key and measured is not None and is_own and not any(str(path.parent) in text for path in looked.hashes):
         nameless = [replace(one, cases=("",) if one.cases else ()) for one in problems]
         with suppress(UnknowableError):  # a kind of reference of another package
-            keep_text(looked.key, json.dumps(_plain((replace(measured[0], id=""), measured[1], nameless), [])))
+            kept.keep_text(looked.key, json.dumps(_plain((replace(measured[0], id=""), measured[1], nameless), [])))
 
 
 def _kept_look(case: Case, key: str) -> Measured | None:
     """What was found in a case with this key, in its name; None where nothing is kept, or it is damaged."""
     match _kept(key):
-        case (CaseFacts() as facts, Look() as look, list() as problems):
+        case (CaseFacts() as facts, ImageLook() as look, list() as problems):
             named = [replace(one, cases=(case.id,) if one.cases else ()) for one in problems]
             return (replace(facts, id=case.id), look), named
         case _:
@@ -142,12 +133,12 @@ def kept_figure(keys: Sequence[str], made_from: Any, draw: Callable[[], Figure])
     keys:      empty ones are of cases that cannot be known again
     made_from: all else that decides what it shows
     """
-    if not (all(keys) and current_caching().is_used):
+    if not (all(keys) and kept.current_caching().is_used):
         return draw()
     key = _hash([_code(), *keys, _plain(made_from, [])])
     if not isinstance(figure := _kept(key), Figure):
         figure = draw()
-        keep_text(key, json.dumps(_plain(figure, [])))
+        kept.keep_text(key, json.dumps(_plain(figure, [])))
     return figure
 
 
@@ -181,7 +172,7 @@ def case_key(case: Case, hash_of: Callable[[Path], str | None]) -> str:
     hash_of: None of a file whose contents are not known
     Raises UnknowableError for a case of no file, and one of which that cannot be said.
     """
-    if not (case.files and current_caching().is_used):
+    if not (case.files and kept.current_caching().is_used):
         raise UnknowableError(case.id)
     paths = list(case.files)
     loaders = _plain([case.images, case.references, case.known], paths)
@@ -202,7 +193,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
     Raises UnknowableError for a header that may name any file.
     """
-    suffix, folder = suffix_of(path), path.parent
+    suffix, folder = file_formats.suffix_of(path), path.parent
     if any(suffix in FORMATS[one].suffixes for one in NAMING) and path.stat().st_size < HEADER_BYTES:
         raise UnknowableError(path.name)
     if suffix and suffix not in FORMATS["dicom"].suffixes:
@@ -225,9 +216,9 @@ def _code() -> str:
     """This version of the program, as it lies on disk, and of what it reads with."""
     files = [(str(file), file.stat()) for file in sorted(Path(__file__).parents[1].rglob("*.py"))]
     own = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
-    points = [point for group in GROUPS for point in added(group).values()]
+    points = [point for group in GROUPS for point in plugins.entry_points_of(group).values()]
     others = [(one.value, one.dist.version if one.dist else "") for one in points]
-    return _hash([own, others, versions(PACKAGES)])
+    return _hash([own, others, hardware.package_versions(PACKAGES)])
 
 
 def _plain(value: Any, paths: list[Path]) -> Any:
@@ -276,7 +267,7 @@ def _plain(value: Any, paths: list[Path]) -> Any:
 def _kept(key: str) -> Any:
     """The value that was kept under a key; None where there is none, or it is damaged."""
     try:
-        return _value(json.loads(kept_text(key) or "null"))
+        return _value(json.loads(kept.kept_text(key) or "null"))
     except (ValueError, TypeError, KeyError, IsocenterError):
         return None
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import listed
+from isocenter import errors
 from isocenter.lazy import stats
-from isocenter.quality.references import reference_kinds
-from isocenter.values import Case, Course, Dataset, Fingerprint, Floats, Problem, is_missing, level_in, number_in
+from isocenter.quality import references as quality_references
+from isocenter.values import Case, Dataset, Fingerprint, Floats, Problem, covariate_values
+from isocenter.values.covariate_values import Course
 
 # From this on a column is the label: few symptoms and no age come near it.
 PROXY = 0.98
@@ -39,7 +40,9 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
     for name in columns:
         values = [case.covariates.get(name) for case in cases]
         if is_constant(values):
-            constant += [name] if not all(map(is_missing, values)) else []  # a column of nothing is all gap
+            constant += (
+                [name] if not all(map(covariate_values.is_missing, values)) else []
+            )  # a column of nothing is all gap
         elif (score := label_association(values, references, patients)) >= PROXY:
             yield Problem(
                 "warning",
@@ -63,7 +66,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
     if constant and len(cases) > 1:
         yield Problem(
             "note",
-            f"{listed(constant)}: covariates that are the same in all cases",
+            f"{errors.list_phrase(constant)}: covariates that are the same in all cases",
             (),
             "they tell nothing about a patient",
             "Leave them out",
@@ -74,13 +77,15 @@ def _gaps(cases: Sequence[Case], columns: Sequence[str]) -> dict[str, list[float
     """{image or covariate: 1 for each case that has it, else 0}, of those that some cases lack and others have."""
     images = dict.fromkeys(name for case in cases for name in case.images)
     has = {f"image {name}": [float(name in case.images) for case in cases] for name in images}
-    has |= {name: [float(not is_missing(case.covariates.get(name))) for case in cases] for name in columns}
+    has |= {
+        name: [float(not covariate_values.is_missing(case.covariates.get(name))) for case in cases] for name in columns
+    }
     return {name: one for name, one in has.items() if len(set(one)) > 1}
 
 
 def is_constant(values: list[Any]) -> bool:
     """Whether all have the same, none missing; or nobody has any."""
-    return len({None if is_missing(one) else level_in(one) for one in values}) <= 1
+    return len({None if covariate_values.is_missing(one) else covariate_values.level_in(one) for one in values}) <= 1
 
 
 def label_association(values: list[Any], references: list[Mapping[str, Any]], patients: list[str]) -> float:
@@ -90,13 +95,15 @@ def label_association(values: list[Any], references: list[Mapping[str, Any]], pa
     each class, their mean, that other patients of their level predict; of values and times the concordance of pairs.
     A course is judged by its mean and its end, and by how long and how often it was measured: nobody measures the dead.
     """
-    if any(number_in(one) is None for one in values if isinstance(one, Course)):
+    if any(covariate_values.number_in(one) is None for one in values if isinstance(one, Course)):
         return max(
             label_association(list(each), references, patients) for each in zip(*map(_of_course, values), strict=True)
         )
     scores = [0.0]
     for truth in _truths(references):
-        both_known = [n for n, one in enumerate(values) if not is_missing(one) and truth[n] is not None]
+        both_known = [
+            n for n, one in enumerate(values) if not covariate_values.is_missing(one) and truth[n] is not None
+        ]
         if len(both_known) < KNOWN * len(values) or len({patients[n] for n in both_known}) < FEWEST:
             continue
         values_known, true = [values[n] for n in both_known], [truth[n] for n in both_known]
@@ -108,13 +115,17 @@ def label_association(values: list[Any], references: list[Mapping[str, Any]], pa
             both_known, values_known, true = ([one[n] for n in common] for one in (both_known, values_known, true))
             if len({patients[n] for n in both_known}) < FEWEST or len(set(true)) < 2:
                 continue
-        numbers = [number_in(one) for one in values_known]
+        numbers = [covariate_values.number_in(one) for one in values_known]
         if None not in numbers:
             known_numbers = np.array(numbers, dtype=float)
             area = _area(known_numbers, true) if classes else _concordance(known_numbers, np.array(true, dtype=float))
             scores.append(area)
         if classes:
-            scores.append(_by_level([level_in(one) for one in values_known], true, [patients[n] for n in both_known]))
+            scores.append(
+                _by_level(
+                    [covariate_values.level_in(one) for one in values_known], true, [patients[n] for n in both_known]
+                )
+            )
     return max(scores)
 
 
@@ -129,7 +140,7 @@ def _truths(references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
 
     Of times also whether the event happened.
     """
-    for kind in reference_kinds():
+    for kind in quality_references.reference_kinds():
         answers = [kind.facts.answers(one[kind.name]) if kind.name in one else {} for one in references]
         for name in dict.fromkeys(name for own in answers for name in own):
             columns = [own.get(name) for own in answers]

@@ -15,14 +15,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import counted
+from isocenter import errors
 from isocenter.lazy import csgraph, fft, sparse
-from isocenter.quality.image_descriptors import Look
-from isocenter.quality.references import reference_kinds
+from isocenter.quality import references
+from isocenter.quality.image_descriptors import ImageLook
 from isocenter.values import CaseFacts, Dataset, Fingerprint, Floats, Problem, ReferenceKind
 
 
-def leakage(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin]) -> Iterator[Problem]:
+def leakage_problems(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin]) -> Iterator[Problem]:
     """Findings on patients and on pairs of cases with (nearly) the same image."""
     yield from _split_patients(dataset)
     yield from _spelt_patients(dataset)
@@ -48,7 +48,7 @@ def _split_patients(dataset: Dataset) -> Iterator[Problem]:
     if both and dataset.patients_known:
         yield Problem(
             "error",
-            f"{counted(len(both), 'patient is', 'patients are')} in more than one part of the set's own split",
+            f"{errors.count_phrase(len(both), 'patient is', 'patients are')} in more than one part of the set's own split",
             tuple(case.id for case in dataset if case.patient in both),
             "a model that only recognises a person would pass the test",
             "Correct the split, so that all cases of a patient are in one part",
@@ -127,7 +127,7 @@ def _answers(case: CaseFacts) -> Answers:
     """The answers of references on the case as a whole: its class, each finding and value, its time and event."""
     return {
         (kind.name, name): (kind, answer)
-        for kind in reference_kinds()
+        for kind in references.reference_kinds()
         if kind.name in case.references
         for name, answer in kind.facts.answers(case.references[kind.name]).items()
     }
@@ -145,7 +145,7 @@ def _pairs(
 ) -> Iterator[Problem]:
     if pairs:
         cases = tuple(dict.fromkeys(name for twin in pairs for name in (twin.first, twin.second)))
-        yield Problem(severity, f"{counted(len(pairs), 'pair')} of cases with {what}", cases, why, remedy)
+        yield Problem(severity, f"{errors.count_phrase(len(pairs), 'pair')} of cases with {what}", cases, why, remedy)
 
 
 # Copies of one image (JPEG at quality 40, half the size, a fifth brighter, gamma 1.2, noise) agree to 0.97 and more
@@ -183,7 +183,7 @@ class Twin:
     exact: bool
 
 
-def twins(looks: Mapping[str, Look]) -> tuple[Twin, ...]:
+def find_twins(looks: Mapping[str, ImageLook]) -> tuple[Twin, ...]:
     """Pairs that hold the same image, the most alike first.
 
     Candidates are found by a perceptual hash (signs of the low frequencies of the small image; Zauner 2010), pictures
@@ -200,7 +200,7 @@ def twins(looks: Mapping[str, Look]) -> tuple[Twin, ...]:
         images, joined = _Images([looks[names[n]].small for n in chosen]), _Joined(len(chosen))
         likenesses = {(i, j): likeness for i, j, likeness in _alike(images, joined)}
         if axes == 2 and len(chosen) <= MOST_MOVED:
-            moved = {(i, j): likeness for i, j, likeness in _moved(images, joined)}
+            moved = {(i, j): likeness for i, j, likeness in _moved_twins(images, joined)}
             likenesses = {**moved, **likenesses}
         for (i, j), likeness in likenesses.items():
             first, second = names[chosen[i]], names[chosen[j]]
@@ -211,7 +211,7 @@ def twins(looks: Mapping[str, Look]) -> tuple[Twin, ...]:
     return tuple(sorted(pairs.values(), key=lambda twin: (not twin.exact, -twin.likeness, twin.first, twin.second)))
 
 
-def groups(pairs: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
+def joined_groups(pairs: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
     """Cases that are joined by pairs, directly or over others."""
     names = sorted({name for twin in pairs for name in (twin.first, twin.second)})
     if not names:
@@ -228,9 +228,9 @@ def groups(pairs: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
     return tuple(map(frozenset, members.values()))
 
 
-def duplicates_among(looks: Mapping[str, Look], others: Mapping[str, Look]) -> dict[str, frozenset[str]]:
+def duplicates_among(looks: Mapping[str, ImageLook], others: Mapping[str, ImageLook]) -> dict[str, frozenset[str]]:
     """{name among the others: own cases with (nearly) the same image}, joined by pairs directly or over others."""
-    found = groups(twins({**looks, **others}))
+    found = joined_groups(find_twins({**looks, **others}))
     return {name: group & looks.keys() for group in found for name in group & others.keys()}
 
 
@@ -311,7 +311,7 @@ class _Joined:
             if (is_new := self.is_new(some)).any():
                 yield some[is_new]
 
-    def taken(self, pairs: Places, likenesses: Floats) -> Iterator[tuple[int, int, float]]:
+    def take(self, pairs: Places, likenesses: Floats) -> Iterator[tuple[int, int, float]]:
         """The pairs that are still new once the ones before them are joined."""
         for pair, likeness in zip(pairs, likenesses.tolist(), strict=True):
             if self.is_new(pair[None])[0]:
@@ -328,17 +328,17 @@ def _alike(images: _Images, joined: _Joined) -> Iterator[tuple[int, int, float]]
         for _, columns, near in blocks:
             likeness, start = first @ images.rows(columns).T, np.array([rows.start, columns.start])
             for pairs in joined.new(np.argwhere(near & (likeness >= SAME)) + start):
-                yield from joined.taken(pairs, likeness[tuple((pairs - start).T)])
+                yield from joined.take(pairs, likeness[tuple((pairs - start).T)])
 
 
-def _moved(images: _Images, joined: _Joined) -> Iterator[tuple[int, int, float]]:
+def _moved_twins(images: _Images, joined: _Joined) -> Iterator[tuple[int, int, float]]:
     """Pairs (i < j) of pictures of which one is moved a little, and how alike they are where they lie on each other."""
     stepped = [_signs(images, move) for move in MOVES]
     for rows, columns, near in _near(images, stepped, _signs(images, (0, 0))):
         for pairs in joined.new(np.argwhere(near) + np.array([rows.start, columns.start])):
             likeness = _laid_on_each_other(images, pairs)
             same = likeness >= SAME_MOVED
-            yield from joined.taken(pairs[same], likeness[same])
+            yield from joined.take(pairs[same], likeness[same])
 
 
 def _near(
@@ -368,7 +368,7 @@ def _laid_on_each_other(images: _Images, pairs: Places) -> Floats:
     first, second = (_even(images.pictures(pairs[:, side])) for side in (0, 1))
     move = np.zeros((len(pairs), 2), dtype=np.float32)
     for _ in range(3):
-        laid, under = _shifted(first, move / 2), _shifted(second, -move / 2)
+        laid, under = _shift(first, move / 2), _shift(second, -move / 2)
         slopes = np.stack([np.gradient((laid + under) / 2, axis=axis) for axis in (1, 2)], axis=-1)[INNER].reshape(
             len(pairs), -1, 2
         )
@@ -376,7 +376,7 @@ def _laid_on_each_other(images: _Images, pairs: Places) -> Floats:
         across = slopes.transpose(0, 2, 1)
         flat = 1e-6 * np.eye(2, dtype=np.float32)
         move = (move + np.linalg.solve(across @ slopes + flat, across @ apart)[..., 0]).clip(-FURTHEST, FURTHEST)
-    laid, under = (images.inner(one) for one in (_shifted(first, move / 2), _shifted(second, -move / 2)))
+    laid, under = (images.inner(one) for one in (_shift(first, move / 2), _shift(second, -move / 2)))
     return np.asarray((laid * under).sum(axis=1))
 
 
@@ -387,7 +387,7 @@ def _even(pictures: Floats) -> Floats:
     return np.asarray((pictures - mean) / np.maximum(deviation, 1e-6), dtype=np.float32)
 
 
-def _shifted(pictures: Floats, move: Floats) -> Floats:
+def _shift(pictures: Floats, move: Floats) -> Floats:
     """(pictures, rows, columns) each moved by its own share of a pixel, at most one; edges go on."""
     for axis in (1, 2):
         share = move[:, axis - 1].reshape(-1, 1, 1)
@@ -407,7 +407,7 @@ def _signs(images: _Images, move: Sequence[int] = ()) -> Floats:
     lowest = (slice(None), *(slice(0, count),) * axes)
     if move:
         steps = np.array([move], dtype=np.float32)
-        moved = (_shifted(images.pictures(block), steps.repeat(len(block), axis=0)) for block in images.blocks)
+        moved = (_shift(images.pictures(block), steps.repeat(len(block), axis=0)) for block in images.blocks)
         blocks = (images.inner(one).reshape(-1, *one[INNER].shape[1:]) for one in moved)
     else:
         blocks = (images.rows(block).reshape(-1, *images.shape) for block in images.blocks)

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import GeometryError, IsocenterError, listed
-from isocenter.files import cache_folder, cached, file_hash, load_json, write_table
+from isocenter import errors
+from isocenter.errors import GeometryError, IsocenterError
+from isocenter.files.storage import cache, csv_text, hashing, structured_text
 from isocenter.lazy import pandas as pd
-from isocenter.registration import RegistrationSettings, angles_of, registered
-from isocenter.runtime import as_json
-from isocenter.transforms import aligned, carried
+from isocenter.registration import engine, motion
+from isocenter.registration.engine import RegistrationSettings
+from isocenter.runtime import record_files
+from isocenter.transforms import spatial_transforms
 from isocenter.values import Affine, Array, Case, Deferred, Floats, Geometry, Image, LazyMapping, SpatialTransform
 
 # The fact of an image that was registered: onto which one, with which transform, and what similarity came of it.
@@ -36,7 +38,7 @@ def aligned_case(case: Case, how: str) -> Case:
     how: as `ReadingOptions.align`: world or register, and the image's name behind a colon; else it is the first
     """
     method, _, onto = how.partition(":")
-    align = {"world": _in_world, "register": _registered}[method]
+    align = {"world": _in_world, "register": _register}[method]
     return replace(
         case,
         images=LazyMapping({name: partial(align, case, name, onto) for name in case.images}),
@@ -48,7 +50,7 @@ def write_alignment(cases: Iterable[Case], how: str | None, folder: Path) -> Non
     """Write `alignment.csv`, a row for each image that was registered; nothing where none was to be."""
     if how is not None and how.partition(":")[0] == "register":
         rows = [row for case in cases for name in case.images for row in _motions(case, name)]
-        write_table(pd.DataFrame(rows, columns=list(COLUMNS)), folder / "alignment.csv")
+        csv_text.write_table(pd.DataFrame(rows, columns=list(COLUMNS)), folder / "alignment.csv")
 
 
 def _motions(case: Case, name: str) -> Iterator[list[Any]]:
@@ -63,7 +65,7 @@ def _motions(case: Case, name: str) -> Iterator[list[Any]]:
 def _name_of_grid(case: Case, onto: str) -> str:
     """The image whose grid is that of all. Raises GeometryError where the case lacks the one that is named."""
     if onto and onto not in case.images:
-        problem = f"has no image {onto!r} to lay the others on, only {listed(case.images)}"
+        problem = f"has no image {onto!r} to lay the others on, only {errors.list_phrase(case.images)}"
         raise GeometryError(problem, case.id, "Name one of them behind --align world: or register:")
     return onto or next(iter(case.images))
 
@@ -85,18 +87,18 @@ def _in_world(case: Case, name: str, onto: str) -> Image:
     grid = case.images[first].geometry
     if image.geometry.equals(grid):
         return image
-    moved = aligned(image, grid, f"{case.id}, {name}")
+    moved = spatial_transforms.align_to_grid(image, grid, f"{case.id}, {name}")
     return replace(moved, notes=(*moved.notes, f"resampled onto the grid of {first!r}"))
 
 
-def _registered(case: Case, name: str, onto: str) -> Image:
+def _register(case: Case, name: str, onto: str) -> Image:
     """An image on the grid of one, read when it is asked for; on that grid already it stays as it is."""
     first, image = _name_of_grid(case, onto), case.images[name]
     fixed = case.images[first]
     if image.geometry.equals(fixed.geometry):
         return image
     made = {"image": first, **_transform(fixed, image, f"{case.id}, {name}")}
-    moved = partial(_moved, image, made["matrix"], fixed.geometry)
+    moved = partial(_move, image, made["matrix"], fixed.geometry)
     shape = (*image.shape[: -image.geometry.ndim], *fixed.geometry.shape)
     words = f"{made['similarity']} {made['before']:.3g} before, {made['after']:.3g} after"
     return replace(
@@ -109,9 +111,9 @@ def _registered(case: Case, name: str, onto: str) -> Image:
     )
 
 
-def _moved(image: Image, matrix: list[list[float]], onto: Geometry) -> Array:
+def _move(image: Image, matrix: list[list[float]], onto: Geometry) -> Array:
     transform = SpatialTransform((Affine(np.array(matrix)),), onto, image.geometry)
-    return carried(image, transform, onto).data
+    return spatial_transforms.carry_image(image, transform, onto).data
 
 
 def _transform(fixed: Image, moving: Image, where: str) -> Mapping[str, Any]:
@@ -119,14 +121,14 @@ def _transform(fixed: Image, moving: Image, where: str) -> Mapping[str, Any]:
 
     Raises GeometryError where it gains nothing: the images then lie as well as they can, or are of two people.
     """
-    path = cache_folder() / "alignment" / f"{_key(fixed, moving)}.json"
+    path = cache.cache_folder() / "alignment" / f"{_key(fixed, moving)}.json"
     try:
-        return dict(load_json(path))
+        return dict(structured_text.load_json(path))
     except (OSError, ValueError):  # there is none yet, or it is damaged
         pass
     # Unlike frames of reference are what is mended here.
     pair = [_placeless(image) for image in (fixed, moving)]
-    made = registered(pair[0], pair[1], RIGID, where=where)
+    made = engine.register_images(pair[0], pair[1], RIGID, where=where)
     if not made.gains:
         raise GeometryError(
             f"registration gains nothing ({made.similarity} {made.before:.3g} before, {made.after:.3g} after)",
@@ -137,8 +139,8 @@ def _transform(fixed: Image, moving: Image, where: str) -> Mapping[str, Any]:
     assert matrix is not None  # noqa: S101 - rigid
     onto = {"matrix": matrix.tolist(), "similarity": made.similarity, "before": made.before, "after": made.after}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with cached(path) as partly:
-        partly.write_text(json.dumps(as_json(onto)), encoding="utf-8")
+    with cache.write_cache_entry(path) as partly:
+        partly.write_text(json.dumps(record_files.as_json(onto)), encoding="utf-8")
     return onto
 
 
@@ -155,7 +157,7 @@ def _key(*images: Image) -> str:
             total.update(np.ascontiguousarray(image.data).tobytes())
         else:
             for path in image.source.paths:
-                total.update(file_hash(Path(path)).encode())
+                total.update(hashing.file_hash(Path(path)).encode())
         total.update(image.geometry.affine.tobytes())
         total.update(repr((image.shape, image.channels, image.modality, image.notes)).encode())
     return total.hexdigest()
@@ -165,4 +167,4 @@ def _motion(matrix: Floats, grid: Geometry) -> list[float]:
     """mm by which the centre of a grid moves along x, y and z, and degrees about them; of pictures no third, none."""
     centre = grid.corners.mean(axis=0)
     shift = (matrix[:-1, :-1] @ centre + matrix[:-1, -1] - centre).tolist()
-    return [*shift, *angles_of(matrix).tolist()] if grid.ndim == 3 else [*shift[::-1], *[math.nan] * 4]
+    return [*shift, *motion.rotation_angles(matrix).tolist()] if grid.ndim == 3 else [*shift[::-1], *[math.nan] * 4]

@@ -11,16 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, GeometryError, UsageError, counted
+from isocenter import errors
+from isocenter.errors import DatasetError, GeometryError, UsageError
 from isocenter.lazy import pandas as pd
-from isocenter.transforms import carried, generator, refuse_unlike_axes
+from isocenter.transforms import random_draws, spatial_transforms
 from isocenter.values import (
-    ONTO,
-    UNMOVED,
     Affine,
     Array,
     Case,
-    Correspondence,
     Dataset,
     Deferred,
     Geometry,
@@ -30,9 +28,10 @@ from isocenter.values import (
     Problem,
     SpatialTransform,
     Split,
-    patients_of_pair,
-    people_of,
+    dataset_cases,
+    spatial_transform,
 )
+from isocenter.values.spatial_transform import ONTO, UNMOVED, Correspondence
 
 FIELD, MASK = "field", "mask"
 FIXED, MOVING = "fixed", "moving"
@@ -70,9 +69,9 @@ def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True
     if is_listed:
         return replace(dataset, cases=tuple(_brought(case, case.images, case.references) for case in dataset))
     parts = _parts(dataset)
-    pairs_drawn = _drawn(dataset, parts, pairs)
+    pairs_drawn = _draw_pairs(dataset, parts, pairs)
     if not pairs_drawn:
-        problem = f"{counted(len(dataset), 'image')}: too few to draw pairs from"
+        problem = f"{errors.count_phrase(len(dataset), 'image')}: too few to draw pairs from"
         raise DatasetError(problem, where, "Give more images, or list pairs in a table")
     words = "patients were parted first, by seed 0, and pairs lie within a part"
     counts = {part: sum(one == part for _, one in pairs_drawn) for part in ("train", "val", "test")}
@@ -85,7 +84,9 @@ def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True
         classes=classes,
         regions={},
         parted=words,
-        derived={FIELD: f"{len(pairs_drawn)} pairs of {counted(len(dataset), 'image')} ({counts_text}), {words}"},
+        derived={
+            FIELD: f"{len(pairs_drawn)} pairs of {errors.count_phrase(len(dataset), 'image')} ({counts_text}), {words}"
+        },
     )
 
 
@@ -105,12 +106,12 @@ def _within(path: Path, root: Path | None) -> str:
 
 def _parts(dataset: Dataset) -> dict[str, Split]:
     """{patient: part}: the set's own split; without a test or a validation part some patients are drawn for it."""
-    people = list(dict.fromkeys(person for case in dataset for person in people_of(case.patient)))
+    people = list(dict.fromkeys(person for case in dataset for person in dataset_cases.people_of_patient(case.patient)))
     stated_parts: dict[str, Split] = {
         person: dataset.splits[case.id]
         for case in dataset
         if case.id in dataset.splits
-        for person in people_of(case.patient)
+        for person in dataset_cases.people_of_patient(case.patient)
     }
     parts: dict[str, Split] = {person: stated_parts.get(person, "train") for person in people}
     for number, (part, share, most) in enumerate((("test", TEST_SHARE, math.inf), ("val", VAL_SHARE, MOST_SELECTING))):
@@ -118,21 +119,23 @@ def _parts(dataset: Dataset) -> dict[str, Split]:
             continue
         free = [person for person, now in parts.items() if now == "train"]
         count = min(max(FEWEST_OF_PART, round(share * len(free))), most, len(free) - FEWEST_OF_PART)
-        chosen = generator(0, DRAW, number).permutation(len(free))[: max(0, int(count))]
+        chosen = random_draws.sample_generator(0, DRAW, number).permutation(len(free))[: max(0, int(count))]
         parts |= {free[place]: part for place in chosen.tolist()}
     return parts
 
 
-def parted_pairs(dataset: Dataset) -> Dataset:
+def split_pairs(dataset: Dataset) -> Dataset:
     """Listed pairs that are to train, with their parts and without those of two parts.
 
     Pairs of one patient each are parted as any cases.
     """
-    several = any(len(people_of(case.patient)) > 1 for case in dataset)
+    several = any(len(dataset_cases.people_of_patient(case.patient)) > 1 for case in dataset)
     if not several or dataset.parted:
         return dataset
     parts = _parts(dataset)
-    parts_of_pairs = {case.id: {parts[person] for person in people_of(case.patient)} for case in dataset}
+    parts_of_pairs = {
+        case.id: {parts[person] for person in dataset_cases.people_of_patient(case.patient)} for case in dataset
+    }
     crossing = tuple(name for name, own in parts_of_pairs.items() if len(own) > 1)
     pairs = replace(
         dataset.only({*parts_of_pairs} - {*crossing}),
@@ -145,19 +148,21 @@ def parted_pairs(dataset: Dataset) -> Dataset:
     )
     if not crossing:
         return pairs
-    what = f"{counted(len(crossing), 'pair joins', 'pairs join')} images of two parts"
+    what = f"{errors.count_phrase(len(crossing), 'pair joins', 'pairs join')} images of two parts"
     problem = Problem("warning", what, crossing, "they are left out", "State parts in a column split")
     return replace(pairs, problems=(*dataset.problems, problem))
 
 
-def _drawn(dataset: Dataset, parts: Mapping[str, Split], pairs: int | None) -> list[tuple[Case, Split]]:
+def _draw_pairs(dataset: Dataset, parts: Mapping[str, Split], pairs: int | None) -> list[tuple[Case, Split]]:
     drawn_pairs = list[tuple[Case, Split]]()
     for number, part in enumerate(("train", "val", "calibration", "test")):
         cases = [case for case in dataset if parts[case.patient] == part]
         most = pairs or (_that_fit(cases) if part == "train" else PREDICTED_OF_VOLUME)
         for position, fixed in enumerate(cases):
             others = [n for n in range(len(cases)) if n != position]
-            order = generator(0, DRAW, 2 + number, position).permutation(others)[: min(most, len(others))]
+            order = random_draws.sample_generator(0, DRAW, 2 + number, position).permutation(others)[
+                : min(most, len(others))
+            ]
             drawn_pairs += [(_of_two(fixed, cases[n]), part) for n in order.tolist()]  # type: ignore[misc]
     return drawn_pairs
 
@@ -180,7 +185,7 @@ def _of_two(fixed: Case, moving: Case) -> Case:
     images = {FIXED: partial(_first_image, fixed), MOVING: partial(_first_image, moving)}
     case = Case(
         f"{moving.id}_on_{fixed.id}",
-        patients_of_pair(fixed.patient, moving.patient),
+        spatial_transform.patients_of_pair(fixed.patient, moving.patient),
         {},
         covariates=fixed.covariates,
         files=(*fixed.files[:1], *moving.files[:1], *fixed.files[1:], *moving.files[1:]),
@@ -195,7 +200,7 @@ def pair_of_images(fixed: Image, moving: Image, where: str, *, one_world: bool) 
 
     one_world: whether both are of one patient, whose headers may share a world
     """
-    case = Case(where, where if one_world else patients_of_pair(f"{where} 1", f"{where} 2"), {})
+    case = Case(where, where if one_world else spatial_transform.patients_of_pair(f"{where} 1", f"{where} 2"), {})
     return _brought(case, {FIXED: fixed, MOVING: moving}, {})
 
 
@@ -205,21 +210,21 @@ def _both_masks(fixed: Case, moving: Case) -> Correspondence:
 
 def _brought(case: Case, images: Mapping[str, Image], references: Mapping[str, Any]) -> Case:
     """The case with its moving image on the fixed grid, and the transform in what is known of the pair."""
-    same = len(people_of(case.patient)) == 1
+    same = len(dataset_cases.people_of_patient(case.patient)) == 1
     given = (images, case.id, same)
-    loaders: dict[str, Callable[[], Image]] = {FIXED: partial(_fixed, *given), MOVING: partial(_moving, *given)}
-    known = partial(_known, references, *given)
+    loaders: dict[str, Callable[[], Image]] = {FIXED: partial(_fixed_image, *given), MOVING: partial(_moving, *given)}
+    known = partial(_known_correspondence, references, *given)
     return replace(case, images=LazyMapping(loaders), references=LazyMapping({FIELD: known}))
 
 
-def _fixed(images: Mapping[str, Image], where: str, same: bool) -> Image:
+def _fixed_image(images: Mapping[str, Image], where: str, same: bool) -> Image:
     del same
     return _one_channel(images[FIXED], where)
 
 
 def _moving(images: Mapping[str, Image], where: str, same: bool) -> Image:
     fixed, moving = (_one_channel(images[side], where) for side in (FIXED, MOVING))
-    onto = first_guess(fixed.geometry, moving.geometry, where, one_world=same)
+    onto = initial_transform(fixed.geometry, moving.geometry, where, one_world=same)
     # Read when it is asked for: a case is looked at several times before its voxels are.
     load = partial(_on_fixed_grid, moving, onto, fixed.geometry)
     pixels = Deferred((1, *fixed.geometry.shape), np.dtype(np.float32), load)
@@ -228,13 +233,15 @@ def _moving(images: Mapping[str, Image], where: str, same: bool) -> Image:
 
 
 def _on_fixed_grid(moving: Image, onto: SpatialTransform, grid: Geometry) -> Array:
-    return carried(moving, onto, grid, beyond="edge").data
+    return spatial_transforms.carry_image(moving, onto, grid, beyond="edge").data
 
 
-def _known(references: Mapping[str, Any], images: Mapping[str, Image], where: str, same: bool) -> Correspondence:
+def _known_correspondence(
+    references: Mapping[str, Any], images: Mapping[str, Image], where: str, same: bool
+) -> Correspondence:
     pair: Correspondence = references[FIELD] if FIELD in references else Correspondence()
     fixed, moving = (_one_channel(images[side], where).geometry for side in (FIXED, MOVING))
-    return replace(pair, onto=first_guess(fixed, moving, where, one_world=same))
+    return replace(pair, onto=initial_transform(fixed, moving, where, one_world=same))
 
 
 def _one_channel(image: Image, where: str) -> Image:
@@ -246,13 +253,13 @@ def _one_channel(image: Image, where: str) -> Image:
     return replace(image, pixels=image.data.astype(np.float32).mean(axis=0)[None], channels=("0",), facts={})
 
 
-def first_guess(fixed: Geometry, moving: Geometry, where: str, *, one_world: bool) -> SpatialTransform:
+def initial_transform(fixed: Geometry, moving: Geometry, where: str, *, one_world: bool) -> SpatialTransform:
     """The transform from which a registration begins: places as the headers state them, else centre on centre.
 
     one_world: whether both images are of one patient, whose headers may share a world
     Raises GeometryError for a picture with a volume, and where the size of a voxel is known of one image only.
     """
-    refuse_unlike_axes((fixed, moving), where)
+    spatial_transforms.refuse_unlike_axes((fixed, moving), where)
     if fixed.physical != moving.physical:
         problem = f"the size of a voxel is known of the {FIXED if fixed.physical else MOVING} image only"
         raise GeometryError(problem, where, "Give two images with a size in mm, or two without")

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.registration.linear import Plateau, Start
-from isocenter.registration.pyramid import Level
-from isocenter.registration.similarity import Similarity, along
+from isocenter.registration import similarity_measures
+from isocenter.registration._pyramid import PyramidLevel
+from isocenter.registration.linear import FirstGuess, Plateau
+from isocenter.registration.similarity_measures import Similarity
 from isocenter.values import Displacement, Floats, Geometry
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ class Nodes:
         offsets = self.geometry.to_index(grid.affine[:-1, -1])
         for axis, (new, old) in enumerate(zip(grid.shape, self.geometry.shape, strict=True)):
             ratio = float(grid.steps[axis] / self.geometry.steps[axis])
-            values = along(values, axis + 2, _spline(old, new, round(float(offsets[axis]), 6), round(ratio, 9)))
+            values = similarity_measures.multiply_axis(
+                values, axis + 2, _spline(old, new, round(float(offsets[axis]), 6), round(ratio, 9))
+            )
         return values
 
 
@@ -99,11 +102,13 @@ def _gaussian(size: int, sigma: float) -> Tensor:
     return weight / weight[size // 2].sum()
 
 
-def smoothed(velocity: Tensor, sigma: float) -> Tensor:
+def smooth_velocity(velocity: Tensor, sigma: float) -> Tensor:
     """(1, n, *nodes) Gaussian means, with zero at the outermost nodes."""
     for axis in range(2, velocity.ndim):
         if velocity.shape[axis] > 1:
-            velocity = along(velocity, axis, _ends(velocity.shape[axis]) @ _gaussian(velocity.shape[axis], sigma))
+            velocity = similarity_measures.multiply_axis(
+                velocity, axis, _ends(velocity.shape[axis]) @ _gaussian(velocity.shape[axis], sigma)
+            )
     return velocity
 
 
@@ -114,7 +119,7 @@ def _ends(size: int) -> Tensor:
     return torch.diag(is_inside)
 
 
-def exponential(velocity: Tensor, geometry: Geometry) -> Tensor:
+def exponentiate_velocity(velocity: Tensor, geometry: Geometry) -> Tensor:
     """(1, n, *nodes) displacement in mm of one unit of time along a velocity, by scaling and squaring."""
     to_grid = _grid_units(geometry)
     places = _node_places(geometry)
@@ -139,7 +144,7 @@ def _node_places(geometry: Geometry) -> Tensor:
     return places[None]
 
 
-def diffusion(velocity: Tensor, steps: Sequence[float]) -> Tensor:
+def diffusion_energy(velocity: Tensor, steps: Sequence[float]) -> Tensor:
     """Mean square of the derivative of velocities or displacements, mm a mm: large where neighbours move apart."""
     total = velocity.new_zeros(())
     for axis, step in enumerate(steps, start=2):
@@ -149,7 +154,7 @@ def diffusion(velocity: Tensor, steps: Sequence[float]) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Bent:
+class FittedVelocity:
     """A fitted velocity. seconds: what it took; is_cut: whether the time ran out before all steps were done"""
 
     velocity: Tensor
@@ -157,16 +162,16 @@ class Bent:
     is_cut: bool = False
 
 
-def bend(
-    level: Level,
-    start: Start,
+def fit_velocity(
+    level: PyramidLevel,
+    start: FirstGuess,
     similarity: Similarity,
     *,
     smoothness: float,
     steps: int,
-    before: Bent | None = None,
+    before: FittedVelocity | None = None,
     until: float = math.inf,
-) -> Bent:
+) -> FittedVelocity:
     """The velocity that lowers unlikeness and diffusion energy on one level, from that of the level before."""
     nodes = Nodes.around(level.fixed.grid)
     ndim = nodes.geometry.ndim
@@ -183,21 +188,23 @@ def bend(
             is_cut = True
             break
         optimiser.param_groups[0]["lr"] = step * RATE * (LAST_RATE / RATE) ** (number / max(steps - 1, 1))
-        velocity = base + smoothed(raw, SMOOTHING)
-        moved = nodes.on(exponential(velocity, nodes.geometry), level.fixed.grid)[0].movedim(0, -1)
+        velocity = base + smooth_velocity(raw, SMOOTHING)
+        moved = nodes.on(exponentiate_velocity(velocity, nodes.geometry), level.fixed.grid)[0].movedim(0, -1)
         loss = level.loss((level.points + moved) @ matrix.T + shift, similarity)
-        loss = loss + smoothness * diffusion(velocity, nodes.geometry.steps)
+        loss = loss + smoothness * diffusion_energy(velocity, nodes.geometry.steps)
         if plateau.is_reached(float(loss.detach())):
             break
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        return Bent(base + smoothed(raw, SMOOTHING), nodes, is_cut)
+        return FittedVelocity(base + smooth_velocity(raw, SMOOTHING), nodes, is_cut)
 
 
-def field_of(bent: Bent) -> Displacement:
+def field_of_velocity(bent: FittedVelocity) -> Displacement:
     """The displacement of a velocity, on the fixed grid of its level with the margin."""
     with torch.no_grad():
-        vectors: Floats = bent.nodes.on(exponential(bent.velocity, bent.nodes.geometry), bent.nodes.dense)[0].numpy()
+        vectors: Floats = bent.nodes.on(exponentiate_velocity(bent.velocity, bent.nodes.geometry), bent.nodes.dense)[
+            0
+        ].numpy()
     return Displacement(vectors, bent.nodes.dense)

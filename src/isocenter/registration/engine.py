@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import GeometryError, UsageError, counted
+from isocenter import errors
+from isocenter.errors import GeometryError, UsageError
 from isocenter.lazy import torch
-from isocenter.registration.deformable import SMOOTHNESS, STEPS, Bent, bend, field_of
-from isocenter.registration.linear import (
-    FINE_STEPS,
-    Initial,
-    Start,
-    best_start,
-    degrees_turned,
-    followed_down,
-    starts,
-)
-from isocenter.registration.pyramid import LEAST_OVERLAP, NO_OVERLAP, Level, Pair, paired, spacings
-from isocenter.registration.similarity import OF_MOTION, REACH, SIMILARITIES, Similarity, SimilarityName
-from isocenter.transforms import displacements, inverted, refuse_unlike_axes, right_angled
+from isocenter.registration import _pyramid, deformable, linear
+from isocenter.registration._pyramid import LEAST_OVERLAP, NO_OVERLAP, ImagePair, PyramidLevel
+from isocenter.registration.deformable import SMOOTHNESS, STEPS, FittedVelocity
+from isocenter.registration.linear import FINE_STEPS, FirstGuess, Initial
+from isocenter.registration.similarity_measures import OF_MOTION, REACH, SIMILARITIES, Similarity, SimilarityName
+from isocenter.transforms import spatial_transforms
 from isocenter.values import Affine, Decision, Displacement, Geometry, Image, SpatialTransform
 
 if TYPE_CHECKING:
@@ -63,7 +57,7 @@ class RegistrationSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Registration:
+class ImageRegistration:
     """The result for two images.
 
     transform, inverse: from the fixed image to the moving one, and back
@@ -87,46 +81,46 @@ class Registration:
         return _is_better(self.similarity, self.after, self.before)
 
 
-def registered(
+def register_images(
     fixed: Image,
     moving: Image,
     settings: RegistrationSettings | None = None,
     mask: NDArray[np.bool_] | None = None,
     where: str = "register",
-) -> Registration:
+) -> ImageRegistration:
     """The transform that lays a moving image on a fixed one. mask: (*spatial) of the fixed one, where they are compared
 
     Nothing is drawn at random: the same images give the same bits on one machine with one number of threads.
     Raises GeometryError for images that cannot lie on one another, UsageError for what holds nothing to compare.
     """
     settings = settings or RegistrationSettings()
-    refuse_unlike_axes((fixed.geometry, moving.geometry), where)
+    spatial_transforms.refuse_unlike_axes((fixed.geometry, moving.geometry), where)
     _refuse_unfit(fixed, moving, settings, where)
-    similarity = chosen_similarity(fixed, moving, settings)
+    similarity = choose_similarity(fixed, moving, settings)
     measure = SIMILARITIES[similarity.value]
     if mask is not None and not mask.any():
         raise UsageError("the mask of the fixed image is empty", where, "Give a mask of what is compared, or none")
-    pair = paired(fixed, moving, mask, one_scale=similarity.value == "mse")
+    pair = _pyramid.prepare_pair(fixed, moving, mask, one_scale=similarity.value == "mse")
     _refuse_constant(pair, where)
     initials, initial = _initials(fixed.geometry, moving.geometry, settings, where)
-    levels = [pair.level(spacing) for spacing in spacings(pair.fixed_grid, LEVELS, MOST_LINEAR)]
-    guesses = list(starts(pair, initials))
+    levels = [pair.level(spacing) for spacing in _pyramid.level_spacings(pair.fixed_grid, LEVELS, MOST_LINEAR)]
+    guesses = list(linear.first_guesses(pair, initials))
     notes = [] if mask is None else list(_compared_in_mask(levels, guesses[0], where))
-    start = best_start(pair, levels[0], guesses, measure)
+    start = linear.best_first_guess(pair, levels[0], guesses, measure)
     if not start.loss < NO_OVERLAP:
         remedy = "Give --initial centres or moments, or images of one part of the body"
         raise GeometryError("the images do not overlap", where, remedy)
     before = _value(levels[-1], guesses[0], measure, similarity.value)
-    start = followed_down(levels[1], start, measure, rigid=True, steps=FINE_STEPS)
+    start = linear.descend_from_guess(levels[1], start, measure, rigid=True, steps=FINE_STEPS)
     upright = [one for one in guesses if np.array_equal(one.matrix, np.eye(len(one.shift)))]
-    notes += _mirrored(pair, levels[1], upright, start.loss, measure)
+    notes += _check_mirrored(pair, levels[1], upright, start.loss, measure)
     for level in levels[1:]:
         rigid = settings.transform == "rigid"
         # Under a field the start matters less than the contents of every window, which the field is fitted to.
         is_last = settings.transform != "deformable"
-        seen, by = (level.smoothed, OF_MOTION[similarity.value]) if is_last else (level, measure)
-        start = followed_down(seen, start, by, rigid=rigid, steps=FINE_STEPS)
-    if pair.fixed_grid.has_sides and (turn := degrees_turned(start.matrix)) > USUAL_TURN:
+        seen, by = (level.smoothed_level, OF_MOTION[similarity.value]) if is_last else (level, measure)
+        start = linear.descend_from_guess(seen, start, by, rigid=rigid, steps=FINE_STEPS)
+    if pair.fixed_grid.has_sides and (turn := linear.rotation_degrees(start.matrix)) > USUAL_TURN:
         notes.append(f"the moving image was turned by {turn:.0f} degrees: patients seldom lie so, look at the pictures")
     parts: tuple[Affine | Displacement, ...] = (start.affine(pair),)
     decisions = {
@@ -136,9 +130,9 @@ def registered(
     }
     after = _value(levels[-1], start, measure, similarity.value)
     if settings.transform == "deformable":
-        bent, more = _deformed(pair, start, measure, similarity.value, settings.seconds)
+        bent, more = _deform(pair, start, measure, similarity.value, settings.seconds)
         decisions |= more
-        curved = right_angled(field_of(bent))
+        curved = spatial_transforms.right_angled_field(deformable.field_of_velocity(bent))
         parts = (curved, *parts)
         after = _after(levels[-1], bent, start, measure, similarity.value)
         if bent.is_cut:
@@ -151,8 +145,8 @@ def registered(
     if not fixed.geometry.physical:
         notes.append("no size in mm is known: lengths are pixels, x the column and y the row")
     guess = SpatialTransform((guesses[0].affine(pair),), fixed.geometry, moving.geometry)
-    back = inverted(transform)
-    return Registration(transform, back, guess, decisions, similarity.value, before, after, tuple(notes))
+    back = spatial_transforms.invert_transform(transform)
+    return ImageRegistration(transform, back, guess, decisions, similarity.value, before, after, tuple(notes))
 
 
 def _refuse_unfit(fixed: Image, moving: Image, settings: RegistrationSettings, where: str) -> None:
@@ -171,7 +165,7 @@ def _refuse_unfit(fixed: Image, moving: Image, settings: RegistrationSettings, w
         )
 
 
-def _compared_in_mask(levels: Sequence[Level], guess: Start, where: str) -> Iterator[str]:
+def _compared_in_mask(levels: Sequence[PyramidLevel], guess: FirstGuess, where: str) -> Iterator[str]:
     """A finding where a mask holds few voxels.
 
     UsageError where they are fewer than one window of the local correlation, GeometryError where the headers share a
@@ -181,12 +175,12 @@ def _compared_in_mask(levels: Sequence[Level], guess: Start, where: str) -> Iter
     count, coarse = (int((side.weight > 0).sum()) for side in (finest, coarsest))
     window = (2 * REACH + 1) ** sum(size > 1 for size in finest.grid.shape)
     unit = "mm" if finest.grid.physical else "pixels"
-    words = f"{counted(count, 'voxel')} of {' x '.join(f'{step:.3g}' for step in finest.grid.steps)} {unit}"
+    words = f"{errors.count_phrase(count, 'voxel')} of {' x '.join(f'{step:.3g}' for step in finest.grid.steps)} {unit}"
     remedy = "Give a mask of what both images show, with a margin, or none"
     if count < window:
         raise UsageError(f"the mask leaves {words} to compare, and {window} are needed", where, remedy)
     if guess.name == "world":
-        _, weight = levels[-1].moved(_places(levels[-1], guess))
+        _, weight = levels[-1].read_moving(_places(levels[-1], guess))
         share = float(weight.sum() / finest.weight.sum())
         if share < LEAST_OVERLAP:
             problem = (
@@ -197,7 +191,7 @@ def _compared_in_mask(levels: Sequence[Level], guess: Start, where: str) -> Iter
         yield f"only {words} were compared, as the mask says: too few to be sure of turns, look at the pictures"
 
 
-def _refuse_constant(pair: Pair, where: str) -> None:
+def _refuse_constant(pair: ImagePair, where: str) -> None:
     for name, values, is_valid in (
         ("fixed", pair.fixed, pair.fixed_known),
         ("moving", pair.moving, pair.moving_known),
@@ -207,7 +201,7 @@ def _refuse_constant(pair: Pair, where: str) -> None:
             raise UsageError(f"the {name} image is constant where it is compared", where, "Give an image with contents")
 
 
-def chosen_similarity(fixed: Image, moving: Image, settings: RegistrationSettings) -> Decision:
+def choose_similarity(fixed: Image, moving: Image, settings: RegistrationSettings) -> Decision:
     """Similarity by which the images are compared, and the reason."""
     first, second = fixed.modality, moving.modality
     match settings.similarity:
@@ -250,15 +244,17 @@ def _overlap(ours: Geometry, theirs: Geometry) -> bool:
     return bool((starts_at <= ends_at).all())
 
 
-def _deformed(
-    pair: Pair, start: Start, measure: Similarity, name: SimilarityName, seconds: float | None
-) -> tuple[Bent, dict[str, Decision]]:
-    finest = spacings(pair.fixed_grid, LEVELS, MOST_DEFORMABLE)
+def _deform(
+    pair: ImagePair, start: FirstGuess, measure: Similarity, name: SimilarityName, seconds: float | None
+) -> tuple[FittedVelocity, dict[str, Decision]]:
+    finest = _pyramid.level_spacings(pair.fixed_grid, LEVELS, MOST_DEFORMABLE)
     until = math.inf if seconds is None else time.monotonic() + seconds
-    bent: Bent | None = None
+    bent: FittedVelocity | None = None
     for spacing, steps in zip(finest, STEPS, strict=True):
         level = pair.level(spacing)
-        bent = bend(level, start, measure, smoothness=SMOOTHNESS[name], steps=steps, before=bent, until=until)
+        bent = deformable.fit_velocity(
+            level, start, measure, smoothness=SMOOTHNESS[name], steps=steps, before=bent, until=until
+        )
     assert bent is not None  # noqa: S101 - there are levels
     unit = "mm" if pair.fixed_grid.physical else "pixels"
     words = (
@@ -273,14 +269,14 @@ def _deformed(
     }
 
 
-def _places(level: Level, start: Start, moved: Tensor | None = None) -> Tensor:
+def _places(level: PyramidLevel, start: FirstGuess, moved: Tensor | None = None) -> Tensor:
     points = level.points if moved is None else level.points + moved
     return points @ torch.as_tensor(start.matrix.T.copy(), dtype=torch.float32) + torch.as_tensor(
         start.shift, dtype=torch.float32
     )
 
 
-def _value(level: Level, start: Start, measure: Similarity, name: SimilarityName) -> float:
+def _value(level: PyramidLevel, start: FirstGuess, measure: Similarity, name: SimilarityName) -> float:
     with torch.no_grad():
         loss = float(level.loss(_places(level, start), measure))
     if loss >= NO_OVERLAP:
@@ -288,13 +284,15 @@ def _value(level: Level, start: Start, measure: Similarity, name: SimilarityName
     return 1 - loss if name == "lncc" else loss
 
 
-def _after(level: Level, bent: Bent, start: Start, measure: Similarity, name: SimilarityName) -> float:
-    curved = field_of(bent)
+def _after(
+    level: PyramidLevel, bent: FittedVelocity, start: FirstGuess, measure: Similarity, name: SimilarityName
+) -> float:
+    curved = deformable.field_of_velocity(bent)
     points = level.fixed.grid.to_world(
         np.stack(np.meshgrid(*map(np.arange, level.fixed.grid.shape), indexing="ij"), axis=-1)
     )
     with torch.no_grad():
-        moved = torch.as_tensor(displacements(curved, points), dtype=torch.float32)
+        moved = torch.as_tensor(spatial_transforms.displacements_at(curved, points), dtype=torch.float32)
         loss = float(level.loss(_places(level, start, moved), measure))
     return 1 - loss if name == "lncc" else loss
 
@@ -305,7 +303,9 @@ def _is_better(name: SimilarityName, after: float, before: float) -> bool:
     return after > before if name == "lncc" else after < before
 
 
-def _mirrored(pair: Pair, level: Level, guesses: Sequence[Start], best: float, measure: Similarity) -> Iterator[str]:
+def _check_mirrored(
+    pair: ImagePair, level: PyramidLevel, guesses: Sequence[FirstGuess], best: float, measure: Similarity
+) -> Iterator[str]:
     """A finding for each axis along which the moving image, mirrored, fits clearly better; it is never applied.
 
     best: the loss of the rigid fit on this level
@@ -316,8 +316,8 @@ def _mirrored(pair: Pair, level: Level, guesses: Sequence[Start], best: float, m
             continue
         mirror = np.eye(level.fixed.grid.ndim)
         mirror[axis, axis] = -1
-        start = best_start(
-            pair, level, [one.mirrored(mirror) for one in guesses], measure, followed=1, steps=FINE_STEPS
+        start = linear.best_first_guess(
+            pair, level, [one.mirror(mirror) for one in guesses], measure, followed=1, steps=FINE_STEPS
         )
         if start.loss < MIRRORED * best:
             yield (

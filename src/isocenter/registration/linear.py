@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.registration.pyramid import NO_OVERLAP, Level, Pair
-from isocenter.registration.similarity import Similarity
-from isocenter.transforms import rotation
+from isocenter.registration._pyramid import NO_OVERLAP, ImagePair, PyramidLevel
+from isocenter.registration.similarity_measures import Similarity
+from isocenter.transforms import augment_spatial
 from isocenter.values import Affine, Floats, Geometry
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Plateau:
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class FirstGuess:
     """A first guess. matrix: (n, n) and shift: (n,) from mm relative to the fixed centre to the moving one's"""
 
     name: str
@@ -58,11 +58,11 @@ class Start:
     shift: Floats
     loss: float = math.inf
 
-    def mirrored(self, mirror: Floats) -> Start:
+    def mirror(self, mirror: Floats) -> FirstGuess:
         """The same guess of a moving image that is mirrored about its centre."""
-        return Start(self.name, mirror @ self.matrix, mirror @ self.shift)
+        return FirstGuess(self.name, mirror @ self.matrix, mirror @ self.shift)
 
-    def affine(self, pair: Pair) -> Affine:
+    def affine(self, pair: ImagePair) -> Affine:
         """Affine from RAS+ mm to RAS+ mm."""
         matrix = np.eye(len(self.shift) + 1)
         matrix[:-1, :-1] = self.matrix
@@ -70,12 +70,12 @@ class Start:
         return Affine(matrix)
 
 
-def starts(pair: Pair, initials: Sequence[Initial]) -> Iterator[Start]:
+def first_guesses(pair: ImagePair, initials: Sequence[Initial]) -> Iterator[FirstGuess]:
     """Every first guess: the world's own axes, both centres, or both centres of mass, and turns about these."""
     ndim = pair.fixed_grid.ndim
     for name in initials:
         if name == "world":
-            yield Start(name, np.eye(ndim), pair.fixed_centre - pair.moving_centre)
+            yield FirstGuess(name, np.eye(ndim), pair.fixed_centre - pair.moving_centre)
             continue
         ours: Floats = np.zeros(ndim)
         theirs: Floats = np.zeros(ndim)
@@ -86,12 +86,12 @@ def starts(pair: Pair, initials: Sequence[Initial]) -> Iterator[Start]:
             )
             ours, theirs = ours - pair.fixed_centre, theirs - pair.moving_centre
         for turn in _turns(ndim, flat=min(pair.fixed_grid.shape) == 1):
-            yield Start(name, turn, theirs - turn @ ours)
+            yield FirstGuess(name, turn, theirs - turn @ ours)
         if name == "centres":
-            yield from (Start(name, np.eye(ndim), shift) for shift in _shifts(pair))
+            yield from (FirstGuess(name, np.eye(ndim), shift) for shift in _shifts(pair))
 
 
-def _shifts(pair: Pair) -> Iterator[Floats]:
+def _shifts(pair: ImagePair) -> Iterator[Floats]:
     """Shifts in mm along axes in which one image is much shorter, by thirds of it, until one lies beyond the other."""
     extents = (np.ptp(grid.corners, axis=0) for grid in (pair.fixed_grid, pair.moving_grid))
     for axis, (short, long) in enumerate(np.sort(list(extents), axis=0).T.tolist()):
@@ -103,11 +103,11 @@ def _shifts(pair: Pair) -> Iterator[Floats]:
 def _turns(ndim: int, *, flat: bool) -> Iterator[Floats]:
     """Rotations, the identity among them: in a plane all around, in space about each axis."""
     if ndim == 2 or flat:
-        yield from (rotation(np.radians([angle, 0.0, 0.0]), ndim) for angle in PICTURE_TURNS)
+        yield from (augment_spatial.rotation_matrix(np.radians([angle, 0.0, 0.0]), ndim) for angle in PICTURE_TURNS)
         return
     yield np.eye(ndim)
     for axis, angle in product(range(3), VOLUME_TURNS):
-        yield rotation(np.radians(angle) * np.eye(3)[axis], ndim)
+        yield augment_spatial.rotation_matrix(np.radians(angle) * np.eye(3)[axis], ndim)
 
 
 def _mass(mass: NDArray[np.float32], grid: Geometry) -> Floats:
@@ -122,37 +122,39 @@ def _mass(mass: NDArray[np.float32], grid: Geometry) -> Floats:
     return grid.to_world(index)
 
 
-def degrees_turned(matrix: Floats) -> float:
+def rotation_degrees(matrix: Floats) -> float:
     """Angle in degrees of the rotation in a linear map of space, its stretch apart."""
     left, _, right = np.linalg.svd(matrix)
     cosine = (np.trace(left @ right) - 1) / 2
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
-def best_start(
-    pair: Pair,
-    level: Level,
-    guesses: Sequence[Start],
+def best_first_guess(
+    pair: ImagePair,
+    level: PyramidLevel,
+    guesses: Sequence[FirstGuess],
     similarity: Similarity,
     *,
     followed: int = FOLLOWED,
     steps: int = COARSE_STEPS,
-) -> Start:
+) -> FirstGuess:
     """The guess that leads to the lowest loss on a level, by a rigid motion; an endless loss where none overlaps."""
     with torch.no_grad():
         losses = [float(level.loss(_places(level.points, one), similarity)) for one in guesses]
     order = sorted((number for number, loss in enumerate(losses) if loss < NO_OVERLAP), key=losses.__getitem__)
-    ends = [followed_down(level, guesses[one], similarity, rigid=True, steps=steps) for one in order[:followed]]
+    ends = [descend_from_guess(level, guesses[one], similarity, rigid=True, steps=steps) for one in order[:followed]]
     return min(ends, key=lambda one: one.loss, default=replace(guesses[0], loss=math.inf))
 
 
-def _places(points: Tensor, start: Start) -> Tensor:
+def _places(points: Tensor, start: FirstGuess) -> Tensor:
     return points @ torch.as_tensor(start.matrix.T.copy(), dtype=points.dtype) + torch.as_tensor(
         start.shift, dtype=points.dtype
     )
 
 
-def followed_down(level: Level, start: Start, similarity: Similarity, *, rigid: bool, steps: int) -> Start:
+def descend_from_guess(
+    level: PyramidLevel, start: FirstGuess, similarity: Similarity, *, rigid: bool, steps: int
+) -> FirstGuess:
     """The start moved downhill by Adam, with a step that falls: a rotation, or any linear map, and a shift."""
     ndim, points = level.fixed.grid.ndim, level.points
     radius = (
@@ -183,7 +185,7 @@ def followed_down(level: Level, start: Start, similarity: Similarity, *, rigid: 
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return Start(start.name, best[0].double().numpy(), best[1].double().numpy(), lowest)
+    return FirstGuess(start.name, best[0].double().numpy(), best[1].double().numpy(), lowest)
 
 
 def _plane(grid: Geometry) -> Floats:

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 
 from isocenter.errors import UsageError
-from isocenter.registration.engine import LEVELS, MOST_LINEAR, RegistrationSettings, chosen_similarity, registered
-from isocenter.registration.linear import Start, followed_down
-from isocenter.registration.pyramid import paired, spacings
-from isocenter.registration.similarity import OF_MOTION
-from isocenter.transforms import carried
+from isocenter.registration import _pyramid, engine, linear
+from isocenter.registration.engine import LEVELS, MOST_LINEAR, RegistrationSettings
+from isocenter.registration.linear import FirstGuess
+from isocenter.registration.similarity_measures import OF_MOTION
+from isocenter.transforms import spatial_transforms
 from isocenter.values import Floats, Image, SpatialTransform
 
 FrameTarget = Literal["first", "mean"]
@@ -31,38 +31,40 @@ def frame_transforms(
     if series.frames is None or series.frames < 2:
         raise UsageError("there is one frame only", where, "Give a series of several frames")
     first = series.frame(0)
-    transforms = list(_followed(first, series, settings, where))
+    transforms = list(_follow_frames(first, series, settings, where))
     if target == "mean":
         corrected = [
-            carried(frame, one, first.geometry).data
+            spatial_transforms.carry_image(frame, one, first.geometry).data
             for frame, one in zip(series.still_frames(), transforms, strict=True)
         ]
         with np.errstate(invalid="ignore"):
             mean = np.nanmean(np.stack(corrected), axis=0)
-        transforms = list(_followed(first.with_pixels(mean.astype(np.float32)), series, settings, where))
+        transforms = list(_follow_frames(first.with_pixels(mean.astype(np.float32)), series, settings, where))
     return transforms
 
 
-def _followed(
+def _follow_frames(
     reference: Image, series: Image, settings: RegistrationSettings, where: str
 ) -> Iterator[SpatialTransform]:
     """The transform to each frame, frame after frame."""
     if settings.transform == "deformable":
         in_world = replace(settings, initial="world")
-        yield from (registered(reference, frame, in_world, where=where).transform for frame in series.still_frames())
+        yield from (
+            engine.register_images(reference, frame, in_world, where=where).transform for frame in series.still_frames()
+        )
         return
     grid = reference.geometry
-    name = chosen_similarity(reference, reference, settings).value
-    before = Start("the frame before", np.eye(grid.ndim), np.zeros(grid.ndim))
+    name = engine.choose_similarity(reference, reference, settings).value
+    before = FirstGuess("the frame before", np.eye(grid.ndim), np.zeros(grid.ndim))
     for frame in series.still_frames():
-        pair = paired(reference, frame, None, one_scale=True)
-        for spacing in spacings(grid, LEVELS, MOST_LINEAR)[1:]:
-            level = pair.level(spacing).smoothed
-            before = followed_down(level, before, OF_MOTION[name], rigid=True, steps=STEPS)
+        pair = _pyramid.prepare_pair(reference, frame, None, one_scale=True)
+        for spacing in _pyramid.level_spacings(grid, LEVELS, MOST_LINEAR)[1:]:
+            level = pair.level(spacing).smoothed_level
+            before = linear.descend_from_guess(level, before, OF_MOTION[name], rigid=True, steps=STEPS)
         yield SpatialTransform((before.affine(pair),), grid, grid)
 
 
-def angles_of(matrix: Floats) -> Floats:
+def rotation_angles(matrix: Floats) -> Floats:
     """(3,) degrees about x, y and z of a rotation, as `rotation` applies them: about z, then y, then x."""
     about_y = np.arcsin(np.clip(matrix[0, 2], -1, 1))
     about_x = np.arctan2(-matrix[1, 2], matrix[2, 2])

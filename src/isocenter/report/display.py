@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import GeometryError
-from isocenter.values import DIRECTION_TOLERANCE, OF_CHANNELS, Array, Geometry, Image, Label
+from isocenter.values import Array, Geometry, Image, Label
+from isocenter.values.grid_geometry import DIRECTION_TOLERANCE
+from isocenter.values.voxel_images import OF_CHANNELS
 
 # Okabe and Ito 2008, the seven colours that people with any common colour blindness tell apart; those first that stand
 # out from grey on black. Each further one is that of the bright, saturated colours which lies farthest from all before
@@ -86,7 +88,7 @@ WINDOW_SAMPLES = 1_000_000  # more voxels do not move a percentile that a person
 
 
 @dataclass(frozen=True)
-class Plane:
+class ScreenPlane:
     """A plane through a grid that lies as `upright` puts it.
 
     across, down: the axes that run to the right and to the bottom of the screen
@@ -102,16 +104,20 @@ class Plane:
 
 
 RADIOLOGICAL = (
-    Plane("axial", 0, 1, 2, ("R", "L", "A", "P")),
-    Plane("coronal", 0, 2, 1, ("R", "L", "S", "I")),
-    Plane("sagittal", 1, 2, 0, ("A", "P", "S", "I")),
+    ScreenPlane("axial", 0, 1, 2, ("R", "L", "A", "P")),
+    ScreenPlane("coronal", 0, 2, 1, ("R", "L", "S", "I")),
+    ScreenPlane("sagittal", 1, 2, 0, ("A", "P", "S", "I")),
 )
-AS_STORED = (Plane("axes 1 and 2", 0, 1, 2), Plane("axes 1 and 3", 0, 2, 1), Plane("axes 2 and 3", 1, 2, 0))
-PICTURE = (Plane("picture", 1, 0, None),)
+AS_STORED = (
+    ScreenPlane("axes 1 and 2", 0, 1, 2),
+    ScreenPlane("axes 1 and 3", 0, 2, 1),
+    ScreenPlane("axes 2 and 3", 1, 2, 0),
+)
+PICTURE = (ScreenPlane("picture", 1, 0, None),)
 OPPOSITE = dict(zip("LRAPSI", "RLPAIS", strict=True))
 
 
-def upright(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+def screen_order(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     """(axes, flips) to the order of the screen: to the patient's left, back and feet; as stored where unknown."""
     if geometry.orientation is None:
         return tuple(range(geometry.ndim)), (False,) * geometry.ndim
@@ -119,33 +125,35 @@ def upright(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     return axes, tuple(not flip for flip in flips)
 
 
-def turned(array: Array, axes: Sequence[int], flips: Sequence[bool]) -> Array:
+def turn_upright(array: Array, axes: Sequence[int], flips: Sequence[bool]) -> Array:
     """(..., *spatial) voxels in the order of the screen, as a view."""
     extra = array.ndim - len(axes)
     moved = array.transpose(*range(extra), *[extra + axis for axis in axes])
     return np.flip(moved, tuple(extra + axis for axis, flip in enumerate(flips) if flip))
 
 
-def planes(geometry: Geometry) -> tuple[Plane, ...]:
+def screen_planes(geometry: Geometry) -> tuple[ScreenPlane, ...]:
     """The planes in which a grid that lies upright has something to show: all that are more than a line."""
     if geometry.is_picture:
         return PICTURE
-    every = AS_STORED if geometry.orientation is None else tuple(_named(plane, geometry) for plane in RADIOLOGICAL)
+    every = (
+        AS_STORED if geometry.orientation is None else tuple(_name_oblique(plane, geometry) for plane in RADIOLOGICAL)
+    )
     thick = [plane for plane in every if min(geometry.shape[plane.across], geometry.shape[plane.down]) > 1]
     return tuple(thick) or every[:1]
 
 
-def stored_plane(geometry: Geometry) -> Plane:
+def stored_plane(geometry: Geometry) -> ScreenPlane:
     """The plane of an image's own slices, as they are stored: columns run across, rows down."""
     if geometry.is_picture:
         return PICTURE[0]
     if geometry.orientation is None:
         return AS_STORED[0]
     right, bottom = geometry.orientation[0], geometry.orientation[1]
-    return Plane("slice", 0, 1, 2, (OPPOSITE[right], right, OPPOSITE[bottom], bottom))
+    return ScreenPlane("slice", 0, 1, 2, (OPPOSITE[right], right, OPPOSITE[bottom], bottom))
 
 
-def _named(plane: Plane, geometry: Geometry) -> Plane:
+def _name_oblique(plane: ScreenPlane, geometry: Geometry) -> ScreenPlane:
     """The plane, called oblique where its normal runs along none of the patient's axes."""
     across, down = (geometry.affine[:-1, axis] for axis in (plane.across, plane.down))
     normal = np.cross(across, down)
@@ -153,7 +161,7 @@ def _named(plane: Plane, geometry: Geometry) -> Plane:
     return plane if is_straight else replace(plane, name=f"oblique {plane.name}")
 
 
-def slants(geometry: Geometry) -> list[str]:
+def oblique_sentences(geometry: Geometry) -> list[str]:
     """Sentences on a grid whose axes run along none of the patient's, or not at right angles."""
     if not geometry.has_sides:
         return []
@@ -170,9 +178,9 @@ def slants(geometry: Geometry) -> list[str]:
     return sentences
 
 
-def main_plane(geometry: Geometry) -> Plane:
+def main_plane(geometry: Geometry) -> ScreenPlane:
     """The plane with the finest pixels, most often the one that was acquired; the axial where all are alike."""
-    every = planes(geometry)
+    every = screen_planes(geometry)
     thickness = [0.0 if plane.through is None else geometry.steps[plane.through] for plane in every]
     # A tenth is no difference that an eye sees.
     return next(plane for plane, step in zip(every, thickness, strict=True) if 1.1 * step >= max(thickness))
@@ -183,7 +191,7 @@ def is_colour(image: Image) -> bool:
     return tuple(name.lower() for name in image.channels[:3]) in {("red", "green", "blue"), ("r", "g", "b")}
 
 
-def window(image: Image, values: Array, channel: int = 0) -> tuple[float, float]:
+def grey_window(image: Image, values: Array, channel: int = 0) -> tuple[float, float]:
     """(low, high) of the greys: as the file asks, else from voxels that are measurements, outliers cut.
 
     values: voxels of the channel, any shape
@@ -203,13 +211,13 @@ def header_window(image: Image, channel: int = 0) -> tuple[float, float] | None:
 
 def share_at_one_end(image: Image, values: Array, greys: tuple[float, float]) -> float:
     """The share of the measurements that a window shows all black, or all white, whichever is more."""
-    numbers = measurements(image, sample(values))
+    numbers = measured_voxels(image, thin_voxels(values))
     return max(float(np.mean(numbers <= greys[0])), float(np.mean(numbers >= greys[1]))) if numbers.size else 0.0
 
 
 def automatic_window(image: Image, values: Array) -> tuple[float, float]:
     """(low, high) of the greys from voxels that are measurements, outliers cut. values: any shape"""
-    numbers = measurements(image, sample(values))
+    numbers = measured_voxels(image, thin_voxels(values))
     if numbers.size == 0:
         return 0.0, 1.0
     low, high = np.percentile(numbers.astype(np.float64), WINDOW_PERCENTILES).tolist()
@@ -218,24 +226,24 @@ def automatic_window(image: Image, values: Array) -> tuple[float, float]:
     return (low, high) if low < high else (low, low + 1.0)
 
 
-def in_greys_of(image: Image, other: Image) -> Image:
+def match_greys(image: Image, other: Image) -> Image:
     """The image as it is shown in the greys of another, so that both can be compared: of each its first channel."""
-    return in_window(image, *window(other, other.data[0]))
+    return with_window(image, *grey_window(other, other.data[0]))
 
 
-def in_window(image: Image, low: float, high: float) -> Image:
+def with_window(image: Image, low: float, high: float) -> Image:
     """The image as it is shown with these values black and white, as if its file asked for it."""
     facts = {name: fact for name, fact in image.facts.items() if name != OF_CHANNELS}
     return replace(image, facts={**facts, "window": ((low + high) / 2, high - low, "LINEAR_EXACT")})
 
 
-def sample(values: Array) -> Array:
+def thin_voxels(values: Array) -> Array:
     """Every n-th voxel along all axes, so that about WINDOW_SAMPLES are left."""
     every = max(1, round((values.size / WINDOW_SAMPLES) ** (1 / max(1, values.ndim))))
     return values[(slice(None, None, every),) * values.ndim]
 
 
-def measurements(image: Image, values: Array) -> Array:
+def measured_voxels(image: Image, values: Array) -> Array:
     """(voxels,) those of the values that are finite and not the image's padding."""
     finite = values[np.isfinite(values)]
     if image.padding is None:
@@ -244,25 +252,26 @@ def measurements(image: Image, values: Array) -> Array:
     return finite[(finite < low) | (finite > high)]
 
 
-def foreground(labels: Sequence[Label]) -> tuple[Label, ...]:
+def foreground_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
     """All labels but the background."""
     return tuple(label for label in labels if label.value != 0)
 
 
-def colours(labels: Sequence[Label]) -> dict[int, tuple[int, int, int]]:
+def label_colours(labels: Sequence[Label]) -> dict[int, tuple[int, int, int]]:
     """{value: (red, green, blue) in 0..255}: a label's own colour, else the next of the palette."""
     return {
-        label.value: label.colour or PALETTE[place % len(PALETTE)] for place, label in enumerate(foreground(labels))
+        label.value: label.colour or PALETTE[place % len(PALETTE)]
+        for place, label in enumerate(foreground_labels(labels))
     }
 
 
-def unit_of(geometry: Geometry) -> str:
+def length_unit(geometry: Geometry) -> str:
     """The unit of lengths: the grid's own, or a count of samples or pixels where no size is known."""
     return geometry.unit if geometry.physical else "samples" if geometry.is_series else "pixels"
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class UprightView:
     """An image and its label maps in the order of the screen.
 
     grid:      the upright grid
@@ -284,12 +293,12 @@ class View:
         """The label maps that there are, the reference first."""
         return tuple(drawn for drawn in (self.reference, self.prediction) if drawn is not None)
 
-    def greys(self, plane: Plane, at: int) -> Array:
+    def greys(self, plane: ScreenPlane, at: int) -> Array:
         """(down, across) or (down, across, 3) of one slice, in 0..1; black where there is no number."""
-        values = cut(self.values, plane, at).astype(np.float64)
+        values = cut_slice(self.values, plane, at).astype(np.float64)
         return np.nan_to_num(np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0))
 
-    def fullest_slice(self, plane: Plane) -> int:
+    def fullest_slice(self, plane: ScreenPlane) -> int:
         """The slice with the most of the reference; without one, of the prediction; else the middle."""
         if plane.through is None:
             return 0
@@ -299,11 +308,11 @@ class View:
                 return int(np.argmax(areas))
         return self.grid.shape[plane.through] // 2
 
-    def steps(self, plane: Plane) -> tuple[float, float]:
+    def steps(self, plane: ScreenPlane) -> tuple[float, float]:
         """Length of one voxel across and down."""
         return self.grid.steps[plane.across], self.grid.steps[plane.down]
 
-    def place(self, plane: Plane, at: int) -> str:
+    def place(self, plane: ScreenPlane, at: int) -> str:
         """ "axial, slice 18 of 36", counted as the file counts; empty for a picture."""
         if plane.through is None:
             return ""
@@ -318,15 +327,15 @@ def view_of(
     *,
     channel: int = 0,
     frame: int = 0,
-) -> View:
+) -> UprightView:
     """One channel (all three of a colour picture) and one frame, with label maps (*spatial) or (1, *spatial).
 
     Raises GeometryError where a label map does not have the image's shape.
     """
-    return _view(image, reference, prediction, upright(image.geometry), channel, frame)
+    return _view(image, reference, prediction, screen_order(image.geometry), channel, frame)
 
 
-def stored_view(image: Image) -> View:
+def stored_view(image: Image) -> UprightView:
     """The first channel (all three of a colour picture) as it is stored, of which slices of DICOM are shown."""
     as_stored = tuple(range(image.geometry.ndim)), (False,) * image.geometry.ndim
     return _view(image, None, None, as_stored)
@@ -339,24 +348,24 @@ def _view(
     order: tuple[tuple[int, ...], tuple[bool, ...]],
     channel: int = 0,
     frame: int = 0,
-) -> View:
+) -> UprightView:
     axes, flips = order
     maps = [
-        None if given is None else turned(_label_map_on(given, image.geometry, name), axes, flips)
+        None if given is None else turn_upright(_label_map_on(given, image.geometry, name), axes, flips)
         for given, name in ((reference, "reference"), (prediction, "prediction"))
     ]
     values = image.data[slice(3) if is_colour(image) else channel]
     if image.frames is not None:
         values = values[:, frame] if is_colour(image) else values[frame]
     is_plain = is_colour(image) and values.dtype == np.uint8
-    low, high = (0.0, 255.0) if is_plain else window(image, values, 0 if is_colour(image) else channel)
-    values = turned(values, axes, flips)
+    low, high = (0.0, 255.0) if is_plain else grey_window(image, values, 0 if is_colour(image) else channel)
+    values = turn_upright(values, axes, flips)
     if is_colour(image):
         values = np.moveaxis(values, 0, -1)
-    return View(image.geometry.permuted(axes, flips), flips, values, low, high, *maps)
+    return UprightView(image.geometry.permute(axes, flips), flips, values, low, high, *maps)
 
 
-def cut(array: Array, plane: Plane, at: int) -> Array:
+def cut_slice(array: Array, plane: ScreenPlane, at: int) -> Array:
     """(down, across, ...) of one slice."""
     if plane.through is not None:
         array = array[(slice(None),) * plane.through + (at,)]  # a view: to take it copies volumes that lie otherwise

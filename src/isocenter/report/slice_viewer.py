@@ -15,20 +15,10 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.report import figures
-from isocenter.report.blocks import Gallery, Page, Section, environment, render
-from isocenter.report.display import (
-    PALETTE,
-    colours,
-    is_colour,
-    main_plane,
-    planes,
-    slants,
-    turned,
-    unit_of,
-    upright,
-    window,
-)
+from isocenter.report import display, page_blocks
+from isocenter.report.display import PALETTE
+from isocenter.report.figures import slice_figures
+from isocenter.report.page_blocks import Gallery, ReportPage, Section
 from isocenter.values import Array, BoundingBoxes, Geometry, Image, Label
 
 # All frames and channels together. 20 million voxels of CT are about 25 MB of page, which a browser opens in three
@@ -39,7 +29,7 @@ WINDOWS = {"CT": {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 
 CODES = 65_536  # values that 16 bits tell apart
 
 
-def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = VOXEL_LIMIT) -> str:
+def viewer_html(image: Image, overlays: Sequence[Image], title: str, *, limit: int = VOXEL_LIMIT) -> str:
     """One page that scrolls through the image, shows what is drawn on it, and names the value under the cursor.
 
     overlays: label maps on the image's grid, with time where the image has it, shown under the channel's name
@@ -53,26 +43,29 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
     overlays = [single for overlay in overlays for single in _singles(overlay)]
     for overlay in overlays:
         _check(overlay, image)
-    axes, flips = upright(image.geometry)
-    grid = image.geometry.permuted(axes, flips)
+    axes, flips = display.screen_order(image.geometry)
+    grid = image.geometry.permute(axes, flips)
     series = image.shape[0] * (image.frames or 1)
-    every = thinning(grid.shape, grid.steps, max(1, limit // series))
+    every = thinning_steps(grid.shape, grid.steps, max(1, limit // series))
     channels = _channels(image, every)
     maps = [_overlay(overlay, place, every) for place, overlay in enumerate(overlays)]
     facts = {
         "title": title,
         "modality": image.modality,
-        "length": unit_of(grid),
+        "length": display.length_unit(grid),
         "physical": grid.physical,
         "oriented": grid.orientation is not None,
         "shape": _thinned_shape(grid, every),
         "steps": [step * n for step, n in zip(grid.steps, every, strict=True)],
         "affine": (grid.affine @ np.diag([*every, 1.0])).tolist(),
         "file": {"axes": axes, "flips": flips, "shape": image.geometry.shape, "every": every},
-        "planes": [vars(plane) for plane in sorted(planes(grid), key=lambda plane: plane != main_plane(grid))],
+        "planes": [
+            vars(plane)
+            for plane in sorted(display.screen_planes(grid), key=lambda plane: plane != display.main_plane(grid))
+        ],
         "frames": image.frames or 1,
         "times": None if image.times is None else [float(time) for time in image.times],
-        "colour": is_colour(image),
+        "colour": display.is_colour(image),
         "presets": WINDOWS.get(image.modality, {}),
         "channels": channels,
         "overlays": maps,
@@ -80,13 +73,13 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
         "accuracy": _accuracy(image, channels, every),
         "notes": image.notes,
     }
-    return environment().get_template("viewer.html.jinja").render(title=title, facts=facts)
+    return page_blocks.template_environment().get_template("viewer.html.jinja").render(title=title, facts=facts)
 
 
 def viewer_files() -> dict[str, str]:
     """{name: content} of the viewer as a module and its style, for pages that bring their own slices."""
     names = ("viewer.js", "viewer.css")
-    templates = environment()
+    templates = page_blocks.template_environment()
     return {name: templates.get_template(name).render() for name in names}
 
 
@@ -99,8 +92,8 @@ def _lines(image: Image, overlays: Sequence[Image], title: str) -> str:
         unnamed = [Label(value, str(value)) for value in np.unique(overlay.data).astype(int).tolist()]
         labels = [*overlay.labels, *(one for one in unnamed if one.value not in values_known)]
         marks.append((_name_of(overlay, index), overlay.data[0], labels))
-    shown = Gallery([figures.traces(image, marks, title)])
-    return render(Page(title, sections=[Section("Series", [shown])], notes=image.notes))
+    shown = Gallery([slice_figures.trace_plot(image, marks, title)])
+    return page_blocks.render_page(ReportPage(title, sections=[Section("Series", [shown])], notes=image.notes))
 
 
 def _singles(overlay: Image) -> list[Image]:
@@ -130,7 +123,7 @@ def _check(overlay: Image, image: Image) -> None:
 def _laid_out(image: Image, every: Sequence[int]) -> Array:
     """(channels, frames, *spatial) in the order of the screen, thinned."""
     data = image.data if image.frames is not None else image.data[:, None]
-    on_screen = turned(data, *upright(image.geometry))
+    on_screen = display.turn_upright(data, *display.screen_order(image.geometry))
     return on_screen[(slice(None), slice(None), *[slice(None, None, step) for step in every])]
 
 
@@ -141,12 +134,12 @@ def _thinned_shape(grid: Geometry, every: Sequence[int]) -> list[int]:
 def _channels(image: Image, every: Sequence[int]) -> list[dict[str, Any]]:
     """The voxels and greys of each channel; red, green and blue make up a single one."""
     voxels = _laid_out(image, every)
-    if is_colour(image):
-        packed = pack(np.moveaxis(voxels[:3], 0, -1))
+    if display.is_colour(image):
+        packed = pack_values(np.moveaxis(voxels[:3], 0, -1))
         greys = (0, 255) if image.dtype == np.uint8 else (packed.low, packed.high)
         return [_channel("colour", packed, greys, image.facts_of(0))]
     return [
-        _channel(name, pack(values), window(image, values, place), image.facts_of(place))
+        _channel(name, pack_values(values), display.grey_window(image, values, place), image.facts_of(place))
         for place, (name, values) in enumerate(zip(image.channels, voxels, strict=True))
     ]
 
@@ -166,7 +159,7 @@ def _overlay(overlay: Image, index: int, every: Sequence[int]) -> dict[str, Any]
     if len(values) > CODES:
         raise FormatError(f"has {len(values)} labels", overlay.channels[0], f"Give at most {CODES - 1}")
     kind = code_type(len(values) - 1)
-    colour_of, names = colours(overlay.labels), {label.value: label.name for label in overlay.labels}
+    colour_of, names = display.label_colours(overlay.labels), {label.value: label.name for label in overlay.labels}
     labels = [
         {
             "value": v,
@@ -175,7 +168,7 @@ def _overlay(overlay: Image, index: int, every: Sequence[int]) -> dict[str, Any]
         }
         for n, v in enumerate(values[1:].tolist())
     ]
-    data = text_of(codes.reshape(voxels.shape).astype(kind))
+    data = encode_codes(codes.reshape(voxels.shape).astype(kind))
     style = "both" if overlay.facts.get(EDGES) else ""
     facts = {"name": _name_of(overlay, index), "frames": overlay.frames or 1, "labels": labels, "style": style}
     return {**facts, "bits": 8 * kind.itemsize, "data": data}
@@ -224,7 +217,7 @@ def _accuracy(image: Image, channels: Sequence[dict[str, Any]], every: Sequence[
         sentences.append(f"The size of a {unit} in mm is not known: lengths are in {unit}s.")
     if image.geometry.is_volume and image.geometry.orientation is None:
         sentences.append("Left and right are not known: the axes are shown as stored.")
-    return [*sentences, *slants(image.geometry)]
+    return [*sentences, *display.oblique_sentences(image.geometry)]
 
 
 @dataclass(frozen=True)
@@ -248,7 +241,7 @@ class Packed:
     high: float
 
 
-def pack(values: Array) -> Packed:
+def pack_values(values: Array) -> Packed:
     """Any numbers as codes of 8 or 16 bits: whole numbers exactly where they fit, others in equal steps."""
     finite = np.isfinite(values)
     is_whole = bool(finite.all())
@@ -259,13 +252,13 @@ def pack(values: Array) -> Packed:
     slope = 1.0 if exact else (high - low) / (CODES - 1 - spare)
     codes = np.rint((finite_values.astype(np.float64) - low) / slope)
     if is_whole:
-        return _packed(codes.reshape(values.shape), slope, None, exact, low, high)
+        return _pack(codes.reshape(values.shape), slope, None, exact, low, high)
     every = np.full(values.shape, round((high - low) / slope) + 1.0)
     every[finite] = codes
-    return _packed(every, slope, round((high - low) / slope) + 1, exact, low, high)
+    return _pack(every, slope, round((high - low) / slope) + 1, exact, low, high)
 
 
-def text_of(codes: Array) -> str:
+def encode_codes(codes: Array) -> str:
     """Base64 of gzip of the bytes in C order; the same for the same voxels."""
     return base64.b64encode(gzip.compress(np.ascontiguousarray(codes).tobytes(), 6, mtime=0)).decode("ascii")
 
@@ -275,7 +268,7 @@ def code_type(largest: int) -> np.dtype:
     return np.dtype("<u1" if largest < 256 else "<u2")
 
 
-def thinning(shape: Sequence[int], steps: Sequence[float], limit: int) -> tuple[int, ...]:
+def thinning_steps(shape: Sequence[int], steps: Sequence[float], limit: int) -> tuple[int, ...]:
     """Every how many-th voxel to keep per axis so that at most `limit` are left, the finest axes first."""
     every = [1] * len(shape)
     while np.prod([-(-size // step) for size, step in zip(shape, every, strict=True)]) > max(1, limit):
@@ -286,9 +279,9 @@ def thinning(shape: Sequence[int], steps: Sequence[float], limit: int) -> tuple[
     return tuple(every)
 
 
-def _packed(codes: Array, slope: float, missing: int | None, exact: bool, low: float, high: float) -> Packed:
+def _pack(codes: Array, slope: float, missing: int | None, exact: bool, low: float, high: float) -> Packed:
     kind = code_type(max(round((high - low) / slope), missing or 0))
-    return Packed(text_of(codes.astype(kind)), 8 * kind.itemsize, slope, low, missing, exact, low, high)
+    return Packed(encode_codes(codes.astype(kind)), 8 * kind.itemsize, slope, low, missing, exact, low, high)
 
 
 # What marks such a map: a fill of lines would hardly be seen.
@@ -311,7 +304,7 @@ def box_edges(boxes: BoundingBoxes, geometry: Geometry, labels: Sequence[Label],
     return Image(edges[None], geometry, channels=(name,), labels=(*labels, *others), facts={EDGES: True})
 
 
-def overlay(placed: Image | BoundingBoxes, geometry: Geometry, labels: Sequence[Label], name: str) -> Image:
+def overlay_image(placed: Image | BoundingBoxes, geometry: Geometry, labels: Sequence[Label], name: str) -> Image:
     """References as a label map for the viewer: a map as it is, boxes as their edges."""
     if isinstance(placed, BoundingBoxes):
         return box_edges(placed, geometry, labels, name)

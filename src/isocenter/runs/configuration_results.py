@@ -12,34 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import listed
-from isocenter.evaluation import Metric, case_table
+from isocenter import errors
+from isocenter.evaluation import Metric, case_tables
 from isocenter.evaluation import Table as Cases
-from isocenter.planning import settings
+from isocenter.planning import plan_checks
 from isocenter.report import Paragraph, Section, Table
-from isocenter.runs import (
-    BOTH,
-    BY_SLICES,
-    BY_VOLUMES,
-    CONFIGURATIONS,
-    CONFIGURED,
-    NNUNET,
-    Minutes,
-    Role,
-    Stages,
-    compares,
-    configuration_plan,
-    configurations,
-    has_cascade,
-    training_of,
-)
-from isocenter.runs.fit import Fitted
-from isocenter.runs.loop import Loop, minutes_of
-from isocenter.runs.run_end import predicted_rows
+from isocenter.runs import _training_order, run_end, training_loop, tuning
+from isocenter.runs._run_minutes import Minutes, RunStages
+from isocenter.runs._run_trainings import CONFIGURED, Role
+from isocenter.runs._training_order import BOTH, BY_SLICES, BY_VOLUMES, CONFIGURATIONS, NNUNET
 from isocenter.runs.run_folder import RunFolder
-from isocenter.runs.tuning import out_of_fold
-from isocenter.runtime import read_json, write_json
-from isocenter.scoring import compare_tables, signed
+from isocenter.runs.training_jobs import FittedTraining
+from isocenter.runs.training_loop import TrainingLoop
+from isocenter.runtime import record_files
+from isocenter.scoring import model_comparison
 from isocenter.tasks import Task
 from isocenter.values import Decision, Estimate
 
@@ -47,21 +33,21 @@ log = logging.getLogger("isocenter")
 RECORD, SCHEMA = "configurations.json", "isocenter.configurations"
 
 
-def configured(run: RunFolder) -> RunFolder:
+def choose_configuration(run: RunFolder) -> RunFolder:
     """The run with the configuration that its folds have chosen, whose trainings then lie in its folds.
 
     What compares nothing stays as it is.
     """
-    if not compares(run.made):
+    if not _training_order.compares_configurations(run.made):
         return run
     if not (run.out / RECORD).is_file():
-        loop = Loop(run, Stages(run.clock), minutes=_minutes(run), is_dealt=True)
+        loop = TrainingLoop(run, RunStages(run.clock), minutes=_minutes(run), is_dealt=True)
         loop.fit_all()
         record = {"chosen": BOTH, "because": "it was chosen before", "rows": []}
-        record = record if run.plan[CONFIGURATIONS] == BOTH else _compared(loop)
-        write_json(run.out / RECORD, SCHEMA, record)
+        record = record if run.plan[CONFIGURATIONS] == BOTH else _compare(loop)
+        record_files.write_json(run.out / RECORD, SCHEMA, record)
         log.info("configuration: %s: %s", record["chosen"], record["because"])
-    record = read_json(run.out / RECORD, SCHEMA)
+    record = record_files.read_json(run.out / RECORD, SCHEMA)
     chosen = str(record["chosen"])
     first = BY_VOLUMES if chosen == BOTH else chosen
     for fold in run.folds:
@@ -69,7 +55,7 @@ def configured(run: RunFolder) -> RunFolder:
         if folder.is_dir():
             folder.rename(run.folder(fold))
     decision = Decision(chosen, str(record["because"]), NNUNET)
-    plan = configuration_plan(run.made, first).with_decision(CONFIGURATIONS, decision)
+    plan = _training_order.configuration_plan(run.made, first).with_decision(CONFIGURATIONS, decision)
     run.write_plan(plan)
     return replace(run, made=replace(run.made, plan=plan))
 
@@ -89,7 +75,7 @@ def configuration_sections(run: Path) -> list[Section]:
     """The comparison as a section of the report; none where nothing was compared."""
     if not (run / RECORD).is_file():
         return []
-    record = read_json(run / RECORD, SCHEMA)
+    record = record_files.read_json(run / RECORD, SCHEMA)
     if not record["rows"]:
         return []
     columns = ["configuration", Metric(record["metric"]).words, "less the best"]
@@ -101,10 +87,10 @@ def configuration_sections(run: Path) -> list[Section]:
 
 def _minutes(run: RunFolder) -> Minutes | None:
     """The minutes of a comparison, and of all that follows the folds of the configuration that is taken."""
-    planned, names = run.made, configurations(run.made)
-    volumes = replace(planned, plan=configuration_plan(planned, BY_VOLUMES))
-    mains = [training_of(volumes, {}, fold) for fold in run.folds]
-    minutes = minutes_of(run, mains, 1)
+    planned, names = run.made, _training_order.configuration_names(run.made)
+    volumes = replace(planned, plan=_training_order.configuration_plan(planned, BY_VOLUMES))
+    mains = [_training_order.training_of(volumes, {}, fold) for fold in run.folds]
+    minutes = training_loop.minutes_of_run(run, mains, 1)
     if minutes is None:
         return None
     tested = sum(len(main.cases["test"]) for main in mains)
@@ -112,10 +98,10 @@ def _minutes(run: RunFolder) -> Minutes | None:
     return replace(minutes, tested=[*minutes.tested, *compared], selecting=(2 + len(compared)) * minutes.selecting)
 
 
-def _compared(loop: Loop) -> dict[str, Any]:
+def _compare(loop: TrainingLoop) -> dict[str, Any]:
     """The simplest configuration that is not surely worse than the best, why, and the figures of all."""
     run = loop.run
-    folders = {name: f"{CONFIGURED}/{name}/" for name in configurations(run.made)}
+    folders = {name: f"{CONFIGURED}/{name}/" for name in _training_order.configuration_names(run.made)}
     # Of what a training leaves its network alone is compared.
     fits = {
         name: [replace(one, further=()) for one in loop.fits(Role.CONFIGURATION, below=folder)]
@@ -125,14 +111,14 @@ def _compared(loop: Loop) -> dict[str, Any]:
     fits[BOTH] = [replace(volumes, further=[slices.outcome]) for volumes, slices in pairs]
     tables, tasks = dict[str, Cases](), dict[str, Task]()
     for name in order:
-        tables[name], tasks[name] = _scored(run, fits[name], name)
+        tables[name], tasks[name] = _score(run, fits[name], name)
     primary, seed = str(run.plan["evaluation.primary"]), int(run.plan["training.seed"])
     figures = {name: _figure(tasks[name], table, primary, seed) for name, table in tables.items()}
-    sign = -1 if tasks[BOTH].metrics.of(primary).better == "less" else 1
+    sign = -1 if tasks[BOTH].metrics.metric_named(primary).better == "less" else 1
     best = max(order, key=lambda name: sign * figures[name].value)
     names = [best, *(name for name in order if name != best)]
     patients_known = run.dataset.patients_known
-    comparison = compare_tables(
+    comparison = model_comparison.compare_tables(
         {name: tables[name] for name in names},
         [tasks[name] for name in names],
         seed=seed,
@@ -143,30 +129,32 @@ def _compared(loop: Loop) -> dict[str, Any]:
     worse = [name for name, one in apart.items() if _is_below(one, sign)]
     chosen = next(name for name in order if name not in worse)
     shown = ", ".join(f"{name} {figure.value:.4f}" for name, figure in figures.items())
-    named = comparison.metrics.of(primary).words
+    named = comparison.metrics.metric_named(primary).words
     because = f"the simplest that is not surely worse than {best}, by {named} of the cases that folds test: {shown}"
-    because += f"; surely worse: {listed(worse)}" if worse else ""
+    because += f"; surely worse: {errors.list_phrase(worse)}" if worse else ""
     rows = [
         {
             "name": name,
             "estimate": {key: getattr(row.estimates[place], key) for key in ("value", "low", "high", "n", "method")},
-            "difference": signed(apart[name]) if name in apart else "",
+            "difference": model_comparison.signed_estimate(apart[name]) if name in apart else "",
         }
         for place, name in enumerate(names)
     ]
     return {"chosen": chosen, "because": because, "metric": primary, "rows": rows, "left_out": _left_out(run)}
 
 
-def _scored(run: RunFolder, fits: Sequence[Fitted], name: str) -> tuple[Cases, Task]:
+def _score(run: RunFolder, fits: Sequence[FittedTraining], name: str) -> tuple[Cases, Task]:
     """The table of all cases, each scored by the fold that has not seen it, and the task that all folds share."""
-    predictions = out_of_fold(fits, settings(run.plan).task)
-    rows = predicted_rows(predictions, [case for one in fits for case in one.job.test], f"of configuration {name}")
-    return case_table(rows), predictions.task
+    predictions = tuning.tune_out_of_fold(fits, plan_checks.checked_settings(run.plan).task)
+    rows = run_end.predict_rows(
+        predictions, [case for one in fits for case in one.job.test], f"of configuration {name}"
+    )
+    return case_tables.case_table(rows), predictions.task
 
 
 def _left_out(run: RunFolder) -> str:
     because = run.plan.decision("preprocessing.cascade").because
-    return "" if has_cascade(run.made) else f"a cascade: {because}"
+    return "" if _training_order.has_cascade(run.made) else f"a cascade: {because}"
 
 
 def _figure(task: Task, table: Cases, primary: str, seed: int) -> Estimate:

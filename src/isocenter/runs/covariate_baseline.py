@@ -6,26 +6,21 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from isocenter.evaluation import FOLD, Compared, Table, case_table, rows_to_json
-from isocenter.planning import settings, with_settings
+from isocenter.evaluation import Table, case_tables
+from isocenter.evaluation.case_tables import FOLD
+from isocenter.evaluation.significance.paired_tests import ComparedFigure
+from isocenter.planning import plan_changes, plan_checks
 from isocenter.report import Paragraph, Section
-from isocenter.runs import IMAGE_ONLY
+from isocenter.runs._run_trainings import IMAGE_ONLY
 from isocenter.runs.run_folder import RunFolder
-from isocenter.runtime import Context, write_json
-from isocenter.scoring import (
-    CASES,
-    EVALUATION,
-    OUT_OF_FOLD,
-    Comparison,
-    Gain,
-    compare_tables,
-    comparison_table,
-    evaluated_cases,
-    gains_of,
-    signed,
-)
+from isocenter.runtime import Context, record_files
+from isocenter.scoring import model_comparison, model_verdict
+from isocenter.scoring.case_scoring import CASES, EVALUATION, OUT_OF_FOLD
+from isocenter.scoring.model_comparison import Comparison
+from isocenter.scoring.model_verdict import Gain
 from isocenter.tasks import Task
-from isocenter.training import CovariateModel, fit_covariate_model
+from isocenter.training import covariate_fitting
+from isocenter.training.covariate_fitting import CovariateModel
 from isocenter.values import Case, Row, Split
 
 RECORD = "covariates.json"
@@ -53,19 +48,21 @@ class CovariateShare:
 
     def gains(self, primary: str) -> list[Gain]:
         """Gains of the model over each half in the primary metric."""
-        return [gain for name, half in self.halves.items() for gain in gains_of(half, primary, name)]
+        return [
+            gain for name, half in self.halves.items() for gain in model_verdict.comparison_gains(half, primary, name)
+        ]
 
     @property
     def sections(self) -> list[Section]:
         """The figures of the model and of each half over all labels, as tables; none where nothing was compared."""
         tables = [
-            comparison_table(half, [row for row in half.rows if row.label == "all"] or half.rows)
+            model_comparison.comparison_table(half, [row for row in half.rows if row.label == "all"] or half.rows)
             for half in self.halves.values()
         ]
         return [Section("Images and covariates", [Paragraph(HALVES), *tables])] if tables else []
 
 
-class Fitted(NamedTuple):
+class BaselineFit(NamedTuple):
     """A model without images, the cases that test it, and the fold whose training cases it is fitted to.
 
     fold: None where the run has one training
@@ -76,7 +73,7 @@ class Fitted(NamedTuple):
     fold: int | None
 
 
-def covariates_stated(run: RunFolder) -> CovariateShare:
+def write_covariate_share(run: RunFolder) -> CovariateShare:
     """The primary metric of each half alone and how far the model is from it; all of them into a file of the run.
 
     Nothing where the network gets no covariates, or where nothing is tested.
@@ -84,47 +81,49 @@ def covariates_stated(run: RunFolder) -> CovariateShare:
     if not run.plan["network.context"]:
         return CovariateShare()
     folder = OUT_OF_FOLD if run.own_test else EVALUATION
-    model, halves = evaluated_cases(run.out / folder), dict[str, tuple[Table, Task]]()
-    if fitted := [one for fold in run.folds if (one := _fitted(run, fold)) is not None]:
+    model, halves = model_comparison.evaluated_cases(run.out / folder), dict[str, tuple[Table, Task]]()
+    if fitted := [one for fold in run.folds if (one := _fit_baseline(run, fold)) is not None]:
         halves[COVARIATES_ONLY] = _table(fitted), fitted[0].model.task
     if (run.out / IMAGE_ONLY / EVALUATION / CASES).is_file():
-        halves[IMAGES] = evaluated_cases(run.out / IMAGE_ONLY / EVALUATION)
+        halves[IMAGES] = model_comparison.evaluated_cases(run.out / IMAGE_ONLY / EVALUATION)
     compared_halves = {name: _differences(run, name, half, model) for name, half in halves.items()}
     rows = {name: one.rows for name, one in compared_halves.items()}
     if rows:
-        write_json(run.out / folder / RECORD, SCHEMA, _record(rows))
+        record_files.write_json(run.out / folder / RECORD, SCHEMA, _record(rows))
     facts = {"the covariates alone are fitted by": fitted[0].model.how} if fitted else {}
     for name, differences in rows.items():
         headline = next((row for row in differences if row.metric == run.plan["evaluation.primary"]), differences[0])
         facts[f"{headline.metric} of {name}"] = str(headline.estimates[0])
-        facts[ADDED[name]] = signed(headline.differences[0])
+        facts[ADDED[name]] = model_comparison.signed_estimate(headline.differences[0])
     if IMAGES not in rows:
         facts[ADDED[IMAGES]] = f"not measured: {_why_not(run)}"
     return CovariateShare(facts, compared_halves)
 
 
-def _fitted(run: RunFolder, fold: int | None) -> Fitted | None:
+def _fit_baseline(run: RunFolder, fold: int | None) -> BaselineFit | None:
     """A model without images, by the training cases, and the cases that test it."""
     plan = run.made.plan_of(fold)
     # It sees cases as they come: nothing of how the network draws them is to be taken out of its probabilities.
-    chosen = settings(with_settings(plan, {"training.sampling": "natural"}))
+    chosen = plan_checks.checked_settings(plan_changes.with_settings(plan, {"training.sampling": "natural"}))
     parts: tuple[Split, Split] = ("train", "val")
     train, val = (run.cases(part, fold) for part in parts)
     test = run.cases("test", fold)
     if not test:
         return None
-    model = fit_covariate_model(chosen.task, Context.of(chosen.network.context).of_patients, train, val)
-    return None if model is None else Fitted(model, test, fold)
+    model = covariate_fitting.fit_covariate_model(
+        chosen.task, Context.from_settings(chosen.network.context).of_patients, train, val
+    )
+    return None if model is None else BaselineFit(model, test, fold)
 
 
-def _table(fitted: Sequence[Fitted]) -> Table:
+def _table(fitted: Sequence[BaselineFit]) -> Table:
     """Their test cases, each with its fold, as the model's have it: scores of different folds have no common order."""
     records = list[dict[Hashable, Any]]()
     for model, cases, fold in fitted:
         of_fold = {} if fold is None else {FOLD: str(fold)}
         table = model.task.score([model.predict(case) for case in cases], cases)
         records += table.assign(split="test", **of_fold).to_dict("records")
-    return case_table({str(name): value for name, value in row.items()} for row in records)
+    return case_tables.case_table({str(name): value for name, value in row.items()} for row in records)
 
 
 def _differences(run: RunFolder, name: str, half: tuple[Table, Task], model: tuple[Table, Task]) -> Comparison:
@@ -135,14 +134,16 @@ def _differences(run: RunFolder, name: str, half: tuple[Table, Task], model: tup
         for which, (table, _) in ((name, half), (MODEL, model))
     }
     seed, patients_known = int(run.plan["training.seed"]), run.dataset.patients_known
-    return compare_tables(tables, (half[1], model[1]), seed=seed, patients_known=patients_known)
+    return model_comparison.compare_tables(tables, (half[1], model[1]), seed=seed, patients_known=patients_known)
 
 
-def _record(rows: Mapping[str, Sequence[Compared]]) -> dict[str, Any]:
+def _record(rows: Mapping[str, Sequence[ComparedFigure]]) -> dict[str, Any]:
     """`rows` of the covariates alone and `images` of the images, `added` of what the model adds to each."""
 
     def listed(name: str, pick: Any) -> Any:
-        return rows_to_json([Row(one.metric, one.label, pick(one)[0]) for one in rows.get(name, ())])["rows"]
+        return case_tables.rows_to_json([Row(one.metric, one.label, pick(one)[0]) for one in rows.get(name, ())])[
+            "rows"
+        ]
 
     return {
         "rows": listed(COVARIATES_ONLY, lambda row: row.estimates),

@@ -18,8 +18,8 @@ from typing import ParamSpec, TypeVar
 
 from isocenter.errors import WorkerLostError
 from isocenter.lazy import torch
-from isocenter.runs.fit import learn_along
-from isocenter.training import SINGLE_PROCESS, Ranks
+from isocenter.runs import training_jobs
+from isocenter.training.processes import SINGLE_PROCESS, Ranks
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +37,7 @@ def in_all_processes(verb: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(verb)
     def called(*arguments: P.args, **named: P.kwargs) -> R:
         with several_processes() as ranks:
-            return ranks.agreed(verb(*arguments, **named)) if ranks.leads else learn_along(ranks)
+            return ranks.agree(verb(*arguments, **named)) if ranks.leads else training_jobs.join_trainings(ranks)
 
     return called
 

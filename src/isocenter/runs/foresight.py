@@ -6,12 +6,13 @@ import logging
 import os
 from collections.abc import Callable
 
-from isocenter.errors import counted
-from isocenter.planning import cached_memory
+from isocenter import errors
+from isocenter.planning import training_memory
 from isocenter.reading import ReadingOptions
-from isocenter.runs.fit import Job, prepared
-from isocenter.runtime import available_memory, peak_memory
-from isocenter.training import Clock
+from isocenter.runs import training_jobs
+from isocenter.runs.training_jobs import TrainingJob
+from isocenter.runtime import hardware
+from isocenter.training.training_state import CommandClock
 from isocenter.values import Case
 
 log = logging.getLogger("isocenter")
@@ -28,7 +29,7 @@ HELPS = (
 )
 
 
-def watched_reading(minutes: float, clock: Clock) -> Callable[[int, int], None]:
+def watched_reading(minutes: float, clock: CommandClock) -> Callable[[int, int], None]:
     """A function of the cases that are read, and of all, which says once that it will take long beside the minutes."""
     began, warned = clock.seconds, list[str]()
 
@@ -36,7 +37,7 @@ def watched_reading(minutes: float, clock: Clock) -> Callable[[int, int], None]:
         """Say so as soon as that is foreseen."""
         foreseen = began + (clock.seconds - began) / done * total
         if not warned and done < total and foreseen > MOST_BEFORE * 60 * minutes:
-            warned.append(too_long(f"reading {counted(total, 'case')}", foreseen, minutes))
+            warned.append(too_long(f"reading {errors.count_phrase(total, 'case')}", foreseen, minutes))
             log.warning("%s", warned[0])
 
     return watch
@@ -47,7 +48,7 @@ def too_long(what: str, seconds: float, minutes: float) -> str:
     return f"{what} will take about {seconds:.0f} s, more than half of {minutes:g} minutes. {HELPS}"
 
 
-def foresee(job: Job, case: Case, clock: Clock, minutes: float | None) -> dict[str, float]:
+def foresee(job: TrainingJob, case: Case, clock: CommandClock, minutes: float | None) -> dict[str, float]:
     """s after the start to a training's first step, and GiB of all processes, by a case that is prepared for it.
 
     case:    like most of them
@@ -56,18 +57,18 @@ def foresee(job: Job, case: Case, clock: Clock, minutes: float | None) -> dict[s
     """
     reading, threads = ReadingOptions.of_plan(job.plan.options), job.settings.training.threads
     cases = len(job.train) + len(job.val) + len(job.unlabelled)
-    before, began = peak_memory(), clock.seconds
-    [first] = prepared([case], job.settings, reading, what="preparing the first case")
+    before, began = hardware.peak_memory(), clock.seconds
+    [first] = training_jobs.prepare_cases([case], job.settings, reading, what="preparing the first case")
     each = clock.seconds - began
     probe = max(PROBE_SECONDS, PROBE_SHARE * 60 * (minutes or 0.0))
     preparing = each * (cases - 1) / (1 + THREAD_GAIN * (min(threads, max(1, cases - 1)) - 1))
     held, processes = cases * first.nbytes, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    held = held if held <= cached_memory(available_memory()) / processes else 0
-    working = (peak_memory() - before) * (min(threads, cases) - 1)
-    memory = max(job.settings.training.memory or 0.0, (peak_memory() + held + working) / GIB) * processes
+    held = held if held <= training_memory.cached_memory(hardware.available_memory()) / processes else 0
+    working = (hardware.peak_memory() - before) * (min(threads, cases) - 1)
+    memory = max(job.settings.training.memory or 0.0, (hardware.peak_memory() + held + working) / GIB) * processes
     before_probe = clock.seconds + preparing
     log.info(
-        f"{counted(cases, 'case')}: about {each:.2g} s each to prepare, {memory:.1f} GiB of memory; "
+        f"{errors.count_phrase(cases, 'case')}: about {each:.2g} s each to prepare, {memory:.1f} GiB of memory; "
         f"first step about {before_probe + probe:.0f} s after the start"
     )
     if minutes is not None and before_probe > MOST_BEFORE * 60 * minutes:

@@ -9,32 +9,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter.errors import counted
-from isocenter.evaluation import cases_to_answer, least_sureness
-from isocenter.report import tracked
-from isocenter.runs import FEWEST_LOOKED, longest_looking, looking_seconds
-from isocenter.runs.fit import Fitted, Job
-from isocenter.runs.run_folder import RunFolder, minutes_decide
-from isocenter.runs.tuning import Tuned, Unseen
-from isocenter.runtime import (
-    MOST_TRAINED,
-    Answering,
-    Directions,
-    Guard,
-    LastLayers,
-    Model,
-    Observation,
-    fitted_guard,
-    last_layers_of,
-    refitted,
-    strictest,
-    tail_note,
-    with_uncertainty,
-)
-from isocenter.scoring import case_errors, write_gate
-from isocenter.tasks import Task, sureness
-from isocenter.training import with_parts
-from isocenter.transforms import stacked
+from isocenter import errors as errors_module
+from isocenter.evaluation import conformal
+from isocenter.report import progress_tracking
+from isocenter.runs import _run_minutes, run_folder
+from isocenter.runs._run_minutes import FEWEST_LOOKED
+from isocenter.runs.run_folder import RunFolder
+from isocenter.runs.training_jobs import FittedTraining, TrainingJob
+from isocenter.runs.tuning import TunedModels, UnseenPredictions
+from isocenter.runtime import Model, model_assembly
+from isocenter.runtime.guard import image_gate
+from isocenter.runtime.guard.image_gate import MOST_TRAINED, Answering, Guard
+from isocenter.runtime.guard.image_observation import Observation
+from isocenter.runtime.model_parts import ImageDirections
+from isocenter.runtime.uncertainty import uncertainty_methods
+from isocenter.runtime.uncertainty.uncertainty_methods import LastLayers
+from isocenter.scoring import answered_cases
+from isocenter.tasks import Task, properties
+from isocenter.training import checkpoint_files
+from isocenter.transforms import channel_stack
 from isocenter.values import Case, Decision, Prediction
 
 GATE, ERROR = "guard.gate", "guard.error"
@@ -45,7 +38,9 @@ NO_TIME = "the minutes were too few for the network to see its cases once more: 
 NO_GATE = "the network has seen no training case: no image is refused, until `isocenter calibrate` is given others"
 
 
-def guarded(run: RunFolder, unseen: Unseen, fits: Sequence[Fitted], tuned: Tuned) -> Tuned:
+def add_gates(
+    run: RunFolder, unseen: UnseenPredictions, fits: Sequence[FittedTraining], tuned: TunedModels
+) -> TunedModels:
     """The models with the gates of their own cases, which lie in their checkpoints too."""
     guard = fits[0].job.settings.guard
     if not (guard.gate or guard.error):
@@ -53,16 +48,16 @@ def guarded(run: RunFolder, unseen: Unseen, fits: Sequence[Fitted], tuned: Tuned
     if fits[0].job.cuts.looking == 0:
         untimely = {GATE: Decision(False, NO_TIME)} if guard.gate else {}
         return replace(tuned, decisions={**tuned.decisions, **untimely})
-    pairs = [_guarded(run, unseen, one.job, model) for one, model in zip(fits, tuned.models, strict=True)]
+    pairs = [_add_gate(run, unseen, one.job, model) for one, model in zip(fits, tuned.models, strict=True)]
     models, gated = zip(*pairs, strict=True)
     for fit, (outcome, model) in zip(fits, pairs, strict=True):
-        with_parts(fit.outcome.checkpoint, model.parts)
+        checkpoint_files.rewrite_parts(fit.outcome.checkpoint, model.parts)
         if (
             outcome is not model
             and outcome.guard is not None
             and (outcome.guard.unseen or (model.guard is not None and model.guard.unseen))
         ):
-            write_gate(outcome.guard, fit.job.out)
+            answered_cases.write_fold_gate(outcome.guard, fit.job.out)
     decisions, first = dict(tuned.decisions), gated[0].guard
     if guard.gate:
         decisions[GATE] = Decision(first is not None, _gate_note(first))
@@ -74,7 +69,7 @@ def guarded(run: RunFolder, unseen: Unseen, fits: Sequence[Fitted], tuned: Tuned
 
 def error_note(guards: Sequence[Guard | None], *, folds: bool) -> str:
     """Note on the error of a model's answers; guards: of its trainings, whose mean answers where each is sure."""
-    answers = strictest([guard.answers for guard in guards if guard is not None])
+    answers = image_gate.strictest_answering([guard.answers for guard in guards if guard is not None])
     if answers is None or (first := guards[0]) is None or first.answers is None:
         return TOO_FEW
     return answers.words(exact=first.exact) + ("; of the mean of folds it is approximate" if folds else "")
@@ -83,10 +78,10 @@ def error_note(guards: Sequence[Guard | None], *, folds: bool) -> str:
 def _gate_note(guard: Guard | None) -> str:
     if guard is None:
         return NO_GATE
-    return tail_note(guard) if guard.is_calibrated else str(guard.state)
+    return image_gate.tail_note(guard) if guard.is_calibrated else str(guard.state)
 
 
-def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]:
+def split_for_gate(run: RunFolder, job: TrainingJob) -> tuple[Sequence[Case], Sequence[Case]]:
     """The training cases, of many some that are drawn by the seed, and the others at which a gate looks.
 
     The others are those of the part "calibration", or else the validation cases. Training cases come in the order in
@@ -97,49 +92,57 @@ def looked_at(run: RunFolder, job: Job) -> tuple[Sequence[Case], Sequence[Case]]
     return [job.train[place] for place in order[:MOST_TRAINED]], held_out
 
 
-def _guarded(run: RunFolder, unseen: Unseen, job: Job, model: Model) -> tuple[Model, Model]:
+def _add_gate(run: RunFolder, unseen: UnseenPredictions, job: TrainingJob, model: Model) -> tuple[Model, Model]:
     """The model as it is scored, and as it is kept: a fold's with a gate by cases that it has not seen.
 
     The mean of folds sees with the eyes of the first; an answer has to be sure enough for all. No case judges itself.
     """
-    trained, held_out = looked_at(run, job)
+    trained, held_out = split_for_gate(run, job)
     exact, gate_setting = bool(run.cases("calibration", job.fold)), job.settings.guard
-    layers, minutes = last_layers_of(model.basis), job.settings.training.minutes
-    timed = minutes is not None and minutes_decide(job.settings.training, job.out)
+    layers, minutes = uncertainty_methods.last_layers_of(model.basis), job.settings.training.minutes
+    timed = minutes is not None and run_folder.minutes_decide(job.settings.training, job.out)
     allowed = minutes if timed and minutes is not None else math.inf
-    usual, most = looking_seconds(allowed, len(run.folds)), longest_looking(allowed, len(run.folds))
+    usual, most = (
+        _run_minutes.looking_seconds(allowed, len(run.folds)),
+        _run_minutes.longest_looking(allowed, len(run.folds)),
+    )
     if job.cuts.looking is not None:
         usual = most = job.cuts.looking / len(run.folds)
-    observations = _looked(model, trained, layers, seconds=usual, most=most)
+    observations = _training_observations(model, trained, layers, seconds=usual, most=most)
     trained = trained[: len(observations)]
-    laplace = None if layers is None else layers.fitted(len(job.train))
+    laplace = None if layers is None else layers.fit_posteriors(len(job.train))
     extended = replace(model, parts=replace(model.parts, laplace=laplace, directions=_directions(model, trained)))
 
     def judged(cases: Sequence[Case], exact: bool) -> Model:
-        others, sure = _seen(unseen, model, cases, judged=gate_setting.error is not None)
-        guard = fitted_guard(observations, others, gate_setting.level if gate_setting.gate else 0.0, exact=exact)
+        others, sure = _unseen_observations(unseen, model, cases, judged=gate_setting.error is not None)
+        guard = image_gate.fit_guard(
+            observations, others, gate_setting.level if gate_setting.gate else 0.0, exact=exact
+        )
         if guard is not None and guard.is_calibrated and gate_setting.error:
             guard = replace(guard, answers=_answering(gate_setting.error, gate_setting.delta, sure))
-        return with_uncertainty(extended.with_guard(guard))
+        return model_assembly.with_uncertainty(extended.with_guard(guard))
 
     scored = judged(held_out, exact)
     is_looked_through = job.fold == 0 or (job.fold is not None and gate_setting.error)
     return scored, judged(job.test, True) if is_looked_through else scored
 
 
-def _directions(model: Model, cases: Sequence[Case]) -> Directions | None:
+def _directions(model: Model, cases: Sequence[Case]) -> ImageDirections | None:
     """Directions in which training images differ, of answers about whole images on one grid, for counterfactuals."""
     prepared, is_vector = model.preprocessing, all(head.is_vector for head in model.task.heads.values())
     if not is_vector or prepared.shape is None or prepared.frames is not None or model.first is not None:
         return None
     with_images = [case for case in cases if case.images]
     patients = [case.patient for case in with_images]
-    images = (np.asarray(prepared.opened(stacked(case.images, case.id), case.id)[0]) for case in with_images)
-    return Directions.fitted(images, patients)
+    images = (
+        np.asarray(prepared.open_image(channel_stack.stack_images(case.images, case.id), case.id)[0])
+        for case in with_images
+    )
+    return ImageDirections.fit_images(images, patients)
 
 
-def guarded_by(
-    unseen: Unseen, model: Model, cases: Sequence[Case], *, exact: bool, chose: bool = False
+def add_gate_by(
+    unseen: UnseenPredictions, model: Model, cases: Sequence[Case], *, exact: bool, chose: bool = False
 ) -> tuple[Model, dict[str, Decision]]:
     """A model whose gate judges by these cases, which did not train it, how far others may lie; without one as it is.
 
@@ -148,8 +151,8 @@ def guarded_by(
     """
     if (guard := model.guard) is None:
         return model, {}
-    observations, sure = _seen(unseen, model, cases, judged=guard.answers is not None)
-    decisions, after = {}, refitted(guard, observations, exact=not chose)
+    observations, sure = _unseen_observations(unseen, model, cases, judged=guard.answers is not None)
+    decisions, after = {}, image_gate.refit(guard, observations, exact=not chose)
     if guard.level and (after is not guard or not guard.is_calibrated):
         decisions[GATE] = Decision(True, _gate_note(after))
     if guard.answers is not None:
@@ -159,32 +162,32 @@ def guarded_by(
     return replace(model, parts=replace(model.parts, guard=after)), decisions
 
 
-def gate_of_site(unseen: Unseen, model: Model, cases: Sequence[Case]) -> tuple[Model, dict[str, Decision]]:
+def gate_of_site(unseen: UnseenPredictions, model: Model, cases: Sequence[Case]) -> tuple[Model, dict[str, Decision]]:
     """A model of which nobody knows what trained it, with a gate for images like those of a site.
 
     The cases of one half of the patients stand for those that trained it, and those of the other half judge distances.
     """
     patients = sorted({case.patient for case in cases})
     if len(patients) < FEWEST_OF_SITE:
-        few = f"{counted(len(patients), 'patient')} of at least {FEWEST_OF_SITE} are too few to stand for them"
+        few = f"{errors_module.count_phrase(len(patients), 'patient')} of at least {FEWEST_OF_SITE} are too few to stand for them"
         return model, {
             GATE: Decision(False, f"no case that trained the model is known, and {few}: no image is refused")
         }
     random_half = np.random.default_rng(0).permutation(len(patients))[: len(patients) // 2]
     first = {patients[place] for place in random_half}
     references, others = ([case for case in cases if (case.patient in first) == own] for own in (True, False))
-    trained, judging = (_seen(unseen, model, half)[0] for half in (references[:MOST_TRAINED], others))
-    if (guard := fitted_guard(trained, judging, USUAL_LEVEL, exact=True)) is None or not guard.is_calibrated:
+    trained, judging = (_unseen_observations(unseen, model, half)[0] for half in (references[:MOST_TRAINED], others))
+    if (guard := image_gate.fit_guard(trained, judging, USUAL_LEVEL, exact=True)) is None or not guard.is_calibrated:
         return model, {GATE: Decision(False, NO_GATE)}
     whom = f"{guard.trained} of the site's cases stand for those that trained the model"
-    return model.with_guard(guard), {GATE: Decision(True, f"{tail_note(guard)} {whom}.")}
+    return model.with_guard(guard), {GATE: Decision(True, f"{image_gate.tail_note(guard)} {whom}.")}
 
 
 # Of each case whose answer can be right or wrong: the patient, how sure the answer is, and how wrong.
 Sure = list[tuple[str, float, float]]
 
 
-def _looked(
+def _training_observations(
     model: Model, cases: Sequence[Case], layers: LastLayers | None, *, seconds: float, most: float
 ) -> list[Observation]:
     """Features that a model sees in its training cases.
@@ -194,9 +197,9 @@ def _looked(
     most:    after which it looks at no further case, whatever it has seen
     """
     observations, began = list[Observation](), time.monotonic()
-    with tracked("looking at cases for the gate") as tracker:
+    with progress_tracking.track_progress("looking at cases for the gate") as tracker:
         for done, case in enumerate(cases, start=1):
-            observations.append(model.observed(case, layers)[0])
+            observations.append(model.observe(case, layers)[0])
             tracker(done, len(cases))
             elapsed = time.monotonic() - began
             if elapsed > most or (done >= FEWEST_LOOKED and elapsed > seconds):
@@ -204,12 +207,12 @@ def _looked(
     return observations
 
 
-def _seen(
-    unseen: Unseen, model: Model, cases: Sequence[Case], *, judged: bool = False
+def _unseen_observations(
+    unseen: UnseenPredictions, model: Model, cases: Sequence[Case], *, judged: bool = False
 ) -> tuple[list[Observation], Sure]:
     """Features of cases that did not train the model and, where it is to be judged, its sureness and errors."""
     observations, sure = list[Observation](), Sure()
-    for case, (observation, prediction) in zip(cases, unseen.observed(model, cases), strict=True):
+    for case, (observation, prediction) in zip(cases, unseen.observe(model, cases), strict=True):
         observations.append(observation)
         if judged:
             sure += _sure_and_wrong(model.task, prediction, case)
@@ -218,12 +221,12 @@ def _seen(
 
 def _answering(error: float, delta: float, sure: Sure) -> Answering:
     patients, sureness_of, wrong = ([row[place] for row in sure] for place in range(3))
-    least = least_sureness(sureness_of, wrong, error, delta, patients)
-    enough = None if math.isfinite(least) else cases_to_answer(sureness_of, wrong, error, delta, patients)
+    least = conformal.least_sureness(sureness_of, wrong, error, delta, patients)
+    enough = None if math.isfinite(least) else conformal.cases_to_answer(sureness_of, wrong, error, delta, patients)
     return Answering(error, delta, least, len(sure), enough)
 
 
 def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> Sure:
     """Sureness and error of the answer to a case; none of a case without any reference that the task knows."""
-    errors = case_errors(task, task.score([prediction], [case]))
-    return [(case.patient, sureness(task, prediction), wrong) for wrong in errors.values()]
+    errors = answered_cases.case_errors(task, task.score([prediction], [case]))
+    return [(case.patient, properties.sureness(task, prediction), wrong) for wrong in errors.values()]

@@ -13,22 +13,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter import networks
-from isocenter.errors import DatasetError, IntegrityError, UsageError, counted
-from isocenter.files import content_hash, read_text_table
-from isocenter.planning import FURTHER, Planned, read_plan, training_ids
-from isocenter.quality import Examination, duplicates_among
-from isocenter.reading import ReadingOptions, looked_through, open_dataset, open_for, pairs_of
-from isocenter.runtime import (
-    MEMBERS,
-    WEIGHTS,
-    is_nnunet,
-    nnunet_start,
-    read_json,
-    unpacked,
-    verify,
-)
-from isocenter.tasks import suffices
+from isocenter import errors
+from isocenter.errors import DatasetError, IntegrityError, UsageError
+from isocenter.files.storage import csv_text, hashing
+from isocenter.networks import factory, weight_loading
+from isocenter.planning import PlannedTraining, plan_file, plan_result
+from isocenter.planning.plan_result import FURTHER
+from isocenter.quality import leakage
+from isocenter.quality.dataset_examination import Examination
+from isocenter.reading import ReadingOptions, dataset_reading, image_pairs
+from isocenter.runtime import record_files
+from isocenter.runtime.ensemble import MEMBERS
+from isocenter.runtime.foreign import nnunet_model
+from isocenter.runtime.package.package_contents import WEIGHTS
+from isocenter.tasks import properties
 from isocenter.values import Case, Dataset, Decision, Plan, Problem
 
 # The parts of a run that must stay unseen.
@@ -41,15 +39,15 @@ def without_held_out(examination: Examination, run: Path, threads: int) -> Exami
     Raises UsageError for a folder that is no run, DatasetError where nothing is left or the run's data are gone.
     """
     held = _held_out(run)
-    looks = {f"{run.name}: {name}": look for name, look in looked_through(held, threads).looks.items()}
-    duplicates = {name for name, alike in duplicates_among(looks, examination.looks).items() if alike}
+    looks = {f"{run.name}: {name}": look for name, look in dataset_reading.examine_cases(held, threads).looks.items()}
+    duplicates = {name for name, alike in leakage.duplicates_among(looks, examination.looks).items() if alike}
     people = {case.patient for case in held} if held.patients_known and examination.dataset.patients_known else set()
     left = tuple(case.id for case in examination.dataset if case.id in duplicates or case.patient in people)
     if len(left) == len(examination.dataset):
         raise DatasetError("every case is of a patient that the run holds out", str(run), "Give further data")
     if not left:
         return examination
-    what = f"{counted(len(left), 'case')} of patients that {run.name} holds out, or nearly the same images"
+    what = f"{errors.count_phrase(len(left), 'case')} of patients that {run.name} holds out, or nearly the same images"
     because = "they are left out, so that figures of that run stay those of new patients"
     problem = Problem("warning", what, left, because)
     return examination.without([problem])
@@ -59,12 +57,16 @@ def _held_out(run: Path) -> Dataset:
     """The cases that a run holds out, read again from where they lie."""
     if not (run / "plan.yaml").is_file() or not (run / "split.csv").is_file():
         raise UsageError("is no run, so nobody knows what it holds out", str(run), "Give the folder of a run")
-    plan, table = read_plan(run / "plan.yaml"), read_text_table(run / "split.csv")
+    plan, table = plan_file.read_plan(run / "plan.yaml"), csv_text.read_text_table(run / "split.csv")
     ids = set(table.loc[table["split"].isin(HELD_OUT), "case"])
     places = [run / plan.data, *plan.options.get(FURTHER, ())]
-    dataset = open_for(plan["task.name"], places, ReadingOptions.of_plan(plan.options), pairs=pairs_of(plan)).only(ids)
+    dataset = dataset_reading.open_for_task(
+        plan["task.name"], places, ReadingOptions.of_plan(plan.options), pairs=image_pairs.pairs_of(plan)
+    ).only(ids)
     if {case.id for case in dataset} != ids:
-        problem = f"{counted(len(ids - {case.id for case in dataset}), 'case')} that it holds out cannot be found"
+        problem = (
+            f"{errors.count_phrase(len(ids - {case.id for case in dataset}), 'case')} that it holds out cannot be found"
+        )
         raise DatasetError(problem, str(run), "Restore its data as they were")
     return dataset
 
@@ -76,7 +78,7 @@ ROLES = ("image", "patient", "case")
 
 
 @dataclass(frozen=True, eq=False)
-class Unlabelled:
+class UnlabelledImages:
     """Images of which a training sees nothing else.
 
     patients: {id of an unlabelled case: cases of the run that show the same person}
@@ -99,7 +101,7 @@ class Unlabelled:
         return shown_cases, {"patients": len(shown), "near_duplicates": len(alike)}
 
 
-def with_unlabelled(planned: Planned) -> tuple[Planned, Unlabelled]:
+def with_unlabelled(planned: PlannedTraining) -> tuple[PlannedTraining, UnlabelledImages]:
     """The unlabelled images that a plan names, and the plan with the hash of their contents.
 
     Raises DatasetError for images of other dimensions or channels than those that train, or where a training is left
@@ -107,25 +109,25 @@ def with_unlabelled(planned: Planned) -> tuple[Planned, Unlabelled]:
     """
     paths = [Path(path) for path in planned.plan[UNLABELLED]]
     if not paths:
-        return planned, Unlabelled()
+        return planned, UnlabelledImages()
     reading, where = ReadingOptions.of_plan(planned.plan.options), ", ".join(map(str, paths))
-    opened = [_opened(path, planned, reading) for path in paths]
-    looked = [looked_through(dataset, int(planned.plan["training.threads"])) for dataset in opened]
+    opened = [_open_images(path, planned, reading) for path in paths]
+    looked = [dataset_reading.examine_cases(dataset, int(planned.plan["training.threads"])) for dataset in opened]
     for path, examination in zip(paths, looked, strict=True):
         _refuse_unlike(path, examination, planned.examination)
     cases = tuple(case for examination in looked for case in examination.dataset)
     every = {case.id for case in planned.examination.dataset}
     looks = {name: look for name, look in planned.examination.looks.items() if name in every}
     others = {name: look for one in looked for name, look in one.looks.items()}
-    found = Unlabelled(cases, _same_patients(looked, planned), duplicates_among(looks, others))
+    found = UnlabelledImages(cases, _same_patients(looked, planned), leakage.duplicates_among(looks, others))
     left_out = []
     for number in planned.numbers:
-        shown, without = found.shown_to(training_ids(planned.parts_of(number)), every)
+        shown, without = found.shown_to(plan_result.training_ids(planned.parts_of(number)), every)
         if not shown:
             problem = "no unlabelled image is left without those of people who validate, calibrate or test"
             raise DatasetError(problem, where, "Give images of other people")
         left_out.append(without)
-    total = hashlib.sha256("".join(sorted(map(content_hash, cases))).encode()).hexdigest()
+    total = hashlib.sha256("".join(sorted(map(hashing.content_hash, cases))).encode()).hexdigest()
     if (before := planned.plan[HASH]) not in (None, total):
         raise IntegrityError("the unlabelled images have changed since the run began", where, "Restore them")
     plan = planned.plan.with_decision(HASH, Decision(total, _because(len(cases), left_out)))
@@ -139,17 +141,17 @@ def _because(count: int, left_out: Sequence[Mapping[str, int]]) -> str:
     people, copies = (", ".join(str(one[key]) for one in left_out) for key in ("patients", "near_duplicates"))
     folds = " in each fold" if len(left_out) > 1 else ""
     return (
-        f"SHA-256 over {counted(count, 'unlabelled image')}; training leaves out {people} of patients and {copies} "
+        f"SHA-256 over {errors.count_phrase(count, 'unlabelled image')}; training leaves out {people} of patients and {copies} "
         f"near duplicates of cases that validate, calibrate or test{folds}"
     )
 
 
-def _opened(path: Path, planned: Planned, reading: ReadingOptions) -> Dataset:
+def _open_images(path: Path, planned: PlannedTraining, reading: ReadingOptions) -> Dataset:
     """The images of a path, without references; of the data of the run those of its cases that have none."""
     task = planned.settings.task
     if planned.plan.data and path.resolve() == Path(planned.plan.data).resolve():
-        opened = open_dataset(path, reading, needs=task.needs)
-        lacking = {case.id for case in opened if not suffices(task, case.references)}
+        opened = dataset_reading.open_dataset(path, reading, needs=task.needs)
+        lacking = {case.id for case in opened if not properties.can_learn_from(task, case.references)}
         if not lacking:
             problem = "all cases have a reference, and of the data that train only the others are unlabelled images"
             raise DatasetError(problem, str(path), "Give --unlabelled another folder, or leave it out")
@@ -157,10 +159,12 @@ def _opened(path: Path, planned: Planned, reading: ReadingOptions) -> Dataset:
     else:
         columns = {role: name for role, name in reading.columns.items() if role.partition(":")[0] in ROLES}
         others: dict[str, Any] = {"labels": None, "class_rule": None, "order": None, "layout": None}
-        dataset = open_dataset(path, replace(reading, column=columns or None, **others), references=False)
+        dataset = dataset_reading.open_dataset(
+            path, replace(reading, column=columns or None, **others), references=False
+        )
     named = {case.id: f"{path}: {case.id}" for case in dataset}
     images = tuple(replace(case, references={}) for case in dataset)
-    return replace(dataset, cases=images, splits={}, problems=()).renamed(named)
+    return replace(dataset, cases=images, splits={}, problems=()).rename_cases(named)
 
 
 def _refuse_unlike(path: Path, found: Examination, examination: Examination) -> None:
@@ -181,7 +185,7 @@ def _refuse_unlike(path: Path, found: Examination, examination: Examination) -> 
                 raise DatasetError(problem, facts.id, "Leave it out of the unlabelled images")
 
 
-def _same_patients(looked: Sequence[Examination], planned: Planned) -> dict[str, frozenset[str]]:
+def _same_patients(looked: Sequence[Examination], planned: PlannedTraining) -> dict[str, frozenset[str]]:
     """{id of an unlabelled case: cases of its patient}, where both data sets know their patients, or are one."""
     run_dataset = planned.examination.dataset
     of_patient: dict[str, set[str]] = {}
@@ -201,7 +205,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """The weights to begin from, and what is known of their network.
 
     weights:  a file, for as long as it is needed
@@ -223,11 +227,11 @@ class Source:
     def decisions_for(self, plan: Plan) -> dict[str, Any]:
         """{"section.name": value} of the source that fit the task and the images of a plan."""
         axes = plan["preprocessing.ndim"]
-        if self.family is None or self.axes not in (None, axes) or axes not in networks.family_of(self.family).axes:
+        if self.family is None or self.axes not in (None, axes) or axes not in factory.family_of(self.family).axes:
             return {}
         size = dict(self.size)
         if not self.whole:
-            usual, _, _ = networks.size_for(self.family, plan["training.patch"], [[1] * axes], "cpu")
+            usual, _, _ = factory.size_for(self.family, plan["training.patch"], [[1] * axes], "cpu")
             size = {**usual, **size}
         return {"network.name": self.family, "network.size": size, **dict(self._grid(plan))}
 
@@ -244,7 +248,7 @@ class Source:
 
 
 @contextmanager
-def source_of(start: Path | None) -> Iterator[Source | None]:
+def open_weight_source(start: Path | None) -> Iterator[WeightSource | None]:
     """The source to begin from, for as long as it is needed: a zip is unpacked meanwhile.
 
     Of a model of several networks, as folds and ensembles are, the weights are those of the first: a mean over
@@ -255,43 +259,45 @@ def source_of(start: Path | None) -> Iterator[Source | None]:
         yield None
     elif start.is_file() and start.suffix.lower() in SUFFIXES:
         yield _of_file(start, start)
-    elif start.is_dir() and is_nnunet(start):
-        file, prepared = nnunet_start(start)
+    elif start.is_dir() and nnunet_model.is_nnunet(start):
+        file, prepared = nnunet_model.nnunet_start(start)
         yield replace(_of_file(file, start), prepared=prepared)
     else:
-        with unpacked(start) as folder:
+        with record_files.unpack(start) as folder:
             yield _of_model(folder, start)
 
 
-def _of_file(file: Path, start: Path) -> Source:
+def _of_file(file: Path, start: Path) -> WeightSource:
     """The source by the layout of a file; of plain weights nothing else is known."""
-    if (weight_layout := networks.known_layout(file)) is None:
-        return Source(file, start.name)
+    if (weight_layout := weight_loading.known_layout(file)) is None:
+        return WeightSource(file, start.name)
     layout, content = weight_layout
     size = layout.size(content)
-    return Source(file, start.name, None if size is None else layout.family, size or {}, whole=False, axes=layout.axes)
+    return WeightSource(
+        file, start.name, None if size is None else layout.family, size or {}, whole=False, axes=layout.axes
+    )
 
 
-def _of_model(folder: Path, start: Path) -> Source:
+def _of_model(folder: Path, start: Path) -> WeightSource:
     first = folder / "fold_0"
     trained = [one / "checkpoints" / name for one in (folder, first) for name in ("best", "last")]
     for member in (folder, *trained, folder / MEMBERS / "0"):
         if (member / WEIGHTS).is_file():
-            verify(member)
+            record_files.verify_seal(member)
             several = member.is_relative_to(first) or member.is_relative_to(folder / MEMBERS)
-            return _announced(member / WEIGHTS, member / RECORD, start, several=several)
+            return _announce(member / WEIGHTS, member / RECORD, start, several=several)
     for name in (WEIGHTS, "weights_0.safetensors"):
         if (packaged := folder / "isocenter" / name).is_file():
-            verify(folder, needed=(f"isocenter/{name}",))
-            return _announced(packaged, packaged.parent / RECORD, start, several=name != WEIGHTS)
+            record_files.verify_seal(folder, needed=(f"isocenter/{name}",))
+            return _announce(packaged, packaged.parent / RECORD, start, several=name != WEIGHTS)
     remedy = f"Give a run, a package, an nnU-Net folder or a file of weights ({', '.join(SUFFIXES)})"
     raise UsageError("holds no weights to begin from", str(start), remedy)
 
 
-def _announced(weights: Path, record: Path, start: Path, *, several: bool) -> Source:
-    content = read_json(record, SCHEMA)  # of a newer version weights may mean something else
+def _announce(weights: Path, record: Path, start: Path, *, several: bool) -> WeightSource:
+    content = record_files.read_json(record, SCHEMA)  # of a newer version weights may mean something else
     if several:
         log.info("%s is a model of several networks: training begins from the weights of the first", start)
     network, prepared = content["network"], content["preprocessing"]
-    name = network["name"] if network["name"] in networks.names() else None
-    return Source(weights, start.name, name, network["size"], axes=network["spatial_dims"], prepared=prepared)
+    name = network["name"] if network["name"] in factory.family_names() else None
+    return WeightSource(weights, start.name, name, network["size"], axes=network["spatial_dims"], prepared=prepared)

@@ -12,51 +12,37 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import PlanError, ResourceError, UsageError, listed
-from isocenter.files import dataset_hash
+from isocenter import errors
+from isocenter.errors import PlanError, ResourceError, UsageError
+from isocenter.files.storage import hashing
 from isocenter.planning import (
-    COVARIATES,
-    EVERYTHING,
-    FURTHER,
-    GROUPS,
-    LEAVE_OUT,
-    TAKEN,
-    TOO_LARGE,
-    Machine,
-    Parts,
-    Planned,
-    Retest,
-    Wishes,
-    check_value,
-    check_wishes,
-    folds_decision,
-    make_plan,
-    refuse_groups,
-    settings,
-    shared_by_folds,
-    split,
-    split_folds,
-    this_machine,
-    training_ids,
-    with_inner_folds,
-    with_memory,
-    with_objective_settings,
-    with_settings,
-    with_transfer,
+    PlannedTraining,
+    plan_changes,
+    plan_checks,
+    plan_result,
+    planner,
+    training_memory,
+    typed_sections,
 )
-from isocenter.quality import Examination, retested
-from isocenter.reading import (
-    Data,
-    ReadingOptions,
-    open_for,
-    opened_and_looked_through,
-    refuse_unfit,
-    with_references,
-)
-from isocenter.runs.initial_weights import Source, without_held_out
-from isocenter.runtime import MOST_TIMES, UNLIKE_SPACING, Looking, announced_device, disproportionate
-from isocenter.tasks import kind_for
-from isocenter.values import BY_HAND, CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem, Shortcut
+from isocenter.planning.plan_file import GROUPS
+from isocenter.planning.plan_inputs import Wishes
+from isocenter.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT, TOO_LARGE
+from isocenter.planning.rules import group_rules, learning_rules, objective_rules, split_rules
+from isocenter.planning.rules.learning_rules import TAKEN
+from isocenter.planning.rules.preprocessing_rules import ShortcutRetest
+from isocenter.planning.rules.split_rules import Parts
+from isocenter.planning.training_memory import Machine
+from isocenter.quality import dataset_examination
+from isocenter.quality.dataset_examination import Examination
+from isocenter.reading import ReadingOptions, dataset_reading
+from isocenter.reading.dataset_reading import Data
+from isocenter.runs import initial_weights
+from isocenter.runs.initial_weights import WeightSource
+from isocenter.runtime import hardware, proportion
+from isocenter.runtime.proportion import MOST_TIMES, UNLIKE_SPACING, Looking
+from isocenter.tasks import task_catalogue
+from isocenter.values import BY_HAND, CaseFacts, Dataset, Decision, Fingerprint, Geometry, Plan, Problem
+from isocenter.values.dataset_fingerprint import Shortcut
 
 log = logging.getLogger("isocenter")
 # Of a training that nobody set a time for.
@@ -95,7 +81,7 @@ class PlanRequest:
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     device_memory: float | None = None
     device_because: str = ""
-    source: Source | None = None
+    source: WeightSource | None = None
     further: tuple[str, ...] = ()
     leave_out: str | None = None
     watch: Callable[[int, int], None] | None = None
@@ -116,7 +102,7 @@ class PlanRequest:
         return float(value) if isinstance(value, int | float) and 0 <= value < 1 else None
 
     @property
-    def wished(self) -> PlanRequest:
+    def effective_request(self) -> PlanRequest:
         """The request with values set by hand in place of flags of the same names, so that all rules follow them."""
         kinds: Mapping[str, Any] = {"minutes": int | float, "device": str, "threads": int}
         assigned = {name: self.assignments.get(f"training.{name}") for name in kinds}
@@ -154,24 +140,24 @@ def positive_among(assignments: Mapping[str, Any], positive: str | None) -> dict
     return {**assignments, POSITIVE: positive}
 
 
-def positives_chosen(plan: Plan) -> tuple[str, ...]:
+def positive_class_sentences(plan: Plan) -> tuple[str, ...]:
     """A sentence on each positive class that nobody stated: the reason, and the flag that decides otherwise."""
     chosen = {name: one for name, one in plan.sections["task"].items() if name.rpartition(".")[2] == "positive"}
     return tuple(
-        f"Positive is {listed(one.value if isinstance(one.value, list) else [one.value])}: {one.because}."
+        f"Positive is {errors.list_phrase(one.value if isinstance(one.value, list) else [one.value])}: {one.because}."
         for one in chosen.values()
         if one.value is not None and one.because != BY_HAND
     )
 
 
-def planned(data: Data, request: PlanRequest) -> Planned:
+def plan_from_request(data: Data, request: PlanRequest) -> PlannedTraining:
     """The data read and looked through, and the plan that was asked for; see `plan` for what it raises."""
     _refuse_impossible(request)
-    request = request.wished
-    examination, numbered, chosen, machine = _examined(data, request)
+    request = request.effective_request
+    examination, numbered, chosen, machine = _examine(data, request)
     plan_made, left_out = _planned_for(request, examination, numbered, chosen, machine), list[Problem]()
     for _ in range(MOST_PLANS):  # without such cases the grid, and with it their windows, may be another
-        large = [] if request.reading.allow_large else out_of_proportion(plan_made, examination.fingerprint)
+        large = [] if request.reading.allow_large else oversized_case_errors(plan_made, examination.fingerprint)
         if {one.cases for one in large} == {one.cases for one in left_out}:
             break
         left_out = large
@@ -185,8 +171,11 @@ def planned(data: Data, request: PlanRequest) -> Planned:
 
 
 def _as_source(
-    source: Source, request: PlanRequest, planned_run: Planned, plan: Callable[[PlanRequest], Planned]
-) -> Planned:
+    source: WeightSource,
+    request: PlanRequest,
+    planned_run: PlannedTraining,
+    plan: Callable[[PlanRequest], PlannedTraining],
+) -> PlannedTraining:
     """The plan with the source's network, grid and intensities, as far as the task can use them; a person's wish wins.
 
     planned_run: without regard to the source
@@ -205,19 +194,22 @@ def _as_source(
             continue
         because = f"{TAKEN}{source.name}: features learnt so are used as they were learnt"
         reasons = {name: Decision(like.plan[name], because) for name in wishes}
-        return replace(like, plan=with_transfer(like.plan.with_decisions(reasons)))
-    return replace(planned_run, plan=with_transfer(planned_run.plan))
+        return replace(like, plan=learning_rules.with_transfer(like.plan.with_decisions(reasons)))
+    return replace(planned_run, plan=learning_rules.with_transfer(planned_run.plan))
 
 
 def _planned_for(
     request: PlanRequest, examination: Examination, numbered: str, chosen: Decision, machine: Machine
-) -> Planned:
+) -> PlannedTraining:
     """The plan that was asked for, for cases that were looked through; the rest as `_examined` gives it."""
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
-    made_of, parted = _parted(examination, request)
+    made_of, parted = _split_cases(examination, request)
     parts = made_of[0]
-    training, asked = examination.fingerprint.only(training_ids(parts)), request.assignments.get("network.context")
-    plan_made = make_plan(
+    training, asked = (
+        examination.fingerprint.only(plan_result.training_ids(parts)),
+        request.assignments.get("network.context"),
+    )
+    plan_made = planner.make_plan(
         usable,
         training,
         parted["method"],
@@ -237,7 +229,7 @@ def _planned_for(
             reduction=request.reduction,
             configurations=request.assignments.get("search.configurations"),
         ),
-        _retest(examination, training_ids(parts), seed),
+        _retest(examination, plan_result.training_ids(parts), seed),
     )
     plan_made = plan_made.with_decision("split.calibration", parted["calibration"])
     if numbered:
@@ -246,33 +238,33 @@ def _planned_for(
     if request.minutes is None:
         plan_made = plan_made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
     folds = made_of if plan_made["split.folds"] else ()
-    shared = shared_by_folds(plan_made) if folds else plan_made
+    shared = plan_changes.shared_by_folds(plan_made) if folds else plan_made
     plan_made = _by_hand(shared, request.assignments, usable, training, machine)
     by_threshold = [name for name, _ in plan_made if name.endswith("group_thresholds")]
     for name in (GROUPS, "training.protected", *by_threshold):
-        refuse_groups(plan_made[name], usable, training_ids(parts), name)
-    plan_made = with_inner_folds(plan_made, settings(plan_made).task, usable, parts)
+        group_rules.refuse_groups(plan_made[name], usable, plan_result.training_ids(parts), name)
+    plan_made = split_rules.with_inner_folds(plan_made, plan_checks.checked_settings(plan_made).task, usable, parts)
     root = "" if usable.root is None else str(usable.root)
-    options = request.reading.chosen | ({EVERYTHING: True} if request.everything else {})
+    options = request.reading.chosen_options | ({EVERYTHING: True} if request.everything else {})
     options |= {FURTHER: list(request.further)} if request.further else {}
     options |= {LEAVE_OUT: request.leave_out} if request.leave_out is not None else {}
     # Kept without folds too: whoever adds them to the plan needs it for the encoding of each.
     options |= {COVARIATES: asked} if asked is not None else {}
-    plan_made = replace(plan_made, data=root, data_hash=dataset_hash(usable), options=options)
-    return Planned(plan_made, examination, parts, folds=folds)
+    plan_made = replace(plan_made, data=root, data_hash=hashing.dataset_hash(usable), options=options)
+    return PlannedTraining(plan_made, examination, parts, folds=folds)
 
 
-def out_of_proportion(planned_run: Planned, every: Fingerprint) -> list[Problem]:
+def oversized_case_errors(planned_run: PlannedTraining, every: Fingerprint) -> list[Problem]:
     """An error for each case that would take far more windows than the training cases, by the grid of the plan.
 
     every: the facts of all cases, also of those that were left out of the plan for this reason
     """
-    chosen, facts = settings(planned_run.plan), {one.id: one for one in every.cases}
+    chosen, facts = plan_checks.checked_settings(planned_run.plan), {one.id: one for one in every.cases}
     looking = Looking(chosen.preprocessing, chosen.inference.patch, chosen.inference.overlap)
     grids = {name: _grid(one) for name, one in facts.items()}
     large = dict[str, int]()
     for parts in planned_run.folds or (planned_run.parts,):
-        large |= disproportionate(looking, grids, training_ids(parts))
+        large |= proportion.disproportionate_cases(looking, grids, plan_result.training_ids(parts))
     usual = Fingerprint(tuple(one for one in facts.values() if one.id not in large))
     return [_too_large(facts[name], windows, usual) for name, windows in large.items()]
 
@@ -298,7 +290,7 @@ def _refuse_impossible(request: PlanRequest) -> None:
     if request.minutes is not None and not 0 < request.minutes < math.inf:
         raise UsageError(f"{request.minutes:g} minutes", "--minutes", "Give more than 0")
     if request.seed is not None:
-        check_value("training.seed", request.seed)
+        typed_sections.check_value("training.seed", request.seed)
     folds = request.number("split.folds", request.folds)
     if request.everything and folds:
         raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")
@@ -308,7 +300,7 @@ def _refuse_impossible(request: PlanRequest) -> None:
     on_paper = request.device_memory is not None
     if on_paper:
         _refuse_no_gpu(request)
-    check_wishes(request.assignments, folds=folds, device="cpu" if on_paper else request.device or "auto")
+    plan_checks.check_wishes(request.assignments, folds=folds, device="cpu" if on_paper else request.device or "auto")
 
 
 def _refuse_no_gpu(request: PlanRequest) -> None:
@@ -321,31 +313,33 @@ def _refuse_no_gpu(request: PlanRequest) -> None:
         raise UsageError(f"{memory:g} GiB", "--device-memory", "Give more than 0")
 
 
-def _examined(data: Data, request: PlanRequest) -> tuple[Examination, str, Decision, Machine]:
+def _examine(data: Data, request: PlanRequest) -> tuple[Examination, str, Decision, Machine]:
     """The data set looked through, with the cases that teach this kind of problem something; where to compute.
 
     And why its label maps are taken for numbered objects; nothing where they are not, or that was asked for.
     """
     if request.device_memory is None:
-        device = announced_device(request.device or "auto", because=request.device_because)
+        device = hardware.announced_device(request.device or "auto", because=request.device_because)
     else:
         device = Decision(
             request.device,
             f"asked for, with {request.device_memory:g} GiB of memory, which need not be on this machine",
         )
-    machine = this_machine(device.value, request.threads, request.device_memory)
-    _, examination, numbered = opened_and_looked_through(
-        lambda needs: open_for(request.task, [data, *request.further], request.reading, needs, request.pairs),
+    machine = training_memory.this_machine(device.value, request.threads, request.device_memory)
+    _, examination, numbered = dataset_reading.open_and_examine(
+        lambda needs: dataset_reading.open_for_task(
+            request.task, [data, *request.further], request.reading, needs, request.pairs
+        ),
         request.task,
         machine.threads,
         watch=request.watch,
     )
-    refuse_unfit(examination)
-    kind = kind_for(examination.dataset, request.task)
-    usable = with_references(examination.dataset, kind)
+    dataset_reading.refuse_unfit(examination)
+    kind = task_catalogue.kind_for_dataset(examination.dataset, request.task)
+    usable = dataset_reading.keep_referenced(examination.dataset, kind)
     examination = examination.of_task(usable, kind.needs)
     if request.leave_out is not None:
-        examination = without_held_out(examination, Path(request.leave_out), machine.threads)
+        examination = initial_weights.without_held_out(examination, Path(request.leave_out), machine.threads)
     return examination, numbered, device, machine
 
 
@@ -359,12 +353,12 @@ def _by_hand(
     others = {name: value for name, value in assignments.items() if name != "network.context"}
     if not others:
         return plan
-    plan = with_objective_settings(with_settings(plan, others), dataset, training)
-    settings(plan)
-    return with_memory(plan, training, machine)
+    plan = objective_rules.with_objective_settings(plan_changes.with_settings(plan, others), dataset, training)
+    plan_checks.checked_settings(plan)
+    return plan_changes.with_memory(plan, training, machine)
 
 
-def _parted(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:
+def _split_cases(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:
     """The parts of the cases, of one split or of each fold, and the decisions of section "split" on them."""
     dataset, twins = examination.dataset, examination.twins
     folds = request.number("split.folds", request.folds)
@@ -375,20 +369,22 @@ def _parted(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts
         assigned = request.assignments.get("split.calibration")
         calibration = None if assigned is None else request.number("split.calibration", None)
         every = request.everything
-        parts, decisions = split(
+        parts, decisions = split_rules.split_dataset(
             dataset, seed=seed, everything=every, twins=twins, volumes=volumes, calibration=calibration
         )
         return (parts,), decisions
-    splits = split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes)
+    splits = split_rules.split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes)
     none = Decision(0, "each fold tests cases that it has not seen")
-    return splits, {"method": folds_decision(dataset, splits, seed, volumes=volumes), "calibration": none}
+    return splits, {"method": split_rules.folds_decision(dataset, splits, seed, volumes=volumes), "calibration": none}
 
 
-def _retest(examination: Examination, training: set[str], seed: int) -> Retest:
+def _retest(examination: Examination, training: set[str], seed: int) -> ShortcutRetest:
     """The shortcuts that tell the classes apart, and a test of what the training cases show after preprocessing."""
 
     def after(aspect: str, border: float, shape: Sequence[int] | None) -> Sequence[Shortcut]:
-        return retested(examination, aspect=aspect, border=border, shape=shape, ids=training, seed=seed)
+        return dataset_examination.retest_shortcuts(
+            examination, aspect=aspect, border=border, shape=shape, ids=training, seed=seed
+        )
 
     patients = {case.patient for case in examination.dataset if case.id in training}
-    return Retest(examination.shortcuts, examination.unmeasured, len(patients), after)
+    return ShortcutRetest(examination.shortcuts, examination.unmeasured, len(patients), after)

@@ -10,39 +10,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import IntegrityError, IsocenterError, counted, listed
-from isocenter.evaluation import NONE, case_table
-from isocenter.files import write_text, written
+from isocenter import errors
+from isocenter.errors import IntegrityError, IsocenterError
+from isocenter.evaluation import case_tables
+from isocenter.evaluation.fairness.group_attributes import NONE
+from isocenter.files.storage import atomic
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
-from isocenter.planning import GROUPS, constant_problems, registered_groups, settings
-from isocenter.quality import shortcut_notes
-from isocenter.report import Section, tracked
-from isocenter.runs import IMAGE_ONLY, UNCUT, Cuts, stages_in_words
-from isocenter.runs.fit import resampled_in
-from isocenter.runs.run_folder import NOTES, REPORT, RunFolder
+from isocenter.planning import plan_checks, plan_file
+from isocenter.planning.plan_file import GROUPS
+from isocenter.planning.rules import normalisation_rules
+from isocenter.quality import shortcut_tests
+from isocenter.report import Section, progress_tracking
+from isocenter.runs import _run_minutes, training_jobs
+from isocenter.runs._run_minutes import UNCUT, Cuts
+from isocenter.runs._run_trainings import IMAGE_ONLY
+from isocenter.runs.run_folder import NOTES, RunFolder
 from isocenter.runs.run_report import RunReport
 from isocenter.runs.tuning import OutOfFold
-from isocenter.runtime import environment, peak_memory, read_json, write_json
-from isocenter.scoring import (
-    EVALUATION,
-    Audit,
-    Fold,
-    Outcomes,
-    Predictor,
-    Scored,
-    Verdict,
-    audited,
-    lineage_notes,
-    measured_here,
-    read_data_record,
-    rows_of,
-    score,
-    summed_up,
-    with_subsets,
-)
-from isocenter.tasks import unkept_rules
-from isocenter.training import Clock, Outcome
+from isocenter.runtime import hardware, record_files
+from isocenter.runtime.model_files import REPORT
+from isocenter.scoring import case_scoring, data_record, image_subsets
+from isocenter.scoring.answered_cases import ScoringFold
+from isocenter.scoring.auditing import all_audits
+from isocenter.scoring.case_scoring import EVALUATION, AuditInput, FoldPredictor, Outcomes, ScoredCases
+from isocenter.scoring.model_verdict import Verdict
+from isocenter.tasks import task_settings
+from isocenter.training.training_state import CommandClock, TrainingOutcome
 from isocenter.values import Case, Decision, Plan, Problem
 
 # The loss of a fold is a running mean over this share of its steps.
@@ -52,7 +46,7 @@ PREDICTED = "training.memory"
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedRun:
     """The result of the trainings of a run.
 
     plan:     with all that was decided
@@ -64,33 +58,33 @@ class Trained:
     """
 
     plan: Plan
-    scored: Scored | None
-    outcomes: Sequence[Outcome]
+    scored: ScoredCases | None
+    outcomes: Sequence[TrainingOutcome]
     facts: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     cuts: Sequence[str] = ()
 
 
 def scored_in_time(
-    clock: Clock, cuts: Cuts, model: Predictor, folds: Mapping[str, Fold], cases: Sequence[Case]
+    clock: CommandClock, cuts: Cuts, model: FoldPredictor, folds: Mapping[str, ScoringFold], cases: Sequence[Case]
 ) -> Outcomes:
     """One case after the other, as long as another one ends in time."""
     each, began = cuts.scoring, clock.seconds
     for number, case in enumerate(cases):
         if not cuts.allows(clock.seconds, each):
             return
-        yield from ((number, outcome) for _, outcome in measured_here(model, folds, [case]))
+        yield from ((number, outcome) for _, outcome in case_scoring.measure_here(model, folds, [case]))
         each = (clock.seconds - began) / (number + 1)
 
 
-def evaluated(
+def score_run_cases(
     run: RunFolder,
-    model: Predictor,
+    model: FoldPredictor,
     cases: Sequence[Case],
     folder: str = EVALUATION,
-    folds: Mapping[str, Fold] = {},
+    folds: Mapping[str, ScoringFold] = {},
     cuts: Cuts = UNCUT,
-) -> Scored | None:
+) -> ScoredCases | None:
     """The cases scored, and what was measured written into a folder of the run; None without cases, or time for one.
 
     folds: {case id: the fold that scores it}, where there are several
@@ -100,8 +94,8 @@ def evaluated(
     """
     if not cases or not cuts.allows(run.clock.seconds, cuts.scoring):
         return None
-    record = read_data_record(run.out)
-    changed = {case.id for case in cases} & (set() if record is None else record.changed(cases))
+    record = data_record.read_data_record(run.out)
+    changed = {case.id for case in cases} & (set() if record is None else record.changed_cases(cases))
     if len(changed) == len(cases):
         remedy = "Restore the data as they were: `isocenter train --resume` goes on"
         raise IntegrityError("every case that it tests has changed since it began", str(run.out), remedy)
@@ -109,85 +103,94 @@ def evaluated(
     patients_known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
     outcomes = None if cuts.end is None else partial(scored_in_time, run.clock, cuts, model, folds)
     known: dict[str, Any] = {"seed": seed, "patients_known": patients_known}
-    scored = score(model, cases, {}, folds=folds, outcomes=outcomes, again=cuts.end is None, **known)
-    preprocessing = settings(run.plan).preprocessing
+    scored = case_scoring.score_cases(model, cases, {}, folds=folds, outcomes=outcomes, again=cuts.end is None, **known)
+    preprocessing = plan_checks.checked_settings(run.plan).preprocessing
     if cuts.end is None:
-        scored = with_subsets(scored, model, preprocessing, cases, folds, **known)
+        scored = image_subsets.with_subsets(scored, model, preprocessing, cases, folds, **known)
     if changed:
-        what = f"changed or deleted since the run began, so not scored: {listed(sorted(changed))}"
+        what = f"changed or deleted since the run began, so not scored: {errors.list_phrase(sorted(changed))}"
         problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
         scored = replace(scored, problems=(*scored.problems, problem))
     planned = (run.plan[GROUPS] or NONE) if GROUPS in run.plan else None
-    scored = audited(
-        Audit(
-            scored, model, cases, seed, patients_known, folds, planned=planned, registered=registered_groups(run.plan)
+    scored = all_audits.run_audits(
+        AuditInput(
+            scored,
+            model,
+            cases,
+            seed,
+            patients_known,
+            folds,
+            planned=planned,
+            registered=plan_file.registered_groups(run.plan),
         )
     )
-    with written(run.out / folder, overwrite=True) as partial_folder:  # a killed run may have left one
+    with atomic.write_whole(run.out / folder, overwrite=True) as partial_folder:  # a killed run may have left one
         partial_folder.mkdir()
         scored.write(partial_folder)
     return scored
 
 
-def evaluated_control(run: RunFolder, model: OutOfFold, cases: Sequence[Case]) -> None:
+def score_control(run: RunFolder, model: OutOfFold, cases: Sequence[Case]) -> None:
     """Score the cases that the model was scored on into a folder that `compare` takes; none where none can be."""
-    rows = predicted_rows(model, cases, "without the covariates")
+    rows = predict_rows(model, cases, "without the covariates")
     if not rows:
         return
-    table = case_table(rows)
+    table = case_tables.case_table(rows)
     seed, patients_known = int(run.plan["training.seed"]), run.dataset.patients_known
-    summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
-    with written(run.out / IMAGE_ONLY / EVALUATION, overwrite=True) as partial_folder:
+    summary = case_scoring.summarise_table(model.task, table, seed=seed, patients_known=patients_known)
+    with atomic.write_whole(run.out / IMAGE_ONLY / EVALUATION, overwrite=True) as partial_folder:
         partial_folder.mkdir()
-        Scored(table, summary, task=model.task).write(partial_folder)
+        ScoredCases(table, summary, task=model.task).write(partial_folder)
 
 
-def predicted_rows(model: OutOfFold, cases: Sequence[Case], what: str) -> list[dict[str, Any]]:
+def predict_rows(model: OutOfFold, cases: Sequence[Case], what: str) -> list[dict[str, Any]]:
     """The rows of all cases that can be predicted, by models that are compared with others.
 
     what: they are, in words
     """
     rows = list[dict[str, Any]]()
-    with tracked(f"predicting and scoring {what}") as tracker:
+    with progress_tracking.track_progress(f"predicting and scoring {what}") as tracker:
         for done, case in enumerate(cases, start=1):
             with suppress(IsocenterError):  # it is named where the model is scored, and left out of both
-                rows += rows_of(model.predict(case), case, model.task, "test", model.folds.get(case.id))
+                rows += case_scoring.case_table_rows(
+                    model.predict(case), case, model.task, "test", model.folds.get(case.id)
+                )
             tracker(done, len(cases))
     return rows
 
 
-def notes_of(run: RunFolder, scored: Scored | None, plan: Plan, stopped: Sequence[str]) -> list[str]:
+def run_notes(run: RunFolder, scored: ScoredCases | None, plan: Plan, stopped: Sequence[str]) -> list[str]:
     """Notes for a reader before any figure.
 
     plan:    with all that was decided after training
     stopped: why trainings ended early, or were too short
     """
-    notes = [*unkept_rules(settings(plan).task, plan.sections["task"])]
+    notes = [*task_settings.unkept_rules(plan_checks.checked_settings(plan).task, plan.sections["task"])]
     if not run.dataset.patients_known:
         split = "" if scored is None else ", split by case: leakage cannot be excluded"
         notes.append(f"Patients unknown{split}.")
     if scored is not None:
-        notes += lineage_notes(read_data_record(run.out), run.tested)
+        notes += data_record.lineage_notes(data_record.read_data_record(run.out), run.tested_cases)
         notes += scored.notes
-    notes += shortcut_notes(run.made.shortcuts)  # those that are left after preprocessing
+    notes += shortcut_tests.shortcut_notes(run.made.shortcuts)  # those that are left after preprocessing
     leaking = len(run.dataset) - len(run.cases_in_a_part)
     if leaking:
-        notes.append(f"{counted(leaking, 'case')} left out of training: nearly the same image is held out.")
+        notes.append(f"{errors.count_phrase(leaking, 'case')} left out of training: nearly the same image is held out.")
     left_out = {case for one in run.examination.problems if one.severity == "error" for case in one.cases}
     if left_out:
-        notes.append(f"{counted(len(left_out), 'case')} could not be used, left out: see Data.")
-    if scored is None and not run.tested:
+        notes.append(f"{errors.count_phrase(len(left_out), 'case')} could not be used, left out: see Data.")
+    if scored is None and not run.tested_cases:
         notes.append("Every case was trained on: nothing is estimated.")
     problems = () if scored is None else scored.problems
     if lost := {case for one in problems if one.severity == "error" for case in one.cases}:
-        notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
+        notes.append(f"{errors.count_phrase(len(lost), 'test case')} could not be scored: see Data.")
     return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
 
 
 def write_notes(
     folder: Path,
     notes: Sequence[str],
-    scored: Scored | None,
+    scored: ScoredCases | None,
     verdict: Verdict,
     *,
     minutes: float | None = None,
@@ -205,10 +208,10 @@ def write_notes(
         reasons = {case: one.what for one in problems if one.severity == "error" for case in one.cases}
         rows = [{"case": case, "why": why} for case, why in sorted(reasons.items())]
         record |= {"excluded_cases": len(rows), "excluded": rows}
-    write_json(folder / NOTES, "isocenter.run", record)
+    record_files.write_json(folder / NOTES, "isocenter.run", record)
 
 
-def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
+def unseen_cases_notes(run: RunFolder, done: TrainedRun) -> list[str]:
     """Notes that some training cases were never seen, of the training or of each fold that was so short."""
     short = list[str]()
     for fold, outcome in zip(run.folds, done.outcomes, strict=True):
@@ -216,31 +219,35 @@ def less_than_one_pass(run: RunFolder, done: Trained) -> list[str]:
         cases, samples = len(run.cases("train", fold)), outcome.steps * batch
         if samples < cases:
             where = "" if fold is None else f" in fold {fold}"
-            steps, all_cases = counted(outcome.steps, "step"), counted(cases, "training case")
+            steps, all_cases = errors.count_phrase(outcome.steps, "step"), errors.count_phrase(cases, "training case")
             what = f"{steps} with a batch of {batch} show {samples} of {all_cases}{where}"
             short.append(f"{what}: not even one pass over them, so give more --minutes")
     return short
 
 
 def write_environment(
-    run: RunFolder, plan: Plan, done: Trained | None = None, expected: Mapping[str, float] | None = None
+    run: RunFolder, plan: Plan, done: TrainedRun | None = None, expected: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
     """`environment.json` with the memory that the run has taken so far, and how long it was trained and how fast.
 
     expected: until the first step, as `foresee` states it; it stays, and what came beside it
     """
     outcomes, seconds = ((), {}) if done is None else (done.outcomes, done.seconds)
-    record = {**environment(), **memory_record(plan), "training": [speed_record(one) for one in outcomes]}
+    record = {
+        **hardware.machine_environment(),
+        **memory_record(plan),
+        "training": [speed_record(one) for one in outcomes],
+    }
     record["seconds"] = {name: round(one, 1) for name, one in seconds.items()}
     file = run.out / ENVIRONMENT
-    earlier = read_json(file, "isocenter.environment") if file.is_file() else {}
+    earlier = record_files.read_json(file, "isocenter.environment") if file.is_file() else {}
     if expected := expected or earlier.get("expected"):
         record["expected"] = dict(expected)
     if done is not None and expected:
         first = min(float(pd.read_csv(run.folder(fold) / "log.csv")["seconds"].iloc[0]) for fold in run.folds)
-        memory = peak_memory() / 2**30 * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        memory = hardware.peak_memory() / 2**30 * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         record["came"] = {"first_step_s": round(first, 1), "memory_gib": round(memory, 2)}
-    write_json(file, "isocenter.environment", record)
+    record_files.write_json(file, "isocenter.environment", record)
     return record
 
 
@@ -265,9 +272,9 @@ def gate_sentence(gate: Decision) -> str:
     return f"{words[:1].upper()}{words[1:].removesuffix('.')}."
 
 
-def write_report(
+def write_run_report(
     run: RunFolder,
-    done: Trained,
+    done: TrainedRun,
     notes: Sequence[str],
     *,
     log: pd.DataFrame,
@@ -282,12 +289,17 @@ def write_report(
     compared: sections about other models on the same cases
     verdict:  what the figures support
     """
-    plan, scored, outcomes, chosen = done.plan, done.scored, done.outcomes, settings(done.plan).preprocessing
+    plan, scored, outcomes, chosen = (
+        done.plan,
+        done.scored,
+        done.outcomes,
+        plan_checks.checked_settings(done.plan).preprocessing,
+    )
     record = write_environment(run, plan, done)
     waiting = sum(one.waiting for one in outcomes) / len(outcomes)
     page = RunReport(
         f"Training on {run.dataset.name}",
-        f"{counted(len(run.dataset), 'case')}: {plan.decision('split.method').because.partition(';')[0]}. "
+        f"{errors.count_phrase(len(run.dataset), 'case')}: {plan.decision('split.method').because.partition(';')[0]}. "
         f"{gate_sentence(plan.decision('guard.gate'))}",
         primary=str(plan["evaluation.primary"]),
         scored=scored,
@@ -301,9 +313,9 @@ def write_report(
             "registered": plan["evaluation.registered"],
             "seed": plan["training.seed"],
             "minutes": f"{minutes:.1f}",
-            "of these": stages_in_words(done.seconds),
+            "of these": _run_minutes.stages_in_words(done.seconds),
             "waiting for data": f"{100 * waiting:.1f} % of the training",
-            **speed_of(outcomes),
+            **speed_facts(outcomes),
             "peak memory": memory_words(record),
         },
         views=f"{EVALUATION}/",
@@ -312,33 +324,33 @@ def write_report(
         logs=[(run.folder(fold) / "log.csv").relative_to(run.out).as_posix() for fold in run.folds],
         problems=(
             *run.examination.problems,
-            *resampled_in([run.folder(fold) for fold in run.folds]),
-            *constant_problems(run.examination.fingerprint, chosen.channels, chosen.normalisation),
+            *training_jobs.read_resampled([run.folder(fold) for fold in run.folds]),
+            *normalisation_rules.constant_problems(run.examination.fingerprint, chosen.channels, chosen.normalisation),
             *(scored.problems if scored is not None else ()),
         ),
-        environment=environment(),
+        environment=hardware.machine_environment(),
         by=_by(run, len(outcomes)),
         searches=searches,
         members=compared,
         knowing=run.dataset.knowing,
         verdict=verdict,
     )
-    write_text(run.out / REPORT, page.html, overwrite=True)
+    atomic.write_text(run.out / REPORT, page.html, overwrite=True)
 
 
-def speed_record(outcome: Outcome) -> dict[str, Any]:
+def speed_record(outcome: TrainingOutcome) -> dict[str, Any]:
     """Record of how steps were computed and how long they took; their share of the machine's peak where measured."""
     record: dict[str, Any] = {"compute": outcome.compute, "share_waiting": outcome.waiting}
     if (work := outcome.work) is not None:
         record |= {"step_seconds": work.step, "step_operations": work.operations}
-        record |= {"peak_operations_a_second": work.peak, "peak_by": work.what, "share_of_peak": work.reached}
+        record |= {"peak_operations_a_second": work.peak, "peak_by": work.what, "share_of_peak": work.reached_share}
     return record
 
 
-def speed_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
+def speed_facts(outcomes: Sequence[TrainingOutcome]) -> dict[str, str]:
     """The speed of the steps beside what the machine can do, of a training or of the first fold; for the facts."""
     work = outcomes[0].work
-    if work is None or work.reached is None:
+    if work is None or work.reached_share is None:
         return {}
     return {"a step": f"{work.step:.3f} s, computed {outcomes[0].compute}", "of the machine's peak": str(work)}
 
@@ -370,7 +382,7 @@ def memory_record(plan: Plan) -> dict[str, Any]:
     """GiB measured, and predicted where the plan does; for `environment.json`."""
     on_device = peak_device_memory(str(plan["training.device"]))
     return {
-        "peak_memory_gib": round(peak_memory() / 2**30, 3),
+        "peak_memory_gib": round(hardware.peak_memory() / 2**30, 3),
         **({} if on_device is None else {"peak_device_memory_gib": round(on_device, 3)}),
         **({"predicted_memory_gib": plan[PREDICTED]} if PREDICTED in plan else {}),
     }

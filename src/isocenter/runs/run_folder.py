@@ -9,57 +9,33 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter import networks
-from isocenter.errors import IntegrityError, IsocenterError, ResourceError, UsageError, counted
-from isocenter.files import (
-    content_hash,
-    dataset_hash,
-    read_text_table,
-    write_dataset_table,
-    write_table,
-    write_text,
-    written,
-)
-from isocenter.planning import (
-    COVARIATES,
-    EVERYTHING,
-    FURTHER,
-    GROUPS,
-    LEAVE_OUT,
-    Planned,
-    Training,
-    plan_text,
-    read_plan,
-    registered,
-    relative_to,
-    settings,
-    untrained,
-    with_inner_folds,
-    with_objective_settings,
-    with_settings,
-    with_transfer,
-)
-from isocenter.quality import Examination
-from isocenter.reading import (
-    ALLOW_LARGE,
-    ReadingOptions,
-    looked_through,
-    open_for,
-    pairs_of,
-    pairs_table,
-    refuse_unfit,
-    with_references,
-    write_alignment,
-)
-from isocenter.runs import AS_STEPS
-from isocenter.runs.initial_weights import Unlabelled, with_unlabelled, without_held_out
-from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest, out_of_proportion, planned
-from isocenter.runs.teacher import with_teacher
-from isocenter.runtime import REPORT, choose_device, read_json
-from isocenter.scoring import Lineage, lineage_notes, named_as_in_run, read_data_record, split_table, write_data_record
-from isocenter.tasks import needs_of
-from isocenter.training import FEWER, NARROWER, STATE_SCHEMA, Clock, recover
-from isocenter.transforms import stacked
+from isocenter import errors
+from isocenter.errors import IntegrityError, IsocenterError, ResourceError, UsageError
+from isocenter.files.layouts import dataset_table
+from isocenter.files.storage import atomic, csv_text, hashing
+from isocenter.networks import network_family
+from isocenter.planning import PlannedTraining, plan_changes, plan_checks, plan_file, plan_result
+from isocenter.planning.plan_file import GROUPS
+from isocenter.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT
+from isocenter.planning.plan_sections import TrainingSettings
+from isocenter.planning.rules import learning_rules, objective_rules, split_rules
+from isocenter.quality.dataset_examination import Examination
+from isocenter.reading import ReadingOptions, alignment, dataset_reading, image_pairs
+from isocenter.reading.reading_options import ALLOW_LARGE
+from isocenter.runs import initial_weights, plan_request, teacher_models
+from isocenter.runs._run_minutes import AS_STEPS
+from isocenter.runs.initial_weights import UnlabelledImages
+from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest
+from isocenter.runtime import hardware, record_files
+from isocenter.runtime.model_files import REPORT
+from isocenter.scoring import case_scoring, data_record
+from isocenter.scoring.data_record import Lineage
+from isocenter.tasks import task_catalogue
+from isocenter.training import checkpoint_files
+from isocenter.training.checkpoint_files import STATE_SCHEMA
+from isocenter.training.length.step_probe import FEWER, NARROWER
+from isocenter.training.training_state import CommandClock
+from isocenter.transforms import channel_stack
 from isocenter.values import BY_HAND, Case, Dataset, Decision, Image, Plan, Split
 
 log = logging.getLogger("isocenter")
@@ -82,10 +58,10 @@ class RunFolder:
     """
 
     out: Path
-    made: Planned
-    clock: Clock
+    made: PlannedTraining
+    clock: CommandClock
     start: Path | None = None
-    unlabelled: Unlabelled = field(default_factory=Unlabelled)
+    unlabelled: UnlabelledImages = field(default_factory=UnlabelledImages)
 
     @property
     def plan(self) -> Plan:
@@ -123,7 +99,7 @@ class RunFolder:
         return set(self.made.parts) | {case.id for case in self.own_test}
 
     @property
-    def tested(self) -> list[str]:
+    def tested_cases(self) -> list[str]:
         """Ids of the cases that are tested, by any fold."""
         return [case.id for fold in self.folds for case in self.cases("test", fold)]
 
@@ -142,11 +118,15 @@ class RunFolder:
 
     def write_plan(self, plan: Plan) -> None:
         """Write `plan.yaml`, an older one replaced."""
-        write_text(self.out / "plan.yaml", plan_text(relative_to(self.made.of_cases(plan), self.out)), overwrite=True)
+        atomic.write_text(
+            self.out / "plan.yaml",
+            plan_file.plan_text(plan_result.with_relative_data(self.made.of_cases(plan), self.out)),
+            overwrite=True,
+        )
 
 
 def new_run(
-    out: Path, planned: Planned, clock: Clock, start: Path | None = None, lineage: Lineage | None = None
+    out: Path, planned: PlannedTraining, clock: CommandClock, start: Path | None = None, lineage: Lineage | None = None
 ) -> RunFolder:
     """Write the folder of a run before anything is trained; an older one is replaced.
 
@@ -156,44 +136,46 @@ def new_run(
     dataset = planned.examination.dataset
     if planned.plan.data and Path(planned.plan.data).resolve().is_relative_to(out.resolve()):
         raise UsageError("holds the data, so no run is written over it", str(out), "Choose another --out")
-    planned, unlabelled = with_unlabelled(with_teacher(planned))
+    planned, unlabelled = initial_weights.with_unlabelled(teacher_models.with_teacher(planned))
     because = (
         "SHA-256 over primary metric, margin, compared groups, operating point, tolerances, prevalence and horizons, "
         "before the first step"
     )
-    plan = planned.plan.with_decision("evaluation.registered", Decision(registered(planned.plan), because))
+    plan = planned.plan.with_decision(
+        "evaluation.registered", Decision(plan_file.registration_digest(planned.plan), because)
+    )
     planned = replace(planned, plan=plan)
-    with written(out, overwrite=True) as partial:
+    with atomic.write_whole(out, overwrite=True) as partial:
         partial.mkdir()
-        write_table(split_table(dataset, planned.parts, planned.folds), partial / "split.csv")
-        write_dataset_table(dataset, partial, out)
-        write_alignment(dataset, ReadingOptions.of_plan(planned.plan.options).align, partial)
-        if len(pairs := pairs_table(dataset, planned.parts)):
-            write_table(pairs, partial / "pairs.csv")
+        csv_text.write_table(case_scoring.split_table(dataset, planned.parts, planned.folds), partial / "split.csv")
+        dataset_table.write_dataset_table(dataset, partial, out)
+        alignment.write_alignment(dataset, ReadingOptions.of_plan(planned.plan.options).align, partial)
+        if len(pairs := image_pairs.pairs_table(dataset, planned.parts)):
+            csv_text.write_table(pairs, partial / "pairs.csv")
         looks = planned.examination.looks
         digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
-        write_data_record(partial, dataset, digests, origin.seen, origin.unknown)
+        data_record.write_data_record(partial, dataset, digests, origin.seen, origin.unknown)
         if start is not None:
             (partial / START).mkdir()
             shutil.copyfile(start, partial / START / start.name)
         run = RunFolder(out, planned, clock, None if start is None else out / START / start.name, unlabelled)
-        if notes := lineage_notes(read_data_record(partial), run.tested):
+        if notes := data_record.lineage_notes(data_record.read_data_record(partial), run.tested_cases):
             method = plan.decision("split.method")
             plan = plan.with_decision("split.method", replace(method, because=f"{method.because}. {' '.join(notes)}"))
-        write_text(partial / "plan.yaml", plan_text(relative_to(plan, out)))
+        atomic.write_text(partial / "plan.yaml", plan_file.plan_text(plan_result.with_relative_data(plan, out)))
     return replace(run, made=replace(planned, plan=plan))
 
 
-def planned_from(path: Path, request: PlanRequest) -> Planned:
+def planned_from(path: Path, request: PlanRequest) -> PlannedTraining:
     """An edited plan decides; what is requested with it decides over the plan, and is recorded as set by hand."""
     if not path.is_file():
         raise UsageError("there is no such plan", str(path), "Check the path")
-    request = request.wished
-    edited = untrained(read_plan(path))
+    request = request.effective_request
+    edited = plan_changes.untrained_plan(plan_file.read_plan(path))
     if request.task not in (None, edited["task.name"]):
         raise UsageError(f"is a plan for {edited['task.name']}", str(path), "Plan again for another --task")
-    edited = _requested(edited, request)
-    settings(edited)  # refuses what cannot be followed before the data are read
+    edited = _apply_request(edited, request)
+    plan_checks.checked_settings(edited)  # refuses what cannot be followed before the data are read
     # A plan of before there were such cases has none.
     calibration = edited.decision(CALIBRATION) if CALIBRATION in edited else Decision(0, BY_HAND)
     by_hand = calibration.because == BY_HAND
@@ -203,7 +185,7 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
         "network.context": edited.options.get(COVARIATES),
         **{name: edited[name] for name in (GROUPS,) if name in edited},
     }
-    plan_of_run = planned(
+    plan_of_run = plan_request.plan_from_request(
         Path(path.parent, edited.data),
         PlanRequest(
             minutes=edited["training.minutes"] or USUAL_MINUTES,
@@ -227,19 +209,23 @@ def planned_from(path: Path, request: PlanRequest) -> Planned:
     if request.minutes is not None:
         edited = _for_other_minutes(edited, plan_of_run.plan)
     if request.source is not None:
-        edited = with_transfer(edited)
-    edited = with_inner_folds(edited, settings(edited).task, plan_of_run.examination.dataset, plan_of_run.parts)
-    edited = with_objective_settings(edited, plan_of_run.examination.dataset, plan_of_run.room.fingerprint)
+        edited = learning_rules.with_transfer(edited)
+    edited = split_rules.with_inner_folds(
+        edited, plan_checks.checked_settings(edited).task, plan_of_run.examination.dataset, plan_of_run.parts
+    )
+    edited = objective_rules.with_objective_settings(
+        edited, plan_of_run.examination.dataset, plan_of_run.room.fingerprint
+    )
     edited = plan_of_run.with_memory_of(edited)  # refused before training, not in its middle
     now = plan_of_run.plan
     return replace(plan_of_run, plan=replace(edited, data=now.data, data_hash=now.data_hash, options=now.options))
 
 
-def _requested(edited: Plan, request: PlanRequest) -> Plan:
+def _apply_request(edited: Plan, request: PlanRequest) -> Plan:
     """The edited plan with what was requested with it."""
     values = {
         "training.minutes": request.minutes,
-        "training.device": None if request.device is None else choose_device(request.device).value,
+        "training.device": None if request.device is None else hardware.choose_device(request.device).value,
         "training.threads": request.threads,
         "training.seed": request.seed,
         "split.folds": request.folds,
@@ -248,7 +234,7 @@ def _requested(edited: Plan, request: PlanRequest) -> Plan:
     if request.minutes is not None and not by_hand.get("training.deterministic", edited["training.deterministic"]):
         steps = Decision(None, "--minutes was given: a probe turns them into steps when training starts")
         edited = edited.with_decision("training.steps", steps)
-    return with_settings(edited, by_hand)
+    return plan_changes.with_settings(edited, by_hand)
 
 
 def _for_other_minutes(edited: Plan, planned: Plan) -> Plan:
@@ -259,7 +245,7 @@ def _for_other_minutes(edited: Plan, planned: Plan) -> Plan:
     before = {
         "training.batch": (FEWER, planned["training.batch"]),
         "inference.flips": (AS_STEPS, edited["augmentation.flips"]),
-        "network.size": (NARROWER, networks.wider(edited["network.size"], 2)),
+        "network.size": (NARROWER, network_family.widen_settings(edited["network.size"], 2)),
     }
     for name, (words, value) in before.items():
         if edited.decision(name).because.endswith(words):
@@ -270,7 +256,7 @@ def _for_other_minutes(edited: Plan, planned: Plan) -> Plan:
     return edited
 
 
-def resumed_run(out: Path, began: float) -> RunFolder:
+def resume_run(out: Path, began: float) -> RunFolder:
     """A run as it was left: its plan with the steps already decided, its split, its data if they are unchanged.
 
     began: time.monotonic() of the command
@@ -279,54 +265,64 @@ def resumed_run(out: Path, began: float) -> RunFolder:
         raise UsageError("holds no run", str(out), "Give the folder of a run that was started")
     if (out / REPORT).is_file():
         raise UsageError("is a finished run", str(out), "Train again with another --out")
-    recover(out)
-    plan = untrained(read_plan(out / "plan.yaml"))  # written before the report, which ends a run
+    checkpoint_files.recover_run(out)
+    plan = plan_changes.untrained_plan(
+        plan_file.read_plan(out / "plan.yaml")
+    )  # written before the report, which ends a run
     _refuse_other_machine(out, plan)
     name, reading = str(plan["task.name"]), ReadingOptions.of_plan(plan.options)
-    dataset = open_for(name, [out / plan.data, *plan.options.get(FURTHER, ())], reading, pairs=pairs_of(plan))
-    named, threads = named_as_in_run(dataset, read_data_record(out)), int(plan["training.threads"])
-    examination = looked_through(named, threads, kinds=needs_of(name))
-    refuse_unfit(examination)
-    task = settings(plan).task
-    usable = with_references(examination.dataset, task)
+    dataset = dataset_reading.open_for_task(
+        name, [out / plan.data, *plan.options.get(FURTHER, ())], reading, pairs=image_pairs.pairs_of(plan)
+    )
+    named, threads = (
+        data_record.name_as_in_run(dataset, data_record.read_data_record(out)),
+        int(plan["training.threads"]),
+    )
+    examination = dataset_reading.examine_cases(named, threads, kinds=task_catalogue.needed_references(name))
+    dataset_reading.refuse_unfit(examination)
+    task = plan_checks.checked_settings(plan).task
+    usable = dataset_reading.keep_referenced(examination.dataset, task)
     examination = examination.of_task(usable, task.needs)
     if (held_out := plan.options.get(LEAVE_OUT)) is not None:
-        examination = without_held_out(examination, Path(held_out), threads)
+        examination = initial_weights.without_held_out(examination, Path(held_out), threads)
     parts, folds = _parts(out, int(plan["split.folds"]))
-    planned = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
+    planned = PlannedTraining(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
     if not plan.options.get(ALLOW_LARGE):
-        planned = replace(planned, examination=examination.without(out_of_proportion(planned, examination.fingerprint)))
-    if dataset_hash(planned.examination.dataset) != plan.data_hash:
+        planned = replace(
+            planned,
+            examination=examination.without(plan_request.oversized_case_errors(planned, examination.fingerprint)),
+        )
+    if hashing.dataset_hash(planned.examination.dataset) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
-    planned, unlabelled = with_unlabelled(with_teacher(planned))
-    states = (read_json(path, STATE_SCHEMA) for path in out.rglob("checkpoints/last/state.json"))
+    planned, unlabelled = initial_weights.with_unlabelled(teacher_models.with_teacher(planned))
+    states = (record_files.read_json(path, STATE_SCHEMA) for path in out.rglob("checkpoints/last/state.json"))
     spent = max((float(state["seconds"]) for state in states), default=0.0)
-    return RunFolder(out, planned, Clock(began, spent), next((out / START).glob("*"), None), unlabelled)
+    return RunFolder(out, planned, CommandClock(began, spent), next((out / START).glob("*"), None), unlabelled)
 
 
 def _refuse_other_machine(out: Path, plan: Plan) -> None:
     """ResourceError, before the data are read, where this machine lacks the run's device, with how it goes on here."""
     try:
-        choose_device(plan["training.device"])
+        hardware.choose_device(plan["training.device"])
     except ResourceError as error:
         remedy = f"Resume it where that is, or write another into training.device of {out / 'plan.yaml'}"
         raise ResourceError(error.problem, str(out), remedy) from error
 
 
-def state_of(folder: Path) -> dict[str, Any]:
+def checkpoint_state(folder: Path) -> dict[str, Any]:
     """The state of the last checkpoint of a training; nothing where there is none."""
     file = folder / "checkpoints" / "last" / "state.json"
-    return read_json(file, STATE_SCHEMA) if file.is_file() else {}
+    return record_files.read_json(file, STATE_SCHEMA) if file.is_file() else {}
 
 
-def minutes_decide(chosen: Training, folder: Path) -> bool:
+def minutes_decide(chosen: TrainingSettings, folder: Path) -> bool:
     """Whether the minutes decide how long a training lasts, be it that an earlier session has made steps of them."""
-    return chosen.minutes is not None and (chosen.steps is None or state_of(folder).get("deadline") is not None)
+    return chosen.minutes is not None and (chosen.steps is None or checkpoint_state(folder).get("deadline") is not None)
 
 
 def _parts(out: Path, folds: int) -> tuple[dict[str, Split], tuple[dict[str, Split], ...]]:
     """The parts of `split.csv`, those of the first fold and those of each."""
-    table = read_text_table(out / "split.csv")
+    table = csv_text.read_text_table(out / "split.csv")
     by_fold: list[dict[str, Split]] = []
     for fold in range(max(1, folds)):
         rows = table[table["fold"] == str(fold)]
@@ -350,24 +346,26 @@ class ValidationImages:
     cases: Sequence[Case] = ()
 
     def __iter__(self) -> Iterator[Image]:
-        return (stacked(case.images, case.id) for case in self.cases)
+        return (channel_stack.stack_images(case.images, case.id) for case in self.cases)
 
 
 def validation_images(run: Path, plan: Plan) -> ValidationImages:
     """Cases that selected the model, or trained it where none did, and whose files are unchanged."""
     try:
         places = [run / plan.data, *plan.options.get(FURTHER, ())]
-        dataset = open_for(plan["task.name"], places, ReadingOptions.of_plan(plan.options), pairs=pairs_of(plan))
+        dataset = dataset_reading.open_for_task(
+            plan["task.name"], places, ReadingOptions.of_plan(plan.options), pairs=image_pairs.pairs_of(plan)
+        )
     except (IsocenterError, OSError):
         return ValidationImages("the run's data could not be read again")
-    table, record = read_text_table(run / "split.csv"), read_data_record(run)
-    dataset = named_as_in_run(dataset, record)
+    table, record = csv_text.read_text_table(run / "split.csv"), data_record.read_data_record(run)
+    dataset = data_record.name_as_in_run(dataset, record)
     part = next((one for one in NAMED if one in set(table["split"])), "val")
     ids = set(table.loc[table["split"] == part, "case"])
     cases = [case for case in dataset if case.id in ids]
     contents = dict(record.contents) if record is not None else {}
-    same = [case for case in cases if contents.get(case.id) == content_hash(case)]
+    same = [case for case in cases if contents.get(case.id) == hashing.content_hash(case)]
     if not same:
         return ValidationImages(f"the run's {NAMED[part]} cases are not what they were")
     chosen = same[:MOST]
-    return ValidationImages(f"{len(chosen)} of {counted(len(ids), f'{NAMED[part]} case')}", chosen)
+    return ValidationImages(f"{len(chosen)} of {errors.count_phrase(len(ids), f'{NAMED[part]} case')}", chosen)

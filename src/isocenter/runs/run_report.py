@@ -9,57 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import DOUBT_METRICS, Doubted
-from isocenter.errors import counted
-from isocenter.evaluation import BEFORE, BY_EPISTEMIC, NONE, OF_ANSWERED, Metrics, risk_coverage
+from isocenter import errors
+from isocenter.belief.calibration_scores import DOUBT_METRICS, DoubtedAnswers
+from isocenter.evaluation import Metrics, uncertainty
 from isocenter.evaluation import Table as CaseTable
+from isocenter.evaluation.fairness.group_attributes import NONE
+from isocenter.evaluation.metric import BEFORE, BY_EPISTEMIC, OF_ANSWERED
 from isocenter.lazy import pandas as pd
-from isocenter.planning import (
-    is_silent,
-    paragraphs,
-    registered,
-    registered_groups,
-    registered_margin,
-    sentences_of,
-)
-from isocenter.report import (
-    Block,
-    ByLabel,
-    Decisions,
-    Details,
-    Estimates,
-    Facts,
-    Figure,
-    Gallery,
-    Link,
-    Page,
-    Paragraph,
-    Problems,
-    Section,
-    Table,
-    figures,
-    method_text,
-    number,
-    render,
-    selecting_name,
-    share_text,
-)
-from isocenter.runs import SearchResult
-from isocenter.scoring import (
-    ANSWERED,
-    CASES,
-    SUMMARY,
-    WRONG,
-    Scored,
-    Verdict,
-    headline_rows,
-    positive_words,
-    view_name,
-    wrong_calls,
-)
-from isocenter.tasks import Task, kind, leaves, part_names, part_of, registered_settings
-from isocenter.training import NARROWER
-from isocenter.values import BY_HAND, Decision, Plan, Problem, Row
+from isocenter.planning import plan_file, plan_prose
+from isocenter.report import Block, Details, Figure, Paragraph, ReportPage, Section, Table, page_blocks, wording
+from isocenter.report.figures import charts, discrimination_figures
+from isocenter.report.page_blocks import ByLabel, Decisions, Estimates, Facts, Gallery, Link, Problems
+from isocenter.runs.search_trials import SearchResult
+from isocenter.scoring import case_scoring, evaluation_notes, model_verdict
+from isocenter.scoring.case_scoring import CASES, SUMMARY, WRONG, ScoredCases
+from isocenter.scoring.model_verdict import Verdict
+from isocenter.tasks import Task, properties, task_catalogue, task_settings
+from isocenter.training.length.step_probe import NARROWER
+from isocenter.values import ANSWERED, BY_HAND, Decision, Plan, Problem, Row
 
 REGISTERED = "evaluation.registered"
 # Decisions that are stated before the whole plan.
@@ -133,7 +100,7 @@ class RunReport:
     title: str
     lead: str
     primary: str
-    scored: Scored | None
+    scored: ScoredCases | None
     notes: Sequence[str]
     facts: Mapping[str, Any]
     views: str
@@ -153,28 +120,32 @@ class RunReport:
     def html(self) -> str:
         """The page."""
         headline = [] if self.scored is None else _headline(self.scored, self.primary)
-        notes, sections = list(_changed(self._registry)), list(self._sections())
+        notes, sections = list(_registration_changes(self._registry)), list(self._sections())
         metrics = Metrics() if self.scored is None else self.scored.metrics
         if self.verdict is None:
-            return render(Page(self.title, headline, sections, self._origin, [*self.notes, *notes], self.lead, metrics))
+            return page_blocks.render_page(
+                ReportPage(self.title, headline, sections, self._origin, [*self.notes, *notes], self.lead, metrics)
+            )
         remarks = {
             OTHERS: self.verdict.others,
             ENOUGH: self.verdict.training,
             AGAINST: self.verdict.against,
         }
         answer = self.verdict.answer
-        return render(Page(self.title, headline, sections, self._origin, notes, self.lead, metrics, answer, remarks))
+        return page_blocks.render_page(
+            ReportPage(self.title, headline, sections, self._origin, notes, self.lead, metrics, answer, remarks)
+        )
 
     def _sections(self) -> Iterator[Section]:
         if self.scored is not None:
             yield self._with_figures(_results(self.scored, self.primary, self._registry, self.by))
             yield from map(self._with_figures, belief_section(self.scored, self.plan))
-            yield from self._audited(self.scored)
+            yield from self._audit_sections(self.scored)
         yield from self.members
         if self.scored is not None and self.scored.shown:
             yield from map(self._with_cases, _cases(self.scored, self.primary, self.views))
         if self.log is not None and len(self.log):
-            yield Section("Training", [figures.training_curves(self.log)], [Link(name, name) for name in self.logs])
+            yield Section("Training", [charts.training_curves(self.log)], [Link(name, name) for name in self.logs])
         yield from self.searches
         if self.plan is not None:
             yield decided_section(self.plan)
@@ -201,7 +172,7 @@ class RunReport:
     def _with_cases(self, section: Section) -> Section:
         return replace(section, files=[Link(CASES, f"{self.views}{CASES}")])
 
-    def _audited(self, scored: Scored) -> Iterator[Section]:
+    def _audit_sections(self, scored: ScoredCases) -> Iterator[Section]:
         """Sections of further looks, each with the files that hold all of it."""
         for audit in scored.audits:
             files = [Link(name, f"{self.views}{name}") for name in (*audit.tables, *audit.records)]
@@ -217,12 +188,15 @@ class RunReport:
 
 def decided_section(plan: Plan) -> Section:
     """Section of what a person set, then of what minutes and data decided, at most ten."""
-    return Section("Decided for the training data", [Facts(paragraphs(plan, list(_chosen(plan))[:MOST_LINES]))])
+    return Section(
+        "Decided for the training data",
+        [Facts(plan_prose.section_paragraphs(plan, list(_chosen_decisions(plan))[:MOST_LINES]))],
+    )
 
 
 def plan_section(plan: Plan) -> Section:
     """Appendix with every decision, its reason and its source."""
-    choices = _made(plan)
+    choices = _telling_decisions(plan)
     off = [name for name in plan.names if name not in choices]
     blocks: list[Block] = [Decisions(choices.items())]
     if off:
@@ -231,9 +205,9 @@ def plan_section(plan: Plan) -> Section:
     return Section("The whole plan", [folded], is_appendix=True)
 
 
-def _chosen(plan: Plan) -> Iterator[str]:
+def _chosen_decisions(plan: Plan) -> Iterator[str]:
     """Decisions by hand; then by the clock, which no reader of the plan could have expected; then by the data."""
-    choices = _made(plan)
+    choices = _telling_decisions(plan)
     for name, decision in choices.items():
         if decision.because.startswith(BY_HAND):
             yield name
@@ -244,15 +218,15 @@ def _chosen(plan: Plan) -> Iterator[str]:
             yield name
 
 
-def _made(plan: Plan) -> dict[str, Decision]:
+def _telling_decisions(plan: Plan) -> dict[str, Decision]:
     """The decisions that say more than none, off or no."""
-    sentences = sentences_of(plan)
-    return {name: decision for name, decision in plan if not is_silent(decision, sentences.get(name))}
+    sentences = plan_prose.sentences_of(plan)
+    return {name: decision for name, decision in plan if not plan_prose.is_silent(decision, sentences.get(name))}
 
 
-def _headline(scored: Scored, primary: str) -> list[Row]:
+def _headline(scored: ScoredCases, primary: str) -> list[Row]:
     """The main figures: of each task, or of each label where they are few."""
-    rows = headline_rows(scored.rows, primary, scored.task)
+    rows = model_verdict.headline_rows(scored.rows, primary, scored.task)
     return rows if len(rows) <= MOST_LABELS + 1 else rows[:1]
 
 
@@ -263,21 +237,23 @@ def _tables(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield [row for row in rows if row.metric in part]
 
 
-def _changed(plan: Plan | None) -> Iterator[str]:
+def _registration_changes(plan: Plan | None) -> Iterator[str]:
     """Registered facts that no longer hold."""
-    if plan is not None and REGISTERED in plan and plan[REGISTERED] != registered(plan):
+    if plan is not None and REGISTERED in plan and plan[REGISTERED] != plan_file.registration_digest(plan):
         yield "The plan's metric, rule or tolerances are not those registered before training: all is exploratory."
 
 
-def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Section:
+def _results(scored: ScoredCases, primary: str, plan: Plan | None, by: str) -> Section:
     """Each figure once, task by task: over all labels in one table, by label in another; then the charts."""
-    blocks: list[Block] = [Paragraph(f"{_promise(scored.metrics.of(primary).words, plan)} {by}".strip())]
-    parts = part_names(scored.task) if scored.task is not None else ()
+    blocks: list[Block] = [Paragraph(f"{_promise(scored.metrics.metric_named(primary).words, plan)} {by}".strip())]
+    parts = properties.part_names(scored.task) if scored.task is not None else ()
     for part in parts or ("",):
         rows_shown = rows_of_part(scored.rows, part)
         metrics = Metrics() if (task := _task_of(scored, part)) is None else task.metrics
         rows_shown = [
-            row for row in rows_shown if not metrics.of(row.metric).is_of_belief and not row.metric.endswith(ANSWERED)
+            row
+            for row in rows_shown
+            if not metrics.metric_named(row.metric).is_of_belief and not row.metric.endswith(ANSWERED)
         ]
         overall = [row for row in rows_shown if row.label == "all" and _is_number(row)]
         by_label, what = _by_label(rows_shown), metrics.label_word
@@ -293,20 +269,20 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
         blocks += [*tables[:1], *([Details(f"More figures by {what}", tables[1:])] if tables[1:] else [])]
     if scored.subsets:
         blocks += [Paragraph(BY_IMAGES), Estimates(_by_images(scored, primary), "By images")]
-    blocks.append(Paragraph(" ".join([*_opened(scored), TRAINING_VARIES])))
+    blocks.append(Paragraph(" ".join([*_opening_sentences(scored), TRAINING_VARIES])))
     if scored.overview:
         blocks.append(Gallery(list(scored.overview)))
     return Section("Results", blocks)
 
 
-def _positive(scored: Scored, part: str) -> Iterator[str]:
+def _positive(scored: ScoredCases, part: str) -> Iterator[str]:
     """Sentence on which classes are positive."""
     if (task := _task_of(scored, part)) is not None:
-        yield from positive_words(task)
+        yield from evaluation_notes.positive_words(task)
 
 
-def _task_of(scored: Scored, part: str) -> Task | None:
-    return None if scored.task is None else part_of(scored.task, part)
+def _task_of(scored: ScoredCases, part: str) -> Task | None:
+    return None if scored.task is None else properties.find_part(scored.task, part)
 
 
 def _by_label(rows: Sequence[Row]) -> list[Row]:
@@ -332,13 +308,13 @@ def _is_number(row: Row) -> bool:
     return bool(np.isfinite(row.estimate.value))
 
 
-def methods_section(scored: Scored) -> Section:
+def methods_section(scored: ScoredCases) -> Section:
     """Appendix with a row for each figure: its interval, and how it was made."""
     figures: dict[str, dict[str, list[str]]] = {}
     for row in scored.rows:
         if not row.metric.endswith((BEFORE, OF_ANSWERED)):
-            name = scored.metrics.of(row.metric).words
-            figures.setdefault(name, {})[row.label] = method_text(row.estimate).split("; ")
+            name = scored.metrics.metric_named(row.metric).words
+            figures.setdefault(name, {})[row.label] = wording.method_text(row.estimate).split("; ")
     cells = [
         (
             figure,
@@ -346,7 +322,7 @@ def methods_section(scored: Scored) -> Section:
         )
         for figure, own in figures.items()
     ]
-    title = f"{counted(len(cells), 'figure')}, each with its interval"
+    title = f"{errors.count_phrase(len(cells), 'figure')}, each with its interval"
     return Section(METHODS, [Details(title, [Paragraph(MADE_ALIKE), Table(METHOD_COLUMNS, cells)])], is_appendix=True)
 
 
@@ -360,16 +336,19 @@ def _by_labels(parts: Mapping[str, Sequence[str]]) -> str:
     return "; ".join([*common, *(f"{', '.join(names)}: {own}" for own, names in labels.items())])
 
 
-def _by_images(scored: Scored, primary: str) -> list[Row]:
+def _by_images(scored: ScoredCases, primary: str) -> list[Row]:
     """The primary metric over all labels, a row for each subset of the images."""
-    return [replace(headline_rows(rows, primary, None)[0], label=" + ".join(images)) for images, rows in scored.subsets]
+    return [
+        replace(model_verdict.headline_rows(rows, primary, None)[0], label=" + ".join(images))
+        for images, rows in scored.subsets
+    ]
 
 
 def _promise(primary: str, plan: Plan | None) -> str:
     """Whether the primary metric, given as papers spell it, was named before training."""
     if plan is None or REGISTERED not in plan:
         return f"{primary} is the model's primary metric; nothing shows that it was named beforehand."
-    if plan[REGISTERED] != registered(plan):
+    if plan[REGISTERED] != plan_file.registration_digest(plan):
         return "What was registered before training has been changed since: every figure is exploratory."
     named = f"{primary} was named primary before training{_registered_with(plan)}{_also_registered(plan)}"
     return f"{named}; all other figures are exploratory."
@@ -377,20 +356,20 @@ def _promise(primary: str, plan: Plan | None) -> str:
 
 def _registered_with(plan: Plan) -> str:
     """Facts that were fixed with the primary metric, as the kind of problem says."""
-    *others, last = ["", *registered_settings(kind(plan["task.name"])).values()]
+    *others, last = ["", *task_settings.registered_settings(task_catalogue.task_class(plan["task.name"])).values()]
     named = [", ".join(name for name in others if name), last]
     return f", with its {' and '.join(name for name in named if name)}" if last else ""
 
 
 def _also_registered(plan: Plan) -> str:
     """The margin and the groups that were fixed with it, in words."""
-    margin, groups = registered_margin(plan), registered_groups(plan)
+    margin, groups = plan_file.registered_margin(plan), plan_file.registered_groups(plan)
     named = [] if margin is None else [f"the margin of non-inferiority {margin:g}"]
     named += [] if groups in (None, NONE) else [f"the groups {', '.join(str(groups).split(','))}"]
     return f"; fixed with it: {' and '.join(named)}" if named else ""
 
 
-def _opened(scored: Scored) -> Iterator[str]:
+def _opening_sentences(scored: ScoredCases) -> Iterator[str]:
     if scored.openings:
         times = "for the first time" if scored.openings == 1 else f"{scored.openings} times"
         yield f"These test cases have been opened {times} on this machine."
@@ -404,47 +383,49 @@ def _level_of(rows: Sequence[Row]) -> str:
     return "" if level is None else f", with the {100 * level:.0f} % interval"
 
 
-def _cases(scored: Scored, primary: str, views: str) -> Iterator[Section]:
+def _cases(scored: ScoredCases, primary: str, views: str) -> Iterator[Section]:
     """The best, median and worst cases, and the wrong calls; each picture opens its case in the slice viewer."""
     values = _of_cases(scored, primary)
     ranked, wrong = list[Figure](), list[Figure]()
     for index, (word, case, picture, _) in enumerate(scored.shown):
-        address = Link(case, f"{views}{view_name(index)}").href
-        pictures = [replace(_titled(figure, word, case, values.get(case)), href=address) for figure in picture]
+        address = Link(case, f"{views}{case_scoring.view_name(index)}").href
+        pictures = [replace(_add_title(figure, word, case, values.get(case)), href=address) for figure in picture]
         (wrong if word == WRONG else ranked).extend(pictures)
-    cases = counted(int(scored.table["case"].nunique()), "case")
+    cases = errors.count_phrase(int(scored.table["case"].nunique()), "case")
     opens = "A picture opens its case in the slice viewer."
     if ranked:
         words = dict.fromkeys(word for word, *_ in scored.shown if word != WRONG)
         title = f"{' and '.join(filter(None, [', '.join([*words][:-1]), [*words][-1]])).capitalize()} cases"
         yield Section(title, [Paragraph(f"Ranked among {cases}. {opens}"), Gallery(ranked, small=True)])
     if wrong:
-        every = wrong_calls(scored.task, scored.table) if scored.task is not None else ()
+        every = case_scoring.wrong_calls(scored.task, scored.table) if scored.task is not None else ()
         of = f"{len({figure.title for figure in wrong})} of {len(every)}"
         yield Section("Wrong calls", [Paragraph(f"{of}, the worst first. {opens}"), Gallery(wrong, small=True)])
 
 
-def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
+def _of_cases(scored: ScoredCases, primary: str) -> dict[str, str]:
     """{case: its score in words}, the mean over its labels; what is of a single case where the primary is not."""
     words = dict[str, list[str]]()
     for task, table in scored.parts.values():
         for metric in [name for name in (primary, task.metrics.of_case) if name and name in table][:1]:
-            named = scored.metrics.of(metric).words
+            named = scored.metrics.metric_named(metric).words
             for case, value in table.groupby("case")[metric].mean().dropna().items():
-                words.setdefault(str(case), []).append(f"{named}: {number(float(value))}")
+                words.setdefault(str(case), []).append(f"{named}: {wording.number_text(float(value))}")
     return {case: ", ".join(own) for case, own in words.items()}
 
 
-def _titled(figure: Figure, word: str, case: str, score: str | None) -> Figure:
+def _add_title(figure: Figure, word: str, case: str, score: str | None) -> Figure:
     parts = [part for part in (score, figure.caption) if part]
     return replace(figure, title=f"{word}: {case}", caption=". ".join(parts))
 
 
-def selecting(plan: Plan | None) -> Callable[[float], str]:
+def selection_metric_words(plan: Plan | None) -> Callable[[float], str]:
     """The name of a figure of the metric that selects checkpoints; "metric" without a plan that names one."""
     if plan is None or not {"training.selection", "task.name"} <= set(plan.names):
         return lambda figure: "metric"
-    return selecting_name(kind(plan["task.name"]).metrics.of(str(plan["training.selection"])))
+    return wording.selecting_name(
+        task_catalogue.task_class(plan["task.name"]).metrics.metric_named(str(plan["training.selection"]))
+    )
 
 
 def search_sections(results: Mapping[str, SearchResult], plan: Plan, tables: Sequence[str] = ()) -> list[Section]:
@@ -455,7 +436,7 @@ def search_sections(results: Mapping[str, SearchResult], plan: Plan, tables: Seq
     """
     if not results:
         return []
-    metric = selecting(plan)(0.0)
+    metric = selection_metric_words(plan)(0.0)
     blocks: list[Block] = [Paragraph(JUDGED)]
     for where, result in results.items():
         named = f"{where}: {result.statement}" if where else result.statement
@@ -468,7 +449,7 @@ def _trials(result: SearchResult, metric: str, where: str) -> Gallery:
     axes = ("trial", f"{metric} of the validation cases")
     title = f"Trials{f' of {where}' if where else ''}"
     return Gallery(
-        [figures.scatter([row["trial"] for row in with_value], [row["value"] for row in with_value], title, axes=axes)]
+        [charts.scatter([row["trial"] for row in with_value], [row["value"] for row in with_value], title, axes=axes)]
     )
 
 
@@ -480,7 +461,7 @@ def _trial_table(result: SearchResult, metric: str) -> Table:
             row["steps"],
             row["seconds"],
             f"{row['tried']}{': ' * bool(row['why'])}{row['why']}",
-            "" if row["value"] is None else number(float(row["value"])),
+            "" if row["value"] is None else wording.number_text(float(row["value"])),
         ]
         for row in result.rows
     ]
@@ -502,12 +483,12 @@ HOW = (
 FOUND = ("calibration", "conformal")
 
 
-def belief_section(scored: Scored, plan: Plan | None) -> Iterator[Section]:
+def belief_section(scored: ScoredCases, plan: Plan | None) -> Iterator[Section]:
     """The section; none for a kind of problem without such figures."""
     if scored.task is None:
         return
     blocks = list[Block]()
-    for part, own_task in leaves(scored.task).items():
+    for part, own_task in properties.leaf_tasks(scored.task).items():
         belief = [
             one.name.removesuffix(BEFORE) for one in own_task.metrics if one.is_of_belief and one.name not in OF_DOUBT
         ]
@@ -522,20 +503,20 @@ def belief_section(scored: Scored, plan: Plan | None) -> Iterator[Section]:
         if part in scored.parts:  # else these cases say nothing of it
             doubts = [row for row in finite if row.metric.removesuffix(BY_EPISTEMIC) in OF_DOUBT]
             blocks += _doubts(doubts, scored.parts[part][1])
-    blocks += _answered(scored.rows)
+    blocks += _answer_blocks(scored.rows)
     if blocks:
         blocks += [] if scored.shift is None else [Paragraph(scored.shift.note)]
         has_classes = any(row.metric == OF_CLASSES for row in scored.rows)
         yield Section(TITLE, [*blocks, *([Paragraph(HOW)] if has_classes else [])])
 
 
-def _answered(rows: Sequence[Row]) -> Iterator[Block]:
+def _answer_blocks(rows: Sequence[Row]) -> Iterator[Block]:
     """Share of cases that get an answer, and the error of the answers."""
     estimates = {row.metric: row.estimate for row in rows if row.label == "all"}
     share, error = estimates.get(ANSWERED), estimates.get(f"error_{ANSWERED}")
     if share is None:
         return
-    sentence = f"{share_text(share.value, 1)} of the cases get an answer"
+    sentence = f"{wording.share_text(share.value, 1)} of the cases get an answer"
     if error is not None:
         ends = "" if error.low is None else f" ({error.low:.3f} to {error.high:.3f})"
         sentence += f"; the mean error of these is {error.value:.3f}{ends}, and summary.json has their other figures"
@@ -565,7 +546,7 @@ def _reasons(plan: Plan | None, part: str) -> list[str]:
 
 def _belief_tables(first: Sequence[Row], others: Sequence[Row]) -> Iterator[Block]:
     """Over all labels now and before side by side; by label, and further figures, folded away."""
-    overall = [_named(row) for row in first if row.label == "all"] or [_named(row) for row in first]
+    overall = [_name_row(row) for row in first if row.label == "all"] or [_name_row(row) for row in first]
     yield ByLabel(overall, "", "probabilities")
     by_label = [row for row in first if row.label != "all" and not row.metric.endswith(BEFORE)]
     folded = list[Block]()
@@ -587,14 +568,14 @@ def _doubts(rows: Sequence[Row], table: CaseTable) -> Iterator[Block]:
         for by_epistemic in [row.metric.endswith(BY_EPISTEMIC)]
     ]
     yield ByLabel(named, "Do mistakes lie where the model doubts?", "by uncertainty")
-    doubted = Doubted.of(table)
+    doubted = DoubtedAnswers.from_table(table)
     orders = {**doubted.doubts, PERFECT: doubted.loss}
-    curves = {name: risk_coverage(doubt, doubted.loss) for name, doubt in orders.items()}
+    curves = {name: uncertainty.risk_coverage(doubt, doubted.loss) for name, doubt in orders.items()}
     title, caption = "What is answered, and how wrong that is", f"{PERFECT.capitalize()}: the worst mistakes last."
-    yield Gallery([figures.risk_coverage(curves, title, caption=caption)])
+    yield Gallery([discrimination_figures.risk_coverage_plot(curves, title, caption=caption)])
 
 
-def _named(row: Row) -> Row:
+def _name_row(row: Row) -> Row:
     """A row of the table of now and before, which has the metric's name without the end."""
     former = row.metric.endswith(BEFORE)
     label = FORMER if former else NOW

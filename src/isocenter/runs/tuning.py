@@ -8,19 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from isocenter.errors import counted
-from isocenter.report import tracked
-from isocenter.runs import evenly
-from isocenter.runs.fit import Fitted, Job, mean_of_networks
-from isocenter.runtime import Guard, KeptOutputs, Model, Observation
-from isocenter.scoring import Fold, write_task
-from isocenter.tasks import Evidence, Task, aligned, fitted, needs_alignment
-from isocenter.training import with_task
+from isocenter import errors
+from isocenter.report import progress_tracking
+from isocenter.runs import _run_trainings, training_jobs
+from isocenter.runs.training_jobs import FittedTraining, TrainingJob
+from isocenter.runtime import Model
+from isocenter.runtime.guard.image_gate import Guard
+from isocenter.runtime.guard.image_observation import Observation
+from isocenter.runtime.torch_networks import KeptOutputs
+from isocenter.scoring import case_scoring
+from isocenter.scoring.answered_cases import ScoringFold
+from isocenter.tasks import Task, fitting
+from isocenter.tasks.fitting import PredictedCases
+from isocenter.training import checkpoint_files
 from isocenter.values import Case, Decision, Prediction
 
 
 @dataclass(frozen=True, eq=False)
-class Unseen:
+class UnseenPredictions:
     """Predictions of cases by models that have not seen them: a network computes each case once.
 
     Belief is fitted to what the task says before it is tuned, the gate looks at the same cases, and scores go by the
@@ -38,21 +43,21 @@ class Unseen:
         """The model, which computes nothing again that is known."""
         return model.keeping(self.outputs)
 
-    def predicted(self, model: Model, task: Task, cases: Sequence[Case]) -> list[Prediction]:
+    def predict(self, model: Model, task: Task, cases: Sequence[Case]) -> list[Prediction]:
         """Cases as the model predicts them with this task."""
         asked, predictions = replace(self.by(model), task=task), list[Prediction]()
-        with tracked("predicting cases for calibration and thresholds") as tracker:
+        with progress_tracking.track_progress("predicting cases for calibration and thresholds") as tracker:
             for done, case in enumerate(cases, start=1):
                 predictions.append(asked.predict(case))
                 tracker(done, len(cases))
         return predictions
 
-    def observed(self, model: Model, cases: Sequence[Case]) -> Iterator[tuple[Observation, Prediction]]:
+    def observe(self, model: Model, cases: Sequence[Case]) -> Iterator[tuple[Observation, Prediction]]:
         """Features and answers of the model for each case."""
         asked = self.by(model)
-        with tracked("looking at cases for the gate") as tracker:
+        with progress_tracking.track_progress("looking at cases for the gate") as tracker:
             for done, case in enumerate(cases, start=1):
-                yield asked.observed(case)
+                yield asked.observe(case)
                 tracker(done, len(cases))
 
 
@@ -67,7 +72,7 @@ class OutOfFold:
 
     task: Task
     owners: Mapping[str, Model]
-    folds: Mapping[str, Fold] = field(default_factory=dict)
+    folds: Mapping[str, ScoringFold] = field(default_factory=dict)
 
     @property
     def guard(self) -> Guard | None:
@@ -89,7 +94,7 @@ MOST_DECIDING = 40
 
 
 @dataclass(frozen=True, eq=False)
-class Tuned:
+class TunedModels:
     """The models of all trainings, each tuned by cases that it does not test, and the task that they have in common.
 
     decisions: {decision: value} of the common task
@@ -99,17 +104,19 @@ class Tuned:
     task: Task
     decisions: Mapping[str, Decision]
 
-    def out_of_fold(self, unseen: Unseen, fits: Sequence[Fitted]) -> OutOfFold:
+    def out_of_fold(self, unseen: UnseenPredictions, fits: Sequence[FittedTraining]) -> OutOfFold:
         """Each model with the test cases of its training."""
-        owners, folds = dict[str, Model](), dict[str, Fold]()
+        owners, folds = dict[str, Model](), dict[str, ScoringFold]()
         for job, model in zip([one.job for one in fits], map(unseen.by, self.models), strict=True):
             owners |= {case.id: model for case in job.test}
             if job.fold is not None:
-                folds |= {case.id: Fold(job.fold, model.task) for case in job.test}
+                folds |= {case.id: ScoringFold(job.fold, model.task) for case in job.test}
         return OutOfFold(self.task, owners, folds)
 
 
-def tuned(unseen: Unseen, fits: Sequence[Fitted], task: Task, inner: Sequence[Fitted] = ()) -> Tuned:
+def tune_models(
+    unseen: UnseenPredictions, fits: Sequence[FittedTraining], task: Task, inner: Sequence[FittedTraining] = ()
+) -> TunedModels:
     """Decide what the task leaves open: for each training by cases that it does not test.
 
     task:  of the run, which several trainings have in common: all their cases decide for their mean
@@ -121,102 +128,112 @@ def tuned(unseen: Unseen, fits: Sequence[Fitted], task: Task, inner: Sequence[Fi
     # Of folds with several networks sets go by their mean: where they are not crossed either, nobody asks each fold.
     asked = [job.unseen if is_crossed or not is_mean else () for job in jobs]
     by_folds = [
-        Evidence(unseen.predicted(model, job.settings.task, cases), cases)
+        PredictedCases(unseen.predict(model, job.settings.task, cases), cases)
         for job, model, cases in zip(jobs, models, asked, strict=True)
     ]
     if is_crossed:
         most = -(-MOST_DECIDING // max(1, len(jobs) - 1))
-        deciding = [some_of(one, most) if job.is_dense else one for job, one in zip(jobs, by_folds, strict=True)]
-        evidence_of_fits = [Evidence.joined([*deciding[:place], *deciding[place + 1 :]]) for place in range(len(jobs))]
-        everything = Evidence.joined(deciding)
+        deciding = [limit_evidence(one, most) if job.is_dense else one for job, one in zip(jobs, by_folds, strict=True)]
+        evidence_of_fits = [
+            PredictedCases.from_parts([*deciding[:place], *deciding[place + 1 :]]) for place in range(len(jobs))
+        ]
+        everything = PredictedCases.from_parts(deciding)
     else:
-        evidence_of_fits = [_own(unseen, job, model, inner) for job, model in zip(jobs, models, strict=True)]
-        everything = Evidence.joined(_on_zero_of_mean(unseen, fits, task, evidence_of_fits))
+        evidence_of_fits = [_own_evidence(unseen, job, model, inner) for job, model in zip(jobs, models, strict=True)]
+        everything = PredictedCases.from_parts(_on_zero_of_mean(unseen, fits, task, evidence_of_fits))
     decisions: Mapping[str, Decision] = {}
     for index, (job, evidence) in enumerate(zip(jobs, evidence_of_fits, strict=True)):
         if evidence.cases:
-            decided, decisions = _fitted(unseen, job, models[index], evidence, inner)
+            decided, decisions = _fit_task(unseen, job, models[index], evidence, inner)
             models[index] = replace(models[index], task=decided)
             if job.fold is not None:
-                write_task(decided, job.out)
+                case_scoring.write_task(decided, job.out)
     common = models[0].task
     if len(jobs) > 1:
-        by_fold = Evidence.joined(by_folds) if not is_mean and all(one.cases for one in by_folds) else None
+        by_fold = PredictedCases.from_parts(by_folds) if not is_mean and all(one.cases for one in by_folds) else None
         because = _by_unseen_fold(everything) if is_crossed else ""
-        common, decisions = fitted(task, everything, because=because, by_fold=by_fold)
+        common, decisions = fitting.fit_task(task, everything, because=because, by_fold=by_fold)
     for job in jobs if everything.cases else ():
         for name in ("best", "last"):
             if (job.out / "checkpoints" / name).is_dir():
-                with_task(job.out / "checkpoints" / name, common)
-    return Tuned(models, common, decisions)
+                checkpoint_files.rewrite_task(job.out / "checkpoints" / name, common)
+    return TunedModels(models, common, decisions)
 
 
-def out_of_fold(fits: Sequence[Fitted], task: Task) -> OutOfFold:
+def tune_out_of_fold(fits: Sequence[FittedTraining], task: Task) -> OutOfFold:
     """Tune trainings that are compared with those of the model, each for the cases that it has not seen."""
-    unseen = Unseen()
-    return tuned(unseen, fits, task).out_of_fold(unseen, fits)
+    unseen = UnseenPredictions()
+    return tune_models(unseen, fits, task).out_of_fold(unseen, fits)
 
 
-def some_of(evidence: Evidence, most: int) -> Evidence:
+def limit_evidence(evidence: PredictedCases, most: int) -> PredictedCases:
     """Take at most so many cases of the evidence, from all over."""
-    return Evidence(evenly(evidence.predictions, most), evenly(evidence.cases, most))
+    return PredictedCases(
+        _run_trainings.evenly(evidence.predictions, most), _run_trainings.evenly(evidence.cases, most)
+    )
 
 
-def _own(unseen: Unseen, job: Job, model: Model, inner: Sequence[Fitted]) -> Evidence:
+def _own_evidence(
+    unseen: UnseenPredictions, job: TrainingJob, model: Model, inner: Sequence[FittedTraining]
+) -> PredictedCases:
     """The cases that decide for a training by itself, and those of the trainings beside it."""
     if not job.tuning:
-        return Evidence()
+        return PredictedCases()
     task = job.settings.task
-    evidence = Evidence(unseen.predicted(model, task, job.tuning), job.tuning)
+    evidence = PredictedCases(unseen.predict(model, task, job.tuning), job.tuning)
     evidences = [evidence]
     for fit in inner:
         network, cases = fit.model, fit.job.cuts.of(fit.job.test)
-        predicted = unseen.predicted(network, task, cases)
-        if needs_alignment(task):
-            predicted = aligned(task, predicted, unseen.predicted(network, task, evidence.cases), evidence.predictions)
-        evidences.append(Evidence(predicted, cases))
-    return Evidence.joined(evidences)
+        predicted = unseen.predict(network, task, cases)
+        if fitting.needs_alignment(task):
+            predicted = fitting.align(
+                task, predicted, unseen.predict(network, task, evidence.cases), evidence.predictions
+            )
+        evidences.append(PredictedCases(predicted, cases))
+    return PredictedCases.from_parts(evidences)
 
 
 def _on_zero_of_mean(
-    unseen: Unseen, fits: Sequence[Fitted], task: Task, evidence_of_fits: Sequence[Evidence]
-) -> Sequence[Evidence]:
+    unseen: UnseenPredictions, fits: Sequence[FittedTraining], task: Task, evidence_of_fits: Sequence[PredictedCases]
+) -> Sequence[PredictedCases]:
     """Outputs of each fold for its own cases with the zero of the mean of all, of a task whose networks have none.
 
     Else the zeros of the folds, which mean nothing, would count as differences between cases.
     """
-    if len(fits) < 2 or not needs_alignment(task):
+    if len(fits) < 2 or not fitting.needs_alignment(task):
         return evidence_of_fits
-    mean = mean_of_networks(fits)
-    means = [unseen.predicted(mean, task, one.cases) for one in evidence_of_fits]
+    mean = training_jobs.mean_of_trainings(fits)
+    means = [unseen.predict(mean, task, one.cases) for one in evidence_of_fits]
     pairs = zip(evidence_of_fits, means, strict=True)
     return [
-        Evidence(aligned(task, own.predictions, own.predictions, ours), own.cases) for own, ours in pairs if own.cases
+        PredictedCases(fitting.align(task, own.predictions, own.predictions, ours), own.cases)
+        for own, ours in pairs
+        if own.cases
     ]
 
 
-def _fitted(
-    unseen: Unseen, job: Job, model: Model, evidence: Evidence, inner: Sequence[Fitted]
+def _fit_task(
+    unseen: UnseenPredictions, job: TrainingJob, model: Model, evidence: PredictedCases, inner: Sequence[FittedTraining]
 ) -> tuple[Task, dict[str, Decision]]:
     """The task of a training as the evidence decides it, with sets by calibration cases where there are any."""
 
-    def held(task: Task) -> Evidence:
+    def held(task: Task) -> PredictedCases:
         """Cases that decide nothing else, by the task so far."""
-        return Evidence(unseen.predicted(model, task, job.calibration), job.calibration)
+        return PredictedCases(unseen.predict(model, task, job.calibration), job.calibration)
 
-    few = some_of(evidence, max(MOST_DECIDING, len(job.tuning))) if inner and job.is_dense else evidence
+    few = limit_evidence(evidence, max(MOST_DECIDING, len(job.tuning))) if inner and job.is_dense else evidence
     others = evidence if job.origin == "unseen" else None
     because, conformal = _by_inner_folds(job, inner), held if job.calibration else others
-    return fitted(job.settings.task, few, origin=job.origin, because=because, conformal=conformal)
+    return fitting.fit_task(job.settings.task, few, origin=job.origin, because=because, conformal=conformal)
 
 
-def _by_unseen_fold(everything: Evidence) -> str:
+def _by_unseen_fold(everything: PredictedCases) -> str:
     """End of a reason: which fold predicted the cases that decide for the mean of crossed folds."""
-    cases = counted(len(everything.cases), "case")
+    cases = errors.count_phrase(len(everything.cases), "case")
     return f"; of {cases}, each predicted by the fold that has not seen it"
 
 
-def _by_inner_folds(job: Job, inner: Sequence[Fitted]) -> str:
+def _by_inner_folds(job: TrainingJob, inner: Sequence[FittedTraining]) -> str:
     """End of a reason: which networks predicted the cases; empty where there are no inner folds."""
     if not inner:
         return ""

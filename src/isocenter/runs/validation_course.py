@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isocenter.errors import counted, listed
+from isocenter import errors
 from isocenter.lazy import pandas as pd
-from isocenter.planning import settings
-from isocenter.training import most_steps
+from isocenter.planning import plan_checks
+from isocenter.training.length import schedule
 from isocenter.values import Plan
 
 OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate", "gradient_norm", "rank")
@@ -27,7 +27,7 @@ FEWEST_VALIDATIONS = 4
 FIRST, LITTLE = 0.25, 0.01
 
 
-def training_length(
+def training_length_sentences(
     log: pd.DataFrame, metric: Callable[[float], str] = lambda figure: "metric", limit: str = ""
 ) -> tuple[str, ...]:
     """Sentences on the length of a training: few steps, still improving, never improving, or levelled off.
@@ -39,17 +39,19 @@ def training_length(
     return tuple(filter(None, (limit, *_sentences(log, metric))))
 
 
-def epoch_limit(plan: Plan, cases: int, steps: int) -> str:
+def epoch_limit_sentence(plan: Plan, cases: int, steps: int) -> str:
     """A sentence that the limit of epochs ended a training, where it did; cases: that it was trained on."""
-    chosen = settings(plan).training
-    most = most_steps(chosen, cases)
+    chosen = plan_checks.checked_settings(plan).training
+    most = schedule.most_steps(chosen, cases)
     if most is None or steps < most:
         return ""
-    return f"The limit of {chosen.epochs:g} epochs (training.epochs) ended it, after {counted(steps, 'step')}."
+    return (
+        f"The limit of {chosen.epochs:g} epochs (training.epochs) ended it, after {errors.count_phrase(steps, 'step')}."
+    )
 
 
 @dataclass(frozen=True)
-class Course:
+class ValidationCourse:
     """Course of a metric over the steps at which it was measured: of one training, and as several have in common."""
 
     of_one: str
@@ -59,8 +61,8 @@ class Course:
 def _sentences(log: pd.DataFrame, metric: Callable[[float], str]) -> Iterator[str]:
     steps = int(log["step"].max())
     if steps < FEW_STEPS:
-        yield f"Trained for only {counted(steps, 'step')}, less than one epoch of nnU-Net ({FEW_STEPS})."
-    courses: dict[str, Course] = {}
+        yield f"Trained for only {errors.count_phrase(steps, 'step')}, less than one epoch of nnU-Net ({FEW_STEPS})."
+    courses: dict[str, ValidationCourse] = {}
     for name in _courses(log):
         rows = log.dropna(subset=[name])
         # Folds have as many steps as their minutes held.
@@ -73,7 +75,9 @@ def _sentences(log: pd.DataFrame, metric: Callable[[float], str]) -> Iterator[st
             named = "" if alike[0] == "validation" else f" of {alike[0]}"
             yield f"Validation {measured}{named} {courses[alike[0]].of_one}"
         else:
-            folds = f"all {len(alike)} folds" if len(alike) == len(courses) else listed(alike, most=len(alike))
+            folds = (
+                f"all {len(alike)} folds" if len(alike) == len(courses) else errors.list_phrase(alike, most=len(alike))
+            )
             yield f"Validation {measured} of {folds} {shared}"
     if not courses:
         yield "Nothing was validated while it trained, so its length cannot be judged."
@@ -84,18 +88,18 @@ def _courses(log: pd.DataFrame) -> list[str]:
     return [name for name in names if not name.endswith(("loss", TRAINING)) and log[name].notna().any()]
 
 
-def _course(steps: np.ndarray, values: np.ndarray, last: int) -> Course:
+def _course(steps: np.ndarray, values: np.ndarray, last: int) -> ValidationCourse:
     if len(values) < FEWEST_VALIDATIONS:
         often = "once" if len(values) == 1 else f"{len(values)} times"
         seldom = "to see whether it still rose."
-        return Course(f"was measured only {often}: too seldom {seldom}", f"was measured too seldom {seldom}")
+        return ValidationCourse(f"was measured only {often}: too seldom {seldom}", f"was measured too seldom {seldom}")
     if np.ptp(values) == 0:
-        return Course(f"was {values[0]:.3f} at every measurement.", "was the same at every measurement.")
+        return ValidationCourse(f"was {values[0]:.3f} at every measurement.", "was the same at every measurement.")
     best, first = float(values.max()), float(values[0])
     at = int(steps[int(values.argmax())])
     if best <= first:
         end = "more steps gained nothing."
-        return Course(
+        return ValidationCourse(
             f"was highest, {best:.3f}, when it was first measured, at step {at}: {end}",
             f"was highest when it was first measured: {end}",
         )
@@ -103,10 +107,12 @@ def _course(steps: np.ndarray, values: np.ndarray, last: int) -> Course:
     earlier = float(before.max()) if len(before) else first
     if best - earlier > GAINED * (best - first):
         words = "was still improving in the last quarter of the {}: longer training may help."
-        return Course(words.format(f"{last} steps"), words.format("steps"))
+        return ValidationCourse(words.format(f"{last} steps"), words.format("steps"))
     if last >= FEW_STEPS and values[steps <= FIRST * last].max(initial=-np.inf) > best - LITTLE:
         soon = f"was within {LITTLE:g} of its best after a quarter of the steps: longer training promises little."
-        return Course(soon, soon)
+        return ValidationCourse(soon, soon)
     unknown = "a falling learning rate flattens every curve, so whether longer training helps is not known."
     little = "gained little in the last quarter"
-    return Course(f"was best at step {at} of {last} and {little}; {unknown}", f"{little} of the steps; {unknown}")
+    return ValidationCourse(
+        f"was best at step {at} of {last} and {little}; {unknown}", f"{little} of the steps; {unknown}"
+    )

@@ -13,21 +13,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing.preprocessing import Preprocessing, Streamed, padded_region, source_region
-from isocenter.runtime.preprocessing.protocol import Source, Trace
-from isocenter.transforms import label_taps, permuted, voted
-from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region, Slabs, memory_order, reader_of
+from isocenter.runtime.preprocessing import preprocessing as preprocessing_preprocessing
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing, Streamed
+from isocenter.runtime.preprocessing.protocol import GridTrace, RegionSource
+from isocenter.transforms import label_resampling, orient
+from isocenter.values import Array, Deferred, Image, Label, Prediction, Region, Slabs, voxel_images
+from isocenter.values import slabs as values_slabs
+from isocenter.values.voxel_images import Reader
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing.protocol import Part, Prepares, Restores
+    from isocenter.runtime.preprocessing.protocol import ImageSteps, PreprocessingKind, VolumePart
 
 # The name of the channel of labels in an image.
 EARLIER = "stage before"
 
 
-def labelled(
-    image: Image, preprocessing: Prepares, stage: Prediction, labels: Sequence[Label]
-) -> tuple[Image, Restores]:
+def with_stage_labels(
+    image: Image, preprocessing: PreprocessingKind, stage: Prediction, labels: Sequence[Label]
+) -> tuple[Image, ImageSteps]:
     """The image and its preprocessing with the result of a first stage, whose task has these labels."""
     if isinstance(preprocessing, Preprocessing):
         return image, LabelledInput(preprocessing, label_numbers(stage, labels))
@@ -49,29 +52,31 @@ class LabelledInput:
         """The factor by which the grid of the first stage is coarser."""
         return self.preprocessing.cascade
 
-    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], GridTrace]:
         """(channels + 1, *padded), held whole, and the trace back."""
         prepared, trace = self.preprocessing(image, where)
-        return self._stacked(prepared, trace), trace
+        return self._stack(prepared, trace), trace
 
-    def opened(self, image: Image, where: str) -> tuple[Source, Trace]:
+    def open_image(self, image: Image, where: str) -> tuple[RegionSource, GridTrace]:
         """The same, made region by region where the preprocessing makes the image so."""
-        prepared, trace = self.preprocessing.opened(image, where)
+        prepared, trace = self.preprocessing.open_image(image, where)
         if isinstance(prepared, Streamed):
             return StackedSource(prepared, LabelSource(self.numbers, trace)), trace
-        return self._stacked(np.asarray(prepared), trace), trace
+        return self._stack(np.asarray(prepared), trace), trace
 
-    def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[Part]:
+    def parts(
+        self, trace: GridTrace, region: Region | None, patch: Sequence[int], channels: int
+    ) -> Sequence[VolumePart]:
         """The same as without labels."""
         return self.preprocessing.parts(trace, region, patch, channels)
 
-    def restored(
-        self, slabs: Slabs, trace: Trace, part: Region | None = None
+    def restore(
+        self, slabs: Slabs, trace: GridTrace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
         """The same as without labels."""
-        return self.preprocessing.restored(slabs, trace, part)
+        return self.preprocessing.restore(slabs, trace, part)
 
-    def _stacked(self, prepared: Array, trace: Trace) -> NDArray[np.float32]:
+    def _stack(self, prepared: Array, trace: GridTrace) -> NDArray[np.float32]:
         numbers = self.preprocessing.labels(np.asarray(self.numbers), trace, outside=0)
         return np.concatenate([prepared, numbers[None].astype(np.float32)])
 
@@ -102,17 +107,17 @@ class LabelSource:
     """
 
     numbers: Array | Deferred
-    trace: Trace
+    trace: GridTrace
     outside: int | None = 0
     _read: Reader = field(init=False)
 
     def __post_init__(self) -> None:
-        self._read = reader_of(self.numbers)
+        self._read = voxel_images.reader_of(self.numbers)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(*padded)."""
-        return self.trace.padded
+        return self.trace.padded_shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -121,15 +126,19 @@ class LabelSource:
 
     def __getitem__(self, region: Region) -> NDArray[Any]:
         trace = self.trace
-        inner, rows = padded_region(trace, region)
-        axes = list(zip(trace.kept, trace.shape, inner, strict=True))
-        source, steps = source_region([label_taps(old, new).part(part) for old, new, part in axes])
+        inner, rows = preprocessing_preprocessing.padded_region(trace, region)
+        axes = list(zip(trace.kept_shape, trace.shape, inner, strict=True))
+        source, steps = preprocessing_preprocessing.source_region(
+            [label_resampling.label_taps(old, new).part(part) for old, new, part in axes]
+        )
         read = np.asarray(self._read(trace.region(source)))
         if trace.squeezed is not None:
             read = read.squeeze(trace.squeezed)
-        turned = permuted(read[None], trace.axes, trace.flips)[0]
-        order = memory_order(turned)  # of two layouts the one of the result is turned, which is smaller
-        won = voted(np.ascontiguousarray(turned.transpose(order)), [steps[axis] for axis in order])
+        turned = orient.permute_axes(read[None], trace.axes, trace.flips)[0]
+        order = values_slabs.memory_order(turned)  # of two layouts the one of the result is turned, which is smaller
+        won = label_resampling.vote_on_slab(
+            np.ascontiguousarray(turned.transpose(order)), [steps[axis] for axis in order]
+        )
         labels = won.astype(self.dtype, copy=False).transpose(np.argsort(order))
         for axis, (along, size) in enumerate(zip(rows, trace.shape, strict=True)):
             if len(along) == labels.shape[axis]:
@@ -155,7 +164,7 @@ def _whole(data: Array | Deferred, table: Array) -> Array:
 
 
 def _in_parts(data: Array | Deferred, table: Array) -> Reader:
-    read = reader_of(data)
+    read = voxel_images.reader_of(data)
     return lambda region: table[np.asarray(read(region))]
 
 

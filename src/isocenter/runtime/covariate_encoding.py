@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import PlanError
-from isocenter.values import course_in, is_missing, level_in, may_be_code, number_in, truth_in
+from isocenter.values import covariate_values, table_cells
 
 # The entry of a category for missing and rare levels.
 UNKNOWN = "unknown"
@@ -47,7 +47,7 @@ class Number:
     of_patient: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, name: str, settings: Mapping[str, Any]) -> Number:
+    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> Number:
         """Make one of settings; raises KeyError, TypeError or ValueError for others."""
         return cls(name, *(float(settings[key]) for key in ("median", "mean", "deviation", "missing")))
 
@@ -68,17 +68,17 @@ class Number:
             bool(np.isfinite([self.median, self.mean]).all()) and 0 < self.deviation < np.inf and _share(self.missing)
         )
 
-    def encoded(self, value: Any) -> tuple[list[float], str]:
+    def encode(self, value: Any) -> tuple[list[float], str]:
         """Its entries for a patient, and a note where the value is missing or no number."""
-        number = None if is_missing(value) else number_in(value)
-        if number is not None and may_be_code(f"{number:.15g}") and self._is_far(number):
-            return self.encoded(None)[0], f"{self.name} is {number:g}, a code of what is missing: {self._as_taken}"
+        number = None if covariate_values.is_missing(value) else covariate_values.number_in(value)
+        if number is not None and table_cells.may_be_code(f"{number:.15g}") and self._is_far(number):
+            return self.encode(None)[0], f"{self.name} is {number:g}, a code of what is missing: {self._as_taken}"
         entry = self.median if number is None else number
         entries = [(entry - self.mean) / self.deviation]
         entries += [(1.0 if number is None else 0.0) - self.missing] if self.missing > 0 else []
         if number is not None:
             return entries, ""
-        reason = "missing" if is_missing(value) else f"{value!r}, no number"
+        reason = "missing" if covariate_values.is_missing(value) else f"{value!r}, no number"
         return entries, f"{self.name} is {reason}: {self._as_taken}"
 
     @property
@@ -107,7 +107,7 @@ class Category:
     of_patient: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, name: str, settings: Mapping[str, Any]) -> Category:
+    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> Category:
         """Make one of settings; raises KeyError, TypeError, ValueError or AttributeError for others."""
         levels = {str(level): float(share) for level, share in settings["levels"].items()}
         return cls(name, levels, float(settings["missing"]))
@@ -131,11 +131,13 @@ class Category:
     def _shares(self) -> dict[str, float]:
         return {**self.levels, **({UNKNOWN: self.missing} if self.missing > 0 else {})}
 
-    def encoded(self, value: Any) -> tuple[list[float], str]:
+    def encode(self, value: Any) -> tuple[list[float], str]:
         """Its entries for a patient, and a note where the level is missing or rare."""
-        level, note = (UNKNOWN, "missing") if is_missing(value) else (level_in(value), "")
-        if level not in self.levels and (truth := truth_in(level)) is not None:
-            truths = {truth_in(own): own for own in self.levels}
+        level, note = (
+            (UNKNOWN, "missing") if covariate_values.is_missing(value) else (covariate_values.level_in(value), "")
+        )
+        if level not in self.levels and (truth := table_cells.truth_in(level)) is not None:
+            truths = {table_cells.truth_in(own): own for own in self.levels}
             level = level if None in truths else truths.get(truth, level)  # F is no, unless M is a level too
         if level not in self.levels:
             note = note or f"{value!r}, which few or no training cases had"
@@ -161,7 +163,7 @@ class Presence:
     of_patient: ClassVar[bool] = False
 
     @classmethod
-    def of(cls, name: str, settings: Mapping[str, Any]) -> Presence:
+    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> Presence:
         """Make one of settings; raises KeyError, TypeError or ValueError for others."""
         return cls(name, float(settings["there"]))
 
@@ -190,13 +192,13 @@ class Presence:
         """Every share is."""
         return True
 
-    def encoded(self, value: Any) -> tuple[list[float], str]:
+    def encode(self, value: Any) -> tuple[list[float], str]:
         """Its entry for a case that has the image or not, without a note."""
         return [float(value)], ""
 
 
 @dataclass(frozen=True)
-class Monitored:
+class MonitoredCovariate:
     """A covariate that is read again and again, as stretches of equal length.
 
     start, stop:     time span of the entries; in s where `unit` says so, else as the tables count
@@ -218,7 +220,7 @@ class Monitored:
     of_patient: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, name: str, settings: Mapping[str, Any]) -> Monitored:
+    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> MonitoredCovariate:
         """Make one of settings; raises KeyError, TypeError or ValueError for others."""
         start, stop, mean, deviation, missing = (
             float(settings[key]) for key in ("start", "stop", "mean", "deviation", "missing")
@@ -254,11 +256,11 @@ class Monitored:
         """Start, stop and number of stretches."""
         return self.start, self.stop, self.stretches
 
-    def encoded(self, value: Any) -> tuple[list[float], str]:
+    def encode(self, value: Any) -> tuple[list[float], str]:
         """Its entries for a patient, and a note without readings; PlanError for times of another unit."""
-        course = course_in(value, self.unit)  # pairs have no unit: they are in the model's
+        course = covariate_values.course_in(value, self.unit)  # pairs have no unit: they are in the model's
         if course is None:
-            reason = "missing" if is_missing(value) else f"{value!r}, no readings with their times"
+            reason = "missing" if covariate_values.is_missing(value) else f"{value!r}, no readings with their times"
             return [0.0] * 2 * self.stretches, f"{self.name} is {reason}: taken as never read"
         if course.unit != self.unit:
             units = [f"in {unit}" if unit else "without a unit" for unit in (course.unit, self.unit)]
@@ -282,11 +284,11 @@ class Monitored:
 
 # A covariate or an image of a case as entries of the context. `place` orders them, because networks look for the first
 # and the last; `of_patient` are the covariates.
-Column = Number | Category | Monitored | Presence
+Column = Number | Category | MonitoredCovariate | Presence
 # Kinds of columns, by the setting that only they have; else a column is a number.
-KINDS: Mapping[str, type[Presence | Monitored | Category]] = {
+KINDS: Mapping[str, type[Presence | MonitoredCovariate | Category]] = {
     "there": Presence,
-    "stretches": Monitored,
+    "stretches": MonitoredCovariate,
     "levels": Category,
 }
 
@@ -298,19 +300,19 @@ class Context:
     columns: tuple[Column, ...]
 
     @classmethod
-    def of(cls, settings: Any) -> Context:
+    def from_settings(cls, settings: Any) -> Context:
         """Read a plan's `network.context` or a model's record; PlanError for a column that cannot be.
 
         A list has one of each network of a mean: their entries follow one another.
         """
         if isinstance(settings, list):
-            return cls(tuple(column for own in settings for column in cls.of(own).columns))
+            return cls(tuple(column for own in settings for column in cls.from_settings(own).columns))
         if not isinstance(settings, Mapping | None):
             problem = f"{settings!r} does not say what the training cases have in these columns"
             raise PlanError(problem, "network.context", "Plan again from the data, and name them there")
         columns = [_column(name, own) for name, own in (settings or {}).items()]
         context = cls(tuple(sorted(columns, key=lambda column: column.place)))
-        if len({column.span for column in context.monitored}) > 1:
+        if len({column.span for column in context.monitored_columns}) > 1:
             problem = "columns with readings over time have stretches that are not the same"
             raise PlanError(problem, "network.context", "Plan again")
         return context
@@ -336,14 +338,14 @@ class Context:
         return tuple(entry for column in self.columns for entry in column.entries)
 
     @property
-    def monitored(self) -> tuple[Monitored, ...]:
+    def monitored_columns(self) -> tuple[MonitoredCovariate, ...]:
         """Columns with readings over time."""
-        return tuple(column for column in self.columns if isinstance(column, Monitored))
+        return tuple(column for column in self.columns if isinstance(column, MonitoredCovariate))
 
     @property
     def courses(self) -> tuple[int, int]:
         """Numbers of columns with readings and of their stretches: their entries are the first, two per stretch."""
-        monitored = self.monitored
+        monitored = self.monitored_columns
         return len(monitored), monitored[0].stretches if monitored else 0
 
     @property
@@ -370,7 +372,7 @@ class Context:
         noted: dict[str, list[str]] = {}
         for column in self.columns:
             present = channels is None or column.name.removeprefix(IMAGE) in channels
-            entries, note = column.encoded(covariates.get(column.name) if column.of_patient else present)
+            entries, note = column.encode(covariates.get(column.name) if column.of_patient else present)
             context += entries
             noted.setdefault(column.name, []).extend([note] if note else [])
         notes = [
@@ -386,7 +388,7 @@ class Context:
 def _column(name: str, settings: Any) -> Column:
     try:
         kind = next((KINDS[key] for key in KINDS if key in settings), Number)
-        column: Column = kind.of(name, settings)
+        column: Column = kind.from_settings(name, settings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _impossible(name, str(error)) from error
     if not column.is_sound:
@@ -402,7 +404,7 @@ def _impossible(name: str, problem: str) -> PlanError:
     return PlanError(f"{name} cannot be an entry of the context ({problem})", "network.context", "Plan again")
 
 
-def with_covariates(network: Any, vector: NDArray[np.float32] | None) -> Any:
+def bind_context(network: Any, vector: NDArray[np.float32] | None) -> Any:
     """The network with this context for each window of a batch; unchanged without a vector."""
     if vector is None:
         return network

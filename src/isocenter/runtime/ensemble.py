@@ -20,24 +20,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.files import written
+from isocenter.files.storage import atomic
 from isocenter.lazy import torch
-from isocenter.runtime import bundle
-from isocenter.runtime.codes import CODES
-from isocenter.runtime.device import CUDA, gpu_memory
-from isocenter.runtime.guard.guard import Guard, strictest
+from isocenter.runtime import hardware, model_record, record_files
+from isocenter.runtime.bundle import network as bundle_network
+from isocenter.runtime.guard import image_gate
+from isocenter.runtime.guard.image_gate import Guard
+from isocenter.runtime.hardware import CUDA
 from isocenter.runtime.inference import Inference
-from isocenter.runtime.model import Model
-from isocenter.runtime.model_record import read_parts
-from isocenter.runtime.networks import Networks, TorchNetwork
-from isocenter.runtime.package.contents import MOST_MEMBERS, RECORD, WEIGHTS
-from isocenter.runtime.parts import PART_FILES, Parts
+from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_parts import PART_FILES, ModelParts
+from isocenter.runtime.package.package_contents import MOST_MEMBERS, RECORD, WEIGHTS
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
-from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
-from isocenter.runtime.windows.averaging import Averaged
+from isocenter.runtime.result_codes import CODES
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import settings_of
-from isocenter.transforms import Normalisation
+from isocenter.tasks import task_settings
+from isocenter.transforms.intensity import Normalisation
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
@@ -61,9 +61,9 @@ def averaged_model(
     shares: how much each counts, together 1; None where all count alike
     Raises UsageError for members whose images are prepared differently.
     """
-    record, members = _record(members, shares), on_one_context(members)
-    preprocessing, networks = on_one_scale(members, where)
-    run = Averaged(networks, task.average, shares, each=task.crossed)
+    record, members = _record(members, shares), share_context(members)
+    preprocessing, networks = share_scale(members, where)
+    run = AveragedNetwork(networks, task.average, shares, each=task.folds_by_head)
     architectures = tuple(one.networks.architecture for one in members)
     first, architectures = (
         architectures[0],
@@ -72,13 +72,16 @@ def averaged_model(
     if "first_entry" in first:
         first = {**first, "context": [one.networks.architecture.get("context") for one in members]}
     # The gate of the first, whose features are looked at, stands for all; of doubt the most careful one decides.
-    guard = guard_on(preprocessing, members[0])
+    guard = guard_for_scale(preprocessing, members[0])
     if guard is not None:
-        guard = replace(guard, answers=strictest([one.guard.answers for one in members if one.guard is not None]))
+        guard = replace(
+            guard,
+            answers=image_gate.strictest_answering([one.guard.answers for one in members if one.guard is not None]),
+        )
     return Model(task, preprocessing, inference, Networks(run, first, architectures), record).with_guard(guard)
 
 
-def on_one_context(members: Sequence[Model]) -> Sequence[Model]:
+def share_context(members: Sequence[Model]) -> Sequence[Model]:
     """The members for one context of all their covariates, where they do not have the same."""
     contexts = [one.networks.architecture.get("context") for one in members]
     if all(one == contexts[0] for one in contexts):
@@ -89,7 +92,8 @@ def on_one_context(members: Sequence[Model]) -> Sequence[Model]:
         assert isinstance(networks_of_member.run, TorchNetwork)  # noqa: S101 - as it was loaded
         count = len(networks_of_member.context)
         run = TorchNetwork(
-            bundle.OnItsEntries(networks_of_member.run.module, first, count).eval(), networks_of_member.run.device
+            bundle_network.OnItsEntries(networks_of_member.run.module, first, count).eval(),
+            networks_of_member.run.device,
         )
         networks = replace(
             networks_of_member, run=run, architecture={**networks_of_member.architecture, "first_entry": first}
@@ -108,7 +112,12 @@ def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> dict[
     # Members may know the codes of different names; of one name the first member's hold.
     codes = {name: coded for one in reversed(records) for name, coded in (one.get(CODES) or {}).items()}
     common |= {CODES: codes} if codes else {}
-    return {**common, **counted, "weights_sha256": joined([*digests, *map(str, shares or ())]), "members": records}
+    return {
+        **common,
+        **counted,
+        "weights_sha256": record_files.join_digests([*digests, *map(str, shares or ())]),
+        "members": records,
+    }
 
 
 def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], folder: Path) -> None:
@@ -117,7 +126,7 @@ def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str,
     model: of all of them
     notes: further entries of the record
     """
-    with written(folder / MEMBERS, overwrite=True) as staging:
+    with atomic.write_whole(folder / MEMBERS, overwrite=True) as staging:
         staging.mkdir()
         _write_members(checkpoints, model, notes, staging)
 
@@ -127,31 +136,31 @@ def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str
         (target / str(number)).mkdir()
         for name in filter(lambda name: (checkpoint / name).is_file(), (RECORD, WEIGHTS, *PART_FILES.values())):
             shutil.copyfile(checkpoint / name, target / str(number) / name)
-        seal(target / str(number))
+        record_files.seal_folder(target / str(number))
     record = {
-        "task": {"name": model.task.name, **settings_of(model.task)},
+        "task": {"name": model.task.name, **task_settings.settings_of(model.task)},
         "inference": model.inference.settings,
         "members": len(checkpoints),
         "shares": model.networks.shares,
         **notes,
     }
     if len(model.networks.members) == len(checkpoints):
-        gate = Parts(guard=model.guard)
+        gate = ModelParts(guard=model.guard)
         gate.write(target)
         record |= gate.settings
-    write_json(target / LIST, SCHEMA, record)
-    seal(target)
+    record_files.write_json(target / LIST, SCHEMA, record)
+    record_files.seal_folder(target)
 
 
 def with_own_guard(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
     """The model with the gate that was fitted for all of its members, where its `ensemble.json` names one."""
-    return model.with_guard(read_parts({GUARD: record.get(GUARD)}, folder / MEMBERS).guard)
+    return model.with_guard(model_record.read_parts({GUARD: record.get(GUARD)}, folder / MEMBERS).guard)
 
 
-def read_list(folder: Path) -> dict[str, Any]:
+def read_member_list(folder: Path) -> dict[str, Any]:
     """`members/ensemble.json` of an ensemble; IntegrityError where a file of `members/` is not what was written."""
     members_folder = folder / MEMBERS
-    record = read_json(members_folder / LIST, SCHEMA)
+    record = record_files.read_json(members_folder / LIST, SCHEMA)
     count, shares = record.get("members"), record.get("shares")
     if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
         raise IntegrityError(f"has {count} members", str(members_folder / LIST), "Get the ensemble again")
@@ -159,7 +168,7 @@ def read_list(folder: Path) -> dict[str, Any]:
         raise IntegrityError(
             f"{shares} are not shares of {count} members", str(members_folder / LIST), "Get the ensemble again"
         )
-    verify(
+    record_files.verify_seal(
         members_folder, needed=(LIST, *(f"{number}/{name}" for number in range(count) for name in (RECORD, WEIGHTS)))
     )
     return record
@@ -183,7 +192,7 @@ class Conversion(NamedTuple):
     high: float = math.inf
 
 
-def on_one_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, tuple[Network, ...]]:
+def share_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, tuple[Network, ...]]:
     """The preprocessing for all members, and the members as networks for images that are prepared so.
 
     Raises UsageError for members that differ in more than a window, a mean and a deviation.
@@ -191,15 +200,15 @@ def on_one_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, t
     preparations = [_ours(one, where) for one in members]
     if all(one == preparations[0] for one in preparations):
         return preparations[0], tuple(one.networks.run for one in members)
-    common = widest([one.normalisation for one in preparations])
+    common = widest_normalisations([one.normalisation for one in preparations])
     if common is None or any(
         replace(one, normalisation=preparations[0].normalisation) != preparations[0] for one in preparations
     ):
         raise UsageError("its members preprocess images differently", where, "Choose one with --fold")
-    return replace(preparations[0], normalisation=common), tuple(_converted(one, common) for one in members)
+    return replace(preparations[0], normalisation=common), tuple(_convert(one, common) for one in members)
 
 
-def guard_on(common: Preprocessing, member: Model) -> Guard | None:
+def guard_for_scale(common: Preprocessing, member: Model) -> Guard | None:
     """The gate of a member for images that are prepared for all members; it counts voxels by its own scale."""
     guard, preprocessing = member.guard, member.preprocessing
     if guard is None or guard.look is None or preprocessing == common or not isinstance(preprocessing, Preprocessing):
@@ -207,12 +216,12 @@ def guard_on(common: Preprocessing, member: Model) -> Guard | None:
     edges = [
         # What the member clipped at a bound lies beyond it here, and belongs into the same bin.
         np.where(row >= one.high, np.inf, (row - one.offset) / one.scale)
-        for row, one in zip(guard.look.edges, conversions(common.normalisation, preprocessing), strict=True)
+        for row, one in zip(guard.look.edges, channel_conversions(common.normalisation, preprocessing), strict=True)
     ]
     return replace(guard, look=replace(guard.look, edges=np.stack(edges)))
 
 
-def widest(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, ...] | None:
+def widest_normalisations(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, ...] | None:
     """Each channel's normalisation that keeps all that any member looks at: the widest window, else the first one's.
 
     None where the members differ in more than a window, a mean and a deviation.
@@ -225,7 +234,7 @@ def widest(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, .
     return tuple(_widest(channel) for channel in channels)
 
 
-def conversion(normalisation: Normalisation, target: Normalisation) -> Conversion:
+def conversion_between(normalisation: Normalisation, target: Normalisation) -> Conversion:
     """The conversion from what one normalisation made of a channel to what a member's own would have.
 
     Exact but for values beside the bounds of a window in an image that is resampled: the member clipped before.
@@ -241,17 +250,18 @@ def conversion(normalisation: Normalisation, target: Normalisation) -> Conversio
     )
 
 
-def conversions(common: Sequence[Normalisation], preprocessing: Preprocessing) -> list[Conversion]:
+def channel_conversions(common: Sequence[Normalisation], preprocessing: Preprocessing) -> list[Conversion]:
     """The conversion of each channel of a member's network; numbers of labels stay as they are."""
     pairs = zip(common, preprocessing.normalisation, strict=True)
-    converted = [conversion(given, scale) for given, scale in pairs for _ in range(preprocessing.frames or 1)]
+    converted = [conversion_between(given, scale) for given, scale in pairs for _ in range(preprocessing.frames or 1)]
     return [*converted, *[Conversion()] * (preprocessing.cascade is not None)]
 
 
 def have_own_scales(model: Model) -> bool:
     """Whether each network of a model stands behind a conversion."""
     return all(
-        isinstance(one, TorchNetwork) and isinstance(one.module, bundle.OnItsScale) for one in model.networks.members
+        isinstance(one, TorchNetwork) and isinstance(one.module, bundle_network.OnItsScale)
+        for one in model.networks.members
     )
 
 
@@ -262,13 +272,13 @@ def _ours(member: Model, where: str) -> Preprocessing:
     return member.preprocessing
 
 
-def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
+def _convert(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
     assert isinstance(member.networks.run, TorchNetwork)  # noqa: S101 - as it was loaded
     preprocessing = _ours(member, "model")
-    module = bundle.OnItsScale(
+    module = bundle_network.OnItsScale(
         member.networks.run.module, preprocessing.inputs
     )  # the conversion becomes part of its state
-    scales = conversions(common, preprocessing)
+    scales = channel_conversions(common, preprocessing)
     for name in Conversion._fields:
         setattr(module, name, torch.tensor([getattr(one, name) for one in scales]))
     return TorchNetwork(module.eval().to(member.networks.run.device), member.networks.run.device)
@@ -308,7 +318,7 @@ log = logging.getLogger("isocenter")
 
 
 @dataclass(frozen=True)
-class Visiting(TorchNetwork):
+class VisitingNetwork(TorchNetwork):
     """A network that rests in the machine's memory, and is on the device while a batch goes through.
 
     resting: the network as it was read, which may give the features at which a gate looks
@@ -325,11 +335,11 @@ class Visiting(TorchNetwork):
                 self.module.to("cpu")
 
 
-def fit_on_device(weights: Sequence[Path], device: str) -> bool:
+def may_fit_on_device(weights: Sequence[Path], device: str) -> bool:
     """Whether these files' weights may all lie on the device; a processor's memory is the machine's own."""
     if not device.startswith(CUDA):
         return True
-    return sum(one.stat().st_size for one in weights) <= SHARE * gpu_memory(device)
+    return sum(one.stat().st_size for one in weights) <= SHARE * hardware.gpu_memory(device)
 
 
 def _is_on(network: Network, device: str) -> bool:
@@ -338,13 +348,13 @@ def _is_on(network: Network, device: str) -> bool:
     return next((one.device == torch.device(device) for one in parameters), False)
 
 
-def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
+def place_on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
     """A model of one network or several, read into the machine's memory, as it computes on a device.
 
     weights: the files that they were read from
     """
     # Members of an ensemble of these, or with other shares, lie there already.
-    fits = fit_on_device(
+    fits = may_fit_on_device(
         [one for one, own in zip(weights, model.networks.members, strict=True) if not _is_on(own, device)], device
     )
     if not fits:
@@ -355,7 +365,7 @@ def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
         members.append(
             replace(network, module=network.module.to(device), device=device)
             if fits
-            else Visiting(network.module, device, resting=network)
+            else VisitingNetwork(network.module, device, resting=network)
         )
     average = model.networks.average
     return model.with_run(members[0] if average is None else replace(average, members=tuple(members)))

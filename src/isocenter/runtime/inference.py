@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le, Lt
 
 from isocenter.errors import UsageError
+from isocenter.runtime.preprocessing import protocol
 from isocenter.runtime.preprocessing.coarse_mask import Outside
-from isocenter.runtime.preprocessing.protocol import as_lists, as_tuples
 from isocenter.values import Region, Sentence
 
 # Methods by which a model states its uncertainty.
@@ -72,18 +72,18 @@ class Inference:
     ] = None
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Inference:
+    def from_settings(cls, settings: Mapping[str, Any]) -> Inference:
         """Read a model's record."""
-        return cls(**as_tuples(settings))
+        return cls(**protocol.as_tuples(settings))
 
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
-        return as_lists(asdict(self))
+        return protocol.as_lists(asdict(self))
 
 
 @dataclass(frozen=True)
-class Request:
+class ModelRequest:
     """Request of a prediction.
 
     mirror:  whether the network also sees windows mirrored, and the results are averaged; None follows the plan
@@ -112,4 +112,4 @@ class Request:
             raise UsageError(problem, "--overlap", "Give a share from 0 to below 1, such as 0.25")
 
 
-AS_PLANNED = Request()
+AS_PLANNED = ModelRequest()

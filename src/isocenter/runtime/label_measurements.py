@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.evaluation import Diameters, RegionShape, diagonal, diameters, peak_reach, suv_peak
+from isocenter.evaluation import biomarkers
+from isocenter.evaluation.biomarkers import Diameters
+from isocenter.evaluation.region_shape import RegionShape
 from isocenter.lazy import ndimage
-from isocenter.runtime.model import Model
-from isocenter.tasks import Ratio, Task, leaves, marks_labels, ratios_from, settings_of
-from isocenter.transforms import without_alpha
-from isocenter.values import Array, Deferred, Floats, Geometry, Image, Label, Region, blocks
+from isocenter.runtime.model_assembly import Model
+from isocenter.tasks import Task, properties, task_settings
+from isocenter.tasks.shared import structure_findings
+from isocenter.tasks.shared.structure_findings import Ratio
+from isocenter.transforms import channel_stack
+from isocenter.values import Array, Deferred, Floats, Geometry, Image, Label, Region, voxel_images
 
 BLOCK_VOXELS = 2**20
 SUV = "SUVbw"
@@ -25,7 +29,7 @@ SUV = "SUVbw"
 MOST_OF_PEAK = 2**22
 
 
-def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Image) -> list[dict[str, Any]]:
+def measure_labels(label_map: Array | Deferred, labels: Sequence[Label], image: Image) -> list[dict[str, Any]]:
     """One row a label: voxels, volume (ml; 2D: area in mm², 1D: length), axes, shape; of channels mean, SD and maximum.
 
     label_map: (*spatial) on the image's own grid
@@ -36,16 +40,16 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
     """
     if not labels:
         return []
-    names, size = without_alpha(image.channels), _size(image.geometry)
+    names, size = channel_stack.without_alpha(image.channels), _size(image.geometry)
     units = [image.facts_of(channel).get("unit") for channel in range(len(names))]
     moments = _Moments(len(names), max(label.value for label in labels) + 1)
     axes = _Axes(labels, _steps(image.geometry)) if size is not None and image.geometry.ndim > 1 else None
     shapes = _Shapes(labels, image.geometry) if axes is not None else None
     uptake = _Uptake(labels) if SUV in units and size is not None and image.geometry.is_volume else None
     read = image.reader()
-    for region, marked in blocks(label_map, BLOCK_VOXELS):
+    for region, marked in voxel_images.blocks_along_last_axis(label_map, BLOCK_VOXELS):
         part = read((slice(0, len(names)), *region)) if marked.any() else np.empty((0,))
-        moments.add(marked, part, image.measured(part))
+        moments.add(marked, part, image.is_measured(part))
         if axes is not None and image.geometry.is_volume:  # a block holds whole planes of it
             axes.add(marked)
         if shapes is not None and image.geometry.is_volume:
@@ -61,17 +65,17 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
         row: dict[str, Any] = {"label": label.name, "voxels": int(moments.voxels[label.value])}
         if size is not None:
             row[size[0]] = round(float(moments.voxels[label.value]) * size[1], 6)
-        row |= {} if axes is None else axes.of(label)
-        row |= {} if shapes is None else shapes.of(label)
+        row |= {} if axes is None else axes.measure(label)
+        row |= {} if shapes is None else shapes.measure(label)
         for channel, name in enumerate(names):
-            row |= {f"{what}_{name}": value for what, value in moments.of(channel, label.value).items()}
+            row |= {f"{what}_{name}": value for what, value in moments.measure(channel, label.value).items()}
             if uptake is not None and units[channel] == SUV:
-                row[f"peak_{name}"] = uptake.of(channel, label, image)
-        rows.append(row | _stated(names, units))
+                row[f"peak_{name}"] = uptake.measure(channel, label, image)
+        rows.append(row | _unit_columns(names, units))
     return rows
 
 
-def _stated(names: Sequence[str], units: Sequence[str | None]) -> dict[str, str]:
+def _unit_columns(names: Sequence[str], units: Sequence[str | None]) -> dict[str, str]:
     """The unit of the intensities, for each channel where channels differ; nothing where none is known."""
     if len(set(units)) == 1:
         return {"unit": units[0]} if units[0] else {}
@@ -121,7 +125,7 @@ class _Moments:
         self._counts[channel] += count
         np.maximum.at(self._most[channel], value, intensity)
 
-    def of(self, channel: int, value: int) -> dict[str, float]:
+    def measure(self, channel: int, value: int) -> dict[str, float]:
         """{"mean", "sd", "max"} of one channel in one label."""
         if not self._counts[channel, value]:
             return dict.fromkeys(("mean", "sd", "max"), float("nan"))
@@ -149,14 +153,16 @@ class _Axes:
             if box is not None and value in values
         ]
         # The largest first: most of the others then cannot be longer, and nobody looks at them.
-        for value, plane, box in sorted(boxes, key=lambda item: diagonal(item[2], self.steps), reverse=True):
+        for value, plane, box in sorted(
+            boxes, key=lambda item: biomarkers.longest_diagonal(item[2], self.steps), reverse=True
+        ):
             longest = self.best[value].long if value in self.best else 0.0
-            if diagonal(box, self.steps) > longest:
-                axes = diameters(planes[:, :, plane][box] == value, self.steps, over=longest)
+            if biomarkers.longest_diagonal(box, self.steps) > longest:
+                axes = biomarkers.plane_diameters(planes[:, :, plane][box] == value, self.steps, over=longest)
                 if axes is not None:
                     self.best[value] = axes
 
-    def of(self, label: Label) -> dict[str, float]:
+    def measure(self, label: Label) -> dict[str, float]:
         """{"long_axis_mm", "short_axis_mm"} of one label, NaN where it has no voxel."""
         axes = self.best.get(label.value, Diameters(float("nan"), float("nan")))
         return {"long_axis_mm": round(axes.long, 6), "short_axis_mm": round(axes.short, 6)}
@@ -202,7 +208,7 @@ class _Shapes:
             if box is not None and value in self.shapes:
                 yield value, box
 
-    def of(self, label: Label) -> dict[str, float]:
+    def measure(self, label: Label) -> dict[str, float]:
         """Pieces, centre (mm), elongation, of a volume also sphericity and flatness; NaN without a voxel."""
         shape, geometry = self.shapes[label.value], self.geometry
         row: dict[str, float] = {"pieces": shape.pieces}
@@ -231,20 +237,20 @@ class _Uptake:
             if sum(map(len, held)) <= MOST_OF_PEAK:  # else no peak is looked for, and a body would fill the memory
                 held.append(np.argwhere(marked == label.value).astype(np.int32) + start)
 
-    def of(self, channel: int, label: Label, image: Image) -> float:
+    def measure(self, channel: int, label: Label, image: Image) -> float:
         """SUVpeak; NaN where there is nothing to measure, or a value nearby is no measurement."""
         places = np.concatenate(self.places.get(label.value, [np.empty((0, 3), np.int32)]))
         spacing = image.geometry.spacing
         if not len(places) or len(places) > MOST_OF_PEAK or spacing is None:
             return float("nan")
-        reach = np.array(peak_reach(spacing))
+        reach = np.array(biomarkers.peak_reach(spacing))
         low = np.maximum(places.min(axis=0) - reach, 0)
         high = np.minimum(places.max(axis=0) + reach + 1, image.geometry.shape)
         box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
         mask = np.zeros(high - low, dtype=bool)
         mask[tuple((places - low).T)] = True
         values = image.reader()((slice(channel, channel + 1), *box))
-        return suv_peak(values[0], mask, spacing) if image.measured(values).all() else float("nan")
+        return biomarkers.suv_peak(values[0], mask, spacing) if image.is_measured(values).all() else float("nan")
 
 
 RATIOS = "measures"
@@ -252,13 +258,13 @@ RATIOS = "measures"
 
 def with_ratios(model: Model, ratios: Sequence[Ratio]) -> Model:
     """The model with ratios in its record, which packages keep."""
-    by_name = {one.name: one for one in (*_recorded(model), *ratios)}
+    by_name = {one.name: one for one in (*_recorded_ratios(model), *ratios)}
     return replace(model, record={**model.record, RATIOS: [str(one) for one in by_name.values()]}) if by_name else model
 
 
 def ratios_of(model: Model) -> tuple[Ratio, ...]:
     """The ratios of a model's plan, and those in its record, which stand in place of a planned one of the same name."""
-    by_name = {one.name: one for one in (*_planned(model.task), *_recorded(model))}
+    by_name = {one.name: one for one in (*_planned_ratios(model.task), *_recorded_ratios(model))}
     return tuple(by_name.values())
 
 
@@ -266,21 +272,21 @@ def checked_ratios(texts: Sequence[str], task: Task) -> tuple[Ratio, ...]:
     """Ratios of structures that a task marks. Raises UsageError for another structure, and for a name given twice."""
     marked = [
         name
-        for part, own in leaves(task).items()
+        for part, own in properties.leaf_tasks(task).items()
         for label in own.labels
         for name in ((label.name, f"{part}: {label.name}") if part else (label.name,))
     ]
-    return ratios_from(texts, marked)
+    return structure_findings.ratios_from(texts, marked)
 
 
-def _recorded(model: Model) -> tuple[Ratio, ...]:
-    return tuple(map(Ratio.of, model.record.get(RATIOS) or ()))
+def _recorded_ratios(model: Model) -> tuple[Ratio, ...]:
+    return tuple(map(Ratio.from_text, model.record.get(RATIOS) or ()))
 
 
-def _planned(task: Task) -> Iterator[Ratio]:
+def _planned_ratios(task: Task) -> Iterator[Ratio]:
     """The ratios of a task; the structures of a further part have its name before theirs, as in `measurements.csv`."""
-    marking = [(part, own) for part, own in leaves(task).items() if marks_labels(own)]
+    marking = [(part, own) for part, own in properties.leaf_tasks(task).items() if properties.marks_labels(own)]
     for number, (part, ratios_of_part) in enumerate(marking):
-        for ratio in map(Ratio.of, settings_of(ratios_of_part).get(RATIOS) or ()):
+        for ratio in map(Ratio.from_text, task_settings.settings_of(ratios_of_part).get(RATIOS) or ()):
             above, below = (replace(one, structure=f"{part}: {one.structure}") for one in (ratio.above, ratio.below))
             yield replace(ratio, above=above, below=below) if number else ratio

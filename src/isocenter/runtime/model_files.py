@@ -9,50 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isocenter import tasks
-from isocenter.errors import IntegrityError, UsageError, listed
-from isocenter.files import load_json
-from isocenter.runtime.device import AUTO, choose_device, use_threads
-from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list, with_own_guard
-from isocenter.runtime.foreign import is_foreign, load_foreign, refuse_activation, refuse_almost
+from isocenter import errors
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.files.storage import structured_text
+from isocenter.runtime import ensemble, hardware, model_assembly, model_record, record_files
+from isocenter.runtime.ensemble import MEMBERS
+from isocenter.runtime.foreign import detect
+from isocenter.runtime.hardware import AUTO
 from isocenter.runtime.inference import Inference
-from isocenter.runtime.model import UNFINISHED, Model, computed_by, with_first_stage, with_uncertainty
-from isocenter.runtime.model_record import (
-    BUILDING_ERRORS,
-    built_from,
-    files_of,
-    preprocessing_of,
-    with_parts,
-)
-from isocenter.runtime.networks import Networks, TorchNetwork
-from isocenter.runtime.package.backends import refuse_unknown
-from isocenter.runtime.package.backends.torch_eager import averaged
-from isocenter.runtime.package.certificate import CERTIFICATE, PLAIN, Computing, choose_backend, read_certificate
-from isocenter.runtime.package.contents import (
-    FIRST,
-    PACKAGED,
-    RECORD,
-    SCHEMA,
-    WEIGHTS,
-    of_members,
-    package_record,
-    read_modules,
-    shares_in,
-    weights_files,
-)
-from isocenter.runtime.record_files import (
-    MANIFEST,
-    added,
-    digest,
-    joined,
-    read_json,
-    unpacked,
-    verify,
-    write_json,
-    write_tensors,
-)
-from isocenter.runtime.windows.averaging import Averaged
+from isocenter.runtime.model_assembly import UNFINISHED, Model
+from isocenter.runtime.model_record import BUILDING_ERRORS
+from isocenter.runtime.package import backend_certificate, backends, package_contents
+from isocenter.runtime.package.backend_certificate import CERTIFICATE, PLAIN, Computing
+from isocenter.runtime.package.backends import torch_eager
+from isocenter.runtime.package.package_contents import FIRST, PACKAGED, RECORD, SCHEMA, WEIGHTS
+from isocenter.runtime.record_files import MANIFEST
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.runtime.windows.slide import Network
+from isocenter.tasks import task_catalogue, task_settings
 
 SPLIT = "split.csv"
 # Of a finished run.
@@ -63,11 +38,11 @@ BEFORE = "low_resolution"
 log = logging.getLogger("isocenter")
 
 
-def save(model: Model, weights: Mapping[str, Any], folder: Path) -> None:
+def save_model(model: Model, weights: Mapping[str, Any], folder: Path) -> None:
     """Record and weights into an existing folder; the caller seals it."""
-    write_json(folder / RECORD, SCHEMA, model.settings)
+    record_files.write_json(folder / RECORD, SCHEMA, model.settings)
     model.parts.write(folder)
-    write_tensors(folder / WEIGHTS, weights)
+    record_files.write_tensors(folder / WEIGHTS, weights)
 
 
 def load(
@@ -90,22 +65,22 @@ def load(
              graph or a trial decides
     Raises UsageError where there is no model, IntegrityError for a changed, damaged or newer one.
     """
-    if is_foreign(Path(path)):
+    if detect.is_foreign(Path(path)):
         _refuse_backend(backend, path)
-        return load_foreign(Path(path), device, fold=fold, threads=threads, activation=activation)
-    refuse_activation(activation, path)
+        return detect.load_foreign(Path(path), device, fold=fold, threads=threads, activation=activation)
+    detect.refuse_activation(activation, path)
     try:
-        with unpacked(Path(path)) as folder:
+        with record_files.unpack(Path(path)) as folder:
             if (folder / MANIFEST).is_file() and not (folder / RECORD).is_file():
-                return with_uncertainty(read_package(folder, device, fold, backend, threads))
+                return model_assembly.with_uncertainty(read_package(folder, device, fold, backend, threads))
             _refuse_backend(backend, path)
             if threads is not None:
-                use_threads(threads)
-            chosen = choose_device(device)
-            model = computed_by(_read_run(folder, chosen.value, fold), chosen)
-            return with_uncertainty(_with_unfinished_training(model, Path(path), fold))
+                hardware.use_threads(threads)
+            chosen = hardware.choose_device(device)
+            model = model_assembly.with_computing(_read_run(folder, chosen.value, fold), chosen)
+            return model_assembly.with_uncertainty(_with_unfinished_training(model, Path(path), fold))
     except UsageError:
-        refuse_almost(Path(path))
+        detect.refuse_near_misses(Path(path))
         raise
 
 
@@ -115,7 +90,7 @@ def _with_unfinished_training(model: Model, run: Path, fold: int | None) -> Mode
         return model
     folders = list(_folds(run).values()) if fold is None else [_folds(run)[fold]]
     files = [one / "checkpoints" / "last" / "state.json" for one in folders or [run]]
-    states = [load_json(file) for file in files if file.is_file()]
+    states = [structured_text.load_json(file) for file in files if file.is_file()]
     done, planned = sum(one["step"] for one in states), sum(one["pace"]["steps"] for one in states)
     return replace(model, record={**model.record, UNFINISHED: f"{done} of {planned} steps"})
 
@@ -123,7 +98,7 @@ def _with_unfinished_training(model: Model, run: Path, fold: int | None) -> Mode
 def _refuse_backend(backend: str, path: str | Path) -> None:
     """UsageError for a backend that computes only packages."""
     if backend not in (AUTO, PLAIN):
-        refuse_unknown([backend])
+        backends.refuse_unknown_backends([backend])
         remedy = "Give what `isocenter package` or `isocenter adopt` wrote"
         raise UsageError(f"is not a package, so {backend} cannot compute it", str(path), remedy)
 
@@ -134,13 +109,13 @@ def _read_run(path: Path, device: str, fold: int | None) -> Model:
     folds = _folds(path)
     if fold is not None:
         if fold not in folds:
-            raise no_fold(fold, folds, path)
-        return _read(_folder_of(folds[fold]), choose_device(device).value)
+            raise missing_fold_error(fold, folds, path)
+        return _read_folder(_folder_of(folds[fold]), hardware.choose_device(device).value)
     if not folds:
-        return _read(_folder_of(path), choose_device(device).value)
+        return _read_folder(_folder_of(path), hardware.choose_device(device).value)
     _refuse_unfinished(path, folds)
     log.info("%s: the mean of its folds %s", path, ", ".join(map(str, folds)))
-    return _mean_of_folds(list(folds.values()), str(path), choose_device(device).value)
+    return _mean_of_folds(list(folds.values()), str(path), hardware.choose_device(device).value)
 
 
 def _mean_of_folds(folds: Sequence[Path], where: str, device: str) -> Model:
@@ -149,17 +124,19 @@ def _mean_of_folds(folds: Sequence[Path], where: str, device: str) -> Model:
     So nnU-Net predicts with a cascade of folds (doi:10.1038/s41592-020-01008-z): its members see one image.
     """
     folders = [_folder_of(folder) for folder in folds]
-    mean = _averaged([_read_single(one, "cpu") for one in folders], where)
-    mean = on_device(mean, [folder / WEIGHTS for folder in folders], device)
+    mean = _average([_read_single(one, "cpu") for one in folders], where)
+    mean = ensemble.place_on_device(mean, [folder / WEIGHTS for folder in folders], device)
     if mean.preprocessing.cascade is None:
         return mean
     before = [_folder_of(one) for folder in folders for one in _folds(_before(folder)).values()]
     # Nothing is found after the training of a first stage: what they take from their own cases serves training alone.
-    first = _averaged([_read_single(one, "cpu") for one in before], where, decode_alike=False)
-    return with_first_stage(mean, on_device(first, [folder / WEIGHTS for folder in before], device))
+    first = _average([_read_single(one, "cpu") for one in before], where, decode_alike=False)
+    return model_assembly.with_first_stage(
+        mean, ensemble.place_on_device(first, [folder / WEIGHTS for folder in before], device)
+    )
 
 
-def _averaged(members: Sequence[Model], where: str, *, decode_alike: bool = True) -> Model:
+def _average(members: Sequence[Model], where: str, *, decode_alike: bool = True) -> Model:
     """Several models as one, which averages what their networks say window by window.
 
     decode_alike: whether their tasks must have all settings in common
@@ -174,16 +151,16 @@ def _averaged(members: Sequence[Model], where: str, *, decode_alike: bool = True
         if member.inference != first.inference:
             raise UsageError("its members use different window settings", where, "Choose one with --fold")
         # Training writes one task into all of them at its end.
-        if decode_alike and tasks.settings_of(member.task) != tasks.settings_of(first.task):
+        if decode_alike and task_settings.settings_of(member.task) != task_settings.settings_of(first.task):
             problem = "its members decode what their networks say in different ways"
             raise UsageError(problem, where, "Finish it with `isocenter train --resume`, or choose one with --fold")
-    return averaged_model(members, first.task, first.inference, where=where)
+    return ensemble.averaged_model(members, first.task, first.inference, where=where)
 
 
-def checkpoints_of(run: Path) -> list[Path]:
+def model_folders(run: Path) -> list[Path]:
     """The folders of the models that a run is the mean of, or of the one there is; UsageError where one is missing."""
     if (run / MEMBERS).is_dir():
-        return [run / MEMBERS / str(number) for number in range(read_list(run)["members"])]
+        return [run / MEMBERS / str(number) for number in range(ensemble.read_member_list(run)["members"])]
     folds = _folds(run)
     if folds:
         _refuse_unfinished(run, folds)
@@ -192,41 +169,41 @@ def checkpoints_of(run: Path) -> list[Path]:
 
 def _ensemble(path: Path, device: str, fold: int | None) -> Model:
     """The mean of an ensemble's members, or one of them; of a run whose folds have several networks those of a fold."""
-    record = read_list(path)
+    record = ensemble.read_member_list(path)
     numbers = range(record["members"])
     parts = record.get("folds") or [[number] for number in numbers]
     if fold is not None and fold not in range(len(parts)):
-        raise no_fold(fold, range(len(parts)), path)
+        raise missing_fold_error(fold, range(len(parts)), path)
     folders = [path / MEMBERS / str(number) for number in (numbers if fold is None else parts[fold])]
     if len(folders) == 1 and fold is not None:
-        return _read(folders[0], choose_device(device).value)
+        return _read_folder(folders[0], hardware.choose_device(device).value)
     try:
-        task, inference = tasks.build(record["task"]), Inference.of(record["inference"])
+        task, inference = task_catalogue.build_task(record["task"]), Inference.from_settings(record["inference"])
     except BUILDING_ERRORS as error:
         raise IntegrityError(f"says nothing of its {error}", str(path / MEMBERS), "Get the ensemble again") from error
     if len(folders) == 1:  # the others had no weight; what was found for the ensemble is not the member's own
-        single = _read(folders[0], choose_device(device).value)
-        return with_own_guard(replace(single, task=task, inference=inference), record, path)
-    members = [_built(read_json(one / RECORD, SCHEMA), one / WEIGHTS, "cpu", one) for one in folders]
-    shares = shares_in(record) if fold is None else None
-    model = averaged_model(members, task, inference, shares, str(path))
-    model = model if fold is not None else with_own_guard(model, record, path)
-    return on_device(model, [one / WEIGHTS for one in folders], choose_device(device).value)
+        single = _read_folder(folders[0], hardware.choose_device(device).value)
+        return ensemble.with_own_guard(replace(single, task=task, inference=inference), record, path)
+    members = [_build(record_files.read_json(one / RECORD, SCHEMA), one / WEIGHTS, "cpu", one) for one in folders]
+    shares = package_contents.recorded_shares(record) if fold is None else None
+    model = ensemble.averaged_model(members, task, inference, shares, str(path))
+    model = model if fold is not None else ensemble.with_own_guard(model, record, path)
+    return ensemble.place_on_device(model, [one / WEIGHTS for one in folders], hardware.choose_device(device).value)
 
 
-def _read(folder: Path, device: str) -> Model:
+def _read_folder(folder: Path, device: str) -> Model:
     """The model in this very folder; the second stage of a cascade with the first, which lies beside it in the run."""
     model = _read_single(folder, device)
     if model.preprocessing.cascade is None:
         return model
-    return with_first_stage(model, _read_run(_before(folder), device, None))
+    return model_assembly.with_first_stage(model, _read_run(_before(folder), device, None))
 
 
 def _read_single(folder: Path, device: str) -> Model:
     """The model in this very folder, of a cascade its second stage without the first."""
-    record = read_json(folder / RECORD, SCHEMA)
-    verify(folder, needed=(RECORD, WEIGHTS, *files_of(record)))
-    return _built(record, folder / WEIGHTS, device, folder)
+    record = record_files.read_json(folder / RECORD, SCHEMA)
+    record_files.verify_seal(folder, needed=(RECORD, WEIGHTS, *model_record.part_files(record)))
+    return _build(record, folder / WEIGHTS, device, folder)
 
 
 def _before(folder: Path) -> Path:
@@ -238,17 +215,17 @@ def _before(folder: Path) -> Path:
     return run / BEFORE
 
 
-def _built(record: Mapping[str, Any], weights: Path, device: str, folder: Path) -> Model:
+def _build(record: Mapping[str, Any], weights: Path, device: str, folder: Path) -> Model:
     """The model of a checkpoint's record and weights."""
-    with built_from(record, folder):
-        task = tasks.build(record["task"])
-        preprocessing = preprocessing_of(record["preprocessing"])
-        inference = Inference.of(record["inference"])
-        [module] = read_modules(record, task, [weights])
+    with model_record.refuse_malformed(record, folder):
+        task = task_catalogue.build_task(record["task"])
+        preprocessing = model_record.preprocessing_of(record["preprocessing"])
+        inference = Inference.from_settings(record["inference"])
+        [module] = package_contents.read_modules(record, task, [weights])
         run = TorchNetwork(module.to(device), device)
-        origin = {**record["record"], "weights_sha256": digest(weights)}
+        origin = {**record["record"], "weights_sha256": record_files.file_digest(weights)}
     model = Model(task, preprocessing, inference, Networks(run, record["network"]), origin)
-    return with_parts(model, record, folder)
+    return model_record.with_recorded_parts(model, record, folder)
 
 
 def _folds(path: Path) -> dict[int, Path]:
@@ -292,30 +269,32 @@ def read_package(path: Path, device: str, fold: int | None, backend: str, thread
 
     Raises IntegrityError for a package that is not what was written, and what `choose_backend` raises.
     """
-    record = package_record(path)
-    if extra := added(path):
-        log.warning("%s: holds %s, which its maker did not write: nothing reads it", path, listed(extra))
+    record = package_contents.package_record(path)
+    if extra := record_files.added_files(path):
+        log.warning("%s: holds %s, which its maker did not write: nothing reads it", path, errors.list_phrase(extra))
     if fold is not None:
         return _one_fold(path, record, fold, device, backend, threads)
-    certificate = read_certificate(path)
-    computing = choose_backend(backend, device, record, certificate, str(path))
+    certificate = backend_certificate.read_certificate(path)
+    computing = backend_certificate.choose_backend(backend, device, record, certificate, str(path))
     certificates = () if certificate is None else (f"{PACKAGED}/{CERTIFICATE}",)
-    return _computed(path, record, computing, threads, certificates)
+    return _read_package_model(path, record, computing, threads, certificates)
 
 
-def _computed(
+def _read_package_model(
     path: Path, record: Mapping[str, Any], computing: Computing, threads: int | None, left_out: Sequence[str] = ()
 ) -> Model:
     """The model of a package on a backend; left_out: what its manifest must list beside what is read here."""
-    parts = [f"{PACKAGED}/{name}" for name in files_of(record)]
-    verify(path, needed=(f"{PACKAGED}/{RECORD}", *left_out, *parts, *computing.backend.files(record)))
-    with built_from(record, path):
+    parts = [f"{PACKAGED}/{name}" for name in model_record.part_files(record)]
+    record_files.verify_seal(path, needed=(f"{PACKAGED}/{RECORD}", *left_out, *parts, *computing.backend.files(record)))
+    with model_record.refuse_malformed(record, path):
         network = computing.backend.network(path, computing.device, threads)
-    model = _single_stage(path, record, network, computing, weights_files(record))
+    model = _single_stage(path, record, network, computing, package_contents.weights_files(record))
     if model.preprocessing.cascade is not None:
         # On the same backend: the certificate is that of what both say together.
-        model = with_first_stage(model, _computed(path / FIRST, package_record(path / FIRST), computing, threads))
-    return with_parts(model, record, path / PACKAGED)
+        model = model_assembly.with_first_stage(
+            model, _read_package_model(path / FIRST, package_contents.package_record(path / FIRST), computing, threads)
+        )
+    return model_record.with_recorded_parts(model, record, path / PACKAGED)
 
 
 def _one_fold(
@@ -324,10 +303,10 @@ def _one_fold(
     """One network of several. An ONNX file holds their mean, so that torch alone has them apart."""
     count = record["members"]
     if count == 1 or fold not in range(count):
-        raise no_fold(fold, range(count if count > 1 else 0), path)
+        raise missing_fold_error(fold, range(count if count > 1 else 0), path)
     if backend not in (AUTO, PLAIN):
         raise UsageError(f"{backend} computes all folds as one", str(path), f"Choose --backend {PLAIN} for one fold")
-    computing = choose_backend(PLAIN, device, record, None, str(path))
+    computing = backend_certificate.choose_backend(PLAIN, device, record, None, str(path))
     computing = replace(computing, because="torch alone has the folds apart")
     model = _of_members(path, record, [fold], computing, threads)
     if record.get("guard"):  # it looks at what the first network sees
@@ -335,20 +314,23 @@ def _one_fold(
     if model.preprocessing.cascade is None:
         return model
     # The networks of the first stage lie fold after fold. Those of the others may have seen what this fold has not.
-    before = package_record(path / FIRST)
+    before = package_contents.package_record(path / FIRST)
     per_fold = before["members"] // count
     numbers = range(fold * per_fold, (fold + 1) * per_fold)
-    return with_first_stage(model, _of_members(path / FIRST, before, numbers, computing, threads))
+    return model_assembly.with_first_stage(model, _of_members(path / FIRST, before, numbers, computing, threads))
 
 
 def _of_members(
     path: Path, record: Mapping[str, Any], numbers: Sequence[int], computing: Computing, threads: int | None
 ) -> Model:
     """Some of several networks as a model, by torch; of a cascade those of one stage."""
-    names, record = [weights_files(record)[number] for number in numbers], of_members(record, numbers)
-    verify(path, needed=(f"{PACKAGED}/{RECORD}", *names))
-    with built_from(record, path):
-        network = averaged(record, [path / name for name in names], computing.device, threads)
+    names, record = (
+        [package_contents.weights_files(record)[number] for number in numbers],
+        package_contents.record_of_members(record, numbers),
+    )
+    record_files.verify_seal(path, needed=(f"{PACKAGED}/{RECORD}", *names))
+    with model_record.refuse_malformed(record, path):
+        network = torch_eager.build_average(record, [path / name for name in names], computing.device, threads)
     return _single_stage(path, record, network, computing, names)
 
 
@@ -356,12 +338,15 @@ def _single_stage(
     path: Path, record: Mapping[str, Any], network: Network, computing: Computing, weights: Sequence[str]
 ) -> Model:
     """The model of this very package, of a cascade its second stage without the first."""
-    with built_from(record, path):
-        task = tasks.build(record["task"])
-        preprocessing, inference = preprocessing_of(record["preprocessing"]), Inference.of(record["inference"])
+    with model_record.refuse_malformed(record, path):
+        task = task_catalogue.build_task(record["task"])
+        preprocessing, inference = (
+            model_record.preprocessing_of(record["preprocessing"]),
+            Inference.from_settings(record["inference"]),
+        )
         origin = {**record["record"], "weights_sha256": _digest(path, weights)}
     architectures = tuple(record.get("architectures") or ())
-    is_exported = not isinstance(network, TorchNetwork | Averaged)
+    is_exported = not isinstance(network, TorchNetwork | AveragedNetwork)
     in_graph = (record["onnx"].get("uncertainty") or {}).get("method", "") if is_exported else ""
     networks = Networks(network, record["network"], architectures, computing.decision, in_graph)
     return Model(task, preprocessing, inference, networks, origin)
@@ -369,11 +354,11 @@ def _single_stage(
 
 def _digest(path: Path, weights: Sequence[str]) -> str:
     """The digest of the weights, as the manifest says that they are and `verify` has seen that they are."""
-    digests = read_json(path / MANIFEST, "isocenter.manifest")["sha256"]
-    return digests[weights[0]] if len(weights) == 1 else joined([digests[name] for name in weights])
+    digests = record_files.read_json(path / MANIFEST, "isocenter.manifest")["sha256"]
+    return digests[weights[0]] if len(weights) == 1 else record_files.join_digests([digests[name] for name in weights])
 
 
-def no_fold(fold: int, folds: Collection[int], path: Path) -> UsageError:
+def missing_fold_error(fold: int, folds: Collection[int], path: Path) -> UsageError:
     """The error for a fold that a run or a package lacks."""
     choice = f"Choose one of {', '.join(map(str, folds))}" if folds else "Leave --fold out"
     return UsageError(f"has no fold {fold}", str(path), choice)

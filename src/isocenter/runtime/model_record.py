@@ -15,21 +15,22 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, PlanError, is_out_of_memory
-from isocenter.runtime.foreign import KIND, NNUNetPreprocessing
-from isocenter.runtime.guard.guard import Guard
+from isocenter import errors
+from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, PlanError
+from isocenter.runtime import record_files
+from isocenter.runtime.foreign.nnunet_preprocessing import KIND, NNUNetPreprocessing
+from isocenter.runtime.guard.image_gate import Guard
 from isocenter.runtime.inference import Inference
-from isocenter.runtime.parts import PART_FILES, Directions, Parts
+from isocenter.runtime.model_parts import PART_FILES, ImageDirections, ModelParts
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
-from isocenter.runtime.preprocessing.protocol import Prepares
-from isocenter.runtime.record_files import digest
-from isocenter.runtime.uncertainty.methods import Laplace
+from isocenter.runtime.preprocessing.protocol import PreprocessingKind
+from isocenter.runtime.uncertainty.uncertainty_methods import Laplace
 
 if TYPE_CHECKING:
-    from isocenter.runtime.model import Model
+    from isocenter.runtime.model_assembly import Model
 
 
-class Kind(NamedTuple):
+class PartKind(NamedTuple):
     """A part of a model: what it is, and what makes it of its settings and arrays."""
 
     what: str
@@ -37,39 +38,39 @@ class Kind(NamedTuple):
 
 
 # {name of a part in a model's record: its kind}
-KINDS: Mapping[str, Kind] = {
-    "guard": Kind("gate", Guard.of),
-    "laplace": Kind("posterior", Laplace.of),
-    "directions": Kind("directions", Directions.of),
+KINDS: Mapping[str, PartKind] = {
+    "guard": PartKind("gate", Guard.from_record),
+    "laplace": PartKind("posterior", Laplace.from_record),
+    "directions": PartKind("directions", ImageDirections.from_record),
 }
 
 
-def files_of(record: Mapping[str, Any]) -> list[str]:
+def part_files(record: Mapping[str, Any]) -> list[str]:
     """The files of the parts that a model's record names."""
     return [file for name, file in PART_FILES.items() if record.get(name)]
 
 
-def read_parts(record: Mapping[str, Any], folder: Path) -> Parts:
+def read_parts(record: Mapping[str, Any], folder: Path) -> ModelParts:
     """The parts that a model's record names.
 
     Raises IntegrityError for a file that is missing, or is not the one that the record names.
     """
     files = {name: file for name, file in PART_FILES.items() if record.get(name)}
-    return Parts(**{name: _read(record[name], folder / file, KINDS[name]) for name, file in files.items()})
+    return ModelParts(**{name: _read_part(record[name], folder / file, KINDS[name]) for name, file in files.items()})
 
 
-def with_parts(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
+def with_recorded_parts(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
     """The model with the parts that its record names."""
     parts = read_parts(record, folder)
     return replace(model, parts=parts).with_guard(parts.guard)
 
 
-def _read(settings: Mapping[str, Any], path: Path, kind: Kind) -> Any:
+def _read_part(settings: Mapping[str, Any], path: Path, kind: PartKind) -> Any:
     remedy = "Get the model again from its maker"
     if not path.is_file():
         raise IntegrityError("is missing", str(path), remedy)
     try:
-        if digest(path) != settings["sha256"]:
+        if record_files.file_digest(path) != settings["sha256"]:
             raise IntegrityError(f"is not the {kind.what} of this model (its SHA-256 differs)", str(path), remedy)
         return kind.of(settings, load(path.read_bytes()))
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -83,7 +84,7 @@ BUILDING_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, T
 
 
 @contextmanager
-def built_from(record: Mapping[str, Any], where: Path) -> Iterator[None]:
+def refuse_malformed(record: Mapping[str, Any], where: Path) -> Iterator[None]:
     """A model is built within from this record, whose types are looked at first.
 
     where: the model's folder, which errors name
@@ -95,7 +96,7 @@ def built_from(record: Mapping[str, Any], where: Path) -> Iterator[None]:
     except IsocenterError:
         raise
     except BUILDING_ERRORS as error:
-        if is_out_of_memory(error):
+        if errors.is_out_of_memory(error):
             remedy = "Free some, or choose --device cpu"
             raise MemoryShortageError("takes more memory than there is", str(where), remedy) from error
         raise IntegrityError(f"weights and record do not fit ({error})", str(where), "Get the model again") from error
@@ -104,7 +105,7 @@ def built_from(record: Mapping[str, Any], where: Path) -> Iterator[None]:
 def _refuse_other_types(record: Mapping[str, Any], where: Path) -> None:
     for section in SECTIONS:
         if not isinstance(record.get(section), Mapping):
-            raise _malformed(where, f"{section!r} holds no names with values")
+            raise _malformed_record(where, f"{section!r} holds no names with values")
     preprocessing, origin = record.get("preprocessing"), record["record"]
     is_nnunet = isinstance(preprocessing, Mapping) and preprocessing.get("kind") == KIND
     held: dict[str, tuple[Any, Any]] = {
@@ -126,18 +127,18 @@ def _refuse_other_types(record: Mapping[str, Any], where: Path) -> None:
         except ValidationError as error:
             first = error.errors()[0]
             entry = ".".join(str(part) for part in (section, *first["loc"]))
-            raise _malformed(where, f"{entry}: {first['msg']}, not {first['input']!r:.50}") from error
+            raise _malformed_record(where, f"{entry}: {first['msg']}, not {first['input']!r:.50}") from error
 
 
-def _malformed(where: Path, problem: str) -> IntegrityError:
+def _malformed_record(where: Path, problem: str) -> IntegrityError:
     return IntegrityError(
         f"its record is not that of a model: {problem}", str(where), "Get the model again from its maker"
     )
 
 
-def preprocessing_of(settings: Mapping[str, Any]) -> Prepares:
+def preprocessing_of(settings: Mapping[str, Any]) -> PreprocessingKind:
     """Read a model's record; PlanError for a kind that is not known here."""
     kind = settings.get("kind")
     if kind not in (None, KIND):
         raise PlanError(f"there is no preprocessing of the kind {kind!r}", "preprocessing", "Update isocenter")
-    return Preprocessing.of(settings) if kind is None else NNUNetPreprocessing.of(settings)
+    return Preprocessing.from_settings(settings) if kind is None else NNUNetPreprocessing.from_settings(settings)

@@ -12,16 +12,15 @@ from weakref import WeakKeyDictionary, finalize
 
 from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
-from isocenter.runtime.device import available_memory
-from isocenter.runtime.model import Model
-from isocenter.runtime.networks import TorchNetwork, in_smaller_batches, within_smaller_batches
+from isocenter.runtime import hardware, proportion, torch_networks
+from isocenter.runtime.model_assembly import Model
 from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS, HELD_BYTES
 from isocenter.runtime.preprocessing.restore import YIELDED_BYTES
-from isocenter.runtime.proportion import prepared_shape, shape_around
-from isocenter.runtime.uncertainty.methods import NOTHING
-from isocenter.runtime.windows.averaging import members_of
+from isocenter.runtime.torch_networks import TorchNetwork
+from isocenter.runtime.uncertainty.uncertainty_methods import NOTHING
+from isocenter.runtime.windows import averaging
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import dense_channels, voxel_bytes
+from isocenter.tasks import properties, task_catalogue
 from isocenter.values import Head, Image, Region
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ _counted: WeakKeyDictionary[Module, dict[tuple[tuple[int, ...], ...], int | None
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedMemory:
     """Bytes that predicting one image takes beside what the program holds already.
 
     image:   as it is read and prepared, or the parts of it that are held
@@ -72,40 +71,42 @@ class Expected:
         return f"{self.total / GIB:.2f} GiB ({listing})"
 
 
-def expected_memory(model: Model, image: Image, *, batch: int | None = None, region: Region | None = None) -> Expected:
+def expected_memory(
+    model: Model, image: Image, *, batch: int | None = None, region: Region | None = None
+) -> ExpectedMemory:
     """The memory that predicting this image will take; nothing of it is read but its header.
 
     batch:  windows at once; as the model was planned if not said
     region: of the image's grid, of which alone something is said
     Of a cascade it is what the stage takes that takes most.
     """
-    expected = _expected(model, image, batch or model.inference.batch, region)
+    expected = _expect(model, image, batch or model.inference.batch, region)
     if model.first is None:
         return expected
     first = expected_memory(model.first, image)
     joined = 0
-    if model.preprocessing.held(image.geometry).streamed is None:
+    if model.preprocessing.held_parts(image.geometry).streamed is None:
         # Another program's second sees the image as float32 with one more channel, made of the first's result.
         joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
     second = replace(expected, image=expected.image + joined + first.result)
     return max(first, second, key=attrgetter("total"))
 
 
-def _expected(model: Model, image: Image, batch: int, region: Region | None) -> Expected:
-    patch, in_parts = model.inference.patch, model.preprocessing.held(image.geometry)
-    spatial = prepared_shape(model.preprocessing, image.geometry, patch, in_parts.shape)
+def _expect(model: Model, image: Image, batch: int, region: Region | None) -> ExpectedMemory:
+    patch, in_parts = model.inference.patch, model.preprocessing.held_parts(image.geometry)
+    spatial = proportion.prepared_shape(model.preprocessing, image.geometry, patch, in_parts.shape)
     channels = int(model.networks.architecture["channels"])
     source = math.prod(image.shape)
-    dense = dense_channels(model.task)
+    dense = properties.dense_channels(model.task)
     dense += 2 if dense and model.uncertainty is not NOTHING else 0  # the uncertainty within views and between them
     streamed = in_parts.streamed is not None and 4 * source >= in_parts.streamed
     streamed = streamed and len(patch) == 3 and image.geometry.is_volume
-    shape = spatial if region is None else shape_around(image.geometry, spatial, patch, region)
-    walked = _walked(image, shape, patch)
+    shape = spatial if region is None else proportion.shape_around(image.geometry, spatial, patch, region)
+    walked = _row_voxels(image, shape, patch)
     if in_parts.streamed is None:
         walked = min(length * math.prod(shape) // size for length, size in zip(patch, shape, strict=True))
     if streamed:
-        held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * _walked(image, spatial, patch)
+        held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * _row_voxels(image, spatial, patch)
     else:
         held = READ_COPIES * source + in_parts.copies * channels * math.prod(spatial)
     plane = 4 * (dense + 1) * walked
@@ -113,32 +114,32 @@ def _expected(model: Model, image: Image, batch: int, region: Region | None) -> 
         sums = min(HELD_BYTES, plane) + PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(shape))
     else:
         sums = plane + 4 * dense * (math.prod(spatial) + math.prod(image.geometry.shape))
-    result = math.prod(image.geometry.shape) * voxel_bytes(model.task) if dense else 0
-    return Expected(int(held), _network(model, batch), int(sums) if dense else 0, result)
+    result = math.prod(image.geometry.shape) * task_catalogue.voxel_bytes(model.task) if dense else 0
+    return ExpectedMemory(int(held), _network(model, batch), int(sums) if dense else 0, result)
 
 
-def fitting_memory(model: Model, image: Image, where: str, region: Region | None = None) -> Model:
+def fit_batch_to_memory(model: Model, image: Image, where: str, region: Region | None = None) -> Model:
     """The model, with fewer windows at once where as many as planned would not fit beside this image.
 
     Raises MemoryShortageError, with the figure, where not even one would.
     """
     if model.first is not None:
-        model = replace(model, first=fitting_memory(model.first, image, where))
-    free = USABLE * available_memory()
+        model = replace(model, first=fit_batch_to_memory(model.first, image, where))
+    free = USABLE * hardware.available_memory()
     batch = model.inference.batch
     while (expected := expected_memory(model, image, batch=batch, region=region)).total > free and batch > 1:
         batch //= 2
     if expected.total > free:
         problem = f"predicting it would take {expected}, and {free / GIB:.2f} GiB may be used"
         remedy = "Give a part of it by --region, close other programs, or take a machine with more memory"
-        if not model.preprocessing.held(image.geometry).restored:
+        if not model.preprocessing.held_parts(image.geometry).restored:
             problem += "; the transforms of this model can be undone only for the whole image"
             remedy = "Close other programs, take a machine with more memory, or resample the image to fewer voxels"
         raise MemoryShortageError(problem, where, remedy)
     return model if batch == model.inference.batch else replace(model, inference=replace(model.inference, batch=batch))
 
 
-def _walked(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:
+def _row_voxels(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:
     """Voxels of the rows of one window over the whole plane, along the axis that the walk follows: the file's last."""
     axes, _ = image.geometry.to_canonical
     axis = axes.index(len(axes) - 1) if len(spatial) == len(axes) == 3 else 0
@@ -148,7 +149,7 @@ def _walked(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:
 def _network(model: Model, batch: int) -> int:
     """While a batch goes through: what is alive of its layers at the most, one member after the other."""
     patch = model.inference.patch
-    members = members_of(within_smaller_batches(model.networks.run))
+    members = averaging.member_networks(torch_networks.unwrap_smaller_batches(model.networks.run))
     outputs = 4 * batch * sum(_numbers(head, patch) for head in model.task.heads.values())
     held = outputs * len(members) if len(members) > 1 else 0  # what each has said waits for the others
     if isinstance(members[0], TorchNetwork) and not members[0].device.startswith("cpu"):
@@ -231,4 +232,4 @@ class _Alive:
 def with_smaller_batches(model: Model) -> Model:
     """The model that continues with fewer windows at once where memory runs out, in both stages of a cascade."""
     first = None if model.first is None else with_smaller_batches(model.first)
-    return replace(model.with_run(in_smaller_batches(model.networks.run)), first=first)
+    return replace(model.with_run(torch_networks.in_smaller_batches(model.networks.run)), first=first)

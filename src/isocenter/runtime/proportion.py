@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.runtime.windows.slide import window_count
+from isocenter.runtime.windows import slide
 from isocenter.values import Geometry, Image, Merge, Region
 
 if TYPE_CHECKING:
     from isocenter.runtime.inference import Inference
-    from isocenter.runtime.preprocessing.protocol import Prepares
+    from isocenter.runtime.preprocessing.protocol import PreprocessingKind
     from isocenter.tasks import Task
 
 # An image with more than so many times the windows of the largest training image is refused; with fewer windows than
@@ -27,7 +27,7 @@ MANY_UNKNOWN = 1000
 UNLIKE_SPACING = 2.0
 
 
-class Sized(Protocol):
+class WindowedModel(Protocol):
     """The parts of a model that decide how many windows an image takes, and how many are usual."""
 
     @property
@@ -35,7 +35,7 @@ class Sized(Protocol):
         """The kind of problem."""
 
     @property
-    def preprocessing(self) -> Prepares:
+    def preprocessing(self) -> PreprocessingKind:
         """The preprocessing of images."""
 
     @property
@@ -54,33 +54,33 @@ class Looking:
     patch, overlap, merge: of the windows, as in `slide`
     """
 
-    preprocessing: Prepares
+    preprocessing: PreprocessingKind
     patch: tuple[int, ...]
     overlap: float
     merge: Merge = "gaussian"
 
     @classmethod
-    def of(cls, model: Sized) -> Looking:
+    def from_model(cls, model: WindowedModel) -> Looking:
         """Return the windows of a model."""
         return cls(model.preprocessing, model.inference.patch, model.inference.overlap, model.task.merge)
 
     def windows(self, geometry: Geometry, region: Region | None = None) -> int:
         """The number of windows that an image of this geometry takes; region: the only part that is predicted."""
-        shape = self.preprocessing.held(geometry).shape
+        shape = self.preprocessing.held_parts(geometry).shape
         spatial = prepared_shape(self.preprocessing, geometry, self.patch, shape)
         if region is not None:
             spatial = shape_around(geometry, spatial, self.patch, region)
-        return window_count(spatial, self.patch, self.overlap, merge=self.merge)
+        return slide.window_count(spatial, self.patch, self.overlap, merge=self.merge)
 
     def windows_without_spacing(self, geometry: Geometry) -> int:
         """The number of windows that the voxels of an image would take as they are stored."""
         axes, _ = geometry.to_canonical
         sizes = sorted(geometry.shape[axis] for axis in axes)[-len(self.patch) :]
-        return window_count(sizes, sorted(self.patch), self.overlap, merge=self.merge)
+        return slide.window_count(sizes, sorted(self.patch), self.overlap, merge=self.merge)
 
 
 def prepared_shape(
-    preparing: Prepares, geometry: Geometry, patch: Sequence[int], shape_stated: tuple[int, ...] | None
+    preparing: PreprocessingKind, geometry: Geometry, patch: Sequence[int], shape_stated: tuple[int, ...] | None
 ) -> tuple[int, ...]:
     """Voxels an axis as the network sees them: the whole grid, as if nothing were cut away.
 
@@ -114,13 +114,13 @@ def shape_around(geometry: Geometry, spatial: Sequence[int], patch: Sequence[int
     )
 
 
-def refuse_out_of_proportion(model: Sized, image: Image, where: str, region: Region | None = None) -> None:
+def refuse_out_of_proportion(model: WindowedModel, image: Image, where: str, region: Region | None = None) -> None:
     """Raise DatasetError, before anything is computed, for an image with far more windows than any that trained.
 
     region: of the image's grid, of which alone something is said
     Of a model whose training images are unknown the voxels as they are stored stand for these.
     """
-    looking, geometry = Looking.of(model), image.geometry
+    looking, geometry = Looking.from_model(model), image.geometry
     count, largest = looking.windows(geometry, region), _largest(model)
     if count < MANY_WINDOWS or (not largest and count < MANY_UNKNOWN):
         return
@@ -132,7 +132,7 @@ def refuse_out_of_proportion(model: Sized, image: Image, where: str, region: Reg
         raise DatasetError(problem, where, remedy)
 
 
-def disproportionate(looking: Looking, cases: Mapping[str, Geometry], training: set[str]) -> dict[str, int]:
+def disproportionate_cases(looking: Looking, cases: Mapping[str, Geometry], training: set[str]) -> dict[str, int]:
     """{case: windows} of the cases that take more than `MOST_TIMES` the windows of the largest that trains.
 
     A training case that is as much larger than the middle one is none of these.
@@ -146,7 +146,7 @@ def disproportionate(looking: Looking, cases: Mapping[str, Geometry], training: 
     return {name: count for name, count in counts.items() if count > most}
 
 
-def _largest(model: Sized) -> list[Geometry]:
+def _largest(model: WindowedModel) -> list[Geometry]:
     """The grid of the largest image that trained the model, of a mean of several one each; empty where unknown."""
     shapes = []
     for record in model.record.get("members") or [model.record]:
@@ -158,7 +158,7 @@ def _largest(model: Sized) -> list[Geometry]:
     return shapes
 
 
-def _cause(model: Sized, geometry: Geometry) -> str:
+def _cause(model: WindowedModel, geometry: Geometry) -> str:
     """The likely cause of so many windows, in words: a spacing that training did not have, or many voxels."""
     records = model.record.get("members") or [model.record]
     images: Mapping[str, Any] = records[0].get("fingerprint") or {}
@@ -173,7 +173,7 @@ def _cause(model: Sized, geometry: Geometry) -> str:
     return f"{_in_words(geometry.canonical.shape)} voxels where training had up to {_in_words(images['shape']['max'])}"
 
 
-def _usual_spacing(model: Sized, images: Mapping[str, Any]) -> Sequence[float] | None:
+def _usual_spacing(model: WindowedModel, images: Mapping[str, Any]) -> Sequence[float] | None:
     """The middle spacing of the training images, else that of the model, along the axes of an upright image."""
     if images.get("physical") and images.get("spacing"):
         middle: Sequence[float] = images["spacing"]["median"]

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from isocenter.at_work import brought_to_its_end
+from isocenter import work_state
 from isocenter.errors import IntegrityError, IsocenterError, UsageError
-from isocenter.files import cached, load_json, opened_zip, refuse_growth, written
+from isocenter.files.storage import atomic, cache, packed_files, structured_text
 from isocenter.lazy import safetensors_torch
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def write_json(path: Path, schema: str, record: Mapping[str, Any], *, indent: in
 def read_json(path: Path, schema: str) -> dict[str, Any]:
     """The record of this schema; IntegrityError for a damaged one, another one or one of another version."""
     try:
-        record = load_json(path)
+        record = structured_text.load_json(path)
         is_ours = record["schema"] == schema and isinstance(record["version"], int)
     except FileNotFoundError as error:
         raise IntegrityError("is missing", str(path), "Get the folder again, whole") from error
@@ -63,33 +63,35 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     return record
 
 
-def seal(folder: Path, *, apart: Collection[str] = ()) -> None:
+def seal_folder(folder: Path, *, apart: Collection[str] = ()) -> None:
     """Write the manifest: the SHA-256 of every file of the folder. It detects change, it does not prove origin.
 
     apart: names of files that may change later
     """
     left = {MANIFEST, *apart}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left)
-    digests = {path.relative_to(folder).as_posix(): digest(path) for path in files}
+    digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
     write_json(folder / MANIFEST, "isocenter.manifest", {"sha256": digests})
 
 
-def amend(folder: Path, name: str, schema: str, record: Mapping[str, Any]) -> None:
+def amend_record(folder: Path, name: str, schema: str, record: Mapping[str, Any]) -> None:
     """Write a record into a sealed folder, and its SHA-256 into the manifest: both, or neither where one cannot be.
 
     Files that were changed or added are not vouched for: they stay what they were.
     """
     listed = read_json(folder / MANIFEST, "isocenter.manifest")["sha256"]
     with (
-        brought_to_its_end(),
-        written(folder / name, overwrite=True) as file,
-        written(folder / MANIFEST, overwrite=True) as manifest,
+        work_state.finish_despite_interrupt(),
+        atomic.write_whole(folder / name, overwrite=True) as file,
+        atomic.write_whole(folder / MANIFEST, overwrite=True) as manifest,
     ):
         write_json(file, schema, record)
-        write_json(manifest, "isocenter.manifest", {"sha256": dict(sorted({**listed, name: digest(file)}.items()))})
+        write_json(
+            manifest, "isocenter.manifest", {"sha256": dict(sorted({**listed, name: file_digest(file)}.items()))}
+        )
 
 
-def verify(folder: Path, needed: Collection[str] = ()) -> None:
+def verify_seal(folder: Path, needed: Collection[str] = ()) -> None:
     """IntegrityError where a file of a sealed folder is missing or is not what was written.
 
     needed: files that the manifest must list, because they are going to be read
@@ -105,7 +107,7 @@ def verify(folder: Path, needed: Collection[str] = ()) -> None:
             raise IntegrityError(f"lists {name}, outside its folder", str(folder / MANIFEST), "Do not use this model")
         if not path.is_file():
             raise IntegrityError("is missing", str(path), "Get the folder again, whole")
-        if digest(path) != expected:
+        if file_digest(path) != expected:
             raise IntegrityError(
                 "is not the file that was written (its SHA-256 differs)",
                 str(path),
@@ -113,7 +115,7 @@ def verify(folder: Path, needed: Collection[str] = ()) -> None:
             )
 
 
-def added(folder: Path) -> list[str]:
+def added_files(folder: Path) -> list[str]:
     """Names of files in a sealed folder that its manifest does not list; not those that systems leave in any folder."""
     listed = set(read_json(folder / MANIFEST, "isocenter.manifest")["sha256"])
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
@@ -121,7 +123,7 @@ def added(folder: Path) -> list[str]:
     return sorted(name.as_posix() for name in names if name.as_posix() not in listed and not LEFT.search(str(name)))
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -165,7 +167,7 @@ def as_json(value: Any) -> Any:
             return value
 
 
-def joined(digests: Sequence[str]) -> str:
+def join_digests(digests: Sequence[str]) -> str:
     """One digest of several."""
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
@@ -184,16 +186,16 @@ def sealed_entry(entry: Path, fill: Callable[[Path], None]) -> Path:
     if entry.exists() and not _is_whole(entry):
         _remove(entry)
     if not entry.exists():
-        with cached(entry) as partial:
+        with cache.write_cache_entry(entry) as partial:
             partial.mkdir()
             fill(partial)
-            seal(partial)
+            seal_folder(partial)
     return entry
 
 
 def _is_whole(entry: Path) -> bool:
     try:
-        verify(entry)
+        verify_seal(entry)
     except IntegrityError as error:
         log.warning("%s: %s. This entry of the cache is deleted and made again", error.where, error.problem)
         return False
@@ -225,7 +227,7 @@ def write_zip(folder: Path, path: Path) -> None:
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[Path]:
+def unpack(path: Path) -> Iterator[Path]:
     """The folder of a run or a package; a zip is unpacked for as long as it is needed.
 
     Raises UsageError where there is nothing or another file, IntegrityError for a zip that is not to be unpacked.
@@ -238,18 +240,18 @@ def unpacked(path: Path) -> Iterator[Path]:
     if not zipfile.is_zipfile(path):
         raise UsageError("is not a model", str(path), "Give a run's folder, a package's folder or its .zip")
     with tempfile.TemporaryDirectory(prefix="isocenter-") as room:
-        folder = _extracted(path, Path(room))
+        folder = _extract(path, Path(room))
         try:
             yield folder
         except IsocenterError as error:  # a person knows the zip, and not where it was unpacked
             raise error.stating(where=error.where.replace(str(folder), str(path))) from error
 
 
-def _extracted(path: Path, room: Path) -> Path:
+def _extract(path: Path, room: Path) -> Path:
     """The package's folder in the room."""
     try:
-        refuse_growth(path)
-        with opened_zip(path) as archive:
+        packed_files.refuse_growth(path)
+        with packed_files.open_zip(path) as archive:
             _refuse_harm(archive.infolist(), path)
             archive.extractall(room)
     except ValueError as error:

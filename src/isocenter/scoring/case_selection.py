@@ -6,12 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from isocenter.errors import UsageError, counted
-from isocenter.files import content_hash, read_text_table
+from isocenter import errors
+from isocenter.errors import UsageError
+from isocenter.files.storage import csv_text, hashing
 from isocenter.lazy import pandas as pd
 from isocenter.runtime import Model
-from isocenter.scoring.data_record import DataRecord, lineage_notes, read_data_record
-from isocenter.values import SPLITS, Dataset, Split, people_of
+from isocenter.scoring import data_record
+from isocenter.scoring.data_record import DataRecord
+from isocenter.values import Dataset, Split, dataset_cases
+from isocenter.values.dataset_cases import SPLITS
 
 TEST, ALL, SPLIT = "test", "all", "split.csv"
 OVER_FOLDS = (
@@ -22,7 +25,7 @@ OVER_FOLDS = (
 
 
 @dataclass(frozen=True)
-class Choice:
+class CaseChoice:
     """The cases that are scored, with the reason.
 
     parts: {case id: part}; which: in words; notes: what a reader must know
@@ -37,7 +40,7 @@ class Choice:
     is_own: bool = False
 
 
-def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) -> Choice:
+def choose_cases(model: Model, dataset: Dataset, run: Path | None, split: str | None) -> CaseChoice:
     """Choose the cases to score: the run's test cases of its own data (by content), else all that did not train it.
 
     Raises UsageError for an unknown split, or where nothing is left.
@@ -45,7 +48,7 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
     if split not in (None, *SPLITS, ALL):
         raise UsageError(f"there is no split {split!r}", "--split", f"Choose one of {', '.join((*SPLITS, ALL))}")
     if run is not None and (run / SPLIT).is_file():
-        table, record = read_text_table(run / SPLIT), read_data_record(run)
+        table, record = csv_text.read_text_table(run / SPLIT), data_record.read_data_record(run)
     else:  # a package knows hashes, and no names; of other models nobody knows what trained them
         trained = list(model.record.get("trained", ()))
         hashes = {one: one for one in trained}  # of whatever kind: no two kinds are alike
@@ -56,15 +59,15 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
     return _of_other(dataset, table, record, split, _patients_of(table, model))
 
 
-def who_trained(model: Model, run: Path) -> set[str]:
+def training_patients(model: Model, run: Path) -> set[str]:
     """The patients who trained or selected a model; nobody where they are not known, as of a package."""
-    return _patients_of(read_text_table(run / SPLIT), model) if (run / SPLIT).is_file() else set()
+    return _patients_of(csv_text.read_text_table(run / SPLIT), model) if (run / SPLIT).is_file() else set()
 
 
 def _patients_of(table: pd.DataFrame, model: Model) -> set[str]:
     is_known = model.record.get("patients_known", False)
     trained = table.loc[table["split"] != TEST, "patient"] if is_known else ()
-    return {person for one in trained for person in people_of(one)} - {""}
+    return {person for one in trained for person in dataset_cases.people_of_patient(one)} - {""}
 
 
 def _is_own(dataset: Dataset, table: pd.DataFrame, record: DataRecord) -> bool:
@@ -73,10 +76,10 @@ def _is_own(dataset: Dataset, table: pd.DataFrame, record: DataRecord) -> bool:
     ours = dataset.only(ids)
     if len(ours) < len(ids):
         return False
-    return all(content_hash(case) == record.contents.get(case.id) for case in ours)
+    return all(hashing.content_hash(case) == record.contents.get(case.id) for case in ours)
 
 
-def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, record: DataRecord) -> Choice:
+def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, record: DataRecord) -> CaseChoice:
     wanted_part = split or "test"
     notes = []
     if not model.record.get("patients_known", False):
@@ -86,14 +89,17 @@ def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, re
     if len(folds) > 1 and wanted_part == TEST and "" not in set(table["fold"]):
         tested = table[table["split"] == "test"]
         owner = dict(zip(tested["case"], tested["fold"].astype(int), strict=True))
-        return Choice(
-            dict.fromkeys(owner, "test"), words, [*notes, *lineage_notes(record, list(owner)), OVER_FOLDS], owner
+        return CaseChoice(
+            dict.fromkeys(owner, "test"),
+            words,
+            [*notes, *data_record.lineage_notes(record, list(owner)), OVER_FOLDS],
+            owner,
         )
     splits: dict[str, Split] = dict(zip(table["case"], table["split"], strict=True))
     if len(folds) > 1:  # every case of a fold has trained the others
         splits = dict(zip(table["case"], table["fold"].map(lambda fold: "train" if fold else "test"), strict=True))
     if wanted_part == TEST:
-        notes += lineage_notes(record, [case for case, part in splits.items() if part == TEST])
+        notes += data_record.lineage_notes(record, [case for case, part in splits.items() if part == TEST])
     elif wanted_part == "calibration":
         notes.append(
             "These cases set the thresholds of sets and intervals, so how often these hold here is no independent test."
@@ -101,12 +107,12 @@ def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str, re
     else:
         some = "Some of these" if wanted_part == ALL else "These"
         notes.append(f"{some} cases were used in training: the figures say nothing about new patients.")
-    return Choice(_part(splits, wanted_part, where), words, notes)
+    return CaseChoice(_part(splits, wanted_part, where), words, notes)
 
 
 def _of_other(
     dataset: Dataset, table: pd.DataFrame, record: DataRecord, split: str | None, people: Collection[str]
-) -> Choice:
+) -> CaseChoice:
     """people: who trained the model, where patients are known"""
     splits = {case.id: dataset.splits.get(case.id, "test") for case in dataset}
     splits_of_table = {str(name): set(rows["split"]) for name, rows in table.groupby("case")}
@@ -114,19 +120,19 @@ def _of_other(
     if split is None and "test" in dataset.splits.values():
         wanted_part, words = "test", "the set's own test part"
     parts = _part(splits, wanted_part, str(dataset.root or dataset.name))
-    trained = record.trained(dataset.only(set(parts)), splits_of_table)
+    trained = record.trained_cases(dataset.only(set(parts)), splits_of_table)
     if not trained:
-        return Choice(parts, words, _people(dataset, parts, people))
-    cases = counted(len(trained), "case that trained this model", "cases that trained this model")
+        return CaseChoice(parts, words, _people(dataset, parts, people))
+    cases = errors.count_phrase(len(trained), "case that trained this model", "cases that trained this model")
     if split is not None:
         note = f"{cases} (by content) among them: the figures say nothing about new patients."
-        return Choice(parts, words, [note])
+        return CaseChoice(parts, words, [note])
     left = {name: part for name, part in parts.items() if name not in trained}
     if not left:
         remedy = "Give other cases, or --split all to score them nevertheless"
         raise UsageError(f"holds only {cases}", str(dataset.root or dataset.name), remedy)
     note = f"{cases} (by content, whatever their names) left out."
-    return Choice(left, words, [note, *_people(dataset, left, people)])
+    return CaseChoice(left, words, [note, *_people(dataset, left, people)])
 
 
 def _people(dataset: Dataset, parts: Collection[str], trained: Collection[str]) -> list[str]:
@@ -134,16 +140,20 @@ def _people(dataset: Dataset, parts: Collection[str], trained: Collection[str]) 
 
     They are not left out: another hospital may have numbered its patients in the same way.
     """
-    same = of_the_same_name(dataset.only(set(parts)), trained)
+    same = same_name_note(dataset.only(set(parts)), trained)
     return [f"{same} the figures say too little about new patients."] if same else []
 
 
-def of_the_same_name(dataset: Dataset, trained: Collection[str]) -> str:
+def same_name_note(dataset: Dataset, trained: Collection[str]) -> str:
     """The number of patients with the name of one who trained the model, as the start of a note; empty for none."""
-    people = {one for case in dataset for one in people_of(case.patient)} if dataset.patients_known else set()
+    people = (
+        {one for case in dataset for one in dataset_cases.people_of_patient(case.patient)}
+        if dataset.patients_known
+        else set()
+    )
     if not (count := len(people.intersection(trained))):
         return ""
-    same = counted(count, "patient has the name", "patients have the names")
+    same = errors.count_phrase(count, "patient has the name", "patients have the names")
     return f"{same} of patients with whose images this model was trained: if they are the same,"
 
 

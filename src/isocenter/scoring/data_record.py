@@ -13,20 +13,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from isocenter.errors import IsocenterError, counted
-from isocenter.files import (
-    PSEUDONYMS,
-    cache_folder,
-    content_hash,
-    dataset_hash,
-    file_hash,
-    patient_key_id,
-    read_text_table,
-)
-from isocenter.quality import voxel_digest
-from isocenter.reading import FIXED, MOVING
-from isocenter.runtime import package_record, read_json, unpacked, write_json
-from isocenter.transforms import stacked
+from isocenter import errors
+from isocenter.errors import IsocenterError
+from isocenter.files.layouts.layout import PSEUDONYMS
+from isocenter.files.storage import cache, csv_text, hashing
+from isocenter.quality import image_descriptors
+from isocenter.reading.image_pairs import FIXED, MOVING
+from isocenter.runtime import record_files
+from isocenter.runtime.package import package_contents
+from isocenter.transforms import channel_stack
 from isocenter.values import Case, Dataset, Split
 
 log = logging.getLogger("isocenter")
@@ -57,19 +52,21 @@ class DataRecord:
         cases = {known[name] for name in names for known in (self.contents, self.voxels) if name in known}
         return cases | {one for name in names for one in self.images.get(name, ())}
 
-    def trained(self, dataset: Dataset, parts: Mapping[str, Collection[Split]]) -> set[str]:
+    def trained_cases(self, dataset: Dataset, parts: Mapping[str, Collection[Split]]) -> set[str]:
         """Ids of the cases that this model, or one before it, has learnt anything from, whatever they are called here.
 
         parts: {case id of the run: the parts that it was in}
         """
         used = [name for name, found in parts.items() if set(found) - {"test"}]
         seen_hashes, images = self.hashes(used) | self.inherited, image_hashes(dataset)
-        trained = {case.id for case in dataset if case.files and {content_hash(case), *images[case.id]} & seen_hashes}
+        trained = {
+            case.id for case in dataset if case.files and {hashing.content_hash(case), *images[case.id]} & seen_hashes
+        }
         # Saved anew, an image is another file with the same voxels: only they tell.
         others = [case for case in dataset if (self.voxels or self.inherited) and case.id not in trained]
         return trained | {case.id for case in others if _voxels_of(case) in seen_hashes}
 
-    def changed(self, cases: Iterable[Case]) -> set[str]:
+    def changed_cases(self, cases: Iterable[Case]) -> set[str]:
         """Ids of those of these cases of the run whose files are not what they were when it began, or are gone."""
         recorded = [case for case in cases if case.id in self.contents]
         return {case.id for case in recorded if _content_or_none(case) != self.contents[case.id]}
@@ -83,13 +80,13 @@ def hashes_by_case(dataset: Dataset) -> dict[str, set[str]]:
     """{case id: hashes of its contents, image and voxels}, by which it is known again whatever it is called."""
     images = image_hashes(dataset)
     hashes = {case.id: {_voxels_of(case)} for case in dataset}
-    of_files = {case.id: {content_hash(case), *images[case.id]} for case in dataset if case.files}
+    of_files = {case.id: {hashing.content_hash(case), *images[case.id]} for case in dataset if case.files}
     return {name: {one for one in own | of_files.get(name, set()) if one is not None} for name, own in hashes.items()}
 
 
 def _content_or_none(case: Case) -> str | None:
     try:
-        return content_hash(case)
+        return hashing.content_hash(case)
     except OSError:
         return None
 
@@ -97,7 +94,7 @@ def _content_or_none(case: Case) -> str | None:
 def _voxels_of(case: Case) -> str | None:
     """None for a case whose image cannot be read, which is told where it is predicted."""
     try:
-        return voxel_digest(stacked(case.images, case.id)) if case.images else None
+        return image_descriptors.voxel_digest(channel_stack.stack_images(case.images, case.id)) if case.images else None
     except IsocenterError:
         return None
 
@@ -114,35 +111,37 @@ def write_data_record(
     inherited, unknown: as in `DataRecord`
     """
     hashes = image_hashes(dataset)
-    key = {"patient_key": patient_key_id()} if PSEUDONYMS in dataset.patients else {}
+    key = {"patient_key": hashing.patient_key_id()} if PSEUDONYMS in dataset.patients else {}
     rows = [
-        {"case": case.id, "content": content_hash(case), "image": image, **more, "voxels": voxels.get(case.id)}
+        {"case": case.id, "content": hashing.content_hash(case), "image": image, **more, "voxels": voxels.get(case.id)}
         for case in dataset
         if case.files
         for image, *others in [hashes[case.id]]
         for more in [{"moving": one} for one in others] or [{}]
     ]
     before = {"inherited": sorted(inherited), "unknown_weights": sorted(unknown)}
-    write_json(folder / DATA_RECORD, SCHEMA, {**key, **before, "rows": rows})
+    record_files.write_json(folder / DATA_RECORD, SCHEMA, {**key, **before, "rows": rows})
 
 
 def copy_data_record(source: Path, folder: Path, records: Iterable[DataRecord]) -> None:
     """The record of one run for a model of several, with what the models before any of them had seen."""
-    record = read_json(source / DATA_RECORD, SCHEMA)
+    record = record_files.read_json(source / DATA_RECORD, SCHEMA)
     inherited = frozenset[str]().union(*(one.inherited for one in records))
     unknown = sorted({name for one in records for name in one.unknown})
-    write_json(folder / DATA_RECORD, SCHEMA, {**record, "inherited": sorted(inherited), "unknown_weights": unknown})
+    record_files.write_json(
+        folder / DATA_RECORD, SCHEMA, {**record, "inherited": sorted(inherited), "unknown_weights": unknown}
+    )
 
 
 def read_data_record(folder: Path) -> DataRecord:
     """The record in a run's folder; IntegrityError for one that is missing or damaged."""
-    record = read_json(folder / DATA_RECORD, SCHEMA)
+    record = record_files.read_json(folder / DATA_RECORD, SCHEMA)
     contents, voxels = ({row["case"]: row[key] for row in record["rows"] if row[key]} for key in ("content", "voxels"))
     images = {row["case"]: (row["image"], *filter(None, [row.get("moving")])) for row in record["rows"]}
     return DataRecord(contents, images, voxels, frozenset(record["inherited"]), tuple(record["unknown_weights"]))
 
 
-def named_as_in_run(dataset: Dataset, record: DataRecord) -> Dataset:
+def name_as_in_run(dataset: Dataset, record: DataRecord) -> Dataset:
     """The run's own data by the names that its cases have in the run, where they are called otherwise now.
 
     Names of DICOM cases follow from the installation's patient key, and were others before there was one. Contents tell
@@ -150,14 +149,14 @@ def named_as_in_run(dataset: Dataset, record: DataRecord) -> Dataset:
     """
     if {case.id for case in dataset} >= set(record.contents):
         return dataset
-    contents = {case.id: content_hash(case) for case in dataset if case.files}
+    contents = {case.id: hashing.content_hash(case) for case in dataset if case.files}
     if not set(record.contents.values()) <= set(contents.values()):
         return dataset
     of_run: dict[str, list[str]] = {}  # several where one image stands twice
     for name, content in record.contents.items():
         of_run.setdefault(content, []).append(name)
     names = {name: of_run[content].pop(0) if of_run.get(content) else name for name, content in contents.items()}
-    return dataset.renamed(names)
+    return dataset.rename_cases(names)
 
 
 def image_hashes(dataset: Dataset) -> dict[str, tuple[str, ...]]:
@@ -171,7 +170,7 @@ def image_hashes(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     return {
         case.id: _of_pair(case)
         if _is_pair(case)
-        else (file_hash(case.files[0]) + (case.key if held[case.files[0]] > 1 else ""),)
+        else (hashing.file_hash(case.files[0]) + (case.key if held[case.files[0]] > 1 else ""),)
         for case in dataset
         if case.files
     }
@@ -187,17 +186,17 @@ def _of_pair(case: Case) -> tuple[str, str]:
     places = case.key.split("|")
     half = len(places) // 2
     keys = ("|".join(places[:half]), "|".join(places[half:])) if fixed == moving else ("", "")
-    return file_hash(fixed) + keys[0], file_hash(moving) + keys[1]
+    return hashing.file_hash(fixed) + keys[0], hashing.file_hash(moving) + keys[1]
 
 
-def opened(cases: Sequence[Case]) -> int:
+def count_opening(cases: Sequence[Case]) -> int:
     """Record that these cases were opened as a test, and say how often that has been on this machine, this time too.
 
     0 where that cannot be said: cases of no file, or a cache that cannot be written.
     """
     if not cases or not all(case.files for case in cases):
         return 0
-    ledger, which = cache_folder() / LEDGER, dataset_hash(Dataset(tuple(cases)))
+    ledger, which = cache.cache_folder() / LEDGER, hashing.dataset_hash(Dataset(tuple(cases)))
     line = json.dumps({"test": which, "cases": len(cases), "when": datetime.now(UTC).isoformat(timespec="seconds")})
     try:
         ledger.parent.mkdir(parents=True, exist_ok=True)
@@ -227,7 +226,7 @@ class Lineage:
     unknown: tuple[str, ...] = ()
 
 
-def lineage_of(starts: Sequence[Path], teachers: Sequence[Path] = ()) -> Lineage:
+def trace_lineage(starts: Sequence[Path], teachers: Sequence[Path] = ()) -> Lineage:
     """The lineage of models or files of weights from which one training starts.
 
     teachers: models whose answers it learns; those of all folds answer, so that what any of them has seen counts
@@ -240,19 +239,19 @@ def lineage_of(starts: Sequence[Path], teachers: Sequence[Path] = ()) -> Lineage
 
 def _of_one(start: Path, *, every_fold: bool = False) -> Lineage:
     if start.is_file() and start.suffix == ".zip":
-        with unpacked(start) as folder:
+        with record_files.unpack(start) as folder:
             return _of_one(folder, every_fold=every_fold)
     for ancestor in (start, *list(start.resolve().parents)[:ABOVE]):
         if (ancestor / DATA_RECORD).is_file() and (ancestor / "split.csv").is_file():
             return _of_run(ancestor, start, every_fold=every_fold)
         if (ancestor / "isocenter" / "model.json").is_file():
-            return Lineage(frozenset(package_record(ancestor)["record"]["trained"]))
+            return Lineage(frozenset(package_contents.package_record(ancestor)["record"]["trained"]))
     return Lineage(unknown=(start.name,))
 
 
 def _of_run(run: Path, start: Path, *, every_fold: bool) -> Lineage:
     """The lineage of a run; of folds one network is taken, the first or that of the folder that was given, or all."""
-    record, table = read_data_record(run), read_text_table(run / "split.csv")
+    record, table = read_data_record(run), csv_text.read_text_table(run / "split.csv")
     numbers = [part.removeprefix("fold_") for part in start.resolve().relative_to(run.resolve()).parts[:1]]
     fold = next((number for number in numbers if number in set(table["fold"])), FIRST)
     rows = table if every_fold else table[table["fold"] == fold]
@@ -265,7 +264,7 @@ def lineage_notes(record: DataRecord, tested: Sequence[str]) -> list[str]:
     notes, inherited = [], record.inherited_among(tested)
     if inherited:
         notes.append(
-            f"{len(inherited)} of {counted(len(tested), 'test case')} had trained or selected a model that this one "
+            f"{len(inherited)} of {errors.count_phrase(len(tested), 'test case')} had trained or selected a model that this one "
             "started or learnt from: the figures say little about new patients."
         )
     for name in record.unknown:

@@ -6,26 +6,27 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from isocenter.errors import UsageError, counted, listed
+from isocenter import errors
+from isocenter.errors import UsageError
 from isocenter.evaluation import Table
-from isocenter.files.dicom import MAKER
-from isocenter.prediction import model_named
+from isocenter.files.dicom.uids import MAKER
+from isocenter.prediction import result_files
 from isocenter.runtime import Model
-from isocenter.scoring.scores import Scored
-from isocenter.tasks import Task, build, leaves, part_tables, settings_of
+from isocenter.scoring.case_scoring import ScoredCases
+from isocenter.tasks import Task, multitask, properties, task_catalogue, task_settings
 from isocenter.values import Case, Image
 
 log = logging.getLogger("isocenter")
 FLAG = "--positive"
 
 
-def stop_note(scored: Scored, cases: Sequence[Case]) -> Iterator[str]:
+def stop_note(scored: ScoredCases, cases: Sequence[Case]) -> Iterator[str]:
     """A note that the evaluation was stopped, and what it lacks."""
     if scored.stopped is None:
         return
     ended = {*scored.table["case"].astype(str), *(case for one in scored.problems for case in one.cases)}
     left = [case.id for case in cases if case.id not in ended]
-    lacking = f"{counted(len(left), 'case is', 'cases are')} not scored, and " if left else ""
+    lacking = f"{errors.count_phrase(len(left), 'case is', 'cases are')} not scored, and " if left else ""
     yield f"The evaluation was stopped before its end: {lacking}no audit was made. Evaluate once more for all figures."
 
 
@@ -45,30 +46,30 @@ def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
     names = dict.fromkeys(one for task, own in zip(tasks, tables, strict=True) for one in _undrawn(task, own))
     if not names:
         return []
-    note = f"No reference of these cases holds {listed(names)}: figures of it only count what is marked wrongly."
+    note = f"No reference of these cases holds {errors.list_phrase(names)}: figures of it only count what is marked wrongly."
     log.warning(note)
     return [note]
 
 
 def _undrawn(task: Task, table: Table) -> Iterator[str]:
     """The structures whose voxels no reference of a table of cases holds, those of a part after its name."""
-    for part, rows in part_tables(task, table).items():
+    for part, rows in multitask.part_tables(task, table).items():
         if "voxels_reference" in rows:
             voxels = rows.groupby("label", sort=False)["voxels_reference"].sum()
             yield from (f"{part}: {label}" if part else str(label) for label in voxels.index[voxels == 0])
 
 
-def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
+def unshared_labels(task: Task, cases: Sequence[Case]) -> Iterator[str]:
     """A note on labels that only the references or only the model knows: neither is scored.
 
     Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said. Of a
     task of parts each is compared with the cases that have its references.
     """
-    for name, part in leaves(task).items():
-        yield from _unshared(part, [case for case in cases if not name or part.needs <= set(case.references)])
+    for name, part in properties.leaf_tasks(task).items():
+        yield from _unshared_of_one(part, [case for case in cases if not name or part.needs <= set(case.references)])
 
 
-def _unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
+def _unshared_of_one(task: Task, cases: Sequence[Case]) -> Iterator[str]:
     """A note on labels of a task that is made of no others."""
     first = cases[0].references if cases else {}
     kinds = [kind for kind in sorted(task.needs) if isinstance(first.get(kind), Mapping)]
@@ -76,16 +77,16 @@ def _unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
     for kind in kinds:
         named = {name for case in cases for name in case.references[kind]}
         if others := sorted(named - names):
-            yield f"Not scored, because the model was not taught them: {listed(others)}."
+            yield f"Not scored, because the model was not taught them: {errors.list_phrase(others)}."
         if lacking := sorted(names - named):
-            yield f"Not scored, because no case here says anything of them: {listed(lacking)}."
+            yield f"Not scored, because no case here says anything of them: {errors.list_phrase(lacking)}."
 
 
 def own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
     """A note where references are DICOM objects that this or another model of Isocenter wrote: nobody drew them."""
-    version = model_named(model)["version"]
+    version = result_files.model_identity(model)["version"]
     algorithms_of = {
-        case.id: listed(one.facts.get("algorithms", ()))
+        case.id: errors.list_phrase(one.facts.get("algorithms", ()))
         for case in cases
         for one in case.references.values()
         if isinstance(one, Image) and one.facts.get("maker") == MAKER and one.facts.get("algorithms")
@@ -95,7 +96,7 @@ def own_results(model: Model, cases: Sequence[Case]) -> Iterator[str]:
     others = [case for case in algorithms_of if case not in cases_of_model]
     for which, written in (("this model", cases_of_model), ("another model", others)):
         if written:
-            cases_of = f"{counted(len(written), 'case')} ({listed(written, 3)})"
+            cases_of = f"{errors.count_phrase(len(written), 'case')} ({errors.list_phrase(written, 3)})"
             yield f"The references of {cases_of} were written by {which} and not drawn: agreement proves nothing."
 
 
@@ -106,14 +107,16 @@ def with_positive(model: Model, positive: str | None, source: str) -> Model:
     """
     if positive is None:
         return model
-    settings = settings_of(model.task)
+    settings = task_settings.settings_of(model.task)
     if "positive" not in settings:
         problem = f"no positive class of a {model.task.name} can be chosen here"
         raise UsageError(problem, FLAG, "Leave it out")
-    task = build({"name": model.task.name, **settings, "positive": positive})
+    task = task_catalogue.build_task({"name": model.task.name, **settings, "positive": positive})
     decided = settings["positive"] is not None or settings["thresholds"] is not None
     if decided and task.positives != model.task.positives:
-        problem = f"{listed(model.task.positives)} is positive in this model, and its thresholds are of that"
+        problem = (
+            f"{errors.list_phrase(model.task.positives)} is positive in this model, and its thresholds are of that"
+        )
         raise UsageError(problem, source, f"Leave out {FLAG}, or train again with {FLAG} {positive}")
     return replace(model, task=task)
 
@@ -123,7 +126,7 @@ def positive_words(task: Task) -> Iterator[str]:
     positives, others = task.positives, [one.name for one in task.labels]
     others = [name for name in others if name not in positives]
     if positives and others:
-        named, rest = listed(positives), listed(others)
+        named, rest = errors.list_phrase(positives), errors.list_phrase(others)
         yield (
             f"Positive is {named}, negative {rest}. Thresholds, curves and gaps between groups are those of {named}; "
             f"sensitivity and the like in a row of {rest} take that for positive."
@@ -132,6 +135,6 @@ def positive_words(task: Task) -> Iterator[str]:
 
 def assumed_positive(task: Task) -> Iterator[str]:
     """A note where nobody has chosen the positive one of two classes, so that their names decide."""
-    if len(task.labels) == 2 and task.positives and settings_of(task).get("positive") is None:
-        name = listed(task.positives)
+    if len(task.labels) == 2 and task.positives and task_settings.settings_of(task).get("positive") is None:
+        name = errors.list_phrase(task.positives)
         yield f"Nobody has stated which class is positive: {name} is taken for it. {FLAG} NAME decides otherwise."

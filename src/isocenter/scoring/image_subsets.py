@@ -8,10 +8,13 @@ from itertools import combinations
 from typing import Any
 
 from isocenter.errors import IsocenterError
-from isocenter.evaluation import FOLD, case_table
-from isocenter.report import tracked
+from isocenter.evaluation import case_tables
+from isocenter.evaluation.case_tables import FOLD
+from isocenter.report import progress_tracking
 from isocenter.runtime import Preprocessing
-from isocenter.scoring.scores import Fold, Predictor, Scored, summed_up
+from isocenter.scoring import case_scoring
+from isocenter.scoring.answered_cases import ScoringFold
+from isocenter.scoring.case_scoring import FoldPredictor, ScoredCases
 from isocenter.tasks import Task
 from isocenter.values import Case, Problem
 
@@ -30,7 +33,7 @@ class Subsets:
     wanted: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, preprocessing: Preprocessing) -> Subsets:
+    def from_preprocessing(cls, preprocessing: Preprocessing) -> Subsets:
         """The subsets that are scored: none where no image may be absent."""
         names = tuple(dict.fromkeys(name.partition(":")[0] for name in preprocessing.channels))
         absent = {name.partition(":")[0] for name in preprocessing.absent}
@@ -47,44 +50,49 @@ class Subsets:
 
 
 def with_subsets(
-    scored: Scored,
-    model: Predictor,
+    scored: ScoredCases,
+    model: FoldPredictor,
     preprocessing: Preprocessing,
     cases: Sequence[Case],
-    folds: Mapping[str, Fold],
+    folds: Mapping[str, ScoringFold],
     *,
     seed: int,
     patients_known: bool,
-) -> Scored:
+) -> ScoredCases:
     """The figures, with those of every subset of images in the cases that have it; case after case.
 
     folds: {case id: the fold that scores it}, where there are several, by its own thresholds as in `score`
     What a case was scored with as it is is not predicted once more.
     """
-    subsets = Subsets.of(preprocessing)
+    subsets = Subsets.from_preprocessing(preprocessing)
     rows_of_case = {str(case): rows.to_dict("records") for case, rows in scored.table.groupby("case", sort=False)}
     rows: dict[tuple[str, ...], list[Any]] = {one: [] for one in subsets.wanted}
     problems: list[Problem] = []
-    with tracked("scoring with images left out") as tracker:
+    with progress_tracking.track_progress("scoring with images left out") as tracker:
         for done, case in enumerate(cases if rows else (), start=1):
             has, task = subsets.of_case(case), folds[case.id].task if case.id in folds else model.task
             for subset in subsets.wanted:
                 try:
-                    rows[subset] += _scored(model, task, case, has, subset, rows_of_case)
+                    rows[subset] += _score_subset(model, task, case, has, subset, rows_of_case)
                 except IsocenterError as error:
                     what = f"with {' + '.join(subset)} alone: {error.problem}"
                     problems.append(Problem("error", what, (case.id,), remedy=error.remedy))
             tracker(done, len(cases))
     scored_subsets = [
-        (subset, summed_up(model.task, case_table(own), seed=seed, patients_known=patients_known))
+        (
+            subset,
+            case_scoring.summarise_table(
+                model.task, case_tables.case_table(own), seed=seed, patients_known=patients_known
+            ),
+        )
         for subset, own in rows.items()
         if own
     ]
     return replace(scored, subsets=scored_subsets, problems=(*scored.problems, *problems))
 
 
-def _scored(
-    model: Predictor,
+def _score_subset(
+    model: FoldPredictor,
     task: Task,
     case: Case,
     has: dict[str, str],

@@ -2,6 +2,6 @@
 
 import sys
 
-from isocenter.service.process import main
+from isocenter.service import _process
 
-sys.exit(main())
+sys.exit(_process.run_process())

@@ -23,13 +23,13 @@ from typing import IO
 import psutil
 
 from isocenter.errors import ResourceError, UsageError
-from isocenter.files import patient_key_id, written
-from isocenter.service.dicom.listening import listening_of, server_context, spoken_to
-from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts, refuse_open_address
-from isocenter.service.records.database import only_keeper, opened
-from isocenter.service.records.migration import migrated
-from isocenter.service.settings import Settings
-from isocenter.service.stored import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines, runs, settings_file, stored_models
+from isocenter.files.storage import atomic, hashing
+from isocenter.service import _node_folder
+from isocenter.service._node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
+from isocenter.service.configuration import NodeSettings
+from isocenter.service.dicom import dicom_listening
+from isocenter.service.records import accounts, migration, record_database
+from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts
 
 log = logging.getLogger("isocenter")
 
@@ -67,7 +67,7 @@ class Node:
     dicom, secured, http, ohif: where it is reached
     """
 
-    settings: Settings
+    settings: NodeSettings
     role: str = "all"
     _children: list[Child] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -83,7 +83,7 @@ class Node:
         return f"{dicom.host}:{dicom.port} {dicom.ae_title}"
 
     @property
-    def secured(self) -> str | None:
+    def secure_address(self) -> str | None:
         """Host, port and title of the receiver under TLS; None without."""
         dicom = self.settings.dicom
         return None if dicom.tls is None else f"{dicom.host}:{dicom.tls.port} {dicom.ae_title}"
@@ -102,23 +102,28 @@ class Node:
     @property
     def places(self) -> list[str]:
         """The address of this machine's part of the node, else what it is."""
-        secured = [f"DICOM over TLS {self.secured}"] if self.secured else []
+        secured = [f"DICOM over TLS {self.secure_address}"] if self.secure_address else []
         viewer = [f"OHIF {self.ohif}"] if self.ohif else []
         reached = {"receiver": [f"DICOM {self.dicom}", *secured], "web": [self.http, *viewer]}
-        return [one for part, addresses in reached.items() if runs(self.role, part) for one in addresses] or [self.role]
+        return [
+            one for part, addresses in reached.items() if _node_folder.runs_part(self.role, part) for one in addresses
+        ] or [self.role]
 
     @property
     def warnings(self) -> list[str]:
         """What speaks against starting it so, and does not forbid it."""
         settings = self.settings
-        facts = stored_models(settings.folder) if settings.models else {}
+        facts = _node_folder.stored_models(settings.folder) if settings.models else {}
         faults = {name: [*([] if one.is_gated else [one.gate]), *one.naming] for name, one in facts.items()}
         words = [
             ": ".join(filter(None, [settings.place("models", name), f"model {name}", fault]))
             for name, own in faults.items()
             for fault in own
         ]
-        if runs(self.role, "receiver") and shutil.disk_usage(settings.folder).free < settings.node.min_free_gb * 1e9:
+        if (
+            _node_folder.runs_part(self.role, "receiver")
+            and shutil.disk_usage(settings.folder).free < settings.node.min_free_gb * 1e9
+        ):
             place = settings.place("node", "min_free_gb") or "node.min_free_gb"
             words.append(f"{place}: less than {settings.node.min_free_gb:g} GB are free, so nothing would be received")
         return words
@@ -129,8 +134,8 @@ class Node:
         Raises UsageError for what the settings say wrong, ResourceError where a process does not come up.
         """
         folder = self.settings.folder
-        if runs(self.role, "keeper"):
-            self._held.enter_context(_locked(folder))
+        if _node_folder.runs_part(self.role, "keeper"):
+            self._held.enter_context(_lock(folder))
         counts = {
             "receiver": self.settings.dicom.receivers,
             "keeper": 1,
@@ -138,7 +143,7 @@ class Node:
             "web": 1,
             "monitor": 1,
         }
-        processes = {role: n for role, n in counts.items() if runs(self.role, role)}
+        processes = {role: n for role, n in counts.items() if _node_folder.runs_part(self.role, role)}
         # Other machines run the same roles of one node.
         is_whole = self.role == "all"
         where = "" if is_whole else f"@{platform.node()}"
@@ -171,9 +176,9 @@ class Node:
                 if child.process is None and now >= child.due:
                     child.process, child.began = self._begun(child), now
                 elif child.process is not None and child.process.poll() is not None:
-                    self._died(child, now)
+                    self._note_death(child, now)
 
-    def _died(self, child: Child, now: float) -> None:
+    def _note_death(self, child: Child, now: float) -> None:
         assert child.process is not None  # noqa: S101 - as its caller has seen
         code = child.process.returncode
         last = child.last_words()
@@ -199,7 +204,7 @@ class Node:
 
     def _begun(self, child: Child) -> subprocess.Popen[bytes]:
         """Its input stays open for as long as this process lives: its end tells the child to stop."""
-        file = settings_file(self.settings.folder, self.role)
+        file = _node_folder.settings_file(self.settings.folder, self.role)
         command = [sys.executable, "-m", "isocenter.service", child.role, str(file), child.name]
         owner = f"{platform.node()}/{os.getpid()}"
         own = {name: value for name, value in os.environ.items() if name != ADMIN_PASSWORD}
@@ -249,7 +254,7 @@ class Node:
         self.stop()
 
 
-def prepared(settings: Settings, role: str = "all") -> Settings:
+def prepare_node(settings: NodeSettings, role: str = "all") -> NodeSettings:
     """A node's folder with its settings, models and tables, checked; the settings with the ports that it has.
 
     Raises UsageError for a port in use, an address that others reach where nothing asks who they are, certificates that
@@ -265,56 +270,56 @@ def prepared(settings: Settings, role: str = "all") -> Settings:
         raise UsageError("there is no node in this folder", str(folder), "Start its keeper first, and share its folder")
     _refuse_limits(settings, role)
     for n, peer in enumerate(settings.peers):
-        with settings.placed("peers", n, "tls"):
-            spoken_to(peer)  # refuses certificates that are none
-    if runs(role, "receiver"):
-        listening, dicom = listening_of(settings), settings.dicom
-        with settings.placed("dicom", "port"):
+        with settings.locate_errors("peers", n, "tls"):
+            dicom_listening.peer_of_settings(peer)  # refuses certificates that are none
+    if _node_folder.runs_part(role, "receiver"):
+        listening, dicom = dicom_listening.listener_settings(settings), settings.dicom
+        with settings.locate_errors("dicom", "port"):
             dicom = dicom.model_copy(update={"port": _free(dicom.host, dicom.port)})
         if listening.tls is not None and dicom.tls is not None:
-            with settings.placed("dicom", "tls"):
+            with settings.locate_errors("dicom", "tls"):
                 _ = listening.tls.context
                 tls = dicom.tls.model_copy(update={"port": _free(dicom.host, dicom.tls.port)})
             dicom = dicom.model_copy(update={"tls": tls})
         settings = settings.model_copy(update={"dicom": dicom})
-    if runs(role, "web"):
-        with settings.placed("http", "host"):
-            refuse_open_address(settings)
+    if _node_folder.runs_part(role, "web"):
+        with settings.locate_errors("http", "host"):
+            accounts.refuse_open_address(settings)
         if settings.http.tls is not None:
-            with settings.placed("http", "tls"):
-                server_context(settings.http.tls.certificate, settings.http.tls.key)
-        with settings.placed("http", "port"):
+            with settings.locate_errors("http", "tls"):
+                dicom_listening.server_context(settings.http.tls.certificate, settings.http.tls.key)
+        with settings.locate_errors("http", "port"):
             port = _free(settings.http.host, settings.http.port)
         settings = settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
         if (viewer := settings.ohif) is not None:
-            with settings.placed("ohif", "folder"):
+            with settings.locate_errors("ohif", "folder"):
                 _refuse_no_build(viewer.folder)
-            with settings.placed("ohif", "port"):
+            with settings.locate_errors("ohif", "port"):
                 viewer = viewer.model_copy(update={"port": _free(settings.http.host, viewer.port)})
             settings = settings.model_copy(update={"ohif": viewer})
-    if runs(role, "keeper") and settings.watch is not None and not settings.watch.folder.is_dir():
-        with settings.placed("watch", "folder"):
+    if _node_folder.runs_part(role, "keeper") and settings.watch is not None and not settings.watch.folder.is_dir():
+        with settings.locate_errors("watch", "folder"):
             remedy = "Make it, or leave out watch"
             raise UsageError("there is no such folder to watch", str(settings.watch.folder), remedy)
     folder.mkdir(parents=True, exist_ok=True)
     # A node that runs there keeps its settings: a process of it that dies is begun again with them.
-    held = _locked(folder) if runs(role, "keeper") else nullcontext()
-    with held, written(settings_file(folder, role), overwrite=True) as partial:
+    held = _lock(folder) if _node_folder.runs_part(role, "keeper") else nullcontext()
+    with held, atomic.write_whole(_node_folder.settings_file(folder, role), overwrite=True) as partial:
         partial.write_text(settings.model_dump_json(indent=1), encoding="utf-8")
-    if runs(role, "keeper"):
-        patient_key_id()  # which the audit's pseudonyms of patients need
-        database = opened(settings.database_url)
-        with only_keeper(database):  # before its tables are changed
-            migrated(settings.database_url).close()
+    if _node_folder.runs_part(role, "keeper"):
+        hashing.patient_key_id()  # which the audit's pseudonyms of patients need
+        database = record_database.open_database(settings.database_url)
+        with record_database.only_keeper(database):  # before its tables are changed
+            migration.migrate_database(settings.database_url).close()
         if password := os.environ.get(ADMIN_PASSWORD):
             Accounts(database).first(password)
         database.close()
-    if runs(role, "keeper") or (role == "worker" and settings.models):
+    if _node_folder.runs_part(role, "keeper") or (role == "worker" and settings.models):
         _load_models(settings, role)
     return settings
 
 
-def _refuse_limits(settings: Settings, role: str) -> None:
+def _refuse_limits(settings: NodeSettings, role: str) -> None:
     """Raise UsageError for a limit that is above all that this machine has."""
     folder = next(one for one in (settings.folder, *settings.folder.absolute().parents) if one.exists())
     disk, memory = shutil.disk_usage(folder).total, psutil.virtual_memory().total
@@ -325,15 +330,15 @@ def _refuse_limits(settings: Settings, role: str) -> None:
         if "memory_gb" in section.model_fields_set:
             limits.append((part, key, "memory_gb", section.memory_gb, memory, "the memory of this machine"))
     for part, table, key, limit, total, what in limits:
-        if runs(role, part) and limit * 1e9 > total:
+        if _node_folder.runs_part(role, part) and limit * 1e9 > total:
             problem = f"{table}.{key} is {limit:g} GB, and {what} has {total / 1e9:.0f} GB in all"
             raise UsageError(problem, settings.place(table, key) or "serve", f"Give less than {total / 1e9:.0f}")
 
 
-def _load_models(settings: Settings, role: str) -> None:
+def _load_models(settings: NodeSettings, role: str) -> None:
     """Load each model once, in a process of its own, so that this one stays small; a keeper's are described."""
-    step = "describe" if runs(role, "keeper") else "try"
-    file = settings_file(settings.folder, role)
+    step = "describe" if _node_folder.runs_part(role, "keeper") else "try"
+    file = _node_folder.settings_file(settings.folder, role)
     command = [sys.executable, "-m", "isocenter.service", step, str(file), step]
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     if done.returncode != 0:
@@ -368,7 +373,7 @@ def _free(host: str, port: int) -> int:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> Iterator[None]:
     """One node a folder, for as long as the process lives."""
     with (folder / LOCK).open("w") as file:
         try:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import ReaderVariances
+from isocenter.evaluation.significance.auroc_tests import ReaderVariances
 from isocenter.lazy import optimize, special, stats
-from isocenter.studies.design import Design, Input, Inputs, no_effect, normal_power
+from isocenter.studies import _study_design
+from isocenter.studies._study_design import Design, DesignInput, Inputs
 from isocenter.values import Floats
 
 
-def area_covariance(first: float, second: float, correlation: float, prevalence: float) -> float:
+def expected_area_covariance(first: float, second: float, correlation: float, prevalence: float) -> float:
     """Covariance of the AUROCs of two models on the same cases, times the number of cases.
 
     correlation: of their scores, which are normal with one spread in both kinds of case; 1 gives a model's variance
@@ -25,9 +26,9 @@ def area_covariance(first: float, second: float, correlation: float, prevalence:
     return float((law.cdf(ends) - first * second) / (prevalence * (1 - prevalence)))
 
 
-def area_variance(area: float, prevalence: float) -> float:
+def expected_area_variance(area: float, prevalence: float) -> float:
     """Variance of an AUROC, times the number of cases."""
-    return area_covariance(area, area, 1.0, prevalence)
+    return expected_area_covariance(area, area, 1.0, prevalence)
 
 
 def _gap(inputs: Inputs) -> float:
@@ -36,7 +37,7 @@ def _gap(inputs: Inputs) -> float:
 
 def _area_refuse(inputs: Inputs) -> None:
     if inputs["expected"] is not None and _gap(inputs) <= 0:
-        raise no_effect("at_least" if inputs["margin"] is None else "at_least less the margin")
+        raise _study_design.no_effect_error("at_least" if inputs["margin"] is None else "at_least less the margin")
     if inputs["at_least"] - (inputs["margin"] or 0.0) < 0.5:
         raise UsageError("an AUROC to beat below 0.5 is worse than chance", "--set at_least", "Give 0.5 or more")
 
@@ -46,14 +47,16 @@ def _area_power(inputs: Inputs, n: float) -> float:
     if n * min(share, 1 - share) < 2:
         return 0.0
     if inputs["correlation"] is None:
-        null = area_variance(least - (inputs["margin"] or 0.0), share)
-        return normal_power(_gap(inputs), n, alpha, math.sqrt(null), math.sqrt(area_variance(expected, share)))
+        null = expected_area_variance(least - (inputs["margin"] or 0.0), share)
+        return _study_design.normal_power(
+            _gap(inputs), n, alpha, math.sqrt(null), math.sqrt(expected_area_variance(expected, share))
+        )
     # Both models have the same AUROC under the null hypothesis: that between the two.
     same = (expected + least) / 2
-    null = 2 * area_variance(same, share) * (1 - inputs["correlation"])
-    one, other = area_variance(expected, share), area_variance(least, share)
+    null = 2 * expected_area_variance(same, share) * (1 - inputs["correlation"])
+    one, other = expected_area_variance(expected, share), expected_area_variance(least, share)
     apart = one + other - 2 * inputs["correlation"] * math.sqrt(one * other)
-    return normal_power(
+    return _study_design.normal_power(
         _gap(inputs), n, alpha, math.sqrt(apart if inputs["margin"] is not None else null), math.sqrt(apart)
     )
 
@@ -77,10 +80,10 @@ def _area_simulated(inputs: Inputs, sizes: Sequence[int], draws: int, random: np
 
 def _score_correlation(first: float, second: float, correlation: float, prevalence: float) -> float:
     """The correlation of scores whose AUROCs have this one."""
-    spread = math.sqrt(area_variance(first, prevalence) * area_variance(second, prevalence))
+    spread = math.sqrt(expected_area_variance(first, prevalence) * expected_area_variance(second, prevalence))
 
     def apart(shared: float) -> float:
-        return area_covariance(first, second, shared, prevalence) / spread - correlation
+        return expected_area_covariance(first, second, shared, prevalence) / spread - correlation
 
     return float(optimize.brentq(apart, -1e-6, 1.0)) if apart(1.0) > 0 else 1.0
 
@@ -110,11 +113,11 @@ def _share_below(scores: Floats, others: Floats) -> Floats:
 AUROC = Design(
     "auroc",
     {
-        "expected": Input("fraction", "the AUROC that is expected"),
-        "at_least": Input("fraction", "the AUROC to beat; with correlation that of the other model", needed=True),
-        "prevalence": Input("fraction", "share of cases with the disease", needed=True),
-        "correlation": Input("share", "of the AUROCs of two models on the same cases"),
-        "margin": Input("fraction", "how much lower than at_least the AUROC may be (non-inferiority)"),
+        "expected": DesignInput("fraction", "the AUROC that is expected"),
+        "at_least": DesignInput("fraction", "the AUROC to beat; with correlation that of the other model", needed=True),
+        "prevalence": DesignInput("fraction", "share of cases with the disease", needed=True),
+        "correlation": DesignInput("share", "of the AUROCs of two models on the same cases"),
+        "margin": DesignInput("fraction", "how much lower than at_least the AUROC may be (non-inferiority)"),
     },
     "z test of an AUROC, or of the difference of two, whose variance is that of normal scores",
     "Bamber, J Math Psychol 1975, doi:10.1016/0022-2496(75)90001-2; "
@@ -163,7 +166,7 @@ def _reader_refuse(inputs: Inputs) -> None:
     if inputs["readers"] < 2:
         raise UsageError("one reader does not show how readers differ", "--set readers", "Give 2 or more")
     if inputs["difference"] == 0:
-        raise no_effect("no difference")
+        raise _study_design.no_effect_error("no difference")
     if inputs["own"] < inputs["between"]:
         problem = "own is below between: a reader's difference varies less than what two readers share"
         raise UsageError(problem, "--set own", "Give own, Var less Cov1, at least as large as between, Cov2 less Cov3")
@@ -189,12 +192,14 @@ def _reader_simulated(inputs: Inputs, sizes: Sequence[int], draws: int, random: 
 MRMC = Design(
     "mrmc",
     {
-        "difference": Input("number", "the difference of the modalities' mean AUROCs"),
-        "readers": Input("count", "readers, each of whom reads every case by both modalities", needed=True),
-        "interaction": Input("nonnegative", "variance of readers by modalities, without that of cases", needed=True),
-        "own": Input("nonnegative", "Var less Cov1 of the pilot's AUROCs", needed=True),
-        "between": Input("nonnegative", "Cov2 less Cov3 of the pilot's AUROCs", needed=True),
-        "pilot_cases": Input("count", "cases of the pilot", needed=True),
+        "difference": DesignInput("number", "the difference of the modalities' mean AUROCs"),
+        "readers": DesignInput("count", "readers, each of whom reads every case by both modalities", needed=True),
+        "interaction": DesignInput(
+            "nonnegative", "variance of readers by modalities, without that of cases", needed=True
+        ),
+        "own": DesignInput("nonnegative", "Var less Cov1 of the pilot's AUROCs", needed=True),
+        "between": DesignInput("nonnegative", "Cov2 less Cov3 of the pilot's AUROCs", needed=True),
+        "pilot_cases": DesignInput("count", "cases of the pilot", needed=True),
     },
     "F test of Obuchowski and Rockette with Hillis' degrees of freedom, readers and cases random; variances of cases "
     "are the pilot's, times its cases over n",
@@ -244,10 +249,10 @@ def _power(inputs: Inputs, n: float) -> float:
 PREDICTION_MODEL = Design(
     "prediction-model",
     {
-        "r2": Input("fraction", "the R² of Cox and Snell that the model is expected to have", needed=True),
-        "parameters": Input("count", "parameters that are fitted", needed=True),
-        "prevalence": Input("fraction", "share of participants with the outcome", needed=True),
-        "shrinkage": Input("fraction", "shrinkage of the parameters that is accepted", 0.9),
+        "r2": DesignInput("fraction", "the R² of Cox and Snell that the model is expected to have", needed=True),
+        "parameters": DesignInput("count", "parameters that are fitted", needed=True),
+        "prevalence": DesignInput("fraction", "share of participants with the outcome", needed=True),
+        "shrinkage": DesignInput("fraction", "shrinkage of the parameters that is accepted", 0.9),
     },
     "the largest n of three: for the shrinkage, for an optimism of 0.05 in R², for the overall risk to 0.05",
     "Riley et al., BMJ 2020, doi:10.1136/bmj.m441",

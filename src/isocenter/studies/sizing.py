@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import clopper_pearson
+from isocenter.evaluation import intervals
 from isocenter.lazy import optimize, special, stats
-from isocenter.studies.design import CLUSTERED, COMMON, PER_ARM, Design, Input, Inputs, read_inputs
-from isocenter.studies.looks import Look, bounds, crossing
+from isocenter.studies import _study_design, _trial_designs, interim_looks
+from isocenter.studies._proportions import MEANS, PAIRED_PROPORTIONS, PROPORTION, PROPORTIONS, ROUNDING, SPECIFICITY
+from isocenter.studies._study_design import CLUSTERED, COMMON, PER_ARM, Design, DesignInput, Inputs
+from isocenter.studies._trial_designs import STEPPED_WEDGE, SURVIVAL
+from isocenter.studies.interim_looks import InterimLook
 from isocenter.studies.model_studies import AUROC, MRMC, PREDICTION_MODEL
-from isocenter.studies.proportions import MEANS, PAIRED_PROPORTIONS, PROPORTION, PROPORTIONS, ROUNDING, SPECIFICITY
-from isocenter.studies.trial_designs import STEPPED_WEDGE, SURVIVAL, cluster_statistics
 
 DESIGNS = {
     one.name: one
@@ -43,7 +44,7 @@ CHUNK = 250
 
 
 @dataclass(frozen=True)
-class Simulated:
+class SimulatedShare:
     """The share of simulated studies that found the effect, with its 95 % interval."""
 
     value: float
@@ -53,7 +54,7 @@ class Simulated:
 
 
 @dataclass(frozen=True)
-class Size:
+class StudySize:
     """Size that a study needs.
 
     inputs:   those given, and those that hold by default
@@ -71,11 +72,11 @@ class Size:
     per_arm: int | None
     clusters: int | None
     events: int | None
-    looks: tuple[Look, ...]
+    looks: tuple[InterimLook, ...]
     power: float | None
     formula: str
     source: str
-    simulated: Simulated | None = None
+    simulated: SimulatedShare | None = None
     with_finding: int | None = None
 
     def as_record(self) -> dict[str, Any]:
@@ -108,12 +109,12 @@ class Size:
         return "\n".join([*lines, f"inputs: {given}", self.formula, self.source])
 
 
-def sized(design: str, given: Mapping[str, Any], *, simulate: int = 0, seed: int = 0) -> Size:
+def size_study(design: str, given: Mapping[str, Any], *, simulate: int = 0, seed: int = 0) -> StudySize:
     """The size of a study; see `isocenter.study_size`."""
     if design not in DESIGNS:
         raise UsageError(f"there is no design {design!r}", "study size", f"Choose one of {', '.join(DESIGNS)}")
     chosen = DESIGNS[design]
-    trial = _Trial(chosen, read_inputs(design, known_inputs(chosen), given))
+    trial = _Trial(chosen, _study_design.read_inputs(design, known_inputs(chosen), given))
     chosen.refuse(trial.inputs)
     trial.refuse()
     number = chosen.number(trial.inputs)
@@ -123,14 +124,14 @@ def sized(design: str, given: Mapping[str, Any], *, simulate: int = 0, seed: int
             raise UsageError(problem, f"study size {design}", "Leave them out")
         trial, units = replace(trial, has_power=False), trial.units_of(number)
     else:
-        trial, units = trial.solved()
+        trial, units = trial.solve()
     simulated = None
     if simulate:
-        simulated = trial.simulated(units, simulate, np.random.default_rng(seed))
+        simulated = trial.simulate(units, simulate, np.random.default_rng(seed))
     return trial.size(units, simulated)
 
 
-def known_inputs(design: Design) -> dict[str, Input]:
+def known_inputs(design: Design) -> dict[str, DesignInput]:
     """Every input of a design, its own first."""
     known = dict(design.inputs) | COMMON
     if design.unit is None and design.groups({"paired": False}) == 2:
@@ -189,8 +190,8 @@ class _Trial:
         return int(units)
 
     @cached_property
-    def looks(self) -> list[Look]:
-        return bounds(self.inputs["looks"], self.inputs["alpha"], self.inputs["spending"])
+    def looks(self) -> list[InterimLook]:
+        return interim_looks.equally_spaced_looks(self.inputs["looks"], self.inputs["alpha"], self.inputs["spending"])
 
     def refuse(self) -> None:
         """Raise UsageError for clusters that cannot be compared."""
@@ -222,24 +223,24 @@ class _Trial:
 
     def power(self, units: float) -> float:
         """Power with so many units in a group."""
-        return self._finished(self.design.power(self.inputs, self._analysed(units)), units)
+        return self._final_power(self.design.power(self.inputs, self._analysed_participants(units)), units)
 
-    def _analysed(self, units: float) -> float:
+    def _analysed_participants(self, units: float) -> float:
         """Participants of a group who tell as much as those of so many units."""
         participants = units * self.unit * (1.0 if self.design.unit else 1 - self.inputs["dropout"])
         return participants if self.cluster is None else participants / self.variance_inflation
 
-    def _finished(self, power: float, units: float) -> float:
+    def _final_power(self, power: float, units: float) -> float:
         """The power of a study that has clusters and looks as well."""
-        power = power if self.cluster is None else self._clustered(power, units)
-        return power if len(self.looks) == 1 else crossing(self.looks, self._drift(power))
+        power = power if self.cluster is None else self._cluster_power(power, units)
+        return power if len(self.looks) == 1 else interim_looks.crossing_chance(self.looks, self._drift(power))
 
     def _drift(self, power: float) -> float:
         """The mean of a z statistic that has this power in a study without looks."""
         tail = min(max(power, 1e-12), 1 - 1e-12)
         return float(special.ndtri(tail) - special.ndtri(self.inputs["alpha"] / 2))
 
-    def _clustered(self, power: float, units: float) -> float:
+    def _cluster_power(self, power: float, units: float) -> float:
         """The power of a t test of the clusters' means, in which a z test of participants has this one."""
         free = self.groups * (units - 1)
         if free < 1:
@@ -247,7 +248,7 @@ class _Trial:
         critical = stats.t.isf(self.inputs["alpha"] / 2, free)
         return float(stats.nct.sf(critical, free, self._drift(power)))
 
-    def solved(self) -> tuple[_Trial, int]:
+    def solve(self) -> tuple[_Trial, int]:
         """The trial with its effect, and its units: whichever is not given is found."""
         name = self.design.effect[0] if self.design.effect else None
         is_open = name is not None and self.inputs[name] is None
@@ -278,8 +279,8 @@ class _Trial:
         if self.design.powers is None:
             return high
         more = np.arange(high, math.ceil(SAW * high) + 60)
-        powers = self.design.powers(self.inputs, np.array([self._analysed(int(units)) for units in more]))
-        wished = (self._finished(float(one), int(units)) >= power for one, units in zip(powers, more, strict=True))
+        powers = self.design.powers(self.inputs, np.array([self._analysed_participants(int(units)) for units in more]))
+        wished = (self._final_power(float(one), int(units)) >= power for one, units in zip(powers, more, strict=True))
         below = [int(units) for units, holds in zip(more, wished, strict=True) if not holds]
         return below[-1] + 1 if below else high
 
@@ -297,7 +298,7 @@ class _Trial:
         share = optimize.brentq(missing, 1e-6, 1 - 1e-6, xtol=1e-10)
         return replace(self, inputs={**self.inputs, name: float(null + share * (largest - null))})
 
-    def simulated(self, units: int, draws: int, random: np.random.Generator) -> Simulated:
+    def simulate(self, units: int, draws: int, random: np.random.Generator) -> SimulatedShare:
         """The share of so many studies, made up and tested, that find the effect."""
         of_clusters = self.design.cluster_means
         if not self.has_power or (self.cluster is not None and of_clusters is None):
@@ -311,12 +312,12 @@ class _Trial:
         for start in range(0, draws, CHUNK):
             number = min(CHUNK, draws - start)
             if self.cluster is not None and of_clusters is not None:
-                seen = cluster_statistics(of_clusters, self.inputs, clusters, number, random)
+                seen = _trial_designs.cluster_statistics(of_clusters, self.inputs, clusters, number, random)
             else:
                 seen = self.design.simulation(self.inputs, sizes, number, random)
             found += int((seen >= limits - 1e-9).any(axis=1).sum())
-        interval = clopper_pearson(found, draws)
-        return Simulated(found / draws, float(interval.low or 0.0), float(interval.high or 1.0), draws)
+        interval = intervals.clopper_pearson(found, draws)
+        return SimulatedShare(found / draws, float(interval.low or 0.0), float(interval.high or 1.0), draws)
 
     def _with_finding(self, number: int, prevalence: float) -> int:
         """Participants with the finding, so that those whom the design counts are no more than their share."""
@@ -324,7 +325,7 @@ class _Trial:
             return number - math.floor(number * (1 - prevalence) + ROUNDING)
         return math.floor(number * prevalence + ROUNDING)
 
-    def size(self, units: int, simulated: Simulated | None) -> Size:
+    def size(self, units: int, simulated: SimulatedShare | None) -> StudySize:
         """The record of a trial with so many units in a group."""
         number = units * self.unit * self.groups
         is_wedge, share = self.design.unit is not None, self.inputs["dropout"]
@@ -338,7 +339,7 @@ class _Trial:
             kept.pop("cv", None)
         if self.has_power and self.inputs["power"] is None and self.given_units is None:
             kept["power"] = POWER
-        return Size(
+        return StudySize(
             self.design.name,
             kept,
             number if counts_people else None,

@@ -15,26 +15,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter.errors import DatasetError, PlanError, counted
+from isocenter import errors
+from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import CaseValues, Metric, Metrics, Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure
-from isocenter.tasks.properties import (
-    dense_slabs,
-    head_of,
-    joined_prediction,
-    leaves,
-    mean,
-    own_outputs,
-    read_by_each,
-    rows_in,
-)
-from isocenter.tasks.settings import DOT, of_part, task_from
-from isocenter.tasks.shared import COARSEST, Shares, place_of_target
-from isocenter.tasks.task import Guess, Outputs, Task
+from isocenter.tasks import properties, task_settings
+from isocenter.tasks.shared import saliency
+from isocenter.tasks.shared.averages import Shares
+from isocenter.tasks.shared.grid_and_length import COARSEST
+from isocenter.tasks.task import BlindGuess, Outputs, Task
+from isocenter.tasks.task_settings import DOT
 from isocenter.values import (
-    KNOWN,
     Array,
     Case,
     Dataset,
@@ -49,12 +42,12 @@ from isocenter.values import (
     Prediction,
     Row,
     Sentence,
-    Several,
     Slabs,
     Split,
     Target,
-    setting,
+    setting_fields,
 )
+from isocenter.values.prediction import KNOWN, SeveralHeads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +69,9 @@ class PartAnswering(Task):
     @property
     def probability_heads(self) -> tuple[str, ...]:
         """The heads of all parts whose probabilities are averaged."""
-        return tuple(head_of(name, key) for name, part in self.parts.items() for key in part.probability_heads)
+        return tuple(
+            properties.full_head_name(name, key) for name, part in self.parts.items() for key in part.probability_heads
+        )
 
     @property
     def bytes_per_voxel(self) -> int | None:
@@ -84,9 +79,13 @@ class PartAnswering(Task):
         return max(filter(None, (part.bytes_per_voxel for part in self.parts.values())), default=None)
 
     @property
-    def crossed(self) -> Mapping[str, int]:
+    def folds_by_head(self) -> Mapping[str, int]:
         """{head: folds} whose sets and intervals the parts combine."""
-        return {head_of(name, key): folds for name, part in self.parts.items() for key, folds in part.crossed.items()}
+        return {
+            properties.full_head_name(name, key): folds
+            for name, part in self.parts.items()
+            for key, folds in part.folds_by_head.items()
+        }
 
     @property
     def saliency_targets(self) -> tuple[str, ...]:
@@ -96,35 +95,37 @@ class PartAnswering(Task):
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """Each part's own average of its heads."""
-        return self._each(
-            outputs[0], lambda name, part: part.average([self._own(name, one) for one in outputs], shares)
+        return self._map_parts(
+            outputs[0], lambda name, part: part.average([self._own_outputs(name, one) for one in outputs], shares)
         )
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """Each part's own probabilities, under the heads' whole names."""
-        return self._each(arrays, lambda name, part: part.probabilities(self._own(name, arrays)))
+        return self._map_parts(arrays, lambda name, part: part.probabilities(self._own_outputs(name, arrays)))
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Each part decodes its own; those with an output for every voxel read each slab once, as it comes."""
-        dense = [name for name, part in self.parts.items() if is_dense(part)]
+        dense = [name for name, part in self.parts.items() if is_dense_part(part)]
         vectors: list[Mapping[str, Array]] = []
-        decoders = [partial(self._decoded, name, geometry) for name in dense]
-        maps = read_by_each(dense_slabs(slabs, vectors), decoders)
+        decoders = [partial(self._decode_part, name, geometry) for name in dense]
+        maps = properties.feed_readers(properties.dense_slabs(slabs, vectors), decoders)
         parts = dict(zip(dense, maps, strict=True))
         for name, part in self.parts.items():
             if name not in dense:
-                arrays_of_part = mean([self._own(name, arrays) for arrays in vectors])
+                arrays_of_part = properties.mean_vector_outputs([self._own_outputs(name, arrays) for arrays in vectors])
                 parts[name] = part.decode([((), arrays_of_part)], geometry)
-        return joined_prediction(geometry, {name: parts[name] for name in self.parts})
+        return properties.joined_prediction(geometry, {name: parts[name] for name in self.parts})
 
-    def _decoded(self, name: str, geometry: Geometry, slabs: Slabs) -> Prediction:
+    def _decode_part(self, name: str, geometry: Geometry, slabs: Slabs) -> Prediction:
         """A part's own result of slabs with the outputs of all parts."""
-        slabs_of_part = ((region, self._own(name, arrays)) for region, arrays in slabs)
+        slabs_of_part = ((region, self._own_outputs(name, arrays)) for region, arrays in slabs)
         return self.parts[name].decode(slabs_of_part, geometry)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
         """The columns of all parts side by side; of several rows each repeats the other parts' columns."""
-        rows_of_parts = {name: rows_in(part.outputs(prediction.parts[name])) for name, part in self.parts.items()}
+        rows_of_parts = {
+            name: properties.output_rows(part.outputs(prediction.parts[name])) for name, part in self.parts.items()
+        }
         columns = [
             column for rows in rows_of_parts.values() for column in dict.fromkeys(key for row in rows for key in row)
         ]
@@ -164,22 +165,22 @@ class PartAnswering(Task):
     def _first(self) -> Task:
         return next(iter(self.parts.values()))
 
-    def _own(self, name: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        return own_outputs(name, self.parts[name], outputs)
+    def _own_outputs(self, name: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        return properties.own_outputs(name, self.parts[name], outputs)
 
-    def _each(
+    def _map_parts(
         self, arrays: Mapping[str, Any], result_of: Callable[[str, Task], Mapping[str, Array]]
     ) -> dict[str, Array]:
         """The result of `result_of` for each part that these are outputs of, under the heads' whole names."""
         return {
-            head_of(name, key): array
+            properties.full_head_name(name, key): array
             for name, part in self.parts.items()
-            if self._own(name, arrays)
+            if self._own_outputs(name, arrays)
             for key, array in result_of(name, part).items()
         }
 
 
-def is_dense(part: Task) -> bool:
+def is_dense_part(part: Task) -> bool:
     """Whether a part has an output for every voxel."""
     return any(head.is_dense for head in part.heads.values())
 
@@ -214,7 +215,7 @@ class PartScoring(PartAnswering):
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """The rows of all parts, of the cases that each is known of; its name stands before its labels and columns."""
         tables = [
-            with_part(name, part.score([prediction.parts[name]], [case]))
+            prefix_part_table(name, part.score([prediction.parts[name]], [case]))
             for prediction, case in zip(predictions, cases, strict=True)
             for name, part in self.parts.items()
             if part.needs <= set(case.references)
@@ -258,7 +259,7 @@ class PartScoring(PartAnswering):
             for values in self.parts[name].case_values(own)
         ]
 
-    def guess(self, table: Table) -> Guess | None:
+    def guess(self, table: Table) -> BlindGuess | None:
         """The guess of each part that has one, of its own rows; the metrics are those of all of them."""
         guesses = {
             name: guess for name, own in part_tables(self, table).items() if (guess := self.parts[name].guess(own))
@@ -267,17 +268,17 @@ class PartScoring(PartAnswering):
             return None
         words = {name: own for name, guess in guesses.items() for own in guess.words.values()}
         metrics = tuple(dict.fromkeys(metric for guess in guesses.values() for metric in guess.metrics))
-        joined = pd.concat([with_part(name, guess.table) for name, guess in guesses.items()], ignore_index=True)
-        return Guess(joined, words, metrics)
+        joined = pd.concat([prefix_part_table(name, guess.table) for name, guess in guesses.items()], ignore_index=True)
+        return BlindGuess(joined, words, metrics)
 
 
 def part_tables(task: Task, table: Table) -> dict[str, Table]:
     """{part: its rows, with its own labels and columns} of the parts that have any; "" of a task without parts."""
-    tables = {name: table_of_part(name, table) if name else table for name in leaves(task)}
+    tables = {name: table_of_part(name, table) if name else table for name in properties.leaf_tasks(task)}
     return {name: rows for name, rows in tables.items() if len(rows) or not name}
 
 
-def with_part(name: str, table: Table) -> Table:
+def prefix_part_table(name: str, table: Table) -> Table:
     """A part's table whose labels and columns begin with its name: no two parts have any in common."""
     renamed = table.rename(columns={key: f"{name}{SEPARATOR}{key}" for key in table if key not in COMMON})
     return renamed.assign(label=[f"{name}{LABEL_SEPARATOR}{label}" for label in table["label"]])
@@ -324,10 +325,10 @@ class LossWeighting:
     loss_weights: {part: by what its loss is multiplied}
     """
 
-    weighting: Literal["uncertainty", "fixed"] = setting(
+    weighting: Literal["uncertainty", "fixed"] = setting_fields.setting(
         "uncertainty", Sentence("The losses of the parts are weighed by {value} weights")
     )
-    loss_weights: Mapping[str, float] | None = setting(
+    loss_weights: Mapping[str, float] | None = setting_fields.setting(
         None, Sentence("The loss of each part counts by {each}"), read=_weights_from
     )
 
@@ -398,10 +399,10 @@ class Multitask(LossWeighting, PartScoring):
         """Always raises NotImplementedError: `Joined` states the settings of kinds before there are tasks."""
         raise NotImplementedError("the kinds are joined before they have settings")
 
-    def checked(self) -> Multitask:
+    def check_and_fill(self) -> Multitask:
         """Put parts that have an output for every voxel first; PlanError for weights of other parts."""
         check_weights(self.loss_weights or {}, list(self.parts))
-        ordered = dict(sorted(self.parts.items(), key=lambda item: (not is_dense(item[1]), item[0])))
+        ordered = dict(sorted(self.parts.items(), key=lambda item: (not is_dense_part(item[1]), item[0])))
         return replace(self, parts=ordered)
 
     @property
@@ -432,7 +433,11 @@ class Multitask(LossWeighting, PartScoring):
     @property
     def heads(self) -> Mapping[str, Head]:
         """The heads of all parts, as <kind>_<head>."""
-        return {head_of(name, key): head for name, part in self.parts.items() for key, head in part.heads.items()}
+        return {
+            properties.full_head_name(name, key): head
+            for name, part in self.parts.items()
+            for key, head in part.heads.items()
+        }
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -440,13 +445,13 @@ class Multitask(LossWeighting, PartScoring):
         return self._first.labels
 
     @property
-    def mirrored(self) -> tuple[int, ...] | None:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """The channels of all parts, one after the other; None where one of them must not be mirrored."""
         order: list[int] = []
         for part in self.parts.values():
-            if part.mirrored is None:
+            if part.channels_when_mirrored is None:
                 return None
-            order += [len(order) + place for place in part.mirrored]
+            order += [len(order) + place for place in part.channels_when_mirrored]
         return tuple(order)
 
     @property
@@ -455,13 +460,13 @@ class Multitask(LossWeighting, PartScoring):
         return {"log_variance": [0.0] * len(self.parts)} if self.weighting == "uncertainty" else {}
 
     @property
-    def uncut(self) -> str:
+    def why_uncut(self) -> str:
         """The reasons of the parts."""
-        return "; ".join(filter(None, (part.uncut for part in self.parts.values())))
+        return "; ".join(filter(None, (part.why_uncut for part in self.parts.values())))
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The decisions of the parts, brought to one each."""
-        return agreed({name: part.decisions(fingerprint) for name, part in self.parts.items()})
+        return merge_part_decisions({name: part.decisions(fingerprint) for name, part in self.parts.items()})
 
     def under(self, sampling: str) -> dict[str, Decision]:
         """The settings that follow for each part; PlanError for cases that are drawn otherwise than they come."""
@@ -469,7 +474,7 @@ class Multitask(LossWeighting, PartScoring):
             problem = f"classes of one part cannot be drawn {sampling} without changing what the others see"
             raise PlanError(problem, "training.sampling", "Give natural")
         return {
-            of_part(name, key): decision
+            task_settings.part_decision_name(name, key): decision
             for name, part in self.parts.items()
             for key, decision in part.under(sampling).items()
             if key.startswith("task.")
@@ -483,7 +488,7 @@ class Multitask(LossWeighting, PartScoring):
             raise DatasetError(problem, case.id, "Give one of them, or leave the case out")
         targets = {name: part.target(case) for name, part in taught.items()}
         heads: Any = {name: target.head for name, target in targets.items()}
-        return Target(Several(heads), targets)
+        return Target(SeveralHeads(heads), targets)
 
     def loss(self, outputs: Outputs, target: Any, spacing: Sequence[float] | None = None) -> Tensor:
         """The weighted sum of the parts' losses, each over the samples that have its reference.
@@ -493,7 +498,7 @@ class Multitask(LossWeighting, PartScoring):
         """
         losses = []
         for number, (name, part) in enumerate(self.parts.items()):
-            outputs_of_part = self._own(name, outputs)
+            outputs_of_part = self._own_outputs(name, outputs)
             if not outputs_of_part or name not in target:
                 continue
             referenced = target[KNOWN][:, list(target).index(name)]
@@ -502,12 +507,12 @@ class Multitask(LossWeighting, PartScoring):
             cost = part.loss(
                 {key: output[referenced] for key, output in outputs_of_part.items()}, target[name][referenced], spacing
             )
-            losses.append(self._weighted(cost, name, number, outputs))
+            losses.append(self._weigh_loss(cost, name, number, outputs))
         if not losses:
             return torch.stack([output.float().sum() for output in outputs.values()]).sum() * 0.0
         return torch.stack(losses).sum()
 
-    def _weighted(self, cost: Tensor, name: str, number: int, outputs: Outputs) -> Tensor:
+    def _weigh_loss(self, cost: Tensor, name: str, number: int, outputs: Outputs) -> Tensor:
         cost = cost * (self.loss_weights or {}).get(name, 1.0)
         if self.weighting == "fixed":
             return cost
@@ -521,7 +526,7 @@ class Multitask(LossWeighting, PartScoring):
         """
         numbers_of_parts: dict[str, Tensor] = {}
         for name, part in self.parts.items():
-            if name in target and (outputs_of_part := self._own(name, outputs)):
+            if name in target and (outputs_of_part := self._own_outputs(name, outputs)):
                 numbers = part.quality(outputs_of_part, target[name])
                 numbers = {**numbers, KNOWN: torch.ones(len(next(iter(numbers.values()))))}
                 numbers_of_parts |= {f"{name}{DOT}{key}": value for key, value in numbers.items()}
@@ -544,11 +549,13 @@ class Multitask(LossWeighting, PartScoring):
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the scalar of a part, as "part" or "part:target"; without one the sum over all parts."""
         if target is not None:
-            name, _, target_of_part = self.saliency_targets[place_of_target(target, self.saliency_targets)].partition(
-                ":"
-            )
-            return self.parts[name].saliency(self._own(name, outputs), target_of_part or None)
-        return torch.stack([part.saliency(self._own(name, outputs)) for name, part in self.parts.items()]).sum(dim=0)
+            name, _, target_of_part = self.saliency_targets[
+                saliency.place_of_target(target, self.saliency_targets)
+            ].partition(":")
+            return self.parts[name].saliency(self._own_outputs(name, outputs), target_of_part or None)
+        return torch.stack([part.saliency(self._own_outputs(name, outputs)) for name, part in self.parts.items()]).sum(
+            dim=0
+        )
 
 
 def settings_for(kinds: Sequence[type[Task]], dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -564,7 +571,9 @@ def settings_for(kinds: Sequence[type[Task]], dataset: Dataset, fingerprint: Fin
             where = str(dataset.root or dataset.name)
             raise DatasetError(problem, where, f"Leave {kind.name} out of --task, or add its labels")
         of_part = kind.settings_for(dataset, fingerprint.only(referenced))
-        by_sampling = task_from(kind, {key: decision.value for key, decision in of_part.items()}).under("natural")
+        by_sampling = task_settings.task_from_settings(
+            kind, {key: decision.value for key, decision in of_part.items()}
+        ).under("natural")
         of_part |= {
             key.removeprefix("task."): decision for key, decision in by_sampling.items() if key.startswith("task.")
         }
@@ -576,7 +585,7 @@ def _weighting(kinds: Sequence[type[Task]], fingerprint: Fingerprint) -> Decisio
     counts = {kind.name: sum(kind.needs <= set(case.references) for case in fingerprint.cases) for kind in kinds}
     cases = ", ".join(f"{name} is known of {count}" for name, count in counts.items())
     because = (
-        f"of {counted(len(fingerprint), 'training case')} {cases}; their losses have different units, so that how much "
+        f"of {errors.count_phrase(len(fingerprint), 'training case')} {cases}; their losses have different units, so that how much "
         "each counts is learnt with the weights"
     )
     return Decision("uncertainty", because, KENDALL)
@@ -605,7 +614,7 @@ def joined_metrics(kinds: Iterable[type[Task] | Task]) -> Metrics:
     return Metrics((selecting, *(metric for kind in kinds for metric in kind.metrics)))
 
 
-def agreed(by_part: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
+def merge_part_decisions(by_part: Mapping[str, Mapping[str, Decision]]) -> dict[str, Decision]:
     """The parts' decisions about training, brought to one each; parts with an output for every voxel come first.
 
     The smallest augmentation is taken, and the largest batch.

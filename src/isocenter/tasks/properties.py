@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from isocenter.belief import AddedResults
+from isocenter.belief.covering_results import AddedResults
 from isocenter.errors import GeometryError
-from isocenter.tasks.settings import declared
-from isocenter.tasks.shared import ENDS, STATE_SIDES, sided_names, unknown_sides
-from isocenter.transforms import names_sides
+from isocenter.tasks import task_settings
+from isocenter.tasks.shared import left_right
+from isocenter.tasks.shared.averages import ENDS
+from isocenter.tasks.shared.left_right import STATE_SIDES
+from isocenter.transforms import orient
 from isocenter.values import Array, Case, Geometry, Head, Image, Map, Prediction, Slabs
 
 if TYPE_CHECKING:
@@ -42,43 +44,47 @@ def sureness(task: Task, prediction: Prediction) -> float:
         return float(np.mean(list(expected.values())))
     if not (chances := prediction.probabilities):
         return 0.0
-    [columns, *_] = rows_in(task.outputs(prediction))
+    [columns, *_] = output_rows(task.outputs(prediction))
     if task.uncertainty == "labels":
         return min(p if columns[f"called_{name}"] else 1 - p for name, p in chances.items())
     return chances.get(str(columns.get("predicted")), max(chances.values()))
 
 
-def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
+def can_learn_from(kind: type[Task] | Task, references: Collection[str]) -> bool:
     """Whether references of these kinds teach it something: all that it needs, unless it has alternatives."""
     return any(needed <= set(references) for needed in kind.alternatives or (kind.needs,))
 
 
 def added_results(task: Task) -> AddedResults | None:
     """The results that the answers of a task, or of all its parts, add on request; None where there are none."""
-    by_part = {name: found for name, part in leaves(task).items() if part.answers and (found := part.answers.added)}
+    by_part = {
+        name: found for name, part in leaf_tasks(task).items() if part.answers and (found := part.answers.added_results)
+    }
     if not by_part:
         return None
     if "" in by_part:
         return by_part[""]
-    masks = {head_of(name, head): least for name, one in by_part.items() for head, least in one.masks.items()}
+    masks = {full_head_name(name, head): least for name, one in by_part.items() for head, least in one.masks.items()}
     results = {name: one.result for name, one in by_part.items() if one.result}
 
     def result(prediction: Prediction) -> Prediction:
         """The prediction with all boxes and objects of its parts that it takes to miss little."""
-        return with_parts(prediction, {name: made(prediction.parts[name]) for name, made in results.items()})
+        return with_part_results(prediction, {name: made(prediction.parts[name]) for name, made in results.items()})
 
     return AddedResults(masks, result if results else None)
 
 
-def by_covariates(task: Task) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
+def covariate_adjustment(task: Task) -> Callable[[Prediction, Mapping[str, Any]], Prediction] | None:
     """A result and covariates to the result with the patient's own sets and thresholds; None where no part has them."""
-    by_part = {name: own for name, part in leaves(task).items() if part.answers and (own := part.answers.by_covariates)}
+    by_part = {
+        name: own for name, part in leaf_tasks(task).items() if part.answers and (own := part.answers.by_covariates)
+    }
     if not by_part or "" in by_part:
         return by_part.get("")
 
     def result(prediction: Prediction, covariates: Mapping[str, Any]) -> Prediction:
         """Each part's own result, by what is known of the patient."""
-        return with_parts(
+        return with_part_results(
             prediction, {name: made(prediction.parts[name], covariates) for name, made in by_part.items()}
         )
 
@@ -90,7 +96,9 @@ def picks_a_side(task: Task) -> bool:
 
     Such a picture is not mirrored: a right eye in the mirror looks like a left one, and is none.
     """
-    return any(picks_a_label(part) and names_sides(part.mirrored) for part in leaves(task).values())
+    return any(
+        picks_a_label(part) and orient.names_sides(part.channels_when_mirrored) for part in leaf_tasks(task).values()
+    )
 
 
 def picks_a_label(task: Task) -> bool:
@@ -114,74 +122,74 @@ def states_voxels(head: Head) -> bool:
 
 def mirrored_channels(task: Task) -> Mapping[str, tuple[int, ...] | None]:
     """{head: what each of its channels becomes when left and right change sides}, as `Task.mirrored`."""
-    by_part = {name: dict.fromkeys(part.heads, part.mirrored) for name, part in leaves(task).items()}
-    return {head_of(name, head): order for name, own in by_part.items() for head, order in own.items()}
+    by_part = {name: dict.fromkeys(part.heads, part.channels_when_mirrored) for name, part in leaf_tasks(task).items()}
+    return {full_head_name(name, head): order for name, own in by_part.items() for head, order in own.items()}
 
 
 def fewest_samples(task: Task, cases: Sequence[Case]) -> int:
     """The samples of a batch at the fewest, however short the time: so that those which are compared have others."""
-    compared = [one for part in leaves(task).values() if (one := part.compared_cases(cases)) is not None]
+    compared = [one for part in leaf_tasks(task).values() if (one := part.compared_cases(cases)) is not None]
     return max((math.ceil(FEWEST_COMPARED * len(cases) / max(1, one)) for one in compared), default=1)
 
 
 def sided_labels(task: Task) -> tuple[str, ...]:
     """The labels of a task, and of each of its parts, that tell left from right; empty where no side matters."""
     named = list[str]()
-    for part in leaves(task).values():
+    for part in leaf_tasks(task).values():
         names = [label.name for label in part.labels]
-        named += sided_names(names) or (names if names_sides(part.mirrored) else ())
+        named += left_right.sided_names(names) or (names if orient.names_sides(part.channels_when_mirrored) else ())
     return tuple(dict.fromkeys(named))
 
 
 def refuse_unknown_sides(task: Task, geometry: Geometry, where: str) -> None:
     """Raise GeometryError for a volume whose left and right are unknown, where a label of the task names a side."""
     if geometry.is_volume and not geometry.oriented and (named := sided_labels(task)):
-        raise GeometryError(unknown_sides(named), where, STATE_SIDES)
+        raise GeometryError(left_right.unknown_sides(named), where, STATE_SIDES)
 
 
 def may_miss(task: Task) -> bool:
     """Whether it marks something in images, of which a share that may be missed can be asked."""
-    return any(name.rpartition(".")[2] == "risk" for name in declared(task))
+    return any(name.rpartition(".")[2] == "risk" for name in task_settings.declared_settings(task))
 
 
 def own_outputs(part: str, task: Task, outputs: Mapping[str, Any]) -> dict[str, Any]:
     """{head: output} of a part, with what is said of its uncertainty; of a slab without its heads nothing."""
-    names = {f"{head_of(part, key)}{end}": f"{key}{end}" for key in task.heads for end in ("", *ENDS)}
+    names = {f"{full_head_name(part, key)}{end}": f"{key}{end}" for key in task.heads for end in ("", *ENDS)}
     return {key: outputs[whole] for whole, key in names.items() if whole in outputs}
 
 
 def dense_channels(task: Task) -> int:
     """Numbers for each voxel that are kept of a network, with those of each of several where its task takes them."""
-    crossed = task.crossed
+    crossed = task.folds_by_head
     return sum(head.count * (1 + crossed.get(name, 0)) for name, head in task.heads.items() if head.is_dense)
 
 
-def rows_in(outputs: Columns) -> Sequence[Mapping[str, Any]]:
+def output_rows(outputs: Columns) -> Sequence[Mapping[str, Any]]:
     """The columns of `Task.outputs` as rows."""
     return [outputs] if isinstance(outputs, Mapping) else outputs
 
 
-def stated_image(case: Case) -> Image:
+def first_image(case: Case) -> Image:
     """The first image of a case, for pictures."""
     return next(iter(case.images.values()))
 
 
-def leaves(task: Task) -> Mapping[str, Task]:
+def leaf_tasks(task: Task) -> Mapping[str, Task]:
     """{name: part} of a task that is made of tasks; {"": the task} of any other."""
     return task.parts or {"": task}
 
 
-def part_of(task: Task, name: str) -> Task:
+def find_part(task: Task, name: str) -> Task:
     """The part of this name; the task itself where it has none of this name."""
-    return leaves(task).get(name, task)
+    return leaf_tasks(task).get(name, task)
 
 
 def part_names(task: Task) -> tuple[str, ...]:
     """The names of the tasks that it is made of; empty of a task without parts."""
-    return tuple(filter(None, leaves(task)))
+    return tuple(filter(None, leaf_tasks(task)))
 
 
-def head_of(part: str, head: str) -> str:
+def full_head_name(part: str, head: str) -> str:
     """The name that the head of a part has in the whole task; layers are named so, without a dot."""
     return f"{part}_{head}" if part else head
 
@@ -189,7 +197,7 @@ def head_of(part: str, head: str) -> str:
 R = TypeVar("R")
 
 
-def read_by_each(slabs: Slabs, readers: Sequence[Callable[[Slabs], R]]) -> list[R]:
+def feed_readers(slabs: Slabs, readers: Sequence[Callable[[Slabs], R]]) -> list[R]:
     """The result of each reader of the slabs; a slab is let go when all have read it.
 
     Raises what a reader raises.
@@ -210,7 +218,7 @@ def _in_threads(slabs: Slabs, readers: Sequence[Callable[[Slabs], R]]) -> list[R
     """Each reader in a thread of its own, one slab behind the stream at the most."""
     waiting: list[Queue[object]] = [Queue(maxsize=1) for _ in readers]
     with ThreadPoolExecutor(max_workers=len(readers)) as pool:
-        done = [pool.submit(_read, reader, queue) for reader, queue in zip(readers, waiting, strict=True)]
+        done = [pool.submit(_run_reader, reader, queue) for reader, queue in zip(readers, waiting, strict=True)]
         try:
             for slab in slabs:
                 for queue in waiting:
@@ -221,7 +229,7 @@ def _in_threads(slabs: Slabs, readers: Sequence[Callable[[Slabs], R]]) -> list[R
         return [future.result() for future in done]
 
 
-def _read(reader: Callable[[Slabs], R], queue: Queue[object]) -> R:
+def _run_reader(reader: Callable[[Slabs], R], queue: Queue[object]) -> R:
     """The reader's result from the slabs of a queue, which is emptied even where the reader fails."""
     stream = iter(queue.get, None)
     try:
@@ -240,12 +248,12 @@ def dense_slabs(slabs: Slabs, vectors: list[Mapping[str, Array]]) -> Slabs:
             vectors.append(arrays)
 
 
-def mean(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+def mean_vector_outputs(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """The mean of the outputs for the whole image that each part of a large grid gave."""
     return {key: np.mean([np.asarray(one[key]) for one in parts], axis=0) for key in parts[0]}
 
 
-def with_parts(prediction: Prediction, changed: Mapping[str, Prediction]) -> Prediction:
+def with_part_results(prediction: Prediction, changed: Mapping[str, Prediction]) -> Prediction:
     """The same with other results of some parts, whose boxes, maps and notes are its own too."""
     parts, maps = {**prediction.parts, **changed}, joined_maps(prediction.maps, changed)
     boxed = next((one for one in parts.values() if one.boxes is not None), prediction)

@@ -9,33 +9,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from isocenter.errors import DatasetError, IsocenterError, PlanError, UsageError, counted
-from isocenter.evaluation import ALL, Metric, Metrics, Seed, Table, figure_label, mean_rows, overlaps, surface_distance
+from isocenter import errors as errors_module
+from isocenter.errors import DatasetError, IsocenterError, PlanError, UsageError
+from isocenter.evaluation import ALL, Metric, Metrics, Seed, Table, case_tables, mask_overlap
+from isocenter.evaluation import distance as evaluation_distance
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
-from isocenter.registration import SIMILARITIES, SMOOTHNESS, diffusion, pair_similarity, pulled, refining_field
-from isocenter.report import Figure, figures
-from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import Shares, axes_of, labels_from, mean_of, plain_labels, refuse_other_image_grid
+from isocenter.registration import deformable, learnt_registration
+from isocenter.registration.deformable import SMOOTHNESS
+from isocenter.registration.similarity_measures import SIMILARITIES
+from isocenter.report import Figure
+from isocenter.report.figures import charts, registration_figures, slice_figures
+from isocenter.tasks import properties
+from isocenter.tasks.shared import averages, grid_and_length, reference_labels
+from isocenter.tasks.shared.averages import Shares
 from isocenter.tasks.task import IMAGES, Outputs, Task
-from isocenter.transforms import (
-    carried,
-    carried_labels,
-    carried_points,
-    composed,
-    folded_percent,
-    inverse_errors,
-    inverted,
-    jacobian,
-    right_angled,
-    sd_log_jacobian,
-)
+from isocenter.transforms import spatial_transforms
 from isocenter.values import (
-    ONTO,
-    UNMOVED,
     Array,
     Case,
-    Correspondence,
     Dataset,
     Decision,
     Dense,
@@ -55,8 +47,9 @@ from isocenter.values import (
     Slabs,
     SpatialTransform,
     Target,
-    setting,
+    setting_fields,
 )
+from isocenter.values.spatial_transform import ONTO, UNMOVED, Correspondence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +85,7 @@ class FieldAnswering(Task):
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean displacement."""
-        return {HEAD: mean_of([one[HEAD] for one in outputs], shares)}
+        return {HEAD: averages.mean_output([one[HEAD] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """None: displacements are measured."""
@@ -105,19 +98,23 @@ class FieldAnswering(Task):
         for region, arrays in slabs:
             for axis, component in zip(axes, np.asarray(arrays[HEAD]), strict=True):
                 voxels[axis][region] = component
-        field = softly_ended(voxels, geometry)
+        field = fade_at_margin(voxels, geometry)
         return Prediction(geometry, transform=SpatialTransform((field,), geometry), labels=self.labels)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """Similarity before and after where it is known, voxels that fold, and how unevenly the image is stretched."""
-        return {**(prediction.values or {}), **regularity(prediction), "inverse_error_mm": inverse_error(prediction)}
+        return {
+            **(prediction.values or {}),
+            **field_regularity(prediction),
+            "inverse_error_mm": inverse_error(prediction),
+        }
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """None: a transform is no finding."""
         return []
 
 
-def softly_ended(voxels: Floats, geometry: Geometry) -> Displacement:
+def fade_at_margin(voxels: Floats, geometry: Geometry) -> Displacement:
     """(n, *spatial) displacements in voxels as a field in mm that falls to zero in a margin around the image."""
     margins = []
     for axis, size in enumerate(geometry.shape):
@@ -128,14 +125,17 @@ def softly_ended(voxels: Floats, geometry: Geometry) -> Displacement:
     affine[:-1, -1] = geometry.to_world(-np.array(margins, dtype=float))
     mm = np.einsum("wi,i...->w...", geometry.affine[:-1, :-1].astype(np.float32), wide)
     grid = Geometry(wide.shape[1:], affine, physical=geometry.physical, oriented=geometry.oriented)
-    return right_angled(Displacement(mm, grid))
+    return spatial_transforms.right_angled_field(Displacement(mm, grid))
 
 
-def regularity(prediction: Prediction) -> dict[str, float]:
+def field_regularity(prediction: Prediction) -> dict[str, float]:
     """{figure: value} of the transform on the fixed grid: folded voxels in percent, and the SD of the log Jacobian."""
     assert prediction.transform is not None  # noqa: S101 - as decoded
-    determinant = jacobian(prediction.transform, prediction.geometry)
-    return {"folded_percent": folded_percent(determinant), "sd_log_jacobian": sd_log_jacobian(determinant)}
+    determinant = spatial_transforms.jacobian_determinants(prediction.transform, prediction.geometry)
+    return {
+        "folded_percent": spatial_transforms.folded_percent(determinant),
+        "sd_log_jacobian": spatial_transforms.sd_log_jacobian(determinant),
+    }
 
 
 def inverse_error(prediction: Prediction) -> float:
@@ -143,7 +143,11 @@ def inverse_error(prediction: Prediction) -> float:
     assert prediction.transform is not None  # noqa: S101 - as decoded
     transform = prediction.transform
     try:
-        parts = list(inverse_errors(transform, inverted(transform), prediction.geometry))
+        parts = list(
+            spatial_transforms.inverse_errors(
+                transform, spatial_transforms.invert_transform(transform), prediction.geometry
+            )
+        )
     except IsocenterError:
         return math.nan
     errors = np.concatenate([one.ravel() for one in parts])
@@ -193,17 +197,19 @@ class FieldScoring(FieldAnswering):
         fixed, moving = _channel(image, 0), _channel(image, 1)
         unmoved: Image = facts.get(UNMOVED, moving)
         onto: SpatialTransform = facts.get(ONTO, SpatialTransform((), image.geometry, moving.geometry))
-        composed_transform, notes = composed(prediction.transform, onto), prediction.notes
+        composed_transform, notes = spatial_transforms.compose_transforms(prediction.transform, onto), prediction.notes
         if not refined:
             return replace(prediction, transform=composed_transform)
         try:
             if self.refine:
-                moved = carried(unmoved, composed_transform, image.geometry, beyond="edge")
-                more = refining_field(fixed, moved, self.similarity, self.refine)
+                moved = spatial_transforms.carry_image(unmoved, composed_transform, image.geometry, beyond="edge")
+                more = learnt_registration.refining_field(fixed, moved, self.similarity, self.refine)
                 composed_transform = replace(composed_transform, parts=(more, *composed_transform.parts))
             pairs = {BEFORE: onto, AFTER: composed_transform}
             values = {
-                name: pair_similarity(fixed, carried(unmoved, one, image.geometry), self.similarity)
+                name: learnt_registration.pair_similarity(
+                    fixed, spatial_transforms.carry_image(unmoved, one, image.geometry), self.similarity
+                )
                 for name, one in pairs.items()
             }
         except ImportError:
@@ -225,26 +231,26 @@ class FieldScoring(FieldAnswering):
             "label": ALL,
             **_alike(prediction),
             **_points(pair, onto, transform),
-            **regularity(prediction),
+            **field_regularity(prediction),
             INVERSE: inverse_error(prediction),
         }
         if not pair.has_labels or pair.fixed_labels is None or pair.moving_labels is None:
             return
         fixed = pair.fixed_labels.on_axes_of(prediction.geometry)
-        before, after = (self._moved(pair.moving_labels, one, prediction) for one in (onto, transform))
+        before, after = (self._move_labels(pair.moving_labels, one, prediction) for one in (onto, transform))
         yield from (
-            {**named, "label": figure_label(label.name, STRUCTURE), **row}
+            {**named, "label": case_tables.figure_label(label.name, STRUCTURE), **row}
             for label, row in self._label_rows(before, after, fixed)
         )
 
     def _label_rows(self, before: Array, after: Array, fixed: Image) -> Iterator[tuple[Label, dict[str, float]]]:
         true, values = fixed.data[0], [label.value for label in self.classes]
-        first, last = (overlaps(one, true, values) for one in (before, after))
+        first, last = (mask_overlap.overlap_by_label(one, true, values) for one in (before, after))
         spacing = fixed.geometry.affine[:-1, :-1] if fixed.geometry.physical else None
         for label in self.classes:
             if not last[label.value].reference and not last[label.value].predicted:
                 continue
-            distance = surface_distance(after == label.value, true == label.value, spacing)
+            distance = evaluation_distance.surface_distance(after == label.value, true == label.value, spacing)
             yield (
                 label,
                 {
@@ -255,15 +261,15 @@ class FieldScoring(FieldAnswering):
                 },
             )
 
-    def _moved(self, labels: Image, transform: SpatialTransform, prediction: Prediction) -> Array:
-        return carried_labels(labels.data[0], labels.geometry, transform, prediction.geometry)
+    def _move_labels(self, labels: Image, transform: SpatialTransform, prediction: Prediction) -> Array:
+        return spatial_transforms.carry_labels(labels.data[0], labels.geometry, transform, prediction.geometry)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric over all structures, then by structure; those of pairs after them. Patients are resampled."""
         of_labels, of_pairs = table[table["label"] != ALL], table[table["label"] == ALL]
         return [
-            *mean_rows(of_labels, _units(OF_LABELS, of_labels), seed=seed),
-            *mean_rows(of_pairs, _units(OF_PAIRS, of_pairs), seed=seed),
+            *case_tables.mean_rows(of_labels, _units(OF_LABELS, of_labels), seed=seed),
+            *case_tables.mean_rows(of_pairs, _units(OF_PAIRS, of_pairs), seed=seed),
         ]
 
     def rank(self, table: Table) -> list[str]:
@@ -276,18 +282,18 @@ class FieldScoring(FieldAnswering):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """Contours of moved labels where there are any, both images as a checkerboard, and the bent grid."""
-        transform, pair, image = prediction.transform, _pair_of(case), stated_image(case)
+        transform, pair, image = prediction.transform, _pair_of(case), properties.first_image(case)
         assert transform is not None  # noqa: S101 - as decoded
         unmoved: Image = case.images["moving"].facts.get(UNMOVED, case.images["moving"])
         near, pictures = None, list[Figure]()
         if pair.has_labels and pair.fixed_labels is not None and pair.moving_labels is not None:
             near = pair.fixed_labels.on_axes_of(image.geometry).data[0]
-            moved = self._moved(pair.moving_labels, transform, prediction)
+            moved = self._move_labels(pair.moving_labels, transform, prediction)
             owners = ("fixed", "moved")
-            pictures.append(figures.contours(image, near, moved, self.classes, title=case.id, owners=owners))
-        moved_image = carried(unmoved, transform, image.geometry)
-        pictures.append(figures.checkerboard(image, moved_image, f"{case.id}: checkerboard", near=near))
-        return [*pictures, figures.bent_grid(image, transform, f"{case.id}: deformed grid", near=near)]
+            pictures.append(slice_figures.contours(image, near, moved, self.classes, title=case.id, owners=owners))
+        moved_image = spatial_transforms.carry_image(unmoved, transform, image.geometry)
+        pictures.append(registration_figures.checkerboard(image, moved_image, f"{case.id}: checkerboard", near=near))
+        return [*pictures, registration_figures.bent_grid(image, transform, f"{case.id}: deformed grid", near=near)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Dice of the pairs before and after."""
@@ -297,7 +303,7 @@ class FieldScoring(FieldAnswering):
             words: table[column].dropna().to_numpy(float)
             for words, column in (("before", "dice_before"), ("after", "dice"))
         }
-        return [figures.histogram(groups, "Dice of the pairs, of each structure", axis="Dice")]
+        return [charts.histogram_chart(groups, "Dice of the pairs, of each structure", axis="Dice")]
 
 
 def _units(metrics: Sequence[Metric], table: Table) -> Mapping[str, str]:
@@ -325,7 +331,9 @@ def _points(pair: Correspondence, onto: SpatialTransform, transform: SpatialTran
         return {}
     both = {"tre_before": onto, TRE: transform}
     return {
-        name: float(np.linalg.norm(carried_points(one, pair.fixed_points) - pair.moving_points, axis=1).mean())
+        name: float(
+            np.linalg.norm(spatial_transforms.carry_points(one, pair.fixed_points) - pair.moving_points, axis=1).mean()
+        )
         for name, one in both.items()
     }
 
@@ -353,29 +361,31 @@ class Registration(FieldScoring):
     tolerance:     mm within which a surface counts as found (voxels where no size is known)
     """
 
-    classes: tuple[Label, ...] = setting(
+    classes: tuple[Label, ...] = setting_fields.setting(
         (),
         Sentence("The structures {value} show whether images lie on one another", "No structures are drawn"),
         name="labels",
-        read=labels_from,
-        plain=plain_labels,
+        read=reference_labels.labels_from,
+        plain=reference_labels.plain_labels,
         target=True,
     )
-    axes: int = setting(3, Sentence("Images have {value} axes"), target=True)
-    similarity: Literal["lncc", "mse", "mind"] = setting(
+    axes: int = setting_fields.setting(3, Sentence("Images have {value} axes"), target=True)
+    similarity: Literal["lncc", "mse", "mind"] = setting_fields.setting(
         "lncc", Sentence("Images are compared by {value}"), choices=tuple(SIMILARITIES), noun="similarity"
     )
-    smoothness: float = setting(0.5, Sentence("The weight of the diffusion energy is {value}"), search=(0.25, 0.5, 1.0))
-    labels_weight: float = setting(
+    smoothness: float = setting_fields.setting(
+        0.5, Sentence("The weight of the diffusion energy is {value}"), search=(0.25, 0.5, 1.0)
+    )
+    labels_weight: float = setting_fields.setting(
         1.0, Sentence("The weight of moved labels is {value}", "Labels do not teach"), search=(0.5, 1.0, 2.0)
     )
-    pairs: int | None = setting(
+    pairs: int | None = setting_fields.setting(
         None, Sentence("Pairs are drawn for each volume: {value}", "Pairs are listed, or as many as fit into memory")
     )
-    refine: int = setting(
+    refine: int = setting_fields.setting(
         REFINED, Sentence("Steps of optimisation after the network: {value}", "Nothing is optimised after the network")
     )
-    tolerance: float = setting(
+    tolerance: float = setting_fields.setting(
         2.0,
         Sentence("The tolerance of NSD in mm (in voxels where the spacing is unknown) is {value}"),
         registered="tolerance",
@@ -404,9 +414,10 @@ class Registration(FieldScoring):
         step = float(np.median(fingerprint.steps))
         return {
             "labels": Decision(
-                plain_labels(classes), f"both images of {counted(both, 'training pair')} show them, of {len(fields)}"
+                reference_labels.plain_labels(classes),
+                f"both images of {errors_module.count_phrase(both, 'training pair')} show them, of {len(fields)}",
             ),
-            "axes": Decision(axes_of(fingerprint), "the images have this number of axes"),
+            "axes": Decision(grid_and_length.network_axes(fingerprint), "the images have this number of axes"),
             "similarity": Decision(
                 similarity,
                 f"fixed images are {', '.join(sorted(modalities))}, moving ones {', '.join(sorted(theirs))}",
@@ -423,7 +434,7 @@ class Registration(FieldScoring):
             "tolerance": Decision(round(2 * step, 3), f"two voxels of the median spacing {step:.3g}"),
         }
 
-    def checked(self) -> Self:
+    def check_and_fill(self) -> Self:
         """The same; PlanError names the setting that cannot be."""
         for name in ("smoothness", "labels_weight", "tolerance"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -446,7 +457,7 @@ class Registration(FieldScoring):
         return self.classes
 
     @property
-    def mirrored(self) -> tuple[int, ...]:
+    def channels_when_mirrored(self) -> tuple[int, ...]:
         """Both images change sides alike, so that labels stay what they are; the vector turns with its axis."""
         return tuple(range(self.axes))
 
@@ -456,7 +467,7 @@ class Registration(FieldScoring):
         return ()
 
     @property
-    def uncut(self) -> str:
+    def why_uncut(self) -> str:
         """The reason why a patch holds whole images."""
         return "a displacement may lead out of a patch"
 
@@ -486,16 +497,18 @@ class Registration(FieldScoring):
         Raises GeometryError where the fixed labels lie on another grid than their image.
         """
         pair: Correspondence = case.references["field"]
-        grid = stated_image(case).geometry
+        grid = properties.first_image(case).geometry
         count = len(self.classes) + 2
         fixed = moving = np.full(grid.shape, count - 1, dtype=np.int32)  # of what nobody drew
         if pair.fixed_labels is not None:
             fixed_labels = pair.fixed_labels.on_axes_of(grid)
-            refuse_other_image_grid("fixed labels", fixed_labels, stated_image(case), case.id)
+            reference_labels.refuse_other_image_grid(
+                "fixed labels", fixed_labels, properties.first_image(case), case.id
+            )
             fixed = self._ranks(fixed_labels)
         if (moving_labels := pair.moving_labels) is not None:
             onto = pair.onto or SpatialTransform((), grid, moving_labels.geometry)
-            moving = carried_labels(self._ranks(moving_labels), moving_labels.geometry, onto, grid)
+            moving = spatial_transforms.carry_labels(self._ranks(moving_labels), moving_labels.geometry, onto, grid)
         codes = fixed * count + moving
         drawn_in = [tuple(range(rank * count, (rank + 1) * count)) for rank in range(1, count - 1)]
         kind = np.uint8 if count**2 <= 256 else np.int32
@@ -514,7 +527,7 @@ class Registration(FieldScoring):
         field = outputs[HEAD].float()
         steps = spacing or (1.0,) * field.shape[1]
         in_mm = field * field.new_tensor(steps).reshape(1, -1, *[1] * (field.ndim - 2))
-        total = self._unlike(outputs[IMAGES], field) + self.smoothness * diffusion(in_mm, steps)
+        total = self._unlike(outputs[IMAGES], field) + self.smoothness * deformable.diffusion_energy(in_mm, steps)
         both, size, labelled = self._overlaps(field, target)
         if self.labels_weight and bool(labelled.any()):
             counted = labelled[:, None] & (size > 0)
@@ -524,7 +537,9 @@ class Registration(FieldScoring):
 
     def _unlike(self, images: Tensor, field: Tensor) -> Tensor:
         fixed, moving = (DEVIATION * images[:, place : place + 1].float() for place in (0, 1))
-        return SIMILARITIES[self.similarity](fixed, pulled(moving, field), torch.ones_like(fixed))
+        return SIMILARITIES[self.similarity](
+            fixed, learnt_registration.pull_images(moving, field), torch.ones_like(fixed)
+        )
 
     def _overlaps(self, field: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, labels) voxels in both and in the two counted together, (batch,) whether both sides are known."""
@@ -537,7 +552,7 @@ class Registration(FieldScoring):
         ours, theirs = (
             torch.nn.functional.one_hot(one, count)[..., 1:-1].movedim(-1, 1).to(field.dtype) for one in (fixed, moving)
         )
-        moved = pulled(theirs, field)
+        moved = learnt_registration.pull_images(theirs, field)
         return (ours * moved).flatten(2).sum(dim=2), (ours + moved).flatten(2).sum(dim=2), labelled
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.errors import DatasetError, UsageError
-from isocenter.evaluation import FEATURE, Metric, Metrics, Seed, Table, effective_rank
+from isocenter.evaluation import Metric, Metrics, Seed, Table, feature_rank
+from isocenter.evaluation.case_tables import FEATURE
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, figures
-from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import Shares, mean_of
+from isocenter.report import Figure
+from isocenter.report.figures import charts, slice_figures
+from isocenter.tasks import properties
+from isocenter.tasks.shared import averages
+from isocenter.tasks.shared.averages import Shares
 from isocenter.tasks.task import Outputs, Task
 from isocenter.values import (
     Array,
@@ -37,7 +40,7 @@ from isocenter.values import (
     Slabs,
     Target,
     Vector,
-    setting,
+    setting_fields,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
 # A copy of this part travels with a packaged model.
 
 
-def named(features: Floats) -> Iterator[tuple[str, float]]:
+def named_features(features: Floats) -> Iterator[tuple[str, float]]:
     """(name, value) of each feature: e0, e1, ..."""
     return ((f"e{n}", float(value)) for n, value in enumerate(features))
 
@@ -60,7 +63,9 @@ class RepresentationAnswering(Task):
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the outputs of mirrored views."""
         names = outputs[0].keys()
-        return {name: mean_of([np.asarray(one[name], np.float32) for one in outputs], shares) for name in names}
+        return {
+            name: averages.mean_output([np.asarray(one[name], np.float32) for one in outputs], shares) for name in names
+        }
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """No probabilities: the outputs as they are."""
@@ -74,7 +79,7 @@ class RepresentationAnswering(Task):
 
     def with_features(self, prediction: Prediction, features: Floats | None) -> Prediction:
         """The result with the pooled features as its values, as `embed` calls them."""
-        return prediction if features is None else replace(prediction, values=dict(named(features)))
+        return prediction if features is None else replace(prediction, values=dict(named_features(features)))
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """A column a feature."""
@@ -95,7 +100,7 @@ METRICS = Metrics(
 NO_INTERVAL = "none: patients drawn twice would lower a rank"
 
 
-def features_of(table: Table) -> Floats:
+def features_in_table(table: Table) -> Floats:
     """(cases, features) of a table of cases."""
     names = [name for name in table if str(name).startswith(FEATURE)]
     return table[names].to_numpy(dtype=np.float64)
@@ -114,30 +119,30 @@ class RepresentationScoring(RepresentationAnswering):
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """The effective rank of the features of all cases."""
-        features, people = features_of(table), len(set(table["patient"]))
-        estimate = Estimate(effective_rank(features), n=len(features), patients=people, method=NO_INTERVAL)
+        features, people = features_in_table(table), len(set(table["patient"]))
+        estimate = Estimate(feature_rank.effective_rank(features), n=len(features), patients=people, method=NO_INTERVAL)
         return [Row(RANK, "all", estimate)]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids from the most usual features to the oddest: by the distance from the mean."""
-        features = features_of(table)
+        features = features_in_table(table)
         distances = np.linalg.norm(features - features.mean(axis=0), axis=1)
         return [str(table["case"].iloc[place]) for place in np.argsort(distances, kind="stable")]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image."""
         caption = f"{len(prediction.values or {})} features"
-        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+        return [slice_figures.contours(properties.first_image(case), None, None, (), title=case.id, caption=caption)]
 
     def overview(self, table: Table) -> list[Figure]:
         """The cases along the two directions in which their features differ most."""
-        features = features_of(table)
+        features = features_in_table(table)
         apart = features - features.mean(axis=0)
         if min(features.shape) < 2:
             return []
         across, up = (apart @ np.linalg.svd(apart, full_matrices=False)[2][:2].T).T
         axes = ("first principal component", "second principal component")
-        return [figures.scatter(across, up, "Features of the cases", axes=axes)]
+        return [charts.scatter(across, up, "Features of the cases", axes=axes)]
 
 
 # The two heads: the image itself at every voxel, or so many numbers for the whole image (arXiv:2002.05709).
@@ -154,8 +159,10 @@ class Representation(RepresentationScoring):
     channels: of a voxel
     """
 
-    head: Literal["image", "embedding"] = setting(words=Sentence("While it learns, the network gives the {value}"))
-    channels: int = setting(1, Sentence("A voxel has channels: {value}"))
+    head: Literal["image", "embedding"] = setting_fields.setting(
+        words=Sentence("While it learns, the network gives the {value}")
+    )
+    channels: int = setting_fields.setting(1, Sentence("A voxel has channels: {value}"))
 
     name: ClassVar[str] = "representation"
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -225,7 +232,7 @@ class Representation(RepresentationScoring):
         return "mean"
 
     @property
-    def mirrored(self) -> tuple[int, ...]:
+    def channels_when_mirrored(self) -> tuple[int, ...]:
         """No number has a side."""
         return tuple(range(self.channels if self.head == IMAGE else NUMBERS))
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from isocenter.belief import Answers, Rows
-from isocenter.evaluation import CaseValues, Metrics, Seed, Table, column_values
+from isocenter.belief import UnseenCases
+from isocenter.belief.covering_results import Belief
+from isocenter.evaluation import CaseValues, Metrics, Seed, Table
+from isocenter.evaluation.significance import paired_tests
 from isocenter.report import Figure
-from isocenter.tasks.shared import Shares
+from isocenter.tasks.shared.averages import Shares
 from isocenter.values import (
     Array,
     Case,
@@ -49,7 +51,7 @@ Uncertain = Literal["", "classes", "labels", "objects", "boxes", "values"]
 
 
 @dataclass(frozen=True, eq=False)
-class Guess:
+class BlindGuess:
     """The table of cases of a guess that looks at no image, with which a model is compared.
 
     words:   what is guessed, as "always calling benign"; {part: that} of several tasks, "" where there is one
@@ -64,7 +66,7 @@ class Guess:
 class Task(ABC):
     """A kind of problem with its settings: a frozen dataclass, whose settings are declared as fields.
 
-    `isocenter.values.setting` declares one, with its type, default and words; `task_from` makes a task of the plan's
+    `isocenter.values.setting_fields.setting` declares one, with its type, default and words; `task_from` makes a task of the plan's
     section "task". A kind answers what is abstract here, and where it differs from most kinds, the rest.
 
     tuned_on:     the parts of which the first that has cases decides after training
@@ -93,7 +95,7 @@ class Task(ABC):
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The fields of this class for these training cases, with reasons; DatasetError where they cannot be taught."""
 
-    def checked(self) -> Self:
+    def check_and_fill(self) -> Self:
         """The task with what its settings say together, as `task_from` makes it; PlanError for what cannot be."""
         return self
 
@@ -150,7 +152,7 @@ class Task(ABC):
         return {}
 
     @property
-    def uncut(self) -> str:
+    def why_uncut(self) -> str:
         """The reason why no patch may cut structures; empty where any may."""
         return ""
 
@@ -179,7 +181,7 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def mirrored(self) -> tuple[int, ...] | None:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """Channels that its head's become when left and right change sides; a target's values are the first.
 
         None where a mirrored image would show what no patient has: a named side without counterpart.
@@ -188,7 +190,7 @@ class Task(ABC):
     @property
     def target_sides(self) -> tuple[int, ...] | None:
         """Values that its targets' become when left and right change sides; none: all stay. None as in `mirrored`."""
-        return self.mirrored
+        return self.channels_when_mirrored
 
     @abstractmethod
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
@@ -254,7 +256,7 @@ class Task(ABC):
         return {}
 
     @property
-    def crossed(self) -> Mapping[str, int]:
+    def folds_by_head(self) -> Mapping[str, int]:
         """{head: networks} whose own outputs it takes, beside their mean."""
         return {}
 
@@ -269,7 +271,7 @@ class Task(ABC):
         return ""
 
     @property
-    def measured(self) -> Callable[[Any], Any] | None:
+    def uncertain_quantity(self) -> Callable[[Any], Any] | None:
         """(batch, outputs) to what uncertainty is stated of, where outputs are neither values nor log odds themselves.
 
         Of arrays and tensors alike: (batch, 1) the number that has a variance, or log odds in the place of outputs.
@@ -285,7 +287,9 @@ class Task(ABC):
 
     # What unseen cases find after training.
 
-    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+    def fit_settings(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin
+    ) -> dict[str, Decision]:
         """Settings that decoding finds by these cases, as "task.<field>": post-processing, slopes, baselines.
 
         A single case decides what it can, or nothing. What is set stays, unless it belongs to the network's weights.
@@ -293,11 +297,11 @@ class Task(ABC):
         return {}
 
     @property
-    def answers(self) -> Answers | None:
+    def answers(self) -> Belief | None:
         """The kind of its answers, whose calibration, thresholds and sets cases find; None: they find nothing."""
         return None
 
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
         """Rows of the network's statements on these cases, and what is true, as `answers` takes them."""
         raise NotImplementedError(f"a {self.name} finds nothing by cases")
 
@@ -306,7 +310,7 @@ class Task(ABC):
         """Whether outputs of several networks have one zero by themselves, so that they can be compared."""
         return True
 
-    def aligned(
+    def align_zero(
         self, predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
     ) -> list[Prediction]:
         """Predictions of another network of the same plan, as if its outputs had the zero of the model's.
@@ -362,7 +366,7 @@ class Task(ABC):
         """Names of those of `results` that have a number as their value, whatever image they are of."""
         return ()
 
-    def guess(self, table: Table) -> Guess | None:
+    def guess(self, table: Table) -> BlindGuess | None:
         """A guess without images, of a table of cases; None where nothing can be guessed, as with masks."""
         return None
 
@@ -371,7 +375,7 @@ class Task(ABC):
 
         Those that are means of columns of the same name need nothing said.
         """
-        return column_values(table)
+        return paired_tests.column_values(table)
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[Sequence[Case], Sequence[str]]:
         """The cases with references under the task's own numbers, and sentences on labels that one side lacks.

@@ -46,7 +46,7 @@ class Ranks:
         share = batch // self.count
         return range(self.rank * share, (self.rank + 1) * share)
 
-    def agreed(self, value: T) -> T:
+    def agree(self, value: T) -> T:
         """The value that the leading process has."""
         if self.count == 1:
             return value
@@ -63,14 +63,14 @@ class Ranks:
         parts[self.rank] = part
         return torch.cat(parts)
 
-    def shared(self, weight: Tensor) -> Tensor:
+    def share(self, weight: Tensor) -> Tensor:
         """A weight whose gradient is parted evenly: every process has the whole of it, and gradients are added."""
         if self.count == 1:
             return weight
         share = weight / self.count
         return share + (weight - share).detach()
 
-    def own(self, batch: Tensor) -> Tensor:
+    def own_part(self, batch: Tensor) -> Tensor:
         """The part of a batch that this process computes."""
         return batch.chunk(self.count)[self.rank]
 

@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.at_work import interrupt_deferred
+from isocenter import work_state
 from isocenter.errors import IsocenterError
-from isocenter.evaluation import effective_rank, possible_rank
-from isocenter.planning import Settings
-from isocenter.runtime import kept_memory
-from isocenter.training.checkpoint import Validation, best_checkpoint, judged, outcome_of, write_checkpoint
-from isocenter.training.constrained import constrain
-from isocenter.training.data.store import Prepared
-from isocenter.training.logs import opened_logs
-from isocenter.training.session import Session
+from isocenter.evaluation import feature_rank
+from isocenter.planning import PlanSettings
+from isocenter.runtime import hardware
+from isocenter.training import _constrained_layer, _logs, checkpoint_files
+from isocenter.training._training_session import TrainingSession
+from isocenter.training.checkpoint_files import Validation
+from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.training.session_length import Length
-from isocenter.training.state import Moment, Outcome, Scores, Spans, State
-from isocenter.training.step.compute import Compute
-from isocenter.training.step.loss import FEATURES
-from isocenter.training.step.optimisers import measure_batch_statistics
+from isocenter.training.step import optimisers
+from isocenter.training.step.batch_loss import FEATURES
+from isocenter.training.step.computation import Compute
+from isocenter.training.training_state import Moment, Scores, Spans, State, TrainingOutcome
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,19 +35,19 @@ log = logging.getLogger("isocenter")
 CHECKPOINT_SECONDS = 60.0
 
 
-@kept_memory()
-def train(
-    settings: Settings,
-    train_cases: Sequence[Prepared],
-    val_cases: Sequence[Prepared],
+@hardware.keep_freed_memory()
+def train_network(
+    settings: PlanSettings,
+    train_cases: Sequence[PreparedCase],
+    val_cases: Sequence[PreparedCase],
     out: Path,
     *,
     length: Length,
     record: Mapping[str, Any],
     start: Path | None = None,
-    unlabelled: Sequence[Prepared] = (),
+    unlabelled: Sequence[PreparedCase] = (),
     watch: Callable[[Moment], None] = lambda moment: None,
-) -> Outcome:
+) -> TrainingOutcome:
     """Train by these settings and leave `log.csv`, `tensorboard/` and `checkpoints/` in `out`.
 
     Where `out` holds a checkpoint already, training goes on from it as if it had not been stopped. Where torchrun has
@@ -61,7 +60,7 @@ def train(
     watch:  takes every moment; what it raises ends the training
     Ctrl-C ends with KeyboardInterrupt after the step at hand, whose state is kept.
     """
-    session = Session.opened(settings, train_cases, val_cases, out, record, start, unlabelled)
+    session = TrainingSession.from_settings(settings, train_cases, val_cases, out, record, start, unlabelled)
     state = first_state(session, length)
     learner = session.learner(state)
     if not session.is_resumed and (state.began_from or state.speed is not None):
@@ -71,8 +70,8 @@ def train(
     collapse = Collapse(out)
     spans, saved = Spans(length.clock.now, since=length.clock.now()), length.clock.seconds
     with (
-        opened_logs(out, state.step, watch, session.further_columns, writes=session.ranks.leads) as report,
-        interrupt_deferred() as interrupted,  # the training ends between two steps: a whole state is left on disk
+        _logs.open_logs(out, state.step, watch, session.further_columns, writes=session.ranks.leads) as report,
+        work_state.defer_interrupt() as interrupted,  # the training ends between two steps: a whole state is left on disk
         closing(session.loader.batches(state.step)) as batches,
     ):
         while not state.is_over:
@@ -83,16 +82,16 @@ def train(
             state, scores = replace(state, step=state.step + 1), Scores()
             learner.refuse_lost(state.step, str(out))
             if state.is_validated and session.ranks.leads:
-                state, scores = looked(session, state, learner.compute, collapse, spans)
-            state = replace(state, waiting=spans.share_waiting, work=spans.of(state.work))
-            report(Moment.of(state, length.clock.seconds, learnt, scores))
+                state, scores = validate_off_clock(session, state, learner.compute, collapse, spans)
+            state = replace(state, waiting=spans.share_waiting, work=spans.timed_work(state.work))
+            report(Moment.from_step(state, length.clock.seconds, learnt, scores))
             due = state.is_validated or state.is_due(length.looks) or length.clock.seconds - saved > CHECKPOINT_SECONDS
             if due and session.ranks.leads and not state.is_over:
-                length, state = length.adjusted(session, state, spans.step)
+                length, state = length.adjust(session, state, spans.step)
                 spans.restart()
             if state.is_over and session.ranks.leads:
-                constrain(session)
-            state, stop = session.ranks.agreed((state, interrupted()))
+                _constrained_layer.constrain_last_layer(session)
+            state, stop = session.ranks.agree((state, interrupted()))
             if state.is_over or ((due or stop) and not collapse.is_near):
                 session.keep(state, length.clock)
                 saved = length.clock.seconds
@@ -100,48 +99,54 @@ def train(
                 raise KeyboardInterrupt
     if state.work is not None:
         log.info("a step took %.3f s: %s; %.0f %% waiting for data", state.work.step, state.work, 100 * state.waiting)
-    outcome = outcome_of(out, settings, state)
+    outcome = checkpoint_files.training_outcome(out, settings, state)
     log.info("weights: %s", outcome.because)
     return outcome
 
 
-def first_state(session: Session, length: Length) -> State:
+def first_state(session: TrainingSession, length: Length) -> State:
     """The state that a checkpoint holds, or the one before the first step."""
     if session.is_resumed:
-        state = session.restored()
-        length.resumed(state, session.chosen)
+        state = session.restore()
+        length.note_resumption(state, session.device_settings)
         return state
-    return replace(session.ranks.agreed(length.planned(session)), began_from=session.initialised)
+    return replace(session.ranks.agree(length.plan_steps(session)), began_from=session.initialised)
 
 
-def looked(session: Session, state: State, compute: Compute, collapse: Collapse, spans: Spans) -> tuple[State, Scores]:
+def validate_off_clock(
+    session: TrainingSession, state: State, compute: Compute, collapse: Collapse, spans: Spans
+) -> tuple[State, Scores]:
     """Look at the validation cases, which takes time that counts for no step; as `validated` says."""
     with spans.looking():
-        state, scores = validated(session, state, compute, collapse)
+        state, scores = validate_weights(session, state, compute, collapse)
     return state.after(looked=spans.looked), scores
 
 
-def validated(session: Session, state: State, compute: Compute, collapse: Collapse) -> tuple[State, Scores]:
+def validate_weights(
+    session: TrainingSession, state: State, compute: Compute, collapse: Collapse
+) -> tuple[State, Scores]:
     """Score the averaged weights on the validation cases, and keep them where they are to be preferred.
 
     Returns the state after it and the scores; without validation cases those of training cases, which choose no
     weights. IsocenterError after several looks at features that hardly differ.
     """
     device, settings = session.fabric.device, session.settings
-    measure_batch_statistics(session.averaged, session.loader.of_step, settings, device, compute)
+    optimisers.measure_batch_statistics(session.averaged, session.loader.of_step, settings, device, compute)
     if not (looked_at := session.val_cases or session.shown_cases):
         return state, Scores()
-    numbers = session.validated(looked_at, compute, state.windows)
+    numbers = session.validate(looked_at, compute, state.windows)
     rank = collapse.rank_of(numbers.pop(FEATURES), state.step) if FEATURES in numbers else None
     score = settings.task.selection(numbers)
     if not session.val_cases:
         return state, Scores(training=score, rank=rank)
     validation = Validation(score, numbers, [case.patient for case in session.val_cases])
-    after = judged(state, validation, settings, session.out)
+    after = checkpoint_files.judge_validation(state, validation, settings, session.out)
     if (score >= state.best or after.preferred) and not collapse.is_near:
-        model = session.recorded(step=state.step, validation=score)
-        write_checkpoint(best_checkpoint(session.out), model, session.averaged.state_dict(), validation=numbers)
-    trained = session.validated(session.shown_cases, compute, state.windows)
+        model = session.model_record(step=state.step, validation=score)
+        checkpoint_files.write_checkpoint(
+            checkpoint_files.best_checkpoint(session.out), model, session.averaged.state_dict(), validation=numbers
+        )
+    trained = session.validate(session.shown_cases, compute, state.windows)
     return after, Scores(score, settings.task.selection(trained), rank)
 
 
@@ -165,7 +170,7 @@ class Collapse:
     def rank_of(self, features: Tensor, step: int) -> float:
         """The effective rank of the features of a look; IsocenterError after the last of several that are too low."""
         values = np.asarray(features, dtype=np.float64)
-        rank, most = effective_rank(values), possible_rank(values)
+        rank, most = feature_rank.effective_rank(values), feature_rank.possible_rank(values)
         # Features without any number are all the same.
         self.low = self.low + 1 if not rank >= LEAST_SHARE * most else 0
         if self.low >= LOOKS:

@@ -15,7 +15,8 @@ from types import ModuleType
 from typing import Any
 
 from isocenter.errors import ResourceError
-from isocenter.planning import Between, Space, own_choices, space_of, space_record
+from isocenter.planning import search_domains
+from isocenter.planning.search_domains import Between, Space
 
 NAME = "search"
 # So many trials are drawn at random before the others follow from them, and are done whole before any is given up.
@@ -31,7 +32,7 @@ class HopelessError(Exception):
 
 
 @dataclass(frozen=True)
-class Tried:
+class StudyTrial:
     """A trial as the study knows it.
 
     choices: {knob: value}
@@ -47,7 +48,7 @@ class Tried:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Study:
+class SearchStudy:
     """A search in a file: made for a space, or opened as it was left.
 
     space: what may be tried; of a study that was there before, the space that it was made for
@@ -66,12 +67,12 @@ class Study:
             storage=self._storage, study_name=NAME, direction="maximize", pruner=pruner, load_if_exists=True
         )
         if "space" not in self.facts:
-            self.keep("space", space_record(space))
-        self.space = space_of(self.facts["space"])
+            self.keep("space", search_domains.space_record(space))
+        self.space = search_domains.space_from_record(self.facts["space"])
         if not self._study.get_trials(deepcopy=False):
-            self._study.enqueue_trial(_as_text(own_choices(self.space), self.space))
+            self._study.enqueue_trial(_as_text(search_domains.planned_choices(self.space), self.space))
 
-    def __enter__(self) -> Study:
+    def __enter__(self) -> SearchStudy:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -89,29 +90,31 @@ class Study:
         self._study.set_user_attr(name, value)
 
     @property
-    def done(self) -> Sequence[Tried]:
+    def done(self) -> Sequence[StudyTrial]:
         """The trials that are over, in order."""
         states = self._optuna.trial.TrialState
         named = {states.COMPLETE: COMPLETE, states.PRUNED: PRUNED, states.FAIL: IMPOSSIBLE}
         return [
-            Tried(one.number, self._choices(one.params), named[one.state], one.value, one.user_attrs)
+            StudyTrial(one.number, self._choices(one.params), named[one.state], one.value, one.user_attrs)
             for one in self._study.get_trials(deepcopy=False)
             if one.state in named
         ]
 
-    def next(self) -> Trial:
+    def next(self) -> SearchTrial:
         """The one that a killed session left, or a new one; the first is the plan as it stands."""
         running = self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.RUNNING,))
         if running:
-            return Trial(self._optuna.trial.Trial(self._study, running[0]._trial_id), self._choices(running[0].params))
+            return SearchTrial(
+                self._optuna.trial.Trial(self._study, running[0]._trial_id), self._choices(running[0].params)
+            )
         # A sampler of its own for each: a search that was stopped goes on as if it had not been.
         count = len(self._study.get_trials(deepcopy=False))
         seed = (self._seed * 10_007 + count) % 2**32
         self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=AT_RANDOM)
         trial = self._study.ask(self._distributions)
-        return Trial(trial, self._choices(trial.params))
+        return SearchTrial(trial, self._choices(trial.params))
 
-    def finish(self, trial: Trial, state: str, value: float | None = None, facts: Mapping[str, Any] = {}) -> None:
+    def finish(self, trial: SearchTrial, state: str, value: float | None = None, facts: Mapping[str, Any] = {}) -> None:
         """A trial is over."""
         states = self._optuna.trial.TrialState
         for name, fact in facts.items():
@@ -134,7 +137,7 @@ class Study:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class SearchTrial:
     """A trial at hand.
 
     given: Optuna's own

@@ -7,18 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from isocenter.planning import Training
-from isocenter.runtime import window_count
-from isocenter.training.length.probe import PROBE_CASES, VALIDATION_SHARE, Budget, Probe, Probed, budget
-from isocenter.training.length.schedule import Pace, replan
-from isocenter.training.state import Clock, Share, State, Work
-from isocenter.training.step.compute import Compute
+from isocenter.planning.plan_sections import TrainingSettings
+from isocenter.runtime.windows import slide
+from isocenter.training.length import schedule, step_probe
+from isocenter.training.length.schedule import TrainingPace
+from isocenter.training.length.step_probe import PROBE_CASES, VALIDATION_SHARE, Budget, Probe, ProbedSpeed
+from isocenter.training.step.computation import Compute
+from isocenter.training.training_state import CommandClock, Share, State, Work
 from isocenter.values import Decision
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from isocenter.training.session import Session
+    from isocenter.training._training_session import TrainingSession
 
 # Takes what was decided: `training.steps`, `.validations`, `.batch` and `.compute`, with their reasons.
 Decided = Callable[[Mapping[str, Decision]], None]
@@ -40,20 +41,20 @@ class Length(Protocol):
     """The number of steps of a training, and the way they are computed."""
 
     @property
-    def clock(self) -> Clock:
+    def clock(self) -> CommandClock:
         """The time of the training, and its deadline if it has one."""
 
     @property
     def looks(self) -> int:
         """The number of times, evenly over the progress, that the length may be adjusted."""
 
-    def planned(self, session: Session) -> State:
+    def plan_steps(self, session: TrainingSession) -> State:
         """The state before the first step: steps, validations, batch and how to compute."""
 
-    def resumed(self, state: State, chosen: Training) -> None:
+    def note_resumption(self, state: State, chosen: TrainingSettings) -> None:
         """Take note of the state from which a training goes on."""
 
-    def adjusted(self, session: Session, state: State, step: float) -> tuple[Length, State]:
+    def adjust(self, session: TrainingSession, state: State, step: float) -> tuple[Length, State]:
         """The length from here on, and the state by it; step: s that each of the last steps took."""
 
 
@@ -61,29 +62,29 @@ class Length(Protocol):
 class FixedLength:
     """The steps that the plan names: no clock changes them."""
 
-    clock: Clock
+    clock: CommandClock
     decided: Decided = lambda decisions: None
     looks: int = 0
 
-    def planned(self, session: Session) -> State:
+    def plan_steps(self, session: TrainingSession) -> State:
         """A length of a set number of steps, computed as the plan says."""
-        chosen = session.chosen
+        chosen = session.device_settings
         assert chosen.steps is not None  # noqa: S101 - `length_of` has seen to it
-        compute = Compute.of(chosen.compute or "", chosen).name(chosen)
+        compute = Compute.from_name(chosen.compute or "", chosen).name(chosen)
         because = "set beforehand" if chosen.compute else "the number of steps is set, so that no clock decides"
         self.decided({"training.compute": Decision(compute, because)})
-        return State(0, Pace(chosen.steps), chosen.validations, compute=compute)
+        return State(0, TrainingPace(chosen.steps), chosen.validations, compute=compute)
 
-    def resumed(self, state: State, chosen: Training) -> None:
+    def note_resumption(self, state: State, chosen: TrainingSettings) -> None:
         """Nothing has changed since the plan."""
 
-    def adjusted(self, session: Session, state: State, step: float) -> tuple[Length, State]:
+    def adjust(self, session: TrainingSession, state: State, step: float) -> tuple[Length, State]:
         """Both as they are."""
         return self, state
 
 
 @dataclass(frozen=True, eq=False)
-class Several:
+class SeveralNetworks:
     """Networks of other seeds that may share the minutes of one, where these are enough for each.
 
     most:  the first among them
@@ -104,36 +105,36 @@ class ClockedLength:
     several: further networks that may share the time; None where the training has it all
     """
 
-    clock: Clock
+    clock: CommandClock
     decided: Decided = lambda decisions: None
     recount: Recount | None = None
     fewest: int | None = None
-    several: Several | None = None
+    several: SeveralNetworks | None = None
     looks: int = LOOKS_AT_THE_CLOCK
 
-    def planned(self, session: Session) -> State:
+    def plan_steps(self, session: TrainingSession) -> State:
         """Steps and validations for the time left, by the speed of a few of each."""
-        chosen, left = session.chosen, session.ranks.agreed(self.clock.left)
+        chosen, left = session.device_settings, session.ranks.agree(self.clock.time_left)
         if chosen.steps is not None:  # killed between its plan and its first checkpoint
-            return FixedLength(self.clock, self.decided).planned(session)
+            return FixedLength(self.clock, self.decided).plan_steps(session)
         probe = Probe(session.module, session.try_step, chosen, self.clock.now)
         fewer = None
         if self.fewest is not None:
-            fewer = session.ranks.agreed(probe.fewer_samples(left, session.ranks.count, self.fewest))
+            fewer = session.ranks.agree(probe.fewer_samples(left, session.ranks.count, self.fewest))
         if fewer is not None:
             session.take_batches_of(int(fewer.value))
             self.decided({"training.batch": fewer})
-        probed = probe.fastest(session.ranks.agreed(self.clock.left), session.most_steps)
+        probed = probe.fastest(session.ranks.agree(self.clock.time_left), session.most_steps)
         windows, validation = self._validation(session, probed.compute, left)
 
         def fitted(left: float) -> Budget:
-            return budget(probed.times, validation, left, chosen.validations, session.most_steps)
+            return step_probe.fitting_budget(probed.times, validation, left, chosen.validations, session.most_steps)
 
-        length, share = in_shares(self.several, self.clock, fitted)
+        length, share = budget_in_shares(self.several, self.clock, fitted)
         decision = probed.decision(chosen)
         state = State(
             0,
-            Pace(length.steps),
+            TrainingPace(length.steps),
             length.validations,
             speed=length.speed,
             compute=str(decision.value),
@@ -145,12 +146,12 @@ class ClockedLength:
         self.decided({**_decisions(state, length.because), "training.compute": decision})
         return state
 
-    def resumed(self, state: State, chosen: Training) -> None:
+    def note_resumption(self, state: State, chosen: TrainingSettings) -> None:
         """Steps that were planned anew just before a kill are decided once more."""
         if state.speed is not None and state.pace.steps != chosen.steps:
             self.decided(_decisions(state, "so many were planned at the last checkpoint"))
 
-    def adjusted(self, session: Session, state: State, step: float) -> tuple[Length, State]:
+    def adjust(self, session: TrainingSession, state: State, step: float) -> tuple[Length, State]:
         """Other steps where the speed has changed so much that those planned would miss the end."""
         if state.speed is None or self.clock.deadline is None:
             return self, state
@@ -158,14 +159,14 @@ class ClockedLength:
         if self.recount is not None and state.pace.progress(state.step) >= RECOUNT_AT:
             session.averaged.eval()
             length = replace(self, clock=replace(self.clock, deadline=self.recount(session.averaged)), recount=None)
-        return length, length._replanned(state, session.most_steps)
+        return length, length._replan(state, session.most_steps)
 
     def _deadline(self, share: Share | None) -> float | None:
         """s by which this training must end."""
         deadline = self.clock.deadline
-        return deadline if deadline is None or share is None else share.began + share.of(deadline - share.began)
+        return deadline if deadline is None or share is None else share.began + share.seconds_of(deadline - share.began)
 
-    def _validation(self, session: Session, compute: Compute, left: float) -> tuple[int | None, float]:
+    def _validation(self, session: TrainingSession, compute: Compute, left: float) -> tuple[int | None, float]:
         """Windows of each case that a look sees, None for all, and s of a look; only the leading process looks.
 
         By a few of the cases and their voxels, or where these have many windows by a few windows of one.
@@ -177,16 +178,16 @@ class ClockedLength:
 
         def count(shape: Sequence[int]) -> int:
             """Windows of a case, or of a part of it."""
-            return window_count(shape, inference.patch, inference.overlap)
+            return slide.window_count(shape, inference.patch, inference.overlap)
 
         few = PROBE_WINDOWS if max(count(case.shape) for case in cases) > MANY_WINDOWS else None
         cases = cases if few is None else cases[:1]
         eager = replace(compute, compiled=False)
-        eager.applied(session.averaged)
-        if session.chosen.device != "cpu":  # a GPU chooses its kernels at the first look, which takes seconds
-            session.validated(cases[:1], eager, few)
+        eager.apply(session.averaged)
+        if session.device_settings.device != "cpu":  # a GPU chooses its kernels at the first look, which takes seconds
+            session.validate(cases[:1], eager, few)
         mark = self.clock.seconds
-        session.validated(cases, eager, few)
+        session.validate(cases, eager, few)
         took = self.clock.seconds - mark
         if few is None:
             voxels = [math.prod(case.shape) for case in every]
@@ -196,11 +197,11 @@ class ClockedLength:
         windows = max(1, int(VALIDATION_SHARE * left / (WANTED_LOOKS * took * len(every))))
         return (windows if windows < max(counts) else None), took * sum(min(windows, one) for one in counts)
 
-    def _replanned(self, state: State, most: int | None) -> State:
+    def _replan(self, state: State, most: int | None) -> State:
         deadline = self._deadline(state.share)
         assert state.speed is not None and deadline is not None  # noqa: S101 - seen to by `adjusted`
         time_left: dict[str, float] = {"left": deadline - self.clock.seconds, "deadline": deadline}
-        anew = replan(state.pace, state.step, state.validations, state.speed, most=most, **time_left)
+        anew = schedule.replan_steps(state.pace, state.step, state.validations, state.speed, most=most, **time_left)
         if anew is None:
             return state
         pace, because = anew
@@ -209,29 +210,31 @@ class ClockedLength:
         return state
 
 
-def in_shares(several: Several | None, clock: Clock, fitted: Callable[[float], Budget]) -> tuple[Budget, Share | None]:
+def budget_in_shares(
+    several: SeveralNetworks | None, clock: CommandClock, fitted: Callable[[float], Budget]
+) -> tuple[Budget, Share | None]:
     """Steps by the time left, or by a part of it that is enough, where as many networks as possible share it.
 
     fitted: returns the steps that fit into so many s
     """
-    left, (most, extra) = clock.left, (several.most, several.extra) if several else (1, 0.0)
+    left, (most, extra) = clock.time_left, (several.most, several.extra) if several else (1, 0.0)
     for count in range(most, 1, -1):
         share = Share(count, clock.seconds, (count - 1) * extra)
-        length = fitted(share.of(left))
+        length = fitted(share.seconds_of(left))
         if length.steps >= ENOUGH_STEPS:
             because = f"{count} networks have time for {ENOUGH_STEPS} steps or more each, and share {left:.0f} s"
             return replace(length, because=f"{because}: {length.because}"), share
     return fitted(left), None
 
 
-def length_of(
-    chosen: Training,
-    clock: Clock,
+def choose_length(
+    chosen: TrainingSettings,
+    clock: CommandClock,
     *,
     decided: Decided = lambda decisions: None,
     recount: Recount | None = None,
     fewest: int | None = None,
-    several: Several | None = None,
+    several: SeveralNetworks | None = None,
 ) -> Length:
     """The length that a plan asks for: fixed where it names the steps, unless they were decided by the clock before."""
     if chosen.steps is not None and clock.deadline is None:
@@ -239,7 +242,7 @@ def length_of(
     return ClockedLength(clock, decided, recount, fewest, several)
 
 
-def _work(probed: Probed) -> Work | None:
+def _work(probed: ProbedSpeed) -> Work | None:
     if probed.operations is None or probed.peak is None:
         return None
     return Work(probed.operations, probed.peak.operations, probed.peak.what)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from isocenter.errors import GeometryError
-from isocenter.values import OF_CHANNELS, Array, Floats, Image
+from isocenter.values import Array, Floats, Image
+from isocenter.values.voxel_images import OF_CHANNELS
 
 # Facts that hold of the signals alone: a window of theirs would show the coefficients black.
 OF_SIGNALS = ("b_values", "gradient_directions", "window", "rescale_type", OF_CHANNELS)
@@ -26,7 +27,7 @@ def apparent_diffusion(image: Image, where: str) -> Image:
     for slice_number in range(shape[-1]):  # a slice at a time: all frames of a volume are large
         region = (*(slice(0, size) for size in shape[:-1]), slice(slice_number, slice_number + 1))
         part = read((slice(0, 1), slice(None), *region))
-        coefficients[region] = _fitted(np.where(image.measured(part), part, np.nan)[0].astype(np.float64), b)
+        coefficients[region] = _fit_decay(np.where(image.is_measured(part), part, np.nan)[0].astype(np.float64), b)
     facts = {name: value for name, value in image.facts.items() if name not in OF_SIGNALS}
     return replace(
         image,
@@ -39,7 +40,7 @@ def apparent_diffusion(image: Image, where: str) -> Image:
     )
 
 
-def _fitted(signal: Array, b: Floats) -> Floats:
+def _fit_decay(signal: Array, b: Floats) -> Floats:
     """(frames, ...) signals to (...) coefficients."""
     is_positive = np.all(signal > 0, axis=0)
     positive = np.where(is_positive, signal, 1.0)

@@ -22,34 +22,17 @@ from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.transforms.augment_artefacts import bias_field, dose_noise, ghosting, metal, motion, spikes
-from isocenter.transforms.augment_following import F, LabelMap, Warp, replaced
-from isocenter.transforms.augment_intensity import (
-    blur,
-    brightness,
-    contrast,
-    cutmix,
-    cutout,
-    gamma,
-    low_resolution,
-    mixup,
-    noise,
-    partners,
+from isocenter.transforms import (
+    _augment_artefacts,
+    _augment_intensity,
+    augment_following,
+    augment_spatial,
+    orient,
+    random_draws,
 )
-from isocenter.transforms.augment_spatial import (
-    POINTS,
-    bent,
-    flipped,
-    out_of_plane,
-    read,
-    rotation,
-    sampling_grid,
-    thick,
-    turned,
-    unfolded,
-)
-from isocenter.transforms.draws import Draws, child
-from isocenter.transforms.orient import check_flips
+from isocenter.transforms.augment_following import F, LabelMap, Warp
+from isocenter.transforms.augment_spatial import POINTS
+from isocenter.transforms.random_draws import BatchDraws
 from isocenter.values import Sentence
 
 if TYPE_CHECKING:
@@ -65,19 +48,19 @@ Floats = NDArray[np.float64]
 SPATIAL = ("flips", "quarter_turns", "rotation", "scale", "shift", "elastic")
 # As they befall a scan: the object, the acquisition, the detector, the reconstruction, the display.
 INTENSITY: Mapping[str, Change] = {
-    "metal": metal,
-    "motion": motion,
-    "ghosting": ghosting,
-    "bias_field": bias_field,
-    "spikes": spikes,
-    "blur": blur,
-    "low_resolution": low_resolution,
-    "dose_noise": dose_noise,
-    "contrast": contrast,
-    "brightness": brightness,
-    "gamma": gamma,
-    "noise": noise,
-    "cutout": cutout,
+    "metal": _augment_artefacts.metal,
+    "motion": _augment_artefacts.motion,
+    "ghosting": _augment_artefacts.ghosting,
+    "bias_field": _augment_artefacts.bias_field,
+    "spikes": _augment_artefacts.spikes,
+    "blur": _augment_intensity.gaussian_blur,
+    "low_resolution": _augment_intensity.low_resolution,
+    "dose_noise": _augment_artefacts.dose_noise,
+    "contrast": _augment_intensity.contrast,
+    "brightness": _augment_intensity.brightness,
+    "gamma": _augment_intensity.gamma,
+    "noise": _augment_intensity.noise,
+    "cutout": _augment_intensity.cutout,
 }
 # A kind's place here is a part of its draws: new ones go to the end.
 KINDS = (*SPATIAL, *INTENSITY)
@@ -211,10 +194,10 @@ class Augmentation:
         Raises PlanError where an axis may be mirrored that must not be.
         """
         followed = None if labels is None else LabelMap(labels)
-        images, followed, crossed = self.moved(images, followed, generators, steps, mirrored=mirrored)
+        images, followed, crossed = self.augment_with_target(images, followed, generators, steps, mirrored=mirrored)
         return images, None if followed is None else followed.labels, crossed
 
-    def moved(
+    def augment_with_target(
         self,
         images: Tensor,
         target: F | None,
@@ -225,18 +208,18 @@ class Augmentation:
     ) -> tuple[Tensor, F | None, Tensor]:
         """The same with a target of any kind that follows the images."""
         self.check(mirrored, images.ndim - 2)
-        draws = Draws.of(generators, len(KINDS))
+        draws = BatchDraws.from_generators(generators, len(KINDS))
         sizes = np.asarray(images.shape[2:]) * np.asarray(steps)
         with exact_products():
-            images, target, crossed = self._turned(images, target, draws, sizes, mirrored or ())
-            images, target = self._warped(images, target, draws, sizes)
+            images, target, crossed = self._turn(images, target, draws, sizes, mirrored or ())
+            images, target = self._warp(images, target, draws, sizes)
             sides = np.asarray(steps) / min(steps)
             for name, change in INTENSITY.items():
                 befallen = list(self._befallen(name, draws))
                 if befallen:
                     chosen, generators_chosen = zip(*befallen, strict=True)
                     options: dict[str, Any] = {"steps": sides} if name in IN_MM else {}
-                    images = replaced(
+                    images = augment_following.replace_samples(
                         images, chosen, change(images[list(chosen)], getattr(self, name), generators_chosen, **options)
                     )
         return images, target, crossed
@@ -248,21 +231,25 @@ class Augmentation:
         """
         if not self.marks:
             return numbers
-        draws = [child(int(rng.integers(2**63)), len(KINDS)) for rng in generators]
-        return torch.stack([mismarked(one, self.marks, rng) for one, rng in zip(numbers, draws, strict=True)])
+        draws = [random_draws.child_generator(int(rng.integers(2**63)), len(KINDS)) for rng in generators]
+        return torch.stack([mismark_labels(one, self.marks, rng) for one, rng in zip(numbers, draws, strict=True)])
 
-    def mixed(self, images: Tensor, generators: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor | None, float]:
+    def mix(self, images: Tensor, generators: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor | None, float]:
         """Whole images mixed in pairs: the images, whom each was mixed with, and the share that stays its own.
 
         The loss is share * loss(targets) + (1 - share) * loss(targets[partner]); the partner is None where nothing is
         mixed. The draws are the first sample's: a batch is mixed as one.
         """
-        mixes = [(mix, alpha) for mix, alpha in ((mixup, self.mixup), (cutmix, self.cutmix)) if alpha > 0]
+        mixes = [
+            (mix, alpha)
+            for mix, alpha in ((_augment_intensity.mixup, self.mixup), (_augment_intensity.cutmix, self.cutmix))
+            if alpha > 0
+        ]
         if not mixes or len(images) < 2:
             return images, None, 1.0
-        rng = child(int(generators[0].integers(2**63)), len(KINDS))
+        rng = random_draws.child_generator(int(generators[0].integers(2**63)), len(KINDS))
         mix, alpha = mixes[int(rng.integers(len(mixes)))]
-        partner = partners(len(images), rng, images)
+        partner = _augment_intensity.mixing_partners(len(images), rng, images)
         changed, share = mix(images, partner, alpha, rng)
         return changed, partner, share
 
@@ -286,17 +273,17 @@ class Augmentation:
 
     def check(self, mirrored: Sequence[int] | None, ndim: int) -> None:
         """Raises PlanError where an axis does not exist, or `flips` would, or may, put a label on the wrong side."""
-        check_flips("augmentation", self.flips, self.left_right, mirrored=mirrored, ndim=ndim)
+        orient.check_flips("augmentation", self.flips, self.left_right, mirrored=mirrored, ndim=ndim)
 
-    def _befallen(self, name: str, draws: Draws) -> Iterator[tuple[int, np.random.Generator]]:
+    def _befallen(self, name: str, draws: BatchDraws) -> Iterator[tuple[int, np.random.Generator]]:
         """The samples that a kind of change befalls, each with the generator for it."""
         if getattr(self, name) > 0:
             kind = KINDS.index(name)
-            chosen = draws.chosen(kind, self.accidents if name in ACCIDENTS else self.probability)
+            chosen = draws.chosen_samples(kind, self.accidents if name in ACCIDENTS else self.probability)
             yield from zip(chosen.tolist(), draws.generators(kind, chosen), strict=True)
 
-    def _turned(
-        self, images: Tensor, target: F | None, draws: Draws, sizes: Floats, mirrored: Sequence[int]
+    def _turn(
+        self, images: Tensor, target: F | None, draws: BatchDraws, sizes: Floats, mirrored: Sequence[int]
     ) -> tuple[Tensor, F | None, Tensor]:
         """Mirrored and turned by quarters: nothing is read in between."""
         ndim, everyone = images.ndim - 2, range(len(images))
@@ -306,7 +293,7 @@ class Augmentation:
             sides &= np.isin(np.arange(ndim), self.flips)
         across = sides[:, self.left_right] if self.left_right is not None else np.zeros(len(images), dtype=bool)
         crossed = torch.as_tensor(across, device=images.device)
-        images, target = flipped(images, sides), None if target is None else target.flipped(sides)
+        images, target = augment_spatial.flip_samples(images, sides), None if target is None else target.flip(sides)
         if target is not None and across.any() and mirrored:
             target = target.sides_changed(crossed, mirrored)
         if self.quarter_turns:
@@ -314,12 +301,15 @@ class Augmentation:
             # A plane that is no square fits onto itself only by half turns.
             square = images.shape[2] == images.shape[3] and math.isclose(sizes[0], sizes[1], rel_tol=0.01)
             turns = turns if square else turns // 2 * 2
-            images, target = turned(images, turns, ndim), None if target is None else target.turned(turns)
+            images, target = (
+                augment_spatial.turn_samples(images, turns, ndim),
+                None if target is None else target.turn(turns),
+            )
         return images, target, crossed
 
-    def _warped(self, images: Tensor, target: F | None, draws: Draws, sizes: Floats) -> tuple[Tensor, F | None]:
+    def _warp(self, images: Tensor, target: F | None, draws: BatchDraws, sizes: Floats) -> tuple[Tensor, F | None]:
         """Read once through the grid of all that reads between voxels; samples without it stay to the bit."""
-        maps, shifts, points = self._placed(draws, sizes / np.asarray(images.shape[2:]))
+        maps, shifts, points = self._draw_placement(draws, sizes / np.asarray(images.shape[2:]))
         moved = (
             (maps != np.eye(len(sizes))).any(axis=(1, 2))
             | shifts.any(axis=1)
@@ -328,34 +318,38 @@ class Augmentation:
         chosen = np.flatnonzero(moved).tolist()
         if not chosen:
             return images, target
-        grid = sampling_grid(maps[chosen], shifts[chosen], sizes, images)
+        grid = augment_spatial.sampling_grid(maps[chosen], shifts[chosen], sizes, images)
         if points[chosen].any():
-            grid = bent(grid, points[chosen])
-        images = replaced(images, chosen, read(images[chosen], grid))
+            grid = augment_spatial.bend_grid(grid, points[chosen])
+        images = augment_following.replace_samples(
+            images, chosen, augment_spatial.sample_intensities(images[chosen], grid)
+        )
         if target is not None:
-            target = target.warped(Warp(chosen, grid, maps[chosen], shifts[chosen], points[chosen], sizes))
+            target = target.warp(Warp(chosen, grid, maps[chosen], shifts[chosen], points[chosen], sizes))
         return images, target
 
-    def _placed(self, draws: Draws, steps: Floats) -> tuple[Floats, Floats, Floats]:
+    def _draw_placement(self, draws: BatchDraws, steps: Floats) -> tuple[Floats, Floats, Floats]:
         """Linear map, shift and control points of each sample."""
         count, ndim = len(draws.keys), len(steps)
         maps, shifts = np.tile(np.eye(ndim), (count, 1, 1)), np.zeros((count, ndim))
         points = np.zeros((count, ndim, *[POINTS] * ndim))
-        still = thick(steps)
+        still = augment_spatial.thick_axes(steps)
         for n, rng in self._befallen("rotation", draws):
             angles = np.deg2rad(self.rotation) * rng.uniform(-1, 1, size=3)
-            maps[n] = rotation(np.where(out_of_plane(still), 0, angles), ndim)
+            maps[n] = augment_spatial.rotation_matrix(
+                np.where(augment_spatial.out_of_plane_turns(still), 0, angles), ndim
+            )
         for n, rng in self._befallen("scale", draws):
             maps[n] = maps[n] @ np.diag(np.where(still, 1, 1 + self.scale * rng.uniform(-1, 1)))
         for n, rng in self._befallen("shift", draws):
             shifts[n] = np.where(still, 0, self.shift * rng.uniform(-1, 1, size=ndim))
         for n, rng in self._befallen("elastic", draws):
-            points[n] = unfolded(rng.normal(scale=self.elastic, size=points.shape[1:]))
+            points[n] = augment_spatial.weaken_folds(rng.normal(scale=self.elastic, size=points.shape[1:]))
             points[n, still] = 0
         return maps, shifts, points
 
 
-def mismarked(numbers: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
+def mismark_labels(numbers: Tensor, chance: float, rng: np.random.Generator) -> Tensor:
     """(*spatial) numbers of labels, each of which may have grown, shrunk or gone.
 
     What shrinks leaves background; what grows does so over background alone, so that no other label is lost. A stage
@@ -368,13 +362,13 @@ def mismarked(numbers: Tensor, chance: float, rng: np.random.Generator) -> Tenso
         if forgotten < chance / RARER:
             changed[numbers == number] = 0
         elif change < chance and grows < 0.5:
-            changed[grown(numbers == number, size) & (numbers == 0) & (changed == 0)] = number
+            changed[grow_mask(numbers == number, size) & (numbers == 0) & (changed == 0)] = number
         elif change < chance:
-            changed[(numbers == number) & grown(numbers != number, size)] = 0
+            changed[(numbers == number) & grow_mask(numbers != number, size)] = 0
     return changed
 
 
-def grown(mask: Tensor, voxels: int) -> Tensor:
+def grow_mask(mask: Tensor, voxels: int) -> Tensor:
     """(*spatial) a structure with all that lies within so many voxels of it along each axis."""
     pools = {1: torch.nn.functional.max_pool1d, 2: torch.nn.functional.max_pool2d, 3: torch.nn.functional.max_pool3d}
     pooled: Tensor = pools[mask.ndim](mask[None, None].float(), 2 * voxels + 1, stride=1, padding=voxels)

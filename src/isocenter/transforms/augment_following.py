@@ -13,16 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.transforms.augment_spatial import (
-    bent,
-    flipped,
-    read,
-    read_labels,
-    sampled,
-    sides_changed,
-    turned,
-    within,
-)
+from isocenter.transforms import augment_spatial
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,16 +51,16 @@ class Following(Protocol):
     def targets(self) -> Any:
         """The targets as a task's loss takes them."""
 
-    def flipped(self: F, mirrored: NDArray[np.bool_]) -> F:
+    def flip(self: F, mirrored: NDArray[np.bool_]) -> F:
         """Mirrored along the axes that (samples, ndim) says."""
 
     def sides_changed(self: F, crossed: Tensor, mirrored: Sequence[int]) -> F:
         """The target with labels of the other side where (samples,) left and right have changed places."""
 
-    def turned(self: F, turns: NDArray[np.intp]) -> F:
+    def turn(self: F, turns: NDArray[np.intp]) -> F:
         """The target after (samples,) quarter turns in the plane of the first two axes."""
 
-    def warped(self: F, warp: Warp) -> F:
+    def warp(self: F, warp: Warp) -> F:
         """The target read at the places of the warp."""
 
 
@@ -88,26 +79,26 @@ class LabelMap:
         """The tensor that the loss takes."""
         return self.labels
 
-    def flipped(self, mirrored: NDArray[np.bool_]) -> Self:
+    def flip(self, mirrored: NDArray[np.bool_]) -> Self:
         """Mirrored as the images are, sample by sample."""
-        return replace(self, labels=flipped(self.labels, mirrored))
+        return replace(self, labels=augment_spatial.flip_samples(self.labels, mirrored))
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
         """The target with the labels of left and right exchanged where the sample was mirrored across them."""
-        return replace(self, labels=sides_changed(self.labels, crossed, mirrored))
+        return replace(self, labels=augment_spatial.permute_sides(self.labels, crossed, mirrored))
 
-    def turned(self, turns: NDArray[np.intp]) -> Self:
+    def turn(self, turns: NDArray[np.intp]) -> Self:
         """Turned by (samples,) quarter turns."""
-        return replace(self, labels=turned(self.labels, turns, self.labels.ndim - 1))
+        return replace(self, labels=augment_spatial.turn_samples(self.labels, turns, self.labels.ndim - 1))
 
-    def warped(self, warp: Warp) -> Self:
+    def warp(self, warp: Warp) -> Self:
         """Read through the sampling grid of the warp."""
         chosen = list(warp.chosen)
-        grid = within(warp.grid, self.labels.shape[1:]) if self.outside is None else warp.grid
-        read = self._exchanged(read_labels(self._exchanged(self.labels[chosen]), grid))
-        return replace(self, labels=replaced(self.labels, chosen, read))
+        grid = augment_spatial.clamp_grid(warp.grid, self.labels.shape[1:]) if self.outside is None else warp.grid
+        read = self._exchange_outside(augment_spatial.sample_labels(self._exchange_outside(self.labels[chosen]), grid))
+        return replace(self, labels=replace_samples(self.labels, chosen, read))
 
-    def _exchanged(self, labels: Tensor) -> Tensor:
+    def _exchange_outside(self, labels: Tensor) -> Tensor:
         """0, which is read beyond the edge, and what lies there in each other's place."""
         if not self.outside:
             return labels
@@ -125,7 +116,7 @@ class ObjectMap(LabelMap):
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class NumberMap:
     """(batch, channels, *spatial) numbers for every voxel, read between voxels; or (batch, channels), which stay.
 
     sides: the channel that each becomes where left and right change sides
@@ -143,25 +134,34 @@ class Answers:
     def _is_dense(self) -> bool:
         return self.numbers.ndim > 2
 
-    def flipped(self, mirrored: NDArray[np.bool_]) -> Self:
+    def flip(self, mirrored: NDArray[np.bool_]) -> Self:
         """After the images were flipped."""
-        return replace(self, numbers=flipped(self.numbers, mirrored)) if self._is_dense else self
+        return replace(self, numbers=augment_spatial.flip_samples(self.numbers, mirrored)) if self._is_dense else self
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
         """After left and right changed in the images."""
         is_crossed = crossed.reshape(-1, *[1] * (self.numbers.ndim - 1))
         return replace(self, numbers=torch.where(is_crossed, self.numbers[:, list(self.sides)], self.numbers))
 
-    def turned(self, turns: NDArray[np.intp]) -> Self:
+    def turn(self, turns: NDArray[np.intp]) -> Self:
         """After the images were turned."""
-        return replace(self, numbers=turned(self.numbers, turns, self.numbers.ndim - 2)) if self._is_dense else self
+        return (
+            replace(self, numbers=augment_spatial.turn_samples(self.numbers, turns, self.numbers.ndim - 2))
+            if self._is_dense
+            else self
+        )
 
-    def warped(self, warp: Warp) -> Self:
+    def warp(self, warp: Warp) -> Self:
         """After the images were warped."""
         if not self._is_dense:
             return self
         chosen = list(warp.chosen)
-        return replace(self, numbers=replaced(self.numbers, chosen, read(self.numbers[chosen], warp.grid)))
+        return replace(
+            self,
+            numbers=replace_samples(
+                self.numbers, chosen, augment_spatial.sample_intensities(self.numbers[chosen], warp.grid)
+            ),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,7 @@ class Corners:
         ndim = len(self.spatial)
         return self.boxes[..., 1 : 1 + ndim], self.boxes[..., 1 + ndim :]
 
-    def flipped(self, mirrored: NDArray[np.bool_]) -> Corners:
+    def flip(self, mirrored: NDArray[np.bool_]) -> Corners:
         """Mirrored as the images are, sample by sample."""
         low, high = self._edges
         size = low.new_tensor(self.spatial)
@@ -196,10 +196,10 @@ class Corners:
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Corners:
         """The target with the labels of left and right exchanged where the sample was mirrored across them."""
-        changed = sides_changed(self.boxes[..., 0], crossed, mirrored)
+        changed = augment_spatial.permute_sides(self.boxes[..., 0], crossed, mirrored)
         return replace(self, boxes=torch.cat([changed[..., None], self.boxes[..., 1:]], dim=-1))
 
-    def turned(self, turns: NDArray[np.intp]) -> Corners:
+    def turn(self, turns: NDArray[np.intp]) -> Corners:
         """A quarter turn brings the end of the second axis to the beginning of the first."""
         boxes = self
         for step in range(int(turns.max(initial=0))):
@@ -207,7 +207,7 @@ class Corners:
             boxes = boxes._quarter(turns > step, self.spatial[(step + 1) % 2])
         return boxes
 
-    def warped(self, warp: Warp) -> Corners:
+    def warp(self, warp: Warp) -> Corners:
         """The box around the ellipse that fills each box, where that comes to lie.
 
         Around the corners it would grow with every turn, a disc's by up to 1.41: what is found in images is rounder
@@ -223,15 +223,15 @@ class Corners:
         centre = torch.einsum("sij,snj->sni", back, targets)
         if warp.points.any():
             zeros = torch.zeros(len(chosen), *self.spatial, ndim, device=low.device)
-            field = bent(zeros, warp.points).movedim(-1, 1)
+            field = augment_spatial.bend_grid(zeros, warp.points).movedim(-1, 1)
             for _ in range(INVERSE_STEPS):
-                centre = torch.einsum("sij,snj->sni", back, targets - _displaced(field, centre, size))
+                centre = torch.einsum("sij,snj->sni", back, targets - _displacement_at(field, centre, size))
         reach = torch.einsum("sij,snj->sni", back**2, ((high - low) / 2 * step) ** 2).sqrt()
         centre, reach = (centre + size / 2) / step, reach / step
         inside = ((centre >= 0) & (centre < shape)).all(dim=-1)
         kind = torch.where(inside, self.boxes[chosen][..., 0], -1.0)
         moved = torch.cat([kind[..., None], centre - reach, centre + reach], dim=-1)
-        return replace(self, boxes=replaced(self.boxes, chosen, moved))
+        return replace(self, boxes=replace_samples(self.boxes, chosen, moved))
 
     def _quarter(self, chosen: NDArray[np.bool_], size: int) -> Corners:
         """size: of the second axis"""
@@ -245,19 +245,19 @@ class Corners:
         return replace(self, boxes=torch.cat([self.boxes[..., :1], low, high], dim=-1))
 
 
-def replaced(batch: Tensor, chosen: Sequence[int], changed: Tensor) -> Tensor:
+def replace_samples(batch: Tensor, chosen: Sequence[int], changed: Tensor) -> Tensor:
     """The batch with some of its samples replaced; the given one stays as it is."""
     if len(chosen) == len(batch):
         return changed
     return batch.index_copy(0, torch.as_tensor(chosen, device=batch.device), changed)
 
 
-def _displaced(field: Tensor, places: Tensor, size: Tensor) -> Tensor:
+def _displacement_at(field: Tensor, places: Tensor, size: Tensor) -> Tensor:
     """(samples, n, ndim) mm by which a bend moves what is read at these places, in mm from the middle.
 
     field: (samples, ndim, *spatial) as torch counts, last axis first
     """
     ndim = places.shape[-1]
     where = (2 * places / size).flip(-1).reshape(*places.shape[:2], *[1] * (ndim - 1), ndim)
-    displacements = sampled(field, where, "bilinear", "border")
+    displacements = augment_spatial.sample_at_grid(field, where, "bilinear", "border")
     return displacements.flatten(2).movedim(1, -1).flip(-1) * size / 2

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.transforms.resampling import resample
+from isocenter.transforms import resampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ PLANES = ((0, 1), (2, 0), (1, 2))
 Floats = NDArray[np.float64]
 
 
-def flipped(images: Tensor, mirrored: NDArray[np.bool_]) -> Tensor:
+def flip_samples(images: Tensor, mirrored: NDArray[np.bool_]) -> Tensor:
     """(samples, ..., *spatial) with those axes mirrored that (samples, ndim) says, to the bit."""
     first = images.ndim - mirrored.shape[1]
     for axis, chosen in enumerate(mirrored.T):
@@ -40,7 +40,7 @@ def flipped(images: Tensor, mirrored: NDArray[np.bool_]) -> Tensor:
     return images
 
 
-def turned(images: Tensor, turns: NDArray[np.intp], ndim: int) -> Tensor:
+def turn_samples(images: Tensor, turns: NDArray[np.intp], ndim: int) -> Tensor:
     """Each sample turned by its number of quarter turns in the plane of the first two axes, to the bit."""
     first = images.ndim - ndim
     for number in (1, 2, 3):
@@ -50,7 +50,7 @@ def turned(images: Tensor, turns: NDArray[np.intp], ndim: int) -> Tensor:
     return images
 
 
-def sides_changed(labels: Tensor, crossed: Tensor, mirrored: Sequence[int]) -> Tensor:
+def permute_sides(labels: Tensor, crossed: Tensor, mirrored: Sequence[int]) -> Tensor:
     """Label values of the samples that crossed, permuted; values that the permutation does not know stay."""
     table = torch.as_tensor(mirrored, dtype=torch.long, device=labels.device)
     is_label = (labels >= 0) & (labels < len(mirrored))
@@ -79,43 +79,43 @@ def sampling_grid(maps: Floats, shifts: Floats, sizes: Floats, images: Tensor) -
     )
 
 
-def bent(grid: Tensor, points: Floats) -> Tensor:
+def bend_grid(grid: Tensor, points: Floats) -> Tensor:
     """The grid with a smooth field of displacements added.
 
     points: (samples, ndim, POINTS...) displacement of the control points, as a share of the field
     """
     *spatial, ndim = grid.shape[1:]
     coarse = torch.as_tensor(2 * points[:, ::-1].copy(), dtype=grid.dtype, device=grid.device)
-    fine = resample(coarse.reshape(-1, *[POINTS] * ndim), spatial, "cubic")
+    fine = resampling.resample(coarse.reshape(-1, *[POINTS] * ndim), spatial, "cubic")
     return grid + fine.reshape(len(points), ndim, *spatial).movedim(1, -1)
 
 
-def unfolded(points: Floats) -> Floats:
+def weaken_folds(points: Floats) -> Floats:
     """(ndim, POINTS...) displacements of one sample's control points, all weakened where the image would fold."""
     steepest = max(abs(np.diff(points, axis=axis)).max() for axis in range(1, points.ndim)) * POINTS
     return points * min(1.0, STEEPEST / max(steepest, 1e-9))
 
 
-def read(images: Tensor, grid: Tensor) -> Tensor:
+def sample_intensities(images: Tensor, grid: Tensor) -> Tensor:
     """(samples, channels, *spatial) intensities, linear in between; beyond the edge the edge goes on."""
-    return sampled(images, grid, "bilinear", "border")
+    return sample_at_grid(images, grid, "bilinear", "border")
 
 
-def sampled(images: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
+def sample_at_grid(images: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
     """(samples, channels, *spatial) at a grid's places; a series is read as a picture of one row."""
     if grid.shape[-1] > 1:
         return torch.nn.functional.grid_sample(images, grid, mode=mode, padding_mode=padding, align_corners=False)
     row = torch.cat([grid, torch.zeros_like(grid)], dim=-1)[:, None]
-    return sampled(images[:, :, None], row, mode, padding)[:, :, 0]
+    return sample_at_grid(images[:, :, None], row, mode, padding)[:, :, 0]
 
 
-def within(grid: Tensor, spatial: Sequence[int]) -> Tensor:
+def clamp_grid(grid: Tensor, spatial: Sequence[int]) -> Tensor:
     """The grid with places beyond the edge moved to the nearest voxel: what is read so goes on as images do."""
     most = 1 - 1 / torch.tensor(list(spatial)[::-1], dtype=grid.dtype, device=grid.device)
     return torch.minimum(torch.maximum(grid, -most), most)
 
 
-def read_labels(labels: Tensor, grid: Tensor) -> Tensor:
+def sample_labels(labels: Tensor, grid: Tensor) -> Tensor:
     """(samples, *spatial) at each place the label with the largest share in it; beyond the edge there is 0.
 
     What reading a one-hot volume linearly would give, found among the 2^n voxels around a place, so that the number of
@@ -125,7 +125,7 @@ def read_labels(labels: Tensor, grid: Tensor) -> Tensor:
 
     def nearest(values: Tensor) -> Tensor:
         """Values of the nearest voxels."""
-        return sampled(values[:, None].float(), grid, "nearest", "zeros")[:, 0]
+        return sample_at_grid(values[:, None].float(), grid, "nearest", "zeros")[:, 0]
 
     moved = nearest(labels).to(labels.dtype)
     # Where all around the nearest voxel is of one label, so is the place.
@@ -166,7 +166,7 @@ def _largest_share(labels: Tensor, places: Tensor, samples: Tensor) -> Tensor:
     return around.gather(0, votes.argmax(dim=0)[None])[0]
 
 
-def rotation(angles: Floats, ndim: int) -> Floats:
+def rotation_matrix(angles: Floats, ndim: int) -> Floats:
     """(ndim, ndim) rotation about z, then y, then x; in 2D by the first angle alone; a series cannot be turned."""
     turns: list[Floats] = []
     for (first, second), sine, cosine in zip(PLANES, np.sin(angles), np.cos(angles), strict=False):
@@ -178,12 +178,12 @@ def rotation(angles: Floats, ndim: int) -> Floats:
     return reduce(np.matmul, turns) if turns else np.eye(ndim)
 
 
-def thick(steps: Floats) -> NDArray[np.bool_]:
+def thick_axes(steps: Floats) -> NDArray[np.bool_]:
     """(ndim,) the axes along which nothing is read in between; never in a picture, where nothing lies in between."""
     return (steps > THICK * steps.min()) & (len(steps) > 2)
 
 
-def out_of_plane(still: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def out_of_plane_turns(still: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(3,) which of the rotations about z, y and x lead along an axis that stays still."""
     first, second, third = np.resize(still, 3)
     return np.array([first | second, first | third, second | third])

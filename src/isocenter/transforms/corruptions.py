@@ -19,9 +19,7 @@ import PIL.Image
 
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
-from isocenter.transforms.augment_artefacts import bias_field, dose_noise, ghosting, metal, motion
-from isocenter.transforms.augment_intensity import contrast, gamma, low_resolution, noise, smoothed
-from isocenter.transforms.draws import generator
+from isocenter.transforms import _augment_artefacts, _augment_intensity, random_draws
 from isocenter.values import MM, Array, Image
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScanFacts:
     """The facts of an image by which strengths get their size.
 
     steps:      length of a voxel per axis, in mm, or in the unit that stands for it
@@ -48,7 +46,7 @@ class Scan:
     hounsfield: float
 
 
-Change = Callable[["Tensor", float, np.random.Generator, Scan], "Tensor"]
+Change = Callable[["Tensor", float, np.random.Generator, ScanFacts], "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -69,44 +67,46 @@ class Corruption:
 
 
 def _exactly(
-    change: Callable[..., Tensor], images: Tensor, strength: float, rng: np.random.Generator, _: Scan
+    change: Callable[..., Tensor], images: Tensor, strength: float, rng: np.random.Generator, _: ScanFacts
 ) -> Tensor:
     return change(images, strength, [rng], least=1.0)
 
 
-def _blurred(images: Tensor, strength: float, rng: np.random.Generator, scan: Scan) -> Tensor:
-    return smoothed(images, strength / np.array([scan.steps]))
+def _blur(images: Tensor, strength: float, rng: np.random.Generator, scan: ScanFacts) -> Tensor:
+    return _augment_intensity.gaussian_smooth(images, strength / np.array([scan.steps]))
 
 
-def _moved(images: Tensor, strength: float, rng: np.random.Generator, scan: Scan) -> Tensor:
-    return motion(images, strength, [rng], scan.steps)
+def _move(images: Tensor, strength: float, rng: np.random.Generator, scan: ScanFacts) -> Tensor:
+    return _augment_artefacts.motion(images, strength, [rng], scan.steps)
 
 
-def _dosed(images: Tensor, strength: float, rng: np.random.Generator, scan: Scan) -> Tensor:
+def _lower_dose(images: Tensor, strength: float, rng: np.random.Generator, scan: ScanFacts) -> Tensor:
     """Variance grows as one over the dose: what is added is that of the low dose less that of the full one."""
-    return dose_noise(images, FULL_DOSE * scan.hounsfield * float(np.sqrt(1 / strength - 1)), [rng], least=1.0)
+    return _augment_artefacts.dose_noise(
+        images, FULL_DOSE * scan.hounsfield * float(np.sqrt(1 / strength - 1)), [rng], least=1.0
+    )
 
 
-def _with_metal(images: Tensor, strength: float, rng: np.random.Generator, scan: Scan) -> Tensor:
+def _with_metal(images: Tensor, strength: float, rng: np.random.Generator, scan: ScanFacts) -> Tensor:
     deviation = float(images.std().clamp(min=1e-6))
-    return metal(images, strength * scan.hounsfield / deviation, [rng], least=1.0)
+    return _augment_artefacts.metal(images, strength * scan.hounsfield / deviation, [rng], least=1.0)
 
 
-def _jpeg(images: Tensor, strength: float, rng: np.random.Generator, scan: Scan) -> Tensor:
+def _jpeg(images: Tensor, strength: float, rng: np.random.Generator, scan: ScanFacts) -> Tensor:
     """Slice by slice in the first two axes, 8 bits over the image's extent; a picture of three channels as colour."""
     [image] = images.numpy()
     low, high = image.min(), image.max()
     levels = np.rint((image - low) / max(high - low, 1e-6) * 255).astype(np.uint8)
     if len(image) == 3 and image.ndim == 3:
-        back = np.moveaxis(_coded(np.moveaxis(levels, 0, -1), int(strength)), -1, 0)
+        back = np.moveaxis(_compress_slice(np.moveaxis(levels, 0, -1), int(strength)), -1, 0)
     else:
         slices = np.moveaxis(levels.reshape(*levels.shape[:3], -1), -1, 1)
-        coded = [[_coded(one, int(strength)) for one in channel] for channel in slices]
+        coded = [[_compress_slice(one, int(strength)) for one in channel] for channel in slices]
         back = np.moveaxis(np.array(coded), 1, -1).reshape(levels.shape)
     return torch.as_tensor(back / 255 * (high - low) + low, dtype=images.dtype)[None]
 
 
-def _coded(plane: Array, quality: int) -> Array:
+def _compress_slice(plane: Array, quality: int) -> Array:
     """One slice, written and read."""
     file = BytesIO()
     PIL.Image.fromarray(np.ascontiguousarray(plane)).save(file, "JPEG", quality=quality)
@@ -115,21 +115,33 @@ def _coded(plane: Array, quality: int) -> Array:
 
 SHARE = "of the image's range"
 CORRUPTIONS: Mapping[str, Corruption] = {
-    "noise": Corruption((0.02, 0.04, 0.08, 0.16, 0.32), f"standard deviation, {SHARE}", partial(_exactly, noise)),
-    "blur": Corruption((0.5, 1.0, 1.5, 2.0, 3.0), "mm, standard deviation", _blurred),
-    "motion": Corruption((1.0, 2.0, 4.0, 6.0, 10.0), "degrees and mm at the most", _moved, fewest=2),
-    "ghosts": Corruption((0.2, 0.35, 0.5, 0.7, 0.9), "of the signal of some lines lost", partial(_exactly, ghosting)),
-    "bias_field": Corruption((0.1, 0.2, 0.3, 0.45, 0.6), "deviation of its logarithm", partial(_exactly, bias_field)),
-    "gamma": Corruption((0.15, 0.3, 0.6, 1.0, 1.5), "exponent 1 + this, or one over it", partial(_exactly, gamma)),
-    "contrast": Corruption((0.1, 0.2, 0.35, 0.5, 0.7), "more or less", partial(_exactly, contrast)),
-    "low_resolution": Corruption((0.5, 1.0, 2.0, 3.0, 5.0), "longer voxels", partial(_exactly, low_resolution)),
+    "noise": Corruption(
+        (0.02, 0.04, 0.08, 0.16, 0.32), f"standard deviation, {SHARE}", partial(_exactly, _augment_intensity.noise)
+    ),
+    "blur": Corruption((0.5, 1.0, 1.5, 2.0, 3.0), "mm, standard deviation", _blur),
+    "motion": Corruption((1.0, 2.0, 4.0, 6.0, 10.0), "degrees and mm at the most", _move, fewest=2),
+    "ghosts": Corruption(
+        (0.2, 0.35, 0.5, 0.7, 0.9), "of the signal of some lines lost", partial(_exactly, _augment_artefacts.ghosting)
+    ),
+    "bias_field": Corruption(
+        (0.1, 0.2, 0.3, 0.45, 0.6), "deviation of its logarithm", partial(_exactly, _augment_artefacts.bias_field)
+    ),
+    "gamma": Corruption(
+        (0.15, 0.3, 0.6, 1.0, 1.5), "exponent 1 + this, or one over it", partial(_exactly, _augment_intensity.gamma)
+    ),
+    "contrast": Corruption((0.1, 0.2, 0.35, 0.5, 0.7), "more or less", partial(_exactly, _augment_intensity.contrast)),
+    "low_resolution": Corruption(
+        (0.5, 1.0, 2.0, 3.0, 5.0), "longer voxels", partial(_exactly, _augment_intensity.low_resolution)
+    ),
     "jpeg": Corruption((75, 50, 30, 15, 7), "quality", _jpeg, fewest=2),
     "metal": Corruption((100, 200, 400, 800, 1600), "HU, streaks", _with_metal, fewest=2, befalls="metal"),
-    "dose": Corruption((1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32), "of the dose", _dosed, fewest=2, befalls="dose_noise"),
+    "dose": Corruption(
+        (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32), "of the dose", _lower_dose, fewest=2, befalls="dose_noise"
+    ),
 }
 
 
-def corruption_named(name: str) -> str:
+def corruption_key(name: str) -> str:
     """The key of a corruption, however its words are joined. Raises UsageError with the list for an unknown one."""
     key = name.strip().lower().replace(" ", "_").replace("-", "_")
     if key not in CORRUPTIONS:
@@ -139,7 +151,7 @@ def corruption_named(name: str) -> str:
     return key
 
 
-def corrupted(image: Image, name: str, severity: int, *, seed: int, case: str) -> Image:
+def corrupt_image(image: Image, name: str, severity: int, *, seed: int, case: str) -> Image:
     """The image made worse, of the same type on the same grid; what is no measurement stays.
 
     severity: 1 to 5
@@ -151,7 +163,7 @@ def corrupted(image: Image, name: str, severity: int, *, seed: int, case: str) -
     ends = np.nanquantile(measured_data.ravel()[:: 1 + measured_data.size // MOST_READ], RANGE)
     low, width = float(ends[0]), float(ends[1] - ends[0]) or 1.0
     scaled = torch.as_tensor((np.nan_to_num(measured_data, nan=low) - low) / width)
-    rng = generator(seed, tuple(CORRUPTIONS).index(name), zlib.crc32(case.encode()))
+    rng = random_draws.sample_generator(seed, tuple(CORRUPTIONS).index(name), zlib.crc32(case.encode()))
     changed = kind.change(scaled, kind.strengths[severity - 1], rng, _scan_of(image, width)).numpy()
     restored = changed.reshape(data.shape) * width + low
     if data.dtype.kind in "iu":
@@ -160,10 +172,10 @@ def corrupted(image: Image, name: str, severity: int, *, seed: int, case: str) -
     return image.with_pixels(np.where(measured, restored, data).astype(data.dtype))
 
 
-def _scan_of(image: Image, width: float) -> Scan:
+def _scan_of(image: Image, width: float) -> ScanFacts:
     grid = image.geometry
     extents = np.multiply(grid.shape, grid.steps)
     in_mm = grid.spacing is not None and grid.unit == MM and max(extents) >= SMALLEST
     length = 1.0 if in_mm else max(min(extents) / LENGTHS, min(grid.steps))
     hounsfield = 255 / WINDOW if image.dtype == np.uint8 else 1.0
-    return Scan(tuple(step / length for step in grid.steps), hounsfield / width)
+    return ScanFacts(tuple(step / length for step in grid.steps), hounsfield / width)

@@ -41,7 +41,7 @@ class Normalisation:
             return np.zeros_like(values)
         lowest = float(values.min(where=valid, initial=np.inf))
         if not self._by_image:
-            return self.scale(lowest).applied(values, valid)
+            return self.scale(lowest).apply_in_place(values, valid)
         values[~valid] = lowest
         measured = values[valid]
         low, high = np.percentile(measured, CLIPPED).astype(np.float32)
@@ -49,21 +49,21 @@ class Normalisation:
             low, high = measured.min(), measured.max()
         np.clip(measured, low, high, out=measured)
         scale = self.scale(lowest, (float(low), float(high)), float(measured.mean()), float(measured.std()))
-        return scale.applied(values, valid)
+        return scale.apply_in_place(values, valid)
 
     def scale(
         self, lowest: float, bounds: tuple[float, float] = (0.0, 0.0), mean: float = 0.0, deviation: float = 1.0
-    ) -> Scale:
+    ) -> ChannelScale:
         """The arithmetic for each value of an image with these statistics.
 
         lowest: of its measurements
         bounds: its percentiles, which a z-score clips at; mean and deviation are those of what is clipped
         """
         if self._by_image:
-            return Scale(lowest, *bounds, ((mean, max(deviation, 1e-6)),), self.tails)
+            return ChannelScale(lowest, *bounds, ((mean, max(deviation, 1e-6)),), self.tails)
         assert self.low is not None and self.high is not None  # noqa: S101 - the plan's schema sees to it
         to_range = ((self.low, self.high - self.low),) if self.method == "range" else ()
-        return Scale(lowest, self.low, self.high, (*to_range, (self.mean, self.deviation)))
+        return ChannelScale(lowest, self.low, self.high, (*to_range, (self.mean, self.deviation)))
 
     @property
     def _by_image(self) -> bool:
@@ -72,7 +72,7 @@ class Normalisation:
 
 
 @dataclass(frozen=True)
-class Scale:
+class ChannelScale:
     """The arithmetic for each value of a channel; it needs these few numbers of all its values.
 
     lowest: what stands for no measurement; None where nothing was measured, and all becomes 0
@@ -86,7 +86,7 @@ class Scale:
     steps: tuple[tuple[float, float], ...] = ()
     tails: Tails | None = None
 
-    def applied(self, values: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    def apply_in_place(self, values: NDArray[np.float32], valid: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """(*spatial) values, changed in place. valid: where they are measurements; None: everywhere"""
         if self.lowest is None:
             values[...] = 0

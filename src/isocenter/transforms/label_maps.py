@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import GeometryError, listed
+from isocenter import errors
+from isocenter.errors import GeometryError
 from isocenter.lazy import SimpleITK, ndimage
-from isocenter.values import Array, BoundingBoxes, Extent, Floats, Geometry, Image, Region, memory_order, memory_slabs
+from isocenter.values import Array, BoundingBoxes, Floats, Geometry, Image, Region, slabs
+from isocenter.values.slabs import Extent
 
 # A piece of less than a hundredth of the largest, and of fewer voxels than a cube of 3, is rather a slip of the pen.
 SPECK_SHARE, SPECK_VOXELS = 0.01, 27
@@ -79,18 +81,18 @@ def boxes_of_labels(labels: Array) -> dict[int, Region]:
         numbers = (np.cumsum(values != 0, dtype=np.int32) * (values != 0))[places.reshape(numbers.shape)]
         named = values[values != 0].tolist()
     found = zip(named, ndimage.find_objects(numbers), strict=True)
-    return {value: _moved(box, around) for value, box in found if box is not None}
+    return {value: _shift_box(box, around) for value, box in found if box is not None}
 
 
 def box_of_content(labels: Array) -> Region:
     """The box around all that is not 0; empty where there is nothing."""
-    extent = Extent(memory_order(labels))
-    for _, (part,) in memory_slabs(labels):
+    extent = Extent(slabs.memory_order(labels))
+    for _, (part,) in slabs.memory_slabs(labels):
         extent.add(part != 0)
     return tuple(slice(*ends) for ends in extent.box(0) or ((0, 0),) * labels.ndim)
 
 
-def _moved(box: Region, around: Region) -> Region:
+def _shift_box(box: Region, around: Region) -> Region:
     """A box within another one, in the array from which that was cut."""
     return tuple(slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, around, strict=True))
 
@@ -115,20 +117,20 @@ def _corners(box: Sequence[slice]) -> list[int]:
     return [*(part.start for part in box), *(part.stop for part in box)]
 
 
-def votes(maps: Sequence[Array], labels: int) -> Iterator[NDArray[np.uint8]]:
+def count_votes(maps: Sequence[Array], labels: int) -> Iterator[NDArray[np.uint8]]:
     """(*spatial) how many of the maps say 0, then 1, and so on up to `labels`."""
     for label in range(labels + 1):
         yield np.sum([one == label for one in maps], axis=0, dtype=np.uint8)
 
 
-def majority(maps: Sequence[Array], labels: int) -> Array:
+def majority_vote(maps: Sequence[Array], labels: int) -> Array:
     """(*spatial) what most of them say, of equals the highest label; `labels` + 1 where none of 0 to `labels` is said.
 
     As where labels are resampled: what is half a structure stays one.
     """
     chosen = np.full(maps[0].shape, labels + 1, dtype=np.min_scalar_type(labels + 1))
     most = np.ones(maps[0].shape, dtype=np.uint8)
-    for label, count in enumerate(votes(maps, labels)):
+    for label, count in enumerate(count_votes(maps, labels)):
         wins = count >= most
         chosen[wins], most[wins] = label, count[wins]
     return chosen
@@ -140,7 +142,7 @@ def staple(maps: Sequence[Array], labels: int) -> Array:
     Warfield et al., IEEE Trans Med Imaging 2004, doi:10.1109/TMI.2004.828354; several labels as Rohlfing et al. (2003).
     Where somebody says nothing (`labels` + 1), or nothing is likeliest, most decide.
     """
-    otherwise = majority(maps, labels)
+    otherwise = majority_vote(maps, labels)
     silent = np.any([one > labels for one in maps], axis=0)
     if len(maps) < 2 or not any(((one > 0) & ~silent).any() for one in maps):
         return otherwise
@@ -163,7 +165,7 @@ def region_series(image: Image, atlas: Image, where: str) -> Image:
     if image.frames is None or atlas.frames is not None:
         raise GeometryError("needs frames, and an atlas without", where, "Give a 4D image and one label map")
     if len(image.channels) > 1:
-        problem = f"has {len(image.channels)} channels ({listed(image.channels)}), and a series is of one"
+        problem = f"has {len(image.channels)} channels ({errors.list_phrase(image.channels)}), and a series is of one"
         raise GeometryError(problem, where, "Convert the one that is meant to a file of its own")
     if not atlas.geometry.equals(image.geometry):
         raise GeometryError(
@@ -187,7 +189,7 @@ def region_series(image: Image, atlas: Image, where: str) -> Image:
 
 def _means(frame: Image, regions: np.ndarray, count: int) -> np.ndarray:
     """(regions,) of the only channel; regions: the number of each voxel's region, -1 where it is in none."""
-    inside = frame.measured(frame.data[0]) & (regions >= 0)
+    inside = frame.is_measured(frame.data[0]) & (regions >= 0)
     total = np.bincount(regions[inside], frame.data[0][inside].astype(np.float64), count)
     voxels = np.bincount(regions[inside], minlength=count)
     return np.divide(total, voxels, out=np.full(count, np.nan), where=voxels > 0)

@@ -50,19 +50,19 @@ def check_flips(
         raise PlanError(problem, where, remedy or f"Leave out axis {left_right}")
 
 
-def permuted(array: NDArray[Any], axes: Sequence[int], flips: Sequence[bool]) -> NDArray[Any]:
+def permute_axes(array: NDArray[Any], axes: Sequence[int], flips: Sequence[bool]) -> NDArray[Any]:
     """(channels, *spatial) with its spatial axes transposed and then flipped, as `Geometry.permuted` does."""
     moved = array.transpose(0, *[axis + 1 for axis in axes])
     return moved[(slice(None), *[slice(None, None, -1) if flip else slice(None) for flip in flips])]
 
 
-def unpermuted(array: NDArray[Any], axes: Sequence[int], flips: Sequence[bool]) -> NDArray[Any]:
+def undo_permute(array: NDArray[Any], axes: Sequence[int], flips: Sequence[bool]) -> NDArray[Any]:
     """The inverse of `permuted`."""
     back = array[(slice(None), *[slice(None, None, -1) if flip else slice(None) for flip in flips])]
     return back.transpose(0, *[int(axis) + 1 for axis in np.argsort(axes)])
 
 
-def content(mask: NDArray[np.bool_], margin: int = 0) -> Region:
+def content_region(mask: NDArray[np.bool_], margin: int = 0) -> Region:
     """The smallest region that holds every true voxel, with a margin; the whole array where none is true."""
     region = []
     for axis in range(mask.ndim):
@@ -74,7 +74,7 @@ def content(mask: NDArray[np.bool_], margin: int = 0) -> Region:
     return tuple(region)
 
 
-def padding(shape: Sequence[int], smallest: Sequence[int]) -> list[tuple[int, int]]:
+def padding_to_size(shape: Sequence[int], smallest: Sequence[int]) -> list[tuple[int, int]]:
     """(before, after) per axis that bring `shape` to at least `smallest`, the image in the middle."""
     short = [max(0, want - have) for have, want in zip(shape, smallest, strict=True)]
     return [(missing // 2, missing - missing // 2) for missing in short]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.transforms.draws import generator
+from isocenter.transforms import random_draws
 from isocenter.values import Geometry, Image, Label
 
 LABELS = (Label(1, "front", (230, 160, 40)), Label(2, "back", (70, 150, 220)))
@@ -26,17 +26,19 @@ PERSON, VISIT = 0, 1
 Points = NDArray[np.floating]
 
 
-def phantom(seed: int, patient: int, visit: int = 0) -> tuple[Image, Image]:
+def make_phantom(seed: int, patient: int, visit: int = 0) -> tuple[Image, Image]:
     """An image and its label map, the same for the same numbers.
 
     Anatomy belongs to the patient; spacing, orientation, position, unevenness and noise to the visit.
     """
-    geometry = _geometry(generator(seed, VISIT, patient, visit))
+    geometry = _geometry(random_draws.sample_generator(seed, VISIT, patient, visit))
     index = np.stack(np.meshgrid(*(np.arange(size) for size in geometry.shape), indexing="ij"), axis=-1)
     points = geometry.to_world(index)
-    radius, side, tissue = _anatomy(points, generator(seed, PERSON, patient))
+    radius, side, tissue = _anatomy(points, random_draws.sample_generator(seed, PERSON, patient))
     labels = np.where(radius < 1, np.where(side > 0, 1, 2), 0).astype(np.uint8)
-    signal = _scanned(_signal(radius, side, tissue), points, generator(seed, VISIT + 1, patient, visit))
+    signal = _scan(
+        _signal(radius, side, tissue), points, random_draws.sample_generator(seed, VISIT + 1, patient, visit)
+    )
     image = Image(signal[None], geometry, modality="MR")
     return image, Image(labels[None], geometry, modality="SEG", channels=("label",), labels=LABELS)
 
@@ -74,7 +76,7 @@ def _anatomy(points: Points, draw: np.random.Generator) -> tuple[Points, Points,
     """
     half = np.array(HALF_AXES) * draw.normal(1, 0.1, 3)
     bend, taper, cut = draw.normal(0.012, 0.004), draw.normal(0.012, 0.006), draw.normal(0, 1.5)
-    moved = _deformed(points, draw) @ _rotation(draw.normal(0, 10, 3))
+    moved = _deform(points, draw) @ _rotation(draw.normal(0, 10, 3))
     x, y, z = np.moveaxis(moved, -1, 0)
     z = z + bend * y**2 - 1.5  # mm: bends downwards at both ends, about its middle
     width = 1 + taper * y
@@ -83,7 +85,7 @@ def _anatomy(points: Points, draw: np.random.Generator) -> tuple[Points, Points,
     return radius, y - cut + 0.2 * z, tissue
 
 
-def _deformed(points: Points, draw: np.random.Generator) -> Points:
+def _deform(points: Points, draw: np.random.Generator) -> Points:
     """Points moved by about 1 mm, smoothly."""
     return points + np.stack([_waves(points, draw, length=35.0) for _ in range(3)], axis=-1)
 
@@ -106,7 +108,7 @@ def _signal(radius: Points, side: Points, tissue: Points) -> Points:
     return (around * (1 - share) + inside * share) * (1 - 0.8 * fluid)
 
 
-def _scanned(signal: Points, points: Points, draw: np.random.Generator) -> NDArray[np.uint16]:
+def _scan(signal: Points, points: Points, draw: np.random.Generator) -> NDArray[np.uint16]:
     """The image as a scanner shows it: uneven sensitivity, a scale of its own, Rician noise.
 
     Gudbjartsson and Patz, Magn Reson Med 1995, doi:10.1002/mrm.1910340618

@@ -42,7 +42,7 @@ class Taps:
 
 
 @lru_cache(maxsize=256)
-def taps(old: int, new: int, order: Order = "linear", widening: float = 1.0) -> Taps:
+def axis_taps(old: int, new: int, order: Order = "linear", widening: float = 1.0) -> Taps:
     """The taps from `old` samples to `new` ones over the same length, edge to edge.
 
     Going down, the kernel is widened by the ratio (times `widening`), so that what is finer than the new grid is
@@ -56,12 +56,12 @@ def taps(old: int, new: int, order: Order = "linear", widening: float = 1.0) -> 
     index = np.floor(centre - radius).astype(np.intp)[:, None] + np.arange(1, int(np.ceil(2 * radius)) + 1)
     distance = (index - centre[:, None]) / stretch
     weight = kernel(np.abs(distance))
-    weight = _centred(weight / weight.sum(axis=1, keepdims=True), distance)
+    weight = _centre(weight / weight.sum(axis=1, keepdims=True), distance)
     used = np.abs(weight).max(axis=0) > 1e-7
     return Taps(np.clip(index[:, used], 0, old - 1), weight[:, used].astype(np.float32))
 
 
-def _centred(weight: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArray[np.float64]:
+def _centre(weight: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """The weights with their centre of mass where it should be, at distance 0.
 
     A widened kernel meets the old samples off centre at ratios that are not whole: up to 0.08 voxels without this.
@@ -89,7 +89,7 @@ KERNELS: dict[str, tuple[float, Callable[[NDArray[np.float64]], NDArray[np.float
 }
 
 
-def along(array: Any, axis: int, step: Taps) -> Any:
+def resample_axis(array: Any, axis: int, step: Taps) -> Any:
     """`array` (NumPy or torch, floating) with one axis resampled."""
     return _along_by_products(array, axis, step) if isinstance(array, np.ndarray) else _along_by_taps(array, axis, step)
 
@@ -131,7 +131,7 @@ def _along_by_taps(array: Any, axis: int, step: Taps) -> Any:
 
 def resampling_matrix(old: int, new: int) -> NDArray[Any]:
     """(new, old) weights of an axis as a whole, where few new samples are made of many old ones."""
-    step = taps(old, new)
+    step = axis_taps(old, new)
     matrix = np.zeros((new, old), dtype=np.float32)
     band, near = _band(step.index, step.weight)
     matrix[:, near] = band
@@ -143,19 +143,23 @@ def resample(array: Any, shape: Sequence[int], order: Order = "linear") -> Any:
 
     Whole numbers become float32, slab by slab; where no axis changes the array comes back as it is.
     """
-    steps = [None if old == new else taps(old, new, order) for old, new in zip(array.shape[1:], shape, strict=True)]
+    steps = [
+        None if old == new else axis_taps(old, new, order) for old, new in zip(array.shape[1:], shape, strict=True)
+    ]
     if not any(steps):
         return array
     if not isinstance(array, np.ndarray):
-        return _stepped(array, steps)
+        return _apply_taps(array, steps)
     kind = array.dtype if np.issubdtype(array.dtype, np.floating) else np.dtype(np.float32)
     out = np.empty((len(array), *shape), dtype=kind)
-    for rows, step, near in slabs(taps(array.shape[1], shape[0], order), max(array[0, 0].size, out[0, 0].size)):
-        out[:, rows] = _stepped(array[:, near].astype(kind, copy=False), [steps[0] and step, *steps[1:]])
+    for rows, step, near in split_into_slabs(
+        axis_taps(array.shape[1], shape[0], order), max(array[0, 0].size, out[0, 0].size)
+    ):
+        out[:, rows] = _apply_taps(array[:, near].astype(kind, copy=False), [steps[0] and step, *steps[1:]])
     return out
 
 
-def slabs(step: Taps, plane: int) -> Iterator[tuple[slice, Taps, slice]]:
+def split_into_slabs(step: Taps, plane: int) -> Iterator[tuple[slice, Taps, slice]]:
     """(new rows, their taps counted from the first old row that they need, those old rows) of an axis.
 
     plane: voxels of one row; as many rows together as a cache holds, but some: each slab needs its neighbours' too
@@ -168,10 +172,10 @@ def slabs(step: Taps, plane: int) -> Iterator[tuple[slice, Taps, slice]]:
         yield rows, Taps(part.index - low, part.weight), slice(low, high + 1)
 
 
-def _stepped(array: Any, steps: Sequence[Taps | None]) -> Any:
+def _apply_taps(array: Any, steps: Sequence[Taps | None]) -> Any:
     """Each spatial axis by its taps, if it has any."""
     changed = [(len(step.index) / array.shape[axis], axis, step) for axis, step in enumerate(steps, start=1) if step]
     # The axis that shrinks most goes first: every later one has less to do.
     for _, axis, step in sorted(changed, key=lambda item: item[:2]):
-        array = along(array, axis, step)
+        array = resample_axis(array, axis, step)
     return array

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.values.geometry import Floats
+from isocenter.values.grid_geometry import Floats
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
+class BootstrapDraws:
     """A figure in each bootstrap sample of patients; two figures of the same patients and seed are paired.
 
     figures: (draws,), NaN where the figure is undefined
@@ -29,7 +29,7 @@ class Draws:
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class FigureRecipe:
     """The ingredients of a figure, so that it can be made again for any of these people.
 
     statistic: (draws, people) weights to (draws,) figures
@@ -65,8 +65,8 @@ class Estimate:
     patients: int = 0
     unit: str = ""
     method: str = ""
-    draws: Draws | None = field(default=None, compare=False, repr=False)
-    recipe: Recipe | None = field(default=None, compare=False, repr=False)
+    draws: BootstrapDraws | None = field(default=None, compare=False, repr=False)
+    recipe: FigureRecipe | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""

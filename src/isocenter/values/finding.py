@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from isocenter.values.image import Code
-from isocenter.values.outcome import OutcomeName
+from isocenter.values.case_outcome import OutcomeName
+from isocenter.values.voxel_images import Code
 
 # Frames with findings of a clip that a record and its reports state: more are too many for people to read.
 MOST_FRAMES = 200
@@ -58,7 +58,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Findings:
+class FindingsRecord:
     """The record of what a model found in an image, or in several: every report is made of it.
 
     reason: why there is no answer, or what of it is lacking
@@ -106,7 +106,7 @@ class CodedName:
         return asdict(self)
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> CodedName:
+    def from_record(cls, record: Mapping[str, Any]) -> CodedName:
         """Make a code from the plain values of a model's record."""
         codes = tuple(Code(one["scheme"], one["value"], one["meaning"]) for one in record["codes"])
         return cls(codes, str(record["source"]), str(record["unit"]))

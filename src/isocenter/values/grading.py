@@ -51,7 +51,7 @@ KINDS = frozenset({"non proliferative", "nonproliferative", "npdr"})
 Value = Callable[[str], float | None]
 
 
-def grades(names: Sequence[str]) -> tuple[int, ...] | None:
+def grades_in_names(names: Sequence[str]) -> tuple[int, ...] | None:
     """The numbers at the end of names that differ in nothing else: "0", "1", or "grade 2", "grade 3".
 
     None for other names. Bare numbers do not prove an order: they may only number the classes.
@@ -64,7 +64,7 @@ def grades(names: Sequence[str]) -> tuple[int, ...] | None:
     return numbers if len(words) == 1 and len(set(numbers)) == len(numbers) else None
 
 
-def rising(names: Sequence[str]) -> tuple[str, ...] | None:
+def order_by_grade(names: Sequence[str]) -> tuple[str, ...] | None:
     """The names from the lowest grade to the highest, by their numbers or by the words of a known scale.
 
     None where they are of no scale that is known, or of several that order them differently.
@@ -72,9 +72,9 @@ def rising(names: Sequence[str]) -> tuple[str, ...] | None:
     words = [_words(name) for name in names]
     for pattern, value in ((LEADING, _number), (WITHIN, _number), (ROMAN, _roman), (LETTER, _letter)):
         if (ranks := _by_pattern(words, pattern, value)) is not None:
-            return _sorted(names, ranks)
+            return _sort(names, ranks)
     scales = ([_rank_of(word, scale) for word in words] for scale in SCALES)
-    orders = {_sorted(names, ranks) for ranks in scales if None not in ranks and len(set(ranks)) == len(ranks)}
+    orders = {_sort(names, ranks) for ranks in scales if None not in ranks and len(set(ranks)) == len(ranks)}
     return orders.pop() if len(orders) == 1 and len(names) > 1 else None
 
 
@@ -84,7 +84,7 @@ def _words(name: str) -> str:
     return " ".join(re.sub(r"[\s_\-/():+]+", " ", apart).casefold().split())
 
 
-def _sorted(names: Sequence[str], ranks: Sequence[Any]) -> tuple[str, ...]:
+def _sort(names: Sequence[str], ranks: Sequence[Any]) -> tuple[str, ...]:
     return tuple(name for _, name in sorted(zip(ranks, names, strict=True)))
 
 

@@ -9,10 +9,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from isocenter.values.boxes import BoundingBoxes
-from isocenter.values.geometry import Geometry, counted_in
-from isocenter.values.image import Array, Deferred, Label
-from isocenter.values.transform import SpatialTransform
+from isocenter.values import grid_geometry
+from isocenter.values.bounding_boxes import BoundingBoxes
+from isocenter.values.grid_geometry import Geometry
+from isocenter.values.spatial_transform import SpatialTransform
+from isocenter.values.voxel_images import Array, Deferred, Label
 
 Region = tuple[slice, ...]
 # Finished parts of the source grid, in order, each with one array a head: (channels, *region) or (channels,).
@@ -81,7 +82,7 @@ class Output:
         """Whether some of its channels belong to the grid's axes, and turn with them."""
         return self.lengths + self.offsets > 0
 
-    def turned(self, array: Array, trace: AxisChange) -> Array:
+    def turn_to_axes(self, array: Array, trace: AxisChange) -> Array:
         """(channels, ...) of the network's grid, its lengths and offsets stated for another grid's axes."""
         plain = self.count - self.lengths - self.offsets
         parts = np.split(np.asarray(array), [plain, plain + self.lengths])
@@ -173,13 +174,13 @@ class Instances(Output):
 
 
 @dataclass(frozen=True)
-class Several(Output):
+class SeveralHeads(Output):
     """The answers that are known of a case, of several questions: {part: the head that its target is for}."""
 
     parts: Mapping[str, Vector | Dense | Boxes | Instances] = field()
 
 
-Head = Vector | Dense | Boxes | Instances | Several
+Head = Vector | Dense | Boxes | Instances | SeveralHeads
 # Under this name a batch of such targets says, (batch, parts), of which samples each part is known.
 KNOWN = "known"
 
@@ -310,29 +311,29 @@ class Prediction:
             return
         if self.probabilities:
             likeliest = sorted(self.probabilities.items(), key=lambda item: -item[1])
-            yield f"probability: {_listed([f'{name} {value:.3f}' for name, value in likeliest])}"
+            yield f"probability: {_shorten_list([f'{name} {value:.3f}' for name, value in likeliest])}"
         if self.values:
             deviations = np.ravel([] if self.confidence.deviations is None else self.confidence.deviations)
             spreads = [f" ± {one:.3g}" for one in deviations] + [""] * len(self.values)
             pairs = zip(self.values.items(), spreads, strict=False)
-            yield _listed([f"{name} {value:.4g}{spread}" for (name, value), spread in pairs])
+            yield _shorten_list([f"{name} {value:.4g}{spread}" for (name, value), spread in pairs])
         if self.transform is not None:
             yield repr(self.transform)
-        if (called := self.called) is not None:
+        if (called := self.called_boxes) is not None:
             counts = {name: called.names.count(name) for name in dict.fromkeys(called.names)}
-            yield f"boxes: {_listed([f'{name} {count}' for name, count in counts.items()]) or 'none'}"
+            yield f"boxes: {_shorten_list([f'{name} {count}' for name, count in counts.items()]) or 'none'}"
         if self.frames:
             yield f"{len(self.frames)} frames, each with its own result in `frames`"
         elif isinstance(self.data, Deferred):
             yield f"label map of {' x '.join(map(str, self.data.shape))} voxels, computed when it is read"
         elif self.data is not None:
-            yield _listed(self._sizes) or "no structure is marked"
+            yield _shorten_list(self._sizes) or "no structure is marked"
 
     @property
     def _sizes(self) -> list[str]:
         """The size of each structure in ml, of two axes in mm², in voxels where nothing is known of lengths."""
         counts = np.bincount(np.asarray(self.data).ravel())
-        size, unit = self.geometry.voxel_size or (1.0, counted_in(self.geometry.ndim))
+        size, unit = self.geometry.voxel_size or (1.0, grid_geometry.pixels_or_voxels(self.geometry.ndim))
         structures = [label for label in self.labels if label.value]
         voxels = {label.name: counts[label.value] if label.value < len(counts) else 0 for label in structures}
         return [f"{name} {size * count:.4g} {unit}" for name, count in voxels.items()]
@@ -362,24 +363,26 @@ class Prediction:
             name: uncalibrated.get(name, chance) for name, chance in self.probabilities.items()
         }
         prediction = replace(self, probabilities=probabilities, parts=parts)
-        if (called := self.called) is None or called.uncalibrated is None:
+        if (called := self.called_boxes) is None or called.uncalibrated is None:
             return prediction
         return replace(prediction, boxes=replace(called, scores=called.uncalibrated, uncalibrated=None), threshold=0.0)
 
     @property
-    def decided(self) -> Prediction:
+    def without_tuning_arrays(self) -> Prediction:
         """The same without what tuning looks at, which may be as large as the image; so of its parts."""
-        return replace(self, untuned=None, parts={name: part.decided for name, part in self.parts.items()})
+        return replace(
+            self, untuned=None, parts={name: part.without_tuning_arrays for name, part in self.parts.items()}
+        )
 
     @property
-    def called(self) -> BoundingBoxes | None:
+    def called_boxes(self) -> BoundingBoxes | None:
         """The boxes that the model stands by."""
         if self.boxes is None or self.boxes.scores is None:
             return self.boxes
         return self.boxes.at(self.boxes.scores >= self.threshold)
 
 
-def _listed(texts: list[str]) -> str:
+def _shorten_list(texts: list[str]) -> str:
     """The first of them, and how many others there are."""
     others = len(texts) - MOST_PRINTED
     return ", ".join([*texts[:MOST_PRINTED], *([f"and {others} more"] if others > 0 else [])])

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from isocenter.values.boxes import BoundingBoxes
-from isocenter.values.case import Case, Dataset, Problem
-from isocenter.values.fingerprint import Fingerprint
-from isocenter.values.image import Array, Image
-from isocenter.values.slabs import label_voxels
+from isocenter.values import slabs
+from isocenter.values.bounding_boxes import BoundingBoxes
+from isocenter.values.dataset_cases import Case, Dataset, Problem
+from isocenter.values.dataset_fingerprint import Fingerprint
+from isocenter.values.voxel_images import Array, Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +67,10 @@ class Cohort:
         return self.fingerprint.summaries(kind)
 
 
-def summarised(reference: CaseReference) -> ReferenceMeasures:
+def summarise_reference(reference: CaseReference) -> ReferenceMeasures:
     """The value itself; of an image {value: voxels}."""
     value = reference.value
-    return ReferenceMeasures(label_voxels(value.data) if isinstance(value, Image) else value)
+    return ReferenceMeasures(slabs.label_voxels(value.data) if isinstance(value, Image) else value)
 
 
 def _nothing(*_: Any) -> Iterator[Any]:
@@ -90,7 +90,7 @@ def _itself(cell: Any) -> Any:
     return cell
 
 
-def placed(value: Any) -> Image | BoundingBoxes | None:
+def placed_value(value: Any) -> Image | BoundingBoxes | None:
     """The value itself where it has a place in its image: a map, or boxes."""
     return value if isinstance(value, Image | BoundingBoxes) else None
 
@@ -110,7 +110,7 @@ class ReferenceFacts:
     counted:     what a model's record keeps of all training cases, in plain values, without naming a case
     """
 
-    measure: Callable[[CaseReference], ReferenceMeasures] = summarised
+    measure: Callable[[CaseReference], ReferenceMeasures] = summarise_reference
     answers: Callable[[Any], Mapping[str, Any]] = _empty
     is_measured: bool = False
     recorded: Callable[[Any], Any] = _plain
@@ -161,7 +161,7 @@ class ReferenceWords:
     question: str = "{name} can be told"
     lines: Callable[[Cohort], Mapping[str, str]] = _empty
     charts: Callable[[Cohort], Iterator[Any]] = _nothing
-    drawn: Callable[[Any], Image | BoundingBoxes | None] = placed
+    drawn: Callable[[Any], Image | BoundingBoxes | None] = placed_value
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from isocenter.errors import PlanError
-from isocenter.values.plan import Decision, Sentence
+from isocenter.values.plan_decisions import Decision, Sentence
 
 # Keys of a field's metadata: its setting, its group of settings, and whether figures of two models need it alike.
 SETTING, GROUP, COMPARED = "setting", "group", "compared"
@@ -68,7 +68,7 @@ class Setting:
             raise PlanError(problem, f"task.{self.name}", f"Choose one of {', '.join(choices)}")
         if self.type is bool and self.read is None and not isinstance(value, bool):
             raise PlanError(f"{value!r} is neither true nor false", f"task.{self.name}", "Give true or false")
-        return _read(self.type, value) if self.read is None else self.read(value)
+        return _parse(self.type, value) if self.read is None else self.read(value)
 
     def plain_of(self, value: Any) -> Any:
         """The plain value, for JSON and YAML, of which `value_of` makes an equal one."""
@@ -76,7 +76,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Group:
+class SettingsGroup:
     """The settings of another dataclass that a field holds.
 
     kind:     the dataclass
@@ -104,10 +104,10 @@ def settings_group(kind: type, *names: str, **changed: Mapping[str, Any]) -> Any
     """
     settings = settings_in(kind)
     chosen = {name: replace(settings[name], **changed.get(name, {})) for name in names or settings}
-    return field(default_factory=kind, metadata={GROUP: Group(kind, chosen)})
+    return field(default_factory=kind, metadata={GROUP: SettingsGroup(kind, chosen)})
 
 
-def redeclared(kind: type, name: str, **changed: Any) -> Any:
+def redeclare(kind: type, name: str, **changed: Any) -> Any:
     """The setting of a base class with this field, of which a derived class declares something otherwise."""
     [declared_field] = [one for one in fields(kind) if one.name == name]
     metadata = {**declared_field.metadata, SETTING: replace(declared_field.metadata[SETTING], **changed)}
@@ -118,16 +118,16 @@ def redeclared(kind: type, name: str, **changed: Any) -> Any:
 def settings_in(kind: type) -> Mapping[str, Setting]:
     """{name in a plan: setting} of a dataclass and of its groups."""
     settings = dict[str, Setting]()
-    for _, held in _held(kind):
-        settings |= held.settings if isinstance(held, Group) else {held.name: held}
+    for _, held in _settings_of(kind):
+        settings |= held.settings if isinstance(held, SettingsGroup) else {held.name: held}
     return settings
 
 
-def values_of(kind: type, stated_values: Mapping[str, Any]) -> dict[str, Any]:
+def parse_plain_settings(kind: type, stated_values: Mapping[str, Any]) -> dict[str, Any]:
     """{field: value} of the plain settings that are given; KeyError for one that is not, and has no default."""
     values = dict[str, Any]()
-    for name, held in _held(kind):
-        if isinstance(held, Group):
+    for name, held in _settings_of(kind):
+        if isinstance(held, SettingsGroup):
             values[name] = _group_of(held, stated_values)
         elif held.name in stated_values:
             values[name] = held.value_of(stated_values[held.name])
@@ -139,9 +139,9 @@ def values_of(kind: type, stated_values: Mapping[str, Any]) -> dict[str, Any]:
 def plain_settings(value: Any) -> dict[str, Any]:
     """{name in a plan: plain value} of a dataclass and of its groups."""
     plain = dict[str, Any]()
-    for name, held in _held(value.__class__):
+    for name, held in _settings_of(value.__class__):
         content = getattr(value, name)
-        if isinstance(held, Group):
+        if isinstance(held, SettingsGroup):
             of_group = plain_settings(content)
             plain |= {key: of_group[key] for key in held.settings}
         else:
@@ -149,7 +149,7 @@ def plain_settings(value: Any) -> dict[str, Any]:
     return plain
 
 
-def compared_by(kind: type) -> list[str]:
+def compared_fields(kind: type) -> list[str]:
     """The fields without which figures of two models are not the same figures."""
     return [one.name for one in fields(kind) if one.metadata.get(COMPARED)]
 
@@ -164,12 +164,12 @@ def plain_value(value: Any) -> Any:
 
 
 @cache
-def _held(kind: type) -> tuple[tuple[str, Setting | Group], ...]:
+def _settings_of(kind: type) -> tuple[tuple[str, Setting | SettingsGroup], ...]:
     """(field, what it holds) of the fields that are declared as settings."""
-    return tuple(_declared(kind))
+    return tuple(_iterate_settings(kind))
 
 
-def _declared(kind: type) -> Iterator[tuple[str, Setting | Group]]:
+def _iterate_settings(kind: type) -> Iterator[tuple[str, Setting | SettingsGroup]]:
     types = _types_of(kind)
     for declared in fields(kind):
         if GROUP in declared.metadata:
@@ -195,9 +195,9 @@ def _types_of(kind: object) -> dict[str, Any]:
     return {name: one for base in bases for name, one in inspect.get_annotations(base, eval_str=True).items()}
 
 
-def _group_of(held: Group, stated_values: Mapping[str, Any]) -> Any:
+def _group_of(held: SettingsGroup, stated_values: Mapping[str, Any]) -> Any:
     """The group of the settings that its holder has; PlanError for one that cannot be."""
-    names = {one.name: name for name, one in _held(held.kind) if isinstance(one, Setting)}
+    names = {one.name: name for name, one in _settings_of(held.kind) if isinstance(one, Setting)}
     settings = held.settings.items()
     return held.kind(
         **{
@@ -207,7 +207,7 @@ def _group_of(held: Group, stated_values: Mapping[str, Any]) -> Any:
     )
 
 
-def _read(kind: Any, value: Any) -> Any:
+def _parse(kind: Any, value: Any) -> Any:
     """A plain value as one of this type; TypeError or ValueError for what is none."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
@@ -215,11 +215,11 @@ def _read(kind: Any, value: Any) -> Any:
             return None
         others = [one for one in inner if one is not NoneType]
         fitting = [one for one in others if isinstance(value, Mapping) == _is_mapping(one)]
-        return _read((fitting or others)[0], value)
+        return _parse((fitting or others)[0], value)
     if origin is tuple:
-        return tuple(_read(inner[0], one) for one in value or ())
+        return tuple(_parse(inner[0], one) for one in value or ())
     if _is_mapping(kind):
-        return {str(name): _read(inner[1], one) for name, one in value.items()}
+        return {str(name): _parse(inner[1], one) for name, one in value.items()}
     return kind(value) if kind in (str, int, float) else value
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.values.image import Array, Deferred, blocks
+from isocenter.values import voxel_images
+from isocenter.values.voxel_images import Array, Deferred
 
 # What is made of so many voxels stays in the processor's cache.
 SLAB_VOXELS = 2**19
@@ -91,7 +92,11 @@ def label_voxels(labels: Array | Deferred) -> dict[int | float, int]:
     """{value: voxels}; whole numbers are integers."""
     voxels: Counter[int | float] = Counter()
     is_held = isinstance(labels, np.ndarray)
-    for part in (part for _, (part,) in memory_slabs(labels)) if is_held else (part for _, part in blocks(labels)):
+    for part in (
+        (part for _, (part,) in memory_slabs(labels))
+        if is_held
+        else (part for _, part in voxel_images.blocks_along_last_axis(labels))
+    ):
         for value, count in zip(*(numbers.tolist() for numbers in _value_counts(part)), strict=True):
             voxels[int(value) if value == int(value) else value] += count
     return {value: voxels[value] for value in sorted(voxels)}

@@ -7,27 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import UsageError, counted
-from isocenter.keywords import takes
-from isocenter.options import AdoptOptions
-from isocenter.reading import ReadingOptions, open_dataset, refuse_missing, refuse_taken
-from isocenter.runtime import (
-    Evidence,
-    Model,
-    certify,
-    choose_device,
-    is_foreign,
-    load_foreign,
-    read_postprocessing,
-    refuse_almost,
-    refuse_unknown,
-    why_unpackable,
-    with_codes,
-    write_package,
-)
-from isocenter.transforms import COLOUR, stacked
+from isocenter import errors, keywords
+from isocenter.errors import UsageError
+from isocenter.options.models import AdoptOptions
+from isocenter.reading import ReadingOptions, dataset_reading, verb_results
+from isocenter.runtime import Model, hardware, result_codes
+from isocenter.runtime.foreign import detect, nnunet_model
+from isocenter.runtime.package import backends as package_backends
+from isocenter.runtime.package import certification, package_writing
+from isocenter.runtime.package.package_writing import PackageEvidence
+from isocenter.transforms import COLOUR, channel_stack
 from isocenter.values import Case, Decision, Image
-from isocenter.verbs.package import MARKS, Packaged, becoming, code_table, is_zip
+from isocenter.verbs import package
+from isocenter.verbs.package import MARKS, PackagingResult
 
 # Each is predicted several times by every backend.
 MOST = 20
@@ -36,7 +28,7 @@ USUAL = ("usual",)
 
 
 @dataclass(frozen=True)
-class Adopted(Packaged):
+class AdoptionResult(PackagingResult):
     """A package of an adopted model, with the origin of the model and what was taken on trust.
 
     usual: whether only backends that `predict` may take by itself were tried
@@ -62,8 +54,8 @@ class Adopted(Packaged):
         return "\n".join([*lines, trusted] if self.trusted else lines)
 
 
-@takes(AdoptOptions)
-def adopt(options: AdoptOptions) -> Adopted:
+@keywords.takes(AdoptOptions)
+def adopt(options: AdoptOptions) -> AdoptionResult:
     """The model of another program as a package: a folder, or a zip where `out` ends so.
 
     trust:          "module.name" of what its checkpoints may call beside tensors and numbers; it is imported and run
@@ -73,34 +65,38 @@ def adopt(options: AdoptOptions) -> Adopted:
     out = options.out
     backends = options.backends
     source, out = Path(source), Path(out)
-    refuse_missing(source)
+    verb_results.refuse_missing(source)
     if options.images is not None:
-        refuse_missing(Path(options.images))
-    if not is_foreign(source):
-        refuse_almost(source)
+        verb_results.refuse_missing(Path(options.images))
+    if not detect.is_foreign(source):
+        detect.refuse_near_misses(source)
         remedy = "Give a result folder of nnU-Net v2; for a run use `isocenter package`"
         raise UsageError("is not a model of another program that can be adopted", str(source), remedy)
-    zipped = is_zip(out)
-    refuse_taken(out, options.overwrite, () if zipped else MARKS)
+    zipped = package.is_zip(out)
+    verb_results.refuse_taken(out, options.overwrite, () if zipped else MARKS)
     backends = None if backends is None else tuple(backends)
-    refuse_unknown(() if backends in (None, USUAL) else backends, "--backends")
-    largest = read_postprocessing(Path(options.postprocessing)) if options.postprocessing is not None else ()
-    model = with_codes(load_foreign(source, "cpu", fold=options.fold, trusted=options.trust, largest=largest), {})
-    if problem := why_unpackable(model):
+    package_backends.refuse_unknown_backends(() if backends in (None, USUAL) else backends, "--backends")
+    largest = (
+        nnunet_model.read_postprocessing(Path(options.postprocessing)) if options.postprocessing is not None else ()
+    )
+    model = result_codes.with_codes(
+        detect.load_foreign(source, "cpu", fold=options.fold, trusted=options.trust, largest=largest), {}
+    )
+    if problem := detect.why_unpackable(model):
         raise UsageError(problem, str(source), "Predict with it as it is: it needs no package")
     origin = str(model.record["origin"])
     limits = [f"Adopted from {origin}: Isocenter has measured nothing of it. Ask its maker who owns the weights."]
     if options.trust:
         limits.append(f"Its checkpoints were opened trusting {', '.join(options.trust)}.")
-    evidence = Evidence(limits=limits, decisions=_decisions(options.trust, largest))
-    with becoming(out, options.overwrite, zipped) as folder:
-        onnx = write_package(model, evidence, folder.name, folder)
+    evidence = PackageEvidence(limits=limits, decisions=_decisions(options.trust, largest))
+    with package.new_package_folder(out, options.overwrite, zipped) as folder:
+        onnx = package_writing.write_package(model, evidence, folder.name, folder)
         certificate = None
         if backends != ():
             shown = _Shown(None if options.images is None else Path(options.images), model)
-            here = choose_device("auto").value
+            here = hardware.choose_device("auto").value
             usual = backends == USUAL
-            certificate = certify(
+            certificate = certification.certify(
                 folder,
                 model,
                 shown,
@@ -110,13 +106,13 @@ def adopt(options: AdoptOptions) -> Adopted:
                 threads=options.threads,
                 only_fastest=usual,
             )
-    return Adopted(
+    return AdoptionResult(
         out,
         onnx,
         len(model.networks.members),
         False,
         certificate,
-        code_table(model),
+        package.code_table(model),
         str(model.gate),
         origin,
         tuple(options.trust),
@@ -133,12 +129,12 @@ class _Shown:
         if images is not None:
             colour = model.preprocessing.channels == COLOUR
             count = 1 if colour else len(model.preprocessing.channels)
-            cases = list(open_dataset(images, ReadingOptions(), references=False, channels=count))
+            cases = list(dataset_reading.open_dataset(images, ReadingOptions(), references=False, channels=count))
             self.cases = cases[:MOST]
-            self.description = f"{len(self.cases)} of {counted(len(cases), 'case')}"
+            self.description = f"{len(self.cases)} of {errors.count_phrase(len(cases), 'case')}"
 
     def __iter__(self) -> Iterator[Image]:
-        return (stacked(case.images, case.id) for case in self.cases)
+        return (channel_stack.stack_images(case.images, case.id) for case in self.cases)
 
 
 def _decisions(trust: Sequence[str], largest: Sequence[Sequence[int]]) -> dict[str, Decision]:
@@ -147,6 +143,6 @@ def _decisions(trust: Sequence[str], largest: Sequence[Sequence[int]]) -> dict[s
     if trust:
         decisions["adopt.trust"] = Decision(list(trust), "named by hand when the model was adopted")
     if largest:
-        because = f"nnU-Net's postprocessing.pkl has {counted(len(largest), 'step')}; in each the largest piece stays"
+        because = f"nnU-Net's postprocessing.pkl has {errors.count_phrase(len(largest), 'step')}; in each the largest piece stays"
         decisions["adopt.largest"] = Decision([list(group) for group in largest], because)
     return decisions

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isocenter import service
+from isocenter import keywords
 from isocenter.errors import FormatError, IntegrityError, UsageError
-from isocenter.files import parse_json, written
-from isocenter.keywords import takes
-from isocenter.options import ExportAuditOptions, VerifyAuditOptions
-from isocenter.verbs.serve import need_extra
+from isocenter.files.storage import atomic, structured_text
+from isocenter.options.node import ExportAuditOptions, VerifyAuditOptions
+from isocenter.service.exchange import atna
+from isocenter.service.records import audit_records, record_database
+from isocenter.verbs import serve
 
 if TYPE_CHECKING:
-    from isocenter.service import Database
+    from isocenter.service.records.record_database import Database
 
 FORMATS = ("jsonl", "atna")
 
@@ -43,22 +44,23 @@ class AuditCheck:
         return f"{self.events} events are as they were recorded; the hash of the last is {self.head}{rest}"
 
 
-@takes(VerifyAuditOptions)
+@keywords.takes(VerifyAuditOptions)
 def verify_audit(options: VerifyAuditOptions) -> AuditCheck:
     """Check that no event of the audit was changed, removed, added or moved since it was sealed.
 
     Raises IntegrityError with the first sequence that is wrong, UsageError for what is neither.
     """
-    need_extra("audit")
+    serve.refuse_missing_extra("audit")
     path = Path(options.place)
     if path.is_dir():
-        with _opened(path) as database:
-            unsealed = service.unsealed_count(database)
-            verdict = service.verified(
-                ((one, service.canonical(one)) for one in service.sealed_events(database)), options.head
+        with _open_database(path) as database:
+            unsealed = audit_records.unsealed_count(database)
+            verdict = audit_records.verify_events(
+                ((one, audit_records.canonical_text(one)) for one in audit_records.sealed_events(database)),
+                options.head,
             )
     else:
-        unsealed, verdict = 0, service.verified(_lines(path), options.head)
+        unsealed, verdict = 0, audit_records.verify_events(_lines(path), options.head)
     if verdict.wrong is not None:
         problem = f"event {verdict.wrong} {verdict.problem}; {verdict.events} events before it are as they were"
         remedy = "Compare with an earlier export, or with the heads in node.jsonl and in syslog"
@@ -66,32 +68,32 @@ def verify_audit(options: VerifyAuditOptions) -> AuditCheck:
     return AuditCheck(verdict.events, verdict.head.hash, unsealed)
 
 
-@takes(ExportAuditOptions)
+@keywords.takes(ExportAuditOptions)
 def export_audit(options: ExportAuditOptions) -> int:
     """Write the sealed events of a node into a file, one a line; how many there are.
 
     Raises UsageError for another format, a folder without a node, or a file that is there already.
     """
-    need_extra("audit")
+    serve.refuse_missing_extra("audit")
     if options.format not in FORMATS:
         raise UsageError(f"there is no format {options.format!r}", "--format", f"Choose one of {', '.join(FORMATS)}")
-    line_of = service.canonical if options.format == "jsonl" else service.atna_message
+    line_of = audit_records.canonical_text if options.format == "jsonl" else atna.atna_message
     count = 0
     with (
-        _opened(Path(options.node)) as database,
-        written(Path(options.out), overwrite=options.overwrite) as partial,
+        _open_database(Path(options.node)) as database,
+        atomic.write_whole(Path(options.out), overwrite=options.overwrite) as partial,
         partial.open("w", encoding="utf-8", newline="\n") as file,
     ):
-        for event in service.sealed_events(database):
+        for event in audit_records.sealed_events(database):
             file.write(f"{line_of(event)}\n")
             count += 1
     return count
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[Database]:
+def _open_database(folder: Path) -> Iterator[Database]:
     """The database of a node, which may be running. Raises UsageError where there is none."""
-    database = service.node_database(folder)
+    database = record_database.node_database(folder)
     try:
         yield database
     finally:
@@ -112,9 +114,9 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], str] | None]:
 def _event(line: bytes) -> tuple[dict[str, Any], str] | None:
     try:
         text = line.decode()
-        event = parse_json(text)
+        event = structured_text.parse_json(text)
     except (ValueError, FormatError):
         return None
     # The same values may be written in several ways, of which the node writes one.
-    is_ours = isinstance(event, dict) and f"{service.canonical(event)}\n" == text
+    is_ours = isinstance(event, dict) and f"{audit_records.canonical_text(event)}\n" == text
     return (event, text[:-1]) if is_ours else None

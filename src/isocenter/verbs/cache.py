@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isocenter import keywords
 from isocenter.errors import UsageError
-from isocenter.files import cache_folder
-from isocenter.keywords import takes
+from isocenter.files.storage import cache
 from isocenter.lazy import pandas as pd
-from isocenter.options import CacheOptions
+from isocenter.options.training import CacheOptions
 from isocenter.report import InNotebook
 
 # {part: what it holds}; what else lies in the folder, such as ledgers, cannot be made again and stays.
@@ -50,14 +50,14 @@ class CacheContents(InNotebook):
         return "\n".join([str(self.folder), *(lines or ["empty"])])
 
 
-@takes(CacheOptions)
+@keywords.takes(CacheOptions)
 def describe_cache(options: CacheOptions) -> CacheContents:
     """What lies in the cache folder, after the parts named by `empty` were emptied.
 
     A training that is running reads its prepared cases: empty these when it is done.
     Raises UsageError for a part that does not exist.
     """
-    folder = cache_folder()
+    folder = cache.cache_folder()
     for part in options.empty:
         if part not in (ALL, *PARTS):
             raise UsageError(f"there is no part {part!r}", "--empty", f"Choose {', '.join(PARTS)} or {ALL}")

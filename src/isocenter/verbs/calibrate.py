@@ -7,56 +7,31 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.belief import UNKEPT
-from isocenter.errors import UsageError, cases_of_patients, counted, listed
-from isocenter.evaluation import rows_from_records
-from isocenter.keywords import takes
-from isocenter.options import CalibrateOptions
-from isocenter.reading import open_labelled, refuse_missing, refuse_taken
-from isocenter.report import setting_text
-from isocenter.runs import MARKS as OF_A_RUN
-from isocenter.runs import MOST, Unseen, ValidationImages, gate_of_site, guarded_by
-from isocenter.runtime import (
-    CALIBRATED,
-    PACKAGED,
-    Certificate,
-    Evidence,
-    Model,
-    Request,
-    certify,
-    is_foreign,
-    load,
-    package_record,
-    refuse_unknown,
-    unpacked,
-    why_unkept,
-    why_unpackable,
-    with_uncertainty,
-    write_calibrated,
-    write_package,
-)
-from isocenter.scoring import (
-    boundless,
-    hashes_by_case,
-    kept_content,
-    of_the_same_name,
-    own_labels,
-    who_trained,
-    with_positive,
-)
-from isocenter.tasks import Evidence as Deciding
-from isocenter.tasks import (
-    Task,
-    fitted,
-    found_after_training,
-    found_settings,
-    leaves,
-    settings_of,
-    unkept_rules,
-    untuned,
-)
-from isocenter.values import Case, Dataset, Decision, counting_cases
-from isocenter.verbs.package import MARKS, audits_in, becoming, evidence_of, finished_plan, is_zip
+from isocenter import errors, keywords
+from isocenter.belief.operating_points import UNKEPT
+from isocenter.errors import UsageError
+from isocenter.evaluation import case_tables
+from isocenter.options.models import CalibrateOptions
+from isocenter.reading import dataset_reading, verb_results
+from isocenter.report import wording
+from isocenter.runs import gate
+from isocenter.runs.run_folder import MARKS as OF_A_RUN
+from isocenter.runs.run_folder import MOST, ValidationImages
+from isocenter.runs.tuning import UnseenPredictions
+from isocenter.runtime import Model, ModelRequest, model_assembly, model_files, record_files
+from isocenter.runtime.foreign import detect
+from isocenter.runtime.foreign.detect import CALIBRATED
+from isocenter.runtime.package import backends, certification, package_contents, package_writing
+from isocenter.runtime.package.backend_certificate import Certificate
+from isocenter.runtime.package.package_contents import PACKAGED
+from isocenter.runtime.package.package_writing import PackageEvidence
+from isocenter.scoring import case_selection, data_record, evaluation_notes, model_verdict
+from isocenter.scoring.explaining import kept_tests
+from isocenter.tasks import Task, fitting, properties, task_catalogue, task_settings
+from isocenter.tasks.fitting import PredictedCases as Deciding
+from isocenter.values import Case, Dataset, Decision, plan_decisions
+from isocenter.verbs import package
+from isocenter.verbs.package import MARKS
 
 NO_TEST = "what calibrates a model cannot test it"
 SILENT = "No calibrating case has a reference of "
@@ -68,7 +43,7 @@ UNCHECKED = (
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CalibrationResult:
     """Place of the calibrated model, and what the cases decided; prints both.
 
     cases, patients: how many decided
@@ -101,17 +76,17 @@ class Calibrated:
         }
 
     def __repr__(self) -> str:
-        lines = [str(self.out), f"decided by {cases_of_patients(self.cases, self.patients)}"]
+        lines = [str(self.out), f"decided by {errors.cases_of_patients(self.cases, self.patients)}"]
         if self.left_out:
             lines.append(f"warning: {_left_out(self.left_out)}")
         unchecked = () if self.trained_known else (UNCHECKED,)
         lines += [f"warning: {sentence}" for sentence in (*self.unkept, *unchecked)]
-        lines += [f"{name}: {setting_text(one.value)} ({one.because})" for name, one in self.decisions.items()]
+        lines += [f"{name}: {wording.setting_text(one.value)} ({one.because})" for name, one in self.decisions.items()]
         return "\n".join([*lines, *([] if self.certificate is None else self.certificate.lines)])
 
 
-@takes(CalibrateOptions)
-def calibrate(options: CalibrateOptions) -> Calibrated:
+@keywords.takes(CalibrateOptions)
+def calibrate(options: CalibrateOptions) -> CalibrationResult:
     """Find a model's calibration and thresholds anew on labelled cases that it has not seen, and keep them with it.
 
     model:    a run, also one of `train --all`, a package, or a model of another program
@@ -126,86 +101,92 @@ def calibrate(options: CalibrateOptions) -> Calibrated:
     """
     out = options.out
     source, out = Path(options.model), Path(out)
-    refuse_missing(source)
-    zipped, marks = is_zip(out), CALIBRATED if (out / CALIBRATED[0]).is_file() else MARKS
-    refuse_taken(out, options.overwrite, () if zipped else marks)
-    refuse_unknown(options.backends or (), "--backends")
+    verb_results.refuse_missing(source)
+    zipped, marks = package.is_zip(out), CALIBRATED if (out / CALIBRATED[0]).is_file() else MARKS
+    verb_results.refuse_taken(out, options.overwrite, () if zipped else marks)
+    backends.refuse_unknown_backends(options.backends or (), "--backends")
     reading = options.reading
-    loaded = replace(load(source, "cpu", threads=options.threads), request=Request(allow_large=reading.allow_large))
-    loaded = with_positive(loaded, options.positive, str(source))
+    loaded = replace(
+        model_files.load(source, "cpu", threads=options.threads), request=ModelRequest(allow_large=reading.allow_large)
+    )
+    loaded = evaluation_notes.with_positive(loaded, options.positive, str(source))
     as_it_is = _stays_as_it_is(source, loaded, out, for_packages=zipped or bool(options.backends))
     evidence = _without_boundless(_evidence(source, loaded), loaded.task)
-    known = open_labelled(options.data, reading, loaded.task)
+    known = dataset_reading.open_labelled(options.data, reading, loaded.task)
     dataset, hashes = _unseen(known, evidence)
-    cases, unlike = own_labels(loaded.task, list(dataset))
+    cases, unlike = evaluation_notes.own_labels(loaded.task, list(dataset))
     dataset, left_out = replace(dataset, cases=tuple(cases)), len(known) - len(dataset)
-    unseen = Unseen()
-    settled, decisions = _settled(unseen, loaded, dataset, str(source))
+    unseen = UnseenPredictions()
+    settled, decisions = _decide(unseen, loaded, dataset, str(source))
     notes = [*unlike, *_notes(source, loaded, dataset)]
-    if is_foreign(source) and settled.guard is None:
-        settled, judged = gate_of_site(unseen, settled, cases)
+    if detect.is_foreign(source) and settled.guard is None:
+        settled, judged = gate.gate_of_site(unseen, settled, cases)
         decisions |= judged
     known_cases = bool(evidence.trained)
     counts = len(cases), left_out
     evidence, unkept = _calibrated_anew(evidence, settled.task, decisions, counts, hashes, notes)
     certificate = None
-    with becoming(out, options.overwrite, zipped, marks) as folder:
+    with package.new_package_folder(out, options.overwrite, zipped, marks) as folder:
         if as_it_is:
-            write_calibrated(settled, source, _facts(evidence), folder)
+            detect.write_calibrated(settled, source, _facts(evidence), folder)
         else:
-            write_package(settled, evidence, folder.name, folder)
+            package_writing.write_package(settled, evidence, folder.name, folder)
         if not as_it_is and options.backends != ():
             kept = cases[:MOST]
-            shown = ValidationImages(f"{len(kept)} of {counted(len(cases), 'calibrating case')}", kept)
+            shown = ValidationImages(f"{len(kept)} of {errors.count_phrase(len(cases), 'calibrating case')}", kept)
             how: dict[str, Any] = {"names": options.backends, "devices": ("cpu",), "threads": options.threads}
-            certificate = certify(folder, settled, shown, shown.description, **how)
+            certificate = certification.certify(folder, settled, shown, shown.description, **how)
     patients = len({case.patient for case in cases})
-    return Calibrated(out, len(cases), patients, decisions, certificate, left_out, unkept, known_cases)
+    return CalibrationResult(out, len(cases), patients, decisions, certificate, left_out, unkept, known_cases)
 
 
 def _stays_as_it_is(source: Path, model: Model, out: Path, *, for_packages: bool) -> bool:
     """Whether the model, of another program, cannot become a package; UsageError for what only packages have."""
-    if not is_foreign(source) or why_unpackable(model) is None:
+    if not detect.is_foreign(source) or detect.why_unpackable(model) is None:
         return False
-    if problem := why_unkept(model):
+    if problem := detect.why_unkept(model):
         raise UsageError(problem, str(source), "Predict with it as it is")
     if for_packages:
-        problem = f"is asked for as a package, and {why_unpackable(model)}"
+        problem = f"is asked for as a package, and {detect.why_unpackable(model)}"
         raise UsageError(problem, str(out), "Give a folder as --out, without --backends: it keeps the model as it is")
     return True
 
 
-def _settled(unseen: Unseen, loaded: Model, dataset: Dataset, where: str) -> tuple[Model, dict[str, Decision]]:
+def _decide(
+    unseen: UnseenPredictions, loaded: Model, dataset: Dataset, where: str
+) -> tuple[Model, dict[str, Decision]]:
     """The model with what these cases decide; UsageError where that is nothing.
 
     What they say nothing of stays as it was: a part of the task without a reference, a baseline without an event.
     """
-    held, tuning = _parted(dataset)
+    held, tuning = _split_cases(dataset)
     exact, silent = bool(held), _silent_parts(loaded.task, tuning)
-    kept = {f"{name}.{setting}" for name, part in silent.items() for setting in found_after_training(part)}
-    open_task = untuned(loaded.task, kept)
-    deciding = Deciding(unseen.predicted(loaded, open_task, tuning), tuning)
+    kept = {
+        f"{name}.{setting}" for name, part in silent.items() for setting in task_settings.found_after_training(part)
+    }
+    open_task = task_catalogue.untuned_task(loaded.task, kept)
+    deciding = Deciding(unseen.predict(loaded, open_task, tuning), tuning)
 
     def calibrating(task: Task) -> Deciding:
         """Cases that decide nothing else, by the task so far."""
-        return Deciding(unseen.predicted(loaded, task, held), held)
+        return Deciding(unseen.predict(loaded, task, held), held)
 
     conformal = calibrating if exact else None
-    task, decisions = fitted(open_task, deciding, origin="site", otherwise=loaded.task, conformal=conformal)
+    task, decisions = fitting.fit_task(open_task, deciding, origin="site", otherwise=loaded.task, conformal=conformal)
     # networks differ by the new slope
-    renewed = with_uncertainty(replace(loaded, task=task), loaded.uncertainty.name)
-    settled, judged = guarded_by(unseen, renewed, held or tuning, exact=exact)
+    renewed = model_assembly.with_uncertainty(replace(loaded, task=task), loaded.uncertainty.name)
+    settled, judged = gate.add_gate_by(unseen, renewed, held or tuning, exact=exact)
     decided = {**decisions, **judged}
     if not decided:
         problem = "its outputs do not correspond to labels that could be calibrated"
         raise UsageError(
             problem, where, "Use it as it is; of overlapping regions a model has to say which labels they hold"
         )
-    lost = [name for name in found_settings(loaded.task) if settings_of(task)[name] is None]
+    lost = [name for name in fitting.found_settings(loaded.task) if task_settings.settings_of(task)[name] is None]
     return settled, decided | {f"task.{name}": Decision(None, NOT_SET) for name in lost}
 
 
-def _parted(dataset: Dataset) -> tuple[list[Case], list[Case]]:
+def _split_cases(dataset: Dataset) -> tuple[list[Case], list[Case]]:
     """The cases that set promises alone, none where every case would, and those that decide all the rest.
 
     UsageError where a patient has cases on both sides: what is promised would rest on people who decided the rest.
@@ -215,7 +196,7 @@ def _parted(dataset: Dataset) -> tuple[list[Case], list[Case]]:
     if not (held and others):
         return [], held or others
     if both := {case.patient for case in held} & {case.patient for case in others}:
-        problem = f"{counted(len(both), 'patient has', 'patients have')} cases within the part calibration and outside"
+        problem = f"{errors.count_phrase(len(both), 'patient has', 'patients have')} cases within the part calibration and outside"
         raise UsageError(problem, str(dataset.root or dataset.name), "Put all cases of a patient into one part")
     return held, others
 
@@ -224,27 +205,27 @@ def _silent_parts(task: Task, cases: Sequence[Case]) -> dict[str, Task]:
     """{name: part} of a task that is made of tasks, of those of which none of these cases has a reference."""
     return {
         name: part
-        for name, part in leaves(task).items()
+        for name, part in properties.leaf_tasks(task).items()
         if name and not any(part.needs <= set(case.references) for case in cases)
     }
 
 
 def _notes(source: Path, loaded: Model, dataset: Dataset) -> list[str]:
     """Notes on what cases that calibrate a model say nothing of, and whether they may be of patients who trained it."""
-    silent = _silent_parts(loaded.task, _parted(dataset)[1])
-    stays = f"{SILENT}{listed(list(silent))}: what was found for it after training stays."
-    same = of_the_same_name(dataset, who_trained(loaded, source))
+    silent = _silent_parts(loaded.task, _split_cases(dataset)[1])
+    stays = f"{SILENT}{errors.list_phrase(list(silent))}: what was found for it after training stays."
+    same = case_selection.same_name_note(dataset, case_selection.training_patients(loaded, source))
     return [*([stays] if silent else []), *([f"{same} what they have decided is too sure of itself."] if same else [])]
 
 
 def _calibrated_anew(
-    evidence: Evidence,
+    evidence: PackageEvidence,
     task: Task,
     made: Mapping[str, Decision],
     counts: tuple[int, int],
     hashes: Iterable[str],
     notes: Sequence[str],
-) -> tuple[Evidence, tuple[str, ...]]:
+) -> tuple[PackageEvidence, tuple[str, ...]]:
     """Parts of the model calibrated anew, and sentences on what these cases could not decide as it was asked for.
 
     counts: of the cases that calibrate, and of those that were left out; notes: of `_notes`
@@ -252,59 +233,73 @@ def _calibrated_anew(
     cases, left_out = counts
     decisions = {**evidence.decisions, **made}
     own = {name.removeprefix("task."): one for name, one in decisions.items() if name.startswith("task.")}
-    unkept = (*unkept_rules(task, own), *notes)
+    unkept = (*task_settings.unkept_rules(task, own), *notes)
     former = [limit for limit in evidence.limits if not limit.startswith((UNKEPT, SILENT))]
     before = "; the figures are of the model before that" if evidence.rows else ""
-    limit = f"Calibrated on {counted(cases, 'case')} after training{before}."
+    limit = f"Calibrated on {errors.count_phrase(cases, 'case')} after training{before}."
     limit += f" {_left_out(left_out)}." if left_out else ""
-    limits = [*former, *unkept, *boundless(task), *(() if evidence.trained else (UNCHECKED,)), limit]
+    limits = [
+        *former,
+        *unkept,
+        *model_verdict.boundless_sentences(task),
+        *(() if evidence.trained else (UNCHECKED,)),
+        limit,
+    ]
     trained = sorted({*evidence.trained, *hashes})
     return replace(evidence, limits=limits, decisions=decisions, trained=trained), unkept
 
 
-def _without_boundless(evidence: Evidence, before: Task) -> Evidence:
+def _without_boundless(evidence: PackageEvidence, before: Task) -> PackageEvidence:
     """Without what was said of thresholds that are found anew; before: the task that had them."""
-    former = {words for one in boundless(before) for words in (one, counting_cases(one))}
+    former = {
+        words
+        for one in model_verdict.boundless_sentences(before)
+        for words in (one, plan_decisions.patients_as_cases(one))
+    }
     return replace(evidence, limits=[limit for limit in evidence.limits if limit not in former])
 
 
 def _left_out(cases: int) -> str:
-    return f"{counted(cases, 'case')} of the set's own test part left out: {NO_TEST}"
+    return f"{errors.count_phrase(cases, 'case')} of the set's own test part left out: {NO_TEST}"
 
 
-def _facts(evidence: Evidence) -> dict[str, Any]:
+def _facts(evidence: PackageEvidence) -> dict[str, Any]:
     """Facts that a folder with a model of another program keeps of the cases that calibrated it."""
     decisions = {name: asdict(one) for name, one in evidence.decisions.items()}
     return {"trained": list(evidence.trained), "limits": list(evidence.limits), "decisions": decisions}
 
 
-def _evidence(source: Path, model: Model) -> Evidence:
+def _evidence(source: Path, model: Model) -> PackageEvidence:
     """Evidence on the model: of a run, of a package, or none."""
-    if is_foreign(source):
+    if detect.is_foreign(source):
         limits = model.record.get("limits") or [
             f"Adopted from {model.record['origin']}: Isocenter has measured nothing of it."
         ]
-        return Evidence(limits=limits, trained=model.record.get("trained", ()))
+        return PackageEvidence(limits=limits, trained=model.record.get("trained", ()))
     if all((source / mark).is_file() for mark in OF_A_RUN):
-        return evidence_of(source, model, finished_plan(source))
-    with unpacked(source) as folder:
-        record, kept, audits = package_record(folder), kept_content(folder), audits_in(folder / PACKAGED)
+        return package.run_evidence(source, model, package.finished_plan(source))
+    with record_files.unpack(source) as folder:
+        record, kept, audits = (
+            package_contents.package_record(folder),
+            kept_tests.kept_content(folder),
+            package.audit_texts(folder / PACKAGED),
+        )
     own = record["record"]
     decisions = {name: Decision(**one) for name, one in record["decisions"].items()}
-    rows = rows_from_records(record["evaluation"])
-    return Evidence(rows, own["limits"], decisions, own["trained"], own["tested"], kept, audits)
+    rows = case_tables.rows_from_records(record["evaluation"])
+    return PackageEvidence(rows, own["limits"], decisions, own["trained"], own["tested"], kept, audits)
 
 
-def _unseen(dataset: Dataset, evidence: Evidence) -> tuple[Dataset, set[str]]:
+def _unseen(dataset: Dataset, evidence: PackageEvidence) -> tuple[Dataset, set[str]]:
     """The cases without a set's own test part, and their hashes; UsageError where any has had a part in the model."""
     where = str(dataset.root or dataset.name)
     kept = dataset.only({case.id for case in dataset if dataset.splits.get(case.id) != "test"})
     if not len(kept):
         remedy = f"Give other labelled cases: {NO_TEST}"
         raise UsageError("holds only cases of the set's own test part", where, remedy)
-    by_case = hashes_by_case(kept)
+    by_case = data_record.hashes_by_case(kept)
     for known, verb in ((evidence.trained, "trained or selected"), (evidence.tested, "tested")):
         if seen := sorted(case for case, own in by_case.items() if own & set(known)):
-            problem = f"{counted(len(seen), 'case')} with the same content {verb} this model: {listed(seen)}"
+            problem = f"{errors.count_phrase(len(seen), 'case')} with the same content {verb} this model: {errors.list_phrase(seen)}"
             raise UsageError(problem, where, "Give cases that the model has not seen")
     return kept, set().union(*by_case.values())

@@ -11,45 +11,36 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError, counted, listed
-from isocenter.evaluation import ALL, covariates_by_name, groups_of
-from isocenter.files import dataset_hash, file_hash
-from isocenter.keywords import takes
+from isocenter import errors, keywords
+from isocenter.errors import DatasetError, IntegrityError, PlanError, UsageError
+from isocenter.evaluation import ALL
+from isocenter.evaluation.fairness import group_attributes
+from isocenter.files.storage import hashing
 from isocenter.lazy import pandas as pd
-from isocenter.monitoring import (
+from isocenter.monitoring import change_plan, change_rules
+from isocenter.monitoring.change_plan import APPROVED, AT_LEAST, CHANGE_PLAN, CURRENT, Acceptance, ChangePlan
+from isocenter.monitoring.change_rules import (
     ALLOWED,
-    APPROVED,
-    AT_LEAST,
-    CHANGE_PLAN,
     CHANGE_RECORD,
     CHANGE_SCHEMA,
-    CURRENT,
     OUTSIDE,
-    Acceptance,
-    Answer,
-    ChangePlan,
     ChangeRow,
-    answers,
-    by_kind,
-    changed_parts,
-    fired,
-    is_noted,
-    judged,
-    note_check,
-    part_rows,
-    read_change_plan,
-    take_look,
-    verdict_of_change,
+    RegulatoryAnswer,
 )
-from isocenter.options import CheckChangeOptions, ProposeChangeOptions
-from isocenter.reading import open_labelled, refuse_taken, result_folder
-from isocenter.report import InNotebook, Link, Page, Paragraph, Section, Table, render
-from isocenter.runtime import PACKAGED, digest, load, package_record, read_json, unpacked, verify, write_json
-from isocenter.scoring import CASES, Comparison, DataRecord, ModelTest, Scored, who_trained
+from isocenter.options.records import CheckChangeOptions, ProposeChangeOptions
+from isocenter.reading import dataset_reading, verb_results
+from isocenter.report import InNotebook, Paragraph, ReportPage, Section, Table, page_blocks
+from isocenter.report.page_blocks import Link
+from isocenter.runtime import model_files, record_files
+from isocenter.runtime.package import package_contents
+from isocenter.runtime.package.package_contents import PACKAGED
+from isocenter.scoring import case_selection
+from isocenter.scoring.case_scoring import CASES, ScoredCases
+from isocenter.scoring.data_record import DataRecord
+from isocenter.scoring.model_comparison import Comparison, ModelTest
 from isocenter.tasks import Task
 from isocenter.values import Dataset
-from isocenter.verbs.comparison import tests_by_group
-from isocenter.verbs.evaluate import evaluate
+from isocenter.verbs import comparison_tests, evaluate
 
 REPORT = "report.html"
 PROPOSAL, PROPOSAL_SCHEMA = "proposal.json", "isocenter.proposal"
@@ -60,7 +51,7 @@ LISTED = 3
 MANIFEST, FIRST, NEW, PLAIN = "manifest.json", "first", "new", "torch"
 
 
-class Package(NamedTuple):
+class CheckedPackage(NamedTuple):
     """A package whose files are what was written.
 
     given:  what the person named; folder: where it lies, unpacked
@@ -85,7 +76,7 @@ class ChangeCheck(InNotebook):
 
     verdict: str
     rows: Sequence[ChangeRow]
-    questions: Sequence[Answer]
+    questions: Sequence[RegulatoryAnswer]
     facts: Mapping[str, Any]
     notes: Sequence[str] = field(default=())
     out: Path | None = None
@@ -104,13 +95,13 @@ class ChangeCheck(InNotebook):
     def because(self) -> str:
         """The reason for the verdict in one sentence."""
         if self.is_allowed:
-            return f"every one of {counted(len(self.rows), 'rule')} holds"
-        counts = ", ".join(f"{len(rows)} {kind}" for kind, rows in by_kind(self.broken).items())
+            return f"every one of {errors.count_phrase(len(self.rows), 'rule')} holds"
+        counts = ", ".join(f"{len(rows)} {kind}" for kind, rows in change_rules.rows_by_kind(self.broken).items())
         if self.verdict == OUTSIDE:
-            return f"{counted(len(self.broken), 'part')} changed that no modification names ({counts})"
+            return f"{errors.count_phrase(len(self.broken), 'part')} changed that no modification names ({counts})"
         rules_broken = list(dict.fromkeys(f"{row.rule}: {row.found}" for row in self.broken))
         more = [f"{len(rules_broken) - LISTED} more"] if len(rules_broken) > LISTED else []
-        rules = counted(sum(not row.part for row in self.rows), "rule")
+        rules = errors.count_phrase(sum(not row.part for row in self.rows), "rule")
         return f"of {rules} {counts}: {'; '.join(rules_broken[:LISTED] + more)}"
 
     @property
@@ -134,14 +125,14 @@ class ChangeCheck(InNotebook):
     def __repr__(self) -> str:
         lines = [f"{self.verdict}: {self.because}"]
         if self.verdict == OUTSIDE:
-            parts = {kind: [row.part for row in rows] for kind, rows in by_kind(self.broken).items()}
-            lines += [f"  {kind}: {len(own)} ({listed(own)})" for kind, own in parts.items()]
+            parts = {kind: [row.part for row in rows] for kind, rows in change_rules.rows_by_kind(self.broken).items()}
+            lines += [f"  {kind}: {len(own)} ({errors.list_phrase(own)})" for kind, own in parts.items()]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
 @dataclass(frozen=True)
-class Proposal:
+class ChangeProposal:
     """Reasons for training anew, and the command that would; nothing is trained.
 
     triggers: (trigger, evidence)
@@ -167,7 +158,7 @@ class Proposal:
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
-@takes(CheckChangeOptions)
+@keywords.takes(CheckChangeOptions)
 def check_change(options: CheckChangeOptions) -> ChangeCheck:
     """Check a changed model against an agreed plan of changes, on a locked set.
 
@@ -178,36 +169,36 @@ def check_change(options: CheckChangeOptions) -> ChangeCheck:
     """
     target = None if options.out is None else Path(options.out)
     if target is not None:
-        refuse_taken(target, options.overwrite, (CHANGE_RECORD, REPORT))
-    agreed = read_change_plan(Path(options.plan))
+        verb_results.refuse_taken(target, options.overwrite, (CHANGE_RECORD, REPORT))
+    agreed = change_plan.read_change_plan(Path(options.plan))
     with ExitStack() as stack:
-        current, changed = (stack.enter_context(_opened(Path(one))) for one in (options.old, options.new))
-        origin = None if options.approved is None else stack.enter_context(_opened(Path(options.approved)))
-        before = {APPROVED: _approved(agreed, current, origin), CURRENT: current}
+        current, changed = (stack.enter_context(_open_package(Path(one))) for one in (options.old, options.new))
+        origin = None if options.approved is None else stack.enter_context(_open_package(Path(options.approved)))
+        before = {APPROVED: _approved_package(agreed, current, origin), CURRENT: current}
         rows, parts = list[ChangeRow](), list[str]()
         for package in _apart(before).values():
             own = _parts(package, changed)
-            rows += part_rows(own, agreed, str(package.given))
+            rows += change_rules.part_rows(own, agreed, str(package.given))
             parts += [part for part in own if part not in parts]
         if any(not row.holds for row in rows):
-            outside = answers([part for part in parts if agreed.modification_of(part) is None])
+            outside = change_rules.regulatory_answers([part for part in parts if agreed.modification_of(part) is None])
             facts = _facts(agreed, before, changed)
             note = "The locked set was not looked at: the change is outside the plan."
-            return _written(ChangeCheck(OUTSIDE, rows, outside, facts, [note], target), {}, options.overwrite)
-        task = load(changed.folder, "cpu").task
+            return _write_check(ChangeCheck(OUTSIDE, rows, outside, facts, [note], target), {}, options.overwrite)
+        task = model_files.load(changed.folder, "cpu").task
         _refuse_metrics(Path(options.plan), agreed, changed, task)
-        dataset = open_labelled(Path(options.data), options.reading, task)
-        covariates = covariates_by_name(dataset, [case.id for case in dataset])
+        dataset = dataset_reading.open_labelled(Path(options.data), options.reading, task)
+        covariates = group_attributes.covariates_by_name(dataset, [case.id for case in dataset])
         if agreed.groups:  # refused before anything is scored
-            groups_of(covariates, ",".join(agreed.groups))
+            group_attributes.group_by_attributes(covariates, ",".join(agreed.groups))
         notes = _refuse_trained(dataset, Path(options.data), [*_apart(before).values(), changed], options.run)
-        hashed, now = dataset_hash(dataset), datetime.now(UTC).isoformat(timespec="seconds")
+        hashed, now = hashing.dataset_hash(dataset), datetime.now(UTC).isoformat(timespec="seconds")
         look = {"at": now, "old": current.sha256, "new": changed.sha256}
-        number = take_look(Path(options.data), agreed, hashed, look)
-        scored, failed = dict[str, Scored](), list[str]()
+        number = change_plan.count_look(Path(options.data), agreed, hashed, look)
+        scored, failed = dict[str, ScoredCases](), list[str]()
         for name, package in {**_apart(before), NEW: changed}.items():
             # The models are compared, and not what computes them, which certificates compare.
-            result = evaluate(
+            result = evaluate.evaluate(
                 package.folder,
                 dataset,
                 device=options.device,
@@ -228,50 +219,52 @@ def check_change(options: CheckChangeOptions) -> ChangeCheck:
     }
     if any(rule.against == (CURRENT,) for rule in agreed.acceptance):
         notes.append("A rule compares with the current model alone: over several changes quality can creep down.")
-    verdict = verdict_of_change(rows)
-    return _written(ChangeCheck(verdict, rows, (), facts, notes, target), scored, options.overwrite)
+    verdict = change_rules.verdict_of_change(rows)
+    return _write_check(ChangeCheck(verdict, rows, (), facts, notes, target), scored, options.overwrite)
 
 
-@takes(ProposeChangeOptions)
-def propose_change(options: ProposeChangeOptions) -> Proposal:
+@keywords.takes(ProposeChangeOptions)
+def propose_change(options: ProposeChangeOptions) -> ChangeProposal:
     """Propose to train anew where a trigger of the plan has fired in a monitoring; nothing is trained.
 
     out:       a folder for proposal.json, which is written only where a trigger has fired
     Raises PlanError for a plan without [retrain], IntegrityError for a folder that holds no monitoring.
     """
-    agreed = read_change_plan(Path(options.plan))
+    agreed = change_plan.read_change_plan(Path(options.plan))
     if not agreed.retrain:
         raise PlanError("has no [retrain]", agreed.where, "Name a trigger: bound, concept or labels")
-    record = read_json(Path(options.monitored) / MONITORED, MONITORED_SCHEMA)
+    record = record_files.read_json(Path(options.monitored) / MONITORED, MONITORED_SCHEMA)
     try:
-        triggers = list(fired(agreed, record))
+        triggers = list(change_rules.fired_triggers(agreed, record))
     except (KeyError, TypeError) as error:
         where = str(Path(options.monitored) / MONITORED)
         raise IntegrityError(f"is damaged ({error})", where, "Run isocenter monitor again") from error
     modification = agreed.retrain.get("modification", next(iter(agreed.modifications)))
     words = ["isocenter", "train", agreed.retrain.get("data", "DATA"), "--from", str(options.package)]
-    made = Proposal(
+    made = ChangeProposal(
         triggers, modification, shlex.join(words), agreed.sha256, None if options.out is None else Path(options.out)
     )
     if made.out is not None and triggers:
-        refuse_taken(made.out, options.overwrite, (PROPOSAL,))
-        with result_folder(made.out, options.overwrite, (PROPOSAL,)) as folder:
+        verb_results.refuse_taken(made.out, options.overwrite, (PROPOSAL,))
+        with verb_results.result_folder(made.out, options.overwrite, (PROPOSAL,)) as folder:
             record = made.as_record()
-            write_json(folder / PROPOSAL, record.pop("schema"), record)
+            record_files.write_json(folder / PROPOSAL, record.pop("schema"), record)
     return made
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Package]:
+def _open_package(path: Path) -> Iterator[CheckedPackage]:
     """A package, checked against its manifest. Raises UsageError for anything else."""
-    with unpacked(path) as folder:
+    with record_files.unpack(path) as folder:
         if not (folder / PACKAGED).is_dir():
             raise UsageError("is no package", str(path), "Pack the run: isocenter package RUN")
-        verify(folder)
-        yield Package(path, folder, package_record(folder), digest(folder / MANIFEST))
+        record_files.verify_seal(folder)
+        yield CheckedPackage(
+            path, folder, package_contents.package_record(folder), record_files.file_digest(folder / MANIFEST)
+        )
 
 
-def _approved(plan: ChangePlan, current: Package, approved: Package | None) -> Package:
+def _approved_package(plan: ChangePlan, current: CheckedPackage, approved: CheckedPackage | None) -> CheckedPackage:
     """The package that the plan names."""
     package = current if approved is None else approved
     if package.sha256 == plan.approved:
@@ -281,31 +274,31 @@ def _approved(plan: ChangePlan, current: Package, approved: Package | None) -> P
     raise UsageError(problem, str(package.given), remedy)
 
 
-def _apart(before: Mapping[str, Package]) -> dict[str, Package]:
+def _apart(before: Mapping[str, CheckedPackage]) -> dict[str, CheckedPackage]:
     """The models to compare with, each once: the approved one may be the current one."""
-    known = dict[str, Package]()
+    known = dict[str, CheckedPackage]()
     for name, package in before.items():
         if package.sha256 not in {one.sha256 for one in known.values()}:
             known[name] = package
     return known
 
 
-def _parts(old: Package, new: Package) -> list[str]:
+def _parts(old: CheckedPackage, new: CheckedPackage) -> list[str]:
     """Names of the parts in which two packages differ; those of the first stage of a cascade begin with `first`."""
     records = [_with_arrays(package.folder, package.record) for package in (old, new)]
-    parts, stages = changed_parts(*records), [package.folder / FIRST for package in (old, new)]
+    parts, stages = change_rules.changed_parts(*records), [package.folder / FIRST for package in (old, new)]
     has_first = [stage.is_dir() for stage in stages]
     if any(has_first) and not all(has_first):
         return [*parts, FIRST]
     if all(has_first):
-        first = [_with_arrays(stage, package_record(stage)) for stage in stages]
-        parts += [f"{FIRST}.{part}" for part in changed_parts(*first)]
+        first = [_with_arrays(stage, package_contents.package_record(stage)) for stage in stages]
+        parts += [f"{FIRST}.{part}" for part in change_rules.changed_parts(*first)]
     return parts
 
 
 def _with_arrays(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """A record with the SHA-256 of its arrays, by part: those of weights, of the gate and of others."""
-    listed = read_json(folder / MANIFEST, "isocenter.manifest")["sha256"]
+    listed = record_files.read_json(folder / MANIFEST, "isocenter.manifest")["sha256"]
     arrays = dict[str, list[str]]()
     for name, sha256 in sorted(listed.items()):
         path = Path(name)
@@ -314,17 +307,19 @@ def _with_arrays(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "arrays": arrays}
 
 
-def _refuse_metrics(path: Path, plan: ChangePlan, package: Package, task: Task) -> None:
+def _refuse_metrics(path: Path, plan: ChangePlan, package: CheckedPackage, task: Task) -> None:
     """PlanError for a metric that an evaluation of the model cannot have, or that has no better side."""
     stated = {row["metric"] for row in package.record.get("evaluation", ())}
-    read_change_plan(path, stated | {metric.name for metric in task.metrics})
+    change_plan.read_change_plan(path, stated | {metric.name for metric in task.metrics})
     for rule in plan.acceptance:
-        if task.metrics.of(rule.metric).better == "aim":
+        if task.metrics.metric_named(rule.metric).better == "aim":
             problem = f"{rule.metric} is right at a value of its own: neither more nor less of it is better"
             raise PlanError(problem, plan.where, "Name a metric of which more or less is better")
 
 
-def _refuse_trained(dataset: Dataset, data: Path, packages: Sequence[Package], run: str | Path | None) -> list[str]:
+def _refuse_trained(
+    dataset: Dataset, data: Path, packages: Sequence[CheckedPackage], run: str | Path | None
+) -> list[str]:
     """DatasetError where images or patients of training are in the locked set; notes on what nobody knows."""
     notes = list[str]()
     remedy = "Lock a set of other patients"
@@ -333,23 +328,30 @@ def _refuse_trained(dataset: Dataset, data: Path, packages: Sequence[Package], r
         if not hashes:
             notes.append(f"{package.given} does not say which images trained it: none could be looked for.")
         record = DataRecord(hashes, {}, hashes)
-        if trained := record.trained(dataset, {one: {"train"} for one in hashes}):
+        if trained := record.trained_cases(dataset, {one: {"train"} for one in hashes}):
             whose = {case.patient for case in dataset if case.id in trained}
-            problem = f"holds {counted(len(whose), 'patient')} whose images trained {package.given}"
+            problem = f"holds {errors.count_phrase(len(whose), 'patient')} whose images trained {package.given}"
             raise DatasetError(problem, str(data), remedy)
     if run is not None:
         if not dataset.patients_known:
             raise DatasetError("does not say whose the cases are", str(data), "Name them: --patient COLUMN")
-        people = who_trained(load(Path(run), "cpu"), Path(run))
+        people = case_selection.training_patients(model_files.load(Path(run), "cpu"), Path(run))
         if not people:
             notes.append(f"{run} does not know whose its cases are: no patient could be looked for by name.")
         if same := {case.patient for case in dataset} & people:
-            raise DatasetError(f"holds {counted(len(same), 'patient')} who trained {run}", str(data), remedy)
+            raise DatasetError(
+                f"holds {errors.count_phrase(len(same), 'patient')} who trained {run}", str(data), remedy
+            )
     return notes
 
 
 def _acceptance(
-    plan: ChangePlan, scored: Mapping[str, Scored], before: Mapping[str, Package], *, seed: int, patients_known: bool
+    plan: ChangePlan,
+    scored: Mapping[str, ScoredCases],
+    before: Mapping[str, CheckedPackage],
+    *,
+    seed: int,
+    patients_known: bool,
 ) -> Iterator[ChangeRow]:
     """A row for each rule, model that it is against, and group."""
     tables = {name: one.table for name, one in scored.items()}
@@ -363,7 +365,9 @@ def _acceptance(
         own_tables, own_tasks = {one: tables[one] for one in pair}, [tasks[one] for one in pair]
         against = f"{APPROVED} and {CURRENT}" if is_both else name
         for groups in dict.fromkeys(rule.groups for rule in asked):
-            made = tests_by_group(own_tables, own_tasks, groups, seed=seed, patients_known=patients_known)
+            made = comparison_tests.tests_by_group(
+                own_tables, own_tasks, groups, seed=seed, patients_known=patients_known
+            )
             for group, comparison, tests in made:
                 for rule in (one for one in asked if one.groups == groups):
                     where = ", ".join(filter(None, ["" if rule.rule == AT_LEAST else f"against {against}", group]))
@@ -380,29 +384,33 @@ def _row(
         return ChangeRow(words, "a figure", "there is no such figure", False, f"{NEW}/{CASES}")
     # The figures of a label that are those over all labels are tested once.
     own = {row.label: row.test for row in tests if row.metric == rule.metric}
-    more = comparison.metrics.of(rule.metric).better != "less"
-    return judged(rule, found[0].estimates[1], own.get(rule.label, own.get(ALL)), plan, more=more, where=where)
+    more = comparison.metrics.metric_named(rule.metric).better != "less"
+    return change_rules.judge_rule(
+        rule, found[0].estimates[1], own.get(rule.label, own.get(ALL)), plan, more=more, where=where
+    )
 
 
-def _facts(plan: ChangePlan, before: Mapping[str, Package], new: Package) -> dict[str, Any]:
+def _facts(plan: ChangePlan, before: Mapping[str, CheckedPackage], new: CheckedPackage) -> dict[str, Any]:
     packages = {**before, NEW: new}
     named = {name: {"path": str(one.given), "sha256": one.sha256} for name, one in packages.items()}
     return {"plan": {"path": plan.where, "sha256": plan.sha256}, **named}
 
 
-def _written(check: ChangeCheck, scored: Mapping[str, Scored], overwrite: bool) -> ChangeCheck:
+def _write_check(check: ChangeCheck, scored: Mapping[str, ScoredCases], overwrite: bool) -> ChangeCheck:
     if check.out is None:
         return check
-    with result_folder(check.out, overwrite, (CHANGE_RECORD, REPORT)) as folder:
+    with verb_results.result_folder(check.out, overwrite, (CHANGE_RECORD, REPORT)) as folder:
         for name, one in scored.items():
             (folder / name).mkdir()
             one.write(folder / name)
         record = check.as_record()
-        write_json(folder / CHANGE_RECORD, record.pop("schema"), record)
+        record_files.write_json(folder / CHANGE_RECORD, record.pop("schema"), record)
         shutil.copyfile(record["plan"]["path"], folder / CHANGE_PLAN)
-        (folder / REPORT).write_text(render(check_page(check, list(scored))), encoding="utf-8")
+        (folder / REPORT).write_text(page_blocks.render_page(change_check_page(check, list(scored))), encoding="utf-8")
         if "data" in record:
-            note_check(record["plan"]["sha256"], record["data"]["hash"], file_hash(folder / CHANGE_RECORD))
+            change_plan.note_check(
+                record["plan"]["sha256"], record["data"]["hash"], hashing.file_hash(folder / CHANGE_RECORD)
+            )
     return check
 
 
@@ -414,15 +422,17 @@ def confirm_check(check: Path, current: Path, new: Path) -> str:
     a record that no check of this machine has written.
     """
     path = check / CHANGE_RECORD if check.is_dir() else check
-    record = read_json(path, CHANGE_SCHEMA)
+    record = record_files.read_json(path, CHANGE_SCHEMA)
     try:
         with ExitStack() as stack:
-            packages = [stack.enter_context(_opened(one)) for one in (current, new)]
+            packages = [stack.enter_context(_open_package(one)) for one in (current, new)]
             _refuse_other_packages(record, packages, path)
             _refuse_broken([ChangeRow(**row) for row in record["rows"]], record["verdict"], path)
-            agreed = read_change_plan(path.with_name(CHANGE_PLAN))
-            _refuse_broken(list(part_rows(_parts(*packages), agreed, str(current))), record["verdict"], path)
-        stated, sha256 = {row["rule"] for row in record["rows"]}, file_hash(path)
+            agreed = change_plan.read_change_plan(path.with_name(CHANGE_PLAN))
+            _refuse_broken(
+                list(change_rules.part_rows(_parts(*packages), agreed, str(current))), record["verdict"], path
+            )
+        stated, sha256 = {row["rule"] for row in record["rows"]}, hashing.file_hash(path)
         looked_at = (agreed.sha256, record["data"]["hash"])
     except (KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(f"is damaged ({error})", str(path), CHECK_AGAIN) from error
@@ -430,13 +440,13 @@ def confirm_check(check: Path, current: Path, new: Path) -> str:
         words = f"{rule.metric} of {rule.label}"
         if not any(one.startswith((f"{words}:", f"{words},")) and f": {rule.rule}" in one for one in stated):
             raise UsageError(f"has no row for {words}: {rule.rule}, which the plan asks for", str(path), CHECK_AGAIN)
-    if not is_noted(*looked_at, sha256):
+    if not change_plan.is_noted(*looked_at, sha256):
         problem = "is not what a check of this machine has written, by this plan and on its locked set"
         raise IntegrityError(problem, str(path), f"{CHECK_AGAIN} on the machine of the node, and promote its folder")
     return sha256
 
 
-def _refuse_other_packages(record: Mapping[str, Any], packages: Sequence[Package], path: Path) -> None:
+def _refuse_other_packages(record: Mapping[str, Any], packages: Sequence[CheckedPackage], path: Path) -> None:
     for name, package in zip((CURRENT, NEW), packages, strict=True):
         found = (record.get(name) or {}).get("sha256")
         if found != package.sha256:
@@ -450,13 +460,13 @@ def _refuse_broken(rows: Sequence[ChangeRow], verdict: str, path: Path) -> None:
     """UsageError for another verdict than allowed, or one that these rows do not bear."""
     if verdict != ALLOWED:
         raise UsageError(f"the verdict is {verdict}", str(path), "Promote what a check allows")
-    if verdict_of_change(rows) != ALLOWED:
+    if change_rules.verdict_of_change(rows) != ALLOWED:
         broken = next(row for row in rows if not row.holds)
         problem = f"states that the change is allowed, and that it is not: {broken.rule}: {broken.found}"
         raise UsageError(problem, str(path), CHECK_AGAIN)
 
 
-def check_page(check: ChangeCheck, scored: Sequence[str]) -> Page:
+def change_check_page(check: ChangeCheck, scored: Sequence[str]) -> ReportPage:
     """The report: the verdict, the rules, and for a change outside the plan the questions of a regulator."""
     rows = [
         [row.rule, row.wanted, row.found, "holds" if row.holds else row.kind, row.evidence]
@@ -469,7 +479,9 @@ def check_page(check: ChangeCheck, scored: Sequence[str]) -> Page:
     kinds = [
         [kind, len(own), ", ".join(row.part for row in own), found, own[0].evidence]
         for found, against in dict.fromkeys((row.found, row.evidence) for row in changes)
-        for kind, own in by_kind(row for row in changes if (row.found, row.evidence) == (found, against)).items()
+        for kind, own in change_rules.rows_by_kind(
+            row for row in changes if (row.found, row.evidence) == (found, against)
+        ).items()
     ]
     heads = ["kind", "parts", "names", "found", "evidence"]
     changed = Table(heads, kinds) if kinds else Paragraph("The models do not differ.")
@@ -490,7 +502,7 @@ def check_page(check: ChangeCheck, scored: Sequence[str]) -> Page:
             "look": f"{check.facts['look']} of {check.facts['looks']}",
             "alpha of a look": check.facts["alpha_of_look"],
         }
-    return Page(
+    return ReportPage(
         "Check of a change",
         sections=sections,
         facts=facts,

@@ -13,52 +13,33 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, IntegrityError, IsocenterError, UsageError, counted, listed
-from isocenter.files import OWN_TABLE, UNKNOWN_MODALITY, dataset_hash, write_dataset_table
-from isocenter.keywords import takes
+from isocenter import errors, keywords
+from isocenter.errors import DatasetError, IntegrityError, IsocenterError, UsageError
+from isocenter.files.layouts import dataset_table
+from isocenter.files.layouts.cases.dataset_folder import OWN_TABLE
+from isocenter.files.modality_words import UNKNOWN_MODALITY
+from isocenter.files.storage import hashing
 from isocenter.lazy import pandas as pd
-from isocenter.options import CheckOptions
-from isocenter.planning import cores, normalised_problems
-from isocenter.quality import (
-    Examination,
-    Look,
-    Twin,
-    guessed_modality,
-    kept_figure,
-    kinds_of,
-    modality_problems,
-    reference_kinds,
-)
-from isocenter.reading import (
-    Data,
-    ReadingOptions,
-    open_dataset,
-    opened_and_looked_through,
-    path_of,
-    refuse_taken,
-    result_folder,
-    write_alignment,
-)
-from isocenter.report import (
-    Block,
-    Facts,
-    Figure,
-    Gallery,
-    InNotebook,
-    Page,
-    Paragraph,
-    Problems,
-    Section,
-    Table,
-    figures,
-    render,
-)
-from isocenter.runtime import Cluster, digest, read_json, write_json
-from isocenter.scoring import Audited, image_shift, represented
-from isocenter.tasks import learns_from_references
-from isocenter.transforms import GREY
+from isocenter.options.training import CheckOptions
+from isocenter.planning import training_memory
+from isocenter.planning.rules import preprocessing_rules
+from isocenter.quality import known_cases, modality_checks
+from isocenter.quality import references as quality_references
+from isocenter.quality.dataset_examination import Examination
+from isocenter.quality.image_descriptors import ImageLook
+from isocenter.quality.leakage import Twin
+from isocenter.reading import ReadingOptions, alignment, dataset_reading, verb_results
+from isocenter.reading.dataset_reading import Data
+from isocenter.report import Block, Figure, InNotebook, Paragraph, ReportPage, Section, Table, page_blocks
+from isocenter.report.figures import charts, cohort_figures, sheets
+from isocenter.report.page_blocks import Facts, Gallery, Problems
+from isocenter.runtime import record_files
+from isocenter.runtime.parallel.dask_cluster import Cluster
+from isocenter.scoring.auditing import between_groups, representation_audit
+from isocenter.scoring.case_scoring import AuditOutcome
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.channel_stack import GREY
 from isocenter.values import (
-    SPLITS,
     BoundingBoxes,
     Case,
     CaseFacts,
@@ -67,10 +48,11 @@ from isocenter.values import (
     Fingerprint,
     Image,
     Problem,
-    Shortcut,
-    counted_in,
-    sizes_in_words,
+    dataset_fingerprint,
+    grid_geometry,
 )
+from isocenter.values.dataset_cases import SPLITS
+from isocenter.values.dataset_fingerprint import Shortcut
 
 MARKS, SCHEMA = ("check.json",), "isocenter.check"
 
@@ -83,7 +65,7 @@ class Check(InNotebook):
     examination: Examination
     facts: Mapping[str, Any]
     out: Path | None = field(default=None)
-    audits: Sequence[Audited] = ()
+    audits: Sequence[AuditOutcome] = ()
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -137,7 +119,7 @@ class Check(InNotebook):
 def _lines(problem: Problem) -> list[str]:
     """A finding in lines: what and which cases, why it matters, what to do."""
     cases = f" [{', '.join(problem.cases[:3])}{', ...' if len(problem.cases) > 3 else ''}]" if problem.cases else ""
-    many = f" ({counted(len(problem.cases), 'case')})" if len(problem.cases) > 3 else ""
+    many = f" ({errors.count_phrase(len(problem.cases), 'case')})" if len(problem.cases) > 3 else ""
     lines = [f"{problem.severity:8}{problem.what.rstrip('.')}{many}{cases}."]
     for text in (problem.why, problem.remedy):
         if text:
@@ -145,7 +127,7 @@ def _lines(problem: Problem) -> list[str]:
     return lines
 
 
-@takes(CheckOptions)
+@keywords.takes(CheckOptions)
 def check(options: CheckOptions) -> Check:
     """Read every case of `data` once and say what is there and what is wrong.
 
@@ -156,33 +138,35 @@ def check(options: CheckOptions) -> Check:
     """
     data = options.data
     if options.out is not None:
-        refuse_taken(Path(options.out), _replaces(options), MARKS)
-    if options.scheduler is not None and (path := path_of(data)):
+        verb_results.refuse_taken(Path(options.out), _replaces(options), MARKS)
+    if options.scheduler is not None and (path := dataset_reading.path_of_data(data)):
         data = path.absolute()  # a worker has another working folder
-    references = learns_from_references(options.task)
+    references = task_catalogue.learns_from_references(options.task)
     reading = options.reading
-    opened = functools.partial(_opened, data, reading, references=references)
+    opened = functools.partial(_open_data, data, reading, references=references)
     spread = None if options.scheduler is None else Cluster(options.scheduler)
     try:
-        dataset, examination, _ = opened_and_looked_through(opened, options.task, options.threads or cores(), spread)
+        dataset, examination, _ = dataset_reading.open_and_examine(
+            opened, options.task, options.threads or training_memory.core_count(), spread
+        )
     except DatasetError as error:
         if options.out is not None and (written := _write_images(options, Path(options.out))) is not None:
             raise error.stating(remedy=f"{error.remedy.rstrip('.')}. The images are listed in {written}") from error
         raise
-    unknown = modality_problems(examination.dataset, examination.fingerprint)
-    lost = normalised_problems(examination.dataset, examination.fingerprint)
+    unknown = modality_checks.modality_problems(examination.dataset, examination.fingerprint)
+    lost = preprocessing_rules.normalised_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown, *lost))
     facts = _facts(dataset, examination)
     audits = tuple(_audits(examination, options.groups, options.population, options.shift, options.match))
     result = Check(dataset, examination, facts, Path(options.out) if options.out is not None else None, audits)
     if options.out is not None:
         with _results(options) as partial:
-            write_alignment(dataset, reading.align, partial)
-            write_dataset_table(dataset, partial, Path(options.out))
+            alignment.write_alignment(dataset, reading.align, partial)
+            dataset_table.write_dataset_table(dataset, partial, Path(options.out))
             for audit in audits:
                 audit.write(partial)
             sections = [section for audit in audits for section in audit.sections]
-            page = render(check_page(result.examination, result.facts, sections))
+            page = page_blocks.render_page(dataset_check_page(result.examination, result.facts, sections))
             (partial / "check.html").write_text(page, encoding="utf-8")
             _write_record(partial, options, result.as_record())
     return result
@@ -197,38 +181,44 @@ def _replaces(options: CheckOptions) -> bool:
     if options.overwrite or not record or record["source"] != _source(options):
         return options.overwrite
     changed = [
-        name for name, known in record["files"].items() if (file := out / name).is_file() and digest(file) != known
+        name
+        for name, known in record["files"].items()
+        if (file := out / name).is_file() and record_files.file_digest(file) != known
     ]
     if changed:
         remedy = "Choose another --out, or give --overwrite if the change may be lost"
-        raise UsageError(f"{listed(changed)} was changed since the last check", str(out), remedy)
+        raise UsageError(f"{errors.list_phrase(changed)} was changed since the last check", str(out), remedy)
     return True
 
 
 def _record_of(options: CheckOptions) -> Mapping[str, Any]:
     """What an older folder records; nothing where it is of no check."""
     try:
-        return read_json(Path(options.out or ".") / MARKS[0], SCHEMA)
+        return record_files.read_json(Path(options.out or ".") / MARKS[0], SCHEMA)
     except (IntegrityError, OSError):  # a file in place of the folder, or of one above it
         return {}
 
 
 def _source(options: CheckOptions) -> str | None:
     """Where the data lie from the results; None of data in memory, which nothing tells to be the same."""
-    path = path_of(options.data)
+    path = dataset_reading.path_of_data(options.data)
     return None if path is None else os.path.relpath(path.resolve(), Path(options.out or ".").resolve())
 
 
 def _write_record(partial: Path, options: CheckOptions, record: Mapping[str, Any]) -> None:
-    files = {file.relative_to(partial).as_posix(): digest(file) for file in partial.rglob("*") if file.is_file()}
-    write_json(partial / MARKS[0], SCHEMA, {**record, "source": _source(options) or "", "files": files})
+    files = {
+        file.relative_to(partial).as_posix(): record_files.file_digest(file)
+        for file in partial.rglob("*")
+        if file.is_file()
+    }
+    record_files.write_json(partial / MARKS[0], SCHEMA, {**record, "source": _source(options) or "", "files": files})
 
 
 @contextmanager
 def _results(options: CheckOptions) -> Iterator[Path]:
     """A folder to write into, which takes the place of an older check's files; what else lies there is kept."""
     out, own = Path(options.out or "."), {MARKS[0], *_record_of(options).get("files", ())}
-    with result_folder(out, _replaces(options), MARKS) as partial:
+    with verb_results.result_folder(out, _replaces(options), MARKS) as partial:
         yield partial
         for file in [one for one in out.rglob("*") if one.is_file()] if out.is_dir() else []:
             kept = partial / file.relative_to(out)
@@ -246,11 +236,13 @@ def _write_images(options: CheckOptions, out: Path) -> Path | None:
     """
     for layout in (options.layout, "plain_images"):
         try:
-            dataset = open_dataset(options.data, replace(options.reading, layout=layout), references=False)
+            dataset = dataset_reading.open_dataset(
+                options.data, replace(options.reading, layout=layout), references=False
+            )
         except IsocenterError:
             continue
         with _results(options) as partial:
-            write_dataset_table(dataset, partial, out)
+            dataset_table.write_dataset_table(dataset, partial, out)
             _write_record(partial, options, {"passed": False})
         return out / OWN_TABLE
     return None
@@ -262,25 +254,28 @@ def _audits(
     population: str | Path | None,
     shift: str | None,
     match: str | Sequence[str] | None,
-) -> Iterator[Audited]:
+) -> Iterator[AuditOutcome]:
     """The audits of groups of people that were asked for."""
     if population is not None and groups is None:
         raise UsageError("says nothing without groups", "--population", "Add --groups sex,age:40:60")
     if match is not None and shift is None:
         raise UsageError("says nothing without groups whose images are compared", "--match", "Add --shift site")
-    if groups is not None and (audit := represented(examination.dataset, groups, population)) is not None:
+    if (
+        groups is not None
+        and (audit := representation_audit.audit_representation(examination.dataset, groups, population)) is not None
+    ):
         yield audit
     if shift is not None:
         names = match.split(",") if isinstance(match, str) else match or ()
-        yield image_shift(examination, shift, [name.strip() for name in names if name.strip()])
+        yield between_groups.image_shift(examination, shift, [name.strip() for name in names if name.strip()])
 
 
-def _opened(data: Data, reading: ReadingOptions, needs: Collection[str], *, references: bool) -> Dataset:
+def _open_data(data: Data, reading: ReadingOptions, needs: Collection[str], *, references: bool) -> Dataset:
     """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
-        return open_dataset(data, reading, references=references, needs=needs)
+        return dataset_reading.open_dataset(data, reading, references=references, needs=needs)
     except DatasetError as error:
-        dataset = open_dataset(data, reading, references=False)
+        dataset = dataset_reading.open_dataset(data, reading, references=False)
         if dataset.kinds or not len(dataset):
             raise
         lack = Problem("error", error.problem, (), "nothing can be learnt from them, only predicted", error.remedy)
@@ -295,27 +290,29 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         "cases": f"{len(usable)} of {len(dataset)} can be used",
         "patients": dataset.patients if dataset.patients_known else f"unknown ({dataset.patients})",
         "references": ", ".join(sorted(dataset.kinds)) or "none",
-        "data hash": dataset_hash(usable),
+        "data hash": hashing.dataset_hash(usable),
     }
     if dataset.splits:
         parts = list(dataset.splits.values())
         facts["own split"] = ", ".join(f"{part} {parts.count(part)}" for part in SPLITS if part in parts)
     if fingerprint.cases:
         shapes = {case.shape for case in fingerprint.cases}
-        facts["shapes"] = sizes_in_words(shapes)
+        facts["shapes"] = dataset_fingerprint.sizes_in_words(shapes)
         if all(case.physical for case in fingerprint.cases) and len({len(shape) for shape in shapes}) == 1:
             median = np.median(fingerprint.steps, axis=0)
             facts["spacing"] = f"median {' x '.join(f'{s:.4g}' for s in median)} {fingerprint.unit}"
         else:
-            facts["spacing"] = f"not known for every case: lengths are in {counted_in(fingerprint.axes)}"
+            facts["spacing"] = (
+                f"not known for every case: lengths are in {grid_geometry.pixels_or_voxels(fingerprint.axes)}"
+            )
         facts["modality"] = ", ".join(sorted({case.modality for case in fingerprint.cases}))
         unknown = facts["modality"] == dataset.modality == UNKNOWN_MODALITY
-        if unknown and (guess := guessed_modality(usable, fingerprint)):
+        if unknown and (guess := modality_checks.guess_modality(usable, fingerprint)):
             facts["modality"] += f"; guessed: {guess.modality}, because {guess.because}"
         channels = {case.channels for case in fingerprint.cases}  # a file that names none numbers them from 0
         named = ("one, without a name" if one == GREY else ", ".join(one) for one in channels)
         facts["channels"] = "; ".join(sorted(named))
-    for kind in reference_kinds():
+    for kind in quality_references.reference_kinds():
         facts |= kind.words.lines(Cohort(dataset, fingerprint))
     if examination.unmeasured:
         facts["shortcuts"] = "; ".join(examination.unmeasured)
@@ -327,13 +324,13 @@ SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
 BINS = 32
 
 
-def check_page(examination: Examination, facts: Mapping[str, Any], more: Sequence[Section] = ()) -> Page:
+def dataset_check_page(examination: Examination, facts: Mapping[str, Any], more: Sequence[Section] = ()) -> ReportPage:
     """All that was found as one page, the worst first; more: sections on groups of people"""
     problems = sorted(examination.problems, key=lambda problem: SEVERITIES.index(problem.severity))
     unknown = "" if examination.dataset.patients_known else (
         " Patients are unknown: a split is by case, and leakage cannot be excluded."
     )  # fmt: skip
-    return Page(
+    return ReportPage(
         title=f"Check of {facts['data']}",
         lead=f"What the data hold, and what speaks against training on them.{unknown}",
         verdict=_verdict(examination),
@@ -351,18 +348,21 @@ def check_page(examination: Examination, facts: Mapping[str, Any], more: Sequenc
 def _verdict(examination: Examination) -> str:
     """Whether these data are fit to learn from, in a sentence."""
     counts = {name: sum(one.severity == name for one in examination.problems) for name in SEVERITIES[:2]}
-    spoken = " and ".join(counted(count, name) for name, count in counts.items() if count)
+    spoken = " and ".join(errors.count_phrase(count, name) for name, count in counts.items() if count)
     if examination.fatal:
         return f"Not fit for training as they are: {spoken or 'no case can be used'}."
-    usable = counted(len(examination.dataset), "case")
+    usable = errors.count_phrase(len(examination.dataset), "case")
     if not spoken:
         return f"{usable} to learn from; nothing speaks against it."
     return f"{usable} to learn from, with {spoken} to look at first."
 
 
-def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
+def case_record(facts: CaseFacts, look: ImageLook) -> dict[str, Any]:
     """One case's part of the fingerprint, as `check.json` keeps it."""
-    recorded = {kind.name: kind.facts.recorded(facts.references[kind.name]) for kind in kinds_of(facts.references)}
+    recorded = {
+        kind.name: kind.facts.recorded(facts.references[kind.name])
+        for kind in quality_references.kinds_by_names(facts.references)
+    }
     return {
         "shape": list(facts.shape),
         "spacing": list(facts.steps) if facts.physical else None,
@@ -402,9 +402,9 @@ def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: 
     classes = {case.id: named for case in cases if (named := _class_of(case))}
 
     def draw() -> Figure:
-        drawn = {case.id: first for case in cases if (first := next(_drawn(case), None)) is not None}
+        drawn = {case.id: first for case in cases if (first := next(_placed_references(case), None)) is not None}
         kinds = (kind for kind, _ in drawn.values())
-        return figures.contact_sheet(
+        return sheets.contact_sheet(
             {case.id: _first(case) for case in cases},
             title,
             caption="Outlines: the reference." if drawn else "",
@@ -415,7 +415,7 @@ def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: 
         )
 
     made_from = [title, list(marked), classes, examination.dataset.classes]
-    return kept_figure([examination.keys.get(case.id, "") for case in cases], made_from, draw)
+    return known_cases.kept_figure([examination.keys.get(case.id, "") for case in cases], made_from, draw)
 
 
 def _class_of(case: Case) -> str:
@@ -426,9 +426,9 @@ def _class_of(case: Case) -> str:
     return ", ".join(name for name, present in known.get("findings", {}).items() if present)
 
 
-def _drawn(case: Case) -> Iterator[tuple[str, Image | BoundingBoxes]]:
+def _placed_references(case: Case) -> Iterator[tuple[str, Image | BoundingBoxes]]:
     """The references that have a place in the image, by kind."""
-    for kind in kinds_of(case.references):
+    for kind in quality_references.kinds_by_names(case.references):
         drawn = kind.words.drawn(case.references[kind.name])
         if drawn is not None:
             yield kind.name, drawn
@@ -444,7 +444,7 @@ def _numbers(examination: Examination) -> Iterator[Block]:
     if not cases:
         return
     cohort = Cohort(examination.dataset, examination.fingerprint)
-    of_references = (chart for kind in reference_kinds() for chart in kind.words.charts(cohort))
+    of_references = (chart for kind in quality_references.reference_kinds() for chart in kind.words.charts(cohort))
     yield Gallery([*of_references, *_grids(examination.fingerprint), *_intensities(examination)])
 
 
@@ -454,19 +454,21 @@ def _grids(fingerprint: Fingerprint) -> Iterator[Figure]:
         return
     shapes = np.array([case.shape for case in cases])
     if len(np.unique(shapes, axis=0)) > 1:
-        yield _spread(shapes, "Size", "samples" if fingerprint.axes == 1 else counted_in(fingerprint.axes))
+        yield _spread_figure(
+            shapes, "Size", "samples" if fingerprint.axes == 1 else grid_geometry.pixels_or_voxels(fingerprint.axes)
+        )
     steps = np.array([case.steps for case in cases if case.physical])
     if len(steps) and len(np.unique(steps, axis=0)) > 1:
-        yield _spread(steps, "Spacing", fingerprint.unit)
+        yield _spread_figure(steps, "Spacing", fingerprint.unit)
 
 
-def _spread(values: np.ndarray, title: str, unit: str) -> Figure:
+def _spread_figure(values: np.ndarray, title: str, unit: str) -> Figure:
     """(cases, axes): the first axis against the last, or of series the one that they have."""
     if values.shape[1] == 1:
-        return figures.histogram({"cases": values[:, 0]}, title, axis=f"{title.lower()} ({unit})")
+        return charts.histogram_chart({"cases": values[:, 0]}, title, axis=f"{title.lower()} ({unit})")
     names = ("rows", "columns") if values.shape[1] == 2 else ("first axis", "last axis")
     axes = (f"{names[0]} ({unit})", f"{names[1]} ({unit})")
-    return figures.scatter(values[:, 0], values[:, -1], title, axes=axes)
+    return charts.scatter(values[:, 0], values[:, -1], title, axes=axes)
 
 
 def _intensities(examination: Examination) -> Iterator[Figure]:
@@ -480,16 +482,18 @@ def _intensities(examination: Examination) -> Iterator[Figure]:
     }
     marked = [place for place, case in enumerate(cases) if case.id in odd]
     caption = "Thin: each image. Thick: the middle. 0 and 1 are the image's 0.5th and 99.5th percentile."
-    yield figures.profiles(
+    yield cohort_figures.intensity_profiles(
         shares, edges, "Intensities within each image", axis="share of the range, first channel", caption=caption,
         marked=marked,
     )  # fmt: skip
     medians = np.array([case.intensity[0]["median"] for case in cases])
     if np.ptp(medians) > 0 and medians.min() > 0 and medians.max() > 100 * medians.min():
         axis = "logarithm (base 10) of the intensity, first channel"
-        yield figures.histogram({"median": np.log10(medians)}, "Median intensity of the cases", axis=axis)
+        yield charts.histogram_chart({"median": np.log10(medians)}, "Median intensity of the cases", axis=axis)
     elif np.ptp(medians) > 0:
-        yield figures.histogram({"median": medians}, "Median intensity of the cases", axis="intensity, first channel")
+        yield charts.histogram_chart(
+            {"median": medians}, "Median intensity of the cases", axis="intensity, first channel"
+        )
 
 
 def _twins(examination: Examination) -> Iterator[Section]:
@@ -512,23 +516,26 @@ def _twins(examination: Examination) -> Iterator[Section]:
     sheet = [(one.first, one.second, words(one.first, one.second, one.exact, one.likeness)) for one in pairs]
     sheet = sheet[:SHOWN_PAIRS]
     shown = (
-        f"{len(sheet)} of {len(pairs)} pairs" if len(pairs) > len(sheet) else f"Shown: {counted(len(pairs), 'pair')}"
+        f"{len(sheet)} of {len(pairs)} pairs"
+        if len(pairs) > len(sheet)
+        else f"Shown: {errors.count_phrase(len(pairs), 'pair')}"
     )
     caption = f"{shown}. Likeness: correlation of what is not common to the whole set; above 0.97 it is one image."
 
     def draw() -> Figure:
         put = [(first, _first(cases[first]), second, _first(cases[second]), text) for first, second, text in sheet]
-        return figures.pair_sheet(put, "Cases with (nearly) the same image", caption=caption)
+        return sheets.pair_sheet(put, "Cases with (nearly) the same image", caption=caption)
 
     keys = [examination.keys.get(name, "") for first, second, _ in sheet for name in (first, second)]
-    yield Section("The same image twice", [kept_figure(keys, [sheet, caption], draw)])
+    yield Section("The same image twice", [known_cases.kept_figure(keys, [sheet, caption], draw)])
 
 
 def _shortcuts(examination: Examination) -> Iterator[Section]:
     if not examination.shortcuts:
         return
     rows = [
-        (one.what, one.source, one.auc, one.p_text.removeprefix("= "), _judged(one)) for one in examination.shortcuts
+        (one.what, one.source, one.auc, one.p_text.removeprefix("= "), _standing_words(one))
+        for one in examination.shortcuts
     ]
     explanation = (
         "How well each of these alone predicts the answer, cross-validated by patient: the AUC, or of values and times "
@@ -538,7 +545,7 @@ def _shortcuts(examination: Examination) -> Iterator[Section]:
     yield Section("Shortcuts to the answer", [Paragraph(explanation), table])
 
 
-def _judged(shortcut: Shortcut) -> str:
+def _standing_words(shortcut: Shortcut) -> str:
     if not shortcut.standing:
         return "a little" if shortcut.p < 0.05 else "no"
     return "yes; preprocessing may remove it" if shortcut.removable else "yes"

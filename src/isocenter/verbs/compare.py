@@ -6,43 +6,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from isocenter.errors import UsageError, counted, listed
-from isocenter.evaluation import SUMMARY_SCHEMA, read_cases, rows_from_json
-from isocenter.keywords import several, takes
-from isocenter.options import CompareOptions
-from isocenter.reading import refuse_taken, result_folder
-from isocenter.report import Block, Details, Link, Page, Paragraph, Section, Table, p_text, render, sentence, share_text
-from isocenter.runtime import read_json, write_json
-from isocenter.scoring import (
-    CASES,
-    MRMC,
-    OF_MARGINS,
-    PRIMARY,
-    REGISTERED_MARGIN,
-    SUMMARY,
-    Comparison,
-    ModelTest,
-    Standing,
-    compare_tables,
-    comparison_caveats,
-    comparison_lead,
-    comparison_table,
-    evaluation_folder,
-    folder_names,
-    interval_of_difference,
-    kinship,
-    primary_blocks,
-    signed_number,
-    task_of,
-    undrawn_notes,
-)
+from isocenter import errors, keywords
+from isocenter.errors import UsageError
+from isocenter.evaluation import case_tables
+from isocenter.evaluation.case_tables import SUMMARY_SCHEMA
+from isocenter.options.training import CompareOptions
+from isocenter.reading import verb_results
+from isocenter.report import Block, Details, Paragraph, ReportPage, Section, Table, page_blocks, wording
+from isocenter.report.page_blocks import Link
+from isocenter.runtime import record_files
+from isocenter.scoring import evaluation_notes, model_comparison
+from isocenter.scoring.case_scoring import CASES, PRIMARY, REGISTERED_MARGIN, SUMMARY
+from isocenter.scoring.model_comparison import MRMC, OF_MARGINS, Comparison, ModelTest, Standing
 from isocenter.values import Estimate
-from isocenter.verbs.comparison import ComparisonOptions, rows_with_tests, significance_of
+from isocenter.verbs import comparison_tests
+from isocenter.verbs.comparison_tests import ComparisonOptions
 
 MARKS = ("comparison.json", "report.html")
 
 
-@takes(CompareOptions)
+@keywords.takes(CompareOptions)
 def compare(options: CompareOptions) -> Comparison:
     """Runs, or folders that `evaluate` wrote, of the same kind on the same cases; the first is what the others go by.
 
@@ -58,36 +41,40 @@ def compare(options: CompareOptions) -> Comparison:
         None if options.readers is None else Path(options.readers),
         options.groups,
     )
-    folders = [evaluation_folder(Path(one)) for one in several(options.evaluations)]
+    folders = [model_comparison.evaluation_folder(Path(one)) for one in keywords.as_tuple(options.evaluations)]
     if len(folders) < (2 if wanted.readers is None else 1):
         remedy = "Give two runs or more, or one and its readers: --readers TABLE"
-        raise UsageError(f"{counted(len(folders), 'evaluation')} given", "compare", remedy)
+        raise UsageError(f"{errors.count_phrase(len(folders), 'evaluation')} given", "compare", remedy)
     if options.out is not None:
-        refuse_taken(Path(options.out), options.overwrite, MARKS)
-    tasks = [task_of(folder) for folder in folders]
+        verb_results.refuse_taken(Path(options.out), options.overwrite, MARKS)
+    tasks = [model_comparison.read_task(folder) for folder in folders]
     kinds = {task.name for task in tasks}
     if len(kinds) > 1:
         problem = f"{' and '.join(sorted(kinds))} have no figures in common"
         raise UsageError(problem, "compare", "Give models that answer the same question")
-    names = folder_names([Path(one) for one in several(options.evaluations)])
-    tables = {name: read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
-    undrawn = undrawn_notes(tasks, list(tables.values()))
-    summaries = [read_json(folder / SUMMARY, SUMMARY_SCHEMA) for folder in folders]
-    known = all(any(row.estimate.patients for row in rows_from_json(one)) for one in summaries)
+    names = model_comparison.folder_names([Path(one) for one in keywords.as_tuple(options.evaluations)])
+    tables = {name: case_tables.read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
+    undrawn = evaluation_notes.undrawn_notes(tasks, list(tables.values()))
+    summaries = [record_files.read_json(folder / SUMMARY, SUMMARY_SCHEMA) for folder in folders]
+    known = all(any(row.estimate.patients for row in case_tables.rows_from_json(one)) for one in summaries)
     where = None if options.out is None else Path(options.out)
     stated = {name: one[PRIMARY] for name, one in zip(names, summaries, strict=True) if one.get(PRIMARY)}
     primary = next(iter(stated.values()), None)
-    comparison = compare_tables(tables, tasks, primary, seed=options.seed, patients_known=known, out=where)
+    comparison = model_comparison.compare_tables(
+        tables, tasks, primary, seed=options.seed, patients_known=known, out=where
+    )
     others = {name: metric for name, metric in stated.items() if metric != comparison.primary}
     # A margin is in the unit of the metric that it was registered with.
     margins = {name: one.get(REGISTERED_MARGIN) for name, one in zip(names, summaries, strict=True)}
     registered = {name: margin for name, margin in margins.items() if name not in others}
-    tested = significance_of(comparison, tables, tasks, registered, wanted, seed=options.seed)
-    comparison = replace(comparison, rows=rows_with_tests(comparison, tested.rows), tested=tested)
-    comparison = replace(comparison, kinship=tuple(kinship(dict(zip(names, summaries, strict=True)))))
+    tested = comparison_tests.significance_tests(comparison, tables, tasks, registered, wanted, seed=options.seed)
+    comparison = replace(comparison, rows=comparison_tests.rows_with_tests(comparison, tested.rows), tested=tested)
+    comparison = replace(
+        comparison, kinship=tuple(model_comparison.kinship_sentences(dict(zip(names, summaries, strict=True))))
+    )
     if comparison.out is not None:
-        with result_folder(comparison.out, options.overwrite, MARKS) as folder:
-            write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())
+        with verb_results.result_folder(comparison.out, options.overwrite, MARKS) as folder:
+            record_files.write_json(folder / MARKS[0], "isocenter.comparison", comparison.as_record())
             (folder / MARKS[1]).write_text(_report(comparison, others, undrawn), encoding="utf-8")
     return comparison
 
@@ -103,25 +90,30 @@ def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Seque
     main, groups = [row for row in rows if row.is_primary], [row for row in rows if row.is_of_group]
     rest = [row for row in rows if not row.is_primary and not row.is_of_group]
     tests = Details("Tests of all other figures", [table_of_tests(comparison, rest)])
-    primary = [*primary_blocks(comparison), table_of_tests(comparison, main), *rank_blocks(comparison)]
+    primary = [*model_comparison.primary_blocks(comparison), table_of_tests(comparison, main), *rank_blocks(comparison)]
     files = [Link(MARKS[0], MARKS[0])]
     notes = [*undrawn, *_judged_otherwise(comparison, primaries)]
-    notes += [*comparison.kinship, comparison.about, *comparison_caveats(comparison), *caveats_of_tests(comparison)]
-    effects = [Paragraph(sentence(str(one))) for one in comparison.tested.readers]
+    notes += [
+        *comparison.kinship,
+        comparison.about,
+        *model_comparison.comparison_caveats(comparison),
+        *caveats_of_tests(comparison),
+    ]
+    effects = [Paragraph(wording.as_sentence(str(one))) for one in comparison.tested.readers]
     people = [Section("Readers", effects, files)] if effects else []
     by_group = [Section("Groups", [table_of_tests(comparison, groups)], files)] if groups else []
-    return render(
-        Page(
+    return page_blocks.render_page(
+        ReportPage(
             " and ".join(comparison.names),
             [],
             [
                 Section("Primary", primary, files),
                 *people,
                 *by_group,
-                Section("Exploratory", [comparison_table(comparison, others), tests], files),
+                Section("Exploratory", [model_comparison.comparison_table(comparison, others), tests], files),
             ],
             {"models": ", ".join(comparison.names)},
-            lead=comparison_lead(comparison),
+            lead=model_comparison.comparison_lead(comparison),
             verdict=" ".join(sentences_of_tests(comparison)),
             remarks={"Keep in mind": notes},
         )
@@ -131,7 +123,7 @@ def _report(comparison: Comparison, primaries: Mapping[str, str], undrawn: Seque
 def _judged_otherwise(comparison: Comparison, primaries: Mapping[str, str]) -> Iterator[str]:
     """Notes on models with another primary metric, whose margin does not count here."""
     for name, metric in primaries.items():
-        own, ours = (comparison.metrics.of(one).words for one in (metric, comparison.primary))
+        own, ours = (comparison.metrics.metric_named(one).words for one in (metric, comparison.primary))
         yield f"The primary metric of {name} is {own}: models are compared by {ours} here."
 
 
@@ -158,17 +150,17 @@ def sentences_of_tests(comparison: Comparison) -> Iterator[str]:
     primary = [row for row in comparison.tested.rows if row.is_primary]
     if comparison.tested.rows and not primary:
         fitting = {TESTS[row.name] for row in comparison.tested.rows if row.name != MRMC}
-        metric = comparison.metrics.of(comparison.primary).words
-        yield f"{metric}, the primary metric, was not tested: {listed(sorted(fitting))} does not fit it."
+        metric = comparison.metrics.metric_named(comparison.primary).words
+        yield f"{metric}, the primary metric, was not tested: {errors.list_phrase(sorted(fitting))} does not fit it."
     for sides in dict.fromkeys(row.sides for row in primary):
         row = next(one for one in primary if one.sides == sides)
-        apart = f"{comparison.metrics.of(row.metric).words} {_difference(row, comparison)}"
+        apart = f"{comparison.metrics.metric_named(row.metric).words} {_difference(row, comparison)}"
         margin = f" by a margin of {row.margin:g}" if row.margin is not None and row.verdict in OF_MARGINS else ""
         if row.margin and row.verdict == "not shown":
             margin = f", nor to be non-inferior by the margin of {row.margin:g}"
         because = f"; the margin was not tested: {row.reason_against_margin}" * bool(row.reason_against_margin)
         words = f"{sides[1]}: {WORDS[row.verdict]} {sides[0]}{margin}{because}"
-        yield sentence(f"{words} ({apart}; {TESTS[row.name]}, {row.name_of_p} {_p(row)})")
+        yield wording.as_sentence(f"{words} ({apart}; {TESTS[row.name]}, {row.name_of_p} {_p(row)})")
 
 
 def table_of_tests(comparison: Comparison, rows: Sequence[ModelTest]) -> Block:
@@ -178,13 +170,13 @@ def table_of_tests(comparison: Comparison, rows: Sequence[ModelTest]) -> Block:
     columns = ["Metric", "Label", "Model", "against", "Test", "Difference", "p", "adjusted", "Verdict"]
     cells = [
         [
-            comparison.metrics.of(row.metric).words,
+            comparison.metrics.metric_named(row.metric).words,
             row.label,
             *reversed(row.sides),
             TESTS[row.name],
             _difference(row, comparison),
-            p_text(row.test.p),
-            p_text(row.p_adjusted),
+            wording.p_text(row.test.p),
+            wording.p_text(row.p_adjusted),
             f"{row.verdict}{', unreliable' * row.is_unreliable}",
         ]
         for row in rows
@@ -198,8 +190,8 @@ def rank_blocks(comparison: Comparison) -> list[Block]:
     if len(ranks) < 3:
         return []
     words = [f"{one.rank:.1f} ({one.low:.0f} to {one.high:.0f})" for one in ranks]
-    cells = [[one.model, text, share_text(one.best)] for one, text in zip(ranks, words, strict=True)]
-    what = comparison.metrics.of(comparison.primary).words
+    cells = [[one.model, text, wording.share_text(one.best)] for one, text in zip(ranks, words, strict=True)]
+    what = comparison.metrics.metric_named(comparison.primary).words
     drawn = "patients" if comparison.patients_known else "cases, whose patients are unknown,"
     caption = f"Ranks by {what} over {drawn} drawn again; in brackets the middle 95 %."
     return [Table(["Model", "Mean rank", "Best in"], cells, caption)]
@@ -210,7 +202,7 @@ def caveats_of_tests(comparison: Comparison) -> Iterator[str]:
     tested = comparison.tested
     how = CORRECTIONS[tested.correction]
     yield (
-        f"p-values are adjusted {how}: those of {comparison.metrics.of(comparison.primary).words} over all "
+        f"p-values are adjusted {how}: those of {comparison.metrics.metric_named(comparison.primary).words} over all "
         "labels among themselves, so are those of readers, of groups, and of all else, which is exploratory. A "
         "difference is shown where the adjusted p is below 5 % and the interval does not hold 0."
     )
@@ -223,9 +215,9 @@ def caveats_of_tests(comparison: Comparison) -> Iterator[str]:
 def _difference(row: ModelTest, comparison: Comparison) -> str:
     test = row.test
     apart = Estimate(test.difference, test.low, test.high, unit=row.unit, method=test.method)
-    return f"{signed_number(apart)}, {interval_of_difference(apart)}"
+    return f"{model_comparison.signed_number(apart)}, {model_comparison.interval_of_difference(apart)}"
 
 
 def _p(row: ModelTest) -> str:
-    adjusted = p_text(row.p_adjusted)
+    adjusted = wording.p_text(row.p_adjusted)
     return adjusted if adjusted.startswith("<") else f"= {adjusted}"

@@ -8,22 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from isocenter import keywords
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.files import ReadOptions, read, read_transform, read_volumes, suffix_of, transforms_to_images, write
-from isocenter.keywords import narrowed, takes
+from isocenter.files import file_formats, transform_file
+from isocenter.files.format_options import ReadOptions
 from isocenter.lazy import pandas as pd
-from isocenter.options import ConvertOptions
+from isocenter.options.images import ConvertOptions
 from isocenter.report import InNotebook
-from isocenter.transforms import (
-    apparent_diffusion,
-    carried,
-    carried_labels,
-    composed,
-    inverted,
-    refuse_unlike_axes,
-    refuse_unreached,
-    region_series,
-)
+from isocenter.transforms import adc, label_maps, spatial_transforms
 from isocenter.values import Affine, Geometry, Image, Problem, SpatialTransform
 
 # Values of a map that nobody calls a label map, and that is taken for one where half of its voxels are alike.
@@ -31,7 +23,7 @@ MOST_LABELS = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Converted(InNotebook):
+class ConversionResult(InNotebook):
     """The file that was written, and its source."""
 
     files: tuple[Path, ...]
@@ -72,8 +64,8 @@ class Converted(InNotebook):
         return "\n".join(lines)
 
 
-@takes(ConvertOptions)
-def convert(options: ConvertOptions) -> Converted:
+@keywords.takes(ConvertOptions)
+def convert(options: ConvertOptions) -> ConversionResult:
     """Read any image, series or volume file and write it to `out`, whose suffix names the format.
 
     Several volumes on different grids become `<name>_1`, `<name>_2`, ..., or the one that `volume` names.
@@ -83,18 +75,18 @@ def convert(options: ConvertOptions) -> Converted:
     Of several volumes those that fail are named in the result; one alone raises what reading raises, and FormatError
     for what the format cannot hold.
     """
-    out, reading = Path(options.out), narrowed(options, ReadOptions)
+    out, reading = Path(options.out), keywords.narrow_options(options, ReadOptions)
     if (options.through is None) != (options.onto is None):
         raise UsageError("a transform needs a grid, and a grid a transform", "--through", "Give --through and --onto")
     if options.inverse and options.through is None:
         raise UsageError("there is no transform to invert", "--inverse", "Give --through and --onto")
-    volumes = read_volumes(options.source, reading)
+    volumes = file_formats.read_volumes(options.source, reading)
     if options.volume is not None and options.volume not in volumes:
         raise UsageError(
             f"there is no volume {options.volume!r}", str(options.source), f"Choose one of {', '.join(volumes)}"
         )
     chosen = list(volumes) if options.volume is None else [options.volume]
-    suffix = suffix_of(out)
+    suffix = file_formats.suffix_of(out)
     stem = out.name[: -len(suffix)] if suffix else out.name
     names = [out] if len(chosen) == 1 else [out.with_name(f"{stem}_{n + 1}{suffix}") for n in range(len(chosen))]
     for path in names:
@@ -104,10 +96,10 @@ def convert(options: ConvertOptions) -> Converted:
     for path, name in zip(names, chosen, strict=True):
         try:
             image = volumes[name]  # of a folder of several series, read only now: one bad series spares the others
-            image = apparent_diffusion(image, str(options.source)) if options.adc else image
+            image = adc.apparent_diffusion(image, str(options.source)) if options.adc else image
             if options.regions is not None:
-                drawn = read(options.regions, orientation=options.orientation)
-                image = region_series(image, drawn, str(options.source))
+                drawn = file_formats.read(options.regions, orientation=options.orientation)
+                image = label_maps.region_series(image, drawn, str(options.source))
             if options.through is not None and options.onto is not None:
                 image = _through(
                     image,
@@ -117,7 +109,7 @@ def convert(options: ConvertOptions) -> Converted:
                     str(options.source),
                     inverse=options.inverse,
                 )
-            write(
+            file_formats.write(
                 _picture(image, str(options.source)) if options.drop_geometry else image,
                 path,
                 overwrite=options.overwrite,
@@ -129,7 +121,7 @@ def convert(options: ConvertOptions) -> Converted:
             continue
         written.append(path)
         images.append(image)
-    return Converted(tuple(written), tuple(images), tuple(problems))
+    return ConversionResult(tuple(written), tuple(images), tuple(problems))
 
 
 def _through(
@@ -142,21 +134,21 @@ def _through(
     inverse: bool,
 ) -> Image:
     """The image on the grid of the fixed one, a label map by the largest share of each voxel."""
-    fixed = onto if isinstance(onto, Image) else next(iter(read_volumes(onto, options).values()))
-    refuse_unlike_axes((image.geometry, fixed.geometry), where)
+    fixed = onto if isinstance(onto, Image) else next(iter(file_formats.read_volumes(onto, options).values()))
+    spatial_transforms.refuse_unlike_axes((image.geometry, fixed.geometry), where)
     transform = _transform_between(through, fixed, image, inverse=inverse)
     if transform.ndim != image.geometry.ndim:
         problem = f"a transform of {transform.ndim} axes for an image of {image.geometry.ndim}"
         raise UsageError(problem, "--through", "Give the transform of this image")
-    refuse_unreached(transform, image, fixed.geometry, where)
+    spatial_transforms.refuse_unreached(transform, image, fixed.geometry, where)
     note = f"carried {'back ' if inverse else ''}through {transform!r}"
     if image.labels or (is_label_map := _is_label_map(image)):
-        made = carried_labels(image.data, image.geometry, transform, fixed.geometry)
+        made = spatial_transforms.carry_labels(image.data, image.geometry, transform, fixed.geometry)
         moved = replace(image, pixels=made, geometry=fixed.geometry, source=fixed.source)
         note += ", each voxel with the label of the largest share"
         note += "" if image.labels or not is_label_map else "; whole numbers of few values are taken for labels"
     else:
-        moved = replace(carried(image, transform, fixed.geometry), source=fixed.source)
+        moved = replace(spatial_transforms.carry_image(image, transform, fixed.geometry), source=fixed.source)
     return replace(moved, notes=(*image.notes, note))
 
 
@@ -168,12 +160,12 @@ def _transform_between(
     A DICOM registration says itself which way it leads, by the frames of reference; `inverse` then changes nothing.
     """
     if isinstance(through, SpatialTransform):
-        return inverted(through) if inverse else through
-    if (ends := transforms_to_images(through, fixed, moving)) is not None:
-        joined = composed(inverted(ends[0]), ends[1])
+        return spatial_transforms.invert_transform(through) if inverse else through
+    if (ends := transform_file.transforms_to_images(through, fixed, moving)) is not None:
+        joined = spatial_transforms.compose_transforms(spatial_transforms.invert_transform(ends[0]), ends[1])
         return joined if joined.matrix is None else SpatialTransform((Affine(joined.matrix),))
-    transform = read_transform(through)
-    return inverted(transform) if inverse else transform
+    transform = transform_file.read_transform(through)
+    return spatial_transforms.invert_transform(transform) if inverse else transform
 
 
 def _is_label_map(image: Image) -> bool:

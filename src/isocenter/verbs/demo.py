@@ -9,28 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isocenter.at_work import command_timed
-from isocenter.errors import IsocenterError, UsageError, counted
-from isocenter.files import (
-    SeriesNames,
-    cache_folder,
-    download,
-    read,
-    read_text_table,
-    unpack_tar,
-    write_label_map,
-    write_series,
-    written,
-)
-from isocenter.keywords import takes
+from isocenter import errors, keywords, work_state
+from isocenter.errors import IsocenterError, UsageError
+from isocenter.files import file_formats, result_images
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.files.storage import atomic, cache, csv_text, web
 from isocenter.lazy import pandas as pd
-from isocenter.options import DemoOptions
-from isocenter.reading import ReadingOptions, open_dataset
-from isocenter.report import tracked
-from isocenter.transforms import phantom
+from isocenter.options.training import DemoOptions
+from isocenter.reading import ReadingOptions, dataset_reading
+from isocenter.report import progress_tracking
+from isocenter.transforms import phantoms
 from isocenter.values import Dataset
-from isocenter.verbs.predict import Predicted, predict
-from isocenter.verbs.train import Run, train
+from isocenter.verbs import predict, train
+from isocenter.verbs.predict import PredictionResult
+from isocenter.verbs.train import Run
 
 log = logging.getLogger("isocenter")
 LOCAL = Path("shared", "data", "hippocampus")
@@ -52,7 +45,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Source:
+class DemoSource:
     """The data that the demo uses, and the reason.
 
     reading: how they are to be read
@@ -66,8 +59,8 @@ class Source:
         return f"data: {self.path} ({self.why})"
 
 
-@takes(DemoOptions)
-@command_timed()
+@keywords.takes(DemoOptions)
+@work_state.time_command()
 def demo(options: DemoOptions) -> Run:
     """Train on `data`, or on what can be found, within `minutes` from now; then predict one test case.
 
@@ -78,42 +71,44 @@ def demo(options: DemoOptions) -> Run:
     say = options.say or log.info
     if Path(options.out).exists() and not options.overwrite:
         raise UsageError("exists already", str(options.out), "Choose another --out, or give --overwrite")
-    source = Source(Path(options.data), "given") if options.data is not None else find_data(Path.cwd())
-    dataset = open_dataset(source.path, source.reading)
-    say(f"{source}: {counted(len(dataset), 'case')}")
-    run = train(
+    source = DemoSource(Path(options.data), "given") if options.data is not None else find_data(Path.cwd())
+    dataset = dataset_reading.open_dataset(source.path, source.reading)
+    say(f"{source}: {errors.count_phrase(len(dataset), 'case')}")
+    run = train.train(
         source.path,
         minutes=max(options.minutes - PREDICTION_MINUTES, LEAST_MINUTES),
         out=options.out,
         overwrite=options.overwrite,
         assignments=options.assignments,
-        **source.reading.chosen,
+        **source.reading.chosen_options,
     )
     for line in str(run).splitlines()[:-1]:  # the last one is the report's path
         say(line)
-    say(_line(_predicted(run, dataset)))
+    say(_line(_predict_one(run, dataset)))
     say(str(run.report.resolve()))
     return run
 
 
-def find_data(start: Path) -> Source:
+def find_data(start: Path) -> DemoSource:
     """The best data there are: beside the project, else public, else simulated."""
     for place in start.resolve().parents[:NEAR]:
         if (place / LOCAL).is_dir():
-            return Source(place / LOCAL, "real MR volumes in the project's folder", ReadingOptions(labels=LOCAL_LABELS))
-    folder = cache_folder() / "downloads" / PUBLIC
+            return DemoSource(
+                place / LOCAL, "real MR volumes in the project's folder", ReadingOptions(labels=LOCAL_LABELS)
+            )
+    folder = cache.cache_folder() / "downloads" / PUBLIC
     if folder.is_dir():
-        return Source(folder / PUBLIC, "the public set of real MR volumes, downloaded before")
+        return DemoSource(folder / PUBLIC, "the public set of real MR volumes, downloaded before")
     try:
-        get_public(folder)
+        fetch_public_data(folder)
     except IsocenterError as error:
         log.info("%s", error)
         why = f"SIMULATED patients, figures mean nothing for real ones: the public set {error.problem.rstrip('.')}"
-        return Source(simulated(), why)
-    return Source(folder / PUBLIC, "the public set of real MR volumes, downloaded now")
+        return DemoSource(simulated_cohort(), why)
+    return DemoSource(folder / PUBLIC, "the public set of real MR volumes, downloaded now")
 
 
-def get_public(folder: Path) -> None:
+def fetch_public_data(folder: Path) -> None:
     """Medical Segmentation Decathlon, task 4, from the address and with the checksum that MONAI keeps for it.
 
     Antonelli et al., Nature Communications 2022, doi:10.1038/s41467-022-30695-9; CC BY-SA 4.0
@@ -129,22 +124,25 @@ def fetch_archive(url: str, md5: str, folder: Path) -> None:
     Raises ResourceError where it cannot be got, IntegrityError or FormatError where it is not what it should be.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as room, tracked("downloading") as tracker:
+    with (
+        tempfile.TemporaryDirectory(dir=folder.parent) as room,
+        progress_tracking.track_progress("downloading") as tracker,
+    ):
         archive = Path(room, "archive.tar")
 
         def progress(done: int, total: int) -> None:
             tracker(done >> 20, (total or LIMIT) >> 20, "MiB")
 
-        download(url, archive, md5=md5, limit=LIMIT, seconds=DOWNLOAD_SECONDS, progress=progress)
-        unpack_tar(archive, folder, limit=LIMIT)
+        web.download(url, archive, md5=md5, limit=LIMIT, seconds=DOWNLOAD_SECONDS, progress=progress)
+        web.unpack_tar(archive, folder, limit=LIMIT)
 
 
-def simulated(patients: int = 40) -> Path:
+def simulated_cohort(patients: int = 40) -> Path:
     """The folder of the simulated cohort, written now if it was not before."""
     # The report is titled after the folder: nobody shall take it for one on real patients.
-    folder = cache_folder() / f"simulated-phantoms-{VERSION}-{patients}"
+    folder = cache.cache_folder() / f"simulated-phantoms-{VERSION}-{patients}"
     if not folder.is_dir():
-        with tracked("writing simulated patients") as tracker:
+        with progress_tracking.track_progress("writing simulated patients") as tracker:
             write_phantoms(folder, patients=patients, progress=tracker)
     return folder
 
@@ -162,7 +160,7 @@ def write_phantoms(
     twice: so many of the patients came a second time; both examinations must stay on one side of any split
     """
     examinations = [(patient, visit) for patient in range(patients) for visit in range(1 + (patient < twice))]
-    with written(folder) as partial:
+    with atomic.write_whole(folder) as partial:
         for done, (patient, visit) in enumerate(examinations, start=1):
             _write_examination(partial / f"patient_{patient:03d}" / f"visit_{visit}", seed, patient, visit)
             if progress is not None:
@@ -170,19 +168,21 @@ def write_phantoms(
 
 
 def _write_examination(folder: Path, seed: int, patient: int, visit: int) -> None:
-    image, mask = phantom(seed, patient, visit)
+    image, mask = phantoms.make_phantom(seed, patient, visit)
     names = SeriesNames(f"PHANTOM-{seed}-{patient:03d}", f"simulated visit {visit}", "simulated MR")
     folder.mkdir(parents=True)
-    write_series(image, names, folder / "image")
+    series_writing.write_series(image, names, folder / "image")
     # Read again, because a segmentation refers to the files of its series.
-    source = read(folder / "image")
-    write_label_map(mask.data[0], mask.labels, source, folder / "reference.dcm", algorithm="isocenter phantom")
+    source = file_formats.read(folder / "image")
+    result_images.write_label_map(
+        mask.data[0], mask.labels, source, folder / "reference.dcm", algorithm="isocenter phantom"
+    )
 
 
-def _predicted(run: Run, dataset: Dataset) -> Predicted:
+def _predict_one(run: Run, dataset: Dataset) -> PredictionResult:
     """One case as a user would predict it."""
-    chosen = shown_case(read_text_table(run.out / "split.csv"))
-    return predict(run.out, dataset.only({chosen}), out=run.out / "prediction")
+    chosen = shown_case(csv_text.read_text_table(run.out / "split.csv"))
+    return predict.predict(run.out, dataset.only({chosen}), out=run.out / "prediction")
 
 
 def shown_case(split: pd.DataFrame) -> str:
@@ -191,7 +191,7 @@ def shown_case(split: pd.DataFrame) -> str:
     return str((tested if len(tested) else split).iloc[0]["case"])
 
 
-def _line(predicted: Predicted) -> str:
+def _line(predicted: PredictionResult) -> str:
     row = predicted.table.iloc[0]
     if predicted.files:
         return f"case {row['case']}: predicted into {', '.join(str(path) for path in predicted.files)}"

@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isocenter import service
-from isocenter.errors import UsageError, counted
-from isocenter.keywords import takes
+from isocenter import errors, keywords
+from isocenter.errors import UsageError
 from isocenter.lazy import pandas as pd
-from isocenter.options import (
+from isocenter.options.node import (
     ChangeStatusOptions,
     PromoteChangeOptions,
     RollBackChangeOptions,
@@ -22,11 +21,16 @@ from isocenter.options import (
     SplitChangeOptions,
 )
 from isocenter.report import InNotebook
-from isocenter.verbs.change import confirm_check
-from isocenter.verbs.serve import need_extra
+from isocenter.service import _deploying, _node_folder
+from isocenter.service.monitoring import change_comparison
+from isocenter.service.records import accounts as records_accounts
+from isocenter.service.records import actor, deployments, record_database
+from isocenter.verbs import change, serve
 
 if TYPE_CHECKING:
-    from isocenter.service import Actor, Database, Settings
+    from isocenter.service.configuration import NodeSettings
+    from isocenter.service.records.actor import Actor
+    from isocenter.service.records.record_database import Database
 
 CHANGING = ("radiologist", "administrator")
 COLUMNS = ("n", "model", "mode", "state", "package", "share", "until", "began", "ended", "approved_by", "because")
@@ -63,17 +67,17 @@ class NodeChanges(InNotebook):
         return "\n".join(lines or ["no package of the node was changed"])
 
 
-@takes(ShadowChangeOptions)
+@keywords.takes(ShadowChangeOptions)
 def shadow_change(options: ShadowChangeOptions) -> NodeChanges:
     """Have a package answer beside the one in use; its answers are compared with those that are sent, and not kept.
 
     It answers jobs that are done while nothing else waits, so that no answer comes later.
     Raises UsageError for what is no package, IntegrityError for one that is not what its manifest says.
     """
-    return _asked(options.node, options.package, options.model, "shadow", "asked for")
+    return _ask(options.node, options.package, options.model, "shadow", "asked for")
 
 
-@takes(PromoteChangeOptions)
+@keywords.takes(PromoteChangeOptions)
 def promote_change(options: PromoteChangeOptions) -> NodeChanges:
     """Ask that a package takes the place of the one in use: two persons, one a radiologist, approve it at the node.
 
@@ -82,10 +86,10 @@ def promote_change(options: PromoteChangeOptions) -> NodeChanges:
     Raises UsageError for a check of other packages or another verdict, IntegrityError for a record that no check of
     this machine has written, and as `shadow_change`.
     """
-    return _asked(options.node, options.package, options.model, "live", "promoted", check=Path(options.check))
+    return _ask(options.node, options.package, options.model, "live", "promoted", check=Path(options.check))
 
 
-@takes(SplitChangeOptions)
+@keywords.takes(SplitChangeOptions)
 def split_change(options: SplitChangeOptions) -> NodeChanges:
     """Ask that a package answers a share of the patients, and the one in use the others; approved as `promote_change`.
 
@@ -100,7 +104,7 @@ def split_change(options: SplitChangeOptions) -> NodeChanges:
         raise UsageError(f"{options.until!r} is no day", "--until", "Write it as 2026-03-01") from error
     if day <= datetime.now().timestamp():
         raise UsageError(f"{options.until} is over, or has begun", "--until", "Give a later day")
-    return _asked(
+    return _ask(
         options.node,
         options.package,
         options.model,
@@ -112,7 +116,7 @@ def split_change(options: SplitChangeOptions) -> NodeChanges:
     )
 
 
-@takes(RollBackChangeOptions)
+@keywords.takes(RollBackChangeOptions)
 def roll_back_change(options: RollBackChangeOptions) -> NodeChanges:
     """Take back the last change of what answers: a split ends, or the package before answers again.
 
@@ -120,24 +124,24 @@ def roll_back_change(options: RollBackChangeOptions) -> NodeChanges:
     Jobs that wait for the package that goes are done by the one that answers again.
     Raises UsageError for an account that may not, IntegrityError where the package before is not what was written.
     """
-    with _opened(options.node) as (database, settings):
+    with _open_node(options.node) as (database, settings):
         who = _person(database, options.account, options.password)
         with database.write() as connection:
             if options.change is not None:
-                done = service.end_change(connection, options.change, who, options.because)
+                done = deployments.end_change(connection, options.change, who, options.because)
             else:
-                done = service.roll_back(connection, _model(settings, options.model), who, options.because)
+                done = deployments.roll_back(connection, _model(settings, options.model), who, options.because)
         return _status(database, done)
 
 
-@takes(ChangeStatusOptions)
+@keywords.takes(ChangeStatusOptions)
 def change_status(options: ChangeStatusOptions) -> NodeChanges:
     """The packages of a node and their changes, with figures of those that go on. node: its folder"""
-    with _opened(options.node) as (database, _):
+    with _open_node(options.node) as (database, _):
         return _status(database)
 
 
-def _asked(
+def _ask(
     node: str | Path,
     package: str | Path,
     model: str | None,
@@ -147,62 +151,68 @@ def _asked(
     check: Path | None = None,
     **columns: Any,
 ) -> NodeChanges:
-    with _opened(node) as (database, settings):
+    with _open_node(node) as (database, settings):
         name = _model(settings, model)
-        if mode != "shadow" and not service.Accounts(database).exist():
+        if mode != "shadow" and not records_accounts.Accounts(database).exist():
             problem, remedy = "has no account, and a change needs two persons", "Start it with ISOCENTER_ADMIN_PASSWORD"
             raise UsageError(problem, str(node), f"{remedy}, and make accounts")
-        new = service.stored_package(settings, name, Path(package))
+        new = _deploying.store_package(settings, name, Path(package))
         with database.read() as connection:
-            own = service.answering_package(connection, settings, name)
+            own = _deploying.answering_package(connection, settings, name)
         if check is not None:
-            columns["check_hash"] = confirm_check(check, own.folder, new.folder)
+            columns["check_hash"] = change.confirm_check(check, own.folder, new.folder)
         with database.write() as connection:
             by = {"user": getpass.getuser()}
-            n = service.ask_for_change(connection, new, mode, package_asked=own, because=because, detail=by, **columns)
+            n = deployments.ask_for_change(
+                connection, new, mode, package_asked=own, because=because, detail=by, **columns
+            )
         waits = (
             "" if mode == "shadow" else f": it waits for two persons, one a radiologist, at /api/changes/{n}/approve"
         )
         return _status(database, f"change {n} is noted{waits}")
 
 
-def _model(settings: Settings, model: str | None) -> str:
+def _model(settings: NodeSettings, model: str | None) -> str:
     names = list(settings.models)
     if model is None and len(names) == 1:
         return names[0]
     if model not in names:
-        problem = f"the node has {counted(len(names), 'model')}" if model is None else f"there is no model {model!r}"
+        problem = (
+            f"the node has {errors.count_phrase(len(names), 'model')}"
+            if model is None
+            else f"there is no model {model!r}"
+        )
         raise UsageError(problem, "--model", f"Name one of {', '.join(names) or 'none: the node has no model'}")
     return model
 
 
 def _person(database: Database, account: str | None, password: str | None) -> Actor:
     """Who asks. Raises UsageError for a person without the right, or with a wrong password."""
-    accounts = service.Accounts(database)
+    accounts = records_accounts.Accounts(database)
     if not accounts.exist():
-        return service.ANYONE
+        return actor.ANYONE
     row = next((row for row in accounts.rows() if row.account == account), None)
     if account is None or password is None or row is None or not accounts.is_password(account, password, "node"):
         raise UsageError("account or password is wrong", "--account", "Give an account of the node, and its password")
     if row.role not in CHANGING:
         raise UsageError(f"the role of this account is {row.role}", account, f"Ask a person who is {CHANGING[0]}")
-    return service.Actor(account, row.role, "node")
+    return actor.Actor(account, row.role, "node")
 
 
 @contextmanager
-def _opened(node: str | Path) -> Iterator[tuple[Database, Settings]]:
-    need_extra("change")
+def _open_node(node: str | Path) -> Iterator[tuple[Database, NodeSettings]]:
+    serve.refuse_missing_extra("change")
     folder = Path(node).absolute()  # workers run elsewhere
-    database = service.node_database(folder)
+    database = record_database.node_database(folder)
     try:
-        yield database, service.node_settings(folder)
+        yield database, _node_folder.node_settings(folder)
     finally:
         database.close()
 
 
 def _status(database: Database, done: str = "") -> NodeChanges:
     with database.read() as connection:
-        found = service.change_rows(connection)
+        found = change_comparison.change_rows(connection)
     rows = [
         {**one, **{name: _time(one[name]) for name in TIMES}, "approved_by": _approvals(one["approvals"])}
         for one in found
@@ -231,4 +241,4 @@ def _in_words(figure: Mapping[str, Any]) -> str:
     if figure["value"] is None:
         return f"{name}: too few to judge"
     ends = "" if figure["low"] is None else f" ({figure['low']:.3f} to {figure['high']:.3f})"
-    return f"{name} {figure['value']:.3f}{ends}, {counted(figure['cases'], 'case')}"
+    return f"{name} {figure['value']:.3f}{ends}, {errors.count_phrase(figure['cases'], 'case')}"

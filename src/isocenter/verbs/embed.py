@@ -10,22 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import IsocenterError, UsageError, counted
-from isocenter.keywords import several, takes
+from isocenter import errors, keywords
+from isocenter.errors import IsocenterError, UsageError
 from isocenter.lazy import pandas as pd
-from isocenter.options import EmbedOptions
-from isocenter.prediction import loaded_model
-from isocenter.reading import (
-    covered,
-    failed_rows,
-    failures_among,
-    no_result,
-    open_inputs,
-    refuse_taken,
-    result_folder,
-)
-from isocenter.report import InNotebook, tracked
-from isocenter.runtime import Model, with_smaller_batches, write_json
+from isocenter.options.models import EmbedOptions
+from isocenter.prediction import predictors
+from isocenter.reading import input_cases, verb_results
+from isocenter.report import InNotebook, progress_tracking
+from isocenter.runtime import Model, predicted_memory, record_files
 from isocenter.values import Case, Problem
 
 log = logging.getLogger("isocenter")
@@ -34,7 +26,7 @@ TABLE, RECORD = "embeddings.parquet", "embeddings.json"
 
 
 @dataclass(frozen=True, eq=False)
-class Embedded(InNotebook):
+class EmbeddingResult(InNotebook):
     """The pooled features of images, what failed, and where the files lie.
 
     table:    a row a case: case, patient, image, then `e0`, `e1`, ...: one number a feature (float32)
@@ -49,7 +41,7 @@ class Embedded(InNotebook):
     @property
     def failures(self) -> list[Problem]:
         """The problems that each stand for a case without features."""
-        return failures_among(self.problems)
+        return verb_results.failures_among(self.problems)
 
     @property
     def features(self) -> int:
@@ -58,19 +50,25 @@ class Embedded(InNotebook):
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`, without the numbers: those are in the table."""
-        facts = {"embedded": len(self.table), "features": self.features, "failed": failed_rows(self.failures)}
+        facts = {
+            "embedded": len(self.table),
+            "features": self.features,
+            "failed": verb_results.failed_rows(self.failures),
+        }
         out = None if self.out is None else str(self.out)
         return {"schema": "isocenter.embeddings", "version": 1, **facts, "model": self.model, "out": out}
 
     def __repr__(self) -> str:
         lines = [*filter(None, [self.model.get("unfinished_training")])]
-        lines += [f"{counted(len(self.table), 'case')} with {self.features} features each, {len(self.failures)} failed"]
+        lines += [
+            f"{errors.count_phrase(len(self.table), 'case')} with {self.features} features each, {len(self.failures)} failed"
+        ]
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
-@takes(EmbedOptions)
-def embed(options: EmbedOptions) -> Embedded:
+@keywords.takes(EmbedOptions)
+def embed(options: EmbedOptions) -> EmbeddingResult:
     """The features of the network's deepest map for every input, each the mean over the image.
 
     Of a model of several networks they are those of the first: features of different networks cannot be compared.
@@ -79,22 +77,22 @@ def embed(options: EmbedOptions) -> Embedded:
     cases that were done. Raises UsageError for a model whose network gives no such features.
     """
     reading = options.reading
-    inputs = several(options.inputs)
+    inputs = keywords.as_tuple(options.inputs)
     if not inputs:
         raise UsageError("nothing to embed", "embed", "Give files or folders after the model")
     if options.out is not None:
-        refuse_taken(Path(options.out), options.overwrite, (TABLE, RECORD))
-    loaded = loaded_model(
+        verb_results.refuse_taken(Path(options.out), options.overwrite, (TABLE, RECORD))
+    loaded = predictors.load_model(
         options.model, options.device, fold=options.fold, threads=options.threads, backend=options.backend
     )
-    loaded = with_smaller_batches(loaded)
+    loaded = predicted_memory.with_smaller_batches(loaded)
     loaded = replace(loaded, request=replace(loaded.request, allow_large=reading.allow_large))
-    opened, problems = open_inputs(inputs, reading, loaded)
-    cases, notes = covered(opened, options.covariates, loaded)
+    opened, problems = input_cases.open_inputs(inputs, reading, loaded)
+    cases, notes = input_cases.with_given_covariates(opened, options.covariates, loaded)
     problems, rows = [*problems, *notes], list[dict[str, Any]]()
     stopped: KeyboardInterrupt | None = None
     try:
-        with tracked("embedding") as tracker:
+        with progress_tracking.track_progress("embedding") as tracker:
             for done, case in enumerate(cases, start=1):
                 try:
                     rows.append(_row(loaded, case))
@@ -108,26 +106,26 @@ def embed(options: EmbedOptions) -> Embedded:
             raise
         stopped = stop  # what is done is kept
     if not rows:
-        raise no_result("embed", "embedded", problems)
+        raise verb_results.no_result_error("embed", "embedded", problems)
     weights = loaded.record.get("weights_sha256")
     computing = None if loaded.networks.computing is None else asdict(loaded.networks.computing)
     record = {"weights_sha256": weights, "computing": computing, "unfinished_training": loaded.unfinished_training}
-    result = Embedded(pd.DataFrame(rows), problems, record)
+    result = EmbeddingResult(pd.DataFrame(rows), problems, record)
     if options.out is None:
         return result
     result = replace(result, out=Path(options.out))
-    with result_folder(Path(options.out), options.overwrite, (TABLE, RECORD)) as folder:
+    with verb_results.result_folder(Path(options.out), options.overwrite, (TABLE, RECORD)) as folder:
         result.table.to_parquet(folder / TABLE, index=False)
-        write_json(folder / RECORD, "isocenter.embeddings", result.as_record())
+        record_files.write_json(folder / RECORD, "isocenter.embeddings", result.as_record())
     if stopped is not None:
-        log.warning("%s embedded before the stop: %s", counted(len(rows), "case"), options.out)
+        log.warning("%s embedded before the stop: %s", errors.count_phrase(len(rows), "case"), options.out)
         raise stopped
     return result
 
 
 def _row(model: Model, case: Case) -> dict[str, Any]:
     """The row of a case; UsageError where the network gives no features."""
-    seen, _ = model.observed(case)
+    seen, _ = model.observe(case)
     if seen.features is None:
         problem = f"the network of the model ({model.networks.families}) gives no pooled features"
         remedy = "Choose a model of another family: `isocenter networks` lists them"

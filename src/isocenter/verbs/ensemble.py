@@ -8,75 +8,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.evaluation import NONE, Metrics, read_cases, rows_to_json
-from isocenter.files import content_hash, write_table
-from isocenter.keywords import takes
+from isocenter import errors, keywords
+from isocenter.errors import DatasetError, UsageError
+from isocenter.evaluation import Metrics, case_tables
+from isocenter.evaluation.fairness.group_attributes import NONE
+from isocenter.files.storage import csv_text, hashing
 from isocenter.lazy import pandas as pd
-from isocenter.options import EnsembleOptions
-from isocenter.planning import GROUPS, counts_of, plan_text, registered_groups, registered_margin, relative_to
-from isocenter.reading import (
-    ReadingOptions,
-    failures_among,
-    open_dataset,
-    refuse_taken,
-    result_folder,
-    with_references,
-)
-from isocenter.report import Block, InNotebook, Paragraph, Section, Table, in_words
-from isocenter.runs import ENVIRONMENT, NOTES, REPORT, RunReport, Unseen, guarded_by, write_notes
-from isocenter.runtime import (
-    WEIGHTS,
-    Model,
-    announced_device,
-    environment,
-    on_device,
-    read_json,
-    with_smaller_batches,
-    with_uncertainty,
-    write_json,
-    write_members,
-)
-from isocenter.scoring import (
-    CASES,
-    EVALUATION,
-    Audit,
-    Comparison,
-    Scored,
-    Verdict,
-    audited,
-    compare_tables,
-    comparison_caveats,
-    comparison_lead,
-    copy_data_record,
-    evaluated_cases,
-    folder_names,
-    headline_rows,
-    named_as_in_run,
-    primary_blocks,
-    score,
-    split_table,
-    verdict_of,
-    write_verdict,
-)
+from isocenter.options.training import EnsembleOptions
+from isocenter.planning import plan_file, plan_result
+from isocenter.planning.plan_file import GROUPS
+from isocenter.planning.rules import split_rules
+from isocenter.reading import ReadingOptions, dataset_reading, verb_results
+from isocenter.report import Block, InNotebook, Paragraph, Section, Table, wording
+from isocenter.runs import gate, run_end
+from isocenter.runs.run_end import ENVIRONMENT
+from isocenter.runs.run_folder import NOTES
+from isocenter.runs.run_report import RunReport
+from isocenter.runs.tuning import UnseenPredictions
+from isocenter.runtime import Model, hardware, model_assembly, predicted_memory, record_files
+from isocenter.runtime import ensemble as runtime_ensemble
+from isocenter.runtime.model_files import REPORT
+from isocenter.runtime.package.package_contents import WEIGHTS
+from isocenter.scoring import case_scoring, data_record, model_comparison, model_verdict
+from isocenter.scoring.auditing import all_audits
+from isocenter.scoring.case_scoring import CASES, EVALUATION, AuditInput, ScoredCases
+from isocenter.scoring.model_comparison import Comparison
+from isocenter.scoring.model_verdict import Verdict
 from isocenter.tasks import Task
-from isocenter.training import MemberWeights
+from isocenter.training.member_weighting import MemberWeights
 from isocenter.values import Dataset, Plan, Row, Split
-from isocenter.verbs.ensemble_members import (
-    EQUAL,
-    FITTED,
-    SPLIT_BECAUSE,
-    Joined,
-    Member,
-    as_one,
-    by_content,
-    member,
-    parts_of_all,
-    plan_of,
-    same_data,
-    tuned_task,
-    weights_of,
-)
+from isocenter.verbs import ensemble_members
+from isocenter.verbs.ensemble_members import EQUAL, FITTED, SPLIT_BECAUSE, EnsembleMember, JoinedMembers
 
 log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.
@@ -122,24 +84,24 @@ class Ensemble(InNotebook):
     @property
     def table(self) -> pd.DataFrame:
         """Every figure, a row each: metric, label, value, low, high, n, patients, unit, method."""
-        return pd.DataFrame(rows_to_json(self.rows)["rows"])
+        return pd.DataFrame(case_tables.rows_to_json(self.rows)["rows"])
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
         facts = {"out": str(self.out), "report": str(self.report), "weights": dict(self.weights)}
         comparison = None if self.comparison is None else self.comparison.as_record()
-        record = {**rows_to_json(self.rows), **facts, "because": self.because, "notes": list(self.notes)}
+        record = {**case_tables.rows_to_json(self.rows), **facts, "because": self.because, "notes": list(self.notes)}
         record["verdict"] = self.verdict.as_record()
         return {**record, "beside": comparison}
 
     def __repr__(self) -> str:
-        headline = [in_words(row, self.metrics) for row in self.headline]
+        headline = [wording.row_words(row, self.metrics) for row in self.headline]
         counts = ", ".join(f"{name} {share:.2f}" for name, share in self.weights.items())
         judged = [str(self.verdict), *self.verdict.against]
         return "\n".join([*headline, *judged, f"weights: {counts}", self.because, str(self.report)])
 
 
-@takes(EnsembleOptions)
+@keywords.takes(EnsembleOptions)
 def ensemble(options: EnsembleOptions) -> Ensemble:
     """Finished runs on the same data as one model, the mean of what their networks say of each window.
 
@@ -152,79 +114,89 @@ def ensemble(options: EnsembleOptions) -> Ensemble:
     out = options.out
     out, paths = Path(out), [Path(one) for one in options.runs]
     if len(paths) < 2:
-        raise UsageError(f"{counted(len(paths), 'run')} given", "ensemble", "Give two runs or more")
+        raise UsageError(f"{errors.count_phrase(len(paths), 'run')} given", "ensemble", "Give two runs or more")
     if len({path.resolve() for path in paths}) < len(paths):
         raise UsageError("a run is given twice", "ensemble", "Give each once")
     if options.weights not in WEIGHTINGS:
         raise UsageError(f"there are no weights {options.weights!r}", "--weights", f"Choose {' or '.join(WEIGHTINGS)}")
-    refuse_taken(out, options.overwrite, MARKS)
-    chosen = announced_device(options.device, options.threads).value
-    names = tuple(f"member {name}" if name == OURS else name for name in folder_names(paths))
-    members = [member(path, name) for path, name in zip(paths, names, strict=True)]
-    same_data(members)
-    parts = parts_of_all(members)
-    model = on_device(as_one(members), [path / WEIGHTS for one in members for path in one.checkpoints], chosen)
+    verb_results.refuse_taken(out, options.overwrite, MARKS)
+    chosen = hardware.announced_device(options.device, options.threads).value
+    names = tuple(f"member {name}" if name == OURS else name for name in model_comparison.folder_names(paths))
+    members = [ensemble_members.load_member(path, name) for path, name in zip(paths, names, strict=True)]
+    ensemble_members.refuse_other_data(members)
+    parts = ensemble_members.parts_of_all(members)
+    model = runtime_ensemble.place_on_device(
+        ensemble_members.join_members(members), [path / WEIGHTS for one in members for path in one.checkpoints], chosen
+    )
     dataset = _data_of(members, model.task, options.data)
-    joined, unseen = Joined(members, model, dataset, parts), Unseen()
-    weighed = weights_of(joined, options.weights, options.seed)
+    joined, unseen = JoinedMembers(members, model, dataset, parts), UnseenPredictions()
+    weighed = ensemble_members.weights_of_members(joined, options.weights, options.seed)
     log.info("weights: %s", weighed.because)
-    task, decisions = tuned_task(unseen, joined, weighed)
+    task, decisions = ensemble_members.tuned_task(unseen, joined, weighed)
     kept, final = joined.of_those_that_count(weighed.shares, task)
-    final = with_uncertainty(on_device(final, [path / WEIGHTS for path in kept], chosen))
+    final = model_assembly.with_uncertainty(
+        runtime_ensemble.place_on_device(final, [path / WEIGHTS for path in kept], chosen)
+    )
     held, others = joined.cases("calibration"), joined.cases("val")
-    final, judged = guarded_by(unseen, final, held or others, exact=bool(held), chose=not held)
+    final, judged = gate.add_gate_by(unseen, final, held or others, exact=bool(held), chose=not held)
     decisions |= judged
-    plan = plan_of(members, final, parts, decisions, dataset.root)
-    with result_folder(out, options.overwrite, MARKS) as folder:
+    plan = ensemble_members.ensemble_plan(members, final, parts, decisions, dataset.root)
+    with verb_results.result_folder(out, options.overwrite, MARKS) as folder:
         record = {"weights": joined.by_name(weighed.shares), "because": weighed.because}
-        write_members(kept, final, record, folder)
-        (folder / "plan.yaml").write_text(plan_text(relative_to(plan, out)), encoding="utf-8")
-        return _tested(folder, out, joined, final, weighed, plan, options.seed)
+        runtime_ensemble.write_members(kept, final, record, folder)
+        (folder / "plan.yaml").write_text(
+            plan_file.plan_text(plan_result.with_relative_data(plan, out)), encoding="utf-8"
+        )
+        return _test(folder, out, joined, final, weighed, plan, options.seed)
 
 
-def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> Dataset:
+def _data_of(members: Sequence[EnsembleMember], task: Task, data: str | Path | None) -> Dataset:
     """The members' data, read again as the first read them; UsageError where they are not what they were."""
     first = members[0]
     options = ReadingOptions.of_plan(first.plan.options)
     place = first.run / first.plan.data if data is None else Path(data)
-    dataset = named_as_in_run(open_dataset(place, options, references=not task.by_name, needs=task.needs), first.data)
-    dataset = with_references(dataset, task)
+    dataset = data_record.name_as_in_run(
+        dataset_reading.open_dataset(place, options, references=not task.by_name, needs=task.needs), first.data
+    )
+    dataset = dataset_reading.keep_referenced(dataset, task)
     there = {case.id for case in dataset}
     if lacking := set(first.split["case"]) - there:
-        problem = f"{counted(len(lacking), 'case')} of {first.name} no longer there"
+        problem = f"{errors.count_phrase(len(lacking), 'case')} of {first.name} no longer there"
         raise DatasetError(problem, str(dataset.root or dataset.name), "Restore the data as they were")
     cases = [case for case in dataset if case.id in set(first.split["case"])]
-    by_content(members, cases, {case.id: content_hash(case) for case in cases})
+    ensemble_members.refuse_changed_cases(members, cases, {case.id: hashing.content_hash(case) for case in cases})
     return dataset
 
 
-def _tested(
-    folder: Path, out: Path, joined: Joined, model: Model, weighed: MemberWeights, plan: Plan, seed: int
+def _test(
+    folder: Path, out: Path, joined: JoinedMembers, model: Model, weighed: MemberWeights, plan: Plan, seed: int
 ) -> Ensemble:
     """Test the ensemble, and write figures and report into the folder that becomes `out`."""
     members, dataset, parts = joined.members, joined.dataset, joined.parts
     primary, known = str(plan["evaluation.primary"]), bool(model.record.get("patients_known"))
     named = joined.by_name(weighed.shares)
-    write_table(split_table(dataset, parts), folder / "split.csv")
-    copy_data_record(members[0].run, folder, [one.data for one in members])
+    csv_text.write_table(case_scoring.split_table(dataset, parts), folder / "split.csv")
+    data_record.copy_data_record(members[0].run, folder, [one.data for one in members])
     tested = joined.cases("test")
     scored, comparison = None, None
     if tested:
-        predictor, groups = with_smaller_batches(model), plan[GROUPS] or NONE
-        scored = score(predictor, tested, parts, seed=seed, patients_known=known)
-        fixed = registered_groups(plan)
-        scored = audited(Audit(scored, predictor, tested, seed, known, planned=groups, registered=fixed))
+        predictor, groups = predicted_memory.with_smaller_batches(model), plan[GROUPS] or NONE
+        scored = case_scoring.score_cases(predictor, tested, parts, seed=seed, patients_known=known)
+        fixed = plan_file.registered_groups(plan)
+        scored = all_audits.run_audits(
+            AuditInput(scored, predictor, tested, seed, known, planned=groups, registered=fixed)
+        )
         (folder / EVALUATION).mkdir()
         scored.write(folder / EVALUATION)
-        comparison = _compared(folder, members, model.task, primary, seed, known)
+        comparison = _compare(folder, members, model.task, primary, seed, known)
     notes = _notes(members, scored, known)
-    verdict = verdict_of(scored, seed=seed, patients_known=known, notes=notes)
-    write_notes(folder, notes, scored, verdict)
-    write_verdict(folder / EVALUATION, verdict.as_record(), primary, registered_margin(plan))
-    write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
+    verdict = model_verdict.verdict_on_scores(scored, seed=seed, patients_known=known, notes=notes)
+    run_end.write_notes(folder, notes, scored, verdict)
+    case_scoring.write_verdict(folder / EVALUATION, verdict.as_record(), primary, plan_file.registered_margin(plan))
+    record_files.write_json(folder / ENVIRONMENT, "isocenter.environment", hardware.machine_environment())
     page = RunReport(
-        f"Ensemble of {counted(len(members), 'run')} on {dataset.name}",
-        f"{counts_of(parts)}; {SPLIT_BECAUSE}.",
+        f"Ensemble of {errors.count_phrase(len(members), 'run')} on {dataset.name}",
+        f"{split_rules.part_count_words(parts)}; {SPLIT_BECAUSE}.",
         primary=primary,
         scored=scored,
         notes=notes,
@@ -237,53 +209,55 @@ def _tested(
         views=f"{EVALUATION}/",
         plan=plan,
         problems=() if scored is None else scored.problems,
-        environment=environment(),
+        environment=hardware.machine_environment(),
         members=[_members_section(members, weighed, comparison, parts)],
         verdict=verdict,
     )
     (folder / REPORT).write_text(page.html, encoding="utf-8")
     rows = () if scored is None else tuple(scored.rows)
-    headline = tuple(headline_rows(rows, primary, model.task)) if rows else ()
+    headline = tuple(model_verdict.headline_rows(rows, primary, model.task)) if rows else ()
     metrics = model.task.metrics
     return Ensemble(out, named, weighed.because, rows, primary, comparison, tuple(notes), headline, verdict, metrics)
 
 
-def _compared(
-    folder: Path, members: Sequence[Member], task: Task, primary: str, seed: int, patients_known: bool
+def _compare(
+    folder: Path, members: Sequence[EnsembleMember], task: Task, primary: str, seed: int, patients_known: bool
 ) -> Comparison:
     """The members on the ensemble's test cases: as their own evaluations scored them, each by its own thresholds."""
-    tables, tasks = {OURS: read_cases(folder / EVALUATION / CASES)}, [task]
+    tables, tasks = {OURS: case_tables.read_cases(folder / EVALUATION / CASES)}, [task]
     for ensemble_member in members:
-        tables[ensemble_member.name], task = evaluated_cases(ensemble_member.run)
+        tables[ensemble_member.name], task = model_comparison.evaluated_cases(ensemble_member.run)
         tasks.append(task)
     # A case that one of them could not score is left out for all.
     common = set.intersection(*(set(table["case"]) for table in tables.values()))
     cut = {name: table[table["case"].isin(common)].reset_index(drop=True) for name, table in tables.items()}
-    return compare_tables(cut, tasks, primary, seed=seed, patients_known=patients_known)
+    return model_comparison.compare_tables(cut, tasks, primary, seed=seed, patients_known=patients_known)
 
 
-def _notes(members: Sequence[Member], scored: Scored | None, patients_known: bool) -> list[str]:
+def _notes(members: Sequence[EnsembleMember], scored: ScoredCases | None, patients_known: bool) -> list[str]:
     """Notes that a reader must know before any figure: those of the members, then those of the ensemble."""
     notes = []
     if not patients_known:
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
     notes += [] if scored is None else scored.notes
     for ensemble_member in members:
-        theirs = read_json(ensemble_member.run / NOTES, "isocenter.run")
+        theirs = record_files.read_json(ensemble_member.run / NOTES, "isocenter.run")
         known_already = {*notes, *theirs["of_figures"]}  # the ensemble has figures of its own
         notes += [one for one in theirs["notes"] if one not in known_already and not one.startswith("Patients unknown")]
     if scored is None and not any(note.startswith("Every case was trained on") for note in notes):
         notes.append("Every case was trained on: nothing is estimated.")
-    if scored is not None and (lost := failures_among(scored.problems)):
-        notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
+    if scored is not None and (lost := verb_results.failures_among(scored.problems)):
+        notes.append(f"{errors.count_phrase(len(lost), 'test case')} could not be scored: see Data.")
     return notes
 
 
 def _members_section(
-    members: Sequence[Member], weighed: MemberWeights, comparison: Comparison | None, parts: Mapping[str, Split]
+    members: Sequence[EnsembleMember], weighed: MemberWeights, comparison: Comparison | None, parts: Mapping[str, Split]
 ) -> Section:
     """Weights with their reason, then every member compared with the ensemble on the same test cases."""
-    counts = [counted(sum(part == one for part in parts.values()), f"{name} case") for one, name in PARTS.items()]
+    counts = [
+        errors.count_phrase(sum(part == one for part in parts.values()), f"{name} case") for one, name in PARTS.items()
+    ]
     tuned = TUNED_ASIDE if weighed.is_fitted else TUNED_EQUAL if "val" in parts.values() else TUNED_BY_NONE
     sentences = [f"Weights: {weighed.because}.", tuned]
     several = [one for one in members if len(one.models) > 1]
@@ -295,12 +269,15 @@ def _members_section(
         Paragraph(f"{', '.join(counts)}."),
     ]
     if comparison is not None:
-        blocks += [Paragraph(comparison_lead(comparison)), *primary_blocks(comparison)]
-        blocks.append(Paragraph(" ".join(comparison_caveats(comparison))))
+        blocks += [
+            Paragraph(model_comparison.comparison_lead(comparison)),
+            *model_comparison.primary_blocks(comparison),
+        ]
+        blocks.append(Paragraph(" ".join(model_comparison.comparison_caveats(comparison))))
     return Section("Members", blocks)
 
 
-def _weights(members: Sequence[Member], weighed: MemberWeights) -> Table:
+def _weights(members: Sequence[EnsembleMember], weighed: MemberWeights) -> Table:
     columns = ["Member", "Weight", "Network", "Seed", "Networks"]
     return Table(
         columns,

@@ -10,39 +10,33 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import UsageError, counted
+from isocenter import errors
+from isocenter.errors import UsageError
 from isocenter.evaluation import Table
-from isocenter.files import read_text_table
-from isocenter.planning import counts_of, read_plan, settings
-from isocenter.reading import VOXELS, ReadingOptions, refuse_missing
-from isocenter.report import tracked
-from isocenter.runs import MARKS as OF_A_RUN
-from isocenter.runs import REPORT, Unseen, prepared
-from isocenter.runtime import (
-    MEMBERS,
-    Averaged,
-    Inference,
-    Model,
-    Network,
-    Preprocessing,
-    averaged_model,
-    checkpoints_of,
-    load,
-)
-from isocenter.scoring import DataRecord, read_data_record
-from isocenter.tasks import (
-    Evidence,
-    Origin,
-    Task,
-    deciding_part,
-    fitted,
-    found_after_training,
-    rows_in,
-    settings_of,
-    untuned,
-)
-from isocenter.training import MemberWeights, equal_weights, member_outputs, member_weights
-from isocenter.values import BY_HAND, SPLITS, Case, Dataset, Decision, Geometry, Plan, Prediction, Region, Split
+from isocenter.files.storage import csv_text
+from isocenter.planning import plan_checks, plan_file
+from isocenter.planning.rules import split_rules
+from isocenter.reading import ReadingOptions, verb_results
+from isocenter.reading.reading_options import VOXELS
+from isocenter.report import progress_tracking
+from isocenter.runs import training_jobs
+from isocenter.runs.run_folder import MARKS as OF_A_RUN
+from isocenter.runs.tuning import UnseenPredictions
+from isocenter.runtime import Model, Preprocessing, ensemble, model_files
+from isocenter.runtime.ensemble import MEMBERS
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model_files import REPORT
+from isocenter.runtime.windows.averaging import AveragedNetwork
+from isocenter.runtime.windows.slide import Network
+from isocenter.scoring import data_record
+from isocenter.scoring.data_record import DataRecord
+from isocenter.tasks import Task, fitting, properties, task_catalogue, task_settings
+from isocenter.tasks.fitting import PredictedCases
+from isocenter.tasks.task import Origin
+from isocenter.training import member_weighting
+from isocenter.training.member_weighting import MemberWeights
+from isocenter.values import BY_HAND, Case, Dataset, Decision, Geometry, Plan, Prediction, Region, Split
+from isocenter.values.dataset_cases import SPLITS
 
 # {case id: part}
 Parts = Mapping[str, Split]
@@ -54,7 +48,7 @@ NOISE = 6
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class EnsembleMember:
     """A finished run.
 
     checkpoints: of the models that it is the mean of, one but for a run of folds
@@ -98,12 +92,12 @@ class Member:
         return self.patients("test") - self.patients("train", "val", "calibration")
 
 
-def member(run: Path, name: str) -> Member:
+def load_member(run: Path, name: str) -> EnsembleMember:
     """The run with its models, in the machine's memory.
 
     Raises UsageError for what is no finished run, or one that cannot be averaged.
     """
-    refuse_missing(run)
+    verb_results.refuse_missing(run)
     trained_here = (run / "checkpoints").is_dir() or any(run.glob("fold_*"))  # perhaps to several networks
     if (run / MEMBERS).is_dir() and not trained_here:
         raise UsageError("is an ensemble itself", str(run), "Give the runs that it was made of")
@@ -112,32 +106,38 @@ def member(run: Path, name: str) -> Member:
         raise UsageError("holds no run", str(run), remedy)
     if not (run / REPORT).is_file():
         raise UsageError("is not finished", str(run), f"Finish it with `isocenter train --resume {run}`")
-    checkpoints = tuple(checkpoints_of(run))
-    models = tuple(load(one, "cpu") for one in checkpoints)
+    checkpoints = tuple(model_files.model_folders(run))
+    models = tuple(model_files.load(one, "cpu") for one in checkpoints)
     if any(one.first is not None for one in models):
         problem = "is a cascade, whose networks see what their own first stage marked"
         raise UsageError(problem, str(run), "Give runs that were trained with --set preprocessing.cascade=none")
-    split = read_text_table(run / "split.csv")
-    return Member(name, run, read_plan(run / "plan.yaml"), checkpoints, models, split, read_data_record(run))
+    split = csv_text.read_text_table(run / "split.csv")
+    return EnsembleMember(
+        name, run, plan_file.read_plan(run / "plan.yaml"), checkpoints, models, split, data_record.read_data_record(run)
+    )
 
 
-def as_one(members: Sequence[Member]) -> Model:
+def join_members(members: Sequence[EnsembleMember]) -> Model:
     """All members as one model that is not tuned yet, each counting alike; UsageError for what cannot be averaged."""
     for other in members[1:]:
-        refuse_unlike((members[0].name, other.name), members[0].models[0], other.models[0])
+        refuse_unlike_models((members[0].name, other.name), members[0].models[0], other.models[0])
     first, models = members[0], [model for one in members for model in one.models]
     shared = {name for name, value in first.by_hand.items() if all(one.by_hand.get(name) == value for one in members)}
     inference = common_windows([one.inference for one in models])
     counts = tuple(1 / len(members) / len(one.models) for one in members for _ in one.models)
     try:
-        return averaged_model(
-            models, untuned(first.task, shared), inference, None if len(set(counts)) == 1 else counts, WHERE
+        return ensemble.averaged_model(
+            models,
+            task_catalogue.untuned_task(first.task, shared),
+            inference,
+            None if len(set(counts)) == 1 else counts,
+            WHERE,
         )
     except UsageError as error:
         raise UsageError("its members preprocess images differently", WHERE, ALIKE) from error
 
 
-def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:
+def parts_of_all(members: Sequence[EnsembleMember]) -> dict[str, Split]:
     """{case id: part}: the first of train, val and calibration for which any member used its patient, else "test".
 
     A case that some member left out altogether, because its twin is held out, is in none.
@@ -147,7 +147,7 @@ def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:
     for tester in members:
         for other in members:
             if leaking := tester.held_out & other.patients("train"):
-                problem = f"{counted(len(leaking), 'test patient')} of {tester.name} trained {other.name}"
+                problem = f"{errors.count_phrase(len(leaking), 'test patient')} of {tester.name} trained {other.name}"
                 raise UsageError(problem, WHERE, APART)
     used = {part: set[str]().union(*(one.patients(part) for one in members)) for part in SPLITS}
     shared = set.intersection(*(set(one.split["case"]) for one in members))
@@ -158,7 +158,7 @@ def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:
     }
 
 
-def _owners(members: Sequence[Member]) -> dict[str, str]:
+def _owners(members: Sequence[EnsembleMember]) -> dict[str, str]:
     """{case id: patient}; UsageError where members disagree."""
     owners: dict[str, str] = {}
     for member in members:
@@ -169,7 +169,7 @@ def _owners(members: Sequence[Member]) -> dict[str, str]:
     return owners
 
 
-def same_data(members: Sequence[Member]) -> None:
+def refuse_other_data(members: Sequence[EnsembleMember]) -> None:
     """UsageError where members were trained on other data than the first, or read them otherwise."""
     first = members[0]
     for other in members[1:]:
@@ -181,7 +181,7 @@ def same_data(members: Sequence[Member]) -> None:
             raise UsageError(problem, WHERE, "Train all members with the same flags of reading")
 
 
-def by_content(members: Sequence[Member], cases: Sequence[Case], hashes: Mapping[str, str]) -> None:
+def refuse_changed_cases(members: Sequence[EnsembleMember], cases: Sequence[Case], hashes: Mapping[str, str]) -> None:
     """UsageError where a case is no longer what a member was trained with.
 
     hashes: {case id: hash} of what is there now
@@ -190,11 +190,11 @@ def by_content(members: Sequence[Member], cases: Sequence[Case], hashes: Mapping
         contents = member.data.contents
         changed = [case.id for case in cases if contents.get(case.id, hashes[case.id]) != hashes[case.id]]
         if changed:
-            problem = f"{counted(len(changed), 'case')} changed since {member.name} was trained"
+            problem = f"{errors.count_phrase(len(changed), 'case')} changed since {member.name} was trained"
             raise UsageError(problem, WHERE, "Restore the data as they were, or train the members anew")
 
 
-def refuse_unlike(names: tuple[str, str], first: Model, other: Model) -> None:
+def refuse_unlike_models(names: tuple[str, str], first: Model, other: Model) -> None:
     """UsageError for a model whose outputs cannot be averaged with the first's, with what differs.
 
     names: of both, the first's first
@@ -203,14 +203,16 @@ def refuse_unlike(names: tuple[str, str], first: Model, other: Model) -> None:
     if (ours.name, ours.labels, ours.heads) != (theirs.name, theirs.labels, theirs.heads):
         problem = f"{names[1]} answers another question than {names[0]}: {_question(theirs)}, not {_question(ours)}"
         raise UsageError(problem, WHERE, "Give runs of one kind of problem with the same classes")
-    refuse_differing(names, seen_by(first), seen_by(other))
-    ours, theirs = untuned(ours), untuned(theirs)
+    refuse_differing(names, shared_settings(first), shared_settings(other))
+    ours, theirs = task_catalogue.untuned_task(ours), task_catalogue.untuned_task(theirs)
     if not decode_alike(ours, theirs, first.preprocessing.ndim):
-        settings = [{f"task.{key}": value for key, value in settings_of(task).items()} for task in (ours, theirs)]
+        settings = [
+            {f"task.{key}": value for key, value in task_settings.settings_of(task).items()} for task in (ours, theirs)
+        ]
         refuse_differing(names, *settings)
 
 
-def seen_by(model: Model) -> dict[str, Any]:
+def shared_settings(model: Model) -> dict[str, Any]:
     """{"section.name": value} of what members must have in common to be averaged window by window, and judged alike.
 
     Intensities are not among it: members that differ in a window, a mean and a deviation are brought to one scale.
@@ -242,7 +244,7 @@ def decode_alike(first: Task, other: Task, ndim: int) -> bool:
     parts: list[tuple[Region, list[str]]] = [(everywhere, [*dense]), ((), [*whole])]
     slabs = [(region, {name: arrays[name] for name in names}) for region, names in parts if names]
     grid = Geometry(spatial, np.eye(ndim + 1))
-    rows = [rows_in(task.outputs(task.decode(slabs, grid))) for task in (first, other)]
+    rows = [properties.output_rows(task.outputs(task.decode(slabs, grid))) for task in (first, other)]
     ours, theirs = (task.probabilities(arrays) for task in (first, other))
     return all(np.allclose(ours[key], theirs[key], atol=1e-6) for key in ours) and _equal(*rows)
 
@@ -274,8 +276,8 @@ SPLIT_BECAUSE = (
 )
 
 
-def plan_of(
-    members: Sequence[Member],
+def ensemble_plan(
+    members: Sequence[EnsembleMember],
     model: Model,
     parts: Parts,
     decisions: Mapping[str, Decision],
@@ -296,8 +298,8 @@ def plan_of(
         plan = plan.with_decision(
             PROMISE, Decision(None, "the members registered different metrics, margins or groups")
         )
-    for name in found_after_training(model.task):
-        value = settings_of(model.task)[name]
+    for name in task_settings.found_after_training(model.task):
+        value = task_settings.settings_of(model.task)[name]
         if f"task.{name}" in plan and plan[f"task.{name}"] != value:
             plan = plan.with_decision(f"task.{name}", Decision(value, "no validation case of the ensemble decides it"))
     for name, decision in decisions.items():
@@ -309,7 +311,9 @@ def plan_of(
     if scale != own:
         because = "the widest of the members', each of which has its own"
         plan = plan.with_decision("preprocessing.normalisation", Decision(scale, because))
-    return plan.with_decision("split.method", Decision(plan["split.method"], f"{counts_of(parts)}; {SPLIT_BECAUSE}"))
+    return plan.with_decision(
+        "split.method", Decision(plan["split.method"], f"{split_rules.part_count_words(parts)}; {SPLIT_BECAUSE}")
+    )
 
 
 # How members may be weighted.
@@ -318,13 +322,13 @@ EQUAL: str = "equal"
 
 
 @dataclass(frozen=True, eq=False)
-class Joined:
+class JoinedMembers:
     """Members as one model that is not tuned yet, with the cases that all of them know.
 
     parts: {case id: part}, as `parts_of_all` finds them
     """
 
-    members: Sequence[Member]
+    members: Sequence[EnsembleMember]
     model: Model
     dataset: Dataset
     parts: Parts
@@ -339,7 +343,7 @@ class Joined:
         networks, averaged = list(self.model.networks.members), list[Network]()
         for member in self.members:
             folds, networks = networks[: len(member.models)], networks[len(member.models) :]
-            averaged.append(folds[0] if len(folds) == 1 else Averaged(tuple(folds), self.model.task.average))
+            averaged.append(folds[0] if len(folds) == 1 else AveragedNetwork(tuple(folds), self.model.task.average))
         return averaged
 
     def by_name(self, weights: Sequence[float]) -> dict[str, float]:
@@ -364,7 +368,7 @@ class Joined:
         if len(models) == 1:  # as it is loaded: a mean of one would state that its networks never differ
             model = replace(models[0], task=task, inference=self.model.inference)
         else:
-            model = averaged_model(models, task, self.model.inference, shares)
+            model = ensemble.averaged_model(models, task, self.model.inference, shares)
         return [checkpoint for checkpoint, *_ in counting], model
 
 
@@ -373,51 +377,57 @@ def _shares(weights: Sequence[float]) -> tuple[float, ...] | None:
     return None if len(set(weights)) == 1 else tuple(weights)
 
 
-def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
+def weights_of_members(joined: JoinedMembers, asked: str, seed: int) -> MemberWeights:
     """The weight of each member: fitted to the validation cases if that was asked for and surely helps."""
     members, cases = joined.members, joined.cases("val")
     if asked == EQUAL:
-        return equal_weights(len(members), "equal: asked for")
+        return member_weighting.equal_weights(len(members), "equal: asked for")
     if not cases:
         folds = [one.name for one in members if one.is_of_folds]
         why = f", because every fold of {', '.join(folds)} selected on others" if folds else ""
-        return equal_weights(len(members), f"equal: no case is left that no member was trained on{why}")
+        return member_weighting.equal_weights(
+            len(members), f"equal: no case is left that no member was trained on{why}"
+        )
     plan, model = members[0].plan, joined.model
     assert isinstance(model.preprocessing, Preprocessing)  # noqa: S101 - they are runs of ours
-    request = replace(settings(plan), task=model.task, preprocessing=model.preprocessing)
-    ready = prepared(cases, request, ReadingOptions.of_plan(plan.options))
+    request = replace(plan_checks.checked_settings(plan), task=model.task, preprocessing=model.preprocessing)
+    ready = training_jobs.prepare_cases(cases, request, ReadingOptions.of_plan(plan.options))
     patients = [case.patient for case in cases]
-    return member_weights(member_outputs(joined.networks, model.task, model.inference, ready, patients), seed=seed)
+    return member_weighting.lowest_loss_weights(
+        member_weighting.member_outputs(joined.networks, model.task, model.inference, ready, patients), seed=seed
+    )
 
 
-def tuned_task(unseen: Unseen, joined: Joined, weighed: MemberWeights) -> tuple[Task, dict[str, Decision]]:
+def tuned_task(
+    unseen: UnseenPredictions, joined: JoinedMembers, weighed: MemberWeights
+) -> tuple[Task, dict[str, Decision]]:
     """The task with thresholds and the like, found on predictions whose weights were fitted without the case."""
     task = joined.model.task
     parts: Mapping[Split, Sequence[Case]] = {name: joined.cases(name) for name in SPLITS}
-    part = deciding_part(task, parts)
+    part = fitting.deciding_part(task, parts)
     if part is None:
         return task, {}
     weighted = joined.counting(weighed.shares)
     if weighed.of_case is None or part != "val":
-        predictions = unseen.predicted(weighted, task, parts[part])
+        predictions = unseen.predict(weighted, task, parts[part])
     else:
         predictions = _cross_predicted(unseen, joined, parts[part], weighed.of_case)
 
-    def held(task: Task) -> Evidence:
+    def held(task: Task) -> PredictedCases:
         """Cases that decide nothing else, by the task so far."""
-        return Evidence(unseen.predicted(weighted, task, parts["calibration"]), parts["calibration"])
+        return PredictedCases(unseen.predict(weighted, task, parts["calibration"]), parts["calibration"])
 
     origin: Origin = "training" if part == "train" else "unseen"
     conformal = held if parts["calibration"] else None
-    return fitted(task, Evidence(predictions, parts[part]), origin=origin, conformal=conformal)
+    return fitting.fit_task(task, PredictedCases(predictions, parts[part]), origin=origin, conformal=conformal)
 
 
 def _cross_predicted(
-    unseen: Unseen, joined: Joined, cases: Sequence[Case], of_case: Sequence[Sequence[float]]
+    unseen: UnseenPredictions, joined: JoinedMembers, cases: Sequence[Case], of_case: Sequence[Sequence[float]]
 ) -> list[Prediction]:
     """Each case by the weights that were fitted without it and its patient."""
     predictions = []
-    with tracked("predicting cases for the weights") as tracker:
+    with progress_tracking.track_progress("predicting cases for the weights") as tracker:
         for done, (case, weights) in enumerate(zip(cases, of_case, strict=True), start=1):
             predictions.append(unseen.by(joined.counting(weights)).predict(case))
             tracker(done, len(cases))

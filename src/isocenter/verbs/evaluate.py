@@ -9,91 +9,59 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.at_work import brought_to_its_end
-from isocenter.belief import UNKEPT
-from isocenter.errors import counted
-from isocenter.evaluation import NONE, covariates_by_name, default_groups, groups_of, rows_to_json
-from isocenter.files import dataset_hash, load_json
-from isocenter.keywords import narrowed, takes
+from isocenter import errors as errors_module
+from isocenter import keywords, work_state
+from isocenter.belief.operating_points import UNKEPT
+from isocenter.evaluation import case_tables
+from isocenter.evaluation.fairness import group_attributes
+from isocenter.evaluation.fairness.group_attributes import NONE
+from isocenter.files.storage import hashing, structured_text
 from isocenter.lazy import pandas as pd
-from isocenter.options import EvaluateOptions
-from isocenter.planning import GROUPS, read_plan, recipe, registered_groups, registered_margin
-from isocenter.prediction import There, loaded_model
-from isocenter.quality import SHORTCUT
-from isocenter.reading import (
-    Data,
-    ReadingOptions,
-    case_outcomes,
-    failed_rows,
-    failures_among,
-    open_labelled,
-    path_of,
-    refuse_taken,
-    result_folder,
-    write_alignment,
-)
-from isocenter.report import InNotebook, in_words, number, sentence
-from isocenter.runs import NOTES, OutOfFold, RunReport, selecting, training_length, training_log
+from isocenter.options.training import EvaluateOptions
+from isocenter.planning import plan_file
+from isocenter.planning.plan_file import GROUPS
+from isocenter.prediction import predictors
+from isocenter.prediction.predictors import ClusterPredictor
+from isocenter.quality.shortcut_tests import SHORTCUT
+from isocenter.reading import ReadingOptions, alignment, dataset_reading, verb_results
+from isocenter.reading.dataset_reading import Data
+from isocenter.report import InNotebook, wording
+from isocenter.runs import run_end, run_report, validation_course
+from isocenter.runs.run_folder import NOTES
+from isocenter.runs.run_report import RunReport
+from isocenter.runs.tuning import OutOfFold
 from isocenter.runtime import (
-    PACKAGED,
     Model,
+    ModelRequest,
     Preprocessing,
-    Request,
-    environment,
-    is_foreign,
-    load,
-    package_record,
-    read_json,
-    unpacked,
-    with_smaller_batches,
-    with_uncertainty,
+    hardware,
+    model_assembly,
+    model_files,
+    predicted_memory,
+    record_files,
 )
+from isocenter.runtime.foreign import detect
+from isocenter.runtime.package import package_contents
+from isocenter.runtime.package.package_contents import PACKAGED
 from isocenter.scoring import (
-    DATA_RECORD,
-    EVALUATION,
-    SUMMARY,
-    TASK,
-    Audit,
-    AuditOptions,
-    Choice,
-    Fold,
-    Predictor,
-    Scored,
-    Verdict,
-    assumed_positive,
-    audited,
-    choice,
-    explanations,
-    gate_of,
-    headline_rows,
-    measured_there,
-    named_as_in_run,
-    own_labels,
-    own_results,
-    read_data_record,
-    refuse_no_outcome,
-    score,
-    stop_note,
-    task_of,
-    unshared,
-    verdict_of,
-    with_positive,
-    with_subsets,
-    with_table,
-    write_verdict,
+    answered_cases,
+    case_scoring,
+    case_selection,
+    data_record,
+    evaluation_notes,
+    image_subsets,
+    model_comparison,
+    model_verdict,
 )
-from isocenter.values import (
-    ANSWERED,
-    Case,
-    CaseOutcome,
-    Dataset,
-    Decision,
-    Estimate,
-    Plan,
-    Problem,
-    Row,
-    outcome_sentence,
-)
+from isocenter.scoring.answered_cases import ScoringFold
+from isocenter.scoring.auditing import all_audits, decision_audits, explanation_audit, group_audit
+from isocenter.scoring.auditing.audit_options import AuditOptions
+from isocenter.scoring.case_scoring import EVALUATION, SUMMARY, TASK, AuditInput, FoldPredictor, ScoredCases
+from isocenter.scoring.case_selection import CaseChoice
+from isocenter.scoring.data_record import DATA_RECORD
+from isocenter.scoring.model_verdict import Verdict
+from isocenter.values import ANSWERED, Case, Dataset, Decision, Estimate, Plan, Problem, Row, case_outcome
+from isocenter.values.case_outcome import CaseOutcome
 
 log = logging.getLogger("isocenter")
 
@@ -103,14 +71,14 @@ MOST_SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation(InNotebook):
+class EvaluationResult(InNotebook):
     """The figures of an evaluation; prints the primary metric with its interval.
 
     own_figure: of other cases than the model's own, a sentence on its figure there, and the difference
     unfinished_training: how far the training of the model came, where that was stopped
     """
 
-    scored: Scored
+    scored: ScoredCases
     primary: str
     which: str
     notes: tuple[str, ...] = ()
@@ -127,17 +95,17 @@ class Evaluation(InNotebook):
     @property
     def table(self) -> pd.DataFrame:
         """Every figure, a row each: metric, label, value, low, high, n, patients, unit, method."""
-        return pd.DataFrame(rows_to_json(self.rows)["rows"])
+        return pd.DataFrame(case_tables.rows_to_json(self.rows)["rows"])
 
     @property
     def failures(self) -> list[Problem]:
         """An error for each case that could not be scored."""
-        return failures_among(self.scored.problems)
+        return verb_results.failures_among(self.scored.problems)
 
     @property
     def outcomes(self) -> list[CaseOutcome]:
         """The outcome of each case, with the reason where there is no answer: what the gate refuses is scored too."""
-        return case_outcomes(self.scored.table, self.scored.problems)
+        return verb_results.case_outcomes(self.scored.table, self.scored.problems)
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
@@ -147,19 +115,19 @@ class Evaluation(InNotebook):
             "own_figure": self.own_figure,
             "notes": list(self.notes),
             "verdict": self.verdict.as_record(),
-            "failed": failed_rows(self.failures),
+            "failed": verb_results.failed_rows(self.failures),
             "outcomes": [asdict(one) for one in self.outcomes],
             "unfinished_training": self.unfinished_training,
             "out": str(self.out) if self.out else None,
         }
-        return {**rows_to_json(self.rows), **facts}
+        return {**case_tables.rows_to_json(self.rows), **facts}
 
     def __repr__(self) -> str:
         lines = [*filter(None, [self.unfinished_training]), f"scored {self.which}"]
         if any(one.outcome != ANSWERED for one in self.outcomes):
-            lines.append(outcome_sentence(self.outcomes))
-        headline = headline_rows(self.rows, self.primary, self.scored.task)
-        lines += [in_words(row, self.scored.metrics) for row in headline]
+            lines.append(case_outcome.outcome_sentence(self.outcomes))
+        headline = model_verdict.headline_rows(self.rows, self.primary, self.scored.task)
+        lines += [wording.row_words(row, self.scored.metrics) for row in headline]
         lines += [self.own_figure] if self.own_figure else []
         if self.scored.openings > 1:
             lines.append(f"these test cases have been opened {self.scored.openings} times on this machine")
@@ -173,15 +141,15 @@ class Evaluation(InNotebook):
 
 def _few(problems: Sequence[Problem]) -> list[str]:
     """Every error in a line, and a few of the rest."""
-    errors = failures_among(problems)
+    errors = verb_results.failures_among(problems)
     others = [problem for problem in problems if problem.severity != "error"]
     lines = [f"{problem.severity}: {problem.what}" for problem in (*errors, *others[:MOST_SHOWN])]
     left = len(others) - MOST_SHOWN
-    return [*lines, *([f"and {counted(left, 'warning')} more, in the report"] if left > 0 else [])]
+    return [*lines, *([f"and {errors_module.count_phrase(left, 'warning')} more, in the report"] if left > 0 else [])]
 
 
-@takes(EvaluateOptions)
-def evaluate(options: EvaluateOptions) -> Evaluation:
+@keywords.takes(EvaluateOptions)
+def evaluate(options: EvaluateOptions) -> EvaluationResult:
     """Predict the cases of `data` and score them on their references' own grids.
 
     split: where `data` are the model's own (by content), the run's test cases unless told otherwise; of other data
@@ -194,11 +162,11 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     Raises DatasetError where the data are not of the model's kind.
     """
     if options.out is not None:
-        refuse_taken(Path(options.out), options.overwrite, MARKS)
+        verb_results.refuse_taken(Path(options.out), options.overwrite, MARKS)
     subject = _subject(options)
     predictor, folds = _predictor(subject.model, subject.run, subject.chosen, options.device, options.uncertainty)
     writes = options.out is not None
-    scored = score(
+    scored = case_scoring.score_cases(
         predictor,
         subject.cases,
         subject.chosen.parts,
@@ -209,25 +177,25 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         draws=writes,
         keeps=writes,
     )
-    audit = Audit(
+    audit = AuditInput(
         scored,
         predictor,
         subject.cases,
         options.seed,
         subject.dataset.patients_known,
         folds,
-        narrowed(options, AuditOptions),
+        keywords.narrow_options(options, AuditOptions),
         subject.planned_groups,
-        registered_groups(subject.promised),
+        plan_file.registered_groups(subject.promised),
         subject.run,
     )
     scored = _looked_through(audit, subject.model.preprocessing, keeps=writes)
-    with nullcontext() if scored.stopped is None else brought_to_its_end():
+    with nullcontext() if scored.stopped is None else work_state.finish_despite_interrupt():
         evaluation = _evaluation(options, subject, scored)
         if evaluation.out is not None:
             _write(evaluation, evaluation.out, subject, overwrite=options.overwrite)
             if scored.stopped is not None:
-                count = counted(scored.table["case"].nunique(), "case")
+                count = errors_module.count_phrase(scored.table["case"].nunique(), "case")
                 log.warning("%s scored before the stop: %s", count, evaluation.out)
                 raise scored.stopped
     return evaluation
@@ -250,7 +218,7 @@ class _Subject:
     promised: Plan | None
     reading: ReadingOptions
     dataset: Dataset
-    chosen: Choice
+    chosen: CaseChoice
     covariates: Collection[str]
     cases: Sequence[Case]
     unlike: Sequence[str]
@@ -260,53 +228,61 @@ class _Subject:
         """The plan's groups, and those that a table of groups adds; None, for the usual ones, without a plan."""
         if self.promised is None:
             return None
-        columns = covariates_by_name(self.dataset, self.chosen.parts)
-        added = default_groups({name: cells for name, cells in columns.items() if name not in self.covariates})
+        columns = group_attributes.covariates_by_name(self.dataset, self.chosen.parts)
+        added = group_attributes.default_groups(
+            {name: cells for name, cells in columns.items() if name not in self.covariates}
+        )
         return ",".join(names for names in (self.promised[GROUPS], added) if names not in (None, NONE)) or NONE
 
-    def notes(self, scored: Scored) -> tuple[str, ...]:
+    def notes(self, scored: ScoredCases) -> tuple[str, ...]:
         """What a reader of the figures has to know."""
         task = self.model.task
         return (
             *([f"T{unfinished[1:]}."] if (unfinished := self.model.unfinished_training) else []),
-            *stop_note(scored, self.cases),
+            *evaluation_notes.stop_note(scored, self.cases),
             *self.unlike,
             *self.chosen.notes,
             *scored.notes,
-            *own_results(self.model, self.cases),
+            *evaluation_notes.own_results(self.model, self.cases),
             *_standing_notes(self.model, self.run),
-            *unshared(task, self.cases),
-            *assumed_positive(task),
+            *evaluation_notes.unshared_labels(task, self.cases),
+            *evaluation_notes.assumed_positive(task),
         )
 
 
 def _subject(options: EvaluateOptions) -> _Subject:
     """The model and the cases that are asked for; whatever cannot be scored is refused before anything is predicted."""
-    data, run, audits = options.data, path_of(options.model), narrowed(options, AuditOptions)
-    if options.scheduler is not None and (path := path_of(data)):
+    data, run, audits = (
+        options.data,
+        dataset_reading.path_of_data(options.model),
+        keywords.narrow_options(options, AuditOptions),
+    )
+    if options.scheduler is not None and (path := dataset_reading.path_of_data(data)):
         data = path.absolute()  # a worker has another working folder
-    model = loaded_model(
+    model = predictors.load_model(
         options.model, options.device, threads=options.threads, backend=options.backend, activation=options.activation
     )
-    model = with_positive(with_uncertainty(model, options.uncertainty), options.positive, str(run or "the model"))
+    model = evaluation_notes.with_positive(
+        model_assembly.with_uncertainty(model, options.uncertainty), options.positive, str(run or "the model")
+    )
     plan = _plan_of(run)
     reading = _as_trained(run, plan, data).overridden(options.reading)
-    model = replace(model, request=Request(allow_large=reading.allow_large))
-    dataset = _referenced(data, reading, model, run)
-    chosen = choice(model, dataset, run, options.split)
-    covariates = covariates_by_name(dataset, chosen.parts)
-    dataset = with_table(dataset, audits.group_table, chosen.parts, audits.groups)
-    columns = covariates_by_name(dataset, chosen.parts)
-    groups_of(columns, audits.groups)
+    model = replace(model, request=ModelRequest(allow_large=reading.allow_large))
+    dataset = _open_references(data, reading, model, run)
+    chosen = case_selection.choose_cases(model, dataset, run, options.split)
+    covariates = group_attributes.covariates_by_name(dataset, chosen.parts)
+    dataset = group_audit.with_table_covariates(dataset, audits.group_table, chosen.parts, audits.groups)
+    columns = group_attributes.covariates_by_name(dataset, chosen.parts)
+    group_attributes.group_by_attributes(columns, audits.groups)
     if audits.screening:
-        refuse_no_outcome(columns, dataset.name)
-    cases, unlike = own_labels(model.task, [case for case in dataset if case.id in chosen.parts])
+        decision_audits.refuse_no_outcome(columns, dataset.name)
+    cases, unlike = evaluation_notes.own_labels(model.task, [case for case in dataset if case.id in chosen.parts])
     promised = plan or _packaged_plan(run)
     return _Subject(model, run, plan, promised, reading, dataset, chosen, covariates, cases, unlike)
 
 
 def _outcomes_elsewhere(
-    options: EvaluateOptions, subject: _Subject, predictor: Predictor, folds: Mapping[str, Fold]
+    options: EvaluateOptions, subject: _Subject, predictor: FoldPredictor, folds: Mapping[str, ScoringFold]
 ) -> Callable[[Sequence[Case]], Any] | None:
     """The outcomes of cases by the workers of a dask scheduler, each fold's by its own network; None without one."""
     if options.scheduler is None:
@@ -315,7 +291,7 @@ def _outcomes_elsewhere(
     if isinstance(predictor, OutOfFold):
         networks = {fold.number: predictor.owners[case] for case, fold in folds.items()}
     places = {
-        number: There.of(
+        number: ClusterPredictor.on_cluster(
             options.scheduler,
             subject.run,
             network,
@@ -329,17 +305,19 @@ def _outcomes_elsewhere(
         )
         for number, network in networks.items()
     }
-    return measured_there(places, folds)
+    return case_scoring.measure_there(places, folds)
 
 
-def _evaluation(options: EvaluateOptions, subject: _Subject, scored: Scored) -> Evaluation:
+def _evaluation(options: EvaluateOptions, subject: _Subject, scored: ScoredCases) -> EvaluationResult:
     """The evaluation with its verdict."""
     course, notes = _log_of(subject.run), subject.notes(scored)
-    verdict = verdict_of(
+    verdict = model_verdict.verdict_on_scores(
         scored,
         seed=options.seed,
         patients_known=subject.dataset.patients_known,
-        training=() if course is None else training_length(course, selecting(subject.plan)),
+        training=()
+        if course is None
+        else validation_course.training_length_sentences(course, run_report.selection_metric_words(subject.plan)),
         notes=notes,
     )
     which = subject.chosen.which
@@ -348,10 +326,10 @@ def _evaluation(options: EvaluateOptions, subject: _Subject, scored: Scored) -> 
     primary = str(subject.model.record.get("primary", scored.rows[0].metric))
     out = Path(options.out) if options.out is not None else None
     own_figure, unfinished = _beside_own(subject, scored, primary), subject.model.unfinished_training
-    return Evaluation(scored, primary, which, notes, out, verdict, own_figure, unfinished)
+    return EvaluationResult(scored, primary, which, notes, out, verdict, own_figure, unfinished)
 
 
-def _beside_own(subject: _Subject, scored: Scored, primary: str) -> str:
+def _beside_own(subject: _Subject, scored: ScoredCases, primary: str) -> str:
     """The model's figure on its own test cases, and how far these cases are from it; empty without one."""
     rows = {(row.metric, row.label): row.estimate for row in scored.rows}
     own = next((row for row in _own_figures(subject.run) if row["metric"] == primary), None)
@@ -359,34 +337,34 @@ def _beside_own(subject: _Subject, scored: Scored, primary: str) -> str:
         return ""
     figures = {name: own[name] for name in ("value", "low", "high", "level", "n", "patients", "unit", "method")}
     there, here = Estimate(**figures), rows[primary, own["label"]]
-    apart = number(here.value - there.value, places=3, signed=True)
-    words = in_words(Row(primary, own["label"], there), scored.metrics)
+    apart = wording.number_text(here.value - there.value, places=3, signed=True)
+    words = wording.row_words(Row(primary, own["label"], there), scored.metrics)
     return f"on the model's own test cases: {words}; on these cases it is {apart} from that"
 
 
 def _own_figures(source: Path | None) -> Sequence[Mapping[str, Any]]:
     """The rows of a run's own evaluation, or those that its package keeps."""
-    if source is None or is_foreign(source):
+    if source is None or detect.is_foreign(source):
         return ()
     if (summary := source / EVALUATION / SUMMARY).is_file():
-        rows: Sequence[Mapping[str, Any]] = load_json(summary)["rows"]
+        rows: Sequence[Mapping[str, Any]] = structured_text.load_json(summary)["rows"]
         return rows
-    with unpacked(source) as folder:
-        return package_record(folder)["evaluation"] if (folder / PACKAGED).is_dir() else ()
+    with record_files.unpack(source) as folder:
+        return package_contents.package_record(folder)["evaluation"] if (folder / PACKAGED).is_dir() else ()
 
 
-def _write(evaluation: Evaluation, out: Path, subject: _Subject, *, overwrite: bool) -> None:
-    with result_folder(out, overwrite, MARKS) as folder:
+def _write(evaluation: EvaluationResult, out: Path, subject: _Subject, *, overwrite: bool) -> None:
+    with verb_results.result_folder(out, overwrite, MARKS) as folder:
         evaluation.scored.write(folder)
-        write_alignment(subject.cases, subject.reading.align, folder)
-        margin = registered_margin(subject.promised)
+        alignment.write_alignment(subject.cases, subject.reading.align, folder)
+        margin = plan_file.registered_margin(subject.promised)
         facts = {name: evaluation.as_record()[name] for name in ("outcomes", "unfinished_training")}
-        facts |= recipe(subject.promised)
-        write_verdict(folder, evaluation.verdict.as_record(), evaluation.primary, margin, **facts)
+        facts |= plan_file.recipe_digest(subject.promised)
+        case_scoring.write_verdict(folder, evaluation.verdict.as_record(), evaluation.primary, margin, **facts)
         (folder / "report.html").write_text(_report(evaluation, subject), encoding="utf-8")
 
 
-def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scored:
+def _looked_through(audit: AuditInput, preprocessing: object, *, keeps: bool) -> ScoredCases:
     """The figures with those of subsets of the images, and all that the audits found.
 
     keeps: whether Ctrl-C leaves the figures without them
@@ -396,7 +374,7 @@ def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scor
         return scored
     try:
         if isinstance(preprocessing, Preprocessing):
-            subsets = with_subsets(
+            subsets = image_subsets.with_subsets(
                 scored,
                 audit.predictor,
                 preprocessing,
@@ -406,24 +384,24 @@ def _looked_through(audit: Audit, preprocessing: object, *, keeps: bool) -> Scor
                 patients_known=audit.patients_known,
             )
             audit = replace(audit, scored=subsets)
-        return audited(audit, explanations)
+        return all_audits.run_audits(audit, explanation_audit.audit_explanations)
     except KeyboardInterrupt as stop:
         if not keeps:
             raise
         return replace(scored, stopped=stop)
 
 
-def _referenced(data: Data, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
+def _open_references(data: Data, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
     """The data with references of the model's kind, their cases named as in the run; DatasetError without any."""
-    dataset = open_labelled(data, reading, model.task)
+    dataset = dataset_reading.open_labelled(data, reading, model.task)
     if run is None or not (run / DATA_RECORD).is_file():
         return dataset
-    return named_as_in_run(dataset, read_data_record(run))
+    return data_record.name_as_in_run(dataset, data_record.read_data_record(run))
 
 
 def _as_trained(run: Path | None, plan: Plan | None, data: Data) -> ReadingOptions:
     """The options by which a run read its own data; none for other data, whose options may be others."""
-    folder = path_of(data)
+    folder = dataset_reading.path_of_data(data)
     if run is None or plan is None or folder is None:
         return ReadingOptions()
     is_own = bool(plan.data) and (run / plan.data).resolve() == folder.resolve()
@@ -434,23 +412,23 @@ def _standing_notes(model: Model, run: Path | None) -> Iterator[str]:
     """Notes of the run, or of the package, that hold on other cases too: shortcuts in its data, and an unkept rule."""
     notes: Sequence[Any] = model.record.get("limits", ())
     if run is not None and (run / NOTES).is_file():
-        notes = read_json(run / NOTES, "isocenter.run")["notes"]
+        notes = record_files.read_json(run / NOTES, "isocenter.run")["notes"]
     return (note for note in notes if str(note).startswith((SHORTCUT, UNKEPT)))
 
 
 def _plan_of(run: Path | None) -> Plan | None:
     """The plan in a run's folder; None where there is none."""
-    return read_plan(run / "plan.yaml") if run is not None and (run / "plan.yaml").is_file() else None
+    return plan_file.read_plan(run / "plan.yaml") if run is not None and (run / "plan.yaml").is_file() else None
 
 
 def _packaged_plan(package: Path | None) -> Plan | None:
     """The decisions that a package keeps, for what was fixed before training; None where it is no package."""
-    if package is None or is_foreign(package):
+    if package is None or detect.is_foreign(package):
         return None
-    with unpacked(package) as folder:
+    with record_files.unpack(package) as folder:
         if not (folder / PACKAGED).is_dir():
             return None
-        decisions = package_record(folder)["decisions"]
+        decisions = package_contents.package_record(folder)["decisions"]
     sections: dict[str, dict[str, Decision]] = {}
     for name, decision in decisions.items():
         section, _, key = name.partition(".")
@@ -462,34 +440,41 @@ def _log_of(run: Path | None) -> pd.DataFrame | None:
     """The training log of the run, all folds together; None for a package, which keeps none."""
     folders = [] if run is None else [run, *(run / f"fold_{n}" for n in range(len(list(run.glob("fold_*")))))]
     logged = [folder for folder in folders if (folder / "log.csv").is_file()]
-    return training_log(logged) if logged else None
+    return run_end.training_log(logged) if logged else None
 
 
 def _predictor(
-    loaded: Model, run: Path | None, chosen: Choice, device: str, uncertainty: str | None
-) -> tuple[Predictor, Mapping[str, Fold]]:
+    loaded: Model, run: Path | None, chosen: CaseChoice, device: str, uncertainty: str | None
+) -> tuple[FoldPredictor, Mapping[str, ScoringFold]]:
     """The model; of a run of folds, for its own cases, each fold for those that it has not seen, with its own task."""
     if not chosen.folds or run is None:
-        return with_smaller_batches(loaded), {}
-    models, by_fold = dict[int, Model](), dict[int, Fold]()
+        return predicted_memory.with_smaller_batches(loaded), {}
+    models, by_fold = dict[int, Model](), dict[int, ScoringFold]()
     for fold in sorted(set(chosen.folds.values())):
         folder = run / f"fold_{fold}"
-        by_fold[fold] = Fold(fold, task_of(folder) if (folder / TASK).is_file() else loaded.task, gate_of(folder))
-        model = with_uncertainty(load(run, device, fold=fold), uncertainty)
+        by_fold[fold] = ScoringFold(
+            fold,
+            model_comparison.read_task(folder) if (folder / TASK).is_file() else loaded.task,
+            answered_cases.read_fold_gate(folder),
+        )
+        model = model_assembly.with_uncertainty(model_files.load(run, device, fold=fold), uncertainty)
         model = replace(model, request=loaded.request)
-        models[fold] = by_fold[fold].scoring(with_smaller_batches(model))
+        models[fold] = by_fold[fold].scoring(predicted_memory.with_smaller_batches(model))
     owners = {case: models[number] for case, number in chosen.folds.items()}
     folds = {case: by_fold[number] for case, number in chosen.folds.items()}
     return OutOfFold(loaded.task, owners, folds), folds
 
 
-def _report(evaluation: Evaluation, subject: _Subject) -> str:
+def _report(evaluation: EvaluationResult, subject: _Subject) -> str:
     record, dataset, scored = subject.model.record, subject.dataset, evaluation.scored
     page = RunReport(
         f"Evaluation on {dataset.name}",
         " ".join(
-            sentence(one)
-            for one in (f"{counted(scored.table['case'].nunique(), 'case')}: {evaluation.which}", evaluation.own_figure)
+            wording.as_sentence(one)
+            for one in (
+                f"{errors_module.count_phrase(scored.table['case'].nunique(), 'case')}: {evaluation.which}",
+                evaluation.own_figure,
+            )
             if one
         ),
         primary=evaluation.primary,
@@ -498,7 +483,7 @@ def _report(evaluation: Evaluation, subject: _Subject) -> str:
         facts={
             "scored": evaluation.which,
             "read as": dataset.layout,
-            "hash of these data": dataset_hash(dataset),
+            "hash of these data": hashing.dataset_hash(dataset),
             "hash of the model's data": record.get("data_hash", "not recorded"),
             "weights": record.get("weights_sha256", "not recorded"),
         },
@@ -507,7 +492,7 @@ def _report(evaluation: Evaluation, subject: _Subject) -> str:
         promised=subject.promised,
         log=_log_of(subject.run),
         problems=(*dataset.problems, *scored.problems),
-        environment=environment(),
+        environment=hardware.machine_environment(),
         knowing=dataset.only({*scored.table["case"].astype(str)}).knowing,
         verdict=evaluation.verdict,
     )

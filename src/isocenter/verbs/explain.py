@@ -9,48 +9,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.at_work import brought_to_its_end
-from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.explanation import ALL, AUTO, PLACED, Explanation, named_methods, refuse_unknown_target
-from isocenter.files import write_table
-from isocenter.keywords import several, takes
+from isocenter import errors, keywords, work_state
+from isocenter.errors import DatasetError, UsageError
+from isocenter.explanation import case_on_grid, explanation_methods
+from isocenter.explanation.answer_maps import Explanation
+from isocenter.explanation.evidence_places import PLACED
+from isocenter.explanation.explanation_methods import ALL, AUTO
+from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
-from isocenter.options import ExplainOptions
-from isocenter.prediction import loaded_model, with_own_names
-from isocenter.reading import (
-    ReadingOptions,
-    covered,
-    failed_rows,
-    failures_among,
-    no_result,
-    open_dataset,
-    open_inputs,
-    path_of,
-    refuse_taken,
-    result_folder,
-)
+from isocenter.options.models import ExplainOptions
+from isocenter.prediction import predictors, result_files
+from isocenter.reading import ReadingOptions, dataset_reading, input_cases, verb_results
 from isocenter.report import InNotebook
-from isocenter.runtime import EXPLANATIONS_SCHEMA, Model, Request, as_json, write_json
-from isocenter.scoring import (
-    COLUMNS,
-    Cohort,
-    Explainer,
-    Looked,
-    Made,
-    cohort_findings,
-    concepts_of,
-    counterfactuals_of,
-    each_case,
-    explanation_page,
-    findings_sentence,
-    kinds_of_maps,
-    refuse_clips,
-    refuse_concepts,
-    verdict_sentence,
-    with_gradients,
-    with_references,
-    with_tests,
-)
+from isocenter.runtime import Model, ModelRequest, record_files
+from isocenter.runtime.package.package_contents import EXPLANATIONS_SCHEMA
+from isocenter.scoring.explaining import cohort_explanation, concept_section, counterfactual_section, explanation_report
+from isocenter.scoring.explaining.cohort_explanation import COLUMNS, CaseExplanation, Explainer, FurtherLook
+from isocenter.scoring.explaining.concept_section import AnsweredCohort
 from isocenter.values import Case, Dataset, Problem
 
 log = logging.getLogger("isocenter")
@@ -58,7 +33,7 @@ MARKS = ("explanations.csv", "explanations.json")
 
 
 @dataclass(frozen=True, eq=False)
-class Explained(InNotebook):
+class ExplanationResult(InNotebook):
     """Maps by case and method, and what tests say of the methods.
 
     table:    a row a case and method, as in `explanations.csv`
@@ -88,7 +63,7 @@ class Explained(InNotebook):
     @property
     def failures(self) -> list[Problem]:
         """An error for each case that could not be explained completely."""
-        return failures_among(self.problems)
+        return verb_results.failures_among(self.problems)
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json` and `explanations.json`."""
@@ -99,26 +74,29 @@ class Explained(InNotebook):
             "refused": dict(self.refused),
             "findings": [dict(one) for one in self.findings],
             "covariates": {case: dict(each) for case, each in self.covariates.items()},
-            "failed": failed_rows(self.failures),
+            "failed": verb_results.failed_rows(self.failures),
             "files": [str(path) for path in self.files],
             "unfinished_training": self.unfinished_training,
             "rows": self.table.to_dict("records"),
         }
-        return dict(as_json(record))
+        return dict(record_files.as_json(record))
 
     def __repr__(self) -> str:
         used = list(dict.fromkeys(self.table["method"])) if len(self.table) else []
         lines = [*filter(None, [self.unfinished_training])]
-        lines += [f"{counted(self.table['case'].nunique(), 'case')} explained by {', '.join(used)}"]
-        lines += [verdict_sentence(self.methods), *filter(None, [findings_sentence(self.findings)])]
+        lines += [f"{errors.count_phrase(self.table['case'].nunique(), 'case')} explained by {', '.join(used)}"]
+        lines += [
+            explanation_report.verdict_sentence(self.methods),
+            *filter(None, [explanation_report.findings_sentence(self.findings)]),
+        ]
         lines += [f"{name}: {one['because']}" for name, one in self.methods.items()]
         lines += [f"{name} cannot be: {reason}" for name, reason in self.refused.items()]
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}" for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
-@takes(ExplainOptions)
-def explain(options: ExplainOptions) -> Explained:
+@keywords.takes(ExplainOptions)
+def explain(options: ExplainOptions) -> ExplanationResult:
     """Map what the model's answer to every input rests on, by one method or several.
 
     method:  names, as "gradcam,occlusion" or a list; "all" takes each that the model can have, "auto" those that
@@ -136,41 +114,54 @@ def explain(options: ExplainOptions) -> Explained:
     Ctrl-C the cases that were done by then are kept in `out`, without further looks.
     Raises UsageError for an unknown method or target, and where a method that was named cannot explain the model.
     """
-    reading, methods = options.reading, named_methods(options.method)
-    inputs = several(options.inputs)
+    reading, methods = options.reading, explanation_methods.named_methods(options.method)
+    inputs = keywords.as_tuple(options.inputs)
     if not inputs:
         raise UsageError("nothing to explain", "explain", "Give files or folders after the model")
     folder = Path(options.out) if options.out is not None else None
     if folder is not None:
-        refuse_taken(folder, options.overwrite, MARKS)
-    loaded = loaded_model(
+        verb_results.refuse_taken(folder, options.overwrite, MARKS)
+    loaded = predictors.load_model(
         options.model, options.device, fold=options.fold, threads=options.threads, backend=options.backend
     )
-    loaded = replace(loaded, request=Request(allow_large=reading.allow_large))
-    explainer = Explainer.of(
+    loaded = replace(loaded, request=ModelRequest(allow_large=reading.allow_large))
+    explainer = Explainer.from_methods(
         loaded, methods, by_name=options.method not in (AUTO, ALL), target=options.target, seconds=options.seconds
     )
     _refuse_what_no_case_has(explainer, options.target, options.counterfactual, options.concepts)
-    opened, problems = open_inputs(inputs, reading, loaded)
-    with_covariates, notes = covered(opened, options.covariates, loaded)
-    cases, problems = with_own_names(with_covariates, kinds_of_maps(opened)), [*problems, *notes]
+    opened, problems = input_cases.open_inputs(inputs, reading, loaded)
+    with_covariates, notes = input_cases.with_given_covariates(opened, options.covariates, loaded)
+    cases, problems = (
+        result_files.with_unique_names(with_covariates, counterfactual_section.map_kinds(opened)),
+        [*problems, *notes],
+    )
     if options.concepts is not None:
-        refuse_clips(str(options.concepts), loaded, cases)
+        concept_section.refuse_clips(str(options.concepts), loaded, cases)
     explainer = replace(explainer, references=_references(options.references, reading, loaded, cases))
-    explainer = with_tests(explainer, cases, path_of(options.model), options.tests, seed=options.seed)
-    explainer = replace(explainer, methods=explainer.believed) if options.method == AUTO else explainer
-    cohort = Cohort(loaded, explainer.torch_model, explainer.methods, options.target, cases, explainer.references)
-    looks = [] if options.concepts is None else [concepts_of(cohort, str(options.concepts), reading, seed=options.seed)]
+    explainer = cohort_explanation.with_tests(
+        explainer, cases, dataset_reading.path_of_data(options.model), options.tests, seed=options.seed
+    )
+    explainer = replace(explainer, methods=explainer.believed_methods) if options.method == AUTO else explainer
+    cohort = AnsweredCohort(
+        loaded, explainer.torch_model, explainer.methods, options.target, cases, explainer.references
+    )
+    looks = (
+        []
+        if options.concepts is None
+        else [concept_section.explain_concepts(cohort, str(options.concepts), reading, seed=options.seed)]
+    )
     with ExitStack() as kept:
-        with nullcontext() if folder is None else result_folder(folder, options.overwrite, MARKS) as partial:
+        with (
+            nullcontext() if folder is None else verb_results.result_folder(folder, options.overwrite, MARKS) as partial
+        ):
             problems = [*problems, *(problem for one in looks for problem in one.problems)]
-            result, made = _explained(replace(explainer, folder=partial), cases, problems, options.seed)
+            result, made = _explain(replace(explainer, folder=partial), cases, problems, options.seed)
             if result.stopped is not None:
-                kept.enter_context(brought_to_its_end())
+                kept.enter_context(work_state.finish_despite_interrupt())
             elif options.counterfactual is not None:
                 mapped = {one.case for one in made}
                 flipping = replace(cohort, cases=[case for case in cases if case.id in mapped])
-                looks.append(counterfactuals_of(flipping, options.counterfactual, partial))
+                looks.append(counterfactual_section.explain_counterfactuals(flipping, options.counterfactual, partial))
             result = _with_looks(result, looks)
             if folder is None or partial is None:
                 return result
@@ -182,7 +173,7 @@ def explain(options: ExplainOptions) -> Explained:
             }
             _write_records(result, made, looks, facts, partial)
         if result.stopped is not None:
-            log.warning("%s explained before the stop: %s", counted(len(made), "case"), folder)
+            log.warning("%s explained before the stop: %s", errors.count_phrase(len(made), "case"), folder)
             raise result.stopped
     return result
 
@@ -191,14 +182,14 @@ def _refuse_what_no_case_has(
     explainer: Explainer, target: str, counterfactual: str | None, concepts: str | Path | None
 ) -> None:
     """Refuse, before any case is read, what suits no case."""
-    refuse_unknown_target(explainer.model.task, target)
+    case_on_grid.refuse_unknown_target(explainer.model.task, target)
     if counterfactual is not None:
-        with_gradients(explainer.model, explainer.torch_model, counterfactual)
+        counterfactual_section.with_gradients(explainer.model, explainer.torch_model, counterfactual)
     if concepts is not None:
-        refuse_concepts(str(concepts), explainer.model, explainer.torch_model)
+        concept_section.refuse_concepts(str(concepts), explainer.model, explainer.torch_model)
 
 
-def _with_looks(result: Explained, looks: Sequence[Looked]) -> Explained:
+def _with_looks(result: ExplanationResult, looks: Sequence[FurtherLook]) -> ExplanationResult:
     """The result with what further looks found, the files that they wrote, and the cases that they lack."""
     return replace(
         result,
@@ -209,17 +200,21 @@ def _with_looks(result: Explained, looks: Sequence[Looked]) -> Explained:
 
 
 def _write_records(
-    result: Explained, made: Sequence[Made], looks: Sequence[Looked], facts: Mapping[str, Any], folder: Path
+    result: ExplanationResult,
+    made: Sequence[CaseExplanation],
+    looks: Sequence[FurtherLook],
+    facts: Mapping[str, Any],
+    folder: Path,
 ) -> None:
     """All but the maps: the table, the record, what further looks found, and the page; facts: for its foot."""
     for looked in looks:
         looked.audited.write(folder)
-    write_table(result.table, folder / MARKS[0])
+    csv_text.write_table(result.table, folder / MARKS[0])
     # A folder may be moved: its record names what lies in it.
     record = {**result.as_record(), "files": [path.name for path in result.files]}
-    write_json(folder / MARKS[1], EXPLANATIONS_SCHEMA, record)
+    record_files.write_json(folder / MARKS[1], EXPLANATIONS_SCHEMA, record)
     sections = [section for one in looks for section in one.audited.sections]
-    page = explanation_page(made, result.methods, result.refused, result.findings, facts, sections)
+    page = explanation_report.explanation_page(made, result.methods, result.refused, result.findings, facts, sections)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -229,8 +224,8 @@ def _references(
     """{case: the same with what experts marked}; DatasetError where no case has any."""
     if given is None:
         return {}
-    opened = list(open_dataset(given, reading))
-    named = with_own_names(opened, kinds_of_maps(opened))
+    opened = list(dataset_reading.open_dataset(given, reading))
+    named = result_files.with_unique_names(opened, counterfactual_section.map_kinds(opened))
     marked = {case.id: case for case in named if set(PLACED) & set(case.references)}
     references = {case.id: marked[case.id] for case in cases if case.id in marked}
     if not references:
@@ -239,14 +234,14 @@ def _references(
     return references
 
 
-def _explained(
+def _explain(
     explainer: Explainer, cases: Sequence[Case], problems: Sequence[Problem], seed: int
-) -> tuple[Explained, list[Made]]:
+) -> tuple[ExplanationResult, list[CaseExplanation]]:
     """Every case by every method; what failed is named, and the rest goes on."""
-    made, lost = list[Made](), list[Problem]()
+    made, lost = list[CaseExplanation](), list[Problem]()
     stopped: KeyboardInterrupt | None = None
     try:
-        _, lost = each_case(cases, explainer, "explaining", made)
+        _, lost = cohort_explanation.each_case(cases, explainer, "explaining", made)
     except KeyboardInterrupt as stop:
         if not made or explainer.folder is None:
             raise
@@ -257,17 +252,17 @@ def _explained(
     # A further look may have failed for the same reason before.
     failed = list(dict.fromkeys([*problems, *lost]))
     if not made:
-        raise no_result("explain", "explained", failed)
+        raise verb_results.no_result_error("explain", "explained", failed)
     rows = [row for one in made for row in one.rows]
     patients = {case.id: case.patient for case in cases}
-    result = Explained(
+    result = ExplanationResult(
         pd.DataFrame(rows, columns=list(COLUMNS)),
         {(one.case, explanation.method): explanation for one in made for explanation in one.explanations},
-        with_references(explainer.tested.records, rows, patients, seed=seed),
+        cohort_explanation.with_reference_findings(explainer.tested.records, rows, patients, seed=seed),
         {**explainer.tested.refused, **{name: why for one in made for name, why in one.refused.items()}},
         failed,
         [path for one in made for path in one.files],
-        findings=cohort_findings(made, seed=seed),
+        findings=cohort_explanation.cohort_findings(made, seed=seed),
         covariates={one.case: one.covariates for one in made if one.covariates},
         stopped=stopped,
         unfinished_training=explainer.model.unfinished_training,

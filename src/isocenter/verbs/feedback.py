@@ -8,14 +8,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from isocenter import service
-from isocenter.errors import UsageError, counted
-from isocenter.keywords import takes
+from isocenter import errors, keywords
+from isocenter.errors import UsageError
 from isocenter.lazy import pandas as pd
-from isocenter.options import FeedbackOptions
-from isocenter.reading import refuse_taken, result_folder
+from isocenter.options.node import FeedbackOptions
+from isocenter.reading import verb_results
 from isocenter.report import InNotebook
-from isocenter.verbs.serve import need_extra
+from isocenter.service.reading import feedback_dataset
+from isocenter.service.records import record_database
+from isocenter.verbs import serve
 
 MARKS = ("dataset.csv", "verdicts.csv")
 
@@ -41,10 +42,10 @@ class Feedback(InNotebook):
 
     def __repr__(self) -> str:
         verdicts = ", ".join(f"{n} {name}" for name, n in self.as_record()["verdicts"].items())
-        return f"{self.out}: {counted(self.cases, 'case')} of {counted(len(self.table), 'judged result')} ({verdicts})"
+        return f"{self.out}: {errors.count_phrase(self.cases, 'case')} of {errors.count_phrase(len(self.table), 'judged result')} ({verdicts})"
 
 
-@takes(FeedbackOptions)
+@keywords.takes(FeedbackOptions)
 def feedback(options: FeedbackOptions) -> Feedback:
     """Write the results that people accepted or corrected on a node's page as a data set.
 
@@ -52,15 +53,17 @@ def feedback(options: FeedbackOptions) -> Feedback:
     Of each result the last verdict counts. Images and masks hold no patient's header; patients are pseudonyms.
     Raises UsageError for a folder that is no node's, and DatasetError where nothing can be used.
     """
-    need_extra("feedback")
+    serve.refuse_missing_extra("feedback")
     node, target = Path(options.node), Path(options.out)
-    refuse_taken(target, options.overwrite, MARKS)
+    verb_results.refuse_taken(target, options.overwrite, MARKS)
     at = None if options.since is None else _seconds(options.since)
-    database = service.node_database(node)
+    database = record_database.node_database(node)
     try:
-        judged = service.of_one_source(service.opinions(database, node, at), options.rule, str(node))
-        with result_folder(target, options.overwrite, MARKS) as partial:
-            written = service.write_data_set(judged, database, node, partial)
+        judged = feedback_dataset.opinions_of_one_source(
+            feedback_dataset.last_opinions(database, node, at), options.rule, str(node)
+        )
+        with verb_results.result_folder(target, options.overwrite, MARKS) as partial:
+            written = feedback_dataset.write_data_set(judged, database, node, partial)
             table = pd.read_csv(partial / "verdicts.csv", keep_default_na=False)
     finally:
         database.close()

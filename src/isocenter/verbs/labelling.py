@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from isocenter import service
-from isocenter.errors import DatasetError, counted
-from isocenter.evaluation import ALL, WeakGroup
-from isocenter.files import pseudonym_of_number, write_table
-from isocenter.keywords import takes
+from isocenter import errors, keywords
+from isocenter.errors import DatasetError
+from isocenter.evaluation import ALL
+from isocenter.evaluation.significance.weakness import WeakGroup
+from isocenter.files.storage import csv_text, hashing
 from isocenter.lazy import pandas as pd
-from isocenter.monitoring import LEDGER, doubted_labels, next_cases, worse_labels
-from isocenter.options import ImportLabelsOptions, NextLabelsOptions
-from isocenter.reading import ReadingOptions, open_dataset, refuse_taken, result_folder
+from isocenter.monitoring import labelling
+from isocenter.monitoring.change_plan import LEDGER
+from isocenter.options.node import ImportLabelsOptions, NextLabelsOptions
+from isocenter.reading import ReadingOptions, dataset_reading, verb_results
 from isocenter.report import InNotebook
-from isocenter.verbs.serve import need_extra
+from isocenter.service import _node_folder
+from isocenter.service.reading import feedback_dataset, imported_labels
+from isocenter.service.records import record_database
+from isocenter.verbs import serve
 
 NEXT, RELABEL, GROUPS = "next.csv", "relabel.csv", "label_groups.csv"
 NEXT_COLUMNS = ["rank", "case", "method", "score", "because", "study"]
@@ -45,7 +49,7 @@ class NextLabels(InNotebook):
     def findings(self) -> list[str]:
         """Groups of people in which answers are corrected, or labels doubted, more often; a sentence each."""
         return [
-            f"{kind}: more often where {one.attribute} is {one.group} ({one.error:.0%} of {counted(one.n, 'case')}, "
+            f"{kind}: more often where {one.attribute} is {one.group} ({one.error:.0%} of {errors.count_phrase(one.n, 'case')}, "
             f"{one.elsewhere:.0%} elsewhere; p {one.p_adjusted:.2g} after Holm)"
             for kind, one in self.groups
             if one.is_found
@@ -59,13 +63,17 @@ class NextLabels(InNotebook):
     def __repr__(self) -> str:
         first = ", ".join(self.table["case"][:SHOWN])
         more = ", ..." if len(self.table) > SHOWN else ""
-        lines = [f"{self.out}: {counted(len(self.table), 'case')} to label next ({first}{more})"]
-        lines += [f"{counted(len(self.doubted), 'label')} may be wrong: see {RELABEL}"] if len(self.doubted) else []
+        lines = [f"{self.out}: {errors.count_phrase(len(self.table), 'case')} to label next ({first}{more})"]
+        lines += (
+            [f"{errors.count_phrase(len(self.doubted), 'label')} may be wrong: see {RELABEL}"]
+            if len(self.doubted)
+            else []
+        )
         return "\n".join([*lines, *self.findings])
 
 
-@takes(ImportLabelsOptions)
-def import_labels(options: ImportLabelsOptions) -> service.ImportedLabels:
+@keywords.takes(ImportLabelsOptions)
+def import_labels(options: ImportLabelsOptions) -> imported_labels.ImportedLabels:
     """Keep labels that came later, from pathology, registries or reports, as reported outcomes of a node's results.
 
     table: CSV or Parquet: study, label or value, at, source
@@ -73,17 +81,17 @@ def import_labels(options: ImportLabelsOptions) -> service.ImportedLabels:
     A label counts for the day of its study. Raises UsageError for a folder that is no node's, DatasetError for a table
     without these columns.
     """
-    need_extra("import_labels")
-    database = service.node_database(Path(options.node))
+    serve.refuse_missing_extra("import_labels")
+    database = record_database.node_database(Path(options.node))
     try:
-        return service.import_outcomes(
-            database, service.stored_models(Path(options.node)), options.table, rule=options.rule
+        return imported_labels.import_outcomes(
+            database, _node_folder.stored_models(Path(options.node)), options.table, rule=options.rule
         )
     finally:
         database.close()
 
 
-@takes(NextLabelsOptions)
+@keywords.takes(NextLabelsOptions)
 def next_labels(options: NextLabelsOptions) -> NextLabels:
     """Choose the cases of a node to label next, and list labels that may be wrong.
 
@@ -91,19 +99,19 @@ def next_labels(options: NextLabelsOptions) -> NextLabels:
     Raises UsageError for a folder that is no node's, for an unknown method and for one that this model cannot serve,
     DatasetError for a locked set that does not state its patients.
     """
-    need_extra("next_labels")
+    serve.refuse_missing_extra("next_labels")
     target = Path(options.out)
-    refuse_taken(target, options.overwrite, (NEXT, RELABEL))
+    verb_results.refuse_taken(target, options.overwrite, (NEXT, RELABEL))
     kept_away = frozenset() if options.locked is None else _patients(Path(options.locked))
-    database = service.node_database(Path(options.node))
+    database = record_database.node_database(Path(options.node))
     try:
-        answered = service.answered_cases(
-            database, Path(options.node), service.stored_models(Path(options.node)), options.rule
+        answered = imported_labels.answered_cases(
+            database, Path(options.node), _node_folder.stored_models(Path(options.node)), options.rule
         )
     finally:
         database.close()
     table, patients = answered.table, answered.table["patient"].tolist()
-    chosen = next_cases(
+    chosen = labelling.next_cases(
         options.count,
         options.method,
         answered.is_labelled,
@@ -112,43 +120,43 @@ def next_labels(options: NextLabelsOptions) -> NextLabels:
         features=answered.features,
         seed=options.seed,
     )
-    names = [service.case_name(job) for job in table["case"]]
+    names = [feedback_dataset.case_name(job) for job in table["case"]]
     rows = [
         [rank, names[one.case], options.method, one.score, one.because, table["study"].iloc[one.case]]
         for rank, one in enumerate(chosen, 1)
     ]
-    doubted = pd.DataFrame(list(_doubted(answered)), columns=["place", *DOUBTED_COLUMNS])
+    doubted = pd.DataFrame(list(_doubted_rows(answered)), columns=["place", *DOUBTED_COLUMNS])
     places, asked = set(doubted["place"]), _asked_again(answered)
     flags = {CORRECTED: answered.corrected, DOUBTED: {place: place in places for place in asked}}
-    groups = worse_labels(flags, patients, answered.attributes, seed=options.seed)
+    groups = labelling.groups_with_worse_labels(flags, patients, answered.attributes, seed=options.seed)
     made = NextLabels(pd.DataFrame(rows, columns=NEXT_COLUMNS), doubted[DOUBTED_COLUMNS], groups, target)
-    with result_folder(target, options.overwrite, (NEXT, RELABEL)) as partial:
-        write_table(made.table, partial / NEXT)
-        write_table(made.doubted, partial / RELABEL)
+    with verb_results.result_folder(target, options.overwrite, (NEXT, RELABEL)) as partial:
+        csv_text.write_table(made.table, partial / NEXT)
+        csv_text.write_table(made.doubted, partial / RELABEL)
         columns = ["labels", *WeakGroup.__dataclass_fields__]
         stated = [{"labels": kind, **asdict(one)} for kind, one in groups]
-        write_table(pd.DataFrame(stated, columns=columns), partial / GROUPS)
+        csv_text.write_table(pd.DataFrame(stated, columns=columns), partial / GROUPS)
     return made
 
 
 def _patients(locked: Path) -> frozenset[str]:
     """Pseudonyms of the patients of a locked test set. locked: the set, or its ledger"""
     data = locked.with_name(locked.name.removesuffix(LEDGER))
-    dataset = open_dataset(data, ReadingOptions(), references=False)
+    dataset = dataset_reading.open_dataset(data, ReadingOptions(), references=False)
     if not dataset.patients_known:
         raise DatasetError("does not state its patients", str(data), "Give a set with a column `patient`")
     named = {case.patient for case in dataset if case.patient is not None}
     # A table may hold the number itself, of which the node has the pseudonym.
-    return frozenset(named | {pseudonym_of_number(patient) for patient in named})
+    return frozenset(named | {hashing.pseudonym_of_number(patient) for patient in named})
 
 
-def _asked_again(answered: service.AnsweredCases) -> list[int]:
+def _asked_again(answered: imported_labels.AnsweredCases) -> list[int]:
     """Places of the cases with a label and a probability."""
     has_both = np.isfinite(answered.references) & np.isfinite(answered.chances)
     return [] if answered.questions.are_numbers else np.flatnonzero(has_both.any(axis=1)).tolist()
 
 
-def _doubted(answered: service.AnsweredCases) -> Iterator[list[Any]]:
+def _doubted_rows(answered: imported_labels.AnsweredCases) -> Iterator[list[Any]]:
     """Rows of `relabel.csv`, each with the place of its case."""
     labels, asked_again = answered.questions.labels, _asked_again(answered)
     references, chances = answered.references[asked_again], answered.chances[asked_again]
@@ -160,7 +168,7 @@ def _doubted(answered: service.AnsweredCases) -> Iterator[list[Any]]:
         both = [np.stack([1 - p, p], axis=1) for p in chances.T]
         questions = [(label, ABSENCE, both[n], numbers[:, n].tolist()) for n, label in enumerate(labels)]
     for label, classes, p, labels_of_cases in questions:
-        for doubt in doubted_labels(p, labels_of_cases):
-            case = service.case_name(answered.table["case"].iloc[asked_again[doubt.case]])
+        for doubt in labelling.doubted_labels(p, labels_of_cases):
+            case = feedback_dataset.case_name(answered.table["case"].iloc[asked_again[doubt.case]])
             named = [label, classes[doubt.reference], classes[doubt.probable]]
             yield [asked_again[doubt.case], case, *named, doubt.probability_reference, doubt.probability_probable]

@@ -10,44 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from isocenter import service
-from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files import write_table
-from isocenter.keywords import takes
+from isocenter import errors, keywords
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
-from isocenter.monitoring import (
-    FEWEST,
-    RATES,
-    Alert,
-    Bound,
-    BoundState,
-    Drift,
-    Miscalibration,
-    Performance,
-    SiteTest,
-    Stream,
-    adjusted,
-    alert_table,
-    alerts,
-    bound_states,
-    drift_table,
-    drifts,
-    miscalibration,
-    performance_table,
-    performances,
-    recalibrated,
-    reported_words,
-    site_table,
-    site_verdict,
-    tests_of_table,
-    watch_notes,
-)
-from isocenter.options import MonitorOptions
-from isocenter.reading import refuse_taken, result_folder
-from isocenter.report import Block, InNotebook, Link, Page, Paragraph, Section, Table, figures, render
-from isocenter.runtime import write_json
+from isocenter.monitoring import alerting, case_stream, drift_detection, performance_figures, site_tests
+from isocenter.monitoring.alerting import Alert, AuditBound, BoundState
+from isocenter.monitoring.case_stream import CaseStream
+from isocenter.monitoring.drift_detection import Drift, Miscalibration
+from isocenter.monitoring.e_detectors import FEWEST
+from isocenter.monitoring.performance_figures import RATES, Performance
+from isocenter.monitoring.site_tests import SiteTest
+from isocenter.options.node import MonitorOptions
+from isocenter.reading import verb_results
+from isocenter.report import Block, InNotebook, Paragraph, ReportPage, Section, Table, page_blocks
+from isocenter.report.figures import charts
+from isocenter.report.page_blocks import Link
+from isocenter.runtime import record_files
+from isocenter.service import _node_folder
+from isocenter.service.monitoring import rounds
+from isocenter.service.records import record_database
 from isocenter.values import Estimate
-from isocenter.verbs.serve import need_extra
+from isocenter.verbs import serve
 
 DRIFT, PERFORMANCE, SITE, ALERTS, RECORD, REPORT = (
     "drift.csv",
@@ -68,7 +52,7 @@ DRAWN, MOST_DRAWN = "auroc", 6
 
 
 @dataclass(frozen=True, eq=False)
-class Monitored(InNotebook):
+class MonitoringResult(InNotebook):
     """Watches, figures and alerts of a model in use, and where the files lie."""
 
     drifts: Sequence[Drift]
@@ -84,24 +68,24 @@ class Monitored(InNotebook):
     @property
     def verdict(self) -> str:
         """The answer in one sentence."""
-        return "; ".join([self._of_alerts, *reported_words(self.bounds)])
+        return "; ".join([self._of_alerts, *alerting.reported_bounds_words(self.bounds)])
 
     @property
     def _of_alerts(self) -> str:
         if standing := [one for one in self.alerts if one.state not in ENDED]:
             named = [f"{one.severity}: {one.watch}{f' ({one.scope})' if one.scope else ''}" for one in standing]
-            return f"{counted(len(standing), 'alert')}: {'; '.join(named)}"
-        return f"no alert in {counted(self.facts['cases'], 'case')}"
+            return f"{errors.count_phrase(len(standing), 'alert')}: {'; '.join(named)}"
+        return f"no alert in {errors.count_phrase(self.facts['cases'], 'case')}"
 
     @property
     def site_verdict(self) -> str:
         """Whether the site is what the model was made on, which says nothing of a change; empty if nobody knows."""
-        return site_verdict(self.site)
+        return site_tests.site_verdict(self.site)
 
     @property
     def table(self) -> pd.DataFrame:
         """The alerts."""
-        return alert_table(self.alerts)
+        return alerting.alert_table(self.alerts)
 
     def as_record(self) -> dict[str, Any]:
         """The record that `monitor.json` holds."""
@@ -111,7 +95,7 @@ class Monitored(InNotebook):
             **self.facts,
             "verdict": self.verdict,
             "site_verdict": self.site_verdict,
-            "site": [_known(vars(one)) for one in self.site],
+            "site": [_json_row(vars(one)) for one in self.site],
             "notes": list(self.notes),
             "bounds": [vars(one) for one in self.bounds],
             "alerts": [vars(one) for one in self.alerts],
@@ -139,24 +123,24 @@ class _Watched:
     course: the cases of this and of earlier versions; None where there are no earlier ones
     """
 
-    cases: Stream
-    watched: Stream
-    baseline: Stream | None
+    cases: CaseStream
+    watched: CaseStream
+    baseline: CaseStream | None
     run_length: float
     by: str | None
     model: str = ""
     wrong: Mapping[str, Miscalibration] = field(default_factory=dict)
     site: Sequence[SiteTest] = ()
-    bounds: Sequence[Bound] = ()
-    course: Stream | None = None
+    bounds: Sequence[AuditBound] = ()
+    course: CaseStream | None = None
 
-    def named(self, words: str) -> str:
+    def with_model_name(self, words: str) -> str:
         """What it says, after the model's name where a node has several."""
         return f"{self.model}: {words}" if self.model else words
 
 
-@takes(MonitorOptions)
-def monitor(options: MonitorOptions) -> Monitored:
+@keywords.takes(MonitorOptions)
+def monitor(options: MonitorOptions) -> MonitoringResult:
     """Watch the cases of a model in use for change, and state its performance with and without labels.
 
     table:      a row a case, in any order: `at` (ISO time), `case`, `patient`, the columns of `predictions.csv`,
@@ -171,7 +155,7 @@ def monitor(options: MonitorOptions) -> Monitored:
     Raises DatasetError for a table that cannot be watched, UsageError for an `out` that is taken.
     """
     if options.out is not None:
-        refuse_taken(Path(options.out), options.overwrite, (RECORD, REPORT))
+        verb_results.refuse_taken(Path(options.out), options.overwrite, (RECORD, REPORT))
     node = Path(options.table) if isinstance(options.table, str | Path) and Path(options.table).is_dir() else None
     if node is not None and options.bounds:
         raise UsageError("a node has bounds of its own", str(node), "Leave out --bound: its settings have them")
@@ -180,17 +164,20 @@ def monitor(options: MonitorOptions) -> Monitored:
         versions, notes, rung = _of_table(options.table, options.reference, days, options.by, options.run_length)
     else:
         versions, notes, rung = _of_node(node, options.reference, days, options.by, options.run_length)
-    bounds = [_bound(one, versions[0].cases.findings) for one in (Bound(*own) for own in options.bounds)]
+    bounds = [_bound(one, versions[0].cases.findings) for one in (AuditBound(*own) for own in options.bounds)]
     found, figures_made, states = list[Drift](), list[Performance](), list[BoundState]()
     for one in versions:
         rows = _drifts(one)
         found += rows
-        own = performances(one.cases, one.by, rows)
-        figures_made += [replace(row, label=one.named(row.label)) for row in own]
-        states += [replace(row, bound=one.named(row.bound)) for row in bound_states(own, one.bounds or bounds)]
+        own = performance_figures.performance_rows(one.cases, one.by, rows)
+        figures_made += [replace(row, label=one.with_model_name(row.label)) for row in own]
+        states += [
+            replace(row, bound=one.with_model_name(row.bound))
+            for row in alerting.bound_states(own, one.bounds or bounds)
+        ]
     earlier = [row for one in versions if one.course is not None for row in _earlier(one.course)]
     if node is None:
-        rung = alerts(found, figures_made, bounds)
+        rung = alerting.find_alerts(found, figures_made, bounds)
     facts = {
         "cases": sum(len(one.watched) for one in versions),
         "from": min(one.watched.at[0] for one in versions).isoformat(timespec="seconds"),
@@ -201,18 +188,18 @@ def monitor(options: MonitorOptions) -> Monitored:
         "by": versions[0].by,
         "changes": {at: words for one in versions for at, words in (one.course or one.cases).software_changes.items()},
     }
-    site = [_named(one, row) for one in versions for row in one.site]
+    site = [_name_test(one, row) for one in versions for row in one.site]
     out = None if options.out is None else Path(options.out)
-    monitored = Monitored(found, figures_made, rung, notes, facts, site, out, states, earlier)
+    monitored = MonitoringResult(found, figures_made, rung, notes, facts, site, out, states, earlier)
     if out is not None:
-        with result_folder(out, options.overwrite, (RECORD, REPORT)) as folder:
-            write_table(drift_table(found), folder / DRIFT)
-            write_table(performance_table(figures_made), folder / PERFORMANCE)
-            write_table(site_table(site), folder / SITE)
-            write_table(alert_table(rung), folder / ALERTS)
+        with verb_results.result_folder(out, options.overwrite, (RECORD, REPORT)) as folder:
+            csv_text.write_table(drift_detection.drift_table(found), folder / DRIFT)
+            csv_text.write_table(performance_figures.performance_table(figures_made), folder / PERFORMANCE)
+            csv_text.write_table(site_tests.site_table(site), folder / SITE)
+            csv_text.write_table(alerting.alert_table(rung), folder / ALERTS)
             record = monitored.as_record()
-            write_json(folder / RECORD, record.pop("schema"), record)
-            (folder / REPORT).write_text(render(_page(monitored)), encoding="utf-8")
+            record_files.write_json(folder / RECORD, record.pop("schema"), record)
+            (folder / REPORT).write_text(page_blocks.render_page(_page(monitored)), encoding="utf-8")
     return monitored
 
 
@@ -224,17 +211,19 @@ def _of_table(
     run_length: float | None,
 ) -> tuple[list[_Watched], list[str], list[Alert]]:
     """(the cases of a table, notes, no alert yet)."""
-    stream, site = Stream.of(table), list[SiteTest]()
+    stream, site = CaseStream.from_table(table), list[SiteTest]()
     notes = list(stream.notes)
     if reference is not None:
-        baseline = Stream.of(reference, needs_time=False)
+        baseline = CaseStream.from_table(reference, needs_time=False)
         notes += [f"baseline, {one}" for one in baseline.notes]
     else:
         first = np.arange(len(stream)) < min(BASELINE, len(stream) // 2)
         baseline, stream = stream.only(first), stream.only(~first)
-        notes.append(f"no --reference: the first {counted(len(baseline), 'case')} of the table are the baseline")
+        notes.append(
+            f"no --reference: the first {errors.count_phrase(len(baseline), 'case')} of the table are the baseline"
+        )
     if len(baseline) < FEWEST:
-        problem = f"the baseline has {counted(len(baseline), 'case')}"
+        problem = f"the baseline has {errors.count_phrase(len(baseline), 'case')}"
         raise DatasetError(problem, baseline.where, f"Give {FEWEST} at least, better 300")
     everything, stream = stream, stream.between(*days)
     course = stream
@@ -244,18 +233,22 @@ def _of_table(
         # What is known of one version says nothing of another.
         last = stream.text("version")[-1]
         everything, stream = (one.only(np.asarray(one.text("version") == last)) for one in (everything, stream))
-        notes.append(f"{counted(len(versions), 'version')} of the model: only cases of {last}, the last, are watched")
-    notes += watch_notes(baseline, stream)
+        notes.append(
+            f"{errors.count_phrase(len(versions), 'version')} of the model: only cases of {last}, the last, are watched"
+        )
+    notes += case_stream.watch_notes(baseline, stream)
     if reference is not None:
-        site = adjusted(tests_of_table(baseline, everything.only(np.arange(len(everything)) < BASELINE)))
+        site = site_tests.adjust_site_tests(
+            site_tests.tests_of_table(baseline, everything.only(np.arange(len(everything)) < BASELINE))
+        )
     watched = _Watched(stream, stream, baseline, run_length or RUN_LENGTH, by, site=site, course=course)
     return [watched], notes, []
 
 
-def _bound(bound: Bound, findings: Sequence[str]) -> Bound:
+def _bound(bound: AuditBound, findings: Sequence[str]) -> AuditBound:
     """The bound, if an audit of these findings may be below it. Raises UsageError for another."""
     if bound.metric not in RATES or bound.label not in findings:
-        known = f"{listed(RATES)}, of {listed(findings) or 'nothing: the table has no probability_<finding>'}"
+        known = f"{errors.list_phrase(RATES)}, of {errors.list_phrase(findings) or 'nothing: the table has no probability_<finding>'}"
         raise UsageError(f"there is no {bound.metric} of {bound.label!r}", "--bound", f"Choose one of {known}")
     if not 0 <= bound.at_least <= 1:
         raise UsageError(f"no {bound.metric} is {bound.at_least:g}", "--bound", "Give a value from 0 to 1")
@@ -270,31 +263,33 @@ def _of_node(
     run_length: float | None,
 ) -> tuple[list[_Watched], list[str], list[Alert]]:
     """(the cases of each model of a node since its baseline, notes, its alerts as they stand)."""
-    need_extra("monitor")
-    models, notes, database = list[_Watched](), list[str](), service.node_database(folder)
+    serve.refuse_missing_extra("monitor")
+    models, notes, database = list[_Watched](), list[str](), record_database.node_database(folder)
     try:
-        settings = service.node_settings(folder)
+        settings = _node_folder.node_settings(folder)
         with database.read() as connection:
-            versions = service.watched_versions(connection, settings)
-            rung = service.alerts_as_rows(connection)
+            versions = rounds.watched_versions(connection, settings)
+            rung = rounds.alerts_as_rows(connection)
     finally:
         database.close()
     for version in versions:
         if version.baseline is None:
             notes.append(f"{version.model} has no baseline yet: freeze one on the page /monitor of the node")
         else:
-            notes += [f"{version.model}: {one}" for one in watch_notes(version.baseline, version.watched)]
+            notes += [f"{version.model}: {one}" for one in case_stream.watch_notes(version.baseline, version.watched)]
         baseline = None if version.baseline is None else version.baseline.table
-        levels = by or service.by_of(settings.monitor.by, version.watched.table, baseline)
+        levels = by or rounds.tracing_attributes(settings.monitor.by, version.watched.table, baseline)
         model = version.model if len(versions) > 1 else ""
         length = run_length or version.run_length or RUN_LENGTH
-        wrong = {} if version.baseline is None else miscalibration(version.baseline)
-        cases, of_table = recalibrated(version.cases, wrong).between(*days), list[SiteTest]()
+        wrong = {} if version.baseline is None else drift_detection.measure_miscalibration(version.baseline)
+        cases, of_table = drift_detection.recalibrate_stream(version.cases, wrong).between(*days), list[SiteTest]()
         if version.baseline is not None and reference is not None:
-            of_table = tests_of_table(Stream.of(reference, needs_time=False), version.baseline)
-        site = adjusted([*version.site, *of_table])
+            of_table = site_tests.tests_of_table(CaseStream.from_table(reference, needs_time=False), version.baseline)
+        site = site_tests.adjust_site_tests([*version.site, *of_table])
         watched = version.watched.between(*days)
-        bounds = [Bound(one.metric, one.label, one.at_least) for one in settings.bound if one.label in cases.findings]
+        bounds = [
+            AuditBound(one.metric, one.label, one.at_least) for one in settings.bound if one.label in cases.findings
+        ]
         models.append(_Watched(cases, watched, version.baseline, length, levels, model, wrong, site, bounds))
     if not models:
         raise DatasetError("no model has answered a case yet", str(folder), "Send studies to the node")
@@ -304,40 +299,40 @@ def _of_node(
 def _drifts(version: _Watched) -> list[Drift]:
     if version.baseline is None:
         return []
-    found = drifts(version.baseline, version.watched, version.by, version.run_length, version.wrong)
+    found = drift_detection.drift_rows(version.baseline, version.watched, version.by, version.run_length, version.wrong)
     if not found:
         problem, remedy = "has no column that can be watched", "Give probabilities, values or measures"
         raise DatasetError(problem, version.watched.where, remedy)
-    return [replace(row, watch=version.named(row.watch)) for row in found]
+    return [replace(row, watch=version.with_model_name(row.watch)) for row in found]
 
 
-def _earlier(course: Stream) -> list[Performance]:
+def _earlier(course: CaseStream) -> list[Performance]:
     """The figures of each version but the last."""
     named = course.text("version")
     versions = (course.only(np.asarray(named == one)) for one in dict.fromkeys(named.tolist()) if one != named[-1])
-    return [row for stream in versions for row in performances(stream, None, [])]
+    return [row for stream in versions for row in performance_figures.performance_rows(stream, None, [])]
 
 
-def _named(version: _Watched, row: SiteTest) -> SiteTest:
+def _name_test(version: _Watched, row: SiteTest) -> SiteTest:
     return replace(row, against=f"{row.against} ({version.model})") if version.model else row
 
 
-def _known(row: dict[str, Any]) -> dict[str, Any]:
+def _json_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row as JSON: what is no number is not known."""
     return {name: None if isinstance(cell, float) and np.isnan(cell) else cell for name, cell in row.items()}
 
 
-def _labels(stream: Stream) -> int:
+def _labels(stream: CaseStream) -> int:
     """Number of cases with an outcome."""
     known = [np.isfinite(stream.outcomes(one)) for one in stream.findings]
     return int(np.any(known, axis=0).sum()) if known else 0
 
 
-def _page(monitored: Monitored) -> Page:
+def _page(monitored: MonitoringResult) -> ReportPage:
     """The report: the verdict, alerts, watches, the site, performance by source."""
     sections = [_alerts_shown(monitored), _bounds_shown(monitored), _watches_shown(monitored), _site_shown(monitored)]
     sections += [_figures_shown(monitored)]
-    return Page(
+    return ReportPage(
         "Monitoring",
         sections=[one for one in sections if one.blocks],
         facts=monitored.facts,
@@ -346,7 +341,7 @@ def _page(monitored: Monitored) -> Page:
     )
 
 
-def _alerts_shown(monitored: Monitored) -> Section:
+def _alerts_shown(monitored: MonitoringResult) -> Section:
     columns = ["alert", "at", "severity", "watch", "where", "since", "because", "what to do"]
     rows = [
         [row.alert, _minute(row.at), row.severity, row.watch, row.scope, _minute(row.since), row.because, row.action]
@@ -356,13 +351,13 @@ def _alerts_shown(monitored: Monitored) -> Section:
     return Section("Alerts", [Table(columns, rows)] if rows else [blank], [Link(ALERTS, ALERTS)])
 
 
-def _bounds_shown(monitored: Monitored) -> Section:
+def _bounds_shown(monitored: MonitoringResult) -> Section:
     rows = [[one.bound, one.at_least, one.state, one.because, one.reported] for one in monitored.bounds]
     table = Table(["bound", "at least", "audited", "because", "reported, not audited, and below"], rows)
     return Section("Bounds", [table] if rows else [], [Link(RECORD, RECORD)])
 
 
-def _over_time(monitored: Monitored) -> list[Block]:
+def _over_time(monitored: MonitoringResult) -> list[Block]:
     """The figures of all cases over time that have a bound, and then the areas; none of a single window."""
     bounds = {one.bound: one.at_least for one in monitored.bounds}
     panels: dict[str, dict[str, dict[datetime, Estimate]]] = {name: {} for name in bounds}
@@ -376,10 +371,10 @@ def _over_time(monitored: Monitored) -> list[Block]:
     drawn = {name: sources for name, sources in panels.items() if any(len(own) > 1 for own in sources.values())}
     first, changes = dict(list(drawn.items())[:MOST_DRAWN]), monitored.facts["changes"]
     marks = {datetime.fromisoformat(at): words for at, words in sorted(changes.items())}
-    return [figures.over_time(first, "Figures over time", bounds=bounds, changes=marks)] if first else []
+    return [charts.metrics_over_time(first, "Figures over time", bounds=bounds, changes=marks)] if first else []
 
 
-def _watches_shown(monitored: Monitored) -> Section:
+def _watches_shown(monitored: MonitoringResult) -> Section:
     columns = ["watch", "kind", "where", "cases", "log evidence", "limit", "alarm"]
     rows = [
         [row.watch, row.kind, row.scope, row.cases, round(row.log_evidence, 2), round(row.limit, 2), at]
@@ -393,9 +388,9 @@ def _watches_shown(monitored: Monitored) -> Section:
     return Section("Watches", [rate, Table(columns, rows)], [Link(DRIFT, DRIFT)])
 
 
-def _site_shown(monitored: Monitored) -> Section:
+def _site_shown(monitored: MonitoringResult) -> Section:
     rows = [
-        [row.against, row.of, row.test, _rounded(row.distance), _rounded(row.p), row.patients, row.known, row.left_out]
+        [row.against, row.of, row.test, _round(row.distance), _round(row.p), row.patients, row.known, row.left_out]
         for row in monitored.site
     ]
     meaning = Paragraph(
@@ -407,7 +402,7 @@ def _site_shown(monitored: Monitored) -> Section:
     return Section("Is this site what the model was made on?", [verdict, meaning, *tests], [Link(SITE, SITE)])
 
 
-def _figures_shown(monitored: Monitored) -> Section:
+def _figures_shown(monitored: MonitoringResult) -> Section:
     rows = [
         [f"{row.since} to {row.until}", row.scope, row.metric, row.label, row.estimate, row.source]
         for row in sorted(monitored.figures, key=lambda row: SOURCES.index(row.source))
@@ -422,7 +417,7 @@ def _figures_shown(monitored: Monitored) -> Section:
     return Section("Performance", [sources, *_over_time(monitored), table], [Link(PERFORMANCE, PERFORMANCE)])
 
 
-def _rounded(number: float) -> float | str:
+def _round(number: float) -> float | str:
     return f"{number:.3g}" if np.isfinite(number) else ""
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isocenter import networks
 from isocenter.lazy import pandas as pd
+from isocenter.networks import factory, member_catalogue
+from isocenter.networks.layouts import weight_layout
 from isocenter.report import InNotebook
 
 HEADINGS = ("name", "answers for", "axes", "image", "parameters", "multiply-adds", "paper")
@@ -16,14 +17,14 @@ NOTE = "Numbers are of the network that a plan builds for one channel of such an
 
 def list_networks() -> tuple[str, ...]:
     """The names for `network.name` in a plan."""
-    return networks.names()
+    return factory.family_names()
 
 
 @dataclass(frozen=True)
 class NetworkTable(InNotebook):
     """Every family in two and in three axes: what it answers, how large it is, where it was published."""
 
-    members: tuple[networks.Member, ...]
+    members: tuple[member_catalogue.FamilyMember, ...]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -50,7 +51,7 @@ class NetworkTable(InNotebook):
 class WeightTable(InNotebook):
     """Every layout of other programs' weights: their source, licences, and what a test compares."""
 
-    layouts: tuple[networks.Layout, ...]
+    layouts: tuple[weight_layout.WeightLayout, ...]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -73,19 +74,19 @@ class WeightTable(InNotebook):
 
 def describe_weights() -> WeightTable:
     """The layouts of other programs' weights from which a training can start."""
-    return WeightTable(networks.weight_layouts())
+    return WeightTable(weight_layout.weight_layouts())
 
 
 def describe_networks() -> NetworkTable:
     """The families of network with their uses: ours as this release states them, others built without memory."""
-    ours = networks.ours()
-    stated = [member for member in networks.listed() if member.name in ours]
-    others = set(networks.names()) - {member.name for member in stated}
-    members = [*stated, *(networks.members(sorted(others)) if others else ())]
+    ours = factory.own_families()
+    stated = [member for member in member_catalogue.listed_members() if member.name in ours]
+    others = set(factory.family_names()) - {member.name for member in stated}
+    members = [*stated, *(factory.family_members(sorted(others)) if others else ())]
     return NetworkTable(tuple(sorted(members, key=lambda member: (member.name, member.axes))))
 
 
-def _line(member: networks.Member) -> tuple[str, ...]:
+def _line(member: member_catalogue.FamilyMember) -> tuple[str, ...]:
     return (
         member.name,
         ", ".join(ANSWERS[task] for task in member.tasks),
@@ -97,7 +98,7 @@ def _line(member: networks.Member) -> tuple[str, ...]:
     )
 
 
-def _lines(layout: networks.Layout) -> tuple[str, ...]:
+def _lines(layout: weight_layout.WeightLayout) -> tuple[str, ...]:
     return (
         f"{layout.name}: {layout.what}",
         f"  family       {layout.family}, {layout.axes} axes",

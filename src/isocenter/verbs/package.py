@@ -9,38 +9,33 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import UsageError, counted
-from isocenter.evaluation import SUMMARY_SCHEMA, rows_from_json
-from isocenter.files import read_codes, read_text_table, unwritable, written
-from isocenter.keywords import takes
+from isocenter import errors, keywords
+from isocenter.errors import UsageError
+from isocenter.evaluation import case_tables
+from isocenter.evaluation.case_tables import SUMMARY_SCHEMA
+from isocenter.files import code_file
+from isocenter.files.storage import atomic, csv_text
 from isocenter.lazy import pandas as pd
-from isocenter.options import PackageOptions
-from isocenter.planning import read_plan
-from isocenter.reading import refuse_missing, refuse_taken, result_folder
-from isocenter.runs import MARKS as OF_A_RUN
-from isocenter.runs import NOTES, REPORT, validation_images
-from isocenter.runtime import (
-    NETWORK_ALONE,
-    RUN_COMMAND,
-    TRITON_RECORD,
-    Certificate,
-    Evidence,
-    Model,
-    certify,
-    checked_ratios,
-    choose_device,
-    codes_of,
-    load,
-    read_json,
-    refuse_unknown,
-    with_codes,
-    with_ratios,
-    write_package,
-    write_triton,
-    write_zip,
-)
-from isocenter.scoring import EVALUATION, OF_GROUPS, kept_content, read_data_record
-from isocenter.values import CodedName, Decision, Plan, Row
+from isocenter.options.models import PackageOptions
+from isocenter.planning import plan_file
+from isocenter.reading import verb_results
+from isocenter.runs import run_folder
+from isocenter.runs.run_folder import MARKS as OF_A_RUN
+from isocenter.runs.run_folder import NOTES
+from isocenter.runtime import Model, hardware, label_measurements, model_files, record_files, result_codes
+from isocenter.runtime.model_files import REPORT
+from isocenter.runtime.package import backends as package_backends
+from isocenter.runtime.package import certification, package_writing, triton
+from isocenter.runtime.package.backend_certificate import Certificate
+from isocenter.runtime.package.package_writing import PackageEvidence
+from isocenter.runtime.package.readme import RUN_COMMAND
+from isocenter.runtime.package.triton import NETWORK_ALONE, TRITON_RECORD
+from isocenter.scoring import data_record
+from isocenter.scoring.auditing.group_audit import OF_GROUPS
+from isocenter.scoring.case_scoring import EVALUATION
+from isocenter.scoring.explaining import kept_tests
+from isocenter.values import Decision, Plan, Row
+from isocenter.values.finding import CodedName
 
 # What an image of these parts decided shows in every figure on it.
 TRAINS = ("train", "val", "calibration")
@@ -56,7 +51,7 @@ MARKS = ("manifest.json", "configs/metadata.json", "isocenter/model.json")
 
 
 @dataclass(frozen=True)
-class Packaged:
+class PackagingResult:
     """The package that was written, and its parts.
 
     onnx:        whether the network could be written as ONNX, and how far that is from torch
@@ -114,8 +109,8 @@ def _in_words(coded: CodedName) -> str:
     return f"{'; '.join(f'{one.scheme} {one.value}, {one.meaning}' for one in coded.codes)}{unit} ({coded.source})"
 
 
-@takes(PackageOptions)
-def package(options: PackageOptions) -> Packaged:
+@keywords.takes(PackageOptions)
+def package(options: PackageOptions) -> PackagingResult:
     """The run's model as a MONAI bundle: a folder, or a zip where `out` ends so. A run of folds becomes their mean.
 
     backends: which of them predict the run's validation cases beside torch, for the certificate by which
@@ -134,64 +129,66 @@ def package(options: PackageOptions) -> Packaged:
     if options.format == TRITON and (options.backends or options.codes is not None or options.measure):
         flag = "--backends" if options.backends else "--codes" if options.codes is not None else "--measure"
         raise UsageError("is for whole models, and this is a network alone", flag, "Leave it out")
-    refuse_missing(run)
+    verb_results.refuse_missing(run)
     plan = finished_plan(run)
     zipped = is_zip(out)
     marks = MARKS if options.format == MONAI else (TRITON_RECORD,)
-    refuse_taken(out, options.overwrite, () if zipped else marks)
-    refuse_unknown(options.backends or (), "--backends")
-    codes = {} if options.codes is None else read_codes(Path(options.codes))
-    model = with_codes(load(run, "cpu"), codes)
-    model = with_ratios(model, checked_ratios(options.measure, model.task))
+    verb_results.refuse_taken(out, options.overwrite, () if zipped else marks)
+    package_backends.refuse_unknown_backends(options.backends or (), "--backends")
+    codes = {} if options.codes is None else code_file.read_codes(Path(options.codes))
+    model = result_codes.with_codes(model_files.load(run, "cpu"), codes)
+    model = label_measurements.with_ratios(model, label_measurements.checked_ratios(options.measure, model.task))
     networks = len(model.networks.members) + (len(model.first.networks.members) if model.first else 0)
     if options.format == TRITON:
         estimated = bool(_rows(run))
-        with becoming(out, options.overwrite, zipped, marks) as folder:
-            onnx = write_triton(model, out.stem if zipped else out.name, folder)
-        return Packaged(out, onnx, networks, estimated, format=options.format, gate=str(model.gate))
-    evidence = evidence_of(run, model, plan)
+        with new_package_folder(out, options.overwrite, zipped, marks) as folder:
+            onnx = triton.write_triton(model, out.stem if zipped else out.name, folder)
+        return PackagingResult(out, onnx, networks, estimated, format=options.format, gate=str(model.gate))
+    evidence = run_evidence(run, model, plan)
     rows = evidence.rows
-    with becoming(out, options.overwrite, zipped) as folder:
-        onnx = write_package(model, evidence, folder.name, folder)
+    with new_package_folder(out, options.overwrite, zipped) as folder:
+        onnx = package_writing.write_package(model, evidence, folder.name, folder)
         certificate = (
-            None if options.backends == () else _certified(folder, model, run, plan, options.backends, options.threads)
+            None if options.backends == () else _certify(folder, model, run, plan, options.backends, options.threads)
         )
-    return Packaged(out, onnx, networks, bool(rows), certificate, code_table(model), str(model.gate))
+    return PackagingResult(out, onnx, networks, bool(rows), certificate, code_table(model), str(model.gate))
 
 
 def code_table(model: Model) -> dict[str, CodedName]:
     """The codes of a model's names, those with a private code last."""
-    return dict(sorted(codes_of(model).items(), key=lambda one: not one[1].codes))
+    return dict(sorted(result_codes.codes_of_model(model).items(), key=lambda one: not one[1].codes))
 
 
-def evidence_of(run: Path, model: Model, plan: Plan) -> Evidence:
+def run_evidence(run: Path, model: Model, plan: Plan) -> PackageEvidence:
     """The evidence that a finished run has about its model; of images only their hashes."""
     rows = _rows(run)
     limits = _limits(run, bool(rows))
-    return Evidence(
+    return PackageEvidence(
         rows,
         limits,
         _decisions(plan),
         _hashes(run, TRAINS),
         _hashes(run, ("test",)),
-        kept_content(run),
-        audits_in(run / EVALUATION),
+        kept_tests.kept_content(run),
+        audit_texts(run / EVALUATION),
     )
 
 
-def audits_in(folder: Path) -> dict[str, str]:
+def audit_texts(folder: Path) -> dict[str, str]:
     """{file name: text} of what was found about groups of people, in a run's evaluation or a package's own folder."""
     files = [folder / name for name in OF_GROUPS]
     return {path.name: path.read_text(encoding="utf-8") for path in files if path.is_file()}
 
 
-def _certified(
+def _certify(
     folder: Path, model: Model, run: Path, plan: Plan, backends: Sequence[str] | None, threads: int | None
 ) -> Certificate:
     """Made with the run's validation cases, on the CPU and on a GPU where there is one."""
-    images = validation_images(run, plan)
-    devices = tuple(dict.fromkeys(("cpu", choose_device("auto").value)))
-    return certify(folder, model, images, images.description, names=backends, devices=devices, threads=threads)
+    images = run_folder.validation_images(run, plan)
+    devices = tuple(dict.fromkeys(("cpu", hardware.choose_device("auto").value)))
+    return certification.certify(
+        folder, model, images, images.description, names=backends, devices=devices, threads=threads
+    )
 
 
 def is_zip(out: Path) -> bool:
@@ -202,23 +199,23 @@ def is_zip(out: Path) -> bool:
 
 
 @contextmanager
-def becoming(out: Path, overwrite: bool, zipped: bool, marks: tuple[str, ...] = MARKS) -> Iterator[Path]:
+def new_package_folder(out: Path, overwrite: bool, zipped: bool, marks: tuple[str, ...] = MARKS) -> Iterator[Path]:
     """An empty folder to write the package into, which becomes `out`, or a zip there, when all went well.
 
     marks: files that tell an older folder of ours, which may be replaced
     """
     try:
         if not zipped:
-            with result_folder(out, overwrite, marks) as folder:
+            with verb_results.result_folder(out, overwrite, marks) as folder:
                 yield folder
             return
-        with written(out, overwrite=overwrite) as partial:
+        with atomic.write_whole(out, overwrite=overwrite) as partial:
             folder = partial.with_name(out.stem)
             folder.mkdir()
             yield folder
-            write_zip(folder, partial)
+            record_files.write_zip(folder, partial)
     except OSError as error:
-        raise unwritable(error, out) from error
+        raise atomic.unwritable_error(error, out) from error
 
 
 def finished_plan(run: Path) -> Plan:
@@ -227,7 +224,7 @@ def finished_plan(run: Path) -> Plan:
         raise UsageError("holds no run", str(run), "Give the folder that `isocenter train` wrote")
     if not (run / REPORT).is_file():
         raise UsageError("is not finished", str(run), f"Finish it with `isocenter train --resume {run}`")
-    return read_plan(run / "plan.yaml")
+    return plan_file.read_plan(run / "plan.yaml")
 
 
 def _decisions(plan: Plan) -> dict[str, Decision]:
@@ -244,30 +241,30 @@ def _decisions(plan: Plan) -> dict[str, Decision]:
 def _rows(run: Path) -> list[Row]:
     """The figures of the run's evaluation; none where every case was trained on."""
     path = run / "evaluation" / "summary.json"
-    return rows_from_json(read_json(path, SUMMARY_SCHEMA)) if path.is_file() else []
+    return case_tables.rows_from_json(record_files.read_json(path, SUMMARY_SCHEMA)) if path.is_file() else []
 
 
 def _hashes(run: Path, parts: Collection[str]) -> list[str]:
     """Hashes of what was in these parts, without names: by them `evaluate` and `calibrate` know these images."""
-    record = read_data_record(run)
-    table = read_text_table(run / "split.csv")
+    record = data_record.read_data_record(run)
+    table = csv_text.read_text_table(run / "split.csv")
     inherited = record.inherited if parts is TRAINS else frozenset[str]()
     return sorted(record.hashes(table.loc[table["split"].isin(list(parts)), "case"]) | inherited)
 
 
 def _limits(run: Path, estimated: bool) -> list[str]:
     """The limits that a reader must know before any figure. Cases are counted here, and never named."""
-    record = read_json(run / NOTES, "isocenter.run")
+    record = record_files.read_json(run / NOTES, "isocenter.run")
     verdict = record["verdict"]
     notes = list(dict.fromkeys((*verdict["training"], *verdict["against"], *record["notes"])))
     nothing = "Every case was trained on: nothing is estimated."
-    parts = _parts_in_words(read_text_table(run / "split.csv"))
+    parts = _parts_in_words(csv_text.read_text_table(run / "split.csv"))
     return [parts, *notes, *([] if estimated or nothing in notes else [nothing])]
 
 
 def _parts_in_words(table: pd.DataFrame) -> str:
     """The number of cases that trained the model, and of those that each part scored; table: `split.csv`"""
-    cases, counts = counted(table["case"].nunique(), "case"), Counter(table["split"])
+    cases, counts = errors.count_phrase(table["case"].nunique(), "case"), Counter(table["split"])
     if table["fold"].nunique() < 2:
         parts = [f"{counts[part]} for {what}" for part, what in PARTS.items() if counts[part]]
         return f"{cases}: {', '.join(parts)}."
@@ -277,7 +274,7 @@ def _parts_in_words(table: pd.DataFrame) -> str:
             f"{cases}, trained and tested by cross-validation: each was scored by the network that had not seen it. "
             "The mean of the networks, which is this model, was not scored itself."
         )
-    crossed, own = (counted(count, "case") for count in (table["case"].nunique() - own_test, own_test))
+    crossed, own = (errors.count_phrase(count, "case") for count in (table["case"].nunique() - own_test, own_test))
     return (
         f"{crossed}, trained by cross-validation, and {own} of the set's own test part, which no network has seen: the "
         "figures are those of this model, the mean of the networks, on that part."

@@ -6,20 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from isocenter import keywords
 from isocenter.errors import UsageError
-from isocenter.files import write_text
-from isocenter.keywords import takes
-from isocenter.options import PlanOptions, TrainOptions, named
-from isocenter.planning import Planned, plan_text, relative_to
-from isocenter.reading import refuse_taken
-from isocenter.runs import PLAN_SUFFIXES, PlanRequest, planned, positive_among
+from isocenter.files.storage import atomic
+from isocenter.options import shared_flags
+from isocenter.options.training import PlanOptions, TrainOptions
+from isocenter.planning import PlannedTraining, plan_file, plan_result
+from isocenter.reading import verb_results
+from isocenter.runs import plan_request
+from isocenter.runs.plan_request import PLAN_SUFFIXES, PlanRequest
 
 # The covariates that the network gets.
 CONTEXT = "network.context"
 
 
-@takes(PlanOptions)
-def plan(options: PlanOptions) -> Planned:
+@keywords.takes(PlanOptions)
+def plan(options: PlanOptions) -> PlannedTraining:
     """Every choice that training on `data` would make, each with its reason.
 
     out:         a .yaml file to edit and train from; nothing is written without it
@@ -28,7 +30,7 @@ def plan(options: PlanOptions) -> Planned:
     trained on, and PlanError for an impossible value.
     """
     if options.out is not None:
-        refuse_taken(Path(options.out), options.overwrite)
+        verb_results.refuse_taken(Path(options.out), options.overwrite)
         if Path(options.out).suffix.lower() not in PLAN_SUFFIXES:
             raise UsageError("is not a file name for a plan", str(options.out), "Give one that ends in .yaml")
     request = PlanRequest(
@@ -39,29 +41,29 @@ def plan(options: PlanOptions) -> Planned:
         options.task,
         options.everything,
         options.folds,
-        by_hand(options),
+        decisions_by_hand(options),
         options.reading,
         options.device_memory,
     )
-    request_plan = planned(options.data, request)
+    request_plan = plan_request.plan_from_request(options.data, request)
     if options.out is None:
         return request_plan
-    write_text(
+    atomic.write_text(
         Path(options.out),
-        plan_text(relative_to(request_plan.plan, Path(options.out).parent)),
+        plan_file.plan_text(plan_result.with_relative_data(request_plan.plan, Path(options.out).parent)),
         overwrite=options.overwrite,
     )
     return replace(request_plan, out=Path(options.out))
 
 
-def by_hand(options: PlanOptions | TrainOptions) -> dict[str, Any]:
+def decisions_by_hand(options: PlanOptions | TrainOptions) -> dict[str, Any]:
     """{"section.name": value} of the decisions that a person took; UsageError for one that is stated twice."""
-    values = positive_among(options.assignments or {}, options.positive)
+    values = plan_request.positive_among(options.assignments or {}, options.positive)
     values |= {} if options.groups is None else {"evaluation.groups": options.groups}
     covariates = options.covariates
     if covariates is None:
         return values
     if CONTEXT in values:
         raise UsageError(f"conflicts with --set {CONTEXT}", "--covariates", "Give one of the two")
-    names = named(covariates, "--covariates") if isinstance(covariates, str) else covariates
+    names = shared_flags.parse_names(covariates, "--covariates") if isinstance(covariates, str) else covariates
     return {**values, CONTEXT: "all" if names is None else list(names) or None}

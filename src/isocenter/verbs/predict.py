@@ -10,51 +10,24 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.at_work import brought_to_its_end
-from isocenter.errors import (
-    IsocenterError,
-    MemoryShortageError,
-    ResourceError,
-    UsageError,
-    WorkerLostError,
-    counted,
-)
-from isocenter.files import unwritable, write_table
-from isocenter.keywords import several, takes
+from isocenter import errors, keywords, work_state
+from isocenter.errors import IsocenterError, MemoryShortageError, ResourceError, UsageError, WorkerLostError
+from isocenter.files.storage import atomic, csv_text
 from isocenter.lazy import pandas as pd
-from isocenter.options import PredictOptions
-from isocenter.prediction import (
-    Asked,
-    Done,
-    Examined,
-    Here,
-    Predictor,
-    There,
-    Wanted,
-    findings_record,
-    in_full,
-    kinds_of_maps,
-    loaded_model,
-    with_own_names,
-    write_findings,
-)
-from isocenter.reading import (
-    Input,
-    case_outcomes,
-    covered,
-    failed_rows,
-    failures_among,
-    no_result,
-    open_inputs,
-    path_of,
-    refuse_taken,
-    result_folder,
-    write_alignment,
-)
-from isocenter.report import InNotebook, tracked
-from isocenter.runtime import Model, Request, checked_ratios, with_uncertainty, write_json
-from isocenter.tasks import Task, added_results, may_miss
-from isocenter.values import Case, CaseOutcome, Findings, Prediction, Problem, outcome_sentence
+from isocenter.options.models import PredictOptions
+from isocenter.prediction import findings_file, predictors, result_files
+from isocenter.prediction.answers import WantedFiles
+from isocenter.prediction.case_prediction import CaseRequest, PredictionOutcome
+from isocenter.prediction.findings_file import ExaminedImage
+from isocenter.prediction.predictors import ClusterPredictor, CohortPredictor, LocalPredictor
+from isocenter.reading import alignment, dataset_reading, input_cases, verb_results
+from isocenter.reading.reading_options import Input
+from isocenter.report import InNotebook, progress_tracking
+from isocenter.runtime import Model, ModelRequest, label_measurements, model_assembly, record_files
+from isocenter.tasks import Task, properties
+from isocenter.values import Case, Prediction, Problem, case_outcome
+from isocenter.values.case_outcome import CaseOutcome
+from isocenter.values.finding import FindingsRecord
 
 log = logging.getLogger("isocenter")
 
@@ -65,7 +38,7 @@ RESERVED, RECORD_BYTES, CASE_BYTES, LABEL_BYTES = ".reserved", 12288, 1024, 6400
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted(InNotebook):
+class PredictionResult(InNotebook):
     """Results by case, what failed, and where the files lie.
 
     table:        a row a case, as in `predictions.csv`
@@ -83,7 +56,7 @@ class Predicted(InNotebook):
     predictions: Mapping[str, Prediction]
     problems: Sequence[Problem]
     files: Sequence[Path]
-    findings: Findings
+    findings: FindingsRecord
     out: Path | None = None
     stopped: BaseException | None = None
     measurements: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
@@ -94,12 +67,12 @@ class Predicted(InNotebook):
     @property
     def failures(self) -> list[Problem]:
         """Stand-ins for cases without a result."""
-        return failures_among(self.problems)
+        return verb_results.failures_among(self.problems)
 
     @property
     def outcomes(self) -> list[CaseOutcome]:
         """The outcome of each case, with the reason where there is no answer."""
-        return case_outcomes(self.table, self.problems)
+        return verb_results.case_outcomes(self.table, self.problems)
 
     @property
     def cases(self) -> int:
@@ -112,7 +85,7 @@ class Predicted(InNotebook):
             "schema": "isocenter.predictions",
             "version": 1,
             "predicted": self.cases,
-            "failed": failed_rows(self.failures),
+            "failed": verb_results.failed_rows(self.failures),
             "outcomes": [asdict(one) for one in self.outcomes],
             "unfinished_training": self.unfinished_training,
             "files": [str(path) for path in self.files],
@@ -120,14 +93,14 @@ class Predicted(InNotebook):
         }
 
     def __repr__(self) -> str:
-        lines = [*filter(None, [self.unfinished_training]), outcome_sentence(self.outcomes)]
+        lines = [*filter(None, [self.unfinished_training]), case_outcome.outcome_sentence(self.outcomes)]
         lines += [self.gate] if self.gate else []
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
 
-@takes(PredictOptions)
-def predict(options: PredictOptions) -> Predicted:
+@keywords.takes(PredictOptions)
+def predict(options: PredictOptions) -> PredictionResult:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
 
     format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM objects as well; "dcm" these alone
@@ -150,21 +123,23 @@ def predict(options: PredictOptions) -> Predicted:
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
     ResourceError where the disk is full; what was done by then is kept.
     """
-    inputs = several(options.inputs)
+    inputs = keywords.as_tuple(options.inputs)
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
-    asked = _asked(options)  # what it refuses needs no model
+    asked = _make_request(options)  # what it refuses needs no model
     if options.out is None and (options.save_probabilities or options.overlay):
         raise UsageError("probabilities and overlays are written as files", "predict", "Give out=FOLDER")
     folder = None if options.out is None else Path(options.out)
     if folder is not None:
-        refuse_taken(folder, options.overwrite, MARKS)
-    model, predictor = _loaded(options)
-    asked = replace(asked, ratios=checked_ratios(options.measure, model.task))
+        verb_results.refuse_taken(folder, options.overwrite, MARKS)
+    model, predictor = _load(options)
+    asked = replace(asked, ratios=label_measurements.checked_ratios(options.measure, model.task))
     with ExitStack() as uninterrupted:
-        with nullcontext() if folder is None else result_folder(folder, options.overwrite, MARKS) as partial:
+        with (
+            nullcontext() if folder is None else verb_results.result_folder(folder, options.overwrite, MARKS) as partial
+        ):
             asked = replace(asked, folder=partial)
-            predicted = _predicted(model, inputs, options, asked, predictor, uninterrupted)
+            predicted = _predict_cases(model, inputs, options, asked, predictor, uninterrupted)
             if folder is None or partial is None:
                 return predicted
             (partial / RESERVED).unlink(missing_ok=True)
@@ -176,14 +151,14 @@ def predict(options: PredictOptions) -> Predicted:
             case IsocenterError() as error:
                 raise _short(error, predicted.cases, partial, folder)
             case stop:
-                log.warning("%s predicted before the stop: %s", counted(predicted.cases, "case"), folder)
+                log.warning("%s predicted before the stop: %s", errors.count_phrase(predicted.cases, "case"), folder)
                 raise stop
 
 
-def _loaded(options: PredictOptions) -> tuple[Model, Predictor]:
+def _load(options: PredictOptions) -> tuple[Model, CohortPredictor]:
     """The model, refused where it cannot do what is asked, and the place where it predicts."""
     uncertainty = options.uncertainty or ("auto" if options.maps else None)
-    model = loaded_model(
+    model = predictors.load_model(
         options.model,
         options.device,
         fold=options.fold,
@@ -191,17 +166,17 @@ def _loaded(options: PredictOptions) -> tuple[Model, Predictor]:
         backend=options.backend,
         activation=options.activation,
     )
-    model = with_uncertainty(model, uncertainty)
+    model = model_assembly.with_uncertainty(model, uncertainty)
     model.flips(options.mirror)  # refused before the first case
     if options.covering and options.calibration == "off":
         raise UsageError("covering masks rest on calibrated probabilities", "--covering", "Leave --calibration on")
     if options.covering:
         _refuse_without_covering(model.task, str(options.model))
     if options.scheduler is None:
-        return model, Here(model)
-    workers = There.of(
+        return model, LocalPredictor(model)
+    workers = ClusterPredictor.on_cluster(
         options.scheduler,
-        path_of(options.model),
+        dataset_reading.path_of_data(options.model),
         model,
         device=options.device,
         fold=options.fold,
@@ -213,24 +188,24 @@ def _loaded(options: PredictOptions) -> tuple[Model, Predictor]:
     return model, workers
 
 
-def _asked(options: PredictOptions) -> Asked:
+def _make_request(options: PredictOptions) -> CaseRequest:
     """What is asked of each case."""
     answers = options.answers
     kinds = [kind.strip() for kind in answers.split(",") if kind] if isinstance(answers, str) else answers
-    files = Wanted(
+    files = WantedFiles(
         options.format, options.save_probabilities, options.overlay, options.maps, options.covering, tuple(kinds)
     )
-    request = Request(
+    request = ModelRequest(
         options.mirror, overlap=options.overlap, seconds=options.seconds, allow_large=options.reading.allow_large
     )
-    return Asked(None, files, request, options.region, options.abstain, options.calibration)
+    return CaseRequest(None, files, request, options.region, options.abstain, options.calibration)
 
 
 def _refuse_without_covering(task: Task, where: str) -> None:
-    if not may_miss(task):
+    if not properties.may_miss(task):
         problem = "the model marks nothing in images, and only masks, boxes and objects can be covering"
         raise UsageError(problem, where, "Predict without --covering")
-    if added_results(task) is None:
+    if properties.added_results(task) is None:
         remedy = "Train it with task.risk, or find thresholds on your own cases: isocenter calibrate"
         raise UsageError("the model has no thresholds of covering masks, boxes or objects", where, remedy)
 
@@ -238,16 +213,18 @@ def _refuse_without_covering(task: Task, where: str) -> None:
 def _short(error: IsocenterError, done: int, partial: Path, folder: Path) -> IsocenterError:
     """The error that ended the work, with what was kept."""
     where = error.where.replace(str(partial), str(folder))
-    return error.stating(problem=f"{error.problem}; {counted(done, 'case')} predicted before it: {folder}", where=where)
+    return error.stating(
+        problem=f"{error.problem}; {errors.count_phrase(done, 'case')} predicted before it: {folder}", where=where
+    )
 
 
-def _write_records(predicted: Predicted, model: Model, options: PredictOptions, folder: Path) -> None:
-    write_table(predicted.table, folder / "predictions.csv")
+def _write_records(predicted: PredictionResult, model: Model, options: PredictOptions, folder: Path) -> None:
+    csv_text.write_table(predicted.table, folder / "predictions.csv")
     if len(predicted.measurements):
-        write_table(predicted.measurements, folder / "measurements.csv")
+        csv_text.write_table(predicted.measurements, folder / "measurements.csv")
     if len(predicted.tracks):
-        write_table(predicted.tracks, folder / "tracks.csv")
-    write_findings(predicted.findings, folder)
+        csv_text.write_table(predicted.tracks, folder / "tracks.csv")
+    findings_file.write_findings(predicted.findings, folder)
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
     computing = None if model.networks.computing is None else asdict(model.networks.computing)
     record = {**origin, "mirrored": model.flips(options.mirror), "computing": computing}
@@ -259,35 +236,40 @@ def _write_records(predicted: Predicted, model: Model, options: PredictOptions, 
         "orientation": options.reading.orientation,
     }
     record |= {name: setting for name, setting in asked.items() if setting is not None}
-    write_json(folder / "summary.json", "isocenter.predictions", {**predicted.as_record(), "model": record})
+    record_files.write_json(
+        folder / "summary.json", "isocenter.predictions", {**predicted.as_record(), "model": record}
+    )
 
 
-def _predicted(
+def _predict_cases(
     model: Model,
     inputs: Sequence[Input],
     options: PredictOptions,
-    asked: Asked,
-    predictor: Predictor,
+    asked: CaseRequest,
+    predictor: CohortPredictor,
     uninterrupted: ExitStack,
-) -> Predicted:
+) -> PredictionResult:
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on.
 
     uninterrupted: from the last case to its end Ctrl-C waits
     """
     if predictor.is_elsewhere:
-        asked = in_full(asked)
+        asked = predictors.with_full_path(asked)
     places = [_in_full(one) for one in inputs] if predictor.is_elsewhere else inputs
-    opened, problems = open_inputs(places, options.reading, model)
-    with_covariates, notes = covered(opened, options.covariates, model)
-    cases, problems = with_own_names(with_covariates, kinds_of_maps(model.task)), [*problems, *notes]
-    done: dict[str, Done] = {}
+    opened, problems = input_cases.open_inputs(places, options.reading, model)
+    with_covariates, notes = input_cases.with_given_covariates(opened, options.covariates, model)
+    cases, problems = (
+        result_files.with_unique_names(with_covariates, result_files.map_names(model.task)),
+        [*problems, *notes],
+    )
+    done: dict[str, PredictionOutcome] = {}
     stopped: BaseException | None = None
     if asked.folder is not None:
         _reserve(asked.folder, len(cases), len(model.task.labels))
 
-    def take(case: Case, outcome: Done | IsocenterError) -> None:
+    def take(case: Case, outcome: PredictionOutcome | IsocenterError) -> None:
         match outcome:
-            case Done():
+            case PredictionOutcome():
                 done[case.id] = outcome
             case MemoryShortageError():  # where memory ran out is of no use to a reader
                 problems.append(Problem.of_case(case.id, outcome, case.id))
@@ -298,7 +280,7 @@ def _predicted(
                 problems.append(Problem.of_case(case.id, outcome, case.id if inside else outcome.where))
 
     try:
-        with tracked("predicting") as tracker:
+        with progress_tracking.track_progress("predicting") as tracker:
             predictor(cases, asked, take, tracker)
     except (KeyboardInterrupt, ResourceError) as error:
         stopped = error  # what is done is kept
@@ -306,10 +288,10 @@ def _predicted(
         if asked.folder is None:
             raise
         stopped = error
-    uninterrupted.enter_context(brought_to_its_end())
+    uninterrupted.enter_context(work_state.finish_despite_interrupt())
     if asked.folder is not None:
-        write_alignment((case for case in cases if case.id in done), options.reading.align, asked.folder)
-    predicted = _gathered(model, [done[case.id] for case in cases if case.id in done], problems, stopped)
+        alignment.write_alignment((case for case in cases if case.id in done), options.reading.align, asked.folder)
+    predicted = _gather(model, [done[case.id] for case in cases if case.id in done], problems, stopped)
     return _as_given(predicted, inputs) if predictor.is_elsewhere else predicted
 
 
@@ -322,29 +304,29 @@ def _reserve(folder: Path, cases: int, labels: int) -> None:
             for _ in range(cases):
                 file.write(os.urandom(CASE_BYTES + labels * LABEL_BYTES))
     except OSError as error:
-        raise unwritable(error, folder) from error
+        raise atomic.unwritable_error(error, folder) from error
 
 
-def _gathered(
-    model: Model, done: Sequence[Done], problems: Sequence[Problem], stopped: BaseException | None
-) -> Predicted:
+def _gather(
+    model: Model, done: Sequence[PredictionOutcome], problems: Sequence[Problem], stopped: BaseException | None
+) -> PredictionResult:
     """The results as one; where there is none, why."""
     if not done and stopped is not None:
         raise stopped
     if not done:
-        raise no_result("predict", "predicted", problems)
+        raise verb_results.no_result_error("predict", "predicted", problems)
     several = len(done) > 1
     cases = [str(one.rows[0]["case"]) for one in done]
     examined = [
-        Examined(one, f"{case}: ", {"case": case}) if several else Examined(one)
+        ExaminedImage(one, f"{case}: ", {"case": case}) if several else ExaminedImage(one)
         for one, case in zip(done, cases, strict=True)
     ]
-    return Predicted(
+    return PredictionResult(
         pd.DataFrame([row for one in done for row in one.rows]),
         {case: one.prediction for case, one in zip(cases, done, strict=True) if one.prediction is not None},
         [*problems, *(problem for one in done for problem in one.lacking), *_large(done)],
         [path for one in done for path in one.files],
-        findings_record(examined, model),
+        findings_file.findings_record(examined, model),
         stopped=stopped,
         measurements=pd.DataFrame([row for one in done for row in one.measured]),
         tracks=pd.DataFrame([row for one in done for row in one.tracks]),
@@ -353,12 +335,12 @@ def _gathered(
     )
 
 
-def _large(done: Sequence[Done]) -> Iterator[Problem]:
+def _large(done: Sequence[PredictionOutcome]) -> Iterator[Problem]:
     """One warning on all images that are far larger than those that trained the model."""
     large = {str(one.rows[0]["case"]): one.large for one in done if one.large is not None}
     if large:
         windows, times = map(max, zip(*large.values(), strict=True))
-        images = counted(len(large), "image is", "images are")
+        images = errors.count_phrase(len(large), "image is", "images are")
         what = f"{images} up to {times:.0f} times as large as any that trained the model (up to {windows} windows)"
         remedy = "It has seen nothing of what lies around and may find structures there: give --region, or crop as then"
         yield Problem("warning", what, tuple(large), remedy=remedy)
@@ -366,14 +348,16 @@ def _large(done: Sequence[Done]) -> Iterator[Problem]:
 
 def _in_full(image: Input) -> Input:
     """An input as a process with another working folder finds it."""
-    path = path_of(image)
+    path = dataset_reading.path_of_data(image)
     return image if path is None else path.absolute()
 
 
-def _as_given(predicted: Predicted, inputs: Sequence[object]) -> Predicted:
+def _as_given(predicted: PredictionResult, inputs: Sequence[object]) -> PredictionResult:
     """Images are called as they would be if they were predicted here."""
     table = predicted.table.copy()
-    for path, full in ((str(path), str(path.absolute())) for path in map(path_of, inputs) if path is not None):
+    for path, full in (
+        (str(path), str(path.absolute())) for path in map(dataset_reading.path_of_data, inputs) if path is not None
+    ):
         names = [path + name.removeprefix(full) if name.startswith(full) else name for name in table["image"]]
         table["image"] = names
     return replace(predicted, table=table)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from isocenter import keywords
 from isocenter.errors import UsageError
-from isocenter.keywords import several, takes
-from isocenter.objectives import objective_kind
-from isocenter.options import PretrainOptions
-from isocenter.runs import PlanRequest, in_all_processes
-from isocenter.verbs.train import Run, absolute, run_for
+from isocenter.objectives import objective_catalogue
+from isocenter.options.training import PretrainOptions
+from isocenter.runs import distributed
+from isocenter.runs.plan_request import PlanRequest
+from isocenter.verbs import train
+from isocenter.verbs.train import Run
 
 TASK, TERMS = "representation", "objectives.terms"
 
 
-@takes(PretrainOptions)
-@in_all_processes
+@keywords.takes(PretrainOptions)
+@distributed.in_all_processes
 def pretrain(options: PretrainOptions) -> Run:
     """Train a network on images whatever is known of them, within `minutes` from now (60 unless a plan says otherwise).
 
@@ -24,15 +26,15 @@ def pretrain(options: PretrainOptions) -> Run:
     All else is as in `train`. Raises what `train` raises; PlanError for an objective that cannot teach these images;
     IsocenterError where the features collapse.
     """
-    data = None if options.data is None else several(options.data)
+    data = None if options.data is None else keywords.as_tuple(options.data)
     first, further = (None, ()) if not data else (data[0], data[1:])
     by_hand = {
         **({"training.deterministic": True} if options.deterministic else {}),
-        **({"network.pretrained": absolute(options.pretrained)} if options.pretrained is not None else {}),
+        **({"network.pretrained": train.absolute_path(options.pretrained)} if options.pretrained is not None else {}),
         **(options.assignments or {}),
     }
     if options.objective is not None:
-        objective_kind(options.objective)  # refused before anything is read
+        objective_catalogue.objective_kind(options.objective)  # refused before anything is read
         if TERMS in by_hand:
             raise UsageError(f"conflicts with --set {TERMS}", "--objective", "Give one of the two")
         by_hand[TERMS] = [options.objective]
@@ -49,6 +51,6 @@ def pretrain(options: PretrainOptions) -> Run:
         further=tuple(str(Path(place).resolve()) for place in further),
         leave_out=None if options.leave_out is None else str(Path(options.leave_out).resolve()),
     )
-    return run_for(
+    return train.make_run(
         first, request, start=options.start, out=options.out, overwrite=options.overwrite, resume=options.resume
     )

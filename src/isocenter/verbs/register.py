@@ -11,49 +11,29 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter import keywords
 from isocenter.errors import DatasetError, UsageError
-from isocenter.evaluation import overlaps, surface_distance
-from isocenter.files import (
-    ReadOptions,
-    read_given_table,
-    stated_patient,
-    text_column,
-    write,
-    write_label_map,
-    write_table,
-    write_transform,
-)
-from isocenter.keywords import narrowed, takes
+from isocenter.evaluation import distance as evaluation_distance
+from isocenter.evaluation import mask_overlap
+from isocenter.files import file_formats, result_images, transform_file
+from isocenter.files.dicom.reading import series_survey
+from isocenter.files.format_options import ReadOptions
+from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
-from isocenter.options import RegisterOptions
-from isocenter.prediction import loaded_model, write_dicom_pair
-from isocenter.reading import drawn_on_grid, name_of_source, opened_image, pair_of_images, refuse_taken, result_folder
-from isocenter.registration import (
-    Initial,
-    Registration,
-    RegistrationSettings,
-    SimilarityName,
-    TransformKind,
-    registered,
-)
-from isocenter.report import Block, Decisions, InNotebook, Page, Problems, Section, Table, figures, number, render
-from isocenter.runtime import Model, write_json
-from isocenter.tasks import settings_of
-from isocenter.transforms import (
-    carried,
-    carried_labels,
-    carried_points,
-    determinants,
-    folded_percent,
-    inverse_errors,
-    inverted,
-    jacobian,
-    refuse_unreached,
-    sd_log_jacobian,
-    whole_field,
-)
+from isocenter.options.images import RegisterOptions
+from isocenter.prediction import predictors, result_files
+from isocenter.reading import image_pairs, input_cases, verb_results
+from isocenter.registration import engine
+from isocenter.registration.engine import ImageRegistration, RegistrationSettings, TransformKind
+from isocenter.registration.linear import Initial
+from isocenter.registration.similarity_measures import SimilarityName
+from isocenter.report import Block, InNotebook, ReportPage, Section, Table, page_blocks, wording
+from isocenter.report.figures import registration_figures, slice_figures
+from isocenter.report.page_blocks import Decisions, Problems
+from isocenter.runtime import Model, record_files
+from isocenter.tasks import task_settings
+from isocenter.transforms import spatial_transforms
 from isocenter.values import (
-    ONTO,
     Array,
     Decision,
     Displacement,
@@ -62,9 +42,11 @@ from isocenter.values import (
     Label,
     Problem,
     SpatialTransform,
-    numbers_in,
+    table_cells,
 )
-from isocenter.verbs.registering.lesions import Course, FollowUp, follow_up
+from isocenter.values.spatial_transform import ONTO
+from isocenter.verbs.registering import lesion_follow_up
+from isocenter.verbs.registering.lesion_follow_up import FollowUp, LesionCourse
 
 MARKS = ("registration.json", "report.html")
 COORDINATES = ("x", "y", "z")
@@ -73,7 +55,7 @@ MOST_LABELS = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Registered(InNotebook):
+class RegistrationResult(InNotebook):
     """Two images after registration.
 
     moved:         the moving image on the fixed grid; NaN where it does not reach
@@ -84,7 +66,7 @@ class Registered(InNotebook):
     follow_up:     lesions of both images compared, and the response
     """
 
-    registration: Registration
+    registration: ImageRegistration
     moved: Image
     determinant: NDArray[np.float32]
     table: pd.DataFrame
@@ -124,8 +106,8 @@ class Registered(InNotebook):
         return "\n".join([*lines, *([] if self.out is None else [str(self.out / MARKS[1])])])
 
 
-@takes(RegisterOptions)
-def register(options: RegisterOptions) -> Registered:
+@keywords.takes(RegisterOptions)
+def register(options: RegisterOptions) -> RegistrationResult:
     """Lay the moving image on the fixed one; nothing has to be trained, and the same images give the same bits.
 
     out:             a folder for the moved image, the transform, its inverse, the whole field, the Jacobian, what was
@@ -140,19 +122,26 @@ def register(options: RegisterOptions) -> Registered:
     settings = _settings(options)
     out = None if options.out is None else Path(options.out)
     if out is not None:
-        refuse_taken(out, options.overwrite, MARKS)
-    pair = _Pair.opened(options)
+        verb_results.refuse_taken(out, options.overwrite, MARKS)
+    pair = _Pair.open(options)
     registration = _registration(pair, options, settings)
     grid, transform = pair.fixed.geometry, registration.transform
-    field = None if transform.is_linear else whole_field(transform, grid)
-    determinant = jacobian(transform, grid) if field is None else determinants(field)
+    field = None if transform.is_linear else spatial_transforms.to_single_field(transform, grid)
+    determinant = (
+        spatial_transforms.jacobian_determinants(transform, grid)
+        if field is None
+        else spatial_transforms.field_determinants(field)
+    )
     outcome = _outcome(pair, registration, determinant, out)
     if out is not None:
-        with result_folder(out, options.overwrite, MARKS) as folder:
+        with verb_results.result_folder(out, options.overwrite, MARKS) as folder:
             _write(outcome, field, pair.fixed, pair.moving, folder)
-            names = {"fixed": name_of_source(options.fixed), "moving": name_of_source(options.moving)}
+            names = {
+                "fixed": input_cases.name_of_source(options.fixed),
+                "moving": input_cases.name_of_source(options.moving),
+            }
             page = _page(outcome, pair.fixed, pair.fixed_labels, names)
-            (folder / MARKS[1]).write_text(render(page), encoding="utf-8")
+            (folder / MARKS[1]).write_text(page_blocks.render_page(page), encoding="utf-8")
     return outcome
 
 
@@ -173,24 +162,25 @@ class _Pair:
     mask: NDArray[np.bool_] | None
     labels: Image | None
     fixed_labels: Image | None
-    course: Course | None
+    course: LesionCourse | None
     points: pd.DataFrame | None
 
     @classmethod
-    def opened(cls, options: RegisterOptions) -> _Pair:
+    def open(cls, options: RegisterOptions) -> _Pair:
         """The images and drawings that are asked for."""
-        reading = narrowed(options, ReadOptions)
+        reading = keywords.narrow_options(options, ReadOptions)
         fixed, moving = (
-            _still(opened_image(source, reading), str(source)) for source in (options.fixed, options.moving)
+            _still(input_cases.open_image(source, reading), str(source)) for source in (options.fixed, options.moving)
         )
-        where = f"{name_of_source(options.fixed)}, {name_of_source(options.moving)}"
+        where = f"{input_cases.name_of_source(options.fixed)}, {input_cases.name_of_source(options.moving)}"
         if not options.across_patients:
             _refuse_two_patients(fixed, moving, where)
         lesions = [
-            drawn_on_grid(mask, image, reading) for mask, image in zip(options.lesions, (fixed, moving), strict=False)
+            input_cases.drawn_on_grid(mask, image, reading)
+            for mask, image in zip(options.lesions, (fixed, moving), strict=False)
         ]
         mask, labels, fixed_labels = (
-            None if source is None else drawn_on_grid(source, image, reading)
+            None if source is None else input_cases.drawn_on_grid(source, image, reading)
             for source, image in (
                 (options.fixed_mask, fixed),
                 (options.labels, moving),
@@ -199,40 +189,44 @@ class _Pair:
         )
         course = None
         if lesions:
-            course = Course.of((fixed, moving), lesions, fixed_labels, options.days, options.earlier)
+            course = LesionCourse.from_examinations(
+                (fixed, moving), lesions, fixed_labels, options.days, options.earlier
+            )
         points = None if options.points is None else _points(Path(options.points), fixed.geometry.ndim)
         inside = None if mask is None else mask.data[0] != 0
         return cls(fixed, moving, where, inside, labels, fixed_labels, course, points)
 
 
-def _registration(pair: _Pair, options: RegisterOptions, settings: RegistrationSettings) -> Registration:
+def _registration(pair: _Pair, options: RegisterOptions, settings: RegistrationSettings) -> ImageRegistration:
     """The registration by optimisation, or by the model that is asked for."""
     if options.model is None:
-        return registered(pair.fixed, pair.moving, settings, pair.mask, pair.where)
-    patients = {stated_patient(image) for image in (pair.fixed, pair.moving)}
+        return engine.register_images(pair.fixed, pair.moving, settings, pair.mask, pair.where)
+    patients = {series_survey.stated_patient(image) for image in (pair.fixed, pair.moving)}
     is_one = len(patients) == 1 and None not in patients
     one_world = options.initial == "world" or (options.initial == "auto" and is_one)
-    return registered_by(options.model, pair.fixed, pair.moving, pair.where, one_world=one_world)
+    return register_by_model(options.model, pair.fixed, pair.moving, pair.where, one_world=one_world)
 
 
-def _outcome(pair: _Pair, registration: Registration, determinant: NDArray[np.float32], out: Path | None) -> Registered:
+def _outcome(
+    pair: _Pair, registration: ImageRegistration, determinant: NDArray[np.float32], out: Path | None
+) -> RegistrationResult:
     """What the transform makes of the moving image and of all that was drawn."""
     fixed, moving, transform, grid = pair.fixed, pair.moving, registration.transform, pair.fixed.geometry
-    refuse_unreached(transform, moving, grid, pair.where)
+    spatial_transforms.refuse_unreached(transform, moving, grid, pair.where)
     moved_labels = None if pair.labels is None else _moved_labels(pair.labels, moving, fixed, transform)
     rows = list(_rows(registration, determinant, pair.mask, grid))
     if pair.labels is not None and pair.fixed_labels is not None and moved_labels is not None:
-        before = carried_labels(pair.labels.data[0], moving.geometry, registration.first_guess, grid)
+        before = spatial_transforms.carry_labels(pair.labels.data[0], moving.geometry, registration.first_guess, grid)
         names = _shared_names(pair.labels, pair.fixed_labels)
         rows += _label_rows(before, moved_labels.data[0], pair.fixed_labels, names)
-    return Registered(
+    return RegistrationResult(
         registration,
-        carried(moving, transform, grid),
+        spatial_transforms.carry_image(moving, transform, grid),
         determinant,
         pd.DataFrame(rows, columns=["metric", "label", "value"]),
         moved_labels,
         None if pair.points is None else _moved_points(pair.points, transform, grid),
-        None if pair.course is None else follow_up(pair.course, registration, determinant),
+        None if pair.course is None else lesion_follow_up.follow_up(pair.course, registration, determinant),
         out,
     )
 
@@ -280,7 +274,7 @@ def _still(image: Image, where: str) -> Image:
 
 
 def _refuse_two_patients(ours: Image, theirs: Image, where: str) -> None:
-    patients = {stated_patient(one) for one in (ours, theirs)} - {None}
+    patients = {series_survey.stated_patient(one) for one in (ours, theirs)} - {None}
     if len(patients) > 1:
         remedy = "Give two images of one patient, or --across-patients"
         raise UsageError("the images are of two patients", where, remedy)
@@ -290,13 +284,13 @@ def _points(path: Path, ndim: int) -> pd.DataFrame:
     """The columns name, x, y[, z] of a table, coordinates as numbers."""
     if not path.is_file():
         raise UsageError("there is no such file", str(path), "Check the path")
-    table, needed = read_given_table(path), ["name", *COORDINATES[:ndim]]
+    table, needed = csv_text.read_given_table(path), ["name", *COORDINATES[:ndim]]
     missing = [column for column in needed if column not in table.columns]
     if missing:
         problem = f"has no column {' and '.join(missing)}"
         raise DatasetError(problem, str(path), f"Give the columns {', '.join(needed)}, in RAS+ mm of the fixed image")
-    texts = [text_column(table, name, str(path)) for name in needed[1:]]
-    columns = [numbers_in(one, strictly=True, has_codes=False).refuse_odd() for one in texts]
+    texts = [csv_text.text_column(table, name, str(path)) for name in needed[1:]]
+    columns = [table_cells.numbers_in(one, strictly=True, has_codes=False).refuse_odd() for one in texts]
     for one in columns:
         for index in np.flatnonzero(np.isnan(one.values))[:1].tolist():
             problem = f"{one.column.name} in {one.column.place(index)} is blank"
@@ -308,27 +302,29 @@ def _moved_points(table: pd.DataFrame, transform: SpatialTransform, grid: Geomet
     columns = list(COORDINATES[: grid.ndim])
     places = table[columns].to_numpy(dtype=float)
     # A picture's world is (row, column), and x is the column.
-    places = carried_points(transform, places if grid.ndim > 2 else places[:, ::-1])
+    places = spatial_transforms.carry_points(transform, places if grid.ndim > 2 else places[:, ::-1])
     return table.assign(**dict(zip(columns, (places if grid.ndim > 2 else places[:, ::-1]).T, strict=True)))
 
 
 def _moved_labels(labels: Image, moving: Image, fixed: Image, transform: SpatialTransform) -> Image:
-    values = carried_labels(labels.data[0], moving.geometry, transform, fixed.geometry)
-    return fixed.with_label_map(values, labels.labels or _named(values))
+    values = spatial_transforms.carry_labels(labels.data[0], moving.geometry, transform, fixed.geometry)
+    return fixed.with_label_map(values, labels.labels or _number_labels(values))
 
 
-def _named(values: Array) -> tuple[Label, ...]:
+def _number_labels(values: Array) -> tuple[Label, ...]:
     return tuple(Label(int(value), str(int(value))) for value in np.unique(values)[:MOST_LABELS] if value)
 
 
 def _rows(
-    registration: Registration, determinant: NDArray[np.float32], mask: NDArray[np.bool_] | None, grid: Geometry
+    registration: ImageRegistration, determinant: NDArray[np.float32], mask: NDArray[np.bool_] | None, grid: Geometry
 ) -> Iterator[tuple[str, str, float]]:
     yield "similarity_before", registration.similarity, registration.before
     yield "similarity_after", registration.similarity, registration.after
-    yield "folded_percent", "", folded_percent(determinant, mask)
-    yield "sd_log_jacobian", "", sd_log_jacobian(determinant, mask)
-    parts = [one.ravel() for one in inverse_errors(registration.transform, registration.inverse, grid)]
+    yield "folded_percent", "", spatial_transforms.folded_percent(determinant, mask)
+    yield "sd_log_jacobian", "", spatial_transforms.sd_log_jacobian(determinant, mask)
+    parts = [
+        one.ravel() for one in spatial_transforms.inverse_errors(registration.transform, registration.inverse, grid)
+    ]
     errors = np.concatenate(parts)
     yield "inverse_error_mm", "mean", float(errors.mean()) if errors.size else math.nan
     yield "inverse_error_mm", "largest", float(errors.max()) if errors.size else math.nan
@@ -339,11 +335,13 @@ def _label_rows(
 ) -> list[tuple[str, str, float]]:
     """Dice before and after, and HD95, of each structure that both images have. names: {value: its name}"""
     true = reference.data[0]
-    first, last = (overlaps(one, true, list(names)) for one in (before, after))
+    first, last = (mask_overlap.overlap_by_label(one, true, list(names)) for one in (before, after))
     spacing = reference.geometry.affine[:-1, :-1]
     rows = []
     for value, name in names.items():
-        distance = surface_distance(after == value, true == value, spacing if reference.geometry.physical else None)
+        distance = evaluation_distance.surface_distance(
+            after == value, true == value, spacing if reference.geometry.physical else None
+        )
         rows += [
             ("dice_before", name, first[value].dice),
             ("dice", name, last[value].dice),
@@ -352,37 +350,41 @@ def _label_rows(
     return rows
 
 
-def _write(result: Registered, field: Displacement | None, fixed: Image, moving: Image, folder: Path) -> None:
+def _write(result: RegistrationResult, field: Displacement | None, fixed: Image, moving: Image, folder: Path) -> None:
     """Every file but the page."""
     moved = replace(result.moved, source=fixed.source if _is_nifti(fixed) else None)
-    write(moved, folder / "moved.nii.gz")
-    write_transform(result.transform, folder / "transform.h5")
-    write_transform(result.inverse, folder / "inverse.h5")
+    file_formats.write(moved, folder / "moved.nii.gz")
+    transform_file.write_transform(result.transform, folder / "transform.h5")
+    transform_file.write_transform(result.inverse, folder / "inverse.h5")
     grid = fixed.geometry
     if field is not None and grid.has_sides and not grid.is_sheared:
-        write_transform(SpatialTransform((field,)), folder / "field.nii.gz")
+        transform_file.write_transform(SpatialTransform((field,)), folder / "field.nii.gz")
     image = replace(moved, pixels=result.determinant[None], channels=("jacobian",), modality="unknown")
-    write(image, folder / "jacobian.nii.gz")
+    file_formats.write(image, folder / "jacobian.nii.gz")
     if result.moved_labels is not None:
         labels = result.moved_labels
-        write_label_map(labels.data[0], labels.labels, moved, folder / "moved_labels.nii.gz", algorithm="register")
+        result_images.write_label_map(
+            labels.data[0], labels.labels, moved, folder / "moved_labels.nii.gz", algorithm="register"
+        )
     if result.moved_points is not None:
-        write_table(result.moved_points, folder / "moved_points.csv")
+        csv_text.write_table(result.moved_points, folder / "moved_points.csv")
     if result.follow_up is not None:
         result.follow_up.write(folder)
-    list(write_dicom_pair(result.transform, result.moved, fixed, moving, folder))
-    write_json(folder / MARKS[0], "isocenter.registration", result.as_record())
+    list(result_files.write_dicom_pair(result.transform, result.moved, fixed, moving, folder))
+    record_files.write_json(folder / MARKS[0], "isocenter.registration", result.as_record())
 
 
 def _is_nifti(image: Image) -> bool:
     return image.source is not None and image.source.format == "nifti"
 
 
-def _page(outcome: Registered, fixed: Image, fixed_labels: Image | None, names: Mapping[str, str]) -> Page:
+def _page(
+    outcome: RegistrationResult, fixed: Image, fixed_labels: Image | None, names: Mapping[str, str]
+) -> ReportPage:
     registration = outcome.registration
     rows = [(row.metric, row.label, row.value) for row in outcome.table.itertuples()]
     problems = Problems([Problem("warning", note) for note in registration.notes], none="Nothing speaks against it.")
-    return Page(
+    return ReportPage(
         title="Registration",
         lead=f"{Path(names['moving']).name} laid on {Path(names['fixed']).name}.",
         sections=[
@@ -396,21 +398,23 @@ def _page(outcome: Registered, fixed: Image, fixed_labels: Image | None, names: 
     )
 
 
-def _pictures(outcome: Registered, fixed: Image, fixed_labels: Image | None) -> list[Block]:
+def _pictures(outcome: RegistrationResult, fixed: Image, fixed_labels: Image | None) -> list[Block]:
     near = None if fixed_labels is None else fixed_labels.data[0]
     labels, transform = outcome.moved_labels, outcome.transform
-    pictures: list[Block] = [figures.checkerboard(fixed, outcome.moved, "Checkerboard", near=near)]
+    pictures: list[Block] = [registration_figures.checkerboard(fixed, outcome.moved, "Checkerboard", near=near)]
     if labels is not None:
         caption = "Dashed: labels of the moving image, carried along."
         if near is not None:
             caption = "Solid: the fixed image's labels. Dashed: those of the moving image, carried along."
         owners = ("fixed", "moved")
         pictures.append(
-            figures.contours(fixed, near, labels.data[0], labels.labels, "Contours", caption=caption, owners=owners)
+            slice_figures.contours(
+                fixed, near, labels.data[0], labels.labels, "Contours", caption=caption, owners=owners
+            )
         )
     if not transform.is_linear:
-        pictures.append(figures.bent_grid(fixed, transform, "Deformed grid", near=near))
-        pictures.append(figures.jacobian_map(fixed, outcome.determinant, "Jacobian", near=near))
+        pictures.append(registration_figures.bent_grid(fixed, transform, "Deformed grid", near=near))
+        pictures.append(registration_figures.jacobian_map(fixed, outcome.determinant, "Jacobian", near=near))
     return pictures
 
 
@@ -419,30 +423,30 @@ def _words(transform: SpatialTransform) -> str:
 
 
 def _text(value: float) -> str:
-    return "not defined" if math.isnan(value) else number(value)
+    return "not defined" if math.isnan(value) else wording.number_text(value)
 
 
 # Figures of a result that is not known.
 UNKNOWN = float("nan")
 
 
-def registered_by(
+def register_by_model(
     model: str | Path | Model, fixed: Image, moving: Image, where: str, *, one_world: bool
-) -> Registration:
+) -> ImageRegistration:
     """The answer of a trained model for two images, as a registration by optimisation states its own.
 
     one_world: whether both images are of one patient, whose headers may share a world
     Raises UsageError for a model of another kind, GeometryError for images that cannot lie on one another.
     """
-    loaded = loaded_model(model, "auto")
+    loaded = predictors.load_model(model, "auto")
     if not loaded.task.sees_images:
         remedy = "Train one with --task registration, or register without --model"
         raise UsageError(f"is a model for {loaded.task.name}", str(model), remedy)
-    case = pair_of_images(fixed, moving, where, one_world=one_world)
+    case = image_pairs.pair_of_images(fixed, moving, where, one_world=one_world)
     prediction = loaded.predict(case)
     transform, values = prediction.transform, prediction.values or {}
     assert transform is not None  # noqa: S101 - as its task decodes
-    settings = settings_of(loaded.task)
+    settings = task_settings.settings_of(loaded.task)
     decisions = {
         "transform": Decision("deformable", "a trained model answers with a field"),
         "similarity": Decision(settings["similarity"], "the model learnt by it; figures are 1 less the loss"),
@@ -451,4 +455,13 @@ def registered_by(
     before, after = (values.get(one, UNKNOWN) for one in ("similarity_before", "similarity_after"))
     notes = tuple(filter(None, (prediction.abstained, *prediction.notes)))
     guess = case.images["moving"].facts[ONTO]
-    return Registration(transform, inverted(transform), guess, decisions, settings["similarity"], before, after, notes)
+    return ImageRegistration(
+        transform,
+        spatial_transforms.invert_transform(transform),
+        guess,
+        decisions,
+        settings["similarity"],
+        before,
+        after,
+        notes,
+    )

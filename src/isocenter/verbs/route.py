@@ -8,24 +8,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isocenter import service
+from isocenter import keywords
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.files.dicom import read_identity
-from isocenter.keywords import several, takes
+from isocenter.files.dicom import object_identity
 from isocenter.lazy import pandas as pd
-from isocenter.options import RouteOptions
+from isocenter.options.node import RouteOptions
 from isocenter.report import InNotebook
-from isocenter.verbs.serve import need_extra
+from isocenter.service import configuration
+from isocenter.service.objects import object_store
+from isocenter.service.records import deployments, record_database, study_index
+from isocenter.service.routing import routing_facts, routing_rules
+from isocenter.service.work import warm_models
+from isocenter.verbs import serve
 
 if TYPE_CHECKING:
-    from isocenter.service import ModelFacts, Routed, SeriesFacts, Settings
+    from isocenter.service.configuration import NodeSettings
+    from isocenter.service.routing.routing_facts import ModelFacts, SeriesFacts
+    from isocenter.service.routing.routing_rules import RoutedSeries
 
 
 @dataclass(frozen=True, eq=False)
 class Route(InNotebook):
     """Every rule on every series of a study: taken or not, with its conditions."""
 
-    rows: Sequence[Routed]
+    rows: Sequence[RoutedSeries]
 
     @property
     def table(self) -> pd.DataFrame:
@@ -53,7 +59,7 @@ class Route(InNotebook):
         lines = []
         for row in self.rows:
             lines.append(f"{row.rule}: {row.uid} is {'taken' if row.taken else 'not taken'}")
-            lines += [f"  {'yes' if one.holds else 'no':3}  {one.stated}" for one in row.conditions]
+            lines += [f"  {'yes' if one.holds else 'no':3}  {one.in_words}" for one in row.conditions]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -62,45 +68,47 @@ class Route(InNotebook):
         )
 
 
-@takes(RouteOptions)
+@keywords.takes(RouteOptions)
 def route(options: RouteOptions) -> Route:
     """Apply the rules of a node to a study.
 
     Raises UsageError for a study that is neither, or not complete yet, DatasetError for a folder without DICOM.
     """
-    need_extra("route")
+    serve.refuse_missing_extra("route")
     path, place = (None if one is None else Path(one) for one in (options.config, options.folder))
-    settings = service.read_settings(path, [Path(one) for one in several(options.models)], place)
-    warm = service.WarmModels(settings.models, settings.queue.memory_gb)
+    settings = configuration.read_settings(path, [Path(one) for one in keywords.as_tuple(options.models)], place)
+    warm = warm_models.WarmModels(settings.models, settings.queue.memory_gb)
     facts = {name: warm[name][1] for name in settings.models}
     if not facts:
         raise UsageError("there is no model to route to", "route", "Give a model, or a --config that names one")
     if Path(options.study).is_dir():
-        series, rules = _series_in(Path(options.study)), service.rules_of(settings, facts)
-        return Route(service.study_routing(rules, facts, series, service.StudyAnswers()).rows)
-    return Route(_known(str(options.study), settings, facts))
+        series, rules = _series_in(Path(options.study)), routing_rules.rules_of(settings, facts)
+        return Route(routing_rules.study_routing(rules, facts, series, routing_rules.StudyAnswers()).rows)
+    return Route(_known_routing(str(options.study), settings, facts))
 
 
-def _known(uid: str, settings: Settings, models: Mapping[str, ModelFacts]) -> Sequence[Routed]:
+def _known_routing(uid: str, settings: NodeSettings, models: Mapping[str, ModelFacts]) -> Sequence[RoutedSeries]:
     """Every rule on every series of a study that the node has, with what finished jobs say of it.
 
     models: of the settings, of which the node may have promoted another package
     """
     if not (settings.folder / "node.sqlite").exists() and settings.database.url == "sqlite":
         raise UsageError("is not a folder, and there is no node here", uid, "Give a folder of DICOM files, or --config")
-    database = service.opened(settings.database_url)
-    index, key = service.Index(database), service.key_of(uid)
+    database = record_database.open_database(settings.database_url)
+    index, key = study_index.StudyIndex(database), object_store.uid_key(uid)
     rows, study = index.series_of(key), index.row_of(key)
     with database.read() as connection:
-        models = service.models_of(connection, models, study)
-    rules, contents = service.rules_of(settings, models), {row.series: row.inputs_hash for row in rows}
-    answers, _ = service.study_answers(database, key, rules, models, contents)
+        models = deployments.models_of(connection, models, study)
+    rules, contents = routing_rules.rules_of(settings, models), {row.series: row.inputs_hash for row in rows}
+    answers, _ = routing_rules.study_answers(database, key, rules, models, contents)
     database.close()
     if not rows:
         raise UsageError("the node has no such study", uid, "Give the UID of a study that it has received")
     if any(row.inputs_hash is None for row in rows):
         raise UsageError("the study is not complete yet, and its series are not read", uid, "Wait for its last image")
-    return service.study_routing(rules, models, [service.SeriesFacts.of_row(row) for row in rows], answers).rows
+    return routing_rules.study_routing(
+        rules, models, [routing_facts.SeriesFacts.of_row(row) for row in rows], answers
+    ).rows
 
 
 def _series_in(folder: Path) -> list[SeriesFacts]:
@@ -108,7 +116,7 @@ def _series_in(folder: Path) -> list[SeriesFacts]:
     by_series: dict[str, list[Path]] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            by_series.setdefault(read_identity(path).series, []).append(path)
+            by_series.setdefault(object_identity.read_identity(path).series, []).append(path)
         except FormatError:
             continue
     if not by_series:
@@ -116,20 +124,20 @@ def _series_in(folder: Path) -> list[SeriesFacts]:
     with tempfile.TemporaryDirectory(prefix="isocenter-route-") as links:
         facts = []
         for uid, paths in sorted(by_series.items()):
-            place = Path(links) / service.key_of(uid)
+            place = Path(links) / object_store.uid_key(uid)
             place.mkdir()
             for number, path in enumerate(paths):
                 (place / f"{number:06}.dcm").symlink_to(path.absolute())
-            facts.append(service.facts_of(service.key_of(uid), uid, place))
+            facts.append(routing_facts.read_series_facts(object_store.uid_key(uid), uid, place))
         return facts
 
 
-def _row(row: Routed) -> dict[str, Any]:
+def _row(row: RoutedSeries) -> dict[str, Any]:
     return {"series": row.uid, "rule": row.rule, "role": row.role, "taken": row.taken} | {
         "conditions": [asdict(one) for one in row.conditions]
     }
 
 
-def _first(row: Routed) -> str:
+def _first(row: RoutedSeries) -> str:
     """Why the first condition does not hold."""
     return next(one.failure for one in row.conditions if not one.holds)

@@ -6,13 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from isocenter import service
+from isocenter import keywords
 from isocenter.errors import UsageError
-from isocenter.keywords import several, takes
-from isocenter.options import ServeOptions
+from isocenter.options.node import ServeOptions
+from isocenter.service import configuration, supervisor
 
 if TYPE_CHECKING:
-    from isocenter.service import Node
+    from isocenter.service.supervisor import Node
 
 # Where a node lies if nothing says otherwise.
 FOLDER = Path("node")
@@ -27,7 +27,7 @@ EXTRA = (
 SECTIONS = ("node", "dicom", "http", "queue", "database", "study", "fhir", "hl7", "peers", "rules")
 
 
-@takes(ServeOptions)
+@keywords.takes(ServeOptions)
 def serve(options: ServeOptions) -> Node:
     """A running node: `stop()` ends it, and so does leaving its `with`.
 
@@ -36,24 +36,26 @@ def serve(options: ServeOptions) -> Node:
     Raises UsageError before anything is started: for an unknown key (with its line), a model that does not load, a port
     in use, the extra `service` that is not installed.
     """
-    need_extra("serve")
+    refuse_missing_extra("serve")
     if options.role not in ROLES:
         raise UsageError(f"there is no role {options.role!r}", "--role", f"Choose one of {', '.join(ROLES)}")
     path = None if options.config is None else Path(options.config)
     folder = Path(options.folder) if options.folder is not None else None if path is not None else FOLDER
     changes = {name: values for name in SECTIONS if (values := getattr(options, name)) is not None}
-    settings = service.read_settings(path, [Path(model) for model in several(options.models)], folder, **changes)
+    settings = configuration.read_settings(
+        path, [Path(model) for model in keywords.as_tuple(options.models)], folder, **changes
+    )
     absent = {name: one.path for name, one in settings.models.items() if not one.path.exists()}
     for name, folder_named in absent.items():
-        with settings.placed("models", name, "path"):
+        with settings.locate_errors("models", name, "path"):
             others = f"; nor are {', '.join(list(absent)[1:])}" if len(absent) > 1 else ""
             problem = f"there is no such model{others}"
             raise UsageError(problem, str(folder_named), "Give a run, a package or a foreign model")
-    node = service.Node(service.prepared(settings, options.role), options.role)
+    node = supervisor.Node(supervisor.prepare_node(settings, options.role), options.role)
     return node if options.check else node.start()
 
 
-def need_extra(verb: str) -> None:
+def refuse_missing_extra(verb: str) -> None:
     """UsageError where what a node is made of is not installed."""
     absent = [name for name in EXTRA if find_spec(name) is None]
     if absent:

@@ -9,21 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from isocenter import studies
-from isocenter.errors import DatasetError, UsageError, listed
-from isocenter.evaluation import ReaderVariances, reader_variances
-from isocenter.files import read_given_table, text_column
-from isocenter.keywords import takes
+from isocenter import errors, keywords
+from isocenter.errors import DatasetError, UsageError
+from isocenter.evaluation.significance import auroc_tests
+from isocenter.evaluation.significance.auroc_tests import ReaderVariances
+from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
-from isocenter.options import StudySizeOptions
-from isocenter.studies import Size, pilot_inputs
-from isocenter.values import numbers_in, truths_in
+from isocenter.options.records import StudySizeOptions
+from isocenter.studies import model_studies, sizing
+from isocenter.studies.sizing import StudySize
+from isocenter.values import table_cells
 
 PILOT_COLUMNS = ("reader", "case", "score", "model", "positive")
 
 
-@takes(StudySizeOptions)
-def study_size(options: StudySizeOptions) -> Size:
+@keywords.takes(StudySizeOptions)
+def study_size(options: StudySizeOptions) -> StudySize:
     """Number of participants, clusters or events that a study needs; or its power, or the effect that it finds.
 
     assignments: its inputs, such as {"expected": 0.9, "at_least": 0.8}; of n, power and the effect one is left out;
@@ -36,19 +37,19 @@ def study_size(options: StudySizeOptions) -> Size:
         raise UsageError(f"simulate is {options.simulate}", "--simulate", "Give a number of studies, such as 1000")
     settings = dict(options.assignments or {})
     if options.design == "mrmc" and "pilot" in settings:
-        settings = pilot_inputs(_pilot(Path(str(settings.pop("pilot"))))) | settings
-    return studies.sized(options.design, settings, simulate=options.simulate, seed=options.seed)
+        settings = model_studies.pilot_inputs(_pilot(Path(str(settings.pop("pilot"))))) | settings
+    return sizing.size_study(options.design, settings, simulate=options.simulate, seed=options.seed)
 
 
 def _pilot(path: Path) -> ReaderVariances:
     """The variances of a pilot's table. Raises DatasetError where it is no complete study of two modalities."""
     if not path.is_file():
-        raise DatasetError("there is no such table", str(path), f"Give a CSV with {listed(PILOT_COLUMNS)}")
-    table = read_given_table(path)
+        raise DatasetError("there is no such table", str(path), f"Give a CSV with {errors.list_phrase(PILOT_COLUMNS)}")
+    table = csv_text.read_given_table(path)
     if absent := [name for name in PILOT_COLUMNS if name not in table]:
-        raise DatasetError(f"has no column {absent[0]}", str(path), f"Give {listed(PILOT_COLUMNS)}")
-    scores = numbers_in(text_column(table, "score", str(path)), strictly=True)
-    truths = truths_in(text_column(table, "positive", str(path)))
+        raise DatasetError(f"has no column {absent[0]}", str(path), f"Give {errors.list_phrase(PILOT_COLUMNS)}")
+    scores = table_cells.numbers_in(csv_text.text_column(table, "score", str(path)), strictly=True)
+    truths = table_cells.truths_in(csv_text.text_column(table, "positive", str(path)))
     for found, kind in ((scores, "a number"), (truths, "1 or 0, or yes or no,")):
         for index in np.flatnonzero(~np.isfinite(found.values))[:1].tolist():
             cell, reading = f"{found.column.name} {found.column.cells[index]!r}", _reading(table.iloc[index].to_dict())
@@ -73,7 +74,7 @@ def _pilot(path: Path) -> ReaderVariances:
         problem = f"there is no score of {_reading(lacking)}"
         raise DatasetError(problem, str(path), "Give every reader's score of every case with both models")
     cube = wide.to_numpy(dtype=float).reshape(2, readers, -1)
-    return reader_variances(cube, (truth["first"] == 1).to_numpy())
+    return auroc_tests.reader_variances(cube, (truth["first"] == 1).to_numpy())
 
 
 def _reading(row: Mapping[Any, Any]) -> str:

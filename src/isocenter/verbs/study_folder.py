@@ -12,15 +12,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from isocenter import studies
-from isocenter.at_work import brought_to_its_end
-from isocenter.documents import Subject, document_of, drafted, guideline, metrics_of, page_of
+from isocenter import work_state
+from isocenter.documents import document_pages, guidelines
+from isocenter.documents.subjects import DocumentSubject
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.files import parse_json, read_given_table, write_table, written
+from isocenter.files.storage import atomic, csv_text, structured_text
 from isocenter.lazy import pandas as pd
-from isocenter.report import render
-from isocenter.runtime import digest, read_json, seal, verify, write_json
-from isocenter.studies import ARM, PARTICIPANT, Allocation, Study
+from isocenter.report import page_blocks
+from isocenter.runtime import record_files
+from isocenter.studies import _concealment, randomisation, trial_protocol
+from isocenter.studies.randomisation import Allocation
+from isocenter.studies.trial_protocol import ARM, PARTICIPANT, Study
 
 PLAN, RECORD, REGISTRY, AMENDMENTS, MANIFEST = (
     "study.toml",
@@ -39,15 +41,17 @@ IDENTITY = re.compile(r"\w[\w.:-]{0,63}")
 
 def write_plan(folder: Path, text: str, where: str) -> Study:
     """Write a plan with its documents and the fields of a registry. Raises UsageError for a plan with a fault."""
-    study = studies.read_study(text, where)
+    study = trial_protocol.read_study(text, where)
     (folder / PLAN).write_text(text, encoding="utf-8")
-    write_json(folder / RECORD, "isocenter.study", studies.plan_record(study))
-    write_json(folder / REGISTRY, "isocenter.study_registry", studies.registry_record(study))
-    subject = Subject.opened(folder)
+    record_files.write_json(folder / RECORD, "isocenter.study", trial_protocol.plan_record(study))
+    record_files.write_json(folder / REGISTRY, "isocenter.study_registry", trial_protocol.registry_record(study))
+    subject = DocumentSubject.open(folder)
     for name, listed_in in DOCUMENTS.items():
-        filled = document_of(guideline(listed_in), subject, {})
-        page = page_of(filled, subject, before=drafted(filled, metrics_of(subject)))
-        (folder / name).write_text(render(page), encoding="utf-8")
+        filled = guidelines.fill_guideline(guidelines.read_guideline(listed_in), subject, {})
+        page = document_pages.compose_document_page(
+            filled, subject, before=document_pages.draft_sections(filled, document_pages.metrics_of(subject))
+        )
+        (folder / name).write_text(page_blocks.render_page(page), encoding="utf-8")
     return study
 
 
@@ -58,7 +62,7 @@ class StudyFolder:
     folder: Path
 
     @classmethod
-    def opened(cls, folder: Path, *, is_locked: bool = True) -> StudyFolder:
+    def open(cls, folder: Path, *, is_locked: bool = True) -> StudyFolder:
         """UsageError for another folder or a plan that is not locked; IntegrityError where a byte of it was changed."""
         if not (folder / PLAN).is_file():
             problem = "holds no study.toml"
@@ -72,7 +76,7 @@ class StudyFolder:
 
     @cached_property
     def study(self) -> Study:
-        return studies.read_study((self.folder / PLAN).read_text(encoding="utf-8"), str(self.folder / PLAN))
+        return trial_protocol.read_study((self.folder / PLAN).read_text(encoding="utf-8"), str(self.folder / PLAN))
 
     @property
     def is_locked(self) -> bool:
@@ -83,19 +87,19 @@ class StudyFolder:
         return (self.folder / LIST).is_file()
 
     @property
-    def sealed(self) -> dict[str, str]:
+    def sealed_hashes(self) -> dict[str, str]:
         """{file: SHA-256} of the locked plan."""
-        return dict(read_json(self.folder / MANIFEST, "isocenter.manifest")["sha256"])
+        return dict(record_files.read_json(self.folder / MANIFEST, "isocenter.manifest")["sha256"])
 
     @property
     def amendments(self) -> dict[str, Any]:
         """The record of when the plan was locked, and of its amendments."""
-        return read_json(self.folder / AMENDMENTS, "isocenter.study_amendments")
+        return record_files.read_json(self.folder / AMENDMENTS, "isocenter.study_amendments")
 
     def refuse_changes(self) -> None:
         """IntegrityError where a file of the locked plan is not what was locked."""
         try:
-            verify(self.folder, (PLAN, RECORD, REGISTRY, AMENDMENTS))
+            record_files.verify_seal(self.folder, (PLAN, RECORD, REGISTRY, AMENDMENTS))
         except IntegrityError as error:
             remedy = "Restore it; to amend the plan edit study.toml alone and run `isocenter study lock --reason TEXT`"
             raise error.stating(problem=f"{error.problem}, and the plan is locked", remedy=remedy) from error
@@ -105,35 +109,39 @@ class StudyFolder:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         if not self.is_locked:
             write_plan(self.folder, (self.folder / PLAN).read_text(encoding="utf-8"), str(self.folder / PLAN))
-            record: dict[str, Any] = {"locked": now, "plan_sha256": digest(self.folder / PLAN), "amendments": []}
+            record: dict[str, Any] = {
+                "locked": now,
+                "plan_sha256": record_files.file_digest(self.folder / PLAN),
+                "amendments": [],
+            }
         else:
-            before, after = self.sealed[PLAN], digest(self.folder / PLAN)
+            before, after = self.sealed_hashes[PLAN], record_files.file_digest(self.folder / PLAN)
             if before == after:
                 self.refuse_changes()
                 raise UsageError("is locked already", str(self.folder), "Go on: isocenter study randomise")
             if not reason.strip():
                 problem = "study.toml was edited after the plan was locked"
                 raise UsageError(problem, str(self.folder), "Restore it, or state why: --reason TEXT")
-            if digest(self.folder / AMENDMENTS) != self.sealed[AMENDMENTS]:
+            if record_files.file_digest(self.folder / AMENDMENTS) != self.sealed_hashes[AMENDMENTS]:
                 raise IntegrityError(
                     "was edited", str(self.folder / AMENDMENTS), "Restore it: it states what was locked"
                 )
             record = {name: value for name, value in self.amendments.items() if name not in ("schema", "version")}
-            changed = self._changed()
+            changed = self._changed_sections()
             if self.is_randomised and {"design", "arms", "strata", "clusters"} & set(changed):
                 problem = "arms, strata or clusters changed after they were randomised"
                 raise UsageError(problem, str(self.folder / PLAN), "Restore them, or plan another study")
             entry = {"on": now, "reason": reason, "changed": changed, "before": before, "after": after}
             record["amendments"] = [*record["amendments"], entry]
             write_plan(self.folder, (self.folder / PLAN).read_text(encoding="utf-8"), str(self.folder / PLAN))
-        with brought_to_its_end():
-            write_json(
+        with work_state.finish_despite_interrupt():
+            record_files.write_json(
                 self.folder / AMENDMENTS, "isocenter.study_amendments", {**record, "plan": self.study.model_dump()}
             )
-            seal(self.folder, apart=GROWING)
+            record_files.seal_folder(self.folder, apart=GROWING)
         return record
 
-    def _changed(self) -> list[str]:
+    def _changed_sections(self) -> list[str]:
         """Sections of the plan that are not what was locked."""
         old, new = self.amendments["plan"], self.study.model_dump(mode="json")
         return [name for name in new if old.get(name) != new[name]] or ["words alone"]
@@ -148,10 +156,10 @@ class StudyFolder:
         """The next arm, which is logged. Raises UsageError for whoever has one, and for an unknown stratum."""
         if not self.is_randomised:
             raise UsageError("was not randomised", str(self.folder), "Run `isocenter study randomise` first")
-        key = studies.allocation_key()
-        allocation = studies.decrypted((self.folder / LIST).read_bytes(), key, str(self.folder / LIST))
+        key = _concealment.allocation_key()
+        allocation = _concealment.decrypt_allocation((self.folder / LIST).read_bytes(), key, str(self.folder / LIST))
         log = self.folder / LOG
-        if not log.is_file() or digest(log) != allocation.log:
+        if not log.is_file() or record_files.file_digest(log) != allocation.log:
             raise IntegrityError("is not the log of these assignments", str(log), "Restore it: it was edited or lost")
         if not IDENTITY.fullmatch(participant):
             problem = f"{participant!r} is no number of a participant"
@@ -164,9 +172,9 @@ class StudyFolder:
             levels = {**clusters.members.get(participant, {}), **levels}
             name = participant
         else:
-            name = studies.stratum_of(self.study, levels)
-        arm, allocation = allocation.assigned(name)
-        studies.refuse_level(self.study, levels)
+            name = randomisation.stratum_of(self.study, levels)
+        arm, allocation = allocation.assign(name)
+        trial_protocol.refuse_level(self.study, levels)
         if clusters is not None and dict(levels) != clusters.members[participant]:
             raise UsageError(f"{participant} has other strata in the plan", "--set", "Leave out --set")
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -176,16 +184,20 @@ class StudyFolder:
     @property
     def assignments(self) -> pd.DataFrame:
         """The log, every cell as text."""
-        return read_given_table(self.folder / LOG)
+        return csv_text.read_given_table(self.folder / LOG)
 
     def _keep(self, allocation: Allocation, rows: Sequence[Mapping[Any, Any]]) -> None:
         """Write the rows of the log and the list, which has the log's hash, both or neither."""
         with ExitStack() as stack:
-            stack.enter_context(brought_to_its_end())
-            own = stack.enter_context(written(self.folder / LOG, overwrite=True))
-            list_file = stack.enter_context(written(self.folder / LIST, overwrite=True))
-            write_table(pd.DataFrame(rows, columns=[PARTICIPANT, ARM, *self.study.strata, "assigned_at"]), own)
-            list_file.write_bytes(studies.encrypted(allocation.logged(digest(own)), studies.allocation_key()))
+            stack.enter_context(work_state.finish_despite_interrupt())
+            own = stack.enter_context(atomic.write_whole(self.folder / LOG, overwrite=True))
+            list_file = stack.enter_context(atomic.write_whole(self.folder / LIST, overwrite=True))
+            csv_text.write_table(pd.DataFrame(rows, columns=[PARTICIPANT, ARM, *self.study.strata, "assigned_at"]), own)
+            list_file.write_bytes(
+                _concealment.encrypt_allocation(
+                    allocation.with_log(record_files.file_digest(own)), _concealment.allocation_key()
+                )
+            )
 
     @property
     def looks(self) -> list[dict[str, Any]]:
@@ -194,7 +206,7 @@ class StudyFolder:
         if not path.is_file():
             return []
         try:
-            lines = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = [structured_text.parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
             return [{name: line[name] for name in ("look", "data", "fraction")} for line in lines]
         except (ValueError, TypeError, KeyError) as error:
             raise IntegrityError("is damaged", str(path), "Restore it: it counts the looks") from error

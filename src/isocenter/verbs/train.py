@@ -9,60 +9,45 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.at_work import command_began
-from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, PlanError, UsageError, is_out_of_memory
-from isocenter.evaluation import Metrics, rows_to_json
-from isocenter.files import locked, unwritable
-from isocenter.keywords import takes
+from isocenter import errors, keywords, work_state
+from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, PlanError, UsageError
+from isocenter.evaluation import Metrics, case_tables
+from isocenter.files.storage import atomic, file_lock
 from isocenter.lazy import pandas as pd
-from isocenter.options import TrainOptions
-from isocenter.planning import Planned, Settings, recipe, registered_margin, settings
-from isocenter.reading import Data, path_of, refuse_missing, refuse_taken
-from isocenter.report import InNotebook, in_words
+from isocenter.options.training import TrainOptions
+from isocenter.planning import PlannedTraining, PlanSettings, plan_checks, plan_file
+from isocenter.reading import dataset_reading, verb_results
+from isocenter.reading.dataset_reading import Data
+from isocenter.report import InNotebook, wording
 from isocenter.runs import (
-    MARKS,
-    PLAN_SUFFIXES,
-    POSITIVE,
-    REPORT,
-    START,
-    USUAL_MINUTES,
-    CovariateShare,
-    PlanRequest,
-    RunFolder,
-    Trained,
-    configuration_notes,
-    configuration_sections,
-    configured,
-    covariates_stated,
-    distillation_of,
-    epoch_limit,
-    in_all_processes,
-    less_than_one_pass,
-    new_run,
-    notes_of,
-    planned,
-    planned_from,
-    positives_chosen,
-    refuse_unsearchable,
-    result_in,
-    resumed_run,
-    search_sections,
-    selecting,
-    source_of,
-    trained,
-    training_length,
-    training_log,
-    trials_in,
-    watched_reading,
-    write_environment,
-    write_notes,
-    write_report,
+    configuration_results,
+    covariate_baseline,
+    distributed,
+    foresight,
+    initial_weights,
+    plan_request,
+    run_end,
+    run_folder,
+    run_report,
+    run_search,
+    search_trials,
+    teacher_models,
+    training_loop,
+    validation_course,
 )
-from isocenter.runtime import build_module
-from isocenter.scoring import EVALUATION, Verdict, headline_rows, lineage_of, verdict_of, write_verdict
-from isocenter.training import Clock, initialise, refuse_no_source, transfer_statement
+from isocenter.runs.covariate_baseline import CovariateShare
+from isocenter.runs.plan_request import PLAN_SUFFIXES, POSITIVE, USUAL_MINUTES, PlanRequest
+from isocenter.runs.run_end import TrainedRun
+from isocenter.runs.run_folder import MARKS, START, RunFolder
+from isocenter.runtime import torch_networks
+from isocenter.runtime.model_files import REPORT
+from isocenter.scoring import case_scoring, data_record, model_verdict
+from isocenter.scoring.case_scoring import EVALUATION
+from isocenter.scoring.model_verdict import Verdict
+from isocenter.training import weight_transfer
+from isocenter.training.training_state import CommandClock
 from isocenter.values import Row
-from isocenter.verbs.plan import by_hand
+from isocenter.verbs import plan
 
 log = logging.getLogger("isocenter")
 # Weights that the family of the network has published.
@@ -104,22 +89,27 @@ class Run(InNotebook):
     @property
     def table(self) -> pd.DataFrame:
         """Every figure, a row each: metric, label, value, low, high, n, patients, unit, method."""
-        return pd.DataFrame(rows_to_json(self.rows)["rows"])
+        return pd.DataFrame(case_tables.rows_to_json(self.rows)["rows"])
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
         facts = {"out": str(self.out), "report": str(self.report), "steps": self.steps, "minutes": self.minutes}
-        return {**rows_to_json(self.rows), **facts, "notes": list(self.notes), "verdict": self.verdict.as_record()}
+        return {
+            **case_tables.rows_to_json(self.rows),
+            **facts,
+            "notes": list(self.notes),
+            "verdict": self.verdict.as_record(),
+        }
 
     def __repr__(self) -> str:
-        headline = [in_words(row, self.metrics) for row in self.headline]
+        headline = [wording.row_words(row, self.metrics) for row in self.headline]
         length = f"{self.steps} steps" if self.folds < 2 else f"{self.folds} folds of up to {self.steps} steps"
         judged = [str(self.verdict), *self.verdict.against]
         return "\n".join([*headline, *self.positives, *judged, f"{length} in {self.minutes:.1f} min", str(self.report)])
 
 
-@takes(TrainOptions)
-@in_all_processes
+@keywords.takes(TrainOptions)
+@distributed.in_all_processes
 def train(options: TrainOptions) -> Run:
     """Check, plan, prepare, train, evaluate and report, within `minutes` from now (60 unless a plan says otherwise).
 
@@ -135,9 +125,13 @@ def train(options: TrainOptions) -> Run:
     assignments = {
         **({"training.deterministic": True} if options.deterministic else {}),
         **({"search.minutes": options.tune} if options.tune is not None else {}),
-        **({"network.pretrained": absolute(options.pretrained)} if options.pretrained is not None else {}),
-        **({"objectives.unlabelled": [absolute(path) for path in options.unlabelled]} if options.unlabelled else {}),
-        **by_hand(options),
+        **({"network.pretrained": absolute_path(options.pretrained)} if options.pretrained is not None else {}),
+        **(
+            {"objectives.unlabelled": [absolute_path(path) for path in options.unlabelled]}
+            if options.unlabelled
+            else {}
+        ),
+        **plan.decisions_by_hand(options),
     }
     request = PlanRequest(
         options.minutes,
@@ -150,12 +144,12 @@ def train(options: TrainOptions) -> Run:
         assignments,
         options.reading,
     )
-    return run_for(
+    return make_run(
         options.data, request, start=options.start, out=options.out, overwrite=options.overwrite, resume=options.resume
     )
 
 
-def run_for(
+def make_run(
     data: Data | None,
     request: PlanRequest,
     *,
@@ -165,7 +159,7 @@ def run_for(
     resume: str | Path | None,
 ) -> Run:
     """The run that was asked for, made or finished; the arguments are those of `train`."""
-    began = command_began()
+    began = work_state.command_start()
     if (data is None) == (resume is None):
         raise UsageError(
             "give either data or a run to resume",
@@ -174,47 +168,56 @@ def run_for(
         )
     if resume is not None:
         _refuse_with_resume(request, {"from": start, "out": out, "overwrite": overwrite or None})
-        refuse_missing(Path(resume))
-        with locked(Path(resume)):
-            return _finished(resumed_run(Path(resume), began))
+        verb_results.refuse_missing(Path(resume))
+        with file_lock.hold_lock(Path(resume)):
+            return _finish(run_folder.resume_run(Path(resume), began))
     assert data is not None  # noqa: S101 - seen to above
     if out is None:
         raise UsageError("a run needs a folder to be written into", "train", "Give out=FOLDER")
-    refuse_taken(Path(out), overwrite, MARKS)
-    with locked(Path(out)), source_of(None if start is None else Path(start)) as source:
+    verb_results.refuse_taken(Path(out), overwrite, MARKS)
+    with (
+        file_lock.hold_lock(Path(out)),
+        initial_weights.open_weight_source(None if start is None else Path(start)) as source,
+    ):
         is_timed = request.assignments.get("training.steps") is None
-        watch = watched_reading(request.wished.minutes or USUAL_MINUTES, Clock(began)) if is_timed else None
+        watch = (
+            foresight.watched_reading(request.effective_request.minutes or USUAL_MINUTES, CommandClock(began))
+            if is_timed
+            else None
+        )
         made, weights = (
-            _planned(data, replace(request, source=source, watch=watch)),
+            _make_plan(data, replace(request, source=source, watch=watch)),
             None if source is None else source.weights,
         )
-        for sentence in positives_chosen(made.plan):  # before the minutes are spent
+        for sentence in plan_request.positive_class_sentences(made.plan):  # before the minutes are spent
             log.info("%s", sentence)
-        refuse_unsearchable(made.plan, made.fewest_that_select)
-        chosen = settings(made.plan)
-        refuse_no_source(chosen, weights)
+        run_search.refuse_unsearchable(made.plan, made.fewest_that_select)
+        chosen = plan_checks.checked_settings(made.plan)
+        weight_transfer.refuse_no_source(chosen, weights)
         pretrained_file = None if chosen.network.pretrained in (None, PUBLISHED) else Path(chosen.network.pretrained)
         files = [file for file in (pretrained_file, weights) if file is not None]
         if files:  # refused before the folder is there
-            initialise(build_module(chosen.task, chosen.architecture), chosen, weights)
+            weight_transfer.load_initial_weights(
+                torch_networks.build_module(chosen.task, chosen.architecture), chosen, weights
+            )
         if start is None and chosen.network.pretrained is None:
             _refuse_no_start(chosen)
-        teacher = distillation_of(chosen)
-        lineage = lineage_of(
+        teacher = teacher_models.distillation_of(chosen)
+        lineage = data_record.trace_lineage(
             [Path(place) for place in (pretrained_file, start) if place is not None],
             [] if teacher is None else [Path(teacher.teacher)],
         )
-        return _finished(new_run(Path(out), made, Clock(began), weights, lineage))
+        return _finish(run_folder.new_run(Path(out), made, CommandClock(began), weights, lineage))
 
 
-def _refuse_no_start(chosen: Settings) -> None:
+def _refuse_no_start(chosen: PlanSettings) -> None:
     """PlanError for an objective that draws weights towards their start, where they start from nothing."""
     if needing := [name for name, objective in chosen.terms.items() if objective.needs.start]:
         problem = f"{needing[0]} draws weights towards those of another network, and none is given"
         raise PlanError(problem, "objectives.terms", f"Give --from MODEL or --pretrained, or leave out {needing[0]}")
 
 
-def absolute(path: str | Path) -> str:
+def absolute_path(path: str | Path) -> str:
     """A file is found again from any folder; "auto" is no file."""
     return PUBLISHED if str(path) == PUBLISHED else str(Path(path).resolve())
 
@@ -225,84 +228,96 @@ def _refuse_with_resume(request: PlanRequest, others: Mapping[str, object]) -> N
     values = {**{name: getattr(request, name) for name in names}, "all": request.everything or None, **others}
     given = [f"--{name}" for name, value in values.items() if value is not None]
     given += ["--leave-out"] if request.leave_out is not None else []
-    given += [f"--{name.replace('_', '-')}" for name in request.reading.chosen]
+    given += [f"--{name.replace('_', '-')}" for name in request.reading.chosen_options]
     given += [FLAGS.get(name, f"--set {name}") for name in request.assignments]
     if given:
         remedy = "Leave it out: a run keeps the plan that it started with"
         raise UsageError(f"{', '.join(given)} cannot be given with a run to resume", "train", remedy)
 
 
-def _planned(data: Data, request: PlanRequest) -> Planned:
+def _make_plan(data: Data, request: PlanRequest) -> PlannedTraining:
     """The plan that is followed: an edited one, or one that is made for the data."""
-    path = path_of(data)
+    path = dataset_reading.path_of_data(data)
     if path is not None and path.suffix.lower() in PLAN_SUFFIXES:
-        return planned_from(path, request)
-    return planned(data, request)
+        return run_folder.planned_from(path, request)
+    return plan_request.plan_from_request(data, request)
 
 
-def _finished(run: RunFolder) -> Run:
+def _finish(run: RunFolder) -> Run:
     """Prepare, train, evaluate, report; an error of the system, or of memory, becomes one line."""
     try:
-        write_environment(run, run.plan)
-        run = configured(run)
-        finished = _reported(run, trained(run))
+        run_end.write_environment(run, run.plan)
+        run = configuration_results.choose_configuration(run)
+        finished = _report(run, training_loop.train_by_plan(run))
         shutil.rmtree(run.out / START, ignore_errors=True)
         return finished
     except FileNotFoundError as error:
         remedy = "Restore the data as they were: `isocenter train --resume` continues"
         raise IntegrityError("was deleted while the run trained", str(error.filename or run.out), remedy) from error
     except MEMORY_ERRORS as error:
-        if is_out_of_memory(error):
+        if errors.is_out_of_memory(error):
             resumed = f"`isocenter train --resume {run.out}` continues from the last checkpoint"
             less = f"--set training.batch=N below {run.plan['training.batch']}, or a smaller patch"
             remedy = f"Close other programs: {resumed}. Or start again with less at once: {less}"
             raise MemoryShortageError("memory ran out while it trained", str(run.out), remedy) from error
         if isinstance(error, OSError):  # of the system: all that is read raises errors of ours
-            raise unwritable(error, Path(error.filename or run.out)) from error
+            raise atomic.unwritable_error(error, Path(error.filename or run.out)) from error
         raise
 
 
-def _reported(run: RunFolder, done: Trained) -> Run:
+def _report(run: RunFolder, done: TrainedRun) -> Run:
     """The plan with all that was decided, the notes and the report."""
     done = replace(done, plan=run.made.of_cases(done.plan))
-    share = CovariateShare() if done.scored is None else covariates_stated(run)
+    share = CovariateShare() if done.scored is None else covariate_baseline.write_covariate_share(run)
     minutes = run.clock.seconds / 60
     names = {fold: "" if fold is None else f"fold {fold}" for fold in run.folds}
-    searches = {name: found for fold, name in names.items() if (found := result_in(run.folder(fold))) is not None}
+    searches = {
+        name: found
+        for fold, name in names.items()
+        if (found := search_trials.read_search_result(run.folder(fold))) is not None
+    }
     ended = [outcome.stopped for outcome in done.outcomes if outcome.stopped]
-    notes = notes_of(run, done.scored, done.plan, [*ended, *less_than_one_pass(run, done), *done.cuts])
+    notes = run_end.run_notes(run, done.scored, done.plan, [*ended, *run_end.unseen_cases_notes(run, done), *done.cuts])
     notes += [f"{f'{name}: ' * bool(name)}{result.statement}." for name, result in searches.items()]
-    notes += configuration_notes(run)
+    notes += configuration_results.configuration_notes(run)
     run.write_plan(done.plan)
-    log = training_log([run.folder(fold) for fold in run.folds])
+    log = run_end.training_log([run.folder(fold) for fold in run.folds])
     primary, scored = str(done.plan["evaluation.primary"]), done.scored
-    limit = epoch_limit(done.plan, len(run.cases("train", run.folds[0])), int(log["step"].max()))
-    verdict = verdict_of(
+    limit = validation_course.epoch_limit_sentence(
+        done.plan, len(run.cases("train", run.folds[0])), int(log["step"].max())
+    )
+    verdict = model_verdict.verdict_on_scores(
         scored,
         seed=int(done.plan["training.seed"]),
         patients_known=run.dataset.patients_known,
-        training=training_length(log, selecting(done.plan), limit),
+        training=validation_course.training_length_sentences(log, run_report.selection_metric_words(done.plan), limit),
         notes=notes,
         covariates=share.gains(primary),
     )
-    write_notes(run.out, notes, scored, verdict, minutes=minutes, problems=run.examination.problems)
-    write_verdict(run.out / EVALUATION, verdict.as_record(), primary, registered_margin(done.plan), **recipe(done.plan))
-    tables = [path for fold in run.folds if (path := trials_in(run.folder(fold))).is_file()]
+    run_end.write_notes(run.out, notes, scored, verdict, minutes=minutes, problems=run.examination.problems)
+    case_scoring.write_verdict(
+        run.out / EVALUATION,
+        verdict.as_record(),
+        primary,
+        plan_file.registered_margin(done.plan),
+        **plan_file.recipe_digest(done.plan),
+    )
+    tables = [path for fold in run.folds if (path := search_trials.read_trials_table(run.folder(fold))).is_file()]
     sections = [
-        *search_sections(searches, done.plan, [path.relative_to(run.out).as_posix() for path in tables]),
-        *configuration_sections(run.out),
+        *run_report.search_sections(searches, done.plan, [path.relative_to(run.out).as_posix() for path in tables]),
+        *configuration_results.configuration_sections(run.out),
     ]
-    transfer = transfer_statement(run.folder(run.folds[0]))
+    transfer = weight_transfer.transfer_statement(run.folder(run.folds[0]))
     facts = {"transfer": transfer} if transfer else {}
     finished = replace(done, facts={**share.facts, **done.facts, **facts})
-    write_report(
+    run_end.write_run_report(
         run, finished, notes, log=log, minutes=minutes, searches=sections, compared=share.sections, verdict=verdict
     )
     rows = () if scored is None else tuple(scored.rows)
-    headline = () if scored is None else tuple(headline_rows(rows, primary, scored.task))
+    headline = () if scored is None else tuple(model_verdict.headline_rows(rows, primary, scored.task))
     steps = max(outcome.steps for outcome in done.outcomes)
     metrics = Metrics() if scored is None else scored.metrics
-    positives = positives_chosen(done.plan)
+    positives = plan_request.positive_class_sentences(done.plan)
     return Run(
         run.out, rows, primary, steps, minutes, tuple(notes), len(run.made.folds), headline, verdict, metrics, positives
     )

@@ -13,30 +13,34 @@ from typing import Any
 
 import numpy as np
 
-from isocenter import studies
-from isocenter.errors import UsageError, counted, listed
-from isocenter.files import locked, read_given_table
-from isocenter.keywords import takes
-from isocenter.options import (
+from isocenter import errors, keywords
+from isocenter.errors import UsageError
+from isocenter.files.storage import csv_text, file_lock
+from isocenter.options.records import (
     StudyAnalyseOptions,
     StudyAssignOptions,
     StudyLockOptions,
     StudyPlanOptions,
     StudyRandomiseOptions,
 )
-from isocenter.reading import refuse_missing, refuse_taken, result_folder
-from isocenter.report import Block, InNotebook, Page, Paragraph, Section, Table, number, p_text, render, share_text
-from isocenter.runtime import as_json, digest, write_json
-from isocenter.studies import Allocation, Endpoint, Look, Study, Trial, flow_of_arms
-from isocenter.values import AS_MISSING
-from isocenter.verbs.study_folder import PLAN, RECORD, REGISTRY, StudyFolder, write_plan
+from isocenter.reading import verb_results
+from isocenter.report import Block, InNotebook, Paragraph, ReportPage, Section, Table, page_blocks, wording
+from isocenter.runtime import record_files
+from isocenter.studies import _concealment, interim_looks, randomisation, trial_analysis, trial_protocol
+from isocenter.studies.interim_looks import InterimLook
+from isocenter.studies.randomisation import Allocation
+from isocenter.studies.trial_analysis import TrialAnalysis
+from isocenter.studies.trial_protocol import Endpoint, Study
+from isocenter.values.table_cells import AS_MISSING
+from isocenter.verbs import study_folder
+from isocenter.verbs.study_folder import PLAN, RECORD, REGISTRY, StudyFolder
 
 RESULTS, FLOW, PAGE = "results.json", "flow.json", "report.html"
 TURN_S = 15.0  # for which a site waits while others write the same study, each for a moment
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedStudy:
     """A plan that was written. missing: keys that a registry asks for and the plan does not have"""
 
     title: str
@@ -49,13 +53,13 @@ class Planned:
         return {"title": self.title, "n": self.n, "missing": self.missing, "out": str(self.out)}
 
     def __repr__(self) -> str:
-        size = "no size is planned" if self.n is None else counted(self.n, "participant")
-        gaps = f"\nregistry.json lacks {listed(self.missing)}" if self.missing else ""
+        size = "no size is planned" if self.n is None else errors.count_phrase(self.n, "participant")
+        gaps = f"\nregistry.json lacks {errors.list_phrase(self.missing)}" if self.missing else ""
         return f"{self.title}: {size}{gaps}\nwritten: {self.out}"
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SealedPlan:
     """A plan that was locked, or amended."""
 
     plan_sha256: str
@@ -66,11 +70,11 @@ class Sealed:
         return {"plan_sha256": self.plan_sha256, "amendments": self.amendments}
 
     def __repr__(self) -> str:
-        return f"locked with {counted(len(self.amendments), 'amendment')}: study.toml is {self.plan_sha256}"
+        return f"locked with {errors.count_phrase(len(self.amendments), 'amendment')}: study.toml is {self.plan_sha256}"
 
 
 @dataclass(frozen=True)
-class Randomised:
+class RandomisationResult:
     """A list that was drawn and encrypted. lists: one a stratum, or one a cluster"""
 
     method: str
@@ -81,12 +85,16 @@ class Randomised:
         return {"method": self.method, "lists": self.lists}
 
     def __repr__(self) -> str:
-        what = counted(self.lists, "cluster") if self.method == "cluster" else counted(self.lists, "list")
-        return f"randomised by {self.method}: {what}, encrypted; keep {studies.KEY} where the list is not"
+        what = (
+            errors.count_phrase(self.lists, "cluster")
+            if self.method == "cluster"
+            else errors.count_phrase(self.lists, "list")
+        )
+        return f"randomised by {self.method}: {what}, encrypted; keep {_concealment.KEY} where the list is not"
 
 
 @dataclass(frozen=True)
-class Assigned:
+class AssignedArm:
     """The arm of one participant or cluster."""
 
     participant: str
@@ -101,7 +109,7 @@ class Assigned:
 
 
 @dataclass(frozen=True)
-class Analysed(InNotebook):
+class AnalysisResult(InNotebook):
     """Contents of `results.json` and `flow.json`."""
 
     results: Mapping[str, Any]
@@ -115,15 +123,15 @@ class Analysed(InNotebook):
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
-        return dict(as_json({**self.results, "flow": self.flow}))
+        return dict(record_files.as_json({**self.results, "flow": self.flow}))
 
     def __repr__(self) -> str:
         taken = [f"\nnote: {one}" for one in self.results["columns"] if AS_MISSING in one]
-        return f"{answer(self.results)}{''.join(taken)}\nwritten: {self.out}"
+        return f"{verdict_words(self.results)}{''.join(taken)}\nwritten: {self.out}"
 
 
-@takes(StudyPlanOptions)
-def study_plan(options: StudyPlanOptions) -> Planned:
+@keywords.takes(StudyPlanOptions)
+def study_plan(options: StudyPlanOptions) -> PlannedStudy:
     """Write the documents of a trial from its study.toml.
 
     out: a folder for the plan, protocol.html (by SPIRIT-AI), sap.html, study.json and registry.json
@@ -135,48 +143,52 @@ def study_plan(options: StudyPlanOptions) -> Planned:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot be read ({error})", str(source), "Give a study.toml") from error
-    refuse_taken(folder, options.overwrite, (PLAN, RECORD, REGISTRY))
+    verb_results.refuse_taken(folder, options.overwrite, (PLAN, RECORD, REGISTRY))
     if folder.is_dir() and StudyFolder(folder).is_locked:
         raise UsageError("the plan is locked", str(folder), "Amend it: isocenter study lock --reason TEXT")
-    with result_folder(folder, options.overwrite, (PLAN, RECORD, REGISTRY)) as partial:
-        study = write_plan(partial, text, str(source))
-    size = study.planned
-    return Planned(study.title, None if size is None else size.n, studies.registry_record(study)["missing"], folder)
+    with verb_results.result_folder(folder, options.overwrite, (PLAN, RECORD, REGISTRY)) as partial:
+        study = study_folder.write_plan(partial, text, str(source))
+    size = study.planned_size
+    return PlannedStudy(
+        study.title, None if size is None else size.n, trial_protocol.registry_record(study)["missing"], folder
+    )
 
 
-@takes(StudyLockOptions)
-def study_lock(options: StudyLockOptions) -> Sealed:
+@keywords.takes(StudyLockOptions)
+def study_lock(options: StudyLockOptions) -> SealedPlan:
     """Seal a plan by the hashes of its files; once it is sealed, an edit of study.toml is an amendment.
 
     Raises UsageError for an edit without a reason, and for one of arms or strata once they were randomised.
     """
     _refuse_without("statsmodels", "study lock")
-    with locked(Path(options.folder), TURN_S):
-        record = StudyFolder.opened(Path(options.folder), is_locked=False).lock(options.reason)
-    return Sealed(digest(Path(options.folder) / PLAN), record["amendments"])
+    with file_lock.hold_lock(Path(options.folder), TURN_S):
+        record = StudyFolder.open(Path(options.folder), is_locked=False).lock(options.reason)
+    return SealedPlan(record_files.file_digest(Path(options.folder) / PLAN), record["amendments"])
 
 
-@takes(StudyRandomiseOptions)
-def study_randomise(options: StudyRandomiseOptions) -> Randomised:
+@keywords.takes(StudyRandomiseOptions)
+def study_randomise(options: StudyRandomiseOptions) -> RandomisationResult:
     """Draw the list of a locked plan and encrypt it with the key in ISOCENTER_ALLOCATION_KEY.
 
     Raises UsageError for another method than the design's, a second list, and a key that is no key.
     """
     _refuse_without("cryptography", "study randomise")
-    studies.allocation_key()  # refused before anything is drawn
-    with locked(Path(options.folder), TURN_S):
-        opened = StudyFolder.opened(Path(options.folder))
+    _concealment.allocation_key()  # refused before anything is drawn
+    with file_lock.hold_lock(Path(options.folder), TURN_S):
+        opened = StudyFolder.open(Path(options.folder))
         if options.method != opened.study.method:
             problem = f"a {opened.study.design} trial is not randomised by {options.method!r}"
             raise UsageError(problem, "--method", f"Use {opened.study.method}")
         # From the system's entropy: a seed that somebody knows would tell every arm.
-        lists = studies.drawn_lists(opened.study, studies.length_of_lists(opened.study), np.random.default_rng())
+        lists = randomisation.draw_lists(
+            opened.study, randomisation.length_of_lists(opened.study), np.random.default_rng()
+        )
         opened.randomise(Allocation(lists, {}))
-    return Randomised(options.method, len(lists))
+    return RandomisationResult(options.method, len(lists))
 
 
-@takes(StudyAssignOptions)
-def study_assign(options: StudyAssignOptions) -> Assigned:
+@keywords.takes(StudyAssignOptions)
+def study_assign(options: StudyAssignOptions) -> AssignedArm:
     """Give the next arm of the list to a participant or a cluster, once, and log it.
 
     assignments: the level of each stratum, such as {"site": "Bern"}
@@ -184,13 +196,13 @@ def study_assign(options: StudyAssignOptions) -> Assigned:
     for a log or a plan that was edited.
     """
     _refuse_without("cryptography", "study assign")
-    with locked(Path(options.folder), TURN_S):
-        arm = StudyFolder.opened(Path(options.folder)).assign(options.participant, dict(options.assignments or {}))
-    return Assigned(options.participant, arm)
+    with file_lock.hold_lock(Path(options.folder), TURN_S):
+        arm = StudyFolder.open(Path(options.folder)).assign(options.participant, dict(options.assignments or {}))
+    return AssignedArm(options.participant, arm)
 
 
-@takes(StudyAnalyseOptions)
-def study_analyse(options: StudyAnalyseOptions) -> Analysed:
+@keywords.takes(StudyAnalyseOptions)
+def study_analyse(options: StudyAnalyseOptions) -> AnalysisResult:
     """Analyse a trial as its locked plan says; whatever else is asked for is marked as exploratory.
 
     data:    a table of participants with the columns participant and arm, and those that the plan names
@@ -202,24 +214,28 @@ def study_analyse(options: StudyAnalyseOptions) -> Analysed:
     """
     _refuse_without("statsmodels", "study analyse")
     table_file, result = Path(options.data), Path(options.out)
-    refuse_missing(table_file)
-    refuse_taken(result, options.overwrite, (RESULTS, FLOW))
-    with locked(Path(options.folder), TURN_S):
-        opened = StudyFolder.opened(Path(options.folder))
+    verb_results.refuse_missing(table_file)
+    verb_results.refuse_taken(result, options.overwrite, (RESULTS, FLOW))
+    with file_lock.hold_lock(Path(options.folder), TURN_S):
+        opened = StudyFolder.open(Path(options.folder))
         if not opened.is_randomised or opened.assignments.empty:
             raise UsageError("nobody was assigned yet", str(options.folder), "Run `isocenter study assign` first")
-        study, sha256 = opened.study, digest(table_file)
+        study, sha256 = opened.study, record_files.file_digest(table_file)
         before = [one for one in opened.looks if one["data"] != sha256]
         known = [one for one in opened.looks if one["data"] == sha256]
         looks = 1 if study.looks is None else study.looks.number
         number = int(known[0]["look"]) if known else len(before) + 1
-        trial = Trial(
+        trial = TrialAnalysis(
             study,
-            studies.read_data(
-                study, read_given_table(table_file), opened.assignments, str(table_file), is_last=number >= looks
+            trial_analysis.read_data(
+                study,
+                csv_text.read_given_table(table_file),
+                opened.assignments,
+                str(table_file),
+                is_last=number >= looks,
             ),
             str(table_file),
-            explored=_explored(study, options.explore or {}),
+            explored=_explored_endpoints(study, options.explore or {}),
             is_planned=number <= looks,
         )
         fraction = _fraction(study, trial, number)
@@ -227,26 +243,26 @@ def study_analyse(options: StudyAnalyseOptions) -> Analysed:
             earlier = [float(one["fraction"]) for one in before if one["look"] < number]
             trial = _at_look(study, trial, [*earlier, fraction], table_file)
         record = {
-            **studies.plan_record(study),
+            **trial_protocol.plan_record(study),
             **trial.record(),
             "amendments": opened.amendments["amendments"] or "none: the plan was not amended after it was locked",
             "locked": opened.amendments["locked"],
-            "plan_sha256": opened.sealed[PLAN],
+            "plan_sha256": opened.sealed_hashes[PLAN],
             "data_sha256": sha256,
             "analysed": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         flow = trial.flow(opened.assignments)
-        with result_folder(result, options.overwrite, (RESULTS, FLOW)) as partial:
-            write_json(partial / RESULTS, "isocenter.study_results", record)
-            write_json(partial / FLOW, "isocenter.study_flow", flow)
+        with verb_results.result_folder(result, options.overwrite, (RESULTS, FLOW)) as partial:
+            record_files.write_json(partial / RESULTS, "isocenter.study_results", record)
+            record_files.write_json(partial / FLOW, "isocenter.study_flow", flow)
             shutil.copyfile(opened.folder / RECORD, partial / RECORD)
-            (partial / PAGE).write_text(render(page_of_results(record, flow)), encoding="utf-8")
+            (partial / PAGE).write_text(page_blocks.render_page(results_page(record, flow)), encoding="utf-8")
             if not known:  # before anybody sees a figure
                 opened.note_look({"look": number, "data": sha256, "fraction": fraction, "on": record["analysed"]})
-    return Analysed(record, flow, result)
+    return AnalysisResult(record, flow, result)
 
 
-def _explored(study: Study, columns: Mapping[str, str]) -> list[Endpoint]:
+def _explored_endpoints(study: Study, columns: Mapping[str, str]) -> list[Endpoint]:
     planned = {one.name for one in study.endpoints}
     for name, metric in columns.items():
         if name in planned or metric not in ("mean", "proportion"):
@@ -258,26 +274,26 @@ def _explored(study: Study, columns: Mapping[str, str]) -> list[Endpoint]:
     ]
 
 
-def _fraction(study: Study, trial: Trial, number: int) -> float:
+def _fraction(study: Study, trial: TrialAnalysis, number: int) -> float:
     """The share of the planned outcomes that is known; the last look has all."""
-    size = study.planned
+    size = study.planned_size
     first = study.primary[0]
-    planned = None if size is None else size.events if first.metric == studies.TIME else size.n
+    planned = None if size is None else size.events if first.metric == trial_protocol.TIME else size.n
     if study.looks is None or number >= study.looks.number or not planned:
         return 1.0
-    if first.metric == studies.TIME:
-        return min(1.0, int(trial.happened(first).sum()) / planned)
+    if first.metric == trial_protocol.TIME:
+        return min(1.0, int(trial.has_event(first).sum()) / planned)
     return min(1.0, float(np.isfinite(trial.numbers(first.name, of=first)).sum()) / planned)
 
 
-def _at_look(study: Study, trial: Trial, fractions: list[float], table: Path) -> Trial:
+def _at_look(study: Study, trial: TrialAnalysis, fractions: list[float], table: Path) -> TrialAnalysis:
     """The trial with the bound of its look. Raises UsageError where it has no more outcomes than the look before."""
     rising = all(one < other for one, other in pairwise(fractions))
     if not rising or fractions[0] <= 0 or study.looks is None:
         problem = f"has no more outcomes than look {len(fractions) - 1}"
         raise UsageError(problem, str(table), "Look again when more are known")
-    found: Look = studies.bounds_at(fractions, study.analysis.alpha, study.looks.spending)[-1]
-    return Trial(study, trial.data, trial.where, found, trial.explored, trial.is_planned)
+    found: InterimLook = interim_looks.looks_at_fractions(fractions, study.analysis.alpha, study.looks.spending)[-1]
+    return TrialAnalysis(study, trial.data, trial.where, found, trial.explored, trial.is_planned)
 
 
 def _refuse_without(package: str, where: str) -> None:
@@ -302,13 +318,13 @@ SECTIONS = {
 }
 
 
-def answer(results: Mapping[str, Any]) -> str:
+def verdict_words(results: Mapping[str, Any]) -> str:
     """The verdicts of the primary endpoints in words."""
     parts = []
     for row in results["tests"]:
         if row["role"] == "primary":
-            arms = "; ".join(f"{arm} {_seen(row, arm)}" for arm in (row["first"], row["second"]))
-            values = f"{arms}; {_difference(row)} ({_interval(row)}, p {p_text(row['p'])})"
+            arms = "; ".join(f"{arm} {_seen_words(row, arm)}" for arm in (row["first"], row["second"]))
+            values = f"{arms}; {_difference(row)} ({_interval(row)}, p {wording.p_text(row['p'])})"
             whether = f"{row['second']} {VERDICTS[row['verdict']]} {row['first']} in {row['endpoint']}{_margin(row)}"
             parts.append(f"{whether}: {values}.")
     if not results["look"]["planned"]:
@@ -316,10 +332,10 @@ def answer(results: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def page_of_results(results: Mapping[str, Any], flow: Mapping[str, Any]) -> Page:
+def results_page(results: Mapping[str, Any], flow: Mapping[str, Any]) -> ReportPage:
     """The page."""
     arms = [row["arm"] for row in flow["arms"]]
-    sections = [Section("Flow of participants", [flow_of_arms(flow["arms"]), *_losses(flow)])]
+    sections = [Section("Flow of participants", [trial_analysis.flow_diagram(flow["arms"]), *_losses(flow)])]
     for role, title in SECTIONS.items():
         rows = [row for row in results["tests"] if _section(row) == role]
         if rows:
@@ -329,10 +345,10 @@ def page_of_results(results: Mapping[str, Any], flow: Mapping[str, Any]) -> Page
             sections.append(Section(title, [table, Paragraph(_methods(rows))]))
     baseline = [[row["characteristic"], *(_characteristic(row[arm]) for arm in arms)] for row in results["baseline"]]
     sections.append(Section("What each arm began with", [Table(("", *arms), baseline, "Mean (SD), or number (share)")]))
-    return Page(
+    return ReportPage(
         results["title"],
         lead=results["question"],
-        verdict=answer(results),
+        verdict=verdict_words(results),
         sections=sections,
         facts={name: results[name] for name in ("locked", "plan_sha256", "data_sha256", "analysed")},
         notes=results["columns"],
@@ -355,27 +371,27 @@ def _section(row: Mapping[str, Any]) -> str:
 def _cells(row: Mapping[str, Any], arms: Sequence[str]) -> list[Any]:
     named = row["endpoint"] if row["label"] == "all" else f"{row['endpoint']}, {row['label']}"
     people = f"{row['population']} ({', '.join(f'{arm} {n}' for arm, n in row['n'].items())})"
-    p = [None if row[name] is None else p_text(row[name]) for name in ("p", "p_adjusted")]
+    p = [None if row[name] is None else wording.p_text(row[name]) for name in ("p", "p_adjusted")]
     if row["role"] == "interaction":
         is_shown = row["p_adjusted"] < 1 - row["level"]
         most = f"{row['differs_most']} differs most" if is_shown else "no difference between levels is shown"
         return [f"{named}: interaction", people, row["missing"], None, None, most, *p, None]
-    seen = [_seen(row, arm) for arm in arms]
+    seen = [_seen_words(row, arm) for arm in arms]
     apart = f"{_difference(row).removeprefix('difference ')} ({_interval(row)})"
     return [named, people, row["missing"], *seen, apart, *p, row["verdict"]]
 
 
-def _seen(row: Mapping[str, Any], arm: str) -> str:
+def _seen_words(row: Mapping[str, Any], arm: str) -> str:
     """What was seen in an arm: n of N, a mean with its deviation, or a median time."""
     value, known = row["values"][arm], row["known"][arm]
-    if row["metric"] == studies.TIME:
+    if row["metric"] == trial_protocol.TIME:
         median = "median not reached" if value is None else f"median {value:.4g}"
         return f"{row['events'][arm]} of {known} had the event, {median}"
     if not known:
         return "no outcome"
     if row["metric"] == "proportion":
-        return f"{round(value * known)} of {known} ({share_text(value)})"
-    return f"mean {number(value)} (SD {number(row['sd'][arm])}), n {known}"
+        return f"{round(value * known)} of {known} ({wording.share_text(value)})"
+    return f"mean {wording.number_text(value)} (SD {wording.number_text(row['sd'][arm])}), n {known}"
 
 
 def _margin(row: Mapping[str, Any]) -> str:
@@ -387,9 +403,9 @@ def _margin(row: Mapping[str, Any]) -> str:
 
 def _difference(row: Mapping[str, Any]) -> str:
     if "hazard_ratio" not in row:
-        return f"difference {number(row['difference'], signed=True)}"
+        return f"difference {wording.number_text(row['difference'], signed=True)}"
     ratio = row["hazard_ratio"]["value"]
-    return f"hazard ratio {number(ratio)}" if np.isfinite(ratio) else str(row["method"])
+    return f"hazard ratio {wording.number_text(ratio)}" if np.isfinite(ratio) else str(row["method"])
 
 
 def _interval(row: Mapping[str, Any]) -> str:
@@ -397,7 +413,7 @@ def _interval(row: Mapping[str, Any]) -> str:
         return "no interval"
     level = f"{100 * row['level']:.1f} % interval" if row["level"] < 0.9995 else "interval by the bound of the look"
     ends = row.get("hazard_ratio", row)
-    return f"{level} {number(ends['low'])} to {number(ends['high'])}"
+    return f"{level} {wording.number_text(ends['low'])} to {wording.number_text(ends['high'])}"
 
 
 def _methods(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -408,5 +424,5 @@ def _characteristic(cell: Mapping[str, Any]) -> str:
     if "mean" not in cell:
         return str(cell["n"])
     if "count" in cell and cell["n"]:
-        return f"{cell['count']} of {cell['n']} ({share_text(cell['mean'])})"
-    return "unknown" if cell["n"] == 0 else f"{number(cell['mean'])} ({number(cell['sd'])})"
+        return f"{cell['count']} of {cell['n']} ({wording.share_text(cell['mean'])})"
+    return "unknown" if cell["n"] == 0 else f"{wording.number_text(cell['mean'])} ({wording.number_text(cell['sd'])})"

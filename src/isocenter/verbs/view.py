@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from isocenter import files
-from isocenter.files import ReadOptions, read, read_image, write_text
-from isocenter.keywords import narrowed, takes
-from isocenter.options import ViewOptions
-from isocenter.report import box_edges, viewer
+from isocenter import keywords
+from isocenter.files import file_formats
+from isocenter.files.format_options import ReadOptions
+from isocenter.files.layouts import boxes_of_image
+from isocenter.files.layouts.cases import dicom_masks
+from isocenter.files.storage import atomic
+from isocenter.options.images import ViewOptions
+from isocenter.report import slice_viewer
 from isocenter.values import BoundingBoxes, Image
 
 
 @dataclass(frozen=True)
-class View:
+class SliceViewer:
     """The page; shown by a notebook, or to be found at `out`."""
 
     html: str
@@ -28,24 +31,24 @@ class View:
         return str(self.out) if self.out is not None else f"a page of {len(self.html)} characters"
 
 
-@takes(ViewOptions)
-def view(options: ViewOptions) -> View:
+@keywords.takes(ViewOptions)
+def view(options: ViewOptions) -> SliceViewer:
     """A self-contained slice viewer; written to `out` if that is given.
 
     Raises GeometryError where image and mask lie on different grids.
     """
-    reading = narrowed(options, ReadOptions)
+    reading = keywords.narrow_options(options, ReadOptions)
     match options.image:
         case Image() as picture:
             title, file = "image", Path(next(iter(picture.source.paths if picture.source else ()), ""))
         case path:
-            picture, title, file = read_image(path, reading, options.volume), Path(path).name, Path(path)
+            picture, title, file = file_formats.read_image(path, reading, options.volume), Path(path).name, Path(path)
     overlays = [] if options.mask is None else [_overlay(options.mask, picture, file, reading)]
     target = Path(options.out) if options.out is not None else None
-    page = viewer(picture, overlays, title)
+    page = slice_viewer.viewer_html(picture, overlays, title)
     if target is not None:
-        write_text(target, page, overwrite=options.overwrite)
-    return View(page, target)
+        atomic.write_text(target, page, overwrite=options.overwrite)
+    return SliceViewer(page, target)
 
 
 def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, file: Path, options: ReadOptions) -> Image:
@@ -57,15 +60,15 @@ def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, file: Pat
         case Image():
             return mask.on_axes_of(picture.geometry)
         case BoundingBoxes():
-            return box_edges(mask, picture.geometry, (), "boxes")
-        case _ if files.holds_boxes(Path(mask)):
-            return _overlay(files.read_boxes(Path(mask), picture, file), picture, file, options)
-        case _ if files.is_drawn(Path(mask)):
+            return slice_viewer.box_edges(mask, picture.geometry, (), "boxes")
+        case _ if boxes_of_image.holds_boxes(Path(mask)):
+            return _overlay(boxes_of_image.read_boxes(Path(mask), picture, file), picture, file, options)
+        case _ if dicom_masks.is_drawing(Path(mask)):
             source = picture.source
             paths = [Path(path) for path in source.paths] if source is not None and source.is_dicom else []
             fill_contours = options.fill_contours
-            return files.drawn_on(Path(mask), picture.geometry, paths, fill_contours=fill_contours)
+            return dicom_masks.read_drawing(Path(mask), picture.geometry, paths, fill_contours=fill_contours)
         case _:
             # A mask that was drawn on the image has its header: where that is ambiguous, both are read alike.
             form, letters = options.prefer, options.orientation
-            return read(mask, prefer=form, orientation=letters).on_axes_of(picture.geometry)
+            return file_formats.read(mask, prefer=form, orientation=letters).on_axes_of(picture.geometry)

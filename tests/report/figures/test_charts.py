@@ -15,18 +15,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import Metrics
-from isocenter.report import Figure, figures
+from isocenter.report import Figure
 from isocenter.report.display import Ink
-from isocenter.report.figures import drawing
-from isocenter.report.figures.charts import _measured
-from isocenter.report.figures.discrimination import (
-    _area,
-    _precision_points,
-    _reliability_points,
-    _roc_points,
-    _stepped_area,
-)
-from isocenter.report.figures.drawing import SVG_LIMIT, short, shortened
+from isocenter.report.figures import charts as figures_charts
+from isocenter.report.figures import discrimination_figures, drawing, heat_map
+from isocenter.report.figures.drawing import SVG_LIMIT
 from isocenter.values import Estimate, Row
 
 STRANGE = r"$\frac{$ <script> x_1"
@@ -64,30 +57,32 @@ def test_every_chart_is_small_has_the_inks_of_its_page_and_words() -> None:
     truth, score = rng.random(50) < 0.5, rng.random(50)
     rows = [Row("dice", STRANGE, Estimate(0.8, 0.7, 0.9)), Row("dice", "b", Estimate(0.5, method="none: one patient"))]
     charts = [
-        figures.training_curves(LOG),
-        figures.label_scores(rows, "scores", metrics=Metrics()),
-        figures.histogram({STRANGE: score, "empty": []}, "histogram", axis=STRANGE),
-        figures.scatter(score, score, "scatter", axes=("a (mm)", STRANGE), identity=True),
-        figures.roc({STRANGE: (truth, score)}, "roc"),
-        figures.precision_recall({STRANGE: (truth, score)}, "precision and recall"),
-        figures.reliability(truth, score, "reliability"),
-        figures.decision(score, -score, (-score - 0.1, np.full(score.shape, np.nan)), score, "decision"),
-        figures.confusion([[3, 1], [0, 4]], [STRANGE, "b"], "confusion"),
-        figures.bars({STRANGE: 0.5, "b": -0.1}, "bars", axis="score"),
+        figures_charts.training_curves(LOG),
+        figures_charts.label_scores(rows, "scores", metrics=Metrics()),
+        figures_charts.histogram_chart({STRANGE: score, "empty": []}, "histogram", axis=STRANGE),
+        figures_charts.scatter(score, score, "scatter", axes=("a (mm)", STRANGE), identity=True),
+        discrimination_figures.roc({STRANGE: (truth, score)}, "roc"),
+        discrimination_figures.precision_recall({STRANGE: (truth, score)}, "precision and recall"),
+        discrimination_figures.reliability_diagram(truth, score, "reliability"),
+        discrimination_figures.decision_curve_plot(
+            score, -score, (-score - 0.1, np.full(score.shape, np.nan)), score, "decision"
+        ),
+        discrimination_figures.confusion_plot([[3, 1], [0, 4]], [STRANGE, "b"], "confusion"),
+        heat_map.bar_chart({STRANGE: 0.5, "b": -0.1}, "bars", axis="score"),
     ]
     assert [figure.title for figure in charts if not sound(figure)] == []
 
 
 def test_a_name_is_text_in_a_drawing_and_says_nothing_of_its_inks() -> None:
     name = 'fill: #0068a8"><script>&\x01'
-    drawn = figures.bars({name: 0.5}, name, axis=name).svg
+    drawn = heat_map.bar_chart({name: 0.5}, name, axis=name).svg
     texts = [one.text for one in ElementTree.fromstring(drawn).iter("*") if one.tag.endswith("text")]  # noqa: S314
     assert texts.count(r'fill: #0068a8"><script>&\x01') == 1
     assert "<script>" not in drawn
 
 
 def test_two_drawings_of_a_page_share_no_id_and_refer_to_their_own() -> None:
-    one, other = (figures.scatter([1, 2], [3, 4], "points", axes=(name, "b")).svg for name in ("one", "other"))
+    one, other = (figures_charts.scatter([1, 2], [3, 4], "points", axes=(name, "b")).svg for name in ("one", "other"))
     ids, others = (re.findall(r' id="([^"]+)"', drawn) for drawn in (one, other))
     assert ids and len(set(ids)) == len(ids) and not set(ids) & set(others)
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', one)) <= set(ids)
@@ -95,36 +90,39 @@ def test_two_drawings_of_a_page_share_no_id_and_refer_to_their_own() -> None:
 
 def test_a_drawing_of_thousands_of_points_has_them_as_pixels_and_its_words_as_text() -> None:
     points = np.random.default_rng(0).normal(size=(2, 4000))
-    drawn = figures.scatter(*points, "many", axes=("across", "up")).svg
+    drawn = figures_charts.scatter(*points, "many", axes=("across", "up")).svg
     assert len(drawn) < 2 * SVG_LIMIT
     assert "data:image/png" in drawn and ">across</text>" in drawn
 
 
 def test_metrics_of_unlike_units_do_not_share_an_axis() -> None:
-    assert _measured(LOG) == (["validation_loss"], [["dice"], ["hd95"]])
+    assert figures_charts._measured_columns(LOG) == (["validation_loss"], [["dice"], ["hd95"]])
 
 
 def test_one_metric_of_training_and_of_validation_cases_has_one_panel_whatever_its_unit() -> None:
     log = pd.DataFrame({"step": [1, 2], "loss": 1.0, "gradient_norm": 1.0, "loss_supervised": 0.5, "loss_other": 0.5})
     for value in (0.5, -3.0):
         both = log.assign(validation=value, training_metric=0.7)
-        assert _measured(both) == (["loss_supervised", "loss_other"], [["validation", "training_metric"]])
-        assert sound(figures.training_curves(both))
+        assert figures_charts._measured_columns(both) == (
+            ["loss_supervised", "loss_other"],
+            [["validation", "training_metric"]],
+        )
+        assert sound(figures_charts.training_curves(both))
 
 
 def test_a_log_of_steps_and_losses_alone_is_drawn() -> None:
-    assert sound(figures.training_curves(LOG[["step", "loss"]]))
+    assert sound(figures_charts.training_curves(LOG[["step", "loss"]]))
 
 
 @pytest.mark.parametrize("log", [LOG[["step"]], LOG.iloc[:0]])
 def test_a_log_without_losses_is_refused(log: pd.DataFrame) -> None:
     with pytest.raises(UsageError, match="step and loss"):
-        figures.training_curves(log)
+        figures_charts.training_curves(log)
 
 
 def test_the_words_of_a_score_chart_say_each_interval_or_why_there_is_none() -> None:
     rows = [Row("dice", "a", Estimate(0.8, 0.7, 0.9)), Row("dice", "b", Estimate(0.5, method="none: one patient"))]
-    alt = figures.label_scores(rows, "scores", metrics=Metrics()).alt
+    alt = figures_charts.label_scores(rows, "scores", metrics=Metrics()).alt
     assert alt == "Dice, a 0.800 (95 % interval 0.700 to 0.900); Dice, b 0.500 (no interval: one patient)"
 
 
@@ -132,12 +130,12 @@ def test_the_words_of_a_score_chart_say_each_interval_or_why_there_is_none() -> 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30))
 def test_the_area_under_the_curve_is_that_of_scikit_learn_also_with_ties(pairs: list[tuple[bool, int]]) -> None:
     truth, score = np.array([t for t, _ in pairs]), np.array([s for _, s in pairs], dtype=float)
-    points = _roc_points(truth, score)
+    points = discrimination_figures._roc_points(truth, score)
     if truth.all() or not truth.any():
         assert points is None
     else:
         assert points is not None
-        assert _area(points) == pytest.approx(roc_auc_score(truth, score))
+        assert discrimination_figures._area(points) == pytest.approx(roc_auc_score(truth, score))
 
 
 @settings(max_examples=30)
@@ -147,28 +145,32 @@ def test_the_area_under_the_steps_of_precision_is_scikit_learns_average_precisio
 ) -> None:
     truth, score = np.array([t for t, _ in pairs]), np.array([s for _, s in pairs], dtype=float)
     if truth.any():
-        assert _stepped_area(_precision_points(truth, score)) == pytest.approx(average_precision_score(truth, score))
+        assert discrimination_figures._stepped_area(
+            discrimination_figures._precision_points(truth, score)
+        ) == pytest.approx(average_precision_score(truth, score))
 
 
 def test_a_band_is_drawn_behind_its_curve_and_said() -> None:
     truth, score = np.arange(40) % 2 == 1, np.linspace(0, 1, 40)
     across = np.linspace(0, 1, 5)
-    with_band = figures.roc(
+    with_band = discrimination_figures.roc(
         {"a": (truth, score)}, "roc", bands={"a": (across, across * 0.8, np.minimum(1, across + 0.2))}
     )
     assert "Band: 95 % interval" in with_band.caption
     assert "fill-opacity" in with_band.svg
-    assert "fill-opacity" not in figures.roc({"a": (truth, score)}, "roc").svg
+    assert "fill-opacity" not in discrimination_figures.roc({"a": (truth, score)}, "roc").svg
 
 
 def test_a_class_that_all_cases_have_is_named_as_left_out() -> None:
-    figure = figures.roc({"a": ([True, True], [0.1, 0.9]), "b": ([True, False], [0.9, 0.1])}, "roc")
+    figure = discrimination_figures.roc({"a": ([True, True], [0.1, 0.9]), "b": ([True, False], [0.9, 0.1])}, "roc")
     assert "Not drawn, because all cases are alike there: a." in figure.caption
     assert "b: area 1.000" in figure.alt
 
 
 def test_the_reliability_of_a_bin_is_its_share_with_the_exact_interval() -> None:
-    points = _reliability_points(np.array([1, 0, 0, 1], dtype=bool), np.array([0.95, 0.12, 0.18, 1.0]), 10)
+    points = discrimination_figures._reliability_points(
+        np.array([1, 0, 0, 1], dtype=bool), np.array([0.95, 0.12, 0.18, 1.0]), 10
+    )
     assert_allclose(points["mean"], [0.15, 0.975])
     assert_allclose(points["share"], [0.0, 1.0])
     assert_allclose(points["low"], [0.0, 0.025**0.5])  # Clopper and Pearson with two of two: (alpha / 2)^(1 / n)
@@ -177,30 +179,30 @@ def test_the_reliability_of_a_bin_is_its_share_with_the_exact_interval() -> None
 
 def test_a_confusion_matrix_of_other_size_than_its_classes_is_refused() -> None:
     with pytest.raises(UsageError, match="one row and column"):
-        figures.confusion([[1, 2]], ["a", "b"], "confusion")
+        discrimination_figures.confusion_plot([[1, 2]], ["a", "b"], "confusion")
 
 
 def test_a_long_name_keeps_its_ends() -> None:
-    assert short("hippocampus_001", 22) == "hippocampus_001"
-    assert short("a" * 30 + "_001", 12) == "aaaaa\N{HORIZONTAL ELLIPSIS}aa_001"
-    assert len(short("x" * 99, 12)) == 12
+    assert drawing.short_name("hippocampus_001", 22) == "hippocampus_001"
+    assert drawing.short_name("a" * 30 + "_001", 12) == "aaaaa\N{HORIZONTAL ELLIPSIS}aa_001"
+    assert len(drawing.short_name("x" * 99, 12)) == 12
 
 
 def test_names_that_would_be_shortened_alike_are_whole() -> None:
     wavelets = ["wavelet-HLH_firstorder_Mean", "wavelet-HLL_firstorder_Mean"]
-    assert short(wavelets[0]) == short(wavelets[1])
-    assert shortened([*wavelets, "age"]) == [*wavelets, "age"]
+    assert drawing.short_name(wavelets[0]) == drawing.short_name(wavelets[1])
+    assert drawing.shorten_all([*wavelets, "age"]) == [*wavelets, "age"]
 
 
 def test_two_covariates_whose_names_are_shortened_alike_have_a_bar_each(canvases) -> None:
-    figures.bars({"wavelet-HLH_firstorder_Mean": 0.5, "wavelet-HLL_firstorder_Mean": -0.2}, "bars", axis="score")
+    heat_map.bar_chart({"wavelet-HLH_firstorder_Mean": 0.5, "wavelet-HLL_firstorder_Mean": -0.2}, "bars", axis="score")
     bars = canvases[0].axes[0].patches
     assert [bar.get_width() for bar in bars] == [0.5, -0.2]
     assert len({bar.get_y() for bar in bars}) == 2
 
 
 def test_of_thousands_of_covariates_the_farthest_from_0_have_a_bar_and_the_caption_says_so(canvases) -> None:
-    made = figures.bars({f"gene_{n}": n / 5000 for n in range(5000)}, "bars", axis="score")
+    made = heat_map.bar_chart({f"gene_{n}": n / 5000 for n in range(5000)}, "bars", axis="score")
     assert max(canvases[0].get_size_inches()) < 40  # of 200 points each, where a picture ends at 65,536
     assert made.caption == "The 30 of 5000 that are farthest from 0."
     assert made.alt.startswith("bars: gene_4999 1, ") and "gene_4969" not in made.alt
@@ -208,14 +210,14 @@ def test_of_thousands_of_covariates_the_farthest_from_0_have_a_bar_and_the_capti
 
 def test_of_thousands_of_groups_the_first_have_a_line_and_the_caption_says_so(canvases) -> None:
     rows = [(f"gene_{n // 2}", str(n % 2), Estimate(0.5, 0.4, 0.6, n=9), True) for n in range(3000)]
-    made = figures.forest(rows, "Dice by group", axis="Dice")
+    made = figures_charts.forest(rows, "Dice by group", axis="Dice")
     assert max(canvases[0].get_size_inches()) < 40  # of 200 points each, where a picture ends at 65,536
     assert "2940 more groups are not drawn." in made.caption
 
 
 def test_the_loss_of_every_fold_is_drawn(canvases) -> None:
     folds = {f"fold {n} loss": [1.0, 0.5] for n in range(7)}
-    figures.training_curves(pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.5], **folds}))
+    figures_charts.training_curves(pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.5], **folds}))
     named = [line.get_label() for line in canvases[0].axes[0].lines]
     assert set(folds) <= set(named)
 
@@ -226,50 +228,53 @@ def test_many_classes_have_charts_without_a_legend_that_hides_them(canvases) -> 
     rng = np.random.default_rng(0)
     truth, score = rng.integers(classes, size=300), rng.random((300, classes))
     curves = {f"class {n}": (truth == n, score[:, n]) for n in range(classes)}
-    charts = [figures.roc(curves, "roc"), figures.precision_recall(curves, "precision and recall")]
+    charts = [
+        discrimination_figures.roc(curves, "roc"),
+        discrimination_figures.precision_recall(curves, "precision and recall"),
+    ]
     assert all(canvas.axes[0].get_legend() is None for canvas in canvases)
     assert all("lines, too many to name" in one.caption for one in charts)
-    matrix = figures.confusion(np.eye(classes, dtype=int), list(curves), "confusion")
+    matrix = discrimination_figures.confusion_plot(np.eye(classes, dtype=int), list(curves), "confusion")
     assert matrix.wide and max(canvases[-1].get_size_inches()) <= 16
     assert "per cent" not in matrix.caption
-    groups = figures.histogram({name: one for name, (_, one) in curves.items()}, "scores", axis="score")
+    groups = figures_charts.histogram_chart({name: one for name, (_, one) in curves.items()}, "scores", axis="score")
     assert groups.alt.startswith("Dots")
 
 
 def test_nearly_all_of_a_class_is_not_said_to_be_all_of_it(canvases) -> None:
-    figures.confusion([[199, 1], [0, 4]], ["a", "b"], "confusion")
+    discrimination_figures.confusion_plot([[199, 1], [0, 4]], ["a", "b"], "confusion")
     written = [text.get_text() for text in canvases[0].axes[0].texts]
     assert written == ["199", "> 99 %", "1", "< 1 %", "0", "0 %", "4", "100 %"]
 
 
 def test_curves_of_several_folds_say_what_their_dashes_are_too(canvases) -> None:
-    made = figures.precision_recall({"a": ([True, False], [0.9, 0.1])}, "curve", caption="Pooled.")
+    made = discrimination_figures.precision_recall({"a": ([True, False], [0.9, 0.1])}, "curve", caption="Pooled.")
     assert made.caption.startswith("Dashed: the precision of calling every case positive")
     assert made.caption.endswith("Pooled.")
 
 
 def test_precision_is_drawn_from_a_recall_of_0_on() -> None:
-    points = _precision_points(np.array([True, False, True]), np.array([0.9, 0.5, 0.1]))
+    points = discrimination_figures._precision_points(np.array([True, False, True]), np.array([0.9, 0.5, 0.1]))
     assert_allclose(points, [[0, 0.5, 0.5, 1], [1, 1, 0.5, 2 / 3]])
 
 
 def test_the_same_values_make_the_same_drawing() -> None:
-    one, other = (figures.training_curves(LOG) for _ in range(2))
+    one, other = (figures_charts.training_curves(LOG) for _ in range(2))
     assert one.svg == other.svg
 
 
 def test_the_folds_of_a_run_share_a_panel_whatever_their_range() -> None:
     log = pd.DataFrame({"step": [1, 2], "loss": [1.0, 0.5], "fold 0 loss": 1.0, "fold 0": [-0.4, 0.2], "fold 1": 0.5})
-    assert _measured(log) == (["fold 0 loss"], [["fold 0", "fold 1"]])
+    assert figures_charts._measured_columns(log) == (["fold 0 loss"], [["fold 0", "fold 1"]])
     of_training = [f"fold {n} training_metric" for n in range(2)]
     both = log.assign(**dict.fromkeys(of_training, 0.9))
-    assert _measured(both) == (["fold 0 loss"], [["fold 0", "fold 1"], of_training])
+    assert figures_charts._measured_columns(both) == (["fold 0 loss"], [["fold 0", "fold 1"], of_training])
     renamed = log.rename(columns={"fold 0": "hd95", "fold 1": "dice"})
-    assert _measured(renamed) == (["fold 0 loss"], [["dice"], ["hd95"]])
+    assert figures_charts._measured_columns(renamed) == (["fold 0 loss"], [["dice"], ["hd95"]])
 
 
 def test_few_values_are_dots_and_many_a_histogram() -> None:
-    few, many = (figures.histogram({"dice": np.linspace(0, 1, n)}, "Dice", axis="Dice") for n in (12, 60))
+    few, many = (figures_charts.histogram_chart({"dice": np.linspace(0, 1, n)}, "Dice", axis="Dice") for n in (12, 60))
     assert few.alt.startswith("Dots of Dice") and "Dot: one value" in few.caption
     assert many.alt.startswith("Histogram of Dice")
 
@@ -277,10 +282,10 @@ def test_few_values_are_dots_and_many_a_histogram() -> None:
 def test_the_picture_of_a_chart_lies_on_white_and_its_drawing_on_the_page() -> None:
     def draw(canvas: drawing.Canvas, ink: Ink) -> None:
         axes = canvas.subplots()
-        drawing.plain(axes, ink)
+        drawing.plain_axes(axes, ink)
         axes.fill_between([0, 1], [0, 1], color=ink.series[0], alpha=0.2)
 
-    shown = drawing.chart(draw, title="a chart", caption="", alt="", is_file=True)
+    shown = drawing.draw_chart(draw, title="a chart", caption="", alt="", is_file=True)
     with Picture.open(io.BytesIO(shown.png)) as opened:
         assert max(opened.convert("RGB").getcolors(1 << 20))[1] == (255, 255, 255)
     assert "--paper" not in shown.svg

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.report import figures
-from isocenter.report.figures import drawing
+from isocenter.report.figures import charts, drawing
 from isocenter.values import Estimate
 
 TRUE = np.array([2.0, 3.0, 4.0])
@@ -14,10 +13,10 @@ LIMITS = (Estimate(-0.3, -0.5, -0.1, unit="ml"), Estimate(0.5, 0.3, 0.7, unit="m
 
 
 def test_words_say_what_is_drawn_to_who_cannot_see_it():
-    near = figures.agreement(TRUE, TRUE + 0.25, "volume", unit="ml", errors=[0.1, 0.2, 0.3])
+    near = charts.agreement_plot(TRUE, TRUE + 0.25, "volume", unit="ml", errors=[0.1, 0.2, 0.3])
     assert near.alt == "Predicted against reference (ml), 3 points, mean distance 0.250"
     assert "1.96 standard deviations" in near.caption
-    apart = figures.bland_altman(TRUE, TRUE + 0.1, "volume", bias=Estimate(0.1, unit="ml"), limits=LIMITS, unit="ml")
+    apart = charts.bland_altman(TRUE, TRUE + 0.1, "volume", bias=Estimate(0.1, unit="ml"), limits=LIMITS, unit="ml")
     assert "upper limit 0.500 ml, bias 0.100 ml, lower limit \N{MINUS SIGN}0.300 ml" in apart.alt
     assert "95 % intervals" in apart.caption
 
@@ -25,7 +24,7 @@ def test_words_say_what_is_drawn_to_who_cannot_see_it():
 def test_the_numbers_of_the_lines_stand_beside_the_points(monkeypatch):
     drawn = []
     monkeypatch.setattr(drawing, "svg", lambda canvas: drawn.append(canvas) or DRAWN(canvas))
-    figures.bland_altman(TRUE, TRUE + 0.1, "volume", bias=Estimate(0.1, unit="ml"), limits=LIMITS, unit="ml")
+    charts.bland_altman(TRUE, TRUE + 0.1, "volume", bias=Estimate(0.1, unit="ml"), limits=LIMITS, unit="ml")
     [axes] = drawn[0].axes
     right = axes.get_window_extent().x1
     assert [text.get_text() for text in axes.texts] == ["0.500", "0.100", "\N{MINUS SIGN}0.300"]
@@ -34,18 +33,18 @@ def test_the_numbers_of_the_lines_stand_beside_the_points(monkeypatch):
 
 def test_a_single_case_has_no_limits_and_is_drawn_all_the_same():
     nothing = Estimate(float("nan"), method="none: one patient")
-    drawn = figures.bland_altman([2.0], [2.5], "volume", bias=Estimate(0.5), limits=(nothing, nothing))
+    drawn = charts.bland_altman([2.0], [2.5], "volume", bias=Estimate(0.5), limits=(nothing, nothing))
     assert "lower limit undefined" in drawn.alt
     assert "intervals" not in drawn.caption
-    assert figures.agreement([2.0], [2.5], "volume").svg
+    assert charts.agreement_plot([2.0], [2.5], "volume").svg
 
 
 def test_error_bars_of_many_cases_would_hide_them_and_are_left_out():
     many = np.linspace(0, 1, 200)
-    assert "Bars" not in figures.agreement(many, many, "volume", errors=np.ones(200)).caption
+    assert "Bars" not in charts.agreement_plot(many, many, "volume", errors=np.ones(200)).caption
 
 
 @pytest.mark.parametrize(("reference", "predicted"), [([], []), ([1.0], [1.0, 2.0])])
 def test_without_a_pair_there_is_nothing_to_draw(reference, predicted):
     with pytest.raises(UsageError, match="one of each"):
-        figures.agreement(reference, predicted, "volume")
+        charts.agreement_plot(reference, predicted, "volume")

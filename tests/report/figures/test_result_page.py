@@ -13,9 +13,9 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import fontManager
 
 from isocenter.errors import FormatError
-from isocenter.report.display import stored_plane
-from isocenter.report.figures import ResultPage
-from isocenter.report.figures.result_page import FONT, families_for
+from isocenter.report import display
+from isocenter.report.figures import result_page
+from isocenter.report.figures.result_page import FONT, ResultPage
 from isocenter.values import Finding, Geometry, Image, Label
 
 LIVER = Label(1, "liver", (255, 0, 0))
@@ -49,7 +49,7 @@ def test_the_key_slice_has_most_of_what_is_marked_and_is_the_middle_one_without_
 
 
 def test_the_slice_is_drawn_as_it_is_stored_with_the_letters_of_its_sides():
-    assert stored_plane(GRID).edges == ("R", "L", "A", "P")
+    assert display.stored_plane(GRID).edges == ("R", "L", "A", "P")
     pixels = page_of().pixels().astype(int)
     red = np.argwhere((pixels[..., 0] > 200) & (pixels[..., 1:].max(axis=-1) < 60))
     rows, columns = red[red[:, 1] > 0.12 * pixels.shape[1]].mean(axis=0) / pixels.shape[:2]  # without the table's key
@@ -88,7 +88,7 @@ def test_letters_that_the_house_font_lacks_are_drawn_with_a_font_of_the_machine(
     letter = "\ue4d2"  # of private use, which no other font has
     monkeypatch.setattr(fontManager, "ttflist", [*fontManager.ttflist])
     fontManager.addfont(square_of(letter, tmp_path / "square.ttf"))
-    assert families_for(f"a{letter}") == ([FONT, "Square"], [])
+    assert result_page.font_families(f"a{letter}") == ([FONT, "Square"], [])
     page = page_of(Finding(letter * 3, 1.0, "ml"))
     assert np.any(page.pixels() != page_of(Finding("   ", 1.0, "ml")).pixels())
     assert page.pdf() == page.pdf()

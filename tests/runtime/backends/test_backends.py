@@ -19,11 +19,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import isocenter
 from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.runtime import load, seal
-from isocenter.runtime.package.backends import BACKENDS, backend, names, torch_compiled
+from isocenter.runtime import model_files, record_files
+from isocenter.runtime.package import backend_certificate, backends
+from isocenter.runtime.package.backends import BACKENDS
+from isocenter.runtime.package.backends import onnx as backends_onnx
 from isocenter.runtime.package.backends import onnx as onnx_backends
-from isocenter.runtime.package.backends.onnx import usable_cores
-from isocenter.runtime.package.certificate import device_for
 from matrices import rarely, thinned
 from packages import changed
 
@@ -99,10 +99,10 @@ def windows(count: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["package", rarely("folds")])
 @pytest.mark.parametrize("name", ["onnx", rarely("openvino")])
 def test_a_backend_says_of_any_number_of_windows_what_torch_says(name, kind, request):
-    if (lacking := backend(name).lacking("cpu")) is not None:
+    if (lacking := backends.find_backend(name).lacking("cpu")) is not None:
         pytest.skip(lacking)
     folder = request.getfixturevalue(kind)
-    there, here = load(folder, "cpu", backend=name, threads=1), load(folder, "cpu")
+    there, here = model_files.load(folder, "cpu", backend=name, threads=1), model_files.load(folder, "cpu")
     for count in (1, 3, 1):
         assert_allclose(
             there.networks.run(windows(count))["mask"], here.networks.run(windows(count))["mask"], atol=1e-4
@@ -112,10 +112,10 @@ def test_a_backend_says_of_any_number_of_windows_what_torch_says(name, kind, req
 @pytest.mark.parametrize("kind", ["package", rarely("folds")])
 @pytest.mark.parametrize("name", ["torch-bf16", "openvino-bf16"])
 def test_a_backend_in_bfloat16_is_off_by_its_rounding_and_no_more(name, kind, request):
-    if (lacking := backend(name).lacking("cpu")) is not None:
+    if (lacking := backends.find_backend(name).lacking("cpu")) is not None:
         pytest.skip(lacking)
     folder = request.getfixturevalue(kind)
-    there, here = load(folder, "cpu", backend=name, threads=1), load(folder, "cpu")
+    there, here = model_files.load(folder, "cpu", backend=name, threads=1), model_files.load(folder, "cpu")
     for count in (1, 3, 1):
         ours, exact = (model.networks.run(windows(count))["mask"] for model in (there, here))
         apart = np.abs(ours - exact).max() / np.abs(exact).max()
@@ -124,9 +124,9 @@ def test_a_backend_in_bfloat16_is_off_by_its_rounding_and_no_more(name, kind, re
 
 @pytest.mark.parametrize("name", thinned(1, ["onnx", "openvino"]))
 def test_several_threads_that_share_a_backend_each_get_what_it_says_of_their_own_windows(name, package):
-    if (lacking := backend(name).lacking("cpu")) is not None:
+    if (lacking := backends.find_backend(name).lacking("cpu")) is not None:
         pytest.skip(lacking)
-    run = load(package, "cpu", backend=name, threads=1).networks.run
+    run = model_files.load(package, "cpu", backend=name, threads=1).networks.run
     batches = [windows(4) * scale for scale in (0.1, 1.0, 10.0, 100.0)]
     expected = [run(batch)["mask"].copy() for batch in batches]
 
@@ -138,8 +138,8 @@ def test_several_threads_that_share_a_backend_each_get_what_it_says_of_their_own
 
 
 def test_what_a_backend_said_of_one_batch_outlives_the_next(package):
-    for name in (one for one in ("onnx", "openvino") if backend(one).lacking("cpu") is None):
-        run = load(package, "cpu", backend=name, threads=1).networks.run
+    for name in (one for one in ("onnx", "openvino") if backends.find_backend(one).lacking("cpu") is None):
+        run = model_files.load(package, "cpu", backend=name, threads=1).networks.run
         first = run(windows(2))["mask"]
         before = first.copy()
         run(windows(3)), run(np.zeros_like(windows(2)))
@@ -171,44 +171,44 @@ def test_onnx_predicts_from_file_to_file_where_torch_cannot_be_imported(kind, im
 
 @pytest.mark.whole
 def test_what_is_compiled_once_is_taken_from_the_cache_and_says_what_torch_says(package, monkeypatch, tmp_path):
-    if (lacking := backend("compiled").lacking("cpu")) is not None:
+    if (lacking := backends.find_backend("compiled").lacking("cpu")) is not None:
         pytest.skip(lacking)
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
-    here = load(package, "cpu").networks.run
-    there = load(package, "cpu", backend="compiled").networks.run
+    here = model_files.load(package, "cpu").networks.run
+    there = model_files.load(package, "cpu", backend="compiled").networks.run
     for count in (1, 3):
         assert_allclose(there(windows(count))["mask"], here(windows(count))["mask"], atol=1e-4)
     [kept] = (tmp_path / "compiled").iterdir()
     written = kept.stat().st_mtime_ns
-    again = load(package, "cpu", backend="compiled").networks.run
+    again = model_files.load(package, "cpu", backend="compiled").networks.run
     assert_array_equal(again(windows(1))["mask"], there(windows(1))["mask"])
     assert kept.stat().st_mtime_ns == written
 
 
 def test_each_backend_has_the_name_it_is_found_by():
-    assert {name: backend(name).name for name in BACKENDS} == {name: name for name in BACKENDS}
+    assert {name: backends.find_backend(name).name for name in BACKENDS} == {name: name for name in BACKENDS}
 
 
 def test_a_backend_that_nobody_knows_is_wrong_use(package):
     with pytest.raises(
         UsageError, match=r"no backend 'abacus'.*onnx, openvino, openvino-bf16, tensorrt, torch, torch-bf16"
     ):
-        load(package, "cpu", backend="abacus")
+        model_files.load(package, "cpu", backend="abacus")
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "tensorrt"])
 def test_a_device_that_a_backend_cannot_use_is_refused_with_what_to_do(name, package):
     device = "cpu" if name == "tensorrt" else "mps"
-    assert backend(name).lacking(device) is not None
+    assert backends.find_backend(name).lacking(device) is not None
     if name == "tensorrt":
         with pytest.raises(ResourceError, match="Use one with --device cuda:0"):
-            load(package, device, backend=name)
+            model_files.load(package, device, backend=name)
 
 
 def test_a_backend_that_uses_no_gpu_computes_on_the_cpu_without_asking_torch():
-    if (lacking := backend("openvino").lacking("cpu")) is not None:
+    if (lacking := backends.find_backend("openvino").lacking("cpu")) is not None:
         pytest.skip(lacking)
-    chosen = device_for(backend("openvino"), "auto")
+    chosen = backend_certificate.backend_device(backends.find_backend("openvino"), "auto")
     assert (chosen.value, chosen.because) == ("cpu", "openvino cannot use a GPU here")
 
 
@@ -226,7 +226,7 @@ def test_an_engine_of_tensorrt_is_found_again_by_the_weights_that_it_was_built_o
 
     monkeypatch.setattr(onnx_backends, "open_onnx", opened)
     for folder in (package, own, package):
-        backend("tensorrt").network(folder, "cuda:1", None)
+        backends.find_backend("tensorrt").network(folder, "cuda:1", None)
     first, second, again = places
     assert first == again != second
     assert Path(second).is_dir()
@@ -235,30 +235,30 @@ def test_an_engine_of_tensorrt_is_found_again_by_the_weights_that_it_was_built_o
 @pytest.mark.parametrize(("device", "number"), [("cpu", -1), ("cuda:1", 1)])
 def test_what_was_compiled_for_a_gpu_is_loaded_onto_that_one(device, number, package, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(torch_compiled, "sealed_entry", lambda place, fill: tmp_path)
+    monkeypatch.setattr(record_files, "sealed_entry", lambda place, fill: tmp_path)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     monkeypatch.setattr("torch._inductor.aoti_load_package", lambda path, device_index: asked.append(device_index))
-    backend("compiled").network(package, device, None)
+    backends.find_backend("compiled").network(package, device, None)
     assert asked == [number]
 
 
 def test_a_run_is_computed_by_torch_alone(segmented):
     with pytest.raises(UsageError, match=r"not a package.*isocenter package"):
-        load(segmented.out, "cpu", backend="onnx")
-    assert load(segmented.out, "cpu", backend="auto").networks.computing.value == "cpu"
+        model_files.load(segmented.out, "cpu", backend="onnx")
+    assert model_files.load(segmented.out, "cpu", backend="auto").networks.computing.value == "cpu"
 
 
 @pytest.mark.whole
 def test_torch_alone_has_folds_apart(folds):
     with pytest.raises(UsageError, match=r"all folds as one.*--backend torch"):
-        load(folds, "cpu", backend="onnx", fold=1)
-    assert "folds apart" in load(folds, "cpu", backend="auto", fold=1).networks.computing.because
+        model_files.load(folds, "cpu", backend="onnx", fold=1)
+    assert "folds apart" in model_files.load(folds, "cpu", backend="auto", fold=1).networks.computing.because
 
 
 def test_a_package_without_an_onnx_file_says_why_and_what_to_choose(own):
     changed(own, "isocenter/model.json", onnx={"exported": False, "because": "an operation has no name there"})
     with pytest.raises(UsageError, match=r"an operation has no name there.*--backend torch"):
-        load(own, "cpu", backend="onnx")
+        model_files.load(own, "cpu", backend="onnx")
 
 
 def test_a_tampered_onnx_file_is_refused(own):
@@ -266,7 +266,7 @@ def test_a_tampered_onnx_file_is_refused(own):
     content[len(content) // 2] ^= 1
     (own / "models" / "model.onnx").write_bytes(content)
     with pytest.raises(IntegrityError, match=r"model.onnx.*SHA-256 differs"):
-        load(own, "cpu", backend="onnx")
+        model_files.load(own, "cpu", backend="onnx")
 
 
 def test_an_onnx_file_that_the_manifest_does_not_list_is_not_read(own):
@@ -274,17 +274,17 @@ def test_an_onnx_file_that_the_manifest_does_not_list_is_not_read(own):
     del record["sha256"]["models/model.onnx"]
     (own / "manifest.json").write_text(json.dumps(record))
     with pytest.raises(IntegrityError, match="does not list"):
-        load(own, "cpu", backend="onnx")
+        model_files.load(own, "cpu", backend="onnx")
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_what_is_no_onnx_file_is_refused_by_name(name, own):
-    if (lacking := backend(name).lacking("cpu")) is not None:
+    if (lacking := backends.find_backend(name).lacking("cpu")) is not None:
         pytest.skip(lacking)
     (own / "models" / "model.onnx").write_bytes(b"no network")
-    seal(own)
+    record_files.seal_folder(own)
     with pytest.raises(IntegrityError, match=r"model.onnx: cannot be opened"):
-        load(own, "cpu", backend=name)
+        model_files.load(own, "cpu", backend=name)
 
 
 def test_a_network_with_a_second_output_is_refused(own):
@@ -292,16 +292,16 @@ def test_a_network_with_a_second_output_is_refused(own):
     network = onnx.load(path)
     network.graph.output.append(onnx.helper.make_empty_tensor_value_info(network.graph.node[0].output[0]))
     onnx.save(network, path)
-    seal(own)
+    record_files.seal_folder(own)
     with pytest.raises(IntegrityError, match="not one input and one output"):
-        load(own, "cpu", backend="onnx")
+        model_files.load(own, "cpu", backend="onnx")
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert usable_cores() == 3
+    assert backends_onnx.usable_cores() == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+    assert 1 <= backends_onnx.usable_cores() <= (os.cpu_count() or 1)
 
 
 @pytest.fixture
@@ -317,7 +317,7 @@ def foreign(tmp_path, monkeypatch):
 
 
 def test_a_backend_of_another_package_computes_ours(package, image, foreign):
-    assert "constant" in names()
+    assert "constant" in backends.backend_names()
     found = isocenter.predict(package, image, backend="constant", device="cpu")
     [prediction] = found.predictions.values()
     assert np.unique(np.asarray(prediction.data)).tolist() == [7]  # the label of the last channel

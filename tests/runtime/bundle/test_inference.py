@@ -14,17 +14,18 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from isocenter import tasks
 from isocenter.belief import Certainty
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.evaluation import Calibrator
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork, build_module
-from isocenter.runtime.bundle import formats
-from isocenter.runtime.bundle.inference import Evaluator, Inferer, cases, read_covariates
+from isocenter.evaluation.calibration_fit import Calibrator
+from isocenter.runtime import Model, Preprocessing, torch_networks
+from isocenter.runtime.bundle import formats, inference
+from isocenter.runtime.bundle.inference import Evaluator, Inferer
 from isocenter.runtime.bundle.network import OneTensor
-from isocenter.runtime.windows.averaging import Averaged
-from isocenter.tasks import settings_of
-from isocenter.transforms import Normalisation
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.runtime.windows.averaging import AveragedNetwork
+from isocenter.tasks import task_catalogue, task_settings
+from isocenter.transforms.intensity import Normalisation
 from packages import segmenting
 
 torch.set_num_threads(1)
@@ -36,7 +37,7 @@ def inferer(model: Model) -> Inferer:
 
 def ran(model: Model, source: Path, out: Path) -> None:
     known = formats.volumes() if model.preprocessing.ndim == 3 else formats.pictures()
-    found = cases(str(source), known, model.preprocessing.channels)
+    found = inference.cases(str(source), known, model.preprocessing.channels)
     Evaluator(found, inferer(model), known, str(out)).run()
 
 
@@ -45,12 +46,12 @@ def of_channels(channels: tuple[str, ...], ndim: int) -> Model:
     label = {"value": 1, "name": "thing"}
     rules = {"thing": {"largest": True, "holes": True, "smallest": 0.0}}
     settings = {"name": "segmentation", "labels": [label], "loss": "ce", "tolerance": 1.0, "postprocessing": rules}
-    task, count = tasks.build(settings), len(channels)
+    task, count = task_catalogue.build_task(settings), len(channels)
     preprocessing = Preprocessing(ndim, channels, (Normalisation("zscore"),) * count)
     size = {"strides": [[1] * ndim, [2] * ndim], "width": 4}
     network = {"name": "unet", "channels": count, "spatial_dims": ndim, "size": size}
     torch.manual_seed(1)
-    run = TorchNetwork(build_module(task, network).eval())
+    run = TorchNetwork(torch_networks.build_module(task, network).eval())
     return Model(task, preprocessing, Inference((8,) * ndim), Networks(run, network))
 
 
@@ -93,10 +94,14 @@ def test_volumes_in_ml_and_in_voxels_stand_in_columns_of_their_own(tmp_path):
     unknown.to_filename(tmp_path / "in" / "unknown.nii")
     plain = segmenting()
     without_sides = {
-        **settings_of(plain.task),
+        **task_settings.settings_of(plain.task),
         "labels": [{"value": 3, "name": "kidney"}, {"value": 7, "name": "cyst"}],
     }
-    ran(replace(plain, task=tasks.build({"name": "segmentation", **without_sides})), tmp_path / "in", tmp_path / "out")
+    ran(
+        replace(plain, task=task_catalogue.build_task({"name": "segmentation", **without_sides})),
+        tmp_path / "in",
+        tmp_path / "out",
+    )
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
         sized, unknown = csv.DictReader(file)
     assert float(sized["kidney_ml"]) > 0
@@ -125,7 +130,7 @@ def test_files_numbered_by_channel_are_one_case(tmp_path):
 def test_a_case_without_all_its_channels_is_refused_by_name(tmp_path):
     nifti(tmp_path / "in" / "a_0000.nii.gz")
     with pytest.raises(DatasetError, match="a: the case has 1 file"):
-        cases(str(tmp_path / "in"), formats.volumes(), ("T1", "T2"))
+        inference.cases(str(tmp_path / "in"), formats.volumes(), ("T1", "T2"))
 
 
 def test_a_colour_picture_is_one_file_of_three_channels_and_gets_a_picture(tmp_path):
@@ -144,7 +149,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     for name in ("a.nii", "a.nii.gz"):
         nifti(tmp_path / "in" / name)
     with pytest.raises(DatasetError, match="2 files"):
-        cases(str(tmp_path / "in"), formats.volumes(), ("T1",))
+        inference.cases(str(tmp_path / "in"), formats.volumes(), ("T1",))
 
 
 def test_a_damaged_file_is_named_and_the_others_are_predicted(tmp_path):
@@ -173,12 +178,12 @@ def test_results_are_never_written_over_older_ones(tmp_path):
 )
 def test_a_folder_without_images_is_refused(tmp_path, source, error, message):
     with pytest.raises(error, match=message):
-        cases(str(tmp_path / source), formats.volumes(), ("T1",))
+        inference.cases(str(tmp_path / source), formats.volumes(), ("T1",))
 
 
 def test_one_tensor_of_several_networks_says_what_their_mean_says():
     model = segmenting(3)
-    assert isinstance(model.networks.run, Averaged)
+    assert isinstance(model.networks.run, AveragedNetwork)
     images = torch.randn(2, 1, 8, 8, 4)
     one = OneTensor([member.module for member in model.networks.run.members], "mask").eval()
     with torch.inference_mode():
@@ -197,7 +202,7 @@ def test_one_tensor_of_one_network_is_its_output():
 def test_a_table_of_covariates_names_cases_as_their_files_are_called(tmp_path):
     table = tmp_path / "patients.csv"
     table.write_text("case,age\nsite1.004,40\nscans/site1.005.nii.gz,50\nsite1.NII,60\nsite1.004,40\n")
-    found = read_covariates(table, formats.volumes())
+    found = inference.read_covariates(table, formats.volumes())
     assert {case: row["age"] for case, row in found.items()} == {"site1.004": "40", "site1.005": "50", "site1": "60"}
 
 
@@ -205,7 +210,7 @@ def test_two_rows_of_one_case_that_differ_are_refused_as_predict_refuses_them(tm
     table = tmp_path / "patients.csv"
     table.write_text("case,age\nkim,40\nkim.nii.gz,50\n")
     with pytest.raises(DatasetError, match=r"patients\.csv: rows of one case differ") as refused:
-        read_covariates(table, formats.volumes())
+        inference.read_covariates(table, formats.volumes())
     assert "kim" not in str(refused.value)
 
 

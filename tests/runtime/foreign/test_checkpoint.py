@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from isocenter.errors import FormatError, IntegrityError, UsageError
-from isocenter.networks import without_repeats
-from isocenter.networks.weights import read_content
-from isocenter.runtime.foreign.checkpoint import read_checkpoint
-from isocenter.runtime.foreign.nnunet import LARGEST, read_postprocessing
+from isocenter.networks import weight_loading
+from isocenter.networks.layouts import nnunet_weights
+from isocenter.runtime.foreign import nnunet_model, torch_files
+from isocenter.runtime.foreign.nnunet_model import LARGEST
 
 
 class Touch:
@@ -39,7 +39,7 @@ def written(tmp_path: Path, **more: object) -> Path:
 
 def test_weights_and_what_nnunet_logs_of_numpy_are_read(tmp_path):
     log = {"dice": [np.float64(0.25), np.float32(0.5), np.int64(3), np.bool_(True), np.float16(1.5)]}
-    found = read_checkpoint(written(tmp_path, logging=log, device=torch.device("cuda", 0), fold="all"))
+    found = torch_files.read_torch_file(written(tmp_path, logging=log, device=torch.device("cuda", 0), fold="all"))
     assert torch.equal(found["network_weights"]["a"], torch.arange(3.0))
     assert [float(one) for one in found["logging"]["dice"]] == [0.25, 0.5, 3.0, 1.0, 1.5]
 
@@ -50,7 +50,7 @@ def test_numbers_of_numpy_before_its_second_version_are_read_too(tmp_path):
         for entry in source.infolist():
             content = source.read(entry)
             target.writestr(entry, content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
-    assert float(read_checkpoint(old)["best"]) == 0.75
+    assert float(torch_files.read_torch_file(old)["best"]) == 0.75
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "one stream"])
@@ -58,13 +58,15 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_runs_none(tmp_path, leg
     path, mark = tmp_path / "evil.pth", tmp_path / "mark"
     torch.save({"network_weights": {}, "logging": Touch(mark)}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(IntegrityError, match=r"posix\.mkdir"):
-        read_checkpoint(path)
+        torch_files.read_torch_file(path)
     assert not mark.exists()
     torch.load(path, weights_only=False)  # what a careless reader would do
     assert mark.exists()
 
 
-@pytest.mark.parametrize(("reads", "error"), [(read_checkpoint, FormatError), (read_content, IntegrityError)])
+@pytest.mark.parametrize(
+    ("reads", "error"), [(torch_files.read_torch_file, FormatError), (weight_loading.read_weights_file, IntegrityError)]
+)
 def test_weights_that_were_compressed_to_fill_the_memory_are_refused(tmp_path, reads, error):
     torch.save({"layer.weight": torch.zeros(2**22)}, tmp_path / "plain.pth")
     with zipfile.ZipFile(tmp_path / "plain.pth") as source, zipfile.ZipFile(tmp_path / "w.pth", "w") as target:
@@ -77,27 +79,27 @@ def test_weights_that_were_compressed_to_fill_the_memory_are_refused(tmp_path, r
 
 def test_a_numpy_value_that_is_no_number_is_refused(tmp_path):
     with pytest.raises(IntegrityError):
-        read_checkpoint(written(tmp_path, name=np.str_("text")))
+        torch_files.read_torch_file(written(tmp_path, name=np.str_("text")))
     with pytest.raises(IntegrityError):
-        read_checkpoint(written(tmp_path, when=np.datetime64("2024-01-01")))
+        torch_files.read_torch_file(written(tmp_path, when=np.datetime64("2024-01-01")))
 
 
 def test_what_is_trusted_by_name_takes_part_and_the_refusal_says_which_name(tmp_path):
     path = written(tmp_path, took=timedelta(seconds=3))
     with pytest.raises(IntegrityError, match=r"--trust datetime\.timedelta"):
-        read_checkpoint(path)
-    assert read_checkpoint(path, ["datetime.timedelta"])["took"] == timedelta(seconds=3)
+        torch_files.read_torch_file(path)
+    assert torch_files.read_torch_file(path, ["datetime.timedelta"])["took"] == timedelta(seconds=3)
     with pytest.raises(IntegrityError):
-        read_checkpoint(path)  # trust is not remembered
+        torch_files.read_torch_file(path)  # trust is not remembered
     with pytest.raises(UsageError, match="no_such"):
-        read_checkpoint(path, ["datetime.no_such"])
+        torch_files.read_torch_file(path, ["datetime.no_such"])
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04cut"])
 def test_what_is_no_checkpoint_is_refused(tmp_path, content):
     (tmp_path / "one.pth").write_bytes(content)
     with pytest.raises((FormatError, IntegrityError), match=r"one\.pth"):
-        read_checkpoint(tmp_path / "one.pth")
+        torch_files.read_torch_file(tmp_path / "one.pth")
 
 
 def test_each_parameter_is_kept_once_and_a_wrapping_goes():
@@ -108,7 +110,10 @@ def test_each_parameter_is_kept_once_and_a_wrapping_goes():
         "decoder.encoder.stages.0.0.convs.0.conv.weight": one,
         "_orig_mod.decoder.seg_layers.0.bias": one,
     }
-    assert list(without_repeats(weights)) == ["encoder.stages.0.0.convs.0.conv.weight", "decoder.seg_layers.0.bias"]
+    assert list(nnunet_weights.without_repeats(weights)) == [
+        "encoder.stages.0.0.convs.0.conv.weight",
+        "decoder.seg_layers.0.bias",
+    ]
 
 
 @pytest.fixture
@@ -132,7 +137,7 @@ def test_nnunets_postprocessing_is_read_as_groups_of_labels(tmp_path, step, prot
     path = tmp_path / "postprocessing.pkl"
     arguments = [{"labels_or_regions": [(1, 2), 3]}, {"labels_or_regions": np.int64(2), "background_label": 0}]
     path.write_bytes(pickle.dumps(([step, step], arguments), protocol))
-    assert read_postprocessing(path) == ((1, 2, 3), (2,))
+    assert nnunet_model.read_postprocessing(path) == ((1, 2, 3), (2,))
 
 
 @pytest.mark.parametrize(
@@ -142,15 +147,15 @@ def test_a_postprocessing_that_does_more_than_we_know_is_refused(tmp_path, step,
     path = tmp_path / "postprocessing.pkl"
     path.write_bytes(pickle.dumps(([step], [arguments])))
     with pytest.raises(IntegrityError, match="postprocessing"):
-        read_postprocessing(path)
+        nnunet_model.read_postprocessing(path)
 
 
 def test_a_postprocessing_that_names_another_function_is_refused(tmp_path):
     path, mark = tmp_path / "postprocessing.pkl", tmp_path / "mark"
     path.write_bytes(pickle.dumps(([Touch(mark)], [{"labels_or_regions": [1]}])))
     with pytest.raises(IntegrityError, match=r"would call posix\.mkdir"):
-        read_postprocessing(path)
+        nnunet_model.read_postprocessing(path)
     assert not mark.exists()
     (tmp_path / "none.pkl").write_bytes(b"text")
     with pytest.raises((FormatError, IntegrityError), match=r"none\.pkl"):
-        read_postprocessing(tmp_path / "none.pkl")
+        nnunet_model.read_postprocessing(tmp_path / "none.pkl")

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from isocenter.runtime.foreign.monai_expressions import Lambda, UnreadError, evaluate
+from isocenter.runtime.foreign import monai_expressions
+from isocenter.runtime.foreign.monai_expressions import Lambda, UnreadError
 
 KNOWN = {"root": "/bundle", "names": {"spleen": 1, "background": 0}, "sizes": [96, 64], "net#width": 3, "big": True}
 REFUSALS = (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 
 
 def value(text: str) -> Any:
-    return evaluate(text, lambda name: KNOWN[name], {})
+    return monai_expressions.evaluate_expression(text, lambda name: KNOWN[name], {})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,10 @@ def test_numbers_that_grow_from_reference_to_reference_end():
     number, steps = 10**9, 0
     with pytest.raises(UnreadError, match="bits"):
         while steps < 10:
-            number, steps = evaluate("@n * @n", lambda _, known=number: known, {}), steps + 1
+            number, steps = (
+                monai_expressions.evaluate_expression("@n * @n", lambda _, known=number: known, {}),
+                steps + 1,
+            )
 
 
 def test_a_lambda_of_comparisons_and_arithmetic_is_interpreted_on_its_argument():

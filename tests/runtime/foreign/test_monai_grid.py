@@ -13,10 +13,9 @@ from monai.data import MetaTensor
 import isocenter
 from foreign_bundles import AFTER, BEFORE, bundle, image
 from isocenter.errors import DatasetError, MemoryShortageError
-from isocenter.runtime import Request, expected_memory, fitting_memory
+from isocenter.runtime import ModelRequest, predicted_memory
 from isocenter.runtime.foreign import monai_transforms
-from isocenter.runtime.foreign.monai_transforms import changes
-from isocenter.runtime.preprocessing.restore import restored
+from isocenter.runtime.preprocessing import restore
 from isocenter.values import Deferred, Geometry, Image
 from matrices import thinned
 
@@ -58,7 +57,9 @@ def test_what_goes_back_row_by_row_is_what_monai_brings_back_whole(name):
     source = MetaTensor(torch.tensor(subject.data), affine=torch.tensor(subject.geometry.affine))
     prepared = transform({"image": source})["image"]
     shape = prepared.shape[1:]
-    trace, _ = changes(prepared.applied_operations, prepared.affine, shape, [(1, 2)] * 3, subject.geometry)
+    trace, _ = monai_transforms.grid_changes(
+        prepared.applied_operations, prepared.affine, shape, [(1, 2)] * 3, subject.geometry
+    )
     padded = np.random.default_rng(2).random((2, *(n + 3 for n in shape)), dtype=np.float32)
     there = MetaTensor(torch.tensor(padded[:, 1:-2, 1:-2, 1:-2]), affine=prepared.affine)
     there.applied_operations = prepared.applied_operations
@@ -70,7 +71,7 @@ def test_what_goes_back_row_by_row_is_what_monai_brings_back_whole(name):
     slabs = [
         (walk.region_back(one, ordered.shape[1]), {"mask": walk.restored(ordered[(slice(None), *one)])}) for one in rows
     ]
-    for region, arrays in restored(slabs, trace):
+    for region, arrays in restore.restore_regions(slabs, trace):
         found[(slice(None), *region)] = np.asarray(arrays["mask"])
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -83,7 +84,7 @@ def test_a_label_map_made_in_parts_is_that_of_the_whole_voxel_for_voxel(tmp_path
     model, subject = of_steps(tmp_path, STEPS[name], after), within(image())
     monkeypatch.setattr("isocenter.runtime.preprocessing.image_statistics.HELD_BYTES", 2**17)  # several columns
     parts = np.asarray(model.predict(subject).data)
-    monkeypatch.setattr(monai_transforms, "changes", lambda *given, **named: None)
+    monkeypatch.setattr(monai_transforms, "grid_changes", lambda *given, **named: None)
     whole = np.asarray(model.predict(subject).data)
     assert len(np.unique(whole)) > 1
     assert np.array_equal(parts, whole)
@@ -122,15 +123,15 @@ def test_of_a_part_of_the_image_only_its_windows_are_run_and_its_labels_stay(tmp
     model, subject, done = of_steps(tmp_path, STEPS["resampled"]), image((40, 40, 24)), []
     whole = np.asarray(model.predict(subject, progress=lambda n, of: done.append(of)).data)
     region = (slice(2, 9), slice(0, 8), slice(3, 9))
-    part = np.asarray(model.predict(subject, Request(region=region), progress=lambda n, of: done.append(of)).data)
+    part = np.asarray(model.predict(subject, ModelRequest(region=region), progress=lambda n, of: done.append(of)).data)
     assert done[-1] < done[0]
     assert np.array_equal(part[region], whole[region])
 
 
 def test_of_transforms_that_go_back_in_parts_no_more_is_reckoned_than_is_held(tmp_path):
     subject = header((256, 256, 600))
-    parts = expected_memory(of_steps(tmp_path / "a", STEPS["resampled"]), subject)
-    whole = expected_memory(of_steps(tmp_path / "b", [RESIZED]), subject)
+    parts = predicted_memory.expected_memory(of_steps(tmp_path / "a", STEPS["resampled"]), subject)
+    whole = predicted_memory.expected_memory(of_steps(tmp_path / "b", [RESIZED]), subject)
     assert parts.sums < 2**31 < 4 * 3 * math.prod(subject.shape) + 2**31
     assert whole.sums > 4 * 3 * math.prod(subject.shape)
 
@@ -139,11 +140,11 @@ def test_a_model_whose_outputs_have_to_go_back_whole_and_would_not_fit_is_refuse
     tmp_path, monkeypatch
 ):
     model, subject = of_steps(tmp_path, [RESIZED]), header((128, 128, 128))
-    needed = expected_memory(model, subject)
+    needed = predicted_memory.expected_memory(model, subject)
     free(monkeypatch, needed.total / 0.9 - 2**20)
     figure = rf"case: predicting it would take {needed.total / 2**30:.2f} GiB .* and .* GiB may be used.*whole"
     with pytest.raises(MemoryShortageError, match=figure):
-        fitting_memory(model, subject, "case")
+        predicted_memory.fit_batch_to_memory(model, subject, "case")
     isocenter.write(image(), tmp_path / "case.nii.gz")
     free(monkeypatch, 2**20)
     with pytest.raises(DatasetError, match=r"would take .* GiB .* and 0.00 GiB may be used"):
@@ -153,8 +154,8 @@ def test_a_model_whose_outputs_have_to_go_back_whole_and_would_not_fit_is_refuse
 def test_where_the_largest_piece_is_kept_the_memory_to_find_it_is_reckoned(tmp_path):
     largest = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred"}
     subject = header((512, 512, 300))
-    without = expected_memory(of_steps(tmp_path / "a", []), subject)
-    having = expected_memory(of_steps(tmp_path / "b", [], [*AFTER, largest]), subject)
+    without = predicted_memory.expected_memory(of_steps(tmp_path / "a", []), subject)
+    having = predicted_memory.expected_memory(of_steps(tmp_path / "b", [], [*AFTER, largest]), subject)
     assert having.result == 10 * without.result
 
 

@@ -11,7 +11,7 @@ import torch
 import isocenter
 from foreign_folders import LABELS, network_of, prediction, result_folder
 from isocenter.errors import FormatError, GeometryError, IntegrityError, UsageError
-from isocenter.evaluation import overlap
+from isocenter.evaluation import mask_overlap
 from isocenter.values import Geometry, Image
 from matrices import thinned
 
@@ -48,7 +48,7 @@ def test_a_network_that_nnunet_trained_says_what_it_says_in_nnunet(data, case):
     file = nibabel.load(data / "nnunet_hippocampus" / "predictions" / f"{case}.nii.gz")
     expected = np.asarray(file.dataobj)
     assert (found == expected).mean() >= 0.9995
-    assert min(overlap(found == value, expected == value).dice for value in (1, 2)) >= 0.998
+    assert min(mask_overlap.overlap_of_masks(found == value, expected == value).dice for value in (1, 2)) >= 0.998
 
 
 @pytest.mark.parametrize("residual", thinned(1, [False, True]), ids=["plain", "residual"])

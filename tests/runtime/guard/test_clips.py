@@ -7,11 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from isocenter.runtime import Inference, Model, Networks, Parts, Preprocessing
-from isocenter.runtime.guard.guard import Answering, Guard, fitted_guard
-from isocenter.runtime.guard.observation import Observation, composition, header_of
-from isocenter.tasks import build
-from isocenter.transforms import Normalisation
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.guard import image_gate, image_observation
+from isocenter.runtime.guard.image_gate import Answering, Guard
+from isocenter.runtime.guard.image_observation import Observation
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.model_parts import ModelParts
+from isocenter.runtime.torch_networks import Networks
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Confidence, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((16, 16))
@@ -22,8 +26,13 @@ def guard(level: float, least: float | None = None) -> Guard:
     rng = np.random.default_rng(0)
     still = Image(np.zeros((1, 16, 16), np.float32), GRID)
     noise = [rng.normal(size=(1, 16, 16)).astype(np.float32) for _ in range(60)]
-    seen = [Observation(header_of(still), pixels.reshape(1, -1), composition(pixels)) for pixels in noise]
-    made = fitted_guard(seen[:30], seen[30:], level, exact=True)
+    seen = [
+        Observation(
+            image_observation.header_facts(still), pixels.reshape(1, -1), image_observation.window_composition(pixels)
+        )
+        for pixels in noise
+    ]
+    made = image_gate.fit_guard(seen[:30], seen[30:], level, exact=True)
     assert made is not None
     return replace(made, answers=None if least is None else Answering(0.1, 0.1, least, 50))
 
@@ -55,7 +64,9 @@ def test_a_clip_with_a_frame_that_is_not_sure_enough_gets_no_answer(level):
 @pytest.mark.parametrize(("least", "refused"), [(None, False), (0.0, False), (0.5, True)])
 def test_a_model_of_still_images_gives_a_clip_no_answer_where_its_frames_get_none(least, refused):
     """Of its masks no Dice is expected, so that none is sure."""
-    task = build({"name": "segmentation", "labels": [{"value": 1, "name": "bright"}], "loss": "ce", "tolerance": 1})
+    task = task_catalogue.build_task(
+        {"name": "segmentation", "labels": [{"value": 1, "name": "bright"}], "loss": "ce", "tolerance": 1}
+    )
     prepared = Preprocessing(2, ("0",), (Normalisation("range", 0, 1, 0.5, 1),))
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -64,7 +75,7 @@ def test_a_model_of_still_images_gives_a_clip_no_answer_where_its_frames_get_non
     pixels = np.random.default_rng(1).normal(size=(1, 3, 16, 16)).astype(np.float32)
     film = Image(pixels, GRID, times=(0.0, 0.1, 0.2))
     predicted = Model(
-        task, prepared, Inference((16, 16)), Networks(run, {"name": "none"}), parts=Parts(guard=guard(0.0, least))
+        task, prepared, Inference((16, 16)), Networks(run, {"name": "none"}), parts=ModelParts(guard=guard(0.0, least))
     ).predict(film)
     assert len(predicted.frames) == 3
     assert (predicted.abstained is not None) == refused

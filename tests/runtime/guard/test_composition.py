@@ -6,38 +6,41 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.runtime.guard.distances import Correlated, Ranges, Reference
-from isocenter.runtime.guard.observation import composition
+from isocenter.runtime.guard import image_observation
+from isocenter.runtime.guard.case_distances import Correlated, Ranges, Reference
 
 
 @pytest.mark.parametrize("shape", [(64,), (40, 30), (20, 24, 7)])
 def test_the_composition_of_an_image_is_that_of_its_mirror_image_in_other_light(shape):
     rng = np.random.default_rng(0)
     pixels = rng.normal(size=(2, *shape)).cumsum(axis=1).astype(np.float32)
-    own = composition(pixels)
+    own = image_observation.window_composition(pixels)
     for axis in range(1, len(shape) + 1):
-        other = composition(5 * np.flip(pixels, axis) - 300)
+        other = image_observation.window_composition(5 * np.flip(pixels, axis) - 300)
         assert_allclose(other.layout, own.layout, atol=1e-3)
         assert_allclose(other.texture, own.texture, atol=0.05)  # of long axes some lines are looked at
         assert_allclose(other.contrast, own.contrast, atol=0.05)
         assert_allclose(other.symmetry, own.symmetry, atol=1e-3)
     assert len(own.texture) == 5 * len(shape)
-    exchanged = composition(np.swapaxes(pixels, 1, -1))
+    exchanged = image_observation.window_composition(np.swapaxes(pixels, 1, -1))
     assert len(shape) == 1 or abs(exchanged.texture - own.texture).max() > 1
 
 
 def test_the_composition_of_what_is_empty_or_absent_is_known():
     absent = np.full((1, 16, 16), np.nan, np.float32)
-    for one in (composition(absent), composition(np.ones((1, 16, 16), np.float32))):
+    for one in (
+        image_observation.window_composition(absent),
+        image_observation.window_composition(np.ones((1, 16, 16), np.float32)),
+    ):
         assert np.isfinite(one.texture).all() and (one.layout == 0).all()
     half = np.concatenate([absent, np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)])
-    assert all(np.isfinite(numbers).all() for numbers in composition(half))
+    assert all(np.isfinite(numbers).all() for numbers in image_observation.window_composition(half))
 
 
 def test_contrast_tells_dark_on_bright_from_bright_on_dark():
     rng = np.random.default_rng(0)
-    own = composition(rng.gamma(1.0, size=(1, 32, 32)).astype(np.float32)).contrast
-    inverted = composition(-rng.gamma(1.0, size=(1, 32, 32)).astype(np.float32)).contrast
+    own = image_observation.window_composition(rng.gamma(1.0, size=(1, 32, 32)).astype(np.float32)).contrast
+    inverted = image_observation.window_composition(-rng.gamma(1.0, size=(1, 32, 32)).astype(np.float32)).contrast
     assert (own[:3] < -0.3).all() and own[4] > 0.5
     assert_allclose(inverted[[0, 1, 2, 3, 4, 6, 7]], own[[0, 1, 2, 3, 4, 7, 6]] * [-1, -1, -1, 1, -1, 1, 1], atol=0.5)
 
@@ -46,7 +49,7 @@ def test_contrast_counts_flat_places_and_how_steady_slopes_are():
     slope = np.tile(np.linspace(0, 1, 32), (1, 32, 1))
     edge = (slope > 0.5).astype(np.float32)
     (*_, flat, steady), (*_, flat_of_edge, steady_of_edge) = (
-        composition(one.astype(np.float32)).contrast for one in (slope, edge)
+        image_observation.window_composition(one.astype(np.float32)).contrast for one in (slope, edge)
     )
     assert_allclose(flat, np.log(0.01 + 0.5))  # along one axis nothing changes
     assert_allclose(flat_of_edge, np.log(0.01 + (1 + 30 / 31) / 2))
@@ -56,7 +59,7 @@ def test_contrast_counts_flat_places_and_how_steady_slopes_are():
 def test_half_of_an_even_picture_has_unlike_sides():
     ramp = 16 - np.abs(np.arange(32) - 15.5)
     pixels = (ramp[:, None] + ramp).astype(np.float32)[None]
-    whole, half = (composition(one).symmetry.reshape(2, 2) for one in (pixels, pixels[:, :16]))
+    whole, half = (image_observation.window_composition(one).symmetry.reshape(2, 2) for one in (pixels, pixels[:, :16]))
     assert_allclose(whole[:, 0], np.log(0.05), atol=1e-4)  # its sides are one
     assert half[0, 0] > -0.7 and half[1, 0] == pytest.approx(np.log(0.05), abs=1e-4)
 

@@ -9,9 +9,10 @@ import pytest
 from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
-from isocenter.runtime.guard.distances import Known, p_value
-from isocenter.runtime.guard.guard import Guard, fitted_guard, tail_note
-from isocenter.runtime.guard.observation import Observation, composition, header_of
+from isocenter.runtime.guard import case_distances, image_gate, image_observation
+from isocenter.runtime.guard.case_distances import KnownDistances
+from isocenter.runtime.guard.image_gate import Guard
+from isocenter.runtime.guard.image_observation import Observation
 from isocenter.values import Geometry, Image
 from matrices import thinned
 
@@ -26,10 +27,13 @@ def alarms(patients: int, cases: int, level: float, *, within: float, as_patient
     rng = np.random.default_rng(0)
     own = rng.gamma(4.0, size=(DRAWS, patients + 1, 1)) + within * rng.gamma(4.0, size=(DRAWS, patients + 1, cases))
     names = ["" if as_patients else f"{n // cases}" for n in range(patients * cases)]
-    weights = Known.of(np.zeros(len(names)).tolist(), names).weights
+    weights = KnownDistances.of(np.zeros(len(names)).tolist(), names).weights
     known = np.sort(own[:, :-1].reshape(DRAWS, -1), axis=1)
     # In the order of distances weights stay what they are, because all patients have as many cases.
-    each = [p_value(float(new[-1, 0]), Known(row, weights), level) for new, row in zip(own, known, strict=True)]
+    each = [
+        case_distances.p_value(float(new[-1, 0]), KnownDistances(row, weights), level)
+        for new, row in zip(own, known, strict=True)
+    ]
     return float(np.mean(np.array(each) < level))
 
 
@@ -44,26 +48,28 @@ def test_good_images_of_a_new_patient_are_refused_at_the_level_at_most(patients,
 
 
 def test_a_case_of_one_of_several_weighs_its_share():
-    known = Known.of([3.0, 1.0, 2.0, 5.0], ["a", "b", "a", ""])
+    known = KnownDistances.of([3.0, 1.0, 2.0, 5.0], ["a", "b", "a", ""])
     assert_allclose(known.distances, [1, 2, 3, 5])
     assert_allclose(known.weights, [1, 0.5, 0.5, 1])
     assert known.patients == 3 and known.words() == "4 cases of 3 patients"
-    assert p_value(2.5, known, 0.5) == pytest.approx((1 + 1.5) / 4)
-    assert p_value(9.0, known, 0.5) == pytest.approx(1 / 4)
-    both = known.joined(Known.of([2.5], ["c"]))
+    assert case_distances.p_value(2.5, known, 0.5) == pytest.approx((1 + 1.5) / 4)
+    assert case_distances.p_value(9.0, known, 0.5) == pytest.approx(1 / 4)
+    both = known.joined(KnownDistances.of([2.5], ["c"]))
     assert_allclose(both.distances, [1, 2, 2.5, 3, 5])
     assert both.patients == 4
 
 
 def test_cases_of_a_single_patient_refuse_nothing_by_their_distances():
-    one = Known.of([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], ["a"] * 6)
-    assert p_value(100.0, one, 0.01) == 0.5
+    one = KnownDistances.of([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], ["a"] * 6)
+    assert case_distances.p_value(100.0, one, 0.01) == 0.5
 
 
 def seen(rng: np.random.Generator, patient: str, middle: float = 0.0) -> Observation:
     still = Image(np.zeros((1, 16, 16), np.float32), Geometry.of_pixels((16, 16)))
     sample = rng.normal(middle, 1.0, size=(1, 400)).astype(np.float32)
-    return Observation(header_of(still), sample, composition(sample), patient=patient)
+    return Observation(
+        image_observation.header_facts(still), sample, image_observation.window_composition(sample), patient=patient
+    )
 
 
 def gate(patients: int, cases: int, level: float, seed: int = 0) -> Guard:
@@ -74,15 +80,15 @@ def gate(patients: int, cases: int, level: float, seed: int = 0) -> Guard:
         [seen(rng, f"{part} {n // cases}", own[n // cases]) for n in range(patients * cases)]
         for part, own in zip(("train", "val"), middles, strict=True)
     )
-    made = fitted_guard(trained, held_out, level, exact=True)
+    made = image_gate.fit_guard(trained, held_out, level, exact=True)
     assert made is not None
     return made
 
 
 def test_many_cases_of_few_patients_are_not_enough_for_a_level_and_the_gate_says_so():
-    note = tail_note(gate(10, 12, 0.01))  # training cases too, which are judged by others
+    note = image_gate.tail_note(gate(10, 12, 0.01))  # training cases too, which are judged by others
     assert "240 cases of 20 patients" in note and "extrapolated" in note
-    assert tail_note(gate(70, 1, 0.1)) == (
+    assert image_gate.tail_note(gate(70, 1, 0.1)) == (
         "The gate refuses an image with a p-value below 0.1, by comparison with 70 cases that chose nothing."
     )
 

@@ -11,20 +11,23 @@ import torch
 from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
-from isocenter.runtime import Inference, Model, Networks, Preprocessing, TorchNetwork
-from isocenter.runtime.guard.distances import Known, p_value
-from isocenter.runtime.guard.guard import Guard, fitted_guard, refitted
-from isocenter.runtime.guard.observation import Observation, composition, header_of
-from isocenter.tasks import build
-from isocenter.transforms import Normalisation
+from isocenter.runtime import Model, Preprocessing
+from isocenter.runtime.guard import case_distances, image_gate, image_observation
+from isocenter.runtime.guard.case_distances import KnownDistances
+from isocenter.runtime.guard.image_gate import Guard
+from isocenter.runtime.guard.image_observation import Observation
+from isocenter.runtime.inference import Inference
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Case, Geometry, Image
 from matrices import thinned
 
 DRAWS, LEVEL = 1000, 0.01
 
 
-def each_a_patient(distances: np.ndarray) -> Known:
-    return Known.of(distances.tolist(), [""] * len(distances))
+def each_a_patient(distances: np.ndarray) -> KnownDistances:
+    return KnownDistances.of(distances.tolist(), [""] * len(distances))
 
 
 @pytest.mark.parametrize("count", [5, 10, 30])
@@ -36,7 +39,7 @@ def test_images_of_a_site_are_refused_at_the_level_at_most_however_far_it_lies(c
         *site, new = further + times * rng.gamma(4.0, size=count + 1)
         own, trained = each_a_patient(np.array(site)), each_a_patient(rng.gamma(4.0, size=100))
         scaled = trained.as_far_as(own)
-        refused += p_value(new, own if scaled is None else own.joined(scaled), LEVEL) < LEVEL
+        refused += case_distances.p_value(new, own if scaled is None else own.joined(scaled), LEVEL) < LEVEL
     assert refused / DRAWS <= LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / DRAWS)
 
 
@@ -48,7 +51,9 @@ def test_distances_of_training_cases_grow_with_the_mean_of_a_site_and_its_error_
         assert scaled is not None
         assert_allclose(scaled.distances, times * trained.distances)
     assert trained.as_far_as(far) is None
-    assert trained.as_far_as(Known.of([1.0, 1.0], ["a", "a"])) is None  # of one patient nobody knows how others differ
+    assert (
+        trained.as_far_as(KnownDistances.of([1.0, 1.0], ["a", "a"])) is None
+    )  # of one patient nobody knows how others differ
     zeros = each_a_patient(np.zeros(3))
     assert zeros.as_far_as(zeros) is not None and zeros.as_far_as(near) is None
 
@@ -57,13 +62,17 @@ def seen(rng: np.random.Generator, *, fine: float = 1.0) -> Observation:
     """A noisy picture with a bright middle."""
     pixels = rng.normal(size=(1, 32, 32)).cumsum(axis=1) + fine * rng.normal(size=(1, 32, 32))
     pixels[:, 8:24, 8:24] += 12 + rng.normal()
-    header = header_of(Image(pixels, Geometry.of_pixels((32, 32))))
-    return Observation(header, pixels.reshape(1, -1).astype(np.float32), composition(pixels.astype(np.float32)))
+    header = image_observation.header_facts(Image(pixels, Geometry.of_pixels((32, 32))))
+    return Observation(
+        header,
+        pixels.reshape(1, -1).astype(np.float32),
+        image_observation.window_composition(pixels.astype(np.float32)),
+    )
 
 
 def gate(held_out: int) -> Guard:
     rng = np.random.default_rng(2)
-    made = fitted_guard([seen(rng) for _ in range(40)], [seen(rng) for _ in range(held_out)], LEVEL, exact=True)
+    made = image_gate.fit_guard([seen(rng) for _ in range(40)], [seen(rng) for _ in range(held_out)], LEVEL, exact=True)
     assert made is not None
     return made
 
@@ -75,7 +84,7 @@ def test_a_gate_that_few_cases_of_a_site_have_calibrated_still_refuses_what_is_o
     alone, refused = replace(made, by_others={}), list[tuple[bool, ...]]()
     for _ in range(15):
         site, odd, good = [seen(rng) for _ in range(5)], seen(rng, fine=6.0), seen(rng)
-        again, bare = (refitted(one, site, exact=True) for one in (made, alone))
+        again, bare = (image_gate.refit(one, site, exact=True) for one in (made, alone))
         refused.append(
             tuple(gate.verdict(one)[1] is not None for gate, one in ((again, odd), (bare, odd), (again, good)))
         )
@@ -89,7 +98,9 @@ def test_a_gate_keeps_the_distances_of_its_training_cases():
     made, rng = gate(7), np.random.default_rng(8)
     site, odd = [seen(rng) for _ in range(6)], seen(rng, fine=4.0)
     again = Guard.of(json.loads(json.dumps(made.settings)), load(made.content))
-    assert refitted(again, site, exact=True).verdict(odd) == refitted(made, site, exact=True).verdict(odd)
+    assert image_gate.refit(again, site, exact=True).verdict(odd) == image_gate.refit(made, site, exact=True).verdict(
+        odd
+    )
 
 
 class Means(torch.nn.Module):
@@ -101,10 +112,10 @@ class Means(torch.nn.Module):
 
 
 def test_a_network_that_is_none_of_ours_is_observed_without_features():
-    task = build({"name": "classification", "classes": ["dark", "bright"], "smoothing": 0.0})
+    task = task_catalogue.build_task({"name": "classification", "classes": ["dark", "bright"], "smoothing": 0.0})
     prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(12, 12))
     model = Model(task, prepared, Inference((12, 12)), Networks(TorchNetwork(Means().eval()), {"name": "UNet"}))
     image = Image(np.random.default_rng(0).normal(size=(1, 12, 12)).astype(np.float32), Geometry.of_pixels((12, 12)))
-    observation, prediction = model.observed(Case("a", "a", {"0": image}))
+    observation, prediction = model.observe(Case("a", "a", {"0": image}))
     assert observation.is_seen and observation.features is None
     assert prediction.probabilities is not None

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import UsageError
-from isocenter.evaluation.intervals import Resampling, weightings
-from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test
+from isocenter.evaluation import intervals
+from isocenter.evaluation.intervals import Resampling
+from isocenter.evaluation.significance.testing import LEVEL, NOTHING, DifferenceTest
 from isocenter.lazy import special, stats
 from isocenter.values import Floats
 
@@ -34,14 +35,14 @@ def refuse_impossible_margin(margin: float, where: str) -> None:
         raise UsageError(f"{margin:g} is not a valid margin", where, "Give a number above 0, in the unit of the metric")
 
 
-def reason_against_margins(test: Test) -> str:
+def reason_against_margins(test: DifferenceTest) -> str:
     """Why the interval of a test can show nothing of a margin; empty where it can."""
     if not test.unfit and (test.low is None or test.high is None or test.high <= test.low):
         return "there is no interval"
     return test.unfit or test.too_few
 
 
-def margin_interval(test: Test) -> tuple[float, float] | None:
+def margin_interval(test: DifferenceTest) -> tuple[float, float] | None:
     """The interval that has to lie within a margin: that of the difference, with `margin_ends` where there are any."""
     if test.low is None or test.high is None:
         return None
@@ -49,7 +50,7 @@ def margin_interval(test: Test) -> tuple[float, float] | None:
     return min(interval[0], other[0]), max(interval[1], other[1])
 
 
-def non_inferiority(test: Test, margin: float, *, more: bool = True) -> Test:
+def non_inferiority(test: DifferenceTest, margin: float, *, more: bool = True) -> DifferenceTest:
     """Whether the second model is worse than the first by less than a margin: shown where p is below 2.5 %.
 
     test:   of their difference, such as `delong` gives, with its interval
@@ -77,7 +78,7 @@ def non_inferiority(test: Test, margin: float, *, more: bool = True) -> Test:
     return replace(test, statistic=statistic, p=p, method=f"non-inferiority by {margin:g}, one-sided; {test.method}")
 
 
-def equivalence(test: Test, margin: float) -> Test:
+def equivalence(test: DifferenceTest, margin: float) -> DifferenceTest:
     """Whether both models differ by less than a margin either way: shown where p is below 2.5 %.
 
     The larger p of two one-sided tests. Schuirmann, J Pharmacokinet Biopharm 1987, doi:10.1007/BF01068419; with the
@@ -124,7 +125,7 @@ def mean_ends(sums: Floats, shares: Floats, losses: tuple[float, float], seed: i
         mean, error = _means_and_errors(every, np.append(sums, loss / people), np.append(shares, 1 / people))
         ends.append(mean + error * stats.t.ppf(TAILS, people))
     if people <= MOST_DRAWN:
-        weightings_drawn = weightings(np.zeros(people, dtype=np.intp), Resampling(seed), width=people)
+        weightings_drawn = intervals.draw_weightings(np.zeros(people, dtype=np.intp), Resampling(seed), width=people)
         means, errors = np.concatenate(
             [_means_and_errors(weights, sums, shares) for weights in weightings_drawn], axis=1
         )

@@ -9,22 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.evaluation.intervals import difference
-from isocenter.evaluation.significance.areas import FEW_FOR_DELONG, area_covariance, delong, placements
-from isocenter.evaluation.significance.margins import (
-    MOST_DRAWN,
-    Interval,
-    area_interval,
-    design_effect,
-    exchange_interval,
-    mean_ends,
-    score_interval,
-    too_few_for_margins,
-)
-from isocenter.evaluation.significance.outcome import LEVEL, NOTHING, Test, numbers_of, owners_of
-from isocenter.evaluation.table import ALL, PROBABILITY, Table, metric_columns, resampling, without_part
-from isocenter.evaluation.weighting import refuse_no_draws, truths_of
+from isocenter import errors
+from isocenter.errors import DatasetError, UsageError
+from isocenter.evaluation import _weighting, case_tables, intervals
+from isocenter.evaluation.case_tables import ALL, PROBABILITY, Table
+from isocenter.evaluation.significance import auroc_tests, margins, testing
+from isocenter.evaluation.significance.auroc_tests import FEW_FOR_DELONG
+from isocenter.evaluation.significance.margins import MOST_DRAWN, Interval
+from isocenter.evaluation.significance.testing import LEVEL, NOTHING, DifferenceTest
 from isocenter.lazy import stats
 from isocenter.values import Array, Estimate, Floats, Row
 
@@ -39,7 +31,7 @@ MOST_WALSH = 1000
 OF_RANKS = "Wilcoxon's test is of the pseudomedian of the differences, a margin of the difference of the means"
 
 
-def permutation(
+def permutation_test(
     first: ArrayLike,
     second: ArrayLike,
     positive: ArrayLike | None = None,
@@ -48,7 +40,7 @@ def permutation(
     worst: float | None = None,
     seed: int = 0,
     draws: int = DRAWS,
-) -> Test:
+) -> DifferenceTest:
     """The difference of two means, or with `positive` of two AUROCs, where any patient's models may be exchanged.
 
     first, second: (cases,) numbers whose means are compared; scores, whose scale does not matter, with `positive`
@@ -65,17 +57,19 @@ def permutation(
     0.05 %.
     Bandos et al., Stat Med 2005, doi:10.1002/sim.2149: the difference of two AUROCs is a sum over cases
     """
-    refuse_no_draws(draws)
-    ours, other = numbers_of(first, second)
-    owner = owners_of(patients, len(ours))
+    _weighting.refuse_no_draws(draws)
+    ours, other = testing.paired_numbers(first, second)
+    owner = testing.patient_numbers(patients, len(ours))
     parts = (
-        (other - ours) / len(ours) if positive is None else _area_parts(ours, other, truths_of(positive, "positive"))
+        (other - ours) / len(ours)
+        if positive is None
+        else _area_parts(ours, other, _weighting.require_truths(positive, "positive"))
     )
     sums = np.asarray(np.bincount(owner, parts), dtype=np.float64)
     difference, unequal = float(sums.sum()), sums[np.abs(sums) > NOTHING]
     what = "exchange of each patient's models"
     if not len(unequal):
-        return Test(difference, None, None, 0.0, 1.0, f"{what}; no case tells them apart")
+        return DifferenceTest(difference, None, None, 0.0, 1.0, f"{what}; no case tells them apart")
     statistic = difference / float(np.sqrt((unequal**2).sum()))
     if len(unequal) > MOST_DRAWN:
         p, how = 2 * float(stats.norm.sf(abs(statistic))), "; normal distribution"
@@ -85,11 +79,11 @@ def permutation(
         extreme = int((reached >= abs(difference) - 1e-9 * np.abs(unequal).sum()).sum())
         p = extreme / len(reached) if exact else (1 + extreme) / (1 + len(reached))
         how = f", all {len(reached)}" if exact else f", {len(reached)} drawn"
-    test = Test(difference, None, None, statistic, p, f"{what}{how}")
+    test = DifferenceTest(difference, None, None, statistic, p, f"{what}{how}")
     if positive is None:
         return _with_interval_of_means(test, ours, other, owner, worst, seed, draws)
-    areas, covariance = area_covariance(np.stack([ours, other]), positive, owner)
-    if ends := area_interval(areas, covariance, len(sums)):
+    areas, covariance = auroc_tests.area_covariance(np.stack([ours, other]), positive, owner)
+    if ends := margins.area_interval(areas, covariance, len(sums)):
         return replace(
             test, low=ends[0], high=ends[1], method=f"{test.method}; interval by DeLong's variances, logit scale"
         )
@@ -98,7 +92,7 @@ def permutation(
     return replace(test, method=f"{test.method}; {whose} has no interval")
 
 
-def mcnemar(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = None) -> Test:
+def mcnemar_test(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = None) -> DifferenceTest:
     """The difference of two shares of right calls of the same cases.
 
     first, second: (cases,) whether each call is right
@@ -108,26 +102,26 @@ def mcnemar(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = No
     several cases with as many fewer cases as their design effect says.
     McNemar, Psychometrika 1947, doi:10.1007/BF02295996
     """
-    ours, other = numbers_of(first, second)
+    ours, other = testing.paired_numbers(first, second)
     if not np.isin([ours, other], (0.0, 1.0)).all():
         raise UsageError(
             "a call that is neither right nor wrong", "McNemar", "Give 1 for a right call, 0 for a wrong one"
         )
-    owner = owners_of(patients, len(ours))
+    owner = testing.patient_numbers(patients, len(ours))
     sums, cases = np.bincount(owner, other - ours), len(ours)
     difference, nonzero = float(sums.sum() / cases), sums[sums != 0]
-    effect = design_effect(other - ours, owner)
-    low, high = score_interval((other > ours).sum() / effect, (ours > other).sum() / effect, cases / effect)
+    effect = margins.design_effect(other - ours, owner)
+    low, high = margins.score_interval((other > ours).sum() / effect, (ours > other).sum() / effect, cases / effect)
     statistic = float(nonzero.sum() / np.sqrt((nonzero**2).sum())) if len(nonzero) else 0.0
     if len(nonzero) < EXACT_CALLS:
         p, law = _exact(nonzero), "exact, which is conservative"
     else:
         p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
     method = f"McNemar, {len(nonzero)} that differ; {law}; score interval (Tango)"
-    return Test(difference, low, high, statistic, p, method)
+    return DifferenceTest(difference, low, high, statistic, p, method)
 
 
-def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = None) -> Test:
+def wilcoxon_test(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = None) -> DifferenceTest:
     """The typical difference of two numbers of the same cases (Hodges and Lehmann), by signed ranks.
 
     patients: (cases,) whose, where patients have several, whose signs go together (Rosner et al., Biometrics 2006,
@@ -137,14 +131,16 @@ def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = N
     pseudomedian.
     Wilcoxon, Biometrics Bull 1945, doi:10.2307/3001968; Hodges and Lehmann, Ann Math Stat 1963
     """
-    ours, other = numbers_of(first, second)
-    owner, apart = owners_of(patients, len(ours)), other - ours
+    ours, other = testing.paired_numbers(first, second)
+    owner, apart = testing.patient_numbers(patients, len(ours)), other - ours
     differs = np.abs(apart) > NOTHING * max(float(np.abs([ours, other]).max(initial=0.0)), 1.0)
     ranks = stats.rankdata(np.abs(apart[differs])) * np.sign(apart[differs])
     sums = np.bincount(owner[differs], ranks)
     nonzero = sums[sums != 0]
     if not len(nonzero):
-        return Test(0.0, None, None, 0.0, 1.0, "Wilcoxon signed rank; no case tells them apart", unfit=OF_RANKS)
+        return DifferenceTest(
+            0.0, None, None, 0.0, 1.0, "Wilcoxon signed rank; no case tells them apart", unfit=OF_RANKS
+        )
     deviation = float(np.sqrt((nonzero**2).sum()))
     statistic = float(nonzero.sum()) / deviation
     if len(nonzero) < EXACT_RANKS and np.abs(nonzero).sum() < MOST_SUM:
@@ -153,14 +149,14 @@ def wilcoxon(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None = N
         p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
     middle, low, high = _typical(apart[differs] if len(nonzero) > 1 else apart, deviation)
     method = f"Wilcoxon signed rank, {len(nonzero)} that differ; {law}; interval of the pseudomedian"
-    return Test(middle, low, high, statistic, p, method, unfit=OF_RANKS)
+    return DifferenceTest(middle, low, high, statistic, p, method, unfit=OF_RANKS)
 
 
 def _with_interval_of_means(
-    test: Test, ours: Floats, other: Floats, owner: np.ndarray, worst: float | None, seed: int, draws: int
-) -> Test:
+    test: DifferenceTest, ours: Floats, other: Floats, owner: np.ndarray, worst: float | None, seed: int, draws: int
+) -> DifferenceTest:
     sums, shares = (np.asarray(np.bincount(owner, n), dtype=np.float64) / len(ours) for n in (other - ours, None))
-    test = replace(test, too_few=too_few_for_margins(len(sums)))
+    test = replace(test, too_few=margins.too_few_for_margins(len(sums)))
     ends = _mean_interval(sums, shares, seed, draws)
     if ends is None:
         return replace(test, method=f"{test.method}; no interval of so few patients, or of all alike")
@@ -174,7 +170,7 @@ def _with_interval_of_means(
         losses, what = (worst - ours.mean(), other.mean() - worst), f"at {worst:g}, the metric's worst value"
     unseen = f"{len(sums)} patients without a failure do not exclude failures in {300 / len(sums):.2g} % (3/n)"
     method = f"bootstrap-t, and one further patient {what}; {unseen}"
-    return replace(test, margin_ends=mean_ends(sums, shares, losses, seed), margin_method=method)
+    return replace(test, margin_ends=margins.mean_ends(sums, shares, losses, seed), margin_method=method)
 
 
 def _typical(apart: Floats, deviation: float) -> tuple[float, float, float]:
@@ -191,7 +187,7 @@ def _typical(apart: Floats, deviation: float) -> tuple[float, float, float]:
 
 def _area_parts(ours: Floats, other: Floats, positive: np.ndarray) -> Floats:
     """(cases,) what each adds to the difference of two AUROCs, and takes from it where its models are exchanged."""
-    placements(np.stack([ours, other]), positive)  # refuses what has no AUROC
+    auroc_tests.placements(np.stack([ours, other]), positive)  # refuses what has no AUROC
     first, second = (stats.rankdata(scores) for scores in (ours, other))
     yes, no = (np.sort(np.concatenate([first[side], second[side]])) for side in (positive, ~positive))
     above, below = (_share_below(no, ranks[positive]) for ranks in (second, first))
@@ -221,7 +217,7 @@ def _mean_interval(sums: Floats, shares: Floats, seed: int, draws: int) -> Inter
     sums: (patients,) what each adds to the difference; shares: (patients,) of all cases
     """
     if len(sums) <= MOST_DRAWN:
-        return exchange_interval(sums, shares, _exchanges(len(sums), seed, draws)[0])
+        return margins.exchange_interval(sums, shares, _exchanges(len(sums), seed, draws)[0])
     difference = float(sums.sum())
     half = float(stats.norm.ppf((1 + LEVEL) / 2)) * float(np.sqrt(((sums - shares * difference) ** 2).sum()))
     return difference - half, difference + half
@@ -238,15 +234,15 @@ def _exact(sums: Floats) -> float:
     return float(min(1.0, law[np.abs(np.arange(len(law)) - middle) >= least].sum()))
 
 
-def paired_bootstrap(first: Estimate, second: Estimate) -> Test:
+def paired_bootstrap(first: Estimate, second: Estimate) -> DifferenceTest:
     """The difference of two figures that kept the draws of the same patients.
 
     p is the level at which the interval of `difference` ends at 0, so that both always say the same.
     """
-    apart, draws, other = difference(first, second), first.draws, second.draws
+    apart, draws, other = intervals.difference(first, second), first.draws, second.draws
     if apart.low is None or apart.high is None or draws is None or other is None:
         same = abs(apart.value) <= NOTHING
-        return Test(apart.value, None, None, 0.0 if same else np.nan, 1.0 if same else np.nan, apart.method)
+        return DifferenceTest(apart.value, None, None, 0.0 if same else np.nan, 1.0 if same else np.nan, apart.method)
     figures = other.figures - draws.figures
     figures = figures[np.isfinite(figures)]
     beyond = min((figures <= 0).sum(), (figures >= 0).sum())
@@ -255,8 +251,8 @@ def paired_bootstrap(first: Estimate, second: Estimate) -> Test:
     # The interval is widened for few patients: what it is widened by is taken from the normal deviate here.
     wide = float(stats.norm.isf(share / 2)) * (free / draws.fewest) ** 0.5
     statistic = apart.value / max(float(figures.std(ddof=1)), NOTHING)
-    p, too_few = 2 * float(stats.t.sf(wide, free)), too_few_for_margins(len(draws.strata))
-    return Test(apart.value, apart.low, apart.high, statistic, p, apart.method, too_few)
+    p, too_few = 2 * float(stats.t.sf(wide, free)), margins.too_few_for_margins(len(draws.strata))
+    return DifferenceTest(apart.value, apart.low, apart.high, statistic, p, apart.method, too_few)
 
 
 def bootstrap_ranks(estimates: Sequence[Estimate], *, more: bool = True) -> Floats | None:
@@ -307,7 +303,7 @@ class CaseValues:
     positive: np.ndarray | None = None
     worst: float | None = None
 
-    def of(self, rows: np.ndarray) -> CaseValues:
+    def of_rows(self, rows: np.ndarray) -> CaseValues:
         """The values of some rows, given as truths."""
         truth = None if self.positive is None else self.positive[rows]
         arrays = {name: getattr(self, name)[rows] for name in ("cases", "patients", "values")}
@@ -320,7 +316,7 @@ def column_values(table: Table) -> list[CaseValues]:
     A column of nothing but 0 and 1 is a share, unless that of the other model is none. Rows without a figure are left
     out.
     """
-    return [made for metric in metric_columns(table) for made in _of_column(table, metric)]
+    return [made for metric in case_tables.metric_columns(table) for made in _of_column(table, metric)]
 
 
 def fitting_tests(first: CaseValues, second: CaseValues) -> tuple[str, ...]:
@@ -332,7 +328,7 @@ def fitting_tests(first: CaseValues, second: CaseValues) -> tuple[str, ...]:
     return FITTING[first.kind if first.kind == second.kind else "mean"]
 
 
-def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) -> Test:
+def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) -> DifferenceTest:
     """The test of this name of two models' numbers of the same cases. Raises UsageError for one that does not fit."""
     fitting = fitting_tests(first, second)
     if name not in fitting:
@@ -341,26 +337,28 @@ def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) ->
         raise UsageError(f"{first.metric} of other cases", "test", "Give both models of the same cases")
     ours, other, patients = first.values, second.values, first.patients
     if name == "permutation":
-        return permutation(ours, other, first.positive, patients, worst=first.worst, seed=seed)
+        return permutation_test(ours, other, first.positive, patients, worst=first.worst, seed=seed)
     if first.positive is not None:
-        return delong(ours, other, first.positive, patients)
-    return (mcnemar if name == "mcnemar" else wilcoxon)(ours, other, patients)
+        return auroc_tests.delong(ours, other, first.positive, patients)
+    return (mcnemar_test if name == "mcnemar" else wilcoxon_test)(ours, other, patients)
 
 
 def _of_column(table: Table, metric: str) -> list[CaseValues]:
     scored = table[table[metric].notna()]
     labels = list(dict.fromkeys(scored["label"]))
-    values = [_made(metric, str(label), scored[scored["label"] == label]) for label in labels if label != ALL]
+    values = [_make_values(metric, str(label), scored[scored["label"] == label]) for label in labels if label != ALL]
     if len(labels) == 1:
-        return [*values, _made(metric, ALL, scored)]
+        return [*values, _make_values(metric, ALL, scored)]
     # The mean of the labels' means, as one of all rows: each counts by how many its label has.
     share = scored["label"].map(len(scored) / (len(labels) * scored["label"].value_counts()))
     return (
-        [*values, _made(metric, ALL, scored.assign(**{metric: scored[metric].astype(float) * share}))] if labels else []
+        [*values, _make_values(metric, ALL, scored.assign(**{metric: scored[metric].astype(float) * share}))]
+        if labels
+        else []
     )
 
 
-def _made(metric: str, label: str, table: Table) -> CaseValues:
+def _make_values(metric: str, label: str, table: Table) -> CaseValues:
     values = table[metric].to_numpy(dtype=np.float64)
     kind: Kind = "share" if np.isin(values, (0.0, 1.0)).all() else "mean"
     # Of three classes or more, the squared errors of all are summed.
@@ -382,7 +380,7 @@ GRADED = "rps"
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedFigure:
     """One figure of several models for one label, and how much higher it is than the first one's."""
 
     metric: str
@@ -391,33 +389,33 @@ class Compared:
     differences: tuple[Estimate, ...]
 
 
-def compared(
+def compare_figures(
     tables: Mapping[str, Table], summaries: Sequence[Callable[..., Sequence[Row]]], *, seed: int
-) -> tuple[list[Compared], dict[str, int]]:
+) -> tuple[list[ComparedFigure], dict[str, int]]:
     """Every figure that all models have, and {metric: rows that one of them lacks, left out for all}.
 
     tables:    {name: table of cases}, the one that the others are compared with first
     summaries: of each model, called with its table and `seed`, as its own task makes it by its own threshold
     Raises DatasetError where the tables are not of the same cases with the same references.
     """
-    same, left_out = aligned(tables)
+    same, left_out = align_tables(tables)
     first, *others = (_estimates(summary, table, seed) for summary, table in zip(summaries, same, strict=True))
     rows = []
     for key in first:
         if all(key in one for one in others):
             metric, label = key
             estimates = (first[key], *(one[key] for one in others))
-            apart = tuple(difference(estimates[0], one) for one in estimates[1:])
-            rows.append(Compared(metric, label, estimates, apart))
+            apart = tuple(intervals.difference(estimates[0], one) for one in estimates[1:])
+            rows.append(ComparedFigure(metric, label, estimates, apart))
     return rows, left_out
 
 
 def _estimates(summary: Callable[..., Sequence[Row]], table: Table, seed: int) -> dict[tuple[str, str], Estimate]:
-    rows = summary(table, seed=resampling(table, seed, keeps_draws=True))
+    rows = summary(table, seed=case_tables.resampling_of_table(table, seed, keeps_draws=True))
     return {(row.metric, row.label): row.estimate for row in rows}
 
 
-def aligned(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
+def align_tables(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
     """The tables with rows in one order, and what is undefined in one undefined in all; {metric: rows so left out}.
 
     Raises DatasetError where they are not of the same cases with the same references.
@@ -425,7 +423,7 @@ def aligned(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
     (first, base), *others = tables.items()
     same = [base, *(_in_order_of(base, table, first, name) for name, table in others)]
     left_out = {}
-    for metric in metric_columns(base):
+    for metric in case_tables.metric_columns(base):
         if all(metric in one for one in same):
             unknown = np.any([one[metric].isna() for one in same], axis=0)
             if lost := int(unknown.sum() - min(one[metric].isna().sum() for one in same)):
@@ -440,7 +438,7 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
     ours, theirs = (list(zip(one["case"], one["label"], strict=True)) for one in (base, table))
     if unpaired := sorted({*ours} ^ {*theirs}):
         (case, label), whose = unpaired[0], first if unpaired[0] in ours else name
-        rows = counted(len(unpaired), "row")
+        rows = errors.count_phrase(len(unpaired), "row")
         raise DatasetError(
             f"{rows} in only one of the tables, the first case {case}, label {label} in {whose}", name, REMEDY
         )
@@ -449,7 +447,7 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
         raise DatasetError(f"the same cases belong to other patients than in {first}", name, REMEDY)
     if unlike := _unlike_classes(base, moved):
         raise DatasetError(f"{unlike} than in {first}", name, "Compare models that tell the same classes apart")
-    for column in [name for name in base if without_part(str(name)) in GIVEN]:
+    for column in [name for name in base if case_tables.column_of_part(str(name)) in GIVEN]:
         if column in moved and not _equal(base[column].to_numpy(), moved[column].to_numpy()):
             raise DatasetError(f"the same cases have other references than in {first}", name, REMEDY)
     return moved
@@ -461,7 +459,9 @@ def _refuse_other_cases(base: Table, table: Table, first: str, name: str) -> Non
     if ours != theirs:
         apart = [f"{len(own)} only in {whose}" for own, whose in ((ours - theirs, first), (theirs - ours, name)) if own]
         raise DatasetError(
-            f"the splits differ: {len(ours & theirs)} test cases are in both, {listed(apart)}", name, SAME_SPLIT
+            f"the splits differ: {len(ours & theirs)} test cases are in both, {errors.list_phrase(apart)}",
+            name,
+            SAME_SPLIT,
         )
 
 
@@ -470,7 +470,7 @@ def _unlike_classes(ours: Table, theirs: Table) -> str:
     classes, other = (_classes(table) for table in (ours, theirs))
     if set(classes) != set(other):
         return "the classes are others"
-    are_grades = all(GRADED in [without_part(str(name)) for name in table] for table in (ours, theirs))
+    are_grades = all(GRADED in [case_tables.column_of_part(str(name)) for name in table] for table in (ours, theirs))
     return "the grades stand in another order" if are_grades and classes != other else ""
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
-from isocenter.evaluation.significance.outcome import LEVEL, Test, normal_test, owners_of
+from isocenter.evaluation.significance import testing
+from isocenter.evaluation.significance.testing import LEVEL, DifferenceTest
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -25,7 +26,7 @@ WORDS = {
 }
 
 
-def icc(ratings: ArrayLike, form: Form = "2") -> Test:
+def icc(ratings: ArrayLike, form: Form = "2") -> DifferenceTest:
     """The intraclass correlation as `difference`, with its interval, and F and p against none.
 
     ratings: (subjects, raters), none missing
@@ -49,8 +50,8 @@ def icc(ratings: ArrayLike, form: Form = "2") -> Test:
     reason = "" if math.isfinite(value) else "; none: raters are less alike than chance, so that their mean has none"
     method = f"ICC({form}): {WORDS[kind]}; F{reason}"
     if not (math.isfinite(low) and math.isfinite(high)):
-        return Test(value, None, None, statistic, p, method)
-    return Test(value, low, high, statistic, p, method)
+        return DifferenceTest(value, None, None, statistic, p, method)
+    return DifferenceTest(value, low, high, statistic, p, method)
 
 
 def _of_mean(single: float, raters: int) -> float:
@@ -109,7 +110,7 @@ def _absolute(between: V, of_raters: V, rest: V, subjects: int, raters: int) -> 
     return np.maximum(-1.0, (between - rest) / total)
 
 
-def mean_over_raters(values: ArrayLike, owners: ArrayLike | None = None, *, most: float = math.inf) -> Test:
+def mean_over_raters(values: ArrayLike, owners: ArrayLike | None = None, *, most: float = math.inf) -> DifferenceTest:
     """The mean of one number of each rater and subject, which other raters and other subjects would change.
 
     values: (raters, subjects); owners: (subjects,) whose they are, of whom each counts once
@@ -117,15 +118,15 @@ def mean_over_raters(values: ArrayLike, owners: ArrayLike | None = None, *, most
     Both are random: Satterthwaite, Biometrics Bulletin 1946, doi:10.2307/3002019
     """
     ratings = np.asarray(values, dtype=np.float64)
-    owner = owners_of(owners, ratings.shape[1])
+    owner = testing.patient_numbers(owners, ratings.shape[1])
     table = np.stack([np.bincount(owner, row) / np.bincount(owner) for row in ratings])
     raters, subjects = table.shape
     mean, method = float(table.mean()), "mean over readers and cases, both random"
     if min(raters, subjects) < 2:
-        return Test(mean, None, None, math.nan, math.nan, f"{method}; needs two readers and two patients")
+        return DifferenceTest(mean, None, None, math.nan, math.nan, f"{method}; needs two readers and two patients")
     between, of_raters, rest = _squares(table.T)
     of_raters, between = max(of_raters, rest), max(between, rest)  # a variance is never below 0
     total, free = of_raters + between - rest, (raters - 1) * (subjects - 1)
     spread = of_raters**2 / (raters - 1) + between**2 / (subjects - 1) + rest**2 / free
     degrees = total**2 / spread if spread > 0 else None
-    return normal_test(mean, math.sqrt(total / table.size), method, degrees, most=most)
+    return testing.normal_test(mean, math.sqrt(total / table.size), method, degrees, most=most)

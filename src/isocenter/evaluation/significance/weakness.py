@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.evaluation.significance.outcome import holm
+from isocenter.evaluation.significance import testing
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import special
 from isocenter.values import Array, Floats
@@ -70,20 +70,20 @@ def weak_groups(
     _, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     tested, members = list[WeakGroup](), list[Array]()
     for attribute, values in attributes.items():
-        for group, inside in groups_of(values).items():
-            group_found = _described(attribute, group, wrong, owner, inside)
+        for group, inside in groups_of_values(values).items():
+            group_found = _describe(attribute, group, wrong, owner, inside)
             tested.append(group_found)
             if group_found.judged == "yes":
                 members.append(inside)
     if members:
         chances = iter(_chances(wrong, owner, np.stack(members), seed))
         tested = [replace(one, p=next(chances)) if one.judged == "yes" else one for one in tested]
-    adjusted = holm([one.p for one in tested])
+    adjusted = testing.holm([one.p for one in tested])
     tested = [replace(one, p_adjusted=float(p)) for one, p in zip(tested, adjusted, strict=True)]
     return sorted(tested, key=lambda group: (np.isnan(group.p), group.p, -group.difference))
 
 
-def groups_of(values: Sequence[Any]) -> dict[str, Array]:
+def groups_of_values(values: Sequence[Any]) -> dict[str, Array]:
     """{group: (cases,) who is in it}: the values where they are few, thirds of many numbers, nothing else.
 
     Two values leave one comparison: of two groups that are all there is, both are kept, as each may be the weak one.
@@ -106,7 +106,7 @@ def groups_of(values: Sequence[Any]) -> dict[str, Array]:
     return {name: present & inside for name, inside in thirds.items()}
 
 
-def clusters(features: ArrayLike, patients: Sequence[str], *, seed: int) -> list[str | None]:
+def cluster_cases(features: ArrayLike, patients: Sequence[str], *, seed: int) -> list[str | None]:
     """(cases,) the cluster of each case by its features, without a look at errors; None of too few patients.
 
     k-means along the longest principal axes (Lloyd, IEEE Trans Inf Theory 1982, doi:10.1109/TIT.1982.1056489)
@@ -145,7 +145,7 @@ def _spread_out(places: Floats, count: int, random: np.random.Generator) -> list
     return chosen
 
 
-def _described(attribute: str, group: str, wrong: Floats, owner: Array, inside: Array) -> WeakGroup:
+def _describe(attribute: str, group: str, wrong: Floats, owner: Array, inside: Array) -> WeakGroup:
     """The group without its p; the interval by the linearised variance of both means over patients."""
     people = owner.max() + 1
     parts = []

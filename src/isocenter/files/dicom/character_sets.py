@@ -19,7 +19,7 @@ TERMS = frozenset((
 NUMBERED = re.compile(r"(?:ISO)?(2022)?(?:IR)?(\d{1,3})")
 
 
-def are_valid(terms: Sequence[str]) -> bool:
+def are_valid_terms(terms: Sequence[str]) -> bool:
     """Whether the values of Specific Character Set are those of the standard, and may stand together."""
     return TERMS.issuperset(terms) and (len(terms) < 2 or not set(terms) & {*ALONE})
 
@@ -37,7 +37,7 @@ def nearest_term(term: str) -> str | None:
     return None
 
 
-def understand(terms: Sequence[str]) -> str:
+def repair_terms(terms: Sequence[str]) -> str:
     """Let the DICOM library decode text of wrong terms by the nearest ones; what is to be said of it."""
     nearest = {term: nearest_term(term) for term in terms if term not in TERMS}
     known = pydicom.charset.python_encoding

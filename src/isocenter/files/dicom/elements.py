@@ -83,7 +83,7 @@ LONGEST_DECIMAL = 32  # characters; what is longer is left to pydicom, and to th
 _EXPLICIT = struct.Struct("<HH2sH")
 
 
-class Dataset(Protocol):
+class DicomDataset(Protocol):
     """The data set of a header: pydicom's, or `Elements`."""
 
     @property
@@ -147,7 +147,7 @@ class Elements:
     @cached_property
     def creators(self) -> tuple[int, ...]:
         """The tags by which makers claim blocks of private elements."""
-        return creators(self.index)
+        return creator_tags(self.index)
 
     def keys(self) -> Set[int]:
         """The tags."""
@@ -158,7 +158,7 @@ class Elements:
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a keyword."""
-        tag = tag_of(key)
+        tag = tag_of_keyword(key)
         return default if tag is None or tag not in self.index else self[tag].value
 
     def __getitem__(self, key: int | str) -> Element:
@@ -180,28 +180,28 @@ class Elements:
         if convert is not None:
             raw = self.raw[start:end]
             try:
-                return Element(vr.decode(), _shared(vr, raw) if vr in SHARED else convert(raw))
+                return Element(vr.decode(), _share_value(vr, raw) if vr in SHARED else convert(raw))
             except (ValueError, struct.error):  # pydicom says what is wrong with it, or takes it none the less
                 pass
         element = self.library[tag]
         return Element(str(element.VR), element.value)
 
 
-def creators(tags: Iterable[int]) -> tuple[int, ...]:
+def creator_tags(tags: Iterable[int]) -> tuple[int, ...]:
     """The elements of some tags by which makers claim blocks of private elements."""
     return tuple(tag for tag in tags if tag & 0x1FF00 == 0x10000 and tag & 0xFF >= FIRST_BLOCK)
 
 
 @cache
-def tag_of(keyword: str) -> int | None:
+def tag_of_keyword(keyword: str) -> int | None:
     """The tag of a keyword, None where the standard has no such word."""
     tag = TAGS.get(keyword)
     return tag if tag is not None else pydicom.datadict.tag_for_keyword(keyword)
 
 
-def written(dataset: Dataset, keyword: str) -> list[str]:
+def written_numbers(dataset: DicomDataset, keyword: str) -> list[str]:
     """The numbers of an attribute as they are written; empty text for what is no text."""
-    tag = tag_of(keyword)
+    tag = tag_of_keyword(keyword)
     if isinstance(dataset, Elements) and tag in dataset.index:
         vr, start, end = dataset.index[tag]
         if vr == b"DS":
@@ -214,7 +214,7 @@ def written(dataset: Dataset, keyword: str) -> list[str]:
 
 def _tag(key: Any) -> Any:
     """The tag of a keyword, and any other key as it is."""
-    return tag_of(key) if isinstance(key, str) else key
+    return tag_of_keyword(key) if isinstance(key, str) else key
 
 
 def plain_elements(file: BinaryIO) -> tuple[Elements, int, int, int] | None:
@@ -227,7 +227,7 @@ def plain_elements(file: BinaryIO) -> tuple[Elements, int, int, int] | None:
         file.seek(0)
         raw = file.read(size)
         try:
-            return _indexed(raw)
+            return _index_elements(raw)
         except UnusualError:
             return None
         except (struct.error, IndexError):  # it goes on behind what was read
@@ -236,7 +236,7 @@ def plain_elements(file: BinaryIO) -> tuple[Elements, int, int, int] | None:
     return None
 
 
-def _indexed(raw: bytes) -> tuple[Elements, int, int, int]:
+def _index_elements(raw: bytes) -> tuple[Elements, int, int, int]:
     """Raises UnusualError, or struct.error or IndexError where the bytes end before the pixels."""
     tag, _, start, length = element_head(raw, MAGIC_END, is_implicit=False)
     if raw[128:MAGIC_END] != b"DICM" or tag != 0x00020000 or length != 4:
@@ -285,7 +285,7 @@ def _index(
                 return tag, vr, start, length
         if tag <= last or group == 0xFFFE:  # a delimiter of nothing
             raise UnusualError
-        at = start + length if length != UNDEFINED else behind_sequence(raw, start, vr, is_implicit, DEEPEST)
+        at = start + length if length != UNDEFINED else offset_behind_sequence(raw, start, vr, is_implicit, DEEPEST)
         if at > len(raw):
             raise IndexError
         index[tag] = (vr, start, at)
@@ -308,7 +308,7 @@ def element_head(raw: bytes, at: int, *, is_implicit: bool) -> tuple[int, bytes,
     return tag, vr, at + 12, int.from_bytes(raw[at + 8 : at + 12], "little")
 
 
-def behind_sequence(raw: bytes, at: int, vr: bytes, is_implicit: bool, depth: int) -> int:
+def offset_behind_sequence(raw: bytes, at: int, vr: bytes, is_implicit: bool, depth: int) -> int:
     """The offset behind a sequence of undefined length whose first item is at an offset."""
     if vr not in (b"SQ", b"") or depth == 0:
         raise UnusualError
@@ -326,7 +326,7 @@ def _behind_item(raw: bytes, at: int, is_implicit: bool, depth: int) -> int:
         tag, vr, at, length = element_head(raw, at, is_implicit=is_implicit)
         if tag == ITEM_END:
             return at
-        at = at + length if length != UNDEFINED else behind_sequence(raw, at, vr, is_implicit, depth - 1)
+        at = at + length if length != UNDEFINED else offset_behind_sequence(raw, at, vr, is_implicit, depth - 1)
 
 
 def _ascii(raw: bytes) -> str:
@@ -345,7 +345,7 @@ def _name(raw: bytes) -> Any:
     return _words(raw)
 
 
-def _written(shape: re.Pattern[str], kind: Callable[[str], float]) -> Callable[[bytes], Any]:
+def _text_converter(shape: re.Pattern[str], kind: Callable[[str], float]) -> Callable[[bytes], Any]:
     """The converter of numbers that are written as text."""
 
     def convert(raw: bytes) -> Any:
@@ -358,7 +358,7 @@ def _written(shape: re.Pattern[str], kind: Callable[[str], float]) -> Callable[[
     return lambda raw: convert(raw) if raw else None
 
 
-def _packed(code: str) -> Callable[[bytes], Any]:
+def _binary_converter(code: str) -> Callable[[bytes], Any]:
     """The converter of binary numbers."""
     size = struct.calcsize(code)
     return lambda raw: _one_or_all(list(struct.unpack(f"<{len(raw) // size}{code}", raw))) if raw else None
@@ -371,19 +371,19 @@ def _one_or_all(values: list[Any]) -> Any:
 CONVERSIONS: dict[bytes, Callable[[bytes], Any]] = {
     **dict.fromkeys((b"AS", b"CS", b"DA", b"DT", b"LO", b"SH", b"TM", b"UI"), _words),
     b"PN": _name,
-    b"DS": _written(_DECIMAL, float),
-    b"IS": _written(_INTEGER, int),
-    b"US": _packed("H"),
-    b"SS": _packed("h"),
-    b"UL": _packed("I"),
-    b"SL": _packed("i"),
-    b"FL": _packed("f"),
-    b"FD": _packed("d"),
+    b"DS": _text_converter(_DECIMAL, float),
+    b"IS": _text_converter(_INTEGER, int),
+    b"US": _binary_converter("H"),
+    b"SS": _binary_converter("h"),
+    b"UL": _binary_converter("I"),
+    b"SL": _binary_converter("i"),
+    b"FL": _binary_converter("f"),
+    b"FD": _binary_converter("d"),
 }
 # The files of a series share most of these; of texts that may name a person nothing is kept.
 SHARED = frozenset((b"CS", b"DS", b"IS", b"US"))
 
 
 @lru_cache(1 << 12)
-def _shared(vr: bytes, raw: bytes) -> Any:
+def _share_value(vr: bytes, raw: bytes) -> Any:
     return CONVERSIONS[vr](raw)

@@ -11,11 +11,9 @@ from highdicom import ko
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 
-from isocenter.files.dicom.header import read_header
-from isocenter.files.dicom.tags import first_item, items, text
-from isocenter.files.dicom.writing.new_object import made_on_source, new_series, save
+from isocenter.files.dicom import header_reading, tags
+from isocenter.files.dicom.writing import new_object, source_planes
 from isocenter.files.dicom.writing.report_changes import COMPREHENSIVE
-from isocenter.files.dicom.writing.source_planes import completed
 
 QUALITY = "113001"
 SERIES_NUMBER = 109
@@ -28,20 +26,20 @@ def write_rejection(objects: Mapping[Path, str], path: Path, *, reason: str, ove
              Comprehensive SR
     Raises FormatError for objects on which none can be written.
     """
-    with made_on_source("rejection note", str(path)):
-        rejected = [_named(one, uid) for one, uid in objects.items()]
+    with new_object.make_on_source("rejection note", str(path)):
+        rejected = [_received_header(one, uid) for one, uid in objects.items()]
         title = CodedConcept(QUALITY, "DCM", REJECTING[QUALITY])
         note = ko.KeyObjectSelectionDocument(
             evidence=rejected,
             content=ko.KeyObjectSelection(title, rejected, description=reason),
-            **new_series(SERIES_NUMBER, REJECTING[QUALITY]),
+            **new_object.new_series_arguments(SERIES_NUMBER, REJECTING[QUALITY]),
         )
-    save(note, next(iter(objects)), [reason], path, overwrite=overwrite)
+    new_object.save_object(note, next(iter(objects)), [reason], path, overwrite=overwrite)
 
 
-def _named(path: Path, uid: str) -> Dataset:
+def _received_header(path: Path, uid: str) -> Dataset:
     """The header of an object, as its receiver has it."""
-    head = completed(read_header(path).library)
+    head = source_planes.complete_for_highdicom(header_reading.read_header(path).library)
     if head.SOPInstanceUID != uid:
         head.SOPInstanceUID, head.SOPClassUID = uid, COMPREHENSIVE
     return head
@@ -70,16 +68,16 @@ class Rejection:
 
 def read_rejection(path: Path) -> Rejection | None:
     """The rejection of a key object selection; None for another title. Raises FormatError for a damaged one."""
-    note = read_header(path).dataset
-    title = first_item(note, "ConceptNameCodeSequence")
-    code = "" if title is None or text(title, "CodingSchemeDesignator") != "DCM" else text(title, "CodeValue")
+    note = header_reading.read_header(path).dataset
+    title = tags.first_item(note, "ConceptNameCodeSequence")
+    code = "" if title is None or tags.text(title, "CodingSchemeDesignator") != "DCM" else tags.text(title, "CodeValue")
     if code not in REJECTING:
         return None
     uids = {
-        text(own, "ReferencedSOPInstanceUID")
-        for study in items(note, "CurrentRequestedProcedureEvidenceSequence")
-        for series in items(study, "ReferencedSeriesSequence")
-        for own in items(series, "ReferencedSOPSequence")
+        tags.text(own, "ReferencedSOPInstanceUID")
+        for study in tags.items(note, "CurrentRequestedProcedureEvidenceSequence")
+        for series in tags.items(study, "ReferencedSeriesSequence")
+        for own in tags.items(series, "ReferencedSOPSequence")
     }
     valid = frozenset(uid for uid in uids if 0 < len(uid) <= LONGEST_UID and uid.isascii() and uid.isprintable())
     return Rejection(f"{REJECTING[code]} ({code}, DCM)", valid)

@@ -8,18 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
-from isocenter.files.dicom.geometry import (
-    EVEN_TOLERANCE,
-    LARGEST_ROUNDING,
-    Plane,
-    affine_of,
-    are_even,
-    depths,
-    roundings,
-    share_orientation,
-    single_gap,
-)
-from isocenter.values import HEADER_ROUNDING, Floats, Geometry
+from isocenter.files.dicom import slice_geometry
+from isocenter.files.dicom.slice_geometry import EVEN_TOLERANCE, LARGEST_ROUNDING, Plane
+from isocenter.values import Floats, Geometry
+from isocenter.values.grid_geometry import HEADER_ROUNDING
 
 Integers = NDArray[np.int64]
 
@@ -51,7 +43,7 @@ class Placement:
         return tuple(voxels.T)
 
 
-def placement(plane: Plane | None, rows: int, columns: int, grid: Geometry, where: str) -> Placement:
+def place_frame(plane: Plane | None, rows: int, columns: int, grid: Geometry, where: str) -> Placement:
     """The place of a frame's pixels on a grid; a frame without position lies on a picture of its size.
 
     Raises GeometryError unless each corner of the frame is a voxel centre: within .05 of a pixel (0.5 mm) along the
@@ -63,7 +55,7 @@ def placement(plane: Plane | None, rows: int, columns: int, grid: Geometry, wher
         return Placement(np.array([0, 0]), np.array([1, 0]), np.array([0, 1]), grid.shape)
     if grid.ndim != 3 or not grid.physical:
         raise GeometryError("has positions in mm, the image has none", where, ON_ITS_IMAGE)
-    frame = affine_of(plane, plane.normal)[:3]
+    frame = slice_geometry.affine_of_slices(plane, plane.normal)[:3]
     starts = np.stack([frame[:, 3], frame[:, 3] + frame[:, 0], frame[:, 3] + frame[:, 1]])
     origin, column, row = np.rint(grid.to_index(starts)).astype(np.int64)
     placed = Placement(origin, row - origin, column - origin, grid.shape)
@@ -85,14 +77,14 @@ def _check_coincident(
     steps = np.array(grid.steps)
     slices, step = float(np.abs(off[:, across]).max()), float(steps[across][0])
     # The positions of the slices were rounded, and so was that of the plane.
-    rounding = np.minimum(2 * np.linalg.norm(roundings([plane])), 2 * LARGEST_ROUNDING * steps)
+    rounding = np.minimum(2 * np.linalg.norm(slice_geometry.position_roundings([plane])), 2 * LARGEST_ROUNDING * steps)
     along_frame, across_it = float(rounding[~across].min()), float(rounding[across][0]) / step
     if distance > max(grid.tolerance, along_frame) or slices > max(SLICE_TOLERANCE, across_it):
         far = max(distance, slices * step)
         raise GeometryError(f"lies {far:.3g} mm from the image's voxel centres", where, ON_ITS_IMAGE)
 
 
-def grid_of(
+def grid_of_frames(
     planes: list[Plane],
     rows: int,
     columns: int,
@@ -105,11 +97,11 @@ def grid_of(
     depth: (spacing between slices, slice thickness), as far as stated; used where the planes do not show it
     Raises GeometryError where planes are not parallel or not a whole number of steps apart.
     """
-    if not share_orientation(planes):
+    if not slice_geometry.share_orientation(planes):
         raise GeometryError("its planes are not parallel", where, ON_ITS_IMAGE)
-    heights = depths(planes)
+    heights = slice_geometry.plane_depths(planes)
     order = np.argsort(heights, kind="stable")
-    rounding = roundings(planes)
+    rounding = slice_geometry.position_roundings(planes)
     across = float(np.abs(planes[0].normal) @ rounding)
     step, numbers = _steps(heights[order], across, depth, where)
     first, last = (np.array(planes[n].position) for n in order[[0, -1]])
@@ -118,10 +110,10 @@ def grid_of(
         raise GeometryError(f"its planes span {many} slices", where, ON_ITS_IMAGE)
     rise = (last - first) / many if many else planes[0].normal * step
     positions = np.array([planes[n].position for n in order])
-    if many and not are_even(positions, numbers, rounding):
+    if many and not slice_geometry.are_evenly_spaced(positions, numbers, rounding):
         off = float(np.linalg.norm(first + numbers[:, None] * rise - positions, axis=1).max())
         raise GeometryError(f"a plane lies {off:.3g} mm off the regular grid", where, ON_ITS_IMAGE)
-    affine = affine_of(planes[0].at(first), rise)
+    affine = slice_geometry.affine_of_slices(planes[0].at(first), rise)
     return Geometry((columns, rows, many + 1), affine, frame_of_reference)
 
 
@@ -142,10 +134,14 @@ def _steps(
         if not depths:
             raise GeometryError("one plane without thickness", where, ON_ITS_IMAGE)
         return depths[0], np.zeros(len(heights))
-    for step in [*([depth[0]] if depth[0] else []), single_gap(gaps)]:
+    for step in [*([depth[0]] if depth[0] else []), slice_geometry.single_gap(gaps)]:
         numbers = np.concatenate([[0.0], np.cumsum(np.rint(gaps / step))])
         is_stated = abs(numbers[-1] * step - (apart[-1] - apart[0])) <= SLICE_TOLERANCE * step * max(numbers[-1], 1)
-        if is_stated and np.diff(numbers).min() >= 1 and are_even(apart[:, None], numbers, np.array([rounding])):
+        if (
+            is_stated
+            and np.diff(numbers).min() >= 1
+            and slice_geometry.are_evenly_spaced(apart[:, None], numbers, np.array([rounding]))
+        ):
             return step, numbers[place_of_plane]
     shown = ", ".join(f"{gap:.3g}" for gap in np.unique(np.round(gaps, 3))[:5])
     raise GeometryError(f"its planes are unevenly spaced: {shown} mm", where, ON_ITS_IMAGE)

@@ -11,14 +11,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from isocenter.errors import DatasetError, IsocenterError, listed
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import load_image
+from isocenter import errors
+from isocenter.errors import DatasetError, IsocenterError
+from isocenter.files import modality_words
+from isocenter.files.layouts.cases import cell_loading, mask_pairs, table_reading
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.mask_pairs import IMAGE, MaskFile, NamedCase, PairKey
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
-from isocenter.files.layouts.cases.pairs import IMAGE, Key, MaskFile, NamedCase, reading_of
-from isocenter.files.layouts.cases.table import covariates_of, read_table, with_values
 from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
-from isocenter.files.modality import common_modality
 from isocenter.values import Geometry, Problem
 
 # Time series, field maps and the like are not images that a mask or a class belongs to.
@@ -37,13 +37,13 @@ DERIVED = frozenset({"desc", "space", "label", "res", "den"})
 
 
 @dataclass(frozen=True)
-class Scan:
+class BidsScan:
     """One file, by its entities: sub-01_ses-02_acq-x_T1w.
 
     of_case: entities that name the case, in order
     """
 
-    member: Member
+    member: FolderMember
     entities: Mapping[str, str]
     suffix: str
     of_case: tuple[str, ...] = SESSION
@@ -119,15 +119,15 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             # A discrete segmentation holds more than a mask.
             drawn = [scan for scan in masks[session] if scan.suffix == "dseg"] or masks[session]
             files = tuple(MaskFile(scan.member, structure=scan.entities.get("label", "")) for scan in drawn)
-            cases.append(NamedCase(Key((), session, own[0].member.split), images, files))
+            cases.append(NamedCase(PairKey((), session, own[0].member.split), images, files))
     rare = sorted(counts.keys() - common)
     what, why = f"not every session has {', '.join(rare)}", "channels must be those of all cases"
     note = Problem("note", what, why=why, remedy="Take sessions away to use them")
     people, of_people = _participants(folder)
     problems = (*([note] if common and rare else []), *elsewhere, *of_people)
     how = f"BIDS sessions with {', '.join(channels)}"
-    modality = common_modality(channels)
-    reading = reading_of(cases, folder, options, how=how, modality=modality, problems=problems)
+    modality = modality_words.common_modality(channels)
+    reading = mask_pairs.reading_of_cases(cases, folder, options, how=how, modality=modality, problems=problems)
     rows = []
     for row in reading.rows:
         subject = f"sub-{sessions[row.name][0].entities['sub']}"
@@ -136,7 +136,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     return replace(reading, rows=tuple(rows), patients="the BIDS subject (sub-...)")
 
 
-def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[Scan], tuple[Problem, ...]]:
+def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[BidsScan], tuple[Problem, ...]]:
     """The files without those in dwi/, or with them in place of the other images where masks lie on their grid alone.
 
     Maps and traces are meant, as in ISLES 2022; files with b-values are series. Without masks a model's number of
@@ -157,11 +157,13 @@ def _meant(folder: Folder, options: DatasetOptions) -> tuple[list[Scan], tuple[P
         return usual, ()
     names = sorted({scan.channel for scan in images})
     remedy = "To use them, bring them onto that grid, and list them in dataset.csv"
-    note = Problem("warning", f"{listed(names)} left out", why="the masks lie on the grid of others", remedy=remedy)
+    note = Problem(
+        "warning", f"{errors.list_phrase(names)} left out", why="the masks lie on the grid of others", remedy=remedy
+    )
     return [*masks, *mapped], (note,) if names else ()
 
 
-def _lie_on(masks: Sequence[Scan], images: Sequence[Scan], options: DatasetOptions) -> bool:
+def _lie_on(masks: Sequence[BidsScan], images: Sequence[BidsScan], options: DatasetOptions) -> bool:
     """Whether the first masks lie on the grids of the images of their sessions."""
     sessions = _by_session(images)
     looked = [(mask, image) for mask in masks[:LOOKED_AT] for image in sessions[mask.session]]
@@ -169,38 +171,38 @@ def _lie_on(masks: Sequence[Scan], images: Sequence[Scan], options: DatasetOptio
     return bool(grids) and all(one and other and one.equals(other) for one, other in grids)
 
 
-def _grid(scan: Scan, options: DatasetOptions) -> Geometry | None:
+def _grid(scan: BidsScan, options: DatasetOptions) -> Geometry | None:
     try:
-        return load_image(scan.member.path, options.read).geometry
+        return cell_loading.load_image(scan.member.path, options.read).geometry
     except IsocenterError:  # whoever reads the case says it
         return None
 
 
-def _with_common_channel(scans: Sequence[Scan]) -> Sequence[Scan]:
+def _with_common_channel(scans: Sequence[BidsScan]) -> Sequence[BidsScan]:
     """The files; all entities of images name their case where sessions have no channel in common but for these."""
     entities = tuple(dict.fromkeys(key for scan in scans if scan.is_image for key in scan.entities))
     parted = [replace(scan, of_case=entities) for scan in scans]
     return parted if not _has_common(scans) and _has_common(parted) else scans
 
 
-def _has_common(scans: Sequence[Scan]) -> bool:
+def _has_common(scans: Sequence[BidsScan]) -> bool:
     sessions = _by_session(scan for scan in scans if scan.is_image)
     return max(_counts(sessions).values(), default=0) == len(sessions)
 
 
-def _counts(sessions: Mapping[str, Collection[Scan]]) -> Counter[str]:
+def _counts(sessions: Mapping[str, Collection[BidsScan]]) -> Counter[str]:
     """{channel: sessions that have it}"""
     return Counter(channel for own in sessions.values() for channel in {scan.channel for scan in own})
 
 
-def _by_session(scans: Iterable[Scan]) -> defaultdict[str, list[Scan]]:
-    sessions = defaultdict[str, list[Scan]](list)
+def _by_session(scans: Iterable[BidsScan]) -> defaultdict[str, list[BidsScan]]:
+    sessions = defaultdict[str, list[BidsScan]](list)
     for scan in scans:
         sessions[scan.session].append(scan)
     return sessions
 
 
-def _check(folder: Folder, masks: Mapping[str, Sequence[Scan]], keys: Collection[str]) -> None:
+def _check(folder: Folder, masks: Mapping[str, Sequence[BidsScan]], keys: Collection[str]) -> None:
     """Raise DatasetError where one session has masks of several pipelines, or of several images (run-1 and run-2).
 
     keys: entities by which images of one session differ
@@ -216,27 +218,27 @@ def _check(folder: Folder, masks: Mapping[str, Sequence[Scan]], keys: Collection
             remedy = "Keep the masks of one source, and move the others out of the folder"
             raise DatasetError(problem, str(folder.root), remedy)
         if len(of_images) > 1:
-            problem = f"{session} has masks of several images ({listed(sorted(of_images))})"
+            problem = f"{session} has masks of several images ({errors.list_phrase(sorted(of_images))})"
             raise DatasetError(problem, str(folder.root), "Keep those of one image")
 
 
-def _scan(member: Member) -> Scan | None:
+def _scan(member: FolderMember) -> BidsScan | None:
     """The file by its entities; None where it names no subject, or is no image or mask."""
     *pairs, suffix = member.stem.split("_")
     entities = {key: value for key, dash, value in (pair.partition("-") for pair in pairs) if dash}
     is_other = "sub" not in entities or OTHER_DATA & set(member.folders)
-    return None if is_other else Scan(member, entities, suffix)
+    return None if is_other else BidsScan(member, entities, suffix)
 
 
 def _participants(folder: Folder) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
     """{subject: covariates} from participants.tsv, what was understood of its columns, and what was not."""
     path = folder.root / "participants.tsv"
-    table = read_table(path) if path.is_file() else None
+    table = table_reading.read_table(path) if path.is_file() else None
     column = table.column(("participant_id",)) if table else None
     if table is None or column is None:
         return {}, []
-    table, problems = with_values(table, (column,))
-    return {str(row[column]): covariates_of(row, (column,)) for row in table.rows}, problems
+    table, problems = table_reading.convert_values(table, (column,))
+    return {str(row[column]): table_reading.covariates_of_row(row, (column,)) for row in table.rows}, problems
 
 
 LAYOUT = Layout(

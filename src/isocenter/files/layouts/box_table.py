@@ -11,29 +11,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn, by_file_name, image_named, names_in
-from isocenter.files.layouts.cases.classes import name_classes
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.join import split_of
-from isocenter.files.layouts.cases.table import (
+from isocenter import errors
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files import modality_words
+from isocenter.files.layouts import layout, manifest_rows
+from isocenter.files.layouts.cases import class_labels, drawn_boxes, table_join, table_reading
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox
+from isocenter.files.layouts.cases.table_reading import (
     LOOKED_AT,
     PATIENT_COLUMNS,
     REFERENCE_COLUMNS,
     SPLIT_COLUMNS,
     TABLE_SUFFIXES,
-    Table,
-    as_whole,
-    header_notes,
-    names_nobody,
-    number,
-    read_table,
+    DataTable,
 )
-from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, DrawnNames, Layout, Reading, left_out
-from isocenter.files.layouts.manifest_rows import columns_by_role
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, DrawnNames, Layout, Reading
 from isocenter.files.layouts.named_cases import NamedCases
-from isocenter.files.modality import modality_word
-from isocenter.values import CaseRow, Cell, Problem, table_columns
+from isocenter.values import CaseRow, Cell, Problem, bounding_boxes
 
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -63,7 +58,7 @@ READERS = ("rad_id", "reader", "reader_id", "rater", "rater_id", "radiologist", 
 OPEN = (("x", "y"), ("bbox_x", "bbox_y"))
 SIZES = {"x1": "width", "y1": "height", "z1": "depth"}
 Rows = list[tuple[int, Mapping[str, Any]]]  # (row as a spreadsheet counts, its cells)
-NEEDED = ("image", "label", *table_columns(2))
+NEEDED = ("image", "label", *bounding_boxes.table_columns(2))
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -80,28 +75,28 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     tables = _tables(folder) or [member.path for member in folder.members if member.suffix in TABLE_SUFFIXES]
     if len(tables) != 1:
-        names = f" ({listed(sorted(path.name for path in tables))})" if tables else ""
-        problem = f"holds {counted(len(tables), 'table')} of boxes{names}, where one is expected"
+        names = f" ({errors.list_phrase(sorted(path.name for path in tables))})" if tables else ""
+        problem = f"holds {errors.count_phrase(len(tables), 'table')} of boxes{names}, where one is expected"
         raise UsageError(problem, str(folder.root), "Join them into one, with a column split if they are parts")
-    table = read_table(tables[0])
-    column = columns_in(table, options, folder)
+    table = table_reading.read_table(tables[0])
+    column = columns_of_boxes(table, options, folder)
     table = _without_nothing(table, column)
     rows = _by_image(table, column)
-    own = {name: annotation_in(table.path, column, of_image) for name, of_image in rows.items()}
-    classes, called = name_classes(names_in(list(own.values())), folder, options)
+    own = {name: annotation_from_rows(table.path, column, of_image) for name, of_image in rows.items()}
+    classes, called = class_labels.name_classes(drawn_boxes.drawn_names(list(own.values())), folder, options)
     inside = Folder(table.path.parent) if folder.is_file else folder
     images, missing, named = _images(table, rows, inside, options)
     hidden = named.reading.patients if named else ""  # people of DICOM are not called by their names
     made = [
-        row if name is None else _boxed(row, table, column, name, rows[name], own[name], named)
+        row if name is None else _add_boxes(row, table, column, name, rows[name], own[name], named)
         for row, name in images
         if name is not None or not folder.is_file
     ]
     count = sum(len(annotation.boxes) for annotation in own.values())
     return Reading(
         tuple(made),
-        how=f"table {table.path.name}: {counted(count, 'box', 'boxes')} on "
-        + counted(sum(name is not None for _, name in images), "image"),
+        how=f"table {table.path.name}: {errors.count_phrase(count, 'box', 'boxes')} on "
+        + errors.count_phrase(sum(name is not None for _, name in images), "image"),
         classes={"boxes": classes},
         drawn=DrawnNames(called, settings=column),
         modality=options.modality or (named.reading.modality if named else None),
@@ -109,11 +104,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         patient_column=None if hidden else column.get("patient"),
         tables=(table.path,),
         problems=(
-            *header_notes(table),
+            *table_reading.header_notes(table),
             *_of_several_readers(table, column, own),
-            *left_out(
+            *layout.left_out_problem(
                 missing,
-                f"{table.path.name} names {counted(len(missing), 'image that is', 'images that are')} not there",
+                f"{table.path.name} names {errors.count_phrase(len(missing), 'image that is', 'images that are')} not there",
                 "Correct the names, or get the files",
             ),
         ),
@@ -122,13 +117,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
     """settings: {role: column}"""
-    table = _without_nothing(read_table(path), settings)
-    return {name: annotation_in(path, settings, rows) for name, rows in _by_image(table, settings).items()}
+    table = _without_nothing(table_reading.read_table(path), settings)
+    return {name: annotation_from_rows(path, settings, rows) for name, rows in _by_image(table, settings).items()}
 
 
-def _boxed(
+def _add_boxes(
     image: CaseRow,
-    table: Table,
+    table: DataTable,
     column: Mapping[str, str],
     name: str,
     rows: Rows,
@@ -137,17 +132,17 @@ def _boxed(
 ) -> CaseRow:
     """An image with its boxes, and what else its rows say."""
     patient, split = (_common(table.path, column, role, name, rows) for role in ("patient", "split"))
-    is_stated = column.get("patient") != column["image"] and not names_nobody(patient)
+    is_stated = column.get("patient") != column["image"] and not table_reading.names_nobody(patient)
     stated = patient if is_stated else None
     return replace(
         image,
         references={**image.references, "boxes": Cell((table.path,), "box_table", name, known=own)},
-        split=split_of(split) or image.split,
+        split=table_join.split_of(split) or image.split,
         patient=named.person(image, stated) if named and image.patient and stated else image.patient or patient,
     )
 
 
-def _by_image(table: Table, column: Mapping[str, str]) -> dict[str, Rows]:
+def _by_image(table: DataTable, column: Mapping[str, str]) -> dict[str, Rows]:
     """{image as the table names it: its rows}."""
     rows: dict[str, Rows] = {}
     for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
@@ -158,7 +153,7 @@ def _by_image(table: Table, column: Mapping[str, str]) -> dict[str, Rows]:
 
 
 def _images(
-    table: Table, names: Iterable[str], folder: Folder, options: DatasetOptions
+    table: DataTable, names: Iterable[str], folder: Folder, options: DatasetOptions
 ) -> tuple[list[tuple[CaseRow, str | None]], list[str], NamedCases | None]:
     """(each image with its name in the table, the names whose image is not there, DICOM by its names).
 
@@ -170,13 +165,16 @@ def _images(
         cases, ends = list(named.reading.rows), named.ends_of(names)
         found = {name: named.find(name, ends) for name in names}
     else:
-        modality = modality_word(options.modality)
+        modality = modality_words.modality_word(options.modality)
         cases = [
             CaseRow(one.name, {"image": Cell((one.path,), modality=modality)}, split=one.split) for one in folder.images
         ]
-        images, near = by_file_name(folder, bare=True), [table.path.parent, table.path.parent / "images"]
+        images, near = (
+            drawn_boxes.images_by_file_name(folder, bare=True),
+            [table.path.parent, table.path.parent / "images"],
+        )
         by_path = {case.paths[0]: case for case in cases}
-        each = {name: image_named(images, name, near, table.path) for name in names}
+        each = {name: drawn_boxes.image_named(images, name, near, table.path) for name in names}
         found = {name: [by_path[image.path]] if image else [] for name, image in each.items()}
     called: dict[Path, str] = {}
     for name, own in found.items():
@@ -190,7 +188,7 @@ def _images(
     return [(case, called.get(case.paths[0])) for case in cases], missing, named
 
 
-def annotation_in(path: Path, column: Mapping[str, str], rows: Rows) -> Annotation:
+def annotation_from_rows(path: Path, column: Mapping[str, str], rows: Rows) -> Annotation:
     """The boxes, or balls, in the rows of one image; a row with nothing but the image is none."""
     is_ball = "x0" not in column
     letters = "xyz" if is_ball or "z0" in column else "xy"
@@ -198,7 +196,9 @@ def annotation_in(path: Path, column: Mapping[str, str], rows: Rows) -> Annotati
     for place, row in rows:
         edges = [(_ball if is_ball else _edges)(row, column, letter) for letter in letters]
         stated = (
-            [number(row[column[role]]) for role in BALL[:3]] if is_ball else [one for pair in edges for one in pair]
+            [table_reading.cell_number(row[column[role]]) for role in BALL[:3]]
+            if is_ball
+            else [one for pair in edges for one in pair]
         )
         label = row[column["label"]] if "label" in column else NODULE
         if (is_ball or label is None) and not any(one is not None for one in stated):
@@ -208,22 +208,25 @@ def annotation_in(path: Path, column: Mapping[str, str], rows: Rows) -> Annotati
             missing = "whole ball" if is_ball else "label" if label is None else "corner"
             remedy = "Write its centre and diameter in mm" if is_ball else "Write the whole box, or only the image"
             raise DatasetError(f"row {place} has no {missing}", str(path), remedy)
-        drawn.append(Drawn(str(as_whole(label)), low, high, f"row {place}"))
+        drawn.append(DrawnBox(str(table_reading.as_whole_number(label)), low, high, f"row {place}"))
     return Annotation(path, tuple(drawn), in_mm=is_ball)
 
 
 def _edges(row: Mapping[str, Any], column: Mapping[str, str], letter: str) -> tuple[float | None, float | None]:
     """The lower and the upper edge along an axis: as stated, or by the size."""
-    low, upper = number(row[column[f"{letter}0"]]), f"{letter}1"
+    low, upper = table_reading.cell_number(row[column[f"{letter}0"]]), f"{letter}1"
     if upper in column:
-        return low, number(row[column[upper]])
-    size = number(row[column[SIZES[upper]]])
+        return low, table_reading.cell_number(row[column[upper]])
+    size = table_reading.cell_number(row[column[SIZES[upper]]])
     return low, None if low is None or size is None else low + size
 
 
 def _ball(row: Mapping[str, Any], column: Mapping[str, str], letter: str) -> tuple[float | None, float | None]:
     """The edges along an axis of the box around a ball."""
-    centre, size = number(row[column[f"centre_{letter}"]]), number(row[column["diameter"]])
+    centre, size = (
+        table_reading.cell_number(row[column[f"centre_{letter}"]]),
+        table_reading.cell_number(row[column["diameter"]]),
+    )
     return (None, None) if centre is None or size is None else (centre - size / 2, centre + size / 2)
 
 
@@ -237,14 +240,14 @@ def _common(path: Path, column: Mapping[str, str], role: str, name: str, rows: R
     return next(iter(values), None)
 
 
-def columns_in(table: Table, options: DatasetOptions, folder: Folder | None = None) -> dict[str, str]:
+def columns_of_boxes(table: DataTable, options: DatasetOptions, folder: Folder | None = None) -> dict[str, str]:
     """{role: column}, as --column names them, else by known names.
 
     folder: whose images a column without a known name may list
     Raises UsageError for a role or column that is none, DatasetError where a part of the boxes is not stated, or only
     by x and y, which may be a corner or the centre.
     """
-    columns = columns_by_role(table, options, {**dict.fromkeys(ROLES), **_known(table, folder)})
+    columns = manifest_rows.columns_by_role(table, options, {**dict.fromkeys(ROLES), **_known_columns(table, folder)})
     lacking = _lacking(columns)
     if lacking and "x0" not in columns and (corner := _open_corner(table)):
         x, y = corner
@@ -267,7 +270,7 @@ def _lacking(columns: Collection[str]) -> list[str]:
     return [role for role in NEEDED if role not in columns and SIZES.get(role) not in columns]
 
 
-def _known(table: Table, folder: Folder | None) -> dict[str, str]:
+def _known_columns(table: DataTable, folder: Folder | None) -> dict[str, str]:
     """{role: column} by known names; where corners are counted from 1, x1 is the lower edge."""
     known = {role: table.column(names) for role, names in ROLES.items()}
     if known["x0"] is None and known["y0"] is None:
@@ -279,14 +282,14 @@ def _known(table: Table, folder: Folder | None) -> dict[str, str]:
     return {role: name for role, name in known.items() if name is not None}
 
 
-def _column_of_images(table: Table, folder: Folder) -> str | None:
+def _column_of_images(table: DataTable, folder: Folder) -> str | None:
     """The first column of which every cell is the name of an image in the folder, with or without its suffix."""
     names = {name for member in folder.images or folder.dicom for name in (member.path.name, member.stem)}
     columns = (name for name in table.columns if all(str(row[name]) in names for row in table.rows[:LOOKED_AT]))
     return next(columns, None) if names and table.rows else None
 
 
-def _open_corner(table: Table) -> tuple[str, str] | None:
+def _open_corner(table: DataTable) -> tuple[str, str] | None:
     """The columns of a corner or centre, where the table states sizes too."""
     if table.column(ROLES["width"]) is None or table.column(ROLES["height"]) is None:
         return None
@@ -294,9 +297,9 @@ def _open_corner(table: Table) -> tuple[str, str] | None:
     return next(((x, y) for x, y in found if x is not None and y is not None), None)
 
 
-def _without_nothing(table: Table, column: Mapping[str, str]) -> Table:
+def _without_nothing(table: DataTable, column: Mapping[str, str]) -> DataTable:
     """The table without the labels that never have a box: they say that nothing is there, as "No finding" does."""
-    edges = [column[role] for role in (*table_columns(3), *SIZES.values()) if role in column]
+    edges = [column[role] for role in (*bounding_boxes.table_columns(3), *SIZES.values()) if role in column]
     label = column.get("label")
     if label is None:
         return table
@@ -311,12 +314,14 @@ def _without_nothing(table: Table, column: Mapping[str, str]) -> Table:
     return replace(table, rows=rows)
 
 
-def _of_several_readers(table: Table, column: Mapping[str, str], own: Mapping[str, Annotation]) -> tuple[Problem, ...]:
+def _of_several_readers(
+    table: DataTable, column: Mapping[str, str], own: Mapping[str, Annotation]
+) -> tuple[Problem, ...]:
     """The warning that several people drew boxes on one image, as in VinDr-CXR."""
     reader = table.column(READERS)
     seen = {(str(row[column["image"]]), str(row[reader])) for row in table.rows} if reader else set()
     several = [name for name, count in Counter(name for name, _ in seen).items() if count > 1 and own[name].boxes]
-    what = f"{counted(len(several), 'image has', 'images have')} boxes of several readers (column {reader})"
+    what = f"{errors.count_phrase(len(several), 'image has', 'images have')} boxes of several readers (column {reader})"
     why = "what several of them saw counts as several objects, in training and in tests"
     return (
         (Problem("warning", what, (), why, "Keep the boxes of one reader, or merge those of all"),) if several else ()
@@ -329,12 +334,12 @@ def _tables(folder: Folder) -> list[Path]:
     return [member.path for member in (members if folder.is_file else folder.tables) if _states_boxes(member, folder)]
 
 
-def _states_boxes(member: Member, folder: Folder) -> bool:
+def _states_boxes(member: FolderMember, folder: Folder) -> bool:
     try:
-        table = read_table(member.path, most=LOOKED_AT)
+        table = table_reading.read_table(member.path, most=LOOKED_AT)
     except DatasetError:  # reported by the layout that is about the images
         return False
-    known = _known(table, None if folder.is_file else folder)
+    known = _known_columns(table, None if folder.is_file else folder)
     return not _lacking(known) or ({"image", "label"} <= known.keys() and _open_corner(table) is not None)
 
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from isocenter.errors import DatasetError, listed
-from isocenter.files.layouts.box_table import annotation_in, columns_in
-from isocenter.files.layouts.cases.boxes import Annotation, load_boxes, names_in
-from isocenter.files.layouts.cases.table import TABLE_SUFFIXES, read_table
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files.layouts import box_table, voc
+from isocenter.files.layouts.cases import drawn_boxes, table_reading
+from isocenter.files.layouts.cases.drawn_boxes import Annotation
+from isocenter.files.layouts.cases.table_reading import TABLE_SUFFIXES
 from isocenter.files.layouts.layout import DatasetOptions
-from isocenter.files.layouts.voc import annotation_of
 from isocenter.values import BoundingBoxes, Image
 
 XML = (".xml",)
@@ -28,14 +29,14 @@ def read_boxes(path: Path, image: Image, file: Path) -> BoundingBoxes:
 
     Raises DatasetError for a table that does not name the image, and for what no layout of boxes takes.
     """
-    annotation = annotation_of(path)[0] if path.suffix.lower() in XML else _in_table(path, file)
-    called = {one: one for one in names_in([annotation])}
-    return load_boxes(annotation, called, lambda: image)
+    annotation = voc.voc_annotation(path)[0] if path.suffix.lower() in XML else _in_table(path, file)
+    called = {one: one for one in drawn_boxes.drawn_names([annotation])}
+    return drawn_boxes.load_boxes(annotation, called, lambda: image)
 
 
 def _in_table(path: Path, file: Path) -> Annotation:
-    table = read_table(path)
-    column = columns_in(table, DatasetOptions())
+    table = table_reading.read_table(path)
+    column = box_table.columns_of_boxes(table, DatasetOptions())
     own: list[tuple[int, Mapping[str, Any]]] = []
     others: set[str] = set()
     for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
@@ -45,9 +46,11 @@ def _in_table(path: Path, file: Path) -> Annotation:
         elif named.name == file.name:
             others.add(str(named))
     if own:
-        return annotation_in(path, column, own)
+        return box_table.annotation_from_rows(path, column, own)
     if others:  # another patient may have an image of this name
-        problem = f"has rows for {listed(sorted(others))}, and none for {file.name} in the folder where it lies"
+        problem = (
+            f"has rows for {errors.list_phrase(sorted(others))}, and none for {file.name} in the folder where it lies"
+        )
         raise DatasetError(problem, str(path), "Write the image's own path into the table, or its name alone")
     raise DatasetError(f"has no row for {file.name}", str(path), "Give the table that names the image")
 

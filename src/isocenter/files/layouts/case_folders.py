@@ -13,25 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from isocenter.errors import DatasetError, IsocenterError, listed
-from isocenter.files.layouts import suffix_masks
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import load_mask
+from isocenter import errors
+from isocenter.errors import DatasetError, IsocenterError
+from isocenter.files import modality_words
+from isocenter.files.layouts import image_folders, suffix_masks
+from isocenter.files.layouts.cases import cell_loading, mask_pairs, unnamed_masks
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.mask_pairs import IMAGE, MaskFile, NamedCase, PairKey
 from isocenter.files.layouts.cases.names import FORMAT_ENDING, IMAGES, LABELS, MASK_NAME, WORDS
-from isocenter.files.layouts.cases.pairs import (
-    IMAGE,
-    Key,
-    MaskFile,
-    NamedCase,
-    parted_by_words,
-    reading_of,
-    says_image,
-    without_image,
-)
-from isocenter.files.layouts.cases.unnamed_masks import drawn_kinds, label_maps_among, masks_among, pictures_of_slices
-from isocenter.files.layouts.image_folders import within_images
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.modality import common_modality
 from isocenter.values import Problem
 
 # More kinds of image than this in one folder are cases; more than so many where folders of several cases hold the same
@@ -49,16 +39,16 @@ class CaseFolder:
     masks:  {structure: files}; "" where a name says no structure
     """
 
-    images: dict[str, Member] = field(default_factory=dict)
-    masks: dict[str, list[Member]] = field(default_factory=lambda: defaultdict(list))
+    images: dict[str, FolderMember] = field(default_factory=dict)
+    masks: dict[str, list[FolderMember]] = field(default_factory=lambda: defaultdict(list))
 
-    def named(self, key: Key, names: Sequence[str]) -> NamedCase:
+    def to_named_case(self, key: PairKey, names: Sequence[str]) -> NamedCase:
         """The case under this key; names: of the images of all cases, of which a single one is no channel's."""
         masks = (MaskFile(member, structure=name) for name, own in self.masks.items() for member in own)
         images = {name if len(names) > 1 else IMAGE: self.images[name] for name in names if name in self.images}
         return NamedCase(key, images, tuple(masks))
 
-    def add_mask(self, name: str, member: Member, structure: str) -> None:
+    def add_mask(self, name: str, member: FolderMember, structure: str) -> None:
         """Add a mask whose name states its structure, or else this one."""
         fit = MASK_NAME.match(name)
         self.masks[(fit["before"] or fit["after"] or "") if fit else structure].append(member)
@@ -69,27 +59,32 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
     Or files in common folders that begin with the names of cases and end in those of images.
     """
-    members = within_images(folder.images)
-    if pictures_of_slices(folder, options.read):
+    members = image_folders.within_images(folder.images)
+    if unnamed_masks.pictures_of_slices(folder, options.read):
         return False
     if folder.is_file or any(IMAGES.intersection(map(str.lower, member.folders)) for member in members):
         return False
     cases, _ = _cases(folder, options)
     names = Counter(name for case in cases.values() for name in case.images)
-    are_named = len(cases) > 1 and 2 * sum(map(says_image, names)) > len(names)
+    are_named = len(cases) > 1 and 2 * sum(map(mask_pairs.is_image_word, names)) > len(names)
     most = MOST_NAMED_IMAGES if are_named else MOST_IMAGES
     is_alike = 0 < len(names) <= most and all(2 * count > len(cases) for count in names.values())
     if not is_alike or suffix_masks.fits(folder, options):
         return False
     is_drawn = any(case.masks for case in cases.values())
-    if len(names) == 1 < len(cases) and not is_drawn and options.references and masks_among(members, options.read):
+    if (
+        len(names) == 1 < len(cases)
+        and not is_drawn
+        and options.references
+        and unnamed_masks.masks_among(members, options.read)
+    ):
         return False  # label maps would be images too
     # The folder that was given is itself the case.
     is_one = len(cases) == 1 and not all(member.folders for member in members)
-    if is_one and len(members) > 1 and len({word for _, word in parted_by_words(members).values()}) == 1:
+    if is_one and len(members) > 1 and len({word for _, word in mask_pairs.split_by_words(members).values()}) == 1:
         return False  # x1_ct and x2_ct are of two cases
     if is_one or not is_drawn:
-        return (not is_one or len(cases) == 1) and all(says_image(name) for name in names)
+        return (not is_one or len(cases) == 1) and all(mask_pairs.is_image_word(name) for name in names)
     return not any(set(case.masks) & set(case.images) for case in cases.values())
 
 
@@ -105,33 +100,42 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         _check_structures(cases.values(), options)
     cases, odd = _with_only_mask(_with_map_of_several(cases, options))
     names = sorted({name for case in cases.values() for name in case.images})
-    whole = [case.named(key, names) for key, case in cases.items() if case.images]
+    whole = [case.to_named_case(key, names) for key, case in cases.items() if case.images]
     bare = [key.name for key, case in cases.items() if not case.images]
-    by_values = f"; {listed(drawn)} taken for {'a mask' if len(drawn) == 1 else 'masks'} by the values" if drawn else ""
-    how = f"a folder per case with {listed(names)}{by_values}"
-    problems, modality = (*without_image(bare), *_odd(odd)), common_modality(names)
-    return reading_of(whole, folder, options, how=how, modality=modality, problems=problems, is_named=True)
+    by_values = (
+        f"; {errors.list_phrase(drawn)} taken for {'a mask' if len(drawn) == 1 else 'masks'} by the values"
+        if drawn
+        else ""
+    )
+    how = f"a folder per case with {errors.list_phrase(names)}{by_values}"
+    problems, modality = (
+        (*mask_pairs.missing_image_problem(bare), *_odd_name_warning(odd)),
+        modality_words.common_modality(names),
+    )
+    return mask_pairs.reading_of_cases(
+        whole, folder, options, how=how, modality=modality, problems=problems, is_named=True
+    )
 
 
-def _cases(folder: Folder, options: DatasetOptions) -> tuple[dict[Key, CaseFolder], list[str]]:
+def _cases(folder: Folder, options: DatasetOptions) -> tuple[dict[PairKey, CaseFolder], list[str]]:
     """The cases, with masks by their names or else by their values, and the names of the latter; read once."""
     if CaseFolder not in folder.known:
-        cases = _sorted(folder)
-        kinds: dict[str, list[Member]] = defaultdict(list)
+        cases = _sort_cases(folder)
+        kinds: dict[str, list[FolderMember]] = defaultdict(list)
         for case in cases.values():
             for name, member in case.images.items():
                 kinds[name].append(member)
         is_named = len(cases) == 1 or any(case.masks for case in cases.values())
-        drawn = [] if is_named else drawn_kinds(kinds, options.read)
+        drawn = [] if is_named else unnamed_masks.drawn_kinds(kinds, options.read)
         for case in cases.values():
             for name in case.images.keys() & set(drawn):
                 case.masks[name if len(drawn) > 1 else ""].append(case.images.pop(name))
         folder.known[CaseFolder] = cases, drawn
-    known: tuple[dict[Key, CaseFolder], list[str]] = folder.known[CaseFolder]
+    known: tuple[dict[PairKey, CaseFolder], list[str]] = folder.known[CaseFolder]
     return known
 
 
-def _without_own_folders(members: Sequence[Member]) -> Sequence[Member]:
+def _without_own_folders(members: Sequence[FolderMember]) -> Sequence[FolderMember]:
     """Files that each lie in a folder of their own name as files of the folder around it, called by their last word.
 
     So it is in challenges of SMIR and VSD, as BraTS 2015 and ISLES: VSD.Brain.XX.O.MR_Flair.54512 is MR_Flair.
@@ -146,10 +150,10 @@ def _without_own_folders(members: Sequence[Member]) -> Sequence[Member]:
     return [replace(one, folders=one.folders[:-1], stem=own[-1]) for one, own in zip(members, words, strict=True)]
 
 
-def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
+def _sort_cases(folder: Folder) -> dict[PairKey, CaseFolder]:
     """Cases by their folders, or by the names of their files where several lie in one."""
-    cases: dict[Key, CaseFolder] = defaultdict(CaseFolder)
-    members = _without_own_folders(within_images(folder.images))
+    cases: dict[PairKey, CaseFolder] = defaultdict(CaseFolder)
+    members = _without_own_folders(image_folders.within_images(folder.images))
     named = _in_common_folders(members)
     own = {member.folders for member in members if member.folders}
     common = _common_folder(own)
@@ -165,7 +169,7 @@ def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
             # The first folder that holds files is the case's, with what lies below it.
             place = next((around[:n] for n in range(1, len(around)) if around[:n] in own), around)
             name = _own_name(member.stem, place) or "image"
-        case = cases[Key(place[:-1], place[-1], member.split)]
+        case = cases[PairKey(place[:-1], place[-1], member.split)]
         if MASK_NAME.match(name) or is_in_masks:
             case.add_mask(name, member, name)
         elif name in case.images:  # `_check_versions` refuses it
@@ -175,7 +179,7 @@ def _sorted(folder: Folder) -> dict[Key, CaseFolder]:
     return _with_distant_masks(cases)
 
 
-def _with_distant_masks(cases: Mapping[Key, CaseFolder]) -> dict[Key, CaseFolder]:
+def _with_distant_masks(cases: Mapping[PairKey, CaseFolder]) -> dict[PairKey, CaseFolder]:
     """The cases, each with masks from folders of masks alone that begin with its name: as segm/x_segm for images/x/."""
     owners = {key.stem: case for key, case in cases.items() if case.images}
     known = dict(cases)
@@ -209,7 +213,7 @@ def _check_versions(cases: Iterable[CaseFolder]) -> None:
             by_name[member.stem].append(member.path.parent)
         if again := next((name for name, parents in by_name.items() if len(parents) > 1), None):
             parents = sorted(by_name[again])
-            problem = f"holds {again} in each of {listed([parent.name for parent in parents])}: only one can be meant"
+            problem = f"holds {again} in each of {errors.list_phrase([parent.name for parent in parents])}: only one can be meant"
             remedy = "Move the others out of the data set"
             raise DatasetError(problem, str(parents[0].parent), remedy)
 
@@ -221,17 +225,21 @@ def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], optio
     """
     first = next((case for case in cases if case.masks and case.images), CaseFolder())
     maps = [member.path for name in drawn if len(drawn) > 1 for member in first.masks.get(name, ())]
-    if any(load_mask((path,), (), options.read).data.max() > 1 for path in maps):
-        problem = f"{listed(drawn)} are label maps by their values, each with several numbers: only one can be meant"
+    if any(cell_loading.load_mask((path,), (), options.read).data.max() > 1 for path in maps):
+        problem = f"{errors.list_phrase(drawn)} are label maps by their values, each with several numbers: only one can be meant"
         remedy = "Move the others out of the data set"
         raise DatasetError(problem, str(maps[0].parent), remedy)
-    kinds: dict[str, list[Member]] = defaultdict(list)
+    kinds: dict[str, list[FolderMember]] = defaultdict(list)
     for name, member in ((name, one) for case in cases if first.masks for name, one in case.images.items()):
         kinds[name].append(member)
-    doubtful = {name: own for name, own in kinds.items() if not all(map(says_image, filter(None, WORDS.split(name))))}
-    found = label_maps_among(doubtful, options.read) if len(kinds) > 1 else []
+    doubtful = {
+        name: own
+        for name, own in kinds.items()
+        if not all(map(mask_pairs.is_image_word, filter(None, WORDS.split(name))))
+    }
+    found = unnamed_masks.label_maps_among(doubtful, options.read) if len(kinds) > 1 else []
     if 0 < len(found) < len(kinds):
-        problem = f"{listed(found)} would be an image of each case, and looks like a label map"
+        problem = f"{errors.list_phrase(found)} would be an image of each case, and looks like a label map"
         remedy = (
             "Move it out of the data set, or call it a mask (liver_mask) if it shows a structure; to show it to the "
             "network, list it in dataset.csv"
@@ -254,7 +262,7 @@ def _check_structures(cases: Collection[CaseFolder], options: DatasetOptions) ->
         if member.path.parent.parent in plain
     }
     if inside:
-        places, one = f"{listed(sorted(inside))}/", first.masks[""][0].path.name
+        places, one = f"{errors.list_phrase(sorted(inside))}/", first.masks[""][0].path.name
         problem = f"holds a mask that names no structure, {one}, and others in {places}: only one can be meant"
         remedy = f"Move each {places} out of the data set if {one} is meant, else that file"
         raise DatasetError(problem, str(next(iter(plain))), remedy)
@@ -262,14 +270,12 @@ def _check_structures(cases: Collection[CaseFolder], options: DatasetOptions) ->
         return  # `structure_labels` refuses it
     ends = [first.masks[name][0].path for name in dict.fromkeys((*names[:1], *names[-1:]))]
     if maps := [path for path in ends if _holds_numbers(path, options)]:
-        problem = (
-            f"{maps[0].name} is one of {len(names)} masks of the case ({listed(names)}), and holds several numbers"
-        )
+        problem = f"{maps[0].name} is one of {len(names)} masks of the case ({errors.list_phrase(names)}), and holds several numbers"
         remedy = "Keep the one that is meant and move the others out of the data set"
         raise DatasetError(problem, str(maps[0].parent), remedy)
 
 
-def _with_map_of_several(cases: dict[Key, CaseFolder], options: DatasetOptions) -> dict[Key, CaseFolder]:
+def _with_map_of_several(cases: dict[PairKey, CaseFolder], options: DatasetOptions) -> dict[PairKey, CaseFolder]:
     """The cases, with masks of no stated structure where the only name is that of label maps: tumor_segmentation.
 
     By the values of the first that can be read: the name is that of the whole.
@@ -287,11 +293,11 @@ def _with_map_of_several(cases: dict[Key, CaseFolder], options: DatasetOptions) 
 def _holds_numbers(path: Path, options: DatasetOptions) -> bool:
     """Whether a mask is of several structures; False where it cannot be read, which is said of its case."""
     with suppress(IsocenterError):
-        return bool(load_mask((path,), (), options.read).data.max() > 1)
+        return bool(cell_loading.load_mask((path,), (), options.read).data.max() > 1)
     return False
 
 
-def _with_only_mask(cases: dict[Key, CaseFolder]) -> tuple[dict[Key, CaseFolder], list[str]]:
+def _with_only_mask(cases: dict[PairKey, CaseFolder]) -> tuple[dict[PairKey, CaseFolder], list[str]]:
     """The cases, and files that are called otherwise than the masks of the others, as one of BraTS 2020.
 
     It is the mask of its case if that has no other, and if most cases have masks without a word for a structure.
@@ -309,19 +315,22 @@ def _with_only_mask(cases: dict[Key, CaseFolder]) -> tuple[dict[Key, CaseFolder]
     return {**cases, **named}, [member.name for masks in odd.values() for own in masks.values() for member in own]
 
 
-def _odd(names: Sequence[str]) -> tuple[Problem, ...]:
+def _odd_name_warning(names: Sequence[str]) -> tuple[Problem, ...]:
     """The warning on masks that are called otherwise than those of the other cases."""
-    what, why = f"{listed(names)} is taken for the mask of its case", "it is called otherwise than those of the others"
+    what, why = (
+        f"{errors.list_phrase(names)} is taken for the mask of its case",
+        "it is called otherwise than those of the others",
+    )
     remedy = "Take it away if it shows something else"
     return (Problem("warning", what, why=why, remedy=remedy),) if names else ()
 
 
-def _in_common_folders(members: Sequence[Member]) -> dict[Member, tuple[str, str]]:
+def _in_common_folders(members: Sequence[FolderMember]) -> dict[FolderMember, tuple[str, str]]:
     """{file: its case, and what its name says} of files of several cases in a folder, as x_t1, x_flair and x_seg.
 
     Empty where a folder holds one case, where each file is the only one of its, and where a case has no image.
     """
-    parted = parted_by_words(members)
+    parted = mask_pairs.split_by_words(members)
     words = {word for _, word in parted.values()}
     placed = {member: (member.folders, case) for member, (case, _) in parted.items()}
     with_image = {placed[member] for member, (_, word) in parted.items() if not MASK_NAME.match(word)}

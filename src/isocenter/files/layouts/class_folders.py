@@ -11,26 +11,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases.classes import Stated, name_classes, placeholder_notes, placeholders
-from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files import _patient_names, modality_words
+from isocenter.files.layouts import image_folders, layout
+from isocenter.files.layouts.cases import class_labels, dataset_folder, mask_pairs, table_reading, unnamed_masks
+from isocenter.files.layouts.cases.class_labels import StatedClass
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.mask_pairs import IMAGE, NamedCase, PairKey
 from isocenter.files.layouts.cases.names import BY_HAND, IMAGES, LABEL_NAME, LABELS, SELDOM_CLASSES
-from isocenter.files.layouts.cases.pairs import (
-    IMAGE,
-    Key,
-    NamedCase,
-    class_names,
-    is_called_mask,
-    refuse_formats,
-    rows_of,
-    says_image,
-)
-from isocenter.files.layouts.cases.table import MOST_CLASSES, TABLE_SUFFIXES, read_table, states_references
-from isocenter.files.layouts.cases.unnamed_masks import drawn_folders, masks_among, pictures_of_slices
-from isocenter.files.layouts.image_folders import within_images
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
-from isocenter.files.modality import UNKNOWN_MODALITY, modality_word
-from isocenter.files.patients import are_named_people, are_numbered_people
+from isocenter.files.layouts.cases.table_reading import MOST_CLASSES, TABLE_SUFFIXES
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.files.modality_words import UNKNOWN_MODALITY
 from isocenter.values import Problem
 
 # Names of the files of a case.
@@ -47,62 +39,66 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     Nor do the files of one look like masks of another's, or some of the files like masks of the others. They may lie in
     one folder images/, unless a table has labels.
     """
-    members = _classed(folder.images)
-    if folder.dicom and all(is_called_mask(member.path) for member in members):
+    members = _members_in_classes(folder.images)
+    if folder.dicom and all(mask_pairs.is_called_mask(member.path) for member in members):
         return False  # masks of series
-    if pictures_of_slices(folder, options.read):
+    if unnamed_masks.pictures_of_slices(folder, options.read):
         return False
     if len({_is_in_masks(member) for member in members}) > 1:
         return False  # masks would be images of a class
-    if within_images(folder.images) != folder.images and any(_states_some(one, members) for one in folder.tables):
+    if image_folders.within_images(folder.images) != folder.images and any(
+        _states_some(one, members) for one in folder.tables
+    ):
         return False  # the folders below images/ part the files that the table names
-    names = class_names(Key(member.folders, member.stem) for member in members)
+    names = mask_pairs.class_folder_names(PairKey(member.folders, member.stem) for member in members)
     if any(_states_some(one, members) and not _has_cells(one, names) for one in _tables_below(folder)):
         return False  # the classes are those of the table
-    if options.labels is None and (are_named_people(names) or _are_kinds(members)):
+    if options.labels is None and (_patient_names.are_named_people(names) or _are_kinds(members)):
         return False
-    if not names or drawn_folders(folder, options.read) is not None:
+    if not names or unnamed_masks.drawn_folders(folder, options.read) is not None:
         return False
-    return not (options.references and masks_among(members, options.read))
+    return not (options.references and unnamed_masks.masks_among(members, options.read))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """The first folder is the class."""
-    members = _classed(folder.images) or _classed(folder.dicom)
+    members = _members_in_classes(folder.images) or _members_in_classes(folder.dicom)
     if options.references:
         _refuse_copies(folder, members)
         _refuse_maps(folder, options)
     by_folder = options.class_rule is None  # else --labels names what the rule finds
-    refuse_formats({member.folders[0] for member in members}, folder.root)
+    mask_pairs.refuse_formats({member.folders[0] for member in members}, folder.root)
     one_name = _called_otherwise(members)
     members = [replace(m, folders=(one_name.get(m.folders[0], m.folders[0]), *m.folders[1:])) for m in members]
     members, strange = _without_strangers(members) if options.references else (members, ())
-    unlabelled = placeholders([Stated(member.folders[0], member.split) for member in members], options)
+    unlabelled = class_labels.count_placeholders(
+        [StatedClass(member.folders[0], member.split) for member in members], options
+    )
     names = {member.folders[0] for member in members} - {*unlabelled}
-    classes, called = name_classes(names, folder, options, declare=by_folder)
-    cases = [NamedCase(Key(member.folders, member.stem, member.split), {IMAGE: member}) for member in members]
-    names_of_one = listed(f"{name} as {one}" for name, one in sorted(one_name.items()))
+    classes, called = class_labels.name_classes(names, folder, options, declare=by_folder)
+    cases = [NamedCase(PairKey(member.folders, member.stem, member.split), {IMAGE: member}) for member in members]
+    names_of_one = errors.list_phrase(f"{name} as {one}" for name, one in sorted(one_name.items()))
     what, why = f"the folders {names_of_one} are one class", "parts of the set call it differently"
     renamed = [Problem("warning", what, why=why, remedy="Rename the folders if they are two")] if one_name else []
-    loose = len(folder.images) - len(_classed(folder.images))
+    loose = len(folder.images) - len(_members_in_classes(folder.images))
     note = Problem("note", f"{loose} images lie in no class folder", why="they are not read")
     problems = (note,) if loose > 0 else ()
     return Reading(
-        rows_of(cases, options, called=called),
+        mask_pairs.rows_of_cases(cases, options, called=called),
         how=f"a folder for each class: {', '.join(label.name for label in classes)}",
         classes={"class": classes},
         problems=(
             *problems,
             *renamed,
             *strange,
-            *_doubted(sorted(called), options),
-            *placeholder_notes(unlabelled, "in this folder"),
+            *_doubtful_folder_warning(sorted(called), options),
+            *class_labels.placeholder_notes(unlabelled, "in this folder"),
             *_with_folders_inside(members),
         ),
     )
 
 
-def _called_otherwise(members: Sequence[Member]) -> dict[str, str]:
+def _called_otherwise(members: Sequence[FolderMember]) -> dict[str, str]:
     """{folder: name of its class in another part}, where parts call a class differently.
 
     In one part adenocarcinoma, in another adenocarcinoma_left_T2; NORMAL and normal. The shorter name counts, if it
@@ -122,7 +118,7 @@ def _called_otherwise(members: Sequence[Member]) -> dict[str, str]:
     return short if max(in_part.values(), default=0) <= 1 else {}
 
 
-def _without_strangers(members: Sequence[Member]) -> tuple[list[Member], tuple[Problem, ...]]:
+def _without_strangers(members: Sequence[FolderMember]) -> tuple[list[FolderMember], tuple[Problem, ...]]:
     """The files without those in folders that the training part lacks, as test/test, and the problem that says so."""
     parts: dict[str, set[str | None]] = defaultdict(set)
     for member in members:
@@ -130,11 +126,9 @@ def _without_strangers(members: Sequence[Member]) -> tuple[list[Member], tuple[P
     is_parted = any("train" in own for own in parts.values())
     strangers = {name for name, own in parts.items() if is_parted and not own & {"train", None}}
     out = [member.name for member in members if member.folders[0] in strangers]
-    what = (
-        f"{counted(len(out), 'image lies', 'images lie')} in {listed(sorted(strangers))}, which no training image does"
-    )
+    what = f"{errors.count_phrase(len(out), 'image lies', 'images lie')} in {errors.list_phrase(sorted(strangers))}, which no training image does"
     remedy = "Rename the folders as those of the training part, or take them away"
-    return [one for one in members if one.folders[0] not in strangers], left_out(out, what, remedy)
+    return [one for one in members if one.folders[0] not in strangers], layout.left_out_problem(out, what, remedy)
 
 
 def _begins(one: str, other: str) -> bool:
@@ -143,39 +137,41 @@ def _begins(one: str, other: str) -> bool:
     return f"{second} ".startswith(f"{first} ")
 
 
-def _is_in_masks(member: Member) -> bool:
+def _is_in_masks(member: FolderMember) -> bool:
     """Whether a folder below that of the class is called as those of masks are."""
     return any(name.lower() in LABELS or LABEL_NAME.search(name) for name in member.folders[1:])
 
 
-def _states_some(table: Member, members: Sequence[Member]) -> bool:
+def _states_some(table: FolderMember, members: Sequence[FolderMember]) -> bool:
     """Whether a table states references of some of the images."""
-    if not states_references(table.path):
+    if not table_reading.states_references(table.path):
         return False
-    cells = (str(cell) for row in read_table(table.path).rows for cell in row.values())
-    return not {member.stem for member in members}.isdisjoint(stem_of(PurePosixPath(cell).name) for cell in cells)
+    cells = (str(cell) for row in table_reading.read_table(table.path).rows for cell in row.values())
+    return not {member.stem for member in members}.isdisjoint(
+        dataset_folder.stem_of(PurePosixPath(cell).name) for cell in cells
+    )
 
 
-def _tables_below(folder: Folder) -> list[Member]:
+def _tables_below(folder: Folder) -> list[FolderMember]:
     """The first tables in folders inside it that are no images."""
     known = {*folder.tables, *folder.images}
     return [one for one in folder.members if one.suffix in TABLE_SUFFIXES and one not in known][:MOST_TABLES]
 
 
-def _has_cells(table: Member, names: Collection[str]) -> bool:
+def _has_cells(table: FolderMember, names: Collection[str]) -> bool:
     """Whether each name is a cell of the table."""
-    cells = {str(cell).casefold() for row in read_table(table.path).rows for cell in row.values()}
+    cells = {str(cell).casefold() for row in table_reading.read_table(table.path).rows for cell in row.values()}
     return {name.casefold() for name in names} <= cells
 
 
-def _are_kinds(members: Sequence[Member]) -> bool:
+def _are_kinds(members: Sequence[FolderMember]) -> bool:
     """Whether the files have a few names that come again in other folders, one of an image: FLAIR, T1, lesions."""
     counts = Counter(member.stem for member in members)
     is_again = 1 < len(counts) <= MOST_KINDS and min(counts.values()) > 1
-    return is_again and any(says_image(name) and not name.isdecimal() for name in counts)
+    return is_again and any(mask_pairs.is_image_word(name) and not name.isdecimal() for name in counts)
 
 
-def _with_folders_inside(members: Sequence[Member]) -> tuple[Problem, ...]:
+def _with_folders_inside(members: Sequence[FolderMember]) -> tuple[Problem, ...]:
     """The warning on several folders of words in each class, of the same names or not: they may be the classes."""
     inside: dict[str, set[str]] = defaultdict(set)
     for member in members:
@@ -185,23 +181,23 @@ def _with_folders_inside(members: Sequence[Member]) -> tuple[Problem, ...]:
     names, where = (common, "in each class") if len(common) > 1 else (own, "inside the classes")
     if not 1 < len(names) <= MOST_CLASSES or "" in names or any(map(str.isdigit, "".join(names))):
         return ()
-    what = f"the folders {listed(names)} {where} are not read"
+    what = f"the folders {errors.list_phrase(names)} {where} are not read"
     remedy = (
         "If they are the classes, name one of the folders above them, or give a table with the columns image and label"
     )
     return (Problem("warning", what, why="the folders above them are the classes", remedy=remedy),)
 
 
-def _doubted(names: Sequence[str], options: DatasetOptions) -> tuple[Problem, ...]:
+def _doubtful_folder_warning(names: Sequence[str], options: DatasetOptions) -> tuple[Problem, ...]:
     """The warning on folders that may be patients, or kinds of image of the same cases; none where they were asked for.
 
     Numbers with a leading zero are codes, as in tables; so are more numbers than there are classes.
     """
     numbered = all(name.isdecimal() for name in names)
     long = numbered and any(len(name) > MOST_DIGITS or (name.startswith("0") and len(name) > 1) for name in names)
-    coded = long or len(names) > MOST_CLASSES or are_numbered_people(names)
+    coded = long or len(names) > MOST_CLASSES or _patient_names.are_numbered_people(names)
     words = [word for name in names for word in re.split(r"[\W_]+", name.lower()) if word]
-    contrasts = all(modality_word(word) != UNKNOWN_MODALITY for word in words)
+    contrasts = all(modality_words.modality_word(word) != UNKNOWN_MODALITY for word in words)
     contrasts = contrasts or all(map(SELDOM_CLASSES.fullmatch, names))
     is_asked = options.layout is not None or options.labels is not None or not options.references
     if is_asked or not (coded or contrasts):
@@ -212,34 +208,36 @@ def _doubted(names: Sequence[str], options: DatasetOptions) -> tuple[Problem, ..
         if coded
         else "If they hold images of the same cases, give a table with a column of each: --column image:T1=COLUMN"
     )
-    what = f"the folders {listed(names)} are read as classes, and their names are {kind}"
+    what = f"the folders {errors.list_phrase(names)} are read as classes, and their names are {kind}"
     why = "a network would learn to tell them apart"
     return (
         Problem("warning", what, why=why, remedy=f"{remedy}; if they are classes, --layout class_folders confirms it"),
     )
 
 
-def _refuse_copies(folder: Folder, members: Sequence[Member]) -> None:
+def _refuse_copies(folder: Folder, members: Sequence[FolderMember]) -> None:
     """Raise DatasetError where one folder holds the others once more, as some published archives do."""
     names = {member.folders[0] for member in members}
     for name in sorted(names):
         inside = {member.folders[1] for member in members if member.folders[0] == name and len(member.folders) > 1}
         if len(again := sorted(inside & names)) > 1:
-            problem = f"the folder {name} holds {listed(again)} too, which are classes beside it"
+            problem = f"the folder {name} holds {errors.list_phrase(again)} too, which are classes beside it"
             remedy = f"Move {name} away if it is a copy, or name it in place of this folder"
             raise DatasetError(problem, str(folder.root), remedy)
 
 
 def _refuse_maps(folder: Folder, options: DatasetOptions) -> None:
     """Raise DatasetError where the pictures are label maps of series that lie beside them."""
-    if maps := pictures_of_slices(folder, options.read):
+    if maps := unnamed_masks.pictures_of_slices(folder, options.read):
         example = maps[0].path.relative_to(folder.root).as_posix()
         problem = f"the pictures beside the DICOM series, such as {example}, look like label maps, and not like images"
         raise DatasetError(problem, str(folder.root), "Move them out of the data set, if the series are the images")
 
 
-def _classed(members: tuple[Member, ...]) -> list[Member]:
-    inside = [m for m in within_images(members) if m.folders and m.folders[0].lower() not in IMAGES | LABELS]
+def _members_in_classes(members: tuple[FolderMember, ...]) -> list[FolderMember]:
+    inside = [
+        m for m in image_folders.within_images(members) if m.folders and m.folders[0].lower() not in IMAGES | LABELS
+    ]
     has_image_folder = any(m.folders[:1] and m.folders[0].lower() in IMAGES for m in members)
     return [m for m in inside if not (has_image_folder and BY_HAND.search(m.folders[0]))]
 

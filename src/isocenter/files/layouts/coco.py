@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, cause_of, counted, listed
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Outline, Ring
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.join import part_named
-from isocenter.files.layouts.cases.outlines import Listed, files_of_many, json_record, read_listed
-from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files.layouts import layout
+from isocenter.files.layouts.cases import drawn_outlines, table_join
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline, Ring
+from isocenter.files.layouts.cases.drawn_outlines import ListedImage
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.values import Problem, Split
 
 KEYS = ("images", "annotations", "categories")
@@ -51,15 +53,25 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     contents = [_entries(records[one.path], one.path, parts.get(one.path)) for one in read_from]
     listed_images = [entry for entries, _ in contents for entry in entries]
     lost = [fault for _, faults in contents for fault in faults]
-    reading = read_listed(listed_images, folder, options, part="coco", what="COCO", usual="boxes", words=_words)
-    others = f"{listed(aside)} {'lists' if len(aside) == 1 else 'list'} keypoints, panoptic segments or captions"
+    reading = drawn_outlines.read_listed_images(
+        listed_images, folder, options, part="coco", what="COCO", usual="boxes", words=_words
+    )
+    others = (
+        f"{errors.list_phrase(aside)} {'lists' if len(aside) == 1 else 'list'} keypoints, panoptic segments or captions"
+    )
     notes = [Problem("note", others, why="instances are read, and these are not")] if aside else []
-    without = f"{counted(len(lost), 'annotation has', 'annotations have')} no image ({listed(lost)})"
-    problems = (*reading.problems, *notes, *left_out(lost, without, "Correct them, or add the images", "warning"))
+    without = (
+        f"{errors.count_phrase(len(lost), 'annotation has', 'annotations have')} no image ({errors.list_phrase(lost)})"
+    )
+    problems = (
+        *reading.problems,
+        *notes,
+        *layout.left_out_problem(lost, without, "Correct them, or add the images", "warning"),
+    )
     return replace(reading, problems=problems)
 
 
-def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
+def coco_images(path: Path, split: Split | None = None) -> list[ListedImage]:
     """The images that a file lists, with their boxes and outlines in pixels from the corner of the first one."""
     return _entries(_record(path), path, split)[0]
 
@@ -70,7 +82,7 @@ def _kind(record: Mapping[str, Any]) -> str:
     return next((key for key in ("segments_info", "keypoints", "caption") if key in first), "")
 
 
-def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tuple[list[Listed], list[str]]:
+def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tuple[list[ListedImage], list[str]]:
     """The images of a list, and its annotations of images that it does not list, in words."""
     if _kind(record) == "segments_info":
         problem = "holds panoptic segments, whose pixels lie in pictures beside it"
@@ -78,7 +90,7 @@ def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tupl
     lost = list[str]()
     try:
         names = {_number(entry["id"]): str(entry["name"]) for entry in record["categories"]}
-        boxes: dict[str, list[Drawn]] = {_number(entry["id"]): [] for entry in record["images"]}
+        boxes: dict[str, list[DrawnBox]] = {_number(entry["id"]): [] for entry in record["images"]}
         odd: dict[str, list[str]] = {image: [] for image in boxes}
         for place, entry in enumerate(record["annotations"], start=1):
             where = f"annotation {entry.get('id', place) if isinstance(entry, dict) else place}"
@@ -87,13 +99,13 @@ def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tupl
                 lost.append(f"{where} is of image {image or 'without a number'}, which is not listed")
                 continue
             try:
-                boxes[image].append(_drawn(entry, names, where))
+                boxes[image].append(_drawn_object(entry, names, where))
             except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-                odd[image].append(f"{where}: {cause_of(error)}")
+                odd[image].append(f"{where}: {errors.describe_cause(error)}")
         if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
             raise DatasetError("gives one number to two images or categories", str(path), "Number them anew")
         found = [
-            Listed(
+            ListedImage(
                 str(entry["file_name"]),
                 Annotation(path, tuple(boxes[number]), _size(entry), odd=tuple(odd[number])),
                 split,
@@ -102,7 +114,7 @@ def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tupl
             for number in [_number(entry["id"])]
         ]
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"is not a list of boxes or outlines in COCO's format ({cause_of(error)})"
+        problem = f"is not a list of boxes or outlines in COCO's format ({errors.describe_cause(error)})"
         raise DatasetError(problem, str(path), "Correct it") from error
     if lost and len(lost) == len(record["annotations"]):
         raise DatasetError(lost[0], str(path), "Correct it")
@@ -111,7 +123,7 @@ def _entries(record: Mapping[str, Any], path: Path, split: Split | None) -> tupl
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
     del settings
-    return {entry.name: entry.annotation for entry in listed_in(path)}
+    return {entry.name: entry.annotation for entry in coco_images(path)}
 
 
 def _number(stated: Any) -> str:
@@ -132,7 +144,7 @@ def _image_of(entry: Any) -> str:
         return ""
 
 
-def _drawn(entry: Mapping[str, Any], names: Mapping[str, str], where: str) -> Drawn:
+def _drawn_object(entry: Mapping[str, Any], names: Mapping[str, str], where: str) -> DrawnBox:
     """One annotation; its box is that of its polygons where it states none."""
     category = _number(entry["category_id"])
     if category not in names:
@@ -147,11 +159,11 @@ def _drawn(entry: Mapping[str, Any], names: Mapping[str, str], where: str) -> Dr
     elif rings := [_ring(numbers) for numbers in stated if numbers]:
         outline = Outline(tuple(rings))
         if "bbox" not in entry:
-            return replace(Drawn.around(name, rings, where), ignored=ignored)
+            return replace(DrawnBox.around(name, rings, where), ignored=ignored)
     if len(numbers := [float(number) for number in entry["bbox"]]) != 4 or not np.isfinite(numbers).all():
         raise ValueError("its box is not four numbers")
     x, y, width, height = numbers
-    return Drawn(name, (x, y), (x + width, y + height), where, ignored, outline)
+    return DrawnBox(name, (x, y), (x + width, y + height), where, ignored, outline)
 
 
 def _ring(numbers: Sequence[Any]) -> Ring:
@@ -195,14 +207,14 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _record(path: Path) -> Mapping[str, Any]:
-    record = json_record(path, LARGEST_SET)
+    record = drawn_outlines.json_record(path, LARGEST_SET)
     if not (isinstance(record, dict) and all(isinstance(record.get(key), list) for key in KEYS)):
         raise DatasetError(f"has no lists of {', '.join(KEYS)}", str(path), "Give annotations of instances")
     return record
 
 
-def _files(folder: Folder) -> list[Member]:
-    return [one for one in files_of_many(folder, ".json") if one.path.name != "dataset.json"]
+def _files(folder: Folder) -> list[FolderMember]:
+    return [one for one in drawn_outlines.files_of_many(folder, ".json") if one.path.name != "dataset.json"]
 
 
 def _is_coco(path: Path) -> bool:
@@ -215,10 +227,13 @@ def _is_coco(path: Path) -> bool:
     return bool(named) and (b'"file_name"' in head or b'"bbox"' in head)
 
 
-def _parts(files: Sequence[Member]) -> dict[Path, Split]:
+def _parts(files: Sequence[FolderMember]) -> dict[Path, Split]:
     """{file: part of the split} from its name or its folder; nothing where none of several trains."""
     named = {
-        member.path: part for member in files for part in [member.split or part_named(member.path)] if part is not None
+        member.path: part
+        for member in files
+        for part in [member.split or table_join.part_in_name(member.path)]
+        if part is not None
     }
     return named if "train" in named.values() and len(set(named.values())) > 1 else {}
 

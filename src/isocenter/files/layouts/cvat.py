@@ -15,14 +15,16 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from isocenter.errors import DatasetError, cause_of, counted
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse, turned
-from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files.layouts import layout, voc
+from isocenter.files.layouts.cases import drawn_boxes, drawn_outlines
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
+from isocenter.files.layouts.cases.drawn_outlines import ListedImage
 from isocenter.files.layouts.cases.names import SPLIT_WORDS
-from isocenter.files.layouts.cases.outlines import Listed, begins_with, files_of_many, read_listed
-from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
-from isocenter.files.layouts.voc import parsed
-from isocenter.files.storage.packed import refuse_expansion
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.files.storage import packed_files
 
 # Tags of whole images, and shapes that cover nothing.
 WITHOUT_AREA = frozenset({"tag", "points", "polyline", "cuboid", "skeleton"})
@@ -39,12 +41,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
     Raises DatasetError, by file, for a damaged one, for tracks of films, and for an image that two of them list.
     """
-    roots = {member.path: parsed(member.path) for member in _files(folder)}
-    listed = [entry for path, root in roots.items() for entry in listed_in(path, root)]
+    roots = {member.path: voc.parse_xml(member.path) for member in _files(folder)}
+    listed = [entry for path, root in roots.items() for entry in cvat_images(path, root)]
     outlined = any(
         root.find(f".//{kind}") is not None for root in roots.values() for kind in ("polygon", "mask", "ellipse")
     )
-    reading = read_listed(
+    reading = drawn_outlines.read_listed_images(
         listed,
         folder,
         options,
@@ -53,13 +55,15 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         usual="mask" if outlined else "boxes",
     )
     flat = sum(len(root.findall(f".//image/{kind}")) for root in roots.values() for kind in WITHOUT_AREA)
-    what = f"{counted(flat, 'tag or shape covers', 'tags or shapes cover')} nothing (points, lines, cuboids)"
+    what = (
+        f"{errors.count_phrase(flat, 'tag or shape covers', 'tags or shapes cover')} nothing (points, lines, cuboids)"
+    )
     files_of = tuple(path.name for path in roots) if flat else ()
-    problems = left_out(files_of, what, "Draw outlines, or export tags as a table of labels", "warning")
+    problems = layout.left_out_problem(files_of, what, "Draw outlines, or export tags as a table of labels", "warning")
     return replace(reading, problems=(*problems, *reading.problems))
 
 
-def listed_in(path: Path, root: Element) -> list[Listed]:
+def cvat_images(path: Path, root: Element) -> list[ListedImage]:
     """The images of a file; shapes of one label and one group are one object."""
     if root.find("track") is not None:
         remedy = "Export it as CVAT for images"
@@ -71,23 +75,23 @@ def listed_in(path: Path, root: Element) -> list[Listed]:
         try:
             size = (int(image.attrib["width"]), int(image.attrib["height"]))
         except (KeyError, ValueError) as error:
-            problem = f"the size of image {name} cannot be read: {cause_of(error)}"
+            problem = f"the size of image {name} cannot be read: {errors.describe_cause(error)}"
             raise DatasetError(problem, str(path), "Export it anew as CVAT for images 1.1") from error
-        drawn, odd = _drawn(image, size, path)
+        drawn, odd = _drawn_objects(image, size, path)
         annotation = Annotation(path, tuple(drawn), size, odd=tuple(odd))
         source = f"task {task} of {path.name}" if task else path.name
-        listed.append(Listed(name, annotation, SPLIT_WORDS.get(subset.lower()), subset, source))
+        listed.append(ListedImage(name, annotation, SPLIT_WORDS.get(subset.lower()), subset, source))
     return listed
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
     del settings
-    return {entry.key: entry.annotation for entry in listed_in(path, parsed(path))}
+    return {entry.key: entry.annotation for entry in cvat_images(path, voc.parse_xml(path))}
 
 
-def _drawn(image: Element, size: tuple[int, int], path: Path) -> tuple[list[Drawn], list[str]]:
+def _drawn_objects(image: Element, size: tuple[int, int], path: Path) -> tuple[list[DrawnBox], list[str]]:
     """The objects that are drawn on one image, and which shapes cannot be read, in words."""
-    drawn, odd = list[Drawn](), list[str]()
+    drawn, odd = list[DrawnBox](), list[str]()
     outlines: list[tuple[str, str | None, Ring, str]] = []
     for number, shape in enumerate(image, start=1):
         if shape.tag in WITHOUT_AREA:
@@ -96,13 +100,13 @@ def _drawn(image: Element, size: tuple[int, int], path: Path) -> tuple[list[Draw
         try:
             name = shape.attrib["label"]
             if shape.tag == "mask":
-                drawn.append(Drawn.of_pixels(name, *_pixels(shape.attrib, path), size, place))
+                drawn.append(DrawnBox.of_pixels(name, *_pixels(shape.attrib, path), size, place))
             else:
-                Drawn.around(name, [ring := _ring(shape)], place)  # which refuses what encloses nothing
+                DrawnBox.around(name, [ring := _ring(shape)], place)  # which refuses what encloses nothing
                 outlines.append((name, group, ring, place))
         except (ArithmeticError, KeyError, ValueError) as error:
-            odd.append(f"image {image.get('name')}, {place}: {cause_of(error)}")
-    return [*drawn, *Drawn.in_groups(outlines)], odd
+            odd.append(f"image {image.get('name')}, {place}: {errors.describe_cause(error)}")
+    return [*drawn, *DrawnBox.in_groups(outlines)], odd
 
 
 def _ring(shape: Element) -> Ring:
@@ -114,10 +118,12 @@ def _ring(shape: Element) -> Ring:
             return tuple((float(x), float(y)) for x, y in pairs)
         case "box":
             x0, y0, x1, y1 = (float(numbers[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-            return turned([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], ((x0 + x1) / 2, (y0 + y1) / 2), turn)
+            return drawn_boxes.turn_corners(
+                [(x0, y0), (x1, y0), (x1, y1), (x0, y1)], ((x0 + x1) / 2, (y0 + y1) / 2), turn
+            )
         case "ellipse":
             x, y, across, down = (float(numbers[key]) for key in ("cx", "cy", "rx", "ry"))
-            return ellipse((x, y), (across, down), turn)
+            return drawn_boxes.ellipse_corners((x, y), (across, down), turn)
         case other:
             raise ValueError(f"a shape of the kind {other!r}")
 
@@ -128,13 +134,17 @@ def _pixels(mask: Mapping[str, str], path: Path) -> tuple[np.ndarray, tuple[int,
     runs = [int(run) for run in mask["rle"].split(",")]
     if min(runs) < 0 or sum(runs) != width * height:
         raise ValueError(f"a mask of {width} x {height} has runs of {sum(runs)} pixels")
-    refuse_expansion(path.stat().st_size, width * height, str(path))
+    packed_files.refuse_expansion(path.stat().st_size, width * height, str(path))
     inside = np.repeat([value for value, _ in zip(cycle((False, True)), runs, strict=False)], runs)
     return inside.reshape(height, width), (left, top)
 
 
-def _files(folder: Folder) -> list[Member]:
-    return [one for one in files_of_many(folder, ".xml") if begins_with(one.path, b"<annotations", b"<image ")]
+def _files(folder: Folder) -> list[FolderMember]:
+    return [
+        one
+        for one in drawn_outlines.files_of_many(folder, ".xml")
+        if drawn_outlines.file_begins_with(one.path, b"<annotations", b"<image ")
+    ]
 
 
 LAYOUT = Layout(

@@ -8,20 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.added import added
-from isocenter.errors import DatasetError, counted, listed
-from isocenter.files import dicom
-from isocenter.files.layouts.cases.boxes import Annotation
-from isocenter.files.layouts.cases.classes import mask_labels, mask_regions, name_classes, numbered_names
-from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.cases.join import split_column, split_of
-from isocenter.files.layouts.cases.outlines import DrawnReferences
-from isocenter.files.layouts.cases.pairs import structure_labels, without_structure
-from isocenter.files.layouts.cases.table import Table, is_labelled, with_values
-from isocenter.files.layouts.dataset_table import NAMED, SINGLE, is_covariate, parsed_cell, stated_classes
-from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading, left_out, load_layout
-from isocenter.files.layouts.manifest_rows import Manifest, once_each, plain
-from isocenter.files.modality import modality_word
+from isocenter import errors, plugins
+from isocenter.errors import DatasetError
+from isocenter.files import modality_words
+from isocenter.files.dicom.reading import series_survey
+from isocenter.files.layouts import dataset_table, layout, manifest_rows
+from isocenter.files.layouts.cases import class_labels, mask_pairs, table_join, table_reading
+from isocenter.files.layouts.cases.dataset_folder import Folder
+from isocenter.files.layouts.cases.drawn_boxes import Annotation
+from isocenter.files.layouts.cases.drawn_outlines import DrawnReferences
+from isocenter.files.layouts.cases.table_reading import DataTable
+from isocenter.files.layouts.dataset_table import NAMED, SINGLE
+from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading
+from isocenter.files.layouts.manifest_rows import Manifest
 from isocenter.values import CaseRow, Cell, Label
 
 FIXED_AND_MOVING = {"fixed", "moving"}
@@ -31,7 +30,7 @@ PARTS = ("frame", "row", "series", "drawn", "report", *sorted(DRAWINGS))
 PATHS = frozenset({"image", "mask", "instances", "boxes"})
 
 
-def read_rows(table: Table, folder: Folder, declared: Mapping[str, Any], options: DatasetOptions) -> Reading:
+def read_rows(table: DataTable, folder: Folder, declared: Mapping[str, Any], options: DatasetOptions) -> Reading:
     """The rows of a table with the columns of `dataset.csv`.
 
     declared: what `dataset.toml` states
@@ -44,32 +43,32 @@ def read_rows(table: Table, folder: Folder, declared: Mapping[str, Any], options
             problem, str(table.path), "Give the columns case, image and mask or label, as dataset.csv has"
         )
     roles = _roles(table)
-    others = (name for name in table.columns if not is_covariate(name))
-    table, of_values = with_values(table, (*others, *roles, *declared.get("text", ())))
+    others = (name for name in table.columns if not dataset_table.is_covariate(name))
+    table, of_values = table_reading.convert_values(table, (*others, *roles, *declared.get("text", ())))
     manifest = Manifest(table, roles, table.path.parent)
     cells = _Cells(table.path, declared)
     every = [_row(line, n, manifest, cells, declared, options) for n, line in enumerate(table.rows, start=1)]
     missing = [row.name for row in every if not all(path.exists() for path in row.paths)]
     there = [row for row in every if row.name not in missing]
-    rows, repeated = once_each(there, manifest, stating=options.references)
+    rows, repeated = manifest_rows.drop_repeats(there, manifest, stating=options.references)
     is_ours = options.labels == declared.get("reading", {}).get("labels")
-    classes = stated_classes(declared, table.path) if is_ours else {}
+    classes = dataset_table.stated_classes(declared, table.path) if is_ours else {}
     rows, classes = _with_classes(rows, classes, folder, options, table.path)
     rows, classes, partly = _with_structures(rows, classes, folder, options)
     rows, classes, drawn = _with_drawings(rows, classes, folder, declared, options)
     regions = {name: tuple(values) for name, values in declared.get("regions", {}).items()} if is_ours else {}
     channels = [name.partition(":")[2] or name for name in table.columns if name.partition(":")[0] == "image"]
-    absent = f"{counted(len(missing), 'row names', 'rows name')} files that are not there"
+    absent = f"{errors.count_phrase(len(missing), 'row names', 'rows name')} files that are not there"
     return Reading(
         tuple(rows),
-        how=f"table {table.path.name}, {counted(len(rows), 'row')}",
+        how=f"table {table.path.name}, {errors.count_phrase(len(rows), 'row')}",
         name=declared.get("name", ""),
         classes=classes,
         drawn=drawn,
         modality=declared.get("modality"),
         patients=declared.get("patients") or f"column patient of {table.path.name}",
         columns=declared.get("columns", {}),
-        regions=regions or mask_regions(folder, options),
+        regions=regions or class_labels.mask_regions(folder, options),
         readers=tuple(declared.get("readers", ())),
         channels=tuple(declared.get("channels", channels if not declared and len(channels) > 1 else ())),
         tables=(table.path,),
@@ -77,7 +76,7 @@ def read_rows(table: Table, folder: Folder, declared: Mapping[str, Any], options
         courses=tuple(table.path.parent / one for one in declared.get("courses", ())),
         is_own=True,
         problems=(
-            *left_out(missing, absent, "Correct the paths, or get the files"),
+            *layout.left_out_problem(missing, absent, "Correct the paths, or get the files"),
             *partly,
             *repeated,
             *of_values,
@@ -85,21 +84,21 @@ def read_rows(table: Table, folder: Folder, declared: Mapping[str, Any], options
     )
 
 
-def spells_rows(table: Table) -> bool:
+def spells_rows(table: DataTable) -> bool:
     """Whether a table that somebody else wrote has columns or cells that only `dataset.csv` has."""
     kinds = {name: name.partition(":")[0] for name in table.columns}
     if "image" not in kinds.values():  # it says more of images that lie elsewhere
         return False
-    is_course = {"time", "event"} <= {*table.columns} and not is_labelled(table)
+    is_course = {"time", "event"} <= {*table.columns} and not table_reading.is_label_column(table)
     if is_course or any(kind in NAMED and (kind != name or kind == "instances") for name, kind in kinds.items()):
         return True
     cells = [str(row[name]) for row in table.rows for name, kind in kinds.items() if kind in PATHS and row[name]]
-    return any(part in PARTS or len(pieces) > 1 for pieces, part, _ in map(parsed_cell, cells))
+    return any(part in PARTS or len(pieces) > 1 for pieces, part, _ in map(dataset_table.parsed_cell, cells))
 
 
-def _roles(table: Table) -> dict[str, str]:
+def _roles(table: DataTable) -> dict[str, str]:
     """{role: column} of what `Manifest` reads."""
-    kinds = {"time", "event", *added("isocenter.references")}
+    kinds = {"time", "event", *plugins.entry_points_of("isocenter.references")}
     return {name: name for name in table.columns if name in kinds or name.partition(":")[0] in ("finding", "value")}
 
 
@@ -111,19 +110,22 @@ def _row(
     declared: Mapping[str, Any],
     options: DatasetOptions,
 ) -> CaseRow:
-    images = {name or "image": cell for name, cell in cells.of("image", line)}
+    images = {name or "image": cell for name, cell in cells.cells_of_kind("image", line)}
     modalities = declared.get("modalities", {})
     words = {name: line.get(f"modality:{name}") or line.get("modality") or modalities.get(name) for name in images}
     named = next(iter(images.values())).paths[0].name if images else f"row_{number}"
     others = (name for name in line if name.partition(":")[0] not in (*SINGLE, *NAMED) and name not in manifest.column)
     covariates = {name: line[name] for name in others}
     covariates |= {name.partition(":")[2]: one for name, one in line.items() if name.startswith("covariate:")}
-    split = split_column(manifest.table, "split") if "split" in manifest.table.columns else None
+    split = table_join.split_column(manifest.table, "split") if "split" in manifest.table.columns else None
     return CaseRow(
-        plain(line.get("case") or named),
-        {name: replace(cell, modality=modality_word(options.modality or words[name])) for name, cell in images.items()},
+        manifest_rows.plain_name(line.get("case") or named),
+        {
+            name: replace(cell, modality=modality_words.modality_word(options.modality or words[name]))
+            for name, cell in images.items()
+        },
         dict(_references(line, manifest, cells, set(images))),
-        split=split_of(line[split]) if split else None,
+        split=table_join.split_of(line[split]) if split else None,
         patient=None if line.get("patient") is None else str(line["patient"]),
         group=line.get("group"),
         covariates=covariates,
@@ -136,7 +138,7 @@ def _references(
     """(kind, cell or value) of all that a row states."""
     for base in ("mask", "instances", "boxes"):
         has_plain = base in manifest.table.columns
-        for rank, (reader, cell) in enumerate(cells.of(base, line)):
+        for rank, (reader, cell) in enumerate(cells.cells_of_kind(base, line)):
             is_first = rank == 0 and not has_plain
             of_reader = replace(cell, reader=reader) if reader and cell.part == "" else cell
             yield base if is_first or not reader else f"{base}:{reader}", of_reader
@@ -144,7 +146,7 @@ def _references(
         yield "class", str(label)
     yield from manifest.references(line).items()
     if channels == FIXED_AND_MOVING:
-        known_of = dict(cells.of("field", line))
+        known_of = dict(cells.cells_of_kind("field", line))
         yield "field", Cell(tuple(cell.paths[0] for cell in known_of.values()), "field", names=tuple(known_of))
 
 
@@ -156,7 +158,7 @@ class _Cells:
         self._surveys: dict[Path, Mapping[str, Cell]] = {}
         self._drawings: dict[tuple[str, Path], Mapping[str, Annotation]] = {}
 
-    def of(self, kind: str, line: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    def cells_of_kind(self, kind: str, line: Mapping[str, Any]) -> list[tuple[str, Cell]]:
         """(name, cell) of the columns of a kind that are filled; the name is empty where the column has none."""
         named = ((name.partition(":"), text) for name, text in line.items() if text is not None)
         return [(name, self._cell(str(text), kind)) for (own, _, name), text in named if own == kind]
@@ -165,7 +167,7 @@ class _Cells:
         whole = self._place(text)
         if whole.exists():  # whoever wrote it did not know of signs
             return Cell((whole,), "folder" if whole.is_dir() else "")
-        pieces, part, key = parsed_cell(text)
+        pieces, part, key = dataset_table.parsed_cell(text)
         paths = tuple(self._place(path) for _, path in pieces)
         names = tuple(name for name, _ in pieces if name)
         if names and len(names) < len(paths):
@@ -179,7 +181,9 @@ class _Cells:
                 is_folder = part == "" and kind == "image" and paths[0].is_dir()
                 return Cell(paths, "folder" if is_folder else part, key, names)
             case _:
-                raise self._wrong(f"{text!r} has the part {part}, which is none", f"Choose among {listed(PARTS)}")
+                raise self._wrong(
+                    f"{text!r} has the part {part}, which is none", f"Choose among {errors.list_phrase(PARTS)}"
+                )
 
     def _place(self, text: str) -> Path:
         return Path(os.path.normpath(self._path.parent / text))
@@ -187,7 +191,7 @@ class _Cells:
     def _series(self, folder: Path, uid: str) -> Cell:
         """The cell of a series of DICOM in a folder."""
         if folder not in self._surveys:
-            series = dicom.survey(folder).series if folder.is_dir() else ()
+            series = series_survey.survey_folder(folder).series if folder.is_dir() else ()
             cells = {one.uid: Cell(one.paths, "series", one.uid, known=one) for one in series if one.is_image}
             self._surveys[folder] = cells
         if uid not in self._surveys[folder]:
@@ -197,7 +201,7 @@ class _Cells:
     def _drawing(self, path: Path, part: str, key: str) -> Cell:
         """The cell of what a file of drawings states for one image."""
         if (part, path) not in self._drawings and path.is_file():
-            read = load_layout(part).annotations
+            read = layout.load_layout(part).annotations
             assert read is not None  # noqa: S101 - DRAWINGS have it
             self._drawings[part, path] = read(path, self._settings)
         drawn = self._drawings.get((part, path), {})
@@ -219,14 +223,16 @@ def _with_classes(
     stated = {row.references["class"] for row in rows if "class" in row.references}
     known = {label.name for label in classes.get("class", ())}
     if known and (strange := sorted(stated - known)):
-        remedy = f"Add it under classes in {path.with_suffix('.toml').name}, or write one of {listed(sorted(known))}"
-        raise DatasetError(f"states the class {listed(strange)}, which is not declared", str(path), remedy)
+        remedy = f"Add it under classes in {path.with_suffix('.toml').name}, or write one of {errors.list_phrase(sorted(known))}"
+        raise DatasetError(f"states the class {errors.list_phrase(strange)}, which is not declared", str(path), remedy)
     findings = dict.fromkeys(name for row in rows for name in row.references.get("findings", ()))
     if findings and not classes.get("findings"):
-        classes = {**classes, "findings": numbered_names(findings)}
+        classes = {**classes, "findings": class_labels.numbered_names(findings)}
     if not stated or known:
         return list(rows), classes
-    labels, called = name_classes(stated, folder, options, declare=not any("mask" in row.references for row in rows))
+    labels, called = class_labels.name_classes(
+        stated, folder, options, declare=not any("mask" in row.references for row in rows)
+    )
     renamed = [
         replace(row, references={**row.references, "class": called[row.references["class"]]})
         if "class" in row.references
@@ -245,11 +251,17 @@ def _with_structures(
     if not masks or classes.get("mask"):
         labels = classes.get("mask", ())
     else:
-        labels = tuple(structure_labels(named, folder, options).values()) or mask_labels(folder, options)
+        labels = tuple(mask_pairs.structure_labels(named, folder, options).values()) or class_labels.mask_labels(
+            folder, options
+        )
     wanted = {label.name for label in labels if label.name in named}
     partly = [row.name for row, cell in masks if cell.names and not wanted <= {*cell.names}]
     kept = [row for row in rows if row.name not in partly]
-    return kept, {**classes, "mask": labels} if labels else classes, without_structure(partly, sorted(wanted))
+    return (
+        kept,
+        {**classes, "mask": labels} if labels else classes,
+        mask_pairs.missing_structure_problem(partly, sorted(wanted)),
+    )
 
 
 def _with_drawings(
@@ -263,7 +275,7 @@ def _with_drawings(
         return list(rows), classes, DrawnNames(called) if of_reports else None
     kinds = {kind for kind, _ in drawn.values()}
     annotations = [cell.known for _, cell in drawn.values()]
-    made = DrawnReferences.of(annotations, min(kinds), folder, options, called or None)
+    made = DrawnReferences.for_options(annotations, min(kinds), folder, options, called or None)
     by_value = {label.value: label for label in classes.get("mask", ())}
     labels = {name: by_value[value] for name, value in declared.get("values", {}).items() if value in by_value}
     is_stated = bool(classes) and {*made.kinds} <= kinds

@@ -18,15 +18,18 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from isocenter.errors import DatasetError, listed
-from isocenter.files.format import ReadOptions
-from isocenter.files.layouts.cases.folder import OWN_TABLE
-from isocenter.files.layouts.cases.table import UNNAMED, Table, table_of, typed_column
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files.format_options import ReadOptions
+from isocenter.files.layouts.cases import table_reading
+from isocenter.files.layouts.cases.dataset_folder import OWN_TABLE
+from isocenter.files.layouts.cases.table_reading import UNNAMED, DataTable
 from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, DrawnNames, Reading
-from isocenter.files.storage.csv_text import CsvWriter, read_text_table
-from isocenter.files.storage.structured_text import toml_text
+from isocenter.files.storage import csv_text, structured_text
+from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.lazy import pandas
-from isocenter.values import CaseRow, Cell, Code, Dataset, DatasetTable, Frame, Label
+from isocenter.values import CaseRow, Cell, Code, Dataset, Label
+from isocenter.values.dataset_cases import DataFrameLike, DatasetTable
 
 SCHEMA = "isocenter.dataset"
 JOINED, PART = "|", "#"
@@ -39,7 +42,7 @@ ORDER = ("case", "patient", "split", "group", *NAMED[:6], "label", "finding", "v
 READ = tuple(one.name for one in fields(ReadOptions) if one.name not in ("stored", "background"))
 
 
-def spelled(cell: Cell, base: Path, shared: Collection[str] = ()) -> str:
+def spell_cell(cell: Cell, base: Path, shared: Collection[str] = ()) -> str:
     """A cell as it stands in a table in the folder `base`; shared: series that several cases have files of."""
     paths, part, key = list(cell.paths), cell.part, cell.key
     if part == "series" and len(paths) > 1 and key not in shared:
@@ -47,10 +50,10 @@ def spelled(cell: Cell, base: Path, shared: Collection[str] = ()) -> str:
     elif part == "series":
         part, key = "series" if len(paths) > 1 else "", ""
     part = "" if part == "folder" else part
-    texts = [_escaped(os.path.relpath(path, base).replace(os.sep, "/")) for path in paths]
+    texts = [_escape(os.path.relpath(path, base).replace(os.sep, "/")) for path in paths]
     if cell.names:
-        texts = [f"{_escaped(name)}={text}" for name, text in zip(cell.names, texts, strict=True)]
-    return JOINED.join(texts) + (f"{PART}{part}" if part else "") + (f"={_escaped(key)}" if part and key else "")
+        texts = [f"{_escape(name)}={text}" for name, text in zip(cell.names, texts, strict=True)]
+    return JOINED.join(texts) + (f"{PART}{part}" if part else "") + (f"={_escape(key)}" if part and key else "")
 
 
 def parsed_cell(text: str) -> tuple[list[tuple[str, str]], str, str]:
@@ -58,14 +61,14 @@ def parsed_cell(text: str) -> tuple[list[tuple[str, str]], str, str]:
     body, mark, end = text.rpartition(PART)
     part, _, key = end.partition("=") if mark else ("", "", "")
     pieces = [piece.rpartition("=") for piece in (body if mark else text).split(JOINED)]
-    return [(_unescaped(name), _unescaped(path)) for name, _, path in pieces], part, _unescaped(key)
+    return [(_unescape(name), _unescape(path)) for name, _, path in pieces], part, _unescape(key)
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return SPECIAL.sub(lambda fit: f"%{ord(fit[0]):02X}", text)
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     return ESCAPED.sub(lambda fit: unquote(fit[0]), text)
 
 
@@ -84,10 +87,10 @@ def write_dataset_table(dataset: Dataset, folder: Path, final: Path | None = Non
             writer.add(record.get(name) for name in columns)
     courses = [os.path.relpath(path, base) for path in dataset.table.declared.get("courses", ())]
     declared = {**dataset.table.declared, "courses": courses, "text": _texts(dataset.table.rows)}
-    (folder / OWN_TABLE).with_suffix(".toml").write_text(toml_text(declared), encoding="utf-8")
+    (folder / OWN_TABLE).with_suffix(".toml").write_text(structured_text.toml_text(declared), encoding="utf-8")
 
 
-def head(rows: Sequence[CaseRow], base: Path, most: int = 2) -> list[str]:
+def head_lines(rows: Sequence[CaseRow], base: Path, most: int = 2) -> list[str]:
     """The header and the first lines of the table of these rows."""
     columns, records = _records(DatasetTable(tuple(rows[:most])), base.absolute())
     filled = [name for name in columns if any(record.get(name) is not None for record in records)]
@@ -95,17 +98,21 @@ def head(rows: Sequence[CaseRow], base: Path, most: int = 2) -> list[str]:
     return [",".join(filled), *(",".join(str(record.get(name) or "") for name in filled) for record in records)]
 
 
-def table_in_memory(frame: Frame, place: Path) -> Table:
+def table_in_memory(frame: DataFrameLike, place: Path) -> DataTable:
     """A table in memory; place: the path that it has in errors, in the folder from which its paths start.
 
     Raises DatasetError for two columns of one name, and for a cell that holds an array or anything else that no file
     can: the table is written beside the result.
     """
     if twice := sorted({str(name) for name in frame.columns[frame.columns.duplicated()]}):
-        raise DatasetError(f"has several columns {listed(twice)}", place.name, "Give each a name of its own")
+        raise DatasetError(
+            f"has several columns {errors.list_phrase(twice)}", place.name, "Give each a name of its own"
+        )
     for number, name in enumerate(frame.columns):
         if odd := [one for one in frame.iloc[:, number] if not _is_plain(one)]:
-            what = "arrays" if all(map(np.ndim, odd)) else listed(sorted({type(one).__name__ for one in odd}))
+            what = (
+                "arrays" if all(map(np.ndim, odd)) else errors.list_phrase(sorted({type(one).__name__ for one in odd}))
+            )
             problem = f"column {name} holds {what}, not paths, numbers or words"
             remedy = "Write each as a file, as numpy.save does in .npy, and give its path; or give a Dataset of cases"
             raise DatasetError(problem, place.name, remedy)
@@ -114,7 +121,7 @@ def table_in_memory(frame: Frame, place: Path) -> Table:
         for n, name in enumerate(frame.columns)
     }
     rows = tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return Table(place, tuple(columns), rows)
+    return DataTable(place, tuple(columns), rows)
 
 
 def _is_plain(cell: Any) -> bool:
@@ -142,7 +149,7 @@ def _cells(
     """(column, cell) of all that a row states."""
     yield from (("case", row.name), ("patient", row.patient), ("split", row.split), ("group", row.group))
     for channel, cell in row.images.items():
-        yield _named("image", channel), spelled(cell, base, shared)
+        yield _column_name("image", channel), spell_cell(cell, base, shared)
         if cell.modality not in (None, modalities.get(channel)):
             yield f"modality:{channel}", cell.modality
     for kind, known in row.references.items():
@@ -156,13 +163,13 @@ def _reference(kind: str, known: Any, base: Path) -> Iterator[tuple[str, object]
     match kind, known:
         case _, Cell(part="field"):
             yield from (
-                (f"field:{name}", spelled(Cell((path,)), base))
+                (f"field:{name}", spell_cell(Cell((path,)), base))
                 for name, path in zip(known.names, known.paths, strict=True)
             )
         case _, Cell(part="stated"):
             yield kind, known.key
         case _, Cell():
-            yield f"{kind.partition(':')[0]}:{known.reader}" if known.reader else kind, spelled(known, base)
+            yield f"{kind.partition(':')[0]}:{known.reader}" if known.reader else kind, spell_cell(known, base)
         case "class", _:
             yield "label", known
         case "findings", _:
@@ -173,7 +180,7 @@ def _reference(kind: str, known: Any, base: Path) -> Iterator[tuple[str, object]
             yield from (("time", known[0]), ("event", int(known[1])))
 
 
-def _named(kind: str, name: str) -> str:
+def _column_name(kind: str, name: str) -> str:
     return kind if name == kind else f"{kind}:{name}"
 
 
@@ -181,10 +188,14 @@ def _texts(rows: Sequence[CaseRow]) -> list[str]:
     """The covariates that are text though all of their cells look like numbers."""
     names = dict.fromkeys(name for row in rows for name in row.covariates)
     values = {name: [row.covariates.get(name) for row in rows] for name in names}
-    return [name for name, own in values.items() if own != typed_column([None if v is None else str(v) for v in own])]
+    return [
+        name
+        for name, own in values.items()
+        if own != table_reading.typed_column([None if v is None else str(v) for v in own])
+    ]
 
 
-def declared_by(
+def declarations_of_reading(
     reading: Reading, options: DatasetOptions, name: str, patients: str, courses: Sequence[Path]
 ) -> dict[str, Any]:
     """What holds for all rows of a data set, as `dataset.toml` states it."""
@@ -219,7 +230,7 @@ def _record(label: Label) -> dict[str, Any]:
     return {"value": label.value, "name": label.name, **colour, **code}
 
 
-def declared_beside(path: Path) -> dict[str, Any] | None:
+def declarations_beside(path: Path) -> dict[str, Any] | None:
     """What `dataset.toml` beside a table states, where this program wrote both; None without it.
 
     Raises DatasetError for a file that is no TOML.
@@ -234,7 +245,7 @@ def declared_beside(path: Path) -> dict[str, Any] | None:
     return stated if stated.get("schema") == SCHEMA else None
 
 
-def completed(options: DatasetOptions, declared: Mapping[str, Any]) -> DatasetOptions:
+def complete_options(options: DatasetOptions, declared: Mapping[str, Any]) -> DatasetOptions:
     """The options of reading, with those that a table states where the caller chooses none."""
     stated, usual = declared.get("reading", {}), ReadOptions()
     free = [name for name in READ if getattr(options.read, name) == getattr(usual, name)]
@@ -261,15 +272,15 @@ def _label(record: Mapping[str, Any]) -> Label:
     )
 
 
-def own_table(path: Path, declared: Mapping[str, Any]) -> Table:
+def table_as_written(path: Path, declared: Mapping[str, Any]) -> DataTable:
     """The table with every cell as it is written, but numbers where all of a covariate's are.
 
     A spreadsheet may have saved it with semicolons or tabs, decimal commas, and rows and columns of nothing.
     """
     separator = next(
-        (mark for mark in ",;\t" if _names_cases(read_text_table(path, separator=mark, most=0).columns)), ","
+        (mark for mark in ",;\t" if _names_cases(csv_text.read_text_table(path, separator=mark, most=0).columns)), ","
     )
-    frame = read_text_table(path, separator=separator)
+    frame = csv_text.read_text_table(path, separator=separator)
     columns: dict[str, list[Any]] = {}
     for name in frame.columns:
         cells: list[Any] = [cell or None for cell in frame[name]]
@@ -277,8 +288,8 @@ def own_table(path: Path, declared: Mapping[str, Any]) -> Table:
             continue
         is_number = is_covariate(str(name)) or (separator != "," and str(name).partition(":")[0] in ("value", "time"))
         is_number &= str(name).removeprefix("covariate:") not in declared.get("text", ())
-        columns[str(name)] = typed_column(cells, separator) if is_number else cells
-    return table_of(path, columns, separator)
+        columns[str(name)] = table_reading.typed_column(cells, separator) if is_number else cells
+    return table_reading.table_of_columns(path, columns, separator)
 
 
 def is_covariate(name: str) -> bool:

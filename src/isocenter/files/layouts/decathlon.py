@@ -9,16 +9,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases.classes import mask_labels
-from isocenter.files.layouts.cases.folder import Folder, stem_of
-from isocenter.files.layouts.cases.load import frame_cells, mask_cells
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files import modality_words
+from isocenter.files.layouts import layout, nnunet
+from isocenter.files.layouts.cases import cell_loading, class_labels, dataset_folder
+from isocenter.files.layouts.cases.dataset_folder import Folder
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
-from isocenter.files.layouts.nnunet import channel_names
-from isocenter.files.layouts.nnunet import fits as fits_nnunet
-from isocenter.files.modality import common_modality
-from isocenter.files.storage.folders import is_named_inside
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.files.storage import folder_files
 from isocenter.values import CaseRow, Problem, Split
 
 # Lists of pairs, and the part that they are where both are there.
@@ -29,7 +28,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """dataset.json has modalities and a list of training pairs."""
     described = folder.description or {}
     listed = isinstance(described.get("training"), list) and "modality" in described
-    return listed and not fits_nnunet(folder, options)
+    return listed and not nnunet.fits(folder, options)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -45,7 +44,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     if not described.get("training"):
         remedy = 'Add "training": [{"image": ..., "label": ...}], or leave --layout out: names pair images and labels'
         raise DatasetError("lists no training pairs", where, remedy)
-    names, labels = channel_names(folder), mask_labels(folder, options)
+    names, labels = nnunet.channel_names(folder), class_labels.mask_labels(folder, options)
     entries: list[tuple[Split | None, Any]]
     entries = [(split, entry) for name, split in PARTS.items() for entry in described.get(name) or []]
     parted = any(split == "val" for split, _ in entries)
@@ -59,37 +58,37 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             parts = f"{known[image]} and {split}"
             raise DatasetError(f"lists {image} in two parts, {parts}", where, "List it once")
         paths = [_inside(folder.root, text, where) for text in (image, label) if text is not None]
-        name = stem_of(paths[0].name)
+        name = dataset_folder.stem_of(paths[0].name)
         if not all(path.is_file() for path in paths):
             missing.append(name)
             continue
-        drawn = mask_cells({"": paths[1:]} if label is not None else {})
+        drawn = cell_loading.mask_cells({"": paths[1:]} if label is not None else {})
         part = split if parted or split == "test" else None
-        rows.append(CaseRow(name, frame_cells(paths[0], names, options.modality), drawn, split=part))
+        rows.append(CaseRow(name, cell_loading.frame_cells(paths[0], names, options.modality), drawn, split=part))
     return Reading(
         tuple(rows),
         how=f"Decathlon dataset.json, channels {', '.join(names)}",
         classes={"mask": labels},
-        modality=common_modality(names),
+        modality=modality_words.common_modality(names),
         problems=(
-            *left_out(
+            *layout.left_out_problem(
                 missing,
-                f"{counted(len(missing), 'listed case lacks', 'listed cases lack')} a file",
+                f"{errors.count_phrase(len(missing), 'listed case lacks', 'listed cases lack')} a file",
                 "Get the files again",
             ),
-            *(_unlisted(folder, {path for row in rows for path in row.paths}) if options.references else ()),
+            *(_unlisted_warning(folder, {path for row in rows for path in row.paths}) if options.references else ()),
         ),
     )
 
 
-def _unlisted(folder: Folder, known: Collection[Path]) -> tuple[Problem, ...]:
+def _unlisted_warning(folder: Folder, known: Collection[Path]) -> tuple[Problem, ...]:
     """The warning that images with labels of their names lie in the folder, and dataset.json does not list them."""
     others = [member for member in folder.images if member.path not in known]
     drawn = {member.stem for member in others if LABELS.intersection(map(str.lower, member.folders))}
     images = [member for member in others if IMAGES.intersection(map(str.lower, member.folders))]
     names = [member.name for member in images if member.stem in drawn]
-    what = f"{counted(len(names), 'image with a label is', 'images with labels are')} not listed in dataset.json"
-    return left_out(names, what, "List them, under test if they are that part", "warning")
+    what = f"{errors.count_phrase(len(names), 'image with a label is', 'images with labels are')} not listed in dataset.json"
+    return layout.left_out_problem(names, what, "List them, under test if they are that part", "warning")
 
 
 def _entry(entry: Any, where: str) -> tuple[str, str | None]:
@@ -104,7 +103,7 @@ def _entry(entry: Any, where: str) -> tuple[str, str | None]:
 def _inside(root: Path, text: str, where: str) -> Path:
     """A listed path; what leads out of the folder is not followed."""
     path = root / text
-    if not is_named_inside(path, root):
+    if not folder_files.is_named_inside(path, root):
         raise DatasetError(f"lists {text}, which lies outside the folder", where, "List paths below dataset.json")
     return path
 

@@ -6,14 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from isocenter.errors import listed
-from isocenter.files.layouts import cases
-from isocenter.files.layouts.cases.classes import name_classes
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.pairs import Key, class_names, is_called_mask
-from isocenter.files.layouts.cases.table import MOST_CLASSES
+from isocenter import errors
+from isocenter.files import _patient_names
+from isocenter.files.layouts.cases import class_labels, dicom_cases, mask_pairs
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.mask_pairs import PairKey
+from isocenter.files.layouts.cases.table_reading import MOST_CLASSES
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.patients import are_named_people
 from isocenter.values import CaseRow, Problem
 
 # Patients that each folder has to hold for a class.
@@ -32,8 +31,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Where nothing is drawn on any, the folders around their patients are classes.
     """
     # Through the index, which imports pydicom only now: half a second, and every folder is asked whether it is DICOM.
-    reading = cases.read_dicom(folder, options)
-    is_drawn = any(row.references for row in reading.rows) or any(is_called_mask(one.path) for one in folder.images)
+    reading = dicom_cases.read_dicom(folder, options)
+    is_drawn = any(row.references for row in reading.rows) or any(
+        mask_pairs.is_called_mask(one.path) for one in folder.images
+    )
     if folder.is_file or not options.references or is_drawn:
         return reading
     placed = {member.path: member for member in folder.members}
@@ -41,31 +42,31 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     known = [member for member in members if member is not None]
     if len(known) < len(members) or not _are_classes(reading.rows, known):
         return reading
-    classes, called = name_classes({member.folders[0] for member in known}, folder, options)
+    classes, called = class_labels.name_classes({member.folders[0] for member in known}, folder, options)
     names = [label.name for label in classes]
-    what, why = f"the folders {listed(names)} are read as classes", "nothing else says what is to be learnt"
+    what, why = f"the folders {errors.list_phrase(names)} are read as classes", "nothing else says what is to be learnt"
     remedy = "If they are no classes, give a table with labels; if they are, nothing needs to be done"
     return replace(
         reading,
-        rows=tuple(_classed(row, member, called) for row, member in zip(reading.rows, known, strict=True)),
+        rows=tuple(_with_class(row, member, called) for row, member in zip(reading.rows, known, strict=True)),
         how=f"{reading.how}; a folder for each class: {', '.join(names)}",
         classes={**reading.classes, "class": classes},
         problems=(*reading.problems, Problem("warning", what, why=why, remedy=remedy)),
     )
 
 
-def _are_classes(series: Sequence[CaseRow], members: Sequence[Member]) -> bool:
+def _are_classes(series: Sequence[CaseRow], members: Sequence[FolderMember]) -> bool:
     """Whether the first folders hold several patients each, none of whom is in two, and are not called as people."""
-    names = class_names(Key(member.folders, member.stem) for member in members)
+    names = mask_pairs.class_folder_names(PairKey(member.folders, member.stem) for member in members)
     people: dict[str, set[str]] = defaultdict(set)
     for case, member in zip(series, members, strict=True):
         people[member.folders[0] if member.folders else ""].add(case.patient or case.name)
     apart = sum(map(len, people.values())) == len(set().union(*people.values()))
     several = all(len(own) >= FEWEST_PATIENTS for own in people.values())
-    return 0 < len(names) <= MOST_CLASSES and apart and several and not are_named_people(names)
+    return 0 < len(names) <= MOST_CLASSES and apart and several and not _patient_names.are_named_people(names)
 
 
-def _classed(row: CaseRow, member: Member, called: Mapping[str, str]) -> CaseRow:
+def _with_class(row: CaseRow, member: FolderMember, called: Mapping[str, str]) -> CaseRow:
     return replace(row, references={"class": called[member.folders[0]]}, split=row.split or member.split)
 
 

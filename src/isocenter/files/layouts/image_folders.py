@@ -10,11 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from isocenter.errors import DatasetError, counted, listed
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files import modality_words
 from isocenter.files.layouts import nnunet
-from isocenter.files.layouts.cases.classes import described_channels
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.join import part_named
+from isocenter.files.layouts.cases import class_labels, mask_pairs, table_join, table_reading, unnamed_masks
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.mask_pairs import CLOSE, RULES, Images, NamedCase, Pairing, PairKey
 from isocenter.files.layouts.cases.names import (
     BY_HAND,
     FIELD_OF_VIEW,
@@ -26,30 +28,12 @@ from isocenter.files.layouts.cases.names import (
     PARTS,
     READER_FOLDER,
 )
-from isocenter.files.layouts.cases.pairs import (
-    CLOSE,
-    RULES,
-    Images,
-    Key,
-    NamedCase,
-    Pairing,
-    by_channel,
-    one_each,
-    owner_of,
-    owners_of,
-    paired,
-    parted_by_words,
-    reading_of,
-    respelt,
-    structure_in,
-)
-from isocenter.files.layouts.cases.table import states_references
-from isocenter.files.layouts.cases.unnamed_masks import LOOSE, drawn_folders, folder_at, folder_words
+from isocenter.files.layouts.cases.unnamed_masks import LOOSE
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.modality import UNKNOWN_MODALITY, common_modality, modality_word
+from isocenter.files.modality_words import UNKNOWN_MODALITY
 from isocenter.values import Problem
 
-Keyed = list[tuple[Key, Member]]
+Keyed = list[tuple[PairKey, FolderMember]]
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -60,7 +44,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     taken = {f"{kind}{part}" for kind in ("images", "labels") for part in ("Tr", "Ts")}
     taken = taken if nnunet.fits(folder, options) else set()
     roles = _Roles(folder, options)
-    places = {roles.of(member) for member in folder.images if not taken.intersection(member.folders)}
+    places = {roles.role_of(member) for member in folder.images if not taken.intersection(member.folders)}
     return places >= {"image", "label"} or (places == {"label"} and not folder.dicom)
 
 
@@ -74,25 +58,25 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     roles = _Roles(folder, options)
     roles.check()
     images, masks = (
-        [(roles.key(member), member) for member in folder.images if roles.of(member) == role]
+        [(roles.key(member), member) for member in folder.images if roles.role_of(member) == role]
         for role in ("image", "label")
     )
     if not images:
-        problem = f"holds {counted(len(masks), 'label')} and no images"
+        problem = f"holds {errors.count_phrase(len(masks), 'label')} and no images"
         raise DatasetError(problem, str(folder.root), "Put the images into images/ in the same folder")
-    masks = respelt(masks, [key for key, _ in images])
+    masks = mask_pairs.respell_masks(masks, [key for key, _ in images])
     by_key = _with_channels(images, [key for key, _ in masks], roles)
     if not by_key:
         _refuse_twice(images, folder)
-    cases, lost = paired(by_key or one_each(images), masks)
+    cases, lost = mask_pairs.pair_masks(by_key or mask_pairs.one_image_each(images), masks)
     cases = _by_folder_of_masks(cases, roles)
-    modality = common_modality(described_channels(folder))
+    modality = modality_words.common_modality(class_labels.channels_in_dataset_json(folder))
     problems = (*lost, *_outside(folder, roles))
     how = "images and labels of the same name"
-    return reading_of(cases, folder, options, how=how, modality=modality, problems=problems)
+    return mask_pairs.reading_of_cases(cases, folder, options, how=how, modality=modality, problems=problems)
 
 
-def within_images(members: tuple[Member, ...]) -> tuple[Member, ...]:
+def within_images(members: tuple[FolderMember, ...]) -> tuple[FolderMember, ...]:
     """The files without the one folder images/ (or img/, ...) above them, where each lies in a folder inside it."""
     tops = {member.folders[0].lower() if len(member.folders) > 1 else "" for member in members}
     if len(tops) != 1 or not tops <= IMAGES:
@@ -100,17 +84,19 @@ def within_images(members: tuple[Member, ...]) -> tuple[Member, ...]:
     return tuple(replace(member, folders=member.folders[1:]) for member in members)
 
 
-def _with_channels(images: Keyed, masks: Sequence[Key], roles: _Roles) -> Mapping[Key, Images]:
+def _with_channels(images: Keyed, masks: Sequence[PairKey], roles: _Roles) -> Mapping[PairKey, Images]:
     """The images by case where their names end in numbers of channels, or name contrasts, or lie in such folders.
 
     Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000, and
     PANCREAS_0001 of label0001). Empty where each image is a case.
     """
     known = dict(images)
-    numbered = {} if known.keys() & set(masks) else by_channel(images)
-    if any(owners_of(masks, numbered)) or (numbered and not any(owners_of(masks, known))):
+    numbered = {} if known.keys() & set(masks) else mask_pairs.group_by_channel(images)
+    if any(mask_pairs.owners_of_masks(masks, numbered)) or (
+        numbered and not any(mask_pairs.owners_of_masks(masks, known))
+    ):
         return numbered
-    has_own_masks = any(owner_of(key, known) for key in masks)
+    has_own_masks = any(mask_pairs.owner_of_mask(key, known) for key in masks)
     return roles.by_contrast(images) if roles.contrasts or not has_own_masks else {}
 
 
@@ -125,7 +111,7 @@ def _by_folder_of_masks(cases: list[NamedCase], roles: _Roles) -> list[NamedCase
         or max(map(len, folders), default=0) < 2
     ):
         return cases
-    names = {folder: structure_in(folder) for folder in set[str]().union(*folders)}
+    names = {folder: mask_pairs.structure_in_name(folder) for folder in set[str]().union(*folders)}
     names = names if len(set(names.values())) == len(names) else {folder: folder for folder in names}
     return [
         replace(case, masks=tuple(replace(mask, structure=names[roles.folder(mask.member)]) for mask in case.masks))
@@ -135,10 +121,10 @@ def _by_folder_of_masks(cases: list[NamedCase], roles: _Roles) -> list[NamedCase
 
 def _refuse_twice(images: Keyed, folder: Folder) -> None:
     """Raise DatasetError for two images of one key in two folders."""
-    known: dict[tuple[Key, str], Member] = {}
+    known: dict[tuple[PairKey, str], FolderMember] = {}
     for key, member in images:
         if (other := known.setdefault((key, member.path.name), member)) is not member:
-            places = listed(one.path.parent.relative_to(folder.root).as_posix() for one in (other, member))
+            places = errors.list_phrase(one.path.parent.relative_to(folder.root).as_posix() for one in (other, member))
             problem = f"two images are called {member.path.name} ({places}), and masks may be of either"
             raise DatasetError(problem, str(folder.root), "Rename them")
 
@@ -184,12 +170,14 @@ class _Roles:
         self.contrasts: tuple[str, ...] = ()
         if "image" not in self._role.values() and (labels := {*self._role} or ending):
             self._pair(folder, labels)
-        self._drawn = None if "label" in self._role.values() else drawn_folders(folder, options.read)
-        is_table = options.layout is None and any(states_references(table.path) for table in folder.tables)
+        self._drawn = None if "label" in self._role.values() else unnamed_masks.drawn_folders(folder, options.read)
+        is_table = options.layout is None and any(
+            table_reading.states_references(table.path) for table in folder.tables
+        )
         if self._drawn is not None and not is_table:
             self._role = dict.fromkeys(self._drawn.images, "image") | dict.fromkeys(self._drawn.masks, "label")
             self._loose = self._drawn.level if LOOSE in self._role else -1
-        parts = {name: part for name in self._role if (part := part_named(Path(name))) is not None}
+        parts = {name: part for name in self._role if (part := table_join.part_in_name(Path(name))) is not None}
         self._parts = parts if "train" in parts.values() and len(set(parts.values())) > 1 else {}
         self._kinds = {} if self._parts else _kinds_beside(self._role)
 
@@ -198,7 +186,7 @@ class _Roles:
         if self._drawn is not None:
             self._drawn.check(self._root)
         if self._alike:
-            places = " or in ".join(map(folder_words, self._alike))
+            places = " or in ".join(map(unnamed_masks.folder_words, self._alike))
             raise DatasetError(
                 f"the images may be in {places}, as the names of the masks are in each",
                 self._root,
@@ -212,9 +200,9 @@ class _Roles:
         Or several beside them, of which each mask has its image in one alone.
         """
         level = next(n for member in folder.images for n, name in enumerate(member.folders[:2]) if name in labels)
-        keyed: dict[str, dict[Key, Member]] = {}
+        keyed: dict[str, dict[PairKey, FolderMember]] = {}
         for member in folder.images:
-            if (name := folder_at(member, level)) is not None:
+            if (name := unnamed_masks.folder_at(member, level)) is not None:
                 keyed.setdefault(name, {})[_key(member, level)] = member
         masks = [key for name in labels for key in keyed.pop(name, {})]
         drawn = {name: _with_owner(masks, images, CLOSE) for name, images in keyed.items()}
@@ -225,43 +213,43 @@ class _Roles:
         is_apart = len(owning) > 1 and sum(map(len, drawn.values())) == len(several) and 2 * len(several) > len(masks)
         found = owning if is_apart else [name for name in owning if 2 * len(drawn[name]) > len(masks)]
         if len(found) > 1 and not is_apart:
-            are_contrasts = all(modality_word(name.lower()) != UNKNOWN_MODALITY for name in found)
+            are_contrasts = all(modality_words.modality_word(name.lower()) != UNKNOWN_MODALITY for name in found)
             self.contrasts, self._alike = (tuple(found), []) if are_contrasts else ((), found)
         self._loose = level if LOOSE in found else -1
         if LOOSE in found or len(found) > 1 or (found and not {*owning} - {*found, LOOSE}):
             self._role |= dict.fromkeys(found, "image") | dict.fromkeys(labels, "label")
 
-    def level(self, member: Member) -> int | None:
+    def level(self, member: FolderMember) -> int | None:
         """The number of folders above the one that marks a file as image or label, or above an image next to it."""
         loose = self._loose if len(member.folders) == self._loose else None
         return next((n for n, name in enumerate(member.folders[:2]) if name in self._role), loose)
 
-    def folder(self, member: Member) -> str:
+    def folder(self, member: FolderMember) -> str:
         """The folder that marks a file as image or label; `LOOSE` of an image beside it."""
-        return folder_at(member, self.level(member) or 0) or LOOSE
+        return unnamed_masks.folder_at(member, self.level(member) or 0) or LOOSE
 
-    def of(self, member: Member) -> str | None:
+    def role_of(self, member: FolderMember) -> str | None:
         """Whether a file is an image or a label; None where no folder says it."""
         return None if self.level(member) is None else self._role[self.folder(member)]
 
-    def by_contrast(self, images: Keyed) -> Mapping[Key, Images]:
+    def by_contrast(self, images: Keyed) -> Mapping[PairKey, Images]:
         """Images by case and contrast, which their folder or name states; empty where neither does."""
-        words = {} if self.contrasts else parted_by_words([member for _, member in images])
-        cases: dict[Key, dict[str, Member]] = {}
+        words = {} if self.contrasts else mask_pairs.split_by_words([member for _, member in images])
+        cases: dict[PairKey, dict[str, FolderMember]] = {}
         for key, member in images:
             if self.contrasts:
                 cases.setdefault(key, {})[self.folder(member)] = member
             elif words:
-                cases.setdefault(key.called(words[member][0]), {})[words[member][1]] = member
+                cases.setdefault(key.with_stem(words[member][0]), {})[words[member][1]] = member
         count = len({channel for own in cases.values() for channel in own})
         is_whole = count > 1 and 2 * sum(len(own) == count for own in cases.values()) > len(cases)
         return {key: {name: own[name] for name in sorted(own)} for key, own in cases.items()} if is_whole else {}
 
-    def shows_field(self, member: Member) -> bool:
+    def shows_field(self, member: FolderMember) -> bool:
         """Whether a file shows the field of view."""
         return not self._fields.isdisjoint(member.folders[:2])
 
-    def key(self, member: Member) -> Key:
+    def key(self, member: FolderMember) -> PairKey:
         """The folders without the one of images or labels, the name, the split; a folder that names a reader stays.
 
         Folders such as train_images and test_images state the split where there are several parts. Of left_images
@@ -281,30 +269,33 @@ def _kinds_beside(roles: Mapping[str, str]) -> dict[str, str]:
     return kinds if len(set(images)) == len(images) > 1 and images == labels else {}
 
 
-def _with_owner(masks: Sequence[Key], images: Mapping[Key, Member], rules: Sequence[Pairing]) -> set[int]:
+def _with_owner(masks: Sequence[PairKey], images: Mapping[PairKey, FolderMember], rules: Sequence[Pairing]) -> set[int]:
     """The masks, by number, that have an image by their names, also where images end in a channel's number."""
-    each = (owners_of(masks, known, rules) for known in (images, by_channel(images.items())))
+    each = (
+        mask_pairs.owners_of_masks(masks, known, rules)
+        for known in (images, mask_pairs.group_by_channel(images.items()))
+    )
     owners = next((found for found in each if any(found)), [])
     return {number for number, owner in enumerate(owners) if owner is not None}
 
 
-def _key(member: Member, level: int) -> Key:
-    name = folder_at(member, level) or LOOSE
+def _key(member: FolderMember, level: int) -> PairKey:
+    name = unnamed_masks.folder_at(member, level) or LOOSE
     is_reader = bool(BY_HAND.search(name) and READER_FOLDER.search(name))
     folders = member.folders[: level + is_reader] + member.folders[level + 1 :]
-    return Key(folders, member.stem, PARTS.get(name.lower(), member.split))
+    return PairKey(folders, member.stem, PARTS.get(name.lower(), member.split))
 
 
 def _outside(folder: Folder, roles: _Roles) -> list[Problem]:
-    unread = [member for member in folder.images if roles.of(member) is None]
+    unread = [member for member in folder.images if roles.role_of(member) is None]
     fields = [member for member in unread if roles.shows_field(member)]
     problems = []
     if fields:
-        what = f"{counted(len(fields), 'image')} of {fields[0].path.parent.name}/"
+        what = f"{errors.count_phrase(len(fields), 'image')} of {fields[0].path.parent.name}/"
         why = "beside masks drawn by hand, they show where the camera saw anything: they are not read"
         problems.append(Problem("note", what, why=why))
     if outside := len(unread) - len(fields):
-        what = f"{counted(outside, 'image lies', 'images lie')} outside the folders of images and masks"
+        what = f"{errors.count_phrase(outside, 'image lies', 'images lie')} outside the folders of images and masks"
         problems.append(Problem("note", what, why="they are not read"))
     return problems
 

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, counted
-from isocenter.files.format import ReadOptions
-from isocenter.files.layouts.cases.classes import mask_labels
-from isocenter.files.layouts.cases.folder import Folder, stem_of
-from isocenter.files.layouts.cases.join import split_of
-from isocenter.files.layouts.cases.load import load_mask
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files import modality_words
+from isocenter.files.format_options import ReadOptions
+from isocenter.files.layouts import layout, manifest_rows
+from isocenter.files.layouts.cases import cell_loading, class_labels, dataset_folder, table_join, table_reading
+from isocenter.files.layouts.cases.dataset_folder import Folder
 from isocenter.files.layouts.cases.names import SIDE
-from isocenter.files.layouts.cases.table import Table, covariates_of, read_table, with_values
-from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
-from isocenter.files.layouts.manifest_rows import plain
-from isocenter.files.modality import modality_word
-from isocenter.files.storage.csv_text import read_given_table
-from isocenter.values import CaseRow, Cell, Correspondence, Floats, Label, Problem, patients_of_pair
+from isocenter.files.layouts.cases.table_reading import DataTable
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
+from isocenter.files.storage import csv_text
+from isocenter.values import CaseRow, Cell, Floats, Label, Problem, spatial_transform
+from isocenter.values.spatial_transform import Correspondence
 
 FIXED, MOVING = "fixed", "moving"
 SIDES = (FIXED, MOVING)
@@ -40,17 +40,17 @@ Sides = Mapping[str, Mapping[str, Path]]
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A table with both columns, or at least one name that both sides have."""
     del options
-    return _table_of(folder) is not None or any(_is_whole(one) for one in _named(folder).values())
+    return _table_of(folder) is not None or any(_is_whole(one) for one in _pairs_by_name(folder).values())
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Each pair as a case of two images; pairs that name a missing file are left out."""
-    table, labels = _table_of(folder), mask_labels(folder, options)
+    table, labels = _table_of(folder), class_labels.mask_labels(folder, options)
     of_values = list[Problem]()
     if table is not None:
-        table, of_values = with_values(table, KNOWN)
+        table, of_values = table_reading.convert_values(table, KNOWN)
     rows = _rows(table) if table is not None else _of_names(folder)
-    modality, made, missing = modality_word(options.modality), list[CaseRow](), list[str]()
+    modality, made, missing = modality_words.modality_word(options.modality), list[CaseRow](), list[str]()
     for name, sides, stated in rows:
         known = {f"{side}_{what}": path for side in SIDES for what, path in sides[side].items() if what != "image"}
         files = [*(sides[side]["image"] for side in SIDES), *known.values()]
@@ -62,7 +62,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         field = Cell(tuple(known.values()), "field", names=tuple(known))
         made.append(CaseRow(name, images, {"field": field}, **stated))
     how = f"table {table.path.name} with a row for each pair" if table is not None else "x_fixed_image, x_moving_image"
-    what = f"{counted(len(missing), 'pair names', 'pairs name')} files that are not there"
+    what = f"{errors.count_phrase(len(missing), 'pair names', 'pairs name')} files that are not there"
     return Reading(
         tuple(made),
         how=how,
@@ -70,24 +70,27 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         patients="" if table is None else f"column patient of {table.path.name}, else each image stands for itself",
         channels=SIDES,
         tables=() if table is None else (table.path,),
-        problems=(*left_out(missing, what, "Correct the paths, which are relative to the table"), *of_values),
+        problems=(
+            *layout.left_out_problem(missing, what, "Correct the paths, which are relative to the table"),
+            *of_values,
+        ),
     )
 
 
-def _table_of(folder: Folder) -> Table | None:
+def _table_of(folder: Folder) -> DataTable | None:
     """The table with the columns of both images; None without one."""
     members = folder.members[:1] if folder.is_file and folder.members[0].suffix in (".csv", ".tsv") else folder.tables
     for member in members:
         try:
-            columns = read_table(member.path, most=1).columns
+            columns = table_reading.read_table(member.path, most=1).columns
         except DatasetError:  # a damaged table is reported where it would have been joined to the images
             continue
         if {*SIDES} <= {*columns}:
-            return read_table(member.path)
+            return table_reading.read_table(member.path)
     return None
 
 
-def _rows(table: Table) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
+def _rows(table: DataTable) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
     for number, row in enumerate(table.rows, start=1):
         sides = {
             side: {what: table.path.parent / str(row[name]) for what, name in own.items() if row.get(name) is not None}
@@ -97,17 +100,17 @@ def _rows(table: Table) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
             remedy = "Name both images in each row"
             raise DatasetError(f"row {number} lacks one of the images", str(table.path), remedy)
         patient = row.get("patient")
-        stems = [stem_of(sides[side]["image"].name) for side in SIDES]
+        stems = [dataset_folder.stem_of(sides[side]["image"].name) for side in SIDES]
         stated = {
-            "split": split_of(row.get("split")),
-            "patient": patients_of_pair(*stems) if patient is None else str(patient),
-            "covariates": covariates_of(row, set(KNOWN)),
+            "split": table_join.split_of(row.get("split")),
+            "patient": spatial_transform.patients_of_pair(*stems) if patient is None else str(patient),
+            "covariates": table_reading.covariates_of_row(row, set(KNOWN)),
         }
         name = row.get("id")
-        yield plain(name) if name is not None else f"{stems[1]}_on_{stems[0]}", sides, stated
+        yield manifest_rows.plain_name(name) if name is not None else f"{stems[1]}_on_{stems[0]}", sides, stated
 
 
-def _named(folder: Folder) -> dict[str, dict[str, dict[str, Path]]]:
+def _pairs_by_name(folder: Folder) -> dict[str, dict[str, dict[str, Path]]]:
     """{name of a pair: its files} by the names of files."""
     made: dict[str, dict[str, dict[str, Path]]] = defaultdict(lambda: {side: {} for side in SIDES})
     for member in folder.members:
@@ -123,7 +126,7 @@ def _is_whole(sides: Sides) -> bool:
 
 def _of_names(folder: Folder) -> Iterator[tuple[str, Sides, dict[str, Any]]]:
     splits = {member.path: member.split for member in folder.members}
-    for name, sides in _named(folder).items():
+    for name, sides in _pairs_by_name(folder).items():
         if _is_whole(sides):
             yield name, sides, {"split": splits[sides[FIXED]["image"]]}
 
@@ -134,7 +137,9 @@ def load_correspondence(cell: Cell, labels: tuple[Label, ...], options: ReadOpti
     for name, path in zip(cell.names, cell.paths, strict=True):
         side, _, what = name.partition("_")
         sides[side][what] = path
-    masks = {side: load_mask((own["mask"],), labels, options) for side, own in sides.items() if "mask" in own}
+    masks = {
+        side: cell_loading.load_mask((own["mask"],), labels, options) for side, own in sides.items() if "mask" in own
+    }
     points = _points(sides) if any("points" in own for own in sides.values()) else (None, None)
     return Correspondence(masks.get(FIXED), masks.get(MOVING), *points)
 
@@ -147,7 +152,7 @@ def _points(sides: Sides) -> tuple[Floats, Floats]:
         if "points" not in own:
             where = str(next(one["points"] for one in sides.values() if "points" in one))
             raise DatasetError(f"the {side} image has no points", where, f"Give {side}_points too")
-        table = read_given_table(own["points"])
+        table = csv_text.read_given_table(own["points"])
         axes = [name for name in COORDINATES if name in table.columns]
         if "name" not in table.columns or len(axes) < 2:
             raise DatasetError("has no columns name, x, y", str(own["points"]), "Give name, x, y, z in RAS+ mm")

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, cause_of, counted
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.outlines import json_record, owners_by_stem, read_beside
-from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files.layouts import layout
+from isocenter.files.layouts.cases import drawn_boxes, drawn_outlines
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.lazy import pil_image
 
 SHAPES = re.compile(rb'"shapes"\s*:\s*\[')
@@ -45,24 +47,26 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Raises DatasetError, by file, for a damaged one and for two of one image.
     """
     records = {member: record for member in _files(folder) if (record := _record(member.path)) is not None}
-    read = {member: annotation_of(member.path, record) for member, record in records.items()}
+    read = {member: labelme_annotation(member.path, record) for member, record in records.items()}
     stated = {member: (drawn, str(records[member].get("imagePath") or "")) for member, (drawn, _) in read.items()}
-    owners, lost = owners_by_stem(folder, stated)
+    owners, lost = drawn_outlines.owners_by_stem(folder, stated)
     pointed = [member.name for member, (_, without_area) in read.items() if without_area]
-    what = f"{counted(len(pointed), 'file has', 'files have')} points or lines, which cover nothing"
-    problems = (*lost, *left_out(pointed, what, "Draw them as outlines", "warning"))
+    what = f"{errors.count_phrase(len(pointed), 'file has', 'files have')} points or lines, which cover nothing"
+    problems = (*lost, *layout.left_out_problem(pointed, what, "Draw them as outlines", "warning"))
     kinds = {_kind(shape) for record in records.values() for shape in record["shapes"]}
     usual = "boxes" if kinds <= {"rectangle"} else "mask"
-    return read_beside(owners, folder, options, part="labelme", what="LabelMe", usual=usual, problems=problems)
+    return drawn_outlines.read_sidecars(
+        owners, folder, options, part="labelme", what="LabelMe", usual=usual, problems=problems
+    )
 
 
-def annotation_of(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bool]:
+def labelme_annotation(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bool]:
     """The outlines of a file, and whether there were shapes without an area.
 
     Shapes of one label and one group are one object. Raises DatasetError, by file and shape, for what is no outline.
     """
     outlines: list[tuple[str, Any, Ring, str]] = []
-    masks: list[Drawn] = []
+    masks: list[DrawnBox] = []
     without_area = False
     try:
         size = _size(record)
@@ -71,12 +75,12 @@ def annotation_of(path: Path, record: Mapping[str, Any]) -> tuple[Annotation, bo
             if _kind(shape) in WITHOUT_AREA:
                 without_area = True
             elif _kind(shape) == "mask":
-                masks.append(_masked(shape, name, f"shape {number}", size))
+                masks.append(_stored_mask(shape, name, f"shape {number}", size))
             else:
                 outlines.append((name, group, _ring(shape, f"shape {number}"), f"shape {number}"))
-        outlined = Drawn.in_groups(outlines)
+        outlined = DrawnBox.in_groups(outlines)
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"is not a file of outlines of LabelMe ({cause_of(error)})"
+        problem = f"is not a file of outlines of LabelMe ({errors.describe_cause(error)})"
         raise DatasetError(problem, str(path), "Open and save it with LabelMe") from error
     return Annotation(path, (*outlined, *masks), size), without_area
 
@@ -86,10 +90,10 @@ def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annota
     record = _record(path)
     if record is None:
         raise DatasetError("is not a file of outlines of LabelMe", str(path), "Open and save it with LabelMe")
-    return {"": annotation_of(path, record)[0]}
+    return {"": labelme_annotation(path, record)[0]}
 
 
-def _files(folder: Folder) -> list[Member]:
+def _files(folder: Folder) -> list[FolderMember]:
     """JSON files that bear the name of an image."""
     stems = {member.stem.casefold() for member in folder.images}
     return [one for one in folder.members if one.suffix == ".json" and one.stem.casefold() in stems]
@@ -97,7 +101,7 @@ def _files(folder: Folder) -> list[Member]:
 
 def _record(path: Path) -> Mapping[str, Any] | None:
     """The content of the file; None where it is about something else."""
-    record = json_record(path, LARGEST)
+    record = drawn_outlines.json_record(path, LARGEST)
     is_drawn = isinstance(record, Mapping) and isinstance(record.get("shapes"), list)
     return record if is_drawn else None
 
@@ -123,12 +127,12 @@ def _ring(shape: Mapping[str, Any], where: str) -> Ring:
         case "circle":
             centre, edge = points
             radius = math.dist(centre, edge)
-            return ellipse(centre, (radius, radius))
+            return drawn_boxes.ellipse_corners(centre, (radius, radius))
         case other:
             raise ValueError(f"{where} is of the kind {other!r}")
 
 
-def _masked(shape: Mapping[str, Any], name: str, where: str, size: tuple[int, int] | None) -> Drawn:
+def _stored_mask(shape: Mapping[str, Any], name: str, where: str, size: tuple[int, int] | None) -> DrawnBox:
     """An object whose pixels are stored: a PNG in base64 at the corner that is stated first."""
     (x, y), _ = ((int(a), int(b)) for a, b in shape["points"])
     try:
@@ -136,7 +140,7 @@ def _masked(shape: Mapping[str, Any], name: str, where: str, size: tuple[int, in
             stored = np.asarray(picture) > 0
     except (binascii.Error, OSError, pil_image.DecompressionBombError) as error:
         raise ValueError(f"{where} holds a mask that cannot be read ({error})") from error
-    return Drawn.of_pixels(name, stored, (x, y), size, where)
+    return DrawnBox.of_pixels(name, stored, (x, y), size, where)
 
 
 LAYOUT = Layout(

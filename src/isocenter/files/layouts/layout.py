@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from isocenter.files.format import CaseNames, ReadOptions
-from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.format_options import CaseNames, ReadOptions
+from isocenter.files.layouts.cases.dataset_folder import Folder
 from isocenter.values import CaseRow, Label, Problem
 
 # How patients of DICOM are known: a run's record of its data then says which key hid them.
@@ -106,7 +106,7 @@ class DrawnNames:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def left_out(
+def left_out_problem(
     names: Iterable[str], what: str, remedy: str = "", severity: Literal["error", "warning"] = "error"
 ) -> tuple[Problem, ...]:
     """The problem that these cases or files are left out; none where there are none."""

@@ -13,22 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isocenter.added import added
-from isocenter.errors import DatasetError, UsageError, listed
-from isocenter.files.index import format_of
-from isocenter.files.layouts import case_folders, class_folders, dicom_folder, image_folders, suffix_masks
-from isocenter.files.layouts.cases.classes import (
-    Stated,
-    mask_labels,
-    name_classes,
-    numbered_names,
-    placeholder_notes,
-    placeholders,
+from isocenter import errors, plugins
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files import file_formats, modality_words
+from isocenter.files.layouts import (
+    case_folders,
+    class_folders,
+    dicom_folder,
+    image_folders,
+    manifest_rows,
+    suffix_masks,
 )
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.join import fold_notes, part_named, split_of
-from isocenter.files.layouts.cases.load import mask_cells
-from isocenter.files.layouts.cases.table import (
+from isocenter.files.layouts.cases import cell_loading, class_labels, table_join, table_reading
+from isocenter.files.layouts.cases.class_labels import StatedClass
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.table_reading import (
     CASE_COLUMNS,
     IMAGE_COLUMNS,
     MOST_CLASSES,
@@ -36,33 +35,11 @@ from isocenter.files.layouts.cases.table import (
     REFERENCE_COLUMNS,
     SPLIT_COLUMNS,
     TABLE_SUFFIXES,
-    Table,
-    can_be_named,
-    columns_of_classes,
-    columns_of_files,
-    covariates_of,
-    header_notes,
-    is_labelled,
-    kinds_stated,
-    label_remedy,
-    read_table,
-    states_references,
-    with_column_of_classes,
-    with_values,
+    DataTable,
 )
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.layouts.manifest_rows import (
-    Manifest,
-    columns_by_role,
-    columns_of_role,
-    file_problems,
-    listed_notes,
-    once_each,
-    plain,
-    unsure_notes,
-)
+from isocenter.files.layouts.manifest_rows import Manifest
 from isocenter.files.layouts.named_cases import NamedCases
-from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import CaseRow, Cell, Problem
 
 # Column names that are understood without --column, in any case, blanks as underscores.
@@ -105,12 +82,12 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     if not members:
         return False
     try:
-        table = _with_findings(read_table(members[0].path), partial(_stems, folder))
+        table = _with_findings(table_reading.read_table(members[0].path), partial(_stems, folder))
     except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
-    image = table.column(ROLES["image"]) or next(iter(columns_of_files(table, folder.root)), None)
+    image = table.column(ROLES["image"]) or next(iter(table_reading.columns_of_files(table, folder.root)), None)
     # Where folders, names or DICOM hold the labels, a table is a manifest only if it has some itself.
-    has_labels, kinds = is_labelled(table) or bool(table.findings), kinds_stated(table)
+    has_labels, kinds = table_reading.is_label_column(table) or bool(table.findings), table_reading.stated_kinds(table)
     others = (image_folders, suffix_masks, case_folders, class_folders, dicom_folder)
     is_asked = has_labels and (not options.kinds or not options.kinds.isdisjoint(kinds))
     is_sure = is_asked and sum(not _is_submission(one) for one in folder.tables) == 1
@@ -145,18 +122,18 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError(
             f"no column has labels (columns: {', '.join(table.columns)})",
             str(table.path),
-            label_remedy(table, column.values()),
+            table_reading.label_remedy(table, column.values()),
         )
-    drawn = columns_of_role(column, "mask")
-    labels = mask_labels(folder, options) if drawn else ()
+    drawn = manifest_rows.columns_of_role(column, "mask")
+    labels = class_labels.mask_labels(folder, options) if drawn else ()
     stated = _classes_stated(manifest)
-    unlabelled = placeholders(stated, options) if options.references else {}
+    unlabelled = class_labels.count_placeholders(stated, options) if options.references else {}
     known = {one.name for one in stated} - {*unlabelled}
-    classes, called = name_classes(known, folder, options, declare=not drawn)
+    classes, called = class_labels.name_classes(known, folder, options, declare=not drawn)
     seen = manifest.named.reading if manifest.named else None
     hidden = manifest.hidden  # people of DICOM are not called by their names
     rows, missing, taken = [], list[CaseRow](), list[CaseRow]()
-    values, of_values = with_values(table, set(column.values()))
+    values, of_values = table_reading.convert_values(table, set(column.values()))
     for index, line in enumerate(values.rows):
         for named_case in manifest.cases(line) or (None,):
             row = _row(manifest, index, line, called, options, named_case)
@@ -165,31 +142,31 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
                 taken += [named_case] if named_case else []
             else:
                 missing.append(replace(row, name=f"row_{index + 1}") if hidden else row)
-    rows, repeated = once_each(rows, manifest, stating=options.references)
+    rows, repeated = manifest_rows.drop_repeats(rows, manifest, stating=options.references)
     words = {str(word) for line in table.rows if (word := options.modality or manifest.cell(line, "modality"))}
     roles = ", ".join(f"{role}={name}" for role, name in column.items())
-    tables = listed(member.path.name for member in members)
-    own = {"mask": labels, "class": classes, "findings": numbered_names(manifest.findings)}
+    tables = errors.list_phrase(member.path.name for member in members)
+    own = {"mask": labels, "class": classes, "findings": class_labels.numbered_names(manifest.findings)}
     return Reading(
         tuple(rows),
         how=f"{'table' if len(members) == 1 else 'tables'} {tables} with {roles or 'no known column'}",
         classes={**(seen.classes if seen else {}), **{kind: each for kind, each in own.items() if each}},
-        modality=common_modality(sorted(words)) or (seen.modality if seen else None),
+        modality=modality_words.common_modality(sorted(words)) or (seen.modality if seen else None),
         patients=hidden or (f"column {column['patient']} of {tables}" if "patient" in column else ""),
         patient_column=column.get("patient"),
         columns=_whole(column),
         tables=tuple(member.path for member in members),
         readers=tuple(drawn) if len(drawn) > 1 else (),
-        channels=seen.channels if seen else tuple(columns_of_role(column, "image")),
+        channels=seen.channels if seen else tuple(manifest_rows.columns_of_role(column, "image")),
         problems=(
-            *header_notes(table),
+            *table_reading.header_notes(table),
             *notes,
             *of_values,
-            *file_problems(manifest, folder, missing, seen, taken),
-            *fold_notes(folder, table),
-            *unsure_notes(manifest),
-            *listed_notes(manifest),
-            *placeholder_notes(unlabelled, f"in column {column.get('label')}"),
+            *manifest_rows.file_problems(manifest, folder, missing, seen, taken),
+            *table_join.fold_notes(folder, table),
+            *manifest_rows.unsure_notes(manifest),
+            *manifest_rows.listed_notes(manifest),
+            *class_labels.placeholder_notes(unlabelled, f"in column {column.get('label')}"),
             *repeated,
         ),
     )
@@ -207,8 +184,8 @@ def _stems(folder: Folder) -> set[str]:
 
 
 def _table(
-    members: Sequence[Member], options: DatasetOptions, kinds: Collection[str], folder: Folder
-) -> tuple[Table, tuple[Problem, ...]]:
+    members: Sequence[FolderMember], options: DatasetOptions, kinds: Collection[str], folder: Folder
+) -> tuple[DataTable, tuple[Problem, ...]]:
     """The table, with one column of classes where each has a column, or a column for each finding where each has a row,
     and none is named by hand; and the note on it.
     """
@@ -218,17 +195,17 @@ def _table(
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
     by_hand = any(role.partition(":")[0] in kinds for role in options.column)
     if not by_hand and (made := _with_findings(table, partial(_stems, folder))).findings:
-        what = f"the rows are those of the findings {listed(made.findings)} of each image"
+        what = f"the rows are those of the findings {errors.list_phrase(made.findings)} of each image"
         return made, (Problem("note", what, remedy="If they are not, name the column of the images with --column"),)
-    classes = () if by_hand else columns_of_classes(table)
+    classes = () if by_hand else table_reading.columns_of_classes(table)
     if not classes:
         return table, ()
-    what = f"the columns {listed(classes)} are read as classes: each row has 1 in one of them, and 0 in the others"
+    what = f"the columns {errors.list_phrase(classes)} are read as classes: each row has 1 in one of them, and 0 in the others"
     remedy = "If they are no classes, name the columns of the labels with --column"
-    return with_column_of_classes(table, classes), (Problem("note", what, remedy=remedy),)
+    return table_reading.with_column_of_classes(table, classes), (Problem("note", what, remedy=remedy),)
 
 
-def _with_images(table: Table, column: Mapping[str, str], folder: Folder, options: DatasetOptions) -> Manifest:
+def _with_images(table: DataTable, column: Mapping[str, str], folder: Folder, options: DatasetOptions) -> Manifest:
     """The table with the column that names images by their paths, else by what only one of them is called.
 
     A path to DICOM without the patient's column is also looked up: headers know whose images they are.
@@ -239,10 +216,14 @@ def _with_images(table: Table, column: Mapping[str, str], folder: Folder, option
     if given_image:
         return manifest
     files = [path for row in table.rows if (path := manifest.existing(row)) is not None] if "image" in paths else []
-    if files and ("patient" in paths or format_of(files[0]) != "dicom"):
+    if files and ("patient" in paths or file_formats.format_of(files[0]) != "dicom"):
         return manifest
     words = {str(row[column["modality"]]) for row in table.rows} if "modality" in column else set()
-    seen = options if options.modality or len(words) != 1 else replace(options, modality=modality_word(words.pop()))
+    seen = (
+        options
+        if options.modality or len(words) != 1
+        else replace(options, modality=modality_words.modality_word(words.pop()))
+    )
     named = NamedCases.of_table(table, folder, seen)
     holders = {name for role, name in column.items() if role not in ("image", "id", "patient")}  # of something else
     image_column = named.column(table, paths.get("image"), holders) if named else None
@@ -252,13 +233,13 @@ def _with_images(table: Table, column: Mapping[str, str], folder: Folder, option
     return made if not files or _are_named(made, table) else manifest
 
 
-def _are_named(manifest: Manifest, table: Table) -> bool:
+def _are_named(manifest: Manifest, table: DataTable) -> bool:
     """Whether each row names the very files that its path leads to, which may lie outside the folder of the table."""
     paths = [(path, manifest.cases(row)) for row in table.rows if (path := manifest.existing(row)) is not None]
     return all(any(path in (one, *one.parents) for case in own for one in case.paths) for path, own in paths)
 
 
-def _with_people(table: Table, column: Mapping[str, str]) -> Mapping[str, str]:
+def _with_people(table: DataTable, column: Mapping[str, str]) -> Mapping[str, str]:
     """The roles, where a number that comes again names whose images the rows are, not one of them."""
     if "patient" in column or "id" not in column:
         return column
@@ -267,12 +248,12 @@ def _with_people(table: Table, column: Mapping[str, str]) -> Mapping[str, str]:
     return {"patient" if is_again and role == "id" else role: name for role, name in column.items()}
 
 
-def _with_files(table: Table, column: Mapping[str, str]) -> dict[str, str]:
+def _with_files(table: DataTable, column: Mapping[str, str]) -> dict[str, str]:
     """The roles, and the one other column whose cells are files that exist as the images.
 
     Raises DatasetError where there are several.
     """
-    names = [name for name in columns_of_files(table, table.path.parent) if name not in column.values()]
+    names = [name for name in table_reading.columns_of_files(table, table.path.parent) if name not in column.values()]
     if len(names) > 1:
         raise DatasetError(
             f"the columns {', '.join(names)} name files, and none is called image",
@@ -292,22 +273,22 @@ def _row(
     named_case: CaseRow | None,
 ) -> CaseRow:
     images = {} if named_case else manifest.images(line)
-    drawn = columns_of_role(manifest.column, "mask")
+    drawn = manifest_rows.columns_of_role(manifest.column, "mask")
     masks = {reader: path for reader, column in drawn.items() if (path := manifest.path(line, column)) is not None}
-    modality = modality_word(options.modality or manifest.cell(line, "modality"))
+    modality = modality_words.modality_word(options.modality or manifest.cell(line, "modality"))
     by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
     own = manifest.name_of(next(iter(images.values()))) if images else named_case.name if named_case else None
     patient, stated = manifest.patient(line, named_case), manifest.cell(line, "id")
     row = CaseRow(
-        plain(stated) if stated else own or plain(patient or f"row_{index + 1}"),
+        manifest_rows.plain_name(stated) if stated else own or manifest_rows.plain_name(patient or f"row_{index + 1}"),
         {
             channel: Cell((path,), "folder" if path.is_dir() else "", modality=modality)
             for channel, path in images.items()
         },
-        {**_references(manifest, line, called), **mask_cells(by_reader)},
-        split=split_of(manifest.cell(line, "split")),
+        {**_references(manifest, line, called), **cell_loading.mask_cells(by_reader)},
+        split=table_join.split_of(manifest.cell(line, "split")),
         patient=patient,
-        covariates=covariates_of(line, set(manifest.column.values())),
+        covariates=table_reading.covariates_of_row(line, set(manifest.column.values())),
     )
     return row if named_case is None else _with(row, named_case)
 
@@ -330,30 +311,30 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
     return {**named, **manifest.references(row)}
 
 
-def _classes_stated(manifest: Manifest) -> list[Stated]:
+def _classes_stated(manifest: Manifest) -> list[StatedClass]:
     """The class of each row that states one, its part, and whether it states something else."""
-    masks = columns_of_role(manifest.column, "mask").values()
+    masks = manifest_rows.columns_of_role(manifest.column, "mask").values()
     stated = []
     for row in manifest.table.rows:
         if (label := manifest.cell(row, "label")) is not None:
             is_further = any(row[name] is not None for name in masks) or bool(_references(manifest, row, {}))
-            stated.append(Stated(str(label), split_of(manifest.cell(row, "split")), is_further))
+            stated.append(StatedClass(str(label), table_join.split_of(manifest.cell(row, "split")), is_further))
     return stated
 
 
 def _added_kinds() -> tuple[str, ...]:
     """Kinds of reference that other packages add: each is a role that one column can have."""
-    return tuple(kind for kind in added("isocenter.references") if kind not in ROLES)
+    return tuple(kind for kind in plugins.entry_points_of("isocenter.references") if kind not in ROLES)
 
 
-def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
+def _columns(table: DataTable, options: DatasetOptions) -> dict[str, str]:
     """{role: column}, as --column names them, else by known names.
 
     Of roles that several columns can have, each is <role>:<name>.
     """
     taken = set(options.column.values())
     known = {**{role: table.column(names) for role, names in ROLES.items()}, **dict.fromkeys(_added_kinds())}
-    columns = columns_by_role(table, options, known, SEVERAL)
+    columns = manifest_rows.columns_by_role(table, options, known, SEVERAL)
     columns |= {f"finding:{name}": name for name in table.findings}
     for kind in ("image", "mask"):
         if any(role.startswith(f"{kind}:") for role in options.column):
@@ -362,7 +343,7 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
     return {role: columns[role] for role in (*ROLES, *columns) if role in columns}
 
 
-def _refuse_twice(table: Table, columns: Mapping[str, str]) -> None:
+def _refuse_twice(table: DataTable, columns: Mapping[str, str]) -> None:
     """Raise DatasetError for two columns of one name that differ, where nobody says which of them has the role."""
     for role, name in columns.items():
         second = f"{name}.1"  # so pandas calls it
@@ -374,22 +355,24 @@ def _refuse_twice(table: Table, columns: Mapping[str, str]) -> None:
 def _whole(column: Mapping[str, str]) -> dict[str, str]:
     """{role: column} with <role>:<name> for roles of several columns, also of a single one but a single mask."""
     kinds = [kind for kind in SEVERAL if kind != "mask" or "mask" not in column]
-    several = {f"{kind}:{name}": own for kind in kinds for name, own in columns_of_role(column, kind).items()}
+    several = {
+        f"{kind}:{name}": own for kind in kinds for name, own in manifest_rows.columns_of_role(column, kind).items()
+    }
     return {role: own for role, own in column.items() if role.partition(":")[0] not in kinds} | several
 
 
-def _base(table: Table, column: Mapping[str, str]) -> Path:
+def _base(table: DataTable, column: Mapping[str, str]) -> Path:
     """The folder to which paths are relative: the table's folder, else its one sub-folder with the images."""
-    folder, images = table.path.parent, list(columns_of_role(column, "image").values())
+    folder, images = table.path.parent, list(manifest_rows.columns_of_role(column, "image").values())
     cells = [str(row[images[0]]) for row in table.rows if images and row[images[0]] is not None]
-    names = [name for name in cells if can_be_named(name)]
+    names = [name for name in cells if table_reading.can_be_named(name)]
     if not names or any((folder / name).exists() for name in names):
         return folder
     holders = [p for p in sorted(folder.iterdir()) if p.is_dir() and any((p / name).exists() for name in names)]
     return holders[0] if len(holders) == 1 else folder
 
 
-def _labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Member, ...]:
+def _labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[FolderMember, ...]:
     """The one table of a folder; of several the only one with labels next to images, or those of different parts.
 
     Text files count where there is no other table. A sample of what to submit to a challenge has columns of labels, and
@@ -403,55 +386,55 @@ def _labelled_tables(folder: Folder, columns: Collection[str] = ()) -> tuple[Mem
     if len(having) == 1:
         return having
     stating = [member for member in tables if not _is_submission(member)]
-    labelled = tuple(member for member in stating if states_references(member.path)) or having
+    labelled = tuple(member for member in stating if table_reading.states_references(member.path)) or having
     labelled = tuple(member for member in labelled if not _holds_pixels(member)) or labelled
-    parts = [part_named(member.path) for member in labelled]
+    parts = [table_join.part_in_name(member.path) for member in labelled]
     is_parted = len(labelled) > 1 and None not in parts and len(set(parts)) == len(parts)
     return labelled if is_parted or (len(labelled) == 1 and (folder.images or folder.dicom)) else ()
 
 
-def _is_submission(member: Member) -> bool:
+def _is_submission(member: FolderMember) -> bool:
     """Whether a table is a sample of what to submit to a challenge."""
     return "submission" in member.stem.lower()
 
 
-def _holds_pixels(member: Member) -> bool:
+def _holds_pixels(member: FolderMember) -> bool:
     """Whether a table holds the pixels of images beside their labels, and so names none, as hmnist_28_28_L.csv."""
-    return any(PIXEL.fullmatch(name) for name in read_table(member.path, most=0).columns)
+    return any(PIXEL.fullmatch(name) for name in table_reading.read_table(member.path, most=0).columns)
 
 
-def _has(member: Member, columns: Collection[str]) -> bool:
+def _has(member: FolderMember, columns: Collection[str]) -> bool:
     try:
-        return set(columns) <= set(read_table(member.path, most=1).columns)
+        return set(columns) <= set(table_reading.read_table(member.path, most=1).columns)
     except DatasetError:  # reported where it is read
         return False
 
 
-def _joined_tables(members: Sequence[Member], *, codes: Collection[str | None] = ()) -> Table:
+def _joined_tables(members: Sequence[FolderMember], *, codes: Collection[str | None] = ()) -> DataTable:
     """A table; several are joined, each the part that its name states.
 
     codes: further columns that name patients or cases
     Raises DatasetError for one that is damaged, for unlike columns, and for parts that a column states too.
     """
-    first, *others = tables = [read_table(member.path, codes=codes) for member in members]
+    first, *others = tables = [table_reading.read_table(member.path, codes=codes) for member in members]
     if not others:
         return first
     for other in others:
         if unlike := set(first.columns) ^ set(other.columns):
             raise DatasetError(
-                f"has other columns than {first.path.name} ({listed(sorted(unlike))})",
+                f"has other columns than {first.path.name} ({errors.list_phrase(sorted(unlike))})",
                 str(other.path),
                 "Give all tables of parts the same columns, or give one of the files",
             )
     if column := first.column(SPLIT_COLUMNS[:1]):
         problem = f"column {column} and the name {first.path.name} both state a part"
         raise DatasetError(problem, str(first.path), "Join the tables to one with this column, or remove the column")
-    rows = ({**row, PART: part_named(table.path)} for table in tables for row in table.rows)
+    rows = ({**row, PART: table_join.part_in_name(table.path)} for table in tables for row in table.rows)
     places = (f"{place} of {table.path.name}" for table in tables for place in table.places)
     return replace(first, columns=(*first.columns, PART), rows=tuple(rows), places=tuple(places))
 
 
-def _with_findings(table: Table, images: Callable[[], Collection[str]]) -> Table:
+def _with_findings(table: DataTable, images: Callable[[], Collection[str]]) -> DataTable:
     """The table with a row for each image, and a column for each finding; any other table as it is.
 
     images: the function that knows the names of their files without suffix

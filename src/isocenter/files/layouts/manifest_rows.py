@@ -15,16 +15,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from isocenter.added import added
-from isocenter.errors import DatasetError, UsageError, counted, listed
-from isocenter.files.index import format_of
-from isocenter.files.layouts import cases as layout_cases
-from isocenter.files.layouts.cases.folder import Folder, stem_of
-from isocenter.files.layouts.cases.join import split_column, split_of
-from isocenter.files.layouts.cases.table import Table, as_whole, can_be_named, names_nobody, number
-from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, Reading, left_out
-from isocenter.files.layouts.named_cases import EVERY_END, Ends, NamedCases
-from isocenter.files.storage.folders import is_named_inside
+from isocenter import errors, plugins
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files import file_formats
+from isocenter.files.layouts import layout
+from isocenter.files.layouts.cases import dataset_folder, dicom_cases, table_join, table_reading
+from isocenter.files.layouts.cases.dataset_folder import Folder
+from isocenter.files.layouts.cases.table_reading import DataTable
+from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, Reading
+from isocenter.files.layouts.named_cases import EVERY_END, NamedCases, PathEnds
+from isocenter.files.storage import folder_files
 from isocenter.values import CaseRow, Cell, Problem, ReferenceKind
 
 ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
@@ -49,14 +49,14 @@ class Manifest:
     named: images that cells name otherwise than by their paths; None where they are paths
     """
 
-    table: Table
+    table: DataTable
     column: Mapping[str, str]
     base: Path
     named: NamedCases | None = None
 
     def cell(self, row: Mapping[str, Any], role: str) -> Any:
         """The value of a role in a row; a whole number in a column of floats stays whole."""
-        return as_whole(row[self.column[role]]) if role in self.column else None
+        return table_reading.as_whole_number(row[self.column[role]]) if role in self.column else None
 
     def yes(
         self, row: Mapping[str, Any], column: str, yes: frozenset[str] = YES, no: frozenset[str] = NO
@@ -85,14 +85,14 @@ class Manifest:
         if not {"time", "event"} <= set(self.column):
             return None
         happened = self.yes(row, self.column["event"], YES | HAPPENED, NO | CENSORED)
-        time = self.measured(row, self.column["time"])
+        time = self.number_in_cell(row, self.column["time"])
         return None if time is None or happened is None else (time, happened)
 
-    def measured(self, row: Mapping[str, Any], column: str) -> float | None:
+    def number_in_cell(self, row: Mapping[str, Any], column: str) -> float | None:
         """The number in a cell; None where it is blank."""
         if row[column] is None:
             return None
-        value = number(row[column])
+        value = table_reading.cell_number(row[column])
         if value is None or not math.isfinite(value):
             remedy = "Write a number with a decimal point and without its unit, or leave it blank"
             raise DatasetError(
@@ -102,23 +102,23 @@ class Manifest:
 
     def references(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """{kind: what a row states} of values, findings, an event, and kinds of other packages."""
-        values = {name: self.measured(row, own) for name, own in columns_of_role(self.column, "value").items()}
+        values = {name: self.number_in_cell(row, own) for name, own in columns_of_role(self.column, "value").items()}
         stated: dict[str, Any] = {
             "value": {name: value for name, value in values.items() if value is not None} or None,
             "findings": self.present(row) or None,
             "event": self.event(row),
         }
-        for kind in added("isocenter.references"):
-            if kind in self.column and (known := self._stated(row, kind)) is not None:
+        for kind in plugins.entry_points_of("isocenter.references"):
+            if kind in self.column and (known := self._reference_in_cell(row, kind)) is not None:
                 stated[kind] = Cell((), "stated", str(self.cell(row, kind)), known=known)
         return {kind: known for kind, known in stated.items() if known is not None}
 
-    def _stated(self, row: Mapping[str, Any], kind: str) -> Any:
+    def _reference_in_cell(self, row: Mapping[str, Any], kind: str) -> Any:
         """The reference of a kind of another package that a cell states; None where it is blank."""
         cell, column = self.cell(row, kind), self.column[kind]
         if cell is None:
             return None
-        reference: ReferenceKind = added("isocenter.references")[kind].load()
+        reference: ReferenceKind = plugins.entry_points_of("isocenter.references")[kind].load()
         try:
             return reference.facts.of_cell(cell)
         except ValueError as error:
@@ -143,7 +143,7 @@ class Manifest:
         text = row[self.column["findings"]] if "findings" in self.column else None
         if text is None:
             return None
-        names = _parted(cell := str(text).strip())
+        names = _split_names(cell := str(text).strip())
         if self.has_commas and not _is_list(cell):
             names = [part.strip() for name in names for part in name.split(COMMA)]
         return [name for name in names if name and name.lower() not in NOTHING]
@@ -156,14 +156,16 @@ class Manifest:
         """
         column = self.column.get("findings")
         cells = [str(row[column]).strip() for row in self.table.rows if column and row[column] is not None]
-        names = [name for cell in cells if not _is_list(cell) for name in _parted(cell)]
+        names = [name for cell in cells if not _is_list(cell) for name in _split_names(cell)]
         joined = [tuple(part.strip() for part in name.split(COMMA)) for name in names if COMMA in name]
         listings = Counter(part for parts in set(joined) for part in set(parts))
         known = {*names, *(part for part, count in listings.items() if count > 1)}
         parts = [part for each in joined for part in each if part]
         share = sum(part in known for part in parts) / len(parts) if parts else 0.0
         if BELONGING < share < PARTING:
-            strange = f"{listed(sorted({part for part in parts if part not in known}))} stand in no other cell"
+            strange = (
+                f"{errors.list_phrase(sorted({part for part in parts if part not in known}))} stand in no other cell"
+            )
             problem = f"commas in column {column} may separate findings or belong to names: {strange}"
             remedy = "Write | or ; between the findings of a cell, and no comma within a name"
             raise DatasetError(problem, str(self.table.path), remedy)
@@ -172,7 +174,7 @@ class Manifest:
     def _name(self, row: Mapping[str, Any], column: str) -> str:
         """A cell that names a file, if a file can bear the name."""
         text = str(row[column])
-        if not can_be_named(text):
+        if not table_reading.can_be_named(text):
             shown = repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
             problem = f"column {column} holds {shown} of {len(text)} letters, which names no file"
             raise DatasetError(problem, str(self.table.path), "Write the path of a file, or leave the cell blank")
@@ -180,11 +182,11 @@ class Manifest:
 
     def cases(self, row: Mapping[str, Any]) -> Sequence[CaseRow]:
         """The images that a row names otherwise than by a path; none where it names paths, or what is not there."""
-        split = split_of(self.cell(row, "split"))
+        split = table_join.split_of(self.cell(row, "split"))
         return self.named.find(row[self.column["image"]], self._ends, split) if self.named else ()
 
     @cached_property
-    def _ends(self) -> Ends:
+    def _ends(self) -> PathEnds:
         return self.named.ends_of(row[self.column["image"]] for row in self.table.rows) if self.named else EVERY_END
 
     @cached_property
@@ -192,7 +194,7 @@ class Manifest:
         """Whether the paths lead to DICOM, and no column says whose images they are: the headers do."""
         paths = (path for row in self.table.rows for path in self.images(row).values() if path.exists())
         first = None if self.named or "patient" in self.column else next(paths, None)
-        return first is not None and format_of(first) == "dicom"
+        return first is not None and file_formats.format_of(first) == "dicom"
 
     @property
     def hidden(self) -> str:
@@ -207,8 +209,10 @@ class Manifest:
         if not self.hidden:
             return None if stated is None else str(stated)
         if self.named is None or named_case is None:
-            return next((layout_cases.person_in(path) for path in self.images(row).values() if path.exists()), None)
-        is_stated = self._states_people and not names_nobody(stated)
+            return next(
+                (dicom_cases.person_in_files(path) for path in self.images(row).values() if path.exists()), None
+            )
+        is_stated = self._states_people and not table_reading.names_nobody(stated)
         return self.named.person(named_case, str(stated)) if is_stated else named_case.patient
 
     @cached_property
@@ -216,7 +220,7 @@ class Manifest:
         """Whether a column of patients tells some apart; where all is one word, the identifiers were removed."""
         is_own = "patient" in self.column and self.column["patient"] != self.column.get("image")
         cells = {self.cell(row, "patient") for row in self.table.rows} if is_own else set()
-        return sum(not names_nobody(cell) for cell in cells) > 1
+        return sum(not table_reading.names_nobody(cell) for cell in cells) > 1
 
     def images(self, row: Mapping[str, Any]) -> dict[str, Path]:
         """{channel: file} that a row names by paths, whether it is there or not."""
@@ -236,7 +240,7 @@ class Manifest:
 
     def name_of(self, path: Path) -> str:
         """The name of a case by the path of its image: the folders say whose it is, where no column does."""
-        return "/".join((*path.absolute().parent.relative_to(self.root).parts, stem_of(path.name)))
+        return "/".join((*path.absolute().parent.relative_to(self.root).parts, dataset_folder.stem_of(path.name)))
 
     def path(self, row: Mapping[str, Any], column: str) -> Path | None:
         """The file that a cell names: absolute, or relative to the table and inside its folder."""
@@ -244,7 +248,7 @@ class Manifest:
             return None
         text = self._name(row, column)
         path = self.base / text
-        if not (Path(text).is_absolute() or is_named_inside(path, self.table.path.parent)):
+        if not (Path(text).is_absolute() or folder_files.is_named_inside(path, self.table.path.parent)):
             raise DatasetError(
                 f"names {text}, which lies outside its folder", str(self.table.path), "Write the whole path"
             )
@@ -266,12 +270,12 @@ class Manifest:
         return {}
 
 
-def plain(name: Any) -> str:
+def plain_name(name: Any) -> str:
     """A cell as a name without folders."""
     return str(name).replace("/", "-").replace("\\", "-")
 
 
-def _parted(text: str) -> list[str]:
+def _split_names(text: str) -> list[str]:
     """The names in a cell of several: a|b or a;b, or a list as Python writes it, ['a', 'b'] (PadChest, VinDr-Mammo)."""
     if _is_list(text):
         with suppress(ValueError, SyntaxError):
@@ -288,7 +292,7 @@ def _word(cell: Any) -> str | None:
 
 
 def columns_by_role(
-    table: Table, options: DatasetOptions, known: Mapping[str, str | None], several: Collection[str] = ()
+    table: DataTable, options: DatasetOptions, known: Mapping[str, str | None], several: Collection[str] = ()
 ) -> dict[str, str]:
     """{role: column}, as --column names them, else these known ones.
 
@@ -308,7 +312,7 @@ def columns_by_role(
     columns |= options.column
     if options.patient in table.columns:
         columns["patient"] = str(options.patient)
-    if split_column(table, options.column.get("split")) is None:
+    if table_join.split_column(table, options.column.get("split")) is None:
         columns.pop("split", None)
     return columns
 
@@ -321,7 +325,7 @@ def columns_of_role(column: Mapping[str, str], kind: str) -> dict[str, str]:
     return {ONLY_NAMES.get(kind, column[kind]): column[kind]}
 
 
-def once_each(
+def drop_repeats(
     cases: Sequence[CaseRow], manifest: Manifest, *, stating: bool
 ) -> tuple[list[CaseRow], tuple[Problem, ...]]:
     """The cases without those whose files another row names too, and the note on them.
@@ -348,8 +352,8 @@ def once_each(
         common = {name: one for name, one in before.covariates.items() if case.covariates.get(name) == one}
         kept[place] = replace(before, covariates=dict.fromkeys(before.covariates) | common)
         repeated.append(case.name)
-    what = f"{counted(len(repeated), 'row names', 'rows name')} files that an earlier row names too"
-    return kept, left_out(repeated, what, "Remove them", "warning") if stating else ()
+    what = f"{errors.count_phrase(len(repeated), 'row names', 'rows name')} files that an earlier row names too"
+    return kept, layout.left_out_problem(repeated, what, "Remove them", "warning") if stating else ()
 
 
 def _differ(kind: str, one: CaseRow, other: CaseRow) -> bool:
@@ -361,7 +365,7 @@ def _differ(kind: str, one: CaseRow, other: CaseRow) -> bool:
 def unsure_notes(manifest: Manifest) -> Iterator[Problem]:
     """The note on findings of which readers were not sure."""
     if manifest.unsure:
-        stated = listed(f"{name}: {count}" for name, count in manifest.unsure.items())
+        stated = errors.list_phrase(f"{name}: {count}" for name, count in manifest.unsure.items())
         what = f"-1 in columns of 0 and 1 is read as not known ({stated})"
         yield Problem("note", what, (), "such a finding of a case trains and tests nothing", "Write 1 or 0 to count it")
 
@@ -388,16 +392,16 @@ def file_problems(
     """
     everything = seen.rows if seen else ()
     stated = {path for row in taken for path in row.paths}
-    absent = f"{counted(len(missing), 'row names', 'rows name')} files that are not there"
+    absent = f"{errors.count_phrase(len(missing), 'row names', 'rows name')} files that are not there"
     rowless = [case.name for case in everything if stated.isdisjoint(case.paths)]
-    unnamed = f"{counted(len(rowless), 'image has', 'images have')} no row in {manifest.table.path.name}"
+    unnamed = f"{errors.count_phrase(len(rowless), 'image has', 'images have')} no row in {manifest.table.path.name}"
     remedy = "Correct the paths, or get the files"
     return (
         *(seen.problems if seen else ()),
-        *left_out((case.name for case in missing), absent, remedy),
-        *left_out(rowless, unnamed, "Add their rows, or remove the images", "warning"),
+        *layout.left_out_problem((case.name for case in missing), absent, remedy),
+        *layout.left_out_problem(rowless, unnamed, "Add their rows, or remove the images", "warning"),
         *_single_slices(manifest, everything, taken),
-        *_unnamed(manifest, folder),
+        *_unnamed_warning(manifest, folder),
     )
 
 
@@ -405,15 +409,15 @@ def _single_slices(manifest: Manifest, series: Sequence[CaseRow], taken: Sequenc
     """The note that rows are of slices, each a case of its own, and not of the series to which they belong."""
     whole = {case.name for case in series}
     slices = [case.name for case in taken if case.name not in whole]
-    what = f"{counted(len(slices), 'row names', 'rows name')} a single slice of a series each, which is then a case"
+    what = f"{errors.count_phrase(len(slices), 'row names', 'rows name')} a single slice of a series each, which is then a case"
     remedy = "For cases of whole series name the column that has them: --column image=COLUMN"
     why = f"column {manifest.column.get('image')} of {manifest.table.path.name} names files of series"
     return (Problem("note", what, (), why, remedy),) if slices else ()
 
 
-def _unnamed(manifest: Manifest, folder: Folder) -> tuple[Problem, ...]:
+def _unnamed_warning(manifest: Manifest, folder: Folder) -> tuple[Problem, ...]:
     """The warning on images next to a table that none of its columns names; none where there are no such images."""
     count = 0 if folder.is_file or columns_of_role(manifest.column, "image") else len(folder.images) + len(folder.dicom)
-    what = f"no column of {manifest.table.path.name} names the images next to it ({counted(count, 'file')})"
+    what = f"no column of {manifest.table.path.name} names the images next to it ({errors.count_phrase(count, 'file')})"
     remedy = "Name the column, --column image=COLUMN"
     return (Problem("warning", what, why="its cases have no image", remedy=remedy),) if count else ()

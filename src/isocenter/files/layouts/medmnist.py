@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import DatasetError, FormatError
-from isocenter.files.layouts.cases.classes import name_classes
-from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files import modality_words, numpy_file
+from isocenter.files.layouts.cases import class_labels
+from isocenter.files.layouts.cases.dataset_folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
-from isocenter.files.modality import modality_word
-from isocenter.files.numpy_file import load_array
-from isocenter.files.storage.packed import opened_zip
-from isocenter.values import SPLITS, Array, CaseRow, Cell, Geometry, Image, Source, Split
+from isocenter.files.storage import packed_files
+from isocenter.values import Array, CaseRow, Cell, Geometry, Image, Source, Split
+from isocenter.values.dataset_cases import SPLITS
 
 # What each set of MedMNIST v2 shows, by its file's name (Yang et al., table 1).
 SETS = {
@@ -61,8 +61,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         range(labels.shape[1]) if labels.ndim == 2 else np.unique(labels.astype(int)).tolist()
         for labels in answers.values()
     ]
-    classes, called = name_classes({str(number) for own in numbers for number in own}, folder, options)
-    modality = modality_word(options.modality) if options.modality else SETS.get(_set_name(path), "unknown")
+    classes, called = class_labels.name_classes({str(number) for own in numbers for number in own}, folder, options)
+    modality = (
+        modality_words.modality_word(options.modality) if options.modality else SETS.get(_set_name(path), "unknown")
+    )
     rows = tuple(
         CaseRow(
             f"{split}_{row:05d}",
@@ -94,20 +96,23 @@ def load_row(path: Path, name: str, row: int, modality: str, orientation: str | 
 @lru_cache(maxsize=8)  # three parts of images, and of another set
 def _array(path: Path, modified: int, name: str) -> Array:
     del modified  # part of the key only
-    array = load_array(path, name)
+    array = numpy_file.load_array(path, name)
     array.setflags(write=False)
     return array
 
 
 def _labels(path: Path, split: Split) -> Array:
     """(rows,) numbers of classes, or (rows, findings) 0 and 1 where a row can have several (ChestMNIST)."""
-    labels, images = load_array(path, f"{split}_labels"), _array(path, path.stat().st_mtime_ns, f"{split}_images")
-    if len(labels) != len(images) or labels.ndim not in (1, 2) or not is_whole(labels.dtype):
+    labels, images = (
+        numpy_file.load_array(path, f"{split}_labels"),
+        _array(path, path.stat().st_mtime_ns, f"{split}_images"),
+    )
+    if len(labels) != len(images) or labels.ndim not in (1, 2) or not is_integer_or_bool(labels.dtype):
         raise DatasetError(f"{len(images)} {split} images have {labels.size} labels", str(path), "Get the file again")
     return labels if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
 
 
-def is_whole(dtype: np.dtype) -> bool:
+def is_integer_or_bool(dtype: np.dtype) -> bool:
     """Whether values of this type are integers or truths."""
     return dtype.kind in "bui"
 
@@ -135,7 +140,7 @@ def _set_name(path: Path) -> str:
 
 def _names(path: Path) -> frozenset[str]:
     try:
-        with opened_zip(path) as archive:
+        with packed_files.open_zip(path) as archive:
             return frozenset(name.removesuffix(".npy") for name in archive.namelist())
     except (ValueError, OSError) as error:
         raise FormatError(f"is not a complete archive ({error})", str(path), "Get the file again") from error

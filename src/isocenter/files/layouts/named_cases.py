@@ -16,13 +16,12 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.layouts import case_folders, dicom_folder, plain_images
-from isocenter.files.layouts import cases as layout_cases
-from isocenter.files.layouts.cases.folder import Folder, stem_of
-from isocenter.files.layouts.cases.join import Numbered, part_of_row
-from isocenter.files.layouts.cases.pairs import is_called_mask
-from isocenter.files.layouts.cases.table import Table, composed
+from isocenter.files.layouts.cases import dataset_folder, dicom_cases, mask_pairs, table_join, table_reading
+from isocenter.files.layouts.cases.dataset_folder import Folder
+from isocenter.files.layouts.cases.table_join import NumberedPatients
+from isocenter.files.layouts.cases.table_reading import DataTable
 from isocenter.files.layouts.layout import DatasetOptions, Layout
-from isocenter.files.storage.hashing import pseudonym_of_number
+from isocenter.files.storage import hashing
 from isocenter.values import CaseRow, Split
 
 # Cells of a column by which it is known whether it names images.
@@ -36,7 +35,7 @@ UID = re.compile(r"[0-2](?:\.\d+){5,}")
 
 
 @dataclass(frozen=True)
-class Ends:
+class PathEnds:
     """The part of paths in a table that says which image is meant: those of a column may begin elsewhere.
 
     shared:  ends that several different paths have: study1/view1.png of a patient who is not here is not another's
@@ -46,13 +45,13 @@ class Ends:
     shared: frozenset[str] = frozenset()
     dropped: Mapping[str, int] = field(default_factory=dict)
 
-    def of(self, text: str) -> list[str]:
+    def from_path(self, text: str) -> list[str]:
         """The path and its ends that count, the longest first."""
         whole, *ends = _endings(text) or [text]
         return [whole, *(end for end in ends[: self.dropped.get(_root(text))] if end not in self.shared)]
 
 
-EVERY_END = Ends()
+EVERY_END = PathEnds()
 
 
 class NamedCases:
@@ -65,7 +64,7 @@ class NamedCases:
         people: dict[str, list[CaseRow]] = defaultdict(list)
         called: dict[str, list[CaseRow]] = defaultdict(list)
         for case in self.reading.rows:
-            for name in {ending for path in _names(case) for ending in _endings(composed(path))}:
+            for name in {ending for path in _names(case) for ending in _endings(table_reading.compose_letters(path))}:
                 known[name].append(case)
                 of_part[name, case.split].append(case)
             if case.patient:
@@ -77,10 +76,10 @@ class NamedCases:
         self._people, self._called = people, called
         self._where = str(folder.root)
         firsts = [case.paths[0] for cases in people.values() for case in cases if case.paths]
-        self._numbered = Numbered(firsts, self._where)
+        self._numbered = NumberedPatients(firsts, self._where)
 
     @classmethod
-    def of_table(cls, table: Table, folder: Folder, options: DatasetOptions) -> NamedCases | None:
+    def of_table(cls, table: DataTable, folder: Folder, options: DatasetOptions) -> NamedCases | None:
         """The images in the folder of a table; None where there are none. Its headers are read once."""
         place = Folder(table.path.parent) if folder.is_file else folder
         if not (place.images or place.dicom or place.films):
@@ -91,7 +90,7 @@ class NamedCases:
             place.known[cls] = (options, named)
         return named
 
-    def find(self, cell: object, ends: Ends = EVERY_END, split: Split | None = None) -> Sequence[CaseRow]:
+    def find(self, cell: object, ends: PathEnds = EVERY_END, split: Split | None = None) -> Sequence[CaseRow]:
         """The cases that a cell names: one, by a path that may begin elsewhere; the series of a patient or a study of
         DICOM; one slice of a series.
 
@@ -100,7 +99,7 @@ class NamedCases:
         Raises DatasetError where the cell names the images of one person, and those of another in another sense.
         """
         text = _text(cell)
-        names = [name for end in ends.of(text) for name in (end, stem_of(end))]
+        names = [name for end in ends.from_path(text) for name in (end, dataset_folder.stem_of(end))]
         case = next((self._known[name] for name in names if name in self._known), None)
         case = case or next((own for name in names if (own := self._of_part.get((name, split)))), None)
         of_study = self._called.get(text, [])
@@ -111,7 +110,10 @@ class NamedCases:
             return [one for patient in patients for one in self._people[patient]]
         if (of_series := self._in_series(text)) is not None:
             return of_series
-        others = (*self._begun.get(stem_of(text), ()), *(self._slices[name] for name in names if name in self._slices))
+        others = (
+            *self._begun.get(dataset_folder.stem_of(text), ()),
+            *(self._slices[name] for name in names if name in self._slices),
+        )
         return others[:1]
 
     def _in_series(self, text: str) -> Sequence[CaseRow] | None:
@@ -134,7 +136,11 @@ class NamedCases:
         """The one image whose file's name begins so, and goes on after a mark: 20586908 of 20586908_6c61_MG_R_CC."""
         known: dict[str, list[CaseRow]] = defaultdict(list)
         for case in self.reading.rows:
-            stem = composed(stem_of(case.paths[0].name)) if len(case.paths) == 1 else ""
+            stem = (
+                table_reading.compose_letters(dataset_folder.stem_of(case.paths[0].name))
+                if len(case.paths) == 1
+                else ""
+            )
             for end in (n for n in range(FEWEST_LETTERS, len(stem)) if not stem[n].isalnum()):
                 known[stem[:end]].append(case)
         return {name: cases for name, cases in known.items() if len(cases) == 1}
@@ -154,21 +160,21 @@ class NamedCases:
             problem = "a word in the table is the name of one person's file or folder, and the number of another"
             raise DatasetError(problem, self._where, remedy)
 
-    def ends_of(self, cells: Iterable[object]) -> Ends:
+    def ends_of(self, cells: Iterable[object]) -> PathEnds:
         """The part of the paths in a column that counts."""
         paths = {text: _endings(text) for text in {_text(cell) for cell in cells if cell is not None}}
         counts = Counter(end for every in paths.values() for end in every)
-        ends = Ends(frozenset(end for end, count in counts.items() if count > 1))
+        ends = PathEnds(frozenset(end for end, count in counts.items() if count > 1))
         dropped: dict[str, int] = {}
         for text, every in paths.items():
-            known = (end for end in ends.of(text) if self._is_known(end)) if len(every) > 1 else iter(())
+            known = (end for end in ends.from_path(text) if self._is_known(end)) if len(every) > 1 else iter(())
             if (end := next(known, None)) is not None:
                 count = len(every) - len(_endings(end))
                 dropped[_root(text)] = min(count, dropped.get(_root(text), count))
         return replace(ends, dropped=dropped)
 
     def _is_known(self, end: str) -> bool:
-        names = (end, stem_of(end))
+        names = (end, dataset_folder.stem_of(end))
         return any(name in self._known for name in names) or any(name in self._slices for name in names)
 
     @cached_property
@@ -181,25 +187,25 @@ class NamedCases:
                 known[name].append(one)
         return {name: slices[0] for name, slices in known.items() if len(slices) == 1}
 
-    def column(self, table: Table, first: str | None, without: Collection[str]) -> str | None:
+    def column(self, table: DataTable, first: str | None, without: Collection[str]) -> str | None:
         """The column that names cases; None where none does.
 
         first:   that of the images by what it is called, which is taken where most of its cells name some
         without: columns that hold something else
         Any other has another case in each row.
         """
-        if first and len(self._named(table, first)) * 2 > len(_looked_at(table, first)):
+        if first and len(self._named_cases(table, first)) * 2 > len(_looked_at(table, first)):
             return first
         others = [name for name in table.columns if name not in without and name != first]
         return next((name for name in others if self._names_all(table, name)), None)
 
-    def _names_all(self, table: Table, column: str) -> bool:
+    def _names_all(self, table: DataTable, column: str) -> bool:
         rows = _looked_at(table, column)
-        return bool(rows) and len(set(self._named(table, column))) == len(rows)
+        return bool(rows) and len(set(self._named_cases(table, column))) == len(rows)
 
-    def _named(self, table: Table, column: str) -> list[str]:
+    def _named_cases(self, table: DataTable, column: str) -> list[str]:
         """The first case of each cell that names some; a cell that names several in two senses counts as one."""
-        names = (self._name(row[column], part_of_row(table, row)) for row in _looked_at(table, column))
+        names = (self._name(row[column], table_join.part_of_row(table, row)) for row in _looked_at(table, column))
         return [name for name in names if name is not None]
 
     def _name(self, cell: object, split: Split | None) -> str | None:
@@ -212,16 +218,16 @@ class NamedCases:
     def person(self, case: CaseRow, number: str) -> str:
         """The pseudonym of a case's patient where a table states their number: that of the files if it is theirs."""
         is_known = case.patient is not None and self._numbered.candidates(number, (case.patient,))
-        return case.patient if is_known and case.patient is not None else pseudonym_of_number(number)
+        return case.patient if is_known and case.patient is not None else hashing.pseudonym_of_number(number)
 
 
 def _slices_of(row: CaseRow) -> Sequence[CaseRow]:
     """Each file of a series of DICOM as a case; none of any other case."""
     cells = list(row.images.values())
-    return layout_cases.slices_of(row) if [cell.part for cell in cells] == ["series"] else ()
+    return dicom_cases.cases_of_slices(row) if [cell.part for cell in cells] == ["series"] else ()
 
 
-def _looked_at(table: Table, column: str) -> Sequence[Mapping[str, Any]]:
+def _looked_at(table: DataTable, column: str) -> Sequence[Mapping[str, Any]]:
     return [row for row in table.rows if row[column] is not None][:LOOKED_AT]
 
 
@@ -236,7 +242,7 @@ def _root(text: str) -> str:
 
 def _layout(folder: Folder, options: DatasetOptions) -> Layout:
     """The layout by which the images lie, whatever lies next to them; label maps next to DICOM are no images."""
-    if folder.dicom and all(is_called_mask(member.path) for member in folder.images):
+    if folder.dicom and all(mask_pairs.is_called_mask(member.path) for member in folder.images):
         return dicom_folder.LAYOUT
     return case_folders.LAYOUT if case_folders.fits(folder, options) else plain_images.LAYOUT
 
@@ -244,7 +250,9 @@ def _layout(folder: Folder, options: DatasetOptions) -> Layout:
 def _names(case: CaseRow) -> set[str]:
     """The names of a case: its own, that of its only file with and without suffix, that of the folder of several."""
     places = {path.parent.as_posix() for path in case.paths} if len(case.paths) > 1 else set()
-    single = {case.paths[0].as_posix(), stem_of(case.paths[0].as_posix())} if len(case.paths) == 1 else set()
+    single = (
+        {case.paths[0].as_posix(), dataset_folder.stem_of(case.paths[0].as_posix())} if len(case.paths) == 1 else set()
+    )
     return {case.name, *single, *(places if len(places) == 1 else ())}
 
 

@@ -7,20 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases.classes import described_channels, mask_labels
-from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.cases.pairs import (
-    Images,
-    Key,
-    MaskFile,
-    NamedCase,
-    by_channel,
-    rows_of,
-    without_image,
-)
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading, left_out
-from isocenter.files.modality import common_modality
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files import modality_words
+from isocenter.files.layouts import layout
+from isocenter.files.layouts.cases import class_labels, mask_pairs
+from isocenter.files.layouts.cases.dataset_folder import Folder
+from isocenter.files.layouts.cases.mask_pairs import Images, MaskFile, NamedCase, PairKey
+from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 from isocenter.values import CaseRow, Problem, Split
 
 # Folders of images and of labels, and whether they are the test part.
@@ -32,7 +26,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     del options
     described = folder.description or {}
     numbers = [int(number) for own in _channels(folder, "imagesTr").values() for number in own]
-    channels = len(described_channels(folder)) or len(numbers)  # `read` says what is wrong with their names
+    channels = len(class_labels.channels_in_dataset_json(folder)) or len(
+        numbers
+    )  # `read` says what is wrong with their names
     is_named = "channel_names" in described or "modality" in described
     return is_named and 2 * sum(number < channels for number in numbers) > len(numbers)
 
@@ -44,13 +40,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     for images, masks, is_test in PARTS:
         drawn = {member.stem: MaskFile(member) for member in folder.images if member.folders == (masks,)}
         cases = _channels(folder, images)
-        problems += without_image(sorted(drawn.keys() - {key.stem for key in cases}))
+        problems += mask_pairs.missing_image_problem(sorted(drawn.keys() - {key.stem for key in cases}))
         if is_test and options.references and not drawn:
             continue  # nnU-Net's imagesTs are there to be predicted
         beyond = [key.name for key, own in cases.items() if not own.keys() <= called.keys()]
-        what = f"{counted(len(beyond), 'case has', 'cases have')} more channels than dataset.json names"
+        what = f"{errors.count_phrase(len(beyond), 'case has', 'cases have')} more channels than dataset.json names"
         what = f"{what} ({', '.join(names)})"
-        problems += left_out(beyond, what, "Name the channels in dataset.json, or remove the files")
+        problems += layout.left_out_problem(beyond, what, "Name the channels in dataset.json, or remove the files")
         split: Split | None = "test" if is_test and drawn else None
         named = [
             NamedCase(
@@ -61,12 +57,12 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             for key, own in cases.items()
             if key.name not in beyond
         ]
-        rows += rows_of(named, options)
+        rows += mask_pairs.rows_of_cases(named, options)
     return Reading(
         tuple(rows),
         how=f"nnU-Net raw data, channels {', '.join(names)}",
-        classes={"mask": mask_labels(folder, options)},
-        modality=common_modality(names),
+        classes={"mask": class_labels.mask_labels(folder, options)},
+        modality=modality_words.common_modality(names),
         channels=names,
         problems=tuple(problems),
     )
@@ -77,7 +73,7 @@ def channel_names(folder: Folder) -> tuple[str, ...]:
 
     Raises DatasetError where they are no table of numbers and names, or two are equal.
     """
-    names, where = described_channels(folder), str(folder.root / "dataset.json")
+    names, where = class_labels.channels_in_dataset_json(folder), str(folder.root / "dataset.json")
     if folder.description is None:
         raise DatasetError("there is no such file", where, 'Write it: {"channel_names": {"0": "T1"}, "labels": {...}}')
     if not names:
@@ -87,8 +83,8 @@ def channel_names(folder: Folder) -> tuple[str, ...]:
     return names
 
 
-def _channels(folder: Folder, part: str) -> Mapping[Key, Images]:
-    return by_channel((Key((), m.stem), m) for m in folder.images if m.folders == (part,))
+def _channels(folder: Folder, part: str) -> Mapping[PairKey, Images]:
+    return mask_pairs.group_by_channel((PairKey((), m.stem), m) for m in folder.images if m.folders == (part,))
 
 
 LAYOUT = Layout(

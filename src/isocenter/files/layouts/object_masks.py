@@ -8,19 +8,20 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from isocenter.errors import counted
-from isocenter.files.layouts.cases.classes import mask_labels
-from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter import errors
+from isocenter.files.layouts import layout
+from isocenter.files.layouts.cases import class_labels, mask_pairs
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.mask_pairs import IMAGE, NamedCase, PairKey
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
-from isocenter.files.layouts.cases.pairs import IMAGE, Key, NamedCase, rows_of
-from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 from isocenter.values import Cell
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """Every case has one image, and one of them several masks of which none has the name of the image."""
     del options
-    images, masks = _sorted(folder)
+    images, masks = _sort_members(folder)
     if not images or any(len(members) > 1 for members in images.values()):
         return False
     drawn = {key: {mask.stem for mask in masks[key]} for key in images}
@@ -29,30 +30,30 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Masks are objects, numbered in the order of their names; joined to one structure where that is asked for."""
-    images, masks = _sorted(folder)
+    images, masks = _sort_members(folder)
     cases = [NamedCase(key, {IMAGE: members[0]}) for key, members in images.items() if len(members) == 1]
     several = [key.name for key, members in images.items() if len(members) > 1]
     cells = [Cell(tuple(sorted(mask.path for mask in masks[case.key]))) for case in cases]
     rows = tuple(
         replace(row, references={"instances": cell} if cell.paths else {})
-        for row, cell in zip(rows_of(cases, options), cells, strict=True)
+        for row, cell in zip(mask_pairs.rows_of_cases(cases, options), cells, strict=True)
     )
-    what = f"{counted(len(several), 'case has', 'cases have')} several images"
+    what = f"{errors.count_phrase(len(several), 'case has', 'cases have')} several images"
     return Reading(
         rows,
-        how=f"a folder per case with one mask per object, {counted(len(rows), 'case')}",
-        classes={"mask": mask_labels(folder, options) if "mask" in options.kinds else ()},
-        problems=left_out(several, what, "Give each case one image"),
+        how=f"a folder per case with one mask per object, {errors.count_phrase(len(rows), 'case')}",
+        classes={"mask": class_labels.mask_labels(folder, options) if "mask" in options.kinds else ()},
+        problems=layout.left_out_problem(several, what, "Give each case one image"),
     )
 
 
-def _sorted(folder: Folder) -> tuple[dict[Key, list[Member]], dict[Key, list[Member]]]:
+def _sort_members(folder: Folder) -> tuple[dict[PairKey, list[FolderMember]], dict[PairKey, list[FolderMember]]]:
     """Images and masks by the folder of their case."""
-    images, masks = defaultdict[Key, list[Member]](list), defaultdict[Key, list[Member]](list)
+    images, masks = defaultdict[PairKey, list[FolderMember]](list), defaultdict[PairKey, list[FolderMember]](list)
     for member in folder.images:
         *above, last = ("", *member.folders)
         if len(above) > 1 and last.lower() in IMAGES | LABELS:
-            key = Key(tuple(above[1:-1]), above[-1], member.split)
+            key = PairKey(tuple(above[1:-1]), above[-1], member.split)
             (images if last.lower() in IMAGES else masks)[key].append(member)
     return images, masks
 

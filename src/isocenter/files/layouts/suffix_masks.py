@@ -7,44 +7,45 @@ as "mask:<name>".
 
 from __future__ import annotations
 
-from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts import image_folders
+from isocenter.files.layouts.cases import mask_pairs
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.mask_pairs import BY_WORDS, Images, PairKey
 from isocenter.files.layouts.cases.names import IMAGE_SUFFIX, IMAGES, LABELS, MASK_OR_READER, NUMBERED_MASK
-from isocenter.files.layouts.cases.pairs import BY_WORDS, Images, Key, one_each, owners_of, paired, reading_of, respelt
 from isocenter.files.layouts.cases.segments import SLICER
-from isocenter.files.layouts.image_folders import within_images
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """Whether at least one mask has its image in the same folder."""
     del options
-    images, masks = _sorted(folder)
-    return any(owners_of([key for key, _ in masks], images, BY_WORDS))
+    images, masks = _sort_members(folder)
+    return any(mask_pairs.owners_of_masks([key for key, _ in masks], images, BY_WORDS))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Pairs by the name without suffix, within one folder; masks of several structures become one label map."""
-    cases, problems = paired(*_sorted(folder), BY_WORDS)
+    cases, problems = mask_pairs.pair_masks(*_sort_members(folder), BY_WORDS)
     readers = sorted({mask.reader for case in cases for mask in case.masks} - {""})
     seen = f"; {readers[0]} is the reference, {', '.join(readers[1:])} the other readers" if len(readers) > 1 else ""
     how = f"each image with its mask in one folder{seen}"
-    return reading_of(cases, folder, options, how=how, problems=problems)
+    return mask_pairs.reading_of_cases(cases, folder, options, how=how, problems=problems)
 
 
-def _sorted(folder: Folder) -> tuple[dict[Key, Images], list[tuple[Key, Member]]]:
+def _sort_members(folder: Folder) -> tuple[dict[PairKey, Images], list[tuple[PairKey, FolderMember]]]:
     """Images by their name without suffix, and masks by their own."""
-    images, masks = list[tuple[Key, Member]](), list[tuple[Key, Member]]()
-    for member in within_images(folder.images):
+    images, masks = list[tuple[PairKey, FolderMember]](), list[tuple[PairKey, FolderMember]]()
+    for member in image_folders.within_images(folder.images):
         if member.folders and member.folders[0].lower() in IMAGES | LABELS:
             continue
-        key = Key(member.folders, member.stem, member.split)
+        key = PairKey(member.folders, member.stem, member.split)
         if MASK_OR_READER.match(member.stem) or NUMBERED_MASK.match(member.stem):
             masks.append((key, member))
         elif member.suffix == SLICER:
-            masks.append((key.called(f"{member.stem}_seg"), member))
+            masks.append((key.with_stem(f"{member.stem}_seg"), member))
         else:
-            images.append((key.called(IMAGE_SUFFIX.sub("", member.stem)), member))
-    return one_each(images), respelt(masks, [key for key, _ in images])
+            images.append((key.with_stem(IMAGE_SUFFIX.sub("", member.stem)), member))
+    return mask_pairs.one_image_each(images), mask_pairs.respell_masks(masks, [key for key, _ in images])
 
 
 LAYOUT = Layout(

@@ -10,11 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, cause_of, counted, listed
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn, Ring, ellipse
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.outlines import Listed, begins_with, files_of_many, json_record, read_listed
-from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading, left_out
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files.layouts import layout
+from isocenter.files.layouts.cases import drawn_boxes, drawn_outlines
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox, Ring
+from isocenter.files.layouts.cases.drawn_outlines import ListedImage
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
 
 MARKS = (b'"filename"', b'"regions"', b'"file_attributes"')
 LARGEST = 1 << 30
@@ -38,8 +41,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     entries = {member.path: _entries(member.path) for member in _files(folder)}
     kinds = [_kind(region) for own in entries.values() for entry in own for region in _regions(entry)]
-    reading = read_listed(
-        [one for path, own in entries.items() for one in listed_in(path, own)],
+    reading = drawn_outlines.read_listed_images(
+        [one for path, own in entries.items() for one in via_images(path, own)],
         folder,
         options,
         part="via",
@@ -47,12 +50,14 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         usual="boxes" if set(kinds) - WITHOUT_AREA <= {"rect"} else "mask",
     )
     flat = sum(kind in WITHOUT_AREA for kind in kinds)
-    what = f"{counted(flat, 'region covers', 'regions cover')} nothing (points, lines)"
-    problems = left_out([path.name for path in entries] if flat else (), what, "Draw them as outlines", "warning")
+    what = f"{errors.count_phrase(flat, 'region covers', 'regions cover')} nothing (points, lines)"
+    problems = layout.left_out_problem(
+        [path.name for path in entries] if flat else (), what, "Draw them as outlines", "warning"
+    )
     return replace(reading, problems=(*problems, *reading.problems))
 
 
-def listed_in(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[Listed]:
+def via_images(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[ListedImage]:
     """The images of a file with their regions."""
     own = list(entries)
     naming = _class_attribute(path, [region for entry in own for region in _regions(entry)])
@@ -61,22 +66,22 @@ def listed_in(path: Path, entries: Iterable[Mapping[str, Any]]) -> list[Listed]:
         name = str(entry["filename"])
         try:
             numbered = enumerate(_regions(entry), start=1)
-            drawn = [_drawn(region, naming, f"region {n} of {name}") for n, region in numbered]
+            drawn = [_drawn_object(region, naming, f"region {n} of {name}") for n, region in numbered]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problem = f"{name} has regions that VIA does not write ({cause_of(error)})"
+            problem = f"{name} has regions that VIA does not write ({errors.describe_cause(error)})"
             raise DatasetError(problem, str(path), "Open and save it with VIA") from error
-        found.append(Listed(name, Annotation(path, tuple(one for one in drawn if one is not None))))
+        found.append(ListedImage(name, Annotation(path, tuple(one for one in drawn if one is not None))))
     return found
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
     del settings
-    return {entry.name: entry.annotation for entry in listed_in(path, _entries(path))}
+    return {entry.name: entry.annotation for entry in via_images(path, _entries(path))}
 
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
     """The images that a file lists, of a project or of its annotations alone."""
-    record = json_record(path, LARGEST)
+    record = drawn_outlines.json_record(path, LARGEST)
     images = record.get(PROJECT, record) if isinstance(record, Mapping) else None
     entries = list(images.values()) if isinstance(images, Mapping) else []
     known = (isinstance(entry, Mapping) and "filename" in entry and _are_regions(entry) for entry in entries)
@@ -109,23 +114,25 @@ def _class_attribute(path: Path, regions: Iterable[Mapping[str, Any]]) -> str | 
     names = list(dict.fromkeys(name for region in regions for name in region.get("region_attributes") or {}))
     known = [name for name in names if name.lower() in CLASS_NAMES]
     if len(names) > 1 and len(known) != 1:
-        problem = f"regions have the attributes {listed(names)}, and it is not clear which names their class"
+        problem = (
+            f"regions have the attributes {errors.list_phrase(names)}, and it is not clear which names their class"
+        )
         raise DatasetError(problem, str(path), "Call that attribute class, and save the file with VIA")
     return next(iter(known if len(names) > 1 else names), None)
 
 
-def _drawn(region: Mapping[str, Any], naming: str | None, where: str) -> Drawn | None:
+def _drawn_object(region: Mapping[str, Any], naming: str | None, where: str) -> DrawnBox | None:
     """The object that a region shows; None where it covers nothing."""
     shape, kind = region["shape_attributes"], _kind(region)
     if kind in WITHOUT_AREA:
         return None
-    name = ONLY_CLASS if naming is None else _chosen((region.get("region_attributes") or {}).get(naming))
+    name = ONLY_CLASS if naming is None else _chosen_value((region.get("region_attributes") or {}).get(naming))
     if not name:
         raise ValueError(f"{where} has no {naming}")
-    return Drawn.around(name, [_ring(shape, kind)], where)
+    return DrawnBox.around(name, [_ring(shape, kind)], where)
 
 
-def _chosen(value: Any) -> str:
+def _chosen_value(value: Any) -> str:
     """The value of an attribute; of a field of ticks the only one that is set."""
     ticked = [str(key) for key, is_set in value.items() if is_set] if isinstance(value, Mapping) else [str(value or "")]
     return ticked[0].strip() if len(ticked) == 1 else ""
@@ -141,16 +148,24 @@ def _ring(shape: Mapping[str, Any], kind: str) -> Ring:
             corners = zip(shape["all_points_x"], shape["all_points_y"], strict=True)
             return tuple((float(x), float(y)) for x, y in corners)
         case "circle":
-            return ellipse((float(shape["cx"]), float(shape["cy"])), (float(shape["r"]), float(shape["r"])))
+            return drawn_boxes.ellipse_corners(
+                (float(shape["cx"]), float(shape["cy"])), (float(shape["r"]), float(shape["r"]))
+            )
         case "ellipse":
             centre, radii = ((float(shape[key]) for key in keys) for keys in (("cx", "cy"), ("rx", "ry")))
-            return ellipse((next(centre), next(centre)), (next(radii), next(radii)), float(shape.get("theta") or 0))
+            return drawn_boxes.ellipse_corners(
+                (next(centre), next(centre)), (next(radii), next(radii)), float(shape.get("theta") or 0)
+            )
         case other:
             raise ValueError(f"a shape of the kind {other!r}")
 
 
-def _files(folder: Folder) -> list[Member]:
-    return [one for one in files_of_many(folder, ".json") if begins_with(one.path, *MARKS)]
+def _files(folder: Folder) -> list[FolderMember]:
+    return [
+        one
+        for one in drawn_outlines.files_of_many(folder, ".json")
+        if drawn_outlines.file_begins_with(one.path, *MARKS)
+    ]
 
 
 LAYOUT = Layout(

@@ -13,13 +13,13 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from isocenter.errors import DatasetError
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn
-from isocenter.files.layouts.cases.folder import Folder, Member, stem_of
+from isocenter.files.layouts.cases import dataset_folder, drawn_outlines, table_reading
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from isocenter.files.layouts.cases.names import SPLIT_WORDS
-from isocenter.files.layouts.cases.outlines import begins_with, owners_by_stem, read_beside
-from isocenter.files.layouts.cases.table import composed
 from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, Layout, Reading
-from isocenter.values import SPLITS, Split
+from isocenter.values import Split
+from isocenter.values.dataset_cases import SPLITS
 
 ROOT, TEST = "annotation", "test"
 LISTS = ("ImageSets", "Main")
@@ -31,7 +31,11 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     del options
     images = {member.stem.casefold() for member in folder.images}
     named = next((one for one in _files(folder) if one.stem.casefold() in images), None)
-    return named is not None and named.path.stat().st_size <= XML_LIMIT and begins_with(named.path, b"<annotation")
+    return (
+        named is not None
+        and named.path.stat().st_size <= XML_LIMIT
+        and drawn_outlines.file_begins_with(named.path, b"<annotation")
+    )
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -40,21 +44,23 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     Raises DatasetError, by file, for damaged XML, for one that brings declarations of its own, and for an image in
     two parts of the split.
     """
-    owners, problems = owners_by_stem(folder, {member: annotation_of(member.path) for member in _files(folder)})
-    parts = _split(folder)
-    reading = read_beside(
+    owners, problems = drawn_outlines.owners_by_stem(
+        folder, {member: voc_annotation(member.path) for member in _files(folder)}
+    )
+    parts = _listed_parts(folder)
+    reading = drawn_outlines.read_sidecars(
         owners, folder, options, part="voc", what="Pascal VOC", usual="boxes", parts=parts, problems=problems
     )
     return replace(reading, how=f"{reading.how}, split as in ImageSets/Main") if parts else reading
 
 
-def annotation_of(path: Path) -> tuple[Annotation, str]:
+def voc_annotation(path: Path) -> tuple[Annotation, str]:
     """The boxes of a file, and the name of its image as stated.
 
     Corners are whole pixels counted from 1, both of them inside the box (VOC2012 development kit, section 4): the
     edges start one earlier, counted from 0.
     """
-    root = parsed(path)
+    root = parse_xml(path)
     if root.tag != ROOT:
         raise _wrong(path, f"begins with <{root.tag}>", "Give annotations of Pascal VOC")
     boxes = []
@@ -68,16 +74,16 @@ def annotation_of(path: Path) -> tuple[Annotation, str]:
         if low[0] < high[0] and low[1] < high[1]:
             low = (low[0] - 1, low[1] - 1)
         ignored = (item.findtext("difficult") or "0").strip() == "1"
-        boxes.append(Drawn(name, low, high, f"object {number}", ignored))
+        boxes.append(DrawnBox(name, low, high, f"object {number}", ignored))
     return Annotation(path, tuple(boxes), _size(path, root)), (root.findtext("filename") or "").strip()
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
     del settings
-    return {"": annotation_of(path)[0]}
+    return {"": voc_annotation(path)[0]}
 
 
-def parsed(path: Path) -> Element:
+def parse_xml(path: Path) -> Element:
     """The root of an XML file; DatasetError for a damaged one.
 
     One with a document type is refused: entities in it could grow without end, or name files of this machine.
@@ -101,11 +107,11 @@ def parsed(path: Path) -> Element:
         raise _wrong(path, f"cannot be read ({error})", "Get the file again") from error
 
 
-def _files(folder: Folder) -> list[Member]:
+def _files(folder: Folder) -> list[FolderMember]:
     return [] if folder.is_file else [member for member in folder.members if member.suffix == ".xml"]
 
 
-def _split(folder: Folder) -> dict[str, Split]:
+def _listed_parts(folder: Folder) -> dict[str, Split]:
     """{name of an image: its part} as listed; what is only in trainval is for training."""
     parts: dict[str, Split] = {}
     stems = {member.stem for member in (*folder.images, *_files(folder))}
@@ -127,9 +133,9 @@ def _listed_name(line: str, stems: Collection[str]) -> str:
 
     stems: the names of images and annotations, without suffix
     """
-    whole = composed(line.strip())
+    whole = table_reading.compose_letters(line.strip())
     before = [whole.rsplit(maxsplit=1)[0], whole.split()[0]] if whole else []
-    named = (one for text in (whole, *before) for one in (text, stem_of(text)) if one in stems)
+    named = (one for text in (whole, *before) for one in (text, dataset_folder.stem_of(text)) if one in stems)
     return next(named, before[-1] if before else "")
 
 

@@ -17,12 +17,13 @@ import numpy as np
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn
-from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files.layouts.cases import drawn_outlines, mask_pairs
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox
+from isocenter.files.layouts.cases.mask_pairs import PairKey
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
-from isocenter.files.layouts.cases.outlines import read_beside
-from isocenter.files.layouts.cases.pairs import Key, respelt, without_image
 from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, DrawnNames, Layout, Reading
 from isocenter.values import Problem
 
@@ -55,21 +56,21 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     """
     images = {_key(member): member for member in folder.images}
     texts = dict(_texts(folder, images))
-    lines = {texts[key].path: rows_of(texts[key].path) for key in images if key in texts}
+    lines = {texts[key].path: read_yolo_rows(texts[key].path) for key in images if key in texts}
     points = _points_of(folder, lines)
     _refuse_tracks(lines, points)
     owners = {
-        image.path: annotation_of(path := texts[key].path, lines[path], points)
+        image.path: yolo_annotation(path := texts[key].path, lines[path], points)
         for key, image in images.items()
         if key in texts
     }
     of_labels = (key for key, member in texts.items() if any(name.lower() in LABELS for name in member.folders))
-    lost = without_image([key.name for key in of_labels if key not in images])
+    lost = mask_pairs.missing_image_problem([key.name for key in of_labels if key not in images])
     boxes = [box for own in owners.values() for box in own.boxes]
     usual = "mask" if all(box.outline is not None for box in boxes) else "boxes"
     names = _stated_names(folder, options, {box.name for box in boxes})
     cases = {image.path: key.name for key, image in images.items()}
-    reading = read_beside(
+    reading = drawn_outlines.read_sidecars(
         owners,
         folder,
         options,
@@ -85,7 +86,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 @dataclass(frozen=True)
-class Row:
+class YoloRow:
     """A line of a file: the number of a class, and the numbers after it.
 
     is_tracked: whether the last of them is a whole number from 1, as that of a track, and the others are shares
@@ -97,7 +98,7 @@ class Row:
     is_tracked: bool
 
 
-def rows_of(path: Path) -> list[Row]:
+def read_yolo_rows(path: Path) -> list[YoloRow]:
     """The lines of a file; DatasetError, by file and line, for one that is not a class number with a box."""
     if path.stat().st_size > LARGEST:
         raise DatasetError("is larger than any list of boxes", str(path), "Give one file per image")
@@ -114,32 +115,32 @@ def rows_of(path: Path) -> list[Row]:
             raise DatasetError(problem, str(path), "Write class, centre x, centre y, width, height")
         numbers = tuple(map(float, cells[1:]))
         is_tracked = cells[-1].isdecimal() and int(cells[-1]) > 0 and max(numbers[:-1]) <= 1 + ROUNDING
-        rows.append(Row(str(int(cells[0])), numbers, f"line {number}", is_tracked))
+        rows.append(YoloRow(str(int(cells[0])), numbers, f"line {number}", is_tracked))
     return rows
 
 
-def annotation_of(path: Path, rows: Sequence[Row], points: Points | None) -> Annotation:
+def yolo_annotation(path: Path, rows: Sequence[YoloRow], points: Points | None) -> Annotation:
     """The boxes and outlines of a file, in shares of the image; of a box with keypoints the box.
 
     Raises DatasetError, by file and line, for a line of another count of numbers, as predictions have.
     """
-    return Annotation(path, tuple(_drawn(row, path, points) for row in rows), in_shares=True)
+    return Annotation(path, tuple(_drawn_object(row, path, points) for row in rows), in_shares=True)
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
     """points: "17x3" where boxes have so many keypoints of so many numbers."""
     count, _, values = settings.get("points", "").partition("x")
-    return {"": annotation_of(path, rows_of(path), Points(int(count), int(values)) if count else None)}
+    return {"": yolo_annotation(path, read_yolo_rows(path), Points(int(count), int(values)) if count else None)}
 
 
-def _drawn(row: Row, path: Path, points: Points | None) -> Drawn:
+def _drawn_object(row: YoloRow, path: Path, points: Points | None) -> DrawnBox:
     count = 1 + len(row.numbers)
     if count == NUMBERS or (points and count == points.numbers):
         x, y, width, height = row.numbers[: NUMBERS - 1]
-        return Drawn(row.name, (x - width / 2, y - height / 2), (x + width / 2, y + height / 2), row.where)
+        return DrawnBox(row.name, (x - width / 2, y - height / 2), (x + width / 2, y + height / 2), row.where)
     if points is None and count >= FEWEST_OF_OUTLINE and count % 2:
         corners = tuple(zip(row.numbers[::2], row.numbers[1::2], strict=True))
-        return Drawn.around(row.name, [corners], row.where)
+        return DrawnBox.around(row.name, [corners], row.where)
     others = f"with {points} {points.numbers}" if points else "an outline an odd number of them"
     problem = f"{row.where} has {count} numbers, a box {NUMBERS}, and {others}: a score or a track may be one too many"
     raise DatasetError(problem, str(path), "Give what people drew, exported without scores and tracks")
@@ -165,7 +166,7 @@ class Points:
         return f"kpt_shape [{self.count}, {self.values}]"
 
 
-def _points_of(folder: Folder, rows: Mapping[Path, Sequence[Row]]) -> Points | None:
+def _points_of(folder: Folder, rows: Mapping[Path, Sequence[YoloRow]]) -> Points | None:
     """The keypoints that `kpt_shape` of a YAML file states.
 
     Raises DatasetError for another value, and where nothing is stated and every line has a box with points in it.
@@ -186,7 +187,7 @@ def _points_of(folder: Folder, rows: Mapping[Path, Sequence[Row]]) -> Points | N
     return None
 
 
-def _likely_points(rows: Sequence[Row], values: int) -> Points | None:
+def _likely_points(rows: Sequence[YoloRow], values: int) -> Points | None:
     """The keypoints that all lines seem to have: so many numbers, and points that lie in the box and fill most of it.
 
     Corners of an outline taken for a box lie in it by chance, and fill little of it.
@@ -207,7 +208,7 @@ def _likely_points(rows: Sequence[Row], values: int) -> Points | None:
     return Points(count, values) if (np.median(filled, axis=0) >= FILLED).all() else None
 
 
-def _refuse_tracks(rows: Mapping[Path, Sequence[Row]], points: Points | None) -> None:
+def _refuse_tracks(rows: Mapping[Path, Sequence[YoloRow]], points: Points | None) -> None:
     """DatasetError where every line that may be an outline ends in the number of a track, as a tracker's results do."""
     known = {NUMBERS, *([points.numbers] if points else ())}
     longer = [(path, row) for path, own in rows.items() for row in own if 1 + len(row.numbers) not in known]
@@ -224,23 +225,25 @@ def _refuse_tracks(rows: Mapping[Path, Sequence[Row]], points: Points | None) ->
         )
 
 
-def _point_notes(rows: Mapping[Path, Sequence[Row]], points: Points | None) -> Iterator[Problem]:
+def _point_notes(rows: Mapping[Path, Sequence[YoloRow]], points: Points | None) -> Iterator[Problem]:
     """The note that keypoints are left out."""
     count = sum(points is not None and 1 + len(row.numbers) == points.numbers for own in rows.values() for row in own)
     if points and count:
-        what = f"{counted(count, 'box', 'boxes')} have {points.count} keypoints each ({points}), which are left out"
+        what = f"{errors.count_phrase(count, 'box', 'boxes')} have {points.count} keypoints each ({points}), which are left out"
         yield Problem("note", what, why="keypoints are no kind of reference")
 
 
-def _texts(folder: Folder, images: Iterable[Key]) -> list[tuple[Key, Member]]:
+def _texts(folder: Folder, images: Iterable[PairKey]) -> list[tuple[PairKey, FolderMember]]:
     """Text files under the keys of their images."""
-    return respelt([(_key(member), member) for member in folder.members if member.suffix == SUFFIX], images)
+    return mask_pairs.respell_masks(
+        [(_key(member), member) for member in folder.members if member.suffix == SUFFIX], images
+    )
 
 
-def _key(member: Member) -> Key:
+def _key(member: FolderMember) -> PairKey:
     """Without the folder of images or labels, which may be any on the way."""
     folders = tuple(name for name in member.folders if name.lower() not in IMAGES | LABELS)
-    return Key(folders, member.stem, member.split)
+    return PairKey(folders, member.stem, member.split)
 
 
 def _first_line(path: Path) -> str:
@@ -252,7 +255,7 @@ def _stated_names(folder: Folder, options: DatasetOptions, numbers: set[str]) ->
     """{number: name} of the classes that are drawn, from a file of names; empty without one, or with --labels."""
     names = {} if options.labels is not None else _names(folder)
     if names and (unknown := sorted(numbers - set(names), key=int)):
-        problem = f"gives no name to class {listed(unknown)}"
+        problem = f"gives no name to class {errors.list_phrase(unknown)}"
         raise DatasetError(
             problem, str(folder.root), "Complete data.yaml or classes.txt, or give --labels 0=NAME,1=NAME"
         )
@@ -279,10 +282,10 @@ def _yaml_files(folder: Folder) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     for file in NAME_TABLES:
         path = folder.root / file
         if path.is_file() and path.stat().st_size <= LARGEST:
-            yield path, _loaded(path)
+            yield path, _load_yaml(path)
 
 
-def _loaded(path: Path) -> Mapping[str, Any]:
+def _load_yaml(path: Path) -> Mapping[str, Any]:
     """The mapping in a YAML file; DatasetError where it is damaged."""
     try:
         stated = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig", errors="replace"))

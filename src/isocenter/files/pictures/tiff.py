@@ -24,15 +24,12 @@ import numpy as np
 import tifffile
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files import label_table
-from isocenter.files.coded import JPEG as JPEG_START
-from isocenter.files.coded import stated
-from isocenter.files.format import Format, ReadOptions, real_part
-from isocenter.files.pictures.picture import CHANNELS, is_opaque, planes_first, upright
-from isocenter.files.plain import even_times
-from isocenter.files.storage.folders import each_once, inside_folder
-from isocenter.files.storage.packed import refuse_expansion
-from isocenter.files.storage.spool import room
+from isocenter.files import _picture_streams, _voxel_files, format_options, label_table
+from isocenter.files._picture_streams import JPEG as JPEG_START
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.pictures import plain_picture
+from isocenter.files.pictures.plain_picture import CHANNELS
+from isocenter.files.storage import folder_files, packed_files, spool
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 
 MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "pm": 1e-9, "Å": 1e-7, "in": 25.4}
@@ -69,7 +66,7 @@ BIG_TIFF = 43
 
 
 @dataclass(frozen=True)
-class Described:
+class OmeFacts:
     """The facts of an OME header about one image; empty without one.
 
     is_volume: whether we wrote it and it has three axes: of one plane, a header of other programs does not tell
@@ -86,23 +83,23 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
 
     Raises FormatError for a file that is cut short, that claims more than it can hold, or whose axes are unclear.
     """
-    with _opened(path) as (file, others):
+    with _open_tiff(path) as (file, others):
         count = len(file.series)
         if count == 1:
             return {path.stem: label_table.with_own_table(_image(file, 0, path, others, options), path)}
     # A slide scanner's file holds overview, label and slide: only the one that is asked for is read.
-    return LazyMapping({f"{path.stem}_{n + 1}": partial(read_one, path, n, options) for n in range(count)})
+    return LazyMapping({f"{path.stem}_{n + 1}": partial(read_page_series, path, n, options) for n in range(count)})
 
 
-def read_one(path: Path, number: int, options: ReadOptions) -> Image:
+def read_page_series(path: Path, number: int, options: ReadOptions) -> Image:
     """One of the series of pages in a file."""
-    with _opened(path) as (file, others):
+    with _open_tiff(path) as (file, others):
         return _image(file, number, path, others, options)
 
 
-def read_indices(path: Path) -> Image | None:
+def read_label_numbers(path: Path) -> Image | None:
     """The numbers of a label map, where the file shows others: a palette's indices, or those of which 0 is white."""
-    with _opened(path) as (file, others):
+    with _open_tiff(path) as (file, others):
         photometric = file.series[0].keyframe.photometric
         if photometric == PHOTOMETRIC.MINISWHITE and len(file.series) == 1:
             return label_table.with_own_table(_image(file, 0, path, others, ReadOptions(), as_numbers=True), path)
@@ -116,7 +113,7 @@ def read_indices(path: Path) -> Image | None:
         pixels[None],
         Geometry.of_pixels(pixels.shape),
         notes=("palette indices were read as labels",),
-        source=Source("tiff", each_once(path, *others)),
+        source=Source("tiff", folder_files.unique_paths(path, *others)),
     )
 
 
@@ -178,7 +175,7 @@ def _check_place(geometry: Geometry, where: str, elsewhere: str) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Path, ...]]]:
+def _open_tiff(path: Path) -> Iterator[tuple[tifffile.TiffFile, tuple[Path, ...]]]:
     """The file, known to be whole, and the others that it names. Raises FormatError for a damaged one."""
     # What it logs of a damaged file names objects in memory; the file is refused in words.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -205,7 +202,7 @@ def _image(
     as_numbers: bool = False,
 ) -> Image:
     """One of the series of pages; as_numbers: of a label map, which how it is to be shown does not change."""
-    part, described, notes = file.series[number], _nth(_described(file), number), []
+    part, described, notes = file.series[number], _nth(_describe(file), number), []
     page = part.keyframe
     _refuse_colours(page, path)
     _check_decoded(part, path)
@@ -213,7 +210,7 @@ def _image(
     if described.is_volume and "Z" not in axes:
         pixels, axes = np.expand_dims(pixels, axes.index("Y")), axes.replace("Y", "ZY")
     if page.photometric == PHOTOMETRIC.PALETTE:
-        pixels, axes = _coloured(pixels, page), axes + "S"
+        pixels, axes = _apply_palette(pixels, page), axes + "S"
         notes.append("the palette's colours were filled in")
     is_white = page.photometric == PHOTOMETRIC.MINISWHITE
     if is_white and as_numbers:
@@ -222,26 +219,28 @@ def _image(
         most = np.array((1 << page.bitspersample) - 1, dtype=np.uint64).astype(pixels.dtype)
         pixels = np.subtract(most, pixels, out=pixels if pixels.flags.writeable else None)
         notes.append("0 is white in the file: the values were inverted")
-    pixels = real_part(pixels, options.part, str(path))
-    pixels, spatial, framed = _ordered(pixels, axes, path)
+    pixels = format_options.real_part(pixels, options.part, str(path))
+    pixels, spatial, framed = _order_axes(pixels, axes, path)
     bands = page.photometric in GREY and not set(page.extrasamples) & set(ALPHA) and len(pixels) in (2, 4)
     sampled = "S" in axes
-    if len(pixels) in (2, 4) and sampled and not bands and is_opaque(pixels[-1]):
+    if len(pixels) in (2, 4) and sampled and not bands and plain_picture.is_opaque(pixels[-1]):
         pixels = pixels[:-1]
         notes.append("an alpha channel that is opaque everywhere was left out")
     orientation = int(page.tags.valueof(274, 1))
     if orientation in range(2, 9):
         notes.append(f"turned upright by orientation {orientation}")
-        pixels = np.moveaxis(upright(np.moveaxis(pixels, (-2, -1), (0, 1)), orientation), (0, 1), (-2, -1))
+        pixels = np.moveaxis(
+            plain_picture.apply_exif_orientation(np.moveaxis(pixels, (-2, -1), (0, 1)), orientation), (0, 1), (-2, -1)
+        )
     names = CHANNELS.get(len(pixels), ()) if (sampled and not bands) or len(pixels) == 1 else ()
     return Image(
-        planes_first(pixels),
+        plain_picture.planes_first(pixels),
         _geometry(pixels.shape[-len(spatial) :], spatial, described),
         channels=described.names if len(described.names) == len(pixels) and not sampled else names,
-        times=even_times(described.increment, pixels.shape[1], str(path)) if framed else None,
+        times=_voxel_files.even_times(described.increment, pixels.shape[1], str(path)) if framed else None,
         notes=tuple(notes),
         facts=_equal(pixels) if sampled else {},
-        source=Source("tiff", each_once(path, *others)),
+        source=Source("tiff", folder_files.unique_paths(path, *others)),
     )
 
 
@@ -250,7 +249,7 @@ def _pixels_of(part: tifffile.TiffPageSeries) -> Array:
     pixels = _of_one_strip(part.keyframe) if len(part) == 1 else None
     if pixels is None:
         where = part.keyframe.parent.filehandle.path
-        pixels = part.asarray(buffersize=READ_AT_ONCE, out=room(part.shape, part.dtype, where))
+        pixels = part.asarray(buffersize=READ_AT_ONCE, out=spool.room(part.shape, part.dtype, where))
     return pixels.view(np.uint8) if pixels.dtype == bool else pixels
 
 
@@ -272,7 +271,7 @@ def _refuse_colours(page: tifffile.TiffPage, path: Path) -> None:
     raise FormatError(f"colours as {named} are not read", str(path), "Save as RGB")
 
 
-def _ordered(pixels: Array, axes: str, path: Path) -> tuple[Array, str, bool]:
+def _order_axes(pixels: Array, axes: str, path: Path) -> tuple[Array, str, bool]:
     """Array as (channels, [frames,] [planes,] rows, columns); its spatial axes; whether it has frames."""
     channels = [axis for axis in axes if axis in "SC"]
     spatial = "".join(axis for axis in "ZYX" if axis in axes)
@@ -289,13 +288,13 @@ def _ordered(pixels: Array, axes: str, path: Path) -> tuple[Array, str, bool]:
     return ordered if channels else ordered[None], spatial, bool(frames)
 
 
-def _geometry(shape: tuple[int, ...], spatial: str, described: Described) -> Geometry:
+def _geometry(shape: tuple[int, ...], spatial: str, described: OmeFacts) -> Geometry:
     if all(axis in described.sizes for axis in spatial):
         return Geometry.of_spacing(shape, [described.sizes[axis] for axis in spatial])
     return Geometry.of_pixels(shape)
 
 
-def _described(file: tifffile.TiffFile) -> list[Described]:
+def _describe(file: tifffile.TiffFile) -> list[OmeFacts]:
     if not file.is_ome or not file.ome_metadata:
         return []
     root = ElementTree.fromstring(file.ome_metadata)  # noqa: S314  the parser refuses entities that grow
@@ -303,7 +302,7 @@ def _described(file: tifffile.TiffFile) -> list[Described]:
     return [_pixels(one, ours) for one in root.iter() if one.tag.endswith("}Pixels") or one.tag == "Pixels"]
 
 
-def _pixels(pixels: ElementTree.Element, is_volume: bool) -> Described:
+def _pixels(pixels: ElementTree.Element, is_volume: bool) -> OmeFacts:
     sizes = {}
     for axis in "XYZ":
         size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
@@ -312,7 +311,7 @@ def _pixels(pixels: ElementTree.Element, is_volume: bool) -> Described:
     names = [child.get("Name") for child in pixels if child.tag.endswith("Channel")]
     increment, unit = pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s")
     seconds = {"s": 1.0, "ms": 1e-3, "min": 60.0}.get(unit)
-    return Described(
+    return OmeFacts(
         sizes,
         tuple(name for name in names if name) if all(names) and len(set(names)) == len(names) else (),
         float(increment) * seconds if increment is not None and seconds else None,
@@ -320,11 +319,11 @@ def _pixels(pixels: ElementTree.Element, is_volume: bool) -> Described:
     )
 
 
-def _nth(described: list[Described], n: int) -> Described:
-    return described[n] if n < len(described) else Described({})
+def _nth(described: list[OmeFacts], n: int) -> OmeFacts:
+    return described[n] if n < len(described) else OmeFacts({})
 
 
-def _coloured(pixels: Array, page: tifffile.TiffPage) -> Array:
+def _apply_palette(pixels: Array, page: tifffile.TiffPage) -> Array:
     """Palette indices as colours, in 8 bits where that loses nothing."""
     colours = np.asarray(page.colormap).T
     # 255 is to be 65535, so steps of 257; some programs write steps of 256.
@@ -352,7 +351,7 @@ def _named_files(file: tifffile.TiffFile, path: Path) -> tuple[Path, ...]:
             identifier = uuid.text
         if uuid.text in (identifier, *others):
             continue
-        others[uuid.text] = inside_folder(name, path)
+        others[uuid.text] = folder_files.inside_folder(name, path)
         if others[uuid.text] != path.parent / name:  # the library would look for it under another name
             raise FormatError(f"names its planes' file {name!r}", str(path), "Write its name with plain slashes")
     return tuple(others.values())
@@ -386,7 +385,7 @@ def _check_whole(file: tifffile.TiffFile, path: Path, others: Sequence[Path]) ->
     if not file.series:
         raise FormatError("holds no picture", str(path), GET_AGAIN)
     for part in file.series:
-        refuse_expansion(size, part.nbytes, str(path))
+        packed_files.refuse_expansion(size, part.nbytes, str(path))
         _check_segments(part, path)
         pages = list(part.pages)
         if missing := sum(page is None for page in pages):
@@ -421,7 +420,7 @@ def _check_decoded(part: tifffile.TiffPageSeries, path: Path) -> None:
                 stream = file.read(count)
                 if not count or (key.jpegheader and not stream.startswith(JPEG_START)):
                     continue  # an empty tile; a part of one long stream, whose header the library makes
-                picture = stated(stream)
+                picture = _picture_streams.stated_size(stream)
                 if picture.values > most:
                     problem = f"a tile claims {picture.rows} x {picture.columns} pixels, the page {key.chunks}"
                     raise FormatError(problem, str(path), GET_AGAIN)

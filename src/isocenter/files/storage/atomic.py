@@ -18,7 +18,7 @@ ABANDONED_S = 24 * 3600
 
 
 @contextmanager
-def written(path: Path, *, overwrite: bool = False, keep: bool = False) -> Iterator[Path]:
+def write_whole(path: Path, *, overwrite: bool = False, keep: bool = False) -> Iterator[Path]:
     """A path in the folder of `path` to write to (a file or a folder); renamed to `path` when all went well.
 
     keep: what another process has written at `path` in the meantime stays, because others read it already
@@ -33,7 +33,7 @@ def written(path: Path, *, overwrite: bool = False, keep: bool = False) -> Itera
         path.parent.mkdir(parents=True, exist_ok=True)
         room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     except OSError as error:
-        raise unwritable(error, path) from error
+        raise unwritable_error(error, path) from error
     older: Path | None = None
     try:
         yield room / path.name
@@ -51,7 +51,7 @@ def written(path: Path, *, overwrite: bool = False, keep: bool = False) -> Itera
             if not (keep and path.is_dir()):
                 raise
     except OSError as error:
-        raise unwritable(error, path) from error
+        raise unwritable_error(error, path) from error
     finally:
         if older is not None and older.exists() and not path.exists():  # stopped, or failed, between the two steps
             older.rename(path)
@@ -59,7 +59,7 @@ def written(path: Path, *, overwrite: bool = False, keep: bool = False) -> Itera
 
 
 @contextmanager
-def named_as(out: Path, partial: Path) -> Iterator[None]:
+def name_errors_after(out: Path, partial: Path) -> Iterator[None]:
     """An error within names what was to be written: a person knows nothing of the place where it was being made."""
     try:
         yield
@@ -67,7 +67,7 @@ def named_as(out: Path, partial: Path) -> Iterator[None]:
         raise error.stating(where=error.where.replace(str(partial), str(out))) from error
 
 
-def sweep(folder: Path) -> None:
+def sweep_leftovers(folder: Path) -> None:
     """Remove what writers that were killed left in `folder` more than a day ago."""
     for room in folder.glob(".*.partial"):
         with suppress(FileNotFoundError):  # its writer lives and was just done
@@ -77,11 +77,11 @@ def sweep(folder: Path) -> None:
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
     """Write text as UTF-8, whole or not at all; bytes of names that are no UTF-8 are spelled out."""
-    with written(path, overwrite=overwrite) as partial:
+    with write_whole(path, overwrite=overwrite) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def unwritable(error: OSError, path: Path) -> UsageError | ResourceError:
+def unwritable_error(error: OSError, path: Path) -> UsageError | ResourceError:
     """The error for a path that the system refuses to write."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

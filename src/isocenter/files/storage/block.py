@@ -15,18 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from isocenter.errors import FormatError
-from isocenter.files.format import Part, real_part
-from isocenter.files.storage import spool
-from isocenter.files.storage.packed import (
-    GET_AGAIN,
-    GZIP,
-    Compression,
-    damage_named,
-    is_compressed,
-    refuse_expansion,
-    skip,
-    uncompressed,
-)
+from isocenter.files import format_options
+from isocenter.files.format_options import Part
+from isocenter.files.storage import packed_files, spool
+from isocenter.files.storage.packed_files import GET_AGAIN, GZIP, Compression
 from isocenter.values import Array, Deferred
 
 PACKED, DEFLATED = ("gzip", "bzip2", "zlib"), ("gzip", "zlib")
@@ -42,7 +34,7 @@ LONGEST_WORD = 1 << 10
 
 
 @dataclass(frozen=True)
-class Block:
+class VoxelBlock:
     """The place of a file's voxels and the meaning of their numbers.
 
     dtype:       with its byte order
@@ -105,7 +97,7 @@ class Block:
         exact = top + abs(self.intercept / self.slope) < 2**24 / 100
         return np.dtype(np.float32 if exact else np.float64)
 
-    def deferred(self) -> Deferred:
+    def defer(self) -> Deferred:
         """The values, (channels[, frames], *spatial), not read yet."""
         shape = tuple(self.shape[axis] for axis in self.axes)
         streams = self._slow is not None and not self._is_large
@@ -128,8 +120,8 @@ class Block:
     @cached_property
     def _on_disk(self) -> Array:
         """All values, in the file itself where they lie there as they are in memory, else in a temporary one."""
-        if is_compressed(self.compression) or self._is_scaled or self.dtype != self.value_dtype:
-            return self._read([(0, size) for size in self.shape]).transpose(self.axes)
+        if packed_files.is_compressed(self.compression) or self._is_scaled or self.dtype != self.value_dtype:
+            return self._read_region([(0, size) for size in self.shape]).transpose(self.axes)
         return self._mapped().transpose(self.axes)
 
     def _mapped(self) -> Array:
@@ -142,7 +134,9 @@ class Block:
 
     def region(self, region: tuple[slice, ...]) -> Array:
         """`load()[region]`; of a compressed file no more is inflated than must be passed on the way."""
-        if self._is_large and is_compressed(self.compression):  # once: regions of it are asked for again and again
+        if self._is_large and packed_files.is_compressed(
+            self.compression
+        ):  # once: regions of it are asked for again and again
             return self._on_disk[region]
         if any(not isinstance(part, slice) or part.step not in (None, 1) for part in region):
             return self.load()[region]
@@ -150,13 +144,15 @@ class Block:
         for axis, part in zip(self.axes, region, strict=False):
             slices[axis] = part
         bounds = [part.indices(size)[:2] for part, size in zip(slices, self.shape, strict=True)]
-        return self._read(bounds).transpose(self.axes)
+        return self._read_region(bounds).transpose(self.axes)
 
-    def _read(self, bounds: Sequence[tuple[int, int]]) -> Array:
+    def _read_region(self, bounds: Sequence[tuple[int, int]]) -> Array:
         """The values within (start, stop) along each axis, axes in the file's order; converted a few at a time."""
         sizes = tuple(max(0, high - low) for low, high in bounds)
         if self.compression == "text" and sizes != self.shape:  # where a number stands is known only by those before
-            return self._read([(0, size) for size in self.shape])[tuple(slice(low, high) for low, high in bounds)]
+            return self._read_region([(0, size) for size in self.shape])[
+                tuple(slice(low, high) for low, high in bounds)
+            ]
         values = spool.room((prod(sizes),), self.value_dtype, str(self.path))
         if 0 in sizes:
             return values.reshape(sizes, order="F")
@@ -169,14 +165,14 @@ class Block:
             self._fill_from_text(values)
         elif sizes[:axis] == self.shape[:axis]:
             self._fill(values, first)
-        elif is_compressed(self.compression):
+        elif packed_files.is_compressed(self.compression):
             self._fill_from_slices(values, first, inner)
         else:
             index: tuple[Any, ...] = (*inner, slice(*bounds[axis]), *(low for low, _ in bounds[axis + 1 :]))
             cut = self._mapped()[index]
             step = max(1, AT_ONCE // prod(sizes[:axis]))
             for start in range(0, sizes[axis], step):
-                self._put(values, start * prod(sizes[:axis]), cut[..., start : start + step])
+                self._place(values, start * prod(sizes[:axis]), cut[..., start : start + step])
         return values.reshape(sizes, order="F")
 
     def _fill(self, values: Array, first: int) -> None:
@@ -202,9 +198,9 @@ class Block:
                 count = min(step, len(values) // voxels - start)
                 stored = np.empty(prod(plane) * count, self.dtype)
                 self._next(stream, stored, first + start * prod(plane))
-                self._put(values, start * voxels, stored.reshape((*plane, count), order="F")[inner])
+                self._place(values, start * voxels, stored.reshape((*plane, count), order="F")[inner])
 
-    def _put(self, values: Array, start: int, part: Array) -> None:
+    def _place(self, values: Array, start: int, part: Array) -> None:
         values[start : start + part.size] = self._values(part).ravel(order="F")
 
     def _next(self, stream: BinaryIO, numbers: Array, before: int) -> Array:
@@ -248,7 +244,7 @@ class Block:
         """The values that stored numbers mean."""
         values = stored.astype(self.dtype.newbyteorder("="), copy=False)
         if self.part is not None:
-            values = real_part(values, self.part, str(self.path))
+            values = format_options.real_part(values, self.part, str(self.path))
         if not self._is_scaled:
             return np.asarray(values.astype(self.value_dtype, copy=False))
         scaled = np.empty_like(values, dtype=self.value_dtype)
@@ -261,14 +257,14 @@ class Block:
     def _stream(self, first: int = 0) -> Iterator[BinaryIO]:
         """The uncompressed bytes from a stored number on; what a damaged stream raises becomes a FormatError."""
         at = self.offset + first * self.dtype.itemsize
-        with damage_named(self.path), self.path.open("rb", buffering=0) as file:
+        with packed_files.name_damage(self.path), self.path.open("rb", buffering=0) as file:
             file.seek(self.start)
-            if not is_compressed(self.compression):
+            if not packed_files.is_compressed(self.compression):
                 file.seek(at, io.SEEK_CUR)
                 yield file
                 return
-            with uncompressed(file, self.compression) as stream:
-                if (done := skip(stream, at)) < at:
+            with packed_files.decompress_stream(file, self.compression) as stream:
+                if (done := packed_files.skip_bytes(stream, at)) < at:
                     raise self._short(done)
                 yield stream
 
@@ -285,17 +281,17 @@ class Block:
             return
         if self.compression in DEFLATED and size * LARGEST_INFLATION < needed:
             raise self._broken(f"{size} compressed bytes cannot hold the {needed} that the header promises")
-        refuse_expansion(size, needed, str(self.path))
+        packed_files.refuse_expansion(size, needed, str(self.path))
         doubtful = needed > max(UNCOUNTED_BYTES, UNCOUNTED_RATIO * size)
         if doubtful or (self.compression == GZIP and self._promised_by_gzip() != needed % 2**32):
             self._count(needed)
 
     def _count(self, needed: int) -> None:
         """Refuse a stream that ends before so many bytes; several members and bytes after the voxels are legal."""
-        with damage_named(self.path), self.path.open("rb") as file:
+        with packed_files.name_damage(self.path), self.path.open("rb") as file:
             file.seek(self.start)
-            with uncompressed(file, self.compression) as stream:
-                if (count := skip(stream, needed)) < needed:
+            with packed_files.decompress_stream(file, self.compression) as stream:
+                if (count := packed_files.skip_bytes(stream, needed)) < needed:
                     raise self._short(count)
                 stream.read(1)  # a missing end of the stream raises here
 
@@ -327,7 +323,7 @@ class _Cursor:
     is read from the start of the file again.
     """
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: VoxelBlock) -> None:
         self._block = block
         self._axis = block._slow or 0
         self._slice = prod(block.shape[: self._axis])
@@ -344,7 +340,7 @@ class _Cursor:
         low, high, step = slices[self._axis].indices(block.shape[self._axis])
         if step != 1 or low >= high:
             return block.region(region)
-        with damage_named(block.path):
+        with packed_files.name_damage(block.path):
             stored = self._slices(low, high)
         after = (1,) * (len(block.shape) - self._axis - 1)
         stored = stored.reshape((*stored.shape, *after), order="F")
@@ -360,7 +356,7 @@ class _Cursor:
             self._pass(new - self._at)
         parts = [self._kept[..., low - self._first :]] if low < self._at else []
         if high > new:
-            parts.append(self._read(high - new))
+            parts.append(self._read_bytes(high - new))
         self._kept = parts[0] if len(parts) == 1 else np.asfortranarray(np.concatenate(parts, axis=-1))
         self._first, self._at = low, max(high, self._at)
         return self._kept[..., : high - low]
@@ -374,10 +370,10 @@ class _Cursor:
     def _pass(self, count: int) -> None:
         assert self._stream is not None  # noqa: S101 - `_restart` has opened it
         size = self._slice * self._block.dtype.itemsize
-        if (done := skip(self._stream, count * size)) < count * size:
+        if (done := packed_files.skip_bytes(self._stream, count * size)) < count * size:
             raise self._block._short(self._block.offset + self._at * size + done)
 
-    def _read(self, count: int) -> Array:
+    def _read_bytes(self, count: int) -> Array:
         assert self._stream is not None  # noqa: S101 - `_restart` has opened it
         at = max(self._at, self._first)
         stored = np.empty(count * self._slice, self._block.dtype)

@@ -14,7 +14,7 @@ from pathlib import Path
 import platformdirs
 
 from isocenter.errors import UsageError
-from isocenter.files.storage.atomic import unwritable, written
+from isocenter.files.storage import atomic
 
 VARIABLE = "ISOCENTER_CACHE"
 REMEDY = f"The cache holds what can be made again: set {VARIABLE} to a folder that can be written to"
@@ -39,7 +39,7 @@ def _temporary(root: Path, user: int) -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         state = folder.lstat()
     except OSError as error:
-        raise UsageError(unwritable(error, folder).problem, str(folder), REMEDY) from error
+        raise UsageError(atomic.unwritable_error(error, folder).problem, str(folder), REMEDY) from error
     # Anybody may put a folder of this name there first, and would then see the images, or change them.
     if not stat.S_ISDIR(state.st_mode) or state.st_uid != user or state.st_mode & 0o077:
         raise UsageError("is not a folder of this user's own, which the cache has to be", str(folder), REMEDY)
@@ -48,7 +48,7 @@ def _temporary(root: Path, user: int) -> Path:
 
 
 @contextmanager
-def cached(path: Path) -> Iterator[Path]:
+def write_cache_entry(path: Path) -> Iterator[Path]:
     """A path to write an entry of the cache to, as `written` gives it.
 
     An entry that another process has finished in the meantime stays: others may be reading it.
@@ -56,7 +56,7 @@ def cached(path: Path) -> Iterator[Path]:
     ResourceError where its disk is full.
     """
     try:
-        with written(path, keep=True) as partial:
+        with atomic.write_whole(path, keep=True) as partial:
             yield partial
     except UsageError as error:
         raise UsageError(error.problem, error.where, REMEDY) from error

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from isocenter.errors import DatasetError
 from isocenter.lazy import pandas
-from isocenter.values import TextColumn
+from isocenter.values.table_cells import TextColumn
 
 MARK = "'"
 # What a spreadsheet takes for a formula; with marks before it, so that a cell that has one keeps it.
@@ -51,7 +51,7 @@ class CsvWriter:
         return '"' + text.replace('"', '""') + '"' if is_quoted else text
 
 
-def unmarked(cell: Any) -> Any:
+def unmark_cell(cell: Any) -> Any:
     """A cell as it was before it was marked; what is no text stays what it is."""
     return cell[1:] if isinstance(cell, str) and cell.startswith(MARK) and FORMULA.match(cell) else cell
 
@@ -75,7 +75,7 @@ def separator_of(path: Path) -> str:
     return separator[1] if separator else max(",;\t", key=head.count)
 
 
-def lines_before(path: Path) -> int:
+def lines_before_header(path: Path) -> int:
     """The number of lines before the header, or the first row without one."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         return int(SEPARATOR_LINE.fullmatch(file.readline()) is not None)
@@ -97,7 +97,7 @@ def read_text_table(
         "encoding": "utf-8-sig",
         "nrows": most,
         "header": 0 if has_header else None,
-        "skiprows": lines_before(path),
+        "skiprows": lines_before_header(path),
     }
     try:
         table = pandas.read_csv(path, **how)
@@ -111,8 +111,8 @@ def read_text_table(
             names = table.shape[1]
             problem = f"has {names + beyond} columns in line 2 where the header names {names}"
             raise DatasetError(problem, str(path), "Name each column in the first line")
-    table = table.map(unmarked)
-    table.columns = table.columns.map(unmarked)
+    table = table.map(unmark_cell)
+    table.columns = table.columns.map(unmark_cell)
     return table.reset_index(drop=True)
 
 
@@ -141,7 +141,7 @@ def read_given_table(path: Path) -> pandas.DataFrame:
     except (ValueError, OSError) as error:
         problem = f"cannot be read as a table ({error})"
         raise DatasetError(problem, str(path), "Save it as CSV in UTF-8 (in Excel: CSV UTF-8)") from error
-    table.attrs = {"separator": separator, "first_line": 2 + lines_before(path)}
+    table.attrs = {"separator": separator, "first_line": 2 + lines_before_header(path)}
     return table.rename(columns=str.strip)
 
 

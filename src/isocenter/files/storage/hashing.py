@@ -17,8 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.files.storage.cache import user_configuration
-from isocenter.files.storage.kept import FileIdentity, current_caching, file_key, keep_text, kept_text
+from isocenter.files.storage import cache, kept
+from isocenter.files.storage.kept import FileIdentity
 from isocenter.values import Case, Dataset
 
 VARIABLE = "ISOCENTER_PATIENT_KEY"
@@ -35,7 +35,7 @@ NOBODY = frozenset(
 )
 
 
-def pseudonym(identity: str) -> str:
+def make_pseudonym(identity: str) -> str:
     """Stands for a person: the same for the same key, and without the key nobody can tell for whom.
 
     Raises UsageError where there is no key yet and none can be written, IntegrityError for a damaged one.
@@ -45,7 +45,7 @@ def pseudonym(identity: str) -> str:
 
 def pseudonym_of_number(number: str, issuer: str = "") -> str:
     """The pseudonym of a patient by a PatientID as tables write it, of the issuer that DICOM may name too."""
-    return pseudonym(f"{issuer}\0{number.strip()}")
+    return make_pseudonym(f"{issuer}\0{number.strip()}")
 
 
 def is_nobody(word: str) -> bool:
@@ -68,7 +68,7 @@ def key_file() -> Path:
 
     Raises UsageError for a user without a home: a key in a temporary folder would be another one tomorrow.
     """
-    folder = user_configuration()
+    folder = cache.user_configuration()
     if folder is None:
         problem = "this user has no home folder, so the key that hides who patients are cannot be kept"
         raise UsageError(problem, VARIABLE, REMEDY)
@@ -78,11 +78,11 @@ def key_file() -> Path:
 def _key() -> bytes:
     """The key that the variable holds, else the installation's own, which is drawn at its first use."""
     setting = os.environ.get(VARIABLE)
-    return setting.encode() if setting else _kept(key_file())
+    return setting.encode() if setting else _load_key(key_file())
 
 
 @lru_cache
-def _kept(path: Path) -> bytes:
+def _load_key(path: Path) -> bytes:
     try:
         if not path.is_file():
             _draw(path)
@@ -91,9 +91,9 @@ def _kept(path: Path) -> bytes:
         problem = f"the key that hides who patients are cannot be kept there: {error.strerror}"
         raise UsageError(problem, str(path), REMEDY) from error
     except ValueError as error:
-        raise _damaged(path) from error
+        raise _damage_error(path) from error
     if len(key) != KEY_BYTES:
-        raise _damaged(path)
+        raise _damage_error(path)
     return key
 
 
@@ -108,7 +108,7 @@ def _draw(path: Path) -> None:
     draft.unlink()
 
 
-def _damaged(path: Path) -> IntegrityError:
+def _damage_error(path: Path) -> IntegrityError:
     remedy = "Restore it from a copy, or delete it: pseudonyms of patients will then be others"
     return IntegrityError("is not a key of this installation", str(path), remedy)
 
@@ -128,19 +128,19 @@ def file_hash(path: Path) -> str:
 
 def known_hash(path: Path, identity: FileIdentity) -> str | None:
     """Hash of a file that has not changed since it was read; None where it was not, or where that is to be verified."""
-    verified = current_caching().verified
+    verified = kept.current_caching().verified
     if (known := _HASHES.get((path, identity, verified))) is not None or verified:
         return known
-    *stored, sha256 = (kept_text(file_key(path)) or " ").split(" ")
+    *stored, sha256 = (kept.kept_text(kept.file_key(path)) or " ").split(" ")
     return sha256 if stored == [str(number) for number in identity] else None
 
 
 def take_hash(path: Path, identity: FileIdentity, sha256: str) -> None:
     """Keep a hash that was computed here or by another process."""
-    key = path, identity, current_caching().verified
+    key = path, identity, kept.current_caching().verified
     if key not in _HASHES:
         _HASHES[key] = sha256
-        keep_text(file_key(path), " ".join(map(str, (*identity, sha256))))
+        kept.keep_text(kept.file_key(path), " ".join(map(str, (*identity, sha256))))
 
 
 def content_hash(case: Case) -> str:

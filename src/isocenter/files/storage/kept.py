@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from isocenter.errors import UsageError
-from isocenter.files.storage.cache import cache_folder
+from isocenter.files.storage import cache
 
 R = TypeVar("R")
 FOLDER, FILE = "examined", "entries.sqlite"
@@ -117,7 +117,7 @@ def write_pending() -> None:
 
 def _store() -> Store | None:
     try:
-        return _opened(cache_folder() / FOLDER / FILE, os.getpid())
+        return _opened(cache.cache_folder() / FOLDER / FILE, os.getpid())
     except UsageError as error:
         _warn_once(f"{error.where}: {error.problem}")
         return None

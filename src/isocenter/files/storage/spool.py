@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import ResourceError
-from isocenter.files.storage.atomic import unwritable
+from isocenter.files.storage import atomic
 from isocenter.values import Array, Deferred
 
 # What takes no more is held in memory.
@@ -92,7 +92,7 @@ class Spool:
         takes_planes = all(range(self.shape[axis])[region[axis]] == range(self.shape[axis]) for axis in self._order[1:])
         block = np.empty((len(rows), *self._plane), self.dtype) if takes_planes else self._rows(rows.start, rows.stop)
         block[inside] = part.transpose(self._order)
-        self._written(rows.start, block)
+        self._write(rows.start, block)
 
     def __getitem__(self, region: tuple[slice, ...]) -> Array:
         if self._held is not None or self._file is None:
@@ -128,11 +128,11 @@ class Spool:
             self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115 - closed when it is let go
             self._file.truncate(int(np.prod(self.shape)) * self.dtype.itemsize)
         except OSError as error:
-            raise unwritable(error, self._folder) from error
+            raise atomic.unwritable_error(error, self._folder) from error
         if self._fill:
             row = np.full((1, *self._plane), self._fill, self.dtype)
             for number in range(self.shape[walked]):
-                self._written(number, row)
+                self._write(number, row)
 
     @property
     def _plane(self) -> tuple[int, ...]:
@@ -149,14 +149,14 @@ class Spool:
             view = view[got:]
         return rows
 
-    def _written(self, start: int, rows: Array) -> None:
+    def _write(self, start: int, rows: Array) -> None:
         view = memoryview(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
         try:
             file = self._at(start)
             while view:
                 view = view[file.write(view) :]
         except OSError as error:
-            raise unwritable(error, self._folder) from error
+            raise atomic.unwritable_error(error, self._folder) from error
 
     def _at(self, row: int) -> FileIO:
         assert self._file is not None  # noqa: S101 - `_create_file` has opened it
@@ -164,7 +164,7 @@ class Spool:
         return self._file
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _held, (self.load(),)  # a file without a name cannot cross processes
+        return _hold, (self.load(),)  # a file without a name cannot cross processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,13 +182,13 @@ class _Stacked:
         return np.stack([one[region[1:]] for one in self.arrays[region[0]]]).astype(self.dtype)
 
 
-def stacked_spools(arrays: Sequence[Spool], dtype: np.dtype[Any]) -> Deferred:
+def stack_spools(arrays: Sequence[Spool], dtype: np.dtype[Any]) -> Deferred:
     """(arrays, *shape) of several arrays of one shape, read in parts."""
     stacked = _Stacked(arrays, dtype)
     return Deferred((len(arrays), *arrays[0].shape), dtype, stacked, stacked.part)
 
 
-def _held(array: Array) -> Spool:
+def _hold(array: Array) -> Spool:
     spool = Spool((0,), array.dtype)
     spool.shape, spool._held = array.shape, array
     return spool

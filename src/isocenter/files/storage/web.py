@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from isocenter.errors import FormatError, IntegrityError, ResourceError
-from isocenter.files.storage.atomic import written
+from isocenter.files.storage import atomic
 
 Progress = Callable[[int, int], None]
 CHUNK = 1 << 18
@@ -42,10 +42,10 @@ def download(
     if not url.startswith(("http://", "https://")):
         raise ResourceError("is not a web address", url, "Give one that starts with https://")
     deadline = time.monotonic() + seconds
-    with written(path) as partial:
+    with atomic.write_whole(path) as partial:
         try:
             with urllib.request.urlopen(url, timeout=patience) as answer, partial.open("wb") as file:  # noqa: S310 - the scheme is looked at above
-                total, digest = _copied(answer, file, url, limit, deadline, progress)
+                total, digest = _copy(answer, file, url, limit, deadline, progress)
         except urllib.error.HTTPError as error:
             raise ResourceError(f"the server answered {error.code} {error.reason}", url, AGAIN) from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
@@ -58,7 +58,7 @@ def download(
             raise IntegrityError(f"has the MD5 {digest}, not {md5}", url, AGAIN)
 
 
-def _copied(
+def _copy(
     answer: http.client.HTTPResponse, file: IO[bytes], url: str, limit: int, deadline: float, progress: Progress | None
 ) -> tuple[int, str]:
     """Bytes that were announced, and the MD5 of those that came."""
@@ -85,7 +85,7 @@ def unpack_tar(archive: Path, folder: Path, *, limit: int) -> None:
     place: no links, no devices, no way out.
     """
     try:
-        with tarfile.open(archive) as tar, written(folder) as partial:
+        with tarfile.open(archive) as tar, atomic.write_whole(folder) as partial:
             partial.mkdir()
             members = tar.getmembers()
             _check(members, archive, limit)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from isocenter.networks.layouts.layout import Content, Layout, count_of, without_prefix
+from isocenter.networks.layouts import weight_layout
+from isocenter.networks.layouts.weight_layout import Content, WeightLayout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ def is_resnet(weights: Mapping[str, Any]) -> bool:
 def resnet_size(weights: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of `timm` for weights by torchvision's names."""
     bottleneck = "layer1.0.conv3.weight" in weights
-    blocks = tuple(count_of(weights, f"layer{stage}.") for stage in range(1, STAGES + 1))
+    blocks = tuple(weight_layout.count_parts(weights, f"layer{stage}.") for stage in range(1, STAGES + 1))
     if model := MODELS.get((bottleneck, blocks)):
         return {"model": model}
     return {"model": "resnet50" if bottleneck else "resnet18", "settings": {"layers": list(blocks)}}
@@ -41,20 +42,20 @@ def resnet_size(weights: Mapping[str, Any]) -> dict[str, Any]:
 PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
 
-def of_radimagenet(content: Content, network: Module | None = None) -> dict[str, Tensor]:
+def convert_radimagenet(content: Content, network: Module | None = None) -> dict[str, Tensor]:
     """The tensors by torchvision's names."""
-    parts = {name.partition("."): value for name, value in without_prefix(content, "backbone.").items()}
+    parts = {name.partition("."): value for name, value in weight_layout.without_prefix(content, "backbone.").items()}
     return {f"{PARTS[part]}.{rest}": value for (part, _, rest), value in parts.items() if part in PARTS}
 
 
-RADIMAGENET = Layout(
+RADIMAGENET = WeightLayout(
     "radimagenet",
     "RadImageNet: ResNets of radiological images",
-    lambda content: is_resnet(of_radimagenet(content)),
-    of_radimagenet,
+    lambda content: is_resnet(convert_radimagenet(content)),
+    convert_radimagenet,
     "timm",
     2,
-    lambda content: resnet_size(of_radimagenet(content)),
+    lambda content: resnet_size(convert_radimagenet(content)),
     "MIT",
     "MIT",
     "Mei et al., Radiology: Artificial Intelligence 2022, doi:10.1148/ryai.210315",
@@ -64,19 +65,19 @@ RADIMAGENET = Layout(
 MEDCLIP_PREFIX = "vision_model.model."
 
 
-def of_medclip(content: Content, network: Module | None = None) -> dict[str, Tensor]:
+def convert_medclip(content: Content, network: Module | None = None) -> dict[str, Tensor]:
     """The tensors of the image encoder by torchvision's names."""
-    return without_prefix(content, MEDCLIP_PREFIX)
+    return weight_layout.without_prefix(content, MEDCLIP_PREFIX)
 
 
-MEDCLIP = Layout(
+MEDCLIP = WeightLayout(
     "medclip",
     "MedCLIP: the ResNet of chest radiographs and reports",
-    lambda content: is_resnet(of_medclip(content)),
-    of_medclip,
+    lambda content: is_resnet(convert_medclip(content)),
+    convert_medclip,
     "timm",
     2,
-    lambda content: resnet_size(of_medclip(content)),
+    lambda content: resnet_size(convert_medclip(content)),
     "not verified: see its repository",
     "not verified; trained on MIMIC-CXR and CheXpert, whose terms apply",
     "Wang et al., EMNLP 2022, arXiv:2210.10163",
@@ -86,19 +87,19 @@ MEDCLIP = Layout(
 BIOVIL_PREFIX = "encoder.encoder."
 
 
-def of_biovil(content: Content, network: Module | None = None) -> dict[str, Tensor]:
+def convert_biovil(content: Content, network: Module | None = None) -> dict[str, Tensor]:
     """The tensors of the image encoder by torchvision's names."""
-    return without_prefix(content, BIOVIL_PREFIX)
+    return weight_layout.without_prefix(content, BIOVIL_PREFIX)
 
 
-BIOVIL = Layout(
+BIOVIL = WeightLayout(
     "biovil",
     "BioViL and BioViL-T: the ResNet of chest radiographs and reports",
-    lambda content: is_resnet(of_biovil(content)),
-    of_biovil,
+    lambda content: is_resnet(convert_biovil(content)),
+    convert_biovil,
     "timm",
     2,
-    lambda content: resnet_size(of_biovil(content)),
+    lambda content: resnet_size(convert_biovil(content)),
     "MIT",
     "MIT, for research; trained on MIMIC-CXR, whose terms apply",
     "Boecking et al., ECCV 2022, arXiv:2204.09817; Bannur et al., CVPR 2023, arXiv:2301.04558",

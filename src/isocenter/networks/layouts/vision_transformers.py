@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from isocenter.networks.layouts.layout import Content, Layout, count_of, without_prefix
-from isocenter.networks.layouts.resnets import is_resnet, resnet_size
+from isocenter.networks.layouts import resnets, weight_layout
+from isocenter.networks.layouts.weight_layout import Content, WeightLayout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ def vit_size(weights: Mapping[str, Any], model: str, before: int = 1) -> dict[st
     settings: dict[str, Any] = {
         "patch_size": patch,
         "embed_dim": width,
-        "depth": count_of(weights, "blocks."),
+        "depth": weight_layout.count_parts(weights, "blocks."),
         "num_heads": HEADS.get(width, max(1, width // HEAD)),
         "dynamic_img_size": True,
         "dynamic_img_pad": True,
@@ -47,7 +47,7 @@ def vit_size(weights: Mapping[str, Any], model: str, before: int = 1) -> dict[st
     return {"model": model, "settings": settings}
 
 
-def converted(weights: Mapping[str, Any], network: Module) -> Mapping[str, Tensor]:
+def convert_to_timm(weights: Mapping[str, Any], network: Module) -> Mapping[str, Tensor]:
     """The weights by timm's names, by timm's own function where the network is one of timm's transformers."""
     theirs = importlib.import_module("timm.models.vision_transformer")  # loads torch, and is seldom needed
     bodies = [one for one in network.modules() if isinstance(one, theirs.VisionTransformer)]
@@ -59,9 +59,9 @@ def converted(weights: Mapping[str, Any], network: Module) -> Mapping[str, Tenso
 GIANT = "blocks.0.mlp.w12.weight"
 
 
-def of_dinov2(content: Content, network: Module) -> Mapping[str, Tensor]:
+def convert_dinov2(content: Content, network: Module) -> Mapping[str, Tensor]:
     """The tensors by timm's names; positions as the network has them."""
-    return converted(content, network)
+    return convert_to_timm(content, network)
 
 
 def dinov2_size(content: Content) -> dict[str, Any]:
@@ -73,11 +73,11 @@ def dinov2_size(content: Content) -> dict[str, Any]:
     return {**settings, "settings": {**settings["settings"], **({"reg_tokens": registers} if registers else {})}}
 
 
-DINOV2 = Layout(
+DINOV2 = WeightLayout(
     "dinov2",
     "DINOv2: vision transformers of natural images without labels, and networks trained further by its program",
     lambda content: {"mask_token", "pos_embed", "blocks.0.ls1.gamma"} <= set(content),
-    of_dinov2,
+    convert_dinov2,
     "timm",
     2,
     dinov2_size,
@@ -93,16 +93,16 @@ def mae_encoder(content: Content) -> dict[str, Any]:
     return {name: value for name, value in content.items() if not name.startswith("decoder_") and name != "mask_token"}
 
 
-def of_mae(content: Content, network: Module) -> Mapping[str, Tensor]:
+def convert_mae(content: Content, network: Module) -> Mapping[str, Tensor]:
     """The tensors of the encoder by timm's names."""
-    return converted(mae_encoder(content), network)
+    return convert_to_timm(mae_encoder(content), network)
 
 
-MAE = Layout(
+MAE = WeightLayout(
     "mae",
     "MAE: vision transformers that restored masked images",
     lambda content: {"mask_token", "pos_embed", "decoder_embed.weight", "blocks.0.norm1.weight"} <= set(content),
-    of_mae,
+    convert_mae,
     "timm",
     2,
     lambda content: vit_size(mae_encoder(content), "vit_base_patch16_224"),
@@ -115,24 +115,24 @@ MAE = Layout(
 OPENCLIP_PREFIX = "visual.trunk."
 
 
-def of_openclip(content: Content, network: Module) -> Mapping[str, Tensor]:
+def convert_openclip(content: Content, network: Module) -> Mapping[str, Tensor]:
     """The tensors of the image encoder by timm's names."""
-    return converted(without_prefix(content, OPENCLIP_PREFIX), network)
+    return convert_to_timm(weight_layout.without_prefix(content, OPENCLIP_PREFIX), network)
 
 
 def openclip_size(content: Content) -> dict[str, Any] | None:
     """The settings of a transformer or a ResNet; other networks of timm do not show their name."""
-    weights = without_prefix(content, OPENCLIP_PREFIX)
+    weights = weight_layout.without_prefix(content, OPENCLIP_PREFIX)
     if KERNEL in weights and "blocks.0.norm1.weight" in weights:
         return vit_size(weights, "vit_base_patch16_224")
-    return resnet_size(weights) if is_resnet(weights) else None
+    return resnets.resnet_size(weights) if resnets.is_resnet(weights) else None
 
 
-OPENCLIP = Layout(
+OPENCLIP = WeightLayout(
     "openclip",
     "OpenCLIP and BiomedCLIP: image encoders that are networks of timm",
     lambda content: any(name.startswith(OPENCLIP_PREFIX) for name in content),
-    of_openclip,
+    convert_openclip,
     "timm",
     2,
     openclip_size,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from isocenter.errors import PlanError
-from isocenter.planning.rules.profiles import CT, MRI, PET, profile_for
-from isocenter.planning.sections import Settings
-from isocenter.runtime import AIR_MARGIN
+from isocenter.planning.plan_sections import PlanSettings
+from isocenter.planning.rules import image_profiles
+from isocenter.planning.rules.image_profiles import CT, MRI, PET
+from isocenter.runtime.preprocessing.coarse_mask import AIR_MARGIN
 from isocenter.tasks import Task
 from isocenter.values import Decision, Fingerprint
 
@@ -19,7 +20,7 @@ def skip_decision(fingerprint: Fingerprint, task: Task, modality: str, ndim: int
     """Windows in the air are background, unless nothing is air, or labels of training cases lie in it."""
     if not task.background_outputs:
         return Decision(None, "the answer is no map of classes or regions, of which a part could be background")
-    if ndim != 3 or profile_for(modality, ndim) not in (CT, MRI, PET):
+    if ndim != 3 or image_profiles.profile_for(modality, ndim) not in (CT, MRI, PET):
         return Decision(None, "only volumes of CT, MR and PET show a body with air around it")
     count = len(fingerprint)
     marked = [case for case in fingerprint.cases if case.marks_air]
@@ -32,7 +33,7 @@ def skip_decision(fingerprint: Fingerprint, task: Task, modality: str, ndim: int
     return Decision("air", f"{where}, and no label of {count} training cases lies in it")
 
 
-def check_skip(settings: Settings) -> None:
+def check_skip(settings: PlanSettings) -> None:
     """PlanError for windows that are passed over where nothing could stand for them."""
     if settings.inference.skip is None:
         return

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from isocenter.added import added
+from isocenter import plugins
 from isocenter.values import Fingerprint, ReferenceKind
 
 # In the order in which `check` speaks of them. Where two measure the same of a case, the later one is kept.
@@ -25,11 +25,13 @@ REFERENCES = {
 
 def reference_kinds() -> tuple[ReferenceKind, ...]:
     """Our kinds, then those that other packages add under the entry point `isocenter.references`."""
-    targets = REFERENCES | {name: point.value for name, point in added("isocenter.references").items()}
-    return tuple(_imported(target) for target in targets.values())
+    targets = REFERENCES | {
+        name: point.value for name, point in plugins.entry_points_of("isocenter.references").items()
+    }
+    return tuple(_import_kind(target) for target in targets.values())
 
 
-def kinds_of(names: Iterable[str]) -> list[ReferenceKind]:
+def kinds_by_names(names: Iterable[str]) -> list[ReferenceKind]:
     """The kinds of references with these names, in the index's order; then one with defaults for each other name."""
     names_wanted = list(names)
     kinds = [kind for kind in reference_kinds() if kind.name in names_wanted]
@@ -37,18 +39,18 @@ def kinds_of(names: Iterable[str]) -> list[ReferenceKind]:
     return kinds + [ReferenceKind(name) for name in names_wanted if name in others]
 
 
-def references_counted(fingerprint: Fingerprint) -> dict[str, Mapping[str, Any]]:
+def count_references(fingerprint: Fingerprint) -> dict[str, Mapping[str, Any]]:
     """{kind: what a model's record keeps of its references}, of the kinds that these cases have; it names no case."""
     names = dict.fromkeys(name for case in fingerprint.cases for name in case.references)
-    counted = {kind.name: kind.facts.counted(fingerprint) for kind in kinds_of(names)}
+    counted = {kind.name: kind.facts.counted(fingerprint) for kind in kinds_by_names(names)}
     return {name: own for name, own in counted.items() if own}
 
 
 @cache  # a check asks for every kind several times a case
-def _imported(target: str) -> ReferenceKind:
+def _import_kind(target: str) -> ReferenceKind:
     module, _, attribute = target.partition(":")
     kind: ReferenceKind = getattr(importlib.import_module(module), attribute)
     return kind
 
 
-__all__ = ["REFERENCES", "kinds_of", "reference_kinds", "references_counted"]
+__all__ = ["REFERENCES", "count_references", "kinds_by_names", "reference_kinds"]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from isocenter.errors import counted, listed
+from isocenter import errors
 from isocenter.values import (
     CaseReference,
     Cohort,
@@ -15,25 +15,25 @@ from isocenter.values import (
     ReferenceChecks,
     ReferenceFacts,
     ReferenceKind,
-    ReferenceMeasures,
     ReferenceWords,
 )
+from isocenter.values.reference_kind import ReferenceMeasures
 
 KIND = "boxes"
 MOST_LISTED = 12  # classes in one line
 
 
-def _recorded(summary: Any) -> Mapping[str, int]:
+def _record(summary: Any) -> Mapping[str, int]:
     """{class: boxes}"""
     return Counter(summary.names)
 
 
-def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
+def _count(fingerprint: Fingerprint) -> Mapping[str, int]:
     """{class: boxes}"""
     return Counter(name for own in fingerprint.summaries(KIND).values() for name in own.names)
 
 
-def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
+def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
     """Box by box, what was left out or cut back; that there is none at all."""
     case = (reference.case,)
     for note in reference.value.notes:
@@ -48,7 +48,7 @@ def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
         yield Problem("note", f"{KIND} is empty", case, "it teaches only background", "Check that this is meant")
 
 
-def _checked(cohort: Cohort) -> Iterator[Problem]:
+def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     """Images of which none that would train has a box, and declared classes of which there is none."""
     summaries = cohort.summaries(KIND)
     ids = {case.id for case in cohort.training.cases}
@@ -81,14 +81,16 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     if not boxes:
         return {}
     counts = Counter(name for own in boxes for name in own.names)
-    counts_in_words = listed((f"{name} {count}" for name, count in counts.most_common()), MOST_LISTED) or "none"
+    counts_in_words = (
+        errors.list_phrase((f"{name} {count}" for name, count in counts.most_common()), MOST_LISTED) or "none"
+    )
     derived = f"; {cohort.dataset.derived[KIND]}" if KIND in cohort.dataset.derived else ""
-    return {"boxes": f"{counts_in_words} in {counted(len(boxes), 'case')}{derived}"}
+    return {"boxes": f"{counts_in_words} in {errors.count_phrase(len(boxes), 'case')}{derived}"}
 
 
 BOXES = ReferenceKind(
     KIND,
-    ReferenceFacts(recorded=_recorded, counted=_counted),
-    ReferenceChecks(odd=_odd, cohort=_checked),
+    ReferenceFacts(recorded=_record, counted=_count),
+    ReferenceChecks(odd=_case_problems, cohort=_cohort_problems),
     words=ReferenceWords(lines=_lines),
 )

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from isocenter.errors import counted, listed
-from isocenter.report import Figure, figures
+from isocenter import errors
+from isocenter.report import Figure
+from isocenter.report.figures import cohort_figures
 from isocenter.values import (
-    UNLABELLED,
     Case,
     Cohort,
     Fingerprint,
@@ -17,10 +17,11 @@ from isocenter.values import (
     ReferenceChecks,
     ReferenceFacts,
     ReferenceKind,
-    ReferenceStrata,
     ReferenceWords,
-    grades,
+    grading,
 )
+from isocenter.values.covariate_values import UNLABELLED
+from isocenter.values.reference_kind import ReferenceStrata
 
 KIND = "class"
 # Of fewer patients of a class none is left for one of training, selection and test.
@@ -33,11 +34,11 @@ def _answers(summary: Any) -> Mapping[str, str]:
     return {"": str(summary)}
 
 
-def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
+def _count(fingerprint: Fingerprint) -> Mapping[str, int]:
     return fingerprint.counts(KIND)
 
 
-def _checked(cohort: Cohort) -> Iterator[Problem]:
+def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     yield from _taught(cohort)
     yield from _spellings(cohort)
     yield from _unknown(cohort)
@@ -67,7 +68,7 @@ def _taught(cohort: Cohort) -> Iterator[Problem]:
     if untaught:
         yield Problem(
             "warning",
-            f"no case that trains is of the class {listed(untaught)}",
+            f"no case that trains is of the class {errors.list_phrase(untaught)}",
             tuple(case for case, name in classes.items() if name in untaught),
             "it cannot be learnt, so that every case of it will be misclassified",
             "Add cases of it to the training part, or leave the class out",
@@ -83,7 +84,7 @@ def _taught(cohort: Cohort) -> Iterator[Problem]:
         unit = "patient" if dataset.patients_known else "case"
         yield Problem(
             "warning",
-            f"few of a class: {', '.join(f'{name} has {counted(n, unit)}' for name, n in few.items())}",
+            f"few of a class: {', '.join(f'{name} has {errors.count_phrase(n, unit)}' for name, n in few.items())}",
             tuple(case for case, name in classes.items() if name in few),
             "it cannot be in training, selection and test at once",
             "Add cases of it, or join it with another class",
@@ -99,7 +100,7 @@ def _spellings(cohort: Cohort) -> Iterator[Problem]:
         if len(names) > 1:
             yield Problem(
                 "warning",
-                f"the classes {listed(names)} differ only in upper and lower case",
+                f"the classes {errors.list_phrase(names)} differ only in upper and lower case",
                 tuple(case for case, name in cohort.summaries(KIND).items() if name in names),
                 "each is learnt as a class of its own, and as many mistakes are counted",
                 "Spell them alike if they are one class",
@@ -127,7 +128,7 @@ def _several(cohort: Cohort) -> Iterator[Problem]:
     if joined:
         yield Problem(
             "warning",
-            f"the class {listed(joined)} is made of the names of other classes",
+            f"the class {errors.list_phrase(joined)} is made of the names of other classes",
             tuple(case for case, own in cohort.summaries(KIND).items() if own in joined),
             "its cases would be taught as having none of these",
             "If a cell lists several findings, name its column so: --column findings=COLUMN",
@@ -136,12 +137,12 @@ def _several(cohort: Cohort) -> Iterator[Problem]:
 
 def _grades(cohort: Cohort) -> Iterator[Problem]:
     """Classes that are numbered, with a number missing between them."""
-    numbers = sorted(grades(list(cohort.fingerprint.counts())) or ())
+    numbers = sorted(grading.grades_in_names(list(cohort.fingerprint.counts())) or ())
     missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if len(numbers) > 2 else []
     if missing:
         yield Problem(
             "note",
-            f"the classes are numbered {listed(numbers)}: no case has {listed(missing)}",
+            f"the classes are numbered {errors.list_phrase(numbers)}: no case has {errors.list_phrase(missing)}",
             (),
             "if they are grades, their distances are counted in places of this order, and a gap counts as one step",
             "Add cases of the missing grade, or state what mistakes cost with --set task.costs=...",
@@ -157,7 +158,7 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     return {"classes": ", ".join(f"{name} ({count})" for name, count in counts.items())} if counts else {}
 
 
-def balance(cohort: Cohort, names: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, int]]:
+def split_balance(cohort: Cohort, names: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, int]]:
     """{name: {part of the set's own split: cases}}; names: {case id: its classes or findings}."""
     counts: dict[str, dict[str, int]] = {}
     for case, own in names.items():
@@ -170,14 +171,14 @@ def balance(cohort: Cohort, names: Mapping[str, Sequence[str]]) -> Mapping[str, 
 
 def _charts(cohort: Cohort) -> Iterator[Figure]:
     classes = sorted(cohort.summaries(KIND).items(), key=lambda item: str(item[1]))
-    if counts := balance(cohort, {case: [str(name)] for case, name in classes}):
-        yield figures.class_balance(counts, "Class balance")
+    if counts := split_balance(cohort, {case: [str(name)] for case, name in classes}):
+        yield cohort_figures.class_balance(counts, "Class balance")
 
 
 CLASS = ReferenceKind(
     KIND,
-    ReferenceFacts(answers=_answers, counted=_counted),
-    ReferenceChecks(cohort=_checked),
+    ReferenceFacts(answers=_answers, counted=_count),
+    ReferenceChecks(cohort=_cohort_problems),
     ReferenceStrata(_strata),
     ReferenceWords("classes", "the classes can be told apart", _lines, _charts),
 )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from isocenter.errors import counted
+from isocenter import errors
 from isocenter.values import (
     Case,
     CaseReference,
@@ -19,9 +19,9 @@ from isocenter.values import (
     ReferenceChecks,
     ReferenceFacts,
     ReferenceKind,
-    ReferenceStrata,
     ReferenceWords,
 )
+from isocenter.values.reference_kind import ReferenceStrata
 
 KIND = "event"
 
@@ -40,12 +40,12 @@ def _answers(summary: Any) -> Mapping[str, tuple[float, bool]]:
     return {"": (float(time), bool(happened))}
 
 
-def _recorded(summary: Any) -> Mapping[str, Any]:
+def _record(summary: Any) -> Mapping[str, Any]:
     time, happened = summary
     return {"time": float(time), "happened": bool(happened)}
 
 
-def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
+def _count(fingerprint: Fingerprint) -> Mapping[str, int]:
     _, happened = fingerprint.events()
     return {"cases": len(happened), "events": int(happened.sum())}
 
@@ -65,7 +65,7 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
     )
 
 
-def _checked(cohort: Cohort) -> Iterator[Problem]:
+def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     """Whether anybody had the event, whether times differ, and whether they are in one unit."""
     events = cohort.summaries(KIND)
     if not events:
@@ -87,7 +87,7 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
     elif had < FEW_EVENTS:
         yield Problem(
             "warning",
-            f"{had} of {counted(len(training), f'{which}case')} had the event",
+            f"{had} of {errors.count_phrase(len(training), f'{which}case')} had the event",
             (),
             "so few events allow little training and testing, however many cases there are",
             "Add cases with the event, or follow them for longer",
@@ -114,7 +114,7 @@ def _units(times: Mapping[str, float]) -> Iterator[Problem]:
         smaller = short if short.sum() <= (~short).sum() else ~short
         yield Problem(
             "warning",
-            f"times seem to be in two units: {counted(int(short.sum()), 'time')} with a median of "
+            f"times seem to be in two units: {errors.count_phrase(int(short.sum()), 'time')} with a median of "
             f"{np.median(small):g}, {len(large)} with a median of {np.median(large):g}, {how}",
             tuple(names[smaller].tolist()),
             "a month would count as a day",
@@ -154,14 +154,14 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     times, happened = cohort.fingerprint.events()
     if not len(times):
         return {}
-    cases = counted(len(times), "case")
+    cases = errors.count_phrase(len(times), "case")
     return {"events": f"{happened.sum()} of {cases}, at times from {min(times):g} to {max(times):g}"}
 
 
 EVENT = ReferenceKind(
     KIND,
-    ReferenceFacts(answers=_answers, is_measured=True, recorded=_recorded, counted=_counted),
-    ReferenceChecks(_unusable, cohort=_checked),
+    ReferenceFacts(answers=_answers, is_measured=True, recorded=_record, counted=_count),
+    ReferenceChecks(_unusable, cohort=_cohort_problems),
     ReferenceStrata(_strata, rank=1),
     ReferenceWords("times", "times to the event can be told", _lines),
 )

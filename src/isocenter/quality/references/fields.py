@@ -7,24 +7,26 @@ from collections.abc import Iterator, Mapping
 from isocenter.values import (
     CaseReference,
     Cohort,
-    Correspondence,
     Problem,
     ReferenceChecks,
     ReferenceFacts,
     ReferenceKind,
-    ReferenceMeasures,
     ReferenceWords,
-    label_voxels,
+    slabs,
 )
+from isocenter.values.reference_kind import ReferenceMeasures
+from isocenter.values.spatial_transform import Correspondence
 
 KIND = "field"
 
 
-def _measured(reference: CaseReference) -> ReferenceMeasures:
+def _measure(reference: CaseReference) -> ReferenceMeasures:
     """{"fixed", "moving": {label value: voxels}, "both": values in both, "points": how many}"""
     pair: Correspondence = reference.value
     sides = {
-        name: {} if drawn is None else {value: count for value, count in label_voxels(drawn.data).items() if value}
+        name: {}
+        if drawn is None
+        else {value: count for value, count in slabs.label_voxels(drawn.data).items() if value}
         for name, drawn in (("fixed", pair.fixed_labels), ("moving", pair.moving_labels))
     }
     both = sorted({*sides["fixed"]} & {*sides["moving"]})
@@ -47,7 +49,7 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
         )
 
 
-def _odd(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
+def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
     if reference.value.has_labels and not measures.summary["both"]:
         yield Problem(
             "warning",
@@ -68,7 +70,7 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
 
 FIELD = ReferenceKind(
     KIND,
-    facts=ReferenceFacts(_measured),
-    checks=ReferenceChecks(unusable=_unusable, odd=_odd),
+    facts=ReferenceFacts(_measure),
+    checks=ReferenceChecks(unusable=_unusable, odd=_case_problems),
     words=ReferenceWords("pairs", lines=_lines),
 )

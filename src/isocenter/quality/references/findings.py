@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from isocenter.quality.references.classes import balance
-from isocenter.report import Figure, figures
+from isocenter.quality.references import classes
+from isocenter.report import Figure
+from isocenter.report.figures import cohort_figures
 from isocenter.values import (
     Case,
     Cohort,
@@ -15,9 +16,9 @@ from isocenter.values import (
     ReferenceChecks,
     ReferenceFacts,
     ReferenceKind,
-    ReferenceStrata,
     ReferenceWords,
 )
+from isocenter.values.reference_kind import ReferenceStrata
 
 KIND = "findings"
 
@@ -26,16 +27,16 @@ def _answers(summary: Any) -> Mapping[str, str]:
     return {name: str(bool(present)) for name, present in summary.items()}
 
 
-def _recorded(summary: Any) -> dict[str, bool]:
+def _record(summary: Any) -> dict[str, bool]:
     return {name: bool(present) for name, present in summary.items()}
 
 
-def _counted(fingerprint: Fingerprint) -> Mapping[str, Sequence[int]]:
+def _count(fingerprint: Fingerprint) -> Mapping[str, Sequence[int]]:
     """{finding: (cases that have it, cases that lack it)}"""
     return {name: list(counts) for name, counts in fingerprint.findings.items()}
 
 
-def _checked(cohort: Cohort) -> Iterator[Problem]:
+def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     """Findings that all cases that train have, or none."""
     findings = cohort.training.findings
     for name in [label.name for label in cohort.dataset.classes.get(KIND, ())] or list(findings):
@@ -66,14 +67,14 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
 def _charts(cohort: Cohort) -> Iterator[Figure]:
     findings = cohort.summaries(KIND).items()
     present = {case: [name for name, there in known.items() if there] for case, known in findings}
-    if counts := balance(cohort, present):
-        yield figures.class_balance(counts, "Findings", caption="Cases that have each; a case can have several.")
+    if counts := classes.split_balance(cohort, present):
+        yield cohort_figures.class_balance(counts, "Findings", caption="Cases that have each; a case can have several.")
 
 
 FINDINGS = ReferenceKind(
     KIND,
-    ReferenceFacts(answers=_answers, recorded=_recorded, counted=_counted),
-    ReferenceChecks(cohort=_checked),
+    ReferenceFacts(answers=_answers, recorded=_record, counted=_count),
+    ReferenceChecks(cohort=_cohort_problems),
     ReferenceStrata(_strata),
     ReferenceWords("findings", "finding {name} can be told", _lines, _charts),
 )

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import counted, listed
+from isocenter import errors
 from isocenter.lazy import ndimage
-from isocenter.quality.image_descriptors import foreground
-from isocenter.transforms import boxes_of_labels
+from isocenter.quality import image_descriptors
+from isocenter.transforms import label_maps
 from isocenter.values import (
     Array,
     CaseReference,
@@ -20,10 +20,10 @@ from isocenter.values import (
     ReferenceChecks,
     ReferenceFacts,
     ReferenceKind,
-    ReferenceMeasures,
     ReferenceWords,
-    label_voxels,
+    slabs,
 )
+from isocenter.values.reference_kind import ReferenceMeasures
 
 KIND = "instances"
 # The largest number of 8 bits: the object after it becomes 0, which is background, and the next one 1 again.
@@ -36,12 +36,14 @@ SPECK = 0.1
 FULL = 0.999
 
 
-def _measured(reference: CaseReference) -> ReferenceMeasures:
+def _measure(reference: CaseReference) -> ReferenceMeasures:
     data = reference.value.data
-    return ReferenceMeasures(label_voxels(data), foreground(reference), components=pieces_of(data[0]))
+    return ReferenceMeasures(
+        slabs.label_voxels(data), image_descriptors.structure_intensities(reference), components=pieces_of(data[0])
+    )
 
 
-def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
+def _count(fingerprint: Fingerprint) -> Mapping[str, int]:
     numbers = fingerprint.summaries(KIND).values()
     return {"cases": len(numbers), "objects": sum(len(set(own) - {0}) for own in numbers)}
 
@@ -63,7 +65,7 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
         )
 
 
-def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
+def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
     """Problems of the objects of a case that can be used."""
     numbers = _numbers(reference)
     if numbers is None:
@@ -73,7 +75,7 @@ def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
         yield Problem("warning", f"instances: {note}", case, "the model learns these borders", "Correct the masks")
     torn = torn_objects(numbers)
     if torn:
-        which = f"{counted(len(torn), 'number is', 'numbers are')} in pieces far apart ({listed(torn)})"
+        which = f"{errors.count_phrase(len(torn), 'number is', 'numbers are')} in pieces far apart ({errors.list_phrase(torn)})"
         yield Problem(
             "warning",
             f"instances: {which}",
@@ -92,7 +94,7 @@ def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
         )
 
 
-def _checked(cohort: Cohort) -> Iterator[Problem]:
+def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     """Maps without any object in all cases that would train, and maps in which all objects have one number."""
     training = [case for case in cohort.training.cases if KIND in case.references]
     if not training:
@@ -129,7 +131,7 @@ def pieces_of(numbers: Array) -> Mapping[int, int]:
 
 def _objects(numbers: Array) -> Iterator[tuple[int, Array]]:
     """Each number with its truths, no larger than the object; the numbers themselves may be as large as they like."""
-    for number, box in boxes_of_labels(numbers).items():
+    for number, box in label_maps.boxes_of_labels(numbers).items():
         yield number, numbers[box] == number
 
 
@@ -163,13 +165,13 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     objects = [len(set(numbers) - {0}) for numbers in cohort.summaries(KIND).values()]
     if not objects:
         return {}
-    cases = counted(len(objects), "case")
+    cases = errors.count_phrase(len(objects), "case")
     return {"objects": f"{sum(objects)} in {cases}, {min(objects)} to {max(objects)} a case"}
 
 
 INSTANCES = ReferenceKind(
     KIND,
-    ReferenceFacts(_measured, counted=_counted),
-    ReferenceChecks(_unusable, _odd, _checked),
+    ReferenceFacts(_measure, counted=_count),
+    ReferenceChecks(_unusable, _case_problems, _cohort_problems),
     words=ReferenceWords(lines=_lines),
 )

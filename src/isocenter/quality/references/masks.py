@@ -8,15 +8,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from isocenter.errors import listed
+from isocenter import errors
 from isocenter.lazy import ndimage
-from isocenter.quality.image_checks import READ_SO
-from isocenter.quality.image_descriptors import drawn, foreground
-from isocenter.report import Figure, figures
-from isocenter.transforms import boxes_of_labels, is_speck
+from isocenter.quality import image_descriptors
+from isocenter.quality._image_checks import READ_SO
+from isocenter.report import Figure
+from isocenter.report.figures import charts
+from isocenter.transforms import label_maps
 from isocenter.values import (
-    MM3_PER_ML,
-    WITHOUT_VOXELS,
     Array,
     Case,
     CaseReference,
@@ -28,12 +27,13 @@ from isocenter.values import (
     ReferenceChecks,
     ReferenceFacts,
     ReferenceKind,
-    ReferenceMeasures,
-    ReferenceStrata,
     ReferenceWords,
-    counted_in,
-    label_voxels,
+    grid_geometry,
+    slabs,
 )
+from isocenter.values.grid_geometry import MM3_PER_ML
+from isocenter.values.reference_kind import ReferenceMeasures, ReferenceStrata
+from isocenter.values.voxel_images import WITHOUT_VOXELS
 
 KIND = "mask"
 # A label map with more values than this, undeclared, numbers instances.
@@ -51,11 +51,11 @@ PASSED_OVER = 2  # steps from slice to slice over one empty slice
 Apart = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
-def _measured(reference: CaseReference) -> ReferenceMeasures:
-    found = structures(drawn(reference.value))
+def _measure(reference: CaseReference) -> ReferenceMeasures:
+    found = measure_structures(image_descriptors.drawn_labels(reference.value))
     return ReferenceMeasures(
-        label_voxels(reference.value.data),
-        foreground(reference),
+        slabs.label_voxels(reference.value.data),
+        image_descriptors.structure_intensities(reference),
         thickness={value: structure.thickness for value, structure in found.items()},
         elongation={value: structure.elongation for value, structure in found.items()},
         components={value: len(structure.pieces) for value, structure in found.items()},
@@ -76,12 +76,12 @@ def _places(found: Mapping[int, Structure], geometry: Geometry) -> Mapping[int, 
     return {value: (1 - high, 1 - low) if flips[side] else (low, high) for value, (low, high) in shares.items()}
 
 
-def _counted(fingerprint: Fingerprint) -> Mapping[str, int]:
+def _count(fingerprint: Fingerprint) -> Mapping[str, int]:
     """{label value: voxels}"""
     return {str(value): count for value, count in fingerprint.voxels(KIND).items()}
 
 
-def _odd(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
+def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
     yield from _read_so(reference)
     yield from _drawn_apart(reference, measures)
     if measures.specks:
@@ -92,7 +92,7 @@ def _odd(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Prob
             "the network learns slips of the pen, and they dominate surface distances",
             "Check them, and remove those that are not intended",
         )
-    pixels = drawn(reference.value)
+    pixels = image_descriptors.drawn_labels(reference.value)
     if np.squeeze(pixels).ndim == FLAT and any(is_outline(pixels == value) for value in measures.components):
         yield Problem(
             "warning",
@@ -129,8 +129,8 @@ def _drawn_apart(reference: CaseReference, measures: ReferenceMeasures) -> Itera
         along = "" if axis == reference.value.geometry.ndim - 1 else f" along axis {axis + 1}"
         yield Problem(
             "warning",
-            f"{name} is drawn on slices {listed(slices, MOST_LISTED)}{along} and not between them, on "
-            f"{listed(empty, MOST_LISTED)}",
+            f"{name} is drawn on slices {errors.list_phrase(slices, MOST_LISTED)}{along} and not between them, on "
+            f"{errors.list_phrase(empty, MOST_LISTED)}",
             (reference.case,),
             "the slices between are background, in training and in every measure",
             "Draw them, or interpolate contours of a structure set with --fill-contours, or train on the drawn slices "
@@ -155,10 +155,10 @@ def is_outline(inside: Array) -> bool:
     return bool(holes == pieces)
 
 
-def _checked(cohort: Cohort) -> Iterator[Problem]:
+def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     yield from _labels(cohort)
     yield from _background(cohort)
-    yield from _known(cohort)
+    yield from _unknown_structures(cohort)
 
 
 def numbered_objects(cohort: Cohort) -> str:
@@ -191,7 +191,7 @@ def _labels(cohort: Cohort) -> Iterator[Problem]:
     if len(declared) > 1 and strange:
         yield Problem(
             "error",
-            f"masks hold values without a label: {listed(sorted(set().union(*strange.values())))}",
+            f"masks hold values without a label: {errors.list_phrase(sorted(set().union(*strange.values())))}",
             tuple(strange),
             "their meaning is not known",
             "Declare them with --labels VALUE=NAME,VALUE=NAME, or correct the masks",
@@ -202,7 +202,7 @@ def _labels(cohort: Cohort) -> Iterator[Problem]:
     if len(declared) == 1 < len(values) and count <= MOST_LABELS:
         yield Problem(
             "warning",
-            f"nobody named the mask values {listed(values)}",
+            f"nobody named the mask values {errors.list_phrase(values)}",
             (),
             "results and reports call the structures by these numbers",
             "Name them with --labels VALUE=NAME,VALUE=NAME",
@@ -238,7 +238,7 @@ def _background(cohort: Cohort) -> Iterator[Problem]:
     if missing:
         yield Problem(
             "warning",
-            f"declared but nowhere drawn in the cases that train: {listed(missing)}",
+            f"declared but nowhere drawn in the cases that train: {errors.list_phrase(missing)}",
             (),
             "it cannot be learnt",
             "Leave it out with --labels, or look for the masks that hold it",
@@ -251,7 +251,7 @@ def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
     return {case: [", ".join(sorted(known))] for case, known in partial.items()}
 
 
-def _known(cohort: Cohort) -> Iterator[Problem]:
+def _unknown_structures(cohort: Cohort) -> Iterator[Problem]:
     """Voxels of structures that are unknown in their case, and structures that no case knows."""
     masks, regions = cohort.summaries(KIND), cohort.dataset.regions
     labels = [one for one in cohort.dataset.classes.get(KIND, ()) if not (one.is_ignored or one.is_background)]
@@ -274,7 +274,7 @@ def _known(cohort: Cohort) -> Iterator[Problem]:
     if nowhere := [name for name, count in cohort.dataset.knowing.items() if not count]:
         yield Problem(
             "error",
-            f"no case knows {listed(nowhere)}",
+            f"no case knows {errors.list_phrase(nowhere)}",
             (),
             "it cannot be learnt",
             "Leave it out with --labels, or give cases in which it was drawn",
@@ -286,18 +286,18 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     lines = {"readers": ", ".join(dataset.readers)} if dataset.readers else {}
     if not voxels:
         return lines
-    labels, unit = dataset.classes.get(KIND, ()), counted_in(cohort.fingerprint.axes)
+    labels, unit = dataset.classes.get(KIND, ()), grid_geometry.pixels_or_voxels(cohort.fingerprint.axes)
     ignored = [label.value for label in labels if label.is_ignored]
     if ignored:
         share = 1 - sum(voxels.get(value, 0) for value in ignored) / sum(voxels.values())
         lines["annotated"] = f"{100 * share:.3g} % of the {unit}; the others are to be ignored"
     if knowing := dataset.knowing:
         drawn_in = sum(KIND in case.references for case in dataset)
-        of_each = listed((f"{name} in {count}" for name, count in knowing.items()), MOST_LISTED)
+        of_each = errors.list_phrase((f"{name} in {count}" for name, count in knowing.items()), MOST_LISTED)
         lines["structures known"] = f"{of_each} of {drawn_in} cases"
     names = {label.value: label.name for label in labels}
     counts = (f"{names.get(value, value)}: {count} {unit}" for value, count in voxels.items() if value != 0)
-    return lines | {"mask values": listed(counts, MOST_LISTED)}
+    return lines | {"mask values": errors.list_phrase(counts, MOST_LISTED)}
 
 
 def _charts(cohort: Cohort) -> Iterator[Figure]:
@@ -315,9 +315,9 @@ def _charts(cohort: Cohort) -> Iterator[Figure]:
         for value in values[:MOST_DRAWN]
     }
     if groups:
-        unit = "ml" if in_ml else counted_in(cohort.fingerprint.axes)
+        unit = "ml" if in_ml else grid_geometry.pixels_or_voxels(cohort.fingerprint.axes)
         caption = f"The first {MOST_DRAWN} of {len(values)} structures." if len(values) > MOST_DRAWN else ""
-        yield figures.histogram(groups, "Size of the structures", axis=f"{unit} in a case", caption=caption)
+        yield charts.histogram_chart(groups, "Size of the structures", axis=f"{unit} in a case", caption=caption)
 
 
 @dataclass(frozen=True)
@@ -355,12 +355,12 @@ class Structure:
     @property
     def specks(self) -> int:
         """Pieces that are tiny beside the largest."""
-        return int(np.count_nonzero(is_speck(np.array(self.pieces))))
+        return int(np.count_nonzero(label_maps.is_speck(np.array(self.pieces))))
 
 
-def structures(labels: Array) -> Mapping[int, Structure]:
+def measure_structures(labels: Array) -> Mapping[int, Structure]:
     """{value: structure} of a (*spatial) map of whole numbers, without background."""
-    boxes = boxes_of_labels(labels)
+    boxes = label_maps.boxes_of_labels(labels)
     if min(boxes, default=0) < 0:
         return {}
     return {value: _structure(labels[box] == value, [part.start for part in box]) for value, box in boxes.items()}
@@ -369,7 +369,7 @@ def structures(labels: Array) -> Mapping[int, Structure]:
 def _structure(inside: Array, corner: Sequence[int]) -> Structure:
     """inside: (*spatial) truths, no larger than the structure; corner: where they begin in the map."""
     pieces, _ = ndimage.label(inside, structure=np.ones((3,) * inside.ndim))
-    sizes = [size for number, size in label_voxels(pieces).items() if number]
+    sizes = [size for number, size in slabs.label_voxels(pieces).items() if number]
     ends = tuple(_ends(inside, axis, start) for axis, start in enumerate(corner))
     return Structure(_mean_runs(inside), tuple(sizes), ends, _slices_apart(inside, corner))
 
@@ -422,8 +422,8 @@ def _starts(inside: Array, axis: int) -> Array:
 
 MASK = ReferenceKind(
     KIND,
-    ReferenceFacts(_measured, counted=_counted),
-    ReferenceChecks(odd=_odd, cohort=_checked),
+    ReferenceFacts(_measure, counted=_count),
+    ReferenceChecks(odd=_case_problems, cohort=_cohort_problems),
     ReferenceStrata(_strata, rank=3),
     words=ReferenceWords(lines=_lines, charts=_charts),
 )

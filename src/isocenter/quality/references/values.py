@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import counted
-from isocenter.quality.covariates import words_of
-from isocenter.report import Figure, figures
+from isocenter import errors
+from isocenter.quality import covariate_checks
+from isocenter.report import Figure
+from isocenter.report.figures import charts
 from isocenter.values import (
     Case,
     Cohort,
@@ -22,9 +23,9 @@ from isocenter.values import (
     ReferenceChecks,
     ReferenceFacts,
     ReferenceKind,
-    ReferenceStrata,
     ReferenceWords,
 )
+from isocenter.values.reference_kind import ReferenceStrata
 
 KIND = "value"
 # Cases are spread over the parts of a split by the quarters of a value, or by fewer levels of at least so many cases.
@@ -55,7 +56,7 @@ def _answers(summary: Any) -> Mapping[str, tuple[float, bool]]:
     return {name: (float(value), True) for name, value in summary.items()}
 
 
-def _counted(fingerprint: Fingerprint) -> Mapping[str, Mapping[str, float]]:
+def _count(fingerprint: Fingerprint) -> Mapping[str, Mapping[str, float]]:
     """{name: how many cases have it, their mean and standard deviation}"""
     return {
         name: {"cases": len(values), "mean": float(values.mean()), "deviation": float(values.std())}
@@ -63,7 +64,7 @@ def _counted(fingerprint: Fingerprint) -> Mapping[str, Mapping[str, float]]:
     }
 
 
-def _checked(cohort: Cohort) -> Iterator[Problem]:
+def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     """Findings on each named value of the cases that have it."""
     values: dict[str, dict[str, float]] = {}
     for case, summary in cohort.summaries(KIND).items():
@@ -88,9 +89,9 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
             factor, larger = mixed
             yield Problem(
                 "warning",
-                f"{name} seems to be in two units: {counted(int(larger.sum()), 'value')} of {len(numbers)} are about "
+                f"{name} seems to be in two units: {errors.count_phrase(int(larger.sum()), 'value')} of {len(numbers)} are about "
                 f"{factor:g} times as large as the others ({FACTORS[factor]})",
-                _named(numbers_of, larger if larger.sum() <= len(numbers) / 2 else ~larger),
+                _case_names(numbers_of, larger if larger.sum() <= len(numbers) / 2 else ~larger),
                 "the model learns from values that mean something else",
                 "Bring all to one unit",
             )
@@ -99,9 +100,9 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
             extreme = ", ".join(f"{value:g}" for value in sorted(numbers[far].tolist())[:3])
             yield Problem(
                 "warning",
-                f"{name} has {counted(int(far.sum()), 'value')} far outside all others: {extreme} where the middle "
+                f"{name} has {errors.count_phrase(int(far.sum()), 'value')} far outside all others: {extreme} where the middle "
                 f"half lies between {np.quantile(numbers, 0.25):g} and {np.quantile(numbers, 0.75):g}",
-                _named(numbers_of, far),
+                _case_names(numbers_of, far),
                 "a typing error would be learnt, and distorts every mean",
                 "Look at them, and correct what is wrong",
             )
@@ -111,7 +112,7 @@ def is_identifier(name: str, values: Floats) -> bool:
     """Whole numbers, all different, that a column's name calls so or that lie as densely as a count."""
     if not (values == np.rint(values)).all() or len(np.unique(values)) < len(values):
         return False
-    words = words_of(name) | set(re.split(r"[\W_\d]+", name.lower()))
+    words = covariate_checks.column_words(name) | set(re.split(r"[\W_\d]+", name.lower()))
     return bool(words & NAMING or np.ptp(values) < DENSE * len(values))
 
 
@@ -163,14 +164,14 @@ def _constant(name: str, values: list[float], dataset: Dataset) -> Iterator[Prob
     yield Problem(
         # Other references can still be learnt.
         "error" if dataset.kinds == {KIND} else "warning",
-        what or f"{counted(len(values), 'training case has', 'training cases have')} a value of {name}",
+        what or f"{errors.count_phrase(len(values), 'training case has', 'training cases have')} a value of {name}",
         (),
         "there is nothing to learn",
         "Give cases that differ, or leave the column out",
     )
 
 
-def _named(values: Mapping[str, float], chosen: np.ndarray) -> tuple[str, ...]:
+def _case_names(values: Mapping[str, float], chosen: np.ndarray) -> tuple[str, ...]:
     return tuple(name for name, one in zip(values, chosen, strict=True) if one)
 
 
@@ -186,26 +187,26 @@ def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
 
 def _lines(cohort: Cohort) -> Mapping[str, str]:
     values = cohort.fingerprint.values()
-    return {"values": "; ".join(f"{name} {_spread(own)}" for name, own in values.items())} if values else {}
+    return {"values": "; ".join(f"{name} {_spread_words(own)}" for name, own in values.items())} if values else {}
 
 
-def _spread(values: Floats) -> str:
+def _spread_words(values: Floats) -> str:
     """The number of values, and their range."""
     low, middle, high = np.quantile(values, [0, 0.5, 1]).tolist()
-    return f"{low:.4g} to {high:.4g}, median {middle:.4g} ({counted(len(values), 'case')})"
+    return f"{low:.4g} to {high:.4g}, median {middle:.4g} ({errors.count_phrase(len(values), 'case')})"
 
 
 def _charts(cohort: Cohort) -> Iterator[Figure]:
     """Charts of the distribution of each measured value."""
     for name, values in cohort.fingerprint.values().items():
         if np.ptp(values) > 0:
-            yield figures.histogram({name: values}, f"Values: {name}", axis=name)
+            yield charts.histogram_chart({name: values}, f"Values: {name}", axis=name)
 
 
 VALUE = ReferenceKind(
     KIND,
-    ReferenceFacts(answers=_answers, is_measured=True, counted=_counted),
-    ReferenceChecks(cohort=_checked),
+    ReferenceFacts(answers=_answers, is_measured=True, counted=_count),
+    ReferenceChecks(cohort=_cohort_problems),
     ReferenceStrata(_strata, rank=2, words="small and large values"),
     ReferenceWords("values", "{name} can be told", _lines, _charts),
 )

@@ -13,13 +13,15 @@ from matplotlib.dates import ConciseDateFormatter
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from isocenter.errors import UsageError, listed
+from isocenter import errors as errors_module
+from isocenter.errors import UsageError
 from isocenter.evaluation import Metrics
 from isocenter.lazy import pandas as pd
-from isocenter.report.blocks import Figure
+from isocenter.report import wording
 from isocenter.report.display import Ink
-from isocenter.report.figures.drawing import CROWDED, Canvas, chart, cycle, legend, plain, short, shortened
-from isocenter.report.words import decimals, interval_text, number, row_name, value_text
+from isocenter.report.figures import drawing
+from isocenter.report.figures.drawing import CROWDED, Canvas
+from isocenter.report.page_blocks import Figure
 from isocenter.values import Estimate, Floats, Row
 
 # Columns of a run of folds begin with it.
@@ -47,7 +49,7 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
     """
     if not {"step", "loss"} <= set(log.columns) or log.empty:
         raise UsageError("the log has no step and loss", title, "Give the log that training wrote")
-    losses, groups = _measured(log)
+    losses, groups = _measured_columns(log)
     small = {name: words for name, words in SMALL.items() if name in log.columns and bool(log[name].notna().any())}
     heights = [3.0] + [2.2] * len(groups) + [1.2] * len(small)
 
@@ -63,16 +65,16 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
             axes.set_ylabel(words)
             axes.set_ylim(bottom=0)
         for axes in panels:
-            plain(axes, ink)
+            drawing.plain_axes(axes, ink)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panels[-1].set_xlabel(_time_axis(log))
 
     last = log.dropna(subset=["loss"])["loss"]
-    alt = f"Loss from {number(float(last.iloc[0]))} to {number(float(last.iloc[-1]))} over {len(last)} records"
+    alt = f"Loss from {wording.number_text(float(last.iloc[0]))} to {wording.number_text(float(last.iloc[-1]))} over {len(last)} records"
     caption = "Loss of the training batches (thin: as recorded, thick: running mean)"
     shown = "the validation cases" + " and on some training cases" * any(TRAINING in name for name in log.columns)
     caption += f", and what was measured on {shown}." if groups else "."
-    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.7 + 0.62 * sum(heights)))
+    return drawing.draw_chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.7 + 0.62 * sum(heights)))
 
 
 def label_scores(rows: Sequence[Row], title: str, *, metrics: Metrics) -> Figure:
@@ -89,27 +91,30 @@ def label_scores(rows: Sequence[Row], title: str, *, metrics: Metrics) -> Figure
         axes = canvas.subplots()
         for index, row in enumerate(rows):
             _dot(axes, index, row.estimate, ink)
-        axes.set_yticks(range(len(rows)), shortened([row.label for row in rows]), parse_math=False)
+        axes.set_yticks(range(len(rows)), drawing.shorten_all([row.label for row in rows]), parse_math=False)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         low, high = axes.get_xlim()
         if low < 0 < high:
             axes.axvline(0, color=ink.faint, linewidth=1, linestyle="dashed")
         unit = rows[0].estimate.unit
-        axes.set_xlabel(f"{metrics.of(rows[0].metric).words}{f' ({unit})' if unit else ''}")
-        plain(axes, ink)
+        axes.set_xlabel(f"{metrics.metric_named(rows[0].metric).words}{f' ({unit})' if unit else ''}")
+        drawing.plain_axes(axes, ink)
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0, labelcolor=ink.text)
 
     alt = "; ".join(
-        f"{row_name(row, metrics)} {value_text(row.estimate)} ({interval_text(row.estimate)})" for row in rows
+        f"{wording.row_name(row, metrics)} {wording.value_text(row.estimate)} ({wording.interval_text(row.estimate)})"
+        for row in rows
     )
     level = f"{100 * rows[0].estimate.level:.0f} % interval"
     caption = f"Dot: value. Line: {level}, absent where none can be given."
     height = 0.42 if len(rows) <= CROWDED else 0.24
-    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.8 + height * len(rows)))
+    return drawing.draw_chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.8 + height * len(rows)))
 
 
-def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption: str = "", bins: int = 24) -> Figure:
+def histogram_chart(
+    groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption: str = "", bins: int = 24
+) -> Figure:
     """Histogram with one outline a group; with few values, or many groups, each value is a dot.
 
     axis: what is counted, with its unit
@@ -123,18 +128,18 @@ def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption
     def draw(canvas: Canvas, ink: Ink) -> None:
         """An outline a group."""
         axes = canvas.subplots()
-        for colour, (name, numbers) in zip(cycle(ink, len(values)), values.items(), strict=True):
+        for colour, (name, numbers) in zip(drawing.cycle_colours(ink, len(values)), values.items(), strict=True):
             axes.hist(numbers, edges, histtype="stepfilled", color=colour, alpha=0.25 if len(values) > 1 else 0.55)
-            axes.hist(numbers, edges, histtype="step", color=colour, linewidth=1.5, label=short(name))
+            axes.hist(numbers, edges, histtype="step", color=colour, linewidth=1.5, label=drawing.short_name(name))
         axes.set_xlabel(axis)
         axes.set_ylabel("count")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        plain(axes, ink)
+        drawing.plain_axes(axes, ink)
         if len(values) > 1:
-            legend(axes, ink)
+            drawing.draw_legend(axes, ink)
 
-    spreads = [f"{name}: {_spread(given)}" for name, given in values.items()]
-    return chart(draw, title=title, caption=caption, alt=f"Histogram of {axis}. {'; '.join(spreads)}")
+    spreads = [f"{name}: {_spread_words(given)}" for name, given in values.items()]
+    return drawing.draw_chart(draw, title=title, caption=caption, alt=f"Histogram of {axis}. {'; '.join(spreads)}")
 
 
 def _dots(values: Mapping[str, Floats], title: str, axis: str, caption: str) -> Figure:
@@ -142,25 +147,27 @@ def _dots(values: Mapping[str, Floats], title: str, axis: str, caption: str) -> 
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         axes = canvas.subplots()
-        for index, (colour, numbers) in enumerate(zip(cycle(ink, len(values)), values.values(), strict=True)):
+        for index, (colour, numbers) in enumerate(
+            zip(drawing.cycle_colours(ink, len(values)), values.values(), strict=True)
+        ):
             # Dots at one place are drawn one above the other, in an order that never changes.
             lifts = np.linspace(-0.22, 0.22, numbers.size) if numbers.size > 1 else np.zeros(numbers.size)
             size, alpha = (5, 0.7) if numbers.size < FEW_VALUES else (3, 0.4)
             axes.plot(numbers, index + lifts, "o", color=colour, markersize=size, alpha=alpha, markeredgewidth=0)
             if numbers.size:
                 axes.plot([np.median(numbers)] * 2, [index - 0.32, index + 0.32], color=colour, linewidth=2)
-        axes.set_yticks(range(len(values)), shortened(list(values)), parse_math=False)
+        axes.set_yticks(range(len(values)), drawing.shorten_all(list(values)), parse_math=False)
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.set_xlabel(axis)
-        plain(axes, ink)
+        drawing.plain_axes(axes, ink)
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0, labelcolor=ink.text)
         axes.margins(x=0.08)
 
-    spreads = [f"{name}: {_spread(given)}" for name, given in values.items()]
+    spreads = [f"{name}: {_spread_words(given)}" for name, given in values.items()]
     text = f"{caption} Dot: one value. Stroke: median.".strip()
     size = (4.4, 1.0 + (0.55 if len(values) <= CROWDED else 0.3) * max(1, len(values)))
-    return chart(draw, title=title, caption=text, alt=f"Dots of {axis}. {'; '.join(spreads)}", size=size)
+    return drawing.draw_chart(draw, title=title, caption=text, alt=f"Dots of {axis}. {'; '.join(spreads)}", size=size)
 
 
 def scatter(
@@ -177,7 +184,7 @@ def scatter(
         panel.scatter(across, up, s=16, color=ink.series[0], alpha=0.65, edgecolors="none")
         panel.set_xlabel(axes[0])
         panel.set_ylabel(axes[1])
-        plain(panel, ink)
+        drawing.plain_axes(panel, ink)
         if identity and across.size:
             ends = [min(across.min(), up.min()), max(across.max(), up.max())]
             panel.plot(ends, ends, color=ink.faint, linewidth=1, linestyle="dashed")
@@ -186,10 +193,10 @@ def scatter(
     alt = f"Scatter of {axes[1]} against {axes[0]}, {across.size} points"
     if across.size > 2 and across.std() > 0 and up.std() > 0:
         alt += f", correlation {np.corrcoef(across, up)[0, 1]:.2f}"
-    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 3.6))
+    return drawing.draw_chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 3.6))
 
 
-def _measured(log: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def _measured_columns(log: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """The columns that training adds to its own: further losses, and metrics, those of one panel together.
 
     Numbers from 0 to 1 share a panel, and so does one metric of several cases or trainings, whatever its range.
@@ -216,15 +223,15 @@ def _loss(axes: Axes, log: pd.DataFrame, others: Sequence[str], ink: Ink) -> Non
     axes.plot(rows_known["step"], rows_known["loss"], color=ink.series[0], alpha=0.3, linewidth=0.8)
     axes.plot(rows_known["step"], smooth, color=ink.series[0], linewidth=1.8, label="mean" if others else "loss")
     axes.set_ylabel("loss")
-    for colour, name in zip(cycle(ink, 1 + len(others))[1:], others, strict=True):
+    for colour, name in zip(drawing.cycle_colours(ink, 1 + len(others))[1:], others, strict=True):
         rows_known = log.dropna(subset=[name])
-        axes.plot(rows_known["step"], rows_known[name], color=colour, linewidth=1.6, label=short(name))
+        axes.plot(rows_known["step"], rows_known[name], color=colour, linewidth=1.6, label=drawing.short_name(name))
     if others:
-        legend(axes, ink)
+        drawing.draw_legend(axes, ink)
 
 
 def _validation(axes: Axes, log: pd.DataFrame, metrics: Sequence[str], ink: Ink) -> None:
-    for colour, name in zip(cycle(ink, len(metrics)), metrics, strict=True):
+    for colour, name in zip(drawing.cycle_colours(ink, len(metrics)), metrics, strict=True):
         rows_known = log.dropna(subset=[name])
         axes.plot(
             rows_known["step"],
@@ -233,11 +240,11 @@ def _validation(axes: Axes, log: pd.DataFrame, metrics: Sequence[str], ink: Ink)
             linewidth=1.6,
             marker="o",
             markersize=3,
-            label=short(name.replace(TRAINING, "training cases")),
+            label=drawing.short_name(name.replace(TRAINING, "training cases")),
         )
-    axes.set_ylabel("metric" if len(metrics) > 1 else short(metrics[0], 16), parse_math=False)
+    axes.set_ylabel("metric" if len(metrics) > 1 else drawing.short_name(metrics[0], 16), parse_math=False)
     if len(metrics) > 1:
-        legend(axes, ink)
+        drawing.draw_legend(axes, ink)
 
 
 def _time_axis(log: pd.DataFrame) -> str:
@@ -255,7 +262,7 @@ def _dot(axes: Axes, row: int, estimate: Estimate, ink: Ink) -> None:
     axes.plot(estimate.value, row, "o", markersize=4.5, color=ink.series[0])
     end = max(estimate.value, estimate.high or estimate.value)
     axes.annotate(
-        number(estimate.value, places=decimals(estimate.value, estimate.unit)),
+        wording.number_text(estimate.value, places=wording.decimal_places(estimate.value, estimate.unit)),
         (end, row),
         (5, 0),
         textcoords="offset points",
@@ -271,14 +278,14 @@ def _finite(values: ArrayLike) -> Floats:
     return array[np.isfinite(array)]
 
 
-def _spread(values: Floats) -> str:
+def _spread_words(values: Floats) -> str:
     if not values.size:
         return "nothing measured"
     low, middle, high = np.quantile(values, [0, 0.5, 1])
     return f"{values.size} values from {low:.3g} to {high:.3g}, median {middle:.3g}"
 
 
-def courses(
+def estimate_courses(
     steps: Mapping[str, Mapping[int, Estimate]], title: str, *, axes: tuple[str, str], base: float, caption: str
 ) -> Figure:
     """A panel a name, with the estimate of each step on its interval, and a dashed line at `base`.
@@ -300,9 +307,9 @@ def courses(
                     panel.plot(
                         [step, step], [estimate.low, estimate.high], color=ink.series[0], linewidth=1.2, alpha=0.6
                     )
-            panel.set_title(short(name), fontsize=9, color=ink.text, parse_math=False)
+            panel.set_title(drawing.short_name(name), fontsize=9, color=ink.text, parse_math=False)
             panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            plain(panel, ink)
+            drawing.plain_axes(panel, ink)
         for panel in panels[len(steps) :]:
             panel.set_axis_off()
         canvas.supxlabel(axes[0], fontsize=9, color=ink.text)
@@ -310,10 +317,12 @@ def courses(
 
     ends = [f"{name}: {list(own.values())[-1].value:.3g} at the last step" for name, own in steps.items()]
     alt = f"{axes[1]} over {axes[0]}, {base:.3g} before. {'; '.join(ends)}"
-    return chart(draw, title=title, caption=caption, alt=alt, size=(0.95 + 1.15 * columns, 0.8 + 1.05 * rows))
+    return drawing.draw_chart(
+        draw, title=title, caption=caption, alt=alt, size=(0.95 + 1.15 * columns, 0.8 + 1.05 * rows)
+    )
 
 
-def over_time(
+def metrics_over_time(
     panels: Mapping[str, Mapping[str, Mapping[datetime, Estimate]]],
     title: str,
     *,
@@ -330,7 +339,7 @@ def over_time(
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A panel a metric, below one another."""
         column = canvas.subplots(len(panels), 1, sharex=True, squeeze=False).ravel().tolist()
-        colours, keys = dict(zip(named, cycle(ink, len(named)), strict=True)), dict[str, Artist]()
+        colours, keys = dict(zip(named, drawing.cycle_colours(ink, len(named)), strict=True)), dict[str, Artist]()
         for panel, (name, sources) in zip(column, panels.items(), strict=True):
             for source, course in sources.items():
                 values, ends = [one.value for one in course.values()], [(one.low, one.high) for one in course.values()]
@@ -341,8 +350,8 @@ def over_time(
                 keys["bound"] = panel.axhline(bounds[name], color=ink.text, linewidth=1, linestyle="dashed")
             for at in changes:
                 panel.axvline(at, color=ink.faint, linewidth=1, linestyle="dotted")
-            panel.set_title(short(name, 40), fontsize=9, color=ink.text, parse_math=False)
-            plain(panel, ink)
+            panel.set_title(drawing.short_name(name, 40), fontsize=9, color=ink.text, parse_math=False)
+            drawing.plain_axes(panel, ink)
         column[-1].xaxis.set_major_formatter(ConciseDateFormatter(column[-1].xaxis.get_major_locator()))
         canvas.legend(
             list(keys.values()), list(keys), loc="outside lower center", ncols=4, labelcolor=ink.text, frameon=False
@@ -353,10 +362,13 @@ def over_time(
         for name, all_of in panels.items()
         for source, own in all_of.items()
     ]
-    marks = listed(f"{words} from {at:%Y-%m-%d %H:%M}" for at, words in changes.items()) or "no software changed"
+    marks = (
+        errors_module.list_phrase(f"{words} from {at:%Y-%m-%d %H:%M}" for at, words in changes.items())
+        or "no software changed"
+    )
     caption = f"Dots: months, with 95 % intervals. Dotted lines: {marks}."
     size = (4.4, 0.8 + 1.3 * len(panels))
-    return chart(draw, title=title, caption=caption, alt=f"Last figures: {'; '.join(last)}", size=size)
+    return drawing.draw_chart(draw, title=title, caption=caption, alt=f"Last figures: {'; '.join(last)}", size=size)
 
 
 def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis: str, caption: str = "") -> Figure:
@@ -373,7 +385,7 @@ def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis:
     for n, (attribute, group, estimate, judged) in enumerate(rows):
         if n == 0 or rows[n - 1][0] != attribute:
             lines.append((attribute, None, True))
-        lines.append((f"{short(group)} ({estimate.n})", estimate, judged))
+        lines.append((f"{drawing.short_name(group)} ({estimate.n})", estimate, judged))
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A line a group."""
@@ -394,17 +406,17 @@ def forest(rows: Sequence[tuple[str, str, Estimate, bool]], title: str, *, axis:
         axes.set_yticks(range(len(lines)), [name for name, _, _ in lines], parse_math=False)
         axes.set_ylim(len(lines) - 0.4, -0.6)
         axes.set_xlabel(axis)
-        plain(axes, ink)
+        drawing.plain_axes(axes, ink)
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0, labelcolor=ink.text)
         for (_, estimate, _), tick in zip(lines, axes.get_yticklabels(), strict=True):
             tick.set_fontweight("bold" if estimate is None else "normal")
 
-    alt = "; ".join(f"{a} {g} {value_text(one)} ({interval_text(one)})" for a, g, one, _ in rows)
+    alt = "; ".join(f"{a} {g} {wording.value_text(one)} ({wording.interval_text(one)})" for a, g, one, _ in rows)
     words = caption or "Dot: value, hollow where a group cannot be judged. Line: its interval. In brackets: cases."
     words += f" {left} more groups are not drawn." if left > 0 else ""
     height = 0.36 if len(lines) <= CROWDED else 0.24
-    return chart(draw, title=title, caption=words, alt=alt, size=(4.4, 0.8 + height * len(lines)))
+    return drawing.draw_chart(draw, title=title, caption=words, alt=alt, size=(4.4, 0.8 + height * len(lines)))
 
 
 SIZE = (4.4, 4.0)
@@ -412,7 +424,7 @@ SIZE = (4.4, 4.0)
 MOST_BARS = 150
 
 
-def agreement(
+def agreement_plot(
     reference: ArrayLike,
     predicted: ArrayLike,
     title: str,
@@ -426,7 +438,7 @@ def agreement(
     errors: (cases,) half the height of each error bar
     Raises UsageError where there is no case.
     """
-    true, predictions = _paired(reference, predicted, title)
+    true, predictions = _pair(reference, predicted, title)
     bars = None if errors is None or len(true) > MOST_BARS else np.asarray(errors, dtype=float)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
@@ -437,16 +449,16 @@ def agreement(
         if bars is not None:
             axes.errorbar(true, predictions, bars, fmt="none", ecolor=ink.series[0], elinewidth=0.8, alpha=0.4)
         _points(axes, true, predictions, ink)
-        axes.set(xlabel=f"reference{_of(unit)}", ylabel=f"predicted{_of(unit)}")
+        axes.set(xlabel=f"reference{_unit_suffix(unit)}", ylabel=f"predicted{_unit_suffix(unit)}")
         axes.set_aspect("equal", adjustable="datalim")
-        plain(axes, ink)
+        drawing.plain_axes(axes, ink)
 
     words = caption or "Dashed: predicted and reference are equal."
     if bars is not None:
         words += " Bars: the network's own error, 1.96 standard deviations."
-    distance = number(float(np.abs(predictions - true).mean()))
-    alt = f"Predicted against reference{_of(unit)}, {len(true)} points, mean distance {distance}"
-    return chart(draw, title=title, caption=words, alt=alt, size=SIZE)
+    distance = wording.number_text(float(np.abs(predictions - true).mean()))
+    alt = f"Predicted against reference{_unit_suffix(unit)}, {len(true)} points, mean distance {distance}"
+    return drawing.draw_chart(draw, title=title, caption=words, alt=alt, size=SIZE)
 
 
 def bland_altman(
@@ -464,7 +476,7 @@ def bland_altman(
     Raises UsageError where there is no case.
     Bland and Altman, Lancet 1986, doi:10.1016/S0140-6736(86)90837-8
     """
-    true, predictions = _paired(reference, predicted, title)
+    true, predictions = _pair(reference, predicted, title)
     lines = (limits[1], bias, limits[0])
 
     def draw(canvas: Canvas, ink: Ink) -> None:
@@ -474,16 +486,19 @@ def bland_altman(
         for estimate, colour in zip(lines, (ink.series[1], ink.series[0], ink.series[1]), strict=True):
             _line(axes, estimate, colour, ink)
         _points(axes, (true + predictions) / 2, predictions - true, ink)
-        axes.set(xlabel=f"mean of predicted and reference{_of(unit)}", ylabel=f"predicted minus reference{_of(unit)}")
+        axes.set(
+            xlabel=f"mean of predicted and reference{_unit_suffix(unit)}",
+            ylabel=f"predicted minus reference{_unit_suffix(unit)}",
+        )
         axes.locator_params(axis="x", nbins=5)  # numbers of voxels are long
-        plain(axes, ink)
+        drawing.plain_axes(axes, ink)
 
     spoken = zip(("upper limit", "bias", "lower limit"), lines, strict=True)
-    alt = f"Bland-Altman plot of {len(true)} cases: {', '.join(f'{name} {value_text(one)}' for name, one in spoken)}"
+    alt = f"Bland-Altman plot of {len(true)} cases: {', '.join(f'{name} {wording.value_text(one)}' for name, one in spoken)}"
     caption = "Lines: bias and limits of agreement, between which 95 % of the differences lie if they are normal."
     if any(one.low is not None for one in lines):
         caption += f" Bands: their {100 * bias.level:.0f} % intervals."
-    return chart(draw, title=title, caption=caption, alt=alt, size=SIZE)
+    return drawing.draw_chart(draw, title=title, caption=caption, alt=alt, size=SIZE)
 
 
 def _line(axes: Axes, estimate: Estimate, colour: str, ink: Ink) -> None:
@@ -497,7 +512,7 @@ def _line(axes: Axes, estimate: Estimate, colour: str, ink: Ink) -> None:
         axes.axhspan(estimate.low, estimate.high, color=colour, alpha=0.15, linewidth=0)
     axes.axhline(estimate.value, color=colour, linewidth=1.4)
     axes.annotate(
-        number(estimate.value),
+        wording.number_text(estimate.value),
         (1, estimate.value),
         (3, 0),
         xycoords=("axes fraction", "data"),
@@ -513,7 +528,7 @@ def _points(axes: Axes, across: Floats, up: Floats, ink: Ink) -> None:
     axes.scatter(across, up, s=16, color=ink.series[0], alpha=0.65, edgecolors="none")
 
 
-def _paired(reference: ArrayLike, predicted: ArrayLike, title: str) -> tuple[Floats, Floats]:
+def _pair(reference: ArrayLike, predicted: ArrayLike, title: str) -> tuple[Floats, Floats]:
     true, predictions = np.asarray(reference, dtype=float), np.asarray(predicted, dtype=float)
     if true.shape != predictions.shape or not true.size:
         problem = f"{predictions.size} predictions for {true.size} references"
@@ -521,5 +536,5 @@ def _paired(reference: ArrayLike, predicted: ArrayLike, title: str) -> tuple[Flo
     return true, predictions
 
 
-def _of(unit: str) -> str:
+def _unit_suffix(unit: str) -> str:
     return f" ({unit})" if unit else ""

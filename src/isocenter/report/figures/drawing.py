@@ -18,9 +18,9 @@ from matplotlib.backends.backend_mixed import MixedModeRenderer
 from matplotlib.backends.backend_svg import RendererSVG
 from PIL import Image as Picture
 
-from isocenter.errors import printable
-from isocenter.report.blocks import Figure
+from isocenter import errors
 from isocenter.report.display import LIGHT, PALETTE, Ink
+from isocenter.report.page_blocks import Figure
 
 Canvas = matplotlib.figure.Figure  # the object itself, never pyplot: nothing global, safe in threads
 
@@ -41,7 +41,7 @@ FONT, COLOUR = re.compile(r"font-family:[^;]*;?"), re.compile(r"#[0-9a-f]{6}\b")
 INKS = {colour: f"var(--{name}, {colour})" for name, colour in LIGHT.variables.items()}
 
 
-def chart(
+def draw_chart(
     draw: Callable[[Canvas, Ink], None],
     *,
     title: str,
@@ -60,11 +60,11 @@ def chart(
     draw(canvas, LIGHT)
     drawn = svg(canvas)
     canvas.set_facecolor(LIGHT.paper)
-    picture = png(canvas, CHART_DPI) if is_file else b""
+    picture = encode_png(canvas, CHART_DPI) if is_file else b""
     return Figure(title=title, png=picture, svg=drawn, caption=caption, alt=alt)
 
 
-def plain(axes: Axes, ink: Ink) -> None:
+def plain_axes(axes: Axes, ink: Ink) -> None:
     """Axes with two thin lines and a faint grid: the data are what stands out."""
     axes.set_facecolor("none")
     for side in ("top", "right"):
@@ -80,7 +80,7 @@ def plain(axes: Axes, ink: Ink) -> None:
         label.set_parse_math(False)  # names are shown as they are, never read as formulas
 
 
-def legend(axes: Axes, ink: Ink, location: Literal["best", "lower right"] = "best") -> None:
+def draw_legend(axes: Axes, ink: Ink, location: Literal["best", "lower right"] = "best") -> None:
     """A legend without a box; none of so many entries that they would hide what they name."""
     if len(axes.get_legend_handles_labels()[0]) > CROWDED:
         return
@@ -90,12 +90,12 @@ def legend(axes: Axes, ink: Ink, location: Literal["best", "lower right"] = "bes
         text.set_parse_math(False)
 
 
-def unnamed(lines: int) -> str:
+def caption_unnamed(lines: int) -> str:
     """The caption of a chart with more lines than a legend has room for."""
     return f"{lines} lines, too many to name: the tables state the figures of each." if lines > CROWDED else ""
 
 
-def short(name: str, length: int = 22) -> str:
+def short_name(name: str, length: int = 22) -> str:
     """A name that fits under a picture: its ends, which tell cases apart."""
     name = " ".join(name.split())
     if len(name) <= length:
@@ -104,23 +104,23 @@ def short(name: str, length: int = 22) -> str:
     return f"{name[:head]}\N{HORIZONTAL ELLIPSIS}{name[head + 1 - length :]}"
 
 
-def shortened(names: Sequence[str], length: int = 22) -> list[str]:
+def shorten_all(names: Sequence[str], length: int = 22) -> list[str]:
     """The names as `short` makes them; those that it would make alike are whole."""
-    short_names = [short(name, length) for name in names]
+    short_names = [short_name(name, length) for name in names]
     return [one if short_names.count(one) == 1 else name for one, name in zip(short_names, names, strict=True)]
 
 
-def cycle(ink: Ink, count: int) -> list[str]:
+def cycle_colours(ink: Ink, count: int) -> list[str]:
     """A number of colours of series, from the first again where they do not suffice."""
     return [ink.series[place % len(ink.series)] for place in range(count)]
 
 
-def png(canvas: Canvas, dpi: float) -> bytes:
+def encode_png(canvas: Canvas, dpi: float) -> bytes:
     """The drawing as PNG of at most PNG_LIMIT bytes: fewer colours first, then fewer pixels."""
     while True:
-        picture = _rendered(canvas, dpi)
+        picture = _render(canvas, dpi)
         for colour_count in OWN_COLOURS:
-            data = _packed(picture, colour_count)
+            data = _pack_palette(picture, colour_count)
             if len(data) <= PNG_LIMIT:
                 return data
         dpi *= min(0.95, 0.98 * math.sqrt(PNG_LIMIT / len(data)))  # bytes grow with the area
@@ -178,21 +178,21 @@ class _Letters(RendererSVG):
 
     def draw_text(self, gc: Any, x: float, y: float, s: str, prop: Any, angle: float, *more: Any, **given: Any) -> None:
         """A line of text."""
-        self._draw_text_as_text(gc, x, y, printable(s), prop, angle, *more, **given)
+        self._draw_text_as_text(gc, x, y, errors.printable_text(s), prop, angle, *more, **given)
 
     def _make_id(self, kind: str, content: object) -> str:
         self.ids += 1
         return f"{kind}{OWN}{self.ids}"
 
 
-def _rendered(canvas: Canvas, dpi: float) -> Picture.Image:
+def _render(canvas: Canvas, dpi: float) -> Picture.Image:
     canvas.set_dpi(dpi)
     agg = FigureCanvasAgg(canvas)
     agg.draw()
     return Picture.fromarray(np.asarray(agg.buffer_rgba())).convert("RGB")
 
 
-def _packed(picture: Picture.Image, colour_count: int) -> bytes:
+def _pack_palette(picture: Picture.Image, colour_count: int) -> bytes:
     """PNG with a palette: a third of the size, and on grey pictures no difference to be seen.
 
     The colours of outlines are always in it: a line has too few pixels to earn its own beside a photograph.

@@ -9,20 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from isocenter.report.blocks import Figure
-from isocenter.report.display import Ink, Plane, View, cut, planes, turned, unit_of, upright, view_of
-from isocenter.report.figures.drawing import Canvas, chart, plain, png, short, shortened
-from isocenter.report.figures.slices import (
-    MOST_PANELS,
-    REFERENCE_LINE,
-    SLICE_DPI,
-    panels_of,
-    put_greys,
-    put_letters,
-    put_outlines,
-    put_scale_bar,
-    put_trace,
-)
+from isocenter.report import display
+from isocenter.report.display import Ink, ScreenPlane, UprightView
+from isocenter.report.figures import drawing, slice_figures
+from isocenter.report.figures.drawing import Canvas
+from isocenter.report.figures.slice_figures import MOST_PANELS, REFERENCE_LINE, SLICE_DPI
+from isocenter.report.page_blocks import Figure
 from isocenter.values import Array, Image, Label
 
 # Share of the largest value from which a map is opaque, and below which it is not seen.
@@ -40,7 +32,7 @@ NOWHERE = "Nothing in the image supports the target"
 MOST_BARS = 30
 
 
-def heat(
+def heat_overlay(
     image: Image,
     data: Array,
     title: str,
@@ -73,19 +65,23 @@ def heat(
     what = f"{'Failed map' if failed else 'Map'} of what the answer rests on"
     if image.geometry.is_series:
         return _over_series(image, evidence, title, caption, what, failed=failed)
-    axes, flips = upright(image.geometry)
-    view = view_of(image, None if inside is None else inside.astype(np.uint8), frame=frame, channel=channel)
-    evidence, whole = turned(evidence, axes, flips), turned(whole, axes, flips)
+    axes, flips = display.screen_order(image.geometry)
+    view = display.view_of(image, None if inside is None else inside.astype(np.uint8), frame=frame, channel=channel)
+    evidence, whole = display.turn_upright(evidence, axes, flips), display.turn_upright(whole, axes, flips)
     peak = np.unravel_index(int(whole.argmax()), whole.shape) if whole.any() else [size // 2 for size in whole.shape]
-    shown = [(plane, 0 if plane.through is None else int(peak[plane.through])) for plane in planes(view.grid)]
-    canvas, panels = panels_of(view.grid, [plane for plane, _ in shown])
+    shown = [
+        (plane, 0 if plane.through is None else int(peak[plane.through])) for plane in display.screen_planes(view.grid)
+    ]
+    canvas, panels = slice_figures.plane_panels(view.grid, [plane for plane, _ in shown])
     for panel, (plane, at) in zip(panels, shown, strict=True):
-        put_greys(panel, view, plane, at)
-        put_heat(panel, view, cut(evidence, plane, at), plane)
+        slice_figures.put_greys(panel, view, plane, at)
+        put_heat(panel, view, display.cut_slice(evidence, plane, at), plane)
         if view.reference is not None:
-            put_outlines(panel, cut(view.reference, plane, at), view.steps(plane), MARKED, REFERENCE_LINE)
-        put_letters(panel, plane)
-    put_scale_bar(panels[0], view.grid, shown[0][0])
+            slice_figures.put_outlines(
+                panel, display.cut_slice(view.reference, plane, at), view.steps(plane), MARKED, REFERENCE_LINE
+            )
+        slice_figures.put_letters(panel, plane)
+    slice_figures.put_scale_bar(panels[0], view.grid, shown[0][0])
     if failed:
         _put_failed(canvas)
     places = [view.place(plane, at) for plane, at in shown] + (
@@ -94,10 +90,10 @@ def heat(
     text = "; ".join(filter(None, places))
     full = " ".join(filter(None, (f"{caption.rstrip('.')}." if caption else "", f"Shown: {text}." if text else "")))
     dpi = COARSE_DPI if max(view.grid.shape) <= COARSE else SLICE_DPI
-    return Figure(title, png(canvas, dpi), f"{what} ({title})", full, wide=len(shown) > 1)
+    return Figure(title, drawing.encode_png(canvas, dpi), f"{what} ({title})", full, wide=len(shown) > 1)
 
 
-def shares_of(data: Array) -> Array:
+def evidence_shares(data: Array) -> Array:
     """The evidence of a map as shares of its strongest, from 0 to 1."""
     return np.clip(_evidence(data) / max(_strongest(data), 1e-30), 0, 1)
 
@@ -121,7 +117,7 @@ def _put_failed(canvas: Canvas) -> None:
     )
 
 
-def bars(values: Mapping[str, float], title: str, *, axis: str, caption: str = "") -> Figure:
+def bar_chart(values: Mapping[str, float], title: str, *, axis: str, caption: str = "") -> Figure:
     """One horizontal bar a name, from 0; of very many those that are farthest from it, the farthest first."""
     if len(values) > MOST_BARS:
         farthest = sorted(values.items(), key=lambda item: -abs(item[1]))[:MOST_BARS]
@@ -131,19 +127,19 @@ def bars(values: Mapping[str, float], title: str, *, axis: str, caption: str = "
     def draw(canvas: Canvas, ink: Ink) -> None:
         """Bars to the right speak for, those to the left against."""
         axes = canvas.subplots()
-        plain(axes, ink)
+        drawing.plain_axes(axes, ink)
         colours = [ink.series[0] if value >= 0 else ink.series[1] for value in values.values()]
         axes.barh(range(len(values)), list(values.values()), color=colours)
-        axes.set_yticks(range(len(values)), shortened(list(values)), parse_math=False)
+        axes.set_yticks(range(len(values)), drawing.shorten_all(list(values)), parse_math=False)
         axes.axvline(0, color=ink.faint, linewidth=0.8)
         axes.invert_yaxis()
         axes.set_xlabel(axis)
 
     alt = f"{title}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items())
-    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.9 + 0.28 * len(values)))
+    return drawing.draw_chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.9 + 0.28 * len(values)))
 
 
-def put_heat(axes: Axes, view: View, evidence: Array, plane: Plane) -> None:
+def put_heat(axes: Axes, view: UprightView, evidence: Array, plane: ScreenPlane) -> None:
     """Colours that cover the more the more evidence there is. evidence: from 0 to 1, as `shares_of` makes it"""
     across, down = view.steps(plane)
     extent = (-across / 2, (evidence.shape[1] - 0.5) * across, (evidence.shape[0] - 0.5) * down, -down / 2)
@@ -157,17 +153,17 @@ def _over_series(image: Image, evidence: Array, title: str, caption: str, what: 
         data = image.data[:MOST_PANELS]
         panels = np.atleast_1d(canvas.subplots(len(data), 1, sharex=True))
         for axes, name, values in zip(panels, image.channels, data, strict=False):
-            plain(axes, ink)
-            put_trace(axes, image.geometry, values, ink.text)
-            axes.set_ylabel(short(name, 14))
+            drawing.plain_axes(axes, ink)
+            slice_figures.put_trace(axes, image.geometry, values, ink.text)
+            axes.set_ylabel(drawing.short_name(name, 14))
             ends = np.sort(image.geometry.to_world(np.array([[-0.5], [len(evidence) - 0.5]]))[:, 0])
             shown = evidence[None] if image.geometry.affine[0, 0] > 0 else evidence[None, ::-1]
             low, high = axes.get_ylim()
             colours: dict[str, Any] = {"cmap": "inferno", "vmin": 0, "vmax": 1, "alpha": 0.6 * shown}
             axes.imshow(shown, extent=(*ends, low, high), aspect="auto", **colours)
-        panels[-1].set_xlabel(unit_of(image.geometry))
+        panels[-1].set_xlabel(display.length_unit(image.geometry))
         if failed:
             canvas.text(0.5, 0.5, FAILED, fontsize=30, color=ink.faint, ha="center", va="center", rotation=12)
 
     size = (7.2, 1.0 + 1.3 * min(len(image.data), MOST_PANELS))
-    return chart(draw, title=title, caption=caption, alt=f"{what} ({title})", size=size, is_file=True)
+    return drawing.draw_chart(draw, title=title, caption=caption, alt=f"{what} ({title})", size=size, is_file=True)

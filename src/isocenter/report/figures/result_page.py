@@ -20,20 +20,11 @@ from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.lines import Line2D
 
 from isocenter.errors import FormatError
-from isocenter.report.display import DARK, LIGHT, Ink, Plane, View, colours, cut, foreground, stored_plane, stored_view
-from isocenter.report.figures.detection import put_boxes
-from isocenter.report.figures.drawing import Canvas, short
-from isocenter.report.figures.heat_map import put_heat, shares_of
-from isocenter.report.figures.slices import (
-    GROUND,
-    REFERENCE_LINE,
-    hex_of,
-    put_greys,
-    put_letters,
-    put_outlines,
-    put_scale_bar,
-)
-from isocenter.report.words import number, share_text
+from isocenter.report import display, wording
+from isocenter.report.display import DARK, LIGHT, Ink, ScreenPlane, UprightView
+from isocenter.report.figures import box_figures, drawing, heat_map, slice_figures
+from isocenter.report.figures.drawing import Canvas
+from isocenter.report.figures.slice_figures import GROUND, REFERENCE_LINE
 from isocenter.values import Array, BoundingBoxes, Finding, Image, Label, Map
 
 WIDTH, HEIGHT, MARGIN = 8.27, 11.69, 0.6  # inches of A4
@@ -73,7 +64,7 @@ class ResultPage:
 
         Raises FormatError for letters that the page cannot show.
         """
-        agg = FigureCanvasAgg(self._drawn(DARK, PIXELS_AN_INCH))
+        agg = FigureCanvasAgg(self._draw(DARK, PIXELS_AN_INCH))
         agg.draw()
         return np.asarray(agg.buffer_rgba())[..., :3].copy()
 
@@ -83,7 +74,7 @@ class ResultPage:
         Raises FormatError for letters that the page cannot show.
         """
         out = io.BytesIO()
-        page = self._drawn(LIGHT, 2 * PIXELS_AN_INCH)
+        page = self._draw(LIGHT, 2 * PIXELS_AN_INCH)
         page.savefig(out, format="pdf", facecolor=LIGHT.paper, metadata={**UNDATED, "Title": self.heads[0]})
         return out.getvalue()
 
@@ -108,16 +99,16 @@ class ResultPage:
             first, last = max(0, math.floor(low[2])), max(1, math.ceil(high[2]))
             areas[first:last] += np.prod((high - low)[:2])
         if not areas.any() and self.heat is not None:
-            areas = shares_of(np.asarray(self.heat.data)).max(axis=(0, 1))
+            areas = heat_map.evidence_shares(np.asarray(self.heat.data)).max(axis=(0, 1))
         return int(areas.argmax()) if areas.any() else shape[2] // 2
 
-    def _drawn(self, ink: Ink, dpi: float) -> Canvas:
+    def _draw(self, ink: Ink, dpi: float) -> Canvas:
         canvas = Canvas(figsize=(WIDTH, HEIGHT), dpi=dpi, facecolor=ink.paper)
         top = _put_lines(canvas, self.heads[:1], MARGIN, ink.text, size=14, weight="bold")
         top = _put_lines(canvas, self.heads[1:], top + 0.08, ink.faint)
         top = _put_lines(canvas, [self.text] if self.text else [], top, ink.text, weight="bold")
         top = self._put_slice(canvas, top + 0.05, ink)
-        notes = [line for note in self.notes for line in _wrapped(note)]
+        notes = [line for note in self.notes for line in _wrap(note)]
         rows, room = list(_rows(self.findings)), int((HEIGHT - MARGIN - top) / LINE) - len(notes) - 3
         if len(rows) > room:
             notes.insert(0, f"and {len(rows) - room} more findings, for which this page has no room")
@@ -128,31 +119,39 @@ class ResultPage:
     def _colours(self) -> dict[str, tuple[int, int, int]]:
         """{name of what is drawn: its colour}."""
         layers = [labels for _, labels in self.masks] + [_classes(self.boxes)]
-        return {one.name: colours(labels)[one.value] for labels in layers for one in foreground(labels)}
+        return {
+            one.name: display.label_colours(labels)[one.value]
+            for labels in layers
+            for one in display.foreground_labels(labels)
+        }
 
     def _put_slice(self, canvas: Canvas, top: float, ink: Ink) -> float:
         """Draw the key slice, and give where its caption ends, in inches from the top."""
-        view, plane, at = stored_view(self.image), stored_plane(self.image.geometry), self.key_slice()
+        view, plane, at = display.stored_view(self.image), display.stored_plane(self.image.geometry), self.key_slice()
         across, down = _size(view, plane)
         scale = min((WIDTH - 2 * MARGIN) / across, TALLEST / down)
         width, height = across * scale, down * scale
         corner = ((WIDTH - width) / 2 / WIDTH, 1 - (top + height) / HEIGHT)
         axes = canvas.add_axes((*corner, width / WIDTH, height / HEIGHT), facecolor=GROUND)
         axes.set_axis_off()
-        put_greys(axes, view, plane, at)
+        slice_figures.put_greys(axes, view, plane, at)
         if self.heat is not None:
-            put_heat(axes, view, cut(shares_of(np.asarray(self.heat.data)), plane, at), plane)
+            heat_map.put_heat(
+                axes, view, display.cut_slice(heat_map.evidence_shares(np.asarray(self.heat.data)), plane, at), plane
+            )
         for mask, labels in self.masks:
-            put_outlines(axes, cut(np.asarray(mask), plane, at), view.steps(plane), labels, REFERENCE_LINE)
-        put_boxes(axes, view, plane, at, self.boxes, _classes(self.boxes), REFERENCE_LINE, scores=True)
-        put_letters(axes, plane)
-        put_scale_bar(axes, view.grid, plane)
+            slice_figures.put_outlines(
+                axes, display.cut_slice(np.asarray(mask), plane, at), view.steps(plane), labels, REFERENCE_LINE
+            )
+        box_figures.put_boxes(axes, view, plane, at, self.boxes, _classes(self.boxes), REFERENCE_LINE, scores=True)
+        slice_figures.put_letters(axes, plane)
+        slice_figures.put_scale_bar(axes, view.grid, plane)
         place = "" if plane.through is None else f"Slice {at + 1} of {view.grid.shape[2]}"
         words = [] if self.heat is None else [f"Colours: {self.heat.words}"]
         return _put_lines(canvas, [*([place] if place else []), *words], top + height + 0.08, ink.faint) + 0.12
 
 
-def _size(view: View, plane: Plane) -> tuple[float, float]:
+def _size(view: UprightView, plane: ScreenPlane) -> tuple[float, float]:
     """Lengths of the slice across and down."""
     across, down = view.steps(plane)
     return view.grid.shape[plane.across] * across, view.grid.shape[plane.down] * down
@@ -162,7 +161,7 @@ def _classes(boxes: BoundingBoxes) -> list[Label]:
     return [Label(n, name) for n, name in enumerate(dict.fromkeys(boxes.names), start=1)]
 
 
-def _wrapped(text: str, letters: int = LETTERS_A_LINE) -> list[str]:
+def _wrap(text: str, letters: int = LETTERS_A_LINE) -> list[str]:
     """The lines of a text, each of so many letters at most; of wide ones half as many."""
     return textwrap.wrap(text, letters // 2 if is_wide(text) else letters)
 
@@ -173,16 +172,16 @@ def _put_lines(
     """Write texts below one another, and give where they end, in inches from the top."""
     step = LINE * max(1.0, size / 10)
     for text in texts:
-        for line in _wrapped(text, int(LETTERS_A_LINE * 9 / size)):
-            _put(canvas, MARGIN, top, line, colour, size=size, weight=weight)
+        for line in _wrap(text, int(LETTERS_A_LINE * 9 / size)):
+            _put_text(canvas, MARGIN, top, line, colour, size=size, weight=weight)
             top += step
     return top
 
 
-def _put(canvas: Canvas, left: float, top: float, text: str, colour: str, **style: Any) -> None:
-    families, missing = families_for(text)
+def _put_text(canvas: Canvas, left: float, top: float, text: str, colour: str, **style: Any) -> None:
+    families, missing = font_families(text)
     if missing:
-        problem = f"no font of this machine has the letters {''.join(missing)}, of {short(text)!r}"
+        problem = f"no font of this machine has the letters {''.join(missing)}, of {drawing.short_name(text)!r}"
         raise FormatError(problem, "page", "Install a font with them, such as Noto Sans CJK, or ask for seg and sr")
     canvas.text(
         left / WIDTH, 1 - top / HEIGHT, text, color=colour, va="top", family=families, parse_math=False, **style
@@ -198,17 +197,22 @@ def _put_table(
 ) -> float:
     """Draw the table of findings, each with the colour in which it is drawn, and give where it ends."""
     for title, left, _ in COLUMNS:
-        _put(canvas, left, top, title, ink.faint, size=8.5)
+        _put_text(canvas, left, top, title, ink.faint, size=8.5)
     top += LINE
     canvas.add_artist(_rule(top - 0.03, ink.faint, 0.8))
     for concept, *cells in rows:
         if concept in named:
             line = Line2D([MARGIN / WIDTH, (MARGIN + 0.13) / WIDTH], [1 - (top + 0.09) / HEIGHT] * 2)
-            line.set(color=hex_of(named[concept]), linewidth=4, solid_capstyle="butt", transform=canvas.transFigure)
+            line.set(
+                color=slice_figures.hex_colour(named[concept]),
+                linewidth=4,
+                solid_capstyle="butt",
+                transform=canvas.transFigure,
+            )
             canvas.add_artist(line)
         for (_, left, letters), cell in zip(COLUMNS, cells, strict=True):
             limit = letters // 2 if is_wide(cell) else letters
-            _put(canvas, left, top, short(cell, limit), ink.text, size=9)
+            _put_text(canvas, left, top, drawing.short_name(cell, limit), ink.text, size=9)
         top += LINE
         canvas.add_artist(_rule(top - 0.03, ink.line, 0.5))
     return top
@@ -227,7 +231,7 @@ def _rows(findings: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
         )  # which may have the part of the task before its name
         is_size = structure.rpartition(": ")[2] == finding.concept
         name = structure if is_size else ": ".join(filter(None, (structure, finding.concept)))
-        chance = "" if finding.probability is None else share_text(finding.probability, 1)
+        chance = "" if finding.probability is None else wording.share_text(finding.probability, 1)
         doubt = ", uncalibrated" if chance and not finding.calibrated else ""
         yield finding.concept, name, _value(finding), _interval(finding), f"{chance}{doubt}"
 
@@ -246,7 +250,7 @@ def _value(finding: Finding) -> str:
     elif isinstance(finding.value, int | np.integer):
         text = f"{finding.value} {unit}".strip()
     elif isinstance(finding.value, float | np.floating):
-        text = number(float(finding.value), unit)
+        text = wording.number_text(float(finding.value), unit)
     else:
         text = "" if finding.value is None else f"{finding.value} {unit}".strip()
     return text
@@ -254,8 +258,8 @@ def _value(finding: Finding) -> str:
 
 def _interval(finding: Finding) -> str:
     """The ends of the interval, or the one that is known."""
-    low = None if finding.low is None else number(finding.low)
-    high = None if finding.high is None else number(finding.high)
+    low = None if finding.low is None else wording.number_text(finding.low)
+    high = None if finding.high is None else wording.number_text(finding.high)
     if low is not None and high is not None:
         return f"{low} to {high}"
     return f"from {low}" if low is not None else f"up to {high}" if high is not None else ""
@@ -267,7 +271,7 @@ NO_LETTERS = "Last Resort"
 REGULAR = ("normal", "regular", "book", "roman", "medium", 400, 500)
 
 
-def families_for(text: str) -> tuple[list[str], list[str]]:
+def font_families(text: str) -> tuple[list[str], list[str]]:
     """(families that together have the letters of a text, `FONT` first; letters that no font of the machine has)."""
     chosen, letters_known = [FONT], _letters(findfont(FONT))
     missing = [letter for letter in dict.fromkeys(text) if ord(letter) not in letters_known and not letter.isspace()]

@@ -10,20 +10,11 @@ from matplotlib.axes import Axes
 from PIL import Image as Picture
 
 from isocenter.errors import UsageError
-from isocenter.report.blocks import Figure
-from isocenter.report.display import cut, main_plane, view_of
-from isocenter.report.figures.detection import middle_of, put_boxes, upright_boxes
-from isocenter.report.figures.drawing import Canvas, png, short
-from isocenter.report.figures.slices import (
-    GROUND,
-    LETTERS,
-    MARK,
-    REFERENCE_LINE,
-    SLICE_DPI,
-    put_greys,
-    put_outlines,
-    put_trace,
-)
+from isocenter.report import display
+from isocenter.report.figures import box_figures, drawing, slice_figures
+from isocenter.report.figures.drawing import Canvas
+from isocenter.report.figures.slice_figures import GROUND, LETTERS, MARK, REFERENCE_LINE, SLICE_DPI
+from isocenter.report.page_blocks import Figure
 from isocenter.values import Array, BoundingBoxes, Image, Label
 
 # A line on a picture of an inch is thinner than on one that fills a page.
@@ -66,10 +57,10 @@ def contact_sheet(
         middle = left + 0.5 / columns
         for line, text in enumerate(filter(None, ((classes or {}).get(name, ""), name))):
             high = bottom + (0.01 + 0.065 * line + (0.03 if not (classes or {}).get(name) else 0)) / rows
-            canvas.text(middle, high, short(text), size=6.5, color=colour, ha="center", parse_math=False)
+            canvas.text(middle, high, drawing.short_name(text), size=6.5, color=colour, ha="center", parse_math=False)
     named = [f"{name} ({(classes or {})[name]})" if (classes or {}).get(name) else name for name in images]
     alt = f"Contact sheet of {len(images)} images: {', '.join(named[:12])}"
-    return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
+    return Figure(title, drawing.encode_png(canvas, SLICE_DPI), alt, caption, wide=True)
 
 
 def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, *, caption: str = "") -> Figure:
@@ -92,17 +83,17 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
             axes.set_axis_off()
             _put_small(axes, shown)
             middle = start + 0.23 / columns
-            written = short(name, 28)
+            written = drawing.short_name(name, 28)
             canvas.text(middle, bottom + 0.12 / rows, written, size=6.5, color=LETTERS, ha="center", parse_math=False)
         centre = left + 0.5 / columns
         canvas.text(centre, bottom + 0.03 / rows, words, size=6.5, color=MARK, ha="center", parse_math=False)
     alt = (
         f"{len(pairs)} pairs: {'; '.join(f'{first} and {second}, {words}' for first, _, second, _, words in pairs[:6])}"
     )
-    return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
+    return Figure(title, drawing.encode_png(canvas, SLICE_DPI), alt, caption, wide=True)
 
 
-def one_below_another(figures: Sequence[Figure]) -> bytes:
+def stack_pictures(figures: Sequence[Figure]) -> bytes:
     """PNG of pictures, the first at the top; a single one as it is."""
     if len(figures) == 1:
         return figures[0].png
@@ -125,18 +116,20 @@ def _put_small(
 ) -> None:
     """The slice with the most of the reference, else the middle one, and its outlines; a series' first channel."""
     if image.geometry.is_series:
-        put_trace(axes, image.geometry, image.data[0], LETTERS, width=0.5)
+        slice_figures.put_trace(axes, image.geometry, image.data[0], LETTERS, width=0.5)
         return
     if isinstance(reference, BoundingBoxes):
-        view, reference_boxes = view_of(image), upright_boxes(image, reference)
-        plane = main_plane(view.grid)
-        at = middle_of(view, plane, [reference_boxes])
-        put_greys(axes, view, plane, at)
-        put_boxes(axes, view, plane, at, reference_boxes, labels, REFERENCE_LINE, scores=False, width=THIN)
+        view, reference_boxes = display.view_of(image), box_figures.upright_boxes(image, reference)
+        plane = display.main_plane(view.grid)
+        at = box_figures.middle_slice(view, plane, [reference_boxes])
+        slice_figures.put_greys(axes, view, plane, at)
+        box_figures.put_boxes(axes, view, plane, at, reference_boxes, labels, REFERENCE_LINE, scores=False, width=THIN)
         return
-    view = view_of(image, None if reference is None else reference.data)
-    plane = main_plane(view.grid)
-    at = (view if through is None else view_of(image, through.astype(np.uint8))).fullest_slice(plane)
-    put_greys(axes, view, plane, at)
+    view = display.view_of(image, None if reference is None else reference.data)
+    plane = display.main_plane(view.grid)
+    at = (view if through is None else display.view_of(image, through.astype(np.uint8))).fullest_slice(plane)
+    slice_figures.put_greys(axes, view, plane, at)
     if view.reference is not None:
-        put_outlines(axes, cut(view.reference, plane, at), view.steps(plane), labels, REFERENCE_LINE, width=THIN)
+        slice_figures.put_outlines(
+            axes, display.cut_slice(view.reference, plane, at), view.steps(plane), labels, REFERENCE_LINE, width=THIN
+        )

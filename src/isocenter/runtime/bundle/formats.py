@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isocenter.files import Format, numpy_file, series
-from isocenter.files.nifti import read as nifti
-from isocenter.files.pictures import picture
+from isocenter.files import numpy_file, series
+from isocenter.files.format_options import Format
+from isocenter.files.nifti import nifti_reading as nifti
+from isocenter.files.pictures import plain_picture
 
 
 def tables() -> Mapping[str, Format]:
@@ -17,7 +18,7 @@ def tables() -> Mapping[str, Format]:
 def pictures() -> Mapping[str, Format]:
     """Images in picture files, or in volume files of a single slice."""
     suffixes = (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif")
-    return {**volumes(), **dict.fromkeys(suffixes, picture.FORMAT)}
+    return {**volumes(), **dict.fromkeys(suffixes, plain_picture.FORMAT)}
 
 
 def volumes() -> Mapping[str, Format]:

@@ -15,25 +15,29 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isocenter.errors import DatasetError, FormatError, IsocenterError, UsageError, foreign_errors, listed
-from isocenter.files import CsvWriter, Format, ReadOptions, load_json, unmarked, written
-from isocenter.files import label_table_path as table_path
-from isocenter.files import write_labels as write_table
+from isocenter import errors
+from isocenter.errors import DatasetError, FormatError, IsocenterError, UsageError
+from isocenter.files import label_table
+from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.storage import atomic, csv_text, structured_text
+from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.lazy import torch
+from isocenter.runtime import cascade, covariate_encoding
 from isocenter.runtime.bundle.network import OneTensor
-from isocenter.runtime.cascade import LabelledInput, label_numbers
-from isocenter.runtime.covariate_encoding import Context, with_covariates
-from isocenter.runtime.networks import TorchNetwork
-from isocenter.runtime.windows.averaging import Averaged, flipped_axes
-from isocenter.runtime.windows.pipeline import WindowSettings, run_pipeline
+from isocenter.runtime.cascade import LabelledInput
+from isocenter.runtime.covariate_encoding import Context
+from isocenter.runtime.torch_networks import TorchNetwork
+from isocenter.runtime.windows import averaging, pipeline
+from isocenter.runtime.windows.averaging import AveragedNetwork
+from isocenter.runtime.windows.pipeline import WindowSettings
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import rows_in, task_from
-from isocenter.transforms import COLOUR, stacked
-from isocenter.values import Image, Prediction, courses, time_column
+from isocenter.tasks import properties, task_settings
+from isocenter.transforms import COLOUR, channel_stack
+from isocenter.values import Image, Prediction, covariate_values
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing
-    from isocenter.runtime.preprocessing.protocol import Restores
+    from isocenter.runtime.preprocessing.protocol import ImageSteps
     from isocenter.tasks import Task
 
 # The suffix of a file with a column for each channel.
@@ -62,21 +66,21 @@ class Inferer:
     def __call__(self, image: Image, where: str) -> Prediction:
         planned, left_right = tuple(self.windows.get("flips", ())), self.windows.get("left_right")
         vector, notes = self._vector(image, where)
-        preprocessing: Restores = self.preprocessing
+        preprocessing: ImageSteps = self.preprocessing
         if self.before is not None:
-            numbers = label_numbers(self.before(image, where), self.before.task.labels)
+            numbers = cascade.label_numbers(self.before(image, where), self.before.task.labels)
             preprocessing = LabelledInput(self.preprocessing, numbers)
-        prediction = run_pipeline(
+        prediction = pipeline.run_pipeline(
             image,
             where,
             task=self.task,
             preprocessing=preprocessing,
-            network=with_covariates(self.network, vector),
+            network=covariate_encoding.bind_context(self.network, vector),
             windows=WindowSettings(
                 tuple(self.windows["patch"]),
                 self.windows["overlap"],
                 self.windows["batch"],
-                flipped_axes(self.task, self.preprocessing.ndim, planned, left_right),
+                averaging.flipped_axes(self.task, self.preprocessing.ndim, planned, left_right),
                 left_right,
                 skip=self.windows.get("skip"),
             ),
@@ -88,7 +92,7 @@ class Inferer:
         if not len(self.context):
             return None, []
         if self.context.names and case not in self.covariates:
-            problem = f"the model was trained with {listed(self.context.names)} beside the image, and none was given"
+            problem = f"the model was trained with {errors.list_phrase(self.context.names)} beside the image, and none was given"
             raise DatasetError(problem, case, "Give --covariates TABLE.csv, whose first column names the cases")
         present = self.preprocessing.present(image, case) if self.context.channels else ()
         channels = list(compress(self.preprocessing.channels, present))
@@ -119,14 +123,16 @@ def inferer(
                  again one for each time; where the model needs one
     formats:     by suffix, which files that the table names may end in
     """
-    settings = load_json(Path(record))
+    settings = structured_text.load_json(Path(record))
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    decoder = task_from(task, {key: value for key, value in settings["task"].items() if key != "name"}, parts)
+    decoder = task_settings.task_from_settings(
+        task, {key: value for key, value in settings["task"].items() if key != "name"}, parts
+    )
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
     averaged: Network = members[0]
     if len(members) > 1:
-        averaged = Averaged(members, decoder.average, _shares(network), each=decoder.crossed)
-    context, windows = Context.of(settings["network"].get("context")), settings["inference"]
+        averaged = AveragedNetwork(members, decoder.average, _shares(network), each=decoder.folds_by_head)
+    context, windows = Context.from_settings(settings["network"].get("context")), settings["inference"]
     table = read_covariates(Path(covariates), formats or {}) if covariates else {}
     return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, averaged, context, table, before)
 
@@ -144,12 +150,15 @@ def read_covariates(table: Path, formats: Mapping[str, Format]) -> dict[str, dic
     if not table.is_file():
         raise UsageError("there is no such table", str(table), "Give --covariates TABLE.csv")
     with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = [{unmarked(name): unmarked(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+        rows = [
+            {csv_text.unmark_cell(name): csv_text.unmark_cell(cell) for name, cell in row.items()}
+            for row in csv.DictReader(file)
+        ]
     by_case: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         named = Path(next(iter(row.values())).replace("\\", "/"))
         by_case.setdefault(named.name[: len(named.name) - len(_suffix(named, formats) or "")], []).append(row)
-    time = time_column(list(rows[0])) if rows else None
+    time = covariate_values.time_column(list(rows[0])) if rows else None
     if time is None or len(by_case) == len(rows):
         names = list(rows[0])[1:] if rows else []
         if any(row[name] != own[0][name] for own in by_case.values() for row in own[1:] for name in names):
@@ -157,7 +166,7 @@ def read_covariates(table: Path, formats: Mapping[str, Format]) -> dict[str, dic
             raise DatasetError(problem, str(table), "Leave one row of each, or add a column of their times")
         return {case: dict(own[0]) for case, own in by_case.items()}
     try:
-        return {case: courses(own, time) for case, own in by_case.items()}
+        return {case: covariate_values.courses_by_column(own, time) for case, own in by_case.items()}
     except ValueError as error:
         problem, remedy = f"{error}, in column {time}", "Write numbers, or dates as 2024-05-17T08:30"
         raise DatasetError(problem, str(table), remedy) from error
@@ -210,13 +219,13 @@ class Evaluator:
         rows: list[dict[str, Any]] = []
         failed: list[IsocenterError] = []
         notes: dict[str, Sequence[str]] = {}
-        with written(Path(self.output_dir)) as folder:
+        with atomic.write_whole(Path(self.output_dir)) as folder:
             folder.mkdir()
             for case, paths in self.dataset.items():
                 try:
                     named = {"case": case, "image": str(paths[0])}
-                    prediction = self._predicted(case, paths, folder)
-                    rows += [{**named, **row} for row in rows_in(self.inferer.task.outputs(prediction))]
+                    prediction = self._predict(case, paths, folder)
+                    rows += [{**named, **row} for row in properties.output_rows(self.inferer.task.outputs(prediction))]
                     notes |= {case: prediction.notes} if prediction.notes else {}
                 except IsocenterError as error:
                     failed.append(error)
@@ -227,7 +236,7 @@ class Evaluator:
             problem = f"{len(failed)} of {len(self.dataset)} cases failed, the first: {failed[0]}"
             raise DatasetError(problem, self.output_dir, "All of them stand in predictions.json")
 
-    def _predicted(self, case: str, paths: Sequence[Path], folder: Path) -> Prediction:
+    def _predict(self, case: str, paths: Sequence[Path], folder: Path) -> Prediction:
         """The result of a case, whose label maps are written; that of a further part has its name behind the case's."""
         image = self._image(case, paths)
         prediction = self.inferer(image, case)
@@ -239,7 +248,7 @@ class Evaluator:
             write = self.formats[suffix].write
             assert write is not None  # noqa: S101 - both of them can
             write(image.with_label_map(numbers, labels), out)
-            write_table(labels, table_path(out))
+            label_table.write_labels(labels, label_table.table_path(out))
         return prediction
 
     def _image(self, case: str, paths: Sequence[Path]) -> Image:
@@ -250,12 +259,12 @@ class Evaluator:
         for number, path in enumerate(paths):
             suffix = str(_suffix(path, self.formats))
             match = NUMBERED.match(path.name[: -len(suffix)])
-            with foreign_errors(partial(_unreadable, path)):
+            with errors.foreign_errors(partial(_unreadable, path)):
                 [image] = self.formats[suffix].read(path, ReadOptions()).values()
             # Of a case that lacks some the rest are known by their own numbers.
             name = str(number) if is_complete or match is None else match[2]
-            read[name] = image if is_complete else image.named(name)
-        return stacked(read, case)
+            read[name] = image if is_complete else image.with_image_name(name)
+        return channel_stack.stack_images(read, case)
 
 
 def _unreadable(path: Path, error: Exception) -> FormatError:

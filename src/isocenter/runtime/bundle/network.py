@@ -41,8 +41,8 @@ class OneTensor(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
         """(batch, channels, *patch) to (batch, outputs, *patch) or (batch, outputs)."""
-        tensors = [outputs[self.head] for outputs in outputs_of(self.networks, images, context)]
-        return mean_output(tensors, self.mean, self.shares)
+        tensors = [outputs[self.head] for outputs in outputs_of_networks(self.networks, images, context)]
+        return average_outputs(tensors, self.mean, self.shares)
 
 
 class EveryHead(nn.Module):
@@ -62,19 +62,19 @@ class EveryHead(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         """(batch, channels, *patch) to one tensor per head."""
-        outputs = outputs_of(self.networks, images, context)
+        outputs = outputs_of_networks(self.networks, images, context)
         return tuple(
-            mean_output([one[head] for one in outputs], mean, self.shares) for head, mean in self.means.items()
+            average_outputs([one[head] for one in outputs], mean, self.shares) for head, mean in self.means.items()
         )
 
 
-def outputs_of(networks: nn.ModuleList, images: Tensor, context: Tensor | None) -> list[Mapping[str, Tensor]]:
+def outputs_of_networks(networks: nn.ModuleList, images: Tensor, context: Tensor | None) -> list[Mapping[str, Tensor]]:
     """The outputs of each network for images, with their context where it has one."""
     inputs = (images,) if context is None else (images, context)
     return [network(*inputs) for network in networks]
 
 
-def mean_output(outputs: Sequence[Tensor], mean: str, shares: Sequence[float] | None = None) -> Tensor:
+def average_outputs(outputs: Sequence[Tensor], mean: str, shares: Sequence[float] | None = None) -> Tensor:
     """The mean of several networks' outputs; the output of a single network."""
     if len(outputs) == 1:
         return outputs[0]
@@ -173,10 +173,10 @@ class Displacing(nn.Module):
         """(batch, channels, *patch) to outputs by head; those that displace are (batch, axes, *patch)."""
         outputs = self.network(images) if context is None else self.network(images, context)
         kept_outputs = {name: one for name, one in outputs.items() if name.partition("@")[0] not in self.counts}
-        return {**kept_outputs, **{name: exponential(outputs[name].float()) for name in self.counts}}
+        return {**kept_outputs, **{name: integrate_velocity(outputs[name].float()) for name in self.counts}}
 
 
-def exponential(velocity: Tensor) -> Tensor:
+def integrate_velocity(velocity: Tensor) -> Tensor:
     """(batch, axes, *spatial) displacement in voxels of one unit of time, by scaling and squaring on half the grid.
 
     Arsigny et al., MICCAI 2006, doi:10.1007/11866565_113; on half the grid as in arXiv:1903.03545: it is smooth
@@ -188,11 +188,11 @@ def exponential(velocity: Tensor) -> Tensor:
     mode = LINEAR[len(spatial)]
     shift = nn.functional.interpolate(velocity, half, mode=mode) * ratio / 2**SQUARINGS
     for _ in range(SQUARINGS):
-        shift = shift + displaced(shift, shift)
+        shift = shift + displace(shift, shift)
     return nn.functional.interpolate(shift, list(spatial), mode=mode) / ratio
 
 
-def displaced(images: Tensor, field: Tensor) -> Tensor:
+def displace(images: Tensor, field: Tensor) -> Tensor:
     """(batch, channels, *spatial) read at the places to which a field, (batch, axes, *spatial) in voxels, leads.
 
     Between voxels linearly; beyond the edge the edge goes on.

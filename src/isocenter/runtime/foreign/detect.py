@@ -14,21 +14,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isocenter import networks, tasks
-from isocenter.errors import IntegrityError, UsageError, counted, listed
-from isocenter.runtime.device import choose_device, use_threads
-from isocenter.runtime.foreign.monai_bundle import METADATA, is_bundle, load_bundle
-from isocenter.runtime.foreign.nnunet import DATASET, PLANS, is_nnunet, load_nnunet
-from isocenter.runtime.foreign.onnx_model import files_of_onnx, is_onnx, load_onnx
-from isocenter.runtime.model import Model, computed_by
-from isocenter.runtime.model_record import BUILDING_ERRORS, with_parts
-from isocenter.runtime.package.contents import PACKAGED
-from isocenter.runtime.record_files import MANIFEST, read_json, seal, verify, write_json
+from isocenter import errors
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.networks import factory
+from isocenter.runtime import hardware, model_assembly, model_record, record_files
+from isocenter.runtime.foreign import monai_bundle, nnunet_model, onnx_model
+from isocenter.runtime.foreign.monai_bundle import METADATA
+from isocenter.runtime.foreign.nnunet_model import DATASET, PLANS
+from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.model_record import BUILDING_ERRORS
+from isocenter.runtime.package.package_contents import PACKAGED
+from isocenter.runtime.record_files import MANIFEST
+from isocenter.tasks import task_catalogue, task_settings
 
 
 def is_foreign(path: Path) -> bool:
     """Whether it is a model of another program that we know, as its maker wrote it or calibrated here."""
-    return is_calibrated(path) or is_onnx(path) or (path.is_dir() and (is_nnunet(path) or is_bundle(path)))
+    return (
+        is_calibrated(path)
+        or onnx_model.is_onnx(path)
+        or (path.is_dir() and (nnunet_model.is_nnunet(path) or monai_bundle.is_bundle(path)))
+    )
 
 
 def load_foreign(
@@ -51,7 +57,7 @@ def load_foreign(
     """
     if is_calibrated(path):
         inner = load_foreign(
-            model_of(path),
+            original_path(path),
             device,
             fold=fold,
             trusted=trusted,
@@ -59,26 +65,26 @@ def load_foreign(
             threads=threads,
             activation=activation,
         )
-        return with_calibration(inner, path)
-    if is_onnx(path):
+        return with_kept_calibration(inner, path)
+    if onnx_model.is_onnx(path):
         if fold is not None:
             raise UsageError("an ONNX file has no folds", str(path), "Leave --fold out")
-        return load_onnx(path, device, threads, activation)
+        return onnx_model.load_onnx(path, device, threads, activation)
     refuse_activation(activation, path)
     if threads is not None:
-        use_threads(threads)
-    if path.is_dir() and is_nnunet(path):
-        chosen = choose_device(device)
-        model = load_nnunet(path, chosen.value, fold=fold, trusted=trusted, largest=largest)
-        return computed_by(model, chosen)
-    if path.is_dir() and is_bundle(path):
+        hardware.use_threads(threads)
+    if path.is_dir() and nnunet_model.is_nnunet(path):
+        chosen = hardware.choose_device(device)
+        model = nnunet_model.load_nnunet(path, chosen.value, fold=fold, trusted=trusted, largest=largest)
+        return model_assembly.with_computing(model, chosen)
+    if path.is_dir() and monai_bundle.is_bundle(path):
         if fold is not None or largest:
             raise UsageError("a bundle has no folds and no postprocessing.pkl", str(path), "Leave them out")
-        chosen = choose_device(device)
+        chosen = hardware.choose_device(device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what MONAI says of its own next versions
-            return computed_by(load_bundle(path, chosen.value, trusted=trusted), chosen)
-    refuse_almost(path)
+            return model_assembly.with_computing(monai_bundle.load_bundle(path, chosen.value, trusted=trusted), chosen)
+    refuse_near_misses(path)
     raise UsageError(
         "is not a model of a known program", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"
     )
@@ -94,7 +100,7 @@ ALMOST = (
 PARTS = re.compile(r"fold_(\w+)|configs|models|.*\.(pth|pt|ts|json|yaml)")
 
 
-def refuse_almost(path: Path) -> None:
+def refuse_near_misses(path: Path) -> None:
     """UsageError for what belongs to a model of another program and is not its folder: it names what is meant.
 
     A package of ours is a MONAI bundle too, and may lack what only MONAI needs.
@@ -116,8 +122,8 @@ def refuse_almost(path: Path) -> None:
         below = [path / one.relative_to(path).parts[0] for one in sorted(path.glob(f"*/{names[0]}"))]
         below += [one.parent for one in sorted(path.glob(f"*/*/{names[0]}"))] if program != "MONAI" else []
         if below:
-            problem = f"is no model, and holds {counted(len(below), 'folder')} of {program}"
-            raise UsageError(problem, str(path), f"Give {listed(below)}")
+            problem = f"is no model, and holds {errors.count_phrase(len(below), 'folder')} of {program}"
+            raise UsageError(problem, str(path), f"Give {errors.list_phrase(below)}")
 
 
 def refuse_activation(activation: str | None, path: str | Path) -> None:
@@ -136,7 +142,7 @@ def why_unkept(model: Model) -> str | None:
 def why_unpackable(model: Model) -> str | None:
     """The reason that keeps a model of another program, which predicts as it is, out of a package; None for nothing."""
     name = model.networks.architecture["name"]
-    others = None if name in networks.names() else f"its network is {name}, whose sources are not ours to pack"
+    others = None if name in factory.family_names() else f"its network is {name}, whose sources are not ours to pack"
     return why_unkept(model) or others
 
 
@@ -157,9 +163,9 @@ def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folde
 
     facts: goes into its record: hashes of cases, limits, decisions
     """
-    name = model_of(source)
+    name = original_path(source)
     if name.is_file():
-        for file in files_of_onnx(name):
+        for file in onnx_model.files_of_onnx(name):
             target = folder / file.relative_to(name.parent)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
@@ -167,34 +173,38 @@ def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folde
     else:
         inner = BUNDLE
         shutil.copytree(name, folder / inner)
-    settings = {*tasks.found_after_training(model.task), *tasks.registered_settings(model.task)}
-    found = {setting: value for setting, value in tasks.settings_of(model.task).items() if setting in settings}
+    settings = {*task_settings.found_after_training(model.task), *task_settings.registered_settings(model.task)}
+    found = {setting: value for setting, value in task_settings.settings_of(model.task).items() if setting in settings}
     model.parts.write(folder)
-    write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **model.parts.settings, **facts})
-    seal(folder)
+    record_files.write_json(folder / RECORD, SCHEMA, {"model": inner, "task": found, **model.parts.settings, **facts})
+    record_files.seal_folder(folder)
 
 
-def model_of(path: Path) -> Path:
+def original_path(path: Path) -> Path:
     """The other program's own file or folder: within such a folder, else the path itself."""
     if not is_calibrated(path):
         return path
     inner = path / str(_record(path)["model"])
-    if not inner.resolve().is_relative_to(path.resolve()) or not (is_onnx(inner) or inner.is_dir()):
+    if not inner.resolve().is_relative_to(path.resolve()) or not (onnx_model.is_onnx(inner) or inner.is_dir()):
         raise IntegrityError("names no model in its folder", str(path / RECORD), "Get the folder again, whole")
     return inner
 
 
-def with_calibration(model: Model, path: Path) -> Model:
+def with_kept_calibration(model: Model, path: Path) -> Model:
     """The model with what is kept beside it; IntegrityError where a file of the folder is not what was written."""
-    verify(path, needed=(RECORD,))
+    record_files.verify_seal(path, needed=(RECORD,))
     record = _record(path)
     try:
-        task = tasks.build({"name": model.task.name, **tasks.settings_of(model.task), **record["task"]})
+        task = task_catalogue.build_task(
+            {"name": model.task.name, **task_settings.settings_of(model.task), **record["task"]}
+        )
     except BUILDING_ERRORS as error:
         raise IntegrityError(f"does not fit its model ({error})", str(path / RECORD), "Calibrate it again") from error
     unchanged = {name: record[name] for name in ("trained", "limits")}
-    return with_parts(replace(model, task=task, record={**model.record, **unchanged}), record, path)
+    return model_record.with_recorded_parts(
+        replace(model, task=task, record={**model.record, **unchanged}), record, path
+    )
 
 
 def _record(path: Path) -> Mapping[str, Any]:
-    return read_json(path / RECORD, SCHEMA)
+    return record_files.read_json(path / RECORD, SCHEMA)

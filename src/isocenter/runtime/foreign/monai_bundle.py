@@ -8,31 +8,17 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isocenter import tasks
 from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.lazy import monai, torch
-from isocenter.runtime import foreign
-from isocenter.runtime.foreign.checkpoint import read_checkpoint
-from isocenter.runtime.foreign.monai_config import (
-    ARGUMENT_ERRORS,
-    CLASSIFIERS,
-    KEY,
-    REMEDY,
-    Config,
-    columns_first,
-    keys_of,
-    name_of,
-    reason_of,
-    refuse_script,
-    steps_of,
-)
+from isocenter.runtime import record_files
+from isocenter.runtime.foreign import monai_config, monai_network, torch_files
+from isocenter.runtime.foreign.monai_config import ARGUMENT_ERRORS, CLASSIFIERS, KEY, REMEDY, Config
 from isocenter.runtime.foreign.monai_expressions import Lambda
 from isocenter.runtime.foreign.monai_transforms import MonaiTransforms, Returned
 from isocenter.runtime.inference import Inference
-from isocenter.runtime.model import Model
-from isocenter.runtime.networks import Networks, TorchNetwork
-from isocenter.runtime.record_files import digest
-from isocenter.tasks import Task
+from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.tasks import Task, task_catalogue
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -75,17 +61,17 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     fit or would run code.
     """
     config = _config(folder)
-    metadata = Config.read(folder / METADATA, folder).content
-    channels, names, size = _defined(metadata, folder)
-    network = config.described(_part(config, "network_def"))
+    metadata = Config.from_file(folder / METADATA, folder).content
+    channels, names, size = _definition(metadata, folder)
+    network = config.resolve(_part(config, "network_def"))
     config.kind(network)
-    steps = config.described(config.content.get("preprocessing"))
-    before = steps_of(steps, config.where)
+    steps = config.resolve(config.content.get("preprocessing"))
+    before = monai_config.enabled_steps(steps, config.where)
     views = _views(config, network, before, size)
-    dense = name_of(network) not in CLASSIFIERS
+    dense = monai_config.class_name(network) not in CLASSIFIERS
     if not (dense or views.whole):
         raise UsageError("shows a network of whole images windows of them", config.where, REMEDY)
-    after = steps_of(config.described(config.content.get("postprocessing")), config.where)
+    after = monai_config.enabled_steps(config.resolve(config.content.get("postprocessing")), config.where)
     meaning = _meaning(after, names, config.where)
     task = _segmentation(meaning, views.merge, config.where) if dense else _classification(meaning, config.where)
     preprocessing = MonaiTransforms(
@@ -94,7 +80,7 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
         _compose(config, before),
         bool(meaning.exclusive),
         views.patch,
-        columns_first(steps, config.where),
+        monai_config.loads_columns_first(steps, config.where),
         returned=meaning.returned,
         nearest=meaning.nearest,
         dense=dense,
@@ -103,7 +89,7 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     )
     weights = _weights(config)
     [(head, outputs)] = task.heads.items()
-    made = foreign.OneHead(
+    made = monai_network.OneHead(
         _module(config, network, weights, trusted),
         outputs.count,
         str(folder / METADATA),
@@ -111,12 +97,17 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
         plane=views.plane,
         order=tuple(meaning.values or ()),
     )
-    architecture = {"name": name_of(network), "channels": len(channels), "spatial_dims": len(views.patch), "size": {}}
+    architecture = {
+        "name": monai_config.class_name(network),
+        "channels": len(channels),
+        "spatial_dims": len(views.patch),
+        "size": {},
+    }
     record = {
         "origin": "MONAI bundle",
         "name": str(metadata.get("name", "")),
         "version": str(metadata.get("version", "")),
-        "weights_sha256": digest(weights),
+        "weights_sha256": record_files.file_digest(weights),
     }
     run = TorchNetwork(made.eval().to(device), device)
     inference = Inference(views.patch, views.overlap, views.batch)
@@ -128,7 +119,7 @@ def _config(folder: Path) -> Config:
     file = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
     if file is None:
         raise UsageError(f"has no {CONFIGS[0]} and no {CONFIGS[1]}", str(folder), "Get the bundle again, whole")
-    config = Config.read(file, folder)
+    config = Config.from_file(file, folder)
     return replace(config, content={**config.content, "bundle_root": str(folder)})
 
 
@@ -141,16 +132,18 @@ def _part(config: Config, name: str) -> Any:
 def _weights(config: Config) -> Path:
     """The file from which its CheckpointLoader reads the network, else where bundles have it."""
     parts = [one for part in config.content.values() for one in (part if isinstance(part, list) else [part])]
-    stated = [one["load_path"] for one in parts if name_of(one) == "CheckpointLoader" and "load_path" in one]
-    return config.file(config.described(stated[0]) if stated else WEIGHTS)
+    stated = [
+        one["load_path"] for one in parts if monai_config.class_name(one) == "CheckpointLoader" and "load_path" in one
+    ]
+    return config.file(config.resolve(stated[0]) if stated else WEIGHTS)
 
 
 def _module(config: Config, network: Any, file: Path, trusted: Sequence[str]) -> Module:
     """The network with the bundle's weights."""
-    module = config.made(network)
+    module = config.make(network)
     if not isinstance(module, torch.nn.Module):
         raise UsageError("its network_def is no network", config.where, REMEDY)
-    weights: Mapping[str, Any] = read_checkpoint(file, trusted)
+    weights: Mapping[str, Any] = torch_files.read_torch_file(file, trusted)
     weights = next((weights[name] for name in WITHIN if isinstance(weights.get(name), Mapping)), weights)
     try:
         module.load_state_dict(dict(weights))
@@ -164,9 +157,9 @@ def _compose(config: Config, steps: Sequence[Mapping[str, Any]]) -> Any:
     """The steps as one transform of the image alone."""
     transforms = []
     for step in steps:
-        keys = keys_of(step)
+        keys = monai_config.step_keys(step)
         if KEY in keys or "keys" not in step:
-            transforms.append(config.made(_of_image(step, keys) if KEY in keys else step))
+            transforms.append(config.make(_of_image(step, keys) if KEY in keys else step))
     return monai.transforms.Compose(transforms)
 
 
@@ -199,13 +192,13 @@ class _Views:
 
 def _views(config: Config, network: Any, before: Sequence[Mapping[str, Any]], size: Any) -> _Views:
     """What its inferer shows the network; size: of an image, as the metadata state it."""
-    inferer, where = config.described(_part(config, "inferer")), config.where
-    kind, axes = name_of(inferer), network.get("spatial_dims", 3) if isinstance(network, Mapping) else 3
+    inferer, where = config.resolve(_part(config, "inferer")), config.where
+    kind, axes = monai_config.class_name(inferer), network.get("spatial_dims", 3) if isinstance(network, Mapping) else 3
     if kind == "SimpleInferer":
-        sizes = [size, *(step.get("spatial_size") for step in before if name_of(step) in SIZING)]
+        sizes = [size, *(step.get("spatial_size") for step in before if monai_config.class_name(step) in SIZING)]
         return _Views(_patch("spatial_size, the voxels of an image", sizes[-1], axes, where), whole=True)
     if kind not in SLIDING:
-        refuse_script(inferer, where)
+        monai_config.refuse_script(inferer, where)
         problem = f"its inferer is {kind or 'none'}, not one of SimpleInferer, {', '.join(SLIDING)}"
         raise UsageError(problem, where, REMEDY)
     stated = {**INFERER, **inferer}
@@ -275,9 +268,9 @@ def _meaning(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], where:
     """The meaning that its steps after the network give to the outputs."""
     meaning = _Meaning(names)
     for step in post:
-        if OUTPUTS not in keys_of(step) and "keys" in step:
+        if OUTPUTS not in monai_config.step_keys(step) and "keys" in step:
             continue
-        match name_of(step):
+        match monai_config.class_name(step):
             case "AsDiscreted":
                 meaning.exclusive, meaning.called = bool(_of_outputs(step, "argmax")), True
                 meaning.onehot = bool(_of_outputs(step, "to_onehot")) or not meaning.exclusive
@@ -299,7 +292,7 @@ def _meaning(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], where:
             case "Lambdad":
                 meaning.values = _values(step, meaning, where)
             case kind if kind not in UNCHANGING:
-                refuse_script(step, where)
+                monai_config.refuse_script(step, where)
                 raise UsageError(f"has a step {kind} after its network", where, REMEDY)
     if meaning.exclusive is None:
         raise UsageError("does not say what its outputs mean: no AsDiscreted, no Activationsd", where, REMEDY)
@@ -326,7 +319,9 @@ def _values(step: Mapping[str, Any], meaning: _Meaning, where: str) -> Mapping[i
             labels = (labels * torch.arange(1, len(labels) + 1)[:, None]).amax(dim=0, keepdim=True)
         found = dict(zip(sets, map(float, labels[0].tolist()), strict=True))
     except ARGUMENT_ERRORS as error:
-        raise UsageError(f"has a Lambdad that cannot be followed ({reason_of(error)})", where, REMEDY) from error
+        raise UsageError(
+            f"has a Lambdad that cannot be followed ({monai_config.error_reason(error)})", where, REMEDY
+        ) from error
     of_channel = {n: found[n,] for n in channels}
     # Of two regions the one that is written later stays.
     stays = {
@@ -355,7 +350,7 @@ def _segmentation(meaning: _Meaning, merge: str, where: str) -> Task:
     for channel, value in values.items():
         if value:
             labels[value] = f"{labels[value]} or {names[channel]}" if value in labels else names[channel]
-    return tasks.build(
+    return task_catalogue.build_task(
         {
             "name": "imported_segmentation",
             "labels": [{"value": value, "name": labels[value]} for value in sorted(labels)],
@@ -374,14 +369,14 @@ def _classification(meaning: _Meaning, where: str) -> Task:
     if meaning.largest or meaning.values is not None:
         raise UsageError("has a step for voxels after a network of whole images", where, REMEDY)
     names = list(meaning.names.values())
-    return tasks.build(
+    return task_catalogue.build_task(
         {"name": "classification", "classes": names} if meaning.exclusive else {"name": "findings", "findings": names}
     )
 
 
 def _of_outputs(step: Mapping[str, Any], setting: str, default: Any = None) -> Any:
     """A setting of a step after the network; of a list, for several keys, that of the outputs."""
-    value, keys = step.get(setting, default), keys_of(step)
+    value, keys = step.get(setting, default), monai_config.step_keys(step)
     return value[keys.index(OUTPUTS)] if isinstance(value, list) and len(value) == len(keys) else value
 
 
@@ -405,7 +400,7 @@ def _largest(step: Mapping[str, Any], names: Mapping[int, str], where: str) -> l
     return [[label] for label in labels] if step.get("independent", True) else [labels]
 
 
-def _defined(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...], dict[int, str], Any]:
+def _definition(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...], dict[int, str], Any]:
     """(names of the input's channels, {channel of the output: what it means}, size of an image, where it is stated)."""
     where, again = str(folder / METADATA), "Get the bundle again"
     form = metadata.get("network_data_format")
@@ -425,5 +420,5 @@ def _defined(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...]
             raise FormatError(f"does not name the channels of its output ({kind})", where, again)
         names = {int(key): str(named[key]) for key in sorted(named, key=int)}
     except (*ARGUMENT_ERRORS, StopIteration) as error:
-        raise FormatError(f"does not name its channels ({reason_of(error)})", where, again) from error
+        raise FormatError(f"does not name its channels ({monai_config.error_reason(error)})", where, again) from error
     return tuple(defined[key] for key in sorted(defined)), names, inputs[KEY].get("spatial_shape")

@@ -20,10 +20,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from isocenter.errors import FormatError, IntegrityError, IsocenterError, UsageError
-from isocenter.files import DEEPEST, load_json
+from isocenter.files.storage import structured_text
+from isocenter.files.storage.structured_text import DEEPEST
 from isocenter.lazy import torch
-from isocenter.runtime.foreign.checkpoint import read_checkpoint
-from isocenter.runtime.foreign.monai_expressions import REFERENCE, UnreadError, evaluate
+from isocenter.runtime.foreign import monai_expressions, torch_files
+from isocenter.runtime.foreign.monai_expressions import REFERENCE, UnreadError
 
 _names = re.compile(r"\w+").findall
 # Networks whose outputs are of the whole image.
@@ -84,41 +85,45 @@ class Config:
     folder: Path
 
     @classmethod
-    def read(cls, path: Path, folder: Path) -> Config:
+    def from_file(cls, path: Path, folder: Path) -> Config:
         """Read JSON or YAML; FormatError where it is neither."""
         try:
-            content = load_json(path) if path.suffix == ".json" else YAML(typ="safe", pure=True).load(path.read_text())
+            content = (
+                structured_text.load_json(path)
+                if path.suffix == ".json"
+                else YAML(typ="safe", pure=True).load(path.read_text())
+            )
         except (OSError, ValueError, YAMLError, RecursionError) as error:
-            raise FormatError(f"cannot be read ({reason_of(error)})", str(path), "Get the bundle again") from error
+            raise FormatError(f"cannot be read ({error_reason(error)})", str(path), "Get the bundle again") from error
         if not isinstance(content, dict):
             raise FormatError("is not a configuration", str(path), "Get the bundle again")
         return cls(content, str(path), folder)
 
-    def described(self, value: Any) -> Any:
+    def resolve(self, value: Any) -> Any:
         """The same with references followed and expressions read; what would be made is still a description.
 
         Raises UsageError for an expression that is not read, FormatError for references that lead to themselves or
         unfold without end.
         """
         try:
-            return _Unfolding(self).described(value, ())
+            return _Unfolding(self).resolve(value, ())
         except RecursionError as error:
             raise FormatError("its values lie in each other without end", self.where, "Get the bundle again") from error
 
-    def made(self, described: Any) -> Any:
+    def make(self, described: Any) -> Any:
         """Make what a description stands for; UsageError for any class but those that are allowed."""
         if isinstance(described, Mapping):
             if TARGET not in described:
-                return {key: self.made(one) for key, one in described.items()}
+                return {key: self.make(one) for key, one in described.items()}
             kind = self.kind(described)
             arguments = self._arguments(kind, described)
             try:
                 with redirect_stdout(StringIO()):  # some say there what they recommend
                     return kind(**arguments)
             except ARGUMENT_ERRORS as error:
-                problem = f"{described[TARGET]} cannot be made ({reason_of(error)})"
+                problem = f"{described[TARGET]} cannot be made ({error_reason(error)})"
                 raise UsageError(problem, self.where, "Use the MONAI it was made with") from error
-        return [self.made(one) for one in described] if isinstance(described, list) else described
+        return [self.make(one) for one in described] if isinstance(described, list) else described
 
     def file(self, path: Any) -> Path:
         """A file that the configuration names; IntegrityError where it lies outside the bundle."""
@@ -129,9 +134,9 @@ class Config:
             raise UsageError(f"has no {file.relative_to(self.folder)}", str(self.folder), "Get the bundle again, whole")
         return file
 
-    def loaded(self, path: Any, **_: Any) -> Mapping[str, Any]:
+    def load_content(self, path: Any, **_: Any) -> Mapping[str, Any]:
         """Tensors, arrays and plain values of a file of the bundle, as torch.load gives them."""
-        return read_checkpoint(self.file(path), arrays=True)
+        return torch_files.read_torch_file(self.file(path), arrays=True)
 
     def _arguments(self, kind: Any, described: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by their names of today, some of which are decided here."""
@@ -139,7 +144,7 @@ class Config:
         for key, one in described.items():
             name = OLDER_ARGUMENTS[key] if key in OLDER_ARGUMENTS and key not in taken else key
             if name is not None and not str(key).startswith("_"):
-                arguments[name] = DECIDED[name] if name in DECIDED else self.made(one)
+                arguments[name] = DECIDED[name] if name in DECIDED else self.make(one)
         if described.get("model_name") in CHANGES_INPUT and (described.get("pretrained") or described.get("weights")):
             arguments.setdefault("transform_input", True)
         return arguments
@@ -151,7 +156,7 @@ class Config:
             raise UsageError(f"describes no class: {str(described)[:LONGEST_SHOWN]}", self.where, REMEDY)
         if described.get("_mode_", "default") != "default":
             raise UsageError(f"needs {target} in the mode {described['_mode_']}", self.where, REMEDY)
-        module, name = target.rpartition(".")[0], name_of(described)
+        module, name = target.rpartition(".")[0], class_name(described)
         if module == "torch.nn":
             layer = getattr(torch.nn, name, None)
             if isinstance(layer, type) and issubclass(layer, torch.nn.Module):
@@ -170,7 +175,7 @@ class _Unfolding:
     def __init__(self, config: Config) -> None:
         self._config, self._left = config, MOST_PARTS
 
-    def described(self, value: Any, path: tuple[str, ...]) -> Any:
+    def resolve(self, value: Any, path: tuple[str, ...]) -> Any:
         """The value with what it refers to; path: the references on the way to it"""
         self._left -= 1
         if self._left < 0:
@@ -181,33 +186,35 @@ class _Unfolding:
             case Mapping():
                 return self._of_description(value, path)
             case Sequence() if not isinstance(value, bytes):
-                return [self.described(one, path) for one in value]
+                return [self.resolve(one, path) for one in value]
             case _:
                 return value
 
     def _of_description(self, value: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
         """Of a step that is disabled its name alone, of one that is our own affair little more."""
         kept = {TARGET: value[TARGET]} if TARGET in value else {}
-        disabled = self.described(value.get(DISABLED, False), path)
+        disabled = self.resolve(value.get(DISABLED, False), path)
         if disabled.strip().lower() == "true" if isinstance(disabled, str) else disabled:
             return {**kept, DISABLED: True}
-        left_out = name_of(value) in LEFT_OUT
+        left_out = class_name(value) in LEFT_OUT
         parts = {key: one for key, one in value.items() if key in LOOKED_AT or not left_out}
-        return {key: self.described(one, path) for key, one in parts.items() if key not in (TARGET, DISABLED)} | kept
+        return {key: self.resolve(one, path) for key, one in parts.items() if key not in (TARGET, DISABLED)} | kept
 
     def _of_text(self, text: str, path: tuple[str, ...]) -> Any:
         body = text[1:].strip() if text.startswith("$") else text
         if text.startswith("%"):
             body = f"@{text[1:]}"
         if len(body) > 1 and REFERENCE.fullmatch(body):
-            return self._referred(path, body[1:])
+            return self._follow(path, body[1:])
         if text.startswith("%"):
             raise UsageError(f"refers to {text}, which lies outside the configuration", self._config.where, REMEDY)
         if not text.startswith("$"):
             return text
         shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
         try:
-            value = evaluate(body, partial(self._referred, path), {"torch.load": self._config.loaded})
+            value = monai_expressions.evaluate_expression(
+                body, partial(self._follow, path), {"torch.load": self._config.load_content}
+            )
             self._left -= len(value) if isinstance(value, list | tuple) else 0
             return value
         except IsocenterError:
@@ -215,13 +222,13 @@ class _Unfolding:
         except UnreadError as error:
             raise UsageError(f"would run {shown!r}: {error} is not read", self._config.where, REMEDY) from error
         except ARGUMENT_ERRORS as error:
-            problem = f"has no value for {shown!r} ({reason_of(error)})"
+            problem = f"has no value for {shown!r} ({error_reason(error)})"
             raise UsageError(problem, self._config.where, REMEDY) from error
 
-    def _referred(self, path: tuple[str, ...], name: str) -> Any:
+    def _follow(self, path: tuple[str, ...], name: str) -> Any:
         if name in path or len(path) > DEEPEST:
             raise FormatError(f"@{name} refers to itself", self._config.where, "Get the bundle again")
-        return self.described(self._looked_up(name), (*path, name))
+        return self.resolve(self._looked_up(name), (*path, name))
 
     def _looked_up(self, name: str) -> Any:
         value: Any = self._config.content
@@ -233,13 +240,13 @@ class _Unfolding:
         return value
 
 
-def name_of(described: Any) -> str:
+def class_name(described: Any) -> str:
     """The class that a description names, without its module, as MONAI spells it today."""
     name = str(described.get(TARGET, "")).rpartition(".")[2] if isinstance(described, Mapping) else ""
     return OLDER.get(name, re.sub(r"(?<=[a-z])(D|Dict)$", "d", name))
 
 
-def keys_of(step: Mapping[str, Any]) -> list[str]:
+def step_keys(step: Mapping[str, Any]) -> list[str]:
     """The keys of the values that a step is for."""
     keys = step.get("keys", [])
     return [str(one) for one in keys] if isinstance(keys, Sequence) and not isinstance(keys, str) else [str(keys)]
@@ -252,7 +259,7 @@ def refuse_script(described: Any, where: str) -> None:
         raise UsageError(f"needs {target}, code of its own, which is never run", where, REMEDY)
 
 
-def reason_of(error: BaseException) -> str:
+def error_reason(error: BaseException) -> str:
     """What went wrong in a library, in one line without addresses in memory."""
     text = re.sub(r" object at 0x[0-9a-fA-F]+", "", str(error).partition("\n")[0])[:LONGEST_REASON]
     if isinstance(error, KeyError | RecursionError) or not text:
@@ -260,30 +267,30 @@ def reason_of(error: BaseException) -> str:
     return text
 
 
-def steps_of(described: Any, where: str) -> list[Mapping[str, Any]]:
+def enabled_steps(described: Any, where: str) -> list[Mapping[str, Any]]:
     """The enabled steps of a Compose, but those that are our own affair."""
     if described is None:
         return []
     steps = described.get("transforms", []) if isinstance(described, Mapping) else None
-    if name_of(described) != "Compose" or not isinstance(steps, list):
-        raise UsageError(f"its steps are a {name_of(described) or type(described).__name__}", where, REMEDY)
+    if class_name(described) != "Compose" or not isinstance(steps, list):
+        raise UsageError(f"its steps are a {class_name(described) or type(described).__name__}", where, REMEDY)
     for one in steps:
-        if not name_of(one):
+        if not class_name(one):
             raise UsageError(f"has a step without a class: {str(one)[:LONGEST_SHOWN]}", where, REMEDY)
-    return [one for one in steps if name_of(one) not in LEFT_OUT and not one.get(DISABLED)]
+    return [one for one in steps if class_name(one) not in LEFT_OUT and not one.get(DISABLED)]
 
 
-def columns_first(described: Any, where: str) -> bool:
+def loads_columns_first(described: Any, where: str) -> bool:
     """Whether the LoadImaged of a Compose gives a picture as (column, row), as MONAI's readers do by themselves.
 
     https://docs.monai.io/en/stable/data.html#pilreader: `reverse_indexing`, which ITKReader takes the other way round
     """
     transforms = described.get("transforms", []) if isinstance(described, Mapping) else []
-    loads = [one for one in transforms if name_of(one) == "LoadImaged" and not one.get(DISABLED)]
+    loads = [one for one in transforms if class_name(one) == "LoadImaged" and not one.get(DISABLED)]
     for one in loads:
         refuse_script({TARGET: one.get("reader", "")}, where)
-    if loads and not any(KEY in keys_of(one) for one in loads):
-        raise UsageError(f"reads {', '.join(keys_of(loads[0]))}, and no {KEY}", where, REMEDY)
+    if loads and not any(KEY in step_keys(one) for one in loads):
+        raise UsageError(f"reads {', '.join(step_keys(loads[0]))}, and no {KEY}", where, REMEDY)
     if not loads or "reverse_indexing" not in loads[0]:  # tiles of a slide come by rows, and nobody loads them here
         return bool(loads)
     turned = bool(loads[0]["reverse_indexing"])

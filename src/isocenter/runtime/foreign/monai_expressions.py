@@ -61,14 +61,14 @@ OF_NUMBERS = frozenset({"torch.abs", "torch.clamp", "torch.from_numpy", "torch.n
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     **{one.__name__: one for one in (abs, bool, float, int, len, list, max, min, sorted, sum, tuple)},
     "range": _counting,
-    "str": lambda value: _formatted(value, ""),
+    "str": lambda value: _format(value, ""),
     "os.path.join": posixpath.join,
     "torch.device": lambda *_, **__: "cpu",
     "torch.cuda.is_available": lambda: False,
 }
 
 
-def evaluate(text: str, look_up: Callable[[str], Any], further: Mapping[str, Callable[..., Any]]) -> Any:
+def evaluate_expression(text: str, look_up: Callable[[str], Any], further: Mapping[str, Callable[..., Any]]) -> Any:
     """The value of an expression.
 
     look_up: of the name of a reference
@@ -131,7 +131,7 @@ class _Reading:
             case ast.UnaryOp():
                 return OPERATORS[type(node.op).__name__](self.value(node.operand))
             case ast.BinOp() if type(node.op).__name__ in OPERATORS:
-                return _calculated(node.op, self.value(node.left), self.value(node.right))
+                return _calculate(node.op, self.value(node.left), self.value(node.right))
             case ast.BoolOp():
                 values = [self.value(one) for one in node.values]
                 return next((one for one in values if bool(one) is isinstance(node.op, ast.Or)), values[-1])
@@ -148,7 +148,7 @@ class _Reading:
             case ast.JoinedStr():
                 return "".join(str(self.value(one)) for one in node.values)
             case ast.FormattedValue() if node.conversion == -1:
-                return _formatted(self.value(node.value), str(self.value(node.format_spec) or ""))
+                return _format(self.value(node.value), str(self.value(node.format_spec) or ""))
             case ast.Call() if (name := ast.unparse(node.func)) in self.functions or name in OF_NUMBERS:
                 function = getattr(torch, name.rpartition(".")[2]) if name in OF_NUMBERS else self.functions[name]
                 named = {str(one.arg): self.value(one.value) for one in node.keywords}
@@ -174,7 +174,7 @@ def _constant(name: str) -> Any:
     raise UnreadError(name)
 
 
-def _calculated(kind: ast.operator, left: Any, right: Any) -> Any:
+def _calculate(kind: ast.operator, left: Any, right: Any) -> Any:
     """The outcome of an operator; UnreadError before it would fill the memory."""
     sizes = [len(one) for one in (left, right) if isinstance(one, str | bytes | list | tuple)]
     times = [one for one in (left, right) if isinstance(one, int)]
@@ -215,7 +215,7 @@ def _plain(value: Any) -> str | int | float:
     return value
 
 
-def _formatted(value: Any, form: str) -> str:
+def _format(value: Any, form: str) -> str:
     """A plain value as text."""
     if not FORMAT.fullmatch(form):
         raise UnreadError(f"a format {form!r}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from isocenter.errors import FormatError, is_out_of_memory
+from isocenter import errors
+from isocenter.errors import FormatError
 
 
 class OneHead(nn.Module):
@@ -40,7 +41,7 @@ class OneHead(nn.Module):
         try:
             outputs = self.network(images if self.plane is None else images.squeeze(self.plane + 2))
         except RuntimeError as error:
-            if is_out_of_memory(error):
+            if errors.is_out_of_memory(error):
                 raise
             problem = f"its network takes no windows of {tuple(images.shape[2:])} ({str(error).partition(chr(10))[0]})"
             raise FormatError(problem, self.where, "Write a roi_size that its strides divide") from error

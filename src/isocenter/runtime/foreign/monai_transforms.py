@@ -18,18 +18,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import DatasetError, GeometryError, counted, is_out_of_memory
+from isocenter import errors
+from isocenter.errors import DatasetError, GeometryError
 from isocenter.lazy import monai as lazy_monai
 from isocenter.lazy import torch
-from isocenter.runtime.device import give_back
-from isocenter.runtime.foreign.monai_config import KEY, REMEDY, reason_of
-from isocenter.runtime.foreign.output_activation import log_odds, logarithm
-from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS, parts_of
-from isocenter.runtime.preprocessing.preprocessing import source_region
-from isocenter.runtime.preprocessing.protocol import Held, Part, SliceOrder, Source, Trace
-from isocenter.runtime.preprocessing.restore import restored
-from isocenter.transforms import COLOUR, Stretched, Taps, growing, padding, permuted
-from isocenter.values import MM, Array, Floats, Geometry, Image, Reader, Region, Slabs
+from isocenter.runtime import hardware
+from isocenter.runtime.foreign import monai_config, output_activation
+from isocenter.runtime.foreign.monai_config import KEY, REMEDY
+from isocenter.runtime.preprocessing import image_statistics, preprocessing, restore
+from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
+from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, RegionSource, SliceOrder, VolumePart
+from isocenter.transforms import COLOUR, label_resampling, orient
+from isocenter.transforms.label_resampling import StretchedOutputs
+from isocenter.transforms.resampling import Taps
+from isocenter.values import MM, Array, Floats, Geometry, Image, Region, Slabs
+from isocenter.values.voxel_images import Reader
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +47,7 @@ LEAST = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class GridChange:
     """The change that one transform makes of the grid.
 
     axes:  of the grid before, in the order in which they come then
@@ -57,7 +60,7 @@ class Change:
     steps: tuple[Taps | None, ...]
 
 
-def changes(
+def grid_changes(
     operations: Sequence[Mapping[str, Any]],
     affine: Floats,
     shape: Sequence[int],
@@ -65,7 +68,7 @@ def changes(
     source: Geometry,
     *,
     nearest: bool = False,
-) -> tuple[Trace, list[Change]] | None:
+) -> tuple[GridTrace, list[GridChange]] | None:
     """Changes from the network's grid back to the source's, each on the way there; the padding is the last.
 
     operations: MONAI's notes of the transforms, in the order in which they were applied
@@ -78,9 +81,9 @@ def changes(
     padded = [low + size + high for (low, high), size in zip(pad, shape, strict=True)]
     steps = [Taps(np.arange(size)[:, None], np.ones((size, 1))) for size in padded]
     path = _Path(steps, list(range(ndim)), [False] * ndim, _square(affine, ndim), nearest)
-    affines = [_shifted(path, [-low for low, _ in pad], shape)]
+    affines = [_shift(path, [-low for low, _ in pad], shape)]
     path.affine = _square(affine, ndim)
-    for operation in reversed(single(operations)):
+    for operation in reversed(split_notes(operations)):
         change = _undone(path, operation)
         if change is None:
             return None
@@ -116,7 +119,7 @@ def _square(affine: Any, ndim: int) -> Floats:
     return square
 
 
-def single(operations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def split_notes(operations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Notes of which each is of one change: MONAI keeps a crop and the padding after it in one."""
     notes = []
     for operation in operations:
@@ -127,23 +130,23 @@ def single(operations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return notes
 
 
-def _undone(path: _Path, operation: Mapping[str, Any]) -> Change | None:
+def _undone(path: _Path, operation: Mapping[str, Any]) -> GridChange | None:
     """Go one change back; None where that cannot be done axis by axis."""
     done, size = operation.get("extra_info", {}), [int(length) for length in operation["orig_size"]]
     match operation["class"]:
         case "Orientation":
             return _turned_change(path, _square(done["original_affine"], len(size)))
         case "SpatialResample" if done["mode"] == "bilinear" and done["padding_mode"] == "border":
-            return _resampled(path, _square(done["src_affine"], len(size)), size)
+            return _resample(path, _square(done["src_affine"], len(size)), size)
         case _ if "cropped" in done:
-            return _shifted(path, done["cropped"][::2], size)
+            return _shift(path, done["cropped"][::2], size)
         case _ if "padded" in done and not any(done["padded"][0]):
-            return _shifted(path, [-low for low, _ in done["padded"][1:]], size)
+            return _shift(path, [-low for low, _ in done["padded"][1:]], size)
         case _:
             return None
 
 
-def _turned_change(path: _Path, before: Floats) -> Change:
+def _turned_change(path: _Path, before: Floats) -> GridChange:
     turn = np.linalg.solve(before, path.affine)[:-1, :-1]
     became = np.abs(turn).argmax(axis=1).tolist()  # for each axis before, the one that it is then
     against = [bool(turn[own, axis] < 0) for own, axis in enumerate(became)]
@@ -153,10 +156,10 @@ def _turned_change(path: _Path, before: Floats) -> Change:
     path.steps = [path.steps[axis].part(rows) for axis, rows in zip(became, order, strict=True)]
     path.affine = before
     axes = np.argsort(became).tolist()
-    return Change(tuple(axes), tuple(against[axis] for axis in axes), (None,) * len(axes))
+    return GridChange(tuple(axes), tuple(against[axis] for axis in axes), (None,) * len(axes))
 
 
-def _resampled(path: _Path, before: Floats, size: Sequence[int]) -> Change | None:
+def _resample(path: _Path, before: Floats, size: Sequence[int]) -> GridChange | None:
     """Linear, and beyond its edge the image goes on."""
     corner, now = np.linalg.solve(path.affine, before), [len(step.index) for step in path.steps]
     lean = np.abs(corner[:-1, :-1] - np.diag(np.diag(corner)[:-1])) @ np.asarray(size, dtype=float)
@@ -164,14 +167,14 @@ def _resampled(path: _Path, before: Floats, size: Sequence[int]) -> Change | Non
         return None
     path.affine = before
     if now == list(size) and np.allclose(corner, np.eye(len(corner)), atol=UNCHANGED):
-        return _stayed([None] * len(size))
+        return _keep_grid([None] * len(size))
     steps: list[Taps | None] = []
     for axis, (old, new) in enumerate(zip(now, size, strict=True)):
         scale, offset = corner[axis, axis], corner[axis, -1]
         made = (_nearest if path.nearest else _linear)(scale * np.arange(new) + offset, old)
         path.steps[axis] = _after(path.steps[axis], made)
         steps.append(_linear((np.arange(old) - offset) / scale, new))
-    return _stayed(steps)
+    return _keep_grid(steps)
 
 
 def _linear(position: Floats, size: int) -> Taps:
@@ -187,7 +190,7 @@ def _nearest(position: Floats, size: int) -> Taps:
     return Taps(rows[:, None], np.ones((len(rows), 1)))
 
 
-def _shifted(path: _Path, lows: Sequence[int], size: Sequence[int]) -> Change:
+def _shift(path: _Path, lows: Sequence[int], size: Sequence[int]) -> GridChange:
     """Cropped from `lows` on, of which the rest becomes 0; from below 0 on where it was padded."""
     steps: list[Taps | None] = []
     for axis, (low, new) in enumerate(zip(lows, size, strict=True)):
@@ -197,7 +200,7 @@ def _shifted(path: _Path, lows: Sequence[int], size: Sequence[int]) -> Change:
     moved = np.eye(len(size) + 1)
     moved[:-1, -1] = [-low for low in lows]
     path.affine = path.affine @ moved
-    return _stayed(steps)
+    return _keep_grid(steps)
 
 
 def _rows(low: int, count: int, size: int) -> Taps:
@@ -207,9 +210,9 @@ def _rows(low: int, count: int, size: int) -> Taps:
     return Taps(np.clip(rows, 0, size - 1)[:, None], inside[:, None].astype(np.float64))
 
 
-def _stayed(steps: Sequence[Taps | None]) -> Change:
+def _keep_grid(steps: Sequence[Taps | None]) -> GridChange:
     """A change without a turn."""
-    return Change(tuple(range(len(steps))), (False,) * len(steps), tuple(steps))
+    return GridChange(tuple(range(len(steps))), (False,) * len(steps), tuple(steps))
 
 
 def _after(first: Taps, second: Taps) -> Taps:
@@ -218,7 +221,7 @@ def _after(first: Taps, second: Taps) -> Taps:
     return Taps(first.index[second.index].reshape(len(weight), -1), weight.reshape(len(weight), -1))
 
 
-def _trace(path: _Path, padded: Sequence[int], source: Geometry, spacing: tuple[float, ...]) -> Trace | None:
+def _trace(path: _Path, padded: Sequence[int], source: Geometry, spacing: tuple[float, ...]) -> GridTrace | None:
     """The trace in the order of the network's axes; what no row of the network's grid takes part in is cut away."""
     order = [path.axes.index(axis) for axis in range(source.ndim)]
     crop, shape, pad, back = [], [], [], []
@@ -235,7 +238,7 @@ def _trace(path: _Path, padded: Sequence[int], source: Geometry, spacing: tuple[
         shape.append(last - first + 1)
         back.append(None if stays else step)
     flips = tuple(path.flips[own] for own in order)
-    return Trace(source, None, tuple(order), flips, tuple(crop), tuple(shape), tuple(pad), spacing, tuple(back))
+    return GridTrace(source, None, tuple(order), flips, tuple(crop), tuple(shape), tuple(pad), spacing, tuple(back))
 
 
 def _stays(step: Taps) -> bool:
@@ -255,7 +258,7 @@ class Regions:
     image: Image
     shape: tuple[int, ...]
     walk: SliceOrder
-    steps: Sequence[Change | Callable[[NDArray[np.float32]], NDArray[np.float32]]]
+    steps: Sequence[GridChange | Callable[[NDArray[np.float32]], NDArray[np.float32]]]
     _read: Reader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -281,27 +284,29 @@ class Regions:
         if not count:
             return np.asarray(self._read((slice(None), *region)), dtype=np.float32)
         step = self.steps[count - 1]
-        if not isinstance(step, Change):
+        if not isinstance(step, GridChange):
             return step(self._after(count - 1, region))
         parts = [None if taps is None else taps.part(part) for taps, part in zip(step.steps, region, strict=True)]
         near, counted = [], []
         for part, taps in zip(region, parts, strict=True):
-            [rows], [from_there] = ((part,), (None,)) if taps is None else source_region([taps])
+            [rows], [from_there] = ((part,), (None,)) if taps is None else preprocessing.source_region([taps])
             near.append(rows)
             counted.append(from_there)
         before: list[slice] = [slice(0)] * len(near)
         sizes = self._sizes(count - 1)
         for rows, axis, flip in zip(near, step.axes, step.flips, strict=True):
             before[axis] = slice(sizes[axis] - rows.stop, sizes[axis] - rows.start) if flip else rows
-        moved = permuted(self._after(count - 1, tuple(before)), step.axes, step.flips)
-        order = growing([(a.stop - a.start, b.stop - b.start) for a, b in zip(near, region, strict=True)])
-        return np.asarray(Stretched(moved, tuple(counted), order))
+        moved = orient.permute_axes(self._after(count - 1, tuple(before)), step.axes, step.flips)
+        order = label_resampling.axes_by_growth(
+            [(a.stop - a.start, b.stop - b.start) for a, b in zip(near, region, strict=True)]
+        )
+        return np.asarray(StretchedOutputs(moved, tuple(counted), order))
 
     def _sizes(self, count: int) -> tuple[int, ...]:
         """Voxels along each axis after so many steps."""
         sizes = self.image.geometry.shape
         for step in self.steps[:count]:
-            if isinstance(step, Change):
+            if isinstance(step, GridChange):
                 moved = [sizes[axis] for axis in step.axes]
                 sizes = tuple(n if taps is None else len(taps.index) for n, taps in zip(moved, step.steps, strict=True))
         return sizes
@@ -319,7 +324,7 @@ COPIES = 40
 # The one output of such a network.
 HEAD = "mask"
 # A picture (row, column) as (column, row).
-TURN = Change((1, 0), (False, False), (None, None))
+TURN = GridChange((1, 0), (False, False), (None, None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,9 +348,9 @@ def _unfit_refused(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error.__cause__ or error):
+        if errors.is_out_of_memory(error.__cause__ or error):
             raise
-        problem = f"does not go through the model's transforms ({reason_of(error.__cause__ or error)})"
+        problem = f"does not go through the model's transforms ({monai_config.error_reason(error.__cause__ or error)})"
         raise DatasetError(problem, where, "Give an image of the kind that it was trained on") from error
 
 
@@ -389,25 +394,23 @@ class MonaiTransforms:
         """The image's own order."""
         return tuple(range(self.ndim))
 
-    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace | Transformed]:
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], GridTrace | Transformed]:
         """(channels, *spatial); DatasetError for other channels, GeometryError for other axes."""
         self._check(image, where)
         turned = self._turns(image)
-        data, geometry = (
-            (image.data.swapaxes(1, 2), _turned(image.geometry)) if turned else (image.data, image.geometry)
-        )
+        data, geometry = (image.data.swapaxes(1, 2), _turn(image.geometry)) if turned else (image.data, image.geometry)
         pixels = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
-        prepared = self._prepared(_with_affine(pixels, geometry), where)
-        pad = padding(tuple(prepared.shape[1:]), self.patch)  # as MONAI's own windows have it
+        prepared = self._prepare(_with_affine(pixels, geometry), where)
+        pad = orient.padding_to_size(tuple(prepared.shape[1:]), self.patch)  # as MONAI's own windows have it
         padded = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad], **self.beyond)
         operations, shape = prepared.applied_operations, prepared.shape[1:]
-        found = changes(operations, prepared.affine, shape, pad, geometry, nearest=self.nearest)
+        found = grid_changes(operations, prepared.affine, shape, pad, geometry, nearest=self.nearest)
         if found is None:
             return np.ascontiguousarray(padded), Transformed(image.geometry, prepared, pad, turned)
         trace = found[0].by_smallest_plane()
         return np.ascontiguousarray(padded), _from_rows(trace, image.geometry) if turned else trace
 
-    def _prepared(self, pixels: Any, where: str) -> Any:
+    def _prepare(self, pixels: Any, where: str) -> Any:
         """The image as MONAI's transforms make it; DatasetError where they cannot, or make it of another size."""
         with _unfit_refused(where):
             prepared = self.transform({KEY: pixels})[KEY]
@@ -430,7 +433,7 @@ class MonaiTransforms:
 
     def _check(self, image: Image, where: str) -> None:
         if len(image.channels) != len(self.channels):
-            problem = f"has {counted(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
+            problem = f"has {errors.count_phrase(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
             problem += f"{len(self.channels)} ({', '.join(self.channels)})"
             raise DatasetError(problem, where, f"Give {', '.join(self.channels)}, in that order")
         if not _may_be(image.channels, self.channels):
@@ -440,14 +443,14 @@ class MonaiTransforms:
         if image.geometry.ndim != self.ndim or image.frames is not None:
             raise GeometryError(f"has not {self.ndim} axes", where, "Give images of the kind it was trained on")
 
-    def opened(self, image: Image, where: str) -> tuple[Source, Trace | Transformed]:
+    def open_image(self, image: Image, where: str) -> tuple[RegionSource, GridTrace | Transformed]:
         """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
         self._check(image, where)
         foreseen = self._foreseen(image.geometry, self._turns(image))
         small = self.whole or 4 * math.prod(image.shape) < STREAMED_BYTES
         if small or foreseen.trace is None or foreseen.steps is None:
             return self(image, where)
-        shape, walk = (len(self.channels), *foreseen.trace.padded), foreseen.trace.slice_order
+        shape, walk = (len(self.channels), *foreseen.trace.padded_shape), foreseen.trace.slice_order
         return Regions(image, shape, walk, foreseen.steps), foreseen.trace
 
     def present(self, image: Image, where: str) -> tuple[bool, ...]:
@@ -455,34 +458,44 @@ class MonaiTransforms:
         return (True,) * len(self.channels)
 
     def parts(
-        self, trace: Trace | Transformed, region: Region | None, patch: Sequence[int], channels: int
-    ) -> Sequence[Part]:
+        self, trace: GridTrace | Transformed, region: Region | None, patch: Sequence[int], channels: int
+    ) -> Sequence[VolumePart]:
         """Columns of what is wanted; all at once where MONAI itself has to undo its transforms."""
-        return parts_of(trace, region, patch, channels) if isinstance(trace, Trace) else (Part(),)
+        return (
+            image_statistics.wanted_columns(trace, region, patch, channels)
+            if isinstance(trace, GridTrace)
+            else (VolumePart(),)
+        )
 
-    def restored(
-        self, slabs: Slabs, trace: Trace | Transformed, part: Region | None = None
+    def restore(
+        self, slabs: Slabs, trace: GridTrace | Transformed, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
         """Outputs whose probabilities are those that were brought back; numbers of another name, as they are."""
         if not self.dense:
             yield from slabs
             return
-        then = None if self.returned == "outputs" else logarithm if self.exclusive else log_odds
+        then = (
+            None
+            if self.returned == "outputs"
+            else output_activation.class_logarithms
+            if self.exclusive
+            else output_activation.log_odds_of_probabilities
+        )
         likely = ((region, {name: self._likely(name, one) for name, one in arrays.items()}) for region, arrays in slabs)
         if isinstance(trace, Transformed):
             name, answer = self._whole(likely, trace)
             done = answer if then is None or name != HEAD else then(answer)
             yield tuple(slice(0, size) for size in trace.source.shape), {name: done}
             return
-        for region, arrays in restored(likely, trace, part):
+        for region, arrays in restore.restore_regions(likely, trace, part):
             if HEAD not in arrays:
                 yield region, arrays
                 continue
             back = arrays[HEAD]
-            if not isinstance(back, Stretched):
-                back = Stretched(back, (None,) * self.ndim, tuple(range(self.ndim)))
+            if not isinstance(back, StretchedOutputs):
+                back = StretchedOutputs(back, (None,) * self.ndim, tuple(range(self.ndim)))
             yield region, {HEAD: replace(back, then=then)}
-            give_back()  # parts come and go between sums that stay: a sixth of the peak at 100 classes
+            hardware.release_memory()  # parts come and go between sums that stay: a sixth of the peak at 100 classes
 
     def _likely(self, name: str, outputs: Array) -> Array:
         """What is brought back of the network's own output."""
@@ -521,17 +534,17 @@ class MonaiTransforms:
             outputs[number] = back
         return name, outputs
 
-    def held(self, geometry: Geometry) -> Held:
+    def held_parts(self, geometry: Geometry) -> HeldParts:
         """Forecast by what its steps would do to an image of this geometry; no voxel is looked at."""
         if geometry.ndim != self.ndim:
-            return Held()
+            return HeldParts()
         foreseen = self._foreseen(geometry, geometry.is_picture and self.columns_first)
         streamed = None if foreseen.steps is None or self.whole else STREAMED_BYTES
-        return Held(streamed, foreseen.trace is not None, foreseen.shape, COPIES)
+        return HeldParts(streamed, foreseen.trace is not None, foreseen.shape, COPIES)
 
     @_unfit_refused("image")
     def _foreseen(self, source: Geometry, turned: bool) -> Foreseen:
-        geometry = _turned(source) if turned else source
+        geometry = _turn(source) if turned else source
         image = _with_affine(torch.zeros(1).expand(1, *geometry.shape), geometry)
         kinds = monai.transforms
         chain: list[Any] | None = []
@@ -544,9 +557,9 @@ class MonaiTransforms:
                 # What is cut away of an image depends on its voxels, and goes back axis by axis all the same.
                 chain = None if chain is None or not _of_each_voxel(step) else [*chain, step]
         shape = tuple(int(size) for size in image.peek_pending_shape())
-        pad = padding(shape, self.patch)
+        pad = orient.padding_to_size(shape, self.patch)
         operations, affine = image.pending_operations, image.peek_pending_affine()
-        found = changes(operations, affine, shape, pad, geometry, nearest=self.nearest)
+        found = grid_changes(operations, affine, shape, pad, geometry, nearest=self.nearest)
         if found is None:
             return Foreseen(shape, None, None)
         trace, chain_of_changes = found
@@ -567,22 +580,22 @@ class Foreseen:
     """
 
     shape: tuple[int, ...]
-    trace: Trace | None
-    steps: Sequence[Change | Callable[[NDArray[np.float32]], NDArray[np.float32]]] | None
+    trace: GridTrace | None
+    steps: Sequence[GridChange | Callable[[NDArray[np.float32]], NDArray[np.float32]]] | None
 
 
-def _in_order(chain: Sequence[Any], changes_of_steps: Sequence[Change]) -> list[Any]:
+def _in_order(chain: Sequence[Any], changes_of_steps: Sequence[GridChange]) -> list[Any]:
     """Functions of intensities, and changes of the grid in place of MONAI's notes of them; the padding comes last."""
     left, steps = list(changes_of_steps), list[Any]()
     for step in chain:
         if isinstance(step, Mapping):
-            steps += [left.pop(0) for _ in single([step])]
+            steps += [left.pop(0) for _ in split_notes([step])]
         else:
-            steps.append(partial(_changed, step))
+            steps.append(partial(_change, step))
     return [*steps, *left]
 
 
-def _changed(step: Any, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+def _change(step: Any, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     changed = step({KEY: monai.data.MetaTensor(torch.from_numpy(np.ascontiguousarray(pixels)))})[KEY]
     return np.asarray(changed.numpy(), dtype=np.float32)
 
@@ -610,13 +623,13 @@ def _may_be(stated_names: Sequence[str], expected: Sequence[str]) -> bool:
     return ours == colours and (initials == colours or sorted(initials) != sorted(colours))
 
 
-def _turned(picture: Geometry) -> Geometry:
+def _turn(picture: Geometry) -> Geometry:
     """The grid of a picture (row, column) as (column, row); its first axis in mm stays that of its first index."""
     order = [1, 0, 2]
     return replace(picture, shape=picture.shape[::-1], affine=picture.affine[np.ix_(order, order)])
 
 
-def _from_rows(trace: Trace, picture: Geometry) -> Trace:
+def _from_rows(trace: GridTrace, picture: Geometry) -> GridTrace:
     """The way of a picture (row, column), of which MONAI knows (column, row)."""
     return replace(trace, source=picture, axes=tuple(1 - axis for axis in trace.axes))
 

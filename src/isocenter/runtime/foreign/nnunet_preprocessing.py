@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import DatasetError, GeometryError, PlanError, counted
+from isocenter import errors
+from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.lazy import ndimage
-from isocenter.runtime.preprocessing.image_statistics import parts_of
-from isocenter.runtime.preprocessing.protocol import Held, Part, Trace, as_lists, as_tuples
-from isocenter.runtime.preprocessing.restore import restored
-from isocenter.transforms import Taps, along, content, padding, permuted, recoloured
+from isocenter.runtime.preprocessing import image_statistics, protocol, restore
+from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, VolumePart
+from isocenter.transforms import channel_stack, orient, resampling
+from isocenter.transforms.resampling import Taps
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
 KIND = "nnunet"
@@ -33,7 +34,7 @@ CONTINUED = 12
 
 
 @dataclass(frozen=True)
-class Resampling:
+class NNUNetResampling:
     """One of a plan's resampling functions with its arguments.
 
     order:     of the spline: 0, 1 or 3
@@ -65,7 +66,7 @@ class Resampling:
     def steps(self, old: Sequence[int], new: Sequence[int], far: int | None) -> list[Taps | None]:
         """Taps of each axis, by which a new sample is made of old ones; None where it stays. Of order 0 and 1 only."""
         orders = [self.order_far if axis == far else self.order for axis in range(len(old))]
-        return [None if a == b else taps(a, b, order) for a, b, order in zip(old, new, orders, strict=True)]
+        return [None if a == b else resampling_taps(a, b, order) for a, b, order in zip(old, new, orders, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ SCHEMES: Mapping[str, Callable[[Scheme, NDArray[np.float32], NDArray[np.bool_] |
 
 
 @dataclass(frozen=True)
-class OfPicture(Trace):
+class OfPicture(GridTrace):
     """The trace of a picture (row, column), which nnU-Net sees as a volume (column, row, slice) of one slice."""
 
     @property
@@ -142,9 +143,9 @@ class OfPicture(Trace):
         columns, rows, _ = super().region(part)
         return rows, columns
 
-    def unpermuted(self, array: Array) -> Array:
+    def unpermute(self, array: Array) -> Array:
         """(channels, row, column)."""
-        return np.asarray(super().unpermuted(array))[..., 0].swapaxes(1, 2)
+        return np.asarray(super().unpermute(array))[..., 0].swapaxes(1, 2)
 
 
 @dataclass(frozen=True)
@@ -166,10 +167,10 @@ class NNUNetPreprocessing:
     patch: tuple[int, ...]
     transpose: tuple[int, ...] = (0, 1, 2)
     reorient: bool = False
-    data: Resampling = field(default_factory=Resampling)
-    outputs: Resampling = field(default_factory=lambda: Resampling(1))
+    data: NNUNetResampling = field(default_factory=NNUNetResampling)
+    outputs: NNUNetResampling = field(default_factory=lambda: NNUNetResampling(1))
     previous: tuple[int, ...] = ()
-    labels: Resampling = field(default_factory=lambda: Resampling(1))
+    labels: NNUNetResampling = field(default_factory=lambda: NNUNetResampling(1))
     modality: str = "unknown"
 
     ndim = 3
@@ -181,12 +182,12 @@ class NNUNetPreprocessing:
     cascade = None  # its labels of the stage before are no numbers, and nnU-Net has no sides to change in them
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> NNUNetPreprocessing:
+    def from_settings(cls, settings: Mapping[str, Any]) -> NNUNetPreprocessing:
         """Read a model's record; PlanError for impossible settings."""
-        values = as_tuples({key: value for key, value in settings.items() if key != "kind"})
+        values = protocol.as_tuples({key: value for key, value in settings.items() if key != "kind"})
         try:
             values["schemes"] = tuple(Scheme(**one) for one in settings["schemes"])
-            values |= {name: Resampling(**settings[name]) for name in ("data", "outputs", "labels")}
+            values |= {name: NNUNetResampling(**settings[name]) for name in ("data", "outputs", "labels")}
             return cls(**values)
         except (TypeError, KeyError) as error:
             raise PlanError(f"impossible settings: {error}", "preprocessing", "Adopt the model again") from error
@@ -209,19 +210,19 @@ class NNUNetPreprocessing:
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"kind": KIND, **as_lists(asdict(self))}
+        return {"kind": KIND, **protocol.as_lists(asdict(self))}
 
-    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], GridTrace]:
         """(channels, *padded) as the network sees it, and the way back.
 
         Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
         """
-        image, earlier = self._parted(image, where)
+        image, earlier = self._split_labels(image, where)
         picture = image.geometry.is_picture
         data = _volume(image.data, picture)
         axes, flips = self._order(image.geometry)
-        data = permuted(data, axes, flips)
-        region = content(np.any(data != 0, axis=0))
+        data = orient.permute_axes(data, axes, flips)
+        region = orient.content_region(np.any(data != 0, axis=0))
         data = np.array(data[(slice(None), *region)], dtype=np.float32, order="C")
         steps = self._steps(image.geometry, axes, where)
         target = self.spacing if len(self.spacing) == 3 else (steps[0], *self.spacing)
@@ -231,42 +232,42 @@ class NNUNetPreprocessing:
         inside = self._inside(data)
         far = self.data.far_axis(steps, target)
         channels = [
-            resampled(scheme.apply(channel, inside), shape, self.data, far)
+            resample_intensities(scheme.apply(channel, inside), shape, self.data, far)
             for scheme, channel in zip(self.schemes, data, strict=True)
         ]
         if earlier is not None:
-            labels = permuted(_volume(earlier, picture), axes, flips)[(slice(None), *region)][0]
+            labels = orient.permute_axes(_volume(earlier, picture), axes, flips)[(slice(None), *region)][0]
             channels += self._one_hot(labels, inside, shape, self.labels.far_axis(steps, target))
-        pad = tuple(padding(shape, self.patch))
+        pad = tuple(orient.padding_to_size(shape, self.patch))
         cropped = data.shape[1:]
         back = tuple(self.outputs.steps(shape, cropped, self.outputs.far_axis(target, steps)))
-        kind = OfPicture if picture else Trace
+        kind = OfPicture if picture else GridTrace
         trace = kind(image.geometry, None, axes, flips, region, shape, pad, tuple(target), back)
         return np.pad(np.stack(channels).astype(np.float32, copy=False), ((0, 0), *pad)), trace.by_smallest_plane()
 
-    def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
+    def open_image(self, image: Image, where: str) -> tuple[NDArray[np.float32], GridTrace]:
         """The same as a call: the image is prepared whole."""
         return self(image, where)
 
-    def held(self, geometry: Geometry) -> Held:
+    def held_parts(self, geometry: Geometry) -> HeldParts:
         """All of an image, and of outputs columns."""
-        return Held()
+        return HeldParts()
 
     def present(self, image: Image, where: str) -> tuple[bool, ...]:
         """All channels: an image with fewer is refused."""
         return (True,) * len(self.channels)
 
-    def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
+    def parts(self, trace: GridTrace, region: Region | None, patch: Sequence[int], channels: int) -> list[VolumePart]:
         """Columns of what is wanted: the image is prepared whole, as splines look far, and outputs go back in parts."""
-        return parts_of(trace, region, patch, channels)
+        return image_statistics.wanted_columns(trace, region, patch, channels)
 
-    def restored(
-        self, slabs: Slabs, trace: Trace, part: Region | None = None
+    def restore(
+        self, slabs: Slabs, trace: GridTrace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
         """Finished rows of the network's grid, in order of its slice order, as parts of the source's own grid."""
-        return restored(slabs, trace, part)
+        return restore.restore_regions(slabs, trace, part)
 
-    def _parted(self, image: Image, where: str) -> tuple[Image, Array | None]:
+    def _split_labels(self, image: Image, where: str) -> tuple[Image, Array | None]:
         """The image, and the labels of the stage before where there was one."""
         expected = len(self.channels)
         earlier = None
@@ -274,10 +275,10 @@ class NNUNetPreprocessing:
             earlier = image.data[-1:]
             names = image.channels[:-1]
             image = Image(image.data[:-1], image.geometry, modality=image.modality, channels=names, source=image.source)
-        image = recoloured(image, self.channels)
+        image = channel_stack.match_colours(image, self.channels)
         if len(image.channels) != expected:
             raise DatasetError(
-                f"has {counted(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
+                f"has {errors.count_phrase(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
                 f"{expected} ({', '.join(self.channels)})",
                 where,
                 "Give all images of a case, CASE_0000, CASE_0001, ..., in the order of training",
@@ -320,7 +321,7 @@ class NNUNetPreprocessing:
     ) -> list[NDArray[np.float32]]:
         # What lies outside the content has a label of its own there, which takes part in the resampling.
         outside = np.where((labels == 0) & ~np.asarray(inside), -1, labels.astype(np.int32))
-        moved = resampled_labels(outside, shape, self.labels, far)
+        moved = resample_label_map(outside, shape, self.labels, far)
         return [(moved == value).astype(np.float32) for value in self.previous]
 
 
@@ -330,7 +331,7 @@ def _volume(array: Array, picture: bool) -> Array:
 
 
 @lru_cache(maxsize=64)
-def taps(old: int, new: int, order: int) -> Taps:
+def resampling_taps(old: int, new: int, order: int) -> Taps:
     """Taps from `old` samples to `new` ones over the same length; beyond the edge the edge goes on. Order 0 or 1."""
     position = old / new * (np.arange(new) + 0.5) - 0.5
     if order == 0:
@@ -354,7 +355,9 @@ def _cubic_taps(old: int, new: int) -> Taps:
     return Taps(below[:, None] + np.arange(-1, 3), weight.astype(np.float32))
 
 
-def resampled(image: NDArray[np.float32], shape: Sequence[int], how: Resampling, far: int | None) -> Array:
+def resample_intensities(
+    image: NDArray[np.float32], shape: Sequence[int], how: NNUNetResampling, far: int | None
+) -> Array:
     """(*spatial) intensities to (*shape), held within what the image (with a far axis: its slice) has.
 
     far: the axis across which only `order_far` is used
@@ -370,16 +373,18 @@ def resampled(image: NDArray[np.float32], shape: Sequence[int], how: Resampling,
     return image if far is None or image.shape[far] == shape[far] else _along(image, far, shape[far], how.order_far)
 
 
-def resampled_labels(labels: NDArray[np.integer], shape: Sequence[int], how: Resampling, far: int | None) -> Array:
+def resample_label_map(
+    labels: NDArray[np.integer], shape: Sequence[int], how: NNUNetResampling, far: int | None
+) -> Array:
     """(*spatial) label map to (*shape): a label where it has half of a voxel, and the highest of two that have."""
     if labels.shape == tuple(shape):
         return labels
     if how.order == 0 and not how.by_share:
-        return resampled(labels.astype(np.float32), shape, how, far).astype(labels.dtype)
+        return resample_intensities(labels.astype(np.float32), shape, how, far).astype(labels.dtype)
     labelled = np.zeros(shape, dtype=labels.dtype)
     most = np.zeros(shape, dtype=np.float32)
     for value in np.unique(labels):
-        share = resampled((labels == value).astype(np.float32), shape, how, far)
+        share = resample_intensities((labels == value).astype(np.float32), shape, how, far)
         # Half of a voxel, but for what float32 rounds off.
         wins = share > most if how.by_share else share >= 0.5 - 1e-6
         labelled[wins] = value
@@ -389,8 +394,8 @@ def resampled_labels(labels: NDArray[np.integer], shape: Sequence[int], how: Res
 
 def _along(image: Array, axis: int, size: int, order: int) -> Array:
     if order != 3:
-        return np.asarray(along(image, axis, taps(image.shape[axis], size, order)))
+        return np.asarray(resampling.resample_axis(image, axis, resampling_taps(image.shape[axis], size, order)))
     ends = [(CONTINUED, CONTINUED) if one == axis else (0, 0) for one in range(image.ndim)]
     continued = np.pad(image, ends, mode="edge")
     filtered = ndimage.spline_filter1d(continued, 3, axis, output=np.float32, mode="nearest")
-    return np.asarray(along(filtered, axis, _cubic_taps(image.shape[axis], size)))
+    return np.asarray(resampling.resample_axis(filtered, axis, _cubic_taps(image.shape[axis], size)))

@@ -23,28 +23,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter import tasks
-from isocenter.errors import FormatError, PlanError, UsageError, counted, listed
-from isocenter.files import load_json
+from isocenter import errors
+from isocenter.errors import FormatError, PlanError, UsageError
+from isocenter.files.storage import structured_text
 from isocenter.lazy import onnx
-from isocenter.runtime.device import AUTO, CPU, CUDA
-from isocenter.runtime.foreign.output_activation import (
-    ACTIVATIONS,
-    LOG_SOFTMAX,
-    SOFTMAX,
-    TO_LOGITS,
-    ToLogits,
-    activation_of,
-    noise,
-)
+from isocenter.runtime import record_files
+from isocenter.runtime.foreign import output_activation
+from isocenter.runtime.foreign.output_activation import ACTIVATIONS, LOG_SOFTMAX, SOFTMAX, TO_LOGITS, ToLogits
+from isocenter.runtime.hardware import AUTO, CPU, CUDA
 from isocenter.runtime.inference import Inference
-from isocenter.runtime.model import Model
-from isocenter.runtime.networks import Networks
-from isocenter.runtime.package.backends.onnx import OnnxNetwork, Provider, onnx_errors, open_onnx
+from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.package.backends import onnx as backends_onnx
+from isocenter.runtime.package.backends.onnx import OnnxNetwork, Provider
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
-from isocenter.runtime.record_files import digest
-from isocenter.tasks import Task
-from isocenter.transforms import Normalisation
+from isocenter.runtime.torch_networks import Networks
+from isocenter.tasks import Task, task_catalogue
+from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Decision
 
 NEEDED = ("labels", "channels", "patch", "normalisation")
@@ -59,7 +53,7 @@ log = logging.getLogger("isocenter")
 
 
 @dataclass(frozen=True, eq=False)
-class Described:
+class DescribedNetwork:
     """The network of an ONNX file, whose outputs have to be those that the description names.
 
     count: of outputs
@@ -112,7 +106,7 @@ class Described:
         given = np.pad(given, [(0, short), *[(0, 0)] * (given.ndim - 1)])
         try:
             parts = [self.network(given[start : start + size]) for start in range(0, len(given), size)]
-        except onnx_errors() as error:
+        except backends_onnx.onnx_errors() as error:
             reason = " ".join(str(error).split())
             problem = f"the network cannot compute windows of {batch.shape[1:]} ({reason})"
             raise FormatError(problem, self.where, "Correct channels and patch") from error
@@ -164,9 +158,9 @@ def load_onnx(path: Path, device: str, threads: int | None = None, activation: s
         order, turned = _axes(description, where)
         description = _in_our_order(description, order)
         task = _task(description)
-        preprocessing = Preprocessing.of(_preprocessing(description))
+        preprocessing = Preprocessing.from_settings(_preprocessing(description))
         windows = {key: description[key] for key in OF_WINDOWS if key in description}
-        inference = Inference.of({"patch": list(description["patch"]), **windows})
+        inference = Inference.from_settings({"patch": list(description["patch"]), **windows})
     except PlanError as error:
         raise error.stating(where=str(path.with_suffix(".json"))) from error
     except (TypeError, ValueError, AttributeError, KeyError) as error:
@@ -174,7 +168,7 @@ def load_onnx(path: Path, device: str, threads: int | None = None, activation: s
     kind, _, number = chosen.value.partition(":")
     gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == CUDA else []
     [(name, head)] = task.heads.items()
-    opened = open_onnx(path, [], [*gpu, "CPUExecutionProvider"], threads)
+    opened = backends_onnx.open_onnx(path, [], [*gpu, "CPUExecutionProvider"], threads)
     if len(opened.session.get_inputs()) != 1:
         raise FormatError("has more inputs than the image", str(path), "Export the network with one input")
     count = head.count if head.is_dense else len(task.labels)
@@ -183,16 +177,18 @@ def load_onnx(path: Path, device: str, threads: int | None = None, activation: s
         _refuse_other_units(preprocessing, opened.whole_numbers, where)
     sizes, channels = opened.session.get_inputs()[0].shape, len(preprocessing.channels)
     last = len(sizes) == 2 + len(order) and sizes[-1] == channels != sizes[1]
-    network = Described(opened, name, count, head.is_dense, where, exclusive, order, turned, channels_last=last)
+    network = DescribedNetwork(opened, name, count, head.is_dense, where, exclusive, order, turned, channels_last=last)
     network = _with_output(network, description.get("output"), (channels, *inference.patch))
-    batch = noise(channels, inference.patch, opened.batch or inference.batch)
+    batch = output_activation.noise_windows(channels, inference.patch, opened.batch or inference.batch)
     taken = network.network.taken[0]
-    found = activation_of(path, asked, name=taken, exclusive=exclusive, outputs=partial(_outputs, network, batch))
+    found = output_activation.activation_of(
+        path, asked, name=taken, exclusive=exclusive, outputs=partial(_outputs, network, batch)
+    )
     log.info("%s: the activation of its outputs is %s: %s", path, found.value, found.because)
     network = replace(network, to_logits=TO_LOGITS[found.value])
     size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}
     computing = Decision(f"{chosen.value} with onnx", chosen.because)
-    origin = {"origin": "ONNX", "weights_sha256": digest(path), "activation": asdict(found)}
+    origin = {"origin": "ONNX", "weights_sha256": record_files.file_digest(path), "activation": asdict(found)}
     return Model(task, preprocessing, inference, Networks(network, size, computing=computing), origin)
 
 
@@ -211,7 +207,7 @@ def _keeps_unit(normalisation: Normalisation, bounds: np.iinfo[Any]) -> bool:
     if normalisation.method == "zscore" or normalisation.low is None or normalisation.high is None:
         return False
     ends = np.array([normalisation.low, normalisation.high], np.float32)
-    low, high = normalisation.scale(normalisation.low).applied(ends, np.ones_like(ends, dtype=bool)).tolist()
+    low, high = normalisation.scale(normalisation.low).apply_in_place(ends, np.ones_like(ends, dtype=bool)).tolist()
     return (
         high - low >= normalisation.high - normalisation.low - 0.5
         and low >= bounds.min - 0.5
@@ -219,14 +215,14 @@ def _keeps_unit(normalisation: Normalisation, bounds: np.iinfo[Any]) -> bool:
     )
 
 
-def _outputs(network: Described, batches: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+def _outputs(network: DescribedNetwork, batches: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
     """Outputs of the network for batches, until it cannot take one: a prediction says why."""
     with suppress(MemoryError, FormatError):
         for batch in batches:
             yield from network.outputs(batch).values()
 
 
-def _with_output(network: Described, asked: object, window: tuple[int, ...]) -> Described:
+def _with_output(network: DescribedNetwork, asked: object, window: tuple[int, ...]) -> DescribedNetwork:
     """The network with the one output that is asked for, else the one of several that has a window's shape."""
     names = [one.name for one in network.network.session.get_outputs()]
     fitting = [name for name in names if asked in (None, name)]
@@ -234,11 +230,14 @@ def _with_output(network: Described, asked: object, window: tuple[int, ...]) -> 
         made = network.outputs(np.zeros((1, *window), np.float32))
         fitting = [name for name in names if made[name].shape[1:] in network.shapes(window)]
     if len(fitting) != 1:
-        problem = f"of the outputs {listed(names)} {len(fitting) or 'none'} are what is described"
+        problem = f"of the outputs {errors.list_phrase(names)} {len(fitting) or 'none'} are what is described"
         raise FormatError(problem, network.where, 'Name the one to take, as in "output": "NAME"')
     if asked is None and len(names) > 1:
         log.warning(
-            "%s: of its outputs (%s) %s is taken, which has a window's shape", network.where, listed(names), *fitting
+            "%s: of its outputs (%s) %s is taken, which has a window's shape",
+            network.where,
+            errors.list_phrase(names),
+            *fitting,
         )
     return replace(network, network=replace(network.network, heads=tuple(fitting), taken=tuple(fitting)))
 
@@ -286,7 +285,7 @@ def _description(path: Path) -> dict[str, Any]:
         remedy = f"Write {path.name} with {', '.join(NEEDED)}: an ONNX file says nothing of its images"
         raise UsageError("is missing, which describes the ONNX file", where, remedy)
     try:
-        description = load_json(path)
+        description = structured_text.load_json(path)
     except (OSError, ValueError) as error:
         raise FormatError(f"is not JSON ({error})", where, "Correct it") from error
     if not isinstance(description, dict):
@@ -314,7 +313,9 @@ def _refuse_normalisation(description: Mapping[str, Any], where: str) -> None:
         remedy = 'Give one for each channel, as in "channels": ["T1"], "normalisation": [{"method": "zscore"}]'
         raise FormatError("channels and normalisation are not lists that belong together", where, remedy)
     if len(entries) != len(channels):
-        problem = f"{counted(len(entries), 'normalisation')} for {counted(len(channels), 'channel')}"
+        problem = (
+            f"{errors.count_phrase(len(entries), 'normalisation')} for {errors.count_phrase(len(channels), 'channel')}"
+        )
         raise FormatError(problem, where, "Give one for each channel")
     for settings in entries:
         if (method := settings.get("method")) not in METHODS:
@@ -328,10 +329,10 @@ def _refuse_normalisation(description: Mapping[str, Any], where: str) -> None:
 def _task(description: Mapping[str, Any]) -> Task:
     if isinstance(description["labels"], list):
         question = {"classes": description["labels"], "positive": description.get("positive")}
-        return tasks.build({"name": "classification", **question, "smoothing": 0.0})
+        return task_catalogue.build_task({"name": "classification", **question, "smoothing": 0.0})
     names = {int(value): str(name) for name, value in description["labels"].items() if int(value) != 0}
     exclusive = description.get("outputs", "classes") == "classes"
-    return tasks.build(
+    return task_catalogue.build_task(
         {
             "name": "imported_segmentation",
             "labels": [{"value": value, "name": names[value]} for value in sorted(names)],

@@ -23,28 +23,28 @@ from isocenter.values import Decision
 LEAST = 1e-7
 
 
-def logarithm(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+def class_logarithms(likely: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logarithms of probabilities of classes, whose softmax gives these again."""
-    return np.asarray(np.log(_held(likely)))
+    return np.asarray(np.log(_clip_probabilities(likely)))
 
 
-def log_odds(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+def log_odds_of_probabilities(likely: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log odds of probabilities each by itself, whose sigmoid gives these again."""
-    held = _held(likely)
+    held = _clip_probabilities(likely)
     return np.asarray(np.log(held / (1 - held)))
 
 
 def logarithm_of_logarithms(logarithms: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits from logarithms of probabilities of classes, one of which may be that of 0."""
-    return logarithm(np.exp(logarithms))
+    return class_logarithms(np.exp(logarithms))
 
 
 def log_odds_of_logarithms(logarithms: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log odds from logarithms of probabilities each by itself."""
-    return log_odds(np.exp(logarithms))
+    return log_odds_of_probabilities(np.exp(logarithms))
 
 
-def _held(likely: NDArray[np.float32]) -> NDArray[np.float32]:
+def _clip_probabilities(likely: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities that have logits; an infinite one is no probability, and stays no number."""
     return np.asarray(np.clip(np.where(np.isinf(likely), np.nan, likely), LEAST, 1 - LEAST))
 
@@ -77,15 +77,15 @@ SPREADS = (1.0, 1e2, 1e4)
 ToLogits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 TO_LOGITS: dict[str, ToLogits | None] = {
     NONE: None,
-    SOFTMAX: logarithm,
-    SIGMOID: log_odds,
+    SOFTMAX: class_logarithms,
+    SIGMOID: log_odds_of_probabilities,
     LOG_SOFTMAX: logarithm_of_logarithms,
     LOG_SIGMOID: log_odds_of_logarithms,
 }
 
 
 @dataclass(frozen=True)
-class Shown:
+class GraphOutput:
     """An output as a graph shows it.
 
     kind:   the activation; None where the graph does not show it
@@ -106,7 +106,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Tried:
+class NoiseTrial:
     """The outputs for noise: whether all lie within 0 and 1, depend on it, and add up to 1 over the channels."""
 
     within: bool
@@ -128,15 +128,15 @@ def activation_of(
     if asked is not None:
         found = Decision(asked, because="asked for")
     else:
-        shown = shown_by(onnx.load(path, load_external_data=False).graph, name)
-        found = _by_graph(shown) or _by_trial(shown, trial(outputs()), str(path), exclusive=exclusive)
+        shown = trace_output(onnx.load(path, load_external_data=False).graph, name)
+        found = _by_graph(shown) or _by_trial(shown, try_outputs(outputs()), str(path), exclusive=exclusive)
     if found.value in (SOFTMAX, LOG_SOFTMAX) and not exclusive:
         problem = f"is described as regions, and the network ends in a softmax ({found.because}), which makes classes"
         raise UsageError(problem, str(path), 'Write "outputs": "classes", or export the network without it')
     return found
 
 
-def _by_graph(shown: Shown) -> Decision | None:
+def _by_graph(shown: GraphOutput) -> Decision | None:
     """The activation that the graph shows; None where it shows none, or a softmax whose classes may have moved."""
     if shown.kind is None or (shown.kind == SOFTMAX and shown.moved):
         return None
@@ -144,7 +144,7 @@ def _by_graph(shown: Shown) -> Decision | None:
     return Decision(shown.kind, because=f"the graph shows {what}{shown.words}")
 
 
-def _by_trial(shown: Shown, tried: Tried | None, where: str, *, exclusive: bool) -> Decision:
+def _by_trial(shown: GraphOutput, tried: NoiseTrial | None, where: str, *, exclusive: bool) -> Decision:
     """The activation that outputs for noise show."""
     if shown.kind == SOFTMAX:
         # Where a part of a softmax is left each output is a probability by itself, and a region may be called by it.
@@ -161,7 +161,7 @@ def _by_trial(shown: Shown, tried: Tried | None, where: str, *, exclusive: bool)
     return Decision(NONE, because=f"outputs for noise {measured}, and the graph shows no softmax and no sigmoid")
 
 
-def trial(outputs: Iterator[NDArray[np.float32]]) -> Tried | None:
+def try_outputs(outputs: Iterator[NDArray[np.float32]]) -> NoiseTrial | None:
     """A trial of outputs (batch, channels, ...) for noise; None where none of them is finite."""
     finite = [one for one in outputs if one.size and np.isfinite(one).all()]
     if not finite:
@@ -170,7 +170,7 @@ def trial(outputs: Iterator[NDArray[np.float32]]) -> Tried | None:
     sums = [np.abs(one.sum(axis=1) - 1).max() for one in finite if one.ndim > 1 and one.shape[1] > 1]
     within = low >= -ROUNDED and high <= 1 + ROUNDED
     differ = any(_varies(one) or not np.array_equal(one, finite[0]) for one in finite)
-    return Tried(within, differ, within and bool(sums) and max(sums) <= ROUNDED)
+    return NoiseTrial(within, differ, within and bool(sums) and max(sums) <= ROUNDED)
 
 
 def _varies(output: NDArray[np.float32]) -> bool:
@@ -178,16 +178,16 @@ def _varies(output: NDArray[np.float32]) -> bool:
     return bool(np.ptp(output, axis=(0, *range(2, output.ndim))).any())
 
 
-def noise(channels: int, patch: Sequence[int], batch: int) -> Iterator[NDArray[np.float32]]:
+def noise_windows(channels: int, patch: Sequence[int], batch: int) -> Iterator[NDArray[np.float32]]:
     """(batch, channels, *patch) windows of noise, always the same."""
     random = np.random.default_rng(0)
     for spread in SPREADS:
         yield (spread * random.standard_normal((batch, channels, *patch))).astype(np.float32)
 
 
-def shown_by(graph: Any, name: str) -> Shown:
+def trace_output(graph: Any, name: str) -> GraphOutput:
     """Read from the graph what its output of this name is."""
-    return _Graph.of(graph).shown(name)
+    return _Graph.from_onnx(graph).trace(name)
 
 
 @dataclass(frozen=True)
@@ -196,44 +196,44 @@ class _Graph:
 
     makers: dict[str, Any]
     constants: frozenset[str]
-    known: dict[str, Shown]
+    known: dict[str, GraphOutput]
 
     @classmethod
-    def of(cls, graph: Any) -> _Graph:
+    def from_onnx(cls, graph: Any) -> _Graph:
         constants = {one.name for one in (*graph.initializer, *graph.sparse_initializer)}
         for node in graph.node:  # each after those that it uses
             if node.op_type in SIZES or all(name in constants for name in node.input if name):
                 constants |= set(node.output)
         return cls({name: node for node in graph.node for name in node.output}, frozenset(constants), {})
 
-    def shown(self, name: str, depth: int = 0) -> Shown:
+    def trace(self, name: str, depth: int = 0) -> GraphOutput:
         """One value as the graph shows it."""
         if name not in self.known:
-            self.known[name] = self._shown(name, depth)
+            self.known[name] = self._trace_value(name, depth)
         return self.known[name]
 
-    def _shown(self, name: str, depth: int) -> Shown:
+    def _trace_value(self, name: str, depth: int) -> GraphOutput:
         node = self.makers.get(name)
         if node is None or depth > DEEPEST:
-            return Shown(None)
+            return GraphOutput(None)
         kind = node.op_type
         if kind in MADE_BY:
-            return Shown(MADE_BY[kind], moved=kind == "Softmax" and _axis(node) != 1)
+            return GraphOutput(MADE_BY[kind], moved=kind == "Softmax" and _axis(node) != 1)
         if kind not in LINEAR | KEEPING | ARITHMETIC and kind != "Log":
-            return Shown(None)
+            return GraphOutput(None)
         # Of most operations the other inputs are constants: weights, shapes, bounds.
-        inputs = [self.shown(one, depth + 1) for one in node.input if one and one not in self.constants]
+        inputs = [self.trace(one, depth + 1) for one in node.input if one and one not in self.constants]
         kinds = {one.kind for one in inputs}
         behind = bool(inputs) and all(one.behind or one.kind in (SOFTMAX, SIGMOID) for one in inputs)
         steps = (kind, *(inputs[0].steps if inputs else ()))
         if kind in LINEAR:  # of bare probabilities it may be a mean of neighbours, or the last layer after sigmoids
-            return Shown(None if behind else NONE)
+            return GraphOutput(None if behind else NONE)
         if kind == "Log":
-            return Shown(LOGARITHMS.get(inputs[0].kind or ""), inputs[0].steps) if inputs else Shown(None)
+            return GraphOutput(LOGARITHMS.get(inputs[0].kind or ""), inputs[0].steps) if inputs else GraphOutput(None)
         if len(kinds) == 1 and None not in kinds and self._keeps(kind, node, kinds):
             moved = kind not in IN_PLACE or any(one.moved for one in inputs)
-            return Shown(inputs[0].kind, steps if kinds != {NONE} else (), moved)
-        return Shown(None, steps, behind=behind)
+            return GraphOutput(inputs[0].kind, steps if kinds != {NONE} else (), moved)
+        return GraphOutput(None, steps, behind=behind)
 
     def _keeps(self, kind: str, node: Any, kinds: set[str | None]) -> bool:
         """Whether outputs of an operation are what its inputs are."""

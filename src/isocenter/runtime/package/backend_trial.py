@@ -21,11 +21,10 @@ import numpy as np
 import psutil
 
 from isocenter.errors import IsocenterError
-from isocenter.files import load_json
-from isocenter.runtime.device import peak_memory
-from isocenter.runtime.model import Model
-from isocenter.runtime.model_files import load
-from isocenter.tasks import BETWEEN, OUTPUT, WITHIN
+from isocenter.files.storage import structured_text
+from isocenter.runtime import hardware, model_files
+from isocenter.runtime.model_assembly import Model
+from isocenter.tasks.shared.averages import BETWEEN, OUTPUT, WITHIN
 from isocenter.values import Array, Image, Prediction, Region
 
 TASK, FOUND = "task.json", "found.json"
@@ -36,7 +35,7 @@ REPEATS, ENOUGH_SECONDS = 5, 15.0
 
 
 @dataclass
-class Kept:
+class KeptProbabilities:
     """Probabilities of an image, written into a file as they come: every backend gives them in the same order."""
 
     file: BinaryIO
@@ -69,31 +68,31 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("image_*.pickle"))
 
 
-def main(folder: Path) -> None:
+def run_trial(folder: Path) -> None:
     """Run the trial that `task.json` describes; its figures, or the reason without any, go into `found.json`."""
-    asked = load_json(folder / TASK)
+    asked = structured_text.load_json(folder / TASK)
     try:
-        outcome = _tried(folder, **asked)
+        outcome = _try(folder, **asked)
     except (IsocenterError, ArithmeticError, MemoryError, OSError, RuntimeError, ValueError) as error:
         outcome = {"because": str(error).strip().partition("\n")[0] or type(error).__name__}
     (Path(asked["out"]) / FOUND).write_text(json.dumps(outcome), encoding="utf-8")
 
 
-def _tried(folder: Path, package: str, backend: str, device: str, threads: int | None, out: str) -> dict[str, Any]:
-    model = load(package, device, backend=backend, threads=threads)
+def _try(folder: Path, package: str, backend: str, device: str, threads: int | None, out: str) -> dict[str, Any]:
+    model = model_files.load(package, device, backend=backend, threads=threads)
     start, times = 0.0, list[float]()
     for path in images_in(folder):
         image = kept_image(path)
         with (Path(out) / f"{path.stem}.probabilities").open("wb") as file:
-            stored = Kept(file)
+            stored = KeptProbabilities(file)
             prediction = model.predict(image, receiver=stored, covariates={})
         np.save(Path(out) / f"{path.stem}.npy", _labels(prediction, stored))
-        (Path(out) / f"{path.stem}.json").write_text(json.dumps(stated(prediction)), encoding="utf-8")
+        (Path(out) / f"{path.stem}.json").write_text(json.dumps(stated_promises(prediction)), encoding="utf-8")
         start = start or time.time() - psutil.Process().create_time()
     paths, began = images_in(folder), time.perf_counter()
     while len(times) < REPEATS and (not times or time.perf_counter() - began < ENOUGH_SECONDS):
         times.append(_seconds(model, kept_image(paths[len(times) % len(paths)])))
-    peak = peak_memory() / 2**20
+    peak = hardware.peak_memory() / 2**20
     return {"start": start, "seconds": statistics.median(times), "repeats": len(times), "peak_memory": peak}
 
 
@@ -103,7 +102,7 @@ def _seconds(model: Model, image: Image) -> float:
     return time.perf_counter() - began
 
 
-def _labels(prediction: Prediction, stored: Kept) -> Array:
+def _labels(prediction: Prediction, stored: KeptProbabilities) -> Array:
     """The label of each voxel; of a model of whole images the likeliest class, and nothing where it names none."""
     if prediction.data is not None:
         return np.asarray(prediction.data)
@@ -112,7 +111,7 @@ def _labels(prediction: Prediction, stored: Kept) -> Array:
     return np.array([int(np.argmax(one)) for one in stored.vectors])
 
 
-def stated(prediction: Prediction) -> dict[str, Any]:
+def stated_promises(prediction: Prediction) -> dict[str, Any]:
     """The promises of an answer: sets, ends of intervals, and whether the model gives it."""
     confidences = [one.confidence for one in (prediction, *prediction.parts.values())]
     # A lower bound of a time has no upper end.
@@ -123,4 +122,4 @@ def stated(prediction: Prediction) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    run_trial(Path(sys.argv[1]))

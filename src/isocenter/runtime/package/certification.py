@@ -16,17 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import ResourceError, counted
-from isocenter.files import load_json
+from isocenter import errors
+from isocenter.errors import ResourceError
+from isocenter.files.storage import structured_text
 from isocenter.lazy import onnx
-from isocenter.runtime.device import processor, versions
-from isocenter.runtime.model import Model
-from isocenter.runtime.package import backends
-from isocenter.runtime.package.backend_trial import FOUND, REPEATS, TASK, images_in, keep_image
-from isocenter.runtime.package.backends.onnx import usable_cores
-from isocenter.runtime.package.certificate import PLAIN, TOLERANCES, TYPICAL_IMAGES, Certificate, Difference, Trial
-from isocenter.runtime.package.contents import ONNX
-from isocenter.runtime.record_files import seal
+from isocenter.runtime import hardware, record_files
+from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.package import backend_trial, backends
+from isocenter.runtime.package.backend_certificate import (
+    PLAIN,
+    TOLERANCES,
+    TYPICAL_IMAGES,
+    BackendTrial,
+    Certificate,
+    Difference,
+)
+from isocenter.runtime.package.backend_trial import FOUND, REPEATS, TASK
+from isocenter.runtime.package.backends import onnx as backends_onnx
+from isocenter.runtime.package.package_contents import ONNX
 from isocenter.transforms import COLOUR
 from isocenter.values import Array, Geometry, Image, Label
 
@@ -66,21 +73,21 @@ def certify(
     Raises ResourceError where torch itself cannot predict them.
     """
     with tempfile.TemporaryDirectory(prefix="isocenter-") as room:
-        count = _kept(images, Path(room))
+        count = _keep_images(images, Path(room))
         if not count:
-            count = _kept(seeded(model), Path(room))
+            count = _keep_images(noise_images(model), Path(room))
             description = f"{description or 'no images were given'}: {SEEDED} of noise"
-        chosen = names or (backends.quick_names() if only_fastest else backends.names())
+        chosen = names or (backends.quick_backends() if only_fastest else backends.backend_names())
         tried = list(dict.fromkeys([(PLAIN, "cpu"), *((name, one) for one in devices for name in chosen)]))
         trials = _trials(folder, model.task.labels, Path(room), tried, threads, only_fastest)
-    machine = f"{processor()}, {counted(threads or usable_cores(), 'thread')}, Python {platform.python_version()}"
-    certificate = Certificate(description, machine, opset(folder / ONNX), tuple(trials))
+    machine = f"{hardware.processor_name()}, {errors.count_phrase(threads or backends_onnx.usable_cores(), 'thread')}, Python {platform.python_version()}"
+    certificate = Certificate(description, machine, onnx_opset(folder / ONNX), tuple(trials))
     certificate.write(folder)
-    seal(folder)
+    record_files.seal_folder(folder)
     return certificate
 
 
-def seeded(model: Model) -> Iterable[Image]:
+def noise_images(model: Model) -> Iterable[Image]:
     """Smooth noise on the grid of two windows that overlap, at the spacing that the model works at."""
     preprocessing, ndim, spacing = model.preprocessing, model.preprocessing.ndim, model.preprocessing.spacing or ()
     window = preprocessing.shape or model.inference.patch
@@ -114,11 +121,11 @@ def seeded(model: Model) -> Iterable[Image]:
         yield Image(data, geometry, preprocessing.modality, preprocessing.channels, times)
 
 
-def _kept(images: Iterable[Image], room: Path) -> int:
+def _keep_images(images: Iterable[Image], room: Path) -> int:
     """Keep images in the folder, and return their number."""
     count = 0
     for count, image in enumerate(images, start=1):
-        keep_image(image, room / f"image_{count:03}.pickle")
+        backend_trial.keep_image(image, room / f"image_{count:03}.pickle")
     return count
 
 
@@ -129,12 +136,12 @@ def _trials(
     tried: Sequence[tuple[str, str]],
     threads: int | None,
     only_fastest: bool,
-) -> list[Trial]:
+) -> list[BackendTrial]:
     """Trials of each backend and device, beside the first of them."""
-    trials: list[Trial] = []
-    images = max(TYPICAL_IMAGES, len(images_in(room)) + REPEATS)
+    trials: list[BackendTrial] = []
+    images = max(TYPICAL_IMAGES, len(backend_trial.images_in(room)) + REPEATS)
     for number, (name, device) in enumerate(tried):
-        backend = backends.backend(name)
+        backend = backends.find_backend(name)
         if (lacking := backend.lacking(device)) is not None:
             log.info("%s on %s is not tried: %s", name, device, lacking)
             continue
@@ -151,7 +158,7 @@ def _trials(
             problem = f"torch cannot predict what the certificate is made with: {record['because']}"
             raise ResourceError(problem, str(package), "Package without a certificate (--backends none)")
         difference = None if "because" in record else _difference(room, room / "0", out, labels)
-        trials.append(_judged(backend, device, record, difference))
+        trials.append(_judge(backend, device, record, difference))
         if number:
             shutil.rmtree(out)
     return trials
@@ -172,24 +179,26 @@ def _in_a_process(
     if not (out / FOUND).is_file():
         last = done.stderr.rstrip().rpartition("\n")[2]
         return {"because": f"its process ended with {done.returncode}: {last}"}
-    outcome: Mapping[str, Any] = load_json(out / FOUND)
+    outcome: Mapping[str, Any] = structured_text.load_json(out / FOUND)
     return outcome
 
 
-def _judged(backend: backends.Backend, device: str, record: Mapping[str, Any], difference: Difference | None) -> Trial:
+def _judge(
+    backend: backends.Backend, device: str, record: Mapping[str, Any], difference: Difference | None
+) -> BackendTrial:
     if difference is None:
         because, passed, measured = record["because"], False, dict[str, Any]()
     else:
         beyond = difference.beyond(TOLERANCES[backend.precision])
         because = "; ".join(beyond) or f"within the tolerances of {backend.precision}"
         passed, measured = not beyond, dict(record)
-    return Trial(
+    return BackendTrial(
         backend.name,
         device,
         passed,
         because,
         difference,
-        versions=versions(backend.packages),
+        versions=hardware.package_versions(backend.packages),
         precision=backend.precision,
         **measured,
     )
@@ -198,9 +207,11 @@ def _judged(backend: backends.Backend, device: str, record: Mapping[str, Any], d
 def _difference(room: Path, reference: Path, other: Path, labels: Sequence[Label]) -> Difference:
     """Between what two backends said of all images, in voxels and labels taken together."""
     largest = total = numbers = voxels = disagreeing = 0.0
-    counts, images, otherwise = np.zeros((3, len(labels))), images_in(room), 0
+    counts, images, otherwise = np.zeros((3, len(labels))), backend_trial.images_in(room), 0
     for image in images:
-        otherwise += states_otherwise(*(load_json(folder / f"{image.stem}.json") for folder in (reference, other)))
+        otherwise += states_otherwise(
+            *(structured_text.load_json(folder / f"{image.stem}.json") for folder in (reference, other))
+        )
         ours, theirs = (_probabilities(folder / f"{image.stem}.probabilities") for folder in (reference, other))
         if len(ours) != len(theirs):
             return Difference(float("nan"), float("nan"), 0, 0)
@@ -250,7 +261,7 @@ def _probabilities(path: Path) -> Array:
     return np.memmap(path, np.float32, "r") if path.stat().st_size else np.zeros(0, np.float32)
 
 
-def opset(path: Path) -> int | None:
+def onnx_opset(path: Path) -> int | None:
     """The opset of an ONNX file; None where there is none."""
     if not path.is_file():
         return None

@@ -12,13 +12,13 @@ from functools import cache
 from importlib.metadata import packages_distributions, version
 from typing import Any
 
-from isocenter import networks
+from isocenter.networks import factory
+from isocenter.runtime import ensemble, torch_networks
 from isocenter.runtime.covariate_encoding import Context
-from isocenter.runtime.ensemble import have_own_scales
-from isocenter.runtime.model import Model
-from isocenter.runtime.networks import displacing_heads
-from isocenter.runtime.package.contents import FIRST, mean_of
-from isocenter.tasks import Task, channels_of, leaves
+from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.package import package_contents
+from isocenter.runtime.package.package_contents import FIRST
+from isocenter.tasks import Task, properties, task_catalogue
 from isocenter.values import Head
 
 # The newest that MONAI publishes, and what its `verify_metadata` downloads.
@@ -47,7 +47,7 @@ def _distributions(searched: tuple[str, ...]) -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def metadata(model: Model, needs: Collection[str], texts: Mapping[str, str]) -> dict[str, Any]:
+def metadata_json(model: Model, needs: Collection[str], texts: Mapping[str, str]) -> dict[str, Any]:
     """metadata.json. Authors and copyright are what the environment says (ISOCENTER_AUTHORS, ISOCENTER_COPYRIGHT).
 
     said: "version", "task", "description" and what else is to stand there, in words
@@ -59,22 +59,22 @@ def metadata(model: Model, needs: Collection[str], texts: Mapping[str, str]) -> 
         "pytorch_version": version("torch"),
         "numpy_version": version("numpy"),
         "required_packages_version": required_packages(needs),
-        "authors": plain(os.environ.get("ISOCENTER_AUTHORS", NOT_STATED)),
-        "copyright": plain(os.environ.get("ISOCENTER_COPYRIGHT", NOT_STATED)),
+        "authors": escape_text(os.environ.get("ISOCENTER_AUTHORS", NOT_STATED)),
+        "copyright": escape_text(os.environ.get("ISOCENTER_COPYRIGHT", NOT_STATED)),
         "intended_use": "Research. It is not a medical device: see docs/README.md",
-        **{key: plain(value) for key, value in texts.items()},
+        **{key: escape_text(value) for key, value in texts.items()},
         "network_data_format": {"inputs": {"image": _input(model)}, "outputs": {"pred": _output(model)}},
     }
 
 
-def inference(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
+def inference_json(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
     """inference.json: run from the package's folder, it needs MONAI and the package's own scripts.
 
     places: {module as it is called here: dotted name under scripts}
     """
     here = "$@bundle_root + "
     table = {"covariates": "@covariates", "formats": "@formats"} if model.networks.context.names else {}
-    absent = [plain(name) for name in model.preprocessing.settings.get("absent", ())]
+    absent = [escape_text(name) for name in model.preprocessing.settings.get("absent", ())]
     before: dict[str, Any] = {}
     if model.first is not None:
         before["network_before"] = _network_def(model.first)
@@ -94,7 +94,7 @@ def inference(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
             "_target_": "scripts.inference.cases",
             "source": "@dataset_dir",
             "formats": "@formats",
-            "channels": [plain(name) for name in model.preprocessing.channels],
+            "channels": [escape_text(name) for name in model.preprocessing.channels],
             **({"absent": absent} if absent else {}),
         },
         "inferer": _inferer(model, places, "", definition),
@@ -111,8 +111,8 @@ def inference(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
 
 def _network_def(model: Model) -> dict[str, Any]:
     """The networks of a model as one, each with its scale of intensities where it has one of its own."""
-    own_scales = have_own_scales(model)
-    mean = mean_of(model.task, _head(model))
+    own_scales = ensemble.have_own_scales(model)
+    mean = package_contents.kind_of_mean(model.task, _head(model))
     return {
         "_target_": "scripts.network.OneTensor",
         "networks": [_one_network(model, network, own_scales) for network in model.networks.architectures],
@@ -124,17 +124,17 @@ def _network_def(model: Model) -> dict[str, Any]:
 
 def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> dict[str, Any]:
     """One of the networks of a model, as these settings have it."""
-    path, function = networks.source(network["name"])
+    path, function = factory.builder_source(network["name"])
     marked, channels = network.get("marked", 0), network["channels"]
-    context = len(Context.of(network.get("context")))
+    context = len(Context.from_settings(network.get("context")))
     definition = {
         "_target_": f"scripts.networks.{path.stem}.{function}",
         "channels": channels - 1 + marked if marked else channels,
         "spatial_dims": network["spatial_dims"],
-        **networks.answered(network["name"], model.task.heads),
-        **networks.sized(network["name"], model.task.heads, network["size"], context, network.get("fusion")),
+        **factory.head_arguments(network["name"], model.task.heads),
+        **factory.family_settings(network["name"], model.task.heads, network["size"], context, network.get("fusion")),
     }
-    if moving := displacing_heads(model.task.heads):
+    if moving := torch_networks.displacing_heads(model.task.heads):
         definition = {"_target_": "scripts.network.Displacing", "network": definition, "counts": moving}
     if marked:
         definition = {"_target_": "scripts.network.AfterLabels", "network": definition, "labels": marked}
@@ -148,7 +148,7 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
 
 def _inferer(model: Model, places: Mapping[str, str], folder: str, definition: Mapping[str, Any]) -> dict[str, Any]:
     """Inferer that makes a model of the files in a folder of the package; definition: what else it takes."""
-    (kind, *parts), preparation = kinds_of(model.task), type(model.preprocessing)
+    (kind, *parts), preparation = task_classes(model.task), type(model.preprocessing)
     here = "$@bundle_root + "
     return {
         "_target_": "scripts.inference.inferer",
@@ -162,9 +162,9 @@ def _inferer(model: Model, places: Mapping[str, str], folder: str, definition: M
     }
 
 
-def kinds_of(task: Task) -> list[type[Task]]:
+def task_classes(task: Task) -> list[type[Task]]:
     """The class of a task, and those of the tasks that it is made of."""
-    return list(dict.fromkeys([type(task), *map(type, leaves(task).values())]))
+    return list(dict.fromkeys([type(task), *map(type, properties.leaf_tasks(task).values())]))
 
 
 def _callable(places: Mapping[str, str], kind: type) -> dict[str, str]:
@@ -172,7 +172,7 @@ def _callable(places: Mapping[str, str], kind: type) -> dict[str, str]:
     return {"_target_": f"scripts.{places[kind.__module__]}.{kind.__qualname__}", "_mode_": "callable"}
 
 
-def plain(text: str) -> str:
+def escape_text(text: str) -> str:
     """Text that MONAI's parser takes for nothing but text: a class may have any name."""
     return f" {text}" if text.startswith(SIGNS) else text
 
@@ -193,7 +193,7 @@ def _input(model: Model) -> dict[str, Any]:
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": preprocessing.shape is None,
-        "channel_def": _numbered([*_inputs(preprocessing.channels, preprocessing.frames), *marks]),
+        "channel_def": _number_names([*_inputs(preprocessing.channels, preprocessing.frames), *marks]),
     }
 
 
@@ -207,7 +207,7 @@ def _inputs(channels: Sequence[str], frames: int | None) -> list[str]:
 def _output(model: Model) -> dict[str, Any]:
     """Description of the first head: an image of labels, the outputs of the classes, or numbers."""
     head = model.task.heads[_head(model)]
-    names = [label.name for label in channels_of(model.task).get(_head(model), model.task.labels)]
+    names = [label.name for label in task_catalogue.channel_labels(model.task).get(_head(model), model.task.labels)]
     kind, content = ("image", "labels") if head.is_dense else ("probabilities", "classes")
     if head.holds_numbers:
         kind, content = "tuples", "magnitude"
@@ -220,7 +220,7 @@ def _output(model: Model) -> dict[str, Any]:
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": head.is_dense and model.preprocessing.shape is None,
-        "channel_def": _numbered(_channels(head, names)),
+        "channel_def": _number_names(_channels(head, names)),
     }
 
 
@@ -245,5 +245,5 @@ def _along_axes(head: Head) -> list[str]:
     return [f"{name} {axis}" for name, count in counts.items() for axis in range(count)]
 
 
-def _numbered(names: Sequence[str]) -> dict[str, str]:
-    return {str(number): plain(name) for number, name in enumerate(names)}
+def _number_names(names: Sequence[str]) -> dict[str, str]:
+    return {str(number): escape_text(name) for number, name in enumerate(names)}

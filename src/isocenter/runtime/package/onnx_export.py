@@ -18,14 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from isocenter import networks
 from isocenter.lazy import onnxruntime
-from isocenter.networks import hooked
-from isocenter.runtime.model import Model
-from isocenter.runtime.networks import Watched
-from isocenter.runtime.package.backends.onnx import onnx_errors
-from isocenter.runtime.package.contents import CONTEXT, each_head
-from isocenter.tasks import BETWEEN, EACH, WITHIN
+from isocenter.networks import factory, network_parts
+from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.package import package_contents
+from isocenter.runtime.package.backends import onnx
+from isocenter.runtime.package.package_contents import CONTEXT
+from isocenter.runtime.torch_networks import WatchedNetwork
+from isocenter.tasks.shared.averages import BETWEEN, EACH, WITHIN
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -72,11 +72,11 @@ def write_onnx(
     """
     if refused:
         return {"exported": False, "because": refused}
-    module = speakable(module.eval().cpu())
+    module = rename_keyword_heads(module.eval().cpu())
     weights = path.with_name(f"{path.name}.data")
     outside = sum(one.nbytes for one in module.state_dict().values()) > inside
     shapes = [shape, *([(context,)] if context else [])]
-    errors: tuple[type[Exception], ...] = (*EXPORT_ERRORS, *onnx_errors())
+    errors: tuple[type[Exception], ...] = (*EXPORT_ERRORS, *onnx.onnx_errors())
     try:
         examples = tuple(torch.zeros(2, *one) for one in shapes)
         _export(module, examples, path, outside, list(names))
@@ -92,7 +92,7 @@ def write_onnx(
     return {**record, **({"beside": [f"{path.parent.name}/{weights.name}"]} if weights.is_file() else {})}
 
 
-def speakable(module: Module) -> Module:
+def rename_keyword_heads(module: Module) -> Module:
     """A copy none of whose heads is called by a word of Python, such as `class`: torch writes code with their names."""
     copied = copy.deepcopy(module)
     for part in copied.modules():
@@ -152,7 +152,7 @@ def _apart(module: Module, inputs: Sequence[Any], path: Path) -> float:
         outputs = module(*inputs)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     feed = {name: one.numpy() for name, one in zip(INPUTS, inputs, strict=False)}
-    pairs = zip(each_head(outputs), session.run(None, feed), strict=True)
+    pairs = zip(package_contents.tensors_by_head(outputs), session.run(None, feed), strict=True)
     return max(_share(found, expected.numpy()) for expected, found in pairs)
 
 
@@ -168,7 +168,7 @@ def _reason(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
-class Further:
+class FurtherOutputs:
     """Outputs that an exported network computes beside its heads.
 
     at:       the part of the first network whose output is the deepest map; empty where nobody needs it
@@ -188,17 +188,17 @@ class Further:
     each: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, model: Model) -> Further:
+    def from_model(cls, model: Model) -> FurtherOutputs:
         """The outputs that a model's way to predict asks for."""
-        at, run = networks.family_of(model.networks.architectures[0]["name"]).features, model.networks.run
+        at, run = factory.family_of(model.networks.architectures[0]["name"]).features, model.networks.run
         gated = model.guard is not None and model.guard.features is not None
         further = cls(at, bool(at) and (gated or model.task.by_name))
-        if isinstance(run, Watched) and run.further is not None:
+        if isinstance(run, WatchedNetwork) and run.further is not None:
             heads = tuple(run.further.args[0].heads)  # type: ignore[attr-defined]
             return replace(further, method=model.uncertainty.name, heads=heads, in_network=run.further)
         if (average := model.networks.average) is None:
             return further
-        further = replace(further, each=tuple(model.task.crossed))
+        further = replace(further, each=tuple(model.task.folds_by_head))
         if (differ := average.differ) is None:
             return further
         return replace(further, method=model.uncertainty.name, heads=tuple(differ.kinds), differ=differ)
@@ -227,7 +227,7 @@ class WithFurther(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, heads: Sequence[str], further: Further, shares: Sequence[float] | None
+        self, network: nn.Module, heads: Sequence[str], further: FurtherOutputs, shares: Sequence[float] | None
     ) -> None:
         super().__init__()
         self.network: Any = network
@@ -238,24 +238,30 @@ class WithFurther(nn.Module):
         views, own_further = list[Mapping[str, Tensor]](), self.further
         with ExitStack() as hooks:
             for network in self.network.networks if own_further.differ is not None or own_further.each else ():
-                hooks.enter_context(hooked(network, lambda _, output: views.append(self._called(output))))
+                hooks.enter_context(
+                    network_parts.hook_part(network, lambda _, output: views.append(self._rename_outputs(output)))
+                )
             inputs = (images,) if context is None else (images, context)
             if not own_further.at:
-                outputs, features = each_head(self.network(*inputs)), None
+                outputs, features = package_contents.tensors_by_head(self.network(*inputs)), None
             else:
                 last, first = own_further.in_network is not None, self.network.networks[0]
-                features = networks.features(self.network, *inputs, at=own_further.at, last=last, within=first)
-                outputs = each_head(features.outputs)
+                features = network_parts.compute_features(
+                    self.network, *inputs, at=own_further.at, last=last, within=first
+                )
+                outputs = package_contents.tensors_by_head(features.outputs)
         uncertain: Mapping[str, Tensor] = {}
         if own_further.differ is not None:
             uncertain = own_further.differ(views, self.shares)
         elif own_further.in_network is not None and features is not None:
             named = dict(zip(self.heads, outputs, strict=True))
-            uncertain = own_further.in_network(replace(features, outputs=named, inputs=self._called(features.inputs)))
+            uncertain = own_further.in_network(
+                replace(features, outputs=named, inputs=self._rename_outputs(features.inputs))
+            )
         further = [uncertain[f"{head}{end}"] for head in own_further.heads for end in (WITHIN, BETWEEN)]
         further += [torch.cat([one[head] for one in views], dim=1) for head in own_further.each]
         return (*outputs, *further, *([features.pooled] if own_further.pooled and features is not None else []))
 
-    def _called(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _rename_outputs(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Outputs by the task's names: an exported network calls no head by a word of Python."""
         return {head: outputs[name] for head in self.heads for name in (head, f"{head}_") if name in outputs}

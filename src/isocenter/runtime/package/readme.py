@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from isocenter.errors import listed
-from isocenter.report import in_words
-from isocenter.runtime.codes import codes_of
+from isocenter import errors
+from isocenter.report import wording
+from isocenter.runtime import result_codes
 from isocenter.runtime.covariate_encoding import IMAGE
-from isocenter.runtime.model import Model
-from isocenter.runtime.package.contents import FIRST
+from isocenter.runtime.model_assembly import Model
 from isocenter.runtime.package.monai_metadata import NOT_STATED
-from isocenter.runtime.preprocessing.protocol import Prepares
-from isocenter.tasks import (
-    added_results,
-    by_covariates,
-    leaves,
-)
-from isocenter.transforms import GREY
-from isocenter.values import CodedName, Row, counted_in
+from isocenter.runtime.package.package_contents import FIRST
+from isocenter.runtime.preprocessing.protocol import PreprocessingKind
+from isocenter.tasks import properties
+from isocenter.transforms.channel_stack import GREY
+from isocenter.values import Row, grid_geometry
+from isocenter.values.finding import CodedName
 
 RUN_COMMAND = (
     "python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES --output_dir RESULTS"
@@ -26,7 +23,7 @@ RUN_COMMAND = (
 NOTHING = "No performance was estimated: there are no figures for this model."
 
 
-def readme(
+def readme_text(
     model: Model, title: str, rows: Sequence[Row], limits: Sequence[str], needs: Mapping[str, str], description: str
 ) -> str:
     """docs/README.md. No case and no patient is named in it.
@@ -60,7 +57,7 @@ def readme(
         _inputs(model),
         _outputs(model),
         "## What was measured",
-        "\n".join(f"- {in_words(row, model.task.metrics)}" for row in rows) if rows else NOTHING,
+        "\n".join(f"- {wording.row_words(row, model.task.metrics)}" for row in rows) if rows else NOTHING,
         "The intervals show how the figures vary with the cases. They do not show how much another training would "
         "differ. `method` of each estimate in `isocenter/model.json` states how its interval was made."
         if rows
@@ -103,16 +100,16 @@ def _only_with_isocenter(model: Model) -> list[str]:
     if guard is not None and guard.answers is not None:
         share = f"{100 * guard.answers.error:g} %"
         reasons.append(f"abstention: no answer where the model is not sure enough for {share} of wrong answers")
-    if any(part.uncertainty for part in leaves(model.task).values()):
+    if any(part.uncertainty for part in properties.leaf_tasks(model.task).values()):
         reasons.append(
             "uncertainty: `total`, `aleatoric` and `epistemic` of each case (`--uncertainty`), of label maps of each "
             "voxel too (`--maps`)"
         )
-    if by_covariates(model.task) is not None:
+    if properties.covariate_adjustment(model.task) is not None:
         reasons.append(
             "sets and thresholds by a covariate of the patient: the command of MONAI takes those of everybody"
         )
-    if added_results(model.task) is not None:
+    if properties.added_results(model.task) is not None:
         reasons.append("masks or boxes that miss little (`--covering`)")
     return [
         *reasons,
@@ -132,7 +129,7 @@ def _any_image(model: Model) -> str:
 def _inputs(model: Model) -> str:
     """The table of what the network gets, and how it sees it."""
     preprocessing, inference = model.preprocessing, model.inference
-    channels, unit = preprocessing.channels, counted_in(preprocessing.ndim)
+    channels, unit = preprocessing.channels, grid_geometry.pixels_or_voxels(preprocessing.ndim)
     return _table(
         {
             "modality": preprocessing.modality,
@@ -150,8 +147,8 @@ def _inputs(model: Model) -> str:
 def _outputs(model: Model) -> str:
     """The table of values, classes and codes, or of quantities."""
     measures = any(head.holds_numbers for head in model.task.heads.values())
-    labels = [label for task in leaves(model.task).values() for label in task.labels]
-    model_codes = codes_of(model)
+    labels = [label for task in properties.leaf_tasks(model.task).values() for label in task.labels]
+    model_codes = result_codes.codes_of_model(model)
     codes_of_labels = [model_codes.get(one.name, CodedName()).codes for one in labels]
     codes = ["; ".join(f"{code.scheme} {code.value}, {code.meaning}" for code in own) for own in codes_of_labels]
     rows = [f"| {one.value} | {_cell(one.name)} | {_cell(code)} |" for one, code in zip(labels, codes, strict=True)]
@@ -162,8 +159,8 @@ def _outputs(model: Model) -> str:
 def _covariates(model: Model) -> str:
     """Covariates that have to be given beside the images, and how."""
     columns, entries = (
-        listed([f"`{name}`" for name in model.networks.context.names], MOST),
-        listed(model.networks.context.entries, MOST),
+        errors.list_phrase([f"`{name}`" for name in model.networks.context.names], MOST),
+        errors.list_phrase(model.networks.context.entries, MOST),
     )
     return (
         f"With each image the model gets {columns} of the patient: add `--covariates TABLE.csv`, with a row for "
@@ -201,9 +198,9 @@ def _cascade(factor: float) -> str:
     return f"the model in `{FIRST}/`, on a grid {factor:g} times as coarse, whose labels are the last channel"
 
 
-def _grid(preprocessing: Prepares) -> str:
+def _grid(preprocessing: PreprocessingKind) -> str:
     """The grid that the network sees: as many voxels for every image, or voxels of one size."""
-    unit = counted_in(preprocessing.ndim)
+    unit = grid_geometry.pixels_or_voxels(preprocessing.ndim)
     if preprocessing.shape is not None:
         return f"{_by(preprocessing.shape)} {unit}"
     spacing = preprocessing.spacing

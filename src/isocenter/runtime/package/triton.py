@@ -14,10 +14,10 @@ from typing import Any
 
 from isocenter.errors import PlanError
 from isocenter.lazy import onnxruntime
-from isocenter.runtime.model import Model
-from isocenter.runtime.package.write import write_network
-from isocenter.runtime.record_files import write_json
-from isocenter.tasks import channels_of, settings_of
+from isocenter.runtime import record_files
+from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.package import package_writing
+from isocenter.tasks import task_catalogue, task_settings
 
 TRITON_RECORD, SCHEMA = "isocenter.json", "isocenter.triton"
 FIRST_STAGE = "_first"
@@ -43,14 +43,16 @@ def write_triton(model: Model, name: str, folder: Path) -> Mapping[str, Any]:
     """
     stages = {name: model} if model.first is None else {f"{name}{FIRST_STAGE}": model.first, name: model}
     written = {stage: _write_stage(one, stage, folder) for stage, one in stages.items()}
-    write_json(folder / TRITON_RECORD, SCHEMA, {"models": {stage: _around(one) for stage, one in stages.items()}})
+    record_files.write_json(
+        folder / TRITON_RECORD, SCHEMA, {"models": {stage: _around(one) for stage, one in stages.items()}}
+    )
     return written[name]
 
 
 def _write_stage(model: Model, name: str, folder: Path) -> Mapping[str, Any]:
     path = folder / name / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
-    record = write_network(model, path)
+    record = package_writing.write_network(model, path)
     if not record["exported"]:
         raise PlanError(f"the network cannot be written as ONNX: {record['because']}", name, "Package it for MONAI")
     text = _configuration(name, *_ports(path), batch=model.inference.batch)
@@ -73,35 +75,37 @@ def _configuration(name: str, inputs: Sequence[_Port], outputs: Sequence[_Port],
     return "\n".join(
         [
             f"# {NETWORK_ALONE}.",
-            f"name: {_quoted(name)}",
+            f"name: {_quote(name)}",
             'backend: "onnxruntime"',
             f"max_batch_size: {batch}",
-            *_listed("input", inputs),
-            *_listed("output", outputs),
-            f'parameters {{ key: "isocenter" value {{ string_value: {_quoted(NETWORK_ALONE)} }} }}',
+            *_list_ports("input", inputs),
+            *_list_ports("output", outputs),
+            f'parameters {{ key: "isocenter" value {{ string_value: {_quote(NETWORK_ALONE)} }} }}',
             "",
         ]
     )
 
 
-def _listed(kind: str, ports: Sequence[_Port]) -> list[str]:
-    return [f"{kind} {{ name: {_quoted(one.name)} data_type: TYPE_FP32 dims: {list(one.dims)} }}" for one in ports]
+def _list_ports(kind: str, ports: Sequence[_Port]) -> list[str]:
+    return [f"{kind} {{ name: {_quote(one.name)} data_type: TYPE_FP32 dims: {list(one.dims)} }}" for one in ports]
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """Text in the text format of protobuf, whose escapes are those of JSON for what a name may hold."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def _around(model: Model) -> dict[str, Any]:
     """Steps before the network, and after it."""
-    channels = {head: [label.name for label in labels] for head, labels in channels_of(model.task).items()}
+    channels = {
+        head: [label.name for label in labels] for head, labels in task_catalogue.channel_labels(model.task).items()
+    }
     return {
         "weights_sha256": model.record.get("weights_sha256"),
         "channels": list(model.preprocessing.channels),
         "preprocessing": model.preprocessing.settings,
         "inference": model.inference.settings,
-        "task": {"name": model.task.name, **settings_of(model.task)},
+        "task": {"name": model.task.name, **task_settings.settings_of(model.task)},
         "labels": channels or {"": [label.name for label in model.task.labels]},
         "covariates": list(model.networks.context.names),
     }

@@ -19,8 +19,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from isocenter.errors import IsocenterError, ResourceError, UsageError, WorkerLostError, counted, listed
-from isocenter.runtime.parallel.map_cases import outcome_of
+from isocenter import errors
+from isocenter.errors import IsocenterError, ResourceError, UsageError, WorkerLostError
+from isocenter.runtime.parallel import map_cases
 from isocenter.values import Case
 
 R = TypeVar("R")
@@ -48,7 +49,7 @@ class Cluster:
     def __call__(
         self, function: Callable[[Case], R], cases: Sequence[Case]
     ) -> Iterator[tuple[int, R | IsocenterError]]:
-        distributed = _distributed()
+        distributed = _import_dask()
         with closing(self._client(distributed)) as client:
             self._refuse_strangers(client)
             yield from self._results(distributed, client, function, cases)
@@ -68,7 +69,7 @@ class Cluster:
                 raise self._lost("no worker is left", len(waiting) + len(running))
             while waiting and len(running) < AHEAD * max(1, threads):
                 number = waiting.popleft()
-                task = client.submit(outcome_of, function, cases[number], key=f"{run}-{number}", pure=False)
+                task = client.submit(map_cases.case_outcome, function, cases[number], key=f"{run}-{number}", pure=False)
                 running[task] = number
                 task.add_done_callback(ended.put)
             with suppress(queue.Empty):
@@ -85,7 +86,9 @@ class Cluster:
         for blamed in lost.values():
             for number in sorted(blamed, reverse=True):  # whoever came first was the likeliest to be worked on
                 if len(blamed) > 1:
-                    submit = partial(client.submit, outcome_of, function, cases[number], key=f"{run}-{number}-again")
+                    submit = partial(
+                        client.submit, map_cases.case_outcome, function, cases[number], key=f"{run}-{number}-again"
+                    )
                     yield number, self._by_itself(distributed, client, submit, cases[number], blamed[number])
                 else:
                     yield number, blamed[number]
@@ -120,9 +123,7 @@ class Cluster:
             case _:  # cancelled: nobody is left who knows the task
                 raise self._lost("the scheduler is lost", left)
         if isinstance(error, distributed.KilledWorker):
-            problem = (
-                f"{counted(error.allowed_failures + 1, 'worker')} died over it, the last one {error.last_worker.name}"
-            )
+            problem = f"{errors.count_phrase(error.allowed_failures + 1, 'worker')} died over it, the last one {error.last_worker.name}"
             return WorkerLostError(problem, case.id, "Look at the workers' logs: most often memory ran out")
         raise error
 
@@ -156,13 +157,13 @@ class Cluster:
         strange = sorted(name for name, found in theirs.items() if found != ours)
         if strange:
             raise ResourceError(
-                f"{counted(len(strange), 'worker')} without isocenter {ours}: {listed(strange)}",
+                f"{errors.count_phrase(len(strange), 'worker')} without isocenter {ours}: {errors.list_phrase(strange)}",
                 self.address,
                 "Install the same isocenter on every worker",
             )
 
     def _lost(self, what: str, left: int) -> ResourceError:
-        undone = f"; {counted(left, 'case')} not done" if left else ""
+        undone = f"; {errors.count_phrase(left, 'case')} not done" if left else ""
         return ResourceError(f"{what}{undone}", self.address, "Look at the cluster's logs, and run the command again")
 
 
@@ -170,7 +171,7 @@ def _version() -> str:
     return version("isocenter")
 
 
-def _distributed() -> ModuleType:
+def _import_dask() -> ModuleType:
     try:
         import distributed
     except ImportError as error:

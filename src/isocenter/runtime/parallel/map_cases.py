@@ -16,8 +16,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from isocenter.at_work import at_work
-from isocenter.errors import MEMORY_ERRORS, IsocenterError, MemoryShortageError, WorkerLostError, is_out_of_memory
+from isocenter import errors, work_state
+from isocenter.errors import MEMORY_ERRORS, IsocenterError, MemoryShortageError, WorkerLostError
 from isocenter.runtime.parallel import worker_main
 from isocenter.values import Case
 
@@ -39,7 +39,7 @@ class UnknownError(Exception):
     """A function or an argument that another process cannot know: of a script, or of a prompt."""
 
 
-class Worker:
+class CaseWorker:
     """One process; its calls come one after the other."""
 
     def __init__(self) -> None:
@@ -102,17 +102,17 @@ def _death(process: subprocess.Popen[bytes], where: str) -> tuple[str, str, str]
     return f"the process that read it crashed ({name})", where, "The file may be damaged: get it again, or leave it out"
 
 
-def local(threads: int, cases: Sequence[Case]) -> Spread:
+def local_spread(threads: int, cases: Sequence[Case]) -> Spread:
     """Processes of this machine for many cases, threads for few.
 
     Cases that lie in one file share what was read of it, which only threads can.
     """
     if len(cases) < FEWEST_FOR_WORKERS or any(case.key for case in cases):
-        return partial(in_threads, threads)
-    return partial(in_workers, threads)
+        return partial(map_in_threads, threads)
+    return partial(map_in_workers, threads)
 
 
-def in_workers(
+def map_in_workers(
     count: int, function: Callable[[Case], R], cases: Sequence[Case]
 ) -> Iterator[tuple[int, R | IsocenterError]]:
     """Compute in processes of their own: one that dies is replaced, and its case tried again when all else is done."""
@@ -122,14 +122,14 @@ def in_workers(
         [(_, outcome)] = _in_workers(1, function, [case])
         return outcome
 
-    yield from once_more(_in_workers(count, function, cases), by_itself, cases)
+    yield from retry_alone(_in_workers(count, function, cases), by_itself, cases)
 
 
 def _in_workers(
     count: int, function: Callable[[Case], R], cases: Sequence[Case]
 ) -> Generator[tuple[int, R | IsocenterError], None, None]:
-    idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
-    started: list[Worker] = []
+    idle: queue.SimpleQueue[CaseWorker | None] = queue.SimpleQueue()
+    started: list[CaseWorker] = []
     for _ in range(max(1, count)):
         idle.put(None)
 
@@ -138,28 +138,28 @@ def _in_workers(
         worker = idle.get()
         try:
             if worker is None:
-                worker = Worker()
+                worker = CaseWorker()
                 started.append(worker)
-            return outcome_of(partial(_called, worker, function), case)
+            return case_outcome(partial(_call, worker, function), case)
         finally:
             idle.put(worker if worker is not None and worker.process.poll() is None else None)
 
     try:
         with ThreadPoolExecutor(max(1, count)) as pool:
             try:
-                yield from as_done(pool, call, cases)
+                yield from results_as_done(pool, call, cases)
             finally:  # before the threads are waited for: one that waits for its worker would go on
                 _end(started)
     finally:
         _end(started)
 
 
-def _end(workers: Sequence[Worker]) -> None:
+def _end(workers: Sequence[CaseWorker]) -> None:
     for worker in workers:
         worker.end()
 
 
-def _called(worker: Worker, function: Callable[[Case], R], case: Case) -> R:
+def _call(worker: CaseWorker, function: Callable[[Case], R], case: Case) -> R:
     try:
         return worker.call(function, case, case.id)
     except UnknownError:
@@ -177,16 +177,16 @@ class Spread(Protocol):
     ) -> Iterator[tuple[int, R | IsocenterError]]: ...
 
 
-def in_threads(
+def map_in_threads(
     threads: int, function: Callable[[Case], R], cases: Sequence[Case]
 ) -> Iterator[tuple[int, R | IsocenterError]]:
     """Compute in threads of this process; a case for which memory ran out beside others is tried again by itself."""
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        first = as_done(pool, lambda case: outcome_of(function, case), cases)
-        yield from once_more(first, lambda case: outcome_of(function, case), cases)
+        first = results_as_done(pool, lambda case: case_outcome(function, case), cases)
+        yield from retry_alone(first, lambda case: case_outcome(function, case), cases)
 
 
-def once_more(
+def retry_alone(
     first: Generator[tuple[int, R | IsocenterError], None, None],
     by_itself: Callable[[Case], R | IsocenterError],
     cases: Sequence[Case],
@@ -204,7 +204,7 @@ def once_more(
         yield number, by_itself(cases[number])
 
 
-def as_done(
+def results_as_done(
     pool: ThreadPoolExecutor, call: Callable[[Case], R | IsocenterError], cases: Sequence[Case]
 ) -> Generator[tuple[int, R | IsocenterError], None, None]:
     """Results as they are done, none held afterwards; no further case starts once the reader has stopped."""
@@ -220,20 +220,20 @@ def as_done(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def outcome_of(function: Callable[[Case], R], case: Case) -> R | IsocenterError:
+def case_outcome(function: Callable[[Case], R], case: Case) -> R | IsocenterError:
     """The result, or why there is none; a defect of ours is raised."""
     try:
-        with at_work(case.id):
+        with work_state.mark_case_at_work(case.id):
             return function(case)
     except IsocenterError as error:
         return error
     except MEMORY_ERRORS as error:
-        if not is_out_of_memory(error):
+        if not errors.is_out_of_memory(error):
             raise
-        return memory_ran_out(case.id, error)
+        return memory_shortage_error(case.id, error)
 
 
-def memory_ran_out(where: str, error: BaseException) -> MemoryShortageError:
+def memory_shortage_error(where: str, error: BaseException) -> MemoryShortageError:
     """The error of a case for which there was no memory."""
     reason = str(error).strip().partition("\n")[0]
     return MemoryShortageError(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 
-def main() -> None:
+def answer_calls() -> None:
     """Answer calls until standard input ends: then whoever started this process is done, or dead."""
     # Ctrl-C, and a terminal that is closed, are answered by the process that a person started.
     for number in (getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)):
@@ -46,10 +46,10 @@ def _answer(asked: bytes) -> bytes:
     except Exception as error:  # the border of the process: whatever the call raises is the parent's to judge
         if function is None:  # it belongs to a script that this process does not know
             return pickle.dumps(("unknown", repr(error)))
-        return _raised(error)
+        return _pickle_error(error)
 
 
-def _raised(error: Exception) -> bytes:
+def _pickle_error(error: Exception) -> bytes:
     try:
         return pickle.dumps(("raised", error))
     except (pickle.PickleError, AttributeError, RecursionError, TypeError, ValueError):
@@ -57,4 +57,4 @@ def _raised(error: Exception) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    answer_calls()

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing.protocol import Part, Trace
-from isocenter.transforms import CLIPPED, Normalisation, Scale
-from isocenter.values import Array, Extent, Image, Region, is_tabled, table_counts, table_values
+from isocenter.runtime.preprocessing.protocol import GridTrace, VolumePart
+from isocenter.transforms.intensity import CLIPPED, ChannelScale, Normalisation
+from isocenter.values import Array, Image, Region, slabs
+from isocenter.values.slabs import Extent
 
 # Slices of about so many voxels are looked at together.
 BLOCK_VOXELS = 2**22
@@ -25,7 +26,7 @@ BLOCK_VOXELS = 2**22
 HALF = 2**16
 
 
-def content_of(image: Image) -> Region:
+def image_content(image: Image) -> Region:
     """The smallest part of a volume's grid that holds all that is more than the lowest measurement of its channel."""
     shape = image.geometry.shape
     walk = tuple(reversed(range(len(shape))))
@@ -33,7 +34,7 @@ def content_of(image: Image) -> Region:
     extents = [Extent(walk) for _ in lowest]
     for _, block in _blocks(image, tuple(slice(0, size) for size in shape)):
         for channel, part in enumerate(block):
-            known = None if is_measured(image) else image.measured(part)
+            known = None if is_measured(image) else image.is_measured(part)
             if known is None or known.any():
                 low = part.min() if known is None else part[known].min()
                 lowest[channel] = low if lowest[channel] is None else min(lowest[channel], low)
@@ -49,7 +50,7 @@ def is_measured(image: Image) -> bool:
     return image.padding is None and image.dtype.kind in "biu"
 
 
-def scales_of(image: Image, normalisation: Sequence[Normalisation], region: Region) -> list[Scale]:
+def channel_scales(image: Image, normalisation: Sequence[Normalisation], region: Region) -> list[ChannelScale]:
     """The normalisation of each channel of a part of a volume's grid.
 
     The part is gone through as often as that needs: not at all for a window of whole numbers that are all measured.
@@ -72,32 +73,32 @@ class _Channel:
     def stored(self) -> Iterator[Array]:
         """The same in their own type."""
         for _, block in _blocks(self.image, self.region, slice(self.number, self.number + 1)):
-            measured = block.T.reshape(-1) if is_measured(self.image) else block[self.image.measured(block)]
+            measured = block.T.reshape(-1) if is_measured(self.image) else block[self.image.is_measured(block)]
             if measured.size:
                 yield measured
 
 
-def _scale(channel: _Channel, normalisation: Normalisation) -> Scale:
+def _scale(channel: _Channel, normalisation: Normalisation) -> ChannelScale:
     if normalisation.method != "zscore":
         if is_measured(channel.image):
             return normalisation.scale(0.0)  # nothing will need the lowest value
         lowest = min((float(measured.min()) for measured in channel), default=None)
-        return Scale(None) if lowest is None else normalisation.scale(lowest)
+        return ChannelScale(None) if lowest is None else normalisation.scale(lowest)
     levels: Iterable[tuple[NDArray[np.float32], Any]]  # values, and how often each is there
-    if is_tabled(channel.image.dtype):
-        table = table_values(channel.image.dtype).astype(np.float32)
-        of_table = reduce(np.add, map(table_counts, channel.stored()), np.zeros(len(table), np.int64))
+    if slabs.is_tabled(channel.image.dtype):
+        table = slabs.table_values(channel.image.dtype).astype(np.float32)
+        of_table = reduce(np.add, map(slabs.table_counts, channel.stored()), np.zeros(len(table), np.int64))
         values, counts = table[of_table > 0], of_table[of_table > 0]
         lowest, highest = (float(values[0]), float(values[-1])) if len(values) else (math.inf, -math.inf)
         levels, ranked = [(values, counts)], partial(_ranked_in_table, values, counts)
     else:
         counts, lowest, highest = np.zeros(HALF, np.int64), math.inf, -math.inf
         for measured in channel:
-            counts += np.bincount(_ordered(measured) >> 16, minlength=HALF)
+            counts += np.bincount(_order_bits(measured) >> 16, minlength=HALF)
             lowest, highest = min(lowest, float(measured.min())), max(highest, float(measured.max()))
-        levels, ranked = ((measured, 1) for measured in channel), partial(_ranked, channel, counts)
+        levels, ranked = ((measured, 1) for measured in channel), partial(_rank_values, channel, counts)
     if lowest == math.inf:
-        return Scale(None)
+        return ChannelScale(None)
     count, total, squares = int(counts.sum()), 0.0, 0.0
     low, high = _percentiles(count, ranked)
     if low == high:
@@ -128,13 +129,13 @@ def _ranked_in_table(values: NDArray[np.float32], counts: NDArray[np.int64], ran
     return values[np.searchsorted(np.cumsum(counts), ranks, side="right")].astype(float).tolist()
 
 
-def _ranked(channel: _Channel, counts: NDArray[np.int64], ranks: Sequence[int]) -> list[float]:
+def _rank_values(channel: _Channel, counts: NDArray[np.int64], ranks: Sequence[int]) -> list[float]:
     """The measurements of these ranks: their upper halves are known, and the lower ones are counted now."""
     ends = np.cumsum(counts)
     upper = [int(np.searchsorted(ends, rank, side="right")) for rank in ranks]
     below = {half: np.zeros(HALF, dtype=np.int64) for half in set(upper)}
     for measured in channel:
-        bits = _ordered(measured)
+        bits = _order_bits(measured)
         halves = bits >> 16
         for half in below:
             below[half] += np.bincount(bits[halves == half] & 0xFFFF, minlength=HALF)
@@ -146,7 +147,7 @@ def _ranked(channel: _Channel, counts: NDArray[np.int64], ranks: Sequence[int]) 
     return values
 
 
-def _ordered(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+def _order_bits(values: NDArray[np.float32]) -> NDArray[np.uint32]:
     """(count,) the bits of float32 numbers, turned so that a larger number has larger bits."""
     bits = np.ascontiguousarray(values).ravel().view(np.uint32)
     return np.asarray(bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(0x80000000)))
@@ -171,18 +172,20 @@ def _blocks(image: Image, region: Region, channels: slice = slice(None)) -> Iter
 HELD_BYTES = 2**30
 
 
-def parts_of(trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
+def wanted_columns(trace: GridTrace, region: Region | None, patch: Sequence[int], channels: int) -> list[VolumePart]:
     """Columns of what is wanted of the source's grid, as few as there may be; `region` None stands for all of it."""
-    region_wanted = tuple(slice(0, size) for size in trace.kept) if region is None else trace.part(region)
+    region_wanted = tuple(slice(0, size) for size in trace.kept_shape) if region is None else trace.part(region)
     if region_wanted is None:
         return []
-    pieces = columns(trace, region_wanted, patch, channels)
+    pieces = split_columns(trace, region_wanted, patch, channels)
     if region is None and len(pieces) == 1:
-        return [Part(slice_order=trace.slice_order)]  # padding and all: a vector is the mean over every window
-    return [Part(one, trace.needed(one), trace.slice_order) for one in pieces]
+        return [VolumePart(slice_order=trace.slice_order)]  # padding and all: a vector is the mean over every window
+    return [VolumePart(one, trace.needed_region(one), trace.slice_order) for one in pieces]
 
 
-def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, held: int | None = None) -> list[Region]:
+def split_columns(
+    trace: GridTrace, part: Region, patch: Sequence[int], channels: int, held: int | None = None
+) -> list[Region]:
     """Parts of the region that was kept, each so small that its sums need no more than `held` bytes.
 
     part:     of that region, which is cut
@@ -193,7 +196,7 @@ def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, hel
     while True:
         pieces = _pieces(part, counts)
         largest = max(pieces, key=lambda piece: held_bytes(trace, piece, patch, channels))
-        lengths = [one.stop - one.start for one in trace.needed(largest)]
+        lengths = [one.stop - one.start for one in trace.needed_region(largest)]
         # A column narrower than a window would be halo for the most part.
         wide = [
             axis
@@ -205,10 +208,10 @@ def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, hel
         counts[max(wide, key=lambda axis: lengths[axis] / patch[axis])] += 1
 
 
-def held_bytes(trace: Trace, part: Region, patch: Sequence[int], channels: int) -> int:
+def held_bytes(trace: GridTrace, part: Region, patch: Sequence[int], channels: int) -> int:
     """Bytes that are held of a part while it is walked: sums, and rows on their way back, all on the network's grid."""
     walked = trace.slice_order.axis
-    plane = math.prod(one.stop - one.start for axis, one in enumerate(trace.needed(part)) if axis != walked)
+    plane = math.prod(one.stop - one.start for axis, one in enumerate(trace.needed_region(part)) if axis != walked)
     step = trace.steps_back(walked)
     rows = 0 if step is None else 2 * step.index.shape[1]
     return 4 * plane * (patch[walked] * (channels + 1) + rows * channels)

@@ -14,31 +14,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import DatasetError, GeometryError, PlanError, counted
-from isocenter.runtime.preprocessing.image_statistics import content_of, is_measured, parts_of, scales_of
-from isocenter.runtime.preprocessing.protocol import Held, Part, Source, Trace, as_lists, as_tuples
-from isocenter.runtime.preprocessing.restore import restored
-from isocenter.transforms import (
-    COLOUR,
-    Normalisation,
-    Order,
-    Scale,
-    Taps,
-    along,
-    content,
-    frames_as_channels,
-    in_slots,
-    looked_at,
-    padding,
-    permuted,
-    placed,
-    recoloured,
-    resample,
-    resample_labels,
-    taps,
-    thinned,
-)
-from isocenter.values import MM, Array, Geometry, Image, Reader, Region, Sentence, Slabs, memory_order
+from isocenter import errors
+from isocenter.errors import DatasetError, GeometryError, PlanError
+from isocenter.runtime.preprocessing import image_statistics, protocol, restore
+from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, RegionSource, VolumePart
+from isocenter.transforms import COLOUR, channel_stack, clip_frames, label_resampling, orient, resampling
+from isocenter.transforms.intensity import ChannelScale, Normalisation
+from isocenter.transforms.resampling import Order, Taps
+from isocenter.values import MM, Array, Geometry, Image, Region, Sentence, Slabs
+from isocenter.values import slabs as values_slabs
+from isocenter.values.voxel_images import Reader
 
 # Volumes that would take more than this as float32 are prepared part by part.
 STREAMED_BYTES = 2**28
@@ -123,9 +108,9 @@ class Preprocessing:
             raise PlanError(problem, "preprocessing.cascade", "Give a number above 1, or none")
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Preprocessing:
+    def from_settings(cls, settings: Mapping[str, Any]) -> Preprocessing:
         """Read the plan's section or a model's record."""
-        values = as_tuples(settings)
+        values = protocol.as_tuples(settings)
         try:
             values["normalisation"] = tuple(Normalisation(**one) for one in settings["normalisation"])
             return cls(**values)
@@ -147,9 +132,9 @@ class Preprocessing:
         columns = f"--column image:{self.channels[0]}=COLUMN,..."
         return f"Give all images of a case: a folder with CASE_0000, CASE_0001, ..., or a table with {columns}"
 
-    def held(self, geometry: Geometry) -> Held:
+    def held_parts(self, geometry: Geometry) -> HeldParts:
         """Parts of a large volume."""
-        return Held(STREAMED_BYTES)
+        return HeldParts(STREAMED_BYTES)
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:
@@ -159,25 +144,25 @@ class Preprocessing:
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
-        return as_lists(asdict(self))
+        return protocol.as_lists(asdict(self))
 
-    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], GridTrace]:
         """(channels, *padded) as the network sees it, and the way back.
 
         Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
         """
         slots = self._slots(image, where)
-        image = image if slots is None else thinned(image, [one for one in slots if one is not None])
-        image = recoloured(image, self.channels)
+        image = image if slots is None else clip_frames.thin_clip(image, [one for one in slots if one is not None])
+        image = channel_stack.match_colours(image, self.channels)
         places = self._places(image, where)
         image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
         self._refuse_brighter(image, where)
-        data, valid = (frames_as_channels(one, self.frames) for one in (image.data, image.valid))
-        geometry, squeezed = image.geometry, self._squeezed(image.geometry, where)
+        data, valid = (clip_frames.frames_as_channels(one, self.frames) for one in (image.data, image.valid))
+        geometry, squeezed = image.geometry, self._flat_axis(image.geometry, where)
         if squeezed is not None:
             data, valid = data.squeeze(squeezed + 1), valid.squeeze(squeezed + 1)
         axes, flips = self._canonical(geometry, squeezed)
-        data, valid = permuted(data, axes, flips), permuted(valid, axes, flips)
+        data, valid = orient.permute_axes(data, axes, flips), orient.permute_axes(valid, axes, flips)
         region = self._region(data, valid)
         data, valid = data[(slice(None), *region)], valid[(slice(None), *region)]
         trace = self._trace(geometry, squeezed, axes, flips, region)
@@ -186,74 +171,76 @@ class Preprocessing:
         arrays = [one.reshape(len(places), -1, *one.shape[1:]) for one in (data, valid)]
         normalisations = [self.normalisation[place] for place in places]
         channels = [
-            _padded(resample(normalisation.apply(channel, measured), trace.shape, self.order), trace.pad)
+            _pad(resampling.resample(normalisation.apply(channel, measured), trace.shape, self.order), trace.pad)
             for normalisation, channel, measured in zip(normalisations, *arrays, strict=True)
         ]
         if len(places) < len(self.channels):
             by_place, nothing = dict(zip(places, channels, strict=True)), np.zeros_like(channels[0])
             channels = [by_place.get(place, nothing) for place in range(len(self.channels))]
         if slots is not None:
-            channels = [in_slots(channel, slots) for channel in channels]
+            channels = [clip_frames.place_in_slots(channel, slots) for channel in channels]
         joined = channels[0] if len(channels) == 1 else np.concatenate(channels)
         return np.ascontiguousarray(joined, dtype=np.float32), trace
 
     def present(self, image: Image, where: str) -> tuple[bool, ...]:
         """Whether the image has each channel; DatasetError where one is missing that the model needs."""
-        places = self._places(recoloured(image, self.channels), where)
+        places = self._places(channel_stack.match_colours(image, self.channels), where)
         return tuple(place in places for place in range(len(self.channels)))
 
-    def labels(self, labels: Array, trace: Trace, outside: int | None = None) -> Array:
+    def labels(self, labels: Array, trace: GridTrace, outside: int | None = None) -> Array:
         """(*spatial) label map on the source grid, taken the same way.
 
         outside: what it is padded with; None continues its edge, as that of the image is
         """
         if trace.squeezed is not None:
             labels = labels.squeeze(trace.squeezed)
-        moved = permuted(labels[None], trace.axes, trace.flips)[0][trace.crop]
-        resampled = resample_labels(np.ascontiguousarray(moved), trace.shape)
+        moved = orient.permute_axes(labels[None], trace.axes, trace.flips)[0][trace.crop]
+        resampled = label_resampling.resample_labels(np.ascontiguousarray(moved), trace.shape)
         if outside is None:
             return np.pad(resampled, trace.pad, mode="edge")
         return np.pad(resampled, trace.pad, constant_values=outside)
 
-    def numbers(self, maps: Array, trace: Trace) -> Array:
+    def numbers(self, maps: Array, trace: GridTrace) -> Array:
         """(channels, *spatial) numbers on the source grid, taken the same way; linear between voxels."""
         if trace.squeezed is not None:
             maps = maps.squeeze(trace.squeezed + 1)
-        moved = permuted(maps, trace.axes, trace.flips)[(slice(None), *trace.crop)]
-        return _padded(resample(np.ascontiguousarray(moved, dtype=np.float32), trace.shape), trace.pad)
+        moved = orient.permute_axes(maps, trace.axes, trace.flips)[(slice(None), *trace.crop)]
+        return _pad(resampling.resample(np.ascontiguousarray(moved, dtype=np.float32), trace.shape), trace.pad)
 
-    def opened(self, image: Image, where: str) -> tuple[Source, Trace]:
+    def open_image(self, image: Image, where: str) -> tuple[RegionSource, GridTrace]:
         """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
         if self.frames is not None:
             return self(image, where)
-        image = recoloured(image, self.channels)
+        image = channel_stack.match_colours(image, self.channels)
         if self.ndim < 3 or image.geometry.ndim < 3 or 4 * math.prod(image.shape) < STREAMED_BYTES:
             return self(image, where)
         places = self._places(image, where)
         geometry = image.geometry
         (axes, flips), size = geometry.to_canonical, geometry.shape
-        content = content_of(image) if self._crops else tuple(slice(0, n) for n in size)
+        content = image_statistics.image_content(image) if self._crops else tuple(slice(0, n) for n in size)
         region = tuple(
             slice(size[axis] - content[axis].stop, size[axis] - content[axis].start) if flip else content[axis]
             for axis, flip in zip(axes, flips, strict=True)
         )
         trace = self._trace(geometry, None, axes, flips, self._without_border(region))
         normalisations = [self.normalisation[place] for place in places]
-        scales = scales_of(image, normalisations, trace.region(tuple(slice(0, n) for n in trace.kept)))
+        scales = image_statistics.channel_scales(
+            image, normalisations, trace.region(tuple(slice(0, n) for n in trace.kept_shape))
+        )
         return Streamed(image, trace, tuple(scales), self.order, places, len(self.channels)), trace
 
-    def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
+    def parts(self, trace: GridTrace, region: Region | None, patch: Sequence[int], channels: int) -> list[VolumePart]:
         """Columns of what is wanted, as few as there may be."""
-        return parts_of(trace, region, patch, channels)
+        return image_statistics.wanted_columns(trace, region, patch, channels)
 
-    def restored(
-        self, slabs: Slabs, trace: Trace, part: Region | None = None
+    def restore(
+        self, slabs: Slabs, trace: GridTrace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
         """Finished parts of the network's grid, in order of the trace's slice order, as parts of the source's own grid.
 
         part: of the region that was kept; the slabs then hold what it needs
         """
-        return restored(slabs, trace, part)
+        return restore.restore_regions(slabs, trace, part)
 
     def _trace(
         self,
@@ -262,28 +249,32 @@ class Preprocessing:
         axes: tuple[int, ...],
         flips: tuple[bool, ...],
         region: Region,
-    ) -> Trace:
+    ) -> GridTrace:
         """The way of a grid of which this region of the canonical order is kept."""
         steps = tuple(np.delete(geometry.steps, [] if squeezed is None else squeezed)[list(axes)].tolist())
         cropped = tuple(part.stop - part.start for part in region)
         shape = self._target(cropped, steps)
-        pad = tuple(padding(shape, self.smallest or self.shape or shape))
+        pad = tuple(orient.padding_to_size(shape, self.smallest or self.shape or shape))
         steps = tuple(step * old / new for step, old, new in zip(steps, cropped, shape, strict=True))
-        return Trace(geometry, squeezed, axes, flips, region, shape, pad, steps)
+        return GridTrace(geometry, squeezed, axes, flips, region, shape, pad, steps)
 
     def _slots(self, image: Image, where: str) -> list[int | None] | None:
         """The frame of a clip that is looked at in each slot; None for a model of still images."""
         if self.frames is None:
             return None
-        return looked_at(image, self.frames, self.interval, self.time_unit, where)
+        return clip_frames.frames_in_slots(image, self.frames, self.interval, self.time_unit, where)
 
     def _places(self, image: Image, where: str) -> tuple[int, ...]:
         """The channel of the network that each of the image's is; what cannot be used is refused."""
         is_complete = len(image.channels) == len(self.channels)
-        places = tuple(range(len(self.channels))) if is_complete else placed(image.channels, self.channels)
+        places = (
+            tuple(range(len(self.channels)))
+            if is_complete
+            else channel_stack.channel_places(image.channels, self.channels)
+        )
         if places is None or len(places) > len(self.channels):
             raise DatasetError(
-                f"has {counted(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
+                f"has {errors.count_phrase(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
                 f"{len(self.channels)} ({', '.join(self.channels)})",
                 where,
                 self._all_images
@@ -340,7 +331,7 @@ class Preprocessing:
                 )
                 raise DatasetError(problem, where, "Give pictures of as many bits a colour as in training")
 
-    def _squeezed(self, geometry: Geometry, where: str) -> int | None:
+    def _flat_axis(self, geometry: Geometry, where: str) -> int | None:
         if geometry.ndim == self.ndim:
             return None
         single = [axis for axis, size in enumerate(geometry.shape) if size == 1]
@@ -364,7 +355,7 @@ class Preprocessing:
         region = tuple(slice(0, size) for size in data.shape[1:])
         if self._crops:
             above = [_above_lowest(channel, measured) for channel, measured in zip(data, valid, strict=True)]
-            region = content(np.any(above, axis=0))
+            region = orient.content_region(np.any(above, axis=0))
         return self._without_border(region)
 
     def _without_border(self, region: Region) -> Region:
@@ -397,7 +388,7 @@ def _middle(region: Region, sizes: Sequence[int]) -> Region:
     return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
 
 
-def _padded(channel: Array, pad: Sequence[tuple[int, int]]) -> Array:
+def _pad(channel: Array, pad: Sequence[tuple[int, int]]) -> Array:
     """(frames, *spatial) continued beyond its edges."""
     return np.pad(channel, ((0, 0), *pad), mode="edge") if np.any(pad) else channel
 
@@ -417,8 +408,8 @@ class Streamed:
     """
 
     image: Image
-    trace: Trace
-    scales: tuple[Scale, ...]
+    trace: GridTrace
+    scales: tuple[ChannelScale, ...]
     order: Order
     places: tuple[int, ...]
     channels: int
@@ -431,12 +422,12 @@ class Streamed:
     @property
     def shape(self) -> tuple[int, ...]:
         """(channels, *padded)."""
-        return (self.channels, *self.trace.padded)
+        return (self.channels, *self.trace.padded_shape)
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
         """(channels, *region); slices have a start and a stop."""
         inner, rows = padded_region(self.trace, region[1:])
-        array = self._whole(self._resampled(inner))[region[0]]
+        array = self._whole(self._resample(inner))[region[0]]
         for axis, (rows_of_axis, size) in enumerate(zip(rows, self.trace.shape, strict=True), start=1):
             if len(rows_of_axis) != array.shape[axis]:
                 array = array.take(np.clip(rows_of_axis, 0, size - 1) - inner[axis - 1].start, axis)  # the edge goes on
@@ -450,38 +441,38 @@ class Streamed:
         padded[list(self.places)] = inner
         return padded
 
-    def _resampled(self, part: Region) -> NDArray[np.float32]:
+    def _resample(self, part: Region) -> NDArray[np.float32]:
         """A part of the grid between resampling and padding."""
         steps: list[Taps | None] = []
         source = []
-        for old, new, rows in zip(self.trace.kept, self.trace.shape, part, strict=True):
+        for old, new, rows in zip(self.trace.kept_shape, self.trace.shape, part, strict=True):
             if old == new:
                 steps.append(None)
                 source.append(rows)
                 continue
-            [near], [step] = source_region([taps(old, new, self.order).part(rows)])
+            [near], [step] = source_region([resampling.axis_taps(old, new, self.order).part(rows)])
             steps.append(step)
             source.append(near)
-        array = self._normalised(tuple(source))
+        array = self._normalise(tuple(source))
         # In the order of `resample`, and as the image lies in memory: it is the smaller result that is turned.
-        layout = memory_order(array[0])
+        layout = values_slabs.memory_order(array[0])
         array = np.ascontiguousarray(array.transpose(0, *(axis + 1 for axis in layout)))
-        for axis in sorted(range(len(part)), key=lambda axis: self.trace.shape[axis] / self.trace.kept[axis]):
+        for axis in sorted(range(len(part)), key=lambda axis: self.trace.shape[axis] / self.trace.kept_shape[axis]):
             if (taps_of := steps[axis]) is not None:
-                array = along(array, layout.index(axis) + 1, taps_of)
+                array = resampling.resample_axis(array, layout.index(axis) + 1, taps_of)
         return array.transpose(0, *(int(axis) + 1 for axis in np.argsort(layout)))
 
-    def _normalised(self, part: Region) -> NDArray[np.float32]:
+    def _normalise(self, part: Region) -> NDArray[np.float32]:
         """A part of the region that was kept, in canonical order."""
         read = self._read((slice(None), *self.trace.region(part)))
-        valid = None if is_measured(self.image) else self.image.measured(read)
+        valid = None if image_statistics.is_measured(self.image) else self.image.is_measured(read)
         values = read.astype(np.float32, order="K", copy=True)
         for number, (channel, scale) in enumerate(zip(values, self.scales, strict=True)):
-            scale.applied(channel, None if valid is None else valid[number])
-        return permuted(values, self.trace.axes, self.trace.flips)
+            scale.apply_in_place(channel, None if valid is None else valid[number])
+        return orient.permute_axes(values, self.trace.axes, self.trace.flips)
 
 
-def padded_region(trace: Trace, region: Region) -> tuple[Region, list[NDArray[np.intp]]]:
+def padded_region(trace: GridTrace, region: Region) -> tuple[Region, list[NDArray[np.intp]]]:
     """The region before padding that a region of the padded grid needs, and its rows there, which may lie beyond."""
     inner, every = [], []
     for part, (before, _), size in zip(region, trace.pad, trace.shape, strict=True):

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from isocenter.transforms import Taps, taps, unpermuted
+from isocenter.transforms import orient, resampling
+from isocenter.transforms.resampling import Taps
 from isocenter.values import Array, Geometry, Image, Region, Slabs
 
 
@@ -28,12 +29,12 @@ class SliceOrder:
     axis: int = 0
     backwards: bool = False
 
-    def ordered(self, array: Array) -> Array:
+    def apply(self, array: Array) -> Array:
         """(channels, *spatial) as it is walked: a view."""
         moved = np.moveaxis(array, self.axis + 1, 1)
         return moved[:, ::-1] if self.backwards else moved
 
-    def restored(self, array: Array) -> Array:
+    def undo(self, array: Array) -> Array:
         """The inverse of `ordered`."""
         return np.moveaxis(array[:, ::-1] if self.backwards else array, 1, self.axis + 1)
 
@@ -44,20 +45,20 @@ class SliceOrder:
     def region(self, region: Region, size: int) -> Region:
         """A region of the grid, whose own axis has `size` voxels, as one of the walk."""
         first, *others = self.order(region)
-        return (self._turned(first, size), *others)
+        return (self._turn(first, size), *others)
 
     def region_back(self, region: Region, size: int) -> Region:
         """The inverse of `region`."""
         first, *others = region
-        others.insert(self.axis, self._turned(first, size))
+        others.insert(self.axis, self._turn(first, size))
         return tuple(others)
 
-    def _turned(self, part: slice, size: int) -> slice:
+    def _turn(self, part: slice, size: int) -> slice:
         return slice(size - part.stop, size - part.start) if self.backwards else part
 
 
 @dataclass(frozen=True)
-class Trace:
+class GridTrace:
     """The way from the grid of a source to the grid that the network sees; enough to go back.
 
     squeezed: the one axis of the source that has a single slice, left out for a two-dimensional network
@@ -96,12 +97,12 @@ class Trace:
         axis = self.axes.index(len(self.axes) - 1)
         return SliceOrder(axis, self.flips[axis])
 
-    def by_smallest_plane(self) -> Trace:
+    def by_smallest_plane(self) -> GridTrace:
         """The same, walked along its longest axis: for an image that is in memory whole, so that sums are small."""
-        return replace(self, walked=int(np.argmax(self.padded)))
+        return replace(self, walked=int(np.argmax(self.padded_shape)))
 
     @property
-    def kept(self) -> tuple[int, ...]:
+    def kept_shape(self) -> tuple[int, ...]:
         """The shape of the region that was kept, before resampling."""
         return tuple(part.stop - part.start for part in self.crop)
 
@@ -109,9 +110,13 @@ class Trace:
         """Taps from rows of the network's grid to rows of the region that was kept; None where they are the same."""
         if self.back is not None:
             return self.back[axis]
-        return None if self.shape[axis] == self.kept[axis] else taps(self.shape[axis], self.kept[axis])
+        return (
+            None
+            if self.shape[axis] == self.kept_shape[axis]
+            else resampling.axis_taps(self.shape[axis], self.kept_shape[axis])
+        )
 
-    def needed(self, part: Region) -> Region:
+    def needed_region(self, part: Region) -> Region:
         """The region of the padded grid of which a part of the region that was kept is made."""
         region = []
         for axis, (rows, (before, _)) in enumerate(zip(part, self.pad, strict=True)):
@@ -123,7 +128,7 @@ class Trace:
     def shown(self, region: Region) -> Region:
         """The region of the source's grid that a region of the padded grid shows."""
         part = []
-        for rows, (before, _), size, kept in zip(region, self.pad, self.shape, self.kept, strict=True):
+        for rows, (before, _), size, kept in zip(region, self.pad, self.shape, self.kept_shape, strict=True):
             start = min(max(rows.start - before, 0), size - 1)  # beyond the edge lies what is there
             stop = max(min(rows.stop - before, size), start + 1)
             part.append(slice(start * kept // size, -(-stop * kept // size)))
@@ -161,13 +166,13 @@ class Trace:
         signed: they are a vector, which changes its sign where an axis is flipped
         An axis of a single slice that was left out has none.
         """
-        factors = [old / new for old, new in zip(self.kept, self.shape, strict=True)]
+        factors = [old / new for old, new in zip(self.kept_shape, self.shape, strict=True)]
         factors = [-one if signed and flip else one for one, flip in zip(factors, self.flips, strict=True)]
         scale = np.asarray(factors, dtype=lengths.dtype).reshape(-1, *[1] * (lengths.ndim - 1))
         return np.asarray((lengths * scale)[np.argsort(self.axes)])
 
     @property
-    def padded(self) -> tuple[int, ...]:
+    def padded_shape(self) -> tuple[int, ...]:
         """The spatial shape that the network sees."""
         return tuple(size + low + high for size, (low, high) in zip(self.shape, self.pad, strict=True))
 
@@ -183,9 +188,9 @@ class Trace:
             source.insert(self.squeezed, slice(0, 1))
         return tuple(source)
 
-    def unpermuted(self, array: Array) -> Array:
+    def unpermute(self, array: Array) -> Array:
         """(channels, *spatial) of a canonical region back in the source's order of axes."""
-        moved = unpermuted(array, self.axes, self.flips)
+        moved = orient.undo_permute(array, self.axes, self.flips)
         return moved if self.squeezed is None else np.expand_dims(moved, self.squeezed + 1)
 
 
@@ -200,7 +205,7 @@ def as_lists(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Part:
+class VolumePart:
     """A part of a volume that is predicted at a time; None stands for all of it.
 
     kept:   on the grid on which slabs are restored
@@ -214,7 +219,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldParts:
     """The parts of a large volume that are held while it is predicted.
 
     streamed: bytes as float32 from which on only parts are held of what the network sees of it; None: always all
@@ -229,7 +234,7 @@ class Held:
     copies: int = 8
 
 
-class Source(Protocol):
+class RegionSource(Protocol):
     """(channels, *spatial) numbers that are read region by region: an array, or parts that are made on request."""
 
     @property
@@ -240,27 +245,27 @@ class Source(Protocol):
         """Numbers of a region; its first slice is of channels."""
 
 
-class Restores(Protocol):
+class ImageSteps(Protocol):
     """The steps around the network for one image: its input region by region, and outputs on the image's own grid."""
 
     @property
     def cascade(self) -> float | None:
         """None where the network sees the image alone; else the last channel are numbers of labels marked before."""
 
-    def opened(self, image: Image, where: str) -> tuple[Source, Any]:
+    def open_image(self, image: Image, where: str) -> tuple[RegionSource, Any]:
         """The same, where what the network sees may be made part by part."""
 
-    def parts(self, trace: Any, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[Part]:
+    def parts(self, trace: Any, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[VolumePart]:
         """The parts that are predicted one after the other, so that the sums of so many channels need not much memory.
 
         region: of the source's grid, of what nobody wants the rest
         """
 
-    def restored(self, slabs: Slabs, trace: Any, part: Region | None = None) -> Slabs:
+    def restore(self, slabs: Slabs, trace: Any, part: Region | None = None) -> Slabs:
         """Finished rows of the network's grid, in the part's slice order, as parts of the source's own grid."""
 
 
-class Prepares(Restores, Protocol):
+class PreprocessingKind(ImageSteps, Protocol):
     """A kind of preprocessing; `preprocessing_kinds.preprocessing_of` makes one from a model's record."""
 
     @property
@@ -303,7 +308,7 @@ class Prepares(Restores, Protocol):
     def reduction(self) -> float:
         """The factor by which the network's grid is coarser than the spacing, or the image's own grid, makes it."""
 
-    def held(self, geometry: Geometry) -> Held:
+    def held_parts(self, geometry: Geometry) -> HeldParts:
         """The parts of an image of this geometry that are held while it is predicted."""
 
     @property

@@ -9,48 +9,54 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.runtime.preprocessing.protocol import Trace
-from isocenter.transforms import Stretched, Taps, growing
+from isocenter.runtime.preprocessing.protocol import GridTrace
+from isocenter.transforms import label_resampling
+from isocenter.transforms.label_resampling import StretchedOutputs
+from isocenter.transforms.resampling import Taps
 from isocenter.values import Array, Region, Slabs
 
 # What follows works on a finished part with several copies of it: a few rows at a time.
 YIELDED_BYTES = 2**25
 
 
-def restored(slabs: Slabs, trace: Trace, part: Region | None = None) -> Iterator[tuple[Region, Mapping[str, Any]]]:
+def restore_regions(
+    slabs: Slabs, trace: GridTrace, part: Region | None = None
+) -> Iterator[tuple[Region, Mapping[str, Any]]]:
     """Finished parts of the network's grid, in order of the trace's slice order, as parts of the source's own grid.
 
     part: of the region that was kept; the slabs then hold what it needs
     Arrays without spatial axes (a vector head) pass through. Only the rows that a coming slab still needs are held.
     """
-    region = part or tuple(slice(0, size) for size in trace.kept)
+    region = part or tuple(slice(0, size) for size in trace.kept_shape)
     return (
-        (trace.region(found), {name: trace.unpermuted(array) for name, array in arrays.items()})
+        (trace.region(found), {name: trace.unpermute(array) for name, array in arrays.items()})
         if found
         else (found, arrays)
-        for found, arrays in resampled_back(slabs, trace, region)
+        for found, arrays in resample_back(slabs, trace, region)
     )
 
 
-def resampled_back(slabs: Slabs, trace: Trace, region_wanted: Region) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+def resample_back(
+    slabs: Slabs, trace: GridTrace, region_wanted: Region
+) -> Iterator[tuple[Region, Mapping[str, Array]]]:
     """Parts of the padded grid, in the order of the trace's slice order, as parts of the region that was kept.
 
     region_wanted: of that region
     What is resampled is so only when it is asked for (`Stretched`): labels are found without. Of the network's grid
     those rows are held that a coming one is made of.
     """
-    walk, sizes_kept = trace.slice_order, trace.kept
+    walk, sizes_kept = trace.slice_order, trace.kept_shape
     size, shape = sizes_kept[walk.axis], trace.shape[walk.axis]
     steps = walk.order(tuple(_step(trace, axis, part) for axis, part in enumerate(region_wanted)))
     rows, *plane = walk.region(region_wanted, size)
-    first = _turned(steps[0], shape) if walk.backwards and steps[0] is not None else steps[0]
-    order = growing(list(zip(walk.order(trace.shape), walk.order(sizes_kept), strict=True)))
-    passing = Passing(rows, first, order)
+    first = _turn(steps[0], shape) if walk.backwards and steps[0] is not None else steps[0]
+    order = label_resampling.axes_by_growth(list(zip(walk.order(trace.shape), walk.order(sizes_kept), strict=True)))
+    passing = PassingRows(rows, first, order)
     for region, arrays in slabs:
         if not region:
             yield region, arrays
             continue
-        region_there, unpadded = _unpadded(region, arrays, trace)
+        region_there, unpadded = _unpad(region, arrays, trace)
         if region_there is None:
             continue
         now, *across = walk.region(region_there, shape)
@@ -63,26 +69,26 @@ def resampled_back(slabs: Slabs, trace: Trace, region_wanted: Region) -> Iterato
             None if step is None else Taps(step.index - has.start, step.weight)
             for has, step in zip(across, steps[1:], strict=True)
         ]
-        walked = {name: walk.ordered(one)[(slice(None), slice(None), *cut)] for name, one in unpadded.items()}
-        for made_rows, arrays_made in passing.taken(now, walked, moved):
+        walked = {name: walk.apply(one)[(slice(None), slice(None), *cut)] for name, one in unpadded.items()}
+        for made_rows, arrays_made in passing.take(now, walked, moved):
             yield (
                 walk.region_back((made_rows, *plane), size),
-                {name: walk.restored(one) for name, one in arrays_made.items()},
+                {name: walk.undo(one) for name, one in arrays_made.items()},
             )
 
 
-def _step(trace: Trace, axis: int, rows: slice) -> Taps | None:
+def _step(trace: GridTrace, axis: int, rows: slice) -> Taps | None:
     """Taps that make the rows that are asked for of rows of the network's grid; None where they are the same."""
     step = trace.steps_back(axis)
     return None if step is None else step.part(rows)
 
 
-def _turned(step: Taps, size: int) -> Taps:
+def _turn(step: Taps, size: int) -> Taps:
     """The same step along an axis that is walked backwards."""
     return Taps(size - 1 - step.index[::-1], step.weight[::-1])
 
 
-def _unpadded(region: Region, arrays: Mapping[str, Array], trace: Trace) -> tuple[Region | None, Mapping[str, Array]]:
+def _unpad(region: Region, arrays: Mapping[str, Array], trace: GridTrace) -> tuple[Region | None, Mapping[str, Array]]:
     """A part of the padded grid without the padding, counted from the first real voxel; None where all is padding."""
     slices, inside = [], []
     for part, (before, _), size in zip(region, trace.pad, trace.shape, strict=True):
@@ -95,7 +101,7 @@ def _unpadded(region: Region, arrays: Mapping[str, Array], trace: Trace) -> tupl
 
 
 @dataclass(eq=False)
-class Passing:
+class PassingRows:
     """Rows of one grid that come in order, as rows of another; those are held that coming ones are still made of.
 
     wanted: rows that are asked for
@@ -110,7 +116,7 @@ class Passing:
     _done: int = 0
     _rows: dict[str, Array] = field(default_factory=dict)
 
-    def taken(self, rows: slice, arrays: Mapping[str, Array], plane: list[Taps | None]) -> Iterator[tuple[slice, Any]]:
+    def take(self, rows: slice, arrays: Mapping[str, Array], plane: list[Taps | None]) -> Iterator[tuple[slice, Any]]:
         """Take rows; what can be made now, so many rows at a time that they are not many when they are made.
 
         plane: the steps of the other axes
@@ -119,7 +125,7 @@ class Passing:
             start, stop = max(rows.start, self.wanted.start), min(rows.stop, self.wanted.stop)
             here = {name: array[:, start - rows.start : stop - rows.start] for name, array in arrays.items()}
             for part in _few(here, start, stop, plane):
-                yield part, self._made(here, slice(part.start - start, part.stop - start), None, plane)
+                yield part, self._make(here, slice(part.start - start, part.stop - start), None, plane)
             return
         if self._rows:
             self._rows = {name: np.concatenate([held, arrays[name]], axis=1) for name, held in self._rows.items()}
@@ -131,7 +137,7 @@ class Passing:
             low, high = int(step.index.min()), int(step.index.max()) + 1
             near = slice(low - self._first, high - self._first)
             target = slice(self.wanted.start + part.start, self.wanted.start + part.stop)
-            yield target, self._made(self._rows, near, Taps(step.index - low, step.weight), plane)
+            yield target, self._make(self._rows, near, Taps(step.index - low, step.weight), plane)
         self._done = max(ready, self._done)
         if self._done < len(self.step.index):
             # Without anti-aliasing rows are passed over: one that has not come yet cannot be let go.
@@ -139,13 +145,13 @@ class Passing:
             self._rows = {name: held[:, needed - self._first :].copy() for name, held in self._rows.items()}
             self._first = needed
 
-    def _made(
+    def _make(
         self, arrays: Mapping[str, Array], rows: slice, step: Taps | None, plane: list[Taps | None]
     ) -> dict[str, Any]:
         parts = {name: np.asarray(array[:, rows], dtype=np.float32) for name, array in arrays.items()}
         if step is None and all(one is None for one in plane):
             return parts
-        return {name: Stretched(part, (step, *plane), self.order) for name, part in parts.items()}
+        return {name: StretchedOutputs(part, (step, *plane), self.order) for name, part in parts.items()}
 
 
 def _few(arrays: Mapping[str, Array], start: int, stop: int, plane: list[Taps | None]) -> Iterator[slice]:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import entropy
-from isocenter.files import Spool
+from isocenter.evaluation import uncertainty as evaluation_uncertainty
+from isocenter.files.storage.spool import Spool
 from isocenter.lazy import torch
-from isocenter.tasks import BETWEEN, WITHIN, Task, head_of, joined_maps, leaves, own_outputs
+from isocenter.tasks import Task, properties
+from isocenter.tasks.shared.averages import BETWEEN, WITHIN
 from isocenter.values import Array, Geometry, Map, Prediction, Region
 
 # p log p of less is 0, as it is in the limit; log odds beyond are certain in float32.
@@ -40,10 +41,10 @@ class Disagreement:
     measured: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, task: Task) -> Disagreement | None:
+    def from_task(cls, task: Task) -> Disagreement | None:
         """The disagreement of a task's heads; None of a task that states no uncertainty."""
-        by_part = {name: cls._of_one(part) for name, part in leaves(task).items()}
-        return by_part[""] if "" in by_part else cls._joined(by_part)
+        by_part = {name: cls._of_one(part) for name, part in properties.leaf_tasks(task).items()}
+        return by_part[""] if "" in by_part else cls._join(by_part)
 
     @classmethod
     def _of_one(cls, task: Task) -> Disagreement | None:
@@ -53,17 +54,21 @@ class Disagreement:
         plain = {"classes": "labels", "boxes": "objects"}.get(task.uncertainty, task.uncertainty)
         kinds = {head: "classes" if head in task.probability_heads else plain for head in task.heads}
         counts = dict.fromkeys(kinds, len(task.labels))
-        measured = {} if task.measured is None else dict.fromkeys(kinds, task.measured)
+        measured = {} if task.uncertain_quantity is None else dict.fromkeys(kinds, task.uncertain_quantity)
         return cls(kinds, counts, measured)
 
     @classmethod
-    def _joined(cls, parts: Mapping[str, Disagreement | None]) -> Disagreement | None:
+    def _join(cls, parts: Mapping[str, Disagreement | None]) -> Disagreement | None:
         """The disagreement of the heads of several tasks."""
         parts_with_views = {name: part for name, part in parts.items() if part is not None}
 
         def named(field_of: str) -> dict[str, Any]:
             fields = {name: getattr(part, field_of) for name, part in parts_with_views.items()}
-            return {head_of(name, head): value for name, own in fields.items() for head, value in own.items()}
+            return {
+                properties.full_head_name(name, head): value
+                for name, own in fields.items()
+                for head, value in own.items()
+            }
 
         return cls(named("kinds"), named("counts"), named("measured")) if parts_with_views else None
 
@@ -105,17 +110,17 @@ def _of_chances(outputs: Sequence[Any], shares: Sequence[float], kind: str) -> t
     middle: Any = 0.0
     if not outputs[0].shape[2:]:  # all views of a vector at once, where voxels would lie: few and small steps
         library, like = _library(outputs[0]), outputs[0]
-        likely = chances(library.stack(outputs, -1), kind)
+        likely = output_probabilities(library.stack(outputs, -1), kind)
         counted = library.asarray(shares, dtype=like.dtype, device=like.device)
         within, middle = _entropy(likely, kind) @ counted, likely @ counted
     else:  # one after the other, so that one view alone is held
         for share, output in zip(shares, outputs, strict=True):
-            likely = chances(output, kind)
+            likely = output_probabilities(output, kind)
             within, middle = within + share * _entropy(likely, kind), middle + share * likely
     return within, (_entropy(middle, kind) - within).clip(0)
 
 
-def chances(outputs: Any, kind: str) -> Any:
+def output_probabilities(outputs: Any, kind: str) -> Any:
     """(batch, channels, ...) probabilities of outputs."""
     library = _library(outputs)
     if kind != "classes":
@@ -143,9 +148,12 @@ CERTAIN = 1e-12
 ENTROPIES = ("classes", "labels", "objects")
 
 
-def uncertainty_of(task: Task, geometry: Geometry, *, maps: bool, parts: bool) -> Uncertainty | PartUncertainties:
+def uncertainty_receiver(task: Task, geometry: Geometry, *, maps: bool, parts: bool) -> Uncertainty | PartUncertainties:
     """The receiver of a task, or one a part of a task that is made of tasks; arguments as in `Uncertainty`."""
-    by_part = {name: (part, Uncertainty(part, geometry, maps=maps, parts=parts)) for name, part in leaves(task).items()}
+    by_part = {
+        name: (part, Uncertainty(part, geometry, maps=maps, parts=parts))
+        for name, part in properties.leaf_tasks(task).items()
+    }
     return by_part[""][1] if "" in by_part else PartUncertainties(by_part)
 
 
@@ -160,13 +168,15 @@ class PartUncertainties:
 
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
         for name, (part, uncertainty) in self._each.items():
-            uncertainty(region, own_outputs(name, part, arrays))
+            uncertainty(region, properties.own_outputs(name, part, arrays))
 
-    def stated(self, prediction: Prediction) -> Prediction:
+    def add_to(self, prediction: Prediction) -> Prediction:
         """The prediction whose parts have their uncertainty each, and the maps."""
-        stated_parts = {name: own.stated(prediction.parts[name]) for name, (_, own) in self._each.items()}
+        stated_parts = {name: own.add_to(prediction.parts[name]) for name, (_, own) in self._each.items()}
         return replace(
-            prediction, parts={**prediction.parts, **stated_parts}, maps=joined_maps(prediction.maps, stated_parts)
+            prediction,
+            parts={**prediction.parts, **stated_parts},
+            maps=properties.joined_maps(prediction.maps, stated_parts),
         )
 
 
@@ -192,7 +202,11 @@ class Uncertainty:
             return
         probabilities = arrays[self._head]
         # A single channel is whether something is there.
-        maps = {TOTAL: entropy(probabilities, exclusive=self._kind in ("", "classes") and len(probabilities) > 1)}
+        maps = {
+            TOTAL: evaluation_uncertainty.entropy(
+                probabilities, exclusive=self._kind in ("", "classes") and len(probabilities) > 1
+            )
+        }
         if self._heeds and f"{self._head}{BETWEEN}" in arrays:
             within, between = (np.asarray(arrays[f"{self._head}{name}"])[0] for name in (WITHIN, BETWEEN))
             maps[EPISTEMIC] = maps[TOTAL] * (between / np.maximum(within + between, CERTAIN))
@@ -202,7 +216,7 @@ class Uncertainty:
             if self._maps:
                 self._spools.setdefault(name, Spool(self._geometry.shape, np.dtype(np.float32)))[region] = part
 
-    def stated(self, prediction: Prediction) -> Prediction:
+    def add_to(self, prediction: Prediction) -> Prediction:
         """The prediction with the mean over all voxels, or that of the answer for the whole image, and the maps."""
         maps = {**prediction.maps, **{name: Map(spool.data, "nats") for name, spool in self._spools.items()}}
         if self._kind not in ENTROPIES or not self._sums:

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError, OutputError, PlanError
-from isocenter.runtime.preprocessing.protocol import Trace
+from isocenter.runtime.preprocessing.protocol import GridTrace
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import BETWEEN, EACH, WITHIN, mean_of, mirrored_channels, picks_a_side
-from isocenter.transforms import check_flips, names_sides
+from isocenter.tasks import properties
+from isocenter.tasks.shared import averages
+from isocenter.tasks.shared.averages import BETWEEN, EACH, WITHIN
+from isocenter.transforms import orient
 from isocenter.values import Array
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ REMEDY = "Predict in float32 (--backend torch, --device cpu); if that changes no
 
 
 @dataclass(frozen=True)
-class Finite:
+class FiniteNetwork:
     """A network whose outputs must be finite numbers; OutputError for others.
 
     where: the case whose windows the network sees
@@ -79,7 +81,7 @@ POOLED = ":pooled"
 
 
 @dataclass(frozen=True)
-class Averaged:
+class AveragedNetwork:
     """Several networks as one: the mean of what they say of each window.
 
     shares: how much each of them counts, together 1; None where all count alike
@@ -104,13 +106,13 @@ class Averaged:
         return {**mean, **further, **({POOLED: outputs[0][POOLED]} if POOLED in outputs[0] else {})}
 
 
-def members_of(network: Network) -> tuple[Network, ...]:
+def member_networks(network: Network) -> tuple[Network, ...]:
     """The networks whose outputs are averaged, or the only one."""
-    return network.members if isinstance(network, Averaged) else (network,)
+    return network.members if isinstance(network, AveragedNetwork) else (network,)
 
 
 @dataclass(frozen=True)
-class Mirrored:
+class MirroredNetwork:
     """A network that sees each window as it is and mirrored, and means what it says of them all.
 
     axes:     of the window; every combination of them is one view
@@ -135,15 +137,19 @@ class Mirrored:
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
         views = chain.from_iterable(combinations(self.axes, n) for n in range(len(self.axes) + 1))
-        outputs = [self._seen(batch, view) for view in views]
+        outputs = [self._view_outputs(batch, view) for view in views]
         mean = outputs[0] if self.plain else self.average(outputs)
         further = {
-            name: mean_of([one[name] for one in outputs]) for name in outputs[0] if name.endswith((WITHIN, BETWEEN))
+            name: averages.mean_output([one[name] for one in outputs])
+            for name in outputs[0]
+            if name.endswith((WITHIN, BETWEEN))
         }
-        further |= {name: self._each(name, outputs) for name in outputs[0] if name.endswith(EACH) and not self.plain}
+        further |= {
+            name: self._outputs_of_each(name, outputs) for name in outputs[0] if name.endswith(EACH) and not self.plain
+        }
         return {**mean, **further, **({} if self.differ is None else self.differ(outputs))}
 
-    def _each(self, name: str, outputs: Sequence[Mapping[str, Array]]) -> Array:
+    def _outputs_of_each(self, name: str, outputs: Sequence[Mapping[str, Array]]) -> Array:
         """The outputs of each of several networks in the mean of all views."""
         head, arrays = name.removesuffix(EACH), [np.asarray(one[name]) for one in outputs]
         count = outputs[0][head].shape[1]
@@ -155,7 +161,7 @@ class Mirrored:
         ]
         return np.concatenate(uncertainties, axis=1)
 
-    def _seen(self, batch: NDArray[np.float32], view: tuple[int, ...]) -> dict[str, Array]:
+    def _view_outputs(self, batch: NDArray[np.float32], view: tuple[int, ...]) -> dict[str, Array]:
         """The network's outputs of one view, brought back to the window as it is."""
         along = tuple(axis + 2 for axis in view)
         turned = np.flip(batch, along)
@@ -171,9 +177,9 @@ class Mirrored:
         if self.crossing not in view:
             return dense
         # What the mirror shows on the left lies on the right.
-        return {name: one[:, self._changed(name, one.shape[1])] for name, one in dense.items()}
+        return {name: one[:, self._changed_channels(name, one.shape[1])] for name, one in dense.items()}
 
-    def _changed(self, name: str, count: int) -> list[int]:
+    def _changed_channels(self, name: str, count: int) -> list[int]:
         """The channel that each becomes when left and right change sides, for one network after the other."""
         sides = list(self.sides.get(name.removesuffix(EACH)) or range(count))
         return [start + one for start in range(0, count, len(sides)) for one in sides]
@@ -190,22 +196,22 @@ def flipped_axes(
     """
     if mirror is False or not (planned or mirror):
         return ()
-    if not planned and ndim == PICTURE and picks_a_side(task):
+    if not planned and ndim == PICTURE and properties.picks_a_side(task):
         problem = "the classes are sides, and a picture in the mirror would be of the other one without being it"
         raise PlanError(problem, "--mirror", NO_MIRROR)
     axes = tuple(planned) or (() if left_right is None else (left_right,))
     if not axes:
         problem = "the model does not know which axis runs from left to right, so it cannot mirror"
         raise PlanError(problem, "--mirror", "Predict without it, or set inference.left_right in the plan")
-    check_flips("inference", axes, left_right, mirrored=task.mirrored, ndim=ndim, remedy=NO_MIRROR)
+    orient.check_flips("inference", axes, left_right, mirrored=task.channels_when_mirrored, ndim=ndim, remedy=NO_MIRROR)
     return axes
 
 
-def mirrored(
+def mirror_views(
     network: Network,
     task: Task,
     axes: tuple[int, ...],
-    trace: Trace,
+    trace: GridTrace,
     left_right: int | None,
     *,
     labelled: bool = False,
@@ -221,7 +227,7 @@ def mirrored(
     """
     if not axes:
         return network
-    crossing, sides = _crossing_axis(trace, left_right), task.mirrored
+    crossing, sides = _crossing_axis(trace, left_right), task.channels_when_mirrored
     if crossing in axes and sides is None:
         raise GeometryError(
             "mirroring crosses from left to right, and a label names a side and has no counterpart on the other",
@@ -229,11 +235,13 @@ def mirrored(
             NO_MIRROR,
         )
     offsets = {name: head.offsets for name, head in task.heads.items() if head.offsets}
-    numbers = sides if labelled and names_sides(sides) else None
-    return Mirrored(network, task.average, axes, crossing, mirrored_channels(task), offsets, numbers, differ, plain)
+    numbers = sides if labelled and orient.names_sides(sides) else None
+    return MirroredNetwork(
+        network, task.average, axes, crossing, properties.mirrored_channels(task), offsets, numbers, differ, plain
+    )
 
 
-def _crossing_axis(trace: Trace, left_right: int | None) -> int | None:
+def _crossing_axis(trace: GridTrace, left_right: int | None) -> int | None:
     """The axis of the network's grid that runs from left to right in this image; None where none does.
 
     An image that states its sides knows; of a picture the model's own word is taken.

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isocenter.errors import DatasetError, counted
+from isocenter import errors
+from isocenter.errors import DatasetError
 from isocenter.runtime.preprocessing.coarse_mask import MASKS, Outside
-from isocenter.runtime.windows.averaging import Finite, mirrored
-from isocenter.runtime.windows.slide import Network, Progress, Skipping, slide, window_count
-from isocenter.tasks import BETWEEN, OUTPUT, WITHIN, dense_channels, refuse_unknown_sides
-from isocenter.values import STATED_SIDES, Array, Image, Prediction, Region, Slabs
+from isocenter.runtime.windows import averaging, slide
+from isocenter.runtime.windows.averaging import FiniteNetwork
+from isocenter.runtime.windows.slide import Network, Progress, Skipping
+from isocenter.tasks import properties
+from isocenter.tasks.shared.averages import BETWEEN, OUTPUT, WITHIN
+from isocenter.values import Array, Image, Prediction, Region, Slabs
+from isocenter.values.voxel_images import STATED_SIDES
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing.protocol import Restores, Source, Trace
+    from isocenter.runtime.preprocessing.protocol import GridTrace, ImageSteps, RegionSource
     from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.tasks import Task
 
@@ -109,7 +113,7 @@ def run_pipeline(
     where: str,
     *,
     task: Task,
-    preprocessing: Restores,
+    preprocessing: ImageSteps,
     network: Network,
     windows: WindowSettings,
     progress: Progress | None = None,
@@ -123,11 +127,11 @@ def run_pipeline(
     What is one value everywhere has a result too, and `abstained` states it. Raises OutputError where outputs of the
     network are not finite.
     """
-    refuse_unknown_sides(task, image.geometry, where)
-    data, trace = preprocessing.opened(image, where)
+    properties.refuse_unknown_sides(task, image.geometry, where)
+    data, trace = preprocessing.open_image(image, where)
     labelled = preprocessing.cascade is not None
-    views = mirrored(
-        Finite(network, where),
+    views = averaging.mirror_views(
+        FiniteNetwork(network, where),
         task,
         windows.flips,
         trace,
@@ -137,12 +141,12 @@ def run_pipeline(
         plain=windows.plain,
     )
     patch, overlap, merge = windows.patch, windows.overlap, task.merge
-    parts = preprocessing.parts(trace, region, patch, dense_channels(task))
+    parts = preprocessing.parts(trace, region, patch, properties.dense_channels(task))
     skipping = None if windows.skip is None else _skipping(windows.skip, image, task, trace)
 
     def counts_with(overlap: float) -> list[int]:
         """Windows of each part with this overlap."""
-        return [window_count(data.shape[1:], patch, overlap, part.needed, merge, skipping) for part in parts]
+        return [slide.window_count(data.shape[1:], patch, overlap, part.needed, merge, skipping) for part in parts]
 
     if windows.seconds is not None:
         overlap = overlap_within(windows.seconds, overlap, views, data, patch, lambda share: sum(counts_with(share)))
@@ -152,7 +156,7 @@ def run_pipeline(
     def restored() -> Slabs:
         """The parts' outputs on the image's own grid."""
         for number, part in enumerate(parts):
-            slabs = slide(
+            slabs = slide.slide_windows(
                 views,
                 data,
                 patch,
@@ -164,7 +168,7 @@ def run_pipeline(
                 slice_order=part.slice_order,
                 skipping=skipping,
             )
-            for slab in _with_axes(preprocessing.restored(slabs, trace, part.kept), task, trace):
+            for slab in _with_axes(preprocessing.restore(slabs, trace, part.kept), task, trace):
                 yield slab
                 if slab[0]:  # on a large grid a part takes as long as many windows, none of which passes in it
                     seen_windows.again()
@@ -176,7 +180,7 @@ def run_pipeline(
     return replace(prediction, notes=notes, abstained=BLANK if _is_blank(data, labelled=labelled) else None)
 
 
-def _skipping(skip: Outside, image: Image, task: Task, trace: Trace) -> Skipping | None:
+def _skipping(skip: Outside, image: Image, task: Task, trace: GridTrace) -> Skipping | None:
     """The windows that show nothing but what is passed over; None where nothing is."""
     if (mask := MASKS[skip](image)) is None:
         return None
@@ -191,7 +195,12 @@ def _skipping(skip: Outside, image: Image, task: Task, trace: Trace) -> Skipping
 
 
 def overlap_within(
-    seconds: float, planned: float, network: Network, image: Source, patch: Sequence[int], count: Callable[[float], int]
+    seconds: float,
+    planned: float,
+    network: Network,
+    image: RegionSource,
+    patch: Sequence[int],
+    count: Callable[[float], int],
 ) -> float:
     """Return the largest overlap, at most the planned one, with which an image's windows take about so many seconds.
 
@@ -213,14 +222,14 @@ def overlap_within(
     log.info(
         "overlap %g: %s of %.3g s, about %.3g s",
         chosen,
-        counted(windows, "window"),
+        errors.count_phrase(windows, "window"),
         seconds_each,
         windows * seconds_each,
     )
     return chosen
 
 
-def _is_blank(data: Source, *, labelled: bool) -> bool:
+def _is_blank(data: RegionSource, *, labelled: bool) -> bool:
     """Whether the network sees one value everywhere; False for a large volume, which is never held.
 
     labelled: whether the last channel holds the labels of a first stage, which are not of the image
@@ -242,14 +251,14 @@ def _in_parts(task: Task, spatial: tuple[int, ...], patch: tuple[int, ...]) -> l
     ]
 
 
-def _with_axes(slabs: Slabs, task: Task, trace: Trace) -> Slabs:
+def _with_axes(slabs: Slabs, task: Task, trace: GridTrace) -> Slabs:
     """Slabs on the source's grid, with lengths and offsets along the source's axes."""
     turning = {name: head for name, head in task.heads.items() if head.turns}
     if not turning:
         yield from slabs
         return
     for region, arrays in slabs:
-        yield region, {**arrays, **{name: head.turned(arrays[name], trace) for name, head in turning.items()}}
+        yield region, {**arrays, **{name: head.turn_to_axes(arrays[name], trace) for name, head in turning.items()}}
 
 
 def _within(slabs: Slabs, region: Region) -> Slabs:

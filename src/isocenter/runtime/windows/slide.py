@@ -14,7 +14,7 @@ from itertools import chain, islice, product
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing.protocol import SliceOrder, Source
+from isocenter.runtime.preprocessing.protocol import RegionSource, SliceOrder
 from isocenter.runtime.preprocessing.restore import YIELDED_BYTES
 from isocenter.values import Array, Merge, Region
 
@@ -22,7 +22,7 @@ from isocenter.values import Array, Merge, Region
 Progress = Callable[[int, int], None]
 
 
-def starts(size: int, patch: int, overlap: float, merge: Merge = "gaussian") -> list[int]:
+def window_starts(size: int, patch: int, overlap: float, merge: Merge = "gaussian") -> list[int]:
     """The starts of the windows along one axis: evenly spread, at least `overlap` of a window shared with the next.
 
     MONAI's own ("monai_...") follow each other by whole voxels, and the last is moved back to end with the image.
@@ -38,7 +38,7 @@ def starts(size: int, patch: int, overlap: float, merge: Merge = "gaussian") -> 
 
 
 @lru_cache(maxsize=8)
-def importance(patch: tuple[int, ...], merge: Merge) -> NDArray[np.float32]:
+def window_importance(patch: tuple[int, ...], merge: Merge) -> NDArray[np.float32]:
     """(*patch) weight of each voxel of a window: less at its edge, where the network sees less context.
 
     Gaussian with a standard deviation of an eighth of the window, as in Isensee et al., Nature Methods 2021,
@@ -89,9 +89,9 @@ class Skipping:
     outputs: Callable[[str, int], NDArray[np.float32]]
 
 
-def slide(
+def slide_windows(
     network: Network,
-    image: Source,
+    image: RegionSource,
     patch: Sequence[int],
     *,
     overlap: float = 0.5,
@@ -121,7 +121,7 @@ def slide(
     if walk.backwards:  # rows are counted from the end of the image itself, before which it may be continued
         grid = ([size - start - patch[walk.axis] for start in reversed(grid[0])], *grid[1:])
     rows, *plane = walk.region(parts, size)
-    weight = walk.ordered(importance(patch, merge)[None])[0]
+    weight = walk.apply(window_importance(patch, merge)[None])[0]
     sums = Sums(weight, tuple(plane), grid[0][0], rows.start, None if skipping is None else skipping.outputs)
     vectors: dict[str, list[Array]] = {}
     corners: dict[int, list[Corner]] = {row: [] for row in grid[0]}
@@ -136,22 +136,22 @@ def slide(
     ends = tuple((min(axis), max(axis)) for axis in list(zip(*chain(*corners.values()), strict=True))[1:])
     windows = Windows(image, walk, walk.order(patch), ends)
     # A batch may begin in one row and end in the next.
-    window_outputs = run(network, windows, chain(*corners.values()), batch)
+    window_outputs = run_windows(network, windows, chain(*corners.values()), batch)
     for row in grid[0]:
         for corner, outputs in islice(window_outputs, len(corners[row])):
             dense = {name: output for name, output in outputs.items() if output.ndim > 1}
             for name in outputs.keys() - dense.keys():
                 vectors.setdefault(name, []).append(outputs[name])
             if dense:
-                sums.add(corner, {name: walk.ordered(output) for name, output in dense.items()})
+                sums.add(corner, {name: walk.apply(output) for name, output in dense.items()})
             del outputs, dense  # else they are held while the network makes the next
             done += 1
             if progress is not None:
                 progress(done, all_windows)
-        for region, means in sums.finished(min(following[row], rows.stop)):
+        for region, means in sums.take_finished(min(following[row], rows.stop)):
             yield (
                 walk.region_back(region, size),
-                {name: walk.restored(mean) for name, mean in means.items()},
+                {name: walk.undo(mean) for name, mean in means.items()},
             )
         sums.advance(following[row])
     if vectors:
@@ -193,7 +193,11 @@ def part_of_windows(spatial: Sequence[int], patch: Sequence[int], overlap: float
 
 def _touching(size: int, patch: int, part: slice, overlap: float, merge: Merge) -> list[int]:
     """The places where the windows of one axis begin that have something of a part."""
-    return [start for start in starts(size, patch, overlap, merge) if start < part.stop and start + patch > part.start]
+    return [
+        start
+        for start in window_starts(size, patch, overlap, merge)
+        if start < part.stop and start + patch > part.start
+    ]
 
 
 # (batch, channels, *patch), and where it is told something (batch, entries), to {head: (batch, channels, *patch) or
@@ -214,7 +218,7 @@ class Windows:
     ends:  where the first and the last window begin along each axis but the one that is walked
     """
 
-    image: Source
+    image: RegionSource
     slice_order: SliceOrder
     patch: tuple[int, ...]
     ends: tuple[tuple[int, int], ...]
@@ -227,15 +231,15 @@ class Windows:
         """Voxels per axis of the image, in slice order."""
         return self.slice_order.order(tuple(self.image.shape[1:]))
 
-    def cut(self, corner: Corner) -> Array:
+    def cut_window(self, corner: Corner) -> Array:
         """(channels, *patch) as the network sees it."""
         if corner[0] != self._row:
-            self._row, self._slab = corner[0], self._continued(corner[0])
+            self._row, self._slab = corner[0], self._continue_edges(corner[0])
         starts = [start - low for start, (low, _) in zip(corner[1:], self.ends, strict=True)]
         inside = [slice(start, start + n) for start, n in zip(starts, self.patch[1:], strict=True)]
-        return self.slice_order.restored(self._slab[(slice(None), slice(None), *inside)])
+        return self.slice_order.undo(self._slab[(slice(None), slice(None), *inside)])
 
-    def _continued(self, row: int) -> Array:
+    def _continue_edges(self, row: int) -> Array:
         """The rows of the windows that begin here; where the image is smaller than a window its edge goes on."""
         low, high = max(row, 0), min(row + self.patch[0], self.sizes[0])
         beyond = [(low - row, row + self.patch[0] - high)]
@@ -246,12 +250,12 @@ class Windows:
     def _rows(self, low: int, high: int) -> Array:
         """Rows of the image, in the order of the walk; those that the last windows had are not made again."""
         if isinstance(self.image, np.ndarray):
-            return self.slice_order.ordered(self.image)[(slice(None), slice(low, high), *self._plane)]
+            return self.slice_order.apply(self.image)[(slice(None), slice(low, high), *self._plane)]
         first, held = self._held or (low, None)
         overlap = held[:, low - first :] if held is not None and first <= low < first + held.shape[1] else None
         start = low if overlap is None else low + overlap.shape[1]
         part = self.slice_order.region_back((slice(start, high), *self._plane), self.sizes[0])
-        new = self.slice_order.ordered(self.image[(slice(None), *part)])
+        new = self.slice_order.apply(self.image[(slice(None), *part)])
         self._held = (low, new if overlap is None else np.concatenate([overlap, new], axis=1))
         return self._held[1]
 
@@ -261,7 +265,7 @@ class Windows:
         return tuple(slice(first, min(last + n, size)) for (first, last), n, size in axes)
 
 
-def run(
+def run_windows(
     network: Network, windows: Windows, corners: Iterable[Corner], batch: int
 ) -> Iterator[tuple[Corner, Mapping[str, Array]]]:
     """Outputs of the network for the windows at these corners, in their order."""
@@ -270,7 +274,7 @@ def run(
     cut: list[Array] = []
     fresh: dict[bytes, int] = {}
     for corner in corners:
-        window = windows.cut(corner)
+        window = windows.cut_window(corner)
         value = _one_value(window)
         if value in alike:
             waiting.append((corner, alike[value]))
@@ -360,7 +364,7 @@ class Sums:
             inside.append(slice(low - start, high - start))
         return tuple(rows), tuple(inside)
 
-    def finished(self, until: int) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+    def take_finished(self, until: int) -> Iterator[tuple[Region, Mapping[str, Array]]]:
         """The means of rows that receive no more windows, a few at a time; none of a network without dense heads."""
         if not self.heads:
             return

@@ -8,27 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import UsageError, listed
-from isocenter.evaluation import (
-    COVARIATE,
-    Balance,
-    Patients,
-    Shifted,
-    covariate_columns,
-    covariates_by_name,
-    group_shift,
-    groups_of,
-    shift_words,
-)
+from isocenter import errors
+from isocenter.errors import UsageError
+from isocenter.evaluation import case_tables
+from isocenter.evaluation.case_tables import COVARIATE
+from isocenter.evaluation.fairness import group_attributes, shift_tests
+from isocenter.evaluation.fairness.shift_tests import Balance, GroupedPatients, ShiftTest
 from isocenter.lazy import pandas as pd
-from isocenter.quality import Examination, descriptors, says_how
-from isocenter.report import Block, Details, Paragraph, Section, number
+from isocenter.quality import covariate_checks, image_descriptors
+from isocenter.quality.dataset_examination import Examination
+from isocenter.report import Block, Details, Paragraph, Section, wording
 from isocenter.report import Table as PageTable
-from isocenter.scoring.scores import Audit, Audited
+from isocenter.scoring.case_scoring import AuditInput, AuditOutcome
 from isocenter.values import Floats
 
 SHIFT, BALANCE = "shift.csv", "balance.csv"
-COLUMNS, BALANCED = [*Shifted.__dataclass_fields__], [*Balance.__dataclass_fields__]
+COLUMNS, BALANCED = [*ShiftTest.__dataclass_fields__], [*Balance.__dataclass_fields__]
 TITLE = "Do groups look different?"
 HOW = (
     "Two-sample tests of patients: maximum mean discrepancy (mmd), energy distance, and the area under the curve of a "
@@ -37,7 +32,7 @@ HOW = (
 )
 
 
-def image_shift(examination: Examination, asked: str, match: Sequence[str], *, seed: int = 0) -> Audited:
+def image_shift(examination: Examination, asked: str, match: Sequence[str], *, seed: int = 0) -> AuditOutcome:
     """Whether the images of groups differ, by what `check` measured of each image.
 
     asked: as `groups_of` takes it; match: names of covariates by which patients are paired
@@ -45,15 +40,21 @@ def image_shift(examination: Examination, asked: str, match: Sequence[str], *, s
     """
     looks = {one.id: one for one in examination.fingerprint.cases}
     cases = [case for case in examination.dataset if case.id in looks and case.id in examination.looks]
-    covariates = covariates_by_name(examination.dataset, {case.id for case in cases})
+    covariates = group_attributes.covariates_by_name(examination.dataset, {case.id for case in cases})
     if unknown := [name for name in match if name not in covariates]:
-        raise UsageError(f"there is no covariate {unknown[0]!r}", "--match", f"Choose from {listed(list(covariates))}")
-    rows = descriptors([looks[case.id] for case in cases], [examination.looks[case.id] for case in cases])
-    groups = groups_of(covariates, asked)
-    return _audited(rows, groups, [case.patient for case in cases], {name: covariates[name] for name in match}, seed)
+        raise UsageError(
+            f"there is no covariate {unknown[0]!r}", "--match", f"Choose from {errors.list_phrase(list(covariates))}"
+        )
+    rows = image_descriptors.describe_cases(
+        [looks[case.id] for case in cases], [examination.looks[case.id] for case in cases]
+    )
+    groups = group_attributes.group_by_attributes(covariates, asked)
+    return _audit_groups(
+        rows, groups, [case.patient for case in cases], {name: covariates[name] for name in match}, seed
+    )
 
 
-def feature_shift(audit: Audit) -> Audited | None:
+def feature_shift(audit: AuditInput) -> AuditOutcome | None:
     """Whether groups differ in what the network sees in them; None where nobody asked or the model keeps no features.
 
     Patients are paired by all covariates that say who they are, but for the one that makes the groups.
@@ -62,54 +63,62 @@ def feature_shift(audit: Audit) -> Audited | None:
         return None
     features = audit.scored.features
     if not features:
-        return Audited(notes=["Groups were not compared by features: a model without a gate keeps none."])
+        return AuditOutcome(notes=["Groups were not compared by features: a model without a gate keeps none."])
     if len({audit.network_of(case) for case in features}) > 1:
-        return Audited(notes=["Groups were not compared by features: each fold's network has its own."])
+        return AuditOutcome(notes=["Groups were not compared by features: each fold's network has its own."])
     who = audit.scored.table.drop_duplicates("case").set_index("case").loc[list(features)]
-    covariates = {name.removeprefix(COVARIATE): who[name].tolist() for name in covariate_columns(who)}
+    covariates = {name.removeprefix(COVARIATE): who[name].tolist() for name in case_tables.covariate_columns(who)}
     asked = audit.options.groups or audit.planned
-    groups = groups_of(covariates, asked, strictly=audit.options.groups is not None)
-    by = {name: values for name, values in covariates.items() if not says_how(name)}
+    groups = group_attributes.group_by_attributes(covariates, asked, strictly=audit.options.groups is not None)
+    by = {name: values for name, values in covariates.items() if not covariate_checks.describes_imaging(name)}
     rows = np.stack([own for _, own in features.values()]).astype(np.float64)
-    return _audited(rows, groups, [patient for patient, _ in features.values()], by, audit.seed)
+    return _audit_groups(rows, groups, [patient for patient, _ in features.values()], by, audit.seed)
 
 
-def _audited(
+def _audit_groups(
     rows: Floats,
     groups: Mapping[str, np.ndarray],
     patients: Sequence[str],
     covariates: Mapping[str, Sequence[Any]],
     seed: int,
-) -> Audited:
-    shifted, balance, words = list[Shifted](), list[Balance](), list[str]()
+) -> AuditOutcome:
+    shifted, balance, words = list[ShiftTest](), list[Balance](), list[str]()
     for attribute, groups_of_cases in groups.items():
         by = {name: values for name, values in covariates.items() if name not in attribute.split("*")}
-        tests, balanced = group_shift(attribute, Patients.of(rows, groups_of_cases.tolist(), patients, by), seed=seed)
+        tests, balanced = shift_tests.compare_groups(
+            attribute, GroupedPatients.from_cases(rows, groups_of_cases.tolist(), patients, by), seed=seed
+        )
         shifted += tests
         balance += balanced
-        words.append(shift_words(attribute, tests, list(by)))
+        words.append(shift_tests.shift_words(attribute, tests, list(by)))
     tables = {
         SHIFT: pd.DataFrame([asdict(one) for one in shifted], columns=COLUMNS),
         BALANCE: pd.DataFrame([asdict(one) for one in balance], columns=BALANCED),
     }
-    return Audited(tables, sections=[_section(shifted, balance, words)] if groups else [])
+    return AuditOutcome(tables, sections=[_section(shifted, balance, words)] if groups else [])
 
 
-def _section(shifted: Sequence[Shifted], balance: Sequence[Balance], words: Sequence[str]) -> Section:
+def _section(shifted: Sequence[ShiftTest], balance: Sequence[Balance], words: Sequence[str]) -> Section:
     tests = [
         (
             one.attribute,
             f"{one.first} and {one.second}",
             one.test,
             "matched" if one.matched else "all",
-            number(one.value),
+            wording.number_text(one.value),
             f"{one.p_adjusted:.2g}",
             f"{one.patients_first} and {one.patients_second}",
         )
         for one in shifted
     ]
     unlike = [
-        (one.attribute, f"{one.first} and {one.second}", one.covariate, number(one.before), number(one.after))
+        (
+            one.attribute,
+            f"{one.first} and {one.second}",
+            one.covariate,
+            wording.number_text(one.before),
+            wording.number_text(one.after),
+        )
         for one in balance
     ]
     blocks: list[Block] = [Paragraph(one) for one in words]

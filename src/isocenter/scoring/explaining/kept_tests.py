@@ -18,38 +18,18 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import IntegrityError, IsocenterError, UsageError
-from isocenter.explanation import (
-    FEWEST,
-    METHODS,
-    TESTS_VERSION,
-    WHOLE,
-    CaseOnGrid,
-    Method,
-    UnfitError,
-    Window,
-    explained,
-    tried,
-    verdict_of,
-)
-from isocenter.files import cache_folder, cached, written
-from isocenter.prediction import EXPLANATION
-from isocenter.report import Tracker
-from isocenter.runtime import (
-    EXPLANATIONS,
-    EXPLANATIONS_SCHEMA,
-    PACKAGED,
-    Differentiable,
-    Model,
-    Request,
-    amend,
-    fitting_memory,
-    is_foreign,
-    load,
-    read_json,
-    unpacked,
-    write_json,
-)
-from isocenter.transforms import stacked
+from isocenter.explanation import answer_maps, faithfulness
+from isocenter.explanation.case_on_grid import WHOLE, CaseOnGrid, UnfitError
+from isocenter.explanation.explanation_methods import METHODS, Method
+from isocenter.explanation.faithfulness import FEWEST, TESTS_VERSION, FaithfulnessWindow
+from isocenter.files.storage import atomic, cache
+from isocenter.prediction.result_files import EXPLANATION
+from isocenter.report.progress_tracking import Tracker
+from isocenter.runtime import Model, ModelRequest, model_files, predicted_memory, record_files
+from isocenter.runtime.foreign import detect
+from isocenter.runtime.package.package_contents import EXPLANATIONS, EXPLANATIONS_SCHEMA, PACKAGED
+from isocenter.runtime.torch_networks import Differentiable
+from isocenter.transforms import channel_stack
 from isocenter.values import Case, Image, Map, Prediction
 
 log = logging.getLogger("isocenter")
@@ -65,8 +45,8 @@ def kept_records(path: Path | None, model: Model) -> tuple[dict[str, Mapping[str
     if path is None or not path.exists():
         return {}, {}
     records, refused = dict[str, Mapping[str, Any]](), dict[str, str]()
-    if not (path.is_file() and is_foreign(path)):  # beside a single file of another program nothing is kept
-        with unpacked(path) as folder:
+    if not (path.is_file() and detect.is_foreign(path)):  # beside a single file of another program nothing is kept
+        with record_files.unpack(path) as folder:
             records, refused = _records_in(_place(folder), model)
     if _is_writable(path) or (entry := _cache_entry(model)) is None:
         return records, refused
@@ -79,7 +59,7 @@ def is_kept(path: Path | None, model: Model) -> bool:
     return path is not None and (_is_writable(path) or _cache_entry(model) is not None)
 
 
-def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str, str]) -> None:
+def keep_records(path: Path | None, model: Model, records: Records, refused: Mapping[str, str]) -> None:
     """Beside the model, or in the cache where its package cannot be written, such as a zip.
 
     refused: {method: why it cannot explain the model}
@@ -92,10 +72,14 @@ def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str
     folder = _place(path) if _is_writable(path) else _cache_entry(model)
     try:
         if folder is not None and folder.parent == path / PACKAGED:
-            amend(path, folder.relative_to(path).as_posix(), EXPLANATIONS_SCHEMA, content)
+            record_files.amend_record(path, folder.relative_to(path).as_posix(), EXPLANATIONS_SCHEMA, content)
         elif folder is not None:
-            with written(folder, overwrite=True) if _is_writable(path) else cached(folder) as partial:
-                write_json(partial, EXPLANATIONS_SCHEMA, content)
+            with (
+                atomic.write_whole(folder, overwrite=True)
+                if _is_writable(path)
+                else cache.write_cache_entry(folder) as partial
+            ):
+                record_files.write_json(partial, EXPLANATIONS_SCHEMA, content)
     except IsocenterError as error:  # what was found holds all the same, and is only found again next time
         log.warning("what the tests of methods found is not kept: %s", error)
 
@@ -103,7 +87,7 @@ def keep(path: Path | None, model: Model, records: Records, refused: Mapping[str
 def kept_content(folder: Path) -> dict[str, Any]:
     """The tests that a run's folder keeps, for its package."""
     records = _place(folder)
-    return read_json(records, EXPLANATIONS_SCHEMA) if records.is_file() else {}
+    return record_files.read_json(records, EXPLANATIONS_SCHEMA) if records.is_file() else {}
 
 
 def _records_in(folder: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
@@ -114,7 +98,7 @@ def _records_in(folder: Path, model: Model) -> tuple[dict[str, Mapping[str, Any]
     if not folder.is_file():
         return {}, {}
     try:
-        record = read_json(folder, EXPLANATIONS_SCHEMA)
+        record = record_files.read_json(folder, EXPLANATIONS_SCHEMA)
     except IntegrityError:
         return {}, {}
     same = record["weights_sha256"] == model.record.get("weights_sha256") and record["tests"] == TESTS_VERSION
@@ -128,7 +112,7 @@ def _is_writable(path: Path) -> bool:
 def _cache_entry(model: Model) -> Path | None:
     """The file of a model's weights in the cache; None where their hash is not known."""
     weights = str(model.record.get("weights_sha256") or "")
-    return cache_folder() / "explanations" / f"{weights}.json" if SHA_256.fullmatch(weights) else None
+    return cache.cache_folder() / "explanations" / f"{weights}.json" if SHA_256.fullmatch(weights) else None
 
 
 def _place(folder: Path) -> Path:
@@ -137,7 +121,7 @@ def _place(folder: Path) -> Path:
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class MethodTests:
     """The results of the tests of methods.
 
     records: {method: for `explanations.json`}
@@ -150,19 +134,19 @@ class Tested:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-def spread_out(cases: Sequence[Case], count: int) -> list[Case]:
+def spread_cases(cases: Sequence[Case], count: int) -> list[Case]:
     """A number of cases, spread evenly over all."""
     return [cases[n * len(cases) // count] for n in range(count)] if count < len(cases) else list(cases)
 
 
-def _reached(done: int, seconds: float, cases: int, at_most: float) -> int:
+def _reachable_cases(done: int, seconds: float, cases: int, at_most: float) -> int:
     """The number of cases that can be tested within `at_most` at the speed so far, but enough to judge."""
     if not done or done * at_most >= cases * seconds:
         return cases
     return min(cases, max(FEWEST, int(done * at_most / seconds) + 1))
 
 
-def tested_methods(
+def assess_methods(
     model: Model,
     methods: Sequence[Method],
     cases: Sequence[Case],
@@ -173,7 +157,7 @@ def tested_methods(
     seconds: float | None = None,
     seed: int = 0,
     at_most: float = math.inf,
-) -> Tested:
+) -> MethodTests:
     """Each method on each of the cases; one that cannot explain the model is not there.
 
     at_most: seconds after which no further case begins, once there are enough to judge
@@ -184,23 +168,25 @@ def tested_methods(
     for number, case in enumerate(cases):
         if number >= FEWEST and time.monotonic() - began > at_most:
             break
-        tracker(number, _reached(number, time.monotonic() - began, len(cases), at_most))
+        tracker(number, _reachable_cases(number, time.monotonic() - began, len(cases), at_most))
         try:
-            image = stacked(case.images, case.id)
+            image = channel_stack.stack_images(case.images, case.id)
             still = image.frame((image.frames or 1) // 2) if model.goes_by_frame(image) else case
-            grid = CaseOnGrid.of(model, still, target, torch_model)
-            window = Window(grid.subjects(grid.fullest_window()), grid.shares)
+            grid = CaseOnGrid.from_case(model, still, target, torch_model)
+            window = FaithfulnessWindow(grid.subjects(grid.fullest_window()), grid.shares)
         except IsocenterError:
             continue  # it is reported where it is explained
         for method in methods:
             try:
-                measures.setdefault(method.name, {})[case.id] = tried(window, method, seed, seconds)
+                measures.setdefault(method.name, {})[case.id] = faithfulness.assess_method(
+                    window, method, seed, seconds
+                )
             except UnfitError as error:
                 refused[error.method] = error.reason
     patients = {case.id: case.patient for case in cases}
-    return Tested(
+    return MethodTests(
         {
-            name: verdict_of(list(own.values()), [patients[case] for case in own], seed=seed).record
+            name: faithfulness.method_verdict(list(own.values()), [patients[case] for case in own], seed=seed).record
             for name, own in measures.items()
         },
         {(case, name): measured for name, own in measures.items() for case, measured in own.items()},
@@ -226,24 +212,26 @@ class AnswerMaps:
     device: str = "auto"
     _chosen: _Chosen | None = field(default=None, init=False, repr=False)
 
-    def __call__(self, model: Model, case: Case, image: Image, request: Request, prediction: Prediction) -> Prediction:
+    def __call__(
+        self, model: Model, case: Case, image: Image, request: ModelRequest, prediction: Prediction
+    ) -> Prediction:
         """The prediction with its map; image: of the case, as it was predicted"""
         if self._chosen is None:
-            self._chosen = _chosen(model, self.path, self.device)
+            self._chosen = _choose(model, self.path, self.device)
         chosen = self._chosen
         if chosen.method is None:
-            return _noted(prediction, chosen.because)
+            return _with_note(prediction, chosen.because)
         fitting_model = replace(chosen.model or model, request=replace(request, mirror=None, seconds=None))
         subject = Case(case.id, case.patient, {EXPLANATION: image}, covariates=case.covariates)
         try:
-            fitting = fitting_memory(fitting_model, image, case.id, request.region)
-            explanation = explained(fitting, subject, chosen.method, torch_model=chosen.networks)
+            fitting = predicted_memory.fit_batch_to_memory(fitting_model, image, case.id, request.region)
+            explanation = answer_maps.explain_case(fitting, subject, chosen.method, torch_model=chosen.networks)
         except IsocenterError as error:  # a result holds without its map
-            return _noted(prediction, f"{chosen.method.name}: {error.problem}")
+            return _with_note(prediction, f"{chosen.method.name}: {error.problem}")
         target = "the answer as a whole" if explanation.target == WHOLE else explanation.target
         words = f"{chosen.method.name} of {target}, {chosen.method.words}; the method passed its tests on this model"
         if not np.isfinite(explanation.data).all():
-            return _noted(prediction, f"the map of {chosen.method.name} has values that are not finite")
+            return _with_note(prediction, f"the map of {chosen.method.name} has values that are not finite")
         return replace(prediction, maps={**prediction.maps, EXPLANATION: Map(explanation.data, words=words)})
 
 
@@ -262,10 +250,10 @@ class _Chosen:
     networks: Differentiable | None = None
 
 
-def _chosen(model: Model, path: Path | None, device: str) -> _Chosen:
+def _choose(model: Model, path: Path | None, device: str) -> _Chosen:
     """The best method that passed its tests and that a backend of the model can make."""
     records, _ = kept_records(path, model)
-    if not (passed := _passed(records)):
+    if not (passed := _passed_methods(records)):
         return _Chosen(because=_without(records))
     if not any(method.module for method in passed):
         return _Chosen(passed[0])
@@ -277,7 +265,7 @@ def _chosen(model: Model, path: Path | None, device: str) -> _Chosen:
     return _Chosen(fit[0], model=with_gradients, networks=networks)
 
 
-def _passed(records: Records) -> list[Method]:
+def _passed_methods(records: Records) -> list[Method]:
     """The methods that passed, the one with the largest gains first."""
     names = [name for name, record in records.items() if record.get("passed") is True and name in METHODS]
     return [METHODS[name] for name in sorted(names, key=lambda name: -_gain(records[name]))]
@@ -299,16 +287,16 @@ def _without(records: Records) -> str:
 def _with_gradients(model: Model, path: Path | None, device: str) -> tuple[Model | None, Differentiable | None]:
     """The networks with gradients, and the model that they are of where it had to be loaded once more."""
     try:
-        return None, Differentiable.of(model.networks)
+        return None, Differentiable.from_networks(model.networks)
     except UsageError:
         if path is None:
             return None, None
     try:
-        loaded = load(path, device, backend="torch")
-        return loaded, Differentiable.of(loaded.networks)
+        loaded = model_files.load(path, device, backend="torch")
+        return loaded, Differentiable.from_networks(loaded.networks)
     except IsocenterError:  # a foreign model that has no other backend
         return None, None
 
 
-def _noted(prediction: Prediction, because: str) -> Prediction:
+def _with_note(prediction: Prediction, because: str) -> Prediction:
     return replace(prediction, notes=(*prediction.notes, f"{NO_MAP}: {because}"))

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isocenter.lazy import pydicom, pynetdicom
-from isocenter.service.dicom.library import entity, kept, referring, report_of, reported
-from isocenter.service.dicom.listening import Peer
+from isocenter.service.dicom import pynetdicom_events
+from isocenter.service.dicom.dicom_listening import DicomPeer
 from isocenter.service.dicom.messages import COMMITMENT, COMMITMENT_INSTANCE, EXPLICIT, IMPLICIT, SUCCESS
 from isocenter.service.dicom.sending import IDLE_S, MOST_CONTEXTS, WARNINGS, PeerError
 from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
-from isocenter.service.objects.store import ObjectStore
+from isocenter.service.objects.object_store import ObjectStore
 
 Level = Literal["STUDY", "SERIES", "IMAGE"]
 
@@ -26,11 +26,11 @@ PENDING = (0xFF00, 0xFF01)
 SETTLED_S = 0.02
 
 
-def find(
-    us: str, peer: Peer, attributes: Mapping[str, str], level: Level, *, idle_s: float = IDLE_S
+def find_records(
+    us: str, peer: DicomPeer, attributes: Mapping[str, str], level: Level, *, idle_s: float = IDLE_S
 ) -> list[dict[str, str]]:
     """Records that a peer has, as {keyword: text}; an empty text asks for a value. Raises PeerError."""
-    with _associated(us, peer, [(FIND, NATIVE)], idle_s) as association:
+    with _associate(us, peer, [(FIND, NATIVE)], idle_s) as association:
         rows = []
         for status, answer in association.send_c_find(_identifier(attributes, level), FIND):
             if _status(status, peer, *PENDING) in PENDING and answer is not None:
@@ -38,15 +38,17 @@ def find(
     return rows
 
 
-def move(us: str, peer: Peer, attributes: Mapping[str, str], level: Level, to: str, *, idle_s: float = IDLE_S) -> int:
+def move_objects(
+    us: str, peer: DicomPeer, attributes: Mapping[str, str], level: Level, to: str, *, idle_s: float = IDLE_S
+) -> int:
     """Have a peer send objects to an AE title that it knows; how many it has sent. Raises PeerError."""
-    with _associated(us, peer, [(MOVE, NATIVE)], idle_s) as association:
-        return _moved(association.send_c_move(_identifier(attributes, level), to, MOVE), peer)
+    with _associate(us, peer, [(MOVE, NATIVE)], idle_s) as association:
+        return _count_moved(association.send_c_move(_identifier(attributes, level), to, MOVE), peer)
 
 
-def get(
+def fetch_objects(
     us: str,
-    peer: Peer,
+    peer: DicomPeer,
     attributes: Mapping[str, str],
     level: Level,
     into: ObjectStore,
@@ -60,14 +62,14 @@ def get(
     syntaxes = list(dict.fromkeys([*NATIVE, *map(str, pynetdicom.ALL_TRANSFER_SYNTAXES)]))
     contexts = [(GET, NATIVE), *((one, syntaxes) for one in taken)]
     roles = [pynetdicom.build_role(one, scp_role=True) for one in taken]
-    handlers = [(pynetdicom.evt.EVT_C_STORE, lambda event: kept(into, event, peer.ae_title))]
+    handlers = [(pynetdicom.evt.EVT_C_STORE, lambda event: pynetdicom_events.keep_object(into, event, peer.ae_title))]
     inbox = into.journal.folder
-    with _associated(us, peer, contexts, idle_s, roles=roles, handlers=handlers, inbox=inbox) as association:
-        return _moved(association.send_c_get(_identifier(attributes, level), GET), peer)
+    with _associate(us, peer, contexts, idle_s, roles=roles, handlers=handlers, inbox=inbox) as association:
+        return _count_moved(association.send_c_get(_identifier(attributes, level), GET), peer)
 
 
 def request_commitment(
-    us: str, peer: Peer, request: CommitmentRequest, *, wait_s: float = 0.0, idle_s: float = IDLE_S
+    us: str, peer: DicomPeer, request: CommitmentRequest, *, wait_s: float = 0.0, idle_s: float = IDLE_S
 ) -> CommitmentReport | None:
     """Ask a peer to be answerable for objects: its report, or None where that will come to our receiver later.
 
@@ -78,34 +80,36 @@ def request_commitment(
 
     def note(event: Any) -> tuple[int, None]:
         """Keep a report that comes on this association."""
-        reports.append(report_of(event, peer.ae_title))
+        reports.append(pynetdicom_events.parse_commitment_report(event, peer.ae_title))
         came.set()
         return SUCCESS, None
 
     dataset = pydicom.Dataset()
     dataset.TransactionUID = request.transaction
-    dataset.ReferencedSOPSequence = referring(zip(request.classes, request.instances, strict=True))
+    dataset.ReferencedSOPSequence = pynetdicom_events.reference_sequence(
+        zip(request.classes, request.instances, strict=True)
+    )
     handlers = [(pynetdicom.evt.EVT_N_EVENT_REPORT, note)]
-    with _associated(us, peer, [(COMMITMENT, NATIVE)], idle_s, handlers=handlers) as association:
+    with _associate(us, peer, [(COMMITMENT, NATIVE)], idle_s, handlers=handlers) as association:
         _status(association.send_n_action(dataset, 1, COMMITMENT, COMMITMENT_INSTANCE)[0], peer)
         came.wait(wait_s)
     return next(iter(reports), None)
 
 
 def report_commitment(
-    us: str, peer: Peer, request: CommitmentRequest, safe: frozenset[str], *, idle_s: float = IDLE_S
+    us: str, peer: DicomPeer, request: CommitmentRequest, safe: frozenset[str], *, idle_s: float = IDLE_S
 ) -> None:
     """Tell a peer which of the objects that it asked about are safe here, by their UIDs. Raises PeerError."""
-    kind, dataset = reported(request, safe)
+    kind, dataset = pynetdicom_events.commitment_report(request, safe)
     roles = [pynetdicom.build_role(COMMITMENT, scp_role=True)]
-    with _associated(us, peer, [(COMMITMENT, NATIVE)], idle_s, roles=roles) as association:
+    with _associate(us, peer, [(COMMITMENT, NATIVE)], idle_s, roles=roles) as association:
         _status(association.send_n_event_report(dataset, kind, COMMITMENT, COMMITMENT_INSTANCE)[0], peer)
 
 
 @contextmanager
-def _associated(
+def _associate(
     us: str,
-    peer: Peer,
+    peer: DicomPeer,
     contexts: Sequence[tuple[str, Sequence[str]]],
     idle_s: float,
     *,
@@ -115,7 +119,7 @@ def _associated(
 ) -> Iterator[Any]:
     """An association for these classes, each with its syntaxes."""
     proposed = [pynetdicom.build_context(sop_class, list(syntaxes)) for sop_class, syntaxes in contexts]
-    ours = entity(us, idle_s, inbox)
+    ours = pynetdicom_events.application_entity(us, idle_s, inbox)
     handlers = [*handlers, (pynetdicom.evt.EVT_CONN_OPEN, _at_once)]
     association = ours.associate(
         peer.host,
@@ -153,7 +157,7 @@ def _identifier(attributes: Mapping[str, str], level: Level) -> pydicom.Dataset:
     return identifier
 
 
-def _moved(answers: Iterator[tuple[pydicom.Dataset, Any]], peer: Peer) -> int:
+def _count_moved(answers: Iterator[tuple[pydicom.Dataset, Any]], peer: DicomPeer) -> int:
     """The number of objects that were sent, of the last answer."""
     count = 0
     for status, _ in answers:
@@ -162,7 +166,7 @@ def _moved(answers: Iterator[tuple[pydicom.Dataset, Any]], peer: Peer) -> int:
     return count
 
 
-def _status(answer: pydicom.Dataset, peer: Peer, *others: int) -> int:
+def _status(answer: pydicom.Dataset, peer: DicomPeer, *others: int) -> int:
     """The status of an answer. Raises PeerError where there is none, or it is a failure."""
     status = answer.get("Status")
     if status is None:

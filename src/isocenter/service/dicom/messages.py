@@ -34,7 +34,7 @@ class ProtocolError(Exception):
 
 
 @dataclass(frozen=True)
-class Proposal:
+class PresentationContext:
     """A presentation context: a number, a class and the syntaxes in which its objects can be sent."""
 
     number: int
@@ -42,24 +42,24 @@ class Proposal:
     syntaxes: tuple[str, ...]
 
     @property
-    def chosen(self) -> str | None:
+    def preferred_syntax(self) -> str | None:
         """The syntax to send in: one without compression where there is one, as no coder then loses anything."""
         native = [syntax for syntax in (EXPLICIT, IMPLICIT) if syntax in self.syntaxes]
         return next(iter([*native, *self.syntaxes]), None)
 
 
 @dataclass(frozen=True)
-class Request:
+class AssociationRequest:
     """An A-ASSOCIATE-RQ. body: all behind the PDU's head; is_known: whether its application context is DICOM's."""
 
     body: bytes
     called: str
     calling: str
     is_known: bool
-    proposals: tuple[Proposal, ...]
+    proposals: tuple[PresentationContext, ...]
 
 
-def parse_request(body: bytes) -> Request:
+def parse_request(body: bytes) -> AssociationRequest:
     """The request behind its head. Raises ProtocolError."""
     try:
         version, called, calling = struct.unpack_from(">H2x16s16s", body)
@@ -77,24 +77,24 @@ def parse_request(body: bytes) -> Request:
     numbers = {proposal.number for proposal in proposals}
     if not version & 1 or not proposals or len(numbers) < len(proposals):
         raise ProtocolError("a request of another version, or without contexts of its own numbers")
-    return Request(body, called, calling, application.rstrip(b"\0") == APPLICATION_CONTEXT, tuple(proposals))
+    return AssociationRequest(body, called, calling, application.rstrip(b"\0") == APPLICATION_CONTEXT, tuple(proposals))
 
 
-def acceptance(request: Request) -> bytes:
+def acceptance_pdu(request: AssociationRequest) -> bytes:
     """The A-ASSOCIATE-AC: every context is taken that names a syntax."""
     contexts = b"".join(
         _item(
             0x21,
-            struct.pack(">BxBx", proposal.number, 0 if proposal.chosen else NO_SYNTAX)
-            + _item(0x40, (proposal.chosen or IMPLICIT).encode()),
+            struct.pack(">BxBx", proposal.number, 0 if proposal.preferred_syntax else NO_SYNTAX)
+            + _item(0x40, (proposal.preferred_syntax or IMPLICIT).encode()),
         )
         for proposal in request.proposals
     )
     # Titles and what is reserved go back as they came.
-    return pdu(ASSOCIATE_AC, b"\0\1" + request.body[2:68] + _association_items(contexts))
+    return encode_pdu(ASSOCIATE_AC, b"\0\1" + request.body[2:68] + _association_items(contexts))
 
 
-def associate(calling: str, called: str, proposals: Sequence[Proposal]) -> bytes:
+def association_pdu(calling: str, called: str, proposals: Sequence[PresentationContext]) -> bytes:
     """The A-ASSOCIATE-RQ for these contexts."""
     contexts = b"".join(
         _item(
@@ -106,7 +106,7 @@ def associate(calling: str, called: str, proposals: Sequence[Proposal]) -> bytes
         for proposal in proposals
     )
     titles = called.encode().ljust(16) + calling.encode().ljust(16)
-    return pdu(ASSOCIATE_RQ, b"\0\1\0\0" + titles + bytes(32) + _association_items(contexts))
+    return encode_pdu(ASSOCIATE_RQ, b"\0\1\0\0" + titles + bytes(32) + _association_items(contexts))
 
 
 def parse_acceptance(body: bytes) -> tuple[set[int], int]:
@@ -120,17 +120,17 @@ def parse_acceptance(body: bytes) -> tuple[set[int], int]:
     return taken, most
 
 
-def rejection(because: tuple[int, int, int]) -> bytes:
+def rejection_pdu(because: tuple[int, int, int]) -> bytes:
     """The A-ASSOCIATE-RJ with result, source and reason."""
-    return pdu(ASSOCIATE_RJ, bytes([0, *because]))
+    return encode_pdu(ASSOCIATE_RJ, bytes([0, *because]))
 
 
-def abort() -> bytes:
+def abort_pdu() -> bytes:
     """The A-ABORT of a provider that gives no reason."""
-    return pdu(ABORT, b"\0\0\2\0")
+    return encode_pdu(ABORT, b"\0\0\2\0")
 
 
-def pdu(kind: int, body: bytes) -> bytes:
+def encode_pdu(kind: int, body: bytes) -> bytes:
     """A PDU with its head."""
     return HEAD.pack(kind, len(body)) + body
 
@@ -154,13 +154,13 @@ def _items(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
         yield kind, data[at - length : at]
 
 
-def _proposal(item: bytes) -> Proposal:
+def _proposal(item: bytes) -> PresentationContext:
     parts = list(_items(item, 4))
     classes = [value for kind, value in parts if kind == 0x30]
     syntaxes = [value for kind, value in parts if kind == 0x40]
     if len(classes) != 1 or not item[0] & 1:
         raise ProtocolError("a context without a class")
-    return Proposal(item[0], _uid(classes[0]), tuple(map(_uid, syntaxes)))
+    return PresentationContext(item[0], _uid(classes[0]), tuple(map(_uid, syntaxes)))
 
 
 def _uid(value: bytes) -> str:
@@ -301,7 +301,7 @@ def parse_command(data: bytes) -> Mapping[int, bytes]:
     return elements
 
 
-def number(command: Mapping[int, bytes], element: int) -> int:
+def command_number(command: Mapping[int, bytes], element: int) -> int:
     """A number of a command. Raises ProtocolError where it is absent."""
     value = command.get(element, b"")
     if len(value) != 2:
@@ -309,11 +309,11 @@ def number(command: Mapping[int, bytes], element: int) -> int:
     return int.from_bytes(value, "little")
 
 
-def answer(command: Mapping[int, bytes], context: int, status: int, comment: str = "") -> bytes:
+def response_pdu(command: Mapping[int, bytes], context: int, status: int, comment: str = "") -> bytes:
     """The P-DATA PDU that answers a command."""
     elements = {
         SOP_CLASS: command.get(SOP_CLASS),
-        COMMAND: _short(number(command, COMMAND) | ANSWER),
+        COMMAND: _short(command_number(command, COMMAND) | ANSWER),
         ANSWERS: command[MESSAGE],
         DATA_SET: _short(NO_DATA_SET),
         STATUS: _short(status),
@@ -323,7 +323,7 @@ def answer(command: Mapping[int, bytes], context: int, status: int, comment: str
     return _command(elements, context)
 
 
-def request(kind: int, context: int, sop_class: str, instance: str = "") -> bytes:
+def command_pdu(kind: int, context: int, sop_class: str, instance: str = "") -> bytes:
     """The P-DATA PDU of a command of ours; one about an instance has a data set."""
     return _command(
         {
@@ -338,7 +338,7 @@ def request(kind: int, context: int, sop_class: str, instance: str = "") -> byte
     )
 
 
-def data_value(data: bytes, context: int, bits: int) -> bytes:
+def data_pdu(data: bytes, context: int, bits: int) -> bytes:
     """The P-DATA PDU with one data value."""
     return HEAD.pack(P_DATA, len(data) + VALUE_HEAD) + struct.pack(">IBB", len(data) + 2, context, bits) + data
 
@@ -354,7 +354,7 @@ def file_head(sop_class: bytes, instance: bytes, syntax: str) -> bytes:
 
 def _command(elements: Mapping[int, bytes | None], context: int) -> bytes:
     body = b"".join(_element(element, value) for element, value in elements.items() if value is not None)
-    return data_value(_element(0, struct.pack("<I", len(body))) + body, context, WHOLE_COMMAND)
+    return data_pdu(_element(0, struct.pack("<I", len(body))) + body, context, WHOLE_COMMAND)
 
 
 def _element(element: int, value: bytes) -> bytes:

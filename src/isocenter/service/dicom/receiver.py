@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isocenter.errors import ResourceError, UsageError
-from isocenter.service.dicom.handed import Handed
-from isocenter.service.dicom.listening import AssociationEvents, Listening
+from isocenter.service.dicom import messages
+from isocenter.service.dicom.dicom_listening import AssociationEvents, ListenerSettings
+from isocenter.service.dicom.handed_associations import HandedAssociation
 from isocenter.service.dicom.messages import (
     ASSOCIATE_RQ,
     CALLED_UNKNOWN,
@@ -24,19 +25,15 @@ from isocenter.service.dicom.messages import (
     CONGESTION,
     CONTEXT_UNKNOWN,
     VERIFICATION,
+    AssociationRequest,
     Connection,
     ProtocolError,
-    Request,
-    abort,
-    is_storage,
-    parse_request,
-    rejection,
 )
 from isocenter.service.dicom.storage import Association
-from isocenter.service.objects.store import ObjectStore
+from isocenter.service.objects.object_store import ObjectStore
 
 if TYPE_CHECKING:
-    from isocenter.service.records.workitems import Workitems
+    from isocenter.service.records.workitem_records import Workitems
 
 LOG = logging.getLogger(__name__)
 BACKLOG = 128
@@ -55,7 +52,7 @@ class Receiver:
 
     def __init__(
         self,
-        listening: Listening,
+        listening: ListenerSettings,
         folder: Path,
         name: str = "receiver",
         orders: Callable[[], Workitems] | None = None,
@@ -71,7 +68,7 @@ class Receiver:
         self.store = ObjectStore(folder, name, sync=listening.sync, min_free_gb=listening.min_free_gb)
         self._lock = threading.Lock()
         self._silent: deque[socket.socket] = deque()
-        self._served: set[Association | Handed] = set()
+        self._served: set[Association | HandedAssociation] = set()
 
     @property
     def port(self) -> int:
@@ -104,16 +101,16 @@ class Receiver:
         """One connection, from its first byte to its last."""
         with plain, suppress(OSError):  # a peer that is gone needs no answer
             plain.settimeout(min(REQUEST_S, self.listening.idle_s))
-            secured = plain if context is None else _secured(plain, context)
+            secured = plain if context is None else _secure(plain, context)
             connection = Connection(secured, self.listening.idle_s)
             try:
                 self._associate(connection, plain)
             except (ProtocolError, TimeoutError, EOFError) as error:
                 LOG.warning("ended a connection from %s: %s", connection.address, str(error) or type(error).__name__)
-                connection.send(abort())
+                connection.send(messages.abort_pdu())
             except ResourceError as error:
                 LOG.error("ended a connection from %s, because of the node: %s", connection.address, error.problem)
-                connection.send(abort())
+                connection.send(messages.abort_pdu())
             finally:
                 connection.close()
 
@@ -125,7 +122,7 @@ class Receiver:
                 self._silent.remove(plain)
         if kind != ASSOCIATE_RQ:
             raise ProtocolError("a first PDU that is not an association request")
-        request = parse_request(body)
+        request = messages.parse_request(body)
         permits = self.listening.permits(request.calling, connection.address)
         served = self._served_by(connection, request, permits)
         because = self._refusal(request, permits)
@@ -135,14 +132,14 @@ class Receiver:
             if because is None:
                 self._served.add(served)
         try:
-            AssociationEvents(connection, request, self.store).opened(because)
+            AssociationEvents(connection, request, self.store).record_opening(because)
         except ResourceError:  # what cannot be audited is not done
             with self._lock:
                 self._served.discard(served)
             raise
         if because is not None:
             LOG.warning("rejected an association from %s: result, source, reason %s", connection.address, because)
-            connection.send(rejection(because))
+            connection.send(messages.rejection_pdu(because))
             return
         try:
             served.serve()
@@ -150,20 +147,22 @@ class Receiver:
             with self._lock:
                 self._served.remove(served)
 
-    def _served_by(self, connection: Connection, request: Request, permits: frozenset[str]) -> Association | Handed:
+    def _served_by(
+        self, connection: Connection, request: AssociationRequest, permits: frozenset[str]
+    ) -> Association | HandedAssociation:
         classes = {proposal.sop_class for proposal in request.proposals} - {VERIFICATION}
-        if all(map(is_storage, classes)) and ("store" in permits or not classes):
+        if all(map(messages.is_storage, classes)) and ("store" in permits or not classes):
             return Association(connection, request, permits, self.store, self.listening)
-        return Handed(connection, request, permits, self.store, self.listening, self.orders)
+        return HandedAssociation(connection, request, permits, self.store, self.listening, self.orders)
 
-    def _refusal(self, request: Request, permits: frozenset[str]) -> tuple[int, int, int] | None:
+    def _refusal(self, request: AssociationRequest, permits: frozenset[str]) -> tuple[int, int, int] | None:
         if not request.is_known:
             return CONTEXT_UNKNOWN
         if not self.listening.is_local and request.called != self.listening.ae_title:
             return CALLED_UNKNOWN
         if not permits:
             return CALLING_UNKNOWN
-        stores = any(is_storage(proposal.sop_class) for proposal in request.proposals)
+        stores = any(messages.is_storage(proposal.sop_class) for proposal in request.proposals)
         return CONGESTION if stores and self.store.is_full else None
 
     def _drain(self) -> None:
@@ -176,7 +175,7 @@ class Receiver:
             time.sleep(POLL / 4)
 
 
-def _secured(plain: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+def _secure(plain: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
     """The connection under TLS. Raises OSError for a peer with which that does not come about, which the log names."""
     address = plain.getpeername()[0]
     try:

@@ -19,17 +19,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files.dicom import (
-    COMPREHENSIVE,
-    COMPREHENSIVE_3D,
-    Identity,
-    as_comprehensive,
-    encoded,
-    read_identity,
-    read_object,
-)
+from isocenter.files.dicom import header_reading, object_identity
+from isocenter.files.dicom.object_identity import ObjectIdentity
+from isocenter.files.dicom.writing import new_object, report_changes
+from isocenter.files.dicom.writing.report_changes import COMPREHENSIVE, COMPREHENSIVE_3D
 from isocenter.service.dicom import messages
-from isocenter.service.dicom.listening import Peer
+from isocenter.service.dicom.dicom_listening import DicomPeer
 from isocenter.service.dicom.messages import (
     ASSOCIATE_AC,
     ASSOCIATE_RJ,
@@ -40,11 +35,8 @@ from isocenter.service.dicom.messages import (
     RELEASE_RQ,
     VERIFICATION,
     Connection,
-    Proposal,
+    PresentationContext,
     ProtocolError,
-    associate,
-    parse_acceptance,
-    pdu,
 )
 
 IDLE_S = 30.0
@@ -57,7 +49,7 @@ class PeerError(IsocenterError):
 
 
 @dataclass(frozen=True)
-class Sent:
+class SendOutcome:
     """The outcome of one file.
 
     instance, sop_class: of the object as it was sent, which is not always that of the file
@@ -77,7 +69,7 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenAssociation:
     """An association that a peer has accepted. contexts: {(class, syntax): number}; most: bytes of a PDU's data."""
 
     connection: Connection
@@ -91,7 +83,7 @@ class Opened:
             self._send(data, context)
         answer = messages.parse_command(self._answer())
         comment = answer.get(messages.COMMENT, b"").decode("ascii", "replace").strip(" \0")
-        return messages.number(answer, messages.STATUS), comment
+        return messages.command_number(answer, messages.STATUS), comment
 
     def _send(self, file: BinaryIO, context: int) -> None:
         start = file.tell()
@@ -99,7 +91,7 @@ class Opened:
         file.seek(start)
         while left > 0 and (piece := file.read(min(left, self.most - messages.VALUE_HEAD))):
             left -= len(piece)
-            self.connection.send(messages.data_value(piece, context, messages.LAST_DATA if left <= 0 else 0))
+            self.connection.send(messages.data_pdu(piece, context, messages.LAST_DATA if left <= 0 else 0))
 
     def _answer(self) -> bytes:
         buffer, command = memoryview(bytearray(LARGEST_DATA)), b""
@@ -113,15 +105,15 @@ class Opened:
                 return bytes(command)
 
 
-def echo(us: str, peer: Peer, *, idle_s: float = IDLE_S) -> None:
+def send_echo(us: str, peer: DicomPeer, *, idle_s: float = IDLE_S) -> None:
     """Ask whether a peer is there. Raises PeerError."""
-    with _opened(us, peer, [(VERIFICATION, IMPLICIT)], idle_s) as opened:
-        status, _ = opened.ask(messages.request(messages.C_ECHO, 1, VERIFICATION))
+    with _open_association(us, peer, [(VERIFICATION, IMPLICIT)], idle_s) as opened:
+        status, _ = opened.ask(messages.command_pdu(messages.C_ECHO, 1, VERIFICATION))
     if status != messages.SUCCESS:
         raise PeerError(f"answers with status {status:04X}", peer.place, "See what its log says")
 
 
-def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S) -> list[Sent]:
+def send_files(us: str, peer: DicomPeer, paths: Sequence[Path], *, idle_s: float = IDLE_S) -> list[SendOutcome]:
     """Send files as they are, in their own syntaxes; one row for each, in their order.
 
     What is in explicit VR is put into implicit VR for a peer that takes nothing else, PS3.5 10.1. A Comprehensive 3D SR
@@ -129,40 +121,40 @@ def store(us: str, peer: Peer, paths: Sequence[Path], *, idle_s: float = IDLE_S)
     status 0122.
     Raises PeerError where no association comes about.
     """
-    rows: dict[Path, Sent] = {}
-    identities: dict[Path, Identity] = {}
+    rows: dict[Path, SendOutcome] = {}
+    identities: dict[Path, ObjectIdentity] = {}
     for path in paths:
         try:
-            identities[path] = read_identity(path)
+            identities[path] = object_identity.read_identity(path)
         except (FormatError, OSError) as error:
             problem = error.problem if isinstance(error, FormatError) else f"cannot be read: {error.strerror}"
-            rows[path] = Sent(path, "", None, problem)
+            rows[path] = SendOutcome(path, "", None, problem)
     for some in _few_contexts(identities):
         pairs = sorted(set[tuple[str, str]]().union(*map(_pairs, some.values())))
         while left := {path: one for path, one in some.items() if path not in rows}:
             is_open = False
             try:
-                with _opened(us, peer, pairs, idle_s) as opened:
+                with _open_association(us, peer, pairs, idle_s) as opened:
                     is_open = True
                     for path, identity in left.items():
-                        rows[path] = _stored(opened, path, identity)
+                        rows[path] = _send_file(opened, path, identity)
             except PeerError as error:
                 unsent = [path for path in left if path not in rows]
                 # A peer may end an association because of one object: the others are sent on another.
                 for path in unsent[:1] if is_open else unsent:
-                    rows[path] = Sent(path, left[path].instance, None, error.problem)
+                    rows[path] = SendOutcome(path, left[path].instance, None, error.problem)
                 if not any(one.status is not None for one in rows.values()) and rows.keys() >= some.keys():
                     raise
     return [rows[path] for path in paths]
 
 
-def _stored(opened: Opened, path: Path, identity: Identity) -> Sent:
+def _send_file(opened: OpenAssociation, path: Path, identity: ObjectIdentity) -> SendOutcome:
     """The outcome of one file, in the first class that the peer takes: it may accept a class and then refuse it."""
     pairs = dict[str, tuple[str, str]]()
     for pair in _pairs(identity):
         if pair in opened.contexts:
             pairs.setdefault(pair[0], pair)
-    row = Sent(path, identity.instance, None, "the peer takes no such class in this syntax")
+    row = SendOutcome(path, identity.instance, None, "the peer takes no such class in this syntax")
     for pair in pairs.values():
         row = _stored_as(pair, opened, path, identity)
         if row.status != messages.CLASS_NOT_SUPPORTED:
@@ -170,7 +162,7 @@ def _stored(opened: Opened, path: Path, identity: Identity) -> Sent:
     return row
 
 
-def _stored_as(pair: tuple[str, str], opened: Opened, path: Path, identity: Identity) -> Sent:
+def _stored_as(pair: tuple[str, str], opened: OpenAssociation, path: Path, identity: ObjectIdentity) -> SendOutcome:
     """The outcome of one file in a class and a syntax."""
     (sop_class, syntax), context, instance = pair, opened.contexts[pair], identity.instance
     is_own = pair == (identity.sop_class, identity.syntax)
@@ -178,20 +170,20 @@ def _stored_as(pair: tuple[str, str], opened: Opened, path: Path, identity: Iden
         if is_own:
             data: BinaryIO = path.open("rb", buffering=0)
         else:
-            dataset = read_object(path)
+            dataset = header_reading.read_object(path)
             if sop_class != identity.sop_class:
-                instance = str(as_comprehensive(dataset, str(path)).SOPInstanceUID)
-            data = BytesIO(encoded(dataset, syntax, str(path)))
+                instance = str(report_changes.as_comprehensive(dataset, str(path)).SOPInstanceUID)
+            data = BytesIO(new_object.encode_dataset(dataset, syntax, str(path)))
     except FormatError as error:
-        return Sent(path, identity.instance, None, error.problem)
+        return SendOutcome(path, identity.instance, None, error.problem)
     with data:
         data.seek(identity.offset if is_own else 0)
-        command = messages.request(messages.C_STORE, context, sop_class, instance)
+        command = messages.command_pdu(messages.C_STORE, context, sop_class, instance)
         status, comment = opened.ask(command, data, context=context)
-    return Sent(path, instance, status, comment, sop_class)
+    return SendOutcome(path, instance, status, comment, sop_class)
 
 
-def _pairs(identity: Identity) -> list[tuple[str, str]]:
+def _pairs(identity: ObjectIdentity) -> list[tuple[str, str]]:
     """(class, syntax) in which an object can be sent, the one that it has first."""
     syntaxes = [identity.syntax, *([IMPLICIT] if identity.syntax == EXPLICIT else [])]
     classes = [identity.sop_class]
@@ -201,9 +193,13 @@ def _pairs(identity: Identity) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def _opened(us: str, peer: Peer, pairs: Sequence[tuple[str, str]], idle_s: float) -> Iterator[Opened]:
+def _open_association(
+    us: str, peer: DicomPeer, pairs: Sequence[tuple[str, str]], idle_s: float
+) -> Iterator[OpenAssociation]:
     """An association for classes, each with a syntax. Raises PeerError for whatever ends it."""
-    proposals = [Proposal(2 * place + 1, sop_class, (syntax,)) for place, (sop_class, syntax) in enumerate(pairs)]
+    proposals = [
+        PresentationContext(2 * place + 1, sop_class, (syntax,)) for place, (sop_class, syntax) in enumerate(pairs)
+    ]
     remedy = "Check its address and both AE titles, and that each knows the other"
     try:
         with ExitStack() as open_now:
@@ -212,24 +208,24 @@ def _opened(us: str, peer: Peer, pairs: Sequence[tuple[str, str]], idle_s: float
                 secured = peer.tls.context.wrap_socket(transport, server_hostname=peer.host)
                 transport = open_now.enter_context(secured)
             connection = Connection(transport, idle_s)
-            connection.send(associate(us, peer.ae_title, proposals))
+            connection.send(messages.association_pdu(us, peer.ae_title, proposals))
             kind, body = connection.first()
             if kind == ASSOCIATE_RJ:
                 raise PeerError("rejects the association", peer.place, remedy)
             if kind != ASSOCIATE_AC:
                 raise ProtocolError("the association was ended")
-            numbers, most = parse_acceptance(body)
+            numbers, most = messages.parse_acceptance(body)
             contexts = {(one.sop_class, one.syntaxes[0]): one.number for one in proposals if one.number in numbers}
-            yield Opened(connection, contexts, min(most or LARGEST_DATA, LARGEST_DATA))
-            connection.send(pdu(RELEASE_RQ, bytes(4)))
+            yield OpenAssociation(connection, contexts, min(most or LARGEST_DATA, LARGEST_DATA))
+            connection.send(messages.encode_pdu(RELEASE_RQ, bytes(4)))
             connection.first()
     except (OSError, EOFError, ProtocolError, struct.error) as error:
         raise PeerError(f"cannot be reached ({str(error) or type(error).__name__})", peer.place, remedy) from error
 
 
-def _few_contexts(identities: Mapping[Path, Identity]) -> Iterator[dict[Path, Identity]]:
+def _few_contexts(identities: Mapping[Path, ObjectIdentity]) -> Iterator[dict[Path, ObjectIdentity]]:
     """The files in portions whose classes and syntaxes fit into an association."""
-    some: dict[Path, Identity] = {}
+    some: dict[Path, ObjectIdentity] = {}
     pairs: set[tuple[str, str]] = set()
     for path, identity in identities.items():
         if len(pairs.union(_pairs(identity))) > MOST_CONTEXTS:

@@ -13,22 +13,19 @@ from dataclasses import dataclass, field
 
 from isocenter.errors import FormatError, ResourceError
 from isocenter.service.dicom import messages
-from isocenter.service.dicom.listening import AssociationEvents, Listening
+from isocenter.service.dicom.dicom_listening import AssociationEvents, ListenerSettings
 from isocenter.service.dicom.messages import (
     ABORT,
     LARGEST_DATA,
     P_DATA,
     RELEASE_RP,
     RELEASE_RQ,
+    AssociationRequest,
     Connection,
     ProtocolError,
-    Request,
-    abort,
-    acceptance,
-    is_storage,
-    pdu,
 )
-from isocenter.service.objects.store import ObjectStore, Part, secure
+from isocenter.service.objects import object_store
+from isocenter.service.objects.object_store import IncomingPart, ObjectStore
 
 LOG = logging.getLogger(__name__)
 VALUE = struct.Struct(">IBB")  # length, context and bits of a presentation data value, PS3.8 9.3.5.1 and E.2
@@ -44,7 +41,7 @@ class Message:
 
     command: Mapping[int, bytes]
     context: int
-    part: Part | None = None
+    part: IncomingPart | None = None
     status: int = messages.SUCCESS
     comment: str = ""
 
@@ -57,10 +54,10 @@ class Association:
     """
 
     connection: Connection
-    request: Request
+    request: AssociationRequest
     permits: frozenset[str]
     store: ObjectStore
-    listening: Listening
+    listening: ListenerSettings
     is_ending: bool = False
     is_idle: bool = False
     _command: bytearray = field(default_factory=bytearray)
@@ -69,17 +66,17 @@ class Association:
 
     def __post_init__(self) -> None:
         self._events = AssociationEvents(self.connection, self.request, self.store)
-        self._contexts = {one.number: one for one in self.request.proposals if one.chosen}
+        self._contexts = {one.number: one for one in self.request.proposals if one.preferred_syntax}
 
     def serve(self) -> None:
         """Receive until the peer releases. Raises ProtocolError, EOFError, OSError; what has come whole stays."""
         buffer = memoryview(bytearray(LARGEST_DATA))
-        self.connection.send(acceptance(self.request))
+        self.connection.send(messages.acceptance_pdu(self.request))
         try:
             while True:
                 self.is_idle = self._message is None and not self._command
                 if self.is_ending and self.is_idle:
-                    self.connection.send(abort())
+                    self.connection.send(messages.abort_pdu())
                     return
                 kind, length = self.connection.head(buffer, LARGEST_DATA)
                 self.is_idle = False
@@ -88,7 +85,7 @@ class Association:
                     self._take(buffer[:length])
                 elif kind == RELEASE_RQ:
                     self._secure()
-                    self.connection.send(pdu(RELEASE_RP, bytes(4)))
+                    self.connection.send(messages.encode_pdu(RELEASE_RP, bytes(4)))
                     return
                 elif kind == ABORT:
                     return
@@ -127,10 +124,10 @@ class Association:
             return
         command = messages.parse_command(bytes(self._command))
         self._command.clear()
-        kind = messages.number(command, messages.COMMAND)
-        messages.number(command, messages.MESSAGE if kind != messages.C_CANCEL else messages.ANSWERS)
+        kind = messages.command_number(command, messages.COMMAND)
+        messages.command_number(command, messages.MESSAGE if kind != messages.C_CANCEL else messages.ANSWERS)
         message = Message(command, context)
-        has_data = messages.number(command, messages.DATA_SET) != messages.NO_DATA_SET
+        has_data = messages.command_number(command, messages.DATA_SET) != messages.NO_DATA_SET
         if has_data:
             self._message = message
         if kind == messages.C_STORE:
@@ -144,10 +141,10 @@ class Association:
 
     def _start_object(self, message: Message) -> None:
         if "store" not in self.permits:
-            self._events.refused("store")
+            self._events.record_refusal("store")
             message.status, message.comment = messages.NOT_AUTHORISED, "may not store here"
             return
-        if not is_storage(self._contexts[message.context].sop_class):
+        if not messages.is_storage(self._contexts[message.context].sop_class):
             message.status, message.comment = messages.CLASS_NOT_SUPPORTED, "an object in a context without storage"
             return
         uids = [message.command.get(element, b"") for element in (messages.SOP_CLASS, messages.INSTANCE)]
@@ -156,7 +153,7 @@ class Association:
             return
         try:
             message.part = self.store.open_part()
-            syntax = str(self._contexts[message.context].chosen)
+            syntax = str(self._contexts[message.context].preferred_syntax)
             message.part.write(messages.file_head(uids[0], uids[1], syntax))
         except ResourceError as error:
             self._refuse(message, error.problem)
@@ -180,7 +177,7 @@ class Association:
                     self._keep(message, message.part)
                 self._answer(message)
 
-    def _keep(self, message: Message, part: Part) -> None:
+    def _keep(self, message: Message, part: IncomingPart) -> None:
         announced = message.command[messages.INSTANCE].rstrip(b" \0").decode("latin-1")
         try:
             received = self.store.keep(part, self.request.calling, announced=announced)
@@ -209,12 +206,12 @@ class Association:
             # Other comments quote what came.
             why = f": {message.comment}" if message.status == messages.OUT_OF_RESOURCES else ""
             LOG.warning("refused an object or command with status %04X%s", message.status, why)
-        reply = messages.answer(message.command, message.context, message.status, message.comment)
+        reply = messages.response_pdu(message.command, message.context, message.status, message.comment)
         self.connection.send(reply)
 
     def _secure(self) -> None:
         if self.store.sync == "association":
-            secure(self.store.folder, self._unsecured)
+            object_store.secure_files(self.store.folder, self._unsecured)
         self._unsecured.clear()
 
     def _drop(self) -> None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from isocenter.service.records.audit import CONFIGURATION, FAILURE, REFUSED
+from isocenter.service.records.audit_records import CONFIGURATION, FAILURE, REFUSED
 
 DCM, RFC3881, OURS = "DCM", "RFC-3881", "99ISOCENTER"
 # Nominal success, minor and serious failure
@@ -86,10 +86,10 @@ def _identification(message: Element, event: Mapping[str, Any]) -> None:
     outcome = OUTCOMES.get(event["outcome"], "0")
     attributes = {"EventActionCode": done, "EventDateTime": at, "EventOutcomeIndicator": outcome}
     element = SubElement(message, "EventIdentification", attributes)
-    SubElement(element, "EventID", _coded(code, DCM, MEANINGS[code]))
+    SubElement(element, "EventID", _code(code, DCM, MEANINGS[code]))
     if kind is not None:
-        SubElement(element, "EventTypeCode", _coded(kind, DCM, MEANINGS[kind]))
-    SubElement(element, "EventTypeCode", _coded(action.replace(" ", "-"), OURS, action))
+        SubElement(element, "EventTypeCode", _code(kind, DCM, MEANINGS[kind]))
+    SubElement(element, "EventTypeCode", _code(action.replace(" ", "-"), OURS, action))
     if reason := event["detail"].get("reason"):
         SubElement(element, "EventOutcomeDescription").text = str(reason)
 
@@ -101,10 +101,10 @@ def _participants(message: Element, event: Mapping[str, Any]) -> None:
         attributes |= {"NetworkAccessPointID": event["address"], "NetworkAccessPointTypeCode": "2"}
     who = SubElement(message, "ActiveParticipant", attributes)
     if event["role"]:
-        SubElement(who, "RoleIDCode", _coded(event["role"], OURS, event["role"]))
+        SubElement(who, "RoleIDCode", _code(event["role"], OURS, event["role"]))
     if peer := event["detail"].get("peer"):
         other = SubElement(message, "ActiveParticipant", {"UserID": str(peer), "UserIsRequestor": "false"})
-        SubElement(other, "RoleIDCode", _coded("110152", DCM, MEANINGS["110152"]))
+        SubElement(other, "RoleIDCode", _code("110152", DCM, MEANINGS["110152"]))
 
 
 def _things(event: Mapping[str, Any]) -> Iterator[Element]:
@@ -126,7 +126,7 @@ def _thing(
     """An object that took part. name: None for a query, which stands in its place."""
     of_type = {"ParticipantObjectTypeCode": kind[0], "ParticipantObjectTypeCodeRole": kind[1]}
     element = Element("ParticipantObjectIdentification", {"ParticipantObjectID": identifier, **of_type})
-    SubElement(element, "ParticipantObjectIDTypeCode", _coded(*code))
+    SubElement(element, "ParticipantObjectIDTypeCode", _code(*code))
     if name is None:
         SubElement(element, "ParticipantObjectQuery").text = _base64(detail)
         return element
@@ -136,7 +136,7 @@ def _thing(
     return element
 
 
-def _coded(code: str, system: str, meaning: str) -> dict[str, str]:
+def _code(code: str, system: str, meaning: str) -> dict[str, str]:
     return {"csd-code": code, "codeSystemName": system, "originalText": meaning}
 
 

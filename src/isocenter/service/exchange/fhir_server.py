@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from isocenter.errors import FormatError
-from isocenter.files import parse_json
+from isocenter.files.storage import structured_text
 from isocenter.service.dicom.sending import PeerError
 
 TOKEN = "ISOCENTER_FHIR_TOKEN"  # noqa: S105 - the name of a variable
@@ -54,27 +54,27 @@ class FhirServer:
         Raises FormatError where the server refuses it for good or answers with odd FHIR, PeerError where it does not
         answer as a FHIR server does, BusyError where it asks to wait.
         """
-        answer = self._asked("POST", self.base.rstrip("/"), data=bundle, headers={"Content-Type": JSON})
+        answer = self._ask("POST", self.base.rstrip("/"), data=bundle, headers={"Content-Type": JSON})
         if answer is None:
             return
         if answer.get("resourceType") != "Bundle" or answer.get("type") != "transaction-response":
             raise self._wrong("answers a transaction with something else")
         entries = self._parts(answer, "entry")
-        if len(entries) != (count := len(parse_json(bundle.decode())["entry"])):
-            raise self._odd(f"answers {len(entries)} of {count} entries of a transaction")
+        if len(entries) != (count := len(structured_text.parse_json(bundle.decode())["entry"])):
+            raise self._error(f"answers {len(entries)} of {count} entries of a transaction")
         for entry in entries:
             response = self._resource(entry, "response")
             status = str(response.get("status")).partition(" ")[0]
             if not re.fullmatch(r"2\d\d", status):
                 problem = f"takes an entry of a transaction with status {status[:3]}{_issues(response.get('outcome'))}"
-                raise self._wrong(problem) if status in map(str, map(int, OF_RESOURCE)) else self._odd(problem)
+                raise self._wrong(problem) if status in map(str, map(int, OF_RESOURCE)) else self._error(problem)
 
     def search(self, kind: str, wanted: Mapping[str, str | Sequence[str]]) -> Iterator[Mapping[str, Any]]:
         """The resources of a kind that fit, page by page. Errors as `transact`."""
         url: str | None = f"{self.base.rstrip('/')}/{kind}"
         parameters: Mapping[str, str | Sequence[str]] | None = wanted
         for _ in range(MOST_PAGES):
-            answer = self._asked("GET", str(url), params=parameters) or {}
+            answer = self._ask("GET", str(url), params=parameters) or {}
             if answer.get("resourceType") != "Bundle":
                 raise self._wrong("answers a search with something else")
             for entry in self._parts(answer, "entry"):
@@ -103,7 +103,7 @@ class FhirServer:
             raise self._wrong("answers with an entry that is no FHIR")
         return resource
 
-    def _asked(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Any:
+    def _ask(self, method: str, url: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> Any:
         """The answer as JSON; None where something was made, and the server states no more."""
         all_headers = {
             "Accept": JSON,
@@ -119,9 +119,9 @@ class FhirServer:
             raise PeerError(problem, self.base, "Check that it is running") from error
         status = response.status_code
         if len(body) > LARGEST:
-            raise self._odd("answers with more than a search can have")
+            raise self._error("answers with more than a search can have")
         try:
-            answer = parse_json(body.decode())
+            answer = structured_text.parse_json(body.decode())
         except ValueError:
             answer = None
         if status in OF_RESOURCE:
@@ -134,15 +134,15 @@ class FhirServer:
         if status in range(300, 400):
             raise self._wrong("redirects to another address: give that one as fhir.base")
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            raise self._odd(f"answers with HTTP status {status}{_issues(answer)}")
+            raise self._error(f"answers with HTTP status {status}{_issues(answer)}")
         if method == "POST" and status in (HTTPStatus.CREATED, HTTPStatus.NO_CONTENT) and not body.strip():
             return None
         if not isinstance(answer, dict):
             kind = response.headers.get("Content-Type", "").partition(";")[0] or "something"
-            raise self._odd(f"answers with {kind}, which is no FHIR")
+            raise self._error(f"answers with {kind}, which is no FHIR")
         return answer
 
-    def _odd(self, problem: str) -> PeerError:
+    def _error(self, problem: str) -> PeerError:
         return PeerError(problem, self.base, "Check fhir.base, and what its log says")
 
     def _wrong(self, problem: str) -> FormatError:

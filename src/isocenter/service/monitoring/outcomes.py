@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, select
 
-from isocenter.service.records.database import Clock
-from isocenter.service.records.tables import outcomes
-from isocenter.service.routing.facts import ModelFacts
+from isocenter.service.records import tables
+from isocenter.service.records.record_database import DatabaseClock
+from isocenter.service.routing.routing_facts import ModelFacts
 
 # Sources that no imported table may name.
 BLIND, VERDICT = "blind", "verdict"
@@ -20,7 +20,7 @@ ANSWERS = (None, "", "class", "grade")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReportedOutcome:
     """Label of a job's study by one source.
 
     value:     1 present, 0 absent, or a number in the label's unit
@@ -35,19 +35,21 @@ class Outcome:
     inclusion: float | None = None
 
 
-def outcomes_by_job(connection: Connection) -> dict[str, list[Outcome]]:
+def outcomes_by_job(connection: Connection) -> dict[str, list[ReportedOutcome]]:
     """{job: what counts as true of each label}.
 
     Of a job that was read blind only that read counts: nothing reported is pooled with it. Else labels from elsewhere
     come before a verdict on a shown answer, and later ones before earlier ones.
     """
-    by_job = dict[str, list[Outcome]]()
-    for row in connection.execute(select(outcomes).order_by(outcomes.c.job, outcomes.c.at, outcomes.c.source)):
-        by_job.setdefault(row.job, []).append(Outcome(row.label, row.value, row.at, row.source, row.inclusion))
+    by_job = dict[str, list[ReportedOutcome]]()
+    for row in connection.execute(
+        select(tables.outcomes).order_by(tables.outcomes.c.job, tables.outcomes.c.at, tables.outcomes.c.source)
+    ):
+        by_job.setdefault(row.job, []).append(ReportedOutcome(row.label, row.value, row.at, row.source, row.inclusion))
     return {job: _standing(given) for job, given in by_job.items()}
 
 
-def _standing(outcomes_of_job: Sequence[Outcome]) -> list[Outcome]:
+def _standing(outcomes_of_job: Sequence[ReportedOutcome]) -> list[ReportedOutcome]:
     read = [one for one in outcomes_of_job if one.inclusion is not None]
     later = sorted(read or outcomes_of_job, key=lambda one: one.source != VERDICT)
     return list({one.label: one for one in later}.values())
@@ -64,16 +66,16 @@ def write_outcomes(
     inclusion: float | None = None,
 ) -> None:
     """Write what a source says of a job's study, in place of what it said of these labels before."""
-    mine = and_(outcomes.c.job == job, outcomes.c.source == source)
-    connection.execute(delete(outcomes).where(mine, outcomes.c.label.in_(values)))
+    mine = and_(tables.outcomes.c.job == job, tables.outcomes.c.source == source)
+    connection.execute(delete(tables.outcomes).where(mine, tables.outcomes.c.label.in_(values)))
     columns = {"job": job, "source": source, "account": account, "inclusion": inclusion}
-    when: Any = Clock() if at is None else at
+    when: Any = DatabaseClock() if at is None else at
     for label, value in values.items():
-        connection.execute(insert(outcomes).values(label=label, value=value, at=when, **columns))
+        connection.execute(insert(tables.outcomes).values(label=label, value=value, at=when, **columns))
 
 
 @dataclass(frozen=True)
-class Questions:
+class OutcomeQuestions:
     """Questions about a study that a model has answered, whatever its answer was.
 
     labels:       names of classes, findings or structures, which are present or absent; or of numbers
@@ -86,13 +88,13 @@ class Questions:
     are_numbers: bool = False
 
     @classmethod
-    def of(cls, model: ModelFacts) -> Questions:
+    def for_model(cls, model: ModelFacts) -> OutcomeQuestions:
         """The questions that a model answers."""
         present = list(model.labels) or list(model.findings)
         exclusive = not model.labels and model.task == CLASSIFICATION
         return cls(present, is_exclusive=exclusive) if present else cls(list(model.values), are_numbers=True)
 
-    def answered(self, label: str, value: float) -> dict[str, float]:
+    def answer(self, label: str, value: float) -> dict[str, float]:
         """{label: value} of one label, with what follows for others that exclude it."""
         if self.is_exclusive and value == 1:
             return {one: float(one == label) for one in self.labels}

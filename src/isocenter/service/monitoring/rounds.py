@@ -17,53 +17,22 @@ import numpy as np
 from sqlalchemy import Connection, Row, func, select
 
 from isocenter.errors import DatasetError, IntegrityError, UsageError
-from isocenter.files import written
+from isocenter.files.storage import atomic
 from isocenter.lazy import pandas as pd
-from isocenter.monitoring import (
-    AUDITED,
-    Alert,
-    Bound,
-    BoundState,
-    Drift,
-    Miscalibration,
-    Performance,
-    SiteTest,
-    Stream,
-    adjusted,
-    alerts,
-    bound_name,
-    bound_states,
-    drift_table,
-    drifts,
-    miscalibration,
-    performance_table,
-    performances,
-    recalibrated,
-    site_table,
-    site_verdict,
-)
-from isocenter.service.deploying import read_gate
-from isocenter.service.monitoring.cases import (
-    baseline_of,
-    baseline_stream,
-    cases,
-    counted_cases,
-    newest,
-    nth_time,
-    site_of,
-    stream_of,
-    versions,
-)
-from isocenter.service.monitoring.changes import end_harmful
-from isocenter.service.monitoring.safety import held, notified
-from isocenter.service.reading.blind import draw
-from isocenter.service.records.alerts import CLEARED, PERFORMANCE, last_end, looked, raised, settled, standing
-from isocenter.service.records.database import Database
-from isocenter.service.records.tables import alerts as records
-from isocenter.service.records.tables import outcomes
-from isocenter.service.settings import Monitor, Settings
-from isocenter.service.stored import MONITOR
-from isocenter.service.threads import repeated
+from isocenter.monitoring import alerting, drift_detection, performance_figures, site_tests
+from isocenter.monitoring.alerting import Alert, AuditBound, BoundState
+from isocenter.monitoring.case_stream import CaseStream
+from isocenter.monitoring.drift_detection import Drift, Miscalibration
+from isocenter.monitoring.performance_figures import AUDITED, Performance
+from isocenter.monitoring.site_tests import SiteTest
+from isocenter.service import _deploying, _node_threads
+from isocenter.service._node_folder import MONITOR
+from isocenter.service.configuration import MonitorSection, NodeSettings
+from isocenter.service.monitoring import change_comparison, monitored_cases, safety
+from isocenter.service.reading import blind_reading
+from isocenter.service.records import alert_records, tables
+from isocenter.service.records.alert_records import CLEARED, PERFORMANCE
+from isocenter.service.records.record_database import Database
 
 log = logging.getLogger("isocenter")
 
@@ -83,7 +52,7 @@ MEASURED_CASES, MEASURED_S = 20000, 3600.0
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class VersionMonitoring:
     """Result of monitoring for one version of a model.
 
     baseline: "collecting", "proposed" once there are enough cases, or "frozen"
@@ -114,8 +83,11 @@ class Seen:
     def record(self) -> dict[str, Any]:
         """Its part of the node's `monitor.json`."""
         own = {name: getattr(self, name) for name in ("model", "version", "baseline", "cases", "run_length", "problem")}
-        drift, performance = _plain(drift_table(self.drifts)), _plain(performance_table(self.figures))
-        site = {"site_verdict": site_verdict(self.site), "site": _plain(site_table(self.site))}
+        drift, performance = (
+            _plain(drift_detection.drift_table(self.drifts)),
+            _plain(performance_figures.performance_table(self.figures)),
+        )
+        site = {"site_verdict": site_tests.site_verdict(self.site), "site": _plain(site_tests.site_table(self.site))}
         bounds = {"bounds": [vars(one) for one in self.bounds], "changes": dict(self.changes)}
         return {**own, "drift": drift, "performance": performance, **site, **bounds}
 
@@ -129,15 +101,15 @@ class WatchedVersion:
     """
 
     model: str
-    cases: Stream
-    watched: Stream
-    baseline: Stream | None
+    cases: CaseStream
+    watched: CaseStream
+    baseline: CaseStream | None
     run_length: float
     site: Sequence[SiteTest] = ()
 
 
 @dataclass(frozen=True)
-class Window:
+class AlertWindow:
     """A window after an alert. until: when its last case was done (s since 1970)."""
 
     alert: int
@@ -148,26 +120,26 @@ class Window:
 class Rounds:
     """The one process that watches the models of a node."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: NodeSettings, database: Database) -> None:
         self.settings, self.database = settings, database
         self._marks: dict[str, tuple[Any, ...]] = {}
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, VersionMonitoring] = {}
         self._sites: dict[int, Sequence[SiteTest]] = {}
         self._measured: dict[str, tuple[float, Any, tuple[Sequence[Performance], Sequence[Performance]]]] = {}
 
     def watch(self, stop: threading.Event) -> None:
         """A round each minute until it is stopped."""
-        repeated(self.round, stop, "the monitor", rest_s=ROUND_S, idle_s=0.0, again_s=AGAIN_S)
+        _node_threads.repeat_step(self.round, stop, "the monitor", rest_s=ROUND_S, idle_s=0.0, again_s=AGAIN_S)
 
     def round(self) -> int:
         """Look at each version that answers and of which something is new; how many these were."""
         with self.database.write() as connection:
-            draw(connection, self.settings, self.database.now())
-            answering = versions(connection)
-            for row in standing(connection):
+            blind_reading.draw_blind_reads(connection, self.settings, self.database.now())
+            answering = monitored_cases.answering_versions(connection)
+            for row in alert_records.standing_alerts(connection):
                 if (row.model, row.model_hash) not in answering:
-                    settled(connection, row.n, CLEARED, "another version of the model answers")
-        for because in end_harmful(self.database, self.settings.bound):
+                    alert_records.settle_alert(connection, row.n, CLEARED, "another version of the model answers")
+        for because in change_comparison.end_harmful(self.database, self.settings.bound):
             log.warning("a split has ended: %s", because)
         fresh = [self._look(model, version) for model, version in answering]
         self._seen = {version: self._seen[version] for _, version in answering if version in self._seen}
@@ -178,60 +150,73 @@ class Rounds:
     def _look(self, model: str, version: str) -> bool:
         """Whether something was new. A model that cannot be watched keeps no other from it."""
         with self.database.read() as connection:
-            baseline = baseline_of(connection, version)
+            baseline = monitored_cases.baseline_of(connection, version)
             today = self.database.now() // DAY_S  # a day without a case is new, too
             mark = (None if baseline is None else baseline.n, today, *_mark(connection, version))
             if self._marks.get(version) == mark:
                 return False
             try:
-                seen = self._compared(connection, model, version, baseline)
+                seen = self._compare(connection, model, version, baseline)
                 windows = [] if baseline is None else list(self._windows(connection, baseline, seen))
             except (DatasetError, UsageError, IntegrityError) as error:
                 log.warning("model %s is not watched: %s", model, error)
-                seen, windows = Seen(model, version, FROZEN, 0, problem=str(error)), []
+                seen, windows = VersionMonitoring(model, version, FROZEN, 0, problem=str(error)), []
         with self.database.write() as connection:
             for alert in seen.rung:
-                row = raised(connection, model, version, alert)
+                row = alert_records.raise_alert(connection, model, version, alert)
                 if row is not None:
                     log.warning("alert %s (%s) of model %s: %s", row.n, row.severity, model, row.watch)
-                    held(connection, self.settings.safety, row)
-                    notified(connection, self.settings, row)
+                    safety.apply_safety_rules(connection, self.settings.safety, row)
+                    safety.notify_of_alert(connection, self.settings, row)
             cleared = set[int]()
             for window in windows:
                 if window.alert in cleared:
                     continue
-                if looked(connection, window.alert, is_quiet=window.is_quiet, until=window.until) >= QUIET:
-                    settled(connection, window.alert, CLEARED, f"{QUIET} quiet windows in a row")
+                if (
+                    alert_records.note_quiet_window(
+                        connection, window.alert, is_quiet=window.is_quiet, until=window.until
+                    )
+                    >= QUIET
+                ):
+                    alert_records.settle_alert(connection, window.alert, CLEARED, f"{QUIET} quiet windows in a row")
                     cleared.add(window.alert)
         self._marks[version], self._seen[version] = mark, seen
         return True
 
-    def _compared(self, connection: Connection, model: str, version: str, baseline: Row[Any] | None) -> Seen:
+    def _compare(
+        self, connection: Connection, model: str, version: str, baseline: Row[Any] | None
+    ) -> VersionMonitoring:
         monitor, zone = self.settings.monitor, self.settings.site.zone
         if baseline is None:
-            count, *_ = newest(connection, version, monitor.baseline_cases)
-            return Seen(model, version, PROPOSED if count >= monitor.baseline_cases else COLLECTING, count)
-        length = run_length(monitor, baseline, len(self.settings.models) or 1)
-        ended = last_end(connection, version)
-        gate = read_gate(self.settings.folder, version)
-        known = baseline_stream(connection, baseline, gate, zone)
+            count, *_ = monitored_cases.newest_cases_span(connection, version, monitor.baseline_cases)
+            return VersionMonitoring(model, version, PROPOSED if count >= monitor.baseline_cases else COLLECTING, count)
+        length = cases_between_alarms(monitor, baseline, len(self.settings.models) or 1)
+        ended = alert_records.last_end(connection, version)
+        gate = _deploying.read_model_gate(self.settings.folder, version)
+        known = monitored_cases.baseline_stream(connection, baseline, gate, zone)
         if baseline.n not in self._sites:  # a question that has one answer, whatever comes later
-            self._sites[baseline.n] = adjusted(site_of(connection, baseline, known, gate))
-        site, since = self._sites[baseline.n], _restarted(connection, version, max(baseline.last_at, ended))
-        table = cases(connection, since, version=version, gate=gate)
+            self._sites[baseline.n] = site_tests.adjust_site_tests(
+                monitored_cases.compare_site(connection, baseline, known, gate)
+            )
+        site, since = self._sites[baseline.n], _restart_time(connection, version, max(baseline.last_at, ended))
+        table = monitored_cases.monitored_jobs(connection, since, version=version, gate=gate)
         if not len(table):
-            return Seen(model, version, FROZEN, 0, length, site=site)
-        stream, wrong = stream_of(table, zone), miscalibration(known)
+            return VersionMonitoring(model, version, FROZEN, 0, length, site=site)
+        stream, wrong = monitored_cases.stream_of(table, zone), drift_detection.measure_miscalibration(known)
         until = pd.Timestamp(self.database.now(), unit="s", tz="UTC")
-        found = drifts(known, stream, by_of(monitor.by, table, known.table), length, wrong, until)
+        found = drift_detection.drift_rows(
+            known, stream, tracing_attributes(monitor.by, table, known.table), length, wrong, until
+        )
         figures, judged = self._figures(connection, version, ended, found, wrong)
-        bounds = [Bound(one.metric, one.label, one.at_least) for one in self.settings.bound]
+        bounds = [AuditBound(one.metric, one.label, one.at_least) for one in self.settings.bound]
         # Of a bound only the last figure counts: one cause is one alert.
-        last = {(one.kind, one.watch): one for one in alerts(found, judged, bounds)}
+        last = {(one.kind, one.watch): one for one in alerting.find_alerts(found, judged, bounds)}
         rung = list(last.values())
-        own = bound_states(judged, [one for one in bounds if one.label in stream.findings])
+        own = alerting.bound_states(judged, [one for one in bounds if one.label in stream.findings])
         changes = stream.software_changes
-        return Seen(model, version, FROZEN, len(table), length, found, figures, rung, judged, site, "", own, changes)
+        return VersionMonitoring(
+            model, version, FROZEN, len(table), length, found, figures, rung, judged, site, "", own, changes
+        )
 
     def _figures(
         self,
@@ -242,73 +227,92 @@ class Rounds:
         wrong: Mapping[str, Miscalibration],
     ) -> tuple[Sequence[Performance], Sequence[Performance]]:
         """Performance of all that was answered, and of what was answered since the last alert ended."""
-        _, first, _ = newest(connection, version, MEASURED_CASES)
-        marks = connection.execute(select(func.count(), func.max(outcomes.c.at))).one()
+        _, first, _ = monitored_cases.newest_cases_span(connection, version, MEASURED_CASES)
+        marks = connection.execute(select(func.count(), func.max(tables.outcomes.c.at))).one()
         rings = sum(1 for row in found if row.alarm_at and row.kind == "concept")
         mark = (*marks, ended, rings)
         at, before, made = self._measured.get(version, (0.0, None, ((), ())))
         if mark == before and time.monotonic() - at < MEASURED_S:
             return made
-        table = cases(connection, float(np.nextafter(first, 0.0)), version=version)
-        stream = recalibrated(stream_of(table, self.settings.site.zone), wrong)
-        figures = performances(stream, by_of(self.settings.monitor.by, table), found)
+        table = monitored_cases.monitored_jobs(connection, float(np.nextafter(first, 0.0)), version=version)
+        stream = drift_detection.recalibrate_stream(monitored_cases.stream_of(table, self.settings.site.zone), wrong)
+        figures = performance_figures.performance_rows(
+            stream, tracing_attributes(self.settings.monitor.by, table), found
+        )
         later = np.asarray(stream.at > pd.Timestamp(ended, unit="s", tz="UTC"))
         judged: Sequence[Performance] = figures if later.all() else ()
         if self.settings.bound and later.any() and not later.all():
-            judged = performances(stream.only(later), None, found)
+            judged = performance_figures.performance_rows(stream.only(later), None, found)
         self._measured[version] = (time.monotonic(), mark, (figures, judged))
         return figures, judged
 
-    def _windows(self, connection: Connection, baseline: Row[Any], seen: Seen) -> Iterator[Window]:
+    def _windows(self, connection: Connection, baseline: Row[Any], seen: VersionMonitoring) -> Iterator[AlertWindow]:
         """Windows after alerts that stand which nobody has looked at: of cases, of a bound those of its figures."""
-        for row in standing(connection, seen.version):
+        for row in alert_records.standing_alerts(connection, seen.version):
             if row.kind == PERFORMANCE:
                 yield from self._months(row, seen.judged)
                 continue
-            size = max(SHORTEST_WINDOW, 2 * counted_cases(connection, row.model_hash, row.since, row.at))
-            gate = read_gate(self.settings.folder, row.model_hash)
-            table = cases(connection, row.looked_at, version=row.model_hash, gate=gate)
+            size = max(SHORTEST_WINDOW, 2 * monitored_cases.count_cases(connection, row.model_hash, row.since, row.at))
+            gate = _deploying.read_model_gate(self.settings.folder, row.model_hash)
+            table = monitored_cases.monitored_jobs(connection, row.looked_at, version=row.model_hash, gate=gate)
             if len(table) < size:
                 continue
             zone, places = self.settings.site.zone, np.arange(len(table))
-            known, stream = baseline_stream(connection, baseline, gate, zone), stream_of(table, zone)
-            wrong, by = miscalibration(known), by_of(self.settings.monitor.by, table, known.table)
+            known, stream = (
+                monitored_cases.baseline_stream(connection, baseline, gate, zone),
+                monitored_cases.stream_of(table, zone),
+            )
+            wrong, by = (
+                drift_detection.measure_miscalibration(known),
+                tracing_attributes(self.settings.monitor.by, table, known.table),
+            )
             for start in range(0, len(table) - size + 1, size):
                 # Each is watched anew, against the same baseline.
                 window = stream.only((places >= start) & (places < start + size))
-                rows = drifts(known, window, by, seen.run_length, wrong)
+                rows = drift_detection.drift_rows(known, window, by, seen.run_length, wrong)
                 rings = any(one.alarm_at and (one.kind == row.kind or one.watch == row.watch) for one in rows)
-                yield Window(row.n, not rings, window.at[-1].timestamp())
+                yield AlertWindow(row.n, not rings, window.at[-1].timestamp())
 
-    def _months(self, row: Row[Any], figures: Sequence[Performance]) -> Iterator[Window]:
-        least = {bound_name(one.metric, one.label): one.at_least for one in self.settings.bound}.get(row.watch, 0.0)
+    def _months(self, row: Row[Any], figures: Sequence[Performance]) -> Iterator[AlertWindow]:
+        least = {alerting.bound_name(one.metric, one.label): one.at_least for one in self.settings.bound}.get(
+            row.watch, 0.0
+        )
         zone = self.settings.site.zone
         today = datetime.now(ZoneInfo(zone)).date().isoformat()
         for figure in figures:
             is_own = (
-                figure.source == AUDITED and not figure.scope and bound_name(figure.metric, figure.label) == row.watch
+                figure.source == AUDITED
+                and not figure.scope
+                and alerting.bound_name(figure.metric, figure.label) == row.watch
             )
             until = pd.Timestamp(figure.until, tz=zone).timestamp()
             # A month that goes on may still change.
             if is_own and figure.estimate.high is not None and figure.until <= today and until > row.looked_at:
-                yield Window(row.n, figure.estimate.high >= least, until)
+                yield AlertWindow(row.n, figure.estimate.high >= least, until)
 
 
-def watched_versions(connection: Connection, settings: Settings) -> list[WatchedVersion]:
+def watched_versions(connection: Connection, settings: NodeSettings) -> list[WatchedVersion]:
     """Results of monitoring for each version that answers."""
     versions_watched, zone = list[WatchedVersion](), settings.site.zone
-    for model, version in versions(connection):
-        row, gate = baseline_of(connection, version), read_gate(settings.folder, version)
-        everything = stream_of(cases(connection, version=version, gate=gate), zone)
+    for model, version in monitored_cases.answering_versions(connection):
+        row, gate = (
+            monitored_cases.baseline_of(connection, version),
+            _deploying.read_model_gate(settings.folder, version),
+        )
+        everything = monitored_cases.stream_of(
+            monitored_cases.monitored_jobs(connection, version=version, gate=gate), zone
+        )
         if row is None:
             versions_watched.append(WatchedVersion(model, everything, everything, None, 0.0))
             continue
-        since = max(row.last_at, last_end(connection, version))
-        later = cases(connection, _restarted(connection, version, since), version=version, gate=gate)
-        watched = stream_of(later, zone) if len(later) else everything
-        length = run_length(settings.monitor, row, len(settings.models) or 1)
-        reference = baseline_stream(connection, row, gate, zone)
-        site = site_of(connection, row, reference, gate)
+        since = max(row.last_at, alert_records.last_end(connection, version))
+        later = monitored_cases.monitored_jobs(
+            connection, _restart_time(connection, version, since), version=version, gate=gate
+        )
+        watched = monitored_cases.stream_of(later, zone) if len(later) else everything
+        length = cases_between_alarms(settings.monitor, row, len(settings.models) or 1)
+        reference = monitored_cases.baseline_stream(connection, row, gate, zone)
+        site = monitored_cases.compare_site(connection, row, reference, gate)
         versions_watched.append(WatchedVersion(model, everything, watched, reference, length, site))
     return versions_watched
 
@@ -328,18 +332,18 @@ def alerts_as_rows(connection: Connection) -> list[Alert]:
             row.action,
             row.because,
         )
-        for row in connection.execute(select(records).order_by(records.c.n))
+        for row in connection.execute(select(tables.alerts).order_by(tables.alerts.c.n))
     ]
 
 
-def run_length(settings: Monitor, baseline: Row[Any], models: int) -> float:
+def cases_between_alarms(settings: MonitorSection, baseline: Row[Any], models: int) -> float:
     """Cases between false alarms of one of so many models, by how often cases came during its baseline."""
     days = max((baseline.last_at - baseline.first_at) / DAY_S, 1.0)
     yearly = baseline.cases / days * YEAR_DAYS
     return max(2.0, models * yearly / settings.false_alarms_per_year)
 
 
-def by_of(columns: Sequence[str], table: pd.DataFrame, baseline: pd.DataFrame | None = None) -> str | None:
+def tracing_attributes(columns: Sequence[str], table: pd.DataFrame, baseline: pd.DataFrame | None = None) -> str | None:
     """Attributes to which a change is traced.
 
     baseline: the table of the baseline
@@ -361,17 +365,22 @@ def _iso(seconds: float) -> str:
 
 def _mark(connection: Connection, version: str) -> tuple[Any, ...]:
     """Mark that changes where something is new of a version."""
-    labels = connection.execute(select(func.count(), func.max(outcomes.c.at))).one()
-    return (*newest(connection, version, 1), counted_cases(connection, version), *labels, last_end(connection, version))
+    labels = connection.execute(select(func.count(), func.max(tables.outcomes.c.at))).one()
+    return (
+        *monitored_cases.newest_cases_span(connection, version, 1),
+        monitored_cases.count_cases(connection, version),
+        *labels,
+        alert_records.last_end(connection, version),
+    )
 
 
-def _restarted(connection: Connection, version: str, since: float) -> float:
+def _restart_time(connection: Connection, version: str, since: float) -> float:
     """When the watches of a version have begun last: after an alert, or after so many cases."""
-    parts = (counted_cases(connection, version, since) - 1) // MOST_CASES
-    return since if parts < 1 else nth_time(connection, version, since, parts * MOST_CASES)
+    parts = (monitored_cases.count_cases(connection, version, since) - 1) // MOST_CASES
+    return since if parts < 1 else monitored_cases.nth_time(connection, version, since, parts * MOST_CASES)
 
 
-def _write(path: Path, at: float, rows_of_versions: Iterable[Seen]) -> None:
+def _write(path: Path, at: float, rows_of_versions: Iterable[VersionMonitoring]) -> None:
     """Write for the web process, which may be on another machine."""
     record = {
         "schema": "isocenter.node_monitor",
@@ -379,7 +388,7 @@ def _write(path: Path, at: float, rows_of_versions: Iterable[Seen]) -> None:
         "at": at,
         "rows": [one.record for one in rows_of_versions],
     }
-    with written(path, overwrite=True) as partial:
+    with atomic.write_whole(path, overwrite=True) as partial:
         partial.write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
 
 

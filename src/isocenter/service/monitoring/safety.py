@@ -12,17 +12,17 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from isocenter.errors import IsocenterError
-from isocenter.files import file_hash
-from isocenter.runtime import write_json
+from isocenter.files.storage import hashing
+from isocenter.runtime import record_files
+from isocenter.service.configuration import PRIORITIES, NodeSettings, NoticeRecipient, SafetyRule
+from isocenter.service.records import alert_records, audit_records, deployments, tables
 from isocenter.service.records.actor import NODE, Actor
-from isocenter.service.records.alerts import NOTICE, Notice, notice_key
-from isocenter.service.records.audit import FAILURE, SUCCESS, record
-from isocenter.service.records.database import Clock
-from isocenter.service.records.deployments import roll_back
-from isocenter.service.records.jobs import Answer, Job, Outcome
-from isocenter.service.records.tables import answers, deliveries, holds
-from isocenter.service.routing.facts import Urgency, most_urgent
-from isocenter.service.settings import PRIORITIES, Notify, Safety, Settings
+from isocenter.service.records.alert_records import NOTICE, Notice
+from isocenter.service.records.audit_records import FAILURE, SUCCESS
+from isocenter.service.records.job_queue import Job, JobOutcome, ResultFile
+from isocenter.service.records.record_database import DatabaseClock
+from isocenter.service.routing import routing_facts
+from isocenter.service.routing.routing_facts import Urgency
 
 log = logging.getLogger("isocenter")
 
@@ -31,25 +31,31 @@ WARN, ABSTAIN, ROLLBACK, STOP = "warn", "abstain", "rollback", "stop"
 ACTIONS = (STOP, ABSTAIN, ROLLBACK, WARN)
 
 
-def held(connection: Connection, listed: Sequence[Safety], alert: Row[Any]) -> list[str]:
+def apply_safety_rules(connection: Connection, listed: Sequence[SafetyRule], alert: Row[Any]) -> list[str]:
     """Do what the settings say of an alert, each action once; which were done.
 
     What a person has undone is not done again for the same alert.
     """
-    query = select(holds.c.action).where(holds.c.alert == alert.n, holds.c.model == alert.model)
+    query = select(tables.holds.c.action).where(tables.holds.c.alert == alert.n, tables.holds.c.model == alert.model)
     before, done = set(connection.execute(query).scalars()), list[str]()
     for rule in listed:
         if rule.model != alert.model or rule.then in before or not rule.when.holds(alert.kind, alert.severity):
             continue
         because = f"alert {alert.n} ({alert.severity}): {alert.watch}{f', {alert.scope}' if alert.scope else ''}"
-        columns = {"model": alert.model, "action": rule.then, "alert": alert.n, "because": because, "since": Clock()}
-        connection.execute(insert(holds).values(columns))
+        columns = {
+            "model": alert.model,
+            "action": rule.then,
+            "alert": alert.n,
+            "because": because,
+            "since": DatabaseClock(),
+        }
+        connection.execute(insert(tables.holds).values(columns))
         detail = {
             "because": because,
             **(_rolled_back(connection, alert.model, because) if rule.then == ROLLBACK else {}),
         }
         outcome = FAILURE if "problem" in detail else SUCCESS
-        record(connection, f"safety {rule.then}", alert.model, outcome=outcome, detail=detail)
+        audit_records.record_event(connection, f"safety {rule.then}", alert.model, outcome=outcome, detail=detail)
         before.add(rule.then)
         done.append(rule.then)
     return done
@@ -57,7 +63,7 @@ def held(connection: Connection, listed: Sequence[Safety], alert: Row[Any]) -> l
 
 def _rolled_back(connection: Connection, model: str, because: str) -> dict[str, str]:
     try:
-        return {"done": roll_back(connection, model, NODE, because)}
+        return {"done": deployments.roll_back(connection, model, NODE, because)}
     except IsocenterError as error:  # there is no package to go back to: people have to act
         log.error("model %s is not rolled back: %s", model, error.problem)
         return {"problem": error.problem}
@@ -65,26 +71,30 @@ def _rolled_back(connection: Connection, model: str, because: str) -> dict[str, 
 
 def hold_of(connection: Connection, model: str) -> Row[Any] | None:
     """Hold on a model now, the most severe; None where there is none."""
-    found = connection.execute(select(holds).where(holds.c.model == model, holds.c.undone_at.is_(None))).all()
+    found = connection.execute(
+        select(tables.holds).where(tables.holds.c.model == model, tables.holds.c.undone_at.is_(None))
+    ).all()
     return min(found, key=lambda row: (ACTIONS.index(row.action), row.n), default=None)
 
 
-def undone(connection: Connection, n: int, who: Actor, reason: str) -> bool:
+def undo_model_hold(connection: Connection, n: int, who: Actor, reason: str) -> bool:
     """Let a model go on as before; False where no such hold stands."""
-    values = {"undone_at": Clock(), "undone_by": who.account}
-    standing = update(holds).where(holds.c.n == n, holds.c.undone_at.is_(None)).values(values)
-    row = connection.execute(standing.returning(holds.c.model, holds.c.action, holds.c.because)).first()
+    values = {"undone_at": DatabaseClock(), "undone_by": who.account}
+    standing = update(tables.holds).where(tables.holds.c.n == n, tables.holds.c.undone_at.is_(None)).values(values)
+    row = connection.execute(
+        standing.returning(tables.holds.c.model, tables.holds.c.action, tables.holds.c.because)
+    ).first()
     if row is None:
         return False
     detail = {"because": row.because, "reason": reason}
-    record(connection, f"safety {row.action} undone", row.model, actor=who, detail=detail)
+    audit_records.record_event(connection, f"safety {row.action} undone", row.model, actor=who, detail=detail)
     return True
 
 
-def notified(connection: Connection, settings: Settings, alert: Row[Any]) -> int:
+def notify_of_alert(connection: Connection, settings: NodeSettings, alert: Row[Any]) -> int:
     """Tell those of `[[notify]]` who want to know of such alerts, one after the other until it is acknowledged."""
     severities = {"urgent": ("monitor:urgent", "monitor:warning"), "warning": ("monitor:warning",)}
-    due = recipients(one for one in settings.notify if one.when in severities[alert.severity])
+    due = recipient_delays(one for one in settings.notify if one.when in severities[alert.severity])
     if not due:
         return 0
     key = alert_notice_key(alert.n, alert.severity)
@@ -93,19 +103,19 @@ def notified(connection: Connection, settings: Settings, alert: Row[Any]) -> int
     where = f" ({alert.scope})" if alert.scope else ""
     notice = {"notice": key, "alert": alert.n, "model": alert.model, "priority": alert.severity}
     notice |= {"finding": f"monitoring of {alert.model}: {alert.watch}{where}", "because": alert.because}
-    write_json(path, "isocenter.notice", {**notice, "link": f"{settings.http.reached}/monitor"})
-    file = {"name": NOTICE, "kind": "notice", "bytes": path.stat().st_size, "sha256": file_hash(path)}
-    connection.execute(insert(answers).values(job=key, **file))
+    record_files.write_json(path, "isocenter.notice", {**notice, "link": f"{settings.http.public_address}/monitor"})
+    file = {"name": NOTICE, "kind": "notice", "bytes": path.stat().st_size, "sha256": hashing.file_hash(path)}
+    connection.execute(insert(tables.answers).values(job=key, **file))
     for peer, after in due.items():
-        times = {"next_at": Clock() + after, "created_at": Clock()}
-        connection.execute(insert(deliveries).values(job=key, name=NOTICE, peer=peer, state="waiting", **times))
+        times = {"next_at": DatabaseClock() + after, "created_at": DatabaseClock()}
+        connection.execute(insert(tables.deliveries).values(job=key, name=NOTICE, peer=peer, state="waiting", **times))
     return len(due)
 
 
 def end_notices(connection: Connection, n: int) -> None:
     """Somebody has taken an alert up: it goes to nobody else."""
     keys = [alert_notice_key(n, severity) for severity in ("warning", "urgent")]
-    left = update(deliveries).where(deliveries.c.job.in_(keys), deliveries.c.state == "waiting")
+    left = update(tables.deliveries).where(tables.deliveries.c.job.in_(keys), tables.deliveries.c.state == "waiting")
     connection.execute(left.values(state="aside", reason="it was acknowledged"))
 
 
@@ -114,32 +124,32 @@ def alert_notice_key(n: int, severity: str) -> str:
     return hashlib.sha256(f"alert\0{n}\0{severity}".encode()).hexdigest()[:32]
 
 
-def with_urgency(outcome: Outcome, job: Job, study: str, settings: Settings, room: Path) -> Outcome:
+def with_urgency(outcome: JobOutcome, job: Job, study: str, settings: NodeSettings, room: Path) -> JobOutcome:
     """The outcome with the priority that its findings give, and with `notice.json` where somebody is to know.
 
     study: its UID, all that a notice says of whom it is about
     """
-    urgency = most_urgent(outcome.findings, settings.urgent)
+    urgency = routing_facts.most_urgent(outcome.findings, settings.urgent)
     outcome = replace(outcome, urgency=urgency)
-    due = {} if urgency is None else recipients(one for one in settings.notify if _wants(one, urgency))
+    due = {} if urgency is None else recipient_delays(one for one in settings.notify if _wants(one, urgency))
     if urgency is None or not due:
         return outcome
-    notice = Notice(notice_key(job.job), urgency.finding, urgency.priority, due)
-    link = f"{settings.http.reached}/api/jobs/{job.job}"
+    notice = Notice(alert_records.notice_key(job.job), urgency.finding, urgency.priority, due)
+    link = f"{settings.http.public_address}/api/jobs/{job.job}"
     columns = {"notice": notice.notice, "study": study, "job": job.job, "outcome": outcome.outcome}
     columns |= {"model": job.model, "model_version": job.model_version}
     columns |= {"finding": notice.finding, "priority": notice.priority, "link": link}
     path = room / NOTICE
-    write_json(path, "isocenter.notice", columns)
-    file = Answer(NOTICE, "notice", path.stat().st_size, file_hash(path))
+    record_files.write_json(path, "isocenter.notice", columns)
+    file = ResultFile(NOTICE, "notice", path.stat().st_size, hashing.file_hash(path))
     return replace(outcome, notice=notice, answers=[*outcome.answers, file])
 
 
-def _wants(notify: Notify, urgency: Urgency) -> bool:
+def _wants(notify: NoticeRecipient, urgency: Urgency) -> bool:
     return not notify.of_alerts and urgency.rank <= PRIORITIES.index(notify.when)
 
 
-def recipients(listed: Iterable[Notify]) -> dict[str, float]:
+def recipient_delays(listed: Iterable[NoticeRecipient]) -> dict[str, float]:
     """{recipient: s after which a notice goes there}, in the order of the list."""
     due, after = dict[str, float](), 0.0
     for notify in listed:

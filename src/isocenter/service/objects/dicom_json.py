@@ -12,7 +12,8 @@ from datetime import datetime
 from math import isfinite, isnan
 from typing import Any
 
-from isocenter.files.dicom import Header, quiet
+from isocenter.files.dicom import library_warnings
+from isocenter.files.dicom.header_reading import Header
 from isocenter.lazy import pydicom
 
 DicomJson = dict[str, Any]
@@ -23,7 +24,7 @@ PIXELS = ("7FE00008", "7FE00009", "7FE00010")
 CHARACTER_SET = "00080005"  # JSON is UTF-8, PS3.18 F.2
 
 
-def tag_of(name: str) -> str | None:
+def tag_digits(name: str) -> str | None:
     """Eight hexadecimal digits of an attribute that is named by keyword or by tag; None where there is none."""
     tag = int(name, 16) if re.fullmatch(r"[0-9A-Fa-f]{8}", name) else pydicom.datadict.tag_for_keyword(name)
     return None if tag is None or not pydicom.datadict.keyword_for_tag(tag) else f"{tag:08X}"
@@ -34,27 +35,27 @@ def keyword_of(tag: str) -> str:
     return str(pydicom.datadict.keyword_for_tag(int(tag, 16)))
 
 
-def element(keyword: str, values: Sequence[Any]) -> DicomJson:
+def json_element(keyword: str, values: Sequence[Any]) -> DicomJson:
     """One element, {tag: {vr, Value}}; without values only that it is there."""
     tag = pydicom.datadict.tag_for_keyword(keyword)
     if tag is None:
         return {}
     vr = pydicom.datadict.dictionary_VR(tag).partition(" ")[0]
-    values_stated = [_stated(vr, value) for value in values if value not in ("", None)]
+    values_stated = [_json_value(vr, value) for value in values if value not in ("", None)]
     return {f"{tag:08X}": {"vr": vr, "Value": values_stated} if values_stated else {"vr": vr}}
 
 
-def elements(attributes: Mapping[str, Any]) -> DicomJson:
+def json_elements(attributes: Mapping[str, Any]) -> DicomJson:
     """Elements from {keyword: value or values}, as the records keep them."""
     content: DicomJson = {}
     for keyword, value in attributes.items():
-        content |= element(keyword, value if isinstance(value, list) else [value])
+        content |= json_element(keyword, value if isinstance(value, list) else [value])
     return content
 
 
 def header_elements(head: Header) -> DicomJson:
     """All elements of an object but its pixels; what cannot be read of it is left out."""
-    with quiet():  # what is odd is said with its value, which may be a patient's
+    with library_warnings.collect_warnings():  # what is odd is said with its value, which may be a patient's
         every: DicomJson = head.library.to_json_dict(suppress_invalid_tags=True)
     shown = {tag: value for tag, value in every.items() if tag not in (*PIXELS, CHARACTER_SET) and tag > "0003"}
     return {tag: _in_json(value) for tag, value in shown.items()}
@@ -72,7 +73,7 @@ def _in_json(value: Any) -> Any:
     return value
 
 
-def _stated(vr: str, value: Any) -> Any:
+def _json_value(vr: str, value: Any) -> Any:
     if vr == "PN":
         return {group: part for group, part in zip(GROUPS, str(value).split("="), strict=False) if part}
     if vr in NUMBERS:
@@ -90,7 +91,7 @@ DATE_TIME = r"\d{4,14}(?:\.\d{1,6})?(?:[+-](?:0\d|1[0-4])[0-5]\d)?"
 NUMBERS = {"DS": float, "FD": float, "FL": float, "IS": int, "SL": int, "SS": int, "UL": int, "US": int}
 
 
-def matches(held: Mapping[str, Any] | None, condition: str) -> bool:
+def element_matches(held: Mapping[str, Any] | None, condition: str) -> bool:
     """Whether an element is as a search wants it: equal, one of several UIDs, in a range of days or times, a pattern.
 
     A name matches in any of its component groups, or group by group where several are wanted. PS3.4 C.2.2.2
@@ -112,14 +113,14 @@ def matches(held: Mapping[str, Any] | None, condition: str) -> bool:
     return any(_fits(value, condition) for value in texts)
 
 
-def fits(elements: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
+def elements_match(elements: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
     """Whether elements are as wanted, {tag: text}, or of a sequence {tag: {tag: text}}, which one item has to meet."""
     for tag, value in conditions.items():
         held = elements.get(tag)
         if isinstance(value, Mapping):
-            if value and not any(fits(item, value) for item in (held or {}).get("Value", [])):
+            if value and not any(elements_match(item, value) for item in (held or {}).get("Value", [])):
                 return False
-        elif not matches(held, value):
+        elif not element_matches(held, value):
             return False
     return True
 

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from isocenter.files import parse_json
+from isocenter.files.storage import structured_text
 
 Way = Literal["store", "stow", "watch", "front", "found"]
 
 
 @dataclass(frozen=True)
-class Line:
+class JournalLine:
     """A line of a journal; at: s since 1970."""
 
     @property
@@ -36,13 +36,13 @@ class Line:
         return json.dumps({"kind": type(self).__name__, **vars(self)}).encode() + b"\n"
 
     @classmethod
-    def of(cls, values: dict[str, object]) -> Self:
+    def from_values(cls, values: dict[str, object]) -> Self:
         """Make an object from the names and values of a line; lists become tuples."""
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 @dataclass(frozen=True)
-class Received(Line):
+class Received(JournalLine):
     """An object that is kept, or set aside.
 
     path:  of the file, from the node's folder
@@ -69,7 +69,7 @@ class Received(Line):
 
 
 @dataclass(frozen=True)
-class CommitmentRequest(Line):
+class CommitmentRequest(JournalLine):
     """A peer asks whether objects are safe here: N-ACTION, PS3.4 J.3.2.
 
     classes, instances: their UIDs, in pairs
@@ -85,7 +85,7 @@ class CommitmentRequest(Line):
 
 
 @dataclass(frozen=True)
-class CommitmentReport(Line):
+class CommitmentReport(JournalLine):
     """A peer's answer about objects of ours: N-EVENT-REPORT, PS3.4 J.3.3; UIDs that are safe, and that are not."""
 
     transaction: str
@@ -96,7 +96,7 @@ class CommitmentReport(Line):
 
 
 @dataclass(frozen=True)
-class Happened(Line):
+class Happened(JournalLine):
     """An event for the audit, from a process that may be at work while the records are away.
 
     id:      its own, by which it is one event however often the line is read
@@ -118,11 +118,11 @@ class Happened(Line):
 KINDS = {kind.__name__: kind for kind in (Received, CommitmentRequest, CommitmentReport, Happened)}
 
 
-def parse_line(line: bytes) -> Line | None:
+def parse_line(line: bytes) -> JournalLine | None:
     """The line's value; None where it is damaged, as by a power cut."""
     try:
-        values = parse_json(line.decode())
-        return KINDS[values.pop("kind")].of(values)
+        values = structured_text.parse_json(line.decode())
+        return KINDS[values.pop("kind")].from_values(values)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -147,7 +147,7 @@ class Journal:
         self._number = self._size = 0
         self._file = self._begun()
 
-    def append(self, line: Line) -> None:
+    def append(self, line: JournalLine) -> None:
         """Write a line; it survives the death of this process. Raises OSError, after which nothing of it is there."""
         data = line.line
         with self._writing:
@@ -169,7 +169,7 @@ class Journal:
         return os.open(self.folder / f"{JOURNAL}{self._number:08}", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
 
 
-def read_journals(inbox: Path, read: Mapping[str, int], most: int = -1) -> tuple[list[Line], dict[str, int]]:
+def read_journals(inbox: Path, read: Mapping[str, int], most: int = -1) -> tuple[list[JournalLine], dict[str, int]]:
     """Lines that are new, oldest first for each writer, and how far each journal is read now.
 
     read: {journal: bytes} of the last time; at first nothing
@@ -199,7 +199,7 @@ def forget_journals(inbox: Path, read: Mapping[str, int]) -> int:
         unread = [path for path in ended if not _is_read(path, inbox, read)]
         for path in set(ended) - set(unread):
             path.unlink()
-        with _taken(folder) as is_gone:
+        with _take_lock(folder) as is_gone:
             if is_gone and not unread and _is_read(last, inbox, read):
                 shutil.rmtree(folder)
                 gone += 1
@@ -212,7 +212,7 @@ def _is_read(journal: Path, inbox: Path, read: Mapping[str, int]) -> bool:
 
 
 @contextmanager
-def _taken(folder: Path) -> Iterator[bool]:
+def _take_lock(folder: Path) -> Iterator[bool]:
     """Hold the folder's lock; false where its writer does, or is just making it."""
     with ExitStack() as stack:
         try:
@@ -237,13 +237,13 @@ LOOK_S = 0.05
 
 
 @dataclass(frozen=True)
-class Reply:
+class ReplyFile:
     """The place of one answer: with `.open` beside it while the peer is there, and `.answer` until the peer has it."""
 
     place: Path
 
     @classmethod
-    def begun(cls, folder: Path) -> Reply:
+    def begun(cls, folder: Path) -> ReplyFile:
         """A place for an answer in a writer's folder, which somebody waits for from now on."""
         reply = cls(folder / f"reply-{uuid.uuid4().hex}")
         reply._open.touch()
@@ -260,7 +260,7 @@ class Reply:
     def come(self) -> list[str] | None:
         """The answer, once the keeper has given it."""
         try:
-            return list(parse_json(self._answer.read_text(encoding="utf-8")))
+            return list(structured_text.parse_json(self._answer.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
 

@@ -14,22 +14,26 @@ import numpy as np
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError
-from isocenter.evaluation import volume_unit
-from isocenter.files import dicom, suffix_of, write_label_map
-from isocenter.prediction import algorithm_named, write_findings
-from isocenter.runtime import measurements
-from isocenter.service.reading.judged import MASK, Judged
-from isocenter.service.reading.volumes import Volume, named_image
-from isocenter.service.records import audit
+from isocenter.evaluation import mask_overlap
+from isocenter.files import file_formats, result_images
+from isocenter.files.dicom.reading import seg_reading
+from isocenter.files.dicom.writing import new_object, seg, sr, stamp
+from isocenter.prediction import findings_file, result_files
+from isocenter.runtime import label_measurements
+from isocenter.service.configuration import NodeSettings
+from isocenter.service.reading import volume_slices
+from isocenter.service.reading.judged_results import MASK, JudgedResult
+from isocenter.service.reading.volume_slices import SlicedVolume
+from isocenter.service.records import audit_records, tables
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.jobs import Answer
-from isocenter.service.records.tables import answers, corrections, deliveries, drafts, jobs, studies
-from isocenter.service.routing.facts import most_urgent
-from isocenter.service.settings import Settings
-from isocenter.service.work.answer import Marks, answer_of
-from isocenter.tasks import measured_findings
-from isocenter.values import ANSWERED, Array, Code, Finding, Findings, Image, Label
+from isocenter.service.records.job_queue import ResultFile
+from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.routing import routing_facts
+from isocenter.service.work import job_answers
+from isocenter.service.work.job_answers import ObjectMarks
+from isocenter.tasks.shared import structure_findings
+from isocenter.values import ANSWERED, Array, Code, Finding, Image, Label
+from isocenter.values.finding import FindingsRecord
 
 MOST_RUNS = 200_000  # of a stroke; a brush over a whole slice of 512 rows has 512
 ERASED = 0
@@ -59,7 +63,7 @@ class Stroke:
         return {**mark, **({"image": self.image} if self.image else {})}
 
     @classmethod
-    def of(cls, stroke: str, mark: Mapping[str, Any]) -> Stroke:
+    def from_record(cls, stroke: str, mark: Mapping[str, Any]) -> Stroke:
         """Read a draft from the records."""
         runs = tuple((int(start), int(length)) for start, length in mark.get("runs", ()))
         return cls(stroke, mark.get("label", ERASED), runs, mark.get("box"), mark.get("image", 0))
@@ -71,41 +75,49 @@ class Drafts:
 
     database: Database
 
-    def of(self, judged: str, account: str) -> list[Stroke]:
+    def strokes(self, judged: str, account: str) -> list[Stroke]:
         """The strokes of an account on a result, in their order."""
         with self.database.read() as connection:
             return strokes_of(connection, judged, account)
 
     def add(self, judged: str, account: str, stroke: Stroke) -> None:
         """Keep a stroke; one of the same name is there already, as where an answer was lost on its way."""
-        here = and_(drafts.c.judged == judged, drafts.c.account == account, drafts.c.stroke == stroke.stroke)
+        here = and_(
+            tables.drafts.c.judged == judged,
+            tables.drafts.c.account == account,
+            tables.drafts.c.stroke == stroke.stroke,
+        )
         with self.database.write() as connection:
-            if connection.execute(select(drafts.c.draft).where(here)).first() is None:
+            if connection.execute(select(tables.drafts.c.draft).where(here)).first() is None:
                 columns = {"judged": judged, "account": account, "stroke": stroke.stroke, "mark": stroke.mark}
-                connection.execute(insert(drafts).values(at=Clock(), **columns))
+                connection.execute(insert(tables.drafts).values(at=DatabaseClock(), **columns))
 
     def undo(self, judged: str, account: str, stroke: str) -> bool:
         """Forget a stroke; False where there is none."""
-        here = and_(drafts.c.judged == judged, drafts.c.account == account, drafts.c.stroke == stroke)
+        here = and_(
+            tables.drafts.c.judged == judged, tables.drafts.c.account == account, tables.drafts.c.stroke == stroke
+        )
         with self.database.write() as connection:
-            return connection.execute(delete(drafts).where(here)).rowcount == 1
+            return connection.execute(delete(tables.drafts).where(here)).rowcount == 1
 
 
 def strokes_of(connection: Connection, judged: str, account: str) -> list[Stroke]:
     """The strokes of an account on a result, in their order."""
-    mine = and_(drafts.c.judged == judged, drafts.c.account == account)
-    rows = connection.execute(select(drafts.c.stroke, drafts.c.mark).where(mine).order_by(drafts.c.draft))
-    return [Stroke.of(row.stroke, row.mark) for row in rows]
+    mine = and_(tables.drafts.c.judged == judged, tables.drafts.c.account == account)
+    rows = connection.execute(
+        select(tables.drafts.c.stroke, tables.drafts.c.mark).where(mine).order_by(tables.drafts.c.draft)
+    )
+    return [Stroke.from_record(row.stroke, row.mark) for row in rows]
 
 
-def forget(connection: Connection, judged: str, account: str, strokes: Sequence[Stroke]) -> None:
+def forget_strokes(connection: Connection, judged: str, account: str, strokes: Sequence[Stroke]) -> None:
     """Forget strokes that a correction holds."""
     names = [one.stroke for one in strokes]
-    mine = and_(drafts.c.judged == judged, drafts.c.account == account, drafts.c.stroke.in_(names))
-    connection.execute(delete(drafts).where(mine))
+    mine = and_(tables.drafts.c.judged == judged, tables.drafts.c.account == account, tables.drafts.c.stroke.in_(names))
+    connection.execute(delete(tables.drafts).where(mine))
 
 
-def check_voxels(stroke: Stroke, shape: Sequence[int], labels: Sequence[Label]) -> None:
+def check_stroke(stroke: Stroke, shape: Sequence[int], labels: Sequence[Label]) -> None:
     """Refuse voxels outside a grid, and a label that its map does not have. Raises DatasetError."""
     size = int(np.prod(shape, dtype=np.int64))
     if any(start < 0 or length < 1 or start + length > size for start, length in stroke.runs):
@@ -116,7 +128,7 @@ def check_voxels(stroke: Stroke, shape: Sequence[int], labels: Sequence[Label]) 
         raise DatasetError(f"the label map has no label {stroke.label}", "label", f"Draw one of {names or 'none'}")
 
 
-def drawn(mask: Array, strokes: Sequence[Stroke]) -> Array:
+def draw_strokes(mask: Array, strokes: Sequence[Stroke]) -> Array:
     """A copy of a label map, (*source), with strokes one after the other."""
     flat = np.array(mask, order="C").reshape(-1)
     for stroke in strokes:
@@ -125,7 +137,7 @@ def drawn(mask: Array, strokes: Sequence[Stroke]) -> Array:
     return flat.reshape(mask.shape)
 
 
-def boxed(rows: Sequence[Mapping[str, Any]], strokes: Sequence[Stroke]) -> list[dict[str, Any]]:
+def apply_box_strokes(rows: Sequence[Mapping[str, Any]], strokes: Sequence[Stroke]) -> list[dict[str, Any]]:
     """Rows of findings with boxes as strokes add, change and remove them, numbered anew."""
     boxes: dict[Any, dict[str, Any]] = {row["box"]: dict(row) for row in rows if row.get("box") is not None}
     for stroke in strokes:
@@ -174,7 +186,7 @@ class NothingDrawnError(IsocenterError):
 
 
 @dataclass(frozen=True)
-class Corrected:
+class CorrectedResult:
     """A correction. revision: of the result now; names: of its files; lacking: what could not be written, and why"""
 
     key: str
@@ -188,12 +200,17 @@ class Corrections:
     """The table of corrections, and their files. send: peers that get their DICOM objects"""
 
     database: Database
-    settings: Settings
+    settings: NodeSettings
     send: Sequence[str]
 
     def save(
-        self, judged: Judged, images: Sequence[Volume], revision: int, actor: Actor, read: Callable[[str, int], Image]
-    ) -> Corrected:
+        self,
+        judged: JudgedResult,
+        images: Sequence[SlicedVolume],
+        revision: int,
+        actor: Actor,
+        read: Callable[[str, int], Image],
+    ) -> CorrectedResult:
         """Make a correction of what an account has drawn on a result.
 
         images:   of the series on whose grid it lies
@@ -216,44 +233,50 @@ class Corrections:
             with self.database.write() as connection:
                 _check_revision(connection, judged, revision, locks=True)
                 columns = {"correction": key, "judged": judged.key, "study": judged.study, "revision": revision + 1}
-                connection.execute(insert(corrections).values(account=actor.account, at=at, findings=rows, **columns))
+                connection.execute(
+                    insert(tables.corrections).values(account=actor.account, at=at, findings=rows, **columns)
+                )
                 self._send(connection, key, files)
-                urgency = most_urgent(rows, self.settings.urgent)
+                urgency = routing_facts.most_urgent(rows, self.settings.urgent)
                 priority = {"urgency": urgency and urgency.rank, "because": urgency and urgency.because}
-                connection.execute(update(jobs).where(jobs.c.job == judged.key).values(priority))
-                forget(connection, judged.key, actor.account, strokes)
+                connection.execute(update(tables.jobs).where(tables.jobs.c.job == judged.key).values(priority))
+                forget_strokes(connection, judged.key, actor.account, strokes)
                 detail = {"revision": revision + 1, "correction": key, "strokes": len(strokes)}
-                audit.record(connection, "correction", judged.key, actor=actor, study=judged.study, detail=detail)
+                audit_records.record_event(
+                    connection, "correction", judged.key, actor=actor, study=judged.study, detail=detail
+                )
                 room.rename(results / key)
         finally:
             shutil.rmtree(room, ignore_errors=True)
-        return Corrected(key, revision + 1, [one.name for one in files], writing.lacking)
+        return CorrectedResult(key, revision + 1, [one.name for one in files], writing.lacking)
 
-    def _send(self, connection: Connection, key: str, files: Sequence[Answer]) -> None:
+    def _send(self, connection: Connection, key: str, files: Sequence[ResultFile]) -> None:
         for file in files:
-            connection.execute(insert(answers).values(job=key, **vars(file)))
+            connection.execute(insert(tables.answers).values(job=key, **vars(file)))
             if file.sop_instance_uid is None:
                 continue
             for peer in sorted(set(self.send)):
-                begun = {"state": "waiting", "next_at": Clock(), "created_at": Clock()}
-                connection.execute(insert(deliveries).values(job=key, name=file.name, peer=peer, **begun))
+                begun = {"state": "waiting", "next_at": DatabaseClock(), "created_at": DatabaseClock()}
+                connection.execute(insert(tables.deliveries).values(job=key, name=file.name, peer=peer, **begun))
 
 
 def _now(connection: Connection) -> float:
-    return float(connection.execute(Clock().select()).scalar_one())
+    return float(connection.execute(DatabaseClock().select()).scalar_one())
 
 
-def _check_revision(connection: Connection, judged: Judged, revision: int, *, locks: bool = False) -> None:
+def _check_revision(connection: Connection, judged: JudgedResult, revision: int, *, locks: bool = False) -> None:
     """Raises MovedOnError where another revision stands, NothingDrawnError where the result is taken back.
 
     locks: keep others from correcting anything of the study until this transaction has ended
     """
     if locks:
-        connection.execute(select(studies.c.study).where(studies.c.study == judged.study).with_for_update())
-    state = connection.execute(select(jobs.c.state).where(jobs.c.job == judged.key)).scalar()
+        connection.execute(
+            select(tables.studies.c.study).where(tables.studies.c.study == judged.study).with_for_update()
+        )
+    state = connection.execute(select(tables.jobs.c.state).where(tables.jobs.c.job == judged.key)).scalar()
     if state in ("superseded", "cancelled"):
         raise NothingDrawnError(f"the job is {state}", judged.key, "Correct the result of the job in its place")
-    newest = select(func.max(corrections.c.revision)).where(corrections.c.judged == judged.key)
+    newest = select(func.max(tables.corrections.c.revision)).where(tables.corrections.c.judged == judged.key)
     stands = connection.execute(newest).scalar() or 0
     if stands != revision:
         problem = f"revision {stands} stands, and this correction began from {revision}"
@@ -268,34 +291,34 @@ class _Writing:
     """
 
     def __init__(
-        self, settings: Settings, judged: Judged, key: str, revision: int, at: float, actor: Actor, room: Path
+        self, settings: NodeSettings, judged: JudgedResult, key: str, revision: int, at: float, actor: Actor, room: Path
     ) -> None:
         self.settings, self.judged, self.key, self.revision, self.at = settings, judged, key, revision, at
         self.room, self.lacking, self.has_result = room, list[str](), False
         # Nobody can vouch for a report under no name.
-        self.reader = dicom.Reader(actor.account or "not logged in", settings.node.name)
+        self.reader = new_object.ReadingPerson(actor.account or "not logged in", settings.node.name)
         self.is_known = bool(actor.account)
         self.earlier = dict[str, Path]()
 
     def write(
-        self, images: Sequence[Volume], strokes: Sequence[Stroke], read: Callable[[str, int], Image]
+        self, images: Sequence[SlicedVolume], strokes: Sequence[Stroke], read: Callable[[str, int], Image]
     ) -> list[dict[str, Any]]:
         """Write what the strokes make of a result; the rows of its findings then."""
         rows = [dict(row) for row in self.judged.standing]
         for number in sorted({one.image for one in strokes}):
             mine = [one for one in strokes if one.image == number]
             image = replace(images[number].image, pixels=images[number].voxels)
-            instance = named_image(images, number)
+            instance = volume_slices.named_image(images, number)
             name = self.judged.case_of(instance)
-            of_others, own_rows = _parted(rows, instance)
-            own_rows = boxed(own_rows, mine)
+            of_others, own_rows = _split_by_image(rows, instance)
+            own_rows = apply_box_strokes(own_rows, mine)
             segmentations, is_marked, labels = dict[Path, Sequence[Label]](), False, list[Label]()
             if any(one.box is None for one in mine):
-                mask, labels = self._drawn(read(MASK, number), mine)
+                mask, labels = self._draw(read(MASK, number), mine)
                 self._write_map(mask, labels, image, name, self.judged.maps(instance).get(MASK))
                 is_marked = bool(mask.any())
                 segmentations = self._segmentation(mask, labels, image, name) if is_marked else {}
-                own_rows = _measured(own_rows, mask, labels, image)
+                own_rows = _remeasure(own_rows, mask, labels, image)
             is_empty = not is_marked and not any(map(_states_something, own_rows))
             self._report(own_rows, image, name, segmentations, [one.name for one in labels], is_empty=is_empty)
             rows, self.has_result = [*of_others, *own_rows], self.has_result or is_marked
@@ -309,22 +332,24 @@ class _Writing:
         is_result = self.has_result or any(map(_states_something, rows))
         reason, findings = "" if is_result else NOTHING_LEFT, tuple(finding_of(row) for row in rows)
         places = places if any(places) else ()
-        write_findings(Findings(findings, ANSWERED, reason, model, places, is_empty=not is_result), self.room)
+        findings_file.write_findings(
+            FindingsRecord(findings, ANSWERED, reason, model, places, is_empty=not is_result), self.room
+        )
 
-    def _drawn(self, standing: Image, strokes: Sequence[Stroke]) -> tuple[Array, list[Label]]:
+    def _draw(self, standing: Image, strokes: Sequence[Stroke]) -> tuple[Array, list[Label]]:
         if standing.shape[0] > 1:
             problem = "its segments overlap, and one label map cannot hold them"
             raise NothingDrawnError(problem, self.judged.key, "Correct it where it was made")
         codes = self._codes()
         labels = [replace(one, code=one.code or codes.get(one.name)) for one in standing.labels if one.value]
-        return drawn(standing.data[0], strokes), labels
+        return draw_strokes(standing.data[0], strokes), labels
 
     def _codes(self) -> Mapping[str, Code | None]:
         """Codes of the labels, as the SEG of the result states them: other formats have no place for codes."""
         for name in self.judged.files:
             if name.endswith(".dcm"):
                 try:
-                    return {one.name: one.code for one in dicom.segments_of(self.judged.folder / name)}
+                    return {one.name: one.code for one in seg_reading.stated_segments(self.judged.folder / name)}
                 except (FormatError, OSError):
                     continue
         return {}
@@ -333,15 +358,15 @@ class _Writing:
         """The label map in the format of the one that it replaces."""
         plain = ".tiff" if image.geometry.physical or image.frames is not None else ".png"
         kind = ".nii.gz" if image.geometry.is_volume else plain
-        suffix = suffix_of(earlier) if earlier is not None and earlier != self.judged.seg else kind
-        write_label_map(mask, labels, image, self.room / f"{name}{suffix}", algorithm=self._algorithm)
+        suffix = file_formats.suffix_of(earlier) if earlier is not None and earlier != self.judged.seg else kind
+        result_images.write_label_map(mask, labels, image, self.room / f"{name}{suffix}", algorithm=self._algorithm)
 
     def _segmentation(
         self, mask: Array, labels: Sequence[Label], image: Image, name: str
     ) -> dict[Path, Sequence[Label]]:
         path = self.room / f"{name}.dcm"
         try:
-            dicom.write_segmentation(
+            seg.write_segmentation(
                 mask,
                 labels,
                 image,
@@ -372,7 +397,7 @@ class _Writing:
         earlier = next((folder / path.name for folder, names in before if path.name in names), None)
         others = [one for one in (self.judged.seg,) if one is not None]
         try:
-            dicom.write_report(
+            sr.write_report(
                 [finding_of(row) for row in rows],
                 image,
                 path,
@@ -391,12 +416,12 @@ class _Writing:
 
     @property
     def _algorithm(self) -> str:
-        return algorithm_named(*self.judged.model)
+        return result_files.algorithm_name(*self.judged.model)
 
-    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    def answers(self, rows: Sequence[Mapping[str, Any]]) -> list[ResultFile]:
         """The files, the DICOM objects under UIDs that follow from the correction. rows: its findings"""
         node, model_settings = self.settings.node, self.settings.models.get(str(self.judged.columns.get("model", "")))
-        marks = Marks(
+        marks = ObjectMarks(
             node.uid_root,
             node.text,
             model_settings is not None and model_settings.sr_class == "comprehensive",
@@ -405,14 +430,14 @@ class _Writing:
         paths = sorted(path for path in self.room.iterdir() if path.is_file())
         objects = [path for path in paths if path.suffix == ".dcm"]
         stamps = {path: self._stamp(path) for path in objects}
-        uids = {old: new for path, by in stamps.items() for old, new in dicom.stamped_uids(path, by).items()}
-        urgency = most_urgent(rows, self.settings.urgent)
-        return [answer_of(path, stamps.get(path), uids, marks, urgency) for path in paths]
+        uids = {old: new for path, by in stamps.items() for old, new in stamp.stamped_uids(path, by).items()}
+        urgency = routing_facts.most_urgent(rows, self.settings.urgent)
+        return [job_answers.result_file(path, stamps.get(path), uids, marks, urgency) for path in paths]
 
-    def _stamp(self, path: Path) -> dicom.Stamp:
+    def _stamp(self, path: Path) -> stamp.Stamp:
         """Versions of a correction share a series, and count up in it."""
         node, shared = self.settings.node, f"{self.judged.key} corrected {path.name}"
-        return dicom.Stamp(node.uid_root, f"{self.key} {path.name}", self.at, node.text, shared, self.revision)
+        return stamp.Stamp(node.uid_root, f"{self.key} {path.name}", self.at, node.text, shared, self.revision)
 
 
 def finding_of(row: Mapping[str, Any]) -> Finding:
@@ -424,7 +449,7 @@ def finding_of(row: Mapping[str, Any]) -> Finding:
     return Finding(**known_fields)
 
 
-def _parted(
+def _split_by_image(
     rows: Sequence[Mapping[str, Any]], instance: str | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(findings of other images, those of this one); instance: of one of several, as its findings name it."""
@@ -437,7 +462,7 @@ def _states_something(row: Mapping[str, Any]) -> bool:
     return row.get("label") is None or bool(row.get("value"))
 
 
-def _measured(
+def _remeasure(
     rows: Sequence[Mapping[str, Any]], mask: Array, labels: Sequence[Label], image: Image
 ) -> list[dict[str, Any]]:
     """Findings with the size and the measurements of each structure as it is drawn now, in place of those before.
@@ -449,15 +474,18 @@ def _measured(
     if image.frames is not None:
         return rows_kept
     # As results state it: in ml or mm2, and in voxels where their size is not known.
-    step, unit = (image.geometry.voxel_size or (1.0, ""))[0], volume_unit(image.geometry).replace("mm²", "mm2")
+    step, unit = (
+        (image.geometry.voxel_size or (1.0, ""))[0],
+        mask_overlap.volume_unit(image.geometry).replace("mm²", "mm2"),
+    )
     codes = {row["concept"]: finding_of(row).codes for row in rows if row.get("label") is not None}
     place_columns = {name: row[name] for row in rows[:1] for name in ("case", "instance") if name in row}
-    table = measurements(mask, labels, image)
+    table = label_measurements.measure_labels(mask, labels, image)
     for label in labels:
         codes_of_label = codes.get(label.name) or ((label.code,) if label.code is not None else ())
         volume = round(float(np.count_nonzero(mask == label.value)) * step, 6)
         size, unit_of_size = (volume, unit) if volume else (False, "")
         findings = [Finding(label.name, size, unit_of_size, codes=codes_of_label, group=label.name, label=label.value)]
-        findings += [*measured_findings(label, table)] if volume else []
+        findings += [*structure_findings.measured_findings(label, table)] if volume else []
         rows_kept += [{**asdict(one), **place_columns} for one in findings]
     return rows_kept

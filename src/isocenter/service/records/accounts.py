@@ -20,11 +20,12 @@ from sqlalchemy import Connection, Row, delete, func, insert, inspect, make_url,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from isocenter.errors import IsocenterError, UsageError
+from isocenter.service import configuration
+from isocenter.service.configuration import TOKEN, NodeSettings
+from isocenter.service.records import audit_records, record_database, tables
 from isocenter.service.records.actor import MACHINE, NODE, Actor
-from isocenter.service.records.audit import FAILURE, record, record_change
-from isocenter.service.records.database import Clock, Database, opened
-from isocenter.service.records.tables import accounts, failures, sessions, tokens
-from isocenter.service.settings import TOKEN, Settings, is_loopback
+from isocenter.service.records.audit_records import FAILURE
+from isocenter.service.records.record_database import Database, DatabaseClock
 
 ADMIN_PASSWORD = "ISOCENTER_ADMIN_PASSWORD"  # noqa: S105 - the name of a variable
 FIRST, ADMINISTRATOR = "administrator", "administrator"  # the first account, and its role
@@ -54,7 +55,7 @@ class WaitError(IsocenterError):
 
 
 @dataclass(frozen=True)
-class Session:
+class LoginSession:
     """A person at a browser. csrf: what the page sends with every change"""
 
     account: str
@@ -79,24 +80,24 @@ class Accounts:
         """Whether there is an account: then everybody has to log in. None is ever deleted."""
         if not self._exist and time.monotonic() - self._asked >= ASKED_AGAIN_S:
             with self.database.read() as connection:
-                self._exist = connection.execute(select(accounts.c.account).limit(1)).first() is not None
+                self._exist = connection.execute(select(tables.accounts.c.account).limit(1)).first() is not None
             self._asked = time.monotonic()
         return self._exist
 
     def first(self, password: str) -> None:
         """Make the account `administrator`, as long as there is none. Raises UsageError for a short password."""
-        hashed = _hashed(password, ADMIN_PASSWORD)
+        hashed = _hash_password(password, ADMIN_PASSWORD)
         with self.database.write() as connection:
-            if connection.execute(select(accounts.c.account).limit(1)).first() is None:
-                columns = {"account": FIRST, "role": ADMINISTRATOR, "password": hashed, "created_at": Clock()}
-                connection.execute(insert(accounts).values(columns))
-                record_change(connection, f"account {FIRST}", None, {"role": ADMINISTRATOR})
+            if connection.execute(select(tables.accounts.c.account).limit(1)).first() is None:
+                columns = {"account": FIRST, "role": ADMINISTRATOR, "password": hashed, "created_at": DatabaseClock()}
+                connection.execute(insert(tables.accounts).values(columns))
+                audit_records.record_change(connection, f"account {FIRST}", None, {"role": ADMINISTRATOR})
         self._exist = True
 
     def rows(self) -> Sequence[Row[Any]]:
         """All accounts by name, those that have ended too."""
         with self.database.read() as connection:
-            return connection.execute(select(accounts).order_by(accounts.c.account)).all()
+            return connection.execute(select(tables.accounts).order_by(tables.accounts.c.account)).all()
 
     def make(self, account: str, role: str, password: str, *, who: Actor = NODE) -> None:
         """A further person. Raises AccountError for a name that is taken, UsageError for a short password."""
@@ -104,13 +105,13 @@ class Accounts:
             remedy = f"Start the node with {ADMIN_PASSWORD}, and log in as {FIRST}"
             raise AccountError("the node has no account yet", account, remedy)
         _refuse_own_name(account)
-        hashed = _hashed(password, account)
+        hashed = _hash_password(password, account)
         with self.database.write() as connection:
             if _row(connection, account) is not None:
                 raise AccountError("there is an account of this name", account, "Choose another name")
-            columns = {"account": account, "role": role, "password": hashed, "created_at": Clock()}
-            connection.execute(insert(accounts).values(columns))
-            record_change(connection, f"account {account}", None, {"role": role}, who)
+            columns = {"account": account, "role": role, "password": hashed, "created_at": DatabaseClock()}
+            connection.execute(insert(tables.accounts).values(columns))
+            audit_records.record_change(connection, f"account {account}", None, {"role": role}, who)
 
     def change(
         self,
@@ -126,10 +127,10 @@ class Accounts:
         Raises AccountError where there is no such account, or where no administrator would be left.
         """
         changed: dict[str, Any] = {} if role is None else {"role": role}
-        changed |= {} if password is None else {"password": _hashed(password, account)}
+        changed |= {} if password is None else {"password": _hash_password(password, account)}
         with self.database.write() as connection:
             # Of two at once the second waits, and sees what the first has left.
-            administrators = select(accounts.c.account).where(_is_open_administrator()).with_for_update()
+            administrators = select(tables.accounts.c.account).where(_is_open_administrator()).with_for_update()
             others = {row.account for row in connection.execute(administrators)} - {account}
             row = _row(connection, account)
             if row is None:
@@ -137,17 +138,19 @@ class Accounts:
             if password is not None and row.subject is not None:
                 raise AccountError("an OpenID provider vouches for this account", account, "Change the password there")
             if ended is not None and ended != (row.ended_at is not None):
-                changed["ended_at"] = Clock() if ended else None
+                changed["ended_at"] = DatabaseClock() if ended else None
             is_lost = row.role == ADMINISTRATOR and (role not in (None, ADMINISTRATOR) or bool(ended))
             if is_lost and not others and row.ended_at is None:
                 raise AccountError("nobody else is administrator", account, "Make another one first")
             if changed:
-                connection.execute(update(accounts).where(accounts.c.account == account).values(changed))
-                connection.execute(delete(sessions).where(sessions.c.account == account))
+                connection.execute(update(tables.accounts).where(tables.accounts.c.account == account).values(changed))
+                connection.execute(delete(tables.sessions).where(tables.sessions.c.account == account))
                 old, is_ended = row.ended_at is not None, changed.get("ended_at", row.ended_at) is not None
                 new = {"role": changed.get("role", row.role), "ended": is_ended}
                 new |= {} if password is None else {"password": "another"}
-                record_change(connection, f"account {account}", {"role": row.role, "ended": old}, new, who)
+                audit_records.record_change(
+                    connection, f"account {account}", {"role": row.role, "ended": old}, new, who
+                )
 
     def is_password(self, account: str, password: str, address: str) -> bool:
         """Whether a person may log in by this password.
@@ -172,7 +175,7 @@ class Accounts:
             is_open = False
         if is_open:
             with self.database.write() as connection:
-                connection.execute(delete(failures).where(failures.c.attempt == attempt))
+                connection.execute(delete(tables.failures).where(tables.failures.c.attempt == attempt))
         else:
             self.record_failure(tried, "account or password is wrong")
         return is_open
@@ -185,16 +188,18 @@ class Accounts:
         with self.database.write() as connection:
             is_known = _row(connection, who.account) is not None
             who, thing = (who, f"account {who.account}") if is_known else (replace(who, account=""), "no account")
-            record(connection, "login", thing, actor=who, outcome=FAILURE, detail={"reason": reason})
+            audit_records.record_event(
+                connection, "login", thing, actor=who, outcome=FAILURE, detail={"reason": reason}
+            )
 
     def _count(self, connection: Connection, attempt: str) -> None:
         """One more attempt. Raises WaitError where it comes too soon."""
-        connection.execute(delete(failures).where(failures.c.at < Clock() - FORGOTTEN_S))
-        added = postgresql.insert(failures) if self.database.skips_locked else sqlite.insert(failures)
+        connection.execute(delete(tables.failures).where(tables.failures.c.at < DatabaseClock() - FORGOTTEN_S))
+        added = postgresql.insert(tables.failures) if self.database.skips_locked else sqlite.insert(tables.failures)
         connection.execute(added.values(attempt=attempt, count=0, at=0).on_conflict_do_nothing())
-        here = failures.c.attempt == attempt
+        here = tables.failures.c.attempt == attempt
         query = (
-            select(failures.c.count.label("wrong"), (Clock() - failures.c.at).label("since"))
+            select(tables.failures.c.count.label("wrong"), (DatabaseClock() - tables.failures.c.at).label("since"))
             .where(here)
             .with_for_update()
         )
@@ -202,30 +207,34 @@ class Accounts:
         wait = min(LONGEST_WAIT_S, 2.0 ** (row.wrong - FREE_FAILURES)) if row.wrong >= FREE_FAILURES else 0.0
         if row.since < wait:
             raise WaitError(max(1.0, wait - row.since))
-        connection.execute(update(failures).where(here).values(count=failures.c.count + 1, at=Clock()))
+        connection.execute(
+            update(tables.failures).where(here).values(count=tables.failures.c.count + 1, at=DatabaseClock())
+        )
 
-    def vouched(self, subject: str, account: str, role: str) -> str:
+    def vouched_account(self, subject: str, account: str, role: str) -> str:
         """The account of whom an OpenID provider vouches for, with the role that it gives.
 
         Raises AccountError where the account has ended, or another one has its name.
         """
         _refuse_own_name(account)
         with self.database.write() as connection:
-            row = connection.execute(select(accounts).where(accounts.c.subject == subject)).first()
+            row = connection.execute(select(tables.accounts).where(tables.accounts.c.subject == subject)).first()
             if row is None:
                 if _row(connection, account) is not None:
                     remedy = "Have an administrator end that account, and the provider give another name"
                     raise AccountError("another account has this name", account, remedy)
-                columns = {"account": account, "role": role, "subject": subject, "created_at": Clock()}
-                connection.execute(insert(accounts).values(columns))
-                record_change(connection, f"account {account}", None, {"role": role, "openid": True})
+                columns = {"account": account, "role": role, "subject": subject, "created_at": DatabaseClock()}
+                connection.execute(insert(tables.accounts).values(columns))
+                audit_records.record_change(connection, f"account {account}", None, {"role": role, "openid": True})
                 self._exist = True
                 return account
             if row.ended_at is not None:
                 raise AccountError("this account has ended", row.account, "Ask an administrator")
             if row.role != role:
-                connection.execute(update(accounts).where(accounts.c.account == row.account).values(role=role))
-                record_change(connection, f"account {row.account}", {"role": row.role}, {"role": role})
+                connection.execute(
+                    update(tables.accounts).where(tables.accounts.c.account == row.account).values(role=role)
+                )
+                audit_records.record_change(connection, f"account {row.account}", {"role": row.role}, {"role": role})
             return str(row.account)
 
     def enter(self, account: str, *, instead_of: str = "", address: str = "") -> str:
@@ -235,35 +244,46 @@ class Accounts:
         """
         secret = secrets.token_urlsafe(32)
         with self.database.write() as connection:
-            gone = or_(sessions.c.session == _digest(instead_of), sessions.c.used_at < Clock() - IDLE_S)
-            connection.execute(delete(sessions).where(gone))
-            columns = {"session": _digest(secret), "account": account, "created_at": Clock(), "used_at": Clock()}
-            connection.execute(insert(sessions).values(columns))
-            role = str(connection.execute(select(accounts.c.role).where(accounts.c.account == account)).scalar_one())
-            record(connection, "login", f"account {account}", actor=Actor(account, role, address))
+            gone = or_(
+                tables.sessions.c.session == _digest(instead_of), tables.sessions.c.used_at < DatabaseClock() - IDLE_S
+            )
+            connection.execute(delete(tables.sessions).where(gone))
+            columns = {
+                "session": _digest(secret),
+                "account": account,
+                "created_at": DatabaseClock(),
+                "used_at": DatabaseClock(),
+            }
+            connection.execute(insert(tables.sessions).values(columns))
+            role = str(
+                connection.execute(
+                    select(tables.accounts.c.role).where(tables.accounts.c.account == account)
+                ).scalar_one()
+            )
+            audit_records.record_event(connection, "login", f"account {account}", actor=Actor(account, role, address))
         return secret
 
     def leave(self, secret: str, *, who: Actor = NODE) -> None:
         """End a session."""
         with self.database.write() as connection:
-            ended = delete(sessions).where(sessions.c.session == _digest(secret))
+            ended = delete(tables.sessions).where(tables.sessions.c.session == _digest(secret))
             if connection.execute(ended).rowcount:
-                record(connection, "logout", f"account {who.account}", actor=who)
+                audit_records.record_event(connection, "logout", f"account {who.account}", actor=who)
 
-    def session(self, secret: str, *, is_used: bool = True) -> Session | None:
+    def session(self, secret: str, *, is_used: bool = True) -> LoginSession | None:
         """Who is logged in with this secret; None where the session has ended. is_used: it goes on for half an hour"""
-        here = sessions.c.session == _digest(secret)
-        joined = sessions.join(accounts, sessions.c.account == accounts.c.account)
-        idle = (Clock() - sessions.c.used_at).label("idle")
-        query = select(accounts.c.account, accounts.c.role, idle).select_from(joined)
+        here = tables.sessions.c.session == _digest(secret)
+        joined = tables.sessions.join(tables.accounts, tables.sessions.c.account == tables.accounts.c.account)
+        idle = (DatabaseClock() - tables.sessions.c.used_at).label("idle")
+        query = select(tables.accounts.c.account, tables.accounts.c.role, idle).select_from(joined)
         with self.database.read() as connection:
-            row = connection.execute(query.where(here, accounts.c.ended_at.is_(None))).first()
+            row = connection.execute(query.where(here, tables.accounts.c.ended_at.is_(None))).first()
         if row is None or row.idle > IDLE_S:
             return None
         if is_used and row.idle > NOTED_S:
             with self.database.write() as connection:
-                connection.execute(update(sessions).where(here).values(used_at=Clock()))
-        return Session(row.account, row.role, csrf_of(secret))
+                connection.execute(update(tables.sessions).where(here).values(used_at=DatabaseClock()))
+        return LoginSession(row.account, row.role, csrf_token(secret))
 
     def make_token(self, name: str, role: str, ends_at: float, who: Actor) -> tuple[str, str]:
         """A machine's token: its key in the records, and itself, which nobody sees again. Raises AccountError."""
@@ -273,39 +293,53 @@ class Accounts:
             remedy = f"Start the node with {ADMIN_PASSWORD}, and log in as {FIRST}"
             raise AccountError("the node has no account yet", name, remedy)
         with self.database.write() as connection:
-            if connection.execute(select(tokens.c.token).where(tokens.c.name == name)).first() is not None:
+            if (
+                connection.execute(select(tables.tokens.c.token).where(tables.tokens.c.name == name)).first()
+                is not None
+            ):
                 raise AccountError("there is a token of this name", name, "Choose another name, or delete that one")
             columns = {"token": key, "name": name, "hash": _digest(token), "role": role, "ends_at": ends_at}
-            connection.execute(insert(tokens).values(**columns, account=who.account, created_at=Clock()))
-            record_change(connection, f"token {name}", None, {"role": role, "ends_at": ends_at}, who)
+            connection.execute(insert(tables.tokens).values(**columns, account=who.account, created_at=DatabaseClock()))
+            audit_records.record_change(connection, f"token {name}", None, {"role": role, "ends_at": ends_at}, who)
         return key, token
 
     def tokens(self) -> Sequence[Row[Any]]:
         """All tokens by name, those that have ended too."""
         with self.database.read() as connection:
-            return connection.execute(select(tokens).order_by(tokens.c.name)).all()
+            return connection.execute(select(tables.tokens).order_by(tables.tokens.c.name)).all()
 
     def end_token(self, key: str, *, who: Actor = NODE) -> bool:
         """Delete a token; False where there is none."""
         with self.database.write() as connection:
-            gone = delete(tokens).where(tokens.c.token == key).returning(tokens.c.name, tokens.c.role)
+            gone = (
+                delete(tables.tokens)
+                .where(tables.tokens.c.token == key)
+                .returning(tables.tokens.c.name, tables.tokens.c.role)
+            )
             row = connection.execute(gone).first()
             if row is not None:
-                record_change(connection, f"token {row.name}", {"role": row.role}, None, who)
+                audit_records.record_change(connection, f"token {row.name}", {"role": row.role}, None, who)
         return row is not None
 
     def machine(self, token: str) -> Actor | None:
         """The machine that has this token; None where it has ended."""
-        query = select(tokens.c.name, tokens.c.role).where(tokens.c.hash == _digest(token), tokens.c.ends_at > Clock())
+        query = select(tables.tokens.c.name, tables.tokens.c.role).where(
+            tables.tokens.c.hash == _digest(token), tables.tokens.c.ends_at > DatabaseClock()
+        )
         with self.database.read() as connection:
             row = connection.execute(query).first()
         return None if row is None else Actor(f"{MACHINE}{row.name}", row.role)
 
 
-def refuse_open_address(settings: Settings) -> None:
+def refuse_open_address(settings: NodeSettings) -> None:
     """Raise UsageError where others reach the address of HTTP, and nothing asks who they are."""
     http = settings.http
-    if is_loopback(http.host) or settings.oidc is not None or os.environ.get(TOKEN) or os.environ.get(ADMIN_PASSWORD):
+    if (
+        configuration.is_loopback(http.host)
+        or settings.oidc is not None
+        or os.environ.get(TOKEN)
+        or os.environ.get(ADMIN_PASSWORD)
+    ):
         return
     address = make_url(settings.database_url)
     is_there = address.get_backend_name() != "sqlite" or Path(str(address.database)).exists()
@@ -316,21 +350,23 @@ def refuse_open_address(settings: Settings) -> None:
 
 def _has_account(url: str) -> bool:
     """Whether there is an account in the database of a URL, which need not have tables yet."""
-    database = opened(url)
+    database = record_database.open_database(url)
     try:
         with database.read() as connection:
-            has_table = inspect(connection).has_table(accounts.name)
-            return has_table and bool(connection.execute(select(func.count()).select_from(accounts)).scalar_one())
+            has_table = inspect(connection).has_table(tables.accounts.name)
+            return has_table and bool(
+                connection.execute(select(func.count()).select_from(tables.accounts)).scalar_one()
+            )
     finally:
         database.close()
 
 
 def _is_open_administrator() -> Any:
-    return (accounts.c.role == ADMINISTRATOR) & accounts.c.ended_at.is_(None)
+    return (tables.accounts.c.role == ADMINISTRATOR) & tables.accounts.c.ended_at.is_(None)
 
 
 def _row(connection: Connection, account: str) -> Row[Any] | None:
-    return connection.execute(select(accounts).where(accounts.c.account == account)).first()
+    return connection.execute(select(tables.accounts).where(tables.accounts.c.account == account)).first()
 
 
 def _refuse_own_name(account: str) -> None:
@@ -345,7 +381,7 @@ def _nobodys() -> str:
     return HASHER.hash(secrets.token_urlsafe())
 
 
-def _hashed(password: str, where: str) -> str:
+def _hash_password(password: str, where: str) -> str:
     if not FEWEST_LETTERS <= len(password) <= MOST_LETTERS:
         problem = f"the password has {len(password)} letters"
         raise UsageError(problem, where, f"Take {FEWEST_LETTERS} to {MOST_LETTERS}")
@@ -358,6 +394,6 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
-def csrf_of(secret: str) -> str:
+def csrf_token(secret: str) -> str:
     """Token that a page sends with every change: it follows from the secret, which no script reads."""
     return hmac.new(secret.encode(), b"csrf", "sha256").hexdigest()

@@ -15,13 +15,12 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select, update
 
 from isocenter.errors import IntegrityError, IsocenterError
-from isocenter.runtime import digest, verify
+from isocenter.runtime import record_files
+from isocenter.service.records import audit_records, job_queue, tables
 from isocenter.service.records.actor import MACHINE, NODE, Actor
-from isocenter.service.records.audit import record
-from isocenter.service.records.database import Clock, Database
-from isocenter.service.records.jobs import OPEN, closed
-from isocenter.service.records.tables import approvals, deployments, jobs, studies
-from isocenter.service.routing.facts import ModelFacts
+from isocenter.service.records.job_queue import OPEN
+from isocenter.service.records.record_database import Database, DatabaseClock
+from isocenter.service.routing.routing_facts import ModelFacts
 
 Mode = Literal["shadow", "live", "arm"]
 SHADOW, LIVE, ARM = "shadow", "live", "arm"
@@ -40,7 +39,7 @@ class UnknownChangeError(ChangeError):
 
 
 @dataclass(frozen=True)
-class Package:
+class DeployedPackage:
     """A package in the node's folder that can answer for a model.
 
     manifest: SHA-256 of its manifest.json
@@ -54,16 +53,16 @@ class Package:
 
 def is_in_force() -> ColumnElement[bool]:
     """Whether a deployment has begun, and has not ended."""
-    goes_on = or_(deployments.c.until.is_(None), deployments.c.until > Clock())
-    return and_(deployments.c.began.is_not(None), deployments.c.ended.is_(None), goes_on)
+    goes_on = or_(tables.deployments.c.until.is_(None), tables.deployments.c.until > DatabaseClock())
+    return and_(tables.deployments.c.began.is_not(None), tables.deployments.c.ended.is_(None), goes_on)
 
 
 def ask_for_change(
     connection: Connection,
-    package: Package,
+    package: DeployedPackage,
     mode: Mode,
     *,
-    package_asked: Package,
+    package_asked: DeployedPackage,
     because: str,
     share: float | None = None,
     until: float | None = None,
@@ -78,32 +77,39 @@ def ask_for_change(
     """
     answering = _live(connection, package_asked.model)
     if answering is None:
-        _insert(connection, package_asked, LIVE, because=OWN, began=Clock())
+        _insert(connection, package_asked, LIVE, because=OWN, began=DatabaseClock())
     if package.facts.hash == package_asked.facts.hash:
         is_same = package.manifest == package_asked.manifest
         # Jobs know a model by this hash: of two packages with one hash nobody could say which of them answered.
         problem = "is the package" if is_same else "has the weights, settings and gate of the package"
         raise ChangeError(f"{problem} that answers now", str(package.folder), "Give one whose answers differ")
-    others = select(deployments.c.n).where(
-        deployments.c.model == package_asked.model, deployments.c.mode == mode, deployments.c.ended.is_(None)
+    others = select(tables.deployments.c.n).where(
+        tables.deployments.c.model == package_asked.model,
+        tables.deployments.c.mode == mode,
+        tables.deployments.c.ended.is_(None),
     )
-    others = others.where(or_(deployments.c.until.is_(None), deployments.c.until > Clock()))
-    others = others.where(deployments.c.began.is_(None)) if mode == LIVE else others
+    others = others.where(or_(tables.deployments.c.until.is_(None), tables.deployments.c.until > DatabaseClock()))
+    others = others.where(tables.deployments.c.began.is_(None)) if mode == LIVE else others
     if (other := connection.execute(others).scalar()) is not None:
         remedy = f"End it first: isocenter change rollback NODE --change {other}"
         raise ChangeError(
             f"change {other} of this model, {mode}, goes on or waits for approval", package_asked.model, remedy
         )
     columns: dict[str, Any] = {"share": share, "until": until, "check_hash": check_hash, "because": because}
-    columns |= {"key": secrets.token_hex(16) if mode == ARM else None, "began": Clock() if mode == SHADOW else None}
+    columns |= {
+        "key": secrets.token_hex(16) if mode == ARM else None,
+        "began": DatabaseClock() if mode == SHADOW else None,
+    }
     n = _insert(connection, package, mode, **columns)
     stated = {"n": n, "mode": mode, "package": package.manifest, "share": share, "until": until, "check": check_hash}
     action = "change begun" if mode == SHADOW else "change asked for"
-    record(connection, action, f"model {package_asked.model}", detail={**stated, "because": because, **(detail or {})})
+    audit_records.record_event(
+        connection, action, f"model {package_asked.model}", detail={**stated, "because": because, **(detail or {})}
+    )
     return n
 
 
-def approve(connection: Connection, n: int, who: Actor) -> bool:
+def approve_change(connection: Connection, n: int, who: Actor) -> bool:
     """Note a person's approval; whether the package answers from now on, because it was the last that is needed.
 
     Raises ChangeError where nothing waits, the person approved it before, or no person asks; IntegrityError for a
@@ -114,22 +120,26 @@ def approve(connection: Connection, n: int, who: Actor) -> bool:
         raise ChangeError("does not wait for approval", f"change {n}", "See /api/changes")
     if not who.account or who.account.startswith(MACHINE):
         raise ChangeError("is approved by persons with accounts alone", f"change {n}", "Log in as yourself")
-    approvals_given = connection.execute(select(approvals).where(approvals.c.n == n)).all()
+    approvals_given = connection.execute(select(tables.approvals).where(tables.approvals.c.n == n)).all()
     if who.account in {one.account for one in approvals_given}:
         raise ChangeError("was approved by this person already", f"change {n}", "Another person has to approve it")
-    columns = {"n": n, "account": who.account, "role": who.role, "at": Clock()}
-    connection.execute(insert(approvals).values(columns))
-    record(connection, "change approved", f"model {row.model}", actor=who, detail={"n": n, "package": row.manifest})
+    columns = {"n": n, "account": who.account, "role": who.role, "at": DatabaseClock()}
+    connection.execute(insert(tables.approvals).values(columns))
+    audit_records.record_event(
+        connection, "change approved", f"model {row.model}", actor=who, detail={"n": n, "package": row.manifest}
+    )
     roles = [one.role for one in approvals_given] + [who.role]
     if len(roles) < APPROVING or RADIOLOGIST not in roles:
         return False
     _verify(row)
     if row.mode == LIVE:
-        for other in _rows(connection, deployments.c.model == row.model, deployments.c.ended.is_(None)):
+        for other in _rows(connection, tables.deployments.c.model == row.model, tables.deployments.c.ended.is_(None)):
             if other.n != n:
-                _ended(connection, other, f"change {n} made another package answer", who)
-    connection.execute(update(deployments).where(deployments.c.n == n).values(began=Clock()))
-    record(connection, "change begun", f"model {row.model}", actor=who, detail={"n": n, "package": row.manifest})
+                _end(connection, other, f"change {n} made another package answer", who)
+    connection.execute(update(tables.deployments).where(tables.deployments.c.n == n).values(began=DatabaseClock()))
+    audit_records.record_event(
+        connection, "change begun", f"model {row.model}", actor=who, detail={"n": n, "package": row.manifest}
+    )
     return True
 
 
@@ -140,23 +150,23 @@ def roll_back(connection: Connection, model: str, actor: Actor, because: str) ->
     Raises ChangeError where there is nothing to take back, IntegrityError for a package before that is not what was
     written: then all stays as it is.
     """
-    of_model = deployments.c.model == model
-    arms = _rows(connection, of_model, deployments.c.mode == ARM, is_in_force())
+    of_model = tables.deployments.c.model == model
+    arms = _rows(connection, of_model, tables.deployments.c.mode == ARM, is_in_force())
     if arms:
-        _ended(connection, arms[-1], because, actor, is_taken_back=True)
+        _end(connection, arms[-1], because, actor, is_taken_back=True)
         return f"{model}: the split of change {arms[-1].n} has ended"
     answering = _live(connection, model)
-    begun = deployments.c.began.is_not(None) & deployments.c.is_taken_back.is_(False)
-    earlier = _rows(connection, of_model, deployments.c.mode == LIVE, begun)[:-1]
+    begun = tables.deployments.c.began.is_not(None) & tables.deployments.c.is_taken_back.is_(False)
+    earlier = _rows(connection, of_model, tables.deployments.c.mode == LIVE, begun)[:-1]
     if answering is None or not earlier:
         raise ChangeError("no package answered before", model, "End a shadow by its number: --change N")
     _verify(earlier[-1])
-    for other in _rows(connection, of_model, deployments.c.ended.is_(None)):
-        _ended(connection, other, because, actor, is_taken_back=other.n == answering.n)
+    for other in _rows(connection, of_model, tables.deployments.c.ended.is_(None)):
+        _end(connection, other, because, actor, is_taken_back=other.n == answering.n)
     again = {"ended": None, "because": f"live again: {because}"}
-    connection.execute(update(deployments).where(deployments.c.n == earlier[-1].n).values(again))
+    connection.execute(update(tables.deployments).where(tables.deployments.c.n == earlier[-1].n).values(again))
     detail = {"n": earlier[-1].n, "package": earlier[-1].manifest, "because": because}
-    record(connection, "change begun", f"model {model}", actor=actor, detail=detail)
+    audit_records.record_event(connection, "change begun", f"model {model}", actor=actor, detail=detail)
     return f"{model}: the package {earlier[-1].manifest[:12]} of change {earlier[-1].n} answers again"
 
 
@@ -166,42 +176,44 @@ def end_change(connection: Connection, n: int, who: Actor, because: str) -> str:
     if row.ended is not None:
         raise ChangeError("has ended", f"change {n}", "See /api/changes")
     if row.mode == LIVE and row.began is not None:
-        for arm in _rows(connection, deployments.c.model == row.model, deployments.c.mode == ARM, is_in_force()):
-            _ended(connection, arm, because, who, is_taken_back=True)
+        for arm in _rows(
+            connection, tables.deployments.c.model == row.model, tables.deployments.c.mode == ARM, is_in_force()
+        ):
+            _end(connection, arm, because, who, is_taken_back=True)
         return roll_back(connection, row.model, who, because)
-    _ended(connection, row, because, who, is_taken_back=row.mode == ARM)
+    _end(connection, row, because, who, is_taken_back=row.mode == ARM)
     return f"{row.model}: change {n}, {row.mode}, has ended"
 
 
-def state_of(row: Row[Any]) -> str:
+def deployment_state(row: Row[Any]) -> str:
     """Whether a change waits for approval, is in force, or has ended."""
     return "ended" if row.ended is not None else "waiting" if row.began is None else "in force"
 
 
 def end_at_date(connection: Connection) -> list[int]:
     """End shadows and arms whose date has come; their numbers. They have answered nothing since."""
-    over = _rows(connection, deployments.c.ended.is_(None), deployments.c.until <= Clock())
+    over = _rows(connection, tables.deployments.c.ended.is_(None), tables.deployments.c.until <= DatabaseClock())
     for row in over:
-        _ended(connection, row, "its date has come", NODE)
+        _end(connection, row, "its date has come", NODE)
     return [row.n for row in over]
 
 
-def current(connection: Connection, model: str) -> Path | None:
+def live_folder(connection: Connection, model: str) -> Path | None:
     """The folder of the package that is live for a model; None where it is that of the settings."""
     row = _live(connection, model)
     return None if row is None else Path(row.folder)
 
 
-def live_package(connection: Connection, model: str) -> Package | None:
+def live_package(connection: Connection, model: str) -> DeployedPackage | None:
     """The package that is live for a model; None where it is that of the settings."""
     row = _live(connection, model)
-    return None if row is None else Package(model, Path(row.folder), row.manifest, ModelFacts(**row.facts))
+    return None if row is None else DeployedPackage(model, Path(row.folder), row.manifest, ModelFacts(**row.facts))
 
 
-def open_packages(connection: Connection, model: str) -> dict[int, Package]:
+def open_packages(connection: Connection, model: str) -> dict[int, DeployedPackage]:
     """{number: package} of the changes of a model that have not ended."""
-    rows = _rows(connection, deployments.c.model == model, deployments.c.ended.is_(None))
-    return {row.n: Package(model, Path(row.folder), row.manifest, ModelFacts(**row.facts)) for row in rows}
+    rows = _rows(connection, tables.deployments.c.model == model, tables.deployments.c.ended.is_(None))
+    return {row.n: DeployedPackage(model, Path(row.folder), row.manifest, ModelFacts(**row.facts)) for row in rows}
 
 
 def was_live(connection: Connection, model: str, manifest: str) -> bool:
@@ -209,10 +221,10 @@ def was_live(connection: Connection, model: str, manifest: str) -> bool:
     return bool(
         _rows(
             connection,
-            deployments.c.model == model,
-            deployments.c.mode == LIVE,
-            deployments.c.began.is_not(None),
-            deployments.c.manifest == manifest,
+            tables.deployments.c.model == model,
+            tables.deployments.c.mode == LIVE,
+            tables.deployments.c.began.is_not(None),
+            tables.deployments.c.manifest == manifest,
         )
     )
 
@@ -220,7 +232,7 @@ def was_live(connection: Connection, model: str, manifest: str) -> bool:
 def note_facts(connection: Connection, n: int, facts: ModelFacts) -> None:
     """Keep what routing asks of a package under settings that have changed."""
     noted = {"facts": asdict(facts), "hash": facts.hash}
-    connection.execute(update(deployments).where(deployments.c.n == n).values(noted))
+    connection.execute(update(tables.deployments).where(tables.deployments.c.n == n).values(noted))
 
 
 def models_of(
@@ -230,14 +242,16 @@ def models_of(
 
     models: those of the settings
     """
-    rows = _rows(connection, deployments.c.began.is_not(None), deployments.c.is_taken_back.is_(False))
+    rows = _rows(connection, tables.deployments.c.began.is_not(None), tables.deployments.c.is_taken_back.is_(False))
     chosen = {row.model: row for row in rows if row.mode == LIVE and row.ended is None}
     if study is not None and rows:
         patient = study.patient or study.study
-        arms = _rows(connection, deployments.c.mode == ARM, is_in_force())
+        arms = _rows(connection, tables.deployments.c.mode == ARM, is_in_force())
         chosen |= {row.model: row for row in arms if is_of_arm(patient, row)}
-        query = select(jobs.c.model, jobs.c.model_hash).where(jobs.c.study == study.study)
-        query = query.where(jobs.c.state.not_in(("superseded", "cancelled"))).order_by(jobs.c.created_at.desc())
+        query = select(tables.jobs.c.model, tables.jobs.c.model_hash).where(tables.jobs.c.study == study.study)
+        query = query.where(tables.jobs.c.state.not_in(("superseded", "cancelled"))).order_by(
+            tables.jobs.c.created_at.desc()
+        )
         by_hash = {(row.model, row.hash): row for row in rows if row.mode != SHADOW}
         models_found = (by_hash.get((job.model, job.model_hash)) for job in connection.execute(query))
         chosen |= {row.model: row for row in models_found if row is not None}
@@ -252,7 +266,7 @@ def facts_by_version(
     models: those of the settings. What was in the settings before is taken for what is there now; None for a model that
     the node no longer has
     """
-    rows = _rows(connection, deployments.c.began.is_not(None))
+    rows = _rows(connection, tables.deployments.c.began.is_not(None))
     known = {(row.model, row.hash): ModelFacts(**row.facts) for row in rows}
     return lambda model, version: known.get((model, version), models.get(model)) if model in models else None
 
@@ -276,9 +290,9 @@ def package_finder(database: Database, folder: Path) -> Callable[[str, str | Non
             else:
                 rows = _rows(
                     connection,
-                    deployments.c.model == model,
-                    deployments.c.began.is_not(None),
-                    deployments.c.hash == version,
+                    tables.deployments.c.model == model,
+                    tables.deployments.c.began.is_not(None),
+                    tables.deployments.c.hash == version,
                 )
                 row = rows[-1] if rows else None
         return None if row is None else folder / PACKAGES / row.manifest
@@ -287,7 +301,7 @@ def package_finder(database: Database, folder: Path) -> Callable[[str, str | Non
 
 
 def _of_number(connection: Connection, n: int) -> Row[Any]:
-    row = connection.execute(select(deployments).where(deployments.c.n == n).with_for_update()).first()
+    row = connection.execute(select(tables.deployments).where(tables.deployments.c.n == n).with_for_update()).first()
     if row is None:
         raise UnknownChangeError(
             "there is no such change", f"change {n}", "See isocenter change status, or /api/changes"
@@ -296,46 +310,52 @@ def _of_number(connection: Connection, n: int) -> Row[Any]:
 
 
 def _rows(connection: Connection, *where: ColumnElement[bool]) -> Sequence[Row[Any]]:
-    return connection.execute(select(deployments).where(*where).order_by(deployments.c.n)).all()
+    return connection.execute(select(tables.deployments).where(*where).order_by(tables.deployments.c.n)).all()
 
 
 def _live(connection: Connection, model: str) -> Row[Any] | None:
-    begun = deployments.c.began.is_not(None) & deployments.c.ended.is_(None)
-    rows = _rows(connection, deployments.c.model == model, deployments.c.mode == LIVE, begun)
+    begun = tables.deployments.c.began.is_not(None) & tables.deployments.c.ended.is_(None)
+    rows = _rows(connection, tables.deployments.c.model == model, tables.deployments.c.mode == LIVE, begun)
     return rows[-1] if rows else None
 
 
-def _insert(connection: Connection, package: Package, mode: str, **columns: Any) -> int:
+def _insert(connection: Connection, package: DeployedPackage, mode: str, **columns: Any) -> int:
     made: dict[str, Any] = {
         "model": package.model,
         "folder": str(package.folder),
         "manifest": package.manifest,
         "mode": mode,
     }
-    made |= {"hash": package.facts.hash, "facts": asdict(package.facts), "asked_at": Clock(), **columns}
-    return int(connection.execute(insert(deployments).values(made).returning(deployments.c.n)).scalar_one())
+    made |= {"hash": package.facts.hash, "facts": asdict(package.facts), "asked_at": DatabaseClock(), **columns}
+    return int(
+        connection.execute(insert(tables.deployments).values(made).returning(tables.deployments.c.n)).scalar_one()
+    )
 
 
-def _ended(connection: Connection, row: Row[Any], because: str, who: Actor, *, is_taken_back: bool = False) -> None:
+def _end(connection: Connection, row: Row[Any], because: str, who: Actor, *, is_taken_back: bool = False) -> None:
     """End a deployment. is_taken_back: its open jobs are then made anew, for the package that answers instead"""
-    values = {"ended": Clock(), "because": because, "is_taken_back": is_taken_back}
-    connection.execute(update(deployments).where(deployments.c.n == row.n).values(values))
+    values = {"ended": DatabaseClock(), "because": because, "is_taken_back": is_taken_back}
+    connection.execute(update(tables.deployments).where(tables.deployments.c.n == row.n).values(values))
     detail = {"n": row.n, "mode": row.mode, "package": row.manifest, "because": because}
-    record(connection, "change ended", f"model {row.model}", actor=who, detail=detail)
+    audit_records.record_event(connection, "change ended", f"model {row.model}", actor=who, detail=detail)
     if not is_taken_back:
         return
     # Where it was an arm or in shadow before, no study keeps it for that.
-    same = and_(deployments.c.model == row.model, deployments.c.manifest == row.manifest, deployments.c.mode != LIVE)
-    connection.execute(update(deployments).where(same).values(is_taken_back=True))
-    mine = and_(jobs.c.model == row.model, jobs.c.model_hash == row.hash, jobs.c.state.in_(OPEN))
-    for job in connection.execute(select(jobs.c.job, jobs.c.study).where(mine)).all():
-        closed(connection, job.job, "superseded", f"its package was taken back: {because}", who)
-        connection.execute(update(studies).where(studies.c.study == job.study).values(routed=0))
+    same = and_(
+        tables.deployments.c.model == row.model,
+        tables.deployments.c.manifest == row.manifest,
+        tables.deployments.c.mode != LIVE,
+    )
+    connection.execute(update(tables.deployments).where(same).values(is_taken_back=True))
+    mine = and_(tables.jobs.c.model == row.model, tables.jobs.c.model_hash == row.hash, tables.jobs.c.state.in_(OPEN))
+    for job in connection.execute(select(tables.jobs.c.job, tables.jobs.c.study).where(mine)).all():
+        job_queue.close_job(connection, job.job, "superseded", f"its package was taken back: {because}", who)
+        connection.execute(update(tables.studies).where(tables.studies.c.study == job.study).values(routed=0))
 
 
 def _verify(row: Row[Any]) -> None:
     """Raise IntegrityError unless a package is, file by file, the one that was noted."""
     folder = Path(row.folder)
-    verify(folder)
-    if digest(folder / MANIFEST) != row.manifest:
+    record_files.verify_seal(folder)
+    if record_files.file_digest(folder / MANIFEST) != row.manifest:
         raise IntegrityError("is another package than the one of the change", row.folder, "Restore it, or ask anew")

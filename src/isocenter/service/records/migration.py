@@ -8,15 +8,16 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
 
-from isocenter.service.records.database import Database, opened
+from isocenter.service.records import record_database
+from isocenter.service.records.record_database import Database
 
 # Of nodes that do so at once, one does: one of PostgreSQL's advisory locks that others hardly take.
 LOCK = 0x150CE97E
 
 
-def migrated(url: str) -> Database:
+def migrate_database(url: str) -> Database:
     """The database of a URL with the newest tables. Raises ResourceError where it does not answer."""
-    database = opened(url)
+    database = record_database.open_database(url)
     with database.write() as connection:
         if database.skips_locked:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})

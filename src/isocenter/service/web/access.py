@@ -19,10 +19,11 @@ from starlette.requests import cookie_parser
 from starlette.types import Scope
 
 from isocenter.errors import UsageError
+from isocenter.service import configuration
+from isocenter.service.configuration import TOKEN, NodeSettings
 from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts
 from isocenter.service.records.actor import ANYONE, MACHINE, Actor
-from isocenter.service.settings import TOKEN, Settings, is_loopback
-from isocenter.service.web.shapes import INFERENCE
+from isocenter.service.web.response_shapes import INFERENCE
 from isocenter.service.web.web_node import WebError
 
 ROLES = ("viewer", "radiologist", "administrator", "service")
@@ -41,21 +42,21 @@ async def _actor(request: Request) -> Actor:
 Who = Annotated[Actor, Depends(_actor)]
 
 
-async def _allowed(who: Who, declared: SecurityScopes) -> None:
+async def _allow(who: Who, declared: SecurityScopes) -> None:
     if not {who.role, *ANYBODY}.intersection(declared.scopes):
         needed = " or ".join(declared.scopes)
         problem = f"this is not for the role {who.role}" if who.role else "you have not logged in"
         raise WebError(403, problem, "the request", f"Ask an administrator for the role {needed}")
 
 
-def roles(names: Sequence[str]) -> Any:
+def require_roles(names: Sequence[str]) -> Any:
     """Dependency of a route by which those of these roles may ask for it; `ANYBODY`: without logging in, too."""
     if not names or not {*names} <= {*ROLES, *ANYBODY}:
         raise ValueError(f"the roles are {', '.join(ROLES)}, or {ANYBODY[0]} alone")
-    return Security(_allowed, scopes=list(names))
+    return Security(_allow, scopes=list(names))
 
 
-def enter(scope: Scope, actor: Actor) -> None:
+def enter_actor(scope: Scope, actor: Actor) -> None:
     """Note who is behind a request, for its route."""
     scope.setdefault("state", {})[ACTOR] = actor
 
@@ -70,7 +71,7 @@ def open_routes(routers: Iterable[APIRouter]) -> list[APIRoute]:
         for route in router.routes:
             # What is no route of an API, such as a folder of files, has no place for roles.
             dependencies = route.dependencies if isinstance(route, APIRoute) else []
-            declared = [one for one in dependencies if isinstance(one, Declared) and one.dependency is _allowed]
+            declared = [one for one in dependencies if isinstance(one, Declared) and one.dependency is _allow]
             if not isinstance(route, APIRoute) or len(declared) != 1:
                 path = getattr(route, "path", repr(route))
                 remedy = "Add dependencies=[roles(...)] to it, once"
@@ -92,7 +93,7 @@ BASIC = 'Basic realm="Isocenter", charset="UTF-8"'
 THREADS = CapacityLimiter(4)
 
 
-class Identity:
+class RequestIdentity:
     """Finds out who is behind a request.
 
     opened:       routes that may be asked for without logging in
@@ -100,7 +101,7 @@ class Identity:
     """
 
     def __init__(
-        self, settings: Settings, accounts: Accounts, *, opened: Sequence[APIRoute] = (), for_browsers: bool = False
+        self, settings: NodeSettings, accounts: Accounts, *, opened: Sequence[APIRoute] = (), for_browsers: bool = False
     ) -> None:
         self.settings, self.accounts, self.for_browsers = settings, accounts, for_browsers
         self.token = os.environ.get(TOKEN) or None
@@ -117,7 +118,7 @@ class Identity:
                 raise _refusal(403, "only this machine is served", f"Set {ADMIN_PASSWORD} or {TOKEN} for others")
             return Actor(ANYONE.account, ANYONE.role, address)
         is_open = any(route.match(path) for route in self.opened)
-        actor = None if is_health else await self._known(scope, headers, is_open=is_open)
+        actor = None if is_health else await self._identify(scope, headers, is_open=is_open)
         if actor is None and not is_open:
             raise self._unknown(scope, headers)
         return Actor("", "", address) if actor is None else Actor(actor.account, actor.role, address)
@@ -127,11 +128,11 @@ class Identity:
         """Whether the settings alone ask everybody to say who it is."""
         return self.token is not None or self.settings.oidc is not None
 
-    async def _known(self, scope: Scope, headers: Mapping[str, str], *, is_open: bool) -> Actor | None:
+    async def _identify(self, scope: Scope, headers: Mapping[str, str], *, is_open: bool) -> Actor | None:
         """The machine or the person; None where nothing says who it is."""
         if "authorization" in headers:
             return await self._machine(headers)
-        is_foreign = not _is_of_this_origin(headers, self.settings.http.reached)
+        is_foreign = not _is_of_this_origin(headers, self.settings.http.public_address)
         secret = session_secret(self.settings, headers)
         if is_foreign and (secret or scope["method"] not in SAFE):
             raise _refusal(403, "a page of another address asks", "Open the page of this node")
@@ -178,17 +179,17 @@ class Identity:
         return http.url.rstrip("/") if http.url else f"{http.scheme}://{name}:{http.port}"
 
 
-def cookie_name(settings: Settings) -> str:
+def cookie_name(settings: NodeSettings) -> str:
     """The name of a session's cookie; under TLS one that no other address can set (RFC 6265bis 4.1.3.2)."""
-    return "__Host-isocenter" if settings.http.reached.startswith("https://") else "isocenter"
+    return "__Host-isocenter" if settings.http.public_address.startswith("https://") else "isocenter"
 
 
-def session_secret(settings: Settings, headers: Mapping[str, str]) -> str:
+def session_secret(settings: NodeSettings, headers: Mapping[str, str]) -> str:
     """Secret that the browser keeps of its session; empty without one."""
-    return cookie(headers, cookie_name(settings))
+    return read_cookie(headers, cookie_name(settings))
 
 
-def cookie(headers: Mapping[str, str], name: str) -> str:
+def read_cookie(headers: Mapping[str, str], name: str) -> str:
     """A cookie of a request; empty where it has none."""
     return cookie_parser(headers.get("cookie", "")).get(name, "")
 
@@ -206,7 +207,7 @@ def _refusal(status: int, problem: str, remedy: str, headers: Mapping[str, str] 
 def _is_local(headers: Mapping[str, str]) -> bool:
     """Whether a request names this machine; a page from elsewhere has another name for it, or another origin."""
     name = re.fullmatch(r"\[([0-9a-fA-F:]+)\](:\d+)?|([\w.-]+)(:\d+)?", headers.get("host", ""))
-    if name is None or not is_loopback((name[1] or name[3]).lower()):
+    if name is None or not configuration.is_loopback((name[1] or name[3]).lower()):
         return False
     return _is_of_this_origin(headers)
 

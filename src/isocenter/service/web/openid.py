@@ -19,8 +19,8 @@ from joserfc.errors import BadSignatureError, ExpiredTokenError, InvalidKeyIdErr
 from joserfc.jwk import KeySet
 
 from isocenter.errors import IsocenterError
+from isocenter.service.configuration import OidcSection
 from isocenter.service.records.accounts import NAME
-from isocenter.service.settings import Oidc
 
 SECRET = "ISOCENTER_OIDC_SECRET"  # noqa: S105 - the name of a variable
 ANSWER_S = 10.0  # for one answer of the provider
@@ -44,7 +44,7 @@ class ProviderError(IsocenterError):
 
 
 @dataclass(frozen=True)
-class Vouched:
+class VouchedPerson:
     """A person as a provider names it. subject: the provider and its own key of the person, which never changes"""
 
     subject: str
@@ -56,21 +56,21 @@ class Vouched:
 class Provider:
     """The provider of the settings; what it states of itself, and its keys, are asked for when they are needed."""
 
-    settings: Oidc
+    settings: OidcSection
     _stated: dict[str, Any] = field(default_factory=dict)
     _keys: dict[str, Any] = field(default_factory=dict)
     _asked: float = 0.0
 
     def address(self, back: str, state: str, nonce: str, verifier: str) -> str:
         """Address at which a browser logs in. back: where it comes back to. Raises ProviderError."""
-        endpoint = self._known()["authorization_endpoint"]
+        endpoint = self._configuration()["authorization_endpoint"]
         with self._session(back) as session:
             address, _ = session.create_authorization_url(endpoint, state=state, nonce=nonce, code_verifier=verifier)
             return str(address)
 
-    def vouched(self, back: str, code: str, nonce: str, verifier: str) -> Vouched:
+    def vouched_person(self, back: str, code: str, nonce: str, verifier: str) -> VouchedPerson:
         """The person for whom a code was given. Raises ProviderError where it vouches for nobody."""
-        configuration = self._known()
+        configuration = self._configuration()
         with self._session(back) as session:
             try:
                 token = session.fetch_token(
@@ -83,17 +83,17 @@ class Provider:
                     answer.raise_for_status()
                     further = answer.json()
                     if not isinstance(further, dict) or further.get("sub") != claims["sub"]:
-                        raise _refused("it names another person than its token")
+                        raise _refusal("it names another person than its token")
                     claims = {**further, **claims}
             except OAuthError as error:
                 log.warning("the OpenID provider refused a code: %s", error.error)
-                raise _refused("it does not accept its own code") from error
+                raise _refusal("it does not accept its own code") from error
             except (requests.RequestException, ValueError) as error:
                 raise _away(error) from error
         return self._person(claims)
 
     def _session(self, back: str) -> OAuth2Session:
-        taken = self._known().get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        taken = self._configuration().get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         secret = os.environ.get(SECRET)
         # Without a secret PKCE alone shows that the code is ours.
         means = "none" if not secret else next((one for one in MEANS if one in taken), MEANS[0])
@@ -107,15 +107,15 @@ class Provider:
             default_timeout=ANSWER_S,
         )
 
-    def _known(self) -> dict[str, Any]:
+    def _configuration(self) -> dict[str, Any]:
         """Statements of the provider on itself, OpenID Connect Discovery 1.0 4."""
         if not self._stated or time.monotonic() - self._asked > FRESH_S:
             issuer = self.settings.issuer
-            configuration = _asked(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+            configuration = _read_json(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
             if configuration.get("issuer") != issuer:
-                raise _refused(f"it calls itself {str(configuration.get('issuer'))[:200]!r}, and not as [oidc] issuer")
+                raise _refusal(f"it calls itself {str(configuration.get('issuer'))[:200]!r}, and not as [oidc] issuer")
             if not {"authorization_endpoint", "token_endpoint", "jwks_uri"} <= configuration.keys():
-                raise _refused("it does not state where to log in")
+                raise _refusal("it does not state where to log in")
             self._stated, self._keys, self._asked = configuration, {}, time.monotonic()
         return self._stated
 
@@ -137,10 +137,10 @@ class Provider:
             claims = CodeIDToken(decoded.claims, decoded.header, required, about)
             claims.validate(leeway=CLOCKS_S)
         except (ExpiredTokenError, InvalidTokenError) as error:
-            raise _refused(self._of_clocks(decoded.claims)) from error
+            raise _refusal(self._of_clocks(decoded.claims)) from error
         except (JoseError, ValueError, KeyError, TypeError) as error:
             log.warning("the OpenID provider sent a token that is not for us: %s", type(error).__name__)
-            raise _refused("its token is not for this node, or not signed by its keys") from error
+            raise _refusal("its token is not for this node, or not signed by its keys") from error
         return dict(claims)
 
     def _of_clocks(self, claims: Mapping[str, Any]) -> str:
@@ -154,11 +154,11 @@ class Provider:
 
     def _key_set(self, *, anew: bool = False) -> KeySet:
         if anew or not self._keys:
-            self._keys = _asked(self._known()["jwks_uri"])
+            self._keys = _read_json(self._configuration()["jwks_uri"])
         return KeySet.import_key_set(self._keys)  # type: ignore[arg-type]
 
-    def _person(self, claims: Mapping[str, Any]) -> Vouched:
-        has = _listed(claims, self.settings.claim)
+    def _person(self, claims: Mapping[str, Any]) -> VouchedPerson:
+        has = _claim_values(claims, self.settings.claim)
         role = next((role for role in RANKS if self.settings.roles.get(role) in has), None)  # type: ignore[call-overload]
         if role is None:
             problem = f"it gives you no role here: none of {self.settings.claim} is listed in [oidc] roles"
@@ -166,11 +166,11 @@ class Provider:
         names = (str(claims.get(name, "")) for name in CLAIMS_OF_NAMES)
         account = next((name for name in names if re.fullmatch(NAME, name)), None)
         if account is None:
-            raise _refused("it states no name of you that an account could have")
-        return Vouched(f"{self.settings.issuer} {claims['sub']}", account, role)
+            raise _refusal("it states no name of you that an account could have")
+        return VouchedPerson(f"{self.settings.issuer} {claims['sub']}", account, role)
 
 
-def _listed(claims: Mapping[str, Any], name: str) -> list[str]:
+def _claim_values(claims: Mapping[str, Any], name: str) -> list[str]:
     """The values of a claim, which may lie below others."""
     found: Any = claims
     for part in [name] if name in claims else name.split("."):
@@ -178,7 +178,7 @@ def _listed(claims: Mapping[str, Any], name: str) -> list[str]:
     return [str(one) for one in found] if isinstance(found, list) else [found] if isinstance(found, str) else []
 
 
-def _asked(address: str) -> dict[str, Any]:
+def _read_json(address: str) -> dict[str, Any]:
     """JSON at an address of the provider."""
     try:
         answer = requests.get(address, timeout=ANSWER_S)
@@ -194,5 +194,5 @@ def _away(error: Exception) -> ProviderError:
     return ProviderError(503, "it does not answer", "Try again, or log in by password")
 
 
-def _refused(problem: str) -> ProviderError:
+def _refusal(problem: str) -> ProviderError:
     return ProviderError(403, problem, "Begin again, or ask those who run it")

@@ -20,21 +20,30 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from isocenter.errors import IsocenterError, ResourceError, UsageError, fault_of
-from isocenter.service.dicom.listening import server_context
-from isocenter.service.objects.store import ObjectStore
-from isocenter.service.records.accounts import refuse_open_address
-from isocenter.service.records.database import opened
-from isocenter.service.settings import MOST_CONNECTIONS, HttpTls, Settings
-from isocenter.service.web import login, monitor, node, pages, reading, series, studies, worklist
-from isocenter.service.web.access import EVENTS, HEALTH, ROLES, Identity, enter, open_routes, roles
-from isocenter.service.web.dicomweb.retrieve import router as retrieve_router
-from isocenter.service.web.dicomweb.search import router as search_router
-from isocenter.service.web.dicomweb.store import router as store_router
-from isocenter.service.web.dicomweb.workitems import router as workitems_router
-from isocenter.service.web.inference.routes import router as inference_router
-from isocenter.service.web.node import Refusals
-from isocenter.service.web.shapes import Problem, problem_of
+from isocenter import errors
+from isocenter.errors import IsocenterError, ResourceError, UsageError
+from isocenter.service.configuration import MOST_CONNECTIONS, HttpTls, NodeSettings
+from isocenter.service.dicom import dicom_listening
+from isocenter.service.objects.object_store import ObjectStore
+from isocenter.service.records import accounts, record_database
+from isocenter.service.web import (
+    access,
+    login_routes,
+    monitor_routes,
+    node_routes,
+    page_routes,
+    reading_routes,
+    response_shapes,
+    series_routes,
+    study_routes,
+    worklist_routes,
+)
+from isocenter.service.web.access import EVENTS, HEALTH, ROLES, RequestIdentity
+from isocenter.service.web.dicomweb import retrieve, search, workitems
+from isocenter.service.web.dicomweb import store as dicomweb_store
+from isocenter.service.web.inference import routes
+from isocenter.service.web.node_routes import Refusals
+from isocenter.service.web.response_shapes import Problem
 from isocenter.service.web.web_node import WebError, WebNode
 
 HEADERS_S = 10.0  # for the whole head of a request, from the connection or the answer before it
@@ -43,16 +52,16 @@ DRAIN_S = 10  # for answers that are on their way when the node stops
 LOOK_S = 0.05  # how often a stop is looked for
 
 
-def web_listeners(settings: Settings) -> list[socket.socket]:
+def web_listeners(settings: NodeSettings) -> list[socket.socket]:
     """The sockets on which the node is served over HTTP: its API, and OHIF where it is served.
 
     Raises UsageError for a port in use, for an address that others reach where nothing asks who they are, and for TLS
     by files that are no certificate and its key.
     """
     http = settings.http
-    refuse_open_address(settings)
+    accounts.refuse_open_address(settings)
     if http.tls is not None:
-        server_context(http.tls.certificate, http.tls.key)
+        dicom_listening.server_context(http.tls.certificate, http.tls.key)
     with ExitStack() as stack:
         listeners = [stack.enter_context(_listener(http.host, http.port, "http"))]
         if settings.ohif is not None:
@@ -75,7 +84,7 @@ def _listener(host: str, port: int, section: str) -> socket.socket:
     return listener
 
 
-def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], None] | None = None) -> None:
+def run_web(settings: NodeSettings, stop: threading.Event, bound: Callable[[int], None] | None = None) -> None:
     """Serve the node over HTTP until `stop` is set; what is being answered then is answered first.
 
     bound: called with the port of the API once requests are answered
@@ -84,14 +93,14 @@ def run_web(settings: Settings, stop: threading.Event, bound: Callable[[int], No
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it writes what failed, with the words of the error
     with ExitStack() as stack:
         listeners = [stack.enter_context(one) for one in web_listeners(settings)]
-        database = opened(settings.database_url)
+        database = record_database.open_database(settings.database_url)
         store = ObjectStore(settings.folder, "web", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb)
         node = WebNode(settings, database, store, stopping=stop)
         try:
             node.accounts.exist()
             apps = [web_app(node), *([] if settings.ohif is None else [viewer_app(node)])]
             servers = [_server(app, settings.http.tls) for app in apps]
-            asyncio.run(_served(list(zip(servers, listeners, strict=True)), stop, bound))
+            asyncio.run(_serve(list(zip(servers, listeners, strict=True)), stop, bound))
         finally:
             node.computing.close()
             node.volumes.close()
@@ -116,7 +125,7 @@ def _server(app: Any, tls: HttpTls | None) -> _Server:
     return _Server(config)
 
 
-async def _served(
+async def _serve(
     servers: Sequence[tuple[_Server, socket.socket]], stop: threading.Event, bound: Callable[[int], None] | None
 ) -> None:
     """Let each server answer on its socket, until `stop` is set or one of them ends."""
@@ -185,53 +194,53 @@ class ImpatientProtocol(H11Protocol):
 
 RETRY_AFTER_S = 30  # when the disk is full, or the database away
 SEE_OPENAPI = "See /openapi.json"
-DICOMWEB = (store_router, workitems_router, search_router, retrieve_router)
+DICOMWEB = (dicomweb_store.router, workitems.router, search.router, retrieve.router)
 log = logging.getLogger("isocenter")
 
 
 def web_app(web_node: WebNode) -> ASGIApp:
     """The application of a node."""
-    app, described = _app(web_node), APIRouter(dependencies=[roles(ROLES)])
+    app, described = _app(web_node), APIRouter(dependencies=[access.require_roles(ROLES)])
     described.add_api_route("/openapi.json", lambda: JSONResponse(app.openapi()), include_in_schema=False)
     routers = [
         described,
-        node.health_router,
-        login.router,
-        login.accounts_router,
-        node.metrics_router,
-        monitor.router,
-        node.router,
-        studies.router,
-        studies.jobs_router,
-        worklist.router,
-        monitor.notices_router,
-        monitor.incidents_router,
-        studies.aside_router,
-        node.audit_router,
-        monitor.changes_router,
-        series.router,
-        reading.router,
-        worklist.blind_router,
-        reading.correcting_router,
-        pages.router,
-        inference_router,
+        node_routes.health_router,
+        login_routes.router,
+        login_routes.accounts_router,
+        node_routes.metrics_router,
+        monitor_routes.router,
+        node_routes.router,
+        study_routes.router,
+        study_routes.jobs_router,
+        worklist_routes.router,
+        monitor_routes.notices_router,
+        monitor_routes.incidents_router,
+        study_routes.aside_router,
+        node_routes.audit_router,
+        monitor_routes.changes_router,
+        series_routes.router,
+        reading_routes.router,
+        worklist_routes.blind_router,
+        reading_routes.correcting_router,
+        page_routes.router,
+        routes.router,
         *DICOMWEB,
     ]
-    return _guarded(app, web_node, routers)
+    return _guard(app, web_node, routers)
 
 
 def viewer_app(web_node: WebNode) -> ASGIApp:
     """The OHIF viewer, and DICOMweb beside it, for whoever has logged in at the page of the node."""
-    return _guarded(_app(web_node), web_node, [*DICOMWEB, pages.viewer_router], for_browsers=True)
+    return _guard(_app(web_node), web_node, [*DICOMWEB, page_routes.viewer_router], for_browsers=True)
 
 
-def _guarded(app: FastAPI, web_node: WebNode, routers: Sequence[APIRouter], *, for_browsers: bool = False) -> ASGIApp:
+def _guard(app: FastAPI, web_node: WebNode, routers: Sequence[APIRouter], *, for_browsers: bool = False) -> ASGIApp:
     """The application with these routes, each asked for by whoever has a role that it states."""
-    opened = open_routes(routers)
+    opened = access.open_routes(routers)
     for router in routers:
         app.include_router(router)
-    identity = Identity(web_node.settings, web_node.accounts, opened=opened, for_browsers=for_browsers)
-    return Refusals(Guard(app, identity, web_node.settings.http.max_requests), web_node)
+    identity = RequestIdentity(web_node.settings, web_node.accounts, opened=opened, for_browsers=for_browsers)
+    return Refusals(RequestGuard(app, identity, web_node.settings.http.max_requests), web_node)
 
 
 def _app(web_node: WebNode) -> FastAPI:
@@ -256,7 +265,7 @@ def _app(web_node: WebNode) -> FastAPI:
 def _problem(request: Request, status: int, problem: str, remedy: str, where: str = "", **headers: str) -> JSONResponse:
     headers |= {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     path = request.url.path
-    return JSONResponse(problem_of(path, problem, where or path, remedy), status, headers)
+    return JSONResponse(response_shapes.problem_of(path, problem, where or path, remedy), status, headers)
 
 
 def _of_ours(request: Request, error: Exception) -> JSONResponse:
@@ -285,7 +294,7 @@ def _of_time(request: Request, error: Exception) -> JSONResponse:
 
 def _of_a_fault(request: Request, error: Exception) -> JSONResponse:
     """Log an error's kind and place alone: its words, or the path, may hold a UID or a name."""
-    log.error("a request failed: %s", fault_of(error))
+    log.error("a request failed: %s", errors.describe_fault(error))
     return _problem(request, 500, "the node has a fault", "Look into its log, and report it")
 
 
@@ -300,14 +309,14 @@ API, MOST_BODY_BYTES = "/api/", 1 << 24
 HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
 
-class Guard:
+class RequestGuard:
     """Finds out who asks; refuses who is unknown, and who asks when too many do; ends requests that stand still.
 
     max_requests: how many are answered at once; those of health are not counted, nor refused for others, and neither
                   are pages that wait for changes
     """
 
-    def __init__(self, app: ASGIApp, identity: Identity, max_requests: int) -> None:
+    def __init__(self, app: ASGIApp, identity: RequestIdentity, max_requests: int) -> None:
         self.app, self.identity, self.max_requests = app, identity, max_requests
         self._in_flight = 0
 
@@ -323,10 +332,10 @@ class Guard:
         try:
             refused = await self._refusal(scope, headers)
             if refused is not None:
-                await refused(scope, receive, _marked(send))
+                await refused(scope, receive, _mark(send))
                 return
             most = MOST_BODY_BYTES if scope["path"].startswith(API) else None
-            await self.app(scope, _impatient(receive, most), _marked(send))
+            await self.app(scope, _impatient(receive, most), _mark(send))
         finally:
             self._in_flight -= not is_uncounted
 
@@ -340,7 +349,7 @@ class Guard:
     async def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> JSONResponse | None:
         """Refuse a request of somebody unknown; else the request knows who asks."""
         try:
-            enter(scope, await self.identity.actor(scope, headers))
+            access.enter_actor(scope, await self.identity.actor(scope, headers))
         except WebError as error:
             return _no(scope["path"], error.status, error.problem, error.remedy, error.headers)
         except IsocenterError as error:  # the database is away
@@ -360,7 +369,7 @@ def _too_long(scope: Scope, headers: Mapping[str, str]) -> JSONResponse | None:
 
 
 def _no(path: str, status: int, problem: str, remedy: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(problem_of(path, problem, "the request", remedy), status, headers)
+    return JSONResponse(response_shapes.problem_of(path, problem, "the request", remedy), status, headers)
 
 
 def _impatient(receive: Receive, most: int | None) -> Receive:
@@ -382,7 +391,7 @@ def _impatient(receive: Receive, most: int | None) -> Receive:
     return received
 
 
-def _marked(send: Send) -> Send:
+def _mark(send: Send) -> Send:
     """Answers with the headers that all have, unless an answer states its own."""
 
     async def sent(message: Message) -> None:

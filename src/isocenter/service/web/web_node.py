@@ -20,23 +20,22 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select, tuple_
 
 from isocenter.errors import IsocenterError
+from isocenter.service import _node_folder
+from isocenter.service.configuration import NodeSettings
+from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import Received
-from isocenter.service.objects.store import ObjectStore, key_of
-from isocenter.service.reading.volumes import Volumes
+from isocenter.service.objects.object_store import ObjectStore
+from isocenter.service.reading.volume_slices import VolumeCache
+from isocenter.service.records import audit_records, deployments, tables
 from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.audit import record
-from isocenter.service.records.database import Database
-from isocenter.service.records.deployments import models_of
-from isocenter.service.records.index import Index
-from isocenter.service.records.jobs import Jobs
-from isocenter.service.records.tables import studies
-from isocenter.service.records.workitems import Workitems
-from isocenter.service.routing.facts import ModelFacts
-from isocenter.service.routing.rules import rules_of
-from isocenter.service.settings import Settings
-from isocenter.service.stored import stored_models
-from isocenter.service.web.inference.computing import Computing
+from isocenter.service.records.job_queue import Jobs
+from isocenter.service.records.record_database import Database
+from isocenter.service.records.study_index import StudyIndex
+from isocenter.service.records.workitem_records import Workitems
+from isocenter.service.routing import routing_rules
+from isocenter.service.routing.routing_facts import ModelFacts
+from isocenter.service.web.inference.computing import ModelProcess
 from isocenter.service.web.openid import Provider
 
 UID = r"^[0-9.]{1,64}$"
@@ -62,14 +61,14 @@ class Arrivals:
 
     def add(self, received: Received) -> None:
         """An object that now has its final name."""
-        study, now = key_of(received.study), time.monotonic()
+        study, now = object_store.uid_key(received.study), time.monotonic()
         with self._lock:
             self._last.pop(study, None)
             self._last[study] = (received.path, now)
             while (oldest := next(iter(self._last))) != study and now - self._last[oldest][1] > ENTERED_S:
                 del self._last[oldest]
 
-    def wait(self, index: Index) -> None:
+    def wait(self, index: StudyIndex) -> None:
         """Until those that have come by now have their rows; not longer than two seconds after they came."""
         with self._lock:
             waiting = dict(self._last)
@@ -88,7 +87,7 @@ class Arrivals:
                 del self._last[study]
 
 
-class Changes:
+class WorklistDigest:
     """A digest of the worklist, made once for all who wait for its changes."""
 
     def __init__(self) -> None:
@@ -104,7 +103,7 @@ class Changes:
             return self._digest
 
 
-class Openings:
+class StudyOpenings:
     """Studies that people have had open of late, so that all slices of a study are one event of the audit."""
 
     def __init__(self) -> None:
@@ -173,22 +172,22 @@ def _refused_log_in(status: int, problem: str, wait: float) -> WebError:
 class WebNode:
     """A node as the web process sees it. stopping: set once it is to stop, for answers that have no end"""
 
-    settings: Settings
+    settings: NodeSettings
     database: Database
     store: ObjectStore
     stopping: threading.Event = field(default_factory=threading.Event)
-    changes: Changes = field(default_factory=Changes)
+    changes: WorklistDigest = field(default_factory=WorklistDigest)
     arrivals: Arrivals = field(default_factory=Arrivals)
-    openings: Openings = field(default_factory=Openings)
+    openings: StudyOpenings = field(default_factory=StudyOpenings)
     log_ins: LogIns = field(default_factory=LogIns)
-    computing: Computing = field(init=False)
+    computing: ModelProcess = field(init=False)
     accounts: Accounts = field(init=False)
-    volumes: Volumes = field(init=False)
+    volumes: VolumeCache = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accounts", Accounts(self.database))
-        object.__setattr__(self, "computing", Computing(self.settings))
-        object.__setattr__(self, "volumes", Volumes(self.settings.page.memory_gb * 1e9))
+        object.__setattr__(self, "computing", ModelProcess(self.settings))
+        object.__setattr__(self, "volumes", VolumeCache(self.settings.page.memory_gb * 1e9))
 
     @cached_property
     def provider(self) -> Provider | None:
@@ -201,9 +200,9 @@ class WebNode:
         return self.settings.folder
 
     @property
-    def index(self) -> Index:
+    def index(self) -> StudyIndex:
         """The tables of studies."""
-        return Index(self.database)
+        return StudyIndex(self.database)
 
     @property
     def models(self) -> dict[str, ModelFacts]:
@@ -213,12 +212,12 @@ class WebNode:
     def models_of(self, study: Row[Any] | None) -> dict[str, ModelFacts]:
         """The facts of the models that answer a study."""
         with self.database.read() as connection:
-            return models_of(connection, stored_models(self.folder), study)
+            return deployments.models_of(connection, _node_folder.stored_models(self.folder), study)
 
     @property
     def workitems(self) -> Workitems:
         """Orders of jobs."""
-        return Workitems(self.database, rules_of(self.settings, self.models))
+        return Workitems(self.database, routing_rules.rules_of(self.settings, self.models))
 
     @property
     def jobs(self) -> Jobs:
@@ -228,7 +227,7 @@ class WebNode:
     def record(self, action: str, thing: str, who: Actor, **details: Any) -> None:
         """An event of the audit that changes nothing else; details: as of `record`. Raises ResourceError."""
         with self.database.write() as connection:
-            record(connection, action, thing, actor=who, **details)
+            audit_records.record_event(connection, action, thing, actor=who, **details)
 
     def record_opening(self, action: str, study: str, who: Actor) -> None:
         """An event of the audit for the first of many requests about a study. study: its key. Raises ResourceError."""
@@ -260,7 +259,7 @@ async def _node(request: Request) -> WebNode:
 Node = Annotated[WebNode, Depends(_node)]
 
 
-def all_entered(node: Node) -> None:
+def wait_for_rows(node: Node) -> None:
     """Wait for the rows of what was just stored, so that it is found at once."""
     node.arrivals.wait(node.index)
 
@@ -275,7 +274,7 @@ JobName = Annotated[str, Path(pattern=KEY)]
 Limit = Annotated[int, Query(ge=1, le=MOST_ROWS)]
 
 
-class Page(BaseModel):
+class PageRequest(BaseModel):
     """Rows of a long list that are asked for: `limit` of them, behind the row that `after` names."""
 
     limit: Annotated[int, Field(ge=1, le=MOST_ROWS)] = 100
@@ -290,18 +289,18 @@ def dicomweb_url(request: Request) -> str:
 
 def study_key(name: str) -> str:
     """The key of a study that is named by key or by UID."""
-    return name if re.fullmatch(KEY, name) else key_of(name)
+    return name if re.fullmatch(KEY, name) else object_store.uid_key(name)
 
 
-def page_of(
-    connection: Connection, table: Table, order: Sequence[Column[Any]], page: Page, *where: ColumnElement[bool]
+def page_rows(
+    connection: Connection, table: Table, order: Sequence[Column[Any]], page: PageRequest, *where: ColumnElement[bool]
 ) -> Sequence[Row[Any]]:
     """Rows of a page, oldest first. order: a time that never changes, and the key. WebError where `after` is no row."""
     conditions = list(where)
     if page.state is not None:
         conditions.append(table.c.state == page.state)
     if page.after is not None:
-        key = study_key(page.after) if table is studies else page.after
+        key = study_key(page.after) if table is tables.studies else page.after
         last = connection.execute(select(*order).where(order[-1] == key)).first()
         if last is None:
             raise WebError(

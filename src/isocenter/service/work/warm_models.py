@@ -14,34 +14,36 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from isocenter import scoring
-from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError, is_out_of_memory
-from isocenter.files import read_codes
-from isocenter.files.dicom import names_structure
-from isocenter.prediction import model_named
-from isocenter.runtime import Model, codes_of, load, ratios_of, with_codes
-from isocenter.service.routing.facts import ModelFacts
-from isocenter.service.settings import ModelSection
-from isocenter.service.work.tensors import output_axes
-from isocenter.tasks import leaves, marks_labels, settings_of
-from isocenter.values import CodedName, Label
+from isocenter import errors
+from isocenter.errors import MEMORY_ERRORS, IntegrityError, MemoryShortageError, UsageError
+from isocenter.files import code_file
+from isocenter.files.dicom import dictionary_codes
+from isocenter.prediction import result_files
+from isocenter.runtime import Model, label_measurements, model_files, result_codes
+from isocenter.scoring.explaining import kept_tests
+from isocenter.service.configuration import ModelSection
+from isocenter.service.routing.routing_facts import ModelFacts
+from isocenter.service.work import answer_tensors
+from isocenter.tasks import properties, task_settings
+from isocenter.values import Label
+from isocenter.values.finding import CodedName
 
 if TYPE_CHECKING:
-    from isocenter.scoring import AnswerMaps
+    from isocenter.scoring.explaining.kept_tests import AnswerMaps
 
 log = logging.getLogger("isocenter")
 
 
 def model_facts(name: str, model: Model) -> ModelFacts:
     """The facts of a model for routing; its hash: weights, task, preprocessing, windows, gate, codes and ratios."""
-    task = {"name": model.task.name, **settings_of(model.task)}
+    task = {"name": model.task.name, **task_settings.settings_of(model.task)}
     settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
     parts = [own for name in ("codes", "measures") if (own := model.record.get(name))]
     parts += [model.parts.settings] if model.parts.settings else []
     text = json.dumps([*settings, model.inference.settings, *parts], sort_keys=True, default=str)
     modality = str(model.preprocessing.settings.get("modality") or "")
-    mapped = next(iter(leaves(model.task).values()))  # of several tasks the one with a label map
-    labels = {label.name: label.value for label in mapped.labels} if marks_labels(mapped) else {}
+    mapped = next(iter(properties.leaf_tasks(model.task).values()))  # of several tasks the one with a label map
+    labels = {label.name: label.value for label in mapped.labels} if properties.marks_labels(mapped) else {}
     axes, frames = model.preprocessing.ndim, model.preprocessing.frames
     return ModelFacts(
         name,
@@ -53,17 +55,17 @@ def model_facts(name: str, model: Model) -> ModelFacts:
         model.task.probable_findings,
         _values(model),
         axes,
-        output_axes(model.task, axes) if frames is None else {},
+        answer_tensors.output_axes(model.task, axes) if frames is None else {},
         str(model.gate),
         model.gate.is_fitted,
         [*_label_faults(model, mapped.labels if labels else ()), *_stray_codes(model)],
-        model_named(model)["version"],
+        result_files.model_identity(model)["version"],
     )
 
 
 def _label_faults(model: Model, labels: Sequence[Label]) -> Iterator[str]:
     """Labels of a label map that DICOM objects cannot name: a segment without a code goes out as tissue."""
-    codes = codes_of(model)
+    codes = result_codes.codes_of_model(model)
     for label in labels:
         own = label.code or next(iter(codes.get(label.name, CodedName()).codes), None)
         title = f"label {label.value}" if label.is_bare else f"label {label.value}, {label.name!r},"
@@ -75,22 +77,26 @@ def _label_faults(model: Model, labels: Sequence[Label]) -> Iterator[str]:
             yield f"{title} has no name"
         elif own is None:
             yield f'{title} has no code: its segment goes out as "Tissue"'
-        elif not names_structure(own):
+        elif not dictionary_codes.names_structure(own):
             yield f"{title} has the code {own.scheme} {own.value}, {own.meaning}, which names no structure"
 
 
 def _stray_codes(model: Model) -> Iterator[str]:
     """Names with codes that the model's answers never state, as where they are misspelt."""
-    labels = {label.name for part in leaves(model.task).values() for label in (*part.channel_labels, *part.labels)}
+    labels = {
+        label.name
+        for part in properties.leaf_tasks(model.task).values()
+        for label in (*part.channel_labels, *part.labels)
+    }
     names = {*labels, *model.task.probable_findings, *_values(model)}
-    for name in codes_of(model).keys() - names:
+    for name in result_codes.codes_of_model(model).keys() - names:
         near = get_close_matches(name, sorted(labels), n=1)
         yield f"a code is given for {name!r}, which the model does not state{f'; {near[0]!r} is near' if near else ''}"
 
 
 def _values(model: Model) -> list[str]:
     """The names of what a model's answers state as a number: those of its task, and its ratios."""
-    names = [*model.task.valued_findings, *(ratio.name for ratio in ratios_of(model))]
+    names = [*model.task.valued_findings, *(ratio.name for ratio in label_measurements.ratios_of(model))]
     channels = model.preprocessing.channels if len(model.preprocessing.channels) > 1 else ()
     of_channels = [f"{name} of {channel}" for name in names if name.endswith("intensity") for channel in channels]
     return list(dict.fromkeys([*names, *of_channels]))
@@ -122,7 +128,7 @@ class WarmModels:
         """
         return self._at(self._key(name, None))
 
-    def of(self, name: str, digest: str) -> Model:
+    def model_for_job(self, name: str, digest: str) -> Model:
         """The model that a job was made for. Raises IntegrityError where the folder holds another one by now."""
         key = self._key(name, digest)
         model, facts = self._at(key)
@@ -138,7 +144,7 @@ class WarmModels:
         if section is None or section.explain == "none":
             return None
         key = self._key(name, digest)
-        return self._maps.setdefault(key, scoring.AnswerMaps(key[1], self.device))
+        return self._maps.setdefault(key, kept_tests.AnswerMaps(key[1], self.device))
 
     def _key(self, name: str, digest: str | None) -> tuple[str, Path]:
         """A model's name and folder. Raises UsageError for a name that is not there."""
@@ -148,23 +154,23 @@ class WarmModels:
 
     def _at(self, key: tuple[str, Path]) -> tuple[Model, ModelFacts]:
         if key not in self._loaded:
-            model = self._read(key)
+            model = self._load(key)
             self._loaded[key] = model, model_facts(key[0], model)
             while len(self._loaded) > 1 and psutil.Process().memory_info().rss > self.memory:
                 self._make_room()
         self._loaded.move_to_end(key)
         return self._loaded[key]
 
-    def _read(self, key: tuple[str, Path]) -> Model:
+    def _load(self, key: tuple[str, Path]) -> Model:
         """Load a model; where memory runs out, as that of a GPU, the others go one after the other until it fits."""
         name, folder = key
         while True:
             try:
-                codes, model = self.sections[name].codes, load(folder, self.device)
+                codes, model = self.sections[name].codes, model_files.load(folder, self.device)
                 model = replace(model, record={**model.record, "name": name})  # as the node calls it
-                return model if codes is None else with_codes(model, read_codes(codes))
+                return model if codes is None else result_codes.with_codes(model, code_file.read_codes(codes))
             except (MemoryShortageError, *MEMORY_ERRORS) as error:
-                if not (self._loaded and is_out_of_memory(error)):
+                if not (self._loaded and errors.is_out_of_memory(error)):
                     raise
             self._make_room()
 

@@ -15,33 +15,28 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from isocenter.errors import (
-    DatasetError,
-    FormatError,
-    IntegrityError,
-    IsocenterError,
-    ResourceError,
-    UsageError,
-    fault_of,
-)
-from isocenter.files import dicom
+from isocenter import errors
+from isocenter.errors import DatasetError, FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
+from isocenter.files.dicom.writing import seg
 from isocenter.lazy import ndimage, pandas
-from isocenter.prediction import algorithm_named, model_named
-from isocenter.runtime import Model, Request
+from isocenter.prediction import result_files
+from isocenter.runtime import Model, ModelRequest
+from isocenter.service.configuration import NodeSettings, RoutingRule
 from isocenter.service.dicom.sending import PeerError
-from isocenter.service.exchange.covariates import Known, known_covariates
-from isocenter.service.monitoring import changes
-from isocenter.service.monitoring.safety import ABSTAIN, STOP, hold_of, with_urgency
-from isocenter.service.records.database import Database
-from isocenter.service.records.deployments import package_finder
-from isocenter.service.records.index import Index
-from isocenter.service.records.jobs import Job, Jobs, Outcome
-from isocenter.service.records.tables import jobs
-from isocenter.service.routing.rules import inputs_hash, series_hash
-from isocenter.service.settings import Rule, Settings
-from isocenter.service.work.answer import MASK, Inputs, Marks, Within, answered, stated, tried_apart
+from isocenter.service.exchange import fhir_covariates
+from isocenter.service.exchange.fhir_covariates import CovariateValue
+from isocenter.service.monitoring import change_comparison, safety
+from isocenter.service.monitoring.safety import ABSTAIN, STOP
+from isocenter.service.records import deployments, tables
+from isocenter.service.records.job_queue import Job, JobOutcome, Jobs
+from isocenter.service.records.record_database import Database
+from isocenter.service.records.study_index import StudyIndex
+from isocenter.service.routing import routing_rules
+from isocenter.service.work import job_answers
+from isocenter.service.work.job_answers import MASK, JobInputs, ObjectMarks, WithinAnswer
 from isocenter.service.work.warm_models import WarmModels
-from isocenter.values import ABSTAINED, ANSWERED, REFUSED
+from isocenter.values import ANSWERED
+from isocenter.values.case_outcome import ABSTAINED, REFUSED
 
 log = logging.getLogger("isocenter")
 
@@ -57,7 +52,7 @@ STOPPED_S = 30.0
 TOO_LONG = 70
 
 
-class Worker:
+class JobWorker:
     """One process that works on jobs until it is stopped.
 
     name:   which no other living worker has
@@ -65,26 +60,33 @@ class Worker:
     """
 
     def __init__(
-        self, settings: Settings, database: Database, rules: Sequence[Rule], name: str, models: Iterable[str] = ()
+        self,
+        settings: NodeSettings,
+        database: Database,
+        rules: Sequence[RoutingRule],
+        name: str,
+        models: Iterable[str] = (),
     ) -> None:
         self.settings, self.name = settings, name
         self.jobs = Jobs(database, settings.queue.lease_s, settings.queue.attempts)
-        self.index = Index(database)
+        self.index = StudyIndex(database)
         self.rules = {rule.name: rule for rule in rules}
         memory = settings.queue.memory_gb / max(1, settings.queue.workers)
         self.without = sorted(set(models) - set(settings.models))
-        self.models = WarmModels(settings.models, memory, packages=package_finder(database, settings.folder))
+        self.models = WarmModels(
+            settings.models, memory, packages=deployments.package_finder(database, settings.folder)
+        )
 
     def warm(self) -> None:
         """Load the models, as many as the memory is meant to hold, so that the first job does not wait for one."""
-        _ = (dicom.write_segmentation, pandas.DataFrame, ndimage.label)  # imported now: they take two seconds
+        _ = (seg.write_segmentation, pandas.DataFrame, ndimage.label)  # imported now: they take two seconds
         for name in self.models.sections:
             with suppress(IsocenterError):  # a job says so
                 self.models[name]
 
     def work(self, stop: threading.Event) -> None:
         """Until it is stopped. What a dead worker of this name held waits again."""
-        self.jobs.released(self.name)
+        self.jobs.release(self.name)
         while not stop.is_set():
             try:
                 job = self.jobs.claim(self.name, self.without)
@@ -92,7 +94,7 @@ class Worker:
                     if not self._shadow_next(stop):
                         stop.wait(IDLE_S)
                     continue
-                with self._held(job, stop):
+                with self._renewing_claim(job, stop):
                     self._done(job)
             except ResourceError as error:
                 log.warning("%s: %s", self.name, error.problem)
@@ -108,20 +110,20 @@ class Worker:
         try:
             outcome = self._outcome(job, room)
             if outcome is not None:
-                self.jobs.finish(job, outcome, publish=lambda: _published(room, job, outcome))
+                self.jobs.finish(job, outcome, publish=lambda: _publish(room, job, outcome))
                 log.info("job %s: %s", job.job, outcome.outcome)
         except IsocenterError as error:
             self.jobs.give_back(job, f"{error.problem}. {error.remedy}", after_s=AGAIN_S)
         except Exception as error:  # whatever a job meets is that job's: it is tried again, then goes aside
-            log.error("job %s: %s", job.job, fault_of(error))
-            self.jobs.give_back(job, f"{fault_of(error)} within the node", after_s=AGAIN_S)
+            log.error("job %s: %s", job.job, errors.describe_fault(error))
+            self.jobs.give_back(job, f"{errors.describe_fault(error)} within the node", after_s=AGAIN_S)
         finally:
             shutil.rmtree(room, ignore_errors=True)
 
     def _shadow_next(self, stop: threading.Event) -> bool:
         """Have a package in shadow answer a job that is done, while nothing else waits; False where there is none."""
         limit = self.settings.queue.job_timeout_s
-        shadowed = changes.claimed(self.jobs.database, self.without, limit)
+        shadowed = change_comparison.claim_shadow_job(self.jobs.database, self.without, limit)
         if shadowed is None:
             return False
         job, results = shadowed.job, self.settings.folder / RESULTS
@@ -129,30 +131,30 @@ class Worker:
         shutil.rmtree(room, ignore_errors=True)  # of a worker that died
         room.mkdir(parents=True)
         try:
-            with self._held(job, stop):
-                inputs, model = self._inputs(job), self.models.of(job.model, job.model_hash)
+            with self._renewing_claim(job, stop):
+                inputs, model = self._inputs(job), self.models.model_for_job(job.model, job.model_hash)
                 if inputs is None:
-                    changes.note(self.jobs.database, shadowed, None, "its images have changed")
+                    change_comparison.note_differences(self.jobs.database, shadowed, None, "its images have changed")
                     return True
                 model_settings, covariates = self.settings.models[job.model], self._covariates(job, model)
-                request = Request(at_most=limit, allow_large=model_settings.allow_large)
-                outcome = answered(
+                request = ModelRequest(at_most=limit, allow_large=model_settings.allow_large)
+                outcome = job_answers.answer_job(
                     job, model, inputs, room, self._marks(job), (), covariates_given=covariates, request=request
                 )
                 masks = (results / job.job / MASK, room / MASK)
-                found = changes.differences(self.jobs.database, shadowed, outcome, masks)
-                changes.note(self.jobs.database, shadowed, found)
+                found = change_comparison.measure_differences(self.jobs.database, shadowed, outcome, masks)
+                change_comparison.note_differences(self.jobs.database, shadowed, found)
         except ResourceError:  # the database is away, or memory is short: it is tried again
             raise
         except Exception as error:  # no answer is a fact about the package, and the node goes on
-            log.warning("change %d: no answer to job %s: %s", shadowed.n, job.job, fault_of(error))
+            log.warning("change %d: no answer to job %s: %s", shadowed.n, job.job, errors.describe_fault(error))
             words = error.problem if isinstance(error, IsocenterError) else type(error).__name__
-            changes.note(self.jobs.database, shadowed, None, words)
+            change_comparison.note_differences(self.jobs.database, shadowed, None, words)
         finally:
             shutil.rmtree(room, ignore_errors=True)
         return True
 
-    def _outcome(self, job: Job, room: Path) -> Outcome | None:
+    def _outcome(self, job: Job, room: Path) -> JobOutcome | None:
         """The outcome of a job; None where it waits: its inputs have changed, or its covariates cannot be asked for."""
         inputs = self._inputs(job)
         if inputs is None:
@@ -166,23 +168,23 @@ class Worker:
             return None
         if hold is not None and hold.action == ABSTAIN:
             reason = f"the model answers nothing until a person undoes it: {hold.because}"
-            return self._announced(job, Outcome(ABSTAINED, reason, send=send, measured=None), inputs, room)
+            return self._announce(job, JobOutcome(ABSTAINED, reason, send=send, measured=None), inputs, room)
         began = time.monotonic()
         try:
-            model = self.models.of(job.model, job.model_hash)
+            model = self.models.model_for_job(job.model, job.model_hash)
         except (IntegrityError, FormatError, UsageError) as error:
-            outcome = Outcome(REFUSED, f"the model {error.problem}. {error.remedy}", send=send)
-            return self._announced(job, outcome, inputs, room)
+            outcome = JobOutcome(REFUSED, f"the model {error.problem}. {error.remedy}", send=send)
+            return self._announce(job, outcome, inputs, room)
         loading = time.monotonic() - began
         try:
             covariates = self._covariates(job, model)
         except (DatasetError, FormatError) as error:
-            outcome = Outcome(REFUSED, f"{error.problem}. {error.remedy}", send=send)
-            return self._announced(job, outcome, inputs, room, model)
+            outcome = JobOutcome(REFUSED, f"{error.problem}. {error.remedy}", send=send)
+            return self._announce(job, outcome, inputs, room, model)
         except PeerError as error:  # a value that nobody could ask for is not a missing one
             self.jobs.give_back(job, f"covariates: the FHIR server {error.problem}", counts=False, after_s=SOURCE_S)
             return None
-        outcome = answered(
+        outcome = job_answers.answer_job(
             job,
             model,
             inputs,
@@ -190,7 +192,7 @@ class Worker:
             self._marks(job),
             send,
             covariates_given=covariates,
-            request=Request(
+            request=ModelRequest(
                 at_most=self.settings.queue.job_timeout_s,
                 allow_large=model_settings is not None and model_settings.allow_large,
             ),
@@ -204,18 +206,20 @@ class Worker:
         if hold is not None:
             outcome = replace(outcome, reason="; ".join(filter(None, [outcome.reason, hold.because])))
         uid, lacking = self.index.uid_of(job.study), list[str]()
-        with tried_apart("the priority or notice", lacking):
-            outcome = with_urgency(outcome, job, uid, self.settings, room)
+        with job_answers.try_apart("the priority or notice", lacking):
+            outcome = safety.with_urgency(outcome, job, uid, self.settings, room)
         outcome = replace(outcome, reason="; ".join(filter(None, [outcome.reason, *lacking])))
         timed = replace(outcome, seconds={"load": loading, **outcome.seconds}, send=send)
-        return self._announced(job, timed, inputs, room, model)
+        return self._announce(job, timed, inputs, room, model)
 
     def _hold(self, job: Job) -> Row[Any] | None:
         """Hold that an alert has put on the model of a job."""
         with self.index.database.read() as connection:
-            return hold_of(connection, job.model)
+            return safety.hold_of(connection, job.model)
 
-    def _announced(self, job: Job, outcome: Outcome, inputs: Inputs, room: Path, model: Model | None = None) -> Outcome:
+    def _announce(
+        self, job: Job, outcome: JobOutcome, inputs: JobInputs, room: Path, model: Model | None = None
+    ) -> JobOutcome:
         """An outcome as its rule tells peers of it: not at all, or without an answer by reports that say why.
 
         model: None where it could not be loaded
@@ -226,25 +230,25 @@ class Worker:
         outcome = replace(outcome, report_to=self.settings.report_to)
         if outcome.outcome == ANSWERED:
             return outcome
-        return stated(
+        return job_answers.state_no_result(
             job,
             outcome,
             inputs,
             room,
-            {"name": job.model, "version": job.model_version} if model is None else model_named(model),
-            algorithm_named(job.model, job.model_version),
+            {"name": job.model, "version": job.model_version} if model is None else result_files.model_identity(model),
+            result_files.algorithm_name(job.model, job.model_version),
             self._marks(job),
         )
 
-    def _marks(self, job: Job) -> Marks:
+    def _marks(self, job: Job) -> ObjectMarks:
         """Marks that the DICOM objects of a job bear."""
         node, model_settings = self.settings.node, self.settings.models.get(job.model)
         paths = {name: self.settings.folder / RESULTS / key / name for name, key in self.jobs.replaced_by(job).items()}
         earlier = {name: path for name, path in paths.items() if path.exists()}
         is_comprehensive = model_settings is not None and model_settings.sr_class == "comprehensive"
-        return Marks(node.uid_root, node.text, is_comprehensive, earlier, self.settings.urgent)
+        return ObjectMarks(node.uid_root, node.text, is_comprehensive, earlier, self.settings.urgent)
 
-    def _covariates(self, job: Job, model: Model) -> Mapping[str, Known]:
+    def _covariates(self, job: Job, model: Model) -> Mapping[str, CovariateValue]:
         """The covariates of a job's patient that the settings have from a FHIR server."""
         model_settings, fhir = self.settings.models.get(job.model), self.settings.fhir
         if model_settings is None or fhir is None or not model_settings.covariates:
@@ -252,7 +256,7 @@ class Worker:
         keys = job.inputs["series"].values()
         headers = (row.attributes for row in self.index.series_of(job.study) if row.series in keys)
         patient: Mapping[str, Any] = next(filter(None, headers), {})
-        return known_covariates(
+        return fhir_covariates.fetch_covariates(
             model_settings.covariates, model.networks.context, patient, fhir, idle_s=self.settings.dicom.idle_s
         )
 
@@ -260,24 +264,26 @@ class Worker:
         """Give a job back whose inputs have changed; the rules will supersede it."""
         self.jobs.give_back(job, "the study grows", counts=False, after_s=AGAIN_S)
 
-    def _inputs(self, job: Job) -> Inputs | None:
+    def _inputs(self, job: Job) -> JobInputs | None:
         """The files of a job's series as they were when it was made; None where there are others by now."""
         paths, contents = {}, {}
         for role, key in job.inputs["series"].items():
             rows = self.index.objects_of(job.study, key)
             paths[role] = [self.settings.folder / row.path for row in rows]
-            contents[key] = series_hash([row.sha256 for row in rows])
+            contents[key] = routing_rules.series_hash([row.sha256 for row in rows])
         inside = job.inputs.get("inside")
-        if inputs_hash(job.inputs["series"], contents, inside) != job.inputs["hash"]:
+        if routing_rules.inputs_hash(job.inputs["series"], contents, inside) != job.inputs["hash"]:
             return None
-        return Inputs(paths, None if inside is None else self._within(job, inside))
+        return JobInputs(paths, None if inside is None else self._within(job, inside))
 
-    def _within(self, job: Job, inside: Mapping[str, Any]) -> Within:
+    def _within(self, job: Job, inside: Mapping[str, Any]) -> WithinAnswer:
         """The answer that a job looks within, and where that lies."""
         with self.index.database.read() as connection:
-            earlier = connection.execute(select(jobs.c.inputs).where(jobs.c.job == inside["job"])).scalar_one()
+            earlier = connection.execute(
+                select(tables.jobs.c.inputs).where(tables.jobs.c.job == inside["job"])
+            ).scalar_one()
         path = self.settings.folder / RESULTS / inside["job"] / "answer.nii.gz"
-        within = Within(path, inside["value"], inside["margin_mm"])
+        within = WithinAnswer(path, inside["value"], inside["margin_mm"])
         keys = set(earlier["series"].values())
         if not keys.isdisjoint(job.inputs["series"].values()):
             return within
@@ -285,7 +291,7 @@ class Worker:
         return replace(within, frames={one.get("FrameOfReferenceUID") for one in facts})
 
     @contextmanager
-    def _held(self, job: Job, stop: threading.Event) -> Iterator[None]:
+    def _renewing_claim(self, job: Job, stop: threading.Event) -> Iterator[None]:
         """Renew the claim while a job is worked on; end the process where it takes too long, or the node stops."""
         over = threading.Event()
         limit, began = self.settings.queue.job_timeout_s, time.monotonic()
@@ -321,7 +327,7 @@ class Worker:
             heart.join()
 
 
-def _published(room: Path, job: Job, outcome: Outcome) -> None:
+def _publish(room: Path, job: Job, outcome: JobOutcome) -> None:
     """Give a result its final name, in place of that of an earlier try, whose files are the same."""
     target = room.parent / job.job
     if not outcome.answers:

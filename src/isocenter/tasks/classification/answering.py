@@ -10,23 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import (
-    SET,
-    Calls,
-    Certainty,
-    Classes,
-    GroupThresholds,
-    OperatingPoint,
-    Rows,
-    class_set,
-    in_json,
-    probabilities_of,
-    uncalibrated_of,
-)
+from isocenter.belief import Certainty, UnseenCases, certainties, class_belief
+from isocenter.belief.class_belief import ClassBelief
+from isocenter.belief.operating_points import Calls, GroupThresholds, OperatingPoint
+from isocenter.belief.prediction_sets import SET
 from isocenter.errors import DatasetError
-from isocenter.evaluation import normalised
-from isocenter.tasks.classification.ordinal import BETWEEN, NONE, Calling, ends, log_probabilities, outputs_of
-from isocenter.tasks.shared import Shares, each_of, log_mean, mean_of
+from isocenter.evaluation import calibration_fit
+from isocenter.tasks.classification import ordinal
+from isocenter.tasks.classification.ordinal import BETWEEN, NONE, CallingRule
+from isocenter.tasks.shared import averages
+from isocenter.tasks.shared.averages import Shares
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
 
@@ -58,10 +51,10 @@ class ClassAnswering(Task):
         return self.order != NONE
 
     @property
-    def calling(self) -> Calling:
+    def calling(self) -> CallingRule:
         """The rule by which a class is predicted."""
         by_group_of = self.positives[0] if self.grouped.levels else ""
-        return Calling.of(self.order, self.costs, len(self.classes), by_group_of=by_group_of)
+        return CallingRule.from_costs(self.order, self.costs, len(self.classes), by_group_of=by_group_of)
 
     @property
     def probability_heads(self) -> tuple[str, ...]:
@@ -71,17 +64,21 @@ class ClassAnswering(Task):
     @property
     def saliency_targets(self) -> tuple[str, ...]:
         """The classes, or the ends of their order."""
-        return ends(self.classes) if self.order in BETWEEN else self.classes
+        return ordinal.extreme_grades(self.classes) if self.order in BETWEEN else self.classes
 
     @property
-    def crossed(self) -> Mapping[str, int]:
+    def folds_by_head(self) -> Mapping[str, int]:
         """{head: folds} whose sets the mean of folds combines."""
-        return self.certainty.crossed("class")
+        return self.certainty.folds_by_head("class")
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The logarithm of the mean probability; of outputs between grades the mean itself."""
         logits = [one["class"] for one in outputs]
-        return {"class": mean_of(logits, shares) if self.order in BETWEEN else log_mean(logits, shares=shares)}
+        return {
+            "class": averages.mean_output(logits, shares)
+            if self.order in BETWEEN
+            else averages.log_mean(logits, shares=shares)
+        }
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(classes, ...) probabilities, brought back to the shares of the training cases."""
@@ -91,28 +88,32 @@ class ClassAnswering(Task):
         """(classes,) logits of one case to probabilities."""
         [(_, arrays)] = slabs  # a vector head is one slab
         logs = self._logs(np.asarray(arrays["class"]))
-        chances = [np.exp(one).tolist() for one in (self._calibrated(logs), normalised(logs))]
+        chances = [np.exp(one).tolist() for one in (self._calibrate(logs), calibration_fit.normalise_logs(logs))]
         calibrated, uncalibrated = (dict(zip(self.classes, one, strict=True)) for one in chances)
-        by_fold = each_of(arrays, "class", outputs_of(self.order, len(self.classes)))
-        by_fold = None if by_fold is None else np.exp(normalised(self._logs(by_fold)))
-        sets = class_set(self.certainty, chances[0], self.classes, each=by_fold)
+        by_fold = averages.outputs_of_each(arrays, "class", ordinal.count_outputs(self.order, len(self.classes)))
+        by_fold = None if by_fold is None else np.exp(calibration_fit.normalise_logs(self._logs(by_fold)))
+        sets = class_belief.class_set(self.certainty, chances[0], self.classes, each=by_fold)
         return Prediction(
             geometry, probabilities=calibrated, confidence=Confidence(set=sets, uncalibrated=uncalibrated)
         )
 
-    def called(self, prediction: Prediction) -> str:
+    def called_class(self, prediction: Prediction) -> str:
         """The class that is called."""
         return self.classes[self.calling.of_prediction(prediction, self.classes, self.thresholds or {})]
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The class that is called, the probability of each, and the set of those that are not ruled out."""
-        probabilities = probabilities_of(prediction)
+        probabilities = certainties.stated_probabilities(prediction)
         chances = {f"probability_{name}": p for name, p in probabilities.items()}
-        return {"predicted": self.called(prediction), **chances, SET: in_json(prediction.confidence.set.get(""))}
+        return {
+            "predicted": self.called_class(prediction),
+            **chances,
+            SET: certainties.set_in_json(prediction.confidence.set.get("")),
+        }
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The probability of each class, which of them is called, and the set of those that are not ruled out."""
-        named, possible = self.called(prediction), prediction.confidence.set.get("")
+        named, possible = self.called_class(prediction), prediction.confidence.set.get("")
         kind = "grade" if self.is_ordered else "class"
         return [
             Finding(
@@ -123,7 +124,7 @@ class ClassAnswering(Task):
                 possible=possible if name == named else None,
                 calibrated=self.certainty.is_calibrated,
             )
-            for name, p in probabilities_of(prediction).items()
+            for name, p in certainties.stated_probabilities(prediction).items()
         ]
 
     @property
@@ -132,30 +133,30 @@ class ClassAnswering(Task):
         return self.classes
 
     @property
-    def answers(self) -> Classes:
+    def answers(self) -> ClassBelief:
         """Classes, with thresholds of the positive ones."""
         instead = "0.5" if len(self.classes) == 2 else "the class that is called"
         calls = Calls(self.point, self.thresholds, self.grouped, instead)
-        return Classes(self.certainty, self.classes, self.is_ordered, self.positives, calls)
+        return ClassBelief(self.certainty, self.classes, self.is_ordered, self.positives, calls)
 
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
         """Probabilities of the classes before calibration, and the index of the class."""
-        outputs = [[uncalibrated_of(one)[name] for name in self.classes] for one in predictions]
+        outputs = [[certainties.uncalibrated_probabilities(one)[name] for name in self.classes] for one in predictions]
         truth, patients = ([self._index(case) for case in cases], [case.patient for case in cases])
-        return Rows(np.array(outputs), np.array(truth), np.array(patients), [case.covariates for case in cases])
+        return UnseenCases(np.array(outputs), np.array(truth), np.array(patients), [case.covariates for case in cases])
 
     def _index(self, case: Case) -> int:
         return class_index(case, self.classes)
 
     def _likely(self, outputs: Floats) -> Floats:
         """(..., outputs) to (..., classes) probabilities, calibrated once unseen cases have found how."""
-        return np.exp(self._calibrated(self._logs(outputs)))
+        return np.exp(self._calibrate(self._logs(outputs)))
 
     def _logs(self, outputs: Floats) -> Floats:
         """(..., outputs) to (..., classes) log probabilities, brought back to the shares of the training cases."""
         shift = [(self.prior_shift or {}).get(name, 0.0) for name in self.classes]
-        return log_probabilities(self.order, outputs) + np.array(shift)
+        return ordinal.log_probabilities(self.order, outputs) + np.array(shift)
 
-    def _calibrated(self, logs: Floats) -> Floats:
+    def _calibrate(self, logs: Floats) -> Floats:
         """(..., classes) log probabilities as unseen cases have found them to be right."""
         return self.certainty.calibrator.classes(logs, self.classes, ordered=self.is_ordered)

@@ -33,7 +33,7 @@ def _focal(logits: Tensor, target: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Loss:
+class ClassLoss:
     """A loss of classes.
 
     cost:    of (batch, classes) logits and (batch,) indices, without a mean
@@ -58,29 +58,29 @@ class Loss:
         return self.weighs or self.adjusts
 
 
-LOSSES: Mapping[str, Loss] = {
-    "ce": Loss(
+LOSSES: Mapping[str, ClassLoss] = {
+    "ce": ClassLoss(
         _entropy,
         "cross-entropy is a proper scoring rule, so its probabilities can be trusted",
         "doi:10.1198/016214506000001437",
         plain=True,
     ),
-    "focal": Loss(
+    "focal": ClassLoss(
         _focal, "nearly right answers count little; probabilities come out too close to one another", "arXiv:1708.02002"
     ),
-    "hardest": Loss(
+    "hardest": ClassLoss(
         _entropy,
         "only the hardest half of each batch counts; probabilities come out unsure",
         "arXiv:1604.03540",
         hardest=0.5,
     ),
-    "class_balanced": Loss(
+    "class_balanced": ClassLoss(
         _entropy,
         "cross-entropy in which classes of few cases count more, and probabilities are corrected afterwards",
         "arXiv:1901.05555",
         weighs=True,
     ),
-    "logit_adjusted": Loss(
+    "logit_adjusted": ClassLoss(
         _entropy,
         "cross-entropy that adds the logarithm of its share to each class's output, so that rare classes keep room",
         "arXiv:2007.07314",
@@ -100,7 +100,7 @@ def class_loss(
     loss = LOSSES[name]
     if loss.balances:
         assert counts is not None  # noqa: S101 - as `check_loss` has seen to
-        logits = logits + logits.new_tensor(np.log(shares(counts))) if loss.adjusts else logits
+        logits = logits + logits.new_tensor(np.log(training_shares(counts))) if loss.adjusts else logits
         weights = logits.new_tensor(effective_weights(counts)) if loss.weighs else weights
     costs = loss.cost(logits, target)
     counted = torch.ones_like(costs) if weights is None else weights[target]
@@ -110,7 +110,7 @@ def class_loss(
     return (costs * counted).sum() / counted.sum()
 
 
-def as_they_come(
+def logits_at_training_shares(
     name: str,
     classes: Sequence[str],
     shifts: Mapping[str, float],
@@ -128,7 +128,7 @@ def as_they_come(
     return {**outputs, "class": outputs["class"] + outputs["class"].new_tensor(sampled)}
 
 
-def shares(counts: Floats) -> Floats:
+def training_shares(counts: Floats) -> Floats:
     """(classes,) of all cases; 0 cases count as half a case: a class never seen is improbable, not impossible."""
     return np.maximum(counts, 0.5) / max(1.0, float(np.sum(counts)))
 
@@ -142,7 +142,7 @@ def effective_weights(counts: Floats) -> Floats:
     return np.asarray(weights.shape[-1] * weights / weights.sum(axis=-1, keepdims=True))
 
 
-def check_loss(name: str, *, smoothing: float, weighted: bool, counted: bool, between: bool) -> None:
+def check_class_loss(name: str, *, smoothing: float, weighted: bool, counted: bool, between: bool) -> None:
     """PlanError for a loss that there is not, or that does not go with the other settings.
 
     between: the network has an output between each two grades, which have a loss of their own
@@ -162,7 +162,7 @@ def check_loss(name: str, *, smoothing: float, weighted: bool, counted: bool, be
         raise PlanError(f"{name} needs the cases of each class", "task.counts", "Give them, or --set task.loss=ce")
 
 
-def check_drawn(name: str, sampling: str) -> None:
+def check_sampling(name: str, sampling: str) -> None:
     """PlanError where the sampling would balance the classes once more, or in shares that nobody knows."""
     if sampling == "by_loss":
         problem = "the class shares in training would not be known, so probabilities could not be corrected"

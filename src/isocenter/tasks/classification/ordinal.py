@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.belief import probabilities_of
+from isocenter.belief import certainties
 from isocenter.errors import PlanError
-from isocenter.evaluation import grade_distances, least_cost
+from isocenter.evaluation import classification
 from isocenter.lazy import torch
-from isocenter.tasks.shared import place_of_target
-from isocenter.values import Floats, Prediction, grades, rising
+from isocenter.tasks.shared import saliency
+from isocenter.values import Floats, Prediction, grading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ NONE = "none"
 
 
 @dataclass(frozen=True)
-class Order:
+class OrdinalMethod:
     """A method by which a network predicts grades.
 
     between:     an output stands between two grades, so that there is one less of them
@@ -43,11 +43,11 @@ class Order:
     conditional: bool = False
 
 
-ORDERS: Mapping[str, Order] = {
-    NONE: Order(),
-    "softmax": Order(),
-    "corn": Order(between=True, conditional=True),
-    "cumulative": Order(between=True),
+ORDERS: Mapping[str, OrdinalMethod] = {
+    NONE: OrdinalMethod(),
+    "softmax": OrdinalMethod(),
+    "corn": OrdinalMethod(between=True, conditional=True),
+    "cumulative": OrdinalMethod(between=True),
 }
 BETWEEN = frozenset(name for name, order in ORDERS.items() if order.between)
 # Two thresholds never meet: the grade between them would be impossible, and its logarithm infinite.
@@ -56,7 +56,7 @@ COSTS = "task.costs"
 
 
 @dataclass(frozen=True, eq=False)
-class Calling:
+class CallingRule:
     """The rule by which a class is called.
 
     costs: (classes, classes) of calling a reference (row) so (column): the class of the least cost on average, if the
@@ -70,7 +70,7 @@ class Calling:
     by_group_of: str = ""
 
     @classmethod
-    def of(cls, order: str, costs: ArrayLike | None, classes: int, *, by_group_of: str = "") -> Calling:
+    def from_costs(cls, order: str, costs: ArrayLike | None, classes: int, *, by_group_of: str = "") -> CallingRule:
         """Costs as they are given; of grades without any the squared distance, as the quadratic kappa counts.
 
         by_group_of: the class that groups have thresholds of; empty where they have none
@@ -80,18 +80,18 @@ class Calling:
         if costs is not None:
             return cls(np.asarray(costs, dtype=np.float64), "; by the least expected cost")
         if order != NONE:
-            return cls(grade_distances(classes, 2), "; by the least expected squared distance")
+            return cls(classification.grade_distances(classes, 2), "; by the least expected squared distance")
         return cls(None, "; by the most probable class")
 
     def __call__(self, probabilities: ArrayLike) -> np.ndarray:
         """(..., classes) to (...) index of the class."""
         if self.costs is None:
             return np.asarray(np.argmax(probabilities, axis=-1))
-        return least_cost(probabilities, self.costs)
+        return classification.least_cost_class(probabilities, self.costs)
 
     def of_prediction(self, prediction: Prediction, classes: Sequence[str], thresholds: Mapping[str, float]) -> int:
         """Index of the class: by the rule, or by the threshold of the patient's group."""
-        probabilities = probabilities_of(prediction)
+        probabilities = certainties.stated_probabilities(prediction)
         if positive := self.by_group_of:
             levels = {**thresholds, **prediction.confidence.thresholds}
             is_called = probabilities[positive] >= levels.get(positive, 0.5)
@@ -99,7 +99,7 @@ class Calling:
         return int(self([probabilities[name] for name in classes]))
 
 
-def outputs_of(order: str, classes: int) -> int:
+def count_outputs(order: str, classes: int) -> int:
     """The number of outputs that a network has for so many classes."""
     return classes - 1 if order in BETWEEN else classes
 
@@ -143,14 +143,14 @@ def expected_grade(order: str, outputs: Tensor) -> Tensor:
     return (above.cumprod(dim=1) if ORDERS[order].conditional else above).sum(dim=1)
 
 
-def ends(classes: Sequence[str]) -> tuple[str, str]:
+def extreme_grades(classes: Sequence[str]) -> tuple[str, str]:
     """The lowest and the highest grade: what an explanation of outputs between grades can speak for."""
     return classes[0], classes[-1]
 
 
-def towards(order: str, outputs: Tensor, classes: Sequence[str], end: str | None) -> Tensor:
+def signed_grade(order: str, outputs: Tensor, classes: Sequence[str], end: str | None) -> Tensor:
     """(batch,) mean place of the grade; negative where the lowest grade is what is asked about."""
-    sign = 1 if end is None else 2 * place_of_target(end, ends(classes)) - 1
+    sign = 1 if end is None else 2 * saliency.place_of_target(end, extreme_grades(classes)) - 1
     return sign * expected_grade(order, outputs)
 
 
@@ -161,12 +161,12 @@ def check_order(order: Any, classes: Sequence[str], smoothing: float, *, is_rank
     """
     if order not in ORDERS:
         raise PlanError(f"there is no order {order!r}", "task.order", f"Choose one of {', '.join(ORDERS)}")
-    numbers = grades(classes)
+    numbers = grading.grades_in_names(classes)
     if order != NONE and numbers is not None and list(numbers) != sorted(numbers):
         problem = f"the classes stand in the order {', '.join(classes)}, and their numbers do not rise"
         raise PlanError(problem, "task.order", "Name them in their order with --labels 0=NAME,1=NAME,...")
     if order != NONE and not is_ranked and len(classes) > 2:
-        scale = rising(classes)
+        scale = grading.order_by_grade(classes)
         why = "their scale rises otherwise" if scale else "that is the alphabet's, and none of grades"
         problem = f"the classes stand in the order {', '.join(classes)}, and {why}"
         example = ",".join(scale or ("mild", "moderate", "severe"))
@@ -177,7 +177,7 @@ def check_order(order: Any, classes: Sequence[str], smoothing: float, *, is_rank
         raise PlanError(problem, "task.smoothing", "Give 0, or --set task.order=softmax")
 
 
-def costs_of(stated_costs: Any, classes: int) -> tuple[tuple[float, ...], ...] | None:
+def parse_costs(stated_costs: Any, classes: int) -> tuple[tuple[float, ...], ...] | None:
     """A table of costs from a plan: a row for each reference, in it what each call costs; PlanError for another."""
     if stated_costs is None:
         return None
@@ -189,13 +189,13 @@ def costs_of(stated_costs: Any, classes: int) -> tuple[tuple[float, ...], ...] |
     return tuple(tuple(row) for row in table.tolist())
 
 
-def prices_of(
+def costs_of_mistakes(
     order: str, costs: tuple[tuple[float, ...], ...] | None, classes: int
 ) -> tuple[tuple[float, ...], ...] | None:
     """The costs by which mistakes are counted: as stated, of grades one unit for each that they miss by; or None."""
     if costs is not None or order == NONE:
         return costs
-    return tuple(tuple(row) for row in grade_distances(classes).tolist())
+    return tuple(tuple(row) for row in classification.grade_distances(classes).tolist())
 
 
 def _log_odds(order: str, outputs: Tensor) -> Tensor:

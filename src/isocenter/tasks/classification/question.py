@@ -9,50 +9,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from isocenter.belief import (
-    CERTAINTY,
-    NOBODY,
-    PREVALENCE,
-    SETS,
-    THRESHOLDS,
-    Certainty,
-    GroupThresholds,
-    OperatingPoint,
-    calling_decisions,
-    certainty_decisions,
-    check_numbers,
-    grouped_decisions,
-    set_decisions,
-)
-from isocenter.errors import DatasetError, PlanError, counted, listed
+from isocenter import errors
+from isocenter.belief import Certainty, certainties, operating_points, prediction_sets
+from isocenter.belief.certainties import CERTAINTY, SETS
+from isocenter.belief.operating_points import NOBODY, PREVALENCE, THRESHOLDS, GroupThresholds, OperatingPoint
+from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
-from isocenter.tasks.classification.losses import (
-    LOSSES,
-    as_they_come,
-    check_drawn,
-    check_loss,
-    class_loss,
-    effective_weights,
-    shares,
-)
-from isocenter.tasks.classification.ordinal import (
-    BETWEEN,
-    NONE,
-    ORDERS,
-    check_order,
-    costs_of,
-    ordinal_loss,
-    outputs_of,
-    prices_of,
-    towards,
-)
-from isocenter.tasks.classification.scoring import METRICS, ClassScoring, selected
-from isocenter.tasks.settings import CLASSES, COUNTS, LOSS, WEIGHTS
-from isocenter.tasks.shared import crossed, of_one, one_answer_length
+from isocenter.tasks.classification import losses, ordinal, scoring
+from isocenter.tasks.classification.losses import LOSSES
+from isocenter.tasks.classification.ordinal import BETWEEN, NONE, ORDERS
+from isocenter.tasks.classification.scoring import METRICS, ClassScoring
+from isocenter.tasks.shared import grid_and_length, left_right, saliency
 from isocenter.tasks.task import Outputs, Uncertain
+from isocenter.tasks.task_settings import CLASSES, COUNTS, LOSS, WEIGHTS
 from isocenter.values import (
-    COMPARED,
     Case,
     Dataset,
     Decision,
@@ -64,11 +35,10 @@ from isocenter.values import (
     Sentence,
     Target,
     Vector,
-    grades,
-    rising,
-    setting,
-    settings_group,
+    grading,
+    setting_fields,
 )
+from isocenter.values.setting_fields import COMPARED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,7 +90,7 @@ SIGNS = re.compile(r"[\s_-]+")
 DECIDES = "--positive NAME decides otherwise"
 
 
-def names_in(positives: Any) -> tuple[str, ...]:
+def positive_names(positives: Any) -> tuple[str, ...]:
     """The classes that a plan states as positive, one name or several; none where it states none."""
     if positives is None:
         return ()
@@ -134,7 +104,7 @@ def plain_names(positive: Sequence[str]) -> str | list[str] | None:
     return positive[0] if len(positive) == 1 else list(positive) or None
 
 
-def prevalences(stated_shares: Any) -> Mapping[str, float] | None:
+def stated_prevalences(stated_shares: Any) -> Mapping[str, float] | None:
     """{class: share of all people} as a plan states it; one number is the share of the positive class, named ""."""
     if stated_shares is None:
         return None
@@ -169,45 +139,45 @@ class Classification(ClassScoring):
     probabilities are right; of grades that of the least squared distance, which is what the quadratic kappa counts.
     """
 
-    classes: tuple[str, ...] = setting(words=CLASSES, compared=True, target=True)
+    classes: tuple[str, ...] = setting_fields.setting(words=CLASSES, compared=True, target=True)
     # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
-    loss_name: str = setting("ce", LOSS, name="loss", search=("ce", "class_balanced", "logit_adjusted"))
-    smoothing: float = setting(
+    loss_name: str = setting_fields.setting("ce", LOSS, name="loss", search=("ce", "class_balanced", "logit_adjusted"))
+    smoothing: float = setting_fields.setting(
         0.0, Sentence("{percent} of each target is spread over all classes", "No target is smoothed")
     )
-    positive: tuple[str, ...] = setting(
+    positive: tuple[str, ...] = setting_fields.setting(
         (),
         Sentence(
             "Sensitivity, predictive values and thresholds are those of {value}",
             "Sensitivity, predictive values and thresholds are those of each class against the rest",
             always=True,
         ),
-        read=names_in,
+        read=positive_names,
         plain=plain_names,
         registered="positive class",
         compared=True,
     )
-    point: OperatingPoint = settings_group(OperatingPoint)
-    counts: Mapping[str, int] | None = setting(None, COUNTS)
-    weights: Mapping[str, float] | None = setting(None, WEIGHTS)
-    prior_shift: Mapping[str, float] | None = setting(
+    point: OperatingPoint = setting_fields.settings_group(OperatingPoint)
+    counts: Mapping[str, int] | None = setting_fields.setting(None, COUNTS)
+    weights: Mapping[str, float] | None = setting_fields.setting(None, WEIGHTS)
+    prior_shift: Mapping[str, float] | None = setting_fields.setting(
         None, Sentence("Log odds are corrected by {each}", "Probabilities need no correction of the prior")
     )
-    thresholds: Mapping[str, float] | None = setting(None, THRESHOLDS, tuned=True)
-    prevalence: Mapping[str, float] | None = setting(
-        None, PREVALENCE, read=prevalences, registered="prevalence", compared=True
+    thresholds: Mapping[str, float] | None = setting_fields.setting(None, THRESHOLDS, tuned=True)
+    prevalence: Mapping[str, float] | None = setting_fields.setting(
+        None, PREVALENCE, read=stated_prevalences, registered="prevalence", compared=True
     )
-    order: str = setting(
+    order: str = setting_fields.setting(
         NONE, Sentence("Grades are taught and measured in their order by {value}", "The classes have no order")
     )
-    is_ranked: bool = setting(
+    is_ranked: bool = setting_fields.setting(
         True, Sentence("The order of the classes is known", only_with=("task.order",)), name="ranked"
     )
-    costs: tuple[tuple[float, ...], ...] | None = setting(
+    costs: tuple[tuple[float, ...], ...] | None = setting_fields.setting(
         None, Sentence("Mistakes cost {value}", "No costs of mistakes are stated"), registered="costs of mistakes"
     )
-    grouped: GroupThresholds = settings_group(GroupThresholds)
-    certainty: Certainty = settings_group(Certainty, *CERTAINTY, *SETS)
+    grouped: GroupThresholds = setting_fields.settings_group(GroupThresholds)
+    certainty: Certainty = setting_fields.settings_group(Certainty, *CERTAINTY, *SETS)
     priced: tuple[tuple[float, ...], ...] | None = field(default=None, compare=False, metadata={COMPARED: True})
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
@@ -222,13 +192,13 @@ class Classification(ClassScoring):
         declared = [label.name for label in dataset.classes.get("class", ())] or list(counts)
         if sum(count > 0 for count in counts.values()) < 2:
             raise DatasetError(
-                f"the training cases have {counted(len(counts), 'class', 'classes')} ({', '.join(counts) or 'none'})",
+                f"the training cases have {errors.count_phrase(len(counts), 'class', 'classes')} ({', '.join(counts) or 'none'})",
                 str(dataset.root or dataset.name),
                 "Give cases of at least two classes",
             )
         shares = ", ".join(f"{counts.get(name, 0)} are {name}" for name in declared)
         here = {name: counts.get(name, 0) for name in declared}
-        taught = loss(fingerprint)
+        taught = decide_loss(fingerprint)
         return {
             "classes": Decision(declared, f"among {sum(counts.values())} training cases {shares}"),
             "positive": positive_decision(declared, here),
@@ -236,28 +206,30 @@ class Classification(ClassScoring):
             "loss": taught,
             "smoothing": Decision(0.0, "smoothed targets would distort the probabilities"),
             "weights": Decision(None, "where a class is scarce its cases are drawn more often instead"),
-            "prior_shift": prior_shift(here, None, str(sampling(fingerprint).value), str(taught.value)),
-            **calling_decisions(),
-            "order": order(declared),
-            "ranked": ranked(declared, is_stated=dataset.ranked),
+            "prior_shift": prior_shift(here, None, str(decide_sampling(fingerprint).value), str(taught.value)),
+            **operating_points.calling_decisions(),
+            "order": decide_order(declared),
+            "ranked": decide_ranking(declared, is_stated=dataset.ranked),
             "costs": Decision(None, "all mistakes cost alike; of grades one unit for each grade that they miss by"),
-            **grouped_decisions(),
-            **certainty_decisions(),
-            **set_decisions(),
+            **operating_points.grouped_decisions(),
+            **certainties.certainty_decisions(),
+            **prediction_sets.prediction_set_decisions(),
         }
 
-    def checked(self) -> Classification:
+    def check_and_fill(self) -> Classification:
         """Fill numbers for each class, and prices; PlanError names the setting that cannot be."""
-        positive = positive_of(self.positive, self.classes)
-        costs = costs_of(self.costs, len(self.classes))
-        prevalence = by_class(self.prevalence, self.classes, (positive or usual_positives(self.classes) or ("",))[0])
-        priced = prices_of(self.order, costs, len(self.classes))
-        check_order(self.order, self.classes, self.smoothing, is_ranked=self.is_ranked)
+        positive = ordered_positives(self.positive, self.classes)
+        costs = ordinal.parse_costs(self.costs, len(self.classes))
+        prevalence = complete_prevalences(
+            self.prevalence, self.classes, (positive or usual_positives(self.classes) or ("",))[0]
+        )
+        priced = ordinal.costs_of_mistakes(self.order, costs, len(self.classes))
+        ordinal.check_order(self.order, self.classes, self.smoothing, is_ranked=self.is_ranked)
         task = replace(self, positive=positive, costs=costs, prevalence=prevalence, priced=priced)
         check_settings(self.classes, self.smoothing, {name: getattr(task, name) for name in BOUNDS})
         check_grouped(self.grouped, self.classes, parted=self.order == NONE and costs is None)
         goes_with = {"weighted": bool(self.weights), "counted": self.counts is not None}
-        check_loss(self.loss_name, smoothing=self.smoothing, **goes_with, between=self.order in BETWEEN)
+        losses.check_class_loss(self.loss_name, smoothing=self.smoothing, **goes_with, between=self.order in BETWEEN)
         return task
 
     @property
@@ -268,7 +240,7 @@ class Classification(ClassScoring):
     @property
     def heads(self) -> Mapping[str, Head]:
         """One vector: an output a class, or one between each two grades."""
-        return {"class": Vector(outputs_of(self.order, len(self.classes)))}
+        return {"class": Vector(ordinal.count_outputs(self.order, len(self.classes)))}
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -276,9 +248,9 @@ class Classification(ClassScoring):
         return tuple(Label(value, name) for value, name in enumerate(self.classes))
 
     @property
-    def mirrored(self) -> tuple[int, ...] | None:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """The class that each becomes in a mirrored image; None where a side has no counterpart among the names."""
-        order = crossed(self.classes)
+        order = left_right.counterpart_places(self.classes)
         if self.order not in BETWEEN or order is None:
             return order
         # Between grades no output belongs to one of them, so that none could change places with another.
@@ -297,22 +269,22 @@ class Classification(ClassScoring):
     def natural(self, outputs: Outputs) -> Outputs:
         """Logits in the shares of the training cases."""
         shifts = {} if self.order in BETWEEN else self.prior_shift or {}
-        return as_they_come(self.loss_name, self.classes, shifts, self.weights or {}, outputs)
+        return losses.logits_at_training_shares(self.loss_name, self.classes, shifts, self.weights or {}, outputs)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, how cases are drawn, and AUROC or kappa to select and judge."""
         return {
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
-            "training.sampling": sampling(fingerprint),
-            **one_answer_length(),
-            **judged(self.is_ordered),
+            "training.sampling": decide_sampling(fingerprint),
+            **grid_and_length.one_answer_length(),
+            **decide_metrics(self.is_ordered),
         }
 
     def under(self, sampling: str) -> dict[str, Decision]:
         """The prior shift of this sampling; PlanError where the loss would balance the classes once more."""
-        check_drawn(self.loss_name, sampling)
+        losses.check_sampling(self.loss_name, sampling)
         shift = prior_shift(self.counts or dict.fromkeys(self.classes, 1), self.weights, sampling, self.loss_name)
-        return {"task.prior_shift": shift, **(judged(True) if self.is_ordered else {})}
+        return {"task.prior_shift": shift, **(decide_metrics(True) if self.is_ordered else {})}
 
     def target(self, case: Case) -> Target:
         """Index of the case's class."""
@@ -325,10 +297,10 @@ class Classification(ClassScoring):
             weights = logits.new_tensor([self.weights.get(name, 1.0) for name in self.classes])
         truth = target.long()
         if self.order in BETWEEN:
-            return ordinal_loss(self.order, logits, truth, weights)
+            return ordinal.ordinal_loss(self.order, logits, truth, weights)
         if self.smoothing:
             return torch.nn.functional.cross_entropy(logits, truth, weight=weights, label_smoothing=self.smoothing)
-        return class_loss(self.loss_name, logits, truth, self._counts, weights)
+        return losses.class_loss(self.loss_name, logits, truth, self._counts, weights)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, classes) probabilities and (batch,) classes."""
@@ -338,21 +310,21 @@ class Classification(ClassScoring):
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """AUROC over the validation cases, of grades the quadratic kappa; minus the log loss where classes lack."""
         probabilities, target = collected["probabilities"].cpu().numpy(), collected["target"].cpu().numpy()
-        return selected(probabilities, target, self.calling, ordered=self.is_ordered)
+        return scoring.class_selection_score(probabilities, target, self.calling, ordered=self.is_ordered)
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the logit of the class, without a target of the winning one; between grades the mean grade."""
         options = (outputs["class"], self.classes, target)
-        return towards(self.order, *options) if self.order in BETWEEN else of_one(*options)
+        return ordinal.signed_grade(self.order, *options) if self.order in BETWEEN else saliency.target_logit(*options)
 
     @property
     def _counts(self) -> Floats | None:
         return None if self.counts is None else np.array([self.counts[name] for name in self.classes], dtype=float)
 
 
-def order(classes: Sequence[str]) -> Decision:
+def decide_order(classes: Sequence[str]) -> Decision:
     """None unless a person says so: numbers alone may be those of classes (BloodMNIST numbers eight kinds of cells)."""
-    is_numbered, scale = grades(classes) is not None, rising(classes)
+    is_numbered, scale = grading.grades_in_names(classes) is not None, grading.order_by_grade(classes)
     if len(classes) > 2 and scale is not None and not is_numbered:
         remedy = "--set task.order=corn (or cumulative, softmax) teaches and measures their order"
         return Decision(NONE, f"{', '.join(scale)} are grades of a known scale: {remedy}", CORN)
@@ -362,11 +334,11 @@ def order(classes: Sequence[str]) -> Decision:
     return Decision(NONE, "no order of the classes was stated")
 
 
-def ranked(classes: Sequence[str], *, is_stated: bool) -> Decision:
+def decide_ranking(classes: Sequence[str], *, is_stated: bool) -> Decision:
     """Whether the order of the classes is known: as a person states it, or by a known scale. The alphabet is none."""
     if is_stated:
         return Decision(True, "the order of the classes was stated")
-    scale = rising(classes)
+    scale = grading.order_by_grade(classes)
     if scale == tuple(classes):
         return Decision(True, "their names are those of a known scale, and rise")
     if scale is None and list(classes) != sorted(classes):
@@ -374,7 +346,7 @@ def ranked(classes: Sequence[str], *, is_stated: bool) -> Decision:
     return Decision(False, "their scale rises otherwise" if scale else "they stand in the order of the alphabet")
 
 
-def judged(ordered: bool) -> dict[str, Decision]:
+def decide_metrics(ordered: bool) -> dict[str, Decision]:
     """The metrics that select a checkpoint and judge the model."""
     if ordered:
         selecting = "it counts a miss by the square of the grades between, as agreement beyond chance"
@@ -388,7 +360,7 @@ def judged(ordered: bool) -> dict[str, Decision]:
     }
 
 
-def loss(fingerprint: Fingerprint) -> Decision:
+def decide_loss(fingerprint: Fingerprint) -> Decision:
     """Cross-entropy, with the logits adjusted where a class is too scarce to be drawn as often as the others."""
     counts = fingerprint.counts()
     rarest = min(counts, key=lambda name: counts[name])
@@ -401,13 +373,13 @@ def loss(fingerprint: Fingerprint) -> Decision:
     return Decision("ce", f"{LOSSES['ce'].because} (for scarce or hard classes: {others})", LOSSES["ce"].source)
 
 
-def sampling(fingerprint: Fingerprint) -> Decision:
+def decide_sampling(fingerprint: Fingerprint) -> Decision:
     """Cases as they come, or class by class where one is scarce and the loss does not see to it."""
     counts = fingerprint.counts()
     rarest = min(counts, key=lambda name: counts[name])
     share, equal = counts[rarest] / sum(counts.values()), 1 / len(counts)
     scarcity = f"{rarest} has {counts[rarest]} of {sum(counts.values())} training cases ({100 * share:.1f} %)"
-    if LOSSES[loss(fingerprint).value].adjusts:
+    if LOSSES[decide_loss(fingerprint).value].adjusts:
         return Decision("natural", f"{scarcity}: the loss balances them, and each case is drawn as often as any other")
     if share < SCARCE * equal:
         return Decision(
@@ -429,12 +401,12 @@ def prior_shift(
     loss = LOSSES[taught]
     if weights is None and sampling == "natural" and not loss.balances:
         return Decision(None, "training sees the classes in their shares of the training cases")
-    here = shares(np.array(list(counts.values()), dtype=np.float64))
+    here = losses.training_shares(np.array(list(counts.values()), dtype=np.float64))
     in_training = here ** SEEN[sampling] * np.array([(weights or {}).get(name, 1.0) for name in counts])
     if loss.adjusts:  # it has taken the shares out of the outputs
         in_training = in_training / here
     if loss.weighs:
-        in_training = in_training * effective_weights(np.array(list(counts.values()), dtype=np.float64))
+        in_training = in_training * losses.effective_weights(np.array(list(counts.values()), dtype=np.float64))
     shifts = np.log(here) - np.log(in_training)
     value = {name: round(float(shift), SHIFT_DIGITS) for name, shift in zip(counts, shifts - shifts.max(), strict=True)}
     causes = {
@@ -446,7 +418,9 @@ def prior_shift(
     return Decision(value, f"{named} made rare classes seem common: back to the shares of the training cases", SAERENS)
 
 
-def by_class(shares: Mapping[str, float] | None, classes: Sequence[str], positive: str) -> Mapping[str, float] | None:
+def complete_prevalences(
+    shares: Mapping[str, float] | None, classes: Sequence[str], positive: str
+) -> Mapping[str, float] | None:
     """Prevalences of which that of one class of two is that of the other too; positive: the class named ""."""
     if shares is None or len(classes) != 2 or len(shares) != 1:
         return shares
@@ -467,7 +441,7 @@ def check_settings(
     if not 0 <= smoothing < 1:
         raise PlanError(f"smoothing {smoothing} is not in [0, 1)", "task.smoothing", "Give a share")
     for name, numbers in by_class_numbers.items():
-        check_numbers(f"task.{name}", numbers or {}, classes, *BOUNDS[name])
+        operating_points.check_thresholds(f"task.{name}", numbers or {}, classes, *BOUNDS[name])
     shares = by_class_numbers.get("prevalence") or {}
     if (total := sum(shares.values())) > 1 + ROUNDING or (len(shares) == len(classes) and total < 1 - ROUNDING):
         problem = f"prevalences of {', '.join(shares)} add up to {total:g}, and one of the classes is right"
@@ -494,7 +468,9 @@ def positive_decision(classes: Sequence[str], counts: Mapping[str, int]) -> Deci
         others = [name for name in classes if name not in absent]
         because = f"{absent[0]} is a word of absence, so that it is the negative class; {DECIDES}"
         return Decision(others[0] if len(classes) == 2 else others, because)
-    words = f"{listed(absent)} are words of absence" if absent else "no class is called by a word of absence"
+    words = (
+        f"{errors.list_phrase(absent)} are words of absence" if absent else "no class is called by a word of absence"
+    )
     if len(classes) > 2:
         return Decision(None, f"{words}, so that each class is compared with the rest; {DECIDES}")
     # The first of the least: of two that are as frequent the last one, as where nothing is known of them.
@@ -505,7 +481,7 @@ def positive_decision(classes: Sequence[str], counts: Mapping[str, int]) -> Deci
     return Decision(rarer, f"{words}, and it is {rank} ({here} {rarer}, {cases_of_other} {other}); {DECIDES}")
 
 
-def positive_of(asked: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+def ordered_positives(asked: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
     """The positive classes that are stated, in the order of all; PlanError for what cannot be."""
     if unknown := [name for name in asked if name not in classes]:
         raise PlanError(f"there is no class {unknown[0]!r}", "task.positive", f"Name one of {', '.join(classes)}")
@@ -525,7 +501,7 @@ def usual_positives(classes: Sequence[str]) -> tuple[str, ...]:
 
 def _absent(classes: Sequence[str]) -> list[str]:
     """The classes whose names say that something is absent; bare numbers of several classes only number them."""
-    if len(classes) > 2 and grades(classes) is not None:
+    if len(classes) > 2 and grading.grades_in_names(classes) is not None:
         return []
     plain = {name: _plain(name) for name in classes}
     words = (

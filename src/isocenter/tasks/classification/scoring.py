@@ -8,54 +8,33 @@ from functools import partial
 
 import numpy as np
 
-from isocenter.belief import (
-    CALIBRATION_METRICS,
-    SET,
-    SET_METRICS,
-    calibration_rows,
-    doubt_rows,
-    in_json,
-    levels_in_words,
-    of_before,
-    probabilities_of,
-    set_rows,
-    slope_rows,
-    stated_chance,
-)
+from isocenter.belief import calibration_scores, certainties, operating_points, prediction_sets
+from isocenter.belief.calibration_scores import CALIBRATION_METRICS
+from isocenter.belief.prediction_sets import SET, SET_METRICS
 from isocenter.evaluation import (
-    CLASS_METRICS,
-    GRADE_METRICS,
-    LABEL_METRICS,
-    THRESHOLD,
-    UNCALIBRATED,
     CaseValues,
-    Confusion,
     Metric,
     Metrics,
     Seed,
     Table,
-    auroc,
-    average_precision,
-    bootstrap,
-    bootstrap_statistic,
-    brier,
-    calibration_error,
-    column_values,
-    figure_label,
-    folds_of,
-    grade_distances,
-    one_against_rest,
-    proportion,
-    ranked_probability_score,
-    weighted_kappa,
+    calibration,
+    case_tables,
+    classification,
+    intervals,
 )
+from isocenter.evaluation.case_tables import THRESHOLD, UNCALIBRATED
+from isocenter.evaluation.classification import CLASS_METRICS, GRADE_METRICS, LABEL_METRICS, Confusion
+from isocenter.evaluation.significance import paired_tests
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, figures
-from isocenter.tasks.classification.answering import ClassAnswering, class_index
-from isocenter.tasks.classification.ordinal import Calling, prices_of
-from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import Called, called_values, discrimination, label_rows, noted
-from isocenter.tasks.task import Guess
+from isocenter.report import Figure
+from isocenter.report.figures import discrimination_figures, slice_figures
+from isocenter.tasks import properties
+from isocenter.tasks.classification import answering, ordinal
+from isocenter.tasks.classification.answering import ClassAnswering
+from isocenter.tasks.classification.ordinal import CallingRule
+from isocenter.tasks.shared import binary_scores
+from isocenter.tasks.shared.binary_scores import BinaryCalls
+from isocenter.tasks.task import BlindGuess
 from isocenter.values import Case, Estimate, Floats, Prediction, Row
 
 # Of classes whose mistakes have costs.
@@ -64,14 +43,14 @@ METRICS = Metrics(
     (*LABEL_METRICS, *CLASS_METRICS, *GRADE_METRICS, *COST_METRICS, *SET_METRICS, *CALIBRATION_METRICS),
     label_word="class",
     of_case="brier",
-).marked(audited=("auroc", "calibration_slope", "coverage"), calibration="ece")
+).mark_audited(audited=("auroc", "calibration_slope", "coverage"), calibration="ece")
 # Of two classes the metrics of calibration that are those of the probability of one of them.
 OF_ONE_SIDE = ("ece_equal_mass", "ece_uncalibrated", "mce", "calibration_")
 PLACES = "; distances in places of the order of the classes"
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class ClassAnswers:
     """Probabilities and references of the cases, with the rules by which classes are called.
 
     classes:       of two the positive one is the second, wherever figures are made
@@ -93,7 +72,7 @@ class Answers:
     probabilities: Floats
     reference: np.ndarray
     predicted: np.ndarray
-    calling: Calling
+    calling: CallingRule
     patients: np.ndarray
     scores: Mapping[str, Floats]
     rule: str
@@ -102,10 +81,10 @@ class Answers:
     costs: Floats | None = None
     uncalibrated: Floats | None = None
 
-    def called(self, index: int) -> tuple[np.ndarray, str]:
+    def calls_at_operating_point(self, index: int) -> tuple[np.ndarray, str]:
         """(cases,) whether the class is called at its operating point, and in words where that lies."""
         if len(self.classes) == 2 and index != self._parting:
-            called, words = self.called(self._parting)
+            called, words = self.calls_at_operating_point(self._parting)
             return ~called, words
         name, usual = self.classes[index], self.predicted == index
         by_level = len(self.classes) == 2 and self.calling.costs is None
@@ -116,7 +95,7 @@ class Answers:
         default = "0.5" if by_level else "the most probable class"
         return (
             called,
-            f"; {name} {levels_in_words(levels, self.rule, default, by_group=bool(self.calling.by_group_of))}",
+            f"; {name} {operating_points.levels_in_words(levels, self.rule, default, by_group=bool(self.calling.by_group_of))}",
         )
 
     @property
@@ -145,19 +124,19 @@ class ClassScoring(ClassAnswering):
     @property
     def primaries(self) -> frozenset[str]:
         """Primary metrics of classes, and those that grades and costs add."""
-        return primaries_of(ordered=self.is_ordered, costly=bool(self.costs))
+        return primary_metrics(ordered=self.is_ordered, costly=bool(self.costs))
 
     @property
     def prices(self) -> tuple[tuple[float, ...], ...] | None:
         """The costs by which mistakes are counted."""
-        return self.priced or prices_of(self.order, self.costs, len(self.classes))
+        return self.priced or ordinal.costs_of_mistakes(self.order, self.costs, len(self.classes))
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case: reference, predicted, the probability of each class, brier, and rps of grades."""
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            index = class_index(case, self.classes)
-            probabilities = [probabilities_of(prediction)[name] for name in self.classes]
+            index = answering.class_index(case, self.classes)
+            probabilities = [certainties.stated_probabilities(prediction)[name] for name in self.classes]
             levels = {**(self.thresholds or {}), **prediction.confidence.thresholds}
             rows.append(
                 {
@@ -165,10 +144,10 @@ class ClassScoring(ClassAnswering):
                     "patient": case.patient,
                     "label": "all",
                     "reference": self.classes[index],
-                    "predicted": self.called(prediction),
+                    "predicted": self.called_class(prediction),
                     **{f"probability_{name}": p for name, p in zip(self.classes, probabilities, strict=True)},
                     **{f"{UNCALIBRATED}_{name}": p for name, p in prediction.confidence.uncalibrated.items()},
-                    SET: in_json(prediction.confidence.set.get("")),
+                    SET: certainties.set_in_json(prediction.confidence.set.get("")),
                     **{f"{THRESHOLD}_{name}": level for name, level in levels.items()},
                     **case_scores(probabilities, index, ordered=self.is_ordered),
                 }
@@ -177,8 +156,12 @@ class ClassScoring(ClassAnswering):
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """AUROC and the like with patients resampled within the classes; then one class against the rest."""
-        doubts = doubt_rows(table, seed=seed)
-        return [*summary_rows(self._sided(table), seed=seed), *set_rows("all", table, seed=seed), *doubts]
+        doubts = calibration_scores.doubt_rows(table, seed=seed)
+        return [
+            *class_summary_rows(self._positive_second(table), seed=seed),
+            *prediction_sets.set_rows("all", table, seed=seed),
+            *doubts,
+        ]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the Brier score, of grades by the ranked probability score."""
@@ -186,8 +169,8 @@ class ClassScoring(ClassAnswering):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the reference in the caption."""
-        probabilities = probabilities_of(prediction)
-        named = self.called(prediction)
+        probabilities = certainties.stated_probabilities(prediction)
+        named = self.called_class(prediction)
         caption = f"Called {named} ({probabilities[named]:.2f})"
         if reference := case.references.get("class"):
             caption += (
@@ -195,17 +178,20 @@ class ClassScoring(ClassAnswering):
                 if reference != named
                 else ", as the reference"
             )
-        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+        return [slice_figures.contours(properties.first_image(case), None, None, (), title=case.id, caption=caption)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Discrimination, calibration and confusion of all cases."""
-        return overview(self._sided(table), folds_of(table))
+        return class_overview(self._positive_second(table), case_tables.count_folds(table))
 
     def case_values(self, table: Table) -> list[CaseValues]:
         """Values of which AUROC, calls, costs and Brier score are made."""
-        return [*class_values(self._sided(table), table["case"].to_numpy(str)), *column_values(table)]
+        return [
+            *class_values(self._positive_second(table), table["case"].to_numpy(str)),
+            *paired_tests.column_values(table),
+        ]
 
-    def guess(self, table: Table) -> Guess:
+    def guess(self, table: Table) -> BlindGuess:
         """The shares of the classes among the training cases, as if no image had been looked at."""
         counted = self.counts or table["reference"].value_counts()
         counts = np.array([float(counted.get(name, 0)) for name in self.classes])
@@ -217,16 +203,16 @@ class ClassScoring(ClassAnswering):
         )
         guessed = guessed.assign(**{name: [row[name] for row in rows] for name in rows[0]})
         metrics = ("quadratic_kappa", "mae") if self.is_ordered else ("auroc", "accuracy")
-        return Guess(guessed, {"": f"always calling {named}"}, metrics)
+        return BlindGuess(guessed, {"": f"always calling {named}"}, metrics)
 
-    def _sided(self, table: Table) -> Answers:
+    def _positive_second(self, table: Table) -> ClassAnswers:
         """Probabilities and references of a table; of two classes the positive one is the second, as in figures."""
         ordered = sorted(self.classes, key=self.positives.__contains__) if len(self.classes) == 2 else self.classes
         return self._answers(table, tuple(ordered))
 
-    def _answers(self, table: Table, classes: tuple[str, ...]) -> Answers:
+    def _answers(self, table: Table, classes: tuple[str, ...]) -> ClassAnswers:
         places = [self.classes.index(name) for name in classes]
-        return Answers(
+        return ClassAnswers(
             classes,
             self.positives,
             table[[f"probability_{name}" for name in classes]].to_numpy(float),
@@ -236,20 +222,22 @@ class ClassScoring(ClassAnswering):
             table["patient"].to_numpy(str),
             {name: table[name].to_numpy(float) for name in ("brier", *(["rps"] * self.is_ordered))},
             str(self.point),
-            levels_of(table, classes, self.thresholds or {}),
+            thresholds_by_class(table, classes, self.thresholds or {}),
             self.prevalence or {},
             None if self.prices is None else np.array(self.prices)[np.ix_(places, places)],
-            of_before(table, *([f"{kind}_{name}" for name in classes] for kind in (UNCALIBRATED, "probability"))),
+            calibration_scores.probabilities_before(
+                table, *([f"{kind}_{name}" for name in classes] for kind in (UNCALIBRATED, "probability"))
+            ),
         )
 
 
-def primaries_of(*, ordered: bool, costly: bool) -> frozenset[str]:
+def primary_metrics(*, ordered: bool, costly: bool) -> frozenset[str]:
     """The metrics that may judge classes; ordered: of grades, whose mistakes have costs too; costly: as stated."""
     unstated = (*(() if ordered else GRADE_METRICS), *(() if ordered or costly else COST_METRICS))
     return METRICS.primaries - {one.name for one in unstated}
 
 
-def levels_of(table: Table, classes: Sequence[str], thresholds: Mapping[str, float]) -> dict[str, Floats]:
+def thresholds_by_class(table: Table, classes: Sequence[str], thresholds: Mapping[str, float]) -> dict[str, Floats]:
     """{class: (cases,) its threshold} as the table has them; of a table without such columns those of the task."""
     levels = {name: np.full(len(table), level) for name, level in thresholds.items()}
     columns = {name: f"{THRESHOLD}_{name}" for name in classes}
@@ -258,24 +246,26 @@ def levels_of(table: Table, classes: Sequence[str], thresholds: Mapping[str, flo
 
 def case_scores(probabilities: Sequence[float], index: int, *, ordered: bool) -> dict[str, float]:
     """The scores of a single case: brier, and rps of grades."""
-    ranked = {"rps": float(ranked_probability_score([probabilities], [index]))} if ordered else {}
-    return {"brier": float(brier([probabilities], [index])), **ranked}
+    ranked = {"rps": float(classification.ranked_probability_score([probabilities], [index]))} if ordered else {}
+    return {"brier": float(classification.brier([probabilities], [index])), **ranked}
 
 
-def selected(probabilities: Floats, reference: np.ndarray, calling: Calling, *, ordered: bool) -> float:
+def class_selection_score(
+    probabilities: Floats, reference: np.ndarray, calling: CallingRule, *, ordered: bool
+) -> float:
     """AUROC, of grades the quadratic kappa; where too few classes are among the cases, the mean log likelihood."""
     classes = probabilities.shape[1]
     if ordered:
-        counts = Confusion.of(calling(probabilities), reference, classes)
-        metric = float(weighted_kappa(counts, grade_distances(classes, 2)))
+        counts = Confusion.from_calls(calling(probabilities), reference, classes)
+        metric = float(classification.weighted_kappa(counts, classification.grade_distances(classes, 2)))
     else:
-        metric = float(one_against_rest(auroc, probabilities, reference))
+        metric = float(classification.one_against_rest(classification.auroc, probabilities, reference))
     if np.isfinite(metric):
         return metric
     return float(np.log(probabilities[np.arange(len(reference)), reference].clip(1e-7)).mean())
 
 
-def summary_rows(answers: Answers, *, seed: Seed) -> list[Row]:
+def class_summary_rows(answers: ClassAnswers, *, seed: Seed) -> list[Row]:
     """Over all classes, those of grades and costs first; then one class against the rest, at the operating point."""
     graded = _of_grades(answers, seed) if "rps" in answers.scores else ()
     return [
@@ -286,7 +276,7 @@ def summary_rows(answers: Answers, *, seed: Seed) -> list[Row]:
     ]
 
 
-def class_values(answers: Answers, cases: np.ndarray) -> Iterator[CaseValues]:
+def class_values(answers: ClassAnswers, cases: np.ndarray) -> Iterator[CaseValues]:
     """Values of which figures of all classes, then of each class against the rest, are made; cases: (cases,) ids."""
     predicted, reference, patients = answers.predicted, answers.reference, answers.patients
     if len(answers.classes) == 2 and len(set(reference.tolist())) == 2:
@@ -299,33 +289,39 @@ def class_values(answers: Answers, cases: np.ndarray) -> Iterator[CaseValues]:
         paid, most = costs[0][reference, predicted], float(costs[0].max())
         yield CaseValues("expected_cost", "all", "mean", cases, patients, paid, worst=most)
     for index in answers.order:
-        yield from called_values(figure_label(answers.classes[index]), _called(answers, index), cases)
+        yield from binary_scores.called_values(
+            case_tables.figure_label(answers.classes[index]), _class_calls(answers, index), cases
+        )
 
 
-def overview(answers: Answers, folds: int) -> list[Figure]:
+def class_overview(answers: ClassAnswers, folds: int) -> list[Figure]:
     """Discrimination, calibration, and what was taken for what; folds: how many models have scored the cases."""
     probabilities, reference, classes = answers.probabilities, answers.reference, answers.classes
     shown = [n for n in answers.order if classes[n] in answers.positives]
-    chance, happened = stated_chance(probabilities, reference)
-    counts = Confusion.of(answers.predicted, reference, len(classes)).counts.astype(int)
+    chance, happened = calibration_scores.chance_and_truth(probabilities, reference)
+    counts = Confusion.from_calls(answers.predicted, reference, len(classes)).counts.astype(int)
     return [
-        *discrimination({classes[n]: (reference == n, probabilities[:, n], answers.patients) for n in shown}, folds),
-        figures.reliability(happened, chance, "Can the probabilities be believed?", caption=_stated_of(answers)),
-        figures.confusion(counts, classes, "Confusion matrix", caption=_how_called(answers)),
+        *binary_scores.discrimination_overview(
+            {classes[n]: (reference == n, probabilities[:, n], answers.patients) for n in shown}, folds
+        ),
+        discrimination_figures.reliability_diagram(
+            happened, chance, "Can the probabilities be believed?", caption=_stated_of(answers)
+        ),
+        discrimination_figures.confusion_plot(counts, classes, "Confusion matrix", caption=_how_called(answers)),
     ]
 
 
-def _how_called(answers: Answers) -> str:
+def _how_called(answers: ClassAnswers) -> str:
     """Rules by which cases in the matrix, and figures by class, are called; empty if by the same."""
     asked = max(n for n, name in enumerate(answers.classes) if name in answers.positives)
-    called, words = answers.called(asked)
+    called, words = answers.calls_at_operating_point(asked)
     if np.array_equal(called, answers.predicted == asked):
         return ""
     rule = answers.calling.by.removeprefix("; ")
     return f"Called {rule}; sensitivity and specificity by class are of calling{words.removeprefix(';')}."
 
 
-def _stated_of(answers: Answers) -> str:
+def _stated_of(answers: ClassAnswers) -> str:
     """Whose probabilities `stated_chance` takes."""
     return f"Probabilities of {answers.classes[1]}." if len(answers.classes) == 2 else ""
 
@@ -337,44 +333,46 @@ def quadratic_kappa(
 
     How many patients there are of each grade is chance too, which decides what is beyond it: none are kept as many.
     """
-    squares = grade_distances(grades, 2)
+    squares = classification.grade_distances(grades, 2)
 
     def kappa(weights: Floats) -> Floats:
         """The quadratic kappa, for each weighting."""
-        return weighted_kappa(Confusion.of(predicted, reference, grades, weights), squares)
+        return classification.weighted_kappa(Confusion.from_calls(predicted, reference, grades, weights), squares)
 
-    return bootstrap_statistic(kappa, patients, seed=seed, exact=False)
+    return intervals.bootstrap_statistic(kappa, patients, seed=seed, exact=False)
 
 
-def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:
+def _of_grades(answers: ClassAnswers, seed: Seed) -> Iterator[Row]:
     reference, predicted = answers.reference, answers.predicted
     estimate = quadratic_kappa(predicted, reference, len(answers.classes), answers.patients, seed=seed)
-    yield Row("quadratic_kappa", "all", noted(estimate, answers.calling.by + PLACES))
+    yield Row("quadratic_kappa", "all", binary_scores.with_note(estimate, answers.calling.by + PLACES))
     missed = np.abs(predicted - reference)
-    estimate = bootstrap(missed, answers.patients, seed=seed, unit="grades")
-    yield Row("mae", "all", noted(estimate, answers.calling.by + PLACES))
-    yield Row("rps", "all", bootstrap(answers.scores["rps"], answers.patients, seed=seed))
+    estimate = intervals.bootstrap(missed, answers.patients, seed=seed, unit="grades")
+    yield Row("mae", "all", binary_scores.with_note(estimate, answers.calling.by + PLACES))
+    yield Row("rps", "all", intervals.bootstrap(answers.scores["rps"], answers.patients, seed=seed))
 
 
-def _of_costs(answers: Answers, seed: Seed) -> Iterator[Row]:
+def _of_costs(answers: ClassAnswers, seed: Seed) -> Iterator[Row]:
     """The mean cost of mistakes: as stated, or one unit for each grade that they miss by."""
     if (priced := _costs(answers)) is None:
         return
     costs, words = priced
     paid = costs[answers.reference, answers.predicted]
-    estimate = bootstrap(paid, answers.patients, seed=seed, unit="cost")
-    yield Row("expected_cost", "all", noted(estimate, answers.calling.by + words))
+    estimate = intervals.bootstrap(paid, answers.patients, seed=seed, unit="cost")
+    yield Row("expected_cost", "all", binary_scores.with_note(estimate, answers.calling.by + words))
 
 
-def _costs(answers: Answers) -> tuple[Floats, str] | None:
+def _costs(answers: ClassAnswers) -> tuple[Floats, str] | None:
     """(classes, classes) costs, as stated or one for each grade, and which in words."""
     if answers.costs is None:
         return None
-    by_grade = "rps" in answers.scores and np.array_equal(answers.costs, grade_distances(len(answers.classes)))
+    by_grade = "rps" in answers.scores and np.array_equal(
+        answers.costs, classification.grade_distances(len(answers.classes))
+    )
     return answers.costs, "; costs of 1 for each grade" if by_grade else "; costs as stated"
 
 
-def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
+def _overall(answers: ClassAnswers, seed: Seed) -> Iterator[Row]:
     probabilities, reference, size = answers.probabilities, answers.reference, len(answers.classes)
     predicted, by = answers.predicted, answers.calling.by
 
@@ -382,43 +380,57 @@ def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
         figure: Callable[[Floats], Floats], note: str = "", exact: bool = True, compares: bool = False
     ) -> Estimate:
         """The figure with patients resampled within the classes."""
-        estimate = bootstrap_statistic(
+        estimate = intervals.bootstrap_statistic(
             figure, answers.patients, strata=reference, seed=seed, exact=exact, compares=compares
         )
-        return noted(estimate, note)
+        return binary_scores.with_note(estimate, note)
 
     def confused(weights: Floats) -> Confusion:
         """The confusion matrix, for each weighting."""
-        return Confusion.of(predicted, reference, size, weights)
+        return Confusion.from_calls(predicted, reference, size, weights)
 
     of_class = f"; of {answers.classes[1]}" if size == 2 else ""
-    for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
+    for metric, figure in (("auroc", classification.auroc), ("average_precision", classification.average_precision)):
         whose = of_class or "; unweighted mean of one class against the rest"
         yield Row(
-            metric, "all", interval(partial(one_against_rest, figure, probabilities, reference), whose, compares=True)
+            metric,
+            "all",
+            interval(partial(classification.one_against_rest, figure, probabilities, reference), whose, compares=True),
         )
-    yield Row("accuracy", "all", noted(proportion(predicted == reference, answers.patients, seed=seed), by))
+    yield Row(
+        "accuracy",
+        "all",
+        binary_scores.with_note(intervals.proportion(predicted == reference, answers.patients, seed=seed), by),
+    )
     yield Row("balanced_accuracy", "all", interval(lambda w: confused(w).balanced_accuracy, by))
     of_all = of_class or "; unweighted mean of the classes"
     yield Row("f1", "all", interval(lambda w: confused(w).f1, of_all + by, exact=False))
     yield Row("mcc", "all", interval(lambda w: confused(w).mcc, by, exact=False))
     yield Row("kappa", "all", interval(lambda w: confused(w).kappa, by, exact=False))
-    yield Row("brier", "all", bootstrap(answers.scores["brier"], answers.patients, seed=seed))
-    error = calibration_error(*stated_chance(probabilities, reference), answers.patients, seed=seed)
-    yield Row("ece", "all", noted(error, of_class))
+    yield Row("brier", "all", intervals.bootstrap(answers.scores["brier"], answers.patients, seed=seed))
+    error = calibration.calibration_error(
+        *calibration_scores.chance_and_truth(probabilities, reference), answers.patients, seed=seed
+    )
+    yield Row("ece", "all", binary_scores.with_note(error, of_class))
     scored = (answers.probabilities, answers.reference, answers.patients)
-    for row in calibration_rows("all", *scored, uncalibrated=answers.uncalibrated, seed=seed):
-        yield replace(row, estimate=noted(row.estimate, of_class * row.metric.startswith(OF_ONE_SIDE)))
+    for row in calibration_scores.calibration_rows("all", *scored, uncalibrated=answers.uncalibrated, seed=seed):
+        yield replace(
+            row, estimate=binary_scores.with_note(row.estimate, of_class * row.metric.startswith(OF_ONE_SIDE))
+        )
     if size > 2:
-        yield from slope_rows([*map(figure_label, answers.classes)], *scored, uncalibrated=answers.uncalibrated)
+        yield from calibration_scores.slope_rows(
+            [*map(case_tables.figure_label, answers.classes)], *scored, uncalibrated=answers.uncalibrated
+        )
 
 
-def _of_class(answers: Answers, index: int, seed: Seed) -> Iterator[Row]:
-    name, called = answers.classes[index], _called(answers, index)
-    yield from label_rows(figure_label(name), called, prevalence=answers.prevalence.get(name), seed=seed)
+def _of_class(answers: ClassAnswers, index: int, seed: Seed) -> Iterator[Row]:
+    name, called = answers.classes[index], _class_calls(answers, index)
+    yield from binary_scores.label_rows(
+        case_tables.figure_label(name), called, prevalence=answers.prevalence.get(name), seed=seed
+    )
 
 
-def _called(answers: Answers, index: int) -> Called:
-    called, at = answers.called(index)
+def _class_calls(answers: ClassAnswers, index: int) -> BinaryCalls:
+    called, at = answers.calls_at_operating_point(index)
     at = answers.role(index) + at
-    return Called(answers.probabilities[:, index], called, answers.reference == index, answers.patients, at)
+    return BinaryCalls(answers.probabilities[:, index], called, answers.reference == index, answers.patients, at)

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.belief import CALLED_FROM, BoxAnswers, Certainty, Rows, boxes_of, calibrated_boxes, sides_of
+from isocenter.belief import Certainty, UnseenCases, box_belief
+from isocenter.belief.box_belief import CALLED_FROM, BoxBelief
 from isocenter.errors import DatasetError
-from isocenter.evaluation import box_iou, entropy
+from isocenter.evaluation import box_matching, uncertainty
 from isocenter.lazy import ndimage
-from isocenter.tasks.shared import BETWEEN, WITHIN, Shares, mean_of
+from isocenter.tasks.shared import averages
+from isocenter.tasks.shared.averages import BETWEEN, WITHIN, Shares
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -31,8 +33,7 @@ from isocenter.values import (
     Prediction,
     Region,
     Slabs,
-    columns_of,
-    table_columns,
+    bounding_boxes,
 )
 
 OVERLAPS = {2: 0.5, 3: 0.1}
@@ -60,9 +61,9 @@ class BoxAnswering(Task):
         return OVERLAPS[self.axes]
 
     @property
-    def measured(self) -> Callable[[Any], Any]:
+    def uncertain_quantity(self) -> Callable[[Any], Any]:
         """The log odds of the classes."""
-        return partial(log_odds, len(self.classes))
+        return partial(box_log_odds, len(self.classes))
 
     @property
     def saliency_targets(self) -> tuple[str, ...]:
@@ -71,7 +72,7 @@ class BoxAnswering(Task):
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the outputs themselves: lengths have no probabilities."""
-        return {HEAD: mean_of([one[HEAD] for one in outputs], shares)}
+        return {HEAD: averages.mean_output([one[HEAD] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(classes, ...) that a voxel is a centre of each class."""
@@ -79,25 +80,29 @@ class BoxAnswering(Task):
         return {HEAD: 1 / (1 + np.exp(-(logits + PRIOR)))}
 
     @property
-    def decoder(self) -> Decoder:
+    def decoder(self) -> BoxDecoder:
         """The steps from outputs to boxes."""
-        return Decoder(self.classes, self.axes, self.typical, LEAST_SCORE, self.suppression)
+        return BoxDecoder(self.classes, self.axes, self.typical, LEAST_SCORE, self.suppression)
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """A box for every voxel that is more of a centre than its neighbours, with its calibrated score."""
-        boxes = self.decoder(((region, with_doubt(arrays, HEAD)) for region, arrays in slabs), geometry)
-        boxes = calibrated_boxes(boxes, self.certainty.calibrator, sides_of(geometry, self.in_voxels))
+        boxes = self.decoder(((region, append_disagreement(arrays, HEAD)) for region, arrays in slabs), geometry)
+        boxes = box_belief.calibrated_boxes(
+            boxes, self.certainty.calibrator, box_belief.voxel_lengths(geometry, self.in_voxels)
+        )
         return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
 
     def outputs(self, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
         """A row for each box that is called: label, score, x0, y0[, z0], x1, y1[, z1]; one of blanks without any."""
-        boxes = boxes_of(prediction)
-        names = columns_of(boxes.axes)
-        return rows_of(boxes, {name: names.index(name) for name in table_columns(boxes.axes)}, prediction.threshold)
+        boxes = box_belief.boxes_of_prediction(prediction)
+        names = bounding_boxes.corner_columns(boxes.axes)
+        return box_rows(
+            boxes, {name: names.index(name) for name in bounding_boxes.table_columns(boxes.axes)}, prediction.threshold
+        )
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The corners (voxels) and the score of each box that is called."""
-        boxes = boxes_of(prediction)
+        boxes = box_belief.boxes_of_prediction(prediction)
         assert boxes.scores is not None  # noqa: S101 - as decoded
         called, calibrated = np.flatnonzero(boxes.scores >= prediction.threshold), boxes.uncalibrated is not None
         rows = [(boxes.names[n], boxes.corners[n].tolist(), "voxels", float(boxes.scores[n])) for n in called]
@@ -109,14 +114,19 @@ class BoxAnswering(Task):
         return self.classes
 
     @property
-    def answers(self) -> BoxAnswers:
+    def answers(self) -> BoxBelief:
         """Boxes, with the score from which on they are called."""
-        return BoxAnswers(self.certainty, self.classes, self.overlap, self.threshold)
+        return BoxBelief(self.certainty, self.classes, self.overlap, self.threshold)
 
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
         """Boxes with the network's scores, and those of the reference."""
-        outputs = [(boxes_of(one), sides_of(one.geometry, self.in_voxels)) for one in predictions]
-        return Rows(outputs, [self._reference(case) for case in cases], np.array([case.patient for case in cases]))
+        outputs = [
+            (box_belief.boxes_of_prediction(one), box_belief.voxel_lengths(one.geometry, self.in_voxels))
+            for one in predictions
+        ]
+        return UnseenCases(
+            outputs, [self._reference(case) for case in cases], np.array([case.patient for case in cases])
+        )
 
     def _reference(self, case: Case) -> BoundingBoxes:
         """The case's boxes; DatasetError for a class that was not trained."""
@@ -150,13 +160,13 @@ CERTAIN = 1e-12
 LEAST_SIDE = 0.5
 
 
-def log_odds(classes: int, outputs: Any) -> Any:
+def box_log_odds(classes: int, outputs: Any) -> Any:
     """(batch, channels, ...) outputs, of arrays and tensors alike, to (batch, classes, ...) log odds."""
     return outputs[:, :classes] + PRIOR
 
 
 @dataclass(frozen=True)
-class Decoder:
+class BoxDecoder:
     """The steps from outputs to boxes.
 
     classes:     names, in order of the first channels
@@ -187,7 +197,7 @@ class Decoder:
         ]
         nothing = _nothing(self.axes, boxes[0][3].shape[1] if boxes else 0)
         corners, kinds, scores, doubt = (np.concatenate(one) for one in zip(nothing, *boxes, strict=True))
-        remaining = distinct(corners, kinds, scores, self.suppression)
+        remaining = suppress_overlapping(corners, kinds, scores, self.suppression)
         return BoundingBoxes(
             _with(corners[remaining], flat),
             tuple(self.classes[kind] for kind in kinds[remaining]),
@@ -267,7 +277,7 @@ def _touching(region: Region, other: Region) -> tuple[int, bool] | None:
     return None
 
 
-def distinct(corners: Floats, kinds: NDArray, scores: Floats, overlap: float) -> NDArray[np.intp]:
+def suppress_overlapping(corners: Floats, kinds: NDArray, scores: Floats, overlap: float) -> NDArray[np.intp]:
     """The numbers of the boxes that overlap no stronger box of their class so much, from the strongest down."""
     order = np.argsort(-scores, kind="stable")[:MOST_PEAKS]
     remaining: list[int] = []
@@ -275,7 +285,7 @@ def distinct(corners: Floats, kinds: NDArray, scores: Floats, overlap: float) ->
         if len(remaining) == MOST_BOXES:
             break
         stronger = [one for one in remaining if kinds[one] == kinds[number]]
-        if not stronger or box_iou(corners[[number]], corners[stronger]).max() < overlap:
+        if not stronger or box_matching.box_iou(corners[[number]], corners[stronger]).max() < overlap:
             remaining.append(number)
     return np.array(remaining, dtype=np.intp)
 
@@ -307,7 +317,7 @@ def _nothing(axes: int, further: int) -> tuple[Floats, NDArray[np.intp], Floats,
     return np.zeros((0, 2 * axes)), np.zeros(0, dtype=np.intp), np.zeros(0), np.zeros((0, further))
 
 
-def with_doubt(arrays: Mapping[str, Array], head: str) -> Array:
+def append_disagreement(arrays: Mapping[str, Array], head: str) -> Array:
     """(channels, *region) outputs, and after them the share of uncertainty about which views disagree, if any did."""
     outputs = np.asarray(arrays[head])
     if f"{head}{BETWEEN}" not in arrays:
@@ -316,14 +326,14 @@ def with_doubt(arrays: Mapping[str, Array], head: str) -> Array:
     return np.concatenate([outputs, between / np.maximum(within + between, CERTAIN)])
 
 
-def rows_of(boxes: BoundingBoxes, columns: Mapping[str, int], least: float) -> list[dict[str, object]]:
+def box_rows(boxes: BoundingBoxes, columns: Mapping[str, int], least: float) -> list[dict[str, object]]:
     """label, score and the corners by name, for each box from a score on; one of blanks where there is none.
 
     Where views were compared also its uncertainty in nats: that of whether it is there, and the part that is theirs.
     """
     assert boxes.scores is not None  # noqa: S101 - they are predicted
     blank: dict[str, object] = {"label": None, "score": None, **dict.fromkeys(columns)}
-    parts = uncertainty_of(boxes)
+    parts = box_uncertainty(boxes)
     blank |= dict.fromkeys(parts)
     rows = [
         {
@@ -338,10 +348,10 @@ def rows_of(boxes: BoundingBoxes, columns: Mapping[str, int], least: float) -> l
     return rows or [blank]
 
 
-def uncertainty_of(boxes: BoundingBoxes) -> dict[str, Floats]:
+def box_uncertainty(boxes: BoundingBoxes) -> dict[str, Floats]:
     """{"total", "aleatoric", "epistemic": (n,) nats} of whether each is there; nothing where no views were compared."""
     if boxes.epistemic is None or boxes.scores is None:
         return {}
-    total = np.asarray(entropy([boxes.scores, 1 - boxes.scores]), dtype=np.float64)
+    total = np.asarray(uncertainty.entropy([boxes.scores, 1 - boxes.scores]), dtype=np.float64)
     epistemic = total * boxes.epistemic
     return {"total": total, "aleatoric": total - epistemic, "epistemic": epistemic}

@@ -13,28 +13,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from isocenter.belief import (
-    CALLED_FROM,
-    CERTAINTY,
-    COVERING,
-    MAIER_HEIN,
-    METHODS_OF_MANY,
-    Certainty,
-    certainty_decisions,
-    risk_decisions,
-)
-from isocenter.errors import DatasetError, PlanError, counted
+from isocenter import errors
+from isocenter.belief import Certainty, certainties, covering_results
+from isocenter.belief.box_belief import CALLED_FROM, MAIER_HEIN
+from isocenter.belief.certainties import CERTAINTY, COVERING, METHODS_OF_MANY
+from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
+from isocenter.tasks import properties
+from isocenter.tasks.detection import scoring
 from isocenter.tasks.detection.answering import HEAD, PRIOR, RANKED
-from isocenter.tasks.detection.scoring import METRICS, SELECTED, BoxScoring, counts_by_score, selected
-from isocenter.tasks.properties import stated_image
-from isocenter.tasks.settings import CLASSES
-from isocenter.tasks.shared import axes_of, coarser, crossed, highest, place_of_target
+from isocenter.tasks.detection.scoring import METRICS, SELECTED, BoxScoring
+from isocenter.tasks.shared import grid_and_length, left_right, saliency
 from isocenter.tasks.task import Outputs, Uncertain
+from isocenter.tasks.task_settings import CLASSES
 from isocenter.values import (
     BoundingBoxes,
-    Boxes,
     Case,
     Dataset,
     Decision,
@@ -45,9 +39,9 @@ from isocenter.values import (
     Merge,
     Sentence,
     Target,
-    setting,
-    settings_group,
+    setting_fields,
 )
+from isocenter.values.prediction import Boxes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,18 +73,18 @@ class Detection(BoxScoring):
     in_voxels:   whether sizes of boxes count voxels wherever their size is known, as where it was not in training
     """
 
-    classes: tuple[str, ...] = setting(words=CLASSES, target=True)
-    axes: int = setting(words=Sentence("Boxes have {value} axes"), target=True)
-    typical: float = setting(words=Sentence("An output of 1 is a length of {value} voxels"))
-    suppression: float = setting(
+    classes: tuple[str, ...] = setting_fields.setting(words=CLASSES, target=True)
+    axes: int = setting_fields.setting(words=Sentence("Boxes have {value} axes"), target=True)
+    typical: float = setting_fields.setting(words=Sentence("An output of 1 is a length of {value} voxels"))
+    suppression: float = setting_fields.setting(
         SUPPRESSION[2], Sentence("Of two boxes of a class that overlap by {percent} or more the weaker is dropped")
     )
-    threshold: float | None = setting(
+    threshold: float | None = setting_fields.setting(
         None,
         Sentence("Boxes are called from a score of {value} on", "No threshold of the score is set yet"),
         tuned=True,
     )
-    certainty: Certainty = settings_group(
+    certainty: Certainty = setting_fields.settings_group(
         Certainty,
         *CERTAINTY,
         *COVERING,
@@ -101,7 +95,7 @@ class Detection(BoxScoring):
             "words": Sentence("Scores of covering boxes are found", "No covering boxes are found yet", always=True)
         },
     )
-    in_voxels: bool = setting(False, Sentence("Sizes of boxes count voxels", "Sizes of boxes are in mm"))
+    in_voxels: bool = setting_fields.setting(False, Sentence("Sizes of boxes count voxels", "Sizes of boxes are in mm"))
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
     merge: ClassVar[Merge] = "gaussian"
@@ -112,7 +106,7 @@ class Detection(BoxScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Classes, axes and typical length for these training cases; DatasetError where none has a box."""
-        boxes_drawn = _drawn(fingerprint)
+        boxes_drawn = _training_boxes(fingerprint)
         counts = Counter(name for boxes in boxes_drawn for name in boxes.names)
         if not counts:
             raise DatasetError(
@@ -122,15 +116,17 @@ class Detection(BoxScoring):
             )
         declared = [label.name for label in dataset.classes.get("boxes", ())] or sorted(counts)
         shares = ", ".join(f"{counts[name]} {name}" for name in declared)
-        axes, physical = axes_of(fingerprint), all(case.physical for case in fingerprint.cases)
-        lengths = np.concatenate([_lengths(boxes, axes) for boxes in boxes_drawn]) / reduction(fingerprint).value
+        axes, physical = grid_and_length.network_axes(fingerprint), all(case.physical for case in fingerprint.cases)
+        lengths = np.concatenate([_lengths(boxes, axes) for boxes in boxes_drawn]) / decide_reduction(fingerprint).value
         return {
-            "classes": Decision(declared, f"{shares} on {counted(len(boxes_drawn), 'training image')}{_made(dataset)}"),
+            "classes": Decision(
+                declared, f"{shares} on {errors.count_phrase(len(boxes_drawn), 'training image')}{_box_origin(dataset)}"
+            ),
             "axes": Decision(axes, f"the images have {axes}"),
             "typical": Decision(
                 round(float(np.median(lengths)), 3),
                 "voxels that the network sees: the median of the sides of "
-                f"{counted(len(lengths) // axes, 'box', 'boxes')}",
+                f"{errors.count_phrase(len(lengths) // axes, 'box', 'boxes')}",
                 ZHOU,
             ),
             "suppression": Decision(
@@ -142,11 +138,11 @@ class Detection(BoxScoring):
             "in_voxels": Decision(
                 not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"
             ),
-            **certainty_decisions(),
-            **risk_decisions("covering boxes may miss a tenth of those of a case on average"),
+            **certainties.certainty_decisions(),
+            **covering_results.risk_decisions("covering boxes may miss a tenth of those of a case on average"),
         }
 
-    def checked(self) -> Detection:
+    def check_and_fill(self) -> Detection:
         """The same detection; PlanError names the setting that cannot be."""
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise PlanError("at least one class is needed, each once", "task.classes", "Name each class once")
@@ -171,9 +167,9 @@ class Detection(BoxScoring):
         return tuple(Label(value, name) for value, name in enumerate(self.classes, start=1))
 
     @property
-    def mirrored(self) -> tuple[int, ...] | None:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """The class that each becomes in a mirrored image; None where a side has no counterpart among the names."""
-        order, channels = crossed(self.classes), len(self.classes) + 2 * self.axes
+        order, channels = left_right.counterpart_places(self.classes), len(self.classes) + 2 * self.axes
         return None if order is None else (*order, *range(len(order), channels))
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -181,8 +177,8 @@ class Detection(BoxScoring):
         selection = "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
         because = "every score enters, without a threshold; a box that overlaps this much is found"
         return {
-            **network(fingerprint),
-            "preprocessing.reduction": reduction(fingerprint),
+            **decide_box_network(fingerprint),
+            "preprocessing.reduction": decide_reduction(fingerprint),
             "training.selection": Decision(SELECTED, selection),
             "evaluation.primary": Decision(self.primary, because, MAIER_HEIN),
         }
@@ -192,7 +188,7 @@ class Detection(BoxScoring):
 
         Raises DatasetError for a class that was not trained, and for boxes on other axes than the image's.
         """
-        boxes, image = self._reference(case), stated_image(case)
+        boxes, image = self._reference(case), properties.first_image(case)
         if boxes.axes != image.geometry.ndim:
             problem = f"boxes of {boxes.axes} axes on an image of {image.geometry.ndim}"
             raise DatasetError(problem, case.id, "Give boxes on every axis of the image")
@@ -208,7 +204,7 @@ class Detection(BoxScoring):
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, overlaps, classes, BINS) true and false boxes by score, and (batch, classes) references."""
         counts = [
-            counts_by_score(self.decoder, one.cpu().numpy(), boxes.cpu().numpy())
+            scoring.counts_by_score(self.decoder, one.cpu().numpy(), boxes.cpu().numpy())
             for one, boxes in zip(outputs[HEAD].float(), target, strict=True)
         ]
         right, wrong, total = (torch.from_numpy(np.stack(one)) for one in zip(*counts, strict=True))
@@ -216,38 +212,42 @@ class Detection(BoxScoring):
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Average precision without interpolation, mean of the overlaps and of the classes that are there."""
-        return selected({name: one.cpu().numpy() for name, one in collected.items()})
+        return scoring.box_selection_score({name: one.cpu().numpy() for name, one in collected.items()})
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the logit of a centre: of the box of a rank, the surest of a class, or the surest of all."""
         logits = outputs[HEAD][:, : len(self.classes)]
         if target in self.classes:
             return logits[:, self.classes.index(target)].flatten(1).amax(dim=1)
-        return highest(logits, 1 if target is None else place_of_target(target, RANKED) + 1)
+        return saliency.peak_logit(logits, 1 if target is None else saliency.place_of_target(target, RANKED) + 1)
 
 
-def reduction(fingerprint: Fingerprint) -> Decision:
+def decide_reduction(fingerprint: Fingerprint) -> Decision:
     """The factor by which images are finer than the smallest kind of box needs."""
     kind = smallest_kind(fingerprint)
     if kind is None:
         return Decision(1.0, "the training cases have no boxes")
     smallest, across = kind
     words = f"half of the boxes of {smallest} are less than {across:.3g} voxels across"
-    return replace(coarser(fingerprint, across, FINE_ENOUGH, words), source=ZHOU)
+    return replace(grid_and_length.decide_coarser_grid(fingerprint, across, FINE_ENOUGH, words), source=ZHOU)
 
 
 def smallest_kind(fingerprint: Fingerprint) -> tuple[str, float] | None:
     """The class whose boxes are shortest, and the median of their shortest sides in voxels; None without a box."""
-    lengths, axes = _drawn(fingerprint), axes_of(fingerprint)
+    lengths, axes = _training_boxes(fingerprint), grid_and_length.network_axes(fingerprint)
     kinds = {name for boxes in lengths for name in boxes.names}
-    least = {name: _across([boxes.of(name) for boxes in lengths], axes) for name in sorted(kinds)}
+    least = {name: _across([boxes.of_class(name) for boxes in lengths], axes) for name in sorted(kinds)}
     return min(least.items(), key=lambda item: item[1], default=None)
 
 
-def network(fingerprint: Fingerprint) -> dict[str, Decision]:
+def decide_box_network(fingerprint: Fingerprint) -> dict[str, Decision]:
     """A pyramid where its coarser answers are fine enough, in pictures at the rate at which it was tried."""
     smallest = smallest_kind(fingerprint)
-    if axes_of(fingerprint) == 2 and smallest is not None and reduction(fingerprint).value > 1:
+    if (
+        grid_and_length.network_axes(fingerprint) == 2
+        and smallest is not None
+        and decide_reduction(fingerprint).value > 1
+    ):
         because = (
             f"half of the boxes of {smallest[0]} are {smallest[1]:.3g} voxels across or more: a network that answers "
             "for every fourth voxel tells them apart, in a fraction of the time"
@@ -256,7 +256,7 @@ def network(fingerprint: Fingerprint) -> dict[str, Decision]:
             "network.name": Decision("pyramid", because, "arXiv:1612.03144"),
             "training.learning_rate": Decision(2e-3, "the rate of a trial on blood smears; no other was tried"),
         }
-    if axes_of(fingerprint) == 3 and smallest is not None and smallest[1] >= PYRAMID_IN_VOLUMES:
+    if grid_and_length.network_axes(fingerprint) == 3 and smallest is not None and smallest[1] >= PYRAMID_IN_VOLUMES:
         because = (
             f"half of the boxes of {smallest[0]} are {smallest[1]:.3g} voxels across or more: of simulated nodules of "
             "such a size it finds more than maps of centres do, in as many minutes"
@@ -265,12 +265,12 @@ def network(fingerprint: Fingerprint) -> dict[str, Decision]:
     return {"network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597")}
 
 
-def _made(dataset: Dataset) -> str:
+def _box_origin(dataset: Dataset) -> str:
     """The origin of the boxes in words, where no file has them."""
     return f"; {dataset.derived['boxes']}" if "boxes" in dataset.derived else ""
 
 
-def _drawn(fingerprint: Fingerprint) -> list[BoundingBoxes]:
+def _training_boxes(fingerprint: Fingerprint) -> list[BoundingBoxes]:
     """The boxes of each training case that has a reference."""
     return [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
 
@@ -315,7 +315,7 @@ AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, eq=False)
-class Maps:
+class BoxTarget:
     """The target of one image.
 
     heat:    (classes, *spatial) 1 in the voxel of a centre, falling to 0
@@ -332,7 +332,7 @@ class Maps:
     offsets: Tensor
 
 
-def maps_of(boxes: Tensor, classes: int, spatial: tuple[int, ...]) -> Maps:
+def box_target(boxes: Tensor, classes: int, spatial: tuple[int, ...]) -> BoxTarget:
     """(n, 1 + 2 * axes) class, low and high edges in voxels; of class -1, or with its centre outside, none."""
     axes = len(spatial)
     low, high = boxes[:, 1 : 1 + axes], boxes[:, 1 + axes :]
@@ -352,13 +352,13 @@ def maps_of(boxes: Tensor, classes: int, spatial: tuple[int, ...]) -> Maps:
         owner = torch.where(most > weight, which + first, owner)
         weight = torch.maximum(weight, most)
     if not len(kinds):
-        return Maps(heat, weight, weight, weight.expand(axes, *spatial), weight.expand(axes, *spatial))
+        return BoxTarget(heat, weight, weight, weight.expand(axes, *spatial), weight.expand(axes, *spatial))
     share = torch.where(weight >= LEAST_WEIGHT, weight, 0.0)
     totals = share.new_zeros(len(kinds)).index_add_(0, owner.flatten(), share.flatten())
     lengths = length[owner].movedim(-1, 0)
     voxels = torch.stack(torch.meshgrid(*(torch.arange(n, device=boxes.device) for n in spatial), indexing="ij"))
     share = share / totals.clamp(min=LEAST_WEIGHT)[owner]
-    return Maps(heat, weight, share, lengths, centre[owner].movedim(-1, 0) - (voxels + 0.5))
+    return BoxTarget(heat, weight, share, lengths, centre[owner].movedim(-1, 0) - (voxels + 0.5))
 
 
 def centre_loss(outputs: Tensor, boxes: Tensor, classes: int, typical: float) -> Tensor:
@@ -369,7 +369,7 @@ def centre_loss(outputs: Tensor, boxes: Tensor, classes: int, typical: float) ->
     typical: voxels that an output of 1 is long
     """
     spatial = tuple(outputs.shape[2:])
-    truth = [maps_of(one, classes, spatial) for one in boxes]
+    truth = [box_target(one, classes, spatial) for one in boxes]
     heat, share = (torch.stack([getattr(one, name) for one in truth]) for name in ("heat", "share"))
     logits = outputs[:, :classes] + PRIOR
     learnt = share > 0
@@ -377,11 +377,11 @@ def centre_loss(outputs: Tensor, boxes: Tensor, classes: int, typical: float) ->
         one.movedim(1, -1)[learnt]
         for one in (outputs[:, classes:] * typical, torch.stack([torch.cat([m.lengths, m.offsets]) for m in truth]))
     )
-    apart = OVERLAP_WEIGHT * unshared(predicted, true) + SIDES_WEIGHT * off(predicted, true)
-    return focal(logits, heat) + (apart * share[learnt]).sum() / share.sum().clamp(min=1.0)
+    apart = OVERLAP_WEIGHT * giou_loss(predicted, true) + SIDES_WEIGHT * relative_box_errors(predicted, true)
+    return centre_focal_loss(logits, heat) + (apart * share[learnt]).sum() / share.sum().clamp(min=1.0)
 
 
-def unshared(boxes: Tensor, others: Tensor) -> Tensor:
+def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
     """(n,) 1 less the generalised intersection over union of boxes about one place: 0 to 2.
 
     boxes, others: (n, 2 * axes) lengths, then offsets of the centres from that place
@@ -394,7 +394,7 @@ def unshared(boxes: Tensor, others: Tensor) -> Tensor:
     return 1 - both / either + (around - either) / around
 
 
-def off(boxes: Tensor, others: Tensor) -> Tensor:
+def relative_box_errors(boxes: Tensor, others: Tensor) -> Tensor:
     """(n,) how far lengths and offsets are off, as shares of the true lengths; boxes, others: see `unshared`."""
     axes = boxes.shape[1] // 2
     sides = others[:, :axes].repeat(1, 2)
@@ -408,7 +408,7 @@ def _edges(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return offsets - half, offsets + half
 
 
-def focal(logits: Tensor, heat: Tensor) -> Tensor:
+def centre_focal_loss(logits: Tensor, heat: Tensor) -> Tensor:
     """CornerNet's focal loss, arXiv:1808.01244, for each centre: voxels near one count less where they are called."""
     chance = logits.sigmoid()
     centres = heat == 1

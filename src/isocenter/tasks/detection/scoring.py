@@ -10,34 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED, box_calibration_rows, boxes_of, covering_rows
-from isocenter.errors import FormatError, counted
-from isocenter.evaluation import (
-    LABEL_METRICS,
-    THRESHOLD,
-    TRACK_METRICS,
-    UNCALIBRATED,
-    Froc,
-    Matches,
-    Metric,
-    Metrics,
-    Seed,
-    Table,
-    bootstrap_statistic,
-    box_iou,
-    box_sizes,
-    figure_label,
-    folds_of,
-    frame_cell,
-    track_rows,
-)
-from isocenter.files import parse_json
+from isocenter import errors
+from isocenter.belief import box_belief, covering_results
+from isocenter.belief.calibration_scores import CALIBRATION_METRICS
+from isocenter.belief.covering_results import FALSE, MISSED
+from isocenter.errors import FormatError
+from isocenter.evaluation import Metric, Metrics, Seed, Table, box_matching, case_tables, intervals, tracks
+from isocenter.evaluation.box_matching import Froc, Matches
+from isocenter.evaluation.case_tables import THRESHOLD, UNCALIBRATED
+from isocenter.evaluation.classification import LABEL_METRICS
+from isocenter.evaluation.tracks import TRACK_METRICS
+from isocenter.files.storage import structured_text
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, figures
-from isocenter.tasks.detection.answering import BoxAnswering, Decoder, distinct, flat_axis
-from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import noted, pooled_note
-from isocenter.values import MM, Array, BoundingBoxes, Case, Estimate, Floats, Geometry, Prediction, Row, counted_in
+from isocenter.report import Figure
+from isocenter.report.figures import box_figures, discrimination_figures
+from isocenter.tasks import properties
+from isocenter.tasks.detection import answering
+from isocenter.tasks.detection.answering import BoxAnswering, BoxDecoder
+from isocenter.tasks.shared import binary_scores
+from isocenter.values import MM, Array, BoundingBoxes, Case, Estimate, Floats, Geometry, Prediction, Row, grid_geometry
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
 MEASURED_AT = {"ap": tuple(round(0.5 + 0.05 * n, 2) for n in range(10)), "ap50": (0.5,), "ap10": (0.1,)}
@@ -71,7 +62,7 @@ METRICS = Metrics(
     ),
     label_word="class",
     of_case="f1",
-).marked(audited=("cpm", "sensitivity"), calibration="ece")
+).mark_audited(audited=("cpm", "sensitivity"), calibration="ece")
 # A figure of one class under weightings of the cases.
 Statistic = Callable[[int, Floats], Floats]
 
@@ -88,26 +79,32 @@ class BoxScoring(BoxAnswering):
         """One row a case and class; the boxes themselves stand in it as JSON."""
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            reference, predicted, geometry = self._reference(case), boxes_of(prediction), prediction.geometry
+            reference, predicted, geometry = (
+                self._reference(case),
+                box_belief.boxes_of_prediction(prediction),
+                prediction.geometry,
+            )
             for name in self.classes:
-                row = case_row(predicted.of(name), reference.of(name), self.overlap, self._level, geometry, self.axes)
-                row |= self.answers.columns(name, predicted.of(name), reference.of(name))
-                row["tracks"] = self._tracks(predicted.of(name), reference.of(name), case.id)
-                rows.append({"case": case.id, "patient": case.patient, "label": figure_label(name), **row})
+                row = box_case_row(
+                    predicted.of_class(name), reference.of_class(name), self.overlap, self._level, geometry, self.axes
+                )
+                row |= self.answers.columns(name, predicted.of_class(name), reference.of_class(name))
+                row["tracks"] = self._tracks(predicted.of_class(name), reference.of_class(name), case.id)
+                rows.append({"case": case.id, "patient": case.patient, "label": case_tables.figure_label(name), **row})
         return pd.DataFrame(rows)
 
     def _tracks(self, predicted: BoundingBoxes, reference: BoundingBoxes, case: str) -> str | None:
         """Entries that scores of tracks need, of a frame of a clip."""
         assert predicted.scores is not None  # noqa: S101 - as decoded
         ours, theirs = predicted.corners[predicted.scores >= self._level], reference.corners
-        return frame_cell(case, ours, theirs, reference.numbers, box_iou(theirs, ours))
+        return tracks.frame_scores_json(case, ours, theirs, reference.numbers, box_matching.box_iou(theirs, ours))
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Average precision and free-response figures with patients resampled, of all classes first."""
         answers = self._answers(table)
-        missed = covering_rows(table, answers.classes, "boxes", seed=seed)
-        rows = summary_rows(answers, self.overlap, primary=self.primary, seed=seed)
-        return [*rows, *track_rows(table, seed=seed), *missed]
+        missed = covering_results.covering_rows(table, answers.classes, "boxes", seed=seed)
+        rows = box_summary_rows(answers, self.overlap, primary=self.primary, seed=seed)
+        return [*rows, *tracks.track_rows(table, seed=seed), *missed]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean F1; a case without any box counts as 1."""
@@ -116,22 +113,22 @@ class BoxScoring(BoxAnswering):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The boxes that are called, and those of the reference where the case has one."""
-        boxes = boxes_of(prediction)
+        boxes = box_belief.boxes_of_prediction(prediction)
         assert boxes.scores is not None  # noqa: S101 - as decoded
         called = boxes.at(boxes.scores >= self._level)
         reference = self._reference(case) if "boxes" in case.references else None
-        return [figures.boxes(stated_image(case), reference, called, self.labels, title=case.id)]
+        return [box_figures.box_overlay(properties.first_image(case), reference, called, self.labels, title=case.id)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Precision over recall and the free-response curve of each class, and the calibration of all boxes."""
-        return overview(self._answers(table), self.overlap, folds_of(table))
+        return box_overview(self._answers(table), self.overlap, case_tables.count_folds(table))
 
-    def _answers(self, table: Table) -> Answers:
-        return Answers.of(table, [*map(figure_label, self.classes)], self._level)
+    def _answers(self, table: Table) -> ScoredBoxes:
+        return ScoredBoxes.from_table(table, [*map(case_tables.figure_label, self.classes)], self._level)
 
 
 @dataclass(frozen=True, eq=False)
-class Stated:
+class StatedMetric:
     """A metric with its figure.
 
     note:     how it was made, in words
@@ -144,7 +141,7 @@ class Stated:
     by_class: Sequence[str] = ()
 
 
-def case_row(
+def box_case_row(
     predicted: BoundingBoxes,
     reference: BoundingBoxes,
     overlap: float,
@@ -162,8 +159,8 @@ def case_row(
     right, total = int(matches.right.sum()), int(matches.references.sum())
     wrong = len(matches.right) - right
     f1 = 2 * right / (2 * right + wrong + total - right) if right + wrong + total else float("nan")
-    flat = flat_axis(geometry, axes)
-    sizes = box_sizes(reference, geometry.steps, flat)
+    flat = answering.flat_axis(geometry, axes)
+    sizes = box_matching.box_sizes(reference, geometry.steps, flat)
     # Without the axis of a single slice boxes are those of a picture, and a set may hold both.
     columns = [column for column in range(2 * geometry.ndim) if flat is None or column % geometry.ndim != flat]
     return {
@@ -172,7 +169,7 @@ def case_row(
         "false": wrong,
         "f1": f1,
         THRESHOLD: threshold,
-        "unit": MM if geometry.physical else counted_in(axes),
+        "unit": MM if geometry.physical else grid_geometry.pixels_or_voxels(axes),
         "axes": axes,
         "reference_boxes": _text(np.column_stack([reference.ignored, sizes, reference.corners[:, columns]])),
         "predicted_boxes": _text(predicted.corners[:, columns], predicted.scores),
@@ -180,7 +177,7 @@ def case_row(
     }
 
 
-def counts_by_score(decoder: Decoder, outputs: Array, boxes: Array) -> tuple[Array, Array, Array]:
+def counts_by_score(decoder: BoxDecoder, outputs: Array, boxes: Array) -> tuple[Array, Array, Array]:
     """True and false boxes of a part of a case by overlap, class and score, and references by class.
 
     outputs: (channels, *spatial); boxes: (references, 1 + 2 * axes) numbers of classes and corners
@@ -193,12 +190,12 @@ def counts_by_score(decoder: Decoder, outputs: Array, boxes: Array) -> tuple[Arr
     # A peak at the edge of a part may be no peak of the image; a box that reaches beyond the part is kept whole.
     inner = ((index[:, 1:] > 0) & (index[:, 1:] < size - 1)).all(axis=1)
     corners, kinds, scores, _ = decoder.of_peaks(index[inner], values[inner], -np.inf, np.inf)
-    remaining = distinct(corners, kinds, scores, decoder.suppression)
+    remaining = answering.suppress_overlapping(corners, kinds, scores, decoder.suppression)
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
     for kind in range(classes):
         truth, boxes_of_kind = boxes[boxes[:, 0] == kind, 1:], remaining[kinds[remaining] == kind]
         total[kind] = len(truth)
-        shared = box_iou(corners[boxes_of_kind], truth)
+        shared = box_matching.box_iou(corners[boxes_of_kind], truth)
         for number, overlap in enumerate(SELECTION_OVERLAPS):
             hit = _first_hits(shared, overlap)
             np.add.at(right[number, kind], bins[boxes_of_kind][hit], 1.0)
@@ -206,7 +203,7 @@ def counts_by_score(decoder: Decoder, outputs: Array, boxes: Array) -> tuple[Arr
     return right, wrong, total
 
 
-def selected(collected: Mapping[str, Array]) -> float:
+def box_selection_score(collected: Mapping[str, Array]) -> float:
     """Average precision of counts by score, (cases, ...) each, the mean over overlaps and classes that are there."""
     # From the highest score down.
     right, wrong = (collected[name].sum(axis=0)[..., ::-1] for name in ("right", "wrong"))
@@ -232,7 +229,7 @@ def _first_hits(shared: Array, overlap: float) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class ScoredBoxes:
     """The boxes of all cases by class, as the table has them.
 
     classes:               by the labels of their rows
@@ -250,7 +247,7 @@ class Answers:
     levels: Floats
 
     @classmethod
-    def of(cls, table: Table, classes: Sequence[str], threshold: float) -> Answers:
+    def from_table(cls, table: Table, classes: Sequence[str], threshold: float) -> ScoredBoxes:
         """The boxes in rows of `case_row` with case, patient and label; a missing row holds no box.
 
         threshold: of a table that does not say by which its boxes were called
@@ -261,7 +258,7 @@ class Answers:
         levels = cases[THRESHOLD].to_numpy(float) if THRESHOLD in cases else np.full(len(cases), threshold)
         units = list(dict.fromkeys(table["unit"]))
         # Sizes in mm of some images and in voxels of others cannot be set side by side.
-        unit = units[0] if len(units) == 1 else counted_in(axes)
+        unit = units[0] if len(units) == 1 else grid_geometry.pixels_or_voxels(axes)
         answers = cls(tuple(classes), cases["patient"].to_numpy(str), {}, {}, {}, str(unit), levels)
         for name in classes:
             predicted = [BoundingBoxes.none(axes, scored=True) for _ in places]
@@ -277,7 +274,7 @@ class Answers:
                     boxes[:, 1:], (name,) * len(boxes), boxes[:, 0], uncalibrated=uncalibrated
                 )
                 references[index] = BoundingBoxes(truth[:, 2:], (name,) * len(truth), ignored=truth[:, 0] > 0)
-                sizes[index] = truth[:, 1] if len(units) == 1 else box_sizes(references[index])
+                sizes[index] = truth[:, 1] if len(units) == 1 else box_matching.box_sizes(references[index])
             answers.predicted[name], answers.references[name], answers.sizes[name] = predicted, references, sizes
         return answers
 
@@ -291,9 +288,9 @@ class Answers:
 
     def froc(self, name: str, overlap: float | None = None) -> Froc:
         """The free-response curve of a class; overlap: None where a centre in the reference is enough."""
-        return Froc.of(self.predicted[name], self.references[name], overlap=overlap, sizes=self.sizes[name])
+        return Froc.from_boxes(self.predicted[name], self.references[name], overlap=overlap, sizes=self.sizes[name])
 
-    def called(self, name: str, overlap: float) -> Floats:
+    def counts_at_threshold(self, name: str, overlap: float) -> Floats:
         """(3, cases) true and false boxes at the threshold, and boxes of the reference."""
         matches = self.matches(name, overlap)
         chosen = matches.scores >= self.levels[matches.image]
@@ -304,7 +301,7 @@ class Answers:
         return np.array([right, wrong, matches.references], dtype=float)
 
 
-def summary_rows(answers: Answers, overlap: float, *, primary: str, seed: Seed) -> list[Row]:
+def box_summary_rows(answers: ScoredBoxes, overlap: float, *, primary: str, seed: Seed) -> list[Row]:
     """Average precision, free-response figures, what is called, calibration; of all classes first, then of each.
 
     overlap: at which `sensitivity`, `ppv` and `f1` are stated
@@ -312,36 +309,36 @@ def summary_rows(answers: Answers, overlap: float, *, primary: str, seed: Seed) 
     """
     present = [name for name in answers.classes if answers.holders(name).any()]
     rows: list[Row] = []
-    for estimates in _stated(answers, present, overlap, primary):
+    for estimates in _stated_metrics(answers, present, overlap, primary):
         rows += _of_each(estimates, answers, present, seed)
     matched = {name: (answers.matches(name, overlap), answers.predicted[name]) for name in answers.classes}
     for label, matches in {"all": list(matched.values()), **{name: [one] for name, one in matched.items()}}.items():
-        rows += box_calibration_rows(label, matches, answers.patients, seed=seed)
+        rows += box_belief.box_calibration_rows(label, matches, answers.patients, seed=seed)
     return rows
 
 
-def _stated(answers: Answers, names: Sequence[str], overlap: float, primary: str) -> Iterator[Stated]:
+def _stated_metrics(answers: ScoredBoxes, names: Sequence[str], overlap: float, primary: str) -> Iterator[StatedMetric]:
     order = sorted(MEASURED_AT, key=lambda metric: metric != primary)
     for metric in order:
         matches = [[answers.matches(name, one) for one in MEASURED_AT[metric]] for name in names]
         overlaps = "0.5 to 0.95" if len(MEASURED_AT[metric]) > 1 else f"{MEASURED_AT[metric][0]:g}"
-        yield Stated(metric, _precision(matches), f"; at IoU {overlaps}, 101 recalls")
+        yield StatedMetric(metric, _precision(matches), f"; at IoU {overlaps}, 101 recalls")
     curves, strict = [answers.froc(name) for name in names], [answers.froc(name, 0.1) for name in names]
     by_centre = "; found where the centre lies in the reference"
-    yield Stated("cpm", _cpm(curves), f"{by_centre}; mean at 1/8 to 8 false boxes an image")
-    yield Stated("cpm_iou10", _cpm(strict), "; found from IoU 0.1 on; mean at 1/8 to 8 an image")
+    yield StatedMetric("cpm", _cpm(curves), f"{by_centre}; mean at 1/8 to 8 false boxes an image")
+    yield StatedMetric("cpm_iou10", _cpm(strict), "; found from IoU 0.1 on; mean at 1/8 to 8 an image")
     for metric, rate in BY_RATE.items():
-        yield Stated(metric, _sensitivity(curves, rate), f"{by_centre}; at most {rate:g} false boxes an image")
+        yield StatedMetric(metric, _sensitivity(curves, rate), f"{by_centre}; at most {rate:g} false boxes an image")
     yield from _by_size(answers, curves, by_centre)
-    counts = [answers.called(name, overlap) for name in names]
+    counts = [answers.counts_at_threshold(name, overlap) for name in names]
     low, high = answers.levels.min(), answers.levels.max()
     score = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}, each fold's own,"
     at = f"; boxes from a score of {score} on, found from IoU {overlap:g} on"
     for metric in CALLED:
-        yield Stated(metric, _call(counts, metric), at)
+        yield StatedMetric(metric, _call(counts, metric), at)
 
 
-def _by_size(answers: Answers, curves: Sequence[Froc], note: str) -> Iterator[Stated]:
+def _by_size(answers: ScoredBoxes, curves: Sequence[Froc], note: str) -> Iterator[StatedMetric]:
     """The sensitivity in thirds of each class's references by size."""
     bounds = [[-np.inf, *np.quantile(one.sizes, [1 / 3, 2 / 3]).tolist(), np.inf] for one in curves]
     for number, metric in enumerate(BY_SIZE):
@@ -352,7 +349,7 @@ def _by_size(answers: Answers, curves: Sequence[Froc], note: str) -> Iterator[St
             f"{note}; {words}; at most {SIZE_RATE:g} false boxes an image"
             for words in ("thirds of each class by size", *(_sides(cut, number, answers.unit) for cut in bounds))
         )
-        yield Stated(metric, _sensitivity(curves, SIZE_RATE, groups), in_all, in_each)
+        yield StatedMetric(metric, _sensitivity(curves, SIZE_RATE, groups), in_all, in_each)
 
 
 def _sides(bounds: Sequence[float], group: int, unit: str) -> str:
@@ -386,7 +383,7 @@ def _call(counts: Sequence[Floats], metric: str) -> Statistic:
     return figure
 
 
-def _of_each(metric: Stated, answers: Answers, names: Sequence[str], seed: Seed) -> Iterator[Row]:
+def _of_each(metric: StatedMetric, answers: ScoredBoxes, names: Sequence[str], seed: Seed) -> Iterator[Row]:
     """The unweighted mean of the classes that have a reference, then each of them."""
 
     def every(weights: Floats) -> Floats:
@@ -397,7 +394,7 @@ def _of_each(metric: Stated, answers: Answers, names: Sequence[str], seed: Seed)
 
     several = "; unweighted mean of the classes" if len(names) > 1 else ""
     without = len(answers.classes) - len(names)
-    left = f"; {counted(without, 'class', 'classes')} without a reference left out" if without else ""
+    left = f"; {errors.count_phrase(without, 'class', 'classes')} without a reference left out" if without else ""
     # By its score a box is compared with those of other cases, unless all are called from one score on.
     compares = metric.metric not in CALLED
     estimate = partial(_estimate, patients=answers.patients, seed=seed, compares=compares)
@@ -419,8 +416,10 @@ def _estimate(
     seed: Seed,
     compares: bool,
 ) -> Estimate:
-    estimate = bootstrap_statistic(statistic, patients, exact=False, seed=seed, compares=compares, labels=labels)
-    return noted(estimate, note)
+    estimate = intervals.bootstrap_statistic(
+        statistic, patients, exact=False, seed=seed, compares=compares, labels=labels
+    )
+    return binary_scores.with_note(estimate, note)
 
 
 def _text(lengths: Floats, scores: Floats | None = None) -> str:
@@ -434,12 +433,12 @@ def _text(lengths: Floats, scores: Floats | None = None) -> str:
 def _numbers(text: str, columns: int) -> Floats:
     """(boxes, columns) numbers of a cell. Raises FormatError for a cell that `_text` did not write."""
     try:
-        return np.array(parse_json(text), dtype=float).reshape(-1, columns)
+        return np.array(structured_text.parse_json(text), dtype=float).reshape(-1, columns)
     except (TypeError, ValueError) as error:
         raise FormatError(f"a cell holds no boxes ({error})", "table of cases", "Evaluate the model again") from error
 
 
-def overview(answers: Answers, overlap: float, folds: int) -> list[Figure]:
+def box_overview(answers: ScoredBoxes, overlap: float, folds: int) -> list[Figure]:
     """Overview of each class, and of all boxes together.
 
     overlap: from which a box is right
@@ -447,19 +446,24 @@ def overview(answers: Answers, overlap: float, folds: int) -> list[Figure]:
     """
     matches = {name: answers.matches(name, overlap) for name in answers.classes}
     curves = [
-        figures.box_precision_recall(
+        box_figures.box_precision_recall(
             {name: one.curve for name, one in matches.items()}, f"Precision and recall at IoU {overlap:g}"
         ),
-        figures.froc(
+        box_figures.froc(
             {name: answers.froc(name).curve for name in answers.classes},
             "Free-response receiver operating characteristic",
         ),
     ]
-    pooled = pooled_note(folds)
+    pooled = binary_scores.pooled_note(folds)
     curves_drawn = [replace(one, caption=f"{one.caption} {pooled}".strip()) for one in curves]
     scores, right = (np.concatenate([getattr(one, key) for one in matches.values()]) for key in ("scores", "right"))
     return (
-        [*curves_drawn, figures.reliability(right, scores, "Can the scores of boxes be believed?", counted="boxes")]
+        [
+            *curves_drawn,
+            discrimination_figures.reliability_diagram(
+                right, scores, "Can the scores of boxes be believed?", counted="boxes"
+            ),
+        ]
         if len(scores)
         else curves_drawn
     )

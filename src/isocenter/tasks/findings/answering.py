@@ -10,24 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import (
-    ABSENT,
-    PRESENT,
-    SET,
-    Calls,
-    Certainty,
-    GroupThresholds,
-    Labels,
-    OperatingPoint,
-    Rows,
-    chance_of,
-    in_json,
-    label_sets,
-    probabilities_of,
-    uncalibrated_of,
-)
-from isocenter.tasks.findings.losses import BALANCED, balance
-from isocenter.tasks.shared import Shares, each_of, mean_of
+from isocenter.belief import Certainty, UnseenCases, certainties, label_belief
+from isocenter.belief.certainties import ABSENT, PRESENT
+from isocenter.belief.label_belief import LabelBelief
+from isocenter.belief.operating_points import Calls, GroupThresholds, OperatingPoint
+from isocenter.belief.prediction_sets import SET
+from isocenter.tasks.findings import losses
+from isocenter.tasks.findings.losses import BALANCED
+from isocenter.tasks.shared import averages
+from isocenter.tasks.shared.averages import Shares
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
 
@@ -39,7 +30,8 @@ def called_findings(prediction: Prediction, thresholds: Mapping[str, float]) -> 
     """{finding: whether its probability reaches its threshold, the patient's own where there is one}"""
     levels = {**thresholds, **prediction.confidence.thresholds}
     return {
-        name: chance >= levels.get(name, DEFAULT_THRESHOLD) for name, chance in probabilities_of(prediction).items()
+        name: chance >= levels.get(name, DEFAULT_THRESHOLD)
+        for name, chance in certainties.stated_probabilities(prediction).items()
     }
 
 
@@ -60,13 +52,13 @@ class FindingAnswering(Task):
         return self.findings
 
     @property
-    def crossed(self) -> Mapping[str, int]:
+    def folds_by_head(self) -> Mapping[str, int]:
         """{head: folds} whose sets the mean of folds combines."""
-        return self.certainty.crossed("findings")
+        return self.certainty.folds_by_head("findings")
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the log odds."""
-        return {"findings": mean_of([one["findings"] for one in outputs], shares)}
+        return {"findings": averages.mean_output([one["findings"] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(findings, ...) probabilities, brought back to the shares of the training cases."""
@@ -76,20 +68,25 @@ class FindingAnswering(Task):
         """(findings,) log odds of one case to a probability of each."""
         [(_, arrays)] = slabs  # a vector head is one slab
         odds = self._odds(np.asarray(arrays["findings"]))
-        chances = [chance_of(one).tolist() for one in (self._calibrated(odds), odds)]
+        chances = [certainties.chances_from_odds(one).tolist() for one in (self._calibrate(odds), odds)]
         calibrated, uncalibrated = (dict(zip(self.findings, one, strict=True)) for one in chances)
-        by_fold = each_of(arrays, "findings", len(self.findings))
-        sets = label_sets(self.certainty, calibrated, None if by_fold is None else chance_of(self._odds(by_fold)))
+        by_fold = averages.outputs_of_each(arrays, "findings", len(self.findings))
+        sets = label_belief.label_sets(
+            self.certainty, calibrated, None if by_fold is None else certainties.chances_from_odds(self._odds(by_fold))
+        )
         confidence = Confidence(set=sets, uncalibrated=uncalibrated)
         return Prediction(geometry, probabilities=calibrated, confidence=confidence)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The probability of each finding, and whether it is called."""
-        probabilities, called = probabilities_of(prediction), called_findings(prediction, self.thresholds or {})
+        probabilities, called = (
+            certainties.stated_probabilities(prediction),
+            called_findings(prediction, self.thresholds or {}),
+        )
         return {
             **{f"probability_{name}": probabilities[name] for name in self.findings},
             **{f"called_{name}": called[name] for name in self.findings},
-            **{f"{SET}_{name}": in_json(prediction.confidence.set.get(name)) for name in self.findings},
+            **{f"{SET}_{name}": certainties.set_in_json(prediction.confidence.set.get(name)) for name in self.findings},
         }
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
@@ -98,7 +95,7 @@ class FindingAnswering(Task):
         calibrated = self.certainty.is_calibrated
         return [
             Finding(name, value=called[name], probability=p, possible=sets.get(name), calibrated=calibrated)
-            for name, p in probabilities_of(prediction).items()
+            for name, p in certainties.stated_probabilities(prediction).items()
         ]
 
     @property
@@ -107,17 +104,17 @@ class FindingAnswering(Task):
         return self.findings
 
     @property
-    def answers(self) -> Labels:
+    def answers(self) -> LabelBelief:
         """Findings, with a threshold for each."""
         calls = Calls(self.point, self.thresholds, self.grouped, str(DEFAULT_THRESHOLD))
-        return Labels(self.certainty, self.findings, calls)
+        return LabelBelief(self.certainty, self.findings, calls)
 
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
         """Probabilities of the findings before calibration, and whether each is there, NaN where it is not known."""
-        outputs = [[uncalibrated_of(one)[name] for name in self.findings] for one in predictions]
+        outputs = [[certainties.uncalibrated_probabilities(one)[name] for name in self.findings] for one in predictions]
         truth = np.stack([np.asarray(self.target(case).data, dtype=np.float64) for case in cases])
         patients = np.array([case.patient for case in cases])
-        return Rows(np.array(outputs), truth, patients, [case.covariates for case in cases])
+        return UnseenCases(np.array(outputs), truth, patients, [case.covariates for case in cases])
 
     @property
     def _balance(self) -> Floats:
@@ -126,13 +123,13 @@ class FindingAnswering(Task):
         absent, present = (
             np.array([counts[name][side] for name in self.findings], dtype=np.float64) for side in (ABSENT, PRESENT)
         )
-        return balance(absent, present)
+        return losses.balance_weights(absent, present)
 
     def _likely(self, outputs: Floats) -> Floats:
         """(..., findings) log odds to probabilities, calibrated once unseen cases have found how."""
-        return chance_of(self._calibrated(self._odds(outputs)))
+        return certainties.chances_from_odds(self._calibrate(self._odds(outputs)))
 
-    def _calibrated(self, odds: Floats) -> Floats:
+    def _calibrate(self, odds: Floats) -> Floats:
         return self.certainty.calibrator.odds(odds, self.findings)
 
     def _odds(self, outputs: Floats) -> Floats:

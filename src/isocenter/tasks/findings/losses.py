@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.tasks.classification import effective_weights
+from isocenter.tasks.classification import losses
 from isocenter.values import Floats
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _asymmetric(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Loss:
+class FindingLoss:
     """A loss of findings.
 
     cost:    of (batch, findings) logits and truths, without a mean
@@ -58,21 +58,21 @@ class Loss:
     source: str
 
 
-LOSSES: Mapping[str, Loss] = {
-    "bce": Loss(
+LOSSES: Mapping[str, FindingLoss] = {
+    "bce": FindingLoss(
         _binary,
         "binary cross-entropy is a proper scoring rule, so its probabilities can be trusted",
         "doi:10.1198/016214506000001437",
     ),
-    "class_balanced": Loss(
+    "class_balanced": FindingLoss(
         _binary,
         "binary cross-entropy in which rare findings count more, and probabilities are corrected afterwards",
         "arXiv:1901.05555",
     ),
-    "focal": Loss(
+    "focal": FindingLoss(
         _focal, "nearly right answers count little; probabilities come out too close to 0.5", "arXiv:1708.02002"
     ),
-    "asymmetric": Loss(
+    "asymmetric": FindingLoss(
         _asymmetric,
         "easily absent findings count little; probabilities come out too high",
         "arXiv:2009.14119",
@@ -94,9 +94,9 @@ def finding_loss(name: str, logits: Tensor, target: Tensor, weights: Tensor | No
     return costs.sum() / stated_references.sum().clamp(min=1)
 
 
-def balance(absent: Floats, present: Floats) -> Floats:
+def balance_weights(absent: Floats, present: Floats) -> Floats:
     """(findings, 2) weights of absence and presence by the effective numbers of their cases, 1 on average of the two.
 
     Cui et al., arXiv:1901.05555
     """
-    return effective_weights(np.stack([absent, present], axis=-1))
+    return losses.effective_weights(np.stack([absent, present], axis=-1))

@@ -8,29 +8,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from isocenter.belief import (
-    CERTAINTY,
-    INTERVALS,
-    NOBODY,
-    PREVALENCE,
-    THRESHOLDS,
-    Certainty,
-    GroupThresholds,
-    OperatingPoint,
-    calling_decisions,
-    certainty_decisions,
-    check_numbers,
-    grouped_decisions,
-    interval_decisions,
-)
+from isocenter.belief import Certainty, certainties, operating_points, prediction_sets
+from isocenter.belief.certainties import CERTAINTY, INTERVALS
+from isocenter.belief.operating_points import NOBODY, PREVALENCE, THRESHOLDS, GroupThresholds, OperatingPoint
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import FEWEST_OF_GROUP, Metrics, auroc
+from isocenter.evaluation import Metrics, classification
+from isocenter.evaluation.conformal import FEWEST_OF_GROUP
 from isocenter.lazy import torch
-from isocenter.tasks.findings.losses import BALANCED, LOSSES, finding_loss
+from isocenter.tasks.findings import losses
+from isocenter.tasks.findings.losses import BALANCED, LOSSES
 from isocenter.tasks.findings.scoring import METRICS, FindingScoring
-from isocenter.tasks.settings import COUNTS, LOSS
-from isocenter.tasks.shared import crossed, of_one, one_answer_length
+from isocenter.tasks.shared import grid_and_length, left_right, saliency
 from isocenter.tasks.task import Outputs, Uncertain
+from isocenter.tasks.task_settings import COUNTS, LOSS
 from isocenter.values import (
     Case,
     Dataset,
@@ -42,8 +32,7 @@ from isocenter.values import (
     Sentence,
     Target,
     Vector,
-    setting,
-    settings_group,
+    setting_fields,
 )
 
 if TYPE_CHECKING:
@@ -72,15 +61,19 @@ class Findings(FindingScoring):
     certainty:  how far its probabilities can be believed, and what makes them so
     """
 
-    findings: tuple[str, ...] = setting(words=Sentence("The findings are {value}"), target=True)
-    counts: Mapping[str, Mapping[str, int]] | None = setting(None, COUNTS)
+    findings: tuple[str, ...] = setting_fields.setting(words=Sentence("The findings are {value}"), target=True)
+    counts: Mapping[str, Mapping[str, int]] | None = setting_fields.setting(None, COUNTS)
     # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
-    loss_name: str = setting("bce", LOSS, name="loss", choices=tuple(LOSSES), search=("bce", "class_balanced"))
-    point: OperatingPoint = settings_group(OperatingPoint)
-    thresholds: Mapping[str, float] | None = setting(None, THRESHOLDS, tuned=True)
-    prevalence: Mapping[str, float] | None = setting(None, PREVALENCE, registered="prevalence", compared=True)
-    grouped: GroupThresholds = settings_group(GroupThresholds)
-    certainty: Certainty = settings_group(
+    loss_name: str = setting_fields.setting(
+        "bce", LOSS, name="loss", choices=tuple(LOSSES), search=("bce", "class_balanced")
+    )
+    point: OperatingPoint = setting_fields.settings_group(OperatingPoint)
+    thresholds: Mapping[str, float] | None = setting_fields.setting(None, THRESHOLDS, tuned=True)
+    prevalence: Mapping[str, float] | None = setting_fields.setting(
+        None, PREVALENCE, registered="prevalence", compared=True
+    )
+    grouped: GroupThresholds = setting_fields.settings_group(GroupThresholds)
+    certainty: Certainty = setting_fields.settings_group(
         Certainty,
         *CERTAINTY,
         *INTERVALS,
@@ -133,10 +126,10 @@ class Findings(FindingScoring):
                 f"(for scarce findings: {others})",
                 LOSSES["bce"].source,
             ),
-            **calling_decisions(),
-            **grouped_decisions(),
-            **certainty_decisions(),
-            **interval_decisions(),
+            **operating_points.calling_decisions(),
+            **operating_points.grouped_decisions(),
+            **certainties.certainty_decisions(),
+            **prediction_sets.interval_decisions(),
             "conformal": Decision(
                 None,
                 f"they are found after training, on cases that did not train: of each finding where {FEWEST_OF_GROUP} "
@@ -144,7 +137,7 @@ class Findings(FindingScoring):
             ),
         }
 
-    def checked(self) -> Findings:
+    def check_and_fill(self) -> Findings:
         """The same findings; PlanError names the setting that cannot be."""
         self.grouped.check(self.findings)
         numbers = {"thresholds": self.thresholds, "prevalence": self.prevalence}
@@ -162,15 +155,15 @@ class Findings(FindingScoring):
         return tuple(Label(value, name) for value, name in enumerate(self.findings))
 
     @property
-    def mirrored(self) -> tuple[int, ...] | None:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """The finding that each becomes in a mirrored image; None where a side has no counterpart among the names."""
-        return crossed(self.findings)
+        return left_right.counterpart_places(self.findings)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, and AUROC to select and judge."""
         return {
             "network.name": Decision("resnet", "it gives one answer for each finding of the image", "arXiv:1512.03385"),
-            **one_answer_length(),
+            **grid_and_length.one_answer_length(),
             "training.selection": Decision(
                 "auroc", "it is the mean over findings, and ranks cases without a threshold"
             ),
@@ -196,7 +189,7 @@ class Findings(FindingScoring):
         """The named loss over what is known; target: (batch, findings), NaN where it is not known."""
         logits = outputs["findings"].float()
         weights = logits.new_tensor(self._balance) if self.loss_name in BALANCED else None
-        return finding_loss(self.loss_name, logits, target, weights)
+        return losses.finding_loss(self.loss_name, logits, target, weights)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, findings) probabilities and references."""
@@ -208,7 +201,7 @@ class Findings(FindingScoring):
         probabilities, target = collected["probabilities"].cpu().numpy(), collected["target"].cpu().numpy()
         referenced = np.isfinite(target)
         areas = [
-            float(auroc(scores[there], truth[there] > 0))
+            float(classification.auroc(scores[there], truth[there] > 0))
             for scores, truth, there in zip(probabilities.T, target.T, referenced.T, strict=True)
             if len(set(truth[there])) > 1
         ]
@@ -219,7 +212,7 @@ class Findings(FindingScoring):
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the log odds of the finding, without one of the likeliest."""
-        return of_one(outputs["findings"], self.findings, target)
+        return saliency.target_logit(outputs["findings"], self.findings, target)
 
 
 def check_settings(
@@ -235,11 +228,15 @@ def check_settings(
         if set(both) != set(COUNTED):
             raise PlanError(f"{dict(both)} for {name}", "task.counts", "Give present and absent")
     for side in COUNTED:
-        check_numbers("task.counts", {name: both[side] for name, both in counts.items()}, findings, 0, 10**12)
+        operating_points.check_thresholds(
+            "task.counts", {name: both[side] for name, both in counts.items()}, findings, 0, 10**12
+        )
     if loss in BALANCED and (lacking := [name for name in findings if name not in counts]):
         raise PlanError(f"{loss} needs the cases of {lacking[0]}", "task.counts", "Give present and absent of each")
     for name, numbers in by_finding.items():
-        check_numbers(f"task.{name}", numbers or {}, findings, 0, NOBODY if name == "thresholds" else 1)
+        operating_points.check_thresholds(
+            f"task.{name}", numbers or {}, findings, 0, NOBODY if name == "thresholds" else 1
+        )
 
 
 def _counts_in_words(counts: Mapping[str, int]) -> str:

@@ -7,58 +7,34 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from isocenter.belief import (
-    ABSENT,
-    CALIBRATION_METRICS,
-    PRESENT,
-    SET,
-    SET_METRICS,
-    binary_calibration_rows,
-    doubt_rows,
-    in_json,
-    levels_in_words,
-    of_before,
-    probabilities_of,
-    set_rows,
-)
-from isocenter.evaluation import (
-    BEFORE,
-    BY_MASS,
-    BY_WIDTH,
-    EQUAL_WIDTH,
-    LABEL_METRICS,
-    THRESHOLD,
-    UNCALIBRATED,
-    CaseValues,
-    Confusion,
-    Gaps,
-    Metrics,
-    Seed,
-    Table,
-    auroc,
-    average_precision,
-    bootstrap_statistic,
-    brier,
-    column_values,
-    estimate_of,
-    figure_label,
-    folds_of,
-)
+from isocenter.belief import calibration_scores, certainties, operating_points, prediction_sets
+from isocenter.belief.calibration_scores import CALIBRATION_METRICS
+from isocenter.belief.certainties import ABSENT, PRESENT
+from isocenter.belief.prediction_sets import SET, SET_METRICS
+from isocenter.evaluation import CaseValues, Metrics, Seed, Table, calibration, case_tables, classification, intervals
+from isocenter.evaluation.calibration import BY_MASS, BY_WIDTH, Gaps
+from isocenter.evaluation.case_tables import THRESHOLD, UNCALIBRATED
+from isocenter.evaluation.classification import EQUAL_WIDTH, LABEL_METRICS, Confusion
+from isocenter.evaluation.metric import BEFORE
+from isocenter.evaluation.significance import paired_tests
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, figures
-from isocenter.tasks.findings.answering import DEFAULT_THRESHOLD, FindingAnswering, called_findings
-from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import Called, called_values, discrimination, label_rows, noted
-from isocenter.tasks.task import Guess
+from isocenter.report import Figure
+from isocenter.report.figures import discrimination_figures, slice_figures
+from isocenter.tasks import properties
+from isocenter.tasks.findings import answering
+from isocenter.tasks.findings.answering import DEFAULT_THRESHOLD, FindingAnswering
+from isocenter.tasks.shared import binary_scores
+from isocenter.tasks.shared.binary_scores import BinaryCalls
+from isocenter.tasks.task import BlindGuess
 from isocenter.values import Case, Estimate, Floats, Prediction, Row
 
-METRICS = Metrics((*LABEL_METRICS, *SET_METRICS, *CALIBRATION_METRICS), "finding", "brier").marked(
+METRICS = Metrics((*LABEL_METRICS, *SET_METRICS, *CALIBRATION_METRICS), "finding", "brier").mark_audited(
     audited=("auroc", "calibration_slope", "coverage"), calibration="ece"
 )
 # Predictive values at another prevalence than that of the cases.
 AT_PREVALENCE = {"ppv": Confusion.ppv_at, "npv": Confusion.npv_at}
 # Metrics that set the score of one case against that of another.
-RANKED = {"auroc": auroc, "average_precision": average_precision}
+RANKED = {"auroc": classification.auroc, "average_precision": classification.average_precision}
 # Errors that are sums of gaps, whose means over findings are too: their bins, and these in words.
 BY_BINS = {
     "ece": (BY_WIDTH, EQUAL_WIDTH),
@@ -79,7 +55,10 @@ class FindingScoring(FindingAnswering):
         """One row a case and finding of which it is known: reference, predicted, probability, brier."""
         rows: list[dict[str, Any]] = []
         for prediction, case in zip(predictions, cases, strict=True):
-            probabilities, called = probabilities_of(prediction), called_findings(prediction, self.thresholds or {})
+            probabilities, called = (
+                certainties.stated_probabilities(prediction),
+                answering.called_findings(prediction, self.thresholds or {}),
+            )
             levels = {**(self.thresholds or {}), **prediction.confidence.thresholds}
             for name, present in case.references["findings"].items():
                 if name in self.findings:
@@ -87,12 +66,12 @@ class FindingScoring(FindingAnswering):
                         {
                             "case": case.id,
                             "patient": case.patient,
-                            "label": figure_label(name, "finding"),
+                            "label": case_tables.figure_label(name, "finding"),
                             "reference": PRESENT if present else ABSENT,
                             "predicted": PRESENT if called[name] else ABSENT,
                             "probability": probabilities[name],
                             UNCALIBRATED: prediction.confidence.uncalibrated.get(name),
-                            SET: in_json(prediction.confidence.set.get(name)),
+                            SET: certainties.set_in_json(prediction.confidence.set.get(name)),
                             THRESHOLD: levels.get(name),
                             "brier": (probabilities[name] - present) ** 2,
                         }
@@ -113,11 +92,19 @@ class FindingScoring(FindingAnswering):
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric as the mean over findings, then by finding; patients are resampled with all their findings."""
-        answers = self.known(table)
+        answers = self.known_calls(table)
         tables = {"all": table, **{name: table[table["label"] == name] for name in answers}}
-        sets = [row for name, one in tables.items() for row in set_rows(name, one, seed=seed, sides=(PRESENT, ABSENT))]
-        doubts = doubt_rows(table, seed=seed)
-        return [*summary_rows(table, answers, labelled(self.prevalence or {}), seed=seed), *sets, *doubts]
+        sets = [
+            row
+            for name, one in tables.items()
+            for row in prediction_sets.set_rows(name, one, seed=seed, sides=(PRESENT, ABSENT))
+        ]
+        doubts = calibration_scores.doubt_rows(table, seed=seed)
+        return [
+            *finding_summary_rows(table, answers, by_finding_label(self.prevalence or {}), seed=seed),
+            *sets,
+            *doubts,
+        ]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean Brier score of their findings."""
@@ -125,50 +112,50 @@ class FindingScoring(FindingAnswering):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the probabilities and the findings of the reference in the caption."""
-        caption = ", ".join(f"{name} {p:.2f}" for name, p in probabilities_of(prediction).items())
+        caption = ", ".join(f"{name} {p:.2f}" for name, p in certainties.stated_probabilities(prediction).items())
         if (references := case.references.get("findings")) is not None:
             present = ", ".join(name for name, is_present in references.items() if is_present)
             caption += f"; reference {present or 'none of the known'}"
-        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+        return [slice_figures.contours(properties.first_image(case), None, None, (), title=case.id, caption=caption)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Discrimination of all findings, calibration and confusion of the first."""
-        return overview(self.known(table), folds_of(table))
+        return finding_overview(self.known_calls(table), case_tables.count_folds(table))
 
     def case_values(self, table: Table) -> list[CaseValues]:
         """Values of which AUROC, calls and Brier score of each finding are made."""
-        answers = self.known(table)
+        answers = self.known_calls(table)
         cases = {name: table.loc[table["label"] == name, "case"].to_numpy(str) for name in answers}
-        values = [one for name, own in answers.items() for one in called_values(name, own, cases[name])]
-        return [*values, *column_values(table)]
+        values = [one for name, own in answers.items() for one in binary_scores.called_values(name, own, cases[name])]
+        return [*values, *paired_tests.column_values(table)]
 
-    def guess(self, table: Table) -> Guess:
+    def guess(self, table: Table) -> BlindGuess:
         """The share of the training cases that have each finding, as if no image had been looked at."""
         shares = self._shares(table)
         chances = table["label"].map(shares).astype(float)
-        levels = labelled(self.thresholds or {})
+        levels = by_finding_label(self.thresholds or {})
         called = chances >= table["label"].map({name: levels.get(name, DEFAULT_THRESHOLD) for name in shares})
         guessed = table.assign(
             predicted=np.where(called, PRESENT, ABSENT),
             probability=chances,
             brier=(chances - (table["reference"] == PRESENT)) ** 2,
         )
-        return Guess(guessed, {"": "giving each finding its share among the training cases"}, ("auroc",))
+        return BlindGuess(guessed, {"": "giving each finding its share among the training cases"}, ("auroc",))
 
     def _shares(self, table: Table) -> dict[str, float]:
         """{finding: share of the training cases that have it}; of these cases where it was not counted."""
         if self.counts:
-            counts = labelled(self.counts).items()
+            counts = by_finding_label(self.counts).items()
             return {name: by_label[PRESENT] / max(1, sum(by_label.values())) for name, by_label in counts}
         by_label = table.groupby("label")["reference"]
         return {str(name): float((references == PRESENT).mean()) for name, references in by_label}
 
-    def known(self, table: Table) -> dict[str, Called]:
+    def known_calls(self, table: Table) -> dict[str, BinaryCalls]:
         """{label of a finding's rows: its cases}, of those in which it is known."""
-        return called_of(table, [*labelled(dict.fromkeys(self.findings))], str(self.point))
+        return calls_of_findings(table, [*by_finding_label(dict.fromkeys(self.findings))], str(self.point))
 
 
-def called_of(table: Table, findings: Sequence[str], rule: str) -> dict[str, Called]:
+def calls_of_findings(table: Table, findings: Sequence[str], rule: str) -> dict[str, BinaryCalls]:
     """{finding: its cases}, of those in which it is known.
 
     findings: the labels of their rows; rule: by which thresholds were found
@@ -177,51 +164,57 @@ def called_of(table: Table, findings: Sequence[str], rule: str) -> dict[str, Cal
     for name in findings:
         rows = table[table["label"] == name]
         if len(rows):
-            before = of_before(rows, [UNCALIBRATED], ["probability"])
+            before = calibration_scores.probabilities_before(rows, [UNCALIBRATED], ["probability"])
             levels = rows[THRESHOLD].to_numpy(float) if THRESHOLD in rows else np.full(len(rows), np.nan)
-            calls[name] = Called(
+            calls[name] = BinaryCalls(
                 rows["probability"].to_numpy(float),
                 (rows["predicted"] == PRESENT).to_numpy(bool),
                 (rows["reference"] == PRESENT).to_numpy(bool),
                 rows["patient"].to_numpy(str),
-                f"; {levels_in_words(levels, rule, str(DEFAULT_THRESHOLD), by_group=folds_of(table) == 1)}",
+                f"; {operating_points.levels_in_words(levels, rule, str(DEFAULT_THRESHOLD), by_group=case_tables.count_folds(table) == 1)}",
                 None if before is None else before[:, 0],
             )
     return calls
 
 
-def summary_rows(
-    table: Table, answers: Mapping[str, Called], prevalence: Mapping[str, float], *, seed: Seed
+def finding_summary_rows(
+    table: Table, answers: Mapping[str, BinaryCalls], prevalence: Mapping[str, float], *, seed: Seed
 ) -> list[Row]:
     """Each metric over all findings (unweighted mean), then by finding."""
     by_finding = [row for name, one in answers.items() for row in _of_finding(name, one, prevalence.get(name), seed)]
     return [*_means(table, answers, by_finding, prevalence, seed), *by_finding]
 
 
-def overview(answers: Mapping[str, Called], folds: int) -> list[Figure]:
+def finding_overview(answers: Mapping[str, BinaryCalls], folds: int) -> list[Figure]:
     """Discrimination of all findings; of the first few calibration, and what was taken for what.
 
     folds: how many models have scored the cases
     """
-    pictures = discrimination({name: (one.truth, one.scores, one.patients) for name, one in answers.items()}, folds)
+    pictures = binary_scores.discrimination_overview(
+        {name: (one.truth, one.scores, one.patients) for name, one in answers.items()}, folds
+    )
     for name, answer in list(answers.items())[:MOST_SHOWN]:
         pictures.append(
-            figures.reliability(answer.truth, answer.scores, f"Can the probabilities of {name} be believed?")
+            discrimination_figures.reliability_diagram(
+                answer.truth, answer.scores, f"Can the probabilities of {name} be believed?"
+            )
         )
-        counts = Confusion.of(answer.called, answer.truth).counts.astype(int)
-        pictures.append(figures.confusion(counts, (f"no {name}", name), f"{name}: confusion matrix"))
+        counts = Confusion.from_calls(answer.called, answer.truth).counts.astype(int)
+        pictures.append(
+            discrimination_figures.confusion_plot(counts, (f"no {name}", name), f"{name}: confusion matrix")
+        )
     return pictures
 
 
-def _of_finding(name: str, called: Called, prevalence: float | None, seed: Seed) -> Iterator[Row]:
-    yield from label_rows(name, called, prevalence=prevalence, seed=seed)
-    yield from binary_calibration_rows(
+def _of_finding(name: str, called: BinaryCalls, prevalence: float | None, seed: Seed) -> Iterator[Row]:
+    yield from binary_scores.label_rows(name, called, prevalence=prevalence, seed=seed)
+    yield from calibration_scores.binary_calibration_rows(
         name, called.scores, called.truth, called.patients, uncalibrated=called.uncalibrated, seed=seed
     )
 
 
 def _means(
-    table: Table, answers: Mapping[str, Called], rows: Sequence[Row], prevalence: Mapping[str, float], seed: Seed
+    table: Table, answers: Mapping[str, BinaryCalls], rows: Sequence[Row], prevalence: Mapping[str, float], seed: Seed
 ) -> Iterator[Row]:
     """The mean over the findings for which a figure is defined; a case is drawn with all its findings."""
     cases = table.drop_duplicates("case")
@@ -236,7 +229,11 @@ def _means(
             gaps = [_gaps(metric, answers[name]) for name in defined]
             mean = float(np.mean([values[metric, name] for name in defined]))
             words = f"{BY_BINS[metric.removesuffix(BEFORE)][1]}{note}"
-            yield Row(metric, "all", estimate_of(mean, Gaps.joined(gaps), n=len(cases), seed=seed, expectation=words))
+            yield Row(
+                metric,
+                "all",
+                calibration.binned_error_estimate(mean, Gaps.join(gaps), n=len(cases), seed=seed, expectation=words),
+            )
             continue
         if metric not in METRICS.primaries or not defined:
             mean = float(np.mean([values[metric, name] for name in defined])) if defined else float("nan")
@@ -253,35 +250,37 @@ def _means(
             return np.mean(values, axis=0)
 
         patients, compares = cases["patient"].to_numpy(str), metric in RANKED
-        estimate = bootstrap_statistic(mean_of, patients, strata=strata, seed=seed, exact=False, compares=compares)
-        yield Row(metric, "all", noted(estimate, note))
+        estimate = intervals.bootstrap_statistic(
+            mean_of, patients, strata=strata, seed=seed, exact=False, compares=compares
+        )
+        yield Row(metric, "all", binary_scores.with_note(estimate, note))
 
 
-def _gaps(metric: str, called: Called) -> Gaps:
+def _gaps(metric: str, called: BinaryCalls) -> Gaps:
     """The distances of a finding's probabilities from frequencies; of `ace` also those that it is absent."""
     chances = called.uncalibrated if metric.endswith(BEFORE) else called.scores
     assert chances is not None  # noqa: S101 - without them the metric has no row
     truth, patients = np.asarray(called.truth, dtype=np.float64), np.asarray(called.patients)
     kind, _ = BY_BINS[metric.removesuffix(BEFORE)]
-    present = Gaps.of(chances, truth, patients, kind)
+    present = Gaps.from_probabilities(chances, truth, patients, kind)
     if not metric.startswith("ace"):
         return present
-    return Gaps.joined([Gaps.of(1 - chances, 1 - truth, patients, kind), present])
+    return Gaps.join([Gaps.from_probabilities(1 - chances, 1 - truth, patients, kind), present])
 
 
-def _figure(metric: str, called: Called, weights: Floats, prevalence: float | None) -> Floats:
+def _figure(metric: str, called: BinaryCalls, weights: Floats, prevalence: float | None) -> Floats:
     """A finding's figure under each weighting of its cases."""
-    of_scores = {**RANKED, "brier": brier}
+    of_scores = {**RANKED, "brier": classification.brier}
     if metric in of_scores:
         return of_scores[metric](called.scores, called.truth, weights)
-    counts = Confusion.of(called.called, called.truth, 2, weights)
+    counts = Confusion.from_calls(called.called, called.truth, 2, weights)
     if metric in AT_PREVALENCE and prevalence is not None:
         return AT_PREVALENCE[metric](counts, prevalence)
     figure: Floats = getattr(counts, metric)
     return figure
 
 
-def _rarest(cases: int, answers: Mapping[str, Called], where: Mapping[str, np.ndarray]) -> np.ndarray:
+def _rarest(cases: int, answers: Mapping[str, BinaryCalls], where: Mapping[str, np.ndarray]) -> np.ndarray:
     """(cases,) the rarest finding that each has, by number, so that draws seldom lack one; the last for none."""
     numbers = np.full(cases, len(answers))
     for number, name in sorted(enumerate(answers), key=lambda item: -int(answers[item[1]].truth.sum())):
@@ -289,6 +288,6 @@ def _rarest(cases: int, answers: Mapping[str, Called], where: Mapping[str, np.nd
     return numbers
 
 
-def labelled(values: Mapping[str, V]) -> dict[str, V]:
+def by_finding_label(values: Mapping[str, V]) -> dict[str, V]:
     """Values by finding, by the label of its rows in tables."""
-    return {figure_label(name, "finding"): value for name, value in values.items()}
+    return {case_tables.figure_label(name, "finding"): value for name, value in values.items()}

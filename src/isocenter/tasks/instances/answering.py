@@ -13,27 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.belief import (
-    OBJECT,
-    SCORES,
-    Candidates,
-    Certainty,
-    Numbers,
-    ObjectAnswers,
-    ObjectRow,
-    Objects,
-    Rows,
-    confidence_of,
-    network_scores,
-    object_sizes,
-    objects_of,
-    renumbered,
-    scores_in_json,
-    sigmoid,
-)
-from isocenter.files import Spool
+from isocenter.belief import Certainty, UnseenCases, certainties, object_belief
+from isocenter.belief.object_belief import OBJECT, SCORES, Candidates, Numbers, ObjectBelief, ObjectRow, Objects
+from isocenter.files.storage.spool import Spool
 from isocenter.lazy import ndimage
-from isocenter.tasks.shared import Shares, label_values, mean_of, refuse_other_grid
+from isocenter.tasks.shared import averages, reference_labels
+from isocenter.tasks.shared.averages import Shares
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -45,8 +30,8 @@ from isocenter.values import (
     Measurements,
     Prediction,
     Slabs,
-    blocks,
-    counted_in,
+    grid_geometry,
+    voxel_images,
 )
 
 # Until validation cases have decided.
@@ -85,11 +70,11 @@ class ObjectAnswering(Task):
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the outputs themselves: heights have no probabilities."""
-        return {HEAD: mean_of([one[HEAD] for one in outputs], shares)}
+        return {HEAD: averages.mean_output([one[HEAD] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(1, ...) that a voxel is inside an object."""
-        return {HEAD: sigmoid(np.asarray(arrays[HEAD], dtype=np.float32)[:1])}
+        return {HEAD: certainties.sigmoid(np.asarray(arrays[HEAD], dtype=np.float32)[:1])}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Numbers of objects and their scores; what no slab covers (cut away before the network) is background.
@@ -99,12 +84,14 @@ class ObjectAnswering(Task):
         inside, height = Spool(geometry.shape, KEPT), Spool(geometry.shape, KEPT)
         for region, arrays in slabs:
             outputs = np.asarray(arrays[HEAD], dtype=np.float32)
-            inside[region] = sigmoid(outputs[0]).astype(KEPT)
+            inside[region] = certainties.sigmoid(outputs[0]).astype(KEPT)
             height[region] = np.clip(outputs[1], 0.0, 1.0).astype(KEPT)
         maps = {"inside": inside.data, "height": height.data}
         numbers, scores, sizes = self._objects(maps, geometry)
         labels = tuple(Label(number, f"{OBJECT} {number}") for number in range(1, int(numbers.max(initial=0)) + 1))
-        confidence = confidence_of([label.name for label in labels], scores, sizes, self.certainty.calibrator)
+        confidence = object_belief.confidence_of_objects(
+            [label.name for label in labels], scores, sizes, self.certainty.calibrator
+        )
         is_open = None in (self.inside, self.prominence) or self.certainty.risk is not None
         return Prediction(
             geometry, data=numbers, labels=labels, confidence=confidence, untuned=maps if is_open else None
@@ -113,7 +100,11 @@ class ObjectAnswering(Task):
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The number of objects, their mean size (mm² or mm³ where that of a voxel is known), and their scores."""
         count, size, unit = size_of_objects(prediction)
-        scores = scores_in_json(prediction.confidence.scores) if len(prediction.confidence.scores) == count else None
+        scores = (
+            object_belief.scores_in_json(prediction.confidence.scores)
+            if len(prediction.confidence.scores) == count
+            else None
+        )
         return {"count": count, f"mean_size_{unit.replace('²', '2').replace('³', '3')}": size, SCORES: scores}
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
@@ -141,39 +132,49 @@ class ObjectAnswering(Task):
         return (NUMBER, MEAN_SIZE)
 
     @property
-    def answers(self) -> ObjectAnswers:
+    def answers(self) -> ObjectBelief:
         """Objects, each with a score."""
-        return ObjectAnswers(self.certainty, self._candidates)
+        return ObjectBelief(self.certainty, self._candidates)
 
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
         """Objects of images; a clip has none of its own.
 
         Maps are there while thresholds are open; objects that these part are others than those predicted before.
         """
         pairs = [pair for pair in zip(predictions, cases, strict=True) if not pair[0].frames]
         outputs = [
-            ObjectRow(partial(self._shown, one), None if one.untuned is None else partial(self._candidates, one))
+            ObjectRow(
+                partial(self._predicted_objects, one), None if one.untuned is None else partial(self._candidates, one)
+            )
             for one, _ in pairs
         ]
         truth = [self._reference(case, one) for one, case in pairs]
-        return Rows(outputs, truth, np.array([case.patient for _, case in pairs]))
+        return UnseenCases(outputs, truth, np.array([case.patient for _, case in pairs]))
 
     @property
-    def _decoder(self) -> Decoder:
+    def _decoder(self) -> ObjectDecoder:
         inside = INSIDE if self.inside is None else self.inside
         prominence = PROMINENCE if self.prominence is None else self.prominence
-        return Decoder(inside, prominence, smooth=smoothing(self.steps))
+        return ObjectDecoder(inside, prominence, smooth=smoothing_widths(self.steps))
 
     def _objects(self, maps: Mapping[str, Any], geometry: Geometry) -> Objects:
         """Numbers of the objects that these maps show, scores of the network, and sizes."""
         inside, height = (np.asarray(maps[name]) for name in ("inside", "height"))
         numbers = replace(self._decoder, **self._on(geometry))(inside, height)
-        return numbers, network_scores(numbers, inside), object_sizes(numbers, self._voxel(geometry))
+        return (
+            numbers,
+            object_belief.network_scores(numbers, inside),
+            object_belief.object_sizes(numbers, self._voxel(geometry)),
+        )
 
-    def _shown(self, prediction: Prediction) -> Objects:
+    def _predicted_objects(self, prediction: Prediction) -> Objects:
         """The objects of a prediction: anew from its maps, else those that it was decoded to."""
         maps, geometry = prediction.untuned, prediction.geometry
-        return objects_of(prediction, self._voxel(geometry)) if maps is None else self._objects(maps, geometry)
+        return (
+            object_belief.objects_of_prediction(prediction, self._voxel(geometry))
+            if maps is None
+            else self._objects(maps, geometry)
+        )
 
     def _candidates(self, prediction: Prediction) -> Candidates:
         """All objects that there may be, and their scores."""
@@ -183,7 +184,7 @@ class ObjectAnswering(Task):
 
     def _on(self, geometry: Geometry) -> dict[str, Any]:
         """Decoder on an image's own grid: the smallest object in its voxels, and its sides."""
-        return {"smallest": self.smallest / self._voxel(geometry), "smooth": smoothing_on(geometry)}
+        return {"smallest": self.smallest / self._voxel(geometry), "smooth": smoothing_widths_on(geometry)}
 
     def _voxel(self, geometry: Geometry) -> float:
         """The size of a voxel in the unit in which sizes of objects are counted."""
@@ -191,15 +192,15 @@ class ObjectAnswering(Task):
 
     def _reference(self, case: Case, prediction: Prediction) -> Array:
         reference = case.references["instances"]
-        refuse_other_grid(prediction, reference, case.id)
-        return label_values(reference.data, case.id)
+        reference_labels.refuse_other_grid(prediction, reference, case.id)
+        return reference_labels.label_values(reference.data, case.id)
 
 
 def size_of_objects(prediction: Prediction) -> tuple[int, float | None, str]:
     """Number of objects, their mean size, its unit; no size without an object."""
     assert prediction.data is not None  # noqa: S101 - as decoded
     geometry, count = prediction.geometry, len(prediction.labels)
-    voxels = sum(int(np.count_nonzero(part)) for _, part in blocks(prediction.data))
+    voxels = sum(int(np.count_nonzero(part)) for _, part in voxel_images.blocks_along_last_axis(prediction.data))
     size = round(voxels / count * (geometry.voxel_volume or 1.0), 6) if count else None
     return count, size, unit_of_size(geometry.ndim, geometry.voxel_volume is not None)
 
@@ -208,7 +209,7 @@ def _sizes(prediction: Prediction) -> dict[int, float]:
     """{number of an object: its size} in the unit of `size_of_objects`."""
     assert prediction.data is not None  # noqa: S101 - as decoded
     voxels = np.zeros(1 + max((label.value for label in prediction.labels), default=0), np.int64)
-    for _, part in blocks(prediction.data):
+    for _, part in voxel_images.blocks_along_last_axis(prediction.data):
         voxels += np.bincount(np.ravel(part), minlength=len(voxels))
     size = prediction.geometry.voxel_volume or 1.0
     return {label.value: round(float(voxels[label.value]) * size, 6) for label in prediction.labels}
@@ -218,7 +219,7 @@ def unit_of_size(axes: int, physical: bool) -> str:
     """The unit in which the size of an object is counted."""
     if physical:
         return "mm²" if axes == 2 else "mm³"
-    return counted_in(axes)
+    return grid_geometry.pixels_or_voxels(axes)
 
 
 # Decoding of maps of inside and height to objects, each with a number of its own.
@@ -240,7 +241,7 @@ Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class Decoder:
+class ObjectDecoder:
     """The steps from maps to objects.
 
     inside:     probability from which a voxel belongs to an object
@@ -263,8 +264,8 @@ class Decoder:
         numbers = np.zeros(marked.shape, dtype=np.int32)
         box = _around(marked)
         if box is not None:
-            numbers[box] = _flooded(marked[box], self._smoothed(height[box]), self.prominence)
-        return renumbered(numbers, self.smallest)
+            numbers[box] = _flood(marked[box], self._smooth(height[box]), self.prominence)
+        return object_belief.renumber_objects(numbers, self.smallest)
 
     def candidates(self, inside: Array, height: Array) -> tuple[Numbers, Floats]:
         """All objects that there may be, (*spatial) numbers, and (objects,) their scores.
@@ -279,14 +280,14 @@ class Decoder:
             tops = ndimage.maximum_position(inside, more, np.arange(1, more.max(initial=0) + 1))
             fresh = np.array([False, *(numbers[top] == 0 for top in tops)])
             np.copyto(numbers, more + numbers.max(initial=0), where=fresh[more] & (numbers == 0))
-        numbers = renumbered(numbers, self.smallest)
+        numbers = object_belief.renumber_objects(numbers, self.smallest)
         flat = numbers.reshape(-1)
         counts = np.bincount(flat).clip(min=1)
         scores = np.bincount(flat, np.asarray(inside, dtype=np.float64).reshape(-1)) / counts
         scores[np.unique(numbers[called > 0])] = 1.0
         return numbers, scores[1:]
 
-    def _smoothed(self, height: Array) -> Floats:
+    def _smooth(self, height: Array) -> Floats:
         values = np.asarray(height, dtype=np.float32)
         if not self.smooth:
             return values
@@ -295,19 +296,19 @@ class Decoder:
         return np.asarray(ndimage.gaussian_filter(values, sides, mode="nearest"))
 
 
-def smoothing(steps: Sequence[float]) -> tuple[float, ...]:
+def smoothing_widths(steps: Sequence[float]) -> tuple[float, ...]:
     """Standard deviations in voxels by which heights are smoothed on a grid of these sides."""
     return tuple(RIPPLE * min(steps) / step for step in steps)
 
 
-def smoothing_on(geometry: Geometry) -> tuple[float, ...]:
+def smoothing_widths_on(geometry: Geometry) -> tuple[float, ...]:
     """The same on the grid of an image, whose axes come in any order; one of a single slice has nothing to smooth."""
     longer = [step for step, size in zip(geometry.steps, geometry.shape, strict=True) if size > 1]
     shortest = min(longer, default=min(geometry.steps))
-    return smoothing([max(step, shortest) for step in geometry.steps])
+    return smoothing_widths([max(step, shortest) for step in geometry.steps])
 
 
-def _flooded(marked: NDArray[np.bool_], height: Floats, prominence: float) -> Numbers:
+def _flood(marked: NDArray[np.bool_], height: Floats, prominence: float) -> Numbers:
     """Objects that grow from the tops of their hills downwards, each step as far as the height allows."""
     level = np.where(marked, np.floor(np.clip(height, 0.0, 1.0) * STEPS), -1).astype(np.int8)
     rise = max(1, round(prominence * STEPS))
@@ -318,9 +319,9 @@ def _flooded(marked: NDArray[np.bool_], height: Floats, prominence: float) -> Nu
     waiting: Places = np.zeros(0, dtype=np.intp)
     count = 0
     for floor, opened in _downwards(level):
-        count = _seeded(numbers, level, floor, rise, count)
+        count = _seed_objects(numbers, level, floor, rise, count)
         waiting = np.concatenate([waiting, opened])
-        waiting = _grown(flat, waiting[flat[waiting] == 0], level.reshape(-1) >= floor, offsets)
+        waiting = _grow(flat, waiting[flat[waiting] == 0], level.reshape(-1) >= floor, offsets)
     # What is inside and has no hill worth the name is an object all the same.
     pieces, _ = ndimage.label((level >= 0) & (numbers == 0))
     numbers += np.where(pieces > 0, pieces + count, 0).astype(np.int32)
@@ -337,7 +338,7 @@ def _downwards(level: NDArray[np.int8]) -> Iterator[tuple[int, Places]]:
         yield floor, order[start:stop]
 
 
-def _seeded(numbers: Numbers, level: NDArray[np.int8], floor: int, rise: int, count: int) -> int:
+def _seed_objects(numbers: Numbers, level: NDArray[np.int8], floor: int, rise: int, count: int) -> int:
     """Give a number to every piece above the floor that rises far enough and has none; how many there are now."""
     top = floor + rise - 1  # what joins them lies one step below the floor
     if top > STEPS:
@@ -356,7 +357,7 @@ def _seeded(numbers: Numbers, level: NDArray[np.int8], floor: int, rise: int, co
     return count + int(fresh.sum())
 
 
-def _grown(numbers: Numbers, waiting: Places, is_open: NDArray[np.bool_], offsets: Places) -> Places:
+def _grow(numbers: Numbers, waiting: Places, is_open: NDArray[np.bool_], offsets: Places) -> Places:
     """Numbers handed on from neighbour to neighbour among open places; those that none has reached yet.
 
     waiting: open places without a number. After the first step only neighbours of what was just reached are looked at.

@@ -14,23 +14,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from isocenter.belief import (
-    CERTAINTY,
-    COVERING,
-    METHODS_OF_MANY,
-    OBJECT,
-    Certainty,
-    certainty_decisions,
-    risk_decisions,
-    sigmoid,
-)
-from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import Metrics, instance_overlap
+from isocenter import errors
+from isocenter.belief import Certainty, certainties, covering_results
+from isocenter.belief.certainties import CERTAINTY, COVERING, METHODS_OF_MANY
+from isocenter.belief.object_belief import OBJECT
+from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import Metrics, instances
 from isocenter.lazy import torch
-from isocenter.tasks.instances.answering import HEAD, INSIDE, PROMINENCE, Decoder, unit_of_size
+from isocenter.tasks import properties
+from isocenter.tasks.instances import answering
+from isocenter.tasks.instances.answering import HEAD, INSIDE, PROMINENCE, ObjectDecoder
 from isocenter.tasks.instances.scoring import METRICS, ObjectScoring
-from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import label_loss, label_values, of_structure, refuse_other_image_grid
+from isocenter.tasks.shared import label_losses, reference_labels, saliency
 from isocenter.tasks.task import Origin, Outputs, Uncertain
 from isocenter.values import (
     Array,
@@ -41,15 +36,14 @@ from isocenter.values import (
     Dense,
     Fingerprint,
     Head,
-    Instances,
     Label,
     Merge,
     Prediction,
     Sentence,
     Target,
-    setting,
-    settings_group,
+    setting_fields,
 )
+from isocenter.values.prediction import Instances
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,22 +76,26 @@ class InstanceSegmentation(ObjectScoring):
     certainty:  how far scores can be believed, that from which on objects miss little, and what makes them so
     """
 
-    steps: tuple[float, ...] = setting(words=Sentence("The sides of a voxel are {size}, the shortest being 1"))
-    reach: float = setting(words=Sentence("Heights rise up to {value} sides of a voxel from the border"))
-    smallest: float = setting(0.0, Sentence("Objects of less than {value} are dropped", "No object is too small"))
-    inside: float | None = setting(
+    steps: tuple[float, ...] = setting_fields.setting(
+        words=Sentence("The sides of a voxel are {size}, the shortest being 1")
+    )
+    reach: float = setting_fields.setting(words=Sentence("Heights rise up to {value} sides of a voxel from the border"))
+    smallest: float = setting_fields.setting(
+        0.0, Sentence("Objects of less than {value} are dropped", "No object is too small")
+    )
+    inside: float | None = setting_fields.setting(
         None,
         Sentence(
             "A voxel belongs to an object from a probability of {value} on", "No probability of inside is set yet"
         ),
         tuned=True,
     )
-    prominence: float | None = setting(
+    prominence: float | None = setting_fields.setting(
         None,
         Sentence("Peaks that rise by {value} are separate objects", "No prominence of peaks is set yet"),
         tuned=True,
     )
-    certainty: Certainty = settings_group(
+    certainty: Certainty = setting_fields.settings_group(
         Certainty,
         *CERTAINTY,
         *COVERING,
@@ -110,7 +108,9 @@ class InstanceSegmentation(ObjectScoring):
             "words": Sentence("Scores of covering objects are found", "No covering objects are found yet", always=True)
         },
     )
-    in_voxels: bool = setting(False, Sentence("Sizes of objects count voxels", "Sizes of objects are in mm² or mm³"))
+    in_voxels: bool = setting_fields.setting(
+        False, Sentence("Sizes of objects count voxels", "Sizes of objects are in mm² or mm³")
+    )
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     merge: ClassVar[Merge] = "gaussian"
@@ -122,17 +122,17 @@ class InstanceSegmentation(ObjectScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Voxel sides, reach and smallest size for these training cases; DatasetError where none has an object."""
-        cases = [case for case in fingerprint.cases if sizes_of(case)]
+        cases = [case for case in fingerprint.cases if voxels_per_object(case)]
         if not cases:
             where = str(dataset.root or dataset.name)
             raise DatasetError("the training cases have no objects", where, "Give cases with something to find")
-        sizes = [size for case in cases for size in sizes_of(case)]
-        counts = f"{counted(len(sizes), 'object')} of {counted(len(cases), 'training case')}"
-        steps = steps_of(fingerprint)
+        sizes = [size for case in cases for size in voxels_per_object(case)]
+        counts = f"{errors.count_phrase(len(sizes), 'object')} of {errors.count_phrase(len(cases), 'training case')}"
+        steps = voxel_sides(fingerprint)
         radius = float(np.median([_radius(size * math.prod(steps), len(steps)) for size in sizes]))
         reach = float(np.clip(radius, LEAST_REACH, MOST_REACH))
         physical = all(case.voxel_volume is not None for case in cases)
-        volumes = [size * (case.voxel_volume if physical else 1) for case in cases for size in sizes_of(case)]  # type: ignore[operator]
+        volumes = [size * (case.voxel_volume if physical else 1) for case in cases for size in voxels_per_object(case)]  # type: ignore[operator]
         return {
             "steps": Decision(list(steps), "sides of a voxel, the shortest being 1: the median of the training cases"),
             "reach": Decision(
@@ -142,7 +142,7 @@ class InstanceSegmentation(ObjectScoring):
             ),
             "smallest": Decision(
                 round(float(np.percentile(volumes, SLIPS)) / 2, 6),
-                f"{unit_of_size(len(cases[0].shape), physical)}: half of what {100 - SLIPS:g} % of {counts} "
+                f"{answering.unit_of_size(len(cases[0].shape), physical)}: half of what {100 - SLIPS:g} % of {counts} "
                 "have at least",
             ),
             "in_voxels": Decision(
@@ -154,11 +154,11 @@ class InstanceSegmentation(ObjectScoring):
             "prominence": Decision(
                 None, f"found on the validation cases after training; {PROMINENCE} where their objects are too few"
             ),
-            **certainty_decisions(),
-            **risk_decisions("covering objects may miss a tenth of those of a case on average"),
+            **certainties.certainty_decisions(),
+            **covering_results.risk_decisions("covering objects may miss a tenth of those of a case on average"),
         }
 
-    def checked(self) -> InstanceSegmentation:
+    def check_and_fill(self) -> InstanceSegmentation:
         """The same task; PlanError names the setting that cannot be."""
         if len(self.steps) not in (2, 3) or not all(0 < step < math.inf for step in self.steps):
             raise PlanError(f"steps of {list(self.steps)}", "task.steps", "Give a length above 0 for 2 or 3 axes")
@@ -196,8 +196,8 @@ class InstanceSegmentation(ObjectScoring):
     def target(self, case: Case) -> Target:
         """Numbers of the objects; GeometryError where they and the image lie on different grids."""
         numbers = case.references["instances"]
-        refuse_other_image_grid("objects", numbers, stated_image(case), case.id)
-        values, places = np.unique(label_values(numbers.data, case.id), return_inverse=True)
+        reference_labels.refuse_other_image_grid("objects", numbers, properties.first_image(case), case.id)
+        values, places = np.unique(reference_labels.label_values(numbers.data, case.id), return_inverse=True)
         # Numbered without gaps, because a file's numbers may be larger than 32 bits hold.
         dense = places + (0 if values[0] == 0 else 1)
         return Target(Instances(), dense.reshape(numbers.geometry.shape).astype(np.int32))
@@ -209,10 +209,10 @@ class InstanceSegmentation(ObjectScoring):
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, thresholds) objects found, (batch, 1) of prediction and reference together."""
         overlaps = [
-            instance_overlap(self._decoder(sigmoid(one[0]), one[1]), truth.cpu().numpy())
+            instances.instance_overlap(self._decoder(certainties.sigmoid(one[0]), one[1]), truth.cpu().numpy())
             for one, truth in zip(outputs[HEAD].float().cpu().numpy(), target, strict=True)
         ]
-        matched = [[one.matched(threshold) for threshold in one.thresholds] for one in overlaps]
+        matched = [[one.matched_pairs(threshold) for threshold in one.thresholds] for one in overlaps]
         both = [[len(one.predicted) + len(one.reference)] for one in overlaps]
         return {"matched": torch.tensor(matched).double(), "both": torch.tensor(both).double()}
 
@@ -222,7 +222,9 @@ class InstanceSegmentation(ObjectScoring):
         matched, both = collected["matched"][marked], collected["both"][marked]
         return float((matched / (both - matched)).mean()) if len(both) else float("nan")
 
-    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+    def fit_settings(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin
+    ) -> dict[str, Decision]:
         """Thresholds that part these objects best; those that are set stay."""
         pairs = [pair for pair in zip(predictions, cases, strict=True) if pair[0].untuned is not None]
         open_yet = [name for name in ("inside", "prominence") if getattr(self, name) is None]
@@ -230,20 +232,24 @@ class InstanceSegmentation(ObjectScoring):
             return {}
         references = [self._reference(case, made) for made, case in pairs]
         grids = [self._on(made.geometry) for made, _ in pairs]
-        decisions = thresholds(self._decoder, open_yet, [made.untuned or {} for made, _ in pairs], references, grids)
+        decisions = fit_thresholds(
+            self._decoder, open_yet, [made.untuned or {} for made, _ in pairs], references, grids
+        )
         return {f"task.{name}": decision for name, decision in decisions.items()}
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) mean logit of what is inside an object."""
-        return of_structure(outputs[HEAD][:, :1], [one.name for one in self.labels], target, exclusive=False)
+        return saliency.structure_logit(
+            outputs[HEAD][:, :1], [one.name for one in self.labels], target, exclusive=False
+        )
 
 
-def sizes_of(case: CaseFacts) -> list[int]:
+def voxels_per_object(case: CaseFacts) -> list[int]:
     """Voxels of each object."""
     return [count for number, count in case.references.get("instances", {}).items() if number != 0]
 
 
-def steps_of(fingerprint: Fingerprint) -> tuple[float, ...]:
+def voxel_sides(fingerprint: Fingerprint) -> tuple[float, ...]:
     """Sides of a voxel of the network's grid, the shortest being 1; volumes of a single slice are pictures, where
     all are."""
     shapes = [case.shape for case in fingerprint.cases]
@@ -254,8 +260,8 @@ def steps_of(fingerprint: Fingerprint) -> tuple[float, ...]:
     return tuple(np.round(median / median.min(), 3).tolist())
 
 
-def thresholds(
-    decoder: Decoder,
+def fit_thresholds(
+    decoder: ObjectDecoder,
     names: Collection[str],
     maps: Sequence[Mapping[str, Any]],
     references: Sequence[Array],
@@ -269,15 +275,15 @@ def thresholds(
     """
     total = sum(len(np.setdiff1d(one, 0)) for one in references)
     if total < FEWEST_OBJECTS:
-        because = f"{counted(total, 'object')} of validation cases are too few (at least {FEWEST_OBJECTS} are needed)"
+        because = f"{errors.count_phrase(total, 'object')} of validation cases are too few (at least {FEWEST_OBJECTS} are needed)"
         return {name: Decision(getattr(decoder, name), because) for name in names}
 
     arrays = [(np.asarray(one["inside"]), np.asarray(one["height"])) for one in maps]
 
-    def mean_ap(tried: Decoder) -> float:
+    def mean_ap(tried: ObjectDecoder) -> float:
         """Over the cases."""
         scores = [
-            instance_overlap(replace(tried, **grid)(*own), truth).ap()
+            instances.instance_overlap(replace(tried, **grid)(*own), truth).ap()
             for own, truth, grid in zip(arrays, references, grids, strict=True)
         ]
         return float(np.nanmean(scores))
@@ -293,8 +299,8 @@ def thresholds(
         best = max(tried, key=lambda value: (round(tried[value], 4), -abs(value - usual)))
         decoder = replace(decoder, **settings[values.index(best)])
         because = (
-            f"the highest mean AP, {tried[best]:.3f} ({usual} gives {tried[usual]:.3f}), of {counted(total, 'object')} "
-            f"of {counted(len(maps), 'validation case')}"
+            f"the highest mean AP, {tried[best]:.3f} ({usual} gives {tried[usual]:.3f}), of {errors.count_phrase(total, 'object')} "
+            f"of {errors.count_phrase(len(maps), 'validation case')}"
         )
         decisions[name] = Decision(best, because, CAICEDO)
     return decisions
@@ -331,15 +337,15 @@ def instance_loss(outputs: Tensor, numbers: Tensor, steps: Sequence[float], reac
     inside = numbers > 0
     logits = torch.stack([torch.zeros_like(outputs[:, 0]), outputs[:, 0]], dim=1)
     apart = torch.nn.functional.smooth_l1_loss(
-        outputs[:, 1], heights(numbers, steps, reach), reduction="none", beta=BETA
+        outputs[:, 1], object_heights(numbers, steps, reach), reduction="none", beta=BETA
     )
-    weight = 1 + (TOUCHING - 1) * touching(numbers)
+    weight = 1 + (TOUCHING - 1) * touching_voxels(numbers)
     # Inside and outside count alike, however little of an image the objects fill.
     sides = [(apart * weight * side).sum() / (weight * side).sum().clamp(min=1) for side in (inside, ~inside)]
-    return label_loss("dice+ce", logits, inside.long()) + (sides[0] + sides[1]) / BETA
+    return label_losses.label_loss("dice+ce", logits, inside.long()) + (sides[0] + sides[1]) / BETA
 
 
-def heights(numbers: Tensor, steps: Sequence[float], reach: float) -> Tensor:
+def object_heights(numbers: Tensor, steps: Sequence[float], reach: float) -> Tensor:
     """(batch, *spatial) distance to the nearest voxel of anything else, as a share of the object's largest or of reach.
 
     steps: length of a voxel per axis, reach in the same unit
@@ -353,7 +359,7 @@ def heights(numbers: Tensor, steps: Sequence[float], reach: float) -> Tensor:
     return distance / deepest[owner].reshape(distance.shape).clamp(min=1e-6)
 
 
-def touching(numbers: Tensor) -> Tensor:
+def touching_voxels(numbers: Tensor) -> Tensor:
     """(batch, *spatial) 1 in voxels next to another object, else 0."""
     return _next_to(numbers, lambda own, other: (own != other) & (own > 0) & (other > 0)).float()
 

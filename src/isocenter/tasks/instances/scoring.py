@@ -9,26 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import CALIBRATION_METRICS, FALSE, MISSED, covering_rows, object_calibration_rows, score_columns
-from isocenter.evaluation import (
-    TRACK_METRICS,
-    InstanceOverlap,
-    Metric,
-    Metrics,
-    Seed,
-    Table,
-    bootstrap_statistic,
-    frame_cell,
-    instance_overlap,
-    mean_rows,
-    relative_bias,
-    track_rows,
-)
+from isocenter.belief import covering_results, object_belief
+from isocenter.belief.calibration_scores import CALIBRATION_METRICS
+from isocenter.belief.covering_results import FALSE, MISSED
+from isocenter.evaluation import Metric, Metrics, Seed, Table, case_tables, instances, intervals, regression, tracks
+from isocenter.evaluation.instances import InstanceOverlap
+from isocenter.evaluation.tracks import TRACK_METRICS
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, figures
+from isocenter.report import Figure
+from isocenter.report.figures import charts, slice_figures
+from isocenter.tasks import properties
 from isocenter.tasks.instances.answering import ObjectAnswering
-from isocenter.tasks.properties import stated_image
-from isocenter.transforms import boxes_of_numbers
+from isocenter.transforms import label_maps
 from isocenter.values import Array, Case, Confidence, Floats, Prediction, Row
 
 # Metrics of each case, whose mean is stated; the primary one first.
@@ -57,7 +49,7 @@ METRICS = Metrics(
         *CALIBRATION_METRICS,
     ),
     of_case="f1",
-).marked(audited=("pq", "f1"), calibration="ece")
+).mark_audited(audited=("pq", "f1"), calibration="ece")
 NOTES = {
     "ap50": "found above an IoU of 0.5; TP / (TP + FP + FN) of each case",
     "ap75": "found above an IoU of 0.75; TP / (TP + FP + FN) of each case",
@@ -79,22 +71,24 @@ class ObjectScoring(ObjectAnswering):
 
     def _score(self, prediction: Prediction, case: Case) -> dict[str, Any]:
         reference = self._reference(case, prediction)
-        row = case_row(instance_overlap(np.asarray(prediction.data), reference), prediction.confidence)
+        row = object_case_row(instances.instance_overlap(np.asarray(prediction.data), reference), prediction.confidence)
         row |= self.answers.columns(prediction, reference)
         row["tracks"] = self._tracks(prediction, reference, case.id)
         return {"case": case.id, "patient": case.patient, "label": "all", **row}
 
     def _tracks(self, prediction: Prediction, reference: Array, case: str) -> str | None:
         """Entries that scores of tracks need, of a frame of a clip."""
-        (_, ours), (numbers, theirs) = (boxes_of_numbers(one) for one in (np.asarray(prediction.data), reference))
-        both = instance_overlap(np.asarray(prediction.data), reference)
+        (_, ours), (numbers, theirs) = (
+            label_maps.boxes_of_numbers(one) for one in (np.asarray(prediction.data), reference)
+        )
+        both = instances.instance_overlap(np.asarray(prediction.data), reference)
         shared = np.zeros((len(theirs), len(ours)))
         shared[both.pairs[:, 1], both.pairs[:, 0]] = both.iou
-        return frame_cell(case, ours, theirs, numbers, shared)
+        return tracks.frame_scores_json(case, ours, theirs, numbers, shared)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Objects that were found, missed and wrongly called."""
-        return summary_rows(table, seed=seed)
+        return object_summary_rows(table, seed=seed)
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by average precision; a case without any object counts as 1."""
@@ -105,20 +99,26 @@ class ObjectScoring(ObjectAnswering):
         """Outlines of the predicted objects, and of the reference where the case has one."""
         referenced = "instances" in case.references
         reference = self._reference(case, prediction) if referenced else None
-        return [figures.objects(stated_image(case), reference, np.asarray(prediction.data), title=case.id)]
+        return [
+            slice_figures.object_outlines(
+                properties.first_image(case), reference, np.asarray(prediction.data), title=case.id
+            )
+        ]
 
     def overview(self, table: Table) -> list[Figure]:
         """Metrics of the cases, and numbers of objects over those of the reference."""
-        values = {METRICS.of(name).words: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
+        values = {
+            METRICS.metric_named(name).words: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")
+        }
         reference, predicted = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
         axes = ("objects of the reference", "objects predicted")
         return [
-            figures.histogram(values, "Scores of the cases", axis="score"),
-            figures.scatter(reference, predicted, "Numbers of objects", axes=axes, identity=True),
+            charts.histogram_chart(values, "Scores of the cases", axis="score"),
+            charts.scatter(reference, predicted, "Numbers of objects", axes=axes, identity=True),
         ]
 
 
-def case_row(overlap: InstanceOverlap, confidence: Confidence) -> dict[str, Any]:
+def object_case_row(overlap: InstanceOverlap, confidence: Confidence) -> dict[str, Any]:
     """The metrics of one case, NaN where neither side has an object, and the scores of its objects."""
     predicted, reference = len(overlap.predicted), len(overlap.reference)
     return {
@@ -134,31 +134,37 @@ def case_row(overlap: InstanceOverlap, confidence: Confidence) -> dict[str, Any]
         "count_difference": float(predicted - reference),
         "objects_reference": reference,
         "objects_predicted": predicted,
-        "matched50": overlap.matched(0.5),
-        "matched75": overlap.matched(0.75),
-        **score_columns(overlap, confidence),
+        "matched50": overlap.matched_pairs(0.5),
+        "matched75": overlap.matched_pairs(0.75),
+        **object_belief.score_columns(overlap, confidence),
     }
 
 
-def summary_rows(table: Table, *, seed: Seed) -> list[Row]:
+def object_summary_rows(table: Table, *, seed: Seed) -> list[Row]:
     """Means over cases, then the figures of all objects together; patients are resampled."""
-    rows = mean_rows(table, {name: METRICS.of(name).unit for name in (*SHARES, *COUNTS)}, seed=seed)
+    rows = case_tables.mean_rows(
+        table, {name: METRICS.metric_named(name).unit for name in (*SHARES, *COUNTS)}, seed=seed
+    )
     rows = [_with_note(row, NOTES[row.metric]) if row.metric in NOTES else row for row in rows]
     counts = table[["objects_reference", "objects_predicted"]].sum(axis=1).to_numpy(dtype=np.float64)
     for metric, column in POOLED.items():
         matched = table[column].to_numpy(dtype=np.float64)
-        estimate = bootstrap_statistic(_pooled(matched, counts), table["patient"], seed=seed, exact=False)
+        estimate = intervals.bootstrap_statistic(_pool(matched, counts), table["patient"], seed=seed, exact=False)
         rows.append(_with_note(Row(metric, "all", estimate), "TP / (TP + FP + FN) of all objects together"))
     predicted, reference = (table[f"objects_{side}"].to_numpy(float) for side in ("predicted", "reference"))
     if reference.all():
-        statistic = partial(relative_bias, predicted, reference)
-        estimate = bootstrap_statistic(statistic, table["patient"], unit="%", seed=seed, exact=False)
+        statistic = partial(regression.relative_bias, predicted, reference)
+        estimate = intervals.bootstrap_statistic(statistic, table["patient"], unit="%", seed=seed, exact=False)
         rows.append(_with_note(Row("count_relative_bias", "all", estimate), NOTES["count_relative_bias"]))
-    rows += object_calibration_rows(table, seed=seed)
-    return [*rows, *track_rows(table, seed=seed), *covering_rows(table, (), "objects", seed=seed)]
+    rows += object_belief.object_calibration_rows(table, seed=seed)
+    return [
+        *rows,
+        *tracks.track_rows(table, seed=seed),
+        *covering_results.covering_rows(table, (), "objects", seed=seed),
+    ]
 
 
-def _pooled(matched: Floats, counts: Floats) -> Callable[[Floats], Floats]:
+def _pool(matched: Floats, counts: Floats) -> Callable[[Floats], Floats]:
     def statistic(weights: Floats) -> Floats:
         """TP / (TP + FP + FN) of all objects, for each weighting of the cases."""
         right, total = weights @ matched, weights @ counts

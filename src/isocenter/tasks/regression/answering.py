@@ -10,30 +10,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from isocenter.belief import (
-    HIGH,
-    INTERVAL_METHODS,
-    LOW,
-    Certainty,
-    Rows,
-    Values,
-    by_fold,
-    finite,
-    interval,
-    quantiles,
-    variances,
-    widened,
-)
+from isocenter.belief import Certainty, UnseenCases, certainties, value_belief
+from isocenter.belief.prediction_sets import HIGH, LOW
+from isocenter.belief.value_belief import INTERVAL_METHODS, ValueBelief
 from isocenter.errors import DatasetError
 from isocenter.tasks.regression.losses import LEAST_LOG, MOST_LOG, NOISES
-from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of
+from isocenter.tasks.shared import averages
+from isocenter.tasks.shared.averages import BETWEEN, Shares
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
 
 HEAD = "value"
 
 
-def values_of(targets: Sequence[str], prediction: Prediction) -> tuple[dict[str, float], dict[str, float]]:
+def predicted_values(targets: Sequence[str], prediction: Prediction) -> tuple[dict[str, float], dict[str, float]]:
     """{target: value} and, with noise, {target: error bar}."""
     assert prediction.values is not None  # noqa: S101 - `decode` always gives them
     values = dict(prediction.values)
@@ -65,46 +55,50 @@ class ValueAnswering(Task):
         return self.targets
 
     @property
-    def crossed(self) -> Mapping[str, int]:
+    def folds_by_head(self) -> Mapping[str, int]:
         """{head: folds} whose intervals their mean combines."""
-        return self.certainty.crossed(HEAD)
+        return self.certainty.folds_by_head(HEAD)
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of values; of error bars the geometric mean, which leaves out how far networks differ."""
-        return {HEAD: mean_of([np.asarray(one[HEAD], dtype=np.float32) for one in outputs], shares)}
+        return {HEAD: averages.mean_output([np.asarray(one[HEAD], dtype=np.float32) for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """No probabilities, but values in deviations of the training cases and, with noise, their error bars."""
-        values, errors = self._standardised(np.asarray(arrays[HEAD], dtype=np.float64), self._factors)
+        values, errors = self._standardise(np.asarray(arrays[HEAD], dtype=np.float64), self._factors)
         return {HEAD: values if errors is None else np.concatenate([values, errors])}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Standardised outputs of one case to values in their units."""
         [(_, arrays)] = slabs  # a vector head is one slab
-        values, errors = self._standardised(np.asarray(arrays[HEAD], dtype=np.float64), self._factors)
+        values, errors = self._standardise(np.asarray(arrays[HEAD], dtype=np.float64), self._factors)
         measured = dict(zip(self.targets, (values * self._deviation + self._mean).tolist(), strict=True))
         if errors is not None and not self.is_noisy:
-            low, high = self._by_fold(arrays) or widened(self.certainty, *quantiles(measured, errors, self._deviation))
-            of_views: dict[str, Any] = variances(self._deviation, None, arrays.get(f"{HEAD}{BETWEEN}"))
+            low, high = self._by_fold(arrays) or value_belief.widen_ends(
+                self.certainty, *value_belief.value_quantiles(measured, errors, self._deviation)
+            )
+            of_views: dict[str, Any] = value_belief.value_variances(
+                self._deviation, None, arrays.get(f"{HEAD}{BETWEEN}")
+            )
             return Prediction(geometry, values=measured, confidence=Confidence({}, low, high, **of_views))
         bars = None if errors is None else errors * self._deviation
         wide = np.ones(len(values)) if bars is None else bars
-        low, high = self._by_fold(arrays) or interval(self.certainty, measured, wide.tolist())
+        low, high = self._by_fold(arrays) or value_belief.interval_ends(self.certainty, measured, wide.tolist())
         uncalibrated = {} if bars is None else dict(zip(self.targets, (bars / self._factors).tolist(), strict=True))
-        spread: dict[str, Any] = variances(self._deviation, bars, arrays.get(f"{HEAD}{BETWEEN}"))
+        spread: dict[str, Any] = value_belief.value_variances(self._deviation, bars, arrays.get(f"{HEAD}{BETWEEN}"))
         confidence = Confidence({}, low, high, bars, uncalibrated=uncalibrated, **spread)
         return Prediction(geometry, values=measured, confidence=confidence)
 
     def _by_fold(self, arrays: Mapping[str, Array]) -> tuple[dict[str, float], dict[str, float]] | None:
         """Both ends of intervals by what each of the folds says; None where thresholds decide."""
-        rows = each_of(arrays, HEAD, self.heads[HEAD].count)
+        rows = averages.outputs_of_each(arrays, HEAD, self.heads[HEAD].count)
         if rows is None:
             return None
-        of_folds, errors = self._standardised(rows.T, np.ones(len(self.targets)))
+        of_folds, errors = self._standardise(rows.T, np.ones(len(self.targets)))
         values, wide = of_folds.T * self._deviation + self._mean, None if errors is None else errors.T
-        return by_fold(self.certainty, self.targets, values, wide, self._deviation)
+        return value_belief.ends_by_fold(self.certainty, self.targets, values, wide, self._deviation)
 
-    def _standardised(self, outputs: Floats, factors: Floats) -> tuple[Floats, Floats | None]:
+    def _standardise(self, outputs: Floats, factors: Floats) -> tuple[Floats, Floats | None]:
         """(targets, ...) values and their error bars, one standard deviation each; factors: (targets,) of the bars."""
         count = len(self.targets)
         if self.noise == "none":
@@ -115,18 +109,21 @@ class ValueAnswering(Task):
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """Each value in its unit, with noise its error bar (one standard deviation), and its interval."""
-        values, errors = values_of(self.targets, prediction)
+        values, errors = predicted_values(self.targets, prediction)
         return {
             **{f"value_{name}": value for name, value in values.items()},
             **{f"error_{name}": value for name, value in errors.items()},
-            **{f"{LOW}_{name}": finite(prediction.confidence.low.get(name)) for name in self.targets},
-            **{f"{HIGH}_{name}": finite(prediction.confidence.high.get(name)) for name in self.targets},
+            **{f"{LOW}_{name}": certainties.finite_end(prediction.confidence.low.get(name)) for name in self.targets},
+            **{f"{HIGH}_{name}": certainties.finite_end(prediction.confidence.high.get(name)) for name in self.targets},
         }
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """Each value in its unit, with its interval."""
-        values, confidence = values_of(self.targets, prediction)[0], prediction.confidence
-        ends = {name: (finite(confidence.low.get(name)), finite(confidence.high.get(name))) for name in values}
+        values, confidence = predicted_values(self.targets, prediction)[0], prediction.confidence
+        ends = {
+            name: (certainties.finite_end(confidence.low.get(name)), certainties.finite_end(confidence.high.get(name)))
+            for name in values
+        }
         return [
             Finding(name, value, self.units[name], low=ends[name][0], high=ends[name][1])
             for name, value in values.items()
@@ -138,22 +135,22 @@ class ValueAnswering(Task):
         return self.targets
 
     @property
-    def answers(self) -> Values:
+    def answers(self) -> ValueBelief:
         """Numbers, with intervals."""
         factors = self._factors if self.is_noisy else np.ones(len(self.targets))
-        return Values(self.certainty, self.targets, INTERVAL_METHODS[self.noise], factors)
+        return ValueBelief(self.certainty, self.targets, INTERVAL_METHODS[self.noise], factors)
 
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
         """Values and error bars as they came, 1 without any, or both quantiles; the references."""
         truth = np.stack([self._references(case) for case in cases])
-        outputs = np.array([self._stated(one) for one in predictions])
-        return Rows(outputs, truth, np.array([case.patient for case in cases]))
+        outputs = np.array([self._ends_or_bars(one) for one in predictions])
+        return UnseenCases(outputs, truth, np.array([case.patient for case in cases]))
 
-    def _stated(self, prediction: Prediction) -> list[list[float]]:
+    def _ends_or_bars(self, prediction: Prediction) -> list[list[float]]:
         confidence = prediction.confidence
         if self.noise == "quantiles":
             return [[end[name] for name in self.targets] for end in (confidence.low, confidence.high)]
-        values = values_of(self.targets, prediction)[0]
+        values = predicted_values(self.targets, prediction)[0]
         bars = [confidence.uncalibrated.get(name, 1.0) for name in self.targets]
         return [[values[name] for name in self.targets], bars]
 

@@ -25,12 +25,12 @@ def huber(values: Tensor, truth: Tensor) -> Tensor:
     return torch.nn.functional.huber_loss(values, truth, reduction="none", delta=HUBER)
 
 
-def squared(values: Tensor, truth: Tensor) -> Tensor:
+def squared_residual(values: Tensor, truth: Tensor) -> Tensor:
     """The squared residual."""
     return (values - truth) ** 2
 
 
-def absolute(values: Tensor, truth: Tensor) -> Tensor:
+def absolute_residual(values: Tensor, truth: Tensor) -> Tensor:
     """The absolute residual."""
     return (values - truth).abs()
 
@@ -58,4 +58,8 @@ def weighted_likelihood(values: Tensor, logs: Tensor, truth: Tensor) -> Tensor:
     return cost * logs.detach().exp() ** BETA
 
 
-LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"huber": huber, "mse": squared, "mae": absolute}
+LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "huber": huber,
+    "mse": squared_residual,
+    "mae": absolute_residual,
+}

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter.belief import INTERVALS, Certainty, interval_decisions
-from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import Metrics, shares_of
+from isocenter import errors as errors_module
+from isocenter.belief import Certainty, prediction_sets
+from isocenter.belief.certainties import INTERVALS
+from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import Metrics, conformal
 from isocenter.lazy import stats, torch
+from isocenter.tasks.regression import losses, scoring
 from isocenter.tasks.regression.answering import HEAD
-from isocenter.tasks.regression.losses import LOSSES, NOISES, pinball, weighted_likelihood
-from isocenter.tasks.regression.scoring import METRICS, ValueScoring, measured_of
-from isocenter.tasks.settings import LOSS
-from isocenter.tasks.shared import Measured, crossed, place_of_target
+from isocenter.tasks.regression.losses import LOSSES, NOISES
+from isocenter.tasks.regression.scoring import METRICS, ValueScoring
+from isocenter.tasks.shared import left_right, saliency
+from isocenter.tasks.shared.measurements import MeasuredQuantity
 from isocenter.tasks.task import Origin, Outputs, Uncertain
+from isocenter.tasks.task_settings import LOSS
 from isocenter.values import (
     Case,
     Dataset,
@@ -32,8 +36,7 @@ from isocenter.values import (
     Sentence,
     Target,
     Vector,
-    setting,
-    settings_group,
+    setting_fields,
 )
 
 if TYPE_CHECKING:
@@ -83,22 +86,26 @@ class Regression(ValueScoring):
     certainty:    the intervals that are to hold, and what makes them so
     """
 
-    targets: tuple[str, ...] = setting(words=Sentence("The model measures {value}"), target=True)
-    units: Mapping[str, str] = setting(words=Sentence("The units are {each}", "No unit is known"), read=_units)
-    mean: Mapping[str, float] = setting(words=Sentence("The mean is {each}"), target=True)
-    deviation: Mapping[str, float] = setting(
+    targets: tuple[str, ...] = setting_fields.setting(words=Sentence("The model measures {value}"), target=True)
+    units: Mapping[str, str] = setting_fields.setting(
+        words=Sentence("The units are {each}", "No unit is known"), read=_units
+    )
+    mean: Mapping[str, float] = setting_fields.setting(words=Sentence("The mean is {each}"), target=True)
+    deviation: Mapping[str, float] = setting_fields.setting(
         words=Sentence("The standard deviation is {each}"), target=True, compared=True
     )
-    noise: Literal["none", "gaussian", "quantiles"] = setting(
+    noise: Literal["none", "gaussian", "quantiles"] = setting_fields.setting(
         "none",
         Sentence("The network predicts its own error bar, by {value} noise", "The network predicts no error bar"),
         follows=open_factors,
     )
-    loss_name: Literal["huber", "mse", "mae"] = setting("huber", LOSS, name="loss", search=("huber", "mse", "mae"))
-    error_factor: Mapping[str, float] | None = setting(
+    loss_name: Literal["huber", "mse", "mae"] = setting_fields.setting(
+        "huber", LOSS, name="loss", search=("huber", "mse", "mae")
+    )
+    error_factor: Mapping[str, float] | None = setting_fields.setting(
         None, Sentence("Error bars are multiplied by {each}", "No factor of error bars is set yet"), tuned=True
     )
-    certainty: Certainty = settings_group(Certainty, *INTERVALS)
+    certainty: Certainty = setting_fields.settings_group(Certainty, *INTERVALS)
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
     merge: ClassVar[Merge] = "mean"
@@ -119,12 +126,14 @@ class Regression(ValueScoring):
             raise DatasetError("no training case has a value", where, "Name its column with --column value:NAME=COLUMN")
         for name in targets:
             _refuse_unteachable(name, values[name], where)
-        read = {name: unit_in(name) or unit_in(columns.get(name, "")) for name in targets}
+        read = {name: unit_of_name(name) or unit_of_name(columns.get(name, "")) for name in targets}
         units = {name: unit for name, unit in read.items() if unit}
         unknown = [name for name in targets if name not in units]
         named = f"no column's name says that of {', '.join(unknown)}" if unknown else "the names of the columns say so"
-        counts = ", ".join(f"{counted(len(values[name]), 'case has', 'cases have')} {name}" for name in targets)
-        located = {name: _located(values[name]) for name in targets}
+        counts = ", ".join(
+            f"{errors_module.count_phrase(len(values[name]), 'case has', 'cases have')} {name}" for name in targets
+        )
+        located = {name: _mean_and_deviation(values[name]) for name in targets}
         means, deviations = ({name: numbers[n] for name, numbers in located.items()} for n in (0, 1))
         return {
             "targets": Decision(targets, f"{counts}, of {len(fingerprint)} training cases"),
@@ -145,10 +154,10 @@ class Regression(ValueScoring):
                 HUBER,
             ),
             "error_factor": Decision({}, "there are no error bars"),
-            **interval_decisions(),
+            **prediction_sets.interval_decisions(),
         }
 
-    def checked(self) -> Regression:
+    def check_and_fill(self) -> Regression:
         """Keep numbers of its targets only; PlanError names the setting that cannot be."""
         mean, deviation = ({name: own[name] for name in self.targets} for own in (self.mean, self.deviation))
         units = {name: self.units.get(name, "") for name in self.targets}
@@ -166,9 +175,9 @@ class Regression(ValueScoring):
         return tuple(Label(number, name) for number, name in enumerate(self.targets))
 
     @property
-    def mirrored(self) -> tuple[int, ...] | None:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """A value stays as it is when left and right change sides; one that names a side becomes its counterpart's."""
-        order, count = crossed(self.targets), len(self.targets)
+        order, count = left_right.counterpart_places(self.targets), len(self.targets)
         if order is None:
             return None
         return tuple(part * count + place for part in range(1 + NOISES[self.noise]) for place in order)
@@ -202,9 +211,9 @@ class Regression(ValueScoring):
         referenced = target.isfinite()
         truth = torch.where(referenced, target, 0.0).float()
         if self.is_noisy:
-            cost = weighted_likelihood(values, logs, truth)
+            cost = losses.weighted_likelihood(values, logs, truth)
         elif self.noise == "quantiles":
-            cost = pinball(values, logs, truth, self.certainty.coverage)
+            cost = losses.pinball(values, logs, truth, self.certainty.coverage)
         else:
             cost = LOSSES[self.loss_name](values, truth)
         return (cost * referenced).sum() / referenced.sum().clamp(min=1)
@@ -225,20 +234,24 @@ class Regression(ValueScoring):
         ]
         return 1 - float(np.mean(errors)) if errors else float("nan")
 
-    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+    def fit_settings(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin
+    ) -> dict[str, Decision]:
         """Factors that make error bars as large as the errors of these cases, unless they are set."""
         if not self.is_noisy or self.error_factor is not None:
             return {}
-        _, decision = error_factors(self.targets, measured_of(self.score(predictions, cases), self.targets))
+        _, decision = error_factors(
+            self.targets, scoring.measured_targets(self.score(predictions, cases), self.targets)
+        )
         return {"task.error_factor": decision}
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) the standardised value, without a target the mean of all."""
         values = outputs[HEAD][:, : len(self.targets)]
-        return values.mean(dim=1) if target is None else values[:, place_of_target(target, self.targets)]
+        return values.mean(dim=1) if target is None else values[:, saliency.place_of_target(target, self.targets)]
 
 
-def unit_in(name: str) -> str:
+def unit_of_name(name: str) -> str:
     """The unit that a name ends in, as in "age (years)" or "volume_mm3"; empty where it says none."""
     if (bracketed := BRACKETED.search(name)) and is_unit(inside := bracketed[1]):
         return UNITS.get(inside, inside)
@@ -252,7 +265,7 @@ def is_unit(text: str) -> bool:
     return text in UNITS or len(text) == 1 or any(sign in text for sign in "/^%°²³µ")
 
 
-def error_factors(targets: Sequence[str], measured: Sequence[Measured]) -> tuple[dict[str, float], Decision]:
+def error_factors(targets: Sequence[str], measured: Sequence[MeasuredQuantity]) -> tuple[dict[str, float], Decision]:
     """{target: by what its error bar is multiplied} where validation cases show it too small or too large.
 
     The factor of greatest likelihood is the root of the mean squared ratio of error and error bar. Its square, times
@@ -265,16 +278,14 @@ def error_factors(targets: Sequence[str], measured: Sequence[Measured]) -> tuple
     for name in targets:
         scored = by_target.get(name)
         if scored is None or scored.errors is None or len(scored.cases) < FEWEST_CASES:
-            cases = counted(0 if scored is None else len(scored.cases), "unseen case")
+            cases = errors_module.count_phrase(0 if scored is None else len(scored.cases), "unseen case")
             reasons.append(f"{name}: {cases} are too few for a factor (at least {FEWEST_CASES} are needed)")
             continue
-        shares, people = shares_of(len(scored.cases), scored.patients)
+        shares, people = conformal.patient_shares(len(scored.cases), scored.patients)
         total = float(shares @ ((scored.predicted - scored.reference) / scored.errors) ** 2)
         low, high = (float(stats.chi2.ppf(share, people)) for share in (CHANCE / 2, 1 - CHANCE / 2))
         factor = round(float(np.sqrt(total / people)), DIGITS)
-        errors = (
-            f"{name}: errors of {counted(len(scored.cases), 'unseen case')} are {factor:.3g} times their error bars"
-        )
+        errors = f"{name}: errors of {errors_module.count_phrase(len(scored.cases), 'unseen case')} are {factor:.3g} times their error bars"
         if low <= total <= high:
             reasons.append(f"{errors}, as chance explains: left as they are")
         else:
@@ -305,14 +316,16 @@ def check_settings(
 
 def _refuse_unteachable(name: str, values: np.ndarray, where: str) -> None:
     if len(values) < 2:
-        problem = f"{counted(len(values), 'training case has', 'training cases have')} a value of {name}"
+        problem = (
+            f"{errors_module.count_phrase(len(values), 'training case has', 'training cases have')} a value of {name}"
+        )
         raise DatasetError(problem, where, "Give at least two, or leave the column out")
     if np.ptp(values) == 0:
         problem = f"{name} is {values[0]:g} in all {len(values)} training cases that have it"
         raise DatasetError(problem, where, "Give cases that differ, or leave the column out")
 
 
-def _located(values: np.ndarray) -> tuple[float, float]:
+def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
     """Mean and deviation, as exact as a small share of the deviation."""
     mean, deviation = float(values.mean()), float(values.std())
     places = DIGITS - math.floor(math.log10(deviation))

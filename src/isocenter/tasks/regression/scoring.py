@@ -8,37 +8,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from isocenter.belief import HIGH, LOW, SET_METRICS, Certainty, finite, interval_rows
-from isocenter.evaluation import (
-    AGREEMENT_METRICS,
-    ERROR_BAR_METRICS,
-    VALUE_METRICS,
-    CaseValues,
-    Metric,
-    Metrics,
-    Seed,
-    Table,
-    bootstrap_statistic,
-    column_values,
-    concordance,
-    figure_label,
-    gaussian_nll,
-    is_covered,
-    mean_absolute_error,
-    median,
-    of_differences,
-    pearson,
-    proportion,
-    r2,
-    root_mean_squared_error,
-    spearman,
-)
+from isocenter.belief import Certainty, certainties, prediction_sets
+from isocenter.belief.prediction_sets import HIGH, LOW, SET_METRICS
+from isocenter.evaluation import CaseValues, Metric, Metrics, Seed, Table, case_tables, intervals, regression
+from isocenter.evaluation.regression import AGREEMENT_METRICS, ERROR_BAR_METRICS, VALUE_METRICS
+from isocenter.evaluation.significance import paired_tests
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, figures, number
-from isocenter.tasks.properties import stated_image
-from isocenter.tasks.regression.answering import HEAD, ValueAnswering, values_of
-from isocenter.tasks.shared import Compared, Measured, agreement_figure, agreement_rows, compared_estimate, drawn_as
-from isocenter.tasks.task import Guess
+from isocenter.report import Figure, wording
+from isocenter.report.figures import charts, slice_figures
+from isocenter.tasks import properties
+from isocenter.tasks.regression import answering
+from isocenter.tasks.regression.answering import HEAD, ValueAnswering
+from isocenter.tasks.shared import measurements
+from isocenter.tasks.shared.measurements import Compared, MeasuredQuantity
+from isocenter.tasks.task import BlindGuess
 from isocenter.values import Case, Estimate, Floats, Prediction, Row
 
 TARGET = "target"
@@ -48,14 +31,14 @@ METRICS = Metrics(
     (*VALUE_METRICS, *AGREEMENT_METRICS, *ERROR_BAR_METRICS, STANDARDISED_DIFFERENCE, *SET_METRICS),
     label_word=TARGET,
     of_case=STANDARDISED_DIFFERENCE.name,
-).marked(audited=("mae", "coverage"), calibration="coverage")
+).mark_audited(audited=("mae", "coverage"), calibration="coverage")
 # In the unit of the target; of several targets they are taken in deviations of the training cases.
-WITH_UNIT: Mapping[str, Compared] = {"mae": mean_absolute_error, "rmse": root_mean_squared_error}
+WITH_UNIT: Mapping[str, Compared] = {"mae": regression.mean_absolute_error, "rmse": regression.root_mean_squared_error}
 WITHOUT_UNIT: Mapping[str, Compared] = {
-    "r2": r2,
-    "pearson": pearson,
-    "spearman": spearman,
-    "concordance": concordance,
+    "r2": regression.r2,
+    "pearson": regression.pearson,
+    "spearman": regression.spearman,
+    "concordance": regression.concordance_correlation,
 }
 STANDARDISED = "SD"
 # Targets whose charts stand in a report.
@@ -73,16 +56,21 @@ class ValueScoring(ValueAnswering):
         """
         ordered = {name: self.deviation[name] for name in self.targets}
         pairs = zip(predictions, cases, strict=True)
-        return pd.DataFrame([row for a, b in pairs for row in case_rows(a, b, self._references(b), ordered)])
+        return pd.DataFrame([row for a, b in pairs for row in target_case_rows(a, b, self._references(b), ordered)])
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Figures of each target in its unit, of several first their standardised means; patients are resampled."""
         wide = [
             row
-            for label, unit in labelled(self.units).items()
-            for row in interval_rows(label, with_ends(table[table["label"] == label], self.certainty), unit, seed=seed)
+            for label, unit in by_target_label(self.units).items()
+            for row in prediction_sets.interval_rows(
+                label, with_infinite_ends(table[table["label"] == label], self.certainty), unit, seed=seed
+            )
         ]
-        return [*summary_rows(measured_of(table, self.targets), self.units, self.deviation, seed=seed), *wide]
+        return [
+            *value_summary_rows(measured_targets(table, self.targets), self.units, self.deviation, seed=seed),
+            *wide,
+        ]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the mean over targets of the standardised difference."""
@@ -91,68 +79,72 @@ class ValueScoring(ValueAnswering):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image, with the values and their references in the caption."""
-        values, errors = values_of(self.targets, prediction)
+        values, errors = answering.predicted_values(self.targets, prediction)
         reference = case.references.get(HEAD, {})
         parts = []
         for name, value in values.items():
-            bar = f" \N{PLUS-MINUS SIGN} {number(errors[name])}" if errors else ""
-            true = f" (reference {number(reference[name])})" if name in reference else ""
+            bar = f" \N{PLUS-MINUS SIGN} {wording.number_text(errors[name])}" if errors else ""
+            true = f" (reference {wording.number_text(reference[name])})" if name in reference else ""
             unit = f" {self.units[name]}" if self.units[name] else ""
-            parts.append(f"{name} {number(value)}{bar}{unit}{true}")
-        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption="; ".join(parts))]
+            parts.append(f"{name} {wording.number_text(value)}{bar}{unit}{true}")
+        return [
+            slice_figures.contours(
+                properties.first_image(case), None, None, (), title=case.id, caption="; ".join(parts)
+            )
+        ]
 
     def overview(self, table: Table) -> list[Figure]:
         """Predictions over references, and differences over size, of the first targets."""
         pictures = []
-        for measured in measured_of(table, self.targets)[:MOST_CHARTS]:
+        for measured in measured_targets(table, self.targets)[:MOST_CHARTS]:
             name, unit = measured.target, self.units[measured.target]
             bars = None if measured.errors is None else 1.96 * measured.errors
             title = f"{name}: predicted and reference"
-            chart = figures.agreement(measured.reference, measured.predicted, title, unit=unit, errors=bars)
+            chart = charts.agreement_plot(measured.reference, measured.predicted, title, unit=unit, errors=bars)
             pictures.append(chart)
-            pictures.append(agreement_figure(measured, f"{name}: differences", unit))
+            pictures.append(measurements.agreement_figure(measured, f"{name}: differences", unit))
         return pictures
 
     def case_values(self, table: Table) -> Sequence[CaseValues]:
         """Values of which errors and their standardised means are made."""
-        return error_values(self.deviation, table)
+        return target_error_values(self.deviation, table)
 
-    def guess(self, table: Table) -> Guess:
+    def guess(self, table: Table) -> BlindGuess:
         """The mean of the training cases for every case."""
-        means = table["label"].map(labelled(self.mean)).astype(float)
+        means = table["label"].map(by_target_label(self.mean)).astype(float)
         apart = means - table["reference"]
         guessed = table.assign(
             predicted=means,
             difference=apart,
-            standardised_difference=apart.abs() / table["label"].map(labelled(self.deviation)).astype(float),
+            standardised_difference=apart.abs() / table["label"].map(by_target_label(self.deviation)).astype(float),
         )
-        return Guess(guessed, {"": "always giving the mean of the training cases"}, ("mae",))
+        return BlindGuess(guessed, {"": "always giving the mean of the training cases"}, ("mae",))
 
 
-def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
+def measured_targets(table: Table, targets: Sequence[str]) -> list[MeasuredQuantity]:
     """The targets of a table of cases, in their order; without those that no case has."""
     measured = []
     for name in targets:
-        rows = table[table["label"] == figure_label(name, TARGET)]
+        rows = table[table["label"] == case_tables.figure_label(name, TARGET)]
         if rows.empty:
             continue
         errors = rows["error_bar"].to_numpy(float) if "error_bar" in rows else None
         predicted, reference = rows["predicted"].to_numpy(float), rows["reference"].to_numpy(float)
         patients, cases = rows["patient"].to_numpy(str), rows["case"].to_numpy(str)
-        measured.append(Measured(name, predicted, reference, patients, cases, errors))
+        measured.append(MeasuredQuantity(name, predicted, reference, patients, cases, errors))
     return measured
 
 
-def labelled(values: Mapping[str, V]) -> dict[str, V]:
+def by_target_label(values: Mapping[str, V]) -> dict[str, V]:
     """Values by target, by the label of its rows in tables."""
-    return {figure_label(name, TARGET): value for name, value in values.items()}
+    return {case_tables.figure_label(name, TARGET): value for name, value in values.items()}
 
 
-def case_rows(
+def target_case_rows(
     prediction: Prediction, case: Case, references: Floats, deviation: Mapping[str, float]
 ) -> Iterator[dict[str, Any]]:
     """A row for each target of a case; references: (targets,), NaN where it has none; deviation: {target: its own}"""
-    values, errors = values_of(tuple(deviation), prediction)
+    values, errors = answering.predicted_values(tuple(deviation), prediction)
     for name, reference in zip(deviation, references.tolist(), strict=True):
         if np.isnan(reference):
             continue
@@ -160,18 +152,18 @@ def case_rows(
         yield {
             "case": case.id,
             "patient": case.patient,
-            "label": figure_label(name, TARGET),
+            "label": case_tables.figure_label(name, TARGET),
             "difference": difference,
             "standardised_difference": abs(difference) / deviation[name],
             **({"error_bar": errors[name]} if errors else {}),
-            LOW: finite(prediction.confidence.low.get(name)),
-            HIGH: finite(prediction.confidence.high.get(name)),
+            LOW: certainties.finite_end(prediction.confidence.low.get(name)),
+            HIGH: certainties.finite_end(prediction.confidence.high.get(name)),
             "reference": reference,
             "predicted": values[name],
         }
 
 
-def with_ends(rows: Table, certainty: Certainty) -> Table:
+def with_infinite_ends(rows: Table, certainty: Certainty) -> Table:
     """Rows of a target, with infinite ends where those of its intervals are blank: nothing is left out there."""
     if certainty.conformal is None or LOW not in rows:
         return rows
@@ -179,55 +171,57 @@ def with_ends(rows: Table, certainty: Certainty) -> Table:
     return rows.assign(**{side: rows[side].astype(float).fillna(end) for side, end in ends.items()})
 
 
-def summary_rows(
-    measured: Sequence[Measured], units: Mapping[str, str], deviation: Mapping[str, float], *, seed: Seed
+def value_summary_rows(
+    measured: Sequence[MeasuredQuantity], units: Mapping[str, str], deviation: Mapping[str, float], *, seed: Seed
 ) -> list[Row]:
     """Figures of each target in its unit; of several first their mean, in deviations of the training cases."""
     rows = list(_overall(measured, deviation, seed)) if len(measured) > 1 else []
     return [*rows, *(row for one in measured for row in _of_target(one, units[one.target], seed))]
 
 
-def error_values(deviation: Mapping[str, float], table: Table) -> list[CaseValues]:
+def target_error_values(deviation: Mapping[str, float], table: Table) -> list[CaseValues]:
     """Values of which the MAE of each target, and of several that of all, in training deviations, is made."""
     sized = table.assign(mae=table["difference"].abs())[["case", "patient", "label", "mae"]]
     if table["label"].nunique() < 2:
-        return column_values(sized)
+        return paired_tests.column_values(sized)
     # Not the column of standardised differences: beside another model the deviations are those of its training cases.
-    of_all = column_values(sized.assign(mae=sized["mae"] / sized["label"].map(labelled(deviation)).astype(float)))
+    of_all = paired_tests.column_values(
+        sized.assign(mae=sized["mae"] / sized["label"].map(by_target_label(deviation)).astype(float))
+    )
     return [
         *(one for one in of_all if one.label == "all"),
-        *(one for one in column_values(sized) if one.label != "all"),
+        *(one for one in paired_tests.column_values(sized) if one.label != "all"),
     ]
 
 
-def _of_target(measured: Measured, unit: str, seed: Seed) -> Iterator[Row]:
-    target, patients = figure_label(measured.target, TARGET), measured.patients
+def _of_target(measured: MeasuredQuantity, unit: str, seed: Seed) -> Iterator[Row]:
+    target, patients = case_tables.figure_label(measured.target, TARGET), measured.patients
     apart = measured.predicted - measured.reference
-    yield Row("mae", target, compared_estimate(measured, mean_absolute_error, unit, seed))
-    error = compared_estimate(measured, root_mean_squared_error, unit, seed)
-    yield Row("rmse", target, of_differences(error, apart, patients, seed=seed))
-    yield Row("median_absolute_error", target, median(np.abs(apart), patients, unit=unit))
+    yield Row("mae", target, measurements.compared_estimate(measured, regression.mean_absolute_error, unit, seed))
+    error = measurements.compared_estimate(measured, regression.root_mean_squared_error, unit, seed)
+    yield Row("rmse", target, intervals.figure_of_differences(error, apart, patients, seed=seed))
+    yield Row("median_absolute_error", target, intervals.median(np.abs(apart), patients, unit=unit))
     for metric, figure in WITHOUT_UNIT.items():
-        yield Row(metric, target, compared_estimate(measured, figure, "", seed))
-    yield from agreement_rows(replace(measured, target=target), unit, seed=seed)
+        yield Row(metric, target, measurements.compared_estimate(measured, figure, "", seed))
+    yield from measurements.agreement_rows(replace(measured, target=target), unit, seed=seed)
     if measured.errors is not None:
         yield from _of_error_bars(replace(measured, target=target), measured.errors, seed)
 
 
-def _of_error_bars(measured: Measured, errors: Floats, seed: Seed) -> Iterator[Row]:
-    covered = is_covered(measured.predicted, errors, measured.reference)
-    yield Row("interval_coverage", measured.target, proportion(covered, measured.patients, seed=seed))
+def _of_error_bars(measured: MeasuredQuantity, errors: Floats, seed: Seed) -> Iterator[Row]:
+    covered = regression.is_covered(measured.predicted, errors, measured.reference)
+    yield Row("interval_coverage", measured.target, intervals.proportion(covered, measured.patients, seed=seed))
 
     def likelihood(predicted: Floats, reference: Floats, weights: Floats) -> Floats:
         """The negative log-likelihood under the error bars, for each weighting."""
-        return gaussian_nll(predicted, errors, reference, weights)
+        return regression.gaussian_nll(predicted, errors, reference, weights)
 
-    estimate = compared_estimate(measured, likelihood, "", seed)
+    estimate = measurements.compared_estimate(measured, likelihood, "", seed)
     note = f"{estimate.method}; nats, of the value in its unit"
     yield Row("nll", measured.target, replace(estimate, method=note))
 
 
-def _overall(measured: Sequence[Measured], deviation: Mapping[str, float], seed: Seed) -> Iterator[Row]:
+def _overall(measured: Sequence[MeasuredQuantity], deviation: Mapping[str, float], seed: Seed) -> Iterator[Row]:
     for metric, figure in WITH_UNIT.items():
         scales = [deviation[one.target] for one in measured]
         yield Row(metric, "all", _mean_of_targets(measured, figure, scales, STANDARDISED, seed))
@@ -236,7 +230,7 @@ def _overall(measured: Sequence[Measured], deviation: Mapping[str, float], seed:
 
 
 def _mean_of_targets(
-    measured: Sequence[Measured], figure: Compared, scales: Sequence[float], unit: str, seed: Seed
+    measured: Sequence[MeasuredQuantity], figure: Compared, scales: Sequence[float], unit: str, seed: Seed
 ) -> Estimate:
     """Unweighted mean over the targets; a case is drawn with all its targets, and those that it has not count in none.
 
@@ -257,7 +251,9 @@ def _mean_of_targets(
         return np.mean(figures_of_targets, axis=0)
 
     labels = {one.target: np.isin(ids, one.cases) for one in measured}
-    estimate = bootstrap_statistic(statistic, owners, unit=unit, seed=seed, labels=labels, **drawn_as(figure))
+    estimate = intervals.bootstrap_statistic(
+        statistic, owners, unit=unit, seed=seed, labels=labels, **measurements.bootstrap_facts(figure)
+    )
     note = "; unweighted mean of the targets"
     note += ", each in standard deviations of its training cases" if unit else ""
     return replace(estimate, n=len(ids), method=estimate.method + note)

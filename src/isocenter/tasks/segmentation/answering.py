@@ -11,23 +11,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from isocenter.belief import (
-    HIGH,
-    LOW,
-    Certainty,
-    Rows,
-    VoxelAnswers,
-    VoxelProbabilities,
-    VoxelStream,
-    finite,
-    voxel_in_unit,
-)
-from isocenter.evaluation import volume_unit
-from isocenter.files import Spool
-from isocenter.tasks.segmentation.partial_labels import combinations
-from isocenter.tasks.segmentation.postprocessing import Tidying, settled_map
+from isocenter.belief import Certainty, UnseenCases, certainties, voxel_calibration
+from isocenter.belief.prediction_sets import HIGH, LOW
+from isocenter.belief.voxel_belief import VoxelBelief
+from isocenter.belief.voxel_calibration import VoxelCalibration, VoxelStream
+from isocenter.evaluation import mask_overlap
+from isocenter.files.storage.spool import Spool
+from isocenter.tasks.segmentation import mask_postprocessing, partial_labels
+from isocenter.tasks.segmentation.mask_postprocessing import Tidying
 from isocenter.tasks.segmentation.targets import Truth
-from isocenter.tasks.shared import EACH, Shares, log_mean, mean_of, measured_findings, measured_names
+from isocenter.tasks.shared import averages, structure_findings
+from isocenter.tasks.shared.averages import EACH, Shares
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -40,7 +34,7 @@ from isocenter.values import (
     Merge,
     Prediction,
     Slabs,
-    blocks,
+    voxel_images,
 )
 
 # Difference between the outputs of what is surely there and of what is not.
@@ -104,7 +98,7 @@ class MaskAnswering(Task):
         """The reading of masks, for training and for scoring."""
         values, readers = tuple(label.value for label in self.classes), len(self.observers) if self.is_divided else 1
         marking = (self.ignore, self.background, self.sparse, self.readers)
-        known_sets = combinations(self.partial, self.names)
+        known_sets = partial_labels.known_combinations(self.partial, self.names)
         return Truth(values, tuple(self.structures.values()), self.names, *marking, readers, known_sets)
 
     @property
@@ -128,9 +122,9 @@ class MaskAnswering(Task):
         return self.structures
 
     @property
-    def crossed(self) -> Mapping[str, int]:
+    def folds_by_head(self) -> Mapping[str, int]:
         """{head: folds} whose intervals of volumes their mean combines."""
-        return self.certainty.crossed("mask")
+        return self.certainty.folds_by_head("mask")
 
     @property
     def background_outputs(self) -> Mapping[str, Sequence[float]]:
@@ -141,17 +135,19 @@ class MaskAnswering(Task):
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The logarithm of the mean probability of classes; of regions the mean of their log odds."""
         logits = [one["mask"] for one in outputs]
-        return {"mask": log_mean(logits, shares=shares) if self.exclusive else mean_of(logits, shares)}
+        return {
+            "mask": averages.log_mean(logits, shares=shares) if self.exclusive else averages.mean_output(logits, shares)
+        }
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(channels, ...) calibrated probability of the background and each label, or of each region."""
         return {"mask": self.probable(arrays["mask"])}
 
     @property
-    def probable(self) -> VoxelProbabilities:
+    def probable(self) -> VoxelCalibration:
         """Map from outputs to probabilities and label maps."""
         names = ("background", *self.names) if self.exclusive else self.names
-        return VoxelProbabilities(
+        return VoxelCalibration(
             names, self.exclusive, self.certainty.calibrator, self.writes, bool(self.calibrated_map)
         )
 
@@ -162,14 +158,14 @@ class MaskAnswering(Task):
         mask = Spool(geometry.shape, np.min_scalar_type(max(self.writes)))
         for region, arrays in slabs:
             mask[region] = stream.take(region, arrays["mask"], arrays.get(f"mask{EACH}"))
-        settled = self.settled(mask.data, geometry)
-        confidence, untuned = stream.stated(settled)
+        settled = self.tidy_map(mask.data, geometry)
+        confidence, untuned = stream.state_confidence(settled)
         data = mask.data if settled is None else settled
         return Prediction(geometry, data=data, labels=self.classes, confidence=confidence, untuned=untuned)
 
-    def settled(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
+    def tidy_map(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
         """The tidied label map; None where all stays."""
-        return settled_map(data, self.classes, self.postprocessing or {}, geometry)
+        return mask_postprocessing.postprocess_map(data, self.classes, self.postprocessing or {}, geometry)
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The volume of each structure, in ml where voxels have a size, its interval, and the Dice that is expected."""
@@ -182,20 +178,20 @@ class MaskAnswering(Task):
     @property
     def valued_findings(self) -> tuple[str, ...]:
         """The structures, of which the value is the size, and their measurements."""
-        return (*self.structures, *measured_names())
+        return (*self.structures, *structure_findings.measurement_names())
 
     @property
-    def answers(self) -> VoxelAnswers | None:
+    def answers(self) -> VoxelBelief | None:
         """Labels of voxels; None where the share of divided readers is taught, which is no class."""
         if self.is_divided or not self.tells_structures:
             return None
         options = (tuple(self.structures.values()), self.probable, self.calibrated_map, self.expected_dice)
-        return VoxelAnswers(self.certainty, "mask", *options, self.settled)
+        return VoxelBelief(self.certainty, "mask", *options, self.tidy_map)
 
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
         """Predictions with their sampled voxels, and functions that read what people drew."""
-        truth = [partial(self.truth.of, case) for case in cases]
-        return Rows(predictions, truth, np.array([case.patient for case in cases]))
+        truth = [partial(self.truth.drawn_map, case) for case in cases]
+        return UnseenCases(predictions, truth, np.array([case.patient for case in cases]))
 
 
 def structure_results(
@@ -216,23 +212,26 @@ def structure_results(
             volume,
             column.rsplit("_", 1)[-1],
             codes=(row.code,) if row is not None and row.code is not None else (),
-            low=finite(confidence.low.get(name)),
-            high=finite(confidence.high.get(name)),
+            low=certainties.finite_end(confidence.low.get(name)),
+            high=certainties.finite_end(confidence.high.get(name)),
             group=name,
             label=None if row is None else row.value,
         )
-        findings += [size, *(measured_findings(row, measured) if row is not None else ())]
-    return [*findings, *(finding for label in by_name.values() for finding in measured_findings(label, measured))]
+        findings += [size, *(structure_findings.measured_findings(row, measured) if row is not None else ())]
+    return [
+        *findings,
+        *(finding for label in by_name.values() for finding in structure_findings.measured_findings(label, measured)),
+    ]
 
 
 def structure_volumes(prediction: Prediction, structures: Mapping[str, Sequence[int]]) -> dict[str, float]:
     """{<structure>_<unit>: its volume} of a label map, in ml where the size of a voxel is known."""
     assert prediction.data is not None  # noqa: S101 - as decoded
     voxels = np.zeros(1 + max(value for values in structures.values() for value in values))
-    for _, part in blocks(prediction.data):
+    for _, part in voxel_images.blocks_along_last_axis(prediction.data):
         voxels += np.bincount(np.ravel(part), minlength=len(voxels))[: len(voxels)]
-    size = voxel_in_unit(prediction.geometry)
-    unit = volume_unit(prediction.geometry).replace("mm²", "mm2")
+    size = voxel_calibration.voxel_volume_in_unit(prediction.geometry)
+    unit = mask_overlap.volume_unit(prediction.geometry).replace("mm²", "mm2")
     return {f"{name}_{unit}": round(float(voxels[list(values)].sum()) * size, 6) for name, values in structures.items()}
 
 
@@ -242,6 +241,6 @@ def mask_columns(prediction: Prediction, structures: Mapping[str, Sequence[int]]
     columns = dict[str, float | None](volumes)
     for column, name in zip(volumes, structures, strict=True):
         for side, ends in ((LOW, confidence.low), (HIGH, confidence.high)):
-            end = finite(ends.get(name))
+            end = certainties.finite_end(ends.get(name))
             columns[f"{column}_{side}"] = None if end is None else round(end, 6)
     return {**columns, **{f"expected_dice_{name}": round(dice, 4) for name, dice in confidence.expected.items()}}

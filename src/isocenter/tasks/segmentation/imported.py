@@ -8,12 +8,15 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from isocenter.belief import OF_VOXELS, USUAL_RISK, Certainty, VoxelAnswers
+from isocenter.belief import Certainty
+from isocenter.belief.certainties import OF_VOXELS, USUAL_RISK
+from isocenter.belief.voxel_belief import VoxelBelief
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
-from isocenter.tasks.segmentation.postprocessing import Tidying
+from isocenter.tasks.segmentation.mask_postprocessing import Tidying
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.tasks.shared import Shares, log_mean, mean_of
+from isocenter.tasks.shared import averages
+from isocenter.tasks.shared.averages import Shares
 from isocenter.tasks.task import Origin
 from isocenter.values import (
     Array,
@@ -29,9 +32,7 @@ from isocenter.values import (
     Merge,
     Prediction,
     Slabs,
-    redeclared,
-    setting,
-    settings_group,
+    setting_fields,
 )
 
 # While the largest piece is looked for: two label maps, what belongs to the group, the numbers of pieces, what is kept.
@@ -57,16 +58,16 @@ class ImportedSegmentation(Segmentation):
                scored; it takes all outputs, which the label map alone does without. `untuned` sets it
     """
 
-    writes: tuple[int, ...] = setting((0, 1))
-    exclusive: bool = setting(True)
-    averaged: Literal["logits", "probabilities"] = setting("logits", noun="average of")
-    weighed: Merge = setting("gaussian", noun="weighting of windows")
-    largest: tuple[tuple[int, ...], ...] = setting(())
-    sampled: bool = setting(False, read=_is_sampled, tuned=True)
+    writes: tuple[int, ...] = setting_fields.setting((0, 1))
+    exclusive: bool = setting_fields.setting(True)
+    averaged: Literal["logits", "probabilities"] = setting_fields.setting("logits", noun="average of")
+    weighed: Merge = setting_fields.setting("gaussian", noun="weighting of windows")
+    largest: tuple[tuple[int, ...], ...] = setting_fields.setting(())
+    sampled: bool = setting_fields.setting(False, read=_is_sampled, tuned=True)
     # Which pieces stay its maker has decided; what its probabilities are worth a site's own cases say.
-    postprocessing: Mapping[str, Tidying] | None = redeclared(Segmentation, "postprocessing", tuned=False)
-    calibrated_map: bool | None = redeclared(Segmentation, "calibrated_map", tuned=False)
-    certainty: Certainty = settings_group(Certainty, *OF_VOXELS, risk={"default": USUAL_RISK})
+    postprocessing: Mapping[str, Tidying] | None = setting_fields.redeclare(Segmentation, "postprocessing", tuned=False)
+    calibrated_map: bool | None = setting_fields.redeclare(Segmentation, "calibrated_map", tuned=False)
+    certainty: Certainty = setting_fields.settings_group(Certainty, *OF_VOXELS, risk={"default": USUAL_RISK})
 
     name: ClassVar[str] = "imported_segmentation"
 
@@ -75,11 +76,11 @@ class ImportedSegmentation(Segmentation):
         """Always raises PlanError: nothing is trained as this kind."""
         raise PlanError("a model of another program is not trained here", "task.name", "Choose segmentation")
 
-    def checked(self) -> Self:
+    def check_and_fill(self) -> Self:
         """Check it like any segmentation; PlanError where its outputs do not fit its labels."""
         if not self.writes or not set(self.writes) <= {0, *(label.value for label in self.classes)}:
             raise PlanError("outputs and labels do not fit together", "task.writes", "Adopt the model again")
-        return super().checked()
+        return super().check_and_fill()
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -95,7 +96,7 @@ class ImportedSegmentation(Segmentation):
         return tuple(named[value] for value in self.writes)
 
     @property
-    def mirrored(self) -> tuple[int, ...] | None:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """Its maker decided along which axes it may be mirrored: no output changes places."""
         return tuple(range(len(self.writes)))
 
@@ -128,15 +129,15 @@ class ImportedSegmentation(Segmentation):
         """The mean of outputs, or the logarithm of the mean probability."""
         logits = [one["mask"] for one in outputs]
         if self._averages_probabilities:
-            return {"mask": log_mean(logits, shares=shares)}
-        return {"mask": mean_of(logits, shares)}
+            return {"mask": averages.log_mean(logits, shares=shares)}
+        return {"mask": averages.mean_output(logits, shares)}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Decode it like any segmentation, with a note on each region of which the label map does not hold all."""
         if self.exclusive or self.regions is not None:
             return super().decode(slabs, geometry)
         counts = np.zeros((2, len(self.writes)), dtype=np.int64)
-        prediction = super().decode(_counted(slabs, counts), geometry)
+        prediction = super().decode(_count_voxels(slabs, counts), geometry)
         names = [label.name for label in self.channel_labels]
         notes = [
             f"{name} overlaps regions that are written over it: {lost} of its {marked} voxels are marked as these "
@@ -146,28 +147,30 @@ class ImportedSegmentation(Segmentation):
         ]
         return replace(prediction, notes=(*prediction.notes, *notes))
 
-    def settled(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
+    def tidy_map(self, data: Array | Deferred, geometry: Geometry) -> Array | None:
         """The label map of which only the largest piece of each group stays; None where there is no group."""
         if not self.largest:
-            return super().settled(data, geometry)
+            return super().tidy_map(data, geometry)
         mask = np.array(data)
         for group in self.largest:
             inside = np.isin(mask, group)
             mask[inside & ~_largest_pieces(inside)] = 0
         return mask
 
-    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+    def fit_settings(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin
+    ) -> dict[str, Decision]:
         """Nothing: its maker has decided what is marked."""
         return {}
 
     @property
-    def answers(self) -> VoxelAnswers | None:
+    def answers(self) -> VoxelBelief | None:
         """Labels of voxels, whose map stays as its maker has decided."""
         answers = super().answers
         return None if answers is None else replace(answers, calibrated_map=False)
 
 
-def _counted(slabs: Slabs, counts: Array) -> Slabs:
+def _count_voxels(slabs: Slabs, counts: Array) -> Slabs:
     """The same slabs of regions, whose voxels are added to `counts` on the way.
 
     counts: (2, regions) voxels of each, and those of them that later ones are written over

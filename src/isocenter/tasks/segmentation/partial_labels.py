@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isocenter.errors import DatasetError, counted, listed
-from isocenter.tasks.segmentation.loss import NEIGHBOURS, OF_SHARES
-from isocenter.tasks.shared import crossed
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.tasks.segmentation.mask_losses import NEIGHBOURS, OF_SHARES
+from isocenter.tasks.shared import left_right
 from isocenter.values import Dataset, Decision, Fingerprint, Label
 
 # The names of `readers.CONSENSUS`, which needs libraries that a packaged model does without.
@@ -25,7 +26,7 @@ NNUNET_IGNORE = "arXiv:2403.12834"
 MARGINAL = "arXiv:2007.03868"
 
 
-def partly_decisions(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+def decide_partial_settings(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
     """The settings about this for these training cases."""
     declared = dataset.classes.get("mask", ())
     ignore = next((label.value for label in declared if label.is_ignored), None)
@@ -66,7 +67,7 @@ def _readers(dataset: Dataset) -> dict[str, Decision]:
     if len(names) < 2:
         nobody = Decision([], "the data set does not name its readers")
         return {"readers": Decision("first", "each case was drawn once"), "observers": nobody}
-    who = f"{counted(len(names), 'reader')} drew the cases"
+    who = f"{errors.count_phrase(len(names), 'reader')} drew the cases"
     if len(names) < FEWEST_READERS:
         chosen = Decision(
             "first",
@@ -77,7 +78,7 @@ def _readers(dataset: Dataset) -> dict[str, Decision]:
     return {"readers": chosen, "observers": Decision(names, "the data set names them")}
 
 
-def partial_decision(structures: Sequence[str], dataset: Dataset, fingerprint: Fingerprint) -> Decision:
+def decide_combinations(structures: Sequence[str], dataset: Dataset, fingerprint: Fingerprint) -> Decision:
     """The combinations of structures that cases know, with how many training cases know each structure.
 
     Raises DatasetError where no training case knows a structure, or a case knows one that is not among them.
@@ -87,32 +88,32 @@ def partial_decision(structures: Sequence[str], dataset: Dataset, fingerprint: F
         return Decision(None, "every structure was drawn in every case")
     where = str(dataset.root or dataset.name)
     if strange := sorted(set().union(*(case.known or () for case in partial)) - set(structures)):
-        problem = f"a case knows {listed(strange)}, and the structures are {listed(structures)}"
+        problem = f"a case knows {errors.list_phrase(strange)}, and the structures are {errors.list_phrase(structures)}"
         raise DatasetError(problem, where, "Name structures of the masks")
-    counts, trained = knowing(structures, dataset, fingerprint), len(fingerprint)
+    counts, trained = cases_by_structure(structures, dataset, fingerprint), len(fingerprint)
     if lacking := [name for name, count in counts.items() if not count]:
-        problem = f"no training case knows {listed(lacking)}"
+        problem = f"no training case knows {errors.list_phrase(lacking)}"
         raise DatasetError(problem, where, "Leave it out with --labels, or give cases in which it was drawn")
     combinations_known = [tuple(name for name in structures if case.knows(name)) for case in partial]
     of_each = ", ".join(f"{name} in {count}" for name, count in counts.items())
     because = (
-        f"of {counted(trained, 'training case')} structures are known so: {of_each}; what is unknown in a case is a "
+        f"of {errors.count_phrase(trained, 'training case')} structures are known so: {of_each}; what is unknown in a case is a "
         "part of its background in the loss, and is not scored there"
     )
     return Decision([list(own) for own in sorted(set(combinations_known))], because, MARGINAL)
 
 
-def knowing(structures: Sequence[str], dataset: Dataset, fingerprint: Fingerprint) -> dict[str, int]:
+def cases_by_structure(structures: Sequence[str], dataset: Dataset, fingerprint: Fingerprint) -> dict[str, int]:
     """{structure: training cases that know it}"""
     partial = {case.id: case for case in dataset if case.known is not None}
     names_of_cases = [partial.get(case.id) for case in fingerprint.cases]
     return {name: sum(case is None or case.knows(name) for case in names_of_cases) for name in structures}
 
 
-def combinations(partial: Sequence[Sequence[str]] | None, names: Sequence[str]) -> tuple[frozenset[str], ...]:
+def known_combinations(partial: Sequence[Sequence[str]] | None, names: Sequence[str]) -> tuple[frozenset[str], ...]:
     """The combinations of structures that cases know, and those that they become where left and right change sides."""
     sets = [frozenset(own) for own in partial or ()]
-    order = crossed(names)
+    order = left_right.counterpart_places(names)
     others = {} if order is None else {name: names[place] for name, place in zip(names, order, strict=True)}
     turned = [frozenset(others[name] for name in own) for own in sets] if others else []
     return tuple(dict.fromkeys([*sets, *turned]))

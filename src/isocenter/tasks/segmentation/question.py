@@ -9,48 +9,29 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from isocenter.belief import OF_VOXELS, Certainty, certainty_decisions, check_voxels, interval_decisions, risk_decisions
+from isocenter.belief import Certainty, certainties, covering_results, prediction_sets, voxel_calibration
+from isocenter.belief.certainties import OF_VOXELS
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics
-from isocenter.tasks.properties import stated_image
-from isocenter.tasks.segmentation.loss import (
-    NEIGHBOURS,
-    OF_SHARES,
-    known_structures,
-    mask_loss,
-    mean_dice,
-    overlap_counts,
-    shares_of,
-)
-from isocenter.tasks.segmentation.partial_labels import (
-    CONSENSUS_NAMES,
-    combinations,
-    knowing,
-    looks_at_unknown,
-    partial_decision,
-    partly_decisions,
-    suited_loss,
-    tolerance_of_regions,
-)
-from isocenter.tasks.segmentation.postprocessing import NONE_OF_REGIONS, Tidying, choose, rules_from
+from isocenter.tasks import properties
+from isocenter.tasks.segmentation import mask_losses, mask_postprocessing, partial_labels, targets
+from isocenter.tasks.segmentation.mask_losses import NEIGHBOURS, OF_SHARES
+from isocenter.tasks.segmentation.mask_postprocessing import NONE_OF_REGIONS, Tidying
+from isocenter.tasks.segmentation.partial_labels import CONSENSUS_NAMES
 from isocenter.tasks.segmentation.scoring import METRICS, MaskScoring
-from isocenter.tasks.segmentation.targets import MOST, codes_of, labels_held
-from isocenter.tasks.settings import LOSS, WEIGHTS
+from isocenter.tasks.segmentation.targets import MOST
 from isocenter.tasks.shared import (
-    COARSEST,
-    axes_of,
-    check_loss,
-    coarser,
-    crossed,
-    labels_from,
-    of_structure,
-    plain_labels,
-    ratios_from,
-    refuse_other_image_grid,
-    uncut,
+    grid_and_length,
+    label_losses,
+    left_right,
+    reference_labels,
+    saliency,
+    structure_findings,
 )
+from isocenter.tasks.shared.grid_and_length import COARSEST
 from isocenter.tasks.task import Origin, Outputs, Uncertain
-from isocenter.transforms import names_sides
+from isocenter.tasks.task_settings import LOSS, WEIGHTS
+from isocenter.transforms import orient
 from isocenter.values import (
     Case,
     Dataset,
@@ -62,10 +43,9 @@ from isocenter.values import (
     Prediction,
     Sentence,
     Target,
-    counted_in,
-    hidden,
-    setting,
-    settings_group,
+    grid_geometry,
+    setting_fields,
+    voxel_images,
 )
 
 if TYPE_CHECKING:
@@ -92,14 +72,14 @@ MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 LAKSHMINARAYANAN = "arXiv:1612.01474"
 
 
-def combinations_from(combinations_stated: Sequence[Sequence[str]] | None) -> tuple[tuple[str, ...], ...] | None:
+def parse_combinations(combinations_stated: Sequence[Sequence[str]] | None) -> tuple[tuple[str, ...], ...] | None:
     """The combinations of known structures of a plan or a record; ValueError for what is none."""
     if combinations_stated is not None and any(isinstance(own, str) or not own for own in combinations_stated):
         raise ValueError(f"{combinations_stated} are not lists of names")
     return None if combinations_stated is None else tuple(tuple(map(str, own)) for own in combinations_stated)
 
 
-def measures_from(ratios: str | Sequence[str] | None) -> tuple[str, ...]:
+def parse_ratio_names(ratios: str | Sequence[str] | None) -> tuple[str, ...]:
     """The ratios of a plan or a record: one, or a list of them."""
     return (ratios,) if isinstance(ratios, str) else tuple(map(str, ratios or ()))
 
@@ -129,76 +109,82 @@ class Segmentation(MaskScoring):
     readers:        how masks of several people become one, a name in `readers.CONSENSUS`; observers: their names
     """
 
-    classes: tuple[Label, ...] = setting(
-        words=Sentence("The structures are {value}"), name="labels", read=labels_from, plain=plain_labels, target=True
+    classes: tuple[Label, ...] = setting_fields.setting(
+        words=Sentence("The structures are {value}"),
+        name="labels",
+        read=reference_labels.labels_from,
+        plain=reference_labels.plain_labels,
+        target=True,
     )
-    loss_name: str = setting(
+    loss_name: str = setting_fields.setting(
         "dice+ce",
         LOSS,
         name="loss",
         search=("dice+ce", "dice+focal", "dice+topk", "tversky+ce"),
-        follows=suited_loss,
+        follows=partial_labels.suited_loss,
     )
-    tolerance: Mapping[str, float] | float = setting(
+    tolerance: Mapping[str, float] | float = setting_fields.setting(
         2.0,
         Sentence("The tolerance of NSD in mm (in voxels where the spacing is unknown) is {each}"),
         registered="tolerance",
     )
-    weights: Mapping[str, float] | None = setting(None, WEIGHTS)
-    postprocessing: Mapping[str, Tidying] | None = setting(
+    weights: Mapping[str, float] | None = setting_fields.setting(None, WEIGHTS)
+    postprocessing: Mapping[str, Tidying] | None = setting_fields.setting(
         None,
         Sentence("Afterwards the masks are cleaned by {value}", "No post-processing is set", always=True),
-        read=rules_from,
+        read=mask_postprocessing.parse_rules,
         tuned=True,
     )
-    centrelines: tuple[str, ...] = setting(
+    centrelines: tuple[str, ...] = setting_fields.setting(
         (), Sentence("Centrelines are followed of {value}", "No structure has a centreline")
     )
-    regions: Mapping[str, tuple[int, ...]] | None = setting(
+    regions: Mapping[str, tuple[int, ...]] | None = setting_fields.setting(
         None,
         Sentence("Structures that overlap are made of the values {each}", "No two structures overlap"),
         target=True,
     )
-    ignore: int | None = setting(
+    ignore: int | None = setting_fields.setting(
         None,
         Sentence("The value {value} of the masks is ignored", "No value of the masks is ignored", zero_counts=True),
         target=True,
     )
-    background: int = setting(
+    background: int = setting_fields.setting(
         0,
         Sentence("The value {value} of the masks is the background", "The background of the masks is 0"),
         target=True,
     )
-    sparse: Literal["voxels", "slices"] | None = setting(
+    sparse: Literal["voxels", "slices"] | None = setting_fields.setting(
         None, Sentence("Masks are known in single {value} only", "Masks are known as a whole"), target=True
     )
-    partial: tuple[tuple[str, ...], ...] | None = setting(
+    partial: tuple[tuple[str, ...], ...] | None = setting_fields.setting(
         None,
         Sentence("Some cases know some structures only", "Every case knows every structure"),
-        read=combinations_from,
+        read=parse_combinations,
         target=True,
     )
-    readers: str = setting(
+    readers: str = setting_fields.setting(
         "first",
         Sentence("Where several readers drew a case, the network learns by the rule {value}"),
         choices=CONSENSUS_NAMES,
         noun="rule of readers",
         target=True,
     )
-    observers: tuple[str, ...] = setting((), Sentence("The readers are {value}", "No readers are named"), target=True)
-    several: Mapping[str, float] | None = setting(
+    observers: tuple[str, ...] = setting_fields.setting(
+        (), Sentence("The readers are {value}", "No readers are named"), target=True
+    )
+    several: Mapping[str, float] | None = setting_fields.setting(
         None, Sentence("The share of training references in which a structure has several pieces is: {each}")
     )
-    measures: tuple[str, ...] = setting(
-        (), Sentence("Results state the ratios {value}", "No ratio of measurements is stated"), read=measures_from
+    measures: tuple[str, ...] = setting_fields.setting(
+        (), Sentence("Results state the ratios {value}", "No ratio of measurements is stated"), read=parse_ratio_names
     )
-    certainty: Certainty = settings_group(Certainty, *OF_VOXELS)
-    expected_dice: Mapping[str, float] | None = setting(
+    certainty: Certainty = setting_fields.settings_group(Certainty, *OF_VOXELS)
+    expected_dice: Mapping[str, float] | None = setting_fields.setting(
         None,
         Sentence("The Dice that probabilities expect is taken to the power of {each}", "No expected Dice is stated"),
         tuned=True,
     )
-    calibrated_map: bool | None = setting(
+    calibrated_map: bool | None = setting_fields.setting(
         None,
         Sentence(
             "Each voxel gets the label of the largest calibrated probability",
@@ -214,7 +200,7 @@ class Segmentation(MaskScoring):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Labels, loss, tolerances and the like for these training cases; DatasetError where every mask is empty."""
-        partly = partly_decisions(dataset, fingerprint)
+        partly = partial_labels.decide_partial_settings(dataset, fingerprint)
         silent = {0, partly["ignore"].value, partly["background"].value}
         voxels = {value: count for value, count in fingerprint.voxels().items() if value not in silent}
         if not voxels:
@@ -226,9 +212,9 @@ class Segmentation(MaskScoring):
             declared = tuple(Label(value, str(value)) for value in voxels)
             because = f"they are the values of {len(fingerprint)} training masks; none were declared"
         structures = dataset.regions or {label.name: (label.value,) for label in declared}
-        partial = partial_decision(list(structures), dataset, fingerprint)
+        partial = partial_labels.decide_combinations(list(structures), dataset, fingerprint)
         # In a case that does not know a structure nobody has counted its voxels: there it is as large as in the others.
-        knowing_cases = knowing(list(structures), dataset, fingerprint)
+        knowing_cases = partial_labels.cases_by_structure(list(structures), dataset, fingerprint)
         counts = {
             name: round(sum(voxels.get(value, 0) for value in values) * len(fingerprint) / knowing_cases[name])
             for name, values in structures.items()
@@ -242,7 +228,7 @@ class Segmentation(MaskScoring):
         complete = not dataset.regions and partly["ignore"].value is None and partly["sparse"].value is None
         lines = _lines(declared, fingerprint) if complete else {}
         return {
-            "labels": Decision(plain_labels(declared), because),
+            "labels": Decision(reference_labels.plain_labels(declared), because),
             "loss": _loss(thin, lines, marked, sum(fingerprint.voxels().values()) - unknown, partly),
             "centrelines": _centrelines(lines),
             "weights": _weights(counts),
@@ -254,9 +240,9 @@ class Segmentation(MaskScoring):
             **partly,
             "partial": partial,
             "measures": Decision([], "nobody asked for a ratio of measurements"),
-            **certainty_decisions(),
-            **risk_decisions(),
-            **interval_decisions(),
+            **certainties.certainty_decisions(),
+            **covering_results.risk_decisions(),
+            **prediction_sets.interval_decisions(),
             "calibrated_map": Decision(
                 None,
                 "label maps follow the uncalibrated outputs unless calibrated ones surely raise the Dice of unseen "
@@ -265,18 +251,20 @@ class Segmentation(MaskScoring):
             "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
         }
 
-    def checked(self) -> Self:
+    def check_and_fill(self) -> Self:
         """Keep tolerances of regions, without what is no label; PlanError names the setting that cannot be."""
         silent = {self.ignore, self.background} - {0, None}
         labels = tuple(label for label in self.classes if label.value not in silent)
         regions = self.regions or None
-        tolerance = tolerance_of_regions(self.tolerance, labels, regions)
+        tolerance = partial_labels.tolerance_of_regions(self.tolerance, labels, regions)
         task = replace(self, classes=labels, regions=regions, tolerance=tolerance)
         check_partly(task)
         by_structure = (task.tolerances, task.weights or {}, task.postprocessing or {}, task.centrelines)
-        ratios_from(task.measures, [label.name for label in labels], "task.measures")
+        structure_findings.ratios_from(task.measures, [label.name for label in labels], "task.measures")
         check_settings(task.names, labels, task.loss_name, *by_structure)
-        check_voxels(task.certainty.calibration_method, task.probable, task.expected_dice, task.calibrated_map)
+        voxel_calibration.check_voxel_calibration(
+            task.certainty.calibration_method, task.probable, task.expected_dice, task.calibrated_map
+        )
         return task
 
     @property
@@ -290,9 +278,9 @@ class Segmentation(MaskScoring):
         return self.classes
 
     @property
-    def mirrored(self) -> tuple[int, ...] | None:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """The output that each becomes in a mirrored image; None where a side has no counterpart among the names."""
-        order = crossed(self.names)
+        order = left_right.counterpart_places(self.names)
         if not self.exclusive or self.is_divided:  # a value of the target is no channel: what has a side stays
             return order if order == tuple(range(len(self.names))) else None
         return None if order is None else (0, *(place + 1 for place in order))
@@ -300,10 +288,10 @@ class Segmentation(MaskScoring):
     @property
     def target_sides(self) -> tuple[int, ...] | None:
         """Sides as in `mirrored`; where cases know some structures only, also what their codes become."""
-        counterparts = self.mirrored
+        counterparts = self.channels_when_mirrored
         return (
             self.truth.sides_changed(counterparts)
-            if self.partial and names_sides(counterparts) and counterparts is not None
+            if self.partial and orient.names_sides(counterparts) and counterparts is not None
             else counterparts
         )
 
@@ -313,9 +301,9 @@ class Segmentation(MaskScoring):
         return self.truth.outside
 
     @property
-    def uncut(self) -> str:
+    def why_uncut(self) -> str:
         """The term of the loss that needs whole structures."""
-        return uncut(self.loss_name)
+        return label_losses.why_loss_uncut(self.loss_name)
 
     @property
     def uncertainty(self) -> Uncertain:
@@ -324,7 +312,7 @@ class Segmentation(MaskScoring):
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net that is selected and judged by Dice, and where little is drawn, patches about what is."""
-        return {**decisions(self.labels, fingerprint), **self.under("natural")}
+        return {**decide_mask_settings(self.labels, fingerprint), **self.under("natural")}
 
     def under(self, sampling: str) -> dict[str, Decision]:
         """Patches about what is drawn, where masks are known in parts; nothing follows from the sampling."""
@@ -336,31 +324,33 @@ class Segmentation(MaskScoring):
 
         Raises GeometryError where mask and image lie on different grids, DatasetError for a value without a label.
         """
-        refuse_other_image_grid("mask", case.references["mask"], stated_image(case), case.id)
-        return Target(self.heads["mask"], self.truth.coded(case), self.truth.sought, self.truth.outside)
+        reference_labels.refuse_other_image_grid("mask", case.references["mask"], properties.first_image(case), case.id)
+        return Target(self.heads["mask"], self.truth.encode_case(case), self.truth.sought, self.truth.outside)
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The sum of the terms in `loss_name` over the known voxels; target: (batch, *spatial) codes."""
         weights = None if self.weights is None else [self.weights.get(n, 1.0) for n in ("background", *self.names)]
         lines = [self.names.index(name) + 1 for name in self.centrelines] or None
         logits, codes = outputs["mask"].float(), target.long()
-        return mask_loss(self.loss_name, logits, codes, self.truth, self.exclusive, weights, lines, spacing)
+        return mask_losses.mask_loss(self.loss_name, logits, codes, self.truth, self.exclusive, weights, lines, spacing)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, structures) known voxels in both label maps, and in the two counted together."""
         logits, truth = outputs["mask"], self.truth
-        shares = shares_of(truth.groups, logits.new_tensor(truth.codes.shares))
-        structures_known = known_structures(truth, logits)
-        both, size = overlap_counts(
+        shares = mask_losses.group_shares(truth.groups, logits.new_tensor(truth.codes.shares))
+        structures_known = mask_losses.known_structures(truth, logits)
+        both, size = mask_losses.overlap_counts(
             logits, target, shares, truth.codes.unknown, structures_known, exclusive=self.exclusive
         )
         return {"both": both, "size": size}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Mean Dice over cases and labels; a label that neither side has is left out."""
-        return mean_dice(collected["both"], collected["size"])
+        return mask_losses.mean_dice(collected["both"], collected["size"])
 
-    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+    def fit_settings(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin
+    ) -> dict[str, Decision]:
         """The post-processing that helps these cases, unless it is set."""
         if self.postprocessing and self.calibrated_map is None and self.answers is not None:
             because = "the post-processing that was chosen by hand is for label maps of the network's own outputs"
@@ -369,12 +359,14 @@ class Segmentation(MaskScoring):
             return {}
         if not self.exclusive:
             return {"task.postprocessing": NONE_OF_REGIONS}
-        _, decision = choose(predictions, cases, self.classes, self.truth.of, self.several or {})
+        _, decision = mask_postprocessing.choose_rules(
+            predictions, cases, self.classes, self.truth.drawn_map, self.several or {}
+        )
         return {"task.postprocessing": decision}
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) mean logit of what is marked as the structure, without one as any."""
-        return of_structure(outputs["mask"], tuple(self.structures), target, exclusive=self.exclusive)
+        return saliency.structure_logit(outputs["mask"], tuple(self.structures), target, exclusive=self.exclusive)
 
 
 def _several(labels: Sequence[Label], fingerprint: Fingerprint) -> Decision:
@@ -389,7 +381,7 @@ def _components(label: Label, fingerprint: Fingerprint) -> list[int]:
     return [case.components[label.value] for case in fingerprint.cases if case.components.get(label.value)]
 
 
-def decisions(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, Decision]:
+def decide_mask_settings(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, Decision]:
     """The network, the reduction of pictures, and the metric that selects and judges."""
     return {
         "preprocessing.reduction": _reduction(labels, fingerprint, FINE_ENOUGH),
@@ -412,13 +404,15 @@ def _reduction(labels: Sequence[Label], fingerprint: Fingerprint, enough: float)
 
     enough: voxels that have to be left of its width
     """
-    if axes_of(fingerprint) != 2:
+    if grid_and_length.network_axes(fingerprint) != 2:
         return Decision(1.0, "a volume may have few slices along an axis, so patches keep their grid")
     widths = {label.name: _width(label, fingerprint) for label in labels}
     thinnest = min(widths, key=widths.__getitem__)
     if math.isinf(widths[thinnest]):
         return Decision(1.0, "the width of the structures was not measured")
-    return coarser(fingerprint, widths[thinnest], enough, f"{thinnest} is {widths[thinnest]:.3g} voxels wide")
+    return grid_and_length.decide_coarser_grid(
+        fingerprint, widths[thinnest], enough, f"{thinnest} is {widths[thinnest]:.3g} voxels wide"
+    )
 
 
 def check_settings(
@@ -438,7 +432,7 @@ def check_settings(
     if len(labels) > MOST:
         problem = f"{len(labels)} labels, and a segmentation learns at most {MOST}"
         raise PlanError(problem, "task.labels", "Leave structures out with --labels, or join some to one value")
-    check_loss(loss, bool(weights), centrelines)
+    label_losses.check_label_loss(loss, bool(weights), centrelines)
     named = (("tolerance", tolerance), ("weights", weights), ("postprocessing", postprocessing))
     for asked, named_ones in (*named, ("centrelines", centrelines)):
         others = sorted(set(named_ones) - names - ({"background"} if asked == "weights" else set()))
@@ -544,9 +538,9 @@ def _tolerance(names: Sequence[str], thin: Mapping[str, str], fingerprint: Finge
     digits = max(3, 2 - math.floor(math.log10(step)))
     value: dict[str, Any] = {name: round((1 if name in thin else 2) * step, digits) for name in names}
     because = (
-        f"two {counted_in(fingerprint.axes)} of the median spacing {step:.3g} {fingerprint.unit}"
+        f"two {grid_geometry.pixels_or_voxels(fingerprint.axes)} of the median spacing {step:.3g} {fingerprint.unit}"
         if physical
-        else f"two {counted_in(fingerprint.axes)}: the spacing is not known"
+        else f"two {grid_geometry.pixels_or_voxels(fingerprint.axes)}: the spacing is not known"
     )
     if thin:
         because += f"; one for {', '.join(thin)}, of which two would be the whole"
@@ -570,7 +564,7 @@ def check_partly(task: Segmentation) -> None:
         problem = f"{task.loss_name} cannot learn the share of readers"
         raise PlanError(problem, "task.loss", f"Choose --set task.loss={OF_SHARES[0]}, or majority for task.readers")
     _check_known(task)
-    if looks_at_unknown(vars(task)) and (near := sorted(NEIGHBOURS & set(task.loss_name.split("+")))):
+    if partial_labels.looks_at_unknown(vars(task)) and (near := sorted(NEIGHBOURS & set(task.loss_name.split("+")))):
         problem = f"{near[0]} looks at a voxel's neighbours, and not all of them are known"
         raise PlanError(problem, "task.loss", "Choose --set task.loss=dice+ce")
 
@@ -579,10 +573,13 @@ def _check_known(task: Segmentation) -> None:
     if strange := sorted({name for own in task.partial or () for name in own} - set(task.names)):
         remedy = f"Name {', '.join(task.names)}, or declare labels and regions with --labels, as cases know them"
         raise PlanError(f"there is no structure {strange[0]!r} that a case could know", "task.partial", remedy)
-    values, known_sets = [label.value for label in task.classes], combinations(task.partial, task.names)
-    held = tuple(labels_held(values, task.structures, own) for own in known_sets)
+    values, known_sets = (
+        [label.value for label in task.classes],
+        partial_labels.known_combinations(task.partial, task.names),
+    )
+    held = tuple(targets.labels_held(values, task.structures, own) for own in known_sets)
     # Refuses too many combinations, and too many ways in which readers are divided.
-    _ = codes_of(len(values), len(task.observers) if task.is_divided else 1, held).unknown
+    _ = targets.codes_for_readers(len(values), len(task.observers) if task.is_divided else 1, held).unknown
 
 
 def _check_regions(values: set[int], regions: Mapping[str, Sequence[int]]) -> None:
@@ -590,7 +587,7 @@ def _check_regions(values: set[int], regions: Mapping[str, Sequence[int]]) -> No
         if not labels_of_region or not set(labels_of_region) <= values:
             problem = f"{name} is made of {list(labels_of_region)}, and labels have the values {sorted(values)}"
             raise PlanError(problem, "task.regions", "Give values of task.labels")
-    if overwritten := hidden(regions):
+    if overwritten := voxel_images.find_hidden_region(regions):
         name, later = overwritten
         problem = f"{name} is marked by {regions[name][0]}, which {later} holds too"
         raise PlanError(problem, "task.regions", "Put first in each region the value that no later region holds")

@@ -12,76 +12,30 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import (
-    DOUBT_METRICS,
-    ECE,
-    HIGH,
-    LOW,
-    SET_METRICS,
-    VOXEL_METRICS,
-    doubt_rows,
-    interval_rows,
-    voxel_columns,
-    voxel_in_unit,
-    voxel_rows,
-)
-from isocenter.errors import DatasetError, IsocenterError, counted, listed
-from isocenter.evaluation import (
-    AGREEMENT_METRICS,
-    CENTRELINE_METRICS,
-    FALSE_POSITIVE_VOLUME,
-    OVERLAP_METRICS,
-    POOLED_METRICS,
-    SURFACE_METRICS,
-    UNIT_ENDS,
-    VOLUME_ERROR,
-    Metric,
-    Metrics,
-    Overlap,
-    Seed,
-    Table,
-    boxes_of,
-    centreline,
-    confusion,
-    figure_label,
-    mean_rows,
-    metric_columns,
-    nearest_others,
-    overlap_of,
-    place_of,
-    pooled_rows,
-    proportion,
-    surface_distance,
-    volume_unit,
-)
+from isocenter import errors
+from isocenter.belief import calibration_scores, prediction_sets, voxel_calibration, voxel_scores
+from isocenter.belief.calibration_scores import DOUBT_METRICS
+from isocenter.belief.prediction_sets import HIGH, LOW, SET_METRICS
+from isocenter.belief.voxel_scores import ECE, VOXEL_METRICS
+from isocenter.errors import DatasetError, IsocenterError
+from isocenter.evaluation import Metric, Metrics, Seed, Table, case_tables, intervals, mask_overlap
+from isocenter.evaluation import centrelines as evaluation_centrelines
+from isocenter.evaluation import distance as evaluation_distance
+from isocenter.evaluation.case_tables import POOLED_METRICS
+from isocenter.evaluation.centrelines import CENTRELINE_METRICS
+from isocenter.evaluation.distance import SURFACE_METRICS
+from isocenter.evaluation.mask_overlap import FALSE_POSITIVE_VOLUME, OVERLAP_METRICS, VOLUME_ERROR, Overlap
+from isocenter.evaluation.metric import UNIT_ENDS
+from isocenter.evaluation.regression import AGREEMENT_METRICS
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, figures
-from isocenter.tasks.properties import stated_image
+from isocenter.report import Figure
+from isocenter.report.figures import charts, slice_figures
+from isocenter.tasks import properties
 from isocenter.tasks.segmentation.answering import MaskAnswering
-from isocenter.tasks.shared import (
-    Measured,
-    agreement_figure,
-    agreement_rows,
-    label_values,
-    own_values,
-    plain_name,
-    refuse_other_grid,
-    renumbered,
-)
-from isocenter.values import (
-    MM,
-    SERIES_UNITS,
-    Array,
-    Case,
-    Estimate,
-    Geometry,
-    Image,
-    Label,
-    LazyMapping,
-    Prediction,
-    Row,
-    label_voxels,
-)
+from isocenter.tasks.shared import measurements, reference_labels
+from isocenter.tasks.shared.measurements import MeasuredQuantity
+from isocenter.values import MM, Array, Case, Estimate, Geometry, Image, Label, LazyMapping, Prediction, Row, slabs
+from isocenter.values.grid_geometry import SERIES_UNITS
 
 STRUCTURE = "structure"
 MEASURED = ("volume_predicted", "volume_reference")
@@ -139,7 +93,7 @@ METRICS = Metrics(
     ),
     label_word=STRUCTURE,
     of_case="dice",
-).marked(audited=("dice",), calibration=ECE)
+).mark_audited(audited=("dice",), calibration=ECE)
 READERS = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}
 
 
@@ -175,12 +129,12 @@ class MaskScoring(MaskAnswering):
 
     def _case_rows(self, prediction: Prediction, case: Case) -> list[dict[str, Any]]:
         reference = case.references["mask"]
-        refuse_other_grid(prediction, reference, case.id)
-        predicted, labels_drawn = np.asarray(prediction.data), self.truth.of(case)
+        reference_labels.refuse_other_grid(prediction, reference, case.id)
+        predicted, labels_drawn = np.asarray(prediction.data), self.truth.drawn_map(case)
         structures = {
             name: own for place, (name, own) in enumerate(self.structures.items()) if labels_drawn.knows(place)
         }
-        rows = case_rows(
+        rows = structure_case_rows(
             predicted,
             labels_drawn.values,
             structures,
@@ -190,19 +144,31 @@ class MaskScoring(MaskAnswering):
             known=labels_drawn.voxels,
             surfaces=self.truth.sparse is None,
         )
-        of_voxels = voxel_columns(prediction, labels_drawn, self.structures, self.probable, self.certainty.covers_from)
+        of_voxels = voxel_scores.voxel_columns(
+            prediction, labels_drawn, self.structures, self.probable, self.certainty.covers_from
+        )
         by_readers = self.truth.reader_agreement(predicted, case, tuple(self.structures))
         named = {"case": case.id, "patient": case.patient}
         return [
-            {**named, **row, **by_readers.get(name, {}), **of_voxels[name], "label": figure_label(name, STRUCTURE)}
+            {
+                **named,
+                **row,
+                **by_readers.get(name, {}),
+                **of_voxels[name],
+                "label": case_tables.figure_label(name, STRUCTURE),
+            }
             for name, row in zip(structures, rows, strict=True)
         ]
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric over all labels (mean of their means), then by label; patients are resampled."""
-        of_voxels = [only_known(row, table) for row in voxel_rows(table, seed=seed)]
-        tolerances = {figure_label(name, STRUCTURE): own for name, own in self.tolerances.items()}
-        return [*summary_rows(table, tolerances, seed=seed), *of_voxels, *doubt_rows(table, seed=seed)]
+        of_voxels = [with_known_share(row, table) for row in voxel_scores.voxel_rows(table, seed=seed)]
+        tolerances = {case_tables.figure_label(name, STRUCTURE): own for name, own in self.tolerances.items()}
+        return [
+            *mask_summary_rows(table, tolerances, seed=seed),
+            *of_voxels,
+            *calibration_scores.doubt_rows(table, seed=seed),
+        ]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by mean Dice; a case without any structure counts as 1."""
@@ -213,27 +179,31 @@ class MaskScoring(MaskAnswering):
         """Contours of the prediction, and of the reference where the case has one: of the structures that it knows."""
         predicted = np.asarray(prediction.data)
         if "mask" not in case.references:
-            return [figures.contours(stated_image(case), None, predicted, self.labels, title=case.id)]
-        reference = self.truth.of(case)
+            return [slice_figures.contours(properties.first_image(case), None, predicted, self.labels, title=case.id)]
+        reference = self.truth.drawn_map(case)
         if reference.known is not None:
             structures = [own for place, own in enumerate(self.structures.values()) if reference.knows(place)]
             predicted = np.where(np.isin(predicted, [value for own in structures for value in own]), predicted, 0)
-        return [figures.contours(stated_image(case), reference.values, predicted, self.labels, title=case.id)]
+        return [
+            slice_figures.contours(
+                properties.first_image(case), reference.values, predicted, self.labels, title=case.id
+            )
+        ]
 
     def overview(self, table: Table) -> list[Figure]:
         """Dice of the cases, agreement of volumes, and where several people drew, how far readers agree."""
-        labels = [figure_label(name, STRUCTURE) for name in self.structures]
+        labels = [case_tables.figure_label(name, STRUCTURE) for name in self.structures]
         groups = {label: table.loc[table["label"] == label, "dice"].to_numpy(float) for label in labels}
-        pictures = [figures.histogram(groups, "Dice of the cases", axis="Dice")]
-        pictures += [volume_figure(volume) for volume in volumes(table)]
+        pictures = [charts.histogram_chart(groups, "Dice of the cases", axis="Dice")]
+        pictures += [volume_figure(volume) for volume in label_volumes(table)]
         if not set(READERS.values()) <= set(table):
             return pictures
         agreements = {words: table[column].dropna().to_numpy(float) for words, column in READERS.items()}
         caption = "Mean Dice of each two readers, and of the model to each of them."
-        return [*pictures, figures.histogram(agreements, "Readers and model", axis="Dice", caption=caption)]
+        return [*pictures, charts.histogram_chart(agreements, "Readers and model", axis="Dice", caption=caption)]
 
 
-def case_rows(
+def structure_case_rows(
     predicted: Array,
     truth: Array,
     structures: Mapping[str, tuple[int, ...]],
@@ -255,23 +225,26 @@ def case_rows(
                  surface. None where all of it is known
     surfaces:    False where a structure is known in parts, so that it has no surface
     """
-    spacing, voxel, unit = geometry.spacing, voxel_in_unit(geometry), geometry.unit
+    spacing, voxel, unit = geometry.spacing, voxel_calibration.voxel_volume_in_unit(geometry), geometry.unit
     steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
     if known is not None:
         predicted, truth = np.where(known, predicted, 0), np.where(known, truth, 0)
     overlap_counts, others = _overlaps(predicted, truth, structures)
-    boxes = boxes_of((predicted, truth), structures)
+    boxes = mask_overlap.boxes_of_structures((predicted, truth), structures)
     unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
-    measure = volume_unit(geometry).replace("mm²", "mm2")
+    measure = mask_overlap.volume_unit(geometry).replace("mm²", "mm2")
     counted = f"_{measure}" if spacing is None else "" if unit == MM else f"_{unit}"
     amount = "" if measure == "ml" else f"_{measure}"
     for name, values in structures.items():
         counts, distances = overlap_counts[name], dict[str, float]()
         box = boxes[name]  # a pass over the whole map for each structure would take most of the time
-        marked, true = place_of(values, predicted[box]), place_of(values, truth[box])
+        marked, true = (
+            mask_overlap.mask_of_values(values, predicted[box]),
+            mask_overlap.mask_of_values(values, truth[box]),
+        )
         if surfaces:
             known_there = None if known is None else known[box]
-            surface = surface_distance(marked, true, steps, known=known_there, extent=truth.shape)
+            surface = evaluation_distance.surface_distance(marked, true, steps, known=known_there, extent=truth.shape)
             distances = {
                 f"hd95{counted}": surface.hd95,
                 f"hd95_points{counted}": surface.hd95_points,
@@ -289,7 +262,7 @@ def case_rows(
             f"false_positive_volume{amount}": counts.false_positive_volume(voxel),
             f"volume_predicted{amount}": counts.predicted * voxel,
             f"volume_reference{amount}": counts.reference * voxel,
-            "detected": counts.detected,
+            "detected": counts.is_detected,
             **(_of_lines(marked, true) if name in centrelines else {}),
             "voxels_both": counts.both,
             "voxels_predicted": counts.predicted,
@@ -307,42 +280,42 @@ def _overlaps(
     One pass over the voxels; of structures of several values each nobody looks at those of others.
     """
     values = sorted({value for own in structures.values() for value in own})
-    matrix = confusion(predicted, truth, values)
+    matrix = mask_overlap.confusion_counts(predicted, truth, values)
     places = {name: [1 + values.index(value) for value in own] for name, own in structures.items()}
-    counts = {name: overlap_of(matrix, own) for name, own in places.items()}
+    counts = {name: mask_overlap.overlap_of_places(matrix, own) for name, own in places.items()}
     if any(len(own) > 1 for own in structures.values()):
         return counts, {}
     names = {own[0]: name for name, own in structures.items()}
     others = {
-        names[value]: {OTHER_LABEL: figure_label(names[other], STRUCTURE), DICE_OF_OTHER: dice}
-        for value, (other, dice) in nearest_others(matrix, values).items()
+        names[value]: {OTHER_LABEL: case_tables.figure_label(names[other], STRUCTURE), DICE_OF_OTHER: dice}
+        for value, (other, dice) in mask_overlap.better_fitting_labels(matrix, values).items()
     }
     return counts, others
 
 
-def summary_rows(table: Table, tolerances: Mapping[str, float], *, seed: Seed) -> list[Row]:
+def mask_summary_rows(table: Table, tolerances: Mapping[str, float], *, seed: Seed) -> list[Row]:
     """Means by metric, over all labels first, then pooled; the method states how undefined scores are counted.
 
     tolerances: {structure: mm} of `nsd`
     """
-    metrics = [name for name in metric_columns(table) if not name.startswith(("voxels_", *MEASURED))]
-    rows = mean_rows(table, {metric: METRICS.of(metric).unit for metric in metrics}, seed=seed)
+    metrics = [name for name in case_tables.metric_columns(table) if not name.startswith(("voxels_", *MEASURED))]
+    rows = case_tables.mean_rows(table, {metric: METRICS.metric_named(metric).unit for metric in metrics}, seed=seed)
     lines = {label for label, own in table.groupby("label") if "cldice" in table and own["cldice"].notna().any()}
     rows = [row for row in rows if row.metric not in OF_LINES or row.label in {"all", *lines}]
     rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
-    rows = [_explained(row, table, tolerances) for row in rows] + pooled_rows(table, seed=seed)
-    agreement = [row for volume in volumes(table) for row in volume_agreement(volume, seed=seed)]
-    return [only_known(row, table) for row in (*rows, *agreement, *volume_intervals(table, seed=seed))]
+    rows = [_explain_row(row, table, tolerances) for row in rows] + case_tables.pooled_rows(table, seed=seed)
+    agreement = [row for volume in label_volumes(table) for row in volume_agreement(volume, seed=seed)]
+    return [with_known_share(row, table) for row in (*rows, *agreement, *volume_intervals(table, seed=seed))]
 
 
 @dataclass(frozen=True, eq=False)
-class Volumes:
+class LabelVolumes:
     """Volumes of a label, predicted and by the reference.
 
     measured: (cases,) in `unit`; ending: of their columns
     """
 
-    measured: Measured
+    measured: MeasuredQuantity
     unit: str
     ending: str
 
@@ -353,43 +326,45 @@ def volume_intervals(table: Table, *, seed: Seed) -> Iterator[Row]:
     if not set(columns) <= set(table):
         return
     references = [str(name) for name in table if str(name).startswith(MEASURED[1])]
-    unit = METRICS.of(references[0].replace(MEASURED[1], VOLUME_ERROR.name)).unit
+    unit = METRICS.metric_named(references[0].replace(MEASURED[1], VOLUME_ERROR.name)).unit
     renamed = table.rename(columns=columns).assign(reference=table[references].bfill(axis=1).iloc[:, 0])
     for label in dict.fromkeys(renamed["label"]):
-        rows = interval_rows(str(label), renamed[renamed["label"] == label], unit, seed=seed)
+        rows = prediction_sets.interval_rows(str(label), renamed[renamed["label"] == label], unit, seed=seed)
         # Images of known and of unknown size: of widths in two units there is no mean.
         yield from (row for row in rows if len(references) == 1 or row.metric == "coverage")
 
 
-def volumes(table: Table) -> list[Volumes]:
+def label_volumes(table: Table) -> list[LabelVolumes]:
     """The volumes of each label that some reference has; cases with an empty reference are left out."""
     compared = []
     for ending in (str(name).removeprefix(MEASURED[1]) for name in table if str(name).startswith(MEASURED[1])):
-        unit = METRICS.of(f"{VOLUME_ERROR.name}{ending}").unit
+        unit = METRICS.metric_named(f"{VOLUME_ERROR.name}{ending}").unit
         for label in dict.fromkeys(table["label"]):
             rows = table[(table["label"] == label) & (table[f"{MEASURED[1]}{ending}"] > 0)]
             if len(rows):
                 predicted, reference = (rows[f"{side}{ending}"].to_numpy(float) for side in MEASURED)
                 patients, cases = rows["patient"].to_numpy(str), rows["case"].to_numpy(str)
-                compared.append(Volumes(Measured(str(label), predicted, reference, patients, cases), unit, ending))
+                compared.append(
+                    LabelVolumes(MeasuredQuantity(str(label), predicted, reference, patients, cases), unit, ending)
+                )
     return compared
 
 
-def volume_agreement(volume: Volumes, *, seed: Seed) -> list[Row]:
+def volume_agreement(volume: LabelVolumes, *, seed: Seed) -> list[Row]:
     """Bias of the volumes and its limits of agreement."""
-    rows = agreement_rows(volume.measured, volume.unit, seed=seed)
+    rows = measurements.agreement_rows(volume.measured, volume.unit, seed=seed)
     return [replace(row, metric=f"volume_{row.metric}{volume.ending}") for row in rows]
 
 
-def volume_figure(volume: Volumes) -> Figure:
+def volume_figure(volume: LabelVolumes) -> Figure:
     """The Bland-Altman plot of a label's volumes."""
     quantity = "Area" if volume.ending in OF_AREAS else "Volume"
-    return agreement_figure(volume.measured, f"{quantity} of {volume.measured.target}", volume.unit)
+    return measurements.agreement_figure(volume.measured, f"{quantity} of {volume.measured.target}", volume.unit)
 
 
 def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
     """Centreline Dice with its two sides, and by how many pieces and loops the prediction is off."""
-    line = centreline(predicted, truth)
+    line = evaluation_centrelines.compare_centrelines(predicted, truth)
     return {
         "cldice": line.dice,
         "centreline_recall": line.recall,
@@ -399,7 +374,7 @@ def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
     }
 
 
-def _explained(row: Row, table: Table, tolerances: Mapping[str, float]) -> Row:
+def _explain_row(row: Row, table: Table, tolerances: Mapping[str, float]) -> Row:
     name = next((distance for distance in DISTANCES if row.metric.startswith(distance)), row.metric)
     rows = table if row.label == "all" else table[table["label"] == row.label]
     rows = rows[rows[row.metric].notna()] if row.metric in rows else rows  # of images of another unit it says nothing
@@ -412,19 +387,19 @@ def _explained(row: Row, table: Table, tolerances: Mapping[str, float]) -> Row:
     if name in DISTANCES and one_sided:
         worst = "0" if name == "nsd" else "the image's diagonal"
         notes.append(f"{one_sided} with one side empty counted as {worst}")
-    return _noted(row, notes)
+    return _note_row(row, notes)
 
 
-def only_known(row: Row, table: Table) -> Row:
+def with_known_share(row: Row, table: Table) -> Row:
     """The row with the share of voxels that were scored, where masks leave some out."""
     if "voxels_known" not in table:
         return row
     cases = table.drop_duplicates("case")
     share = 100 * cases["voxels_known"].sum() / cases["voxels_all"].sum()
-    return _noted(row, [f"on the {share:.3g} % of the images that is known"])
+    return _note_row(row, [f"on the {share:.3g} % of the images that is known"])
 
 
-def _noted(row: Row, notes: Sequence[str]) -> Row:
+def _note_row(row: Row, notes: Sequence[str]) -> Row:
     return replace(row, estimate=replace(row.estimate, method="; ".join([row.estimate.method, *notes])))
 
 
@@ -437,9 +412,9 @@ def _as_proportion(row: Row, table: Table, seed: Seed) -> Row:
     rows = table[(table["label"] == row.label) & table["detected"].notna()]
     if rows.empty:
         return row
-    estimate = proportion(rows["detected"], rows["patient"], seed=seed)
+    estimate = intervals.proportion(rows["detected"], rows["patient"], seed=seed)
     left = int((table["label"] == row.label).sum()) - len(rows)
-    note = f"; {counted(left, 'empty reference')} left out" if left else ""
+    note = f"; {errors.count_phrase(left, 'empty reference')} left out" if left else ""
     return replace(row, estimate=replace(estimate, method=estimate.method + note))
 
 
@@ -448,7 +423,7 @@ def _on_empty(estimate: Estimate, empty: int) -> Estimate:
     if not empty:
         return replace(estimate, method="none: no reference is empty")
     method = re.sub(r"; \d+ undefined left out", "", estimate.method)
-    return replace(estimate, method=f"{method}; of {counted(empty, 'empty reference')}")
+    return replace(estimate, method=f"{method}; of {errors.count_phrase(empty, 'empty reference')}")
 
 
 def _tolerance_words(tolerances: Mapping[str, float], label: str) -> str:
@@ -465,7 +440,7 @@ OTHER = "other"
 
 
 @dataclass(frozen=True)
-class Held:
+class MaskValues:
     """The values that the masks of a case hold.
 
     known:   {value: value of the model's label that means the same}
@@ -489,19 +464,19 @@ def with_own_labels(
     A mask that cannot be read, or contradicts the model, is left to whoever scores its case.
     Raises DatasetError where masks hold values that the model does not know, or nothing that it knows.
     """
-    held = {case.id: own for case in cases if (own := _held(case, labels, silent)) is not None}
+    held = {case.id: own for case in cases if (own := _mask_values(case, labels, silent)) is not None}
     used = {own for one in held.values() for own in one.known.values()}
     lacking = {name: values for name, values in structures.items() if not used & set(values)}
     _refuse_strange(held, labels, lacking)
     named = {value: name for one in held.values() for value, name in one.named.items()}
     if named and not used:
         names = [label.name for label in labels]
-        problem = f"the references name {listed(sorted(set(named.values())))}, and the model knows {_table(labels)}"
+        problem = f"the references name {errors.list_phrase(sorted(set(named.values())))}, and the model knows {_table(labels)}"
         raise DatasetError(problem, next(iter(held.values())).where, _remedy(dict.fromkeys(named, ""), names))
     relabelled = [_with_own_labels(case, labels, structures) for case in cases]
     partial = [case for case in relabelled if case.known is not None and not case.known.issuperset(structures)]
     if partial and not any(case.known is None or case.known for case in relabelled):
-        problem = f"no case knows any of {listed(structures)}"
+        problem = f"no case knows any of {errors.list_phrase(structures)}"
         raise DatasetError(problem, relabelled[0].id, "Give cases in which one of them was drawn")
     return relabelled, [
         *_sentences(held, labels, lacking, named),
@@ -509,13 +484,15 @@ def with_own_labels(
     ]
 
 
-def _held(case: Case, labels: Sequence[Label], silent: Collection[int]) -> Held | None:
+def _mask_values(case: Case, labels: Sequence[Label], silent: Collection[int]) -> MaskValues | None:
     values_known, named, strange, where = dict[int, int](), dict[int, str](), set[int](), case.id
     try:
         for kind in _kinds(case):
             mask: Image = case.references[kind]
-            values_of = own_values(labels, mask.labels, case.id)
-            values = {int(value) for value in label_voxels(label_values(mask.data, case.id))} - {0}
+            values_of = reference_labels.own_values(labels, mask.labels, case.id)
+            values = {int(value) for value in slabs.label_voxels(reference_labels.label_values(mask.data, case.id))} - {
+                0
+            }
             declared = {one.value: one for one in mask.labels if not one.is_bare}
             unknown = values - values_of.keys() - declared.keys() - set(silent)
             values_known |= {value: values_of[value] for value in values & values_of.keys()}
@@ -525,10 +502,12 @@ def _held(case: Case, labels: Sequence[Label], silent: Collection[int]) -> Held 
             strange |= unknown
     except IsocenterError:
         return None
-    return Held(where, values_known, named, strange)
+    return MaskValues(where, values_known, named, strange)
 
 
-def _refuse_strange(held: Mapping[str, Held], labels: Sequence[Label], lacking: Mapping[str, tuple[int, ...]]) -> None:
+def _refuse_strange(
+    held: Mapping[str, MaskValues], labels: Sequence[Label], lacking: Mapping[str, tuple[int, ...]]
+) -> None:
     odd = [one for one in held.values() if one.strange]
     if not odd:
         return
@@ -537,10 +516,12 @@ def _refuse_strange(held: Mapping[str, Held], labels: Sequence[Label], lacking: 
     names = {label.value: label.name for label in labels}
     theirs = {**{value: names[own] for value, own in known_values.items()}, **dict.fromkeys(strange, "")}
     theirs |= {value: name for one in held.values() for value, name in one.named.items()}
-    whose = f"the references of {len(odd)} of {counted(len(held), 'case')}"
-    what = f"hold the {'value' if len(strange) == 1 else 'values'} {listed(strange)}, which the model does not know"
-    none = f", and none holds {_listed(lacking)}" if lacking else ""
-    problem = f"{whose} {what}{none}: the model has {_table(labels)}, the references {listed(sorted(theirs))}"
+    whose = f"the references of {len(odd)} of {errors.count_phrase(len(held), 'case')}"
+    what = f"hold the {'value' if len(strange) == 1 else 'values'} {errors.list_phrase(strange)}, which the model does not know"
+    none = f", and none holds {_list_structures(lacking)}" if lacking else ""
+    problem = (
+        f"{whose} {what}{none}: the model has {_table(labels)}, the references {errors.list_phrase(sorted(theirs))}"
+    )
     free = [label.name for label in labels if label.value not in known_values.values()]
     raise DatasetError(problem, odd[0].where, _remedy(theirs, free))
 
@@ -554,7 +535,7 @@ def _remedy(theirs: Mapping[int, str], free: Iterable[str]) -> str:
 
 
 def _sentences(
-    held: Mapping[str, Held],
+    held: Mapping[str, MaskValues],
     labels: Sequence[Label],
     lacking: Mapping[str, tuple[int, ...]],
     named: Mapping[int, str],
@@ -565,14 +546,14 @@ def _sentences(
     if moved:
         pairs = [f"{value} is {names[own]} ({own} in the model)" for value, own in sorted(moved.items())]
         sentences.append(
-            f"The references are numbered otherwise than the model, and matched by their names: {listed(pairs)}."
+            f"The references are numbered otherwise than the model, and matched by their names: {errors.list_phrase(pairs)}."
         )
     if named:
-        others = listed(sorted(set(named.values())))
+        others = errors.list_phrase(sorted(set(named.values())))
         sentences.append(f"Not scored, because the model was not taught them: {others}.")
     if lacking and held:
         sentences.append(
-            f"No reference of {counted(len(held), 'case')} holds {_listed(lacking)}: figures of it only count what is "
+            f"No reference of {errors.count_phrase(len(held), 'case')} holds {_list_structures(lacking)}: figures of it only count what is "
             "marked wrongly. If the references have it under another number or name, say so with --labels."
         )
     return sentences
@@ -582,43 +563,49 @@ def _known_words(cases: Sequence[Case], structures: Iterable[str]) -> Iterator[s
     """The sentence on how many cases know each structure."""
     counts = {name: sum(case.knows(name) for case in cases) for name in structures}
     counted_names = ", ".join(f"{name} in {count}" for name, count in counts.items())
-    yield f"A structure is scored only where it was drawn; of {counted(len(cases), 'case')} that is {counted_names}."
+    yield f"A structure is scored only where it was drawn; of {errors.count_phrase(len(cases), 'case')} that is {counted_names}."
 
 
-def _listed(structures: Mapping[str, tuple[int, ...]]) -> str:
-    return listed(name if name == str(values[0]) else f"{values[0]} ({name})" for name, values in structures.items())
+def _list_structures(structures: Mapping[str, tuple[int, ...]]) -> str:
+    return errors.list_phrase(
+        name if name == str(values[0]) else f"{values[0]} ({name})" for name, values in structures.items()
+    )
 
 
 def _table(labels: Sequence[Label]) -> str:
-    return listed(one.name if one.is_bare else f"{one.value} {one.name}" for one in labels)
+    return errors.list_phrase(one.name if one.is_bare else f"{one.value} {one.name}" for one in labels)
 
 
 def _with_own_labels(case: Case, labels: Sequence[Label], structures: Mapping[str, tuple[int, ...]]) -> Case:
-    kinds = {kind: partial(_own, case, kind, tuple(labels)) for kind in _kinds(case)}
+    kinds = {kind: partial(_own_mask, case, kind, tuple(labels)) for kind in _kinds(case)}
     others = {kind: partial(case.references.__getitem__, kind) for kind in case.references if kind not in kinds}
-    structures_known = case.known if MASK not in case.references else _known(case, labels, structures)
+    structures_known = case.known if MASK not in case.references else _known_structures(case, labels, structures)
     return replace(case, references=LazyMapping({**others, **kinds}), known=structures_known)
 
 
-def _known(case: Case, labels: Sequence[Label], structures: Mapping[str, tuple[int, ...]]) -> frozenset[str] | None:
+def _known_structures(
+    case: Case, labels: Sequence[Label], structures: Mapping[str, tuple[int, ...]]
+) -> frozenset[str] | None:
     """The structures of the model that a case knows, which calls them by its own names; None where it knows all."""
     if case.known is None:
         return None
     try:
         declared = case.references[MASK].labels
-        values_of = own_values(labels, declared, case.id)
+        values_of = reference_labels.own_values(labels, declared, case.id)
     except IsocenterError:  # whoever scores the case says what is wrong with it
         return case.known
     values = {label.name: values_of.get(label.value) for label in declared}
     values |= {name: values_of.get(int(name)) for name in case.known if name.isdecimal() and name not in values}
-    called = {plain_name(name): name for name in structures}
+    called = {reference_labels.normalise_name(name): name for name in structures}
     marks = {numbers[0]: name for name, numbers in structures.items()}
-    names = (called.get(plain_name(name)) or marks.get(values.get(name) or 0) for name in case.known)
+    names = (
+        called.get(reference_labels.normalise_name(name)) or marks.get(values.get(name) or 0) for name in case.known
+    )
     return frozenset(name for name in names if name is not None)
 
 
-def _own(case: Case, kind: str, labels: tuple[Label, ...]) -> Image:
-    return renumbered(case.references[kind], labels, case.id)
+def _own_mask(case: Case, kind: str, labels: tuple[Label, ...]) -> Image:
+    return reference_labels.renumber_mask(case.references[kind], labels, case.id)
 
 
 def _kinds(case: Case) -> list[str]:

@@ -15,22 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.evaluation import overlap
-from isocenter.tasks.shared import label_values, places_of
-from isocenter.transforms import majority, staple, votes
-from isocenter.values import (
-    Array,
-    Case,
-    Deferred,
-    DrawnMap,
-    Floats,
-    Image,
-    Reader,
-    Region,
-    is_tabled,
-    label_voxels,
-    table_values,
-)
+from isocenter.evaluation import mask_overlap
+from isocenter.tasks.shared import reference_labels
+from isocenter.transforms import label_maps
+from isocenter.values import Array, Case, Deferred, Floats, Image, Region, slabs
+from isocenter.values.voxel_images import DrawnMap, Reader
 
 # Along the axis across slices that were drawn apart no more of what is drawn goes on in the next one.
 GOES_ON = 0.1
@@ -76,14 +65,14 @@ class Truth:
     @property
     def codes(self) -> Codes:
         """The meaning of the values of targets."""
-        return codes_of(
+        return codes_for_readers(
             len(self.values),
             self.divided,
             tuple(labels_held(self.values, self._structures, known) for known in self.combinations),
         )
 
     @property
-    def known(self) -> NDArray[np.bool_]:
+    def known_by_code(self) -> NDArray[np.bool_]:
         """(codes, structures) whether a voxel of this code says anything of a structure."""
         rows = [[True] * len(self.names), *([name in own for name in self.names] for own in self.combinations)]
         return np.array(rows)[self.codes.combinations]
@@ -119,7 +108,7 @@ class Truth:
         ]
         return (*labels_sought, (0,)) if self.sparse is not None else tuple(labels_sought)
 
-    def coded(self, case: Case) -> NDArray[np.uint8] | Deferred:
+    def encode_case(self, case: Case) -> NDArray[np.uint8] | Deferred:
         """(*spatial) what is taught, as `codes` explains; of large masks in parts, where a voxel stands for itself.
 
         Raises DatasetError for a value without a label, for voxels of a structure that is unknown in the case, and
@@ -138,7 +127,7 @@ class Truth:
 
         def read(region: Region) -> Array:
             """(*region) codes."""
-            grid = masks[0].geometry.cropped(region)
+            grid = masks[0].geometry.crop(region)
             parts = [one((slice(None), *region)) for one in readers]
             return self._coded(case, [one.with_pixels(part, grid) for one, part in zip(masks, parts, strict=True)])
 
@@ -147,40 +136,40 @@ class Truth:
     def _coded(self, case: Case, masks: Sequence[Image]) -> NDArray[np.uint8]:
         for mask in masks:
             self._refuse_unknown(mask, case.id)
-        maps = [self._numbered(mask, case) for mask in masks]
+        maps = [self._number_labels(mask, case) for mask in masks]
         consensus = self._consensus(maps)
-        taught = self.codes.of(maps) if self.is_divided else consensus
+        taught = self.codes.encode(maps) if self.is_divided else consensus
         if self.combinations or self._known_structures(case) is not None:
             taught = self.codes.within(self._combination(case))[taught]
-        return np.where(self._known(consensus), taught, self.codes.unknown).astype(np.uint8)
+        return np.where(self._is_known(consensus), taught, self.codes.unknown).astype(np.uint8)
 
-    def of(self, case: Case) -> DrawnMap:
+    def drawn_map(self, case: Case) -> DrawnMap:
         """Map on which predictions are scored; values that the model does not know are background.
 
         Raises DatasetError for voxels of a structure that is unknown in the case.
         """
         masks = self._taught(case)
-        numbers = self._consensus([self._numbered(mask, case) for mask in masks])
+        numbers = self._consensus([self._number_labels(mask, case) for mask in masks])
         everywhere = self.sparse is None and not any(self._silent(mask) for mask in masks)
-        voxels = None if everywhere else self._known(numbers)
-        return DrawnMap(self._valued(numbers), voxels, self._known_structures(case))
+        voxels = None if everywhere else self._is_known(numbers)
+        return DrawnMap(self._label_values(numbers), voxels, self._known_structures(case))
 
     def reader_agreement(self, predicted: Array, case: Case, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """{structure: {figure: Dice}} where several people drew the case, over the voxels that all of them labelled.
 
         names: of the structures
         """
-        masks = masks_of(case)
+        masks = reader_masks(case)
         if len(masks) < 2:
             return {}
-        numbers = {name: self._numbered(mask, case) for name, mask in masks.items()}
-        known_to_all = np.all([self._known(one) for one in numbers.values()], axis=0)
-        masks_of_readers = {name: self._valued(np.where(known_to_all, one, 0)) for name, one in numbers.items()}
+        numbers = {name: self._number_labels(mask, case) for name, mask in masks.items()}
+        known_to_all = np.all([self._is_known(one) for one in numbers.values()], axis=0)
+        masks_of_readers = {name: self._label_values(np.where(known_to_all, one, 0)) for name, one in numbers.items()}
         structures = dict(zip(names, self.structures, strict=True))
-        return agreement(np.where(known_to_all, predicted, 0), masks_of_readers, structures)
+        return reader_agreement(np.where(known_to_all, predicted, 0), masks_of_readers, structures)
 
     def _taught(self, case: Case) -> list[Image]:
-        return [case.references["mask"]] if self.readers == "first" else list(masks_of(case).values())
+        return [case.references["mask"]] if self.readers == "first" else list(reader_masks(case).values())
 
     def _consensus(self, maps: Sequence[Array]) -> Array:
         return CONSENSUS[self.readers](maps, len(self.values))
@@ -204,12 +193,12 @@ class Truth:
             raise DatasetError(problem, case.id, "Plan again with this case, or correct what it knows")
         return 1 + self.combinations.index(names)
 
-    def _numbered(self, mask: Image, case: Case) -> Array:
+    def _number_labels(self, mask: Image, case: Case) -> Array:
         """(*spatial) label numbers: 0 the background, one more than there are where the voxel is unknown."""
-        values = label_values(mask.data, case.id)
+        values = reference_labels.label_values(mask.data, case.id)
         labels = labels_held(self.values, self._structures, set(filter(case.knows, self.names)))
-        is_counted = len(labels) < len(self.values) or not is_tabled(values.dtype)
-        present, numbers_of = label_voxels(values) if is_counted else {}, dict[int, int]()
+        is_counted = len(labels) < len(self.values) or not slabs.is_tabled(values.dtype)
+        present, numbers_of = slabs.label_voxels(values) if is_counted else {}, dict[int, int]()
         for number, value in enumerate(self.values, start=1):
             if number not in labels and value in present:
                 names = [name for name, inside in zip(self.names, self.structures, strict=True) if value in inside]
@@ -217,9 +206,11 @@ class Truth:
                 raise DatasetError(problem, case.id, "Correct what the case knows, or remove these voxels")
             numbers_of[value] = number
         numbers_of |= dict.fromkeys(self._silent(mask), len(self.values) + 1)
-        if is_tabled(values.dtype):  # one look at each voxel, however many labels there are
-            table = np.array([numbers_of.get(value, 0) for value in table_values(values.dtype).tolist()], np.uint8)
-            return table[values.astype(np.intp) - table_values(values.dtype)[0]]
+        if slabs.is_tabled(values.dtype):  # one look at each voxel, however many labels there are
+            table = np.array(
+                [numbers_of.get(value, 0) for value in slabs.table_values(values.dtype).tolist()], np.uint8
+            )
+            return table[values.astype(np.intp) - slabs.table_values(values.dtype)[0]]
         numbers = np.zeros(values.shape, dtype=np.uint8)
         for value in numbers_of.keys() & present.keys():
             numbers[values == value] = numbers_of[int(value)]
@@ -232,17 +223,17 @@ class Truth:
 
     def _refuse_unknown(self, mask: Image, where: str) -> None:
         values_known = {0, self.background, *self.values, *self._silent(mask)}
-        if unknown := sorted(label_voxels(label_values(mask.data, where)).keys() - values_known):
+        if unknown := sorted(slabs.label_voxels(reference_labels.label_values(mask.data, where)).keys() - values_known):
             raise DatasetError(
                 f"the mask holds {unknown}, which have no label", where, "Declare them with --labels, or correct it"
             )
 
-    def _known(self, numbers: Array) -> NDArray[np.bool_]:
+    def _is_known(self, numbers: Array) -> NDArray[np.bool_]:
         """(*spatial) where a voxel is known: it has a label or is background, in a slice that was drawn."""
         numbered = numbers <= len(self.values)
         return numbered & drawn_slices(numbered & (numbers > 0)) if self.sparse == "slices" else numbered
 
-    def _valued(self, numbers: Array) -> Array:
+    def _label_values(self, numbers: Array) -> Array:
         """Label numbers as label values, 0 where nothing is known."""
         values = [0, *self.values, 0]
         return np.array(values, dtype=np.min_scalar_type(max(values)))[numbers]
@@ -272,16 +263,21 @@ def _goes_on(mask: NDArray[np.bool_], axis: int) -> float:
 Consensus = Callable[[Sequence[Array], int], Array]
 
 
-def first(maps: Sequence[Array], labels: int) -> Array:
+def first_map(maps: Sequence[Array], labels: int) -> Array:
     """The map of the first; the others only show how far people agree."""
     return maps[0]
 
 
 # For "soft" it is what a prediction is scored on; what is taught is the share of the readers.
-CONSENSUS: Mapping[str, Consensus] = {"first": first, "majority": majority, "staple": staple, "soft": majority}
+CONSENSUS: Mapping[str, Consensus] = {
+    "first": first_map,
+    "majority": label_maps.majority_vote,
+    "staple": label_maps.staple,
+    "soft": label_maps.majority_vote,
+}
 
 
-def masks_of(case: Case) -> dict[str, Image]:
+def reader_masks(case: Case) -> dict[str, Image]:
     """{reader: what they drew}, the case's own mask first; GeometryError where two lie on different grids."""
     mask = case.references["mask"]
     masks = {str(mask.facts.get("reader", "")): mask}
@@ -293,7 +289,7 @@ def masks_of(case: Case) -> dict[str, Image]:
     return masks
 
 
-def agreement(
+def reader_agreement(
     predicted: Array, masks: Mapping[str, Array], structures: Mapping[str, tuple[int, ...]]
 ) -> dict[str, dict[str, float]]:
     """{structure: {figure: Dice}} of the model against each reader, and of each reader against the others.
@@ -301,15 +297,18 @@ def agreement(
     predicted, drawn: label maps (*spatial), those of the readers by name
     structures:       {name: its values}
     """
-    marked = places_of(structures, predicted)
-    readers = {name: places_of(structures, values) for name, values in masks.items()}
+    marked = reference_labels.structure_voxels(structures, predicted)
+    readers = {name: reference_labels.structure_voxels(structures, values) for name, values in masks.items()}
     return {structure: _agreement(structure, own, readers) for structure, own in marked.items()}
 
 
 def _agreement(structure: str, masks: Array, readers: Mapping[str, Mapping[str, Array]]) -> dict[str, float]:
     theirs = {name: drawn[structure] for name, drawn in readers.items()}
-    model = {name: overlap(masks, drawn).dice for name, drawn in theirs.items()}
-    pairs = {(one, other): overlap(theirs[one], theirs[other]).dice for one, other in itertools.combinations(theirs, 2)}
+    model = {name: mask_overlap.overlap_of_masks(masks, drawn).dice for name, drawn in theirs.items()}
+    pairs = {
+        (one, other): mask_overlap.overlap_of_masks(theirs[one], theirs[other]).dice
+        for one, other in itertools.combinations(theirs, 2)
+    }
     others = {name: _mean([dice for pair, dice in pairs.items() if name in pair]) for name in theirs}
     return {
         "dice_to_readers": _mean(list(model.values())),
@@ -373,13 +372,13 @@ class Codes:
         codes[self.rows[chosen]] = chosen
         return codes
 
-    def of(self, maps: Sequence[Array]) -> NDArray[np.uint8]:
+    def encode(self, maps: Sequence[Array]) -> NDArray[np.uint8]:
         """(*spatial) codes of what readers drew, each as label numbers, with labels + 1 where a voxel is unknown.
 
         As where every structure is known; `within` makes them those of a case that knows some only.
         """
         keys = np.zeros(maps[0].shape, dtype=np.intp)
-        for voxel, count in enumerate(votes(maps, self.labels)):
+        for voxel, count in enumerate(label_maps.count_votes(maps, self.labels)):
             keys += count.astype(np.intp) * (self.readers + 1) ** voxel
         found, places = np.unique(keys, return_inverse=True)
         codes = [self._by_votes.get(key, len(self._rows)) for key in found.tolist()]
@@ -397,7 +396,7 @@ class Codes:
         refused = PlanError(problem, "task.readers", "Choose majority or staple")
         if math.comb(self.readers + self.labels, self.labels) > MOST:  # already where all of them say something
             raise refused
-        rows = list(dict.fromkeys([*undivided, *(_share(one) for one in self._divided)]))
+        rows = list(dict.fromkeys([*undivided, *(_share(one) for one in self._vote_combinations)]))
         if len(rows) > MOST:
             raise refused
         return rows
@@ -417,7 +416,7 @@ class Codes:
         return blocks
 
     @property
-    def _divided(self) -> list[tuple[int, ...]]:
+    def _vote_combinations(self) -> list[tuple[int, ...]]:
         """Votes for each label, of up to all readers, at least one."""
         chosen = (
             itertools.combinations_with_replacement(range(self.labels + 1), count)
@@ -432,12 +431,12 @@ class Codes:
         powers = [(self.readers + 1) ** place for place in range(self.labels + 1)]
         return {
             sum(n * power for n, power in zip(counts, powers, strict=True)): places[_share(counts)]
-            for counts in self._divided
+            for counts in self._vote_combinations
         }
 
 
 @cache
-def codes_of(labels: int, readers: int, partial: tuple[tuple[int, ...], ...] = ()) -> Codes:
+def codes_for_readers(labels: int, readers: int, partial: tuple[tuple[int, ...], ...] = ()) -> Codes:
     """The same each time: a task asks at every step."""
     return Codes(labels, readers, partial)
 

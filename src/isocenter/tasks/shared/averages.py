@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter.belief import softmax
+from isocenter.belief import certainties
 
 # Beside a head's name: what several views say of uncertainty in each of them, and of that between them.
 WITHIN, BETWEEN = ":within", ":between"
@@ -25,7 +25,7 @@ LEAST = float(np.finfo(np.float32).tiny)
 Shares = Sequence[float] | None
 
 
-def mean_of(outputs: Sequence[ArrayLike], shares: Shares = None) -> NDArray[np.floating]:
+def mean_output(outputs: Sequence[ArrayLike], shares: Shares = None) -> NDArray[np.floating]:
     """The mean of arrays of one shape, added up one after the other, so that no copy of all of them is made."""
     total = _numbers(outputs[0]) * (1.0 if shares is None else shares[0])
     for number, other in enumerate(outputs[1:], start=1):
@@ -40,13 +40,13 @@ def log_mean(
 
     shares: how much each of them counts, in sum 1; None where all count alike
     """
-    total = softmax(outputs[0], axis) * (1.0 if shares is None else shares[0])
+    total = certainties.softmax(outputs[0], axis) * (1.0 if shares is None else shares[0])
     for number, other in enumerate(outputs[1:], start=1):
-        total += softmax(other, axis) * (1.0 if shares is None else shares[number])
+        total += certainties.softmax(other, axis) * (1.0 if shares is None else shares[number])
     return np.asarray(np.log(np.maximum(total / len(outputs) if shares is None else total, LEAST)))
 
 
-def each_of(arrays: Mapping[str, ArrayLike], head: str, count: int) -> NDArray[np.float64] | None:
+def outputs_of_each(arrays: Mapping[str, ArrayLike], head: str, count: int) -> NDArray[np.float64] | None:
     """(networks, count) what each of several says of one case; None where their mean alone is known."""
     rows = arrays.get(f"{head}{EACH}")
     return None if rows is None else np.reshape(np.asarray(rows, dtype=np.float64), (-1, count))

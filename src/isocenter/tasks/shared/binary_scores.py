@@ -8,23 +8,15 @@ from functools import partial
 
 import numpy as np
 
-from isocenter.evaluation import (
-    CaseValues,
-    Confusion,
-    Seed,
-    auroc,
-    average_precision,
-    bootstrap_statistic,
-    predictive_values,
-    proportion,
-    roc_band,
-)
-from isocenter.report import Figure, figures
+from isocenter.evaluation import CaseValues, Seed, classification, intervals
+from isocenter.evaluation.classification import Confusion
+from isocenter.report import Figure
+from isocenter.report.figures import discrimination_figures
 from isocenter.values import Estimate, Floats, Row
 
 
 @dataclass(frozen=True, eq=False)
-class Called:
+class BinaryCalls:
     """One label of some cases.
 
     scores, called, truth, patients: (cases,) its probability, whether it is called, whether it is present, and in whom
@@ -40,45 +32,51 @@ class Called:
     uncalibrated: Floats | None = None
 
 
-def label_rows(name: str, calls: Called, *, prevalence: float | None, seed: Seed) -> Iterator[Row]:
+def label_rows(name: str, calls: BinaryCalls, *, prevalence: float | None, seed: Seed) -> Iterator[Row]:
     """Metrics of one label, those of calls at the operating point; one is left out where cases for it are missing.
 
     prevalence: share of all people for the predictive values; that of these cases where none is stated
     """
     called, truth, patients = calls.called, calls.truth, calls.patients
-    for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
-        estimate = bootstrap_statistic(
+    for metric, figure in (("auroc", classification.auroc), ("average_precision", classification.average_precision)):
+        estimate = intervals.bootstrap_statistic(
             partial(figure, calls.scores, truth), patients, strata=truth, seed=seed, compares=True
         )
         yield Row(metric, name, estimate)
     if truth.any():
-        yield Row("sensitivity", name, noted(proportion(called[truth], patients[truth], seed=seed), calls.at))
+        yield Row(
+            "sensitivity", name, with_note(intervals.proportion(called[truth], patients[truth], seed=seed), calls.at)
+        )
     if not truth.all():
-        yield Row("specificity", name, noted(proportion(~called[~truth], patients[~truth], seed=seed), calls.at))
-    values = predictive_values(called, truth, patients, prevalence=prevalence, seed=seed)
+        yield Row(
+            "specificity", name, with_note(intervals.proportion(~called[~truth], patients[~truth], seed=seed), calls.at)
+        )
+    values = classification.predictive_values(called, truth, patients, prevalence=prevalence, seed=seed)
     for metric, value in zip(("ppv", "npv"), values, strict=True):
-        yield Row(metric, name, noted(value, calls.at))
+        yield Row(metric, name, with_note(value, calls.at))
     for metric in ("f1", "kappa"):
         figure_of = partial(_of_calls, metric, called, truth)
-        estimate = bootstrap_statistic(figure_of, patients, strata=truth, seed=seed, exact=False)
-        yield Row(metric, name, noted(estimate, calls.at))
+        estimate = intervals.bootstrap_statistic(figure_of, patients, strata=truth, seed=seed, exact=False)
+        yield Row(metric, name, with_note(estimate, calls.at))
 
 
 def _of_calls(metric: str, called: np.ndarray, truth: np.ndarray, weights: Floats) -> Floats:
-    figure: Floats = getattr(Confusion.of(called, truth, 2, weights), metric)
+    figure: Floats = getattr(Confusion.from_calls(called, truth, 2, weights), metric)
     return figure
 
 
-def called_values(name: str, calls: Called, cases: np.ndarray) -> Iterator[CaseValues]:
+def called_values(name: str, calls: BinaryCalls, cases: np.ndarray) -> Iterator[CaseValues]:
     """Values of which AUROC, sensitivity and specificity of one label are made; cases: (cases,) ids."""
     truth, called = calls.truth, calls.called
     if truth.any() and not truth.all():
         yield CaseValues("auroc", name, "area", cases, calls.patients, calls.scores, truth)
     for metric, right, is_of_class in (("sensitivity", called, truth), ("specificity", ~called, ~truth)):
-        yield CaseValues(metric, name, "share", cases, calls.patients, right.astype(float), worst=0.0).of(is_of_class)
+        yield CaseValues(metric, name, "share", cases, calls.patients, right.astype(float), worst=0.0).of_rows(
+            is_of_class
+        )
 
 
-def noted(estimate: Estimate, note: str) -> Estimate:
+def with_note(estimate: Estimate, note: str) -> Estimate:
     """The estimate with more words on how it was made."""
     return replace(estimate, method=estimate.method + note)
 
@@ -98,7 +96,7 @@ def pooled_note(folds: int) -> str:
     return POOLED.format(folds) if folds > 1 else ""
 
 
-def discrimination(curves: Curves, folds: int) -> list[Figure]:
+def discrimination_overview(curves: Curves, folds: int) -> list[Figure]:
     """Receiver operating characteristic, with bands where there is room, and precision over recall.
 
     folds: how many models have scored the cases
@@ -106,11 +104,11 @@ def discrimination(curves: Curves, folds: int) -> list[Figure]:
     lines = {name: (truth, scores) for name, (truth, scores, _) in curves.items()}
     bands = {}
     for name, (truth, scores, patients) in curves.items() if len(curves) < MOST_BANDS else ():
-        band = roc_band(scores, truth, patients, seed=0)
+        band = classification.roc_band(scores, truth, patients, seed=0)
         if band is not None:
             bands[name] = band
     pooled = pooled_note(folds)
     return [
-        figures.roc(lines, "Receiver operating characteristic", bands=bands, caption=pooled),
-        figures.precision_recall(lines, "Precision and recall", caption=pooled),
+        discrimination_figures.roc(lines, "Receiver operating characteristic", bands=bands, caption=pooled),
+        discrimination_figures.precision_recall(lines, "Precision and recall", caption=pooled),
     ]

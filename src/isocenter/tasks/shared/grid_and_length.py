@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from isocenter.errors import counted
+from isocenter import errors
 from isocenter.values import Decision, Fingerprint
 
 # By bench/epochs.py, on held-out cases of three sets' training parts (retina, shapes, pneumonia; 300 or 450 cases drawn
@@ -36,7 +36,9 @@ def one_answer_length(
     cases, batch: of the training, where so few large batches are possible that the epochs follow from their number
     """
     if (least := math.ceil(LEAST_STEPS * batch / max(1, cases))) > MOST_EPOCHS:
-        because += f"; {MOST_EPOCHS} epochs of {counted(cases, 'case')} would be fewer than {LEAST_STEPS} steps"
+        because += (
+            f"; {MOST_EPOCHS} epochs of {errors.count_phrase(cases, 'case')} would be fewer than {LEAST_STEPS} steps"
+        )
     networks = f"the minutes that are left after those epochs train further networks: {mean}"
     return {
         "training.epochs": Decision(max(MOST_EPOCHS, least), because, MEASURED),
@@ -52,7 +54,7 @@ COARSEST = "preprocessing.coarsest"
 SMALLEST_IMAGE = 128
 
 
-def coarser(fingerprint: Fingerprint, across: float, enough: float, words: str) -> Decision:
+def decide_coarser_grid(fingerprint: Fingerprint, across: float, enough: float, words: str) -> Decision:
     """The whole factor by which images may be coarser.
 
     across: voxels of the smallest or thinnest of what is looked for; enough: those that have to be left of them
@@ -65,7 +67,7 @@ def coarser(fingerprint: Fingerprint, across: float, enough: float, words: str) 
     return Decision(factor, f"{words}: a coarser grid leaves {across / factor:.3g} of them, and time for more steps")
 
 
-def axes_of(fingerprint: Fingerprint) -> int:
+def network_axes(fingerprint: Fingerprint) -> int:
     """Axes of the network: volumes of a single slice are pictures, where all are."""
     shapes = [case.shape for case in fingerprint.cases]
     return 2 if all(len(shape) == 2 or 1 in shape for shape in shapes) else 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from isocenter.errors import listed
-from isocenter.transforms import names_sides
+from isocenter import errors
+from isocenter.transforms import orient
 
 # Left and right in the languages of most published sets, then Latin.
 PAIRS = (
@@ -45,7 +45,7 @@ STATE_SIDES = (
 CHAMBERS = frozenset({"lv", "rv", "la", "ra", "lad", "lcx", "rca", "lvot", "rvot"})
 
 
-def crossed(names: Sequence[str]) -> tuple[int, ...] | None:
+def counterpart_places(names: Sequence[str]) -> tuple[int, ...] | None:
     """Place of each name's counterpart on the other side, its own where it has no side.
 
     None where a name has a side and nothing stands for its counterpart (none is named, or the two are no mirror
@@ -65,7 +65,7 @@ def crossed(names: Sequence[str]) -> tuple[int, ...] | None:
 
 def have_sides(names: Sequence[str]) -> bool:
     """Whether any of these names has a side, which a mirrored image would not have."""
-    return names_sides(crossed(names))
+    return orient.names_sides(counterpart_places(names))
 
 
 def sided_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def sided_names(names: Sequence[str]) -> tuple[str, ...]:
 
 def unknown_sides(names: Iterable[str], of_cases: str = "") -> str:
     """The problem of volumes without orientation where these names tell left from right, in words."""
-    return f"left and right are not known{of_cases}, and labels tell them apart ({listed(names)})"
+    return f"left and right are not known{of_cases}, and labels tell them apart ({errors.list_phrase(names)})"
 
 
 def numbered_teeth(names: Iterable[str]) -> str:

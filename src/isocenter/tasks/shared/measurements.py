@@ -9,38 +9,28 @@ from typing import Any, Literal
 
 import numpy as np
 
-from isocenter.evaluation import (
-    AGREEMENT_METRICS,
-    IntervalScale,
-    Seed,
-    absolute_agreement,
-    bias,
-    bootstrap_statistic,
-    concordance,
-    limits_of_agreement,
-    of_differences,
-    pearson,
-    relative_bias,
-    spearman,
-)
-from isocenter.report import Figure, figures
+from isocenter.evaluation import Seed, intervals, regression
+from isocenter.evaluation.intervals import IntervalScale
+from isocenter.evaluation.regression import AGREEMENT_METRICS
+from isocenter.report import Figure
+from isocenter.report.figures import charts
 from isocenter.values import Estimate, Floats, Row
 
 # (cases,) predicted and reference values, (..., cases) weights to a figure for each weighting.
 Compared = Callable[[Floats, Floats, Floats], Floats]
 # Figures that do not change where a model shifts or stretches its scale, and so must not mix the scales of several.
-SCALE_FREE = (pearson, spearman)
+SCALE_FREE = (regression.pearson, regression.spearman)
 # Figures of -1 to 1, by the scale of their intervals.
 SCALES: Mapping[Compared, IntervalScale] = {
-    pearson: "correlation",
-    spearman: "rank correlation",
-    concordance: "correlation",
-    absolute_agreement: "correlation",
+    regression.pearson: "correlation",
+    regression.spearman: "rank correlation",
+    regression.concordance_correlation: "correlation",
+    regression.absolute_agreement: "correlation",
 }
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredQuantity:
     """One quantity of the cases that have a reference of it, in its unit.
 
     predicted, reference: (cases,); patients: (cases,) whose; cases: (cases,) ids
@@ -55,44 +45,46 @@ class Measured:
     errors: Floats | None = None
 
 
-def compared_estimate(measured: Measured, figure: Compared, unit: str, seed: Seed) -> Estimate:
+def compared_estimate(measured: MeasuredQuantity, figure: Compared, unit: str, seed: Seed) -> Estimate:
     """A figure of predicted and reference values, with patients resampled."""
     statistic = partial(figure, measured.predicted, measured.reference)
-    return bootstrap_statistic(statistic, measured.patients, unit=unit, seed=seed, **drawn_as(figure))
+    return intervals.bootstrap_statistic(statistic, measured.patients, unit=unit, seed=seed, **bootstrap_facts(figure))
 
 
-def drawn_as(figure: Compared) -> dict[str, Any]:
+def bootstrap_facts(figure: Compared) -> dict[str, Any]:
     """Facts that `bootstrap_statistic` has to know of a figure."""
     return {"exact": False, "compares": figure in SCALE_FREE, "scale": SCALES.get(figure)}
 
 
-def agreement_rows(measured: Measured, unit: str, *, seed: Seed) -> list[Row]:
+def agreement_rows(measured: MeasuredQuantity, unit: str, *, seed: Seed) -> list[Row]:
     """Bias, the two limits of agreement, the intraclass correlation, and bias as a share of the mean reference."""
     estimates = [
-        compared_estimate(measured, bias, unit, seed),
+        compared_estimate(measured, regression.mean_bias, unit, seed),
         _limit(-1, measured, unit, seed),
         _limit(1, measured, unit, seed),
-        compared_estimate(measured, absolute_agreement, "", seed),
+        compared_estimate(measured, regression.absolute_agreement, "", seed),
     ]
     if (measured.reference > 0).all():  # else it is a share of nothing
-        estimates.append(compared_estimate(measured, relative_bias, "%", seed))
+        estimates.append(compared_estimate(measured, regression.relative_bias, "%", seed))
     return [Row(metric.name, measured.target, own) for metric, own in zip(AGREEMENT_METRICS, estimates, strict=False)]
 
 
-def agreement_figure(measured: Measured, title: str, unit: str) -> Figure:
+def agreement_figure(measured: MeasuredQuantity, title: str, unit: str) -> Figure:
     """The Bland-Altman plot."""
     mean, lower, upper = (row.estimate for row in agreement_rows(measured, unit, seed=0)[:3])
     limits = (lower, upper)
-    return figures.bland_altman(measured.reference, measured.predicted, title, bias=mean, limits=limits, unit=unit)
+    return charts.bland_altman(measured.reference, measured.predicted, title, bias=mean, limits=limits, unit=unit)
 
 
-def _limit(side: Literal[-1, 1], measured: Measured, unit: str, seed: Seed) -> Estimate:
+def _limit(side: Literal[-1, 1], measured: MeasuredQuantity, unit: str, seed: Seed) -> Estimate:
     """The lower (-1) or the upper (1) limit of agreement."""
 
     def limit(predicted: Floats, reference: Floats, weights: Floats) -> Floats:
         """Limit for each weighting."""
-        lower, upper = limits_of_agreement(predicted, reference, weights)
+        lower, upper = regression.limits_of_agreement(predicted, reference, weights)
         return lower if side < 0 else upper
 
     estimate = compared_estimate(measured, limit, unit, seed)
-    return of_differences(estimate, measured.predicted - measured.reference, measured.patients, seed=seed, side=side)
+    return intervals.figure_of_differences(
+        estimate, measured.predicted - measured.reference, measured.patients, seed=seed, side=side
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from isocenter.errors import UsageError, listed
+from isocenter import errors
+from isocenter.errors import UsageError
 from isocenter.lazy import torch
 
 if TYPE_CHECKING:
@@ -17,16 +18,16 @@ FLAG = "--target"
 def place_of_target(target: str, names: Sequence[str]) -> int:
     """The place of a target among those that there are; UsageError for any other."""
     if target not in names:
-        raise UsageError(f"there is no target {target!r}", FLAG, f"Choose auto or one of {listed(names)}")
+        raise UsageError(f"there is no target {target!r}", FLAG, f"Choose auto or one of {errors.list_phrase(names)}")
     return list(names).index(target)
 
 
-def of_one(logits: Tensor, names: Sequence[str], target: str | None) -> Tensor:
+def target_logit(logits: Tensor, names: Sequence[str], target: str | None) -> Tensor:
     """(batch,) the logit of a target, without one the largest; logits: (batch, names)"""
     return logits.amax(dim=-1) if target is None else logits[:, place_of_target(target, names)]
 
 
-def mean_over(logits: Tensor, rest: Tensor) -> Tensor:
+def mean_marked_logit(logits: Tensor, rest: Tensor) -> Tensor:
     """(batch,) mean logit of the voxels that have more of it than of the rest; of none, the logit that comes nearest.
 
     logits, rest: (batch, *spatial)
@@ -37,7 +38,7 @@ def mean_over(logits: Tensor, rest: Tensor) -> Tensor:
     return (flat * marked).sum(dim=1) / marked.sum(dim=1)
 
 
-def of_structure(logits: Tensor, names: Sequence[str], target: str | None, *, exclusive: bool) -> Tensor:
+def structure_logit(logits: Tensor, names: Sequence[str], target: str | None, *, exclusive: bool) -> Tensor:
     """(batch,) mean logit of what is marked as the target, without one as any structure.
 
     logits:    (batch, channels, *spatial), of exclusive labels with the background first
@@ -47,13 +48,13 @@ def of_structure(logits: Tensor, names: Sequence[str], target: str | None, *, ex
     first = 1 if exclusive else 0
     logit = logits[:, first:].amax(dim=1) if index is None else logits[:, first + index]
     if not exclusive:
-        return mean_over(logit, torch.zeros_like(logit))
+        return mean_marked_logit(logit, torch.zeros_like(logit))
     others = [n for n in range(logits.shape[1]) if n != (0 if index is None else first + index)]
     rest = logits[:, 0] if index is None else logits[:, others].amax(dim=1)
-    return mean_over(logit, rest)
+    return mean_marked_logit(logit, rest)
 
 
-def highest(logits: Tensor, rank: int) -> Tensor:
+def peak_logit(logits: Tensor, rank: int) -> Tensor:
     """(batch,) the logit of the peak of this rank, counted from 1; of fewer peaks the last one's.
 
     logits: (batch, classes, *spatial); a peak is no lower than its neighbours of the same class

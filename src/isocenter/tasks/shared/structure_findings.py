@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from isocenter.errors import UsageError, listed
+from isocenter import errors
+from isocenter.errors import UsageError
 from isocenter.values import Code, Finding, Label, Measurements
 
 
@@ -50,7 +51,7 @@ def measured_findings(label: Label, measured: Measurements) -> Iterator[Finding]
             yield Finding(measure.concept, value, measure.unit, codes=codes, group=label.name, label=label.value)
 
 
-def measured_names() -> tuple[str, ...]:
+def measurement_names() -> tuple[str, ...]:
     """Names of `measured_findings`, but for the channel that intensities of several name."""
     return (*(one.concept for one in MEASURES.values()), *INTENSITIES.values())
 
@@ -77,7 +78,7 @@ WHERE = "--measure"
 
 
 @dataclass(frozen=True)
-class Measured:
+class StructureMeasurement:
     """A column of `measurements.csv` for one structure."""
 
     structure: str
@@ -98,21 +99,21 @@ class Ratio:
     """One measurement divided by another, under a name of its own."""
 
     name: str
-    above: Measured
-    below: Measured
+    above: StructureMeasurement
+    below: StructureMeasurement
 
     @classmethod
-    def of(cls, text: str, where: str = WHERE) -> Ratio:
+    def from_text(cls, text: str, where: str = WHERE) -> Ratio:
         """The ratio of `name = structure.column / structure.column`. Raises UsageError for anything else."""
         match = GRAMMAR.fullmatch(text)
         if match is None:
             remedy = "Write name = structure.column / structure.column, with columns of measurements.csv"
             raise UsageError(f"cannot understand {text!r}", where, remedy)
         name, above, upper, below, other = match.groups()
-        ratio = cls(name, Measured(above, upper), Measured(below, other))
+        ratio = cls(name, StructureMeasurement(above, upper), StructureMeasurement(below, other))
         for measured in (ratio.above, ratio.below):
             if measured.column not in (*SIZES, *MEASURES) and not COLUMN.fullmatch(measured.column):
-                allowed = listed((*SIZES, *MEASURES))
+                allowed = errors.list_phrase((*SIZES, *MEASURES))
                 raise UsageError(f"{measured}: there is no such measurement", where, f"Choose one of {allowed}")
         return ratio
 
@@ -125,7 +126,7 @@ class Ratio:
         above, below = self.above.unit or "1", self.below.unit or "1"
         return "1" if above == below else f"{above}/{below}" if below != "1" else above
 
-    def found(self, findings: Sequence[Finding], measured: Measurements) -> Finding | None:
+    def compute(self, findings: Sequence[Finding], measured: Measurements) -> Finding | None:
         """The ratio with its interval; None where one of its measurements is not known or the second is 0.
 
         The interval holds all ratios of what the intervals of both sizes hold; there is none for other measurements.
@@ -142,23 +143,25 @@ class Ratio:
 
 def ratios_from(texts: Sequence[str], structures: Sequence[str], where: str = WHERE) -> tuple[Ratio, ...]:
     """Ratios of structures. Raises UsageError for another structure, and for a name given twice."""
-    ratios = tuple(Ratio.of(text, where) for text in texts)
+    ratios = tuple(Ratio.from_text(text, where) for text in texts)
     for ratio in ratios:
         if unknown := [one for one in (ratio.above, ratio.below) if one.structure not in structures]:
-            raise UsageError(f"{unknown[0]}: there is no such structure", where, f"Choose one of {listed(structures)}")
+            raise UsageError(
+                f"{unknown[0]}: there is no such structure", where, f"Choose one of {errors.list_phrase(structures)}"
+            )
     if len({one.name for one in ratios}) < len(ratios):
         raise UsageError("two ratios have one name", where, "Give each a name of its own")
     return ratios
 
 
-def _value(measurement: Measured, measured: Measurements) -> float | None:
+def _value(measurement: StructureMeasurement, measured: Measurements) -> float | None:
     """A measurement; None where it is not known or not a number."""
     row = next((row for row in measured if row["label"] == measurement.structure), {})
     value = row.get(measurement.column)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _interval(measurement: Measured, findings: Sequence[Finding]) -> tuple[float | None, float | None]:
+def _interval(measurement: StructureMeasurement, findings: Sequence[Finding]) -> tuple[float | None, float | None]:
     """The interval of a structure's size; (None, None) of any other measurement."""
     if measurement.column not in SIZES:
         return None, None

@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.belief import TIME, Certainty, LowerBound, Rows, Times, finite
+from isocenter.belief import Certainty, UnseenCases, certainties
+from isocenter.belief.time_belief import TIME, LowerBound, TimeBelief
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Steps
-from isocenter.tasks.shared import BETWEEN, Shares, each_of, mean_of
-from isocenter.tasks.survival.hazards import LEAST, MODELS, RISK, HazardModel, Known, median_time, variances
+from isocenter.evaluation.survival import Steps
+from isocenter.tasks.shared import averages
+from isocenter.tasks.shared.averages import BETWEEN, Shares
+from isocenter.tasks.survival import hazard_models
+from isocenter.tasks.survival.hazard_models import LEAST, MODELS, RISK, HazardConstants, HazardModel
 from isocenter.tasks.task import Task
 from isocenter.values import Array, Case, Confidence, Finding, Floats, Geometry, Measurements, Prediction, Slabs
 
@@ -61,24 +64,24 @@ class SurvivalAnswering(Task):
         return RISK
 
     @property
-    def crossed(self) -> Mapping[str, int]:
+    def folds_by_head(self) -> Mapping[str, int]:
         """{head: folds} whose bounds their mean combines."""
-        return self.certainty.crossed("event")
+        return self.certainty.folds_by_head("event")
 
     @property
     def has_own_zero(self) -> bool:
         """Not of relative risks: each network has a zero of its own."""
         return not self._hazard_model.relative
 
-    def aligned(
+    def align_zero(
         self, predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
     ) -> list[Prediction]:
         """Risks of another network brought to the zero of the model's."""
-        return with_zero_of(predictions, theirs, ours)
+        return shift_to_zero(predictions, theirs, ours)
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the outputs themselves: of log hazard ratios, logits, or logarithms of Weibull's parameters."""
-        return {"event": mean_of([one["event"] for one in outputs], shares)}
+        return {"event": averages.mean_output([one["event"] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """The probability of the event by the last horizon; of intervals in each; of Weibull also by half of it.
@@ -87,10 +90,10 @@ class SurvivalAnswering(Task):
         """
         outputs = np.asarray(arrays["event"], dtype=np.float64)
         if self._hazard_model.discrete:
-            return {"event": -np.expm1(-self._known.hazard_factor * np.logaddexp(0.0, outputs))}
+            return {"event": -np.expm1(-self._constants.hazard_factor * np.logaddexp(0.0, outputs))}
         last = self.horizons[-1]
         when = np.array([last / 2, last][-len(outputs) :])
-        return {"event": -np.expm1(-self._hazard_model.curve(outputs, when, self._known))}
+        return {"event": -np.expm1(-self._hazard_model.curve(outputs, when, self._constants))}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Outputs of one case to risk, survival by the horizons and between, and the median where it is reached."""
@@ -98,38 +101,38 @@ class SurvivalAnswering(Task):
         outputs = np.asarray(arrays["event"], dtype=np.float64)
         values = {"risk": self._risk(outputs)}
         if self.is_absolute:
-            when = np.array(sorted({*moments(self.horizons[-1]).tolist(), *self.horizons}))
-            survival = np.exp(-self._hazard_model.curve(outputs, when, self._known))
+            when = np.array(sorted({*comparison_times(self.horizons[-1]).tolist(), *self.horizons}))
+            survival = np.exp(-self._hazard_model.curve(outputs, when, self._constants))
             values |= {survival_column(time): float(one) for time, one in zip(when, survival, strict=True)}
-            median = median_time(self.model, outputs, self._known, self.followed)
-            values |= {} if median is None else {MEDIAN: rounded(median)}
-        raw, of_folds = self._uncalibrated(outputs), each_of(arrays, "event", len(outputs))
-        by_fold = [self._uncalibrated(one) for one in ([] if of_folds is None else of_folds)]
-        low = self._bound.stated(self.certainty, self._usual_time(raw), by_fold)
+            median = hazard_models.median_event_time(self.model, outputs, self._constants, self.followed)
+            values |= {} if median is None else {MEDIAN: round_significant(median)}
+        raw, of_folds = self._raw_risk(outputs), averages.outputs_of_each(arrays, "event", len(outputs))
+        by_fold = [self._raw_risk(one) for one in ([] if of_folds is None else of_folds)]
+        low = self._bound.state_bound(self.certainty, self._usual_time(raw), by_fold)
         between = arrays.get(f"event{BETWEEN}")
-        spread: dict[str, Any] = {} if between is None else variances(between)
+        spread: dict[str, Any] = {} if between is None else hazard_models.risk_variances(between)
         return Prediction(geometry, values=values, confidence=Confidence(low=low, uncalibrated={"risk": raw}, **spread))
 
-    def _uncalibrated(self, outputs: Floats) -> float:
+    def _raw_risk(self, outputs: Floats) -> float:
         """The risk, or the log hazard ratio, before any case that did not train had a say."""
-        curve = replace(self._known, hazard_factor=1.0)
+        curve = replace(self._constants, hazard_factor=1.0)
         return float(outputs[0]) if self._hazard_model.relative else self._risk(outputs, curve)
 
     def _usual_time(self, raw: float) -> float:
         """The time by which the cumulative hazard would be 1 if it grew evenly; raw: risk, or log hazard ratio."""
-        risk = self._known.slope * raw + self._risk(np.zeros(1)) if self._hazard_model.relative else raw
+        risk = self._constants.slope * raw + self._risk(np.zeros(1)) if self._hazard_model.relative else raw
         return self.horizons[-1] * float(np.exp(-risk))
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """Risk, survival by each horizon, the median, blank where it is not reached, and a lower bound of the time."""
-        values = values_of(prediction)
+        values = prediction_columns(prediction)
         columns = (*(survival_column(one) for one in self.horizons), MEDIAN)
-        low = {TIME_LOW: finite(prediction.confidence.low.get(TIME))}
+        low = {TIME_LOW: certainties.finite_end(prediction.confidence.low.get(TIME))}
         return {"risk": values["risk"], **{name: values.get(name) for name in columns}, **low}
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The risk, the probability of the event by each horizon, the median where it is reached, and a lower bound."""
-        values, low = values_of(prediction), finite(prediction.confidence.low.get(TIME))
+        values, low = prediction_columns(prediction), certainties.finite_end(prediction.confidence.low.get(TIME))
         findings = [Finding(HAZARD, value=values["risk"], unit="1")]
         for horizon in self.horizons:
             if (chance := values.get(survival_column(horizon))) is not None:
@@ -155,38 +158,38 @@ class SurvivalAnswering(Task):
         return f"Event by {horizon:g} {self.unit}".rstrip()
 
     @property
-    def answers(self) -> Times:
+    def answers(self) -> TimeBelief:
         """Times, with a lower bound."""
-        return Times(self.certainty, self._bound)
+        return TimeBelief(self.certainty, self._bound)
 
-    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Rows:
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
         """The risk before calibration and the time that is expected; time and event."""
         risks = [one.confidence.uncalibrated["risk"] for one in predictions]
         outputs = np.array([(risk, self._usual_time(risk)) for risk in risks])
-        truth = np.array([event_of(case) for case in cases], dtype=np.float64)
-        return Rows(outputs, truth, np.array([case.patient for case in cases]))
+        truth = np.array([time_and_event(case) for case in cases], dtype=np.float64)
+        return UnseenCases(outputs, truth, np.array([case.patient for case in cases]))
 
     @property
     def _hazard_model(self) -> HazardModel:
         return MODELS[self.model]
 
     @property
-    def _known(self) -> Known:
+    def _constants(self) -> HazardConstants:
         hazard = self.baseline or {"time": (), "hazard": ()}
         numbers = self.slope or 1.0, self.hazard_factor or 1.0
-        return Known(self.scale, self.edges, tuple(hazard["time"]), tuple(hazard["hazard"]), *numbers)
+        return HazardConstants(self.scale, self.edges, tuple(hazard["time"]), tuple(hazard["hazard"]), *numbers)
 
-    def _risk(self, outputs: Floats, curve: Known | None = None) -> float:
-        hazard = self._hazard_model.curve(outputs, np.array([self.horizons[-1]]), curve or self._known)
+    def _risk(self, outputs: Floats, curve: HazardConstants | None = None) -> float:
+        hazard = self._hazard_model.curve(outputs, np.array([self.horizons[-1]]), curve or self._constants)
         return float(np.log(np.maximum(hazard[0], LEAST)))
 
     @property
     def _bound(self) -> LowerBound:
-        return LowerBound(self.bound, self.horizons, self._followed)
+        return LowerBound(self.bound, self.horizons, self._follow_up_curve)
 
     @property
-    def _followed(self) -> Steps:
-        return steps_of(self.censoring, "share")
+    def _follow_up_curve(self) -> Steps:
+        return curve_from_plain(self.censoring, "share")
 
 
 def survival_column(time: float) -> str:
@@ -194,12 +197,12 @@ def survival_column(time: float) -> str:
     return f"{SURVIVAL}{time:g}"
 
 
-def moments(horizon: float) -> Floats:
+def comparison_times(horizon: float) -> Floats:
     """Times, evenly from 0 to the last horizon, at which a survival curve is compared with what happened."""
     return np.linspace(0.0, horizon, PARTS + 1)
 
 
-def event_of(case: Case) -> tuple[float, bool]:
+def time_and_event(case: Case) -> tuple[float, bool]:
     """The case's time and whether it was the event; DatasetError for a time that is 0, negative or infinite."""
     time, happened = case.references["event"]
     if not 0 < float(time) < math.inf:
@@ -207,13 +210,13 @@ def event_of(case: Case) -> tuple[float, bool]:
     return float(time), bool(happened)
 
 
-def values_of(prediction: Prediction) -> Mapping[str, float]:
+def prediction_columns(prediction: Prediction) -> Mapping[str, float]:
     """The numbers of a prediction, by their columns."""
     assert prediction.values is not None  # noqa: S101 - `decode` always gives them
     return prediction.values
 
 
-def with_zero_of(
+def shift_to_zero(
     predictions: Sequence[Prediction], theirs: Sequence[Prediction], ours: Sequence[Prediction]
 ) -> list[Prediction]:
     """Predictions of another network whose log hazard ratios have the zero of the model's.
@@ -239,11 +242,11 @@ def _risks(predictions: Sequence[Prediction]) -> tuple[list[float], list[float]]
     return risks, [float(one.confidence.uncalibrated["risk"]) for one in predictions]
 
 
-def steps_of(plain: Mapping[str, Sequence[float]], name: str) -> Steps:
+def curve_from_plain(plain: Mapping[str, Sequence[float]], name: str) -> Steps:
     """The curve of the plain numbers that `curve` made."""
     return Steps(np.array(plain["time"], dtype=float), np.array(plain[name], dtype=float))
 
 
-def rounded(value: float, digits: int = DIGITS) -> float:
+def round_significant(value: float, digits: int = DIGITS) -> float:
     """The value with so many significant digits."""
     return float(f"{value:.{digits}g}")

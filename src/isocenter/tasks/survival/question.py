@@ -11,22 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.belief import BOUNDS, INTERVALS, Certainty, interval_decisions
-from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import Metrics, Steps, calibration_slope, censoring, harrell_c, kaplan_meier
-from isocenter.tasks.shared import one_answer_length
-from isocenter.tasks.survival.answering import DIGITS, event_of, moments, rounded, steps_of, survival_column, values_of
-from isocenter.tasks.survival.hazards import (
-    HALVINGS,
-    LEAST,
-    LOSSES,
-    MODELS,
-    MOST,
-    Known,
-    log_hazard,
-    plain_curve,
-    rising,
-)
+from isocenter import errors
+from isocenter.belief import Certainty, prediction_sets
+from isocenter.belief.certainties import INTERVALS
+from isocenter.belief.time_belief import BOUNDS
+from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import Metrics, survival
+from isocenter.evaluation.survival import Steps
+from isocenter.tasks.shared import grid_and_length
+from isocenter.tasks.survival import answering, hazard_models
+from isocenter.tasks.survival.answering import DIGITS
+from isocenter.tasks.survival.hazard_models import HALVINGS, LEAST, LOSSES, MODELS, MOST, HazardConstants
 from isocenter.tasks.survival.scoring import METRICS, SurvivalScoring
 from isocenter.tasks.task import Origin, Outputs, Uncertain
 from isocenter.values import (
@@ -43,9 +38,7 @@ from isocenter.values import (
     Split,
     Target,
     Vector,
-    plain_settings,
-    setting,
-    settings_group,
+    setting_fields,
 )
 
 if TYPE_CHECKING:
@@ -100,47 +93,51 @@ class Survival(SurvivalScoring):
     weighed:     the censoring by which its tables weigh errors, where another model's has taken its place
     """
 
-    model: str = setting(words=Sentence("The model is {value}"), choices=tuple(MODELS))
-    horizons: tuple[float, ...] = setting(
+    model: str = setting_fields.setting(words=Sentence("The model is {value}"), choices=tuple(MODELS))
+    horizons: tuple[float, ...] = setting_fields.setting(
         words=Sentence("Probabilities are predicted by the times {value}"), registered="horizons", compared=True
     )
-    scale: float = setting(words=Sentence("A time of {value} counts as 1"))
-    edges: tuple[float, ...] = setting(words=Sentence("Intervals of time end at {value}"))
-    followed: float = setting(words=Sentence("Nobody was followed for longer than {value}"))
-    censoring: Mapping[str, Sequence[float]] = setting(
-        words=Sentence("Censored cases are accounted for by weights ({value})"), read=plain_curve, compared=True
+    scale: float = setting_fields.setting(words=Sentence("A time of {value} counts as 1"))
+    edges: tuple[float, ...] = setting_fields.setting(words=Sentence("Intervals of time end at {value}"))
+    followed: float = setting_fields.setting(words=Sentence("Nobody was followed for longer than {value}"))
+    censoring: Mapping[str, Sequence[float]] = setting_fields.setting(
+        words=Sentence("Censored cases are accounted for by weights ({value})"),
+        read=hazard_models.plain_curve,
+        compared=True,
     )
-    unit: str = setting("", Sentence("Times are counted in {value}", "The unit of times is not known"), read=_unit)
-    baseline: Mapping[str, Sequence[float]] | None = setting(
+    unit: str = setting_fields.setting(
+        "", Sentence("Times are counted in {value}", "The unit of times is not known"), read=_unit
+    )
+    baseline: Mapping[str, Sequence[float]] | None = setting_fields.setting(
         None,
         Sentence("The baseline hazard is {value}", "No baseline hazard is known yet"),
-        read=plain_curve,
+        read=hazard_models.plain_curve,
         tuned=True,
     )
-    median_risk: float | None = setting(
+    median_risk: float | None = setting_fields.setting(
         None, Sentence("Risks are parted at {value}", "No risk is set yet at which cases are parted"), tuned=True
     )
-    event_free: Mapping[str, Sequence[float]] | None = setting(
-        None, Sentence("Of the training cases so many were free of the event ({value})"), read=plain_curve
+    event_free: Mapping[str, Sequence[float]] | None = setting_fields.setting(
+        None, Sentence("Of the training cases so many were free of the event ({value})"), read=hazard_models.plain_curve
     )
-    slope: float | None = setting(
+    slope: float | None = setting_fields.setting(
         None,
         Sentence("Log hazard ratios are multiplied by {value}", "No slope of log hazard ratios is known yet"),
         tuned=True,
     )
-    bound: str = setting(
+    bound: str = setting_fields.setting(
         "observed",
         Sentence("Lower bounds are those of the {value} time"),
         choices=tuple(BOUNDS),
         noun="bound of the time",
     )
-    hazard_factor: float | None = setting(
+    hazard_factor: float | None = setting_fields.setting(
         None,
         Sentence("Cumulative hazards are multiplied by {value}", "Cumulative hazards are those of training"),
         tuned=True,
     )
     weighed: Mapping[str, Sequence[float]] | None = field(default=None, compare=False)
-    certainty: Certainty = settings_group(Certainty, *INTERVALS)
+    certainty: Certainty = setting_fields.settings_group(Certainty, *INTERVALS)
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
     merge: ClassVar[Merge] = "mean"
@@ -156,20 +153,24 @@ class Survival(SurvivalScoring):
         had = np.sort(times[happened])
         if len(np.unique(had)) < 2:
             raise DatasetError(
-                f"{counted(len(had), 'event')} among {counted(len(times), 'training case')}, at "
-                f"{counted(len(np.unique(had)), 'time')}: no case has it before another",
+                f"{errors.count_phrase(len(had), 'event')} among {errors.count_phrase(len(times), 'training case')}, at "
+                f"{errors.count_phrase(len(np.unique(had)), 'time')}: no case has it before another",
                 str(dataset.root or dataset.name),
                 "Give cases of whom at least two had the event, at different times",
             )
-        share = f"{len(had)} of {counted(len(times), 'training case')} had the event"
+        share = f"{len(had)} of {errors.count_phrase(len(times), 'training case')} had the event"
         edges = interval_edges(had)
-        scale, last, followed = rounded(float(np.median(had)), 2), float(times.max()), censoring(times, happened)
+        scale, last, followed = (
+            answering.round_significant(float(np.median(had)), 2),
+            float(times.max()),
+            survival.censoring_curve(times, happened),
+        )
         return {
             "model": Decision(
                 "cox", f"{share}: it learns how risks compare, and not how they change with time", KVAMME
             ),
             "horizons": Decision(
-                horizons(had, followed),
+                choose_horizons(had, followed),
                 "by then a quarter, half and three quarters of the training events had happened",
             ),
             "unit": Decision(None, "no file states it: state it with --set task.unit=days"),
@@ -181,16 +182,16 @@ class Survival(SurvivalScoring):
             ),
             "followed": Decision(
                 last,
-                f"that is the longest of {counted(len(times), 'training time')}, and nothing is predicted beyond it",
+                f"that is the longest of {errors.count_phrase(len(times), 'training time')}, and nothing is predicted beyond it",
             ),
             "censoring": Decision(
-                curve(followed, "share"),
+                curve_to_plain(followed, "share"),
                 f"{len(times) - len(had)} training cases are censored: cases that were followed longer count for "
                 "them too",
                 UNO,
             ),
             "event_free": Decision(
-                curve(kaplan_meier(times, happened), "share"),
+                curve_to_plain(survival.kaplan_meier(times, happened), "share"),
                 "on average the predicted curves of other cases are this one",
             ),
             **{name: Decision(None, LATER + instead) for name, instead in BY_TRAINING.items()},
@@ -198,12 +199,12 @@ class Survival(SurvivalScoring):
             "bound": Decision(
                 "observed", "a lower bound of the observed time holds whatever ends an observation", CANDES
             ),
-            **interval_decisions(),
+            **prediction_sets.interval_decisions(),
         }
 
-    def checked(self) -> Survival:
+    def check_and_fill(self) -> Survival:
         """Fill the weights of its tables; PlanError names the setting that cannot be."""
-        check_settings(plain_settings(self))
+        check_settings(setting_fields.plain_settings(self))
         return replace(self, weighed=self.censoring)
 
     @property
@@ -221,14 +222,14 @@ class Survival(SurvivalScoring):
         return event_count(cases) if self._hazard_model.relative else None
 
     @property
-    def mirrored(self) -> tuple[int, ...]:
+    def channels_when_mirrored(self) -> tuple[int, ...]:
         """The outputs stay as they are when left and right change sides."""
         return tuple(range(len(self.labels)))
 
     @property
-    def measured(self) -> Callable[[Any], Any]:
+    def uncertain_quantity(self) -> Callable[[Any], Any]:
         """The log of the cumulative hazard by the last horizon."""
-        return partial(log_hazard, self.model, self.horizons[-1], self._known)
+        return partial(hazard_models.log_hazard, self.model, self.horizons[-1], self._constants)
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network with one answer for the image, two kinds of c to select and judge, for Cox a large batch."""
@@ -237,18 +238,18 @@ class Survival(SurvivalScoring):
             "training.sampling": Decision(
                 "natural", "risks are those of the training cases: cases with the event are not drawn more often"
             ),
-            **one_answer_length(
+            **grid_and_length.one_answer_length(
                 "a time says little about a case, and in more epochs the network memorises times",
                 "chance decides much of what one network learns from few events, and less of the mean of their outputs",
                 cases=len(fingerprint),
-                batch=batch(fingerprint).value,
+                batch=decide_batch(fingerprint).value,
             ),
             "training.selection": Decision(
                 "harrell_c", "the validation cases are few, and every pair of them that can be compared counts alike"
             ),
             "evaluation.primary": Decision("uno_c", "Harrell's c would depend on who was censored when", UNO),
         }
-        return decisions | ({"training.batch": batch(fingerprint)} if self._hazard_model.relative else {})
+        return decisions | ({"training.batch": decide_batch(fingerprint)} if self._hazard_model.relative else {})
 
     def under(self, sampling: str) -> dict[str, Decision]:
         """Nothing; PlanError where cases are drawn otherwise than they come."""
@@ -259,11 +260,11 @@ class Survival(SurvivalScoring):
 
     def target(self, case: Case) -> Target:
         """(2,) time, and 1 where the event happened then, 0 where the case was censored."""
-        return Target(self.heads["event"], np.array(event_of(case), dtype=np.float32))
+        return Target(self.heads["event"], np.array(answering.time_and_event(case), dtype=np.float32))
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """Minus the log likelihood of the model; target: (batch, 2) time and event."""
-        return LOSSES[self.model](outputs["event"].float(), target.float(), self._known)
+        return LOSSES[self.model](outputs["event"].float(), target.float(), self._constants)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, outputs) of the network, and (batch, 2) time and event."""
@@ -275,43 +276,51 @@ class Survival(SurvivalScoring):
         risks = [self._risk(one) for one in outputs.cpu().numpy().astype(float)]
         concordance = math.nan
         if np.isfinite(risks).all():
-            concordance = float(harrell_c(risks, *target.cpu().numpy().T))
+            concordance = float(survival.harrell_c(risks, *target.cpu().numpy().T))
         return concordance if math.isfinite(concordance) else -float(self.loss({"event": outputs}, target))
 
-    def fitted(self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
+    def fit_settings(
+        self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin
+    ) -> dict[str, Decision]:
         """Slope, baseline and median risk of these cases; origin: as `calibrated` has it.
 
         All belong to one network's weights: those of a plan of another training are estimated anew.
         """
-        times, happened = np.array([event_of(case) for case in cases], dtype=float).T
+        times, happened = np.array([answering.time_and_event(case) for case in cases], dtype=float).T
         if not happened.any():
             return {}
         task, decisions = self, dict[str, Decision]()
-        risks = np.array([values_of(prediction)["risk"] for prediction in predictions])
+        risks = np.array([answering.prediction_columns(prediction)["risk"] for prediction in predictions])
         if self._hazard_model.relative:
-            ratios = (risks - self._risk(np.zeros(1))) / self._known.slope
-            decisions = calibrated(times, happened, ratios, self.event_free, origin=origin)
+            ratios = (risks - self._risk(np.zeros(1))) / self._constants.slope
+            decisions = calibrate_hazards(times, happened, ratios, self.event_free, origin=origin)
             task = replace(task, slope=decisions["task.slope"].value, baseline=decisions["task.baseline"].value)
-            risks = task._known.slope * ratios + task._risk(np.zeros(1))
+            risks = task._constants.slope * ratios + task._risk(np.zeros(1))
         elif origin == "site":
-            decision = site_factor(list(map(values_of, predictions)), times, happened, self.horizons[-1], self._known)
+            decision = site_factor(
+                list(map(answering.prediction_columns, predictions)),
+                times,
+                happened,
+                self.horizons[-1],
+                self._constants,
+            )
             decisions["task.hazard_factor"] = decision
-            risks = risks + np.log(decision.value / self._known.hazard_factor)
-        middle = rounded(float(np.median(risks)))
-        because = f"half of {counted(len(cases), 'case')} have a higher one: curves are parted there"
+            risks = risks + np.log(decision.value / self._constants.hazard_factor)
+        middle = answering.round_significant(float(np.median(risks)))
+        because = f"half of {errors.count_phrase(len(cases), 'case')} have a higher one: curves are parted there"
         return {**decisions, "task.median_risk": Decision(middle, because)}
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
         """(batch,) a number that rises with the risk."""
-        return rising(self.model, outputs["event"], target)
+        return hazard_models.rising_risk(self.model, outputs["event"], target)
 
 
-def horizons(had: Floats, followed: Steps) -> list[float]:
+def choose_horizons(had: Floats, followed: Steps) -> list[float]:
     """Quantiles of the rising times of events, of two digits if those tell them apart, while anybody is followed."""
     latest = had[followed.at(had) > 0].max(initial=had[0])
     exact = np.minimum(np.quantile(had, HORIZONS, method="inverted_cdf"), latest)
     for digits in range(2, DIGITS):
-        short = sorted({min(rounded(float(one), digits), float(latest)) for one in exact})
+        short = sorted({min(answering.round_significant(float(one), digits), float(latest)) for one in exact})
         if len(short) == len(np.unique(exact)) and short[-1] >= had[0]:
             return short
     return [float(one) for one in np.unique(exact)]
@@ -324,7 +333,7 @@ def interval_edges(had: Floats) -> list[float]:
     return [float(one) for one in np.unique(ends)]  # not rounded: the last event lies in the last interval
 
 
-def batch(fingerprint: Fingerprint) -> Decision:
+def decide_batch(fingerprint: Fingerprint) -> Decision:
     """The cases of a step for Cox's partial likelihood: so many that a batch has events to compare."""
     _, happened = fingerprint.events()
     cases, events = len(happened), int(happened.sum())
@@ -345,7 +354,7 @@ def event_count(cases: Sequence[Case]) -> int:
     return sum(bool(case.references["event"][1]) for case in cases if "event" in case.references)
 
 
-def calibrated(
+def calibrate_hazards(
     times: ArrayLike,
     happened: ArrayLike,
     ratio: ArrayLike,
@@ -358,12 +367,14 @@ def calibrated(
     origin: where every case trains, cases that did: the network knows their times, and a slope by them would exceed 1;
             of another site those of people who may have the event more or less often
     """
-    events, people = np.asarray(happened, dtype=bool), counted(np.size(times), "case")
+    events, people = np.asarray(happened, dtype=bool), errors.count_phrase(np.size(times), "case")
     trained, other_people = origin == "training", origin == "site"
-    multiplied = 1.0 if trained else slope(times, events, ratio)
-    shares = kaplan_meier(times, events) if event_free is None else steps_of(event_free, "share")
+    multiplied = 1.0 if trained else fit_slope(times, events, ratio)
+    shares = (
+        survival.kaplan_meier(times, events) if event_free is None else answering.curve_from_plain(event_free, "share")
+    )
     ratios = multiplied * np.asarray(ratio, dtype=float)
-    hazard = baseline(shares, ratios)
+    hazard = fit_baseline(shares, ratios)
     fits = f"so the log hazard ratios of {people} fit their times; {events.sum()} had the event"
     known_baseline = people if event_free is None else "the training cases"
     equal = f"with it the mean survival of {people} is that of {known_baseline}"
@@ -376,7 +387,7 @@ def calibrated(
         equal = f"that of {known_baseline}, times {times_as_high:.3g}: {events.sum()} of {people} had the event"
     return {
         "task.slope": Decision(multiplied, fits, "" if trained else VAN_HOUWELINGEN),
-        "task.baseline": Decision(curve(hazard, "hazard"), equal, CROWSON if other_people else ""),
+        "task.baseline": Decision(curve_to_plain(hazard, "hazard"), equal, CROWSON if other_people else ""),
     }
 
 
@@ -387,39 +398,39 @@ def _of_site(reached: Floats, events: np.ndarray) -> float:
     that was expected is added to both.
     reached: cumulative hazards by the time of each
     """
-    return rounded(float((events.sum() + 1) / (reached.sum() + 1)))
+    return answering.round_significant(float((events.sum() + 1) / (reached.sum() + 1)))
 
 
 def site_factor(
-    values: Sequence[Mapping[str, float]], times: ArrayLike, happened: ArrayLike, last: float, curve: Known
+    values: Sequence[Mapping[str, float]], times: ArrayLike, happened: ArrayLike, last: float, curve: HazardConstants
 ) -> Decision:
     """Ratio of other people's cumulative hazards to those at training, of a model without a baseline.
 
     values: of `Survival.decode`, of each case; last: the horizon until which they state survival
     curve: what their hazards are multiplied by already
     """
-    when, until = moments(last), np.minimum(np.asarray(times, dtype=float), last)
+    when, until = answering.comparison_times(last), np.minimum(np.asarray(times, dtype=float), last)
     events = np.asarray(happened, dtype=bool) & (np.asarray(times) <= last)
-    chances = np.array([[own[survival_column(one)] for one in when] for own in values])
+    chances = np.array([[own[answering.survival_column(one)] for one in when] for own in values])
     hazards = -np.log(np.maximum(chances, LEAST))
     reached = np.array([np.interp(one, when, own) for one, own in zip(until, hazards, strict=True)])
-    because = f"{events.sum()} of {counted(len(until), 'case')} had the event by {last:g}, where "
+    because = f"{events.sum()} of {errors.count_phrase(len(until), 'case')} had the event by {last:g}, where "
     because += f"{reached.sum():.3g} were expected to"
-    factor = rounded(curve.hazard_factor * _of_site(reached, events))
+    factor = answering.round_significant(curve.hazard_factor * _of_site(reached, events))
     return Decision(factor, f"{because}; their course over time stays that of the training cases", CROWSON)
 
 
-def slope(times: ArrayLike, happened: ArrayLike, ratio: ArrayLike) -> float:
+def fit_slope(times: ArrayLike, happened: ArrayLike, ratio: ArrayLike) -> float:
     """Factor by which log hazard ratios of cases that did not train become theirs; 1 where they cannot tell.
 
     A network that has learnt its training cases by heart states ratios that are too extreme. Few events say little: the
     log hazard ratio of a standard deviation has a prior about 0, of 1.
     """
-    slope = float(calibration_slope(ratio, times, happened, penalty=1.0))
-    return rounded(float(np.clip(slope, *SLOPES))) if math.isfinite(slope) else 1.0
+    slope = float(survival.calibration_slope(ratio, times, happened, penalty=1.0))
+    return answering.round_significant(float(np.clip(slope, *SLOPES))) if math.isfinite(slope) else 1.0
 
 
-def baseline(event_free: Steps, ratio: ArrayLike) -> Steps:
+def fit_baseline(event_free: Steps, ratio: ArrayLike) -> Steps:
     """The cumulative hazard with which the mean survival of cases with these log hazard ratios is a known one.
 
     event_free: the share of people to whom the event has not happened, by Kaplan and Meier; for 0, half of that before
@@ -437,12 +448,12 @@ def baseline(event_free: Steps, ratio: ArrayLike) -> Steps:
     return Steps(event_free.times, np.maximum.accumulate(high), 0.0)
 
 
-def curve(steps: Steps, name: str) -> dict[str, list[float]]:
+def curve_to_plain(steps: Steps, name: str) -> dict[str, list[float]]:
     """A curve as a plan keeps it: {"time", name}."""
-    few = steps.thinned(MOST_STEPS)
+    few = steps.thin(MOST_STEPS)
     return {
-        "time": [rounded(float(one)) for one in few.times],
-        name: [rounded(float(one)) for one in few.values],
+        "time": [answering.round_significant(float(one)) for one in few.times],
+        name: [answering.round_significant(float(one)) for one in few.values],
     }
 
 
@@ -471,7 +482,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise PlanError(f"a {name} of {settings[name]}", f"task.{name}", "Give a number above 0")
     if settings["censoring"] is None:
         raise PlanError("there are no weights for censored cases", "task.censoring", "Plan again")
-    if not steps_of(settings["censoring"], "share").at(furthest) > 0:
+    if not answering.curve_from_plain(settings["censoring"], "share").at(furthest) > 0:
         problem = f"no training case was followed beyond {furthest:g}"
         raise PlanError(problem, "task.horizons", "Give earlier times")
 

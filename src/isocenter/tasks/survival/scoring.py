@@ -9,52 +9,22 @@ from functools import partial
 
 import numpy as np
 
-from isocenter.belief import SET_METRICS
-from isocenter.evaluation import (
-    D_CALIBRATION,
-    SURVIVAL_METRICS,
-    CaseValues,
-    Metrics,
-    Seed,
-    Steps,
-    Table,
-    at_risk,
-    bootstrap,
-    bootstrap_statistic,
-    brier_errors,
-    calibration_slope,
-    censoring_weights,
-    clopper_pearson,
-    column_values,
-    d_calibration,
-    dynamic_auc,
-    expected_over_observed,
-    harrell_c,
-    integrated,
-    kaplan_meier,
-    kaplan_meier_band,
-    logrank,
-    proportion,
-    uno_c,
-)
+from isocenter.belief.prediction_sets import SET_METRICS
+from isocenter.evaluation import CaseValues, Metrics, Seed, Table, intervals
+from isocenter.evaluation import survival as evaluation_survival
+from isocenter.evaluation.significance import paired_tests
+from isocenter.evaluation.survival import D_CALIBRATION, SURVIVAL_METRICS, Steps
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, figures, number
-from isocenter.tasks.properties import stated_image
-from isocenter.tasks.shared import noted
-from isocenter.tasks.survival.answering import (
-    AT_TIME,
-    SURVIVAL,
-    TIME_LOW,
-    SurvivalAnswering,
-    event_of,
-    moments,
-    survival_column,
-    values_of,
-)
-from isocenter.tasks.task import Guess
+from isocenter.report import Figure, wording
+from isocenter.report.figures import slice_figures, survival_figures
+from isocenter.tasks import properties
+from isocenter.tasks.shared import binary_scores
+from isocenter.tasks.survival import answering
+from isocenter.tasks.survival.answering import AT_TIME, SURVIVAL, TIME_LOW, SurvivalAnswering
+from isocenter.tasks.task import BlindGuess
 from isocenter.values import Case, Estimate, Floats, Prediction, Row
 
-METRICS = Metrics((*SURVIVAL_METRICS, *SET_METRICS, D_CALIBRATION), "time", "brier").marked(
+METRICS = Metrics((*SURVIVAL_METRICS, *SET_METRICS, D_CALIBRATION), "time", "brier").mark_audited(
     audited=("harrell_c", "uno_c", "coverage"), calibration="calibration_slope"
 )
 # Groups by predicted risk in which calibration is looked at, each with at least so many cases.
@@ -91,7 +61,7 @@ class Outcomes:
     threshold: float | None
 
     @classmethod
-    def of(
+    def from_table(
         cls, table: Table, horizons: Sequence[float], unit: str, followed: Steps, threshold: float | None
     ) -> Outcomes:
         """The outcomes in rows with risk, time, event, patient, survival by each horizon, and brier.
@@ -99,7 +69,7 @@ class Outcomes:
         Of a model that has other horizons (beside which it is compared) survival is known by those in common, and the
         whole curve only where the last is one of them.
         """
-        columns = [survival_column(horizon) for horizon in horizons]
+        columns = [answering.survival_column(horizon) for horizon in horizons]
         survival_columns = [str(name) for name in table if str(name).startswith(SURVIVAL) and name != AT_TIME]
         if survival_columns[-1:] != columns[-1:]:
             table = table.assign(**{AT_TIME: np.nan, "brier": np.nan})
@@ -117,7 +87,7 @@ class Outcomes:
             threshold,
         )
 
-    def named(self, horizon: float) -> str:
+    def name_horizon(self, horizon: float) -> str:
         """The horizon with its unit."""
         return f"{horizon:g} {self.unit}".strip()
 
@@ -132,7 +102,7 @@ class SurvivalScoring(SurvivalAnswering):
         """One row a case: time, event, risk, survival by each horizon, median survival, brier (integrated)."""
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            (time, event), values = event_of(case), values_of(prediction)
+            (time, event), values = answering.time_and_event(case), answering.prediction_columns(prediction)
             rows.append(
                 {
                     "case": case.id,
@@ -142,14 +112,17 @@ class SurvivalScoring(SurvivalAnswering):
                     "event": event,
                     **self.outputs(prediction),
                     AT_TIME: survival_at(values, time, self.horizons[-1]),
-                    "brier": case_error(values, time, event, self.horizons[-1], self._followed),
+                    "brier": case_error(values, time, event, self.horizons[-1], self._follow_up_curve),
                 }
             )
         return pd.DataFrame(rows)
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Uno's c, Harrell's c, integrated Brier score; then AUC, Brier score and calibration by each horizon."""
-        return [*summary_rows(self.outcomes(table), seed=seed), *bound_rows(table, self._bound.reached, seed=seed)]
+        return [
+            *survival_summary_rows(self.outcomes(table), seed=seed),
+            *bound_rows(table, self._bound.is_reached, seed=seed),
+        ]
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by the error of their curves; those who were censored before the last horizon lie between."""
@@ -160,18 +133,22 @@ class SurvivalScoring(SurvivalAnswering):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image with the risk and the outcome in the caption, and the survival curve where it is known."""
-        values, reference = values_of(prediction), case.references.get("event")
-        caption = f"Risk {number(values['risk'], places=2)}"
+        values, reference = answering.prediction_columns(prediction), case.references.get("event")
+        caption = f"Risk {wording.number_text(values['risk'], places=2)}"
         if reference is not None:
             caption += f"; {'event' if reference[1] else 'last contact'} at {reference[0]:g} {self.unit}".rstrip()
-        pictures = [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+        pictures = [
+            slice_figures.contours(properties.first_image(case), None, None, (), title=case.id, caption=caption)
+        ]
         if not self.is_absolute:
             return pictures
-        when = moments(self.horizons[-1])
+        when = answering.comparison_times(self.horizons[-1])
         last, happened = reference or (None, False)
-        chance = [values[survival_column(time)] for time in when]
-        axis = time_axis(self.unit)
-        curve = figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened, caption=FOLLOWED)
+        chance = [values[answering.survival_column(time)] for time in when]
+        axis = time_axis_label(self.unit)
+        curve = survival_figures.survival_curve(
+            when, chance, case.id, axis=axis, last=last, happened=happened, caption=FOLLOWED
+        )
         return [*pictures, curve]
 
     def overview(self, table: Table) -> list[Figure]:
@@ -180,36 +157,40 @@ class SurvivalScoring(SurvivalAnswering):
 
     def case_values(self, table: Table) -> Sequence[CaseValues]:
         """Values of which discrimination and errors by the horizons are made."""
-        return error_values(self.outcomes, table)
+        return survival_error_values(self.outcomes, table)
 
-    def guess(self, table: Table) -> Guess:
+    def guess(self, table: Table) -> BlindGuess:
         """The same risk for every case."""
-        return Guess(table.assign(risk=0.0), {"": "giving every case the same risk"}, ("uno_c",))
+        return BlindGuess(table.assign(risk=0.0), {"": "giving every case the same risk"}, ("uno_c",))
 
     def outcomes(self, table: Table) -> Outcomes:
         if self.weighed not in (None, self.censoring):  # these errors stand for other people than those beside them
             table = table.assign(brier=math.nan)
-        return Outcomes.of(table, self.horizons, self.unit, self._followed, self.median_risk)
+        return Outcomes.from_table(table, self.horizons, self.unit, self._follow_up_curve, self.median_risk)
 
 
 def survival_at(values: Mapping[str, float], time: float, last: float) -> float:
     """The probability of no event by a time, or by the last horizon where that is earlier; NaN where none is stated."""
-    if survival_column(last) not in values:
+    if answering.survival_column(last) not in values:
         return math.nan
-    when = moments(last)
-    return float(np.interp(time, when, [values[survival_column(one)] for one in when]))
+    when = answering.comparison_times(last)
+    return float(np.interp(time, when, [values[answering.survival_column(one)] for one in when]))
 
 
 def case_error(values: Mapping[str, float], time: float, event: bool, last: float, followed: Steps) -> float:
     """Squared error of the curve of a case, integrated until the last horizon; NaN where none is stated."""
-    if survival_column(last) not in values:
+    if answering.survival_column(last) not in values:
         return math.nan
-    when = moments(last)
-    survival = [[values[survival_column(one)] for one in when]]
-    return float(integrated(brier_errors(survival, [time], [event], followed, when), when)[0])
+    when = answering.comparison_times(last)
+    survival = [[values[answering.survival_column(one)] for one in when]]
+    return float(
+        evaluation_survival.integrate_errors(
+            evaluation_survival.brier_errors(survival, [time], [event], followed, when), when
+        )[0]
+    )
 
 
-def summary_rows(outcomes: Outcomes, *, seed: Seed) -> list[Row]:
+def survival_summary_rows(outcomes: Outcomes, *, seed: Seed) -> list[Row]:
     """Uno's c first; then what holds by each horizon."""
     return [
         *_overall(outcomes, seed),
@@ -220,18 +201,20 @@ def summary_rows(outcomes: Outcomes, *, seed: Seed) -> list[Row]:
 
 def _overall(outcomes: Outcomes, seed: Seed) -> Iterator[Row]:
     risk, times, happened, last = outcomes.risk, outcomes.times, outcomes.happened, outcomes.horizons[-1]
-    uno = partial(uno_c, risk, times, happened, outcomes.followed, last)
-    c = partial(harrell_c, risk, times, happened)
-    note = f"; events before {outcomes.named(last)}, censoring of the training cases"
+    uno = partial(evaluation_survival.uno_c, risk, times, happened, outcomes.followed, last)
+    c = partial(evaluation_survival.harrell_c, risk, times, happened)
+    note = f"; events before {outcomes.name_horizon(last)}, censoring of the training cases"
     early, events = _if_fewer(happened & (times < last)), _if_fewer(happened)
     yield Row("uno_c", "all", _interval(uno, outcomes, seed, note, strata=early, compares=True))
     yield Row("harrell_c", "all", _interval(c, outcomes, seed, strata=events, compares=True))
-    error = _mean_error(outcomes, outcomes.errors, moments(last), seed)
+    error = _mean_error(outcomes, outcomes.errors, answering.comparison_times(last), seed)
     same = _of_everybody(outcomes)
-    note = f"; until {outcomes.named(last)}; one curve for everybody (Kaplan-Meier of these cases) has {same:.3f}"
-    yield Row("integrated_brier", "all", noted(error, note))
+    note = (
+        f"; until {outcomes.name_horizon(last)}; one curve for everybody (Kaplan-Meier of these cases) has {same:.3f}"
+    )
+    yield Row("integrated_brier", "all", binary_scores.with_note(error, note))
     note = "; 1 is calibrated, less where risks are too extreme; Cox, with the risk alone"
-    slope = partial(calibration_slope, risk, times, happened)
+    slope = partial(evaluation_survival.calibration_slope, risk, times, happened)
     yield Row("calibration_slope", "all", _interval(slope, outcomes, seed, note, strata=events))
 
 
@@ -241,10 +224,10 @@ def _distribution(outcomes: Outcomes) -> Iterator[Row]:
         return
     last = outcomes.horizons[-1]
     early = outcomes.happened & (outcomes.times <= last)
-    shares, p = d_calibration(outcomes.at_time, early, patients=outcomes.patients)
+    shares, p = evaluation_survival.d_calibration(outcomes.at_time, early, patients=outcomes.patients)
     words = ", ".join(f"{100 * share:.0f}" for share in shares)
     method = f"none: p of a chi-squared test, its variance less what censoring hides; {words} % of cases"
-    method += f" by tenths of predicted survival, until {outcomes.named(last)}"
+    method += f" by tenths of predicted survival, until {outcomes.name_horizon(last)}"
     people = len(np.unique(outcomes.patients))
     yield Row(D_CALIBRATION.name, "all", Estimate(p, n=len(outcomes.times), patients=people, method=method))
 
@@ -252,8 +235,8 @@ def _distribution(outcomes: Outcomes) -> Iterator[Row]:
 def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
     risk, times, happened = outcomes.risk, outcomes.times, outcomes.happened
     horizon, survival = outcomes.horizons[index], outcomes.survival[:, index]
-    label = outcomes.named(horizon)
-    area = partial(dynamic_auc, risk, times, happened, outcomes.followed, horizon)
+    label = outcomes.name_horizon(horizon)
+    area = partial(evaluation_survival.dynamic_auc, risk, times, happened, outcomes.followed, horizon)
     early, later = happened & (times <= horizon), times > horizon
     had, free = int(early.sum()), int(later.sum())
     counts = f"; {had} with the event by then, {free} without, {len(times) - had - free} censored before"
@@ -262,9 +245,9 @@ def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
     yield Row("dynamic_auc", label, _interval(area, outcomes, seed, counts, strata=sides, compares=True))
     if np.isnan(survival).any():
         return
-    errors = brier_errors(survival[:, None], times, happened, outcomes.followed, [horizon])[:, 0]
-    yield Row("brier", label, noted(_mean_error(outcomes, errors, np.array([horizon]), seed), counts))
-    ratio = partial(expected_over_observed, 1 - survival, times, happened, horizon)
+    errors = evaluation_survival.brier_errors(survival[:, None], times, happened, outcomes.followed, [horizon])[:, 0]
+    yield Row("brier", label, binary_scores.with_note(_mean_error(outcomes, errors, np.array([horizon]), seed), counts))
+    ratio = partial(evaluation_survival.expected_over_observed, 1 - survival, times, happened, horizon)
     yield Row("expected_over_observed", label, _interval(ratio, outcomes, seed))
 
 
@@ -276,7 +259,7 @@ def _mean_error(outcomes: Outcomes, errors: Floats, when: Floats, seed: Seed) ->
     """
     words, why = _reservations(outcomes, when)
     if not why:
-        return noted(bootstrap(errors, outcomes.patients, seed=seed), words)
+        return binary_scores.with_note(intervals.bootstrap(errors, outcomes.patients, seed=seed), words)
     people = len(np.unique(outcomes.patients))
     return Estimate(float("nan"), n=len(outcomes.times), patients=people, method=f"none: {why}")
 
@@ -284,10 +267,10 @@ def _mean_error(outcomes: Outcomes, errors: Floats, when: Floats, seed: Seed) ->
 def _reservations(outcomes: Outcomes, when: Floats) -> tuple[str, str]:
     """A note on the weights that make up for these cases' censoring, and why they cannot; as a rule both are empty."""
     times, happened, last = outcomes.times, outcomes.happened, float(when[-1])
-    if not ((times > last).any() or not kaplan_meier(times, happened).at(last) > 0):
-        return "", f"no case was followed beyond {outcomes.named(last)}"
-    weights = censoring_weights(times, happened, outcomes.followed, when)
-    integrals = integrated(weights, when) if len(when) > 1 else weights[:, 0]
+    if not ((times > last).any() or not evaluation_survival.kaplan_meier(times, happened).at(last) > 0):
+        return "", f"no case was followed beyond {outcomes.name_horizon(last)}"
+    weights = evaluation_survival.censoring_weights(times, happened, outcomes.followed, when)
+    integrals = evaluation_survival.integrate_errors(weights, when) if len(when) > 1 else weights[:, 0]
     total, error = float(integrals.mean()), float(integrals.std() / np.sqrt(len(integrals)))
     if abs(total - 1) <= max(NEAR, CHANCE * error) and LEAST_WEIGHT <= total <= MOST_WEIGHT:
         return "", ""
@@ -305,10 +288,10 @@ def _interval(
     compares: bool = False,
 ) -> Estimate:
     """Patients drawn again within strata; without, all alike, so that the number of events varies from draw to draw."""
-    estimate = bootstrap_statistic(
+    estimate = intervals.bootstrap_statistic(
         statistic, outcomes.patients, strata=strata, seed=seed, exact=False, compares=compares
     )
-    return noted(estimate, note)
+    return binary_scores.with_note(estimate, note)
 
 
 def _if_fewer(events: np.ndarray) -> np.ndarray | None:
@@ -322,19 +305,21 @@ def _if_fewer(events: np.ndarray) -> np.ndarray | None:
 
 def _of_everybody(outcomes: Outcomes) -> float:
     """The integrated Brier score of the Kaplan-Meier curve of these cases."""
-    when = moments(outcomes.horizons[-1])
-    curve = kaplan_meier(outcomes.times, outcomes.happened).at(when)
+    when = answering.comparison_times(outcomes.horizons[-1])
+    curve = evaluation_survival.kaplan_meier(outcomes.times, outcomes.happened).at(when)
     everybody = np.tile(curve, (len(outcomes.times), 1))
-    errors = brier_errors(everybody, outcomes.times, outcomes.happened, outcomes.followed, when)
-    return float(integrated(errors, when).mean())
+    errors = evaluation_survival.brier_errors(everybody, outcomes.times, outcomes.happened, outcomes.followed, when)
+    return float(evaluation_survival.integrate_errors(errors, when).mean())
 
 
-def error_values(outcomes: Callable[[Table], Outcomes], table: Table) -> list[CaseValues]:
+def survival_error_values(outcomes: Callable[[Table], Outcomes], table: Table) -> list[CaseValues]:
     """Values of which the integrated Brier score is made; none where these cases have no such score."""
     outcomes_of_table = outcomes(table)
-    if _reservations(outcomes_of_table, moments(outcomes_of_table.horizons[-1]))[1]:
+    if _reservations(outcomes_of_table, answering.comparison_times(outcomes_of_table.horizons[-1]))[1]:
         return []
-    return column_values(table[["case", "patient", "label"]].assign(integrated_brier=outcomes_of_table.errors))
+    return paired_tests.column_values(
+        table[["case", "patient", "label"]].assign(integrated_brier=outcomes_of_table.errors)
+    )
 
 
 def overview_figures(outcomes: Outcomes) -> list[Figure]:
@@ -381,7 +366,7 @@ def _by_risk(outcomes: Outcomes, *, counts_patients: bool) -> Figure:
     if outcomes.threshold is not None:
         high = outcomes.risk > outcomes.threshold
         groups = {name: side for name, side in (("lower risk", ~high), ("higher risk", high)) if side.any()}
-        _, p = logrank(times, happened, high)
+        _, p = evaluation_survival.logrank_test(times, happened, high)
         caption = "Parted at the median risk that the model was given after training."
     if counts_patients:
         caption += " A patient with several images counts once, by the mean of their risks."
@@ -392,15 +377,15 @@ def _by_risk(outcomes: Outcomes, *, counts_patients: bool) -> Figure:
         caption += f" Log-rank test: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
     curves = {}
     for name, side in groups.items():
-        low, high_end = kaplan_meier_band(times[side], happened[side])
-        curve = kaplan_meier(times[side], happened[side])
-        curves[name] = figures.SurvivalCurve(
+        low, high_end = evaluation_survival.kaplan_meier_band(times[side], happened[side])
+        curve = evaluation_survival.kaplan_meier(times[side], happened[side])
+        curves[name] = survival_figures.SurvivalCurve(
             curve.times, curve.values, low.values, high_end.values, times[side][~happened[side]]
         )
-    ticks = figures.time_ticks(float(times.max()))
-    counts = {name: at_risk(times[side], ticks).tolist() for name, side in groups.items()}
-    return figures.kaplan_meier(
-        curves, ticks, counts, "Survival by predicted risk", axis=time_axis(outcomes.unit), caption=caption
+    ticks = survival_figures.time_ticks(float(times.max()))
+    counts = {name: evaluation_survival.people_at_risk(times[side], ticks).tolist() for name, side in groups.items()}
+    return survival_figures.kaplan_meier_plot(
+        curves, ticks, counts, "Survival by predicted risk", axis=time_axis_label(outcomes.unit), caption=caption
     )
 
 
@@ -411,24 +396,31 @@ def _calibration(outcomes: Outcomes) -> list[Figure]:
     points = []
     for members in np.array_split(np.argsort(chance, kind="stable"), groups):
         times, happened = outcomes.times[members], outcomes.happened[members]
-        if at_risk(times, horizon) or kaplan_meier(times, happened).at(horizon) == 0:  # else nobody knows the frequency
+        if (
+            evaluation_survival.people_at_risk(times, horizon)
+            or evaluation_survival.kaplan_meier(times, happened).at(horizon) == 0
+        ):  # else nobody knows the frequency
             points.append((float(chance[members].mean()), *_frequency(times, happened, horizon)))
-    title = f"Can the probabilities by {outcomes.named(horizon)} be believed?"
-    return [figures.observed_against_predicted(points, title)] if points else []
+    title = f"Can the probabilities by {outcomes.name_horizon(horizon)} be believed?"
+    return [survival_figures.observed_against_predicted(points, title)] if points else []
 
 
 def _frequency(times: Floats, happened: np.ndarray, horizon: float) -> tuple[float, float, float]:
     """The share who had the event by then, with its interval: the exact one where nobody or everybody had it."""
-    observed = 1 - float(kaplan_meier(times, happened).at(horizon))
+    observed = 1 - float(evaluation_survival.kaplan_meier(times, happened).at(horizon))
     if observed in (0.0, 1.0):
-        people = int(at_risk(times, horizon)) if not observed else int((happened & (times <= horizon)).sum())
-        exact = clopper_pearson(round(observed) * people, people) if people else None
+        people = (
+            int(evaluation_survival.people_at_risk(times, horizon))
+            if not observed
+            else int((happened & (times <= horizon)).sum())
+        )
+        exact = intervals.clopper_pearson(round(observed) * people, people) if people else None
         return (observed, exact.low or 0.0, exact.high or 0.0) if exact else (observed, 0.0, 1.0)
-    low, high = (1 - float(end.at(horizon)) for end in kaplan_meier_band(times, happened))
+    low, high = (1 - float(end.at(horizon)) for end in evaluation_survival.kaplan_meier_band(times, happened))
     return observed, high, low
 
 
-def time_axis(unit: str) -> str:
+def time_axis_label(unit: str) -> str:
     """The words under an axis of time."""
     return f"time ({unit})" if unit else "time, in the unit of the data"
 
@@ -446,5 +438,7 @@ def bound_rows(table: Table, reached: Callable[[Floats, Floats, Floats], Floats]
         yield Row(
             "coverage",
             "all",
-            proportion(held > 0, owners, seed=seed) if all_or_none else bootstrap(held, owners, seed=seed),
+            intervals.proportion(held > 0, owners, seed=seed)
+            if all_or_none
+            else intervals.bootstrap(held, owners, seed=seed),
         )

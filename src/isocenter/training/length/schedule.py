@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from isocenter.planning import Training
+from isocenter.planning.plan_sections import TrainingSettings
 
 # nnU-Net's polynomial: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z
 POLY = 0.9
@@ -28,7 +28,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Pace:
+class TrainingPace:
     """The place of each step between the beginning, 0, and the end, 1.
 
     steps:   of the whole training, as it is planned now
@@ -49,9 +49,9 @@ class Pace:
         """The progress of the training after a number of steps."""
         return 1.0 if step >= self.steps else self.reached + (step - self.since) * self.stride
 
-    def replanned(self, done: int, left: int) -> Pace:
+    def replan(self, done: int, left: int) -> TrainingPace:
         """The pace with other numbers of done and left steps, at least one: progress goes on from where it is."""
-        return Pace(done + max(1, left), done, self.progress(done))
+        return TrainingPace(done + max(1, left), done, self.progress(done))
 
     def looks(self, done: int, validations: int) -> int:
         """The number of validations that are over after a number of steps."""
@@ -84,16 +84,23 @@ def fitting_steps(left: float, speed: Speed, validations: int) -> int:
     return math.floor((left - validations * speed.validation) / speed.step)
 
 
-def most_steps(chosen: Training, cases: int) -> int | None:
+def most_steps(chosen: TrainingSettings, cases: int) -> int | None:
     """Steps after which so many training cases have been seen for all epochs there may be; None for no limit."""
     if chosen.epochs is None:
         return None
     return max(FEWEST_STEPS, math.ceil(chosen.epochs * cases / chosen.batch))
 
 
-def replan(
-    pace: Pace, done: int, validations: int, speed: Speed, *, left: float, deadline: float, most: int | None = None
-) -> tuple[Pace, str] | None:
+def replan_steps(
+    pace: TrainingPace,
+    done: int,
+    validations: int,
+    speed: Speed,
+    *,
+    left: float,
+    deadline: float,
+    most: int | None = None,
+) -> tuple[TrainingPace, str] | None:
     """Another number of steps, and why, where those planned would miss the end; None where they fit.
 
     However late it is, there are steps for the rate to come to its end, and no fewer than the fewest.
@@ -107,7 +114,7 @@ def replan(
         return None
     closing = min(pace.steps - done, math.ceil(CLOSING * done))
     fitting = max(fitting_steps(left, speed, ahead), closing, FEWEST_STEPS - done)
-    anew = pace.replanned(done, fitting if most is None else min(fitting, most - done))
+    anew = pace.replan(done, fitting if most is None else min(fitting, most - done))
     if anew.steps == pace.steps:
         return None
     because = (
@@ -123,7 +130,7 @@ SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
 }
 
 
-def rate(progress: float, stride: float, chosen: Training) -> float:
+def learning_rate_at(progress: float, stride: float, chosen: TrainingSettings) -> float:
     """Linear warm-up, then a half cosine (arXiv:1608.03983) or a polynomial, to zero at the end."""
     if progress < chosen.warmup - ROUNDING:
         return chosen.learning_rate * min(1.0, (progress + stride) / chosen.warmup)
@@ -131,7 +138,7 @@ def rate(progress: float, stride: float, chosen: Training) -> float:
     return SCHEDULES[chosen.schedule](chosen.learning_rate, max(0.0, down))
 
 
-def decay(step: int, stride: float, chosen: Training) -> float:
+def average_decay(step: int, stride: float, chosen: TrainingSettings) -> float:
     """The share of the average that stays at a step; early on it is small, so that the start is soon forgotten."""
     horizon = max(1.0, chosen.ema / stride)
     return min(1 - 1 / horizon, (1 + step) / (10 + step))

@@ -9,10 +9,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from isocenter.lazy import torch
-from isocenter.planning import Settings, Training
-from isocenter.training.data.loader import Batch
-from isocenter.training.step.compute import Compute
-from isocenter.training.step.loss import augmented
+from isocenter.planning import PlanSettings
+from isocenter.planning.plan_sections import TrainingSettings
+from isocenter.training.data.batch_loading import Batch
+from isocenter.training.step import batch_loss
+from isocenter.training.step.computation import Compute
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,21 +31,21 @@ OPTIMISERS: Mapping[str, Callable[[Any, float], Any]] = {
 }
 
 
-class Pace(NamedTuple):
+class WeightPace(NamedTuple):
     """Pace at which a weight learns: its share of the learning rate, and the share of training after which it moves."""
 
     share: float = 1.0
     start: float = 0.0
 
 
-AT_ONCE = Pace()
+AT_ONCE = WeightPace()
 
 
 def make_optimiser(
     module: Module,
-    chosen: Training,
+    chosen: TrainingSettings,
     others: Iterable[Tensor] = (),
-    pace: Callable[[str], Pace] = lambda name: AT_ONCE,
+    pace: Callable[[str], WeightPace] = lambda name: AT_ONCE,
 ) -> Any:
     """AdamW, or SGD with Nesterov's momentum; what only scales or shifts is not drawn towards zero.
 
@@ -63,7 +64,7 @@ def make_optimiser(
     return OPTIMISERS[chosen.optimiser](groups, chosen.learning_rate)
 
 
-def laid_as_weights(optimiser: Any) -> None:
+def match_weight_layout(optimiser: Any) -> None:
     """Bring what an optimiser keeps of each weight into that weight's order in memory.
 
     torch's fused steps go through both from end to end, and would mix up elements that lie in another order.
@@ -74,7 +75,7 @@ def laid_as_weights(optimiser: Any) -> None:
                 moments[name] = torch.empty_like(weight).copy_(value)
 
 
-class Average:
+class WeightAverage:
     """The mean of the weights of many steps, kept in a module like the one that is trained.
 
     Of a module with differences of low rank it is the mean of the weights that these come to.
@@ -98,7 +99,7 @@ class Average:
                 mean.copy_(value)
 
     def _current(self) -> list[Tensor]:
-        return [merged(self.module, name) for name in self.names] if self.is_low_rank else _tensors(self.module)
+        return [merge_low_rank(self.module, name) for name in self.names] if self.is_low_rank else _tensors(self.module)
 
 
 def _tensors(module: Module) -> list[Tensor]:
@@ -126,7 +127,7 @@ def with_low_rank(module: Module, names: Collection[str], rank: int) -> None:
         torch.nn.utils.parametrize.register_parametrization(part, WEIGHT, difference, unsafe=True)
 
 
-def plain_name(name: str) -> str:
+def base_weight_name(name: str) -> str:
     """The name of a weight in the network without differences, from that of the weight or of its difference."""
     return DIFFERENCE.sub(r"\1", name)
 
@@ -136,7 +137,7 @@ def is_low_rank(module: Module) -> bool:
     return any(torch.nn.utils.parametrize.is_parametrized(part) for part in module.modules())
 
 
-def merged(module: Module, name: str) -> Tensor:
+def merge_low_rank(module: Module, name: str) -> Tensor:
     """The tensor of this name in the network without differences: the weight with its difference added."""
     parent, _, tensor = name.rpartition(".")
     value: Tensor = getattr(module.get_submodule(parent), tensor)
@@ -180,7 +181,7 @@ CASES = 64
 
 
 def measure_batch_statistics(
-    module: Module, of_step: Callable[[int], Batch], settings: Settings, device: Any, compute: Compute
+    module: Module, of_step: Callable[[int], Batch], settings: PlanSettings, device: Any, compute: Compute
 ) -> None:
     """Over the first batches of the training, always the same; nothing where the network has no such layers."""
     layers = [layer for layer in _layers(module) if layer.track_running_stats]
@@ -193,9 +194,9 @@ def measure_batch_statistics(
         layer.momentum = None  # the plain mean of all batches
         layer.train()
     for step in range(max(1, CASES // settings.training.batch)):
-        varied = augmented(of_step(step), settings, device)
+        varied = batch_loss.augment_batch(of_step(step), settings, device)
         with torch.inference_mode(), compute.autocast(device):
-            module(compute.ordered(module, varied.images), *varied.context)
+            module(compute.order_images(module, varied.images), *varied.context)
     for layer, (momentum, count) in zip(layers, before, strict=True):
         layer.momentum = momentum
         layer.num_batches_tracked.copy_(count)

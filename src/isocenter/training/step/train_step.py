@@ -9,15 +9,17 @@ from typing import Any
 
 from isocenter.errors import IsocenterError
 from isocenter.lazy import torch
-from isocenter.planning import Settings
-from isocenter.training.data.loader import Batch
-from isocenter.training.data.sampling import Costs
-from isocenter.training.length.schedule import Pace, decay, rate
+from isocenter.planning import PlanSettings
+from isocenter.training.data.batch_loading import Batch
+from isocenter.training.data.case_sampling import LastLosses
+from isocenter.training.length import schedule
+from isocenter.training.length.schedule import TrainingPace
 from isocenter.training.processes import Ranks
-from isocenter.training.step.compute import Compute
-from isocenter.training.step.loss import Criterion, bit_by_bit
-from isocenter.training.step.optimisers import Average
-from isocenter.transforms import generator
+from isocenter.training.step import batch_loss
+from isocenter.training.step.batch_loss import Criterion
+from isocenter.training.step.computation import Compute
+from isocenter.training.step.optimisers import WeightAverage
+from isocenter.transforms import random_draws
 
 # Sets the draws of a step apart from those of a case.
 STEP_DRAW = 2**30
@@ -53,27 +55,29 @@ class Learner:
     module: Any
     criterion: Criterion
     optimiser: Any
-    average: Average
-    settings: Settings
+    average: WeightAverage
+    settings: PlanSettings
     fabric: Any
     compute: Compute
     ranks: Ranks
-    costs: Costs | None = None
+    costs: LastLosses | None = None
     lost: int = 0
 
-    def learn(self, batch: Batch, step: int, pace: Pace) -> Learnt:
+    def learn(self, batch: Batch, step: int, pace: TrainingPace) -> Learnt:
         """Lower the loss of a batch. The loss is no number where nothing was learnt."""
         chosen, progress = self.settings.training, pace.progress(step)
-        self._seed(int(generator(chosen.seed, self.ranks.rank, step, STEP_DRAW).integers(2**63)))
-        now = rate(progress, pace.stride, chosen)
+        self._set_seed(
+            int(random_draws.sample_generator(chosen.seed, self.ranks.rank, step, STEP_DRAW).integers(2**63))
+        )
+        now = schedule.learning_rate_at(progress, pace.stride, chosen)
         for group in self.optimiser.param_groups:
             group["lr"] = now * group["share"]
         costs: list[float] = []
         note_costs = None if self.costs is None else costs.extend
-        with bit_by_bit(self.settings):
-            lowered = self.criterion.lowered(self.module, batch, self.compute, progress, note_costs)
+        with batch_loss.require_determinism(self.settings):
+            lowered = self.criterion.judge_batch(self.module, batch, self.compute, progress, note_costs)
         self.optimiser.zero_grad()
-        with bit_by_bit(self.settings):
+        with batch_loss.require_determinism(self.settings):
             # Gradients are averaged over the ranks, of which each has its part of the loss: so they are added.
             self.fabric.backward(lowered.loss * self.ranks.count)
         for term in self.criterion.learnt:  # every rank has their whole gradient
@@ -93,7 +97,7 @@ class Learner:
             self.lost = 0
             self.optimiser.step()
             if self.ranks.leads or self.criterion.needs.teacher:
-                self.average.move(decay(step, pace.stride, chosen))
+                self.average.move(schedule.average_decay(step, pace.stride, chosen))
             self.criterion.after(lowered)
         else:
             self.lost += 1
@@ -102,7 +106,7 @@ class Learner:
         several = lowered.losses if len(lowered.losses) > 1 else {}
         return Learnt(loss, now, gradient, {name: float(one.detach()) for name, one in several.items()})
 
-    def _seed(self, number: int) -> None:
+    def _set_seed(self, number: int) -> None:
         """Dropout draws from the one generator that torch has for a device: set anew, a resumed run draws the same.
 
         Not by `torch.manual_seed`, which notes a traceback for each kind of device that is not there, at every step.

@@ -9,15 +9,19 @@ from typing import Any, get_args
 
 import numpy as np
 
-from isocenter.errors import UsageError, listed
-from isocenter.files import ReadOptions, read_image, write, write_label_map, write_table
-from isocenter.keywords import narrowed, takes
+from isocenter import errors, keywords
+from isocenter.errors import UsageError
+from isocenter.files import file_formats, result_images
+from isocenter.files.format_options import ReadOptions
+from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
-from isocenter.options import RegisterFramesOptions
-from isocenter.reading import drawn_on_grid, refuse_taken, result_folder
-from isocenter.registration import FrameTarget, RegistrationSettings, angles_of, frame_transforms
+from isocenter.options.images import RegisterFramesOptions
+from isocenter.reading import input_cases, verb_results
+from isocenter.registration import motion
+from isocenter.registration.engine import RegistrationSettings
+from isocenter.registration.motion import FrameTarget
 from isocenter.report import InNotebook
-from isocenter.transforms import carried, carried_labels, composed, inverted, whole_field
+from isocenter.transforms import spatial_transforms
 from isocenter.values import Floats, Image, Label, SpatialTransform
 
 MARKS = ("motion.csv", "corrected.nii.gz")
@@ -61,7 +65,7 @@ class Motion(InNotebook):
         return "\n".join(lines if self.out is None else [*lines, str(self.out / MARKS[1])])
 
 
-@takes(RegisterFramesOptions)
+@keywords.takes(RegisterFramesOptions)
 def register_frames(options: RegisterFramesOptions) -> Motion:
     """Lay every frame of a series on the first, or on the mean of all, and say how far each had moved.
 
@@ -70,7 +74,7 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
     Raises UsageError for an image of a single frame or a frame that is not there, GeometryError for labels of another
     grid, and for a deformable motion that folds, where labels are to follow it back.
     """
-    reading = narrowed(options, ReadOptions)
+    reading = keywords.narrow_options(options, ReadOptions)
     chosen = (("to", options.to, get_args(FrameTarget)), ("transform", options.transform, ("rigid", "deformable")))
     for name, value, known in chosen:
         if value not in known:
@@ -79,15 +83,18 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
         raise UsageError("there are no labels", "--labels-frame", "Give --labels of this frame, or leave it out")
     target = None if options.out is None else Path(options.out)
     if target is not None:
-        refuse_taken(target, options.overwrite, MARKS)
-    image = options.series if isinstance(options.series, Image) else read_image(options.series, reading)
+        verb_results.refuse_taken(target, options.overwrite, MARKS)
+    image = options.series if isinstance(options.series, Image) else file_formats.read_image(options.series, reading)
     where = "series" if isinstance(options.series, Image) else str(options.series)
     if not 1 <= options.labels_frame <= (image.frames or 1):
         problem = f"there is no frame {options.labels_frame} of {image.frames or 1}"
         raise UsageError(problem, "--labels-frame", "Give the number of the frame on which the labels were drawn")
-    drawn = None if options.labels is None else drawn_on_grid(options.labels, image, reading)
-    made = frame_transforms(image, RegistrationSettings(options.transform), options.to, where)  # type: ignore[arg-type]
-    frames = [carried(frame, one, image.geometry).data for frame, one in zip(image.still_frames(), made, strict=True)]
+    drawn = None if options.labels is None else input_cases.drawn_on_grid(options.labels, image, reading)
+    made = motion.frame_transforms(image, RegistrationSettings(options.transform), options.to, where)  # type: ignore[arg-type]
+    frames = [
+        spatial_transforms.carry_image(frame, one, image.geometry).data
+        for frame, one in zip(image.still_frames(), made, strict=True)
+    ]
     corrected = replace(image, pixels=np.stack(frames, axis=1), padding=None)
     carried_along, union = (
         (None, None) if drawn is None else _carried_along(drawn, image, made, options.labels_frame - 1)
@@ -97,13 +104,15 @@ def register_frames(options: RegisterFramesOptions) -> Motion:
     notes = tuple(_unlike_frames(corrected, table.iloc[:, -1].to_numpy(float)))
     result = Motion(corrected, tuple(made), table, carried_along, union, target, notes)
     if target is not None:
-        with result_folder(target, options.overwrite, MARKS) as folder:
-            write(corrected, folder / MARKS[1])
-            write_table(result.table, folder / MARKS[0])
+        with verb_results.result_folder(target, options.overwrite, MARKS) as folder:
+            file_formats.write(corrected, folder / MARKS[1])
+            csv_text.write_table(result.table, folder / MARKS[0])
             for name, one in (("labels", result.labels), ("union", result.union)):
                 if one is not None:
                     on = image if one.frames else image.frame(0)
-                    write_label_map(one.data[0], one.labels, on, folder / f"{name}.nii.gz", algorithm="register")
+                    result_images.write_label_map(
+                        one.data[0], one.labels, on, folder / f"{name}.nii.gz", algorithm="register"
+                    )
     return result
 
 
@@ -120,7 +129,7 @@ def _unlike_frames(corrected: Image, displacements: Floats) -> Iterator[str]:
             unlike.append(f"{number + 1} ({agreement:.2f})")
     if unlike:
         yield (
-            f"the contents of frame {listed(unlike)} differ from those of the first one (correlation below {LIKE:g}): "
+            f"the contents of frame {errors.list_phrase(unlike)} differ from those of the first one (correlation below {LIKE:g}): "
             f"a movement of less than a voxel ({step:.3g} {unit}) there may be that change"
         )
 
@@ -134,7 +143,12 @@ def _carried_along(
         [
             values
             if frame == number
-            else carried_labels(values, grid, composed(inverted(one), transforms[number]), grid)
+            else spatial_transforms.carry_labels(
+                values,
+                grid,
+                spatial_transforms.compose_transforms(spatial_transforms.invert_transform(one), transforms[number]),
+                grid,
+            )
             for frame, one in enumerate(transforms)
         ]
     )
@@ -155,12 +169,12 @@ def _rows(image: Image, transforms: Sequence[SpatialTransform]) -> Iterator[list
     grid = image.geometry
     centre = grid.corners.mean(axis=0)
     for number, transform in enumerate(transforms):
-        vectors = whole_field(transform, grid).vectors
+        vectors = spatial_transforms.to_single_field(transform, grid).vectors
         length = float(np.linalg.norm(vectors, axis=0).mean())
         rigid: Floats = np.full(6, np.nan)
         matrix = transform.matrix
         if matrix is not None and grid.ndim == 3:
             shift = matrix[:-1, :-1] @ centre + matrix[:-1, -1] - centre
-            rigid = np.concatenate([shift, angles_of(matrix)])
+            rigid = np.concatenate([shift, motion.rotation_angles(matrix)])
         time = None if image.times is None else image.times[number]
         yield [number + 1, time, *rigid.tolist(), length]

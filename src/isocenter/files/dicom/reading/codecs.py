@@ -11,7 +11,8 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.files.coded import LOSSLESS, Stated, segments_of_jpeg, start_of_frame, stated
+from isocenter.files import _picture_streams
+from isocenter.files._picture_streams import LOSSLESS, StatedSize
 from isocenter.files.dicom.uids import CODED, DEFLATED_IMAGE_FRAME, JPEG, JPEG_2000, JPEG_LS, JPEG_XL, MARKED, RLE
 
 Samples = NDArray[Any]
@@ -35,7 +36,7 @@ def decompress(
     if syntax in MARKED:
         _check_end(frame)
     if syntax in MARKED | JPEG_XL:
-        _check_size(stated(frame), rows, columns, samples)
+        _check_size(_picture_streams.stated_size(frame), rows, columns, samples)
     if syntax in JPEG:
         return _jpeg(frame, photometric)
     if syntax in JPEG_LS:
@@ -45,19 +46,19 @@ def decompress(
     if syntax in JPEG_XL:
         return imagecodecs.jpegxl_decode(frame)
     if syntax == RLE:
-        return _packed(lambda limit: _rle(frame, bits, limit), rows, columns, samples, bits, planar=True)
+        return _decode_bytes(lambda limit: _rle(frame, bits, limit), rows, columns, samples, bits, planar=True)
     if syntax == DEFLATED_IMAGE_FRAME:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS).decompress
-        return _packed(lambda limit: inflate(frame, limit), rows, columns, samples, bits, planar=False)
+        return _decode_bytes(lambda limit: inflate(frame, limit), rows, columns, samples, bits, planar=False)
     raise ValueError("no decoder for this transfer syntax")
 
 
-def is_known(syntax: str) -> bool:
+def has_decoder(syntax: str) -> bool:
     """Whether `decompress` has a decoder for a transfer syntax."""
     return syntax in CODED
 
 
-def keeps_words(syntax: str) -> bool:
+def keeps_stored_words(syntax: str) -> bool:
     """Whether samples come out in the words they were stored in, with all bits; other codecs give only samples."""
     return syntax in (RLE, DEFLATED_IMAGE_FRAME)
 
@@ -82,13 +83,13 @@ def has_component_transform(start: bytes) -> bool | None:
     return None
 
 
-def precision(frame: bytes, syntax: str) -> int | None:
+def stream_precision(frame: bytes, syntax: str) -> int | None:
     """Bits per sample of the stream itself, where it states them: JPEG 2000's SIZ, JPEG's and JPEG-LS's SOF."""
-    return stated(frame).bits if syntax in MARKED else None
+    return _picture_streams.stated_size(frame).bits if syntax in MARKED else None
 
 
 def _jpeg(frame: bytes, photometric: str) -> Samples:
-    _, header = start_of_frame(frame)
+    _, header = _picture_streams.start_of_frame(frame)
     if (header.size.bits or 0) > 8 or not _is_lossy_colour(frame):
         return imagecodecs.jpeg8_decode(frame)
     return imagecodecs.jpeg8_decode(frame, colorspace=_jpeg_colour(frame, photometric), outcolorspace="RGB")
@@ -96,7 +97,7 @@ def _jpeg(frame: bytes, photometric: str) -> Samples:
 
 def _is_lossy_colour(frame: bytes) -> bool:
     """Whether three components come out as RGB: a lossless stream has no colour transform of its own."""
-    code, header = start_of_frame(frame)
+    code, header = _picture_streams.start_of_frame(frame)
     return header.size.samples == 3 and code not in LOSSLESS
 
 
@@ -104,7 +105,7 @@ def _jpeg_colour(frame: bytes, photometric: str) -> str:
     """The colour space of a three-component JPEG stream. Its own markers know better than the header around it:
     Adobe's transform flag, JFIF (which is YCbCr by its standard), R, G, B as component names, coarser chroma."""
     adobe = _segment(frame, 0xEE)
-    components = start_of_frame(frame)[1].components
+    components = _picture_streams.start_of_frame(frame)[1].components
     if adobe is not None and adobe[:5] == b"Adobe" and len(adobe) >= 12:
         is_rgb = adobe[11] != 1
     elif [name for name, _ in components] == [ord("R"), ord("G"), ord("B")]:
@@ -115,7 +116,7 @@ def _jpeg_colour(frame: bytes, photometric: str) -> str:
     return "RGB" if is_rgb else "YCBCR"
 
 
-def _packed(
+def _decode_bytes(
     unpack: Callable[[int], bytes | memoryview], rows: int, columns: int, samples: int, bits: int, *, planar: bool
 ) -> Samples:
     """Samples of a frame whose codec knows bytes only; a 1-bit frame is packed, lowest bit first (PS3.5 8.1.1)."""
@@ -177,7 +178,7 @@ def _check_end(frame: bytes) -> None:
         raise ValueError("it has no end: it is cut short")
 
 
-def _check_size(stream: Stated, rows: int, columns: int, samples: int) -> None:
+def _check_size(stream: StatedSize, rows: int, columns: int, samples: int) -> None:
     """Before anything is allocated: the stream must be of the size that the header states.
 
     JPEG XL does not state here whether it is grey; its alpha channel is left out later.
@@ -191,4 +192,4 @@ def _check_size(stream: Stated, rows: int, columns: int, samples: int) -> None:
 
 def _segment(frame: bytes, code: int) -> bytes | None:
     """The body of the first segment with this marker before the compressed data."""
-    return next((body for one, body in segments_of_jpeg(frame) if one == code), None)
+    return next((body for one, body in _picture_streams.segments_of_jpeg(frame) if one == code), None)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.elements import Dataset
-from isocenter.files.dicom.reading.colour import palette_dtype
-from isocenter.files.dicom.tags import file_meta
+from isocenter.files.dicom import tags
+from isocenter.files.dicom.elements import DicomDataset
+from isocenter.files.dicom.reading import colour_spaces
 from isocenter.files.dicom.uids import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE
 
 GET_AGAIN = "The file is damaged or cut short: get it again"
@@ -25,7 +25,7 @@ RETIRED_COLOURS = ("HSV", "ARGB", "CMYK")
 
 
 @dataclass(frozen=True)
-class Layout:
+class PixelLayout:
     """The layout of one object's pixels.
 
     keyword: the element that holds them: PixelData, FloatPixelData or DoubleFloatPixelData
@@ -109,7 +109,7 @@ class Layout:
         return self.photometric == SUBSAMPLED and not self.is_encapsulated
 
 
-def layout_of(dataset: Dataset, where: str) -> Layout:
+def layout_from_header(dataset: DicomDataset, where: str) -> PixelLayout:
     """The layout from the header. Raises FormatError for a header that makes no picture."""
     keyword = _keyword(dataset)
     if keyword is None:
@@ -130,12 +130,12 @@ def layout_of(dataset: Dataset, where: str) -> Layout:
     _check_photometric(photometric, samples, where)
     syntax = transfer_syntax(dataset, where)
     if photometric == PALETTE:
-        dtype = palette_dtype(dataset, where)
+        dtype = colour_spaces.palette_dtype(dataset, where)
     elif floating:
         dtype = np.dtype(f"f{allocated // 8}")
     else:
         dtype = np.dtype(f"{'i' if signed and samples == 1 else 'u'}{max(allocated // 8, 1)}")
-    return Layout(
+    return PixelLayout(
         keyword=keyword,
         syntax=syntax,
         frames=_whole(dataset, "NumberOfFrames", where, 1, least=0) or 1,  # some writers put 0 for one
@@ -152,7 +152,7 @@ def layout_of(dataset: Dataset, where: str) -> Layout:
     )
 
 
-def floating_bits(dataset: Dataset) -> int | None:
+def floating_bits(dataset: DicomDataset) -> int | None:
     """Bits of a floating point pixel, None of integers: the element that holds the pixels decides.
 
     BitsStored does not: it should be absent with floating point pixels, but some writers state it.
@@ -162,13 +162,13 @@ def floating_bits(dataset: Dataset) -> int | None:
     return None if keyword is None else ELEMENTS[keyword]
 
 
-def _keyword(dataset: Dataset) -> str | None:
+def _keyword(dataset: DicomDataset) -> str | None:
     return next((keyword for keyword in ELEMENTS if keyword in dataset), None)
 
 
-def transfer_syntax(dataset: Dataset, where: str) -> str:
+def transfer_syntax(dataset: DicomDataset, where: str) -> str:
     """The stated transfer syntax; for an object without file meta group the native one it was read with."""
-    syntax = file_meta(dataset).get("TransferSyntaxUID")
+    syntax = tags.file_meta(dataset).get("TransferSyntaxUID")
     if syntax:
         return str.__str__(syntax)
     implicit, little = dataset.original_encoding
@@ -189,7 +189,7 @@ def _check_photometric(photometric: str, samples: int, where: str) -> None:
         )
 
 
-def _whole(dataset: Dataset, keyword: str, where: str, default: int | None = None, least: int = 1) -> int:
+def _whole(dataset: DicomDataset, keyword: str, where: str, default: int | None = None, least: int = 1) -> int:
     """A whole number of the header. An absent or empty one is `default`, or refused without one."""
     try:
         value = dataset.get(keyword)

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.dicom.elements import Dataset, Elements, creators
-from isocenter.files.dicom.geometry import Plane
-from isocenter.files.dicom.tags import lenient, numbers, pydicom_errors, text, values_in, words
+from isocenter.files.dicom import elements
+from isocenter.files.dicom import tags as dicom_tags
+from isocenter.files.dicom.elements import DicomDataset, Elements
+from isocenter.files.dicom.slice_geometry import Plane
 
 # (group, creator, element), wherever the creator's block lies.
 CSA_IMAGE_HEADER = (0x0029, "SIEMENS CSA HEADER", 0x10)
@@ -69,23 +70,23 @@ class Mosaic:
         return [mosaic.at(first + np.asarray(self.normal) * step * n) for n in range(self.tiles)]
 
 
-def is_mosaic(dataset: Dataset) -> bool:
+def is_mosaic(dataset: DicomDataset) -> bool:
     """Whether an image is a Siemens mosaic of slices."""
-    return "MOSAIC" in words(dataset, "ImageType")
+    return "MOSAIC" in dicom_tags.words(dataset, "ImageType")
 
 
-def refuse_grid(dataset: Dataset, where: str) -> None:
+def refuse_private_tiles(dataset: DicomDataset, where: str) -> None:
     """Refuse tiles in private schemes that cannot be read here; as one slice their position would be wrong.
 
     Raises FormatError for United Imaging's grids, and for a mosaic in an object of several frames.
     """
-    if is_mosaic(dataset) and text(dataset, "NumberOfFrames") not in SINGLE_FRAME:
+    if is_mosaic(dataset) and dicom_tags.text(dataset, "NumberOfFrames") not in SINGLE_FRAME:
         raise FormatError("is a mosaic of several frames, which is not supported", where, REMEDY)
-    if UIH_GRID in dataset and text(dataset, "Manufacturer").startswith("U"):
+    if UIH_GRID in dataset and dicom_tags.text(dataset, "Manufacturer").startswith("U"):
         raise FormatError("is a United Imaging grid of slices, which is not supported", where, REMEDY)
 
 
-def mosaic_of(dataset: Dataset, plane: Plane, rows: int, columns: int, where: str) -> Mosaic:
+def mosaic_of(dataset: DicomDataset, plane: Plane, rows: int, columns: int, where: str) -> Mosaic:
     """The arrangement of the tiles.
 
     Raises FormatError or GeometryError where the private header does not state it, or is not plausible.
@@ -110,7 +111,7 @@ def mosaic_of(dataset: Dataset, plane: Plane, rows: int, columns: int, where: st
     return Mosaic(side, tiles, tuple(float(x) for x in normal))
 
 
-def _tiles(dataset: Dataset, csa: Mapping[str, tuple[str, ...]]) -> int | None:
+def _tiles(dataset: DicomDataset, csa: Mapping[str, tuple[str, ...]]) -> int | None:
     for stated in csa.get("NumberOfImagesInMosaic", ())[:1]:
         number = _number(stated)
         if not math.isnan(number):
@@ -123,18 +124,18 @@ def _tiles(dataset: Dataset, csa: Mapping[str, tuple[str, ...]]) -> int | None:
     return None
 
 
-def _csa(dataset: Dataset, where: str) -> dict[str, tuple[str, ...]]:
+def _csa(dataset: DicomDataset, where: str) -> dict[str, tuple[str, ...]]:
     """The private header as {name: values}; empty where there is none."""
     raw = private_value(dataset, *CSA_IMAGE_HEADER)
     if not isinstance(raw, bytes) or len(raw) < 16:
         return {}
     try:
-        return _parsed(raw)
+        return _parse_csa(raw)
     except (struct.error, ValueError) as error:
         raise FormatError(f"the private header (0029,xx10) is damaged ({error})", where, REMEDY) from error
 
 
-def _parsed(raw: bytes) -> dict[str, tuple[str, ...]]:
+def _parse_csa(raw: bytes) -> dict[str, tuple[str, ...]]:
     """CSA1 and CSA2: a count of tags, then each tag's name and its items as text. nipy.org/nibabel/dicom/siemens_csa"""
     second = raw[:4] == b"SV10"
     at = 8 if second else 0
@@ -165,9 +166,9 @@ def _parsed(raw: bytes) -> dict[str, tuple[str, ...]]:
     return tags
 
 
-def b_value(dataset: Dataset) -> float | None:
+def b_value(dataset: DicomDataset) -> float | None:
     """The diffusion weighting in s/mm2, from the standard's attribute, else from the maker's."""
-    b_value = lenient(dataset, "DiffusionBValue")
+    b_value = dicom_tags.lenient_number(dataset, "DiffusionBValue")
     if b_value is not None:
         return b_value
     values = next((values for place in B_VALUES if (values := private_numbers(dataset, *place))), ())
@@ -176,32 +177,32 @@ def b_value(dataset: Dataset) -> float | None:
     return values[0] % GE_PACKING if values[0] >= GE_PACKING else values[0]
 
 
-def gradient_direction(dataset: Dataset) -> Direction | None:
+def gradient_direction(dataset: DicomDataset) -> Direction | None:
     """(3,) LPS unit vector of the gradient; None where it is not stated, zeros where there is no weighting."""
     try:
-        standard_direction = numbers(dataset, "DiffusionGradientOrientation", "", 3)
+        standard_direction = dicom_tags.numbers(dataset, "DiffusionGradientOrientation", "", 3)
     except FormatError:
         standard_direction = None
     direction = standard_direction or private_numbers(dataset, *SIEMENS_DIRECTION)
     return tuple(round(x, 5) for x in direction) if len(direction) == 3 else None
 
 
-def private_value(dataset: Dataset, group: int, creator: str, element: int) -> Any:
+def private_value(dataset: DicomDataset, group: int, creator: str, element: int) -> Any:
     """The value of a private attribute, None where it is absent. PS3.5 7.8.1"""
     # The library takes long to look there itself.
-    claims = dataset.creators if isinstance(dataset, Elements) else creators(dataset.keys())
+    claims = dataset.creators if isinstance(dataset, Elements) else elements.creator_tags(dataset.keys())
     of_group = (tag for tag in claims if tag >> 16 == group)
     block = next((tag & 0xFF for tag in of_group if str(dataset[tag].value).strip() == creator), None)
     full_tag = None if block is None else group << 16 | block << 8 | element
     return dataset[full_tag].value if full_tag is not None and full_tag in dataset else None
 
 
-def private_numbers(dataset: Dataset, group: int, creator: str, element: int) -> tuple[float, ...]:
+def private_numbers(dataset: DicomDataset, group: int, creator: str, element: int) -> tuple[float, ...]:
     """The numbers of a private attribute; none where it is absent or unreadable."""
     try:
         content = private_value(dataset, group, creator, element)
-        values = () if content is None else tuple(float(v) for v in values_in(content))
-    except pydicom_errors():
+        values = () if content is None else tuple(float(v) for v in dicom_tags.values_in(content))
+    except dicom_tags.pydicom_errors():
         return ()
     return values if all(math.isfinite(v) for v in values) else ()
 

@@ -13,11 +13,13 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.header import Header, read_header
-from isocenter.files.dicom.reading.suv import SUV_BW
-from isocenter.files.dicom.tags import text
-from isocenter.files.dicom.writing.series import KINDS, PET, write_slices
-from isocenter.files.dicom.writing.source_planes import UNKNOWN_ALLOWED, reference_to
+from isocenter.files.dicom import header_reading
+from isocenter.files.dicom import tags as dicom_tags
+from isocenter.files.dicom.header_reading import Header
+from isocenter.files.dicom.reading.suv_scaling import SUV_BW
+from isocenter.files.dicom.writing import series_writing, source_planes
+from isocenter.files.dicom.writing.series_writing import KINDS, PET
+from isocenter.files.dicom.writing.source_planes import UNKNOWN_ALLOWED
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.values import Code, Image
 
@@ -80,9 +82,9 @@ def write_derived_series(
         raise FormatError("a derived series needs its DICOM source", where, "Write .nii.gz instead")
     if not can_derive(source):
         raise FormatError(f"no derived series of this {source.modality}", where, "Write .nii.gz instead")
-    heads = [read_header(Path(one)) for one in source.source.paths]
+    heads = [header_reading.read_header(Path(one)) for one in source.source.paths]
     integers, padding = _whole(image, source)
-    stamp_of_series = stamp or _stamp([text(one.dataset, "SOPInstanceUID") for one in heads], integers)
+    stamp_of_series = stamp or _stamp([dicom_tags.text(one.dataset, "SOPInstanceUID") for one in heads], integers)
     first = heads[0].library
     now = datetime.now()
     tags: dict[str, Any] = {
@@ -91,7 +93,7 @@ def write_derived_series(
         if keyword in first or keyword in UNKNOWN_ALLOWED
     }
     tags |= {
-        "Laterality": text(heads[0].dataset, "Laterality") or None,
+        "Laterality": dicom_tags.text(heads[0].dataset, "Laterality") or None,
         "PatientPosition": None,  # of the source, which lay otherwise; type 2C, PS3.3 C.7.3.1
         "SeriesInstanceUID": stamp_of_series.uid("SeriesInstanceUID"),
         "SeriesDescription": description[:64],
@@ -112,7 +114,7 @@ def write_derived_series(
             if name not in ("WindowCenter", "WindowWidth", "PatientPosition")
         }
         tags |= _of_pet(heads[0], str(source.facts["unit"]))
-    write_slices(
+    series_writing.write_slices(
         integers, tags, lambda number: stamp_of_series.uid(f"SOPInstanceUID {number}"), folder, padding=padding
     )
 
@@ -123,8 +125,8 @@ def can_derive(source: Image) -> bool:
         return False
     if source.modality != PET:
         return source.modality in KINDS
-    head = read_header(Path(source.source.paths[0])).dataset
-    return source.facts.get("unit") in UNITS and all(text(head, keyword) for keyword in NEEDED)
+    head = header_reading.read_header(Path(source.source.paths[0])).dataset
+    return source.facts.get("unit") in UNITS and all(dicom_tags.text(head, keyword) for keyword in NEEDED)
 
 
 def _of_pet(head: Header, unit: str) -> dict[str, Any]:
@@ -167,7 +169,7 @@ def _item(code: Code) -> Dataset:
 
 
 def _source(head: Any) -> Dataset:
-    reference = reference_to(head)
+    reference = source_planes.reference_object(head)
     reference.SpatialLocationsPreserved = "NO"
     reference.PurposeOfReferenceCodeSequence = [_item(SOURCE)]
     return reference

@@ -15,20 +15,10 @@ from highdicom.color import CIELabColor
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.header import read_header
-from isocenter.files.dicom.tags import text
-from isocenter.files.dicom.writing.answers import Result, answer_path
-from isocenter.files.dicom.writing.new_object import made_on_source, new_series, save
-from isocenter.files.dicom.writing.outlines import outlines
-from isocenter.files.dicom.writing.series import decimals
-from isocenter.files.dicom.writing.source_planes import (
-    Slice,
-    box_in_slices,
-    completed,
-    marked_slices,
-    slices_of,
-    sources_of,
-)
+from isocenter.files.dicom import header_reading, tags
+from isocenter.files.dicom.writing import dicom_answers, mask_outlines, new_object, series_writing, source_planes
+from isocenter.files.dicom.writing.dicom_answers import Result
+from isocenter.files.dicom.writing.source_planes import SourceSlice
 from isocenter.values import Array, Finding
 
 SERIES_NUMBER = 106
@@ -53,11 +43,11 @@ def presentations(result: Result, path: Path) -> Iterator[Path]:
     Raises FormatError for an image in colour, and for one whose frames have no rescaling in common; GeometryError for
     marks on slices that were filled in.
     """
-    target = answer_path(path, "gsps")
+    target = dicom_answers.path_of_object(path, "gsps")
     where, source = str(target), result.source
-    slices = slices_of(source, where)
+    slices = source_planes.source_slices(source, where)
     for _, mask, _ in () if source.geometry.is_picture else result.label_maps:
-        marked_slices(mask, slices, where)  # which refuses marks where there is no image
+        source_planes.marked_slices(mask, slices, where)  # which refuses marks where there is no image
     by_number = {part.number: part for part in slices}
     marks = [one for one in _marks(result) if one.number in by_number]
     shown = [by_number[number] for number in sorted({one.number for one in marks})]
@@ -66,7 +56,7 @@ def presentations(result: Result, path: Path) -> Iterator[Path]:
     heads = _grey(shown, where)
     by_uid = {str(head.SOPInstanceUID): head for head in heads}
     images = {part.number: by_uid[_instance(part)] for part in shown}
-    with made_on_source("presentation state", where):
+    with new_object.make_on_source("presentation state", where):
         shape = "INVERSE" if heads[0].PhotometricInterpretation == "MONOCHROME1" else "IDENTITY"
         layers = _layers(result, dict.fromkeys(one.name for one in marks))
         presentation = pr.GrayscaleSoftcopyPresentationState(
@@ -78,24 +68,26 @@ def presentations(result: Result, path: Path) -> Iterator[Path]:
                 _annotation(one, by_number[one.number], images[one.number], layers[one.name]) for one in marks
             ],
             presentation_lut_transformation=highdicom.PresentationLUTTransformation(shape),
-            **new_series(SERIES_NUMBER, "Outlines"),
+            **new_object.new_series_arguments(SERIES_NUMBER, "Outlines"),
         )
         presentation.Laterality = None
         _state_aspect(presentation, heads[0], shown[0])
-    save(presentation, slices[0].frame.path, [one.text for one in marks], target, overwrite=False)
+    new_object.save_object(presentation, slices[0].frame.path, [one.text for one in marks], target, overwrite=False)
     yield target
 
 
-def _grey(shown: Sequence[Slice], where: str) -> Sequence[Dataset]:
+def _grey(shown: Sequence[SourceSlice], where: str) -> Sequence[Dataset]:
     """The headers of the images on which something is marked, if a presentation of their greys can be stated."""
-    heads = sources_of(list(shown))
+    heads = source_planes.source_headers(list(shown))
     if any(str(head.get("PhotometricInterpretation")) not in ("MONOCHROME1", "MONOCHROME2") for head in heads):
         raise FormatError("the image is in colour", where, "Ask for seg, sr or sc instead")
     for head in heads:
         _drop_empty_windows(head)
     if "NumberOfFrames" not in heads[0]:
         return heads
-    head = completed(read_header(shown[0].frame.path).library)  # with the greys of its frames, which heads[0] lacks
+    head = source_planes.complete_for_highdicom(
+        header_reading.read_header(shown[0].frame.path).library
+    )  # with the greys of its frames, which heads[0] lacks
     if len({part.frame.path for part in shown}) > 1 or "PerFrameFunctionalGroupsSequence" not in head:
         problem = "the image is in several files of many frames, or in one that does not describe its frames"
         raise FormatError(problem, where, "Ask for seg, sr or sc instead")
@@ -103,7 +95,7 @@ def _grey(shown: Sequence[Slice], where: str) -> Sequence[Dataset]:
     return [head]
 
 
-def _state_aspect(presentation: Dataset, head: Dataset, part: Slice) -> None:
+def _state_aspect(presentation: Dataset, head: Dataset, part: SourceSlice) -> None:
     """State the shape of pixels in place of highdicom's squares: their size, else their ratio. PS3.3 C.10.4"""
     spacing = None if part.frame.plane is None else part.frame.plane.spacing
     spacing, ratio = spacing or head.get("PixelSpacing"), head.get("PixelAspectRatio")
@@ -112,7 +104,7 @@ def _state_aspect(presentation: Dataset, head: Dataset, part: Slice) -> None:
     for area in presentation.DisplayedAreaSelectionSequence:
         if spacing is not None:
             del area.PresentationPixelAspectRatio
-            area.PresentationPixelSpacing = decimals(spacing)
+            area.PresentationPixelSpacing = series_writing.decimal_strings(spacing)
         elif ratio is not None:
             area.PresentationPixelAspectRatio = list(ratio)
 
@@ -152,12 +144,14 @@ def _marks(result: Result) -> Iterator[_Mark]:
         for label in (one for one in labels if one.value):
             words = _structure_text(label.name, label.value, result.findings)
             for number, plane in enumerate(planes):
-                rings = [np.concatenate([ring, ring[:1]]) for ring in outlines(plane == label.value)]
+                rings = [
+                    np.concatenate([ring, ring[:1]]) for ring in mask_outlines.trace_outlines(plane == label.value)
+                ]
                 if not rings:
                     continue
                 yield _Mark(label.name, words, number, [line[:, ::-1] for ring in rings for line in _pieces(ring)])
     for boxed in (finding for finding in result.findings if finding.box is not None):
-        (x0, y0), (x1, y1), through = box_in_slices(np.asarray(boxed.value, dtype=np.float64), geometry)
+        (x0, y0), (x1, y1), through = source_planes.box_in_slices(np.asarray(boxed.value, dtype=np.float64), geometry)
         corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)])
         for number in through:
             yield _Mark(boxed.concept, _box_text(boxed), number, [corners])
@@ -194,12 +188,12 @@ def _layers(result: Result, names: Mapping[str, None]) -> dict[str, pr.GraphicLa
     return layers
 
 
-def _instance(part: Slice) -> str:
+def _instance(part: SourceSlice) -> str:
     """The UID of the object that holds a slice."""
-    return text(read_header(part.frame.path).dataset, "SOPInstanceUID")
+    return tags.text(header_reading.read_header(part.frame.path).dataset, "SOPInstanceUID")
 
 
-def _annotation(mark: _Mark, part: Slice, image: Dataset, layer: pr.GraphicLayer) -> pr.GraphicAnnotation:
+def _annotation(mark: _Mark, part: SourceSlice, image: Dataset, layer: pr.GraphicLayer) -> pr.GraphicAnnotation:
     """The lines of a mark on its image, and its text at its upper right."""
     points = np.concatenate(mark.lines)
     anchor = float(points[:, 0].max()), float(points[:, 1].min())

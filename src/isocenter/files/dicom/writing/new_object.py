@@ -14,15 +14,14 @@ import highdicom
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.tags import pydicom_errors
+from isocenter.files.dicom import library_warnings, tags
 from isocenter.files.dicom.uids import IMPLICIT, MAKER
-from isocenter.files.dicom.warnings import quiet
-from isocenter.files.dicom.writing.source_planes import repeat_elements
-from isocenter.files.storage.atomic import written
+from isocenter.files.dicom.writing import source_planes
+from isocenter.files.storage import atomic
 from isocenter.lazy import pydicom
 
 
-def new_series(number: int, description: str) -> dict[str, Any]:
+def new_series_arguments(number: int, description: str) -> dict[str, Any]:
     """The arguments of highdicom for an object that opens a series of its own, made by this program."""
     return {
         "series_instance_uid": highdicom.UID(),
@@ -37,34 +36,39 @@ def new_series(number: int, description: str) -> dict[str, Any]:
     }
 
 
-def new_object(sop_class: str, modality: str, syntax: str, head: Dataset, number: int, description: str) -> Dataset:
+def create_object(sop_class: str, modality: str, syntax: str, head: Dataset, number: int, description: str) -> Dataset:
     """An object without content of the same patient and study. head: of the source, as `completed` gives it"""
     dataset = highdicom.SOPClass(
         study_instance_uid=head.StudyInstanceUID,
         sop_class_uid=sop_class,
         modality=modality,
         transfer_syntax_uid=syntax,
-        **new_series(number, description),
+        **new_series_arguments(number, description),
     )
     dataset.copy_patient_and_study_information(head)
     return dataset
 
 
 @contextmanager
-def made_on_source(what: str, where: str) -> Iterator[None]:
+def make_on_source(what: str, where: str) -> Iterator[None]:
     """Make an object in silence; FormatError for what highdicom raises at a deficient source."""
     try:
-        with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
+        with (
+            library_warnings.collect_warnings()
+        ):  # highdicom warns about unusual names, and prints the patient's with the warning
             yield
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         problem = f"no {what} can be written on this source ({error})"
         raise FormatError(problem, where, "Write .nii.gz, or repair the source's header") from error
 
 
-def save(dataset: Dataset, source: Path, names: Iterable[str], path: Path, *, overwrite: bool) -> None:
+def save_object(dataset: Dataset, source: Path, names: Iterable[str], path: Path, *, overwrite: bool) -> None:
     """Write an object with the elements that it repeats from its source. names: that the result adds"""
-    with quiet(), written(Path(path), overwrite=overwrite) as partial:  # pydicom warns with values of the source
-        repeat_elements(dataset, source, names)
+    with (
+        library_warnings.collect_warnings(),
+        atomic.write_whole(Path(path), overwrite=overwrite) as partial,
+    ):  # pydicom warns with values of the source
+        source_planes.repeat_elements(dataset, source, names)
         dataset.save_as(partial, enforce_file_format=True)
 
 
@@ -72,7 +76,7 @@ LONGEST = 64  # of a component group of a person's name, and of a long string: P
 
 
 @dataclass(frozen=True)
-class Reader:
+class ReadingPerson:
     """A person by the name of their account, and the organisation for which they read."""
 
     name: str
@@ -85,7 +89,7 @@ class Reader:
         return f"{plain[: LONGEST - 1]}^"
 
 
-def encoded(dataset: pydicom.Dataset, syntax: str, where: str) -> bytes:
+def encode_dataset(dataset: pydicom.Dataset, syntax: str, where: str) -> bytes:
     """A data set without group 2, lowest byte first, its values as they are. PS3.5 A.1 and A.2
 
     syntax: of implicit or of explicit VR; where: its file
@@ -94,9 +98,9 @@ def encoded(dataset: pydicom.Dataset, syntax: str, where: str) -> bytes:
     file = pydicom.filebase.DicomBytesIO()
     file.is_implicit_VR, file.is_little_endian = syntax == IMPLICIT, True
     try:
-        with quiet():
+        with library_warnings.collect_warnings():
             pydicom.filewriter.write_dataset(file, dataset)
-    except pydicom_errors() as error:
+    except tags.pydicom_errors() as error:
         raise FormatError(
             f"cannot be put into {pydicom.uid.UID(syntax).name} ({error})", where, "Get it again"
         ) from error

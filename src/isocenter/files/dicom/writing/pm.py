@@ -13,16 +13,9 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.dicom.writing.answers import Result, answer_path
-from isocenter.files.dicom.writing.new_object import made_on_source, new_series, save
-from isocenter.files.dicom.writing.source_planes import (
-    Slice,
-    correct_frames,
-    places_of,
-    refuse_placeless,
-    slices_of,
-    sources_of,
-)
+from isocenter.files.dicom.writing import dicom_answers, new_object, source_planes
+from isocenter.files.dicom.writing.dicom_answers import Result
+from isocenter.files.dicom.writing.source_planes import SourceSlice
 from isocenter.values import Geometry, Map
 
 SERIES_NUMBER = 105
@@ -40,12 +33,12 @@ def parametric_maps(result: Result, path: Path) -> Iterator[Path]:
     Raises FormatError for a picture, and for a source without a frame of reference.
     """
     where, geometry = str(path), result.source.geometry
-    slices = slices_of(result.source, where)
+    slices = source_planes.source_slices(result.source, where)
     if not geometry.is_volume:
         raise FormatError("a parametric map needs an image with positions", where, "Use the map's .tiff instead")
-    refuse_placeless(slices, geometry, where)
+    source_planes.refuse_placeless(slices, geometry, where)
     for kind, parameter_map in result.maps.items():
-        target = answer_path(path, "pm", kind)
+        target = dicom_answers.path_of_object(path, "pm", kind)
         _write(
             parameter_map,
             f"{kind}: {parameter_map.words}" if parameter_map.words else kind,
@@ -57,7 +50,9 @@ def parametric_maps(result: Result, path: Path) -> Iterator[Path]:
         yield target
 
 
-def _write(made_map: Map, title: str, geometry: Geometry, slices: list[Slice], path: Path, algorithm: str) -> None:
+def _write(
+    made_map: Map, title: str, geometry: Geometry, slices: list[SourceSlice], path: Path, algorithm: str
+) -> None:
     """Write a map, (*spatial) or (names, *spatial) on the source's grid; slices that were filled in have no frame."""
     where, names = str(path), made_map.names
     if made_map.data.shape[-3:] != geometry.shape:
@@ -75,10 +70,10 @@ def _write(made_map: Map, title: str, geometry: Geometry, slices: list[Slice], p
         for label, name in zip(_labels(names), names, strict=True)
     ]
     mapping = highdicom.pm.RealWorldValueMapping(title[:16], title[:64], unit, value_range=(low, high))
-    places = places_of(slices, geometry)
-    with made_on_source("parametric map", where):
+    places = source_planes.placing_arguments(slices, geometry)
+    with new_object.make_on_source("parametric map", where):
         dataset = highdicom.pm.ParametricMap(
-            source_images=sources_of(slices),
+            source_images=source_planes.source_headers(slices),
             pixel_array=planes,
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[[one] for one in mappings] if names else [mapping],
@@ -91,16 +86,16 @@ def _write(made_map: Map, title: str, geometry: Geometry, slices: list[Slice], p
             ],
             content_label="MAP",
             content_description=algorithm[:64],
-            **new_series(SERIES_NUMBER, title),
+            **new_object.new_series_arguments(SERIES_NUMBER, title),
             **places,
         )
     if "Laterality" not in dataset:
         dataset.Laterality = None  # type 2C of a paired part of the body, PS3.3 C.7.3.1
-    correct_frames(dataset, slices, places)
-    save(dataset, slices[0].frame.path, [title, *names], path, overwrite=False)
+    source_planes.correct_frames(dataset, slices, places)
+    new_object.save_object(dataset, slices[0].frame.path, [title, *names], path, overwrite=False)
 
 
-def _planes(parameter_map: Map, slices: Sequence[Slice]) -> NDArray[np.float32]:
+def _planes(parameter_map: Map, slices: Sequence[SourceSlice]) -> NDArray[np.float32]:
     """(slices, rows, columns), or (slices, rows, columns, names) that are read one after the other."""
     if not parameter_map.names:
         numbers = np.asarray(parameter_map.data)

@@ -9,8 +9,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.identity import read_identity
-from isocenter.files.dicom.writing.sr import COMMENT, OWN_SCHEME, own_concept
+from isocenter.files.dicom import object_identity
+from isocenter.files.dicom.writing import sr
+from isocenter.files.dicom.writing.sr import COMMENT, OWN_SCHEME
 from isocenter.files.dicom.writing.stamp import Stamp
 
 COMPREHENSIVE_3D, COMPREHENSIVE = str(Comprehensive3DSRStorage), str(ComprehensiveSRStorage)
@@ -60,7 +61,7 @@ CODES = {"emergency": ("25876001", "SCT", "Emergency"), "urgent": ("103391001", 
 
 def state_priority(report: Dataset, priority: str, because: str) -> None:
     """Have a report state a priority and why it holds, as a qualitative evaluation of the whole study."""
-    concept = own_concept(priority)
+    concept = sr.own_concept(priority)
     value = CODES.get(priority, (str(concept.value), OWN_SCHEME, priority))
     coded, reason = _item("CODE", PRIORITY), _item("TEXT", (COMMENT.value, "DCM", COMMENT.meaning))
     coded.ConceptCodeSequence, reason.TextValue = [_code(*value)], because
@@ -83,7 +84,7 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
 
 def name_predecessor(report: Dataset, earlier: Path) -> None:
     """Have a report name the earlier one that it replaces. Raises FormatError where that is no DICOM object."""
-    identity = read_identity(earlier)
+    identity = object_identity.read_identity(earlier)
     named, series, document = Dataset(), Dataset(), Dataset()
     named.ReferencedSOPClassUID, named.ReferencedSOPInstanceUID = identity.sop_class, identity.instance
     series.SeriesInstanceUID, series.ReferencedSOPSequence = identity.series, [named]

@@ -11,22 +11,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.geometry import Plane
-from isocenter.files.dicom.header import read_header
-from isocenter.files.dicom.tags import whole
+from isocenter.files.dicom import header_reading, tags
+from isocenter.files.dicom.slice_geometry import Plane
 from isocenter.files.dicom.uids import STRUCTURE_SET
-from isocenter.files.dicom.writing.answers import Result, answer_path
-from isocenter.files.dicom.writing.new_object import made_on_source, new_object, save
-from isocenter.files.dicom.writing.outlines import Corners, outlines
-from isocenter.files.dicom.writing.series import decimals
-from isocenter.files.dicom.writing.source_planes import (
-    Slice,
-    marked_slices,
-    reference_to,
-    refuse_placeless,
-    slices_of,
-    sources_of,
-)
+from isocenter.files.dicom.writing import dicom_answers, mask_outlines, new_object, series_writing, source_planes
+from isocenter.files.dicom.writing.dicom_answers import Result
+from isocenter.files.dicom.writing.mask_outlines import Corners
+from isocenter.files.dicom.writing.source_planes import SourceSlice
 from isocenter.values import Array, Image, Label
 
 SERIES_NUMBER = 103
@@ -38,7 +29,7 @@ LABEL_LETTERS = 16  # of the set's label, SH, PS3.5 6.2
 def structure_sets(result: Result, path: Path) -> Iterator[Path]:
     """A structure set for each label map of a result."""
     for part, mask, labels in result.label_maps:
-        target = answer_path(path, "rtstruct", part)
+        target = dicom_answers.path_of_object(path, "rtstruct", part)
         write_structure_set(mask, labels, result.source, target, algorithm_name=result.algorithm)
         yield target
 
@@ -52,16 +43,18 @@ def write_structure_set(
     Raises FormatError for a picture, and for a source that lacks what a contour is placed by.
     """
     where, structures = str(path), [label for label in labels if label.value]
-    slices = slices_of(source, where)
+    slices = source_planes.source_slices(source, where)
     if not source.geometry.is_volume:
         raise FormatError("contours in mm need an image with positions", where, "Ask for seg or gsps instead")
-    refuse_placeless(slices, source.geometry, where)
+    source_planes.refuse_placeless(slices, source.geometry, where)
     files = {part.frame.path: part for part in slices}
     label_map = np.asarray(label_map)
-    marked = marked_slices(label_map, slices, where)
-    with made_on_source("structure set", where):
-        head = sources_of(slices)[0]
-        structure_set = new_object(STRUCTURE_SET, "RTSTRUCT", ImplicitVRLittleEndian, head, SERIES_NUMBER, "Structures")
+    marked = source_planes.marked_slices(label_map, slices, where)
+    with new_object.make_on_source("structure set", where):
+        head = source_planes.source_headers(slices)[0]
+        structure_set = new_object.create_object(
+            STRUCTURE_SET, "RTSTRUCT", ImplicitVRLittleEndian, head, SERIES_NUMBER, "Structures"
+        )
         structure_set.FrameOfReferenceUID, structure_set.PositionReferenceIndicator = head.FrameOfReferenceUID, None
         structure_set.OperatorsName = None
         structure_set.StructureSetLabel = "Isocenter"[:LABEL_LETTERS]
@@ -76,14 +69,18 @@ def write_structure_set(
         structure_set.RTROIObservationsSequence = [
             _observation(n, label) for n, label in enumerate(structures, start=1)
         ]
-    save(structure_set, slices[0].frame.path, [label.name for label in structures], path, overwrite=False)
+    new_object.save_object(
+        structure_set, slices[0].frame.path, [label.name for label in structures], path, overwrite=False
+    )
 
 
-def _frame_of_reference(head: Dataset, slices: Sequence[Slice]) -> Dataset:
+def _frame_of_reference(head: Dataset, slices: Sequence[SourceSlice]) -> Dataset:
     """The series that the contours were drawn on, image by image."""
     series, study, frame = Dataset(), Dataset(), Dataset()
     series.SeriesInstanceUID = head.SeriesInstanceUID
-    series.ContourImageSequence = [reference_to(read_header(part.frame.path).dataset) for part in slices]
+    series.ContourImageSequence = [
+        source_planes.reference_object(header_reading.read_header(part.frame.path).dataset) for part in slices
+    ]
     study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = STUDY_COMPONENT, head.StudyInstanceUID
     study.RTReferencedSeriesSequence = [series]
     frame.FrameOfReferenceUID = head.FrameOfReferenceUID
@@ -101,7 +98,7 @@ def _region(label: Label, frame: str, algorithm_name: str) -> Dataset:
     return region
 
 
-def _contours(label: Label, planes: Array, slices: Sequence[Slice]) -> Dataset:
+def _contours(label: Label, planes: Array, slices: Sequence[SourceSlice]) -> Dataset:
     """The contours of a structure. planes: (slices, rows, columns)"""
     region, contours = Dataset(), list[Dataset]()
     if label.colour:
@@ -110,29 +107,29 @@ def _contours(label: Label, planes: Array, slices: Sequence[Slice]) -> Dataset:
         mask = np.equal(planes[part.number], label.value)
         if mask.any():
             image = _image(part)
-            contours += [_contour(corners, part, image) for corners in outlines(mask)]
+            contours += [_contour(corners, part, image) for corners in mask_outlines.trace_outlines(mask)]
     if contours:
         region.ContourSequence = contours
     region.ReferencedROINumber = label.value
     return region
 
 
-def _image(part: Slice) -> Dataset:
+def _image(part: SourceSlice) -> Dataset:
     """The image that a contour is drawn on."""
-    header = read_header(part.frame.path).dataset
-    image = reference_to(header)
-    if (whole(header, "NumberOfFrames", part.frame.name) or 1) > 1:
+    header = header_reading.read_header(part.frame.path).dataset
+    image = source_planes.reference_object(header)
+    if (tags.whole_number(header, "NumberOfFrames", part.frame.name) or 1) > 1:
         image.ReferencedFrameNumber = part.frame.number + 1
     return image
 
 
-def _contour(corners: Corners, part: Slice, image: Dataset) -> Dataset:
+def _contour(corners: Corners, part: SourceSlice, image: Dataset) -> Dataset:
     contour = Dataset()
     contour.ContourImageSequence = [image]
     contour.ContourGeometricType = "CLOSED_PLANAR"
     contour.NumberOfContourPoints = len(corners)
     assert part.frame.plane is not None  # noqa: S101 - of a volume
-    contour.ContourData = decimals(_in_patient(corners, part.frame.plane).round(DIGITS).ravel())
+    contour.ContourData = series_writing.decimal_strings(_in_patient(corners, part.frame.plane).round(DIGITS).ravel())
     return contour
 
 

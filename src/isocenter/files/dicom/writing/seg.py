@@ -17,16 +17,9 @@ from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.dictionary_codes import TISSUE
-from isocenter.files.dicom.writing.answers import Result, answer_path
-from isocenter.files.dicom.writing.new_object import Reader, made_on_source, new_series, save
-from isocenter.files.dicom.writing.source_planes import (
-    correct_frames,
-    marked_slices,
-    places_of,
-    refuse_placeless,
-    slices_of,
-    sources_of,
-)
+from isocenter.files.dicom.writing import dicom_answers, new_object, source_planes
+from isocenter.files.dicom.writing.dicom_answers import Result
+from isocenter.files.dicom.writing.new_object import ReadingPerson
 from isocenter.values import Code, Image, Label
 
 STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
@@ -42,7 +35,7 @@ Mask = NDArray[Any]
 def segmentations(result: Result, path: Path) -> Iterator[Path]:
     """A binary segmentation for each label map of a result."""
     for part, mask, labels in result.label_maps:
-        target = answer_path(path, "", part)
+        target = dicom_answers.path_of_object(path, "", part)
         write_segmentation(mask, labels, result.source, target, algorithm_name=result.algorithm)
         yield target
 
@@ -57,7 +50,7 @@ def write_segmentation(
     description: str = "Segmentation",
     series_number: int = 100,
     form: SegmentationTypeValues = SegmentationTypeValues.BINARY,
-    reader: Reader | None = None,
+    reader: ReadingPerson | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a label map on the source's own grid, as the same patient, study and frame of reference.
@@ -72,11 +65,11 @@ def write_segmentation(
     """
     where = str(path)
     labels = [label for label in labels if label.value != 0]  # background is no segment
-    numbered = _numbered(np.asarray(label_map), labels, where)
+    numbered = _number_segments(np.asarray(label_map), labels, where)
     if numbered.shape != source.geometry.shape:
         raise GeometryError(f"a map of {numbered.shape} on {source.geometry.shape} voxels", where, "Give the same grid")
-    slices = slices_of(source, where)
-    refuse_placeless(slices, source.geometry, where)
+    slices = source_planes.source_slices(source, where)
+    source_planes.refuse_placeless(slices, source.geometry, where)
     segments = [
         _segment(n + 1, label, algorithm_name, version("isocenter"), AUTOMATIC if reader is None else SEMIAUTOMATIC)
         for n, label in enumerate(sorted(labels, key=lambda label: label.value))
@@ -84,12 +77,12 @@ def write_segmentation(
     if source.geometry.is_picture:
         planes, places = numbered[None], {}
     else:
-        slices = marked_slices(numbered, slices, where)
+        slices = source_planes.marked_slices(numbered, slices, where)
         planes = np.stack([numbered[:, :, part.number].T for part in slices])
-        places = places_of(slices, source.geometry)
-    with made_on_source("SEG", where):
+        places = source_planes.placing_arguments(slices, source.geometry)
+    with new_object.make_on_source("SEG", where):
         segmentation = highdicom.seg.Segmentation(
-            source_images=sources_of(slices),
+            source_images=source_planes.source_headers(slices),
             pixel_array=planes,
             segmentation_type=form,
             segment_descriptions=segments,
@@ -97,14 +90,16 @@ def write_segmentation(
             content_description=description[:64],
             content_creator_name=None if reader is None else reader.person_name,
             omit_empty_frames=bool(planes.any()),  # there must be a frame
-            **new_series(series_number, description),
+            **new_object.new_series_arguments(series_number, description),
             **places,
         )
-    correct_frames(segmentation, slices, places)
-    save(segmentation, slices[0].frame.path, [label.name for label in labels], path, overwrite=overwrite)
+    source_planes.correct_frames(segmentation, slices, places)
+    new_object.save_object(
+        segmentation, slices[0].frame.path, [label.name for label in labels], path, overwrite=overwrite
+    )
 
 
-def _numbered(label_map: Mask, labels: Sequence[Label], where: str) -> Mask:
+def _number_segments(label_map: Mask, labels: Sequence[Label], where: str) -> Mask:
     """Label values to segment numbers: 1, 2, ... without a gap."""
     values = sorted(label.value for label in labels)
     if not values or len(set(values)) < len(values) or values[0] <= 0:
@@ -151,7 +146,7 @@ SERIES_NUMBER = 102
 def label_maps(result: Result, path: Path) -> Iterator[Path]:
     """An object for each label map of a result."""
     for part, mask, labels in result.label_maps:
-        target = answer_path(path, "labelmap", part)
+        target = dicom_answers.path_of_object(path, "labelmap", part)
         write_segmentation(
             mask,
             labels,

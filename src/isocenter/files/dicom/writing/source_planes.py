@@ -18,13 +18,11 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom import header_reading, seg_planes, tags
 from isocenter.files.dicom.character_sets import UTF_8
-from isocenter.files.dicom.elements import Dataset as Elements
-from isocenter.files.dicom.geometry import Frame
-from isocenter.files.dicom.header import read_header
-from isocenter.files.dicom.reading.frames import frames_of
-from isocenter.files.dicom.seg_planes import placement
-from isocenter.files.dicom.tags import first_item, frame_groups, lenient, named, text, words
+from isocenter.files.dicom.elements import DicomDataset as Elements
+from isocenter.files.dicom.reading import file_frames
+from isocenter.files.dicom.slice_geometry import Frame
 from isocenter.values import Array, Deferred, Floats, Geometry, Image
 
 # In the header of a source that is one volume of several: which.
@@ -58,31 +56,35 @@ IDENTIFIERS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
+class SourceSlice:
     """One plane of the source's grid and the source frame that lies there."""
 
     number: int
     frame: Frame
 
 
-def slices_of(source: Image, where: str) -> list[Slice]:
+def source_slices(source: Image, where: str) -> list[SourceSlice]:
     """The source's frames with the slice that each shows, the first one where several show the same."""
     if source.source is None or not source.source.is_dicom:
         problem = "a DICOM result needs a DICOM series to refer to"
         raise FormatError(problem, where, "Write .nii.gz, or give the DICOM source")
-    slices: dict[int, Slice] = {}
-    frames = [frame for name in source.source.paths for frame in frames_of(read_header(Path(name)))]
+    slices: dict[int, SourceSlice] = {}
+    frames = [
+        frame
+        for name in source.source.paths
+        for frame in file_frames.list_frames(header_reading.read_header(Path(name)))
+    ]
     header: dict[str, Any] = source.source.header or {}
     if VOLUME in header:  # another one has frames at the same places
         positions = {one[:2] for one in header["slices"] if one is not None}
         frames = [frame for frame in frames if (str(frame.path), frame.number) in positions]
     for frame in frames:
         number = _number(frame, source.geometry)
-        slices.setdefault(number, Slice(number, frame))
+        slices.setdefault(number, SourceSlice(number, frame))
     return [slices[number] for number in sorted(slices)]
 
 
-def volumes_of(source: Image) -> Iterator[Image]:
+def split_into_volumes(source: Image) -> Iterator[Image]:
     """Each volume of a series of several as an image of the frames that it was read from, without its voxels."""
     origin = source.source
     stacks = origin.header.get("volumes", ()) if origin is not None and origin.is_dicom else ()
@@ -99,7 +101,7 @@ def _unread() -> Array:
     raise NotImplementedError("a volume of a series that results are written on is not read")
 
 
-def refuse_placeless(slices: list[Slice], geometry: Geometry, where: str) -> None:
+def refuse_placeless(slices: list[SourceSlice], geometry: Geometry, where: str) -> None:
     """Refuse an image on which no result can be placed; without a frame of reference it has no place, PS3.3 A.51.3."""
     if geometry.is_volume and slices[0].frame.frame_of_reference is None:
         raise FormatError("the image states no FrameOfReferenceUID (0020,0052)", where, "Write .nii.gz instead")
@@ -115,7 +117,7 @@ def _number(frame: Frame, geometry: Geometry) -> int:
         if frame.shape != geometry.shape:
             raise GeometryError("another size than its image", frame.name, "Give the map on the image's own grid")
         return frame.number
-    placed = placement(frame.plane, *frame.shape, geometry, frame.name)
+    placed = seg_planes.place_frame(frame.plane, *frame.shape, geometry, frame.name)
     number = int(placed.origin[2])
     same = placed.origin[:2].tolist() == [0, 0] and frame.shape == (geometry.shape[1], geometry.shape[0])
     if not (same and placed.column_step.tolist() == [1, 0, 0] and placed.row_step.tolist() == [0, 1, 0]):
@@ -125,7 +127,7 @@ def _number(frame: Frame, geometry: Geometry) -> int:
     return number
 
 
-def marked_slices(label_map: NDArray[Any], slices: list[Slice], where: str) -> list[Slice]:
+def marked_slices(label_map: NDArray[Any], slices: list[SourceSlice], where: str) -> list[SourceSlice]:
     """The slices on which a map marks something; one slice of an empty map, because a result has at least one frame."""
     marked = set(np.nonzero(label_map.any(axis=(0, 1)))[0].tolist())
     missing = marked - {part.number for part in slices}
@@ -149,7 +151,7 @@ def box_in_slices(corners: Floats, geometry: Geometry) -> tuple[Floats, Floats, 
     return np.clip(low[:2], 0, size), np.clip(high[:2], 0, size), range(first, last)
 
 
-def places_of(slices: list[Slice], geometry: Geometry) -> dict[str, Any]:
+def placing_arguments(slices: list[SourceSlice], geometry: Geometry) -> dict[str, Any]:
     """The arguments of highdicom that place the slices as the source does; slices as far apart as in its grid.
 
     PS3.3 C.7.6.16.2.1
@@ -174,9 +176,9 @@ def places_of(slices: list[Slice], geometry: Geometry) -> dict[str, Any]:
 
 def _thickness(frame: Frame) -> float | None:
     """The slice thickness that the source states, which need not be the distance of its slices. PS3.3 C.7.6.2.1"""
-    dataset = read_header(frame.path).dataset
-    measures = (first_item(groups, "PixelMeasuresSequence") for groups in frame_groups(dataset, frame.number))
-    thicknesses = (lenient(one, "SliceThickness") for one in (*measures, dataset) if one is not None)
+    dataset = header_reading.read_header(frame.path).dataset
+    measures = (tags.first_item(groups, "PixelMeasuresSequence") for groups in tags.frame_groups(dataset, frame.number))
+    thicknesses = (tags.lenient_number(one, "SliceThickness") for one in (*measures, dataset) if one is not None)
     return next((size for size in thicknesses if size is not None and size > 0), None)
 
 
@@ -185,27 +187,27 @@ def _normal(geometry: Geometry) -> NDArray[np.floating]:
     return normal / np.linalg.norm(normal)
 
 
-def sources_of(slices: list[Slice]) -> list[Dataset]:
+def source_headers(slices: list[SourceSlice]) -> list[Dataset]:
     """The headers that highdicom copies from, each file once; of several multi-frame files it takes only the first.
 
     Raises FormatError where one lacks a UID by which the result names it.
     """
-    files = {part.frame.path: read_header(part.frame.path) for part in slices}
+    files = {part.frame.path: header_reading.read_header(part.frame.path) for part in slices}
     for path, head in files.items():
         for keyword in IDENTIFIERS:
-            if not text(head.dataset, keyword):
-                problem = f"{named(keyword)} is missing, by which a result names its image"
+            if not tags.text(head.dataset, keyword):
+                problem = f"{tags.keyword_with_tag(keyword)} is missing, by which a result names its image"
                 raise FormatError(problem, str(path), "Write .nii.gz, or export the series again")
     several = [path for path, head in files.items() if "NumberOfFrames" in head.dataset]
     if slices[0].frame.plane is None:  # of pictures of a kind that may have frames highdicom asks for groups
         several = list(files)
     if several:
         head = files[several[0]]
-        return [_with_groups(completed(head.library), frames_of(head))]
-    return [completed(head.library) for head in files.values()]
+        return [_with_groups(complete_for_highdicom(head.library), file_frames.list_frames(head))]
+    return [complete_for_highdicom(head.library) for head in files.values()]
 
 
-def correct_frames(dataset: Dataset, slices: list[Slice], places: dict[str, Any]) -> None:
+def correct_frames(dataset: Dataset, slices: list[SourceSlice], places: dict[str, Any]) -> None:
     """Correct what highdicom states of a multi-frame result's places and sources. places: as `places_of` gives them"""
     if places:  # highdicom takes the source's, and for a step that these lack the gaps between the frames
         dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
@@ -216,22 +218,24 @@ def correct_frames(dataset: Dataset, slices: list[Slice], places: dict[str, Any]
     if measures is not None and not (measures and "PixelSpacing" in measures[0]):
         del groups.PixelMeasuresSequence  # of pixels without a size
     # How a picture lies towards the patient is stated where the source knows it, and left empty elsewhere, C.7.6.1.
-    dataset.PatientOrientation = read_header(slices[0].frame.path).library.get("PatientOrientation") or None
+    dataset.PatientOrientation = (
+        header_reading.read_header(slices[0].frame.path).library.get("PatientOrientation") or None
+    )
 
 
-def _name_sources(derived: Dataset, slices: list[Slice]) -> None:
+def _name_sources(derived: Dataset, slices: list[SourceSlice]) -> None:
     """Name the frames of several multi-frame files as those that were segmented. PS3.3 C.7.6.16.2.6 and C.12.2"""
-    files = {part.frame.path: read_header(part.frame.path).dataset for part in slices}
+    files = {part.frame.path: header_reading.read_header(part.frame.path).dataset for part in slices}
     if len(files) < 2 or not any("NumberOfFrames" in dataset for dataset in files.values()):
         return  # highdicom has named them
-    instances = [reference_to(dataset) for dataset in files.values()]
+    instances = [reference_object(dataset) for dataset in files.values()]
     derived.SourceImageSequence = derived.ReferencedSeriesSequence[0].ReferencedInstanceSequence = instances
     positions = np.array([part.frame.plane.position for part in slices if part.frame.plane is not None])
     for groups in derived.PerFrameFunctionalGroupsSequence:
         position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=np.float64)
         frame = slices[int(np.linalg.norm(positions - position, axis=1).argmin())].frame
-        image, derivation = reference_to(files[frame.path]), Dataset()
-        if (lenient(files[frame.path], "NumberOfFrames") or 1) > 1:
+        image, derivation = reference_object(files[frame.path]), Dataset()
+        if (tags.lenient_number(files[frame.path], "NumberOfFrames") or 1) > 1:
             image.ReferencedFrameNumber = frame.number + 1
         image.SpatialLocationsPreserved = "YES"
         image.PurposeOfReferenceCodeSequence = [_code_item(codes.DCM.SourceImageForImageProcessingOperation)]
@@ -240,10 +244,10 @@ def _name_sources(derived: Dataset, slices: list[Slice]) -> None:
         groups.DerivationImageSequence = [derivation]
 
 
-def reference_to(dataset: Elements) -> Dataset:
+def reference_object(dataset: Elements) -> Dataset:
     reference = Dataset()
-    reference.ReferencedSOPClassUID = text(dataset, "SOPClassUID")
-    reference.ReferencedSOPInstanceUID = text(dataset, "SOPInstanceUID")
+    reference.ReferencedSOPClassUID = tags.text(dataset, "SOPClassUID")
+    reference.ReferencedSOPInstanceUID = tags.text(dataset, "SOPInstanceUID")
     return reference
 
 
@@ -251,7 +255,7 @@ def _code_item(code: SRCode) -> highdicom.sr.CodedConcept:
     return highdicom.sr.CodedConcept(*code[:3])
 
 
-def completed(dataset: Dataset) -> Dataset:
+def complete_for_highdicom(dataset: Dataset) -> Dataset:
     """The data set as highdicom takes it: an empty value for each attribute that may be unknown (type 2).
 
     Without its character sets and `AS_STATED` values, which `repeat_elements` gives the result, and without codes of
@@ -316,13 +320,13 @@ def repeat_elements(dataset: Dataset, source: Path, names: Iterable[str]) -> Non
     names: that the result adds
     highdicom must see none of these: it would parse them, and refuse odd values. `completed` has hidden them from it.
     """
-    head = read_header(source)
+    head = header_reading.read_header(source)
     _state_character_sets(dataset, head.dataset, names)
     library = head.library
     for keyword in AS_STATED:
         if keyword in library:
             dataset[keyword] = library[keyword]
-    zone = text(head.dataset, "TimezoneOffsetFromUTC")
+    zone = tags.text(head.dataset, "TimezoneOffsetFromUTC")
     if ZONE.fullmatch(zone):  # a result whose source states no zone states none, and has this machine's time
         dataset.TimezoneOffsetFromUTC = zone
         date_result(dataset, time.time())
@@ -345,7 +349,7 @@ def _state_character_sets(dataset: Dataset, source: Elements, names: Iterable[st
 
     highdicom refuses some that the standard allows, such as those of Japan and Korea.
     """
-    character_sets = words(source, "SpecificCharacterSet")
+    character_sets = tags.words(source, "SpecificCharacterSet")
     if not all(name.isascii() for name in names):
         dataset.SpecificCharacterSet = UTF_8
     elif any(character_sets):

@@ -27,16 +27,16 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.header import Header, read_header
-from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE
-from isocenter.files.dicom.tags import items, lenient, text, whole
-from isocenter.files.dicom.warnings import quiet
-from isocenter.files.dicom.writing.answers import Result, answer_path
-from isocenter.files.dicom.writing.new_object import Reader
-from isocenter.files.dicom.writing.source_planes import box_in_slices, completed, repeat_elements
+from isocenter.files.dicom import header_reading, library_warnings, tags
+from isocenter.files.dicom.header_reading import Header
+from isocenter.files.dicom.reading.sr_reading import NOT_DETECTED_CODE
+from isocenter.files.dicom.writing import dicom_answers, source_planes
+from isocenter.files.dicom.writing.dicom_answers import Result
+from isocenter.files.dicom.writing.new_object import ReadingPerson
 from isocenter.files.dicom.writing.stamp import Stamp
-from isocenter.files.storage.atomic import written
-from isocenter.values import MOST_FRAMES, Finding, Floats, Image, Label
+from isocenter.files.storage import atomic
+from isocenter.values import Finding, Floats, Image, Label
+from isocenter.values.finding import MOST_FRAMES
 
 CERTAINTY = sr.CodedConcept("111012", "DCM", "Certainty of Finding")
 PROBABILITY = sr.CodedConcept("122157", "DCM", "Probability")
@@ -84,7 +84,7 @@ UCUM = {
 
 def reports(result: Result, path: Path) -> Iterator[Path]:
     """The report of a result."""
-    target = answer_path(path, "report")
+    target = dicom_answers.path_of_object(path, "report")
     write_report(
         result.findings,
         result.source,
@@ -115,7 +115,7 @@ class _Images:
     files: Mapping[str, Dataset]
     slices: Mapping[int, tuple[str, int]]
 
-    def named(self, slice_: int) -> tuple[Dataset, list[int] | None]:
+    def image_of_slice(self, slice_: int) -> tuple[Dataset, list[int] | None]:
         """(image of a slice, its frame from 1 in a list where it has frames)."""
         name, frame = self.slices[slice_]
         image = self.files[name]
@@ -133,7 +133,7 @@ def write_report(
     is_empty: bool = False,
     least_score: float = 0.0,
     limits: Sequence[str] = (),
-    reader: Reader | None = None,
+    reader: ReadingPerson | None = None,
     others: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> None:
@@ -168,7 +168,7 @@ def write_report(
         placed = _Groups(images, source, _segments(segmentations), looked, plain)
         if is_empty:
             yield _nothing(classes, looked)
-        yield from placed.of(findings)
+        yield from placed.group_findings(findings)
 
     names = [*classes, *limits, *_names_in(findings)]
     marks_only = all(one.box is not None for one in findings)
@@ -218,13 +218,18 @@ def _write(
     device: str,
     description: str,
     segmentations: Sequence[Path] = (),
-    reader: Reader | None = None,
+    reader: ReadingPerson | None = None,
     overwrite: bool,
 ) -> None:
     """A report of groups on images. groups: makes them of `_Images`; names: that the report adds"""
     try:
-        with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
-            heads = {name: read_header(Path(name)) for name in dict.fromkeys(name for name, _ in slices.values())}
+        with (
+            library_warnings.collect_warnings()
+        ):  # highdicom warns about unusual names, and prints the patient's with the warning
+            heads = {
+                name: header_reading.read_header(Path(name))
+                for name in dict.fromkeys(name for name, _ in slices.values())
+            }
             files = {name: _reference(head) for name, head in heads.items()}
             first, content = next(iter(heads)), list(groups(_Images(files, slices)))
             if not content:
@@ -233,9 +238,9 @@ def _write(
             report = _report(
                 content[:1],
                 [
-                    completed(heads[first].library),
+                    source_planes.complete_for_highdicom(heads[first].library),
                     *files.values(),
-                    *(_reference(read_header(p)) for p in segmentations),
+                    *(_reference(header_reading.read_header(p)) for p in segmentations),
                 ],
                 f"{device}\0{version('isocenter')}",
                 description,
@@ -244,12 +249,12 @@ def _write(
             *context, measured = report.ContentSequence
             measured.ContentSequence = Items(one for group in content for one in group)
             report.ContentSequence = Items([*context, _image_library(heads[first], files), measured])
-            repeat_elements(report, Path(first), names)
+            source_planes.repeat_elements(report, Path(first), names)
     except (ValueError, TypeError, AttributeError, KeyError, StopIteration) as error:
         # What highdicom raises at a deficient source.
         problem = f"no report can be written on this source ({error})"
         raise FormatError(problem, str(path), "Use predictions.csv, or repair the source's header") from error
-    with quiet(), written(Path(path), overwrite=overwrite) as partial:
+    with library_warnings.collect_warnings(), atomic.write_whole(Path(path), overwrite=overwrite) as partial:
         report.save_as(partial)
 
 
@@ -272,9 +277,9 @@ def _reference(head: Header) -> Dataset:
     """The elements of an image by which a report names it: hundreds of whole headers would take seconds."""
     evidence = Dataset()
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(evidence, keyword, text(head.dataset, keyword))
+        setattr(evidence, keyword, tags.text(head.dataset, keyword))
     if "NumberOfFrames" in head.dataset:
-        evidence.NumberOfFrames = whole(head.dataset, "NumberOfFrames", head.where)
+        evidence.NumberOfFrames = tags.whole_number(head.dataset, "NumberOfFrames", head.where)
     return evidence
 
 
@@ -287,7 +292,7 @@ def _image_library(first: Header, files: Mapping[str, Dataset]) -> Dataset:
 def _descriptors(first: Header) -> Iterator[Dataset]:
     """Modality, frame of reference, size and spacing, as far as they are stated."""
     acquired = sr.RelationshipTypeValues.HAS_ACQ_CONTEXT
-    modality, frame = text(first.dataset, "Modality"), text(first.dataset, "FrameOfReferenceUID")
+    modality, frame = tags.text(first.dataset, "Modality"), tags.text(first.dataset, "FrameOfReferenceUID")
     concept = next((one for one in codes.cid29.concepts.values() if one.value == modality), None)
     if concept is not None:
         yield sr.CodeContentItem(codes.DCM.Modality, _concept_of(concept), acquired)
@@ -295,7 +300,7 @@ def _descriptors(first: Header) -> Iterator[Dataset]:
         yield sr.UIDRefContentItem(codes.DCM.FrameOfReferenceUID, frame, acquired)
     pixels = sr.CodedConcept("{pixels}", "UCUM", "Pixels")
     for name, keyword in ((codes.DCM.PixelDataRows, "Rows"), (codes.DCM.PixelDataColumns, "Columns")):
-        if (size := lenient(first.dataset, keyword)) is not None:
+        if (size := tags.lenient_number(first.dataset, keyword)) is not None:
             yield sr.NumContentItem(name, size, pixels, relationship_type=acquired)
 
 
@@ -318,7 +323,7 @@ def _container(name: SRCode, content: Sequence[Dataset]) -> Dataset:
 
 
 def _report(
-    groups: Sequence[Group], evidence: list[Dataset], device: str, description: str, reader: Reader | None
+    groups: Sequence[Group], evidence: list[Dataset], device: str, description: str, reader: ReadingPerson | None
 ) -> sr.Comprehensive3DSR:
     # The UID names the device and not the report (PS3.16 TID 1004): each version of a model keeps its own.
     uid = highdicom.UID(Stamp("2.25", device, 0.0).uid("device"))
@@ -353,7 +358,7 @@ def _report(
     )
 
 
-def _person(reader: Reader) -> sr.ObserverContext:
+def _person(reader: ReadingPerson) -> sr.ObserverContext:
     named = sr.PersonObserverIdentifyingAttributes(
         reader.person_name, login_name=reader.name, organization_name=reader.organisation
     )
@@ -386,7 +391,7 @@ class _Groups:
     looked: sr.AlgorithmIdentification
     plain: sr.AlgorithmIdentification
 
-    def of(self, findings: Sequence[Finding]) -> Iterator[Group]:
+    def group_findings(self, findings: Sequence[Finding]) -> Iterator[Group]:
         """One group for each answer, in their order."""
         for rows in _answers(findings):
             frame = rows[0].frame
@@ -399,11 +404,13 @@ class _Groups:
 
     def _box(self, finding: Finding, frame: int | None) -> Group:
         """A planar region, or the regions of a volume."""
-        (x0, y0), (x1, y1), through = box_in_slices(np.asarray(finding.value, dtype=np.float64), self.source.geometry)
+        (x0, y0), (x1, y1), through = source_planes.box_in_slices(
+            np.asarray(finding.value, dtype=np.float64), self.source.geometry
+        )
         numbers = [n for n in (through if frame is None else [frame]) if n in self.images.slices]
         if not numbers:
             raise ValueError("a box on slices that were filled in")
-        regions = [_rectangle(np.array([x0, y0, x1, y1]), *self.images.named(n)) for n in numbers]
+        regions = [_rectangle(np.array([x0, y0, x1, y1]), *self.images.image_of_slice(n)) for n in numbers]
         described: dict[str, Any] = {
             "tracking_identifier": _tracking(f"finding {finding.box + 1}" if finding.box is not None else "", frame),
             "finding_type": _concept(finding),
@@ -431,9 +438,9 @@ class _Groups:
         segment = None if first.label is None else self.segments.get((first.label, name))
         if not _is_marked(first):
             absent = sr.QualitativeEvaluation(kind, _concept_of(codes.SCT.Absent))
-            return self._unplaced(frame, qualitative_evaluations=[absent], **described)
+            return self._group_without_place(frame, qualitative_evaluations=[absent], **described)
         if segment is None:
-            return self._unplaced(frame, finding_type=kind, **described)
+            return self._group_without_place(frame, finding_type=kind, **described)
         # Of a picture too: a reference by frame and segment, as TID 1410 has it here, is not valid. PS3.3 C.17.3.5
         series = sr.SourceSeriesForSegmentation(next(iter(self.images.files.values())).SeriesInstanceUID)
         referred = sr.ReferencedSegment(segment.sop_class, segment.instance, segment.number, source_series=series)
@@ -446,7 +453,7 @@ class _Groups:
         first, evaluations, measurements = findings[0], list[sr.QualitativeEvaluation](), list[sr.Measurement]()
         concepts = {finding.concept: _concept(finding) for finding in findings}
         for finding in findings:
-            evaluations += [sr.QualitativeEvaluation(name, value) for name, value in _evaluated(finding, concepts)]
+            evaluations += [sr.QualitativeEvaluation(name, value) for name, value in _evaluations(finding, concepts)]
             if _is_number(finding.probability):
                 measurements.append(sr.Measurement(*_chance(finding, is_only=len(findings) == 1)))
             if (measured := _with_interval(finding, concepts[finding.concept])) is not None:
@@ -454,7 +461,7 @@ class _Groups:
             measurements += _bounds(finding)
         if not (evaluations or measurements):
             return None
-        return self._unplaced(
+        return self._group_without_place(
             frame,
             tracking_identifier=_tracking(first.group or first.concept, frame),
             algorithm_id=self.plain,
@@ -462,10 +469,10 @@ class _Groups:
             qualitative_evaluations=evaluations or None,
         )
 
-    def _unplaced(self, frame: int | None, **described: Any) -> sr.MeasurementsAndQualitativeEvaluations:
+    def _group_without_place(self, frame: int | None, **described: Any) -> sr.MeasurementsAndQualitativeEvaluations:
         """A group of the whole image, or of a frame of it."""
         if frame is not None:
-            image, number = self.images.named(frame)
+            image, number = self.images.image_of_slice(frame)
             named = sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID, number)
             described["source_images"] = [named]
         return sr.MeasurementsAndQualitativeEvaluations(**described)
@@ -486,9 +493,9 @@ def _segments(segmentations: Mapping[Path, Sequence[Label]]) -> dict[tuple[int, 
     """{(value, name) of a label: its segment}; labels become segments in the order of their values."""
     found: dict[tuple[int, str], _Segment] = {}
     for path, labels in segmentations.items():
-        head = read_header(path).dataset
-        named = text(head, "SOPClassUID"), text(head, "SOPInstanceUID")
-        numbers = [whole(item, "SegmentNumber", str(path)) for item in items(head, "SegmentSequence")]
+        head = header_reading.read_header(path).dataset
+        named = tags.text(head, "SOPClassUID"), tags.text(head, "SOPInstanceUID")
+        numbers = [tags.whole_number(item, "SegmentNumber", str(path)) for item in tags.items(head, "SegmentSequence")]
         ordered = sorted((label for label in labels if label.value), key=lambda label: label.value)
         for label, number in zip(ordered, [number for number in numbers if number], strict=True):
             found.setdefault((label.value, label.name), _Segment(*named, number))
@@ -529,7 +536,7 @@ def _names_in(findings: Sequence[Finding]) -> list[str]:
     return [text for one in findings for text in (one.concept, one.group, one.unit, *(one.possible or ()))]
 
 
-def _evaluated(finding: Finding, classes: Mapping[str, Concept]) -> Iterator[tuple[Concept, Concept]]:
+def _evaluations(finding: Finding, classes: Mapping[str, Concept]) -> Iterator[tuple[Concept, Concept]]:
     """(name, value) of the called class and those that are not ruled out, or of a finding's presence."""
     if finding.called:
         yield own_concept(finding.group), classes[finding.concept]
@@ -548,7 +555,7 @@ def _chance(finding: Finding, *, is_only: bool = True) -> tuple[Concept, float, 
     """(name, value, unit) of its probability. is_only: in its group, so that its name is a coded one"""
     name = PROBABILITY if finding.calibrated else CERTAINTY
     name = name if is_only else own_concept(f"Probability of {finding.concept}")
-    return name, _rounded(100 * (finding.probability or 0.0)), codes.UCUM.Percent
+    return name, _round(100 * (finding.probability or 0.0)), codes.UCUM.Percent
 
 
 def _with_interval(finding: Finding, name: Concept) -> sr.Measurement | None:
@@ -560,17 +567,17 @@ def _with_interval(finding: Finding, name: Concept) -> sr.Measurement | None:
     properties = sr.MeasurementProperties()
     for end, value in ends.items():
         if _is_number(value):
-            away = _rounded(abs(value - finding.value))
+            away = _round(abs(value - finding.value))
             relation = sr.RelationshipTypeValues.HAS_PROPERTIES
             properties.append(sr.NumContentItem(end, away, unit, relationship_type=relation))
-    return sr.Measurement(name, _rounded(finding.value), unit, properties=properties if len(properties) else None)
+    return sr.Measurement(name, _round(finding.value), unit, properties=properties if len(properties) else None)
 
 
 def _bounds(finding: Finding) -> Iterator[sr.Measurement]:
     """The ends of the interval of a finding without a number, at which they would stand."""
     for words, end in (("Lower bound of", finding.low), ("Upper bound of", finding.high)):
         if finding.value is None and _is_number(end):
-            yield sr.Measurement(own_concept(f"{words} {finding.concept}"), _rounded(end), _unit(finding.unit))
+            yield sr.Measurement(own_concept(f"{words} {finding.concept}"), _round(end), _unit(finding.unit))
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -578,7 +585,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _rounded(value: float) -> float:
+def _round(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 

@@ -12,12 +12,10 @@ from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from isocenter.files.dicom import header_reading, library_warnings, tags
 from isocenter.files.dicom.character_sets import UTF_8
-from isocenter.files.dicom.header import read_header
-from isocenter.files.dicom.tags import text
-from isocenter.files.dicom.warnings import quiet
-from isocenter.files.dicom.writing.source_planes import date_result
-from isocenter.files.storage.atomic import written
+from isocenter.files.dicom.writing import source_planes
+from isocenter.files.storage import atomic
 
 # UIDs that a writer makes up, beside those of the object and its series.
 OWN = frozenset({"DimensionOrganizationUID", "TrackingUID"})
@@ -50,25 +48,25 @@ class Stamp:
 
 def stamped_uids(path: Path, by: Stamp) -> dict[str, str]:
     """{UID: its UID under the stamp} of a result's DICOM file and of its series, for results that refer to it."""
-    head = read_header(path).dataset
+    head = header_reading.read_header(path).dataset
     series = Stamp(by.root, by.series or by.key, by.at)
     return {
-        text(head, "SOPInstanceUID"): by.uid("SOPInstanceUID"),
-        text(head, "SeriesInstanceUID"): series.uid("SeriesInstanceUID"),
+        tags.text(head, "SOPInstanceUID"): by.uid("SOPInstanceUID"),
+        tags.text(head, "SeriesInstanceUID"): series.uid("SeriesInstanceUID"),
     }
 
 
-def stamped(path: Path, by: Stamp, others: Mapping[str, str] = MappingProxyType({})) -> Dataset:
+def apply_stamp(path: Path, by: Stamp, others: Mapping[str, str] = MappingProxyType({})) -> Dataset:
     """Rewrite a result's DICOM file with the UIDs and times of a stamp, and its text in the series description.
 
     others: `stamped_uids` of the results to which it may refer; references to all other objects stay
     Returns what was written.
     """
-    with quiet():  # pydicom warns with values of the source, which are a patient's
-        return _stamped(path, by, {**others, **stamped_uids(path, by)})
+    with library_warnings.collect_warnings():  # pydicom warns with values of the source, which are a patient's
+        return _rewrite(path, by, {**others, **stamped_uids(path, by)})
 
 
-def _stamped(path: Path, by: Stamp, renamed: dict[str, str]) -> Dataset:
+def _rewrite(path: Path, by: Stamp, renamed: dict[str, str]) -> Dataset:
     dataset = dcmread(path)
     for element, is_own in _uids(dataset):
         old = str(element.value)
@@ -76,7 +74,7 @@ def _stamped(path: Path, by: Stamp, renamed: dict[str, str]) -> Dataset:
             renamed.setdefault(old, by.uid(f"{element.keyword} {len(renamed)}"))
         element.value = renamed.get(old, element.value)
     dataset.InstanceNumber = by.number
-    date_result(dataset, by.at)
+    source_planes.date_result(dataset, by.at)
     description = str(dataset.get("SeriesDescription") or "")
     if by.text and by.text not in description:
         described = f"{description}, {by.text}".removeprefix(", ")
@@ -85,7 +83,7 @@ def _stamped(path: Path, by: Stamp, renamed: dict[str, str]) -> Dataset:
             dataset.SpecificCharacterSet = UTF_8
         dataset.SeriesDescription = described[:LONGEST]
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    with written(path, overwrite=True) as partial:
+    with atomic.write_whole(path, overwrite=True) as partial:
         dataset.save_as(partial, enforce_file_format=True)
     return dataset
 

@@ -11,12 +11,12 @@ from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from isocenter.files.dicom.header import read_header
+from isocenter.files import surface_mesh
+from isocenter.files.dicom import header_reading
 from isocenter.files.dicom.uids import ENCAPSULATED_STL
-from isocenter.files.dicom.writing.answers import Result, answer_path
-from isocenter.files.dicom.writing.new_object import made_on_source, new_object, save
-from isocenter.files.dicom.writing.source_planes import reference_to, refuse_placeless, slices_of, sources_of
-from isocenter.files.surface import Surface, stl_bytes, surfaces_of
+from isocenter.files.dicom.writing import dicom_answers, new_object, source_planes
+from isocenter.files.dicom.writing.dicom_answers import Result
+from isocenter.files.surface_mesh import SurfaceMesh
 from isocenter.values import Label
 
 SERIES_NUMBER = 104
@@ -29,24 +29,28 @@ def surface_objects(result: Result, path: Path) -> Iterator[Path]:
     Raises FormatError for an image that is no volume in mm, and for one without a frame of reference.
     """
     where, geometry = str(path), result.source.geometry
-    slices = slices_of(result.source, where)
-    refuse_placeless(slices, geometry, where)
+    slices = source_planes.source_slices(result.source, where)
+    source_planes.refuse_placeless(slices, geometry, where)
     first = slices[0].frame.path
-    with made_on_source("surface", where):
-        head = sources_of(slices)[0]
+    with new_object.make_on_source("surface", where):
+        head = source_planes.source_headers(slices)[0]
     files = dict.fromkeys(part.frame.path for part in slices)
-    images = [reference_to(read_header(file).dataset) for file in files]
+    images = [source_planes.reference_object(header_reading.read_header(file).dataset) for file in files]
     for part, mask, labels in result.label_maps:
-        for number, (label, surface) in enumerate(surfaces_of(mask, labels, geometry, where), start=1):
-            target = answer_path(path, "stl", part, number)
-            with made_on_source("surface", where):
+        for number, (label, surface) in enumerate(
+            surface_mesh.surfaces_of_structures(mask, labels, geometry, where), start=1
+        ):
+            target = dicom_answers.path_of_object(path, "stl", part, number)
+            with new_object.make_on_source("surface", where):
                 stl = _object(label, surface, head, images, result.algorithm)
-            save(stl, first, [label.name], target, overwrite=False)
+            new_object.save_object(stl, first, [label.name], target, overwrite=False)
             yield target
 
 
-def _object(label: Label, surface: Surface, head: Dataset, images: Sequence[Dataset], algorithm: str) -> Dataset:
-    stl = new_object(ENCAPSULATED_STL, "M3D", ExplicitVRLittleEndian, head, SERIES_NUMBER, f"Surface {label.name}")
+def _object(label: Label, surface: SurfaceMesh, head: Dataset, images: Sequence[Dataset], algorithm: str) -> Dataset:
+    stl = new_object.create_object(
+        ENCAPSULATED_STL, "M3D", ExplicitVRLittleEndian, head, SERIES_NUMBER, f"Surface {label.name}"
+    )
     stl.FrameOfReferenceUID, stl.PositionReferenceIndicator = head.FrameOfReferenceUID, None
     now = datetime.now()
     stl.ContentDate, stl.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
@@ -61,7 +65,7 @@ def _object(label: Label, surface: Surface, head: Dataset, images: Sequence[Data
     if label.colour:
         stl.RecommendedDisplayCIELabValue = list(CIELabColor.from_rgb(*label.colour).value)
     stl.MIMETypeOfEncapsulatedDocument = "model/stl"
-    document = stl_bytes(surface.in_lps(), "Isocenter SPACE=LPS mm")
+    document = surface_mesh.stl_bytes(surface.in_lps(), "Isocenter SPACE=LPS mm")
     stl.EncapsulatedDocumentLength = len(document)
     stl.EncapsulatedDocument = document + b"\0" * (len(document) % 2)
     return stl

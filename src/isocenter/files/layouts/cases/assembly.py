@@ -12,29 +12,28 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from isocenter.errors import DatasetError, counted, listed
-from isocenter.files.index import references_in
-from isocenter.files.layouts.cases.classes import mask_regions, with_classes_by_rule
-from isocenter.files.layouts.cases.folder import PACKED, Folder, Member, stem_of
-from isocenter.files.layouts.cases.join import (
-    OF_ONE_PERSON,
-    Join,
-    column_of_strangers,
-    join_courses,
-    join_table,
-    part_named,
-    parts_named,
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files import _patient_names, file_formats, modality_words
+from isocenter.files._patient_names import UNKNOWN, NamedPatients
+from isocenter.files.layouts import dataset_table, layout
+from isocenter.files.layouts.cases import (
+    class_labels,
+    dataset_folder,
+    known_structures,
+    opening,
+    table_join,
+    table_reading,
+    unnamed_masks,
 )
-from isocenter.files.layouts.cases.known_structures import BETWEEN, COLUMN, with_known_structures
-from isocenter.files.layouts.cases.opening import files_of, key_of, opened
-from isocenter.files.layouts.cases.table import SPREADSHEETS, TABLE_SUFFIXES, label_remedy, names_nobody, read_table
-from isocenter.files.layouts.cases.time_series import Long
-from isocenter.files.layouts.cases.unnamed_masks import masks_among, pictures_of_slices
-from isocenter.files.layouts.dataset_table import declared_by
-from isocenter.files.layouts.layout import DatasetOptions, Reading, left_out
-from isocenter.files.modality import modality_word
-from isocenter.files.patients import UNKNOWN, Patients, patients_by, patients_of
-from isocenter.values import Case, CaseRow, Dataset, DatasetTable, LazyMapping, Problem, Split
+from isocenter.files.layouts.cases.dataset_folder import PACKED, Folder, FolderMember
+from isocenter.files.layouts.cases.known_structures import BETWEEN, COLUMN
+from isocenter.files.layouts.cases.table_join import OF_ONE_PERSON, Join
+from isocenter.files.layouts.cases.table_reading import SPREADSHEETS, TABLE_SUFFIXES
+from isocenter.files.layouts.cases.time_series import LongTable
+from isocenter.files.layouts.layout import DatasetOptions, Reading
+from isocenter.values import Case, CaseRow, Dataset, LazyMapping, Problem, Split
+from isocenter.values.dataset_cases import DatasetTable
 
 # Before the name of a case whose patient nobody knows, though those of others are.
 NOBODY = "unknown-"
@@ -46,7 +45,7 @@ BOTH: frozenset[Split] = frozenset({"train", "val"})
 FEWEST = 2  # parts that are listed: one alone would leave nothing to test or to train
 
 
-def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
+def assemble_dataset(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
     """The data set.
 
     Raises DatasetError where no case is left, or none is labelled though labels are wanted.
@@ -56,9 +55,9 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     stated = _own_kinds(rows) if options.references else ""
     classes = {kind: labels for kind, labels in reading.classes.items() if labels}
     if options.references and rows and (rule := options.class_rule) is not None:
-        rows, classes["class"] = with_classes_by_rule(rows, rule, folder, options)
+        rows, classes["class"] = class_labels.with_classes_by_rule(rows, rule, folder, options)
         stated = "; ".join(filter(None, (stated, f"classes by --class-rule {rule}")))
-    rows, more = _labelled(rows, folder, options)
+    rows, more = _keep_labelled(rows, folder, options)
     if not rows:
         raise _no_case(folder, [*reading.problems, *problems])
     ids = case_ids(rows)
@@ -66,7 +65,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     join, odd = None, list[Problem]()
     if not (reading.patients or reading.is_own):
         is_table = bool(reading.columns)
-        join, odd = join_table(folder, rows, ids, options.patient, read=reading.tables, of_patients=is_table)
+        join, odd = table_join.join_table(folder, rows, ids, options.patient, read=reading.tables, of_patients=is_table)
         odd = [one for one in odd if one.severity != "note"] if is_table else odd
     odd += _unread(folder, reading, join)
     rows = join.cases if join else rows
@@ -76,17 +75,17 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         milder: Literal["warning", "note"] = "warning" if options.references else "note"
         odd = [replace(one, severity=milder) if one.severity == "error" else one for one in odd]
     firsts = [row.paths[0] for row in rows if row.paths]
-    tables = filter(None, map(Long.read, reading.courses)) if reading.is_own else folder.long_tables.values()
-    read, used, unread = join_courses(tables, list(zip(ids, patients.names, strict=True)), firsts)
-    courses = f"courses from {listed(path.name for path in used)}" if used else ""
+    tables = filter(None, map(LongTable.from_file, reading.courses)) if reading.is_own else folder.long_tables.values()
+    read, used, unread = table_join.join_courses(tables, list(zip(ids, patients.names, strict=True)), firsts)
+    courses = f"courses from {errors.list_phrase(path.name for path in used)}" if used else ""
     cases = tuple(
         _case(row, name, owner, course, reading, options)
         for row, name, owner, course in zip(rows, ids, patients.names, read, strict=True)
     )
-    name = reading.name or (stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name)
-    regions = reading.regions or (mask_regions(folder, options) if reading.classes.get("mask") else {})
+    name = reading.name or (dataset_folder.stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name)
+    regions = reading.regions or (class_labels.mask_regions(folder, options) if reading.classes.get("mask") else {})
     reading = replace(reading, rows=tuple(rows), classes=classes, regions=regions)
-    declared = declared_by(reading, options, name, patients.words, used)
+    declared = dataset_table.declarations_of_reading(reading, options, name, patients.words, used)
     dataset = Dataset(
         cases=cases,
         splits={case.id: one.split for case, one in zip(cases, rows, strict=True) if one.split is not None},
@@ -96,7 +95,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         columns=dict(reading.columns),
         regions=regions,
         readers=reading.readers,
-        modality=modality_word(options.modality or reading.modality),
+        modality=modality_words.modality_word(options.modality or reading.modality),
         patients=patients.words,
         patients_known=patients.known,
         layout="; ".join(part for part in (reading.how, stated, join.how if join else "", parted, courses) if part),
@@ -108,10 +107,10 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
             *odd,
             *unread,
             *unused,
-            *_unopened(folder, options),
+            *_unopened_notes(folder, options),
         ),
     )
-    dataset = with_known_structures(dataset, folder, found) if options.references else dataset
+    dataset = known_structures.with_known_structures(dataset, folder, found) if options.references else dataset
     return replace(dataset, table=DatasetTable(tuple(_table_rows(dataset, rows, found)), declared))
 
 
@@ -130,19 +129,21 @@ def _table_rows(dataset: Dataset, rows: Sequence[CaseRow], found: Sequence[CaseR
             yield replace(row, name=name if name not in taken else f"{name}_left_out")
 
 
-def _own_patients(cases: Sequence[CaseRow], ids: Sequence[str]) -> Patients:
+def _own_patients(cases: Sequence[CaseRow], ids: Sequence[str]) -> NamedPatients:
     """Patients of rows without a column of them: each case stands for itself."""
-    return _kept_together(cases, ids) or Patients(tuple(ids), UNKNOWN, known=False)
+    return _kept_together(cases, ids) or NamedPatients(tuple(ids), UNKNOWN, known=False)
 
 
-def _unopened(folder: Folder, options: DatasetOptions) -> Iterator[Problem]:
+def _unopened_notes(folder: Folder, options: DatasetOptions) -> Iterator[Problem]:
     """The note on packed files and spreadsheets, which may hold more images, labels or patients."""
     suffixes = (*PACKED, *SPREADSHEETS)
     here = () if folder.is_file or not options.references else folder.members
     names = [one.path.relative_to(folder.root).as_posix() for one in here if one.path.name.lower().endswith(suffixes)]
     if names:
         remedy = "Unpack archives, and save tables as CSV in UTF-8, if the data set lacks what they hold"
-        yield Problem("note", f"{listed(names)}", why="neither packed files nor spreadsheets are read", remedy=remedy)
+        yield Problem(
+            "note", f"{errors.list_phrase(names)}", why="neither packed files nor spreadsheets are read", remedy=remedy
+        )
 
 
 def _unread(folder: Folder, reading: Reading, join: Join | None) -> list[Problem]:
@@ -152,7 +153,9 @@ def _unread(folder: Folder, reading: Reading, join: Join | None) -> list[Problem
     used = (*reading.tables, *([join.path] if join else []))
     others = [one.path.name for one in folder.tables or folder.text_tables if one.path not in used]
     remedy = "Put what is missing into the table with the labels"
-    note = Problem("note", f"{listed(others)} next to {reading.tables[0].name}", why="not read", remedy=remedy)
+    note = Problem(
+        "note", f"{errors.list_phrase(others)} next to {reading.tables[0].name}", why="not read", remedy=remedy
+    )
     return [note] if others else []
 
 
@@ -168,11 +171,11 @@ def case_ids(cases: Sequence[CaseRow]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     called = Counter(joined)
-    free = {name: _numbered(name, called) for name in called}
+    free = {name: _numbered_names(name, called) for name in called}
     return [next(free[name]) if called[name] > 1 else name for name in joined]
 
 
-def _numbered(name: str, called: Collection[str]) -> Iterator[str]:
+def _numbered_names(name: str, called: Collection[str]) -> Iterator[str]:
     """The name with each number with which no other is called: of x.png, x.jpg and x_1.png the last is x_1."""
     return (f"{name}_{n}" for n in count(1) if f"{name}_{n}" not in called)
 
@@ -180,7 +183,7 @@ def _numbered(name: str, called: Collection[str]) -> Iterator[str]:
 def _case(
     row: CaseRow, name: str, patient: str, courses: Mapping[str, Any], reading: Reading, options: DatasetOptions
 ) -> Case:
-    loaders = opened(row, reading, options)
+    loaders = opening.case_loaders(row, reading, options)
     return Case(
         id=name,
         patient=patient,
@@ -188,8 +191,8 @@ def _case(
         references=LazyMapping(loaders.references),
         covariates={**row.covariates, **courses},
         group=row.group,
-        files=files_of(row),
-        key=key_of(row, reading, options),
+        files=opening.files_of_case(row),
+        key=opening.case_key(row, reading, options),
     )
 
 
@@ -198,7 +201,7 @@ def _whole(cases: Sequence[CaseRow]) -> tuple[list[CaseRow], list[Problem]]:
     empty: dict[str, list[Path]] = {}
     sizes: dict[Path, int] = {}
     for case in cases:
-        for path in files_of(case):
+        for path in opening.files_of_case(case):
             if path not in sizes:
                 sizes[path] = path.stat().st_size if path.is_file() else 1
             if sizes[path] == 0:
@@ -212,22 +215,24 @@ def _whole(cases: Sequence[CaseRow]) -> tuple[list[CaseRow], list[Problem]]:
 
 def _own_kinds(rows: Sequence[CaseRow]) -> str:
     """The kinds of reference that images' own files hold, in words."""
-    kinds = listed(dict.fromkeys(kind for row in rows for path in row.paths for kind in references_in(path)))
+    kinds = errors.list_phrase(
+        dict.fromkeys(kind for row in rows for path in row.paths for kind in file_formats.references_in(path))
+    )
     return f"{kinds} in the images' own files" if kinds else ""
 
 
-def _labelled(
+def _keep_labelled(
     cases: list[CaseRow], folder: Folder, options: DatasetOptions
 ) -> tuple[list[CaseRow], tuple[Problem, ...]]:
     """The cases with a reference, where references are wanted."""
     if not options.references or not cases:
         return cases, ()
-    labelled = [row for row in cases if row.references or any(map(references_in, row.paths))]
+    labelled = [row for row in cases if row.references or any(map(file_formats.references_in, row.paths))]
     if not labelled:
         raise _no_labels(cases, folder, options)
-    bare = [row.name for row in cases if not (row.references or any(map(references_in, row.paths)))]
-    what = f"{len(bare)} of {counted(len(cases), 'image')} without a label"
-    problems = left_out(bare, what, "Add their labels, or remove the images", "warning")
+    bare = [row.name for row in cases if not (row.references or any(map(file_formats.references_in, row.paths)))]
+    what = f"{len(bare)} of {errors.count_phrase(len(cases), 'image')} without a label"
+    problems = layout.left_out_problem(bare, what, "Add their labels, or remove the images", "warning")
     return labelled, problems
 
 
@@ -240,18 +245,20 @@ def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions
     remedy = "Add class folders, a labels/ or masks/ folder, or a table with a label column"
     if len(cases) > 1:
         remedy += "; where names hold the classes, give --class-rule, as in --class-rule '_(benign|malignant)'"
-    problem = f"holds {counted(len(cases), 'image')} and no labels"
-    if drawn := [one.path.relative_to(folder.root).as_posix() for one in masks_among(folder.images, options.read)]:
+    problem = f"holds {errors.count_phrase(len(cases), 'image')} and no labels"
+    if drawn := [
+        one.path.relative_to(folder.root).as_posix() for one in unnamed_masks.masks_among(folder.images, options.read)
+    ]:
         remedy = (
             "Call each mask as its image with _mask at the end, or put both into images/ and masks/ under equal names, "
             "or give a table with the columns image and mask"
         )
-        return DatasetError(f"{problem}; by their values {listed(drawn)} may be masks", str(folder.root), remedy)
-    if maps := pictures_of_slices(folder, options.read):
-        example = maps[0].path.relative_to(folder.root).as_posix()
-        problem = (
-            f"{problem}; {counted(len(maps), 'picture looks', 'pictures look')} like a label map, as {example}, but "
+        return DatasetError(
+            f"{problem}; by their values {errors.list_phrase(drawn)} may be masks", str(folder.root), remedy
         )
+    if maps := unnamed_masks.pictures_of_slices(folder, options.read):
+        example = maps[0].path.relative_to(folder.root).as_posix()
+        problem = f"{problem}; {errors.count_phrase(len(maps), 'picture looks', 'pictures look')} like a label map, as {example}, but "
         problem += "no picture says of which slice it is"
         remedy = (
             "Make one volume (NIfTI) of the pictures of each series, on the series' grid, and put it into the folder "
@@ -259,30 +266,32 @@ def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions
         )
         return DatasetError(problem, str(folder.root), remedy)
     here = folder.tables or folder.text_tables
-    if here and (len(here) == 1 or None not in (part_named(member.path) for member in here)):  # one, or of parts
+    if here and (
+        len(here) == 1 or None not in (table_join.part_in_name(member.path) for member in here)
+    ):  # one, or of parts
         try:
-            table = read_table(here[0].path)
+            table = table_reading.read_table(here[0].path)
         except DatasetError as error:
             stated = f"{problem}; {here[0].path.name} {error.problem}"
             return error.stating(problem=stated, where=str(folder.root))
         also += f"; {table.path.name} has the columns {', '.join(table.columns)}"
-        remedy = label_remedy(table)
-        called = {*case_ids(cases), *(stem_of(path.name) for case in cases for path in case.paths)}
-        if (names := column_of_strangers(table, called)) is not None:
+        remedy = table_reading.label_remedy(table)
+        called = {*case_ids(cases), *(dataset_folder.stem_of(path.name) for case in cases for path in case.paths)}
+        if (names := table_join.column_of_strangers(table, called)) is not None:
             also += f", and {names} names none of the images"
             remedy = f"Write their file names into {names}, or name the column that has them: --column image=COLUMN"
     elif tables := [member.path.relative_to(folder.root).as_posix() for member in _tables(folder)]:
-        also += f"; tables are {listed(tables)}"
+        also += f"; tables are {errors.list_phrase(tables)}"
         remedy = "Keep one table in this folder, with a column of the images' names and one of their labels"
         if here:
             remedy = f"Name a column of labels that one of them alone has, --column label=COLUMN. Or {remedy.lower()}"
     elif sheets := [member.path.name for member in folder.members if member.suffix in SPREADSHEETS]:
-        also += f"; {listed(sheets)} cannot be read as a table"
+        also += f"; {errors.list_phrase(sheets)} cannot be read as a table"
         remedy = "Save the table as CSV in UTF-8 (in Excel: CSV UTF-8)"
     return DatasetError(f"{problem}{single}{also}", str(folder.root), remedy)
 
 
-def _tables(folder: Folder) -> list[Member]:
+def _tables(folder: Folder) -> list[FolderMember]:
     """The tables in a folder and below it that are no series and state no readings over time."""
     series = {*folder.images, *folder.long_tables}
     return [one for one in folder.members if one.suffix in TABLE_SUFFIXES and one not in series and not folder.is_file]
@@ -290,26 +299,28 @@ def _tables(folder: Folder) -> list[Member]:
 
 def _patients(
     cases: Sequence[CaseRow], ids: Sequence[str], reading: Reading, options: DatasetOptions, join: Join | None
-) -> Patients:
+) -> NamedPatients:
     column = join.column if join else reading.patient_column
     if options.patient is not None and options.patient != column:
-        return patients_by(options.patient, [case.name for case in cases])
-    owners = [None if names_nobody(case.patient) else case.patient for case in cases]
+        return _patient_names.patients_by_expression(options.patient, [case.name for case in cases])
+    owners = [None if table_reading.names_nobody(case.patient) else case.patient for case in cases]
     if not any(owners) and reading.is_own:
         return _own_patients(cases, ids)
     if not any(owners):
         in_classes = not reading.columns and all("class" in case.references for case in cases)
-        guess = patients_of([case.name for case in cases], classes=int(in_classes))
+        guess = _patient_names.patients_of([case.name for case in cases], classes=int(in_classes))
         return guess if guess.known else _kept_together(cases, ids) or replace(guess, names=tuple(ids))
     words = reading.patients or (join.patients if join else "")
     # A case without a patient stands for itself, under a name that no patient has.
     names = tuple(str(owner) if owner else f"{NOBODY}{name}" for owner, name in zip(owners, ids, strict=True))
     unknown = sum(1 for owner in owners if not owner)
     gap = f"; {unknown} cases without one stand for themselves" if unknown else ""
-    return Patients(names, f"{counted(len(set(names)), 'patient')}, identified by {words}{gap}", known=True)
+    return NamedPatients(
+        names, f"{errors.count_phrase(len(set(names)), 'patient')}, identified by {words}{gap}", known=True
+    )
 
 
-def _kept_together(cases: Sequence[CaseRow], ids: Sequence[str]) -> Patients | None:
+def _kept_together(cases: Sequence[CaseRow], ids: Sequence[str]) -> NamedPatients | None:
     """Cases of one lesion, examination or study as one, where a column names these; None where no two are."""
     for column in dict.fromkeys(name for case in cases for name in case.covariates):
         if (what := OF_ONE_PERSON.get(column.lower().replace(" ", "_"))) is None:
@@ -318,7 +329,7 @@ def _kept_together(cases: Sequence[CaseRow], ids: Sequence[str]) -> Patients | N
         names = tuple(name if owner is None else f"{what}-{owner}" for owner, name in zip(owners, ids, strict=True))
         if len(names) / MOST_TOGETHER <= len(set(names)) < len(names):
             words = f"those of one {what}, column {column}, are kept together; who has several is not known"
-            return Patients(names, words, known=False)
+            return NamedPatients(names, words, known=False)
     return None
 
 
@@ -337,7 +348,7 @@ def _absent(rows: Sequence[CaseRow], declared: Sequence[str]) -> list[Problem]:
     return [
         Problem(
             "warning",
-            f"channel {name}: {len(without)} of {counted(len(seen), 'case')} lack it",
+            f"channel {name}: {len(without)} of {errors.count_phrase(len(seen), 'case')} lack it",
             without,
             "a model learns from the other cases what it shows, and has to do without it in these",
             "Add the files where there are some",
@@ -362,15 +373,19 @@ def _with_listed_parts(cases: Sequence[CaseRow], folder: Folder) -> tuple[list[C
     stated = [(parts, lists) for lists in found if len(set((parts := _parts(lists, keys)).values())) >= FEWEST]
     whole = [(parts, lists) for parts, lists in stated if len(parts) == len(cases)]
     if not whole or any(parts != whole[0][0] for parts, _ in whole):
-        return list(cases), "", [_unused(parts, lists, len(cases)) for parts, lists in stated]
+        return list(cases), "", [_unused_lists(parts, lists, len(cases)) for parts, lists in stated]
     parts, lists = whole[0]
     parted = [replace(case, split=parts[number]) for number, case in enumerate(cases)]
-    return parted, f"parts as in {listed(path.name for _, path in lists)}", []
+    return parted, f"parts as in {errors.list_phrase(path.name for _, path in lists)}", []
 
 
-def _unused(parts: Mapping[int, Split], lists: Lists, count: int) -> Problem:
-    names, absent = listed(path.name for _, path in lists), count - len(parts)
-    why = f"{counted(absent, 'case is', 'cases are')} in none of them" if absent else "other lists name other parts"
+def _unused_lists(parts: Mapping[int, Split], lists: Lists, count: int) -> Problem:
+    names, absent = errors.list_phrase(path.name for _, path in lists), count - len(parts)
+    why = (
+        f"{errors.count_phrase(absent, 'case is', 'cases are')} in none of them"
+        if absent
+        else "other lists name other parts"
+    )
     remedy = "To use them, list every case once, or give a table with the columns case and split"
     return Problem("note", f"the parts of {names} are not used", why=why, remedy=remedy)
 
@@ -379,7 +394,7 @@ def _lists(folder: Folder) -> Iterator[Lists]:
     """The lists of each folder that has at most one for each part, and one of two parts together."""
     of_folder = defaultdict[Path, list[tuple[frozenset[Split], Path]]](list)
     for member in folder.members:
-        if member.suffix in SUFFIXES and (named := parts_named(member.path)):
+        if member.suffix in SUFFIXES and (named := table_join.parts_in_name(member.path)):
             of_folder[member.path.parent].append((BOTH if "trainval" in member.stem.lower() else named, member.path))
     for own in of_folder.values():
         kinds = {named for named, _ in own}
@@ -413,7 +428,7 @@ def _keys(cases: Sequence[CaseRow], root: Path) -> dict[str, set[int]]:
     for number, case in enumerate(cases):
         for path in case.paths:
             relative = PurePosixPath(path.relative_to(root).as_posix()) if path.is_relative_to(root) else None
-            for text in (path.name, stem_of(path.name), *(_inner_paths(relative) if relative else ())):
+            for text in (path.name, dataset_folder.stem_of(path.name), *(_inner_paths(relative) if relative else ())):
                 keys[text].add(number)
         for text in (case.name, PurePosixPath(case.name).name):
             keys[text].add(number)
@@ -424,5 +439,5 @@ def _inner_paths(relative: PurePosixPath) -> Iterator[str]:
     """A path as each of its folders sees it, with and without suffix, and the names of these folders."""
     for start in range(len(relative.parts)):
         inner = PurePosixPath(*relative.parts[start:])
-        yield from (str(inner), str(inner.with_name(stem_of(inner.name))))
+        yield from (str(inner), str(inner.with_name(dataset_folder.stem_of(inner.name))))
     yield from relative.parts[:-1]

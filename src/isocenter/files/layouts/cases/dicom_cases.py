@@ -18,35 +18,31 @@ from typing import Literal
 
 import numpy as np
 
-from isocenter.errors import DatasetError, FormatError, GeometryError, counted
-from isocenter.files.dicom import (
-    DRAWN,
-    PROJECTIONS,
-    REPORT_CLASSES,
-    Marked,
-    Report,
-    SeriesFiles,
-    bounds,
-    patient_of,
-    read_header,
-    read_report,
-    read_series,
-    survey,
-    text,
-    unique,
+from isocenter import errors
+from isocenter.errors import DatasetError, FormatError, GeometryError
+from isocenter.files import _patient_names, modality_words
+from isocenter.files.dicom import header_reading, tags
+from isocenter.files.dicom.reading import dicom_reading, series_survey, sr_reading
+from isocenter.files.dicom.reading.picture_scale import PROJECTIONS
+from isocenter.files.dicom.reading.series_survey import DRAWN, SeriesFiles
+from isocenter.files.dicom.reading.sr_reading import MarkedRegion, MeasurementReport
+from isocenter.files.dicom.uids import REPORT_CLASSES
+from isocenter.files.format_options import ReadOptions
+from isocenter.files.layouts import layout
+from isocenter.files.layouts.cases import (
+    cell_loading,
+    class_labels,
+    dataset_folder,
+    dicom_masks,
+    drawn_boxes,
+    mask_pairs,
 )
-from isocenter.files.format import ReadOptions
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn, load_boxes
-from isocenter.files.layouts.cases.classes import mask_labels, name_classes
-from isocenter.files.layouts.cases.dicom_masks import DrawnMap, drawn_masks, masks_on, unlike_maps
-from isocenter.files.layouts.cases.folder import Folder, stem_of
-from isocenter.files.layouts.cases.load import mask_cells, structure_cell, with_modality
+from isocenter.files.layouts.cases.dataset_folder import Folder
+from isocenter.files.layouts.cases.dicom_masks import DrawnMap
+from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from isocenter.files.layouts.cases.names import LABEL_NAME, MASK_NAME, MASK_SUFFIX
-from isocenter.files.layouts.cases.pairs import structure_labels, without_structure
-from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, DatasetOptions, DrawnNames, Reading, left_out
-from isocenter.files.modality import common_modality, modality_word
-from isocenter.files.patients import patients_of
-from isocenter.files.storage.hashing import pseudonym_of_number
+from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, DatasetOptions, DrawnNames, Reading
+from isocenter.files.storage import hashing
 from isocenter.values import BoundingBoxes, CaseRow, Cell, Floats, Image, Label, Problem
 
 Maps = Mapping[str, Sequence[Path]]  # of structures by their names, "" where none is stated
@@ -65,21 +61,27 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     is_directory = folder.is_file and folder.root.name.upper() == "DICOMDIR"
     if folder.is_file and not is_directory:
         return _one_file(folder, options)
-    seen = survey(folder.root)
+    seen = series_survey.survey_folder(folder.root)
     localizers = _localizers(seen.series)
     images_of_cases = {one.paths for one in seen.series if one.is_image} - {one.paths for one in localizers}
-    parts = [part for one in seen.series if one.paths in images_of_cases for part in _each(one, seen.rivals)]
+    parts = [part for one in seen.series if one.paths in images_of_cases for part in _split_images(one, seen.rivals)]
     parts, people = _with_people_by_names(parts, folder.root.parent if folder.is_file else folder.root)
     images = [series for series, _ in parts]
-    drawn = drawn_masks(seen.series, images, options)
+    drawn = dicom_masks.survey_drawings(seen.series, images, options)
     maps, lonely = _label_maps(folder, images)
-    names = unique([_case_name(series, options) + ending for series, ending in parts])
+    names = series_survey.unique_names([_case_name(series, options) + ending for series, ending in parts])
     several = any(len(own) > 1 for own in maps.values())
-    structures = structure_labels((one for own in maps.values() for one in own), folder, options) if several else {}
-    labels = drawn.labels if drawn.of or not maps else tuple(structures.values()) or mask_labels(folder, options)
+    structures = (
+        mask_pairs.structure_labels((one for own in maps.values() for one in own), folder, options) if several else {}
+    )
+    labels = (
+        drawn.labels
+        if drawn.of or not maps
+        else tuple(structures.values()) or class_labels.mask_labels(folder, options)
+    )
     partly = [one.paths for one in images if one.paths in maps and not structures.keys() <= maps[one.paths].keys()]
-    reports = _reported(seen.series, images) if options.references else Reported()
-    classes, called = name_classes(reports.names, folder, options, declare=not (drawn.of or maps))
+    reports = _gather_reports(seen.series, images) if options.references else ReportedOutlines()
+    classes, called = class_labels.name_classes(reports.names, folder, options, declare=not (drawn.of or maps))
     rows = tuple(
         _row(
             name, one, drawn.of.get(one.paths, ()), maps.get(one.paths, {}), reports.of.get(n, ()), structures, options
@@ -89,19 +91,23 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     studies, series = {one.study for one in images}, {one.uid for one in images}
     return Reading(
         rows,
-        how=f"DICOM, {len(series)} image series in {counted(len(studies), 'study', 'studies')}",
+        how=f"DICOM, {len(series)} image series in {errors.count_phrase(len(studies), 'study', 'studies')}",
         classes={"mask": labels, "boxes": classes if reports.names else ()},
         drawn=DrawnNames(called) if reports.names else None,
-        modality=common_modality([series.modality for series in images]),
+        modality=modality_words.common_modality([series.modality for series in images]),
         patients=PSEUDONYMS,
         problems=(
-            *map(_damaged, seen.damaged),
-            *_copied(seen.copies),
+            *map(_damage_problem, seen.damaged),
+            *_copy_warning(seen.copies),
             *_planning_only(localizers, options),
             *drawn.problems,
-            *unlike_maps([name for name, one in zip(names, images, strict=True) if one.paths in drawn.unlike]),
+            *dicom_masks.unlike_map_warning(
+                [name for name, one in zip(names, images, strict=True) if one.paths in drawn.unlike]
+            ),
             *_lonely(lonely),
-            *without_structure([n for n, one in zip(names, images, strict=True) if one.paths in partly], structures),
+            *mask_pairs.missing_structure_problem(
+                [n for n, one in zip(names, images, strict=True) if one.paths in partly], structures
+            ),
             *reports.problems,
             *_without_image(seen.series, reports.read),
             *(_nobodys(images, people) if options.references else ()),
@@ -114,7 +120,7 @@ def load_series(paths: tuple[Path, ...], options: ReadOptions, modality: str | N
 
     Raises FormatError where it holds several on different grids.
     """
-    volumes = read_series(paths, options)
+    volumes = dicom_reading.read_series(paths, options)
     if len(volumes) != 1:
         raise FormatError(
             f"the series holds {len(volumes)} volumes on different grids: {', '.join(volumes)}",
@@ -122,20 +128,22 @@ def load_series(paths: tuple[Path, ...], options: ReadOptions, modality: str | N
             "Convert the one that is meant, and use that",
         )
     image = next(iter(volumes.values()))
-    return with_modality(image, modality)
+    return cell_loading.with_modality(image, modality)
 
 
-def person_in(path: Path) -> str | None:
+def person_in_files(path: Path) -> str | None:
     """The pseudonym of whose a file of DICOM is, or the first in a folder; None where no header can be read."""
     for file in sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]:
         with suppress(FormatError):
-            return patient_of(read_header(file).dataset)
+            return series_survey.pseudonym_from_header(header_reading.read_header(file).dataset)
     return None
 
 
 def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
     path = folder.root
-    row = CaseRow(folder.members[0].stem, {"image": Cell((path,), modality=modality_word(options.modality))})
+    row = CaseRow(
+        folder.members[0].stem, {"image": Cell((path,), modality=modality_words.modality_word(options.modality))}
+    )
     return Reading((row,), how="one DICOM file")
 
 
@@ -150,24 +158,26 @@ def _localizers(everything: Sequence[SeriesFiles]) -> list[SeriesFiles]:
 def _planning_only(localizers: Sequence[SeriesFiles], options: DatasetOptions) -> tuple[Problem, ...]:
     """The warning that localizers are left out."""
     files = [f"{_case_name(one, options)}, {one.paths[0].name}" for one in localizers]
-    what = f"{counted(len(files), 'series only served', 'series only served')} to plan others (localizers)"
-    return left_out(files, what, "To use them, put them into a folder of their own", "warning")
+    what = f"{errors.count_phrase(len(files), 'series only served', 'series only served')} to plan others (localizers)"
+    return layout.left_out_problem(files, what, "To use them, put them into a folder of their own", "warning")
 
 
-def _copied(copies: Sequence[Path]) -> tuple[Problem, ...]:
+def _copy_warning(copies: Sequence[Path]) -> tuple[Problem, ...]:
     """The warning that files hold the same object as others."""
-    what = f"{counted(len(copies), 'file is a copy', 'files are copies')} of another file of the same series"
-    return left_out([path.name for path in copies], what, severity="warning")
+    what = (
+        f"{errors.count_phrase(len(copies), 'file is a copy', 'files are copies')} of another file of the same series"
+    )
+    return layout.left_out_problem([path.name for path in copies], what, severity="warning")
 
 
-def _each(series: SeriesFiles, rivals: Mapping[Path, Path]) -> list[tuple[SeriesFiles, str]]:
+def _split_images(series: SeriesFiles, rivals: Mapping[Path, Path]) -> list[tuple[SeriesFiles, str]]:
     """The images of a series with endings for their names: all its files as one, of radiographs each file.
 
     rivals: {file: another with its UID}, which stay one case, so that reading it refuses both
     """
     if series.modality not in PROJECTIONS or len(series.paths) == 1:
         return [(series, "")]
-    if "ImagePositionPatient" in read_header(series.paths[0]).dataset:  # slices of a tomosynthesis
+    if "ImagePositionPatient" in header_reading.read_header(series.paths[0]).dataset:  # slices of a tomosynthesis
         return [(series, "")]
     same: dict[Path, list[Path]] = defaultdict(list)
     for path in series.paths:
@@ -192,11 +202,11 @@ def _row(
     structures: Mapping[str, Label],
     options: DatasetOptions,
 ) -> CaseRow:
-    references = {**masks_on(drawn)} if drawn else _of_maps(maps, structures)
+    references = {**dicom_masks.masks_on(drawn)} if drawn else _of_maps(maps, structures)
     if reports:
         numbers = ";".join(",".join(map(str, own)) for _, own in reports)
         references["boxes"] = Cell(tuple(path for path, _ in reports), "report", numbers)
-    modality = modality_word(options.modality)
+    modality = modality_words.modality_word(options.modality)
     return CaseRow(
         name,
         {"image": Cell(series.paths, "series", series.uid, modality=modality, known=series)},
@@ -207,7 +217,7 @@ def _row(
     )
 
 
-def slices_of(row: CaseRow) -> Sequence[CaseRow]:
+def cases_of_slices(row: CaseRow) -> Sequence[CaseRow]:
     """Each file of a series as a case, in order, for tables that state something of single slices."""
     cell = row.images["image"]
     if len(cell.paths) < 2:
@@ -228,8 +238,8 @@ def slices_of(row: CaseRow) -> Sequence[CaseRow]:
 def _of_maps(maps: Maps, structures: Mapping[str, Label]) -> dict[str, Cell]:
     """The masks that label maps in other formats are; none where one of several structures is lacking."""
     if structures:
-        return {"mask": structure_cell(maps)} if structures.keys() <= maps.keys() else {}
-    return mask_cells({"": [path for own in maps.values() for path in own]} if maps else {})
+        return {"mask": cell_loading.structure_cell(maps)} if structures.keys() <= maps.keys() else {}
+    return cell_loading.mask_cells({"": [path for own in maps.values() for path in own]} if maps else {})
 
 
 def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[tuple[Path, ...], Maps], list[str]]:
@@ -247,7 +257,7 @@ def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[tup
     for place, cases in below.items():
         called[place.name] |= cases if len(cases) == 1 else set()
     for series in images if folder.images else ():
-        called[stem_of(series.paths[0].name)] |= {series.paths} if len(series.paths) == 1 else set()
+        called[dataset_folder.stem_of(series.paths[0].name)] |= {series.paths} if len(series.paths) == 1 else set()
     for member in folder.images:
         place, fit = member.path.parent, MASK_NAME.match(member.stem)
         is_inside = bool(LABEL_NAME.search(place.name) or MASK_NAME.match(place.name))
@@ -265,7 +275,7 @@ def _label_maps(folder: Folder, images: Sequence[SeriesFiles]) -> tuple[dict[tup
     return {**maps}, lonely
 
 
-def _damaged(error: FormatError) -> Problem:
+def _damage_problem(error: FormatError) -> Problem:
     return Problem("error", f"{Path(error.where).name}: {error.problem}", why="it is left out", remedy=error.remedy)
 
 
@@ -279,8 +289,8 @@ def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -
     ]
     kinds = ", ".join(sorted({name for _, name in others}))
     files = tuple(path.name for path, _ in others)
-    what = f"{counted(len(files), 'file holds', 'files hold')} no pixels ({kinds})"
-    return left_out(files, what, severity="warning")
+    what = f"{errors.count_phrase(len(files), 'file holds', 'files hold')} no pixels ({kinds})"
+    return layout.left_out_problem(files, what, severity="warning")
 
 
 def _with_people_by_names(
@@ -297,7 +307,7 @@ def _with_people_by_names(
     firsts = [one.paths[0] for one in images]
     paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in firsts]
     names = [path if len(one.paths) == 1 else path.with_name("series") for one, path in zip(images, paths, strict=True)]
-    named = patients_of([path.with_suffix("").as_posix() for path in names])
+    named = _patient_names.patients_of([path.with_suffix("").as_posix() for path in names])
     people, places = defaultdict[str, set[str]](set), defaultdict[str, set[Path]](set)
     for one, path, owner in zip(images, paths, named.names, strict=True):
         people[one.study].add(owner)
@@ -305,7 +315,7 @@ def _with_people_by_names(
     is_divided = any(len(own) > 1 for own in people.values()) or any(len(own) > 1 for own in places.values())
     if not named.known or is_divided:
         return list(parts), ""
-    owners = [pseudonym_of_number(owner) for owner in named.names]
+    owners = [hashing.pseudonym_of_number(owner) for owner in named.names]
     return [(replace(one, patient=own), end) for (one, end), own in zip(parts, owners, strict=True)], named.words
 
 
@@ -324,13 +334,13 @@ def _nobodys(images: Sequence[SeriesFiles], people: str) -> tuple[Problem, ...]:
 
 
 def _lonely(names: Sequence[str]) -> tuple[Problem, ...]:
-    what = f"{counted(len(names), 'label map lies', 'label maps lie')} beside no series or several"
+    what = f"{errors.count_phrase(len(names), 'label map lies', 'label maps lie')} beside no series or several"
     remedy = "Put each into the folder of its one series, which may lie below it, or give it the name of that folder"
-    return left_out(names, what, remedy, "warning")
+    return layout.left_out_problem(names, what, remedy, "warning")
 
 
 @dataclass(frozen=True, eq=False)
-class Reported:
+class ReportedOutlines:
     """The outlines of reports, by the series of images that they lie on.
 
     of:       {number of the series: outlines of reports on it}
@@ -344,13 +354,13 @@ class Reported:
     problems: tuple[Problem, ...] = ()
 
 
-def _reported(everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]) -> Reported:
+def _gather_reports(everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]) -> ReportedOutlines:
     """The reports among the files of a folder, with the images that each is about."""
     of: dict[int, list[Outlines]] = defaultdict(list)
-    names, known, problems, reports = set[str](), set[Path](), list[Problem](), list[Report]()
+    names, known, problems, reports = set[str](), set[Path](), list[Problem](), list[MeasurementReport]()
     for path in (path for one in everything if one.sop_class in REPORT_CLASSES for path in one.paths):
         try:
-            report = read_report(path)
+            report = sr_reading.read_report(path)
         except FormatError as error:
             known.add(path)
             problems.append(_left_out("error", path, error.problem, error.remedy))
@@ -378,13 +388,15 @@ def _reported(everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]) 
             of[n].append((path, tuple(numbers)))
         problems += [_left_out("warning", path, one, "Draw a closed outline around it") for one in report.passed]
         if lost:
-            what = f"{counted(lost, 'region')} of {len(owners)} on no image series here, or on one of several"
+            what = (
+                f"{errors.count_phrase(lost, 'region')} of {len(owners)} on no image series here, or on one of several"
+            )
             problems.append(_left_out("warning", path, what, "Put the series that it was drawn on into the folder"))
     outlines = {n: tuple(some) for n, some in of.items()}
-    return Reported(outlines, frozenset(names), frozenset(known), tuple(problems))
+    return ReportedOutlines(outlines, frozenset(names), frozenset(known), tuple(problems))
 
 
-def load_reported(cell: Cell, called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
+def load_reported_boxes(cell: Cell, called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
     """The regions of reports on an image: a box for the outlines of a finding; equal ones of several reports are one.
 
     Raises GeometryError, by file, for another frame of reference, and DatasetError for a box outside the image.
@@ -397,7 +409,8 @@ def load_reported(cell: Cell, called: Mapping[str, str], image: Callable[[], Ima
         raise DatasetError(problem, str(reports[0][0]), "Give each moment a series of its own")
     places = _places(on)
     boxes = [
-        load_boxes(Annotation(path, tuple(_drawn(path, own, on, places))), called, lambda: on) for path, own in reports
+        drawn_boxes.load_boxes(Annotation(path, tuple(_boxes_of_findings(path, own, on, places))), called, lambda: on)
+        for path, own in reports
     ]
     corners, names = list[Floats](), list[str]()
     for one in boxes:
@@ -409,13 +422,15 @@ def load_reported(cell: Cell, called: Mapping[str, str], image: Callable[[], Ima
     again = sum(map(len, boxes)) - len(names)
     notes = [note for one in boxes for note in one.notes]
     if again:
-        notes.append(f"{counted(again, 'box stands', 'boxes stand')} in several reports and counts once")
+        notes.append(f"{errors.count_phrase(again, 'box stands', 'boxes stand')} in several reports and counts once")
     return BoundingBoxes(np.reshape(corners, (-1, 2 * on.geometry.ndim)), tuple(names), notes=tuple(notes))
 
 
-def _drawn(path: Path, numbers: Sequence[int], on: Image, places: Mapping[tuple[str, int], int]) -> Iterator[Drawn]:
+def _boxes_of_findings(
+    path: Path, numbers: Sequence[int], on: Image, places: Mapping[tuple[str, int], int]
+) -> Iterator[DrawnBox]:
     """A box for each finding of a report that has outlines on this image."""
-    marked = read_report(path).marked
+    marked = sr_reading.read_report(path).marked
     ends: dict[tuple[str, str], list[tuple[Floats, Floats]]] = {}
     for outline in (marked[number] for number in numbers):
         in_mm = outline.points.shape[1] == 3
@@ -423,10 +438,12 @@ def _drawn(path: Path, numbers: Sequence[int], on: Image, places: Mapping[tuple[
         ends.setdefault((outline.tracking, outline.name), []).append(edges)
     for n, ((_, name), parts) in enumerate(ends.items(), start=1):
         low, high = np.min([low for low, _ in parts], axis=0), np.max([high for _, high in parts], axis=0)
-        yield Drawn(name, tuple(low.tolist()), tuple(high.tolist()), f"finding {n}")
+        yield DrawnBox(name, tuple(low.tolist()), tuple(high.tolist()), f"finding {n}")
 
 
-def _in_pixels(outline: Marked, on: Image, places: Mapping[tuple[str, int], int], path: Path) -> tuple[Floats, Floats]:
+def _in_pixels(
+    outline: MarkedRegion, on: Image, places: Mapping[tuple[str, int], int], path: Path
+) -> tuple[Floats, Floats]:
     """Edges along x, y[, z]: columns and rows are counted from the corner of the first pixel, as ours are."""
     uid, frame = outline.image
     several = sum(known == uid for known, _ in places) > 1
@@ -443,13 +460,13 @@ def _in_pixels(outline: Marked, on: Image, places: Mapping[tuple[str, int], int]
     return np.append(low, place), np.append(high, place + 1)
 
 
-def _in_mm(outline: Marked, on: Image, path: Path) -> tuple[Floats, Floats]:
+def _in_mm(outline: MarkedRegion, on: Image, path: Path) -> tuple[Floats, Floats]:
     """Edges along x, y, z; what is flat along an axis fills the voxel in which it lies."""
     grid = on.geometry
     if grid.ndim != 3 or grid.frame_of_reference != outline.frame_of_reference:
         problem = "marks places in another frame of reference than the image's"
         raise GeometryError(problem, str(path), "Give the image that the report was made on")
-    low, high = bounds(outline.graphic, grid.to_index(outline.points) + 0.5)
+    low, high = sr_reading.graphic_bounds(outline.graphic, grid.to_index(outline.points) + 0.5)
     flat = high - low < FLAT
     if flat.sum() > 1:
         raise GeometryError("an outline without area", str(path), "Draw a closed outline around the finding")
@@ -463,11 +480,14 @@ def _places(image: Image) -> dict[tuple[str, int], int]:
     if source is None or source.header is None:
         return {}
     slices = [(n, one) for n, one in enumerate(source.header["slices"]) if one is not None and one[2] is None]
-    uids = {path: text(read_header(Path(path)).dataset, "SOPInstanceUID") for path in {one[0] for _, one in slices}}
+    uids = {
+        path: tags.text(header_reading.read_header(Path(path)).dataset, "SOPInstanceUID")
+        for path in {one[0] for _, one in slices}
+    }
     return {(uids[path], frame): n for n, (path, frame, _) in slices}
 
 
-def _owners(outline: Marked, report: Report, images: Sequence[SeriesFiles]) -> list[int]:
+def _owners(outline: MarkedRegion, report: MeasurementReport, images: Sequence[SeriesFiles]) -> list[int]:
     """The series on which an outline was drawn, by number; several where it cannot be decided."""
     if outline.points.shape[1] == 3:
         named = [n for n, image in enumerate(images) if image.uid in report.evidence]
@@ -482,13 +502,13 @@ def _owners(outline: Marked, report: Report, images: Sequence[SeriesFiles]) -> l
     return candidates
 
 
-def _refers(report: Report, image: SeriesFiles) -> bool:
+def _refers(report: MeasurementReport, image: SeriesFiles) -> bool:
     named = report.evidence.get(image.uid, frozenset())
     return bool(named) and (len(image.paths) > 1 or bool(named & _instances(image)))
 
 
 def _instances(series: SeriesFiles) -> set[str]:
-    return {text(read_header(path).dataset, "SOPInstanceUID") for path in series.paths}
+    return {tags.text(header_reading.read_header(path).dataset, "SOPInstanceUID") for path in series.paths}
 
 
 def _left_out(severity: Literal["error", "warning"], path: Path, what: str, remedy: str) -> Problem:

@@ -12,42 +12,31 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import FormatError, IsocenterError, counted
-from isocenter.files.dicom import (
-    DRAWN,
-    STRUCTURE_SET,
-    Drawing,
-    Header,
-    SeriesFiles,
-    drawing_of,
-    images_of_frames,
-    looks_like_dicom,
-    originals,
-    rasterise,
-    read_header,
-    read_segmentation,
-    read_series,
-    regions_of,
-    segments_of,
-    text,
-)
-from isocenter.files.layouts.cases.classes import parse_labels
-from isocenter.files.layouts.cases.frames import DRAWN_FRAMES
-from isocenter.files.layouts.cases.segments import by_name, one_numbering, refuse_unnamed
-from isocenter.files.layouts.layout import DatasetOptions, left_out
+from isocenter import errors
+from isocenter.errors import FormatError, IsocenterError
+from isocenter.files.dicom import header_reading, object_identity, tags
+from isocenter.files.dicom.header_reading import Header
+from isocenter.files.dicom.reading import dicom_reading, rtstruct_reading, seg_reading
+from isocenter.files.dicom.reading.seg_reading import SegmentationOrigin
+from isocenter.files.dicom.reading.series_survey import DRAWN, SeriesFiles
+from isocenter.files.dicom.uids import STRUCTURE_SET
+from isocenter.files.layouts import layout
+from isocenter.files.layouts.cases import class_labels, segments
+from isocenter.files.layouts.cases.frame_cases import DRAWN_FRAMES
+from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.values import Cell, Geometry, Image, Label, Problem
 
 
-def is_drawn(path: Path) -> bool:
+def is_drawing(path: Path) -> bool:
     """Whether a file is a DICOM segmentation or structure set, which is drawn on an image."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
         start = file.read(132)
-    return looks_like_dicom(start) and read_header(path).sop_class in DRAWN
+    return header_reading.looks_like_dicom(start) and header_reading.read_header(path).sop_class in DRAWN
 
 
-def drawn_on(
+def read_drawing(
     path: Path,
     grid: Geometry,
     image: Sequence[Path] = (),
@@ -62,10 +51,10 @@ def drawn_on(
     frames:        only these of a segmentation
     Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise` raise.
     """
-    if read_header(path).sop_class == STRUCTURE_SET:
-        instances = [text(read_header(one).dataset, "SOPInstanceUID") for one in image]
-        return rasterise(path, grid, instances, fill_contours=fill_contours)
-    return read_segmentation(path, grid, frames)
+    if header_reading.read_header(path).sop_class == STRUCTURE_SET:
+        instances = [tags.text(header_reading.read_header(one).dataset, "SOPInstanceUID") for one in image]
+        return rtstruct_reading.rasterise_regions(path, grid, instances, fill_contours=fill_contours)
+    return seg_reading.read_segmentation(path, grid, frames)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +68,7 @@ class DrawnObject:
 
     files: SeriesFiles
     structures: Mapping[str, int] | None
-    drawing: Drawing | None = None
+    drawing: SegmentationOrigin | None = None
     frames: frozenset[int] = frozenset({0})
 
     @property
@@ -123,7 +112,7 @@ class DrawnMasks:
     problems: tuple[Problem, ...]
 
 
-def drawn_masks(
+def survey_drawings(
     everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles], options: DatasetOptions
 ) -> DrawnMasks:
     """The segmentations and structure sets among the files of a folder, by the series that they were drawn on."""
@@ -137,9 +126,9 @@ def drawn_masks(
     }
     older = [one.files.name for image, some in every.items() for one in some if one not in drawn[image]]
     if options.labels is not None:
-        labels = tuple(label for label in parse_labels(options.labels) if label.value)
+        labels = tuple(label for label in class_labels.parse_labels(options.labels) if label.value)
     else:
-        labels = one_numbering(one.structures or {} for some in drawn.values() for one in some)
+        labels = segments.one_numbering(one.structures or {} for some in drawn.values() for one in some)
     chosen = {label.name.casefold() for label in labels}
     empty = [one.files.name for some in drawn.values() for one in some if one.structures == {}]
     of = {image: maps for image, some in drawn.items() if (maps := _maps(some, chosen))}
@@ -154,7 +143,7 @@ def masks_on(maps: Sequence[DrawnMap]) -> dict[str, Cell]:
     return dict(zip(kinds, cells, strict=False))
 
 
-def load_drawn(
+def load_drawings(
     paths: tuple[Path, ...],
     image: Callable[[], Image],
     files: tuple[Path, ...],
@@ -175,17 +164,17 @@ def load_drawn(
     grid = source.geometry
     headers = defaultdict[str, list[Header]](list)
     for path in paths:
-        header = read_header(path)
-        headers[text(header.dataset, "SOPInstanceUID")].append(header)
-    heads = [originals(own, str(own[0].path.parent))[0][0] for own in headers.values()]
+        header = header_reading.read_header(path)
+        headers[tags.text(header.dataset, "SOPInstanceUID")].append(header)
+    heads = [object_identity.drop_copies(own, str(own[0].path.parent))[0][0] for own in headers.values()]
     places = {} if any(head.sop_class == STRUCTURE_SET for head in heads) else _frames_of_images(source)
     for head in heads:
         parts = _parts_by_frame(head.path, places) if places else {0: None}
         for number, frames in parts.items():
-            drawn = drawn_on(head.path, grid, files, fill_contours=fill_contours, frames=frames)
+            drawn = read_drawing(head.path, grid, files, fill_contours=fill_contours, frames=frames)
             if not chosen:
-                refuse_unnamed(drawn, labels, head.path)
-            masks[number] = by_name(drawn, labels, head.path, masks.get(number))
+                segments.refuse_unnamed(drawn, labels, head.path)
+            masks[number] = segments.number_by_name(drawn, labels, head.path, masks.get(number))
     if not masks:
         raise FormatError("nothing is drawn on the image", str(files[0]), "Give a segmentation of it")
     first = next(iter(masks.values()))
@@ -205,7 +194,9 @@ def _frames_of_images(source: Image) -> dict[tuple[str, int | None], set[int]]:
     places, uids = defaultdict[tuple[str, int | None], set[int]](set), dict[str, str]()
     for number, stack in enumerate(header.get("volumes") or [[one] for one in header["slices"]]):
         for path, frame, _ in filter(None, stack):
-            uid = uids.setdefault(path, "") or text(read_header(Path(path)).dataset, "SOPInstanceUID")
+            uid = uids.setdefault(path, "") or tags.text(
+                header_reading.read_header(Path(path)).dataset, "SOPInstanceUID"
+            )
             uids[path] = uid
             places[uid, frame].add(number)
             places[uid, None].add(number)
@@ -215,7 +206,7 @@ def _frames_of_images(source: Image) -> dict[tuple[str, int | None], set[int]]:
 def _parts_by_frame(path: Path, places: Mapping[tuple[str, int | None], set[int]]) -> dict[int, list[int]]:
     """{frame of the image: frames of the segmentation that are drawn on it}, by the instances that they name."""
     parts = defaultdict[int, list[int]](list)
-    for part, named in enumerate(images_of_frames(path)):
+    for part, named in enumerate(seg_reading.images_of_frames(path)):
         numbers = set[int]().union(*(places.get(one, ()) for one in named))
         if len(numbers) != 1:
             problem = f"frame {part + 1} names images of {len(numbers) or 'no'} frames of the series"
@@ -229,7 +220,7 @@ def _with_frames(paths: tuple[Path, ...], some: list[DrawnObject]) -> list[Drawn
     if not any(one.meets(other) for one, other in combinations(some, 2)):
         return some
     with suppress(IsocenterError, ValueError):  # where the image or one of them is read says what is wrong
-        [source] = read_series(paths).values()
+        [source] = dicom_reading.read_series(paths).values()
         places = _frames_of_images(source)
         return [
             replace(one, frames=frozenset(_parts_by_frame(one.files.paths[0], places))) for one in some if places
@@ -261,26 +252,26 @@ def _names(drawn: Sequence[DrawnObject]) -> frozenset[str]:
 
 
 def _lost(names: Sequence[str]) -> tuple[Problem, ...]:
-    refer = counted(len(names), "segmentation refers", "segmentations refer")
+    refer = errors.count_phrase(len(names), "segmentation refers", "segmentations refer")
     what = f"{refer} to no image series here, or to several images at once"
-    return left_out(names, what, "Put the series they were drawn on into the folder", "warning")
+    return layout.left_out_problem(names, what, "Put the series they were drawn on into the folder", "warning")
 
 
 def _empty(names: Sequence[str]) -> tuple[Problem, ...]:
-    what = f"{counted(len(names), 'segmentation holds', 'segmentations hold')} neither a segment nor a closed contour"
-    return left_out(names, what, severity="warning")
+    what = f"{errors.count_phrase(len(names), 'segmentation holds', 'segmentations hold')} neither a segment nor a closed contour"
+    return layout.left_out_problem(names, what, severity="warning")
 
 
 def _older(names: Sequence[str]) -> tuple[Problem, ...]:
-    what = f"{counted(len(names), 'segmentation was', 'segmentations were')} drawn again later by the same algorithm"
-    return left_out(names, what, "To use an older one, take the later one out of the folder", "warning")
+    what = f"{errors.count_phrase(len(names), 'segmentation was', 'segmentations were')} drawn again later by the same algorithm"
+    return layout.left_out_problem(names, what, "To use an older one, take the later one out of the folder", "warning")
 
 
-def unlike_maps(cases: Sequence[str]) -> tuple[Problem, ...]:
+def unlike_map_warning(cases: Sequence[str]) -> tuple[Problem, ...]:
     """The warning that the label maps of these cases name different structures."""
     if not cases:
         return ()
-    what = f"{counted(len(cases), 'case has', 'cases have')} segmentations that share some structures and not others"
+    what = f"{errors.count_phrase(len(cases), 'case has', 'cases have')} segmentations that share some structures and not others"
     why = "each is a mask by a reader of its own, in which the structures of the others are background"
     remedy = "Keep the files that are meant, or choose structures by --labels 1=NAME,2=NAME"
     return (Problem("warning", what, tuple(cases), why, remedy),)
@@ -303,7 +294,7 @@ def _by_image(
         if not owners and not one.references and one.frame_of_reference:
             owners = [image for image in images if image.frame_of_reference == one.frame_of_reference]
         if len(owners) > 1 and one.sop_class != STRUCTURE_SET:
-            named = drawing_of(one.paths[0]).instances
+            named = seg_reading.segmentation_origin(one.paths[0]).instances
             owners = [image for image in owners if any(image.instances.get(uid) in image.paths for uid in named)]
         if len(owners) == 1:
             drawn[owners[0].paths].append(one)
@@ -315,13 +306,15 @@ def _by_image(
 def _drawn_object(drawn: SeriesFiles, *, is_single: bool) -> DrawnObject:
     """is_single: whether nothing else was drawn on its image."""
     skips = is_single or drawn.sop_class == STRUCTURE_SET
-    return DrawnObject(drawn, _structures(drawn), None if skips else drawing_of(drawn.paths[0]))
+    return DrawnObject(drawn, _structures(drawn), None if skips else seg_reading.segmentation_origin(drawn.paths[0]))
 
 
 def _structures(drawn: SeriesFiles) -> dict[str, int] | None:
     """{name: number} of the structures in an object, as reading it names them; None where reading refuses it."""
     try:
-        labels = (regions_of if drawn.sop_class == STRUCTURE_SET else segments_of)(drawn.paths[0])
+        labels = (rtstruct_reading.regions_of if drawn.sop_class == STRUCTURE_SET else seg_reading.stated_segments)(
+            drawn.paths[0]
+        )
     except IsocenterError:
         return None
     return {label.name: label.value for label in labels}

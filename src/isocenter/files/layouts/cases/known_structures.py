@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, listed
-from isocenter.files.layouts.cases.folder import KNOWN_TABLE, Folder
-from isocenter.files.layouts.cases.table import CASE_COLUMNS, as_whole, read_table
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files.layouts.cases import table_reading
+from isocenter.files.layouts.cases.dataset_folder import KNOWN_TABLE, Folder
+from isocenter.files.layouts.cases.table_reading import CASE_COLUMNS
 from isocenter.values import CaseRow, Dataset
 
 MASK, COLUMN, BETWEEN = "mask", "known", ";"
@@ -51,7 +53,7 @@ def _of_column(dataset: Dataset) -> dict[str, frozenset[str]]:
 
 
 def _of_table(path: Path, dataset: Dataset, files: Sequence[CaseRow]) -> dict[str, frozenset[str]]:
-    table = read_table(path, codes=(COLUMN,))
+    table = table_reading.read_table(path, codes=(COLUMN,))
     case, known = table.column(CASE_COLUMNS), table.column((COLUMN,))
     if case is None or known is None:
         problem = f"has the columns {', '.join(table.columns)}"
@@ -61,12 +63,12 @@ def _of_table(path: Path, dataset: Dataset, files: Sequence[CaseRow]) -> dict[st
     # A case that was left out, as one whose file is empty, is no mistake of the table.
     found = {*ids, *(name for one in files for name in (one.name, one.name.rpartition("/")[2]))}
     for row in table.rows:
-        name = str(as_whole(row[case]))
+        name = str(table_reading.as_whole_number(row[case]))
         if name in stated:
             raise DatasetError(f"has two rows of the case {name}", str(path), "Leave one of them")
         if name not in found:
             problem = f"names {name}, which is no case of the data set"
-            remedy = f"Write a name such as {listed(sorted(ids), 3)}, or remove the row"
+            remedy = f"Write a name such as {errors.list_phrase(sorted(ids), 3)}, or remove the row"
             raise DatasetError(problem, str(path), remedy)
         if row[known] is None:
             remedy = "Name what somebody drew, or remove the row if all was drawn"
@@ -76,7 +78,7 @@ def _of_table(path: Path, dataset: Dataset, files: Sequence[CaseRow]) -> dict[st
 
 
 def _names(cell: Any) -> frozenset[str]:
-    return frozenset(name for part in str(as_whole(cell)).split(BETWEEN) if (name := part.strip()))
+    return frozenset(name for part in str(table_reading.as_whole_number(cell)).split(BETWEEN) if (name := part.strip()))
 
 
 def _refuse_unknown(stated: Mapping[str, frozenset[str]], dataset: Dataset, where: str) -> None:
@@ -85,8 +87,10 @@ def _refuse_unknown(stated: Mapping[str, frozenset[str]], dataset: Dataset, wher
     for case, names in stated.items():
         strange = sorted(name for name in names if (name not in declared if declared else not name.isdecimal()))
         if strange:
-            problem = f"the case {case} knows {listed(strange)}, which is no structure of the data set"
-            remedy = f"Choose among {listed(declared)}" if declared else "Name the values of masks with --labels"
+            problem = f"the case {case} knows {errors.list_phrase(strange)}, which is no structure of the data set"
+            remedy = (
+                f"Choose among {errors.list_phrase(declared)}" if declared else "Name the values of masks with --labels"
+            )
             raise DatasetError(problem, where, remedy)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from isocenter.errors import FormatError, IsocenterError, listed
-from isocenter.files.format import ReadOptions
-from isocenter.files.index import read_volumes
-from isocenter.files.layouts.cases.folder import Folder
-from isocenter.values import WITHOUT_VOXELS, Image, Label
+from isocenter import errors
+from isocenter.errors import FormatError, IsocenterError
+from isocenter.files import file_formats
+from isocenter.files.format_options import ReadOptions
+from isocenter.files.layouts.cases.dataset_folder import Folder
+from isocenter.values import Image, Label
+from isocenter.values.voxel_images import WITHOUT_VOXELS
 
 SLICER = ".seg.nrrd"  # of 3D Slicer, always a mask
 
@@ -44,7 +46,7 @@ def slicer_labels(folder: Folder, options: ReadOptions) -> tuple[Label, ...]:
     for member in folder.images:
         if member.suffix == SLICER:
             try:
-                files.extend(read_volumes(member.path, options).values())
+                files.extend(file_formats.read_volumes(member.path, options).values())
             except IsocenterError:  # reported where the case is read
                 continue
     return one_numbering({label.name: label.value for label in segments_in(file)} for file in files)
@@ -57,7 +59,7 @@ def segments_in(image: Image) -> tuple[Label, ...]:
     return image.labels or tuple(Label(n + 1, name) for n, name in enumerate(image.channels))
 
 
-def by_name(segments: Image, labels: tuple[Label, ...], path: Path, others: Image | None = None) -> Image:
+def number_by_name(segments: Image, labels: tuple[Label, ...], path: Path, others: Image | None = None) -> Image:
     """The label map of segments, numbered as in the whole data set: by name.
 
     others: a label map, made by this function, of files that name other structures; it is united with this one
@@ -104,10 +106,10 @@ def slicer_mask(image: Image, labels: tuple[Label, ...], path: Path) -> Image:
     Raises FormatError for segments in several layers of which none is declared.
     """
     if any(_number(label, labels) for label in segments_in(image)):
-        return by_name(image, labels, path)
+        return number_by_name(image, labels, path)
     if len(image.channels) > 1:
         remedy = "Give these names, as in --labels 1=NAME,2=NAME"
-        raise FormatError(f"none of its segments ({listed(image.channels)}) is declared", str(path), remedy)
+        raise FormatError(f"none of its segments ({errors.list_phrase(image.channels)}) is declared", str(path), remedy)
     return image
 
 
@@ -115,7 +117,7 @@ def refuse_unnamed(segments: Image, labels: tuple[Label, ...], path: Path) -> No
     """Refuse a structure that is none of the labels of all files: it would be background."""
     unnamed = [label.name for label in segments_in(segments) if not _number(label, labels)]
     if unnamed:
-        problem = f"names structures that the data set lacks ({listed(unnamed)})"
+        problem = f"names structures that the data set lacks ({errors.list_phrase(unnamed)})"
         raise FormatError(problem, str(path), "Read the data set again if the file has changed")
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from isocenter.errors import DatasetError, listed
-from isocenter.files.format import ReadOptions
-from isocenter.files.index import format_of
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import likeness_to_labels
+from isocenter import errors
+from isocenter.errors import DatasetError
+from isocenter.files import file_formats
+from isocenter.files.format_options import ReadOptions
+from isocenter.files.layouts.cases import cell_loading, mask_pairs
+from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
+from isocenter.files.layouts.cases.mask_pairs import PairKey
 from isocenter.files.layouts.cases.names import WORD_OF_CASE
-from isocenter.files.layouts.cases.pairs import Key, owner_of
 from isocenter.values import Case
 
 # Files of a folder that are read to know what it holds, and folders beyond which they are classes.
@@ -42,7 +43,9 @@ class DrawnFolders:
     def check(self, root: str) -> None:
         """Raise DatasetError where the folders may also be classes."""
         if not self.sure:
-            masks, images = (listed([folder_words(name) for name in names]) for names in (self.masks, self.images))
+            masks, images = (
+                errors.list_phrase([folder_words(name) for name in names]) for names in (self.masks, self.images)
+            )
             raise DatasetError(
                 f"the files in {masks} look like masks and have the names of those in {images}, but no name says so",
                 root,
@@ -56,7 +59,7 @@ def folder_words(name: str) -> str:
     return "the folder itself" if name == LOOSE else f"{name}/"
 
 
-def folder_at(member: Member, level: int) -> str | None:
+def folder_at(member: FolderMember, level: int) -> str | None:
     """The folder below so many others in which a file lies; `LOOSE` beside such folders, None above them."""
     return None if len(member.folders) < level else (*member.folders, LOOSE)[level]
 
@@ -70,18 +73,21 @@ def drawn_folders(folder: Folder, options: ReadOptions) -> DrawnFolders | None:
     return known
 
 
-def _at(level: int, members: Iterable[Member], options: ReadOptions) -> DrawnFolders | None:
+def _at(level: int, members: Iterable[FolderMember], options: ReadOptions) -> DrawnFolders | None:
     """The folders at one level."""
-    keyed: dict[str, dict[Key, Member]] = {}
+    keyed: dict[str, dict[PairKey, FolderMember]] = {}
     for member in members:
         if (name := folder_at(member, level)) is not None:
             rest = member.folders[:level] + member.folders[level + 1 :]
-            keyed.setdefault(name, {})[Key(rest, member.stem, member.split)] = member
+            keyed.setdefault(name, {})[PairKey(rest, member.stem, member.split)] = member
     if not 2 <= len(keyed) <= MOST_FOLDERS:
         return None
     folders = keyed.keys() - {LOOSE}
     pairs = [
-        (one, other) for one in keyed for other in folders if one != other and are_paired(keyed[one], keyed[other])
+        (one, other)
+        for one in keyed
+        for other in folders
+        if one != other and folders_are_paired(keyed[one], keyed[other])
     ]
     looks = {name: _likeness(list(keyed[name].values()), options) for name in {each for pair in pairs for each in pair}}
     masks = sorted({other for one, other in pairs if looks[one] < looks[other]})
@@ -92,15 +98,15 @@ def _at(level: int, members: Iterable[Member], options: ReadOptions) -> DrawnFol
     return DrawnFolders(level, tuple(images), tuple(masks), len(masks) == len(images) == 1 and looks[masks[0]] == SURE)
 
 
-def are_paired(images: Mapping[Key, Any], masks: Mapping[Key, Any]) -> bool:
+def folders_are_paired(images: Mapping[PairKey, Any], masks: Mapping[PairKey, Any]) -> bool:
     """Whether most files of one folder have the names of files in another."""
-    return 2 * sum(1 for key in masks if owner_of(key, images)) > len(masks)
+    return 2 * sum(1 for key in masks if mask_pairs.owner_of_mask(key, images)) > len(masks)
 
 
-def _likeness(members: list[Member], options: ReadOptions) -> int:
+def _likeness(members: list[FolderMember], options: ReadOptions) -> int:
     """The likeness of files to label maps; 0 where one of them looks like an image."""
     step = max(1, len(members) // LOOKED_AT)
-    looks = [likeness_to_labels(member.path, options) for member in members[::step][:LOOKED_AT]]
+    looks = [cell_loading.likeness_to_labels(member.path, options) for member in members[::step][:LOOKED_AT]]
     return max(looks) if min(looks) > 0 else 0
 
 
@@ -114,46 +120,50 @@ def is_exchanged(case: Case) -> bool:
         or not {one.partition(":")[0] for one in case.references} & MAPS
     ):
         return False
-    return likeness_to_labels(image, ReadOptions()) == SURE and not any(
-        likeness_to_labels(path, ReadOptions()) for path in masks
+    return cell_loading.likeness_to_labels(image, ReadOptions()) == SURE and not any(
+        cell_loading.likeness_to_labels(path, ReadOptions()) for path in masks
     )
 
 
-def masks_among(members: Iterable[Member], options: ReadOptions) -> list[Member]:
+def masks_among(members: Iterable[FolderMember], options: ReadOptions) -> list[FolderMember]:
     """A file of each kind of name of which files look like label maps, where those of another look like images.
 
     Kinds of volumes are names that differ only in numbers; of pictures x and x_WORD in one folder, for any word.
     """
-    volumes, pictures = list[Member](), list[Member]()
+    volumes, pictures = list[FolderMember](), list[FolderMember]()
     for member in members:
-        (pictures if format_of(member.path) in FLAT else volumes).append(member)
-    numbered: dict[str, list[Member]] = {}
+        (pictures if file_formats.format_of(member.path) in FLAT else volumes).append(member)
+    numbered: dict[str, list[FolderMember]] = {}
     for member in volumes:
         numbered.setdefault(re.sub(r"\d+", "", member.stem), []).append(member)
-    return [kinds[name][0] for kinds in (numbered, _by_word(pictures)) for name in _drawn(kinds, options)]
+    return [kinds[name][0] for kinds in (numbered, _by_word(pictures)) for name in _kinds_like_maps(kinds, options)]
 
 
-def pictures_of_slices(folder: Folder, options: ReadOptions) -> list[Member]:
+def pictures_of_slices(folder: Folder, options: ReadOptions) -> list[FolderMember]:
     """The pictures beside series of DICOM that look like label maps of their slices, whom no name pairs with them."""
-    pictures = [one for one in folder.images if format_of(one.path) in FLAT] if folder.dicom else []
+    pictures = [one for one in folder.images if file_formats.format_of(one.path) in FLAT] if folder.dicom else []
     return pictures if pictures and _likeness(pictures, options) == SURE else []
 
 
-def drawn_kinds(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> list[str]:
+def drawn_kinds(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOptions) -> list[str]:
     """The kinds of images of a case of which files look like label maps, where those of another look like images.
 
     Only volumes are looked at.
     """
-    return [] if any(format_of(named[0].path) in FLAT for named in kinds.values()) else _drawn(kinds, options)
+    return (
+        []
+        if any(file_formats.format_of(named[0].path) in FLAT for named in kinds.values())
+        else _kinds_like_maps(kinds, options)
+    )
 
 
-def label_maps_among(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> list[str]:
+def label_maps_among(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOptions) -> list[str]:
     """The kinds of images of a case of which files look like label maps, whatever the others look like; of volumes."""
-    volumes = {kind: named for kind, named in kinds.items() if format_of(named[0].path) not in FLAT}
+    volumes = {kind: named for kind, named in kinds.items() if file_formats.format_of(named[0].path) not in FLAT}
     return [kind for kind, look in _looks(volumes, options).items() if look == SURE]
 
 
-def _drawn(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> list[str]:
+def _kinds_like_maps(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOptions) -> list[str]:
     """The kinds that look like label maps, by the first and the last file of each; none where all do."""
     if not 1 < len(kinds) <= MOST_KINDS:
         return []
@@ -161,15 +171,15 @@ def _drawn(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> list[
     return drawn if len(drawn) < len(kinds) else []
 
 
-def _looks(kinds: Mapping[str, Sequence[Member]], options: ReadOptions) -> dict[str, int]:
+def _looks(kinds: Mapping[str, Sequence[FolderMember]], options: ReadOptions) -> dict[str, int]:
     """{kind: how much its first and its last file look like label maps}"""
     return {kind: _likeness([*dict.fromkeys((named[0], named[-1]))], options) for kind, named in kinds.items()}
 
 
-def _by_word(pictures: Sequence[Member]) -> dict[str, list[Member]]:
+def _by_word(pictures: Sequence[FolderMember]) -> dict[str, list[FolderMember]]:
     """{word: files x_WORD next to an x}, and under "" those other files."""
     known = {(member.folders, member.stem) for member in pictures}
-    kinds: dict[str, list[Member]] = {}
+    kinds: dict[str, list[FolderMember]] = {}
     for member in pictures:
         fit = WORD_OF_CASE[0].match(member.stem)
         is_worded = fit is not None and (member.folders, fit["case"]) in known

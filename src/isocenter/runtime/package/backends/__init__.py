@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from isocenter.added import added
+from isocenter import plugins
 from isocenter.errors import UsageError
 from isocenter.runtime.windows.slide import Network
 
@@ -53,32 +53,40 @@ class Backend(Protocol):
         """
 
 
-def names() -> tuple[str, ...]:
+def backend_names() -> tuple[str, ...]:
     """Ours, and those that other packages add under the entry point `isocenter.backends`."""
-    return tuple(sorted({*BACKENDS, *added("isocenter.backends")}))
+    return tuple(sorted({*BACKENDS, *plugins.entry_points_of("isocenter.backends")}))
 
 
-def quick_names() -> list[str]:
+def quick_backends() -> list[str]:
     """Names of backends that `predict` may take by itself; likely fast ones first: they set the time for the others."""
     likely = {name: place for place, name in enumerate(("openvino-bf16", "openvino", "onnx"))}
-    return sorted(set(names()) - SLOW_TO_START, key=lambda name: (likely.get(name, len(likely)), name))
+    return sorted(set(backend_names()) - SLOW_TO_START, key=lambda name: (likely.get(name, len(likely)), name))
 
 
-def refuse_unknown(chosen: Iterable[str], where: str = "--backend") -> None:
+def refuse_unknown_backends(chosen: Iterable[str], where: str = "--backend") -> None:
     """UsageError for a name that no backend has."""
-    choices = names()
+    choices = backend_names()
     for name in chosen:
         if name not in choices:
             raise UsageError(f"there is no backend {name!r}", where, f"Choose from {', '.join(choices)}")
 
 
-def backend(name: str) -> Backend:
+def find_backend(name: str) -> Backend:
     """The backend of this name; UsageError where there is none. Only its own file is imported."""
-    targets = BACKENDS | {key: point.value for key, point in added("isocenter.backends").items()}
-    refuse_unknown([name])
+    targets = BACKENDS | {key: point.value for key, point in plugins.entry_points_of("isocenter.backends").items()}
+    refuse_unknown_backends([name])
     module, _, attribute = targets[name].partition(":")
     chosen: Backend = getattr(importlib.import_module(module), attribute)
     return chosen
 
 
-__all__ = ["BACKENDS", "SLOW_TO_START", "Backend", "backend", "names", "quick_names", "refuse_unknown"]
+__all__ = [
+    "BACKENDS",
+    "SLOW_TO_START",
+    "Backend",
+    "backend_names",
+    "find_backend",
+    "quick_backends",
+    "refuse_unknown_backends",
+]

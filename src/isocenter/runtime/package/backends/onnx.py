@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter import tasks
-from isocenter.errors import IntegrityError, ResourceError, UsageError, is_out_of_memory
-from isocenter.files import cache_folder
+from isocenter import errors as errors_module
+from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.files.storage import cache
 from isocenter.lazy import onnxruntime
-from isocenter.runtime.device import CPU, CUDA
-from isocenter.runtime.package.contents import CONTEXT, ONNX, PACKAGED, RECORD, package_record
-from isocenter.runtime.record_files import digest, joined
+from isocenter.runtime import record_files
+from isocenter.runtime.hardware import CPU, CUDA
+from isocenter.runtime.package import package_contents
+from isocenter.runtime.package.package_contents import CONTEXT, ONNX, PACKAGED, RECORD
 from isocenter.runtime.windows.averaging import POOLED
 from isocenter.runtime.windows.slide import Network
-from isocenter.tasks import BETWEEN, EACH, WITHIN
+from isocenter.tasks import task_catalogue
+from isocenter.tasks.shared.averages import BETWEEN, EACH, WITHIN
 
 # Kinds of numbers that graphs take, as ONNX Runtime calls them.
 INPUTS: Mapping[str, type[np.generic]] = {
@@ -57,7 +59,7 @@ class OnnxNetwork:
                 list(self.taken) or None, {one.name: _cast(array, one.type) for one, array in inputs}
             )
         except onnx_errors() as error:
-            if is_out_of_memory(error):
+            if errors_module.is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
             raise
         return {head: np.asarray(one, dtype=np.float32) for head, one in zip(self.heads, outputs, strict=True)}
@@ -140,16 +142,19 @@ def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     return (ONNX, *export.get("beside", ()))
 
 
-def heads_of(folder: Path) -> tuple[str, ...]:
+def output_heads(folder: Path) -> tuple[str, ...]:
     """Names of the outputs of a package's ONNX file: by its task, of uncertainty, and features for its gate."""
-    record = package_record(folder)
-    heads, uncertain = tuple(tasks.build(record["task"]).heads), record["onnx"].get("uncertainty", {}).get("heads", ())
+    record = package_contents.package_record(folder)
+    heads, uncertain = (
+        tuple(task_catalogue.build_task(record["task"]).heads),
+        record["onnx"].get("uncertainty", {}).get("heads", ()),
+    )
     further = [f"{head}{end}" for head in uncertain for end in (WITHIN, BETWEEN)]
     further += [f"{head}{EACH}" for head in record["onnx"].get("each", ())]
     return (*heads, *further, *([POOLED] if record["onnx"].get("features") else []))
 
 
-def number_of(device: str) -> int:
+def gpu_number(device: str) -> int:
     """Number of a GPU: "cuda:1" is 1."""
     return int(device.partition(":")[2] or 0)
 
@@ -178,8 +183,8 @@ class Onnx:
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
         """The network of a verified package."""
         cpu: Provider = "CPUExecutionProvider"
-        on_gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": number_of(device)}), cpu]
-        return open_onnx(folder / ONNX, heads_of(folder), [cpu] if device == CPU else on_gpu, threads)
+        on_gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": gpu_number(device)}), cpu]
+        return open_onnx(folder / ONNX, output_heads(folder), [cpu] if device == CPU else on_gpu, threads)
 
 
 BACKEND = Onnx()
@@ -212,13 +217,15 @@ class TensorRt:
         """The network of a verified package."""
         # ONNX Runtime finds an engine again by the names in the graph, not by its weights: in one folder the next model
         # of the same architecture would answer with the weights of the first.
-        weights = joined([digest(folder / name) for name in self.files(package_record(folder))])
-        engines = cache_folder() / "tensorrt" / weights
+        weights = record_files.join_digests(
+            [record_files.file_digest(folder / name) for name in self.files(package_contents.package_record(folder))]
+        )
+        engines = cache.cache_folder() / "tensorrt" / weights
         engines.mkdir(parents=True, exist_ok=True)
-        number = number_of(device)
+        number = gpu_number(device)
         engine = {"device_id": number, "trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}
         providers: list[Provider] = [(TENSORRT_PROVIDER, engine), ("CUDAExecutionProvider", {"device_id": number})]
-        return open_onnx(folder / ONNX, heads_of(folder), [*providers, "CPUExecutionProvider"], threads)
+        return open_onnx(folder / ONNX, output_heads(folder), [*providers, "CPUExecutionProvider"], threads)
 
 
 TENSORRT = TensorRt()

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import IntegrityError
-from isocenter.runtime.device import CPU
-from isocenter.runtime.package.backends.onnx import heads_of, onnx_files, usable_cores
-from isocenter.runtime.package.contents import ONNX
+from isocenter.runtime.hardware import CPU
+from isocenter.runtime.package.backends import onnx
+from isocenter.runtime.package.package_contents import ONNX
 from isocenter.runtime.windows.slide import Network
 
 # What OpenVINO calls a precision when it is asked for, and when a processor has it.
@@ -68,7 +68,7 @@ class OpenVino:
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """The files of a package that it reads."""
-        return onnx_files(record)
+        return onnx.onnx_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
         """The network of a verified package."""
@@ -83,10 +83,10 @@ class OpenVino:
         settings = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision][0],
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads or usable_cores(),
+            "INFERENCE_NUM_THREADS": threads or onnx.usable_cores(),
             "ENABLE_CPU_PINNING": False,  # a core that it clings to may be busy with something else
         }
-        return OpenVinoNetwork(core, model, heads_of(folder), settings)
+        return OpenVinoNetwork(core, model, onnx.output_heads(folder), settings)
 
 
 def _core() -> Any:

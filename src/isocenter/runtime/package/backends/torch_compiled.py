@@ -19,23 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter import tasks
-from isocenter.files import cache_folder
+from isocenter.files.storage import cache
 from isocenter.lazy import torch
+from isocenter.runtime import hardware, record_files
 from isocenter.runtime.covariate_encoding import Context
-from isocenter.runtime.device import CUDA, MPS, WINDOWS, use_threads
-from isocenter.runtime.package.backends.onnx import number_of
-from isocenter.runtime.package.contents import (
-    each_head,
-    every_head,
-    package_record,
-    read_modules,
-    shares_in,
-    weights_files,
-)
-from isocenter.runtime.package.onnx_export import speakable
-from isocenter.runtime.record_files import digest, sealed_entry
+from isocenter.runtime.hardware import CUDA, MPS, WINDOWS
+from isocenter.runtime.package import onnx_export, package_contents
+from isocenter.runtime.package.backends import onnx
 from isocenter.runtime.windows.slide import Network
+from isocenter.tasks import task_catalogue
 
 # A batch of more windows than this is not foreseen by what is compiled.
 LARGEST_BATCH = 64
@@ -60,7 +52,7 @@ class CompiledNetwork:
 
     def _outputs(self, *batch: NDArray[np.float32]) -> list[Any]:
         tensors = self.compiled(*(torch.from_numpy(one).to(self.device) for one in batch))
-        return [one.float().cpu() for one in each_head(tensors)]
+        return [one.float().cpu() for one in package_contents.tensors_by_head(tensors)]
 
 
 @dataclass(frozen=True)
@@ -83,25 +75,27 @@ class TorchCompiled:
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """The files of a package that it reads."""
-        return weights_files(record)
+        return package_contents.weights_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
         """The network of a verified package."""
         if threads is not None:
-            use_threads(threads)
-        record = package_record(folder)
+            hardware.use_threads(threads)
+        record = package_contents.package_record(folder)
         key = _key(record, [folder / one for one in self.files(record)], device)
-        entry = sealed_entry(cache_folder() / "compiled" / key, partial(_compile, folder, record, device))
-        number = number_of(device) if device.startswith(CUDA) else -1  # else the weights go to the first GPU
+        entry = record_files.sealed_entry(
+            cache.cache_folder() / "compiled" / key, partial(_compile, folder, record, device)
+        )
+        number = onnx.gpu_number(device) if device.startswith(CUDA) else -1  # else the weights go to the first GPU
         loaded = torch._inductor.aoti_load_package(str(entry / COMPILED), device_index=number)
-        return CompiledNetwork(loaded, tuple(tasks.build(record["task"]).heads), device)
+        return CompiledNetwork(loaded, tuple(task_catalogue.build_task(record["task"]).heads), device)
 
 
 def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
     """The digest of what decides the code that is made: weights, network, windows, torch and the processor or GPU."""
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     decisive = [
-        *(digest(one) for one in weights),
+        *(record_files.file_digest(one) for one in weights),
         *(str(record.get(key)) for key in ("network", "architectures", "shares", "task", "own_scales")),
         str(record["inference"]["patch"]),
         version("torch"),
@@ -112,11 +106,15 @@ def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
 
 def _compile(folder: Path, record: Mapping[str, Any], device: str, entry: Path) -> None:
     """Compile the network of the package in `folder` into the folder `entry`."""
-    task = tasks.build(record["task"])
-    modules = read_modules(record, task, [folder / name for name in weights_files(record)])
-    network = speakable(every_head(task, modules, shares_in(record)).eval()).to(device)
+    task = task_catalogue.build_task(record["task"])
+    modules = package_contents.read_modules(
+        record, task, [folder / name for name in package_contents.weights_files(record)]
+    )
+    network = onnx_export.rename_keyword_heads(
+        package_contents.every_head_network(task, modules, package_contents.recorded_shares(record)).eval()
+    ).to(device)
     shape = (2, int(record["network"]["channels"]), *record["inference"]["patch"])
-    context = Context.of(record["network"].get("context"))
+    context = Context.from_settings(record["network"].get("context"))
     shapes = (shape, (2, len(context))) if len(context) else (shape,)
     count = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     examples = tuple(torch.zeros(own, device=device) for own in shapes)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter import tasks
 from isocenter.lazy import torch
-from isocenter.networks import channels_last, memory_order, ordered
-from isocenter.runtime.device import MPS, bf16_pays, use_threads
-from isocenter.runtime.networks import TorchNetwork
-from isocenter.runtime.package.certificate import BFLOAT16, FLOAT32
-from isocenter.runtime.package.contents import package_record, read_modules, shares_in, weights_files
-from isocenter.runtime.windows.averaging import Averaged
+from isocenter.networks import quick_convolutions
+from isocenter.runtime import hardware
+from isocenter.runtime.hardware import MPS
+from isocenter.runtime.package import package_contents
+from isocenter.runtime.package.backend_certificate import BFLOAT16, FLOAT32
+from isocenter.runtime.torch_networks import TorchNetwork
+from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.runtime.windows.slide import Network
+from isocenter.tasks import task_catalogue
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -28,12 +29,12 @@ class HalfNetwork:
     """A torch module as a function of NumPy arrays, in bfloat16, its channels side by side in memory."""
 
     def __init__(self, module: Module, device: str) -> None:
-        self.module, self.device = channels_last(module), device
+        self.module, self.device = quick_convolutions.to_channels_last(module), device
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         images = torch.from_numpy(batch).to(self.device)
-        if memory_order(self.module) is not None:
-            images = ordered(images)
+        if quick_convolutions.batch_memory_order(self.module) is not None:
+            images = quick_convolutions.order_channels_last(images)
         with torch.inference_mode(), torch.autocast(torch.device(self.device).type, torch.bfloat16):
             outputs = self.module(images, *(torch.from_numpy(one).to(self.device) for one in context))
         return {name: output.float().cpu().contiguous().numpy() for name, output in outputs.items()}
@@ -53,21 +54,21 @@ class TorchEager:
 
     def lacking(self, device: str) -> str | None:
         """Why it cannot compute on this device, with the remedy; None where it can."""
-        if self.precision == BFLOAT16 and (device == MPS or not bf16_pays(device)):
+        if self.precision == BFLOAT16 and (device == MPS or not hardware.computes_bfloat16(device)):
             return f"{device} does not compute in bfloat16 itself: choose --backend torch"
         return None
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """The files of a package that it reads."""
-        return weights_files(record)
+        return package_contents.weights_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
         """The network of a verified package."""
-        record = package_record(folder)
-        return averaged(record, [folder / name for name in self.files(record)], device, threads, self.computing)
+        record = package_contents.package_record(folder)
+        return build_average(record, [folder / name for name in self.files(record)], device, threads, self.computing)
 
 
-def averaged(
+def build_average(
     record: Mapping[str, Any],
     weights: Sequence[Path],
     device: str,
@@ -79,10 +80,14 @@ def averaged(
     computing: makes a network of a module and its device
     """
     if threads is not None:
-        use_threads(threads)
-    task = tasks.build(record["task"])
-    networks = tuple(computing(one.to(device), device) for one in read_modules(record, task, weights))
-    return networks[0] if len(networks) == 1 else Averaged(networks, task.average, shares_in(record), each=task.crossed)
+        hardware.use_threads(threads)
+    task = task_catalogue.build_task(record["task"])
+    networks = tuple(computing(one.to(device), device) for one in package_contents.read_modules(record, task, weights))
+    return (
+        networks[0]
+        if len(networks) == 1
+        else AveragedNetwork(networks, task.average, package_contents.recorded_shares(record), each=task.folds_by_head)
+    )
 
 
 BACKEND = TorchEager()

@@ -2,8 +2,10 @@
 
 from alembic import context
 
-from isocenter.service.records.tables import metadata
+from isocenter.service.records import tables
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=tables.metadata, render_as_batch=True
+)
 with context.begin_transaction():
     context.run_migrations()

@@ -20,7 +20,7 @@ def boundary_of(content_type: str) -> bytes:
     boundary, kind = header.get_param("boundary"), header.get_param("type", "application/dicom")
     is_usual = isinstance(boundary, str) and 0 < len(boundary) <= LONGEST_BOUNDARY and boundary.isascii()
     if header.get_content_type() != "multipart/related" or str(kind).lower() != "application/dicom" or not is_usual:
-        raise _malformed("the body is not stated to be multipart/related of application/dicom, with a boundary")
+        raise _malformed_error("the body is not stated to be multipart/related of application/dicom, with a boundary")
     return str(boundary).encode()
 
 
@@ -45,7 +45,7 @@ class MultipartReader:
                 if end < 0 and len(self._buffer) <= LONGEST_HEAD:
                     return
                 if not 0 <= end <= LONGEST_HEAD:
-                    raise _malformed("the headers of a part do not end")
+                    raise _malformed_error("the headers of a part do not end")
                 yield _content_type(bytes(self._buffer[:end]))
                 del self._buffer[: end + 2]
                 self._state = "body"
@@ -65,7 +65,7 @@ class MultipartReader:
     def finish(self) -> None:
         """Raise FormatError where the last boundary has not come."""
         if self._state != "end":
-            raise _malformed("the body ends before its last boundary")
+            raise _malformed_error("the body ends before its last boundary")
 
 
 def _content_type(head: bytes) -> str:
@@ -76,5 +76,5 @@ def _content_type(head: bytes) -> str:
     return ""
 
 
-def _malformed(problem: str) -> FormatError:
+def _malformed_error(problem: str) -> FormatError:
     return FormatError(problem, "the request", "Send one part for each object, as PS3.18 8.6.1.2 says")

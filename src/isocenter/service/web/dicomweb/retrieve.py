@@ -23,28 +23,24 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom import (
-    Header,
-    Window,
-    frame_count,
-    is_decodable,
-    native_frame,
-    native_object,
-    read_header,
-    shown_frame,
-    stored_frame,
-)
+from isocenter.files.dicom import header_reading
+from isocenter.files.dicom.header_reading import Header
+from isocenter.files.dicom.reading import single_frame
+from isocenter.files.dicom.reading.pixel_values import DisplayWindow
+from isocenter.service.objects import object_store
 from isocenter.service.objects.dicom_json import IN_JSON, MEDIA
-from isocenter.service.objects.store import key_of
 from isocenter.service.records.actor import Actor
-from isocenter.service.web.access import ROLES, Who, roles
-from isocenter.service.web.dicomweb.search import StoredObject, stored_studies
-from isocenter.service.web.shapes import Problem
-from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered
-from isocenter.service.web.worklist import hidden_error, record_export, record_view
+from isocenter.service.web import access, web_node, worklist_routes
+from isocenter.service.web.access import ROLES, Who
+from isocenter.service.web.dicomweb import search
+from isocenter.service.web.dicomweb.search import StoredObject
+from isocenter.service.web.response_shapes import Problem
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(
-    prefix="/dicomweb/studies/{study}", tags=["DICOMweb"], dependencies=[roles(ROLES), Depends(all_entered)]
+    prefix="/dicomweb/studies/{study}",
+    tags=["DICOMweb"],
+    dependencies=[access.require_roles(ROLES), Depends(web_node.wait_for_rows)],
 )
 OBJECT, BYTES = "application/dicom", "application/octet-stream"
 PLAIN = "1.2.840.10008.1.2.1"  # how decoded frames and objects come
@@ -76,25 +72,25 @@ FRAME_MEDIA = {
 @router.get("", response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_study(request: Request, node: Node, who: Who, study: Uid) -> StreamingResponse:
     """All objects of a study."""
-    stored = _stored(node, who, study)
-    record_export(node, who, key_of(study), key_of(study))
+    stored = _find_objects(node, who, study)
+    worklist_routes.record_export(node, who, object_store.uid_key(study), object_store.uid_key(study))
     return _objects(request, stored)
 
 
 @router.get(IN_SERIES, response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_series(request: Request, node: Node, who: Who, study: Uid, series: Uid) -> StreamingResponse:
     """All objects of a series."""
-    stored = _stored(node, who, study, series)
-    record_export(node, who, key_of(study), key_of(series))
+    stored = _find_objects(node, who, study, series)
+    worklist_routes.record_export(node, who, object_store.uid_key(study), object_store.uid_key(series))
     return _objects(request, stored)
 
 
 @router.get(IN_INSTANCE, response_class=StreamingResponse, responses=OF_OBJECTS)
 def get_instance(request: Request, node: Node, who: Who, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
     """One object."""
-    stored = _stored(node, who, study, series, instance)
-    record_export(node, who, key_of(study))
-    asked = accepted(request)
+    stored = _find_objects(node, who, study, series, instance)
+    worklist_routes.record_export(node, who, object_store.uid_key(study))
+    asked = accepted_media(request)
     unpacked = [syntax for kind, _, syntax in asked if kind == OBJECT]
     if not unpacked or any(kind == "multipart/related" for kind, _, _ in asked):
         return _objects(request, stored)
@@ -105,19 +101,19 @@ def get_instance(request: Request, node: Node, who: Who, study: Uid, series: Uid
 @router.get("/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
 def get_study_metadata(node: Node, who: Who, study: Uid) -> StreamingResponse:
     """Headers of all objects of a study."""
-    return _metadata(_seen(node, who, study))
+    return _metadata(_view_objects(node, who, study))
 
 
 @router.get(IN_SERIES + "/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
 def get_series_metadata(node: Node, who: Who, study: Uid, series: Uid) -> StreamingResponse:
     """Headers of all objects of a series."""
-    return _metadata(_seen(node, who, study, series))
+    return _metadata(_view_objects(node, who, study, series))
 
 
 @router.get(IN_INSTANCE + "/metadata", response_class=StreamingResponse, responses={200: IN_JSON})
 def get_instance_metadata(node: Node, who: Who, study: Uid, series: Uid, instance: Uid) -> StreamingResponse:
     """The header of one object."""
-    return _metadata(_seen(node, who, study, series, instance))
+    return _metadata(_view_objects(node, who, study, series, instance))
 
 
 @router.get(IN_INSTANCE + "/frames/{frames}", response_class=StreamingResponse, responses=OF_FRAMES)
@@ -125,20 +121,20 @@ def get_frames(
     request: Request, node: Node, who: Who, study: Uid, series: Uid, instance: Uid, frames: Frames
 ) -> StreamingResponse:
     """Frames without their header: as they are stored, or decoded."""
-    stored = _seen(node, who, study, series, instance)[0]
-    head = read_header(stored.path)
+    stored = _view_objects(node, who, study, series, instance)[0]
+    head = header_reading.read_header(stored.path)
     numbers = _numbers(head, frames)
     media = FRAME_MEDIA.get(stored.syntax, BYTES)
-    for kind, part, syntax in accepted(request):
+    for kind, part, syntax in accepted_media(request):
         if kind not in ("multipart/related", "*/*", "multipart/*"):
             continue
         # A frame as it is stored is given to whoever names its kind, its transfer syntax, or takes any.
         fits = media != BYTES and syntax in ("", "*", stored.syntax)
         if fits and (syntax or part in (media, "image/*")):
             content_type = f"{media}; transfer-syntax={stored.syntax}"
-            return _multipart(media, ((content_type, [stored_frame(head, number)]) for number in numbers))
+            return _multipart(media, ((content_type, [single_frame.stored_frame(head, number)]) for number in numbers))
         if part in (BYTES, "", "*/*") and syntax in ("", "*", PLAIN):
-            return _multipart(BYTES, ((BYTES, [_decoded(head, number)]) for number in numbers))
+            return _multipart(BYTES, ((BYTES, [_decode(head, number)]) for number in numbers))
     raise _not_acceptable(f"{BYTES} or {media}")
 
 
@@ -162,19 +158,19 @@ def get_rendered_frame(
     how: Annotated[Rendering, Query()],
 ) -> Response:
     """A picture of one frame, as JPEG or PNG."""
-    stored = _seen(node, who, study, series, instance)[0]
-    number, *others = _numbers(read_header(stored.path), frames)
+    stored = _view_objects(node, who, study, series, instance)[0]
+    number, *others = _numbers(header_reading.read_header(stored.path), frames)
     if others:
         raise WebError(400, "one picture shows one frame", "frames", "Ask for each frame")
-    kinds = [kind for kind, _, _ in accepted(request)]
+    kinds = [kind for kind, _, _ in accepted_media(request)]
     media = next(("image/png" if kind == "image/png" else "image/jpeg" for kind in kinds if kind in PICTURES), None)
     if media is None:
         raise _not_acceptable("image/jpeg or image/png")
     with DECODED_AT_ONCE:
-        return Response(rendered(stored.path, number, how, media.removeprefix("image/")), media_type=media)
+        return Response(render_frame(stored.path, number, how, media.removeprefix("image/")), media_type=media)
 
 
-def accepted(request: Request) -> Accepted:
+def accepted_media(request: Request) -> Accepted:
     """(media type, that of its parts, transfer syntax) that the client takes, what it weighs most first."""
     weighed: list[tuple[float, tuple[str, str, str]]] = []
     for item in parse_http_list(request.headers.get("accept") or "*/*"):
@@ -191,23 +187,23 @@ def accepted(request: Request) -> Accepted:
     return [kinds for weight, kinds in sorted(weighed, key=lambda one: -one[0]) if weight > 0]
 
 
-def _stored(
+def _find_objects(
     node: WebNode, who: Actor, study: str, series: str | None = None, instance: str | None = None
 ) -> list[StoredObject]:
-    for stored_study in stored_studies(node, who, [study]):
+    for stored_study in search.stored_studies(node, who, [study]):
         if stored := list(stored_study.objects(series, instance)):
             return stored
         if stored_study.is_blind and any(replace(stored_study, is_blind=False).objects(series, instance)):
-            raise hidden_error("the path")
+            raise worklist_routes.hidden_error("the path")
     raise WebError(404, "the node has no such object", "the path", "Search by QIDO-RS for what it has")
 
 
-def _seen(
+def _view_objects(
     node: WebNode, who: Actor, study: str, series: str | None = None, instance: str | None = None
 ) -> list[StoredObject]:
     """The same for somebody who looks at the study."""
-    stored = _stored(node, who, study, series, instance)
-    record_view(node, who, key_of(study))
+    stored = _find_objects(node, who, study, series, instance)
+    worklist_routes.record_view(node, who, object_store.uid_key(study))
     return stored
 
 
@@ -215,7 +211,7 @@ def _objects(request: Request, stored: list[StoredObject]) -> StreamingResponse:
     """Objects as the client takes them; each part says in which transfer syntax it comes."""
     objects = [
         syntax
-        for kind, part, syntax in accepted(request)
+        for kind, part, syntax in accepted_media(request)
         if kind in ("*/*", "multipart/*") or (kind == "multipart/related" and part in ("", OBJECT))
     ]
     syntaxes = _syntaxes(stored, objects)
@@ -233,7 +229,7 @@ def _syntaxes(stored: list[StoredObject], accepted_syntaxes: list[str]) -> list[
         raise _not_acceptable(AS_STORED)
     syntaxes = []
     for syntax in dict.fromkeys(one.syntax for one in stored):
-        plain = PLAIN if syntax == PLAIN or is_decodable(syntax) else None
+        plain = PLAIN if syntax == PLAIN or single_frame.is_decodable(syntax) else None
         comes = (syntax if one in ("*", syntax) else plain if one in ("", PLAIN) else None for one in accepted_syntaxes)
         syntaxes.append((syntax, next(filter(None, comes), None)))
     lacking = [own for own, comes in syntaxes if comes is None]
@@ -248,14 +244,14 @@ def _bytes(stored: StoredObject, syntax: str, *, is_single: bool = True) -> tupl
     if syntax != stored.syntax:
         try:
             with DECODED_AT_ONCE:
-                return syntax, _spooled(native_object(stored.path), stored.path.parent)
+                return syntax, _spool(single_frame.native_object(stored.path), stored.path.parent)
         except FormatError as error:
             if is_single:
                 raise WebError(406, f"the object {error.problem}", "the request", f"Accept {AS_STORED}") from error
     return stored.syntax, _file(stored.path)
 
 
-def _spooled(data: bytes, folder: Path) -> Iterator[bytes]:
+def _spool(data: bytes, folder: Path) -> Iterator[bytes]:
     """Bytes, many of them from a file without a name: how long they wait is for the client to say."""
     if len(data) <= MOST_HELD:
         yield data
@@ -296,14 +292,14 @@ def _file(path: Path) -> Iterator[bytes]:
             yield data
 
 
-def _decoded(head: Header, number: int) -> bytes:
+def _decode(head: Header, number: int) -> bytes:
     with DECODED_AT_ONCE:
-        return native_frame(head, number)
+        return single_frame.native_frame(head, number)
 
 
 def _numbers(head: Header, frames: str) -> list[int]:
     """Frames from 0. Raises WebError where the object has none, or not these."""
-    count = frame_count(head) if head.has_pixels else 0
+    count = header_reading.frame_count(head) if head.has_pixels else 0
     numbers = [int(number or 0) - 1 for number in frames.split(",")]
     if min(numbers) < 0 or max(numbers) >= count:
         raise WebError(404, f"the object has {count} frames", "frames", "Ask for one of them, counted from 1")
@@ -326,9 +322,11 @@ class Rendering(BaseModel):
     quality: Annotated[int, Field(ge=1, le=100)] = 90
 
 
-def rendered(path: Path, number: int, how: Rendering, kind: str) -> bytes:
+def render_frame(path: Path, number: int, how: Rendering, kind: str) -> bytes:
     """A frame as `jpeg` or `png`. Raises FormatError where it cannot be decoded."""
-    picture = Image.fromarray(shown_frame(read_header(path), number, _window(how.window)))
+    picture = Image.fromarray(
+        single_frame.displayed_frame(header_reading.read_header(path), number, _window(how.window))
+    )
     if how.viewport is not None:
         width, height = map(int, how.viewport.split(","))
         scale = min(width / picture.width, height / picture.height)
@@ -338,10 +336,10 @@ def rendered(path: Path, number: int, how: Rendering, kind: str) -> bytes:
     return file.getvalue()
 
 
-def _window(text: str | None) -> Window | None:
+def _window(text: str | None) -> DisplayWindow | None:
     if text is None:
         return None
     centre, width, function = re.split(",", f"{text},")[:3]
     if float(width) <= 0:
         raise WebError(400, "the width of a window must be above 0", "window", "Give window=centre,width,linear")
-    return Window(float(centre), float(width), FUNCTIONS[function])
+    return DisplayWindow(float(centre), float(width), FUNCTIONS[function])

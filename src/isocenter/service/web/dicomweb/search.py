@@ -19,33 +19,21 @@ from fastapi.responses import JSONResponse, Response
 from sqlalchemy import ColumnElement, Row, and_, or_, select, true, tuple_
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom import read_header, read_identity
-from isocenter.service.objects.dicom_json import (
-    BULK,
-    IN_JSON,
-    MEDIA,
-    DicomJson,
-    element,
-    elements,
-    header_elements,
-    keyword_of,
-    matches,
-    tag_of,
-)
-from isocenter.service.objects.store import key_of
-from isocenter.service.reading.blind import own_series
+from isocenter.files.dicom import header_reading, object_identity
+from isocenter.service.objects import dicom_json, object_store
+from isocenter.service.objects.dicom_json import BULK, IN_JSON, MEDIA, DicomJson
+from isocenter.service.reading import blind_reading
+from isocenter.service.records import searching, tables
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.searching import modality_condition, study_condition
-from isocenter.service.records.tables import answers, corrections, instances, jobs, series, studies
-from isocenter.service.web.access import ROLES, Who, roles
-from isocenter.service.web.shapes import Problem
-from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, all_entered, dicomweb_url
-from isocenter.service.web.worklist import hidden_studies
+from isocenter.service.web import access, web_node, worklist_routes
+from isocenter.service.web.access import ROLES, Who
+from isocenter.service.web.response_shapes import Problem
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(
     prefix="/dicomweb",
     tags=["DICOMweb"],
-    dependencies=[roles(ROLES), Depends(all_entered)],
+    dependencies=[access.require_roles(ROLES), Depends(web_node.wait_for_rows)],
     default_response_class=Response,
     responses={200: IN_JSON, 204: {"description": "Nothing fits"}, 400: {"model": Problem}},
 )
@@ -54,7 +42,7 @@ OPTIONS = ("limit", "offset", "includefield", "fuzzymatching")
 
 
 def _tags(keywords: str) -> frozenset[str]:
-    return frozenset(str(tag_of(keyword)) for keyword in keywords.split())
+    return frozenset(str(dicom_json.tag_digits(keyword)) for keyword in keywords.split())
 
 
 # What answers have of each level, PS3.18 10.6.3.3, and other attributes of a study or a series as a whole.
@@ -97,7 +85,7 @@ class Query:
     def fits(self, elements: DicomJson, level: frozenset[str] | None) -> bool:
         """Whether the elements of a level are as asked; level: its tags, None for those of no other level."""
         mine = {tag for tag in self.wanted if (tag in level if level is not None else tag not in STUDY | SERIES)}
-        return all(matches(elements.get(tag), self.wanted[tag]) for tag in mine)
+        return all(dicom_json.element_matches(elements.get(tag), self.wanted[tag]) for tag in mine)
 
     def answer(self, elements: DicomJson, *levels: frozenset[str]) -> DicomJson:
         """The elements that the answer has, in the order of their tags."""
@@ -118,16 +106,20 @@ def _query(
 
     The audit gets the attributes that were asked for, and never their values, which may name a patient.
     """
-    path = {str(tag_of(f"{name.capitalize()}InstanceUID")): uid for name, uid in request.path_params.items()}
-    parameters = [(_known(name), value) for name, value in request.query_params.multi_items() if name not in OPTIONS]
+    path = {
+        str(dicom_json.tag_digits(f"{name.capitalize()}InstanceUID")): uid for name, uid in request.path_params.items()
+    }
+    parameters = [
+        (_known_tag(name), value) for name, value in request.query_params.multi_items() if name not in OPTIONS
+    ]
     asked = dict(parameters)
     if len(asked) < len(parameters):
         raise WebError(400, "an attribute is asked for twice", "the query", "Give each once, and UIDs as a list")
     fields = [field for value in includefield for field in value.split(",")]
-    include = {_known(field) for field in fields if field != "all"}
+    include = {_known_tag(field) for field in fields if field != "all"}
     attributes = asked | path
     named = request.path_params.get("study")
-    key, detail = key_of(named) if named else None, {"attributes": sorted(attributes)}
+    key, detail = object_store.uid_key(named) if named else None, {"attributes": sorted(attributes)}
     node.record("query", request.scope["route"].path, who, study=key, detail=detail)
     is_fuzzy = request.query_params.get("fuzzymatching", "").lower() == "true"
     return Query(
@@ -143,46 +135,50 @@ def search_studies(request: Request, node: Node, query: Asked) -> Response:
     """Studies, newest first."""
     sought = _sought(node, query, STUDY)
     skipped = query.offset if sought.is_settled else 0
-    found = (answer for _, answer in _studies(node, query, dicomweb_url(request), sought, skipped))
+    found = (answer for _, answer in _studies(node, query, web_node.dicomweb_url(request), sought, skipped))
     return _answer(replace(query, offset=query.offset - skipped), found, STUDY)
 
 
 @router.get("/series")
 def search_all_series(request: Request, node: Node, query: Asked) -> Response:
     """Series of all studies."""
-    return _answer(query, (found for _, _, found in _series(node, query, dicomweb_url(request))), STUDY | SERIES)
+    return _answer(
+        query, (found for _, _, found in _series(node, query, web_node.dicomweb_url(request))), STUDY | SERIES
+    )
 
 
 @router.get("/studies/{study}/series")
 def search_series(request: Request, node: Node, study: Uid, query: Asked) -> Response:
     """Series of a study."""
-    return _answer(query, (found for _, _, found in _series(node, query, dicomweb_url(request))), STUDY | SERIES)
+    return _answer(
+        query, (found for _, _, found in _series(node, query, web_node.dicomweb_url(request))), STUDY | SERIES
+    )
 
 
 @router.get("/instances")
 def search_all_instances(request: Request, node: Node, query: Asked) -> Response:
     """Instances of all studies."""
-    return _answer(query, _instances(node, query, dicomweb_url(request)))
+    return _answer(query, _instances(node, query, web_node.dicomweb_url(request)))
 
 
 @router.get("/studies/{study}/instances")
 def search_instances(request: Request, node: Node, study: Uid, query: Asked) -> Response:
     """Instances of a study."""
-    return _answer(query, _instances(node, query, dicomweb_url(request)))
+    return _answer(query, _instances(node, query, web_node.dicomweb_url(request)))
 
 
 @router.get("/studies/{study}/series/{series}/instances")
 def search_instances_of_series(request: Request, node: Node, study: Uid, series: Uid, query: Asked) -> Response:
     """Instances of a series."""
-    return _answer(query, _instances(node, query, dicomweb_url(request)))
+    return _answer(query, _instances(node, query, web_node.dicomweb_url(request)))
 
 
 COUNTED = _tags("ModalitiesInStudy NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances")
-STUDY_UID, MODALITIES = str(tag_of("StudyInstanceUID")), _tags("ModalitiesInStudy Modality")
+STUDY_UID, MODALITIES = str(dicom_json.tag_digits("StudyInstanceUID")), _tags("ModalitiesInStudy Modality")
 
 
 @dataclass(frozen=True)
-class Sought:
+class SoughtStudies:
     """What the records are asked for: studies of these UIDs, None for any, that meet a condition.
 
     is_settled: whether every such study is as asked, so that none has to be looked at to be skipped
@@ -193,37 +189,40 @@ class Sought:
     is_settled: bool
 
 
-def _sought(node: WebNode, query: Query, level: frozenset[str]) -> Sought:
+def _sought(node: WebNode, query: Query, level: frozenset[str]) -> SoughtStudies:
     """What a query means for the records. level: tags of what is searched, which are compared"""
     asked, is_postgresql = query.wanted.get(STUDY_UID, ""), node.database.skips_locked
     uids = re.split(r"[,\\]", asked) if asked.strip("*") else None
     wanted = {
         tag: value for tag, value in query.wanted.items() if tag in level and value.strip("*") and tag != STUDY_UID
     }
-    made = {tag: modality_condition(wanted[tag], is_postgresql=is_postgresql) for tag in MODALITIES & wanted.keys()}
+    made = {
+        tag: searching.modality_condition(wanted[tag], is_postgresql=is_postgresql)
+        for tag in MODALITIES & wanted.keys()
+    }
     made |= {
-        tag: study_condition(keyword_of(tag), value, is_postgresql=is_postgresql)
+        tag: searching.study_condition(dicom_json.keyword_of(tag), value, is_postgresql=is_postgresql)
         for tag, value in wanted.items()
         if tag in STUDY - MODALITIES
     }
     conditions = [one for one in made.values() if one is not None]
     is_settled = MODALITIES.isdisjoint(wanted) and all(made.get(tag) is not None for tag in wanted)
     if not conditions:
-        return Sought(uids, true(), is_settled)
-    others = stored_studies(node, query.who, uids, studies.c.is_searchable.is_(False))
+        return SoughtStudies(uids, true(), is_settled)
+    others = stored_studies(node, query.who, uids, tables.studies.c.is_searchable.is_(False))
     fitting = [one.row.study for one in others if query.fits(_own_elements(one), STUDY - COUNTED)]
-    known = and_(studies.c.is_searchable.is_(True), *conditions)
-    return Sought(uids, or_(known, studies.c.study.in_(fitting)) if fitting else known, is_settled)
+    known = and_(tables.studies.c.is_searchable.is_(True), *conditions)
+    return SoughtStudies(uids, or_(known, tables.studies.c.study.in_(fitting)) if fitting else known, is_settled)
 
 
 def _own_elements(study: StoredStudy) -> DicomJson:
     """Elements of a study as a whole, without what has to be counted."""
     elements = {tag: one for tag, one in study.elements.items() if tag in OF_STUDY or tag.startswith(PATIENT)}
-    return elements | element("StudyInstanceUID", [study.uid])
+    return elements | dicom_json.json_element("StudyInstanceUID", [study.uid])
 
 
 def _studies(
-    node: WebNode, query: Query, base: str, sought: Sought, skip: int = 0
+    node: WebNode, query: Query, base: str, sought: SoughtStudies, skip: int = 0
 ) -> Iterator[tuple[StoredStudy, DicomJson]]:
     """Studies that fit; what has to be counted is counted only where the rest fits."""
     for study in stored_studies(node, query.who, sought.uids, sought.which, skip):
@@ -232,10 +231,10 @@ def _studies(
             continue
         series = list(study.series_elements())
         modalities = {value for _, one, _ in series for value in one.get("00080060", {}).get("Value", [])}
-        elements |= element("ModalitiesInStudy", sorted(modalities))
-        elements |= element("NumberOfStudyRelatedSeries", [len(series)])
-        elements |= element("NumberOfStudyRelatedInstances", [sum(count for _, _, count in series)])
-        elements |= element("RetrieveURL", [f"{base}/studies/{study.uid}"])
+        elements |= dicom_json.json_element("ModalitiesInStudy", sorted(modalities))
+        elements |= dicom_json.json_element("NumberOfStudyRelatedSeries", [len(series)])
+        elements |= dicom_json.json_element("NumberOfStudyRelatedInstances", [sum(count for _, _, count in series)])
+        elements |= dicom_json.json_element("RetrieveURL", [f"{base}/studies/{study.uid}"])
         if query.fits(elements, COUNTED):
             yield study, query.answer(elements, STUDY)
 
@@ -243,28 +242,30 @@ def _studies(
 def _series(node: WebNode, query: Query, base: str) -> Iterator[tuple[StoredStudy, str, DicomJson]]:
     for study, of_study in _studies(node, query, base, _sought(node, query, STUDY | SERIES)):
         for uid, attributes, count in study.series_elements():
-            elements = _inherited(of_study, STUDY) | attributes | element("SeriesInstanceUID", [uid])
-            elements |= element("NumberOfSeriesRelatedInstances", [count])
-            elements |= element("RetrieveURL", [f"{base}/studies/{study.uid}/series/{uid}"])
+            elements = _inherit(of_study, STUDY) | attributes | dicom_json.json_element("SeriesInstanceUID", [uid])
+            elements |= dicom_json.json_element("NumberOfSeriesRelatedInstances", [count])
+            elements |= dicom_json.json_element("RetrieveURL", [f"{base}/studies/{study.uid}/series/{uid}"])
             if query.fits(elements, SERIES):
                 yield study, uid, query.answer(elements, STUDY, SERIES)
 
 
 def _instances(node: WebNode, query: Query, base: str) -> Iterator[DicomJson]:
     for study, uid, of_series in _series(node, query, base):
-        for stored in study.objects(uid, _single(query.wanted.get(str(tag_of("SOPInstanceUID"))))):
-            inherited = _inherited(of_series, STUDY | SERIES)
-            elements = inherited | stored.elements | element("RetrieveURL", [f"{base}{path_of(stored)}"])
+        for stored in study.objects(uid, _single(query.wanted.get(str(dicom_json.tag_digits("SOPInstanceUID"))))):
+            inherited = _inherit(of_series, STUDY | SERIES)
+            elements = (
+                inherited | stored.elements | dicom_json.json_element("RetrieveURL", [f"{base}{object_path(stored)}"])
+            )
             if query.fits(elements, None):
                 yield query.answer(elements, STUDY, SERIES, INSTANCE)
 
 
-def _inherited(elements: DicomJson, level: frozenset[str]) -> DicomJson:
+def _inherit(elements: DicomJson, level: frozenset[str]) -> DicomJson:
     """Elements that hold for all below a level: what was asked for besides is that of the first object only."""
     return {tag: value for tag, value in elements.items() if tag in level}
 
 
-def path_of(stored: StoredObject) -> str:
+def object_path(stored: StoredObject) -> str:
     """Path under which an object is fetched, below the service."""
     return f"/studies/{stored.study}/series/{stored.series}/instances/{stored.instance}"
 
@@ -285,8 +286,8 @@ def _answer(query: Query, answers: Iterator[DicomJson], level: frozenset[str] | 
     return JSONResponse(rows, 200, headers, MEDIA) if rows else Response(status_code=204)
 
 
-def _known(name: str) -> str:
-    tag = tag_of(name)
+def _known_tag(name: str) -> str:
+    tag = dicom_json.tag_digits(name)
     if tag is None:
         raise WebError(
             400, f"{name[:64]!r} is not an attribute that can be queried", "the query", "Use DICOM keywords or tags"
@@ -296,7 +297,7 @@ def _known(name: str) -> str:
 
 HAVE_ANSWERS = ("sending", "done")
 STUDIES_AT_ONCE = 500
-_identity = lru_cache(maxsize=10_000)(read_identity)  # of answers, which never change
+_identity = lru_cache(maxsize=10_000)(object_identity.read_identity)  # of answers, which never change
 
 
 @dataclass(frozen=True)
@@ -320,9 +321,9 @@ class StoredObject:
             "SeriesInstanceUID": self.series,
         }
         try:
-            return header_elements(read_header(self.path)) | elements(facts)
+            return dicom_json.header_elements(header_reading.read_header(self.path)) | dicom_json.json_elements(facts)
         except (FormatError, FileNotFoundError):
-            return elements(facts)
+            return dicom_json.json_elements(facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,7 +349,7 @@ class StoredStudy:
         if not self.is_blind:
             return every
         with self.node.database.read() as connection:
-            hidden = own_series(connection, self.row.study)
+            hidden = blind_reading.own_series(connection, self.row.study)
         return [one for one in every if one.series not in hidden]
 
     @cached_property
@@ -359,36 +360,45 @@ class StoredStudy:
         """
         if self.is_blind:
             return []
-        query = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.in_(HAVE_ANSWERS))
-        gone = select(jobs.c.job).where(jobs.c.study == self.row.study, jobs.c.state.not_in(HAVE_ANSWERS))
-        mine = and_(corrections.c.study == self.row.study, corrections.c.judged.not_in(gone))
-        corrected = select(corrections.c.correction).where(mine)
-        of_this = and_(answers.c.job.in_(query.union(corrected)), answers.c.sop_instance_uid.is_not(None))
+        query = select(tables.jobs.c.job).where(
+            tables.jobs.c.study == self.row.study, tables.jobs.c.state.in_(HAVE_ANSWERS)
+        )
+        gone = select(tables.jobs.c.job).where(
+            tables.jobs.c.study == self.row.study, tables.jobs.c.state.not_in(HAVE_ANSWERS)
+        )
+        mine = and_(tables.corrections.c.study == self.row.study, tables.corrections.c.judged.not_in(gone))
+        corrected = select(tables.corrections.c.correction).where(mine)
+        of_this = and_(tables.answers.c.job.in_(query.union(corrected)), tables.answers.c.sop_instance_uid.is_not(None))
         with self.node.database.read() as connection:
-            rows = connection.execute(select(answers).where(of_this).order_by(answers.c.sop_instance_uid))
+            rows = connection.execute(select(tables.answers).where(of_this).order_by(tables.answers.c.sop_instance_uid))
             paths = [self.node.folder / "results" / row.job / row.name for row in rows]
             found = [one for path in paths if (one := _object(path)) is not None]
             mine = and_(
-                instances.c.study == self.row.study,
-                instances.c.instance.in_([key_of(one.instance) for one in found]),
+                tables.instances.c.study == self.row.study,
+                tables.instances.c.instance.in_([object_store.uid_key(one.instance) for one in found]),
             )
-            came = set(connection.execute(select(instances.c.uid).where(mine)).scalars())
+            came = set(connection.execute(select(tables.instances.c.uid).where(mine)).scalars())
         return [one for one in found if one.instance not in came]
 
     def objects(self, of_series: str | None = None, instance: str | None = None) -> Iterator[StoredObject]:
         """Its objects, or those of a series, or one; what came in goes before what was made."""
-        conditions = [instances.c.study == self.row.study]
+        conditions = [tables.instances.c.study == self.row.study]
         if of_series is not None:
-            conditions.append(instances.c.series == key_of(of_series))
+            conditions.append(tables.instances.c.series == object_store.uid_key(of_series))
         if instance is not None:
-            conditions.append(instances.c.instance == key_of(instance))
+            conditions.append(tables.instances.c.instance == object_store.uid_key(instance))
         if self.is_blind:
-            answers_made = select(answers.c.sop_instance_uid).where(answers.c.sop_instance_uid.is_not(None))
-            conditions.append(instances.c.uid.not_in(answers_made))
-        both = instances.join(series, (instances.c.study == series.c.study) & (instances.c.series == series.c.series))
-        query = select(instances, series.c.uid.label("series_uid")).select_from(both).where(*conditions)
+            answers_made = select(tables.answers.c.sop_instance_uid).where(
+                tables.answers.c.sop_instance_uid.is_not(None)
+            )
+            conditions.append(tables.instances.c.uid.not_in(answers_made))
+        both = tables.instances.join(
+            tables.series,
+            (tables.instances.c.study == tables.series.c.study) & (tables.instances.c.series == tables.series.c.series),
+        )
+        query = select(tables.instances, tables.series.c.uid.label("series_uid")).select_from(both).where(*conditions)
         with self.node.database.read() as connection:
-            rows = connection.execute(query.order_by(series.c.uid, instances.c.uid)).all()
+            rows = connection.execute(query.order_by(tables.series.c.uid, tables.instances.c.uid)).all()
         for row in rows:
             yield StoredObject(
                 self.uid, row.series_uid, row.uid, row.sop_class, row.syntax, self.node.folder / row.path
@@ -400,7 +410,7 @@ class StoredStudy:
     @cached_property
     def elements(self) -> DicomJson:
         """Elements of the study; where it is not complete yet, as its first object has them."""
-        return elements(self.row.attributes) if self.row.attributes else self._first(None)
+        return dicom_json.json_elements(self.row.attributes) if self.row.attributes else self._first(None)
 
     def series_elements(self) -> Iterator[tuple[str, DicomJson, int]]:
         """(SeriesInstanceUID, elements, number of objects) of each series, those of answers last."""
@@ -408,7 +418,7 @@ class StoredStudy:
         for answer in self.answers:
             counts.setdefault(answer.series, []).append(answer)
         for row in self.series:
-            attributes = elements(row.attributes) if row.attributes else self._first(row.uid)
+            attributes = dicom_json.json_elements(row.attributes) if row.attributes else self._first(row.uid)
             yield row.uid, attributes, row.instances + len(counts.pop(row.uid, []))
         for uid, count in counts.items():
             yield uid, count[0].elements, len(count)
@@ -428,11 +438,15 @@ def stored_studies(
 
     uids: only these; which: only those that meet a condition; skip: so many are left out
     """
-    hidden = hidden_studies(node, who, key_of(uids[0]) if uids is not None and len(uids) == 1 else None)
-    order = (studies.c.received_at, studies.c.study)
+    hidden = worklist_routes.hidden_studies(
+        node, who, object_store.uid_key(uids[0]) if uids is not None and len(uids) == 1 else None
+    )
+    order = (tables.studies.c.received_at, tables.studies.c.study)
     conditions: list[ColumnElement[bool]] = [] if which is None else [which]
-    conditions += [] if uids is None else [studies.c.study.in_([key_of(uid) for uid in uids])]
-    query = select(studies).where(*conditions).order_by(*(column.desc() for column in order)).limit(STUDIES_AT_ONCE)
+    conditions += [] if uids is None else [tables.studies.c.study.in_([object_store.uid_key(uid) for uid in uids])]
+    query = (
+        select(tables.studies).where(*conditions).order_by(*(column.desc() for column in order)).limit(STUDIES_AT_ONCE)
+    )
     page = query.offset(skip)
     while True:
         with node.database.read() as connection:  # given back before anything is made of the rows

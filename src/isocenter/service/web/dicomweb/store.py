@@ -12,20 +12,24 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom import Identity, read_identity
+from isocenter.files.dicom import object_identity
+from isocenter.files.dicom.object_identity import ObjectIdentity
 from isocenter.service.dicom.messages import DUPLICATE
-from isocenter.service.objects.dicom_json import IN_JSON, MEDIA, element
+from isocenter.service.objects import dicom_json, object_store
+from isocenter.service.objects.dicom_json import IN_JSON, MEDIA
 from isocenter.service.objects.journal import Received
-from isocenter.service.objects.store import Part, secure
-from isocenter.service.web.access import WORKING, roles
-from isocenter.service.web.dicomweb.multipart import MultipartReader, boundary_of
-from isocenter.service.web.shapes import Problem
-from isocenter.service.web.web_node import Node, Uid, WebError, WebNode, dicomweb_url
+from isocenter.service.objects.object_store import IncomingPart
+from isocenter.service.web import access, web_node
+from isocenter.service.web.access import WORKING
+from isocenter.service.web.dicomweb import multipart
+from isocenter.service.web.dicomweb.multipart import MultipartReader
+from isocenter.service.web.response_shapes import Problem
+from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
 router = APIRouter(
     prefix="/dicomweb",
     tags=["DICOMweb"],
-    dependencies=[roles(WORKING)],
+    dependencies=[access.require_roles(WORKING)],
     default_response_class=Response,
     responses={
         200: IN_JSON,
@@ -43,18 +47,18 @@ MOST_OBJECTS = 100_000  # of one request: each is a line of its answer
 @router.post("/studies", openapi_extra=BODY)
 async def store(request: Request, node: Node) -> JSONResponse:
     """Store objects of any study."""
-    return await _stored(request, node, None)
+    return await _store_parts(request, node, None)
 
 
 @router.post("/studies/{study}", openapi_extra=BODY)
 async def store_in_study(request: Request, node: Node, study: Uid) -> JSONResponse:
     """Store objects of one study."""
-    return await _stored(request, node, study)
+    return await _store_parts(request, node, study)
 
 
-async def _stored(request: Request, node: WebNode, study: str | None) -> JSONResponse:
+async def _store_parts(request: Request, node: WebNode, study: str | None) -> JSONResponse:
     try:
-        reader = MultipartReader(boundary_of(request.headers.get("content-type", "")))
+        reader = MultipartReader(multipart.boundary_of(request.headers.get("content-type", "")))
     except FormatError as error:
         raise WebError(415, error.problem, error.where, error.remedy) from error
     peer = request.client.host if request.client else ""
@@ -67,7 +71,7 @@ async def _stored(request: Request, node: WebNode, study: str | None) -> JSONRes
     if not storing.kept and not storing.failed:
         raise FormatError("the body holds no object", "the request", "Send one part for each object")
     status = 409 if not storing.kept else 202 if storing.failed else 200
-    return JSONResponse(storing.answer(dicomweb_url(request)), status, media_type=MEDIA)
+    return JSONResponse(storing.answer(web_node.dicomweb_url(request)), status, media_type=MEDIA)
 
 
 async def _in_thread(step: Callable[[], None]) -> None:
@@ -91,9 +95,9 @@ class _Storing:
     def __init__(self, node: WebNode, peer: str, study: str | None) -> None:
         self.node, self.peer, self.study = node, peer, study
         self.kept: list[Received] = []
-        self.failed: list[tuple[Identity | None, int]] = []
+        self.failed: list[tuple[ObjectIdentity | None, int]] = []
         self._largest = node.settings.dicom.max_object_mb * 1_000_000
-        self._part: Part | None = None
+        self._part: IncomingPart | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -115,21 +119,23 @@ class _Storing:
     def secure(self) -> None:
         """Wait for the disk, where the node promises that before it answers."""
         if self.node.settings.dicom.sync != "commit":
-            secure(self.node.folder, [one.path for one in self.kept])
+            object_store.secure_files(self.node.folder, [one.path for one in self.kept])
 
     def answer(self, base: str) -> dict[str, Any]:
         """Answer on what was stored, and what was not and why, as DICOM JSON. base: of the URLs. PS3.18 10.5.3.2"""
         stored = [
-            _referenced(one)
-            | element("RetrieveURL", [f"{base}/studies/{one.study}/series/{one.series}/instances/{one.instance}"])
+            _reference(one)
+            | dicom_json.json_element(
+                "RetrieveURL", [f"{base}/studies/{one.study}/series/{one.series}/instances/{one.instance}"]
+            )
             for one in self.kept
         ]
-        failed = [_referenced(one) | element("FailureReason", [reason]) for one, reason in self.failed]
+        failed = [_reference(one) | dicom_json.json_element("FailureReason", [reason]) for one, reason in self.failed]
         response, studies = dict[str, Any](), {one.study for one in self.kept}
         if len(studies) == 1:
-            response |= element("RetrieveURL", [f"{base}/studies/{one}" for one in studies])
+            response |= dicom_json.json_element("RetrieveURL", [f"{base}/studies/{one}" for one in studies])
         for name, items in (("ReferencedSOPSequence", stored), ("FailedSOPSequence", failed)):
-            response |= element(name, items) if items else {}
+            response |= dicom_json.json_element(name, items) if items else {}
         return response
 
     def _start_object(self, content_type: str) -> None:
@@ -154,7 +160,7 @@ class _Storing:
         if self._part is None:
             return
         try:
-            identity = read_identity(self._part.path)
+            identity = object_identity.read_identity(self._part.path)
             if self.study not in (None, identity.study):
                 self.failed.append((identity, NOT_OF_STUDY))
                 return
@@ -174,7 +180,9 @@ class _Storing:
         self._stack.close()
 
 
-def _referenced(stored: Identity | Received | None) -> dict[str, Any]:
+def _reference(stored: ObjectIdentity | Received | None) -> dict[str, Any]:
     if stored is None:
         return {}
-    return element("ReferencedSOPClassUID", [stored.sop_class]) | element("ReferencedSOPInstanceUID", [stored.instance])
+    return dicom_json.json_element("ReferencedSOPClassUID", [stored.sop_class]) | dicom_json.json_element(
+        "ReferencedSOPInstanceUID", [stored.instance]
+    )

@@ -12,21 +12,17 @@ from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from isocenter.files import parse_json
-from isocenter.files.dicom import quiet
+from isocenter.files.dicom import library_warnings
+from isocenter.files.storage import structured_text
 from isocenter.lazy import pydicom
 from isocenter.service.dicom.messages import DUPLICATE, WorkitemError
-from isocenter.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson, fits, tag_of
-from isocenter.service.records.workitems import (
-    ALREADY_CANCELED,
-    ALREADY_COMPLETED,
-    NO_SUCH_WORKITEM,
-    Workitems,
-)
-from isocenter.service.web.access import ROLES, WORKING, Who, roles
-from isocenter.service.web.shapes import Problem
-from isocenter.service.web.web_node import MOST_ROWS, UID, Node, Uid, WebError, WebNode, dicomweb_url
-from isocenter.service.web.worklist import hidden_studies, refuse_hidden
+from isocenter.service.objects import dicom_json
+from isocenter.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson
+from isocenter.service.records.workitem_records import ALREADY_CANCELED, ALREADY_COMPLETED, NO_SUCH_WORKITEM, Workitems
+from isocenter.service.web import access, web_node, worklist_routes
+from isocenter.service.web.access import ROLES, WORKING, Who
+from isocenter.service.web.response_shapes import Problem
+from isocenter.service.web.web_node import MOST_ROWS, UID, Node, Uid, WebError, WebNode
 
 router = APIRouter(
     prefix="/dicomweb/workitems",
@@ -74,17 +70,21 @@ def _uid_given(request: Request, names: Sequence[str], *, ignored: Sequence[str]
     status_code=201,
     openapi_extra=_with_parameter("workitem"),
     responses={201: {"description": "Created"}},
-    dependencies=[roles(WORKING)],
+    dependencies=[access.require_roles(WORKING)],
 )
 async def create_workitem(request: Request, node: Node, who: Who) -> Response:
     """Order a job: a rule of the node on series of a study."""
     uid_wanted = _uid_given(request, WORKITEM)
     dataset = await _dataset(request)
-    uid, refused = await _tried(node, lambda items: items.create(dataset, uid_wanted, who=who))
-    return refused or Response(status_code=201, headers={"Location": f"{dicomweb_url(request)}/workitems/{uid}"})
+    uid, refused = await _try_change(node, lambda items: items.create(dataset, uid_wanted, who=who))
+    return refused or Response(
+        status_code=201, headers={"Location": f"{web_node.dicomweb_url(request)}/workitems/{uid}"}
+    )
 
 
-@router.get("", responses={200: IN_JSON, 204: {"description": "Nothing fits"}}, dependencies=[roles(ROLES)])
+@router.get(
+    "", responses={200: IN_JSON, 204: {"description": "Nothing fits"}}, dependencies=[access.require_roles(ROLES)]
+)
 def search_workitems(
     request: Request,
     node: Node,
@@ -97,41 +97,47 @@ def search_workitems(
     for name, value in request.query_params.multi_items():
         if name not in OPTIONS:
             _ask(conditions, name, value)
-    hidden = hidden_studies(node, who)  # a finding changes the priority of a workitem
-    with quiet():
-        rows = (row for one in node.workitems.all(who=who, hidden=hidden) if fits(row := _json(one), conditions))
+    hidden = worklist_routes.hidden_studies(node, who)  # a finding changes the priority of a workitem
+    with library_warnings.collect_warnings():
+        rows = (
+            row
+            for one in node.workitems.all(who=who, hidden=hidden)
+            if dicom_json.elements_match(row := _json(one), conditions)
+        )
         found = list(islice(rows, offset, offset + min(limit, MOST_ROWS)))
     return JSONResponse(found, media_type=MEDIA) if found else Response(status_code=204)
 
 
-@router.get("/{workitem}", responses={200: IN_JSON}, dependencies=[roles(ROLES)])
+@router.get("/{workitem}", responses={200: IN_JSON}, dependencies=[access.require_roles(ROLES)])
 def get_workitem(request: Request, node: Node, who: Who, workitem: Uid) -> Response:
     """One workitem, without its Transaction UID."""
     _uid_given(request, ())
     try:
-        refuse_hidden(node, who, node.workitems.study_of(workitem))
-        with quiet():
+        worklist_routes.refuse_hidden(node, who, node.workitems.study_of(workitem))
+        with library_warnings.collect_warnings():
             return JSONResponse([_json(node.workitems.get(workitem))], media_type=MEDIA)
     except WorkitemError as error:
         raise _web_error(error) from error
 
 
-@router.post("/{workitem}", openapi_extra=_with_parameter("transaction-uid"), dependencies=[roles(WORKING)])
+@router.post(
+    "/{workitem}", openapi_extra=_with_parameter("transaction-uid"), dependencies=[access.require_roles(WORKING)]
+)
 async def update_workitem(request: Request, node: Node, who: Who, workitem: Uid) -> Response:
     """Change attributes of a workitem; of one that is claimed, as its performer."""
     transaction = _uid_given(request, TRANSACTION)
     changes = await _dataset(request)
-    _, refused = await _tried(node, lambda items: items.update(workitem, changes, transaction, who=who))
+    _, refused = await _try_change(node, lambda items: items.update(workitem, changes, transaction, who=who))
     return refused or Response()
 
 
-@router.put("/{workitem}/state", openapi_extra=BODY, dependencies=[roles(WORKING)])
+@router.put("/{workitem}/state", openapi_extra=BODY, dependencies=[access.require_roles(WORKING)])
 async def change_workitem_state(request: Request, node: Node, who: Who, workitem: Uid) -> Response:
     """Claim a workitem, or end it, under the Transaction UID of its performer."""
     transaction = _uid_given(request, TRANSACTION, ignored=[REQUESTER])
     change = await _dataset(request)
     state, transaction = str(change.get("ProcedureStepState") or ""), str(change.get("TransactionUID") or transaction)
-    _, refused = await _tried(node, lambda items: items.change_state(workitem, state, transaction, who=who))
+    _, refused = await _try_change(node, lambda items: items.change_state(workitem, state, transaction, who=who))
     return refused or Response()
 
 
@@ -139,7 +145,7 @@ async def change_workitem_state(request: Request, node: Node, who: Who, workitem
     "/{workitem}/cancelrequest",
     status_code=202,
     responses={202: {"description": "It is cancelled"}},
-    dependencies=[roles(WORKING)],
+    dependencies=[access.require_roles(WORKING)],
 )
 async def cancel_workitem(
     request: Request, node: Node, who: Who, workitem: Annotated[str, Path(pattern=UID)]
@@ -148,11 +154,11 @@ async def cancel_workitem(
     _uid_given(request, (), ignored=[REQUESTER])
     stated = await _dataset(request, is_needed=False)
     reason = str(stated.get("ReasonForCancellation") or "")
-    _, refused = await _tried(node, lambda items: items.request_cancel(workitem, reason, who=who), 202)
+    _, refused = await _try_change(node, lambda items: items.request_cancel(workitem, reason, who=who), 202)
     return refused or Response(status_code=202)
 
 
-async def _tried(
+async def _try_change(
     node: WebNode, step: Callable[[Workitems], str | None], status: int = 200
 ) -> tuple[str | None, Response | None]:
     """(what a change gives, the answer where it is refused, or was made before); status: of the latter.
@@ -161,7 +167,7 @@ async def _tried(
     """
 
     def taken() -> str | None:
-        with quiet():  # what is odd is said with its value, which may be a patient's
+        with library_warnings.collect_warnings():  # what is odd is said with its value, which may be a patient's
             return step(node.workitems)
 
     try:
@@ -198,8 +204,8 @@ async def _dataset(request: Request, *, is_needed: bool = True) -> pydicom.Datas
     if kind not in JSON_TYPES:
         raise WebError(415, f"the body is {_ascii(kind)}", "the request", f"Send it as {MEDIA}")
     try:
-        content = parse_json(body.decode())
-        with quiet():
+        content = structured_text.parse_json(body.decode())
+        with library_warnings.collect_warnings():
             dataset = pydicom.Dataset.from_json(content[0] if isinstance(content, list) else content)
             json.dumps(dataset.to_json_dict())  # what cannot be stated again is refused now
     except Exception as error:  # the library raises what it likes for what came from outside
@@ -214,7 +220,7 @@ def _json(dataset: pydicom.Dataset) -> DicomJson:
 
 def _ask(conditions: dict[str, Any], name: str, value: str) -> None:
     """Add an attribute of a query, {tag: text}, or {tag: {tag: text}} within a sequence."""
-    *outer, last = [tag_of(part) for part in name.split(".")]
+    *outer, last = [dicom_json.tag_digits(part) for part in name.split(".")]
     level: Mapping[str, Any] = conditions
     for tag in outer:
         level = level.setdefault(tag, {}) if tag is not None and isinstance(level, dict) else {}

@@ -16,22 +16,22 @@ from pathlib import Path
 
 from anyio import CapacityLimiter
 
-from isocenter import service
-from isocenter.service.settings import Settings
-from isocenter.service.work.tensors import Question, Reply
+from isocenter.service.configuration import NodeSettings
+from isocenter.service.work import inference_worker
+from isocenter.service.work.answer_tensors import InferenceQuestion, InferenceReply
 
 FOLDER = "inference"
 log = logging.getLogger("isocenter")
 
 
-class Computing:
+class ModelProcess:
     """A process with the node's models, which answers one question at a time.
 
     room: where images lie while they are answered; what a node that died has left there is removed
     turn: holds back further questions, without a thread for each
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: NodeSettings) -> None:
         self.settings, self.turn = settings, CapacityLimiter(1)
         self.room = settings.folder / FOLDER / platform.node()  # other machines may serve the same folder
         shutil.rmtree(self.room, ignore_errors=True)
@@ -49,21 +49,21 @@ class Computing:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def ask(self, question: Question) -> Reply:
+    def ask(self, question: InferenceQuestion) -> InferenceReply:
         """The reply to a question. Where the process dies or takes too long, the next question gets another one."""
         process, connection = self._process()
         limit = self.settings.queue.job_timeout_s
         try:
             connection.send(question)
             if connection.poll(limit):
-                reply: Reply = connection.recv()
+                reply: InferenceReply = connection.recv()
                 return reply
             problem, remedy = f"took longer than {limit:g} s", "Send a smaller image, or raise queue.job_timeout_s"
         except (EOFError, OSError):
             problem, remedy = "the process that computes it has ended", "Send a smaller image, or look at the memory"
         self._end(process, connection)
         log.warning("a question to model %s: %s", question.model, problem)
-        return Reply(503, problem=problem, remedy=remedy)
+        return InferenceReply(503, problem=problem, remedy=remedy)
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -98,6 +98,6 @@ class Computing:
                 self._running = None
 
 
-def _answering(settings: Settings, connection: Connection) -> None:
+def _answering(settings: NodeSettings, connection: Connection) -> None:
     """The work of the process; what it needs is imported there alone."""
-    service.serve_questions(settings, connection)
+    inference_worker.serve_questions(settings, connection)

@@ -25,13 +25,23 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.types import Receive, Scope, Send
 
 from isocenter.errors import FormatError, ResourceError
-from isocenter.files import unwritable
-from isocenter.service.routing.facts import ModelFacts
-from isocenter.service.web.access import ANYBODY, ROLES, WORKING, Who, roles
-from isocenter.service.web.node import THREADS, free_bytes, parts_of
-from isocenter.service.web.shapes import INFERENCE, InferenceProblem
+from isocenter.files.storage import atomic
+from isocenter.service.routing.routing_facts import ModelFacts
+from isocenter.service.web import access, node_routes
+from isocenter.service.web.access import ANYBODY, ROLES, WORKING, Who
+from isocenter.service.web.node_routes import THREADS
+from isocenter.service.web.response_shapes import INFERENCE, InferenceProblem
 from isocenter.service.web.web_node import Node, WebError, WebNode
-from isocenter.service.work.tensors import BYTES, FINDINGS, INTEGER, LABELS, MOST_IN_JSON, REAL, Question, Reply
+from isocenter.service.work.answer_tensors import (
+    BYTES,
+    FINDINGS,
+    INTEGER,
+    LABELS,
+    MOST_IN_JSON,
+    REAL,
+    InferenceQuestion,
+    InferenceReply,
+)
 
 IMAGE, AFFINE = "image", "affine"
 # Bytes of JSON; a number takes some ten of them, and ten times that once it is read.
@@ -68,7 +78,7 @@ class RequestShape(BaseModel):
     outputs: list[OutputShape] | None = None
 
 
-class Kind(NamedTuple):
+class TensorKind(NamedTuple):
     """The tensor that a model takes: its type, and its axes, -1 where any number may lie."""
 
     datatype: str
@@ -77,7 +87,7 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Inference:
+class InferenceRequest:
     """Request of an inference: the model's inputs, from JSON or from the bytes behind it.
 
     shape:   (channels, *spatial)
@@ -102,16 +112,16 @@ class Inference:
         return sum(size for _, size in self.places.values())
 
 
-def inputs_of(model: ModelFacts) -> dict[str, Kind]:
+def inputs_of(model: ModelFacts) -> dict[str, TensorKind]:
     """The inputs of a model. The affine may be left out of what is no volume."""
     side = model.axes + 1
     return {
-        IMAGE: Kind("FP32", np.float32, (len(model.channels), *[-1] * model.axes)),
-        AFFINE: Kind("FP64", np.float64, (side, side)),
+        IMAGE: TensorKind("FP32", np.float32, (len(model.channels), *[-1] * model.axes)),
+        AFFINE: TensorKind("FP64", np.float64, (side, side)),
     }
 
 
-def read_inference(text: bytes, model: ModelFacts, most_bytes: int) -> Inference:
+def read_inference(text: bytes, model: ModelFacts, most_bytes: int) -> InferenceRequest:
     """The request that JSON states; nothing is made that is larger than the JSON itself.
 
     most_bytes: of the voxels
@@ -126,9 +136,11 @@ def read_inference(text: bytes, model: ModelFacts, most_bytes: int) -> Inference
     inputs = inputs_of(model)
     by_name = {one.name: one for one in request.inputs}
     if len(by_name) < len(request.inputs) or not {IMAGE} <= {*by_name} <= {*inputs}:
-        raise FormatError(f"has the inputs {', '.join(one.name for one in request.inputs)}", model.name, _taken(model))
+        raise FormatError(
+            f"has the inputs {', '.join(one.name for one in request.inputs)}", model.name, _expected_tensors(model)
+        )
     if AFFINE not in by_name and model.axes > 2:
-        raise FormatError("has no affine, so nobody knows where the voxels lie", model.name, _taken(model))
+        raise FormatError("has no affine, so nobody knows where the voxels lie", model.name, _expected_tensors(model))
     for name, one in by_name.items():
         _check(one, inputs[name], model, most_bytes)
     offsets, at = dict[str, tuple[int, int]](), 0
@@ -141,23 +153,25 @@ def read_inference(text: bytes, model: ModelFacts, most_bytes: int) -> Inference
     arrays = {name: _numbers(one, inputs[name], model) for name, one in by_name.items() if one.data is not None}
     covariates = {name: value for name, value in request.parameters.items() if name not in OF_PROTOCOL}
     shape, voxels = tuple(by_name[IMAGE].shape), arrays.get(IMAGE)
-    return Inference(request.id, shape, voxels, arrays.get(AFFINE), offsets, outputs or None, as_bytes, covariates)
+    return InferenceRequest(
+        request.id, shape, voxels, arrays.get(AFFINE), offsets, outputs or None, as_bytes, covariates
+    )
 
 
-def _taken(model: ModelFacts) -> str:
+def _expected_tensors(model: ModelFacts) -> str:
     """Outputs that are to be sent."""
     descriptions = (f"{name} {kind.datatype} {list(kind.shape)}" for name, kind in inputs_of(model).items())
     return f"Send {' and '.join(descriptions)}, as /v2/models/{model.name} states them"
 
 
-def _check(input_shape: InputShape, kind: Kind, model: ModelFacts, most_bytes: int) -> None:
+def _check(input_shape: InputShape, kind: TensorKind, model: ModelFacts, most_bytes: int) -> None:
     """Raise FormatError for another type or shape, or one that claims more voxels than are taken."""
     fits = len(input_shape.shape) == len(kind.shape) and all(
         n in (size, -1) for size, n in zip(input_shape.shape, kind.shape, strict=True)
     )
     if input_shape.datatype != kind.datatype or not fits:
         raise FormatError(
-            f"{input_shape.name} is {input_shape.datatype} {input_shape.shape}", model.name, _taken(model)
+            f"{input_shape.name} is {input_shape.datatype} {input_shape.shape}", model.name, _expected_tensors(model)
         )
     if (size := _size(input_shape, kind)) > most_bytes:
         problem = (
@@ -166,11 +180,11 @@ def _check(input_shape: InputShape, kind: Kind, model: ModelFacts, most_bytes: i
         raise FormatError(problem, model.name, "Send a smaller image, or raise dicom.max_object_mb")
 
 
-def _size(input_shape: InputShape, kind: Kind) -> int:
+def _size(input_shape: InputShape, kind: TensorKind) -> int:
     return math.prod(input_shape.shape) * np.dtype(kind.dtype).itemsize
 
 
-def _bytes_of(input_shape: InputShape, kind: Kind, model: ModelFacts) -> int:
+def _bytes_of(input_shape: InputShape, kind: TensorKind, model: ModelFacts) -> int:
     """Bytes of an input that lie behind the header. Raises FormatError where its shape says otherwise."""
     stated_size, size = input_shape.parameters.get(BINARY_SIZE), _size(input_shape, kind)
     if stated_size != size:
@@ -179,7 +193,7 @@ def _bytes_of(input_shape: InputShape, kind: Kind, model: ModelFacts) -> int:
     return size
 
 
-def _numbers(input_shape: InputShape, kind: Kind, model: ModelFacts) -> NDArray[Any]:
+def _numbers(input_shape: InputShape, kind: TensorKind, model: ModelFacts) -> NDArray[Any]:
     """The numbers of an input's JSON in its shape. Raises FormatError for others, or another count."""
     count = math.prod(input_shape.shape)
     try:
@@ -187,7 +201,9 @@ def _numbers(input_shape: InputShape, kind: Kind, model: ModelFacts) -> NDArray[
         if len(flat) == count:
             return np.array(flat, np.float64).astype(kind.dtype).reshape(input_shape.shape)
     except (TypeError, ValueError, OverflowError) as error:
-        raise FormatError(f"data of {input_shape.name} hold what is no number", model.name, _taken(model)) from error
+        raise FormatError(
+            f"data of {input_shape.name} hold what is no number", model.name, _expected_tensors(model)
+        ) from error
     raise FormatError(f"{input_shape.name} of {input_shape.shape} has {len(flat)} numbers", model.name, f"Send {count}")
 
 
@@ -253,28 +269,28 @@ class ModelMetadataShape(BaseModel):
     outputs: list[TensorShape]
 
 
-@router.get("", dependencies=[roles(ROLES)])
+@router.get("", dependencies=[access.require_roles(ROLES)])
 async def server_metadata(node: Node) -> ServerShape:
     """Describe the server."""
     return ServerShape(name=node.settings.node.name, version=version("isocenter"), extensions=["binary_tensor_data"])
 
 
-@router.get("/health/live", dependencies=[roles(ANYBODY)])
+@router.get("/health/live", dependencies=[access.require_roles(ANYBODY)])
 async def server_live() -> ServerLiveShape:
     """The web process answers."""
     return ServerLiveShape(live=True)
 
 
-@router.get("/health/ready", dependencies=[roles(ANYBODY)], responses={503: {"model": ServerReadyShape}})
+@router.get("/health/ready", dependencies=[access.require_roles(ANYBODY)], responses={503: {"model": ServerReadyShape}})
 async def server_ready(node: Node, response: Response) -> ServerReadyShape:
     """The parts of the node work."""
-    parts = await to_thread.run_sync(parts_of, node, limiter=THREADS)
+    parts = await to_thread.run_sync(node_routes.node_parts, node, limiter=THREADS)
     is_ready = all(part.ok for part in parts)
     response.status_code = 200 if is_ready else 503
     return ServerReadyShape(name=node.settings.node.name, ready=is_ready)
 
 
-@router.get("/models/{name}", dependencies=[roles(ROLES)])
+@router.get("/models/{name}", dependencies=[access.require_roles(ROLES)])
 def model_metadata(node: Node, name: str) -> ModelMetadataShape:
     """Inputs and outputs of a model."""
     model = _model(node, name)
@@ -289,7 +305,7 @@ def model_metadata(node: Node, name: str) -> ModelMetadataShape:
     return ModelMetadataShape(name=name, inputs=inputs, outputs=outputs)
 
 
-@router.get("/models/{name}/ready", dependencies=[roles(ROLES)])
+@router.get("/models/{name}/ready", dependencies=[access.require_roles(ROLES)])
 def model_ready(node: Node, name: str) -> ServerReadyShape:
     """The model can be asked; it is loaded at the first question."""
     return ServerReadyShape(name=_model(node, name).name, ready=True)
@@ -297,7 +313,7 @@ def model_ready(node: Node, name: str) -> ServerReadyShape:
 
 @router.post(
     "/models/{name}/infer",
-    dependencies=[roles(WORKING)],
+    dependencies=[access.require_roles(WORKING)],
     response_class=FileResponse,
     responses={
         200: {"content": {"application/json": {}, OCTETS: {}}},
@@ -396,7 +412,7 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _check_outputs(node: WebNode, model: ModelFacts, asked: Inference) -> None:
+def _check_outputs(node: WebNode, model: ModelFacts, asked: InferenceRequest) -> None:
     """Raise WebError or ResourceError for an answer that would be too large, before anything is computed."""
     voxels = int(np.prod(asked.shape[1:]))
     outputs_wanted = dict.fromkeys(model.outputs, asked.as_bytes) if asked.wanted is None else asked.wanted
@@ -406,13 +422,13 @@ def _check_outputs(node: WebNode, model: ModelFacts, asked: Inference) -> None:
             raise WebError(413, f"{name} has {voxels:,} voxels, too many for JSON", model.name, "Ask for binary_data")
     # Twice: an output lies in a file of its own before it is part of the answer.
     size = asked.behind + 2 * 4 * voxels * len(dense)
-    if free_bytes(node) - size < node.settings.node.min_free_gb * 1e9:
+    if node_routes.free_bytes(node) - size < node.settings.node.min_free_gb * 1e9:
         raise ResourceError("there is too little disk space for the image and its answer", model.name, "Free some")
 
 
 async def _reply(
-    node: WebNode, model: ModelFacts, asked: Inference, folder: Path, first: bytes, stream: AsyncIterator[bytes]
-) -> Reply:
+    node: WebNode, model: ModelFacts, asked: InferenceRequest, folder: Path, first: bytes, stream: AsyncIterator[bytes]
+) -> InferenceReply:
     """The reply to a request, whose voxels are first written to a file."""
     path = folder / VOXELS
     try:
@@ -434,8 +450,8 @@ async def _reply(
                 model.axes + 1, -1
             )
     except OSError as error:
-        raise unwritable(error, folder) from error
-    question = Question(
+        raise atomic.unwritable_error(error, folder) from error
+    question = InferenceQuestion(
         model.name,
         model.hash,
         folder,

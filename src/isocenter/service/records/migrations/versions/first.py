@@ -6,7 +6,7 @@ to write them out here as they then were.
 
 from alembic import op
 
-from isocenter.service.records.tables import metadata
+from isocenter.service.records import tables
 
 revision = "1"
 down_revision = None
@@ -14,4 +14,4 @@ down_revision = None
 
 def upgrade() -> None:
     """Make every table."""
-    metadata.create_all(op.get_bind())
+    tables.metadata.create_all(op.get_bind())

@@ -1,0 +1,259 @@
+"""Answers that are objects: the probability that an object is a true one, by how surely its voxels are inside and by
+its size, and those that miss few of what is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter import errors
+from isocenter.belief import calibration_scores, certainties, covering_results
+from isocenter.belief.certainties import Certainty
+from isocenter.belief.covering_results import (
+    COVERING_MAP,
+    COVERS_FROM,
+    FALSE,
+    MISSED,
+    AddedResults,
+    Belief,
+    UnseenCases,
+)
+from isocenter.evaluation import Seed, Table, instances
+from isocenter.evaluation.calibration_fit import Calibrator, UnseenOutputs
+from isocenter.evaluation.case_tables import UNCALIBRATED
+from isocenter.evaluation.instances import InstanceOverlap
+from isocenter.files.storage import structured_text
+from isocenter.values import Array, Confidence, Decision, Floats, Map, Prediction, Row
+
+Numbers = NDArray[np.integer]
+OBJECT = "object"
+# Columns of cases and of predictions, in the order of the objects: a score each; of cases also whether it is right.
+SCORES, RIGHT = "scores", "right"
+# Of a case the numbers of its objects, their scores as the network states them, and their sizes.
+Objects = tuple[Numbers, Floats, Floats]
+
+
+# Numbers of all objects that there may be, and their scores.
+Candidates = tuple[Numbers, Floats]
+# The overlap from which an object is found, as in the figures that are stated of objects.
+OVERLAP = 0.5
+OF_OBJECTS = (
+    "objects from these scores on miss at most {} % of those of a case",
+    "no score is known to do so for",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectRow:
+    """Statement of a network on the objects of a case.
+
+    objects:    those that are called
+    candidates: all that there may be; None where the maps that they are made of are not kept
+    Both are made when they are asked for: each takes a watershed.
+    """
+
+    objects: Callable[[], Objects]
+    candidates: Callable[[], Candidates] | None
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectBelief(Belief):
+    """Objects of one kind; of its rows outputs are an `ObjectRow` of each case, truth the numbers that people drew.
+
+    candidates: of a prediction, all objects that there may be
+    """
+
+    certainty: Certainty
+    candidates: Callable[[Prediction], Candidates]
+
+    @property
+    def least(self) -> float:
+        """The score from which on an object is in the covering map."""
+        return (self.certainty.covers_from or {}).get(OBJECT, 0.0)
+
+    @property
+    def added_results(self) -> AddedResults | None:
+        """A map of all objects that it takes to miss little."""
+        return None if self.certainty.covers_from is None else AddedResults({}, self._covering)
+
+    def _covering(self, prediction: Prediction) -> Prediction:
+        if prediction.untuned is None:
+            note = "a clip has no covering objects: what they are made of is not kept for each frame"
+            return replace(prediction, notes=(*prediction.notes, note))
+        numbers = covering_objects(*self.candidates(prediction), self.least)
+        return replace(prediction, maps={**prediction.maps, COVERING_MAP: Map(numbers)})
+
+    def columns(self, prediction: Prediction, reference: Array) -> Mapping[str, float]:
+        """Misses and wrong marks of objects in a case from a score on; empty before it is found."""
+        if self.certainty.covers_from is None or prediction.untuned is None:
+            return {}
+        return covering_object_columns(self.candidates(prediction), reference, self.least)
+
+    def calibrate(self, rows: UnseenCases) -> dict[str, Decision]:
+        """Calibrated scores of the objects."""
+        if not len(rows) or self.certainty.calibration is not None:
+            return {}
+        return certainties.add_calibration(self.certainty, unseen_objects(rows))[1]
+
+    def sets(self, rows: UnseenCases, *, exact: bool) -> dict[str, Decision]:
+        """The score from which on objects miss little."""
+        with_candidates = [place for place, one in enumerate(rows.outputs) if one.candidates is not None]
+        if not with_candidates or self.certainty.risk is None or self.certainty.covering is not None:
+            return {}
+        pairs = [(rows.outputs[place].candidates(), rows.truth[place]) for place in with_candidates]
+        missed = missed_objects(pairs, rows.patients[with_candidates].tolist())
+        return covering_results.covering_thresholds(self.certainty, {OBJECT: missed}, exact=exact, words=OF_OBJECTS)
+
+
+def renumber_objects(numbers: Numbers, smallest: float = 0.0) -> Numbers:
+    """Objects of at least so many voxels, numbered anew without a gap in the order of their first voxels."""
+    flat = numbers.reshape(-1)
+    counts = np.bincount(flat)
+    first = np.zeros(len(counts), dtype=np.intp)
+    first[flat[::-1]] = np.arange(len(flat) - 1, -1, -1)  # of several places of one number the last to be set stays
+    is_kept = (counts > 0) & (counts >= smallest)
+    is_kept[0] = False
+    numbered = np.flatnonzero(is_kept)
+    table = np.zeros(len(counts), dtype=np.uint16 if len(numbered) < 2**16 else np.uint32)
+    table[numbered[np.argsort(first[numbered], kind="stable")]] = np.arange(1, len(numbered) + 1)
+    return np.asarray(table[flat]).reshape(numbers.shape)
+
+
+def network_scores(numbers: Numbers, inside: Array) -> Floats:
+    """(objects,) mean probability of inside of the voxels of each, numbered 1, 2, ..."""
+    flat = numbers.reshape(-1)
+    counts = np.bincount(flat)[1:]
+    return np.asarray(np.bincount(flat, np.asarray(inside, dtype=np.float64).reshape(-1))[1:] / counts)
+
+
+def object_sizes(numbers: Numbers, voxel: float) -> Floats:
+    """(objects,) size of each; voxel: of one, in the unit of a task."""
+    return np.bincount(numbers.reshape(-1))[1:] * voxel
+
+
+def confidence_of_objects(names: Sequence[str], scores: Floats, sizes: Floats, calibrator: Calibrator) -> Confidence:
+    """The calibrated scores of objects, and those of the network where that changed something."""
+    score_by_name = dict(zip(names, scores.tolist(), strict=True))
+    if calibrator.method == "none":
+        return Confidence(scores=score_by_name)
+    odds = calibrator.odds(certainties.log_odds(scores)[:, None], (OBJECT,), np.log(sizes))[:, 0]
+    chances = np.exp(-np.logaddexp(0.0, -odds)).tolist()
+    return Confidence(scores=dict(zip(names, chances, strict=True)), uncalibrated=score_by_name)
+
+
+def objects_of_prediction(prediction: Prediction, voxel: float) -> Objects:
+    """Objects of a prediction, as it was decoded; voxel: as in `object_sizes`."""
+    numbers, confidence = np.asarray(prediction.data), prediction.confidence
+    scores = np.array([*(confidence.uncalibrated or confidence.scores).values()], dtype=np.float64)
+    return numbers, scores, object_sizes(numbers, voxel)
+
+
+def unseen_objects(rows: UnseenCases) -> UnseenOutputs:
+    """The scores of objects as the network gave them, their sizes, and which of them are right."""
+    objects: list[Objects] = [one.objects() for one in rows.outputs]
+    right = [
+        are_right(instances.instance_overlap(own, truth))
+        for (own, _, _), truth in zip(objects, rows.truth, strict=True)
+    ]
+    scores, sizes = (np.concatenate([one[place] for one in objects]) for place in (1, 2))
+    owners = np.repeat(rows.patients, [len(one) for one in right])
+    truth = np.concatenate(right).astype(np.float64)[:, None]
+    spread = certainties.spread_of_many_answers(owners)
+    return UnseenOutputs(
+        certainties.log_odds(scores)[:, None], truth, owners, (OBJECT,), "labels", spread=spread, sizes=np.log(sizes)
+    )
+
+
+def are_right(overlap: InstanceOverlap) -> np.ndarray:
+    """(objects,) whether each overlaps an object of the reference enough to be one."""
+    right = np.zeros(len(overlap.predicted), dtype=bool)
+    right[hit_pairs(overlap)[0]] = True
+    return right
+
+
+def missed_objects(pairs: Sequence[tuple[Candidates, Array]], patients: Sequence[str]) -> tuple[Floats, np.ndarray]:
+    """(cases, limits) share of the objects that only candidates below each of `COVERS_FROM` find, and patients.
+
+    pairs: of each case all objects that there may be, and the numbers of the reference
+    Of cases that have an object; what nothing finds is missed at every limit.
+    """
+    with_objects = [place for place, (_, reference) in enumerate(pairs) if reference.any()]
+    chosen = (pairs[place] for place in with_objects)
+    best = [best_object_scores(numbers, scores, reference) for (numbers, scores), reference in chosen]
+    rows = [(own[:, None] < COVERS_FROM).mean(axis=0) for own in best]
+    return np.reshape(rows, (-1, len(COVERS_FROM))), np.array([patients[place] for place in with_objects])
+
+
+def best_object_scores(numbers: Numbers, scores: Floats, reference: Array) -> Floats:
+    """(references,) the highest score of an object that overlaps each so much, -1 where none does."""
+    overlap = instances.instance_overlap(numbers, reference)
+    best, (predicted, true) = np.full(len(overlap.reference), -1.0), hit_pairs(overlap)
+    np.maximum.at(best, true, scores[predicted])
+    return best
+
+
+def covering_objects(numbers: Numbers, scores: Floats, least: float) -> Numbers:
+    """The objects from a score on, numbered anew."""
+    is_covering = np.append(False, scores >= least)
+    return renumber_objects(np.where(is_covering[numbers], numbers, 0))
+
+
+def covering_object_columns(candidates: Candidates, reference: Array, least: float) -> Mapping[str, float]:
+    """The share of a case's objects that those from a score on miss, and how many of these find nothing."""
+    numbers, scores = candidates
+    overlap = instances.instance_overlap(covering_objects(numbers, scores, least), reference)
+    predicted, true = hit_pairs(overlap)
+    objects = len(overlap.reference)
+    missed = 1 - len(np.unique(true)) / objects if objects else float("nan")
+    return {MISSED: missed, FALSE: float(len(overlap.predicted) - len(np.unique(predicted)))}
+
+
+def hit_pairs(overlap: InstanceOverlap) -> tuple[np.ndarray, np.ndarray]:
+    """(hits,) predicted objects and the reference objects that they overlap enough, counted from 0."""
+    predicted, true = overlap.pairs[overlap.iou > OVERLAP].T
+    return predicted, true
+
+
+def score_columns(overlap: InstanceOverlap, confidence: Confidence) -> Mapping[str, str | None]:
+    """JSON of what objects score, whether they are right, and what they scored before; empty without scores."""
+    if len(confidence.scores) != len(overlap.predicted):
+        return {}
+    before = confidence.uncalibrated
+    return {
+        SCORES: scores_in_json(confidence.scores),
+        RIGHT: json.dumps(are_right(overlap).astype(int).tolist()),
+        UNCALIBRATED: scores_in_json(before) if before else None,
+    }
+
+
+def scores_in_json(scores: Mapping[str, float]) -> str:
+    """Scores in the order of the objects, as a column has them: unrounded, since 0.9999997 is not certain."""
+    return json.dumps(list(scores.values()))
+
+
+def object_calibration_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
+    """Rows on how often objects of a score are right, now and before calibration; none where there is no object."""
+    if SCORES not in table:
+        return
+    rows = table[table[SCORES].notna()]
+    scores, right = (
+        [np.array(structured_text.parse_json(cell), dtype=float) for cell in rows[name]] for name in (SCORES, RIGHT)
+    )
+    if not sum(map(len, scores)):
+        return
+    cells = zip(rows[UNCALIBRATED], scores, strict=True)
+    before = [
+        np.array(structured_text.parse_json(cell), dtype=float) if isinstance(cell, str) else now for cell, now in cells
+    ]
+    owners = np.repeat(rows["patient"].to_numpy(str), [len(one) for one in scores])
+    all_scores, images = np.concatenate(scores), sum(len(one) > 0 for one in scores)
+    note = f"; {errors.count_phrase(len(all_scores), OBJECT)}"
+    truth, former = np.concatenate(right), np.concatenate(before)
+    yield from calibration_scores.calibration_rows_of_many(
+        "all", all_scores, truth, owners, before=former, cases=images, note=note, seed=seed
+    )

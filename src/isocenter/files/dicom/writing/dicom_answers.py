@@ -1,0 +1,134 @@
+"""The kinds of DICOM objects that state a result. A new kind is one file beside this one and its line in `ANSWERS`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from isocenter.files.dicom.uids import (
+    ENCAPSULATED_PDF,
+    ENCAPSULATED_STL,
+    LABEL_MAP,
+    PARAMETRIC_MAP,
+    PRESENTATION,
+    REPORT_CLASSES,
+    SECONDARY_CAPTURE,
+    SEGMENTATION,
+    STRUCTURE_SET,
+)
+from isocenter.values import Array, Finding, Image, Label, Map
+
+
+class OnePageResult(Protocol):
+    """A result on one page."""
+
+    def pixels(self) -> Array:
+        """(rows, columns, 3) uint8."""
+
+    def pdf(self) -> bytes:
+        """The same as PDF, with the same bytes each time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A model's result on one DICOM image, as writers of objects take it.
+
+    algorithm:   the model's name
+    label_maps:  (part, (*spatial) values, what they mean) on the image's grid; the part is "" of the first
+    findings:    what it states; of a clip that was looked at frame by frame each names its frame
+    classes, is_empty: what was looked for in the image, and whether none of it was found
+    least_score: the score from which on boxes are among the findings
+    limits:      sentences without which the result would be misread
+    maps:        {kind: numbers of every voxel on the image's grid}
+    segmentations: {SEG of the result: labels of its label map}, once they are written
+    page:        what draws it on one page, when that is asked for
+    """
+
+    source: Image
+    algorithm: str
+    label_maps: Sequence[tuple[str, Array, Sequence[Label]]] = ()
+    findings: Sequence[Finding] = ()
+    classes: Sequence[str] = ()
+    is_empty: bool = False
+    least_score: float = 0.0
+    limits: Sequence[str] = ()
+    maps: Mapping[str, Map] = field(default_factory=dict)
+    segmentations: Mapping[Path, Sequence[Label]] = field(default_factory=dict)
+    page: Callable[[], OnePageResult] | None = None
+
+
+@dataclass(frozen=True)
+class DicomAnswer:
+    """A kind of object that states a result.
+
+    name:        of such an object
+    target:      "module:function" that writes it; the module is imported when it is first needed
+    suits:       whether a result has what the object states
+    states:      what that is, in words
+    sop_classes: of its objects
+    """
+
+    name: str
+    target: str
+    suits: Callable[[Result], bool]
+    states: str
+    sop_classes: tuple[str, ...]
+
+    def write(self, result: Result, path: Path) -> Iterator[Path]:
+        """Write the objects of a result, and give each one's path as soon as it lies there.
+
+        path: of the case's files, without what ends their names
+        Raises FormatError or GeometryError for a source that cannot bear one.
+        """
+        module, _, function = self.target.partition(":")
+        written: Iterator[Path] = getattr(importlib.import_module(module), function)(result, path)
+        return written
+
+
+def _marks_structures(result: Result) -> bool:
+    return bool(result.label_maps)
+
+
+def _has_maps(result: Result) -> bool:
+    return bool(result.maps)
+
+
+def _reports(result: Result) -> bool:
+    return bool(result.findings or result.classes)
+
+
+def _marks_something(result: Result) -> bool:
+    has_box = any(one.box is not None for one in result.findings)
+    return has_box or any(bool(mask.any()) for _, mask, _ in result.label_maps)
+
+
+def _has_page(result: Result) -> bool:
+    return result.page is not None and (_marks_structures(result) or _reports(result))
+
+
+def path_of_object(path: Path, ending: str, part: str = "", number: int = 1) -> Path:
+    """The path of one object of a case: its part of several, its ending, and a number from the second one on."""
+    names = [path.name, part, ending, str(number) if number > 1 else ""]
+    return path.with_name(f"{'_'.join(filter(None, names))}.dcm")
+
+
+HERE = "isocenter.files.dicom.writing"
+MASKS = "a mask"
+ANSWERS: Mapping[str, DicomAnswer] = {
+    "seg": DicomAnswer("SEG", f"{HERE}.seg:segmentations", _marks_structures, MASKS, (SEGMENTATION,)),
+    "labelmap": DicomAnswer("label map", f"{HERE}.seg:label_maps", _marks_structures, MASKS, (LABEL_MAP,)),
+    "rtstruct": DicomAnswer(
+        "structure set", f"{HERE}.rtstruct:structure_sets", _marks_structures, MASKS, (STRUCTURE_SET,)
+    ),
+    "stl": DicomAnswer("surface", f"{HERE}.stl:surface_objects", _marks_structures, MASKS, (ENCAPSULATED_STL,)),
+    "pm": DicomAnswer("parametric map", f"{HERE}.pm:parametric_maps", _has_maps, "a map", (PARAMETRIC_MAP,)),
+    "gsps": DicomAnswer(
+        "presentation state", f"{HERE}.gsps:presentations", _marks_something, "a mark", (PRESENTATION,)
+    ),
+    "sc": DicomAnswer("secondary capture", f"{HERE}.page:captures", _has_page, "a page", (SECONDARY_CAPTURE,)),
+    "pdf": DicomAnswer("PDF", f"{HERE}.page:documents", _has_page, "a page", (ENCAPSULATED_PDF,)),
+    "sr": DicomAnswer("report", f"{HERE}.sr:reports", _reports, "a finding", REPORT_CLASSES),
+}

@@ -1,0 +1,153 @@
+"""Blocks of a pre-norm transformer (arXiv:2010.11929), and their attention as it passes, for explanations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from isocenter.networks import network_parts
+
+# Of the published networks: standard deviation of initial weights, and the epsilon of layer normalisation.
+DEVIATION, EPSILON = 0.02, 1e-6
+
+
+class SelfAttention(nn.Module):
+    """(batch, tokens, width) to the same: multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.kept: list[Tensor] | None = None  # a list gets the weights of every pass, with their gradients
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return (batch, tokens, width); present: (batch, tokens), which tokens exist and can be attended to."""
+        dropout = self.dropout if self.training else 0.0
+        queries, keys, values = self._split_heads(tokens)
+        mask = None if present is None else present[:, None, None]
+        if self.kept is not None and mask is None:
+            self.kept.append(self.weights(tokens))
+            return self.projection((self.kept[-1] @ values).transpose(1, 2).flatten(2))
+        taken = scaled_dot_product_attention(queries, keys, values, mask, dropout_p=dropout)
+        return self.projection(taken.transpose(1, 2).flatten(2))
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """(batch, heads, tokens, tokens): how much each token, by row, takes from each; a row sums to 1."""
+        queries, keys, _ = self._split_heads(tokens)
+        return (queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[-1])).softmax(dim=-1)
+
+    def _split_heads(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values: (batch, heads, tokens, width of a head) each."""
+        batch, count, _ = tokens.shape
+        return self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then a feed-forward layer, each after layer normalisation and with a shortcut.
+
+    skipped: probability that a sample skips a part in training (stochastic depth, arXiv:1603.09382)
+    """
+
+    def __init__(self, width: int, heads: int, expansion: int, dropout: float, skipped: float) -> None:
+        super().__init__()
+        self.skipped = skipped
+        self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(width, eps=EPSILON) for _ in range(2))
+        self.attention = SelfAttention(width, heads, dropout)
+        self.dropout = nn.Dropout(dropout)
+        wide = expansion * width
+        layers = (nn.Linear(width, wide), nn.GELU(), nn.Dropout(dropout), nn.Linear(wide, width), nn.Dropout(dropout))
+        self.feed_forward = nn.Sequential(*layers)
+
+    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
+        """Return (batch, tokens, width); present: as for `Attention`."""
+        attended = self.dropout(self.attention(self.attention_norm(tokens), present))
+        tokens = tokens + drop_path(attended, self.skipped, self.training)
+        return tokens + drop_path(self.feed_forward(self.feed_forward_norm(tokens)), self.skipped, self.training)
+
+
+def spread_evenly(shares: Tensor, patch: Sequence[int], spatial: Sequence[int]) -> Tensor:
+    """The share of each patch, (batch, 1, *grid), spread evenly over its voxels: (batch, 1, *spatial)."""
+    shares = shares / math.prod(patch)
+    for axis, (step, count) in enumerate(zip(patch, spatial, strict=True), start=2):
+        shares = shares.repeat_interleave(step, dim=axis).narrow(axis, 0, count)
+    return shares
+
+
+def spread_of_mean(flow: Tensor, grid: Sequence[int], patch: Sequence[int], spatial: Sequence[int]) -> Tensor:
+    """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens), where the mean of the patches' tokens answers.
+
+    grid: patches along each axis, whose tokens come first
+    """
+    count = math.prod(grid)
+    return spread_evenly(flow[:, :count, :count].mean(dim=1).reshape(-1, 1, *grid), patch, spatial)
+
+
+def drop_path(change: Tensor, skipped: float, training: bool) -> Tensor:
+    """The change that a block adds: in training nothing for a share of samples, and more for the others."""
+    if not training or skipped == 0:
+        return change
+    mask = torch.rand(change.shape[0], *[1] * (change.ndim - 1), device=change.device) >= skipped
+    return change * mask / (1 - skipped)
+
+
+def initialise_layers(layers: Iterable[nn.Module], parameters: Iterable[Tensor | None] = ()) -> None:
+    """Draw weights of linear layers and further parameters from a truncated normal distribution; biases are 0."""
+    for part in layers:
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=DEVIATION)
+            nn.init.zeros_(part.bias)
+    for parameter in parameters:
+        if parameter is not None:
+            nn.init.trunc_normal_(parameter, std=DEVIATION)
+
+
+@dataclass(frozen=True, eq=False)
+class AttendedOutputs:
+    """The answers of a transformer for a batch, and the attention of its tokens.
+
+    outputs: {head: tensor}, as `forward` gives them
+    weights: of each layer, (batch, heads, tokens, tokens); a token's row sums to 1. Outputs have gradients by them
+    images:  (batch, channels, *spatial)
+    """
+
+    outputs: Mapping[str, Tensor]
+    weights: Sequence[Tensor]
+    images: Tensor
+    module: nn.Module
+
+    def spread_rollout(self, flow: Tensor) -> Tensor:
+        """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens)."""
+        maps: Tensor = self.module.spread(flow, self.images)  # type: ignore[operator]
+        return maps
+
+
+def without_rollout(module: nn.Module, at: str) -> str:
+    """Why the attention of a module of `build` cannot be rolled out; empty where it can; at: `Family.attention`."""
+    return str(getattr(network_parts.unwrap(module, at), "without_rollout", ""))
+
+
+def compute_attention(module: nn.Module, images: Tensor, context: Tensor | None = None, *, at: str) -> AttendedOutputs:
+    """The outputs of a module of `build`, and its attention weights; at: `Family.attention`."""
+    parts = list(network_parts.deepest_part(module, at).modules())
+    layers = [one for one in parts if isinstance(one, SelfAttention)]
+    recorded: list[Tensor] = []
+    with ExitStack() as hooks:
+        for layer in layers:
+            layer.kept = recorded
+            hooks.callback(setattr, layer, "kept", None)
+        for other in parts:
+            if hasattr(other, "fused_attn"):  # timm's, which has no weights where it is computed in one piece
+                hooks.callback(setattr, other, "fused_attn", other.fused_attn)
+                other.fused_attn = False  # type: ignore[assignment]
+            weighed = other._modules.get("attn_drop" if hasattr(other, "fused_attn") else "drop_weights")
+            if weighed is not None:
+                hooks.enter_context(network_parts.hook_part(weighed, lambda _, weights: recorded.append(weights)))
+        outputs = module(images) if context is None else module(images, context)
+    return AttendedOutputs(outputs, recorded, images, network_parts.unwrap(module, at))

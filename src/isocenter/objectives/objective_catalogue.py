@@ -1,0 +1,47 @@
+"""The objectives by name. A new one is one file and its line in `OBJECTIVES`, or an entry point."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from functools import reduce
+
+from isocenter import plugins
+from isocenter.errors import PlanError
+from isocenter.objectives.objective_terms import Needs, Objective
+
+OBJECTIVES = {
+    "co_training": "isocenter.objectives.co_training:CoTraining",
+    "contrast": "isocenter.objectives.contrast:Contrast",
+    "distillation": "isocenter.objectives.distillation:Distillation",
+    "fixmatch": "isocenter.objectives.fixmatch:FixMatch",
+    "l2_sp": "isocenter.objectives.l2_sp:L2SP",
+    "masked": "isocenter.objectives.masked:Masked",
+    "mean_teacher": "isocenter.objectives.mean_teacher:MeanTeacher",
+    "rotation": "isocenter.objectives.rotation:Rotation",
+    "supervised": "isocenter.objectives.objective_terms:Supervised",
+}
+TERMS = "objectives.terms"
+
+
+def objective_names() -> tuple[str, ...]:
+    """Our objectives, and those that other packages add under the entry point `isocenter.objectives`."""
+    return tuple(sorted({*OBJECTIVES, *plugins.entry_points_of("isocenter.objectives")}))
+
+
+def objective_kind(name: str) -> type[Objective]:
+    """The class of an objective; PlanError where there is none of this name."""
+    targets = OBJECTIVES | {key: point.value for key, point in plugins.entry_points_of("isocenter.objectives").items()}
+    if name not in targets:
+        raise PlanError(f"there is no objective {name!r}", TERMS, f"Choose from {', '.join(objective_names())}")
+    module, _, attribute = targets[name].partition(":")
+    objective = getattr(importlib.import_module(module), attribute)
+    if not (isinstance(objective, type) and issubclass(objective, Objective)):
+        problem = f"{name} cannot be used: {targets[name]} is no class derived from isocenter.objectives.Objective"
+        raise PlanError(problem, TERMS, "Update the package that adds it")
+    return objective
+
+
+def joint_needs(objectives: Iterable[type[Objective] | Objective]) -> Needs:
+    """The needs of several objectives together."""
+    return reduce(Needs.__or__, (one.needs for one in objectives), Needs(labels=False))

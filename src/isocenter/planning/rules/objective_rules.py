@@ -1,0 +1,116 @@
+"""Rules of objectives: the terms that training lowers, and a section for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+
+from isocenter.errors import PlanError
+from isocenter.networks import factory
+from isocenter.objectives import objective_catalogue
+from isocenter.objectives.objective_terms import SUPERVISED
+from isocenter.planning.plan_sections import PlanSettings
+from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
+
+SECTION = "objectives"
+# By bench/few_labels.py: what other objectives gain.
+MEASURED = "docs/benchmarks/few-labels.md"
+TERMS, UNLABELLED = f"{SECTION}.terms", f"{SECTION}.unlabelled"
+
+
+def objectives_sections(
+    dataset: Dataset, fingerprint: Fingerprint, terms: Decision | None = None
+) -> dict[str, Mapping[str, Decision]]:
+    """The section of objectives, and those of its terms.
+
+    terms: of the kind of problem, or asked for; None: the task's own loss
+    """
+    because = "the task's loss of labelled images: no objective on unlabelled ones gained .01 where few were labelled"
+    usual = Decision([SUPERVISED], because, MEASURED)
+    decisions = {
+        "terms": usual if terms is None else terms,
+        "unlabelled": Decision([], "no unlabelled images were given (--unlabelled PATH)"),
+        "unlabelled_hash": Decision(None, "no unlabelled images were given"),
+        "unlabelled_batch": Decision(None, "a step takes as many unlabelled images as labelled ones"),
+    }
+    plan = with_objective_settings(with_sections(Plan({SECTION: decisions})), dataset, fingerprint)
+    return {name: section for name, section in plan.sections.items() if name in (SECTION, *plan[TERMS])}
+
+
+def with_sections(plan: Plan) -> Plan:
+    """The plan with a section for each objective that it names, with its defaults, and without those of others.
+
+    PlanError for an objective that does not exist.
+    """
+    terms = plan[TERMS] if isinstance(plan[TERMS], list | tuple) else []
+    kinds = {str(name): objective_catalogue.objective_kind(str(name)) for name in terms}
+    sections = dict(plan.sections)
+    for name, kind in kinds.items():
+        because = "nobody asked for another value, and no rule for these data has one"
+        usual = {field.name: Decision(field.default, because) for field in fields(kind)}
+        sections[name] = {**usual, **sections.get(name, {})}
+    others = {name for name in sections if name in objective_catalogue.objective_names() and name not in kinds}
+    return replace(plan, sections={name: section for name, section in sections.items() if name not in others})
+
+
+def with_objective_settings(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
+    """The plan with what its objectives decide for these training cases, where nobody has decided it by hand."""
+    for name in plan[TERMS]:
+        for key, decision in objective_catalogue.objective_kind(name).settings_for(dataset, fingerprint).items():
+            full = key if "." in key else f"{name}.{key}"
+            if full.partition(".")[0] not in plan.sections:
+                continue  # until the whole plan is known
+            if full not in plan or plan.decision(full).because != BY_HAND:
+                plan = plan.with_decision(full, decision)
+    return plan
+
+
+def check_objectives(settings: PlanSettings) -> None:
+    """Each objective can teach this kind of problem and gets what it needs; nothing is given that none uses."""
+    chosen, family, where = settings.objectives, factory.family_of(settings.network.name), "objectives.terms"
+    needed = [one.needs for one in settings.terms.values()]
+    if not settings.task.by_name and not any(needs.labels or needs.taught for needs in needed):
+        problem = (
+            f"{', '.join(settings.terms)} alone cannot teach {settings.task.name}: what is learnt without references"
+        )
+        remedy = f"Add {SUPERVISED}, or learn features by isocenter pretrain"
+        raise PlanError(f"{problem} is no answer", where, remedy)
+    for name, objective in settings.terms.items():
+        if why := objective.refusal(settings.task):
+            raise PlanError(f"{name} cannot teach {settings.task.name}: {why}", where, f"Leave out {name}")
+        needs, has_own_loss = objective.needs, family.sees_targets or family.has_loss
+        if needs.labels and settings.task.by_name:
+            problem = f"{name} needs references, and {settings.task.name} has none"
+            raise PlanError(problem, where, f"Leave out {name}")
+        if settings.training.batch < objective.fewest:
+            problem = f"{name} compares {objective.fewest} images or more, and a batch has {settings.training.batch}"
+            raise PlanError(problem, "training.batch", f"Give {objective.fewest} or more")
+        if needs.upright and settings.augmentation.quarter_turns:
+            problem = f"{name} tells quarter turns apart, and the images have no up"
+            remedy = f"Leave out {name}, or give --set augmentation.quarter_turns=false where they do have one"
+            raise PlanError(problem, where, remedy)
+        mixed = settings.augmentation.mixup + settings.augmentation.cutmix > 0
+        if needs.second and (mixed or settings.preprocessing.cascade is not None):
+            raise PlanError(f"{name} compares views of single images as they are", where, f"Leave out {name}")
+        if (needs.takes_unlabelled and has_own_loss) or (needs.features and (has_own_loss or not family.features)):
+            problem = f"{name} needs outputs or features that {settings.network.name} does not give without references"
+            raise PlanError(problem, where, f"Leave out {name}, or give another --set network.name")
+        if needs.unlabelled and not chosen.unlabelled:
+            raise PlanError(f"{name} needs unlabelled images", "objectives.unlabelled", "Give --unlabelled PATH")
+        if needs.unlabelled and settings.preprocessing.cascade is not None:
+            problem = f"{name} sees unlabelled images, and the first network of a cascade has not marked these"
+            raise PlanError(problem, where, f"Leave out {name}, or give --set preprocessing.cascade=none")
+    if settings.task.by_name and settings.training.sampling != "natural":
+        raise PlanError("cases without references cost nothing by which to draw", "training.sampling", "Give natural")
+    if chosen.unlabelled and not objective_catalogue.joint_needs(settings.terms.values()).takes_unlabelled:
+        able = [
+            name
+            for name in objective_catalogue.objective_names()
+            if objective_catalogue.objective_kind(name).needs.unlabelled
+        ]
+        remedy = f"Add one, as in --set objectives.terms=[{SUPERVISED},{able[0]}]"
+        raise PlanError("no objective sees unlabelled images", where, remedy)
+    for path in chosen.unlabelled:
+        if not Path(path).exists():
+            raise PlanError(f"there is no {path}", "objectives.unlabelled", "Give a folder or a table of images")

@@ -1,0 +1,131 @@
+"""Plans as typed values, and what their defaults are. What does not fit is refused with the decision's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from isocenter.errors import PlanError
+from isocenter.objectives import objective_catalogue
+from isocenter.planning.plan_sections import (
+    EvaluationSettings,
+    GuardSettings,
+    NetworkSettings,
+    ObjectiveSettings,
+    PlanSettings,
+    SearchSettings,
+    SplitSettings,
+    TrainingSettings,
+    TransferSettings,
+)
+from isocenter.runtime import Preprocessing
+from isocenter.runtime.inference import Inference
+from isocenter.tasks import task_catalogue
+from isocenter.transforms.augment import Augmentation
+from isocenter.values import BY_HAND, Decision, Plan, setting_fields
+
+# In this order they are checked: what others follow from comes first, so that the mistake itself is named.
+TYPED: Mapping[str, Any] = {
+    "split": SplitSettings,
+    "training": TrainingSettings,
+    "preprocessing": Preprocessing,
+    "network": NetworkSettings,
+    "augmentation": Augmentation,
+    "inference": Inference,
+    "evaluation": EvaluationSettings,
+    "search": SearchSettings,
+    "guard": GuardSettings,
+    "objectives": ObjectiveSettings,
+    "transfer": TransferSettings,
+}
+FREE = ("task",)
+# Sections of defaults, which a plan has only where they matter.
+OPTIONAL = ("transfer",)
+
+
+def typed_plan(plan: Plan) -> PlanSettings:
+    """Every section by itself; PlanError names the decision that cannot be."""
+    terms = plan.sections.get("objectives", {}).get("terms", Decision((), "")).value
+    objectives = {name for name in terms if isinstance(name, str)} if isinstance(terms, list | tuple) else set()
+    unknown = sorted(set(plan.sections) - {*TYPED, *FREE, *objectives})
+    missing = sorted({*TYPED, *FREE} - {*OPTIONAL, *plan.sections})
+    if unknown or missing:
+        wrong = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
+        raise PlanError("; ".join(wrong), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
+    sections = {name: _type_section(name, kind, plan) for name, kind in TYPED.items()}
+    task = task_catalogue.build_task({key: decision.value for key, decision in plan.sections["task"].items()})
+    kinds = {name: objective_catalogue.objective_kind(name) for name in sections["objectives"].terms}
+    return PlanSettings(
+        task=task, terms={name: _type_section(name, kind, plan) for name, kind in kinds.items()}, **sections
+    )
+
+
+def _type_section(name: str, kind: Any, plan: Plan) -> Any:
+    # An objective may have nothing to decide, and few trainings start from other weights: these sections may lack.
+    values = {key: decision.value for key, decision in plan.sections.get(name, {}).items()}
+    names = [field.name for field in fields(kind)]
+    unknown = sorted(set(values) - set(names))
+    if unknown:
+        raise PlanError("there is no such decision", f"{name}.{unknown[0]}", f"Names are {', '.join(names)}")
+    return _validate(kind, values, (name,))
+
+
+def check_value(name: str, value: Any) -> None:
+    """PlanError for a decision, "section.name", that no plan has, or a value that it cannot have in any plan."""
+    section, _, key = name.partition(".")
+    if section in FREE:
+        return  # the task says what it has, once it is known
+    nothing = Decision(None, because="not decided yet")
+    kinds = dict(TYPED) | (
+        {section: objective_catalogue.objective_kind(section)}
+        if section in objective_catalogue.objective_names()
+        else {}
+    )
+    Plan({one: {field.name: nothing for field in fields(kind)} for one, kind in kinds.items()}).decision(name)
+    _validate(get_type_hints(kinds[section], include_extras=True)[key], value, (section, key))
+
+
+# What checks values of a kind is made once: that takes longer than the check.
+_checked_by = cache(TypeAdapter)
+
+
+def _validate(kind: Any, value: Any, where: tuple[str, ...]) -> Any:
+    try:
+        return _checked_by(kind).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        decision = ".".join(str(part) for part in (*where, *first["loc"])[:2])
+        message = first["msg"].replace("a valid tuple", "a list, as in [32, 32]")
+        raise PlanError(f"{first.get('input')!r}: {message}", decision, "Correct it, or plan again") from error
+
+
+def is_default(plan: Plan, name: str) -> bool:
+    """Whether a decision has the value that its setting has where no rule and no person chooses another."""
+    section, _, key = name.partition(".")
+    decision = plan.decision(name)
+    if decision.because.startswith((BY_HAND, "asked for")):
+        return False
+    usual = _defaults(str(plan["task.name"]) if "task.name" in plan else "", section)
+    return key in usual and setting_fields.plain_value(decision.value) == usual[key]
+
+
+@cache
+def _defaults(task: str, section: str) -> Mapping[str, Any]:
+    """{name: default} of a section's settings."""
+    if section == "task":
+        declared = (
+            {name: one.default for name, one in setting_fields.settings_in(task_catalogue.task_class(task)).items()}
+            if task
+            else {}
+        )
+    else:
+        of_objective = (
+            objective_catalogue.objective_kind(section) if section in objective_catalogue.objective_names() else None
+        )
+        kinds = [one for one in (TYPED.get(section), of_objective) if one is not None]
+        declared = {field.name: field.default for one in kinds for field in fields(one)}
+    return {name: setting_fields.plain_value(value) for name, value in declared.items() if value is not MISSING}

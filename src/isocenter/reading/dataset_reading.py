@@ -1,0 +1,330 @@
+"""Opening a data set and looking through it, as every verb does; boxes are made of label maps where asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+
+from isocenter import errors, keywords
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files.format_options import CaseNames, ReadOptions
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.files.modality_words import UNKNOWN_MODALITY
+from isocenter.quality import dataset_examination
+from isocenter.quality.dataset_examination import Examination, Progress
+from isocenter.quality.modality_checks import MIXED_SCALE
+from isocenter.quality.references import masks
+from isocenter.reading import alignment, image_pairs, reading_options
+from isocenter.reading.image_pairs import FIELD
+from isocenter.reading.reading_options import ReadingOptions
+from isocenter.report import progress_tracking
+from isocenter.runtime.parallel.map_cases import Spread
+from isocenter.tasks import Task, properties, task_catalogue
+from isocenter.transforms import label_maps
+from isocenter.transforms.label_maps import OBJECTS, PIECES
+from isocenter.values import BoundingBoxes, Case, Cohort, Dataset, Image, Label, LazyMapping, Problem
+from isocenter.values.dataset_cases import DataFrameLike
+
+log = logging.getLogger("isocenter")
+# The kind of reference whose names have an order.
+CLASS = "class"
+# What a verb takes as its data: a path, a table in memory with the columns of `dataset.csv`, or cases.
+Data: TypeAlias = str | Path | Dataset | DataFrameLike
+BOXES, MASK, OBJECT_MAPS = "boxes", "mask", "instances"
+# As --labels says that each number of a label map is one object: each=nucleus.
+EACH = "each="
+
+
+def path_of_data(subject: object) -> Path | None:
+    """The path of what a verb was given; None for a value that is in memory."""
+    return Path(subject) if isinstance(subject, str | Path) else None
+
+
+def open_dataset(
+    data: Data,
+    reading: ReadingOptions,
+    *,
+    references: bool = True,
+    channels: int | None = None,
+    absent: bool = False,
+    needs: Collection[str] = (),
+    pairs: int | None = None,
+) -> Dataset:
+    """Return a data set as it is, or read it from its path by these options.
+
+    channels: images of one case, where a model says how many
+    absent:   whether it does without some of them
+    needs:    kinds of reference that a task asks for, where a file can be read as one or another
+    pairs:    that are drawn for each image, where the task asks for pairs
+    Raises what reading raises.
+    """
+    each = object_class(reading_options.labels_text(reading.labels)) if BOXES in needs else None
+    if each is not None:
+        reading, needs = replace(reading, labels=None), {*needs, OBJECT_MAPS}
+    if reading.case_names not in (None, *get_args(CaseNames)):
+        problem = f"DICOM cases cannot be called by {reading.case_names!r}"
+        raise UsageError(problem, "--case-names", f"Choose {' or '.join(get_args(CaseNames))}")
+    options = DatasetOptions(
+        layout=reading.layout or None,
+        labels=reading_options.labels_text(reading.labels),
+        patient=reading.patient or None,
+        class_rule=reading.class_rule or None,
+        column=reading.columns,
+        modality=reading.modality or None,
+        read=keywords.narrow_options(reading, ReadOptions),
+        references=references,
+        channels=channels,
+        kinds=frozenset(needs),
+        absent=absent,
+        case_names=reading.case_names or "number",
+        exif=reading.exif or None,
+    )
+    accepted = _parse_accepted(reading.accept)
+    dataset = _read_data(data, options)
+    is_ranked = dataset.ranked or bool(reading.order or reading.labels)
+    dataset = replace(dataset, accepted=dataset.accepted | accepted, ranked=is_ranked)
+    dataset = _in_order(dataset, reading_options.order_text(reading.order)) if references else dataset
+    if BOXES in needs and references:
+        dataset = with_boxes(dataset, each or "object")
+    if FIELD in needs or FIELD in dataset.kinds:
+        return image_pairs.with_pairs(dataset, pairs, draws=references)
+    how = reading.align
+    return (
+        dataset if how is None else replace(dataset, cases=tuple(alignment.aligned_case(case, how) for case in dataset))
+    )
+
+
+def _read_data(data: Data, options: DatasetOptions) -> Dataset:
+    match data:
+        case Dataset():
+            return data
+        case str() | Path():
+            return dataset_layouts.read_dataset(data, options)
+        case _:
+            return dataset_layouts.read_data_frame(data, options)
+
+
+def _parse_accepted(names: str | None) -> frozenset[str]:
+    """The names in a list of accepted findings; UsageError for one that cannot be accepted."""
+    accepted = frozenset(name.strip() for name in (names or "").split(",") if name.strip())
+    if unknown := sorted(accepted - {MIXED_SCALE}):
+        raise UsageError(f"{unknown[0]!r} is no finding that can be accepted", "--accept", f"Choose {MIXED_SCALE}")
+    return accepted
+
+
+def _in_order(dataset: Dataset, order: str | None) -> Dataset:
+    """The data set with its classes in the order of --order; UsageError where it does not name each class once."""
+    if not order:
+        return dataset
+    classes = {str(case.references[CLASS]) for case in dataset if CLASS in case.references}
+    labels = {label.name: label for label in dataset.classes.get(CLASS, ())} or {
+        name: Label(0, name) for name in classes
+    }
+    names = [name.strip() for name in order.split(",")]
+    if sorted(names) != sorted(labels):
+        problem = f"does not name each class once: the classes are {errors.list_phrase(sorted(labels)) or 'none'}"
+        raise UsageError(problem, f"--order {order}", "Name them from the lowest grade to the highest")
+    ordered = tuple(replace(labels[name], value=value) for value, name in enumerate(names))
+    return replace(dataset, classes={**dataset.classes, CLASS: ordered})
+
+
+def open_for_task(
+    task: str | None,
+    places: Sequence[Data],
+    reading: ReadingOptions,
+    needs: Collection[str] | None = None,
+    pairs: int | None = None,
+) -> Dataset:
+    """The cases of data sets as a named task learns from them, of several together: without references it reads none.
+
+    needs: kinds of reference, as in `open_dataset`; None: those of the task; pairs: as there
+    """
+    kinds, references = (
+        task_catalogue.needed_references(task) if needs is None else needs,
+        task_catalogue.learns_from_references(task),
+    )
+    datasets = [open_dataset(place, reading, references=references, needs=kinds, pairs=pairs) for place in places]
+    dataset = join_datasets(datasets)
+    return image_pairs.split_pairs(dataset) if FIELD in dataset.kinds else dataset
+
+
+def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
+    """The cases of several data sets in one, which has the place of the first.
+
+    A case whose name is taken already gets the number of its data set behind it.
+    """
+    first, *others = datasets
+    for number, other in enumerate(others, start=2):
+        taken = {case.id for case in first}
+        names = {case.id: f"{case.id}_{number}" for case in other if case.id in taken}
+        renamed = other.rename_cases(names)
+        if not other.patients_known:  # each case stands for itself
+            renamed = replace(renamed, cases=tuple(replace(case, patient=case.id) for case in renamed))
+        first = replace(
+            first,
+            cases=(*first.cases, *renamed.cases),
+            splits={**first.splits, **renamed.splits},
+            hash="",
+            modality=first.modality if first.modality == other.modality else UNKNOWN_MODALITY,
+            patients_known=first.patients_known and other.patients_known,
+            problems=(*first.problems, *renamed.problems),
+            table=None,  # the rows of several have no declarations in common
+        )
+    return first
+
+
+def open_labelled(data: Data, reading: ReadingOptions, task: Task) -> Dataset:
+    """The cases of a data set that have references of the task's kind; DatasetError where none has."""
+    dataset = open_dataset(data, reading, references=not task.by_name, needs=task.needs, pairs=task.pairs)
+    if not properties.can_learn_from(task, dataset.kinds):
+        problem = f"has no references of the kind {', '.join(sorted(task.needs))}"
+        raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {task.name}")
+    return keep_referenced(dataset, task)
+
+
+def keep_referenced(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
+    """The cases that teach a kind of problem something; that others were left out is one more problem of the set."""
+    lacking = tuple(case.id for case in dataset if not properties.can_learn_from(kind, case.references))
+    if not lacking:
+        return dataset
+    kinds = ", ".join(sorted(kind.needs))
+    problem = Problem(
+        "warning",
+        f"{errors.count_phrase(len(lacking), 'case has', 'cases have')} no reference of the kind {kinds}",
+        lacking,
+        "they are left out",
+        "Add their references, or remove the images",
+    )
+    referenced = dataset.only({case.id for case in dataset} - set(lacking))
+    return replace(referenced, problems=(*dataset.problems, problem))
+
+
+def examine_cases(
+    dataset: Dataset,
+    threads: int,
+    spread: Spread | None = None,
+    kinds: Collection[str] = (),
+    watch: Progress | None = None,
+) -> Examination:
+    """Every case read once, with progress; by other processes if they are given.
+
+    kinds: of reference that are to be predicted; empty: all
+    watch: also called with how many cases are read, and with all
+    """
+    with progress_tracking.track_progress("reading cases", watch) as tracker:
+        return dataset_examination.examine(dataset, threads=threads, progress=tracker, spread=spread, kinds=kinds)
+
+
+class ExaminedDataset(NamedTuple):
+    """A data set with what was found in it; because: why its label maps are taken for numbered objects, or nothing."""
+
+    dataset: Dataset
+    examination: Examination
+    because: str = ""
+
+
+def open_and_examine(
+    opened: Callable[[Collection[str]], Dataset],
+    task: str | None,
+    threads: int,
+    spread: Spread | None = None,
+    watch: Progress | None = None,
+) -> ExaminedDataset:
+    """Every case read once, and once more where nobody named the task and label maps turn out to number objects.
+
+    opened: the data set, by the kinds of reference that are asked for
+    watch:  as `looked_through` takes it
+    """
+    dataset = opened(task_catalogue.needed_references(task))
+    examination = examine_cases(dataset, threads, spread, task_catalogue.needed_references(task), watch)
+    because = masks.numbered_objects(Cohort(dataset, examination.fingerprint)) if task is None else ""
+    if not because or OBJECT_MAPS not in (again := opened({OBJECT_MAPS})).kinds:
+        return ExaminedDataset(dataset, examination)
+    note = Problem(
+        "note",
+        f"the label maps are read as numbers of single objects: {because}",
+        (),
+        "numbers that name structures would be the same in every image",
+        "Choose --task segmentation if they name structures, and then name them with --labels",
+    )
+    log.info("the label maps number single objects: they are read once more as such")
+    again = replace(again, problems=(*again.problems, note))
+    return ExaminedDataset(again, examine_cases(again, threads, spread), because)
+
+
+def refuse_unfit(examination: Examination) -> None:
+    """DatasetError where training on these data should not go on."""
+    fatal = examination.fatal
+    if fatal:
+        raise DatasetError(
+            "; ".join(f"{one.what}: {errors.list_phrase(one.cases)}" if one.cases else one.what for one in fatal),
+            str(examination.dataset.root or examination.dataset.name),
+            fatal[0].remedy or "Look at `isocenter check`",
+        )
+
+
+def object_class(labels: str | None) -> str | None:
+    """The class of which each number of a label map is one; None where numbers name structures."""
+    return labels.removeprefix(EACH).strip() or None if labels is not None and labels.startswith(EACH) else None
+
+
+def with_boxes(dataset: Dataset, name: str) -> Dataset:
+    """The data set with boxes made of its label maps, which stay beside them; as it is where boxes were drawn.
+
+    name: of the class, where the maps number objects
+    """
+    if BOXES in dataset.kinds or not dataset.kinds & {MASK, OBJECT_MAPS}:
+        return dataset
+    objects = OBJECT_MAPS in dataset.kinds
+    kind, rule = (OBJECT_MAPS, OBJECTS) if objects else (MASK, PIECES)
+    labels = (Label(1, name),) if objects else _boxable_labels(dataset.classes.get(MASK, ()))
+    structures = dataset.regions or {label.name: (label.value,) for label in labels}
+    declared = (Label(n, one) for n, one in enumerate(structures)) if dataset.regions else labels
+    cases = [
+        replace(case, references=_with_boxes(case.references, partial(_boxes, case, kind, name, structures)))
+        if kind in case.references
+        else case
+        for case in dataset
+    ]
+    classes = {**dataset.classes, BOXES: tuple(declared)} if labels or dataset.regions else dataset.classes
+    return replace(dataset, cases=tuple(cases), classes=classes, derived={**dataset.derived, BOXES: rule})
+
+
+def _with_boxes(references: Mapping[str, Any], boxes: partial[BoundingBoxes]) -> LazyMapping[Any]:
+    return LazyMapping({**{kind: partial(references.__getitem__, kind) for kind in references}, BOXES: boxes})
+
+
+def _boxes(case: Case, kind: str, name: str, structures: Mapping[str, Sequence[int]]) -> BoundingBoxes:
+    """The boxes of one case, from its label map.
+
+    Raises DatasetError where parts of the map, or structures, were not drawn: nobody knows what is there.
+    """
+    mask: Image = case.references[kind]
+    if kind == OBJECT_MAPS:
+        return label_maps.boxes_of_objects(mask, name, case.id)
+    if unknown := [one for one in structures if not case.knows(one)]:
+        problem = (
+            f"{errors.list_phrase(unknown)} was not drawn in it, and boxes need an image that was annotated as a whole"
+        )
+        raise DatasetError(problem, case.id, "Give masks of every structure, or choose --task segmentation")
+    ignored = [label.value for label in mask.labels if label.is_ignored]
+    values = {int(value) for value in np.unique(mask.data)} - {0}
+    if values & set(ignored):
+        problem = "its mask holds voxels to be ignored, and boxes need an image that was annotated as a whole"
+        raise DatasetError(problem, case.id, "Give masks that are drawn everywhere, or choose --task segmentation")
+    named = {label.value: label.name for label in _boxable_labels(mask.labels)}
+    return label_maps.boxes_of_pieces(
+        mask, structures or {named.get(one, str(one)): (one,) for one in sorted(values)}, case.id
+    )
+
+
+def _boxable_labels(labels: Sequence[Label]) -> tuple[Label, ...]:
+    """The labels that may have a box."""
+    return tuple(label for label in labels if label.value and not label.is_ignored and not label.is_background)

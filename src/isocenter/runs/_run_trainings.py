@@ -1,0 +1,150 @@
+"""One training of a run, and what is known of it once it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, TypeVar
+
+from isocenter.planning import PlanSettings, plan_checks
+from isocenter.training.search_study import StudyTrial
+from isocenter.training.training_state import TrainingOutcome
+from isocenter.values import Decision, Plan, Split
+
+# Folders of a run: the control without covariates, inner folds, networks of other seeds, configurations that are
+# compared, the search before a training.
+IMAGE_ONLY, INNER, MORE, CONFIGURED, SEARCH = "image_only", "inner", "more", "configurations", "search"
+
+Item = TypeVar("Item")
+
+
+def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """Return so many items at most, evenly from first to last."""
+    return items[:: -(-len(items) // most) or 1] if most > 0 else items[:0]
+
+
+class Role(StrEnum):
+    """The purpose of a training."""
+
+    CONFIGURATION = "configuration"  # a fold of slices, volumes or a cascade, which are compared
+    TRIAL = "trial"  # short, by another plan
+    SEARCH = "search"  # trains nothing: the best trial may take the plan's place
+    STAGE = "stage"  # a network at low resolution, which marks what the next one sees
+    MAIN = "main"
+    FOLD = "fold"
+    CONTROL = "control"  # the same without the covariates
+    INNER = "inner"  # without a part of the training cases, which it then predicts
+    MEMBER = "member"  # of another seed, for the mean with the first
+
+
+@dataclass(frozen=True, eq=False)
+class RunTraining:
+    """One fit: who learns from whom, for how long.
+
+    name:   its folder below the run: "", "fold_0", "inner/fold_2", "image_only"
+    cases:  ids; those of "test" and "calibration" it never sees
+    share:  of the minutes for all trainings
+    what:   its name in words
+    fold:   the fold of the run that it belongs to; None where the run has one training
+    record: goes into its model beside what is recorded of the data
+    """
+
+    name: str
+    role: Role
+    plan: Plan
+    cases: Mapping[Split, tuple[str, ...]]
+    share: float
+    what: str = "training"
+    fold: int | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property  # to check them is to build the network, though without memory
+    def settings(self) -> PlanSettings:
+        """The settings that its plan decides."""
+        return plan_checks.checked_settings(self.plan)
+
+    def below(self, folder: str) -> str:
+        """The name of a training in a folder of this one's."""
+        return f"{self.name}/{folder}" if self.name else folder
+
+
+@dataclass(frozen=True)
+class SecondsPerCase:
+    """s a case: to predict, to score, and to tune on.
+
+    voxels:  of the result
+    network: of `predict`, what is saved where the network's outputs are known
+    refine:  of `predict`, what improves a result after the network, which a gate does without
+    windows: of `predict`, the time in which windows pass the network
+    apart:   share of the windows that is left where they do not overlap
+    """
+
+    predict: float
+    score: float
+    tune: float
+    voxels: int = 1
+    network: float = 0.0
+    refine: float = 0.0
+    windows: float = 0.0
+    apart: float = 1.0
+
+    def of_networks(self, count: int) -> SecondsPerCase:
+        """The costs where so many networks predict each case."""
+        predict = count * (self.predict - self.refine) + self.refine
+        return replace(self, predict=predict, network=count * self.network, windows=count * self.windows)
+
+    @property
+    def without_overlap(self) -> SecondsPerCase:
+        """The costs with windows that do not overlap."""
+        return replace(self, predict=self.predict - (1 - self.apart) * self.windows)
+
+
+@dataclass(frozen=True, eq=False)
+class TrialResult:
+    """The result of a trial of a search.
+
+    tried:   as the study keeps it; None where a trial is confirmed by another seed
+    numbers: of the validation cases, by which trials are compared
+    asked:   number and plan of the trial that is asked for next; None where no time is left for one
+    """
+
+    tried: StudyTrial | None
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    asked: tuple[int, Plan] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedTraining:
+    """A training that has ended.
+
+    outcome:  its checkpoint, steps, batch; None of a search, and of a trial that was given up
+    seconds:  that it took, in all sessions
+    ended:    s of the run's clock
+    by_clock: whether the minutes decided its length
+    costs:    s that a prediction by its model takes; None where nobody asked
+    decided:  by a search, for the training that follows
+    trial:    its result, of a trial
+    """
+
+    training: RunTraining
+    outcome: TrainingOutcome | None
+    seconds: float = 0.0
+    ended: float = 0.0
+    by_clock: bool = False
+    costs: SecondsPerCase | None = None
+    decided: Mapping[str, Decision] = field(default_factory=dict)
+    trial: TrialResult | None = None
+
+    @property
+    def model_outcome(self) -> TrainingOutcome:
+        """The outcome of a training that leaves a model."""
+        assert self.outcome is not None  # noqa: S101 - only searches and trials have none
+        return self.outcome
+
+    @property
+    def trial_result(self) -> TrialResult:
+        """The result of a trial."""
+        assert self.trial is not None  # noqa: S101 - asked of trials
+        return self.trial

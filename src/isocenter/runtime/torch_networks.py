@@ -1,0 +1,397 @@
+"""The networks of a model: as one function of arrays, in batches that fit into memory, and as torch modules.
+
+Outputs may be kept, and gradients may run through the modules: the one place outside inference mode.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter import errors
+from isocenter.errors import MEMORY_ERRORS, MemoryShortageError, UsageError
+from isocenter.lazy import torch
+from isocenter.networks import factory, network_parts, quick_convolutions
+from isocenter.runtime import hardware
+from isocenter.runtime.bundle import network as bundle_network
+from isocenter.runtime.covariate_encoding import Context
+from isocenter.runtime.windows import averaging
+from isocenter.runtime.windows.averaging import POOLED, AveragedNetwork
+from isocenter.runtime.windows.slide import Network
+from isocenter.values import Array, Head
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from isocenter.networks.network_parts import NetworkFeatures
+    from isocenter.tasks import Task
+    from isocenter.values import Decision
+
+
+# Adds outputs to those of a network, from what its module saw and its last layers took.
+Further = Callable[["NetworkFeatures"], Mapping[str, "Tensor"]]
+
+
+@dataclass(frozen=True)
+class TorchNetwork:
+    """A torch module as a function of NumPy arrays: images, and a context beside them if it has one."""
+
+    module: Module
+    device: str = "cpu"
+
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            outputs = self.module(*(torch.from_numpy(one).to(self.device) for one in batch))
+        return {name: output.float().cpu().numpy() for name, output in outputs.items()}
+
+
+@dataclass(frozen=True)
+class WatchedNetwork(TorchNetwork):
+    """A torch module whose outputs come with its pooled features.
+
+    at:     the part of the module whose output is its deepest map
+    further: adds outputs
+    kept:   outputs that it gave before; None where each batch is computed
+    """
+
+    at: str = ""
+    further: Further | None = None
+    kept: KeptOutputs | None = None
+
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        asks = self.further is not None
+        with torch.inference_mode():
+            if self.kept is None:
+                features = self._compute(*batch, last=asks)
+            else:
+                compute = partial(self._compute, *batch, last=True)
+                features = self.kept.outputs_for(self.module, self.device, batch, compute, inputs=asks)
+            outputs = {
+                **features.outputs,
+                POOLED: features.pooled,
+                **({} if self.further is None else self.further(features)),
+            }
+        return {name: output.float().cpu().numpy() for name, output in outputs.items()}
+
+    def _compute(self, *batch: NDArray[np.float32], last: bool) -> NetworkFeatures:
+        tensors = (torch.from_numpy(one).to(self.device) for one in batch)
+        return network_parts.compute_features(self.module, *tensors, at=self.at, last=last)
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """One network, or several whose outputs are averaged.
+
+    run:       all of them as one function of NumPy arrays
+    architecture: the arguments of `networks.build` without the heads, which follow from the task
+    unlike:    as `architecture`, for each of several that are not alike; else empty
+    computing: device and backend, and the reason; None where there was no choice
+    in_graph:  the method of uncertainty whose figures the networks compute themselves, as exported ones do
+    """
+
+    run: Network
+    architecture: Mapping[str, Any]
+    unlike: tuple[Mapping[str, Any], ...] = ()
+    computing: Decision | None = None
+    in_graph: str = ""
+
+    @property
+    def average(self) -> AveragedNetwork | None:
+        """The networks as one, where they are several; None for a single network."""
+        return self.run if isinstance(self.run, AveragedNetwork) else None
+
+    @property
+    def members(self) -> tuple[Network, ...]:
+        """The networks whose outputs are averaged, or the only network."""
+        return averaging.member_networks(self.run)
+
+    @property
+    def architectures(self) -> tuple[Mapping[str, Any], ...]:
+        """The arguments of `networks.build` for each of the members."""
+        return self.unlike or (self.architecture,) * len(self.members)
+
+    @property
+    def shares(self) -> tuple[float, ...] | None:
+        """The weight of each member; None where all members count alike."""
+        return None if self.average is None else self.average.shares
+
+    @property
+    def families(self) -> str:
+        """The names of the networks' families."""
+        return ", ".join(dict.fromkeys(str(one["name"]) for one in self.architectures))
+
+    @property
+    def context(self) -> Context:
+        """The covariates and channels that are entries of the networks' context; empty for networks without."""
+        return Context.from_settings(self.architecture.get("context"))
+
+    @property
+    def deepest(self) -> str:
+        """The part of the first network that gives the features; empty where nobody knows, as of another program's."""
+        shown = _watch(self.members[0], self.architectures[0])
+        return "" if shown is None else shown.at
+
+    def watch(self, further: Further | None = None) -> Networks:
+        """The networks with their features, of several those of the first; unchanged where it gives none.
+
+        further: adds outputs
+        """
+        first, *others = self.members
+        if (shown := _watch(first, self.architectures[0])) is None:
+            return self
+        return self._with_members([replace(shown, further=further), *others])
+
+    def keeping(self, kept_outputs: KeptOutputs) -> Networks:
+        """The networks, none of which computes a batch again that it has kept; those without features compute all."""
+        pairs = zip(self.members, self.architectures, strict=True)
+        shown = [(network, _watch(network, settings)) for network, settings in pairs]
+        return self._with_members(
+            [network if one is None else replace(one, kept=kept_outputs) for network, one in shown]
+        )
+
+    def _with_members(self, members: Sequence[Network]) -> Networks:
+        """The same of other functions of arrays."""
+        return replace(self, run=members[0] if self.average is None else replace(self.average, members=tuple(members)))
+
+
+def _watch(network: Network, settings: Mapping[str, Any]) -> WatchedNetwork | None:
+    """A network of a family that gives its features; None where it gives none, as one of another program."""
+    # What computes without torch imports it for no family either.
+    if not isinstance(network, TorchNetwork) or type(network) not in (TorchNetwork, WatchedNetwork):
+        return None
+    name = str(settings["name"])
+    if name not in factory.family_names() or not (
+        at := factory.family_of(name).features
+    ):  # of a bundle its maker's own
+        return None
+    return (
+        replace(network, at=at)
+        if isinstance(network, WatchedNetwork)
+        else WatchedNetwork(network.module, network.device, at)
+    )
+
+
+# Bytes that outputs may take: of answers about whole images those of 100,000 windows, of 4 channels of 512² those of
+# 250 pictures. What does not fit is computed again.
+MOST_BYTES, MEMORY_SHARE = 2**30, 0.125
+
+
+class KeptOutputs:
+    """Outputs of networks for batches of windows, each known by its content.
+
+    What comes after a network, such as calibration, sets, draws of its last layer or a gate, may change between two
+    predictions of a case; the outputs of the network stay the same to the bit.
+
+    limit: bytes that they may take together; None for the usual
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._left = min(MOST_BYTES, int(MEMORY_SHARE * hardware.available_memory())) if limit is None else limit
+        self._known: dict[tuple[Module, bytes], NetworkFeatures] = {}
+
+    def close(self) -> None:
+        """Keep nothing further: what passes from now on is asked for once."""
+        self._left = 0
+
+    def outputs_for(
+        self,
+        module: Module,
+        device: str,
+        batch: Sequence[NDArray[np.float32]],
+        compute: Callable[[], NetworkFeatures],
+        *,
+        inputs: bool,
+    ) -> NetworkFeatures:
+        """Outputs of a module on a device for a batch, computed where they are not known.
+
+        inputs: whether what its last layers take is asked for, which is kept of answers about whole images
+        """
+        key = module, _digest(batch)
+        if (earlier := self._known.get(key)) is not None and (earlier.inputs or not inputs):
+            return _copy(earlier, device)
+        computed = compute()
+        of_layers = computed.inputs if all(one.ndim == 2 for one in computed.inputs.values()) else {}
+        # Who asks for outputs again has no use for the deepest map.
+        features = network_parts.NetworkFeatures(computed.outputs, computed.pooled, computed.pooled, of_layers)
+        size = sum(one.nbytes for one in (*features.outputs.values(), features.pooled, *features.inputs.values()))
+        if size <= self._left and key not in self._known:
+            self._left -= size
+            self._known[key] = _copy(features, "cpu")
+        return computed
+
+
+def _digest(batch: Sequence[NDArray[np.float32]]) -> bytes:
+    """A digest of what passes a network together."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in batch:
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
+
+
+def _copy(features: NetworkFeatures, device: str) -> NetworkFeatures:
+    """The same in memory of its own: whoever gets it may write into it."""
+
+    def copied(tensor: Tensor) -> Tensor:
+        return tensor.to(device, copy=True)
+
+    outputs, inputs = (
+        {name: copied(one) for name, one in known.items()} for known in (features.outputs, features.inputs)
+    )
+    pooled = copied(features.pooled)
+    return network_parts.NetworkFeatures(outputs, pooled, pooled, inputs)
+
+
+log = logging.getLogger("isocenter")
+
+
+@dataclass(eq=False)
+class SmallerBatches:
+    """A network that halves the number of windows at once until they fit, and keeps that number.
+
+    most: windows that may pass together; None while no limit was met
+    Raises MemoryShortageError where not even one window fits.
+    """
+
+    network: Network
+    most: int | None = None
+
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
+        parts: list[Mapping[str, Array]] = []
+        done = 0
+        while done < len(batch):
+            size = min(len(batch) - done, self.most or len(batch))
+            outputs = self._try(*(array[done : done + size] for array in (batch, *context)))
+            if outputs is None:
+                self.most = size // 2
+                log.warning(
+                    "memory ran out with %s at once: from now on %d", errors.count_phrase(size, "window"), self.most
+                )
+                continue
+            parts.append(outputs)
+            done += size
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _try(self, windows: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array] | None:
+        """The outputs; None where memory ran out. The memory of the attempt is freed before the next one."""
+        try:
+            return self.network(windows, *context)
+        except MEMORY_ERRORS as error:
+            if not errors.is_out_of_memory(error):
+                raise
+            if len(windows) > 1:
+                return None
+            raise MemoryShortageError(
+                f"not even one window of {windows.shape[1:]} fits into memory ({str(error).splitlines()[0]})",
+                "network",
+                "Close other programs, take another --device, or a machine with more memory",
+            ) from error
+
+
+def in_smaller_batches(network: Network) -> Network:
+    """The network with that behaviour; one that has it already stays as it is."""
+    return network if isinstance(network, SmallerBatches) else SmallerBatches(network)
+
+
+def unwrap_smaller_batches(network: Network) -> Network:
+    """The network itself, without what only makes its batches smaller."""
+    while isinstance(network, SmallerBatches):
+        network = network.network
+    return network
+
+
+def build_module(task: Task, network: Mapping[str, Any]) -> Module:
+    """The torch module that these settings name, with fresh weights.
+
+    The entry "marked" is the number of labels of a first stage: their numbers are the last channel of the input, and
+    each becomes a channel of the family's network. "first_entry" is where its covariates begin in a context of several
+    networks.
+    """
+    context, marked, channels = (
+        len(Context.from_settings(network.get("context"))),
+        network.get("marked", 0),
+        network["channels"],
+    )
+    inputs = channels - 1 + marked if marked else channels
+    fusion = network.get("fusion")
+    name, size = network["name"], network["size"]
+    module = factory.build(name, inputs, network["spatial_dims"], task.heads, size, context, fusion)
+    module = quick_convolutions.with_quick_single_volumes(module)
+    moving = displacing_heads(task.heads)
+    module = bundle_network.Displacing(module, moving) if moving else module
+    module = bundle_network.AfterLabels(module, marked) if marked else module
+    return bundle_network.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
+
+
+def displacing_heads(heads: Mapping[str, Head]) -> dict[str, int]:
+    """{head: axes} of those that displace voxels, and so are velocities of the family's network."""
+    return {name: head.count for name, head in heads.items() if head.moves}
+
+
+@dataclass(frozen=True, eq=False)
+class Differentiable:
+    """The networks of a model as modules whose outputs have gradients by their inputs.
+
+    modules:  one a member; they share the model's weights, which get no gradients, and may be hooked and changed:
+              nobody else has these modules
+    families: the name of each one's family, for `networks.family_of`
+    shares:   the weight of each member, in sum 1
+    """
+
+    modules: tuple[Module, ...]
+    families: tuple[str, ...]
+    shares: tuple[float, ...]
+    device: str
+
+    @classmethod
+    def from_networks(cls, networks: Networks) -> Differentiable:
+        """The networks of a model; UsageError for one that computes without torch."""
+        run, computing = unwrap_smaller_batches(networks.run), networks.computing
+        members = averaging.member_networks(run)
+        if unlike := [one for one in members if not isinstance(one, TorchNetwork)]:
+            what = computing.value if computing is not None else type(unlike[0]).__name__
+            problem = f"the model computes without torch ({what}), which gives no gradients and shows no inner maps"
+            raise UsageError(problem, "--method", "Choose occlusion or rise, or load it with --backend torch")
+        torch_networks = [one for one in members if isinstance(one, TorchNetwork)]
+        shares = (run.shares if isinstance(run, AveragedNetwork) else None) or (1 / len(torch_networks),) * len(
+            torch_networks
+        )
+        names = tuple(str(one["name"]) for one in networks.architectures)
+        device = torch_networks[0].device
+        return cls(tuple(frozen_twin(one.module).to(device) for one in torch_networks), names, shares, device)
+
+    def run_of(self, index: int) -> Callable[[Tensor, Tensor | None], Mapping[str, Any]]:
+        """One member: (batch, channels, *window) images and (batch, entries) covariates to {head: tensor}."""
+        module = self.modules[index]
+        return lambda images, context: module(*(one for one in (images, context) if one is not None))
+
+
+def frozen_twin(module: Module, *, shared: bool = True) -> Module:
+    """The module once more, in evaluation mode, without gradients of its weights and without steps in place.
+
+    shared: its weights lie in the same memory; else they are its own
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    with torch.inference_mode(False):
+        memo: dict[int, Any] = {id(one): _frozen(one, shared=shared) for one in tensors}
+        copied = copy.deepcopy(module, memo)
+    for part in copied.modules():
+        if getattr(part, "inplace", False):  # what a step in place overwrites has no gradient any more
+            part.inplace = False  # type: ignore[assignment]
+    return copied.eval()
+
+
+def _frozen(tensor: Tensor, *, shared: bool) -> Tensor:
+    values = tensor.detach() if shared and not tensor.is_inference() else tensor.detach().clone()
+    return torch.nn.Parameter(values, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else values

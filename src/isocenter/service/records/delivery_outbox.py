@@ -1,0 +1,288 @@
+"""Answers on their way to peers: tried again with growing pauses, aside after three days."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, exists, insert, literal, or_, select, update
+
+from isocenter.service.records import audit_records, tables
+from isocenter.service.records.alert_records import NOTICE
+from isocenter.service.records.job_queue import ResultFile
+from isocenter.service.records.record_database import Database, DatabaseClock
+
+FIRST_S, LONGEST_S, GIVEN_UP_S = 1.0, 300.0, 72 * 3600.0
+ASKED_S = 3600.0  # the longest pause that a peer may ask for
+NOTE = ("rejection_", ".dcm")  # around the name of a peer
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One answer to one peer, held by whoever claimed it."""
+
+    delivery: int
+    job: str
+    name: str
+    peer: str
+    state: str
+    sop_class: str
+    sop_instance_uid: str
+    sha256: str
+    fence: int
+    attempts: int
+
+
+@dataclass(frozen=True)
+class SupersededJob:
+    """A superseded job of which a peer has results.
+
+    since, reason: when it was superseded, and why
+    objects: {name: the SOP Instance UID that the peer has}
+    """
+
+    job: str
+    peer: str
+    since: float
+    reason: str
+    objects: Mapping[str, str]
+
+
+def note_name(peer: str) -> str:
+    """The answer of a superseded job by which a peer is told to reject the others."""
+    return f"{NOTE[0]}{peer}{NOTE[1]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Outbox:
+    """The table of deliveries. lease_s: how long a claim holds without being renewed."""
+
+    database: Database
+    lease_s: float = 60
+
+    def claim(self, peer: str, most: int = 100) -> list[Delivery]:
+        """Deliveries that wait for a peer, oldest first, now held by the caller."""
+        ready = and_(
+            tables.deliveries.c.peer == peer,
+            tables.deliveries.c.state == "waiting",
+            tables.deliveries.c.next_at <= DatabaseClock(),
+            or_(tables.deliveries.c.lease_until.is_(None), tables.deliveries.c.lease_until < DatabaseClock()),
+        )
+        joined = tables.deliveries.join(
+            tables.answers,
+            and_(tables.deliveries.c.job == tables.answers.c.job, tables.deliveries.c.name == tables.answers.c.name),
+        )
+        due = (
+            select(
+                tables.deliveries,
+                tables.answers.c.sop_class,
+                tables.answers.c.sop_instance_uid,
+                tables.answers.c.sha256,
+            )
+            .select_from(joined)
+            .where(ready)
+            .order_by(tables.deliveries.c.delivery)
+            .limit(most)
+        )
+        with self.database.write() as connection:
+            rows = connection.execute(due.with_for_update(skip_locked=True, of=tables.deliveries)).all()
+            held = {"fence": tables.deliveries.c.fence + 1, "lease_until": DatabaseClock() + self.lease_s}
+            keys = [row.delivery for row in rows]
+            connection.execute(update(tables.deliveries).where(tables.deliveries.c.delivery.in_(keys)).values(held))
+        return [
+            Delivery(
+                row.delivery,
+                row.job,
+                row.name,
+                row.peer,
+                row.state,
+                row.sop_class,
+                row.sop_instance_uid,
+                row.sha256,
+                row.fence + 1,
+                row.attempts + 1,
+            )
+            for row in rows
+        ]
+
+    def sent(self, delivery: Delivery, instance: str = "") -> None:
+        """The peer has it. instance: the UID under which it has an object, where that is not the answer's own."""
+        sent_as = instance if delivery.sop_instance_uid and instance != delivery.sop_instance_uid else None
+        self._end(delivery, {"state": "sent", "sent_at": DatabaseClock(), "reason": None, "sent_as": sent_as or None})
+
+    def note_failure(self, delivery: Delivery, reason: str, *, after_s: float = 0.0) -> bool:
+        """Tried again later: after 1 s, 2 s, 4 s up to 5 min, for 72 h; then aside, which it says.
+
+        after_s: the least pause, as the peer has asked for; not more than an hour
+        """
+        pause = min(LONGEST_S, FIRST_S * 2.0 ** min(delivery.attempts - 1, 16))
+        pause = max(pause, min(after_s, ASKED_S))
+        self._end(delivery, {"reason": reason, "next_at": DatabaseClock() + pause})
+        old = and_(
+            tables.deliveries.c.delivery == delivery.delivery,
+            tables.deliveries.c.created_at < DatabaseClock() - GIVEN_UP_S,
+        )
+        given_up = update(tables.deliveries).where(old, tables.deliveries.c.state == "waiting").values(state="aside")
+        with self.database.write() as connection:
+            is_given_up = connection.execute(given_up).rowcount == 1
+        self._close(delivery.job)
+        return is_given_up
+
+    def note_refusal(self, delivery: Delivery, reason: str) -> None:
+        """The peer will never take it; a notice then goes to the next recipient at once."""
+        self._end(delivery, {"state": "aside", "reason": reason})
+        if delivery.name == NOTICE:
+            others = and_(
+                tables.deliveries.c.job == delivery.job,
+                tables.deliveries.c.name == NOTICE,
+                tables.deliveries.c.state == "waiting",
+            )
+            following = (
+                select(tables.deliveries.c.delivery).where(others).order_by(tables.deliveries.c.next_at).limit(1)
+            )
+            hastened = update(tables.deliveries).where(tables.deliveries.c.delivery == following.scalar_subquery())
+            with self.database.write() as connection:
+                connection.execute(hastened.where(tables.deliveries.c.attempts == 0).values(next_at=DatabaseClock()))
+
+    def give_up_unlisted(self, listed: Collection[str]) -> Mapping[str, int]:
+        """Set aside what waits for peers that are not listed; {peer: how many answers}."""
+        unlisted = and_(tables.deliveries.c.state == "waiting", tables.deliveries.c.peer.not_in(listed))
+        with self.database.read() as connection:
+            rows = connection.execute(select(tables.deliveries.c.job, tables.deliveries.c.peer).where(unlisted)).all()
+        if not rows:
+            return {}
+        given_up = {"state": "aside", "reason": "the peer is no longer listed", "lease_until": None}
+        with self.database.write() as connection:
+            connection.execute(update(tables.deliveries).where(unlisted).values(given_up))
+        for job in {row.job for row in rows}:
+            self._close(job)
+        return Counter(row.peer for row in rows)
+
+    def _end(self, delivery: Delivery, values: dict[str, Any]) -> None:
+        mine = and_(tables.deliveries.c.delivery == delivery.delivery, tables.deliveries.c.fence == delivery.fence)
+        with self.database.write() as connection:
+            ended = {**values, "attempts": delivery.attempts, "lease_until": None}
+            is_ended = connection.execute(update(tables.deliveries).where(mine).values(ended)).rowcount == 1
+            if is_ended and values.get("state") == "sent":
+                study = connection.execute(
+                    select(tables.jobs.c.study).where(tables.jobs.c.job == delivery.job)
+                ).scalar()
+                to = {"peer": delivery.peer}
+                audit_records.record_event(
+                    connection, "export", f"{delivery.job}/{delivery.name}", study=study, detail=to
+                )
+        self._close(delivery.job)
+
+    def note_commitment(self, sop_instance_uids: Collection[str], peer: str) -> None:
+        """The peer has taken over the keeping of these objects."""
+        with self.database.write() as connection:
+            theirs = _sent_to(connection, peer, sop_instance_uids)
+            connection.execute(
+                update(tables.deliveries).where(tables.deliveries.c.delivery.in_(theirs)).values(state="committed")
+            )
+
+    def note_disowning(self, sop_instance_uids: Collection[str], peer: str) -> int:
+        """The peer does not answer for objects that it took: they are aside until a person retries; how many are."""
+        values = {"state": "aside", "reason": "the peer took it, and now reports that it does not keep it"}
+        with self.database.write() as connection:
+            theirs = _sent_to(connection, peer, sop_instance_uids)
+            taken = and_(tables.deliveries.c.delivery.in_(theirs), tables.deliveries.c.state.in_(("sent", "committed")))
+            return connection.execute(update(tables.deliveries).where(taken).values(values)).rowcount
+
+    def to_reject(self, peers: Collection[str]) -> list[SupersededJob]:
+        """Superseded jobs of which peers have objects, and no note that rejects them.
+
+        Only once the successors have gone out: no job of the study is to be computed, and nothing of it waits for the
+        peer. Until then the peer keeps the older result, so that it is not without any.
+        """
+        joined = tables.deliveries.join(
+            tables.answers,
+            and_(tables.deliveries.c.job == tables.answers.c.job, tables.deliveries.c.name == tables.answers.c.name),
+        )
+        joined = joined.join(tables.jobs, tables.deliveries.c.job == tables.jobs.c.job).join(
+            tables.studies, tables.jobs.c.study == tables.studies.c.study
+        )
+        columns = (
+            tables.deliveries.c.job,
+            tables.deliveries.c.peer,
+            tables.deliveries.c.name,
+            tables.deliveries.c.sent_as,
+            tables.jobs.c.done_at,
+            tables.jobs.c.reason,
+        )
+        due = and_(
+            tables.deliveries.c.peer.in_(peers),
+            # Sent or committed; not as a list of these: SQLite would look through all deliveries that there ever were.
+            tables.deliveries.c.state.not_in(("waiting", "aside")),
+            tables.answers.c.sop_instance_uid.is_not(None),
+            tables.jobs.c.state == "superseded",
+            tables.studies.c.state != "receiving",
+            tables.studies.c.note_routing == tables.studies.c.revision,
+            *_nothing_to_come(),
+        )
+        query = select(*columns, tables.answers.c.sop_instance_uid).select_from(joined).where(due)
+        with self.database.read() as connection:
+            rows = connection.execute(query.order_by(tables.deliveries.c.delivery)).all()
+        found = dict[tuple[str, str], SupersededJob]()
+        for row in rows:
+            superseded = found.get((row.job, row.peer))
+            objects = {
+                **({} if superseded is None else superseded.objects),
+                row.name: row.sent_as or row.sop_instance_uid,
+            }
+            found[row.job, row.peer] = SupersededJob(row.job, row.peer, row.done_at, row.reason, objects)
+        return list(found.values())
+
+    def add_note(self, superseded: SupersededJob, note: ResultFile) -> bool:
+        """Have a note go to its peer; False where its job is wanted again meanwhile."""
+        with self.database.write() as connection:
+            still = and_(tables.jobs.c.job == superseded.job, tables.jobs.c.state == "superseded")
+            if connection.execute(select(tables.jobs.c.job).where(still).with_for_update()).first() is None:
+                return False
+            connection.execute(insert(tables.answers).values(job=superseded.job, **vars(note)))
+            begun = {"state": "waiting", "next_at": DatabaseClock(), "created_at": DatabaseClock()}
+            due = {"job": superseded.job, "name": note.name, "peer": superseded.peer, **begun}
+            connection.execute(insert(tables.deliveries).values(due))
+        return True
+
+    def _close(self, job: str) -> None:
+        """A job all of whose answers have arrived, or never will, is done."""
+        mine = and_(tables.deliveries.c.job == job, tables.deliveries.c.name != NOTICE)
+        waiting = select(tables.deliveries.c.delivery).where(mine, tables.deliveries.c.state == "waiting")
+        over = and_(tables.jobs.c.job == job, tables.jobs.c.state == "sending", ~waiting.exists())
+        with self.database.write() as connection:
+            connection.execute(update(tables.jobs).where(over).values(state="done"))
+
+
+def _nothing_to_come() -> tuple[ColumnElement[bool], ...]:
+    """Condition of a superseded job's delivery: its peer has no note, and has got all that it gets before that."""
+    others, theirs, notes = (
+        tables.jobs.alias("others"),
+        tables.deliveries.alias("theirs"),
+        tables.answers.alias("notes"),
+    )
+    name = literal(NOTE[0]).concat(tables.deliveries.c.peer).concat(NOTE[1])
+    of_study = others.c.study == tables.jobs.c.study
+    mine = and_(theirs.c.job == others.c.job, theirs.c.peer == tables.deliveries.c.peer)
+    waits = and_(theirs.c.state == "waiting", theirs.c.name != NOTICE)
+    return (
+        ~exists().where(notes.c.job == tables.jobs.c.job, notes.c.name == name),
+        ~exists().where(of_study, others.c.state.in_(("waiting", "running"))),
+        ~exists().where(of_study, mine, or_(waits, theirs.c.lease_until > DatabaseClock())),
+    )
+
+
+def _sent_to(connection: Connection, peer: str, sop_instance_uids: Collection[str]) -> Sequence[int]:
+    """Deliveries to a peer of objects that it has under these UIDs."""
+    joined = tables.deliveries.join(
+        tables.answers,
+        and_(tables.deliveries.c.job == tables.answers.c.job, tables.deliveries.c.name == tables.answers.c.name),
+    )
+    under = or_(
+        and_(tables.deliveries.c.sent_as.is_(None), tables.answers.c.sop_instance_uid.in_(sop_instance_uids)),
+        tables.deliveries.c.sent_as.in_(sop_instance_uids),
+    )
+    found = select(tables.deliveries.c.delivery).select_from(joined).where(tables.deliveries.c.peer == peer, under)
+    return connection.execute(found).scalars().all()
