@@ -125,7 +125,7 @@ def model_of(method: str, name: str, source: Path, given: argparse.Namespace) ->
         isocenter.ensemble(runs, out=out / "ensemble", weights="equal", **how)
         return model_assembly.with_uncertainty(isocenter.load(out / "ensemble", "cpu"), "members")
     model = isocenter.load(runs[0], "cpu")
-    run, differ = model.networks.run, Disagreement.of(model.task)
+    run, differ = model.networks.run, Disagreement.from_task(model.task)
     while not hasattr(run, "module"):
         run = run.run
     always[0] = True

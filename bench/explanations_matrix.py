@@ -115,7 +115,7 @@ def outcome(cell: Cell, methods: Sequence[str] = tuple(METHODS)) -> Outcome:
     made = Outcome()
     try:
         model = model_of(cell)
-        torch_model = Differentiable.of(model.networks)
+        torch_model = Differentiable.from_networks(model.networks)
     except Exception as error:  # torch, the libraries and the families raise what they like: that is looked for
         made.failed.append(f"{type(error).__name__}: {error}")
         return made

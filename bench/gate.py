@@ -87,7 +87,7 @@ def changed(image: Image) -> Iterator[tuple[str, Image]]:
     yield "axes exchanged", image.with_pixels(np.ascontiguousarray(swapped), grid)
     for axis in range(len(shape)):
         half = tuple(slice(0, n // 2 if axis == number else n) for number, n in enumerate(shape))
-        yield "half a field of view", image.with_pixels(pixels[(slice(None), *half)], image.geometry.cropped(half))
+        yield "half a field of view", image.with_pixels(pixels[(slice(None), *half)], image.geometry.crop(half))
     numbers = pixels.astype(np.float64)
     yield "inverted", image.with_pixels((numbers.max() + numbers.min() - numbers).astype(pixels.dtype))
     yield "empty", image.with_pixels(np.zeros_like(pixels))

@@ -68,7 +68,7 @@ class Side:
         self, name: str, chosen: PlanSettings, own: list[PreparedCase], others: list[PreparedCase], place: Path
     ) -> None:
         self.name, self.seconds, self.waited, self.number = name, list[float](), list[float](), 0
-        self.session = TrainingSession.opened(
+        self.session = TrainingSession.from_settings(
             chosen, own, (), place / name, {}, None, others if chosen.objectives.unlabelled else ()
         )
         self.learner: Learner = self.session.learner(State(0, TrainingPace(1000), 1))

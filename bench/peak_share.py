@@ -124,9 +124,9 @@ class _Side:
     def __init__(self, chosen: PlanSettings, method: Compute, loader: Loader) -> None:
         torch.manual_seed(0)
         module = torch_networks.build_module(chosen.task, chosen.architecture).train()
-        self.averaged = method.applied(copy.deepcopy(module).requires_grad_(False)).eval()
+        self.averaged = method.apply(copy.deepcopy(module).requires_grad_(False)).eval()
         self.method = method
-        method.applied(module)
+        method.apply(module)
         fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
         wrapped, optimiser = fabric.setup(module, optimisers.make_optimiser(module, chosen.training))
         average = WeightAverage(self.averaged, module)
@@ -135,7 +135,7 @@ class _Side:
 
     def passed(self, images: torch.Tensor) -> None:
         with torch.inference_mode(), self.method.autocast("cpu"):
-            self.averaged(self.method.ordered(self.averaged, images))
+            self.averaged(self.method.order_images(self.averaged, images))
 
 
 def _cases(chosen: PlanSettings) -> list[PreparedCase]:

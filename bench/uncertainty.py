@@ -145,7 +145,7 @@ def beside_laplace_torch() -> str:
     theirs.fit(DataLoader(TensorDataset(inputs, truth), batch_size=200))
     layers, outputs = LastLayers({"class": layer}, {"class": "classes"}), layer(inputs).detach()
     layers(NetworkFeatures({"class": outputs}, inputs, inputs, {"class": inputs}))
-    fitted = layers.fitted(len(inputs))
+    fitted = layers.fit_posteriors(len(inputs))
     assert fitted is not None
     own = fitted.heads["class"]
     own.precision[:] = float(theirs.prior_precision)

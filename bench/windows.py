@@ -102,7 +102,7 @@ def score(model: Model, metric: str, prediction: isocenter.Prediction, case: Cas
 def windows(model: Model, strides: Sequence[Sequence[int]], cases: Sequence[Case]) -> list[tuple[int, ...]]:
     """The training patch and larger windows, which the network can halve, as far as the median image goes."""
     made, patch = list[tuple[int, ...]](), model.inference.patch
-    shapes = [model.preprocessing.opened(next(iter(case.images.values())), case.id)[0].shape[1:] for case in cases]
+    shapes = [model.preprocessing.open_image(next(iter(case.images.values())), case.id)[0].shape[1:] for case in cases]
     most = np.median(shapes, axis=0)
     whole = [int(np.prod([step[axis] for step in strides])) for axis in range(len(patch))]
     for factor in FACTORS:

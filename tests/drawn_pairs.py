@@ -47,7 +47,7 @@ def pair_of(true: SpatialTransform) -> tuple[Image, Image]:
     assert fixed is not None
     assert moving is not None
     more = tuple(size // 2 for size in fixed.shape)
-    scene = blobs(fixed.padded(more, more))
+    scene = blobs(fixed.pad(more, more))
     made = spatial_transforms.carry_image(scene, SpatialTransform((), fixed, scene.geometry), fixed, "cubic")
     moved = spatial_transforms.carry_image(scene, spatial_transforms.invert_transform(true), moving, "cubic")
     return made, moved.with_pixels(np.nan_to_num(moved.data, nan=float(np.nanmin(moved.data))))

@@ -135,7 +135,7 @@ def f1_stratified(random: Random, patients: int, draws: int) -> Estimate:
     called = scores > SEPARATION / 2
 
     def f1(weights: np.ndarray) -> np.ndarray:
-        return Confusion.of(called, ill, weights=weights).f1
+        return Confusion.from_calls(called, ill, weights=weights).f1
 
     return intervals.bootstrap_statistic(f1, owners(patients), strata=ill, seed=0, draws=draws)
 

@@ -67,7 +67,7 @@ def covered(
 
 def _with(made: Mapping[str, Decision]) -> Certainty:
     """The thresholds and scores that were found."""
-    return Certainty(conformal=Conformal.of(made["task.conformal"].value))
+    return Certainty(conformal=Conformal.from_record(made["task.conformal"].value))
 
 
 def _law(prevalence: float, auroc: float, side: str, few: int = 0, **how: int) -> Law:

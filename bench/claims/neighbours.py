@@ -114,7 +114,7 @@ def grades(random: Random, patients: int, images: int, error: float) -> tuple[np
 @cache
 def true_kappa(error: float) -> float:
     predicted, reference, _ = grades(np.random.default_rng(0), 300_000, 1, error)
-    confusion = Confusion.of(predicted, reference, 4, np.ones((1, len(predicted))))
+    confusion = Confusion.from_calls(predicted, reference, 4, np.ones((1, len(predicted))))
     return float(classification.weighted_kappa(confusion, classification.grade_distances(4, 2))[0])
 
 

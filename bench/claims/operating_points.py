@@ -109,7 +109,7 @@ def found_boxes(patients: int, risk: float, delta: float | None, random: Random)
     made = covering_results.covering_thresholds(
         certainty, {"lesion": (missed, owners)}, exact=True, words=("{}", "none")
     )
-    found = Certainty(covering=Conformal.of(made["task.covering"].value))
+    found = Certainty(covering=Conformal.from_record(made["task.covering"].value))
     if (least := (found.covers_from or {}).get("lesion")) is None:
         return float("nan")
     return float(stats.norm.sf((special.logit(np.clip(least, 1e-12, 1 - 1e-12)) - mean) / spread))

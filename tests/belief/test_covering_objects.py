@@ -66,7 +66,7 @@ def test_objects_that_are_not_called_are_found_where_the_network_is_less_sure_an
     numbers, inside, height = discs(np.array([0.9, 0.7, 0.4, 0.25, 0.12, 0.01]))
     found, scores = ObjectDecoder(0.5, 0.2, 9).candidates(inside, height)
     overlap = instances.instance_overlap(found, numbers)
-    assert overlap.matched(0.9) == len(scores) == 5
+    assert overlap.matched_pairs(0.9) == len(scores) == 5
     assert_array_equal(np.sort(scores.round(2)), [0.12, 0.25, 0.4, 1, 1])
     none, nothing = ObjectDecoder(0.5, 0.2).candidates(np.zeros((4, 4)), np.zeros((4, 4)))
     assert not none.any() and nothing.shape == (0,)
@@ -96,7 +96,7 @@ def test_covering_objects_miss_the_share_that_was_allowed_in_new_cases_on_averag
     for seed in range(30):
         missing = {"object": object_belief.missed_objects(list(held(seed)), people)}
         decisions = covering_results.covering_thresholds(Certainty(risk=0.2), missing, exact=True, words=("{}", ""))
-        least = Certainty(covering=Conformal.of(decisions["task.covering"].value)).covers_from["object"]
+        least = Certainty(covering=Conformal.from_record(decisions["task.covering"].value)).covers_from["object"]
         missed.append(
             np.mean(
                 [(object_belief.best_object_scores(*own, truth) < least).mean() for own, truth in held(1000 + seed)]

@@ -199,7 +199,7 @@ def test_a_part_that_a_fold_has_no_cases_of_goes_by_thresholds():
     own = [task.decode([((), one)], GRID) for one in each]
     made, _ = fitting.with_sets(task, PredictedCases(own, cases), exact=False)
     made, _ = fitting.with_sets_of_folds(made, PredictedCases(own, cases, [number % FOLDS for number in range(60)]))
-    assert made.crossed == {"classification_class": FOLDS}
+    assert made.folds_by_head == {"classification_class": FOLDS}
 
 
 def blobs(number: int) -> list[Case]:
@@ -240,7 +240,7 @@ def test_the_interval_of_a_volume_by_folds_that_err_each_in_its_own_way_holds_it
     task, _ = fitting.with_sets(task, PredictedCases(own, cases[:known]), exact=False)
     approximate = task
     task, decisions = fitting.with_sets_of_folds(task, PredictedCases(own, cases[:known], folds.tolist()))
-    assert "mean of 3 folds" in decisions["task.conformal"].because and task.crossed == {"mask": FOLDS}
+    assert "mean of 3 folds" in decisions["task.conformal"].because and task.folds_by_head == {"mask": FOLDS}
     assert task_catalogue.build_task({"name": task.name, **task_settings.settings_of(task)}) == task
     held, ends = [], []
     for n in range(known, known + new):

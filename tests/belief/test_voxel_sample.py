@@ -22,7 +22,7 @@ def sampled(geometry: Geometry, labels: np.ndarray, outputs: np.ndarray, rows: i
         part = slice(start, start + rows)
         region = (part, *(slice(0, size) for size in geometry.shape[1:]))
         sampler.take(region, labels[part], outputs[:, part])
-    return VoxelSample.of(sampler.drawn)
+    return VoxelSample.from_record(sampler.drawn_sample)
 
 
 @pytest.mark.parametrize("shape", [(60, 60, 60), (400, 500)])

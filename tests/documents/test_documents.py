@@ -112,7 +112,7 @@ def test_what_only_a_person_knows_is_never_measured(documented):
 
 
 def test_every_measured_value_stands_in_its_record(documented, records):
-    subject = DocumentSubject.opened(records)
+    subject = DocumentSubject.open(records)
     measured = [row for row in documented.rows if row["state"] == "measured"]
     assert len(measured) > 100
     for row in measured:

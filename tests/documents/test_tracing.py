@@ -169,8 +169,8 @@ def test_each_hazard_has_severity_probability_control_and_residual_risk(result, 
 
 
 def test_the_safety_class_follows_from_the_worst_severity_that_a_person_states(result):
-    subject = DocumentSubject.opened(result)
-    listed = guidelines.read_guideline("software-file").of(subject)
+    subject = DocumentSubject.open(result)
+    listed = guidelines.read_guideline("software-file").for_subject(subject)
     stated = {f"severity_{one['id']}": "minor" for one in tracing.read_hazards()}
     for worst, words in (("Serious: an operation", "class C; rigour level II"), ("minor", "class B; rigour level II")):
         document = guidelines.fill_guideline(listed, subject, facts(**{**stated, "severity_H05": worst}))
@@ -188,15 +188,15 @@ def test_the_safety_class_follows_from_the_worst_severity_that_a_person_states(r
 
 def test_third_party_software_comes_from_a_list_in_cyclonedx(result):
     (result / "bom.json").write_text(json.dumps({"bomFormat": "CycloneDX", "components": [{"name": "numpy"}]}))
-    subject = DocumentSubject.opened(result)
-    rows = guidelines.fill_guideline(guidelines.read_guideline("software-file").of(subject), subject, {}).rows
+    subject = DocumentSubject.open(result)
+    rows = guidelines.fill_guideline(guidelines.read_guideline("software-file").for_subject(subject), subject, {}).rows
     [soup] = [row for row in rows if row["item"] == "8.1" and row["part"] == ""]
     assert (soup["record"], soup["value"]) == ("bom.json", [{"name": "numpy"}])
 
 
 def test_every_look_up_of_a_probability_and_every_question_of_a_hazard_is_known(result):
-    subject = DocumentSubject.opened(result)
-    document = guidelines.fill_guideline(guidelines.read_guideline("risk-file").of(subject), subject, {})
+    subject = DocumentSubject.open(result)
+    document = guidelines.fill_guideline(guidelines.read_guideline("risk-file").for_subject(subject), subject, {})
     assert len({one.item.number for one in document.answered if one.item.section == "Hazards"}) >= 25
     assert all(
         f"severity_{one['id']}" in QUESTIONS and f"residual_{one['id']}" in QUESTIONS for one in tracing.read_hazards()

@@ -35,10 +35,10 @@ def test_a_temperature_takes_back_what_made_a_network_too_sure(classes):
 def test_calibrated_probabilities_add_up_to_one_and_are_no_worse_where_they_were_fitted(classes, scale, method):
     own = unseen(600, classes, sure=2.5, scale=scale)
     calibrator = calibration_fit.fit_calibrator(method, own)
-    assert_allclose(np.exp(own.calibrated(calibrator)).sum(axis=1), 1)
+    assert_allclose(np.exp(own.apply_calibrator(calibrator)).sum(axis=1), 1)
     if (method, scale) != ("isotonic", "grades"):  # it may leave a grade between two steps next to nothing
         assert own.losses(calibrator).mean() < own.losses(Calibrator()).mean()
-    assert Calibrator.of(calibrator.settings) == calibrator
+    assert Calibrator.from_record(calibrator.settings) == calibrator
 
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=5), st.sampled_from(["classes", "grades"]))
@@ -60,7 +60,7 @@ def test_platt_and_isotonic_are_those_of_scikit_learn():
     own = UnseenOutputs(odds[:, None], positive[:, None], np.arange(300).astype(str), ("nodule",), "labels")
 
     def chances(method):
-        return 1 / (1 + np.exp(-own.calibrated(calibration_fit.fit_calibrator(method, own))[:, 0]))
+        return 1 / (1 + np.exp(-own.apply_calibrator(calibration_fit.fit_calibrator(method, own))[:, 0]))
 
     assert_allclose(chances("platt"), _SigmoidCalibration().fit(odds, positive).predict(odds), atol=1e-4)
     theirs = IsotonicRegression(out_of_bounds="clip").fit(odds, positive).predict(odds)
@@ -110,7 +110,9 @@ def test_each_fifth_of_the_patients_has_its_share_of_every_class(classes, scale)
 def test_what_is_calibrated_stays_nearly_as_it_is():
     own = unseen(400, 3, sure=1.0)
     calibrator = calibration_fit.choose_calibrator("auto", own).calibrator
-    assert np.abs(np.exp(own.calibrated(calibrator)) - np.exp(calibration_fit.normalise_logs(own.logs))).max() < 0.1
+    assert (
+        np.abs(np.exp(own.apply_calibrator(calibrator)) - np.exp(calibration_fit.normalise_logs(own.logs))).max() < 0.1
+    )
 
 
 def test_a_shift_is_found_where_a_temperature_cannot_help():
@@ -150,7 +152,7 @@ def test_a_class_that_no_case_has_keeps_a_probability():
     own = unseen(200, 3, sure=2.0)
     kept = own.only(own.truth != 2)
     for method in SIMPLEST:
-        assert np.isfinite(kept.calibrated(calibration_fit.fit_calibrator(method, kept))).all(), method
+        assert np.isfinite(kept.apply_calibrator(calibration_fit.fit_calibrator(method, kept))).all(), method
 
 
 def test_cases_that_are_all_told_apart_make_no_network_as_sure_as_can_be():
@@ -188,7 +190,7 @@ def test_the_summed_probability_of_a_structure_becomes_its_volume_however_small_
 
     def error(calibrator: Calibrator) -> float:
         """Relative, of the last structure."""
-        after = own.calibrated(calibrator)[:, -1]
+        after = own.apply_calibrator(calibrator)[:, -1]
         chance = np.exp(after) if scale == "classes" else 1 / (1 + np.exp(-after))
         there = truth == truth.max()
         return float(own.counts @ chance / own.counts[there].sum() - 1)

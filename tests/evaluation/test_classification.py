@@ -75,9 +75,9 @@ def test_several_weightings_give_one_figure_each(case):
     ):
         assert_allclose(figure(scores, truths, both), [figure(scores, truths, weights), figure(scores, truths)])
     called = scores > 0.5
-    stacked = Confusion.of(called, truths, weights=both)
+    stacked = Confusion.from_calls(called, truths, weights=both)
     for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc", "kappa"):
-        single = [getattr(Confusion.of(called, truths, weights=each), name) for each in both]
+        single = [getattr(Confusion.from_calls(called, truths, weights=each), name) for each in both]
         assert_allclose(getattr(stacked, name), single)
 
 
@@ -87,7 +87,7 @@ def test_the_area_under_the_curve_through_the_points_is_the_auroc(case):
     wrong, found, thresholds = classification.roc_curve(scores, truths)
     assert np.trapezoid(found, wrong) == pytest.approx(classification.auroc(scores, truths))
     for x, y, threshold in zip(wrong, found, thresholds, strict=True):
-        counts = Confusion.of(scores >= threshold, truths)
+        counts = Confusion.from_calls(scores >= threshold, truths)
         assert (1 - counts.specificity, counts.sensitivity) == pytest.approx((x, y))
 
 
@@ -124,7 +124,7 @@ def test_a_class_that_no_image_has_leaves_the_mean_undefined():
 def test_figures_at_an_operating_point_are_those_of_scikit_learn(case, threshold):
     scores, truths, weights = case
     called = scores >= threshold / 6
-    ours, given_weights = Confusion.of(called, truths, weights=weights), {"sample_weight": weights}
+    ours, given_weights = Confusion.from_calls(called, truths, weights=weights), {"sample_weight": weights}
     assert (ours.counts == metrics.confusion_matrix(truths, called, **given_weights)).all()
     assert ours.accuracy == pytest.approx(metrics.accuracy_score(truths, called, **given_weights))
     assert ours.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(truths, called, **given_weights))
@@ -145,7 +145,7 @@ def test_figures_at_an_operating_point_are_those_of_scikit_learn(case, threshold
 def test_figures_of_several_classes_are_those_of_scikit_learn(case):
     scores, truths, weights = case
     called = np.floor(scores * 2.99).astype(int)
-    ours = Confusion.of(called, truths, 3, weights)
+    ours = Confusion.from_calls(called, truths, 3, weights)
     assert (ours.counts == metrics.confusion_matrix(truths, called, labels=range(3), sample_weight=weights)).all()
     assert ours.balanced_accuracy == pytest.approx(
         metrics.balanced_accuracy_score(truths, called, sample_weight=weights)
@@ -159,13 +159,13 @@ def test_figures_of_several_classes_are_those_of_scikit_learn(case):
 @given(scored(), st.integers(1, 6))
 def test_predictive_values_at_the_prevalence_of_the_images_are_the_counted_ones(case, threshold):
     scores, truths, _ = case
-    counts = Confusion.of(scores >= threshold / 6, truths)
+    counts = Confusion.from_calls(scores >= threshold / 6, truths)
     assert counts.ppv_at(truths.mean()) == pytest.approx(counts.ppv, nan_ok=True)
     assert counts.npv_at(truths.mean()) == pytest.approx(counts.npv, nan_ok=True)
 
 
 def test_a_good_test_of_a_rare_disease_is_mostly_wrong_when_it_calls():
-    counts = Confusion.of(np.arange(200) % 100 < np.where(np.arange(200) < 100, 90, 10), np.arange(200) < 100)
+    counts = Confusion.from_calls(np.arange(200) % 100 < np.where(np.arange(200) < 100, 90, 10), np.arange(200) < 100)
     assert (counts.sensitivity, counts.specificity) == (0.9, 0.9)
     assert counts.ppv_at(0.01) == pytest.approx(0.009 / (0.009 + 0.099))
     assert counts.npv_at(0.01) == pytest.approx(0.891 / (0.891 + 0.001))
@@ -225,6 +225,6 @@ def test_what_cannot_be_scored_is_refused():
     with pytest.raises(UsageError, match="one truth"):
         classification.average_precision([0.1], [0, 1])
     with pytest.raises(UsageError, match="indices"):
-        Confusion.of([0, 2], [0, 1])
+        Confusion.from_calls([0, 2], [0, 1])
     with pytest.raises(UsageError, match="indices"):
         classification.brier([[0.5, 0.5]], [2])

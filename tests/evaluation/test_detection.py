@@ -106,7 +106,7 @@ def test_what_lies_in_an_ignored_reference_is_neither_right_nor_wrong_however_of
 def test_small_boxes_in_a_large_ignored_reference_are_no_false_ones_of_the_free_response_curve(overlap):
     references = [truth((0, 0, 100, 100), (120, 120, 124, 124), ignored=(True, False))]
     predicted = [found((0.9, (1, 1, 4, 4)), (0.8, (50, 50, 59, 59)), (0.7, (120, 120, 124, 124)))]
-    froc = Froc.of(predicted, references, overlap=overlap)
+    froc = Froc.from_boxes(predicted, references, overlap=overlap)
     assert (len(froc.false), froc.scores.tolist(), float(froc.cpm())) == (0, [0.7], 1.0)
 
 
@@ -154,11 +154,11 @@ def test_an_image_that_counts_twice_is_as_good_as_two_such_images(seed, times):
         both = whole.average_precision(weights)
         assert_allclose(both[0], Matches.at(overlap, *again).average_precision(), atol=1e-12)
         assert_allclose(both[1], whole.average_precision(), atol=1e-12)
-    froc = Froc.of(predicted, references)
+    froc = Froc.from_boxes(predicted, references)
     for rate in Froc.rates:
         assert_allclose(
             froc.sensitivity(rate, weights)[0],
-            Froc.of(*again).sensitivity(rate) if repeated else np.nan,
+            Froc.from_boxes(*again).sensitivity(rate) if repeated else np.nan,
             atol=1e-12,
         )
 
@@ -172,7 +172,7 @@ def test_sensitivity_at_a_rate_of_false_boxes_is_worked_out_by_hand():
         found((0.3, (0, 0, 4, 4)), (0.5, (20, 20, 24, 24))),
         found(),
     ]
-    froc = Froc.of(predicted, references)
+    froc = Froc.from_boxes(predicted, references)
     assert froc.scores.tolist() == [0.9, 0.7, 0.3]
     assert sorted(froc.false.tolist()) == [0.5, 0.75]
     # One false box is a quarter a scan, two are a half.
@@ -188,14 +188,14 @@ def test_sensitivity_at_a_rate_of_false_boxes_is_worked_out_by_hand():
 def test_a_centre_on_the_far_edge_hits_nothing_and_overlap_is_another_rule():
     references = [truth((0, 0, 4, 4))]
     aside = [found((0.9, (2, 2, 6, 6)))]
-    assert np.isneginf(Froc.of(aside, references).scores).all()
-    assert Froc.of(aside, references, overlap=0.1).scores.tolist() == [0.9]
+    assert np.isneginf(Froc.from_boxes(aside, references).scores).all()
+    assert Froc.from_boxes(aside, references, overlap=0.1).scores.tolist() == [0.9]
 
 
 def test_the_free_response_curve_is_that_of_luna16s_evaluation():
     """Its rules written out plainly: the highest score of all that hit a reference; what hits nothing is false."""
     predicted, references = cohort(3, 6, 3, per_image=5)
-    froc = Froc.of(predicted, references)
+    froc = Froc.from_boxes(predicted, references)
     events = []
     total = sum(int((~one.ignored).sum()) for one in references)
     for boxes, reference in zip(predicted, references, strict=True):
@@ -222,7 +222,7 @@ def test_the_free_response_curve_is_that_of_luna16s_evaluation():
 def test_sensitivity_among_some_references_is_at_the_score_of_all():
     references = [truth((0, 0, 2, 2), (10, 10, 20, 20))]
     predicted = [found((0.9, (10, 10, 20, 20)), (0.8, (30, 30, 34, 34)), (0.7, (0, 0, 2, 2)))]
-    froc = Froc.of(predicted, references)
+    froc = Froc.from_boxes(predicted, references)
     assert_allclose(froc.sizes, [2, 10])
     small = froc.sizes < 5
     assert float(froc.sensitivity(0.5, among=small)) == 0
@@ -240,4 +240,4 @@ def test_boxes_without_scores_or_of_other_images_are_refused():
     with pytest.raises(UsageError, match="scores"):
         Matches.at(0.5, [truth((0, 0, 1, 1))], [truth()])
     with pytest.raises(UsageError, match="2 images"):
-        Froc.of([found(), found()], [truth()])
+        Froc.from_boxes([found(), found()], [truth()])

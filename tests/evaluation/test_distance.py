@@ -45,7 +45,7 @@ def test_the_area_vectors_of_a_closed_surface_are_no_longer_than_its_faces(mask,
     padded, faces = np.pad(mask, 1).astype(int), 0.0
     for axis, step in enumerate(spacing):
         faces += np.abs(np.diff(padded, axis=axis)).sum() * np.prod(spacing) / step
-    area = MaskSurface.of(mask, spacing).areas.sum()
+    area = MaskSurface.from_mask(mask, spacing).areas.sum()
     assert area <= faces + 1e-9
     assert area >= faces / np.sqrt(3) - 1e-9
 
@@ -56,7 +56,7 @@ def test_planes_along_the_axes_and_diagonals_have_their_own_area():
         if not any(normal):
             continue
         half = np.broadcast_to(sum(n * x for n, x in zip(normal, axes, strict=True)) <= 30 * sum(normal), (60, 60, 60))
-        surface = MaskSurface.of(np.ascontiguousarray(half), (1.0, 1.0, 1.0))
+        surface = MaskSurface.from_mask(np.ascontiguousarray(half), (1.0, 1.0, 1.0))
         along = normal.index(1)
         # What stands over 10 x 10 pixels of a face through which the plane is seen, without the image's borders.
         columns = np.delete(surface.corners, along, axis=1)
@@ -67,7 +67,7 @@ def test_planes_along_the_axes_and_diagonals_have_their_own_area():
 
 def test_a_box_has_the_area_of_its_faces_less_what_its_edges_round_off():
     spacing, size = (1.0, 0.5, 2.0), 40
-    area = MaskSurface.of(np.ones((size,) * 3, dtype=bool), spacing).areas.sum()
+    area = MaskSurface.from_mask(np.ones((size,) * 3, dtype=bool), spacing).areas.sum()
     sides = np.array(spacing) * size
     faces = 2 * (sides[0] * sides[1] + sides[1] * sides[2] + sides[0] * sides[2])
     assert faces * 0.97 < area < faces
@@ -77,11 +77,13 @@ def test_a_box_has_the_area_of_its_faces_less_what_its_edges_round_off():
 def test_the_surface_of_a_ball_is_nearly_its_own(spacing, excess):
     mask = ball(18.0, [int(50 / step) for step in spacing], spacing)
     true = 4 * np.pi * 18.0**2 if len(spacing) == 3 else 2 * np.pi * 18.0
-    assert 1 <= MaskSurface.of(mask, spacing).areas.sum() / true < 1 + excess
+    assert 1 <= MaskSurface.from_mask(mask, spacing).areas.sum() / true < 1 + excess
 
 
 def test_a_diagonal_line_of_pixels_has_both_its_sides():
-    assert MaskSurface.of(np.eye(100, dtype=bool), (1.0, 1.0)).areas.sum() == pytest.approx(200 * np.sqrt(2), rel=0.01)
+    assert MaskSurface.from_mask(np.eye(100, dtype=bool), (1.0, 1.0)).areas.sum() == pytest.approx(
+        200 * np.sqrt(2), rel=0.01
+    )
 
 
 def test_inside_and_outside_share_one_surface():
@@ -181,7 +183,7 @@ def test_under_a_tilted_gantry_planes_lie_as_far_apart_as_in_the_patient():
     "steps", [np.diag([0.7, 1.1, 2.5]), np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.8], [0.0, 0.0, 2.0]])]
 )
 def test_the_area_of_a_box_is_that_of_its_faces_whatever_their_angle(steps):
-    found = MaskSurface.of(box((30, 30, 30), (5, 5, 5), (25, 25, 25)), steps)
+    found = MaskSurface.from_mask(box((30, 30, 30), (5, 5, 5), (25, 25, 25)), steps)
     i, j, k = (20 * steps).T
     faces = 2 * sum(np.linalg.norm(np.cross(*pair)) for pair in ((i, j), (j, k), (k, i)))
     # An edge's elements stand for its faces' vectors together, whose sum is shorter: the share of the edges is small.

@@ -67,7 +67,9 @@ def patients(scanner: float, population: float, count: int = 240) -> GroupedPati
     site = np.arange(count) % 2
     age = random.normal(60 + 8 * population * site, 10)
     rows = np.stack([age / 10 + random.normal(size=count), scanner * site + random.normal(size=count)], axis=1)
-    return GroupedPatients.of(rows, np.array(["north", "south"])[site], [f"p{n}" for n in range(count)], {"age": age})
+    return GroupedPatients.from_cases(
+        rows, np.array(["north", "south"])[site], [f"p{n}" for n in range(count)], {"age": age}
+    )
 
 
 def least(found, is_matched):
@@ -148,7 +150,7 @@ def test_the_nearest_of_a_group_are_those_found_by_looking_at_every_pair(women):
         closest = others[((apart[others] - apart[n]) ** 2).sum(axis=1).argmin()]
         nearest[m].append(abs(answers[n, 0] - answers[closest, 0]))
     alike = group_gaps.neighbour_gap("sex", rows, answers, group, person, seed=0)
-    assert alike.own == pytest.approx(np.mean(nearest[True]))
+    assert alike.own_part == pytest.approx(np.mean(nearest[True]))
     assert alike.others == pytest.approx(np.mean(nearest[False]))
 
 

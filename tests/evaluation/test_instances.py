@@ -50,13 +50,13 @@ def test_two_halves_of_one_object_and_one_object_missed():
 
 def test_objects_that_were_joined_are_one_find_at_best():
     found = instances.instance_overlap(row("11111110"), row("11112220"))
-    assert found.matched(0.5) == 1
+    assert found.matched_pairs(0.5) == 1
     # Both references take the one prediction: 4 of 7 and 3 of 7, as Kumar's algorithm says.
     assert found.aji == pytest.approx((4 + 3) / (7 + 7))
 
 
 def test_an_overlap_of_just_a_half_is_no_find_because_two_objects_could_have_it():
-    assert instances.instance_overlap(row("11110000"), row("11220000")).matched(0.5) == 0
+    assert instances.instance_overlap(row("11110000"), row("11220000")).matched_pairs(0.5) == 0
 
 
 def test_numbers_do_not_matter_but_which_voxels_share_one():
@@ -82,7 +82,7 @@ def test_figures_are_those_of_loops_over_every_pair(predicted, reference):
         return
     for threshold in InstanceOverlap.thresholds:
         right = sum(both / union > threshold for _, _, both, union in pairs)
-        assert found.matched(threshold) == right
+        assert found.matched_pairs(threshold) == right
         assert found.ap((threshold,)) == pytest.approx(right / (len(objects) + len(others) - right))
     hits = [both / union for _, _, both, union in pairs if both / union > 0.5]
     missed, false = len(others) - len(hits), len(objects) - len(hits)
@@ -111,4 +111,4 @@ def test_maps_of_other_grids_and_thresholds_where_pairs_are_not_unique_are_refus
     with pytest.raises(GeometryError, match="own grid"):
         instances.instance_overlap(row("110"), row("1100"))
     with pytest.raises(UsageError, match=r"0\.5"):
-        instances.instance_overlap(row("110"), row("110")).matched(0.3)
+        instances.instance_overlap(row("110"), row("110")).matched_pairs(0.3)

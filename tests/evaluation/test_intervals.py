@@ -204,7 +204,7 @@ def test_a_perfect_correlation_has_no_exact_bound():
     truth = np.arange(50) % 2
 
     def mcc(weights):
-        return Confusion.of(truth, truth, weights=weights).mcc
+        return Confusion.from_calls(truth, truth, weights=weights).mcc
 
     assert intervals.bootstrap_statistic(mcc, np.arange(50), strata=truth, seed=0, exact=False).low is None
 
@@ -341,7 +341,7 @@ def test_what_compares_no_scores_is_the_same_whoever_scored():
     scores, truth, patients, folds = two_folds(60, shift=0.3)
 
     def sensitivity(weights):
-        return Confusion.of(scores > 1, truth, 2, weights).sensitivity
+        return Confusion.from_calls(scores > 1, truth, 2, weights).sensitivity
 
     single = intervals.bootstrap_statistic(sensitivity, patients, strata=truth, seed=0)
     within = Resampling(seed=0, models=folds)

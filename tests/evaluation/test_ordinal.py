@@ -37,7 +37,7 @@ def forecasts(draw, grades: int | None = None):
 @given(case=graded())
 def test_the_weighted_kappa_is_that_of_scikit_learn(case, power, called):
     predicted, reference, weights = case
-    counts = Confusion.of(predicted, reference, 4, weights)
+    counts = Confusion.from_calls(predicted, reference, 4, weights)
     found = classification.weighted_kappa(counts, classification.grade_distances(4, power))
     expected = metrics.cohen_kappa_score(
         reference, predicted, labels=range(4), weights=called, sample_weight=weights.astype(int)
@@ -47,7 +47,7 @@ def test_the_weighted_kappa_is_that_of_scikit_learn(case, power, called):
 
 def test_a_kappa_worked_out_by_hand():
     # Two of four right, one missed by one grade and one by two: a squared cost of 5. By chance any is called any.
-    counts = Confusion.of([0, 1, 2, 0], [0, 1, 1, 2], 3)
+    counts = Confusion.from_calls([0, 1, 2, 0], [0, 1, 1, 2], 3)
     chance = sum((r - p) ** 2 for r in (0, 1, 1, 2) for p in (0, 1, 2, 0)) / 4
     assert classification.weighted_kappa(counts, classification.grade_distances(3, 2)) == pytest.approx(1 - 5 / chance)
 
@@ -55,7 +55,7 @@ def test_a_kappa_worked_out_by_hand():
 def test_one_kappa_for_each_weighting_and_none_where_both_say_one_grade():
     weights = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
     found = classification.weighted_kappa(
-        Confusion.of([0, 1, 2], [0, 2, 2], 3, weights), classification.grade_distances(3, 2)
+        Confusion.from_calls([0, 1, 2], [0, 2, 2], 3, weights), classification.grade_distances(3, 2)
     )
     assert found.shape == (2,)
     assert np.isfinite(found[0])

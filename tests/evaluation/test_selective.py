@@ -86,7 +86,7 @@ def test_of_findings_the_entropy_of_each_is_its_doubt_and_an_unknown_reference_i
         reference=["present", "absent", "present", None], predicted=["present"] * 3 + ["absent"],
         probability=[0.9, 0.6, 0.8, 0.5], total=[9.0, 9.0, 9.0, 9.0],
     )  # fmt: skip
-    doubted = DoubtedAnswers.of(of)
+    doubted = DoubtedAnswers.from_table(of)
     assert_allclose(doubted.loss, [0, 1, 0])
     assert figures(of)["error_detection"] == 1
 
@@ -95,6 +95,6 @@ def test_of_masks_the_loss_is_what_the_mean_dice_lacks():
     of = pd.DataFrame(
         {"case": ["a", "a", "b"], "patient": ["a", "a", "b"], "dice": [1.0, 0.5, 0.1], "total": [0.1, 0.1, 0.6]}
     )
-    assert_allclose(DoubtedAnswers.of(of).loss, [0.25, 0.9])
+    assert_allclose(DoubtedAnswers.from_table(of).loss, [0.25, 0.9])
     assert "error_detection" not in figures(of)
     assert figures(of)["aurc"] == pytest.approx((0.25 + 0.575) / 2)

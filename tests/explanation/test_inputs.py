@@ -127,11 +127,13 @@ def test_each_covariate_has_a_bar_of_what_the_score_loses_without_it():
         of, networks=replace(of.networks, architecture={**of.networks.architecture, "context": {**AGE, **SEX}})
     )
     case = Case("a", "a", {"image": spot((8, 8), (4, 4))}, covariates={"age": 70.0, "sex": "f"})
-    bars = CaseOnGrid.of(of, case, "bright", Differentiable.of(of.networks)).covariates()
+    bars = CaseOnGrid.from_case(of, case, "bright", Differentiable.from_networks(of.networks)).covariates()
     assert set(bars) == {"age", "sex"}
     assert bars["age"] == pytest.approx(6.0)  # two deviations above the mean, at which a missing age stands
     assert bars["sex"] == pytest.approx(0.0)
-    made = Explainer.of(of, explanation_methods.named_methods("occlusion"), by_name=True, target="bright")(case)
+    made = Explainer.from_methods(of, explanation_methods.named_methods("occlusion"), by_name=True, target="bright")(
+        case
+    )
     assert dict(made.covariates) == bars
     assert dict(made.explanations[0].covariates) == bars
 

@@ -169,7 +169,7 @@ def test_the_weights_of_the_model_stay_as_they_are_and_get_no_gradients():
 def test_a_subject_has_gradients_by_its_image_and_its_score_is_the_logit_of_the_target():
     weights = np.random.default_rng(1).normal(size=(1, 8, 8))
     of, image = model(Linear(weights), (8, 8)), spot((8, 8), (5, 2))
-    grid = CaseOnGrid.of(of, image, "bright", Differentiable.of(of.networks))
+    grid = CaseOnGrid.from_case(of, image, "bright", Differentiable.from_networks(of.networks))
     [subject] = grid.subjects(grid.fullest_window())
     given = subject.image.clone().requires_grad_()
     subject.score(given).sum().backward()

@@ -37,9 +37,9 @@ def edges(subject):
 
 
 def verdict(method, of, count=COUNT):
-    found, torch_model = [], Differentiable.of(of.networks)
+    found, torch_model = [], Differentiable.from_networks(of.networks)
     for n in range(count):
-        grid = CaseOnGrid.of(of, textured(n), "bright", torch_model)
+        grid = CaseOnGrid.from_case(of, textured(n), "bright", torch_model)
         window = FaithfulnessWindow(grid.subjects(grid.fullest_window()), grid.shares)
         found.append(faithfulness.assess_method(window, method, seed=n))
     return faithfulness.method_verdict(found, [str(n) for n in range(count)], seed=0)
@@ -47,7 +47,7 @@ def verdict(method, of, count=COUNT):
 
 def test_a_map_is_tested_also_where_a_gpu_has_no_float64():
     of = corner_model()
-    grid = CaseOnGrid.of(of, textured(0), "bright", Differentiable.of(of.networks))
+    grid = CaseOnGrid.from_case(of, textured(0), "bright", Differentiable.from_networks(of.networks))
     subjects = grid.subjects(grid.fullest_window())
     on_gpu = [replace(one, image=on_apple(one.image)) for one in subjects]
     flat = subjects[0].image[0, 0]
@@ -72,7 +72,7 @@ def test_sensitivity_is_how_far_maps_move_as_a_share_of_the_map(channels):
     picture = textured(0)
     pixels = np.concatenate([picture.pixels] * channels)
     image = Image(pixels, picture.geometry, channels=tuple(map(str, range(channels))))
-    grid = CaseOnGrid.of(of, image, "bright", Differentiable.of(of.networks))
+    grid = CaseOnGrid.from_case(of, image, "bright", Differentiable.from_networks(of.networks))
     window = FaithfulnessWindow(grid.subjects(grid.fullest_window()), grid.shares)
     own = window.image
     found = faithfulness.assess_method(window, Method("itself", lambda subject: subject.image, "the image"), seed=0)
@@ -119,7 +119,7 @@ def test_a_cohort_that_looks_at_a_corner_is_found_to_and_one_that_looks_at_the_m
     rows = {
         row["kind"]: row
         for row in evidence_places.place_findings(
-            [SmallMap.of(str(n), "a", one, 2) for n, one in enumerate(maps)], seed=0
+            [SmallMap.from_map(str(n), "a", one, 2) for n, one in enumerate(maps)], seed=0
         )
     }
     assert set(rows) == {"border", "corner"}
@@ -127,7 +127,9 @@ def test_a_cohort_that_looks_at_a_corner_is_found_to_and_one_that_looks_at_the_m
     assert rows["corner"]["share"] > 0.95
     assert set(rows["corner"]) == {"kind", "target", "share", "area", "p", "cases"}
     middle = [np.roll(one, (8, 8), axis=(0, 1)) for one in maps]
-    rows = evidence_places.place_findings([SmallMap.of(str(n), "a", one, 2) for n, one in enumerate(middle)], seed=0)
+    rows = evidence_places.place_findings(
+        [SmallMap.from_map(str(n), "a", one, 2) for n, one in enumerate(middle)], seed=0
+    )
     assert min(row["p"] for row in rows) > 0.5
 
 
@@ -136,7 +138,7 @@ def test_a_mark_that_stands_for_one_answer_alone_is_found_in_its_maps_and_not_in
         data = np.random.default_rng(n).uniform(0, 0.01, (40, 40)).astype(np.float32)
         rows, columns = (slice(0, 6), slice(0, 6)) if n % 2 else (slice(8, 32), slice(8, 32))
         data[rows, columns] += 1.0
-        return SmallMap.of(str(n), "ab"[n % 2], data, 2)
+        return SmallMap.from_map(str(n), "ab"[n % 2], data, 2)
 
     found = evidence_places.place_findings([looking(n) for n in range(16)], seed=0)
     assert {one["target"] for one in found if one["kind"] == "corner" and one["p"] < 0.05} == {"b"}
@@ -150,7 +152,7 @@ def test_maps_of_an_answer_that_lie_elsewhere_than_those_of_others_are_a_cluster
         data[place : place + 6, 17:23] += 1.0
         return data
 
-    maps = [SmallMap.of(str(n), "ab"[n % 2], lying(n, 10 + 14 * (n % 2)), 2) for n in range(16)]
+    maps = [SmallMap.from_map(str(n), "ab"[n % 2], lying(n, 10 + 14 * (n % 2)), 2) for n in range(16)]
     rows = {row["kind"]: row for row in evidence_places.place_findings(maps, seed=0)}
     assert rows["cluster of a"]["p"] < 0.05
     assert rows["cluster of a"]["share"] > 5 * rows["cluster of a"]["area"]
@@ -161,7 +163,7 @@ def test_maps_of_an_answer_that_lie_elsewhere_than_those_of_others_are_a_cluster
 def test_evidence_on_letters_is_held_against_their_area():
     letters = np.zeros((40, 40), dtype=bool)
     letters[4:8, 10:30] = True
-    maps = [SmallMap.of(str(n), "a", letters.astype(np.float32), 2, letters) for n in range(6)]
+    maps = [SmallMap.from_map(str(n), "a", letters.astype(np.float32), 2, letters) for n in range(6)]
     rows = {row["kind"]: row for row in evidence_places.place_findings(maps, seed=0)}
     assert rows["text"]["p"] < 0.05
     assert rows["text"]["share"] > 5 * rows["text"]["area"]
@@ -269,7 +271,7 @@ def test_of_several_images_each_has_a_picture_of_its_own_map_and_one_that_the_ca
 
 def test_an_unknown_target_is_refused():
     with pytest.raises(UsageError, match="no target 'dog'"):
-        CaseOnGrid.of(corner_model(), textured(0), "dog")
+        CaseOnGrid.from_case(corner_model(), textured(0), "dog")
 
 
 def test_a_map_without_any_evidence_says_so_and_shows_the_middle_of_the_volume():

@@ -299,7 +299,7 @@ def test_a_single_file_of_a_series_is_one_slice_in_its_place(data: Path) -> None
     folder = data / "dicom" / "series" / "ct_phantom_with_rtstruct"
     whole, one = file_formats.read(folder), file_formats.read(folder / "ct_2.dcm")
     assert one.shape == (1, 512, 512, 1)
-    assert_allclose(one.geometry.affine, whole.geometry.cropped((slice(0, 512), slice(0, 512), slice(1, 2))).affine)
+    assert_allclose(one.geometry.affine, whole.geometry.crop((slice(0, 512), slice(0, 512), slice(1, 2))).affine)
     assert_array_equal(one.data[..., 0], whole.data[..., 1])
     assert "SpacingBetweenSlices, 5 mm" in one.notes[0]
 

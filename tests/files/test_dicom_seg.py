@@ -272,7 +272,7 @@ def test_a_segment_outside_the_image_is_refused(data: Path):
     grid = file_formats.read(data / "dicom/series/ct_3slices_with_seg").geometry
     with pytest.raises(GeometryError, match="reaches out of the image"):
         seg_reading.read_segmentation(
-            data / "dicom/files/dcmqi_seg_liver.dcm", on=grid.cropped((slice(0, 512), slice(0, 512), slice(0, 2)))
+            data / "dicom/files/dcmqi_seg_liver.dcm", on=grid.crop((slice(0, 512), slice(0, 512), slice(0, 2)))
         )
 
 

@@ -427,9 +427,7 @@ def test_a_picture_of_less_than_a_byte_is_refused(tmp_path: Path):
 
 def test_a_map_on_a_turned_grid_is_refused(data: Path, tmp_path: Path):
     source = file_formats.read(data / "dicom/series/ct_23x38x3_with_seg")
-    turned = Image(
-        source.data[:, ::-1], source.geometry.permuted((0, 1, 2), (True, False, False)), source=source.source
-    )
+    turned = Image(source.data[:, ::-1], source.geometry.permute((0, 1, 2), (True, False, False)), source=source.source)
     with pytest.raises(GeometryError, match="another grid than its image"):
         seg.write_segmentation(marked(turned.geometry), LABELS, turned, tmp_path / "seg.dcm", algorithm_name="test")
 

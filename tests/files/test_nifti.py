@@ -490,7 +490,7 @@ def test_the_old_scaling_is_not_applied_to_a_result(data: Path, tmp_path: Path) 
 def test_a_result_on_another_grid_gets_a_header_of_its_own(tmp_path: Path, ramp: np.ndarray) -> None:
     image = file_formats.read(save(tmp_path / "a.nii", ramp, OBLIQUE, sform_code=4))
     region = (slice(1, 3), slice(0, 5), slice(2, 6))
-    part = image.with_pixels(image.data[(slice(None), *region)], image.geometry.cropped(region))
+    part = image.with_pixels(image.data[(slice(None), *region)], image.geometry.crop(region))
     back = written_and_read(part, tmp_path / "part.nii")
     assert back.geometry.equals(part.geometry, 1e-4)
     assert int(nibabel.load(tmp_path / "part.nii").header["sform_code"]) == 1

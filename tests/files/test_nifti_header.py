@@ -17,7 +17,7 @@ from isocenter.files.storage import packed_files
 
 
 def sound(path: Path) -> SoundHeader | None:
-    return SoundHeader.of(packed_files.read_head(path, 544))
+    return SoundHeader.from_file_start(packed_files.read_head(path, 544))
 
 
 @given(version=st.sampled_from([1, 2]), order=st.sampled_from("<>"), turn=st.integers(0, 2**32 - 1), data=st.data())
@@ -33,7 +33,7 @@ def test_a_header_with_nothing_to_repair_says_what_nibabels_says(version, order,
     theirs.set_sform(affine, code=data.draw(st.integers(0, 5)))
     theirs.set_xyzt_units(*data.draw(st.tuples(st.sampled_from([0, 1, 2, 3]), st.sampled_from([0, 8, 16, 24]))))
     theirs["magic"] = theirs.single_magic
-    ours = SoundHeader.of(theirs.binaryblock + bytes(4))
+    ours = SoundHeader.from_file_start(theirs.binaryblock + bytes(4))
     if ours is None:  # only a turn by half a circle, whose quaternion needs care
         square = 1 - sum(float(theirs[f"quatern_{part}"]) ** 2 for part in "bcd")
         assert theirs["qform_code"] > 0 and square < 1e-6
@@ -81,7 +81,7 @@ def test_a_header_in_which_something_is_odd_is_nibabels(field, value):
     header = nibabel.Nifti1Header()
     header.set_data_shape((4, 5, 6))
     header["magic"], header["qform_code"], header["pixdim"][0] = b"n+1", 1, 1
-    assert SoundHeader.of(header.binaryblock + bytes(4)) is not None
-    assert SoundHeader.of(header.binaryblock + bytes([1, 0, 0, 0])) is None  # an extension follows
+    assert SoundHeader.from_file_start(header.binaryblock + bytes(4)) is not None
+    assert SoundHeader.from_file_start(header.binaryblock + bytes([1, 0, 0, 0])) is None  # an extension follows
     header[field] = value
-    assert SoundHeader.of(header.binaryblock + bytes(4)) is None
+    assert SoundHeader.from_file_start(header.binaryblock + bytes(4)) is None

@@ -40,7 +40,7 @@ def words(no, yes):
     ],
 )
 def test_outcomes_are_read_in_the_words_of_exports(column, no, yes):
-    outcomes = CaseStream.of(answered(**{column: words(no, yes)})).outcomes("nodule")
+    outcomes = CaseStream.from_table(answered(**{column: words(no, yes)})).outcomes("nodule")
     np.testing.assert_array_equal(outcomes == 1, ILL)
     assert (np.isnan(outcomes) == (~ILL & (no == ""))).all()
 
@@ -61,14 +61,14 @@ def test_outcomes_are_read_in_the_words_of_exports(column, no, yes):
 )
 def test_a_cell_that_fits_nothing_is_refused_and_never_negative(columns, problem):
     with pytest.raises(DatasetError, match=problem):
-        CaseStream.of(answered(**columns))
+        CaseStream.from_table(answered(**columns))
 
 
 def test_a_name_that_is_no_finding_is_stated_and_codes_are_missing():
     table = answered(
         reference=words("none", "nodule"), reference_nodul="1", covariate_age=[*range(20, 60), -999] * 9 + [5] * 31
     )
-    stream = CaseStream.of(table.assign(reference=[*table["reference"][1:], "efusion"]))
+    stream = CaseStream.from_table(table.assign(reference=[*table["reference"][1:], "efusion"]))
     assert any("'efusion' (1)" in note for note in stream.notes)
     assert any("'nodul' is no finding of this table" in note for note in stream.notes)
     assert "covariate_age: 391 numbers, 9 cells '-999' taken as missing" in stream.notes
@@ -78,9 +78,12 @@ def test_a_name_that_is_no_finding_is_stated_and_codes_are_missing():
 def test_an_odd_value_among_numbers_stops_no_node_and_its_groups_are_named_by_their_columns():
     table = answered(covariate_age=[*map(str, range(20, 90)), "old"] * 5 + ["50"] * 45, attending="a", case_type="b")
     with pytest.raises(DatasetError, match="covariate_age in row 71: 'old' is no number, and so 4 more cells"):
-        CaseStream.of(table)
-    assert np.isnan(CaseStream.of(table, strictly=False).numbers("covariate_age")).sum() == 5
-    assert list(CaseStream.of(table, strictly=False).groups("attending,case_type")) == ["attending", "case_type"]
+        CaseStream.from_table(table)
+    assert np.isnan(CaseStream.from_table(table, strictly=False).numbers("covariate_age")).sum() == 5
+    assert list(CaseStream.from_table(table, strictly=False).groups("attending,case_type")) == [
+        "attending",
+        "case_type",
+    ]
 
 
 def test_decimal_commas_and_semicolons_are_the_same_cases(tmp_path):
@@ -88,9 +91,9 @@ def test_decimal_commas_and_semicolons_are_the_same_cases(tmp_path):
     table.to_csv(tmp_path / "points.csv", index=False)
     table.to_csv(tmp_path / "commas.csv", index=False, sep=";", decimal=",")
     table.astype(str).map(lambda cell: cell.replace(".", ",")).to_csv(tmp_path / "quoted.csv", index=False)
-    plain = CaseStream.of(tmp_path / "points.csv")
+    plain = CaseStream.from_table(tmp_path / "points.csv")
     for name in ("commas.csv", "quoted.csv"):
-        other = CaseStream.of(tmp_path / name)
+        other = CaseStream.from_table(tmp_path / name)
         np.testing.assert_array_equal(plain.numbers("measure_noise"), other.numbers("measure_noise"))
         np.testing.assert_array_equal(plain.numbers("probability_nodule"), other.numbers("probability_nodule"))
         assert "probability_nodule: 400 numbers with decimal commas" in other.notes
@@ -101,20 +104,22 @@ def test_weekends_and_days_go_by_the_clock_of_the_site():
     zoned["at"] = zoned["at"] + "+10:00"
     utc = answered()
     utc["at"] = [pd.Timestamp(one).tz_convert("UTC").isoformat() for one in zoned["at"]]
-    expected = CaseStream.of(bare).strata
-    np.testing.assert_array_equal(CaseStream.of(zoned).strata, expected)
-    np.testing.assert_array_equal(CaseStream.of(utc, zone="Australia/Brisbane").strata, expected)
-    assert (CaseStream.of(utc).strata != expected).any()
-    assert len(CaseStream.of(zoned).between("2026-03-07", None)) == len(CaseStream.of(bare).between("2026-03-07", None))
+    expected = CaseStream.from_table(bare).strata
+    np.testing.assert_array_equal(CaseStream.from_table(zoned).strata, expected)
+    np.testing.assert_array_equal(CaseStream.from_table(utc, zone="Australia/Brisbane").strata, expected)
+    assert (CaseStream.from_table(utc).strata != expected).any()
+    assert len(CaseStream.from_table(zoned).between("2026-03-07", None)) == len(
+        CaseStream.of(bare).between("2026-03-07", None)
+    )
 
 
 def test_times_with_and_without_zone_and_days_of_two_readings_are_refused():
     mixed = answered()
     mixed.loc[::2, "at"] += "+10:00"
     with pytest.raises(DatasetError, match=r"200 times with a zone .* and 200 without"):
-        CaseStream.of(mixed)
+        CaseStream.from_table(mixed)
     with pytest.raises(UsageError, match=r"--since: '03.04.2026' may be 2026-03-04 or 2026-04-03"):
-        CaseStream.of(answered()).between("03.04.2026", None)
+        CaseStream.from_table(answered()).between("03.04.2026", None)
 
 
 def test_what_is_not_watched_is_stated_and_a_column_that_became_full_rings():

@@ -233,7 +233,7 @@ def test_maps_are_weighed_as_torchvision_squeezes_and_excites():
 @pytest.mark.parametrize(("attention", "share"), [("se", 1 / 2), ("cbam", 1 / 4)])
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_attention_that_has_learnt_nothing_weighs_each_map_and_each_voxel_by_half(attention, share, axes):
-    layer = resnet.ResNetConvolutions(attention).weighed(axes, 16)
+    layer = resnet.ResNetConvolutions(attention).gate_for(axes, 16)
     for weight in layer.parameters():
         nn.init.zeros_(weight)
     images = torch.randn(2, 16, *[5, 4, 6][:axes])

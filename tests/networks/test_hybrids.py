@@ -421,11 +421,11 @@ def test_the_attention_of_tokens_whose_mean_answers_is_that_of_each_patch_and_su
         seen = transformer_blocks.compute_attention(network, given, at=factory.family_of(name).attention)
         assert_allclose(seen.outputs["class"], network(given)["class"], atol=1e-5)
         assert_allclose(torch.stack(list(seen.weights)).sum(dim=-1), 1, atol=1e-5)
-        shares = seen.spread(vit.attention_rollout(torch.stack(list(seen.weights), dim=1)))
+        shares = seen.spread_rollout(vit.attention_rollout(torch.stack(list(seen.weights), dim=1)))
         assert shares.shape == (2, 1, *whole)
         assert_allclose(shares.flatten(1).sum(dim=1), 1, atol=1e-5)
         assert shares.std() > 0
         # Where every token attends to all alike, each patch has the same share.
         alike = torch.full_like(seen.weights[0], 1 / seen.weights[0].shape[-1])
-        even = seen.spread(vit.attention_rollout(alike[:, None]))
+        even = seen.spread_rollout(vit.attention_rollout(alike[:, None]))
         assert_allclose(even, torch.full_like(even, 1 / math.prod(whole)), rtol=1e-5)

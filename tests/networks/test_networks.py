@@ -356,14 +356,14 @@ def unmoved(network: torch.nn.Module) -> set[str]:
 def test_no_gradient_of_a_volume_depends_on_what_the_memory_held_before(which, channels_last):
     network, images = smallest(which)
     way = Compute(half=True, channels_last=channels_last)
-    way.applied(computation.with_exact_gradients(network))
+    way.apply(computation.with_exact_gradients(network))
     found = []
     for held in (0.0, math.nan):
         torch.manual_seed(0)  # what is left out at random is the same
         network.zero_grad()
         dirty_memory(held)
         with way.autocast("cpu"):
-            answer = next(iter(network(way.ordered(network, images)).values()))
+            answer = next(iter(network(way.order_images(network, images)).values()))
         dirty_memory(held)
         answer.float().square().mean().backward()
         found.append({name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None})

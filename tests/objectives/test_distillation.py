@@ -67,7 +67,7 @@ def test_of_values_it_is_the_absolute_difference_in_deviations():
 def test_answers_for_voxels_move_as_the_image_and_change_sides():
     numbers = torch.rand(2, 3, 4, 4)
     made = NumberMap(numbers, (0, 2, 1))
-    assert made.flipped(np.array([[True, False], [False, False]])).targets[0].equal(numbers[0].flip(1))
+    assert made.flip(np.array([[True, False], [False, False]])).targets[0].equal(numbers[0].flip(1))
     crossed = made.sides_changed(torch.tensor([True, False]), (0, 2, 1)).targets
     assert crossed[0].equal(numbers[0, [0, 2, 1]])
     assert crossed[1].equal(numbers[1])
@@ -75,7 +75,7 @@ def test_answers_for_voxels_move_as_the_image_and_change_sides():
     still = Warp([1], grid, *[None] * 4)
     assert torch.allclose(made.warp(still).targets, numbers, atol=1e-6)
     whole = NumberMap(numbers[:, :, 0, 0], (0, 1, 2))
-    assert whole.turned(np.array([1, 0])).targets.equal(numbers[:, :, 0, 0])
+    assert whole.turn(np.array([1, 0])).targets.equal(numbers[:, :, 0, 0])
 
 
 def by(teacher, **values):

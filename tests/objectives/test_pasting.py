@@ -32,7 +32,7 @@ def step(head=None, judge=None):
 
 def test_half_of_the_pasted_images_have_a_box_of_two_thirds_of_each_side_and_half_all_but_one():
     torch.manual_seed(0)
-    pasted = PastedBatch.of(step(), step().unlabelled[0], 1.0)
+    pasted = PastedBatch.from_batch(step(), step().unlabelled[0], 1.0)
     assert set(pasted.known.flatten(1).sum(dim=1).tolist()) == {36, 81 - 36}
     assert pasted.seen.images[:, 0].bool().equal(pasted.known)
     assert pasted.partner.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
@@ -40,9 +40,9 @@ def test_half_of_the_pasted_images_have_a_box_of_two_thirds_of_each_side_and_hal
 
 def test_a_share_of_the_images_is_pasted_and_without_any_nothing_is_judged():
     torch.manual_seed(0)
-    known = PastedBatch.of(step(), step().unlabelled[0], 0.5).known.flatten(1).any(dim=1)
+    known = PastedBatch.from_batch(step(), step().unlabelled[0], 0.5).known.flatten(1).any(dim=1)
     assert 0 < known.sum() < 8
-    none = PastedBatch.of(step(), step().unlabelled[0], 0.0)
+    none = PastedBatch.from_batch(step(), step().unlabelled[0], 0.0)
     assert none.judged(step(), {"a": BLACK}).item() == 0
 
 

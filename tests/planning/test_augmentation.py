@@ -174,7 +174,7 @@ def test_of_a_mirrored_volume_paired_labels_change_places():
     assert made["augmentation.flips"] == made["inference.flips"] == [0]
     assert "paired labels change places" in made.decision("augmentation.flips").because
     chosen = plan_checks.checked_settings(made)
-    assert chosen.task.mirrored == (0, 2, 1)
+    assert chosen.task.channels_when_mirrored == (0, 2, 1)
     labels = torch.zeros(8, 16, 16, 16, dtype=torch.uint8)
     labels[:, 2:6], labels[:, 10:14] = 1, 2  # left, then right, along the first axis
     images = labels[:, None].float() + 10
@@ -188,7 +188,7 @@ def test_of_a_mirrored_volume_paired_labels_change_places():
         left_right=chosen.augmentation.left_right,
     )
     rngs = [random_draws.sample_generator(0, 0, n) for n in range(8)]
-    seen, moved, crossed = varied(images, labels, rngs, (1.0, 1.0, 1.0), mirrored=chosen.task.mirrored)
+    seen, moved, crossed = varied(images, labels, rngs, (1.0, 1.0, 1.0), mirrored=chosen.task.channels_when_mirrored)
     assert 0 < int(crossed.sum()) < 8
     np.testing.assert_array_equal(moved.numpy(), labels.numpy())  # what lies on the left is the left one again
     for n in range(8):
@@ -211,7 +211,7 @@ def test_paired_labels_train_and_predict_mirrored_end_to_end(tmp_path):
     )
     model = isocenter.load(run.out)
     assert model.inference.flips == (0,)
-    assert model.task.mirrored == (0, 2, 1)
+    assert model.task.channels_when_mirrored == (0, 2, 1)
     assert model.predict(next((data / "images").iterdir())).data.shape == (16, 16, 16)
 
 

@@ -17,18 +17,22 @@ GRID = Geometry.of_pixels((4, 4))
 
 
 def case(number: int, *names: str) -> Case:
-    return Case(str(number), str(number), {name: Image(np.ones((1, 4, 4)), GRID).named(name) for name in names})
+    return Case(
+        str(number), str(number), {name: Image(np.ones((1, 4, 4)), GRID).with_image_name(name) for name in names}
+    )
 
 
 def test_who_lacks_what_is_counted_by_name_and_by_the_numbers_of_files():
     named = Dataset((case(1, "T1", "T2"), case(2, "T2"), case(3, "T2")))
-    assert MissingImages.of(named, ["T1", "T2"], {"1", "2"}).lacking == {"T1": 2}
-    assert MissingImages.of(named, ["T1", "T2"], {"1", "2"}).presence["image:T1"] == {
+    assert MissingImages.from_dataset(named, ["T1", "T2"], {"1", "2"}).lacking == {"T1": 2}
+    assert MissingImages.from_dataset(named, ["T1", "T2"], {"1", "2"}).presence["image:T1"] == {
         "there": 0.5
     }  # of those that train
     numbered = Dataset((case(1, "0", "1"), case(2, "0001")))
-    assert MissingImages.of(numbered, ["0", "1"], {"1"}).lacking == {"0": 1}
-    assert MissingImages.of(Dataset((case(1, "image"), case(2, "image"))), ["fat", "water"], {"1"}).lacking == {}
+    assert MissingImages.from_dataset(numbered, ["0", "1"], {"1"}).lacking == {"0": 1}
+    assert (
+        MissingImages.from_dataset(Dataset((case(1, "image"), case(2, "image"))), ["fat", "water"], {"1"}).lacking == {}
+    )
 
 
 def test_training_leaves_images_out_where_cases_lack_some_and_only_there():

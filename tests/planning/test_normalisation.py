@@ -107,7 +107,7 @@ def test_lesions_of_different_uptake_stay_apart_and_mean_the_same_in_every_pet()
     [chosen] = normalisation_rules.decide_normalisation(
         several(3, intensity={"max": 60.0}), ("0",), "PT", ["lesion"]
     ).value
-    scale = Preprocessing.of({"ndim": 3, "channels": ["0"], "normalisation": [chosen]}).normalisation[0]
+    scale = Preprocessing.from_settings({"ndim": 3, "channels": ["0"], "normalisation": [chosen]}).normalisation[0]
     everywhere = np.ones((3,), bool)
     first, second = (scale.apply(np.array([6.0, 12.0, hottest]), everywhere) for hottest in (25.0, 60.0))
     assert np.diff(first).min() > 1
@@ -172,7 +172,9 @@ def pictures(*brightest: float) -> list[CaseFacts]:
 def test_colours_of_any_number_of_bits_stay_apart(brightest):
     found = Fingerprint(tuple(pictures(brightest, 0.9 * brightest)))
     chosen = normalisation_rules.decide_normalisation(found, ("R", "G", "B"), "SM", []).value
-    scale = Preprocessing.of({"ndim": 2, "channels": ["R", "G", "B"], "normalisation": chosen}).normalisation[0]
+    scale = Preprocessing.from_settings(
+        {"ndim": 2, "channels": ["R", "G", "B"], "normalisation": chosen}
+    ).normalisation[0]
     values = scale.apply(np.array([0.0, brightest / 2, brightest]), np.ones(3, bool))
     assert np.diff(values) == pytest.approx([4.0 * 2 / 1.9] * 2, rel=1e-3)  # of the median deviation
 
@@ -204,4 +206,4 @@ def test_a_black_picture_is_of_as_many_bits_as_the_others():
 @pytest.mark.parametrize("modality", ["CT", "MR", "unknown"])
 def test_what_is_decided_is_what_preprocessing_takes(modality):
     chosen = normalisation_rules.decide_normalisation(several(2, intensity=HU), ("0",), modality, ["lesion"]).value
-    assert len(Preprocessing.of({"ndim": 3, "channels": ["0"], "normalisation": chosen}).normalisation) == 1
+    assert len(Preprocessing.from_settings({"ndim": 3, "channels": ["0"], "normalisation": chosen}).normalisation) == 1

@@ -73,7 +73,7 @@ def test_shuffles_that_are_judged_together_are_judged_as_each_alone(classes, see
     orders = np.stack([rng.permutation(len(label)) for _ in range(3)])
     scores = rng.normal(size=(3, len(label), classes)).round(1)  # with ties
     for outcome in (CalledOutcome(label), OrderedOutcome(1.0 + label, label > 0)):
-        each = [outcome.reached(*one) for one in zip(scores, orders, strict=True)]
+        each = [outcome.score_order(*one) for one in zip(scores, orders, strict=True)]
         assert_allclose(outcome.each_reached(scores, orders), each)
 
 

@@ -172,9 +172,7 @@ def test_a_mask_that_holds_too_little_is_refused_with_what_it_leaves(turned):
 
 def test_a_mask_that_the_moving_image_does_not_reach_in_the_world_is_refused(turned):
     fixed = turned[0]
-    half = replace(
-        fixed, pixels=fixed.data[:, 14:], geometry=FIXED.cropped((slice(14, 24), slice(0, 22), slice(0, 20)))
-    )
+    half = replace(fixed, pixels=fixed.data[:, 14:], geometry=FIXED.crop((slice(14, 24), slice(0, 22), slice(0, 20))))
     with pytest.raises(GeometryError, match=r"the moving one reaches 0% of the mask.*--initial centres"):
         masked(turned, np.s_[0:8], moving=half)
 

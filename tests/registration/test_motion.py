@@ -16,7 +16,7 @@ MOTIONS = [((0, 0, 0), (0, 0, 0)), ((2, -1, 3), (0.8, -0.5, 0.3)), ((-3, 2, 1), 
 
 
 def test_simulated_motion_is_found_within_a_tenth_of_a_millimetre_and_of_a_degree(tmp_path):
-    scene = blobs(GRID.padded((12, 11, 10), (12, 11, 10)))
+    scene = blobs(GRID.pad((12, 11, 10), (12, 11, 10)))
     moved = [
         spatial_transforms.carry_image(
             scene,
@@ -37,7 +37,7 @@ def test_simulated_motion_is_found_within_a_tenth_of_a_millimetre_and_of_a_degre
 
 
 def test_labels_of_one_frame_follow_the_motion_and_their_union_holds_all_of_them(tmp_path):
-    scene = blobs(GRID.padded((12, 11, 10), (12, 11, 10)))
+    scene = blobs(GRID.pad((12, 11, 10), (12, 11, 10)))
     shifts = [(0, 0, 0), (3, 0, 0)]
     there = [SpatialTransform((turn_and_shift((0, 0, 0), shift, GRID),)) for shift in shifts]
     series = Image(

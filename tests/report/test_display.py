@@ -19,7 +19,7 @@ def test_upright_axes_run_to_the_patients_left_back_and_feet(order: tuple[int, .
     affine = np.eye(4)
     affine[:3, :3] = np.eye(3)[:, order] * signs * (0.7, 1.1, 3.0)
     geometry = Geometry((3, 4, 5), affine)
-    on_screen = geometry.permuted(*display.screen_order(geometry))
+    on_screen = geometry.permute(*display.screen_order(geometry))
     assert on_screen.orientation == "LPI"
     voxels = np.arange(60).reshape(1, 3, 4, 5)
     shown = display.turn_upright(voxels, *display.screen_order(geometry))

@@ -235,14 +235,14 @@ def test_each_stage_has_the_time_between_its_end_and_that_of_the_one_before():
     stages = RunStages(CommandClock(began=90.0, now=lambda: now[0]))
     for name, at in (("reading", 95.0), ("training", 800.0), ("testing", 830.0)):
         now[0] = at
-        stages.ended(name)
+        stages.mark_end(name)
     assert stages.seconds == {"reading": 5.0, "training": 705.0, "testing": 30.0}
     assert _run_minutes.stages_in_words(stages.seconds) == "reading 5 s, training 11.8 min, testing 30 s"
 
 
 def test_a_resumed_run_tells_the_time_of_earlier_sessions_from_its_own():
     stages = RunStages(CommandClock(began=0.0, spent=60.0, now=lambda: 7.0))
-    stages.ended("reading")
+    stages.mark_end("reading")
     assert stages.seconds == {budget.EARLIER: 60.0, "reading": 7.0}
 
 

@@ -77,7 +77,7 @@ def test_the_time_left_follows_from_the_speed_that_was_seen():
     watch = TrainingWatch("training", lambda figure: "dice")
     for step in range(11, 31):  # resumed: the first ten steps were not seen
         watch(moment(step))
-    assert watch.left(moment(30)) == 20.0
+    assert watch.seconds_left(moment(30)) == 20.0
 
 
 def test_a_terminal_shows_a_table_with_the_course_of_loss_and_metric():

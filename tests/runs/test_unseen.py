@@ -73,14 +73,14 @@ def test_a_run_of_three_folds_predicts_each_test_case_once_by_its_fold(computed,
     folds = [each for each in computed.values() if len(each) == 24]  # of the others the gate looks at each
     assert len(folds) == 3
     for case in dataset_reading.open_dataset(pictures, ReadingOptions()):
-        pixels, _ = prepared.opened(next(iter(case.images.values())), case.id)
+        pixels, _ = prepared.open_image(next(iter(case.images.values())), case.id)
         batch = np.asarray(pixels, np.float32)[None].tobytes()
         assert [each[batch] for each in folds] == [1, 1, 1]
 
 
 def test_what_a_calibrated_model_says_and_the_gate_sees_of_kept_outputs_is_the_same_to_the_bit(model, cases, computed):
     unseen = UnseenPredictions()
-    predictions = unseen.predicted(model, model.task, cases)
+    predictions = unseen.predict(model, model.task, cases)
     task, _ = fitting.with_fitted_calibration(model.task, PredictedCases(predictions, cases))
     seen = [observation.features for observation, _ in unseen.observe(model, cases)]
     tuned = replace(model, task=task)
@@ -94,17 +94,17 @@ def test_what_a_calibrated_model_says_and_the_gate_sees_of_kept_outputs_is_the_s
 
 def test_what_does_not_fit_into_the_memory_for_outputs_is_computed_again(model, cases, computed):
     unseen = UnseenPredictions(KeptOutputs(limit=0))
-    first, second = (unseen.predicted(model, model.task, cases[:2]) for _ in range(2))
+    first, second = (unseen.predict(model, model.task, cases[:2]) for _ in range(2))
     assert {count for each in computed.values() for count in each.values()} == {2}
     assert [one.probabilities for one in first] == [one.probabilities for one in second]
 
 
 def test_after_it_is_closed_what_is_known_stays_and_nothing_is_added(model, cases, computed):
     unseen = UnseenPredictions()
-    unseen.predicted(model, model.task, cases[:2])
+    unseen.predict(model, model.task, cases[:2])
     unseen.outputs.close()
-    unseen.predicted(model, model.task, cases[:4])
-    unseen.predicted(model, model.task, cases[:4])
+    unseen.predict(model, model.task, cases[:4])
+    unseen.predict(model, model.task, cases[:4])
     [counts] = computed.values()
     assert sorted(counts.values()) == [1, 1, 2, 2]
 
@@ -112,9 +112,9 @@ def test_after_it_is_closed_what_is_known_stays_and_nothing_is_added(model, case
 def test_a_changed_image_of_the_same_name_is_another_image(model, cases):
     unseen, case = UnseenPredictions(), cases[0]
     name, image = next(iter(case.images.items()))
-    unseen.predicted(model, model.task, [case])
+    unseen.predict(model, model.task, [case])
     changed = replace(case, images={name: Image(np.asarray(image.data)[..., ::-1] / 2, image.geometry)})
-    [known] = unseen.predicted(model, model.task, [changed])
+    [known] = unseen.predict(model, model.task, [changed])
     assert known.probabilities == model.predict(changed).probabilities
 
 

@@ -90,11 +90,11 @@ def test_a_large_image_is_shown_with_its_labels_part_by_part_as_it_would_be_whol
     labelled = LabelledInput(prepared, numbers)
     whole, trace = labelled(image, "image")
     monkeypatch.setattr(room, "STREAMED_BYTES", 0)
-    parts, _ = labelled.opened(image, "image")
+    parts, _ = labelled.open_image(image, "image")
     assert isinstance(parts, StackedSource)
     assert parts.shape == whole.shape
     for shares in ((0, 1), (0.2, 0.7), (0.55, 1)):
-        region = tuple(slice(int(n * shares[0]), max(1, int(n * shares[1]))) for n in trace.padded)
+        region = tuple(slice(int(n * shares[0]), max(1, int(n * shares[1]))) for n in trace.padded_shape)
         part = parts[(slice(0, 2), *region)]
         assert_array_equal(part[1], whole[(1, *region)])
         assert_allclose(part[0], whole[(0, *region)], atol=1e-4)

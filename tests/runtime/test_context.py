@@ -63,7 +63,7 @@ def test_the_average_of_the_training_cases_is_the_origin():
 
 def test_a_context_is_the_same_after_its_settings():
     context = Context((AGE, SEX, SMOKER))
-    again = Context.of(context.settings)
+    again = Context.from_settings(context.settings)
     covariates = {"age": 44, "sex": "f", "smoker": "no"}
     assert again == context
     assert again.vector(covariates)[0].tolist() == context.vector(covariates)[0].tolist()
@@ -81,17 +81,19 @@ def test_a_context_is_the_same_after_its_settings():
 )
 def test_columns_that_say_nothing_of_the_training_cases_are_refused(settings):
     with pytest.raises(PlanError, match=r"network\.context"):
-        Context.of(settings)
+        Context.from_settings(settings)
 
 
 def test_which_images_a_case_has_stands_last_and_uncentred_in_the_order_of_the_channels():
-    context = Context.of({"image:T1": {"there": 1.0}, **Context((AGE,)).settings, "image:T2": {"there": 0.8}})
+    context = Context.from_settings(
+        {"image:T1": {"there": 1.0}, **Context((AGE,)).settings, "image:T2": {"there": 0.8}}
+    )
     assert context.entries == ("age", "age missing", "image:T1", "image:T2")
     assert (context.names, context.channels) == (("age",), ("T1", "T2"))
     assert context.vector({"age": 62}, ["T2"])[0].tolist() == pytest.approx([1.0, -0.1, 0.0, 1.0])
     assert context.vector({"age": 62})[0][-2:].tolist() == [1.0, 1.0]
     assert context.of_patients == Context((AGE,))
-    assert Context.of(context.settings) == context
+    assert Context.from_settings(context.settings) == context
 
 
 def test_a_column_that_is_not_there_is_missing_and_named():
@@ -153,7 +155,7 @@ def test_a_stretch_says_whether_it_was_read_and_never_leaves_the_range_of_the_re
 
 
 def test_what_is_monitored_stands_first_and_survives_its_settings():
-    context = Context.of({"age": AGE.settings, "pulse": PULSE.settings, "image:T1": {"there": 0.5}})
+    context = Context.from_settings({"age": AGE.settings, "pulse": PULSE.settings, "image:T1": {"there": 0.5}})
     assert context.names == ("pulse", "age")
     assert context.courses == (1, 4)
     assert context.columns[0] == PULSE
@@ -163,4 +165,4 @@ def test_what_is_monitored_stands_first_and_survives_its_settings():
 def test_stretches_that_differ_between_columns_are_refused():
     other = {**PULSE.settings, "stretches": 5}
     with pytest.raises(PlanError, match="not the same"):
-        Context.of({"pulse": PULSE.settings, "pressure": other})
+        Context.from_settings({"pulse": PULSE.settings, "pressure": other})

@@ -116,8 +116,8 @@ def test_a_class_of_the_whole_image_changes_its_side_with_the_mirror():
 
     batch = np.zeros((1, 1, 8, 8), np.float32)
     batch[..., :4] = 3
-    assert chosen.mirrored == (1, 0)
-    seen = MirroredNetwork(brighter_side, chosen.average, (1,), 1, {"class": chosen.mirrored})(batch)
+    assert chosen.channels_when_mirrored == (1, 0)
+    seen = MirroredNetwork(brighter_side, chosen.average, (1,), 1, {"class": chosen.channels_when_mirrored})(batch)
     assert_allclose(chosen.probabilities({"class": seen["class"][0]})["class"], np.exp([3, 0]) / (np.exp(3) + 1))
 
 
@@ -235,7 +235,7 @@ def test_what_each_of_several_networks_says_is_the_mean_of_its_own_views():
         return seen
 
     for head, chosen in heads.items():
-        how = (chosen.average, (0, 1), 1, {head: chosen.mirrored})
+        how = (chosen.average, (0, 1), 1, {head: chosen.channels_when_mirrored})
         both = AveragedNetwork((network(0), network(1)), chosen.average, each=[head])
         batch = np.repeat(random.normal(size=(2, 1, 8, 8)), 3, axis=1).astype(np.float32)
         each = [MirroredNetwork(network(number), *how)(batch)[head] for number in (0, 1)]

@@ -169,7 +169,7 @@ def test_any_part_of_a_volume_is_prepared_as_it_is_in_the_whole(geometry, data, 
     whole, trace = prepares(image, "case")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(preprocessing, "STREAMED_BYTES", 0)
-        source, same = prepares.opened(image, "case")
+        source, same = prepares.open_image(image, "case")
     assert not isinstance(source, np.ndarray)
     assert (source.shape, same.crop, same.pad, same.shape) == (whole.shape, trace.crop, trace.pad, trace.shape)
     first = [data.draw(st.integers(0, size - 1)) for size in whole.shape[1:]]

@@ -33,7 +33,7 @@ def assembled(
 ) -> Array:
     """What an identity network leaves on the source's own grid; NaN where no slab came. Every slab comes once."""
     result = np.full((len(seen), *trace.source.shape), np.nan, np.float32)
-    for region, arrays in preprocessing.restored(
+    for region, arrays in preprocessing.restore(
         slide.slide_windows(identity, seen, patch, overlap=overlap, slice_order=trace.slice_order), trace
     ):
         if region:
@@ -44,7 +44,7 @@ def assembled(
 
 def network_grid(trace: GridTrace) -> Geometry:
     """The grid that the network sees, by the geometry's own arithmetic."""
-    kept = trace.source.permuted(trace.axes, trace.flips).cropped(trace.crop)
+    kept = trace.source.permute(trace.axes, trace.flips).cropped(trace.crop)
     before, after = zip(*trace.pad, strict=True)
     return kept.reshape(trace.shape).padded(before, after)
 
@@ -73,7 +73,7 @@ def test_every_voxel_comes_back_to_its_own_place_exactly_where_the_spacing_is_ke
     preprocessing = Preprocessing(3, ("0",), AS_IT_IS, smallest=smallest)
     seen, trace = preprocessing(image, "case")
     assert all(have >= want for have, want in zip(seen.shape[1:], smallest, strict=True))
-    assert seen.shape[1:] == trace.padded
+    assert seen.shape[1:] == trace.padded_shape
     assert_allclose(assembled(preprocessing, seen, trace, patch, overlap), image.data, rtol=1e-5, atol=1e-6)
 
 
@@ -167,7 +167,7 @@ def test_labels_go_the_way_of_the_image_and_come_back(geometry, seed, smallest):
     assert taken.sum() == taken[real].sum()  # padded with background
     one_hot = np.stack([taken == value for value in range(4)]).astype(np.float32)
     result = np.zeros(geometry.shape, np.uint8)
-    for region, arrays in preprocessing.restored(
+    for region, arrays in preprocessing.restore(
         slide.slide_windows(lambda b: {"m": b}, one_hot, (4, 4, 4), slice_order=trace.slice_order), trace
     ):
         result[region] = arrays["m"].argmax(axis=0)
@@ -177,7 +177,7 @@ def test_labels_go_the_way_of_the_image_and_come_back(geometry, seed, smallest):
 def test_a_vector_head_passes_through_beside_a_dense_one():
     image = Image(np.arange(24.0).reshape(1, 2, 3, 4), Geometry((2, 3, 4), np.diag([-1, 1, 1, 1])))
     seen, trace = volumes(image, "case")
-    *_, (region, arrays) = volumes.restored(
+    *_, (region, arrays) = volumes.restore(
         slide.slide_windows(identity, seen, (2, 3, 4), slice_order=trace.slice_order), trace
     )
     assert region == ()
@@ -196,7 +196,7 @@ def test_rows_come_back_while_later_windows_have_not_run_yet():
         return {"same": batch}
 
     heights, finished = [], []
-    for region, _ in preprocessing.restored(
+    for region, _ in preprocessing.restore(
         slide.slide_windows(network, seen, (8, 8, 16), slice_order=trace.slice_order), trace
     ):
         heights.append(region[2].stop - region[2].start)
@@ -272,7 +272,7 @@ def test_an_image_that_is_absent_is_zero_and_the_others_stand_in_their_place(nam
     assert_array_equal(seen[place], single[0])
     assert not seen[1 - place].any()
     monkeypatch.setattr(preprocessing_preprocessing, "STREAMED_BYTES", 0)
-    opened, _ = may_lack.opened(image, "case 7")
+    opened, _ = may_lack.open_image(image, "case 7")
     assert not isinstance(opened, np.ndarray)
     assert_array_equal(opened[(slice(0, 2), *(slice(0, size) for size in seen.shape[1:]))], seen)
 
@@ -324,13 +324,13 @@ def test_settings_make_an_equal_preprocessing():
         crop="content",
         smallest=(8, 8, 8),
     )
-    assert Preprocessing.of(made.settings) == made
+    assert Preprocessing.from_settings(made.settings) == made
 
 
 @pytest.mark.parametrize("change", [{"spacings": [1, 1]}, {"normalisation": [{"method": "zscore", "scale": 2}]}])
 def test_settings_that_nobody_knows_are_refused(change):
     with pytest.raises(PlanError, match="impossible settings"):
-        Preprocessing.of({**volumes.settings, **change})
+        Preprocessing.from_settings({**volumes.settings, **change})
 
 
 @given(
@@ -343,7 +343,7 @@ def test_settings_that_nobody_knows_are_refused(change):
 def test_what_is_cut_or_padded_to_a_shape_keeps_its_place_in_the_world(geometry, patch, shape, aspect, border):
     preprocessing = Preprocessing(3, ("0",), AS_IT_IS, shape=shape, aspect=aspect, border=border)
     seen, trace = preprocessing(Image(world_linear(geometry), geometry), "case")
-    assert seen.shape[1:] == trace.padded == shape
+    assert seen.shape[1:] == trace.padded_shape == shape
     result = assembled(preprocessing, seen, trace, patch, 0.5)
     kept = np.zeros(geometry.shape, bool)
     kept[trace.region(tuple(slice(0, part.stop - part.start) for part in trace.crop))] = True

@@ -273,8 +273,8 @@ def test_of_a_dense_result_members_are_compared_and_nothing_else_unless_somebody
         )
     of = model(MASK)
     layers = uncertainty_methods.last_layers_of(of.basis)
-    replace(of, networks=of.networks.watched(layers)).predict(noise())
-    fitted = replace(of, parts=ModelParts(laplace=layers.fitted(1)))
+    replace(of, networks=of.networks.watch(layers)).predict(noise())
+    fitted = replace(of, parts=ModelParts(laplace=layers.fit_posteriors(1)))
     for asked, planned, method in ((None, "auto", "none"), ("auto", "auto", "laplace"), (None, "laplace", "laplace")):
         planned_so = replace(fitted, inference=replace(fitted.inference, uncertainty=planned))
         assert model_assembly.with_uncertainty(planned_so, asked).uncertainty.name == method
@@ -312,7 +312,7 @@ def posterior_after(count: int, kind: str = "classes", **how: Any) -> tuple[Any,
     layers = LastLayers({"class": layer}, {"class": kind})
     with torch.inference_mode():
         layers(NetworkFeatures({"class": outputs}, inputs, inputs, {"class": inputs}))
-    return layer, layers.fitted(count).heads["class"]
+    return layer, layers.fit_posteriors(count).heads["class"]
 
 
 def test_a_posterior_is_fitted_also_where_a_gpu_has_no_float64():
@@ -321,7 +321,7 @@ def test_a_posterior_is_fitted_also_where_a_gpu_has_no_float64():
     with torch.inference_mode():
         seen, made = on_apple(inputs), on_apple(outputs)
         layers(NetworkFeatures({"class": made}, seen, seen, {"class": seen}))
-    assert_allclose(layers.fitted(20).heads["class"].inputs, expected.inputs)
+    assert_allclose(layers.fit_posteriors(20).heads["class"].inputs, expected.inputs)
 
 
 def deviations(of: Any, inputs: Any, outputs: Any) -> np.ndarray:
@@ -337,7 +337,7 @@ def test_of_one_input_the_posterior_is_the_inverse_of_the_whole_gauss_newton_mat
     outputs = layer(inputs).detach()
     layers = LastLayers({"class": layer}, {"class": "classes"})
     layers(NetworkFeatures({"class": outputs}, inputs, inputs, {"class": inputs}))
-    of = layers.fitted(30).heads["class"]
+    of = layers.fit_posteriors(30).heads["class"]
     x = np.append(inputs[0].numpy(), 1.0).astype(float)
     p = torch.softmax(outputs[0].double(), dim=0).numpy()
     whole = 30 * np.kron(np.outer(x, x), np.diag(p) - np.outer(p, p)) + of.precision[0] * np.eye(5 * 3)
@@ -369,7 +369,7 @@ def test_a_head_whose_output_is_more_than_its_last_layer_has_no_posterior():
     layer, inputs, outputs = layer_and_cases(8)
     layers = LastLayers({"class": layer}, {"class": "classes"})
     layers(NetworkFeatures({"class": outputs * 2}, inputs, inputs, {"class": inputs}))
-    assert layers.fitted(8) is None
+    assert layers.fit_posteriors(8) is None
 
 
 @pytest.mark.parametrize("task", [CLASSES, FINDINGS, MASK], ids=["classes", "findings", "mask"])
@@ -377,8 +377,10 @@ def test_draws_of_the_last_layer_say_how_uncertain_a_result_is_and_change_nothin
     of, image = model(task), noise()
     layers = uncertainty_methods.last_layers_of(of.basis)
     for seed in range(3):
-        replace(of, networks=of.networks.watched(layers)).predict(noise(seed=seed))
-    looking = model_assembly.with_uncertainty(replace(of, parts=ModelParts(laplace=layers.fitted(3))), "laplace")
+        replace(of, networks=of.networks.watch(layers)).predict(noise(seed=seed))
+    looking = model_assembly.with_uncertainty(
+        replace(of, parts=ModelParts(laplace=layers.fit_posteriors(3))), "laplace"
+    )
     plain, stated = of.predict(image), looking.predict(image, ModelRequest(maps=task is MASK))
     assert stated.probabilities == plain.probabilities
     assert stated.confidence.epistemic > 0
@@ -405,8 +407,8 @@ def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(ta
     of, image = model(task, members, uncertainty=planned, draws=2), noise((10, 8, 8))
     if planned == "laplace":
         layers = uncertainty_methods.last_layers_of(of.basis)
-        replace(of, networks=of.networks.watched(layers)).predict(image)
-        of = replace(of, parts=ModelParts(laplace=layers.fitted(5)))
+        replace(of, networks=of.networks.watch(layers)).predict(image)
+        of = replace(of, parts=ModelParts(laplace=layers.fit_posteriors(5)))
     record = package_writing.write_package(model_assembly.with_uncertainty(of), PackageEvidence(), "test", tmp_path)
     assert record["exported"], record.get("because")
     torch_own, onnx = (model_files.load(tmp_path, "cpu", backend=backend) for backend in ("torch", "onnx"))

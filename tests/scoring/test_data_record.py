@@ -61,8 +61,8 @@ def test_cases_that_trained_are_found_by_image_under_any_name_and_test_cases_are
             case(tmp_path, "kept2", "second"),
         )
     )
-    assert record.trained(theirs, parts) == {"renamed", "relabelled"}
-    assert record.trained(theirs, {"seen": {"test", "train"}, "kept": {"val", "test"}}) == {
+    assert record.trained_cases(theirs, parts) == {"renamed", "relabelled"}
+    assert record.trained_cases(theirs, {"seen": {"test", "train"}, "kept": {"val", "test"}}) == {
         "renamed",
         "relabelled",
         "kept2",
@@ -72,15 +72,15 @@ def test_cases_that_trained_are_found_by_image_under_any_name_and_test_cases_are
 def test_cases_of_one_file_are_told_apart_by_their_place_in_it(tmp_path):
     rows = [replace(case(tmp_path, "file", "all of them", key=str(n)), id=str(n)) for n in range(4)]
     data_record.write_data_record(tmp_path, Dataset(tuple(rows[:2])), {})
-    assert data_record.read_data_record(tmp_path).trained(Dataset(tuple(rows)), {"0": {"train"}, "1": {"test"}}) == {
-        "0"
-    }
+    assert data_record.read_data_record(tmp_path).trained_cases(
+        Dataset(tuple(rows)), {"0": {"train"}, "1": {"test"}}
+    ) == {"0"}
 
 
 def test_an_image_in_another_class_folder_is_the_image_that_trained(tmp_path):
     data_record.write_data_record(tmp_path, Dataset((case(tmp_path, "seen", "pixels", key="bright"),)), {})
     moved = case(tmp_path, "moved", "pixels", key="dark")
-    assert data_record.read_data_record(tmp_path).trained(Dataset((moved,)), {"seen": {"train"}}) == {"moved"}
+    assert data_record.read_data_record(tmp_path).trained_cases(Dataset((moved,)), {"seen": {"train"}}) == {"moved"}
 
 
 def test_each_set_of_cases_has_its_own_count_whatever_their_order_and_names(tmp_path):
@@ -123,8 +123,8 @@ def test_an_image_that_was_saved_anew_is_known_by_its_voxels(tmp_path):
         tmp_path, Dataset((seen,)), {"seen": image_descriptors.voxel_digest(seen.images["image"])}
     )
     record = data_record.read_data_record(tmp_path)
-    assert record.trained(Dataset((again, other)), {"seen": {"train"}}) == {"again"}
-    assert record.trained(Dataset((again, other)), {"seen": {"test"}}) == set()
+    assert record.trained_cases(Dataset((again, other)), {"seen": {"train"}}) == {"again"}
+    assert record.trained_cases(Dataset((again, other)), {"seen": {"test"}}) == set()
 
 
 def test_a_volume_of_a_pair_is_known_in_another_pair_whichever_it_is_laid_on(tmp_path):
@@ -135,7 +135,7 @@ def test_a_volume_of_a_pair_is_known_in_another_pair_whichever_it_is_laid_on(tmp
     record = data_record.read_data_record(tmp_path)
     seen = {"ab": {"train"}, "ac": {"test"}, "ba": {"val"}}
     others = Dataset(tuple(pair(tmp_path, *one) for one in ("de", "db", "ae", "dc")))
-    assert record.trained(others, seen) == {"db", "ae"}
+    assert record.trained_cases(others, seen) == {"db", "ae"}
 
 
 def pair(folder: Path, fixed: str, moving: str) -> Case:

@@ -20,7 +20,7 @@ GRID = Geometry((24, 22, 20), np.array([[1.0, 0, 0, -12], [0, 1, 0, -11], [0, 0,
 
 @pytest.mark.whole
 def test_series_of_two_frames_of_reference_are_registered_where_the_model_says_so(tmp_path):
-    scene = blobs(GRID.padded((12, 11, 10), (12, 11, 10)))
+    scene = blobs(GRID.pad((12, 11, 10), (12, 11, 10)))
     moves = {
         "first": SpatialTransform((), GRID),
         "second": SpatialTransform((turn_and_shift((5, 0, 0), (2, 1, 0), GRID),)),

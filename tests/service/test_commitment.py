@@ -146,7 +146,7 @@ def test_a_node_that_asks_another_one_is_told_on_its_association(node):
     report = dicom_asking.request_commitment(
         "PACS", DicomPeer("node", "ISOCENTER", "127.0.0.1", node[0]), ASKED, wait_s=60
     )
-    assert (report.committed, report.failed) == (("1.2.3.4",), ("1.2.3.5",))
+    assert (report.note_commitment, report.note_failure) == (("1.2.3.4",), ("1.2.3.5",))
 
 
 def test_a_request_whose_receiver_is_gone_is_answered_on_an_association_of_ours(tmp_path):

@@ -282,10 +282,10 @@ def test_a_site_unlike_what_calibrated_its_model_is_said_once_and_is_no_change(r
 
 def gate_of(trained):
     """A gate that knows nothing but the features of its training cases, half of which calibrated it."""
-    few = Ranges.of(np.ones((2, 1)))
-    none, pair = Reference.of(np.eye(2)), Correlated.of(np.eye(2))
+    few = Ranges.from_rows(np.ones((2, 1)))
+    none, pair = Reference.from_rows(np.eye(2)), Correlated.from_rows(np.eye(2))
     look = TrainingLook(np.zeros((1, 3)), none, few, none, pair, few)
-    own = {"features": Reference.of(trained), "calibrated": trained.astype(np.float32), "trained": len(trained)}
+    own = {"features": Reference.from_rows(trained), "calibrated": trained.astype(np.float32), "trained": len(trained)}
     return Guard(0.01, True, {}, {}, look, **own)
 
 

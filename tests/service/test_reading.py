@@ -221,8 +221,8 @@ def test_what_was_not_looked_at_longest_is_given_up_first_and_what_does_not_fit_
 
     volumes = VolumeCache(4500)  # two of them
     for name in ("a", "b", "a", "c", "a", "b"):
-        volumes.of(name, reading(name))
+        volumes.load(name, reading(name))
     assert asked == ["a", "b", "c", "b"]
-    [small] = VolumeCache(100).of("a", reading("a"))
+    [small] = VolumeCache(100).load("a", reading("a"))
     assert small.slice("axial", 3).pixels.shape == (10, 10)
     volumes.close()

@@ -378,7 +378,7 @@ def test_an_answer_that_a_peer_would_not_take_is_sent_again_when_its_job_is_done
     add(queue)
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED, answers=[SEG], send=["pacs"]))
     outbox = Outbox(database)
-    outbox.refused(outbox.claim("pacs")[0], "it takes no SEG")
+    outbox.note_refusal(outbox.claim("pacs")[0], "it takes no SEG")
     assert queue.retry(rows(database, tables.jobs)[0].job)
     assert outbox.claim("pacs") == []  # before the job is done again
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED, answers=[SEG], send=["pacs"]))
@@ -396,14 +396,14 @@ def test_answers_wait_for_each_peer_until_it_has_them(queue, database, monkeypat
     outbox.sent(to_pacs)
     assert [row.state for row in rows(database, tables.jobs)] == ["sending"]
     [to_archive] = outbox.claim("archive")
-    outbox.failed(to_archive, "it does not answer")
+    outbox.note_failure(to_archive, "it does not answer")
     assert outbox.claim("archive") == []  # for a while
     with database.write() as connection:
         connection.execute(update(tables.deliveries).values(next_at=0.0))
     [again] = outbox.claim("archive")
     assert again.attempts == 2
     outbox.sent(again)
-    outbox.committed(["2.25.7"], "pacs")
+    outbox.note_commitment(["2.25.7"], "pacs")
     assert [row.state for row in rows(database, tables.jobs)] == ["done"]
     assert {row.peer: row.state for row in rows(database, tables.deliveries)} == {
         "pacs": "committed",
@@ -433,7 +433,7 @@ def test_a_peer_that_is_away_is_tried_after_growing_pauses_of_five_minutes_at_mo
     queue.finish(queue.claim("w"), JobOutcome(ANSWERED, answers=[SEG], send=["pacs"]))
     outbox, pauses = Outbox(database), []
     for _ in range(11):
-        outbox.failed(outbox.claim("pacs")[0], "it does not answer")
+        outbox.note_failure(outbox.claim("pacs")[0], "it does not answer")
         with database.write() as connection:
             pauses.append(connection.execute(select(tables.deliveries.c.next_at - DatabaseClock())).scalar_one())
             connection.execute(update(tables.deliveries).values(next_at=0.0))
@@ -446,6 +446,6 @@ def test_a_peer_that_is_away_for_three_days_is_given_up(queue, database):
     outbox = Outbox(database)
     with database.write() as connection:
         connection.execute(update(tables.deliveries).values(created_at=DatabaseClock() - 73 * 3600))
-    outbox.failed(outbox.claim("pacs")[0], "it does not answer")
+    outbox.note_failure(outbox.claim("pacs")[0], "it does not answer")
     assert [(row.state, row.reason) for row in rows(database, tables.deliveries)] == [("aside", "it does not answer")]
     assert [row.state for row in rows(database, tables.jobs)] == ["done"]

@@ -134,7 +134,7 @@ def test_a_note_names_the_report_that_the_peer_has_and_is_written_as_it_was_afte
     evidence = pydicom.dcmread(made).CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     named = {str(one.ReferencedSOPClassUID) for series in evidence for one in series.ReferencedSOPSequence}
     assert named == {SEG, IN_PLACE}
-    rejecter._written(made, {old / name: uid for name, uid in due.objects.items()}, due)
+    rejecter._write_note(made, {old / name: uid for name, uid in due.objects.items()}, due)
     assert made.read_bytes() == before
 
 

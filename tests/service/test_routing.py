@@ -172,7 +172,7 @@ def test_a_condition_that_fails_is_stated_in_words(when, expected):
 
 def test_a_localizer_that_nobody_asked_for_is_refused_in_words():
     [row] = routing_rules.study_routing([rule()], MODEL, [series(is_localizer=True)]).rows
-    failing = [one.stated for one in row.conditions if not one.holds]
+    failing = [one.in_words for one in row.conditions if not one.holds]
     assert failing == ["kind of series: the rule asks for no localizer, and it is a localizer"]
 
 

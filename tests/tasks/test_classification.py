@@ -314,7 +314,7 @@ def test_figures_of_the_summary_are_those_of_scikit_learn():
 def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
     predictions, cases = answers(np.linspace(0.1, 0.9, 12), [0, 1] * 6)
     rows = TWO.summary(TWO.score(predictions, cases), seed=0)
-    assert {row.metric for row in rows if TWO.metrics.of(row.metric).may_judge} == {*TWO.primaries}
+    assert {row.metric for row in rows if TWO.metrics.metric_named(row.metric).may_judge} == {*TWO.primaries}
 
 
 def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():
@@ -407,7 +407,9 @@ def test_rows_state_how_far_probabilities_were_right_before_and_after_calibratio
     for side in ("", "_uncalibrated"):
         off, apart, base = (rows[f"brier_{part}{side}"].value for part in ("reliability", "resolution", "uncertainty"))
         assert off - apart + base == pytest.approx(rows[f"brier{side}"].value, abs=0.01)
-    assert all(TWO.metrics.of(metric).is_of_belief for metric in rows if metric.startswith(("mce", "ace", "brier")))
+    assert all(
+        TWO.metrics.metric_named(metric).is_of_belief for metric in rows if metric.startswith(("mce", "ace", "brier"))
+    )
 
 
 @pytest.mark.whole

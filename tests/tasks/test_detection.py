@@ -174,7 +174,7 @@ def test_what_a_perfect_network_says_is_decoded_to_the_boxes_it_was_made_of(axes
     sure = decoded.at(decoded.scores > 0.5)
     assert sorted(sure.names) == ["cell", "clump"]
     for name in task.classes:
-        assert_allclose(sure.of(name).corners, drawn.of(name).corners, atol=1e-3)
+        assert_allclose(sure.of_class(name).corners, drawn.of_class(name).corners, atol=1e-3)
 
 
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 19), max_size=5), st.booleans())
@@ -198,7 +198,7 @@ def test_no_two_boxes_of_a_class_overlap_more_than_they_may_and_all_lie_in_the_i
     decoded = TASK.decode(whole(array), Geometry.of_pixels((20, 16))).boxes
     assert ((decoded.low >= 0) & (decoded.high <= [20, 16])).all()
     for name in TASK.classes:
-        own = decoded.of(name).corners
+        own = decoded.of_class(name).corners
         overlap = box_matching.box_iou(own, own)
         assert (overlap[~np.eye(len(own), dtype=bool)] < TASK.suppression).all()
 
@@ -249,7 +249,7 @@ def test_the_summary_of_boxes_that_are_all_right_is_perfect_and_the_row_over_all
     perfect = {"ap", "ap50", "ap10", "sensitivity", "ppv", "f1"}
     assert {row.estimate.value for row in rows if row.metric in perfect} == {1.0}
     others = {row.metric for row in rows} - TASK.primaries
-    assert all(TASK.metrics.of(metric).is_of_belief for metric in others)
+    assert all(TASK.metrics.metric_named(metric).is_of_belief for metric in others)
     assert {row.label for row in rows} == {"all", "cell", "clump"}
     assert all(row.estimate.n == 12 for row in rows)
 
@@ -415,7 +415,7 @@ def test_the_metric_that_selects_is_called_by_the_overlaps_at_which_it_is_measur
     outputs = {"boxes": torch.from_numpy(ideal(TASK, shifted, (24, 32)))[None]}
     found = TASK.quality(outputs, torch.tensor([[[0.0, 2, 3, 9, 9]]]))
     assert TASK.selection(found) == pytest.approx(1.0)
-    words = TASK.metrics.of(TASK.selects_by).words
+    words = TASK.metrics.metric_named(TASK.selects_by).words
     assert words == "Mean AP at IoU 0.1 and 0.5"
     assert [f"{overlap:g}" in words for overlap in SELECTION_OVERLAPS] == [True, True]
 
@@ -479,5 +479,5 @@ def test_volumes_are_searched_by_what_found_more_of_objects_of_that_size(side, n
 
 def test_sides_in_the_names_of_classes_change_places_and_lengths_stay():
     task = Detection(("left lung", "right lung"), 2, 8.0)
-    assert task.mirrored == (1, 0, 2, 3, 4, 5)
-    assert Detection(("left lung",), 2, 8.0).mirrored is None
+    assert task.channels_when_mirrored == (1, 0, 2, 3, 4, 5)
+    assert Detection(("left lung",), 2, 8.0).channels_when_mirrored is None

@@ -205,7 +205,7 @@ def test_the_row_over_all_findings_comes_first_and_every_metric_is_one_that_a_pl
     predictions, cases, *_ = drawn()
     rows = summarised(predictions, cases)
     assert (rows[0].metric, rows[0].label) == ("auroc", "all")
-    assert {row.metric for row in rows if TASK.metrics.of(row.metric).may_judge} == TASK.primaries
+    assert {row.metric for row in rows if TASK.metrics.metric_named(row.metric).may_judge} == TASK.primaries
 
 
 def test_a_finding_that_no_case_has_is_left_out_of_the_mean_which_says_so():
@@ -311,8 +311,8 @@ def test_cases_cannot_be_drawn_finding_by_finding():
 
 
 def test_findings_with_a_side_change_places_in_a_mirror():
-    assert Findings(("left effusion", "nodule", "right effusion")).mirrored == (2, 1, 0)
-    assert Findings(("left effusion", "nodule")).mirrored is None
+    assert Findings(("left effusion", "nodule", "right effusion")).channels_when_mirrored == (2, 1, 0)
+    assert Findings(("left effusion", "nodule")).channels_when_mirrored is None
 
 
 def planned(*references: dict[str, bool], declared: tuple[str, ...] = ()):

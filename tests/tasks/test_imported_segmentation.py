@@ -72,7 +72,7 @@ def test_several_networks_mean_their_outputs_or_their_probabilities():
 
 
 def test_no_output_changes_sides_in_a_mirror_for_its_maker_chose_the_axes():
-    assert task().mirrored == (0, 1, 2)
+    assert task().channels_when_mirrored == (0, 1, 2)
 
 
 def test_it_is_made_again_from_its_settings():

@@ -270,7 +270,7 @@ def test_heights_are_smoothed_by_the_sides_of_the_image_itself_whichever_way_its
     outputs = np.stack([20 * inside - 10, height + ripples]).astype(np.float32)
     task, upright = InstanceSegmentation(steps, 6.0), Geometry(shape, np.diag([*steps, 1.0]))
     for axes in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-        grid, turned = upright.permuted(axes, (False,) * 3), np.transpose(truth, axes)
+        grid, turned = upright.permute(axes, (False,) * 3), np.transpose(truth, axes)
         moved = np.ascontiguousarray(outputs.transpose(0, *[axis + 1 for axis in axes]))
         made = task.decode([(tuple(slice(0, n) for n in grid.shape), {HEAD: moved})], grid)
         score = instances.instance_overlap(made.data, turned)
@@ -338,7 +338,7 @@ def test_scores_have_a_row_a_case_and_a_summary_with_the_unit_of_counts():
     assert table["objects_predicted"].tolist() == [4, 3]
     assert table["count_difference"].tolist() == [0, -1]
     rows = {row.metric: row.estimate for row in TASK.summary(table, seed=0)}
-    assert all(TASK.metrics.of(metric).is_of_belief for metric in set(rows) - TASK.primaries)
+    assert all(TASK.metrics.metric_named(metric).is_of_belief for metric in set(rows) - TASK.primaries)
     assert TASK.primaries - {MISSED, FALSE, "hota", "identity_switches"} <= set(rows)
     assert next(iter(rows)) == "ap50"
     assert rows["count_error"].value == 0.5

@@ -279,7 +279,7 @@ def test_mirrored_views_change_the_sides_of_the_head_that_names_them():
             **{f"segmentation.{key}": value for key, value in LESION.items()},
         }
     )
-    assert task.mirrored == (0, 1, 3, 2)
+    assert task.channels_when_mirrored == (0, 1, 3, 2)
     assert properties.mirrored_channels(task) == {"segmentation_mask": (0, 1), "classification_class": (1, 0)}
     assert properties.mirrored_channels(task.parts["segmentation"]) == {"mask": (0, 1)}
 
@@ -389,8 +389,8 @@ def test_saliency_explains_all_answers_read_by_each():
 def test_a_target_of_several_parts_is_stored_by_part():
     kind = target_kinds.target_kind(SeveralHeads({"segmentation": Dense(2)}))
     target = Target(SeveralHeads({"segmentation": Dense(2)}), {"segmentation": LEFT.data[0]})
-    assert kind.stored(target.data)["segmentation"][0]  # large: read in chunks
-    assert kind.opened({"segmentation": LEFT.data[0]}).keys() == {"segmentation"}
+    assert kind.to_arrays(target.data)["segmentation"][0]  # large: read in chunks
+    assert kind.from_arrays({"segmentation": LEFT.data[0]}).keys() == {"segmentation"}
 
 
 TIMES = {"model": "cox", "horizons": [5.0], "scale": 6.0, "edges": [5.0, 20.0], "followed": 20.0}

@@ -51,7 +51,7 @@ def test_covering_boxes_of_a_part_are_listed_where_somebody_asks():
     covering = properties.added_results(task).complete(usual, None)
     assert [row["score"] for row in properties.output_rows(task.outputs(usual))] == [0.9]
     assert [row["score"] for row in properties.output_rows(task.outputs(covering))] == [0.9, 0.2]
-    assert (len(covering.called), len(usual.called)) == (2, 1)
+    assert (len(covering.called_boxes), len(usual.called_boxes)) == (2, 1)
 
 
 def test_a_part_that_finds_boxes_calls_no_more_of_them_in_the_whole():
@@ -63,7 +63,7 @@ def test_a_part_that_finds_boxes_calls_no_more_of_them_in_the_whole():
     vectors = {"classification_class": outputs.pop("classification_class")}
     made = task.decode([(WHOLE, outputs), ((), vectors)], SPACE)
     assert len(made.boxes) == 2 and made.threshold == 0.3
-    assert len(made.called) == len(made.parts["detection"].called) == 1
+    assert len(made.called_boxes) == len(made.parts["detection"].called) == 1
 
 
 def test_covering_objects_of_a_part_are_a_map_that_no_mask_of_another_part_replaces():
@@ -85,7 +85,7 @@ def test_covering_objects_of_a_part_are_a_map_that_no_mask_of_another_part_repla
     mask = Map(np.ones(SPACE.shape, np.uint8))
     both = properties.added_results(task).complete(replace(made, maps={"covering": mask}), None).maps
     assert both["covering"] is mask and both["instances_covering"].data.max() == 2
-    assert made.decided.parts["instances"].untuned is None
+    assert made.without_tuning_arrays.parts["instances"].untuned is None
     assert task.bytes_per_voxel == task.parts["instances"].bytes_per_voxel
 
 

@@ -166,7 +166,7 @@ def test_grades_are_selected_and_judged_by_the_quadratic_kappa_that_the_summary_
     assert rows["auroc", "all"].value == pytest.approx(metrics.roc_auc_score(truth, chances, multi_class="ovr"))
     assert "by the least expected squared distance" in rows["accuracy", "all"].method
     stated = {row.metric for row in task.summary(table, seed=0)}
-    assert {metric for metric in stated if task.metrics.of(metric).may_judge} == task.primaries
+    assert {metric for metric in stated if task.metrics.metric_named(metric).may_judge} == task.primaries
     assert task.selects_by == task.under("natural")["evaluation.primary"].value == "quadratic_kappa"
 
 
@@ -184,7 +184,7 @@ def test_stated_costs_decide_what_is_called_and_what_mistakes_cost():
     assert "by the least expected cost" in rows["accuracy", "all"].method
     assert "quadratic_kappa" not in {row.metric for row in task.summary(table, seed=0)}
     stated = {row.metric for row in task.summary(table, seed=0)}
-    assert {metric for metric in stated if task.metrics.of(metric).may_judge} == task.primaries
+    assert {metric for metric in stated if task.metrics.metric_named(metric).may_judge} == task.primaries
 
 
 def test_several_networks_are_averaged_in_their_outputs_and_corrected_once():
@@ -197,10 +197,10 @@ def test_several_networks_are_averaged_in_their_outputs_and_corrected_once():
 
 
 def test_no_output_between_grades_changes_places_in_a_mirror_and_sided_grades_are_not_mirrored():
-    assert graded("corn").mirrored == (0, 1, 2, 3)
-    assert graded("softmax").mirrored == (0, 1, 2, 3, 4)
+    assert graded("corn").channels_when_mirrored == (0, 1, 2, 3)
+    assert graded("softmax").channels_when_mirrored == (0, 1, 2, 3, 4)
     sided = Classification(("left", "right"), order="cumulative")
-    assert sided.mirrored is None
+    assert sided.channels_when_mirrored is None
 
 
 @pytest.mark.parametrize(

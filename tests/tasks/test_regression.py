@@ -160,11 +160,11 @@ def test_a_side_becomes_its_counterpart_in_a_mirror_and_a_value_without_a_side_s
     names = ("kidney left", "volume", "kidney right")
     numbers = dict.fromkeys(names, 1.0)
     task = Regression(names, dict.fromkeys(names, ""), numbers, numbers)
-    assert task.mirrored == (2, 1, 0)
-    assert replace(task, noise="gaussian").mirrored == (2, 1, 0, 5, 4, 3)
-    assert TASK.mirrored == (0, 1)
+    assert task.channels_when_mirrored == (2, 1, 0)
+    assert replace(task, noise="gaussian").channels_when_mirrored == (2, 1, 0, 5, 4, 3)
+    assert TASK.channels_when_mirrored == (0, 1)
     single = Regression(names[:1], {"kidney left": ""}, {"kidney left": 1.0}, {"kidney left": 1.0})
-    assert single.mirrored is None
+    assert single.channels_when_mirrored is None
 
 
 def test_several_networks_are_their_mean():
@@ -278,5 +278,5 @@ def test_a_mirrored_image_exchanges_the_quantiles_of_sides_too():
     sides = Regression(
         ("left size", "right size"), {}, {"left size": 1.0, "right size": 1.0}, {"left size": 1.0, "right size": 1.0}
     )
-    assert replace(sides, noise="quantiles").mirrored == (1, 0, 3, 2, 5, 4)
-    assert replace(sides, noise="gaussian").mirrored == (1, 0, 3, 2)
+    assert replace(sides, noise="quantiles").channels_when_mirrored == (1, 0, 3, 2, 5, 4)
+    assert replace(sides, noise="gaussian").channels_when_mirrored == (1, 0, 3, 2)

@@ -208,7 +208,7 @@ def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm(
         assert [units[name] for name in names] == (
             ["pixels", "pixels", "", "pixels"] if size is None else ["mm", "mm", "", "mm²"]
         )
-        assert TASK.metrics.of(names[3]).words == "Area error"
+        assert TASK.metrics.metric_named(names[3]).words == "Area error"
         assert table.iloc[0][names[3]] == pytest.approx(6 if size is None else 6 * 0.25)
         assert table.iloc[0][names[0]] == pytest.approx(2 if size is None else 1.0)
 
@@ -224,7 +224,7 @@ def test_volumes_of_unknown_size_are_scored_in_voxels():
     assert set(names) <= TASK.primaries
     assert [rows[name].unit for name in names] == ["voxels", "voxels", "voxels", "", "voxels"]
     assert "voxels" in rows["nsd_voxels"].method
-    assert TASK.metrics.of("nsd_voxels").words == "NSD, tolerance in voxels"
+    assert TASK.metrics.metric_named("nsd_voxels").words == "NSD, tolerance in voxels"
     assert distance.surface_distance(mask[..., 3], predicted[..., 3]).unit == "pixels"
     assert distance.surface_distance(mask, predicted).unit == "voxels"
 

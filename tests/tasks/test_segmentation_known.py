@@ -65,7 +65,7 @@ def targets_of(seed: int, codes: list[int], *shape: int) -> torch.Tensor:
 def test_a_voxel_of_such_a_case_says_what_is_known_in_it():
     codes = KIDNEYS.truth.codes
     assert codes.rows.tolist() == [0, 1, 2, 0, 1, 0, 2]
-    assert KIDNEYS.truth.known.tolist() == [[True, True]] * 3 + [[True, False]] * 2 + [[False, True]] * 2
+    assert KIDNEYS.truth.known_by_code.tolist() == [[True, True]] * 3 + [[True, False]] * 2 + [[False, True]] * 2
     assert codes.unknown == 7
     assert set(np.unique(KIDNEYS.target(case(mask(0, 1, 0), *LEFT)).data)) == {BACKGROUND, LEFT_THERE}
     assert set(np.unique(KIDNEYS.target(case(mask(0, 1, 2))).data)) == {0, 1, 2}
@@ -84,11 +84,11 @@ def test_more_combinations_than_codes_are_refused():
     with pytest.raises(PlanError, match="3 combinations of known structures need 398 codes"):
         replace(
             Segmentation(labels), partial=tuple(tuple(f"rib {n}" for n in range(1, last)) for last in (98, 99, 100))
-        ).checked()
+        ).check_and_fill()
 
 
 def test_voxels_of_a_structure_that_is_unknown_there_are_refused_with_case_and_structure():
-    for reading in (KIDNEYS.target, KIDNEYS.truth.of, WHOLE.truth.of):
+    for reading in (KIDNEYS.target, KIDNEYS.truth.drawn_map, WHOLE.truth.of):
         with pytest.raises(DatasetError, match="a: the mask holds voxels of right kidney, which is unknown"):
             reading(case(mask(0, 1, 2), *LEFT))
     with pytest.raises(DatasetError, match="holds voxels of whole, core, which is unknown"):
@@ -101,7 +101,7 @@ def test_a_case_that_knows_what_none_did_at_planning_is_refused():
 
 
 def test_where_left_and_right_change_sides_what_is_known_changes_too():
-    assert KIDNEYS.mirrored == (0, 2, 1)
+    assert KIDNEYS.channels_when_mirrored == (0, 2, 1)
     assert KIDNEYS.target_sides == (0, 2, 1, 5, 6, 3, 4)
     kind = target_kinds.target_kind(KIDNEYS.heads["mask"])
     flipping = Augmentation(flips=(0,), left_right=0, probability=0.0)
@@ -109,7 +109,7 @@ def test_where_left_and_right_change_sides_what_is_known_changes_too():
     drawn = DrawnMovement([random_draws.sample_generator(0, 0, n) for n in range(4)], (1.0, 1.0), KIDNEYS.target_sides)
     _, turned = target_kinds.move_batch(kind, flipping, torch.zeros(4, 1, 8, 8), targets, drawn)
     assert set(turned.unique().tolist()) == {LEFT_THERE, 6}
-    assert WHOLE.target_sides == WHOLE.mirrored
+    assert WHOLE.target_sides == WHOLE.channels_when_mirrored
 
 
 # The loss
@@ -185,7 +185,7 @@ def test_the_overlap_of_a_structure_is_that_of_the_cases_that_know_it():
 def test_a_region_that_is_unknown_is_left_out():
     codes = TUMOUR.truth.codes
     # The labels are core (1) and the rest of the whole (2): what knows the whole only has no core.
-    assert (codes.rows.tolist(), TUMOUR.truth.known.tolist()[3:]) == (
+    assert (codes.rows.tolist(), TUMOUR.truth.known_by_code.tolist()[3:]) == (
         [0, 1, 2, 0, 2, 0, 1],
         [[True, False]] * 2 + [[False, True]] * 2,
     )
@@ -208,7 +208,7 @@ def test_a_loss_that_cannot_leave_out_the_unknown_is_refused_and_replaced():
 
 def test_settings_come_back_and_unknown_names_are_refused():
     given = {"name": "segmentation", **json.loads(json.dumps(task_settings.settings_of(TUMOUR)))}
-    assert task_catalogue.build_task(given) == TUMOUR.checked()
+    assert task_catalogue.build_task(given) == TUMOUR.check_and_fill()
     with pytest.raises(PlanError, match="no structure 'spleen'"):
         task_catalogue.build_task(given | {"partial": [["spleen"]]})
     with pytest.raises(PlanError, match="not lists of names"):

@@ -157,7 +157,7 @@ def test_no_patch_is_centred_on_the_ignored_and_no_label_grows_into_it():
     assert {n: len(np.unique(where[:, 0])) for n, where in positions.items()} == {1: 1, 2: 0}
     finer = Preprocessing(3, ("0",), (Normalisation("zscore"),), spacing=(0.5, 0.5, 1.0), smallest=(14, 12, 8))
     _, trace = finer(of.images["image"].with_pixels(np.arange(144.0).reshape(1, *GRID.shape)), "a")
-    seen = kind.prepared(target, finer, trace)
+    seen = kind.prepare(target, finer, trace)
     assert seen.shape == (14, 12, 8)
     assert [set(np.unique(row)) for row in seen] == [{3}] + [{0}] * 2 + [{1}] * 2 + [{3}] * 9
 
@@ -290,14 +290,14 @@ def test_the_undivided_come_first_and_every_division_has_one_code():
     assert_allclose(codes.shares[:2], [[1, 0], [0, 1]])
     assert sorted(codes.shares[:, 1]) == pytest.approx([0, 1 / 3, 1 / 2, 2 / 3, 1])
     drawn = [np.array(one, np.uint8) for one in ([0, 1, 1, 2, 2], [0, 1, 0, 1, 2], [0, 1, 0, 0, 2])]  # 2: says nothing
-    coded = codes.of(drawn)
+    coded = codes.encode(drawn)
     assert coded[-1] == codes.unknown
     assert codes.shares[coded[:-1], 1] == pytest.approx([0, 1, 1 / 3, 1 / 2])
 
 
 def test_two_readers_of_many_labels_are_coded_without_a_table_of_all_votes():
     codes = Codes(21, 2)
-    coded = codes.of([np.array([0, 21, 3, 22], np.uint8), np.array([0, 21, 5, 22], np.uint8)])
+    coded = codes.encode([np.array([0, 21, 3, 22], np.uint8), np.array([0, 21, 5, 22], np.uint8)])
     assert codes.shares[coded[2], [3, 5]].tolist() == [0.5, 0.5]
     assert (coded[0], coded[1], coded[3]) == (0, 21, codes.unknown)
 

@@ -77,10 +77,10 @@ def test_mirroring_twice_changes_nothing(organs, data):
 
 def test_the_background_of_a_segmentation_stays_and_its_sides_change_places():
     labels = [Label(5, "liver"), Label(2, "kidney left"), Label(9, "kidney right")]
-    assert Segmentation(tuple(labels)).mirrored == (0, 1, 3, 2)
-    assert Segmentation((labels[1],)).mirrored is None
+    assert Segmentation(tuple(labels)).channels_when_mirrored == (0, 1, 3, 2)
+    assert Segmentation((labels[1],)).channels_when_mirrored is None
 
 
 def test_a_classification_by_side_is_swapped_in_the_mirror():
-    assert Classification(("left", "right")).mirrored == (1, 0)
-    assert Classification(("benign", "malignant")).mirrored == (0, 1)
+    assert Classification(("left", "right")).channels_when_mirrored == (1, 0)
+    assert Classification(("benign", "malignant")).channels_when_mirrored == (0, 1)

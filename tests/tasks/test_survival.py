@@ -290,7 +290,9 @@ def distances(random: np.random.Generator) -> list[float]:
         task, _ = fitting.with_fitted_calibration(
             replace(COX, event_free=free), PredictedCases(each, cases[: len(each)])
         )
-        curves = [np.exp(-hazard_models.proportional_hazard(np.array([2 * one]), when, task._known)) for one in truth]
+        curves = [
+            np.exp(-hazard_models.proportional_hazard(np.array([2 * one]), when, task._constants)) for one in truth
+        ]
         apart.append(float(((curves - survival) ** 2).mean()))
     return apart
 

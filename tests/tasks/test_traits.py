@@ -37,12 +37,12 @@ def test_each_kind_has_one_figure_that_tells_how_far_its_results_hold(name: str)
 @pytest.mark.parametrize("name", ["classification", "findings", "detection", "instances"])
 def test_the_change_by_calibration_has_one_name_in_each_kind_that_states_it(name: str) -> None:
     assert (
-        task_catalogue.task_class(name).metrics.of(LOG_LOSS_CHANGE.name).words
+        task_catalogue.task_class(name).metrics.metric_named(LOG_LOSS_CHANGE.name).words
         == "Change of the log loss by calibration"
     )
 
 
 def test_kinds_that_share_a_network_bring_their_sentences_and_names_along() -> None:
     both = task_catalogue.task_class("segmentation+classification")
-    assert (both.metrics.of("hd95").words, both.metrics.of("auroc").words) == ("HD95", "AUROC")
+    assert (both.metrics.metric_named("hd95").words, both.metrics.of("auroc").words) == ("HD95", "AUROC")
     assert {"weighting", "segmentation.tolerance", "classification.order"} <= set(task_settings.setting_sentences(both))

@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 CLASSES = {"classes": ["benign", "malignant"], "smoothing": 0.0}
 SIZES = {"targets": ["size"], "mean": {"size": 10.0}, "deviation": {"size": 2.0}, "units": {"size": "mm"}}
-AGE = Context.of({"age": {"median": 0.0, "mean": 0.0, "deviation": 1.0, "missing": 0.0}})
+AGE = Context.from_settings({"age": {"median": 0.0, "mean": 0.0, "deviation": 1.0, "missing": 0.0}})
 
 
 def people(count: int = 60) -> list[Case]:

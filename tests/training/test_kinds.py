@@ -37,16 +37,16 @@ def prepared(count: int, seed: int = 0, shape: tuple[int, ...] = (12, 12)) -> Pr
 
 def test_a_patch_takes_the_boxes_whose_centre_it_holds_and_counts_from_its_corner():
     boxes = np.array([[0, 0, 0, 2, 2], [1, 5, 5, 9, 9], [0, 6, 6, 16, 16]], np.float32)
-    cut = BOXES.cut(boxes, (slice(4, 10), slice(4, 10)))
+    cut = BOXES.cut_region(boxes, (slice(4, 10), slice(4, 10)))
     assert_array_equal(cut, [[1, 1, 1, 5, 5]])
-    assert_array_equal(BOXES.cut(boxes, ()), boxes)
+    assert_array_equal(BOXES.cut_region(boxes, ()), boxes)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 11), st.integers(1, 11))
 def test_every_box_is_in_one_of_the_parts_that_an_image_is_cut_into(seed, first, second):
     boxes = prepared(9, seed).target
     parts = [(slice(a, b), slice(c, d)) for a, b in ((0, first), (first, 12)) for c, d in ((0, second), (second, 12))]
-    found = [BOXES.cut(boxes, part) + np.array([0, *[p.start for p in part] * 2], np.float32) for part in parts]
+    found = [BOXES.cut_region(boxes, part) + np.array([0, *[p.start for p in part] * 2], np.float32) for part in parts]
     joint = np.concatenate(found)
     assert_allclose(joint[np.lexsort(joint.T)], boxes[np.lexsort(boxes.T)], atol=1e-5)
 
@@ -84,8 +84,8 @@ def test_boxes_for_coarser_outputs_are_smaller_by_as_much():
 def test_labels_and_vectors_are_cut_and_batched_as_they_were():
     labels, vector = target_kinds.target_kind(Dense(3)), target_kinds.target_kind(Vector(2))
     values = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    assert_array_equal(labels.cut(values, (slice(1, 3), slice(0, 2))), [[4, 5], [8, 9]])
-    assert vector.cut(np.int64(3), (slice(1, 3), slice(0, 2))) == 3
+    assert_array_equal(labels.cut_region(values, (slice(1, 3), slice(0, 2))), [[4, 5], [8, 9]])
+    assert vector.cut_region(np.int64(3), (slice(1, 3), slice(0, 2))) == 3
     assert labels.alike([values], labels.blank([values], (4, 4)))[0] is values
 
 
@@ -108,7 +108,7 @@ def test_a_box_lies_around_the_same_voxels_on_the_networks_grid_and_its_lengths_
     preparing = Preprocessing(3, ("0",), (Normalisation("zscore"),), spacing=spacing, smallest=(20, 20, 36))
     seen, trace = preparing(image, "a")
     target = Target(Boxes(1), np.array([[0, *low, *high]], float))
-    [[kind, *corners]] = BOXES.prepared(target, preparing, trace).tolist()
+    [[kind, *corners]] = BOXES.prepare(target, preparing, trace).tolist()
     assert kind == 0
     bright = np.argwhere(seen[0] > seen[0].max() * 0.99)
     assert (bright.min(axis=0) + 0.5 >= np.array(corners[:3]) - 0.51).all()
@@ -135,7 +135,7 @@ def test_numbers_of_objects_survive_another_grid_and_a_turn():
     preprocessing = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(24, 24))
     image = Image(np.random.default_rng(0).normal(size=(1, 12, 12)), Geometry.of_pixels((12, 12)))
     _, trace = preprocessing(image, "case")
-    data = kind.prepared(Target(Instances(), NUMBERS), preprocessing, trace)
+    data = kind.prepare(Target(Instances(), NUMBERS), preprocessing, trace)
     assert data.dtype == np.int32
     assert set(np.unique(data)) == {0, 3, 70_000}
     augmentation = Augmentation(rotation=30.0, probability=1.0, flips=(0, 1))

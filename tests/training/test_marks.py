@@ -108,7 +108,7 @@ def test_a_prepared_case_is_seen_with_what_was_marked_in_it(tmp_path, monkeypatc
         marked = {"c": tmp_path / "marks.b2nd"}
         found += prepared_store.prepare_all([case], preparation, task, threads=1, memory=0, marked=marked)
     for one, expected in zip(found, (mask, 1 - mask), strict=True):  # other marks are another case in the cache
-        seen, target = one.cut((slice(0, 16),) * 3)
+        seen, target = one.cut_region((slice(0, 16),) * 3)
         assert seen.shape == (2, 16, 16, 16)
         assert_array_equal(seen[1], target if expected is mask else 1 - target)
         assert target.any()

@@ -38,9 +38,9 @@ def test_a_network_without_convolutions_has_no_such_peak():
 
 def test_the_share_is_that_of_the_peak_in_the_time_of_a_step():
     work = Work(operations=30e9, peak=200e9, what="a convolution", step=0.5)
-    assert work.reached == 0.3
+    assert work.reached_share == 0.3
     assert str(work) == "30 % of 200 GFLOP/s, which a convolution reaches"
-    assert Work(30e9, 200e9, "a convolution").reached is None
+    assert Work(30e9, 200e9, "a convolution").reached_share is None
 
 
 @pytest.mark.parametrize("device", ["cuda:1", "mps"])
@@ -64,6 +64,6 @@ def test_waiting_is_a_share_of_steps_alone():
         with spans.looking():
             now[0] += 100
     assert spans.share_waiting == 0.25
-    assert spans.of(Work(8.0, 4.0, "")) == Work(8.0, 4.0, "", 4.0)
-    assert spans.of(None) is None
+    assert spans.timed_work(Work(8.0, 4.0, "")) == Work(8.0, 4.0, "", 4.0)
+    assert spans.timed_work(None) is None
     assert (spans.step, spans.looked) == (4.0, 100.0)

@@ -201,7 +201,7 @@ def test_a_probe_leaves_no_trace_but_the_order_in_memory(chosen, module, left):
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())
     decision = found.decision(chosen)
-    assert Compute.of(decision.value, chosen) == found.compute
+    assert Compute.from_name(decision.value, chosen) == found.compute
     assert "eager 0." in decision.because
     assert "channels-last 0." in decision.because
     assert "too few to try torch.compile" in decision.because

@@ -46,7 +46,7 @@ def judge(outputs, targets):
 
 
 def test_reweighed_cases_have_group_and_class_independent():
-    made = ProtectedGroups.of("reweigh", people(*UNEQUAL))
+    made = ProtectedGroups.for_cases("reweigh", people(*UNEQUAL))
     weights = made.weights[made.cells]
     assert_allclose(weights.sum(), 100)
     group = np.repeat(["F", "F", "M", "M"], [30, 10, 20, 40])
@@ -58,7 +58,7 @@ def test_reweighed_cases_have_group_and_class_independent():
 
 
 def test_the_loss_of_a_reweighed_batch_is_the_weighted_mean_of_its_cases():
-    made = ProtectedGroups.of("reweigh", people(*UNEQUAL))
+    made = ProtectedGroups.for_cases("reweigh", people(*UNEQUAL))
     cases = [0, 31, 45, 99, 1]
     outputs, targets = torch.randn(5, 1, dtype=torch.float64), torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])
     each = (outputs[:, 0] - targets).square()
@@ -85,7 +85,7 @@ def test_the_group_that_is_worst_off_comes_to_count_most():
 
 def drawn(method: str, count: int, **options) -> Counter:
     cases = people(*UNEQUAL)
-    protected = ProtectedGroups.of(method, cases)
+    protected = ProtectedGroups.for_cases(method, cases)
     loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=protected.drawn)
     seen = [index for step in range(count // 10) for index in loader.of_step(step).cases]
     return Counter((cases[index].group, int(cases[index].target)) for index in seen)
@@ -97,7 +97,7 @@ def test_resampled_cases_come_with_group_and_class_independent():
 
 def test_balanced_batches_have_as_many_of_each_group():
     cases = people(*UNEQUAL)
-    loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=ProtectedGroups.of("balanced_batches", cases).drawn)
+    loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=ProtectedGroups.for_cases("balanced_batches", cases).drawn)
     for step in range(20):
         assert Counter(cases[index].group for index in loader.of_step(step).cases) == {"F": 5, "M": 5}
 
@@ -110,7 +110,7 @@ def test_of_several_findings_groups_weigh_alike_whichever_comes_first():
             PreparedCase(f"c{n}", image, np.array(known[order], np.float32), (), (1.0, 1.0), group="FM"[n > 7])
             for n, known in enumerate(findings)
         ]
-        made = ProtectedGroups.of("reweigh", cases)
+        made = ProtectedGroups.for_cases("reweigh", cases)
         assert_allclose(made.weights[made.cells], [10 / 2 / 8] * 8 + [10 / 2 / 2] * 2)
 
 
@@ -122,7 +122,7 @@ def test_without_classes_groups_weigh_alike():
         )
         for n in range(10)
     ]
-    made = ProtectedGroups.of("reweigh", cases)
+    made = ProtectedGroups.for_cases("reweigh", cases)
     assert_allclose(made.weights[made.cells], [10 / 2 / 8] * 8 + [10 / 2 / 2] * 2)
 
 

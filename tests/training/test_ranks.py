@@ -156,7 +156,7 @@ def test_one_process_has_all_of_a_batch_and_agrees_with_itself():
     batch = torch.arange(6.0)
     assert list(SINGLE_PROCESS.part(6)) == [0, 1, 2, 3, 4, 5]
     assert SINGLE_PROCESS.whole(batch) is batch
-    assert SINGLE_PROCESS.own(batch) is batch or torch.equal(SINGLE_PROCESS.own(batch), batch)
+    assert SINGLE_PROCESS.own_part(batch) is batch or torch.equal(SINGLE_PROCESS.own(batch), batch)
     assert SINGLE_PROCESS.agree({"a": 1}) == {"a": 1}
 
 

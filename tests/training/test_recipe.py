@@ -74,10 +74,10 @@ class Watched:
 
     def planned(self, session: TrainingSession) -> State:
         self.batches.append(session.loader.batch)
-        return self.length.planned(session)
+        return self.length.plan_steps(session)
 
     def resumed(self, state: State, chosen: object) -> None:
-        self.length.resumed(state, chosen)
+        self.length.note_resumption(state, chosen)
 
     def adjust(self, session: TrainingSession, state: State, step: float) -> tuple[Length, State]:
         self.batches.append(session.loader.batch)

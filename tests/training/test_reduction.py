@@ -30,7 +30,7 @@ def odds(calls: np.ndarray, ill: np.ndarray, group: np.ndarray) -> float:
 
 def test_what_an_answer_is_worth_is_the_slope_of_accuracy_and_prices():
     truth, groups = np.array([[0.0], [0.0], [0.0], [1.0]]), np.array([0, 0, 1, 0])
-    answered = KnownAnswers.of(truth, groups, classes=True)
+    answered = KnownAnswers.from_truth(truth, groups, classes=True)
     prices = np.array([0.3, 0.1, 0.0])  # of (0, group 0), (0, group 1), (1, group 0)
     # Each right call counts 1/4; in group 0 a right call of class 0 raises its share by 1/2, and that of all by 1/3.
     slopes = np.array([0.25 - 0.3 / 2 + 0.4 / 3, 0.25 - 0.3 / 2 + 0.4 / 3, 0.25 - 0.1 + 0.4 / 3, 0.25])
@@ -46,7 +46,7 @@ def test_groups_come_as_near_as_with_the_drawn_classifiers_of_fairlearn_and_the_
     plain = LogisticRegression().fit(columns, ill)
     own = np.concatenate([plain.coef_, plain.intercept_[:, None]], axis=1)
     start = torch.as_tensor(np.concatenate([-own, own]) / 2 if classes else own)
-    answered = KnownAnswers.of(ill[:, None].astype(float), group, classes=classes)
+    answered = KnownAnswers.from_truth(ill[:, None].astype(float), group, classes=classes)
     given = (torch.as_tensor(columns), start, answered, torch.zeros(len(start)))
     made = _constrained_layer.constrained_weights(*given)
     assert torch.equal(made, _constrained_layer.constrained_weights(*given))

@@ -51,10 +51,10 @@ def test_nothing_is_shared_where_nobody_else_may():
 @given(st.integers(2, 5), st.floats(0, 1e4), st.floats(0, 60), st.floats(1e4, 1e5))
 def test_all_shares_and_what_predictions_take_fit_into_the_minutes(networks, began, kept, left):
     share = Share(networks, began, kept)
-    assert 0.96 * left <= networks * share.of(left) + kept <= left
+    assert 0.96 * left <= networks * share.seconds_of(left) + kept <= left
     state = State(3, TrainingPace(10), 2, speed=Speed(1.0, 0.0), share=share)
     record = json.loads(json.dumps({**asdict(state), "best": None}))
-    assert State.of(record, "here") == state
+    assert State.from_record(record, "here") == state
 
 
 def test_a_share_is_planned_anew_within_itself_and_not_over_all_minutes():

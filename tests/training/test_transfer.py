@@ -138,18 +138,18 @@ GROUPS = TensorGroups(
     ],
 )
 def test_what_the_source_lacks_and_the_head_always_move(transfer, still):
-    assert MovingWeights.of(transfer, ROWS, GROUPS).still == still
+    assert MovingWeights.from_settings(transfer, ROWS, GROUPS).still == still
 
 
 def test_levels_nearer_to_the_image_learn_slower():
-    moving = MovingWeights.of(TransferSettings(layer_decay=0.5), ROWS, GROUPS)
+    moving = MovingWeights.from_settings(TransferSettings(layer_decay=0.5), ROWS, GROUPS)
     assert moving.pace("body.0.weight") == WeightPace(0.25)
     assert moving.pace("body.1.weight") == WeightPace(0.5)
     assert moving.pace("vectors.class.weight") == AT_ONCE
 
 
 def test_with_the_head_first_what_was_loaded_waits():
-    moving = MovingWeights.of(TransferSettings("head_first", head_share=0.3), ROWS, GROUPS)
+    moving = MovingWeights.from_settings(TransferSettings("head_first", head_share=0.3), ROWS, GROUPS)
     assert moving.pace("body.0.weight") == WeightPace(1.0, 0.3)
     assert moving.pace("body.1.weight") == moving.pace("vectors.class.weight") == AT_ONCE
 

@@ -115,7 +115,7 @@ def test_a_channel_that_is_not_there_stays_so_and_changes_no_other(name, shape):
     for given_image in (image, gone):
         generators = [random_draws.sample_generator(5, 0, n) for n in range(2)]
         changed, _, _ = one(given_image, None, generators, steps(shape))
-        found.append(one.mixed(changed, generators)[0])
+        found.append(one.mix(changed, generators)[0])
     assert found[1][:, 1].isnan().all()
     assert_array_equal(found[1][:, [0, 2]], found[0][:, [0, 2]])
 
@@ -389,9 +389,7 @@ def test_a_moved_label_is_one_of_those_that_were_there(shape, seed):
 def test_nothing_is_mixed_unless_it_is_asked_for_or_with_nobody():
     image = smooth((8, 8), batch=3)
     for mixing, images in ((OFF, image), (replace(OFF, mixup=1.0), image[:1])):
-        same, partner, share = mixing.mixed(
-            images, [random_draws.sample_generator(0, 0, n) for n in range(len(images))]
-        )
+        same, partner, share = mixing.mix(images, [random_draws.sample_generator(0, 0, n) for n in range(len(images))])
         assert same is images
         assert partner is None
         assert share == 1
@@ -403,12 +401,12 @@ def test_shares_of_a_mixture_sum_to_one_and_the_same_generators_mix_alike(seed, 
     """Images that are 1 in their own channel and 0 elsewhere show how much of each is in the mixture."""
     images = torch.eye(4).reshape(4, 4, *[1] * len(shape)).expand(4, 4, *shape)
     mixing = replace(OFF, mixup=0.4, cutmix=1.0)
-    mixed, partner, share = mixing.mixed(images, [random_draws.sample_generator(seed, 0, n) for n in range(4)])
+    mixed, partner, share = mixing.mix(images, [random_draws.sample_generator(seed, 0, n) for n in range(4)])
     held = mixed.flatten(2).mean(dim=2)
     assert_allclose(held.sum(dim=1), 1, atol=1e-5)
     expected = share * torch.eye(4) + (1 - share) * torch.eye(4)[partner]
     assert_allclose(held, expected, atol=1e-5)
-    again, whom, alike = mixing.mixed(images, [random_draws.sample_generator(seed, 0, n) for n in range(4)])
+    again, whom, alike = mixing.mix(images, [random_draws.sample_generator(seed, 0, n) for n in range(4)])
     assert_array_equal(again, mixed)
     assert_array_equal(whom, partner)
     assert alike == share

@@ -45,7 +45,9 @@ def disc(shape: tuple[int, ...], box: list[float]) -> torch.Tensor:
 def moved(augmentation: Augmentation, image: torch.Tensor, box: list[float], seed: int, steps=None):
     shape = tuple(image.shape[2:])
     corners = Corners(torch.tensor([[[0.0, *box]]]), shape)
-    changed, followed, _ = augmentation.moved(image, corners, generators(seed), steps or (1.0,) * len(shape))
+    changed, followed, _ = augmentation.augment_with_target(
+        image, corners, generators(seed), steps or (1.0,) * len(shape)
+    )
     return changed, followed.boxes[0, 0].numpy()
 
 
@@ -92,7 +94,7 @@ def test_what_leaves_the_image_with_its_centre_is_no_box_any_more():
     chosen = Augmentation(**{**STILL.__dict__, "shift": 1.0})
     boxes = Corners(torch.tensor([[[0.0, 0, 0, 2, 2], [1.0, 8, 8, 10, 10], [-1.0, 3, 3, 4, 4]]]), (10, 10))
     for seed in range(8):
-        _, followed, _ = chosen.moved(torch.zeros(1, 1, 10, 10), boxes, generators(seed), (1.0, 1.0))
+        _, followed, _ = chosen.augment_with_target(torch.zeros(1, 1, 10, 10), boxes, generators(seed), (1.0, 1.0))
         for kind, *corners in followed.boxes[0].tolist():
             centre = (np.array(corners[:2]) + np.array(corners[2:])) / 2
             assert kind == -1 or ((centre >= 0) & (centre < 10)).all()
@@ -104,7 +106,7 @@ def test_classes_that_name_a_side_change_where_left_and_right_do():
     boxes = torch.tensor([[[0.0, 1, 1, 2, 2], [1.0, 3, 3, 4, 4], [-1.0, 3, 3, 4, 4]]])
     seen = set()
     for seed in range(6):
-        _, followed, crossed = chosen.moved(
+        _, followed, crossed = chosen.augment_with_target(
             torch.zeros(1, 1, 8, 8), Corners(boxes, (8, 8)), generators(seed), (1.0, 1.0), mirrored=(1, 0)
         )
         expected = [1, 0, -1] if bool(crossed[0]) else [0, 1, -1]

@@ -48,7 +48,7 @@ def test_each_image_keeps_the_window_and_the_unit_of_its_own_file():
     assert both.facts["site"] == "a" and "unit" not in both.facts and "window" not in both.facts
     again = channel_stack.stack_images({"first": replace(both, channels=("CT", "PT", "T1")), "T2": filled(2)}, "case")
     assert again.channels[1] == "first:PT" and again.facts_of(1)["unit"] == "SUVbw"
-    assert both.named("first").facts_of(1)["unit"] == "SUVbw"
+    assert both.with_image_name("first").facts_of(1)["unit"] == "SUVbw"
 
 
 def test_one_image_alone_stays_as_it_is():

@@ -45,14 +45,17 @@ def test_every_kind_of_change_has_its_own_numbers():
 
 
 def test_a_kind_that_is_added_at_the_end_leaves_the_draws_of_the_others_alone():
-    few, more = (BatchDraws.of([random_draws.sample_generator(0, 0, n) for n in range(3)], kinds) for kinds in (5, 9))
+    few, more = (
+        BatchDraws.from_generators([random_draws.sample_generator(0, 0, n) for n in range(3)], kinds)
+        for kinds in (5, 9)
+    )
     assert few.keys == more.keys
     assert_array_equal(few.chances, more.chances[:, :5])
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_who_is_befallen_at_a_low_probability_is_so_at_a_higher_one(one, other):
-    draws = BatchDraws.of([random_draws.sample_generator(0, 0, n) for n in range(50)], 2)
+    draws = BatchDraws.from_generators([random_draws.sample_generator(0, 0, n) for n in range(50)], 2)
     rarely, often = sorted((one, other))
     assert set(draws.chosen(1, rarely)) <= set(draws.chosen(1, often))
     assert len(draws.chosen(1, 0)) == 0

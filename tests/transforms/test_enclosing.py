@@ -33,7 +33,7 @@ def test_boxes_that_are_filled_come_back_as_they_were(drawn):
         inside = tuple(slice(*ends) for ends in corners.reshape(2, -1).T)
         mask[inside], numbers[inside] = 1 + n % 2, 10**6 + n
     found = label_maps.boxes_of_pieces(label_map(mask), {"odd": (1,), "even": (2,)}, "a")
-    by_name = {name: sorted(map(tuple, found.of(name).corners.tolist())) for name in ("odd", "even")}
+    by_name = {name: sorted(map(tuple, found.of_class(name).corners.tolist())) for name in ("odd", "even")}
     assert by_name == {"odd": sorted(map(tuple, boxes[::2])), "even": sorted(map(tuple, boxes[1::2]))}
     counted = label_maps.boxes_of_objects(label_map(numbers), "cell", "a")
     assert_array_equal(counted.corners, boxes)

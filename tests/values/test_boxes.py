@@ -28,7 +28,7 @@ def test_the_corners_are_a_copy_that_nobody_can_change():
 
 def test_some_of_the_boxes_keep_what_belongs_to_them():
     scored = BoundingBoxes(TWO.corners, TWO.names, np.array([0.2, 0.9]), np.array([False, True]), ("odd",))
-    second = scored.of("clump")
+    second = scored.of_class("clump")
     assert (second.names, second.scores.tolist(), second.ignored.tolist()) == (("clump",), [0.9], [True])
     assert second.notes == ("odd",)
     assert scored.at(np.array([1, 0])).names == ("clump", "cell")

@@ -21,4 +21,4 @@ def test_a_case_with_fewer_images_tells_which_they_are():
 
 def test_an_image_of_several_channels_keeps_their_names_behind_its_own():
     dixon = Image(np.zeros((2, 2, 2)), GRID, channels=("fat", "water"))
-    assert dixon.named("dixon").channels == ("dixon:fat", "dixon:water")
+    assert dixon.with_image_name("dixon").channels == ("dixon:fat", "dixon:water")

@@ -119,7 +119,7 @@ def test_a_tilted_gantry_is_kept_as_a_shear() -> None:
 @given(geometries(sheared=True))
 def test_a_shear_stays_one_through_every_move(geometry: Geometry) -> None:
     assert geometry.is_sheared
-    assert geometry.padded((1, 2, 3), (3, 2, 1)).is_sheared
+    assert geometry.pad((1, 2, 3), (3, 2, 1)).is_sheared
     assert geometry.canonical.is_sheared
     assert geometry.reshape((5, 6, 7)).is_sheared
 
@@ -154,14 +154,14 @@ def test_a_crop_keeps_every_voxel_in_its_place(geometry: Geometry, data: st.Data
     for size in geometry.shape:
         start = data.draw(st.integers(0, size - 1))
         region.append(slice(start, data.draw(st.integers(start + 1, size))))
-    assert_allclose(places(geometry.cropped(region)), places(geometry)[tuple(region)], atol=1e-8)
+    assert_allclose(places(geometry.crop(region)), places(geometry)[tuple(region)], atol=1e-8)
 
 
 @given(geometries(), st.tuples(*[st.integers(0, 4)] * 3), st.tuples(*[st.integers(0, 4)] * 3))
 def test_padding_keeps_every_voxel_in_its_place_and_a_crop_undoes_it(
     geometry: Geometry, before: tuple[int, ...], after: tuple[int, ...]
 ) -> None:
-    padded = geometry.padded(before, after)
+    padded = geometry.pad(before, after)
     inner = tuple(slice(low, low + size) for low, size in zip(before, geometry.shape, strict=True))
     assert_allclose(places(padded)[inner], places(geometry), atol=1e-8)
     assert padded.cropped(inner).equals(geometry, 1e-8)
@@ -173,7 +173,7 @@ def test_turning_axes_round_keeps_every_voxel_in_its_place(
     geometry: Geometry, axes: list[int], flips: tuple[bool, ...]
 ) -> None:
     moved = np.flip(places(geometry).transpose(*axes, 3), [axis for axis, flip in enumerate(flips) if flip])
-    assert_allclose(places(geometry.permuted(axes, flips)), moved, atol=1e-8)
+    assert_allclose(places(geometry.permute(axes, flips)), moved, atol=1e-8)
 
 
 def edges(geometry: Geometry) -> np.ndarray:
@@ -213,10 +213,10 @@ def test_half_the_spacing_puts_two_voxels_where_one_was() -> None:
 @given(geometries())
 def test_moves_keep_what_is_known_about_the_grid(geometry: Geometry) -> None:
     named = Geometry(geometry.shape, geometry.affine, frame_of_reference="1.2.3")
-    for moved in (named.padded((1, 1, 1), (1, 1, 1)), named.canonical, named.reshape((2, 2, 2))):
+    for moved in (named.pad((1, 1, 1), (1, 1, 1)), named.canonical, named.reshape((2, 2, 2))):
         assert moved.frame_of_reference == "1.2.3" and moved.physical and moved.oriented
     unknown = Geometry.of_pixels(geometry.shape)
-    for moved in (unknown.padded((1, 1, 1), (1, 1, 1)), unknown.canonical, unknown.reshape((2, 2, 2))):
+    for moved in (unknown.pad((1, 1, 1), (1, 1, 1)), unknown.canonical, unknown.reshape((2, 2, 2))):
         assert not moved.physical and not moved.oriented
 
 
@@ -261,12 +261,12 @@ def test_how_two_grids_differ_is_said_in_words() -> None:
     moved = replace(grid, affine=grid.affine + np.array([[0.0, 0, 0, 10], [0] * 4, [0] * 4, [0] * 4]))
     assert grid.difference(grid) == ""
     assert grid.difference(moved) == "corners up to 10 mm apart"
-    assert grid.difference(grid.cropped((slice(2), slice(5), slice(6)))) == "4 x 5 x 6 and 2 x 5 x 6 voxels"
+    assert grid.difference(grid.crop((slice(2), slice(5), slice(6)))) == "4 x 5 x 6 and 2 x 5 x 6 voxels"
     assert grid.difference(grid.resample((1, 1, 1))) == (
         "4 x 5 x 6 and 4 x 5 x 12 voxels, voxels of 1 x 1 x 2 mm and 1 x 1 x 1 mm"
     )
     assert grid.difference(replace(grid, oriented=False)) == "the sides of the patient known of the first only"
-    assert grid.difference(grid.permuted((0, 1, 2), (True, False, False))) == "axes to RAS and LAS"
+    assert grid.difference(grid.permute((0, 1, 2), (True, False, False))) == "axes to RAS and LAS"
     here, there = replace(grid, frame_of_reference="1.2"), replace(grid, frame_of_reference="1.3")
     assert here.difference(there) == "different frames of reference"
 
@@ -323,18 +323,18 @@ def test_a_frame_of_reference_needs_a_size() -> None:
 @pytest.mark.parametrize("region", [(slice(2, 2), slice(0, 1), slice(0, 1)), (slice(3, 1), slice(0, 1), slice(0, 1))])
 def test_a_crop_to_nothing_is_refused(region: tuple[slice, ...]) -> None:
     with pytest.raises(GeometryError):
-        Geometry((4, 4, 4), np.eye(4)).cropped(region)
+        Geometry((4, 4, 4), np.eye(4)).crop(region)
 
 
 def test_a_crop_that_would_leave_voxels_out_is_refused() -> None:
     with pytest.raises(GeometryError, match="step"):
-        Geometry((4, 4, 4), np.eye(4)).cropped((slice(0, 4, 2), slice(0, 4), slice(0, 4)))
+        Geometry((4, 4, 4), np.eye(4)).crop((slice(0, 4, 2), slice(0, 4), slice(0, 4)))
 
 
 @pytest.mark.parametrize("axes", [(0, 0, 1), (0, 1), (0, 1, 3)])
 def test_axes_that_are_no_permutation_are_refused(axes: tuple[int, ...]) -> None:
     with pytest.raises(GeometryError):
-        Geometry((4, 4, 4), np.eye(4)).permuted(axes, (False,) * len(axes))
+        Geometry((4, 4, 4), np.eye(4)).permute(axes, (False,) * len(axes))
 
 
 @pytest.mark.parametrize("spacing", [(0.0, 1, 1), (-1.0, 1, 1), (np.nan, 1, 1)])

@@ -35,6 +35,6 @@ def test_only_lengths_and_offsets_turn_with_the_grid():
 
     head = Dense(5, lengths=2, offsets=2)
     assert head.turns and not Dense(5).turns
-    turned = head.turned(np.ones((5, 3, 3), dtype=np.float32), Flipped())
+    turned = head.turn_to_axes(np.ones((5, 3, 3), dtype=np.float32), Flipped())
     np.testing.assert_array_equal(turned[:, 0, 0], [1, 2, 2, -2, -2])
     assert turned.dtype == np.float32

@@ -22,7 +22,7 @@ SHIFT, TURN = (3.0, -2.0, 1.5), (6.0, -4.0, 3.0)
 def cases(tmp_path_factory):
     """Two cases of two images each: in one the second had moved, in the other both are already as close as can be."""
     place = tmp_path_factory.mktemp("align")
-    scene = blobs(GRID.padded((12, 11, 10), (12, 11, 10)))
+    scene = blobs(GRID.pad((12, 11, 10), (12, 11, 10)))
     fixed = spatial_transforms.carry_image(scene, SpatialTransform((), GRID, scene.geometry), GRID)
     moving = spatial_transforms.carry_image(
         scene,

@@ -329,8 +329,12 @@ def test_a_model_whose_figure_is_0_in_every_case_is_compared_alike_in_either_ord
 
 
 def test_a_difference_of_what_is_right_at_a_value_of_its_own_makes_no_model_better():
-    assert [Regression.metrics.of(name).better for name in ("bias", "loa_lower", "mae")] == ["aim", "aim", "less"]
-    assert Segmentation.metrics.of("volume_loa_lower_mm2").better == "aim"
+    assert [Regression.metrics.metric_named(name).better for name in ("bias", "loa_lower", "mae")] == [
+        "aim",
+        "aim",
+        "less",
+    ]
+    assert Segmentation.metrics.metric_named("volume_loa_lower_mm2").better == "aim"
     apart = paired_tests.wilcoxon_test(np.zeros(30), np.arange(1.0, 31.0))
     [(p, verdict)] = comparison_tests.verdicts_of_tests([apart], [None], [None], "none")
     assert p < 0.001 and verdict == "not shown"

@@ -90,10 +90,10 @@ def test_of_findings_the_one_that_is_named_is_called_the_other_way():
         task_catalogue.task_class("findings"), {"findings": ["cyst", "node"], "thresholds": {"cyst": 0.3}}
     )
     prediction = Prediction(Geometry.of_pixels((4, 4)), probabilities={"cyst": 0.4, "node": 0.2})
-    flip = Flip.of(task, "cyst", prediction)
+    flip = Flip.from_target(task, "cyst", prediction)
     assert (flip.before, flip.after) == ("present", "absent")
     assert flip.probability(prediction) == pytest.approx(0.6)
-    assert Flip.of(task, "node", prediction).after == "present"
+    assert Flip.from_target(task, "node", prediction).after == "present"
     still = Image(np.zeros((1, 4, 4), np.float32), Geometry.of_pixels((4, 4)))
     made = Counterfactual(still, np.zeros((1, 4, 4), np.float32), 0.6, 0.9, 0.0, None, passes=True, flipped=True)
     caption = counterfactual_section._strip(Case("a", "p", {"image": still}), flip, made, "image").caption
@@ -110,7 +110,7 @@ def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
         p = 0.9 if case.covariates["age"] >= 60 else 0.1
         return Prediction(Geometry.of_pixels((4, 4)), probabilities={"a": 1 - p, "b": p})
 
-    columns = covariate_encoding.Context.of(
+    columns = covariate_encoding.Context.from_settings(
         {
             "age": {"kind": "number", "median": 50, "mean": 50, "deviation": 8, "missing": 0},
             "sex": {"kind": "category", "levels": {"F": 0.5, "M": 0.5}, "missing": 0},
@@ -118,7 +118,7 @@ def test_of_covariates_the_nearest_value_that_flips_alone_is_named():
     )
     case = Case("c", "p", {}, covariates={"age": 52, "sex": "F"})
     model = SimpleNamespace(task=task, networks=SimpleNamespace(context=columns), predict=predict)
-    found = list(counterfactuals.flipping_covariates(model, case, Flip.of(task, "b", predict(case))))
+    found = list(counterfactuals.flipping_covariates(model, case, Flip.from_target(task, "b", predict(case))))
     assert [change for change, _ in found] == ["age = 66.0"]
 
 
@@ -149,7 +149,7 @@ def test_along_the_directions_of_training_images_there_is_a_second_counterfactua
     shape = model.preprocessing(model_image(gated), "picture")[0].shape
     pattern = rng.normal(size=shape).astype(np.float32)
     given = [one * pattern + rng.normal(0, 0.05, shape).astype(np.float32) for one in rng.normal(size=100)]
-    own = replace(model, parts=ModelParts(directions=ImageDirections.fitted(given, [f"p{n}" for n in range(100)])))
+    own = replace(model, parts=ModelParts(directions=ImageDirections.fit_images(given, [f"p{n}" for n in range(100)])))
     picture = sorted((gated.data / "dark").glob("*.png"))[0]
     isocenter.explain(own, picture, method="gradcam", tests=0, counterfactual="auto", out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "counterfactuals.csv")

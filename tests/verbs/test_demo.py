@@ -99,7 +99,7 @@ def test_the_set_beside_the_project_is_taken_first_and_its_labels_are_named(tmp_
     for start in (tmp_path / "project", tmp_path / "project" / "docs"):
         source = demo.find_data(start)
         assert source.path == tmp_path / "shared" / "data" / "hippocampus"
-        assert source.reading.chosen == {"labels": "1=anterior,2=posterior"}
+        assert source.reading.chosen_options == {"labels": "1=anterior,2=posterior"}
         assert "beside" in str(source)
 
 

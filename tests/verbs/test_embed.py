@@ -25,7 +25,7 @@ def test_each_image_gets_the_mean_of_the_deepest_map_of_the_network(classified):
     picture = sorted(classified.data.rglob("*.png"))[0]
     table = isocenter.embed(model, picture).table
     image = isocenter.read(picture)
-    prepared, _ = model.preprocessing.opened(channel_stack.stack_images({"image": image}, "x"), "x")
+    prepared, _ = model.preprocessing.open_image(channel_stack.stack_images({"image": image}, "x"), "x")
     at = factory.family_of(model.networks.architecture["name"]).features
     batch = torch.from_numpy(np.asarray(prepared, dtype=np.float32)[None])
     with torch.inference_mode():

@@ -299,7 +299,7 @@ def test_tests_that_take_long_end_once_there_are_enough_cases_to_judge():
         of,
         explanation_methods.named_methods("smoothgrad"),
         cases,
-        Differentiable.of(of.networks),
+        Differentiable.from_networks(of.networks),
         lambda *given: tracked.append(given),
         at_most=0.0,
     )

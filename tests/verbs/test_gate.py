@@ -306,7 +306,7 @@ def test_what_is_answered_is_kept_with_a_model_and_a_gate_without_it_answers_all
     guard = isocenter.load(careful, "cpu").guard
     record = json.loads(json.dumps({"guard": replace(guard, answers=replace(guard.answers, least=np.inf)).settings}))
     assert record["guard"]["answers"]["least"] is None
-    assert Answering.of(record["guard"]["answers"]).least == np.inf
+    assert Answering.from_settings(record["guard"]["answers"]).least == np.inf
     [folder] = [path.parent for path in careful.rglob("best/guard.safetensors")]
     record["guard"]["answers"] = None
     assert model_record.read_parts(record, folder).guard.answers is None

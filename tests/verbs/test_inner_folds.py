@@ -84,7 +84,7 @@ def test_calibration_and_threshold_are_those_of_predictions_by_networks_that_hav
         likely += [model.predict(cases[case]).confidence.uncalibrated["dark"] for case in sorted(own)]
         dark += [cases[case].references["class"] == "dark" for case in sorted(own)]
     plan = plan_file.read_plan(parted.out / "plan.yaml")
-    calibrator = Calibrator.of(plan["task.calibration"])
+    calibrator = Calibrator.from_record(plan["task.calibration"])
     assert calibrator.cases == len(likely)
     likely = np.exp(calibrator.classes(np.log([[1 - p, p] for p in likely]), ("light", "dark")))[:, 1]
     assert plan["task.thresholds"]["dark"] == pytest.approx(

@@ -190,7 +190,7 @@ def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, t
     ],
 )
 def test_trials_have_equal_times_or_where_steps_decide_equal_steps(made, given, folds, seconds, steps, ends):
-    length = SearchLength.of(plan_checks.checked_settings(with_(made.plan, {**TIMED, **given})), 7.0, folds)
+    length = SearchLength.from_settings(plan_checks.checked_settings(with_(made.plan, {**TIMED, **given})), 7.0, folds)
     assert (length.seconds, length.steps, length.ends) == (seconds, steps, ends)
 
 
@@ -276,7 +276,7 @@ def test_without_the_extra_the_install_line_is_the_remedy(data, tmp_path, monkey
 
 def test_the_plan_of_folds_names_what_each_ones_search_has_put_in_place_and_keeps_its_own(made, tmp_path):
     found = Decision(0.3, "trial 1 of 2", "search/trials.csv, trial 1")
-    edited = made.plan.with_decisions(SearchResult({"training.weight_decay": found}, "").decided)
+    edited = made.plan.with_decisions(SearchResult({"training.weight_decay": found}, "").plan_decisions)
     plan = training_loop.with_searches(made.plan, [made.plan, edited])
     decision = plan.decision("training.weight_decay")
     assert decision.value == made.plan["training.weight_decay"]

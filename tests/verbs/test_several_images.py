@@ -82,7 +82,7 @@ def test_a_patient_who_lacks_an_image_gets_the_answer_of_the_others(holed, tmp_p
     found = isocenter.predict(run, table, column=columns, device="cpu").table.set_index("case")["probability_ill"]
     assert found["both"] != found["lacks"]
     whole = isocenter.load(run, device="cpu")
-    lone = isocenter.read(folder / "pt01.png").named("PT")
+    lone = isocenter.read(folder / "pt01.png").with_image_name("PT")
     assert whole.predict(lone).probabilities["ill"] == pytest.approx(found["lacks"], abs=1e-6)
     with pytest.raises(DatasetError, match="has 1 channel"):
         whole.predict(isocenter.read(folder / "pt01.png"))  # nothing says which of the two it is
@@ -92,7 +92,7 @@ def test_a_patient_who_lacks_an_image_gets_the_answer_of_the_others(holed, tmp_p
 def test_the_files_of_one_patient_alone_are_the_images_that_their_names_end_in(holed, tmp_path):
     data, run = holed
     model = isocenter.load(run, device="cpu")
-    both = {name: isocenter.read(data.parent / f"{name.lower()}01.png").named(name) for name in ("CT", "PT")}
+    both = {name: isocenter.read(data.parent / f"{name.lower()}01.png").with_image_name(name) for name in ("CT", "PT")}
     expected = model.predict(Case("a", "a", both)).probabilities["ill"]
     for name in both:
         copied = tmp_path / "alone" / f"c01_{name}.png"
@@ -138,7 +138,7 @@ def test_a_package_does_without_an_image_in_onnx_and_without_isocenter(holed, tm
 def test_of_four_images_every_subset_is_scored_and_of_more_each_alone_and_all_but_each():
     def of(count: int, absent: int) -> Subsets:
         names = tuple(f"T{n}" for n in range(count))
-        return Subsets.of(Preprocessing(2, names, (), absent=names[:absent]))
+        return Subsets.from_preprocessing(Preprocessing(2, names, (), absent=names[:absent]))
 
     assert len(of(4, 4).wanted) == 15
     assert len(of(6, 6).wanted) == 6 + 6 + 1

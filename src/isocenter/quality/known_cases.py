@@ -241,7 +241,7 @@ def _plain(value: Any, paths: list[Path]) -> Any:
             paths.append(value)
             return {"path": value.name}
         case np.ndarray() if not value.dtype.hasobject:
-            content = base64.b64encode(np.ascontiguousarray(value)).decode()
+            content = base64.b64encode(value.tobytes()).decode()
             return {"array": [value.dtype.str, list(value.shape), content]}
         case list():
             return each(value)

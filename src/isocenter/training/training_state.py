@@ -225,8 +225,10 @@ class Share:
 
 
 # What a state says in plain numbers and words.
-PLAIN = ("step", "validations", "without", "stopped", "began_from", "waiting", "compute", "preferred")
-PLAIN += ("batch", "windows")
+PLAIN = (
+    *("step", "validations", "without", "stopped", "began_from", "waiting", "compute", "preferred"),
+    *("batch", "windows"),
+)
 
 
 @dataclass(frozen=True)

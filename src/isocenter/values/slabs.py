@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,12 +91,12 @@ class Extent:
 def label_voxels(labels: Array | Deferred) -> dict[int | float, int]:
     """{value: voxels}; whole numbers are integers."""
     voxels: Counter[int | float] = Counter()
-    is_held = isinstance(labels, np.ndarray)
-    for part in (
-        (part for _, (part,) in memory_slabs(labels))
-        if is_held
-        else (part for _, part in voxel_images.blocks_along_last_axis(labels))
-    ):
+    parts: Iterable[Array]
+    if isinstance(labels, np.ndarray):
+        parts = (part for _, (part,) in memory_slabs(labels))
+    else:
+        parts = (part for _, part in voxel_images.blocks_along_last_axis(labels))
+    for part in parts:
         for value, count in zip(*(numbers.tolist() for numbers in _value_counts(part)), strict=True):
             voxels[int(value) if value == int(value) else value] += count
     return {value: voxels[value] for value in sorted(voxels)}

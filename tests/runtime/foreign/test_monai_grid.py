@@ -66,10 +66,10 @@ def test_what_goes_back_row_by_row_is_what_monai_brings_back_whole(name):
     expected = np.asarray(transform.inverse({"image": there})["image"]) if made else np.asarray(there)
     found = np.zeros((2, *subject.shape[1:]), dtype=np.float32)
     walk = trace.slice_order
-    ordered = walk.ordered(padded)
+    ordered = walk.apply(padded)
     rows = [(slice(n, n + 1), *(slice(0, size) for size in ordered.shape[2:])) for n in range(ordered.shape[1])]
     slabs = [
-        (walk.region_back(one, ordered.shape[1]), {"mask": walk.restored(ordered[(slice(None), *one)])}) for one in rows
+        (walk.region_back(one, ordered.shape[1]), {"mask": walk.undo(ordered[(slice(None), *one)])}) for one in rows
     ]
     for region, arrays in restore.restore_regions(slabs, trace):
         found[(slice(None), *region)] = np.asarray(arrays["mask"])

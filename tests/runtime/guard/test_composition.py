@@ -68,16 +68,16 @@ def test_numbers_that_go_with_each_other_are_odd_where_they_do_not():
     rng = np.random.default_rng(0)
     first = rng.normal(size=2000)
     rows = np.column_stack([first, first + 0.5 * rng.normal(size=2000), np.zeros(2000)])
-    known = Correlated.of(rows)
+    known = Correlated.from_rows(rows)
     along, against = (known.mahalanobis(np.array([2.0, other, 0.0])) for other in (2.0, -2.0))
     assert_allclose(along, 2.0, rtol=0.1) and against > 3 * along
     assert known.mahalanobis(np.array([0.0, 0.0, 0.05])) < 3  # what never differed may differ a little
-    few = Correlated.of(rng.normal(size=(6, 10)))
+    few = Correlated.from_rows(rng.normal(size=(6, 10)))
     assert np.isfinite(few.mahalanobis(rng.normal(size=10)))
 
 
 def test_of_numbers_the_furthest_from_its_middle_counts_in_spreads():
-    ranges = Ranges.of(np.column_stack([np.linspace(-1, 1, 101), np.zeros(101)]))
+    ranges = Ranges.from_rows(np.column_stack([np.linspace(-1, 1, 101), np.zeros(101)]))
     assert_allclose(ranges.furthest(np.array([0.0, 0.3])), 3.0)  # what never differed may differ by a tenth
     assert_allclose(ranges.furthest(np.array([2.0, 0.0])), 2 / (np.sqrt(np.pi / 2) * 0.505), rtol=1e-2)
 
@@ -85,7 +85,7 @@ def test_of_numbers_the_furthest_from_its_middle_counts_in_spreads():
 def test_a_distance_counts_what_lies_beside_the_principal_axes():
     rng = np.random.default_rng(0)
     rows = np.column_stack([rng.normal(0, 3, 200), rng.normal(0, 1, 200), np.zeros(200)])
-    reference = Reference.of(rows)
+    reference = Reference.from_rows(rows)
     assert_allclose(reference.mahalanobis(np.array([6.0, 0.0, 0.0])), 2.0, rtol=0.2)
     assert reference.mahalanobis(np.array([0.0, 0.0, 1.0])) > 100  # no training case differs there
     assert reference.neighbour(rows[0]) < 1 < reference.neighbour(np.array([0.0, 0.0, 20.0]))

@@ -56,7 +56,7 @@ def gate(seed: int = 0, trained: int = 60, held_out: int = 40, level: float = LE
 
 
 def each_a_patient(distances: np.ndarray) -> KnownDistances:
-    return KnownDistances.of(distances.tolist(), [""] * len(distances))
+    return KnownDistances.from_distances(distances.tolist(), [""] * len(distances))
 
 
 @pytest.mark.parametrize(("count", "smallest"), [(30, 0.9), (400, 0.0025)])
@@ -183,7 +183,7 @@ def test_what_is_unlike_the_training_cases_is_refused_with_its_reason_and_its_fi
         (replace(seen(rng), sample=np.ones((2, 9), np.float32)), "one value everywhere"),
         (replace(seen(rng), features=np.full(8, np.nan)), "the network sees other features in it than in"),
     ):
-        judged = guard.judged(Prediction(Geometry.of_pixels((4, 4)), values={"size": 1.0}), odd)
+        judged = guard.judge(Prediction(Geometry.of_pixels((4, 4)), values={"size": 1.0}), odd)
         assert reason in str(judged.abstained)
         assert judged.confidence.gate_p is not None and judged.confidence.gate_p < LEVEL
         assert judged.values == {"size": 1.0}  # whoever asks for them has them
@@ -266,7 +266,7 @@ def test_a_score_of_which_few_patients_tell_has_a_small_part_of_the_level():
     p = guard.p_values(guard.distances(turned))["texture"]
     assert guard.verdict(turned)[0] == pytest.approx(p * (6 * 40 + 2 * 7) / 40)
     settings = json.loads(json.dumps(guard.settings))
-    assert Guard.of(settings, load(guard.content)).verdict(turned) == guard.verdict(turned)
+    assert Guard.from_record(settings, load(guard.content)).verdict(turned) == guard.verdict(turned)
     without = replace(turned, features=None)  # what cannot be computed leaves its part to the others
     assert guard.verdict(without)[0] == pytest.approx(6 * p, rel=0.2)
 
@@ -363,9 +363,9 @@ def test_of_fewer_than_five_training_cases_the_headers_alone_set_limits(trained)
     kept = model_record.read_parts({"guard": json.loads(json.dumps(made.settings))}, written(made)).guard
     given = Prediction(Geometry.of_pixels((4, 4)))
     for odd, reason in ((image(modality="CT"), "modality is CT"), (image(spacing=3.0), "3 times larger")):
-        assert reason in str(kept.judged(given, seen(rng, of=odd)).abstained)
+        assert reason in str(kept.judge(given, seen(rng, of=odd)).abstained)
         assert reason in kept.refused_by_header(odd)[1]
-    assert kept.judged(given, seen(rng, of=image(spacing=1.5))).abstained is None
+    assert kept.judge(given, seen(rng, of=image(spacing=1.5))).abstained is None
     assert replace(kept, level=0.0).limit_refusal(image_observation.header_facts(image(modality="CT"))) is None
 
 
@@ -387,14 +387,14 @@ def test_where_no_case_was_left_out_training_cases_judge_each_by_the_others(held
     assert made is not None and made.state.is_fitted and "none was left out" in str(made.state)
     kept = model_record.read_parts({"guard": json.loads(json.dumps(made.settings))}, written(made)).guard
     good, odd, given = seen(rng), seen(rng, shift=3.0), Prediction(Geometry.of_pixels((4, 4)))
-    assert "its intensities differ from those of" in str(kept.judged(given, odd).abstained)
-    assert kept.judged(given, good).abstained is None
+    assert "its intensities differ from those of" in str(kept.judge(given, odd).abstained)
+    assert kept.judge(given, good).abstained is None
     # What the network sees in cases that trained it says nothing of others.
-    assert kept.judged(given, seen(rng, off=50.0)).abstained is None
+    assert kept.judge(given, seen(rng, off=50.0)).abstained is None
     assert image_gate.refit(kept, trained[:2], exact=True) is kept
     again = image_gate.refit(kept, [seen(rng) for _ in range(8)], exact=True)
     assert again.unseen == 8 and again.held_out["intensities"].patients == 48
-    assert "the network sees other features" in str(again.judged(given, seen(rng, off=50.0)).abstained)
+    assert "the network sees other features" in str(again.judge(given, seen(rng, off=50.0)).abstained)
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_a_gate_keeps_what_the_network_saw_in_one_case_of_each_patient_who_did_n
     guard = image_gate.fit_guard(trained, twice, LEVEL, exact=True)
     assert guard is not None
     assert guard.calibrated.shape == (6, 8)
-    both = np.stack([guard.judged(Prediction(image().geometry), one).confidence.features for one in held_out[:2]])
+    both = np.stack([guard.judge(Prediction(image().geometry), one).confidence.features for one in held_out[:2]])
     assert np.isclose(guard.calibrated[0], both, rtol=1e-5).all(axis=1).any()
 
 
@@ -472,7 +472,7 @@ def test_a_model_that_answers_nothing_names_the_cases_with_which_it_would():
     nothing = Answering(0.1, 0.1, np.inf, 400, 1234)
     assert nothing.words(exact=True).endswith("about 1,200 cases would show it")
     assert nothing.refusal(0.9).endswith("about 1,200 cases would show it")
-    assert Answering.of(nothing.settings) == nothing
+    assert Answering.from_settings(nothing.settings) == nothing
     assert "more such cases do not help" in replace(nothing, enough=0).words(exact=True)
     assert replace(nothing, enough=None).words(exact=True).endswith("no answer at all")
 

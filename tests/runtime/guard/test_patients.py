@@ -27,7 +27,7 @@ def alarms(patients: int, cases: int, level: float, *, within: float, as_patient
     rng = np.random.default_rng(0)
     own = rng.gamma(4.0, size=(DRAWS, patients + 1, 1)) + within * rng.gamma(4.0, size=(DRAWS, patients + 1, cases))
     names = ["" if as_patients else f"{n // cases}" for n in range(patients * cases)]
-    weights = KnownDistances.of(np.zeros(len(names)).tolist(), names).weights
+    weights = KnownDistances.from_distances(np.zeros(len(names)).tolist(), names).weights
     known = np.sort(own[:, :-1].reshape(DRAWS, -1), axis=1)
     # In the order of distances weights stay what they are, because all patients have as many cases.
     each = [
@@ -48,19 +48,19 @@ def test_good_images_of_a_new_patient_are_refused_at_the_level_at_most(patients,
 
 
 def test_a_case_of_one_of_several_weighs_its_share():
-    known = KnownDistances.of([3.0, 1.0, 2.0, 5.0], ["a", "b", "a", ""])
+    known = KnownDistances.from_distances([3.0, 1.0, 2.0, 5.0], ["a", "b", "a", ""])
     assert_allclose(known.distances, [1, 2, 3, 5])
     assert_allclose(known.weights, [1, 0.5, 0.5, 1])
     assert known.patients == 3 and known.words() == "4 cases of 3 patients"
     assert case_distances.p_value(2.5, known, 0.5) == pytest.approx((1 + 1.5) / 4)
     assert case_distances.p_value(9.0, known, 0.5) == pytest.approx(1 / 4)
-    both = known.joined(KnownDistances.of([2.5], ["c"]))
+    both = known.joined(KnownDistances.from_distances([2.5], ["c"]))
     assert_allclose(both.distances, [1, 2, 2.5, 3, 5])
     assert both.patients == 4
 
 
 def test_cases_of_a_single_patient_refuse_nothing_by_their_distances():
-    one = KnownDistances.of([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], ["a"] * 6)
+    one = KnownDistances.from_distances([1.0, 1.1, 1.2, 1.3, 1.4, 1.5], ["a"] * 6)
     assert case_distances.p_value(100.0, one, 0.01) == 0.5
 
 
@@ -96,7 +96,7 @@ def test_many_cases_of_few_patients_are_not_enough_for_a_level_and_the_gate_says
 def test_a_gate_keeps_whose_its_distances_are():
     made = gate(10, 4, 0.05)
     arrays = load(made.content)
-    again = Guard.of(json.loads(json.dumps(made.settings)), arrays)
+    again = Guard.from_record(json.loads(json.dumps(made.settings)), arrays)
     assert again.held_out["intensities"].patients == made.held_out["intensities"].patients
     odd = seen(np.random.default_rng(9), "new", 1.2)
     assert again.verdict(odd) == made.verdict(odd)

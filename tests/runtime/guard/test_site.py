@@ -27,7 +27,7 @@ DRAWS, LEVEL = 1000, 0.01
 
 
 def each_a_patient(distances: np.ndarray) -> KnownDistances:
-    return KnownDistances.of(distances.tolist(), [""] * len(distances))
+    return KnownDistances.from_distances(distances.tolist(), [""] * len(distances))
 
 
 @pytest.mark.parametrize("count", [5, 10, 30])
@@ -39,7 +39,7 @@ def test_images_of_a_site_are_refused_at_the_level_at_most_however_far_it_lies(c
         *site, new = further + times * rng.gamma(4.0, size=count + 1)
         own, trained = each_a_patient(np.array(site)), each_a_patient(rng.gamma(4.0, size=100))
         scaled = trained.as_far_as(own)
-        refused += case_distances.p_value(new, own if scaled is None else own.joined(scaled), LEVEL) < LEVEL
+        refused += case_distances.p_value(new, own if scaled is None else own.join(scaled), LEVEL) < LEVEL
     assert refused / DRAWS <= LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / DRAWS)
 
 
@@ -52,7 +52,7 @@ def test_distances_of_training_cases_grow_with_the_mean_of_a_site_and_its_error_
         assert_allclose(scaled.distances, times * trained.distances)
     assert trained.as_far_as(far) is None
     assert (
-        trained.as_far_as(KnownDistances.of([1.0, 1.0], ["a", "a"])) is None
+        trained.as_far_as(KnownDistances.from_distances([1.0, 1.0], ["a", "a"])) is None
     )  # of one patient nobody knows how others differ
     zeros = each_a_patient(np.zeros(3))
     assert zeros.as_far_as(zeros) is not None and zeros.as_far_as(near) is None
@@ -97,7 +97,7 @@ def test_a_gate_that_few_cases_of_a_site_have_calibrated_still_refuses_what_is_o
 def test_a_gate_keeps_the_distances_of_its_training_cases():
     made, rng = gate(7), np.random.default_rng(8)
     site, odd = [seen(rng) for _ in range(6)], seen(rng, fine=4.0)
-    again = Guard.of(json.loads(json.dumps(made.settings)), load(made.content))
+    again = Guard.from_record(json.loads(json.dumps(made.settings)), load(made.content))
     assert image_gate.refit(again, site, exact=True).verdict(odd) == image_gate.refit(made, site, exact=True).verdict(
         odd
     )

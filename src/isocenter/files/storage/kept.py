@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from isocenter.errors import UsageError
 from isocenter.files.storage import cache
@@ -154,7 +154,7 @@ class Store:
         query = "SELECT content, used FROM entries WHERE key = ?"
         content, used = self._pending.get(key), time.time()
         if content is None:
-            rows = self._run(lambda connection: connection.execute(query, (key,)).fetchall(), [])
+            rows: list[Any] = self._run(lambda connection: connection.execute(query, (key,)).fetchall(), [])
             [(content, used)] = rows or [(None, used)]
         if content is None:
             return None

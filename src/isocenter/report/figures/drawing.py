@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 from xml.etree import ElementTree
 
 import matplotlib.figure
@@ -21,6 +21,9 @@ from PIL import Image as Picture
 from isocenter import errors
 from isocenter.report.display import LIGHT, PALETTE, Ink
 from isocenter.report.page_blocks import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.backend_bases import RendererBase
 
 Canvas = matplotlib.figure.Figure  # the object itself, never pyplot: nothing global, safe in threads
 
@@ -163,7 +166,7 @@ def _as_xml(canvas: Canvas) -> str:
     width, height = canvas.get_size_inches()
     letters = _Letters(width * POINTS, height * POINTS, out, image_dpi=MARKS_DPI)
     renderer = MixedModeRenderer(canvas, width, height, MARKS_DPI, letters)
-    canvas.draw(renderer)
+    canvas.draw(cast("RendererBase", renderer))  # it hands each call on to one
     renderer.finalize()
     return out.getvalue()
 

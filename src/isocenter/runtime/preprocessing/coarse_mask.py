@@ -143,7 +143,7 @@ def _means(image: Image, block: tuple[int, ...]) -> Floats:
         slab = read((slice(None), *every, slice(start, min(start + step, depth))))
         for part in np.split(slab, range(deep, slab.shape[-1], deep), axis=-1):
             layers.append(_coarse(part, block, np.add) / part.shape[-1])
-    sizes = [np.diff([*starts, size]) for starts, size in zip(_starts(plane, block), plane, strict=False)]
+    sizes = [np.diff([*starts, size]) for starts, size in zip(_starts(tuple(plane), block), plane, strict=False)]
     means = np.stack(layers, axis=-1) / np.multiply.outer(*sizes)[..., None]
     return np.where(means > UNMEASURED, means, AIR)  # of no number too
 

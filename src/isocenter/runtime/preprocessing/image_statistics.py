@@ -85,6 +85,7 @@ def _scale(channel: _Channel, normalisation: Normalisation) -> ChannelScale:
         lowest = min((float(measured.min()) for measured in channel), default=None)
         return ChannelScale(None) if lowest is None else normalisation.scale(lowest)
     levels: Iterable[tuple[NDArray[np.float32], Any]]  # values, and how often each is there
+    ranked: Callable[[Sequence[int]], Sequence[float]]
     if slabs.is_tabled(channel.image.dtype):
         table = slabs.table_values(channel.image.dtype).astype(np.float32)
         of_table = reduce(np.add, map(slabs.table_counts, channel.stored()), np.zeros(len(table), np.int64))

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from zipfile import BadZipFile
 
 import blosc2
@@ -29,8 +29,7 @@ from isocenter.files.storage import atomic, cache, hashing
 from isocenter.runtime import Context, Preprocessing, record_files
 from isocenter.runtime.cascade import LabelSource
 from isocenter.runtime.parallel import map_cases
-from isocenter.runtime.preprocessing.preprocessing import Streamed
-from isocenter.runtime.preprocessing.protocol import GridTrace
+from isocenter.runtime.preprocessing.protocol import GridTrace, RegionSource
 from isocenter.tasks import properties, task_settings
 from isocenter.training.data import target_kinds
 from isocenter.training.data.target_kinds import KINDS, TargetKind
@@ -313,7 +312,7 @@ def _fill(case: Case, preprocessing: Preprocessing, task: Task | None, before: E
     if preprocessing.absent:
         facts["there"] = np.array(preprocessing.present(images, case.id))
     if before.marked is not None:
-        _pack(LabelSource(_unpack(before.marked), trace), trace, folder / MARKED)
+        _pack(LabelSource(cast("Array", _unpack(before.marked)), trace), trace, folder / MARKED)
     if before.taught is not None:
         answer = np.load(before.taught, allow_pickle=False)
         if answer.ndim > 1:
@@ -323,8 +322,11 @@ def _fill(case: Case, preprocessing: Preprocessing, task: Task | None, before: E
     np.savez(folder / "facts.npz", **facts)
 
 
-def _pack(source: Array | Streamed | LabelSource, trace: GridTrace | None, path: Path) -> None:
+def _pack(source: Array | RegionSource, trace: GridTrace | None, path: Path) -> None:
     """Write an array into chunks; what is made in parts is made as many slices at a time as a chunk has."""
+    dtype = np.dtype(
+        getattr(source, "dtype", np.float32)
+    )  # what is made region by region states none: it is for the network
     # Fast to read is what counts: it is written once and read every epoch.
     settings: dict[str, Any] = {"cparams": {"codec": blosc2.Codec.LZ4, "clevel": 1, "nthreads": 1}}
     axes = 0 if trace is None else len(trace.shape)
@@ -336,11 +338,11 @@ def _pack(source: Array | Streamed | LabelSource, trace: GridTrace | None, path:
             array = np.ascontiguousarray(source)
             blosc2.asarray(array, urlpath=str(path), mode="w", **settings)
             return
-        packed = blosc2.empty(source.shape, source.dtype, urlpath=str(path), mode="w", **settings)
+        packed = blosc2.empty(source.shape, dtype, urlpath=str(path), mode="w", **settings)
         for region in _bricks(source.shape, trace):
             packed[region] = np.ascontiguousarray(source[region])
     except RuntimeError as error:  # which says that it could not be written, and not why
-        needed = math.prod(source.shape) * source.dtype.itemsize
+        needed = math.prod(source.shape) * dtype.itemsize
         full = shutil.disk_usage(path.parent).free < needed
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
 
