@@ -1,5 +1,5 @@
 """`python -m isocenter`, as torchrun starts it in several processes."""
 
-from isocenter.cli import exit_codes
+from isocenter.cli import main
 
-exit_codes.main()
+main()

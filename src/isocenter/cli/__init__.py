@@ -1,6 +1,6 @@
 """The command line: a thin shell over the verbs."""
 
-from isocenter.cli import exit_codes
-from isocenter.cli.terminal import app
+from isocenter.cli.commands import app
+from isocenter.cli.exit_codes import main
 
 __all__ = ["app", "main"]

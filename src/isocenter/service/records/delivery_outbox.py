@@ -219,7 +219,7 @@ class Outbox:
             tables.answers.c.sop_instance_uid.is_not(None),
             tables.jobs.c.state == "superseded",
             tables.studies.c.state != "receiving",
-            tables.studies.c.note_routing == tables.studies.c.revision,
+            tables.studies.c.routed == tables.studies.c.revision,
             *_nothing_to_come(),
         )
         query = select(*columns, tables.answers.c.sop_instance_uid).select_from(joined).where(due)

@@ -265,7 +265,7 @@ class StudyIndex:
     def to_route(self, most: int) -> Sequence[Row[Any]]:
         """Complete studies that the rules have not seen as they are, those that are complete longest first."""
         # Not as a list of the other states: SQLite would look through all studies by their index.
-        fresh = and_(tables.studies.c.state != "receiving", tables.studies.c.note_routing < tables.studies.c.revision)
+        fresh = and_(tables.studies.c.state != "receiving", tables.studies.c.routed < tables.studies.c.revision)
         with self.database.read() as connection:
             return connection.execute(
                 select(tables.studies).where(fresh).order_by(tables.studies.c.complete_at).limit(most)
@@ -306,7 +306,7 @@ class StudyIndex:
         )
         over = and_(
             tables.studies.c.state == "complete",
-            tables.studies.c.note_routing == tables.studies.c.revision,
+            tables.studies.c.routed == tables.studies.c.revision,
             ~busy.exists(),
         )
         with self.database.read() as connection:

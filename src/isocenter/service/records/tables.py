@@ -70,7 +70,7 @@ Index("studies_by_time", studies.c.received_at, studies.c.study)
 Index("studies_by_patient", studies.c.patient)
 Index("studies_by_state", studies.c.state, studies.c.last_at)
 # The keeper asks for these several times a second, among all studies that there ever were.
-_unrouted = studies.c.note_routing < studies.c.revision
+_unrouted = studies.c.routed < studies.c.revision
 Index("studies_to_route", studies.c.complete_at, sqlite_where=_unrouted, postgresql_where=_unrouted)
 
 # Filled from the headers when the study is complete: what rules and monitoring ask for.

@@ -242,7 +242,7 @@ class Workitems:
         joined = tables.workitems.outerjoin(tables.studies, tables.workitems.c.study == tables.studies.c.study)
         state, is_routed = (
             tables.studies.c.state.label("study_state"),
-            tables.studies.c.note_routing == tables.studies.c.revision,
+            tables.studies.c.routed == tables.studies.c.revision,
         )
         query = select(
             tables.workitems,
