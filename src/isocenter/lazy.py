@@ -39,16 +39,23 @@ if TYPE_CHECKING:
     from statsmodels.stats import proportion as statsmodels_proportion
     from torch.utils import flop_counter, tensorboard
 
+
+class _LazyModule(ModuleType):
+    """Stands for a module and imports it at the first look at one of its names."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # inspection by tools must not import anything
+            raise AttributeError(name)
+        return getattr(sys.modules.get(self.__name__) or importlib.import_module(self.__name__), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(importlib.import_module(self.__name__), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(importlib.import_module(self.__name__), name)
+
+
 if not TYPE_CHECKING:
-
-    class _LazyModule(ModuleType):
-        """Stands for a module and imports it at the first look at one of its names."""
-
-        def __getattr__(self, name: str) -> Any:
-            if name.startswith("__"):  # inspection by tools must not import anything
-                raise AttributeError(name)
-            return getattr(importlib.import_module(self.__name__), name)
-
     SimpleITK = _LazyModule("SimpleITK")
     codedict = _LazyModule("pydicom.sr.codedict")
     cv2 = _LazyModule("cv2")
@@ -86,6 +93,8 @@ if not TYPE_CHECKING:
 def lazy_index(package: str) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package's index: a name is imported when it is first asked for.
 
+    A module that it lists is imported when one of the module's names is.
+
     The index lists its names once, as imports under `if TYPE_CHECKING`, which type checkers read and programs skip;
     `__all__` follows from them: constants, classes, then functions.
     So an index costs its reader nothing but the files that define what is asked for (PEP 562).
@@ -102,7 +111,9 @@ def lazy_index(package: str) -> Callable[[str], Any]:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, defined_as = homes[name]
         if module == package:  # a folder within the package
-            value = importlib.import_module(f"{package}.{defined_as}")
+            value = sys.modules.get(f"{package}.{defined_as}") or _LazyModule(f"{package}.{defined_as}")
+            if isinstance(value, _LazyModule):
+                return value  # its import puts the module in this place
         else:
             value = getattr(importlib.import_module(module), defined_as)
         setattr(sys.modules[package], name, value)  # the next look finds it without this function

@@ -65,11 +65,11 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 # What files have in common, and travels with each; `context_fusion` with all that have a choice of its methods, and
 # `layers` with nearly all.
 SHARED = {
-    "backbone": {"context_fusion", "transformer"},
-    "clip_gru": {"context_fusion", "resnet", "transformer"},
-    "clip_lstm": {"context_fusion", "resnet", "transformer"},
-    "clips": {"context_fusion", "resnet", "transformer"},
-    "coatnet": {"transformer"},
+    "backbone": {"context_fusion", "transformer_blocks"},
+    "clip_gru": {"context_fusion", "resnet", "transformer_blocks"},
+    "clip_lstm": {"context_fusion", "resnet", "transformer_blocks"},
+    "clips": {"context_fusion", "resnet", "transformer_blocks"},
+    "coatnet": {"transformer_blocks"},
     "convnext": {"context_fusion"},
     "deeplab": {"inflated_resnet"},
     "efficientnet": {"mobilenet", "context_fusion"},
@@ -82,10 +82,10 @@ SHARED = {
     "resnet": {"context_fusion"},
     "resnet_slices": {"inflated_resnet"},
     "retinanet": {"pyramid", "resnet_pyramid", "retinanet_volumes"},
-    "transunet": {"transformer", "unet", "vit"},
+    "transunet": {"transformer_blocks", "unet", "vit"},
     "unet_slices": {"unet"},
-    "unetr": {"transformer"},
-    "vit": {"transformer"},
+    "unetr": {"transformer_blocks"},
+    "vit": {"transformer_blocks"},
     "yolox": {"pyramid"},
     **{key: {"context_fusion"} for key in ("alexnet", "densenet", "inception", "lenet", "vgg")},
 }
@@ -106,7 +106,7 @@ def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_librar
         *(["context_fusion"] if factory.family_of(name).fusion_methods else []),
     }
     # MONAI's detector is imported late, through `lazy`.
-    copied = {one for one in found.texts if not one.endswith("__init__.py")} - {"lazy.py", "networks/layers.py"}
+    copied = {one for one in found.texts if not one.endswith("__init__.py")} - {"lazy.py", "networks/common_layers.py"}
     assert copied == {f"networks/{one}.py" for one in expected}
     text = found.texts[f"networks/{path.stem}.py"]
     assert f"def {function}(" in text or f"class {function}(" in text

@@ -129,7 +129,7 @@ def unseen_boxes(rows: UnseenCases, classes: Sequence[str], overlap: float) -> U
     owners = list[np.ndarray]()
     plain, steps = _calibrate_rows(rows, Calibrator()), [step for _, step in rows.outputs]
     for kind, name in enumerate(classes):
-        of_class, truth = [one.of_class(name) for one in plain], [one.of(name) for one in references]
+        of_class, truth = [one.of_class(name) for one in plain], [one.of_class(name) for one in references]
         matches = Matches.at(overlap, of_class, truth)
         is_right = np.full((len(matches.right), len(classes)), np.nan)
         is_right[:, kind] = matches.right

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files.storage import atomic
 from isocenter.lazy import torch
-from isocenter.runtime import hardware, model_record, record_files
-from isocenter.runtime.bundle import network as bundle_network
+from isocenter.runtime import bundle, hardware, model_record, record_files
 from isocenter.runtime.guard import image_gate
 from isocenter.runtime.guard.image_gate import Guard
 from isocenter.runtime.hardware import CUDA
@@ -92,7 +91,7 @@ def share_context(members: Sequence[Model]) -> Sequence[Model]:
         assert isinstance(networks_of_member.run, TorchNetwork)  # noqa: S101 - as it was loaded
         count = len(networks_of_member.context)
         run = TorchNetwork(
-            bundle_network.OnItsEntries(networks_of_member.run.module, first, count).eval(),
+            bundle.network.OnItsEntries(networks_of_member.run.module, first, count).eval(),
             networks_of_member.run.device,
         )
         networks = replace(
@@ -260,7 +259,7 @@ def channel_conversions(common: Sequence[Normalisation], preprocessing: Preproce
 def have_own_scales(model: Model) -> bool:
     """Whether each network of a model stands behind a conversion."""
     return all(
-        isinstance(one, TorchNetwork) and isinstance(one.module, bundle_network.OnItsScale)
+        isinstance(one, TorchNetwork) and isinstance(one.module, bundle.network.OnItsScale)
         for one in model.networks.members
     )
 
@@ -275,7 +274,7 @@ def _ours(member: Model, where: str) -> Preprocessing:
 def _convert(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
     assert isinstance(member.networks.run, TorchNetwork)  # noqa: S101 - as it was loaded
     preprocessing = _ours(member, "model")
-    module = bundle_network.OnItsScale(
+    module = bundle.network.OnItsScale(
         member.networks.run.module, preprocessing.inputs
     )  # the conversion becomes part of its state
     scales = channel_conversions(common, preprocessing)

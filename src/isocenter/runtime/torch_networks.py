@@ -20,8 +20,7 @@ from isocenter import errors
 from isocenter.errors import MEMORY_ERRORS, MemoryShortageError, UsageError
 from isocenter.lazy import torch
 from isocenter.networks import factory, network_parts, quick_convolutions
-from isocenter.runtime import hardware
-from isocenter.runtime.bundle import network as bundle_network
+from isocenter.runtime import bundle, hardware
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.windows import averaging
 from isocenter.runtime.windows.averaging import POOLED, AveragedNetwork
@@ -329,9 +328,9 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     module = factory.build(name, inputs, network["spatial_dims"], task.heads, size, context, fusion)
     module = quick_convolutions.with_quick_single_volumes(module)
     moving = displacing_heads(task.heads)
-    module = bundle_network.Displacing(module, moving) if moving else module
-    module = bundle_network.AfterLabels(module, marked) if marked else module
-    return bundle_network.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
+    module = bundle.network.Displacing(module, moving) if moving else module
+    module = bundle.network.AfterLabels(module, marked) if marked else module
+    return bundle.network.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
 
 
 def displacing_heads(heads: Mapping[str, Head]) -> dict[str, int]:

@@ -2,3 +2,27 @@
 
 Matplotlib is loaded with the first picture: what only predicts does without.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.report.figures import (
+        box_figures,
+        charts,
+        cohort_figures,
+        discrimination_figures,
+        drawing,
+        heat_map,
+        registration_figures,
+        result_page,
+        sheets,
+        slice_figures,
+        survival_figures,
+    )
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -2,3 +2,15 @@
 
 The files of this folder are copied into packages, with all that they import of ours.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.runtime.bundle import network
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from isocenter.errors import IntegrityError
-from isocenter.runtime import record_files, torch_networks
-from isocenter.runtime.bundle import network as bundle_network
+from isocenter.runtime import bundle, record_files, torch_networks
 from isocenter.tasks import task_settings
 
 if TYPE_CHECKING:
@@ -79,14 +78,14 @@ def weights_files(record: Mapping[str, Any]) -> tuple[str, ...]:
 def single_output_network(task: Task, modules: Sequence[Module], shares: Shares = None) -> OneTensor:
     """The networks as one with one tensor out: of several the mean that the task takes, of probabilities or outputs."""
     head = next(iter(task.heads))
-    return bundle_network.OneTensor(modules, head, kind_of_mean(task, head), shares)
+    return bundle.network.OneTensor(modules, head, kind_of_mean(task, head), shares)
 
 
 def every_head_network(task: Task, modules: Sequence[Module], shares: Shares = None) -> Module:
     """The same with a tensor for each head, where the task has several: what is computed elsewhere answers all."""
     if len(task.heads) == 1:
         return single_output_network(task, modules, shares)
-    return bundle_network.EveryHead(modules, {head: kind_of_mean(task, head) for head in task.heads}, shares)
+    return bundle.network.EveryHead(modules, {head: kind_of_mean(task, head) for head in task.heads}, shares)
 
 
 def tensors_by_head(outputs: Any) -> tuple[Any, ...]:
@@ -131,7 +130,7 @@ def read_modules(record: Mapping[str, Any], task: Task, weights: Sequence[Path])
     for file, network in zip(weights, recorded_networks(record, len(weights)), strict=True):
         module = torch_networks.build_module(task, network)
         if record.get("own_scales"):
-            module = bundle_network.OnItsScale(module, int(record["network"]["channels"]))
+            module = bundle.network.OnItsScale(module, int(record["network"]["channels"]))
         module.load_state_dict(record_files.read_tensors(file))
         modules.append(module.eval())
     return modules
