@@ -41,14 +41,24 @@ if TYPE_CHECKING:
 # What of a kind of problem a packaged model needs: what comes after the network.
 PREDICTS = frozenset(
     {
-        *("name", "checked", "parts", "heads", "labels", "channel_labels", "merge", "mirrored", "average"),
+        *(
+            "name",
+            "check_and_fill",
+            "parts",
+            "heads",
+            "labels",
+            "channel_labels",
+            "merge",
+            "channels_when_mirrored",
+            "average",
+        ),
         *(
             "probability_heads",
             "probabilities",
             "decode",
             "outputs",
             "bytes_per_voxel",
-            "crossed",
+            "folds_by_head",
             "background_outputs",
         ),
     }
