@@ -114,7 +114,7 @@ class InstanceSegmentation(ObjectScoring):
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     merge: ClassVar[Merge] = "gaussian"
-    mirrored: ClassVar[tuple[int, ...]] = (0, 1)
+    channels_when_mirrored: ClassVar[tuple[int, ...]] = (0, 1)
     selects_by: ClassVar[str] = "ap"
     uncertainty: ClassVar[Uncertain] = "objects"
     metrics: ClassVar[Metrics] = METRICS
