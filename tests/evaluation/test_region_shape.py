@@ -58,8 +58,8 @@ def test_the_surface_of_a_sheared_grid_is_measured_in_mm():
     box = np.zeros((6, 6, 6), bool)
     box[1:5, 1:5, 1:5] = True
     tilted = np.array([[1, 0, 0], [0, 1, 0.4], [0, 0, 2.0]])
-    volume, area = MeshCells.from_region(box).measured(tilted)
-    straight = MeshCells.from_region(box).measured(np.diag([1.0, 1.0, 2.0]))
+    volume, area = MeshCells.from_region(box).volume_and_area(tilted)
+    straight = MeshCells.from_region(box).volume_and_area(np.diag([1.0, 1.0, 2.0]))
     assert volume == pytest.approx(straight[0]) and area > straight[1]
 
 

@@ -43,7 +43,7 @@ def test_a_share_of_the_images_is_pasted_and_without_any_nothing_is_judged():
     known = PastedBatch.from_batch(step(), step().unlabelled[0], 0.5).known.flatten(1).any(dim=1)
     assert 0 < known.sum() < 8
     none = PastedBatch.from_batch(step(), step().unlabelled[0], 0.0)
-    assert none.judged(step(), {"a": BLACK}).item() == 0
+    assert none.judge(step(), {"a": BLACK}).item() == 0
 
 
 def test_voxels_of_labelled_images_are_judged_by_the_task_and_the_others_by_the_teacher():

@@ -44,9 +44,9 @@ def assembled(
 
 def network_grid(trace: GridTrace) -> Geometry:
     """The grid that the network sees, by the geometry's own arithmetic."""
-    kept = trace.source.permute(trace.axes, trace.flips).cropped(trace.crop)
+    kept = trace.source.permute(trace.axes, trace.flips).crop(trace.crop)
     before, after = zip(*trace.pad, strict=True)
-    return kept.reshape(trace.shape).padded(before, after)
+    return kept.reshape(trace.shape).pad(before, after)
 
 
 def world_linear(grid: Geometry) -> Array:

@@ -24,21 +24,21 @@ SIZES = [
 
 def test_a_ratio_divides_two_measurements_and_has_the_unit_of_neither_where_both_have_one():
     ratio = Ratio.from_text("cdr = cup.short_axis_mm / optic disc.short_axis_mm")
-    found = ratio.found(SIZES, ROWS)
+    found = ratio.compute(SIZES, ROWS)
     assert (found.concept, found.value, found.unit, found.low) == ("cdr", 0.4, "1", None)
     assert Ratio.from_text(str(ratio)) == ratio
 
 
 def test_the_interval_of_a_ratio_of_sizes_holds_what_both_intervals_hold():
-    found = Ratio.from_text("share = cup.area_mm2 / optic disc.area_mm2").found(SIZES, ROWS)
+    found = Ratio.from_text("share = cup.area_mm2 / optic disc.area_mm2").compute(SIZES, ROWS)
     assert (found.value, found.low, found.high) == (0.5, 0.25, 0.8)
 
 
 def test_there_is_no_ratio_where_a_measurement_is_missing_or_the_second_is_zero():
     ratio = Ratio.from_text("cdr = cup.area_mm2 / optic disc.area_mm2")
-    assert ratio.found([], ROWS[:1]) is None
-    assert ratio.found([], [ROWS[0], {**ROWS[1], "area_mm2": 0.0}]) is None
-    assert ratio.found([], [ROWS[0], {**ROWS[1], "area_mm2": float("nan")}]) is None
+    assert ratio.compute([], ROWS[:1]) is None
+    assert ratio.compute([], [ROWS[0], {**ROWS[1], "area_mm2": 0.0}]) is None
+    assert ratio.compute([], [ROWS[0], {**ROWS[1], "area_mm2": float("nan")}]) is None
 
 
 @pytest.mark.parametrize(

@@ -368,7 +368,7 @@ def _take_too_long(node, mr, monkeypatch, *, is_away):
     with monkeypatch.context() as patch:
         if is_away:
             patch.setattr(Jobs, "give_back", away)
-        with node.worker._held(job, threading.Event()):
+        with node.worker._renewing_claim(job, threading.Event()):
             assert ended.wait(60)
 
 

@@ -306,7 +306,7 @@ def test_calibration_and_thresholds_come_from_what_is_known():
 
     def found(maps: list[DrawnMap], places: list[int]):
         rows = UnseenCases([made[n] for n in places], [lambda own=maps[n]: own for n in places], people[places])
-        return answers.calibrated(rows), answers.sets(rows, exact=False)
+        return answers.calibrate(rows), answers.sets(rows, exact=False)
 
     every, half = list(range(8)), [0, 2, 4, 6]
     mixed, whole, known = found(partial, every), found(drawn, every), found(drawn, half)

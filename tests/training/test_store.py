@@ -239,7 +239,7 @@ def test_an_entry_that_is_damaged_while_it_is_in_use_names_the_file(prepared):
     one = prepared(NOTHING)[0]
     one.image.path.unlink()
     with pytest.raises(isocenter.IsocenterError, match=r"image\.b2nd: this entry of the cache was damaged or deleted"):
-        one.seen((slice(0, 2), slice(0, 2), slice(0, 2)))
+        one.network_input((slice(0, 2), slice(0, 2), slice(0, 2)))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -57,9 +57,9 @@ def test_a_kind_that_is_added_at_the_end_leaves_the_draws_of_the_others_alone():
 def test_who_is_befallen_at_a_low_probability_is_so_at_a_higher_one(one, other):
     draws = BatchDraws.from_generators([random_draws.sample_generator(0, 0, n) for n in range(50)], 2)
     rarely, often = sorted((one, other))
-    assert set(draws.chosen(1, rarely)) <= set(draws.chosen(1, often))
-    assert len(draws.chosen(1, 0)) == 0
-    assert len(draws.chosen(1, 1)) == 50
+    assert set(draws.chosen_samples(1, rarely)) <= set(draws.chosen_samples(1, often))
+    assert len(draws.chosen_samples(1, 0)) == 0
+    assert len(draws.chosen_samples(1, 1)) == 50
 
 
 def test_noise_is_the_same_however_the_image_lies_in_memory():

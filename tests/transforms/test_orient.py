@@ -17,7 +17,7 @@ def test_a_moved_voxel_stays_at_its_place_in_the_world(geometry, turn):
     places = np.moveaxis(
         geometry.to_world(np.stack(np.meshgrid(*map(np.arange, geometry.shape), indexing="ij"), axis=-1)), -1, 0
     )
-    moved, grid = orient.permute_axes(places, axes, flips), geometry.permuted(axes, flips)
+    moved, grid = orient.permute_axes(places, axes, flips), geometry.permute(axes, flips)
     index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), axis=-1)
     assert moved.shape[1:] == grid.shape
     assert_allclose(np.moveaxis(moved, 0, -1), grid.to_world(index), atol=1e-9)

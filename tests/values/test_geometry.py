@@ -164,8 +164,8 @@ def test_padding_keeps_every_voxel_in_its_place_and_a_crop_undoes_it(
     padded = geometry.pad(before, after)
     inner = tuple(slice(low, low + size) for low, size in zip(before, geometry.shape, strict=True))
     assert_allclose(places(padded)[inner], places(geometry), atol=1e-8)
-    assert padded.cropped(inner).equals(geometry, 1e-8)
-    assert padded.padded([-n for n in before], [-n for n in after]).equals(geometry, 1e-8)
+    assert padded.crop(inner).equals(geometry, 1e-8)
+    assert padded.pad([-n for n in before], [-n for n in after]).equals(geometry, 1e-8)
 
 
 @given(geometries(), st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
@@ -394,7 +394,7 @@ def test_a_tilted_gantry_makes_a_voxel_no_larger_than_what_lies_between_its_slic
 @given(geometries(), st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
 def test_a_grid_is_brought_onto_the_same_grid_in_any_order_of_its_axes(geometry, axes, flips) -> None:
     assume(geometry.ndim == 3 and geometry.oriented)
-    other = geometry.permuted(axes, flips)
+    other = geometry.permute(axes, flips)
     image = Image(places(geometry)[..., 0][None], geometry)
     brought = image.on_axes_of(other)
     assert brought.geometry.equals(other)

@@ -325,7 +325,7 @@ class CaseOnGrid:
                 wanted=part.needed,
                 slice_order=part.slice_order,
             )
-            yield from self.preprocessing.restored(slabs, self.trace, part.kept) if restored else slabs
+            yield from self.preprocessing.restore(slabs, self.trace, part.kept) if restored else slabs
 
     @property
     def looks(self) -> int:

@@ -124,7 +124,7 @@ class AttendedOutputs:
 
     def spread_rollout(self, flow: Tensor) -> Tensor:
         """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens)."""
-        maps: Tensor = self.module.spread(flow, self.images)  # type: ignore[operator]
+        maps: Tensor = self.module.spread_rollout(flow, self.images)  # type: ignore[operator]
         return maps
 
 

@@ -324,7 +324,7 @@ class Errand:
 def join_trainings(ranks: Ranks) -> Any:
     """Take part in every training that the first process starts; returns what that process comes to in the end."""
     while isinstance(asked := ranks.agree(None), Errand):
-        train, val = asked.job.prepared()
+        train, val = asked.job.prepare()
         recipe.train_network(
             asked.job.settings,
             train,

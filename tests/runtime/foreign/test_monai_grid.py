@@ -99,10 +99,10 @@ def test_what_the_network_sees_of_a_large_volume_is_made_region_by_region_as_mon
     labels = np.asarray(model.predict(subject).data)
     monkeypatch.setattr(monai_transforms, "STREAMED_BYTES", 0)
     monkeypatch.setattr(monai_transforms, "BLOCK_VOXELS", 2000)  # a few rows at a time
-    assert model.preprocessing.held(subject.geometry).streamed == 0
-    parts, trace = model.preprocessing.opened(subject, "case")
+    assert model.preprocessing.held_parts(subject.geometry).streamed == 0
+    parts, trace = model.preprocessing.open_image(subject, "case")
     assert parts.shape == whole.shape
-    assert trace.padded == whole.shape[1:]
+    assert trace.padded_shape == whole.shape[1:]
     np.testing.assert_allclose(parts[(slice(None),) * 4], whole, atol=1e-6)
     region = (slice(0, 1), slice(3, 9), slice(2, 3), slice(1, 8))
     np.testing.assert_allclose(parts[region], whole[region], atol=1e-6)
@@ -113,10 +113,10 @@ def test_what_the_network_sees_of_a_large_volume_is_made_region_by_region_as_mon
 def test_a_step_that_looks_at_all_voxels_together_prepares_the_whole_volume(tmp_path, monkeypatch, kind):
     step = {"_target_": kind, "keys": "image", **({"source_key": "image"} if kind[0] == "C" else {})}
     model = of_steps(tmp_path, [ORIENT, step])
-    held = model.preprocessing.held(image().geometry)
+    held = model.preprocessing.held_parts(image().geometry)
     assert (held.streamed, held.restored) == (None, True)
     monkeypatch.setattr(monai_transforms, "STREAMED_BYTES", 0)
-    assert isinstance(model.preprocessing.opened(within(image()), "case")[0], np.ndarray)
+    assert isinstance(model.preprocessing.open_image(within(image()), "case")[0], np.ndarray)
 
 
 def test_of_a_part_of_the_image_only_its_windows_are_run_and_its_labels_stay(tmp_path):

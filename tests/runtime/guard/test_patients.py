@@ -54,7 +54,7 @@ def test_a_case_of_one_of_several_weighs_its_share():
     assert known.patients == 3 and known.words() == "4 cases of 3 patients"
     assert case_distances.p_value(2.5, known, 0.5) == pytest.approx((1 + 1.5) / 4)
     assert case_distances.p_value(9.0, known, 0.5) == pytest.approx(1 / 4)
-    both = known.joined(KnownDistances.from_distances([2.5], ["c"]))
+    both = known.join(KnownDistances.from_distances([2.5], ["c"]))
     assert_allclose(both.distances, [1, 2, 2.5, 3, 5])
     assert both.patients == 4
 
