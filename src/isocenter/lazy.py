@@ -9,6 +9,7 @@ import ast
 import importlib
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
     import pandas
-    import PIL.Image as pil_image  # noqa: N813 - a module
+    import PIL.Image as pil_image
     import pydicom
     import pynetdicom
     import safetensors.torch as safetensors_torch
@@ -93,7 +94,7 @@ if not TYPE_CHECKING:
 def lazy_index(package: str) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package's index: a name is imported when it is first asked for.
 
-    A module that it lists is imported when one of the module's names is.
+    A module of the package is imported when one of the module's own names is.
 
     The index lists its names once, as imports under `if TYPE_CHECKING`, which type checkers read and programs skip;
     `__all__` follows from them: constants, classes, then functions.
@@ -107,15 +108,13 @@ def lazy_index(package: str) -> Callable[[str], Any]:
             homes.update(_imports_for_types(str(sys.modules[package].__file__)))
         if name == "__all__":
             return sorted(homes, key=lambda listed: (not listed.isupper(), not listed[:1].isupper(), listed))
-        if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, defined_as = homes[name]
-        if module == package:  # a folder within the package
-            value = sys.modules.get(f"{package}.{defined_as}") or _LazyModule(f"{package}.{defined_as}")
-            if isinstance(value, _LazyModule):
-                return value  # its import puts the module in this place
-        else:
-            value = getattr(importlib.import_module(module), defined_as)
+        module, defined_as = homes.get(name, (package, name))
+        if module == package:  # its import puts the module in this place
+            whole = f"{package}.{defined_as}"
+            if name.startswith("__") or find_spec(whole) is None:
+                raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            return sys.modules.get(whole) or _LazyModule(whole)
+        value = getattr(importlib.import_module(module), defined_as)
         setattr(sys.modules[package], name, value)  # the next look finds it without this function
         return value
 
@@ -124,7 +123,7 @@ def lazy_index(package: str) -> Callable[[str], Any]:
 
 def _imports_for_types(index: str) -> dict[str, tuple[str, str]]:
     """{name: (module, name there)} of the imports under `if TYPE_CHECKING` in a file."""
-    with open(index, encoding="utf-8") as file:  # noqa: PTH123 - pathlib would take half of the time of this import
+    with open(index, encoding="utf-8") as file:
         tree = ast.parse(file.read())
     blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]

@@ -12,7 +12,7 @@ from isocenter.report import figures
 
 @pytest.mark.parametrize("module", [isocenter.report, figures])
 def test_the_index_lists_what_it_has_sorted_and_has_what_it_lists(module: ModuleType) -> None:
-    kinds = lambda name: (not name.isupper(), not name[:1].isupper(), name)  # noqa: E731 - constants, classes, functions
+    kinds = lambda name: (not name.isupper(), not name[:1].isupper(), name)
     assert module.__all__ == sorted(module.__all__, key=kinds)
     assert all(getattr(module, name) is not None for name in module.__all__)
 

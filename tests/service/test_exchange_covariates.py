@@ -188,7 +188,7 @@ def asking(tmp_path, mr):
         columns, run = Context((Number(CREATININE, 1, 1.1, 0.3),)).settings, model.networks.run
         architecture = {**model.networks.architecture, "context": columns}
         networks = replace(model.networks, architecture=architecture, run=lambda images, _: run(images))
-        node.worker.models.of = lambda name, digest: replace(model, networks=networks)
+        node.worker.models.model_for_job = lambda name, digest: replace(model, networks=networks)
         node.receive(*mr)
         yield node, peer
         node.store.close()

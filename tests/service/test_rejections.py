@@ -70,7 +70,7 @@ def test_a_rejected_image_is_in_no_job_and_a_job_that_has_seen_it_says_so_at_onc
     node.receive(*mr)  # once more, by somebody who does not know of the note
     node.work()
     [study] = node.rows(tables.studies)
-    assert (study.state, study.outcome, study.revision) == ("aside", "refused", study.note_routing)
+    assert (study.state, study.outcome, study.revision) == ("aside", "refused", study.routed)
     assert "a note rejects, and the note stands (" in study.reason and "an administrator lifts it" in study.reason
     assert "Data Retention Policy Expired (113039, DCM)" in study.reason
     assert StudyIndex(node.database).reroute(study.study)

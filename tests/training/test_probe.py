@@ -147,7 +147,7 @@ def test_a_gpu_chooses_its_kernels_before_its_look_at_validation_cases_is_timed(
     known["settings"] = SimpleNamespace(inference=SimpleNamespace(patch=(20, 20), overlap=0.5))
     cases = [SimpleNamespace(shape=(20, 30))] * 9
     length = ClockedLength(CommandClock(0.0, now=lambda: now[0]))
-    assert length._validation(SimpleNamespace(validated=validated, val_cases=cases, **known), PLAIN, 100.0) == (
+    assert length._validation(SimpleNamespace(validate=validated, val_cases=cases, **known), PLAIN, 100.0) == (
         None,
         9.0,
     )
@@ -171,7 +171,7 @@ def test_a_look_at_validation_cases_takes_as_much_longer_as_they_are_larger_than
         "settings": SimpleNamespace(inference=SimpleNamespace(patch=(20, 20), overlap=0.5)),
     }
     length = ClockedLength(CommandClock(0.0, now=lambda: now[0]))
-    windows, seconds = length._validation(SimpleNamespace(validated=validated, **known), PLAIN, 100.0)
+    windows, seconds = length._validation(SimpleNamespace(validate=validated, **known), PLAIN, 100.0)
     assert (windows, seconds) == (None, pytest.approx(27.0))
 
 
@@ -185,7 +185,7 @@ def test_a_look_at_large_validation_cases_sees_so_many_windows_that_several_look
     cases = [SimpleNamespace(shape=(200, 200))] * 2
     inference = SimpleNamespace(patch=(20, 20), overlap=0.5)
     known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device="cpu"), "shown_cases": ()}
-    session = SimpleNamespace(validated=validated, val_cases=cases, settings=SimpleNamespace(inference=inference))
+    session = SimpleNamespace(validate=validated, val_cases=cases, settings=SimpleNamespace(inference=inference))
     session.__dict__.update(known)
     length = ClockedLength(CommandClock(0.0, now=lambda: now[0]))
     every = 19 * 19

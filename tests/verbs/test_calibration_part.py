@@ -29,9 +29,9 @@ def spared(classified, tmp_path_factory) -> tuple[Path, list[set[str]]]:
     """A run with six such cases, and the ids of the cases that its training was given."""
     out, shown, prepared = tmp_path_factory.mktemp("spared") / "run", list[set[str]](), training_jobs.prepare_cases
 
-    def noted(cases, *rest):
+    def noted(cases, *rest, **words):
         shown.append({case.id for case in cases})
-        return prepared(cases, *rest)
+        return prepared(cases, *rest, **words)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_jobs, "prepare_cases", noted)

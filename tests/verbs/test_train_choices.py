@@ -196,7 +196,7 @@ def test_what_validation_cases_decide_goes_into_checkpoints_and_plan(segmented, 
         asked.append((len(predictions), [case.id for case in cases]))
         return {"task.tolerance": Decision(7.0, "the validation cases say so")}
 
-    monkeypatch.setattr(Segmentation, "fitted", fitted)
+    monkeypatch.setattr(Segmentation, "fit_settings", fitted)
     run = trained.segmenting(segmented.data, tmp_path / "run").out
     split = pd.read_csv(run / "split.csv", dtype=str)
     val = split.loc[split["split"] == "val", "case"].tolist()
@@ -217,7 +217,7 @@ def test_nothing_is_tuned_where_nothing_selects(tmp_path, monkeypatch):
         return {}
 
     data = trained.blobs(tmp_path / "data", 6)
-    monkeypatch.setattr(Segmentation, "fitted", refused)
+    monkeypatch.setattr(Segmentation, "fit_settings", refused)
     assert trained.segmenting(data, tmp_path / "run", everything=True).rows == ()
 
 

@@ -1,1 +1,5 @@
 """Results as FHIR and HL7 v2 for report systems, and covariates that a FHIR server has."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

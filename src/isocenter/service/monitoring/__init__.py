@@ -1,1 +1,5 @@
 """Monitoring of the models that a node runs, and what an alert does to them."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)
