@@ -47,7 +47,7 @@ class _LazyModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # inspection by tools must not import anything
             raise AttributeError(name)
-        return getattr(sys.modules.get(self.__name__) or importlib.import_module(self.__name__), name)
+        return getattr(importlib.import_module(self.__name__), name)  # which waits for another thread's import
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(importlib.import_module(self.__name__), name, value)
