@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.lazy import stats
 from isocenter.values import Floats
@@ -99,7 +99,7 @@ class Conformal:
         Of groups whose names begin with a preposition, as those of findings do.
         """
         thresholds = [
-            f"{errors_module.count_phrase(people, 'patient')} {group}"
+            f"{errors.count_phrase(people, 'patient')} {group}"
             for group, people in self.n.items()
             if group not in self.thresholds
         ]

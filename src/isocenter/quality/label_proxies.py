@@ -14,7 +14,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.lazy import stats
-from isocenter.quality import references as quality_references
+from isocenter.quality import references
 from isocenter.values import Case, Dataset, Fingerprint, Floats, Problem, covariate_values
 from isocenter.values.covariate_values import Course
 
@@ -35,7 +35,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
     columns = list(dict.fromkeys(name for case in dataset for name in case.covariates))
     facts = {one.id: one.references for one in fingerprint.cases}
     cases = [case for case in dataset if case.id in facts]
-    references, patients = [facts[case.id] for case in cases], [case.patient for case in cases]
+    case_references, patients = [facts[case.id] for case in cases], [case.patient for case in cases]
     constant = []
     for name in columns:
         values = [case.covariates.get(name) for case in cases]
@@ -43,7 +43,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
             constant += (
                 [name] if not all(map(covariate_values.is_missing, values)) else []
             )  # a column of nothing is all gap
-        elif (score := label_association(values, references, patients)) >= PROXY:
+        elif (score := label_association(values, case_references, patients)) >= PROXY:
             yield Problem(
                 "warning",
                 f"covariate {name} predicts the label by itself (score {score:.3f} of 1): it may be its proxy",
@@ -53,7 +53,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
             )
     gaps = _gaps(cases, columns)
     for name, has in gaps.items():
-        if (score := label_association(list(has), references, patients)) >= PREDICTIVE_GAP:
+        if (score := label_association(list(has), case_references, patients)) >= PREDICTIVE_GAP:
             yield Problem(
                 "warning",
                 f"whether a case has {name} predicts the label (score {score:.3f} of 1; {sum(has):.0f} of {len(has)} "
@@ -135,13 +135,13 @@ def _of_course(value: Any) -> tuple[float | None, ...]:
     return (float(np.mean(value.values)), value.values[-1], value.times[-1], float(len(value.times)))
 
 
-def _truths(references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
+def _truths(case_references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
     """(cases,) answers, once for each kind of reference and name: text of classes, numbers of values and times.
 
     Of times also whether the event happened.
     """
-    for kind in quality_references.reference_kinds():
-        answers = [kind.facts.answers(one[kind.name]) if kind.name in one else {} for one in references]
+    for kind in references.reference_kinds():
+        answers = [kind.facts.answers(one[kind.name]) if kind.name in one else {} for one in case_references]
         for name in dict.fromkeys(name for own in answers for name in own):
             columns = [own.get(name) for own in answers]
             if kind.facts.is_measured:

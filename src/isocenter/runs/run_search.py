@@ -46,7 +46,8 @@ def refuse_unsearchable(plan: Plan, validating: int) -> None:
     search_study.refuse_without_optuna()
     if validating < (fewest := checkpoint_files.fewest_cases(1)):
         whom = "case" if chosen.split.inner_folds else "patient"
-        problem = f"{errors.count_phrase(validating, f'validation {whom}')}: of fewer than {fewest} nothing can be told from luck"
+        validation_cases = errors.count_phrase(validating, f"validation {whom}")
+        problem = f"{validation_cases}: of fewer than {fewest} nothing can be told from luck"
         remedy = f"Give more {whom}s, or leave out --tune (with --all nothing selects)"
         raise UsageError(problem, "--tune", remedy)
     if Ranks.here().count > 1:

@@ -29,7 +29,7 @@ from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.planning import PlanSettings, plan_checks, training_memory
 from isocenter.planning.rules.cascade_rules import CROSS_FITS
-from isocenter.quality import references as quality_references
+from isocenter.quality import references
 from isocenter.reading import ReadingOptions
 from isocenter.reading.reading_options import ALLOW_LARGE
 from isocenter.report import progress_tracking, wording
@@ -154,7 +154,7 @@ def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
     record: dict[str, Any] = {
         "data_hash": run.plan.data_hash,
         "patients_known": run.dataset.patients_known,
-        "fingerprint": {**fingerprint.summary, "references": quality_references.count_references(fingerprint)},
+        "fingerprint": {**fingerprint.summary, "references": references.count_references(fingerprint)},
     }
     if run.plan.options.get(ALLOW_LARGE):  # its own cases are predicted, whatever their part
         record["fingerprint"]["largest"] = run.examination.fingerprint.largest

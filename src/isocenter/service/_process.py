@@ -18,11 +18,11 @@ from pathlib import Path
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files.storage import atomic
 from isocenter.service import _courier, _deploying, _intake, _node_folder, _node_threads
-from isocenter.service import _keeper as service__keeper
+from isocenter.service._keeper import Keeper
 from isocenter.service._node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.dicom import dicom_listening
-from isocenter.service.dicom import receiver as dicom_receiver
+from isocenter.service.dicom.receiver import Receiver
 from isocenter.service.exchange import fhir_covariates
 from isocenter.service.monitoring import rounds
 from isocenter.service.records import audit_records, record_database, workitem_records
@@ -30,7 +30,7 @@ from isocenter.service.routing import routing_rules
 from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.service.web import server
 from isocenter.service.work import warm_models
-from isocenter.service.work import worker as work_worker
+from isocenter.service.work.worker import DRAIN_S, JobWorker
 
 BEAT_S, LOOK_S = 1.0, 0.1
 # What is done before a node starts, and ends by itself.
@@ -60,7 +60,7 @@ def _receiver(settings: NodeSettings, name: str, stop: threading.Event) -> None:
         rules = routing_rules.rules_of(keeper_settings, _node_folder.stored_models(settings.folder))
         return workitem_records.Workitems(record_database.open_database(settings.database_url), rules)
 
-    receiver = dicom_receiver.Receiver(dicom_listening.listener_settings(settings), settings.folder, name, orders)
+    receiver = Receiver(dicom_listening.listener_settings(settings), settings.folder, name, orders)
     _beating(settings, name, stop)
     receiver.serve(stop)
 
@@ -76,11 +76,11 @@ def _keeper(settings: NodeSettings, name: str, stop: threading.Event) -> None:
         if changed:
             logging.getLogger("isocenter").info("settings are new or have changed: %s", ", ".join(changed))
         couriers = _courier.Couriers(settings, database)
-        keeper = service__keeper.Keeper(settings, database, rules, models, couriers.hear)
+        keeper = Keeper(settings, database, rules, models, couriers.hear)
         couriers.start(stop)
         ways_in = _intake.start_intake(settings, stop)
         keeper.keep(stop, _sign(settings, name).touch, hold)
-        until = time.monotonic() + work_worker.DRAIN_S
+        until = time.monotonic() + DRAIN_S
         for thread in (*couriers.threads, *ways_in):
             thread.join(max(0.0, until - time.monotonic()))
         sealing.finish(until)
@@ -92,9 +92,7 @@ def _worker(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     database = record_database.open_database(settings.database_url)
     models = _node_folder.stored_models(settings.folder)
     owner = os.environ.get("ISOCENTER_NODE", "")
-    worker = work_worker.JobWorker(
-        settings, database, routing_rules.rules_of(settings, models), f"{owner}/{name}", models
-    )
+    worker = JobWorker(settings, database, routing_rules.rules_of(settings, models), f"{owner}/{name}", models)
     worker.warm()
     _beating(settings, name, stop)
     # A keeper is refused where another node keeps the database: none of that one's jobs may be claimed here.

@@ -66,8 +66,8 @@ class BlindGuess:
 class Task(ABC):
     """A kind of problem with its settings: a frozen dataclass, whose settings are declared as fields.
 
-    `isocenter.values.setting_fields.setting` declares one, with its type, default and words; `task_from` makes a task of the plan's
-    section "task". A kind answers what is abstract here, and where it differs from most kinds, the rest.
+    `setting_fields.setting` declares one, with its type, default and words; `task_from_settings` makes a task of
+    the plan's section "task". A kind answers what is abstract here, and where it differs from most kinds, the rest.
 
     tuned_on:     the parts of which the first that has cases decides after training
     alternatives: sets of kinds of reference, each of which teaches something; empty: all that the task needs

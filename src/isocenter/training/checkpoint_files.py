@@ -302,8 +302,8 @@ def _why_last_preferred(state: State, validation: Validation, settings: PlanSett
     if (people := len(set(patients))) < fewest_cases(tried):
         return f"{had}{errors.count_phrase(people, 'patient is', 'patients are')} too few to tell that from luck"
     return (
-        f"{had}were better in only {100 * share:.1f} % of {bootstrap_draws(tried)} bootstrap draws of their patients, not in "
-        f"{100 * needed:.1f} %, which are asked of the best of {tried}"
+        f"{had}were better in only {100 * share:.1f} % of {bootstrap_draws(tried)} bootstrap draws of their patients, "
+        f"not in {100 * needed:.1f} %, which are asked of the best of {tried}"
     )
 
 

@@ -71,7 +71,7 @@ def train_network(
     spans, saved = Spans(length.clock.now, since=length.clock.now()), length.clock.seconds
     with (
         _logs.open_logs(out, state.step, watch, session.further_columns, writes=session.ranks.leads) as report,
-        work_state.defer_interrupt() as interrupted,  # the training ends between two steps: a whole state is left on disk
+        work_state.defer_interrupt() as interrupted,  # it ends between two steps: a whole state is left on disk
         closing(session.loader.batches(state.step)) as batches,
     ):
         while not state.is_over:

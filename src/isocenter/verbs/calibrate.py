@@ -196,7 +196,8 @@ def _split_cases(dataset: Dataset) -> tuple[list[Case], list[Case]]:
     if not (held and others):
         return [], held or others
     if both := {case.patient for case in held} & {case.patient for case in others}:
-        problem = f"{errors.count_phrase(len(both), 'patient has', 'patients have')} cases within the part calibration and outside"
+        patients = errors.count_phrase(len(both), "patient has", "patients have")
+        problem = f"{patients} cases within the part calibration and outside"
         raise UsageError(problem, str(dataset.root or dataset.name), "Put all cases of a patient into one part")
     return held, others
 
@@ -300,6 +301,7 @@ def _unseen(dataset: Dataset, evidence: PackageEvidence) -> tuple[Dataset, set[s
     by_case = data_record.hashes_by_case(kept)
     for known, verb in ((evidence.trained, "trained or selected"), (evidence.tested, "tested")):
         if seen := sorted(case for case, own in by_case.items() if own & set(known)):
-            problem = f"{errors.count_phrase(len(seen), 'case')} with the same content {verb} this model: {errors.list_phrase(seen)}"
+            seen_cases = errors.count_phrase(len(seen), "case")
+            problem = f"{seen_cases} with the same content {verb} this model: {errors.list_phrase(seen)}"
             raise UsageError(problem, where, "Give cases that the model has not seen")
     return kept, set().union(*by_case.values())

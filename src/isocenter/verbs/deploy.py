@@ -23,8 +23,8 @@ from isocenter.options.node import (
 from isocenter.report import InNotebook
 from isocenter.service import _deploying, _node_folder
 from isocenter.service.monitoring import change_comparison
-from isocenter.service.records import accounts as records_accounts
 from isocenter.service.records import actor, deployments, record_database
+from isocenter.service.records.accounts import Accounts
 from isocenter.verbs import change, serve
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _ask(
 ) -> NodeChanges:
     with _open_node(node) as (database, settings):
         name = _model(settings, model)
-        if mode != "shadow" and not records_accounts.Accounts(database).exist():
+        if mode != "shadow" and not Accounts(database).exist():
             problem, remedy = "has no account, and a change needs two persons", "Start it with ISOCENTER_ADMIN_PASSWORD"
             raise UsageError(problem, str(node), f"{remedy}, and make accounts")
         new = _deploying.store_package(settings, name, Path(package))
@@ -188,7 +188,7 @@ def _model(settings: NodeSettings, model: str | None) -> str:
 
 def _person(database: Database, account: str | None, password: str | None) -> Actor:
     """Who asks. Raises UsageError for a person without the right, or with a wrong password."""
-    accounts = records_accounts.Accounts(database)
+    accounts = Accounts(database)
     if not accounts.exist():
         return actor.ANYONE
     row = next((row for row in accounts.rows() if row.account == account), None)

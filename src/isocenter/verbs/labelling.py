@@ -49,8 +49,8 @@ class NextLabels(InNotebook):
     def findings(self) -> list[str]:
         """Groups of people in which answers are corrected, or labels doubted, more often; a sentence each."""
         return [
-            f"{kind}: more often where {one.attribute} is {one.group} ({one.error:.0%} of {errors.count_phrase(one.n, 'case')}, "
-            f"{one.elsewhere:.0%} elsewhere; p {one.p_adjusted:.2g} after Holm)"
+            f"{kind}: more often where {one.attribute} is {one.group} ({one.error:.0%} of "
+            f"{errors.count_phrase(one.n, 'case')}, {one.elsewhere:.0%} elsewhere; p {one.p_adjusted:.2g} after Holm)"
             for kind, one in self.groups
             if one.is_found
         ]

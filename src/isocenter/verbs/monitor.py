@@ -248,8 +248,12 @@ def _of_table(
 def _bound(bound: AuditBound, findings: Sequence[str]) -> AuditBound:
     """The bound, if an audit of these findings may be below it. Raises UsageError for another."""
     if bound.metric not in RATES or bound.label not in findings:
-        known = f"{errors.list_phrase(RATES)}, of {errors.list_phrase(findings) or 'nothing: the table has no probability_<finding>'}"
-        raise UsageError(f"there is no {bound.metric} of {bound.label!r}", "--bound", f"Choose one of {known}")
+        known = errors.list_phrase(findings) or "nothing: the table has no probability_<finding>"
+        raise UsageError(
+            f"there is no {bound.metric} of {bound.label!r}",
+            "--bound",
+            f"Choose one of {errors.list_phrase(RATES)}, of {known}",
+        )
     if not 0 <= bound.at_least <= 1:
         raise UsageError(f"no {bound.metric} is {bound.at_least:g}", "--bound", "Give a value from 0 to 1")
     return bound

@@ -433,7 +433,8 @@ class MonaiTransforms:
 
     def _check(self, image: Image, where: str) -> None:
         if len(image.channels) != len(self.channels):
-            problem = f"has {errors.count_phrase(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
+            channels = errors.count_phrase(len(image.channels), "channel")
+            problem = f"has {channels} ({', '.join(image.channels)}), the model expects "
             problem += f"{len(self.channels)} ({', '.join(self.channels)})"
             raise DatasetError(problem, where, f"Give {', '.join(self.channels)}, in that order")
         if not _may_be(image.channels, self.channels):

@@ -277,8 +277,9 @@ class NNUNetPreprocessing:
             image = Image(image.data[:-1], image.geometry, modality=image.modality, channels=names, source=image.source)
         image = channel_stack.match_colours(image, self.channels)
         if len(image.channels) != expected:
+            channels = errors.count_phrase(len(image.channels), "channel")
             raise DatasetError(
-                f"has {errors.count_phrase(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
+                f"has {channels} ({', '.join(image.channels)}), the model expects "
                 f"{expected} ({', '.join(self.channels)})",
                 where,
                 "Give all images of a case, CASE_0000, CASE_0001, ..., in the order of training",

@@ -62,9 +62,8 @@ class ImportedLabels(InNotebook):
             f"{errors.count_phrase(self.rows, 'row')} taken, about {errors.count_phrase(len(self.results), 'result')}"
         ]
         if self.unknown:
-            lines.append(
-                f"{errors.count_phrase(len(self.unknown), 'unknown study', 'unknown studies')}: {', '.join(self.unknown)}"
-            )
+            studies = errors.count_phrase(len(self.unknown), "unknown study", "unknown studies")
+            lines.append(f"{studies}: {', '.join(self.unknown)}")
         return "\n".join([*lines, *(f"row {number} is not taken: {why}" for number, why in self.refused.items())])
 
 

@@ -425,9 +425,10 @@ def read_listed_images(
     _refuse_twice([entries_of for entries_of in owners.values() if len(entries_of) > 1])
     files = ", ".join(dict.fromkeys(annotation.path.name for annotation in annotations))
     absent = f"{errors.count_phrase(len(missing), 'listed image is', 'listed images are')} not there"
+    image_count = errors.count_phrase(len(rows), "image")
     return Reading(
         tuple(rows.values()),
-        how=f"{what}: {made.count_in_words(annotations)} on {errors.count_phrase(len(rows), 'image')}, listed in {files}",
+        how=f"{what}: {made.count_in_words(annotations)} on {image_count}, listed in {files}",
         classes=made.classes,
         drawn=made.names,
         modality=modality,
