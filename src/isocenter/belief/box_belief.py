@@ -107,7 +107,7 @@ def voxel_lengths(geometry: Geometry, in_voxels: bool) -> tuple[float, ...]:
 def calibrated_boxes(boxes: BoundingBoxes, calibrator: Calibrator, steps: Sequence[float]) -> BoundingBoxes:
     """The boxes with calibrated scores, whether or not they have such; those of the network stay beside them.
 
-    steps: length of a voxel per axis, as `sides_of` has it
+    steps: length of a voxel per axis, as `voxel_lengths` has it
     """
     scores = boxes.scores if boxes.uncalibrated is None else boxes.uncalibrated
     assert scores is not None  # noqa: S101 - as decoded

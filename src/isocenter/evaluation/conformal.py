@@ -77,7 +77,7 @@ class Conformal:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Plain values from which `of` makes an equal one; an infinite threshold is None."""
+        """Plain values from which `from_record` makes an equal one; an infinite threshold is None."""
         limits = {key: _plain(one) for key, one in self.thresholds.items()}
         common = {"method": self.method, "level": self.level, "by": self.by, "n": dict(self.n)}
         settings = {**common, "thresholds": limits, "exact": self.exact}
@@ -271,7 +271,7 @@ def is_controlled(
             order in which losses fall or rise
     delta:  None: it is on average over draws of patients; else with a confidence of 1 - delta, by the binomial law
             where nobody loses a part (tolerance limits of Wilks, doi:10.1214/aoms/1177731788), else as
-            `controlled_with_confidence`
+            `setting_controlled_with_confidence`
     """
     sums = np.asarray(losses, dtype=np.float64)
     if delta is None:
@@ -283,7 +283,7 @@ def is_controlled(
 def fewest_for_control(risk: float, delta: float | None = None) -> int:
     """Fewest patients that control a risk: with fewer no setting is known to, though it be wrong for none.
 
-    delta: as of `controlled_with_confidence`; None on average
+    delta: as of `setting_controlled_with_confidence`; None on average
     """
     if delta is None:
         return math.ceil(1 / risk - 1 - ROUNDING)

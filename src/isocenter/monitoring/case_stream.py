@@ -173,7 +173,7 @@ class CaseStream:
         return np.array([np.nan if cell == "" else float(cell == finding) for cell in cells])
 
     def groups(self, by: str | None) -> dict[str, np.ndarray]:
-        """{attribute: (cases,) the group of each}, as `groups_of` makes them of the columns."""
+        """{attribute: (cases,) the group of each}, as `group_by_attributes` makes them of the columns."""
         if not by:
             return {}
         named = {word.partition(":")[0].strip().casefold() for word in by.replace("*", ",").split(",")}

@@ -447,7 +447,7 @@ def write_moved_objects(
 ) -> tuple[list[Path], list[Problem]]:
     """The DICOM objects of a pair of two DICOM images, and why there are none of a pair that cannot bear them.
 
-    image: as `write_moved` takes it
+    image: as `write_moved_files` takes it
     """
     fixed, unmoved = replace(image, pixels=image.data[:1], channels=("fixed",)), _unmoved_image(image)
     if not all(one.source is not None and one.source.is_dicom for one in (fixed, unmoved)):

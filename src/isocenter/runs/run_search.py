@@ -38,7 +38,7 @@ STUDY = "study.db"
 def refuse_unsearchable(plan: Plan, validating: int) -> None:
     """UsageError where no search could tell luck from skill; ResourceError where nothing could choose its trials.
 
-    validating: as `Planned.fewest_that_select` counts them
+    validating: as `PlannedTraining.fewest_that_select` counts them
     """
     chosen = plan_checks.checked_settings(plan)
     if not chosen.search.is_on:

@@ -349,7 +349,7 @@ def prepare_cases(
 ) -> list[PreparedCase]:
     """The cases as the network sees them.
 
-    marked: as in `Job`
+    marked: as in `TrainingJob`
     references: whether targets are made of them
     """
     with progress_tracking.track_progress(what) as tracker:

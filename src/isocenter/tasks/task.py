@@ -96,7 +96,7 @@ class Task(ABC):
         """The fields of this class for these training cases, with reasons; DatasetError where they cannot be taught."""
 
     def check_and_fill(self) -> Self:
-        """The task with what its settings say together, as `task_from` makes it; PlanError for what cannot be."""
+        """The task with what its settings say together, for `task_from_settings`; PlanError for what cannot be."""
         return self
 
     @property
@@ -189,7 +189,10 @@ class Task(ABC):
 
     @property
     def target_sides(self) -> tuple[int, ...] | None:
-        """Values that its targets' become when left and right change sides; none: all stay. None as in `mirrored`."""
+        """Values that its targets' become when left and right change sides; none: all stay.
+
+        None as in `channels_when_mirrored`.
+        """
         return self.channels_when_mirrored
 
     @abstractmethod

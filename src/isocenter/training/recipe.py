@@ -116,7 +116,7 @@ def first_state(session: TrainingSession, length: Length) -> State:
 def validate_off_clock(
     session: TrainingSession, state: State, compute: Compute, collapse: Collapse, spans: Spans
 ) -> tuple[State, Scores]:
-    """Look at the validation cases, which takes time that counts for no step; as `validated` says."""
+    """Look at the validation cases, which takes time that counts for no step; as `validate_weights` says."""
     with spans.looking():
         state, scores = validate_weights(session, state, compute, collapse)
     return state.after(looked=spans.looked), scores

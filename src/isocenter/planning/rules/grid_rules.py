@@ -150,7 +150,7 @@ def planned_grid(
 ) -> Grid:
     """The grid of a plan for these training cases.
 
-    coarser: factor between its own reduction and the one that is looked for; room: as for `grid_for`
+    coarser: factor between its own reduction and the one that is looked for; room: as for `suggest_grid`
     """
     chosen = settings.preprocessing
     return suggest_grid(

@@ -102,7 +102,7 @@ class _Path:
     axes:   of the network's grid, by which each of them goes
     flips:  whether it goes against it
     affine: of the grid there
-    nearest: as in `changes`
+    nearest: as in `grid_changes`
     """
 
     steps: list[Taps]

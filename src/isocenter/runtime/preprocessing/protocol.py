@@ -35,7 +35,7 @@ class SliceOrder:
         return moved[:, ::-1] if self.backwards else moved
 
     def undo(self, array: Array) -> Array:
-        """The inverse of `ordered`."""
+        """The inverse of `apply`."""
         return np.moveaxis(array[:, ::-1] if self.backwards else array, 1, self.axis + 1)
 
     def order(self, axes: tuple[Any, ...]) -> tuple[Any, ...]:

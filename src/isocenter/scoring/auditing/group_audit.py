@@ -76,7 +76,7 @@ def with_table_covariates(
 ) -> Dataset:
     """The data set with further covariates of cases that are scored, by case or patient; known ones of its own stay.
 
-    asked: groups as `groups_of` takes them: what has limits is a number
+    asked: groups as `group_by_attributes` takes them: what has limits is a number
     Raises DatasetError for a table that names neither, or lacks one of them, and for a cell that is no number there.
     """
     if table is None:

@@ -139,7 +139,7 @@ def open_database(url: str) -> Database:
 
 
 def node_database(folder: Path) -> Database:
-    """The database of the node in a folder. Raises UsageError where there is none, ResourceError as `opened`."""
+    """The database of the node in a folder. Raises UsageError where there is none, ResourceError as `open_database`."""
     stored = _node_folder.settings_file(folder, "keeper")
     if stored.is_file():
         return open_database(_node_folder.stored_settings(stored).database_url)

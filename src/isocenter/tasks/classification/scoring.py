@@ -325,7 +325,7 @@ def _how_called(answers: ClassAnswers) -> str:
 
 
 def _stated_of(answers: ClassAnswers) -> str:
-    """Whose probabilities `stated_chance` takes."""
+    """Whose probabilities `chance_and_truth` takes."""
     return f"Probabilities of {answers.classes[1]}." if len(answers.classes) == 2 else ""
 
 

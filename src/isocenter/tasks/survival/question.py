@@ -283,7 +283,7 @@ class Survival(SurvivalScoring):
     def fit_settings(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin
     ) -> dict[str, Decision]:
-        """Slope, baseline and median risk of these cases; origin: as `calibrated` has it.
+        """Slope, baseline and median risk of these cases; origin: as `calibrate_hazards` has it.
 
         All belong to one network's weights: those of a plan of another training are estimated anew.
         """

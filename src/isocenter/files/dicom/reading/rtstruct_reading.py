@@ -105,7 +105,7 @@ def referenced_images(path: Path | str) -> ReferencedImages:
 
 
 def regions_of(path: Path) -> tuple[Label, ...]:
-    """The regions as `rasterise` numbers and names them; none where no contour is closed."""
+    """The regions as `rasterise_regions` numbers and names them; none where no contour is closed."""
     return _regions(_dataset(path), str(path))[0]
 
 

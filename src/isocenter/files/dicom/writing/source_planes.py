@@ -208,7 +208,10 @@ def source_headers(slices: list[SourceSlice]) -> list[Dataset]:
 
 
 def correct_frames(dataset: Dataset, slices: list[SourceSlice], places: dict[str, Any]) -> None:
-    """Correct what highdicom states of a multi-frame result's places and sources. places: as `places_of` gives them"""
+    """Correct what highdicom states of a multi-frame result's places and sources.
+
+    places: as `placing_arguments` gives them
+    """
     if places:  # highdicom takes the source's, and for a step that these lack the gaps between the frames
         dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
         _name_sources(dataset, slices)
@@ -318,7 +321,8 @@ def repeat_elements(dataset: Dataset, source: Path, names: Iterable[str]) -> Non
     """Give a result the character sets of its source, its `AS_STATED` values and its time zone.
 
     names: that the result adds
-    highdicom must see none of these: it would parse them, and refuse odd values. `completed` has hidden them from it.
+    highdicom must see none of these: it would parse them, and refuse odd values.
+    `complete_for_highdicom` has hidden them from it.
     """
     head = header_reading.read_header(source)
     _state_character_sets(dataset, head.dataset, names)

@@ -49,7 +49,7 @@ def read_drawing(
     image:         the files of that image, as far as known: contours on another image are refused
     fill_contours: interpolate contours between the slices on which they are drawn
     frames:        only these of a segmentation
-    Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise` raise.
+    Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise_regions` raise.
     """
     if header_reading.read_header(path).sop_class == STRUCTURE_SET:
         instances = [tags.text(header_reading.read_header(one).dataset, "SOPInstanceUID") for one in image]
@@ -157,7 +157,7 @@ def load_drawings(
     paths:   the file of each; several with the same UID and different contents are refused
     files:   those of the image
     chosen:  whether the labels were: what they do not name is then background, else it is refused
-    fill_contours: as of `drawn_on`
+    fill_contours: as of `read_drawing`
     Raises FormatError where what `labels` names overlaps.
     """
     source, masks = image(), dict[int, Image]()

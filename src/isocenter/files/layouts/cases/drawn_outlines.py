@@ -117,7 +117,7 @@ def load_label_map(annotation: Annotation, labels: Mapping[str, Label], image: C
     """The label map of one image; where outlines of several labels overlap, a pixel is the smallest one's.
 
     labels: {name in the file: label}; what is not in it is background
-    Raises DatasetError as `covered_by` does.
+    Raises DatasetError as `pixels_of_objects` does.
     """
     on = image()
     objects = pixels_of_objects(annotation, on, labels)
@@ -128,7 +128,7 @@ def load_label_map(annotation: Annotation, labels: Mapping[str, Label], image: C
 def load_object_map(annotation: Annotation, image: Callable[[], Image]) -> Image:
     """A map in which each object has its number; where outlines overlap, a pixel is the smallest one's.
 
-    Raises DatasetError as `covered_by` does.
+    Raises DatasetError as `pixels_of_objects` does.
     """
     on = image()
     objects = [one for one in pixels_of_objects(annotation, on) if not one.drawn.ignored]

@@ -274,7 +274,7 @@ def _respelt(stem: str, stems: Collection[str], spelt: Mapping[str, Collection[s
 
 
 def _twins(images: Mapping[PairKey, Images]) -> dict[PairKey, set[PairKey]]:
-    """{the key that they share: those that `one_each` made of it} of images whose names differ in suffix only."""
+    """{the key that they share: those that `one_image_each` made of it} of images whose names differ in suffix only."""
     twins: dict[PairKey, set[PairKey]] = defaultdict(set)
     for key, own in images.items():
         member = next(iter(own.values()))
