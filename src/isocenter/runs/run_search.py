@@ -26,8 +26,15 @@ from isocenter.runs.training_jobs import TrainingJob
 from isocenter.training import checkpoint_files, search_study
 from isocenter.training.checkpoint_files import VALIDATION
 from isocenter.training.processes import Ranks
-from isocenter.training.search_study import COMPLETE, IMPOSSIBLE, PRUNED, HopelessError, SearchStudy, StudyTrial
-from isocenter.training.search_study import SearchTrial as Asked
+from isocenter.training.search_study import (
+    COMPLETE,
+    IMPOSSIBLE,
+    PRUNED,
+    HopelessError,
+    SearchStudy,
+    SearchTrial,
+    StudyTrial,
+)
 from isocenter.training.training_state import CommandClock, Moment, TrainingOutcome
 from isocenter.values import Plan
 
@@ -230,7 +237,7 @@ class SearchTrials:
         )
 
 
-def _judge(asked: Asked, looks: list[float]) -> Callable[[Moment], None]:
+def _judge(asked: SearchTrial, looks: list[float]) -> Callable[[Moment], None]:
     """Ends a trial that is hopeless by a look at the validation cases."""
 
     def look(moment: Moment) -> None:

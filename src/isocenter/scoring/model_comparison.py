@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.evaluation import ALL, Metrics, case_tables
-from isocenter.evaluation import Table as Cases
+from isocenter.evaluation import Table as CaseTable
 from isocenter.evaluation.significance import margins, paired_tests
 from isocenter.evaluation.significance.paired_tests import ComparedFigure
 from isocenter.evaluation.significance.testing import DifferenceTest
@@ -318,7 +318,7 @@ class Comparison(InNotebook):
 
 
 def compare_tables(
-    tables: Mapping[str, Cases],
+    tables: Mapping[str, CaseTable],
     tasks: Sequence[Task],
     primary: str | None = None,
     *,
@@ -378,7 +378,7 @@ def _by_settings_of(first: Task, other: Any) -> Task:
     return cast(Task, replace(other, **changed) if changed else other)
 
 
-def evaluated_cases(run: Path) -> tuple[Cases, Task]:
+def evaluated_cases(run: Path) -> tuple[CaseTable, Task]:
     """The table of a run's test cases, or of an evaluation, and the task that made it."""
     folder = evaluation_folder(run)
     return case_tables.read_cases(folder / CASES), read_task(folder)

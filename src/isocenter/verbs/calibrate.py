@@ -15,7 +15,7 @@ from isocenter.options.models import CalibrateOptions
 from isocenter.reading import dataset_reading, verb_results
 from isocenter.report import wording
 from isocenter.runs import gate
-from isocenter.runs.run_folder import MARKS as OF_A_RUN
+from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.run_folder import MOST, ValidationImages
 from isocenter.runs.tuning import UnseenPredictions
 from isocenter.runtime import Model, ModelRequest, model_assembly, model_files, record_files
@@ -28,7 +28,7 @@ from isocenter.runtime.package.package_writing import PackageEvidence
 from isocenter.scoring import case_selection, data_record, evaluation_notes, model_verdict
 from isocenter.scoring.explaining import kept_tests
 from isocenter.tasks import Task, fitting, properties, task_catalogue, task_settings
-from isocenter.tasks.fitting import PredictedCases as Deciding
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import Case, Dataset, Decision, plan_decisions
 from isocenter.verbs import package
 from isocenter.verbs.package import MARKS
@@ -165,11 +165,11 @@ def _decide(
         f"{name}.{setting}" for name, part in silent.items() for setting in task_settings.found_after_training(part)
     }
     open_task = task_catalogue.untuned_task(loaded.task, kept)
-    deciding = Deciding(unseen.predict(loaded, open_task, tuning), tuning)
+    deciding = PredictedCases(unseen.predict(loaded, open_task, tuning), tuning)
 
-    def calibrating(task: Task) -> Deciding:
+    def calibrating(task: Task) -> PredictedCases:
         """Cases that decide nothing else, by the task so far."""
-        return Deciding(unseen.predict(loaded, task, held), held)
+        return PredictedCases(unseen.predict(loaded, task, held), held)
 
     conformal = calibrating if exact else None
     task, decisions = fitting.fit_task(open_task, deciding, origin="site", otherwise=loaded.task, conformal=conformal)
@@ -277,7 +277,7 @@ def _evidence(source: Path, model: Model) -> PackageEvidence:
             f"Adopted from {model.record['origin']}: Isocenter has measured nothing of it."
         ]
         return PackageEvidence(limits=limits, trained=model.record.get("trained", ()))
-    if all((source / mark).is_file() for mark in OF_A_RUN):
+    if all((source / mark).is_file() for mark in RUN_MARKS):
         return package.run_evidence(source, model, package.finished_plan(source))
     with record_files.unpack(source) as folder:
         record, kept, audits = (

@@ -20,7 +20,7 @@ from isocenter.options.models import PackageOptions
 from isocenter.planning import plan_file
 from isocenter.reading import verb_results
 from isocenter.runs import run_folder
-from isocenter.runs.run_folder import MARKS as OF_A_RUN
+from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.run_folder import NOTES
 from isocenter.runtime import Model, hardware, label_measurements, model_files, record_files, result_codes
 from isocenter.runtime.model_files import REPORT
@@ -219,7 +219,7 @@ def new_package_folder(out: Path, overwrite: bool, zipped: bool, marks: tuple[st
 
 def finished_plan(run: Path) -> Plan:
     """The plan of a run that is finished."""
-    if not all((run / mark).is_file() for mark in OF_A_RUN):
+    if not all((run / mark).is_file() for mark in RUN_MARKS):
         raise UsageError("holds no run", str(run), "Give the folder that `isocenter train` wrote")
     if not (run / REPORT).is_file():
         raise UsageError("is not finished", str(run), f"Finish it with `isocenter train --resume {run}`")

@@ -20,7 +20,7 @@ from pydicom.sr.coding import Code as SRCode
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom import header_reading, seg_planes, tags
 from isocenter.files.dicom.character_sets import UTF_8
-from isocenter.files.dicom.elements import DicomDataset as Elements
+from isocenter.files.dicom.elements import DicomDataset
 from isocenter.files.dicom.reading import file_frames
 from isocenter.files.dicom.slice_geometry import Frame
 from isocenter.values import Array, Deferred, Floats, Geometry, Image
@@ -247,7 +247,7 @@ def _name_sources(derived: Dataset, slices: list[SourceSlice]) -> None:
         groups.DerivationImageSequence = [derivation]
 
 
-def reference_object(dataset: Elements) -> Dataset:
+def reference_object(dataset: DicomDataset) -> Dataset:
     reference = Dataset()
     reference.ReferencedSOPClassUID = tags.text(dataset, "SOPClassUID")
     reference.ReferencedSOPInstanceUID = tags.text(dataset, "SOPInstanceUID")
@@ -348,7 +348,7 @@ def date_result(dataset: Dataset, at: float) -> None:
             equipment.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
 
 
-def _state_character_sets(dataset: Dataset, source: Elements, names: Iterable[str]) -> None:
+def _state_character_sets(dataset: Dataset, source: DicomDataset, names: Iterable[str]) -> None:
     """State the source's character sets, by which a PACS knows the patient's name, or UTF-8 for names beyond ASCII.
 
     highdicom refuses some that the standard allows, such as those of Japan and Korea.
