@@ -88,7 +88,7 @@ def is_constant(values: list[Any]) -> bool:
     return len({None if covariate_values.is_missing(one) else covariate_values.level_in(one) for one in values}) <= 1
 
 
-def label_association(values: list[Any], references: list[Mapping[str, Any]], patients: list[str]) -> float:
+def label_association(values: list[Any], case_references: list[Mapping[str, Any]], patients: list[str]) -> float:
     """The figure by which one covariate predicts the label by itself: 0.5 is chance, 1 perfect; the best of its kinds.
 
     Of classes and findings the area under the curve (one against the rest, their mean), or of categories the share of
@@ -97,10 +97,11 @@ def label_association(values: list[Any], references: list[Mapping[str, Any]], pa
     """
     if any(covariate_values.number_in(one) is None for one in values if isinstance(one, Course)):
         return max(
-            label_association(list(each), references, patients) for each in zip(*map(_of_course, values), strict=True)
+            label_association(list(each), case_references, patients)
+            for each in zip(*map(_of_course, values), strict=True)
         )
     scores = [0.0]
-    for truth in _truths(references):
+    for truth in _truths(case_references):
         both_known = [
             n for n, one in enumerate(values) if not covariate_values.is_missing(one) and truth[n] is not None
         ]

@@ -145,7 +145,7 @@ class TrainingJob:
     def prepared_unlabelled(self) -> list[PreparedCase]:
         """Its unlabelled cases as the network sees them."""
         reading = ReadingOptions.of_plan(self.plan.options)
-        return prepare_cases(self.unlabelled, self.settings, reading, references=False) if self.unlabelled else []
+        return prepare_cases(self.unlabelled, self.settings, reading, with_targets=False) if self.unlabelled else []
 
 
 def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
@@ -344,19 +344,19 @@ def prepare_cases(
     reading: ReadingOptions,
     marked: Mapping[str, Path] | None = None,
     *,
-    references: bool = True,
+    with_targets: bool = True,
     what: str = "preparing cases",
 ) -> list[PreparedCase]:
     """The cases as the network sees them.
 
     marked: as in `TrainingJob`
-    references: whether targets are made of them
+    with_targets: whether targets are made of the references
     """
     with progress_tracking.track_progress(what) as tracker:
         return prepared_store.prepare_all(
             cases,
             chosen.preprocessing,
-            chosen.task if references else None,
+            chosen.task if with_targets else None,
             reading=reading.decisive,
             context=Context.from_settings(chosen.network.context),
             marked=marked,

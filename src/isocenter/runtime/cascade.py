@@ -28,12 +28,12 @@ EARLIER = "stage before"
 
 
 def with_stage_labels(
-    image: Image, preprocessing: PreprocessingKind, stage: Prediction, labels: Sequence[Label]
+    image: Image, image_steps: PreprocessingKind, stage: Prediction, labels: Sequence[Label]
 ) -> tuple[Image, ImageSteps]:
     """The image and its preprocessing with the result of a first stage, whose task has these labels."""
-    if isinstance(preprocessing, Preprocessing):
-        return image, LabelledInput(preprocessing, label_numbers(stage, labels))
-    return _with_channel(image, stage), preprocessing
+    if isinstance(image_steps, Preprocessing):
+        return image, LabelledInput(image_steps, label_numbers(stage, labels))
+    return _with_channel(image, stage), image_steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +70,10 @@ class LabelledInput:
         return self.preprocessing.parts(trace, region, patch, channels)
 
     def restore(
-        self, slabs: Slabs, trace: GridTrace, part: Region | None = None
+        self, output_slabs: Slabs, trace: GridTrace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
         """The same as without labels."""
-        return self.preprocessing.restore(slabs, trace, part)
+        return self.preprocessing.restore(output_slabs, trace, part)
 
     def _stack(self, prepared: Array, trace: GridTrace) -> NDArray[np.float32]:
         numbers = self.preprocessing.labels(np.asarray(self.numbers), trace, outside=0)

@@ -17,14 +17,14 @@ from pathlib import Path
 
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files.storage import atomic
-from isocenter.service import _courier, _deploying, _intake, _node_folder, _node_threads
+from isocenter.service import _courier, _intake, _node_threads, deploying, node_folder
 from isocenter.service._keeper import Keeper
-from isocenter.service._node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.dicom import dicom_listening
 from isocenter.service.dicom.receiver import Receiver
 from isocenter.service.exchange import fhir_covariates
 from isocenter.service.monitoring import rounds
+from isocenter.service.node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
 from isocenter.service.records import audit_records, record_database, workitem_records
 from isocenter.service.routing import routing_rules
 from isocenter.service.routing.routing_facts import ModelFacts
@@ -39,7 +39,7 @@ ONCE = ("describe", "try")
 
 def run_role(role: str, file: Path, name: str) -> None:
     """The work of a role until SIGTERM, or until whoever has begun this process is gone. file: of its settings."""
-    settings, stop = _node_folder.stored_settings(file), threading.Event()
+    settings, stop = node_folder.stored_settings(file), threading.Event()
     logger = logging.getLogger("isocenter")
     logger.setLevel(logging.INFO)
     logger.addHandler(JsonLines(settings.folder, name))
@@ -56,8 +56,8 @@ def run_role(role: str, file: Path, name: str) -> None:
 def _receiver(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     @cache
     def orders() -> workitem_records.Workitems:
-        keeper_settings = _node_folder.settings_of_part(settings, "rules", "urgent", "models")
-        rules = routing_rules.rules_of(keeper_settings, _node_folder.stored_models(settings.folder))
+        keeper_settings = node_folder.settings_of_part(settings, "rules", "urgent", "models")
+        rules = routing_rules.rules_of(keeper_settings, node_folder.stored_models(settings.folder))
         return workitem_records.Workitems(record_database.open_database(settings.database_url), rules)
 
     receiver = Receiver(dicom_listening.listener_settings(settings), settings.folder, name, orders)
@@ -67,7 +67,7 @@ def _receiver(settings: NodeSettings, name: str, stop: threading.Event) -> None:
 
 def _keeper(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     database = record_database.open_database(settings.database_url)
-    models = _node_folder.stored_models(settings.folder)
+    models = node_folder.stored_models(settings.folder)
     rules = routing_rules.rules_of(settings, models)
     with record_database.only_keeper(database) as hold:
         sealing = _node_threads.AuditSealing(settings, database)
@@ -88,9 +88,9 @@ def _keeper(settings: NodeSettings, name: str, stop: threading.Event) -> None:
 
 def _worker(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     # What an answer is and where it goes the keeper's settings say, whichever machine works on it.
-    settings = _node_folder.settings_of_part(settings, "rules", "fhir", "hl7", "urgent", "notify", "http")
+    settings = node_folder.settings_of_part(settings, "rules", "fhir", "hl7", "urgent", "notify", "http")
     database = record_database.open_database(settings.database_url)
-    models = _node_folder.stored_models(settings.folder)
+    models = node_folder.stored_models(settings.folder)
     owner = os.environ.get("ISOCENTER_NODE", "")
     worker = JobWorker(settings, database, routing_rules.rules_of(settings, models), f"{owner}/{name}", models)
     worker.warm()
@@ -102,14 +102,14 @@ def _worker(settings: NodeSettings, name: str, stop: threading.Event) -> None:
 
 
 def _web(settings: NodeSettings, name: str, stop: threading.Event) -> None:
-    settings = _node_folder.settings_of_part(
+    settings = node_folder.settings_of_part(
         settings, "rules", "urgent", "models", "peers", "queue", "fhir", "hl7", "oidc", "page", "monitor"
     )
     server.run_web(settings, stop, lambda port: _beating(settings, name, stop))
 
 
 def _monitor(settings: NodeSettings, name: str, stop: threading.Event) -> None:
-    settings = _node_folder.settings_of_part(settings, "monitor", "safety", "bound", "notify", "models", "http")
+    settings = node_folder.settings_of_part(settings, "monitor", "safety", "bound", "notify", "models", "http")
     _beating(settings, name, stop)
     rounds.Rounds(settings, record_database.open_database(settings.database_url)).watch(stop)
 
@@ -119,7 +119,7 @@ def _describe(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     facts = _try(settings, name, stop)
     routing_rules.rules_of(settings, facts)  # refuses what no series could fulfil
     database = record_database.open_database(settings.database_url)
-    _deploying.refresh_packages(settings, database)
+    deploying.refresh_packages(settings, database)
     database.close()
     rows = [asdict(one) for one in facts.values()]
     with atomic.write_whole(settings.folder / MODELS, overwrite=True) as partial:
@@ -135,7 +135,7 @@ def _try(settings: NodeSettings, name: str, stop: threading.Event) -> dict[str, 
             model, facts = models[name]
         with settings.locate_errors("models", name, "covariates"):
             fhir_covariates.refuse_covariate_sources(name, one.covariates, model.networks.context)
-        _deploying.write_model_gate(settings.folder, facts.hash, model.guard)
+        deploying.write_model_gate(settings.folder, facts.hash, model.guard)
     return {name: models[name][1] for name in settings.models}
 
 

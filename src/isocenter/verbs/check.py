@@ -142,7 +142,7 @@ def check(options: CheckOptions) -> Check:
         data = path.absolute()  # a worker has another working folder
     learns_from_references = task_catalogue.learns_from_references(options.task)
     reading = options.reading
-    opened = functools.partial(_open_data, data, reading, references=learns_from_references)
+    opened = functools.partial(_open_data, data, reading, with_references=learns_from_references)
     spread = None if options.scheduler is None else Cluster(options.scheduler)
     try:
         dataset, examination, _ = dataset_reading.open_and_examine(
@@ -269,10 +269,10 @@ def _audits(
         yield between_groups.image_shift(examination, shift, [name.strip() for name in names if name.strip()])
 
 
-def _open_data(data: Data, reading: ReadingOptions, needs: Collection[str], *, references: bool) -> Dataset:
+def _open_data(data: Data, reading: ReadingOptions, needs: Collection[str], *, with_references: bool) -> Dataset:
     """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
-        return dataset_reading.open_dataset(data, reading, references=references, needs=needs)
+        return dataset_reading.open_dataset(data, reading, references=with_references, needs=needs)
     except DatasetError as error:
         dataset = dataset_reading.open_dataset(data, reading, references=False)
         if dataset.kinds or not len(dataset):

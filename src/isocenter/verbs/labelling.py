@@ -20,7 +20,7 @@ from isocenter.monitoring.change_plan import LEDGER
 from isocenter.options.node import ImportLabelsOptions, NextLabelsOptions
 from isocenter.reading import ReadingOptions, dataset_reading, verb_results
 from isocenter.report import InNotebook
-from isocenter.service import _node_folder
+from isocenter.service import node_folder
 from isocenter.service.reading import feedback_dataset, imported_labels
 from isocenter.service.records import record_database
 from isocenter.verbs import serve
@@ -85,7 +85,7 @@ def import_labels(options: ImportLabelsOptions) -> imported_labels.ImportedLabel
     database = record_database.node_database(Path(options.node))
     try:
         return imported_labels.import_outcomes(
-            database, _node_folder.stored_models(Path(options.node)), options.table, rule=options.rule
+            database, node_folder.stored_models(Path(options.node)), options.table, rule=options.rule
         )
     finally:
         database.close()
@@ -106,7 +106,7 @@ def next_labels(options: NextLabelsOptions) -> NextLabels:
     database = record_database.node_database(Path(options.node))
     try:
         answered = imported_labels.answered_cases(
-            database, Path(options.node), _node_folder.stored_models(Path(options.node)), options.rule
+            database, Path(options.node), node_folder.stored_models(Path(options.node)), options.rule
         )
     finally:
         database.close()

@@ -27,7 +27,7 @@ from isocenter.report import Block, InNotebook, Paragraph, ReportPage, Section, 
 from isocenter.report.figures import charts
 from isocenter.report.page_blocks import Link
 from isocenter.runtime import record_files
-from isocenter.service import _node_folder
+from isocenter.service import node_folder
 from isocenter.service.monitoring import rounds
 from isocenter.service.records import record_database
 from isocenter.values import Estimate
@@ -270,7 +270,7 @@ def _of_node(
     serve.refuse_missing_extra("monitor")
     models, notes, database = list[_Watched](), list[str](), record_database.node_database(folder)
     try:
-        settings = _node_folder.node_settings(folder)
+        settings = node_folder.node_settings(folder)
         with database.read() as connection:
             versions = rounds.watched_versions(connection, settings)
             rung = rounds.alerts_as_rows(connection)

@@ -431,16 +431,16 @@ def agreement_plot(
     title: str,
     *,
     unit: str = "",
-    errors: ArrayLike | None = None,
+    error_bars: ArrayLike | None = None,
     caption: str = "",
 ) -> Figure:
     """Predicted against reference, one point a case, with the line on which both are equal.
 
-    errors: (cases,) half the height of each error bar
+    error_bars: (cases,) half the height of each error bar
     Raises UsageError where there is no case.
     """
     true, predictions = _pair(reference, predicted, title)
-    bars = None if errors is None or len(true) > MOST_BARS else np.asarray(errors, dtype=float)
+    bars = None if error_bars is None or len(true) > MOST_BARS else np.asarray(error_bars, dtype=float)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A point a case, and the line of equality."""

@@ -469,11 +469,11 @@ class MonaiTransforms:
         )
 
     def restore(
-        self, slabs: Slabs, trace: GridTrace | Transformed, part: Region | None = None
+        self, output_slabs: Slabs, trace: GridTrace | Transformed, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
         """Outputs whose probabilities are those that were brought back; numbers of another name, as they are."""
         if not self.dense:
-            yield from slabs
+            yield from output_slabs
             return
         then = (
             None
@@ -482,7 +482,9 @@ class MonaiTransforms:
             if self.exclusive
             else output_activation.log_odds_of_probabilities
         )
-        likely = ((region, {name: self._likely(name, one) for name, one in arrays.items()}) for region, arrays in slabs)
+        likely = (
+            (region, {name: self._likely(name, one) for name, one in arrays.items()}) for region, arrays in output_slabs
+        )
         if isinstance(trace, Transformed):
             name, answer = self._whole(likely, trace)
             done = answer if then is None or name != HEAD else then(answer)

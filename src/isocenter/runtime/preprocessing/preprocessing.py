@@ -233,13 +233,13 @@ class Preprocessing:
         return image_statistics.wanted_columns(trace, region, patch, channels)
 
     def restore(
-        self, slabs: Slabs, trace: GridTrace, part: Region | None = None
+        self, output_slabs: Slabs, trace: GridTrace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
         """Finished parts of the network's grid, in order of the trace's slice order, as parts of the source's own grid.
 
         part: of the region that was kept; the slabs then hold what it needs
         """
-        return restore.restore_regions(slabs, trace, part)
+        return restore.restore_regions(output_slabs, trace, part)
 
     def _trace(
         self,

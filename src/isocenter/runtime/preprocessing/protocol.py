@@ -261,7 +261,7 @@ class ImageSteps(Protocol):
         region: of the source's grid, of what nobody wants the rest
         """
 
-    def restore(self, slabs: Slabs, trace: Any, part: Region | None = None) -> Slabs:
+    def restore(self, output_slabs: Slabs, trace: Any, part: Region | None = None) -> Slabs:
         """Finished rows of the network's grid, in the part's slice order, as parts of the source's own grid."""
 
 

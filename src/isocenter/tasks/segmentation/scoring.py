@@ -217,7 +217,7 @@ def structure_case_rows(
     structures: Mapping[str, tuple[int, ...]],
     geometry: Geometry,
     tolerances: Mapping[str, float],
-    centrelines: Collection[str] = (),
+    line_structures: Collection[str] = (),
     *,
     known: Array | None = None,
     surfaces: bool = True,
@@ -228,7 +228,7 @@ def structure_case_rows(
     geometry:    without a physical size figures of pictures count pixels, of volumes voxels, and columns end so; of a
                  series both are in the unit of its axis
     tolerances:  {name: mm} of `nsd`
-    centrelines: names of those whose centrelines are scored too
+    line_structures: names of those whose centrelines are scored too
     known:       (*spatial) where the truth is known; all other voxels are left out, and what borders on them is no
                  surface. None where all of it is known
     surfaces:    False where a structure is known in parts, so that it has no surface
@@ -271,7 +271,7 @@ def structure_case_rows(
             f"volume_predicted{amount}": counts.predicted * voxel,
             f"volume_reference{amount}": counts.reference * voxel,
             "detected": counts.is_detected,
-            **(_of_lines(marked, true) if name in centrelines else {}),
+            **(_of_lines(marked, true) if name in line_structures else {}),
             "voxels_both": counts.both,
             "voxels_predicted": counts.predicted,
             "voxels_reference": counts.reference,
