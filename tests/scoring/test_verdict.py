@@ -422,7 +422,7 @@ def test_the_wrong_calls_of_several_tasks_are_those_of_any():
 )
 def test_a_kind_of_problem_knows_of_which_of_its_metrics_less_is_better(kind, less, more):
     metrics = task_catalogue.task_class(kind).metrics
-    assert (metrics.metric_named(less).better, metrics.of(more).better) == ("less", "more")
+    assert (metrics.metric_named(less).better, metrics.metric_named(more).better) == ("less", "more")
 
 
 def test_every_task_has_its_first_figure_in_the_headline():

@@ -191,7 +191,8 @@ def test_the_page_on_serve_states_every_key_and_its_default(kind):
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
     stated = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
     NodeSettings.model_validate(stated)  # no key of it is unknown
-    table = stated[{PeerSection: "peers", RoutingRule: "rules", NodeSection: "node"}.get(kind, kind.__name__.lower())]
+    others = {PeerSection: "peers", RoutingRule: "rules", NodeSection: "node"}
+    table = stated[others.get(kind, kind.__name__.removesuffix("Section").lower())]
     table = table[0] if isinstance(table, list) else table
     chains = {"series", "inside", "only_if"}  # on the page about routing
     assert table.keys() == kind.model_fields.keys() - chains
