@@ -214,7 +214,8 @@ def labels(_: str, seed: int, steps: int) -> Row:
     seen = [np.asarray(PIL.Image.open(path), dtype=float) for path in images]
     edges = [torch.from_numpy(ndimage.gaussian_gradient_magnitude(one, 1.0)) for one in seen]
     return {"alike": {**{name: statistics.fmean(own) for name, own in found.items()},
-                      "an edge filter": statistics.fmean(faithfulness.rank_correlation(one, one) for one in edges)}}  # fmt: skip
+                      "an edge filter": statistics.fmean(
+                          faithfulness.rank_correlation(one, one) for one in edges)}}  # fmt: skip
 
 
 def masks(name: str, seed: int, steps: int) -> Row:

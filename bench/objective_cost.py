@@ -113,7 +113,7 @@ def measured(data: Path, repeats: int, threads: int, place: Path) -> list[dict[s
         cases: list[Case] = [case for case in made.examination.dataset if made.parts.get(case.id) == "train"]
         typed, options = plan_checks.checked_settings(made.plan), ReadingOptions.of_plan(made.plan.options)
         own = training_jobs.prepare_cases(cases[:LABELLED], typed, options)
-        others = training_jobs.prepare_cases(cases[LABELLED:][:UNLABELLED], typed, options, references=False)
+        others = training_jobs.prepare_cases(cases[LABELLED:][:UNLABELLED], typed, options, with_targets=False)
         sides.append(Side(name, typed, own, others, place))
     with hardware.keep_freed_memory(), ExitStack() as stack:
         for side in sides:

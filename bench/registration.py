@@ -94,12 +94,13 @@ def ours(folder: Path, fixed: str, moving: str) -> dict[str, Any]:
     drawn = isocenter.read(folder / "labels" / moving)
     moved = spatial_transforms.carry_labels(drawn.data[0], second.geometry, made.transform, first.geometry)
     seconds = time.process_time() - began
+    determinants = spatial_transforms.jacobian_determinants(made.transform, first.geometry)
     errors = np.concatenate(
         [one.ravel() for one in spatial_transforms.inverse_errors(made.transform, made.inverse, first.geometry)]
     )
     return {
         "program": OURS, "fixed": fixed, "moving": moving, **scored(folder, fixed, moved),
-        "folded_percent": spatial_transforms.folded_percent(spatial_transforms.jacobian_determinants(made.transform, first.geometry)),
+        "folded_percent": spatial_transforms.folded_percent(determinants),
         "inverse_error_mm": float(errors.mean()), "cpu_seconds": seconds,
     }  # fmt: skip
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 import isocenter
-from isocenter.studies._concealment import KEY
+from isocenter.studies.concealment import KEY
 
 SITES, PARTICIPANTS = 12, 40
 # The share of pneumonias that are found without the model, what the model adds, and how hospitals differ.

@@ -14,12 +14,12 @@ from pathlib import Path
 from pydicom.uid import UID
 from pynetdicom import DEFAULT_TRANSFER_SYNTAXES
 
-from isocenter.files.dicom.writing.dicom_answers import ANSWERS as WRITERS
 from isocenter.files.dicom.rejection import KEY_OBJECTS, QUALITY, REJECTING
+from isocenter.files.dicom.writing.dicom_answers import ANSWERS as WRITERS
+from isocenter.service.configuration import DicomSection
 from isocenter.service.dicom import asking, handed_associations, messages
 from isocenter.service.records import workitem_records
 from isocenter.service.routing.routing_facts import DICOM_PRIORITIES
-from isocenter.service.configuration import DicomSection
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "conformance.md"

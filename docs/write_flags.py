@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from isocenter import keywords
 from isocenter.cli.commands import COMMANDS, JSON, Command
 from isocenter.keywords import Keyword
-from isocenter import keywords
 from isocenter.reading import ReadingOptions
 
 # Flag, keyword, meaning, default.
@@ -73,12 +73,13 @@ def table(found: Iterable[Row]) -> str:
 def row(command: Command, keyword: Keyword) -> Row:
     """Flag, keyword where its name is another, meaning, default where the meaning does not state it."""
     flag = keyword.flag
-    typed = keyword.typed if keyword.typed == flag.metavar else f"{keyword.typed} {flag.metavar}".rstrip()
-    own = "" if keyword.typed == f"--{keyword.name.replace('_', '-')}" else f"`{keyword.name}`"
+    name = keyword.command_line_name
+    typed = name if name == flag.metavar else f"{name} {flag.metavar}".rstrip()
+    own = "" if name == f"--{keyword.name.replace('_', '-')}" else f"`{keyword.name}`"
     is_shown = keyword.default not in ("", None) and not isinstance(keyword.default, bool | tuple)
     has_default = is_shown and not keyword.is_required
     default = f"`{keyword.default}`" if has_default else ""
-    cells = (f"`{typed}`", own, command.filled(flag.help).replace("<", "&lt;"), default)
+    cells = (f"`{typed}`", own, command.fill(flag.help).replace("<", "&lt;"), default)
     first, second, third, fourth = (one.replace("|", "\\|").replace("*", "\\*") for one in cells)
     return first, second, third, fourth
 

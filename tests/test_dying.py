@@ -27,17 +27,17 @@ KILLED = """
 import logging, signal, sys, threading
 from contextlib import contextmanager
 from isocenter.work_state import work
-from isocenter.cli import exit as ending
+from isocenter.cli import exit_codes as ending
 class Kill(logging.Handler):
     def emit(self, record):
         if (record.case, record.msg) == ({case!r}, "begun"):
             signal.pthread_kill(threading.get_ident(), signal.{name})  # this thread begins nothing more
 @contextmanager
-def then_killed(words, witnessed=ending.witnessed):
+def then_killed(words, witnessed=ending.report_death):
     with witnessed(words):
         work.addHandler(Kill())  # after the witness has heard
         yield
-ending.witnessed = then_killed
+ending.report_death = then_killed
 sys.argv = ["isocenter", *{words!r}]
 ending.main()
 """

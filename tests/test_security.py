@@ -13,7 +13,7 @@ from pathlib import Path
 import isocenter
 import trained
 from audit_dependencies import floors, judged, pinned
-from isocenter.studies._concealment import KEY
+from isocenter.studies.concealment import KEY
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "isocenter"
@@ -36,21 +36,26 @@ def test_nothing_in_the_source_runs_what_a_file_says() -> None:
 
 
 def test_json_of_strangers_is_parsed_in_one_place() -> None:
-    # The others parse what lies in the installation, or what the same run has just written.
-    ours = {"networks/catalogue.py", "training/search_study.py", "scoring/scores.py"}
+    # The others parse what lies in the installation, in our own cache, or what the same run has just written.
+    ours = {
+        "networks/member_catalogue.py",
+        "quality/known_cases.py",
+        "training/search_study.py",
+        "scoring/case_scoring.py",
+    }
     assert holding(r"json\.loads?\(") == {"files/storage/structured_text.py", *ours}
 
 
 def test_few_files_reach_for_a_network() -> None:
     libraries = r"urllib\.request|http\.client|socket|requests|ftplib|smtplib|aiohttp|httpx|mlflow|distributed$"
     named = holding(rf"^\s*(import|from) ({libraries})")
-    of_dicom = ("asking", "handed", "listening", "messages", "receiver", "sending")
+    of_dicom = ("asking", "handed_associations", "dicom_listening", "messages", "receiver", "sending")
     assert named == {
-        "files/storage/web.py", "networks/weights.py", "runtime/parallel/dask_cluster.py", "training/logs.py",
+        "files/storage/web.py", "networks/weight_loading.py", "runtime/parallel/dask_cluster.py", "training/_logs.py",
         "service/supervisor.py", "service/web/server.py", "service/web/openid.py", "service/web/dicomweb/retrieve.py",
-        "service/exchange/fhir_server.py", "service/exchange/hl7.py", "service/threads.py",
-        "service/delivering.py",
-        "service/intake.py",
+        "service/exchange/fhir_server.py", "service/exchange/hl7_reports.py", "service/_node_threads.py",
+        "service/_delivering.py",
+        "service/_intake.py",
         *(f"service/dicom/{name}.py" for name in of_dicom),
     }  # fmt: skip
 

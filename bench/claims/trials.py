@@ -13,7 +13,7 @@ import pandas as pd
 from claims.law import COVERAGE, Law, Random
 from scipy import special, stats
 
-from isocenter.studies import _effects, interim_looks, randomisation
+from isocenter.studies import interim_looks, randomisation, treatment_effects
 from isocenter.studies.trial_protocol import Study
 
 SIZE, UNEQUAL = 40, 0.8
@@ -34,7 +34,7 @@ def alarms(random: Random, sites: int, icc: float, is_clustered: bool = True, ad
     outcome = known + own
     if not is_clustered:
         return float(stats.ttest_ind(outcome[arm == 1], outcome[arm == 0]).pvalue < 0.05)
-    return float(_effects.cluster_test(outcome, arm, site, known[:, None] if adjusted else None).p < 0.05)
+    return float(treatment_effects.cluster_test(outcome, arm, site, known[:, None] if adjusted else None).p < 0.05)
 
 
 def covers(random: Random, is_imputed: bool, is_binary: bool) -> float:
@@ -46,12 +46,18 @@ def covers(random: Random, is_imputed: bool, is_binary: bool) -> float:
     truth = stats.norm.cdf(EFFECT / np.sqrt(2)) - 0.5 if is_binary else EFFECT
     outcome[random.random(PARTICIPANTS) < special.expit(known * (1 + arm) - 1.4)] = np.nan
     table = pd.DataFrame({"outcome": outcome, "arm": arm.astype(float), "known": known})
-    seen = _effects.impute_missing(table, IMPUTED, int(random.integers(2**31))) if is_imputed else [table.dropna()]
+    seen = (
+        treatment_effects.impute_missing(table, IMPUTED, int(random.integers(2**31)))
+        if is_imputed
+        else [table.dropna()]
+    )
     effects = [
-        _effects.participant_effect(one["outcome"].to_numpy(), one["arm"].to_numpy() == 1, np.zeros((len(one), 0)))
+        treatment_effects.participant_effect(
+            one["outcome"].to_numpy(), one["arm"].to_numpy() == 1, np.zeros((len(one), 0))
+        )
         for one in seen
     ]
-    low, high = _effects.pool_effects(effects).interval(0.95)
+    low, high = treatment_effects.pool_effects(effects).interval(0.95)
     return float(low <= truth <= high)
 
 
@@ -67,7 +73,7 @@ def stops(random: Random, spending: str) -> float:
     for number, fraction in enumerate(FRACTIONS, start=1):
         bound = bound_of(number, spending)
         seen = round(fraction * len(arm))
-        if abs(_effects.participant_effect(outcome[:seen], arm[:seen], np.zeros((seen, 0))).z) >= bound:
+        if abs(treatment_effects.participant_effect(outcome[:seen], arm[:seen], np.zeros((seen, 0))).z) >= bound:
             return 1.0
     return 0.0
 

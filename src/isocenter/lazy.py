@@ -97,7 +97,7 @@ def lazy_index(package: str) -> Callable[[str], Any]:
     A module of the package is imported when one of the module's own names is.
 
     The index lists its names once, as imports under `if TYPE_CHECKING`, which type checkers read and programs skip;
-    `__all__` follows from them: constants, classes, then functions.
+    `__all__` follows from them: constants, classes, then modules.
     So an index costs its reader nothing but the files that define what is asked for (PEP 562).
     """
     homes: dict[str, tuple[str, str]] = {}

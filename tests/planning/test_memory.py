@@ -22,7 +22,8 @@ import torch
 import isocenter.verbs.train
 from isocenter.runtime import hardware, torch_networks
 from isocenter.tasks import task_catalogue
-task = task_catalogue.build_task({"name": "segmentation", "labels": [{"value": 1, "name": "lesion"}], "loss": "ce", "tolerance": 2.0})
+labels = [{"value": 1, "name": "lesion"}]
+task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
 module = torch_networks.build_module(task, NETWORK).train()
 optimiser = torch.optim.AdamW(module.parameters())
 for _ in range(2):

@@ -30,7 +30,8 @@ from isocenter.transforms.intensity import Normalisation
 from isocenter.tasks import task_catalogue
 
 labels = [{"value": 4, "name": "bright"}]
-segmentation = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
+settings = {"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0}
+segmentation = task_catalogue.build_task(settings)
 preprocessing = Preprocessing(3, ("0",), (Normalisation("window", 0, 10),), spacing=(1.0, 1.0, 1.0))
 network = lambda batch: {"mask": np.concatenate([np.full_like(batch, 5), batch], axis=1)}
 result = Model(segmentation, preprocessing, Inference((4, 4, 4)), Networks(network, {})).predict(PATH)

@@ -13,12 +13,25 @@ from isocenter.runs import validation_course
 from isocenter.scoring import case_scoring, model_verdict
 from isocenter.scoring.case_scoring import ScoredCases
 from isocenter.scoring.model_verdict import Gain, Verdict
-from isocenter.tasks import multitask, task_catalogue, task_settings
+from isocenter.tasks import Task, multitask, task_catalogue, task_settings
 from isocenter.tasks.segmentation import scoring
 from isocenter.values import Decision, Estimate, Geometry
 
 MAE = Metric("mae", "MAE", "less")
 CLASSES = task_catalogue.build_task({"name": "classification", "classes": ["benign", "malignant"], "smoothing": 0.0})
+
+
+def size_regression(deviation: float) -> Task:
+    return task_catalogue.build_task(
+        {
+            "name": "regression",
+            "targets": ["size"],
+            "units": {"size": "mm"},
+            "noise": "none",
+            "mean": {"size": 5.0},
+            "deviation": {"size": deviation},
+        }
+    )
 
 
 def scored(chances: list[float], truth: list[int], before: list[float] | None = None) -> ScoredCases:
@@ -169,8 +182,7 @@ def test_a_label_that_ends_as_the_word_for_all_labels_is_named_in_full():
 
 
 def test_a_regression_that_gives_one_number_to_all_hardly_tells_cases_apart():
-    task = task_catalogue.build_task({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
-                  "mean": {"size": 5.0}, "deviation": {"size": 2.0}})  # fmt: skip
+    task = size_regression(deviation=2.0)
     truth = [float(n % 10) for n in range(40)]
     table = pd.DataFrame({"case": [str(n) for n in range(40)], "patient": [str(n) for n in range(40)], "split": "test",
                           "label": "size", "reference": truth, "predicted": 5.0})  # fmt: skip
@@ -270,8 +282,7 @@ def test_a_fold_of_fewer_steps_is_judged_by_its_own_last_quarter():
 
 
 def test_a_systematic_error_and_a_poor_agreement_speak_against_a_model():
-    task = task_catalogue.build_task({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
-                  "mean": {"size": 5.0}, "deviation": {"size": 2.0}})  # fmt: skip
+    task = size_regression(deviation=2.0)
     truth = [float(5 + n % 10) for n in range(40)]
 
     def against(predicted: list[float]) -> list[str]:
@@ -376,11 +387,12 @@ def test_a_case_of_which_one_finding_is_called_wrongly_is_a_wrong_call():
 
 def several() -> ScoredCases:
     """Classes that are always called the same beside a size that is measured well."""
-    size = task_catalogue.build_task({"name": "regression", "targets": ["size"], "units": {"size": "mm"}, "noise": "none",
-                  "mean": {"size": 5.0}, "deviation": {"size": 3.0}})  # fmt: skip
-    task = task_catalogue.build_task({"name": "classification+regression", "weighting": "fixed",
-                  **{f"classification.{key}": value for key, value in task_settings.settings_of(CLASSES).items()},
-                  **{f"regression.{key}": value for key, value in task_settings.settings_of(size).items()}})  # fmt: skip
+    size = size_regression(deviation=3.0)
+    settings = {
+        **{f"classification.{key}": value for key, value in task_settings.settings_of(CLASSES).items()},
+        **{f"regression.{key}": value for key, value in task_settings.settings_of(size).items()},
+    }
+    task = task_catalogue.build_task({"name": "classification+regression", "weighting": "fixed", **settings})
     truth = [float(n % 10) for n in range(40)]
     classes = scored([0.3] * 40, [0] * 30 + [1] * 10).table
     sizes = classes[["case", "patient", "split"]].assign(label="size", reference=truth, difference=0.1)
@@ -410,7 +422,7 @@ def test_the_wrong_calls_of_several_tasks_are_those_of_any():
 )
 def test_a_kind_of_problem_knows_of_which_of_its_metrics_less_is_better(kind, less, more):
     metrics = task_catalogue.task_class(kind).metrics
-    assert (metrics.metric_named(less).better, metrics.of(more).better) == ("less", "more")
+    assert (metrics.metric_named(less).better, metrics.metric_named(more).better) == ("less", "more")
 
 
 def test_every_task_has_its_first_figure_in_the_headline():

@@ -19,12 +19,12 @@ from sqlalchemy import select, text
 import isocenter
 from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.service import configuration
-from isocenter.service._node_folder import SETTINGS
 from isocenter.service._node_threads import AuditSealing
 from isocenter.service.configuration import AuditSection
 from isocenter.service.dicom.dicom_listening import DicomPeer
 from isocenter.service.exchange import atna
 from isocenter.service.exchange.atna import EVENTS
+from isocenter.service.node_folder import SETTINGS
 from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import Happened
 from isocenter.service.records import audit_records, tables

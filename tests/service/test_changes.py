@@ -22,10 +22,10 @@ from isocenter.files.dicom.writing.series_writing import SeriesNames
 from isocenter.files.storage import hashing
 from isocenter.monitoring import change_plan
 from isocenter.runtime import record_files
-from isocenter.service import _deploying, _node_folder
-from isocenter.service._node_folder import MODELS
+from isocenter.service import deploying, node_folder
 from isocenter.service.configuration import BoundSection
 from isocenter.service.monitoring import change_comparison
+from isocenter.service.node_folder import MODELS
 from isocenter.service.records import accounts as of_accounts
 from isocenter.service.records import deployments, tables
 from isocenter.service.records.actor import NODE, Actor
@@ -76,7 +76,7 @@ def made(tmp_path_factory):
 def node(tmp_path, made):
     """A node of the old package, with a radiologist and an administrator."""
     small = SmallNode(tmp_path / "node", made["m"])
-    _node_folder.settings_file(small.settings.folder, "keeper").write_text(small.settings.model_dump_json())
+    node_folder.settings_file(small.settings.folder, "keeper").write_text(small.settings.model_dump_json())
     facts = {"schema": "isocenter.models", "version": 1, "rows": [asdict(one) for one in small.models.values()]}
     (small.settings.folder / MODELS).write_text(json.dumps(facts))
     with patch.object(of_accounts, "HASHER", PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)):
@@ -347,9 +347,9 @@ def test_settings_may_name_what_was_live_and_another_file_of_codes_makes_another
         settings = node.settings.model_copy(update={"models": {"m": own}})
         if path == made["new"]:
             with pytest.raises(UsageError, match="that no change made live"):
-                _deploying.refresh_packages(settings, node.database)
+                deploying.refresh_packages(settings, node.database)
         else:
-            _deploying.refresh_packages(settings, node.database)
+            deploying.refresh_packages(settings, node.database)
     after = [row.hash for row in node.rows(tables.deployments)]
     assert len({*before, *after}) == 4
 

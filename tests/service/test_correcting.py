@@ -21,7 +21,7 @@ from isocenter.files.dicom.writing import series_writing
 from isocenter.files.dicom.writing.series_writing import SeriesNames
 from isocenter.files.layouts import dataset_layouts
 from isocenter.service._courier import Couriers
-from isocenter.service._node_folder import MODELS
+from isocenter.service.node_folder import MODELS
 from isocenter.service.objects import object_store
 from isocenter.service.reading import correcting
 from isocenter.service.reading.correcting import Stroke

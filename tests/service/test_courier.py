@@ -15,11 +15,11 @@ from sqlalchemy import insert, text, update
 from sqlalchemy.exc import OperationalError
 
 from isocenter.errors import IsocenterError, ResourceError, UsageError
-from isocenter.service import _courier, _node_folder, _node_threads, _process, configuration, supervisor
+from isocenter.service import _courier, _node_threads, _process, configuration, node_folder, supervisor
 from isocenter.service._courier import Couriers
-from isocenter.service._node_folder import MODELS
 from isocenter.service.dicom import asking
 from isocenter.service.dicom import sending as dicom_sending
+from isocenter.service.node_folder import MODELS
 from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest
 from isocenter.service.records import record_database, tables
@@ -437,7 +437,7 @@ def test_a_worker_waits_until_its_node_has_a_keeper(tmp_path, mr):
     node.keeper.round()
     folder, stop, waits = node.settings.folder, Stop(), Stop.waits
     (folder / "alive").mkdir()
-    _node_folder.settings_file(folder, "keeper").write_text(node.settings.model_dump_json())
+    node_folder.settings_file(folder, "keeper").write_text(node.settings.model_dump_json())
     (folder / MODELS).write_text(json.dumps({"rows": [asdict(one) for one in node.models.values()]}))
     working = threading.Thread(target=_process._worker, args=(node.settings, "worker-0", stop))
     working.start()

@@ -162,7 +162,8 @@ def test_a_job_that_kills_its_worker_again_and_again_goes_aside_with_its_reason_
         for attempt in (1, 2):
             claimed = [("running", attempt)]
             until(
-                lambda: [(row.state, row.attempts) for row in rows(node, tables.jobs)] == claimed, "nobody works on it"
+                lambda claimed=claimed: [(row.state, row.attempts) for row in rows(node, tables.jobs)] == claimed,
+                "nobody works on it",
             )
             killed(node, "worker")
         until(lambda: [row.state for row in rows(node, tables.studies)] == ["aside"], "the study still waits")

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import insert, select
 
 import isocenter
-from isocenter.service import _node_folder, configuration
+from isocenter.service import configuration, node_folder
 from isocenter.service.records import tables
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.alert_records import Incidents
@@ -81,7 +81,7 @@ def test_a_node_on_either_database_reports_incidents_with_their_deadlines(databa
     if database.skips_locked:  # of PostgreSQL, whose place stands in the settings of the node
         place = database.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
         settings = configuration.read_settings(None, (), tmp_path, database={"url": place})
-        _node_folder.settings_file(tmp_path, "keeper").write_text(settings.model_dump_json())
+        node_folder.settings_file(tmp_path, "keeper").write_text(settings.model_dump_json())
     made = isocenter.document(tmp_path, names="incident,pms,risk-file", out=tmp_path / "out")
     rows = {(row["document"], row["item"], row["pointer"]): row for row in made.rows}
     due = [row["value"] for row in made.rows if row["item"].endswith(" due")]

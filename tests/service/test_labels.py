@@ -13,8 +13,8 @@ from sqlalchemy import insert, select
 import isocenter
 from isocenter.errors import DatasetError, UsageError
 from isocenter.monitoring import labelling
-from isocenter.service._node_folder import MODELS
 from isocenter.service.monitoring import monitored_cases, outcomes
+from isocenter.service.node_folder import MODELS
 from isocenter.service.objects import object_store
 from isocenter.service.records import record_database, tables
 from isocenter.service.routing.routing_facts import ModelFacts

@@ -23,11 +23,11 @@ from isocenter.files.dicom.writing import series_writing
 from isocenter.files.dicom.writing.series_writing import SeriesNames
 from isocenter.runtime.guard.case_distances import Correlated, Ranges, Reference
 from isocenter.runtime.guard.image_gate import Guard, TrainingLook
-from isocenter.service import _deploying, configuration
-from isocenter.service._node_folder import SETTINGS
+from isocenter.service import configuration, deploying
 from isocenter.service._process import ROLES
 from isocenter.service.monitoring import monitored_cases, safety
 from isocenter.service.monitoring.rounds import Rounds
+from isocenter.service.node_folder import SETTINGS
 from isocenter.service.objects.object_store import ObjectStore
 from isocenter.service.records import alert_records, tables
 from isocenter.service.records.actor import ANYONE
@@ -262,7 +262,7 @@ def test_the_verb_reads_a_node_with_its_baseline_and_lists_alerts_as_they_stand(
 
 def test_a_site_unlike_what_calibrated_its_model_is_said_once_and_is_no_change(records):
     gate = gate_of(np.random.default_rng(0).normal(size=(60, 12)))
-    _deploying.write_model_gate(records.settings.folder, "v1", gate)
+    deploying.write_model_gate(records.settings.folder, "v1", gate)
     records.answered(60, seen=0.8)
     records.freeze()
     records.answered(60, seen=0.8)
@@ -333,7 +333,7 @@ def test_a_worker_notes_measures_of_the_image_and_distances_of_the_gate(tmp_path
     ROLES["try"](node.settings, "try", Event())
     with node.database.read() as connection:
         [row] = monitored_cases.monitored_jobs(
-            connection, gate=_deploying.read_model_gate(node.settings.folder, job.model_hash)
+            connection, gate=deploying.read_model_gate(node.settings.folder, job.model_hash)
         ).to_dict("records")
     node.store.close()
     node.database.close()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import FormatError
-from isocenter.service._node_folder import LOG, JsonLines
+from isocenter.service.node_folder import LOG, JsonLines
 from isocenter.service.objects import journal as objects_journal
 from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import CommitmentReport, Received

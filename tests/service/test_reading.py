@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from conftest import DATA
 from isocenter.files import file_formats
 from isocenter.files.dicom import object_identity
-from isocenter.service._node_folder import LOG, MODELS
+from isocenter.service.node_folder import LOG, MODELS
 from isocenter.service.reading import volume_slices
 from isocenter.service.reading.volume_slices import VolumeCache
 from isocenter.service.records import tables

@@ -20,8 +20,8 @@ import isocenter
 from isocenter.errors import MemoryShortageError, UsageError
 from isocenter.runtime import model_files, result_codes
 from isocenter.service import _keeper
-from isocenter.service._node_folder import MODELS
 from isocenter.service.configuration import ModelSection, NodeSettings, RoutingRule
+from isocenter.service.node_folder import MODELS
 from isocenter.service.records import record_database, tables
 from isocenter.service.records.actor import ANYONE
 from isocenter.service.records.study_index import StudyIndex

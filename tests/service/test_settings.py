@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from isocenter.errors import UsageError
-from isocenter.service import _node_folder, configuration, supervisor
-from isocenter.service._node_folder import MODELS
+from isocenter.service import configuration, node_folder, supervisor
 from isocenter.service.configuration import (
     AuditSection,
     DatabaseSection,
@@ -28,6 +27,7 @@ from isocenter.service.configuration import (
     StudySection,
     WatchSection,
 )
+from isocenter.service.node_folder import MODELS
 from isocenter.service.supervisor import Node
 
 WHOLE = """
@@ -191,11 +191,8 @@ def test_the_page_on_serve_states_every_key_and_its_default(kind):
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "serve.md").read_text(encoding="utf-8")
     stated = tomllib.loads(page.split("```toml\n")[1].split("```")[0])
     NodeSettings.model_validate(stated)  # no key of it is unknown
-    table = stated[
-        {PeerSection: "peers", RoutingRule: "rules", NodeSection: "node"}.get(
-            kind, kind.__name__.lower().removesuffix("section")
-        )
-    ]
+    others = {PeerSection: "peers", RoutingRule: "rules", NodeSection: "node"}
+    table = stated[others.get(kind, kind.__name__.removesuffix("Section").lower())]
     table = table[0] if isinstance(table, list) else table
     chains = {"series", "inside", "only_if"}  # on the page about routing
     assert table.keys() == kind.model_fields.keys() - chains
@@ -222,15 +219,15 @@ def test_a_part_on_another_machine_leaves_the_keepers_settings_and_goes_by_them(
     own = configuration.read_settings(written(tmp_path, WHOLE), folder=folder, dicom={"port": 0}, http={"port": 0})
     folder.mkdir()
     kept = own.model_dump_json(indent=1)
-    _node_folder.settings_file(folder, "keeper").write_text(kept)
+    node_folder.settings_file(folder, "keeper").write_text(kept)
     (folder / MODELS).write_text("{}")
     other = configuration.read_settings(
         folder=folder, node={"uid_root": "1.2.3"}, http={"port": 0}, queue={"workers": 7}
     )
     for role in ("worker", "web"):
         supervisor.prepare_node(other, role)
-    assert _node_folder.settings_file(folder, "keeper").read_text() == kept
-    shared = _node_folder.settings_of_part(other, "rules", "models", "peers")
+    assert node_folder.settings_file(folder, "keeper").read_text() == kept
+    shared = node_folder.settings_of_part(other, "rules", "models", "peers")
     assert (shared.node, shared.rules, shared.models, shared.peers) == (own.node, own.rules, own.models, own.peers)
     assert shared.queue.workers == 7
 

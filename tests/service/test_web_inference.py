@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.runtime import model_files
-from isocenter.service._node_folder import MODELS
+from isocenter.service.node_folder import MODELS
 from isocenter.service.work import warm_models
 from isocenter.values import Geometry, Image
 from matrices import rarely

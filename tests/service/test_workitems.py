@@ -13,9 +13,9 @@ import pynetdicom
 import pytest
 from fastapi.testclient import TestClient
 
-from isocenter.service._node_folder import MODELS
 from isocenter.service.dicom.handed_associations import UPS_PULL
 from isocenter.service.dicom.messages import UPS_PUSH
+from isocenter.service.node_folder import MODELS
 from isocenter.service.objects import object_store
 from isocenter.service.records import tables
 from isocenter.service.records.workitem_records import Workitems

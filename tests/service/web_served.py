@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 
 from isocenter.service import configuration
-from isocenter.service._node_folder import MODELS
 from isocenter.service.configuration import NodeSettings, PeerSection
+from isocenter.service.node_folder import MODELS
 from isocenter.service.objects import journal, object_store
 from isocenter.service.objects.journal import Received
 from isocenter.service.records.job_queue import JobOutcome, Jobs, ResultFile

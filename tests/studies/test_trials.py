@@ -17,8 +17,8 @@ import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.evaluation import survival
 from isocenter.files.storage import file_lock
-from isocenter.studies import _effects, interim_looks, trial_protocol
-from isocenter.studies._concealment import KEY
+from isocenter.studies import interim_looks, treatment_effects, trial_protocol
+from isocenter.studies.concealment import KEY
 from isocenter.studies.trial_analysis import TrialAnalysis
 from isocenter.verbs import trial as verbs_trial
 
@@ -387,10 +387,10 @@ def test_a_test_of_clusters_is_that_of_their_means():
     means = pd.Series(outcome).groupby(site).mean().to_numpy()
     gap = means[1::2].mean() - means[::2].mean()
     error = np.sqrt((means[1::2].var(ddof=1) + means[::2].var(ddof=1)) / 3)
-    test = _effects.cluster_test(outcome, arm, site)
+    test = treatment_effects.cluster_test(outcome, arm, site)
     assert test.difference == pytest.approx(gap) and test.statistic == pytest.approx(gap / error)
     known = 3 * random.normal(size=len(site))
-    assert _effects.cluster_test(outcome + known, arm, site, known).difference == pytest.approx(gap, abs=1.5)
+    assert treatment_effects.cluster_test(outcome + known, arm, site, known).difference == pytest.approx(gap, abs=1.5)
     for given, problem in (
         ((outcome, arm, np.zeros(len(site))), "is in both arms"),
         ((outcome, arm, arm), "one cluster an arm"),
@@ -398,7 +398,7 @@ def test_a_test_of_clusters_is_that_of_their_means():
         ((outcome, arm * 0, site), "1 arms"),
     ):
         with pytest.raises(UsageError, match=problem):
-            _effects.cluster_test(*given)
+            treatment_effects.cluster_test(*given)
 
 
 def test_imputations_are_pooled_by_rubins_rules():
@@ -406,11 +406,13 @@ def test_imputations_are_pooled_by_rubins_rules():
     arm, known = np.arange(60) % 2, random.normal(size=60)
     outcome = np.where(np.arange(60) % 5 == 0, np.nan, known + arm)
     given = pd.DataFrame({"outcome": outcome, "arm": arm.astype(float), "known": known})
-    completed = _effects.impute_missing(given, 4, 0)
+    completed = treatment_effects.impute_missing(given, 4, 0)
     seen = ~np.isnan(outcome)
     assert all((one["outcome"][seen] == outcome[seen]).all() and one.notna().all(axis=None) for one in completed)
-    effects = [_effects.participant_effect(one["outcome"].to_numpy(), arm == 1, known[:, None]) for one in completed]
-    both, differences = _effects.pool_effects(effects), np.array([one.difference for one in effects])
+    effects = [
+        treatment_effects.participant_effect(one["outcome"].to_numpy(), arm == 1, known[:, None]) for one in completed
+    ]
+    both, differences = treatment_effects.pool_effects(effects), np.array([one.difference for one in effects])
     within = np.mean([one.variance for one in effects])
     assert both.difference == pytest.approx(differences.mean())
     assert both.variance == pytest.approx(within + 1.25 * differences.var(ddof=1))
@@ -433,13 +435,13 @@ def test_a_hazard_ratio_is_that_of_the_published_trial():
     times = np.array([*WITH_6MP[0], *WITH_6MP[1], *WITHOUT], dtype=float)
     happened = np.array([True] * 9 + [False] * 12 + [True] * 21)
     is_new = np.arange(42) < 21
-    found = _effects.hazard_effect(times, happened, is_new, np.zeros((42, 0)))
+    found = treatment_effects.hazard_effect(times, happened, is_new, np.zeros((42, 0)))
     # coxph of R's survival: -1.5721, standard error 0.4124.
     assert (found.difference, found.variance**0.5) == pytest.approx((-1.5721, 0.4124), abs=1e-4)
     twice = np.repeat(is_new, 2).reshape(42, 2).astype(float) @ np.array([[0.0, 0.0], [0.0, 0.0]])
-    assert _effects.hazard_effect(times, happened, is_new, twice).difference == pytest.approx(found.difference)
+    assert treatment_effects.hazard_effect(times, happened, is_new, twice).difference == pytest.approx(found.difference)
     with pytest.raises(UsageError, match="nobody had the event"):
-        _effects.hazard_effect(times, happened & False, is_new, np.zeros((42, 0)))
+        treatment_effects.hazard_effect(times, happened & False, is_new, np.zeros((42, 0)))
 
 
 NO_COVARIATES = np.zeros((40, 0))
@@ -449,25 +451,27 @@ NO_COVARIATES = np.zeros((40, 0))
 def test_arms_whose_times_are_separated_have_the_log_rank_test_and_no_warning(new_is_later, capfd):
     times, is_new = np.arange(1.0, 41.0), (np.arange(40) >= 20) == new_is_later
     for happened in (np.ones(40, dtype=bool), is_new):  # all have the event, or those of the new arm alone
-        found = _effects.hazard_effect(times, happened, is_new, NO_COVARIATES)
+        found = treatment_effects.hazard_effect(times, happened, is_new, NO_COVARIATES)
         test = found.test()
         assert np.isnan(test.difference) and test.method.startswith("log-rank; no hazard ratio: nobody in ")
         assert test.statistic == pytest.approx(survival.logrank_test(times, happened, is_new)[0], nan_ok=True)
         # Nobody of the control was followed any more when the first of the new arm had the event.
         assert np.isnan(test.p) == (new_is_later and not happened.all())
         assert (test.statistic < 0) == (new_is_later and happened.all()) and not test.p >= 0.05
-    assert _effects.hazard_effect(times, np.ones(40, dtype=bool), is_new, NO_COVARIATES).test().p < 1e-8
+    assert treatment_effects.hazard_effect(times, np.ones(40, dtype=bool), is_new, NO_COVARIATES).test().p < 1e-8
     # One who is as late as the others' first is enough for a ratio.
     mixed = np.where(times == 20, 21.0, times)
-    assert np.isfinite(_effects.hazard_effect(mixed, np.ones(40, dtype=bool), is_new, NO_COVARIATES).difference)
+    assert np.isfinite(
+        treatment_effects.hazard_effect(mixed, np.ones(40, dtype=bool), is_new, NO_COVARIATES).difference
+    )
     tell = (times[:, None] < 20.5).astype(float) * times[:, None] + 100 * (times[:, None] > 20)
-    _effects.hazard_effect(times, np.ones(40, dtype=bool), np.arange(40) % 2 == 1, tell)
+    treatment_effects.hazard_effect(times, np.ones(40, dtype=bool), np.arange(40) % 2 == 1, tell)
     assert capfd.readouterr() == ("", "")
 
 
 def test_events_fewer_than_covariates_leave_the_log_rank_test():
     random = np.random.default_rng(0)
-    found = _effects.hazard_effect(
+    found = treatment_effects.hazard_effect(
         random.random(40), np.arange(40) < 5, np.arange(40) % 2 == 1, random.normal(size=(40, 5))
     )
     assert "5 events for 5 covariates" in found.method and found.rank is not None
@@ -514,7 +518,7 @@ def test_a_difference_of_proportions_ends_at_one_and_separated_arms_have_an_exac
     assert nearly["low"] < 0.95 < nearly["high"] == 1.0
     worse, *_ = trial_of(PLAIN, found=1 - found, minutes=MINUTES).rows()
     assert worse["low"] == -1.0 and worse["verdict"] == "inferior"
-    assert _effects.cluster_test(found, np.arange(40) % 2, np.arange(40) % 8).high == 1.0
+    assert treatment_effects.cluster_test(found, np.arange(40) % 2, np.arange(40) % 8).high == 1.0
 
 
 def test_a_margin_that_holds_the_whole_interval_makes_arms_equivalent():

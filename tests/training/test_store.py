@@ -275,7 +275,8 @@ PREPARING = """
 import pickle, sys
 from isocenter.training.data import prepared_store
 cases, preprocessing, task = pickle.load(open(sys.argv[1], "rb"))
-prepared_store.prepare_all(cases, preprocessing, task, threads=2, memory=0, progress=lambda done, of: print(done, flush=True))
+say = lambda done, of: print(done, flush=True)
+prepared_store.prepare_all(cases, preprocessing, task, threads=2, memory=0, progress=say)
 """
 
 

@@ -107,7 +107,7 @@ def voxel_lengths(geometry: Geometry, in_voxels: bool) -> tuple[float, ...]:
 def calibrated_boxes(boxes: BoundingBoxes, calibrator: Calibrator, steps: Sequence[float]) -> BoundingBoxes:
     """The boxes with calibrated scores, whether or not they have such; those of the network stay beside them.
 
-    steps: length of a voxel per axis, as `sides_of` has it
+    steps: length of a voxel per axis, as `voxel_lengths` has it
     """
     scores = boxes.scores if boxes.uncalibrated is None else boxes.uncalibrated
     assert scores is not None
@@ -156,8 +156,9 @@ def calling_score(
         scores.append(matches.scores)
         right.append(matches.right)
         total += int(matches.references.sum())
+    boxes = f"{errors.count_phrase(total, 'box', 'boxes')} of validation cases"
     if total < FEWEST_BOXES or not np.concatenate(right).any():
-        because = f"{errors.count_phrase(total, 'box', 'boxes')} of validation cases are too few (at least {FEWEST_BOXES} are needed)"
+        because = f"{boxes} are too few (at least {FEWEST_BOXES} are needed)"
         return Decision(CALLED_FROM, because if total < FEWEST_BOXES else "no box of a validation case was found")
     # Boxes of one score are called together.
     levels, index = np.unique(np.concatenate(scores), return_inverse=True)
@@ -167,7 +168,7 @@ def calling_score(
     # Half-way to the next, so that rounding does not decide.
     upper, following = [*levels[::-1], 0.0][best : best + 2]
     level = operating_points.level_between(float(upper), float(following))
-    because = f"the highest F1, {f1[best]:.3f}, of {errors.count_phrase(total, 'box', 'boxes')} of validation cases at IoU {overlap}"
+    because = f"the highest F1, {f1[best]:.3f}, of {boxes} at IoU {overlap}"
     return Decision(level, because, MAIER_HEIN)
 
 

@@ -186,7 +186,7 @@ class Certainty:
         return 0 if self.conformal is None else max(map(len, self.conformal.crossed.values()), default=0)
 
     def folds_by_head(self, head: str) -> dict[str, int]:
-        """The `Task.crossed` of a task with this head."""
+        """The `Task.folds_by_head` of a task with this head."""
         return {head: self.folds} if self.folds else {}
 
     @property
@@ -273,7 +273,7 @@ def certainty_decisions() -> dict[str, Decision]:
 
 
 def spread_of_many_answers(patients: np.ndarray) -> float:
-    """`Unseen.spread` of answers of which a patient has many, such as boxes; patients: (answers,)
+    """`UnseenOutputs.spread` of answers of which a patient has many, such as boxes; patients: (answers,)
 
     Each is an answer of its own, so that what so many say outweighs what was expected before.
     """

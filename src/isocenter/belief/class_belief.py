@@ -19,7 +19,7 @@ from isocenter.belief.certainties import AUTO, BY_CLASS, LEAST_CHANCE, Certainty
 from isocenter.belief.covering_results import Belief, UnseenCases
 from isocenter.belief.operating_points import Calls
 from isocenter.belief.prediction_sets import CONFORMAL
-from isocenter.evaluation import conformal as evaluation_conformal
+from isocenter.evaluation import conformal
 from isocenter.evaluation.calibration_fit import USUAL_SPREAD, Scale, UnseenOutputs
 from isocenter.evaluation.conformal import EVERYONE, NEVER_EMPTY
 from isocenter.values import Decision, Floats, Prediction, covariate_values
@@ -37,28 +37,26 @@ def class_set(
     group: the value of the covariate by which sets hold; where nobody knows it the widest threshold decides
     each:  (folds, classes) probabilities by each of the folds whose mean the model is, uncalibrated
     """
-    conformal = certainty.conformal
-    if conformal is None:
+    guarantee = certainty.conformal
+    if guarantee is None:
         return {}
     offered = np.array([probabilities]) if each is None else each
-    steps = [conformal.steps(name, len(offered)) for name in classes]
+    steps = [guarantee.steps(name, len(offered)) for name in classes]
     crossed = all(steps)
-    scores = evaluation_conformal.class_scores(offered if crossed else [probabilities], conformal.method)  # type: ignore[arg-type]
-    limits = [conformal.threshold(name) for name in classes]
+    scores = conformal.class_scores(offered if crossed else [probabilities], guarantee.method)  # type: ignore[arg-type]
+    limits = [guarantee.threshold(name) for name in classes]
     if certainty.covariate is not None:
         limit = certainty.limit_of(group)
-        limits = [evaluation_conformal.widest_threshold(conformal.thresholds) if limit is None else limit] * len(
-            classes
-        )
-    is_in_set = evaluation_conformal.prediction_sets(scores[0], limits)
+        limits = [conformal.widest_threshold(guarantee.thresholds) if limit is None else limit] * len(classes)
+    is_in_set = conformal.prediction_sets(scores[0], limits)
     if crossed:
         folds = zip(steps, np.split(scores, len(classes), axis=1), strict=True)
         is_in_set = np.array(
-            [evaluation_conformal.cross_sets(one, score, conformal.level)[0] for one, score in folds if one is not None]
+            [conformal.cross_sets(one, score, guarantee.level)[0] for one, score in folds if one is not None]
         )
-    if conformal.method in NEVER_EMPTY:
+    if guarantee.method in NEVER_EMPTY:
         is_in_set[np.argmax(probabilities)] = True
-    if conformal.method == "contiguous" and is_in_set.any():
+    if guarantee.method == "contiguous" and is_in_set.any():
         is_in_set[is_in_set.argmax() : len(is_in_set) - is_in_set[::-1].argmax()] = True
     return {"": tuple(compress(classes, is_in_set))}
 
@@ -118,10 +116,10 @@ class ClassBelief(Belief):
         usual = "contiguous" if self.ordered else "lac"
         method = usual if certainty.conformal_method == AUTO else certainty.conformal_method
         counts = [len(np.unique(owners[truth == place])) for place in range(len(self.names))]
-        by, needed = certainty.conformal_by, evaluation_conformal.fewest_for_group(certainty.coverage)
+        by, needed = certainty.conformal_by, conformal.fewest_for_group(certainty.coverage)
         if by == AUTO:
             by = BY_CLASS if min(counts) >= needed else EVERYONE
-        scores = evaluation_conformal.class_scores(likely, method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
+        scores = conformal.class_scores(likely, method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
         groups: list[str | None] = [self.names[place] for place in truth] if by == BY_CLASS else [EVERYONE] * len(truth)
         if by not in (BY_CLASS, EVERYONE):  # of cases without the covariate nothing is known
             groups = [
@@ -130,9 +128,9 @@ class ClassBelief(Belief):
             ]
         is_known = np.array([one is not None for one in groups])
         named = [one for one in groups if one is not None]
-        limits = evaluation_conformal.mondrian_thresholds(
-            scores[is_known], named, certainty.coverage, owners[is_known]
-        ) or {EVERYONE: (math.inf, 0)}
+        limits = conformal.mondrian_thresholds(scores[is_known], named, certainty.coverage, owners[is_known]) or {
+            EVERYONE: (math.inf, 0)
+        }
         absent = {name: (math.inf, 0) for name, count in zip(self.names, counts, strict=True) if not count}
         if absent and by not in (BY_CLASS, EVERYONE):  # no value of the covariate says anything of such a class
             limits, absent = {name: (math.inf, people) for name, (_, people) in limits.items()}, {}
@@ -140,7 +138,8 @@ class ClassBelief(Belief):
             certainty.coverage, method, by, {**limits, **absent}, [owners[is_known]], exact=exact
         )
         if certainty.conformal_by == AUTO and by == EVERYONE:
-            rarest = f"{errors.count_phrase(min(counts), 'patient')} of {self.names[int(np.argmin(counts))]}, {needed} needed"
+            fewest = errors.count_phrase(min(counts), "patient")
+            rarest = f"{fewest} of {self.names[int(np.argmin(counts))]}, {needed} needed"
             because = decisions[CONFORMAL].because
             because += f"; over all classes together, a rare one may be held less often: {rarest}"
             decisions = {CONFORMAL: replace(decisions[CONFORMAL], because=because)}
@@ -148,12 +147,12 @@ class ClassBelief(Belief):
 
     def sets_of_folds(self, rows: UnseenCases) -> dict[str, Decision]:
         """The scores of folds; none where sets hold by a covariate. A class without any case is in every set."""
-        conformal, truth = self.certainty.conformal, rows.truth
-        if conformal is None or self.certainty.covariate is not None:
+        guarantee, truth = self.certainty.conformal, rows.truth
+        if guarantee is None or self.certainty.covariate is not None:
             return {}
-        scores = evaluation_conformal.class_scores(rows.outputs, conformal.method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
-        groups = {} if conformal.by == BY_CLASS else {EVERYONE: np.full(len(truth), True)}
+        scores = conformal.class_scores(rows.outputs, guarantee.method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
+        groups = {} if guarantee.by == BY_CLASS else {EVERYONE: np.full(len(truth), True)}
         by_class = {name: truth == place for place, name in enumerate(self.names)}
-        groups |= {name: own for name, own in by_class.items() if conformal.by == BY_CLASS or not own.any()}
+        groups |= {name: own for name, own in by_class.items() if guarantee.by == BY_CLASS or not own.any()}
         scored = {name: (scores[own], rows.folds[own], rows.patients[own]) for name, own in groups.items()}
-        return prediction_sets.add_fold_scores(conformal, scored, int(rows.folds.max()) + 1)
+        return prediction_sets.add_fold_scores(guarantee, scored, int(rows.folds.max()) + 1)

@@ -14,10 +14,9 @@ import numpy as np
 
 from isocenter.belief.certainties import USUAL_RISK, Certainty
 from isocenter.belief.prediction_sets import APPROXIMATE, CRC, EXACT, LTT
-from isocenter.evaluation import Seed, Table, intervals
-from isocenter.evaluation import conformal as evaluation_conformal
+from isocenter.evaluation import Seed, Table, conformal, intervals
 from isocenter.evaluation.conformal import Conformal
-from isocenter.files.storage import spool as storage_spool
+from isocenter.files.storage import spool
 from isocenter.files.storage.spool import Spool
 from isocenter.values import Array, Decision, Floats, Geometry, Map, Prediction, Region, Row
 
@@ -71,17 +70,15 @@ class CoveringMasks:
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
         if self._head in arrays:
             structures = arrays[self._head][-len(self._spools) :]  # a background comes first
-            for spool, chances, least in zip(self._spools, structures, self._least.values(), strict=True):
-                spool[region] = (chances >= least).astype(np.uint8)
+            for mask_spool, chances, least in zip(self._spools, structures, self._least.values(), strict=True):
+                mask_spool[region] = (chances >= least).astype(np.uint8)
 
     @property
     def maps(self) -> dict[str, Map]:
         """{"covering": 1 within the mask}, of several structures one after the other."""
         if len(self._spools) == 1:
             return {COVERING_MAP: Map(self._spools[0].data)}
-        return {
-            COVERING_MAP: Map(storage_spool.stack_spools(self._spools, np.dtype(np.uint8)), names=tuple(self._least))
-        }
+        return {COVERING_MAP: Map(spool.stack_spools(self._spools, np.dtype(np.uint8)), names=tuple(self._least))}
 
 
 def risk_decisions(
@@ -104,7 +101,7 @@ def fewest_for_risk(settings: Mapping[str, Any], registered: Collection[str]) ->
     risk, delta = settings.get("risk"), settings.get("risk_delta")
     if risk is None or settings.get("covering") is not None or not {"risk", "risk_delta"} & set(registered):
         return 0
-    return CONTROLLING * evaluation_conformal.fewest_for_control(risk, delta)
+    return CONTROLLING * conformal.fewest_for_control(risk, delta)
 
 
 def covering_thresholds(
@@ -126,19 +123,19 @@ def covering_thresholds(
         counts[name] = len(np.unique(people))
         index = -1
         if delta is None and counts[name]:
-            index = evaluation_conformal.setting_controlled_on_average(losses, risk, people)
+            index = conformal.setting_controlled_on_average(losses, risk, people)
         elif delta is not None and counts[name]:
-            index = evaluation_conformal.setting_controlled_with_confidence(losses, risk, delta, people)
+            index = conformal.setting_controlled_with_confidence(losses, risk, delta, people)
         limits[name] = math.inf if index in (-1, len(COVERS_FROM) - 1) else 1 - float(COVERS_FROM[index])
     method = "crc" if delta is None else "ltt"
-    conformal = Conformal(method, 1 - risk, "label", counts, limits, exact)
+    guarantee = Conformal(method, 1 - risk, "label", counts, limits, exact)
     how = "on average" if delta is None else f"with a confidence of {100 * (1 - delta):g} %"
     because = f"{words[0].format(f'{100 * risk:g}')} {how} in new patients like "
     because += f"those whose cases set them ({', '.join(f'{name} {count}' for name, count in counts.items())})"
     because += EXACT if exact else APPROXIMATE
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
         because += f"; {words[1]} {', '.join(endless)}"
-    return {"task.covering": Decision(conformal.settings, because, CRC if delta is None else LTT)}
+    return {"task.covering": Decision(guarantee.settings, because, CRC if delta is None else LTT)}
 
 
 def covering_rows(table: Table, classes: Sequence[str], unit: str, *, seed: Seed) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from isocenter.belief import certainties, prediction_sets
 from isocenter.belief.certainties import ABSENT, BY_PRESENCE, PRESENT, Certainty
 from isocenter.belief.covering_results import Belief, UnseenCases
 from isocenter.belief.operating_points import Calls
-from isocenter.evaluation import conformal as evaluation_conformal
+from isocenter.evaluation import conformal
 from isocenter.evaluation.calibration_fit import USUAL_SPREAD, UnseenOutputs
 from isocenter.values import Decision, Floats, Prediction
 
@@ -34,23 +34,19 @@ def label_sets(
 
     each: (folds, findings) probabilities by each of the folds whose mean the model is, uncalibrated
     """
-    conformal = certainty.conformal
-    if conformal is None:
+    guarantee = certainty.conformal
+    if guarantee is None:
         return {}
     sets = {}
     for index, (name, chance) in enumerate(probabilities.items()):
         groups = groups_of_finding(name)
-        if not all(group in conformal.thresholds for group in groups):
+        if not all(group in guarantee.thresholds for group in groups):
             continue
-        in_set = evaluation_conformal.prediction_sets(
-            [1 - chance, chance], [conformal.threshold(group) for group in groups]
-        )
+        in_set = conformal.prediction_sets([1 - chance, chance], [guarantee.threshold(group) for group in groups])
         if each is not None:
-            steps = [conformal.steps(group, len(each)) for group in groups]
+            steps = [guarantee.steps(group, len(each)) for group in groups]
             folds = zip(steps, (1 - each[:, index], each[:, index]), strict=True)
-            crossed = [
-                evaluation_conformal.cross_sets(one, score, conformal.level) for one, score in folds if one is not None
-            ]
+            crossed = [conformal.cross_sets(one, score, guarantee.level) for one, score in folds if one is not None]
             in_set = in_set if None in steps else np.array(crossed)
         if not in_set.any():  # where neither is ruled in, the likelier answer: that covers no less
             in_set = np.array([chance, 1 - chance]) >= 0.5
@@ -98,12 +94,12 @@ class LabelBelief(Belief):
 
     def sets_of_folds(self, rows: UnseenCases) -> dict[str, Decision]:
         """The scores of folds, of groups that have a threshold."""
-        conformal = self.certainty.conformal
-        if conformal is None or not conformal.thresholds:
+        guarantee = self.certainty.conformal
+        if guarantee is None or not guarantee.thresholds:
             return {}
-        scored = [one for one in self._chance_errors(rows.outputs, rows) if one[0] in conformal.thresholds]
+        scored = [one for one in self._chance_errors(rows.outputs, rows) if one[0] in guarantee.thresholds]
         scores = {name: (own, rows.folds[known], rows.patients[known]) for name, own, known in scored}
-        return prediction_sets.add_fold_scores(conformal, scores, int(rows.folds.max()) + 1)
+        return prediction_sets.add_fold_scores(guarantee, scores, int(rows.folds.max()) + 1)
 
     def _chance_errors(self, chances: Floats, rows: UnseenCases) -> Iterator[tuple[str, Floats, NDArray[np.bool_]]]:
         """Each group of each label, how far from the truth the chance is in its cases, and which these are."""

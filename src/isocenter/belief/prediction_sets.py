@@ -128,14 +128,15 @@ def threshold_decision(
     least = evaluation_conformal.fewest_for_group(level) if by == BY_PRESENCE else 0
     limits = {name: limit for name, (limit, people) in thresholds.items() if people >= least}
     counts = {name: people for name, (_, people) in thresholds.items()}
-    conformal = Conformal(method, level, by, counts, limits, exact)
-    because = f"{_lacking(conformal)}sets and intervals hold the truth in {'' if exact else 'about '}{100 * level:g} % "
+    guarantee = Conformal(method, level, by, counts, limits, exact)
+    because = f"{_lacking(guarantee)}sets and intervals hold the truth in {'' if exact else 'about '}{100 * level:g} % "
     because += f"of {_whom(by)} like {_whose(owners)} set them{EXACT if exact else APPROXIMATE}"
     if endless := [name for name, limit in limits.items() if math.isinf(limit)]:
         lacking = ", ".join(f"{name} ({counts[name]})" for name in endless)
-        because += f"; {lacking}: too few patients with finite outputs (at least {evaluation_conformal.fewest_for_control(1 - level)}), "
+        needed = evaluation_conformal.fewest_for_control(1 - level)
+        because += f"; {lacking}: too few patients with finite outputs (at least {needed}), "
         because += "so nothing is left out"
-    return {CONFORMAL: Decision(conformal.settings, because, ANGELOPOULOS)}
+    return {CONFORMAL: Decision(guarantee.settings, because, ANGELOPOULOS)}
 
 
 def _whom(by: str) -> str:
@@ -144,9 +145,9 @@ def _whom(by: str) -> str:
     return f"new patients{words.get(by, '')}"
 
 
-def _lacking(conformal: Conformal) -> str:
+def _lacking(guarantee: Conformal) -> str:
     """The start of a reason: groups that are too small."""
-    return f"no sets: {conformal.lacking}; other " if conformal.lacking else ""
+    return f"no sets: {guarantee.lacking}; other " if guarantee.lacking else ""
 
 
 def set_rows(label: str, table: Table, *, seed: Seed, sides: Sequence[str] = ()) -> Iterator[Row]:

@@ -15,7 +15,7 @@ import numpy as np
 from isocenter.belief import prediction_sets
 from isocenter.belief.certainties import Certainty
 from isocenter.belief.covering_results import Belief, UnseenCases
-from isocenter.evaluation import conformal as evaluation_conformal
+from isocenter.evaluation import conformal
 from isocenter.evaluation.conformal import EVERYONE
 from isocenter.evaluation.survival import Steps
 from isocenter.values import Decision, Floats
@@ -62,17 +62,13 @@ class LowerBound:
         """
         if certainty.conformal is None:
             return {}
-        conformal = certainty.conformal
-        steps = conformal.steps(EVERYONE, len(risks))
+        guarantee = certainty.conformal
+        steps = guarantee.steps(EVERYONE, len(risks))
         if steps is None:
-            low = usual / conformal.threshold(EVERYONE)
+            low = usual / guarantee.threshold(EVERYONE)
         else:
-            low = float(
-                np.exp(
-                    evaluation_conformal.cross_lower_bound(steps, -np.array(risks, dtype=np.float64), conformal.level)
-                )
-            )
-        return {TIME: min(low, self.latest) if conformal.method == BOUNDS["event"] else low}
+            low = float(np.exp(conformal.cross_lower_bound(steps, -np.array(risks, dtype=np.float64), guarantee.level)))
+        return {TIME: min(low, self.latest) if guarantee.method == BOUNDS["event"] else low}
 
     def is_reached(self, times: Floats, happened: Floats, low: Floats) -> Floats:
         """(cases,) 1 where the time reaches its bound, else 0.
@@ -104,7 +100,7 @@ class TimeBelief(Belief):
         is_kept = np.ones(len(times), dtype=bool)
         if kind == "event":
             is_kept, times = self._is_observed(times, happened > 0), np.minimum(times, latest)
-        scores = evaluation_conformal.time_scores(rows.outputs[is_kept, 1], times[is_kept]), rows.patients[is_kept]
+        scores = conformal.time_scores(rows.outputs[is_kept, 1], times[is_kept]), rows.patients[is_kept]
         decisions = prediction_sets.find_conformal_thresholds(
             self.certainty, BOUNDS[kind], EVERYONE, {EVERYONE: scores}, exact=exact
         )

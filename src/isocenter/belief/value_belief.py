@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from isocenter.belief import prediction_sets
 from isocenter.belief.certainties import Certainty
 from isocenter.belief.covering_results import Belief, UnseenCases
-from isocenter.evaluation import conformal as evaluation_conformal
+from isocenter.evaluation import conformal
 from isocenter.values import Array, Decision, Floats
 
 # How intervals are scored by what a network says of its error; the last is conformalised quantile regression.
@@ -56,9 +56,9 @@ class ValueBelief(Belief):
         for index, name in enumerate(self.targets):
             first, second, true = rows.outputs[:, 0, index], rows.outputs[:, 1, index], rows.truth[:, index]
             if self.method == BY_QUANTILES:
-                scores = evaluation_conformal.quantile_scores(first, second, true)
+                scores = conformal.quantile_scores(first, second, true)
             else:
-                scores = evaluation_conformal.value_scores(first, true, second * factors[index])
+                scores = conformal.value_scores(first, true, second * factors[index])
             is_known = np.isfinite(true)
             yield name, scores[is_known], is_known
 
@@ -84,13 +84,13 @@ def interval_of_folds(
     low, high: (folds, targets) what each of them says: one value, or its quantiles
     widths:    (folds, targets) its error bars as they came, or 1
     """
-    conformal = certainty.conformal
-    steps = [] if conformal is None else [conformal.steps(name, len(low)) for name in names]
-    if conformal is None or None in steps:
+    guarantee = certainty.conformal
+    steps = [] if guarantee is None else [guarantee.steps(name, len(low)) for name in names]
+    if guarantee is None or None in steps:
         return None
     columns = zip(names, steps, low.T, high.T, widths.T, strict=True)
     ends = {
-        name: evaluation_conformal.cross_interval(own, below, above, wide, conformal.level)
+        name: conformal.cross_interval(own, below, above, wide, guarantee.level)
         for name, own, below, above, wide in columns
         if own is not None
     }
@@ -102,9 +102,7 @@ def widen_ends(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Both ends further out by the threshold of each target, or further in; as they are before it is found."""
     out = {name: 0.0 if certainty.conformal is None else certainty.conformal.threshold(name) for name in low}
-    ends = {
-        name: evaluation_conformal.ordered_ends(end - out[name], high[name] + out[name]) for name, end in low.items()
-    }
+    ends = {name: conformal.ordered_ends(end - out[name], high[name] + out[name]) for name, end in low.items()}
     return {name: one for name, (one, _) in ends.items()}, {name: one for name, (_, one) in ends.items()}
 
 

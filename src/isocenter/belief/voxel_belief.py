@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.belief import covering_results, prediction_sets
 from isocenter.belief.certainties import Certainty
 from isocenter.belief.covering_results import COVERS_FROM, MISSED, AddedResults, Belief, UnseenCases
 from isocenter.belief.voxel_calibration import LOOKED_AT, SIZES, VOXEL_METHODS, VoxelCalibration, VoxelSample
-from isocenter.evaluation import calibration_fit, mask_overlap
-from isocenter.evaluation import conformal as evaluation_conformal
+from isocenter.evaluation import calibration_fit, conformal, mask_overlap
 from isocenter.evaluation.calibration_fit import Calibrator, UnseenOutputs
 from isocenter.values import Array, Decision, Deferred, Floats, Geometry, Prediction
 from isocenter.values.voxel_images import DrawnMap
@@ -101,8 +100,8 @@ class VoxelBelief(Belief):
 
     def sets_of_folds(self, rows: UnseenCases) -> dict[str, Decision]:
         """The scores of folds for volumes; nothing where they would take much memory, or where no thresholds are."""
-        conformal, networks = self.certainty.conformal, int(rows.folds.max()) + 1
-        if conformal is None or networks * len(self.probable.names) > MOST_CHANNELS:
+        guarantee, networks = self.certainty.conformal, int(rows.folds.max()) + 1
+        if guarantee is None or networks * len(self.probable.names) > MOST_CHANNELS:
             return {}
         off, is_known, complete = self._volumes_off(rows, self.probable.plain)
         folds, patients, every = rows.folds[complete], rows.patients[complete], set(rows.folds.tolist())
@@ -110,7 +109,7 @@ class VoxelBelief(Belief):
             return {}
         columns = zip(self.names, off.T, is_known.T, strict=True)
         scores = {name: (own[there], folds[there], patients[there]) for name, own, there in columns}
-        return prediction_sets.add_fold_scores(conformal, scores, networks)
+        return prediction_sets.add_fold_scores(guarantee, scores, networks)
 
     def missed_shares(self, rows: UnseenCases) -> dict[str, tuple[Floats, np.ndarray]]:
         """{structure: ((cases, limits) share of it less probable than each of `COVERS_FROM`, patients)}, where it is.
@@ -180,7 +179,7 @@ class VoxelBelief(Belief):
                     float(np.count_nonzero(mask_overlap.mask_of_values(values, drawn_map.values)))
                     for values in self.structures
                 ]
-                off.append(evaluation_conformal.value_scores(stated_sizes[0], sizes, stated_sizes[1]))
+                off.append(conformal.value_scores(stated_sizes[0], sizes, stated_sizes[1]))
                 is_known.append([drawn_map.knows(one) for one in range(len(sizes))])
                 complete.append(index)
         return np.array(off), np.array(is_known, dtype=bool), complete
@@ -349,11 +348,12 @@ class UnseenVoxels:
             return False, "a calibration by one factor, or none, changes no label"
         patients = [one.patient for one in self.cases]
         if len(set(patients)) < FEWEST_PATIENTS:
-            few = f"{errors_module.count_phrase(len(set(patients)), 'patient')} are too few to compare label maps"
+            few = f"{errors.count_phrase(len(set(patients)), 'patient')} are too few to compare label maps"
             return False, f"{few} (at least {FEWEST_PATIENTS} are needed)"
         before, after = (np.where(self.is_known, np.nan_to_num(one.dice, nan=1.0), np.nan) for one in (self, mapped))
         apart = after - before
-        words = f"mean Dice of {errors_module.count_phrase(len(patients), 'unseen case')} {np.nanmean(before):.4f} by outputs of the network"
+        unseen_cases = errors.count_phrase(len(patients), "unseen case")
+        words = f"mean Dice of {unseen_cases} {np.nanmean(before):.4f} by outputs of the network"
         words += f", {np.nanmean(after):.4f} by calibrated ones: "
         if np.nanmean(apart) <= MARGIN or not is_surely_positive(np.nanmean(apart, axis=1), patients):
             return False, f"{words}no sure gain"
@@ -375,8 +375,8 @@ class UnseenVoxels:
             admits=lambda tried: self._volume_error(tried) <= self._volume_error(Calibrator()) + MOST_VOLUME_LOST,
         )
         calibrator = replace(chosen.calibrator, cases=len(self.cases))
-        errors = [100 * self._volume_error(one) for one in (Calibrator(), calibrator)]
-        because = f"{chosen.because}; summed probabilities are {errors[0]:.1f} % off before and {errors[1]:.1f} % after"
+        off = [100 * self._volume_error(one) for one in (Calibrator(), calibrator)]
+        because = f"{chosen.because}; summed probabilities are {off[0]:.1f} % off before and {off[1]:.1f} % after"
         return calibrator, Decision(calibrator.settings, because, GUO)
 
     def expected_dice_powers(self, calibrator: Calibrator) -> Decision:
@@ -400,15 +400,15 @@ class UnseenVoxels:
 
     def _volume_error(self, calibrator: Calibrator) -> float:
         """The relative error of summed probabilities: of each structure the mean, their sizes averaged."""
-        errors = np.array(
+        structure_errors = np.array(
             [volume_errors(one, one.probabilities(replace(self.probable, calibrator=calibrator))) for one in self.cases]
         )
-        return float(np.mean([abs(self._mean(own, 0.0)) for own in errors.T]))
+        return float(np.mean([abs(self._mean(own, 0.0)) for own in structure_errors.T]))
 
     def _mean(self, values: Floats, instead: float) -> float:
         """Mean of (cases,) values, of which patients weigh alike and NaN is left out; `instead` of none."""
         is_finite = np.isfinite(values)
-        shares, people = evaluation_conformal.patient_shares(
+        shares, people = conformal.patient_shares(
             int(is_finite.sum()), [one.patient for one in compress(self.cases, is_finite)]
         )
         return float(shares @ values[is_finite] / people) if people else instead

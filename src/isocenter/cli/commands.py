@@ -18,8 +18,7 @@ from isocenter.cli import dialogue, terminal
 from isocenter.cli.terminal import app
 from isocenter.errors import UsageError
 from isocenter.keywords import Flag, Keyword
-from isocenter.options import images, models, node, training
-from isocenter.options import records as options_records
+from isocenter.options import images, models, node, records, training
 
 
 @dataclass(frozen=True)
@@ -167,8 +166,8 @@ class VerbCommand(TyperCommand):
         """Two lists: what is given by its place, and what is given by a flag."""
         shown = self.get_params(ctx)
         arguments = [(_placeholder(one), _text(one)) for one in shown if _is_argument(one)]
-        records = [(one, one.get_help_record(ctx)) for one in shown if not _is_argument(one)]
-        flags = [(record[0], _text(one)) for one, record in records if record is not None]
+        help_records = [(one, one.get_help_record(ctx)) for one in shown if not _is_argument(one)]
+        flags = [(record[0], _text(one)) for one, record in help_records if record is not None]
         for title, rows in (("Arguments", arguments), ("Options", flags)):
             if rows:
                 with formatter.section(title):
@@ -241,34 +240,28 @@ COMMANDS = (
     Command("feedback", node.FeedbackOptions),
     Command("feedback import", node.ImportLabelsOptions, "import_labels"),
     Command("feedback next", node.NextLabelsOptions, "next_labels"),
-    Command("document", options_records.DocumentOptions),
-    Command(
-        "document verify", options_records.VerifyDocumentsOptions, "verify_documents", ends=terminal.refuse_outdated
-    ),
-    Command(
-        "document trace", options_records.TraceRequirementsOptions, "trace_requirements", ends=terminal.refuse_untraced
-    ),
+    Command("document", records.DocumentOptions),
+    Command("document verify", records.VerifyDocumentsOptions, "verify_documents", ends=terminal.refuse_outdated),
+    Command("document trace", records.TraceRequirementsOptions, "trace_requirements", ends=terminal.refuse_untraced),
     Command("networks", models.NetworksOptions, "describe_networks"),
     Command("networks weights", models.WeightsOptions, "describe_weights"),
     Command("cache", training.CacheOptions, "describe_cache"),
     Command("demo", training.DemoOptions, dialogue.show_demo, is_json=False),
     Command("audit verify", node.VerifyAuditOptions, "verify_audit"),
     Command("audit export", node.ExportAuditOptions, dialogue.export_and_count, is_json=False),
-    Command(
-        "change check", options_records.CheckChangeOptions, "check_change", named_by="new", ends=terminal.refuse_change
-    ),
-    Command("change propose", options_records.ProposeChangeOptions, "propose_change"),
+    Command("change check", records.CheckChangeOptions, "check_change", named_by="new", ends=terminal.refuse_change),
+    Command("change propose", records.ProposeChangeOptions, "propose_change"),
     Command("change shadow", node.ShadowChangeOptions, "shadow_change"),
     Command("change split", node.SplitChangeOptions, "split_change"),
     Command("change promote", node.PromoteChangeOptions, "promote_change"),
     Command("change rollback", node.RollBackChangeOptions, dialogue.ask_and_roll_back),
     Command("change status", node.ChangeStatusOptions, "change_status"),
-    Command("study size", options_records.StudySizeOptions, "study_size"),
-    Command("study plan", options_records.StudyPlanOptions, "study_plan"),
-    Command("study lock", options_records.StudyLockOptions, "study_lock"),
-    Command("study randomise", options_records.StudyRandomiseOptions, "study_randomise"),
-    Command("study assign", options_records.StudyAssignOptions, "study_assign"),
-    Command("study analyse", options_records.StudyAnalyseOptions, "study_analyse"),
+    Command("study size", records.StudySizeOptions, "study_size"),
+    Command("study plan", records.StudyPlanOptions, "study_plan"),
+    Command("study lock", records.StudyLockOptions, "study_lock"),
+    Command("study randomise", records.StudyRandomiseOptions, "study_randomise"),
+    Command("study assign", records.StudyAssignOptions, "study_assign"),
+    Command("study analyse", records.StudyAnalyseOptions, "study_analyse"),
 )
 # Groups without a verb of their own.
 GROUPS = {

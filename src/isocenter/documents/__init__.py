@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.documents import checks, document_pages, fact_file, guidelines, node_figures, subjects, tracing
+    from isocenter.documents import (
+        checks,
+        document_pages,
+        fact_file,
+        guidelines,
+        node_figures,
+        subjects,
+        tracing,
+        word_file,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

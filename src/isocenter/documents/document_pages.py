@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.documents import _lookups
 from isocenter.documents.guidelines import MOST_GAPS, PLACEHOLDER, AnsweredItem, Document, ItemAnswer
 from isocenter.documents.subjects import COMPLEMENT, DocumentSubject
@@ -76,8 +76,9 @@ def score_sentence(document: Document) -> str:
     """ "24 of 44 items are measured, 3 stated, 16 missing; 1 does not apply." """
     score, total = document.score, len(document.answered)
     applying = total - score["not_applicable"]
+    items = errors.count_phrase(applying, "item")
     text = (
-        f"{score['measured']} of {errors_module.count_phrase(applying, 'item')} {'is' if score['measured'] == 1 else 'are'} measured, "
+        f"{score['measured']} of {items} {'is' if score['measured'] == 1 else 'are'} measured, "
         f"{score['stated']} stated, {score['missing']} missing"
     )
     if score["not_applicable"]:
@@ -168,16 +169,16 @@ def _traced_words(row: Mapping[str, Any]) -> str:
 
 def _group_words(row: Mapping[str, Any]) -> str:
     """A row of `weak_groups.csv`: the group, its error, that of the others, and whether the difference is sure."""
-    errors = [
+    mean_error, elsewhere = (
         wording.number_text(float(row[name])) if row[name] not in ("", None) else "undefined"
         for name in ("error", "elsewhere")
-    ]
+    )
     adjusted = row.get("p_adjusted")
     sure = (
         f"p {wording.p_text(float(adjusted))} after Holm" if adjusted not in ("", None) else str(row.get("judged", ""))
     )
     attribute = str(row["attribute"]).removeprefix("image: ")
-    return f"{attribute} {row['group']}: mean error {errors[0]}, {errors[1]} elsewhere (n = {row.get('n')}; {sure})"
+    return f"{attribute} {row['group']}: mean error {mean_error}, {elsewhere} elsewhere (n = {row.get('n')}; {sure})"
 
 
 def is_group(value: Any) -> bool:
@@ -201,8 +202,8 @@ def figure_words(row: Mapping[str, Any], metrics: Metrics, *, briefly: bool = Fa
     text = f"{group}{metrics.metric_named(str(row['metric'])).words}{label} {wording.value_text(estimate)}"
     if briefly:
         return f"{text} ({wording.interval_text(estimate)})"
-    cases = f", {errors_module.count_phrase(estimate.n, 'case')}" if estimate.n else ""
-    people = f" of {errors_module.count_phrase(estimate.patients, 'patient')}" if estimate.patients else ""
+    cases = f", {errors.count_phrase(estimate.n, 'case')}" if estimate.n else ""
+    people = f" of {errors.count_phrase(estimate.patients, 'patient')}" if estimate.patients else ""
     method = "" if estimate.low is None or not estimate.method else f"; {estimate.method}"
     return f"{text} ({wording.interval_text(estimate)}{cases}{people}{method})"
 
@@ -290,8 +291,8 @@ def _flow(answered: AnsweredItem) -> page_blocks.Figure | None:
     used, excluded = counts["used"], counts["excluded"]
     names = {"train": "Training", "val": "Validation", "test": "Test"}
     steps = [
-        (f"Found: {errors_module.count_phrase(used + excluded, 'case')}", f"Could not be used: {excluded}"),
-        (f"In a part: {errors_module.count_phrase(used, 'case')}", ""),
+        (f"Found: {errors.count_phrase(used + excluded, 'case')}", f"Could not be used: {excluded}"),
+        (f"In a part: {errors.count_phrase(used, 'case')}", ""),
     ]
     return cohort_figures.flow_of_cases(
         steps,
@@ -338,7 +339,7 @@ def card_xml(document: Document, metrics: Metrics) -> str:
         if last == "Keyword":
             texts = [str(answer.value) for answer in _known_answers(one)]
         for text in texts if last == "Keyword" else [" ".join(texts) or "Not stated."]:
-            SubElement(parent, last).text = errors_module.printable_text(text)
+            SubElement(parent, last).text = errors.printable_text(text)
     indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
 
@@ -352,7 +353,7 @@ def _add_results(parent: Element, answered: AnsweredItem) -> None:
     results: list[tuple[str, Any]] = [(_label(one), one.value) for one in _known_answers(answered)]
     for label, value in results or [("Not stated", None)]:
         result = SubElement(parent, "MetricResult")
-        SubElement(result, "Label").text = errors_module.printable_text(label)
+        SubElement(result, "Label").text = errors.printable_text(label)
         SubElement(result, "ValueJson").text = json.dumps(value, ensure_ascii=False)
 
 

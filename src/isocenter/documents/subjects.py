@@ -219,8 +219,8 @@ class DocumentSubject:
             first, second = self.find(*one), self.find(*other)
             if first is not None and second is not None and first.value != second.value:
                 raise IntegrityError(
-                    f"{first.record} {first.pointer} is {short_json(first.value)}, but {second.record} {second.pointer} is "
-                    f"{short_json(second.value)}",
+                    f"{first.record} {first.pointer} is {short_json(first.value)}, but {second.record} "
+                    f"{second.pointer} is {short_json(second.value)}",
                     str(self.folder),
                     "Records of one run agree: get the folder again, whole",
                 )

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter import errors
-from isocenter.evaluation import _weighting, calibration_fit, classification
-from isocenter.evaluation import intervals as evaluation_intervals
+from isocenter.evaluation import _weighting, calibration_fit, classification, intervals
 from isocenter.evaluation.calibration_fit import LEAST_FACTOR, MOST_FACTOR, UnseenOutputs
 from isocenter.evaluation.classification import BINS, EQUAL_WIDTH
 from isocenter.evaluation.intervals import CHUNK, FEW_PATIENTS, LEVEL, Resampling, Seed
@@ -260,7 +259,7 @@ class Gaps:
         sure moves it as it moves, another one adds its size (Fang and Santos, Rev Econ Stud 2019,
         doi:10.1093/restud/rdy049).
         """
-        draws, values, tail = self.draw_errors(seed), self.values, evaluation_intervals.tail_share(self.people)
+        draws, values, tail = self.draw_errors(seed), self.values, intervals.tail_share(self.people)
         spread, signed = draws.std(axis=0), draws * np.sign(values)
         sure = np.abs(values) > spread * np.sqrt(np.log(max(self.people, 3)))
         added = np.where(sure, signed, np.abs(draws)).sum(axis=1)
@@ -273,7 +272,7 @@ class Gaps:
         draws, values = self.draw_errors(seed), np.abs(self.values)
         spread = draws.std(axis=0).clip(1e-12)
         wide = spread * float(
-            np.quantile(np.abs(draws / spread).max(axis=1), 1 - 2 * evaluation_intervals.tail_share(self.people))
+            np.quantile(np.abs(draws / spread).max(axis=1), 1 - 2 * intervals.tail_share(self.people))
         )
         return max(0.0, float((values - wide).max())), min(1.0, float((values + wide).max()))
 
@@ -383,8 +382,8 @@ def brier_estimates(
         _Squares.join([part(chance, truth) for chance, truth in columns]).interval(owners, number)
         for part in (_Squares.of_gaps, _Squares.of_differences)
     )
-    intervals = (*squares, _of_uncertainty(true, owners, seed))
-    return tuple(estimate(value, interval) for value, interval in zip(values, intervals, strict=True))
+    part_intervals = (*squares, _of_uncertainty(true, owners, seed))
+    return tuple(estimate(value, interval) for value, interval in zip(values, part_intervals, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -451,7 +450,7 @@ class _Squares:
         columns = np.column_stack([self.noise, self.moved])
         law = Gaps.of_images(columns, np.zeros((len(columns), 1)), owners, np.append(self.least, 0.0))
         *draws, moved = law.draw_errors(seed).T
-        noise, tail = np.stack(draws, axis=1), evaluation_intervals.tail_share(law.people)
+        noise, tail = np.stack(draws, axis=1), intervals.tail_share(law.people)
         total = float(self.factors @ self.distances**2)
         across, squares = noise @ (self.distances * self.factors), noise**2 @ self.factors
         # As a factor, the shares of few people cannot make a sum of squares negative.
@@ -494,7 +493,7 @@ def _of_uncertainty(happened: Floats, owners: NDArray[Any], seed: Seed) -> tuple
     None where all patients have the same share.
     """
     if happened.ndim == 1:  # it rises up to a frequency of a half and falls from there
-        frequency = evaluation_intervals.bootstrap(happened, owners, seed=seed)
+        frequency = intervals.bootstrap(happened, owners, seed=seed)
         if frequency.low is None or frequency.high is None:
             return None
         ends = [one * (1 - one) for one in (frequency.low, frequency.high)]

@@ -19,8 +19,8 @@ from isocenter.values import Floats
 SIMPLEST = ("temperature", "vector", "platt", "beta", "isotonic")
 # Of fewer patients, or fewer with a label or without, only a temperature is fitted: boxes of one image are no cases.
 FEWEST, FEWEST_OF_A_LABEL = 30, 10
-# `Unseen.spread` of cases with one answer each. Without it a temperature of 20 to 100 simulated cases, most of which
-# are told apart, raises the log loss up to threefold (bench/few_to_calibrate.py).
+# `UnseenOutputs.spread` of cases with one answer each. Without it a temperature of 20 to 100 simulated cases, most of
+# which are told apart, raises the log loss up to threefold (bench/few_to_calibrate.py).
 USUAL_SPREAD = 0.5
 # Steps follow single cases; scikit-learn's manual asks for so many of them, here patients.
 FEWEST_OF_STEPS = 1000
@@ -511,7 +511,7 @@ def class_odds(logs: ArrayLike, scale: Scale) -> Floats:
 
 
 def logs_from_odds(odds: ArrayLike, scale: Scale) -> Floats:
-    """The inverse of `odds_of`; what would not add up is normalised, and odds of grades are made to fall."""
+    """The inverse of `class_odds`; what would not add up is normalised, and odds of grades are made to fall."""
     log_odds = np.asarray(odds, dtype=np.float64)
     if scale == "labels":
         return _log_sigmoid(log_odds)

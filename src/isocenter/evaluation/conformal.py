@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.lazy import stats
 from isocenter.values import Floats
@@ -77,7 +77,7 @@ class Conformal:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Plain values from which `of` makes an equal one; an infinite threshold is None."""
+        """Plain values from which `from_record` makes an equal one; an infinite threshold is None."""
         limits = {key: _plain(one) for key, one in self.thresholds.items()}
         common = {"method": self.method, "level": self.level, "by": self.by, "n": dict(self.n)}
         settings = {**common, "thresholds": limits, "exact": self.exact}
@@ -99,7 +99,7 @@ class Conformal:
         Of groups whose names begin with a preposition, as those of findings do.
         """
         thresholds = [
-            f"{errors_module.count_phrase(people, 'patient')} {group}"
+            f"{errors.count_phrase(people, 'patient')} {group}"
             for group, people in self.n.items()
             if group not in self.thresholds
         ]
@@ -271,7 +271,7 @@ def is_controlled(
             order in which losses fall or rise
     delta:  None: it is on average over draws of patients; else with a confidence of 1 - delta, by the binomial law
             where nobody loses a part (tolerance limits of Wilks, doi:10.1214/aoms/1177731788), else as
-            `controlled_with_confidence`
+            `setting_controlled_with_confidence`
     """
     sums = np.asarray(losses, dtype=np.float64)
     if delta is None:
@@ -283,7 +283,7 @@ def is_controlled(
 def fewest_for_control(risk: float, delta: float | None = None) -> int:
     """Fewest patients that control a risk: with fewer no setting is known to, though it be wrong for none.
 
-    delta: as of `controlled_with_confidence`; None on average
+    delta: as of `setting_controlled_with_confidence`; None on average
     """
     if delta is None:
         return math.ceil(1 / risk - 1 - ROUNDING)
@@ -309,17 +309,17 @@ def setting_controlled_with_confidence(
 
 
 def least_sureness(
-    sureness: ArrayLike, errors: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None
+    sureness: ArrayLike, case_errors: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None
 ) -> float:
     """Least sureness at which the mean error of answers is at most `risk`, with a confidence of 1 - delta.
 
-    sureness: (cases,) 0 to 1; NaN is no answer
-    errors:   (cases,) of calibration cases, each 0 to 1
+    sureness:    (cases,) 0 to 1; NaN is no answer
+    case_errors: (cases,) of calibration cases, each 0 to 1
     0 where all may be answered, infinite where no sureness is known to do. Learn then Test on the cases that each of
     `SURE_FROM` would answer, from eight of these downwards until one fails, each sequence at an eighth of delta. The
     unit is a patient with an answer; Angelopoulos et al., arXiv:2110.01052, Geifman and El-Yaniv, arXiv:1705.08500
     """
-    means, people, exact = _answer_errors(sureness, errors, patients)
+    means, people, exact = _answer_errors(sureness, case_errors, patients)
     p = _p_of_errors(means, people, risk, exact)
     holds = (people > 0) & (p <= delta / STARTS)
     threshold = math.inf
@@ -330,14 +330,14 @@ def least_sureness(
 
 
 def cases_to_answer(
-    sureness: ArrayLike, errors: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None
+    sureness: ArrayLike, case_errors: ArrayLike, risk: float, delta: float, patients: ArrayLike | None = None
 ) -> int | None:
     """Number of cases from about which `least_sureness` would let answers pass, if more of them are like these.
 
     0 where no number would do, because even the surest answers are wrong more often than `risk`; None without any
     answer. A sequence whose first test 20 patients or more reach is believed before those that fewer do.
     """
-    means, people, exact = _answer_errors(sureness, errors, patients)
+    means, people, exact = _answer_errors(sureness, case_errors, patients)
     firsts = slice(0, None, len(SURE_FROM) // STARTS)
     many = np.unique(np.geomspace(1, MOST_ANSWERED, 2000).round())
     needed = []
@@ -346,16 +346,16 @@ def cases_to_answer(
         expected = (n * mean + 1) / (n + 2) if is_rough else mean  # one in two of two more: none of few is no rate
         passes = _p_of_errors(expected, many, risk, is_exact) <= delta / STARTS
         if n and expected < risk and passes.any():
-            cases = math.ceil(max(n, many[np.argmax(passes)]) * len(np.asarray(errors)) / n)
+            cases = math.ceil(max(n, many[np.argmax(passes)]) * len(np.asarray(case_errors)) / n)
             needed.append((is_rough, cases))
     return min(needed, default=(False, 0))[1] if people.any() else None
 
 
 def _answer_errors(
-    sureness: ArrayLike, errors: ArrayLike, patients: ArrayLike | None
+    sureness: ArrayLike, case_errors: ArrayLike, patients: ArrayLike | None
 ) -> tuple[Floats, NDArray[np.intp], Truths]:
     """Mean error of answers from each of `SURE_FROM` on, their patients, and whether these are independent trials."""
-    sure, wrong = np.nan_to_num(np.asarray(sureness, dtype=np.float64), nan=-1.0), np.asarray(errors)
+    sure, wrong = np.nan_to_num(np.asarray(sureness, dtype=np.float64), nan=-1.0), np.asarray(case_errors)
     owners, binary = None if patients is None else np.asarray(patients), bool(np.isin(wrong, (0, 1)).all())
     means, people, exact = [], [], []
     for least in SURE_FROM:

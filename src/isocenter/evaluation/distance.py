@@ -222,7 +222,7 @@ def surface_elements(spacing: tuple[float, ...] | tuple[tuple[float, ...], ...])
 
 
 def _codes(padded: Mask) -> NDArray[np.uint8]:
-    """Code of each inner corner of a mask, for `elements`."""
+    """Code of each inner corner of a mask, for `surface_elements`."""
     codes = np.zeros(tuple(size - 1 for size in padded.shape), dtype=np.uint8)
     for bit, offset in enumerate(product((0, 1), repeat=padded.ndim)):
         voxel = padded[tuple(slice(o, o + size) for o, size in zip(offset, codes.shape, strict=True))]

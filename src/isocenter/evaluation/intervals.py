@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.evaluation import _weighting
 from isocenter.evaluation.regression import NORMAL_95
@@ -98,7 +98,7 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     differences = differences[np.isfinite(differences)]
     if not len(differences) or np.ptp(differences) <= 1e-12:
         return replace(figure, method="none: all draws are equal")
-    few = f"; unreliable: {errors_module.count_phrase(draws.fewest, 'patient')}" if draws.fewest < FEW_PATIENTS else ""
+    few = f"; unreliable: {errors.count_phrase(draws.fewest, 'patient')}" if draws.fewest < FEW_PATIENTS else ""
     tail = tail_share(draws.fewest, draws.models)
     low, high = np.quantile(differences, [tail, 1 - tail]).tolist()
     return replace(figure, low=low, high=high, method=f"paired patient bootstrap{few}")
@@ -376,7 +376,7 @@ def _estimate(
         return replace(figure, method=f"none: undefined for these cases{note}")
     if people < 2:
         return replace(figure, method=f"none: one patient{note}")
-    few = f"; unreliable: {errors_module.count_phrase(fewest, 'patient')}{group}" * (fewest < FEW_PATIENTS)
+    few = f"; unreliable: {errors.count_phrase(fewest, 'patient')}{group}" * (fewest < FEW_PATIENTS)
     figures = np.concatenate([statistic(weights) for weights in draw_weightings(strata, how, width=n)])
     if how.keeps_draws:
         figure = replace(figure, draws=BootstrapDraws(figures, fewest, strata, count))
@@ -533,14 +533,14 @@ def figure_of_differences(
         variance = squares / count - mean**2
         slope = times / (2 * np.sqrt(variance))
         slopes = np.stack([slope * (mean**2 - variance) - moved * mean, moved - 2 * slope * mean, slope], axis=1)
-        errors = np.sqrt((weights * (slopes @ sums.T) ** 2).sum(axis=1)) / count
-        return np.stack([middle + mean + times * np.sqrt(variance * count / (count - moved)), errors])
+        standard_errors = np.sqrt((weights * (slopes @ sums.T) ** 2).sum(axis=1)) / count
+        return np.stack([middle + mean + times * np.sqrt(variance * count / (count - moved)), standard_errors])
 
     with np.errstate(invalid="ignore", divide="ignore"):
         [value], [error] = judged(np.ones((1, len(people))))
         draws = draw_weightings(np.zeros(len(people), dtype=np.intp), Resampling.from_seed(seed), width=len(owner))
-        figures, errors = np.concatenate([judged(weights) for weights in draws], axis=1)
-        apart = (figures - value) / errors
+        figures, standard_errors = np.concatenate([judged(weights) for weights in draws], axis=1)
+        apart = (figures - value) / standard_errors
     below, above = np.quantile(apart[np.isfinite(apart)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     method = estimate.method.replace("bootstrap", "bootstrap-t", 1)
     return replace(estimate, low=float(value - above * error), high=float(value - below * error), method=method)

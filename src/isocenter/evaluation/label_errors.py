@@ -69,7 +69,7 @@ def _calibrate(logs: Floats, numbers: Floats) -> Floats:
 
 
 def _fit_numbers(logs: Floats, index: Array, start: Floats, most: float) -> tuple[float, Floats]:
-    """The least loss and its numbers: those of `_calibrated`, and of each class the share that is labelled wrongly.
+    """The least loss and its numbers: those of `_calibrate`, and of each class the share that is labelled wrongly.
 
     most: such a share
     """

@@ -208,9 +208,9 @@ def speck_notes(before: Lesions, after: Lesions, links: Sequence[LesionLink]) ->
         ("follow-up", after, [number for link in specks for number in link.after]),
     )
     return [
-        f"{errors.count_phrase(len(numbers), 'piece')} of the {name} ({_size_words([side.each[n - 1] for n in numbers], side)}) "
-        f"counted as no lesion: of fewer than {LEAST_VOXELS} voxels, or of fewer than {SPECK_VOXELS} and smaller "
-        "than the others. Look there."
+        f"{errors.count_phrase(len(numbers), 'piece')} of the {name} "
+        f"({_size_words([side.each[n - 1] for n in numbers], side)}) counted as no lesion: of fewer "
+        f"than {LEAST_VOXELS} voxels, or of fewer than {SPECK_VOXELS} and smaller than the others. Look there."
         for name, side, numbers in sides
         if numbers
     ]

@@ -118,12 +118,12 @@ def overlap_by_label(prediction: ArrayLike, reference: ArrayLike, labels: Sequen
 
 
 def overlap_from_confusion(matrix: NDArray[np.int64], labels: Sequence[int]) -> dict[int, Overlap]:
-    """The Overlap of each label, from the `confusion` of two label maps."""
+    """The Overlap of each label, from the `confusion_counts` of two label maps."""
     return {label: overlap_of_places(matrix, [place]) for place, label in enumerate(labels, start=1)}
 
 
 def overlap_of_places(matrix: NDArray[np.int64], places: Sequence[int]) -> Overlap:
-    """The Overlap of a structure that is made of these rows and columns of a `confusion`."""
+    """The Overlap of a structure that is made of these rows and columns of `confusion_counts`."""
     both, predicted, true = matrix[np.ix_(places, places)], matrix[:, places], matrix[places]
     return Overlap(*(int(counts.sum()) for counts in (both, predicted, true)))
 
@@ -157,7 +157,7 @@ EXCHANGED = 0.3
 def better_fitting_labels(matrix: NDArray[np.int64], labels: Sequence[int]) -> dict[int, tuple[int, float]]:
     """{label: (other label, Dice)} where a prediction fits the reference of another label better by `EXCHANGED`.
 
-    matrix: the `confusion` of two label maps
+    matrix: the `confusion_counts` of two label maps
     """
     sizes = matrix.sum(axis=0)[1:, None] + matrix.sum(axis=1)[None, 1:]
     fits = np.divide(2.0 * matrix[1:, 1:].T, sizes, out=np.zeros(sizes.shape), where=sizes > 0)

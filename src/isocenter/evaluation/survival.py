@@ -149,7 +149,7 @@ def uno_c(
 ) -> Floats:
     """`harrell_c` as it would be without censoring: of events before the horizon, by inverse probability of censoring.
 
-    followed: `censoring`, of training cases where the risk was learnt from them
+    followed: `censoring_curve`, of training cases where the risk was learnt from them
     Each event counts 1 / followed(just before)²; NaN where no pair is known.
     Uno et al., Stat Med 2011, doi:10.1002/sim.4154
     """

@@ -165,7 +165,7 @@ def frame_scores_json(
 def track_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
     """HOTA and identity switches of clips whose references have tracks: their objects keep their numbers.
 
-    table: with `case`, `patient`, `label`, and `tracks` as of `frame_cell`
+    table: with `case`, `patient`, `label`, and `tracks` as of `frame_scores_json`
     """
     if "tracks" not in table:
         return

@@ -95,7 +95,7 @@ class Format:
 
     read:       all volumes of a file (or, for DICOM, of a folder), by name; several where the grids differ
     write:      to exactly this path, which does not exist; refuses with FormatError what the format cannot hold
-    references: {kind: function that reads it} of references that an image's own file holds; `Entry` names the kinds
+    references: {kind: function that reads it} of references in an image's own file; `FormatEntry` names the kinds
     """
 
     name: str

@@ -232,7 +232,8 @@ def _itk_snap(labels: Sequence[Label]) -> str:
     head = "# ITK-SnAP Label Description File\n# index red green blue opacity visible mesh name\n"
     clear = '    0     0    0    0        0  0  0    "Clear Label"\n'
     lines = [
-        f'{label.value:5d} {r:5d} {g:4d} {b:4d}        1  1  1    "{clean_name(label.name).replace(chr(34), chr(39))}"\n'
+        f"{label.value:5d} {r:5d} {g:4d} {b:4d}        1  1  1    "
+        f'"{clean_name(label.name).replace(chr(34), chr(39))}"\n'
         for label in labels
         if label.value != 0 and label.colour is not None
         for r, g, b in [label.colour]

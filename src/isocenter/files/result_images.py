@@ -12,7 +12,7 @@ from isocenter.errors import FormatError
 from isocenter.files import file_formats, label_table
 from isocenter.files.dicom.writing import seg
 from isocenter.files.file_formats import FORMATS
-from isocenter.files.storage import spool as storage_spool
+from isocenter.files.storage import spool
 from isocenter.files.storage.spool import Spool
 from isocenter.values import Array, Deferred, Image, Label, Map, Region, voxel_images
 
@@ -85,8 +85,8 @@ class TakenProbabilities:
                 Spool(self.source.geometry.shape, np.dtype(np.float16), fill=fill, held=0, folder=self.folder)
                 for fill in [float(background), *[0.0] * (len(probabilities) - 1)]
             ]
-        for spool, channel in zip(self._held, probabilities, strict=True):
-            spool[region] = channel.astype(np.float16)
+        for channel_spool, channel in zip(self._held, probabilities, strict=True):
+            channel_spool[region] = channel.astype(np.float16)
 
     @property
     def of_labels(self) -> Map | None:
@@ -106,7 +106,7 @@ class TakenProbabilities:
 
     def _map(self, held: Sequence[Spool], before: tuple[str, ...]) -> Map | None:
         names = (*before, *(label.name for label in self.labels))
-        return Map(storage_spool.stack_spools(held, np.dtype(np.float32)), names=names) if held else None
+        return Map(spool.stack_spools(held, np.dtype(np.float32)), names=names) if held else None
 
 
 def _of_numbers(source: Image, pixels: Array | Deferred, channels: tuple[str, ...]) -> Image:

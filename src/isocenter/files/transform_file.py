@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.errors import FormatError, IsocenterError, UsageError
 from isocenter.files import _world, file_formats
 from isocenter.files.dicom import registration_object
-from isocenter.files.nifti import nifti_writing as nifti_write
+from isocenter.files.nifti import nifti_writing
 from isocenter.files.storage import atomic
 from isocenter.lazy import SimpleITK
 from isocenter.values import Affine, Displacement, Floats, Geometry, Image, SpatialTransform
@@ -220,7 +220,7 @@ def _write_nifti(transform: SpatialTransform, path: Path) -> None:
         case (Displacement() as field,) if field.geometry.has_sides:
             refuse_sheared(field.geometry, "ITK")
             vectors = _swapped_vectors(field.vectors).astype(np.float32)
-            nifti_write.write(Image(vectors, field.geometry, channels=("x", "y", "z")), path)
+            nifti_writing.write(Image(vectors, field.geometry, channels=("x", "y", "z")), path)
         case _:
             problem = f"NIfTI holds one field of a volume, not {transform!r}"
             raise FormatError(problem, str(path), "Write .h5, which holds every part")

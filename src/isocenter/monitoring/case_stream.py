@@ -173,7 +173,7 @@ class CaseStream:
         return np.array([np.nan if cell == "" else float(cell == finding) for cell in cells])
 
     def groups(self, by: str | None) -> dict[str, np.ndarray]:
-        """{attribute: (cases,) the group of each}, as `groups_of` makes them of the columns."""
+        """{attribute: (cases,) the group of each}, as `group_by_attributes` makes them of the columns."""
         if not by:
             return {}
         named = {word.partition(":")[0].strip().casefold() for word in by.replace("*", ",").split(",")}
@@ -366,7 +366,8 @@ def _named_findings(column: TextColumn, findings: Sequence[str]) -> tuple[list[s
             cells.append(whole or ";")
         elif np.isfinite(truths[index]) and findings:
             if len(findings) > 1:
-                problem = f"{column.name} in {column.place(index)}: {cell!r} does not say which of {errors.list_phrase(findings)}"
+                finding_names = errors.list_phrase(findings)
+                problem = f"{column.name} in {column.place(index)}: {cell!r} does not say which of {finding_names}"
                 raise DatasetError(problem, column.where, f"Give columns {REFERENCE}_{findings[0]} and so on")
             cells.append(findings[0] if truths[index] else ";")
         else:
@@ -374,7 +375,8 @@ def _named_findings(column: TextColumn, findings: Sequence[str]) -> tuple[list[s
             strange.update(one for one in parts if one.casefold() not in spellings)
             cells.append(";".join(spellings.get(one.casefold(), "") for one in parts) or ";")
     if strange and findings and not any(cell.strip(";") for cell in cells):
-        problem = f"{column.name} names none of {errors.list_phrase(findings)}, but {errors.list_phrase(map(repr, strange), 3)}"
+        finding_names = errors.list_phrase(findings)
+        problem = f"{column.name} names none of {finding_names}, but {errors.list_phrase(map(repr, strange), 3)}"
         raise DatasetError(problem, column.where, f"Name these, or give {REFERENCE}_{findings[0]} as 1 and 0")
     if column.name == PREDICTED:  # watched by its own words
         cells = [own if own.strip(";") else cell for own, cell in zip(cells, column.cells, strict=True)]

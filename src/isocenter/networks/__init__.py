@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.networks import layouts, network_family, network_parts, quick_convolutions, weight_loading
+    from isocenter.networks import (
+        factory,
+        layouts,
+        member_catalogue,
+        network_family,
+        network_parts,
+        quick_convolutions,
+        transformer_blocks,
+        vit,
+        weight_loading,
+    )
+    from isocenter.networks.network_family import Family
 
 # {name: the `Family` of a file of this folder}; the file is imported on first use.
 NETWORKS = {
@@ -65,6 +76,5 @@ NETWORKS = {
     "yolox": "isocenter.networks.yolox:YOLOX",
 }
 
-__all__ = ["NETWORKS", "layouts", "network_family", "network_parts", "quick_convolutions", "weight_loading"]
-
-__getattr__ = lazy_index(__name__)
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -266,7 +266,7 @@ class Clip(PooledHead):
     frames:  of a clip; missing ones are NaN
     within:  frames that a convolution over time after each stage of the encoder sees, at each voxel; 0 for none:
              movement within a frame then shows only in the centroids of features
-    where:   pool features to their means and centroids (`Pooled`); otherwise to their means
+    where:   pool features to their means and centroids (`CentroidPool`); otherwise to their means
     dropout: before the heads
     context: number of covariates
     fusion:  settings of `ContextFusion`; without them covariates are concatenated to the clip's features

@@ -141,7 +141,7 @@ class ContextFusion(nn.Module):
     narrow:   features that the entries, but those along time, are first reduced to; 0 for none
     sparsity: factor of the penalty for the weights of that layer
     courses:  number of readings along time, and of intervals of time; they are the first entries
-    `joining` is the number of features that `joined` adds to the image's.
+    `joining` is the number of features that `concatenate` adds to the image's.
     """
 
     def __init__(

@@ -164,7 +164,7 @@ def load_pretrained(
 
     source:    "auto" for the family's published weights, else a file of weights (safetensors or torch's own)
     inflation: how kernels get a third axis: "mean" or "centre"
-    groups:    of the network's tensors, as `groups_of` finds them
+    groups:    of the network's tensors, as `tensor_groups` finds them
     minimum:   share of the encoder's tensors that must be found
     Raises PlanError where too little fits or nothing is published, ResourceError where a download fails, IntegrityError
     for a file without weights or with code.

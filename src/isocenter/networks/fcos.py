@@ -1,6 +1,6 @@
 """FCOS of torchvision: anchor-free boxes by the distances to their four sides, for pictures.
 
-Tian et al., ICCV 2019, arXiv:1904.01355. Network, matching and losses are torchvision's own; `one_map` makes one
+Tian et al., ICCV 2019, arXiv:1904.01355. Network, matching and losses are torchvision's own; `merge_levels` makes one
 map of the levels.
 """
 

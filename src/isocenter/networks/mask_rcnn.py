@@ -350,7 +350,7 @@ def _second_stage(
 ) -> RoIHeads:
     overlap, surest, most = ending
     return RoIHeads(
-        None,  # boxes are pooled by `pooled`
+        None,  # boxes are pooled by `roi_features`
         TwoMLPHead(inside * OF_A_BOX**2, hidden),
         FastRCNNPredictor(hidden, 2),
         0.5,

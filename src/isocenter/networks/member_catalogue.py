@@ -153,7 +153,7 @@ FILE = Path(__file__).with_name("measured.json")
 class MeasuredFamilies:
     """Families that were trained on one set for equal minutes, with everything but the network as planned.
 
-    answers:  the kind of output, as in `catalogue.HEADS`
+    answers:  the kind of output, as in `HEADS`
     minutes:  of each training, on so many cores; seeds: trainings of each family
     results:  {family: (mean of the seeds, mean of the lower ends of their 95 % intervals, of the upper ends)}
     """

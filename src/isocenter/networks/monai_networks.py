@@ -55,7 +55,7 @@ class MonaiNetwork(nn.Module, ABC):
     Images of any size are padded, by their last voxels, to whole cells of the coarsest grid, and outputs are cropped.
     dense, vectors: heads by name with their number of channels. Dense heads are channels of one map, in the order
                     given; the others are linear layers on the mean of the coarsest grid
-    `size`:         settings, as `made` takes them
+    `size`:         settings, as `make_network` takes them
 
     multiple: voxels per axis of a cell of the coarsest grid; deepest: feature maps of that grid
     down:     parts of the encoder, one a grid, finest first, each of which takes the maps of the grid before

@@ -64,10 +64,11 @@ class Family:
     features:      dotted name of the part of the module whose output is the deepest map, for `networks.features`; a
                    negative number counts from the end. Empty for a family whose features are not known
     grid_features: the same of the deepest map that lies in the image, where the output of `features` is a vector
-    attention:     dotted name of the part that holds the layers of attention, each a `transformer.Attention`, MONAI's
-                   or timm's, for `networks.attention`; its module has `spread(rollout, images)`, and where only some
-                   of its settings have such layers, the reason `without_rollout`. Empty for a family whose answer for
-                   the whole image does not come by attention among all of its patches
+    attention:     dotted name of the part that holds the layers of attention, each a
+                   `transformer_blocks.SelfAttention`, MONAI's or timm's, for `compute_attention`; its
+                   module has `spread(rollout, images)`, and where only some of its settings have such layers, the
+                   reason `without_rollout`. Empty for a family whose answer for the whole image does not come by
+                   attention among all of its patches
     without_onnx:  why the family cannot be exported; empty for one that can
     In training a network may have the further output `+`, (batch,), which is added to the loss of each sample.
     """

@@ -98,7 +98,7 @@ class Pyramid(nn.Module):
 
     dense: heads by name with their number of channels, of which the last are lengths and offsets, one an axis each
     head:  convolutions of each branch of the head
-    size:  the other settings, those of `Features`
+    size:  the other settings, those of `PyramidFeatures`
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """RetinaNet: boxes from anchors on several grids, trained by the focal loss, in pictures and in volumes.
 
 Lin et al., ICCV 2017, arXiv:1708.02002. torchvision's for pictures, MONAI's for volumes: networks, anchors, matching
-and losses are the libraries' own, and `one_map` makes one map of the levels. MONAI's supports pictures too, but
+and losses are the libraries' own, and `merge_levels` makes one map of the levels. MONAI's supports pictures too, but
 published weights have torchvision's names.
 """
 

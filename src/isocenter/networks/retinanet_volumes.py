@@ -74,7 +74,7 @@ def monai_detector(
 
     shapes:  voxels per axis of each anchor of the finest level
     strides: factors by which the stem reduces each axis; each further level halves all axes
-    The other settings are those of `retinanet.of_volumes`.
+    The other settings are those of `retinanet.volume_detector`.
     Raises ValueError for a model that does not exist.
     """
     if model not in BLOCKS:

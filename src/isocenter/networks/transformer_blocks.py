@@ -66,7 +66,7 @@ class TransformerBlock(nn.Module):
         self.feed_forward = nn.Sequential(*layers)
 
     def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
-        """Return (batch, tokens, width); present: as for `Attention`."""
+        """Return (batch, tokens, width); present: as for `SelfAttention`."""
         attended = self.dropout(self.attention(self.attention_norm(tokens), present))
         tokens = tokens + drop_path(attended, self.skipped, self.training)
         return tokens + drop_path(self.feed_forward(self.feed_forward_norm(tokens)), self.skipped, self.training)

@@ -17,8 +17,7 @@ from torch.nn.functional import interpolate
 from isocenter.networks import common_layers, transformer_blocks, vit
 from isocenter.networks.common_layers import CONVOLUTION, LINEAR
 from isocenter.networks.network_family import OWN, Family, Sized, Strides
-from isocenter.networks.transformer_blocks import EPSILON
-from isocenter.networks.transformer_blocks import TransformerBlock as Layer
+from isocenter.networks.transformer_blocks import EPSILON, TransformerBlock
 from isocenter.networks.unet import SingleConvolution, UNetBlock
 from isocenter.networks.vit import MOST_TOKENS
 
@@ -82,7 +81,7 @@ class TransUNet(nn.Module):
         self.positions = nn.Parameter(torch.empty(1, math.prod(self.grid), hidden))
         self.directions = nn.Parameter(torch.empty(context, hidden)) if context else None
         self.of_entry = nn.Parameter(torch.empty(context, hidden)) if context else None
-        self.layers = nn.ModuleList(Layer(hidden, heads, expansion, dropout, 0.0) for _ in range(layers))
+        self.layers = nn.ModuleList(TransformerBlock(hidden, heads, expansion, dropout, 0.0) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden, eps=EPSILON)
         finer = list(zip(widths[:0:-1], widths[-2::-1], strict=True)) if dense else []
         self.first = SingleConvolution(spatial_dims, hidden, widths[-1], kernel, "relu") if dense else None

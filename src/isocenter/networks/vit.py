@@ -133,7 +133,7 @@ class ViT(nn.Module):
         self.vectors = nn.ModuleDict({name: nn.Linear(width, size) for name, size in vectors.items()})
         embeddings = self.positions, self.of_scale, self.of_channel, self.directions, self.of_entry
         transformer_blocks.initialise_layers(self.modules(), (self.class_token, *embeddings))
-        self.telling = telling  # after `initialise`: its layers keep their own initial weights
+        self.telling = telling  # after `initialise_layers`: its layers keep their own initial weights
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return {head: (batch, size)}; context: (batch, covariates)."""
@@ -153,7 +153,7 @@ class ViT(nn.Module):
         return torch.stack(weights, dim=1)
 
     def attention_rollout(self, images: Tensor, context: Tensor | None = None) -> Tensor:
-        """(batch, 1, *spatial): the share of each voxel in the class token's features, by `rollout`.
+        """(batch, 1, *spatial): the share of each voxel in the class token's features, by `attention_rollout`.
 
         Each patch's share is spread evenly over its voxels; channels and scales are added. The shares of the class
         token itself, of covariates and of padding belong to no voxel: a map sums to at most 1.

@@ -75,7 +75,7 @@ class Yolox(nn.Module):
 
     head:   convolutions of each branch of the head
     levels: their number, each at half the resolution of the one before
-    size:   the other settings, those of `Features`
+    size:   the other settings, those of `PyramidFeatures`
     """
 
     def __init__(

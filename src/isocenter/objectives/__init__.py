@@ -1,4 +1,4 @@
-"""Objectives: the terms that training lowers. A new one is one file and its line in `catalogue.OBJECTIVES`."""
+"""Objectives: the terms that training lowers. A new one is a file and its line in `objective_catalogue.OBJECTIVES`."""
 
 from __future__ import annotations
 

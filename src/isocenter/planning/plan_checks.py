@@ -63,7 +63,7 @@ def checked_settings(plan: Plan) -> PlanSettings:
 
 
 def check_wishes(assignments: Mapping[str, Any], *, folds: int = 0, device: str = "auto") -> None:
-    """Refuse wishes that cannot be followed, before the data are read; `settings` checks all the rest.
+    """Refuse wishes that cannot be followed, before the data are read; `checked_settings` checks all the rest.
 
     assignments: {"section.name": value} set by hand
     Raises PlanError for what no plan could hold, ResourceError for a device that is not here.

@@ -143,7 +143,7 @@ class Wishes:
     modality_dropout: how often training leaves out an image of a case
     spacing:  of the grid that the network sees, in mm
     reduction: by which factor that grid is coarser than images are
-    configurations: which are compared by folds, as in `Search`; None where none are
+    configurations: which are compared by folds, as in `SearchSettings`; None where none are
     """
 
     device: Decision

@@ -1,8 +1,8 @@
 """The space of a search: for single decisions of a plan other values, around the planned one.
 
 A knob is one thing that a search turns: a decision, or several that only make sense together, such as the strengths of
-all augmentation. What a person has set by hand is no knob. A kind of problem adds those of its own settings that it
-names in `tried`.
+all augmentation. What a person has set by hand is no knob. A kind of problem adds the values of its own
+settings (`setting_fields.setting(search=...)`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import tracks as evaluation_tracks
+from isocenter.evaluation import tracks
 from isocenter.tasks import Task
 from isocenter.transforms import label_maps
 from isocenter.values import Floats, Prediction
@@ -35,10 +35,10 @@ def tracks_of(task: Task, prediction: Prediction) -> Tracks | None:
     if not frames or prediction.parts or not (tells_objects or frames[0].boxes is not None):
         return None
     objects = [_called_boxes(frame) for frame in frames]
-    numbers = evaluation_tracks.follow_boxes([(corners, names) for corners, names, _ in objects])
+    numbers = tracks.follow_boxes([(corners, names) for corners, names, _ in objects])
     sightings: dict[int, list[tuple[int, str, float]]] = {}
-    for frame, (tracks, (_, names, scores)) in enumerate(zip(numbers, objects, strict=True)):
-        for track, name, score in zip(tracks, names, scores, strict=True):
+    for frame, (frame_numbers, (_, names, scores)) in enumerate(zip(numbers, objects, strict=True)):
+        for track, name, score in zip(frame_numbers, names, scores, strict=True):
             sightings.setdefault(track, []).append((frame, name, score))
     rows = [
         {

@@ -16,8 +16,7 @@ import numpy as np
 
 from isocenter.belief.covering_results import ADDED_MAPS
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import file_formats, result_images, surface_mesh
-from isocenter.files import transform_file as files_transform_file
+from isocenter.files import file_formats, result_images, surface_mesh, transform_file
 from isocenter.files.dicom import header_reading, tags
 from isocenter.files.dicom.writing import derived
 from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
@@ -427,12 +426,12 @@ def write_moved_files(
         spatial_transforms.carry_image(unmoved, transform, grid), source=image.source if is_nifti else None, facts={}
     )
     kinds = ("moved.nii.gz", "transform.h5", "field.nii.gz", "labels.nii.gz")
-    moved_file, transform_file, field_file, labels_file = (folder / f"{name}_{kind}" for kind in kinds)
+    moved_file, steps_file, field_file, labels_file = (folder / f"{name}_{kind}" for kind in kinds)
     file_formats.write(moved, moved_file)
-    files_transform_file.write_transform(transform, transform_file)
-    yield from (moved_file, transform_file)
+    transform_file.write_transform(transform, steps_file)
+    yield from (moved_file, steps_file)
     if grid.has_sides and not grid.is_sheared:
-        files_transform_file.write_transform(
+        transform_file.write_transform(
             SpatialTransform((spatial_transforms.to_single_field(transform, grid),)), field_file
         )
         yield field_file
@@ -448,7 +447,7 @@ def write_moved_objects(
 ) -> tuple[list[Path], list[Problem]]:
     """The DICOM objects of a pair of two DICOM images, and why there are none of a pair that cannot bear them.
 
-    image: as `write_moved` takes it
+    image: as `write_moved_files` takes it
     """
     fixed, unmoved = replace(image, pixels=image.data[:1], channels=("fixed",)), _unmoved_image(image)
     if not all(one.source is not None and one.source.is_dicom for one in (fixed, unmoved)):
@@ -472,9 +471,7 @@ def write_dicom_pair(
         return
     prefix = f"{name}_" if name else ""
     registration, series = folder / f"{prefix}{REGISTRATION}", folder / f"{prefix}{SERIES}"
-    files_transform_file.write_transform(
-        spatial_transforms.join_fields(transform), registration, fixed=fixed, moving=moving
-    )
+    transform_file.write_transform(spatial_transforms.join_fields(transform), registration, fixed=fixed, moving=moving)
     yield registration
     if derived.can_derive(moving):
         code = derived.RESAMPLED if transform.is_linear else derived.DEFORMED

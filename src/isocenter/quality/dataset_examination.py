@@ -22,9 +22,9 @@ from isocenter.quality import (
     label_proxies,
     leakage,
     modality_checks,
+    references,
     shortcut_tests,
 )
-from isocenter.quality import references as quality_references
 from isocenter.quality._image_checks import READ_SO
 from isocenter.quality._intensities import Intensities
 from isocenter.quality.image_descriptors import ImageLook
@@ -221,9 +221,9 @@ def _measured_as_given(case: Case) -> Measured:
         _refuse_larger_than_memory(image, case)
         image = image.with_pixels(image.data)  # read once: every measure looks at the voxels
         valid = _valid(image)
-        references = {name: _read_reference(case, name, image, valid) for name in case.references}
-        masks = [one for one in references.values() if isinstance(one.value, Image)]
-        checked = [(kind.checks, references[kind.name]) for kind in quality_references.kinds_by_names(references)]
+        read_references = {name: _read_reference(case, name, image, valid) for name in case.references}
+        masks = [one for one in read_references.values() if isinstance(one.value, Image)]
+        checked = [(kind.checks, read_references[kind.name]) for kind in references.kinds_by_names(read_references)]
         problems = [
             *_image_checks.no_measurement(case, image, valid),
             *(problem for checks, reference in checked for problem in checks.unusable(reference)),
@@ -232,11 +232,11 @@ def _measured_as_given(case: Case) -> Measured:
         if problems:
             return None, problems
         measures = {
-            kind.name: kind.facts.measure(references[kind.name])
-            for kind in quality_references.kinds_by_names(references)
+            kind.name: kind.facts.measure(read_references[kind.name])
+            for kind in references.kinds_by_names(read_references)
         }
         answered = any(
-            kind.facts.answers(measures[kind.name].summary) for kind in quality_references.kinds_by_names(references)
+            kind.facts.answers(measures[kind.name].summary) for kind in references.kinds_by_names(read_references)
         )
         channels = [_intensities.measure_intensities(*channel) for channel in zip(image.data, valid, strict=True)]
         look_of_case = image_descriptors.describe_image(image, valid, channels, marks=answered)
@@ -361,7 +361,7 @@ def _compare(
         *_image_checks.no_usable_case(problems, fingerprint),
         *(
             problem
-            for kind in quality_references.reference_kinds()
+            for kind in references.reference_kinds()
             for problem in kind.checks.cohort(Cohort(usable, fingerprint))
         ),
         *_image_checks.mixed_images(usable, fingerprint),

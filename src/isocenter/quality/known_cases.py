@@ -177,7 +177,7 @@ def case_key(case: Case, hash_of: Callable[[Path], str | None]) -> str:
     paths = list(case.files)
     loaders = _plain([case.images, case.references, case.known], paths)
     files = [path for path in dict.fromkeys(paths) if path.is_file()]
-    files += [one for path in files for one in _beside(path) if one not in files]
+    files += [one for path in files for one in _companion_files(path) if one not in files]
     contents = [(path.name, hash_of(path)) for path in files]
     if any(known is None for _, known in contents):
         raise UnknowableError(case.id)
@@ -188,7 +188,7 @@ def _hash(made_from: Any) -> str:
     return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
 
-def _beside(path: Path) -> Iterator[Path]:
+def _companion_files(path: Path) -> Iterator[Path]:
     """Files that belong to another one by their names, such as a table of labels, or the voxels of a header.
 
     Raises UnknowableError for a header that may name any file.

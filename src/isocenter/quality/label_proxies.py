@@ -14,7 +14,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.lazy import stats
-from isocenter.quality import references as quality_references
+from isocenter.quality import references
 from isocenter.values import Case, Dataset, Fingerprint, Floats, Problem, covariate_values
 from isocenter.values.covariate_values import Course
 
@@ -35,7 +35,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
     columns = list(dict.fromkeys(name for case in dataset for name in case.covariates))
     facts = {one.id: one.references for one in fingerprint.cases}
     cases = [case for case in dataset if case.id in facts]
-    references, patients = [facts[case.id] for case in cases], [case.patient for case in cases]
+    case_references, patients = [facts[case.id] for case in cases], [case.patient for case in cases]
     constant = []
     for name in columns:
         values = [case.covariates.get(name) for case in cases]
@@ -43,7 +43,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
             constant += (
                 [name] if not all(map(covariate_values.is_missing, values)) else []
             )  # a column of nothing is all gap
-        elif (score := label_association(values, references, patients)) >= PROXY:
+        elif (score := label_association(values, case_references, patients)) >= PROXY:
             yield Problem(
                 "warning",
                 f"covariate {name} predicts the label by itself (score {score:.3f} of 1): it may be its proxy",
@@ -53,7 +53,7 @@ def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Probl
             )
     gaps = _gaps(cases, columns)
     for name, has in gaps.items():
-        if (score := label_association(list(has), references, patients)) >= PREDICTIVE_GAP:
+        if (score := label_association(list(has), case_references, patients)) >= PREDICTIVE_GAP:
             yield Problem(
                 "warning",
                 f"whether a case has {name} predicts the label (score {score:.3f} of 1; {sum(has):.0f} of {len(has)} "
@@ -88,7 +88,7 @@ def is_constant(values: list[Any]) -> bool:
     return len({None if covariate_values.is_missing(one) else covariate_values.level_in(one) for one in values}) <= 1
 
 
-def label_association(values: list[Any], references: list[Mapping[str, Any]], patients: list[str]) -> float:
+def label_association(values: list[Any], case_references: list[Mapping[str, Any]], patients: list[str]) -> float:
     """The figure by which one covariate predicts the label by itself: 0.5 is chance, 1 perfect; the best of its kinds.
 
     Of classes and findings the area under the curve (one against the rest, their mean), or of categories the share of
@@ -97,10 +97,11 @@ def label_association(values: list[Any], references: list[Mapping[str, Any]], pa
     """
     if any(covariate_values.number_in(one) is None for one in values if isinstance(one, Course)):
         return max(
-            label_association(list(each), references, patients) for each in zip(*map(_of_course, values), strict=True)
+            label_association(list(each), case_references, patients)
+            for each in zip(*map(_of_course, values), strict=True)
         )
     scores = [0.0]
-    for truth in _truths(references):
+    for truth in _truths(case_references):
         both_known = [
             n for n, one in enumerate(values) if not covariate_values.is_missing(one) and truth[n] is not None
         ]
@@ -135,13 +136,13 @@ def _of_course(value: Any) -> tuple[float | None, ...]:
     return (float(np.mean(value.values)), value.values[-1], value.times[-1], float(len(value.times)))
 
 
-def _truths(references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
+def _truths(case_references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
     """(cases,) answers, once for each kind of reference and name: text of classes, numbers of values and times.
 
     Of times also whether the event happened.
     """
-    for kind in quality_references.reference_kinds():
-        answers = [kind.facts.answers(one[kind.name]) if kind.name in one else {} for one in references]
+    for kind in references.reference_kinds():
+        answers = [kind.facts.answers(one[kind.name]) if kind.name in one else {} for one in case_references]
         for name in dict.fromkeys(name for own in answers for name in own):
             columns = [own.get(name) for own in answers]
             if kind.facts.is_measured:

@@ -46,9 +46,10 @@ def _split_patients(dataset: Dataset) -> Iterator[Problem]:
         sides.setdefault(case.patient, set()).add(dataset.splits.get(case.id, "train"))
     both = {patient for patient, own in sides.items() if len(own) > 1}
     if both and dataset.patients_known:
+        shared_patients = errors.count_phrase(len(both), "patient is", "patients are")
         yield Problem(
             "error",
-            f"{errors.count_phrase(len(both), 'patient is', 'patients are')} in more than one part of the set's own split",
+            f"{shared_patients} in more than one part of the set's own split",
             tuple(case.id for case in dataset if case.patient in both),
             "a model that only recognises a person would pass the test",
             "Correct the split, so that all cases of a patient are in one part",

@@ -240,7 +240,7 @@ def open_and_examine(
     """Every case read once, and once more where nobody named the task and label maps turn out to number objects.
 
     opened: the data set, by the kinds of reference that are asked for
-    watch:  as `looked_through` takes it
+    watch:  as `examine_cases` takes it
     """
     dataset = opened(task_catalogue.needed_references(task))
     examination = examine_cases(dataset, threads, spread, task_catalogue.needed_references(task), watch)

@@ -89,7 +89,7 @@ WINDOW_SAMPLES = 1_000_000  # more voxels do not move a percentile that a person
 
 @dataclass(frozen=True)
 class ScreenPlane:
-    """A plane through a grid that lies as `upright` puts it.
+    """A plane through a grid that lies as `screen_order` puts it.
 
     across, down: the axes that run to the right and to the bottom of the screen
     through:      the axis that is scrolled; None for a picture

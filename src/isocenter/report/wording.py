@@ -116,7 +116,7 @@ def shared_count(rows: Sequence[Row]) -> str:
 
 
 def number_text(value: float, unit: str = "", places: int | None = None, *, signed: bool = False) -> str:
-    """A number with `places` decimals (those of `decimals` without), its unit and a true minus sign; 0 has no sign.
+    """A number with `places` decimals (else those of `decimal_places`), its unit and a true minus sign; 0 has no sign.
 
     signed: whether a plus sign stands before what is more than 0
     """

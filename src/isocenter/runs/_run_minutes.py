@@ -103,7 +103,7 @@ class Minutes:
     """The minutes of a run: what follows its trainings, and how the rest is dealt among these.
 
     minutes:   of the run
-    case:      one like those that are predicted, see `of_mean_size`
+    case:      one like those that are predicted, see `case_of_mean_size`
     selecting: how many cases are tuned on
     tested:    (cases, models that predict each of them) of every evaluation
     looked_at: how many cases that did not train the gates look at

@@ -14,7 +14,7 @@ from typing import Any
 
 from isocenter import errors
 from isocenter.evaluation import Metric, case_tables
-from isocenter.evaluation import Table as Cases
+from isocenter.evaluation import Table as CaseTable
 from isocenter.planning import plan_checks
 from isocenter.report import Paragraph, Section, Table
 from isocenter.runs import _training_order, run_end, training_loop, tuning
@@ -109,7 +109,7 @@ def _compare(loop: TrainingLoop) -> dict[str, Any]:
     }
     pairs, order = zip(fits[BY_VOLUMES], fits[BY_SLICES], strict=True), (*fits, BOTH)
     fits[BOTH] = [replace(volumes, further=[slices.outcome]) for volumes, slices in pairs]
-    tables, tasks = dict[str, Cases](), dict[str, Task]()
+    tables, tasks = dict[str, CaseTable](), dict[str, Task]()
     for name in order:
         tables[name], tasks[name] = _score(run, fits[name], name)
     primary, seed = str(run.plan["evaluation.primary"]), int(run.plan["training.seed"])
@@ -143,7 +143,7 @@ def _compare(loop: TrainingLoop) -> dict[str, Any]:
     return {"chosen": chosen, "because": because, "metric": primary, "rows": rows, "left_out": _left_out(run)}
 
 
-def _score(run: RunFolder, fits: Sequence[FittedTraining], name: str) -> tuple[Cases, Task]:
+def _score(run: RunFolder, fits: Sequence[FittedTraining], name: str) -> tuple[CaseTable, Task]:
     """The table of all cases, each scored by the fold that has not seen it, and the task that all folds share."""
     predictions = tuning.tune_out_of_fold(fits, plan_checks.checked_settings(run.plan).task)
     rows = run_end.predict_rows(
@@ -157,7 +157,7 @@ def _left_out(run: RunFolder) -> str:
     return "" if _training_order.has_cascade(run.made) else f"a cascade: {because}"
 
 
-def _figure(task: Task, table: Cases, primary: str, seed: int) -> Estimate:
+def _figure(task: Task, table: CaseTable, primary: str, seed: int) -> Estimate:
     return next(row.estimate for row in task.summary(table, seed=seed) if row.metric == primary)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.evaluation import conformal
 from isocenter.report import progress_tracking
 from isocenter.runs import _run_minutes, run_folder
@@ -169,7 +169,8 @@ def gate_of_site(unseen: UnseenPredictions, model: Model, cases: Sequence[Case])
     """
     patients = sorted({case.patient for case in cases})
     if len(patients) < FEWEST_OF_SITE:
-        few = f"{errors_module.count_phrase(len(patients), 'patient')} of at least {FEWEST_OF_SITE} are too few to stand for them"
+        known_patients = errors.count_phrase(len(patients), "patient")
+        few = f"{known_patients} of at least {FEWEST_OF_SITE} are too few to stand for them"
         return model, {
             GATE: Decision(False, f"no case that trained the model is known, and {few}: no image is refused")
         }
@@ -228,5 +229,5 @@ def _answering(error: float, delta: float, sure: Sure) -> Answering:
 
 def _sure_and_wrong(task: Task, prediction: Prediction, case: Case) -> Sure:
     """Sureness and error of the answer to a case; none of a case without any reference that the task knows."""
-    errors = answered_cases.case_errors(task, task.score([prediction], [case]))
-    return [(case.patient, properties.sureness(task, prediction), wrong) for wrong in errors.values()]
+    errors_by_label = answered_cases.case_errors(task, task.score([prediction], [case]))
+    return [(case.patient, properties.sureness(task, prediction), wrong) for wrong in errors_by_label.values()]

@@ -141,8 +141,8 @@ def _because(count: int, left_out: Sequence[Mapping[str, int]]) -> str:
     people, copies = (", ".join(str(one[key]) for one in left_out) for key in ("patients", "near_duplicates"))
     folds = " in each fold" if len(left_out) > 1 else ""
     return (
-        f"SHA-256 over {errors.count_phrase(count, 'unlabelled image')}; training leaves out {people} of patients and {copies} "
-        f"near duplicates of cases that validate, calibrate or test{folds}"
+        f"SHA-256 over {errors.count_phrase(count, 'unlabelled image')}; training leaves out {people} of patients and "
+        f"{copies} near duplicates of cases that validate, calibrate or test{folds}"
     )
 
 

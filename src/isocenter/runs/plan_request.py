@@ -201,7 +201,7 @@ def _as_source(
 def _planned_for(
     request: PlanRequest, examination: Examination, numbered: str, chosen: Decision, machine: Machine
 ) -> PlannedTraining:
-    """The plan that was asked for, for cases that were looked through; the rest as `_examined` gives it."""
+    """The plan that was asked for, for cases that were looked through; the rest as `_examine` gives it."""
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
     made_of, parted = _split_cases(examination, request)
     parts = made_of[0]

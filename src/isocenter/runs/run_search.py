@@ -26,8 +26,15 @@ from isocenter.runs.training_jobs import TrainingJob
 from isocenter.training import checkpoint_files, search_study
 from isocenter.training.checkpoint_files import VALIDATION
 from isocenter.training.processes import Ranks
-from isocenter.training.search_study import COMPLETE, IMPOSSIBLE, PRUNED, HopelessError, SearchStudy, StudyTrial
-from isocenter.training.search_study import SearchTrial as Asked
+from isocenter.training.search_study import (
+    COMPLETE,
+    IMPOSSIBLE,
+    PRUNED,
+    HopelessError,
+    SearchStudy,
+    SearchTrial,
+    StudyTrial,
+)
 from isocenter.training.training_state import CommandClock, Moment, TrainingOutcome
 from isocenter.values import Plan
 
@@ -38,7 +45,7 @@ STUDY = "study.db"
 def refuse_unsearchable(plan: Plan, validating: int) -> None:
     """UsageError where no search could tell luck from skill; ResourceError where nothing could choose its trials.
 
-    validating: as `Planned.fewest_that_select` counts them
+    validating: as `PlannedTraining.fewest_that_select` counts them
     """
     chosen = plan_checks.checked_settings(plan)
     if not chosen.search.is_on:
@@ -46,7 +53,8 @@ def refuse_unsearchable(plan: Plan, validating: int) -> None:
     search_study.refuse_without_optuna()
     if validating < (fewest := checkpoint_files.fewest_cases(1)):
         whom = "case" if chosen.split.inner_folds else "patient"
-        problem = f"{errors.count_phrase(validating, f'validation {whom}')}: of fewer than {fewest} nothing can be told from luck"
+        validation_cases = errors.count_phrase(validating, f"validation {whom}")
+        problem = f"{validation_cases}: of fewer than {fewest} nothing can be told from luck"
         remedy = f"Give more {whom}s, or leave out --tune (with --all nothing selects)"
         raise UsageError(problem, "--tune", remedy)
     if Ranks.here().count > 1:
@@ -229,7 +237,7 @@ class SearchTrials:
         )
 
 
-def _judge(asked: Asked, looks: list[float]) -> Callable[[Moment], None]:
+def _judge(asked: SearchTrial, looks: list[float]) -> Callable[[Moment], None]:
     """Ends a trial that is hopeless by a look at the validation cases."""
 
     def look(moment: Moment) -> None:

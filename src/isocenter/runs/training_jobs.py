@@ -29,7 +29,7 @@ from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.planning import PlanSettings, plan_checks, training_memory
 from isocenter.planning.rules.cascade_rules import CROSS_FITS
-from isocenter.quality import references as quality_references
+from isocenter.quality import references
 from isocenter.reading import ReadingOptions
 from isocenter.reading.reading_options import ALLOW_LARGE
 from isocenter.report import progress_tracking, wording
@@ -145,7 +145,7 @@ class TrainingJob:
     def prepared_unlabelled(self) -> list[PreparedCase]:
         """Its unlabelled cases as the network sees them."""
         reading = ReadingOptions.of_plan(self.plan.options)
-        return prepare_cases(self.unlabelled, self.settings, reading, references=False) if self.unlabelled else []
+        return prepare_cases(self.unlabelled, self.settings, reading, with_targets=False) if self.unlabelled else []
 
 
 def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
@@ -154,7 +154,7 @@ def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
     record: dict[str, Any] = {
         "data_hash": run.plan.data_hash,
         "patients_known": run.dataset.patients_known,
-        "fingerprint": {**fingerprint.summary, "references": quality_references.count_references(fingerprint)},
+        "fingerprint": {**fingerprint.summary, "references": references.count_references(fingerprint)},
     }
     if run.plan.options.get(ALLOW_LARGE):  # its own cases are predicted, whatever their part
         record["fingerprint"]["largest"] = run.examination.fingerprint.largest
@@ -344,19 +344,19 @@ def prepare_cases(
     reading: ReadingOptions,
     marked: Mapping[str, Path] | None = None,
     *,
-    references: bool = True,
+    with_targets: bool = True,
     what: str = "preparing cases",
 ) -> list[PreparedCase]:
     """The cases as the network sees them.
 
-    marked: as in `Job`
-    references: whether targets are made of them
+    marked: as in `TrainingJob`
+    with_targets: whether targets are made of the references
     """
     with progress_tracking.track_progress(what) as tracker:
         return prepared_store.prepare_all(
             cases,
             chosen.preprocessing,
-            chosen.task if references else None,
+            chosen.task if with_targets else None,
             reading=reading.decisive,
             context=Context.from_settings(chosen.network.context),
             marked=marked,

@@ -129,7 +129,7 @@ def cut_short(
 
 @dataclass(eq=False)
 class TrainingLoop:
-    """The one loop over trainings: what `next_of` says is fitted, and what it came to is kept.
+    """The one loop over trainings: what `next_training` says is fitted, and what it came to is kept.
 
     run:      its plan is the one that the trainings to come go by
     stages:   of the run, whose search ends here

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing import preprocessing as preprocessing_preprocessing
+from isocenter.runtime.preprocessing import preprocessing
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing, Streamed
 from isocenter.runtime.preprocessing.protocol import GridTrace, RegionSource
 from isocenter.transforms import label_resampling, orient
-from isocenter.values import Array, Deferred, Image, Label, Prediction, Region, Slabs, voxel_images
-from isocenter.values import slabs as values_slabs
+from isocenter.values import Array, Deferred, Image, Label, Prediction, Region, Slabs, slabs, voxel_images
 from isocenter.values.voxel_images import Reader
 
 if TYPE_CHECKING:
@@ -29,12 +28,12 @@ EARLIER = "stage before"
 
 
 def with_stage_labels(
-    image: Image, preprocessing: PreprocessingKind, stage: Prediction, labels: Sequence[Label]
+    image: Image, image_steps: PreprocessingKind, stage: Prediction, labels: Sequence[Label]
 ) -> tuple[Image, ImageSteps]:
     """The image and its preprocessing with the result of a first stage, whose task has these labels."""
-    if isinstance(preprocessing, Preprocessing):
-        return image, LabelledInput(preprocessing, label_numbers(stage, labels))
-    return _with_channel(image, stage), preprocessing
+    if isinstance(image_steps, Preprocessing):
+        return image, LabelledInput(image_steps, label_numbers(stage, labels))
+    return _with_channel(image, stage), image_steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +70,10 @@ class LabelledInput:
         return self.preprocessing.parts(trace, region, patch, channels)
 
     def restore(
-        self, slabs: Slabs, trace: GridTrace, part: Region | None = None
+        self, output_slabs: Slabs, trace: GridTrace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
         """The same as without labels."""
-        return self.preprocessing.restore(slabs, trace, part)
+        return self.preprocessing.restore(output_slabs, trace, part)
 
     def _stack(self, prepared: Array, trace: GridTrace) -> NDArray[np.float32]:
         numbers = self.preprocessing.labels(np.asarray(self.numbers), trace, outside=0)
@@ -126,16 +125,16 @@ class LabelSource:
 
     def __getitem__(self, region: Region) -> NDArray[Any]:
         trace = self.trace
-        inner, rows = preprocessing_preprocessing.padded_region(trace, region)
+        inner, rows = preprocessing.padded_region(trace, region)
         axes = list(zip(trace.kept_shape, trace.shape, inner, strict=True))
-        source, steps = preprocessing_preprocessing.source_region(
+        source, steps = preprocessing.source_region(
             [label_resampling.label_taps(old, new).part(part) for old, new, part in axes]
         )
         read = np.asarray(self._read(trace.region(source)))
         if trace.squeezed is not None:
             read = read.squeeze(trace.squeezed)
         turned = orient.permute_axes(read[None], trace.axes, trace.flips)[0]
-        order = values_slabs.memory_order(turned)  # of two layouts the one of the result is turned, which is smaller
+        order = slabs.memory_order(turned)  # of two layouts the one of the result is turned, which is smaller
         won = label_resampling.vote_on_slab(
             np.ascontiguousarray(turned.transpose(order)), [steps[axis] for axis in order]
         )

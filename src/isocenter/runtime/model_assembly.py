@@ -75,7 +75,7 @@ class Model:
     ) -> Prediction:
         """Return the result on the subject's own grid; a path is read first.
 
-        request:  how it is predicted, as in `Request(mirror=False)`; None is the model's own
+        request:  how it is predicted, as in `ModelRequest(mirror=False)`; None is the model's own
         progress: called with the number of windows done, and of all windows; again for each part of the result that
                   they bring back onto the subject's grid
         receiver: called with the probabilities of each finished part of the subject's grid, in order
@@ -162,7 +162,7 @@ class Model:
         return replace(self, networks=self.networks.keeping(kept_outputs), first=first)
 
     def observe(self, case: Case, further: Further | None = None) -> tuple[Observation, Prediction]:
-        """Features and answer of the model for a case; further: what also looks at it, as in `Watched`."""
+        """Features and answer of the model for a case; further: what also looks at it, as in `WatchedNetwork`."""
         watching = Watching(self.networks.watch(further).run)
         ungated = replace(self, parts=replace(self.parts, guard=None))
         prediction = ungated.with_run(watching).predict(case, replace(self.request, refined=False))
@@ -263,7 +263,7 @@ def with_computing(model: Model, computing: Decision) -> Model:
 
 
 def with_uncertainty(model: Model, asked: str | None = None) -> Model:
-    """The model that looks for its uncertainty by a method, as `chosen` takes it; what it predicts stays the same."""
+    """The model that looks for its uncertainty by a method, as `choose_method` takes it; its answers stay the same."""
     networks, method = uncertainty_methods.choose_method(model.basis, asked)
     return replace(model, networks=networks, uncertainty=method)
 

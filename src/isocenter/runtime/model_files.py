@@ -353,7 +353,7 @@ def _single_stage(
 
 
 def _digest(path: Path, weights: Sequence[str]) -> str:
-    """The digest of the weights, as the manifest says that they are and `verify` has seen that they are."""
+    """The digest of the weights, as the manifest says that they are and `verify_seal` has seen that they are."""
     digests = record_files.read_json(path / MANIFEST, "isocenter.manifest")["sha256"]
     return digests[weights[0]] if len(weights) == 1 else record_files.join_digests([digests[name] for name in weights])
 

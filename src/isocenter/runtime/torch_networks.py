@@ -91,7 +91,7 @@ class Networks:
     """One network, or several whose outputs are averaged.
 
     run:       all of them as one function of NumPy arrays
-    architecture: the arguments of `networks.build` without the heads, which follow from the task
+    architecture: the arguments of `factory.build` without the heads, which follow from the task
     unlike:    as `architecture`, for each of several that are not alike; else empty
     computing: device and backend, and the reason; None where there was no choice
     in_graph:  the method of uncertainty whose figures the networks compute themselves, as exported ones do
@@ -115,7 +115,7 @@ class Networks:
 
     @property
     def architectures(self) -> tuple[Mapping[str, Any], ...]:
-        """The arguments of `networks.build` for each of the members."""
+        """The arguments of `factory.build` for each of the members."""
         return self.unlike or (self.architecture,) * len(self.members)
 
     @property

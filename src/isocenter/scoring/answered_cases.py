@@ -120,7 +120,7 @@ class ScoringFold:
 
 
 def write_fold_gate(guard: Guard, folder: Path) -> None:
-    """`gate.json` and its arrays, which `gate_of` reads."""
+    """`gate.json` and its arrays, which `read_fold_gate` reads."""
     gate = ModelParts(guard=guard)
     gate.write(folder)
     record_files.write_json(folder / GATE, SCHEMA, gate.settings)

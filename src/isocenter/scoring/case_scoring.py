@@ -151,7 +151,7 @@ class ScoredCases:
 
 
 def write_task(task: Task, folder: Path) -> None:
-    """`task.json`, which `task_of` reads."""
+    """`task.json`, which `read_task` reads."""
     record_files.write_json(folder / TASK, TASK_SCHEMA, {"name": task.name, **task_settings.settings_of(task)})
 
 

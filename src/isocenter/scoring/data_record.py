@@ -264,8 +264,8 @@ def lineage_notes(record: DataRecord, tested: Sequence[str]) -> list[str]:
     notes, inherited = [], record.inherited_among(tested)
     if inherited:
         notes.append(
-            f"{len(inherited)} of {errors.count_phrase(len(tested), 'test case')} had trained or selected a model that this one "
-            "started or learnt from: the figures say little about new patients."
+            f"{len(inherited)} of {errors.count_phrase(len(tested), 'test case')} had trained or selected a model that "
+            "this one started or learnt from: the figures say little about new patients."
         )
     for name in record.unknown:
         notes.append(f"Training started or learnt from {name}: which cases that had seen is not known.")

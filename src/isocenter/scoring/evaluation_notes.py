@@ -46,7 +46,8 @@ def undrawn_notes(tasks: Sequence[Task], tables: Sequence[Table]) -> list[str]:
     names = dict.fromkeys(one for task, own in zip(tasks, tables, strict=True) for one in _undrawn(task, own))
     if not names:
         return []
-    note = f"No reference of these cases holds {errors.list_phrase(names)}: figures of it only count what is marked wrongly."
+    structures = errors.list_phrase(names)
+    note = f"No reference of these cases holds {structures}: figures of it only count what is marked wrongly."
     log.warning(note)
     return [note]
 

@@ -61,7 +61,7 @@ def with_subsets(
 ) -> ScoredCases:
     """The figures, with those of every subset of images in the cases that have it; case after case.
 
-    folds: {case id: the fold that scores it}, where there are several, by its own thresholds as in `score`
+    folds: {case id: the fold that scores it}, where there are several, by its own thresholds as in `score_cases`
     What a case was scored with as it is is not predicted once more.
     """
     subsets = Subsets.from_preprocessing(preprocessing)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.evaluation import ALL, Metrics, case_tables
-from isocenter.evaluation import Table as Cases
+from isocenter.evaluation import Table as CaseTable
 from isocenter.evaluation.significance import margins, paired_tests
 from isocenter.evaluation.significance.paired_tests import ComparedFigure
 from isocenter.evaluation.significance.testing import DifferenceTest
@@ -170,9 +170,9 @@ class ReadingEffect:
         record = {**manners, **counts, "ratio": ratio, "low": low, "high": high, "method": self.change.method}
         if self.apart is None:
             return record
-        errors = {"errors_first": self.errors[0], "errors_second": self.errors[1]}
-        errors |= {"errors_difference": self.apart.difference}
-        return {**record, **errors, "errors_low": self.apart.low, "errors_high": self.apart.high}
+        shares = {"errors_first": self.errors[0], "errors_second": self.errors[1]}
+        shares |= {"errors_difference": self.apart.difference}
+        return {**record, **shares, "errors_low": self.apart.low, "errors_high": self.apart.high}
 
     def __str__(self) -> str:
         """ "readers with good against readers: reading times 0.80 times as long (95 % interval 0.70 to 0.91)"."""
@@ -318,7 +318,7 @@ class Comparison(InNotebook):
 
 
 def compare_tables(
-    tables: Mapping[str, Cases],
+    tables: Mapping[str, CaseTable],
     tasks: Sequence[Task],
     primary: str | None = None,
     *,
@@ -356,7 +356,7 @@ def kinship_sentences(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[st
     for names in alike.values():
         if len(names) > 1:
             seeds = list(dict.fromkeys(summaries[name][SEED] for name in names))
-            what = f"trainings of one plan with seeds {errors_module.list_phrase(seeds)}" if len(seeds) > 1 else (
+            what = f"trainings of one plan with seeds {errors.list_phrase(seeds)}" if len(seeds) > 1 else (
                 f"one training, or trainings of one plan with one seed, {seeds[0]}"
             )  # fmt: skip
             yield (
@@ -378,7 +378,7 @@ def _by_settings_of(first: Task, other: Any) -> Task:
     return cast(Task, replace(other, **changed) if changed else other)
 
 
-def evaluated_cases(run: Path) -> tuple[Cases, Task]:
+def evaluated_cases(run: Path) -> tuple[CaseTable, Task]:
     """The table of a run's test cases, or of an evaluation, and the task that made it."""
     folder = evaluation_folder(run)
     return case_tables.read_cases(folder / CASES), read_task(folder)
@@ -464,7 +464,7 @@ def comparison_lead(comparison: Comparison) -> str:
         "Where the interval of a difference"
     )  # fmt: skip
     return (
-        f"{errors_module.count_phrase(comparison.cases, 'case')}, the same for all models; intervals resample {unit}. "
+        f"{errors.count_phrase(comparison.cases, 'case')}, the same for all models; intervals resample {unit}. "
         f"{tested} includes 0, these cases show no difference."
     )
 
@@ -472,15 +472,12 @@ def comparison_lead(comparison: Comparison) -> str:
 def comparison_caveats(comparison: Comparison) -> list[str]:
     """Caveats about many differences at once."""
     many = sum(one.low is not None for row in comparison.rows for one in row.differences)
-    notes = [
-        f"{errors_module.count_phrase(many, 'difference')} with an interval: by chance alone one interval in twenty excludes 0."
-    ]
+    differences = errors.count_phrase(many, "difference")
+    notes = [f"{differences} with an interval: by chance alone one interval in twenty excludes 0."]
     notes = notes if many else []
     metrics = {row.metric for row in comparison.rows}
     lost = {
-        metric: errors_module.count_phrase(rows, "row")
-        for metric, rows in comparison.left_out.items()
-        if metric in metrics
+        metric: errors.count_phrase(rows, "row") for metric, rows in comparison.left_out.items() if metric in metrics
     }
     notes += [
         f"{comparison.metrics.metric_named(metric).words}: {rows} undefined for one of the models, left out for all."

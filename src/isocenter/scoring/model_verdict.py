@@ -67,7 +67,8 @@ class Gain:
         words = {"better": "better than", "no difference shown": undecided, "worse": "worse than"}
         label = wording.label_name(self.label)
         text = f"{f'{label}: ' * bool(label)}{words[self.outcome]} {self.than}"
-        apart = f"{model_comparison.signed_number(self.difference)}, {model_comparison.interval_of_difference(self.difference)}"
+        apart = f"{model_comparison.signed_number(self.difference)}, "
+        apart += model_comparison.interval_of_difference(self.difference)
         return wording.as_sentence(f"{text} ({self.metric.words} {apart})")
 
 
@@ -315,7 +316,8 @@ def _constant(label: str, table: Table) -> Iterator[str]:
     if not case_tables.classes_with_probability(table) and table["predicted"].dtype.kind == "f":
         spread, spread_of_references = float(table["predicted"].std()), float(table["reference"].std())
         if spread < HARDLY * spread_of_references:
-            deviations = f"standard deviation {wording.number_text(spread)}, of the references {wording.number_text(spread_of_references)}"
+            deviations = f"standard deviation {wording.number_text(spread)}, "
+            deviations += f"of the references {wording.number_text(spread_of_references)}"
             yield f"Predictions{f' of {label}' * named} hardly differ from one another ({deviations})."
     elif table["predicted"].nunique() == 1:
         call = table["predicted"].iloc[0]

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.service import configuration, records, routing, supervisor
+    from isocenter.service import (
+        configuration,
+        deploying,
+        exchange,
+        monitoring,
+        node_folder,
+        objects,
+        reading,
+        records,
+        routing,
+        supervisor,
+        work,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

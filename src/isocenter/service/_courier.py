@@ -22,11 +22,10 @@ from isocenter import errors
 from isocenter.errors import FormatError, IsocenterError, ResourceError
 from isocenter.files.dicom import rejection
 from isocenter.files.dicom.rejection import KEY_OBJECTS
-from isocenter.files.dicom.writing import stamp as writing_stamp
+from isocenter.files.dicom.writing import stamp
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.storage import hashing
 from isocenter.service import _delivering, _node_threads
-from isocenter.service import configuration as settings_of
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.dicom import asking, dicom_listening, sending
 from isocenter.service.dicom.dicom_listening import DicomPeer
@@ -61,7 +60,7 @@ FINAL = frozenset((0x0122, 0x0117, *range(0xA900, 0xAA00), *range(0xC000, 0xD000
 class Couriers:
     """Carries what waits in the outbox to its peers; tells peers what is safe here, and hears what is safe there."""
 
-    def __init__(self, settings: settings_of.NodeSettings, database: Database) -> None:
+    def __init__(self, settings: NodeSettings, database: Database) -> None:
         self.settings, self.database = settings, database
         self.outbox = Outbox(database, settings.queue.lease_s)
         self.rejecter = RejectionWriter(settings, self.outbox)
@@ -313,6 +312,6 @@ class RejectionWriter:
             raise FormatError("the results that it would name are gone", str(path), "Reject them in the PACS")
         rejection.write_rejection(objects, path, reason=f"superseded: {superseded.reason}", overwrite=True)
         node = self.settings.node
-        stamp = Stamp(node.uid_root, f"{superseded.job} {path.name}", superseded.since, node.text)
-        uid = str(writing_stamp.apply_stamp(path, stamp).SOPInstanceUID)
+        note_stamp = Stamp(node.uid_root, f"{superseded.job} {path.name}", superseded.since, node.text)
+        uid = str(stamp.apply_stamp(path, note_stamp).SOPInstanceUID)
         return ResultFile(path.name, REJECTION, path.stat().st_size, hashing.file_hash(path), KEY_OBJECTS, uid)

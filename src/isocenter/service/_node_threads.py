@@ -80,9 +80,9 @@ CONNECT_S = 5.0
 
 def syslog_message(kind: str, text: str, at: datetime) -> bytes:
     """A message. kind: its MSGID."""
-    time = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     host = platform.node().encode("ascii", "ignore").decode() or "-"
-    return f"<{PRIORITY}>1 {time} {host} {APPLICATION} {os.getpid()} {kind} - {text}".encode()
+    return f"<{PRIORITY}>1 {moment} {host} {APPLICATION} {os.getpid()} {kind} - {text}".encode()
 
 
 def send_syslog(to: str, message: bytes) -> None:

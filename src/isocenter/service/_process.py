@@ -17,20 +17,20 @@ from pathlib import Path
 
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files.storage import atomic
-from isocenter.service import _courier, _deploying, _intake, _node_folder, _node_threads
-from isocenter.service import _keeper as service__keeper
-from isocenter.service._node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
+from isocenter.service import _courier, _intake, _node_threads, deploying, node_folder
+from isocenter.service._keeper import Keeper
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.dicom import dicom_listening
-from isocenter.service.dicom import receiver as dicom_receiver
+from isocenter.service.dicom.receiver import Receiver
 from isocenter.service.exchange import fhir_covariates
 from isocenter.service.monitoring import rounds
+from isocenter.service.node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
 from isocenter.service.records import audit_records, record_database, workitem_records
 from isocenter.service.routing import routing_rules
 from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.service.web import server
 from isocenter.service.work import warm_models
-from isocenter.service.work import worker as work_worker
+from isocenter.service.work.worker import DRAIN_S, JobWorker
 
 BEAT_S, LOOK_S = 1.0, 0.1
 # What is done before a node starts, and ends by itself.
@@ -39,7 +39,7 @@ ONCE = ("describe", "try")
 
 def run_role(role: str, file: Path, name: str) -> None:
     """The work of a role until SIGTERM, or until whoever has begun this process is gone. file: of its settings."""
-    settings, stop = _node_folder.stored_settings(file), threading.Event()
+    settings, stop = node_folder.stored_settings(file), threading.Event()
     logger = logging.getLogger("isocenter")
     logger.setLevel(logging.INFO)
     logger.addHandler(JsonLines(settings.folder, name))
@@ -56,18 +56,18 @@ def run_role(role: str, file: Path, name: str) -> None:
 def _receiver(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     @cache
     def orders() -> workitem_records.Workitems:
-        keeper_settings = _node_folder.settings_of_part(settings, "rules", "urgent", "models")
-        rules = routing_rules.rules_of(keeper_settings, _node_folder.stored_models(settings.folder))
+        keeper_settings = node_folder.settings_of_part(settings, "rules", "urgent", "models")
+        rules = routing_rules.rules_of(keeper_settings, node_folder.stored_models(settings.folder))
         return workitem_records.Workitems(record_database.open_database(settings.database_url), rules)
 
-    receiver = dicom_receiver.Receiver(dicom_listening.listener_settings(settings), settings.folder, name, orders)
+    receiver = Receiver(dicom_listening.listener_settings(settings), settings.folder, name, orders)
     _beating(settings, name, stop)
     receiver.serve(stop)
 
 
 def _keeper(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     database = record_database.open_database(settings.database_url)
-    models = _node_folder.stored_models(settings.folder)
+    models = node_folder.stored_models(settings.folder)
     rules = routing_rules.rules_of(settings, models)
     with record_database.only_keeper(database) as hold:
         sealing = _node_threads.AuditSealing(settings, database)
@@ -76,11 +76,11 @@ def _keeper(settings: NodeSettings, name: str, stop: threading.Event) -> None:
         if changed:
             logging.getLogger("isocenter").info("settings are new or have changed: %s", ", ".join(changed))
         couriers = _courier.Couriers(settings, database)
-        keeper = service__keeper.Keeper(settings, database, rules, models, couriers.hear)
+        keeper = Keeper(settings, database, rules, models, couriers.hear)
         couriers.start(stop)
         ways_in = _intake.start_intake(settings, stop)
         keeper.keep(stop, _sign(settings, name).touch, hold)
-        until = time.monotonic() + work_worker.DRAIN_S
+        until = time.monotonic() + DRAIN_S
         for thread in (*couriers.threads, *ways_in):
             thread.join(max(0.0, until - time.monotonic()))
         sealing.finish(until)
@@ -88,13 +88,11 @@ def _keeper(settings: NodeSettings, name: str, stop: threading.Event) -> None:
 
 def _worker(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     # What an answer is and where it goes the keeper's settings say, whichever machine works on it.
-    settings = _node_folder.settings_of_part(settings, "rules", "fhir", "hl7", "urgent", "notify", "http")
+    settings = node_folder.settings_of_part(settings, "rules", "fhir", "hl7", "urgent", "notify", "http")
     database = record_database.open_database(settings.database_url)
-    models = _node_folder.stored_models(settings.folder)
+    models = node_folder.stored_models(settings.folder)
     owner = os.environ.get("ISOCENTER_NODE", "")
-    worker = work_worker.JobWorker(
-        settings, database, routing_rules.rules_of(settings, models), f"{owner}/{name}", models
-    )
+    worker = JobWorker(settings, database, routing_rules.rules_of(settings, models), f"{owner}/{name}", models)
     worker.warm()
     _beating(settings, name, stop)
     # A keeper is refused where another node keeps the database: none of that one's jobs may be claimed here.
@@ -104,14 +102,14 @@ def _worker(settings: NodeSettings, name: str, stop: threading.Event) -> None:
 
 
 def _web(settings: NodeSettings, name: str, stop: threading.Event) -> None:
-    settings = _node_folder.settings_of_part(
+    settings = node_folder.settings_of_part(
         settings, "rules", "urgent", "models", "peers", "queue", "fhir", "hl7", "oidc", "page", "monitor"
     )
     server.run_web(settings, stop, lambda port: _beating(settings, name, stop))
 
 
 def _monitor(settings: NodeSettings, name: str, stop: threading.Event) -> None:
-    settings = _node_folder.settings_of_part(settings, "monitor", "safety", "bound", "notify", "models", "http")
+    settings = node_folder.settings_of_part(settings, "monitor", "safety", "bound", "notify", "models", "http")
     _beating(settings, name, stop)
     rounds.Rounds(settings, record_database.open_database(settings.database_url)).watch(stop)
 
@@ -121,7 +119,7 @@ def _describe(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     facts = _try(settings, name, stop)
     routing_rules.rules_of(settings, facts)  # refuses what no series could fulfil
     database = record_database.open_database(settings.database_url)
-    _deploying.refresh_packages(settings, database)
+    deploying.refresh_packages(settings, database)
     database.close()
     rows = [asdict(one) for one in facts.values()]
     with atomic.write_whole(settings.folder / MODELS, overwrite=True) as partial:
@@ -137,7 +135,7 @@ def _try(settings: NodeSettings, name: str, stop: threading.Event) -> dict[str, 
             model, facts = models[name]
         with settings.locate_errors("models", name, "covariates"):
             fhir_covariates.refuse_covariate_sources(name, one.covariates, model.networks.context)
-        _deploying.write_model_gate(settings.folder, facts.hash, model.guard)
+        deploying.write_model_gate(settings.folder, facts.hash, model.guard)
     return {name: models[name][1] for name in settings.models}
 
 

@@ -24,10 +24,10 @@ import psutil
 
 from isocenter.errors import ResourceError, UsageError
 from isocenter.files.storage import atomic, hashing
-from isocenter.service import _node_folder
-from isocenter.service._node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
+from isocenter.service import node_folder
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.dicom import dicom_listening
+from isocenter.service.node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
 from isocenter.service.records import accounts, migration, record_database
 from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts
 
@@ -106,14 +106,14 @@ class Node:
         viewer = [f"OHIF {self.ohif}"] if self.ohif else []
         reached = {"receiver": [f"DICOM {self.dicom}", *secured], "web": [self.http, *viewer]}
         return [
-            one for part, addresses in reached.items() if _node_folder.runs_part(self.role, part) for one in addresses
+            one for part, addresses in reached.items() if node_folder.runs_part(self.role, part) for one in addresses
         ] or [self.role]
 
     @property
     def warnings(self) -> list[str]:
         """What speaks against starting it so, and does not forbid it."""
         settings = self.settings
-        facts = _node_folder.stored_models(settings.folder) if settings.models else {}
+        facts = node_folder.stored_models(settings.folder) if settings.models else {}
         faults = {name: [*([] if one.is_gated else [one.gate]), *one.naming] for name, one in facts.items()}
         words = [
             ": ".join(filter(None, [settings.place("models", name), f"model {name}", fault]))
@@ -121,7 +121,7 @@ class Node:
             for fault in own
         ]
         if (
-            _node_folder.runs_part(self.role, "receiver")
+            node_folder.runs_part(self.role, "receiver")
             and shutil.disk_usage(settings.folder).free < settings.node.min_free_gb * 1e9
         ):
             place = settings.place("node", "min_free_gb") or "node.min_free_gb"
@@ -134,7 +134,7 @@ class Node:
         Raises UsageError for what the settings say wrong, ResourceError where a process does not come up.
         """
         folder = self.settings.folder
-        if _node_folder.runs_part(self.role, "keeper"):
+        if node_folder.runs_part(self.role, "keeper"):
             self._held.enter_context(_lock(folder))
         counts = {
             "receiver": self.settings.dicom.receivers,
@@ -143,7 +143,7 @@ class Node:
             "web": 1,
             "monitor": 1,
         }
-        processes = {role: n for role, n in counts.items() if _node_folder.runs_part(self.role, role)}
+        processes = {role: n for role, n in counts.items() if node_folder.runs_part(self.role, role)}
         # Other machines run the same roles of one node.
         is_whole = self.role == "all"
         where = "" if is_whole else f"@{platform.node()}"
@@ -204,7 +204,7 @@ class Node:
 
     def _begun(self, child: Child) -> subprocess.Popen[bytes]:
         """Its input stays open for as long as this process lives: its end tells the child to stop."""
-        file = _node_folder.settings_file(self.settings.folder, self.role)
+        file = node_folder.settings_file(self.settings.folder, self.role)
         command = [sys.executable, "-m", "isocenter.service", child.role, str(file), child.name]
         owner = f"{platform.node()}/{os.getpid()}"
         own = {name: value for name, value in os.environ.items() if name != ADMIN_PASSWORD}
@@ -272,7 +272,7 @@ def prepare_node(settings: NodeSettings, role: str = "all") -> NodeSettings:
     for n, peer in enumerate(settings.peers):
         with settings.locate_errors("peers", n, "tls"):
             dicom_listening.peer_of_settings(peer)  # refuses certificates that are none
-    if _node_folder.runs_part(role, "receiver"):
+    if node_folder.runs_part(role, "receiver"):
         listening, dicom = dicom_listening.listener_settings(settings), settings.dicom
         with settings.locate_errors("dicom", "port"):
             dicom = dicom.model_copy(update={"port": _free(dicom.host, dicom.port)})
@@ -282,7 +282,7 @@ def prepare_node(settings: NodeSettings, role: str = "all") -> NodeSettings:
                 tls = dicom.tls.model_copy(update={"port": _free(dicom.host, dicom.tls.port)})
             dicom = dicom.model_copy(update={"tls": tls})
         settings = settings.model_copy(update={"dicom": dicom})
-    if _node_folder.runs_part(role, "web"):
+    if node_folder.runs_part(role, "web"):
         with settings.locate_errors("http", "host"):
             accounts.refuse_open_address(settings)
         if settings.http.tls is not None:
@@ -297,16 +297,16 @@ def prepare_node(settings: NodeSettings, role: str = "all") -> NodeSettings:
             with settings.locate_errors("ohif", "port"):
                 viewer = viewer.model_copy(update={"port": _free(settings.http.host, viewer.port)})
             settings = settings.model_copy(update={"ohif": viewer})
-    if _node_folder.runs_part(role, "keeper") and settings.watch is not None and not settings.watch.folder.is_dir():
+    if node_folder.runs_part(role, "keeper") and settings.watch is not None and not settings.watch.folder.is_dir():
         with settings.locate_errors("watch", "folder"):
             remedy = "Make it, or leave out watch"
             raise UsageError("there is no such folder to watch", str(settings.watch.folder), remedy)
     folder.mkdir(parents=True, exist_ok=True)
     # A node that runs there keeps its settings: a process of it that dies is begun again with them.
-    held = _lock(folder) if _node_folder.runs_part(role, "keeper") else nullcontext()
-    with held, atomic.write_whole(_node_folder.settings_file(folder, role), overwrite=True) as partial:
+    held = _lock(folder) if node_folder.runs_part(role, "keeper") else nullcontext()
+    with held, atomic.write_whole(node_folder.settings_file(folder, role), overwrite=True) as partial:
         partial.write_text(settings.model_dump_json(indent=1), encoding="utf-8")
-    if _node_folder.runs_part(role, "keeper"):
+    if node_folder.runs_part(role, "keeper"):
         hashing.patient_key_id()  # which the audit's pseudonyms of patients need
         database = record_database.open_database(settings.database_url)
         with record_database.only_keeper(database):  # before its tables are changed
@@ -314,7 +314,7 @@ def prepare_node(settings: NodeSettings, role: str = "all") -> NodeSettings:
         if password := os.environ.get(ADMIN_PASSWORD):
             Accounts(database).first(password)
         database.close()
-    if _node_folder.runs_part(role, "keeper") or (role == "worker" and settings.models):
+    if node_folder.runs_part(role, "keeper") or (role == "worker" and settings.models):
         _load_models(settings, role)
     return settings
 
@@ -330,15 +330,15 @@ def _refuse_limits(settings: NodeSettings, role: str) -> None:
         if "memory_gb" in section.model_fields_set:
             limits.append((part, key, "memory_gb", section.memory_gb, memory, "the memory of this machine"))
     for part, table, key, limit, total, what in limits:
-        if _node_folder.runs_part(role, part) and limit * 1e9 > total:
+        if node_folder.runs_part(role, part) and limit * 1e9 > total:
             problem = f"{table}.{key} is {limit:g} GB, and {what} has {total / 1e9:.0f} GB in all"
             raise UsageError(problem, settings.place(table, key) or "serve", f"Give less than {total / 1e9:.0f}")
 
 
 def _load_models(settings: NodeSettings, role: str) -> None:
     """Load each model once, in a process of its own, so that this one stays small; a keeper's are described."""
-    step = "describe" if _node_folder.runs_part(role, "keeper") else "try"
-    file = _node_folder.settings_file(settings.folder, role)
+    step = "describe" if node_folder.runs_part(role, "keeper") else "try"
+    file = node_folder.settings_file(settings.folder, role)
     command = [sys.executable, "-m", "isocenter.service", step, str(file), step]
     done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:

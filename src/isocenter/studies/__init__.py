@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.studies import interim_looks, model_studies, randomisation, sizing, trial_analysis, trial_protocol
+    from isocenter.studies import (
+        concealment,
+        interim_looks,
+        model_studies,
+        randomisation,
+        sizing,
+        treatment_effects,
+        trial_analysis,
+        trial_protocol,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -19,9 +19,9 @@ from isocenter.lazy import pandas as pd
 from isocenter.lazy import special, stats
 from isocenter.report import Figure
 from isocenter.report.figures import cohort_figures
-from isocenter.studies import _effects, trial_protocol
-from isocenter.studies._effects import Effect
+from isocenter.studies import treatment_effects, trial_protocol
 from isocenter.studies.interim_looks import InterimLook
+from isocenter.studies.treatment_effects import Effect
 from isocenter.studies.trial_protocol import ARM, INTENTION, PARTICIPANT, TIME, Endpoint, Study
 from isocenter.values import Floats, table_cells
 from isocenter.values.table_cells import ColumnValues, TextColumn
@@ -228,7 +228,7 @@ class TrialAnalysis:
             groups = {f"cluster {one}": (names == one).to_numpy(dtype=float) for one in sorted(set(names))[1:]}
         columns = outcomes | self._adjustment_columns | self._columns(self.study.missing.auxiliary) | groups
         plan = self.study.missing
-        return _effects.impute_missing(pd.DataFrame(columns), plan.imputations, plan.seed)
+        return treatment_effects.impute_missing(pd.DataFrame(columns), plan.imputations, plan.seed)
 
     def _hazards(self, endpoint: Endpoint) -> dict[str, Floats]:
         """Event and hazard until then, by which missing covariates of times are predicted.
@@ -266,17 +266,17 @@ class TrialAnalysis:
                 effects.append(self._effect(outcome[rows], rows, covariates[rows]))
             except UsageError as error:
                 raise DatasetError(f"{endpoint.name}: {error.problem}", self.where, error.remedy) from error
-        effect = _effects.pool_effects(effects)
+        effect = treatment_effects.pool_effects(effects)
         if effect.rank is None or endpoint.metric == TIME or filled is not None:
             return effect
         # An exact test takes imputed outcomes for known ones, and would be too sure.
         outcome = self.numbers(endpoint.name, of=endpoint)[known]
-        return _effects.participant_effect(outcome, self.is_new[known], np.zeros((len(outcome), 0)))
+        return treatment_effects.participant_effect(outcome, self.is_new[known], np.zeros((len(outcome), 0)))
 
     def _effect(self, outcome: Floats, rows: Rows, covariates: Floats) -> Effect:
         if self.study.clusters is None:
-            return _effects.participant_effect(outcome, self.is_new[rows], covariates)
-        return _effects.cluster_effect(
+            return treatment_effects.participant_effect(outcome, self.is_new[rows], covariates)
+        return treatment_effects.cluster_effect(
             outcome, self.is_new[rows], self.data[self.study.clusters.column][rows], covariates
         )
 
@@ -284,7 +284,9 @@ class TrialAnalysis:
         """Effect on times of those who were followed at all."""
         times, happened = self.numbers(endpoint.name, of=endpoint), self.has_event(endpoint)
         followed = rows & np.isfinite(times)
-        return _effects.hazard_effect(times[followed], happened[followed], self.is_new[followed], covariates[followed])
+        return treatment_effects.hazard_effect(
+            times[followed], happened[followed], self.is_new[followed], covariates[followed]
+        )
 
     def row(self, endpoint: Endpoint, rows: Rows, effect: Effect, **words: Any) -> Row:
         """A row as of `comparison.json`, with the population and how missing outcomes were taken."""
@@ -329,7 +331,9 @@ class TrialAnalysis:
         return {
             "hazard_ratio": dict(zip(("value", "low", "high"), ends, strict=True)),
             "events": {name: int(happened[own].sum()) for name, own in sides.items()},
-            "values": {name: _effects.kaplan_meier_median(times[own], happened[own]) for name, own in sides.items()},
+            "values": {
+                name: treatment_effects.kaplan_meier_median(times[own], happened[own]) for name, own in sides.items()
+            },
             "logrank_p": survival.logrank_test(times[observed], happened[observed], self.is_new[observed])[1],
             "missing": "left out" if np.isnan(times).any() else "none",
         }

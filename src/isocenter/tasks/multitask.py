@@ -585,8 +585,8 @@ def _weighting(kinds: Sequence[type[Task]], fingerprint: Fingerprint) -> Decisio
     counts = {kind.name: sum(kind.needs <= set(case.references) for case in fingerprint.cases) for kind in kinds}
     cases = ", ".join(f"{name} is known of {count}" for name, count in counts.items())
     because = (
-        f"of {errors.count_phrase(len(fingerprint), 'training case')} {cases}; their losses have different units, so that how much "
-        "each counts is learnt with the weights"
+        f"of {errors.count_phrase(len(fingerprint), 'training case')} {cases}; their losses have different units, so "
+        "that how much each counts is learnt with the weights"
     )
     return Decision("uncertainty", because, KENDALL)
 

@@ -121,7 +121,7 @@ def states_voxels(head: Head) -> bool:
 
 
 def mirrored_channels(task: Task) -> Mapping[str, tuple[int, ...] | None]:
-    """{head: what each of its channels becomes when left and right change sides}, as `Task.mirrored`."""
+    """{head: what each of its channels becomes when left and right change sides}, as `Task.channels_when_mirrored`."""
     by_part = {name: dict.fromkeys(part.heads, part.channels_when_mirrored) for name, part in leaf_tasks(task).items()}
     return {full_head_name(name, head): order for name, own in by_part.items() for head, order in own.items()}
 

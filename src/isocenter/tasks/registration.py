@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError, PlanError, UsageError
-from isocenter.evaluation import ALL, Metric, Metrics, Seed, Table, case_tables, mask_overlap
-from isocenter.evaluation import distance as evaluation_distance
+from isocenter.evaluation import ALL, Metric, Metrics, Seed, Table, case_tables, distance, mask_overlap
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.registration import deformable, learnt_registration
@@ -150,8 +149,8 @@ def inverse_error(prediction: Prediction) -> float:
         )
     except IsocenterError:
         return math.nan
-    errors = np.concatenate([one.ravel() for one in parts])
-    return float(errors.mean()) if errors.size else math.nan
+    distances = np.concatenate([one.ravel() for one in parts])
+    return float(distances.mean()) if distances.size else math.nan
 
 
 SIMILARITY, TRE, INVERSE = "similarity", "tre", "inverse_error"
@@ -250,14 +249,14 @@ class FieldScoring(FieldAnswering):
         for label in self.classes:
             if not last[label.value].reference and not last[label.value].predicted:
                 continue
-            distance = evaluation_distance.surface_distance(after == label.value, true == label.value, spacing)
+            surfaces = distance.surface_distance(after == label.value, true == label.value, spacing)
             yield (
                 label,
                 {
                     "dice_before": first[label.value].dice,
                     "dice": last[label.value].dice,
-                    "hd95": distance.hd95,
-                    "nsd": distance.nsd(self.tolerance),
+                    "hd95": surfaces.hd95,
+                    "nsd": surfaces.nsd(self.tolerance),
                 },
             )
 
@@ -415,7 +414,7 @@ class Registration(FieldScoring):
         return {
             "labels": Decision(
                 reference_labels.plain_labels(classes),
-                f"both images of {errors_module.count_phrase(both, 'training pair')} show them, of {len(fields)}",
+                f"both images of {errors.count_phrase(both, 'training pair')} show them, of {len(fields)}",
             ),
             "axes": Decision(grid_and_length.network_axes(fingerprint), "the images have this number of axes"),
             "similarity": Decision(

@@ -66,8 +66,8 @@ class BlindGuess:
 class Task(ABC):
     """A kind of problem with its settings: a frozen dataclass, whose settings are declared as fields.
 
-    `isocenter.values.setting_fields.setting` declares one, with its type, default and words; `task_from` makes a task of the plan's
-    section "task". A kind answers what is abstract here, and where it differs from most kinds, the rest.
+    `setting_fields.setting` declares one, with its type, default and words; `task_from_settings` makes a task of
+    the plan's section "task". A kind answers what is abstract here, and where it differs from most kinds, the rest.
 
     tuned_on:     the parts of which the first that has cases decides after training
     alternatives: sets of kinds of reference, each of which teaches something; empty: all that the task needs
@@ -96,7 +96,7 @@ class Task(ABC):
         """The fields of this class for these training cases, with reasons; DatasetError where they cannot be taught."""
 
     def check_and_fill(self) -> Self:
-        """The task with what its settings say together, as `task_from` makes it; PlanError for what cannot be."""
+        """The task with what its settings say together, for `task_from_settings`; PlanError for what cannot be."""
         return self
 
     @property
@@ -189,7 +189,10 @@ class Task(ABC):
 
     @property
     def target_sides(self) -> tuple[int, ...] | None:
-        """Values that its targets' become when left and right change sides; none: all stay. None as in `mirrored`."""
+        """Values that its targets' become when left and right change sides; none: all stay.
+
+        None as in `channels_when_mirrored`.
+        """
         return self.channels_when_mirrored
 
     @abstractmethod

@@ -53,7 +53,7 @@ def task_from_settings(kind: type[Task], settings: Mapping[str, Any], kinds: Seq
 
 
 def settings_of(task: Task) -> dict[str, Any]:
-    """Plain values, which fit into JSON and YAML, from which `task_from` makes an equal task."""
+    """Plain values, which fit into JSON and YAML, from which `task_from_settings` makes an equal task."""
     settings = setting_fields.plain_settings(task)
     return settings | {f"{part}{DOT}{name}": one for part, whole in _parts(task).items() for name, one in whole.items()}
 

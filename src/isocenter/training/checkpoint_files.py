@@ -228,7 +228,7 @@ def share_better(
 
     earlier, last: {name: (cases, ...)} of `Task.quality`, in the same order of cases
     patients:      (cases,) whose they are: images of one patient are no independent evidence
-    tried:         among how many the earlier ones are the best: `sure_of_best` says which share is asked of it
+    tried:         among how many the earlier ones are the best: `required_share` says which share is asked of it
     0 where there are too few patients to tell.
     """
     counts = {len(value) for numbers in (earlier, last) for value in numbers.values()}
@@ -258,7 +258,7 @@ def required_share(tried: int) -> float:
 
 
 def fewest_cases(tried: int) -> int:
-    """Fewest cases: fewer would all agree by chance more often than `sure_of_best` admits: once in 2^cases."""
+    """Fewest cases: fewer would all agree by chance more often than `required_share` admits: once in 2^cases."""
     return math.ceil(-math.log2(1 - required_share(tried)))
 
 
@@ -302,8 +302,8 @@ def _why_last_preferred(state: State, validation: Validation, settings: PlanSett
     if (people := len(set(patients))) < fewest_cases(tried):
         return f"{had}{errors.count_phrase(people, 'patient is', 'patients are')} too few to tell that from luck"
     return (
-        f"{had}were better in only {100 * share:.1f} % of {bootstrap_draws(tried)} bootstrap draws of their patients, not in "
-        f"{100 * needed:.1f} %, which are asked of the best of {tried}"
+        f"{had}were better in only {100 * share:.1f} % of {bootstrap_draws(tried)} bootstrap draws of their patients, "
+        f"not in {100 * needed:.1f} %, which are asked of the best of {tried}"
     )
 
 

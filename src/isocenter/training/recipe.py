@@ -71,7 +71,7 @@ def train_network(
     spans, saved = Spans(length.clock.now, since=length.clock.now()), length.clock.seconds
     with (
         _logs.open_logs(out, state.step, watch, session.further_columns, writes=session.ranks.leads) as report,
-        work_state.defer_interrupt() as interrupted,  # the training ends between two steps: a whole state is left on disk
+        work_state.defer_interrupt() as interrupted,  # it ends between two steps: a whole state is left on disk
         closing(session.loader.batches(state.step)) as batches,
     ):
         while not state.is_over:
@@ -116,7 +116,7 @@ def first_state(session: TrainingSession, length: Length) -> State:
 def validate_off_clock(
     session: TrainingSession, state: State, compute: Compute, collapse: Collapse, spans: Spans
 ) -> tuple[State, Scores]:
-    """Look at the validation cases, which takes time that counts for no step; as `validated` says."""
+    """Look at the validation cases, which takes time that counts for no step; as `validate_weights` says."""
     with spans.looking():
         state, scores = validate_weights(session, state, compute, collapse)
     return state.after(looked=spans.looked), scores

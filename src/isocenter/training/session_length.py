@@ -69,7 +69,7 @@ class FixedLength:
     def plan_steps(self, session: TrainingSession) -> State:
         """A length of a set number of steps, computed as the plan says."""
         chosen = session.device_settings
-        assert chosen.steps is not None
+        assert chosen.steps is not None  # noqa: S101 - `choose_length` has seen to it
         compute = Compute.from_name(chosen.compute or "", chosen).name(chosen)
         because = "set beforehand" if chosen.compute else "the number of steps is set, so that no clock decides"
         self.decided({"training.compute": Decision(compute, because)})
@@ -199,7 +199,7 @@ class ClockedLength:
 
     def _replan(self, state: State, most: int | None) -> State:
         deadline = self._deadline(state.share)
-        assert state.speed is not None and deadline is not None
+        assert state.speed is not None and deadline is not None  # noqa: S101 - seen to by `adjust`
         time_left: dict[str, float] = {"left": deadline - self.clock.seconds, "deadline": deadline}
         anew = schedule.replan_steps(state.pace, state.step, state.validations, state.speed, most=most, **time_left)
         if anew is None:

@@ -96,7 +96,7 @@ class Augmentation:
     scale:       1 +- this, for all axes together
     shift:       share of the patch, per axis
     elastic:     standard deviation of the control points' displacement, as a share of the patch; 0.02 is much
-                 All four leave slices that lie far apart in their planes: see `thick`.
+                 All four leave slices that lie far apart in their planes: see `thick_axes`.
     flips:       axes that may be mirrored, each with a chance of one half
     probability: of each other kind of change; of accidents (motion, ghosting, spikes, metal) `accidents`
     contrast, brightness: factor 1 +- this, and standard deviations added
@@ -227,7 +227,7 @@ class Augmentation:
     def mistaken(self, numbers: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
         """(batch, *spatial) numbers of labels that a network before has marked, as it may mark unlike cases.
 
-        After `moved`: what is drawn here changes no other draw.
+        After `augment_with_target`: what is drawn here changes no other draw.
         """
         if not self.marks:
             return numbers

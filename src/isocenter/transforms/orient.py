@@ -51,13 +51,13 @@ def check_flips(
 
 
 def permute_axes(array: NDArray[Any], axes: Sequence[int], flips: Sequence[bool]) -> NDArray[Any]:
-    """(channels, *spatial) with its spatial axes transposed and then flipped, as `Geometry.permuted` does."""
+    """(channels, *spatial) with its spatial axes transposed and then flipped, as `Geometry.permute` does."""
     moved = array.transpose(0, *[axis + 1 for axis in axes])
     return moved[(slice(None), *[slice(None, None, -1) if flip else slice(None) for flip in flips])]
 
 
 def undo_permute(array: NDArray[Any], axes: Sequence[int], flips: Sequence[bool]) -> NDArray[Any]:
-    """The inverse of `permuted`."""
+    """The inverse of `permute_axes`."""
     back = array[(slice(None), *[slice(None, None, -1) if flip else slice(None) for flip in flips])]
     return back.transpose(0, *[int(axis) + 1 for axis in np.argsort(axes)])
 

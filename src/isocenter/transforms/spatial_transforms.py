@@ -1,6 +1,6 @@
 """Spatial transforms applied: points, images, label maps and boxes carried through them, inverses and Jacobians.
 
-Every image is sampled by `sampled`, and every field by `displacements`: at any places, on any grid, slab by slab.
+Every image is sampled by `_Sampler`, and every field by `displacements_at`: at any places, on any grid, slab by slab.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def carry_image(
     """A moving image on the grid of the fixed one; what it does not cover is NaN, so not `valid`.
 
     Nor is what is made of voxels that are no measurements. Cubic is the interpolating B-spline of Unser, IEEE Signal
-    Process Mag 1999, doi:10.1109/79.799930. A label map goes through `carried_labels`.
+    Process Mag 1999, doi:10.1109/79.799930. A label map goes through `carry_labels`.
     beyond: "edge": the image's edge goes on where it does not reach
     """
     image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too

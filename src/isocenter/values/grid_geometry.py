@@ -293,7 +293,7 @@ class Geometry:
         return axes, tuple(closest[axis][1] < 0 for axis in axes)
 
     def axes_onto(self, other: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]] | None:
-        """(axes, flips) by which `permuted` makes this grid the other; None where it is another grid however turned."""
+        """(axes, flips) by which `permute` makes this grid the other; None where it is another grid however turned."""
         if not self.oriented or self.ndim != other.ndim:
             return None
         turns = product(permutations(range(self.ndim)), product((False, True), repeat=self.ndim))

@@ -265,7 +265,8 @@ def times_in(column: TextColumn) -> ColumnTimes:
     zoned, naive = ([index for index, has_zone in stated if has_zone == wanted] for wanted in (True, False))
     if zoned and naive:
         first, other = (f"{cells[own[0]]!r} in {column.place(own[0])}" for own in (zoned, naive))
-        problem = f"{column.name} has {errors.count_phrase(len(zoned), 'time')} with a zone ({first}) and {len(naive)} without "
+        zoned_times = errors.count_phrase(len(zoned), "time")
+        problem = f"{column.name} has {zoned_times} with a zone ({first}) and {len(naive)} without "
         raise DatasetError(f"{problem}({other})", column.where, "State the zone in each, or in none")
     odd = {
         index: "is no time"

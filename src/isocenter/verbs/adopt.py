@@ -13,8 +13,7 @@ from isocenter.options.models import AdoptOptions
 from isocenter.reading import ReadingOptions, dataset_reading, verb_results
 from isocenter.runtime import Model, hardware, result_codes
 from isocenter.runtime.foreign import detect, nnunet_model
-from isocenter.runtime.package import backends as package_backends
-from isocenter.runtime.package import certification, package_writing
+from isocenter.runtime.package import backends, certification, package_writing
 from isocenter.runtime.package.package_writing import PackageEvidence
 from isocenter.transforms import COLOUR, channel_stack
 from isocenter.values import Case, Decision, Image
@@ -63,7 +62,7 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
     """
     source = options.source
     out = options.out
-    backends = options.backends
+    backend_names = options.backends
     source, out = Path(source), Path(out)
     verb_results.refuse_missing(source)
     if options.images is not None:
@@ -74,8 +73,8 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
         raise UsageError("is not a model of another program that can be adopted", str(source), remedy)
     zipped = package.is_zip(out)
     verb_results.refuse_taken(out, options.overwrite, () if zipped else MARKS)
-    backends = None if backends is None else tuple(backends)
-    package_backends.refuse_unknown_backends(() if backends in (None, USUAL) else backends, "--backends")
+    backend_names = None if backend_names is None else tuple(backend_names)
+    backends.refuse_unknown_backends(() if backend_names in (None, USUAL) else backend_names, "--backends")
     largest = (
         nnunet_model.read_postprocessing(Path(options.postprocessing)) if options.postprocessing is not None else ()
     )
@@ -92,16 +91,16 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
     with package.new_package_folder(out, options.overwrite, zipped) as folder:
         onnx = package_writing.write_package(model, evidence, folder.name, folder)
         certificate = None
-        if backends != ():
+        if backend_names != ():
             shown = _Shown(None if options.images is None else Path(options.images), model)
             here = hardware.choose_device("auto").value
-            usual = backends == USUAL
+            usual = backend_names == USUAL
             certificate = certification.certify(
                 folder,
                 model,
                 shown,
                 shown.description,
-                names=None if usual else backends,
+                names=None if usual else backend_names,
                 devices=(here,) if usual else tuple(dict.fromkeys(("cpu", here))),
                 threads=options.threads,
                 only_fastest=usual,
@@ -116,7 +115,7 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
         str(model.gate),
         origin,
         tuple(options.trust),
-        backends == USUAL,
+        backend_names == USUAL,
     )
 
 
@@ -143,6 +142,7 @@ def _decisions(trust: Sequence[str], largest: Sequence[Sequence[int]]) -> dict[s
     if trust:
         decisions["adopt.trust"] = Decision(list(trust), "named by hand when the model was adopted")
     if largest:
-        because = f"nnU-Net's postprocessing.pkl has {errors.count_phrase(len(largest), 'step')}; in each the largest piece stays"
+        steps = errors.count_phrase(len(largest), "step")
+        because = f"nnU-Net's postprocessing.pkl has {steps}; in each the largest piece stays"
         decisions["adopt.largest"] = Decision([list(group) for group in largest], because)
     return decisions

@@ -15,7 +15,7 @@ from isocenter.options.models import CalibrateOptions
 from isocenter.reading import dataset_reading, verb_results
 from isocenter.report import wording
 from isocenter.runs import gate
-from isocenter.runs.run_folder import MARKS as OF_A_RUN
+from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.run_folder import MOST, ValidationImages
 from isocenter.runs.tuning import UnseenPredictions
 from isocenter.runtime import Model, ModelRequest, model_assembly, model_files, record_files
@@ -28,7 +28,7 @@ from isocenter.runtime.package.package_writing import PackageEvidence
 from isocenter.scoring import case_selection, data_record, evaluation_notes, model_verdict
 from isocenter.scoring.explaining import kept_tests
 from isocenter.tasks import Task, fitting, properties, task_catalogue, task_settings
-from isocenter.tasks.fitting import PredictedCases as Deciding
+from isocenter.tasks.fitting import PredictedCases
 from isocenter.values import Case, Dataset, Decision, plan_decisions
 from isocenter.verbs import package
 from isocenter.verbs.package import MARKS
@@ -165,11 +165,11 @@ def _decide(
         f"{name}.{setting}" for name, part in silent.items() for setting in task_settings.found_after_training(part)
     }
     open_task = task_catalogue.untuned_task(loaded.task, kept)
-    deciding = Deciding(unseen.predict(loaded, open_task, tuning), tuning)
+    deciding = PredictedCases(unseen.predict(loaded, open_task, tuning), tuning)
 
-    def calibrating(task: Task) -> Deciding:
+    def calibrating(task: Task) -> PredictedCases:
         """Cases that decide nothing else, by the task so far."""
-        return Deciding(unseen.predict(loaded, task, held), held)
+        return PredictedCases(unseen.predict(loaded, task, held), held)
 
     conformal = calibrating if exact else None
     task, decisions = fitting.fit_task(open_task, deciding, origin="site", otherwise=loaded.task, conformal=conformal)
@@ -196,7 +196,8 @@ def _split_cases(dataset: Dataset) -> tuple[list[Case], list[Case]]:
     if not (held and others):
         return [], held or others
     if both := {case.patient for case in held} & {case.patient for case in others}:
-        problem = f"{errors.count_phrase(len(both), 'patient has', 'patients have')} cases within the part calibration and outside"
+        patients = errors.count_phrase(len(both), "patient has", "patients have")
+        problem = f"{patients} cases within the part calibration and outside"
         raise UsageError(problem, str(dataset.root or dataset.name), "Put all cases of a patient into one part")
     return held, others
 
@@ -276,7 +277,7 @@ def _evidence(source: Path, model: Model) -> PackageEvidence:
             f"Adopted from {model.record['origin']}: Isocenter has measured nothing of it."
         ]
         return PackageEvidence(limits=limits, trained=model.record.get("trained", ()))
-    if all((source / mark).is_file() for mark in OF_A_RUN):
+    if all((source / mark).is_file() for mark in RUN_MARKS):
         return package.run_evidence(source, model, package.finished_plan(source))
     with record_files.unpack(source) as folder:
         record, kept, audits = (
@@ -300,6 +301,7 @@ def _unseen(dataset: Dataset, evidence: PackageEvidence) -> tuple[Dataset, set[s
     by_case = data_record.hashes_by_case(kept)
     for known, verb in ((evidence.trained, "trained or selected"), (evidence.tested, "tested")):
         if seen := sorted(case for case, own in by_case.items() if own & set(known)):
-            problem = f"{errors.count_phrase(len(seen), 'case')} with the same content {verb} this model: {errors.list_phrase(seen)}"
+            seen_cases = errors.count_phrase(len(seen), "case")
+            problem = f"{seen_cases} with the same content {verb} this model: {errors.list_phrase(seen)}"
             raise UsageError(problem, where, "Give cases that the model has not seen")
     return kept, set().union(*by_case.values())

@@ -23,8 +23,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.options.training import CheckOptions
 from isocenter.planning import training_memory
 from isocenter.planning.rules import preprocessing_rules
-from isocenter.quality import known_cases, modality_checks
-from isocenter.quality import references as quality_references
+from isocenter.quality import known_cases, modality_checks, references
 from isocenter.quality.dataset_examination import Examination
 from isocenter.quality.image_descriptors import ImageLook
 from isocenter.quality.leakage import Twin
@@ -141,9 +140,9 @@ def check(options: CheckOptions) -> Check:
         verb_results.refuse_taken(Path(options.out), _replaces(options), MARKS)
     if options.scheduler is not None and (path := dataset_reading.path_of_data(data)):
         data = path.absolute()  # a worker has another working folder
-    references = task_catalogue.learns_from_references(options.task)
+    learns_from_references = task_catalogue.learns_from_references(options.task)
     reading = options.reading
-    opened = functools.partial(_open_data, data, reading, references=references)
+    opened = functools.partial(_open_data, data, reading, with_references=learns_from_references)
     spread = None if options.scheduler is None else Cluster(options.scheduler)
     try:
         dataset, examination, _ = dataset_reading.open_and_examine(
@@ -270,10 +269,10 @@ def _audits(
         yield between_groups.image_shift(examination, shift, [name.strip() for name in names if name.strip()])
 
 
-def _open_data(data: Data, reading: ReadingOptions, needs: Collection[str], *, references: bool) -> Dataset:
+def _open_data(data: Data, reading: ReadingOptions, needs: Collection[str], *, with_references: bool) -> Dataset:
     """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
-        return dataset_reading.open_dataset(data, reading, references=references, needs=needs)
+        return dataset_reading.open_dataset(data, reading, references=with_references, needs=needs)
     except DatasetError as error:
         dataset = dataset_reading.open_dataset(data, reading, references=False)
         if dataset.kinds or not len(dataset):
@@ -312,7 +311,7 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         channels = {case.channels for case in fingerprint.cases}  # a file that names none numbers them from 0
         named = ("one, without a name" if one == GREY else ", ".join(one) for one in channels)
         facts["channels"] = "; ".join(sorted(named))
-    for kind in quality_references.reference_kinds():
+    for kind in references.reference_kinds():
         facts |= kind.words.lines(Cohort(dataset, fingerprint))
     if examination.unmeasured:
         facts["shortcuts"] = "; ".join(examination.unmeasured)
@@ -361,7 +360,7 @@ def case_record(facts: CaseFacts, look: ImageLook) -> dict[str, Any]:
     """One case's part of the fingerprint, as `check.json` keeps it."""
     recorded = {
         kind.name: kind.facts.recorded(facts.references[kind.name])
-        for kind in quality_references.kinds_by_names(facts.references)
+        for kind in references.kinds_by_names(facts.references)
     }
     return {
         "shape": list(facts.shape),
@@ -428,7 +427,7 @@ def _class_of(case: Case) -> str:
 
 def _placed_references(case: Case) -> Iterator[tuple[str, Image | BoundingBoxes]]:
     """The references that have a place in the image, by kind."""
-    for kind in quality_references.kinds_by_names(case.references):
+    for kind in references.kinds_by_names(case.references):
         drawn = kind.words.drawn(case.references[kind.name])
         if drawn is not None:
             yield kind.name, drawn
@@ -444,7 +443,7 @@ def _numbers(examination: Examination) -> Iterator[Block]:
     if not cases:
         return
     cohort = Cohort(examination.dataset, examination.fingerprint)
-    of_references = (chart for kind in quality_references.reference_kinds() for chart in kind.words.charts(cohort))
+    of_references = (chart for kind in references.reference_kinds() for chart in kind.words.charts(cohort))
     yield Gallery([*of_references, *_grids(examination.fingerprint), *_intensities(examination)])
 
 

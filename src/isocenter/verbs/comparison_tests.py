@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import ALL, CaseValues, Table, case_tables
 from isocenter.evaluation.case_tables import COVARIATE
@@ -114,12 +114,12 @@ def significance_tests(
     # Readers are compared with the first model too.
     judged_names = comparison.names if options.readers is not None else comparison.names[1:]
     stated_margins = {name: Margin.from_stated(options.margin, registered.get(name)) for name in judged_names}
-    margins = {name: margin for name, margin in stated_margins.items() if margin is not None}
+    margins_by_name = {name: margin for name, margin in stated_margins.items() if margin is not None}
     families = _families(rows, comparison)
-    judged = [row for own in families for row in _judge(own, comparison, margins, options.correction)]
+    judged = [row for own in families for row in _judge(own, comparison, margins_by_name, options.correction)]
     judged = judged if comparison.patients_known else [_by_case(row) for row in judged]
     effects = () if options.readers is None else tuple(reading_effects(options.readers, comparison.names, values))
-    return ComparisonTests(tuple(judged), margins, tuple(_ranks(comparison)), options.correction, effects)
+    return ComparisonTests(tuple(judged), margins_by_name, tuple(_ranks(comparison)), options.correction, effects)
 
 
 def tests_by_group(
@@ -270,9 +270,11 @@ def _families(rows: Sequence[ModelTest], comparison: Comparison) -> list[list[Mo
 
 
 def _judge(
-    rows: Sequence[ModelTest], comparison: Comparison, margins: Mapping[str, Margin], correction: str
+    rows: Sequence[ModelTest], comparison: Comparison, margins_by_name: Mapping[str, Margin], correction: str
 ) -> Iterator[ModelTest]:
-    bounds = [margins[row.second].value if row.is_primary and row.second in margins else None for row in rows]
+    bounds = [
+        margins_by_name[row.second].value if row.is_primary and row.second in margins_by_name else None for row in rows
+    ]
     better = [comparison.metrics.metric_named(row.metric).better for row in rows]
     more = [None if one == "aim" else one == "more" for one in better]
     judged = verdicts_of_tests([row.test for row in rows], bounds, more, correction)
@@ -377,10 +379,10 @@ def reading_effects(
         for second in others:
             change = np.log(seconds[second]) - np.log(seconds[first])
             ratio = raters.mean_over_raters(change, _shared_patients(truth))
-            errors = [float(wrong[name].mean()) for name in (first, second)] if wrong else []
+            wrong_shares = [float(wrong[name].mean()) for name in (first, second)] if wrong else []
             more = wrong[second].astype(float) - wrong[first] if wrong else None
             apart = None if more is None else raters.mean_over_raters(more, _shared_patients(truth), most=1.0)
-            yield ReadingEffect(first, second, label, change.shape, ratio, tuple(errors), apart)
+            yield ReadingEffect(first, second, label, change.shape, ratio, tuple(wrong_shares), apart)
 
 
 def _by_label(
@@ -393,7 +395,7 @@ def _by_label(
         if truth is None or truth.positive is None or any(one is None for one in areas):
             labels = sorted({name for metric, name in values[0] if metric == "auroc"})
             remedy = (
-                f"Name one of {errors_module.list_phrase(labels)} in the column label"
+                f"Name one of {errors.list_phrase(labels)} in the column label"
                 if labels
                 else "Compare models that state AUROCs"
             )
@@ -457,7 +459,7 @@ def _cubes(path: Path, table: Table, cases: np.ndarray, names: Sequence[str], co
     if "model" in table and READERS in set(with_model):
         manners = [READERS, *(name for name in names if name in set(with_model))]
     if others := sorted(set(with_model) ^ set(manners)):
-        problem = f"readers with {others[0]!r}, models {errors_module.list_phrase(names)}"
+        problem = f"readers with {others[0]!r}, models {errors.list_phrase(names)}"
         raise DatasetError(problem, str(path), "Name in the column model each of the models, or leave it out")
     cubes, people = {}, sorted(set(table["reader"]))
     for model in manners:
@@ -471,7 +473,9 @@ def _cubes(path: Path, table: Table, cases: np.ndarray, names: Sequence[str], co
             read = set(row.dropna().index)
             if apart := sorted(read ^ set(cases.tolist())):
                 where = "not scored by the models" if apart[0] in read else "not read"
-                problem = f"reader {reader} read other cases: {errors_module.count_phrase(len(apart), 'case')}, {apart[0]} {where}"
+                problem = (
+                    f"reader {reader} read other cases: {errors.count_phrase(len(apart), 'case')}, {apart[0]} {where}"
+                )
                 raise DatasetError(problem, str(path), "Give every reader's score of every case that was scored")
         cubes[model] = wide[cases.tolist()].to_numpy(dtype=np.float64)
     return cubes

@@ -21,10 +21,10 @@ from isocenter.options.node import (
     SplitChangeOptions,
 )
 from isocenter.report import InNotebook
-from isocenter.service import _deploying, _node_folder
+from isocenter.service import deploying, node_folder
 from isocenter.service.monitoring import change_comparison
-from isocenter.service.records import accounts as records_accounts
 from isocenter.service.records import actor, deployments, record_database
+from isocenter.service.records.accounts import Accounts
 from isocenter.verbs import change, serve
 
 if TYPE_CHECKING:
@@ -153,12 +153,12 @@ def _ask(
 ) -> NodeChanges:
     with _open_node(node) as (database, settings):
         name = _model(settings, model)
-        if mode != "shadow" and not records_accounts.Accounts(database).exist():
+        if mode != "shadow" and not Accounts(database).exist():
             problem, remedy = "has no account, and a change needs two persons", "Start it with ISOCENTER_ADMIN_PASSWORD"
             raise UsageError(problem, str(node), f"{remedy}, and make accounts")
-        new = _deploying.store_package(settings, name, Path(package))
+        new = deploying.store_package(settings, name, Path(package))
         with database.read() as connection:
-            own = _deploying.answering_package(connection, settings, name)
+            own = deploying.answering_package(connection, settings, name)
         if check is not None:
             columns["check_hash"] = change.confirm_check(check, own.folder, new.folder)
         with database.write() as connection:
@@ -188,7 +188,7 @@ def _model(settings: NodeSettings, model: str | None) -> str:
 
 def _person(database: Database, account: str | None, password: str | None) -> Actor:
     """Who asks. Raises UsageError for a person without the right, or with a wrong password."""
-    accounts = records_accounts.Accounts(database)
+    accounts = Accounts(database)
     if not accounts.exist():
         return actor.ANYONE
     row = next((row for row in accounts.rows() if row.account == account), None)
@@ -205,7 +205,7 @@ def _open_node(node: str | Path) -> Iterator[tuple[Database, NodeSettings]]:
     folder = Path(node).absolute()  # workers run elsewhere
     database = record_database.node_database(folder)
     try:
-        yield database, _node_folder.node_settings(folder)
+        yield database, node_folder.node_settings(folder)
     finally:
         database.close()
 

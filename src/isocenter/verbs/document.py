@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter import keywords
-from isocenter.documents import _word_file, checks, document_pages, fact_file, guidelines, node_figures, tracing
+from isocenter.documents import checks, document_pages, fact_file, guidelines, node_figures, tracing, word_file
 from isocenter.documents.checks import RECORD, SCHEMA, BrokenRow
 from isocenter.documents.document_pages import ROOTS
 from isocenter.documents.fact_file import FACTS
@@ -160,7 +160,7 @@ def _write_documents(
             pages.append(target)
         if "docx" in formats:
             files.append(target.with_suffix(".docx"))
-            _word_file.write_word(page, files[-1])  # which imports python-docx
+            word_file.write_word(page, files[-1])  # which imports python-docx
         if "json" in formats:
             files.append(target.with_suffix(".json"))
             record_files.write_json(files[-1], SCHEMA, {"scores": [one.score], "rows": one.rows})

@@ -60,9 +60,8 @@ class EmbeddingResult(InNotebook):
 
     def __repr__(self) -> str:
         lines = [*filter(None, [self.model.get("unfinished_training")])]
-        lines += [
-            f"{errors.count_phrase(len(self.table), 'case')} with {self.features} features each, {len(self.failures)} failed"
-        ]
+        cases = errors.count_phrase(len(self.table), "case")
+        lines += [f"{cases} with {self.features} features each, {len(self.failures)} failed"]
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 

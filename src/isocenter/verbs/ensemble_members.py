@@ -20,7 +20,7 @@ from isocenter.reading import ReadingOptions, verb_results
 from isocenter.reading.reading_options import VOXELS
 from isocenter.report import progress_tracking
 from isocenter.runs import training_jobs
-from isocenter.runs.run_folder import MARKS as OF_A_RUN
+from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.tuning import UnseenPredictions
 from isocenter.runtime import Model, Preprocessing, ensemble, model_files
 from isocenter.runtime.ensemble import MEMBERS
@@ -101,7 +101,7 @@ def load_member(run: Path, name: str) -> EnsembleMember:
     trained_here = (run / "checkpoints").is_dir() or any(run.glob("fold_*"))  # perhaps to several networks
     if (run / MEMBERS).is_dir() and not trained_here:
         raise UsageError("is an ensemble itself", str(run), "Give the runs that it was made of")
-    if not all((run / mark).is_file() for mark in OF_A_RUN):
+    if not all((run / mark).is_file() for mark in RUN_MARKS):
         remedy = "Give folders that `isocenter train` wrote: a package does not know who tested it"
         raise UsageError("holds no run", str(run), remedy)
     if not (run / REPORT).is_file():

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter import errors as errors_module
-from isocenter import keywords, work_state
+from isocenter import errors, keywords, work_state
 from isocenter.belief.operating_points import UNKEPT
 from isocenter.evaluation import case_tables
 from isocenter.evaluation.fairness import group_attributes
@@ -141,11 +140,11 @@ class EvaluationResult(InNotebook):
 
 def _few(problems: Sequence[Problem]) -> list[str]:
     """Every error in a line, and a few of the rest."""
-    errors = verb_results.failures_among(problems)
+    failures = verb_results.failures_among(problems)
     others = [problem for problem in problems if problem.severity != "error"]
-    lines = [f"{problem.severity}: {problem.what}" for problem in (*errors, *others[:MOST_SHOWN])]
+    lines = [f"{problem.severity}: {problem.what}" for problem in (*failures, *others[:MOST_SHOWN])]
     left = len(others) - MOST_SHOWN
-    return [*lines, *([f"and {errors_module.count_phrase(left, 'warning')} more, in the report"] if left > 0 else [])]
+    return [*lines, *([f"and {errors.count_phrase(left, 'warning')} more, in the report"] if left > 0 else [])]
 
 
 @keywords.takes(EvaluateOptions)
@@ -195,7 +194,7 @@ def evaluate(options: EvaluateOptions) -> EvaluationResult:
         if evaluation.out is not None:
             _write(evaluation, evaluation.out, subject, overwrite=options.overwrite)
             if scored.stopped is not None:
-                count = errors_module.count_phrase(scored.table["case"].nunique(), "case")
+                count = errors.count_phrase(scored.table["case"].nunique(), "case")
                 log.warning("%s scored before the stop: %s", count, evaluation.out)
                 raise scored.stopped
     return evaluation
@@ -472,7 +471,7 @@ def _report(evaluation: EvaluationResult, subject: _Subject) -> str:
         " ".join(
             wording.as_sentence(one)
             for one in (
-                f"{errors_module.count_phrase(scored.table['case'].nunique(), 'case')}: {evaluation.which}",
+                f"{errors.count_phrase(scored.table['case'].nunique(), 'case')}: {evaluation.which}",
                 evaluation.own_figure,
             )
             if one

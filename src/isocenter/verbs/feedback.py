@@ -42,7 +42,8 @@ class Feedback(InNotebook):
 
     def __repr__(self) -> str:
         verdicts = ", ".join(f"{n} {name}" for name, n in self.as_record()["verdicts"].items())
-        return f"{self.out}: {errors.count_phrase(self.cases, 'case')} of {errors.count_phrase(len(self.table), 'judged result')} ({verdicts})"
+        results = errors.count_phrase(len(self.table), "judged result")
+        return f"{self.out}: {errors.count_phrase(self.cases, 'case')} of {results} ({verdicts})"
 
 
 @keywords.takes(FeedbackOptions)

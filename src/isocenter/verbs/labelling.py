@@ -20,7 +20,7 @@ from isocenter.monitoring.change_plan import LEDGER
 from isocenter.options.node import ImportLabelsOptions, NextLabelsOptions
 from isocenter.reading import ReadingOptions, dataset_reading, verb_results
 from isocenter.report import InNotebook
-from isocenter.service import _node_folder
+from isocenter.service import node_folder
 from isocenter.service.reading import feedback_dataset, imported_labels
 from isocenter.service.records import record_database
 from isocenter.verbs import serve
@@ -49,8 +49,8 @@ class NextLabels(InNotebook):
     def findings(self) -> list[str]:
         """Groups of people in which answers are corrected, or labels doubted, more often; a sentence each."""
         return [
-            f"{kind}: more often where {one.attribute} is {one.group} ({one.error:.0%} of {errors.count_phrase(one.n, 'case')}, "
-            f"{one.elsewhere:.0%} elsewhere; p {one.p_adjusted:.2g} after Holm)"
+            f"{kind}: more often where {one.attribute} is {one.group} ({one.error:.0%} of "
+            f"{errors.count_phrase(one.n, 'case')}, {one.elsewhere:.0%} elsewhere; p {one.p_adjusted:.2g} after Holm)"
             for kind, one in self.groups
             if one.is_found
         ]
@@ -85,7 +85,7 @@ def import_labels(options: ImportLabelsOptions) -> imported_labels.ImportedLabel
     database = record_database.node_database(Path(options.node))
     try:
         return imported_labels.import_outcomes(
-            database, _node_folder.stored_models(Path(options.node)), options.table, rule=options.rule
+            database, node_folder.stored_models(Path(options.node)), options.table, rule=options.rule
         )
     finally:
         database.close()
@@ -106,7 +106,7 @@ def next_labels(options: NextLabelsOptions) -> NextLabels:
     database = record_database.node_database(Path(options.node))
     try:
         answered = imported_labels.answered_cases(
-            database, Path(options.node), _node_folder.stored_models(Path(options.node)), options.rule
+            database, Path(options.node), node_folder.stored_models(Path(options.node)), options.rule
         )
     finally:
         database.close()

@@ -27,7 +27,7 @@ from isocenter.report import Block, InNotebook, Paragraph, ReportPage, Section, 
 from isocenter.report.figures import charts
 from isocenter.report.page_blocks import Link
 from isocenter.runtime import record_files
-from isocenter.service import _node_folder
+from isocenter.service import node_folder
 from isocenter.service.monitoring import rounds
 from isocenter.service.records import record_database
 from isocenter.values import Estimate
@@ -248,8 +248,12 @@ def _of_table(
 def _bound(bound: AuditBound, findings: Sequence[str]) -> AuditBound:
     """The bound, if an audit of these findings may be below it. Raises UsageError for another."""
     if bound.metric not in RATES or bound.label not in findings:
-        known = f"{errors.list_phrase(RATES)}, of {errors.list_phrase(findings) or 'nothing: the table has no probability_<finding>'}"
-        raise UsageError(f"there is no {bound.metric} of {bound.label!r}", "--bound", f"Choose one of {known}")
+        known = errors.list_phrase(findings) or "nothing: the table has no probability_<finding>"
+        raise UsageError(
+            f"there is no {bound.metric} of {bound.label!r}",
+            "--bound",
+            f"Choose one of {errors.list_phrase(RATES)}, of {known}",
+        )
     if not 0 <= bound.at_least <= 1:
         raise UsageError(f"no {bound.metric} is {bound.at_least:g}", "--bound", "Give a value from 0 to 1")
     return bound
@@ -266,7 +270,7 @@ def _of_node(
     serve.refuse_missing_extra("monitor")
     models, notes, database = list[_Watched](), list[str](), record_database.node_database(folder)
     try:
-        settings = _node_folder.node_settings(folder)
+        settings = node_folder.node_settings(folder)
         with database.read() as connection:
             versions = rounds.watched_versions(connection, settings)
             rung = rounds.alerts_as_rows(connection)

@@ -20,12 +20,11 @@ from isocenter.options.models import PackageOptions
 from isocenter.planning import plan_file
 from isocenter.reading import verb_results
 from isocenter.runs import run_folder
-from isocenter.runs.run_folder import MARKS as OF_A_RUN
+from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.run_folder import NOTES
 from isocenter.runtime import Model, hardware, label_measurements, model_files, record_files, result_codes
 from isocenter.runtime.model_files import REPORT
-from isocenter.runtime.package import backends as package_backends
-from isocenter.runtime.package import certification, package_writing, triton
+from isocenter.runtime.package import backends, certification, package_writing, triton
 from isocenter.runtime.package.backend_certificate import Certificate
 from isocenter.runtime.package.package_writing import PackageEvidence
 from isocenter.runtime.package.readme import RUN_COMMAND
@@ -134,7 +133,7 @@ def package(options: PackageOptions) -> PackagingResult:
     zipped = is_zip(out)
     marks = MARKS if options.format == MONAI else (TRITON_RECORD,)
     verb_results.refuse_taken(out, options.overwrite, () if zipped else marks)
-    package_backends.refuse_unknown_backends(options.backends or (), "--backends")
+    backends.refuse_unknown_backends(options.backends or (), "--backends")
     codes = {} if options.codes is None else code_file.read_codes(Path(options.codes))
     model = result_codes.with_codes(model_files.load(run, "cpu"), codes)
     model = label_measurements.with_ratios(model, label_measurements.checked_ratios(options.measure, model.task))
@@ -181,13 +180,13 @@ def audit_texts(folder: Path) -> dict[str, str]:
 
 
 def _certify(
-    folder: Path, model: Model, run: Path, plan: Plan, backends: Sequence[str] | None, threads: int | None
+    folder: Path, model: Model, run: Path, plan: Plan, names: Sequence[str] | None, threads: int | None
 ) -> Certificate:
     """Made with the run's validation cases, on the CPU and on a GPU where there is one."""
     images = run_folder.validation_images(run, plan)
     devices = tuple(dict.fromkeys(("cpu", hardware.choose_device("auto").value)))
     return certification.certify(
-        folder, model, images, images.description, names=backends, devices=devices, threads=threads
+        folder, model, images, images.description, names=names, devices=devices, threads=threads
     )
 
 
@@ -220,7 +219,7 @@ def new_package_folder(out: Path, overwrite: bool, zipped: bool, marks: tuple[st
 
 def finished_plan(run: Path) -> Plan:
     """The plan of a run that is finished."""
-    if not all((run / mark).is_file() for mark in OF_A_RUN):
+    if not all((run / mark).is_file() for mark in RUN_MARKS):
         raise UsageError("holds no run", str(run), "Give the folder that `isocenter train` wrote")
     if not (run / REPORT).is_file():
         raise UsageError("is not finished", str(run), f"Finish it with `isocenter train --resume {run}`")

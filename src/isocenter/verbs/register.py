@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from isocenter import keywords
 from isocenter.errors import DatasetError, UsageError
-from isocenter.evaluation import distance as evaluation_distance
-from isocenter.evaluation import mask_overlap
+from isocenter.evaluation import distance, mask_overlap
 from isocenter.files import file_formats, result_images, transform_file
 from isocenter.files.dicom.reading import series_survey
 from isocenter.files.format_options import ReadOptions
@@ -339,13 +338,13 @@ def _label_rows(
     spacing = reference.geometry.affine[:-1, :-1]
     rows = []
     for value, name in names.items():
-        distance = evaluation_distance.surface_distance(
+        surfaces = distance.surface_distance(
             after == value, true == value, spacing if reference.geometry.physical else None
         )
         rows += [
             ("dice_before", name, first[value].dice),
             ("dice", name, last[value].dice),
-            ("hd95", name, distance.hd95),
+            ("hd95", name, surfaces.hd95),
         ]
     return rows
 

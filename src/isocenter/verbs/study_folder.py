@@ -20,7 +20,7 @@ from isocenter.files.storage import atomic, csv_text, structured_text
 from isocenter.lazy import pandas as pd
 from isocenter.report import page_blocks
 from isocenter.runtime import record_files
-from isocenter.studies import _concealment, randomisation, trial_protocol
+from isocenter.studies import concealment, randomisation, trial_protocol
 from isocenter.studies.randomisation import Allocation
 from isocenter.studies.trial_protocol import ARM, PARTICIPANT, Study
 
@@ -156,8 +156,8 @@ class StudyFolder:
         """The next arm, which is logged. Raises UsageError for whoever has one, and for an unknown stratum."""
         if not self.is_randomised:
             raise UsageError("was not randomised", str(self.folder), "Run `isocenter study randomise` first")
-        key = _concealment.allocation_key()
-        allocation = _concealment.decrypt_allocation((self.folder / LIST).read_bytes(), key, str(self.folder / LIST))
+        key = concealment.allocation_key()
+        allocation = concealment.decrypt_allocation((self.folder / LIST).read_bytes(), key, str(self.folder / LIST))
         log = self.folder / LOG
         if not log.is_file() or record_files.file_digest(log) != allocation.log:
             raise IntegrityError("is not the log of these assignments", str(log), "Restore it: it was edited or lost")
@@ -194,8 +194,8 @@ class StudyFolder:
             list_file = stack.enter_context(atomic.write_whole(self.folder / LIST, overwrite=True))
             csv_text.write_table(pd.DataFrame(rows, columns=[PARTICIPANT, ARM, *self.study.strata, "assigned_at"]), own)
             list_file.write_bytes(
-                _concealment.encrypt_allocation(
-                    allocation.with_log(record_files.file_digest(own)), _concealment.allocation_key()
+                concealment.encrypt_allocation(
+                    allocation.with_log(record_files.file_digest(own)), concealment.allocation_key()
                 )
             )
 

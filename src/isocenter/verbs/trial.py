@@ -26,7 +26,7 @@ from isocenter.options.records import (
 from isocenter.reading import verb_results
 from isocenter.report import Block, InNotebook, Paragraph, ReportPage, Section, Table, page_blocks, wording
 from isocenter.runtime import record_files
-from isocenter.studies import _concealment, interim_looks, randomisation, trial_analysis, trial_protocol
+from isocenter.studies import concealment, interim_looks, randomisation, trial_analysis, trial_protocol
 from isocenter.studies.interim_looks import InterimLook
 from isocenter.studies.randomisation import Allocation
 from isocenter.studies.trial_analysis import TrialAnalysis
@@ -90,7 +90,7 @@ class RandomisationResult:
             if self.method == "cluster"
             else errors.count_phrase(self.lists, "list")
         )
-        return f"randomised by {self.method}: {what}, encrypted; keep {_concealment.KEY} where the list is not"
+        return f"randomised by {self.method}: {what}, encrypted; keep {concealment.KEY} where the list is not"
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def study_randomise(options: StudyRandomiseOptions) -> RandomisationResult:
     Raises UsageError for another method than the design's, a second list, and a key that is no key.
     """
     _refuse_without("cryptography", "study randomise")
-    _concealment.allocation_key()  # refused before anything is drawn
+    concealment.allocation_key()  # refused before anything is drawn
     with file_lock.hold_lock(Path(options.folder), TURN_S):
         opened = StudyFolder.open(Path(options.folder))
         if options.method != opened.study.method:

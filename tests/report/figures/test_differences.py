@@ -13,7 +13,7 @@ LIMITS = (Estimate(-0.3, -0.5, -0.1, unit="ml"), Estimate(0.5, 0.3, 0.7, unit="m
 
 
 def test_words_say_what_is_drawn_to_who_cannot_see_it():
-    near = charts.agreement_plot(TRUE, TRUE + 0.25, "volume", unit="ml", errors=[0.1, 0.2, 0.3])
+    near = charts.agreement_plot(TRUE, TRUE + 0.25, "volume", unit="ml", error_bars=[0.1, 0.2, 0.3])
     assert near.alt == "Predicted against reference (ml), 3 points, mean distance 0.250"
     assert "1.96 standard deviations" in near.caption
     apart = charts.bland_altman(TRUE, TRUE + 0.1, "volume", bias=Estimate(0.1, unit="ml"), limits=LIMITS, unit="ml")
@@ -41,7 +41,7 @@ def test_a_single_case_has_no_limits_and_is_drawn_all_the_same():
 
 def test_error_bars_of_many_cases_would_hide_them_and_are_left_out():
     many = np.linspace(0, 1, 200)
-    assert "Bars" not in charts.agreement_plot(many, many, "volume", errors=np.ones(200)).caption
+    assert "Bars" not in charts.agreement_plot(many, many, "volume", error_bars=np.ones(200)).caption
 
 
 @pytest.mark.parametrize(("reference", "predicted"), [([], []), ([1.0], [1.0, 2.0])])

@@ -76,7 +76,7 @@ class GroupedPatients:
     def from_cases(
         cls, rows: Floats, groups: Sequence[str], patients: Sequence[str], covariates: Mapping[str, Sequence[Any]]
     ) -> GroupedPatients:
-        """The patients by one case of each patient and group (`one_of_each`)."""
+        """The patients by one case of each patient and group (`one_case_each`)."""
         first = one_case_each([f"{patient}\n{group}" for patient, group in zip(patients, groups, strict=True)])
         of_patients = {name: [values[n] for n in first] for name, values in covariates.items()}
         return cls(rows[first], np.asarray(groups)[first], of_patients)

@@ -201,8 +201,8 @@ def _notes(positions: Floats, indices: Floats, heights: Floats) -> tuple[str, ..
     if off <= NOTED * size:
         return ()
     return (
-        f"positions lie up to {off:.2g} mm off the even grid (gaps of {_show_gaps(np.diff(heights))} mm), as rounded ones "
-        f"do (ImagePositionPatient (0020,0032)): read with an even step of {size:.4g} mm",
+        f"positions lie up to {off:.2g} mm off the even grid (gaps of {_show_gaps(np.diff(heights))} mm), as rounded "
+        f"ones do (ImagePositionPatient (0020,0032)): read with an even step of {size:.4g} mm",
     )
 
 

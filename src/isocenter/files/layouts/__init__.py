@@ -1,1 +1,1 @@
-"""Layouts of data sets: one file a layout, its line in `LAYOUTS` of index.py."""
+"""Layouts of data sets: one file a layout, its line in `LAYOUTS` of `layout.py`."""

@@ -93,6 +93,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         if name is not None or not folder.is_file
     ]
     count = sum(len(annotation.boxes) for annotation in own.values())
+    missing_images = errors.count_phrase(len(missing), "image that is", "images that are")
     return Reading(
         tuple(made),
         how=f"table {table.path.name}: {errors.count_phrase(count, 'box', 'boxes')} on "
@@ -108,7 +109,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             *_of_several_readers(table, column, own),
             *layout.left_out_problem(
                 missing,
-                f"{table.path.name} names {errors.count_phrase(len(missing), 'image that is', 'images that are')} not there",
+                f"{table.path.name} names {missing_images} not there",
                 "Correct the names, or get the files",
             ),
         ),

@@ -213,7 +213,8 @@ def _check_versions(cases: Iterable[CaseFolder]) -> None:
             by_name[member.stem].append(member.path.parent)
         if again := next((name for name, parents in by_name.items() if len(parents) > 1), None):
             parents = sorted(by_name[again])
-            problem = f"holds {again} in each of {errors.list_phrase([parent.name for parent in parents])}: only one can be meant"
+            folder_names = errors.list_phrase([parent.name for parent in parents])
+            problem = f"holds {again} in each of {folder_names}: only one can be meant"
             remedy = "Move the others out of the data set"
             raise DatasetError(problem, str(parents[0].parent), remedy)
 
@@ -226,7 +227,8 @@ def _check_label_maps(cases: Collection[CaseFolder], drawn: Sequence[str], optio
     first = next((case for case in cases if case.masks and case.images), CaseFolder())
     maps = [member.path for name in drawn if len(drawn) > 1 for member in first.masks.get(name, ())]
     if any(cell_loading.load_mask((path,), (), options.read).data.max() > 1 for path in maps):
-        problem = f"{errors.list_phrase(drawn)} are label maps by their values, each with several numbers: only one can be meant"
+        map_names = errors.list_phrase(drawn)
+        problem = f"{map_names} are label maps by their values, each with several numbers: only one can be meant"
         remedy = "Move the others out of the data set"
         raise DatasetError(problem, str(maps[0].parent), remedy)
     kinds: dict[str, list[FolderMember]] = defaultdict(list)
@@ -270,7 +272,8 @@ def _check_structures(cases: Collection[CaseFolder], options: DatasetOptions) ->
         return  # `structure_labels` refuses it
     ends = [first.masks[name][0].path for name in dict.fromkeys((*names[:1], *names[-1:]))]
     if maps := [path for path in ends if _holds_numbers(path, options)]:
-        problem = f"{maps[0].name} is one of {len(names)} masks of the case ({errors.list_phrase(names)}), and holds several numbers"
+        mask_names = errors.list_phrase(names)
+        problem = f"{maps[0].name} is one of {len(names)} masks of the case ({mask_names}), and holds several numbers"
         remedy = "Keep the one that is meant and move the others out of the data set"
         raise DatasetError(problem, str(maps[0].parent), remedy)
 

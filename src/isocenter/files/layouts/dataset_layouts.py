@@ -8,8 +8,7 @@ from pathlib import Path
 from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError, UsageError
 from isocenter.files import modality_words
-from isocenter.files.layouts import dataset_rows, dataset_table
-from isocenter.files.layouts import layout as layouts_layout
+from isocenter.files.layouts import dataset_rows, dataset_table, layout
 from isocenter.files.layouts.cases import assembly, class_labels, frame_cases, photo_orientation, table_reading
 from isocenter.files.layouts.cases.dataset_folder import OWN_TABLE, PACKED, Folder
 from isocenter.files.layouts.cases.table_reading import SPREADSHEETS, TABLE_SUFFIXES, DataTable
@@ -62,8 +61,8 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     if (table := _table_by_hand(folder, options)) is not None:
         return _read_cases(Folder(table.path), dataset_rows.read_rows(table, Folder(table.path), {}, options), options)
     try:
-        folder, layout = _unwrap(folder, options)
-        return _read_cases(folder, layout.read(folder, options), options)
+        folder, chosen_layout = _unwrap(folder, options)
+        return _read_cases(folder, chosen_layout.read(folder, options), options)
     except DatasetError as error:
         # What is wrong with one file is mended there; what a folder means can be said by its rows.
         if not Path(error.where).is_dir():
@@ -129,24 +128,24 @@ def _unwrap(folder: Folder, options: DatasetOptions) -> tuple[Folder, Layout]:
     """The folder and its layout, or the one folder in it that holds all, where only that one has labels."""
     if options.column and not folder.is_file and not folder.tables and (inner := folder.inner) is not None:
         return _unwrap(Folder(inner), options)  # the columns are those of its table
-    layout = _layout_of(folder, options)
-    if layout.name != WITHOUT_LABELS or not options.references or (inner := folder.inner) is None:
-        return folder, layout
+    chosen_layout = _layout_of(folder, options)
+    if chosen_layout.name != WITHOUT_LABELS or not options.references or (inner := folder.inner) is None:
+        return folder, chosen_layout
     within, known = _unwrap(Folder(inner), options)
-    return (folder, layout) if known.name == WITHOUT_LABELS else (within, known)
+    return (folder, chosen_layout) if known.name == WITHOUT_LABELS else (within, known)
 
 
 def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
     if options.layout is not None:
         if options.layout not in LAYOUTS:
             raise UsageError("is not a layout", f"--layout {options.layout}", f"Choose one of {', '.join(LAYOUTS)}")
-        return layouts_layout.load_layout(options.layout)
+        return layout.load_layout(options.layout)
     if options.column:  # columns are those of a table
-        return layouts_layout.load_layout("manifest")
-    fitting = [layout for layout in map(layouts_layout.load_layout, LAYOUTS) if layout.fits(folder, options)]
+        return layout.load_layout("manifest")
+    fitting = [one for one in map(layout.load_layout, LAYOUTS) if one.fits(folder, options)]
     meant = [one for one in fitting if not any(one.name in other.over for other in fitting)]
     if len(meant) > 1:
-        readings = "; ".join(_as_rows(layout, folder, options) for layout in meant)
+        readings = "; ".join(_as_rows(one, folder, options) for one in meant)
         remedy = "Choose one with --layout NAME" + (
             "" if options.kinds else ", or say what is to be learnt by --task NAME"
         )
@@ -170,18 +169,18 @@ def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
     return meant[0]
 
 
-def _as_rows(layout: Layout, folder: Folder, options: DatasetOptions) -> str:
+def _as_rows(candidate: Layout, folder: Folder, options: DatasetOptions) -> str:
     """A layout in words, with the first lines of the table that it would make of a folder."""
     try:
-        lines = dataset_table.head_lines(layout.read(folder, options).rows, folder.root)
+        lines = dataset_table.head_lines(candidate.read(folder, options).rows, folder.root)
     except IsocenterError as error:
-        return f"{layout.name}: {layout.what}, which is refused ({error.problem})"
-    return f"{layout.name}: {layout.what}, as in {' / '.join(lines)}"
+        return f"{candidate.name}: {candidate.what}, which is refused ({error.problem})"
+    return f"{candidate.name}: {candidate.what}, as in {' / '.join(lines)}"
 
 
 def _unknown(folder: Folder) -> str:
     suffixes = sorted({member.suffix or "no suffix" for member in folder.members})
     return (
-        f"holds no image and no table of images, only {errors.count_phrase(len(folder.members), 'file')} of other kinds "
-        f"({errors.list_phrase(suffixes)})"
+        f"holds no image and no table of images, only {errors.count_phrase(len(folder.members), 'file')} of other "
+        f"kinds ({errors.list_phrase(suffixes)})"
     )

@@ -223,7 +223,8 @@ def _with_classes(
     stated = {row.references["class"] for row in rows if "class" in row.references}
     known = {label.name for label in classes.get("class", ())}
     if known and (strange := sorted(stated - known)):
-        remedy = f"Add it under classes in {path.with_suffix('.toml').name}, or write one of {errors.list_phrase(sorted(known))}"
+        known_names = errors.list_phrase(sorted(known))
+        remedy = f"Add it under classes in {path.with_suffix('.toml').name}, or write one of {known_names}"
         raise DatasetError(f"states the class {errors.list_phrase(strange)}, which is not declared", str(path), remedy)
     findings = dict.fromkeys(name for row in rows for name in row.references.get("findings", ()))
     if findings and not classes.get("findings"):

@@ -87,7 +87,8 @@ def _unlisted_warning(folder: Folder, known: Collection[Path]) -> tuple[Problem,
     drawn = {member.stem for member in others if LABELS.intersection(map(str.lower, member.folders))}
     images = [member for member in others if IMAGES.intersection(map(str.lower, member.folders))]
     names = [member.name for member in images if member.stem in drawn]
-    what = f"{errors.count_phrase(len(names), 'image with a label is', 'images with labels are')} not listed in dataset.json"
+    unlisted_images = errors.count_phrase(len(names), "image with a label is", "images with labels are")
+    what = f"{unlisted_images} not listed in dataset.json"
     return layout.left_out_problem(names, what, "List them, under test if they are that part", "warning")
 
 

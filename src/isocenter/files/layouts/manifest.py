@@ -200,7 +200,8 @@ def _table(
     classes = () if by_hand else table_reading.columns_of_classes(table)
     if not classes:
         return table, ()
-    what = f"the columns {errors.list_phrase(classes)} are read as classes: each row has 1 in one of them, and 0 in the others"
+    column_names = errors.list_phrase(classes)
+    what = f"the columns {column_names} are read as classes: each row has 1 in one of them, and 0 in the others"
     remedy = "If they are no classes, name the columns of the labels with --column"
     return table_reading.with_column_of_classes(table, classes), (Problem("note", what, remedy=remedy),)
 

@@ -409,7 +409,8 @@ def _single_slices(manifest: Manifest, series: Sequence[CaseRow], taken: Sequenc
     """The note that rows are of slices, each a case of its own, and not of the series to which they belong."""
     whole = {case.name for case in series}
     slices = [case.name for case in taken if case.name not in whole]
-    what = f"{errors.count_phrase(len(slices), 'row names', 'rows name')} a single slice of a series each, which is then a case"
+    rows_of_slices = errors.count_phrase(len(slices), "row names", "rows name")
+    what = f"{rows_of_slices} a single slice of a series each, which is then a case"
     remedy = "For cases of whole series name the column that has them: --column image=COLUMN"
     why = f"column {manifest.column.get('image')} of {manifest.table.path.name} names files of series"
     return (Problem("note", what, (), why, remedy),) if slices else ()

@@ -229,7 +229,8 @@ def _point_notes(rows: Mapping[Path, Sequence[YoloRow]], points: Points | None) 
     """The note that keypoints are left out."""
     count = sum(points is not None and 1 + len(row.numbers) == points.numbers for own in rows.values() for row in own)
     if points and count:
-        what = f"{errors.count_phrase(count, 'box', 'boxes')} have {points.count} keypoints each ({points}), which are left out"
+        boxes = errors.count_phrase(count, "box", "boxes")
+        what = f"{boxes} have {points.count} keypoints each ({points}), which are left out"
         yield Problem("note", what, why="keypoints are no kind of reference")
 
 

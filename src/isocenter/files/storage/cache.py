@@ -49,7 +49,7 @@ def _temporary(root: Path, user: int) -> Path:
 
 @contextmanager
 def write_cache_entry(path: Path) -> Iterator[Path]:
-    """A path to write an entry of the cache to, as `written` gives it.
+    """A path to write an entry of the cache to, as `write_whole` gives it.
 
     An entry that another process has finished in the meantime stays: others may be reading it.
     Raises UsageError, which names the variable that chooses another folder, where the cache cannot be written, and

@@ -1,6 +1,6 @@
 """Layouts: by which a file of another program's weights is recognised, and how its tensors are called here.
 
-A new one is its `Layout` in a file of this folder and its line in `LAYOUTS`.
+A new one is its `WeightLayout` in a file of this folder and its line in `LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def count_parts(weights: Mapping[str, Any], prefix: str) -> int:
     return len([number for number in numbers if number.isdecimal()])
 
 
-# {name: the `Layout` of a file of this folder}; the first that fits is taken.
+# {name: the `WeightLayout` of a file of this folder}; the first that fits is taken.
 LAYOUTS: dict[str, str] = {
     "nnssl": "isocenter.networks.layouts.nnunet_weights:NNSSL",
     "nnunet": "isocenter.networks.layouts.nnunet_weights:PLAIN",

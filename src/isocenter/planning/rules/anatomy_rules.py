@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from isocenter.tasks.shared import left_right as shared_left_right
+from isocenter.tasks.shared import left_right
 from isocenter.values import Dataset, Decision, Fingerprint, Label
 
 # Organs of which there is one, or whose two sides differ, and words for the trunk that holds them.
@@ -60,7 +60,7 @@ class Anatomy:
 def suggest_anatomy(names: Iterable[str]) -> Anatomy:
     """The anatomy that names suggest; one word of the trunk outweighs all others."""
     words_shown = list(names)
-    if word := shared_left_right.numbered_teeth(words_shown):
+    if word := left_right.numbered_teeth(words_shown):
         return Anatomy("numbered", word)
     if word := _first(words_shown, ONE_SIDED):
         return Anatomy("different", word)
@@ -75,7 +75,7 @@ def sided_by_place(fingerprint: Fingerprint, labels: Iterable[Label]) -> str:
     Empty where they have none. Halves are those of the image, or of all that is drawn in a case: heads lie off centre.
     """
     every = list(labels)
-    sided = shared_left_right.sided_names([label.name for label in every])
+    sided = left_right.sided_names([label.name for label in every])
     names = {label.value: label.name for label in every if label.name not in sided}
     cases = [{value: place for value, place in case.places.items() if value in names} for case in fingerprint.cases]
     for of_drawn, fewest in ((False, BESIDE_ANOTHER), (True, OF_THE_DRAWN)):

@@ -103,7 +103,7 @@ def low_resolution_plan(plan: Plan, fingerprint: Fingerprint, machine: Machine) 
     settings = typed_sections.typed_plan(plan)
     coarser, network = settings.preprocessing.cascade or 1.0, settings.network
     reduction = settings.preprocessing.reduction * coarser
-    room = _room(plan, machine) / reduction  # which `grid_for` gives back for the fineness that is given away
+    room = _room(plan, machine) / reduction  # which `suggest_grid` gives back for the fineness that is given away
     grid = grid_rules.planned_grid(settings, fingerprint, machine.device, coarser=coarser, room=room)
     size, because, source = factory.size_for(network.name, grid.patch, grid.strides, machine.device)
     wide = {key: value for key, value in network.size.items() if key in network_family.WIDTHS and key in size}

@@ -150,7 +150,7 @@ def planned_grid(
 ) -> Grid:
     """The grid of a plan for these training cases.
 
-    coarser: factor between its own reduction and the one that is looked for; room: as for `grid_for`
+    coarser: factor between its own reduction and the one that is looked for; room: as for `suggest_grid`
     """
     chosen = settings.preprocessing
     return suggest_grid(
@@ -180,7 +180,8 @@ def check_whole_structures(settings: PlanSettings, fingerprint: Fingerprint, gri
     extent = np.rint(shapes if chosen.spacing is None else shapes * steps / np.asarray(chosen.spacing, dtype=float))
     for name, size in (("training.patch", patch), ("inference.patch", settings.inference.patch)):
         if count := int((extent > np.asarray(size)).any(axis=1).sum()):
-            problem = f"{errors.count_phrase(count, 'training case')} would be cut, and a part of an image does not show its size"
+            cut_cases = errors.count_phrase(count, "training case")
+            problem = f"{cut_cases} would be cut, and a part of an image does not show its size"
             needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
             raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
 

@@ -232,8 +232,8 @@ def depth_problems(fingerprint: Fingerprint, channels: Sequence[str]) -> Iterato
     if deep and dark:
         yield Problem(
             "warning",
-            f"{errors.count_phrase(len(dark), 'colour picture')} without a value above {DEPTHS[0]:g}, as of 8 bits a colour, "
-            f"beside {len(deep)} of more bits",
+            f"{errors.count_phrase(len(dark), 'colour picture')} without a value above {DEPTHS[0]:g}, as of 8 bits a "
+            f"colour, beside {len(deep)} of more bits",
             dark,
             "beside the others the network sees them as black",
             "Bring all to one number of bits, unless they are as dark as that",

@@ -164,7 +164,8 @@ def _step(fingerprint: Fingerprint, frames: int) -> float:
 
 def _axes(fingerprint: Fingerprint) -> Decision:
     shapes, _ = grid_rules.without_single_slice(fingerprint)
-    sizes = f"{dataset_fingerprint.sizes_in_words(shapes).removeprefix('all ')} voxels{' each' if len(set(shapes)) == 1 else ''}"
+    sizes = dataset_fingerprint.sizes_in_words(shapes).removeprefix("all ")
+    sizes += f" voxels{' each' if len(set(shapes)) == 1 else ''}"
     return Decision(len(shapes[0]), f"the {len(shapes)} training cases have {sizes}")
 
 

@@ -188,12 +188,13 @@ def split_folds(
     remaining, _ = _without_twins({case.id: dataset.splits.get(case.id, "train") for case in dataset}, twins, ("test",))
     cases = [case for case in dataset if remaining.get(case.id, "test") != "test"]
     people = _people(cases, twins)
-    if not 2 <= folds <= len(set(people.values())) or len(set(people.values())) < 3:
+    count = len(set(people.values()))
+    if not 2 <= folds <= count or count < 3:
         unit = "patient" if dataset.patients_known else "case"
         raise PlanError(
-            f"{errors.count_phrase(len(set(people.values())), unit)} cannot be split into {errors.count_phrase(folds, 'fold')}",
+            f"{errors.count_phrase(count, unit)} cannot be split into {errors.count_phrase(folds, 'fold')}",
             "split.folds",
-            f"Give 2 to {len(set(people.values()))} folds" if len(set(people.values())) > 2 else f"Give more {unit}s",
+            f"Give 2 to {count} folds" if count > 2 else f"Give more {unit}s",
         )
     number = _dealt(cases, people, folds, seed)
     folds_made = []
@@ -216,13 +217,14 @@ def folds_decision(dataset: Dataset, folds: Sequence[Parts], seed: int, *, volum
     least = min(list(parts.values()).count("test") for parts in folds)
     share_in_words = _val_share(list(dataset), _patients(_not_held_out(dataset)), volumes)[1]
     because = (
-        f"{cases} cases lie in {len(folds)} folds of at least {least}, {_group_words(dataset)}, {_strata_words(dataset)} "
-        f"spread evenly, drawn by seed {seed}; to select, {share_in_words}"
+        f"{cases} cases lie in {len(folds)} folds of at least {least}, {_group_words(dataset)}, "
+        f"{_strata_words(dataset)} spread evenly, drawn by seed {seed}; to select, {share_in_words}"
     )
     if tested:
         because += f"; the set's own test part of {errors.count_phrase(tested, 'case')} is in no fold"
     if len(outside) > tested:
-        because += f"; {errors.count_phrase(len(outside) - tested, 'case')} left out: nearly the same image is in the test part"
+        near_duplicates = errors.count_phrase(len(outside) - tested, "case")
+        because += f"; {near_duplicates} left out: nearly the same image is in the test part"
     return Decision("folds", because, CHECKLIST)
 
 

@@ -75,7 +75,8 @@ def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[P
         yield Problem("warning", f"instances: {note}", case, "the model learns these borders", "Correct the masks")
     torn = torn_objects(numbers)
     if torn:
-        which = f"{errors.count_phrase(len(torn), 'number is', 'numbers are')} in pieces far apart ({errors.list_phrase(torn)})"
+        torn_numbers = errors.count_phrase(len(torn), "number is", "numbers are")
+        which = f"{torn_numbers} in pieces far apart ({errors.list_phrase(torn)})"
         yield Problem(
             "warning",
             f"instances: {which}",

@@ -89,8 +89,8 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
             factor, larger = mixed
             yield Problem(
                 "warning",
-                f"{name} seems to be in two units: {errors.count_phrase(int(larger.sum()), 'value')} of {len(numbers)} are about "
-                f"{factor:g} times as large as the others ({FACTORS[factor]})",
+                f"{name} seems to be in two units: {errors.count_phrase(int(larger.sum()), 'value')} of {len(numbers)} "
+                f"are about {factor:g} times as large as the others ({FACTORS[factor]})",
                 _case_names(numbers_of, larger if larger.sum() <= len(numbers) / 2 else ~larger),
                 "the model learns from values that mean something else",
                 "Bring all to one unit",
@@ -100,8 +100,8 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
             extreme = ", ".join(f"{value:g}" for value in sorted(numbers[far].tolist())[:3])
             yield Problem(
                 "warning",
-                f"{name} has {errors.count_phrase(int(far.sum()), 'value')} far outside all others: {extreme} where the middle "
-                f"half lies between {np.quantile(numbers, 0.25):g} and {np.quantile(numbers, 0.75):g}",
+                f"{name} has {errors.count_phrase(int(far.sum()), 'value')} far outside all others: {extreme} where "
+                f"the middle half lies between {np.quantile(numbers, 0.25):g} and {np.quantile(numbers, 0.75):g}",
                 _case_names(numbers_of, far),
                 "a typing error would be learnt, and distorts every mean",
                 "Look at them, and correct what is wrong",

@@ -13,7 +13,7 @@ from matplotlib.dates import ConciseDateFormatter
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.evaluation import Metrics
 from isocenter.lazy import pandas as pd
@@ -70,7 +70,8 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
         panels[-1].set_xlabel(_time_axis(log))
 
     last = log.dropna(subset=["loss"])["loss"]
-    alt = f"Loss from {wording.number_text(float(last.iloc[0]))} to {wording.number_text(float(last.iloc[-1]))} over {len(last)} records"
+    ends = " to ".join(wording.number_text(float(last.iloc[n])) for n in (0, -1))
+    alt = f"Loss from {ends} over {len(last)} records"
     caption = "Loss of the training batches (thin: as recorded, thick: running mean)"
     shown = "the validation cases" + " and on some training cases" * any(TRAINING in name for name in log.columns)
     caption += f", and what was measured on {shown}." if groups else "."
@@ -363,7 +364,7 @@ def metrics_over_time(
         for source, own in all_of.items()
     ]
     marks = (
-        errors_module.list_phrase(f"{words} from {at:%Y-%m-%d %H:%M}" for at, words in changes.items())
+        errors.list_phrase(f"{words} from {at:%Y-%m-%d %H:%M}" for at, words in changes.items())
         or "no software changed"
     )
     caption = f"Dots: months, with 95 % intervals. Dotted lines: {marks}."
@@ -430,16 +431,16 @@ def agreement_plot(
     title: str,
     *,
     unit: str = "",
-    errors: ArrayLike | None = None,
+    error_bars: ArrayLike | None = None,
     caption: str = "",
 ) -> Figure:
     """Predicted against reference, one point a case, with the line on which both are equal.
 
-    errors: (cases,) half the height of each error bar
+    error_bars: (cases,) half the height of each error bar
     Raises UsageError where there is no case.
     """
     true, predictions = _pair(reference, predicted, title)
-    bars = None if errors is None or len(true) > MOST_BARS else np.asarray(errors, dtype=float)
+    bars = None if error_bars is None or len(true) > MOST_BARS else np.asarray(error_bars, dtype=float)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         """A point a case, and the line of equality."""
@@ -493,8 +494,9 @@ def bland_altman(
         axes.locator_params(axis="x", nbins=5)  # numbers of voxels are long
         drawing.plain_axes(axes, ink)
 
-    spoken = zip(("upper limit", "bias", "lower limit"), lines, strict=True)
-    alt = f"Bland-Altman plot of {len(true)} cases: {', '.join(f'{name} {wording.value_text(one)}' for name, one in spoken)}"
+    named_lines = zip(("upper limit", "bias", "lower limit"), lines, strict=True)
+    spoken = ", ".join(f"{name} {wording.value_text(one)}" for name, one in named_lines)
+    alt = f"Bland-Altman plot of {len(true)} cases: {spoken}"
     caption = "Lines: bias and limits of agreement, between which 95 % of the differences lie if they are normal."
     if any(one.low is not None for one in lines):
         caption += f" Bands: their {100 * bias.level:.0f} % intervals."

@@ -108,7 +108,7 @@ def short_name(name: str, length: int = 22) -> str:
 
 
 def shorten_all(names: Sequence[str], length: int = 22) -> list[str]:
-    """The names as `short` makes them; those that it would make alike are whole."""
+    """The names as `short_name` makes them; those that it would make alike are whole."""
     short_names = [short_name(name, length) for name in names]
     return [one if short_names.count(one) == 1 else name for one, name in zip(short_names, names, strict=True)]
 

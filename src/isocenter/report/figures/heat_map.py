@@ -140,7 +140,7 @@ def bar_chart(values: Mapping[str, float], title: str, *, axis: str, caption: st
 
 
 def put_heat(axes: Axes, view: UprightView, evidence: Array, plane: ScreenPlane) -> None:
-    """Colours that cover the more the more evidence there is. evidence: from 0 to 1, as `shares_of` makes it"""
+    """Colours that cover the more the more evidence there is. evidence: from 0 to 1, as `evidence_shares` makes it"""
     across, down = view.steps(plane)
     extent = (-across / 2, (evidence.shape[1] - 0.5) * across, (evidence.shape[0] - 0.5) * down, -down / 2)
     cover = 0.7 * np.clip((evidence - FAINT) / (FULL - FAINT), 0, 1)

@@ -244,7 +244,8 @@ def _alt(image: Image, shown: Sequence[ScreenPlane], labels: Sequence[Label], na
     what = f"{kind}, {' and '.join(plane.name for plane in shown)}"
     if not names_drawn:
         return what
-    return f"{what}, with outlines of {', '.join(label.name for label in display.foreground_labels(labels))}: {' and '.join(names_drawn)}"
+    structures = ", ".join(label.name for label in display.foreground_labels(labels))
+    return f"{what}, with outlines of {structures}: {' and '.join(names_drawn)}"
 
 
 def object_outlines(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from isocenter.files import numpy_file, series
 from isocenter.files.format_options import Format
-from isocenter.files.nifti import nifti_reading as nifti
+from isocenter.files.nifti import nifti_reading
 from isocenter.files.pictures import plain_picture
 
 
@@ -23,4 +23,4 @@ def pictures() -> Mapping[str, Format]:
 
 def volumes() -> Mapping[str, Format]:
     """Images in volume files: NIfTI."""
-    return {".nii.gz": nifti.FORMAT, ".nii": nifti.FORMAT}
+    return {".nii.gz": nifti_reading.FORMAT, ".nii": nifti_reading.FORMAT}

@@ -92,7 +92,8 @@ class Inferer:
         if not len(self.context):
             return None, []
         if self.context.names and case not in self.covariates:
-            problem = f"the model was trained with {errors.list_phrase(self.context.names)} beside the image, and none was given"
+            covariate_names = errors.list_phrase(self.context.names)
+            problem = f"the model was trained with {covariate_names} beside the image, and none was given"
             raise DatasetError(problem, case, "Give --covariates TABLE.csv, whose first column names the cases")
         present = self.preprocessing.present(image, case) if self.context.channels else ()
         channels = list(compress(self.preprocessing.channels, present))

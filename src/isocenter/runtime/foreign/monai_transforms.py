@@ -102,7 +102,7 @@ class _Path:
     axes:   of the network's grid, by which each of them goes
     flips:  whether it goes against it
     affine: of the grid there
-    nearest: as in `changes`
+    nearest: as in `grid_changes`
     """
 
     steps: list[Taps]
@@ -433,7 +433,8 @@ class MonaiTransforms:
 
     def _check(self, image: Image, where: str) -> None:
         if len(image.channels) != len(self.channels):
-            problem = f"has {errors.count_phrase(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
+            channels = errors.count_phrase(len(image.channels), "channel")
+            problem = f"has {channels} ({', '.join(image.channels)}), the model expects "
             problem += f"{len(self.channels)} ({', '.join(self.channels)})"
             raise DatasetError(problem, where, f"Give {', '.join(self.channels)}, in that order")
         if not _may_be(image.channels, self.channels):
@@ -468,11 +469,11 @@ class MonaiTransforms:
         )
 
     def restore(
-        self, slabs: Slabs, trace: GridTrace | Transformed, part: Region | None = None
+        self, output_slabs: Slabs, trace: GridTrace | Transformed, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
         """Outputs whose probabilities are those that were brought back; numbers of another name, as they are."""
         if not self.dense:
-            yield from slabs
+            yield from output_slabs
             return
         then = (
             None
@@ -481,7 +482,9 @@ class MonaiTransforms:
             if self.exclusive
             else output_activation.log_odds_of_probabilities
         )
-        likely = ((region, {name: self._likely(name, one) for name, one in arrays.items()}) for region, arrays in slabs)
+        likely = (
+            (region, {name: self._likely(name, one) for name, one in arrays.items()}) for region, arrays in output_slabs
+        )
         if isinstance(trace, Transformed):
             name, answer = self._whole(likely, trace)
             done = answer if then is None or name != HEAD else then(answer)

@@ -346,7 +346,7 @@ class Plans:
         return NNUNetResampling(int(arguments.get("order", 3)), int(arguments.get("order_z", 0)), apart, threshold)
 
     def network(self) -> dict[str, Any]:
-        """The arguments of `networks.build` but the heads."""
+        """The arguments of `factory.build` but the heads."""
         name, size = _architecture(self.configuration_settings, self.folder)
         channels = len(self.channels) + (len(self._foreground) if self.previous else 0)
         if self.slicewise:

@@ -262,10 +262,10 @@ class NNUNetPreprocessing:
         return image_statistics.wanted_columns(trace, region, patch, channels)
 
     def restore(
-        self, slabs: Slabs, trace: GridTrace, part: Region | None = None
+        self, output_slabs: Slabs, trace: GridTrace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
         """Finished rows of the network's grid, in order of its slice order, as parts of the source's own grid."""
-        return restore.restore_regions(slabs, trace, part)
+        return restore.restore_regions(output_slabs, trace, part)
 
     def _split_labels(self, image: Image, where: str) -> tuple[Image, Array | None]:
         """The image, and the labels of the stage before where there was one."""
@@ -277,8 +277,9 @@ class NNUNetPreprocessing:
             image = Image(image.data[:-1], image.geometry, modality=image.modality, channels=names, source=image.source)
         image = channel_stack.match_colours(image, self.channels)
         if len(image.channels) != expected:
+            channels = errors.count_phrase(len(image.channels), "channel")
             raise DatasetError(
-                f"has {errors.count_phrase(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
+                f"has {channels} ({', '.join(image.channels)}), the model expects "
                 f"{expected} ({', '.join(self.channels)})",
                 where,
                 "Give all images of a case, CASE_0000, CASE_0001, ..., in the order of training",

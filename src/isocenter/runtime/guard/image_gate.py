@@ -463,7 +463,8 @@ class Answering:
         if sure >= self.least:
             return None
         if math.isinf(self.least):
-            few = f"{errors.count_phrase(self.cases, 'case')} do not show when at most {100 * self.error:g} % of answers are wrong"
+            cases = errors.count_phrase(self.cases, "case")
+            few = f"{cases} do not show when at most {100 * self.error:g} % of answers are wrong"
             return few + self._prospect
         enough = f"at most {100 * self.error:g} % of answers with {self.least:.3f} or more are wrong"
         return f"the answer is not sure enough ({sure:.3f}; {enough})"

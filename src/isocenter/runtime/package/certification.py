@@ -80,7 +80,8 @@ def certify(
         chosen = names or (backends.quick_backends() if only_fastest else backends.backend_names())
         tried = list(dict.fromkeys([(PLAIN, "cpu"), *((name, one) for one in devices for name in chosen)]))
         trials = _trials(folder, model.task.labels, Path(room), tried, threads, only_fastest)
-    machine = f"{hardware.processor_name()}, {errors.count_phrase(threads or backends_onnx.usable_cores(), 'thread')}, Python {platform.python_version()}"
+    thread_count = errors.count_phrase(threads or backends_onnx.usable_cores(), "thread")
+    machine = f"{hardware.processor_name()}, {thread_count}, Python {platform.python_version()}"
     certificate = Certificate(description, machine, onnx_opset(folder / ONNX), tuple(trials))
     certificate.write(folder)
     record_files.seal_folder(folder)

@@ -174,8 +174,8 @@ class FurtherOutputs:
     at:       the part of the first network whose output is the deepest map; empty where nobody needs it
     pooled:   whether its features are an output
     method:   of uncertainty, and `heads` those that state it
-    in_network: the uncertainty of one network, as in `Watched`
-    differ:   that between several, as in `Averaged`
+    in_network: the uncertainty of one network, as in `WatchedNetwork`
+    differ:   that between several, as in `AveragedNetwork`
     each:     heads of which what each of several says is an output too
     """
 
@@ -221,7 +221,7 @@ class FurtherOutputs:
 class WithFurther(nn.Module):
     """(batch, channels, *patch) to a tensor for each head, and what `further` names after them.
 
-    network: as `every_head` makes it
+    network: as `every_head_network` makes it
     heads:   of the task
     shares:  how much each of several networks counts
     """

@@ -44,7 +44,7 @@ def model_settings(
 ) -> dict[str, Any]:
     """The content of `model.json`: all but the weights, and what is found after training.
 
-    architecture: the arguments of `networks.build` without the heads
+    architecture: the arguments of `factory.build` without the heads
     record:       where the model comes from
     """
     return {
@@ -89,7 +89,7 @@ def every_head_network(task: Task, modules: Sequence[Module], shares: Shares = N
 
 
 def tensors_by_head(outputs: Any) -> tuple[Any, ...]:
-    """The tensors that `one_tensor` or `every_head` gives, one per head."""
+    """The tensors that `single_output_network` or `every_head_network` gives, one per head."""
     return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
 
 
@@ -100,7 +100,7 @@ def recorded_shares(record: Mapping[str, Any]) -> tuple[float, ...] | None:
 
 
 def recorded_networks(record: Mapping[str, Any], count: int = 1) -> list[Mapping[str, Any]]:
-    """The arguments of `networks.build` for each of the networks of a record."""
+    """The arguments of `factory.build` for each of the networks of a record."""
     return list(record.get("architectures") or [record["network"]] * count)
 
 

@@ -123,7 +123,8 @@ class Cluster:
             case _:  # cancelled: nobody is left who knows the task
                 raise self._lost("the scheduler is lost", left)
         if isinstance(error, distributed.KilledWorker):
-            problem = f"{errors.count_phrase(error.allowed_failures + 1, 'worker')} died over it, the last one {error.last_worker.name}"
+            workers = errors.count_phrase(error.allowed_failures + 1, "worker")
+            problem = f"{workers} died over it, the last one {error.last_worker.name}"
             return WorkerLostError(problem, case.id, "Look at the workers' logs: most often memory ran out")
         raise error
 
@@ -156,8 +157,9 @@ class Cluster:
         ours, theirs = _version(), client.run(_version, on_error="return")
         strange = sorted(name for name, found in theirs.items() if found != ours)
         if strange:
+            workers = errors.count_phrase(len(strange), "worker")
             raise ResourceError(
-                f"{errors.count_phrase(len(strange), 'worker')} without isocenter {ours}: {errors.list_phrase(strange)}",
+                f"{workers} without isocenter {ours}: {errors.list_phrase(strange)}",
                 self.address,
                 "Install the same isocenter on every worker",
             )

@@ -21,8 +21,7 @@ from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, Regio
 from isocenter.transforms import COLOUR, channel_stack, clip_frames, label_resampling, orient, resampling
 from isocenter.transforms.intensity import ChannelScale, Normalisation
 from isocenter.transforms.resampling import Order, Taps
-from isocenter.values import MM, Array, Geometry, Image, Region, Sentence, Slabs
-from isocenter.values import slabs as values_slabs
+from isocenter.values import MM, Array, Geometry, Image, Region, Sentence, Slabs, slabs
 from isocenter.values.voxel_images import Reader
 
 # Volumes that would take more than this as float32 are prepared part by part.
@@ -234,13 +233,13 @@ class Preprocessing:
         return image_statistics.wanted_columns(trace, region, patch, channels)
 
     def restore(
-        self, slabs: Slabs, trace: GridTrace, part: Region | None = None
+        self, output_slabs: Slabs, trace: GridTrace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
         """Finished parts of the network's grid, in order of the trace's slice order, as parts of the source's own grid.
 
         part: of the region that was kept; the slabs then hold what it needs
         """
-        return restore.restore_regions(slabs, trace, part)
+        return restore.restore_regions(output_slabs, trace, part)
 
     def _trace(
         self,
@@ -273,8 +272,9 @@ class Preprocessing:
             else channel_stack.channel_places(image.channels, self.channels)
         )
         if places is None or len(places) > len(self.channels):
+            channels = errors.count_phrase(len(image.channels), "channel")
             raise DatasetError(
-                f"has {errors.count_phrase(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
+                f"has {channels} ({', '.join(image.channels)}), the model expects "
                 f"{len(self.channels)} ({', '.join(self.channels)})",
                 where,
                 self._all_images
@@ -455,7 +455,7 @@ class Streamed:
             source.append(near)
         array = self._normalise(tuple(source))
         # In the order of `resample`, and as the image lies in memory: it is the smaller result that is turned.
-        layout = values_slabs.memory_order(array[0])
+        layout = slabs.memory_order(array[0])
         array = np.ascontiguousarray(array.transpose(0, *(axis + 1 for axis in layout)))
         for axis in sorted(range(len(part)), key=lambda axis: self.trace.shape[axis] / self.trace.kept_shape[axis]):
             if (taps_of := steps[axis]) is not None:

@@ -35,7 +35,7 @@ class SliceOrder:
         return moved[:, ::-1] if self.backwards else moved
 
     def undo(self, array: Array) -> Array:
-        """The inverse of `ordered`."""
+        """The inverse of `apply`."""
         return np.moveaxis(array[:, ::-1] if self.backwards else array, 1, self.axis + 1)
 
     def order(self, axes: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -261,7 +261,7 @@ class ImageSteps(Protocol):
         region: of the source's grid, of what nobody wants the rest
         """
 
-    def restore(self, slabs: Slabs, trace: Any, part: Region | None = None) -> Slabs:
+    def restore(self, output_slabs: Slabs, trace: Any, part: Region | None = None) -> Slabs:
         """Finished rows of the network's grid, in the part's slice order, as parts of the source's own grid."""
 
 

@@ -42,8 +42,8 @@ def resample_back(
     """Parts of the padded grid, in the order of the trace's slice order, as parts of the region that was kept.
 
     region_wanted: of that region
-    What is resampled is so only when it is asked for (`Stretched`): labels are found without. Of the network's grid
-    those rows are held that a coming one is made of.
+    What is resampled is so only when it is asked for (`StretchedOutputs`): labels are found without. Of the
+    network's grid those rows are held that a coming one is made of.
     """
     walk, sizes_kept = trace.slice_order, trace.kept_shape
     size, shape = sizes_kept[walk.axis], trace.shape[walk.axis]

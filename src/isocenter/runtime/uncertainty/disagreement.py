@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import uncertainty as evaluation_uncertainty
+from isocenter.evaluation import uncertainty
 from isocenter.files.storage.spool import Spool
 from isocenter.lazy import torch
 from isocenter.tasks import Task, properties
@@ -167,8 +167,8 @@ class PartUncertainties:
         self._each = each
 
     def __call__(self, region: Region, arrays: Mapping[str, Array]) -> None:
-        for name, (part, uncertainty) in self._each.items():
-            uncertainty(region, properties.own_outputs(name, part, arrays))
+        for name, (part, receiver) in self._each.items():
+            receiver(region, properties.own_outputs(name, part, arrays))
 
     def add_to(self, prediction: Prediction) -> Prediction:
         """The prediction whose parts have their uncertainty each, and the maps."""
@@ -203,7 +203,7 @@ class Uncertainty:
         probabilities = arrays[self._head]
         # A single channel is whether something is there.
         maps = {
-            TOTAL: evaluation_uncertainty.entropy(
+            TOTAL: uncertainty.entropy(
                 probabilities, exclusive=self._kind in ("", "classes") and len(probabilities) > 1
             )
         }

@@ -222,7 +222,7 @@ def mirror_views(
 
     left_right: the axis of the network's grid that the model was planned for
     labelled:   whether the last channel holds numbers of the task's labels
-    differ, plain: as in `Mirrored`
+    differ, plain: as in `MirroredNetwork`
     Raises GeometryError for an image with which that would not be true to anatomy.
     """
     if not axes:

@@ -49,7 +49,7 @@ class WindowSettings:
     flips:      axes of the window along which the network also sees it mirrored
     left_right: axis of the network's grid between left and right, as the model was planned; None where unknown
     seconds:    time limit for all windows of an image: the overlap shrinks where it has to; None without a limit
-    differ, plain: of mirrored views, as in `Mirrored`
+    differ, plain: of mirrored views, as in `MirroredNetwork`
     at_most:    s that all windows of an image may take: it is refused once they are known to take longer
     skip:       windows that lie wholly in this are background, without a look; None where all are seen
     """

@@ -166,7 +166,7 @@ def window_count(
     merge: Merge = "gaussian",
     skipping: Skipping | None = None,
 ) -> int:
-    """The number of windows that `slide` sees of an image of this shape."""
+    """The number of windows that `slide_windows` sees of an image of this shape."""
     parts = wanted or tuple(slice(0, size) for size in spatial)
     axes = zip(spatial, patch, parts, strict=True)
     grid = [_touching(max(size, n), n, part, overlap, merge) for size, n, part in axes]

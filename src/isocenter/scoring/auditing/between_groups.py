@@ -35,7 +35,7 @@ HOW = (
 def image_shift(examination: Examination, asked: str, match: Sequence[str], *, seed: int = 0) -> AuditOutcome:
     """Whether the images of groups differ, by what `check` measured of each image.
 
-    asked: as `groups_of` takes it; match: names of covariates by which patients are paired
+    asked: as `group_by_attributes` takes it; match: names of covariates by which patients are paired
     Raises UsageError for a covariate that is not there.
     """
     looks = {one.id: one for one in examination.fingerprint.cases}

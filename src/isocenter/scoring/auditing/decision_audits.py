@@ -15,7 +15,7 @@ from isocenter.evaluation.significance import probability_tests
 from isocenter.evaluation.significance.probability_tests import DecisionCurve
 from isocenter.lazy import pandas as pd
 from isocenter.report import Block, Details, Figure, Paragraph, Section, wording
-from isocenter.report import Table as Shown
+from isocenter.report import Table as PageTable
 from isocenter.report.figures import discrimination_figures
 from isocenter.report.page_blocks import Gallery
 from isocenter.scoring.case_scoring import AuditInput, AuditOutcome
@@ -163,7 +163,7 @@ def audit_screening(audit: AuditInput) -> AuditOutcome | None:
         return None
     rows = list(_endpoint_rows(audit))
     cells = [[row.metric, row.label, *_endpoint_cells(row)] for row in rows]
-    table = Shown(("Endpoint", "Recalled by", "Value", "95 % interval"), cells, "Intervals are over persons.")
+    table = PageTable(("Endpoint", "Recalled by", "Value", "95 % interval"), cells, "Intervals are over persons.")
     return AuditOutcome(
         {SCREENING: pd.DataFrame(case_tables.rows_to_json(rows)["rows"])}, sections=[Section("Screening", [table])]
     )

@@ -76,7 +76,7 @@ def with_table_covariates(
 ) -> Dataset:
     """The data set with further covariates of cases that are scored, by case or patient; known ones of its own stay.
 
-    asked: groups as `groups_of` takes them: what has limits is a number
+    asked: groups as `group_by_attributes` takes them: what has limits is a number
     Raises DatasetError for a table that names neither, or lacks one of them, and for a cell that is no number there.
     """
     if table is None:
@@ -308,7 +308,8 @@ def _gaps_to_show(gaps: Sequence[Gap]) -> list[Gap]:
 def _words(gap: Gap, metrics: Metrics) -> str:
     """A gap in a sentence."""
     label = "" if gap.label == ALL else f" of {gap.label}"
-    how = f"{wording.number_text(gap.low)} to {wording.number_text(gap.high)}, adjusted p {wording.p_text(gap.p_adjusted)}"
+    p_in_words = wording.p_text(gap.p_adjusted)
+    how = f"{wording.number_text(gap.low)} to {wording.number_text(gap.high)}, adjusted p {p_in_words}"
     how += f", by chance {wording.number_text(gap.expected)}" if np.isfinite(gap.expected) else ""
     what = f"{metrics.metric_named(gap.metric).words}{label}"
     return (
@@ -340,7 +341,8 @@ def _verdict(compared: GroupFigures) -> str:
     shown, tested = _gaps_to_show(compared.gaps), [gap for gap in compared.gaps if np.isfinite(gap.p)]
     attributes = errors.list_phrase(list(dict.fromkeys(gap.attribute for gap in compared.gaps)))
     if shown:
-        verdict = f"Groups of {attributes} differ by {errors.count_phrase(len(shown), 'gap')} of {len(tested)} that were tested."
+        gaps = errors.count_phrase(len(shown), "gap")
+        verdict = f"Groups of {attributes} differ by {gaps} of {len(tested)} that were tested."
     elif tested:
         verdict = f"No gap shown among groups of {attributes} ({errors.count_phrase(len(tested), 'gap')} tested)."
     else:
@@ -447,7 +449,8 @@ class SwappedAnswers:
             else f" ({wording.number_text(self.low)} to {wording.number_text(self.high)})"
         )
         calls = "" if self.changed is None else f", and {wording.share_text(self.changed)} of the calls change"
-        moves = f"the answer changes by {wording.number_text(self.moved)}{interval} on average{calls} ({errors.count_phrase(self.cases, 'case')})"
+        cases = errors.count_phrase(self.cases, "case")
+        moves = f"the answer changes by {wording.number_text(self.moved)}{interval} on average{calls} ({cases})"
         return f"With the {self.attribute} of another group and everything else unchanged, {moves}."
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.belief.certainties import ABSENT, PRESENT
 from isocenter.evaluation import ALL, Table, case_tables, label_errors
 from isocenter.evaluation.case_tables import COVARIATE, FOLD, PROBABILITY
@@ -57,15 +57,15 @@ LOOK = [
 def audit_mistakes(audit: AuditInput) -> AuditOutcome | None:
     """The groups in which the model fails more, and the cases to be labelled again."""
     task, table = audit.predictor.task, audit.scored.table
-    errors = answered_cases.case_failures(task, table)
-    if not errors:
+    case_errors = answered_cases.case_failures(task, table)
+    if not case_errors:
         return None
-    cases = table.drop_duplicates("case").set_index("case").loc[list(errors)]
+    cases = table.drop_duplicates("case").set_index("case").loc[list(case_errors)]
     sources = _attributes(audit, cases)
     named = {name: values for own in sources.values() for name, values in own.items()}
-    groups = weakness.weak_groups(list(errors.values()), cases["patient"].tolist(), named, seed=audit.seed)
+    groups = weakness.weak_groups(list(case_errors.values()), cases["patient"].tolist(), named, seed=audit.seed)
     labelled = list(_labelled_cases(task, table))
-    looked, rare = _to_look_at(labelled, errors), _too_rare(labelled)
+    looked, rare = _to_look_at(labelled, case_errors), _too_rare(labelled)
     source = {name: one for one, own in sources.items() for name in own}
     rows = [{"source": source[one.attribute], **asdict(one)} for one in groups]
     weak = pd.DataFrame(rows, columns=["source", *WeakGroup.__dataclass_fields__])
@@ -74,7 +74,7 @@ def audit_mistakes(audit: AuditInput) -> AuditOutcome | None:
     weaker = [one for one in groups if one.is_found]
     notes = [f"It fails more in {_words(one)}." for one in weaker[:NAMED]]
     if (further := len(weaker) - NAMED) > 0:
-        notes.append(f"It fails more in {errors_module.count_phrase(further, 'further group')}: see {TITLE}.")
+        notes.append(f"It fails more in {errors.count_phrase(further, 'further group')}: see {TITLE}.")
     shown = any(one.judged == "yes" for one in groups) or (looked["why"] == PROBABLE).any()
     sections = [_section(groups, looked, rare)] if shown else []
     tables = {WEAK_GROUPS: weak, RELABEL: looked}
@@ -82,7 +82,7 @@ def audit_mistakes(audit: AuditInput) -> AuditOutcome | None:
         tables[LABEL_GROUPS] = pd.DataFrame([asdict(one) for one in doubted])
         notes += [
             f"Labels may be wrong more often where {one.attribute} is {one.group}: {one.error:.0%} of "
-            f"{errors_module.count_phrase(one.n, 'case')}, {one.elsewhere:.0%} elsewhere (p {one.p_adjusted:.2g} after Holm)."
+            f"{errors.count_phrase(one.n, 'case')}, {one.elsewhere:.0%} elsewhere (p {one.p_adjusted:.2g} after Holm)."
             for one in doubted
             if one.is_found
         ]
@@ -137,15 +137,16 @@ def _clusters(audit: AuditInput, cases: Sequence[str]) -> dict[str, Sequence[Any
     return columns
 
 
-def _to_look_at(labelled: Sequence[LabelledCases], errors: Mapping[str, float]) -> Table:
+def _to_look_at(labelled: Sequence[LabelledCases], case_errors: Mapping[str, float]) -> Table:
     """`relabel.csv`: labels that are probably wrong, the surest first, and then the worst cases."""
-    suspected = [{**row, "error": errors.get(row["case"])} for own in labelled for row in own.suspected_labels()]
+    suspected = [{**row, "error": case_errors.get(row["case"])} for own in labelled for row in own.suspected_labels()]
     suspected.sort(key=lambda row: row["probability_reference"] - row["probability_probable"])
     doubted = {row["case"] for row in suspected}
     worst = sorted(
-        (case for case in errors if case not in doubted and errors[case] > 0), key=lambda case: -errors[case]
+        (case for case in case_errors if case not in doubted and case_errors[case] > 0),
+        key=lambda case: -case_errors[case],
     )
-    rest = [{"case": case, "label": "all", "why": AMONG_WORST, "error": errors[case]} for case in worst[:WORST]]
+    rest = [{"case": case, "label": "all", "why": AMONG_WORST, "error": case_errors[case]} for case in worst[:WORST]]
     return pd.DataFrame([*suspected, *rest], columns=LOOK)
 
 
@@ -222,7 +223,7 @@ def _too_rare(labelled: Sequence[LabelledCases]) -> str:
         for label in own.rows["label"].unique()[:1]
     ]
     few = f"fewer than {FEWEST_LABELLED} labels of unseen cases"
-    return f"Not looked at for label errors, with {few}: {errors_module.list_phrase(rare)}." if rare else ""
+    return f"Not looked at for label errors, with {few}: {errors.list_phrase(rare)}." if rare else ""
 
 
 def _words(weak: WeakGroup) -> str:
@@ -231,7 +232,7 @@ def _words(weak: WeakGroup) -> str:
     where = f"images of {weak.group} by {weak.attribute}" if is_cluster else f"{weak.attribute} {weak.group}"
     where = where.replace(OF_IMAGE, "images with ")
     return (
-        f"{where} ({errors_module.count_phrase(weak.n, 'case')}): mean error {wording.number_text(weak.error)}, "
+        f"{where} ({errors.count_phrase(weak.n, 'case')}): mean error {wording.number_text(weak.error)}, "
         f"{wording.number_text(weak.elsewhere)} elsewhere ({ends}; p {weak.p_adjusted:.2g} after Holm)"
     )
 
@@ -241,12 +242,10 @@ def _section(groups: Sequence[WeakGroup], looked: Table, rare: str) -> Section:
     judged, weaker = [one for one in groups if one.judged == "yes"], [one for one in groups if one.is_found]
     if weaker:
         worst = [_words(one) for one in weaker[:NAMED]]
-        more = (
-            [f"and {errors_module.count_phrase(len(weaker) - NAMED, 'further group')}"] if len(weaker) > NAMED else []
-        )
+        more = [f"and {errors.count_phrase(len(weaker) - NAMED, 'further group')}"] if len(weaker) > NAMED else []
         verdict = f"The model fails more in {'; '.join([*worst, *more])}."
     elif judged:
-        verdict = f"The model is not shown to fail more in any of {errors_module.count_phrase(len(judged), 'group')}."
+        verdict = f"The model is not shown to fail more in any of {errors.count_phrase(len(judged), 'group')}."
     else:
         verdict = "No group of cases is large enough to be judged."
     suspected = looked[looked["why"] == PROBABLE]
@@ -254,7 +253,7 @@ def _section(groups: Sequence[WeakGroup], looked: Table, rare: str) -> Section:
     if len(suspected):
         blocks.append(
             Paragraph(
-                f"{errors_module.count_phrase(len(suspected), 'label')} may be wrong and should be looked at again: {FEW}"
+                f"{errors.count_phrase(len(suspected), 'label')} may be wrong and should be looked at again: {FEW}"
             )
         )
     if rare:

@@ -21,7 +21,7 @@ from isocenter.report.figures import charts
 from isocenter.scoring import case_scoring, model_comparison, model_verdict
 from isocenter.scoring.case_scoring import AuditInput, AuditOutcome
 from isocenter.tasks import Task, properties
-from isocenter.transforms import corruptions as transforms_corruptions
+from isocenter.transforms import corruptions
 from isocenter.transforms.corruptions import CORRUPTIONS
 from isocenter.values import Case, Estimate, Image, Row
 
@@ -51,9 +51,7 @@ class RobustnessCondition:
 
     def _change_image(self, image: Image, case: Case, name: str, seed: int) -> Image:
         if self.severity is not None:
-            return transforms_corruptions.corrupt_image(
-                image, self.name, self.severity, seed=seed, case=f"{case.id}/{name}"
-            )
+            return corruptions.corrupt_image(image, self.name, self.severity, seed=seed, case=f"{case.id}/{name}")
         gone = [self.name == WITHOUT + one for one in _channels_of(name, image, len(case.images))]
         if not any(gone):
             return image
@@ -101,13 +99,13 @@ def _conditions(audit: AuditInput, cases: Sequence[Case]) -> tuple[list[Robustne
     """The conditions that are tried, and a note on corruptions that such images cannot have."""
     image = next(iter(cases[0].images.values()))
     profile = image_profiles.profile_for(image.modality, image.geometry.ndim)
-    corruptions = {name: CORRUPTIONS[name] for name in audit.options.corruption_names}
-    few = [name for name, one in corruptions.items() if one.fewest > image.geometry.ndim]
-    foreign = [name for name, one in corruptions.items() if one.befalls and not profile.changes.get(one.befalls)]
+    chosen_corruptions = {name: CORRUPTIONS[name] for name in audit.options.corruption_names}
+    few = [name for name, one in chosen_corruptions.items() if one.fewest > image.geometry.ndim]
+    foreign = [name for name, one in chosen_corruptions.items() if one.befalls and not profile.changes.get(one.befalls)]
     notes = [f"Not tried, because it needs two axes: {errors.list_phrase(few)}."] * bool(few)
     if foreign and not audit.options.all_corruptions:
         notes.append(f"Not tried, because it does not occur in {profile.name}: {errors.list_phrase(foreign)}.")
-    names = [name for name in corruptions if name not in (*few, *foreign)]
+    names = [name for name in chosen_corruptions if name not in (*few, *foreign)]
     conditions = [RobustnessCondition(name, severity) for name in names for severity in audit.options.chosen_severities]
     covariates = audit.predictor.model_of(cases[0].id).networks.context.names
     inputs = dict.fromkeys([*_channels_of_all(cases), *covariates])

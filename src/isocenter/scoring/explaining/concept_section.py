@@ -287,17 +287,15 @@ def _audit_section(lines: Sequence[Mapping[str, Any]], section: Section) -> Audi
 
 def _section_of_measurements(surrogate: Surrogate, cases: int) -> Section:
     r2 = surrogate.r2
-    ends = (
-        ""
-        if r2.low is None or r2.high is None
-        else (
-            f" (95 % interval {wording.number_text(100 * r2.low, places=0)} to {wording.number_text(100 * r2.high, '%', places=0)})"
-        )
-    )
+    ends = ""
+    if r2.low is not None and r2.high is not None:
+        low, high = (wording.number_text(100 * end, unit, places=0) for end, unit in ((r2.low, ""), (r2.high, "%")))
+        ends = f" (95 % interval {low} to {high})"
     used = [(name, share) for name, share in surrogate.shares.items() if share > 0]
     verdict = (
-        f"A sparse sum of {errors.count_phrase(len(used), 'measurement')} explains {100 * max(r2.value, 0):.0f} %{ends} of what "
-        f"the model answers, in patients that did not fit it ({errors.count_phrase(cases, 'case')})."
+        f"A sparse sum of {errors.count_phrase(len(used), 'measurement')} explains "
+        f"{100 * max(r2.value, 0):.0f} %{ends} of what the model answers, in patients that did not "
+        f"fit it ({errors.count_phrase(cases, 'case')})."
     )
     words = {1: "more", -1: "less", 0: ""}
     rows = [[name, words[surrogate.direction[name]], wording.number_text(share)] for name, share in used[:SHOWN]]

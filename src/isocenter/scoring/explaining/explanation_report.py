@@ -75,7 +75,8 @@ def verdict_sentence(records: Records) -> str:
         )
     passed = [name for name, fine in judged.items() if fine]
     if not passed:
-        return f"None of {errors.count_phrase(len(judged), 'method')} passed its tests on this model: its maps cannot be believed."
+        methods = errors.count_phrase(len(judged), "method")
+        return f"None of {methods} passed its tests on this model: its maps cannot be believed."
     return f"{errors.list_phrase(passed)} passed {'its' if len(passed) == 1 else 'their'} tests on this model."
 
 

@@ -120,7 +120,7 @@ class ListenerSettings:
 
 
 def server_context(certificate: Path, key: Path, clients: Path | None = None) -> ssl.SSLContext:
-    """TLS of connections that others open; clients: who signs what they show. Raises UsageError as `Secured`."""
+    """TLS of connections that others open; clients: who signs what they show. Raises UsageError as `TlsPort`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key)

@@ -193,10 +193,10 @@ def _decimal(number: float) -> str:
 
 def _time(report: FindingsReport) -> str:
     """When the study began, as far as it is stated."""
-    date, time = report.fact("StudyDate"), report.fact("StudyTime").partition(".")[0]
+    date, clock = report.fact("StudyDate"), report.fact("StudyTime").partition(".")[0]
     if not re.fullmatch(r"\d{8}", date):
         return ""
-    return date + (time if re.fullmatch(r"\d{4}(\d\d)?", time) else "")
+    return date + (clock if re.fullmatch(r"\d{4}(\d\d)?", clock) else "")
 
 
 def _name(name: str) -> str:

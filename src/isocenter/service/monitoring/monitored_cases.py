@@ -139,7 +139,7 @@ def _conditions(
 def job_features(
     connection: Connection, since: float | None = None, until: float | None = None, version: str | None = None
 ) -> dict[str, Floats]:
-    """{job: (features,) what its network has seen}, where that is known; of jobs as in `cases`."""
+    """{job: (features,) what its network has seen}, where that is known; of jobs as in `monitored_jobs`."""
     chosen = _conditions(since, until, version)
     query = select(tables.measures.c.job, tables.measures.c.features).select_from(_MEASURED)
     rows = connection.execute(query.where(tables.measures.c.features.is_not(None), *chosen))
@@ -147,7 +147,7 @@ def job_features(
 
 
 def _along(gate: Guard | None, features: Mapping[str, Floats]) -> dict[str, dict[str, float]]:
-    """{job: columns of what its network has seen}, known as in `features_of`.
+    """{job: columns of what its network has seen}, known as in `job_features`.
 
     The axes are those of training cases: axes of the baseline would fit its own cases better than later ones, and the
     watch would ring without a change.
@@ -236,7 +236,7 @@ def freeze_newest_cases(connection: Connection, model: str, version: str, fewest
 
 
 def baseline_stream(connection: Connection, baseline: Row[Any], gate: Guard | None, zone: str) -> CaseStream:
-    """The cases of a baseline. gate: as in `cases`; zone: of the site."""
+    """The cases of a baseline. gate: as in `monitored_jobs`; zone: of the site."""
     table = monitored_jobs(connection, _before(baseline), baseline.last_at, baseline.model_hash, gate)
     return stream_of(table, zone)
 

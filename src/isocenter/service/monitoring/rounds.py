@@ -25,10 +25,10 @@ from isocenter.monitoring.case_stream import CaseStream
 from isocenter.monitoring.drift_detection import Drift, Miscalibration
 from isocenter.monitoring.performance_figures import AUDITED, Performance
 from isocenter.monitoring.site_tests import SiteTest
-from isocenter.service import _deploying, _node_threads
-from isocenter.service._node_folder import MONITOR
+from isocenter.service import _node_threads, deploying
 from isocenter.service.configuration import MonitorSection, NodeSettings
 from isocenter.service.monitoring import change_comparison, monitored_cases, safety
+from isocenter.service.node_folder import MONITOR
 from isocenter.service.reading import blind_reading
 from isocenter.service.records import alert_records, tables
 from isocenter.service.records.alert_records import CLEARED, PERFORMANCE
@@ -192,7 +192,7 @@ class Rounds:
             return VersionMonitoring(model, version, PROPOSED if count >= monitor.baseline_cases else COLLECTING, count)
         length = cases_between_alarms(monitor, baseline, len(self.settings.models) or 1)
         ended = alert_records.last_end(connection, version)
-        gate = _deploying.read_model_gate(self.settings.folder, version)
+        gate = deploying.read_model_gate(self.settings.folder, version)
         known = monitored_cases.baseline_stream(connection, baseline, gate, zone)
         if baseline.n not in self._sites:  # a question that has one answer, whatever comes later
             self._sites[baseline.n] = site_tests.adjust_site_tests(
@@ -253,7 +253,7 @@ class Rounds:
                 yield from self._months(row, seen.judged)
                 continue
             size = max(SHORTEST_WINDOW, 2 * monitored_cases.count_cases(connection, row.model_hash, row.since, row.at))
-            gate = _deploying.read_model_gate(self.settings.folder, row.model_hash)
+            gate = deploying.read_model_gate(self.settings.folder, row.model_hash)
             table = monitored_cases.monitored_jobs(connection, row.looked_at, version=row.model_hash, gate=gate)
             if len(table) < size:
                 continue
@@ -297,7 +297,7 @@ def watched_versions(connection: Connection, settings: NodeSettings) -> list[Wat
     for model, version in monitored_cases.answering_versions(connection):
         row, gate = (
             monitored_cases.baseline_of(connection, version),
-            _deploying.read_model_gate(settings.folder, version),
+            deploying.read_model_gate(settings.folder, version),
         )
         everything = monitored_cases.stream_of(
             monitored_cases.monitored_jobs(connection, version=version, gate=gate), zone

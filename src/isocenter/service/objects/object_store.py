@@ -93,7 +93,7 @@ class ObjectStore:
 
     folder:      of the node
     name:        of the process, in the name of its folder in `inbox/`
-    sync:        whether `keep` waits for the disk, or who receives calls `secure` later
+    sync:        whether `keep` waits for the disk, or who receives calls `secure_files` later
     min_free_gb: of the disk, below which nothing more is taken
     """
 

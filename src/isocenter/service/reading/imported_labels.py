@@ -62,9 +62,8 @@ class ImportedLabels(InNotebook):
             f"{errors.count_phrase(self.rows, 'row')} taken, about {errors.count_phrase(len(self.results), 'result')}"
         ]
         if self.unknown:
-            lines.append(
-                f"{errors.count_phrase(len(self.unknown), 'unknown study', 'unknown studies')}: {', '.join(self.unknown)}"
-            )
+            studies = errors.count_phrase(len(self.unknown), "unknown study", "unknown studies")
+            lines.append(f"{studies}: {', '.join(self.unknown)}")
         return "\n".join([*lines, *(f"row {number} is not taken: {why}" for number, why in self.refused.items())])
 
 
@@ -241,7 +240,7 @@ TOTAL, ACCEPTED = "total", "accepted"
 class AnsweredCases:
     """Results of one rule, by the model that answers for it now.
 
-    table:       a row a case, as `cases` makes them; the case is the job
+    table:       a row a case, as `monitored_jobs` makes them; the case is the job
     is_labelled: (cases,) by whatever source, or drawn to be read blind
     chances:     (cases, labels) probabilities; NaN where the model states none
     references:  (cases, labels) what is known to be true, other than by verdicts on shown answers; NaN where nothing is

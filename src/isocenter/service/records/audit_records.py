@@ -154,7 +154,7 @@ def canonical_text(event: Mapping[str, Any]) -> str:
 
 
 def event_hash(text: str) -> str:
-    """The SHA-256 of an event without its hash. text: of the whole event, as `canonical` gives it"""
+    """The SHA-256 of an event without its hash. text: of the whole event, as `canonical_text` gives it"""
     # Keys are sorted: a hash within `detail` stands before, and what follows holds no quotes that are not escaped.
     before, _, after = text.rpartition(',"hash":')
     without = f"{before},{after.partition(',')[2]}"
@@ -243,7 +243,7 @@ class AuditVerdict:
 def verify_events(events: Iterable[tuple[Mapping[str, Any], str] | None], expected: str | None = None) -> AuditVerdict:
     """Check that events follow one another from the first, each as it was when it was sealed.
 
-    events:   each with its text as `canonical` gives it; None stands for what is no event
+    events:   each with its text as `canonical_text` gives it; None stands for what is no event
     expected: a hash that has to be among theirs, else the end is missing, or all was written anew
     """
     last, is_met = AuditHead(), expected in (None, FIRST)

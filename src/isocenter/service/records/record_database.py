@@ -17,7 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from isocenter.errors import IsocenterError, ResourceError, UsageError
-from isocenter.service import _node_folder
+from isocenter.service import node_folder
 
 PASSWORD = "ISOCENTER_DATABASE_PASSWORD"
 # How long a writer waits for another one (ms), and how many milliseconds a lock of PostgreSQL may be waited for.
@@ -139,10 +139,10 @@ def open_database(url: str) -> Database:
 
 
 def node_database(folder: Path) -> Database:
-    """The database of the node in a folder. Raises UsageError where there is none, ResourceError as `opened`."""
-    stored = _node_folder.settings_file(folder, "keeper")
+    """The database of the node in a folder. Raises UsageError where there is none, ResourceError as `open_database`."""
+    stored = node_folder.settings_file(folder, "keeper")
     if stored.is_file():
-        return open_database(_node_folder.stored_settings(stored).database_url)
+        return open_database(node_folder.stored_settings(stored).database_url)
     if not (folder / "node.sqlite").is_file():
         raise UsageError("holds no node", str(folder), "Give the folder of a node")
     return open_database(f"sqlite:///{folder / 'node.sqlite'}")

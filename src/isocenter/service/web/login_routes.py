@@ -132,7 +132,7 @@ async def take_answer(
 
 
 def _led_back(request: Request, node: WebNode, code: str, state: str, error: str) -> Response:
-    """The page that leads on whom the provider vouches for. Raises as `_vouched`, which the audit gets."""
+    """The page that leads on whom the provider vouches for. Raises as `_vouched_account`, which the audit gets."""
     secret, _, path = access.read_cookie(request.headers, BEGUN).partition(":")
     try:
         account = _vouched_account(request, node, secret, code, state, error)

@@ -17,7 +17,7 @@ from isocenter.documents.node_figures import KINDS
 from isocenter.errors import IntegrityError
 from isocenter.monitoring import alerting
 from isocenter.monitoring.alerting import BoundState
-from isocenter.service import _node_folder
+from isocenter.service import node_folder
 from isocenter.service.monitoring import change_comparison, monitored_cases, safety
 from isocenter.service.records import alert_records, deployments, tables
 from isocenter.service.records.actor import Actor
@@ -85,7 +85,7 @@ def close_alert(node: Node, who: Who, n: N, reason: Reason) -> AlertShape:
 @router.get("/monitor", dependencies=[access.require_roles(ROLES)])
 def get_monitor(node: Node) -> MonitorShape:
     """Get the result of the last round of monitoring, within the last minute or so."""
-    look, wanted = _node_folder.last_monitoring_round(node.folder), node.settings.monitor.baseline_cases
+    look, wanted = node_folder.last_monitoring_round(node.folder), node.settings.monitor.baseline_cases
     seen = {row["version"]: row for row in look["rows"]}
     models = list[WatchedShape]()
     with node.database.read() as connection:

@@ -23,11 +23,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from isocenter.errors import IsocenterError, ResourceError
 from isocenter.files.storage import structured_text
-from isocenter.service import _node_folder
-from isocenter.service._node_folder import ALIVE, LOG
+from isocenter.service import node_folder
 from isocenter.service.configuration import SEVERITIES
 from isocenter.service.dicom import dicom_listening, sending
 from isocenter.service.dicom.sending import PeerError
+from isocenter.service.node_folder import ALIVE, LOG
 from isocenter.service.records import alert_records, deployments, tables
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.audit_records import COLUMNS, REFUSED
@@ -325,7 +325,7 @@ def _monitoring(node: WebNode) -> Iterator[GaugeMetricFamily]:
     for severity in SEVERITIES:
         alerts.add_metric([severity], stands[severity])
     yield alerts
-    rows = _node_folder.last_monitoring_round(node.folder)["rows"]
+    rows = node_folder.last_monitoring_round(node.folder)["rows"]
     text = "Natural logarithm of the evidence that cases have changed; an alarm is given at the limit of the watch"
     names = ["model", "watch", "scope"]
     evidence = GaugeMetricFamily("isocenter_watch_log_evidence", text, labels=names)

@@ -39,8 +39,7 @@ from isocenter.service.web import (
     worklist_routes,
 )
 from isocenter.service.web.access import EVENTS, HEALTH, ROLES, RequestIdentity
-from isocenter.service.web.dicomweb import retrieve, search, workitems
-from isocenter.service.web.dicomweb import store as dicomweb_store
+from isocenter.service.web.dicomweb import retrieve, search, store, workitems
 from isocenter.service.web.inference import routes
 from isocenter.service.web.node_routes import Refusals
 from isocenter.service.web.response_shapes import Problem
@@ -94,8 +93,10 @@ def run_web(settings: NodeSettings, stop: threading.Event, bound: Callable[[int]
     with ExitStack() as stack:
         listeners = [stack.enter_context(one) for one in web_listeners(settings)]
         database = record_database.open_database(settings.database_url)
-        store = ObjectStore(settings.folder, "web", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb)
-        node = WebNode(settings, database, store, stopping=stop)
+        object_store = ObjectStore(
+            settings.folder, "web", sync=settings.dicom.sync, min_free_gb=settings.node.min_free_gb
+        )
+        node = WebNode(settings, database, object_store, stopping=stop)
         try:
             node.accounts.exist()
             apps = [web_app(node), *([] if settings.ohif is None else [viewer_app(node)])]
@@ -104,7 +105,7 @@ def run_web(settings: NodeSettings, stop: threading.Event, bound: Callable[[int]
         finally:
             node.computing.close()
             node.volumes.close()
-            store.close()
+            object_store.close()
             database.close()
 
 
@@ -194,7 +195,7 @@ class ImpatientProtocol(H11Protocol):
 
 RETRY_AFTER_S = 30  # when the disk is full, or the database away
 SEE_OPENAPI = "See /openapi.json"
-DICOMWEB = (dicomweb_store.router, workitems.router, search.router, retrieve.router)
+DICOMWEB = (store.router, workitems.router, search.router, retrieve.router)
 log = logging.getLogger("isocenter")
 
 

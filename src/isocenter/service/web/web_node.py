@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select, tuple_
 
 from isocenter.errors import IsocenterError
-from isocenter.service import _node_folder
+from isocenter.service import node_folder
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import Received
@@ -212,7 +212,7 @@ class WebNode:
     def models_of(self, study: Row[Any] | None) -> dict[str, ModelFacts]:
         """The facts of the models that answer a study."""
         with self.database.read() as connection:
-            return deployments.models_of(connection, _node_folder.stored_models(self.folder), study)
+            return deployments.models_of(connection, node_folder.stored_models(self.folder), study)
 
     @property
     def workitems(self) -> Workitems:

@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from sqlalchemy import Connection, Row, and_, case, func, select
 
-from isocenter.service import _node_folder
+from isocenter.service import node_folder
 from isocenter.service.configuration import PRIORITIES
 from isocenter.service.monitoring.outcomes import OutcomeQuestions
 from isocenter.service.reading import blind_reading
@@ -92,7 +92,7 @@ def reads_for(node: WebNode, who: Actor, study: str | None = None) -> list[Blind
         # Every slice of a study asks: where nothing waits, no file is read.
         if connection.execute(waiting.limit(1)).first() is None:
             return []
-        return blind_reading.blind_reads(connection, _node_folder.stored_models(node.folder), who, study)
+        return blind_reading.blind_reads(connection, node_folder.stored_models(node.folder), who, study)
 
 
 def hidden_studies(node: WebNode, who: Actor, study: str | None = None) -> set[str]:

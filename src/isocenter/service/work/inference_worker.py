@@ -38,7 +38,7 @@ NAME = "answer"
 
 
 def serve_questions(settings: NodeSettings, connection: Connection) -> None:
-    """Answer each `Question` that comes through the connection by a `Reply`, until its other end is closed."""
+    """Answer each `InferenceQuestion` of the connection by an `InferenceReply`, until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks ends this process
     # What libraries find odd they say with the value, which may be a patient's.
     warnings.simplefilter("ignore")

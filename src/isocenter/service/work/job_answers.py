@@ -394,7 +394,7 @@ def _slices_beside_the_rest(room: Path) -> None:
 def result_file(
     path: Path, stamp: Stamp | None, uids: Mapping[str, str], marks: ObjectMarks, urgency: Urgency | None = None
 ) -> ResultFile:
-    """One file of a result; a DICOM object is stamped. uids: as `stamped` takes those of others"""
+    """One file of a result; a DICOM object is stamped. uids: as `apply_stamp` takes those of others"""
     suffix = next((one for one in KINDS if path.name.endswith(one)), "")
     answer = ResultFile(path.name, KINDS.get(suffix, "file"), 0, "")
     if stamp is not None:

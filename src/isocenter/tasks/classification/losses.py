@@ -99,7 +99,7 @@ def class_loss(
     """
     loss = LOSSES[name]
     if loss.balances:
-        assert counts is not None
+        assert counts is not None  # noqa: S101 - as `check_class_loss` has seen to
         logits = logits + logits.new_tensor(np.log(training_shares(counts))) if loss.adjusts else logits
         weights = logits.new_tensor(effective_weights(counts)) if loss.weighs else weights
     costs = loss.cost(logits, target)

@@ -191,8 +191,9 @@ class Classification(ClassScoring):
         counts = fingerprint.counts()
         declared = [label.name for label in dataset.classes.get("class", ())] or list(counts)
         if sum(count > 0 for count in counts.values()) < 2:
+            class_count = errors.count_phrase(len(counts), "class", "classes")
             raise DatasetError(
-                f"the training cases have {errors.count_phrase(len(counts), 'class', 'classes')} ({', '.join(counts) or 'none'})",
+                f"the training cases have {class_count} ({', '.join(counts) or 'none'})",
                 str(dataset.root or dataset.name),
                 "Give cases of at least two classes",
             )

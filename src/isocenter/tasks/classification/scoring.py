@@ -93,9 +93,12 @@ class ClassAnswers:
             return usual, self.calling.by
         called = np.where(np.isfinite(levels), self.probabilities[:, index] >= levels, usual)
         default = "0.5" if by_level else "the most probable class"
+        level_words = operating_points.levels_in_words(
+            levels, self.rule, default, by_group=bool(self.calling.by_group_of)
+        )
         return (
             called,
-            f"; {name} {operating_points.levels_in_words(levels, self.rule, default, by_group=bool(self.calling.by_group_of))}",
+            f"; {name} {level_words}",
         )
 
     @property
@@ -322,7 +325,7 @@ def _how_called(answers: ClassAnswers) -> str:
 
 
 def _stated_of(answers: ClassAnswers) -> str:
-    """Whose probabilities `stated_chance` takes."""
+    """Whose probabilities `chance_and_truth` takes."""
     return f"Probabilities of {answers.classes[1]}." if len(answers.classes) == 2 else ""
 
 

@@ -365,7 +365,7 @@ def centre_loss(outputs: Tensor, boxes: Tensor, classes: int, typical: float) ->
     """A number to lower: the focal loss of the centres, and how little the boxes share with the true ones.
 
     outputs: (batch, classes + 2 * axes, *spatial)
-    boxes:   (batch, n, 1 + 2 * axes), see `maps_of`
+    boxes:   (batch, n, 1 + 2 * axes), see `box_target`
     typical: voxels that an output of 1 is long
     """
     spatial = tuple(outputs.shape[2:])
@@ -395,7 +395,7 @@ def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def relative_box_errors(boxes: Tensor, others: Tensor) -> Tensor:
-    """(n,) how far lengths and offsets are off, as shares of the true lengths; boxes, others: see `unshared`."""
+    """(n,) how far lengths and offsets are off, as shares of the true lengths; boxes, others: see `giou_loss`."""
     axes = boxes.shape[1] // 2
     sides = others[:, :axes].repeat(1, 2)
     apart = torch.nn.functional.smooth_l1_loss(boxes / sides, others / sides, reduction="none", beta=BEND)

@@ -248,7 +248,7 @@ class ScoredBoxes:
 
     @classmethod
     def from_table(cls, table: Table, classes: Sequence[str], threshold: float) -> ScoredBoxes:
-        """The boxes in rows of `case_row` with case, patient and label; a missing row holds no box.
+        """The boxes in rows of `box_case_row` with case, patient and label; a missing row holds no box.
 
         threshold: of a table that does not say by which its boxes were called
         """

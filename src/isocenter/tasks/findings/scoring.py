@@ -166,12 +166,15 @@ def calls_of_findings(table: Table, findings: Sequence[str], rule: str) -> dict[
         if len(rows):
             before = calibration_scores.probabilities_before(rows, [UNCALIBRATED], ["probability"])
             levels = rows[THRESHOLD].to_numpy(float) if THRESHOLD in rows else np.full(len(rows), np.nan)
+            level_words = operating_points.levels_in_words(
+                levels, rule, str(DEFAULT_THRESHOLD), by_group=case_tables.count_folds(table) == 1
+            )
             calls[name] = BinaryCalls(
                 rows["probability"].to_numpy(float),
                 (rows["predicted"] == PRESENT).to_numpy(bool),
                 (rows["reference"] == PRESENT).to_numpy(bool),
                 rows["patient"].to_numpy(str),
-                f"; {operating_points.levels_in_words(levels, rule, str(DEFAULT_THRESHOLD), by_group=case_tables.count_folds(table) == 1)}",
+                f"; {level_words}",
                 None if before is None else before[:, 0],
             )
     return calls

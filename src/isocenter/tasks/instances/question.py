@@ -275,7 +275,8 @@ def fit_thresholds(
     """
     total = sum(len(np.setdiff1d(one, 0)) for one in references)
     if total < FEWEST_OBJECTS:
-        because = f"{errors.count_phrase(total, 'object')} of validation cases are too few (at least {FEWEST_OBJECTS} are needed)"
+        objects = errors.count_phrase(total, "object")
+        because = f"{objects} of validation cases are too few (at least {FEWEST_OBJECTS} are needed)"
         return {name: Decision(getattr(decoder, name), because) for name in names}
 
     arrays = [(np.asarray(one["inside"]), np.asarray(one["height"])) for one in maps]
@@ -299,8 +300,8 @@ def fit_thresholds(
         best = max(tried, key=lambda value: (round(tried[value], 4), -abs(value - usual)))
         decoder = replace(decoder, **settings[values.index(best)])
         because = (
-            f"the highest mean AP, {tried[best]:.3f} ({usual} gives {tried[usual]:.3f}), of {errors.count_phrase(total, 'object')} "
-            f"of {errors.count_phrase(len(maps), 'validation case')}"
+            f"the highest mean AP, {tried[best]:.3f} ({usual} gives {tried[usual]:.3f}), of "
+            f"{errors.count_phrase(total, 'object')} of {errors.count_phrase(len(maps), 'validation case')}"
         )
         decisions[name] = Decision(best, because, CAICEDO)
     return decisions

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.belief import Certainty, prediction_sets
 from isocenter.belief.certainties import INTERVALS
 from isocenter.errors import DatasetError, PlanError
@@ -131,7 +131,7 @@ class Regression(ValueScoring):
         unknown = [name for name in targets if name not in units]
         named = f"no column's name says that of {', '.join(unknown)}" if unknown else "the names of the columns say so"
         counts = ", ".join(
-            f"{errors_module.count_phrase(len(values[name]), 'case has', 'cases have')} {name}" for name in targets
+            f"{errors.count_phrase(len(values[name]), 'case has', 'cases have')} {name}" for name in targets
         )
         located = {name: _mean_and_deviation(values[name]) for name in targets}
         means, deviations = ({name: numbers[n] for name, numbers in located.items()} for n in (0, 1))
@@ -229,10 +229,10 @@ class Regression(ValueScoring):
         """
         predicted, reference = (collected[key].double().cpu().numpy() for key in ("value", "target"))
         referenced = np.isfinite(reference)
-        errors = [
+        squared_errors = [
             np.mean((predicted[own, n] - reference[own, n]) ** 2) for n, own in enumerate(referenced.T) if own.any()
         ]
-        return 1 - float(np.mean(errors)) if errors else float("nan")
+        return 1 - float(np.mean(squared_errors)) if squared_errors else float("nan")
 
     def fit_settings(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin
@@ -278,19 +278,20 @@ def error_factors(targets: Sequence[str], measured: Sequence[MeasuredQuantity]) 
     for name in targets:
         scored = by_target.get(name)
         if scored is None or scored.errors is None or len(scored.cases) < FEWEST_CASES:
-            cases = errors_module.count_phrase(0 if scored is None else len(scored.cases), "unseen case")
+            cases = errors.count_phrase(0 if scored is None else len(scored.cases), "unseen case")
             reasons.append(f"{name}: {cases} are too few for a factor (at least {FEWEST_CASES} are needed)")
             continue
         shares, people = conformal.patient_shares(len(scored.cases), scored.patients)
         total = float(shares @ ((scored.predicted - scored.reference) / scored.errors) ** 2)
         low, high = (float(stats.chi2.ppf(share, people)) for share in (CHANCE / 2, 1 - CHANCE / 2))
         factor = round(float(np.sqrt(total / people)), DIGITS)
-        errors = f"{name}: errors of {errors_module.count_phrase(len(scored.cases), 'unseen case')} are {factor:.3g} times their error bars"
+        cases = errors.count_phrase(len(scored.cases), "unseen case")
+        because = f"{name}: errors of {cases} are {factor:.3g} times their error bars"
         if low <= total <= high:
-            reasons.append(f"{errors}, as chance explains: left as they are")
+            reasons.append(f"{because}, as chance explains: left as they are")
         else:
             factors[name] = factor
-            reasons.append(errors)
+            reasons.append(because)
     return factors, Decision(factors, "; ".join(reasons), LAVES)
 
 
@@ -316,9 +317,7 @@ def check_settings(
 
 def _refuse_unteachable(name: str, values: np.ndarray, where: str) -> None:
     if len(values) < 2:
-        problem = (
-            f"{errors_module.count_phrase(len(values), 'training case has', 'training cases have')} a value of {name}"
-        )
+        problem = f"{errors.count_phrase(len(values), 'training case has', 'training cases have')} a value of {name}"
         raise DatasetError(problem, where, "Give at least two, or leave the column out")
     if np.ptp(values) == 0:
         problem = f"{name} is {values[0]:g} in all {len(values)} training cases that have it"

@@ -100,7 +100,7 @@ class ValueScoring(ValueAnswering):
             name, unit = measured.target, self.units[measured.target]
             bars = None if measured.errors is None else 1.96 * measured.errors
             title = f"{name}: predicted and reference"
-            chart = charts.agreement_plot(measured.reference, measured.predicted, title, unit=unit, errors=bars)
+            chart = charts.agreement_plot(measured.reference, measured.predicted, title, unit=unit, error_bars=bars)
             pictures.append(chart)
             pictures.append(measurements.agreement_figure(measured, f"{name}: differences", unit))
         return pictures

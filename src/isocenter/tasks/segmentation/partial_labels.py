@@ -97,8 +97,8 @@ def decide_combinations(structures: Sequence[str], dataset: Dataset, fingerprint
     combinations_known = [tuple(name for name in structures if case.knows(name)) for case in partial]
     of_each = ", ".join(f"{name} in {count}" for name, count in counts.items())
     because = (
-        f"of {errors.count_phrase(trained, 'training case')} structures are known so: {of_each}; what is unknown in a case is a "
-        "part of its background in the loss, and is not scored there"
+        f"of {errors.count_phrase(trained, 'training case')} structures are known so: {of_each}; what is unknown in a "
+        "case is a part of its background in the loss, and is not scored there"
     )
     return Decision([list(own) for own in sorted(set(combinations_known))], because, MARGINAL)
 

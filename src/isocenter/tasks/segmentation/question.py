@@ -287,7 +287,7 @@ class Segmentation(MaskScoring):
 
     @property
     def target_sides(self) -> tuple[int, ...] | None:
-        """Sides as in `mirrored`; where cases know some structures only, also what their codes become."""
+        """Sides as in `channels_when_mirrored`; where cases know some structures only, also what their codes become."""
         counterparts = self.channels_when_mirrored
         return (
             self.truth.sides_changed(counterparts)

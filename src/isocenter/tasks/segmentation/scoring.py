@@ -18,9 +18,17 @@ from isocenter.belief.calibration_scores import DOUBT_METRICS
 from isocenter.belief.prediction_sets import HIGH, LOW, SET_METRICS
 from isocenter.belief.voxel_scores import ECE, VOXEL_METRICS
 from isocenter.errors import DatasetError, IsocenterError
-from isocenter.evaluation import Metric, Metrics, Seed, Table, case_tables, intervals, mask_overlap
-from isocenter.evaluation import centrelines as evaluation_centrelines
-from isocenter.evaluation import distance as evaluation_distance
+from isocenter.evaluation import (
+    Metric,
+    Metrics,
+    Seed,
+    Table,
+    case_tables,
+    centrelines,
+    distance,
+    intervals,
+    mask_overlap,
+)
 from isocenter.evaluation.case_tables import POOLED_METRICS
 from isocenter.evaluation.centrelines import CENTRELINE_METRICS
 from isocenter.evaluation.distance import SURFACE_METRICS
@@ -209,7 +217,7 @@ def structure_case_rows(
     structures: Mapping[str, tuple[int, ...]],
     geometry: Geometry,
     tolerances: Mapping[str, float],
-    centrelines: Collection[str] = (),
+    line_structures: Collection[str] = (),
     *,
     known: Array | None = None,
     surfaces: bool = True,
@@ -220,7 +228,7 @@ def structure_case_rows(
     geometry:    without a physical size figures of pictures count pixels, of volumes voxels, and columns end so; of a
                  series both are in the unit of its axis
     tolerances:  {name: mm} of `nsd`
-    centrelines: names of those whose centrelines are scored too
+    line_structures: names of those whose centrelines are scored too
     known:       (*spatial) where the truth is known; all other voxels are left out, and what borders on them is no
                  surface. None where all of it is known
     surfaces:    False where a structure is known in parts, so that it has no surface
@@ -244,7 +252,7 @@ def structure_case_rows(
         )
         if surfaces:
             known_there = None if known is None else known[box]
-            surface = evaluation_distance.surface_distance(marked, true, steps, known=known_there, extent=truth.shape)
+            surface = distance.surface_distance(marked, true, steps, known=known_there, extent=truth.shape)
             distances = {
                 f"hd95{counted}": surface.hd95,
                 f"hd95_points{counted}": surface.hd95_points,
@@ -263,7 +271,7 @@ def structure_case_rows(
             f"volume_predicted{amount}": counts.predicted * voxel,
             f"volume_reference{amount}": counts.reference * voxel,
             "detected": counts.is_detected,
-            **(_of_lines(marked, true) if name in centrelines else {}),
+            **(_of_lines(marked, true) if name in line_structures else {}),
             "voxels_both": counts.both,
             "voxels_predicted": counts.predicted,
             "voxels_reference": counts.reference,
@@ -364,7 +372,7 @@ def volume_figure(volume: LabelVolumes) -> Figure:
 
 def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
     """Centreline Dice with its two sides, and by how many pieces and loops the prediction is off."""
-    line = evaluation_centrelines.compare_centrelines(predicted, truth)
+    line = centrelines.compare_centrelines(predicted, truth)
     return {
         "cldice": line.dice,
         "centreline_recall": line.recall,
@@ -375,7 +383,7 @@ def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
 
 
 def _explain_row(row: Row, table: Table, tolerances: Mapping[str, float]) -> Row:
-    name = next((distance for distance in DISTANCES if row.metric.startswith(distance)), row.metric)
+    name = next((metric for metric in DISTANCES if row.metric.startswith(metric)), row.metric)
     rows = table if row.label == "all" else table[table["label"] == row.label]
     rows = rows[rows[row.metric].notna()] if row.metric in rows else rows  # of images of another unit it says nothing
     if name.startswith("false_positive_volume"):
@@ -471,7 +479,8 @@ def with_own_labels(
     named = {value: name for one in held.values() for value, name in one.named.items()}
     if named and not used:
         names = [label.name for label in labels]
-        problem = f"the references name {errors.list_phrase(sorted(set(named.values())))}, and the model knows {_table(labels)}"
+        reference_names = errors.list_phrase(sorted(set(named.values())))
+        problem = f"the references name {reference_names}, and the model knows {_table(labels)}"
         raise DatasetError(problem, next(iter(held.values())).where, _remedy(dict.fromkeys(named, ""), names))
     relabelled = [_with_own_labels(case, labels, structures) for case in cases]
     partial = [case for case in relabelled if case.known is not None and not case.known.issuperset(structures)]
@@ -517,7 +526,8 @@ def _refuse_strange(
     theirs = {**{value: names[own] for value, own in known_values.items()}, **dict.fromkeys(strange, "")}
     theirs |= {value: name for one in held.values() for value, name in one.named.items()}
     whose = f"the references of {len(odd)} of {errors.count_phrase(len(held), 'case')}"
-    what = f"hold the {'value' if len(strange) == 1 else 'values'} {errors.list_phrase(strange)}, which the model does not know"
+    unknown_values = errors.list_phrase(strange)
+    what = f"hold the {'value' if len(strange) == 1 else 'values'} {unknown_values}, which the model does not know"
     none = f", and none holds {_list_structures(lacking)}" if lacking else ""
     problem = (
         f"{whose} {what}{none}: the model has {_table(labels)}, the references {errors.list_phrase(sorted(theirs))}"
@@ -545,16 +555,18 @@ def _sentences(
     sentences = []
     if moved:
         pairs = [f"{value} is {names[own]} ({own} in the model)" for value, own in sorted(moved.items())]
+        matched_names = errors.list_phrase(pairs)
         sentences.append(
-            f"The references are numbered otherwise than the model, and matched by their names: {errors.list_phrase(pairs)}."
+            f"The references are numbered otherwise than the model, and matched by their names: {matched_names}."
         )
     if named:
         others = errors.list_phrase(sorted(set(named.values())))
         sentences.append(f"Not scored, because the model was not taught them: {others}.")
     if lacking and held:
         sentences.append(
-            f"No reference of {errors.count_phrase(len(held), 'case')} holds {_list_structures(lacking)}: figures of it only count what is "
-            "marked wrongly. If the references have it under another number or name, say so with --labels."
+            f"No reference of {errors.count_phrase(len(held), 'case')} holds {_list_structures(lacking)}: figures of "
+            "it only count what is marked wrongly. If the references have it under another number or name, say so "
+            "with --labels."
         )
     return sentences
 
@@ -563,7 +575,8 @@ def _known_words(cases: Sequence[Case], structures: Iterable[str]) -> Iterator[s
     """The sentence on how many cases know each structure."""
     counts = {name: sum(case.knows(name) for case in cases) for name in structures}
     counted_names = ", ".join(f"{name} in {count}" for name, count in counts.items())
-    yield f"A structure is scored only where it was drawn; of {errors.count_phrase(len(cases), 'case')} that is {counted_names}."
+    cases_in_words = errors.count_phrase(len(cases), "case")
+    yield f"A structure is scored only where it was drawn; of {cases_in_words} that is {counted_names}."
 
 
 def _list_structures(structures: Mapping[str, tuple[int, ...]]) -> str:

@@ -153,8 +153,8 @@ class Survival(SurvivalScoring):
         had = np.sort(times[happened])
         if len(np.unique(had)) < 2:
             raise DatasetError(
-                f"{errors.count_phrase(len(had), 'event')} among {errors.count_phrase(len(times), 'training case')}, at "
-                f"{errors.count_phrase(len(np.unique(had)), 'time')}: no case has it before another",
+                f"{errors.count_phrase(len(had), 'event')} among {errors.count_phrase(len(times), 'training case')}, "
+                f"at {errors.count_phrase(len(np.unique(had)), 'time')}: no case has it before another",
                 str(dataset.root or dataset.name),
                 "Give cases of whom at least two had the event, at different times",
             )
@@ -165,6 +165,7 @@ class Survival(SurvivalScoring):
             float(times.max()),
             survival.censoring_curve(times, happened),
         )
+        training_times = errors.count_phrase(len(times), "training time")
         return {
             "model": Decision(
                 "cox", f"{share}: it learns how risks compare, and not how they change with time", KVAMME
@@ -182,7 +183,7 @@ class Survival(SurvivalScoring):
             ),
             "followed": Decision(
                 last,
-                f"that is the longest of {errors.count_phrase(len(times), 'training time')}, and nothing is predicted beyond it",
+                f"that is the longest of {training_times}, and nothing is predicted beyond it",
             ),
             "censoring": Decision(
                 curve_to_plain(followed, "share"),
@@ -282,7 +283,7 @@ class Survival(SurvivalScoring):
     def fit_settings(
         self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin
     ) -> dict[str, Decision]:
-        """Slope, baseline and median risk of these cases; origin: as `calibrated` has it.
+        """Slope, baseline and median risk of these cases; origin: as `calibrate_hazards` has it.
 
         All belong to one network's weights: those of a plan of another training are estimated anew.
         """

@@ -10,8 +10,7 @@ from functools import partial
 import numpy as np
 
 from isocenter.belief.prediction_sets import SET_METRICS
-from isocenter.evaluation import CaseValues, Metrics, Seed, Table, intervals
-from isocenter.evaluation import survival as evaluation_survival
+from isocenter.evaluation import CaseValues, Metrics, Seed, Table, intervals, survival
 from isocenter.evaluation.significance import paired_tests
 from isocenter.evaluation.survival import D_CALIBRATION, SURVIVAL_METRICS, Steps
 from isocenter.lazy import pandas as pd
@@ -182,12 +181,8 @@ def case_error(values: Mapping[str, float], time: float, event: bool, last: floa
     if answering.survival_column(last) not in values:
         return math.nan
     when = answering.comparison_times(last)
-    survival = [[values[answering.survival_column(one)] for one in when]]
-    return float(
-        evaluation_survival.integrate_errors(
-            evaluation_survival.brier_errors(survival, [time], [event], followed, when), when
-        )[0]
-    )
+    curve = [[values[answering.survival_column(one)] for one in when]]
+    return float(survival.integrate_errors(survival.brier_errors(curve, [time], [event], followed, when), when)[0])
 
 
 def survival_summary_rows(outcomes: Outcomes, *, seed: Seed) -> list[Row]:
@@ -201,8 +196,8 @@ def survival_summary_rows(outcomes: Outcomes, *, seed: Seed) -> list[Row]:
 
 def _overall(outcomes: Outcomes, seed: Seed) -> Iterator[Row]:
     risk, times, happened, last = outcomes.risk, outcomes.times, outcomes.happened, outcomes.horizons[-1]
-    uno = partial(evaluation_survival.uno_c, risk, times, happened, outcomes.followed, last)
-    c = partial(evaluation_survival.harrell_c, risk, times, happened)
+    uno = partial(survival.uno_c, risk, times, happened, outcomes.followed, last)
+    c = partial(survival.harrell_c, risk, times, happened)
     note = f"; events before {outcomes.name_horizon(last)}, censoring of the training cases"
     early, events = _if_fewer(happened & (times < last)), _if_fewer(happened)
     yield Row("uno_c", "all", _interval(uno, outcomes, seed, note, strata=early, compares=True))
@@ -214,7 +209,7 @@ def _overall(outcomes: Outcomes, seed: Seed) -> Iterator[Row]:
     )
     yield Row("integrated_brier", "all", binary_scores.with_note(error, note))
     note = "; 1 is calibrated, less where risks are too extreme; Cox, with the risk alone"
-    slope = partial(evaluation_survival.calibration_slope, risk, times, happened)
+    slope = partial(survival.calibration_slope, risk, times, happened)
     yield Row("calibration_slope", "all", _interval(slope, outcomes, seed, note, strata=events))
 
 
@@ -224,7 +219,7 @@ def _distribution(outcomes: Outcomes) -> Iterator[Row]:
         return
     last = outcomes.horizons[-1]
     early = outcomes.happened & (outcomes.times <= last)
-    shares, p = evaluation_survival.d_calibration(outcomes.at_time, early, patients=outcomes.patients)
+    shares, p = survival.d_calibration(outcomes.at_time, early, patients=outcomes.patients)
     words = ", ".join(f"{100 * share:.0f}" for share in shares)
     method = f"none: p of a chi-squared test, its variance less what censoring hides; {words} % of cases"
     method += f" by tenths of predicted survival, until {outcomes.name_horizon(last)}"
@@ -234,20 +229,20 @@ def _distribution(outcomes: Outcomes) -> Iterator[Row]:
 
 def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
     risk, times, happened = outcomes.risk, outcomes.times, outcomes.happened
-    horizon, survival = outcomes.horizons[index], outcomes.survival[:, index]
+    horizon, survival_shares = outcomes.horizons[index], outcomes.survival[:, index]
     label = outcomes.name_horizon(horizon)
-    area = partial(evaluation_survival.dynamic_auc, risk, times, happened, outcomes.followed, horizon)
+    area = partial(survival.dynamic_auc, risk, times, happened, outcomes.followed, horizon)
     early, later = happened & (times <= horizon), times > horizon
     had, free = int(early.sum()), int(later.sum())
     counts = f"; {had} with the event by then, {free} without, {len(times) - had - free} censored before"
     # Who is censored before is on neither side of the curve, and drawn with the larger one: the smaller one is counted.
     sides = early if had < free else later
     yield Row("dynamic_auc", label, _interval(area, outcomes, seed, counts, strata=sides, compares=True))
-    if np.isnan(survival).any():
+    if np.isnan(survival_shares).any():
         return
-    errors = evaluation_survival.brier_errors(survival[:, None], times, happened, outcomes.followed, [horizon])[:, 0]
+    errors = survival.brier_errors(survival_shares[:, None], times, happened, outcomes.followed, [horizon])[:, 0]
     yield Row("brier", label, binary_scores.with_note(_mean_error(outcomes, errors, np.array([horizon]), seed), counts))
-    ratio = partial(evaluation_survival.expected_over_observed, 1 - survival, times, happened, horizon)
+    ratio = partial(survival.expected_over_observed, 1 - survival_shares, times, happened, horizon)
     yield Row("expected_over_observed", label, _interval(ratio, outcomes, seed))
 
 
@@ -267,10 +262,10 @@ def _mean_error(outcomes: Outcomes, errors: Floats, when: Floats, seed: Seed) ->
 def _reservations(outcomes: Outcomes, when: Floats) -> tuple[str, str]:
     """A note on the weights that make up for these cases' censoring, and why they cannot; as a rule both are empty."""
     times, happened, last = outcomes.times, outcomes.happened, float(when[-1])
-    if not ((times > last).any() or not evaluation_survival.kaplan_meier(times, happened).at(last) > 0):
+    if not ((times > last).any() or not survival.kaplan_meier(times, happened).at(last) > 0):
         return "", f"no case was followed beyond {outcomes.name_horizon(last)}"
-    weights = evaluation_survival.censoring_weights(times, happened, outcomes.followed, when)
-    integrals = evaluation_survival.integrate_errors(weights, when) if len(when) > 1 else weights[:, 0]
+    weights = survival.censoring_weights(times, happened, outcomes.followed, when)
+    integrals = survival.integrate_errors(weights, when) if len(when) > 1 else weights[:, 0]
     total, error = float(integrals.mean()), float(integrals.std() / np.sqrt(len(integrals)))
     if abs(total - 1) <= max(NEAR, CHANCE * error) and LEAST_WEIGHT <= total <= MOST_WEIGHT:
         return "", ""
@@ -306,10 +301,10 @@ def _if_fewer(events: np.ndarray) -> np.ndarray | None:
 def _of_everybody(outcomes: Outcomes) -> float:
     """The integrated Brier score of the Kaplan-Meier curve of these cases."""
     when = answering.comparison_times(outcomes.horizons[-1])
-    curve = evaluation_survival.kaplan_meier(outcomes.times, outcomes.happened).at(when)
+    curve = survival.kaplan_meier(outcomes.times, outcomes.happened).at(when)
     everybody = np.tile(curve, (len(outcomes.times), 1))
-    errors = evaluation_survival.brier_errors(everybody, outcomes.times, outcomes.happened, outcomes.followed, when)
-    return float(evaluation_survival.integrate_errors(errors, when).mean())
+    errors = survival.brier_errors(everybody, outcomes.times, outcomes.happened, outcomes.followed, when)
+    return float(survival.integrate_errors(errors, when).mean())
 
 
 def survival_error_values(outcomes: Callable[[Table], Outcomes], table: Table) -> list[CaseValues]:
@@ -366,7 +361,7 @@ def _by_risk(outcomes: Outcomes, *, counts_patients: bool) -> Figure:
     if outcomes.threshold is not None:
         high = outcomes.risk > outcomes.threshold
         groups = {name: side for name, side in (("lower risk", ~high), ("higher risk", high)) if side.any()}
-        _, p = evaluation_survival.logrank_test(times, happened, high)
+        _, p = survival.logrank_test(times, happened, high)
         caption = "Parted at the median risk that the model was given after training."
     if counts_patients:
         caption += " A patient with several images counts once, by the mean of their risks."
@@ -377,13 +372,13 @@ def _by_risk(outcomes: Outcomes, *, counts_patients: bool) -> Figure:
         caption += f" Log-rank test: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
     curves = {}
     for name, side in groups.items():
-        low, high_end = evaluation_survival.kaplan_meier_band(times[side], happened[side])
-        curve = evaluation_survival.kaplan_meier(times[side], happened[side])
+        low, high_end = survival.kaplan_meier_band(times[side], happened[side])
+        curve = survival.kaplan_meier(times[side], happened[side])
         curves[name] = survival_figures.SurvivalCurve(
             curve.times, curve.values, low.values, high_end.values, times[side][~happened[side]]
         )
     ticks = survival_figures.time_ticks(float(times.max()))
-    counts = {name: evaluation_survival.people_at_risk(times[side], ticks).tolist() for name, side in groups.items()}
+    counts = {name: survival.people_at_risk(times[side], ticks).tolist() for name, side in groups.items()}
     return survival_figures.kaplan_meier_plot(
         curves, ticks, counts, "Survival by predicted risk", axis=time_axis_label(outcomes.unit), caption=caption
     )
@@ -397,8 +392,7 @@ def _calibration(outcomes: Outcomes) -> list[Figure]:
     for members in np.array_split(np.argsort(chance, kind="stable"), groups):
         times, happened = outcomes.times[members], outcomes.happened[members]
         if (
-            evaluation_survival.people_at_risk(times, horizon)
-            or evaluation_survival.kaplan_meier(times, happened).at(horizon) == 0
+            survival.people_at_risk(times, horizon) or survival.kaplan_meier(times, happened).at(horizon) == 0
         ):  # else nobody knows the frequency
             points.append((float(chance[members].mean()), *_frequency(times, happened, horizon)))
     title = f"Can the probabilities by {outcomes.name_horizon(horizon)} be believed?"
@@ -407,16 +401,14 @@ def _calibration(outcomes: Outcomes) -> list[Figure]:
 
 def _frequency(times: Floats, happened: np.ndarray, horizon: float) -> tuple[float, float, float]:
     """The share who had the event by then, with its interval: the exact one where nobody or everybody had it."""
-    observed = 1 - float(evaluation_survival.kaplan_meier(times, happened).at(horizon))
+    observed = 1 - float(survival.kaplan_meier(times, happened).at(horizon))
     if observed in (0.0, 1.0):
         people = (
-            int(evaluation_survival.people_at_risk(times, horizon))
-            if not observed
-            else int((happened & (times <= horizon)).sum())
+            int(survival.people_at_risk(times, horizon)) if not observed else int((happened & (times <= horizon)).sum())
         )
         exact = intervals.clopper_pearson(round(observed) * people, people) if people else None
         return (observed, exact.low or 0.0, exact.high or 0.0) if exact else (observed, 0.0, 1.0)
-    low, high = (1 - float(end.at(horizon)) for end in evaluation_survival.kaplan_meier_band(times, happened))
+    low, high = (1 - float(end.at(horizon)) for end in survival.kaplan_meier_band(times, happened))
     return observed, high, low
 
 

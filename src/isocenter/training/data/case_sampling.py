@@ -7,7 +7,7 @@ undersampled: an epoch has as many cases of each class as the smallest has: othe
 square_root:  classes come by the square roots of their sizes, between their own shares and equal ones
               (Mahajan et al., arXiv:1805.00932)
 by_loss:      what cost most when it was last seen comes most often: hard cases are mined as training goes on
-              (Loshchilov and Hutter, arXiv:1511.06343). The only one that needs to know more than the targets: `Costs`
+              (Loshchilov and Hutter, arXiv:1511.06343). The only one that needs more than the targets: `LastLosses`
 """
 
 from __future__ import annotations

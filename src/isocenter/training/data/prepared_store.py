@@ -216,7 +216,7 @@ def prepare_all(
     memory:  bytes; arrays that fit into them together are kept in memory, else patches are read from disk
     reading: what a person decided about how the files are read, as far as it changes voxels or references
     context: the covariates that the network gets
-    marked:  {case id: what a network before marked in it, as `keep_marked` has written it}
+    marked:  {case id: what a network before marked in it, as `keep_label_numbers` has written it}
     taught:  {case id: file with the answer of another model, (channels,) or (channels, *spatial) on its own grid}
     """
     folder = cache.cache_folder() / "prepared"
@@ -391,7 +391,7 @@ def _fact_name(part: str, fact: str = TARGET) -> str:
 
 
 def _part(name: str, fact: str) -> str:
-    """The inverse of `_named`."""
+    """The inverse of `_fact_name`."""
     return name.removeprefix(fact).removeprefix("_")
 
 

@@ -64,7 +64,7 @@ class TargetKind(Protocol):
         """{name: (whether it is large, array)} of what was prepared; a target that is one array has no name."""
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> Any:
-        """The inverse of `stored`."""
+        """The inverse of `to_arrays`."""
 
     def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:
         """{class from 1: (up to POSITIONS, axes) voxels where it is}, for centring patches; (0, axes) where nowhere.
@@ -181,7 +181,7 @@ class OneArray:
         return {"": (self.large, data)}
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> Any:
-        """The inverse of `stored`."""
+        """The inverse of `to_arrays`."""
         return arrays[""]
 
     def lost(self, target: Target, data: Any) -> tuple[str, ...]:
@@ -480,7 +480,7 @@ class JointTargets:
         return {part: self.parts[part].to_arrays(one)[""] for part, one in data.items()}
 
     def from_arrays(self, arrays: Mapping[str, Any]) -> Any:
-        """The inverse of `stored`."""
+        """The inverse of `to_arrays`."""
         return {part: arrays[part] for part in self.parts if part in arrays}
 
     def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:

@@ -419,8 +419,8 @@ def narrower_width(chosen: PlanSettings, left: float) -> Decision | None:
     if (voxels_seen := left / took * samples * math.prod(chosen.training.patch)) >= FEW_VOXELS:
         return None
     because = (
-        f"a step of {errors.count_phrase(samples, 'sample')} takes {took:.2g} s with the planned width of {widths[0]}: in the "
-        f"{left:.0f} s that are left training would see {voxels_seen / 1e6:.1f} million voxels, {NARROWER}"
+        f"a step of {errors.count_phrase(samples, 'sample')} takes {took:.2g} s with the planned width of {widths[0]}: "
+        f"in the {left:.0f} s that are left training would see {voxels_seen / 1e6:.1f} million voxels, {NARROWER}"
     )
     return Decision(network_family.widen_settings(size, 0.5), because)
 

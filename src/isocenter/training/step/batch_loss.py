@@ -424,7 +424,7 @@ def losses_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor]
 def mix_part(
     augmentation: Augmentation, images: Tensor, generators: Sequence[np.random.Generator], ranks: Ranks
 ) -> tuple[Tensor, Tensor | None, float]:
-    """`Augmentation.mixed` for this process's part of a batch, which is mixed as a whole by its first sample."""
+    """`Augmentation.mix` for this process's part of a batch, which is mixed as a whole by its first sample."""
     if ranks.count == 1 or not augmentation.mixes:
         return augmentation.mix(images, generators)
     images_mixed, partner, share = augmentation.mix(ranks.whole(images), ranks.agree(generators[:1]))

@@ -115,7 +115,7 @@ def with_low_rank(module: Module, names: Collection[str], rank: int) -> None:
     """Let the weights of these names stand still, and add to each a difference that is learnt and is nothing yet.
 
     names: of weights; only those of linear layers and convolutions are changed
-    Names of tensors change: `merged` has them as they were.
+    Names of tensors change: `merge_low_rank` has them as they were.
     """
     convolutions = torch.nn.modules.conv._ConvNd
     for name, part in [*module.named_modules()]:

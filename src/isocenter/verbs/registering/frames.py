@@ -129,8 +129,8 @@ def _unlike_frames(corrected: Image, displacements: Floats) -> Iterator[str]:
             unlike.append(f"{number + 1} ({agreement:.2f})")
     if unlike:
         yield (
-            f"the contents of frame {errors.list_phrase(unlike)} differ from those of the first one (correlation below {LIKE:g}): "
-            f"a movement of less than a voxel ({step:.3g} {unit}) there may be that change"
+            f"the contents of frame {errors.list_phrase(unlike)} differ from those of the first one (correlation below "
+            f"{LIKE:g}): a movement of less than a voxel ({step:.3g} {unit}) there may be that change"
         )
 
 

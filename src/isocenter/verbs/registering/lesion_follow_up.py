@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, UsageError
-from isocenter.evaluation import biomarkers
-from isocenter.evaluation import lesions as evaluation_lesions
+from isocenter.evaluation import biomarkers, lesions
 from isocenter.evaluation.lesions import Lesion, LesionLink, Lesions, Response
 from isocenter.files.dicom.reading import series_survey, suv_scaling
 from isocenter.files.dicom.reading.suv_scaling import SUV_BW
@@ -116,8 +115,8 @@ class LesionCourse:
         if not all(image.geometry.is_volume and image.geometry.physical for image in images):
             raise GeometryError("lesions are measured in ml", "--lesions", "Give volumes with a size in mm")
         elapsed, notes = _elapsed_days(images, days)
-        lesions = evaluation_lesions.find_lesions(masks[0], organs), evaluation_lesions.find_lesions(masks[1])
-        return cls(images, lesions, organs, elapsed, notes, _earlier_sums(records, lesions[0]))
+        found_lesions = lesions.find_lesions(masks[0], organs), lesions.find_lesions(masks[1])
+        return cls(images, found_lesions, organs, elapsed, notes, _earlier_sums(records, found_lesions[0]))
 
 
 def _elapsed_days(images: tuple[Image, Image], given: float | None) -> tuple[float | None, tuple[str, ...]]:
@@ -139,10 +138,10 @@ def _elapsed_days(images: tuple[Image, Image], given: float | None) -> tuple[flo
 def follow_up(course: LesionCourse, registration: ImageRegistration, determinant: NDArray[np.float32]) -> FollowUp:
     """The lesions of a registered baseline and follow-up, compared and judged."""
     (before, after), notes = course.lesions, course.notes
-    links = evaluation_lesions.link_lesions(before, after, registration.transform, registration.inverse)
-    notes += tuple(evaluation_lesions.speck_notes(before, after, links))
+    links = lesions.link_lesions(before, after, registration.transform, registration.inverse)
+    notes += tuple(lesions.speck_notes(before, after, links))
     rows = [_row(link, before, after, course.days, determinant) for link in links]
-    responses = {"recist": evaluation_lesions.recist(before, after, links, course.earlier)}
+    responses = {"recist": lesions.recist(before, after, links, course.earlier)}
     if SUV_BW in {image.facts_of(0).get("unit") for image in course.images}:
         verdict = _uptake(course, links)
         if isinstance(verdict, Response):
@@ -186,7 +185,7 @@ def _extent(lesion: Lesion, before: Sequence[Lesion]) -> float:
 
 def _earlier_sums(records: Sequence[str | Path], baseline: Lesions) -> list[float]:
     """Sums of the same targets, from response.json of follow-ups before."""
-    targets = list(evaluation_lesions.choose_targets(baseline))
+    targets = list(lesions.choose_targets(baseline))
     first = round(sum(baseline.each[number - 1].extent for number in targets), 3)
     sums = []
     for path in map(Path, records):
@@ -217,12 +216,12 @@ def _uptake(course: LesionCourse, links: Sequence[LesionLink]) -> Response | str
     if not first > 0:
         return "No PERCIST: no lesion of the baseline takes up anything."
     new = sum(link.state == "new" for link in links)
-    return evaluation_lesions.percist(first, last, new, _least(images[0].data[0] * shares[0], course.organs))
+    return lesions.percist(first, last, new, _least(images[0].data[0] * shares[0], course.organs))
 
 
-def _peak(image: Image, lesions: Lesions, specks: Sequence[int]) -> float:
+def _peak(image: Image, side: Lesions, specks: Sequence[int]) -> float:
     """SUVpeak of the hottest lesion; 0 without one."""
-    inside = (lesions.numbers > 0) & ~np.isin(lesions.numbers, specks)
+    inside = (side.numbers > 0) & ~np.isin(side.numbers, specks)
     return biomarkers.suv_peak(image.data[0], inside, image.geometry.steps) if inside.any() else 0.0
 
 

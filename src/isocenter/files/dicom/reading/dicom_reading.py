@@ -452,7 +452,8 @@ def _cut_texts(dataset: DicomDataset) -> Iterator[str]:
     """Notes on texts that are far longer than the standard allows."""
     for keyword in ("PatientName", "PatientID", "SeriesDescription", "StudyDescription", "ProtocolName"):
         if tags.is_too_long(dataset, keyword):
-            yield f"{tags.keyword_with_tag(keyword)} is longer than {LONGEST_TEXT} characters: the rest of it is not looked at"
+            attribute = tags.keyword_with_tag(keyword)
+            yield f"{attribute} is longer than {LONGEST_TEXT} characters: the rest of it is not looked at"
 
 
 FORMAT = Format("dicom", read)

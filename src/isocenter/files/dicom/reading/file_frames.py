@@ -158,8 +158,8 @@ def _dose_planes(plane: Plane, offsets: tuple[float, ...], count: int, where: st
         is_transverse = abs(plane.normal[2]) > 1 - DIRECTION_TOLERANCE
         if not is_transverse or abs(offsets[0] - plane.position[2]) > SAME_OFFSET:
             raise GeometryError(
-                f"{tags.keyword_with_tag('GridFrameOffsetVector')} begins with {offsets[0]:g}, neither 0 nor the z of transverse "
-                f"planes, {plane.position[2]:g} (ImagePositionPatient (0020,0032))",
+                f"{tags.keyword_with_tag('GridFrameOffsetVector')} begins with {offsets[0]:g}, neither 0 nor the z of "
+                f"transverse planes, {plane.position[2]:g} (ImagePositionPatient (0020,0032))",
                 where,
                 "Export the dose again",
             )
@@ -222,8 +222,9 @@ def _enhanced_frames(base: Frame, dataset: DicomDataset, where: str, count: int)
     shared = tags.first_item(dataset, "SharedFunctionalGroupsSequence") or pydicom.Dataset()
     frame_groups = tags.items(dataset, "PerFrameFunctionalGroupsSequence")
     if len(frame_groups) != count:
+        sequence = tags.keyword_with_tag("PerFrameFunctionalGroupsSequence")
         raise FormatError(
-            f"{len(frame_groups)} items in {tags.keyword_with_tag('PerFrameFunctionalGroupsSequence')} for {count} frames",
+            f"{len(frame_groups)} items in {sequence} for {count} frames",
             where,
             "Export the object again",
         )

@@ -111,7 +111,7 @@ def rescale_stored(
 def value_dtype(
     dataset: DicomDataset, frames: int = 1, meaning: ValueMeaning | None = None, where: str = ""
 ) -> np.dtype[Any]:
-    """The type that `rescaled` gives for grey pixels, from the header."""
+    """The type that `rescale_stored` gives for grey pixels, from the header."""
     maps = [value_map(dataset, n, meaning, where) for n in range(_varying_frames(dataset, frames))]
     return np.result_type(*[m.dtype for m in maps])
 
@@ -147,7 +147,7 @@ def lowest_value(dataset: DicomDataset, frames: int = 1, meaning: ValueMeaning |
 def display_window(
     dataset: DicomDataset, frame: int = 0, meaning: ValueMeaning | None = None, where: str = ""
 ) -> DisplayWindow | None:
-    """The first stated window, in the values that `rescaled` gives; None where none is, or real world values are."""
+    """The first stated window, in the values of `rescale_stored`; None where none is, or real world values are."""
     window = _stated_window(dataset, frame, meaning, where)
     mirror = None if window is None else value_map(dataset, frame, meaning, where).mirror
     if window is None or mirror is None:

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.dicom import elements
-from isocenter.files.dicom import tags as dicom_tags
+from isocenter.files.dicom import elements, tags
 from isocenter.files.dicom.elements import DicomDataset, Elements
 from isocenter.files.dicom.slice_geometry import Plane
 
@@ -72,7 +71,7 @@ class Mosaic:
 
 def is_mosaic(dataset: DicomDataset) -> bool:
     """Whether an image is a Siemens mosaic of slices."""
-    return "MOSAIC" in dicom_tags.words(dataset, "ImageType")
+    return "MOSAIC" in tags.words(dataset, "ImageType")
 
 
 def refuse_private_tiles(dataset: DicomDataset, where: str) -> None:
@@ -80,9 +79,9 @@ def refuse_private_tiles(dataset: DicomDataset, where: str) -> None:
 
     Raises FormatError for United Imaging's grids, and for a mosaic in an object of several frames.
     """
-    if is_mosaic(dataset) and dicom_tags.text(dataset, "NumberOfFrames") not in SINGLE_FRAME:
+    if is_mosaic(dataset) and tags.text(dataset, "NumberOfFrames") not in SINGLE_FRAME:
         raise FormatError("is a mosaic of several frames, which is not supported", where, REMEDY)
-    if UIH_GRID in dataset and dicom_tags.text(dataset, "Manufacturer").startswith("U"):
+    if UIH_GRID in dataset and tags.text(dataset, "Manufacturer").startswith("U"):
         raise FormatError("is a United Imaging grid of slices, which is not supported", where, REMEDY)
 
 
@@ -143,7 +142,7 @@ def _parse_csa(raw: bytes) -> dict[str, tuple[str, ...]]:
     at += 8
     if not 0 < count <= MOST_TAGS:
         raise ValueError(f"{count} tags")
-    tags: dict[str, tuple[str, ...]] = {}
+    values_by_tag: dict[str, tuple[str, ...]] = {}
     offset: int | None = None
     for _ in range(count):
         name, _, _, _, items, _ = struct.unpack_from("<64si4s3i", raw, at)
@@ -162,13 +161,13 @@ def _parse_csa(raw: bytes) -> dict[str, tuple[str, ...]]:
                 raise ValueError(f"an item of {length} bytes")
             values.append(raw[at : at + length].split(b"\0")[0].decode("latin-1").strip())
             at += -(-length // 4) * 4
-        tags[name.split(b"\0")[0].decode("latin-1")] = tuple(v for v in values if v)
-    return tags
+        values_by_tag[name.split(b"\0")[0].decode("latin-1")] = tuple(v for v in values if v)
+    return values_by_tag
 
 
 def b_value(dataset: DicomDataset) -> float | None:
     """The diffusion weighting in s/mm2, from the standard's attribute, else from the maker's."""
-    b_value = dicom_tags.lenient_number(dataset, "DiffusionBValue")
+    b_value = tags.lenient_number(dataset, "DiffusionBValue")
     if b_value is not None:
         return b_value
     values = next((values for place in B_VALUES if (values := private_numbers(dataset, *place))), ())
@@ -180,7 +179,7 @@ def b_value(dataset: DicomDataset) -> float | None:
 def gradient_direction(dataset: DicomDataset) -> Direction | None:
     """(3,) LPS unit vector of the gradient; None where it is not stated, zeros where there is no weighting."""
     try:
-        standard_direction = dicom_tags.numbers(dataset, "DiffusionGradientOrientation", "", 3)
+        standard_direction = tags.numbers(dataset, "DiffusionGradientOrientation", "", 3)
     except FormatError:
         standard_direction = None
     direction = standard_direction or private_numbers(dataset, *SIEMENS_DIRECTION)
@@ -201,8 +200,8 @@ def private_numbers(dataset: DicomDataset, group: int, creator: str, element: in
     """The numbers of a private attribute; none where it is absent or unreadable."""
     try:
         content = private_value(dataset, group, creator, element)
-        values = () if content is None else tuple(float(v) for v in dicom_tags.values_in(content))
-    except dicom_tags.pydicom_errors():
+        values = () if content is None else tuple(float(v) for v in tags.values_in(content))
+    except tags.pydicom_errors():
         return ()
     return values if all(math.isfinite(v) for v in values) else ()
 

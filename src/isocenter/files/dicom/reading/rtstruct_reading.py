@@ -105,7 +105,7 @@ def referenced_images(path: Path | str) -> ReferencedImages:
 
 
 def regions_of(path: Path) -> tuple[Label, ...]:
-    """The regions as `rasterise` numbers and names them; none where no contour is closed."""
+    """The regions as `rasterise_regions` numbers and names them; none where no contour is closed."""
     return _regions(_dataset(path), str(path))[0]
 
 
@@ -299,7 +299,8 @@ def _mask(region: _Region, on: Geometry, where: str) -> _Drawn:
         return _Drawn({number: np.logical_xor.reduce(own) for number, own in contours.items()}, ())
     slices = {number: inside_contours(own) for number, own in contours.items()}
     odd = sum(is_united for _, is_united in slices.values())
-    note = f"contours of {region.label.name} that are equal or overlap in part are united on {errors.count_phrase(odd, 'slice')}"
+    united_slices = errors.count_phrase(odd, "slice")
+    note = f"contours of {region.label.name} that are equal or overlap in part are united on {united_slices}"
     return _Drawn({number: mask for number, (mask, _) in slices.items()}, (note,) if odd else ())
 
 

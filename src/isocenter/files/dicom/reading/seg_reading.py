@@ -357,7 +357,8 @@ def _levels(dataset: DicomDataset, parts: list[_Part], where: str) -> _Levels | 
     maximum = tags.single_number(dataset, "MaximumFractionalValue", where)
     if maximum is None or maximum <= 0:
         if len(values) > 1:
-            problem = f"is fractional, holds {errors.list_phrase(sorted(values))} and states no MaximumFractionalValue (0062,000E)"
+            listed_values = errors.list_phrase(sorted(values))
+            problem = f"is fractional, holds {listed_values} and states no MaximumFractionalValue (0062,000E)"
             remedy = "Export it with the value of a whole voxel, or as BINARY: the values may be bits or shares"
             raise FormatError(problem, where, remedy)
         return _Levels(highest, None)

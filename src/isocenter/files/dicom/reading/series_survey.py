@@ -48,7 +48,7 @@ NUMBER_IN_NAME = re.compile(r"[0-9A-F]*[0-9][0-9A-F]*")
 class SeriesFiles:
     """The files of one series, as the headers describe them; of segmentations and structure sets one object each.
 
-    patient:    pseudonym of the person who was scanned, see `storage.pseudonym`
+    patient:    pseudonym of the person who was scanned, see `hashing.make_pseudonym`
     study, uid: of study and series
     name:       safe for file names, made from the description, unique among the series that came with it
     paths:      in the order of instance numbers, which need not be the order of slices; of one object several only
@@ -99,7 +99,7 @@ class SeriesSurvey:
 
 
 def list_series(folder: Path) -> list[SeriesFiles]:
-    """The series under a folder. Raises FormatError at the first damaged file; `survey` goes on."""
+    """The series under a folder. Raises FormatError at the first damaged file; `survey_folder` goes on."""
     surveyed = survey_folder(folder)
     if surveyed.damaged:
         raise surveyed.damaged[0]

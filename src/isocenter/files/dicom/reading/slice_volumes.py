@@ -214,9 +214,8 @@ def _notes_along(frames: Sequence[Frame]) -> tuple[str, ...]:
     notes = list[str]()
     derived = sum(frame.is_derived for frame in frames)
     if 0 < derived < len(frames):
-        notes.append(
-            f"{errors.count_phrase(derived, 'slice is', 'slices are')} DERIVED (ImageType (0008,0008)), the others are not"
-        )
+        derived_slices = errors.count_phrase(derived, "slice is", "slices are")
+        notes.append(f"{derived_slices} DERIVED (ImageType (0008,0008)), the others are not")
     depth = slice_geometry.plane_depths([plane_of_frame(frame) for frame in frames])
     turns = [frames[n].labels.get(ACQUISITION) for n in np.argsort(depth)]
     blocks, acquisitions = 1 + sum(one != other for one, other in pairwise(turns)), len(set(turns))

@@ -13,8 +13,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom import header_reading
-from isocenter.files.dicom import tags as dicom_tags
+from isocenter.files.dicom import header_reading, tags
 from isocenter.files.dicom.header_reading import Header
 from isocenter.files.dicom.reading.suv_scaling import SUV_BW
 from isocenter.files.dicom.writing import series_writing, source_planes
@@ -84,16 +83,16 @@ def write_derived_series(
         raise FormatError(f"no derived series of this {source.modality}", where, "Write .nii.gz instead")
     heads = [header_reading.read_header(Path(one)) for one in source.source.paths]
     integers, padding = _whole(image, source)
-    stamp_of_series = stamp or _stamp([dicom_tags.text(one.dataset, "SOPInstanceUID") for one in heads], integers)
+    stamp_of_series = stamp or _stamp([tags.text(one.dataset, "SOPInstanceUID") for one in heads], integers)
     first = heads[0].library
     now = datetime.now()
-    tags: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         keyword: first[keyword].value if keyword in first else None
         for keyword in REPEATED
         if keyword in first or keyword in UNKNOWN_ALLOWED
     }
-    tags |= {
-        "Laterality": dicom_tags.text(heads[0].dataset, "Laterality") or None,
+    attributes |= {
+        "Laterality": tags.text(heads[0].dataset, "Laterality") or None,
         "PatientPosition": None,  # of the source, which lay otherwise; type 2C, PS3.3 C.7.3.1
         "SeriesInstanceUID": stamp_of_series.uid("SeriesInstanceUID"),
         "SeriesDescription": description[:64],
@@ -108,14 +107,14 @@ def write_derived_series(
     }
     if source.modality == PET:
         # A window would be in the unit of the source; and how the patient lay is a code of its own in PET.
-        tags = {
+        attributes = {
             name: value
-            for name, value in tags.items()
+            for name, value in attributes.items()
             if name not in ("WindowCenter", "WindowWidth", "PatientPosition")
         }
-        tags |= _of_pet(heads[0], str(source.facts["unit"]))
+        attributes |= _of_pet(heads[0], str(source.facts["unit"]))
     series_writing.write_slices(
-        integers, tags, lambda number: stamp_of_series.uid(f"SOPInstanceUID {number}"), folder, padding=padding
+        integers, attributes, lambda number: stamp_of_series.uid(f"SOPInstanceUID {number}"), folder, padding=padding
     )
 
 
@@ -126,16 +125,16 @@ def can_derive(source: Image) -> bool:
     if source.modality != PET:
         return source.modality in KINDS
     head = header_reading.read_header(Path(source.source.paths[0])).dataset
-    return source.facts.get("unit") in UNITS and all(dicom_tags.text(head, keyword) for keyword in NEEDED)
+    return source.facts.get("unit") in UNITS and all(tags.text(head, keyword) for keyword in NEEDED)
 
 
 def _of_pet(head: Header, unit: str) -> dict[str, Any]:
     """The attributes of tracer, counts and units."""
     library = head.library
-    tags = {name: library[name].value if name in library else None for name in REPEATED_OF_PET}
-    tags = {name: value for name, value in tags.items() if value is not None or name in PET_MAY_BE_EMPTY}
-    tags |= {"Units": UNITS[unit], "ImageType": ["DERIVED", "PRIMARY"]}  # no other second value, C.8.9.4.1.1
-    return tags | ({"SUVType": "BW"} if unit == SUV_BW else {})
+    attributes = {name: library[name].value if name in library else None for name in REPEATED_OF_PET}
+    attributes = {name: value for name, value in attributes.items() if value is not None or name in PET_MAY_BE_EMPTY}
+    attributes |= {"Units": UNITS[unit], "ImageType": ["DERIVED", "PRIMARY"]}  # no other second value, C.8.9.4.1.1
+    return attributes | ({"SUVType": "BW"} if unit == SUV_BW else {})
 
 
 def _whole(image: Image, source: Image) -> tuple[Image, int | None]:

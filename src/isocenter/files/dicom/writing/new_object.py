@@ -37,7 +37,10 @@ def new_series_arguments(number: int, description: str) -> dict[str, Any]:
 
 
 def create_object(sop_class: str, modality: str, syntax: str, head: Dataset, number: int, description: str) -> Dataset:
-    """An object without content of the same patient and study. head: of the source, as `completed` gives it"""
+    """An object without content of the same patient and study.
+
+    head: of the source, as `complete_for_highdicom` gives it
+    """
     dataset = highdicom.SOPClass(
         study_instance_uid=head.StudyInstanceUID,
         sop_class_uid=sop_class,

@@ -20,7 +20,7 @@ from pydicom.sr.coding import Code as SRCode
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom import header_reading, seg_planes, tags
 from isocenter.files.dicom.character_sets import UTF_8
-from isocenter.files.dicom.elements import DicomDataset as Elements
+from isocenter.files.dicom.elements import DicomDataset
 from isocenter.files.dicom.reading import file_frames
 from isocenter.files.dicom.slice_geometry import Frame
 from isocenter.values import Array, Deferred, Floats, Geometry, Image
@@ -208,7 +208,10 @@ def source_headers(slices: list[SourceSlice]) -> list[Dataset]:
 
 
 def correct_frames(dataset: Dataset, slices: list[SourceSlice], places: dict[str, Any]) -> None:
-    """Correct what highdicom states of a multi-frame result's places and sources. places: as `places_of` gives them"""
+    """Correct what highdicom states of a multi-frame result's places and sources.
+
+    places: as `placing_arguments` gives them
+    """
     if places:  # highdicom takes the source's, and for a step that these lack the gaps between the frames
         dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = places["pixel_measures"]
         _name_sources(dataset, slices)
@@ -244,7 +247,7 @@ def _name_sources(derived: Dataset, slices: list[SourceSlice]) -> None:
         groups.DerivationImageSequence = [derivation]
 
 
-def reference_object(dataset: Elements) -> Dataset:
+def reference_object(dataset: DicomDataset) -> Dataset:
     reference = Dataset()
     reference.ReferencedSOPClassUID = tags.text(dataset, "SOPClassUID")
     reference.ReferencedSOPInstanceUID = tags.text(dataset, "SOPInstanceUID")
@@ -318,7 +321,8 @@ def repeat_elements(dataset: Dataset, source: Path, names: Iterable[str]) -> Non
     """Give a result the character sets of its source, its `AS_STATED` values and its time zone.
 
     names: that the result adds
-    highdicom must see none of these: it would parse them, and refuse odd values. `completed` has hidden them from it.
+    highdicom must see none of these: it would parse them, and refuse odd values.
+    `complete_for_highdicom` has hidden them from it.
     """
     head = header_reading.read_header(source)
     _state_character_sets(dataset, head.dataset, names)
@@ -344,7 +348,7 @@ def date_result(dataset: Dataset, at: float) -> None:
             equipment.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
 
 
-def _state_character_sets(dataset: Dataset, source: Elements, names: Iterable[str]) -> None:
+def _state_character_sets(dataset: Dataset, source: DicomDataset, names: Iterable[str]) -> None:
     """State the source's character sets, by which a PACS knows the patient's name, or UTF-8 for names beyond ASCII.
 
     highdicom refuses some that the standard allows, such as those of Japan and Korea.

@@ -258,8 +258,8 @@ def _no_labels(cases: Sequence[CaseRow], folder: Folder, options: DatasetOptions
         )
     if maps := unnamed_masks.pictures_of_slices(folder, options.read):
         example = maps[0].path.relative_to(folder.root).as_posix()
-        problem = f"{problem}; {errors.count_phrase(len(maps), 'picture looks', 'pictures look')} like a label map, as {example}, but "
-        problem += "no picture says of which slice it is"
+        pictures = errors.count_phrase(len(maps), "picture looks", "pictures look")
+        problem = f"{problem}; {pictures} like a label map, as {example}, but no picture says of which slice it is"
         remedy = (
             "Make one volume (NIfTI) of the pictures of each series, on the series' grid, and put it into the folder "
             "of the series as mask.nii.gz"

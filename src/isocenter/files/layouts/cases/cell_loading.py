@@ -353,7 +353,8 @@ def _black_and_white(colours: Array, path: Path) -> tuple[Array, list[str]]:
     is_grey = np.ptp(colours.astype(np.int16), axis=0).max() <= NEARLY
     if not is_grey or between > MOST_BETWEEN * grey.size or grey.max() < 255 - NEARLY:
         raise FormatError("a mask blurred by JPEG compression", str(path), "Save masks as PNG")
-    note = f"a mask of black and white that JPEG has blurred: {errors.count_phrase(between, 'pixel')} between go by the nearer one"
+    pixels = errors.count_phrase(between, "pixel")
+    note = f"a mask of black and white that JPEG has blurred: {pixels} between go by the nearer one"
     return np.where(grey > 127.5, 255, 0).astype(np.uint8), [note]
 
 

@@ -49,7 +49,7 @@ def read_drawing(
     image:         the files of that image, as far as known: contours on another image are refused
     fill_contours: interpolate contours between the slices on which they are drawn
     frames:        only these of a segmentation
-    Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise` raise.
+    Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise_regions` raise.
     """
     if header_reading.read_header(path).sop_class == STRUCTURE_SET:
         instances = [tags.text(header_reading.read_header(one).dataset, "SOPInstanceUID") for one in image]
@@ -157,7 +157,7 @@ def load_drawings(
     paths:   the file of each; several with the same UID and different contents are refused
     files:   those of the image
     chosen:  whether the labels were: what they do not name is then background, else it is refused
-    fill_contours: as of `drawn_on`
+    fill_contours: as of `read_drawing`
     Raises FormatError where what `labels` names overlaps.
     """
     source, masks = image(), dict[int, Image]()
@@ -258,12 +258,14 @@ def _lost(names: Sequence[str]) -> tuple[Problem, ...]:
 
 
 def _empty(names: Sequence[str]) -> tuple[Problem, ...]:
-    what = f"{errors.count_phrase(len(names), 'segmentation holds', 'segmentations hold')} neither a segment nor a closed contour"
+    segmentations = errors.count_phrase(len(names), "segmentation holds", "segmentations hold")
+    what = f"{segmentations} neither a segment nor a closed contour"
     return layout.left_out_problem(names, what, severity="warning")
 
 
 def _older(names: Sequence[str]) -> tuple[Problem, ...]:
-    what = f"{errors.count_phrase(len(names), 'segmentation was', 'segmentations were')} drawn again later by the same algorithm"
+    segmentations = errors.count_phrase(len(names), "segmentation was", "segmentations were")
+    what = f"{segmentations} drawn again later by the same algorithm"
     return layout.left_out_problem(names, what, "To use an older one, take the later one out of the folder", "warning")
 
 
@@ -271,7 +273,8 @@ def unlike_map_warning(cases: Sequence[str]) -> tuple[Problem, ...]:
     """The warning that the label maps of these cases name different structures."""
     if not cases:
         return ()
-    what = f"{errors.count_phrase(len(cases), 'case has', 'cases have')} segmentations that share some structures and not others"
+    cases_in_words = errors.count_phrase(len(cases), "case has", "cases have")
+    what = f"{cases_in_words} segmentations that share some structures and not others"
     why = "each is a mask by a reader of its own, in which the structures of the others are background"
     remedy = "Keep the files that are meant, or choose structures by --labels 1=NAME,2=NAME"
     return (Problem("warning", what, tuple(cases), why, remedy),)

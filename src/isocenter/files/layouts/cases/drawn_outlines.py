@@ -117,7 +117,7 @@ def load_label_map(annotation: Annotation, labels: Mapping[str, Label], image: C
     """The label map of one image; where outlines of several labels overlap, a pixel is the smallest one's.
 
     labels: {name in the file: label}; what is not in it is background
-    Raises DatasetError as `covered_by` does.
+    Raises DatasetError as `pixels_of_objects` does.
     """
     on = image()
     objects = pixels_of_objects(annotation, on, labels)
@@ -128,7 +128,7 @@ def load_label_map(annotation: Annotation, labels: Mapping[str, Label], image: C
 def load_object_map(annotation: Annotation, image: Callable[[], Image]) -> Image:
     """A map in which each object has its number; where outlines overlap, a pixel is the smallest one's.
 
-    Raises DatasetError as `covered_by` does.
+    Raises DatasetError as `pixels_of_objects` does.
     """
     on = image()
     objects = [one for one in pixels_of_objects(annotation, on) if not one.drawn.ignored]
@@ -425,9 +425,10 @@ def read_listed_images(
     _refuse_twice([entries_of for entries_of in owners.values() if len(entries_of) > 1])
     files = ", ".join(dict.fromkeys(annotation.path.name for annotation in annotations))
     absent = f"{errors.count_phrase(len(missing), 'listed image is', 'listed images are')} not there"
+    image_count = errors.count_phrase(len(rows), "image")
     return Reading(
         tuple(rows.values()),
-        how=f"{what}: {made.count_in_words(annotations)} on {errors.count_phrase(len(rows), 'image')}, listed in {files}",
+        how=f"{what}: {made.count_in_words(annotations)} on {image_count}, listed in {files}",
         classes=made.classes,
         drawn=made.names,
         modality=modality,

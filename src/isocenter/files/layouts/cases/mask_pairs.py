@@ -274,7 +274,7 @@ def _respelt(stem: str, stems: Collection[str], spelt: Mapping[str, Collection[s
 
 
 def _twins(images: Mapping[PairKey, Images]) -> dict[PairKey, set[PairKey]]:
-    """{the key that they share: those that `one_each` made of it} of images whose names differ in suffix only."""
+    """{the key that they share: those that `one_image_each` made of it} of images whose names differ in suffix only."""
     twins: dict[PairKey, set[PairKey]] = defaultdict(set)
     for key, own in images.items():
         member = next(iter(own.values()))
@@ -465,7 +465,8 @@ def structure_labels(named: Iterable[str], folder: Folder, options: DatasetOptio
 
 def missing_structure_problem(cases: Sequence[str], structures: Collection[str]) -> tuple[Problem, ...]:
     """The problem that cases lack the mask of a structure; none where all have one of each."""
-    what = f"{errors.count_phrase(len(cases), 'case lacks', 'cases lack')} masks of some of {errors.list_phrase(structures)}"
+    lacking_cases = errors.count_phrase(len(cases), "case lacks", "cases lack")
+    what = f"{lacking_cases} masks of some of {errors.list_phrase(structures)}"
     return layout.left_out_problem(
         cases, what, "Add them, empty ones where a structure is not there, or name those to read"
     )
@@ -518,5 +519,6 @@ def _classes_of(cases: Sequence[NamedCase]) -> set[str]:
 def refuse_formats(names: Collection[str], where: Path) -> None:
     """Raise DatasetError for folders that are called as formats: they are no classes, and may hold the same images."""
     if {name.lower() for name in names} <= FORMAT_FOLDERS:
-        problem = f"the folders {errors.list_phrase(sorted(names))} hold images in several formats, and each may be there twice"
+        folder_names = errors.list_phrase(sorted(names))
+        problem = f"the folders {folder_names} hold images in several formats, and each may be there twice"
         raise DatasetError(problem, str(where), "Give one of these folders")

@@ -260,9 +260,11 @@ def _owners_alike(long: LongTable, cases: Sequence[tuple[str, str]]) -> dict[str
 
 def _unmatched_courses(long: LongTable, cases: Sequence[tuple[str, str]]) -> Problem:
     """The note on a long table that names none of the cases; where patients are hidden, no name in it is repeated."""
-    what = f"column {long.owner} of {long.table.path.name} names none of {errors.count_phrase(len(cases), 'case')} or their patients"
+    what = f"column {long.owner} of {long.table.path.name} names none of "
+    what += f"{errors.count_phrase(len(cases), 'case')} or their patients"
     if not any(hashing.is_pseudonym(person) for _, person in cases):
-        what += f": it names {errors.list_phrase(long.courses(), FIRST)}, and the cases are {errors.list_phrase((c for c, _ in cases), FIRST)}"
+        what += f": it names {errors.list_phrase(long.courses(), FIRST)}, "
+        what += f"and the cases are {errors.list_phrase((c for c, _ in cases), FIRST)}"
     return Problem("note", what, why="its readings are not used", remedy=f"Write the cases' names into {long.owner}")
 
 

@@ -40,7 +40,7 @@ def orientation_of_files(files: Sequence[Path]) -> int:
 
 
 def _turned_corners(corners: Floats, shape: tuple[int, int], orientation: int) -> Floats:
-    """(n, 4) edges of boxes in a picture of this shape as they lie once it is turned, as `pictures.upright` does."""
+    """(n, 4) edges of boxes in a picture of this shape as they lie once `apply_exif_orientation` has turned it."""
     (rows, columns), (y, x) = shape, (corners[:, 0::2], corners[:, 1::2])
     x = columns - x if orientation in plain_picture.MIRRORED else x
     y = rows - y if orientation in plain_picture.FLIPPED else y

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter import errors as errors_module
+from isocenter import errors
 from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.files.storage import cache
 from isocenter.lazy import onnxruntime
@@ -59,7 +59,7 @@ class OnnxNetwork:
                 list(self.taken) or None, {one.name: _cast(array, one.type) for one, array in inputs}
             )
         except onnx_errors() as error:
-            if errors_module.is_out_of_memory(error):
+            if errors.is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
             raise
         return {head: np.asarray(one, dtype=np.float32) for head, one in zip(self.heads, outputs, strict=True)}
@@ -120,8 +120,8 @@ def open_onnx(
 def onnx_errors() -> tuple[type[Exception], ...]:
     """The classes that ONNX Runtime raises: its own have no common base, and differ between versions."""
     kinds = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
-    errors = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)]
-    return (*errors, RuntimeError, ValueError)
+    error_types = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*error_types, RuntimeError, ValueError)
 
 
 def usable_cores() -> int:

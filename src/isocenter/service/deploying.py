@@ -13,7 +13,7 @@ from isocenter.runtime import model_record, record_files
 from isocenter.runtime.guard.image_gate import Guard
 from isocenter.runtime.model_parts import ModelParts
 from isocenter.runtime.package.package_contents import PACKAGED
-from isocenter.service import _node_folder
+from isocenter.service import node_folder
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.exchange import fhir_covariates
 from isocenter.service.records import deployments
@@ -46,7 +46,7 @@ def store_package(settings: NodeSettings, model: str, source: Path) -> DeployedP
     record_files.verify_seal(target)
     facts = _facts(settings, model, target)
     routing_rules.rules_of(
-        settings, {**_node_folder.stored_models(settings.folder), model: facts}
+        settings, {**node_folder.stored_models(settings.folder), model: facts}
     )  # refuses what no series could fulfil
     return DeployedPackage(model, target, target.name, facts)
 
