@@ -205,7 +205,7 @@ def _order(node: Any, images: list[tuple[str, Path]], stop: threading.Event) -> 
     order.ProcedureStepLabel, order.InputReadinessState = "ordered", "READY"
     order.ScheduledProcedureStepStartDateTime = "20200101000000"
     order.ScheduledWorkitemCodeSequence, order.InputInformationSequence = [code], [item]
-    for number in random.Random(1).sample(range(len(images)), len(images)):
+    for number in random.Random(1).sample(range(len(images)), len(images)):  # noqa: S311 - no secret
         item.StudyInstanceUID = images[number][0]
         # 409: the node had it, and was killed before it said so.
         _asked(node, "POST", f"?workitem={_uid(number)}", [order.to_json_dict()], (201, 409), stop)
@@ -246,7 +246,7 @@ def _uid(number: int) -> str:
 
 
 def _kill(node: Any, every: float, stop: threading.Event, killed: Counter[str]) -> None:
-    draw = random.Random(0)
+    draw = random.Random(0)  # noqa: S311 - which process dies is no secret
     while not stop.wait(draw.uniform(0.5, 2 * every - 0.5)):
         [role] = draw.choices(list(WEIGHTS), list(WEIGHTS.values()))
         child = draw.choice([one for one in node._children if one.role == role])
@@ -258,7 +258,7 @@ def _kill(node: Any, every: float, stop: threading.Event, killed: Counter[str]) 
 @contextmanager
 def _webhook(refused: Counter[str]) -> Iterator[tuple[str, dict[str, list[bytes]]]]:
     """A webhook that fails half of the time: (its address, what came under each id)."""
-    draw, posted = random.Random(2), defaultdict[str, list[bytes]](list)
+    draw, posted = random.Random(2), defaultdict[str, list[bytes]](list)  # noqa: S311 - no secret
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -291,7 +291,7 @@ def _webhook(refused: Counter[str]) -> Iterator[tuple[str, dict[str, list[bytes]
 @contextmanager
 def _mllp(refused: Counter[str]) -> Iterator[tuple[str, dict[str, list[bytes]]]]:
     """A receiver of HL7 that fails half of the time: (host:port, what came under each MSH-10)."""
-    draw, taken, stop = random.Random(3), defaultdict[str, list[bytes]](list), threading.Event()
+    draw, taken, stop = random.Random(3), defaultdict[str, list[bytes]](list), threading.Event()  # noqa: S311
     server = socket.create_server(("127.0.0.1", 0))
     server.settimeout(0.2)
 

@@ -176,7 +176,7 @@ def _send(node: Any, template: list[Path], folder: Path, numbers: list[int], sto
 
 
 def _kill(node: Any, every: float, stop: threading.Event, killed: Counter[str]) -> None:
-    draw = random.Random(0)
+    draw = random.Random(0)  # noqa: S311 - which process dies is no secret
     while every and not stop.wait(every):
         child = draw.choice(node._children)
         if child.process is not None and child.process.poll() is None:

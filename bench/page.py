@@ -114,7 +114,7 @@ def looked(name: str, address: str, home: Path) -> dict[str, float]:
             left, top, width, height = page.value(
                 f"(r => [r.left, r.top, r.width, r.height])(document.querySelector('{canvas}').getBoundingClientRect())"
             )
-            count: Callable[[], int] = lambda: page.value(COUNTED[name].format(canvas))
+            count: Callable[[], int] = lambda: page.value(COUNTED[name].format(canvas))  # noqa: E731
             turned(page, left + width / 2, top + height / 2, 5)
             before, started = count(), time.monotonic()
             turned(page, left + width / 2, top + height / 2, TURNS)

@@ -92,7 +92,7 @@ def _measured(chosen: PlanSettings, repeats: int) -> tuple[list[dict[str, Any]],
     loader = Loader(_cases(chosen), chosen.training.patch, chosen.training.batch, 0.33, 0)
     half = Compute(half=True)
     batch, criterion = loader.of_step(0), Criterion(chosen, "cpu", chosen.terms)
-    work, shapes = step_probe.count_work(module, lambda: criterion.judge_batch(module, batch, half).loss.backward())
+    work, shapes = step_probe.count_work(module, lambda: criterion.judge_batch(module, batch, half).loss.backward())  # noqa: PLW0108 - the way there counts too
     peak = step_probe.measure_peak(module, shapes, half=True, device="cpu")
     assert peak is not None
     images = torch.randn(chosen.training.batch, chosen.architecture["channels"], *chosen.training.patch)

@@ -60,7 +60,7 @@ class Crew:
     count: int
     log: Path
     keeps_names: bool
-    draw: random.Random = field(default_factory=lambda: random.Random(0))
+    draw: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - who dies is no secret
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
     stopped: dict[int, float] = field(default_factory=dict)
     stops: int = 0

@@ -231,7 +231,7 @@ def packaged(segmented: trained.Trained, tmp_path_factory: pytest.TempPathFactor
             made = isocenter.package(segmented.out, out=root / "shells", backends=("onnx",))
         (root / "result.pickle").write_bytes(pickle.dumps(made))
 
-    return pickle.loads((made_once(tmp_path_factory, "packaged", make) / "result.pickle").read_bytes())
+    return pickle.loads((made_once(tmp_path_factory, "packaged", make) / "result.pickle").read_bytes())  # noqa: S301
 
 
 def _run_once(folders: pytest.TempPathFactory, cohort: Callable, train: Callable) -> trained.Trained:

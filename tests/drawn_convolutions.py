@@ -20,7 +20,7 @@ from isocenter.training.step import computation
 
 def drawn(number: int) -> tuple[nn.Module, Tensor, bool]:
     """A convolution, images for it, and whether both lie channels-last in memory."""
-    pick = random.Random(number).choice
+    pick = random.Random(number).choice  # noqa: S311 - no secret
     torch.manual_seed(number)
     axes, last = pick([2, 2, 3]), pick([True, True, False])
     kind = pick(["Conv", "Conv", "Conv", "ConvTranspose"]) + f"{axes}d"

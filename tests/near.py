@@ -207,7 +207,7 @@ def main() -> int:
         if Path(place).name.startswith("test_") and name.startswith("test_")
     }
     if not ranks:
-        print("nothing that a test calls has changed since the last commit")
+        print("nothing that a test calls has changed since the last commit")  # noqa: T201
         return 0
     nearest: dict[str, int] = {}
     for (place, _), steps in sorted(ranks.items(), key=lambda one: one[1]):
@@ -218,7 +218,7 @@ def main() -> int:
     words = ["-m", "not whole", "-x", "--durations-min=5", *(str(ROOT / place) for place in chosen)]
     code = pytest.main(words, plugins=[minute])
     elsewhere = sum(place not in chosen for place, _ in ranks)
-    print(
+    print(  # noqa: T201
         f"{len(changed)} changed names; {minute.left + elsewhere} more tests that reach them were not run"
         f" ({time.monotonic() - START:.0f} s): `make test` runs all"
     )

@@ -12,7 +12,7 @@ def main() -> int:
     start = time.monotonic()
     code = subprocess.run(sys.argv[1:], check=False).returncode
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(f"{time.monotonic() - start:.0f} s wall, {spent.ru_utime + spent.ru_stime:.0f} processor seconds")
+    print(f"{time.monotonic() - start:.0f} s wall, {spent.ru_utime + spent.ru_stime:.0f} processor seconds")  # noqa: T201
     return code
 
 

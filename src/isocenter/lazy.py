@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
     import pandas
-    import PIL.Image as pil_image
+    import PIL.Image as pil_image  # noqa: N813 - a module
     import pydicom
     import pynetdicom
     import safetensors.torch as safetensors_torch
@@ -123,7 +123,7 @@ def lazy_index(package: str) -> Callable[[str], Any]:
 
 def _imports_for_types(index: str) -> dict[str, tuple[str, str]]:
     """{name: (module, name there)} of the imports under `if TYPE_CHECKING` in a file."""
-    with open(index, encoding="utf-8") as file:
+    with open(index, encoding="utf-8") as file:  # noqa: PTH123 - pathlib would take half of the time of this import
         tree = ast.parse(file.read())
     blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]

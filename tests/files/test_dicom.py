@@ -31,7 +31,7 @@ def write_grid(folder: Path, grid: Geometry, voxels: np.ndarray[Any, Any], seed:
     columns, rows = grid.steps[0], grid.steps[1]
     orientation = (*(affine[:, 0] / columns), *(affine[:, 1] / rows))
     names = [f"{n:03d}" for n in range(grid.shape[2])]
-    random.Random(seed).shuffle(names)
+    random.Random(seed).shuffle(names)  # noqa: S311
     for n, name in enumerate(names):
         write_slice(
             folder / f"{tags.get('prefix', '')}{name}.dcm",
@@ -74,7 +74,7 @@ def test_volumes_at_the_same_positions_become_frames(frames: int, slices: int, s
     voxels = np.random.default_rng(seed).integers(0, 999, (frames, 3, 4, slices), dtype=np.uint16)
     order = [(t, n) for t in range(frames) for n in range(slices)]
     with tempfile.TemporaryDirectory() as folder:
-        names = random.Random(seed).sample(range(1000), len(order))
+        names = random.Random(seed).sample(range(1000), len(order))  # noqa: S311
         for (t, n), name in zip(order, names, strict=True):
             tags = {"TemporalPositionIdentifier": t + 1} if has_times else {}
             # Where the time is told, instance numbers say something else and must not count.

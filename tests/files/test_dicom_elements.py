@@ -35,7 +35,7 @@ def plain_value(value: Any) -> Any:
 
 def differences(elements: Elements, judge: pydicom.Dataset) -> list[str]:
     """The tags at which the two data sets say different things."""
-    own = {tag for tag in elements.keys() if tag >> 16 != 2 and tag not in PIXEL_ELEMENTS}
+    own = {tag for tag in elements.keys() if tag >> 16 != 2 and tag not in PIXEL_ELEMENTS}  # noqa: SIM118
     different = own ^ set(judge.keys())
     for tag in own - different:
         try:

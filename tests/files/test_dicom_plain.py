@@ -47,7 +47,7 @@ def test_straight_from_the_file_come_the_values_that_decoding_gives(tmp_path, ki
     assert len(plan.plain) == 3
     straight = voxel_loading.load_voxels(plan)
     assert_array_equal(straight, voxel_loading.load_voxels(replace(plan, plain={})))
-    assert_array_equal(straight, voxel_loading.load_voxels(pickle.loads(pickle.dumps(plan))))
+    assert_array_equal(straight, voxel_loading.load_voxels(pickle.loads(pickle.dumps(plan))))  # noqa: S301 - our own, just made
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])

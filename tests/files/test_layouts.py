@@ -177,7 +177,7 @@ def test_equal_names_in_train_and_test_get_different_ids_and_their_own_masks(tmp
 
 def test_a_case_crosses_processes(tmp_path):
     dataset = dataset_layouts.read_dataset(paired(tmp_path), DatasetOptions(read=ReadOptions(prefer="sform")))
-    case = pickle.loads(pickle.dumps(dataset)).cases[1]
+    case = pickle.loads(pickle.dumps(dataset)).cases[1]  # noqa: S301  our own
     assert case.images["image"].data.max() == 1
     assert class_labels.observed_values(case) == (1,)
 

@@ -100,7 +100,7 @@ def test_boxes_cross_processes_and_a_changed_annotation_is_another_case(tmp_path
     picture(tmp_path / "a.png", shape=SHAPE)
     coco(tmp_path / "a_boxes.json", {"a.png": [("cell", [3, 5, 7, 2])]})
     [case] = dataset_layouts.read_dataset(tmp_path)
-    assert len(pickle.loads(pickle.dumps(case)).references["boxes"]) == 1
+    assert len(pickle.loads(pickle.dumps(case)).references["boxes"]) == 1  # noqa: S301 - our own
     coco(tmp_path / "a_boxes.json", {"a.png": [("cell", [3, 5, 7, 3])]})
     [other] = dataset_layouts.read_dataset(tmp_path)
     assert hashing.content_hash(case) != hashing.content_hash(other)

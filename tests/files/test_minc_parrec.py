@@ -174,7 +174,7 @@ def test_frames_that_differ_in_more_than_the_dynamic_are_named(phantom: Path) ->
             head, tail = line[:8], line[8:]
             words = (head + tail).split()
             words[2], words[4] = "1", "3"
-            line = " " + " ".join(words) + "\n"
+            line = " " + " ".join(words) + "\n"  # noqa: PLW2901
         changed.append(line)
     text = "".join(changed).replace("number of dynamics            :   3", "number of dynamics            :   1")
     phantom.write_text(text)

@@ -43,7 +43,7 @@ def test_what_is_written_in_parts_is_read_back_in_any_others(data, kind, held):
             np.concatenate([part for _, part in voxel_images.blocks_along_last_axis(written.data, 3)], axis=-1),
             expected,
         )
-        crossed = pickle.loads(pickle.dumps(written))
+        crossed = pickle.loads(pickle.dumps(written))  # noqa: S301 - what was just made
         assert_array_equal(np.asarray(crossed.data), expected)
 
 

@@ -81,7 +81,7 @@ def test_a_defect_is_no_case_that_failed(tmp_path):
 
 
 def test_what_another_process_cannot_know_is_done_in_this_one():
-    of_this_test = lambda case: case.covariates["n"] + 1
+    of_this_test = lambda case: case.covariates["n"] + 1  # noqa: E731
     assert dict(map_cases.map_in_workers(2, of_this_test, CASES)) == {n: n + 1 for n in range(8)}
 
 

@@ -15,7 +15,7 @@ from isocenter.service.records.actor import NODE
 from service.databases import with_tables
 from service.web_served import Served, served
 
-PASSWORD = "correct horse battery"
+PASSWORD = "correct horse battery"  # noqa: S105 - of accounts in tests alone
 PERSONS = ("viewer", "radiologist", "administrator")  # each an account of its role
 
 

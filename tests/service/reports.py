@@ -142,7 +142,7 @@ class FhirPeer:
 @contextmanager
 def fhir_peer(*answers: tuple[int, dict[str, str], bytes], seed: int | None = None) -> Iterator[FhirPeer]:
     """A FHIR server on a free port; seed: of its failures, every second request before or after its work."""
-    chance, peer = random.Random(seed), FhirPeer(answers=list(answers))
+    chance, peer = random.Random(seed), FhirPeer(answers=list(answers))  # noqa: S311 - no secret
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -308,7 +308,7 @@ def test_on_a_full_disk_a_study_that_the_audit_cannot_note_is_not_shown(tmp_path
 
 def test_an_association_is_an_event_and_so_is_what_its_peer_may_not(tmp_path):
     peer = DicomPeer("pacs", "PACS", "127.0.0.1", 104, may=frozenset({"commit"}))
-    with receiving(tmp_path, host="0.0.0.0", peers=(peer,)) as node:
+    with receiving(tmp_path, host="0.0.0.0", peers=(peer,)) as node:  # noqa: S104
         with Talk(node.port) as talk:
             talk.associate(calling="STRANGER")
         with Talk(node.port) as talk:

@@ -231,7 +231,7 @@ def test_where_others_can_reach_it_only_listed_peers_store(tmp_path):
         DicomPeer("silent", "SILENT", "127.0.0.1", 104),
     )
     outcomes = {}
-    with receiving(tmp_path, host="0.0.0.0", peers=peers) as node:
+    with receiving(tmp_path, host="0.0.0.0", peers=peers) as node:  # noqa: S104
         for title in ("SCANNER", "ELSEWHERE", "SILENT", "STRANGER"):
             with Talk(node.port) as talk:
                 outcomes[title] = talk.associate(calling=title)
@@ -262,7 +262,7 @@ def test_no_host_is_taken_for_this_machine_alone_because_nobody_knows_its_addres
 )
 def test_only_who_may_store_can_and_only_in_a_context_of_storage(tmp_path, may, contexts, status):
     peer = DicomPeer("pacs", "TEST", "127.0.0.1", 104, may=frozenset(may))
-    with receiving(tmp_path, host="0.0.0.0", peers=(peer,)) as node, Talk(node.port) as talk:
+    with receiving(tmp_path, host="0.0.0.0", peers=(peer,)) as node, Talk(node.port) as talk:  # noqa: S104
         assert talk.associate(contexts=contexts) == ACCEPTED
         talk.say(object_sent(data_set(encoded(drawn())), "1.2.3.4"))
         assert talk.status() == status

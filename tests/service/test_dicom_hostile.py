@@ -91,7 +91,7 @@ def test_what_is_no_request_is_turned_away(node, said):
 
 def test_titles_are_no_paths(tmp_path):
     with receiving(tmp_path / "node") as node:
-        for number, title in enumerate(("../../escaped", "/tmp/escaped", "..", "a/b")):
+        for number, title in enumerate(("../../escaped", "/tmp/escaped", "..", "a/b")):  # noqa: S108
             with Talk(node.port) as talk:
                 assert talk.associate(calling=title, called=title) == ACCEPTED
                 data = data_set(encoded(drawn(f"1.2.3.{number}")))

@@ -235,7 +235,7 @@ def test_the_api_and_the_metrics_say_what_stands_and_a_person_ends_it(noisy):
     assert 'isocenter_watch_log_evidence{model="nodule",scope="station=bbbbbbbb",watch="measure_noise"}' in text
     [alert] = web.get("/api/alerts", params={"state": "open"}).json()["rows"]
     token = {"X-CSRF-Token": web.get("/api/me").json()["csrf"]}
-    ask = lambda path, body: web.post(path, json=body, headers=token)
+    ask = lambda path, body: web.post(path, json=body, headers=token)  # noqa: E731
     assert ask(f"/api/alerts/{alert['n']}/acknowledge", {"reason": ""}).status_code == 422
     assert ask(f"/api/alerts/{alert['n']}/acknowledge", {"reason": "seen"}).json()["state"] == "acknowledged"
     assert ask(f"/api/alerts/{alert['n']}/close", {"reason": "repaired"}).json()["state"] == "closed"
@@ -409,7 +409,7 @@ def test_a_living_node_finds_noise_of_one_station_and_holds_its_model(tmp_path):
         assert frozen["models"][0]["baseline"]["state"] == "frozen"
         answered(40, 60, 2.0)
         answered(60, 120, 12.0)
-        found = lambda: [row for row in web.get("/api/alerts").json()["rows"] if row["kind"] == "input"]
+        found = lambda: [row for row in web.get("/api/alerts").json()["rows"] if row["kind"] == "input"]  # noqa: E731
         until(found, 200)
         [alert] = found()
         station = hashlib.sha256(b"SCANNERB").hexdigest()[:8]

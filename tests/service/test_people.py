@@ -276,7 +276,7 @@ def test_without_an_account_this_machine_has_all_rights_and_gives_none_to_others
 
 def test_the_first_account_comes_from_the_environment_and_lets_others_reach_the_node(tmp_path, monkeypatch):
     monkeypatch.setattr("isocenter.service.supervisor._load_models", lambda *_: None)  # it has none
-    settings = configuration.read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0}, dicom={"port": 0})
+    settings = configuration.read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0}, dicom={"port": 0})  # noqa: S104
     monkeypatch.setenv("ISOCENTER_ADMIN_PASSWORD", "short")
     with pytest.raises(UsageError, match="ISOCENTER_ADMIN_PASSWORD: the password has 5 letters"):
         supervisor.prepare_node(settings)

@@ -38,7 +38,7 @@ def viewer(tmp_path_factory):
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISOCENTER_TOKEN", "sesame")
-        with served(build.parent / "viewing", token="sesame", ohif={"folder": build, "port": port}) as web:
+        with served(build.parent / "viewing", token="sesame", ohif={"folder": build, "port": port}) as web:  # noqa: S106
             web.store(encoded(drawn()))
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", auth=("anyone", "sesame")) as client:
                 yield client

@@ -283,7 +283,7 @@ def test_a_node_on_postgresql_answers_alike(database, postgresql, tmp_path, monk
 
 def test_with_a_token_nothing_but_health_and_how_to_log_in_is_said_to_others(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOCENTER_TOKEN", "secret")
-    with served(tmp_path / "node", token="secret") as web:
+    with served(tmp_path / "node", token="secret") as web:  # noqa: S106
         paths = web.client.get("/openapi.json").json()["paths"]
         for path in [*paths, "/openapi.json", "/nothing"]:
             for wrong in ({}, {"Authorization": "Bearer secrex"}, {"Authorization": "Basic c2VjcmV0"}):
@@ -311,7 +311,7 @@ def test_without_a_token_only_this_machine_by_its_own_name_is_served(node, heade
 
 
 def test_an_address_that_others_reach_needs_a_token(tmp_path, monkeypatch):
-    settings = configuration.read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0})
+    settings = configuration.read_settings(folder=tmp_path, http={"host": "0.0.0.0", "port": 0})  # noqa: S104
     for start in (server.web_listeners, supervisor.prepare_node):
         with pytest.raises(UsageError, match="no token is set"):
             start(settings)

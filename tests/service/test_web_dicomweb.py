@@ -93,7 +93,7 @@ def parts_of(answer: httpx.Response) -> list[bytes]:
     return found
 
 
-def Message_boundary(answer: httpx.Response) -> bytes:
+def Message_boundary(answer: httpx.Response) -> bytes:  # noqa: N802
     header = Message()
     header["content-type"] = answer.headers["content-type"]
     return str(header.get_param("boundary")).encode()

@@ -111,7 +111,7 @@ def small_provider() -> Iterator[SmallProvider]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815 - the name that the server calls
 
         def log_message(self, *_: object) -> None:
             pass

@@ -135,7 +135,7 @@ def test_a_case_whose_mask_contradicts_the_model_is_left_to_its_scoring_and_the_
 
 def test_cases_under_the_models_numbers_cross_processes():
     own, _ = BRATS.own_labels([case("a", [0, 3, 0, 0, 0, 0], "3=enhancing")])
-    assert pickle.loads(pickle.dumps(own[0])).references["mask"].data.max() == 4
+    assert pickle.loads(pickle.dumps(own[0])).references["mask"].data.max() == 4  # noqa: S301
 
 
 def test_references_of_another_year_are_refused_and_scored_once_they_are_named(data, tmp_path, monkeypatch, caplog):

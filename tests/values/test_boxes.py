@@ -40,7 +40,7 @@ def test_no_box_is_a_list_of_none():
 
 
 def test_boxes_cross_processes():
-    back = pickle.loads(pickle.dumps(TWO))
+    back = pickle.loads(pickle.dumps(TWO))  # noqa: S301 - our own
     assert_array_equal(back.corners, TWO.corners)
     assert back.names == TWO.names
 

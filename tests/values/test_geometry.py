@@ -226,7 +226,7 @@ def test_moves_keep_what_is_known_about_the_grid(geometry: Geometry) -> None:
 @given(geometries())
 def test_a_grid_equals_itself_and_its_copy(geometry: Geometry) -> None:
     assert geometry.equals(geometry)
-    assert pickle.loads(pickle.dumps(geometry)).equals(geometry, 0)
+    assert pickle.loads(pickle.dumps(geometry)).equals(geometry, 0)  # noqa: S301
 
 
 @given(geometries(), st.integers(0, 2), st.sampled_from([-1, 1]))
@@ -363,7 +363,7 @@ def test_nobody_can_move_a_grid_afterwards() -> None:
 
 
 def test_unpickled_grids_cannot_be_moved_either() -> None:
-    geometry = pickle.loads(pickle.dumps(Geometry((2, 2, 2), np.eye(4))))
+    geometry = pickle.loads(pickle.dumps(Geometry((2, 2, 2), np.eye(4))))  # noqa: S301
     with pytest.raises(ValueError, match="read-only"):
         geometry.affine[0, 3] = 5
 

@@ -41,7 +41,7 @@ def test_the_shape_is_channels_then_frames_then_space(image: Image) -> None:
 
 @given(images(geometries()))
 def test_an_image_is_the_same_after_crossing_a_process(image: Image) -> None:
-    again = pickle.loads(pickle.dumps(image))
+    again = pickle.loads(pickle.dumps(image))  # noqa: S301
     assert_array_equal(again.data, image.data)
     assert again.geometry.equals(image.geometry, 0)
     assert (again.channels, again.times, again.notes) == (image.channels, image.times, image.notes)
@@ -122,10 +122,10 @@ def test_a_lazy_mapping_reads_a_value_each_time_and_only_then() -> None:
     assert list(values) == ["a", "b"] and len(values) == 2 and "b" in values and "c" not in values
     assert READS == []
     assert values["a"].shape == (2,)
-    assert pickle.loads(pickle.dumps(values))["b"].shape == (3,)
+    assert pickle.loads(pickle.dumps(values))["b"].shape == (3,)  # noqa: S301
 
 
 def test_an_error_says_what_where_and_what_to_do_and_crosses_processes() -> None:
-    error = pickle.loads(pickle.dumps(GeometryError("no grid.", "a.nii", "Mend it.")))
+    error = pickle.loads(pickle.dumps(GeometryError("no grid.", "a.nii", "Mend it.")))  # noqa: S301
     assert str(error) == "a.nii: no grid. Mend it."
     assert isinstance(error, IsocenterError) and error.remedy == "Mend it."

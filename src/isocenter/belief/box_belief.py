@@ -56,7 +56,7 @@ class BoxBelief(Belief):
 
     def _covering(self, prediction: Prediction) -> Prediction:
         boxes = boxes_of_prediction(prediction)
-        assert boxes.scores is not None
+        assert boxes.scores is not None  # noqa: S101 - as decoded
         least = self.certainty.covers_from or {}
         limits = np.array([min(self.level, least.get(name, self.level)) for name in boxes.names])
         return replace(prediction, boxes=boxes.at(boxes.scores >= limits), threshold=0.0)
@@ -110,7 +110,7 @@ def calibrated_boxes(boxes: BoundingBoxes, calibrator: Calibrator, steps: Sequen
     steps: length of a voxel per axis, as `voxel_lengths` has it
     """
     scores = boxes.scores if boxes.uncalibrated is None else boxes.uncalibrated
-    assert scores is not None
+    assert scores is not None  # noqa: S101 - as decoded
     if calibrator.method == "none" or not len(boxes):
         return replace(boxes, scores=scores, uncalibrated=None)
     names = tuple(dict.fromkeys(boxes.names))
@@ -199,7 +199,7 @@ def missed_boxes(
 
 def best_box_scores(predicted: BoundingBoxes, reference: BoundingBoxes, overlap: float) -> Floats:
     """(references,) the highest score of a box that overlaps each so much, -1 where none does; ignored ones are not."""
-    assert predicted.scores is not None
+    assert predicted.scores is not None  # noqa: S101 - as decoded
     hits = box_matching.box_iou(predicted.corners, reference.corners[~reference.ignored]) >= overlap
     return np.asarray(np.where(hits, predicted.scores[:, None], -1.0).max(axis=0, initial=-1.0))
 
@@ -208,7 +208,7 @@ def covering_box_columns(
     predicted: BoundingBoxes, reference: BoundingBoxes, overlap: float, least: float
 ) -> Mapping[str, float]:
     """Share of one case and class that boxes from a score on miss, and the number of these that find nothing."""
-    assert predicted.scores is not None
+    assert predicted.scores is not None  # noqa: S101 - as decoded
     missed = best_box_scores(predicted, reference, overlap) < max(least, 0.0)
     covering = predicted.at(predicted.scores >= least)
     right = box_matching.box_hits(covering, reference, overlap).any(axis=1)

@@ -214,7 +214,7 @@ def finite_end(end: float | None) -> float | None:
 
 def stated_probabilities(prediction: Prediction) -> Mapping[str, float]:
     """{class or finding: probability}"""
-    assert prediction.probabilities is not None
+    assert prediction.probabilities is not None  # noqa: S101 - `decode` always gives them
     return prediction.probabilities
 
 

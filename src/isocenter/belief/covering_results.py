@@ -117,7 +117,7 @@ def covering_thresholds(
     words:  what misses how much, and what is said where no threshold is known
     """
     risk, delta = certainty.risk, certainty.risk_delta
-    assert risk is not None
+    assert risk is not None  # noqa: S101 - nobody asks for masks without it
     limits, counts = dict[str, float](), dict[str, int]()
     for name, (losses, people) in missed.items():
         counts[name] = len(np.unique(people))

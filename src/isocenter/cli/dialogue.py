@@ -13,7 +13,7 @@ import isocenter
 from isocenter import errors
 from isocenter.cli import terminal
 
-PASSWORD = "ISOCENTER_PASSWORD"
+PASSWORD = "ISOCENTER_PASSWORD"  # noqa: S105 - the name of a variable
 
 
 def serve_until_signal(**options: Any) -> None:

@@ -180,7 +180,7 @@ def report_death(words: Sequence[str]) -> Iterator[None]:
         return
     # In a session of its own: what ends this process from outside, Ctrl-C among it, is not meant for the witness.
     command = [str(SHELL), "-c", KEEP]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, encoding="utf-8") as shell:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, encoding="utf-8") as shell:  # noqa: S603
         reports = _Reports(shell, words)
         work_state.work.addHandler(reports)
         work_state.work.setLevel(logging.DEBUG)

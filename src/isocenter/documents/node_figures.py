@@ -115,16 +115,16 @@ def _opinions(query: Query) -> dict[str, Any]:
     """Last verdicts on each result, by model too, and the time that people looked at it; nothing before the first."""
     last = "feedback IN (SELECT max(feedback) FROM feedback GROUP BY judged)"
     verdicts = {"accepted": 0, "corrected": 0, "rejected": 0}
-    verdicts |= dict(query(f"SELECT verdict, count(*) FROM feedback WHERE {last} GROUP BY 1"))
+    verdicts |= dict(query(f"SELECT verdict, count(*) FROM feedback WHERE {last} GROUP BY 1"))  # noqa: S608 - our own words
     judged = sum(verdicts.values())
     if not judged:
         return {}
     joined = f"feedback JOIN jobs ON judged = job WHERE {last} GROUP BY 1, 2 ORDER BY 1, 2"
     by_model: dict[str, dict[str, int]] = {}
-    for model, verdict, count in query(f"SELECT model, verdict, count(*) FROM {joined}"):
+    for model, verdict, count in query(f"SELECT model, verdict, count(*) FROM {joined}"):  # noqa: S608
         by_model.setdefault(model, {})[verdict] = count
     reasons = query(
-        f"SELECT reason, count(*) FROM feedback WHERE {last} AND verdict <> 'accepted' GROUP BY 1 ORDER BY 1"
+        f"SELECT reason, count(*) FROM feedback WHERE {last} AND verdict <> 'accepted' GROUP BY 1 ORDER BY 1"  # noqa: S608
     )
     times = [one for (one,) in query("SELECT seconds FROM feedback WHERE seconds IS NOT NULL")]
     share = verdicts["accepted"] / judged
@@ -165,7 +165,7 @@ def _rates(exposure: Mapping[str, Any], opinions: Mapping[str, Any]) -> dict[str
 def _incidents(query: Query) -> dict[str, Any]:
     """Incidents, each with the days on which reports are due; open until cause, action and its check are stated."""
     names = ("incident", "known_on", "kind", "harm", "version", "cause", "action", "checked")
-    found = query(f"SELECT {', '.join(names)} FROM incidents ORDER BY incident")
+    found = query(f"SELECT {', '.join(names)} FROM incidents ORDER BY incident")  # noqa: S608
     rows = [dict(zip(names, one, strict=True)) for one in found]
     for row in rows:
         row["open"] = not (row["cause"] and row["action"] and row["checked"])

@@ -109,7 +109,7 @@ class _Scored(nn.Module):
 @contextmanager
 def _watch(subject: ExplainedWindow, method: str) -> Iterator[_Scored]:
     """The subject's network as MONAI's methods want it, for as long as they need it."""
-    assert subject.module is not None and subject.family is not None
+    assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
     scored = _Scored(subject, method).eval()  # else MONAI puts the network back into training
     part = network_parts.deepest_part(subject.module, _deepest_of(subject.family))
     handle = part.register_forward_hook(lambda _, __, output: scored.pass_through(output))
@@ -122,7 +122,7 @@ def _watch(subject: ExplainedWindow, method: str) -> Iterator[_Scored]:
 def _case_features(subject: ExplainedWindow, method: str) -> NetworkFeatures:
     """The features of the case itself."""
     _refuse_unknown(subject, method)
-    assert subject.module is not None and subject.family is not None
+    assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
     inputs = [one for one in (subject.image, subject.context) if one is not None]
     with torch.no_grad():
         return network_parts.compute_features(subject.module, *inputs, at=_deepest_of(subject.family), last=True)
@@ -164,7 +164,7 @@ def _last_layer(subject: ExplainedWindow, features: NetworkFeatures) -> tuple[Te
     Raises UnfitError where the mean of the deepest map does not meet a linear layer.
     """
     _by_image(features.deepest, subject, "cam")
-    assert subject.module is not None and subject.family is not None
+    assert subject.module is not None and subject.family is not None  # noqa: S101 - refused before
     layers = network_parts.last_layers(subject.module, _deepest_of(subject.family))
     with torch.enable_grad():
         outputs = {name: one.detach().float().requires_grad_() for name, one in features.outputs.items()}

@@ -106,7 +106,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
 
 
 def _redrawn(subject: ExplainedWindow, stage: int, seed: int) -> ExplainedWindow:
-    assert subject.module is not None
+    assert subject.module is not None  # noqa: S101 - asked before
     module = torch_networks.frozen_twin(subject.module, shared=False)
     layers = [one for one in module.modules() if any(True for _ in one.parameters(recurse=False))]
     generator = torch.Generator().manual_seed(seed)

@@ -85,7 +85,7 @@ class Contrast(Objective):
 
     def losses(self, step: ObjectiveStep) -> Tensor:
         """Losses of both views of each image; with a queue of the first, whose other view the averaged weights see."""
-        assert step.second is not None
+        assert step.second is not None  # noqa: S101 - its needs say so
         views = [replace(seen, images=crop_images(seen.images, self.shown)) for seen in (step.labelled, step.second)]
         owners = torch.tensor(step.patients, device=views[0].images.device)
         if self.queue:
@@ -117,7 +117,7 @@ class Contrast(Objective):
 
 def momentum_keys(step: ObjectiveStep, seen: SeenBatch) -> Tensor:
     """(batch, numbers) of unit length, by averaged weights, without a gradient."""
-    assert step.taught is not None
+    assert step.taught is not None  # noqa: S101 - its needs say so
     with torch.no_grad():
         return torch.nn.functional.normalize(
             objective_terms.project_features(step.parts["taught"], step.taught(seen)), dim=1

@@ -72,7 +72,7 @@ class Distillation(Objective):
         """(batch,) the distance of outputs from the teacher's answers for these images."""
         [(name, head)] = task.heads.items()
         answers = seen.taught
-        assert answers is not None
+        assert answers is not None  # noqa: S101 - its needs say so
         if seen.partner is not None:
             answers = seen.share * answers + (1 - seen.share) * answers[seen.partner]
         if task.uncertainty == "values":

@@ -50,7 +50,7 @@ class FixMatch(Objective):
 
     def loss(self, step: ObjectiveStep) -> Tensor:
         """The cost of what counts, divided by all images, findings or voxels; the mean over heads."""
-        assert step.weak is not None and step.strong is not None
+        assert step.weak is not None and step.strong is not None  # noqa: S101 - its needs say so
         with torch.no_grad():
             answers = step.run(step.weak)
         outputs = step.run(step.strong)

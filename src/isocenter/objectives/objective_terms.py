@@ -150,12 +150,12 @@ class ObjectiveStep:
     @property
     def embedding_network(self) -> Callable[[SeenBatch], Embedded]:
         """The network with its pooled features, for an objective that needs them."""
-        assert self.embed is not None
+        assert self.embed is not None  # noqa: S101 - its needs say so
         return self.embed
 
     def through(self, network: Module, seen: SeenBatch) -> Outputs:
         """The outputs of another network for a batch, computed as those of the network."""
-        assert self.another is not None
+        assert self.another is not None  # noqa: S101 - each step of a training has it
         return self.another(network, seen)
 
 

@@ -125,7 +125,7 @@ class CasesOptions(ReadingOptions):
     task: Kind = None
 
     def __post_init__(self) -> None:
-        assert self.reading
+        assert self.reading  # noqa: S101 - it refuses what cannot be read so
 
     @property
     def reading(self) -> ReadingOptions:

@@ -307,7 +307,7 @@ def _marks(subjects: Subjects, framing: SeenPart | None, seed: int) -> Iterator[
 
 def _patches_seen(patches: Array | None, shape: Sequence[int], framing: SeenPart | None) -> Array:
     """The patches of a picture without those that the plan's border and aspect cut away."""
-    assert patches is not None
+    assert patches is not None  # noqa: S101 - only such pictures are asked
     places = np.arange(1, PLACES + 1) / (PLACES + 1)
     outermost = np.abs(places - 0.5) + 1 / (PLACES + 1)
     rows, columns = ((share >= 1) | (outermost <= share / 2) for share in _share_seen(shape, framing).tolist())

@@ -136,7 +136,7 @@ def _transform(fixed: Image, moving: Image, where: str) -> Mapping[str, Any]:
             "Look at the images; give --align world if the headers are right, or leave the case out",
         )
     matrix = made.transform.matrix
-    assert matrix is not None
+    assert matrix is not None  # noqa: S101 - rigid
     onto = {"matrix": matrix.tolist(), "similarity": made.similarity, "before": made.before, "after": made.after}
     path.parent.mkdir(parents=True, exist_ok=True)
     with cache.write_cache_entry(path) as partly:

@@ -255,7 +255,7 @@ def _deform(
         bent = deformable.fit_velocity(
             level, start, measure, smoothness=SMOOTHNESS[name], steps=steps, before=bent, until=until
         )
-    assert bent is not None
+    assert bent is not None  # noqa: S101 - there are levels
     unit = "mm" if pair.fixed_grid.physical else "pixels"
     words = (
         "the fixed image's own" if math.isclose(finest[-1], min(pair.fixed_grid.steps)) else "the most that is compared"

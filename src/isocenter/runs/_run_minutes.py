@@ -391,7 +391,7 @@ class SearchLength:
             steps = max(FEWEST_STEPS, training.steps // STEPS_SHARE)
         if steps is not None:
             return cls(None, min(steps, training.steps or steps), search.trials, ends, confirming)
-        assert budget is not None and training.minutes is not None and search.minutes is not None
+        assert budget is not None and training.minutes is not None and search.minutes is not None  # noqa: S101 - as checked
         if search.trials is not None:
             return cls(budget / (search.trials + confirming), None, search.trials, None, confirming)
         seconds_of_trial = max(budget / (MANY + confirming), min(LONGER, budget / (FEW + confirming - CONFIRMING)))

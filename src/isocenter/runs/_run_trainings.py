@@ -140,11 +140,11 @@ class FinishedTraining:
     @property
     def model_outcome(self) -> TrainingOutcome:
         """The outcome of a training that leaves a model."""
-        assert self.outcome is not None
+        assert self.outcome is not None  # noqa: S101 - only searches and trials have none
         return self.outcome
 
     @property
     def trial_result(self) -> TrialResult:
         """The result of a trial."""
-        assert self.trial is not None
+        assert self.trial is not None  # noqa: S101 - asked of trials
         return self.trial

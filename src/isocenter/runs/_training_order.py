@@ -359,7 +359,7 @@ def networks_decision(planned: PlannedTraining, done: Done, minutes: Minutes | N
     main = done.get("", first)
     if why := why_single_network(planned, main.training, by_clock=main.by_clock):
         return Decision(1, why)
-    assert minutes is not None and main.costs is not None
+    assert minutes is not None and main.costs is not None  # noqa: S101 - measured where minutes decide
     networks = (ended for ended in done.values() if ended.training.role in (Role.MAIN, Role.INNER))
     took = sum(network.seconds for network in networks)
     return minutes.networks_in_time(plan.decision(NETWORKS), main.costs, last.ended, took)

@@ -123,7 +123,7 @@ class SearchProgress:
             return stays(f"the plan's own trial took {took:.0f} s and leaves no time for another and its confirmation")
         gone = sum(trial.state == PRUNED for trial in done)
         all_of = f"{errors.count_phrase(len(done), 'trial')} ({gone} given up early)"
-        assert own_trial.value is not None and best.value is not None
+        assert own_trial.value is not None and best.value is not None  # noqa: S101 - both are complete
         if best.value <= own_trial.value:
             highest = (
                 f"{metric} of the plan's own trial on {count} validation cases, {own_trial.value:.4f}, is the highest"

@@ -263,7 +263,7 @@ class TrainingLoop:
 
     def _end(self, training: RunTraining) -> float:
         """s after the command's start by which all training must end, as far as that is known before a training."""
-        assert self.minutes is not None
+        assert self.minutes is not None  # noqa: S101 - asked where minutes decide
         if training.role in (Role.CONTROL, Role.INNER):
             models = (one for one in self.finished if one.training.role in (Role.MAIN, Role.FOLD))
             main = next(one for one in models if one.training.fold == training.fold)
@@ -279,7 +279,7 @@ class TrainingLoop:
 
     def _recount_deadline(self, training: RunTraining, due: Callable[[float], float], half_trained: Module) -> float:
         """s after the command's start by which a training must end, if this is its network half-way."""
-        assert self.minutes is not None
+        assert self.minutes is not None  # noqa: S101 - asked where minutes decide
         whole_costs = self._whole(
             _run_minutes.model_with_weights(half_trained, training.settings), training.fold, training.plan
         )
@@ -310,7 +310,7 @@ class TrainingLoop:
 
     def _costs(self, outcome: TrainingOutcome) -> SecondsPerCase:
         """Costs of a case by the model of a training that has ended."""
-        assert self.minutes is not None
+        assert self.minutes is not None  # noqa: S101 - asked where minutes decide
         if outcome.checkpoint not in self.costs:
             model = model_files.load(outcome.checkpoint, self.run.made.settings.training.device)
             self.costs[outcome.checkpoint] = self.minutes.costs(model)

@@ -154,7 +154,7 @@ def label_numbers(prediction: Prediction, labels: Sequence[Label]) -> Deferred:
     table = np.zeros(max(values) + 1, np.min_scalar_type(len(values)))
     table[values] = range(len(values))
     data = prediction.data
-    assert data is not None
+    assert data is not None  # noqa: S101 - a task that cascades has a label map
     return Deferred(tuple(data.shape), table.dtype, partial(_whole, data, table), None, partial(_in_parts, data, table))
 
 

@@ -88,7 +88,7 @@ def share_context(members: Sequence[Model]) -> Sequence[Model]:
     moved, first = [], 0
     for member in members:
         networks_of_member = member.networks
-        assert isinstance(networks_of_member.run, TorchNetwork)
+        assert isinstance(networks_of_member.run, TorchNetwork)  # noqa: S101 - as it was loaded
         count = len(networks_of_member.context)
         run = TorchNetwork(
             bundle.network.OnItsEntries(networks_of_member.run.module, first, count).eval(),
@@ -272,7 +272,7 @@ def _ours(member: Model, where: str) -> Preprocessing:
 
 
 def _convert(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
-    assert isinstance(member.networks.run, TorchNetwork)
+    assert isinstance(member.networks.run, TorchNetwork)  # noqa: S101 - as it was loaded
     preprocessing = _ours(member, "model")
     module = bundle.network.OnItsScale(
         member.networks.run.module, preprocessing.inputs
@@ -304,7 +304,7 @@ def _bounds(normalisation: Normalisation) -> tuple[float, float]:
     """Between which values mean and deviation are counted."""
     if normalisation.method == "range":
         return 0.0, 1.0
-    assert normalisation.low is not None and normalisation.high is not None
+    assert normalisation.low is not None and normalisation.high is not None  # noqa: S101 - the plan's schema sees to it
     return normalisation.low, normalisation.high
 
 
@@ -360,7 +360,7 @@ def place_on_device(model: Model, weights: Sequence[Path], device: str) -> Model
         log.warning("the members' weights do not fit on %s together: each is brought there for its turn", device)
     members = list[Network]()
     for network in model.networks.members:
-        assert isinstance(network, TorchNetwork)
+        assert isinstance(network, TorchNetwork)  # noqa: S101 - as they were read
         members.append(
             replace(network, module=network.module.to(device), device=device)
             if fits

@@ -22,7 +22,7 @@ from isocenter.files.storage import structured_text
 
 AE_LETTERS = 16  # PS3.5 6.2, value representation AE
 SEE = "See the page on `isocenter serve` for every key"
-TOKEN = "ISOCENTER_TOKEN"
+TOKEN = "ISOCENTER_TOKEN"  # noqa: S105 - the name of a variable
 Priority = Literal["emergency", "urgent", "routine", "background"]
 PersonRole = Literal["viewer", "radiologist", "administrator"]
 PRIORITIES: tuple[Priority, ...] = get_args(Priority)  # the most urgent first

@@ -51,7 +51,7 @@ class Child:
     began: float = 0.0
     pause: float = FIRST_PAUSE_S
     due: float = 0.0
-    words: IO[bytes] = field(default_factory=lambda: tempfile.TemporaryFile("ab+"))
+    words: IO[bytes] = field(default_factory=lambda: tempfile.TemporaryFile("ab+"))  # noqa: SIM115 - closed by `Node.stop`
 
     def last_words(self) -> str:
         """The end of what the process has written to its standard error."""
@@ -179,7 +179,7 @@ class Node:
                     self._note_death(child, now)
 
     def _note_death(self, child: Child, now: float) -> None:
-        assert child.process is not None
+        assert child.process is not None  # noqa: S101 - as its caller has seen
         code = child.process.returncode
         last = child.last_words()
         if child.process.stdin is not None:
@@ -210,7 +210,7 @@ class Node:
         own = {name: value for name, value in os.environ.items() if name != ADMIN_PASSWORD}
         environment = {**own, "ISOCENTER_NODE": owner}
         child.words.truncate(0)  # a file, because a pipe that nobody reads would fill up and hold the child
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=child.words, env=environment
         )
 
@@ -340,7 +340,7 @@ def _load_models(settings: NodeSettings, role: str) -> None:
     step = "describe" if node_folder.runs_part(role, "keeper") else "try"
     file = node_folder.settings_file(settings.folder, role)
     command = [sys.executable, "-m", "isocenter.service", step, str(file), step]
-    done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip().splitlines() or ["the node's models: do not load"]
         where, _, text = words[-1].removesuffix(".").partition(": ")

@@ -129,7 +129,7 @@ def fade_at_margin(voxels: Floats, geometry: Geometry) -> Displacement:
 
 def field_regularity(prediction: Prediction) -> dict[str, float]:
     """{figure: value} of the transform on the fixed grid: folded voxels in percent, and the SD of the log Jacobian."""
-    assert prediction.transform is not None
+    assert prediction.transform is not None  # noqa: S101 - as decoded
     determinant = spatial_transforms.jacobian_determinants(prediction.transform, prediction.geometry)
     return {
         "folded_percent": spatial_transforms.folded_percent(determinant),
@@ -139,7 +139,7 @@ def field_regularity(prediction: Prediction) -> dict[str, float]:
 
 def inverse_error(prediction: Prediction) -> float:
     """Mean mm by which points miss themselves when they go forth and back; NaN for a field that folds."""
-    assert prediction.transform is not None
+    assert prediction.transform is not None  # noqa: S101 - as decoded
     transform = prediction.transform
     try:
         parts = list(
@@ -222,7 +222,7 @@ class FieldScoring(FieldAnswering):
 
     def _pair_rows(self, prediction: Prediction, case: Case) -> Iterator[dict[str, Any]]:
         transform, pair = prediction.transform, _pair_of(case)
-        assert transform is not None
+        assert transform is not None  # noqa: S101 - as decoded
         named = {"case": case.id, "patient": case.patient}
         onto = pair.onto or SpatialTransform((), prediction.geometry, transform.moving)
         yield {
@@ -282,7 +282,7 @@ class FieldScoring(FieldAnswering):
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """Contours of moved labels where there are any, both images as a checkerboard, and the bent grid."""
         transform, pair, image = prediction.transform, _pair_of(case), properties.first_image(case)
-        assert transform is not None
+        assert transform is not None  # noqa: S101 - as decoded
         unmoved: Image = case.images["moving"].facts.get(UNMOVED, case.images["moving"])
         near, pictures = None, list[Figure]()
         if pair.has_labels and pair.fixed_labels is not None and pair.moving_labels is not None:

@@ -53,7 +53,7 @@ def _refit(session: TrainingSession, module: Module) -> None:
     inputs, classes = _inputs(session, module, head), task.uncertainty == "classes"
     truth = np.stack([np.atleast_1d(np.asarray(case.target, dtype=np.float64)) for case in cases])
     protected = ProtectedGroups.for_cases(CONSTRAINT, cases)
-    assert protected is not None
+    assert protected is not None  # noqa: S101 - the method has groups
     # How cases were drawn is taken out of probabilities: what they state of an output of zeros.
     usual = torch.as_tensor(np.asarray(task.probabilities({head: np.zeros(len(layer.bias))})[head]))
     shift = usual.log() if classes else usual.logit()

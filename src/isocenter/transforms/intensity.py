@@ -61,7 +61,7 @@ class Normalisation:
         """
         if self._by_image:
             return ChannelScale(lowest, *bounds, ((mean, max(deviation, 1e-6)),), self.tails)
-        assert self.low is not None and self.high is not None
+        assert self.low is not None and self.high is not None  # noqa: S101 - the plan's schema sees to it
         to_range = ((self.low, self.high - self.low),) if self.method == "range" else ()
         return ChannelScale(lowest, self.low, self.high, (*to_range, (self.mean, self.deviation)))
 

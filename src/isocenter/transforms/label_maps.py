@@ -201,5 +201,5 @@ def _axis(image: Image) -> Geometry:
     shape = (image.frames or 0,)
     if len(steps) == 0 or steps.min() <= 0 or np.ptp(steps) > EVEN * steps.mean():
         return Geometry.of_pixels(shape)
-    assert image.times is not None
+    assert image.times is not None  # noqa: S101 - there are steps between them
     return Geometry(shape, np.array([[steps.mean(), image.times[0]], [0.0, 1.0]]), oriented=False, unit="s")

@@ -352,7 +352,7 @@ class JoinedMembers:
 
     def counting(self, weights: Sequence[float]) -> Model:
         """The model whose members count so."""
-        assert self.model.networks.average is not None
+        assert self.model.networks.average is not None  # noqa: S101 - an ensemble has members
         return self.model.with_run(replace(self.model.networks.average, shares=_shares(self.by_network(weights))))
 
     def by_network(self, weights: Sequence[float]) -> list[float]:
@@ -389,7 +389,7 @@ def weights_of_members(joined: JoinedMembers, asked: str, seed: int) -> MemberWe
             len(members), f"equal: no case is left that no member was trained on{why}"
         )
     plan, model = members[0].plan, joined.model
-    assert isinstance(model.preprocessing, Preprocessing)
+    assert isinstance(model.preprocessing, Preprocessing)  # noqa: S101 - they are runs of ours
     request = replace(plan_checks.checked_settings(plan), task=model.task, preprocessing=model.preprocessing)
     ready = training_jobs.prepare_cases(cases, request, ReadingOptions.of_plan(plan.options))
     patients = [case.patient for case in cases]

@@ -444,7 +444,7 @@ def register_by_model(
     case = image_pairs.pair_of_images(fixed, moving, where, one_world=one_world)
     prediction = loaded.predict(case)
     transform, values = prediction.transform, prediction.values or {}
-    assert transform is not None
+    assert transform is not None  # noqa: S101 - as its task decodes
     settings = task_settings.settings_of(loaded.task)
     decisions = {
         "transform": Decision("deformable", "a trained model answers with a field"),

@@ -171,7 +171,7 @@ def make_run(
         verb_results.refuse_missing(Path(resume))
         with file_lock.hold_lock(Path(resume)):
             return _finish(run_folder.resume_run(Path(resume), began))
-    assert data is not None
+    assert data is not None  # noqa: S101 - seen to above
     if out is None:
         raise UsageError("a run needs a folder to be written into", "train", "Give out=FOLDER")
     verb_results.refuse_taken(Path(out), overwrite, MARKS)

@@ -139,7 +139,7 @@ def _deformable(heads: Sequence[Any], transform: SpatialTransform, where: str) -
     if len(fields) != 1:
         raise FormatError(f"{len(fields)} fields", where, "DICOM holds one: join them, or write .h5")
     field = transform.parts[fields[0]]
-    assert isinstance(field, Displacement)
+    assert isinstance(field, Displacement)  # noqa: S101 - it was just looked for
     pre, post = (_join_matrices(part) for part in (transform.parts[: fields[0]], transform.parts[fields[0] + 1 :]))
     deformation = _identity(heads)
     deformation.PreDeformationMatrixRegistrationSequence = [_matrix_item(_swap_sides(pre))]
@@ -151,7 +151,7 @@ def _deformable(heads: Sequence[Any], transform: SpatialTransform, where: str) -
 def _join_matrices(parts: Sequence[Any]) -> Floats:
     matrix = np.eye(4)
     for part in parts:
-        assert isinstance(part, Affine)
+        assert isinstance(part, Affine)  # noqa: S101 - there is one field, and it is not among these
         matrix = part.matrix @ matrix
     return matrix
 

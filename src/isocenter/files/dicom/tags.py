@@ -50,7 +50,7 @@ def attribute(dataset: DicomDataset, keyword: str, where: str) -> Any:
     Raises FormatError where the bytes cannot be understood as the attribute's type.
     """
     tag = elements.tag_of_keyword(keyword)
-    if tag is None or tag not in dataset.keys():
+    if tag is None or tag not in dataset.keys():  # noqa: SIM118 - most are absent, which pydicom takes long to say
         return None
     try:
         value = dataset[tag].value

@@ -202,7 +202,7 @@ class _Cells:
         """The cell of what a file of drawings states for one image."""
         if (part, path) not in self._drawings and path.is_file():
             read = layout.load_layout(part).annotations
-            assert read is not None
+            assert read is not None  # noqa: S101 - DRAWINGS have it
             self._drawings[part, path] = read(path, self._settings)
         drawn = self._drawings.get((part, path), {})
         if path.is_file() and key not in drawn:

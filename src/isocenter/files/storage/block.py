@@ -368,13 +368,13 @@ class _Cursor:
         self._stream = self._open.enter_context(self._block._stream())
 
     def _pass(self, count: int) -> None:
-        assert self._stream is not None
+        assert self._stream is not None  # noqa: S101 - `_restart` has opened it
         size = self._slice * self._block.dtype.itemsize
         if (done := packed_files.skip_bytes(self._stream, count * size)) < count * size:
             raise self._block._short(self._block.offset + self._at * size + done)
 
     def _read_bytes(self, count: int) -> Array:
-        assert self._stream is not None
+        assert self._stream is not None  # noqa: S101 - `_restart` has opened it
         at = max(self._at, self._first)
         stored = np.empty(count * self._slice, self._block.dtype)
         self._block._next(self._stream, stored, at * self._slice)

@@ -125,7 +125,7 @@ class Spool:
         # Beneath the axis that is walked the last one changes slowest, as in the files that results become.
         self._order = (walked, *(axis for axis in reversed(range(len(shares))) if axis != walked))
         try:
-            self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)
+            self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115 - closed when it is let go
             self._file.truncate(int(np.prod(self.shape)) * self.dtype.itemsize)
         except OSError as error:
             raise atomic.unwritable_error(error, self._folder) from error
@@ -159,7 +159,7 @@ class Spool:
             raise atomic.unwritable_error(error, self._folder) from error
 
     def _at(self, row: int) -> FileIO:
-        assert self._file is not None
+        assert self._file is not None  # noqa: S101 - `_create_file` has opened it
         self._file.seek(row * self._row_bytes)
         return self._file
 

@@ -44,7 +44,7 @@ def download(
     deadline = time.monotonic() + seconds
     with atomic.write_whole(path) as partial:
         try:
-            with urllib.request.urlopen(url, timeout=patience) as answer, partial.open("wb") as file:
+            with urllib.request.urlopen(url, timeout=patience) as answer, partial.open("wb") as file:  # noqa: S310 - the scheme is looked at above
                 total, digest = _copy(answer, file, url, limit, deadline, progress)
         except urllib.error.HTTPError as error:
             raise ResourceError(f"the server answered {error.code} {error.reason}", url, AGAIN) from error

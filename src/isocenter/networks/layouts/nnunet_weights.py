@@ -29,7 +29,7 @@ def without_repeats(weights: Mapping[str, Any]) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         for prefix in WRAPPED:
-            name = name.removeprefix(prefix)
+            name = name.removeprefix(prefix)  # noqa: PLW2901 - the same name, unwrapped
         if not AGAIN.search(name):
             named[name] = tensor
     return named

@@ -137,7 +137,7 @@ def svg(canvas: Canvas) -> str:
             for artist in (*axes.lines, *axes.collections, *axes.patches):
                 artist.set_rasterized(True)
         text = _as_xml(canvas)
-    root = _in_inks(ElementTree.fromstring(text))
+    root = _in_inks(ElementTree.fromstring(text))  # noqa: S314 - matplotlib has just written it
     width, height = (f"{100 * inches:.0f}" for inches in canvas.get_size_inches())
     root.attrib |= {"width": width, "height": height, "style": "stroke-linejoin: round", "xmlns": SVG.strip("{}")}
     written = ElementTree.tostring(root, encoding="unicode")

@@ -247,7 +247,7 @@ class Evaluator:
             suffix = {1: ".csv", 2: ".png"}.get(image.geometry.ndim, ".nii.gz")
             out = folder / f"{case}_{part}{suffix}" if part else folder / f"{case}{suffix}"
             write = self.formats[suffix].write
-            assert write is not None
+            assert write is not None  # noqa: S101 - both of them can
             write(image.with_label_map(numbers, labels), out)
             label_table.write_labels(labels, label_table.table_path(out))
         return prediction

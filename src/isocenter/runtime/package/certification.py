@@ -174,7 +174,7 @@ def _in_a_process(
     # Without the folder that the command was given in, whose files are somebody else's: none of them is a module.
     command = [sys.executable, "-P", "-m", "isocenter.runtime.package.backend_trial", str(room)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=longest, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=longest, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
         return {"because": f"not done after {longest:.0f} s", LATE: True}
     if not (out / FOUND).is_file():

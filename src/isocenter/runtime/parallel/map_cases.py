@@ -44,7 +44,7 @@ class CaseWorker:
 
     def __init__(self) -> None:
         # As a script, and not as a module of this package: it imports what its calls need and no more.
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: S603 - our own file
             [sys.executable, "-P", worker_main.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -65,7 +65,7 @@ class CaseWorker:
             raise UnknownError(str(error)) from error
         try:
             self._send(len(asked).to_bytes(8, "little") + asked)
-            kind, value = pickle.load(self.process.stdout)  # type: ignore[arg-type]
+            kind, value = pickle.load(self.process.stdout)  # type: ignore[arg-type]  # noqa: S301 - by our own child
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise WorkerLostError(*_death(self.process, where)) from error
         match kind:

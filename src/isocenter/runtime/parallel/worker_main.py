@@ -20,7 +20,7 @@ def answer_calls() -> None:
         signal.signal(number, signal.SIG_IGN)
     calls, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not stand between two answers
-    sys.path[:] = pickle.load(calls)
+    sys.path[:] = pickle.load(calls)  # noqa: S301 - by our own parent
     while (asked := _next(calls)) is not None:
         try:
             answers.write(_answer(asked))
@@ -41,7 +41,7 @@ def _answer(asked: bytes) -> bytes:
     """("result" | "raised" | "unknown", value) as a pickle."""
     function: Callable[[Any], Any] | None = None
     try:
-        function, argument = pickle.loads(asked)
+        function, argument = pickle.loads(asked)  # noqa: S301 - by our own parent
         return pickle.dumps(("result", function(argument)))
     except Exception as error:  # the border of the process: whatever the call raises is the parent's to judge
         if function is None:  # it belongs to a script that this process does not know

@@ -81,7 +81,7 @@ def body_of(image: Image) -> CoarseMask | None:
             return None
         body = _filled(_large(channel >= limit))
         inside = body if inside is None else inside | body
-    assert inside is not None
+    assert inside is not None  # noqa: S101 - an image has a channel
     for axis, reach in enumerate(margin):
         inside = ndimage.maximum_filter1d(inside, 2 * reach + 1, axis, mode="constant")
     return CoarseMask(inside, block)

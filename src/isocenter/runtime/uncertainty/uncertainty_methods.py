@@ -296,7 +296,7 @@ class LastLayerPosterior(NoMethod):
     def networks(self, basis: MethodBasis) -> Networks:
         """The network, with how draws differ."""
         differ, drawing = basis.differ, basis.laplace
-        assert drawing is not None and differ is not None
+        assert drawing is not None and differ is not None  # noqa: S101 - else it would be lacking
         drawing_heads = replace(
             differ, kinds={head: kind for head, kind in differ.kinds.items() if head in drawing.heads}
         )
@@ -332,7 +332,7 @@ class MemberDisagreement(NoMethod):
 
     def networks(self, basis: MethodBasis) -> Networks:
         """The networks, with how they differ beside their mean."""
-        assert basis.networks.average is not None
+        assert basis.networks.average is not None  # noqa: S101 - else it would be lacking
         return replace(basis.networks, run=replace(basis.networks.average, differ=basis.differ))
 
 

@@ -140,7 +140,7 @@ def _course(
 ) -> CovariateValue:
     """Readings as pairs of a time in seconds and a number."""
     column, unit = _column(context, name), covariate_unit(name, source)
-    assert column is not None
+    assert column is not None  # noqa: S101 - it has been looked up
     rising = sorted(observations, key=lambda one: one.at)
     pairs = [((one.at - first).total_seconds(), _value(name, one, column, unit)) for one in rising]
     return CovariateValue(pairs or None, source.source, _ucum_unit(unit), rising[-1].at.isoformat() if rising else "")

@@ -16,7 +16,7 @@ from isocenter.errors import FormatError
 from isocenter.files.storage import structured_text
 from isocenter.service.dicom.sending import PeerError
 
-TOKEN = "ISOCENTER_FHIR_TOKEN"
+TOKEN = "ISOCENTER_FHIR_TOKEN"  # noqa: S105 - the name of a variable
 JSON = "application/fhir+json"
 # Of an answer (bytes), and of the pages of a search; more is no search that a model asks.
 LARGEST, MOST_PAGES = 64 << 20, 100
@@ -112,7 +112,7 @@ class FhirServer:
         }
         how: dict[str, Any] = {"headers": all_headers, "timeout": self.idle_s, "allow_redirects": False, "stream": True}
         try:
-            with requests.request(method, url, **how, **options) as response:
+            with requests.request(method, url, **how, **options) as response:  # noqa: S113 - the timeout is in `how`
                 body = b"".join(_pieces(response))
         except (requests.RequestException, ValueError) as error:
             problem = f"does not answer ({type(error).__name__})"

@@ -27,7 +27,7 @@ from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.audit_records import FAILURE
 from isocenter.service.records.record_database import Database, DatabaseClock
 
-ADMIN_PASSWORD = "ISOCENTER_ADMIN_PASSWORD"
+ADMIN_PASSWORD = "ISOCENTER_ADMIN_PASSWORD"  # noqa: S105 - the name of a variable
 FIRST, ADMINISTRATOR = "administrator", "administrator"  # the first account, and its role
 NAME = r"^\w([\w.@ +-]{0,62}\w)?$"  # of an account, or of a token
 # Letters of a password: NIST SP 800-63B asks for 8 at least, and for 15 where it is all that is asked for.

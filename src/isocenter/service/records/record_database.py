@@ -19,7 +19,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from isocenter.errors import IsocenterError, ResourceError, UsageError
 from isocenter.service import node_folder
 
-PASSWORD = "ISOCENTER_DATABASE_PASSWORD"
+PASSWORD = "ISOCENTER_DATABASE_PASSWORD"  # noqa: S105 - the name of a variable
 # How long a writer waits for another one (ms), and how many milliseconds a lock of PostgreSQL may be waited for.
 BUSY_MS = 30_000
 # Of PostgreSQL's advisory locks one that others hardly take.

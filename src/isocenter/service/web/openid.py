@@ -22,7 +22,7 @@ from isocenter.errors import IsocenterError
 from isocenter.service.configuration import OidcSection
 from isocenter.service.records.accounts import NAME
 
-SECRET = "ISOCENTER_OIDC_SECRET"
+SECRET = "ISOCENTER_OIDC_SECRET"  # noqa: S105 - the name of a variable
 ANSWER_S = 10.0  # for one answer of the provider
 FRESH_S = 3600.0  # how long what it states of itself is kept
 CLOCKS_S = 120  # by which its clock and ours may differ

@@ -98,7 +98,7 @@ async def viewer_settings(node: Node) -> Response:
 @viewer_router.get("/{path:path}", response_class=FileResponse)
 def viewer_file(node: Node, path: str) -> FileResponse:
     """A file of the build; an address within the viewer, such as /viewer, is its page."""
-    assert node.settings.ohif is not None
+    assert node.settings.ohif is not None  # noqa: S101 - else there is no such application
     root = node.settings.ohif.folder.resolve()
     try:
         file = (root / path).resolve()

@@ -103,7 +103,7 @@ class BoxAnswering(Task):
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The corners (voxels) and the score of each box that is called."""
         boxes = box_belief.boxes_of_prediction(prediction)
-        assert boxes.scores is not None
+        assert boxes.scores is not None  # noqa: S101 - as decoded
         called, calibrated = np.flatnonzero(boxes.scores >= prediction.threshold), boxes.uncalibrated is not None
         rows = [(boxes.names[n], boxes.corners[n].tolist(), "voxels", float(boxes.scores[n])) for n in called]
         return [Finding(*one, box=row, calibrated=calibrated) for row, one in enumerate(rows)]
@@ -331,7 +331,7 @@ def box_rows(boxes: BoundingBoxes, columns: Mapping[str, int], least: float) -> 
 
     Where views were compared also its uncertainty in nats: that of whether it is there, and the part that is theirs.
     """
-    assert boxes.scores is not None
+    assert boxes.scores is not None  # noqa: S101 - they are predicted
     blank: dict[str, object] = {"label": None, "score": None, **dict.fromkeys(columns)}
     parts = box_uncertainty(boxes)
     blank |= dict.fromkeys(parts)

@@ -95,7 +95,7 @@ class BoxScoring(BoxAnswering):
 
     def _tracks(self, predicted: BoundingBoxes, reference: BoundingBoxes, case: str) -> str | None:
         """Entries that scores of tracks need, of a frame of a clip."""
-        assert predicted.scores is not None
+        assert predicted.scores is not None  # noqa: S101 - as decoded
         ours, theirs = predicted.corners[predicted.scores >= self._level], reference.corners
         return tracks.frame_scores_json(case, ours, theirs, reference.numbers, box_matching.box_iou(theirs, ours))
 
@@ -114,7 +114,7 @@ class BoxScoring(BoxAnswering):
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The boxes that are called, and those of the reference where the case has one."""
         boxes = box_belief.boxes_of_prediction(prediction)
-        assert boxes.scores is not None
+        assert boxes.scores is not None  # noqa: S101 - as decoded
         called = boxes.at(boxes.scores >= self._level)
         reference = self._reference(case) if "boxes" in case.references else None
         return [box_figures.box_overlay(properties.first_image(case), reference, called, self.labels, title=case.id)]
@@ -153,7 +153,7 @@ def box_case_row(
 
     axes: of the network's grid, which leaves out that of a single slice
     """
-    assert predicted.scores is not None
+    assert predicted.scores is not None  # noqa: S101 - as decoded
     called = predicted.at(predicted.scores >= threshold)
     matches = Matches.at(overlap, [called], [reference])
     right, total = int(matches.right.sum()), int(matches.references.sum())

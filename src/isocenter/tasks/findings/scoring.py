@@ -262,7 +262,7 @@ def _means(
 def _gaps(metric: str, called: BinaryCalls) -> Gaps:
     """The distances of a finding's probabilities from frequencies; of `ace` also those that it is absent."""
     chances = called.uncalibrated if metric.endswith(BEFORE) else called.scores
-    assert chances is not None
+    assert chances is not None  # noqa: S101 - without them the metric has no row
     truth, patients = np.asarray(called.truth, dtype=np.float64), np.asarray(called.patients)
     kind, _ = BY_BINS[metric.removesuffix(BEFORE)]
     present = Gaps.from_probabilities(chances, truth, patients, kind)

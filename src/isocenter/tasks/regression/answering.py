@@ -25,7 +25,7 @@ HEAD = "value"
 
 def predicted_values(targets: Sequence[str], prediction: Prediction) -> tuple[dict[str, float], dict[str, float]]:
     """{target: value} and, with noise, {target: error bar}."""
-    assert prediction.values is not None
+    assert prediction.values is not None  # noqa: S101 - `decode` always gives them
     values = dict(prediction.values)
     if prediction.confidence.deviations is None:
         return values, {}

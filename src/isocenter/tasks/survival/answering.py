@@ -212,7 +212,7 @@ def time_and_event(case: Case) -> tuple[float, bool]:
 
 def prediction_columns(prediction: Prediction) -> Mapping[str, float]:
     """The numbers of a prediction, by their columns."""
-    assert prediction.values is not None
+    assert prediction.values is not None  # noqa: S101 - `decode` always gives them
     return prediction.values
 
 

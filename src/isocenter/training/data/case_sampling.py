@@ -131,7 +131,7 @@ class Sampling:
 
     def _hard_ones_oftener(self, number: int) -> tuple[int, np.random.Generator]:
         """An epoch has each case as often as its rank says, rounded up or down."""
-        assert self.costs is not None
+        assert self.costs is not None  # noqa: S101 - the loader gives it
         count = len(self.targets)
         epoch, position = divmod(number, count)
         if epoch == 0:

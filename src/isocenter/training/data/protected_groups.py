@@ -164,7 +164,7 @@ class Adversary(GroupObjective):
     def loss(self, step: ObjectiveStep) -> Tensor:
         """Cross-entropy of the groups, with the gradient reversed on its way into the network."""
         pooled, weights = step.features, step.parts["weights"]
-        assert pooled is not None
+        assert pooled is not None  # noqa: S101 - it needs them
         reversed_ = 2 * pooled.detach() - pooled
         logits = reversed_ @ weights[:, :-1].T + weights[:, -1]
         groups = torch.as_tensor(self.protected.groups[np.asarray(step.labelled.cases)], device=pooled.device)

@@ -133,9 +133,9 @@ def move_batch(
     images, followed, _ = augmentation.augment_with_target(
         images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored
     )
-    assert followed is not None
+    assert followed is not None  # noqa: S101 - it was given
     if marked:
-        assert isinstance(followed, BothTargets)
+        assert isinstance(followed, BothTargets)  # noqa: S101 - they were given so
         numbers = augmentation.mistaken(followed.second.targets, drawn.generators)
         images, followed = torch.cat([images, numbers[:, None].to(images.dtype)], dim=1), followed.first
     return images, followed.targets

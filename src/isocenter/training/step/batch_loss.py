@@ -125,7 +125,7 @@ class Criterion:
     settings: PlanSettings
     device: Any
     objectives: Mapping[str, Objective]
-    parts: Any = field(default_factory=lambda: torch.nn.ModuleDict())
+    parts: Any = field(default_factory=lambda: torch.nn.ModuleDict())  # noqa: PLW0108 - torch is imported when it is first used
     teacher: Any = None
     start: Mapping[str, Tensor] = field(default_factory=dict)
     ranks: Ranks = SINGLE_PROCESS

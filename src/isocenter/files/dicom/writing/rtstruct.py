@@ -128,7 +128,7 @@ def _contour(corners: Corners, part: SourceSlice, image: Dataset) -> Dataset:
     contour.ContourImageSequence = [image]
     contour.ContourGeometricType = "CLOSED_PLANAR"
     contour.NumberOfContourPoints = len(corners)
-    assert part.frame.plane is not None
+    assert part.frame.plane is not None  # noqa: S101 - of a volume
     contour.ContourData = series_writing.decimal_strings(_in_patient(corners, part.frame.plane).round(DIGITS).ravel())
     return contour
 

@@ -134,7 +134,7 @@ def _reference(
         return {kind: _structures(known, labels, options)}
     if known.part == "":
         return _label_maps(kind, known, labels, options)
-    assert image is not None
+    assert image is not None  # noqa: S101 - what is drawn is drawn on an image
     names = reading.drawn or DrawnNames()
     match known.part:
         case "drawn":
