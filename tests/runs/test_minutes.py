@@ -11,6 +11,7 @@ from isocenter.runs import _costs, _run_minutes, gate, run_end
 from isocenter.runs import _run_minutes as budget
 from isocenter.runs._run_minutes import Cuts, Minutes, RunStages
 from isocenter.runs._run_trainings import FinishedTraining, Role, RunTraining, SecondsPerCase
+from isocenter.runs._training_order import CONTROL, FOLD, INNER_FOLD, MAIN
 from isocenter.scoring import case_scoring
 from isocenter.tasks import task_catalogue
 from isocenter.training.training_state import CommandClock
@@ -189,7 +190,7 @@ def test_a_gate_stops_looking_when_its_time_is_over():
     assert len(gate._training_observations(model, range(50), None, seconds=3600.0, **hour)) == 50
 
 
-def of(share: float, role: Role = Role.FOLD) -> RunTraining:
+def of(share: float, role: Role = FOLD) -> RunTraining:
     return RunTraining("", role, Plan({}), {}, share)
 
 
@@ -207,9 +208,9 @@ def test_a_fold_that_took_longer_takes_from_all_that_follow():
     )
 
 
-@pytest.mark.parametrize("role", [Role.CONTROL, Role.INNER])
+@pytest.mark.parametrize("role", [CONTROL, INNER_FOLD, Role("round", stands_beside=True)])
 def test_a_training_beside_the_model_takes_no_longer_than_that_however_much_is_left(role):
-    done = [FinishedTraining(of(0.6, Role.MAIN), None)]
+    done = [FinishedTraining(of(0.6, MAIN), None)]
     assert budget.training_deadline(of(0.4, role), done, 10.0, 500.0) == pytest.approx(10 + 0.6 * 500)
     assert budget.training_deadline(of(0.4, role), done, 400.0, 500.0) == pytest.approx(500.0)
 

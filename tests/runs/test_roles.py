@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from isocenter.planning import PlannedTraining
 from isocenter.runs import _training_order
 from isocenter.runs._run_minutes import Minutes
 from isocenter.runs._run_trainings import FinishedTraining, Role, RunTraining, SecondsPerCase, TrialResult
-from isocenter.runs._training_order import NETWORKS, NNUNET
+from isocenter.runs._training_order import CONTROL, MAIN, NETWORKS, NNUNET, SEARCH_RESULT, STAGE, TRIAL
 from isocenter.training.search_study import COMPLETE, StudyTrial
 from isocenter.training.training_state import TrainingOutcome
 from isocenter.values import Decision, Plan
@@ -69,7 +70,7 @@ def everything(
 def test_a_plan_of_steps_has_one_training_that_never_sees_its_test_cases(pictures):
     planned = plan(pictures)
     [main] = everything(planned)
-    assert (main.name, main.role, main.share, main.fold) == ("", Role.MAIN, 1.0, None)
+    assert (main.name, main.role, main.share, main.fold) == ("", MAIN, 1.0, None)
     assert {part: set(ids) for part, ids in main.cases.items()} == {
         part: {case for case, own in planned.parts.items() if own == part} for part in main.cases
     }
@@ -90,7 +91,7 @@ def test_a_control_follows_with_what_its_model_has_decided_but_for_the_covariate
     planned = plan(aged, {**STEPS, "network.context": "all"})
     main, control = everything(planned, None, lambda one: ended(one, by_clock=True))
     assert (main.share, control.share) == (0.5, 0.5)
-    assert (control.name, control.role, control.cases) == ("image_only", Role.CONTROL, main.cases)
+    assert (control.name, control.role, control.cases) == ("image_only", CONTROL, main.cases)
     assert main.plan["network.context"] and control.plan["network.context"] is None
     assert control.plan["training.steps"] is None  # its own minutes decide
     by_steps = _training_order.next_training(planned, [ended(main)])
@@ -168,7 +169,7 @@ def test_the_networks_at_low_resolution_come_first_and_part_the_training_cases(b
     planned = plan(blobs, {**SMALL, "preprocessing.cascade": 2.0}, labels=trained.LABELS)
     first, second, main = everything(planned)
     assert [one.name for one in (first, second, main)] == ["low_resolution/fold_0", "low_resolution/fold_1", ""]
-    assert {first.role, second.role} == {Role.STAGE} and first.plan["preprocessing.cascade"] is None
+    assert {first.role, second.role} == {STAGE} and first.plan["preprocessing.cascade"] is None
     assert sorted([*first.cases["train"], *second.cases["train"]]) == sorted(main.cases["train"])
     assert not first.cases["val"]
     assert [one.share for one in (first, second, main)] == pytest.approx([1 / 3] * 3)
@@ -181,7 +182,7 @@ def test_no_stage_of_a_fold_sees_the_cases_that_it_scores_and_all_first_stages_h
     for one in found:
         tested = {case for case, part in planned.folds[one.fold].items() if part == "test"}
         assert tested and not tested & {*one.cases["train"], *one.cases["val"]}
-    stages = [one for one in found if one.role is Role.STAGE]
+    stages = [one for one in found if one.role is STAGE]
     for name in ("training.patch", "inference.patch", "network.size"):
         assert len({str(one.plan[name]) for one in stages}) == 1
         assert stages[-1].plan.decision(name).because.count("of fold 0, for all folds alike") == 1
@@ -201,7 +202,7 @@ def test_a_search_asks_for_one_trial_after_the_other_and_then_states_its_result(
     planned = plan(pictures, SEARCHED)
     faster = planned.plan.with_decision("training.learning_rate", Decision(0.1, "tried"))
     first = _training_order.next_training(planned, [])
-    assert (first.name, first.role, first.share) == ("search/trial_000", Role.TRIAL, 0.0)
+    assert (first.name, first.role, first.share) == ("search/trial_000", TRIAL, 0.0)
     assert first.plan["training.steps"] == 4
     assert first.plan["training.learning_rate"] == planned.plan["training.learning_rate"]
     own = ended(first, trial=tried(0, 0.8, asked=(2, faster)))  # the second could not be followed
@@ -209,7 +210,7 @@ def test_a_search_asks_for_one_trial_after_the_other_and_then_states_its_result(
     assert (second.name, second.plan["training.learning_rate"]) == ("search/trial_002", 0.1)
     worse = [own, ended(second, trial=tried(2, 0.7))]
     result = _training_order.next_training(planned, worse)
-    assert (result.name, result.role) == ("search", Role.SEARCH)
+    assert (result.name, result.role) == ("search", SEARCH_RESULT)
     found = _training_order.search_progress(planned, {one.training.name: one for one in worse}, None).result
     assert not found.changed and "0.8000, is the highest of 2 trials" in found.statement
 
@@ -224,7 +225,7 @@ def test_a_search_asks_for_one_trial_after_the_other_and_then_states_its_result(
 def test_nothing_is_compared_with_a_plan_that_cannot_be_tried_or_by_minutes_for_one_trial(pictures, own, says):
     planned = plan(pictures, SEARCHED)
     only = ended(_training_order.next_training(planned, []), trial=own)
-    assert _training_order.next_training(planned, [only]).role is Role.SEARCH
+    assert _training_order.next_training(planned, [only]).role is SEARCH_RESULT
     found = _training_order.search_progress(planned, {only.training.name: only}, None).result
     assert not found.changed and says in found.statement
 
@@ -234,7 +235,7 @@ def test_with_inner_folds_the_best_trial_and_the_plan_are_trained_once_more_in_e
     faster = planned.plan.with_decision("training.learning_rate", Decision(0.1, "tried"))
     finished = [ended(_training_order.next_training(planned, []), trial=tried(0, 0.4, asked=(1, faster)))]
     finished.append(ended(_training_order.next_training(planned, finished), trial=tried(1, 0.9)))
-    while (again := _training_order.next_training(planned, finished)).role is Role.TRIAL:
+    while (again := _training_order.next_training(planned, finished)).role is TRIAL:
         truth = torch.arange(len(again.cases["val"])) % 2
         called = truth if again.name.startswith("search/again_001") else 1 - truth
         numbers = {"target": truth, "probabilities": torch.nn.functional.one_hot(called, 2).double()}
@@ -285,3 +286,18 @@ def test_configurations_are_trained_fold_by_fold_and_then_nothing_until_one_is_c
 def test_nothing_follows_the_last_training(pictures):
     planned = plan(pictures)
     assert _training_order.next_training(planned, [ended(_training_order.training_of(planned, {}, None))]) is None
+
+
+@pytest.mark.parametrize(
+    ("states", "batches"), [({}, []), ({"has_repeats": True}, [7]), ({"has_repeats": True, "decides": True}, [4])]
+)
+def test_what_follows_a_training_of_a_role_that_nobody_knows_is_what_its_role_states(pictures, states, batches):
+    planned = plan(pictures, {**STEPS, NETWORKS: 2, "training.batch": 4})
+    main = _training_order.training_of(planned, {}, None)
+    own = planned.plan.with_decision("training.batch", Decision(7, "of this round alone"))
+    one_round = replace(main, name="rounds/0", role=Role("round", **states), plan=own)
+    finished = [ended(main), ended(one_round)]
+    while (training := _training_order.next_training(planned, finished)) is not None:
+        finished.append(ended(training))
+    found = [(one.training.name, one.training.joins, one.training.plan["training.batch"]) for one in finished[2:]]
+    assert found == [("more/1", "", 4), *(("rounds/0/more/1", "rounds/0", batch) for batch in batches)]

@@ -20,7 +20,8 @@ from isocenter.planning import plan_changes, plan_checks, plan_file
 from isocenter.runs import _costs, run_folder
 from isocenter.runs import _run_minutes as minutes_of_runs
 from isocenter.runs._run_minutes import Minutes
-from isocenter.runs._run_trainings import Role, RunTraining
+from isocenter.runs._run_trainings import RunTraining
+from isocenter.runs._training_order import MAIN
 from isocenter.runs.plan_request import PlanRequest
 from isocenter.runtime import model_files, record_files
 from isocenter.tasks import task_catalogue
@@ -323,7 +324,7 @@ def test_only_a_width_that_leaves_enough_features_is_halved_and_only_where_few_s
     )
     found = Decision(plan["network.size"], "trial 1 of 9 was better", "search/trials.csv, trial 1")
     searched = plan.with_decision("network.size", found)  # cases have shown that it is better so
-    trainings = [RunTraining("", Role.MAIN, one, {}, 1.0) for one in (plan, searched)]
+    trainings = [RunTraining("", MAIN, one, {}, 1.0) for one in (plan, searched)]
     planned, kept = (minutes_of_runs.narrower_network(one, 0.01, is_given=False) for one in trainings)
     assert planned.value == half.value
     assert kept is None

@@ -19,7 +19,6 @@ from isocenter.planning import plan_checks, plan_file
 from isocenter.planning.search_domains import Between
 from isocenter.runs import _training_order, search_trials, training_loop
 from isocenter.runs._run_minutes import RunStages, SearchLength
-from isocenter.runs._run_trainings import Role
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runs.search_trials import SearchResult
 from isocenter.runs.training_loop import TrainingLoop
@@ -62,7 +61,9 @@ def with_(plan, values):
 def search(made, out, plan=None):
     """What the trials before a training come to, which itself does not begin."""
     run = RunFolder(out, made if plan is None else replace(made, plan=plan), CommandClock(time.monotonic()))
-    TrainingLoop(run, RunStages(run.clock)).fit_all((Role.TRIAL, Role.SEARCH))
+    loop = TrainingLoop(run, RunStages(run.clock))
+    while (training := _training_order.next_training(loop.run.made, loop.finished)).role.is_of_search:
+        loop.take_step(training)
     return search_trials.read_search_result(out)
 
 

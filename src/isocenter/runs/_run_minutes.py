@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from isocenter.planning import PlanSettings
 from isocenter.planning.search_domains import Room
 from isocenter.runs import _costs, _run_trainings
-from isocenter.runs._run_trainings import SEARCH, FinishedTraining, Role, RunTraining, SecondsPerCase
+from isocenter.runs._run_trainings import SEARCH, FinishedTraining, RunTraining, SecondsPerCase
 from isocenter.runtime import Context, Model, torch_networks
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.tasks import Task, task_settings
@@ -241,13 +241,13 @@ def training_deadline(training: RunTraining, finished: Sequence[FinishedTraining
 
     began: s after the command's start
     end:   by which all training must end
-    A control and an inner fold never take longer than one of the model's trainings, however much is left.
+    One beside the model never takes longer than one of the model's trainings, however much is left.
     """
     left = 1 - sum(one.training.share for one in finished)
     end_of_training = began + (end - began) * min(1.0, training.share / left)
-    if training.role not in (Role.CONTROL, Role.INNER):
+    if not training.role.stands_beside:
         return end_of_training
-    most = next(one.training.share for one in finished if one.training.role in (Role.MAIN, Role.FOLD))
+    most = next(one.training.share for one in finished if one.training.role.leaves == "model")
     return min(end_of_training, began + most * end)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from isocenter.planning import PlanSettings, plan_checks
 from isocenter.training.search_study import StudyTrial
@@ -25,18 +24,39 @@ def evenly(items: Sequence[Item], most: int) -> Sequence[Item]:
     return items[:: -(-len(items) // most) or 1] if most > 0 else items[:0]
 
 
-class Role(StrEnum):
-    """The purpose of a training."""
+# What a training leaves to the run: its model or that of a fold, the control of that model, predictions of training
+# cases that it has not seen, a model that is compared with others. Nothing where only other trainings go by it.
+Leaving = Literal["model", "control", "unseen", "candidate", "nothing"]
 
-    CONFIGURATION = "configuration"  # a fold of slices, volumes or a cascade, which are compared
-    TRIAL = "trial"  # short, by another plan
-    SEARCH = "search"  # trains nothing: the best trial may take the plan's place
-    STAGE = "stage"  # a network at low resolution, which marks what the next one sees
-    MAIN = "main"
-    FOLD = "fold"
-    CONTROL = "control"  # the same without the covariates
-    INNER = "inner"  # without a part of the training cases, which it then predicts
-    MEMBER = "member"  # of another seed, for the mean with the first
+
+@dataclass(frozen=True)
+class Role:
+    """The purpose of a training, and all that a run asks of it.
+
+    name:          as `trainings.json` has it
+    leaves:        what its network is used for once all trainings have ended
+    is_of_search:  whether the study of a search fits it, before the minutes are dealt
+    trains:        whether it trains a network; else it states what the trainings before it came to
+    stands_beside: whether it follows the model of its fold, whose costs set its deadline, and never takes longer
+    recounts:      whether its deadline is counted again half-way, by what its own network then costs
+    repeats:       whether it is another training from another seed: with as many steps, so that it has no deadline
+    has_repeats:   whether such trainings may follow it
+    decides:       whether the plan of the run takes what is decided while it runs
+    starts_given:  whether it starts from the weights that the run was given
+    shares_plan:   whether its folder and those beside it have one plan, completed by the last `fold` of its record
+    """
+
+    name: str
+    leaves: Leaving = "nothing"
+    is_of_search: bool = False
+    trains: bool = True
+    stands_beside: bool = False
+    recounts: bool = True
+    repeats: bool = False
+    has_repeats: bool = False
+    decides: bool = False
+    starts_given: bool = True
+    shares_plan: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +69,7 @@ class RunTraining:
     what:   its name in words
     fold:   the fold of the run that it belongs to; None where the run has one training
     record: goes into its model beside what is recorded of the data
+    joins:  name of the training whose model is the mean of its own network and this one
     """
 
     name: str
@@ -59,6 +80,7 @@ class RunTraining:
     what: str = "training"
     fold: int | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    joins: str | None = None
 
     @cached_property  # to check them is to build the network, though without memory
     def settings(self) -> PlanSettings:

@@ -45,6 +45,17 @@ NETWORK_DRAW = 2**27
 CONTROLLED = "trained for comparison with what the covariates add"
 Done = Mapping[str, FinishedTraining]
 
+CONFIGURATION = Role("configuration", "candidate")  # a fold of slices, volumes or a cascade, which are compared
+TRIAL = Role("trial", is_of_search=True)  # short, by another plan
+SEARCH_RESULT = Role("search", is_of_search=True, trains=False)  # the best trial may take the plan's place
+STAGE = Role("stage", recounts=False, starts_given=False, shares_plan=True)  # marks what the next network sees
+MAIN = Role("main", "model", has_repeats=True, decides=True)
+FOLD = Role("fold", "model")
+CONTROL = Role("control", "control", stands_beside=True)  # the same without the covariates
+# Without a part of the training cases, which it then predicts.
+INNER_FOLD = Role("inner", "unseen", stands_beside=True, has_repeats=True)
+MEMBER = Role("member", repeats=True)  # of another seed, for the mean with the first
+
 
 def next_training(
     planned: PlannedTraining, finished: Sequence[FinishedTraining], minutes: Minutes | None = None
@@ -89,10 +100,10 @@ def training_of(planned: PlannedTraining, done: Done, fold: int | None) -> RunTr
     plan = plan if searched is None else plan.with_decisions(searched.decided)
     cases, share = _cases(planned, fold), 1 / _lengths(planned) / _fits(plan)
     if fold is None:
-        return RunTraining(name, Role.MAIN, plan, cases, share)
+        return RunTraining(name, MAIN, plan, cases, share)
     total = len(planned.folds)
     what, record = f"training fold {fold} ({fold + 1} of {total})", {"fold": fold, "folds": total}
-    return RunTraining(name, Role.FOLD, plan, cases, share, what, fold, record)
+    return RunTraining(name, FOLD, plan, cases, share, what, fold, record)
 
 
 def _cases(planned: PlannedTraining, fold: int | None) -> dict[Split, tuple[str, ...]]:
@@ -138,7 +149,7 @@ def search_trainings(planned: PlannedTraining, done: Done, fold: int | None) -> 
         return  # the next trial is asked for when this one has ended
     for number in found.confirmation_numbers:
         yield from _again(planned, found.main, found.trials[number].training, number)
-    yield replace(found.main, name=name, role=Role.SEARCH)
+    yield replace(found.main, name=name, role=SEARCH_RESULT)
 
 
 def search_progress(planned: PlannedTraining, done: Done, fold: int | None) -> SearchProgress:
@@ -158,14 +169,14 @@ def trial_training(planned: PlannedTraining, main: RunTraining, number: int, pla
     if length.steps is not None:
         plan = plan.with_decision("training.steps", Decision(length.steps, OF_TRIALS))
     name, what = main.below(f"{SEARCH}/trial_{number:03}"), f"{main.what}, trial {number}"
-    return replace(main, name=name, role=Role.TRIAL, plan=plan, what=what)
+    return replace(main, name=name, role=TRIAL, plan=plan, what=what)
 
 
 def _again(planned: PlannedTraining, main: RunTraining, training: RunTraining, number: int) -> Iterator[RunTraining]:
     """A trial trained once more from another seed: on the same cases, or in every inner fold."""
     seed = Decision(int(main.plan["training.seed"]) + 1, "it differs from the seed of the trials")
     plan, name = training.plan.with_decision("training.seed", seed), main.below(f"{SEARCH}/again_{number:03}")
-    repeated = replace(main, name=name, role=Role.TRIAL, plan=plan, what=f"{main.what}, trial {number} once more")
+    repeated = replace(main, name=name, role=TRIAL, plan=plan, what=f"{main.what}, trial {number} once more")
     folds = [replace(repeated, name=f"{name}_fold_{fold}", cases={**inner.cases, "val": inner.cases["test"]})
              for fold, inner in enumerate(inner_fold_trainings(planned, main))]  # fmt: skip
     yield from folds or [repeated]
@@ -195,11 +206,12 @@ def stage_trainings(planned: PlannedTraining, done: Done, second: RunTraining) -
         yield replace(
             second,
             name=name,
-            role=Role.STAGE,
+            role=STAGE,
             plan=plan,
             cases={**second.cases, "train": train, "val": ()},
             what=f"{second.what} at low resolution ({number + 1} of {CROSS_FITS})",
             record={**second.record, "fold": number, "folds": CROSS_FITS},
+            joins=None,
         )
 
 
@@ -229,7 +241,7 @@ def control_trainings(planned: PlannedTraining, done: Done, fold: int | None) ->
     yield replace(
         training,
         name=f"{IMAGE_ONLY}/{training.name}" if training.name else IMAGE_ONLY,
-        role=Role.CONTROL,
+        role=CONTROL,
         plan=without_covariates(planned.plan if fold is None else training.plan, by_clock=main.by_clock),
         what=f"{training.what} without the covariates",
         record={**training.record, "untold": CONTROLLED},
@@ -291,7 +303,7 @@ def inner_fold_trainings(planned: PlannedTraining, main: RunTraining) -> Iterato
         yield replace(
             main,
             name=main.below(f"{INNER}/fold_{number}"),
-            role=Role.INNER,
+            role=INNER_FOLD,
             cases={**main.cases, "train": train, "test": test},
             share=_inner_lengths(planned) / count / _lengths(planned),
             what=f"{main.what}, inner fold {number}",
@@ -314,18 +326,17 @@ def member_trainings(planned: PlannedTraining, done: Done, minutes: Minutes | No
     if count == 1 or planned.folds:
         return
     is_stated = stated_networks(planned.plan) > 1
-    for finished in [one for one in done.values() if one.training.role in (Role.MAIN, Role.INNER)]:
-        main = (
-            finished.training if finished.training.role == Role.INNER else replace(finished.training, plan=planned.plan)
-        )
+    for finished in [one for one in done.values() if one.training.role.has_repeats]:
+        main = finished.training
         for number in range(1, count):
             yield replace(
                 main,
                 name=main.below(f"{MORE}/{number}"),
-                role=Role.MEMBER,
-                plan=_of_network(main.plan, finished, number, count),
+                role=MEMBER,
+                plan=_of_network(planned.plan if main.role.decides else main.plan, finished, number, count),
                 share=main.share if is_stated else 0.0,
                 what=f"{main.what}, network {number + 1} of {count}",
+                joins=main.name,
             )
 
 
@@ -360,8 +371,7 @@ def networks_decision(planned: PlannedTraining, done: Done, minutes: Minutes | N
     if why := why_single_network(planned, main.training, by_clock=main.by_clock):
         return Decision(1, why)
     assert minutes is not None and main.costs is not None  # noqa: S101 - measured where minutes decide
-    networks = (ended for ended in done.values() if ended.training.role in (Role.MAIN, Role.INNER))
-    took = sum(network.seconds for network in networks)
+    took = sum(ended.seconds for ended in done.values() if ended.training.role.has_repeats)
     return minutes.networks_in_time(plan.decision(NETWORKS), main.costs, last.ended, took)
 
 
@@ -403,7 +413,8 @@ def configuration_trainings(planned: PlannedTraining, done: Done, name: str, fol
     else:
         training = training_of(replace(planned, plan=configuration_plan(planned, name)), {}, fold)
         share = 1 / len(configuration_names(planned)) / len(planned.folds) / _fits(training.plan)
-        training = replace(training, name=folder, role=Role.CONFIGURATION, share=share, what=f"{training.what}, {name}")
+        what, joins = f"{training.what}, {name}", training.name
+        training = replace(training, name=folder, role=CONFIGURATION, share=share, what=what, joins=joins)
     yield from stage_trainings(planned, done, training)
     yield training
 

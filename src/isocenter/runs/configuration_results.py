@@ -19,7 +19,7 @@ from isocenter.planning import plan_checks
 from isocenter.report import Paragraph, Section, Table
 from isocenter.runs import _training_order, run_end, training_loop, tuning
 from isocenter.runs._run_minutes import Minutes, RunStages
-from isocenter.runs._run_trainings import CONFIGURED, Role
+from isocenter.runs._run_trainings import CONFIGURED
 from isocenter.runs._training_order import BOTH, BY_SLICES, BY_VOLUMES, CONFIGURATIONS, NNUNET
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runs.training_jobs import FittedTraining
@@ -101,12 +101,8 @@ def _minutes(run: RunFolder) -> Minutes | None:
 def _compare(loop: TrainingLoop) -> dict[str, Any]:
     """The simplest configuration that is not surely worse than the best, why, and the figures of all."""
     run = loop.run
-    folders = {name: f"{CONFIGURED}/{name}/" for name in _training_order.configuration_names(run.made)}
-    # Of what a training leaves its network alone is compared.
-    fits = {
-        name: [replace(one, further=()) for one in loop.fits(Role.CONFIGURATION, below=folder)]
-        for name, folder in folders.items()
-    }
+    compared = _training_order.configuration_names(run.made)
+    fits = {name: loop.fits("candidate", below=f"{CONFIGURED}/{name}/") for name in compared}
     pairs, order = zip(fits[BY_VOLUMES], fits[BY_SLICES], strict=True), (*fits, BOTH)
     fits[BOTH] = [replace(volumes, further=[slices.outcome]) for volumes, slices in pairs]
     tables, tasks = dict[str, CaseTable](), dict[str, Task]()

@@ -20,7 +20,8 @@ from isocenter.planning import PlannedTraining, plan_checks, plan_file, search_d
 from isocenter.planning.search_domains import Room, Space
 from isocenter.runs import _training_order, run_folder, search_trials, training_jobs
 from isocenter.runs._run_minutes import SearchLength
-from isocenter.runs._run_trainings import SEARCH, FinishedTraining, Role, RunTraining, TrialResult
+from isocenter.runs._run_trainings import SEARCH, FinishedTraining, RunTraining, TrialResult
+from isocenter.runs._training_order import SEARCH_RESULT
 from isocenter.runs.search_trials import TRIED, SearchProgress, SearchResult
 from isocenter.runs.training_jobs import TrainingJob
 from isocenter.training import checkpoint_files, search_study
@@ -118,7 +119,7 @@ class SearchTrials:
 
     def finish(self, result: SearchResult) -> FinishedTraining:
         """The search once it is over, whose result the training follows."""
-        over = replace(self.main, name=self.main.below(SEARCH), role=Role.SEARCH, share=0.0)
+        over = replace(self.main, name=self.main.below(SEARCH), role=SEARCH_RESULT, share=0.0)
         return FinishedTraining(over, None, decided=result.plan_decisions)
 
     def _study(self) -> SearchStudy:

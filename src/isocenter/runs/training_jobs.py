@@ -36,7 +36,7 @@ from isocenter.report import progress_tracking, wording
 from isocenter.report.progress_tracking import Tracker
 from isocenter.runs import _run_trainings, _training_order, teacher_models
 from isocenter.runs._run_minutes import UNCUT, Cuts
-from isocenter.runs._run_trainings import Role, RunTraining
+from isocenter.runs._run_trainings import RunTraining
 from isocenter.runs._training_order import MOST_UNSEEN
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runtime import Context, Model, cascade, ensemble, hardware, model_assembly, model_files, record_files
@@ -158,7 +158,7 @@ def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
     }
     if run.plan.options.get(ALLOW_LARGE):  # its own cases are predicted, whatever their part
         record["fingerprint"]["largest"] = run.examination.fingerprint.largest
-    if training.role is Role.INNER:
+    if training.role.leaves == "unseen":
         _write_inner_split(run, training)
     parts = {name: run.cases_of(ids) for name, ids in training.cases.items()}
     unlabelled, left_out = run.unlabelled.shown_to(training.cases["train"], {case.id for case in run.dataset})
@@ -171,7 +171,7 @@ def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
         parts["val"],
         {**record, **training.record},
         what=training.what,
-        start=None if training.role is Role.STAGE else run.start,
+        start=run.start if training.role.starts_given else None,
         test=parts["test"],
         calibration=parts["calibration"],
         fold=training.fold,

@@ -6,8 +6,7 @@ Decisions that fall while trainings run stand in the log, and in the plan of the
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
@@ -21,7 +20,6 @@ from isocenter.files.storage import atomic
 from isocenter.planning import plan_changes, plan_checks, plan_file, plan_result
 from isocenter.planning.plan_changes import ENDED_EARLY, FOLD_BATCHES, FOLD_SCALES, FOLD_SEARCHES
 from isocenter.planning.plan_result import SCALE
-from isocenter.planning.rules.cascade_rules import CROSS_FITS
 from isocenter.report import wording
 from isocenter.runs import (
     _run_minutes,
@@ -35,7 +33,7 @@ from isocenter.runs import (
     tuning,
 )
 from isocenter.runs._run_minutes import UNCUT, Cuts, Minutes, RunStages
-from isocenter.runs._run_trainings import SEARCH, FinishedTraining, Role, RunTraining, SecondsPerCase
+from isocenter.runs._run_trainings import SEARCH, FinishedTraining, Leaving, RunTraining, SecondsPerCase
 from isocenter.runs._training_order import MOST_UNSEEN, NETWORKS
 from isocenter.runs.run_end import TrainedRun
 from isocenter.runs.run_folder import RunFolder
@@ -71,10 +69,10 @@ def train_by_plan(run: RunFolder) -> TrainedRun:
     loop = TrainingLoop(run, stages)
     loop.fit_all()
     stages.mark_end("training")
-    run, fits = loop.run, loop.fits(Role.MAIN, Role.FOLD)
+    run, fits = loop.run, loop.fits("model")
 
     cuts = loop.cuts(max(len(one.outcomes) for one in fits))
-    fits, inner = ([one.with_cuts(cuts) for one in own] for own in (fits, loop.fits(Role.INNER)))
+    fits, inner = ([one.with_cuts(cuts) for one in own] for own in (fits, loop.fits("unseen")))
     task = plan_checks.checked_settings(run.plan).task
     found = tuning.tune_models(unseen, fits, task, inner)
     stages.mark_end("calibration and thresholds")
@@ -90,7 +88,7 @@ def train_by_plan(run: RunFolder) -> TrainedRun:
     scored = run_end.score_run_cases(
         run, predictions, cases, OUT_OF_FOLD if run.own_test else EVALUATION, predictions.folds, cuts
     )
-    if (controls := loop.fits(Role.CONTROL)) and cuts.end is None:
+    if (controls := loop.fits("control")) and cuts.end is None:
         run_end.score_control(run, tuning.tune_out_of_fold(controls, task), cases)
     if run.made.folds and scored is not None:
         facts |= fold_facts(run, scored, fits, found.task)
@@ -151,37 +149,32 @@ class TrainingLoop:
     half: SecondsPerCase | None = None
     costs: dict[Path, SecondsPerCase] = field(default_factory=dict)
 
-    def fit_all(self, roles: Collection[Role] = tuple(Role)) -> None:
-        """Ask what comes next, and fit it, until nothing does, or nothing of these roles."""
+    def fit_all(self) -> None:
+        """Ask what comes next, and take that step, until nothing does."""
         while (training := _training_order.next_training(self.run.made, self.finished, self.minutes)) is not None:
-            if training.role not in roles:
-                return
-            if training.role in (Role.TRIAL, Role.SEARCH):
-                self._search(training)
-            elif not self.is_dealt:
-                self._deal()  # and ask again, by a plan that the minutes allow
-            else:
-                self._fit_next(training)
+            self.take_step(training)
         self._decide_networks()
 
-    def fits(self, *roles: Role, below: str = "") -> list[FittedTraining]:
-        """The trainings of these roles in a folder of the run, each with the networks whose mean with it is a model."""
-        further, fits = defaultdict[str, list[TrainingOutcome]](list), list[FittedTraining]()
-        for outcome in self.finished:
-            if outcome.training.role is Role.MEMBER:
-                further["/".join(outcome.training.name.split("/")[:-2])].append(outcome.model_outcome)
-            elif outcome.training.role is Role.CONFIGURATION:
-                further[f"fold_{outcome.training.fold}"].append(outcome.model_outcome)
-        for outcome in self.finished:
-            if outcome.training.role in roles and outcome.training.name.startswith(below):
-                fits.append(
-                    FittedTraining(
-                        training_jobs.job_for_training(self.run, outcome.training),
-                        outcome.model_outcome,
-                        further[outcome.training.name],
-                    )
-                )
-        return fits
+    def take_step(self, training: RunTraining) -> None:
+        """Fit what comes next; before the first that is of no search deal the minutes instead, which may change it."""
+        if training.role.is_of_search:
+            self._search(training)
+        elif not self.is_dealt:
+            self._deal()
+        else:
+            self._fit_next(training)
+
+    def fits(self, leaves: Leaving, below: str = "") -> list[FittedTraining]:
+        """The trainings in a folder of the run that leave this, each with the networks that join it."""
+        return [
+            FittedTraining(
+                training_jobs.job_for_training(self.run, one.training),
+                one.model_outcome,
+                [other.model_outcome for other in self.finished if other.training.joins == one.training.name],
+            )
+            for one in self.finished
+            if one.training.role.leaves == leaves and one.training.name.startswith(below)
+        ]
 
     def _search(self, training: RunTraining) -> None:
         """A trial before a training, or the result of all; of a single training the plan of the run changes by it."""
@@ -193,13 +186,13 @@ class TrainingLoop:
             )
             self.searches[fold], result = trials, search_trials.read_search_result(run.folder(fold))
             self.finished += trials.resume() if result is None else [trials.finish(result)]
-        elif training.role is Role.SEARCH:
+        elif not training.role.trains:
             result = self.searches[fold].result(_training_order.search_progress(run.made, self._done, fold))
             self.finished.append(self.searches[fold].finish(result))
         else:
             self.finished += self.searches[fold].fit_trial(training, training_jobs.job_for_training(run, training))
-        if fold is None and self.finished and self.finished[-1].training.role is Role.SEARCH:
-            self._decide(self.finished[-1].decided)
+        if fold is None and self.finished and (decided := self.finished[-1].decided):
+            self._decide(decided)
 
     def _deal(self) -> None:
         """Measure what follows training, and give up what the minutes do not allow, unless an earlier session did."""
@@ -229,27 +222,27 @@ class TrainingLoop:
 
     def _fit_next(self, training: RunTraining) -> None:
         """Fit what comes next, within its deadline; the plan's steps decide where there is none."""
-        if training.role is Role.MEMBER:
+        if training.role.repeats:
             self._decide_networks()
         run, out = self.run, self.run.place(training.name)
         self._note(training)
         job, state = training_jobs.job_for_training(run, training), run_folder.checkpoint_state(out)
         clock = replace(run.clock, turn=run.clock.seconds if state.get("turn") is None else state["turn"])
-        if training.role is Role.STAGE and not (out.parent / "plan.yaml").is_file():
+        if training.role.shares_plan and not (out.parent / "plan.yaml").is_file():
             _write_stage_plan(training.plan, out.parent)
         if training.plan["preprocessing.cascade"] is not None:
             job = replace(job, marked=training_jobs.low_resolution_marks(run, training))
         recount = None
-        if self.minutes is not None and training.role is not Role.MEMBER:
+        if self.minutes is not None and not training.role.repeats:
             due = partial(_run_minutes.training_deadline, training, tuple(self.finished), float(clock.turn or 0.0))
             earlier_deadline = state.get("deadline")
             clock = replace(clock, deadline=due(self._end(training)) if earlier_deadline is None else earlier_deadline)
-            recount = None if training.role is Role.STAGE else partial(self._recount_deadline, training, due)
-        decided = self._take_decisions if training.role is Role.MAIN else partial(log_decisions, training.what)
+            recount = partial(self._recount_deadline, training, due) if training.role.recounts else None
+        decided = self._take_decisions if training.role.decides else partial(log_decisions, training.what)
         outcome = training_jobs.fit_job(job, clock, decided, recount, several=self._several(training))
         self.finished.append(self._finish(training, outcome))
         self._note()
-        if training.role is Role.STAGE and training.record["fold"] == CROSS_FITS - 1:
+        if training.role.shares_plan and training.record["fold"] == training.record["folds"] - 1:
             self._reason_stages(out.parent)
 
     def _finish(self, training: RunTraining, outcome: TrainingOutcome) -> FinishedTraining:
@@ -264,14 +257,12 @@ class TrainingLoop:
     def _end(self, training: RunTraining) -> float:
         """s after the command's start by which all training must end, as far as that is known before a training."""
         assert self.minutes is not None  # noqa: S101 - asked where minutes decide
-        if training.role in (Role.CONTROL, Role.INNER):
-            models = (one for one in self.finished if one.training.role in (Role.MAIN, Role.FOLD))
+        if training.role.stands_beside:
+            models = (one for one in self.finished if one.training.role.leaves == "model")
             main = next(one for one in models if one.training.fold == training.fold)
             return self.minutes.end(self._costs(main.model_outcome))
-        planned, name = (
-            self.run.made,
-            training.name.split("/")[1] if _training_order.compares_configurations(self.run.made) else "",
-        )
+        planned = self.run.made
+        name = training.name.split("/")[1] if _training_order.compares_configurations(planned) else ""
         if name not in self.fresh:
             plan = _training_order.configuration_plan(planned, name) if name else planned.plan_of(training.fold)
             self.fresh[name] = self.minutes.costs(self._fresh(training.fold, plan))
@@ -319,7 +310,7 @@ class TrainingLoop:
     def _counts_networks(self, training: RunTraining) -> bool:
         """Whether the number of networks follows from the time that this training takes."""
         plan = self.run.plan
-        is_open = training.role is Role.MAIN and NETWORKS in plan and plan[NETWORKS] is None
+        is_open = training.role.decides and NETWORKS in plan and plan[NETWORKS] is None
         return is_open and not _training_order.why_single_network(self.run.made, training, by_clock=True)
 
     def _several(self, training: RunTraining) -> SeveralNetworks | None:
@@ -358,10 +349,10 @@ class TrainingLoop:
         """Keep in `trainings.json` what each training came to, and which one runs."""
         rows = list[dict[str, Any]]()
         for outcome in self.finished:
-            row = {"name": outcome.training.name, "role": outcome.training.role, "state": "finished"}
+            row = {"name": outcome.training.name, "role": outcome.training.role.name, "state": "finished"}
             steps = {} if outcome.outcome is None else {"steps": outcome.outcome.steps}
             rows.append({**row, "seconds": round(outcome.seconds, 1), **steps})
-        rows += [] if running is None else [{"name": running.name, "role": running.role, "state": "running"}]
+        rows += [] if running is None else [{"name": running.name, "role": running.role.name, "state": "running"}]
         record_files.write_json(self.run.out / TRAININGS, SCHEMA, {"rows": rows})
 
 
