@@ -17,11 +17,9 @@ from pathlib import Path
 
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files.storage import atomic
-from isocenter.service import _courier, _intake, _node_threads, deploying, node_folder
-from isocenter.service._keeper import Keeper
+from isocenter.service import _courier, _intake, _keeper, _node_threads, deploying, node_folder
 from isocenter.service.configuration import NodeSettings
-from isocenter.service.dicom import dicom_listening
-from isocenter.service.dicom.receiver import Receiver
+from isocenter.service.dicom import dicom_listening, receiver
 from isocenter.service.exchange import fhir_covariates
 from isocenter.service.monitoring import rounds
 from isocenter.service.node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
@@ -29,8 +27,7 @@ from isocenter.service.records import audit_records, record_database, workitem_r
 from isocenter.service.routing import routing_rules
 from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.service.web import server
-from isocenter.service.work import warm_models
-from isocenter.service.work.worker import DRAIN_S, JobWorker
+from isocenter.service.work import warm_models, worker
 
 BEAT_S, LOOK_S = 1.0, 0.1
 # What is done before a node starts, and ends by itself.
@@ -60,12 +57,12 @@ def _receiver(settings: NodeSettings, name: str, stop: threading.Event) -> None:
         rules = routing_rules.rules_of(keeper_settings, node_folder.stored_models(settings.folder))
         return workitem_records.Workitems(record_database.open_database(settings.database_url), rules)
 
-    receiver = Receiver(dicom_listening.listener_settings(settings), settings.folder, name, orders)
+    node_receiver = receiver.Receiver(dicom_listening.listener_settings(settings), settings.folder, name, orders)
     _beating(settings, name, stop)
-    receiver.serve(stop)
+    node_receiver.serve(stop)
 
 
-def _keeper(settings: NodeSettings, name: str, stop: threading.Event) -> None:
+def _run_keeper(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     database = record_database.open_database(settings.database_url)
     models = node_folder.stored_models(settings.folder)
     rules = routing_rules.rules_of(settings, models)
@@ -76,11 +73,11 @@ def _keeper(settings: NodeSettings, name: str, stop: threading.Event) -> None:
         if changed:
             logging.getLogger("isocenter").info("settings are new or have changed: %s", ", ".join(changed))
         couriers = _courier.Couriers(settings, database)
-        keeper = Keeper(settings, database, rules, models, couriers.hear)
+        keeper = _keeper.Keeper(settings, database, rules, models, couriers.hear)
         couriers.start(stop)
         ways_in = _intake.start_intake(settings, stop)
         keeper.keep(stop, _sign(settings, name).touch, hold)
-        until = time.monotonic() + DRAIN_S
+        until = time.monotonic() + worker.DRAIN_S
         for thread in (*couriers.threads, *ways_in):
             thread.join(max(0.0, until - time.monotonic()))
         sealing.finish(until)
@@ -92,13 +89,15 @@ def _worker(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     database = record_database.open_database(settings.database_url)
     models = node_folder.stored_models(settings.folder)
     owner = os.environ.get("ISOCENTER_NODE", "")
-    worker = JobWorker(settings, database, routing_rules.rules_of(settings, models), f"{owner}/{name}", models)
-    worker.warm()
+    job_worker = worker.JobWorker(
+        settings, database, routing_rules.rules_of(settings, models), f"{owner}/{name}", models
+    )
+    job_worker.warm()
     _beating(settings, name, stop)
     # A keeper is refused where another node keeps the database: none of that one's jobs may be claimed here.
     while not stop.is_set() and not any((settings.folder / ALIVE).glob("keeper-*")):
         stop.wait(LOOK_S)
-    worker.work(stop)
+    job_worker.work(stop)
 
 
 def _web(settings: NodeSettings, name: str, stop: threading.Event) -> None:
@@ -141,7 +140,7 @@ def _try(settings: NodeSettings, name: str, stop: threading.Event) -> dict[str, 
 
 ROLES: Mapping[str, Callable[[NodeSettings, str, threading.Event], object]] = {
     "receiver": _receiver,
-    "keeper": _keeper,
+    "keeper": _run_keeper,
     "worker": _worker,
     "web": _web,
     "monitor": _monitor,

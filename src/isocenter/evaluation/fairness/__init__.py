@@ -1,1 +1,5 @@
 """Groups of people, and how far a model's figures lie apart among them."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """DICOM objects: read as images and label maps, written as series, SEG and SR."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """NIfTI-1, NIfTI-2 and Analyze 7.5."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

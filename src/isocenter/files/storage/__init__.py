@@ -1,1 +1,5 @@
 """Files on disk: written whole or not at all, cached, downloaded, hashed, spooled, read in blocks."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """Layouts of other programs' weights. A new one is a file in this folder and its line in `LAYOUTS` of `index.py`."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """The rules of planning: one file for each group of decisions."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """The gate: whether an image is of the kind that trained the model."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """Packages: a model as a MONAI bundle that runs without Isocenter, and that Isocenter loads."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """One function over many cases: in threads, in processes that may die, or on a dask cluster."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

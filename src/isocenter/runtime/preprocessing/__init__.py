@@ -1,1 +1,5 @@
 """Preprocessing: an image as it was read to the network's input, and outputs back onto the image's own grid."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """Sliding windows over an image of any size, merged by weights, in bounded memory."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """Objects on disk: received whole or not at all, named by hashes, written down for the keeper."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """Records of a node: studies, jobs, answers and deliveries in one database, SQLite or PostgreSQL."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """Classification: classes that exclude each other, or grades, for the whole image."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

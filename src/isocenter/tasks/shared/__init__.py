@@ -1,1 +1,5 @@
 """Parts of several kinds of problem: losses, label handling, operating points, averages, common metrics."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

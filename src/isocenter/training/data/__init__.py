@@ -1,1 +1,5 @@
 """Training data: cases prepared and stored, sampled, loaded, and targets by kind."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """The length of a training: steps from minutes, measured by a probe, and the schedule that follows them."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

@@ -1,1 +1,5 @@
 """One training step: its loss, its arithmetic, the optimiser and the average of weights."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

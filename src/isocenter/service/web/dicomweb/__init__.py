@@ -1,1 +1,5 @@
 """DICOMweb: store, search and retrieve objects over HTTP (PS3.18 10)."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)

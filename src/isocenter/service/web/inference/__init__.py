@@ -1,1 +1,5 @@
 """The Open Inference Protocol v2: a model's whole answer for one image, without DICOM."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)
