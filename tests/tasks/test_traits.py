@@ -24,7 +24,7 @@ def test_each_metric_of_a_kind_is_declared_once(name: str) -> None:
 STATING = [
     name
     for name in index.TASKS
-    if not (task_catalogue.task_class(name).by_name or task_catalogue.task_class(name).sees_images)
+    if not (task_catalogue.task_class(name).by_name or task_catalogue.task_class(name).answers_pairs)
 ]
 
 

@@ -391,7 +391,8 @@ class Registration(FieldScoring):
     )
     name: ClassVar[str] = "registration"
     needs: ClassVar[frozenset[str]] = frozenset({"field"})
-    sees_images: ClassVar[bool] = True
+    answers_pairs: ClassVar[bool] = True
+    loss_gets_images: ClassVar[bool] = True
     merge: ClassVar[Merge] = "gaussian"
     metrics: ClassVar[Metrics] = METRICS
 

@@ -48,8 +48,8 @@ def _join_kinds(name: str) -> Any:
     if unfit := [one.name for one in kinds if one.by_name]:
         problem = f"{unfit[0]} is learnt without references, and joins no other kind"
         raise PlanError(problem, "task.name", f"Name {unfit[0]} by itself, or leave it out")
-    if any(one.sees_images for one in kinds):
-        problem = "registration is learnt from pairs of images, and joins no other kind"
+    if unfit := [one.name for one in kinds if one.answers_pairs]:
+        problem = f"{unfit[0]} is learnt from pairs of images, and joins no other kind"
         raise PlanError(problem, "task.name", "Name it by itself, or leave it out")
     return _load_target(JOINED).of_kinds(kinds)
 

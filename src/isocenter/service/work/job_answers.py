@@ -131,7 +131,7 @@ def answer_job(
         list[Mapping[str, float]](),
     )
     try:
-        with _cases(job, inputs, PAIR if model.task.sees_images else align) as cases:
+        with _cases(job, inputs, PAIR if model.task.answers_pairs else align) as cases:
             if inputs.within is not None and len(cases) > 1:
                 raise DatasetError("`inside` takes a series of one image", NAME, "Let the rule take such a series")
             for number, found_case in enumerate(cases, start=1):
