@@ -21,11 +21,8 @@ def test_each_metric_of_a_kind_is_declared_once(name: str) -> None:
     assert len({one.name for one in metrics.each}) == len(metrics.each)
 
 
-STATING = [
-    name
-    for name in index.TASKS
-    if not (task_catalogue.task_class(name).by_name or task_catalogue.task_class(name).answers_pairs)
-]
+KINDS = {name: task_catalogue.task_class(name) for name in index.TASKS}
+STATING = [name for name, kind in KINDS.items() if not (kind.answers_features or kind.answers_pairs)]
 
 
 @pytest.mark.parametrize("name", STATING)

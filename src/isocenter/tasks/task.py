@@ -69,13 +69,13 @@ class Task(ABC):
     `setting_fields.setting` declares one, with its type, default and words; `task_from_settings` makes a task of
     the plan's section "task". A kind answers what is abstract here, and where it differs from most kinds, the rest.
 
+    needs:            the kinds of reference that teach it; of none, objectives that need no reference do
     tuned_on:         the parts of which the first that has cases decides after training
     alternatives:     sets of kinds of reference, each of which teaches something; empty: all that the task needs
-    by_name:          whether it is learnt only where somebody names it; its result is what the network sees, and
-                      objectives that need no reference teach it
+    answers_features: whether its answer is the features that the network sees in an image
     answers_pairs:    whether its answer is of a pair of images, and so needs both of a case
-    loss_gets_images: whether `loss` and `quality` get the images, as the network saw them, among the outputs as `IMAGES`
-    pairs:            of a kind that learns from pairs of images: how many are drawn for each image where none are listed
+    loss_gets_images: whether `loss` and `quality` get the images, as the network saw them, as the output `IMAGES`
+    pairs:            of a kind that learns from pairs of images: how many are drawn an image where none are listed
     parts:            {name: task} that it is made of, as `Prediction.parts`; `leaves` walks them
     """
 
@@ -84,7 +84,7 @@ class Task(ABC):
     metrics: ClassVar[Metrics]
     tuned_on: ClassVar[tuple[Split, ...]] = ("val",)
     alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
-    by_name: ClassVar[bool] = False
+    answers_features: ClassVar[bool] = False
     answers_pairs: ClassVar[bool] = False
     loss_gets_images: ClassVar[bool] = False
     pairs: int | None = None
