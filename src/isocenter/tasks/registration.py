@@ -156,10 +156,10 @@ def inverse_error(prediction: Prediction) -> float:
 SIMILARITY, TRE, INVERSE = "similarity", "tre", "inverse_error"
 STRUCTURE = "structure"
 OF_LABELS = (
-    Metric("dice"),
+    Metric("dice", worst=0.0),
     Metric("dice_before", "Dice before", may_judge=False),
     Metric("hd95", "HD95", "less", unit="mm"),
-    Metric("nsd", "NSD"),
+    Metric("nsd", "NSD", worst=0.0),
 )
 OF_PAIRS = (
     Metric(TRE, "Target registration error", "less", unit="mm"),

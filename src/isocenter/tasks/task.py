@@ -380,7 +380,7 @@ class Task(ABC):
 
         Those that are means of columns of the same name need nothing said.
         """
-        return paired_tests.column_values(table)
+        return paired_tests.column_values(table, self.metrics)
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[Sequence[Case], Sequence[str]]:
         """The cases with references under the task's own numbers, and sentences on labels that one side lacks.
