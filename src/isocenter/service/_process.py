@@ -23,11 +23,11 @@ from isocenter.service.configuration import NodeSettings
 from isocenter.service.dicom import dicom_listening
 from isocenter.service.dicom.receiver import Receiver
 from isocenter.service.exchange import fhir_covariates
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.monitoring import rounds
 from isocenter.service.node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
 from isocenter.service.records import audit_records, record_database, workitem_records
 from isocenter.service.routing import routing_rules
-from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.service.web import server
 from isocenter.service.work import warm_models
 from isocenter.service.work.worker import DRAIN_S, JobWorker
