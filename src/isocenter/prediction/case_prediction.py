@@ -18,14 +18,7 @@ from isocenter.prediction import _computed_case, result_files, withholding
 from isocenter.prediction._computed_case import ComputedCase
 from isocenter.prediction.answers import WantedFiles
 from isocenter.prediction.result_files import CaseProbabilities
-from isocenter.runtime import (
-    Model,
-    ModelRequest,
-    label_measurements,
-    predicted_memory,
-    prediction_layers,
-    proportion,
-)
+from isocenter.runtime import Model, ModelRequest, label_measurements, predicted_memory, prediction_layers, proportion
 from isocenter.runtime.guard.image_observation import Watching
 from isocenter.runtime.inference import AS_PLANNED
 from isocenter.runtime.windows.pipeline import BLANK, Receiver

@@ -56,12 +56,7 @@ class ModelFacts:
 
 ROUTINE = PRIORITIES.index("routine")
 # Scheduled Procedure Step Priority (0074,1200), of each of ours
-DICOM_PRIORITIES: Mapping[str, str] = {
-    "emergency": "HIGH",
-    "urgent": "HIGH",
-    "routine": "MEDIUM",
-    "background": "LOW",
-}
+DICOM_PRIORITIES: Mapping[str, str] = {"emergency": "HIGH", "urgent": "HIGH", "routine": "MEDIUM", "background": "LOW"}
 
 
 @dataclass(frozen=True)
