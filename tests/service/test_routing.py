@@ -323,7 +323,7 @@ def test_models_make_room_for_one_that_does_not_fit_on_a_gpu_beside_them(tmp_pat
         return SimpleModel()
 
     monkeypatch.setattr(model_files, "load", loaded)
-    monkeypatch.setattr(warm_models, "model_facts", lambda name, model: name)
+    monkeypatch.setattr(warm_models, "facts_of_model", lambda name, model: name)
     assert [warm[name][1] for name in "abca"] == [*"abca"]
     assert held == ["a", "b", "c", "a"]
     assert [name for name, _ in warm._loaded] == ["c", "a"]
