@@ -18,8 +18,8 @@ from isocenter.files.dicom.rejection import KEY_OBJECTS, QUALITY, REJECTING
 from isocenter.files.dicom.writing.dicom_answers import ANSWERS as WRITERS
 from isocenter.service.configuration import DicomSection
 from isocenter.service.dicom import asking, handed_associations, messages
+from isocenter.service.model_facts import DICOM_PRIORITIES
 from isocenter.service.records import workitem_records
-from isocenter.service.routing.routing_facts import DICOM_PRIORITIES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "conformance.md"

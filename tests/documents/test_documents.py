@@ -7,7 +7,9 @@ import json
 import random
 import re
 import shutil
+import sqlite3
 import subprocess
+import sys
 import tomllib
 from collections import Counter
 from datetime import date
@@ -456,6 +458,24 @@ def test_an_old_package_is_refused(packaged, tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), "version": 0}))
     with pytest.raises(IntegrityError, match="another version"):
         isocenter.document(tmp_path / "old", names="model-card")
+
+
+def test_what_is_no_database_of_a_node_is_refused_and_a_database_is_never_changed(tmp_path):
+    for name in ("torn", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "torn" / "node.sqlite").write_bytes(b"no database at all" * 100)
+    with sqlite3.connect(tmp_path / "other" / "node.sqlite") as database:
+        database.execute("CREATE TABLE notes (n INTEGER)")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*/*")}
+    for name in ("torn", "other"):
+        with pytest.raises(IntegrityError, match="is no database of a node"):
+            isocenter.document(tmp_path / name, names="pms")
+    assert {path: path.read_bytes() for path in tmp_path.glob("*/*")} == before
+
+
+def test_a_run_is_documented_where_the_libraries_of_nodes_are_not_installed():
+    code = "import sys; sys.modules['sqlalchemy'] = None; import isocenter.verbs.document"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_node_is_documented_without_any_identity(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import isocenter
-from isocenter.documents import guidelines, node_figures, tracing
+from isocenter.documents import guidelines, reporting_days, tracing
 from isocenter.documents.fact_file import QUESTIONS, Fact
 from isocenter.documents.subjects import DocumentSubject
 from isocenter.errors import UsageError
@@ -205,7 +205,7 @@ def test_every_look_up_of_a_probability_and_every_question_of_a_hazard_is_known(
 
 def test_reports_of_an_incident_are_due_by_its_kind():
     friday = date(2026, 11, 27)
-    due = node_figures.due_days("death", friday)
+    due = reporting_days.due_days("death", friday)
     assert list(due.values()) == ["2026-12-27", "2026-12-04", "2026-12-07"]
-    assert list(node_figures.due_days("possible", friday))[2] == "EU, 15 days"
-    assert list(node_figures.due_days("none", friday)) == ["none"]
+    assert list(reporting_days.due_days("possible", friday))[2] == "EU, 15 days"
+    assert list(reporting_days.due_days("none", friday)) == ["none"]

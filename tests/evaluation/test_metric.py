@@ -39,8 +39,8 @@ def test_a_kind_says_whose_gaps_are_tested_and_which_figure_tells_how_far_result
     marked = METRICS.mark_audited(audited=("hd95",), calibration="ece")
     assert [one.name for one in marked if one.is_audited] == ["hd95"]
     assert [one.name for one in marked if one.is_calibration] == ["ece"]
-    assert marked.of("hd95_pixels").is_audited
-    assert not marked.of("hd95_answered").is_audited
+    assert marked.metric_named("hd95_pixels").is_audited
+    assert not marked.metric_named("hd95_answered").is_audited
     with pytest.raises(ValueError, match="dice is no metric"):
         METRICS.mark_audited(audited=("dice",), calibration="ece")
 

@@ -22,7 +22,7 @@ from isocenter.errors import FormatError
 from isocenter.files import file_formats
 from isocenter.files.dicom import header_reading
 from isocenter.files.dicom.reading import codecs, voxel_loading
-from isocenter.files.dicom.reading.pixel_values import ValueMap
+from isocenter.files.dicom.reading.value_maps import ValueMap
 from isocenter.files.dicom.reading.voxel_loading import VoxelPlan
 from isocenter.values import Deferred
 from written_dicom import write_slice

@@ -19,8 +19,9 @@ from dicom_objects import picture
 from isocenter.errors import FormatError
 from isocenter.files import file_formats
 from isocenter.files.dicom import header_reading
-from isocenter.files.dicom.reading import pixel_decoding, pixel_values, single_frame
-from isocenter.files.dicom.reading.pixel_values import DisplayWindow, ValueMeaning
+from isocenter.files.dicom.reading import display_windows, pixel_decoding, pixel_values, single_frame, value_maps
+from isocenter.files.dicom.reading.display_windows import DisplayWindow
+from isocenter.files.dicom.reading.value_maps import ValueMeaning
 from written_dicom import write_slice
 
 
@@ -93,7 +94,7 @@ def test_a_monochrome1_radiograph_is_shown_as_its_window_says(data: Path):
     stored = pixel_decoding.decode_frames(dataset, "")[0]
     turned = pixel_values.rescale_stored(stored, dataset)
     assert_array_equal(turned, 255 - stored)
-    bright = pixel_values.display_brightness(turned, dataset)
+    bright = display_windows.display_brightness(turned, dataset)
     # pydicom windows what is stored, where higher is darker.
     assert_allclose(bright, 1 - apply_voi_lut(stored, dataset) / 255, atol=1e-6)
 
@@ -102,7 +103,7 @@ def test_ct_values_are_hounsfield_units_and_padding_keeps_its_value(data: Path):
     dataset = load(data / "dicom/files/fodicom_ct_rle_fragments.dcm")
     values = pixel_values.rescale_stored(pixel_decoding.decode_frames(dataset, ""), dataset)
     padding = pixel_values.padding_range(dataset)
-    assert pixel_values.unit_after_lut(dataset) == "HU"
+    assert value_maps.unit_after_lut(dataset) == "HU"
     assert padding == (-3024, -3024)
     assert (values == -3024).any()
     assert values[values != -3024].min() >= -1024
@@ -124,12 +125,12 @@ def test_a_dose_grid_is_scaled(data: Path):
     dataset = load(data / "dicom/files/pydicom_rtdose.dcm")
     stored = pixel_decoding.decode_frames(dataset, "")
     assert_allclose(pixel_values.rescale_stored(stored, dataset), stored * 1e-6, rtol=1e-6)
-    assert pixel_values.unit_after_lut(dataset) == "relative dose"
+    assert value_maps.unit_after_lut(dataset) == "relative dose"
 
 
 def test_a_supplemental_palette_leaves_perfusion_values_without_hounsfield(data: Path):
     dataset = load(data / "dicom/files/pydicomdata_eCT_Supplemental.dcm")
-    assert pixel_values.unit_after_lut(dataset) == ""
+    assert value_maps.unit_after_lut(dataset) == ""
     assert pixel_values.meaning_of_series([dataset], real_world=True).unit == "ml/100ml/s"
 
 
@@ -225,7 +226,7 @@ def test_integers_without_bits_stored_fill_their_words():
     dataset = ct(PixelRepresentation=1)
     del dataset.BitsStored, dataset.HighBit
     assert pixel_values.rescale_stored(stored, dataset).dtype == np.int16
-    assert pixel_values.value_map(dataset).ends == (-(2**15), 2**15 - 1)
+    assert value_maps.value_map(dataset).ends == (-(2**15), 2**15 - 1)
 
 
 def test_colours_are_not_rescaled():
@@ -234,9 +235,9 @@ def test_colours_are_not_rescaled():
 
 
 def test_hounsfield_is_not_assumed_where_nothing_was_rescaled():
-    assert pixel_values.unit_after_lut(ct()) == ""
-    assert pixel_values.unit_after_lut(ct(RescaleSlope="1", RescaleIntercept="-1024")) == "HU"
-    assert pixel_values.unit_after_lut(ct(RescaleSlope="1", RescaleIntercept="-1024", RescaleType="US")) == ""
+    assert value_maps.unit_after_lut(ct()) == ""
+    assert value_maps.unit_after_lut(ct(RescaleSlope="1", RescaleIntercept="-1024")) == "HU"
+    assert value_maps.unit_after_lut(ct(RescaleSlope="1", RescaleIntercept="-1024", RescaleType="US")) == ""
 
 
 def test_presentation_intent_is_told():
@@ -303,7 +304,7 @@ def test_windows_are_those_of_the_standard(function: str):
     dataset = picture(stored, WindowCenter="40", WindowWidth="350", VOILUTFunction=function)
     truth = apply_voi_lut(stored, dataset)
     low, high = -(2**15), 2**15 - 1
-    assert_allclose(pixel_values.display_brightness(stored, dataset), (truth - low) / (high - low), atol=1e-6)
+    assert_allclose(display_windows.display_brightness(stored, dataset), (truth - low) / (high - low), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["picture", "with a unit"])
@@ -328,10 +329,10 @@ def test_the_window_of_an_inverted_picture_is_stated_in_its_inverted_values(func
         stored, BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1", Modality="CR",
         WindowCenter="1000", WindowWidth="400", VOILUTFunction=function,
     )  # fmt: skip
-    window, values = pixel_values.display_window(dataset), pixel_values.rescale_stored(stored, dataset)
+    window, values = display_windows.display_window(dataset), pixel_values.rescale_stored(stored, dataset)
     assert window is not None
     assert_allclose(
-        pixel_values.apply_window(values, window), pixel_values.display_brightness(values, dataset), atol=1e-6
+        display_windows.apply_window(values, window), display_windows.display_brightness(values, dataset), atol=1e-6
     )
 
 
@@ -351,12 +352,12 @@ def test_an_image_with_a_damaged_window_is_read_without_it(tmp_path: Path, damag
 
 def test_a_window_is_stated_in_the_values_of_the_image():
     dataset = picture(np.zeros((2, 2), np.int16), WindowCenter="1000", WindowWidth="500")
-    window = pixel_values.display_window(dataset, meaning=ValueMeaning(suv=0.01))
+    window = display_windows.display_window(dataset, meaning=ValueMeaning(suv=0.01))
     assert window is not None
     stored = np.arange(600, 1400, 13, dtype=np.int16)[None]
     assert_allclose(
-        pixel_values.display_brightness(stored * 0.01, dataset, meaning=ValueMeaning(suv=0.01)),
-        pixel_values.display_brightness(stored, dataset),
+        display_windows.display_brightness(stored * 0.01, dataset, meaning=ValueMeaning(suv=0.01)),
+        display_windows.display_brightness(stored, dataset),
         atol=1e-6,
     )
 
@@ -366,7 +367,7 @@ def test_a_voi_table_is_used_for_display_only():
     lut = item(LUTDescriptor=[4, 0, 8], LUTData=[0, 255, 51, 0])
     dataset = picture(stored, VOILUTSequence=[lut])
     assert_array_equal(pixel_values.rescale_stored(stored, dataset), stored)
-    assert_allclose(pixel_values.display_brightness(stored, dataset), [[0, 1, 0.2, 0]], atol=1e-6)
+    assert_allclose(display_windows.display_brightness(stored, dataset), [[0, 1, 0.2, 0]], atol=1e-6)
 
 
 RISE = np.clip((np.arange(4096) - 500) / 500, 0, 1) * 4095
@@ -382,21 +383,23 @@ TABLES = {
 @pytest.mark.parametrize(("table", "first", "centre", "width"), TABLES.values(), ids=TABLES)
 def test_a_voi_table_without_a_window_is_shown_where_it_rises(table, first, centre, width):
     lut = item(LUTDescriptor=[4096, first, 12], LUTData=table.astype(int).tolist())
-    window = pixel_values.display_window(picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[lut]))
+    window = display_windows.display_window(picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[lut]))
     assert window is not None and window.function == "LINEAR_EXACT"
     assert_allclose([window.centre, window.width], [centre, width], atol=1)
     stated = picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[lut], WindowCenter="40", WindowWidth="80")
-    assert pixel_values.display_window(stated) == DisplayWindow(40, 80)
+    assert display_windows.display_window(stated) == DisplayWindow(40, 80)
 
 
 @pytest.mark.parametrize(
     "content", [{"LUTDescriptor": [4, 0, 8], "LUTData": [7, 7, 7, 7]}, {"LUTDescriptor": [4, 0, 8]}]
 )
 def test_a_voi_table_that_is_flat_or_damaged_is_no_window(content):
-    assert pixel_values.display_window(picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[item(**content)])) is None
+    assert (
+        display_windows.display_window(picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[item(**content)])) is None
+    )
 
 
 def test_the_map_of_a_frame_tells_its_range():
-    found = pixel_values.value_map(ct(RescaleSlope="-2", RescaleIntercept="5"))
+    found = value_maps.value_map(ct(RescaleSlope="-2", RescaleIntercept="5"))
     assert found.ends == (-2 * 32767 + 5, 2 * 32768 + 5)
     assert found.dtype == np.int32

@@ -12,9 +12,9 @@ import torch
 
 from isocenter.errors import MemoryShortageError
 from isocenter.runtime import Model, Preprocessing, ensemble, predicted_memory, torch_networks
-from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.predicted_memory import ExpectedMemory
+from isocenter.runtime.preprocessing.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.tasks import task_catalogue
 from isocenter.transforms.intensity import Normalisation

@@ -18,11 +18,11 @@ from isocenter.files.layouts import dataset_layouts
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.service._keeper import Keeper
 from isocenter.service.configuration import NodeSettings
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.records import tables
 from isocenter.service.records.job_queue import Job, JobOutcome
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import Arrival, StudyIndex
-from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.values import Geometry, Image
 from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model

@@ -24,13 +24,13 @@ from isocenter.monitoring import change_plan
 from isocenter.runtime import record_files
 from isocenter.service import deploying, node_folder
 from isocenter.service.configuration import BoundSection
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.monitoring import change_comparison
 from isocenter.service.node_folder import MODELS
 from isocenter.service.records import accounts as of_accounts
 from isocenter.service.records import deployments, tables
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.deployments import ChangeError, DeployedPackage
-from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.values import Geometry, Image
 from service.databases import with_tables
 from service.people import PASSWORD, logged_in, with_people

@@ -13,11 +13,11 @@ from sqlalchemy import insert, select
 import isocenter
 from isocenter.errors import DatasetError, UsageError
 from isocenter.monitoring import labelling
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.monitoring import monitored_cases, outcomes
 from isocenter.service.node_folder import MODELS
 from isocenter.service.objects import object_store
 from isocenter.service.records import record_database, tables
-from isocenter.service.routing.routing_facts import ModelFacts
 from service.databases import with_tables
 from service.test_blind import add_job, job_of
 

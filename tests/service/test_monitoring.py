@@ -26,7 +26,7 @@ from isocenter.runtime.guard.image_gate import Guard, TrainingLook
 from isocenter.service import configuration, deploying
 from isocenter.service._process import ROLES
 from isocenter.service.monitoring import monitored_cases, safety
-from isocenter.service.monitoring.rounds import Rounds
+from isocenter.service.monitoring_rounds import Rounds
 from isocenter.service.node_folder import SETTINGS
 from isocenter.service.objects.object_store import ObjectStore
 from isocenter.service.records import alert_records, tables

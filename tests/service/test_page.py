@@ -24,11 +24,11 @@ from isocenter.files.dicom import object_identity
 from isocenter.files.dicom.reading import seg_reading
 from isocenter.files.dicom.writing import series_writing
 from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.node_folder import MODELS, MONITOR
 from isocenter.service.objects import object_store
 from isocenter.service.records import audit_records, tables
 from isocenter.service.records.accounts import Accounts
-from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.service.web import page_routes, server
 from isocenter.service.web.web_node import WebNode
 from isocenter.values import Geometry, Image

@@ -19,9 +19,10 @@ from isocenter.files.dicom.writing import series_writing
 from isocenter.files.dicom.writing.series_writing import SeriesNames
 from isocenter.service._courier import Couriers
 from isocenter.service.configuration import NodeSettings, RoutingRule
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.records import tables
 from isocenter.service.routing import routing_rules
-from isocenter.service.routing.routing_facts import ModelFacts, SeriesFacts
+from isocenter.service.routing.routing_facts import SeriesFacts
 from isocenter.service.work import job_answers
 from isocenter.service.work.job_answers import PAIR, JobInputs
 from isocenter.transforms import spatial_transforms

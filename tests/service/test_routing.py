@@ -21,12 +21,13 @@ from isocenter.errors import MemoryShortageError, UsageError
 from isocenter.runtime import model_files, result_codes
 from isocenter.service import _keeper
 from isocenter.service.configuration import ModelSection, NodeSettings, RoutingRule
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.node_folder import MODELS
 from isocenter.service.records import record_database, tables
 from isocenter.service.records.actor import ANYONE
 from isocenter.service.records.study_index import StudyIndex
 from isocenter.service.routing import routing_facts, routing_rules
-from isocenter.service.routing.routing_facts import ModelFacts, SeriesFacts
+from isocenter.service.routing.routing_facts import SeriesFacts
 from isocenter.service.routing.routing_rules import StudyAnswers
 from isocenter.service.web import study_routes
 from isocenter.service.web.web_node import WebNode
@@ -322,7 +323,7 @@ def test_models_make_room_for_one_that_does_not_fit_on_a_gpu_beside_them(tmp_pat
         return SimpleModel()
 
     monkeypatch.setattr(model_files, "load", loaded)
-    monkeypatch.setattr(warm_models, "model_facts", lambda name, model: name)
+    monkeypatch.setattr(warm_models, "facts_of_model", lambda name, model: name)
     assert [warm[name][1] for name in "abca"] == [*"abca"]
     assert held == ["a", "b", "c", "a"]
     assert [name for name, _ in warm._loaded] == ["c", "a"]

@@ -36,7 +36,7 @@ def node(tmp_path_factory):
     paths = [threshold_model(folder, LEVEL), class_model(folder)]
     with served(folder / "node", models=paths) as web:
         web.models = {path.name: model_files.load(path, "cpu") for path in paths}
-        rows = [asdict(warm_models.model_facts(name, model)) for name, model in web.models.items()]
+        rows = [asdict(warm_models.facts_of_model(name, model)) for name, model in web.models.items()]
         (folder / "node" / MODELS).write_text(json.dumps({"rows": rows}))
         yield web
 

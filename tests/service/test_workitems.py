@@ -14,7 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from isocenter.service.dicom.handed_associations import UPS_PULL
-from isocenter.service.dicom.messages import UPS_PUSH
+from isocenter.service.dimse_statuses import UPS_PUSH
 from isocenter.service.node_folder import MODELS
 from isocenter.service.objects import object_store
 from isocenter.service.records import tables

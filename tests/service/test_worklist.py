@@ -19,14 +19,14 @@ from sqlalchemy import update
 from files.test_dicom_sr_structures import judged
 from isocenter.errors import UsageError
 from isocenter.files.dicom.reading import sr_reading
-from isocenter.service import configuration
+from isocenter.service import configuration, model_facts
 from isocenter.service._courier import Couriers
 from isocenter.service.configuration import UrgencyRule
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.records import alert_records, tables
 from isocenter.service.records.alert_records import NOTICE
 from isocenter.service.records.job_queue import Job, JobOutcome, Jobs
-from isocenter.service.routing import routing_facts, routing_rules
-from isocenter.service.routing.routing_facts import ModelFacts
+from isocenter.service.routing import routing_rules
 from isocenter.service.web import server as web_server
 from isocenter.service.web.web_node import WebNode
 from ports import free_port
@@ -55,7 +55,7 @@ PNEUMOTHORAX = {"finding": "pneumothorax", "probability": 0.8, "priority": "emer
 )
 def test_the_most_urgent_rule_that_a_finding_meets_gives_the_priority_and_the_reason(rows, priority, because):
     rules = [UrgencyRule(finding="effusion", value=5, priority="urgent"), UrgencyRule(**PNEUMOTHORAX)]
-    given = routing_facts.most_urgent(rows, rules)
+    given = model_facts.most_urgent(rows, rules)
     assert (given and given.priority) == priority
     assert because in (given.because if given else "")
 
@@ -108,7 +108,7 @@ def test_the_worklist_goes_by_priority_and_then_by_age(tmp_path):
             queue.add(connection, study=study, inputs_hash="i", inputs={"series": {}}, **columns)
         job = queue.claim("w")
         assert isinstance(job, Job)
-        urgency = routing_facts.most_urgent(rows, node.settings.urgent)
+        urgency = model_facts.most_urgent(rows, node.settings.urgent)
         assert queue.finish(job, JobOutcome("answered", findings=rows, urgency=urgency, is_empty=not rows))
     client = api(node)
     listed = client.get("/api/worklist").json()

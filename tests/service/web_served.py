@@ -15,13 +15,13 @@ import httpx
 
 from isocenter.service import configuration
 from isocenter.service.configuration import NodeSettings, PeerSection
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.node_folder import MODELS
 from isocenter.service.objects import journal, object_store
 from isocenter.service.objects.journal import Received
 from isocenter.service.records.job_queue import JobOutcome, Jobs, ResultFile
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import Arrival, StudyIndex
-from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.service.web import server
 from service.databases import with_tables
 

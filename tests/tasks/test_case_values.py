@@ -99,3 +99,20 @@ def test_what_a_figure_is_said_to_be_made_of_makes_it(kind):
             assert own == pytest.approx(stated[one.metric, one.label]), (one.metric, one.label)
             seen.add((one.metric, one.label))
     assert seen >= TESTED[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "worst"),
+    [
+        ("two classes", "brier", 1.0),
+        ("three classes", "brier", 2.0),  # all probability in one of two wrong classes: (1 - 0)^2 + (0 - 1)^2
+        ("three classes", "rps", 1.0),
+        ("findings", "brier", 1.0),
+        ("masks", "dice", 0.0),
+        ("masks", "volume_predicted", None),
+        ("values", "mae", None),
+    ],
+)
+def test_the_worst_value_of_a_case_is_that_of_its_metric(kind, metric, worst):
+    task, table = MADE[kind]()
+    assert {one.worst for one in task.case_values(table) if one.metric == metric} == {worst}

@@ -17,7 +17,7 @@ from isocenter.errors import DatasetError, GeometryError, UsageError
 from isocenter.networks import factory
 from isocenter.reading import ReadingOptions, dataset_reading, image_pairs
 from isocenter.runtime.bundle.network import Displacing
-from isocenter.tasks.registration import Registration
+from isocenter.tasks.registration.question import Registration
 from isocenter.tasks.task import IMAGES
 from isocenter.training.data import target_kinds
 from isocenter.training.data.target_kinds import DrawnMovement

@@ -21,11 +21,8 @@ def test_each_metric_of_a_kind_is_declared_once(name: str) -> None:
     assert len({one.name for one in metrics.each}) == len(metrics.each)
 
 
-STATING = [
-    name
-    for name in index.TASKS
-    if not (task_catalogue.task_class(name).by_name or task_catalogue.task_class(name).sees_images)
-]
+KINDS = {name: task_catalogue.task_class(name) for name in index.TASKS}
+STATING = [name for name, kind in KINDS.items() if not (kind.answers_features or kind.answers_pairs)]
 
 
 @pytest.mark.parametrize("name", STATING)
@@ -44,5 +41,5 @@ def test_the_change_by_calibration_has_one_name_in_each_kind_that_states_it(name
 
 def test_kinds_that_share_a_network_bring_their_sentences_and_names_along() -> None:
     both = task_catalogue.task_class("segmentation+classification")
-    assert (both.metrics.metric_named("hd95").words, both.metrics.of("auroc").words) == ("HD95", "AUROC")
+    assert (both.metrics.metric_named("hd95").words, both.metrics.metric_named("auroc").words) == ("HD95", "AUROC")
     assert {"weighting", "segmentation.tolerance", "classification.order"} <= set(task_settings.setting_sentences(both))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         document_pages,
         fact_file,
         guidelines,
-        node_figures,
+        reporting_days,
         subjects,
         tracing,
         word_file,

@@ -15,14 +15,14 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from isocenter.documents import node_figures
-from isocenter.documents.node_figures import DATABASE, NODE, SETTINGS
 from isocenter.documents.tracing import TRACE
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files.storage import structured_text
 from isocenter.monitoring.change_plan import CHANGE_PLAN
 from isocenter.runtime import record_files
 
+NODE, DATABASE = "node.json", "node.sqlite"
+SETTINGS = "settings.json"  # of a node whose database is a server
 COMPLEMENT = "1-"  # before a pointer: 1 less the number that lies there
 Kind = Literal["run", "package", "node", "study", "result"]
 # A record by its name: where it may lie in a subject, the first that exists, and the command that writes it.
@@ -128,12 +128,12 @@ class DocumentSubject:
         folder: Path,
         *,
         agreeing: bool = True,
-        node_of: Callable[[Path], Mapping[str, Any]] = node_figures.record_from_file,
+        node_of: Callable[[Path], Mapping[str, Any]] | None = None,
     ) -> DocumentSubject:
         """UsageError for a folder that is none of these, IntegrityError for a run that was not finished.
 
         agreeing: whether records that disagree are refused
-        node_of:  what gives the figures of the node in a folder
+        node_of:  what gives the figures of the node in a folder; None where no node is meant
         """
         if folder.suffix == ".zip":
             raise UsageError("is an archive", str(folder), "Unpack it, and give the folder")
@@ -146,8 +146,8 @@ class DocumentSubject:
                 f"Finish it: isocenter train --resume {folder}",
             )
         for mark, kind in MARKS:
-            if (folder / mark).is_file():
-                subject = cls(folder, kind, {NODE: node_figures.node_text(node_of(folder))} if kind == "node" else {})
+            if (folder / mark).is_file() and (kind != "node" or node_of is not None):
+                subject = cls(folder, kind, {NODE: node_text(node_of(folder))} if kind == "node" and node_of else {})
                 if agreeing:
                     subject.refuse_disagreements()
                 return subject
@@ -302,3 +302,8 @@ def _place(number: str) -> int:
 def pointer_to(*steps: str | int) -> str:
     """The JSON pointer of these steps."""
     return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps)
+
+
+def node_text(record: Mapping[str, Any]) -> str:
+    """The record as text, whose SHA-256 stands in the rows."""
+    return json.dumps({"schema": "isocenter.node", "version": 1, **record}, indent=1) + "\n"

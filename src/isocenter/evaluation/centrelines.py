@@ -21,9 +21,9 @@ from isocenter.lazy import ndimage
 
 Mask = NDArray[np.bool_]
 CENTRELINE_METRICS = (
-    Metric("cldice", "Centreline Dice"),
-    Metric("centreline_recall"),
-    Metric("centreline_precision"),
+    Metric("cldice", "Centreline Dice", worst=0.0),
+    Metric("centreline_recall", worst=0.0),
+    Metric("centreline_precision", worst=0.0),
     Metric("components_error", better="less", unit="pieces"),
     Metric("loops_error", better="less", unit="loops"),
 )

@@ -23,16 +23,16 @@ EQUAL_WIDTH = f"{BINS} bins of equal width"
 LABEL_METRICS = (
     Metric("auroc", "AUROC"),
     Metric("average_precision"),
-    Metric("sensitivity"),
-    Metric("specificity"),
-    Metric("ppv", "PPV"),
-    Metric("npv", "NPV"),
-    Metric("f1"),
+    Metric("sensitivity", worst=0.0),
+    Metric("specificity", worst=0.0),
+    Metric("ppv", "PPV", worst=0.0),
+    Metric("npv", "NPV", worst=0.0),
+    Metric("f1", worst=0.0),
     Metric("kappa", "Cohen's kappa"),
 )
 # Of calls of several classes, beside those of each.
 CLASS_METRICS = (Metric("accuracy"), Metric("balanced_accuracy"), Metric("mcc", "MCC"))
-BRIER = Metric("brier", "Brier score", "less")
+BRIER = Metric("brier", "Brier score", "less", worst=1.0)
 # Points of 1 - specificity at which the band of a ROC curve is computed.
 POINTS = 101
 # A probability of 0 for what happened would cost infinitely much; float32 knows no smaller step beside 1.
@@ -389,7 +389,7 @@ def _predictive_value(
 GRADE_METRICS = (
     Metric("quadratic_kappa", "Quadratic-weighted kappa"),
     Metric("mae", "MAE", "less", unit="grades"),
-    Metric("rps", "Ranked probability score", "less"),
+    Metric("rps", "Ranked probability score", "less", worst=1.0),
 )
 
 

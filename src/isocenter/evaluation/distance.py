@@ -37,7 +37,7 @@ SURFACE_METRICS = (
     Metric("hd95", "HD95", "less", unit="mm"),
     Metric("hd95_points", "HD95 over boundary points", "less", unit="mm"),
     Metric("assd", "ASSD", "less", unit="mm"),
-    Metric("nsd", "NSD"),
+    Metric("nsd", "NSD", worst=0.0),
 )
 
 Mask = NDArray[np.bool_]

@@ -18,11 +18,11 @@ AT_ONCE = 2**20
 VOLUME_ERROR = Metric("volume_error", better="aim", aim=0.0, unit="ml")
 FALSE_POSITIVE_VOLUME = Metric("false_positive_volume", better="less", unit="ml")
 OVERLAP_METRICS = (
-    Metric("dice"),
-    Metric("iou", "IoU"),
-    Metric("sensitivity"),
-    Metric("precision"),
-    Metric("detected"),
+    Metric("dice", worst=0.0),
+    Metric("iou", "IoU", worst=0.0),
+    Metric("sensitivity", worst=0.0),
+    Metric("precision", worst=0.0),
+    Metric("detected", worst=0.0),
     VOLUME_ERROR,
     FALSE_POSITIVE_VOLUME,
 )

@@ -35,6 +35,7 @@ class Metric:
     words:          as papers spell it, without the unit; where none are given, those of the name
     better:         whether more or less of it is better; "aim": it is right at a value of its own
     aim:            this value, where it is the same for all models
+    worst:          the worst value that a case can have; None of distances, volumes and errors in a unit
     unit:           of its values; empty for a ratio, and where it is the unit of what was measured
     is_audited:     whether gaps among groups of people are tested
     is_of_belief:   whether it says how far results can be believed, and so stands apart in reports
@@ -47,6 +48,7 @@ class Metric:
     words: str = ""
     better: Literal["more", "less", "aim"] = "more"
     aim: float | None = field(default=None, kw_only=True)
+    worst: float | None = field(default=None, kw_only=True)
     unit: str = field(default="", kw_only=True)
     is_audited: bool = field(default=False, kw_only=True)
     is_of_belief: bool = field(default=False, kw_only=True)

@@ -13,7 +13,7 @@ from isocenter.planning.rules.grid_rules import REDUCTION, GridNeeds
 from isocenter.planning.rules.modality_rules import MissingImages
 from isocenter.planning.rules.objective_rules import TERMS
 from isocenter.planning.training_memory import Machine
-from isocenter.tasks import Task, task_catalogue
+from isocenter.tasks import Task, properties, task_catalogue
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint
 
 # The setting of a kind of problem without references that says which head its network has.
@@ -112,7 +112,8 @@ def _task_settings(dataset: Dataset, fingerprint: Fingerprint, wishes: Wishes) -
     kind = task_catalogue.kind_for_dataset(dataset, wishes.task)
     because = "asked for" if wishes.task else f"the references are of the kind {', '.join(sorted(dataset.kinds))}"
     settings = {"name": Decision(kind.name, because), **kind.settings_for(dataset, fingerprint)}
-    head = _asked_head(wishes) if kind.by_name and HEAD in settings else None
+    is_free = HEAD in settings and not properties.learns_from_references(kind)
+    head = _asked_head(wishes) if is_free else None
     return settings if head is None else {**settings, HEAD: head}
 
 

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from itertools import zip_longest
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from isocenter.errors import GeometryError, UsageError
-from isocenter.evaluation.case_tables import PROBABILITY
 from isocenter.files import file_formats
 from isocenter.files.storage import atomic
-from isocenter.prediction import _clip_tracks, result_files, withholding
-from isocenter.prediction._clip_tracks import Tracks
+from isocenter.prediction import _computed_case, result_files, withholding
+from isocenter.prediction._computed_case import ComputedCase
 from isocenter.prediction.answers import WantedFiles
 from isocenter.prediction.result_files import CaseProbabilities
-from isocenter.runtime import (
-    Model,
-    ModelRequest,
-    label_measurements,
-    predicted_memory,
-    prediction_layers,
-    proportion,
-    result_codes,
-)
+from isocenter.runtime import Model, ModelRequest, label_measurements, predicted_memory, prediction_layers, proportion
 from isocenter.runtime.guard.image_observation import Watching
 from isocenter.runtime.inference import AS_PLANNED
 from isocenter.runtime.windows.pipeline import BLANK, Receiver
@@ -53,10 +43,10 @@ from isocenter.values.spatial_transform import Correspondence
 Windows = Callable[[int, int], None]
 # Takes (model, case, its image, request, prediction), and gives the prediction with one map more, or one note.
 Explains = Callable[[Model, Case, Image, ModelRequest, Prediction], Prediction]
+# Of a large volume, the prediction with what the gate says once the network has seen all of it.
+Judge = Callable[[Prediction], Prediction]
 # What becomes of images that the gate refuses: no result, results with the reason, or nobody looks.
 ABSTAIN = ("on", "mark", "off")
-# The ends of columns of what boxes and objects state.
-SCORES = ("score", "scores")
 # From so many windows on, of an image so many times as large as the largest that trained: twice as long on three axes.
 MANY_WINDOWS, MANY_TIMES = 200, 8
 
@@ -199,14 +189,24 @@ def compute_case(
             if asked.abstain != "off"
             else withholding.answer_anyway(prediction.without_tuning_arrays)
         )
-        judge = None
+        judge: Judge | None = None
         if isinstance(prediction.data, Deferred) and asked.abstain != "off" and region is None:
             judge = partial(_judged_when_seen, model, watching, image, case.covariates)
-        rest = _Rest(model, case, image, prediction, room, asked, probabilities, seen, stack.pop_all(), refusals, judge)
+        computed = ComputedCase(
+            model,
+            case,
+            image,
+            prediction,
+            ratios=(*label_measurements.ratios_of(model), *asked.ratios),
+            is_calibrated=asked.calibration == "on",
+            keeps_refused=asked.abstain != "on",
+        )
+        output = _OpenFiles(room, probabilities, stack.pop_all(), refusals)
+    write = partial(_write_case, computed, output, asked, seen, judge)
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
-        done = rest()
+        done = write()
         return lambda: done
-    return rest
+    return write
 
 
 def _judged_when_seen(
@@ -221,28 +221,9 @@ def _judged_when_seen(
 
 def _refuse(prediction: Prediction, case: Case, image: Image, *, keeps: bool) -> PredictionOutcome:
     """Outcome of a case that is refused before the network has seen it; keeps: whether with its prediction."""
-    row = {**_name_columns(case, image), **withholding.confidence_columns(prediction)}
+    row = {**_computed_case.name_columns(case, image), **withholding.confidence_columns(prediction)}
     lacking = withholding.reader_warnings(prediction, case)
     return PredictionOutcome([row], [], prediction if keeps else None, lacking=lacking, abstained=prediction.abstained)
-
-
-def _name_columns(case: Case, image: Image) -> dict[str, Any]:
-    """The columns that name a case."""
-    return {"case": case.id, "image": image.source.paths[0] if image.source and image.source.paths else ""}
-
-
-def _measure(prediction: Prediction, image: Image) -> list[dict[str, Any]]:
-    """The rows of every label map; in those of a further part its name is before the label."""
-    return [
-        {**row, "label": f"{part}: {row['label']}"} if part else row
-        for part, mask, labels in prediction.label_maps
-        for row in label_measurements.measure_labels(mask, labels, image)
-    ]
-
-
-def _add_tracks(rows: Sequence[Mapping[str, Any]], tracks: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows of objects with the track of each; without any object a blank."""
-    return [{**row, "track": track} for row, track in zip_longest(rows, tracks)]
 
 
 def _before_calibration(task: Task, receiver: Receiver) -> Receiver:
@@ -264,207 +245,108 @@ def _empty(room: Path, refusals: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Rest:
-    """Remaining work on a case: write it, and state its outcome.
+class _OpenFiles:
+    """The files of a case while they are written.
 
-    room:          where its files are written; None where the prediction is kept
+    room:          where; None where the prediction is kept
     probabilities: of voxels, which files and Parametric Maps hold; None where the prediction is kept
-    refusals:      a reason in it has all files of the case thrown away when `held` is closed
-    judge:         of a large volume, what the gate says once the network has seen all of it
+    held:          closes them, and throws all away where `refusals` holds a reason
     """
 
-    model: Model
-    case: Case
-    image: Image
-    prediction: Prediction
     room: Path | None
-    asked: CaseRequest
     probabilities: CaseProbabilities | None
-    seen: _Counted
     held: ExitStack
     refusals: list[str]
-    judge: Callable[[Prediction], Prediction] | None = None
 
-    def __call__(self) -> PredictionOutcome:
-        rest: _Rest = self
-        files, lacking, rows, measured = list[Path](), list[Problem](), list[Any](), list[Any]()
-        findings = list[Finding]()
-        try:
-            with self.held:
-                if not self._is_refused:
-                    rows, measured = self._rows()
-                    findings = list(self._report_findings(measured))
-                    files, lacking = self._write(findings)
-                if self.judge is not None:
-                    rest = replace(self, prediction=self.judge(self.prediction))
-                if rest._is_refused:
-                    self.refusals.append(str(rest.prediction.abstained))
-        except OSError as error:
-            raise atomic.unwritable_error(error, Path(self.case.id)) from error
-        return rest._done(files, lacking, rows, measured, findings)
 
-    def _done(
-        self,
-        files: Sequence[Path],
-        lacking: Sequence[Problem],
-        rows: Sequence[Mapping[str, Any]],
-        measured: Measurements,
-        findings: Sequence[Finding],
-    ) -> PredictionOutcome:
-        """Outcome of the case; of a refused one there is neither file nor result."""
-        prediction, columns = self.prediction, withholding.confidence_columns(self.prediction)
-        rows = [{**row, **columns} for row in rows] if not prediction.frames else rows
-        findings = [] if self._is_refused else findings
-        found = not self._is_refused and result_files.says_something(prediction, findings)
-        if self._is_refused:
-            prediction, files, measured, rows = withholding.withhold(prediction), [], [], [{**self._names, **columns}]
-        elif self._is_as_stated:
-            prediction = prediction.before_calibration
-        times = _times_as_large(self.model, self.image) if self.seen.all >= MANY_WINDOWS else 0.0
-        large = (self.seen.all, times) if times >= MANY_TIMES else None
-        returned = prediction if self.room is None else None
-        unstated = [] if prediction.frames else self._without_ratios(findings)
-        notes = [*withholding.reader_warnings(prediction, self.case), *lacking, *unstated]
-        confidence = self.prediction.confidence
-        tracks = [] if self._is_refused or self._tracks is None else self._tracks.rows
-        rows_of_tracks = [{"case": self.case.id, **row} for row in tracks]
-        return PredictionOutcome(
-            rows,
-            measured,
-            returned,
-            files,
-            notes,
-            large,
-            findings,
-            found,
-            prediction.abstained,
-            confidence.features,
-            confidence.distances,
-            rows_of_tracks,
-        )
+class _Results(NamedTuple):
+    """Results of a case: rows of `predictions.csv` and `measurements.csv`, findings, files, and what they lack."""
 
-    def _report_findings(self, measured: Measurements) -> Iterator[Finding]:
-        """Findings that reports state of a result; of a clip those of each frame with a finding."""
-        if not self.prediction.frames:
-            yield from self._findings(self.prediction, measured)
-        for number, still in enumerate(self.prediction.frames):
-            if not result_files.marks_nothing(still):
-                yield from (replace(one, frame=number) for one in self._findings(still, ()))
+    rows: Sequence[Mapping[str, Any]] = ()
+    measured: Measurements = ()
+    findings: Sequence[Finding] = ()
+    files: Sequence[Path] = ()
+    lacking: Sequence[Problem] = ()
 
-    def _findings(self, still: Prediction, measured: Measurements) -> list[Finding]:
-        """Findings that reports state of a result, or of a frame of a clip."""
-        task = self.model.task
-        findings = task.results(still, measured)
-        findings += [one for ratio in self._ratios if (one := ratio.compute(findings, measured)) is not None]
-        findings = result_codes.coded_findings(findings, result_codes.codes_of_model(self.model))
-        if not self._is_as_stated:
-            return findings
-        plain = task.results(still.before_calibration, measured)
-        uncalibrated_findings = [*plain, *findings[len(plain) :]]  # ratios have no probability
-        return [
-            replace(one, probability=p.probability, calibrated=False)
-            for one, p in zip(findings, uncalibrated_findings, strict=True)
-        ]
 
-    @property
-    def _ratios(self) -> tuple[Ratio, ...]:
-        return (*label_measurements.ratios_of(self.model), *self.asked.ratios)
+def _write_case(
+    computed: ComputedCase, output: _OpenFiles, asked: CaseRequest, seen: _Counted, judge: Judge | None
+) -> PredictionOutcome:
+    """Write the results of a case, and state its outcome; of a refused one there is neither file nor result."""
+    results, judged = _Results(), computed
+    try:
+        with output.held:
+            if not computed.is_refused:
+                results = _write_results(computed, output, asked)
+            if judge is not None:
+                judged = replace(computed, prediction=judge(computed.prediction))
+            if judged.is_refused:
+                output.refusals.append(str(judged.prediction.abstained))
+    except OSError as error:
+        raise atomic.unwritable_error(error, Path(computed.case.id)) from error
+    outcome = (_refused_outcome if judged.is_refused else _outcome)(judged, results, keeps=output.room is None)
+    times = _times_as_large(judged.model, judged.image) if seen.all >= MANY_WINDOWS else 0.0
+    return replace(outcome, large=(seen.all, times) if times >= MANY_TIMES else None)
 
-    def _without_ratios(self, findings: Sequence[Finding]) -> Iterator[Problem]:
-        """A warning for each ratio that could not be made."""
-        names = {one.concept for one in findings}
-        for ratio in self._ratios if findings else ():
-            if ratio.name not in names:
-                what = f"{self.case.id}: no {ratio.name}: {ratio.above} or {ratio.below} is not known, or is 0"
-                yield Problem("warning", what, (self.case.id,))
 
-    @property
-    def _is_refused(self) -> bool:
-        return self.asked.abstain == "on" and self.prediction.abstained is not None
+def _write_results(computed: ComputedCase, output: _OpenFiles, asked: CaseRequest) -> _Results:
+    rows, measured = _computed_case.result_rows(computed)
+    findings = list(_computed_case.report_findings(computed, measured))
+    if output.room is None:
+        return _Results(rows, measured, findings)
+    prediction, image, name, room = computed.prediction, computed.image, computed.case.id, output.room
+    files, lacking = result_files.write_result(
+        prediction,
+        image,
+        room,
+        name,
+        asked.wanted,
+        computed.model,
+        findings=findings,
+        probabilities=output.probabilities,
+        is_part=asked.region is not None,
+    )
+    if (transform := prediction.transform) is not None:
+        pair, algorithm = computed.case.references.get("field"), result_files.algorithm_of_model(computed.model)
+        files += result_files.write_moved_files(transform, image, pair or Correspondence(), room, name, algorithm)
+        objects, refused = result_files.write_moved_objects(transform, image, room, name)
+        files, lacking = [*files, *objects], [*lacking, *refused]
+    return _Results(rows, measured, findings, files, lacking)
 
-    @property
-    def _is_as_stated(self) -> bool:
-        """Whether probabilities are those of before calibration."""
-        return self.asked.calibration == "off"
 
-    @property
-    def _names(self) -> dict[str, Any]:
-        return _name_columns(self.case, self.image)
+def _outcome(computed: ComputedCase, results: _Results, *, keeps: bool) -> PredictionOutcome:
+    """Outcome of an answered case; keeps: whether with its prediction."""
+    prediction, confidence = computed.prediction, computed.prediction.confidence
+    columns = {} if prediction.frames else withholding.confidence_columns(prediction)
+    unstated = [] if prediction.frames else _computed_case.unstated_ratios(computed, results.findings)
+    tracks = () if computed.tracks is None else computed.tracks.rows
+    stated = prediction if computed.is_calibrated else prediction.before_calibration
+    return PredictionOutcome(
+        [{**row, **columns} for row in results.rows],
+        results.measured,
+        stated if keeps else None,
+        results.files,
+        [*withholding.reader_warnings(stated, computed.case), *results.lacking, *unstated],
+        findings=results.findings,
+        found=result_files.says_something(prediction, results.findings),
+        abstained=prediction.abstained,
+        features=confidence.features,
+        distances=confidence.distances,
+        tracks=[{"case": computed.case.id, **row} for row in tracks],
+    )
 
-    def _write(self, findings: Sequence[Finding]) -> tuple[list[Path], list[Problem]]:
-        if self.room is None:
-            return [], []
-        wanted, name, is_part = self.asked.wanted, self.case.id, self.asked.region is not None
-        files, lacking = result_files.write_result(
-            self.prediction,
-            self.image,
-            self.room,
-            name,
-            wanted,
-            self.model,
-            findings=findings,
-            probabilities=self.probabilities,
-            is_part=is_part,
-        )
-        if (transform := self.prediction.transform) is not None:
-            pair = self.case.references.get("field") or Correspondence()
-            files += result_files.write_moved_files(
-                transform, self.image, pair, self.room, name, result_files.algorithm_of_model(self.model)
-            )
-            objects, refused = result_files.write_moved_objects(transform, self.image, self.room, name)
-            files, lacking = [*files, *objects], [*lacking, *refused]
-        return files, lacking
 
-    def _rows(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The case's rows of `predictions.csv`, and of `measurements.csv`."""
-        named, prediction = self._names, self.prediction
-        if prediction.frames:
-            return self._rows_of_frames(named)
-        rows = [{**named, **row} for row in self._outputs(prediction)]
-        return rows, [{"case": self.case.id, **one} for one in _measure(prediction, self.image)]
-
-    @cached_property
-    def _tracks(self) -> Tracks | None:
-        """The objects of a clip followed from frame to frame."""
-        return _clip_tracks.tracks_of(self.model.task, self.prediction)
-
-    def _outputs(self, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
-        """The task's columns, a row or more; calls are always those of calibrated probabilities."""
-        columns = self.model.task.outputs
-        rows = properties.output_rows(columns(prediction))
-        if not self._is_as_stated:
-            return rows
-        uncalibrated_rows = properties.output_rows(columns(prediction.before_calibration))
-        return [
-            {
-                name: other[name] if PROBABILITY in name or name.endswith(SCORES) else value
-                for name, value in row.items()
-            }
-            for row, other in zip(rows, uncalibrated_rows, strict=True)
-        ]
-
-    def _rows_of_frames(self, named: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Rows of each frame; of the measurements also what changed over all of them."""
-        rows, measured = [], []
-        stills = self.image.still_frames()
-        tracks = [] if self._tracks is None else self._tracks.of_frames
-        is_boxed = self.prediction.frames[0].boxes is not None
-        for number, (frame, still) in enumerate(zip(self.prediction.frames, stills, strict=True)):
-            time = {} if self.image.times is None else {"time_s": self.image.times[number]}
-            moment = {"frame": number, **time}
-            gate = withholding.confidence_columns(frame)
-            outputs, figures = self._outputs(frame), _measure(frame, still)
-            if tracks and is_boxed:
-                outputs = _add_tracks(outputs, tracks[number])
-            elif tracks:
-                figures = _add_tracks(figures, tracks[number])
-            rows += [{**named, **moment, **row, **gate} for row in outputs]
-            measured.append([{"case": self.case.id, **moment, **row} for row in figures])
-        # A single object of one frame is none of the next, though both have its number.
-        numbered = any(head.tells_objects for head in self.model.task.heads.values())
-        changes = [] if numbered else prediction_layers.size_changes(measured)
-        over_time = [{"case": self.case.id, "frame": "all", **row} for row in changes]
-        return rows, [*(row for frame in measured for row in frame), *over_time]
+def _refused_outcome(computed: ComputedCase, results: _Results, *, keeps: bool) -> PredictionOutcome:
+    """Outcome of a case that is refused once the network has seen it."""
+    refused = _refuse(computed.prediction, computed.case, computed.image, keeps=keeps)
+    confidence = computed.prediction.confidence
+    return replace(
+        refused,
+        prediction=withholding.withhold(computed.prediction) if keeps else None,
+        lacking=[*refused.lacking, *results.lacking],
+        features=confidence.features,
+        distances=confidence.distances,
+    )
 
 
 FLAG = "--region"

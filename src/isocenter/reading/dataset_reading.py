@@ -182,7 +182,8 @@ def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
 
 def open_labelled(data: Data, reading: ReadingOptions, task: Task) -> Dataset:
     """The cases of a data set that have references of the task's kind; DatasetError where none has."""
-    dataset = open_dataset(data, reading, references=not task.by_name, needs=task.needs, pairs=task.pairs)
+    has_references = properties.learns_from_references(task)
+    dataset = open_dataset(data, reading, references=has_references, needs=task.needs, pairs=task.pairs)
     if not properties.can_learn_from(task, dataset.kinds):
         problem = f"has no references of the kind {', '.join(sorted(task.needs))}"
         raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {task.name}")

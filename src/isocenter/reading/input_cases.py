@@ -29,7 +29,7 @@ def open_inputs(inputs: Sequence[Input], reading: ReadingOptions, model: Model) 
     """The cases of all inputs, what could not be read of them, and as warnings what was left out."""
     channels = model.preprocessing.channels
     count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
-    needs = model.task.needs if model.task.sees_images else ()
+    needs = model.task.needs if model.task.answers_pairs else ()
     opened = [_open_input(one, reading, count, absent, needs) for one in inputs]
     opened = [([_with_names(case, channels) for case in cases], of_data) for cases, of_data in opened]
     problems = [_in_full(problem) for _, of_data in opened for problem in of_data if problem.severity != "note"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         teacher_models,
         training_jobs,
         training_loop,
+        training_progress,
         tuning,
         validation_course,
     )

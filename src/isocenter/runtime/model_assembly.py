@@ -148,7 +148,7 @@ class Model:
 
     def with_guard(self, guard: Guard | None) -> Model:
         """The model with a gate, and its networks with features where a gate or the result needs them."""
-        shows = self.task.by_name or (guard is not None and guard.features is not None)
+        shows = self.task.answers_features or (guard is not None and guard.features is not None)
         networks = self.networks.watch() if shows else self.networks
         return replace(self, networks=networks, parts=replace(self.parts, guard=guard))
 

@@ -18,10 +18,10 @@ from safetensors.numpy import load
 from isocenter import errors
 from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, PlanError
 from isocenter.runtime import record_files
-from isocenter.runtime.foreign.nnunet_preprocessing import KIND, NNUNetPreprocessing
 from isocenter.runtime.guard.image_gate import Guard
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_parts import PART_FILES, ImageDirections, ModelParts
+from isocenter.runtime.preprocessing.nnunet_preprocessing import KIND, NNUNetPreprocessing
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.preprocessing.protocol import PreprocessingKind
 from isocenter.runtime.uncertainty.uncertainty_methods import Laplace

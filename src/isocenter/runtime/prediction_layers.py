@@ -131,7 +131,7 @@ def behind_gate(
         refuse(passage.image, passage.where, request.region)
     prediction = replace(below(replace(passage, network=watching)), case=passage.where, task=task.name)
     prediction = replace(prediction, confidence=replace(prediction.confidence, gate=state))
-    if task.by_name:
+    if task.answers_features:
         prediction = task.with_features(prediction, watching.observation(passage.image).features)
     # A volume that is never held is known to be blank once its windows were seen, of a deferred result later.
     if watching.is_blank and request.region is None and not isinstance(prediction.data, Deferred):

@@ -29,8 +29,9 @@ from isocenter.files.dicom.writing.report_changes import COMPREHENSIVE_3D
 from isocenter.files.storage import structured_text
 from isocenter.lazy import pydicom
 from isocenter.service.configuration import FHIR, FhirSection, NodeSettings, NoticeRecipient, SmtpSection
-from isocenter.service.dicom.messages import CLASS_NOT_SUPPORTED, DUPLICATE, NOT_UNDERSTOOD, SUCCESS
+from isocenter.service.dicom.messages import CLASS_NOT_SUPPORTED, NOT_UNDERSTOOD, SUCCESS
 from isocenter.service.dicom.sending import PeerError, SendOutcome
+from isocenter.service.dimse_statuses import DUPLICATE
 from isocenter.service.exchange import fhir_reports, findings_report, hl7_reports
 from isocenter.service.exchange.fhir_server import BusyError, FhirServer
 from isocenter.service.exchange.findings_report import FindingsReport

@@ -23,6 +23,7 @@ from isocenter.files.dicom.rejection import KEY_OBJECTS
 from isocenter.files.storage import hashing
 from isocenter.lazy import pydicom
 from isocenter.service.configuration import PRIORITIES, NodeSettings, RoutingRule
+from isocenter.service.model_facts import DICOM_PRIORITIES, ModelFacts
 from isocenter.service.objects import journal, object_store
 from isocenter.service.objects.journal import Happened, JournalLine, Received
 from isocenter.service.records import audit_records, deployments, tables, workitem_records
@@ -31,7 +32,7 @@ from isocenter.service.records.record_database import Database, RecordError
 from isocenter.service.records.study_index import Arrival, StudyIndex
 from isocenter.service.records.workitem_records import CANCELED, COMPLETED, Workitems
 from isocenter.service.routing import routing_facts, routing_rules
-from isocenter.service.routing.routing_facts import DICOM_PRIORITIES, ModelFacts, SeriesFacts
+from isocenter.service.routing.routing_facts import SeriesFacts
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import FAILED
 

@@ -17,15 +17,14 @@ from pathlib import Path
 
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files.storage import atomic
-from isocenter.service import _courier, _intake, _keeper, _node_threads, deploying, node_folder
+from isocenter.service import _courier, _intake, _keeper, _node_threads, deploying, monitoring_rounds, node_folder
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.dicom import dicom_listening, receiver
 from isocenter.service.exchange import fhir_covariates
-from isocenter.service.monitoring import rounds
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
 from isocenter.service.records import audit_records, record_database, workitem_records
 from isocenter.service.routing import routing_rules
-from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.service.web import server
 from isocenter.service.work import warm_models, worker
 
@@ -110,7 +109,7 @@ def _web(settings: NodeSettings, name: str, stop: threading.Event) -> None:
 def _monitor(settings: NodeSettings, name: str, stop: threading.Event) -> None:
     settings = node_folder.settings_of_part(settings, "monitor", "safety", "bound", "notify", "models", "http")
     _beating(settings, name, stop)
-    rounds.Rounds(settings, record_database.open_database(settings.database_url)).watch(stop)
+    monitoring_rounds.Rounds(settings, record_database.open_database(settings.database_url)).watch(stop)
 
 
 def _describe(settings: NodeSettings, name: str, stop: threading.Event) -> None:

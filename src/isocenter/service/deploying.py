@@ -16,11 +16,11 @@ from isocenter.runtime.package.package_contents import PACKAGED
 from isocenter.service import node_folder
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.exchange import fhir_covariates
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.records import deployments
 from isocenter.service.records.deployments import MANIFEST, PACKAGES, DeployedPackage
 from isocenter.service.records.record_database import Database
 from isocenter.service.routing import routing_rules
-from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.service.work.warm_models import WarmModels
 
 

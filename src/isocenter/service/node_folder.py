@@ -14,7 +14,7 @@ from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.files.storage import structured_text
 from isocenter.service.configuration import NodeSettings
-from isocenter.service.routing.routing_facts import ModelFacts
+from isocenter.service.model_facts import ModelFacts
 
 # Signs of life, what the node was started with, what routing asks of its models, what the last round of monitoring has
 # said, what happened.

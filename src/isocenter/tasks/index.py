@@ -5,7 +5,7 @@ TASKS = {
     "detection": "isocenter.tasks.detection.question:Detection",
     "findings": "isocenter.tasks.findings.question:Findings",
     "instances": "isocenter.tasks.instances.question:InstanceSegmentation",
-    "registration": "isocenter.tasks.registration:Registration",
+    "registration": "isocenter.tasks.registration.question:Registration",
     "regression": "isocenter.tasks.regression.question:Regression",
     "representation": "isocenter.tasks.representation:Representation",
     "segmentation": "isocenter.tasks.segmentation.question:Segmentation",

@@ -50,6 +50,11 @@ def sureness(task: Task, prediction: Prediction) -> float:
     return chances.get(str(columns.get("predicted")), max(chances.values()))
 
 
+def learns_from_references(kind: type[Task] | Task) -> bool:
+    """Whether references teach it; of a kind that needs none, objectives that need none either do."""
+    return bool(kind.needs)
+
+
 def can_learn_from(kind: type[Task] | Task, references: Collection[str]) -> bool:
     """Whether references of these kinds teach it something: all that it needs, unless it has alternatives."""
     return any(needed <= set(references) for needed in kind.alternatives or (kind.needs,))

@@ -69,13 +69,14 @@ class Task(ABC):
     `setting_fields.setting` declares one, with its type, default and words; `task_from_settings` makes a task of
     the plan's section "task". A kind answers what is abstract here, and where it differs from most kinds, the rest.
 
-    tuned_on:     the parts of which the first that has cases decides after training
-    alternatives: sets of kinds of reference, each of which teaches something; empty: all that the task needs
-    by_name:      whether it is learnt only where somebody names it; its result is what the network sees, and objectives
-                  that need no reference teach it
-    sees_images:  whether `loss` and `quality` get the images, as the network saw them, among the outputs as `IMAGES`
-    pairs:        of a kind that learns from pairs of images: how many are drawn for each image where none are listed
-    parts:        {name: task} that it is made of, as `Prediction.parts`; `leaves` walks them
+    needs:            the kinds of reference that teach it; of none, objectives that need no reference do
+    tuned_on:         the parts of which the first that has cases decides after training
+    alternatives:     sets of kinds of reference, each of which teaches something; empty: all that the task needs
+    answers_features: whether its answer is the features that the network sees in an image
+    answers_pairs:    whether its answer is of a pair of images, and so needs both of a case
+    loss_gets_images: whether `loss` and `quality` get the images, as the network saw them, as the output `IMAGES`
+    pairs:            of a kind that learns from pairs of images: how many are drawn an image where none are listed
+    parts:            {name: task} that it is made of, as `Prediction.parts`; `leaves` walks them
     """
 
     name: ClassVar[str]
@@ -83,8 +84,9 @@ class Task(ABC):
     metrics: ClassVar[Metrics]
     tuned_on: ClassVar[tuple[Split, ...]] = ("val",)
     alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
-    by_name: ClassVar[bool] = False
-    sees_images: ClassVar[bool] = False
+    answers_features: ClassVar[bool] = False
+    answers_pairs: ClassVar[bool] = False
+    loss_gets_images: ClassVar[bool] = False
     pairs: int | None = None
     parts: Mapping[str, Task] = MappingProxyType({})
 
@@ -378,7 +380,7 @@ class Task(ABC):
 
         Those that are means of columns of the same name need nothing said.
         """
-        return paired_tests.column_values(table)
+        return paired_tests.column_values(table, self.metrics)
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[Sequence[Case], Sequence[str]]:
         """The cases with references under the task's own numbers, and sentences on labels that one side lacks.

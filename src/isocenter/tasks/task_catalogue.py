@@ -45,11 +45,11 @@ def task_class(name: str) -> type[Task]:
 
 def _join_kinds(name: str) -> Any:
     kinds = [task_class(part) for part in name.split(SIGN)]
-    if unfit := [one.name for one in kinds if one.by_name]:
+    if unfit := [one.name for one in kinds if not properties.learns_from_references(one)]:
         problem = f"{unfit[0]} is learnt without references, and joins no other kind"
         raise PlanError(problem, "task.name", f"Name {unfit[0]} by itself, or leave it out")
-    if any(one.sees_images for one in kinds):
-        problem = "registration is learnt from pairs of images, and joins no other kind"
+    if unfit := [one.name for one in kinds if one.answers_pairs]:
+        problem = f"{unfit[0]} is learnt from pairs of images, and joins no other kind"
         raise PlanError(problem, "task.name", "Name it by itself, or leave it out")
     return _load_target(JOINED).of_kinds(kinds)
 
@@ -66,7 +66,8 @@ def kind_for_dataset(dataset: Dataset, name: str | None = None) -> type[Task]:
     """
     where = str(dataset.root or dataset.name)
     references = ", ".join(sorted(dataset.kinds)) or "none"
-    fitting = [one for one in task_names() if not task_class(one).by_name and task_class(one).needs <= dataset.kinds]
+    # A kind without references would fit every data set: it is learnt only where somebody names it.
+    fitting = [one for one in task_names() if learns_from_references(one) and task_class(one).needs <= dataset.kinds]
     if name == ALL:
         name = _all_of(fitting, references, where)
     if name is not None:
@@ -110,7 +111,7 @@ def needed_references(name: str | None) -> frozenset[str]:
 
 def learns_from_references(name: str | None) -> bool:
     """Whether a named task is taught by references; those that nobody has named yet are."""
-    return name in (None, ALL) or bool(task_class(str(name)).needs)
+    return name in (None, ALL) or properties.learns_from_references(task_class(str(name)))
 
 
 def build_task(settings: Mapping[str, Any]) -> Task:

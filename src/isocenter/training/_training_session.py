@@ -248,7 +248,7 @@ class TrainingSession:
                 with_numbers, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge
             ):
                 outputs = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
-                if task.sees_images:
+                if task.loss_gets_images:
                     outputs[IMAGES] = torch.from_numpy(image[(slice(None), *region)])[None]
                 part = batch_loss.change_each_array(
                     case.kind.cut_region(target, region), lambda array: torch.from_numpy(array)[None]

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from isocenter import keywords
-from isocenter.documents import checks, document_pages, fact_file, guidelines, node_figures, tracing, word_file
+from isocenter.documents import checks, document_pages, fact_file, guidelines, tracing, word_file
 from isocenter.documents.checks import RECORD, SCHEMA, BrokenRow
 from isocenter.documents.document_pages import ROOTS
 from isocenter.documents.fact_file import FACTS
 from isocenter.documents.guidelines import Document
-from isocenter.documents.node_figures import DATABASE
 from isocenter.documents.subjects import DocumentSubject
 from isocenter.documents.tracing import TRACE, TRACE_SCHEMA, RequirementTrace
 from isocenter.errors import IntegrityError, UsageError
@@ -24,7 +23,7 @@ from isocenter.options.records import DocumentOptions, TraceRequirementsOptions,
 from isocenter.reading import verb_results
 from isocenter.report import InNotebook, page_blocks
 from isocenter.runtime import record_files
-from isocenter.service.records import record_database
+from isocenter.service import node_record
 from isocenter.verbs import serve
 
 ALL = "all"
@@ -135,15 +134,8 @@ def document(options: DocumentOptions) -> DocumentsResult:
 
 def _node_of(folder: Path) -> Mapping[str, Any]:
     """The figures of a node, whose database is a file of its folder or a server."""
-    if (folder / DATABASE).is_file():
-        return node_figures.record_from_file(folder)
     serve.refuse_missing_extra("document")
-    database = record_database.node_database(folder)
-    try:
-        with database.open_query() as (query, tables):
-            return node_figures.node_record(query, tables)
-    finally:
-        database.close()
+    return node_record.record_of_folder(folder)
 
 
 def _write_documents(

@@ -34,7 +34,7 @@ from isocenter.scoring.auditing import all_audits
 from isocenter.scoring.case_scoring import CASES, EVALUATION, AuditInput, ScoredCases
 from isocenter.scoring.model_comparison import Comparison
 from isocenter.scoring.model_verdict import Verdict
-from isocenter.tasks import Task
+from isocenter.tasks import Task, properties
 from isocenter.training.member_weighting import MemberWeights
 from isocenter.values import Dataset, Plan, Row, Split
 from isocenter.verbs import ensemble_members
@@ -155,9 +155,9 @@ def _data_of(members: Sequence[EnsembleMember], task: Task, data: str | Path | N
     first = members[0]
     options = ReadingOptions.of_plan(first.plan.options)
     place = first.run / first.plan.data if data is None else Path(data)
-    dataset = data_record.name_as_in_run(
-        dataset_reading.open_dataset(place, options, references=not task.by_name, needs=task.needs), first.data
-    )
+    has_references = properties.learns_from_references(task)
+    dataset = dataset_reading.open_dataset(place, options, references=has_references, needs=task.needs)
+    dataset = data_record.name_as_in_run(dataset, first.data)
     dataset = dataset_reading.keep_referenced(dataset, task)
     there = {case.id for case in dataset}
     if lacking := set(first.split["case"]) - there:

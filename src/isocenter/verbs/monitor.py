@@ -27,8 +27,7 @@ from isocenter.report import Block, InNotebook, Paragraph, ReportPage, Section, 
 from isocenter.report.figures import charts
 from isocenter.report.page_blocks import Link
 from isocenter.runtime import record_files
-from isocenter.service import node_folder
-from isocenter.service.monitoring import rounds
+from isocenter.service import monitoring_rounds, node_folder
 from isocenter.service.records import record_database
 from isocenter.values import Estimate
 from isocenter.verbs import serve
@@ -272,8 +271,8 @@ def _of_node(
     try:
         settings = node_folder.node_settings(folder)
         with database.read() as connection:
-            versions = rounds.watched_versions(connection, settings)
-            rung = rounds.alerts_as_rows(connection)
+            versions = monitoring_rounds.watched_versions(connection, settings)
+            rung = monitoring_rounds.alerts_as_rows(connection)
     finally:
         database.close()
     for version in versions:
@@ -282,7 +281,7 @@ def _of_node(
         else:
             notes += [f"{version.model}: {one}" for one in case_stream.watch_notes(version.baseline, version.watched)]
         baseline = None if version.baseline is None else version.baseline.table
-        levels = by or rounds.tracing_attributes(settings.monitor.by, version.watched.table, baseline)
+        levels = by or monitoring_rounds.tracing_attributes(settings.monitor.by, version.watched.table, baseline)
         model = version.model if len(versions) > 1 else ""
         length = run_length or version.run_length or RUN_LENGTH
         wrong = {} if version.baseline is None else drift_detection.measure_miscalibration(version.baseline)

@@ -438,7 +438,7 @@ def register_by_model(
     Raises UsageError for a model of another kind, GeometryError for images that cannot lie on one another.
     """
     loaded = predictors.load_model(model, "auto")
-    if not loaded.task.sees_images:
+    if not loaded.task.answers_pairs:
         remedy = "Train one with --task registration, or register without --model"
         raise UsageError(f"is a model for {loaded.task.name}", str(model), remedy)
     case = image_pairs.pair_of_images(fixed, moving, where, one_world=one_world)

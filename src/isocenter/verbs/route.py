@@ -23,7 +23,8 @@ from isocenter.verbs import serve
 
 if TYPE_CHECKING:
     from isocenter.service.configuration import NodeSettings
-    from isocenter.service.routing.routing_facts import ModelFacts, SeriesFacts
+    from isocenter.service.model_facts import ModelFacts
+    from isocenter.service.routing.routing_facts import SeriesFacts
     from isocenter.service.routing.routing_rules import RoutedSeries
 
 

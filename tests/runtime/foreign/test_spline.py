@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from foreign_folders import resampled as by_scipy
-from isocenter.runtime.foreign import nnunet_preprocessing
-from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetResampling
-from isocenter.runtime.preprocessing import restore
+from isocenter.runtime.preprocessing import nnunet_preprocessing, restore
+from isocenter.runtime.preprocessing.nnunet_preprocessing import NNUNetResampling
 from isocenter.runtime.preprocessing.protocol import GridTrace
 from isocenter.values import Geometry
 

@@ -13,6 +13,7 @@ from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import _weighting, case_tables, intervals
 from isocenter.evaluation.case_tables import ALL, PROBABILITY, Table
+from isocenter.evaluation.metric import Metric, Metrics
 from isocenter.evaluation.significance import auroc_tests, margins, testing
 from isocenter.evaluation.significance.auroc_tests import FEW_FOR_DELONG
 from isocenter.evaluation.significance.margins import MOST_DRAWN, Interval
@@ -276,13 +277,6 @@ FITTING: Mapping[Kind, tuple[str, ...]] = {
     "share": ("mcnemar", "permutation"),
     "mean": ("permutation", "wilcoxon"),
 }
-# The worst value of a case by metric; distances, volumes and errors in a unit have none.
-WORST: Mapping[str, float] = {
-    **dict.fromkeys(("dice", "iou", "sensitivity", "precision", "detected", "nsd", "nsd_pixels", "nsd_voxels"), 0.0),
-    **dict.fromkeys(("cldice", "centreline_recall", "centreline_precision", "f1"), 0.0),
-    **dict.fromkeys(("pq", "rq", "sq", "aji", "ap", "ap50", "ap75"), 0.0),
-    **dict.fromkeys(("brier", "rps"), 1.0),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,13 +304,15 @@ class CaseValues:
         return replace(self, **arrays, positive=truth)
 
 
-def column_values(table: Table) -> list[CaseValues]:
+def column_values(table: Table, metrics: Metrics) -> list[CaseValues]:
     """The case values of every column of figures in a table of cases: means of its labels, and of these means.
 
+    metrics: those of the columns; one that is not declared has no worst value
     A column of nothing but 0 and 1 is a share, unless that of the other model is none. Rows without a figure are left
     out.
     """
-    return [made for metric in case_tables.metric_columns(table) for made in _of_column(table, metric)]
+    declared = map(metrics.metric_named, case_tables.metric_columns(table))
+    return [values for metric in declared for values in _of_column(table, metric)]
 
 
 def fitting_tests(first: CaseValues, second: CaseValues) -> tuple[str, ...]:
@@ -343,29 +339,25 @@ def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) ->
     return (mcnemar_test if name == "mcnemar" else wilcoxon_test)(ours, other, patients)
 
 
-def _of_column(table: Table, metric: str) -> list[CaseValues]:
-    scored = table[table[metric].notna()]
+def _of_column(table: Table, metric: Metric) -> list[CaseValues]:
+    scored = table[table[metric.name].notna()]
     labels = list(dict.fromkeys(scored["label"]))
+    if not labels:
+        return []
     values = [_make_values(metric, str(label), scored[scored["label"] == label]) for label in labels if label != ALL]
     if len(labels) == 1:
         return [*values, _make_values(metric, ALL, scored)]
     # The mean of the labels' means, as one of all rows: each counts by how many its label has.
     share = scored["label"].map(len(scored) / (len(labels) * scored["label"].value_counts()))
-    return (
-        [*values, _make_values(metric, ALL, scored.assign(**{metric: scored[metric].astype(float) * share}))]
-        if labels
-        else []
-    )
+    weighed = scored.assign(**{metric.name: scored[metric.name].astype(float) * share})
+    return [*values, _make_values(metric, ALL, weighed)]
 
 
-def _make_values(metric: str, label: str, table: Table) -> CaseValues:
-    values = table[metric].to_numpy(dtype=np.float64)
+def _make_values(metric: Metric, label: str, table: Table) -> CaseValues:
+    values = table[metric.name].to_numpy(dtype=np.float64)
     kind: Kind = "share" if np.isin(values, (0.0, 1.0)).all() else "mean"
-    # Of three classes or more, the squared errors of all are summed.
-    several = metric == "brier" and sum(str(name).startswith(PROBABILITY) for name in table) > 2
-    worst = 2.0 if several else WORST.get(metric)
     ids = (table["case"].to_numpy(str), table["patient"].to_numpy(str))
-    return CaseValues(metric, label, kind, *ids, values, worst=worst)
+    return CaseValues(metric.name, label, kind, *ids, values, worst=metric.worst)
 
 
 REMEDY = "Evaluate all of them on the same data with `isocenter evaluate MODEL DATA --out FOLDER`, and compare those"

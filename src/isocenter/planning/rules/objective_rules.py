@@ -11,6 +11,7 @@ from isocenter.networks import factory
 from isocenter.objectives import objective_catalogue
 from isocenter.objectives.objective_terms import SUPERVISED
 from isocenter.planning.plan_sections import PlanSettings
+from isocenter.tasks import properties
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
 
 SECTION = "objectives"
@@ -70,7 +71,8 @@ def check_objectives(settings: PlanSettings) -> None:
     """Each objective can teach this kind of problem and gets what it needs; nothing is given that none uses."""
     chosen, family, where = settings.objectives, factory.family_of(settings.network.name), "objectives.terms"
     needed = [one.needs for one in settings.terms.values()]
-    if not settings.task.by_name and not any(needs.labels or needs.taught for needs in needed):
+    has_references = properties.learns_from_references(settings.task)
+    if has_references and not any(needs.labels or needs.taught for needs in needed):
         problem = (
             f"{', '.join(settings.terms)} alone cannot teach {settings.task.name}: what is learnt without references"
         )
@@ -80,7 +82,7 @@ def check_objectives(settings: PlanSettings) -> None:
         if why := objective.refusal(settings.task):
             raise PlanError(f"{name} cannot teach {settings.task.name}: {why}", where, f"Leave out {name}")
         needs, has_own_loss = objective.needs, family.sees_targets or family.has_loss
-        if needs.labels and settings.task.by_name:
+        if needs.labels and not has_references:
             problem = f"{name} needs references, and {settings.task.name} has none"
             raise PlanError(problem, where, f"Leave out {name}")
         if settings.training.batch < objective.fewest:
@@ -101,7 +103,7 @@ def check_objectives(settings: PlanSettings) -> None:
         if needs.unlabelled and settings.preprocessing.cascade is not None:
             problem = f"{name} sees unlabelled images, and the first network of a cascade has not marked these"
             raise PlanError(problem, where, f"Leave out {name}, or give --set preprocessing.cascade=none")
-    if settings.task.by_name and settings.training.sampling != "natural":
+    if not has_references and settings.training.sampling != "natural":
         raise PlanError("cases without references cost nothing by which to draw", "training.sampling", "Give natural")
     if chosen.unlabelled and not objective_catalogue.joint_needs(settings.terms.values()).takes_unlabelled:
         able = [

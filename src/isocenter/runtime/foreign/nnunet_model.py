@@ -21,9 +21,9 @@ from isocenter.networks.layouts import nnunet_weights
 from isocenter.networks.weight_loading import NUMPY_SCALAR
 from isocenter.runtime import record_files, torch_networks
 from isocenter.runtime.foreign import torch_files
-from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, NNUNetResampling, Scheme
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_assembly import Model
+from isocenter.runtime.preprocessing.nnunet_preprocessing import NNUNetPreprocessing, NNUNetResampling, Scheme
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.tasks import Task, task_catalogue

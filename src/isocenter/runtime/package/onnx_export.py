@@ -192,7 +192,7 @@ class FurtherOutputs:
         """The outputs that a model's way to predict asks for."""
         at, run = factory.family_of(model.networks.architectures[0]["name"]).features, model.networks.run
         gated = model.guard is not None and model.guard.features is not None
-        further = cls(at, bool(at) and (gated or model.task.by_name))
+        further = cls(at, bool(at) and (gated or model.task.answers_features))
         if isinstance(run, WatchedNetwork) and run.further is not None:
             heads = tuple(run.further.args[0].heads)  # type: ignore[attr-defined]
             return replace(further, method=model.uncertainty.name, heads=heads, in_network=run.further)

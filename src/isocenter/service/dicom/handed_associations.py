@@ -22,13 +22,12 @@ from isocenter.service.dicom.messages import (
     COMMITMENT,
     COMMITMENT_INSTANCE,
     LARGEST_DATA,
-    UPS_PUSH,
     VERIFICATION,
     AssociationRequest,
     Connection,
     ProtocolError,
-    WorkitemError,
 )
+from isocenter.service.dimse_statuses import UPS_PUSH, WorkitemError
 from isocenter.service.objects import dicom_json
 from isocenter.service.objects.journal import CommitmentRequest, ReplyFile
 from isocenter.service.objects.object_store import ObjectStore

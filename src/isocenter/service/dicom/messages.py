@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from isocenter.errors import IsocenterError
-
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 HEAD = struct.Struct(">BxI")
 LARGEST_DATA = 131072  # bytes behind the head of a P-DATA PDU; the most that DCMTK sends
@@ -280,7 +278,7 @@ NO_DATA_SET = 0x0101
 # PS3.7 C and PS3.4 B.2.3
 SUCCESS, UNKNOWN_OPERATION, OUT_OF_RESOURCES, NOT_UNDERSTOOD = 0x0000, 0x0211, 0xA700, 0xC000
 COERCED = 0xB000  # a warning: the object is kept, and what is found under its UID is not as it was sent
-CLASS_NOT_SUPPORTED, NOT_AUTHORISED, DUPLICATE = 0x0122, 0x0124, 0x0111
+CLASS_NOT_SUPPORTED, NOT_AUTHORISED = 0x0122, 0x0124
 LONGEST_COMMENT = 64
 LAST_DATA, WHOLE_COMMAND = 2, 3  # bits of a data value, PS3.8 E.2
 VALUE_HEAD = 6  # bytes: length, context, bits
@@ -371,15 +369,3 @@ def _short(value: int) -> bytes:
 
 def _even(value: bytes, filler: bytes) -> bytes:
     return value + filler * (len(value) % 2)
-
-
-UPS_PUSH = "1.2.840.10008.5.1.4.34.6.1"  # the class of every workitem, PS3.4 CC.3.1
-
-
-class WorkitemError(IsocenterError):
-    """A request about a workitem that is refused, or is done already. status: of DIMSE."""
-
-    def __init__(self, status: int, problem: str, where: str, remedy: str = "Retrieve the workitem") -> None:
-        super().__init__(problem, where, remedy)
-        self.args = (status, problem, where, remedy)
-        self.status = status

@@ -38,6 +38,7 @@ from isocenter.service.dicom.messages import (
     PresentationContext,
     ProtocolError,
 )
+from isocenter.service.dimse_statuses import DUPLICATE
 
 IDLE_S = 30.0
 MOST_CONTEXTS = 128  # PS3.8 9.3.2.2
@@ -65,7 +66,7 @@ class SendOutcome:
     @property
     def is_stored(self) -> bool:
         """Whether the peer has it, and be it from a try whose answer was lost."""
-        return self.status in (messages.SUCCESS, messages.DUPLICATE, *WARNINGS)
+        return self.status in (messages.SUCCESS, DUPLICATE, *WARNINGS)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, select
 
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.records import tables
 from isocenter.service.records.record_database import DatabaseClock
-from isocenter.service.routing.routing_facts import ModelFacts
 
 # Sources that no imported table may name.
 BLIND, VERDICT = "blind", "verdict"

@@ -14,15 +14,15 @@ from sqlalchemy import Connection, Row, insert, select, update
 from isocenter.errors import IsocenterError
 from isocenter.files.storage import hashing
 from isocenter.runtime import record_files
+from isocenter.service import model_facts
 from isocenter.service.configuration import PRIORITIES, NodeSettings, NoticeRecipient, SafetyRule
+from isocenter.service.model_facts import Urgency
 from isocenter.service.records import alert_records, audit_records, deployments, tables
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.alert_records import NOTICE, Notice
 from isocenter.service.records.audit_records import FAILURE, SUCCESS
 from isocenter.service.records.job_queue import Job, JobOutcome, ResultFile
 from isocenter.service.records.record_database import DatabaseClock
-from isocenter.service.routing import routing_facts
-from isocenter.service.routing.routing_facts import Urgency
 
 log = logging.getLogger("isocenter")
 
@@ -129,7 +129,7 @@ def with_urgency(outcome: JobOutcome, job: Job, study: str, settings: NodeSettin
 
     study: its UID, all that a notice says of whom it is about
     """
-    urgency = routing_facts.most_urgent(outcome.findings, settings.urgent)
+    urgency = model_facts.most_urgent(outcome.findings, settings.urgent)
     outcome = replace(outcome, urgency=urgency)
     due = {} if urgency is None else recipient_delays(one for one in settings.notify if _wants(one, urgency))
     if urgency is None or not due:

@@ -12,12 +12,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from isocenter.service.configuration import NodeSettings
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.monitoring import outcomes
 from isocenter.service.monitoring.outcomes import BLIND, OutcomeQuestions
 from isocenter.service.reading.judged_results import TAKEN_BACK
 from isocenter.service.records import audit_records, deployments, tables
 from isocenter.service.records.actor import MACHINE, READERS, Actor
-from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.values import ANSWERED
 
 # What the audit states of a study that was opened with its answers hidden; else it was opened with them.

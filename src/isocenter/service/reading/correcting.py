@@ -20,6 +20,7 @@ from isocenter.files.dicom.reading import seg_reading
 from isocenter.files.dicom.writing import new_object, seg, sr, stamp
 from isocenter.prediction import findings_file, result_files
 from isocenter.runtime import label_measurements
+from isocenter.service import model_facts
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.reading import volume_slices
 from isocenter.service.reading.judged_results import MASK, JudgedResult
@@ -28,7 +29,6 @@ from isocenter.service.records import audit_records, tables
 from isocenter.service.records.actor import Actor
 from isocenter.service.records.job_queue import ResultFile
 from isocenter.service.records.record_database import Database, DatabaseClock
-from isocenter.service.routing import routing_facts
 from isocenter.service.work import job_answers
 from isocenter.service.work.job_answers import ObjectMarks
 from isocenter.tasks.shared import structure_findings
@@ -237,7 +237,7 @@ class Corrections:
                     insert(tables.corrections).values(account=actor.account, at=at, findings=rows, **columns)
                 )
                 self._send(connection, key, files)
-                urgency = routing_facts.most_urgent(rows, self.settings.urgent)
+                urgency = model_facts.most_urgent(rows, self.settings.urgent)
                 priority = {"urgency": urgency and urgency.rank, "because": urgency and urgency.because}
                 connection.execute(update(tables.jobs).where(tables.jobs.c.job == judged.key).values(priority))
                 forget_strokes(connection, judged.key, actor.account, strokes)
@@ -431,7 +431,7 @@ class _Writing:
         objects = [path for path in paths if path.suffix == ".dcm"]
         stamps = {path: self._stamp(path) for path in objects}
         uids = {old: new for path, by in stamps.items() for old, new in stamp.stamped_uids(path, by).items()}
-        urgency = routing_facts.most_urgent(rows, self.settings.urgent)
+        urgency = model_facts.most_urgent(rows, self.settings.urgent)
         return [job_answers.result_file(path, stamps.get(path), uids, marks, urgency) for path in paths]
 
     def _stamp(self, path: Path) -> stamp.Stamp:

@@ -18,6 +18,7 @@ from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.monitoring import case_stream
 from isocenter.report import InNotebook
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.monitoring import monitored_cases, outcomes
 from isocenter.service.monitoring.monitored_cases import PROBABILITY
 from isocenter.service.monitoring.outcomes import BLIND, VERDICT, OutcomeQuestions
@@ -25,7 +26,6 @@ from isocenter.service.objects import object_store
 from isocenter.service.reading.judged_results import TAKEN_BACK
 from isocenter.service.records import audit_records, deployments, tables
 from isocenter.service.records.record_database import Database
-from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.values import ANSWERED, Floats, table_cells
 
 STUDY, LABEL, VALUE, AT, SOURCE = "study", "label", "value", "at", "source"

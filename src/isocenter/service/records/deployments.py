@@ -16,11 +16,11 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, insert, or_, select
 
 from isocenter.errors import IntegrityError, IsocenterError
 from isocenter.runtime import record_files
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.records import audit_records, job_queue, tables
 from isocenter.service.records.actor import MACHINE, NODE, Actor
 from isocenter.service.records.job_queue import OPEN
 from isocenter.service.records.record_database import Database, DatabaseClock
-from isocenter.service.routing.routing_facts import ModelFacts
 
 Mode = Literal["shadow", "live", "arm"]
 SHADOW, LIVE, ARM = "shadow", "live", "arm"

@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, or_, select, tuple_, update
 
+from isocenter.service.model_facts import Urgency
 from isocenter.service.records import alert_records, audit_records, tables
 from isocenter.service.records.actor import NODE, Actor
 from isocenter.service.records.alert_records import NOTICE, Notice
 from isocenter.service.records.record_database import Database, DatabaseClock
-from isocenter.service.routing.routing_facts import Urgency
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import ABSTAINED, FAILED, REFUSED, OutcomeName
 

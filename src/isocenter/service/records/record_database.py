@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, Float, create_engine, event, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
@@ -92,13 +92,6 @@ class Database:
                 f"the database does not answer: {words}", self.public_url, "Check that it is running"
             ) from error
 
-    @contextmanager
-    def open_query(self) -> Iterator[tuple[Callable[[str], Sequence[tuple[Any, ...]]], list[str]]]:
-        """(what answers a query in SQL, names of the tables), for who reads figures in one transaction."""
-        with self.read() as connection:
-            names = inspect(connection).get_table_names()
-            yield lambda query: connection.execute(text(query)).all(), names
-
     @property
     def public_url(self) -> str:
         """The place of the database, without a password."""
@@ -136,6 +129,12 @@ def open_database(url: str) -> Database:
         address = address.set(drivername="postgresql+psycopg", password=os.environ.get(PASSWORD))
         engine = reader = create_engine(address, pool_pre_ping=True, connect_args={"connect_timeout": 10})
     return Database(engine, reader)
+
+
+def open_to_read(file: Path) -> Database:
+    """The database in a file, which is not changed."""
+    reader = create_engine(f"sqlite:///{file.absolute().as_uri()}?mode=ro&uri=true")
+    return Database(reader, reader)
 
 
 def node_database(folder: Path) -> Database:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, and_, insert, select, update
 
 from isocenter.lazy import pydicom
 from isocenter.service.configuration import PRIORITIES, RoutingRule
-from isocenter.service.dicom.messages import DUPLICATE, UPS_PUSH, WorkitemError
+from isocenter.service.dimse_statuses import DUPLICATE, UPS_PUSH, WorkitemError
 from isocenter.service.objects import object_store
 from isocenter.service.records import audit_records, job_queue, tables
 from isocenter.service.records.actor import NODE, Actor

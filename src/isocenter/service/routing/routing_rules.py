@@ -20,11 +20,12 @@ from sqlalchemy import Row, and_, select
 
 from isocenter.errors import UsageError
 from isocenter.lazy import pydicom
+from isocenter.service import model_facts
 from isocenter.service.configuration import NodeSettings, RoutingRule, Wish
+from isocenter.service.model_facts import IMAGE, ModelFacts
 from isocenter.service.records import tables
 from isocenter.service.records.record_database import Database
-from isocenter.service.routing import routing_facts
-from isocenter.service.routing.routing_facts import GEOMETRY, IMAGE, ModelFacts, SeriesFacts
+from isocenter.service.routing.routing_facts import GEOMETRY, SeriesFacts
 from isocenter.values import ANSWERED
 
 # Modalities whose images are no input of a model.
@@ -133,10 +134,10 @@ def rules_of(settings: NodeSettings, models: Mapping[str, ModelFacts]) -> list[R
     for n, urgent in enumerate(settings.urgent):
         with settings.locate_errors("urgent", n, "finding"):
             kind = "value" if urgent.probability is None else "probability"
-            routing_facts.refuse_unstated_findings(urgent.finding, kind, f"urgent finding {urgent.finding!r}", models)
+            model_facts.refuse_unstated_findings(urgent.finding, kind, f"urgent finding {urgent.finding!r}", models)
     for n, bound in enumerate(settings.bound):
         with settings.locate_errors("bound", n, "label"):
-            routing_facts.refuse_unstated_findings(bound.label, "probability", f"bound of {bound.label!r}", models)
+            model_facts.refuse_unstated_findings(bound.label, "probability", f"bound of {bound.label!r}", models)
     if settings.rules:
         check_rules(settings, models)
         return list(settings.rules)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, Connection, and_, select
 
 from isocenter import errors
-from isocenter.documents.node_figures import KINDS
+from isocenter.documents.reporting_days import KINDS
 from isocenter.errors import IntegrityError
 from isocenter.monitoring import alerting
 from isocenter.monitoring.alerting import BoundState

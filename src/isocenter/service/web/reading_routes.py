@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, and_, select
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.report import display
 from isocenter.service.configuration import PRIORITIES
+from isocenter.service.model_facts import ROUTINE
 from isocenter.service.reading import blind_reading, correcting, judged_results, volume_slices
 from isocenter.service.reading.blind_reading import VIEW
 from isocenter.service.reading.correcting import MOST_RUNS, Corrections, Drafts, MovedOnError, NothingDrawnError, Stroke
@@ -23,7 +24,6 @@ from isocenter.service.reading.volume_slices import SeriesImages, SlicedVolume
 from isocenter.service.records import study_index, tables
 from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.routing import routing_rules
-from isocenter.service.routing.routing_facts import ROUTINE
 from isocenter.service.routing.routing_rules import NO_IMAGES
 from isocenter.service.web import access, response_shapes, series_routes, web_node, worklist_routes
 from isocenter.service.web.access import ROLES, Who

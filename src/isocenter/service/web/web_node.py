@@ -22,6 +22,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select, tu
 from isocenter.errors import IsocenterError
 from isocenter.service import node_folder
 from isocenter.service.configuration import NodeSettings
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import Received
 from isocenter.service.objects.object_store import ObjectStore
@@ -34,7 +35,6 @@ from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import StudyIndex
 from isocenter.service.records.workitem_records import Workitems
 from isocenter.service.routing import routing_rules
-from isocenter.service.routing.routing_facts import ModelFacts
 from isocenter.service.web.inference.computing import ModelProcess
 from isocenter.service.web.openid import Provider
 

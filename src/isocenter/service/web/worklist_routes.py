@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, and_, case, func, select
 
 from isocenter.service import node_folder
 from isocenter.service.configuration import PRIORITIES
+from isocenter.service.model_facts import ROUTINE
 from isocenter.service.monitoring.outcomes import OutcomeQuestions
 from isocenter.service.reading import blind_reading
 from isocenter.service.reading.blind_reading import BLIND_EXPORT, BLIND_VIEW, EXPORT, VIEW, BlindRead
@@ -23,7 +24,6 @@ from isocenter.service.records import job_queue, tables
 from isocenter.service.records.actor import READERS, Actor
 from isocenter.service.records.job_queue import OPEN, SETTLED
 from isocenter.service.records.record_database import DatabaseClock
-from isocenter.service.routing.routing_facts import ROUTINE
 from isocenter.service.routing.routing_rules import NO_IMAGES
 from isocenter.service.web import access, response_shapes
 from isocenter.service.web.access import ROLES, Who

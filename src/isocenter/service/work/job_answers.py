@@ -36,11 +36,12 @@ from isocenter.reading import alignment, image_pairs
 from isocenter.reading.image_pairs import FIXED, MOVING
 from isocenter.runtime import Model, ModelRequest
 from isocenter.runtime.inference import AS_PLANNED
+from isocenter.service import model_facts
 from isocenter.service.configuration import UrgencyRule
 from isocenter.service.exchange.fhir_covariates import DICOM, CovariateValue
+from isocenter.service.model_facts import IMAGE, Urgency
 from isocenter.service.records.job_queue import Job, JobMeasures, JobOutcome, ResultFile
 from isocenter.service.routing import routing_facts
-from isocenter.service.routing.routing_facts import IMAGE, Urgency
 from isocenter.values import Case, Geometry, Image, Prediction, case_outcome
 from isocenter.values.case_outcome import ABSTAINED, REFUSALS
 from isocenter.values.finding import FindingsRecord
@@ -131,7 +132,7 @@ def answer_job(
         list[Mapping[str, float]](),
     )
     try:
-        with _cases(job, inputs, PAIR if model.task.sees_images else align) as cases:
+        with _cases(job, inputs, PAIR if model.task.answers_pairs else align) as cases:
             if inputs.within is not None and len(cases) > 1:
                 raise DatasetError("`inside` takes a series of one image", NAME, "Let the rule take such a series")
             for number, found_case in enumerate(cases, start=1):
@@ -379,7 +380,7 @@ def _answers(
     paths = sorted(path for path in room.iterdir() if path.is_file())
     stamps = {path: _stamp(job, path, marks) for path in paths if path.suffix == ".dcm"}
     uids = {old: new for path, stamp in stamps.items() for old, new in writing_stamp.stamped_uids(path, stamp).items()}
-    urgency = routing_facts.most_urgent(findings.records, marks.urgent)
+    urgency = model_facts.most_urgent(findings.records, marks.urgent)
     return [result_file(path, stamps.get(path), uids, marks, urgency) for path in paths]
 
 

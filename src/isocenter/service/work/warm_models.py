@@ -22,7 +22,7 @@ from isocenter.prediction import result_files
 from isocenter.runtime import Model, label_measurements, model_files, result_codes
 from isocenter.scoring.explaining import kept_tests
 from isocenter.service.configuration import ModelSection
-from isocenter.service.routing.routing_facts import ModelFacts
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.work import answer_tensors
 from isocenter.tasks import properties, task_settings
 from isocenter.values import Label
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("isocenter")
 
 
-def model_facts(name: str, model: Model) -> ModelFacts:
+def facts_of_model(name: str, model: Model) -> ModelFacts:
     """The facts of a model for routing; its hash: weights, task, preprocessing, windows, gate, codes and ratios."""
     task = {"name": model.task.name, **task_settings.settings_of(model.task)}
     settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
@@ -155,7 +155,7 @@ class WarmModels:
     def _at(self, key: tuple[str, Path]) -> tuple[Model, ModelFacts]:
         if key not in self._loaded:
             model = self._load(key)
-            self._loaded[key] = model, model_facts(key[0], model)
+            self._loaded[key] = model, facts_of_model(key[0], model)
             while len(self._loaded) > 1 and psutil.Process().memory_info().rss > self.memory:
                 self._make_room()
         self._loaded.move_to_end(key)

@@ -189,9 +189,12 @@ class ClassScoring(ClassAnswering):
 
     def case_values(self, table: Table) -> list[CaseValues]:
         """Values of which AUROC, calls, costs and Brier score are made."""
+        # Of three classes or more, the squared errors of all are summed.
+        summed = replace(self.metrics.metric_named("brier"), worst=2.0 if len(self.classes) > 2 else 1.0)
+        metrics = Metrics((*self.metrics.each, summed))
         return [
             *class_values(self._positive_second(table), table["case"].to_numpy(str)),
-            *paired_tests.column_values(table),
+            *paired_tests.column_values(table, metrics),
         ]
 
     def guess(self, table: Table) -> BlindGuess:

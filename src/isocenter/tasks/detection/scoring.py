@@ -43,9 +43,9 @@ BINS, SELECTION_OVERLAPS = 50, (0.1, 0.5)
 SELECTED = "ap10_ap50"
 METRICS = Metrics(
     (
-        Metric("ap", "AP at IoU 0.5 to 0.95"),
-        Metric("ap50", "AP at IoU 0.5"),
-        Metric("ap10", "AP at IoU 0.1"),
+        Metric("ap", "AP at IoU 0.5 to 0.95", worst=0.0),
+        Metric("ap50", "AP at IoU 0.5", worst=0.0),
+        Metric("ap10", "AP at IoU 0.1", worst=0.0),
         Metric("cpm", "Mean sensitivity (CPM)"),
         Metric("cpm_iou10", "Mean sensitivity (CPM) at IoU 0.1"),
         *(

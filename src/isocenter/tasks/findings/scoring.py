@@ -127,7 +127,7 @@ class FindingScoring(FindingAnswering):
         answers = self.known_calls(table)
         cases = {name: table.loc[table["label"] == name, "case"].to_numpy(str) for name in answers}
         values = [one for name, own in answers.items() for one in binary_scores.called_values(name, own, cases[name])]
-        return [*values, *paired_tests.column_values(table)]
+        return [*values, *paired_tests.column_values(table, self.metrics)]
 
     def guess(self, table: Table) -> BlindGuess:
         """The share of the training cases that have each finding, as if no image had been looked at."""

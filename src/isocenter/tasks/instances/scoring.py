@@ -30,14 +30,14 @@ COUNTS = ("count_error", "count_difference")
 POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
 METRICS = Metrics(
     (
-        Metric("ap50", "AP at IoU 0.5"),
-        Metric("ap75", "AP at IoU 0.75"),
-        Metric("ap", "AP at IoU 0.5 to 0.95"),
-        Metric("f1"),
-        Metric("aji", "Aggregated Jaccard (AJI)"),
-        Metric("pq", "Panoptic quality (PQ)"),
-        Metric("sq", "Segmentation quality (SQ)"),
-        Metric("rq", "Recognition quality (RQ)"),
+        Metric("ap50", "AP at IoU 0.5", worst=0.0),
+        Metric("ap75", "AP at IoU 0.75", worst=0.0),
+        Metric("ap", "AP at IoU 0.5 to 0.95", worst=0.0),
+        Metric("f1", worst=0.0),
+        Metric("aji", "Aggregated Jaccard (AJI)", worst=0.0),
+        Metric("pq", "Panoptic quality (PQ)", worst=0.0),
+        Metric("sq", "Segmentation quality (SQ)", worst=0.0),
+        Metric("rq", "Recognition quality (RQ)", worst=0.0),
         Metric("count_error", better="less", unit="objects"),
         Metric("count_difference", better="aim", aim=0.0, unit="objects"),
         Metric("count_relative_bias", better="aim", aim=0.0, unit="%", tolerated=5.0),

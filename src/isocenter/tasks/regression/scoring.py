@@ -183,14 +183,14 @@ def target_error_values(deviation: Mapping[str, float], table: Table) -> list[Ca
     """Values of which the MAE of each target, and of several that of all, in training deviations, is made."""
     sized = table.assign(mae=table["difference"].abs())[["case", "patient", "label", "mae"]]
     if table["label"].nunique() < 2:
-        return paired_tests.column_values(sized)
+        return paired_tests.column_values(sized, METRICS)
     # Not the column of standardised differences: beside another model the deviations are those of its training cases.
     of_all = paired_tests.column_values(
-        sized.assign(mae=sized["mae"] / sized["label"].map(by_target_label(deviation)).astype(float))
+        sized.assign(mae=sized["mae"] / sized["label"].map(by_target_label(deviation)).astype(float)), METRICS
     )
     return [
         *(one for one in of_all if one.label == "all"),
-        *(one for one in paired_tests.column_values(sized) if one.label != "all"),
+        *(one for one in paired_tests.column_values(sized, METRICS) if one.label != "all"),
     ]
 
 

@@ -66,7 +66,7 @@ VOLUME_AGREEMENT = tuple(
     for one in AGREEMENT_METRICS
 )
 # Of cases that several people drew.
-READER_METRICS = (Metric("dice_to_readers"), Metric("dice_between_readers"))
+READER_METRICS = (Metric("dice_to_readers", worst=0.0), Metric("dice_between_readers"))
 
 
 def _distance_in(end: str, metric: Metric) -> Metric:

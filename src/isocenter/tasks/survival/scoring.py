@@ -313,7 +313,7 @@ def survival_error_values(outcomes: Callable[[Table], Outcomes], table: Table) -
     if _reservations(outcomes_of_table, answering.comparison_times(outcomes_of_table.horizons[-1]))[1]:
         return []
     return paired_tests.column_values(
-        table[["case", "patient", "label"]].assign(integrated_brier=outcomes_of_table.errors)
+        table[["case", "patient", "label"]].assign(integrated_brier=outcomes_of_table.errors), METRICS
     )
 
 

@@ -366,7 +366,7 @@ class Criterion:
 
 def _with_images(task: Task, outputs: Mapping[str, Tensor], seen: SeenBatch) -> dict[str, Tensor]:
     """The outputs with the images beside them, for a loss that compares these."""
-    return {**outputs, IMAGES: seen.images} if task.sees_images else dict(outputs)
+    return {**outputs, IMAGES: seen.images} if task.loss_gets_images else dict(outputs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from isocenter.files.dicom.elements import DicomDataset
 from isocenter.files.dicom.header_reading import Header
 from isocenter.files.dicom.reading import (
     codecs,
+    display_windows,
     file_frames,
     picture_scale,
     pixel_decoding,
@@ -30,13 +31,14 @@ from isocenter.files.dicom.reading import (
     seg_reading,
     series_survey,
     slice_volumes,
+    value_maps,
     voxel_loading,
 )
 from isocenter.files.dicom.reading.file_frames import CROSS_SECTIONS
 from isocenter.files.dicom.reading.pixel_layout import PixelLayout
-from isocenter.files.dicom.reading.pixel_values import ValueMap, ValueMeaning
 from isocenter.files.dicom.reading.series_survey import SEGMENTATIONS
 from isocenter.files.dicom.reading.slice_volumes import SliceVolume
+from isocenter.files.dicom.reading.value_maps import ValueMap, ValueMeaning
 from isocenter.files.dicom.reading.voxel_loading import FramePlace, PlainFile, VoxelPlan
 from isocenter.files.dicom.slice_geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
 from isocenter.files.dicom.tags import LONGEST_TEXT
@@ -225,7 +227,7 @@ def _windows(volume: SliceVolume, heads: Sequence[Header], meant: ValueMeaning, 
     for kind, repeats in zip(volume.kinds, volume.frames, strict=True):
         frames = [frame for stack in repeats for frame in stack if frame is not None]
         first = min(frames, key=lambda frame: (order[frame.path], frame.number))
-        windows[kind] = pixel_values.window_fact(heads[order[first.path]].dataset, first.number, meant, where)
+        windows[kind] = display_windows.window_fact(heads[order[first.path]].dataset, first.number, meant, where)
     if len(set(windows.values())) == 1:
         return {"window": next(iter(windows.values()))}
     return {"window": None, OF_CHANNELS: {kind: {"window": window} for kind, window in windows.items()}}
@@ -377,7 +379,7 @@ class _Voxels:
         """The map of a file's values; where it differs from frame to frame, their type."""
         if pixel_values.has_varying_values(head.dataset):
             return self._over_frames(pixel_values.value_dtype, head)
-        return pixel_values.value_map(head.dataset, 0, self.meaning, head.where)
+        return value_maps.value_map(head.dataset, 0, self.meaning, head.where)
 
     def _choose_fill(self) -> None:
         """A value for missing slices that is no measurement: the padding, else the one below the lowest."""

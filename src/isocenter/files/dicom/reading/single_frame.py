@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from isocenter.errors import FormatError
 from isocenter.files.dicom import header_reading, library_warnings, tags
 from isocenter.files.dicom.header_reading import Header
-from isocenter.files.dicom.reading import codecs, pixel_decoding, pixel_layout, pixel_values
+from isocenter.files.dicom.reading import codecs, display_windows, pixel_decoding, pixel_layout, pixel_values
 from isocenter.files.dicom.reading.codecs import CODEC_ERRORS
+from isocenter.files.dicom.reading.display_windows import DisplayWindow
 from isocenter.files.dicom.reading.pixel_decoding import Stored
 from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, PixelLayout
-from isocenter.files.dicom.reading.pixel_values import DisplayWindow
 from isocenter.files.dicom.uids import BIG_ENDIAN, EXPLICIT, IMPLICIT, NATIVE, VIDEO
 from isocenter.lazy import pydicom
 
@@ -111,7 +111,7 @@ def displayed_frame(head: Header, number: int, window: DisplayWindow | None = No
         return (pixels >> (pixels.dtype.itemsize * 8 - 8)).astype(np.uint8)
     values = np.nan_to_num(pixel_values.rescale_stored(pixels, head.dataset, number, where=head.where))
     return np.rint(
-        pixel_values.display_brightness(values, head.dataset, number, where=head.where, window=window) * 255
+        display_windows.display_brightness(values, head.dataset, number, where=head.where, window=window) * 255
     ).astype(np.uint8)
 
 

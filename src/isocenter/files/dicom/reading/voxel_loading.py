@@ -22,7 +22,7 @@ from isocenter.files.dicom.reading import pixel_decoding, pixel_values
 from isocenter.files.dicom.reading.codecs import CODEC_ERRORS
 from isocenter.files.dicom.reading.pixel_decoding import MOST_THREADS
 from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, PixelLayout
-from isocenter.files.dicom.reading.pixel_values import ValueMap, ValueMeaning
+from isocenter.files.dicom.reading.value_maps import ValueMap, ValueMeaning
 from isocenter.files.dicom.uids import CODED, EXPLICIT, IMPLICIT
 from isocenter.files.storage import spool
 from isocenter.values import Deferred

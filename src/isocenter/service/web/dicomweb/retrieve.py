@@ -26,7 +26,7 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom import header_reading
 from isocenter.files.dicom.header_reading import Header
 from isocenter.files.dicom.reading import single_frame
-from isocenter.files.dicom.reading.pixel_values import DisplayWindow
+from isocenter.files.dicom.reading.display_windows import DisplayWindow
 from isocenter.service.objects import object_store
 from isocenter.service.objects.dicom_json import IN_JSON, MEDIA
 from isocenter.service.records.actor import Actor

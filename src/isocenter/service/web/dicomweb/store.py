@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from isocenter.errors import FormatError
 from isocenter.files.dicom import object_identity
 from isocenter.files.dicom.object_identity import ObjectIdentity
-from isocenter.service.dicom.messages import DUPLICATE
+from isocenter.service.dimse_statuses import DUPLICATE
 from isocenter.service.objects import dicom_json, object_store
 from isocenter.service.objects.dicom_json import IN_JSON, MEDIA
 from isocenter.service.objects.journal import Received

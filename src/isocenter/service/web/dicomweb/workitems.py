@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from isocenter.files.dicom import library_warnings
 from isocenter.files.storage import structured_text
 from isocenter.lazy import pydicom
-from isocenter.service.dicom.messages import DUPLICATE, WorkitemError
+from isocenter.service.dimse_statuses import DUPLICATE, WorkitemError
 from isocenter.service.objects import dicom_json
 from isocenter.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson
 from isocenter.service.records.workitem_records import ALREADY_CANCELED, ALREADY_COMPLETED, NO_SUCH_WORKITEM, Workitems

@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from isocenter.errors import FormatError, ResourceError
 from isocenter.files.storage import atomic
-from isocenter.service.routing.routing_facts import ModelFacts
+from isocenter.service.model_facts import ModelFacts
 from isocenter.service.web import access, node_routes
 from isocenter.service.web.access import ANYBODY, ROLES, WORKING, Who
 from isocenter.service.web.node_routes import THREADS

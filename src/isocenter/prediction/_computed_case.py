@@ -1,0 +1,155 @@
+"""Rows and findings of a case that the network has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import zip_longest
+from typing import Any
+
+from isocenter.evaluation.case_tables import PROBABILITY
+from isocenter.prediction import _clip_tracks, result_files, withholding
+from isocenter.prediction._clip_tracks import Tracks
+from isocenter.runtime import Model, label_measurements, prediction_layers, result_codes
+from isocenter.tasks import properties
+from isocenter.tasks.shared.structure_findings import Ratio
+from isocenter.values import Case, Finding, Image, Measurements, Prediction, Problem
+
+# The ends of columns of what boxes and objects state.
+SCORES = ("score", "scores")
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class ComputedCase:
+    """A case that the network has seen.
+
+    ratios:        of measurements, which reports state
+    is_calibrated: whether probabilities are stated as calibrated; what is called, and what is refused, always is
+    keeps_refused: whether what the model abstains from has results all the same
+    """
+
+    model: Model
+    case: Case
+    image: Image
+    prediction: Prediction
+    ratios: Sequence[Ratio]
+    is_calibrated: bool
+    keeps_refused: bool
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether there is no result of it."""
+        return not self.keeps_refused and self.prediction.abstained is not None
+
+    @cached_property
+    def tracks(self) -> Tracks | None:
+        """The objects of a clip followed from frame to frame."""
+        return _clip_tracks.tracks_of(self.model.task, self.prediction)
+
+
+def name_columns(case: Case, image: Image) -> dict[str, Any]:
+    """The columns that name a case."""
+    return {"case": case.id, "image": image.source.paths[0] if image.source and image.source.paths else ""}
+
+
+def report_findings(computed: ComputedCase, measured: Measurements) -> Iterator[Finding]:
+    """Findings that reports state of a result; of a clip those of each frame with a finding."""
+    if not computed.prediction.frames:
+        yield from _findings(computed, computed.prediction, measured)
+    for number, still in enumerate(computed.prediction.frames):
+        if not result_files.marks_nothing(still):
+            yield from (replace(one, frame=number) for one in _findings(computed, still, ()))
+
+
+def _findings(computed: ComputedCase, still: Prediction, measured: Measurements) -> list[Finding]:
+    """Findings that reports state of a result, or of a frame of a clip."""
+    task = computed.model.task
+    findings = task.results(still, measured)
+    findings += [one for ratio in computed.ratios if (one := ratio.compute(findings, measured)) is not None]
+    findings = result_codes.coded_findings(findings, result_codes.codes_of_model(computed.model))
+    if computed.is_calibrated:
+        return findings
+    plain = task.results(still.before_calibration, measured)
+    uncalibrated_findings = [*plain, *findings[len(plain) :]]  # ratios have no probability
+    return [
+        replace(one, probability=p.probability, calibrated=False)
+        for one, p in zip(findings, uncalibrated_findings, strict=True)
+    ]
+
+
+def unstated_ratios(computed: ComputedCase, findings: Sequence[Finding]) -> Iterator[Problem]:
+    """A warning for each ratio that could not be made."""
+    names = {one.concept for one in findings}
+    for ratio in computed.ratios if findings else ():
+        if ratio.name not in names:
+            what = f"{computed.case.id}: no {ratio.name}: {ratio.above} or {ratio.below} is not known, or is 0"
+            yield Problem("warning", what, (computed.case.id,))
+
+
+def result_rows(computed: ComputedCase) -> tuple[Rows, Rows]:
+    """The case's rows of `predictions.csv`, and of `measurements.csv`."""
+    named, prediction = name_columns(computed.case, computed.image), computed.prediction
+    if prediction.frames:
+        return _rows_of_frames(computed, named)
+    rows = [{**named, **row} for row in _output_rows(computed, prediction)]
+    return rows, [{"case": computed.case.id, **one} for one in _measure(prediction, computed.image)]
+
+
+def _rows_of_frames(computed: ComputedCase, named: Mapping[str, Any]) -> tuple[Rows, Rows]:
+    """Rows of each frame; of the measurements also what changed over all of them."""
+    rows, measured, image = Rows(), list[Rows](), computed.image
+    for number, (frame, still) in enumerate(zip(computed.prediction.frames, image.still_frames(), strict=True)):
+        time = {} if image.times is None else {"time_s": image.times[number]}
+        moment = {"frame": number, **time}
+        gate = withholding.confidence_columns(frame)
+        outputs, figures = _rows_with_tracks(computed, number, still)
+        rows += [{**named, **moment, **row, **gate} for row in outputs]
+        measured.append([{"case": computed.case.id, **moment, **row} for row in figures])
+    # A single object of one frame is none of the next, though both have its number.
+    numbered = any(head.tells_objects for head in computed.model.task.heads.values())
+    changes = [] if numbered else prediction_layers.size_changes(measured)
+    over_time = [{"case": computed.case.id, "frame": "all", **row} for row in changes]
+    return rows, [*(row for frame in measured for row in frame), *over_time]
+
+
+def _rows_with_tracks(
+    computed: ComputedCase, number: int, still: Image
+) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    """The outputs and the measurements of a frame; boxes, or else measured objects, with their tracks."""
+    frame = computed.prediction.frames[number]
+    outputs, figures = _output_rows(computed, frame), _measure(frame, still)
+    tracks = [] if computed.tracks is None else computed.tracks.of_frames
+    if not tracks:
+        return outputs, figures
+    if computed.prediction.frames[0].boxes is not None:
+        return _add_tracks(outputs, tracks[number]), figures
+    return outputs, _add_tracks(figures, tracks[number])
+
+
+def _output_rows(computed: ComputedCase, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
+    """The task's columns, a row or more; calls are always those of calibrated probabilities."""
+    columns = computed.model.task.outputs
+    rows = properties.output_rows(columns(prediction))
+    if computed.is_calibrated:
+        return rows
+    uncalibrated_rows = properties.output_rows(columns(prediction.before_calibration))
+    return [
+        {name: other[name] if PROBABILITY in name or name.endswith(SCORES) else value for name, value in row.items()}
+        for row, other in zip(rows, uncalibrated_rows, strict=True)
+    ]
+
+
+def _measure(prediction: Prediction, image: Image) -> Rows:
+    """The rows of every label map; in those of a further part its name is before the label."""
+    return [
+        {**row, "label": f"{part}: {row['label']}"} if part else row
+        for part, mask, labels in prediction.label_maps
+        for row in label_measurements.measure_labels(mask, labels, image)
+    ]
+
+
+def _add_tracks(rows: Sequence[Mapping[str, Any]], tracks: Sequence[int]) -> Rows:
+    """Rows of objects with the track of each; without any object a blank."""
+    return [{**row, "track": track} for row, track in zip_longest(rows, tracks)]

@@ -1,0 +1,189 @@
+"""A node's database in figures: how much it was used, by which models, and how the work ended. No identity is read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Connection, func, select
+
+from isocenter.documents import reporting_days
+from isocenter.documents.subjects import DATABASE
+from isocenter.errors import IntegrityError, ResourceError
+from isocenter.evaluation import intervals
+from isocenter.service.records import record_database
+from isocenter.service.records.tables import (
+    alerts,
+    audit,
+    deliveries,
+    deployments,
+    feedback,
+    incidents,
+    jobs,
+    notices,
+    outcomes,
+    series,
+    studies,
+)
+
+
+def record_of_folder(folder: Path) -> dict[str, Any]:
+    """The figures of the node in a folder, whose database is a file there, which is only read, or a server.
+
+    Raises IntegrityError for a file that is no node's database.
+    """
+    path = folder / DATABASE
+    database = record_database.open_to_read(path) if path.is_file() else record_database.node_database(folder)
+    try:
+        with database.read() as connection:
+            return node_record(connection)
+    except ResourceError as error:
+        if not path.is_file():
+            raise
+        problem = f"is no database of a node ({error.problem})"
+        raise IntegrityError(problem, str(path), "Give the node's folder") from error
+    finally:
+        database.close()
+
+
+def node_record(connection: Connection) -> dict[str, Any]:
+    """The figures of a node, of all its time until now."""
+    exposure, opinions = _exposure(connection), _opinions(connection)
+    return {
+        "exposure": exposure,
+        "rates": _rates(exposure, opinions),
+        **_models(connection),
+        **_images(connection),
+        **_sent(connection),
+        **opinions,
+        **_incidents(connection),
+        **_monitoring(connection),
+        **_audit(connection),
+    }
+
+
+def _counts(
+    connection: Connection, column: Column[Any], *conditions: ColumnElement[bool], absent: str = ""
+) -> dict[str, int]:
+    """{value of a column: how many rows have it}; absent: what rows without a value are counted as."""
+    asked = select(column, func.count()).where(*conditions).group_by(column)
+    return dict(sorted((absent if value is None else value, count) for value, count in connection.execute(asked)))
+
+
+def _exposure(connection: Connection) -> dict[str, Any]:
+    """Studies and jobs, how these ended, and how long they took."""
+    first, last = connection.execute(select(func.min(jobs.c.created_at), func.max(jobs.c.created_at))).one()
+    ends = _counts(connection, jobs.c.outcome, absent="open")
+    times = select(jobs.c.done_at - jobs.c.started_at).where(jobs.c.outcome == "answered")
+    seconds = [one for one in connection.execute(times).scalars() if one is not None]
+    return {
+        "studies": connection.execute(select(func.count()).select_from(studies)).scalar_one(),
+        "jobs": sum(ends.values()),
+        "outcomes": ends,
+        "failed": ends.get("failed", 0),
+        "from": _day(first),
+        "to": _day(last),
+        "median_seconds": round(statistics.median(seconds), 3) if seconds else None,
+    }
+
+
+def _models(connection: Connection) -> dict[str, Any]:
+    """Each version of each model with its jobs and days, and how often a model was followed by another version."""
+    version, first = (jobs.c.model, jobs.c.model_hash), func.min(jobs.c.created_at)
+    asked = select(*version, func.count(), first, func.max(jobs.c.created_at)).group_by(*version)
+    models = [
+        {"model": model, "sha256": sha256, "jobs": count, "from": _day(since), "to": _day(last)}
+        for model, sha256, count, since, last in connection.execute(asked.order_by(jobs.c.model, first))
+    ]
+    return {"models": models, "changes": len(models) - len({one["model"] for one in models})}
+
+
+def _images(connection: Connection) -> dict[str, Any]:
+    columns = {"modalities": series.c.modality, "manufacturers": series.c.manufacturer, "scanners": series.c.model}
+    return {name: _counts(connection, column, absent="not stated") for name, column in columns.items()}
+
+
+def _sent(connection: Connection) -> dict[str, Any]:
+    sent, acknowledged = connection.execute(select(func.count(), func.count(notices.c.acknowledged_at))).one()
+    states = _counts(connection, deliveries.c.state)
+    return {"deliveries": states, "notices": {"sent": sent, "acknowledged": acknowledged}}
+
+
+def _audit(connection: Connection) -> dict[str, Any]:
+    """Count each action in the audit, and the sealed rows; nothing is read of who acted."""
+    columns, counts = (audit.c.action, audit.c.outcome), dict[str, dict[str, int]]()
+    for action, outcome, count in connection.execute(
+        select(*columns, func.count()).group_by(*columns).order_by(*columns)
+    ):
+        counts.setdefault(action, {})[outcome] = count
+    rows, sealed = connection.execute(select(func.count(), func.count(audit.c.hash))).one()
+    return {"audit": {"rows": rows, "sealed": sealed, "actions": counts}}
+
+
+def _opinions(connection: Connection) -> dict[str, Any]:
+    """Last verdicts on each result, by model too, and the time that people looked at it; nothing before the first."""
+    every = feedback.alias()
+    is_last = feedback.c.feedback.in_(select(func.max(every.c.feedback)).group_by(every.c.judged))
+    verdicts = {"accepted": 0, "corrected": 0, "rejected": 0} | _counts(connection, feedback.c.verdict, is_last)
+    judged = sum(verdicts.values())
+    if not judged:
+        return {}
+    columns, by_model = (jobs.c.model, feedback.c.verdict), dict[str, dict[str, int]]()
+    asked = select(*columns, func.count()).where(feedback.c.judged == jobs.c.job, is_last)
+    for model, verdict, count in connection.execute(asked.group_by(*columns).order_by(*columns)):
+        by_model.setdefault(model, {})[verdict] = count
+    reasons = _counts(connection, feedback.c.reason, is_last, feedback.c.verdict != "accepted")
+    times = connection.execute(select(feedback.c.seconds).where(feedback.c.seconds.is_not(None))).scalars().all()
+    share = verdicts["accepted"] / judged
+    agreement = {"judged": judged, **verdicts, "share": share, "by_model": by_model, "reasons": reasons}
+    return {"agreement": agreement, **({"reading": {"seconds": statistics.median(times)}} if times else {})}
+
+
+def _monitoring(connection: Connection) -> dict[str, Any]:
+    """Alerts of monitoring, outcomes by their source, and the packages that answered for models, each with its days."""
+    columns = [alerts.c[name] for name in ("at", "severity", "watch", "scope", "state", "because")]
+    rung = connection.execute(select(*columns).order_by(alerts.c.n)).mappings()
+    rows = [{**row, "at": _day(row["at"])} for row in rung]
+    one = deployments.c
+    deployed = connection.execute(
+        select(one.model, one.mode, one.hash, one.began, one.ended, one.because).order_by(one.n)
+    )
+    packages = [
+        {"model": model, "mode": mode, "sha256": sha256, "from": _day(began), "to": _day(ended), "because": because}
+        for model, mode, sha256, began, ended, because in deployed
+    ]
+    is_open = [row["state"] in ("open", "acknowledged") for row in rows]
+    return {
+        "alerts": {"total": len(rows), "open": sum(is_open), "rows": rows},
+        "known_outcomes": _counts(connection, outcomes.c.source),
+        "deployments": packages,
+    }
+
+
+def _rates(exposure: Mapping[str, Any], opinions: Mapping[str, Any]) -> dict[str, Any]:
+    """{what went wrong: its share among the jobs that ended, or among judged results, with its exact interval}."""
+    ends = exposure["outcomes"]
+    ended = sum(count for outcome, count in ends.items() if outcome != "open")
+    counts = {name: (ends.get(name, 0), ended) for name in ("failed", "abstained", "refused")}
+    if opinions:
+        counts["rejected"] = opinions["agreement"]["rejected"], opinions["agreement"]["judged"]
+    made = {name: intervals.clopper_pearson(count, n) for name, (count, n) in counts.items() if n}
+    return {name: {"value": one.value, "low": one.low, "high": one.high, "n": one.n} for name, one in made.items()}
+
+
+def _incidents(connection: Connection) -> dict[str, Any]:
+    """Incidents, each with the days on which reports are due; open until cause, action and its check are stated."""
+    names = ("incident", "known_on", "kind", "harm", "version", "cause", "action", "checked")
+    asked = select(*(incidents.c[name] for name in names)).order_by(incidents.c.incident)
+    rows = [dict(row) for row in connection.execute(asked).mappings()]
+    for row in rows:
+        row["open"] = not (row["cause"] and row["action"] and row["checked"])
+        row["due"] = reporting_days.due_days(row["kind"], date.fromisoformat(row["known_on"]))
+    return {"incidents": {"total": len(rows), "open": sum(row["open"] for row in rows), "rows": rows}}
+
+
+def _day(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).date().isoformat()
