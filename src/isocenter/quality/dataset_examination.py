@@ -302,11 +302,7 @@ def _air(image: Image, masks: Sequence[CaseReference]) -> dict[str, Any]:
     if (body := coarse_mask.body_of(image)) is None:
         return {}
     drawn = [mask.value for mask in masks if mask.name.partition(":")[0] == "mask"]
-    silent = [[one.value for one in mask.labels if one.is_ignored or one.is_background] for mask in drawn]
-    labels = (
-        np.where(np.isin(mask.data[0], values), 0, mask.data[0]) if values else mask.data[0]
-        for mask, values in zip(drawn, silent, strict=True)
-    )
+    labels = map(image_descriptors.drawn_labels, drawn)
     return {"air": body.air, "marks_air": any(body.leaves_out(one) for one in labels)}
 
 
