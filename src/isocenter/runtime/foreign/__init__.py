@@ -1,1 +1,5 @@
 """Models of other programs, read as they are and used as their makers use them."""
+
+from isocenter.lazy import lazy_index
+
+__getattr__ = lazy_index(__name__)
