@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from explanation.looking import Bright, Linear, model, spot
 from isocenter.explanation import answer_maps, explanation_methods
-from isocenter.explanation.case_on_grid import CaseOnGrid, ExplainedScalar, UnfitError
+from isocenter.explanation.case_on_grid import CaseOnGrid, ExplainedScalar, ExplainedWindow, UnfitError
 from isocenter.networks import factory
 from isocenter.runtime.torch_networks import Differentiable, TorchNetwork
 from isocenter.runtime.windows.averaging import AveragedNetwork
@@ -175,6 +175,16 @@ def test_a_subject_has_gradients_by_its_image_and_its_score_is_the_logit_of_the_
     subject.score(given).sum().backward()
     assert_allclose(given.grad[0].numpy(), weights, rtol=1e-6)
     assert_allclose(float(subject.score(subject.image)), (weights * image.data).sum(), rtol=1e-5)
+
+
+def test_fewer_images_of_a_large_window_go_through_the_network_at_once():
+    network = {"width": 16, "widest": 64, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]]}
+    module = factory.build("unet", 1, 3, {"class": Vector(2)}, network).eval()
+    small, large = (
+        ExplainedWindow(torch.empty(1).expand(1, 1, n, n, n), None, None, None, module=module) for n in (16, 128)
+    )
+    assert small.at_once() == small.at_once(for_gradients=True) == 8
+    assert large.at_once(for_gradients=True) == 1 <= large.at_once() < 8
 
 
 def test_a_method_that_cannot_explain_a_model_says_why():

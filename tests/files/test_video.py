@@ -137,7 +137,8 @@ def test_a_film_cut_short_is_refused(tmp_path: Path, film: Film, suffix: str, co
 def test_only_our_error_is_said_about_a_damaged_film(tmp_path: Path, film: Film):
     path = save(tmp_path / "film.mp4", film, "mp4v")
     path.write_bytes(path.read_bytes()[:600])
-    script = f"from isocenter.files import read\ntry: read({str(path)!r})\nexcept Exception as error: print(error)"
+    script = f"from isocenter.files import file_formats\ntry: file_formats.read({str(path)!r})\n"
+    script += "except Exception as error: print(error)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"{path}: no film can be read from it.")
     assert done.stderr == ""

@@ -267,9 +267,8 @@ def test_grey_pictures_beside_coloured_ones_are_no_fault():
 
 def test_a_case_over_which_a_process_dies_is_left_out_and_the_rest_goes_on(tmp_path):
     fatal = Case("fatal", "p9", LazyMapping({"image": partial(deadly.crashes, "SIGSEGV")}), {"mask": mask()})
-    found = dataset_examination.examine(
-        cohort(*(case(n) for n in range(3)), fatal), spread=partial(map_cases.map_in_workers, 1)
-    )
+    with map_cases.spread_over(partial(map_cases.map_in_workers, 1)):
+        found = dataset_examination.examine(cohort(*(case(n) for n in range(3)), fatal))
     assert [one.id for one in found.dataset] == ["c0", "c1", "c2"]
     [problem] = [one for one in found.problems if one.severity == "error"]
     assert problem.cases == ("fatal",)
@@ -319,7 +318,8 @@ def test_patches_of_pictures_that_are_not_compared_are_held_no_longer_than_their
             held.append(sum(one() is not None for one in made))
             yield number, outcome
 
-    dataset_examination.examine(Dataset(cases), spread=one_by_one)
+    with map_cases.spread_over(one_by_one):
+        dataset_examination.examine(Dataset(cases))
     assert len(held) == 10
     assert max(held) <= 4  # the first and the sixth, the last one and the one before it
 

@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from isocenter.runtime.hardware import kept_memory
+from isocenter.runtime.hardware import keep_freed_memory
 
 LARGE = 64 * 2**20
 
@@ -33,8 +33,8 @@ def resident():
 
 
 outside = pages(10)
-with kept_memory():
-    with kept_memory():
+with keep_freed_memory():
+    with keep_freed_memory():
         pages(1)
     inside = pages(10)
 print(outside, inside, resident() / LARGE)

@@ -236,7 +236,7 @@ def test_a_backend_that_takes_its_process_with_it_takes_nothing_else(package, tm
     monkeypatch.setenv("PYTHONPATH", str(site))
     own = Path(shutil.copytree(package, tmp_path / "tiny"))
     found = certification.certify(own, model_files.load(own, "cpu"), names=["fatal"], threads=1).trial("fatal", "cpu")
-    assert not found.pass_through
+    assert not found.passed
     assert "ended with 7" in found.because
     assert found.seconds is None
     assert "not accepted" in found.line
@@ -249,7 +249,7 @@ def test_nothing_in_the_folder_that_a_command_is_given_in_is_run(package, tmp_pa
     assert (
         certification.certify(own, model_files.load(own, "cpu"), names=["torch"], threads=1)
         .trial("torch", "cpu")
-        .pass_through
+        .passed
     )
     assert not (tmp_path / "ran").exists()
 

@@ -148,6 +148,32 @@ def test_what_cannot_fit_is_refused_with_the_figure_before_anything_is_read(monk
         predicted_memory.fit_batch_to_memory(made(), image_of((512, 512, 512)), "case")
 
 
+def test_what_is_kept_for_gradients_is_what_autograd_keeps_and_grows_with_the_images():
+    module = torch_networks.build_module(made().task, NETWORK).eval()
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(torch.zeros(1, 1, 32, 32, 32, requires_grad=True))
+    one, two = (predicted_memory.layer_bytes(module, (n, 1, 32, 32, 32), for_gradients=True) for n in (1, 2))
+    assert 0.8 < one / sum(storage.nbytes() for storage in kept.values()) < 1.6
+    assert two == 2 * one > 2 * predicted_memory.layer_bytes(module, (1, 1, 32, 32, 32))
+
+
+def test_a_map_that_would_not_fit_is_refused_with_both_figures_before_anything_is_read(monkeypatch):
+    model, image = made(), image_of((512, 512, 300))
+    predicted_memory.refuse_explaining(model, image, "case", method="occlusion", for_gradients=False)
+    _with_free(monkeypatch, 2**30)
+    with pytest.raises(
+        MemoryShortageError, match=r"explaining it by occlusion would take [2-9].* GiB .*and 0.90 GiB may"
+    ):
+        predicted_memory.refuse_explaining(model, image, "case", method="occlusion", for_gradients=False)
+
+
 def test_of_a_region_only_the_windows_that_touch_it_are_reckoned():
     model, image = made(40, spacing=(1.0, 1.0, 1.0)), image_of((400, 400, 400))
     whole, part = (predicted_memory.expected_memory(model, image, region=one) for one in (None, (slice(100, 140),) * 3))

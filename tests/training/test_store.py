@@ -20,12 +20,14 @@ from numpy.testing import assert_array_equal
 import isocenter
 import trained
 from cohorts import picture
+from isocenter.errors import ResourceError
 from isocenter.files.layouts import dataset_layouts
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.storage import cache
 from isocenter.planning import _fit_to_memory, plan_checks
 from isocenter.runs import training_jobs
 from isocenter.runtime import cascade
+from isocenter.runtime.parallel import map_cases
 from isocenter.runtime.preprocessing import preprocessing
 from isocenter.tasks.segmentation import targets as segmentation_targets
 from isocenter.tasks.segmentation.question import Segmentation
@@ -57,6 +59,18 @@ def prepared(tmp_path, monkeypatch):
 def entries() -> dict[Path, int]:
     """{folder of a prepared case: when it was written}, without what a kill has left half-written beside them"""
     return {path.parent: path.stat().st_mtime_ns for path in cache.cache_folder().glob("prepared/*/*/facts.npz")}
+
+
+def test_a_worker_that_prepares_into_a_cache_of_its_own_is_named_with_what_to_share(prepared):
+    def elsewhere(function, cases):
+        for number, case in enumerate(cases):
+            outcome = function(case)
+            shutil.rmtree(cache.cache_folder() / "prepared")
+            yield number, outcome
+
+    with map_cases.spread_over(elsewhere), pytest.raises(ResourceError, match="keeps what it prepares") as caught:
+        prepared()
+    assert "ISOCENTER_CACHE" in caught.value.remedy
 
 
 def test_the_cache_gives_what_was_prepared_and_writes_nothing_anew(prepared):

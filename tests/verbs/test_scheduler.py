@@ -26,8 +26,10 @@ import deadly
 import isocenter
 import trained
 from isocenter.errors import ResourceError, UsageError, WorkerLostError
-from isocenter.runtime.parallel import dask_cluster
+from isocenter.planning import plan_checks
+from isocenter.runtime.parallel import dask_cluster, map_cases
 from isocenter.runtime.parallel.dask_cluster import Cluster
+from isocenter.training.data import prepared_store
 from isocenter.values import Case
 
 distributed = pytest.importorskip("distributed")
@@ -269,6 +271,37 @@ def test_check_by_workers_finds_the_same(cluster, segmented, monkeypatch):
     )
     assert there.as_record()["rows"] == here.as_record()["rows"]
     assert there.examination.fingerprint == here.examination.fingerprint
+
+
+def test_cases_are_planned_and_prepared_by_workers_as_on_this_machine(threads, tmp_path, monkeypatch):
+    monkeypatch.chdir(trained.blobs(tmp_path / "data").parent)
+    plans, prepared = [], []
+    for address in (None, threads):
+        monkeypatch.setenv("ISOCENTER_CACHE", f"cache {address is None}")
+        plans.append(isocenter.plan("data", labels=trained.LABELS, threads=1, scheduler=address))
+        chosen = plan_checks.checked_settings(plans[-1].plan)
+        with dask_cluster.spread_over(address):
+            cases = plans[-1].examination.dataset.cases[:2]
+            prepared += prepared_store.prepare_all(
+                cases, chosen.preprocessing, chosen.task, threads=1, memory=2**30, reading={}
+            )
+        monkeypatch.setattr(map_cases, "map_in_threads", lambda *_: pytest.fail("not by the worker"))
+    assert plans[0].examination.fingerprint == plans[1].examination.fingerprint
+    for here, there in zip(prepared[:2], prepared[2:], strict=True):
+        assert_array_equal(here.image, there.image)
+        assert_array_equal(here.target, there.target)
+
+
+@pytest.mark.whole
+def test_a_training_whose_cases_workers_prepare_gives_the_same_weights(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(trained.blobs(tmp_path / "data").parent)
+    given = {"labels": trained.LABELS, "threads": 1, "deterministic": True, "assignments": trained.TWO_STEPS}
+    weights = []
+    for address in (None, cluster.address):
+        monkeypatch.setenv("ISOCENTER_CACHE", f"cache {address is None}")
+        run = isocenter.train("data", out=f"run {address is None}", scheduler=address, **given)
+        weights.append(isocenter.load(run.out).record["weights_sha256"])
+    assert weights[0] == weights[1]
 
 
 def fated(fate: str, folder: Path, count: int = 1) -> list[Case]:

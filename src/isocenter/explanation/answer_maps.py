@@ -71,14 +71,14 @@ def explain_case(
     shares = (1.0,) if torch_model is None else torch_model.shares
     mean, _ = case_on_grid.mean_and_spread(array, shares)
     # Members that agree on one image agree on the others too: the deviation of a sum is not made of those of its parts.
-    _, spread = case_on_grid.mean_and_spread(array.sum(axis=1), shares)
+    _, spread = (mean, None) if len(shares) == 1 else case_on_grid.mean_and_spread(array.sum(axis=1), shares)
     names = model.preprocessing.channels
     several = len(mean) == len(names) > 1 and names != COLOUR
     return Explanation(
         where,
         method.name,
         chosen,
-        mean.sum(axis=0),
+        mean[0] if len(mean) == 1 else mean.sum(axis=0),
         time.perf_counter() - started,
         dict(zip(names, mean, strict=True)) if several else {},
         spread,

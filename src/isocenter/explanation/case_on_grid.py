@@ -14,7 +14,8 @@ from isocenter import errors
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
 from isocenter.networks import factory
-from isocenter.runtime import Model, covariate_encoding, model_assembly
+from isocenter.runtime import Model, covariate_encoding, hardware, model_assembly, predicted_memory
+from isocenter.runtime.predicted_memory import KERNELS
 from isocenter.runtime.torch_networks import Differentiable
 from isocenter.runtime.windows import slide
 from isocenter.tasks import Task, properties
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # (batch, channels, *window) images and (batch, entries) covariates, or None, to {head: tensor}.
 Run = Callable[["Tensor", "Tensor | None"], Mapping[str, Any]]
+# Perturbed images that a network sees at once at the most, and bytes that it takes meanwhile beside a single one.
+MOST_AT_ONCE, BYTES_AT_ONCE = 8, 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +109,23 @@ class ExplainedWindow:
         )
         return self.objective(self.run(images, expanded))
 
-    def scores(self, images: Tensor, batch: int = 8) -> Tensor:
+    def scores(self, images: Tensor) -> Tensor:
         """The same without gradients, a few images at a time."""
         with torch.no_grad():
-            return torch.cat([self.score(part).float() for part in images.split(batch)])
+            return torch.cat([self.score(part).float() for part in images.split(self.at_once())])
+
+    def at_once(self, *, for_gradients: bool = False) -> int:
+        """Images that go through the network together: a few, and of a large window no more than memory allows."""
+        if self.image.device.type != "cpu":  # it has memory of its own
+            return MOST_AT_ONCE
+        each = self.network_bytes(for_gradients=for_gradients)
+        return max(1, min(MOST_AT_ONCE, int(min(BYTES_AT_ONCE, hardware.available_memory() / 2) // each)))
+
+    def network_bytes(self, *, for_gradients: bool) -> int:
+        """Bytes that one image takes in the network."""
+        inputs = [one for one in (self.image, self.context) if one is not None]
+        shapes = [tuple(one.shape) for one in inputs]
+        return int(KERNELS * predicted_memory.layer_bytes(self.module, *shapes, for_gradients=for_gradients))
 
     @property
     def spatial(self) -> tuple[int, ...]:
@@ -393,6 +409,8 @@ def _numpy_run(network: Any) -> Run:
 
 def mean_and_spread(maps: Singles, shares: Sequence[float]) -> tuple[Singles, Singles | None]:
     """(members, ...) maps to their weighted mean and standard deviation; of one member no deviation."""
+    if len(maps) == 1:  # of a large volume each copy is felt
+        return maps[0], None
     weights = np.reshape(np.asarray(shares, dtype=np.float32), (-1, *[1] * (maps.ndim - 1)))
     mean = (weights * maps).sum(axis=0)
-    return mean, None if len(maps) < 2 else np.sqrt((weights * (maps - mean) ** 2).sum(axis=0))
+    return mean, np.sqrt((weights * (maps - mean) ** 2).sum(axis=0))

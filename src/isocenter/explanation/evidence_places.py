@@ -110,9 +110,12 @@ OUTER = 0.2
 
 def normalise_evidence(data: Singles) -> Singles:
     """The map's evidence for the target, in sum 1; all zeros where it has none."""
-    evidence = np.clip(np.nan_to_num(data), 0, None)
+    evidence = np.nan_to_num(data)  # a copy
+    np.clip(evidence, 0, None, out=evidence)
     total = float(evidence.sum(dtype=np.float64))
-    return evidence / total if total > 0 else evidence
+    if total > 0:
+        evidence /= total
+    return evidence
 
 
 def outer_fifth(spatial: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -30,8 +30,8 @@ from isocenter.networks.network_parts import NetworkFeatures
 
 # How near two numbers are that are the same: what a linear layer takes, and the mean of the deepest map.
 ALIKE = 1e-4
-# Maps that Score-CAM tries, those that vary most, and images that it shows the network at once.
-MOST_MAPS, BATCH = 64, 8
+# Maps that Score-CAM tries: those that vary most.
+MOST_MAPS = 64
 
 
 def gradcam(subject: ExplainedWindow) -> Tensor:
@@ -61,12 +61,15 @@ def scorecam(subject: ExplainedWindow) -> Tensor:
         raise UnfitError("scorecam", "its deepest maps are of single frames, and a mask shows the place in all of them")
     maps = _by_image(deepest, subject, "scorecam")[0][:, None]
     maps = maps[maps.flatten(1).std(dim=1).argsort(descending=True)[:MOST_MAPS]]
-    masks, ones = stretch_map(maps, subject.spatial), (-1, *[1] * (maps.ndim - 1))
-    low, high = masks.flatten(1).amin(dim=1).reshape(ones), masks.flatten(1).amax(dim=1).reshape(ones)
-    shown, base = (masks - low) / (high - low).clamp(min=1e-12), blur_maps(subject.image)
-    gained = torch.cat([subject.scores(part * subject.image + (1 - part) * base) for part in shown.split(BATCH)])
-    weights = (gained - subject.scores(base)).softmax(dim=0)
-    return (weights.reshape(ones) * masks).sum(dim=0, keepdim=True).relu()
+    ones, base = (-1, *[1] * (maps.ndim - 1)), blur_maps(subject.image)
+    gained = []
+    for part in maps.split(subject.at_once()):  # masks of a large window: all of them are never held
+        masks = stretch_map(part, subject.spatial)
+        low, high = masks.flatten(1).amin(dim=1).reshape(ones), masks.flatten(1).amax(dim=1).reshape(ones)
+        shown = (masks - low) / (high - low).clamp(min=1e-12)
+        gained.append(subject.scores(shown * subject.image + (1 - shown) * base))
+    weights = (torch.cat(gained) - subject.scores(base)).softmax(dim=0)
+    return stretch_map((weights.reshape(ones) * maps).sum(dim=0, keepdim=True), subject.spatial).relu()
 
 
 def _by_gradients(subject: ExplainedWindow, name: str, kind: type[monai_visualize.GradCAM]) -> Tensor:
@@ -200,21 +203,21 @@ def integrated_gradients(subject: ExplainedWindow) -> Tensor:
     0 is what a normalised image has on average.
     """
     method = IntegratedGradients(_InputScore(subject, "integrated_gradients"))
-    image = torch.nan_to_num(subject.image)
+    image, batch = torch.nan_to_num(subject.image), subject.at_once(for_gradients=True)
     with torch.enable_grad():
-        attributed = method.attribute(image, baselines=0.0, n_steps=STEPS, internal_batch_size=BATCH)
+        attributed = method.attribute(image, baselines=0.0, n_steps=STEPS, internal_batch_size=batch)
     return torch.nan_to_num(attributed.detach().float())
 
 
 def smoothgrad(subject: ExplainedWindow, seed: int = 0) -> Tensor:
     """(1, channels, *window) how much the score changes with each number, in the mean of noisy copies."""
-    image = torch.nan_to_num(subject.image)
+    image, batch = torch.nan_to_num(subject.image), subject.at_once(for_gradients=True)
     spread = float(image.max() - image.min()) * NOISE
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         method = NoiseTunnel(Saliency(_InputScore(subject, "smoothgrad")))
         attributed = method.attribute(
-            image, nt_samples=COPIES, nt_samples_batch_size=BATCH, stdevs=max(spread, 1e-12), nt_type="smoothgrad"
+            image, nt_samples=COPIES, nt_samples_batch_size=batch, stdevs=max(spread, 1e-12), nt_type="smoothgrad"
         )
     return torch.nan_to_num(attributed.detach().float())
 
@@ -298,7 +301,7 @@ def occlusion(subject: ExplainedWindow, seconds: float | None = None) -> Tensor:
             sliding_window_shapes=(channels, *sides),
             strides=(channels, *steps),
             baselines=pad(blur_maps(subject.image), around),
-            perturbations_per_eval=BATCH_OF_MASKS,
+            perturbations_per_eval=subject.at_once(),
         )
     return torch.nan_to_num(attributed[inside].float())
 
@@ -314,7 +317,7 @@ def rise(subject: ExplainedWindow, seconds: float | None = None, seed: int = 0) 
     shown, scores = torch.zeros_like(total), list[float]()
     for _ in numbers() if seconds is not None else range(MASKS // BATCH_OF_MASKS):
         masks = _masks(subject, random)
-        own = subject.scores(masks * subject.image + (1 - masks) * base, BATCH_OF_MASKS)
+        own = subject.scores(masks * subject.image + (1 - masks) * base)
         total += (masks * own.reshape(-1, *[1] * (masks.ndim - 1))).sum(dim=0, keepdim=True)
         shown += masks.sum(dim=0, keepdim=True)
         scores += own.tolist()
@@ -360,6 +363,7 @@ class Method:
     of:      (subject) to (1, channels, *window), or one channel for all images; more is more evidence for the target
     module:  whether it needs the network itself: a backend without torch does not have it
     timed:   whether `of` takes `seconds`, for which it draws as much as it can
+    for_gradients: whether all layers of the network are kept for gradients by the image
     words:   what the map shows
     """
 
@@ -368,6 +372,7 @@ class Method:
     words: str
     module: bool = True
     timed: bool = False
+    for_gradients: bool = False
 
     def __call__(self, subject: ExplainedWindow, seconds: float | None = None) -> Tensor:
         try:
@@ -386,8 +391,13 @@ METHODS: Mapping[str, Method] = {
         Method("gradcam", gradcam, "the deepest maps, weighted by the gradient of the target"),
         Method("gradcam++", gradcam_plus, "the deepest maps, weighted by positive gradients of the target"),
         Method("scorecam", scorecam, "the deepest maps, each weighted by the score of the image under it"),
-        Method("integrated_gradients", integrated_gradients, "the contribution of each place to the score"),
-        Method("smoothgrad", smoothgrad, "how much the score changes with each place"),
+        Method(
+            "integrated_gradients",
+            integrated_gradients,
+            "the contribution of each place to the score",
+            for_gradients=True,
+        ),
+        Method("smoothgrad", smoothgrad, "how much the score changes with each place", for_gradients=True),
         Method("occlusion", occlusion, "the loss of score where the image is blurred", module=False, timed=True),
         Method("rise", rise, "the score of random masks that show each place", module=False, timed=True),
         Method("attention", attention_map, "attention of the class token to each patch, through all layers"),

@@ -98,7 +98,7 @@ def _swapped_vectors(vectors: Floats) -> Floats:
     """(n, ...) lengths along the axes of one world as those along the axes of the other."""
     if len(vectors) == 2:
         return vectors[::-1]
-    return vectors * np.reshape([-1.0, -1.0, 1.0], (3, *[1] * (vectors.ndim - 1)))
+    return vectors * np.reshape(np.array([-1, -1, 1], vectors.dtype), (3, *[1] * (vectors.ndim - 1)))
 
 
 # ITK
@@ -219,7 +219,7 @@ def _write_nifti(transform: SpatialTransform, path: Path) -> None:
     match transform.parts:
         case (Displacement() as field,) if field.geometry.has_sides:
             refuse_sheared(field.geometry, "ITK")
-            vectors = _swapped_vectors(field.vectors).astype(np.float32)
+            vectors = _swapped_vectors(field.vectors).astype(np.float32, copy=False)
             nifti_writing.write(Image(vectors, field.geometry, channels=("x", "y", "z")), path)
         case _:
             problem = f"NIfTI holds one field of a volume, not {transform!r}"

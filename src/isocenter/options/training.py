@@ -94,6 +94,7 @@ class PlanOptions(ReadingOptions):
         ),
     ] = None
     threads: Threads = None
+    scheduler: Scheduler = None
     seed: Seed = 0
     everything: Everything = False
     folds: Annotated[int, Flag("Number of cross-validation folds; 0 for a single test part.", "K", least=0)] = 0
@@ -157,6 +158,7 @@ class TrainOptions(ReadingOptions):
     deterministic: Deterministic = False
     device: PlannedDevice = None
     threads: Threads = None
+    scheduler: Scheduler = None
     seed: PlannedSeed = None
     everything: Everything = False
     assignments: Assignments = None

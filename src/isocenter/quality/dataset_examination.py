@@ -34,7 +34,6 @@ from isocenter.quality.references.masks import MOST_LABELS
 from isocenter.quality.shortcut_tests import MOST_PICTURES, SeenPart
 from isocenter.runtime import hardware
 from isocenter.runtime.parallel import map_cases
-from isocenter.runtime.parallel.map_cases import Spread
 from isocenter.runtime.predicted_memory import USABLE
 from isocenter.runtime.preprocessing import coarse_mask
 from isocenter.transforms import channel_stack
@@ -119,14 +118,14 @@ def examine(
     *,
     threads: int = 1,
     progress: Progress | None = None,
-    spread: Spread | None = None,
     kinds: Collection[str] = (),
 ) -> Examination:
     """Read every case once, several in parallel; a bad case is named and the others go on.
 
     What was found in files that have not changed since is taken from the cache, and what is new kept there.
     kinds:  of reference that are to be predicted, by which it is decided whether sides matter; empty: all
-    spread: where cases are read; if none is given on this machine, many cases in processes that may crash
+    Cases are read where the command has them read (`map_cases.spread_over`); on this machine many of them in processes
+    that may crash.
     """
     dataset = replace(dataset, problems=(*dataset.problems, *_image_checks.without_images(dataset)))
     facts: list[CaseFacts] = []
@@ -136,7 +135,7 @@ def examine(
     with_patches = set(np.random.default_rng(0).permutation(len(dataset))[:MOST_PICTURES].tolist())
     outcomes: dict[int, Measured | IsocenterError] = {}
     keys: dict[str, str] = {}
-    for number, key, outcome in _looked_at(dataset.cases, threads, spread):
+    for number, key, outcome in _looked_at(dataset.cases, threads):
         keys[dataset.cases[number].id] = key
         outcomes[number] = outcome if number in with_patches else _without_patches(outcome)
         if progress is not None:
@@ -153,9 +152,7 @@ def examine(
     return replace(_compare(dataset, Fingerprint(tuple(facts)), looks, problems, kinds), keys=keys)
 
 
-def _looked_at(
-    cases: Sequence[Case], threads: int, spread: Spread | None
-) -> Iterator[tuple[int, str, Measured | IsocenterError]]:
+def _looked_at(cases: Sequence[Case], threads: int) -> Iterator[tuple[int, str, Measured | IsocenterError]]:
     """(Number, key, outcome) of each case: first of those that are known, then of the others as they are done."""
     unknown: list[int] = []
     for number, case in enumerate(cases):
@@ -165,9 +162,8 @@ def _looked_at(
             yield number, *known
     others = [cases[number] for number in unknown]
     threads = known_cases.fitting_threads(threads, others, USABLE * hardware.available_memory())
-    each = (spread or map_cases.local_spread(threads, others))(
-        partial(known_cases.look_at, _measure, kept.current_caching()), others
-    )
+    spread = map_cases.current_spread(map_cases.local_spread(threads, others))
+    each = spread(partial(known_cases.look_at, _measure, kept.current_caching()), others)
     for place, looked in each:
         if isinstance(looked, IsocenterError):
             yield unknown[place], "", looked
@@ -306,11 +302,7 @@ def _air(image: Image, masks: Sequence[CaseReference]) -> dict[str, Any]:
     if (body := coarse_mask.body_of(image)) is None:
         return {}
     drawn = [mask.value for mask in masks if mask.name.partition(":")[0] == "mask"]
-    silent = [[one.value for one in mask.labels if one.is_ignored or one.is_background] for mask in drawn]
-    labels = (
-        np.where(np.isin(mask.data[0], values), 0, mask.data[0]) if values else mask.data[0]
-        for mask, values in zip(drawn, silent, strict=True)
-    )
+    labels = map(image_descriptors.drawn_labels, drawn)
     return {"air": body.air, "marks_air": any(body.leaves_out(one) for one in labels)}
 
 

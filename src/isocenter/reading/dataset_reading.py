@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, get_args
+from typing import Any, NamedTuple, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from isocenter.reading import alignment, image_pairs, reading_options
 from isocenter.reading.image_pairs import FIELD
 from isocenter.reading.reading_options import ReadingOptions
 from isocenter.report import progress_tracking
-from isocenter.runtime.parallel.map_cases import Spread
 from isocenter.tasks import Task, properties, task_catalogue
 from isocenter.transforms import label_maps
 from isocenter.transforms.label_maps import OBJECTS, PIECES
@@ -33,6 +32,7 @@ from isocenter.values import BoundingBoxes, Case, Cohort, Dataset, Image, Label,
 from isocenter.values.dataset_cases import DataFrameLike
 
 log = logging.getLogger("isocenter")
+T = TypeVar("T")
 # The kind of reference whose names have an order.
 CLASS = "class"
 # What a verb takes as its data: a path, a table in memory with the columns of `dataset.csv`, or cases.
@@ -45,6 +45,12 @@ EACH = "each="
 def path_of_data(subject: object) -> Path | None:
     """The path of what a verb was given; None for a value that is in memory."""
     return Path(subject) if isinstance(subject, str | Path) else None
+
+
+def path_for_workers(data: T, scheduler: str | None) -> T | Path:
+    """The data by their full path where others read them: a worker has another working folder."""
+    path = None if scheduler is None else path_of_data(data)
+    return data if path is None else path.absolute()
 
 
 def open_dataset(
@@ -210,17 +216,16 @@ def keep_referenced(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
 def examine_cases(
     dataset: Dataset,
     threads: int,
-    spread: Spread | None = None,
     kinds: Collection[str] = (),
     watch: Progress | None = None,
 ) -> Examination:
-    """Every case read once, with progress; by other processes if they are given.
+    """Every case read once, with progress.
 
     kinds: of reference that are to be predicted; empty: all
     watch: also called with how many cases are read, and with all
     """
     with progress_tracking.track_progress("reading cases", watch) as tracker:
-        return dataset_examination.examine(dataset, threads=threads, progress=tracker, spread=spread, kinds=kinds)
+        return dataset_examination.examine(dataset, threads=threads, progress=tracker, kinds=kinds)
 
 
 class ExaminedDataset(NamedTuple):
@@ -235,7 +240,6 @@ def open_and_examine(
     opened: Callable[[Collection[str]], Dataset],
     task: str | None,
     threads: int,
-    spread: Spread | None = None,
     watch: Progress | None = None,
 ) -> ExaminedDataset:
     """Every case read once, and once more where nobody named the task and label maps turn out to number objects.
@@ -244,7 +248,7 @@ def open_and_examine(
     watch:  as `examine_cases` takes it
     """
     dataset = opened(task_catalogue.needed_references(task))
-    examination = examine_cases(dataset, threads, spread, task_catalogue.needed_references(task), watch)
+    examination = examine_cases(dataset, threads, task_catalogue.needed_references(task), watch)
     because = masks.numbered_objects(Cohort(dataset, examination.fingerprint)) if task is None else ""
     if not because or OBJECT_MAPS not in (again := opened({OBJECT_MAPS})).kinds:
         return ExaminedDataset(dataset, examination)
@@ -257,7 +261,7 @@ def open_and_examine(
     )
     log.info("the label maps number single objects: they are read once more as such")
     again = replace(again, problems=(*again.problems, note))
-    return ExaminedDataset(again, examine_cases(again, threads, spread), because)
+    return ExaminedDataset(again, examine_cases(again, threads), because)
 
 
 def refuse_unfit(examination: Examination) -> None:

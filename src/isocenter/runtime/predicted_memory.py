@@ -39,10 +39,12 @@ FIRST_WINDOW = 3 * 2**24
 READ_COPIES = 9
 # Finished parts that are worked on at a time: probabilities, their copies, and what is resampled of them.
 PARTS = 4
+# Maps on the image's grid that are held together while one is explained: its parts, its evidence and their order.
+MAP_COPIES = 6
 # Of what is free the rest stays for the system and for what the prediction misses.
 USABLE = 0.9
 # What was counted of a network, for as long as somebody has it: {shapes of a batch: bytes}.
-_counted: WeakKeyDictionary[Module, dict[tuple[tuple[int, ...], ...], int | None]] = WeakKeyDictionary()
+_counted: WeakKeyDictionary[Module, dict[tuple[Any, ...], int | None]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,21 @@ def fit_batch_to_memory(model: Model, image: Image, where: str, region: Region |
     return model if batch == model.inference.batch else replace(model, inference=replace(model.inference, batch=batch))
 
 
+def refuse_explaining(model: Model, image: Image, where: str, *, method: str, for_gradients: bool) -> None:
+    """MemoryShortageError, with both figures, where a map of what the answer for this image rests on would not fit."""
+    maps = len(averaging.member_networks(torch_networks.unwrap_smaller_batches(model.networks.run)))
+    maps *= int(model.networks.architecture["channels"])
+    result = MAP_COPIES * 4 * maps * math.prod(image.geometry.shape)
+    expected = replace(expected_memory(model, image, batch=1), result=result)
+    if for_gradients:
+        expected = replace(expected, network=_network(model, 1, for_gradients=True))
+    free = USABLE * hardware.available_memory()
+    if expected.total > free:
+        problem = f"explaining it by {method} would take {expected}, and {free / GIB:.2f} GiB may be used"
+        remedy = f"Close other programs, {'choose occlusion, ' * for_gradients}or take a machine with more memory"
+        raise MemoryShortageError(problem, where, remedy)
+
+
 def _row_voxels(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:
     """Voxels of the rows of one window over the whole plane, along the axis that the walk follows: the file's last."""
     axes, _ = image.geometry.to_canonical
@@ -146,7 +163,7 @@ def _row_voxels(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> i
     return patch[axis] * math.prod(spatial) // spatial[axis]
 
 
-def _network(model: Model, batch: int) -> int:
+def _network(model: Model, batch: int, *, for_gradients: bool = False) -> int:
     """While a batch goes through: what is alive of its layers at the most, one member after the other."""
     patch = model.inference.patch
     members = averaging.member_networks(torch_networks.unwrap_smaller_batches(model.networks.run))
@@ -158,7 +175,7 @@ def _network(model: Model, batch: int) -> int:
     context = len(model.networks.context)
     shapes = [(batch, int(model.networks.architecture["channels"]), *patch), *([(batch, context)] if context else [])]
     differing = members if model.networks.unlike else members[:1]
-    alive = max(_of_one(member, shapes) for member in differing)
+    alive = max(_of_one(member, shapes, for_gradients=for_gradients) for member in differing)
     return int(KERNELS * alive) + FIRST_WINDOW + held
 
 
@@ -167,21 +184,30 @@ def _numbers(head: Head, patch: Sequence[int]) -> int:
     return head.count * (math.prod(patch) if head.is_dense else 1)
 
 
-def _of_one(member: Network, shapes: Sequence[tuple[int, ...]]) -> int:
+def _of_one(member: Network, shapes: Sequence[tuple[int, ...]], *, for_gradients: bool) -> int:
     """Bytes of one network's layers that are alive together."""
-    alive = _alive(member.module, *shapes) if isinstance(member, TorchNetwork) else None
+    module = member.module if isinstance(member, TorchNetwork) else None
+    return layer_bytes(module, *shapes, for_gradients=for_gradients)
+
+
+def layer_bytes(module: Module | None, *shapes: tuple[int, ...], for_gradients: bool = False) -> int:
+    """Bytes of a network's layers that are alive together, of inputs of these shapes; estimated of one without torch.
+
+    for_gradients: all of them stay until the way back
+    """
+    alive = None if module is None else _alive(module, *shapes, for_gradients=for_gradients)
     images = shapes[0]
     return FLOATS_A_VOXEL * 4 * images[0] * math.prod(images[2:]) if alive is None else alive
 
 
-def _alive(module: Module, *shapes: tuple[int, ...]) -> int | None:
+def _alive(module: Module, *shapes: tuple[int, ...], for_gradients: bool = False) -> int | None:
     """Bytes of the layers' inputs and outputs that are alive together, counted on torch's meta device.
 
     None for a network that looks at numbers, of which there are none there.
     """
-    counted = _counted.setdefault(module, {})
-    if shapes not in counted:
-        alive = _Alive()
+    counted, key = _counted.setdefault(module, {}), (shapes, for_gradients)
+    if key not in counted:
+        alive = _Alive(keeps=for_gradients)
         # The layers with tensors that hold nothing in place of their weights.
         weights = {id(one): one.detach().to("meta") for one in (*module.parameters(), *module.buffers())}
         try:
@@ -190,18 +216,19 @@ def _alive(module: Module, *shapes: tuple[int, ...]) -> int | None:
                 for layer in empty.modules():
                     layer.register_forward_hook(lambda layer, given, made: alive.see((given, made)))
                 empty(*(torch.empty(shape) for shape in shapes))
-            counted[shapes] = alive.most
+            counted[key] = alive.most
         except RuntimeError:
-            counted[shapes] = None
-    return counted[shapes]
+            counted[key] = None
+    return counted[key]
 
 
 class _Alive:
-    """The storage of tensors, from when they are seen until nobody holds them."""
+    """The storage of tensors, from when they are seen until nobody holds them, or all of it where it is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps: bool) -> None:
         self.now = self.most = 0
         self.known: set[int] = set()
+        self.kept: list[Any] | None = [] if keeps else None
 
     def see(self, value: Any) -> None:
         """Every tensor in nested tuples, lists and dictionaries."""
@@ -222,7 +249,10 @@ class _Alive:
         self.known.add(key)
         self.now += size
         self.most = max(self.most, self.now)
-        finalize(storage, self._forget, key, size)
+        if self.kept is None:
+            finalize(storage, self._forget, key, size)
+        else:
+            self.kept.append(storage)
 
     def _forget(self, key: int, size: int) -> None:
         self.known.discard(key)

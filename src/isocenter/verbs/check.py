@@ -33,7 +33,7 @@ from isocenter.report import Block, Figure, InNotebook, Paragraph, ReportPage, S
 from isocenter.report.figures import charts, cohort_figures, sheets
 from isocenter.report.page_blocks import Facts, Gallery, Problems
 from isocenter.runtime import record_files
-from isocenter.runtime.parallel.dask_cluster import Cluster
+from isocenter.runtime.parallel import dask_cluster
 from isocenter.scoring.auditing import between_groups, representation_audit
 from isocenter.scoring.case_scoring import AuditOutcome
 from isocenter.tasks import task_catalogue
@@ -135,19 +135,16 @@ def check(options: CheckOptions) -> Check:
     shift: groups whose images are compared, into shift.csv; match: covariates by which their patients are paired
     Raises UsageError for a path or a covariate that is not there, DatasetError for a folder that cannot be understood.
     """
-    data = options.data
+    data = dataset_reading.path_for_workers(options.data, options.scheduler)
     if options.out is not None:
         verb_results.refuse_taken(Path(options.out), _replaces(options), MARKS)
-    if options.scheduler is not None and (path := dataset_reading.path_of_data(data)):
-        data = path.absolute()  # a worker has another working folder
     learns_from_references = task_catalogue.learns_from_references(options.task)
     reading = options.reading
     opened = functools.partial(_open_data, data, reading, with_references=learns_from_references)
-    spread = None if options.scheduler is None else Cluster(options.scheduler)
+    threads = options.threads or training_memory.core_count()
     try:
-        dataset, examination, _ = dataset_reading.open_and_examine(
-            opened, options.task, options.threads or training_memory.core_count(), spread
-        )
+        with dask_cluster.spread_over(options.scheduler):
+            dataset, examination, _ = dataset_reading.open_and_examine(opened, options.task, threads)
     except DatasetError as error:
         if options.out is not None and (written := _write_images(options, Path(options.out))) is not None:
             raise error.stating(remedy=f"{error.remedy.rstrip('.')}. The images are listed in {written}") from error

@@ -252,12 +252,10 @@ class _Subject:
 def _subject(options: EvaluateOptions) -> _Subject:
     """The model and the cases that are asked for; whatever cannot be scored is refused before anything is predicted."""
     data, run, audits = (
-        options.data,
+        dataset_reading.path_for_workers(options.data, options.scheduler),
         dataset_reading.path_of_data(options.model),
         keywords.narrow_options(options, AuditOptions),
     )
-    if options.scheduler is not None and (path := dataset_reading.path_of_data(data)):
-        data = path.absolute()  # a worker has another working folder
     model = predictors.load_model(
         options.model, options.device, threads=options.threads, backend=options.backend, activation=options.activation
     )

@@ -12,9 +12,10 @@ from isocenter.files.storage import atomic
 from isocenter.options import shared_flags
 from isocenter.options.training import PlanOptions, TrainOptions
 from isocenter.planning import PlannedTraining, plan_file, plan_result
-from isocenter.reading import verb_results
+from isocenter.reading import dataset_reading, verb_results
 from isocenter.runs import plan_request
 from isocenter.runs.plan_request import PLAN_SUFFIXES, PlanRequest
+from isocenter.runtime.parallel import dask_cluster
 
 # The covariates that the network gets.
 CONTEXT = "network.context"
@@ -45,7 +46,9 @@ def plan(options: PlanOptions) -> PlannedTraining:
         options.reading,
         options.device_memory,
     )
-    request_plan = plan_request.plan_from_request(options.data, request)
+    data = dataset_reading.path_for_workers(options.data, options.scheduler)
+    with dask_cluster.spread_over(options.scheduler):
+        request_plan = plan_request.plan_from_request(data, request)
     if options.out is None:
         return request_plan
     atomic.write_text(

@@ -321,12 +321,11 @@ def _rows(
     yield "similarity_after", registration.similarity, registration.after
     yield "folded_percent", "", spatial_transforms.folded_percent(determinant, mask)
     yield "sd_log_jacobian", "", spatial_transforms.sd_log_jacobian(determinant, mask)
-    parts = [
-        one.ravel() for one in spatial_transforms.inverse_errors(registration.transform, registration.inverse, grid)
-    ]
-    errors = np.concatenate(parts)
-    yield "inverse_error_mm", "mean", float(errors.mean()) if errors.size else math.nan
-    yield "inverse_error_mm", "largest", float(errors.max()) if errors.size else math.nan
+    slabs = spatial_transforms.inverse_errors(registration.transform, registration.inverse, grid)
+    slab_figures = [(float(one.sum()), one.size, float(one.max())) for one in slabs if one.size]
+    sums, counts, largest = zip(*slab_figures, strict=True) if slab_figures else ((), (), ())
+    yield "inverse_error_mm", "mean", math.fsum(sums) / sum(counts) if counts else math.nan
+    yield "inverse_error_mm", "largest", max(largest, default=math.nan)
 
 
 def _label_rows(

@@ -41,6 +41,7 @@ from isocenter.runs.run_end import TrainedRun
 from isocenter.runs.run_folder import MARKS, START, RunFolder
 from isocenter.runtime import torch_networks
 from isocenter.runtime.model_files import REPORT
+from isocenter.runtime.parallel import dask_cluster
 from isocenter.scoring import case_scoring, data_record, model_verdict
 from isocenter.scoring.case_scoring import EVALUATION
 from isocenter.scoring.model_verdict import Verdict
@@ -119,6 +120,7 @@ def train(options: TrainOptions) -> Run:
     unlabelled:    data of which only the images are seen, by an objective that `objectives.terms` names; of `data`
                    itself the cases without a reference
     deterministic: two runs on one machine are alike to the bit; needs a number of steps, from a plan or by hand
+    scheduler:     address of a dask scheduler whose workers read and prepare the cases; the training itself is here
     Where torchrun has started several processes, they share every batch; the result is that of one process.
     Raises what `check` and `plan` raise; UsageError for a wrong combination of arguments.
     """
@@ -144,9 +146,11 @@ def train(options: TrainOptions) -> Run:
         assignments,
         options.reading,
     )
-    return make_run(
-        options.data, request, start=options.start, out=options.out, overwrite=options.overwrite, resume=options.resume
+    data, resume = (
+        dataset_reading.path_for_workers(place, options.scheduler) for place in (options.data, options.resume)
     )
+    with dask_cluster.spread_over(options.scheduler):
+        return make_run(data, request, start=options.start, out=options.out, overwrite=options.overwrite, resume=resume)
 
 
 def make_run(

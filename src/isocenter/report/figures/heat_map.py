@@ -56,7 +56,7 @@ def heat_overlay(
         _evidence(np.sum(np.stack(among), axis=0) if among else data),
         max(_strongest(one) for one in among or [data]),
     )
-    evidence, frame = np.clip(_evidence(data) / max(top, 1e-30), 0, 1), 0
+    evidence, frame = _shares(data, top), 0
     if image.frames is not None:
         frame = int(whole.reshape(len(whole), -1).sum(axis=1).argmax())
         evidence, whole = evidence[frame], whole[frame]
@@ -95,11 +95,18 @@ def heat_overlay(
 
 def evidence_shares(data: Array) -> Array:
     """The evidence of a map as shares of its strongest, from 0 to 1."""
-    return np.clip(_evidence(data) / max(_strongest(data), 1e-30), 0, 1)
+    return _shares(data, _strongest(data))
+
+
+def _shares(data: Array, top: float) -> Array:
+    evidence = _evidence(data)
+    evidence /= max(top, 1e-30)
+    return np.clip(evidence, 0, 1, out=evidence)
 
 
 def _evidence(data: Array) -> Array:
-    return np.clip(np.nan_to_num(data), 0, None)
+    evidence = np.nan_to_num(np.asarray(data, dtype=np.result_type(data, np.float32)))  # a copy
+    return np.clip(evidence, 0, None, out=evidence)
 
 
 def _strongest(data: Array) -> float:

@@ -35,7 +35,7 @@ def checkerboard(fixed: Image, moved: Image, title: str, *, near: ArrayLike | No
     near: (*spatial) of the fixed image, what the slices go through
     """
     ours, theirs = display.view_of(fixed, near), display.view_of(moved)
-    both = [np.clip((one.values - one.low) / max(one.high - one.low, 1e-12), 0, 1) for one in (ours, theirs)]
+    both = [_in_window(one) for one in (ours, theirs)]
     both = [one.mean(axis=-1) if one.ndim > ours.grid.ndim else one for one in both]
     side = max(size * step for size, step in zip(ours.grid.shape, ours.grid.steps, strict=True)) / FIELDS
     fields = sum(
@@ -52,6 +52,14 @@ def checkerboard(fixed: Image, moved: Image, title: str, *, near: ArrayLike | No
     return _draw_panels(
         mixed, draw, title, "Fields of the fixed and the moved image in turn; edges should go on.", fixed
     )
+
+
+def _in_window(view: UprightView) -> NDArray[np.float32]:
+    """The values from 0 to 1, in 32 bits and in place: a large volume is not held several times."""
+    values = view.values.astype(np.float32)
+    values -= np.float32(view.low)
+    values /= np.float32(max(view.high - view.low, 1e-12))
+    return np.clip(values, 0, 1, out=values)
 
 
 def bent_grid(fixed: Image, transform: SpatialTransform, title: str, *, near: ArrayLike | None = None) -> Figure:

@@ -11,7 +11,7 @@ import queue
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -32,6 +32,11 @@ ANSWER, LOOK = 10.0, 2.0
 AHEAD = 2
 # What a task is whose worker died before anybody had fetched its result: another one computes it again.
 AGAIN = ("lost", "pending")
+
+
+def spread_over(scheduler: str | None) -> AbstractContextManager[None]:
+    """Read and prepare cases by the workers of the scheduler at this address; None: on this machine."""
+    return map_cases.spread_over(None if scheduler is None else Cluster(scheduler))
 
 
 @dataclass(frozen=True)

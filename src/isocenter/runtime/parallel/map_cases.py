@@ -11,8 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, suppress
-from contextvars import copy_context
+from contextlib import closing, contextmanager, suppress
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -102,6 +102,21 @@ def _death(process: subprocess.Popen[bytes], where: str) -> tuple[str, str, str]
     return f"the process that read it crashed ({name})", where, "The file may be damaged: get it again, or leave it out"
 
 
+def current_spread(otherwise: Spread) -> Spread:
+    """Where the command that is running has its cases read and prepared; on this machine if it did not say."""
+    return _SPREAD.get() or otherwise
+
+
+@contextmanager
+def spread_over(spread: Spread | None) -> Iterator[None]:
+    """Read and prepare cases there; None: on this machine."""
+    before = _SPREAD.set(spread)
+    try:
+        yield
+    finally:
+        _SPREAD.reset(before)
+
+
 def local_spread(threads: int, cases: Sequence[Case]) -> Spread:
     """Processes of this machine for many cases, threads for few.
 
@@ -175,6 +190,9 @@ class Spread(Protocol):
     def __call__(
         self, function: Callable[[Case], R], cases: Sequence[Case]
     ) -> Iterator[tuple[int, R | IsocenterError]]: ...
+
+
+_SPREAD: ContextVar[Spread | None] = ContextVar("spread", default=None)
 
 
 def map_in_threads(

@@ -54,8 +54,8 @@ class CoarseMask:
     def leaves_out(self, labels: Array) -> bool:
         """Whether marks, (*spatial) on the image's grid, lie outside."""
         return any(
-            bool((_coarse(part, self.block, np.maximum)[0] > 0)[~self.inside[..., layer]].any())
-            for layer, part in enumerate(np.split(labels[None] > 0, _starts(labels.shape, self.block)[-1][1:], axis=-1))
+            bool((_coarse(part > 0, self.block, np.maximum)[0] > 0)[~self.inside[..., layer]].any())
+            for layer, part in enumerate(np.split(labels[None], _starts(labels.shape, self.block)[-1][1:], axis=-1))
         )
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter import errors
-from isocenter.errors import IsocenterError, UsageError
+from isocenter.errors import IsocenterError, MemoryShortageError, UsageError
 from isocenter.evaluation import intervals
 from isocenter.explanation import answer_maps, evidence_places, faithfulness
 from isocenter.explanation.answer_maps import Explanation
@@ -131,14 +131,17 @@ class Explainer:
         letters, bars = _letters(image), self._covariates(model, case, image)
         for method in self.methods:
             try:
+                predicted_memory.refuse_explaining(
+                    model, image, case.id, method=method.name, for_gradients=method.for_gradients
+                )
                 explanation = answer_maps.explain_case(
                     model, case, method, target=self.target, seconds=self.seconds, torch_model=self.torch_model
                 )
                 explanation = replace(explanation, covariates=bars)
-            except UnfitError as error:
-                if self.by_name:
+            except (UnfitError, MemoryShortageError) as error:
+                if self.by_name or not (isinstance(error, UnfitError) or method.for_gradients):  # none takes less
                     raise
-                refused[method.name] = error.reason
+                refused[method.name] = error.reason if isinstance(error, UnfitError) else error.problem
                 continue
             inside = self._reference_region(case, image, explanation.target)
             rows.append(self._row(case, image, explanation, inside))

@@ -24,7 +24,7 @@ import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import IntegrityError, IsocenterError
+from isocenter.errors import IntegrityError, IsocenterError, ResourceError
 from isocenter.files.storage import atomic, cache, hashing
 from isocenter.runtime import Context, Preprocessing, record_files
 from isocenter.runtime.cascade import LabelSource
@@ -49,6 +49,7 @@ TARGET, KIND, POSITIONS, LOST = "target", "kind", "positions", "lost"
 MARKED = "marked.b2nd"
 TAUGHT, TAUGHT_MAPS = "taught", "taught.b2nd"
 Progress = Callable[[int, int], None]
+UNSHARED = f"Let {cache.VARIABLE} name a folder that all workers see under this path"
 # In place of the target of a case of which nothing but the image is seen.
 NO_TARGET = Target(Vector(1), np.zeros((), dtype=np.int64))
 
@@ -218,14 +219,17 @@ def prepare_all(
     context: the covariates that the network gets
     marked:  {case id: what a network before marked in it, as `keep_label_numbers` has written it}
     taught:  {case id: file with the answer of another model, (channels,) or (channels, *spatial) on its own grid}
+    Cases are prepared where the command has it done (`map_cases.spread_over`), else by threads of this process.
     """
-    folder = cache.cache_folder() / "prepared"
+    folder = (cache.cache_folder() / "prepared").absolute()
     for shelf in folder.glob("*"):
         atomic.sweep_leftovers(shelf)
+    # A worker has another working folder.
+    given = [None if one is None else {name: path.absolute() for name, path in one.items()} for one in (marked, taught)]
 
     def prepare(case: Case) -> PreparedCase:
         """A case as the store has it, with its covariates."""
-        before = EarlierAnswers(*(None if one is None else one[case.id] for one in (marked, taught)))
+        before = EarlierAnswers(*(None if one is None else one[case.id] for one in given))
         prepared = replace(_prepare(case, preprocessing, task, reading or {}, folder, before), patient=case.patient)
         if not context:
             return prepared
@@ -234,9 +238,12 @@ def prepare_all(
         return replace(prepared, context=context.vector(case.covariates, present)[0])
 
     prepared: dict[int, PreparedCase] = {}
-    for number, outcome in map_cases.map_in_threads(threads, prepare, cases):
+    spread = map_cases.current_spread(partial(map_cases.map_in_threads, threads))
+    for number, outcome in spread(prepare, cases):
         if isinstance(outcome, IsocenterError):
             raise outcome
+        if isinstance(outcome.image, OnDisk) and not outcome.image.path.exists():
+            raise ResourceError("a worker keeps what it prepares elsewhere", str(folder), UNSHARED)
         prepared[number] = outcome
         if progress is not None:
             progress(len(prepared), len(cases))
