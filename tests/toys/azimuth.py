@@ -68,7 +68,7 @@ class Azimuth(Task):
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
     merge: ClassVar[Merge] = "mean"
     # A mirror changes the sign of the angle, which no exchange of channels does.
-    mirrored: ClassVar[None] = None
+    channels_when_mirrored: ClassVar[None] = None
     selects_by: ClassVar[str] = "alignment"
     metrics: ClassVar[Metrics] = Metrics((Metric("angular_error", "Error of the angle", "less", unit=UNIT),))
 

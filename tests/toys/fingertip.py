@@ -199,7 +199,7 @@ class Pointing(Task):
     name: ClassVar[str] = "indicating"
     needs: ClassVar[frozenset[str]] = frozenset({KIND})
     merge: ClassVar[Merge] = "gaussian"
-    mirrored: ClassVar[tuple[int, ...]] = (0,)
+    channels_when_mirrored: ClassVar[tuple[int, ...]] = (0,)
     selects_by: ClassVar[str] = "nearness"
     metrics: ClassVar[Metrics] = Metrics((Metric("tip_distance", better="less", unit=UNIT),))
 
