@@ -68,7 +68,9 @@ def test_what_is_advertised_and_does_not_hold_is_a_failure(which, matrix, monkey
     (tmp_path / f"{name}.py").write_text(FAMILY.replace("FEATURES", features))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(networks.NETWORKS, name, f"{name}:FAMILY")
-    monkeypatch.setattr(matrix.onnx_export, "write_onnx", lambda *_, **__: {"exported": False, "because": "not looked at"})
+    monkeypatch.setattr(
+        matrix.onnx_export, "write_onnx", lambda *_, **__: {"exported": False, "because": "not looked at"}
+    )
     monkeypatch.setattr(matrix, "STEPS", 10)
     [one] = matrix.combinations([name])
     assert any(says in stated for stated in matrix.outcome(one).failed)

@@ -49,6 +49,12 @@ class _LazyModule(ModuleType):
             raise AttributeError(name)
         return getattr(importlib.import_module(self.__name__), name)  # which waits for another thread's import
 
+    @property
+    def __dict__(self) -> dict[str, Any]:
+        """The names of the module once it is imported: pytest's `monkeypatch` puts back what it finds here."""
+        module = sys.modules.get(self.__name__)
+        return super().__dict__ if module is None else module.__dict__
+
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(importlib.import_module(self.__name__), name, value)
 
