@@ -50,7 +50,7 @@ class _LazyModule(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)  # which waits for another thread's import
 
     @property
-    def __dict__(self) -> dict[str, Any]:
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # nobody replaces it as a whole
         """The names of the module once it is imported: pytest's `monkeypatch` puts back what it finds here."""
         module = sys.modules.get(self.__name__)
         return super().__dict__ if module is None else module.__dict__

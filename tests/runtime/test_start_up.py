@@ -123,6 +123,14 @@ def test_the_lazy_torch_is_the_real_one_once_it_is_used():
     assert printed(code) == ["False 2"]
 
 
+def test_what_is_replaced_in_a_lazy_module_is_there_again_afterwards():
+    code = (
+        "import pytest; from isocenter.training import _logs; patch = pytest.MonkeyPatch(); earlier = _logs.LOGS;"
+        "patch.setattr(_logs, 'LOGS', ()); patch.undo(); print(_logs.LOGS is earlier)"
+    )
+    assert printed(code) == ["True"]
+
+
 @pytest.mark.whole
 def test_explaining_loads_monai_only_for_the_maps_that_it_makes():
     """Loading it takes seconds, as long as many a map by another method."""
