@@ -155,8 +155,10 @@ def test_a_late_image_makes_a_further_revision_whose_answer_replaces_the_first(n
 
 
 def test_a_result_of_a_series_that_has_grown_meanwhile_is_not_given_out(node, mr, monkeypatch):
+    answer_job = job_answers.answer_job
+
     def slow(*given, **limits):
-        outcome = job_answers.answer_job(*given, **limits)
+        outcome = answer_job(*given, **limits)
         node.receive(mr[-1])
         node.keeper.absorb()
         return outcome

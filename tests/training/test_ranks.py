@@ -64,9 +64,9 @@ JOINED = """
 from types import SimpleNamespace
 import torch
 from isocenter.training import Ranks
-from isocenter.training._training_session import fabric_of
+from isocenter.training import _training_session
 torch.distributed.init_process_group("gloo")
-fabric = fabric_of(SimpleNamespace(threads=1, deterministic=False, device="cpu"), Ranks.here())
+fabric = _training_session.make_fabric(SimpleNamespace(threads=1, deterministic=False, device="cpu"), Ranks.here())
 print(f"{fabric.global_rank} of {fabric.world_size}\\n", end="", flush=True)
 """
 COMMAND = """
@@ -156,7 +156,7 @@ def test_one_process_has_all_of_a_batch_and_agrees_with_itself():
     batch = torch.arange(6.0)
     assert list(SINGLE_PROCESS.part(6)) == [0, 1, 2, 3, 4, 5]
     assert SINGLE_PROCESS.whole(batch) is batch
-    assert SINGLE_PROCESS.own_part(batch) is batch or torch.equal(SINGLE_PROCESS.own(batch), batch)
+    assert SINGLE_PROCESS.own_part(batch) is batch or torch.equal(SINGLE_PROCESS.own_part(batch), batch)
     assert SINGLE_PROCESS.agree({"a": 1}) == {"a": 1}
 
 

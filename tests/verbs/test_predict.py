@@ -238,9 +238,11 @@ def test_stopped_predictions_keep_the_cases_that_were_done(segmented, tmp_path, 
 
 
 def test_ctrl_c_pressed_again_while_the_finished_cases_are_recorded_keeps_them(segmented, tmp_path, monkeypatch):
+    write_json = record_files.write_json
+
     def pressed(*given, **named):
         signal.raise_signal(signal.SIGINT)
-        record_files.write_json(*given, **named)
+        write_json(*given, **named)
 
     monkeypatch.setattr("isocenter.runtime.record_files.write_json", pressed)
     with pytest.raises(KeyboardInterrupt):
