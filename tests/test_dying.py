@@ -70,7 +70,8 @@ def test_a_prediction_that_is_killed_names_the_case_that_it_was_at(segmented, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_a_training_that_is_killed_before_there_is_a_run_names_none_that_could_go_on(segmented, tmp_path):
+def test_a_training_that_is_killed_before_there_is_a_run_names_none_that_could_go_on(segmented, tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))  # which knows none of the cases
     words = ["--out", tmp_path / "run", "--labels", trained.LABELS, "--minutes", 1, "--device", "cpu", "--threads", 1]
     done = killed("case03", "SIGKILL", "train", segmented.data, *words)
     assert done.returncode == -9
