@@ -135,7 +135,8 @@ def inferer(
         averaged = AveragedNetwork(members, decoder.average, _shares(network), each=decoder.folds_by_head)
     context, windows = Context.from_settings(settings["network"].get("context")), settings["inference"]
     table = read_covariates(Path(covariates), formats or {}) if covariates else {}
-    return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, averaged, context, table, before)
+    preprocessing = preparation.from_settings(settings["preprocessing"])
+    return Inferer(decoder, preprocessing, windows, averaged, context, table, before)
 
 
 def _shares(network: OneTensor) -> tuple[float, ...] | None:
