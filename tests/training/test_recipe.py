@@ -265,10 +265,11 @@ def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_a
         if moment.step == 5:
             raise RuntimeError("the machine went down")
 
+    choose_length = session_length.choose_length
     monkeypatch.setattr(
         session_length,
         "choose_length",
-        lambda *given, **named: Watched(session_length.choose_length(*given, **named), batches),
+        lambda *given, **named: Watched(choose_length(*given, **named), batches),
     )
     given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}  # less than a report takes
     small = {"network.size": trained.SMALL_UNET, "training.validations": 2}

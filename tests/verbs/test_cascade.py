@@ -47,11 +47,11 @@ def train(data: Path, out: Path, **flags):
 
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory):
-    root, fits = tmp_path_factory.mktemp("cascade"), {}
+    root, fits, fit_job = tmp_path_factory.mktemp("cascade"), {}, training_jobs.fit_job
 
     def recorded(job, *given, **options):
         fits[job.out.name] = {case.id for case in job.train}
-        return training_jobs.fit_job(job, *given, **options)
+        return fit_job(job, *given, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_jobs, "fit_job", recorded)

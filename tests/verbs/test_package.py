@@ -121,10 +121,8 @@ def test_a_package_that_is_evaluated_leaves_out_the_images_that_trained_it(kind,
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
 @pytest.mark.whole
 def test_a_package_is_scored_by_the_backend_that_is_asked_for(backend, segmented, packaged, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        model_files, "load", lambda *given, **how: asked.append(how["backend"]) or model_files.load(*given, **how)
-    )
+    asked, load = [], model_files.load
+    monkeypatch.setattr(model_files, "load", lambda *given, **how: asked.append(how["backend"]) or load(*given, **how))
     given = {"device": "cpu", "labels": trained.LABELS, "backend": backend}
     dice = isocenter.evaluate(packaged.out, segmented.data, **given).rows[0].estimate.value
     assert asked == [backend]
