@@ -45,9 +45,9 @@ class Parted:
 def parted(classified, tmp_path_factory) -> Parted:
     out, shown, prepared = tmp_path_factory.mktemp("inner") / "run", list[set[str]](), training_jobs.prepare_cases
 
-    def noted(cases, *rest):
+    def noted(cases, *rest, **words):
         shown.append({case.id for case in cases})
-        return prepared(cases, *rest)
+        return prepared(cases, *rest, **words)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_jobs, "prepare_cases", noted)
