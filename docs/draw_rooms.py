@@ -48,7 +48,7 @@ def layers() -> list[str]:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
         "contracts"
     ]
-    [stack] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    [stack] = [one["layers"] for one in contracts if one["type"] == "layers" and one["containers"] == ["isocenter"]]
     return [room for room in stack if not room.startswith("(")]
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import trained
-from isocenter.tasks import index, task_catalogue
+from isocenter.tasks import index, properties, task_catalogue
 
 BENCH = Path(__file__).parent.parent / "bench"
 # 75 of 100 steps are enough, 74 are not.
@@ -307,9 +307,10 @@ def test_settings_of_small_pictures_are_compared_within_a_draw(bench):
 def test_the_same_bits_are_compared_for_every_kind_and_an_unknown_commit_is_refused(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     same_bits = importlib.import_module("same_bits")
-    picked = {name for name in task_catalogue.task_names() if not task_catalogue.task_class(name).by_name} - {
-        "registration"
-    }  # of pairs
+    kinds = {name: task_catalogue.task_class(name) for name in task_catalogue.task_names()}
+    picked = {
+        name for name, kind in kinds.items() if properties.learns_from_references(kind) and not kind.answers_pairs
+    }
     assert picked < set(same_bits.KINDS)  # which has one made of several as well
     monkeypatch.setattr(sys, "argv", ["same_bits.py", "--base", "no-such-commit"])
     with pytest.raises(SystemExit, match="--base no-such-commit: fatal: invalid reference"):
