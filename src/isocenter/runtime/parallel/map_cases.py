@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from isocenter import errors, work_state
 from isocenter.errors import MEMORY_ERRORS, IsocenterError, MemoryShortageError, WorkerLostError
-from isocenter.runtime.parallel import worker_main
 from isocenter.values import Case
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class CaseWorker:
     def __init__(self) -> None:
         # As a script, and not as a module of this package: it imports what its calls need and no more.
         self.process = subprocess.Popen(  # noqa: S603 - our own file
-            [sys.executable, "-P", worker_main.__file__],
+            [sys.executable, "-P", str(Path(__file__).with_name("worker_main.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **ONE_THREAD},
