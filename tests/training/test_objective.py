@@ -114,10 +114,10 @@ def test_without_sided_labels_nothing_changes():
 class Mixing:
     """An augmentation that mixes each image with the next, a quarter of it."""
 
-    def moved(self, images, target, generators, steps, *, mirrored=()):
+    def augment_with_target(self, images, target, generators, steps, *, mirrored=()):
         return images, target, torch.zeros(len(images), dtype=torch.bool)
 
-    def mixed(self, images, generators):
+    def mix(self, images, generators):
         partner = torch.arange(len(images)).roll(-1)
         return 0.75 * images + 0.25 * images[partner], partner, 0.75
 
@@ -142,7 +142,7 @@ def test_of_mixed_images_both_targets_count_by_their_share(classes):
 class Still(Mixing):
     """An augmentation that leaves images as they are."""
 
-    def mixed(self, images, generators):
+    def mix(self, images, generators):
         return images, None, 1.0
 
 
@@ -185,7 +185,7 @@ def test_of_several_processes_each_gets_a_gradient_of_all_outputs_also_of_those_
     known = {"classification": np.array([0, 1]), "regression": np.zeros((2, 1), np.float32)}
     targets = {**known, KNOWN: np.array([[True, False]] * 2)}
     batch = Batch(np.zeros((2, 1, 4, 4), np.float32), targets, (), (1.0, 1.0), kind)
-    pair = SimpleNamespace(count=2, whole=lambda part: part, own=lambda whole: whole)
+    pair = SimpleNamespace(count=2, whole=lambda part: part, own_part=lambda whole: whole)
     parts = torch.nn.ModuleDict({"judge": torch.nn.ParameterDict({"log_variance": torch.zeros(2)})})
     lowered(lambda images: outputs, batch, chosen, parts=parts, ranks=pair).backward()
     assert all(output.grad is not None for output in outputs.values())

@@ -143,7 +143,7 @@ def test_a_gpu_chooses_its_kernels_before_its_look_at_validation_cases_is_timed(
         now[0] += len(cases) + 12 * (not seen and device != "cpu")
         seen.append(len(cases))
 
-    known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device=device), "shown_cases": ()}
+    known = {"ranks": Ranks(), "averaged": module, "device_settings": SimpleNamespace(device=device), "shown_cases": ()}
     known["settings"] = SimpleNamespace(inference=SimpleNamespace(patch=(20, 20), overlap=0.5))
     cases = [SimpleNamespace(shape=(20, 30))] * 9
     length = ClockedLength(CommandClock(0.0, now=lambda: now[0]))
@@ -165,7 +165,7 @@ def test_a_look_at_validation_cases_takes_as_much_longer_as_they_are_larger_than
     known = {
         "ranks": Ranks(),
         "averaged": module,
-        "chosen": SimpleNamespace(device="cpu"),
+        "device_settings": SimpleNamespace(device="cpu"),
         "val_cases": cases,
         "shown_cases": (),
         "settings": SimpleNamespace(inference=SimpleNamespace(patch=(20, 20), overlap=0.5)),
@@ -184,7 +184,7 @@ def test_a_look_at_large_validation_cases_sees_so_many_windows_that_several_look
 
     cases = [SimpleNamespace(shape=(200, 200))] * 2
     inference = SimpleNamespace(patch=(20, 20), overlap=0.5)
-    known = {"ranks": Ranks(), "averaged": module, "chosen": SimpleNamespace(device="cpu"), "shown_cases": ()}
+    known = {"ranks": Ranks(), "averaged": module, "device_settings": SimpleNamespace(device="cpu"), "shown_cases": ()}
     session = SimpleNamespace(validate=validated, val_cases=cases, settings=SimpleNamespace(inference=inference))
     session.__dict__.update(known)
     length = ClockedLength(CommandClock(0.0, now=lambda: now[0]))

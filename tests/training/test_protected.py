@@ -86,7 +86,7 @@ def test_the_group_that_is_worst_off_comes_to_count_most():
 def drawn(method: str, count: int, **options) -> Counter:
     cases = people(*UNEQUAL)
     protected = ProtectedGroups.for_cases(method, cases)
-    loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=protected.drawn)
+    loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=protected.strata_to_draw)
     seen = [index for step in range(count // 10) for index in loader.of_step(step).cases]
     return Counter((cases[index].group, int(cases[index].target)) for index in seen)
 
@@ -97,7 +97,9 @@ def test_resampled_cases_come_with_group_and_class_independent():
 
 def test_balanced_batches_have_as_many_of_each_group():
     cases = people(*UNEQUAL)
-    loader = Loader(cases, (4, 4), 10, 0.0, 3, drawn=ProtectedGroups.for_cases("balanced_batches", cases).drawn)
+    loader = Loader(
+        cases, (4, 4), 10, 0.0, 3, drawn=ProtectedGroups.for_cases("balanced_batches", cases).strata_to_draw
+    )
     for step in range(20):
         assert Counter(cases[index].group for index in loader.of_step(step).cases) == {"F": 5, "M": 5}
 
