@@ -99,7 +99,7 @@ def test_a_class_is_in_a_set_unless_too_many_cases_went_better_with_the_fold_tha
     each, cases = drawn("classes", 1)
     task, _ = crossed("classes", each, cases, conformal_by=by)
     found = task.certainty.conformal
-    assert set(found.folds_by_head) == ({"all"} if by == "all" else set(CLASSES))
+    assert set(found.crossed) == ({"all"} if by == "all" else set(CLASSES))
     likely = np.exp(each) / np.exp(each).sum(axis=2, keepdims=True)
     scores = np.stack([conformal.class_scores(one, "lac") for one in likely])
     for place, one in enumerate(decoded(task, each.mean(axis=0), each)[KNOWN:], start=KNOWN):
@@ -122,7 +122,7 @@ def test_a_class_without_cases_stays_open_and_a_finding_without_gets_no_sets():
     task, _ = crossed("findings", each, cases)
     sets = [one.confidence.set for one in decoded(task, each.mean(axis=0), each)]
     assert {name for one in sets for name in one} == {"a"} and len({one["a"] for one in sets}) > 1
-    assert set(task.certainty.conformal.folds_by_head) == {"with a", "without a"}
+    assert set(task.certainty.conformal.crossed) == {"with a", "without a"}
 
 
 def test_an_interval_is_as_wide_as_the_errors_of_each_fold_in_its_own_error_bars():

@@ -383,7 +383,7 @@ def test_voxels_sampled_before_calibration_tell_how_doubtful_a_volume_is_after_i
     before, cases = stated(TASK, range(100, 105))
     after, _ = stated(task, range(100, 105))
     for earlier, later, one in zip(before, after, cases, strict=True):
-        found = task.answers.sizes(earlier, task.truth.of(one), one.patient, task.probable)
+        found = task.answers.sizes(earlier, task.truth.drawn_map(one), one.patient, task.probable)
         assert SIZES not in earlier.untuned
         assert_allclose(found, later.untuned[SIZES], rtol=0.02)
 

@@ -150,7 +150,7 @@ def test_the_nearest_of_a_group_are_those_found_by_looking_at_every_pair(women):
         closest = others[((apart[others] - apart[n]) ** 2).sum(axis=1).argmin()]
         nearest[m].append(abs(answers[n, 0] - answers[closest, 0]))
     alike = group_gaps.neighbour_gap("sex", rows, answers, group, person, seed=0)
-    assert alike.own_part == pytest.approx(np.mean(nearest[True]))
+    assert alike.own == pytest.approx(np.mean(nearest[True]))
     assert alike.others == pytest.approx(np.mean(nearest[False]))
 
 

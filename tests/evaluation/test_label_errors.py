@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from isocenter import lazy
 from isocenter.evaluation import label_errors
 from isocenter.lazy import optimize
 
@@ -78,6 +77,6 @@ def test_the_slope_of_the_fit_is_that_of_its_loss(monkeypatch):
         tried.append(check_grad(lambda one: loss(one)[0], lambda one: loss(one)[1], at))
         return optimize.OptimizeResult(fun=0.0, x=start)
 
-    monkeypatch.setattr(lazy, "optimize", type("Looking", (), {"minimize": staticmethod(looked)}))
+    monkeypatch.setattr(label_errors, "optimize", type("Looking", (), {"minimize": staticmethod(looked)}))
     label_errors._fit_numbers(np.log(rng.dirichlet(np.ones(3), 50)), rng.integers(3, size=50), np.zeros(6), 0.4)
     assert tried[0] < 1e-4

@@ -109,7 +109,7 @@ def test_weekends_and_days_go_by_the_clock_of_the_site():
     np.testing.assert_array_equal(CaseStream.from_table(utc, zone="Australia/Brisbane").strata, expected)
     assert (CaseStream.from_table(utc).strata != expected).any()
     assert len(CaseStream.from_table(zoned).between("2026-03-07", None)) == len(
-        CaseStream.of(bare).between("2026-03-07", None)
+        CaseStream.from_table(bare).between("2026-03-07", None)
     )
 
 

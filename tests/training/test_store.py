@@ -92,7 +92,7 @@ def test_what_lies_in_memory_is_what_lies_on_disk(prepared):
     for one, other in zip(prepared(GENEROUS), prepared(NOTHING), strict=True):
         assert isinstance(one.image, np.ndarray)
         assert not isinstance(other.image, np.ndarray)
-        for ours, theirs in zip(one.cut(region), other.cut(region), strict=True):
+        for ours, theirs in zip(one.cut_region(region), other.cut_region(region), strict=True):
             assert ours.dtype == theirs.dtype
             assert_array_equal(ours, theirs)
 
