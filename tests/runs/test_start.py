@@ -84,8 +84,8 @@ def test_of_an_nnunet_folder_the_network_is_that_of_its_checkpoint_and_the_grid_
         assert source.weights.name == "checkpoint_final.pth"
         assert (source.family, source.size["features"]) == ("plain_conv_unet", [4, 8])
         # nnU-Net's network sees (row, slice, column), and ours (column, row, slice).
-        assert source.prepare["spacing"] == [1.0, 1.5, 1.2]
-        assert source.prepare["normalisation"][0]["low"] == 5.0
+        assert source.prepared["spacing"] == [1.0, 1.5, 1.2]
+        assert source.prepared["normalisation"][0]["low"] == 5.0
         ours = factory.build(source.family, 1, 3, {"mask": Dense(3)}, source.size)
         made = factory.load_pretrained(ours, source.family, source.size, source.weights)
     assert {row.how for row in made.rows} == {"copied"}

@@ -63,7 +63,7 @@ def test_a_part_that_finds_boxes_calls_no_more_of_them_in_the_whole():
     vectors = {"classification_class": outputs.pop("classification_class")}
     made = task.decode([(WHOLE, outputs), ((), vectors)], SPACE)
     assert len(made.boxes) == 2 and made.threshold == 0.3
-    assert len(made.called_boxes) == len(made.parts["detection"].called) == 1
+    assert len(made.called_boxes) == len(made.parts["detection"].called_boxes) == 1
 
 
 def test_covering_objects_of_a_part_are_a_map_that_no_mask_of_another_part_replaces():

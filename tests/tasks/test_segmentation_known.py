@@ -299,7 +299,7 @@ def test_calibration_and_thresholds_come_from_what_is_known():
     made = [task.decode([(voxels.WHOLE, {"mask": 2.5 * own.astype(np.float32)})], voxels.GRID) for own in outputs]
     cases = [voxels.case(voxels.drawn(own, seed), seed) for seed, own in enumerate(outputs)]
     answers = task.answers
-    drawn = [task.truth.of(one) for one in cases]
+    drawn = [task.truth.drawn_map(one) for one in cases]
     people = np.array([one.patient for one in cases])
     unknown = [DrawnMap(np.where(own.values == 5, 0, own.values), None, (True, False)) for own in drawn]
     partial = [unknown[n] if n % 2 else own for n, own in enumerate(drawn)]

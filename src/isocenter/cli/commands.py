@@ -211,7 +211,7 @@ def _placeholder(argument: Any) -> str:
 
 
 PLAN_FORMS = {
-    "explained": Flag("Print the reasons as prose.", name="--explain"),
+    "prose": Flag("Print the reasons as prose.", name="--explain"),
     "all_decisions": Flag("Print also the decisions that have their defaults."),
 }
 ROUTE_FORMS = {"explained": Flag("Show every condition of every rule for every series.", name="--explain")}

@@ -184,6 +184,6 @@ def _cut(values: Mapping[str, Any], region: Region) -> dict[str, Any]:
     """The same with what images have in a region."""
     places, drawn = (slice(None), *region), {name for name, one in values.items() if isinstance(one, Image)}
     return {
-        name: one.with_pixels(one.data[places].copy(order="K"), one.geometry.cropped(region)) if name in drawn else one
+        name: one.with_pixels(one.data[places].copy(order="K"), one.geometry.crop(region)) if name in drawn else one
         for name, one in values.items()
     }
