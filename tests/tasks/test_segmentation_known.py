@@ -88,7 +88,7 @@ def test_more_combinations_than_codes_are_refused():
 
 
 def test_voxels_of_a_structure_that_is_unknown_there_are_refused_with_case_and_structure():
-    for reading in (KIDNEYS.target, KIDNEYS.truth.drawn_map, WHOLE.truth.of):
+    for reading in (KIDNEYS.target, KIDNEYS.truth.drawn_map, WHOLE.truth.drawn_map):
         with pytest.raises(DatasetError, match="a: the mask holds voxels of right kidney, which is unknown"):
             reading(case(mask(0, 1, 2), *LEFT))
     with pytest.raises(DatasetError, match="holds voxels of whole, core, which is unknown"):

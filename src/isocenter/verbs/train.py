@@ -146,9 +146,8 @@ def train(options: TrainOptions) -> Run:
         assignments,
         options.reading,
     )
-    data, resume = (
-        dataset_reading.path_for_workers(place, options.scheduler) for place in (options.data, options.resume)
-    )
+    data = dataset_reading.path_for_workers(options.data, options.scheduler)
+    resume = dataset_reading.path_for_workers(options.resume, options.scheduler)
     with dask_cluster.spread_over(options.scheduler):
         return make_run(data, request, start=options.start, out=options.out, overwrite=options.overwrite, resume=resume)
 
