@@ -41,25 +41,41 @@ if TYPE_CHECKING:
     from torch.utils import flop_counter, tensorboard
 
 
-class _LazyModule(ModuleType):
-    """Stands for a module and imports it at the first look at one of its names."""
+class _LazyModule:
+    """Stands for a module and imports it at the first look at one of its names.
+
+    No `ModuleType`: its own failed look at a name takes longer than all of this, and each call through it comes here.
+    """
+
+    __slots__ = ("__name__",)
+
+    def __init__(self, name: str) -> None:
+        object.__setattr__(self, "__name__", name)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # inspection by tools must not import anything
             raise AttributeError(name)
-        return getattr(importlib.import_module(self.__name__), name)  # which waits for another thread's import
+        return getattr(_imported(self.__name__), name)
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # nobody replaces it as a whole
         """The names of the module once it is imported: pytest's `monkeypatch` puts back what it finds here."""
         module = sys.modules.get(self.__name__)
-        return super().__dict__ if module is None else module.__dict__
+        return {} if module is None else module.__dict__
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(importlib.import_module(self.__name__), name, value)
+        setattr(_imported(self.__name__), name, value)
 
     def __delattr__(self, name: str) -> None:
-        delattr(importlib.import_module(self.__name__), name)
+        delattr(_imported(self.__name__), name)
+
+
+def _imported(name: str) -> ModuleType:
+    """The module, after a wait where another thread imports it; `import_module` alone takes twice as long."""
+    module = sys.modules.get(name)
+    if module is None or getattr(module.__spec__, "_initializing", False):
+        module = importlib.import_module(name)
+    return module
 
 
 if not TYPE_CHECKING:
