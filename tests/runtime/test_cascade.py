@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as some
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -55,9 +55,12 @@ def model(run, channels=1, labels=BEYOND, **prepared) -> Model:
 
 @settings(max_examples=15, deadline=None)
 @given(
-    some.floats(1.5, 4.0),
+    some.floats(1.5, 3.0),  # beyond the last voxel of a coarser grid, half of one, labels are a guess
     some.tuples(*[some.floats(0.7, 1.6)] * 3),
-    some.tuples(*[some.floats(-1, 1)] * 3).filter(lambda one: np.linalg.norm(one) > 0.3),
+    # Of a plane along the axes a whole layer of voxels decides at once.
+    some.tuples(*[some.floats(-1, 1)] * 3).filter(
+        lambda one: np.linalg.norm(one) > 0.3 and np.sort(np.abs(one))[1] > 0.1
+    ),
     some.permutations(range(3)),
 )
 def test_labels_of_a_coarse_grid_come_to_lie_where_they_belong_on_a_fine_one(factor, spacing, normal, axes):
@@ -71,15 +74,16 @@ def test_labels_of_a_coarse_grid_come_to_lie_where_they_belong_on_a_fine_one(fac
         return beyond(batch)
 
     first = model(beyond, spacing=spacing, reduction=factor)
-    cascade = model_assembly.with_first_stage(model(second, 2, spacing=spacing, cascade=factor), first)
-    cascade.predict(image)
+    after = model(second, 2, spacing=spacing, cascade=factor)
+    grid = after.preprocessing.open_image(image, "sloping")[1]
+    assume(grid.padded_shape == grid.shape)  # what lies beyond the image is background, on whichever side of the plane
+    model_assembly.with_first_stage(after, first).predict(image)
     away, marked = np.concatenate(seen).swapaxes(0, 1).reshape(2, -1)
     # A voxel of the image is marked as a whole, and one of the fine grid by the larger part of those around it.
     reach = 0.5 * np.abs(affine[:3, :3].T @ towards).sum() + 0.5 * np.dot(spacing, np.abs(towards))
     wrong = (marked > 0) != (away > 0)
     assert np.abs(away[wrong]).max(initial=0) <= reach
     near = np.abs(away) < reach
-    # Of a plane along the axes a whole layer of voxels decides at once, so that the share is known no better than that.
     assert abs(np.mean(marked[near]) - np.mean(away[near] > 0)) < 0.1
 
 
