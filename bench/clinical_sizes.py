@@ -8,7 +8,8 @@ Part `look`: `check` of one case, an uncompressed int16 volume of 512 x 512 voxe
 training does with it first (crop, orient, resample to 1.5 mm, normalise, store), and the share of time in which a
 network then waits for patches of the case, linked 60 times.
 Part `predict`: the network that is planned for the case, without training, predicts it without windows in the air,
-`predict all` with them. Part `score`: a map of 20 structures. The volumes are drawn on the spot. What was measured
+`predict all` with them. Part `score`: a map of 20 structures. nnU-Net looks at the same case (its fingerprint) and
+prepares it to the same spacing, in an environment of its own. The volumes are drawn on the spot. What was measured
 stays in the folder of the benchmarks, so that a second run goes on where the first ended; --anew measures all again.
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pandas as pd
-from beside import PLACE, Program, arguments, failures, interleaved, record
+from beside import PLACE, Program, arguments, failures, interleaved, peer, record, versions
 
 SLICES, SMALL = (100, 300, 600), (8,)
 SIDE_VOXELS = 512
@@ -31,7 +32,8 @@ MEASURED = PLACE / "clinical_sizes.json"
 SIDE = Path(__file__).resolve().parent / "sides" / "clinical_sizes.py"
 # Of what is predicted and scored; it takes long, so that prediction is measured up to so many slices.
 ANSWERS, PREDICTED = SIDE.with_name("clinical_answers.py"), 100
-NOW = "this version"
+NNUNET, BESIDE = SIDE.with_name("clinical_nnunet.py"), ("look", "prepare")
+NOW, THEIRS = "this version", "nnU-Net"
 
 
 def main() -> None:
@@ -42,6 +44,7 @@ def main() -> None:
     asked = parser.parse_args()
     PLACE.mkdir(exist_ok=True)
     sources = {NOW: None, **({"before": asked.before} if asked.before else {})}
+    python = peer("nnunet")
     cells = json.loads(MEASURED.read_text()) if MEASURED.is_file() and not (asked.anew or asked.small) else {}
     for slices in sorted(SMALL if asked.small else asked.slices):
         missing = {
@@ -49,30 +52,44 @@ def main() -> None:
             for name, source in sources.items()
             if not {f"{part} {slices} {name}" for part in _parts(slices)} <= cells.keys()
         }
-        for row in _looks(slices, missing, asked.threads) if missing else ():
+        wanted = [part for part in BESIDE if f"{part} {slices} {THEIRS}" not in cells]
+        for row in _rows(slices, missing, dict.fromkeys(wanted, python), asked.threads):
             cells[f"{row['part']} {slices} {row['program']}"] = row
             if not asked.small:
                 MEASURED.write_text(json.dumps(cells, indent=1))
     text = _words(pd.DataFrame(list(cells.values())))
     print(text)
     if asked.record:
-        record("clinical_sizes", "Volumes of clinical size", text, {"runs": list(cells.values())})
+        record(
+            "clinical_sizes",
+            "Volumes of clinical size",
+            text,
+            {"runs": list(cells.values()), "peer": versions("nnunet")},
+        )
 
 
-def _looks(slices: int, sources: dict[str, Path | None], threads: int) -> list[dict[str, object]]:
-    """Rows of each version: what it took to look at the case, to look again, and to prepare it."""
+def _rows(
+    slices: int, sources: dict[str, Path | None], beside: dict[str, Path], threads: int
+) -> list[dict[str, object]]:
+    """Rows of the parts of each version, and of those parts that nnU-Net takes too by its Python."""
+    if not sources and not beside:
+        return []
     with tempfile.TemporaryDirectory(dir=PLACE) as place:
-        _draw(Path(place) / "data", slices)
+        folder = str(Path(place) / "data")
+        _draw(Path(folder), slices)
         keeping = {"ISOCENTER_CACHE": str(Path(place) / "cache")}
         tables = {}
         for part in _parts(slices):
             side = ANSWERS if part.startswith(("predict", "score")) else SIDE
-            command = [sys.executable, str(side), part.split()[-1], str(Path(place) / "data"), str(threads)]
+            command = [sys.executable, str(side), part.split()[-1], folder, str(threads)]
             programs = [
                 Program(name, command, {**keeping, **({"PYTHONPATH": str(source)} if source else {})})
                 for name, source in sources.items()
             ]
-            tables[part] = interleaved(programs, 1, threads)
+            if part in beside:
+                programs.append(Program(THEIRS, [str(beside[part]), str(NNUNET), part, folder, str(threads)]))
+            if programs:
+                tables[part] = interleaved(programs, 1, threads)
     return [
         {**row, "part": part, "slices": slices}
         for part, table in tables.items()
@@ -122,7 +139,18 @@ def _words(table: pd.DataFrame) -> str:
         said, cells = row["said"], [row["part"], row["slices"], f"{stored:.0f}", row["program"]]
         cells += [f"{said['cpu_seconds']:.2f}", f"{said['rss_mib']:.0f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join([*lines, *(f"\n- {problem}" for problem in failures(table))])
+    return "\n".join([*lines, "", *_exponents(table), *(f"\n- {problem}" for problem in failures(table))])
+
+
+def _exponents(table: pd.DataFrame) -> list[str]:
+    """How CPU seconds grow with the voxels: 1 is in proportion."""
+    found = []
+    for (part, program), rows in table[table["problem"] == ""].groupby(["part", "program"]):
+        seconds = [said["cpu_seconds"] for said in rows["said"]]
+        if len(seconds) > 1:
+            power = np.polyfit(np.log(rows["slices"].astype(float)), np.log(seconds), 1)[0]
+            found.append(f"- {part}, {program}: CPU seconds grow with voxels to the power of {power:.2f}.")
+    return found
 
 
 if __name__ == "__main__":

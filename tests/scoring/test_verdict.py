@@ -435,7 +435,7 @@ def test_every_task_has_its_first_figure_in_the_headline():
 
 
 def test_where_the_validation_cases_lack_a_class_the_length_is_judged_by_what_selected():
-    named = wording.selecting_name(Metric("auroc", "AUROC"))
+    named = wording.metric_namer(Metric("auroc", "AUROC"))
     log = pd.DataFrame({"step": [100, 200, 300, 400], "loss": 1.0, "validation": [-1.2, -1.0, -0.9, -0.8]})
     assert validation_course.training_length_sentences(log, named)[0].startswith(
         "Validation minus the log loss was still improving"
@@ -443,7 +443,7 @@ def test_where_the_validation_cases_lack_a_class_the_length_is_judged_by_what_se
     assert validation_course.training_length_sentences(log.assign(validation=[0.6, 0.7, 0.8, 0.9]), named)[
         0
     ].startswith("Validation AUROC")
-    assert wording.selecting_name(Metric("r2", "R²"))(-0.3) == "R²"  # which may be below 0 itself
+    assert wording.metric_namer(Metric("r2", "R²"))(-0.3) == "R²"  # which may be below 0 itself
 
 
 def test_where_patients_are_unknown_a_class_of_that_name_keeps_it():

@@ -205,7 +205,7 @@ def test_selection_is_the_mean_of_the_parts_over_the_cases_that_each_is_known_of
     classes = quality(given, {"classification": torch.tensor([1, 0])})  # the wrong way round
     assert selection({**masks, **classes}) == 0.5
     assert (
-        selection(checkpoint_files.joined_numbers([masks, classes])) == 0.5
+        selection(checkpoint_files.concatenate_cases([masks, classes])) == 0.5
     )  # of three cases, none of which has both references
     assert quality(given, {"segmentation": torch.from_numpy(LEFT.data)}) == {}
 
@@ -219,7 +219,7 @@ def test_cases_that_lack_a_reference_are_drawn_again_too():
         answered = [({"classification_class": logits[n % 2]}, {"classification": truth[n % 2, None]}) for n in range(8)]
         measured = [({"regression_value": torch.zeros(1, 1)}, {"regression": torch.zeros(1, 1)})] * 8
         quality = joined("classification", "regression").quality
-        return checkpoint_files.joined_numbers([quality(*one) for one in [*answered, *measured]])
+        return checkpoint_files.concatenate_cases([quality(*one) for one in [*answered, *measured]])
 
     patients = [str(n) for n in range(16)]
     task = joined("classification", "regression")

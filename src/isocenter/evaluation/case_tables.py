@@ -103,7 +103,7 @@ def read_cases(path: Path) -> Table:
         table[name] = table[name].map(csv_text.unmark_cell)
     for name in text.columns.intersection([*KEYS, FOLD, *WORDS, *covariate_columns(text)]):
         table[name] = text[name]
-    for name in [str(column) for column in text if column_of_part(str(column)) in ANSWERS]:
+    for name in [str(column) for column in text if column_without_part(str(column)) in ANSWERS]:
         table[name] = text[name].mask(text[name] == "")
     try:
         check_table(table)
@@ -119,12 +119,12 @@ def metric_columns(table: Table) -> list[str]:
         name
         for name in names
         if name not in (*KEYS, FOLD, *INTERVAL)
-        and column_of_part(name) not in CONFIDENCE
+        and column_without_part(name) not in CONFIDENCE
         and not name.startswith((PROBABILITY, THRESHOLD, UNCALIBRATED, COVARIATE, FEATURE))
     ]
 
 
-def column_of_part(column: str) -> str:
+def column_without_part(column: str) -> str:
     """The name of a column of a task that is made of tasks, as its part calls it."""
     return column.rpartition(".")[2]
 

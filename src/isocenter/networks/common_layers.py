@@ -22,7 +22,7 @@ MAX_POOL: dict[int, Any] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-def convolution_layer(
+def convolution_norm_activation(
     ndim: int,
     inside: int,
     outside: int,

@@ -45,11 +45,13 @@ class InvertedResidual(nn.Module):
         middle = expansion * inside
         self.body = nn.Sequential(
             *(
-                [common_layers.convolution_layer(ndim, inside, middle, 1, activation=activation)]
+                [common_layers.convolution_norm_activation(ndim, inside, middle, 1, activation=activation)]
                 if expansion > 1
                 else []
             ),
-            common_layers.convolution_layer(ndim, middle, middle, kernel, stride, groups=middle, activation=activation),
+            common_layers.convolution_norm_activation(
+                ndim, middle, middle, kernel, stride, groups=middle, activation=activation
+            ),
             *([Excitation(middle, squeezed, activation())] if squeezed else []),
             CONVOLUTION[ndim](middle, outside, 1, bias=False),
             BATCH_NORM[ndim](outside),
@@ -100,7 +102,9 @@ class MobileNet(PooledHead):
         super().__init__()
         inside = scale_maps(STEM, width)
         layers: list[nn.Module] = [
-            common_layers.convolution_layer(spatial_dims, channels, inside, 3, stem_stride, activation=nn.ReLU6)
+            common_layers.convolution_norm_activation(
+                spatial_dims, channels, inside, 3, stem_stride, activation=nn.ReLU6
+            )
         ]
         for expansion, maps, count, stride in stages:
             for n in range(count):
@@ -108,7 +112,7 @@ class MobileNet(PooledHead):
                 layers.append(InvertedResidual(spatial_dims, inside, outside, stride if n == 0 else 1, expansion))
                 inside = outside
         self.body = nn.Sequential(
-            *layers, common_layers.convolution_layer(spatial_dims, inside, last, 1, activation=nn.ReLU6)
+            *layers, common_layers.convolution_norm_activation(spatial_dims, inside, last, 1, activation=nn.ReLU6)
         )
         self.end(last, vectors, dropout, context, fusion)
 

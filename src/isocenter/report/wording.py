@@ -23,7 +23,7 @@ LEAST_DIGITS = 2  # of the largest of a value and its ends, however many decimal
 MOST_LISTED = 24  # numbers that a reader of a page goes through one by one
 
 
-def selecting_name(metric: Metric) -> Callable[[float], str]:
+def metric_namer(metric: Metric) -> Callable[[float], str]:
     """The name of a figure of the metric that selects: of one below 0 that cannot be, what took the metric's place.
 
     Where the cases that select lack a class or an event, minus the loss selects.

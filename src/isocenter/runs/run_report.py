@@ -419,11 +419,11 @@ def _add_title(figure: Figure, word: str, case: str, score: str | None) -> Figur
     return replace(figure, title=f"{word}: {case}", caption=". ".join(parts))
 
 
-def selection_metric_words(plan: Plan | None) -> Callable[[float], str]:
+def selection_metric_namer(plan: Plan | None) -> Callable[[float], str]:
     """The name of a figure of the metric that selects checkpoints; "metric" without a plan that names one."""
     if plan is None or not {"training.selection", "task.name"} <= set(plan.names):
         return lambda figure: "metric"
-    return wording.selecting_name(
+    return wording.metric_namer(
         task_catalogue.task_class(plan["task.name"]).metrics.metric_named(str(plan["training.selection"]))
     )
 
@@ -436,7 +436,7 @@ def search_sections(results: Mapping[str, SearchResult], plan: Plan, tables: Seq
     """
     if not results:
         return []
-    metric = selection_metric_words(plan)(0.0)
+    metric = selection_metric_namer(plan)(0.0)
     blocks: list[Block] = [Paragraph(JUDGED)]
     for where, result in results.items():
         named = f"{where}: {result.statement}" if where else result.statement

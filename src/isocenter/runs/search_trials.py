@@ -185,7 +185,7 @@ class SearchProgress:
 
     def _numbers_again(self, number: int) -> Mapping[str, Any]:
         parts = [ended.trial_result.numbers for ended in self.again[number]]
-        return checkpoint_files.joined_numbers(parts) if all(parts) else {}
+        return checkpoint_files.concatenate_cases(parts) if all(parts) else {}
 
     def _share_better(
         self, cases: Sequence[str], ours: Mapping[str, Any], planned: Mapping[str, Any], tried: int

@@ -275,7 +275,7 @@ def fit_job(
         log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
     ranks.agree(Errand(job, clock))
     with training_progress.show_training(
-        job.what, wording.selecting_name(chosen.task.metrics.metric_named(chosen.training.selection))
+        job.what, wording.metric_namer(chosen.task.metrics.metric_named(chosen.training.selection))
     ) as shown:
 
         def watch(moment: Moment) -> None:

@@ -256,7 +256,7 @@ class TrainingSession:
                 for name, value in task.quality(outputs, part).items():
                     sums[name] = sums[name] + value if name in sums else value
             collected.append(sums)
-        return checkpoint_files.joined_numbers(collected)
+        return checkpoint_files.concatenate_cases(collected)
 
     def looked_part(self, case: PreparedCase, windows: int | None) -> Region:
         """The part of a case that a look sees: all of it, or about a voxel of a structure so many windows at most."""
@@ -294,7 +294,7 @@ class TrainingSession:
             {MINUS_LOSS: -numbers[LOSS][owners == n].mean()[None]} for n in range(len(cases)) if (owners == n).any()
         ]
         features = {FEATURES: numbers[FEATURES]} if FEATURES in numbers else {}
-        return {**checkpoint_files.joined_numbers(means), **features}
+        return {**checkpoint_files.concatenate_cases(means), **features}
 
     def keep(self, state: State, clock: CommandClock) -> None:
         """Write all from which the training goes on."""

@@ -200,7 +200,7 @@ class Validation:
     patients: Sequence[str]
 
 
-def joined_numbers(numbers: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def concatenate_cases(numbers: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """{name: (cases, ...)} of the numbers of cases, in their order; zeros where some lack a name, as of a part's.
 
     So all have as many rows, and cases can be drawn again; a task of parts marks the rows that are none.
@@ -309,7 +309,7 @@ def _why_last_preferred(state: State, validation: Validation, settings: PlanSett
 
 def _selecting(settings: PlanSettings, figure: float) -> str:
     """The metric that selects, as papers spell it; or what took its place to give this figure."""
-    return wording.selecting_name(settings.task.metrics.metric_named(settings.training.selection))(figure)
+    return wording.metric_namer(settings.task.metrics.metric_named(settings.training.selection))(figure)
 
 
 def finished_outcome(out: Path, settings: PlanSettings) -> TrainingOutcome | None:

@@ -82,7 +82,7 @@ class Case:
     def with_images(self, names: Collection[str]) -> Case:
         """The case as if it had no other images than these."""
         images = {
-            voxel_images.unambiguous_name(name): partial(_image_named, self.images, name)
+            voxel_images.pad_numeric_name(name): partial(_image_named, self.images, name)
             for name in self.images
             if name in names
         }
@@ -90,7 +90,7 @@ class Case:
 
 
 def _image_named(images: Mapping[str, Image], name: str) -> Image:
-    return images[name].with_image_name(voxel_images.unambiguous_name(name))
+    return images[name].with_image_name(voxel_images.pad_numeric_name(name))
 
 
 @dataclass(frozen=True)

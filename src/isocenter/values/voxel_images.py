@@ -78,7 +78,7 @@ def blocks_along_last_axis(array: Array | Deferred, voxels: int = 2**22) -> Iter
         yield region, read(region)
 
 
-def unambiguous_name(name: str) -> str:
+def pad_numeric_name(name: str) -> str:
     """The name of a case's image where others are absent: a number gets four digits, as in nnU-Net's files.
 
     Else 0 could be the one channel of any grey picture.

@@ -314,7 +314,7 @@ def _evaluation(options: EvaluateOptions, subject: _Subject, scored: ScoredCases
         patients_known=subject.dataset.patients_known,
         training=()
         if course is None
-        else validation_course.training_length_sentences(course, run_report.selection_metric_words(subject.plan)),
+        else validation_course.training_length_sentences(course, run_report.selection_metric_namer(subject.plan)),
         notes=notes,
     )
     which = subject.chosen.which

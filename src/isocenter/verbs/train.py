@@ -293,7 +293,7 @@ def _report(run: RunFolder, done: TrainedRun) -> Run:
         scored,
         seed=int(done.plan["training.seed"]),
         patients_known=run.dataset.patients_known,
-        training=validation_course.training_length_sentences(log, run_report.selection_metric_words(done.plan), limit),
+        training=validation_course.training_length_sentences(log, run_report.selection_metric_namer(done.plan), limit),
         notes=notes,
         covariates=share.gains(primary),
     )

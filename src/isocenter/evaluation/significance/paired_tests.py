@@ -439,7 +439,7 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
         raise DatasetError(f"the same cases belong to other patients than in {first}", name, REMEDY)
     if unlike := _unlike_classes(base, moved):
         raise DatasetError(f"{unlike} than in {first}", name, "Compare models that tell the same classes apart")
-    for column in [name for name in base if case_tables.column_of_part(str(name)) in GIVEN]:
+    for column in [name for name in base if case_tables.column_without_part(str(name)) in GIVEN]:
         if column in moved and not _equal(base[column].to_numpy(), moved[column].to_numpy()):
             raise DatasetError(f"the same cases have other references than in {first}", name, REMEDY)
     return moved
@@ -462,7 +462,9 @@ def _unlike_classes(ours: Table, theirs: Table) -> str:
     classes, other = (_classes(table) for table in (ours, theirs))
     if set(classes) != set(other):
         return "the classes are others"
-    are_grades = all(GRADED in [case_tables.column_of_part(str(name)) for name in table] for table in (ours, theirs))
+    are_grades = all(
+        GRADED in [case_tables.column_without_part(str(name)) for name in table] for table in (ours, theirs)
+    )
     return "the grades stand in another order" if are_grades and classes != other else ""
 
 

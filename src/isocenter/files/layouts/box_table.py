@@ -26,7 +26,7 @@ from isocenter.files.layouts.cases.table_reading import (
     TABLE_SUFFIXES,
     DataTable,
 )
-from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, DrawnNames, Layout, Reading
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Layout, Reading
 from isocenter.files.layouts.named_cases import NamedCases
 from isocenter.values import CaseRow, Cell, Problem, bounding_boxes
 
@@ -99,7 +99,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         how=f"table {table.path.name}: {errors.count_phrase(count, 'box', 'boxes')} on "
         + errors.count_phrase(sum(name is not None for _, name in images), "image"),
         classes={"boxes": classes},
-        drawn=DrawnNames(called, settings=column),
+        drawn=DrawnNameMeanings(called, settings=column),
         modality=options.modality or (named.reading.modality if named else None),
         patients=hidden or (f"column {column['patient']} of {table.path.name}" if "patient" in column else ""),
         patient_column=None if hidden else column.get("patient"),

@@ -60,7 +60,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     Or files in common folders that begin with the names of cases and end in those of images.
     """
     members = image_folders.within_images(folder.images)
-    if unnamed_masks.pictures_of_slices(folder, options.read):
+    if unnamed_masks.pictures_like_label_maps(folder, options.read):
         return False
     if folder.is_file or any(IMAGES.intersection(map(str.lower, member.folders)) for member in members):
         return False

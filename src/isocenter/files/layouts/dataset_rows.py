@@ -19,7 +19,7 @@ from isocenter.files.layouts.cases.drawn_boxes import Annotation
 from isocenter.files.layouts.cases.drawn_outlines import DrawnReferences
 from isocenter.files.layouts.cases.table_reading import DataTable
 from isocenter.files.layouts.dataset_table import NAMED, SINGLE
-from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading
+from isocenter.files.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.files.layouts.manifest_rows import Manifest
 from isocenter.values import CaseRow, Cell, Label
 
@@ -267,20 +267,20 @@ def _with_structures(
 
 def _with_drawings(
     rows: Sequence[CaseRow], classes: Classes, folder: Folder, declared: Mapping[str, Any], options: DatasetOptions
-) -> tuple[list[CaseRow], Classes, DrawnNames | None]:
+) -> tuple[list[CaseRow], Classes, DrawnNameMeanings | None]:
     """The rows whose files of drawings are read as the kinds that are asked for, with their classes and names."""
     drawn = {row.name: (kind, one) for row in rows for kind, one in row.references.items() if _is_drawing(one)}
     called = dict(declared.get("names", {}))
     of_reports = any(isinstance(one, Cell) and one.part == "report" for row in rows for one in row.references.values())
     if not drawn:
-        return list(rows), classes, DrawnNames(called) if of_reports else None
+        return list(rows), classes, DrawnNameMeanings(called) if of_reports else None
     kinds = {kind for kind, _ in drawn.values()}
     annotations = [cell.known for _, cell in drawn.values()]
     made = DrawnReferences.for_options(annotations, min(kinds), folder, options, called or None)
     by_value = {label.value: label for label in classes.get("mask", ())}
     labels = {name: by_value[value] for name, value in declared.get("values", {}).items() if value in by_value}
     is_stated = bool(classes) and {*made.kinds} <= kinds
-    names = DrawnNames(called, labels) if is_stated else made.names
+    names = DrawnNameMeanings(called, labels) if is_stated else made.names
     names = replace(names, settings=declared.get("drawings", {}))
     read = [
         replace(row, references={**_others(row), **dict.fromkeys(made.kinds, drawn[row.name][1])})

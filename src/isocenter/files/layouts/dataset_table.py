@@ -24,7 +24,7 @@ from isocenter.files.format_options import ReadOptions
 from isocenter.files.layouts.cases import table_reading
 from isocenter.files.layouts.cases.dataset_folder import OWN_TABLE
 from isocenter.files.layouts.cases.table_reading import UNNAMED, DataTable
-from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, DrawnNames, Reading
+from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.files.storage import csv_text, structured_text
 from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.lazy import pandas
@@ -199,7 +199,7 @@ def declarations_of_reading(
     reading: Reading, options: DatasetOptions, name: str, patients: str, courses: Sequence[Path]
 ) -> dict[str, Any]:
     """What holds for all rows of a data set, as `dataset.toml` states it."""
-    drawn = reading.drawn or DrawnNames()
+    drawn = reading.drawn or DrawnNameMeanings()
     modalities: dict[str, Counter[str]] = {}
     for channel, cell in ((channel, cell) for row in reading.rows for channel, cell in row.images.items()):
         modalities.setdefault(channel, Counter())[cell.modality or "unknown"] += 1

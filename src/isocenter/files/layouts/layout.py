@@ -77,7 +77,7 @@ class Reading:
     how: str
     name: str = ""
     classes: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
-    drawn: DrawnNames | None = None
+    drawn: DrawnNameMeanings | None = None
     modality: str | None = None
     patients: str = ""
     patient_column: str | None = None
@@ -93,7 +93,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class DrawnNames:
+class DrawnNameMeanings:
     """What the names in files of drawings stand for.
 
     called: {name in the file: name of its class} of boxes

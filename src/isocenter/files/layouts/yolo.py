@@ -24,7 +24,7 @@ from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from isocenter.files.layouts.cases.mask_pairs import PairKey
 from isocenter.files.layouts.cases.names import IMAGES, LABELS
-from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, DrawnNames, Layout, Reading
+from isocenter.files.layouts.layout import BY_NAMES, DatasetOptions, DrawnNameMeanings, Layout, Reading
 from isocenter.values import Problem
 
 SUFFIX = ".txt"
@@ -82,7 +82,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         problems=(*lost, *_point_notes(lines, points)),
     )
     settings = {"points": f"{points.count}x{points.values}"} if points else {}
-    return replace(reading, drawn=replace(reading.drawn or DrawnNames(), settings=settings))
+    return replace(reading, drawn=replace(reading.drawn or DrawnNameMeanings(), settings=settings))
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from isocenter.files.layouts.cases.dataset_folder import Folder
 from isocenter.files.layouts.cases.dicom_masks import DrawnMap
 from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox
 from isocenter.files.layouts.cases.names import LABEL_NAME, MASK_NAME, MASK_SUFFIX
-from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, DatasetOptions, DrawnNames, Reading
+from isocenter.files.layouts.layout import DESCRIPTION, PSEUDONYMS, DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.files.storage import hashing
 from isocenter.values import BoundingBoxes, CaseRow, Cell, Floats, Image, Label, Problem
 
@@ -93,7 +93,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
         rows,
         how=f"DICOM, {len(series)} image series in {errors.count_phrase(len(studies), 'study', 'studies')}",
         classes={"mask": labels, "boxes": classes if reports.names else ()},
-        drawn=DrawnNames(called) if reports.names else None,
+        drawn=DrawnNameMeanings(called) if reports.names else None,
         modality=modality_words.common_modality([series.modality for series in images]),
         patients=PSEUDONYMS,
         problems=(

@@ -23,7 +23,7 @@ from isocenter.files.layouts.cases import class_labels, dataset_folder, drawn_bo
 from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline
 from isocenter.files.layouts.cases.names import NEIGHBOURS
-from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading
+from isocenter.files.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.files.storage import structured_text
 from isocenter.values import CaseRow, Cell, Image, Label, Problem, Split
 from isocenter.values.voxel_images import WITHOUT_VOXELS
@@ -47,7 +47,7 @@ class DrawnReferences:
     """
 
     kinds: tuple[str, ...]
-    names: DrawnNames
+    names: DrawnNameMeanings
     classes: Mapping[str, tuple[Label, ...]]
 
     @classmethod
@@ -75,7 +75,7 @@ class DrawnReferences:
         if MASK in kinds:
             labels = _labels(drawn, called, folder, options)
             classes[MASK] = tuple(sorted(set(labels.values()), key=lambda label: label.value))
-        return cls(kinds, DrawnNames(called, labels), classes)
+        return cls(kinds, DrawnNameMeanings(called, labels), classes)
 
     def cells(self, part: str, annotation: Annotation, key: str = "") -> dict[str, Cell]:
         """{kind: its cell} of one image; part: the layout's name; key: the image's in a file of many."""

@@ -14,7 +14,7 @@ from isocenter.files import file_formats
 from isocenter.files.layouts import image_pairs, medmnist
 from isocenter.files.layouts.cases import cell_loading, dicom_cases, dicom_masks, drawn_boxes, drawn_outlines, turning
 from isocenter.files.layouts.cases.drawn_boxes import Annotation
-from isocenter.files.layouts.layout import DatasetOptions, DrawnNames, Reading
+from isocenter.files.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.values import CaseRow, Cell, Image, Label, voxel_images
 
 # Kinds of reference that are voxels on the image's grid, of which one file may be read as either.
@@ -54,7 +54,7 @@ def case_loaders(row: CaseRow, reading: Reading, options: DatasetOptions) -> Cas
     images = {name: _on_axes(load, first) for name, load in loaders.items()}
     if lacks_images(row, reading):
         images = {
-            voxel_images.unambiguous_name(name): partial(_name_channels, voxel_images.unambiguous_name(name), load)
+            voxel_images.pad_numeric_name(name): partial(_name_channels, voxel_images.pad_numeric_name(name), load)
             for name, load in images.items()
         }
     return CaseLoaders(images, {**own, **references, **{kind: _on_axes(load, first) for kind, load in maps.items()}})
@@ -97,7 +97,7 @@ def case_key(row: CaseRow, reading: Reading, options: DatasetOptions) -> str:
             stated.append([kind.partition(":")[0], known.known.digest])
     stated += [[options.read.background, "is 0"]] if options.read.background else []
     stated += [["drawn as", "stored"]] if reading.exif == "stored" else []
-    stated += [["images", sorted(map(voxel_images.unambiguous_name, row.images))]] if lacks_images(row, reading) else []
+    stated += [["images", sorted(map(voxel_images.pad_numeric_name, row.images))]] if lacks_images(row, reading) else []
     return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest() if stated else ""
 
 
@@ -135,7 +135,7 @@ def _reference(
     if known.part == "":
         return _label_maps(kind, known, labels, options)
     assert image is not None  # noqa: S101 - what is drawn is drawn on an image
-    names = reading.drawn or DrawnNames()
+    names = reading.drawn or DrawnNameMeanings()
     match known.part:
         case "drawn":
             files = tuple(path for cell in row.images.values() for path in cell.paths)

@@ -139,7 +139,7 @@ def masks_among(members: Iterable[FolderMember], options: ReadOptions) -> list[F
     return [kinds[name][0] for kinds in (numbered, _by_word(pictures)) for name in _kinds_like_maps(kinds, options)]
 
 
-def pictures_of_slices(folder: Folder, options: ReadOptions) -> list[FolderMember]:
+def pictures_like_label_maps(folder: Folder, options: ReadOptions) -> list[FolderMember]:
     """The pictures beside series of DICOM that look like label maps of their slices, whom no name pairs with them."""
     pictures = [one for one in folder.images if file_formats.format_of(one.path) in FLAT] if folder.dicom else []
     return pictures if pictures and _likeness(pictures, options) == SURE else []
