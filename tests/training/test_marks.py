@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from numpy.testing import assert_array_equal
 
@@ -91,24 +92,25 @@ def test_a_batch_for_a_second_stage_keeps_the_numbers_of_labels_whatever_befalls
     assert (worse.images[:, 1] != worse.targets).any()
 
 
-def test_a_prepared_case_is_seen_with_what_was_marked_in_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("axes", [2, 3])
+def test_a_prepared_case_is_seen_with_what_was_marked_in_it(axes, tmp_path, monkeypatch):
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
     labels = [{"value": 1, "name": "one"}]
     task = task_catalogue.build_task({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
-    geometry = Geometry((8, 8, 8), np.diag([2.0, 2.0, 2.0, 1.0]))
-    mask = np.zeros((8, 8, 8), np.uint8)
-    mask[2:6, 2:6, 2:6] = 1
-    image = Image(np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype(np.float32), geometry)
+    geometry = Geometry((8,) * axes, np.diag([*(2.0,) * axes, 1.0]))
+    mask = np.zeros((8,) * axes, np.uint8)
+    mask[(slice(2, 6),) * axes] = 1
+    image = Image(np.random.default_rng(0).normal(size=(1, *mask.shape)).astype(np.float32), geometry)
     reference = Image(mask[None], geometry, labels=(Label(1, "one"),))
     case = Case("c", "c", {"0": image}, {"mask": reference})
-    preparation = Preprocessing(3, ("0",), (Normalisation("zscore"),), (1.0, 1.0, 1.0), cascade=2.0)
+    preparation = Preprocessing(axes, ("0",), (Normalisation("zscore"),), (1.0,) * axes, cascade=2.0)
     found: list[PreparedCase] = []
     for marks in (mask, 1 - mask):
         prepared_store.keep_label_numbers(marks, tmp_path / "marks.b2nd")
         marked = {"c": tmp_path / "marks.b2nd"}
         found += prepared_store.prepare_all([case], preparation, task, threads=1, memory=0, marked=marked)
     for one, expected in zip(found, (mask, 1 - mask), strict=True):  # other marks are another case in the cache
-        seen, target = one.cut_region((slice(0, 16),) * 3)
-        assert seen.shape == (2, 16, 16, 16)
+        seen, target = one.cut_region((slice(0, 16),) * axes)
+        assert seen.shape == (2, *(16,) * axes)
         assert_array_equal(seen[1], target if expected is mask else 1 - target)
         assert target.any()

@@ -341,8 +341,8 @@ def _pack(source: Array | RegionSource, trace: GridTrace | None, path: Path) -> 
         settings["chunks"] = (*(1,) * (len(source.shape) - axes), *(min(CHUNK, n) for n in source.shape[-axes:]))
         settings["blocks"] = tuple(min(CHUNK // 2, n) for n in settings["chunks"])
     try:
-        if isinstance(source, np.ndarray) or trace is None:
-            array = np.ascontiguousarray(source)
+        if isinstance(source, np.ndarray) or trace is None or axes < 3:  # a picture is small
+            array = np.ascontiguousarray(source[tuple(slice(0, size) for size in source.shape)])
             blosc2.asarray(array, urlpath=str(path), mode="w", **settings)
             return
         packed = blosc2.empty(source.shape, dtype, urlpath=str(path), mode="w", **settings)
