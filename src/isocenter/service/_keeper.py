@@ -22,12 +22,13 @@ from isocenter.files.dicom import object_identity, rejection
 from isocenter.files.dicom.rejection import KEY_OBJECTS
 from isocenter.files.storage import hashing
 from isocenter.lazy import pydicom
+from isocenter.service._retention import Retention
 from isocenter.service.configuration import PRIORITIES, NodeSettings, RoutingRule
 from isocenter.service.model_facts import DICOM_PRIORITIES, ModelFacts
 from isocenter.service.objects import journal, object_store
 from isocenter.service.objects.journal import Happened, JournalLine, Received
 from isocenter.service.records import audit_records, deployments, tables, workitem_records
-from isocenter.service.records.job_queue import OPEN, SETTLED, Jobs, WantedJob
+from isocenter.service.records.job_queue import GONE, OPEN, SETTLED, Jobs, WantedJob
 from isocenter.service.records.record_database import Database, RecordError
 from isocenter.service.records.study_index import Arrival, StudyIndex
 from isocenter.service.records.workitem_records import CANCELED, COMPLETED, Workitems
@@ -61,6 +62,7 @@ class Keeper:
         self.settings, self.rules, self.models, self.others = settings, rules, models, others
         self.index, self.jobs = StudyIndex(database), Jobs(database)
         self.performer = Performer(settings, Workitems(database, rules))
+        self.retention = Retention(settings, database)
         self._read: dict[str, int] = {}
         self._unheard: list[JournalLine] = []
         self._swept, self._is_behind = 0.0, False
@@ -95,6 +97,7 @@ class Keeper:
         self.performer.round()
         for row in self.index.to_route(STUDIES):
             self.route(row)
+        self.retention.round()
         for done in self.index.settle():
             words = "; ".join(word for word in (done.outcome, done.reason) if word)
             log.info("study %s is %s: %s", done.study, done.state, words)
@@ -118,9 +121,9 @@ class Keeper:
         self._read = now
         while self._unheard and not self._is_behind:  # what they speak of has its rows
             line = self._unheard[0]
-            if isinstance(line, Received):
+            if isinstance(line, Received) and (self.settings.folder / line.path).exists():  # else it went meanwhile
                 self.index.contest(object_store.uid_key(line.study), line.path)
-            else:
+            elif not isinstance(line, Received):
                 self.others(line)
             del self._unheard[0]
         if not self._is_behind and time.monotonic() - self._swept > SWEEP_S:
@@ -182,7 +185,7 @@ class Keeper:
     def complete(self, study: str, revision: int) -> bool:
         """Read the headers of a study that has come to rest, and mark it as complete."""
         facts, columns = list[SeriesFacts](), dict[str, dict[str, Any]]()
-        for row in self.index.series_of(study):
+        for row in self.index.series_of(study):  # of a study whose objects came again those that did
             objects = self.index.objects_of(study, row.series)
             try:
                 with routing_facts.link_series_folder([self.settings.folder / each.path for each in objects]) as folder:
@@ -290,7 +293,7 @@ class Performer:
             ).all()
         dataset = pydicom.Dataset.from_json(row.dataset)
         ended = [job for job in jobs if job.state not in UNANSWERED]
-        if len(ended) < len(jobs) or (not jobs and row.study_state not in SETTLED):
+        if len(ended) < len(jobs) or (not jobs and row.study_state not in (*SETTLED, *GONE)):
             return self._note_progress(row, dataset, 100 * len(ended) // max(1, len(jobs)))
         is_done = any(job.outcome == ANSWERED and job.state in ("sending", "done") for job in jobs)
         ranks = [job.urgency for job in jobs if job.urgency is not None]

@@ -489,6 +489,27 @@ class BoundSection(NodeFileSection):
     at_least: Annotated[float, Field(ge=0, le=1)]
 
 
+class RetentionSection(NodeFileSection):
+    """What a node deletes; without this section nothing goes.
+
+    images_days, results_days: after a study's last object came, its objects go; its results and its identity
+    quota_gb:    of objects and results; the oldest go until it holds
+    keep:        rules whose studies stay; keep_judged: whether those stay that a person corrected
+    """
+
+    images_days: Positive | None = None
+    results_days: Positive | None = None
+    quota_gb: Positive | None = None
+    keep: list[str] = []
+    keep_judged: bool = True
+
+    @model_validator(mode="after")
+    def _objects_first(self) -> Self:
+        if self.results_days is not None and (self.images_days is None or self.images_days > self.results_days):
+            raise ValueError("results_days needs images_days, of no more days: images go first")
+        return self
+
+
 class OidcSection(NodeFileSection):
     """An OpenID provider, with which persons log in; the secret of the node comes from ISOCENTER_OIDC_SECRET.
 
@@ -541,6 +562,7 @@ class NodeSettings(NodeFileSection):
     monitor: MonitorSection = MonitorSection()
     safety: list[SafetyRule] = []
     bound: list[BoundSection] = []
+    retention: RetentionSection | None = None
 
     @model_validator(mode="after")
     def _agrees(self) -> NodeSettings:
@@ -577,6 +599,9 @@ class NodeSettings(NodeFileSection):
             if model.covariates and self.fhir is None:
                 needed = "come by FHIR, and there is no [fhir] with its base"
                 yield f"covariates of the model {name!r} {needed}", "models", name, "covariates"
+        names = {rule.name for rule in self.rules}
+        if self.retention is not None and (unknown := ", ".join(sorted(set(self.retention.keep) - names))):
+            yield f"retention keeps studies of {unknown}, which is not a rule", "retention", "keep"
         for n, safety in enumerate(self.safety):
             if safety.model not in self.models:
                 yield f"safety names the model {safety.model!r}, which does not exist", "safety", n, "model"

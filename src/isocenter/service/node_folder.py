@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import platform
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from isocenter.service.model_facts import ModelFacts
 # Signs of life, what the node was started with, what routing asks of its models, what the last round of monitoring has
 # said, what happened.
 ALIVE, SETTINGS, MODELS, MONITOR, LOG = "alive", "settings.json", "models.json", "monitor.json", "node.jsonl"
+# Held by who deletes files for good, or copies them.
+RETENTION_LOCK = "retention.lock"
 # The exit of a process that cannot go on whatever is tried again: its last words are the node's.
 WRONG_USE = 2
 # That of a process with an error of ours, whose words name no patient.
@@ -45,6 +49,21 @@ def settings_of_part(settings: NodeSettings, *sections: str) -> NodeSettings:
     keeper_settings = stored_settings(settings_file(settings.folder, "keeper"))
     node = keeper_settings.node.model_copy(update={"folder": settings.folder})
     return settings.model_copy(update={"node": node, **{name: getattr(keeper_settings, name) for name in sections}})
+
+
+@contextmanager
+def hold_retention(folder: Path, *, waits: bool = True) -> Iterator[bool]:
+    """Keep retention, or a backup that others make, from the node's files meanwhile; False where it is held.
+
+    waits: until it is free
+    """
+    with (folder / RETENTION_LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def node_settings(folder: Path) -> NodeSettings:

@@ -12,8 +12,9 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -160,6 +161,29 @@ def secure_files(folder: Path, paths: Iterable[str]) -> None:
                 list(pool.map(_sync, [folder / file for file in files]))
         for parent in {parent for file in files for parent in file.parents}:
             _sync(folder / parent)
+
+
+def remove_files(folder: Path, paths: Sequence[str]) -> int:
+    """Delete files, and folders whole; how many bytes there were. They stay deleted after a power cut. Raises OSError.
+
+    paths: from the node's folder; what is not there was deleted before. Folders of an object go once they are empty.
+    """
+    freed, parents = 0, set[Path]()
+    for path in (folder / one for one in paths):
+        parents.add(path.parent)
+        files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+        freed += sum(one.stat().st_size for one in files if one.exists())
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    of_series = [one for one in parents if folder / STUDIES in one.parents]
+    for empty in (*of_series, *{one.parent for one in of_series}):  # the folders above are those of other studies too
+        with suppress(OSError):
+            empty.rmdir()
+    for place in {next(above for above in (one, *one.parents) if above.is_dir()) for one in parents}:
+        _sync(place)
+    return freed
 
 
 def files_without_row(folder: Path, is_known: Callable[[str], bool]) -> Iterator[Received]:

@@ -53,6 +53,9 @@ def superseded_because(job: WantedJob, jobs_wanted: Sequence[WantedJob]) -> str 
 OPEN = ("waiting", "running", "sending")
 # States of a study with nothing left to do.
 SETTLED = ("done", "aside")
+# Of a study whose objects retention deletes, or has deleted.
+GOING = "going"
+GONE = (GOING, "gone")
 # Of a job that is done again.
 ANEW = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None, "is_empty": False}
 # A study has the first of these, (outcome, whether it is empty), that one of its jobs has.
@@ -383,7 +386,8 @@ class Jobs:
     def retry(self, job: str, *, who: Actor = NODE) -> bool:
         """A job that ended, or went aside, waits again with all its attempts."""
         with self.database.write() as connection:
-            ended = tables.jobs.c.state.not_in((*OPEN, "superseded"))
+            gone = select(tables.studies.c.study).where(tables.studies.c.state.in_(GONE))
+            ended = and_(tables.jobs.c.state.not_in((*OPEN, "superseded")), tables.jobs.c.study.not_in(gone))
             values = {**ANEW, "not_before": DatabaseClock()}
             again = (
                 update(tables.jobs).where(tables.jobs.c.job == job, ended).values(values).returning(tables.jobs.c.study)

@@ -214,7 +214,8 @@ class _KeepersPlace:
 def _prepare(connection: Any, _: Any) -> None:
     """Write-ahead log: readers do not wait, and a commit survives a crash of the process."""
     connection.isolation_level = None  # transactions begin where we say
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
+    settings = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}")
+    for pragma in (*settings, "secure_delete=ON"):  # the identity that retention deletes is overwritten
         connection.execute(f"PRAGMA {pragma}")
 
 

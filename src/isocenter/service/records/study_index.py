@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, sel
 
 from isocenter.service.records import audit_records, job_queue, searching, tables
 from isocenter.service.records.actor import NODE, Actor
-from isocenter.service.records.job_queue import OPEN, WantedJob
+from isocenter.service.records.job_queue import GONE, OPEN, WantedJob
 from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.values.case_outcome import REFUSED
 
@@ -88,6 +88,8 @@ class StudyIndex:
             connection.execute(insert(tables.studies).values({**new_study, "received_at": clock, "last_at": clock}))
         elif state == "receiving":
             connection.execute(update(tables.studies).where(here).values(last_at=clock))
+        elif state in GONE:
+            _take_again(connection, first.study)
         else:
             _reopen(connection, first.study, "study grew")
         connection.execute(update(tables.studies).where(here).values(instances=tables.studies.c.instances + len(new)))
@@ -165,10 +167,10 @@ class StudyIndex:
             return connection.execute(select(tables.studies).where(tables.studies.c.study == study)).first()
 
     def series_of(self, study: str) -> Sequence[Row[Any]]:
-        """The rows of a study's series, by UID."""
+        """The rows of a study's series that have objects, by UID."""
+        mine = and_(tables.series.c.study == study, tables.series.c.instances > 0)
         with self.database.read() as connection:
-            query = select(tables.series).where(tables.series.c.study == study).order_by(tables.series.c.uid)
-            return connection.execute(query).all()
+            return connection.execute(select(tables.series).where(mine).order_by(tables.series.c.uid)).all()
 
     def objects_of(self, study: str, of_series: str) -> Sequence[Row[Any]]:
         """The rows of a series' objects that no note rejects, by UID."""
@@ -265,7 +267,8 @@ class StudyIndex:
     def to_route(self, most: int) -> Sequence[Row[Any]]:
         """Complete studies that the rules have not seen as they are, those that are complete longest first."""
         # Not as a list of the other states: SQLite would look through all studies by their index.
-        fresh = and_(tables.studies.c.state != "receiving", tables.studies.c.routed < tables.studies.c.revision)
+        at_work = tables.studies.c.state.not_in(("receiving", *GONE))
+        fresh = and_(at_work, tables.studies.c.routed < tables.studies.c.revision)
         with self.database.read() as connection:
             return connection.execute(
                 select(tables.studies).where(fresh).order_by(tables.studies.c.complete_at).limit(most)
@@ -405,6 +408,26 @@ def _reject(connection: Connection, note: Arrival) -> None:
     owners = select(tables.corrections.c.correction).where(tables.corrections.c.judged.in_(judged))
     is_waiting = and_(tables.deliveries.c.job.in_(owners), tables.deliveries.c.state == "waiting")
     connection.execute(update(tables.deliveries).where(is_waiting).values(state="aside", reason=because))
+
+
+def forget_objects(connection: Connection, study: str) -> None:
+    """Delete the rows of a study's objects; what its series were stays known."""
+    connection.execute(delete(tables.instances).where(tables.instances.c.study == study))
+    connection.execute(update(tables.series).where(tables.series.c.study == study).values(instances=0))
+    mine = update(tables.studies).where(tables.studies.c.study == study)
+    connection.execute(mine.values(instances=0, asides=[], contested=None))
+
+
+def _take_again(connection: Connection, study: str) -> None:
+    """Objects of a study come again that retention has deleted; results that went with them are made anew."""
+    forget_objects(connection, study)
+    mine = tables.studies.c.study == study
+    if connection.execute(select(tables.studies.c.results_gone_at).where(mine)).scalar() is not None:
+        anew = update(tables.jobs).where(tables.jobs.c.study == study, tables.jobs.c.state == "done")
+        reason = "its results were deleted, and the images came again"
+        connection.execute(anew.values(state="superseded", reason=reason))
+    connection.execute(update(tables.studies).where(mine).values(objects_gone_at=None, results_gone_at=None))
+    _reopen(connection, study, "study came again")
 
 
 def _reopen(connection: Connection, study: str, action: str, who: Actor = NODE) -> None:

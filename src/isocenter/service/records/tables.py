@@ -31,10 +31,12 @@ SOUGHT = Text().with_variant(Text(collation="C"), "postgresql")
 Number = BigInteger().with_variant(Integer, "sqlite")
 
 # state: receiving | complete | done | aside, where somebody has to look at it; outcome and reason: once it is settled
+#        going | gone, of which retention deletes, or has deleted, the objects
 # revision: raised by every object that comes after it was complete
 # contested: path of an object that has the UID of one of its own, but other bytes, until somebody has decided
 # asides: the paths of all such objects that were ever noted; patient: pseudonym, once the study is complete
 # is_searchable: whether the columns after it hold what its attributes state, as `searching.py` writes them
+# objects_gone_at, results_gone_at: when retention has deleted its objects; its results and identity
 studies = Table(
     "studies",
     metadata,
@@ -61,8 +63,10 @@ studies = Table(
     Column("name_alphabetic", SOUGHT),
     Column("name_ideographic", SOUGHT),
     Column("name_phonetic", SOUGHT),
+    Column("objects_gone_at", Float),
+    Column("results_gone_at", Float),
 )
-for _column in list(studies.c)[-6:]:
+for _column in list(studies.c)[-8:-2]:
     Index(f"studies_by_{_column.name}", _column)
 _unsearchable = studies.c.is_searchable.is_(False)
 Index("studies_unsearchable", studies.c.study, sqlite_where=_unsearchable, postgresql_where=_unsearchable)

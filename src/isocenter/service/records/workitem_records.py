@@ -17,6 +17,7 @@ from isocenter.service.dimse_statuses import DUPLICATE, UPS_PUSH, WorkitemError
 from isocenter.service.objects import object_store
 from isocenter.service.records import audit_records, job_queue, tables
 from isocenter.service.records.actor import NODE, Actor
+from isocenter.service.records.job_queue import GONE
 from isocenter.service.records.record_database import Database, DatabaseClock
 
 SCHEDULED, IN_PROGRESS, COMPLETED, CANCELED = STATES = ("SCHEDULED", "IN PROGRESS", "COMPLETED", "CANCELED")
@@ -201,7 +202,7 @@ class Workitems:
             .where(
                 tables.workitems.c.state == SCHEDULED,
                 tables.workitems.c.start_at <= DatabaseClock(),
-                tables.studies.c.state != "receiving",
+                tables.studies.c.state.not_in(("receiving", *GONE)),  # which wait for their objects
             )
         )
         with self.database.read() as connection:

@@ -153,6 +153,7 @@ def get_reading(node: Node, who: Who, study: StudyName) -> ReadingShape:
             raise WebError(404, "there is no such study", study, "See /api/studies")
         ours = blind_reading.own_series(connection, key)
         before, withheld = _earlier(connection, row), study_index.withheld_because(connection, key)
+    web_node.refuse_gone(node, key, study, results=True)
     reads = worklist_routes.record_view(node, who, key)
     attributes = row.attributes or {}
     every = [one for one in node.index.series_of(key) if not (reads and one.series in ours)]
@@ -206,6 +207,7 @@ def known_result(node: WebNode, key: str) -> JudgedResult:
     judged = judged_results.find_judged(node.database, node.folder, key)
     if judged is None:
         raise WebError(404, "there is no such job", key, "See the study's reading")
+    web_node.refuse_gone(node, judged.study, key, results=True)
     return judged
 
 

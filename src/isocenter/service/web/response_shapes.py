@@ -89,7 +89,11 @@ class JobShape(BaseModel):
 
 
 class StudyShape(BaseModel):
-    """A study, by its StudyInstanceUID, with all that was made of it. people: patients, where it shows several"""
+    """A study, by its StudyInstanceUID, with all that was made of it.
+
+    people: patients, where it shows several
+    objects_gone_at, results_gone_at: when retention deleted its objects, and its results with its identity
+    """
 
     study: str
     state: str
@@ -99,6 +103,8 @@ class StudyShape(BaseModel):
     outcome: str | None
     reason: str | None
     people: list[str]
+    objects_gone_at: Time | None
+    results_gone_at: Time | None
     jobs: list[JobShape]
 
 

@@ -18,7 +18,7 @@ from isocenter.service import configuration
 from isocenter.service.reading import volume_slices
 from isocenter.service.reading.volume_slices import PICTURE, SeriesImages, SlicedVolume, StoredSlice
 from isocenter.service.records.actor import Actor
-from isocenter.service.web import access, worklist_routes
+from isocenter.service.web import access, web_node, worklist_routes
 from isocenter.service.web.access import ROLES, Who
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 
@@ -137,6 +137,7 @@ def get_slice(
 def volumes_of_series(node: WebNode, uid: str, study: str) -> list[SlicedVolume]:
     """The images of a series of a study. WebError where it is not here."""
     images = SeriesImages(node.database, node.folder, node.volumes)
+    web_node.refuse_gone(node, study, uid)
     return images.images_of_row(_only(images.rows(uid, study), uid))
 
 
@@ -144,6 +145,7 @@ def _open_series(node: WebNode, who: Actor, uid: str) -> list[SlicedVolume]:
     """The same of a series that is in one study alone, which somebody now has open."""
     images = SeriesImages(node.database, node.folder, node.volumes)
     row = _only(images.rows(uid), uid)
+    web_node.refuse_gone(node, row.study, uid)
     worklist_routes.record_view(node, who, row.study)
     return images.images_of_row(row)
 

@@ -247,7 +247,7 @@ def _guard(app: FastAPI, web_node: WebNode, routers: Sequence[APIRouter], *, for
 def _app(web_node: WebNode) -> FastAPI:
     """An application without routes, which says what went wrong."""
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem} for status in (401, 403, 404, 409, 422, 503)
+        status: {"model": Problem} for status in (401, 403, 404, 409, 410, 422, 503)
     }
     own_version = version("isocenter")
     # Its own route for what it states would not say who may ask for it.

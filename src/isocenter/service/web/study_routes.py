@@ -20,6 +20,7 @@ from isocenter.service.exchange.fhir_server import JSON
 from isocenter.service.objects import object_store
 from isocenter.service.objects.object_store import AsideObject
 from isocenter.service.records import tables
+from isocenter.service.records.job_queue import GONE
 from isocenter.service.routing import routing_rules
 from isocenter.service.routing.routing_facts import SeriesFacts
 from isocenter.service.web import access, web_node, worklist_routes
@@ -42,7 +43,7 @@ router = APIRouter(prefix="/api/studies", tags=["studies"])
 class StudyPage(PageRequest):
     """A page of studies."""
 
-    state: Literal["receiving", "complete", "done", "aside"] | None = None
+    state: Literal["receiving", "complete", "done", "aside", "going", "gone"] | None = None
 
 
 @router.get("", dependencies=[access.require_roles(ROLES)])
@@ -120,8 +121,10 @@ def lift_rejection(node: Node, who: Who, study: StudyName) -> StudyShape:
 def _ask(node: WebNode, study: str, done: bool, problem: str, remedy: str) -> None:
     """Refuse what was not done: because there is no such study, or because of its state."""
     with node.database.read() as connection:
-        _row(connection, study)
+        row = _row(connection, study)
     if not done:
+        if row.state in GONE:
+            raise WebError(409, "the images of the study were deleted by retention", study, "Have them sent again")
         raise WebError(409, f"the study {problem}", study, remedy)
 
 
@@ -208,6 +211,8 @@ def get_answer(node: Node, who: Who, job: JobName, name: AnswerName) -> FileResp
         row = connection.execute(query.where(tables.answers.c.job == job, tables.answers.c.name == name)).first()
     # Both parts of the path come from the records: a name that no job has written finds nothing.
     path = None if row is None else node.folder / "results" / row.job / row.name
+    if row is not None:
+        web_node.refuse_gone(node, row.study, name, results=True)
     if row is None or path is None or not path.is_file():
         raise WebError(404, "the job has no such answer", name, "See the job's answers")
     worklist_routes.refuse_hidden(node, who, row.study)
@@ -226,6 +231,7 @@ def get_fhir(node: Node, who: Who, job: JobName, version: Version = "R5") -> Res
     with node.database.read() as connection:
         study = connection.execute(select(tables.jobs.c.study).where(tables.jobs.c.job == job)).scalar()
     if study is not None:
+        web_node.refuse_gone(node, study, job, results=True)
         worklist_routes.refuse_hidden(node, who, study)
     try:
         content = fhir_reports.encode_bundle(
@@ -300,7 +306,11 @@ def _unknown(job: str) -> WebError:
 
 def _refusal(node: WebNode, job: str, problem: str) -> WebError:
     with node.database.read() as connection:
-        row = connection.execute(select(tables.jobs.c.state).where(tables.jobs.c.job == job)).first()
+        both = tables.jobs.join(tables.studies, tables.jobs.c.study == tables.studies.c.study)
+        asked = select(tables.jobs.c.state, tables.studies.c.state.label("study_state")).select_from(both)
+        row = connection.execute(asked.where(tables.jobs.c.job == job)).first()
+    if row is not None and row.study_state in GONE:
+        return WebError(409, "the images of its study were deleted by retention", job, "Have them sent again")
     return _unknown(job) if row is None else WebError(409, f"the job is {row.state}: it {problem}", job, "Leave it")
 
 

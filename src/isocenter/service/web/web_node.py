@@ -30,7 +30,7 @@ from isocenter.service.reading.volume_slices import VolumeCache
 from isocenter.service.records import audit_records, deployments, tables
 from isocenter.service.records.accounts import Accounts
 from isocenter.service.records.actor import Actor
-from isocenter.service.records.job_queue import Jobs
+from isocenter.service.records.job_queue import GOING, Jobs
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import StudyIndex
 from isocenter.service.records.workitem_records import Workitems
@@ -257,6 +257,18 @@ async def _node(request: Request) -> WebNode:
 
 
 Node = Annotated[WebNode, Depends(_node)]
+
+
+def refuse_gone(node: WebNode, study: str, where: str, *, results: bool = False) -> None:
+    """Raise WebError 410 where retention has deleted the objects of a study, or its results. study: its key"""
+    row = node.index.row_of(study)
+    if row is None:
+        return
+    are_gone = row.objects_gone_at is not None
+    is_gone = row.results_gone_at is not None or (are_gone and row.state == GOING) if results else are_gone
+    if is_gone or (row.state == GOING and not results):
+        what = "results" if results else "images"
+        raise WebError(410, f"the {what} of the study were deleted by retention", where, "Have the images sent again")
 
 
 def wait_for_rows(node: Node) -> None:

@@ -30,6 +30,7 @@ from isocenter.files.dicom.reading.display_windows import DisplayWindow
 from isocenter.service.objects import object_store
 from isocenter.service.objects.dicom_json import IN_JSON, MEDIA
 from isocenter.service.records.actor import Actor
+from isocenter.service.records.job_queue import GOING
 from isocenter.service.web import access, web_node, worklist_routes
 from isocenter.service.web.access import ROLES, Who
 from isocenter.service.web.dicomweb import search
@@ -191,10 +192,11 @@ def _find_objects(
     node: WebNode, who: Actor, study: str, series: str | None = None, instance: str | None = None
 ) -> list[StoredObject]:
     for stored_study in search.stored_studies(node, who, [study]):
-        if stored := list(stored_study.objects(series, instance)):
+        if stored_study.row.state != GOING and (stored := list(stored_study.objects(series, instance))):
             return stored
         if stored_study.is_blind and any(replace(stored_study, is_blind=False).objects(series, instance)):
             raise worklist_routes.hidden_error("the path")
+    web_node.refuse_gone(node, object_store.uid_key(study), "the path")
     raise WebError(404, "the node has no such object", "the path", "Search by QIDO-RS for what it has")
 
 

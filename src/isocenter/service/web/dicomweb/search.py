@@ -442,7 +442,8 @@ def stored_studies(
         node, who, object_store.uid_key(uids[0]) if uids is not None and len(uids) == 1 else None
     )
     order = (tables.studies.c.received_at, tables.studies.c.study)
-    conditions: list[ColumnElement[bool]] = [] if which is None else [which]
+    # Of what retention has deleted whole nothing is found.
+    conditions = [tables.studies.c.results_gone_at.is_(None), *([] if which is None else [which])]
     conditions += [] if uids is None else [tables.studies.c.study.in_([object_store.uid_key(uid) for uid in uids])]
     query = (
         select(tables.studies).where(*conditions).order_by(*(column.desc() for column in order)).limit(STUDIES_AT_ONCE)
