@@ -9,9 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from torch.distributions import Normal, kl_divergence
 
 from apple_gpus import on_apple
 from isocenter.errors import IntegrityError, PlanError, UsageError
+from isocenter.networks import dropout, factory
 from isocenter.networks.network_parts import NetworkFeatures
 from isocenter.planning import typed_sections
 from isocenter.prediction import withholding
@@ -24,6 +26,7 @@ from isocenter.runtime import (
     model_record,
     torch_networks,
 )
+from isocenter.runtime.bundle.network import VariationalLayer
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_parts import ModelParts
 from isocenter.runtime.package import package_writing
@@ -418,3 +421,164 @@ def test_the_onnx_file_of_a_package_states_the_same_uncertainty_without_torch(ta
     assert model_assembly.with_uncertainty(onnx, "none").predict(image).confidence.aleatoric is None
     with pytest.raises(UsageError, match="--uncertainty"):
         model_assembly.with_uncertainty(onnx, "laplace" if members > 1 else "members")
+
+
+DROPPED = {"width": 4, "blocks": [1, 1], "stem_stride": 1, "dropout": 0.0}
+
+
+def drawn(task: dict[str, Any], share: float = 0.0, *, bayesian: bool = False, **inference: Any) -> Model:
+    """A model whose network was built with dropout, or with distributions as last layers."""
+    of = model(task, **inference)
+    network = {**of.networks.architecture, "dropout": share}
+    if bayesian:
+        network["size"] = {**network["size"], "bayesian": True}
+    torch.manual_seed(0)
+    return replace(of, networks=Networks(TorchNetwork(torch_networks.build_module(of.task, network).eval()), network))
+
+
+@pytest.mark.parametrize("method", ["dropout", "variational"])
+@pytest.mark.parametrize("task", [CLASSES, FINDINGS, MASK], ids=["classes", "findings", "mask"])
+def test_drawn_dropout_and_learnt_distributions_state_both_parts_and_change_no_answer(task, method):
+    of, image = drawn(task, 0.2, bayesian=True, draws=4), noise()
+    of = of if task is MASK else moderate(of)
+    plain, looking = of.predict(image), model_assembly.with_uncertainty(of, method)
+    assert looking.uncertainty.name == method
+    first, again = (looking.predict(image, ModelRequest(maps=task is MASK)) for _ in range(2))
+    assert first.probabilities == plain.probabilities
+    if task is MASK:
+        assert_array_equal(np.asarray(first.data), np.asarray(plain.data))
+        assert_allclose(np.asarray(first.maps["epistemic"].data).mean(), first.confidence.epistemic, rtol=1e-5)
+    assert first.confidence.epistemic == again.confidence.epistemic > 0
+    assert_allclose(first.confidence.total, first.confidence.aleatoric + first.confidence.epistemic, atol=1e-6)
+
+
+def test_nothing_takes_dropout_or_learnt_distributions_but_who_asks_or_the_plan():
+    of = drawn(CLASSES, 0.2, bayesian=True)
+    assert model_assembly.with_uncertainty(of).uncertainty.name == "none"
+    assert model_assembly.with_uncertainty(of, "auto").uncertainty.name == "none"
+    planned = drawn(CLASSES, 0.2, bayesian=True, uncertainty="dropout")
+    assert model_assembly.with_uncertainty(planned).uncertainty.name == "dropout"
+
+
+def test_drawn_dropout_states_the_variance_of_a_value_between_its_passes():
+    of, image = drawn(VALUES, 0.2, draws=5), noise()
+    stated, layers = model_assembly.with_uncertainty(of, "dropout").predict(image), []
+    module, values = of.networks.run.module, []
+    layers = dropout.dropout_layers(module)
+    for draw in range(5):
+        with dropout.masks_of_draw(layers, draw):
+            values.append(of.predict(image).values["age"])
+    assert_allclose(stated.confidence.epistemic, np.var(values), rtol=1e-4)
+    assert stated.values == of.predict(image).values
+
+
+@pytest.mark.parametrize("flips", [(), (1,)])
+def test_every_window_and_every_mirrored_view_sees_the_same_masks(flips):
+    """Two equal halves, a window each, have the same disagreement; so has a mirrored image mirrored windows of it."""
+    of = model_assembly.with_uncertainty(drawn(MASK, 0.2, overlap=0.0, flips=flips, draws=3), "dropout")
+    half = noise().data
+    image = Image(np.concatenate([half, half], axis=1), Geometry((16, 8, 8), np.eye(4)), channels=("T1",))
+    made = np.asarray(of.predict(image, ModelRequest(maps=True)).maps["epistemic"].data)
+    assert made.max() > 0
+    assert_allclose(made[:8], made[8:], atol=1e-6)
+    batched = replace(of, inference=replace(of.inference, batch=2)).predict(image, ModelRequest(maps=True))
+    assert_allclose(np.asarray(batched.maps["epistemic"].data), made, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "why"), [("dropout", "was trained without dropout"), ("variational", "its last layers are no distr")]
+)
+def test_what_was_trained_without_dropout_or_distributions_is_refused_by_name(method, why):
+    plain = model(CLASSES)
+    module = torch_networks.build_module(plain.task, {**plain.networks.architecture, "size": DROPPED}).eval()
+    of = plain.with_run(TorchNetwork(module))
+    with pytest.raises(UsageError, match=why):
+        model_assembly.with_uncertainty(of, method)
+    with pytest.raises(UsageError, match="single network" if method == "dropout" else why):
+        model_assembly.with_uncertainty(model(CLASSES, members=2), method)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("method", ["dropout", "variational"])
+def test_a_package_draws_as_its_run_does_and_its_onnx_file_refuses_dropout(method, tmp_path):
+    of, image = moderate(drawn(CLASSES, 0.2, bayesian=True, draws=4, uncertainty=method)), noise((10, 8, 8))
+    looking = model_assembly.with_uncertainty(of)
+    own = looking.predict(image).confidence
+    record = package_writing.write_package(looking, PackageEvidence(), "test", tmp_path)
+    assert record["exported"], record.get("because")
+    in_torch, onnx = (model_files.load(tmp_path, "cpu", backend=backend) for backend in ("torch", "onnx"))
+    assert in_torch.uncertainty.name == method
+    assert_allclose(in_torch.predict(image).confidence.epistemic, own.epistemic, rtol=1e-5)
+    if method == "dropout":
+        assert onnx.predict(image).confidence.epistemic is None
+        with pytest.raises(UsageError, match="backend torch"):
+            model_assembly.with_uncertainty(onnx, "dropout")
+    else:
+        assert_allclose(onnx.predict(image).confidence.epistemic, own.epistemic, rtol=2e-3)
+
+
+def layer_with_distributions(inside: int, outside: int) -> VariationalLayer:
+    torch.manual_seed(0)
+    layer = VariationalLayer(torch.nn.Linear(inside, outside))
+    with torch.no_grad():
+        layer.log_ratio.uniform_(-1, 0)
+    return layer
+
+
+def test_the_divergence_from_the_prior_is_that_of_torchs_normal_distributions():
+    layer = layer_with_distributions(9, 4)
+    learnt = Normal(layer.weight, layer.log_ratio.exp() / 3)  # a prior of 1 / 9 has a deviation of 1 / 3
+    expected = kl_divergence(learnt, Normal(0.0, 1 / 3)).sum()
+    assert_allclose(layer.divergence().detach(), expected.detach(), rtol=1e-5)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.log_ratio.zero_()
+    assert layer.divergence() == 0
+
+
+def test_outputs_are_drawn_as_drawn_weights_would_give_them():
+    layer, features = layer_with_distributions(6, 2).train(), torch.randn(6)
+    with torch.no_grad():
+        sums = layer(features.expand(20_000, -1))
+        weights = layer.weight + layer.prior * layer.log_ratio.exp() * torch.randn(20_000, 2, 6)
+        expected = weights @ features + layer.bias
+        assert_allclose(layer.eval()(features[None])[0], layer.weight @ features + layer.bias, atol=1e-6)
+    assert_allclose(sums.mean(dim=0), layer.eval()(features[None]).detach()[0], atol=0.03)
+    assert_allclose(sums.std(dim=0), expected.std(dim=0), rtol=0.04)
+
+
+def test_a_layer_of_single_voxels_is_the_layer_of_each_voxel():
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(4, 3, 1)
+    layer, maps = VariationalLayer(conv).eval(), torch.randn(2, 4, 3, 5)
+    with torch.no_grad():
+        assert_allclose(layer(maps), conv(maps), atol=1e-6)
+        assert_allclose(layer.deviations(maps)[:, :, 1, 2], layer.deviations(maps[:, :, 1, 2]), atol=1e-6)
+
+
+def test_weights_that_no_image_speaks_for_go_back_to_their_prior():
+    """A feature that is always 0 tells nothing: its weights become normal around 0 with the prior's variance."""
+    torch.manual_seed(0)
+    layer = VariationalLayer(torch.nn.Linear(4, 1)).train()
+    features = torch.randn(64, 4) * torch.tensor([1.0, 1.0, 0.0, 0.0])
+    wanted = features[:, :1] - features[:, 1:2]
+    optimiser = torch.optim.Adam(layer.parameters(), lr=2e-2)
+    for _ in range(600):
+        loss = (layer(features) - wanted).square().mean() / (2 * 0.1**2) + layer.divergence() / 64
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert_allclose(layer.weight.detach()[0], [1, -1, 0, 0], atol=0.1)
+    assert_allclose(layer.log_ratio.detach()[0, 2:], 0, atol=0.06)
+
+
+@pytest.mark.parametrize("name", ["fcos", "fusion"])
+def test_distributions_asked_where_there_is_no_last_layer_are_refused_with_the_family(name):
+    task = BOXES if name == "fcos" else MASK
+    axes = 2 if name == "fcos" else 3
+    strides = [[1] * axes, [2] * axes, [2] * axes]
+    heads = task_catalogue.build_task(task).heads
+    size, _, _ = factory.size_for(name, (64,) * axes, strides, "cpu", heads)
+    network = {"name": name, "channels": 1, "spatial_dims": axes, "size": {**size, "bayesian": True}}
+    with torch.device("meta"), pytest.raises(PlanError, match=f"{name}: it has no last layer"):
+        torch_networks.build_module(task_catalogue.build_task(task), network)

@@ -13,7 +13,8 @@ from isocenter.errors import PlanError
 from isocenter.networks import factory
 from isocenter.objectives.objective_terms import Supervised
 from isocenter.planning import plan_checks, plan_file
-from isocenter.runtime.bundle.network import AfterLabels
+from isocenter.runtime import torch_networks
+from isocenter.runtime.bundle.network import AfterLabels, VariationalLayer
 from isocenter.tasks import task_catalogue, task_settings
 from isocenter.tasks.shared import label_losses
 from isocenter.training.data import protected_groups, target_kinds
@@ -58,7 +59,7 @@ def test_only_a_cuda_device_copies_while_the_processor_goes_on(device, goes_on):
 
 def lowered(network, batch, chosen, **options):
     """The loss of a batch by the task alone, unless other objectives are given."""
-    criterion = {name: options.pop(name) for name in ("objectives", "parts", "ranks") if name in options}
+    criterion = {name: options.pop(name) for name in ("objectives", "parts", "ranks", "sharing") if name in options}
     criterion = {"objectives": {"supervised": Supervised()}, **criterion}
     return Criterion(chosen, "cpu", **criterion).judge_batch(network, batch, Compute(), **options).loss
 
@@ -162,6 +163,27 @@ def test_what_a_network_adds_for_each_sample_comes_to_the_loss_as_its_mean(class
     without = lowered(network, batch, chosen)
     assert with_it.item() == pytest.approx(without.item() + 1.0)
     assert costs == pytest.approx([without.item()] * 2)
+
+
+def test_the_divergence_of_weights_from_their_prior_is_shared_by_the_training_cases(classes):
+    task = task_catalogue.build_task({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})
+    chosen = SimpleNamespace(task=task, augmentation=Still(), network=SimpleNamespace(name="resnet"))
+    batch = Batch(np.ones((2, 1, 4, 4), np.float32), np.array([0, 1]), (), (1.0, 1.0))
+
+    class Answering(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = VariationalLayer(torch.nn.Linear(16, 2))
+
+        def forward(self, images):
+            return {"class": self.last(images.flatten(1))}
+
+    network = Answering().eval()
+    whole, alone = (lowered(network, batch, chosen, sharing=cases) for cases in (50, 0))
+    assert whole.item() == pytest.approx(alone.item() + network.last.divergence().item() / 50)
+    whole.backward()
+    assert network.last.log_ratio.grad.any()
+    assert [*torch_networks.variational_layers(network)] == [network.last]
 
 
 def test_of_several_processes_each_gets_a_gradient_of_all_outputs_also_of_those_that_no_case_teaches():

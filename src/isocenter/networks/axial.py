@@ -288,4 +288,11 @@ def _pairs(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
     return math.prod(grid) * max(grid)
 
 
-AXIAL = Family(build=AxialUNet, size_for=size_for, paper=PAPER, takes_context=(OWN,), features="whole.encoder.-1")
+AXIAL = Family(
+    build=AxialUNet,
+    size_for=size_for,
+    paper=PAPER,
+    takes_context=(OWN,),
+    features="whole.encoder.-1",
+    blocks=("AxialBlock",),
+)

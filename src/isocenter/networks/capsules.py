@@ -151,5 +151,11 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
 
 
 CAPSULES = Family(
-    build=CapsNet, size_for=size_for, paper=PAPER, answers=frozenset({"vector"}), takes_context=(OWN,), features="body"
+    build=CapsNet,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=(OWN,),
+    features="body",
+    blocks=None,
 )

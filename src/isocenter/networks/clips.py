@@ -410,6 +410,7 @@ CLIP_RESNET = context_fusion.pooled_family(
     takes_gaps=True,
     features="pooled",
     grid_features="coarsest",
+    blocks=("ResNetBlock",),
 )
 CLIP_GRU = CLIP_RESNET.variant("arXiv:1411.4389", {"cell": "gru"}, build=build_cells, size_for=size_for_cells)
 CLIP_LSTM = CLIP_GRU.variant("arXiv:1411.4389", {"cell": "lstm"})

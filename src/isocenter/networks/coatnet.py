@@ -219,5 +219,11 @@ def _tokens(patch: Sequence[int], step: int) -> int:
 
 
 COATNET = Family(
-    build=CoAtNet, size_for=size_for, paper=PAPER, answers=frozenset({"vector"}), takes_context=(OWN,), features="body"
+    build=CoAtNet,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=(OWN,),
+    features="body",
+    blocks=("CoAtConvolution", "GridAttention"),
 )

@@ -143,4 +143,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, because, PAPER
 
 
-CONVNEXT = context_fusion.pooled_family(ConvNeXt, size_for, PAPER, search_order=8)
+CONVNEXT = context_fusion.pooled_family(ConvNeXt, size_for, PAPER, search_order=8, blocks=("ConvNeXtBlock",))

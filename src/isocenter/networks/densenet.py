@@ -139,4 +139,6 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"images of {tuple(patch)}: {sum(blocks)} layers in {len(blocks)} blocks, {stem}{again}", PAPER
 
 
-DENSENET = context_fusion.pooled_family(DenseNet, size_for, PAPER, search_order=5, features="transitions.-1")
+DENSENET = context_fusion.pooled_family(
+    DenseNet, size_for, PAPER, search_order=5, features="transitions.-1", blocks=("DenseLayer",)
+)

@@ -19,6 +19,8 @@ from isocenter.values import Head
 if TYPE_CHECKING:
     from torch.nn import Module
 
+# In the size of any family: whether the last layers are distributions of weights.
+BAYESIAN = "bayesian"
 # Problem and remedy for heads that a family does not have, by the heads that it has.
 OTHERWISE = {
     frozenset({"dense"}): ("has one map of outputs and nothing else", "Choose unet or resnet"),
@@ -63,7 +65,7 @@ def build(
     """Return a network whose `forward(images, context=None)` gives `{head: tensor}`.
 
     images:  (batch, channels, *spatial)
-    size:    the family's own settings (width, strides, blocks, ...)
+    size:    the family's own settings (width, strides, blocks, ...); `bayesian` is for `with_variational_layers`
     context: number of covariates, (batch, context); 0 for none
     fusion:  for a family with a choice: `method`, one of the family's `fusion_methods`, `narrow`, `sparsity`, `courses`
     Raises PlanError for an unknown name, for heads, covariates or axes that the family cannot have, for wrong settings.
@@ -113,7 +115,8 @@ def family_settings(
     covariates = {"context": context, **({"fusion": dict(fusion)} if fusion and family.fusion_methods else {})}
     units = [head.unit for head in heads.values() if head.is_dense]
     unit = {"unit": units[0]} if units and family.in_voxels else {}
-    return {**family.preset, **size, **unit, **(covariates if context else {})}
+    settings = {**family.preset, **size, **unit, **(covariates if context else {})}
+    return {name: value for name, value in settings.items() if name != BAYESIAN}
 
 
 def learning_rate_factor(name: str, answers: str) -> tuple[float, str]:

@@ -222,4 +222,5 @@ FASTER_RCNN = Family(
     translated=resnet_pyramid.detector_tensor_name,
     without_onnx="the number of its proposals differs between images, and a graph has fixed shapes",
     features="detector.backbone.body",
+    blocks=("BasicBlock",),
 )

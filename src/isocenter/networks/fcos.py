@@ -130,4 +130,5 @@ FCOS = Family(
     published=PublishedWeights(published, resnet_pyramid.PUBLISHED_AT),
     translated=resnet_pyramid.detector_tensor_name,
     features="detector.backbone.body",
+    blocks=("BasicBlock",),
 )

@@ -305,4 +305,5 @@ INFLATED_RESNET = Family(
     published=PUBLISHED,
     translated=resnet_tensor_name,
     features="encoder.layer4",
+    blocks=("InflatedBlock", "NarrowBlock"),
 )

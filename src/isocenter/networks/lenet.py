@@ -85,4 +85,4 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     return size, f"images of {tuple(patch)}: LeNet-5 as published, its maps averaged in {CELLS} parts an axis", PAPER
 
 
-LENET = context_fusion.pooled_family(LeNet, size_for, PAPER)
+LENET = context_fusion.pooled_family(LeNet, size_for, PAPER, blocks=None)

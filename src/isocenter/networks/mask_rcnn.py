@@ -579,4 +579,5 @@ MASK_RCNN = Family(
     size_of=settings_for_unit,
     published=PublishedWeights(published, PUBLISHED_AT),
     features="backbone.body",
+    blocks=("BasicBlock",),
 )

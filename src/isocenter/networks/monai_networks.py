@@ -548,7 +548,8 @@ ATTENTION_UNET = monai_family(AttentionUNet, "arXiv:1804.03999", width=16, narro
 # On a processor a quarter, because all nodes of the first row have the resolution of the image.
 UNET_PLUS_PLUS = monai_family(UNetPlusPlus, "arXiv:1807.10165", width=32, narrower=4)
 VNET = monai_family(VNet, "arXiv:1606.04797", width=16, narrower=4)
-MEDNEXT = monai_family(MedNeXt, "arXiv:2303.09975", mednext_size)
+MEDNEXT_BLOCKS = ("MedNeXtBlock", "MedNeXtDownBlock", "MedNeXtUpBlock")
+MEDNEXT = monai_family(MedNeXt, "arXiv:2303.09975", mednext_size, blocks=MEDNEXT_BLOCKS)
 UNETR = monai_family(
     Unetr,
     "arXiv:2103.10504",

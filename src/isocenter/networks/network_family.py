@@ -69,6 +69,8 @@ class Family:
                    module has `spread(rollout, images)`, and where only some of its settings have such layers, the
                    reason `without_rollout`. Empty for a family whose answer for the whole image does not come by
                    attention among all of its patches
+    blocks:        names of the classes behind whose outputs `network.dropout` leaves out channels; empty for a family
+                   whose setting `dropout` lies where its paper has dropout, None for one that has neither
     without_onnx:  why the family cannot be exported; empty for one that can
     In training a network may have the further output `+`, (batch,), which is added to the loss of each sample.
     """
@@ -94,6 +96,7 @@ class Family:
     features: str = ""
     grid_features: str = ""
     attention: str = ""
+    blocks: tuple[str, ...] | None = ()
     without_onnx: str = ""
 
     def variant(self, paper: str, preset: Mapping[str, Any], reason: str = "", **changes: Any) -> Family:

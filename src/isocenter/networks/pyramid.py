@@ -183,6 +183,7 @@ PYRAMID = Family(
     otherwise="Boxes lie in two or three dimensions",
     answers=frozenset({"boxes"}),
     features="body",
+    blocks=("PyramidBlock",),
 )
 
 

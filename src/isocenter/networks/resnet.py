@@ -268,7 +268,7 @@ def size_for_pseudo3d(patch: Sequence[int], strides: Strides, device: str) -> Si
     return {**size, **more}, f"{because}; axis {axis} is convolved along after the others", source
 
 
-RESNET = context_fusion.pooled_family(ResNet, size_for, PAPER, search_order=4)
+RESNET = context_fusion.pooled_family(ResNet, size_for, PAPER, search_order=4, blocks=("ResNetBlock", "GroupedPaths"))
 CBAM_RESNET = RESNET.variant(
     "arXiv:1807.06521",
     {"attention": "cbam"},

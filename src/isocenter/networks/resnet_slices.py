@@ -111,4 +111,5 @@ RESNET_SLICES = Family(
     published=inflated_resnet.PUBLISHED,
     translated=inflated_resnet.resnet_tensor_name,
     features="encoder.layer4",
+    blocks=("InflatedBlock", "NarrowBlock"),
 )

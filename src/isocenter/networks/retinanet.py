@@ -276,4 +276,5 @@ RETINANET = Family(
     published=PublishedWeights(published, resnet_pyramid.PUBLISHED_AT),
     translated=retinanet_tensor_name,
     features="coarsest",
+    blocks=("BasicBlock", "ResNetBlock"),
 )

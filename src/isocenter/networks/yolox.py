@@ -236,4 +236,5 @@ YOLOX = Family(
     answers=frozenset({"boxes"}),
     has_loss=True,
     features="body",
+    blocks=("PyramidBlock",),
 )

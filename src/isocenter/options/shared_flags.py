@@ -65,7 +65,7 @@ UsualBackends = Annotated[Sequence[str] | None, Flag(f"{CERTIFIED}; usual by def
 Uncertainty = Annotated[
     str | None,
     Flag(
-        "Source of uncertainty: auto, none, members, laplace, tta; as planned by default.",
+        "Source of uncertainty: auto, none, members, laplace, variational, dropout, tta; as planned by default.",
         "METHOD",
     ),
 ]

@@ -136,6 +136,8 @@ class NetworkSettings:
     pretrained: weights to begin from: None, "auto" for the family's published ones, or a file
     inflation:  how kernels of weights for images of one axis less get that axis: "mean" repeats them along it and
                 divides, "centre" has zeros around them
+    dropout:    share that dropout leaves out in training, where the family's paper has it, else behind every block; 0
+                leaves the dropout that `size` has
     context:    {covariate: how it becomes numbers} for the network to use with the images; None for none. A person who
                 plans gives names, or "all"
     context_fusion: how: they join the image's features (concatenate), scale and shift them (film), each place of the
@@ -149,6 +151,10 @@ class NetworkSettings:
     pretrained: Annotated[str | None, Sentence("It starts from the weights {value}", "It starts from new weights")] = (
         None
     )
+    dropout: Annotated[
+        BelowOne,
+        Sentence("Dropout leaves out {percent} in training", "There is no dropout but what its size states"),
+    ] = 0.0
     context: Annotated[
         dict[str, Any] | list[str] | str | None, Sentence("With each image it gets {value}", "It gets images only")
     ] = None
@@ -378,6 +384,7 @@ class PlanSettings:
             "channels": self.preprocessing.inputs,
             "spatial_dims": self.preprocessing.ndim,
             "size": self.network.size,
+            **({"dropout": self.network.dropout} if self.network.dropout else {}),
             **fusion_arguments(vars(self.network)),
             **({"marked": len(self.task.labels)} if self.preprocessing.cascade is not None else {}),
         }

@@ -125,6 +125,7 @@ def _network(inputs: PlanInputs, fits: FittedPlan) -> Section:
         "inflation": Decision(
             "mean", "a volume of equal slices then gives the same response as one slice", "arXiv:1705.07750"
         ),
+        "dropout": Decision(0.0, "no more dropout was asked for than the family's settings have"),
         "context": modality_rules.with_presence(inputs.context, fits.context, inputs.holes, fits.network.value),
         **fits.fusion,
     }

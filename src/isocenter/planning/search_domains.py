@@ -29,6 +29,8 @@ STRENGTHS = (
 MOST_STRENGTH = {"scale": 0.9, "shift": 1.0, "elastic": 1.0, "cutout": 1.0}
 # What folds have in common stays as planned for each of them: the mean of the folds is one model.
 OF_A_FOLD = ("training.learning_rate", "training.weight_decay", "training.batch", "training.foreground", "augmentation")
+# Shares that dropout may leave out.
+DROPOUT_TRIED = (0.0, 0.1, 0.2, 0.5)
 # Knobs by which decisions are multiplied.
 FACTORS = ("augmentation", "network.width")
 DIGITS = 4
@@ -182,6 +184,7 @@ def search_knobs(plan: Plan, room: Room) -> Iterator[Knob]:
     task = task_catalogue.build_task({key: decision.value for key, decision in plan.sections["task"].items()})
     yield Knob("network.name", _families, of_family, ("network.name", "network.size", "network.pretrained"))
     yield Knob("network.width", _widths, _wider, ("network.size",))
+    yield _setting("network.dropout", DROPOUT_TRIED)
     for name, values in task_settings.search_values(task).items():
         yield _setting(f"task.{name}", values)
     yield _number("training.learning_rate", 1 / 8, 4.0)

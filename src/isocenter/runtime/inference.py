@@ -19,8 +19,9 @@ from isocenter.values import Region, Sentence
 
 # Methods by which a model states its uncertainty.
 AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
-METHODS = (AUTO, NONE, MEMBERS, LAPLACE, TTA)
-Method = Literal["auto", "none", "members", "laplace", "tta"]
+DROPOUT, VARIATIONAL = "dropout", "variational"
+METHODS = (AUTO, NONE, MEMBERS, LAPLACE, VARIATIONAL, DROPOUT, TTA)
+Method = Literal["auto", "none", "members", "laplace", "variational", "dropout", "tta"]
 Axis = Annotated[int, Ge(0), Lt(3)]
 
 
@@ -35,7 +36,7 @@ class Inference:
     left_right: axis of the network's grid between left and right; None where unknown
     uncertainty: method by which the model states its uncertainty; "auto" takes the members of a model that
                 has several, else, where the result is not dense, the posterior of the last layer
-    draws:      weights that are drawn from a posterior
+    draws:      weights that are drawn from a posterior, or passes with drawn dropout
     skip:       windows that lie wholly in this are background, without a look; None where the network sees all
     """
 
@@ -62,7 +63,9 @@ class Inference:
         int,
         Ge(2),
         Le(1000),
-        Sentence("Weights of the last layer are drawn {value} times", only_with=("inference.uncertainty",)),
+        Sentence(
+            "Weights of the last layer, or dropout, are drawn {value} times", only_with=("inference.uncertainty",)
+        ),
     ] = 16
     skip: Annotated[
         Outside | None,

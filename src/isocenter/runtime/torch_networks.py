@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter import errors
-from isocenter.errors import MEMORY_ERRORS, MemoryShortageError, UsageError
+from isocenter.errors import MEMORY_ERRORS, MemoryShortageError, PlanError, UsageError
 from isocenter.lazy import torch
-from isocenter.networks import factory, network_parts, quick_convolutions
+from isocenter.networks import dropout, factory, network_parts, quick_convolutions
+from isocenter.networks.factory import BAYESIAN
 from isocenter.runtime import bundle, hardware
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.windows import averaging
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from isocenter.networks.network_parts import NetworkFeatures
+    from isocenter.runtime.bundle.network import VariationalLayer
     from isocenter.tasks import Task
     from isocenter.values import Decision
 
 
 # Adds outputs to those of a network, from what its module saw and its last layers took.
 Further = Callable[["NetworkFeatures"], Mapping[str, "Tensor"]]
+# Adds outputs to those of a module for a batch, of which it may make further passes.
+Passes = Callable[["Module", Sequence["Tensor"]], Mapping[str, "Tensor"]]
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,13 @@ class WatchedNetwork(TorchNetwork):
 
     at:     the part of the module whose output is its deepest map
     further: adds outputs
+    passes: adds outputs of further passes
     kept:   outputs that it gave before; None where each batch is computed
     """
 
     at: str = ""
     further: Further | None = None
+    passes: Passes | None = None
     kept: KeptOutputs | None = None
 
     def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
@@ -78,12 +84,15 @@ class WatchedNetwork(TorchNetwork):
                 **features.outputs,
                 POOLED: features.pooled,
                 **({} if self.further is None else self.further(features)),
+                **({} if self.passes is None else self.passes(self.module, self._tensors(batch))),
             }
         return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
     def _compute(self, *batch: NDArray[np.float32], last: bool) -> NetworkFeatures:
-        tensors = (torch.from_numpy(one).to(self.device) for one in batch)
-        return network_parts.compute_features(self.module, *tensors, at=self.at, last=last)
+        return network_parts.compute_features(self.module, *self._tensors(batch), at=self.at, last=last)
+
+    def _tensors(self, batch: Sequence[NDArray[np.float32]]) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(one).to(self.device) for one in batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,15 +148,16 @@ class Networks:
         shown = _watch(self.members[0], self.architectures[0])
         return "" if shown is None else shown.at
 
-    def watch(self, further: Further | None = None) -> Networks:
+    def watch(self, further: Further | None = None, passes: Passes | None = None) -> Networks:
         """The networks with their features, of several those of the first; unchanged where it gives none.
 
         further: adds outputs
+        passes:  adds outputs of further passes
         """
         first, *others = self.members
         if (shown := _watch(first, self.architectures[0])) is None:
             return self
-        return self._with_members([replace(shown, further=further), *others])
+        return self._with_members([replace(shown, further=further, passes=passes), *others])
 
     def keeping(self, kept_outputs: KeptOutputs) -> Networks:
         """The networks, none of which computes a batch again that it has kept; those without features compute all."""
@@ -315,7 +325,8 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
 
     The entry "marked" is the number of labels of a first stage: their numbers are the last channel of the input, and
     each becomes a channel of the family's network. "first_entry" is where its covariates begin in a context of several
-    networks.
+    networks. "dropout" is the share that dropout leaves out in training.
+    Raises PlanError for settings that the family cannot have.
     """
     context, marked, channels = (
         len(Context.from_settings(network.get("context"))),
@@ -324,13 +335,30 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     )
     inputs = channels - 1 + marked if marked else channels
     fusion = network.get("fusion")
-    name, size = network["name"], network["size"]
+    name, share, family = network["name"], network.get("dropout", 0.0), factory.family_of(network["name"])
+    size = dropout.settings_with_dropout(name, family, network["size"], share) if share else network["size"]
     module = factory.build(name, inputs, network["spatial_dims"], task.heads, size, context, fusion)
+    module = dropout.add_block_dropout(module, family, share) if share else module
+    module = _with_variational_layers(module, name) if size.get(BAYESIAN) else module
     module = quick_convolutions.with_quick_single_volumes(module)
     moving = displacing_heads(task.heads)
     module = bundle.network.Displacing(module, moving) if moving else module
     module = bundle.network.AfterLabels(module, marked) if marked else module
     return bundle.network.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
+
+
+def _with_variational_layers(module: Module, name: str) -> Module:
+    """The module with distributions of weights as last layers; PlanError where these are not linear."""
+    try:
+        return bundle.network.with_variational_layers(module)
+    except ValueError as error:
+        remedy = f"Leave {BAYESIAN} out of network.size, or choose another --set network.name, such as vit or resnet"
+        raise PlanError(f"{name}: {error}", "network.size", remedy) from error
+
+
+def variational_layers(module: Module) -> list[VariationalLayer]:
+    """The layers of a module whose weights are distributions."""
+    return [part for part in module.modules() if isinstance(part, bundle.network.VariationalLayer)]
 
 
 def displacing_heads(heads: Mapping[str, Head]) -> dict[str, int]:

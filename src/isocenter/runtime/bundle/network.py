@@ -1,4 +1,7 @@
-"""Torch modules around networks: one tensor as MONAI wants it, labels as input, scales, a context, movement."""
+"""Torch modules around networks, and last layers in place of theirs.
+
+One tensor as MONAI wants it, labels as input, scales, a context, movement, distributions of weights.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ SQUARINGS = 6
 # Voxels of an axis that is halved for that.
 FEWEST_HALVED = 8
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+# Initial standard deviation of a weight, as a share of its prior's: small, to disturb the first steps little.
+FIRST_DEVIATION = 0.1
 # The first displacements, as a share of what fresh weights give: the images lie where the initial transform puts them.
 FIRST = 1e-2
 
@@ -174,6 +179,65 @@ class Displacing(nn.Module):
         outputs = self.network(images) if context is None else self.network(images, context)
         kept_outputs = {name: one for name, one in outputs.items() if name.partition("@")[0] not in self.counts}
         return {**kept_outputs, **{name: integrate_velocity(outputs[name].float()) for name in self.counts}}
+
+
+class VariationalLayer(nn.Module):
+    """(batch, inside, ...) to (batch, outside, ...) by normal distributions of weights: drawn in training, else means.
+
+    Blundell et al., arXiv:1505.05424, with the local reparametrisation of Kingma et al., arXiv:1506.02557: not weights
+    are drawn, but outputs, for each place anew. Each weight's prior is normal around 0 with a variance of 1 / inside,
+    so that an output for normalised features has a variance of about 1. A bias is a number.
+    layer:     linear, or a convolution of single voxels, whose weights are the first means
+    log_ratio: logarithm of a weight's standard deviation over its prior's
+    """
+
+    def __init__(self, layer: nn.Linear | nn.modules.conv._ConvNd) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+        self.prior = layer.weight.shape[1] ** -0.5
+        self.log_ratio = nn.Parameter(torch.full_like(layer.weight, math.log(FIRST_DEVIATION)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, outside, ...), by drawn weights in training and by their means otherwise."""
+        mean = _linear(features, self.weight, self.bias)
+        return mean + self.deviations(features) * torch.randn_like(mean) if self.training else mean
+
+    def deviations(self, features: Tensor) -> Tensor:
+        """(batch, outside, ...) standard deviations of the outputs by drawn weights."""
+        return _linear(features.square(), (self.prior * self.log_ratio.exp()).square()).sqrt()
+
+    def divergence(self) -> Tensor:
+        """Kullback-Leibler divergence of the weights' distributions from their prior, in nats."""
+        each = (2 * self.log_ratio).exp() + (self.weight / self.prior).square() - 1 - 2 * self.log_ratio
+        return each.sum() / 2
+
+
+def _linear(features: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return nn.functional.linear(features.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+
+
+def with_variational_layers(network: nn.Module) -> nn.Module:
+    """The network of a family with distributions in place of its last layers, which lie in `vectors` and `dense`.
+
+    Raises ValueError where a last layer is none, or is more than a sum of the inputs of its own place.
+    """
+    groups = [one for name in ("vectors", "dense") if isinstance(one := getattr(network, name, None), nn.ModuleDict)]
+    if not any(len(group) for group in groups):
+        raise ValueError("it has no last layer whose weights could be distributions")
+    for group in groups:
+        for head, layer in group.items():
+            if not is_linear(layer):
+                raise ValueError(f"the last layer of {head} is not linear, so that its weights are no distributions")
+            group[head] = VariationalLayer(layer)  # type: ignore[arg-type]
+    return network
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Whether each output is a sum of the inputs of its own place, and a bias."""
+    if getattr(layer, "bias", None) is None or getattr(layer, "groups", 1) != 1:
+        return False
+    ones = {*getattr(layer, "kernel_size", ()), *getattr(layer, "stride", ())} <= {1}
+    return isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and ones
 
 
 def integrate_velocity(velocity: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions, version
 from typing import Any
 
 from isocenter.networks import factory
+from isocenter.networks.factory import BAYESIAN
 from isocenter.runtime import ensemble, torch_networks
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.model_assembly import Model
@@ -134,6 +135,8 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
         **factory.head_arguments(network["name"], model.task.heads),
         **factory.family_settings(network["name"], model.task.heads, network["size"], context, network.get("fusion")),
     }
+    if network["size"].get(BAYESIAN):
+        definition = {"_target_": "scripts.network.with_variational_layers", "network": definition}
     if moving := torch_networks.displacing_heads(model.task.heads):
         definition = {"_target_": "scripts.network.Displacing", "network": definition, "counts": moving}
     if marked:

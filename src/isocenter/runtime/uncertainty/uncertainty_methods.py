@@ -1,4 +1,4 @@
-"""Methods by which a model states its uncertainty: members, mirrored views, and Laplace of its last layers."""
+"""Methods by which a model states its uncertainty: members, mirrored views, drawn last layers, drawn dropout."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from safetensors.numpy import save
 
 from isocenter.errors import PlanError, UsageError
 from isocenter.lazy import torch
-from isocenter.networks import network_parts
-from isocenter.runtime.inference import AUTO, LAPLACE, MEMBERS, METHODS, NONE, TTA
+from isocenter.networks import dropout, network_parts
+from isocenter.runtime import bundle
+from isocenter.runtime.inference import AUTO, DROPOUT, LAPLACE, MEMBERS, METHODS, NONE, TTA, VARIATIONAL
 from isocenter.runtime.torch_networks import Networks, TorchNetwork, WatchedNetwork
 from isocenter.runtime.uncertainty import disagreement
 from isocenter.runtime.uncertainty.disagreement import Disagreement
@@ -23,8 +24,10 @@ from isocenter.values import Floats
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
+    from torch.nn.modules.dropout import _DropoutNd
 
     from isocenter.networks.network_parts import NetworkFeatures
+    from isocenter.runtime.bundle.network import VariationalLayer
     from isocenter.runtime.inference import Inference
     from isocenter.runtime.windows.pipeline import WindowSettings
     from isocenter.tasks import Task
@@ -71,7 +74,7 @@ class MethodBasis:
         if self.networks.average is not None:
             return replace(self.networks, run=replace(self.networks.average, differ=None))
         if isinstance(self.networks.run, WatchedNetwork):
-            return replace(self.networks, run=replace(self.networks.run, further=None))
+            return replace(self.networks, run=replace(self.networks.run, further=None, passes=None))
         return self.networks
 
 
@@ -229,7 +232,7 @@ class LastLayers:
     def from_module(cls, module: Module, at: str, kinds: Mapping[str, str]) -> LastLayers:
         """The last layers of a module of which `at` is the deepest map."""
         layers = {head: layer for head, layer in network_parts.last_layers(module, at).items() if head in kinds}
-        return cls({head: layer for head, layer in layers.items() if _is_linear(layer)}, kinds)
+        return cls({head: layer for head, layer in layers.items() if bundle.network.is_linear(layer)}, kinds)
 
     def __call__(self, features: NetworkFeatures) -> dict[str, Tensor]:
         """Look at a batch of windows; nothing is added to its outputs."""
@@ -261,14 +264,6 @@ class LastLayers:
         return Laplace(layers) if layers else None
 
 
-def _is_linear(layer: Module) -> bool:
-    """Whether each output is a sum of the inputs of its own place, and a bias."""
-    if getattr(layer, "bias", None) is None or getattr(layer, "groups", 1) != 1:
-        return False
-    ones = {*getattr(layer, "kernel_size", ()), *getattr(layer, "stride", ())} <= {1}
-    return isinstance(layer, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Conv3d) and ones
-
-
 def _rows(window: Tensor) -> Floats:
     """(voxels, channels) of (channels, ...), of many voxels some that are evenly spread."""
     flat = window.flatten(1) if window.ndim > 1 else window[:, None]
@@ -295,12 +290,16 @@ class LastLayerPosterior(NoMethod):
 
     def networks(self, basis: MethodBasis) -> Networks:
         """The network, with how draws differ."""
-        differ, drawing = basis.differ, basis.laplace
-        assert drawing is not None and differ is not None  # noqa: S101 - else it would be lacking
-        drawing_heads = replace(
-            differ, kinds={head: kind for head, kind in differ.kinds.items() if head in drawing.heads}
-        )
-        return basis.networks.watch(partial(_by_draws, drawing_heads, drawing, basis.inference.draws))
+        assert basis.laplace is not None  # noqa: S101 - else it would be lacking
+        return _with_drawn_layers(basis, basis.laplace)
+
+
+def _with_drawn_layers(basis: MethodBasis, drawing: PosteriorDraws) -> Networks:
+    """The network, with how draws of its last layers differ beside its outputs."""
+    differ = basis.differ
+    assert differ is not None  # noqa: S101 - else the method would be lacking
+    own = replace(differ, kinds={head: kind for head, kind in differ.kinds.items() if head in drawing.heads})
+    return basis.networks.watch(partial(_by_draws, own, drawing, basis.inference.draws))
 
 
 def _by_draws(
@@ -316,6 +315,84 @@ def paired_noise(count: int, size: int) -> Floats:
 
 
 METHOD = LastLayerPosterior(LAPLACE)
+
+
+@dataclass(frozen=True, eq=False)
+class LearntWeights:
+    """The distributions of a network's last layers, as training has learnt them: {head: its layer}.
+
+    As in training not weights are drawn, but outputs: Kingma et al., arXiv:1506.02557.
+    """
+
+    heads: Mapping[str, VariationalLayer]
+
+    def views(self, features: NetworkFeatures, count: int) -> list[dict[str, Tensor]]:
+        """The outputs of so many draws, the same for every image and every window."""
+        views: list[dict[str, Tensor]] = [{} for _ in range(count)]
+        for head, layer in self.heads.items():
+            outputs, deviations = features.outputs[head], layer.deviations(features.inputs[head])
+            noise = torch.from_numpy(paired_noise(count, outputs.shape[1])).to(outputs)
+            for view, drawn in zip(views, noise, strict=True):
+                view[head] = outputs + deviations * drawn.reshape(1, -1, *[1] * (outputs.ndim - 2))
+        return views
+
+
+class VariationalWeights(NoMethod):
+    """Draws from the distributions of the last layers (`bayesian` in network.size)."""
+
+    def lacking(self, basis: MethodBasis) -> str:
+        """Why there is nothing to draw from; empty where there is."""
+        why = "" if _learnt_weights(basis) else "its last layers are no distributions (bayesian in network.size)"
+        return basis.silent or why
+
+    def networks(self, basis: MethodBasis) -> Networks:
+        """The network, with how draws differ."""
+        return _with_drawn_layers(basis, LearntWeights(_learnt_weights(basis)))
+
+
+def _learnt_weights(basis: MethodBasis) -> dict[str, VariationalLayer]:
+    """{head: last layer} of those that are distributions, in torch."""
+    run, at = basis.networks.run, basis.networks.deepest
+    if not isinstance(run, TorchNetwork) or not at:
+        return {}
+    layers, kind = network_parts.last_layers(run.module, at), bundle.network.VariationalLayer
+    return {head: layer for head, layer in layers.items() if isinstance(layer, kind)}
+
+
+BY_WEIGHTS = VariationalWeights(VARIATIONAL)
+
+
+class DropoutDraws(NoMethod):
+    """Passes with dropout, whose masks are the same for every image and every window (Gal and Ghahramani 2016)."""
+
+    def lacking(self, basis: MethodBasis) -> str:
+        """Why nothing can be left out; empty where it can."""
+        run = basis.networks.run
+        if not isinstance(run, TorchNetwork) or not basis.networks.deepest:
+            return basis.silent or "dropout is drawn in a single network, by the backend torch"
+        left_out = dropout.dropout_layers(run.module)
+        return basis.silent or ("" if left_out else "it was trained without dropout (network.dropout)")
+
+    def networks(self, basis: MethodBasis) -> Networks:
+        """The network, with how passes differ."""
+        run, differ = basis.networks.run, basis.differ
+        assert isinstance(run, TorchNetwork) and differ is not None  # noqa: S101 - else it would be lacking
+        layers = dropout.dropout_layers(run.module)
+        return basis.networks.watch(passes=partial(_by_masks, differ, layers, basis.inference.draws))
+
+
+def _by_masks(
+    differ: Disagreement, layers: Sequence[_DropoutNd], count: int, module: Module, batch: Sequence[Tensor]
+) -> Mapping[str, Tensor]:
+    views = []
+    for draw in range(count):
+        with dropout.masks_of_draw(layers, draw):
+            outputs = module(*batch)
+            views.append({head: outputs[head] for head in differ.heads})
+    return differ(views)
+
+
+BY_DROPOUT = DropoutDraws(DROPOUT)
 
 
 class MemberDisagreement(NoMethod):
@@ -361,8 +438,10 @@ BY_MIRRORS = MirrorDisagreement(TTA)
 WHERE = "--uncertainty"
 # No method: what a model states without one.
 NOTHING = NoMethod(NONE)
-# Where the choice is open, the first that suits a model; mirrored views take several times as long, and are asked for.
+# Where the choice is open, the first that suits a model. Mirrored views and dropout take several times as long, and
+# neither dropout nor learnt distributions rank errors better than a plain network: they are asked for.
 PREFERRED: tuple[UncertaintyMethod, ...] = (BY_MEMBERS, METHOD)
+ASKED_FOR: tuple[UncertaintyMethod, ...] = (BY_WEIGHTS, BY_DROPOUT, BY_MIRRORS)
 
 
 def choose_method(basis: MethodBasis, asked: str | None) -> tuple[Networks, UncertaintyMethod]:
@@ -376,7 +455,7 @@ def choose_method(basis: MethodBasis, asked: str | None) -> tuple[Networks, Unce
     if asked not in (None, *METHODS):
         raise UsageError(f"there is no method {asked!r}", WHERE, f"Choose one of {', '.join(METHODS)}")
     exported = [NoMethod(basis.networks.in_graph)] if basis.networks.in_graph else []
-    named = {method.name: method for method in (*PREFERRED, BY_MIRRORS, NOTHING, *exported)}
+    named = {method.name: method for method in (*PREFERRED, *ASKED_FOR, NOTHING, *exported)}
     if asked in named and (lacking := named[asked].lacking(basis)):
         raise UsageError(lacking, WHERE, f"Choose {AUTO} or {NONE}")
     planned = asked if asked in named else basis.inference.uncertainty

@@ -16,6 +16,7 @@ from isocenter.networks import factory, network_parts
 from isocenter.objectives import objective_catalogue
 from isocenter.objectives.objective_terms import Embedded, Needs, Objective, ObjectiveStep, SeenBatch
 from isocenter.planning import PlanSettings
+from isocenter.runtime import torch_networks
 from isocenter.tasks import properties
 from isocenter.tasks.task import IMAGES
 from isocenter.training.data import protected_groups, target_kinds
@@ -120,6 +121,7 @@ class Criterion:
     teacher:    the averaged weights
     start:      {name: weight} that training took over from another network, where an objective needs them
     patients:   of each case, a number
+    sharing:    training cases that share the divergence of weights from their prior; 0 where weights are numbers
     """
 
     settings: PlanSettings
@@ -130,6 +132,7 @@ class Criterion:
     start: Mapping[str, Tensor] = field(default_factory=dict)
     ranks: Ranks = SINGLE_PROCESS
     patients: Sequence[int] = ()
+    sharing: int = 0
 
     @classmethod
     def from_settings(
@@ -159,8 +162,8 @@ class Criterion:
         with torch.device(device):
             parts_of = {name: one.parts(averaged, features) for name, one in objectives.items()}
         parts |= {name: part for name, part in parts_of.items() if part is not None}
-        patients = numbers_of_patients(cases)
-        return cls(settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks, patients)
+        patients, sharing = numbers_of_patients(cases), len(cases) if torch_networks.variational_layers(averaged) else 0
+        return cls(settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks, patients, sharing)
 
     @property
     def needs(self) -> Needs:
@@ -215,7 +218,13 @@ class Criterion:
             losses[name] if (factor := one.factor(progress)) == 1 else factor * losses[name]
             for name, one in self.objectives.items()
         ]
+        added = [*added, *self._divergences(module)]
         return BatchLoss(sum(added, sum(weighted[1:], weighted[0])), losses, steps)
+
+    def _divergences(self, module: Any) -> list[Tensor]:
+        """Divergences of layers' weights from their prior, a training case's part of each."""
+        layers = torch_networks.variational_layers(module) if self.sharing else []
+        return [self.ranks.share(layer.divergence() / self.sharing) for layer in layers]
 
     def measure(self, module: Any, batch: Batch, compute: Compute) -> dict[str, Tensor]:
         """Losses of all objectives for each image of a batch, added by their weights, and its pooled features.
