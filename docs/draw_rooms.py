@@ -26,6 +26,7 @@ CONTENTS = {
     "reading": "from a path to a data set that was looked through, and folders of results",
     "planning": "decisions about a training, each with its reason",
     "explanation": "what an answer rests on: maps, their tests, what they look at",
+    "deidentification": "what may be handed on: attributes, new names and pixels without identity",
     "quality": "facts about data sets, and checks for what is wrong with them",
     "prediction": "one case read, computed, written; where the cases of a cohort are computed",
     "runtime": "models and packages: preprocessing, windows, backends, memory",

@@ -22,6 +22,7 @@ __all__ = [
     "compare",
     "convert",
     "dataset",
+    "deidentify",
     "demo",
     "describe_cache",
     "describe_networks",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
     from isocenter.verbs.dataset import dataset
+    from isocenter.verbs.deidentify import deidentify
     from isocenter.verbs.demo import demo
     from isocenter.verbs.deploy import change_status, promote_change, roll_back_change, shadow_change, split_change
     from isocenter.verbs.document import document, trace_requirements, verify_documents

@@ -1,4 +1,4 @@
-"""Options of the verbs for single images."""
+"""Options of the verbs for images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from isocenter.files.format_options import FileChoices
 from isocenter.keywords import Flag
+from isocenter.options import shared_flags
 from isocenter.options.shared_flags import Out, Overwrite, Volume
 from isocenter.values import BoundingBoxes, Image, SpatialTransform
 
 if TYPE_CHECKING:
     from isocenter.runtime import Model
+
+
+def _option_names(text: str) -> tuple[str, ...]:
+    return shared_flags.parse_names(text, "--options") or ()
 
 
 @dataclass(frozen=True)
@@ -134,3 +139,19 @@ class ViewOptions(FileChoices):
     overwrite: Overwrite = False
     volume: Volume = None
     real_world: bool = False
+
+
+@dataclass(frozen=True)
+class DeidentifyOptions:
+    """Write images without the identity of their patients."""
+
+    inputs: Annotated[
+        str | Path | Sequence[str | Path], Flag("DICOM files, images, or folders of them.", "INPUT", repeats=True)
+    ]
+    _: KW_ONLY
+    out: Annotated[str | Path, Flag("Folder of what may be handed on.", "FOLDER")]
+    options: Annotated[
+        Sequence[str], Flag("Options of PS3.15 annex E, as clean-pixels,shift-dates.", "LIST", read=_option_names)
+    ] = ()
+    table: Annotated[bool, Flag("Write the way back, table.csv, into FOLDER.private.")] = False
+    accept_review: Annotated[bool, Flag("Write also what review.html shows, as it is shown there.")] = False

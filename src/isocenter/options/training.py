@@ -138,7 +138,7 @@ class CasesOptions(ReadingOptions):
 
 @dataclass(frozen=True)
 class TrainOptions(ReadingOptions):
-    """Train a model on DATA: check, plan, train, evaluate and report."""
+    """Train a model on DATA: check, plan, train, evaluate, report."""
 
     data: Annotated[
         str | Path | Dataset | DataFrameLike | None, Flag("Data as for `check`, or the .yaml file of a plan.", "DATA")

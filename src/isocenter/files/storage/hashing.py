@@ -75,6 +75,14 @@ def key_file() -> Path:
     return folder / "patient.key"
 
 
+def is_own_key(key: bytes) -> bool:
+    """Whether a key is the one that makes pseudonyms here; none is drawn for the question."""
+    if setting := os.environ.get(VARIABLE):
+        return setting.encode() == key or setting.casefold() == key.hex()
+    folder = cache.user_configuration()
+    return folder is not None and key_file().is_file() and _key() == key
+
+
 def _key() -> bytes:
     """The key that the variable holds, else the installation's own, which is drawn at its first use."""
     setting = os.environ.get(VARIABLE)

@@ -29,6 +29,10 @@ B_VALUES = (
     (0x0019, "SIEMENS MR HEADER", 0x0C),
     (0x0043, "GEMS_PARM_01", 0x39),
 )
+# Philips' factors from counts to SUVbw, and to Bq/ml.
+PET_FACTOR, ACTIVITY_FACTOR = ((0x7053, "Philips PET Private Group", element) for element in (0x00, 0x09))
+# Numbers about the image alone, which may stay where all else of a maker goes.
+SAFE = (*B_VALUES, SIEMENS_DIRECTION, NUMBER_OF_IMAGES, PET_FACTOR, ACTIVITY_FACTOR)
 GE_PACKING = 1_000_000
 SINGLE_FRAME = ("", "0", "1")
 UIH_GRID = 0x00651050  # number of images in the grid

@@ -13,12 +13,12 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom import header_reading, tags
 from isocenter.files.dicom.elements import DicomDataset
 from isocenter.files.dicom.reading import private_elements
+from isocenter.files.dicom.reading.private_elements import ACTIVITY_FACTOR, PET_FACTOR
 from isocenter.values import Image
 
 DAY = 86400.0
 SUV_BW = "SUVbw"
 UNITS = {"BQML": "Bq/ml", "CNTS": "counts", "PROPCNTS": "proportional to counts", "GML": "g/ml", "CPS": "counts/s"}
-PHILIPS = (0x7053, "Philips PET Private Group")
 BY_WEIGHT = ("", "BW")  # SUV Type, PS3.3 C.8.9.1
 MOST_DECAYED = DAY / 2  # an injection is not longer before a scan, except of nuclides that live for days
 # After five of them a scan is late, after ten nothing is left to see; zirconium-89 is scanned after two, a week.
@@ -76,7 +76,8 @@ def _of_grams(dataset: DicomDataset) -> float:
 
 def _philips(dataset: DicomDataset) -> float:
     """Counts to SUVbw by the maker's own factor (7053,xx00), else to Bq/ml by (7053,xx09) and on from there."""
-    direct, activity = (private_elements.private_numbers(dataset, *PHILIPS, element) for element in (0x00, 0x09))
+    direct = private_elements.private_numbers(dataset, *PET_FACTOR)
+    activity = private_elements.private_numbers(dataset, *ACTIVITY_FACTOR)
     if any(direct):
         return direct[0]
     if not any(activity):

@@ -1,0 +1,24 @@
+"""What may be handed on: objects and images without the identity of their patients, PS3.15 annex E.
+
+Attributes go by the standard's own table, UIDs and patients get names that a key makes, text burned into pixels is
+blacked. The key's owner alone finds the way back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.deidentification import (
+        attribute_cleaning,
+        confidentiality_profile,
+        dicom_objects,
+        handed_folder,
+        identifiers,
+        keyed_names,
+    )
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

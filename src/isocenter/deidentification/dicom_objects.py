@@ -1,0 +1,154 @@
+"""One DICOM file to one without identity: what is refused, whose it is, how it is cleaned and written."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+from isocenter.deidentification import attribute_cleaning
+from isocenter.deidentification.attribute_cleaning import CleaningRules, ObjectCleaner
+from isocenter.deidentification.identifiers import PatientIdentifiers
+from isocenter.deidentification.keyed_names import KeyedNames
+from isocenter.errors import FormatError
+from isocenter.files.dicom import character_sets, header_reading, tags
+from isocenter.files.dicom.elements import UNDEFINED
+from isocenter.files.dicom.header_reading import Header
+from isocenter.files.dicom.reading import pixel_layout
+from isocenter.files.dicom.uids import DEFLATED, EXPLICIT
+from isocenter.files.dicom.writing import new_object
+from isocenter.files.storage import atomic, hashing
+from isocenter.lazy import pydicom
+
+ENCAPSULATED = "1.2.840.10008.5.1.4.1.1.104."  # documents and models within an object, PS3.4 B.5
+ALWAYS = ("SOPClassUID", "SOPInstanceUID")
+
+
+@dataclass(frozen=True)
+class ObjectFacts:
+    """Whose an object is, and which: as its file states it, and the new name of its patient."""
+
+    path: Path
+    patient: str
+    number: str
+    issuer: str
+    study: str
+    series: str
+    instance: str
+
+    def output(self, names: KeyedNames, *, retain_uids: bool) -> Path:
+        """Where the object lies in what is handed on: patient, study, series, instance, all by new names."""
+        uids = (self.study, self.series, self.instance)
+        study, series, instance = (attribute_cleaning.new_uid(one, names, retain=retain_uids) for one in uids)
+        return Path(self.patient, study, series, f"{instance}.dcm")
+
+
+@dataclass(eq=False)
+class InputSurvey:
+    """What all files of an input say together: identifiers of each patient, words of descriptions."""
+
+    rules: CleaningRules
+    identifiers: dict[str, PatientIdentifiers] = field(default_factory=lambda: defaultdict(PatientIdentifiers))
+
+    def examine(self, path: Path) -> ObjectFacts:
+        """Whose an object is; notes what it says of them. Raises FormatError for what is never handed on."""
+        head = header_reading.read_header(path)
+        _refuse_object(head)
+        facts = facts_of(head, self.rules.names)
+        self._note(head.library, facts.patient)
+        return facts
+
+    def _note(self, dataset: pydicom.Dataset, patient: str) -> None:
+        own, profile = self.identifiers[patient], self.rules.profile
+        for item, tag, vr, encodings in attribute_cleaning.walk_elements(dataset):
+            is_text = vr in attribute_cleaning.TEXTS or vr == "DA"
+            if not is_text or (tag >> 16) % 2:
+                continue
+            texts = attribute_cleaning.texts_of(item, tag, encodings)
+            keyword = pydicom.datadict.keyword_for_tag(tag)
+            own.add(keyword, vr, texts, institutions="retain-institution" not in profile)
+            is_code = keyword in attribute_cleaning.CODE_WORDS and "clean-descriptors" in profile
+            if is_code or profile.is_description(tag):
+                for text in texts:
+                    self.rules.words.add(text, patient)
+
+
+def facts_of(head: Header, names: KeyedNames) -> ObjectFacts:
+    """Whose an object is, and which. Raises FormatError where it lacks its class or its UID."""
+    dataset = head.library
+    if lacking := ", ".join(keyword for keyword in ALWAYS if not tags.text(dataset, keyword)):
+        raise FormatError(f"states no {lacking}", head.where, "Get the file again from its source")
+    number, issuer = tags.text(dataset, "PatientID"), tags.text(dataset, "IssuerOfPatientID")
+    is_nobody = hashing.is_nobody(number)
+    instance, study, series = (tags.text(dataset, f"{level}InstanceUID") for level in ("SOP", "Study", "Series"))
+    study = study or f"of {issuer} {number}".strip()  # by such names objects without one lie in a folder
+    patient = names.patient_of_study(study) if is_nobody else names.patient_of_number(number, issuer)
+    return ObjectFacts(head.path, patient, "" if is_nobody else number, issuer, study, series or study, instance)
+
+
+def _refuse_object(head: Header) -> None:
+    """Raise FormatError for a directory, a document, and an image with a part of its pixels."""
+    if head.is_directory:
+        remedy = "Give the files that it lists, without it"
+        raise FormatError("is a DICOMDIR, which lists patients by name", head.where, remedy)
+    if head.sop_class.startswith(ENCAPSULATED) or "EncapsulatedDocument" in head.dataset:
+        problem = f"is a document within DICOM ({head.sop_class_name}), of which nobody here sees what it says"
+        raise FormatError(problem, head.where, "Leave it out, or hand it on by hand")
+    if head.has_pixels:
+        header_reading.check_pixels(head)
+
+
+def read_whole(path: Path) -> pydicom.Dataset:
+    """All of an object, its text by character sets of the standard. Raises FormatError."""
+    dataset = header_reading.read_object(path)
+    _refuse_cut(dataset, path)
+    if not character_sets.are_valid_terms(tags.words(dataset, "SpecificCharacterSet")):
+        with suppress(*tags.pydicom_errors()):
+            dataset.decode()
+        dataset.SpecificCharacterSet = character_sets.UTF_8
+    dataset.file_meta = tags.file_meta(dataset)
+    dataset.file_meta.TransferSyntaxUID = pixel_layout.transfer_syntax(dataset, str(path))
+    return dataset
+
+
+def _refuse_cut(dataset: pydicom.Dataset, path: Path) -> None:
+    """Raise FormatError for a file that ends within an element, which the library reads as if it were whole."""
+    if tags.text(tags.file_meta(dataset), "TransferSyntaxUID") == DEFLATED:
+        return
+    last = dataset.get_item(list(dataset.keys())[-1]) if len(dataset) else None  # in the order of the file
+    if not isinstance(last, pydicom.dataelem.RawDataElement) or last.length == UNDEFINED:
+        return
+    if last.value_tell + last.length != path.stat().st_size:
+        raise FormatError("is cut short within an element", str(path), "Get the file again from its source")
+
+
+def write_clean(dataset: pydicom.Dataset, cleaner: ObjectCleaner, target: Path, where: str) -> Mapping[str, int]:
+    """Clean an object and write it, whole or not at all; the actions by kind. Raises FormatError."""
+    try:
+        cleaner.clean(dataset)
+        content = _encode_object(dataset, where)
+    except tags.pydicom_errors() as error:
+        # The library's words may hold a value.
+        problem = f"cannot be written without identity ({type(error).__name__})"
+        raise FormatError(problem, where, "Get the file again from its source") from None
+    with atomic.write_whole(target, overwrite=True) as partial:
+        partial.write_bytes(content)
+    return dict(cleaner.counts)
+
+
+def _encode_object(dataset: pydicom.Dataset, where: str) -> bytes:
+    """The file of an object, in its own syntax. The library does not know the newest ones, all explicit: PS3.5 A.4
+
+    In memory first, because the library hides why a disk refuses to write.
+    """
+    syntax, file = dataset.file_meta.TransferSyntaxUID, BytesIO()
+    if syntax.is_private or syntax.is_transfer_syntax:
+        dataset.save_as(file, enforce_file_format=True)
+    else:
+        file.write(bytes(128) + b"DICM")
+        pydicom.filewriter.write_file_meta_info(file, dataset.file_meta)
+        file.write(new_object.encode_dataset(dataset, EXPLICIT, where))
+    return file.getvalue()

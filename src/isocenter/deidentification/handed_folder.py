@@ -1,0 +1,263 @@
+"""The folder that may be handed on, and the private one beside it: report, way back, what waits for a look."""
+
+from __future__ import annotations
+
+import csv
+import filecmp
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from isocenter import errors
+from isocenter.deidentification import dicom_objects
+from isocenter.deidentification.attribute_cleaning import CleaningRules, ObjectCleaner
+from isocenter.deidentification.common_words import CommonWords
+from isocenter.deidentification.confidentiality_profile import EDITION, ConfidentialityProfile
+from isocenter.deidentification.dicom_objects import InputSurvey, ObjectFacts
+from isocenter.deidentification.keyed_names import KeyedNames
+from isocenter.errors import FormatError, IsocenterError, ResourceError, UsageError
+from isocenter.files import file_formats
+from isocenter.files.dicom import header_reading, library_warnings
+from isocenter.files.storage import atomic, csv_text, folder_files
+from isocenter.runtime import record_files
+
+SCHEMA = "isocenter.deidentified"
+REPORT, TABLE = "report.json", "table.csv"
+COLUMNS = ("kind", "original", "issuer", "new", "days")
+OTHER_FOLDER = "Choose another --out"
+
+
+@dataclass(frozen=True)
+class HandedFile:
+    """What became of one file.
+
+    source, output: relative to the input and to the folder; output is None where nothing was written
+    actions: number of elements by what was done to them
+    text:    places with text that were blacked
+    review:  why a person has to look at it first
+    refused: why it is never handed on
+    """
+
+    source: str
+    output: str | None = None
+    actions: Mapping[str, int] = field(default_factory=dict)
+    text: int = 0
+    review: str | None = None
+    refused: str | None = None
+    remedy: str = ""
+
+    def as_row(self) -> dict[str, Any]:
+        """The row of the report."""
+        return {name: value for name, value in vars(self).items() if name != "remedy"}
+
+
+@dataclass(frozen=True)
+class HandingPlan:
+    """What is asked: inputs, the folder, the profile, the key's names, whether the way back is written."""
+
+    inputs: Sequence[Path]
+    out: Path
+    profile: ConfidentialityProfile
+    names: KeyedNames
+    with_table: bool = False
+    accept_review: bool = False
+
+    @property
+    def private(self) -> Path:
+        """The folder of what may not be handed on."""
+        return self.out.with_name(f"{self.out.name}.private")
+
+    def refuse_misuse(self) -> None:
+        """Raise UsageError for inputs that are not there, folders within each other, and a folder of others."""
+        for path in self.inputs:
+            if not path.exists():
+                raise UsageError("there is no such file or folder", str(path), "Check the path")
+            for own in (self.out, self.private):
+                if folder_files.is_inside(own, path) or folder_files.is_inside(path, own):
+                    problem = f"lies within {path}, or it within" if own == self.out else f"would lie within {path}"
+                    raise UsageError(problem, str(own), OTHER_FOLDER)
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError("is no folder", str(self.out), OTHER_FOLDER)
+        is_ours = (self.private / REPORT).is_file()
+        if self.out.is_dir() and any(self.out.iterdir()) and not is_ours:
+            raise UsageError("holds files that are not from here", str(self.out), OTHER_FOLDER)
+        if is_ours:
+            self._refuse_other_run(record_files.read_json(self.private / REPORT, SCHEMA))
+        if (self.private / TABLE).is_file() and self.names.id not in {row["new"] for row in self.rows_before()}:
+            self._refuse_key(self.private / TABLE)
+
+    def _refuse_other_run(self, record: Mapping[str, Any]) -> None:
+        if record.get("key") != self.names.id:
+            self._refuse_key(self.private / REPORT)
+        if record.get("options") != sorted(self.profile.options):
+            stated = ", ".join(record.get("options") or ["none"])
+            problem = f"was written with other options ({stated})"
+            raise UsageError(problem, str(self.out), f"{OTHER_FOLDER}, or give the same --options")
+
+    def _refuse_key(self, path: Path) -> None:
+        raise UsageError("was written with another key", str(path), "Give that key, or choose another --out")
+
+    def rows_before(self) -> list[dict[str, str]]:
+        """The rows of a way back that is there."""
+        path = self.private / TABLE
+        if not path.is_file():
+            return []
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{name: csv_text.unmark_cell(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+
+
+def list_inputs(inputs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """(name in the report, path) of every file; of several inputs the name begins with the input's own."""
+    for given in inputs:
+        before = Path(given.resolve().name) if len(inputs) > 1 else Path()
+        if given.is_dir():
+            for path in folder_files.files_below(given):
+                yield (before / path.relative_to(given)).as_posix(), path
+        else:
+            yield given.name, given
+
+
+class FolderHanding:
+    """One run over all files: first a look at each, then one after the other is written; rows in their order."""
+
+    def __init__(self, plan: HandingPlan) -> None:
+        self.plan = plan
+        self.rules = CleaningRules(plan.profile, plan.names, CommonWords())
+        self.survey = InputSurvey(self.rules)
+        self.files = list(list_inputs(plan.inputs))
+        self.rows: dict[str, HandedFile] = {}
+        self.objects: dict[str, ObjectFacts] = {}
+        self.paths = dict(self.files)
+        self.written: dict[Path, str] = {}
+
+    def run(self) -> list[HandedFile]:
+        """All rows. Whatever ends it early, whole files and a report are left."""
+        if not self.files:
+            where = ", ".join(map(str, self.plan.inputs))
+            raise UsageError("there is no file in it", where, "Give files, or a folder that holds some")
+        self._make_folders()
+        try:
+            self._hand_on_all()
+        except BaseException:
+            with suppress(IsocenterError):  # a full disk, which the first error names already
+                self._write_private(is_complete=False)
+            raise
+        self._write_private(is_complete=True)
+        return list(self.rows.values())
+
+    def _hand_on_all(self) -> None:
+        for source, path in self.files:
+            with self._refusing(source):
+                self._examine(source, path)
+        for source, path in self.files:
+            if source not in self.rows:
+                with self._refusing(source):
+                    self.rows[source] = self._hand_on(source, path)
+
+    def _make_folders(self) -> None:
+        try:
+            self.plan.out.mkdir(parents=True, exist_ok=True)
+            self.plan.private.mkdir(mode=0o700, exist_ok=True)
+            self.plan.private.chmod(0o700)
+        except OSError as error:
+            raise atomic.unwritable_error(error, self.plan.out) from error
+
+    @contextmanager
+    def _refusing(self, source: str) -> Iterator[None]:
+        """One bad file never stops the others; a full disk does."""
+        try:
+            with library_warnings.collect_warnings(), errors.foreign_errors(lambda error: _unforeseen(error, source)):
+                yield
+        except (ResourceError, UsageError):
+            raise
+        except IsocenterError as error:
+            self.rows[source] = HandedFile(source, refused=error.problem, remedy=error.remedy)
+
+    def _examine(self, source: str, path: Path) -> None:
+        if not is_dicom(path):
+            raise FormatError("is of a format that is not handed on", str(path), "Convert it first, or leave it out")
+        self.objects[source] = self.survey.examine(path)
+
+    def _hand_on(self, source: str, path: Path) -> HandedFile:
+        facts, profile = self.objects[source], self.plan.profile
+        output = facts.output(self.plan.names, retain_uids="retain-uids" in profile)
+        output = self._free_path(output, path)
+        if (known := self.written.setdefault(output, source)) != source:
+            return replace(self.rows[known], source=source)
+        cleaner = ObjectCleaner(self.rules, facts.patient, self.survey.identifiers[facts.patient])
+        counts = dicom_objects.write_clean(dicom_objects.read_whole(path), cleaner, self.plan.out / output, str(path))
+        return HandedFile(source, output.as_posix(), counts)
+
+    def _free_path(self, output: Path, path: Path) -> Path:
+        """The output, with a number behind its name where other content of the input has the same UID."""
+        number, free = 1, output
+        while (known := self.written.get(free)) is not None and not filecmp.cmp(self.paths[known], path, shallow=False):
+            number += 1
+            free = output.with_name(f"{output.stem}_{number}{output.suffix}")
+        return free
+
+    def _write_private(self, *, is_complete: bool) -> None:
+        """The report, and the way back where it is asked for; after Ctrl-C of the files that were done."""
+        self.rows = {source: self.rows[source] for source, _ in self.files if source in self.rows}
+        record = {
+            "key": self.plan.names.id,
+            "edition": EDITION,
+            "options": sorted(self.plan.profile.options),
+            "complete": is_complete,
+            "rows": [row.as_row() for row in self.rows.values()],
+        }
+        with atomic.write_whole(self.plan.private / REPORT, overwrite=True) as partial:
+            record_files.write_json(partial, SCHEMA, record)
+        if self.plan.with_table:
+            self._write_table()
+
+    def _write_table(self) -> None:
+        rows = {tuple(row[name] for name in COLUMNS): None for row in self.plan.rows_before()}
+        rows |= dict.fromkeys([("key", "", "", self.plan.names.id, ""), *self._way_back()])
+        with (
+            atomic.write_whole(self.plan.private / TABLE, overwrite=True) as partial,
+            partial.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv_text.CsvWriter(file, COLUMNS)
+            for row in rows:
+                writer.add(row)
+
+    def _way_back(self) -> Iterator[tuple[str, ...]]:
+        """Patients with the days by which their dates moved, studies, series, instances, and files."""
+        names, profile = self.plan.names, self.plan.profile
+        for source, facts in self.objects.items():
+            row = self.rows.get(source)
+            if row is None or row.output is None:
+                continue
+            days = str(names.days(facts.patient)) if "shift-dates" in profile else ""
+            kind, original = ("patient", facts.number) if facts.number else ("patient of study", facts.study)
+            yield kind, original, facts.issuer if facts.number else "", facts.patient, days
+            _, study, series, instance = Path(row.output).parts
+            uids = (
+                (facts.study, study),
+                (facts.series, series),
+                (facts.instance, re.sub(r"(_\d+)?\.dcm$", "", instance)),
+            )
+            for level, (original, new) in zip(("study", "series", "instance"), uids, strict=True):
+                yield level, original, "", new, ""
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its first bytes, or by its name where these are damaged."""
+    try:
+        with path.open("rb") as file:
+            return header_reading.looks_like_dicom(file.read(header_reading.MAGIC_END)) or (
+                file_formats.format_of(path) == "dicom"
+            )
+    except OSError as error:
+        raise FormatError(f"cannot be read ({error.strerror})", str(path), "Check its rights") from error
+
+
+def _unforeseen(error: Exception, source: str) -> IsocenterError:
+    """The refusal for what nobody foresaw, by its kind alone: its words may hold a value of the patient's."""
+    if isinstance(error, OSError):
+        raise atomic.unwritable_error(error, Path(source)) from error
+    return FormatError(f"cannot be parsed ({type(error).__name__})", source, "Get the file again from its source")
