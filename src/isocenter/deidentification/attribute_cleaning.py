@@ -9,16 +9,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any, NamedTuple
 
-import isocenter
 from isocenter.deidentification.common_words import CommonWords
 from isocenter.deidentification.confidentiality_profile import DATES, EDITION, Action, ConfidentialityProfile
 from isocenter.deidentification.identifiers import PatientIdentifiers
 from isocenter.deidentification.keyed_names import KeyedNames
 from isocenter.files.dicom import character_sets, elements, tags
 from isocenter.files.dicom.reading import private_elements
-from isocenter.files.dicom.uids import IMPLICIT
+from isocenter.files.dicom.uids import IMPLICIT, MAKER
 from isocenter.lazy import pydicom
 
 # Counted beside the actions of the table: what the search for the patient's own identifiers emptied.
@@ -93,7 +93,7 @@ class ObjectCleaner:
         self._clean_items([dataset], Surroundings(encodings_of(dataset)), is_top=True)
         dataset.PatientID = dataset.PatientName = self.patient
         dataset.PatientIdentityRemoved = "YES"
-        methods = (f"Isocenter {isocenter.__version__}", f"PS3.15 Table E.1-1, {EDITION}")
+        methods = (f"{MAKER} {metadata.version('isocenter')}", f"PS3.15 Table E.1-1, {EDITION}")
         dataset.DeidentificationMethod = [one[:LONGEST_METHOD] for one in methods]
         dataset.DeidentificationMethodCodeSequence = [_code(*one) for one in self.rules.profile.codes]
         dataset.LongitudinalTemporalInformationModified = self.rules.profile.temporal_information
