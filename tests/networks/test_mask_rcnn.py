@@ -216,7 +216,7 @@ def _has_one_inside(numbers: np.ndarray, depth: np.ndarray, number: int) -> bool
 def test_a_voxel_of_two_objects_is_the_surer_ones_and_no_voxel_is_surer_than_its_object():
     masks = torch.ones(1, 2, 28, 28)
     boxes, scores = torch.tensor([[[10.0, 10, 30, 30], [24.0, 10, 50, 30]]]), torch.tensor([[0.9, 0.4]])
-    logit, depth = mask_rcnn.render_objects(masks, boxes, scores, (40, 60))[0]
+    logit, depth = mask_rcnn.render_objects(masks, boxes, scores, (40, 60))[0][0]
     inside = logit.sigmoid()
     assert inside[20, 20] == pytest.approx(0.9, abs=1e-4)
     assert inside[20, 27] == pytest.approx(0.9, abs=1e-4)
@@ -230,7 +230,7 @@ def test_a_second_sight_of_an_object_is_none_and_half_a_one_beside_it_is():
     masks, scores = torch.ones(1, 2, 28, 28), torch.tensor([[0.9, 0.8]])
     for second, count in ((14.0, 1), (24.0, 2)):  # 4 and 14 voxels of 20 are left of it
         boxes = torch.tensor([[[10.0, 10, 30, 30], [second, 10, second + 20, 30]]])
-        logit, depth = mask_rcnn.render_objects(masks, boxes, scores, (40, 60))[0]
+        logit, depth = mask_rcnn.render_objects(masks, boxes, scores, (40, 60))[0][0]
         assert ObjectDecoder(0.5, 0.2)(logit.sigmoid().numpy(), depth.numpy()).max() == count
 
 

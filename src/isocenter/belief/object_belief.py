@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +36,15 @@ Numbers = NDArray[np.integer]
 OBJECT = "object"
 # Columns of cases and of predictions, in the order of the objects: a score each; of cases also whether it is right.
 SCORES, RIGHT = "scores", "right"
-# Of a case the numbers of its objects, their scores as the network states them, and their sizes.
-Objects = tuple[Numbers, Floats, Floats]
+
+
+class CaseObjects(NamedTuple):
+    """The objects of a case: (*spatial) numbers; (objects,) scores of the network, sizes, and classes from 0 on."""
+
+    numbers: Numbers
+    scores: Floats
+    sizes: Floats
+    kinds: NDArray[np.intp]
 
 
 # Numbers of all objects that there may be, and their scores.
@@ -57,19 +66,21 @@ class ObjectRow:
     Both are made when they are asked for: each takes a watershed.
     """
 
-    objects: Callable[[], Objects]
+    objects: Callable[[], CaseObjects]
     candidates: Callable[[], Candidates] | None
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectBelief(Belief):
-    """Objects of one kind; of its rows outputs are an `ObjectRow` of each case, truth the numbers that people drew.
+    """Single objects; of its rows outputs are an `ObjectRow` of each case, truth the numbers that people drew.
 
     candidates: of a prediction, all objects that there may be
+    classes:    of the objects, which the numbers of the truth state as `instances.code_classes` does; one without name
     """
 
     certainty: Certainty
     candidates: Callable[[Prediction], Candidates]
+    classes: tuple[str, ...] = (OBJECT,)
 
     @property
     def least(self) -> float:
@@ -98,7 +109,7 @@ class ObjectBelief(Belief):
         """Calibrated scores of the objects."""
         if not len(rows) or self.certainty.calibration is not None:
             return {}
-        return certainties.add_calibration(self.certainty, unseen_objects(rows))[1]
+        return certainties.add_calibration(self.certainty, unseen_objects(rows, self.classes))[1]
 
     def sets(self, rows: UnseenCases, *, exact: bool) -> dict[str, Decision]:
         """The score from which on objects miss little."""
@@ -136,37 +147,52 @@ def object_sizes(numbers: Numbers, voxel: float) -> Floats:
     return np.bincount(numbers.reshape(-1))[1:] * voxel
 
 
-def confidence_of_objects(names: Sequence[str], scores: Floats, sizes: Floats, calibrator: Calibrator) -> Confidence:
+def confidence_of_objects(
+    names: Sequence[str], objects: CaseObjects, calibrator: Calibrator, classes: Sequence[str] = (OBJECT,)
+) -> Confidence:
     """The calibrated scores of objects, and those of the network where that changed something."""
-    score_by_name = dict(zip(names, scores.tolist(), strict=True))
+    score_by_name = dict(zip(names, objects.scores.tolist(), strict=True))
     if calibrator.method == "none":
         return Confidence(scores=score_by_name)
-    odds = calibrator.odds(certainties.log_odds(scores)[:, None], (OBJECT,), np.log(sizes))[:, 0]
-    chances = np.exp(-np.logaddexp(0.0, -odds)).tolist()
+    odds = calibrator.odds(_odds_by_class(objects.scores, classes), tuple(classes), np.log(objects.sizes))
+    own = odds[np.arange(len(odds)), objects.kinds]
+    chances = np.exp(-np.logaddexp(0.0, -own)).tolist()
     return Confidence(scores=dict(zip(names, chances, strict=True)), uncalibrated=score_by_name)
 
 
-def objects_of_prediction(prediction: Prediction, voxel: float) -> Objects:
-    """Objects of a prediction, as it was decoded; voxel: as in `object_sizes`."""
+def _odds_by_class(scores: Floats, classes: Sequence[str]) -> Floats:
+    """(objects, classes) log odds of scores, of which each object has those of its own class."""
+    return np.repeat(certainties.log_odds(scores)[:, None], len(classes), axis=1)
+
+
+def objects_of_prediction(prediction: Prediction, voxel: float) -> CaseObjects:
+    """The objects of a prediction, as it was decoded; voxel: as in `object_sizes`."""
     numbers, confidence = np.asarray(prediction.data), prediction.confidence
     scores = np.array([*(confidence.uncalibrated or confidence.scores).values()], dtype=np.float64)
-    return numbers, scores, object_sizes(numbers, voxel)
+    kinds = np.zeros(len(scores), np.intp) if prediction.objects is None else prediction.objects.kinds
+    return CaseObjects(numbers, scores, object_sizes(numbers, voxel), kinds)
 
 
-def unseen_objects(rows: UnseenCases) -> UnseenOutputs:
-    """The scores of objects as the network gave them, their sizes, and which of them are right."""
-    objects: list[Objects] = [one.objects() for one in rows.outputs]
+def unseen_objects(rows: UnseenCases, classes: Sequence[str] = (OBJECT,)) -> UnseenOutputs:
+    """The scores of objects as the network gave them, their sizes, and which of them are right, by their classes."""
+    objects: list[CaseObjects] = [one.objects() for one in rows.outputs]
     right = [
-        are_right(instances.instance_overlap(own, truth))
-        for (own, _, _), truth in zip(objects, rows.truth, strict=True)
+        are_right(overlap_of_classes(one, truth, len(classes))) for one, truth in zip(objects, rows.truth, strict=True)
     ]
-    scores, sizes = (np.concatenate([one[place] for one in objects]) for place in (1, 2))
+    scores, sizes = (np.concatenate([getattr(one, name) for one in objects]) for name in ("scores", "sizes"))
+    kinds = np.concatenate([one.kinds for one in objects])
     owners = np.repeat(rows.patients, [len(one) for one in right])
-    truth = np.concatenate(right).astype(np.float64)[:, None]
+    truth = np.full((len(kinds), len(classes)), np.nan)
+    truth[np.arange(len(kinds)), kinds] = np.concatenate(right)
     spread = certainties.spread_of_many_answers(owners)
-    return UnseenOutputs(
-        certainties.log_odds(scores)[:, None], truth, owners, (OBJECT,), "labels", spread=spread, sizes=np.log(sizes)
-    )
+    logs = _odds_by_class(scores, classes)
+    return UnseenOutputs(logs, truth, owners, tuple(classes), "labels", spread=spread, sizes=np.log(sizes))
+
+
+def overlap_of_classes(objects: CaseObjects, reference: Array, classes: int) -> InstanceOverlap:
+    """The overlap in which only objects of one class meet; reference: by `instances.code_classes`, of several."""
+    overlap = instances.instance_overlap(objects.numbers, reference)
+    return overlap if classes == 1 else overlap.alike(objects.kinds, instances.coded_classes(reference, classes))
 
 
 def are_right(overlap: InstanceOverlap) -> np.ndarray:
@@ -219,24 +245,30 @@ def hit_pairs(overlap: InstanceOverlap) -> tuple[np.ndarray, np.ndarray]:
     return predicted, true
 
 
-def score_columns(overlap: InstanceOverlap, confidence: Confidence) -> Mapping[str, str | None]:
-    """JSON of what objects score, whether they are right, and what they scored before; empty without scores."""
-    if len(confidence.scores) != len(overlap.predicted):
+def score_columns(
+    overlap: InstanceOverlap, confidence: Confidence, chosen: NDArray[np.bool_] | None = None
+) -> Mapping[str, str | None]:
+    """JSON of what objects score, whether they are right, and what they scored before; empty without scores.
+
+    chosen: whether each object of the prediction is one of the overlap; None: all are
+    """
+    is_chosen = np.ones(len(confidence.scores), bool) if chosen is None else chosen
+    if len(confidence.scores) != len(is_chosen) or is_chosen.sum() != len(overlap.predicted):
         return {}
     before = confidence.uncalibrated
     return {
-        SCORES: scores_in_json(confidence.scores),
+        SCORES: scores_in_json(confidence.scores, is_chosen),
         RIGHT: json.dumps(are_right(overlap).astype(int).tolist()),
-        UNCALIBRATED: scores_in_json(before) if before else None,
+        UNCALIBRATED: scores_in_json(before, is_chosen) if before else None,
     }
 
 
-def scores_in_json(scores: Mapping[str, float]) -> str:
+def scores_in_json(scores: Mapping[str, float], chosen: NDArray[np.bool_] | None = None) -> str:
     """Scores in the order of the objects, as a column has them: unrounded, since 0.9999997 is not certain."""
-    return json.dumps(list(scores.values()))
+    return json.dumps(list(scores.values() if chosen is None else compress(scores.values(), chosen.tolist())))
 
 
-def object_calibration_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
+def object_calibration_rows(table: Table, *, label: str = "all", seed: Seed) -> Iterator[Row]:
     """Rows on how often objects of a score are right, now and before calibration; none where there is no object."""
     if SCORES not in table:
         return
@@ -255,5 +287,5 @@ def object_calibration_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
     note = f"; {errors.count_phrase(len(all_scores), OBJECT)}"
     truth, former = np.concatenate(right), np.concatenate(before)
     yield from calibration_scores.calibration_rows_of_many(
-        "all", all_scores, truth, owners, before=former, cases=images, note=note, seed=seed
+        label, all_scores, truth, owners, before=former, cases=images, note=note, seed=seed
     )

@@ -87,6 +87,27 @@ class InstanceOverlap:
         matched = self.iou[self.iou > 0.5]
         return float(_weighting.ratio_or_nan(2 * matched.sum(), len(self.predicted) + len(self.reference)))
 
+    def alike(self, predicted: ArrayLike, reference: ArrayLike) -> InstanceOverlap:
+        """The overlap in which only objects of one class meet. predicted, reference: (objects,) their classes."""
+        same = np.asarray(predicted)[self.pairs[:, 0]] == np.asarray(reference)[self.pairs[:, 1]]
+        return InstanceOverlap(self.predicted, self.reference, self.pairs[same], self.shared[same])
+
+    def within(self, predicted: ArrayLike, reference: ArrayLike) -> InstanceOverlap:
+        """The overlap of some of the objects alone. predicted, reference: (objects,) whether each is among them."""
+        ours, theirs = np.asarray(predicted, dtype=bool), np.asarray(reference, dtype=bool)
+        kept = ours[self.pairs[:, 0]] & theirs[self.pairs[:, 1]]
+        places = np.stack([np.cumsum(ours)[self.pairs[kept, 0]], np.cumsum(theirs)[self.pairs[kept, 1]]], axis=1) - 1
+        return InstanceOverlap(self.predicted[ours], self.reference[theirs], places, self.shared[kept])
+
+    def confusion(self, predicted: Integers, reference: Integers, classes: int) -> Integers:
+        """(classes, classes) matched objects: of each class of the reference, how many are called what.
+
+        predicted, reference: (objects,) their classes
+        """
+        ours, theirs = self.pairs[self.iou > 0.5].T
+        counts = np.bincount(reference[theirs] * classes + predicted[ours], minlength=classes**2)
+        return np.asarray(counts.reshape(classes, classes))
+
     @property
     def _unions(self) -> Integers:
         return np.asarray(self.predicted[self.pairs[:, 0]] + self.reference[self.pairs[:, 1]] - self.shared)
@@ -111,6 +132,22 @@ def instance_overlap(predicted: ArrayLike, reference: ArrayLike) -> InstanceOver
     keys, shared = np.unique((numbers[both] - 1) * max(1, len(true)) + others[both] - 1, return_counts=True)
     pairs = np.stack(np.divmod(keys, max(1, len(true))), axis=1)
     return InstanceOverlap(sizes, true_sizes, pairs.astype(np.int64), shared.astype(np.int64))
+
+
+def code_classes(numbers: NDArray, kinds: ArrayLike, classes: int) -> NDArray:
+    """Numbers 1, 2, ... of objects as numbers that state their classes too, of which one class changes nothing.
+
+    numbers: (*spatial), 0 for background; kinds: (objects,) from 0 on
+    Number n of class k becomes (n - 1) * classes + k + 1.
+    """
+    objects = np.arange(len(np.asarray(kinds))) * classes + np.asarray(kinds, dtype=np.int64) + 1
+    return np.asarray(np.append(0, objects)[numbers])
+
+
+def coded_classes(numbers: NDArray, classes: int) -> Integers:
+    """(objects,) the class of each object of a map by `code_classes`, in the order of their numbers."""
+    values = np.unique(numbers)
+    return np.asarray((values[values > 0].astype(np.int64) - 1) % classes)
 
 
 def _renumber(numbers: NDArray) -> tuple[NDArray, Integers, Integers]:

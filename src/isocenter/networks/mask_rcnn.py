@@ -68,14 +68,16 @@ AT_ONCE = 16
 class Objects(NamedTuple):
     """Predicted objects, the same number for each picture, in order of falling score.
 
-    boxes:  (batch, n, 4) left, top, right, bottom edges in voxels of the backbone's input
-    scores: (batch, n) 0 for no object
-    masks:  (batch, n, m, m) probability of each cell of a box
+    boxes:   (batch, n, 4) left, top, right, bottom edges in voxels of the backbone's input
+    scores:  (batch, n) probability of an object of any class; 0 for no object
+    masks:   (batch, n, m, m) probability of each cell of a box
+    classes: (batch, n, classes) logarithms of the probability of each class
     """
 
     boxes: Tensor
     scores: Tensor
     masks: Tensor
+    classes: Tensor
 
 
 class Proposals(NamedTuple):
@@ -98,10 +100,11 @@ class Proposals(NamedTuple):
 
 
 class MaskRCNN(nn.Module):
-    """(batch, channels, rows, columns) to {head: (batch, 2, rows, columns)}, with its own loss.
+    """(batch, channels, rows, columns) to {head: (batch, 2 + classes, rows, columns)}, with its own loss.
 
     In training it also gets maps of the objects' numbers, by which proposals are sampled, and its output is
-    `head/losses`, (batch, 5).
+    `head/losses`, (batch, 5). Of several classes a number states that of its object: n of class k is
+    (n - 1) * classes + k + 1. Of one class there are no maps of classes.
 
     body:      name of torchvision's residual network
     inside:    feature maps of the pyramid
@@ -133,21 +136,22 @@ class MaskRCNN(nn.Module):
         surest: float = 0.3,
     ) -> None:
         super().__init__()
-        if len(dense) != 1 or set(dense.values()) != {2}:
-            raise ValueError("it has one head of two maps: inside an object, and depth")
+        if len(dense) != 1 or min(dense.values()) < 2:
+            raise ValueError("it has one head of maps: inside an object, classes where there are several, and depth")
         if enlarge < 1 or anchor <= 0 or body not in dir(resnet) or not body.startswith(("resnet", "wide_resnet")):
             raise ValueError(f"there is no body {body!r} for images enlarged {enlarge} times and anchors of {anchor}")
-        [self.name] = dense
+        [(self.name, maps)] = dense.items()
+        self.classes = max(1, maps - 2)
         self.enlarge, self.proposals, self.objects, self.samples = enlarge, proposals, objects, samples
         self.overlap, self.surest = overlap, surest
         self.backbone = _backbone(body, channels, inside)
         self.rpn = _first_stage(inside, anchor, proposals)
-        self.roi_heads = _second_stage(inside, hidden, outline, samples, (overlap, surest, objects))
+        self.roi_heads = _second_stage(inside, hidden, outline, samples, (overlap, surest, objects), self.classes)
 
     def forward(
         self, images: Tensor, context: Tensor | None = None, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the two maps, in training the losses; targets: as for `loss`; `context` is not used."""
+        """Return the maps, in training the losses; targets: as for `loss`; `context` is not used."""
         proposed = self.propose(images)
         if not self.training:
             return {self.name: self._draw_objects(self.look(proposed), images.shape[2:])}
@@ -178,19 +182,28 @@ class MaskRCNN(nn.Module):
         heads, levels = self.roi_heads, proposed.levels[:-1]
         kinds, moves = heads.box_predictor(heads.box_head(roi_features(levels, boxes, OF_A_BOX)))
         placed = heads.box_coder.decode_single(moves.float(), boxes.reshape(-1, 4))
-        placed = clip_to_picture(placed.reshape(batch, count, -1, 4)[:, :, 1], proposed.size)
-        scores = kinds.float().softmax(dim=1).reshape(batch, count, -1)[:, :, 1]
+        logits = kinds.float().reshape(batch, count, -1)
+        classes = logits[:, :, 1:].log_softmax(dim=2)
+        own = 1 + classes.argmax(dim=2)
+        placed = _of_class(placed.reshape(batch * count, -1, 4), own.flatten()).reshape(batch, count, 4)
+        placed = clip_to_picture(placed, proposed.size)
+        scores = logits.softmax(dim=2)[:, :, 1:].sum(dim=2)
         scores, order = best_scores(torch.where(live & (scores > self.surest), scores, 0.0), count)
-        placed = pick_boxes(placed, order)
+        placed, classes = pick_boxes(placed, order), pick_boxes(classes, order)
         surviving = kept_boxes(placed, scores > 0, self.overlap)
         scores, order = best_scores(torch.where(surviving, scores, 0.0), self._most(surviving))
-        placed = pick_boxes(placed, order)
+        placed, classes = pick_boxes(placed, order), pick_boxes(classes, order)
         outlines = heads.mask_predictor(heads.mask_head(roi_features(levels, placed, OF_A_MASK)))
-        masks = outlines[:, 1].float().sigmoid().reshape(batch, scores.shape[1], *outlines.shape[2:])
-        return Objects(placed, scores, masks)
+        masks = _of_class(outlines, 1 + classes.argmax(dim=2).flatten()).float().sigmoid()
+        return Objects(placed, scores, masks.reshape(batch, scores.shape[1], *outlines.shape[2:]), classes)
 
     def _draw_objects(self, objects: Objects, size: Sequence[int]) -> Tensor:
-        return render_objects(objects.masks, objects.boxes / self.enlarge, objects.scores, (int(size[0]), int(size[1])))
+        places, edges = (int(size[0]), int(size[1])), objects.boxes / self.enlarge
+        drawn, owner = render_objects(objects.masks, edges, objects.scores, places)
+        if self.classes == 1:
+            return drawn
+        maps = class_maps(objects.classes, owner)
+        return torch.cat([drawn[:, :1], maps, drawn[:, 1:]], dim=1)
 
     def _most(self, boxes: Tensor) -> int:
         """Number of masks to compute: the largest number of objects of a picture, or a constant in a fixed graph."""
@@ -227,7 +240,7 @@ class MaskRCNN(nn.Module):
     def _losses(self, proposed: Proposals, targets: Tensor) -> Tensor:
         """(5,) of this batch, outside of a compiled graph, because the number of samples differs at each step."""
         rpn, heads, batch = self.rpn, self.roi_heads, len(targets)
-        truth = [torchvision_targets(numbers, self.enlarge) for numbers in targets]
+        truth = [torchvision_targets(numbers, self.enlarge, self.classes) for numbers in targets]
         anchors = [proposed.anchors] * batch
         boxes = rpn.box_coder.decode(proposed.moves.detach(), anchors).reshape(batch, -1, 4)
         chosen, _ = rpn.filter_proposals(boxes, proposed.logits, [proposed.size] * batch, proposed.shapes)
@@ -241,7 +254,9 @@ class MaskRCNN(nn.Module):
 
         held = [torch.nonzero(own > 0)[:, 0] for own in kinds]
         inner = [own[which] for own, which in zip(chosen, held, strict=True)]
-        outlines = heads.mask_predictor(heads.mask_head(self._features(proposed, inner, OF_A_MASK)))[:, 1].float()
+        outlines = heads.mask_predictor(heads.mask_head(self._features(proposed, inner, OF_A_MASK)))
+        of_held = torch.cat([own[which] for own, which in zip(kinds, held, strict=True)])
+        outlines = _of_class(outlines, of_held).float()
         targets_of_images = [
             box_masks(numbers, objects["numbers"][owner[which]], edges / self.enlarge, outlines.shape[-1])
             for numbers, objects, owner, which, edges in zip(targets, truth, owners, held, inner, strict=True)
@@ -274,8 +289,8 @@ class MaskRCNN(nn.Module):
         return torch.cat(resnet_pyramid.level_anchors(self.rpn.anchor_generator, grids, steps, levels[0]))
 
 
-def torchvision_targets(numbers: Tensor, enlarge: int = 1) -> dict[str, Tensor]:
-    """Targets of torchvision from a map of (rows, columns) numbers of objects.
+def torchvision_targets(numbers: Tensor, enlarge: int = 1, classes: int = 1) -> dict[str, Tensor]:
+    """Targets of torchvision from a map of (rows, columns) numbers of objects, which state their classes.
 
     `numbers` (n,) of the objects, their `boxes` (n, 4) and `labels` (n,); `masks` is the map itself
     """
@@ -294,7 +309,7 @@ def torchvision_targets(numbers: Tensor, enlarge: int = 1) -> dict[str, Tensor]:
     return {
         "numbers": every[large_enough],
         "boxes": torch.stack(edges, dim=1)[large_enough] * enlarge,
-        "labels": torch.ones(int(large_enough.sum()), dtype=torch.long, device=numbers.device),
+        "labels": (every[large_enough].long() - 1) % classes + 1,
         "masks": numbers,
     }
 
@@ -346,13 +361,13 @@ def _first_stage(inside: int, anchor: float, proposals: int) -> RegionProposalNe
 
 
 def _second_stage(
-    inside: int, hidden: int, outline: Sequence[int], samples: int, ending: tuple[float, float, int]
+    inside: int, hidden: int, outline: Sequence[int], samples: int, ending: tuple[float, float, int], classes: int
 ) -> RoIHeads:
     overlap, surest, most = ending
     return RoIHeads(
         None,  # boxes are pooled by `roi_features`
         TwoMLPHead(inside * OF_A_BOX**2, hidden),
-        FastRCNNPredictor(hidden, 2),
+        FastRCNNPredictor(hidden, 1 + classes),
         0.5,
         0.5,
         samples,
@@ -363,7 +378,7 @@ def _second_stage(
         most,
         None,
         MaskRCNNHeads(inside, tuple(outline), 1),
-        MaskRCNNPredictor(outline[-1], outline[-1], 2),
+        MaskRCNNPredictor(outline[-1], outline[-1], 1 + classes),
     )
 
 
@@ -471,11 +486,28 @@ def best_scores(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def pick_boxes(boxes: Tensor, places: Tensor) -> Tensor:
     """(batch, k, 4) of (batch, n, 4) boxes, by (batch, k) indices."""
-    return torch.gather(boxes, 1, places[..., None].expand(-1, -1, 4))
+    return torch.gather(boxes, 1, places[..., None].expand(-1, -1, boxes.shape[2]))
 
 
-def render_objects(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """(batch, 2, rows, columns) logit of inside an object, and depth.
+def _of_class(values: Tensor, classes: Tensor) -> Tensor:
+    """(n, ...) of (n, classes, ...) values those of each one's own class; classes: (n,)"""
+    places = classes.reshape(-1, *[1] * (values.ndim - 1)).expand(-1, 1, *values.shape[2:])
+    return values.gather(1, places)[:, 0]
+
+
+def class_maps(classes: Tensor, owner: Tensor) -> Tensor:
+    """(batch, classes, rows, columns) logarithms of the probability of each class, and 0 outside of objects.
+
+    classes: (batch, n, classes) of each object; owner: (batch, rows, columns) number of each voxel's, 0 for none
+    """
+    nobody = torch.zeros_like(classes[:, :1])
+    of_voxels = torch.cat([nobody, classes], dim=1).transpose(1, 2)
+    places = owner.flatten(1)[:, None].expand(-1, classes.shape[2], -1)
+    return of_voxels.gather(2, places).reshape(len(owner), -1, *owner.shape[1:])
+
+
+def render_objects(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """(batch, 2, rows, columns) logit of inside an object, and depth; (batch, rows, columns) number of its object.
 
     masks:  (batch, n, m, m) probability of each cell of a box
     boxes:  (batch, n, 4) left, top, right, bottom edges in voxels
@@ -487,7 +519,7 @@ def render_objects(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int
     owner, chance = voxel_owners(masks, boxes, scores, size)
     depth, holds = owner_depths(owner)
     chance = torch.where(holds, chance, 0.0).clamp(1 - SURE, SURE)
-    return torch.stack([torch.logit(chance), depth], dim=1)
+    return torch.stack([torch.logit(chance), depth], dim=1), owner
 
 
 def voxel_owners(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

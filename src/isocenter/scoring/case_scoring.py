@@ -126,10 +126,15 @@ class ScoredCases:
         }
 
     def write(self, folder: Path) -> None:
-        """cases.csv, summary.json, task.json and the viewers' pages into an existing folder; images.json of subsets."""
+        """cases.csv, summary.json, task.json, further tables and viewers' pages into an existing folder; images.json
+        of subsets.
+        """
         if self.task is not None:
             write_task(self.task, folder)
         csv_text.write_table(self.table, folder / CASES)
+        for part, (task, rows) in self.parts.items():
+            for name, table in task.further_tables(rows).items():
+                csv_text.write_table(table, folder / (f"{part}_{name}.csv" if part else f"{name}.csv"))
         record = {
             **case_tables.rows_to_json(self.rows),
             **({} if self.shift is None else {"shift": self.shift.as_record()}),

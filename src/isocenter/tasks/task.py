@@ -342,6 +342,10 @@ class Task(ABC):
         seed: of the resampling of patients
         """
 
+    def further_tables(self, table: Table) -> Mapping[str, Table]:
+        """{name: a table beside that of the cases}, made of it."""
+        return {}
+
     @abstractmethod
     def rank(self, table: Table) -> list[str]:
         """Case ids from best to worst."""

@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.values import grid_geometry
 from isocenter.values.bounding_boxes import BoundingBoxes
-from isocenter.values.grid_geometry import Geometry
+from isocenter.values.grid_geometry import Floats, Geometry
 from isocenter.values.spatial_transform import SpatialTransform
 from isocenter.values.voxel_images import Array, Deferred, Label
 
@@ -170,7 +171,7 @@ class Boxes(Output):
 
 @dataclass(frozen=True)
 class Instances(Output):
-    """Objects of one class, each with a number of its own."""
+    """Objects, each with a number of its own, from which its class follows where there are several."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,23 @@ class Confidence:
 
 
 @dataclass(frozen=True, eq=False)
+class ObjectClasses:
+    """The classes of single objects, in the order of their numbers in the label map.
+
+    names:         of the classes
+    probabilities: (objects, classes)
+    """
+
+    names: tuple[str, ...]
+    probabilities: Floats
+
+    @property
+    def kinds(self) -> NDArray[np.intp]:
+        """(objects,) the place of the most probable class of each among the names."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """The result of a task for one case; it prints itself in a few lines.
 
@@ -268,6 +286,7 @@ class Prediction:
     values:        {target: number} for tasks that measure
     confidence:    how far it can be believed
     boxes:         with scores, on the source grid
+    objects:       the classes of the objects that `data` numbers, where there are several
     parts:         of a task that is made of tasks: what each of them says
     threshold:     the score from which on boxes are called
     frames:        of a clip that was looked at frame by frame, each frame's own; `data` is then (frames, *spatial)
@@ -285,6 +304,7 @@ class Prediction:
     labels: tuple[Label, ...] = ()
     values: Mapping[str, float] | None = None
     boxes: BoundingBoxes | None = None
+    objects: ObjectClasses | None = None
     notes: tuple[str, ...] = ()
     confidence: Confidence = Confidence()
     maps: Mapping[str, Map] = field(default_factory=dict)

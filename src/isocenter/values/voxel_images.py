@@ -110,12 +110,21 @@ class Code:
 
 @dataclass(frozen=True)
 class Label:
-    """One value of a label map and its meaning."""
+    """One value of a label map and its meaning.
+
+    kind: the class of a single object, where the map numbers objects of several classes
+    """
 
     value: int
     name: str
     colour: tuple[int, int, int] | None = None
     code: Code | None = None
+    kind: str | None = None
+
+    @classmethod
+    def of_object(cls, number: int, kind: str) -> Label:
+        """The label of a single object of a class."""
+        return cls(number, f"{kind} {number}", kind=kind)
 
     @property
     def is_bare(self) -> bool:

@@ -9,7 +9,14 @@ from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError, UsageError
 from isocenter.files import modality_words
 from isocenter.files.layouts import dataset_rows, dataset_table, layout
-from isocenter.files.layouts.cases import assembly, class_labels, frame_cases, photo_orientation, table_reading
+from isocenter.files.layouts.cases import (
+    assembly,
+    class_labels,
+    frame_cases,
+    object_classes,
+    photo_orientation,
+    table_reading,
+)
 from isocenter.files.layouts.cases.dataset_folder import OWN_TABLE, PACKED, Folder
 from isocenter.files.layouts.cases.table_reading import SPREADSHEETS, TABLE_SUFFIXES, DataTable
 from isocenter.files.layouts.layout import LAYOUTS, DatasetOptions, Layout, Reading
@@ -62,7 +69,8 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
         return _read_cases(Folder(table.path), dataset_rows.read_rows(table, Folder(table.path), {}, options), options)
     try:
         folder, chosen_layout = _unwrap(folder, options)
-        return _read_cases(folder, chosen_layout.read(folder, options), options)
+        reading = object_classes.read_with_classes(chosen_layout.read, folder, options)
+        return _read_cases(folder, reading, options)
     except DatasetError as error:
         # What is wrong with one file is mended there; what a folder means can be said by its rows.
         if not Path(error.where).is_dir():

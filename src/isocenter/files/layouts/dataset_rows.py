@@ -13,10 +13,11 @@ from isocenter.errors import DatasetError
 from isocenter.files import modality_words
 from isocenter.files.dicom.reading import series_survey
 from isocenter.files.layouts import dataset_table, layout, manifest_rows
-from isocenter.files.layouts.cases import class_labels, mask_pairs, table_join, table_reading
+from isocenter.files.layouts.cases import class_labels, mask_pairs, object_classes, table_join, table_reading
 from isocenter.files.layouts.cases.dataset_folder import Folder
 from isocenter.files.layouts.cases.drawn_boxes import Annotation
 from isocenter.files.layouts.cases.drawn_outlines import DrawnReferences
+from isocenter.files.layouts.cases.object_classes import BY_MAP, BY_TABLE
 from isocenter.files.layouts.cases.table_reading import DataTable
 from isocenter.files.layouts.dataset_table import NAMED, SINGLE
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
@@ -26,7 +27,7 @@ from isocenter.values import CaseRow, Cell, Label
 FIXED_AND_MOVING = {"fixed", "moving"}
 DRAWINGS = frozenset({"voc", "yolo", "labelme", "cvat", "via", "coco", "box_table"})
 # What a cell can mean of a file, and the columns of such cells.
-PARTS = ("frame", "row", "series", "drawn", "report", *sorted(DRAWINGS))
+PARTS = ("frame", "row", "series", "drawn", "report", BY_TABLE, BY_MAP, *sorted(DRAWINGS))
 PATHS = frozenset({"image", "mask", "instances", "boxes"})
 
 
@@ -56,6 +57,10 @@ def read_rows(table: DataTable, folder: Folder, declared: Mapping[str, Any], opt
     rows, classes = _with_classes(rows, classes, folder, options, table.path)
     rows, classes, partly = _with_structures(rows, classes, folder, options)
     rows, classes, drawn = _with_drawings(rows, classes, folder, declared, options)
+    if object_classes.OBJECT_MAPS not in classes:
+        own, called = object_classes.declared_classes(rows, folder, options)
+        classes = {**classes, object_classes.OBJECT_MAPS: own} if own else classes
+        drawn = replace(drawn or DrawnNameMeanings(), called=called) if called else drawn
     regions = {name: tuple(values) for name, values in declared.get("regions", {}).items()} if is_ours else {}
     channels = [name.partition(":")[2] or name for name in table.columns if name.partition(":")[0] == "image"]
     absent = f"{errors.count_phrase(len(missing), 'row names', 'rows name')} files that are not there"
@@ -271,9 +276,8 @@ def _with_drawings(
     """The rows whose files of drawings are read as the kinds that are asked for, with their classes and names."""
     drawn = {row.name: (kind, one) for row in rows for kind, one in row.references.items() if _is_drawing(one)}
     called = dict(declared.get("names", {}))
-    of_reports = any(isinstance(one, Cell) and one.part == "report" for row in rows for one in row.references.values())
     if not drawn:
-        return list(rows), classes, DrawnNameMeanings(called) if of_reports else None
+        return list(rows), classes, DrawnNameMeanings(called) if called else None
     kinds = {kind for kind, _ in drawn.values()}
     annotations = [cell.known for _, cell in drawn.values()]
     made = DrawnReferences.for_options(annotations, min(kinds), folder, options, called or None)

@@ -1,4 +1,4 @@
-"""The answers of an instance segmentation: two maps to numbers of objects, with a score for each.
+"""The answers of an instance segmentation: maps to numbers of objects, with a score for each, and its class.
 
 A copy of this file travels with a packaged model.
 """
@@ -13,8 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter import errors
 from isocenter.belief import Certainty, UnseenCases, certainties, object_belief
-from isocenter.belief.object_belief import OBJECT, SCORES, Candidates, Numbers, ObjectBelief, ObjectRow, Objects
+from isocenter.belief.object_belief import OBJECT, SCORES, Candidates, CaseObjects, Numbers, ObjectBelief, ObjectRow
+from isocenter.errors import DatasetError
+from isocenter.evaluation import instances
+from isocenter.evaluation.case_tables import PROBABILITY
 from isocenter.files.storage.spool import Spool
 from isocenter.lazy import ndimage
 from isocenter.tasks.shared import averages, reference_labels
@@ -26,6 +30,7 @@ from isocenter.values import (
     Finding,
     Floats,
     Geometry,
+    Image,
     Label,
     Measurements,
     Prediction,
@@ -33,6 +38,7 @@ from isocenter.values import (
     grid_geometry,
     voxel_images,
 )
+from isocenter.values.prediction import ObjectClasses
 
 # Until validation cases have decided.
 INSIDE, PROMINENCE = 0.5, 0.2
@@ -40,12 +46,15 @@ HEAD = "instances"
 # Of more objects their number and mean size are findings, and each has its row in measurements.csv alone.
 MOST_OBJECTS = 200
 NUMBER, MEAN_SIZE = "number of objects", "mean size of objects"
+NUMBER_OF = "number of {}"
 # Maps are kept with half precision between network and watershed: heights need a thousandth.
 KEPT = np.dtype(np.float16)
 # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
 BYTES_PER_VOXEL = 40
 # With both maps, while objects are looked for that are not called.
 COVERING_BYTES = 64
+# What the maps of classes take each, and before their names among the maps.
+CLASS_BYTES, OF_CLASS = KEPT.itemsize, "class "
 
 
 class ObjectAnswering(Task):
@@ -57,15 +66,17 @@ class ObjectAnswering(Task):
     prominence: float | None
     certainty: Certainty
     in_voxels: bool
+    classes: tuple[str, ...]
 
     @property
     def bytes_per_voxel(self) -> int:
-        """Memory of both maps, which are kept whole."""
-        return BYTES_PER_VOXEL if self.certainty.covers_from is None else COVERING_BYTES
+        """Memory of the maps, which are kept whole."""
+        decoding = BYTES_PER_VOXEL if self.certainty.covers_from is None else COVERING_BYTES
+        return decoding + CLASS_BYTES * len(self.classes)
 
     @property
     def saliency_targets(self) -> tuple[str, ...]:
-        """The label of the objects."""
+        """The label of the objects, or their classes."""
         return tuple(label.name for label in self.labels)
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
@@ -73,32 +84,51 @@ class ObjectAnswering(Task):
         return {HEAD: averages.mean_output([one[HEAD] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """(1, ...) that a voxel is inside an object."""
-        return {HEAD: certainties.sigmoid(np.asarray(arrays[HEAD], dtype=np.float32)[:1])}
+        """(1, ...) that a voxel is inside an object; (classes, ...) inside one of each class."""
+        outputs = np.asarray(arrays[HEAD], dtype=np.float32)
+        inside = certainties.sigmoid(outputs[:1])
+        return {HEAD: inside * certainties.softmax(outputs[1:-1]) if self.classes else inside}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Numbers of objects and their scores; what no slab covers (cut away before the network) is background.
 
-        An object may reach through many slabs: it takes the whole of both maps.
+        An object may reach through many slabs: it takes the whole of all maps.
         """
         inside, height = Spool(geometry.shape, KEPT), Spool(geometry.shape, KEPT)
+        kinds = [Spool(geometry.shape, KEPT) for _ in self.classes]
         for region, arrays in slabs:
             outputs = np.asarray(arrays[HEAD], dtype=np.float32)
             inside[region] = certainties.sigmoid(outputs[0]).astype(KEPT)
-            height[region] = np.clip(outputs[1], 0.0, 1.0).astype(KEPT)
+            height[region] = np.clip(outputs[-1], 0.0, 1.0).astype(KEPT)
+            for spool, chances in zip(kinds, certainties.softmax(outputs[1:-1]) if kinds else (), strict=True):
+                spool[region] = chances.astype(KEPT)
         maps = {"inside": inside.data, "height": height.data}
-        numbers, scores, sizes = self._objects(maps, geometry)
-        labels = tuple(Label(number, f"{OBJECT} {number}") for number in range(1, int(numbers.max(initial=0)) + 1))
+        maps |= {f"{OF_CLASS}{name}": spool.data for name, spool in zip(self.classes, kinds, strict=True)}
+        objects, classes = self._objects(maps, geometry)
+        each = range(1, len(objects.scores) + 1)
+        labels = [Label(number, f"{OBJECT} {number}") for number in each]
+        if classes is not None:
+            labels = [Label.of_object(n, classes.names[kind]) for n, kind in zip(each, classes.kinds, strict=True)]
         confidence = object_belief.confidence_of_objects(
-            [label.name for label in labels], scores, sizes, self.certainty.calibrator
+            [label.name for label in labels], objects, self.certainty.calibrator, self._kinds
         )
         is_open = None in (self.inside, self.prominence) or self.certainty.risk is not None
         return Prediction(
-            geometry, data=numbers, labels=labels, confidence=confidence, untuned=maps if is_open else None
+            geometry,
+            data=objects.numbers,
+            labels=tuple(labels),
+            objects=classes,
+            confidence=confidence,
+            untuned=maps if is_open else None,
         )
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """The number of objects, their mean size (mm² or mm³ where that of a voxel is known), and their scores."""
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+        """The number of objects, their mean size (mm² or mm³ where that of a voxel is known), and their scores.
+
+        Of classes a row for each object: its number in the map, its class, its score, and the chance of each class.
+        """
+        if prediction.objects is not None:
+            return _object_rows(prediction, prediction.objects)
         count, size, unit = size_of_objects(prediction)
         scores = (
             object_belief.scores_in_json(prediction.confidence.scores)
@@ -111,6 +141,8 @@ class ObjectAnswering(Task):
         """The number of objects and their mean size; of at most `MOST_OBJECTS` also the size and score of each."""
         count, size, unit = size_of_objects(prediction)
         findings = [Finding(NUMBER, value=count), Finding(MEAN_SIZE, value=size, unit=unit)]
+        kinds = [label.kind for label in prediction.labels]
+        findings += [Finding(NUMBER_OF.format(name), value=kinds.count(name)) for name in self.classes]
         confidence, sizes = prediction.confidence, _sizes(prediction) if count <= MOST_OBJECTS else {}
         return findings + [
             Finding(
@@ -128,13 +160,18 @@ class ObjectAnswering(Task):
 
     @property
     def valued_findings(self) -> tuple[str, ...]:
-        """The number of objects and their mean size."""
-        return (NUMBER, MEAN_SIZE)
+        """The number of objects and their mean size, and the number of each class."""
+        return (NUMBER, MEAN_SIZE, *(NUMBER_OF.format(name) for name in self.classes))
 
     @property
     def answers(self) -> ObjectBelief:
         """Objects, each with a score."""
-        return ObjectBelief(self.certainty, self._candidates)
+        return ObjectBelief(self.certainty, self._candidates, self._kinds)
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        """The classes; where there is one, what any object is called."""
+        return self.classes or (OBJECT,)
 
     def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
         """Objects of images; a clip has none of its own.
@@ -157,23 +194,35 @@ class ObjectAnswering(Task):
         prominence = PROMINENCE if self.prominence is None else self.prominence
         return ObjectDecoder(inside, prominence, smooth=smoothing_widths(self.steps))
 
-    def _objects(self, maps: Mapping[str, Any], geometry: Geometry) -> Objects:
-        """Numbers of the objects that these maps show, scores of the network, and sizes."""
+    def _objects(self, maps: Mapping[str, Any], geometry: Geometry) -> tuple[CaseObjects, ObjectClasses | None]:
+        """The objects that these maps show, with the scores of the network, and their classes where there are several.
+
+        A score is the probability of an object of its class: inside times class, each the mean over its voxels.
+        """
         inside, height = (np.asarray(maps[name]) for name in ("inside", "height"))
         numbers = replace(self._decoder, **self._on(geometry))(inside, height)
-        return (
-            numbers,
-            object_belief.network_scores(numbers, inside),
-            object_belief.object_sizes(numbers, self._voxel(geometry)),
-        )
+        scores = object_belief.network_scores(numbers, inside)
+        sizes = object_belief.object_sizes(numbers, self._voxel(geometry))
+        classes = self._classes_of(numbers, maps)
+        if classes is None:
+            return CaseObjects(numbers, scores, sizes, np.zeros(len(scores), np.intp)), None
+        return CaseObjects(numbers, scores * classes.probabilities.max(axis=1), sizes, classes.kinds), classes
 
-    def _predicted_objects(self, prediction: Prediction) -> Objects:
+    def _classes_of(self, numbers: Numbers, maps: Mapping[str, Any]) -> ObjectClasses | None:
+        """The classes of numbered objects, of each the mean over its voxels; None where there are not several."""
+        if not self.classes:
+            return None
+        named = (np.asarray(maps[f"{OF_CLASS}{name}"]) for name in self.classes)
+        chances = np.stack([object_belief.network_scores(numbers, one) for one in named], axis=1)
+        return ObjectClasses(self.classes, chances / chances.sum(axis=1, keepdims=True))
+
+    def _predicted_objects(self, prediction: Prediction) -> CaseObjects:
         """The objects of a prediction: anew from its maps, else those that it was decoded to."""
         maps, geometry = prediction.untuned, prediction.geometry
         return (
             object_belief.objects_of_prediction(prediction, self._voxel(geometry))
             if maps is None
-            else self._objects(maps, geometry)
+            else self._objects(maps, geometry)[0]
         )
 
     def _candidates(self, prediction: Prediction) -> Candidates:
@@ -191,9 +240,45 @@ class ObjectAnswering(Task):
         return 1.0 if self.in_voxels else geometry.voxel_volume or 1.0
 
     def _reference(self, case: Case, prediction: Prediction) -> Array:
+        """The numbers of the objects that people drew, with their classes as `instances.code_classes` states them."""
         reference = case.references["instances"]
         reference_labels.refuse_other_grid(prediction, reference, case.id)
-        return reference_labels.label_values(reference.data, case.id)
+        numbers = reference_labels.label_values(reference.data, case.id)
+        return coded_objects(numbers, reference, self.classes, case.id) if self.classes else numbers
+
+
+def coded_objects(numbers: Array, reference: Image, classes: Sequence[str], case: str) -> Array:
+    """The numbers of a map's objects with their classes, as `instances.code_classes` states them.
+
+    DatasetError for an object without a class, or of one that is none of these.
+    """
+    kinds, values = {label.value: label.kind for label in reference.labels}, np.unique(numbers)
+    objects = values[values > 0].tolist()
+    if bare := [number for number in objects if kinds.get(number) is None]:
+        problem = f"the objects {errors.list_phrase(bare)} have no class"
+        raise DatasetError(problem, case, "State the class of each, as in objects.csv")
+    if unknown := sorted({str(kinds[number]) for number in objects} - {*classes}):
+        problem = f"objects of {unknown[0]!r}, which is none of {', '.join(classes)}"
+        raise DatasetError(problem, case, "Declare the class, or correct it")
+    dense = np.searchsorted(np.append(0, objects), numbers)
+    return instances.code_classes(dense, [classes.index(str(kinds[number])) for number in objects], len(classes))
+
+
+def _object_rows(prediction: Prediction, classes: ObjectClasses) -> list[dict[str, Any]]:
+    """A row for each object of several classes; one of blanks where there is none."""
+    chances = [f"{PROBABILITY}{name}" for name in classes.names]
+    blank = dict.fromkeys((OBJECT, "label", "score", *chances))
+    scores = prediction.confidence.scores
+    rows = [
+        {
+            OBJECT: label.value,
+            "label": label.kind,
+            "score": round(scores[label.name], 6),
+            **dict(zip(chances, np.round(own, 6).tolist(), strict=True)),
+        }
+        for label, own in zip(prediction.labels, classes.probabilities, strict=True)
+    ]
+    return rows or [blank]
 
 
 def size_of_objects(prediction: Prediction) -> tuple[int, float | None, str]:

@@ -1,8 +1,9 @@
-"""Instance segmentation: every object has a number of its own.
+"""Instance segmentation: every object has a number of its own, and a class where there are several.
 
 A network predicts for each voxel whether it is inside an object, and how far from the border; a watershed from the tops
 of these hills parts objects that touch, in two and three axes alike: Naylor et al., IEEE Trans Med Imaging 2019,
-doi:10.1109/TMI.2018.2865709.
+doi:10.1109/TMI.2018.2865709. Of several classes it also predicts that of each voxel: Graham et al., Med Image Anal
+2019, doi:10.1016/j.media.2019.101563.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import numpy as np
 from isocenter import errors
 from isocenter.belief import Certainty, certainties, covering_results
 from isocenter.belief.certainties import CERTAINTY, COVERING, METHODS_OF_MANY
-from isocenter.belief.object_belief import OBJECT
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics, instances
+from isocenter.evaluation.instances import InstanceOverlap
 from isocenter.lazy import torch
 from isocenter.tasks import properties
 from isocenter.tasks.instances import answering
-from isocenter.tasks.instances.answering import HEAD, INSIDE, PROMINENCE, ObjectDecoder
+from isocenter.tasks.instances.answering import HEAD, INSIDE, OF_CLASS, PROMINENCE, ObjectDecoder
 from isocenter.tasks.instances.scoring import METRICS, ObjectScoring
-from isocenter.tasks.shared import label_losses, reference_labels, saliency
+from isocenter.tasks.shared import label_losses, left_right, reference_labels, saliency
 from isocenter.tasks.task import Origin, Outputs, Uncertain
 from isocenter.values import (
     Array,
@@ -49,7 +50,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-NAYLOR, CAICEDO = "doi:10.1109/TMI.2018.2865709", "doi:10.1038/s41592-019-0612-7"
+NAYLOR, CAICEDO, GRAHAM = (
+    "doi:10.1109/TMI.2018.2865709",
+    "doi:10.1038/s41592-019-0612-7",
+    "doi:10.1016/j.media.2019.101563",
+)
 # In voxels of the shortest side: less shows no hill, and farther from a border nothing changes for the eye.
 LEAST_REACH, MOST_REACH = 2.0, 12.0
 # Of the training objects so many per cent may be slips of the pen; half of what is left is no object.
@@ -59,13 +64,14 @@ TRIED: Mapping[str, tuple[float, ...]] = {
     "inside": (0.3, 0.4, INSIDE, 0.6, 0.7),
     "prominence": (0.1, PROMINENCE, 0.3, 0.4),
 }
+OBJECT_CLASSES = Sentence("The objects are {value}", "The objects are of one kind")
 # Of fewer objects of validation cases a threshold would be chance.
 FEWEST_OBJECTS = 10
 
 
 @dataclass(frozen=True)
 class InstanceSegmentation(ObjectScoring):
-    """Objects of one kind, which may touch.
+    """Objects, which may touch.
 
     steps:      sides of a voxel of the network's grid, the shortest being 1
     reach:      in these, how far from its border an object gets higher
@@ -74,6 +80,7 @@ class InstanceSegmentation(ObjectScoring):
     inside:     probability from which a voxel belongs to an object; None until validation cases have decided
     prominence: share of its height by which an object stands out from a higher one that it touches; likewise
     certainty:  how far scores can be believed, that from which on objects miss little, and what makes them so
+    classes:    names, where there are several
     """
 
     steps: tuple[float, ...] = setting_fields.setting(
@@ -111,10 +118,10 @@ class InstanceSegmentation(ObjectScoring):
     in_voxels: bool = setting_fields.setting(
         False, Sentence("Sizes of objects count voxels", "Sizes of objects are in mm² or mm³")
     )
+    classes: tuple[str, ...] = setting_fields.setting((), OBJECT_CLASSES, target=True)
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     merge: ClassVar[Merge] = "gaussian"
-    channels_when_mirrored: ClassVar[tuple[int, ...]] = (0, 1)
     selects_by: ClassVar[str] = "ap"
     uncertainty: ClassVar[Uncertain] = "objects"
     metrics: ClassVar[Metrics] = METRICS
@@ -145,6 +152,7 @@ class InstanceSegmentation(ObjectScoring):
                 f"{answering.unit_of_size(len(cases[0].shape), physical)}: half of what {100 - SLIPS:g} % of {counts} "
                 "have at least",
             ),
+            "classes": classes_decision(dataset),
             "in_voxels": Decision(
                 not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"
             ),
@@ -169,17 +177,25 @@ class InstanceSegmentation(ObjectScoring):
         for name, share in (("inside", self.inside), ("prominence", self.prominence)):
             if share is not None and not 0 < share < 1:
                 raise PlanError(f"{share} is not between 0 and 1", f"task.{name}", "Give a share")
+        if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
+            raise PlanError(f"classes of {list(self.classes)}", "task.classes", "Name two or more, each once, or none")
         return self
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        """One dense head: the logit of inside, and the height."""
-        return {HEAD: Dense(2, heights=1, unit=self.reach, called=("inside an object", "distance from its border"))}
+        """One dense head: the logit of inside, those of the classes where there are several, and the height."""
+        called = ("inside an object", *self.classes, "distance from its border")
+        return {HEAD: Dense(len(called), heights=1, unit=self.reach, called=called)}
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """The meaning of the first output; the values of a result are numbers of objects."""
-        return (Label(1, OBJECT),)
+        """The classes, else what any object is called; the values of a result are numbers of objects."""
+        return tuple(Label(value, name) for value, name in enumerate(self._kinds, start=1))
+
+    @property
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
+        """Each channel stays what it is; None where a class names a side, which a mirrored object would not have."""
+        return None if left_right.have_sides(self._kinds) else tuple(range(2 + len(self.classes)))
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A U-Net, and average precision to select and judge."""
@@ -194,27 +210,42 @@ class InstanceSegmentation(ObjectScoring):
         }
 
     def target(self, case: Case) -> Target:
-        """Numbers of the objects; GeometryError where they and the image lie on different grids."""
+        """Numbers of the objects, with their classes as `code_classes` of `evaluation.instances` states them.
+
+        GeometryError where they and the image lie on different grids, DatasetError for an object without a known class.
+        """
         numbers = case.references["instances"]
         reference_labels.refuse_other_image_grid("objects", numbers, properties.first_image(case), case.id)
-        values, places = np.unique(reference_labels.label_values(numbers.data, case.id), return_inverse=True)
+        drawn = reference_labels.label_values(numbers.data, case.id)
+        if self.classes:
+            return Target(Instances(), answering.coded_objects(drawn, numbers, self.classes, case.id).astype(np.int32))
+        values, places = np.unique(drawn, return_inverse=True)
         # Numbered without gaps, because a file's numbers may be larger than 32 bits hold.
         dense = places + (0 if values[0] == 0 else 1)
         return Target(Instances(), dense.reshape(numbers.geometry.shape).astype(np.int32))
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """Dice and cross-entropy of inside, and the error of heights; target: (batch, *spatial) numbers of objects."""
-        return instance_loss(outputs[HEAD].float(), target, self.steps, self.reach)
+        return instance_loss(outputs[HEAD].float(), target, self.steps, self.reach, len(self.classes))
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, thresholds) objects found, (batch, 1) of prediction and reference together."""
-        overlaps = [
-            instances.instance_overlap(self._decoder(certainties.sigmoid(one[0]), one[1]), truth.cpu().numpy())
-            for one, truth in zip(outputs[HEAD].float().cpu().numpy(), target, strict=True)
-        ]
+        pairs = zip(outputs[HEAD].float().cpu().numpy(), target.cpu().numpy(), strict=True)
+        overlaps = [self._overlap(one, truth) for one, truth in pairs]
         matched = [[one.matched_pairs(threshold) for threshold in one.thresholds] for one in overlaps]
         both = [[len(one.predicted) + len(one.reference)] for one in overlaps]
         return {"matched": torch.tensor(matched).double(), "both": torch.tensor(both).double()}
+
+    def _overlap(self, outputs: Array, truth: Array) -> InstanceOverlap:
+        """Objects of outputs, (channels, *spatial), and of the target; those of other classes do not meet."""
+        chances = certainties.softmax(outputs[1:-1]) if self.classes else ()
+        maps = {f"{OF_CLASS}{name}": one for name, one in zip(self.classes, chances, strict=True)}
+        numbers = self._decoder(certainties.sigmoid(outputs[0]), outputs[-1])
+        classes = self._classes_of(numbers, maps)
+        overlap = instances.instance_overlap(numbers, truth)
+        if classes is None:
+            return overlap
+        return overlap.alike(classes.kinds, instances.coded_classes(truth, len(self.classes)))
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Mean over cases and thresholds of TP / (TP + FP + FN); a case without any object is left out."""
@@ -238,10 +269,19 @@ class InstanceSegmentation(ObjectScoring):
         return {f"task.{name}": decision for name, decision in decisions.items()}
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
-        """(batch,) mean logit of what is inside an object."""
-        return saliency.structure_logit(
-            outputs[HEAD][:, :1], [one.name for one in self.labels], target, exclusive=False
-        )
+        """(batch,) mean logit of what is inside an object, of several classes inside one of each."""
+        logits = outputs[HEAD][:, :1]
+        if self.classes:
+            logits = logits + outputs[HEAD][:, 1:-1].log_softmax(dim=1)
+        return saliency.structure_logit(logits, [one.name for one in self.labels], target, exclusive=False)
+
+
+def classes_decision(dataset: Dataset) -> Decision:
+    """The declared classes of objects, where there are several."""
+    names = [label.name for label in dataset.classes.get("instances", ())]
+    if len(names) < 2:
+        return Decision([], "the objects are of one kind")
+    return Decision(names, f"the classes of the objects, as {dataset.layout or 'the data set'} states them", GRAHAM)
 
 
 def voxels_per_object(case: CaseFacts) -> list[int]:
@@ -329,21 +369,39 @@ TOUCHING = 8.0
 BETA = 0.1
 
 
-def instance_loss(outputs: Tensor, numbers: Tensor, steps: Sequence[float], reach: float) -> Tensor:
-    """A number to lower: Dice and cross-entropy of inside, and how far heights are off.
+def instance_loss(outputs: Tensor, numbers: Tensor, steps: Sequence[float], reach: float, classes: int = 0) -> Tensor:
+    """A number to lower: Dice and cross-entropy of inside, how far heights are off, and both of classes within objects.
 
-    outputs: (batch, 2, *spatial) logit of inside, and height
-    numbers: (batch, *spatial) of objects
+    outputs: (batch, 2 + classes, *spatial) logit of inside, those of the classes where there are several, and height
+    numbers: (batch, *spatial) of objects, of several classes by `code_classes` of `evaluation.instances`
     """
     inside = numbers > 0
     logits = torch.stack([torch.zeros_like(outputs[:, 0]), outputs[:, 0]], dim=1)
     apart = torch.nn.functional.smooth_l1_loss(
-        outputs[:, 1], object_heights(numbers, steps, reach), reduction="none", beta=BETA
+        outputs[:, -1], object_heights(numbers, steps, reach), reduction="none", beta=BETA
     )
     weight = 1 + (TOUCHING - 1) * touching_voxels(numbers)
     # Inside and outside count alike, however little of an image the objects fill.
     sides = [(apart * weight * side).sum() / (weight * side).sum().clamp(min=1) for side in (inside, ~inside)]
-    return label_losses.label_loss("dice+ce", logits, inside.long()) + (sides[0] + sides[1]) / BETA
+    cost = label_losses.label_loss("dice+ce", logits, inside.long()) + (sides[0] + sides[1]) / BETA
+    return cost + class_loss(outputs[:, 1:-1], numbers, classes) if classes else cost
+
+
+def class_loss(logits: Tensor, numbers: Tensor, classes: int) -> Tensor:
+    """Dice and cross-entropy of the classes of voxels within objects, of which a batch has some.
+
+    logits: (batch, classes, *spatial); numbers: as `instance_loss` takes them
+    """
+    inside = numbers > 0
+    if not bool(inside.any()):
+        return logits.sum() * 0.0
+    kinds = (numbers[inside].long() - 1) % classes
+    own = logits.movedim(1, -1)[inside].T[None]  # (1, classes, voxels)
+    truth = torch.nn.functional.one_hot(kinds, classes).T[None].to(own.dtype)
+    both = label_losses.label_sums(own.softmax(dim=1) * truth)
+    size = label_losses.label_sums(own.softmax(dim=1)) + label_losses.label_sums(truth)
+    dice = label_losses.mean_present_labels(1 - 2 * both / size.clamp(min=1e-6), truth)
+    return dice + label_losses.mean_cross_entropy(own, kinds[None])
 
 
 def object_heights(numbers: Tensor, steps: Sequence[float], reach: float) -> Tensor:

@@ -1,25 +1,33 @@
-"""The scores of objects: one row a case, estimates over cases and over all objects together, and charts."""
+"""The scores of objects: one row a case, of classes one each, estimates over cases and over all objects, and charts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from isocenter import errors
 from isocenter.belief import covering_results, object_belief
 from isocenter.belief.calibration_scores import CALIBRATION_METRICS
 from isocenter.belief.covering_results import FALSE, MISSED
 from isocenter.evaluation import Metric, Metrics, Seed, Table, case_tables, instances, intervals, regression, tracks
+from isocenter.evaluation.case_tables import ALL
 from isocenter.evaluation.instances import InstanceOverlap
+from isocenter.evaluation.regression import AGREEMENT_METRICS
 from isocenter.evaluation.tracks import TRACK_METRICS
+from isocenter.files.storage import structured_text
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure
-from isocenter.report.figures import charts, slice_figures
+from isocenter.report.figures import charts, discrimination_figures, slice_figures
 from isocenter.tasks import properties
 from isocenter.tasks.instances.answering import ObjectAnswering
+from isocenter.tasks.shared import measurements
+from isocenter.tasks.shared.measurements import MeasuredQuantity
 from isocenter.transforms import label_maps
 from isocenter.values import Array, Case, Confidence, Floats, Prediction, Row
 
@@ -28,6 +36,9 @@ SHARES = ("ap50", "ap75", "ap", "f1", "aji", "pq", "sq", "rq")
 COUNTS = ("count_error", "count_difference")
 # Metrics of the objects of all cases together, as StarDist states them; large cases count more.
 POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
+# Columns of the row of all classes of a case: F1 of objects of whatever class, and matched objects by class in JSON.
+FOUND, ACCURACY, CONFUSION = "f1_any_class", "class_accuracy", "confusion"
+LIMITS = ("loa_lower", "loa_upper")
 METRICS = Metrics(
     (
         Metric("ap50", "AP at IoU 0.5", worst=0.0),
@@ -43,14 +54,19 @@ METRICS = Metrics(
         Metric("count_relative_bias", better="aim", aim=0.0, unit="%", tolerated=5.0),
         Metric("ap50_pooled", "AP at IoU 0.5, pooled"),
         Metric("ap75_pooled", "AP at IoU 0.75, pooled"),
+        Metric(ACCURACY, "Class accuracy among matched objects", worst=0.0),
+        Metric(FOUND, "F1 whatever the class", worst=0.0),
+        *(one for one in AGREEMENT_METRICS if one.name in LIMITS),
         Metric(MISSED, "Missed by covering objects", "less"),
         Metric(FALSE, "False covering objects a case", "less"),
         *TRACK_METRICS,
         *CALIBRATION_METRICS,
     ),
+    label_word="class",
     of_case="f1",
 ).mark_audited(audited=("pq", "f1"), calibration="ece")
 NOTES = {
+    FOUND: "found above an IoU of 0.5, of whatever class",
     "ap50": "found above an IoU of 0.5; TP / (TP + FP + FN) of each case",
     "ap75": "found above an IoU of 0.75; TP / (TP + FP + FN) of each case",
     "ap": "mean of IoU 0.5 to 0.95; TP / (TP + FP + FN) of each case",
@@ -65,16 +81,31 @@ NOTES = {
 class ObjectScoring(ObjectAnswering):
     """The scores of objects, and what reports show of them."""
 
-    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
-        """One row a case, on the reference's own grid."""
-        return pd.DataFrame([self._score(one, case) for one, case in zip(predictions, cases, strict=True)])
+    @property
+    def primaries(self) -> frozenset[str]:
+        """The metrics of a summary with these settings: some need classes."""
+        return self.metrics.primaries - (frozenset() if self.classes else {ACCURACY, FOUND, *LIMITS})
 
-    def _score(self, prediction: Prediction, case: Case) -> dict[str, Any]:
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case, of classes one for each and one for what concerns them all, on the reference's own grid."""
+        pairs = zip(predictions, cases, strict=True)
+        return pd.DataFrame([row for one, case in pairs for row in self._score(one, case)])
+
+    def _score(self, prediction: Prediction, case: Case) -> Iterator[dict[str, Any]]:
         reference = self._reference(case, prediction)
-        row = object_case_row(instances.instance_overlap(np.asarray(prediction.data), reference), prediction.confidence)
-        row |= self.answers.columns(prediction, reference)
-        row["tracks"] = self._tracks(prediction, reference, case.id)
-        return {"case": case.id, "patient": case.patient, "label": "all", **row}
+        overlap = instances.instance_overlap(np.asarray(prediction.data), reference)
+        named = {"case": case.id, "patient": case.patient}
+        of_all = {**self.answers.columns(prediction, reference), "tracks": self._tracks(prediction, reference, case.id)}
+        if prediction.objects is None:
+            yield {**named, "label": ALL, **object_case_row(overlap, prediction.confidence), **of_all}
+            return
+        ours, theirs = prediction.objects.kinds, instances.coded_classes(reference, len(self.classes))
+        confusion = overlap.confusion(ours, theirs, len(self.classes)).tolist()
+        yield {**named, "label": ALL, FOUND: overlap.f1(), CONFUSION: json.dumps(confusion), **of_all}
+        for kind, name in enumerate(self.classes):
+            of_class = overlap.within(ours == kind, theirs == kind)
+            row = object_case_row(of_class, prediction.confidence, ours == kind)
+            yield {**named, "label": case_tables.figure_label(name), **row}
 
     def _tracks(self, prediction: Prediction, reference: Array, case: str) -> str | None:
         """Entries that scores of tracks need, of a frame of a clip."""
@@ -88,11 +119,14 @@ class ObjectScoring(ObjectAnswering):
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Objects that were found, missed and wrongly called."""
-        return object_summary_rows(table, seed=seed)
+        if CONFUSION not in table:
+            return object_summary_rows(table, seed=seed)
+        return list(class_summary_rows(table, [*map(case_tables.figure_label, self.classes)], seed=seed))
 
     def rank(self, table: Table) -> list[str]:
-        """Case ids by average precision; a case without any object counts as 1."""
-        order = table.set_index("case")["ap"].fillna(1.0).sort_values(ascending=False, kind="stable")
+        """Case ids by average precision, of classes by their mean; a case without any object counts as 1."""
+        means = table.groupby("case", sort=False)["ap"].mean()
+        order = means.fillna(1.0).sort_values(ascending=False, kind="stable")
         return [str(case) for case in order.index]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
@@ -106,20 +140,41 @@ class ObjectScoring(ObjectAnswering):
         ]
 
     def overview(self, table: Table) -> list[Figure]:
-        """Metrics of the cases, and numbers of objects over those of the reference."""
+        """Metrics of the cases, and numbers of objects over those of the reference; of classes their confusion."""
+        counts = table[table["objects_reference"].notna()]
         values = {
             METRICS.metric_named(name).words: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")
         }
-        reference, predicted = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
+        reference, predicted = (counts[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
         axes = ("objects of the reference", "objects predicted")
         return [
             charts.histogram_chart(values, "Scores of the cases", axis="score"),
             charts.scatter(reference, predicted, "Numbers of objects", axes=axes, identity=True),
+            *self._confusion_figures(table),
         ]
 
+    def _confusion_figures(self, table: Table) -> Iterator[Figure]:
+        if CONFUSION in table:
+            counts = confusion_of_cases(table).sum(axis=0)
+            yield discrimination_figures.confusion_plot(counts, self.classes, "Classes of matched objects")
 
-def object_case_row(overlap: InstanceOverlap, confidence: Confidence) -> dict[str, Any]:
-    """The metrics of one case, NaN where neither side has an object, and the scores of its objects."""
+    def further_tables(self, table: Table) -> Mapping[str, Table]:
+        """Of classes the objects that were matched, by the class of the reference and that which was predicted."""
+        if CONFUSION not in table:
+            return {}
+        counts = confusion_of_cases(table).sum(axis=0)
+        named = [(true, called) for true in self.classes for called in self.classes]
+        rows = [(*pair, int(count)) for pair, count in zip(named, counts.ravel(), strict=True)]
+        return {CONFUSION: pd.DataFrame(rows, columns=["reference", "predicted", "objects"])}
+
+
+def object_case_row(
+    overlap: InstanceOverlap, confidence: Confidence, chosen: NDArray[np.bool_] | None = None
+) -> dict[str, Any]:
+    """The metrics of one case, NaN where neither side has an object, and the scores of its objects.
+
+    chosen: whether each predicted object is one of the overlap's, where it holds one class
+    """
     predicted, reference = len(overlap.predicted), len(overlap.reference)
     return {
         "ap50": overlap.ap((0.5,)),
@@ -136,32 +191,80 @@ def object_case_row(overlap: InstanceOverlap, confidence: Confidence) -> dict[st
         "objects_predicted": predicted,
         "matched50": overlap.matched_pairs(0.5),
         "matched75": overlap.matched_pairs(0.75),
-        **object_belief.score_columns(overlap, confidence),
+        **object_belief.score_columns(overlap, confidence, chosen),
     }
 
 
 def object_summary_rows(table: Table, *, seed: Seed) -> list[Row]:
     """Means over cases, then the figures of all objects together; patients are resampled."""
-    rows = case_tables.mean_rows(
-        table, {name: METRICS.metric_named(name).unit for name in (*SHARES, *COUNTS)}, seed=seed
-    )
-    rows = [_with_note(row, NOTES[row.metric]) if row.metric in NOTES else row for row in rows]
-    counts = table[["objects_reference", "objects_predicted"]].sum(axis=1).to_numpy(dtype=np.float64)
-    for metric, column in POOLED.items():
-        matched = table[column].to_numpy(dtype=np.float64)
-        estimate = intervals.bootstrap_statistic(_pool(matched, counts), table["patient"], seed=seed, exact=False)
-        rows.append(_with_note(Row(metric, "all", estimate), "TP / (TP + FP + FN) of all objects together"))
-    predicted, reference = (table[f"objects_{side}"].to_numpy(float) for side in ("predicted", "reference"))
-    if reference.all():
-        statistic = partial(regression.relative_bias, predicted, reference)
-        estimate = intervals.bootstrap_statistic(statistic, table["patient"], unit="%", seed=seed, exact=False)
-        rows.append(_with_note(Row("count_relative_bias", "all", estimate), NOTES["count_relative_bias"]))
+    rows = _mean_rows(table, (*SHARES, *COUNTS), seed)
+    rows += _pooled_rows(table, ALL, seed)
     rows += object_belief.object_calibration_rows(table, seed=seed)
     return [
         *rows,
         *tracks.track_rows(table, seed=seed),
         *covering_results.covering_rows(table, (), "objects", seed=seed),
     ]
+
+
+def class_summary_rows(table: Table, classes: Sequence[str], *, seed: Seed) -> Iterator[Row]:
+    """The same of classes: "all" is the mean over them, or of all objects together; then what concerns all of them."""
+    of_cases, of_classes = table[table["label"] == ALL], table[table["label"] != ALL]
+    yield from _mean_rows(of_classes, (*SHARES, *COUNTS), seed)
+    yield from _mean_rows(of_cases, (FOUND,), seed)
+    yield _accuracy_row(of_cases, seed)
+    for label in (ALL, *classes):
+        own = of_classes if label == ALL else of_classes[of_classes["label"] == label]
+        yield from _pooled_rows(own, label, seed)
+        yield from object_belief.object_calibration_rows(own, label=label, seed=seed)
+    for label in classes:
+        own = of_classes[of_classes["label"] == label]
+        reference, predicted = (own[f"objects_{side}"].to_numpy(float) for side in ("reference", "predicted"))
+        people, cases = (own[name].to_numpy(str) for name in ("patient", "case"))
+        counted = MeasuredQuantity(label, predicted, reference, people, cases)
+        yield from (row for row in measurements.agreement_rows(counted, "objects", seed=seed) if row.metric in LIMITS)
+    yield from tracks.track_rows(of_cases, seed=seed)
+    yield from covering_results.covering_rows(of_cases, (), "objects", seed=seed)
+
+
+def confusion_of_cases(table: Table) -> NDArray[np.int64]:
+    """(cases, classes, classes) matched objects by the class of the reference, then by that which was predicted."""
+    return np.array([structured_text.parse_json(cell) for cell in table[CONFUSION].dropna()], dtype=np.int64)
+
+
+def _accuracy_row(table: Table, seed: Seed) -> Row:
+    """The share of matched objects of all cases that have the class of the reference."""
+    confusion = confusion_of_cases(table)
+    right, matched = np.trace(confusion, axis1=1, axis2=2), confusion.sum(axis=(1, 2))
+
+    def statistic(weights: Floats) -> Floats:
+        """The share, for each weighting of the cases."""
+        total = weights @ matched
+        return np.divide(weights @ right, total, out=np.full(np.shape(total), np.nan), where=total > 0)
+
+    estimate = intervals.bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False)
+    note = f"of {errors.count_phrase(int(matched.sum()), 'matched object')}, above an IoU of 0.5"
+    return _with_note(Row(ACCURACY, ALL, estimate), note)
+
+
+def _mean_rows(table: Table, metrics: Sequence[str], seed: Seed) -> list[Row]:
+    """Means over cases, of classes also over these."""
+    rows = case_tables.mean_rows(table, {name: METRICS.metric_named(name).unit for name in metrics}, seed=seed)
+    return [_with_note(row, NOTES[row.metric]) if row.metric in NOTES else row for row in rows]
+
+
+def _pooled_rows(table: Table, label: str, seed: Seed) -> Iterator[Row]:
+    """The figures of all objects of the rows together."""
+    counts = table[["objects_reference", "objects_predicted"]].sum(axis=1).to_numpy(dtype=np.float64)
+    for metric, column in POOLED.items():
+        matched = table[column].to_numpy(dtype=np.float64)
+        estimate = intervals.bootstrap_statistic(_pool(matched, counts), table["patient"], seed=seed, exact=False)
+        yield _with_note(Row(metric, label, estimate), "TP / (TP + FP + FN) of all objects together")
+    predicted, reference = (table[f"objects_{side}"].to_numpy(float) for side in ("predicted", "reference"))
+    if reference.all():
+        statistic = partial(regression.relative_bias, predicted, reference)
+        estimate = intervals.bootstrap_statistic(statistic, table["patient"], unit="%", seed=seed, exact=False)
+        yield _with_note(Row("count_relative_bias", label, estimate), NOTES["count_relative_bias"])
 
 
 def _pool(matched: Floats, counts: Floats) -> Callable[[Floats], Floats]:

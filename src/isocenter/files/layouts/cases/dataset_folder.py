@@ -39,6 +39,8 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 SERIES_SUFFIXES = frozenset(FORMATS["series"].suffixes)
 # The table of what each case knows: it is no table of cases.
 KNOWN_TABLE = "known.csv"
+# The table of the classes of single objects, and the folder of maps of them beside one of labels.
+OBJECT_TABLE, CLASS_FOLDER = "objects.csv", "classes"
 # The rows that this program writes; beside it lies a file that ends in .toml.
 OWN_TABLE = "dataset.csv"
 # How files end in which whole folders are packed; they are not unpacked unasked.
@@ -102,7 +104,22 @@ class Folder:
 
     @cached_property
     def images(self) -> tuple[FolderMember, ...]:
-        """Files that each hold one image, DICOM excepted."""
+        """Files that each hold one image, DICOM excepted; not the maps of classes."""
+        return tuple(m for m in self._image_files if m not in self.class_maps)
+
+    @cached_property
+    def class_maps(self) -> tuple[FolderMember, ...]:
+        """Maps of the classes of single objects: images in a folder `classes/` beside one of labels."""
+        files = self._image_files
+        labelled = {m.folders[:n] for m in files for n, name in enumerate(m.folders) if name.lower() in LABELS}
+        return tuple(
+            m
+            for m in files
+            if any(name.lower() == CLASS_FOLDER and m.folders[:n] in labelled for n, name in enumerate(m.folders))
+        )
+
+    @cached_property
+    def _image_files(self) -> tuple[FolderMember, ...]:
         known = {
             suffix
             for name, entry in file_formats.format_entries().items()
@@ -160,7 +177,8 @@ class Folder:
     def _named_tables(self) -> tuple[FolderMember, ...]:
         named = [m for m in self.members if m.suffix in TABLE_SUFFIXES and m not in self._series]
         named = [m for m in named if self.is_file or not _is_own(m.path)]
-        named = [m for m in named if self.is_file or m.path != self.root / KNOWN_TABLE]
+        apart = {self.root / name for name in (KNOWN_TABLE, OBJECT_TABLE)}
+        named = [m for m in named if self.is_file or m.path not in apart]
         here = tuple(m for m in named if m.path.parent == self.root)
         return here or (tuple(named) if len(named) == 1 and not self.is_file else ())
 

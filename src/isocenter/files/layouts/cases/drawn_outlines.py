@@ -19,7 +19,7 @@ from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import _polygon, modality_words
 from isocenter.files.layouts import layout
-from isocenter.files.layouts.cases import class_labels, dataset_folder, drawn_boxes, mask_pairs
+from isocenter.files.layouts.cases import class_labels, dataset_folder, drawn_boxes, mask_pairs, object_classes
 from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.files.layouts.cases.drawn_boxes import Annotation, DrawnBox, Outline
 from isocenter.files.layouts.cases.names import NEIGHBOURS
@@ -70,8 +70,9 @@ class DrawnReferences:
         possible = (BOXES, MASK, OBJECT_MAPS) if outlined else (BOXES,)
         kinds = tuple(kind for kind in possible if kind in options.kinds) or (usual if outlined else BOXES,)
         called, classes, labels = dict(names or {}), {}, {}
-        if BOXES in kinds:
-            classes[BOXES], called = _box_classes(drawn, called, folder, options)
+        if BOXES in kinds or OBJECT_MAPS in kinds:
+            labels_of, called = _box_classes(drawn, called, folder, options)
+            classes |= {kind: labels_of for kind in (BOXES, OBJECT_MAPS) if kind in kinds}
         if MASK in kinds:
             labels = _labels(drawn, called, folder, options)
             classes[MASK] = tuple(sorted(set(labels.values()), key=lambda label: label.value))
@@ -125,14 +126,17 @@ def load_label_map(annotation: Annotation, labels: Mapping[str, Label], image: C
     return _paint([(labels[one.drawn.name].value, one) for one in objects], on, every)
 
 
-def load_object_map(annotation: Annotation, image: Callable[[], Image]) -> Image:
-    """A map in which each object has its number; where outlines overlap, a pixel is the smallest one's.
+def load_object_map(annotation: Annotation, called: Mapping[str, str], image: Callable[[], Image]) -> Image:
+    """A map in which each object has its number and its class; where outlines overlap, a pixel is the smallest one's.
 
+    called: {name in the file: name of its class}
     Raises DatasetError as `pixels_of_objects` does.
     """
     on = image()
     objects = [one for one in pixels_of_objects(annotation, on) if not one.drawn.ignored]
-    return _paint(list(enumerate(objects, start=1)), on, ())
+    numbered = list(enumerate(objects, start=1))
+    kinds = {number: called.get(one.drawn.name, one.drawn.name) for number, one in numbered}
+    return object_classes.with_kinds(_paint(numbered, on, ()), kinds)
 
 
 def pixels_of_objects(

@@ -12,8 +12,17 @@ from typing import Any
 
 from isocenter.files import file_formats
 from isocenter.files.layouts import image_pairs, medmnist
-from isocenter.files.layouts.cases import cell_loading, dicom_cases, dicom_masks, drawn_boxes, drawn_outlines, turning
+from isocenter.files.layouts.cases import (
+    cell_loading,
+    dicom_cases,
+    dicom_masks,
+    drawn_boxes,
+    drawn_outlines,
+    object_classes,
+    turning,
+)
 from isocenter.files.layouts.cases.drawn_boxes import Annotation
+from isocenter.files.layouts.cases.object_classes import BY_TABLE, OBJECT_MAPS
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.values import CaseRow, Cell, Image, Label, voxel_images
 
@@ -73,7 +82,7 @@ def files_of_case(row: CaseRow) -> tuple[Path, ...]:
     for cell in (one for one in row.references.values() if isinstance(one, Cell)):
         is_bare = isinstance(cell.known, Annotation) and cell.part == "yolo" and not cell.known.boxes
         if cell.part not in SHARED and not is_bare:  # an empty file of YOLO is no damaged one
-            paths += cell.paths
+            paths += cell.paths[:1] if cell.part == BY_TABLE else cell.paths
     return tuple(dict.fromkeys(paths))
 
 
@@ -93,6 +102,8 @@ def case_key(row: CaseRow, reading: Reading, options: DatasetOptions) -> str:
             stated.append([kind, known])
         elif known.part == STATED:
             stated.append([kind, known.key])
+        elif known.part == BY_TABLE:
+            stated.append([kind, object_classes.stated_rows(known)])
         elif known.part in SHARED:
             stated.append([kind.partition(":")[0], known.known.digest])
     stated += [[options.read.background, "is 0"]] if options.read.background else []
@@ -123,7 +134,10 @@ def _reference(
     """{kind: function that reads it} of one reference."""
     if not isinstance(known, Cell):
         return {kind: partial(cell_loading.constant_value, known)}
-    labels = tuple(reading.classes.get("mask", ()))
+    labels, names = tuple(reading.classes.get("mask", ())), reading.drawn or DrawnNameMeanings()
+    if kind == OBJECT_MAPS and object_classes.states_classes(known):
+        own = tuple(reading.classes.get(kind, ()))
+        return {kind: partial(object_classes.load_classed_objects, known, own, dict(names.called), options.read)}
     if known.part == STATED:
         return {kind: partial(cell_loading.constant_value, known.known)}
     if known.part == FIELD:
@@ -135,7 +149,6 @@ def _reference(
     if known.part == "":
         return _label_maps(kind, known, labels, options)
     assert image is not None  # noqa: S101 - what is drawn is drawn on an image
-    names = reading.drawn or DrawnNameMeanings()
     match known.part:
         case "drawn":
             files = tuple(path for cell in row.images.values() for path in cell.paths)
@@ -151,7 +164,7 @@ def _reference(
             readers: dict[str, Loader] = {
                 "boxes": partial(drawn_boxes.load_boxes, known.known, names.called, image),
                 "mask": partial(drawn_outlines.load_label_map, known.known, names.labels, image),
-                "instances": partial(drawn_outlines.load_object_map, known.known, image),
+                OBJECT_MAPS: partial(drawn_outlines.load_object_map, known.known, names.called, image),
             }
             return {kind: readers[kind]}
 
