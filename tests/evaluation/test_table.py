@@ -110,3 +110,17 @@ def test_a_record_has_the_stated_keys_and_null_for_what_is_not_a_number():
 def test_another_record_is_refused():
     with pytest.raises(FormatError, match="version 7"):
         case_tables.rows_from_json({"schema": "isocenter.summary", "version": 7, "rows": []})
+
+
+def test_free_text_enters_no_table_of_cases():
+    """Sentences that differ from case to case; a scanner's name of three words returns, and stays."""
+    rows = [
+        line(
+            case=f"c{n}",
+            covariate_history=f"fever and cough for {'very ' * n}long",
+            covariate_scanner="Philips Medical Systems",
+            covariate_age=40 + n,
+        )
+        for n in range(4)
+    ]
+    assert case_tables.covariate_columns(case_tables.case_table(rows)) == ["covariate_scanner", "covariate_age"]

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import zlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import PlanError
-from isocenter.runtime import Context
-from isocenter.runtime.covariate_encoding import Category, MonitoredCovariate, Number
+from isocenter.runtime import Context, covariate_encoding
+from isocenter.runtime.covariate_encoding import PLACES, Category, FreeText, MonitoredCovariate, Number
 from isocenter.values.covariate_values import Course
 
 AGE = Number("age", median=50, mean=52, deviation=10, missing=0.1)
 SEX = Category("sex", {"f": 0.4, "m": 0.6})
 SMOKER = Category("smoker", {"no": 0.5, "yes": 0.3}, missing=0.2)
+WEIGHTS = np.random.default_rng(0).integers(1, 100, size=(PLACES, 2)).astype(np.int8)
+HISTORY = FreeText("history", covariate_encoding.pack_weights(WEIGHTS), (3.0, 4.0), (2.0, 5.0), missing=0.25)
 PULSE = MonitoredCovariate("pulse", start=0, stop=40, stretches=4, mean=80, deviation=10, unit="s")
 
 
@@ -166,3 +171,34 @@ def test_stretches_that_differ_between_columns_are_refused():
     other = {**PULSE.settings, "stretches": 5}
     with pytest.raises(PlanError, match="not the same"):
         Context.from_settings({"pulse": PULSE.settings, "pressure": other})
+
+
+def test_a_text_is_the_weighted_mean_of_the_places_of_its_words_and_triples():
+    """One word of two letters falls on three places: itself, and two triples with its edges."""
+    hashes = [zlib.crc32(piece) % PLACES for piece in (b"no", b"^no", b"no$")]
+    expected = WEIGHTS[hashes].astype(float).sum(axis=0) / np.sqrt(3)
+    entries, note = HISTORY.encode("no")
+    assert entries == pytest.approx([*(expected - [3, 4]) / [2, 5], -0.25])
+    assert note == ""
+    assert HISTORY.entries == ("history 1", "history 2", "history missing")
+
+
+@pytest.mark.parametrize("text", ["Cough, fever", "fever COUGH", " fever\n-- cough 38.5"])
+def test_case_order_numbers_and_signs_of_a_text_do_not_matter(text):
+    assert HISTORY.encode(text)[0] == pytest.approx(HISTORY.encode("cough fever")[0])
+
+
+def test_a_missing_text_is_the_mean_and_no_note_repeats_a_word():
+    assert HISTORY.encode(None) == ([0.0, 0.0, 0.75], "history is missing: taken as the mean of their texts")
+    nobody = replace(HISTORY, packed=covariate_encoding.pack_weights(np.zeros_like(WEIGHTS)))
+    entries, note = nobody.encode("Mustermann coughs")
+    assert entries == [0.0, 0.0, -0.25]
+    assert note == "history is in words that hardly any training case had: taken as the mean of their texts"
+
+
+def test_a_text_encoding_is_the_same_after_its_settings_and_refused_where_its_weights_are_none():
+    settings = Context((HISTORY, AGE)).settings
+    assert Context.from_settings(settings) == Context((HISTORY, AGE))
+    for packed in ("", "words", covariate_encoding.pack_weights(WEIGHTS[1:])):
+        with pytest.raises(PlanError, match="history cannot be an entry"):
+            Context.from_settings({"history": {**HISTORY.settings, "weights": packed}})

@@ -6,13 +6,14 @@ import json
 from dataclasses import replace
 from datetime import datetime
 
+import numpy as np
 import pydicom
 import pytest
 from sqlalchemy import update
 
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.runtime import Context
-from isocenter.runtime.covariate_encoding import Category, MonitoredCovariate, Number
+from isocenter.runtime import Context, covariate_encoding
+from isocenter.runtime.covariate_encoding import PLACES, Category, FreeText, MonitoredCovariate, Number
 from isocenter.service.configuration import CovariateSource, FhirSection
 from isocenter.service.dicom.sending import PeerError
 from isocenter.service.exchange import fhir_covariates
@@ -22,11 +23,13 @@ from service.small_node import LEVEL, SmallNode
 from service.thresholds import threshold_model
 
 CREATININE, CODE = "creatinine (mg/dL)", "fhir:Observation?code=http://loinc.org|2160-0"
+HISTORY = FreeText("history", covariate_encoding.pack_weights(np.ones((PLACES, 1), np.int8)), (0.0,), (1.0,))
 CONTEXT = Context(
     (
         MonitoredCovariate("pulse", 0, 3600, 8, 80, 10, unit="s"),
         Number(CREATININE, 1, 1.1, 0.3),
         Category("blood", {"a": 0.5, "b": 0.5}),
+        HISTORY,
     )
 )
 SOURCES = {
@@ -171,12 +174,28 @@ def test_a_source_that_no_model_can_take_is_refused_before_the_node_starts(name,
         fhir_covariates.refuse_covariate_sources("m", {name: CovariateSource(source=CODE, unit=unit)}, CONTEXT)
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "words"),
+    [
+        ("history", CODE, "is free text, and a server's Observations are none"),
+        ("history", "dicom:PatientStory", "DICOM has no attribute 'PatientStory'"),
+        ("pulse", "dicom:PatientWeight", "read over time, and a header has one value"),
+    ],
+)
+def test_a_history_comes_from_an_attribute_that_dicom_has(name, source, words):
+    of_header = {"history": CovariateSource(source="dicom:AdditionalPatientHistory")}
+    fhir_covariates.refuse_covariate_sources("m", of_header, CONTEXT)
+    with pytest.raises(UsageError, match=words):
+        fhir_covariates.refuse_covariate_sources("m", {name: CovariateSource(source=source)}, CONTEXT)
+
+
 @pytest.fixture
 def asking(tmp_path, mr):
     """A node on a dated study, whose model also takes creatinine, and the FHIR server."""
     for path in mr:
         dataset = pydicom.dcmread(path)
         dataset.update({"PatientID": "17", "StudyDate": "20260301", "StudyTime": "120000", "PatientAge": "045Y"})
+        dataset.AdditionalPatientHistory = "Seven years on the Zauberberg"
         dataset.save_as(path)
     with fhir_peer() as peer:
         peer.searches["Patient"] = [{"resourceType": "Patient", "id": "p"}]
@@ -217,6 +236,22 @@ def test_a_missing_value_is_taken_as_in_the_training_and_the_reason_says_so(aski
     assert job.outcome == "answered"
     assert f"{CREATININE} is missing: taken as 1, the median of the training cases" in job.reason
     assert job.covariates[CREATININE] == {"value": None, "source": CODE}
+
+
+def test_a_job_takes_a_history_from_the_header_without_a_server_and_its_record_does_not_repeat_it(asking, mr):
+    node, _ = asking
+    model = node.worker.models.model_for_job("", "")
+    architecture = {**model.networks.architecture, "context": Context((HISTORY,)).settings}
+    networks = replace(model.networks, architecture=architecture)
+    node.worker.models.model_for_job = lambda name, digest: replace(model, networks=networks)
+    [(name, own)] = node.worker.settings.models.items()
+    own = own.model_copy(update={"covariates": {"history": CovariateSource(source="dicom:AdditionalPatientHistory")}})
+    node.worker.settings = node.worker.settings.model_copy(update={"models": {name: own}, "fhir": None})
+    node.work()
+    [job] = node.rows(tables.jobs)
+    assert job.outcome == "answered"
+    assert job.covariates["history"] == {"value": "a text", "source": "DICOM AdditionalPatientHistory"}
+    assert "Zauberberg" not in str(node.rows(tables.jobs))
 
 
 def test_an_odd_answer_refuses_the_job_and_a_silent_server_makes_it_wait(asking):

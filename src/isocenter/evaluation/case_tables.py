@@ -16,7 +16,7 @@ from isocenter.evaluation.intervals import Resampling, Seed
 from isocenter.evaluation.metric import Metric
 from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
-from isocenter.values import Estimate, Floats, Row
+from isocenter.values import Estimate, Floats, Row, covariate_values
 from isocenter.values.dataset_cases import SPLITS
 
 Table: TypeAlias = "pd.DataFrame"
@@ -51,7 +51,7 @@ SUMMARY_VERSION = 1
 def case_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """One row a case and label: case, patient, split, label, metrics, reference, predicted, probability_<class>.
 
-    After them, where there are any, the thresholds by which it was called, and covariate_<name>.
+    After them, where there are any, the thresholds by which it was called, and covariate_<name>, but of no free text.
 
     Of cases that were scored by several folds, after the label, the fold.
 
@@ -62,6 +62,7 @@ def case_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     after = (_probability_columns(table), threshold_columns(table), covariate_columns(table))
     last = ["reference", "predicted", *(name for some in after for name in some)]
     metrics = [name for name in table if name not in (*KEYS, FOLD, *last)]
+    last = [name for name in last if not (name in after[2] and covariate_values.is_free_text(table[name].tolist()))]
     table = table[[name for name in (*KEYS, FOLD, *metrics, *last) if name in table]]
     check_table(table)
     return table

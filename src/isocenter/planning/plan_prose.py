@@ -34,6 +34,8 @@ TITLES = {
 METRICS = ("training.selection", "evaluation.primary")
 NAME = Sentence("The problem is {value}")
 # Values that a sentence names one by one.
+# A text of more letters is for programs, as weights are.
+LONGEST_TEXT, LEGIBLE = 1000, 12
 MOST_LISTED = 24
 # Columns of a terminal that is not wide.
 WIDTH, VALUE = 118, 30
@@ -188,7 +190,9 @@ def words_of_value(value: Any) -> str:
     return str(value)
 
 
-words_of_value.register(str, str)
+@words_of_value.register
+def _(value: str) -> str:
+    return value if len(value) <= LONGEST_TEXT else f"{value[:LEGIBLE]}..."
 
 
 @words_of_value.register

@@ -3,14 +3,17 @@
 A number is standardised, and a missing one stands at the median; each level of a category has an entry. Whether a
 value was missing is an entry too, where training cases lacked it. Every entry is centred by the training cases: the
 average patient is the origin. Readings over time become the mean of each stretch of time, or the last mean before, and
-1 or 0 for whether the stretch has a reading (Che et al., doi:10.1038/s41598-018-24271-9). Which images a case has are
-entries of 1 or 0, not centred.
+1 or 0 for whether the stretch has a reading (Che et al., doi:10.1038/s41598-018-24271-9). Free text becomes a few
+numbers by the hashes of its words. Which images a case has are entries of 1 or 0, not centred.
 """
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +28,8 @@ UNKNOWN = "unknown"
 IMAGE = "image:"
 # A number written as codes of missing ones are is one below so many deviations, or so many times above them.
 DEVIATIONS, TIMES_APART = 6.0, 3.0
+# Places into which words and letter triples are hashed (Weinberger et al., arXiv:0902.2206).
+PLACES = 4096
 # Notes on single columns; of more columns the note has only their number.
 MOST_NOTES = 12
 
@@ -282,12 +287,98 @@ class MonitoredCovariate:
         return [*entries, *(counts > 0).astype(float).tolist()], outside.rstrip()
 
 
+@dataclass(frozen=True)
+class FreeText:
+    """A covariate of free text as a few numbers, from which no word can be read.
+
+    packed:            weights of the places of hashes for each number, as `pack_weights` has them
+    means, deviations: of each number over the texts of the training cases
+    missing:           share of the training cases without a text
+    """
+
+    name: str
+    packed: str
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
+    missing: float = 0.0
+
+    place: ClassVar[int] = 1
+    of_patient: ClassVar[bool] = True
+
+    @classmethod
+    def from_settings(cls, name: str, settings: Mapping[str, Any]) -> FreeText:
+        """Make one of settings; raises KeyError, TypeError or ValueError for others."""
+        means, deviations = (tuple(float(one) for one in settings[key]) for key in ("means", "deviations"))
+        packed, missing = str(settings["weights"]), float(settings["missing"])
+        unpack_weights(packed, len(means))
+        return cls(name, packed, means, deviations, missing)
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The numbers, and whether the text was missing where training cases lacked it."""
+        numbers = (f"{self.name} {n}" for n in range(1, len(self.means) + 1))
+        return (*numbers, *((f"{self.name} missing",) if self.missing > 0 else ()))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values for a plan and a model's record."""
+        numbers = {"means": list(self.means), "deviations": list(self.deviations), "missing": self.missing}
+        return {"weights": self.packed, **numbers}
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether training cases can have such numbers."""
+        finite = bool(np.isfinite(self.means).all()) and all(0 < one < np.inf for one in self.deviations)
+        return finite and 0 < len(self.means) == len(self.deviations) and _share(self.missing)
+
+    def encode(self, value: Any) -> tuple[list[float], str]:
+        """Its entries for a patient, and a note where the text is missing or has no word of the training texts."""
+        weights = unpack_weights(self.packed, len(self.means))
+        is_missing = covariate_values.is_missing(value)
+        mark = [float(is_missing) - self.missing] if self.missing > 0 else []
+        places = text_places("" if is_missing else str(value))
+        if not places[weights.any(axis=1)].any():
+            reason = "missing" if is_missing else "in words that hardly any training case had"
+            return [*[0.0] * len(self.means), *mark], f"{self.name} is {reason}: taken as the mean of their texts"
+        return [*((places @ weights - self.means) / self.deviations).tolist(), *mark], ""
+
+
+def text_places(text: str) -> NDArray[np.float64]:
+    """(PLACES,) of length 1: how often a text's words, and the triples of letters in each, fall on a place of hashes.
+
+    Counts enter by their logarithm; a text without letters is 0 everywhere.
+    """
+    words = covariate_values.WORD.findall(text.casefold())
+    pieces = words + [f"^{word}$"[n : n + 3] for word in words for n in range(len(word))]
+    places = [zlib.crc32(piece.encode()) % PLACES for piece in pieces]
+    counts = np.log1p(np.bincount(np.array(places, dtype=np.int64), minlength=PLACES))
+    return np.asarray(counts / max(float(np.linalg.norm(counts)), 1e-12), dtype=np.float64)
+
+
+def pack_weights(weights: NDArray[np.int8]) -> str:
+    """(PLACES, numbers) weights as letters of a record."""
+    return base64.b64encode(zlib.compress(weights.tobytes(), 9)).decode()
+
+
+@lru_cache(maxsize=8)
+def unpack_weights(packed: str, numbers: int) -> NDArray[np.float64]:
+    """(PLACES, numbers) weights; ValueError for what `pack_weights` has not made."""
+    try:
+        content = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), PLACES * numbers + 1)
+    except zlib.error as error:
+        raise ValueError(f"weights of its words that are none: {error}") from error
+    if len(content) != PLACES * numbers:
+        raise ValueError(f"{len(content)} weights of its words for {numbers} numbers of {PLACES} places")
+    return np.frombuffer(content, np.int8).reshape(PLACES, numbers).astype(np.float64)
+
+
 # A covariate or an image of a case as entries of the context. `place` orders them, because networks look for the first
 # and the last; `of_patient` are the covariates.
-Column = Number | Category | MonitoredCovariate | Presence
+Column = Number | Category | MonitoredCovariate | FreeText | Presence
 # Kinds of columns, by the setting that only they have; else a column is a number.
-KINDS: Mapping[str, type[Presence | MonitoredCovariate | Category]] = {
+KINDS: Mapping[str, type[Presence | MonitoredCovariate | FreeText | Category]] = {
     "there": Presence,
+    "weights": FreeText,
     "stretches": MonitoredCovariate,
     "levels": Category,
 }

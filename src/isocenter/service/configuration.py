@@ -220,10 +220,18 @@ class PeerSection(NodeFileSection):
 
 
 class CovariateSource(NodeFileSection):
-    """Source of a covariate that images do not state, and the unit in which the model was trained."""
+    """Source of a covariate: a code at the FHIR server, or an attribute of the images by its DICOM keyword.
 
-    source: Annotated[str, Field(pattern=r"^fhir:Observation\?code=[^&\s]+$")]
+    unit: in which the model was trained
+    """
+
+    source: Annotated[str, Field(pattern=r"^(fhir:Observation\?code=[^&\s]+|dicom:[A-Z][A-Za-z0-9]+)$")]
     unit: str | None = None
+
+    @property
+    def keyword(self) -> str:
+        """The DICOM keyword; empty of a FHIR server."""
+        return self.source.partition("dicom:")[2]
 
 
 def _source(value: Any) -> Any:
@@ -236,7 +244,7 @@ class ModelSection(NodeFileSection):
     codes:       a file of codes of its names, which stand before those that it has
     allow_large: also for images out of all proportion to its own
     card:        the address of its model card
-    covariates:  {name: source} of those that are not in DICOM
+    covariates:  {name: source} of those beside age, sex and the scanner
     answers:     kinds of DICOM objects that state its results; without any a SEG and a report
     explain:     "auto" adds a map of what each answer rests on, by the best method that passed its tests on the model
     align:       how images of a rule on several series are brought onto the grid of the first, or of the series behind
@@ -596,7 +604,7 @@ class NodeSettings(NodeFileSection):
         if double := ", ".join(sorted({name for name in self.hl7.send if self.hl7.send.count(name) > 1})):
             yield f"{double} is named twice", "hl7", "send"
         for name, model in self.models.items():
-            if model.covariates and self.fhir is None:
+            if self.fhir is None and not all(source.keyword for source in model.covariates.values()):
                 needed = "come by FHIR, and there is no [fhir] with its base"
                 yield f"covariates of the model {name!r} {needed}", "models", name, "covariates"
         names = {rule.name for rule in self.rules}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from operator import itemgetter
+from statistics import median
 from typing import Any
 
 # DICOM writes 045Y, PS3.5 6.2; months, weeks and days are of children.
@@ -28,6 +29,9 @@ UNIT_TITLES = ("hours", "minutes", "seconds")
 CLOCK = re.compile(r"(\d+):(\d\d)(?::(\d\d))?")
 NUMBER, DATE, CLOCK_TIME = "number", "date", "clock"  # how a table writes its times
 DAY = 86400.0
+# A word of letters. The usual value of free text has three, and more values than make groups, or most of them differ.
+WORD = re.compile(r"[^\W\d_]+")
+WORDS_OF_TEXT, MOST_SENTENCES = 3, 8
 SECONDS: Mapping[str, float] = {
     **dict.fromkeys(("ms", "milliseconds"), 1e-3),
     **dict.fromkeys(("s", "sec", "seconds"), 1.0),
@@ -81,6 +85,15 @@ def level_in(value: Any) -> str:
     constant = number_in(value) if isinstance(value, Course) else None
     text = str(value if constant is None else constant).strip().casefold()
     return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdecimal() else text
+
+
+def is_free_text(values: Sequence[Any]) -> bool:
+    """Whether a column holds what people wrote in sentences, as a history: no table of cases or page repeats it."""
+    texts = [str(one) for one in values if not is_missing(one)]
+    distinct = set(texts)
+    if not distinct or len(distinct) <= min(MOST_SENTENCES, len(texts) // 2):
+        return False
+    return median(len(WORD.findall(one)) for one in distinct) >= WORDS_OF_TEXT
 
 
 def course_in(value: Any, unit: str = "") -> Course | None:

@@ -18,10 +18,11 @@ import numpy as np
 from isocenter import errors
 from isocenter.errors import DatasetError, PlanError
 from isocenter.networks import factory
+from isocenter.planning.rules import text_rules
 from isocenter.quality import covariate_checks, label_proxies
 from isocenter.quality.label_proxies import PROXY
 from isocenter.runtime import Context
-from isocenter.runtime.covariate_encoding import Category, MonitoredCovariate, Number
+from isocenter.runtime.covariate_encoding import Category, FreeText, MonitoredCovariate, Number
 from isocenter.tasks import Task
 from isocenter.tasks.shared import left_right
 from isocenter.values import Case, Dataset, Decision, Fingerprint, covariate_values, table_cells
@@ -44,6 +45,8 @@ ENDED = 0.9
 # About as many stretches as the middle course has readings, of these at the least and at the most.
 FEWEST, MOST = 8, 64
 CHE = "doi:10.1038/s41598-018-24271-9"
+# What a covariate of patients becomes.
+PatientColumn = Number | Category | MonitoredCovariate | FreeText
 
 
 def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any, *, of_fold: bool = False) -> Decision:
@@ -74,10 +77,10 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any, *, 
     read = {name: values for name, values in of_name.items() if is_monitored(values)}
     when, patients = time_stretches(read) if read else "", [case.patient for case in cases]
     unread = {one.column: one for one in dataset.problems if one.column}
-    columns: list[Number | Category | MonitoredCovariate] = []
+    columns: list[PatientColumn] = []
     without: list[str] = []
     for name, values in of_name.items():
-        column: Number | Category | MonitoredCovariate | str
+        column: PatientColumn | str
         if name in unread:
             column = f"{unread[name].what}; {unread[name].remedy}"
         elif name not in read:
@@ -97,7 +100,9 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any, *, 
     because = f"asked for: the network gets them with the image; {described}"
     because += f"; left out: {errors.list_phrase(without, MOST_DESCRIBED)}" if without else ""
     context = Context.from_settings({one.name: one.settings for one in columns})
-    return Decision(context.settings, because, f"{MOBADERSANY}, {CHE}" if context.courses[0] else MOBADERSANY)
+    sources = [MOBADERSANY, *([CHE] if context.courses[0] else [])]
+    sources += [text_rules.DEERWESTER] if any(isinstance(one, FreeText) for one in columns) else []
+    return Decision(context.settings, because, ", ".join(sources))
 
 
 def _choice(columns: Sequence[str]) -> str:
@@ -122,11 +127,12 @@ def _is_pattern(name: str) -> bool:
     return any(sign in name for sign in "*?[")
 
 
-def _summarise(columns: Sequence[Number | Category | MonitoredCovariate]) -> str:
+def _summarise(columns: Sequence[PatientColumn]) -> str:
     """Many columns in a few words."""
     numbers = [one for one in columns if isinstance(one, Number)]
     read = [one for one in columns if isinstance(one, MonitoredCovariate)]
-    categories = len(columns) - len(numbers) - len(read)
+    texts = [one for one in columns if isinstance(one, FreeText)]
+    categories = len(columns) - len(numbers) - len(read) - len(texts)
     gaps = sum(one.missing > 0 for one in columns)
     parts = []
     if numbers:
@@ -135,6 +141,7 @@ def _summarise(columns: Sequence[Number | Category | MonitoredCovariate]) -> str
         ]
     parts += [f"{categories} of categories"] if categories else []
     parts += [f"{len(read)} measured repeatedly"] if read else []
+    parts += [f"{len(texts)} of free text"] if texts else []
     parts += [f"{gaps} with gaps: the median and a mark, or unknown"] if gaps else []
     return "; ".join(parts)
 
@@ -149,10 +156,13 @@ def image_only_decision(covariates: Decision, cascade: Any) -> Decision:
 
 
 def sided_covariate(context: Any) -> str:
-    """The first covariate of a network whose name or levels have a side, as laterality with OD and OS; empty: none."""
+    """The first covariate of a network whose name or levels have a side, as laterality with OD and OS; empty: none.
+
+    Free text may name a side at any time.
+    """
     for column in Context.from_settings(context).of_patients.columns:
         levels = tuple(column.levels) if isinstance(column, Category) else ()
-        if left_right.have_sides([column.name]) or left_right.have_sides(levels):
+        if isinstance(column, FreeText) or left_right.have_sides([column.name]) or left_right.have_sides(levels):
             return column.name
     return ""
 
@@ -165,7 +175,7 @@ def _training(dataset: Dataset, fingerprint: Fingerprint) -> tuple[list[Case], l
 
 def _column(
     name: str, values: list[Any], references: list[Any], patients: list[str], *, every: bool
-) -> Number | Category | str:
+) -> Number | Category | FreeText | str:
     """The column, or why it is left out.
 
     every: nobody asked for it by name, so that what is odd about it speaks against it
@@ -179,6 +189,10 @@ def _column(
         return "it describes the acquisition, not the patient"
     if every and len(present) < KNOWN * len(values):
         return f"{len(values) - len(present)} of {len(values)} training cases lack it"
+    if covariate_values.is_free_text(values):
+        if every:
+            return "free text, which is used where its name is given"
+        return text_rules.encode_free_text(name, values, references, patients)
     courses = [covariate_values.number_in(one) if isinstance(one, Course) else one for one in present]
     try:
         column = TextColumn(name, list(map(str, courses)), "the data")
@@ -215,7 +229,7 @@ def _category(name: str, present: Sequence[Any], count: int, *, every: bool) -> 
 
 
 @singledispatch
-def _describe(column: Number | Category | MonitoredCovariate) -> str:
+def _describe(column: PatientColumn) -> str:
     raise TypeError(column)
 
 
@@ -224,6 +238,14 @@ def _(column: MonitoredCovariate) -> str:
     when = TimeStretches(column.start, column.stop, column.stretches, column.unit)
     gaps = f"; {column.missing:.0%} have no reading" if column.missing > 0 else ""
     return f"{column.name} is a course: the mean of {when}, else the last before, and a mark{gaps}"
+
+
+@_describe.register
+def _(column: FreeText) -> str:
+    gaps = f", {column.missing:.0%} missing: their mean and a mark" if column.missing > 0 else ""
+    return (
+        f"{column.name} is free text: {len(column.means)} numbers by hashes of its words, of which none is kept{gaps}"
+    )
 
 
 @_describe.register

@@ -1,11 +1,13 @@
-"""Covariates of a patient that a FHIR server has: the newest values before the study, in the unit of the training."""
+"""Covariates of a patient that headers or a FHIR server have: of a server the newest values before the study, in the
+unit of the training.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError, UsageError
 from isocenter.files.dicom.writing.sr import UCUM
+from isocenter.lazy import pydicom
 from isocenter.runtime import Context
-from isocenter.runtime.covariate_encoding import Category, MonitoredCovariate, Number
+from isocenter.runtime.covariate_encoding import Category, FreeText, MonitoredCovariate, Number
 from isocenter.service.configuration import CovariateSource, FhirSection
 from isocenter.service.exchange.fhir_server import FhirServer
 from isocenter.values import covariate_values
@@ -31,7 +34,7 @@ UNITLESS = "1"
 DICOM = "DICOM"
 REMEDY = "See what its log says, or give the values another way"
 
-Column = Number | Category | MonitoredCovariate
+Column = Number | Category | MonitoredCovariate | FreeText
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,21 @@ class CovariateValue:
     """The value of a covariate, and where it comes from; None where the source has none.
 
     at: when it was observed, of readings when the last was
+    is_text: whether it is free text, which no record repeats
     """
 
     value: Any
     source: str
     unit: str = ""
     at: str = ""
+    is_text: bool = False
 
     @property
     def record(self) -> dict[str, Any]:
         """Entry that the record of a job keeps of it."""
-        return {name: value for name, value in asdict(self).items() if value != "" or name == "value"}
+        shown = replace(self, value="a text") if self.is_text and self.value is not None else self
+        fields = {name: one for name, one in asdict(shown).items() if name != "is_text"}
+        return {name: value for name, value in fields.items() if value != "" or name == "value"}
 
 
 def refuse_covariate_sources(model: str, sources: Mapping[str, CovariateSource], context: Context) -> None:
@@ -63,6 +70,12 @@ def refuse_covariate_sources(model: str, sources: Mapping[str, CovariateSource],
         if column is None:
             taken = f"Its covariates are {', '.join(context.names)}" if context.names else "It takes none"
             raise UsageError(f"the model has no covariate {name!r}", where, taken)
+        if source.keyword:
+            _refuse_keyword(source.keyword, name, column, where)
+            continue
+        if isinstance(column, FreeText):
+            remedy = f'Name an attribute of the images: {name} = "dicom:AdditionalPatientHistory"'
+            raise UsageError(f"{name!r} is free text, and a server's Observations are none", where, remedy)
         if isinstance(column, Category):
             continue
         if covariate_unit(name, source) is None:
@@ -71,6 +84,13 @@ def refuse_covariate_sources(model: str, sources: Mapping[str, CovariateSource],
         if isinstance(column, MonitoredCovariate) and column.unit != "s":
             problem = f"the times of {name!r} had no unit in the training, and those of a server cannot be put to them"
             raise UsageError(problem, where, "Give the readings of this model another way")
+
+
+def _refuse_keyword(keyword: str, name: str, column: Column, where: str) -> None:
+    if pydicom.datadict.tag_for_keyword(keyword) is None:
+        raise UsageError(f"DICOM has no attribute {keyword!r}", where, "Give a keyword as PS3.6 spells it")
+    if isinstance(column, MonitoredCovariate):
+        raise UsageError(f"{name!r} is read over time, and a header has one value", where, "Give it another way")
 
 
 def covariate_unit(name: str, source: CovariateSource) -> str | None:
@@ -89,22 +109,24 @@ def fetch_covariates(
     sources: Mapping[str, CovariateSource],
     context: Context,
     patient: Mapping[str, Any],
-    fhir: FhirSection,
+    fhir: FhirSection | None,
     *,
     idle_s: float,
 ) -> dict[str, CovariateValue]:
-    """The covariates of a patient that a FHIR server has; those that it lacks are None, and the model says so.
+    """The covariates of a patient that headers or a FHIR server have; what these lack is None, and the model says so.
 
     patient: attributes of the patient and the study, by their DICOM keywords
     Raises DatasetError for a patient, a time or a value that is not sure or was not asked for, or for another unit than
     the training's, FormatError for an answer that is no FHIR, PeerError where the server does not answer.
     """
-    if not sources:
-        return {}
+    found = {name: _header_value(name, one, context, patient) for name, one in sources.items() if one.keyword}
+    sources = {name: one for name, one in sources.items() if not one.keyword}
+    if not sources or fhir is None:
+        return found
     study = study_time(patient)
     server = FhirServer(fhir.base, idle_s)
     patient_id = _patient(server, patient.get("PatientID") or "", fhir.patient_system)
-    found, courses = dict[str, CovariateValue](), dict[str, list[_Observed]]()
+    courses = dict[str, list[_Observed]]()
     for name, source in sources.items():
         column = _column(context, name)
         if column is None:  # the settings were checked against another model
@@ -133,6 +155,12 @@ def fetch_covariates(
     for name, course in courses.items():
         found[name] = _course(name, course, first, sources[name], context)
     return found
+
+
+def _header_value(name: str, source: CovariateSource, context: Context, patient: Mapping[str, Any]) -> CovariateValue:
+    value = patient.get(source.keyword)
+    value = " ".join(map(str, value)) if isinstance(value, list) else value
+    return CovariateValue(value, f"{DICOM} {source.keyword}", is_text=isinstance(_column(context, name), FreeText))
 
 
 def _course(
@@ -174,7 +202,7 @@ class _Observed:
 def _column(context: Context, name: str) -> Column | None:
     """The column of a covariate; of several networks the first one's."""
     columns = (one for one in context.columns if one.name == name)
-    return next((one for one in columns if isinstance(one, Number | Category | MonitoredCovariate)), None)
+    return next((one for one in columns if isinstance(one, Column)), None)
 
 
 def _patient(server: FhirServer, stated: str | Sequence[str], system: str) -> str | None:

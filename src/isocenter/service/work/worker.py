@@ -249,9 +249,9 @@ class JobWorker:
         return ObjectMarks(node.uid_root, node.text, is_comprehensive, earlier, self.settings.urgent)
 
     def _covariates(self, job: Job, model: Model) -> Mapping[str, CovariateValue]:
-        """The covariates of a job's patient that the settings have from a FHIR server."""
+        """The covariates of a job's patient that the settings have from headers or a FHIR server."""
         model_settings, fhir = self.settings.models.get(job.model), self.settings.fhir
-        if model_settings is None or fhir is None or not model_settings.covariates:
+        if model_settings is None or not model_settings.covariates:
             return {}
         keys = job.inputs["series"].values()
         headers = (row.attributes for row in self.index.series_of(job.study) if row.series in keys)
