@@ -45,7 +45,6 @@ def _fingerprint(image: list[str], label: str, _: Path) -> dict[str, object]:
 
 def _preprocess(image: list[str], label: str, folder: Path) -> dict[str, object]:
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
@@ -73,13 +72,9 @@ def _preprocess(image: list[str], label: str, folder: Path) -> dict[str, object]
     )
     declared = json.loads((folder / "dataset.json").read_text())
     chosen = plans.get_configuration("3d")
-    data, seg, properties = DefaultPreprocessor(verbose=False).run_case(image, label, plans, chosen, declared)
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        blocks, chunks = nnUNetDatasetBlosc2.comp_blosc2_params(data.shape, (96, 96, 96), data.itemsize)
-        nnUNetDatasetBlosc2.save_case(
-            data, seg, properties, f"{place}/c", chunks=chunks, blocks=blocks, chunks_seg=chunks, blocks_seg=blocks
-        )
-    return {"shape": list(data.shape)}
+        DefaultPreprocessor(verbose=False).run_case_save(f"{place}/c", image, label, plans, chosen, declared)
+        return {"stored": sum(path.stat().st_size for path in Path(place).iterdir())}
 
 
 if __name__ == "__main__":

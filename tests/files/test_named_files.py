@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 import tifffile
 from numpy.testing import assert_array_equal
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -22,6 +23,10 @@ from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from isocenter.errors import FormatError
 from isocenter.files import file_formats
 from isocenter.files.file_formats import FORMATS
+from isocenter.files.layouts import dataset_layouts
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.files.storage import hashing
+from isocenter.values import Case
 from written_dicom import sequence, write_slice
 
 VOXELS = np.arange(24, dtype="<i2").reshape(2, 3, 4)
@@ -116,6 +121,37 @@ def test_a_file_in_the_images_folder_or_below_is_read_and_listed(tmp_path: Path,
         image = file_formats.read(naming.image(tmp_path, f"{place}OTHER{naming.suffix}"))
         assert image.data.any()
         assert image.source is not None and str(named) in image.source.paths
+
+
+@pytest.mark.parametrize("name", ["nrrd", "metaimage", "mif", "tiff"])
+def test_a_case_changes_when_the_voxels_beside_its_header_do(tmp_path: Path, name: str) -> None:
+    naming, hashes = NAMING[name], []
+    place = tmp_path / "images"
+    place.mkdir()
+    header = naming.image(place, f"OTHER{naming.suffix}")
+    for last in (b"\0", b"\1"):
+        naming.named(named := place / f"OTHER{naming.suffix}")
+        named.write_bytes(named.read_bytes()[:-1] + last)
+        assert file_formats.parts_of_file(header) == (header, named)
+        hashes.append(hashing.content_hash(Case("a", "a", {}, {}, files=file_formats.parts_of_file(header))))
+    assert hashes[0] != hashes[1]
+
+
+def test_a_header_that_cannot_be_read_is_its_only_part(tmp_path: Path) -> None:
+    for suffix in (".mhd", ".nhdr", ".mih", ".par", ".hdr", ".ome.tif"):
+        (damaged := tmp_path / f"a{suffix}").write_bytes(b"no header")
+        assert file_formats.parts_of_file(damaged) == (damaged,)
+
+
+def test_the_files_of_a_case_in_a_folder_are_those_of_its_voxels_too(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        image = SimpleITK.GetImageFromArray(np.ones((4, 4, 4), np.uint8))
+        SimpleITK.WriteImage(image, str(tmp_path / folder / "c.mhd"))
+    (case,) = dataset_layouts.read_dataset(tmp_path, DatasetOptions()).cases
+    assert {path.relative_to(tmp_path).as_posix() for path in case.files} == {
+        f"{folder}/c.{suffix}" for folder in ("images", "labels") for suffix in ("mhd", "raw")
+    }
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")

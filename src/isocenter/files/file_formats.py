@@ -9,6 +9,7 @@ from functools import cache, partial
 from importlib.metadata import EntryPoint
 from pathlib import Path, PurePath
 from typing import Any
+from xml.etree import ElementTree
 
 from isocenter import errors, keywords, plugins
 from isocenter.errors import FormatError, IsocenterError, UsageError
@@ -30,16 +31,32 @@ FORMATS: dict[str, FormatEntry] = {
         "isocenter.files.nifti.nifti_reading:FORMAT",
         (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img"),
         ((344, b"n+1\0"), (344, b"ni1\0"), (4, b"n+2\0"), (4, b"ni2\0")),
+        detached=(".hdr.gz", ".img.gz", ".hdr", ".img"),
     ),
     "dicom": FormatEntry(
         "isocenter.files.dicom.reading.dicom_reading:FORMAT", (".dcm", ".dicom", ".ima"), ((128, b"DICM"),)
     ),
-    "nrrd": FormatEntry("isocenter.files.nrrd:FORMAT", (".seg.nrrd", ".nrrd", ".nhdr"), ((0, b"NRRD0"),)),
-    "metaimage": FormatEntry("isocenter.files.metaimage:FORMAT", (".mha", ".mhd"), ((0, b"ObjectType"), (0, b"NDims"))),
+    "nrrd": FormatEntry(
+        "isocenter.files.nrrd:FORMAT",
+        (".seg.nrrd", ".nrrd", ".nhdr"),
+        ((0, b"NRRD0"),),
+        detached=(".nrrd", ".nhdr"),
+    ),
+    "metaimage": FormatEntry(
+        "isocenter.files.metaimage:FORMAT",
+        (".mha", ".mhd"),
+        ((0, b"ObjectType"), (0, b"NDims")),
+        detached=(".mha", ".mhd"),
+    ),
     "mgh": FormatEntry("isocenter.files.mgh:FORMAT", (".mgz", ".mgh"), ()),
     "minc": FormatEntry("isocenter.files.minc:FORMAT", (".mnc.gz", ".mnc"), ((0, b"CDF\x01"),)),
-    "mif": FormatEntry("isocenter.files.mif:FORMAT", (".mif.gz", ".mif", ".mih"), ((0, b"mrtrix image"),)),
-    "parrec": FormatEntry("isocenter.files.parrec:FORMAT", (".par", ".rec"), ()),
+    "mif": FormatEntry(
+        "isocenter.files.mif:FORMAT",
+        (".mif.gz", ".mif", ".mih"),
+        ((0, b"mrtrix image"),),
+        detached=(".mif", ".mih"),
+    ),
+    "parrec": FormatEntry("isocenter.files.parrec:FORMAT", (".par", ".rec"), (), detached=(".par", ".rec")),
     "picture": FormatEntry(
         "isocenter.files.pictures.plain_picture:FORMAT",
         (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif"),
@@ -49,6 +66,7 @@ FORMATS: dict[str, FormatEntry] = {
         "isocenter.files.pictures.tiff:FORMAT",
         (".ome.tiff", ".ome.tif", ".tiff", ".tif"),
         ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0")),
+        detached=(".ome.tiff", ".ome.tif"),
     ),
     "numpy": FormatEntry("isocenter.files.numpy_file:FORMAT", (".npy", ".npz"), ((0, b"\x93NUMPY"),)),
     "edf": FormatEntry("isocenter.files.edf:FORMAT", (".edf",), ()),
@@ -81,6 +99,23 @@ def suffix_of(path: Path) -> str:
     """The longest suffix that some format knows, lower case; the plain one for another, none for the end of a UID."""
     suffixes = [s for entry in format_entries().values() for s in entry.suffixes if path.name.lower().endswith(s)]
     return max(suffixes, key=len, default="" if path.suffix[1:].isdigit() else path.suffix.lower())
+
+
+def parts_of_file(path: Path) -> tuple[Path, ...]:
+    """The file, and others in which its header says that the voxels stand; of a damaged one itself alone."""
+    suffix = suffix_of(path)
+    name = next((name for name, entry in format_entries().items() if suffix in entry.detached), None)
+    if name is None:
+        return (path,)
+    try:
+        return tuple(dict.fromkeys((path, *load_format(name).parts(path))))
+    except (
+        IsocenterError,
+        OSError,
+        ValueError,
+        ElementTree.ParseError,
+    ):  # whoever opens the image says what is wrong with it
+        return (path,)
 
 
 def format_of(path: Path) -> str | None:

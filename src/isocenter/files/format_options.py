@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -89,6 +89,10 @@ def refuse_no_orientation(letters: str | None) -> None:
         raise UsageError(f"{letters!r} is no orientation", "--orientation", f"{remedy}, as in RAS or LPS")
 
 
+def _itself(path: Path) -> tuple[Path, ...]:
+    return (path,)
+
+
 @dataclass(frozen=True)
 class Format:
     """One file format.
@@ -96,12 +100,14 @@ class Format:
     read:       all volumes of a file (or, for DICOM, of a folder), by name; several where the grids differ
     write:      to exactly this path, which does not exist; refuses with FormatError what the format cannot hold
     references: {kind: function that reads it} of references in an image's own file; `FormatEntry` names the kinds
+    parts:      of a file that `FormatEntry` calls detached: all files that its image is read from
     """
 
     name: str
     read: Callable[[Path, ReadOptions], Mapping[str, Image]]
     write: Callable[[Image, Path], None] | None = None
     references: Mapping[str, Callable[[Path], Any]] = field(default_factory=dict)
+    parts: Callable[[Path], Sequence[Path]] = _itself
 
 
 @dataclass(frozen=True)
@@ -112,12 +118,14 @@ class FormatEntry:
     suffixes:   lower case, longest first where one ends another
     magic:      (offset, bytes) of which one stands in every file, as far as the format has one
     references: kinds of reference that every file holds beside its image
+    detached:   suffixes of files whose voxels may stand in another file
     """
 
     target: str
     suffixes: tuple[str, ...]
     magic: tuple[tuple[int, bytes], ...] = ()
     references: tuple[str, ...] = ()
+    detached: tuple[str, ...] = ()
 
 
 PARTS: dict[Part, Callable[[Array], Array]] = {

@@ -151,12 +151,23 @@ def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Pa
 
 def _voxels_at(header: Mapping[str, str], end: int, size: int, path: Path) -> tuple[Path, int]:
     """(the file with the voxels, the byte at which they start); HeaderSize -1 puts them at the end of their file."""
-    local = header["ElementDataFile"].upper() == "LOCAL"
-    data = path if local else folder_files.inside_folder(header["ElementDataFile"], path)
+    data, local = _data_file(header, path), _is_local(header)
     skip = _whole(header, "HeaderSize", path, 0)
     if skip == -1 and not packed_files.is_compressed(_compression(header, path)):
         return data, data.stat().st_size - size
     return data, end if local else skip
+
+
+def _is_local(header: Mapping[str, str]) -> bool:
+    return header[LAST_KEY].upper() == "LOCAL"
+
+
+def _data_file(header: Mapping[str, str], path: Path) -> Path:
+    return path if _is_local(header) else folder_files.inside_folder(header[LAST_KEY], path)
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    return path, _data_file(_header(path)[0], path)
 
 
 def _compression(header: Mapping[str, str], path: Path) -> Compression:
@@ -248,4 +259,4 @@ def _spell(numbers: object) -> str:
     return " ".join(str(n) for n in np.asarray(numbers).tolist())
 
 
-FORMAT = Format("metaimage", read, write)
+FORMAT = Format("metaimage", read, write, parts=_parts)

@@ -110,15 +110,24 @@ def _block(
     if kind is None:
         raise FormatError(f"voxels of type {header['datatype'][0]!r}", str(path), "Convert them with mrconvert")
     dtype = np.dtype(kind).newbyteorder(">" if name.endswith("be") else "<")
-    where, _, offset = header["file"][0].rpartition(" ")
-    where, offset = (where, offset) if offset.isdigit() and where else (header["file"][0], "0")
-    data = path if where == SAME_FILE else folder_files.inside_folder(where, path)
+    data, offset = _data_place(header, path)
     intercept, slope = [*_numbers(header, "scaling", path), 0.0, 1.0][:2] if "scaling" in header else (0.0, 1.0)
     stored = tuple(sizes[ranks.index(rank)] for rank in range(len(sizes)))
     axes = (ranks[3], *ranks[:3]) if len(sizes) == 4 else tuple(ranks)
     compression = packed_files.compression_of(data)
     axes = (len(sizes), *axes)
-    return VoxelBlock(data, dtype, (*stored, 1), axes, 0, int(offset), compression, slope, intercept, options.part)
+    return VoxelBlock(data, dtype, (*stored, 1), axes, 0, offset, compression, slope, intercept, options.part)
 
 
-FORMAT = Format("mif", read)
+def _data_place(header: Mapping[str, list[str]], path: Path) -> tuple[Path, int]:
+    """(the file with the voxels, the byte at which they start)."""
+    where, _, offset = header["file"][0].rpartition(" ")
+    where, offset = (where, offset) if offset.isdigit() and where else (header["file"][0], "0")
+    return path if where == SAME_FILE else folder_files.inside_folder(where, path), int(offset)
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    return path, _data_place(_header(path), path)[0]
+
+
+FORMAT = Format("mif", read, parts=_parts)

@@ -129,8 +129,7 @@ def _block(header: NrrdHeader, path: Path, axes: tuple[int, ...]) -> VoxelBlock:
     dtype, encoding = _number_type(header, path), header.field("encoding").lower()
     if encoding not in ENCODINGS:
         raise FormatError(f"the encoding {encoding!r} cannot be read", str(path), "Save it again as raw or gzip")
-    name = header.get("data file") or header.get("datafile")  # nothing where the voxels follow the header
-    data = folder_files.inside_folder(name, path) if name else path
+    data, name = _data_file(header, path), _data_name(header)
     start, offset = 0 if name else header.end, header.integer("byte skip", 0)
     for _ in range(lines := header.integer("line skip", 0)):
         start = _after_line(data, start, lines)
@@ -147,6 +146,16 @@ def _block(header: NrrdHeader, path: Path, axes: tuple[int, ...]) -> VoxelBlock:
         )
         raise FormatError(problem, str(path), remedy)
     return block
+
+
+def _data_name(header: NrrdHeader) -> str:
+    """What the header calls the file with the voxels; empty where they follow it."""
+    return header.get("data file") or header.get("datafile")
+
+
+def _data_file(header: NrrdHeader, path: Path) -> Path:
+    name = _data_name(header)
+    return folder_files.inside_folder(name, path) if name else path
 
 
 def _size(data: Path, start: int, compression: Compression) -> int:
@@ -560,4 +569,8 @@ def _read_header(path: Path) -> NrrdHeader:
     return header
 
 
-FORMAT = Format("nrrd", read, write)
+def _parts(path: Path) -> tuple[Path, ...]:
+    return path, _data_file(_read_header(path), path)
+
+
+FORMAT = Format("nrrd", read, write, parts=_parts)

@@ -135,4 +135,4 @@ def _load(par: Path, rec: Path) -> Array:
     return np.moveaxis(values, -1, 0)[np.newaxis] if values.ndim == 4 else values[np.newaxis]
 
 
-FORMAT = Format("parrec", read)
+FORMAT = Format("parrec", read, parts=_pair)

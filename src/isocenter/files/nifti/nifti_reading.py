@@ -395,4 +395,4 @@ class SoundHeader(NiftiHeader):
         return self.qform
 
 
-FORMAT = Format("nifti", read, nifti_writing.write)
+FORMAT = Format("nifti", read, nifti_writing.write, parts=_pair)

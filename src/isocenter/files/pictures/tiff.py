@@ -436,4 +436,10 @@ def _check_segments(part: tifffile.TiffPageSeries, path: Path) -> None:
         raise FormatError(f"has tiles of {key.chunks} in a picture of {key.shape}", str(path), GET_AGAIN)
 
 
-FORMAT = Format("tiff", read, write)
+def _parts(path: Path) -> tuple[Path, ...]:
+    _refuse_circle(path)
+    with tifffile.TiffFile(path) as file:
+        return path, *_named_files(file, path)
+
+
+FORMAT = Format("tiff", read, write, parts=_parts)

@@ -75,7 +75,10 @@ def lacks_images(row: CaseRow, reading: Reading) -> bool:
 
 
 def files_of_case(row: CaseRow) -> tuple[Path, ...]:
-    """The files of a case, of folders all inside them; not those that state something of many cases."""
+    """The files of a case, of folders all inside them, of detached headers those with the voxels too.
+
+    Not those that state something of many cases.
+    """
     each = [files_in(cell.paths[0]) if cell.part == FOLDER else list(cell.paths) for cell in row.images.values()]
     # The first file of each image before all others: by these a pair is known again.
     paths = [*(own[0] for own in each if own), *(path for own in each for path in own[1:])]
@@ -83,7 +86,7 @@ def files_of_case(row: CaseRow) -> tuple[Path, ...]:
         is_bare = isinstance(cell.known, Annotation) and cell.part == "yolo" and not cell.known.boxes
         if cell.part not in SHARED and not is_bare:  # an empty file of YOLO is no damaged one
             paths += cell.paths[:1] if cell.part == BY_TABLE else cell.paths
-    return tuple(dict.fromkeys(paths))
+    return tuple(dict.fromkeys(part for path in paths for part in file_formats.parts_of_file(path)))
 
 
 def files_in(folder: Path) -> list[Path]:
