@@ -21,10 +21,12 @@ MASK, CLASS = {"mask": Dense(3)}, {"class": Vector(3)}
 subsets = st.lists(st.booleans(), min_size=3, max_size=3).filter(any)
 
 
-def network(name: str, wanted: dict, context: int = 3, channels: int = 3, **size: object) -> torch.nn.Module:
+def network(
+    name: str, wanted: dict, context: int = 3, channels: int = 3, fusion: dict | None = None, **size: object
+) -> torch.nn.Module:
     torch.manual_seed(0)
     given = {"strides": STRIDES, "width": 8, **size}
-    return factory.build(name, channels, 2, wanted, given, context).eval()
+    return factory.build(name, channels, 2, wanted, given, context, fusion).eval()
 
 
 def images(seed: int = 1, channels: int = 3) -> torch.Tensor:
@@ -95,17 +97,39 @@ def test_frames_go_with_their_image_and_what_was_marked_before_to_every_encoder(
     assert not torch.equal(answer(made, seen, [True, False]), answer(made, other, [True, False]))
 
 
-def test_covariates_join_the_answer_for_the_whole_image():
-    made, seen = network("fusion", CLASS, context=4), images()
-    one, other = (torch.tensor([[age, 1.0, 0.0, 1.0]] * 2) for age in (0.0, 1.0))
-    assert not torch.equal(made(seen, one)["class"], made(seen, other)["class"])
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize(("heads", "method"), [(CLASS, "concatenate"), (CLASS, "film"), (MASK, "film")])
+def test_covariates_count_in_every_fusion_and_film_begins_as_without_them(name, heads, method):
+    made, seen, there = network(name, heads, context=4, fusion={"method": method}), images(), [1.0, 0.0, 1.0]
+    one, other = (torch.tensor([[age, *there]] * 2) for age in (0.0, 1.0))
+    [head] = heads
+    if method == "film":
+        without = network(name, heads)
+        without.load_state_dict({key: own for key, own in made.state_dict().items() if "telling" not in key})
+        torch.testing.assert_close(made(seen, one)[head], without(seen, one[:, 1:])[head])
+        for decoder in made.decoders:
+            for part in decoder.telling.at.values():
+                torch.nn.init.normal_(part.affine.weight)
+    assert not torch.allclose(made(seen, one)[head], made(seen, other)[head])
+
+
+def test_covariates_shift_the_maps_of_every_stage_of_the_decoder():
+    made, seen = network("fusion", MASK, context=4, fusion={"method": "film"}), images()
+    context = torch.tensor([[1.0, 1.0, 1.0, 1.0]] * 2)
+    parts = made.decoders[0].telling.at
+    assert list(parts) == ["0", "1", "2"]
+    before = made(seen, context)["mask"]
+    for part in parts.values():
+        torch.nn.init.ones_(part.affine.bias[: len(part.affine.bias) // 2])
+        after = made(seen, context)["mask"]
+        assert not torch.allclose(after, before)
+        before = after
 
 
 @pytest.mark.parametrize(
     ("name", "heads", "context", "size", "says"),
     [
-        ("fusion", MASK, 4, {}, "covariates are for whole-image heads"),
-        ("fusion_late", CLASS, 4, {}, "without late fusion"),
+        ("fusion", MASK, 4, {"fusion": {"method": "concatenate"}}, "reach heads for the whole image only: choose film"),
         ("fusion", MASK, 2, {}, "not those of 3 images"),
         ("fusion", MASK, 3, {"modalities": 4}, "not those of 4 images"),
         ("fusion", MASK, 3, {"method": "sum"}, "no method 'sum'"),

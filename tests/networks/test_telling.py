@@ -18,6 +18,8 @@ from isocenter.networks.context_fusion import (
     CovariateReduction,
     Film,
 )
+from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.values import Dense, Head, Vector
 from matrices import only, thinned
 
@@ -199,6 +201,68 @@ def test_onnxruntime_is_told_too(name, method, tmp_path):
     images, context = shown(name, 3)
     [found] = session.run(None, {"images": images.numpy(), "context": context.numpy()})
     assert_allclose(found, answer(network, images, context).detach(), atol=1e-4)
+
+
+# Families of boxes and of objects: covariates scale and shift the maps of their pyramids.
+LEVELS = {"inside": 32, "layers": [1, 2]}
+STAGES = {"strides": [[1, 1], *[[2, 2]] * 4], "width": 8, "widest": 16, "inside": 8}
+OF_OBJECTS: dict[str, dict] = {
+    "faster_rcnn": {**LEVELS, "deep": 32, "samples": 64},
+    "fcos": LEVELS,
+    "mask_rcnn": {"inside": 16, "hidden": 32, "outline": [16], "anchor": 8.0, "proposals": 60, "samples": 32},
+    "pyramid": STAGES,
+    "retinanet": LEVELS,
+    "yolox": STAGES,
+}
+BOXES, OBJECTS = Detection(("cell", "clump"), 2, 16.0), InstanceSegmentation((1.0, 1.0), 6.0)
+
+
+def finding(name: str, entries: int = ENTRIES, **fusion: object) -> torch.nn.Module:
+    torch.manual_seed(0)
+    heads = (OBJECTS if name == "mask_rcnn" else BOXES).heads
+    return factory.build(name, 1, 2, heads, OF_OBJECTS[name], entries, {"method": "film", **fusion})
+
+
+def lost(network: torch.nn.Module, name: str, images: torch.Tensor, *context: torch.Tensor) -> torch.Tensor:
+    """The loss of one object in each of two images."""
+    family, truth = factory.family_of(name), torch.tensor([[[1.0, 8, 8, 24, 24]]] * 2)
+    if name == "mask_rcnn":
+        truth = torch.zeros(2, 32, 32, dtype=torch.int32)
+        truth[:, 8:24, 8:24] = 1
+    outputs = network(images, *context, **({"targets": truth} if family.sees_targets else {}))
+    if not family.has_loss:
+        return sum(one.square().mean() for one in outputs.values())
+    loss = network.loss(outputs, truth, (OBJECTS if name == "mask_rcnn" else BOXES).heads)
+    return loss + outputs.get("+", torch.zeros(1)).mean()
+
+
+@pytest.mark.parametrize("name", OF_OBJECTS)
+def test_what_finds_objects_begins_as_without_covariates_and_each_level_learns_them(name):
+    told, untold, (images, context) = finding(name), finding(name, 0), shown("resnet")
+    untold.load_state_dict({key: one for key, one in told.state_dict().items() if "telling" not in key})
+    with torch.no_grad():
+        torch.testing.assert_close(told.eval()(images, context), untold.eval()(images))
+    narrowed = finding(name, narrow=2, sparsity=0.1)
+    for part in (one for one in narrowed.modules() if isinstance(one, Film)):
+        torch.nn.init.normal_(part.affine.weight, std=0.1, generator=torch.Generator().manual_seed(3))
+    lost(narrowed, name, images, context).backward()
+    grads = {key: one.grad for key, one in narrowed.named_parameters() if "telling" in key}
+    assert [key for key, grad in grads.items() if grad is None] == []
+    assert grads["telling.narrow.weigh.weight"].any()
+    with pytest.raises(ValueError, match="each image needs 5 covariates"):
+        told(images)
+
+
+@pytest.mark.parametrize("name", OF_OBJECTS)
+def test_another_covariate_makes_another_loss_of_the_same_image(name):
+    network, (images, _) = finding(name, 1), shown("resnet")
+    for part in (one for one in network.modules() if isinstance(one, Film)):
+        torch.nn.init.normal_(part.affine.weight, std=0.1, generator=torch.Generator().manual_seed(3))
+    losses = []
+    for value in (1.0, 1.0, -1.0):
+        torch.manual_seed(1)  # the second stages draw what they learn from
+        losses.append(lost(network, name, images, torch.full((2, 1), value)).item())
+    assert losses[0] == losses[1] != losses[2]
 
 
 COURSES = (2, 10)  # of which each has two entries a stretch

@@ -7,6 +7,8 @@ from fingerprints import facts
 from isocenter.errors import PlanError
 from isocenter.planning.rules import covariate_rules
 from isocenter.tasks.classification.question import Classification
+from isocenter.tasks.detection.question import Detection
+from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Case, Dataset, Fingerprint, Label
 from isocenter.values.covariate_values import Course
@@ -143,6 +145,8 @@ def test_many_entries_are_brought_down_to_few_first(entries, narrow):
             ("vit", Classification(classes=("ill", "well")), "tokens"),
             ("unet", Segmentation((Label(1, "organ"),)), "film"),
             ("vnet", Segmentation((Label(1, "organ"),)), None),
+            ("mask_rcnn", InstanceSegmentation((1.0, 1.0), 6.0), "film"),
+            ("yolox", Detection(("cell",), 2, 16.0), "film"),
         ],
     ),
 )

@@ -12,6 +12,7 @@ from isocenter.errors import PlanError
 from isocenter.planning.rules import modality_rules
 from isocenter.planning.rules.modality_rules import MissingImages
 from isocenter.values import Case, Dataset, Geometry, Image
+from matrices import thinned
 
 GRID = Geometry.of_pixels((4, 4))
 
@@ -83,15 +84,23 @@ def test_another_way_is_told_what_is_there_as_far_as_it_takes_it(holed):
     assert "unet_plus_plus sees images alone" in early.decision("network.context").because
 
 
-def test_covariates_beside_masks_join_one_network_of_all_images_and_no_fusion_of_several(holed, tmp_path):
+@pytest.mark.parametrize("name", thinned(1, ["fusion", "fusion_attention", "fusion_late"]))
+def test_covariates_beside_masks_join_one_network_of_all_images_and_a_fusion_of_several(name, holed, tmp_path):
     rows = [f"case{n:02},{n % 4},{n % 3}" for n in range(9)]
     data = shutil.copytree(holed, tmp_path / "told")
     (data / "patients.csv").write_text("\n".join(["case,age,grade", *rows]))
     asked = {"network.context": ["age", "grade"]}
     plan = isocenter.plan(data, device="cpu", threads=1, assignments=asked).plan
     assert list(plan["network.context"]) == ["age", "grade", "image:T1", "image:T2"]
-    with pytest.raises(PlanError, match="covariates are for whole-image heads"):
-        isocenter.plan(data, device="cpu", threads=1, assignments={**asked, "network.name": "fusion"})
+    of_several = {**asked, "network.name": name}
+    plan = isocenter.plan(data, device="cpu", threads=1, assignments=of_several).plan
+    assert list(plan["network.context"]) == ["age", "grade", "image:T1", "image:T2"]
+    assert plan["network.context_fusion"] == "film"
+    assert "concatenate" not in plan.decision("network.context_fusion").because
+    with pytest.raises(PlanError, match="reach heads for the whole image only: choose film"):
+        isocenter.plan(
+            data, device="cpu", threads=1, assignments={**of_several, "network.context_fusion": "concatenate"}
+        )
 
 
 def test_a_dropout_that_was_asked_for_is_followed_by_what_may_be_absent(holed):

@@ -8,7 +8,7 @@ of covariates are first reduced to a few features, and so are readings along tim
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -187,6 +187,10 @@ class ContextFusion(nn.Module):
         """The image's features, (batch, maps, *spatial) or (batch, maps), modulated by covariates at this place."""
         return self.at[str(place)](maps, covariates) if str(place) in self.at else maps
 
+    def modulate_levels(self, levels: Iterable[Tensor], covariates: Tensor | None) -> list[Tensor]:
+        """The maps of each level of a pyramid, finest first, modulated by covariates; a level's number is its place."""
+        return [self.modulate(maps, covariates, place) for place, maps in enumerate(levels)]
+
     def concatenate(self, features: Tensor, covariates: Tensor | None) -> Tensor:
         """The image's features with those of covariates concatenated: (batch, features + joining)."""
         if self.aside is None or covariates is None:
@@ -201,6 +205,14 @@ class ContextFusion(nn.Module):
         """{head: (batch, size)}: the outputs of the last layers for (batch, features) of the image."""
         joined = self.concatenate(features, covariates)
         return {**{name: layer(joined) for name, layer in layers.items()}, **self.penalties(joined)}
+
+
+def pyramid_fusion(levels: int, maps: int, context: int, fusion: Mapping[str, Any] | None) -> ContextFusion:
+    """Covariates in a network of boxes or objects: they scale and shift the maps of each level of its pyramid.
+
+    context: number of covariates; fusion: settings of `ContextFusion`
+    """
+    return ContextFusion(context, dict.fromkeys(range(levels), maps), **{"method": "film", **(fusion or {})})
 
 
 # The end of networks for whole-image outputs: pooled features, covariates and a linear layer for each head.

@@ -18,7 +18,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
-from isocenter.networks import pyramid, resnet_pyramid
+from isocenter.networks import context_fusion, pyramid, resnet_pyramid
 from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
 from isocenter.networks.pyramid import ADDED, LEAST
 
@@ -50,6 +50,7 @@ class FasterRcnn(nn.Module):
     share:   length of the finest level's anchor, as a share of the unit
     deep:    features of a proposal in the second stage
     samples: proposals of an image for the loss of the second stage
+    context: number of covariates, which scale and shift the maps of each level; fusion: settings of `ContextFusion`
     The other settings are those of `resnet_pyramid`.
     """
 
@@ -65,6 +66,8 @@ class FasterRcnn(nn.Module):
         share: float = SHARE,
         deep: int = 256,
         samples: int = 128,
+        context: int = 0,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.name, self.classes, self.unit, self.samples = name, classes, unit, samples
@@ -81,18 +84,22 @@ class FasterRcnn(nn.Module):
             box_detections_per_img=MOST_BOXES,
             box_batch_size_per_image=samples,
         )
+        self.telling = context_fusion.pyramid_fusion(len(sides), inside, context, fusion)
 
     def forward(
         self, images: Tensor, context: Tensor | None = None, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the map of boxes, in training the losses; targets: as for `loss`; `context` is not used."""
-        features = self.detector.backbone(images)
+        """Return the map of boxes, in training the losses; context: (batch, covariates); targets: as for `loss`."""
+        levels: dict[str, Tensor] = self.detector.backbone(images)
+        modulated = self.telling.modulate_levels(levels.values(), self.telling(context))
+        features = dict(zip(levels, modulated, strict=True))
         if images.is_meta:
             return self._of_same_work(images, features)
         with torch.autocast(images.device.type, enabled=False):
             features = {name: maps.float() for name, maps in features.items()}
             if self.training:
-                return {f"{self.name}/losses": self._losses(images, features, targets)}
+                losses = {f"{self.name}/losses": self._losses(images, features, targets)}
+                return {**losses, **self.telling.penalties(images)}
             return {self.name: self._draw_boxes(images, features)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
@@ -215,6 +222,7 @@ FASTER_RCNN = Family(
     axes=(2,),
     otherwise="torchvision's Faster R-CNN is for pictures: choose retinanet for volumes",
     answers=frozenset({"boxes"}),
+    takes_context=("film",),
     in_voxels=True,
     sees_targets=True,
     has_loss=True,

@@ -15,7 +15,7 @@ from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 from torchvision.models.detection import fcos as torchvision_fcos
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from isocenter.networks import pyramid, resnet_pyramid
+from isocenter.networks import context_fusion, pyramid, resnet_pyramid
 from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
 from isocenter.networks.pyramid import LEAST, LevelPredictions
 
@@ -29,7 +29,8 @@ class Fcos(nn.Module):
     to the sides in cells, and the logit of centre-ness. In prediction they become one map, at each voxel the level with
     the largest logit.
 
-    unit: voxels of a length or an offset of 1
+    unit:    voxels of a length or an offset of 1
+    context: number of covariates, which scale and shift the maps of each level; fusion: settings of `ContextFusion`
     The other settings are those of `resnet_pyramid`.
     """
 
@@ -43,6 +44,8 @@ class Fcos(nn.Module):
         inside: int = 64,
         layers: Sequence[int] = (1, 2, 3),
         coarser: int = 0,
+        context: int = 0,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.name, self.classes, self.unit = name, classes, unit
@@ -52,16 +55,18 @@ class Fcos(nn.Module):
         self.detector = torchvision_fcos.FCOS(
             backbone, classes, anchor_generator=cells, head=torchvision_fcos.FCOSHead(inside, 1, classes)
         )
+        self.telling = context_fusion.pyramid_fusion(len(self.steps), inside, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the outputs by head; `context` is not used."""
-        features = self.detector.backbone(images).values()
+        """Return the outputs by head; context: (batch, covariates)."""
+        features = self.telling.modulate_levels(self.detector.backbone(images).values(), self.telling(context))
         raw = [self._outputs(maps) for maps in features]
         if self.training:
-            return {f"{self.name}/{number}": maps for number, maps in enumerate(raw)}
+            levels = {f"{self.name}/{number}": maps for number, maps in enumerate(raw)}
+            return {**levels, **self.telling.penalties(images)}
         cells = self._cells([maps.shape[2:] for maps in raw], images)
-        levels = [self._level(maps, cell, step) for maps, cell, step in zip(raw, cells, self.steps, strict=True)]
-        return {self.name: pyramid.merge_levels(levels, images.shape[2:], self.unit)}
+        predicted = [self._level(maps, cell, step) for maps, cell, step in zip(raw, cells, self.steps, strict=True)]
+        return {self.name: pyramid.merge_levels(predicted, images.shape[2:], self.unit)}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """torchvision's loss of classes, boxes and centre-ness.
@@ -125,6 +130,7 @@ FCOS = Family(
     axes=(2,),
     otherwise="torchvision's FCOS is for pictures: choose retinanet for volumes",
     answers=frozenset({"boxes"}),
+    takes_context=("film",),
     in_voxels=True,
     has_loss=True,
     published=PublishedWeights(published, resnet_pyramid.PUBLISHED_AT),

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isocenter.networks import common_layers, unet
-from isocenter.networks.network_family import OWN, Family, Sized, Strides
+from isocenter.networks.context_fusion import ContextFusion
+from isocenter.networks.network_family import Family, Sized, Strides
 from isocenter.networks.unet import UNet
 
 PAPER = "arXiv:1607.05194"
@@ -29,12 +31,14 @@ class Fusion(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
 
     The last entries of `context`, (batch, context), are above 0 for images that are available; without `context` all
-    are. The entries before them are covariates, which are concatenated to the pooled features of whole-image heads.
+    are. The entries before them are covariates.
     method:     "intermediate", "attention" or "late"
     modalities: images of a case; as many as there are channels if 0
     frames:     channels of each image; every encoder also gets the remaining channels
     means:      what late fusion averages, {head: "probabilities" of exclusive classes, or "outputs"}
     layers:     of attention; heads: of each
+    fusion:     settings of `ContextFusion`: covariates scale and shift the coarsest maps and those of each stage of the
+                decoder (film), or join the pooled features of whole-image heads (concatenate)
     `size`:     the other settings of a U-Net
     """
 
@@ -51,6 +55,7 @@ class Fusion(nn.Module):
         layers: int = 1,
         heads: int = 4,
         context: int = 0,
+        fusion: Mapping[str, Any] | None = None,
         **size: Any,
     ) -> None:
         super().__init__()
@@ -60,8 +65,9 @@ class Fusion(nn.Module):
             raise ValueError(f"there is no method {method!r}, only {', '.join(METHODS)}")
         if remaining < 0 or 0 < context < count:
             raise ValueError(f"{channels} channels and a context of {context} are not those of {count} images")
-        if covariates and (method == "late" or dense):
-            raise ValueError("covariates are for whole-image heads only, without late fusion")
+        joining = {"method": "film" if dense else "concatenate", **(fusion or {})}
+        if covariates and dense and joining["method"] == "concatenate":
+            raise ValueError("concatenated covariates reach heads for the whole image only: choose film")
         self.method, self.frames, self.count = method, frames, count
         self.remaining, self.covariates = remaining, covariates
         self.means = dict(means or {})
@@ -72,9 +78,7 @@ class Fusion(nn.Module):
         deepest = _width(encoders[0].encoder[-1])
         self.encoders = nn.ModuleList(network.encoder for network in encoders)
         self.decoders = nn.ModuleList(
-            FusionDecoder(
-                network, {name: nn.Linear(deepest + covariates, n) for name, n in vectors.items()}, bool(dense)
-            )
+            FusionDecoder(network, deepest, vectors, bool(dense), covariates, joining)
             for network in (encoders if method == "late" else encoders[:1])
         )
         self.attention = ImageAttention(deepest, count, layers, heads) if method == "attention" else None
@@ -91,7 +95,7 @@ class Fusion(nn.Module):
             for encoder, own in zip(self.encoders, modalities, strict=True)
         ]
         if self.method == "late":
-            return self._late(by_encoder, present)
+            return self._late(by_encoder, present, covariates)
         levels = [_mean(level, present) for level in zip(*by_encoder, strict=True)]
         if self.attention is not None:
             levels[-1] = levels[-1] + self.attention([features[-1] for features in by_encoder], present)
@@ -103,8 +107,11 @@ class Fusion(nn.Module):
         parts = images[:, :channels].split(self.frames, dim=1)
         return [torch.cat([part, images[:, channels:]], dim=1) if self.remaining else part for part in parts]
 
-    def _late(self, by_encoder: Sequence[Sequence[Tensor]], present: Tensor) -> dict[str, Tensor]:
-        outputs = [decoder(features, None) for decoder, features in zip(self.decoders, by_encoder, strict=True)]
+    def _late(
+        self, by_encoder: Sequence[Sequence[Tensor]], present: Tensor, covariates: Tensor | None
+    ) -> dict[str, Tensor]:
+        pairs = zip(self.decoders, by_encoder, strict=True)
+        outputs = [decoder(features, covariates) for decoder, features in pairs]
         return {name: self._average(name, [own[name] for own in outputs], present) for name in outputs[0]}
 
     def _average(self, name: str, outputs: Sequence[Tensor], present: Tensor) -> Tensor:
@@ -120,22 +127,38 @@ class Fusion(nn.Module):
 
 
 class FusionDecoder(nn.Module):
-    """A U-Net's decoder and heads, for the features of each level, finest first."""
+    """A U-Net's decoder and heads, for the features of each level, finest first.
 
-    def __init__(self, options: UNet, vectors: Mapping[str, nn.Module], upwards: bool) -> None:
+    deepest: feature maps of the coarsest level
+    context: number of covariates; fusion: settings of `ContextFusion`
+    """
+
+    def __init__(
+        self,
+        options: UNet,
+        deepest: int,
+        vectors: Mapping[str, int],
+        upwards: bool,
+        context: int,
+        fusion: Mapping[str, Any],
+    ) -> None:
         super().__init__()
         self.up, self.decoder = (options.up, options.decoder) if upwards else (nn.ModuleList(), nn.ModuleList())
-        self.dense, self.coarse, self.vectors = options.dense, options.coarse, nn.ModuleDict(vectors)
+        self.dense, self.coarse = options.dense, options.coarse
         self.coarsest = nn.Identity()  # where others see its features
+        finer: list[Any] = list(self.up)
+        self.telling = ContextFusion(context, dict(enumerate([deepest, *(up.out_channels for up in finer)])), **fusion)
+        features = deepest + self.telling.joining
+        self.vectors = nn.ModuleDict({name: nn.Linear(features, count) for name, count in vectors.items()})
 
     def forward(self, features: Sequence[Tensor], covariates: Tensor | None) -> dict[str, Tensor]:
         """Return the outputs by head; covariates: (batch, entries) or None."""
-        deepest = self.coarsest(features[-1])
-        pooled = common_layers.join_covariates(deepest.flatten(2).mean(dim=2), covariates)
-        outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
-        images, decoded = deepest, []
-        for up, block, skip in zip(self.up, self.decoder, features[-2::-1], strict=False):
-            images = block(torch.cat([up(images), skip], dim=1))
+        entries = self.telling(covariates)
+        images, decoded = self.telling.modulate(self.coarsest(features[-1]), entries), []
+        outputs = self.telling.answers(self.vectors, images.flatten(2).mean(dim=2), entries)
+        for place, (up, block, skip) in enumerate(zip(self.up, self.decoder, features[-2::-1], strict=False), start=1):
+            shaped = partial(self.telling.modulate, covariates=entries, place=place)
+            images = unet.run_stage(block, torch.cat([up(images), skip], dim=1), shaped)
             decoded.append(images)
         outputs |= {name: layer(images) for name, layer in self.dense.items()}
         if self.training:
@@ -217,7 +240,12 @@ def size_for_late(patch: Sequence[int], strides: Strides, device: str) -> Sized:
 
 
 FUSION = Family(
-    Fusion, size_for, PAPER, preset={"method": "intermediate"}, takes_context=(OWN,), features="decoders.0.coarsest"
+    Fusion,
+    size_for,
+    PAPER,
+    preset={"method": "intermediate"},
+    takes_context=("film", "concatenate"),
+    features="decoders.0.coarsest",
 )
 FUSION_ATTENTION = FUSION.variant(
     "arXiv:2206.02425", {"method": "attention"}, "attention among the voxels of all images on the coarsest grid"

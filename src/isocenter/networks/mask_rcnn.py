@@ -27,7 +27,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.ops import roi_align
 
-from isocenter.networks import resnet_pyramid
+from isocenter.networks import context_fusion, resnet_pyramid
 from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
 from isocenter.networks.resnet_pyramid import PUBLISHED_AT
 
@@ -117,6 +117,7 @@ class MaskRCNN(nn.Module):
     samples:   boxes of a picture that the second stage is trained with
     overlap:   of two boxes with a larger intersection over union the one of higher score stays
     surest:    lowest score of an object
+    context:   number of covariates, which scale and shift the maps of each level; fusion: settings of `ContextFusion`
     """
 
     def __init__(
@@ -134,6 +135,8 @@ class MaskRCNN(nn.Module):
         samples: int = 256,
         overlap: float = 0.5,
         surest: float = 0.3,
+        context: int = 0,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if len(dense) != 1 or min(dense.values()) < 2:
@@ -147,27 +150,29 @@ class MaskRCNN(nn.Module):
         self.backbone = _backbone(body, channels, inside)
         self.rpn = _first_stage(inside, anchor, proposals)
         self.roi_heads = _second_stage(inside, hidden, outline, samples, (overlap, surest, objects), self.classes)
+        self.telling = context_fusion.pyramid_fusion(LEVELS, inside, context, fusion)
 
     def forward(
         self, images: Tensor, context: Tensor | None = None, targets: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return the maps, in training the losses; targets: as for `loss`; `context` is not used."""
-        proposed = self.propose(images)
+        """Return the maps, in training the losses; context: (batch, covariates); targets: as for `loss`."""
+        proposed = self.propose(images, context)
         if not self.training:
             return {self.name: self._draw_objects(self.look(proposed), images.shape[2:])}
         if targets is None:
             return self._of_same_work(proposed)
-        return {f"{self.name}/losses": self._losses(proposed, targets).expand(len(images), -1)}
+        losses = {f"{self.name}/losses": self._losses(proposed, targets).expand(len(images), -1)}
+        return {**losses, **self.telling.penalties(images)}
 
     def loss(self, outputs: Mapping[str, Tensor], targets: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """The sum of the paper's losses; `targets`, (batch, rows, columns) numbers of objects, went into `forward`."""
         return outputs[f"{self.name}/losses"].mean(dim=0).sum()
 
-    def propose(self, images: Tensor) -> Proposals:
-        """Outputs of the first stage for (batch, channels, rows, columns) images."""
+    def propose(self, images: Tensor, context: Tensor | None = None) -> Proposals:
+        """Outputs of the first stage for (batch, channels, rows, columns) images and (batch, covariates)."""
         if self.enlarge > 1:
             images = interpolate(images, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
-        levels = list(self.backbone(images).values())
+        levels = self.telling.modulate_levels(self.backbone(images).values(), self.telling(context))
         logits, moves = self.rpn.head(levels)
         anchors = self._anchors(levels, images.shape[2:])
         shapes = [math.prod(maps.shape[1:]) for maps in logits]
@@ -606,6 +611,7 @@ MASK_RCNN = Family(
     axes=(2,),
     otherwise="It segments objects in pictures only; unet does so in volumes",
     answers=frozenset({"objects"}),
+    takes_context=("film",),
     sees_targets=True,
     has_loss=True,
     size_of=settings_for_unit,

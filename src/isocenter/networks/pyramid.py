@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-from isocenter.networks import common_layers
+from isocenter.networks import common_layers, context_fusion
 from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION, LINEAR
 from isocenter.networks.network_family import Family, Sized, Strides
 
@@ -98,9 +98,11 @@ class Pyramid(nn.Module):
     In training outputs are on the grid of the finest level, with lengths and offsets in voxels of that grid. In
     prediction they are interpolated linearly to the image's grid, where offsets stay true.
 
-    dense: heads by name with their number of channels, of which the last are lengths and offsets, one an axis each
-    head:  convolutions of each branch of the head
-    size:  the other settings, those of `PyramidFeatures`
+    dense:   heads by name with their number of channels, of which the last are lengths and offsets, one an axis each
+    head:    convolutions of each branch of the head
+    context: number of covariates, which scale and shift the maps of the finest level
+    fusion:  settings of `ContextFusion`
+    size:    the other settings, those of `PyramidFeatures`
     """
 
     def __init__(
@@ -109,6 +111,8 @@ class Pyramid(nn.Module):
         spatial_dims: int,
         dense: Mapping[str, int],
         head: int = 1,
+        context: int = 0,
+        fusion: Mapping[str, Any] | None = None,
         **size: Any,
     ) -> None:
         super().__init__()
@@ -126,16 +130,17 @@ class Pyramid(nn.Module):
         self.centres = nn.ModuleDict({name: last(inside, count, 1) for name, count in classes.items()})
         self.lengths = nn.ModuleDict({name: last(inside, 2 * ndim, 1) for name in classes})
         self.linear = LINEAR[ndim]
+        self.telling = context_fusion.pyramid_fusion(1, inside, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the outputs by head; `context` is not used."""
-        features = self.smooth(self.body(images)[0])
+        """Return the outputs by head; context: (batch, covariates)."""
+        features = self.telling.modulate(self.smooth(self.body(images)[0]), self.telling(context))
         kinds, places = self.kinds(features), self.places(features)
         outputs = {name: (layer(kinds), self.lengths[name](places)) for name, layer in self.centres.items()}
         if self.training:
-            return {
-                name: torch.cat([logits, self._in_steps(extent)], dim=1) for name, (logits, extent) in outputs.items()
-            }
+            in_steps = {name: (logits, self._in_steps(extent)) for name, (logits, extent) in outputs.items()}
+            joined = {name: torch.cat(parts, dim=1) for name, parts in in_steps.items()}
+            return {**joined, **self.telling.penalties(images)}
         size = images.shape[2:]
         return {
             name: interpolate(torch.cat(parts, dim=1).float(), size=size, mode=self.linear, align_corners=False)
@@ -182,6 +187,7 @@ PYRAMID = Family(
     axes=(2, 3),
     otherwise="Boxes lie in two or three dimensions",
     answers=frozenset({"boxes"}),
+    takes_context=("film",),
     features="body",
     blocks=("PyramidBlock",),
 )

@@ -19,7 +19,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.retinanet import RetinaNet as OfPictures
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from isocenter.networks import pyramid, resnet_pyramid, retinanet_volumes
+from isocenter.networks import context_fusion, pyramid, resnet_pyramid, retinanet_volumes
 from isocenter.networks.network_family import Family, PublishedWeights, Sized, Strides
 from isocenter.networks.pyramid import LevelPredictions
 
@@ -71,25 +71,37 @@ class RetinaNet(nn.Module):
     detector: of torchvision or MONAI, with all weights
     library:  its interface
     unit:     voxels of a length or an offset of 1
+    inside:   feature maps of every level
+    context:  number of covariates, which scale and shift these maps; fusion: settings of `ContextFusion`
     """
 
-    def __init__(self, name: str, classes: int, detector: nn.Module, library: Library, unit: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        detector: nn.Module,
+        library: Library,
+        unit: float,
+        inside: int,
+        context: int = 0,
+        fusion: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.name, self.classes, self.unit = name, classes, unit
         self.detector: Any = detector
         self.library = library
         self.coarsest = nn.Identity()  # where others see its features
+        self.telling = context_fusion.pyramid_fusion(len(library.steps), inside, context, fusion)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the outputs by head; `context` is not used."""
+        """Return the outputs by head; context: (batch, covariates)."""
         kinds, places = self.library.heads(self.detector)
         *finer, coarsest = self.library.features(self.detector, images)
-        raw = [
-            (kinds.cls_logits(kinds.conv(maps)), places.bbox_reg(places.conv(maps)))
-            for maps in (*finer, self.coarsest(coarsest))
-        ]
+        features = self.telling.modulate_levels((*finer, self.coarsest(coarsest)), self.telling(context))
+        raw = [(kinds.cls_logits(kinds.conv(maps)), places.bbox_reg(places.conv(maps))) for maps in features]
         if self.training:
-            return {f"{self.name}/{number}": torch.cat(level, dim=1) for number, level in enumerate(raw)}
+            joined = {f"{self.name}/{number}": torch.cat(level, dim=1) for number, level in enumerate(raw)}
+            return {**joined, **self.telling.penalties(images)}
         size = images.shape[2:]
         anchors = self._anchors([logits.shape[2:] for logits, _ in raw], images)
         levels = [self._level(n, logits, deltas, anchors[n]) for n, (logits, deltas) in enumerate(raw)]
@@ -176,10 +188,12 @@ def picture_detector(
     layers: Sequence[int] = (1, 2, 3),
     coarser: int = 0,
     share: float = SHARE,
+    **covariates: Any,
 ) -> RetinaNet:
     """torchvision's RetinaNet; the settings are those of `resnet_pyramid`.
 
-    share: length of the finest level's shortest anchor, as a share of the unit
+    share:      length of the finest level's shortest anchor, as a share of the unit
+    covariates: `context` and `fusion`
     """
     backbone = resnet_pyramid.resnet_pyramid(channels, model, inside, layers, coarser)
     steps = resnet_pyramid.level_steps(layers, coarser)
@@ -189,7 +203,8 @@ def picture_detector(
     library = Torchvision(steps)
     head = RetinaNetHead(inside, library.each, classes, norm_layer=partial(nn.GroupNorm, GROUPS))
     head.regression_head._loss_type = "giou"  # as in torchvision's second version
-    return RetinaNet(name, classes, OfPictures(backbone, classes, anchor_generator=anchors, head=head), library, unit)
+    detector = OfPictures(backbone, classes, anchor_generator=anchors, head=head)
+    return RetinaNet(name, classes, detector, library, unit, inside, **covariates)
 
 
 def volume_detector(
@@ -203,6 +218,7 @@ def volume_detector(
     inside: int = 32,
     layers: Sequence[int] = (1, 2),
     share: float = SHARE,
+    **covariates: Any,
 ) -> RetinaNet:
     """MONAI's RetinaNet.
 
@@ -212,6 +228,7 @@ def volume_detector(
     inside:  feature maps of every level
     layers:  consecutive stages that are levels, from 1 to 4, each at half the resolution of the one before
     share:   length of the finest level's shortest anchor, as a share of the unit
+    covariates: `context` and `fusion`
     """
     # An axis that is reduced less has longer voxels: the same length in mm is fewer of them.
     stem = [math.prod(along) for along in zip(*strides, strict=True)]
@@ -219,7 +236,7 @@ def volume_detector(
     resnet_pyramid.refuse_stage_gaps(layers)
     shapes = [[max(SHORTEST, side * step / mean) for step in stem] for side in anchor_sides(unit, share, 0)]
     detector = retinanet_volumes.monai_detector(classes, channels, shapes, strides, model, width, inside, layers)
-    return RetinaNet(name, classes, *detector, unit)
+    return RetinaNet(name, classes, *detector, unit, inside, **covariates)
 
 
 # By the number of axes.
@@ -271,6 +288,7 @@ RETINANET = Family(
     axes=(2, 3),
     otherwise="Boxes lie in two or three dimensions",
     answers=frozenset({"boxes"}),
+    takes_context=("film",),
     in_voxels=True,
     has_loss=True,
     published=PublishedWeights(published, resnet_pyramid.PUBLISHED_AT),

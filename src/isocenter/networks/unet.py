@@ -224,7 +224,7 @@ class UNet(nn.Module):
         """Return the outputs by head; context: (batch, covariates)."""
         features, covariates, size = [], self.telling(context), images.shape[2:]
         for stage, block in enumerate(self.encoder):
-            images = _through(block, images, self._shaping(covariates, stage))
+            images = run_stage(block, images, self._shaping(covariates, stage))
             features.append(images)
         outputs = {}
         for name, layer in self.vectors.items():
@@ -232,7 +232,7 @@ class UNet(nn.Module):
         decoded = []
         steps = zip(self.up, self.decoder, features[self.last : -1][::-1], strict=True)
         for stage, (up, block, skip) in enumerate(steps, start=len(features)):
-            images = _through(block, torch.cat([up(images), skip], dim=1), self._shaping(covariates, stage))
+            images = run_stage(block, torch.cat([up(images), skip], dim=1), self._shaping(covariates, stage))
             decoded.append(images)
         for name, layer in self.dense.items():
             outputs[name] = layer(images)
@@ -262,8 +262,8 @@ def _stage(
     return blocks[0] if count == 1 else nn.Sequential(*blocks)
 
 
-def _through(stage: nn.Module, images: Tensor, shaped: Shaped | None) -> Tensor:
-    """The maps after a stage, whose last block covariates modulate."""
+def run_stage(stage: nn.Module, images: Tensor, shaped: Shaped | None) -> Tensor:
+    """The maps after a stage; shaped: is applied before the last activation."""
     *blocks, last = stage if isinstance(stage, nn.Sequential) else [stage]
     for block in blocks:
         images = block(images)

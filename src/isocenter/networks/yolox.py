@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, one_hot
 
-from isocenter.networks import common_layers, pyramid
+from isocenter.networks import common_layers, context_fusion, pyramid
 from isocenter.networks.common_layers import CONVOLUTION, LINEAR
 from isocenter.networks.network_family import Family, Sized, Strides
 from isocenter.networks.pyramid import ADDED, PyramidFeatures
@@ -73,9 +73,10 @@ class Yolox(nn.Module):
     *coarse), logits, lengths, offsets. In prediction they become one map on the image's grid: at each voxel the level
     with the largest logit. Different from the paper: no bottom-up pathway of the pyramid, and residual stages.
 
-    head:   convolutions of each branch of the head
-    levels: their number, each at half the resolution of the one before
-    size:   the other settings, those of `PyramidFeatures`
+    head:    convolutions of each branch of the head
+    levels:  their number, each at half the resolution of the one before
+    context: number of covariates, which scale and shift the maps of each level; fusion: settings of `ContextFusion`
+    size:    the other settings, those of `PyramidFeatures`
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class Yolox(nn.Module):
         dense: Mapping[str, int],
         head: int = 2,
         levels: int = 3,
+        context: int = 0,
+        fusion: Mapping[str, Any] | None = None,
         **size: Any,
     ) -> None:
         super().__init__()
@@ -108,15 +111,18 @@ class Yolox(nn.Module):
         for layer in (*self.of_kinds, *self.of_places):
             nn.init.zeros_(layer.bias)
             layer.bias.data[: self.classes if layer.out_channels == self.classes else 1] = RARE
+        self.telling = context_fusion.pyramid_fusion(len(steps), inside, context, fusion)
         middle = steps[len(steps) // 2]
         # Lengths of a level are in multiples of its voxels, relative to those of the middle level.
         self.scales = [[own / other for own, other in zip(step, middle, strict=True)] for step in steps]
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the outputs by head; `context` is not used."""
-        raw = [self._level(number, features) for number, features in enumerate(self.body(images))]
+        """Return the outputs by head; context: (batch, covariates)."""
+        features = self.telling.modulate_levels(self.body(images), self.telling(context))
+        raw = [self._level(number, maps) for number, maps in enumerate(features)]
         if self.training:
-            return {f"{self.name}/{number}": maps for number, maps in enumerate(raw)}
+            levels = {f"{self.name}/{number}": maps for number, maps in enumerate(raw)}
+            return {**levels, **self.telling.penalties(images)}
         on_grid = (self._on_grid(maps, images.shape[2:]) for maps in raw)
         return {self.name: pyramid.most_confident_map(on_grid, self.classes)}
 
@@ -234,6 +240,7 @@ YOLOX = Family(
     axes=(2, 3),
     otherwise="Boxes lie in two or three dimensions",
     answers=frozenset({"boxes"}),
+    takes_context=("film",),
     has_loss=True,
     features="body",
     blocks=("PyramidBlock",),

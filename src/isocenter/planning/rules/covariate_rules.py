@@ -334,7 +334,7 @@ PEREZ, BICKEL = "arXiv:1709.07871", "doi:10.1214/08-AOS620"
 GORISHNIY = "arXiv:2106.11959"
 REASONS = {
     "concatenate": ("the whole image gets one answer: covariates join its pooled features", MOBADERSANY),
-    "film": ("every voxel gets an answer: covariates scale and shift its features, starting from no change", PEREZ),
+    "film": ("answers have a place in the image: covariates scale and shift its maps, starting from no change", PEREZ),
     "tokens": ("the image is a sequence of tokens, and each covariate is one more", GORISHNIY),
     "attention": ("it is the only method of this network", ""),
 }
@@ -362,7 +362,8 @@ def _method(task: Task, methods: tuple[str, ...]) -> Decision:
     usual = "film" if dense else "concatenate"
     method = usual if usual in methods else methods[0]
     because, source = REASONS[method]
-    others = [one for one in methods if one != method]
+    # What joins pooled features reaches no voxel.
+    others = [one for one in methods if one != method and not (dense and one == "concatenate")]
     if method == "film" and not dense:
         because = "normalisation would remove values that join the features, so covariates scale and shift the features"
     return Decision(
