@@ -161,11 +161,11 @@ def count_phrase(number: int, unit: str, many: str = "") -> str:
     return f"{number} {unit if number == 1 else many or f'{unit}s'}"
 
 
-def cases_of_patients(cases: int, patients: int, unit: str = "case") -> str:
-    """ "12 cases of 7 patients"; "12 cases" where each stands for a patient, known or not."""
+def cases_of_patients(cases: int, patients: int | None, unit: str = "case") -> str:
+    """ "12 cases of 7 patients"; "12 cases" where each stands for a patient, or nobody knows for whom."""
     return (
         count_phrase(cases, unit)
-        if cases == patients
+        if patients is None or cases == patients
         else f"{count_phrase(cases, unit)} of {count_phrase(patients, 'patient')}"
     )
 

@@ -46,7 +46,7 @@ UNCHECKED = (
 class CalibrationResult:
     """Place of the calibrated model, and what the cases decided; prints both.
 
-    cases, patients: how many decided
+    cases, patients: how many decided; None where nobody knows whose the cases are
     left_out:        cases of the set's own test part, which decided nothing
     unkept:          sentences on a rule that a person chose and the cases were too few for, and on what else they lack
     trained_known:   whether the model's own training cases are known, so that they were refused here
@@ -55,7 +55,7 @@ class CalibrationResult:
 
     out: Path
     cases: int
-    patients: int
+    patients: int | None
     decisions: Mapping[str, Decision]
     certificate: Certificate | None = None
     left_out: int = 0
@@ -136,7 +136,7 @@ def calibrate(options: CalibrateOptions) -> CalibrationResult:
             shown = ValidationImages(f"{len(kept)} of {errors.count_phrase(len(cases), 'calibrating case')}", kept)
             how: dict[str, Any] = {"names": options.backends, "devices": ("cpu",), "threads": options.threads}
             certificate = certification.certify(folder, settled, shown, shown.description, **how)
-    patients = len({case.patient for case in cases})
+    patients = len({case.patient for case in cases}) if dataset.patients_known else None
     return CalibrationResult(out, len(cases), patients, decisions, certificate, left_out, unkept, known_cases)
 
 

@@ -27,7 +27,8 @@ COLUMNS, BALANCED = [*ShiftTest.__dataclass_fields__], [*Balance.__dataclass_fie
 TITLE = "Do groups look different?"
 HOW = (
     "Two-sample tests of patients: maximum mean discrepancy (mmd), energy distance, and the area under the curve of a "
-    "classifier that tells the groups apart. p comes from a permutation of patients, adjusted by Holm. Matched: only "
+    "classifier that tells the groups apart. p comes from a permutation of patients (of cases, where patients are "
+    "unknown), adjusted by Holm. Matched: only "
     "pairs with nearly the same probability of being in the group, given their covariates."
 )
 

@@ -45,7 +45,8 @@ SIGN = "\x1f"
 HOW = (
     "Gaps are those of the best and the worst group. Groups without any difference have a gap too: its mean is that "
     "by chance. Intervals are those of these two groups, from a bootstrap of patients, as wide as intervals of all "
-    "pairs of groups together have to be. p comes from a permutation of patients (of very many, from the normal "
+    "pairs of groups together have to be. p comes from a permutation of patients (cases, where patients are unknown; "
+    "of very many, from the normal "
     "distribution) that compares differences by their standard errors, adjusted by Holm for all gaps here."
 )
 NEAREST = (

@@ -36,7 +36,8 @@ NAMED = 3
 PROBABLE, AMONG_WORST = "probable label error", "among the worst"
 HOW = (
     "Groups are those of covariates, of image properties and of clusters of network features, formed without looking "
-    "at errors; p by permutation of patients, with Holm's correction over all of them."
+    "at errors; p by permutation of patients (of cases, where patients are unknown), with Holm's correction over all "
+    "of them."
 )
 FEW = (
     "about one in ten or fewer is right, unless the model is sure of wrong answers more often than its calibrated "
@@ -70,7 +71,7 @@ def audit_mistakes(audit: AuditInput) -> AuditOutcome | None:
     rows = [{"source": source[one.attribute], **asdict(one)} for one in groups]
     weak = pd.DataFrame(rows, columns=["source", *WeakGroup.__dataclass_fields__])
     if not audit.patients_known:
-        weak["patients"] = 0
+        weak["patients"] = None  # nobody knows whose the cases are: each was dealt alone
     weaker = [one for one in groups if one.is_found]
     notes = [f"It fails more in {_words(one)}." for one in weaker[:NAMED]]
     if (further := len(weaker) - NAMED) > 0:
