@@ -15,6 +15,7 @@ __all__ = [
     "IsocenterError",
     "__version__",
     "adopt",
+    "backup",
     "calibrate",
     "change_status",
     "check",
@@ -49,6 +50,7 @@ __all__ = [
     "read_transform",
     "register",
     "register_frames",
+    "restore",
     "roll_back_change",
     "route",
     "serve",
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.model_files import load
     from isocenter.verbs.adopt import adopt
     from isocenter.verbs.audit import export_audit, verify_audit
+    from isocenter.verbs.backup import backup
     from isocenter.verbs.cache import describe_cache
     from isocenter.verbs.calibrate import calibrate
     from isocenter.verbs.change import check_change, propose_change
@@ -101,6 +104,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.pretrain import pretrain
     from isocenter.verbs.register import register
     from isocenter.verbs.registering.frames import register_frames
+    from isocenter.verbs.restore import restore
     from isocenter.verbs.route import route
     from isocenter.verbs.serve import serve
     from isocenter.verbs.study import study_size

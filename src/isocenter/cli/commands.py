@@ -248,6 +248,8 @@ COMMANDS = (
     Command("networks weights", models.WeightsOptions, "describe_weights"),
     Command("cache", training.CacheOptions, "describe_cache"),
     Command("demo", training.DemoOptions, dialogue.show_demo, is_json=False),
+    Command("backup", node.BackupOptions),
+    Command("restore", node.RestoreOptions),
     Command("audit verify", node.VerifyAuditOptions, "verify_audit"),
     Command("audit export", node.ExportAuditOptions, dialogue.export_and_count, is_json=False),
     Command("change check", records.CheckChangeOptions, "check_change", named_by="new", ends=terminal.refuse_change),

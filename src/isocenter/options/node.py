@@ -183,6 +183,30 @@ class ExportAuditOptions:
     overwrite: Overwrite = False
 
 
+@dataclass(frozen=True)
+class BackupOptions:
+    """Write NODE into one tar, also while it runs."""
+
+    node: Node
+    _: KW_ONLY
+    out: Annotated[str | Path, Flag("File for the backup.", "FILE.tar")]
+    without_images: Annotated[bool, Flag("Leave out the images that were received.")] = False
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """Make a node of a backup, once all of it is verified."""
+
+    file: Annotated[str | Path, Flag("What `backup` has written.", "FILE.tar")]
+    _: KW_ONLY
+    folder: Annotated[str | Path, Flag("Folder for the node, new or empty.", "NODE")]
+    database: Annotated[
+        str | None,
+        Flag("An empty database of PostgreSQL: postgresql://USER@HOST/NAME.", "URL"),
+    ] = None
+
+
 Package = Annotated[str | Path, Flag("The package that is new.", "PACKAGE")]
 ModelName = Annotated[str | None, Flag("The model in the node's settings, where there are several.", "NAME")]
 Checked = Annotated[str | Path, Flag("change.json, or its folder, that allows just this change.", "FILE")]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         model_facts,
         monitoring,
         monitoring_rounds,
+        node_backup,
         node_folder,
         node_record,
         objects,

@@ -23,6 +23,8 @@ from isocenter.service.model_facts import ModelFacts
 ALIVE, SETTINGS, MODELS, MONITOR, LOG = "alive", "settings.json", "models.json", "monitor.json", "node.jsonl"
 # Held by who deletes files for good, or copies them.
 RETENTION_LOCK = "retention.lock"
+# Copies of the database as it was before its tables changed.
+BACKUPS = "backups"
 # The exit of a process that cannot go on whatever is tried again: its last words are the node's.
 WRONG_USE = 2
 # That of a process with an error of ours, whose words name no patient.

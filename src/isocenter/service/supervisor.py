@@ -27,7 +27,7 @@ from isocenter.files.storage import atomic, hashing
 from isocenter.service import node_folder
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.dicom import dicom_listening
-from isocenter.service.node_folder import ALIVE, MODELS, REFUSED, WRONG_USE, JsonLines
+from isocenter.service.node_folder import ALIVE, BACKUPS, MODELS, REFUSED, WRONG_USE, JsonLines
 from isocenter.service.records import accounts, migration, record_database
 from isocenter.service.records.accounts import ADMIN_PASSWORD, Accounts
 
@@ -310,7 +310,7 @@ def prepare_node(settings: NodeSettings, role: str = "all") -> NodeSettings:
         hashing.patient_key_id()  # which the audit's pseudonyms of patients need
         database = record_database.open_database(settings.database_url)
         with record_database.only_keeper(database):  # before its tables are changed
-            migration.migrate_database(settings.database_url).close()
+            migration.migrate_database(settings.database_url, folder / BACKUPS).close()
         if password := os.environ.get(ADMIN_PASSWORD):
             Accounts(database).first(password)
         database.close()

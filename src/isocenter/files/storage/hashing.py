@@ -63,6 +63,11 @@ def patient_key_id() -> str:
     return hmac.digest(_key(), b"isocenter patient key", hashlib.sha256).hex()[:ID_LETTERS]
 
 
+def has_patient_key() -> bool:
+    """Whether there is a key here already, which is otherwise drawn at its first use."""
+    return bool(os.environ.get(VARIABLE)) or key_file().is_file()
+
+
 def key_file() -> Path:
     """The file with the key of this installation, in the user's configuration folder.
 

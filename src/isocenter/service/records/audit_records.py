@@ -164,9 +164,14 @@ def event_hash(text: str) -> str:
 
 def last_sealed_head(database: Database) -> AuditHead:
     """The last sealed event of a node."""
-    newest = select(tables.audit.c.sequence, tables.audit.c.hash).where(tables.audit.c.sequence.is_not(None))
     with database.read() as connection:
-        row = connection.execute(newest.order_by(tables.audit.c.sequence.desc()).limit(1)).first()
+        return sealed_head(connection)
+
+
+def sealed_head(connection: Connection) -> AuditHead:
+    """The last sealed event that a connection sees."""
+    newest = select(tables.audit.c.sequence, tables.audit.c.hash).where(tables.audit.c.sequence.is_not(None))
+    row = connection.execute(newest.order_by(tables.audit.c.sequence.desc()).limit(1)).first()
     return AuditHead() if row is None else AuditHead(row.sequence, row.hash)
 
 

@@ -1,0 +1,50 @@
+"""`restore`: a node of what `backup` has written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter import keywords
+from isocenter.options.node import RestoreOptions
+from isocenter.service import node_backup
+from isocenter.service.node_backup import RestoredNode
+from isocenter.verbs import audit, serve
+from isocenter.verbs.audit import AuditCheck
+
+
+@dataclass(frozen=True)
+class VerifiedNode:
+    """A node that was restored, and its audit as it was sealed."""
+
+    node: RestoredNode
+    audit: AuditCheck
+
+    @property
+    def notes(self) -> list[str]:
+        """What is otherwise than it was."""
+        key = "the patient key here is not that of the backup: new studies would get other pseudonyms for the same"
+        images = "the backup has no images: every study is gone until its images come again"
+        key += " patients. Copy patient.key, or set ISOCENTER_PATIENT_KEY"
+        return [*([] if self.node.is_same_key else [key]), *([] if self.node.has_images else [images])]
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json`."""
+        node = {**vars(self.node), "folder": str(self.node.folder)}
+        return {"schema": "isocenter.restored", "version": 1, **node, "audit": self.audit.as_record()}
+
+    def __repr__(self) -> str:
+        return "\n".join([f"{self.node.folder}: {self.node.files} files", repr(self.audit), *self.notes])
+
+
+@keywords.takes(RestoreOptions)
+def restore(options: RestoreOptions) -> VerifiedNode:
+    """Make a node of a backup, and verify its audit.
+
+    Raises IntegrityError for a backup that is not whole, before anything is written, UsageError for a folder or a
+    database that holds something.
+    """
+    serve.refuse_missing_extra("restore")
+    node = node_backup.restore_node(Path(options.file), Path(options.folder), options.database)
+    return VerifiedNode(node, audit.verify_audit(node.folder, head=node.head))
