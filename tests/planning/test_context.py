@@ -10,7 +10,7 @@ from isocenter.tasks.classification.question import Classification
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.instances.question import InstanceSegmentation
 from isocenter.tasks.segmentation.question import Segmentation
-from isocenter.values import Case, Dataset, Fingerprint, Label
+from isocenter.values import BoundingBoxes, Case, Dataset, Fingerprint, Label
 from isocenter.values.covariate_values import Course
 from matrices import thinned
 
@@ -98,6 +98,18 @@ def test_all_leaves_out_what_tells_nothing_and_says_why():
 def test_a_column_that_was_named_and_is_not_fit_is_refused(column, values, match):
     with pytest.raises(PlanError, match=match):
         decided([column], **{column: values})
+
+
+@pytest.mark.parametrize("column", ["count", "any"])
+def test_a_column_that_somebody_counted_in_the_image_is_a_proxy_of_its_boxes(column):
+    counts = [n % 5 for n in range(COUNT)]
+    values = {"count": counts, "any": ["yes" if n else "no" for n in counts]}[column]
+    dataset, _ = cohort(found=values, age=ages())
+    drawn = [BoundingBoxes(np.tile([0.0, 0, 4, 4], (n, 1)), ("nodule",) * n) for n in counts]
+    fingerprint = Fingerprint(tuple(facts(name=f"c{n}", references={"boxes": one}) for n, one in enumerate(drawn)))
+    with pytest.raises(PlanError, match="found: a proxy of the label"):
+        covariate_rules.context_decision(dataset, fingerprint, ["found"])
+    assert list(covariate_rules.context_decision(dataset, fingerprint, "all").value) == ["age"]
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are():

@@ -63,6 +63,21 @@ def test_a_mask_is_told_by_scaling_and_shifting_and_stated_beside_images_alone(i
 
 
 @pytest.mark.whole
+@pytest.mark.parametrize("name", ["pyramid", "yolox", "fcos", "retinanet", "faster_rcnn"])
+def test_boxes_get_covariates_and_are_compared_with_those_of_images_alone(name, tmp_path):
+    data, rng = trained.smears(tmp_path / "smears", 24), np.random.default_rng(0)
+    (data / "patients.csv").write_text("case,age\n" + "\n".join(f"smear{n:02},{rng.normal(60):.2f}" for n in range(24)))
+    size = {"network.size": {"width": 8, "widest": 16, "strides": [[1, 1], [2, 2], [2, 2]]}}
+    asked = {**trained.FEW_STEPS, **(size if name in ("pyramid", "yolox") else {}), "network.name": name}
+    isocenter.train(data, out=tmp_path / "run", covariates="age", assignments=asked, device="cpu", threads=1)
+    model = isocenter.load(tmp_path / "run", "cpu")
+    assert (model.networks.architecture["fusion"]["method"], model.networks.context.names) == ("film", ("age",))
+    record = json.loads((tmp_path / "run" / "evaluation" / "covariates.json").read_text())
+    assert record["rows"] == []  # a table places no box
+    assert {row["metric"] for row in record["added"]["to the images"]} >= {"ap50"}
+
+
+@pytest.mark.whole
 def test_another_covariate_is_another_answer_in_onnx_as_in_torch(informed, tmp_path):
     packaged = isocenter.package(informed[1], out=tmp_path / "package", backends=())
     ours, theirs = isocenter.load(informed[1], "cpu"), isocenter.load(packaged.out, "cpu", backend="onnx")

@@ -104,6 +104,7 @@ class ReferenceFacts:
                  A class or finding is text, a measurement (number, whether it is reached): False for a time until which
                  nothing happened
     is_measured: whether answers are numbers
+    amounts:     {name: number} of what a summary holds in the image: boxes, objects or voxels of each name
     recorded:    what `check.json` keeps of a summary, in plain values; None for nothing. Without it the summary itself
     of_cell:     the value that a cell of a table states; ValueError where it states none. For kinds of other packages,
                  each of which is a role of a table's columns
@@ -113,6 +114,7 @@ class ReferenceFacts:
     measure: Callable[[CaseReference], ReferenceMeasures] = summarise_reference
     answers: Callable[[Any], Mapping[str, Any]] = _empty
     is_measured: bool = False
+    amounts: Callable[[Any], Mapping[str, int]] = _empty
     recorded: Callable[[Any], Any] = _plain
     of_cell: Callable[[Any], Any] = _itself
     counted: Callable[[Fingerprint], Mapping[str, Any]] = _empty

@@ -90,7 +90,7 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
 
 BOXES = ReferenceKind(
     KIND,
-    ReferenceFacts(recorded=_record, counted=_count),
+    ReferenceFacts(amounts=_record, recorded=_record, counted=_count),
     ReferenceChecks(odd=_case_problems, cohort=_cohort_problems),
     words=ReferenceWords(lines=_lines),
 )

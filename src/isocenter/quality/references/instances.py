@@ -43,6 +43,10 @@ def _measure(reference: CaseReference) -> ReferenceMeasures:
     )
 
 
+def _amounts(summary: Any) -> Mapping[str, int]:
+    return {"objects": len(set(summary) - {0})}
+
+
 def _count(fingerprint: Fingerprint) -> Mapping[str, int]:
     numbers = fingerprint.summaries(KIND).values()
     return {"cases": len(numbers), "objects": sum(len(set(own) - {0}) for own in numbers)}
@@ -172,7 +176,7 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
 
 INSTANCES = ReferenceKind(
     KIND,
-    ReferenceFacts(_measure, counted=_count),
+    ReferenceFacts(_measure, amounts=_amounts, counted=_count),
     ReferenceChecks(_unusable, _case_problems, _cohort_problems),
     words=ReferenceWords(lines=_lines),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,11 @@ def _places(found: Mapping[int, Structure], geometry: Geometry) -> Mapping[int, 
     size = geometry.shape[axes[side]]
     shares = {value: [edge / size for edge in one.ends[axes[side]]] for value, one in found.items()}
     return {value: (1 - high, 1 - low) if flips[side] else (low, high) for value, (low, high) in shares.items()}
+
+
+def _amounts(summary: Any) -> Mapping[str, int]:
+    """{label value: voxels} but for background"""
+    return {str(value): count for value, count in summary.items() if value != 0}
 
 
 def _count(fingerprint: Fingerprint) -> Mapping[str, int]:
@@ -422,7 +428,7 @@ def _starts(inside: Array, axis: int) -> Array:
 
 MASK = ReferenceKind(
     KIND,
-    ReferenceFacts(_measure, counted=_count),
+    ReferenceFacts(_measure, amounts=_amounts, counted=_count),
     ReferenceChecks(odd=_case_problems, cohort=_cohort_problems),
     ReferenceStrata(_strata, rank=3),
     words=ReferenceWords(lines=_lines, charts=_charts),
