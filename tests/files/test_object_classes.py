@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pydicom
 import pytest
 
 import isocenter
 from isocenter.errors import DatasetError
+from isocenter.files.dicom.writing import seg, sr
 from isocenter.files.layouts import dataset_layouts, dataset_table
 from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.runtime import result_codes
+from isocenter.values import Code, Finding, Image, Label
+from isocenter.values.finding import CodedName
+from written_dicom import write_slice
 
 NUMBERS = np.zeros((12, 16), np.uint8)
 NUMBERS[1:5, 1:5], NUMBERS[1:5, 8:12], NUMBERS[7:11, 3:7] = 1, 2, 3
@@ -165,3 +172,69 @@ def test_masks_inside_and_outside_of_class_folders_are_refused(tmp_path):
     save(255 * (NUMBERS == 1), root / "a" / "masks" / "9.png")
     with pytest.raises(DatasetError, match="others in none"):
         dataset_layouts.read_dataset(root)
+
+
+def test_check_counts_the_objects_of_each_class_and_names_one_that_nobody_drew(tmp_path):
+    root = with_table(maps_of_numbers(tmp_path / "data"), ROWS)
+    tiny = NUMBERS.copy()
+    tiny[11, 15] = 4
+    save(tiny, root / "labels" / "01.png")
+    with_table(root, [*ROWS, ("01", 4, "round")])
+    found = isocenter.check(root, threads=1)
+    assert found.facts["objects by class"] == "long 2, round 5 (1 of less than a tenth of their median size)"
+    with_table(root, [(case, number, "long") for case, number, _ in [*ROWS, ("01", 4, "")]])
+    problems = [one.what for one in isocenter.check(root, labels="0=long,1=round", threads=1).problems]
+    assert "no object of the cases that train is of the class round" in problems
+
+
+def smear_of_dicom(root: Path, labels: tuple[Label, ...]) -> Path:
+    """A series of four slices, and the segmentation that we write of objects in it: a segment an object."""
+    root.mkdir(exist_ok=True)
+    for n in range(4):
+        pixels = (100 * (NUMBERS > 0) + n).astype("i2")
+        write_slice(root / f"{n}.dcm", pixels, position=(0.0, 0.0, float(n)), InstanceNumber=n + 1)
+    source = source_of(root)
+    numbers = np.repeat(NUMBERS.T[:, :, None], 4, axis=2)
+    seg.write_segmentation(numbers, labels, source, root / "objects.dcm", algorithm_name="tests")
+    return root
+
+
+def source_of(root: Path) -> Image:
+    [image] = dataset_layouts.read_dataset(root, DatasetOptions(references=False))
+    return image.images["image"]
+
+
+NUCLEUS = Code("SCT", "84640000", "Nucleus")
+OWN = tuple(replace(Label.of_object(n, kind, (0, 158, 115)), code=NUCLEUS) for n, kind in KINDS.items())
+
+
+def test_a_segmentation_with_a_segment_an_object_states_classes_by_the_names_of_its_segments(tmp_path):
+    root = smear_of_dicom(tmp_path / "data", OWN)
+    names, [kinds] = kinds_in(root, kinds=OBJECTS)
+    assert names == ["long", "round"]
+    assert kinds == KINDS
+    dataset = dataset_layouts.read_dataset(root, DatasetOptions(kinds=OBJECTS))
+    (tmp_path / "table").mkdir()
+    dataset_table.write_dataset_table(dataset, tmp_path / "table")
+    assert kinds_in(tmp_path / "table" / "dataset.csv", kinds=OBJECTS) == (names, [kinds])
+    assert dataset_layouts.read_dataset(root).kinds == {"mask"}
+
+
+def test_segments_of_one_name_are_objects_of_one_class(tmp_path):
+    root = smear_of_dicom(tmp_path, tuple(Label(n, "cell") for n in KINDS))
+    names, [kinds] = kinds_in(root, kinds=OBJECTS)
+    assert (names, kinds) == (["cell"], dict.fromkeys(KINDS, "cell"))
+
+
+def test_a_report_states_the_class_of_each_object_at_its_segment(tmp_path):
+    root = smear_of_dicom(tmp_path / "data", OWN)
+    source, path = source_of(root), tmp_path / "report.dcm"
+    found = [Finding(one.name, 16.0, "mm³", 0.9, group=one.name, label=one.value, kind=one.kind) for one in OWN]
+    coded = result_codes.coded_findings(found, {"long": CodedName((NUCLEUS,))})
+    sr.write_report(coded, source, path, algorithm_name="tests", segmentations={root / "objects.dcm": OWN})
+    text = str(pydicom.dcmread(path))
+    assert text.count("Code Meaning                        LO: 'round'") == 2
+    assert "'Nucleus'" in text
+    assert [label.code for label in result_codes.coded_labels(OWN[:2], {"round": CodedName((NUCLEUS,))})] == [
+        NUCLEUS
+    ] * 2

@@ -495,7 +495,9 @@ def pick_boxes(boxes: Tensor, places: Tensor) -> Tensor:
 
 
 def _of_class(values: Tensor, classes: Tensor) -> Tensor:
-    """(n, ...) of (n, classes, ...) values those of each one's own class; classes: (n,)"""
+    """(n, ...) of (n, 1 + classes, ...) values those of each one's own class; classes: (n,) from 1 on."""
+    if values.shape[1] == 2:  # a view of the one class, whose sums add up in the same order as ever
+        return values[:, 1]
     places = classes.reshape(-1, *[1] * (values.ndim - 1)).expand(-1, 1, *values.shape[2:])
     return values.gather(1, places)[:, 0]
 

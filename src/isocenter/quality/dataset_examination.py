@@ -276,7 +276,7 @@ def _facts_of(
     fields: dict[str, Any] = {"foreground": ()}
     for measure in measures.values():
         fields |= {} if measure.foreground is None else {"foreground": measure.foreground}
-        maps = {name: getattr(measure, name) for name in ("thickness", "elongation", "components", "places")}
+        maps = {name: getattr(measure, name) for name in ("thickness", "elongation", "components", "kinds", "places")}
         fields |= {name: values for name, values in maps.items() if values}
     return CaseFacts(
         id=case.id,

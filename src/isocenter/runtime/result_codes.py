@@ -37,10 +37,10 @@ def codes_of_model(model: Model) -> dict[str, CodedName]:
 
 
 def coded_findings(findings: Sequence[Finding], codes: Mapping[str, CodedName]) -> list[Finding]:
-    """Findings with the codes of their names, and with the unit that a file of codes states where they have none."""
+    """Findings with the codes of their names or classes, and with the unit of a file of codes where they have none."""
     coded = []
     for finding in findings:
-        code = codes.get(finding.concept, CodedName())
+        code = codes.get(finding.kind or finding.concept, CodedName())
         has_value = isinstance(finding.value, int | float) and not isinstance(finding.value, bool)
         unit = finding.unit or (code.unit if has_value else "")
         coded.append(replace(finding, codes=code.codes or finding.codes, unit=unit))
@@ -48,11 +48,9 @@ def coded_findings(findings: Sequence[Finding], codes: Mapping[str, CodedName]) 
 
 
 def coded_labels(labels: Sequence[Label], codes: Mapping[str, CodedName]) -> tuple[Label, ...]:
-    """The labels of a map with the first code of each name, as a SEG states them."""
-    return tuple(
-        replace(label, code=codes[label.name].codes[0]) if label.name in codes and codes[label.name].codes else label
-        for label in labels
-    )
+    """The labels of a map with the first code of each name, of single objects of their class, as a SEG has them."""
+    named = [(label, codes.get(label.kind or label.name, CodedName()).codes) for label in labels]
+    return tuple(replace(label, code=own[0]) if own else label for label, own in named)
 
 
 def _recorded_codes(model: Model) -> dict[str, CodedName]:

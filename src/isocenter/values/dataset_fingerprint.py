@@ -40,6 +40,7 @@ class CaseFacts:
     thickness:    {label value: voxels} how thin its structure is, the mean run along the axis where runs are shortest
     elongation:   {label value: times} how many times its own width a piece of it is long, were it a straight rod
     components:   {label value: pieces} that do not touch, not even at a corner; without a mask {object: pieces}
+    kinds:        {object: its class} where single objects have classes
     places:       {label value: (low, high)} where nine in ten of its voxels begin and end on the axis from left to
                   right, in shares of the image; empty where that axis is not known
     unit:         of `steps`: mm, of a series that of its axis
@@ -64,6 +65,7 @@ class CaseFacts:
     thickness: Mapping[int, float] = field(default_factory=dict)
     elongation: Mapping[int, float] = field(default_factory=dict)
     components: Mapping[int, int] = field(default_factory=dict)
+    kinds: Mapping[int, str] = field(default_factory=dict)
     places: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     unit: str = MM
     frames: int | None = None

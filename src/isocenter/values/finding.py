@@ -34,6 +34,7 @@ class Finding:
     box:        its row among the boxes that are called, from 0
     calibrated: whether its probability is a calibrated one
     frame:      of a clip that was looked at frame by frame, the frame that it is of, from 0
+    kind:       of a single object its class, where there are several
     """
 
     concept: str
@@ -50,6 +51,7 @@ class Finding:
     box: int | None = None
     calibrated: bool = False
     frame: int | None = None
+    kind: str | None = None
 
     @property
     def code(self) -> Code | None:

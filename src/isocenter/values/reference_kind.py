@@ -44,6 +44,7 @@ class ReferenceMeasures:
     thickness: Mapping[int, float] = field(default_factory=dict)
     elongation: Mapping[int, float] = field(default_factory=dict)
     components: Mapping[int, int] = field(default_factory=dict)
+    kinds: Mapping[int, str] = field(default_factory=dict)
     places: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     specks: bool = False
     apart: Mapping[int, tuple[int, tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)

@@ -122,9 +122,9 @@ class Label:
     kind: str | None = None
 
     @classmethod
-    def of_object(cls, number: int, kind: str) -> Label:
-        """The label of a single object of a class."""
-        return cls(number, f"{kind} {number}", kind=kind)
+    def of_object(cls, number: int, kind: str, colour: tuple[int, int, int] | None = None) -> Label:
+        """The label of a single object of a class; colour: of the class."""
+        return cls(number, f"{kind} {number}", colour, kind=kind)
 
     @property
     def is_bare(self) -> bool:

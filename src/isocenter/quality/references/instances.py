@@ -32,6 +32,8 @@ WRAPPED = 255
 FEWEST_TORN = 2
 # A piece counts from this share of its number's voxels on.
 SPECK = 0.1
+# Of a class, an object of less than this share of the median size is small.
+SMALL = 0.1
 # One object that leaves no more than this of the image is rather the field of view.
 FULL = 0.999
 
@@ -39,7 +41,10 @@ FULL = 0.999
 def _measure(reference: CaseReference) -> ReferenceMeasures:
     data = reference.value.data
     return ReferenceMeasures(
-        slabs.label_voxels(data), image_descriptors.structure_intensities(reference), components=pieces_of(data[0])
+        slabs.label_voxels(data),
+        image_descriptors.structure_intensities(reference),
+        components=pieces_of(data[0]),
+        kinds={label.value: label.kind for label in reference.value.labels if label.kind is not None},
     )
 
 
@@ -121,6 +126,15 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
             "all objects of an image would be one",
             "Give each object a number of its own, or choose --task segmentation",
         )
+    seen = {kind for case in training for kind in case.kinds.values()}
+    if missing := [one.name for one in cohort.dataset.classes.get(KIND, ()) if one.name not in seen and seen]:
+        yield Problem(
+            "warning",
+            f"no object of the cases that train is of the class {errors.list_phrase(missing)}",
+            (),
+            "it cannot be learnt",
+            "Leave the class out of --labels, or give cases that have such objects",
+        )
 
 
 def torn_objects(numbers: Array) -> list[int]:
@@ -171,7 +185,25 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     if not objects:
         return {}
     cases = errors.count_phrase(len(objects), "case")
-    return {"objects": f"{sum(objects)} in {cases}, {min(objects)} to {max(objects)} a case"}
+    lines = {"objects": f"{sum(objects)} in {cases}, {min(objects)} to {max(objects)} a case"}
+    classes = ", ".join(f"{name} {_count_with_small(own)}" for name, own in _sizes_by_class(cohort).items())
+    return lines | ({"objects by class": classes} if classes else {})
+
+
+def _sizes_by_class(cohort: Cohort) -> Mapping[str, list[int]]:
+    """{class: voxels of each of its objects}, in the order of the classes."""
+    sizes: dict[str, list[int]] = {label.name: [] for label in cohort.dataset.classes.get(KIND, ())}
+    for case in cohort.fingerprint.cases:
+        for number, kind in case.kinds.items():
+            if voxels := case.references.get(KIND, {}).get(number):
+                sizes.setdefault(kind, []).append(voxels)
+    return sizes if len(sizes) > 1 else {}
+
+
+def _count_with_small(sizes: Sequence[int]) -> str:
+    """The number of objects, and how many of them are small beside the others."""
+    small = sum(size < SMALL * float(np.median(sizes)) for size in sizes)
+    return f"{len(sizes)} ({small} of less than a tenth of their median size)" if small else str(len(sizes))
 
 
 INSTANCES = ReferenceKind(

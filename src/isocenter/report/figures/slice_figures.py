@@ -249,26 +249,37 @@ def _alt(image: Image, shown: Sequence[ScreenPlane], labels: Sequence[Label], na
 
 
 def object_outlines(
-    image: Image, reference: ArrayLike | None, prediction: ArrayLike | None, title: str, *, caption: str = ""
+    image: Image,
+    reference: ArrayLike | None,
+    prediction: ArrayLike | None,
+    title: str,
+    *,
+    labels: tuple[Sequence[Label], Sequence[Label]] = ((), ()),
+    caption: str = "",
 ) -> Figure:
     """The objects of reference and prediction side by side, in the slice that shows most of the reference.
 
     reference, prediction: (*spatial) or (1, *spatial) numbers of objects on the image's grid; None where there is none
+    labels: of the objects of both where they have classes, whose colours they bear
     Raises GeometryError where a map does not have the image's shape.
     """
     view = display.view_of(image, reference, prediction)
     plane = display.main_plane(view.grid)
     at = view.fullest_slice(plane)
-    sides = [
-        (name, one) for name, one in (("reference", view.reference), ("prediction", view.prediction)) if one is not None
+    both = zip(OWNERS, (view.reference, view.prediction), labels, strict=True)
+    sides = [(name, one, own) for name, one, own in both if one is not None]
+    classes = {label.kind: label.colour for own in labels for label in own if label.kind and label.colour}
+    key = [
+        Line2D([], [], color=hex_colour(colour), linewidth=3, label=drawing.short_name(kind))
+        for kind, colour in sorted(classes.items())
     ]
-    canvas, panels = plane_panels(view.grid, [plane] * max(1, len(sides)))
+    canvas, panels = plane_panels(view.grid, [plane] * max(1, len(sides)), key)
     for axes in panels:
         put_greys(axes, view, plane, at)
         put_letters(axes, plane)
     counts = []
-    for axes, (name, numbered) in zip(panels, sides, strict=False):
-        put_outlines(axes, display.cut_slice(numbered, plane, at), view.steps(plane), (), REFERENCE_LINE, width=THIN)
+    for axes, (name, numbered, own) in zip(panels, sides, strict=False):
+        put_outlines(axes, display.cut_slice(numbered, plane, at), view.steps(plane), own, REFERENCE_LINE, width=THIN)
         counts.append(f"{name}, {errors.count_phrase(len(np.setdiff1d(numbered, 0)), 'object')}")
     put_scale_bar(panels[0], view.grid, plane)
     region = view.place(plane, at)

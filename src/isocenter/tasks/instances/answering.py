@@ -21,6 +21,7 @@ from isocenter.evaluation import instances
 from isocenter.evaluation.case_tables import PROBABILITY
 from isocenter.files.storage.spool import Spool
 from isocenter.lazy import ndimage
+from isocenter.report.display import PALETTE
 from isocenter.tasks.shared import averages, reference_labels
 from isocenter.tasks.shared.averages import Shares
 from isocenter.tasks.task import Task
@@ -108,7 +109,7 @@ class ObjectAnswering(Task):
         each = range(1, len(objects.scores) + 1)
         labels = [Label(number, f"{OBJECT} {number}") for number in each]
         if classes is not None:
-            labels = [Label.of_object(n, classes.names[kind]) for n, kind in zip(each, classes.kinds, strict=True)]
+            labels = [self._label_of(n, classes.names[kind]) for n, kind in zip(each, classes.kinds, strict=True)]
         confidence = object_belief.confidence_of_objects(
             [label.name for label in labels], objects, self.certainty.calibrator, self._kinds
         )
@@ -153,6 +154,7 @@ class ObjectAnswering(Task):
                 group=label.name,
                 label=label.value,
                 calibrated=bool(confidence.uncalibrated),
+                kind=label.kind,
             )
             for label in prediction.labels
             if label.value in sizes
@@ -167,6 +169,10 @@ class ObjectAnswering(Task):
     def answers(self) -> ObjectBelief:
         """Objects, each with a score."""
         return ObjectBelief(self.certainty, self._candidates, self._kinds)
+
+    def _label_of(self, number: int, kind: str) -> Label:
+        """The label of an object of a class, in the colour of the class."""
+        return Label.of_object(number, kind, PALETTE[self.classes.index(kind) % len(PALETTE)])
 
     @property
     def _kinds(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from isocenter.tasks.instances.answering import ObjectAnswering
 from isocenter.tasks.shared import measurements
 from isocenter.tasks.shared.measurements import MeasuredQuantity
 from isocenter.transforms import label_maps
-from isocenter.values import Array, Case, Confidence, Floats, Prediction, Row
+from isocenter.values import Array, Case, Confidence, Floats, Label, Prediction, Row
 
 # Metrics of each case, whose mean is stated; the primary one first.
 SHARES = ("ap50", "ap75", "ap", "f1", "aji", "pq", "sq", "rq")
@@ -130,14 +130,17 @@ class ObjectScoring(ObjectAnswering):
         return [str(case) for case in order.index]
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        """Outlines of the predicted objects, and of the reference where the case has one."""
-        referenced = "instances" in case.references
-        reference = self._reference(case, prediction) if referenced else None
-        return [
-            slice_figures.object_outlines(
-                properties.first_image(case), reference, np.asarray(prediction.data), title=case.id
-            )
-        ]
+        """Outlines of the predicted objects, and of the reference where there is one; of classes in their colours."""
+        reference, labels = None, list[Label]()
+        if "instances" in case.references:
+            reference = self._reference(case, prediction)
+            kinds = instances.coded_classes(reference, len(self.classes)) if self.classes else ()
+            numbers = np.setdiff1d(reference, 0).tolist()
+            pairs = zip(numbers, kinds, strict=False)
+            labels = [self._label_of(number, self.classes[kind]) for number, kind in pairs]
+        image, predicted = properties.first_image(case), np.asarray(prediction.data)
+        drawn = (labels, prediction.labels if self.classes else ())
+        return [slice_figures.object_outlines(image, reference, predicted, title=case.id, labels=drawn)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Metrics of the cases, and numbers of objects over those of the reference; of classes their confusion."""

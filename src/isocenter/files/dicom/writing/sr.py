@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -429,7 +429,8 @@ class _Groups:
         size = SIZES.get(first.unit) if of_structure else None
         measured = [_with_interval(one, size if size and one is first else _concept(one)) for one in findings]
         measured += [sr.Measurement(*_chance(one)) for one in findings if _is_number(one.probability)]
-        kind = _concept(first) if of_structure else own_concept(name)
+        named = first if first.kind is None else replace(first, concept=first.kind)
+        kind = _concept(named) if of_structure else own_concept(name)
         described: dict[str, Any] = {
             "tracking_identifier": _tracking(name, frame),
             "algorithm_id": self.looked,
@@ -533,7 +534,9 @@ def _rectangle(edges: Floats, image: Dataset, frames: list[int] | None) -> sr.Im
 
 def _names_in(findings: Sequence[Finding]) -> list[str]:
     """All texts that the groups of findings take from them."""
-    return [text for one in findings for text in (one.concept, one.group, one.unit, *(one.possible or ()))]
+    return [
+        text for one in findings for text in (one.concept, one.group, one.unit, one.kind or "", *(one.possible or ()))
+    ]
 
 
 def _evaluations(finding: Finding, classes: Mapping[str, Concept]) -> Iterator[tuple[Concept, Concept]]:

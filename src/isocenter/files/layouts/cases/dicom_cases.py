@@ -36,6 +36,7 @@ from isocenter.files.layouts.cases import (
     dicom_masks,
     drawn_boxes,
     mask_pairs,
+    object_classes,
 )
 from isocenter.files.layouts.cases.dataset_folder import Folder
 from isocenter.files.layouts.cases.dicom_masks import DrawnMap
@@ -67,7 +68,9 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     parts = [part for one in seen.series if one.paths in images_of_cases for part in _split_images(one, seen.rivals)]
     parts, people = _with_people_by_names(parts, folder.root.parent if folder.is_file else folder.root)
     images = [series for series, _ in parts]
-    drawn = dicom_masks.survey_drawings(seen.series, images, options)
+    # Of single objects --labels names classes, and chooses no segments.
+    are_objects = object_classes.OBJECT_MAPS in options.kinds
+    drawn = dicom_masks.survey_drawings(seen.series, images, replace(options, labels=None) if are_objects else options)
     maps, lonely = _label_maps(folder, images)
     names = series_survey.unique_names([_case_name(series, options) + ending for series, ending in parts])
     several = any(len(own) > 1 for own in maps.values())
@@ -81,6 +84,8 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     )
     partly = [one.paths for one in images if one.paths in maps and not structures.keys() <= maps[one.paths].keys()]
     reports = _gather_reports(seen.series, images) if options.references else ReportedOutlines()
+    segment_classes = {dicom_masks.class_of_segment(label.name) for label in drawn.labels} if are_objects else set()
+    object_labels, called_objects = class_labels.name_classes(filter(None, segment_classes), folder, options)
     classes, called = class_labels.name_classes(reports.names, folder, options, declare=not (drawn.of or maps))
     rows = tuple(
         _row(
@@ -92,8 +97,12 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
     return Reading(
         rows,
         how=f"DICOM, {len(series)} image series in {errors.count_phrase(len(studies), 'study', 'studies')}",
-        classes={"mask": labels, "boxes": classes if reports.names else ()},
-        drawn=DrawnNameMeanings(called) if reports.names else None,
+        classes={
+            "mask": () if are_objects else labels,
+            "boxes": classes if reports.names else (),
+            object_classes.OBJECT_MAPS: object_labels if segment_classes else (),
+        },
+        drawn=DrawnNameMeanings({**called, **called_objects}) if reports.names or called_objects else None,
         modality=modality_words.common_modality([series.modality for series in images]),
         patients=PSEUDONYMS,
         problems=(
@@ -202,7 +211,9 @@ def _row(
     structures: Mapping[str, Label],
     options: DatasetOptions,
 ) -> CaseRow:
-    references = {**dicom_masks.masks_on(drawn)} if drawn else _of_maps(maps, structures)
+    of_objects = object_classes.OBJECT_MAPS in options.kinds
+    of_drawings = dicom_masks.objects_on if of_objects else dicom_masks.masks_on
+    references = {**of_drawings(drawn)} if drawn else _of_maps(maps, structures)
     if reports:
         numbers = ";".join(",".join(map(str, own)) for _, own in reports)
         references["boxes"] = Cell(tuple(path for path, _ in reports), "report", numbers)

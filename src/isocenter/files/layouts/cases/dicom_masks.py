@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ from isocenter.files.dicom.reading.seg_reading import SegmentationOrigin
 from isocenter.files.dicom.reading.series_survey import DRAWN, SeriesFiles
 from isocenter.files.dicom.uids import STRUCTURE_SET
 from isocenter.files.layouts import layout
-from isocenter.files.layouts.cases import class_labels, segments
+from isocenter.files.layouts.cases import class_labels, object_classes, segments
 from isocenter.files.layouts.cases.frame_cases import DRAWN_FRAMES
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.values import Cell, Geometry, Image, Label, Problem
@@ -184,6 +185,44 @@ def load_drawings(
     for number, mask in masks.items():
         pixels[:, number] = mask.data
     return replace(first, pixels=pixels, facts={**first.facts, DRAWN_FRAMES: tuple(sorted(masks))})
+
+
+# What a segment of a single object is called after its class: "cell 12", "cell_12", "cell #12".
+OBJECT_NUMBER = re.compile(r"[\s_#-]*\d+$")
+
+
+def class_of_segment(name: str) -> str:
+    """The class of a segment that is a single object: its name without the number at the end."""
+    return OBJECT_NUMBER.sub("", name)
+
+
+def objects_on(maps: Sequence[DrawnMap]) -> dict[str, Cell]:
+    """{"instances": the cell of the first label map of an image}, whose segments are objects."""
+    return {object_classes.OBJECT_MAPS: masks_on(maps)["mask"]}
+
+
+def load_drawn_objects(
+    paths: tuple[Path, ...], image: Callable[[], Image], files: tuple[Path, ...], called: Mapping[str, str]
+) -> Image:
+    """The segments of segmentations as numbered objects, with their classes; voxels of several are the first one's.
+
+    called: {class as the segments' names state it: its name}
+    Raises FormatError for a film, and what `read_drawing` raises.
+    """
+    source = image()
+    if source.frames is not None:
+        raise FormatError("segments of single objects are read of still images", str(files[0]), "Give single frames")
+    numbers, kinds, shared = np.zeros(source.geometry.shape, np.uint16), list[str](), 0
+    for path in paths:
+        drawn = read_drawing(path, source.geometry, files)
+        for place, label in enumerate(drawn.labels):
+            own = drawn.data[place] > 0 if len(drawn.data) > 1 else drawn.data[0] == label.value
+            kinds.append(class_of_segment(label.name))
+            shared += int(np.count_nonzero(numbers[own]))
+            numbers[own & (numbers == 0)] = len(kinds)
+    notes = [f"segments overlap in {errors.count_phrase(shared, 'voxel')}, which are those of the first"]
+    made = replace(source.with_label_map(numbers, ()), notes=tuple(notes) if shared else ())
+    return object_classes.with_kinds(made, {n: called.get(kind, kind) for n, kind in enumerate(kinds, start=1) if kind})
 
 
 def _frames_of_images(source: Image) -> dict[tuple[str, int | None], set[int]]:

@@ -155,6 +155,9 @@ def _reference(
     match known.part:
         case "drawn":
             files = tuple(path for cell in row.images.values() for path in cell.paths)
+            if kind == OBJECT_MAPS:
+                load_objects = dicom_masks.load_drawn_objects
+                return {kind: partial(load_objects, known.paths, image, files, dict(names.called))}
             chosen = options.labels is not None
             fills = options.read.fill_contours
             load = partial(
