@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose
 from scipy.ndimage import binary_dilation, gaussian_filter
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, directed_hausdorff
 
 from isocenter.errors import GeometryError
 from isocenter.evaluation import distance
@@ -210,6 +210,16 @@ def test_a_twentieth_of_the_surface_does_not_decide():
     assert distance.surface_distance(speck, disc).assd > 0
 
 
+def test_the_largest_distance_is_that_of_scipy_between_the_elements_and_a_speck_decides_it():
+    disc, other = ball(20.0, (80, 80), (1.0, 1.0)), ball(17.0, (80, 80), (1.0, 1.0))
+    found = distance.surface_distance(disc, other)
+    places = found.prediction.places, found.reference.places
+    expected = max(directed_hausdorff(*pair)[0] for pair in (places, places[::-1]))
+    assert found.hd == pytest.approx(expected)
+    assert found.hd >= found.hd95
+    assert distance.surface_distance(disc | box((80, 80), (0, 0), (1, 1)), disc).hd > 30
+
+
 def test_a_missing_structure_gets_the_diagonal_of_the_image():
     mask = box((30, 40), (5, 5), (9, 9))
     for found in (distance.surface_distance(mask, mask & False), distance.surface_distance(mask & False, mask)):
@@ -283,7 +293,7 @@ def test_masks_of_two_grids_and_spacings_of_other_axes_are_refused():
 
 
 def monai_figures(prediction, reference, spacing, tolerances):
-    """HD95, ASSD, NSD by MONAI."""
+    """HD, HD95, ASSD, NSD by MONAI."""
     from monai import metrics
 
     pair = [torch.from_numpy(np.stack([~mask, mask])[None].astype(np.float32)) for mask in (prediction, reference)]
@@ -291,17 +301,19 @@ def monai_figures(prediction, reference, spacing, tolerances):
         warnings.simplefilter("ignore")
         nsd = [metrics.compute_surface_dice(*pair, [t], spacing=spacing, use_subvoxels=True).item() for t in tolerances]
         hd95 = metrics.compute_hausdorff_distance(*pair, percentile=95, spacing=spacing).item()
-        return hd95, metrics.compute_average_surface_distance(*pair, symmetric=True, spacing=spacing).item(), nsd
+        hd = metrics.compute_hausdorff_distance(*pair, spacing=spacing).item()
+        return hd, hd95, metrics.compute_average_surface_distance(*pair, symmetric=True, spacing=spacing).item(), nsd
 
 
 def assert_like_monai(prediction, reference, spacing):
     tolerances = (0.5, 1.0, 2.0)
     found = distance.surface_distance(prediction, reference, spacing)
-    hd95, assd, nsd = monai_figures(prediction, reference, spacing, tolerances)
+    hd, hd95, assd, nsd = monai_figures(prediction, reference, spacing, tolerances)
     # The same definition; only the area of a single element differs, as marching cubes cut off corners: 0.003 on
     # smooth shapes, more on rough ones.
     assert_allclose([found.nsd(tolerance) for tolerance in tolerances], nsd, atol=0.03)
     # MONAI measures between centres of border voxels, each counting the same: up to one voxel off.
+    assert found.hd == pytest.approx(hd, abs=max(spacing))
     assert found.hd95 == pytest.approx(hd95, abs=max(spacing))
     assert found.hd95_points == pytest.approx(hd95, abs=1e-4)
     assert found.assd == pytest.approx(assd, abs=0.5 * max(spacing))

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.runtime import label_measurements
+from isocenter.tasks import task_catalogue
+from isocenter.tasks.shared import structure_findings
 from isocenter.values import Geometry, Image, Label
 
 LABELS = (Label(2, "liver"), Label(5, "cyst"), Label(7, "stone"))
@@ -141,7 +143,7 @@ def test_in_a_large_picture_a_structure_is_measured_from_end_to_end(monkeypatch)
 
 @pytest.mark.whole
 def test_where_uptake_is_too_large_for_a_peak_its_voxels_fill_no_memory(monkeypatch):
-    monkeypatch.setattr("isocenter.runtime.label_measurements.MOST_OF_PEAK", 1000)
+    monkeypatch.setattr("isocenter.runtime.label_measurements.MOST_PLACES", 1000)
     monkeypatch.setattr("isocenter.runtime.label_measurements.BLOCK_VOXELS", 64 * 64)
     shape = (64, 64, 100)
     pixels, facts = np.ones((1, *shape), np.float32), {"unit": "SUVbw"}
@@ -153,3 +155,34 @@ def test_where_uptake_is_too_large_for_a_peak_its_voxels_fill_no_memory(monkeypa
     tracemalloc.stop()
     assert np.isnan(row["peak_PET"])
     assert most < 2 * 2**20  # their places would take 5 MB
+
+
+def test_a_vessel_has_its_length_its_least_diameter_and_where_that_lies():
+    mask, affine = np.zeros((30, 30, 60), np.uint8), np.diag([-0.5, 0.5, 1.0, 1.0])
+    affine[:3, 3] = (40, -10, 100)
+    rows, columns = np.ogrid[-15:15, -15:15]
+    for plane in range(5, 55):
+        radius = 8 - 4 * np.exp(-((plane - 30) ** 2) / 18)
+        mask[..., plane][np.hypot(rows, columns) <= radius] = 2
+    image = Image(np.ones((1, *mask.shape)), Geometry(mask.shape, affine))
+    liver, cyst, stone = label_measurements.measure_labels(mask, LABELS, image, ("liver", "cyst"))
+    assert liver["length_mm"] == pytest.approx(50, abs=1)
+    assert liver["least_diameter_mm"] == pytest.approx(4, abs=0.2)
+    assert [liver[f"least_{axis}_mm"] for axis in "xyz"] == pytest.approx([32.5, -2.5, 130], abs=0.5)
+    assert 20 < liver["narrowing_percent"] < 50
+    assert np.isnan(cyst["narrowing_percent"])
+    assert "length_mm" not in stone
+    findings = {one.concept: one for one in structure_findings.measured_findings(LABELS[0], [liver])}
+    assert findings["narrowing"].unit == "%"
+    assert findings["narrowing"].value == liver["narrowing_percent"]
+    assert "narrowing" not in {one.concept for one in structure_findings.measured_findings(LABELS[1], [cyst])}
+
+
+def test_the_centrelines_of_a_task_are_those_of_its_part_and_the_first_has_no_name():
+    mask = {"name": "segmentation", "labels": [{"value": 1, "name": "artery"}], "loss": "dice+ce", "tolerance": 2.0}
+    task = task_catalogue.build_task({**mask, "centrelines": ["artery"]})
+    assert label_measurements.line_structures(task) == {"": ("artery",)}
+    joint = {"name": "classification+segmentation", "weighting": "fixed", "segmentation.centrelines": ["artery"]}
+    joint |= {"classification.classes": ["a", "b"], "classification.smoothing": 0.0}
+    joint |= {f"segmentation.{key}": value for key, value in mask.items() if key != "name"}
+    assert label_measurements.line_structures(task_catalogue.build_task(joint)) == {"": ("artery",)}

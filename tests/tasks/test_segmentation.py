@@ -220,7 +220,7 @@ def test_volumes_of_unknown_size_are_scored_in_voxels():
     table = TASK.score([Prediction(grid, data=predicted, labels=TASK.classes)], [case(mask, grid, grid)])
     rows = {row.metric: row.estimate for row in TASK.summary(table, seed=0)}
     assert not [name for name in [*table, *rows] if name.endswith("_pixels")]
-    names = ("hd95_voxels", "hd95_points_voxels", "assd_voxels", "nsd_voxels", "volume_error_voxels")
+    names = ("hd95_voxels", "hd_voxels", "assd_voxels", "nsd_voxels", "volume_error_voxels")
     assert set(names) <= TASK.primaries
     assert [rows[name].unit for name in names] == ["voxels", "voxels", "voxels", "", "voxels"]
     assert "voxels" in rows["nsd_voxels"].method

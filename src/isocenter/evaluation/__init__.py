@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         survival,
         tracks,
         uncertainty,
+        vessel_diameters,
     )
     from isocenter.evaluation.case_tables import ALL, Table
     from isocenter.evaluation.intervals import Seed

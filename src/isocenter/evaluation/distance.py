@@ -36,6 +36,7 @@ AXES = range(1, 4)
 SURFACE_METRICS = (
     Metric("hd95", "HD95", "less", unit="mm"),
     Metric("hd95_points", "HD95 over boundary points", "less", unit="mm"),
+    Metric("hd", "HD", "less", unit="mm"),
     Metric("assd", "ASSD", "less", unit="mm"),
     Metric("nsd", "NSD", worst=0.0),
 )
@@ -106,6 +107,13 @@ class SurfaceDistance:
             return instead
         forth, back = self._distances
         return max(_quantile(forth, self.prediction.areas, 0.95), _quantile(back, self.reference.areas, 0.95))
+
+    @property
+    def hd(self) -> float:
+        """The Hausdorff distance: the largest from either surface to the other. A single wrong voxel decides it."""
+        if (instead := self._where_missing(self.worst)) is not None:
+            return instead
+        return max(float(distances.max()) for distances in self._distances)
 
     @property
     def hd95_points(self) -> float:

@@ -94,7 +94,7 @@ def result_rows(computed: ComputedCase) -> tuple[Rows, Rows]:
     if prediction.frames:
         return _rows_of_frames(computed, named)
     rows = [{**named, **row} for row in _output_rows(computed, prediction)]
-    return rows, [{"case": computed.case.id, **one} for one in _measure(prediction, computed.image)]
+    return rows, [{"case": computed.case.id, **one} for one in _measure(computed, prediction, computed.image)]
 
 
 def _rows_of_frames(computed: ComputedCase, named: Mapping[str, Any]) -> tuple[Rows, Rows]:
@@ -119,7 +119,7 @@ def _rows_with_tracks(
 ) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
     """The outputs and the measurements of a frame; boxes, or else measured objects, with their tracks."""
     frame = computed.prediction.frames[number]
-    outputs, figures = _output_rows(computed, frame), _measure(frame, still)
+    outputs, figures = _output_rows(computed, frame), _measure(computed, frame, still)
     tracks = [] if computed.tracks is None else computed.tracks.of_frames
     if not tracks:
         return outputs, figures
@@ -141,12 +141,13 @@ def _output_rows(computed: ComputedCase, prediction: Prediction) -> Sequence[Map
     ]
 
 
-def _measure(prediction: Prediction, image: Image) -> Rows:
+def _measure(computed: ComputedCase, prediction: Prediction, image: Image) -> Rows:
     """The rows of every label map; in those of a further part its name is before the label."""
+    lines = label_measurements.line_structures(computed.model.task)
     return [
         {**row, "label": f"{part}: {row['label']}"} if part else row
         for part, mask, labels in prediction.label_maps
-        for row in label_measurements.measure_labels(mask, labels, image)
+        for row in label_measurements.measure_labels(mask, labels, image, lines.get(part, ()))
     ]
 
 

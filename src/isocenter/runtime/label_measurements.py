@@ -5,14 +5,14 @@ A model states the ratios of its plan, and those that its package was given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.evaluation import biomarkers
+from isocenter.evaluation import biomarkers, vessel_diameters
 from isocenter.evaluation.biomarkers import Diameters
 from isocenter.evaluation.region_shape import RegionShape
 from isocenter.lazy import ndimage
@@ -25,14 +25,17 @@ from isocenter.values import Array, Deferred, Floats, Geometry, Image, Label, Re
 
 BLOCK_VOXELS = 2**20
 SUV = "SUVbw"
-# A tumour has fewer voxels; of what has more no peak is looked for.
-MOST_OF_PEAK = 2**22
+# A tumour or a tree of vessels has fewer voxels; of what has more no peak and no centreline is looked for.
+MOST_PLACES = 2**22
 
 
-def measure_labels(label_map: Array | Deferred, labels: Sequence[Label], image: Image) -> list[dict[str, Any]]:
+def measure_labels(
+    label_map: Array | Deferred, labels: Sequence[Label], image: Image, line_structures: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """One row a label: voxels, volume (ml; 2D: area in mm², 1D: length), axes, shape; of channels mean, SD and maximum.
 
     label_map: (*spatial) on the image's own grid
+    line_structures: names of labels whose centreline is measured too: its length, and where it is narrowest
     The axes are RECIST 1.1's, mm, within one connected piece of one plane of the image as it is stored. The shape is
     the number of pieces, the centre (mm; of a volume RAS+, where its sides are known), and IBSI's ratios. Intensities
     are the image's own (HU of a CT), where they are measurements; where they are SUV, the peak stands beside them. No
@@ -46,6 +49,7 @@ def measure_labels(label_map: Array | Deferred, labels: Sequence[Label], image: 
     axes = _Axes(labels, _steps(image.geometry)) if size is not None and image.geometry.ndim > 1 else None
     shapes = _Shapes(labels, image.geometry) if axes is not None else None
     uptake = _Uptake(labels) if SUV in units and size is not None and image.geometry.is_volume else None
+    lines = _Lines([one for one in labels if one.name in line_structures]) if axes is not None else None
     read = image.reader()
     for region, marked in voxel_images.blocks_along_last_axis(label_map, BLOCK_VOXELS):
         part = read((slice(0, len(names)), *region)) if marked.any() else np.empty((0,))
@@ -56,6 +60,8 @@ def measure_labels(label_map: Array | Deferred, labels: Sequence[Label], image: 
             shapes.add(marked, region[-1].start)
         if uptake is not None:
             uptake.add(region, marked)
+        if lines is not None:
+            lines.add(region, marked)
     if axes is not None and image.geometry.is_picture:  # of whose only plane a block is a strip
         axes.add(np.asarray(label_map))
     if shapes is not None and image.geometry.is_picture:
@@ -67,6 +73,7 @@ def measure_labels(label_map: Array | Deferred, labels: Sequence[Label], image: 
             row[size[0]] = round(float(moments.voxels[label.value]) * size[1], 6)
         row |= {} if axes is None else axes.measure(label)
         row |= {} if shapes is None else shapes.measure(label)
+        row |= {} if lines is None or label not in lines.labels else lines.measure(label, image.geometry)
         for channel, name in enumerate(names):
             row |= {f"{what}_{name}": value for what, value in moments.measure(channel, label.value).items()}
             if uptake is not None and units[channel] == SUV:
@@ -223,8 +230,8 @@ class _Shapes:
 
 
 @dataclass(frozen=True, eq=False)
-class _Uptake:
-    """Places of each label, for the peak of its uptake."""
+class _Places:
+    """Places of each label; of one that has more than a tumour or a tree of vessels not all of them."""
 
     labels: Sequence[Label]
     places: dict[int, list[NDArray[np.int32]]] = field(default_factory=dict)
@@ -234,14 +241,43 @@ class _Uptake:
         start = np.array([part.start for part in region], dtype=np.int32)
         for label in self.labels:
             held = self.places.setdefault(label.value, [])
-            if sum(map(len, held)) <= MOST_OF_PEAK:  # else no peak is looked for, and a body would fill the memory
+            if sum(map(len, held)) <= MOST_PLACES:  # else nothing is looked for, and a body would fill the memory
                 held.append(np.argwhere(marked == label.value).astype(np.int32) + start)
+
+    def of_label(self, label: Label, axes: int) -> NDArray[np.int32] | None:
+        """(voxels, axes); None where there are none, or too many."""
+        places = np.concatenate(self.places.get(label.value, [np.empty((0, axes), np.int32)]))
+        return places if 0 < len(places) <= MOST_PLACES else None
+
+
+class _Lines(_Places):
+    """The centreline of each label, and where it is narrowest."""
+
+    def measure(self, label: Label, geometry: Geometry) -> dict[str, float]:
+        """Length and least diameter (mm), its place, and by how much it is narrower than the line on either side."""
+        names = ("x", "y", "z") if geometry.is_volume else ("row", "column")
+        columns = ("length_mm", "least_diameter_mm", *(f"least_{name}_mm" for name in names), "narrowing_percent")
+        places = self.of_label(label, geometry.ndim)
+        if places is None:
+            return dict.fromkeys(columns, float("nan"))
+        low = places.min(axis=0)
+        mask = np.zeros(places.max(axis=0) - low + 1, dtype=bool)
+        mask[tuple((places - low).T)] = True
+        line = vessel_diameters.narrowing(mask, geometry.affine[:-1, :-1])
+        place = geometry.to_world(line.place + low).tolist()
+        figures = (line.length, line.least_diameter, *place, line.percent)
+        kept = {name: round(value, 4) for name, value in zip(columns, figures, strict=True)}
+        is_placed = geometry.has_sides or geometry.is_picture
+        return {name: value for name, value in kept.items() if is_placed or name not in columns[2:-1]}
+
+
+class _Uptake(_Places):
+    """The peak of the uptake of each label."""
 
     def measure(self, channel: int, label: Label, image: Image) -> float:
         """SUVpeak; NaN where there is nothing to measure, or a value nearby is no measurement."""
-        places = np.concatenate(self.places.get(label.value, [np.empty((0, 3), np.int32)]))
-        spacing = image.geometry.spacing
-        if not len(places) or len(places) > MOST_OF_PEAK or spacing is None:
+        places, spacing = self.of_label(label, 3), image.geometry.spacing
+        if places is None or spacing is None:
             return float("nan")
         reach = np.array(biomarkers.peak_reach(spacing))
         low = np.maximum(places.min(axis=0) - reach, 0)
@@ -253,7 +289,14 @@ class _Uptake:
         return biomarkers.suv_peak(values[0], mask, spacing) if image.is_measured(values).all() else float("nan")
 
 
-RATIOS = "measures"
+RATIOS, LINES = "measures", "centrelines"
+
+
+def line_structures(task: Task) -> dict[str, tuple[str, ...]]:
+    """{part of a task: names of the structures whose centreline is measured}; the first part has no name here."""
+    marking = [(part, own) for part, own in properties.leaf_tasks(task).items() if properties.marks_labels(own)]
+    lines = [tuple(task_settings.settings_of(own).get(LINES) or ()) for _, own in marking]
+    return dict(zip(["", *(part for part, _ in marking[1:])], lines, strict=False))
 
 
 def with_ratios(model: Model, ratios: Sequence[Ratio]) -> Model:

@@ -256,6 +256,7 @@ def structure_case_rows(
             distances = {
                 f"hd95{counted}": surface.hd95,
                 f"hd95_points{counted}": surface.hd95_points,
+                f"hd{counted}": surface.hd,
                 f"assd{counted}": surface.assd,
                 f"nsd{counted}": surface.nsd(tolerances[name]),
             }

@@ -22,6 +22,7 @@ class Measure:
     code: Code | None = None
 
 
+NARROWING = "narrowing"
 # CID 7469 and 7477 of PS3.16. No code says of a centre along which axis it is.
 MEASURES: Mapping[str, Measure] = {
     "long_axis_mm": Measure("long axis", "mm", Code("SCT", "103339001", "Long axis")),
@@ -34,6 +35,14 @@ MEASURES: Mapping[str, Measure] = {
     "centre_column_mm": Measure("centre column", "mm"),
     "sphericity": Measure("sphericity", "1", Code("IBSI", "QCFX", "Sphericity")),
     "elongation": Measure("elongation", "1", Code("IBSI", "Q3CK", "Elongation")),
+    "length_mm": Measure("centreline length", "mm"),
+    "least_diameter_mm": Measure("least diameter", "mm"),
+    "least_x_mm": Measure("least diameter at x (RAS+)", "mm"),
+    "least_y_mm": Measure("least diameter at y (RAS+)", "mm"),
+    "least_z_mm": Measure("least diameter at z (RAS+)", "mm"),
+    "least_row_mm": Measure("least diameter at row", "mm"),
+    "least_column_mm": Measure("least diameter at column", "mm"),
+    "narrowing_percent": Measure(NARROWING, "%"),
     "flatness": Measure("flatness", "1", Code("IBSI", "N17B", "Flatness")),
 }
 # Of the intensities of a channel, whose name follows in the column.
