@@ -152,6 +152,13 @@ WHOLE = "all"
 Mapped = Callable[[Sequence[ExplainedWindow]], "Tensor"]
 
 
+def refuse_several_grids(model: Model) -> None:
+    """UsageError for an ensemble whose members see images on grids of their own: no one map shows what they see."""
+    if model.members:
+        remedy = f"Explain one of its members: --fold 0 to {len(model.members) - 1}"
+        raise UsageError("the members of the ensemble see images on grids of their own", "explain", remedy)
+
+
 def refuse_unknown_target(task: Task, target: str) -> None:
     """Raises UsageError for a target that the task does not have."""
     saliency_targets = task.saliency_targets
@@ -187,8 +194,10 @@ class CaseOnGrid:
     ) -> CaseOnGrid:
         """The case for a target; "auto" takes what the model answers.
 
-        Raises UsageError for a target that the task does not have, and what reading and preprocessing raise.
+        Raises UsageError for a target that the task does not have and for members with grids of their own, and what
+        reading and preprocessing raise.
         """
+        refuse_several_grids(model)
         image, where = model_assembly.subject_image(case)
         covariates = case.covariates or None if isinstance(case, Case) else None
         vector, _ = model.context_vector(image, covariates, where)

@@ -23,9 +23,8 @@ from isocenter.quality import leakage
 from isocenter.quality.dataset_examination import Examination
 from isocenter.reading import ReadingOptions, dataset_reading, image_pairs
 from isocenter.runtime import record_files
-from isocenter.runtime.ensemble import MEMBERS
 from isocenter.runtime.foreign import nnunet_model
-from isocenter.runtime.package.package_contents import WEIGHTS
+from isocenter.runtime.package.package_contents import MEMBERS, WEIGHTS
 from isocenter.tasks import properties
 from isocenter.values import Case, Dataset, Decision, Plan, Problem
 

@@ -23,16 +23,18 @@ from isocenter.errors import IntegrityError, UsageError
 from isocenter.files.storage import atomic
 from isocenter.lazy import torch
 from isocenter.runtime import bundle, hardware, model_record, record_files
+from isocenter.runtime.foreign import detect
 from isocenter.runtime.guard import image_gate
-from isocenter.runtime.guard.image_gate import Guard
+from isocenter.runtime.guard.image_gate import Answering, Guard
 from isocenter.runtime.hardware import CUDA
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_assembly import Model
-from isocenter.runtime.model_parts import PART_FILES, ModelParts
-from isocenter.runtime.package.package_contents import MOST_MEMBERS, RECORD, WEIGHTS
+from isocenter.runtime.model_parts import PART_FILES, WITHOUT_PARTS, ModelParts
+from isocenter.runtime.package.package_contents import MEMBERS, MOST_MEMBERS, RECORD, WEIGHTS
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.result_codes import CODES
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
+from isocenter.runtime.uncertainty.uncertainty_methods import NOTHING
 from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import task_settings
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
     from isocenter.tasks import Task
 
 
-MEMBERS, LIST, SCHEMA = "members", "ensemble.json", "isocenter.ensemble"
+LIST, SCHEMA = "ensemble.json", "isocenter.ensemble"
 GUARD = "guard"
+# The entry of a record by which another program's model is known.
+ORIGIN = "origin"
 # By how much shares may miss 1 together: as JSON keeps them.
 ROUNDING = 1e-6
 
@@ -73,11 +77,26 @@ def averaged_model(
     # The gate of the first, whose features are looked at, stands for all; of doubt the most careful one decides.
     guard = guard_for_scale(preprocessing, members[0])
     if guard is not None:
-        guard = replace(
-            guard,
-            answers=image_gate.strictest_answering([one.guard.answers for one in members if one.guard is not None]),
-        )
+        guard = replace(guard, answers=_strictest([one.guard for one in members if one.guard is not None]))
     return Model(task, preprocessing, inference, Networks(run, first, architectures), record).with_guard(guard)
+
+
+def joined_model(members: Sequence[Model], task: Task, shares: tuple[float, ...] | None = None) -> Model:
+    """Models that differ in grid, windows or family as one, whose outputs are averaged on the image's grid.
+
+    task:   of all
+    shares: how much each counts, together 1; None where all count alike
+    """
+    first, record = members[0], _record(members, shares)
+    guards = [one.guard for one in members if one.guard is not None]
+    # As of networks: the gate of the first stands for all, and of doubt the most careful one decides.
+    guard = None if first.guard is None else replace(first.guard, answers=_strictest(guards))
+    joined = replace(first, task=task, record=record, parts=WITHOUT_PARTS, uncertainty=NOTHING)
+    return replace(joined, members=tuple(members), shares=shares).with_guard(guard)
+
+
+def _strictest(guards: Sequence[Guard]) -> Answering | None:
+    return image_gate.strictest_answering([one.answers for one in guards])
 
 
 def share_context(members: Sequence[Model]) -> Sequence[Model]:
@@ -122,6 +141,7 @@ def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> dict[
 def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], folder: Path) -> None:
     """The members' checkpoints, and how they are one, into `members/` of an existing folder.
 
+    checkpoints: of each network; of a model of another program its own file or folder
     model: of all of them
     notes: further entries of the record
     """
@@ -131,8 +151,12 @@ def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str,
 
 
 def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], target: Path) -> None:
+    foreign = dict[str, str]()
     for number, checkpoint in enumerate(checkpoints):
         (target / str(number)).mkdir()
+        if detect.is_foreign(checkpoint):
+            foreign[str(number)] = detect.copy_foreign(checkpoint, target / str(number))
+            continue
         for name in filter(lambda name: (checkpoint / name).is_file(), (RECORD, WEIGHTS, *PART_FILES.values())):
             shutil.copyfile(checkpoint / name, target / str(number) / name)
         record_files.seal_folder(target / str(number))
@@ -140,15 +164,27 @@ def _write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str
         "task": {"name": model.task.name, **task_settings.settings_of(model.task)},
         "inference": model.inference.settings,
         "members": len(checkpoints),
-        "shares": model.networks.shares,
+        "shares": model.shares if model.members else model.networks.shares,
         **notes,
     }
-    if len(model.networks.members) == len(checkpoints):
+    if model.members:
+        record |= {"apart": _numbers_apart(model, foreign), "foreign": foreign}
+    if model.members or len(model.networks.members) == len(checkpoints):
         gate = ModelParts(guard=model.guard)
         gate.write(target)
         record |= gate.settings
     record_files.write_json(target / LIST, SCHEMA, record)
     record_files.seal_folder(target)
+
+
+def _numbers_apart(model: Model, foreign: Mapping[str, str]) -> list[list[int]]:
+    """The numbers of the checkpoints of each member whose outputs are averaged on the image's grid."""
+    groups, number = list[list[int]](), 0
+    for one in model.members:
+        count = 1 if str(number) in foreign else len(one.networks.members)
+        groups.append([*range(number, number + count)])
+        number += count
+    return groups
 
 
 def with_own_guard(model: Model, record: Mapping[str, Any], folder: Path) -> Model:
@@ -160,15 +196,19 @@ def read_member_list(folder: Path) -> dict[str, Any]:
     """`members/ensemble.json` of an ensemble; IntegrityError where a file of `members/` is not what was written."""
     members_folder = folder / MEMBERS
     record = record_files.read_json(members_folder / LIST, SCHEMA)
-    count, shares = record.get("members"), record.get("shares")
+    count, shares, apart = record.get("members"), record.get("shares"), record.get("apart")
     if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
         raise IntegrityError(f"has {count} members", str(members_folder / LIST), "Get the ensemble again")
-    if shares is not None and not _are_shares(shares, count):
+    foreign: Mapping[str, str] = record.get("foreign") or {}
+    if apart is not None and sorted(number for group in apart for number in group) != list(range(count)):
+        raise IntegrityError(f"says {apart} of {count} networks", str(members_folder / LIST), "Get the ensemble again")
+    if shares is not None and not _are_shares(shares, count if apart is None else len(apart)):
         raise IntegrityError(
             f"{shares} are not shares of {count} members", str(members_folder / LIST), "Get the ensemble again"
         )
+    ours = [number for number in range(count) if str(number) not in foreign]
     record_files.verify_seal(
-        members_folder, needed=(LIST, *(f"{number}/{name}" for number in range(count) for name in (RECORD, WEIGHTS)))
+        members_folder, needed=(LIST, *(f"{number}/{name}" for number in ours for name in (RECORD, WEIGHTS)))
     )
     return record
 
@@ -189,6 +229,11 @@ class Conversion(NamedTuple):
     offset: float = 0.0
     low: float = -math.inf
     high: float = math.inf
+
+
+def is_ours(model: Model) -> bool:
+    """Whether a model was trained here, so that its networks have checkpoints of ours."""
+    return ORIGIN not in model.record
 
 
 def share_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, tuple[Network, ...]]:
@@ -350,8 +395,16 @@ def _is_on(network: Network, device: str) -> bool:
 def place_on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
     """A model of one network or several, read into the machine's memory, as it computes on a device.
 
-    weights: the files that they were read from
+    weights: the files that they were read from; of a model of another program, which is where it computes, one
     """
+    if model.members:
+        placed, rest = list[Model](), list(weights)
+        for one in model.members:
+            count = len(one.networks.members) if is_ours(one) else 1
+            files, rest = rest[:count], rest[count:]
+            placed.append(place_on_device(one, files, device) if is_ours(one) else one)
+        # Watched, where a gate looks at its features.
+        return replace(model, networks=placed[0].networks, members=tuple(placed)).with_guard(model.guard)
     # Members of an ensemble of these, or with other shares, lie there already.
     fits = may_fit_on_device(
         [one for one, own in zip(weights, model.networks.members, strict=True) if not _is_on(own, device)], device

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from isocenter import errors
 from isocenter.errors import DatasetError
 from isocenter.files import file_formats
-from isocenter.runtime import cascade, prediction_layers, proportion, record_files
+from isocenter.runtime import cascade, covariate_encoding, prediction_layers, proportion, record_files
 from isocenter.runtime.guard.gate_state import NONE, OFF, UNKNOWN_TRAINING, GateState
 from isocenter.runtime.guard.image_observation import Observation, Watching
 from isocenter.runtime.inference import AS_PLANNED, ModelRequest
@@ -24,8 +24,9 @@ from isocenter.runtime.package import package_contents
 from isocenter.runtime.prediction_layers import FrameStream, Passage
 from isocenter.runtime.uncertainty import uncertainty_methods
 from isocenter.runtime.uncertainty.uncertainty_methods import NOTHING, MethodBasis, UncertaintyMethod
-from isocenter.runtime.windows import averaging
-from isocenter.runtime.windows.pipeline import Receiver, WindowSettings
+from isocenter.runtime.windows import averaging, pipeline
+from isocenter.runtime.windows.members_on_grid import MeanOfMembers
+from isocenter.runtime.windows.pipeline import Receiver, WindowedImage, WindowSettings
 from isocenter.tasks import Task
 from isocenter.transforms import channel_stack
 from isocenter.values import Array, Case, Decision, Image, Prediction
@@ -49,6 +50,9 @@ class Model:
     inference: the windows in which the networks see an image
     record:    where the model comes from: data hash, plan, versions, figures
     first:     the first stage of a cascade, whose labels are a further input channel; None for a model of one stage
+    members:   models with grids, windows or families of their own: the mean of their outputs is taken on the image's
+               grid. Preprocessing, inference and networks are then those of the first; empty for all other models
+    shares:    how much each of these counts, in sum 1; None where all count alike
     parts:     what cases taught it after its training: the gate, posteriors, directions
     uncertainty: method by which it looks for its uncertainty, as `with_uncertainty` has chosen it
     request:   what is asked of its predictions where a caller asks nothing
@@ -60,6 +64,8 @@ class Model:
     networks: Networks
     record: Mapping[str, Any] = field(default_factory=dict)
     first: Model | None = None
+    members: tuple[Model, ...] = ()
+    shares: tuple[float, ...] | None = None
     parts: ModelParts = WITHOUT_PARTS
     uncertainty: UncertaintyMethod = NOTHING
     request: ModelRequest = AS_PLANNED
@@ -98,13 +104,25 @@ class Model:
         """The layers of a prediction, put together from the lowest up; PlanError where mirrors contradict anatomy."""
         task, guard = self.task, self.parts.guard
         layer: Layer = partial(prediction_layers.predict_windows, task, self._windows(request))
-        if self.first is not None:
+        if self.members:
+            mean = MeanOfMembers(task, self.shares, self.uncertainty.between(self.basis))
+            layer = partial(prediction_layers.predict_members, mean, [one.view for one in self.members])
+        elif self.first is not None:
             layer = partial(prediction_layers.after_first_stage, self.after_first, layer)
         layer = partial(prediction_layers.with_context, self.context_vector, task, layer)
         layer = partial(prediction_layers.state_uncertainty, task, layer, finds=self.uncertainty is not NOTHING)
         refuse = partial(proportion.refuse_out_of_proportion, self)
         layer = partial(prediction_layers.behind_gate, refuse, guard, task, layer, state=self.gate.unfitted_kind)
         return partial(prediction_layers.frame_by_frame, guard, task, layer) if self._takes_stills else layer
+
+    def view(self, passage: Passage, network: Network | None = None) -> WindowedImage:
+        """The image as this model sees it as a member of others; network: its own, if it is watched."""
+        image, preprocessing = self.after_first(passage.image, passage.request, passage.covariates)
+        if network is None:
+            context, _ = self.context_vector(passage.image, passage.covariates, passage.where)
+            network = covariate_encoding.bind_context(self.networks.run, context)
+        steps = {"task": self.task, "preprocessing": preprocessing, "network": network}
+        return pipeline.open_image(image, passage.where, windows=self._windows(passage.request), **steps)
 
     def _windows(self, request: ModelRequest) -> WindowSettings:
         """The windows of an image, as the plan, the request and the method of uncertainty have them."""
@@ -126,7 +144,8 @@ class Model:
     @property
     def basis(self) -> MethodBasis:
         """Basis on which a method of uncertainty builds."""
-        return MethodBasis(self.task, self.networks, self.inference, partial(self.flips, True), self.parts.laplace)
+        flips, count = partial(self.flips, True), len(self.members)
+        return MethodBasis(self.task, self.networks, self.inference, flips, self.parts.laplace, count)
 
     @property
     def guard(self) -> Guard | None:
@@ -157,9 +176,10 @@ class Model:
         return replace(self, networks=replace(self.networks, run=run))
 
     def keeping(self, kept_outputs: KeptOutputs) -> Model:
-        """The model, and its first stage, whose networks compute no batch again that they have kept."""
+        """The model, its first stage and its members, whose networks compute no batch again that they have kept."""
         first = None if self.first is None else self.first.keeping(kept_outputs)
-        return replace(self, networks=self.networks.keeping(kept_outputs), first=first)
+        members = tuple(one.keeping(kept_outputs) for one in self.members)
+        return replace(self, networks=self.networks.keeping(kept_outputs), first=first, members=members)
 
     def observe(self, case: Case, further: Further | None = None) -> tuple[Observation, Prediction]:
         """Features and answer of the model for a case; further: what also looks at it, as in `WatchedNetwork`."""
@@ -235,7 +255,8 @@ class Model:
 
     def __repr__(self) -> str:
         labels, channels = ", ".join(label.name for label in self.task.labels), ", ".join(self.preprocessing.channels)
-        network = f"{self.networks.families} in {self.preprocessing.ndim}D"
+        stages = self.members or (self,)
+        network = ", ".join(dict.fromkeys(f"{one.networks.families} in {one.preprocessing.ndim}D" for one in stages))
         return f"Model({self.task.name} of {labels}; {network}; channels {channels})"
 
     @property

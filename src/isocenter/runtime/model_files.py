@@ -13,7 +13,6 @@ from isocenter import errors
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.files.storage import structured_text
 from isocenter.runtime import ensemble, hardware, model_assembly, model_record, record_files
-from isocenter.runtime.ensemble import MEMBERS
 from isocenter.runtime.foreign import detect
 from isocenter.runtime.hardware import AUTO
 from isocenter.runtime.inference import Inference
@@ -22,7 +21,7 @@ from isocenter.runtime.model_record import BUILDING_ERRORS
 from isocenter.runtime.package import backend_certificate, backends, package_contents
 from isocenter.runtime.package.backend_certificate import CERTIFICATE, PLAIN, Computing
 from isocenter.runtime.package.backends import torch_eager
-from isocenter.runtime.package.package_contents import FIRST, PACKAGED, RECORD, SCHEMA, WEIGHTS
+from isocenter.runtime.package.package_contents import FIRST, MEMBERS, PACKAGED, RECORD, SCHEMA, WEIGHTS
 from isocenter.runtime.record_files import MANIFEST
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.runtime.windows.averaging import AveragedNetwork
@@ -171,9 +170,11 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
     """The mean of an ensemble's members, or one of them; of a run whose folds have several networks those of a fold."""
     record = ensemble.read_member_list(path)
     numbers = range(record["members"])
-    parts = record.get("folds") or [[number] for number in numbers]
+    parts = record.get("folds") or record.get("apart") or [[number] for number in numbers]
     if fold is not None and fold not in range(len(parts)):
         raise missing_fold_error(fold, range(len(parts)), path)
+    if record.get("apart") and fold is not None:
+        return _apart(path, parts[fold], record, device)
     folders = [path / MEMBERS / str(number) for number in (numbers if fold is None else parts[fold])]
     if len(folders) == 1 and fold is not None:
         return _read_folder(folders[0], hardware.choose_device(device).value)
@@ -181,6 +182,10 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
         task, inference = task_catalogue.build_task(record["task"]), Inference.from_settings(record["inference"])
     except BUILDING_ERRORS as error:
         raise IntegrityError(f"says nothing of its {error}", str(path / MEMBERS), "Get the ensemble again") from error
+    if record.get("apart"):
+        apart = [_apart(path, numbers_of_one, record, device) for numbers_of_one in parts]
+        shares = package_contents.recorded_shares(record)
+        return ensemble.with_own_guard(ensemble.joined_model(apart, task, shares), record, path)
     if len(folders) == 1:  # the others had no weight; what was found for the ensemble is not the member's own
         single = _read_folder(folders[0], hardware.choose_device(device).value)
         return ensemble.with_own_guard(replace(single, task=task, inference=inference), record, path)
@@ -189,6 +194,17 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
     model = ensemble.averaged_model(members, task, inference, shares, str(path))
     model = model if fold is not None else ensemble.with_own_guard(model, record, path)
     return ensemble.place_on_device(model, [one / WEIGHTS for one in folders], hardware.choose_device(device).value)
+
+
+def _apart(path: Path, numbers: Sequence[int], record: Mapping[str, Any], device: str) -> Model:
+    """A member whose outputs are averaged with those of others on the image's grid."""
+    folders, foreign = [path / MEMBERS / str(number) for number in numbers], record.get("foreign") or {}
+    if inner := foreign.get(str(numbers[0])):
+        return detect.load_foreign(detect.copied_foreign(folders[0], inner), device)
+    chosen = hardware.choose_device(device).value
+    if len(folders) == 1:
+        return _read_folder(folders[0], chosen)
+    return _mean_of_folds(folders, str(path), chosen)
 
 
 def _read_folder(folder: Path, device: str) -> Model:
@@ -285,7 +301,10 @@ def _read_package_model(
 ) -> Model:
     """The model of a package on a backend; left_out: what its manifest must list beside what is read here."""
     parts = [f"{PACKAGED}/{name}" for name in model_record.part_files(record)]
-    record_files.verify_seal(path, needed=(f"{PACKAGED}/{RECORD}", *left_out, *parts, *computing.backend.files(record)))
+    files = () if record.get("apart") else computing.backend.files(record)
+    record_files.verify_seal(path, needed=(f"{PACKAGED}/{RECORD}", *left_out, *parts, *files))
+    if record.get("apart"):
+        return _joined_package(path, record, computing, threads)
     with model_record.refuse_malformed(record, path):
         network = computing.backend.network(path, computing.device, threads)
     model = _single_stage(path, record, network, computing, package_contents.weights_files(record))
@@ -295,6 +314,19 @@ def _read_package_model(
             model, _read_package_model(path / FIRST, package_contents.package_record(path / FIRST), computing, threads)
         )
     return model_record.with_recorded_parts(model, record, path / PACKAGED)
+
+
+def _joined_package(path: Path, record: Mapping[str, Any], computing: Computing, threads: int | None) -> Model:
+    """The model of a package whose members have grids of their own, and are packages: all on the same backend."""
+    members = list[Model]()
+    for number in range(record["members"]):
+        folder = path / MEMBERS / str(number)
+        members.append(_read_package_model(folder, package_contents.package_record(folder), computing, threads))
+    with model_record.refuse_malformed(record, path):
+        task, shares = task_catalogue.build_task(record["task"]), package_contents.recorded_shares(record)
+        joined = ensemble.joined_model(members, task, shares)
+    origin = {**record["record"], "weights_sha256": joined.record["weights_sha256"]}
+    return model_record.with_recorded_parts(replace(joined, record=origin), record, path / PACKAGED)
 
 
 def _one_fold(
@@ -308,6 +340,9 @@ def _one_fold(
         raise UsageError(f"{backend} computes all folds as one", str(path), f"Choose --backend {PLAIN} for one fold")
     computing = backend_certificate.choose_backend(PLAIN, device, record, None, str(path))
     computing = replace(computing, because="torch alone has the folds apart")
+    if record.get("apart"):
+        folder = path / MEMBERS / str(fold)
+        return _read_package_model(folder, package_contents.package_record(folder), computing, threads)
     model = _of_members(path, record, [fold], computing, threads)
     if record.get("guard"):  # it looks at what the first network sees
         log.warning("%s: one fold alone is without the gate of the package: every image gets an answer", path)

@@ -80,8 +80,17 @@ def expected_memory(
 
     batch:  windows at once; as the model was planned if not said
     region: of the image's grid, of which alone something is said
-    Of a cascade it is what the stage takes that takes most.
+    Of a cascade it is what the stage takes that takes most. Members with grids of their own hold their images and
+    sums together, and compute in turn.
     """
+    if model.members:
+        fewest = [one.inference.batch if batch is None else min(batch, one.inference.batch) for one in model.members]
+        each = [
+            expected_memory(one, image, batch=windows, region=region)
+            for one, windows in zip(model.members, fewest, strict=True)
+        ]
+        held, sums = sum(one.image for one in each), sum(one.sums for one in each)
+        return ExpectedMemory(held, max(one.network for one in each), sums, max(one.result for one in each))
     expected = _expect(model, image, batch or model.inference.batch, region)
     if model.first is None:
         return expected
@@ -125,20 +134,30 @@ def fit_batch_to_memory(model: Model, image: Image, where: str, region: Region |
 
     Raises MemoryShortageError, with the figure, where not even one would.
     """
-    if model.first is not None:
+    if model.first is not None and not model.members:
         model = replace(model, first=fit_batch_to_memory(model.first, image, where))
     free = USABLE * hardware.available_memory()
-    batch = model.inference.batch
+    batch = max(one.inference.batch for one in model.members or (model,))
     while (expected := expected_memory(model, image, batch=batch, region=region)).total > free and batch > 1:
         batch //= 2
     if expected.total > free:
         problem = f"predicting it would take {expected}, and {free / GIB:.2f} GiB may be used"
         remedy = "Give a part of it by --region, close other programs, or take a machine with more memory"
-        if not model.preprocessing.held_parts(image.geometry).restored:
+        stages = model.members or (model,)
+        if not all(one.preprocessing.held_parts(image.geometry).restored for one in stages):
             problem += "; the transforms of this model can be undone only for the whole image"
             remedy = "Close other programs, take a machine with more memory, or resample the image to fewer voxels"
         raise MemoryShortageError(problem, where, remedy)
-    return model if batch == model.inference.batch else replace(model, inference=replace(model.inference, batch=batch))
+    return _with_batch(model, batch)
+
+
+def _with_batch(model: Model, batch: int) -> Model:
+    """The model with so many windows at once at the most, and so its members."""
+    members = tuple(_with_batch(one, batch) for one in model.members)
+    fewest = min(batch, model.inference.batch)
+    if fewest == model.inference.batch and not members:
+        return model
+    return replace(model, inference=replace(model.inference, batch=fewest), members=members)
 
 
 def refuse_explaining(model: Model, image: Image, where: str, *, method: str, for_gradients: bool) -> None:
@@ -262,4 +281,5 @@ class _Alive:
 def with_smaller_batches(model: Model) -> Model:
     """The model that continues with fewer windows at once where memory runs out, in both stages of a cascade."""
     first = None if model.first is None else with_smaller_batches(model.first)
-    return replace(model.with_run(torch_networks.in_smaller_batches(model.networks.run)), first=first)
+    members = tuple(with_smaller_batches(one) for one in model.members)
+    return replace(model.with_run(torch_networks.in_smaller_batches(model.networks.run)), first=first, members=members)

@@ -21,8 +21,9 @@ from isocenter.errors import GeometryError
 from isocenter.runtime import covariate_encoding
 from isocenter.runtime.guard.image_observation import Watching
 from isocenter.runtime.uncertainty import disagreement
-from isocenter.runtime.windows import pipeline
-from isocenter.runtime.windows.pipeline import BLANK, Receiver, WindowSettings
+from isocenter.runtime.windows import members_on_grid, pipeline
+from isocenter.runtime.windows.members_on_grid import MeanOfMembers
+from isocenter.runtime.windows.pipeline import BLANK, Receiver, WindowedImage, WindowSettings
 from isocenter.runtime.windows.slide import Network, Progress
 from isocenter.tasks import properties
 from isocenter.values import Array, Deferred, Geometry, Image, Prediction, Region
@@ -71,6 +72,24 @@ def predict_windows(task: Task, windows: WindowSettings, passage: Passage) -> Pr
         region=passage.request.region,
     )
     return task.with_image(prediction, passage.image, refined=passage.request.refined)
+
+
+def predict_members(mean: MeanOfMembers, views: Sequence[Callable[..., WindowedImage]], passage: Passage) -> Prediction:
+    """The lowest layer of members with grids of their own: windows of each, averaged on the image's grid and decoded.
+
+    views: of each, from the passage to the image as it is seen; the passage's network is that of the first
+    """
+    seconds, (first, *others) = passage.request.seconds, views
+    share = replace(passage.request, seconds=None if seconds is None else seconds / len(views))
+    viewed = replace(passage, request=share)
+    prediction = members_on_grid.predict_members(
+        [first(viewed, viewed.network), *(view(viewed) for view in others)],
+        mean,
+        progress=passage.progress,
+        receiver=passage.receiver,
+        region=passage.request.region,
+    )
+    return mean.task.with_image(prediction, passage.image, refined=passage.request.refined)
 
 
 def after_first_stage(

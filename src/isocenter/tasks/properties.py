@@ -169,6 +169,11 @@ def dense_channels(task: Task) -> int:
     return sum(head.count * (1 + crossed.get(name, 0)) for name, head in task.heads.items() if head.is_dense)
 
 
+def lacks_background(task: Task) -> bool:
+    """Whether an answer for voxels is no map of all of them, so that models with other grids have no common mean."""
+    return any(head.is_dense and name not in task.background_outputs for name, head in task.heads.items())
+
+
 def output_rows(outputs: Columns) -> Sequence[Mapping[str, Any]]:
     """The columns of `Task.outputs` as rows."""
     return [outputs] if isinstance(outputs, Mapping) else outputs

@@ -204,6 +204,10 @@ class Task(ABC):
         shares: the weight of each of them, in sum 1; None where all weigh alike
         """
 
+    def average_members(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """The same of models that were trained apart, on the image's grid."""
+        return self.average(outputs, shares)
+
     @property
     def probability_heads(self) -> Collection[str]:
         """The heads of which `average` takes the mean of probabilities; of all others that of outputs."""

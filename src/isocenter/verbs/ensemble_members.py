@@ -23,9 +23,9 @@ from isocenter.runs import training_jobs
 from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.tuning import UnseenPredictions
 from isocenter.runtime import Model, Preprocessing, ensemble, model_files
-from isocenter.runtime.ensemble import MEMBERS
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_files import REPORT
+from isocenter.runtime.package.package_contents import MEMBERS
 from isocenter.runtime.windows.averaging import AveragedNetwork
 from isocenter.runtime.windows.slide import Network
 from isocenter.scoring import data_record
@@ -43,6 +43,8 @@ Parts = Mapping[str, Split]
 APART = "Train all on the same parts: --set split.seed=N beside each --seed, or data with a test part of their own"
 WHERE = "ensemble"
 ALIKE = "Train the members from one plan: isocenter train PLAN.yaml --seed N, with split.seed set in it"
+# Settings of preprocessing that say which images a model takes.
+SEEN_ALIKE = ("channels", "modality", "unit", "frames", "interval", "time_unit")
 # Voxels an axis of the noise by which it is seen whether two tasks decode alike.
 NOISE = 6
 
@@ -67,6 +69,14 @@ class EnsembleMember:
     def task(self) -> Task:
         """The task that its models answer."""
         return self.models[0].task
+
+    @property
+    def model(self) -> Model:
+        """The mean of its models, which see an image in one way."""
+        if len(self.models) == 1:
+            return self.models[0]
+        inference = common_windows([one.inference for one in self.models])
+        return ensemble.averaged_model(self.models, self.task, inference, where=WHERE)
 
     @property
     def by_hand(self) -> dict[str, Any]:
@@ -118,23 +128,24 @@ def load_member(run: Path, name: str) -> EnsembleMember:
 
 
 def join_members(members: Sequence[EnsembleMember]) -> Model:
-    """All members as one model that is not tuned yet, each counting alike; UsageError for what cannot be averaged."""
+    """All members as one model that is not tuned yet, each counting alike; UsageError for what cannot be averaged.
+
+    Window by window where all see an image in one way, else on the image's own grid.
+    """
     for other in members[1:]:
         refuse_unlike_models((members[0].name, other.name), members[0].models[0], other.models[0])
     first, models = members[0], [model for one in members for model in one.models]
     shared = {name for name, value in first.by_hand.items() if all(one.by_hand.get(name) == value for one in members)}
+    task = task_catalogue.untuned_task(first.task, shared)
+    if not see_alike(models):
+        if properties.lacks_background(task):
+            for other in members[1:]:
+                refuse_differing((first.name, other.name), *map(windows_of, (first.models[0], other.models[0])))
+            raise UsageError("its members preprocess images differently", WHERE, ALIKE)
+        return ensemble.joined_model([one.model for one in members], task)
     inference = common_windows([one.inference for one in models])
     counts = tuple(1 / len(members) / len(one.models) for one in members for _ in one.models)
-    try:
-        return ensemble.averaged_model(
-            models,
-            task_catalogue.untuned_task(first.task, shared),
-            inference,
-            None if len(set(counts)) == 1 else counts,
-            WHERE,
-        )
-    except UsageError as error:
-        raise UsageError("its members preprocess images differently", WHERE, ALIKE) from error
+    return ensemble.averaged_model(models, task, inference, None if len(set(counts)) == 1 else counts, WHERE)
 
 
 def parts_of_all(members: Sequence[EnsembleMember]) -> dict[str, Split]:
@@ -213,18 +224,34 @@ def refuse_unlike_models(names: tuple[str, str], first: Model, other: Model) -> 
 
 
 def shared_settings(model: Model) -> dict[str, Any]:
-    """{"section.name": value} of what members must have in common to be averaged window by window, and judged alike.
+    """{"section.name": value} of what members must have in common to be averaged, and judged alike."""
+    return {
+        **{f"preprocessing.{key}": value for key, value in model.preprocessing.settings.items() if key in SEEN_ALIKE},
+        "network.context": model.networks.architecture.get("context") or None,
+        "evaluation.primary": model.record.get("primary"),
+    }
+
+
+def windows_of(model: Model) -> dict[str, Any]:
+    """{"section.name": value} of what members must have in common besides to be averaged window by window.
 
     Intensities are not among it: members that differ in a window, a mean and a deviation are brought to one scale.
     """
-    prepared = {key: value for key, value in model.preprocessing.settings.items() if key != "normalisation"}
+    left_out = (*SEEN_ALIKE, "normalisation")
+    prepared = {key: value for key, value in model.preprocessing.settings.items() if key not in left_out}
     windows = model.inference.settings
     return {
         **{f"preprocessing.{key}": value for key, value in prepared.items()},
         **{f"inference.{key}": windows[key] for key in ("patch", "left_right")},
-        "network.context": model.networks.architecture.get("context") or None,
-        "evaluation.primary": model.record.get("primary"),
     }
+
+
+def see_alike(models: Sequence[Model]) -> bool:
+    """Whether models see an image in one way, but for a scale of intensities."""
+    normalisations = [one.preprocessing.normalisation for one in models if isinstance(one.preprocessing, Preprocessing)]
+    if len(normalisations) < len(models) or ensemble.widest_normalisations(normalisations) is None:
+        return False
+    return all(windows_of(one) == windows_of(models[0]) for one in models)
 
 
 def refuse_differing(names: tuple[str, str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
@@ -307,7 +334,7 @@ def ensemble_plan(
     for key, value in model.inference.settings.items():
         if f"inference.{key}" in plan and plan[f"inference.{key}"] != value:
             plan = plan.with_decision(f"inference.{key}", Decision(value, "what all members have in common"))
-    scale, own = (one.preprocessing.settings["normalisation"] for one in (model, first.models[0]))
+    scale, own = (one.preprocessing.settings.get("normalisation") for one in (model, first.models[0]))
     if scale != own:
         because = "the widest of the members', each of which has its own"
         plan = plan.with_decision("preprocessing.normalisation", Decision(scale, because))
@@ -352,6 +379,8 @@ class JoinedMembers:
 
     def counting(self, weights: Sequence[float]) -> Model:
         """The model whose members count so."""
+        if self.model.members:
+            return replace(self.model, shares=_shares(weights))
         assert self.model.networks.average is not None  # noqa: S101 - an ensemble has members
         return self.model.with_run(replace(self.model.networks.average, shares=_shares(self.by_network(weights))))
 
@@ -362,6 +391,8 @@ class JoinedMembers:
 
     def of_those_that_count(self, weights: Sequence[float], task: Task) -> tuple[list[Path], Model]:
         """The checkpoints of the networks that have a weight, and these as one model."""
+        if self.model.members:
+            return self._apart_that_count(weights, task)
         every = [pair for one in self.members for pair in zip(one.checkpoints, one.models, strict=True)]
         counting = [(*pair, weight) for pair, weight in zip(every, self.by_network(weights), strict=True) if weight > 0]
         models, shares = [model for _, model, _ in counting], _shares([weight for *_, weight in counting])
@@ -370,6 +401,15 @@ class JoinedMembers:
         else:
             model = ensemble.averaged_model(models, task, self.model.inference, shares)
         return [checkpoint for checkpoint, *_ in counting], model
+
+    def _apart_that_count(self, weights: Sequence[float], task: Task) -> tuple[list[Path], Model]:
+        """The same of members whose outputs are averaged on the image's grid."""
+        counting = [pair for pair in zip(self.members, self.model.members, weights, strict=True) if pair[2] > 0]
+        checkpoints = [path for one, *_ in counting for path in one.checkpoints]
+        models, shares = [model for _, model, _ in counting], _shares([weight for *_, weight in counting])
+        if len(models) == 1:
+            return checkpoints, replace(models[0], task=task)
+        return checkpoints, ensemble.joined_model(models, task, shares)
 
 
 def _shares(weights: Sequence[float]) -> tuple[float, ...] | None:
@@ -380,7 +420,7 @@ def _shares(weights: Sequence[float]) -> tuple[float, ...] | None:
 def weights_of_members(joined: JoinedMembers, asked: str, seed: int) -> MemberWeights:
     """The weight of each member: fitted to the validation cases if that was asked for and surely helps."""
     members, cases = joined.members, joined.cases("val")
-    if asked == EQUAL:
+    if asked == EQUAL or joined.model.members:
         return member_weighting.equal_weights(len(members), "equal: asked for")
     if not cases:
         folds = [one.name for one in members if one.is_of_folds]

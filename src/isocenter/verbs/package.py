@@ -26,6 +26,7 @@ from isocenter.runtime import Model, hardware, label_measurements, model_files, 
 from isocenter.runtime.model_files import REPORT
 from isocenter.runtime.package import backends, certification, package_writing, triton
 from isocenter.runtime.package.backend_certificate import Certificate
+from isocenter.runtime.package.monai_metadata import NO_BUNDLE
 from isocenter.runtime.package.package_writing import PackageEvidence
 from isocenter.runtime.package.readme import RUN_COMMAND
 from isocenter.runtime.package.triton import NETWORK_ALONE, TRITON_RECORD
@@ -57,6 +58,7 @@ class PackagingResult:
     certificate: which backends say what torch says, and how fast; None where none was asked for
     format:      one of `PACKAGE_FORMATS`
     codes:       of each name that results state; those with a private code last
+    unbundled:   why it runs with Isocenter alone; empty where MONAI runs it
     gate:        on what it refuses images
     """
 
@@ -68,6 +70,7 @@ class PackagingResult:
     format: str = field(default=MONAI, kw_only=True)
     codes: Mapping[str, CodedName] = field(default_factory=dict)
     gate: str = ""
+    unbundled: str = field(default="", kw_only=True)
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
@@ -80,7 +83,9 @@ class PackagingResult:
 
     @property
     def _command(self) -> str:
-        """Command that runs it without Isocenter, in its folder."""
+        """Command that runs it without Isocenter, in its folder; empty where there is none."""
+        if self.unbundled and self.format == MONAI:
+            return ""
         return RUN_COMMAND if self.format == MONAI else SERVE_COMMAND
 
     def __repr__(self) -> str:
@@ -90,7 +95,7 @@ class PackagingResult:
         lines = [
             str(self.out),
             *ours,
-            f"without: {where}: {self._command}",
+            f"without: {where}: {self._command}" if self._command else self.unbundled,
             *([] if self.format == MONAI else [f"{NETWORK_ALONE}."]),
             same if self.onnx["exported"] else f"no ONNX: {self.onnx['because']}",
             self.gate,
@@ -137,7 +142,8 @@ def package(options: PackageOptions) -> PackagingResult:
     codes = {} if options.codes is None else code_file.read_codes(Path(options.codes))
     model = result_codes.with_codes(model_files.load(run, "cpu"), codes)
     model = label_measurements.with_ratios(model, label_measurements.checked_ratios(options.measure, model.task))
-    networks = len(model.networks.members) + (len(model.first.networks.members) if model.first else 0)
+    stages = [*(model.members or (model,)), *([model.first] if model.first else [])]
+    networks = sum(len(one.networks.members) for one in stages)
     if options.format == TRITON:
         estimated = bool(_rows(run))
         with new_package_folder(out, options.overwrite, zipped, marks) as folder:
@@ -150,7 +156,10 @@ def package(options: PackageOptions) -> PackagingResult:
         certificate = (
             None if options.backends == () else _certify(folder, model, run, plan, options.backends, options.threads)
         )
-    return PackagingResult(out, onnx, networks, bool(rows), certificate, code_table(model), str(model.gate))
+    unbundled = NO_BUNDLE if model.members else ""
+    return PackagingResult(
+        out, onnx, networks, bool(rows), certificate, code_table(model), str(model.gate), unbundled=unbundled
+    )
 
 
 def code_table(model: Model) -> dict[str, CodedName]:

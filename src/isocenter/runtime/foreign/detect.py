@@ -163,16 +163,7 @@ def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folde
 
     facts: goes into its record: hashes of cases, limits, decisions
     """
-    name = original_path(source)
-    if name.is_file():
-        for file in onnx_model.files_of_onnx(name):
-            target = folder / file.relative_to(name.parent)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-        inner = name.name
-    else:
-        inner = BUNDLE
-        shutil.copytree(name, folder / inner)
+    inner = copy_foreign(original_path(source), folder)
     settings = {*task_settings.found_after_training(model.task), *task_settings.registered_settings(model.task)}
     found = {setting: value for setting, value in task_settings.settings_of(model.task).items() if setting in settings}
     model.parts.write(folder)
@@ -180,14 +171,31 @@ def write_calibrated(model: Model, source: Path, facts: Mapping[str, Any], folde
     record_files.seal_folder(folder)
 
 
+def copy_foreign(name: Path, folder: Path) -> str:
+    """Copy a model of another program into an existing, empty folder; the name that it has there."""
+    if not name.is_file():
+        shutil.copytree(name, folder / BUNDLE)
+        return BUNDLE
+    for file in onnx_model.files_of_onnx(name):
+        target = folder / file.relative_to(name.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    return name.name
+
+
+def copied_foreign(folder: Path, name: str) -> Path:
+    """What `copy_foreign` has put into a folder under this name; IntegrityError for a name of no model there."""
+    inner = folder / name
+    if not inner.resolve().is_relative_to(folder.resolve()) or not (onnx_model.is_onnx(inner) or inner.is_dir()):
+        raise IntegrityError("names no model in its folder", str(folder), "Get the folder again, whole")
+    return inner
+
+
 def original_path(path: Path) -> Path:
     """The other program's own file or folder: within such a folder, else the path itself."""
     if not is_calibrated(path):
         return path
-    inner = path / str(_record(path)["model"])
-    if not inner.resolve().is_relative_to(path.resolve()) or not (onnx_model.is_onnx(inner) or inner.is_dir()):
-        raise IntegrityError("names no model in its folder", str(path / RECORD), "Get the folder again, whole")
-    return inner
+    return copied_foreign(path, str(_record(path)["model"]))
 
 
 def with_kept_calibration(model: Model, path: Path) -> Model:

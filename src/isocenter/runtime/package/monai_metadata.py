@@ -68,6 +68,13 @@ def metadata_json(model: Model, needs: Collection[str], texts: Mapping[str, str]
     }
 
 
+# Why MONAI does not run an ensemble whose members have grids of their own.
+NO_BUNDLE = (
+    "MONAI does not run this ensemble: its members see images on grids of their own, and a bundle has no mean on the "
+    "grid of the image. Run one of them, which is a bundle itself (members/0, ...), or all with `isocenter predict`."
+)
+
+
 def inference_json(model: Model, places: Mapping[str, str]) -> dict[str, Any]:
     """inference.json: run from the package's folder, it needs MONAI and the package's own scripts.
 

@@ -29,6 +29,8 @@ EXPLANATIONS, EXPLANATIONS_SCHEMA = "explanations.json", "isocenter.explanations
 ONNX = "models/model.onnx"
 # Of a package of a cascade: where the package of its first stage lies.
 FIRST = "first"
+# Of an ensemble, and of a package whose members have grids of their own: where these lie.
+MEMBERS = "members"
 # The input of an ONNX file beside the image.
 CONTEXT = "context"
 # More networks than any cross-validation has: a record that says so is no record of ours.

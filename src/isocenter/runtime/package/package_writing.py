@@ -16,14 +16,16 @@ from isocenter.evaluation import case_tables
 from isocenter.lazy import torch
 from isocenter.networks import factory
 from isocenter.runtime import ensemble, hardware, record_files
+from isocenter.runtime.foreign import detect
 from isocenter.runtime.model_assembly import Model
 from isocenter.runtime.package import monai_metadata, onnx_export, package_contents, readme, script_sources
-from isocenter.runtime.package.monai_metadata import READERS
+from isocenter.runtime.package.monai_metadata import NO_BUNDLE, READERS
 from isocenter.runtime.package.onnx_export import FurtherOutputs, WithFurther
 from isocenter.runtime.package.package_contents import (
     EXPLANATIONS,
     EXPLANATIONS_SCHEMA,
     FIRST,
+    MEMBERS,
     ONNX,
     PACKAGED,
     RECORD,
@@ -65,6 +67,7 @@ PREDICTS = frozenset(
 )
 LICENSE = "LICENSE"
 OF_A_CASCADE = "It is the first stage of a cascade, at low resolution: its performance alone was not estimated."
+OF_AN_ENSEMBLE = "It is a member of an ensemble: its performance alone was not estimated."
 # By how much one tensor of several networks may differ from what the task averages them to, of the largest output.
 AGREEMENT = 1e-4
 
@@ -99,16 +102,10 @@ def write_package(model: Model, evidence: PackageEvidence, title: str, folder: P
     if model.first is not None:
         (folder / FIRST).mkdir()
         write_package(model.first, PackageEvidence(limits=[OF_A_CASCADE]), f"{title}, first stage", folder / FIRST)
-    modules, sources = _modules(model), _sources(model)
-    for name in ("configs", "models", "docs", "scripts", PACKAGED):
+    for name in ("configs", "docs", PACKAGED):
         (folder / name).mkdir()
-    for path, text in sources.texts.items():
-        (folder / "scripts" / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "scripts" / path).write_text(text, encoding="utf-8")
     texts = {"version": "1.0.0", "name": title, "task": model.task.name, "description": _description(model)}
-    _write_config(folder / "configs" / "metadata.json", monai_metadata.metadata_json(model, sources.needs, texts))
-    _write_config(folder / "configs" / "inference.json", monai_metadata.inference_json(model, sources.places))
-    onnx = _write_weights(model, modules, folder)
+    networks, needs = _write_members(model, texts, folder) if model.members else _write_networks(model, texts, folder)
     record = {
         **model.settings,
         "record": {
@@ -117,15 +114,11 @@ def write_package(model: Model, evidence: PackageEvidence, title: str, folder: P
             "tested": list(evidence.tested),
             "limits": list(evidence.limits),
         },
-        "members": len(modules),
-        "architectures": [dict(one) for one in model.networks.unlike] or None,
-        "shares": model.networks.shares,
-        "own_scales": ensemble.have_own_scales(model),
+        **networks,
         "labels": [_plain_label(label) for label in model.task.labels],
         "evaluation": case_tables.rows_to_json(evidence.rows)["rows"],
         "decisions": {name: asdict(decision) for name, decision in evidence.decisions.items()},
         "environment": hardware.machine_environment(),
-        "onnx": onnx,
     }
     record_files.write_json(folder / PACKAGED / RECORD, SCHEMA, record)
     model.parts.write(folder / PACKAGED)
@@ -133,13 +126,49 @@ def write_package(model: Model, evidence: PackageEvidence, title: str, folder: P
         record_files.write_json(folder / PACKAGED / EXPLANATIONS, EXPLANATIONS_SCHEMA, dict(evidence.explanations))
     for name, content in evidence.audits.items():
         (folder / PACKAGED / name).write_text(content, encoding="utf-8")
-    needs = monai_metadata.required_packages(sources.needs)
     page = readme.readme_text(model, title, evidence.rows, evidence.limits, needs, texts["description"])
     (folder / "docs" / "README.md").write_text(page, encoding="utf-8")
     text = files(TOP).joinpath(LICENSE).read_text(encoding="utf-8")
     (folder / LICENSE).write_text(text, encoding="utf-8")
     record_files.seal_folder(folder)
+    onnx: Mapping[str, Any] = networks["onnx"]
     return onnx
+
+
+def _write_networks(model: Model, texts: Mapping[str, str], folder: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """Write the networks as a bundle of MONAI; the entries of the record, and {package: version} that it needs."""
+    modules, sources = _modules(model), _sources(model)
+    for name in ("models", "scripts"):
+        (folder / name).mkdir()
+    for path, text in sources.texts.items():
+        (folder / "scripts" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "scripts" / path).write_text(text, encoding="utf-8")
+    _write_config(folder / "configs" / "metadata.json", monai_metadata.metadata_json(model, sources.needs, texts))
+    _write_config(folder / "configs" / "inference.json", monai_metadata.inference_json(model, sources.places))
+    networks = {
+        "onnx": _write_weights(model, modules, folder),
+        "members": len(modules),
+        "architectures": [dict(one) for one in model.networks.unlike] or None,
+        "shares": model.networks.shares,
+        "own_scales": ensemble.have_own_scales(model),
+    }
+    return networks, monai_metadata.required_packages(sources.needs)
+
+
+def _write_members(model: Model, texts: Mapping[str, str], folder: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """The same of members with grids of their own: each a package; MONAI's configuration says that it has no mean."""
+    exported = list[Mapping[str, Any]]()
+    for number, one in enumerate(model.members):
+        if problem := detect.why_unpackable(one):
+            raise PlanError(f"a member {problem}", "package", "Predict with the ensemble's own folder")
+        place, evidence = folder / MEMBERS / str(number), PackageEvidence(limits=[OF_AN_ENSEMBLE])
+        place.mkdir(parents=True)
+        exported.append(write_package(one, evidence, f"{texts['name']}, member {number}", place))
+    refusal = {"imports": ["$import sys"], "run": [f"$sys.exit({NO_BUNDLE!r})"]}
+    for name, config in {"metadata": texts, "inference": refusal}.items():
+        _write_config(folder / "configs" / f"{name}.json", config)
+    onnx = dict(next((one for one in exported if not one["exported"]), exported[0]))
+    return {"onnx": onnx, "members": len(exported), "apart": True, "shares": model.shares}, {}
 
 
 def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:

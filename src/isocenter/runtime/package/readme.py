@@ -9,7 +9,7 @@ from isocenter.report import wording
 from isocenter.runtime import result_codes
 from isocenter.runtime.covariate_encoding import IMAGE
 from isocenter.runtime.model_assembly import Model
-from isocenter.runtime.package.monai_metadata import NOT_STATED
+from isocenter.runtime.package.monai_metadata import NO_BUNDLE, NOT_STATED
 from isocenter.runtime.package.package_contents import FIRST
 from isocenter.runtime.preprocessing.protocol import PreprocessingKind
 from isocenter.tasks import properties
@@ -41,20 +41,14 @@ def readme_text(
         f"# {title}",
         description,
         "## Run it",
-        f"From this folder, without Isocenter, with MONAI{_and(needs)}:",
-        f"```console\n$ {RUN_COMMAND}\n```",
-        f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map per case, on "
-        "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
+        *([NO_BUNDLE] if model.members else _monai_run(needs, f"{ends}{named}")),
         *([_covariates(model)] if model.networks.context.names else []),
         *([_absent(model)] if model.preprocessing.settings.get("absent") else []),
         "With Isocenter:",
         '```python\nimport isocenter\n\nisocenter.load("this folder, or its .zip").predict("image")\n```',
-        "## What needs Isocenter",
-        "The command of MONAI states calibrated probabilities, and sets and intervals where the model has them. Only "
-        "Isocenter gives:",
-        "\n".join(f"- {one}" for one in _only_with_isocenter(model)),
+        *([] if model.members else _what_needs_isocenter(model)),
         "## What goes in, what comes out",
-        _inputs(model),
+        *(_inputs(one) for one in model.members or (model,)),
         _outputs(model),
         "## What was measured",
         "\n".join(f"- {wording.row_words(row, model.task.metrics)}" for row in rows) if rows else NOTHING,
@@ -77,6 +71,26 @@ def readme_text(
         "owns the training data decides who may use the weights.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _monai_run(needs: Mapping[str, str], ends: str) -> list[str]:
+    """How MONAI runs it; ends: of the files that it reads."""
+    return [
+        f"From this folder, without Isocenter, with MONAI{_and(needs)}:",
+        f"```console\n$ {RUN_COMMAND}\n```",
+        f"IMAGES is a file or a folder of files that end in {ends}. RESULTS is made: one label map per case, on "
+        "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
+    ]
+
+
+def _what_needs_isocenter(model: Model) -> list[str]:
+    """What MONAI's command leaves out."""
+    return [
+        "## What needs Isocenter",
+        "The command of MONAI states calibrated probabilities, and sets and intervals where the model has them. Only "
+        "Isocenter gives:",
+        "\n".join(f"- {one}" for one in _only_with_isocenter(model)),
+    ]
 
 
 # Columns that are named one by one.

@@ -38,15 +38,24 @@ class _Port:
 def write_triton(model: Model, name: str, folder: Path) -> Mapping[str, Any]:
     """Write a repository into an existing, empty folder; return the record of the ONNX file.
 
-    name: of the model in it; of a cascade the first stage is a second model
+    name: of the model in it; of a cascade the first stage is a second model, of an ensemble whose members have grids
+          of their own each member is one
     Raises PlanError for a network that cannot be exported.
     """
-    stages = {name: model} if model.first is None else {f"{name}{FIRST_STAGE}": model.first, name: model}
+    stages = _stages(model, name)
     written = {stage: _write_stage(one, stage, folder) for stage, one in stages.items()}
     record_files.write_json(
         folder / TRITON_RECORD, SCHEMA, {"models": {stage: _around(one) for stage, one in stages.items()}}
     )
-    return written[name]
+    return written[list(stages)[-1]]
+
+
+def _stages(model: Model, name: str) -> dict[str, Model]:
+    """{name in the repository: model} of both stages of a cascade, and of members with grids of their own."""
+    if model.members:
+        members = [_stages(one, f"{name}_{number}") for number, one in enumerate(model.members)]
+        return {stage: one for stages in members for stage, one in stages.items()}
+    return {name: model} if model.first is None else {f"{name}{FIRST_STAGE}": model.first, name: model}
 
 
 def _write_stage(model: Model, name: str, folder: Path) -> Mapping[str, Any]:

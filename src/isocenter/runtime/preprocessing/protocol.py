@@ -101,6 +101,10 @@ class GridTrace:
         """The same, walked along its longest axis: for an image that is in memory whole, so that sums are small."""
         return replace(self, walked=int(np.argmax(self.padded_shape)))
 
+    def by_slices(self) -> GridTrace:
+        """The same, walked as a file gives its slices."""
+        return replace(self, walked=None)
+
     @property
     def kept_shape(self) -> tuple[int, ...]:
         """The shape of the region that was kept, before resampling."""

@@ -50,6 +50,7 @@ class MethodBasis:
 
     flips:   axes along which windows may be mirrored; PlanError where no mirrored view is true to anatomy
     laplace: the posteriors of the last layers; None where none was fitted
+    members: models that are averaged on the image's grid; 0 where networks are, window by window
     """
 
     task: Task
@@ -57,6 +58,7 @@ class MethodBasis:
     inference: Inference
     flips: Callable[[], tuple[int, ...]]
     laplace: PosteriorDraws | None = None
+    members: int = 0
 
     @property
     def differ(self) -> Disagreement | None:
@@ -97,6 +99,9 @@ class UncertaintyMethod(Protocol):
     def windows(self, basis: MethodBasis, planned: WindowSettings) -> WindowSettings:
         """The windows in which they see an image."""
 
+    def between(self, basis: MethodBasis) -> Disagreement | None:
+        """How members that are averaged on the image's grid differ; None where nobody asks."""
+
 
 @dataclass(frozen=True)
 class NoMethod:
@@ -119,6 +124,10 @@ class NoMethod:
     def windows(self, basis: MethodBasis, planned: WindowSettings) -> WindowSettings:
         """The windows as planned."""
         return planned
+
+    def between(self, basis: MethodBasis) -> Disagreement | None:
+        """Nothing."""
+        return None
 
 
 # Uncertainty by the posteriors of a network's last layers, after a training that has learnt numbers.
@@ -283,7 +292,7 @@ class LastLayerPosterior(NoMethod):
 
     def lacking(self, basis: MethodBasis) -> str:
         """Why there are no posteriors to draw from; empty where there are."""
-        if basis.laplace is None or not isinstance(basis.networks.run, TorchNetwork):
+        if basis.laplace is None or basis.members or not isinstance(basis.networks.run, TorchNetwork):
             why = "no posterior of a last layer was fitted, or the backend does not expose the inputs of that layer"
             return basis.silent or why
         return basis.silent
@@ -400,7 +409,7 @@ class MemberDisagreement(NoMethod):
 
     def suits(self, basis: MethodBasis) -> bool:
         """Whether there are several networks."""
-        return basis.networks.average is not None
+        return basis.members > 0 or basis.networks.average is not None
 
     def lacking(self, basis: MethodBasis) -> str:
         """Why they cannot differ; empty where they can."""
@@ -409,8 +418,14 @@ class MemberDisagreement(NoMethod):
 
     def networks(self, basis: MethodBasis) -> Networks:
         """The networks, with how they differ beside their mean."""
+        if basis.members:
+            return basis.plain
         assert basis.networks.average is not None  # noqa: S101 - else it would be lacking
         return replace(basis.networks, run=replace(basis.networks.average, differ=basis.differ))
+
+    def between(self, basis: MethodBasis) -> Disagreement | None:
+        """How the members differ."""
+        return basis.differ if basis.members else None
 
 
 BY_MEMBERS = MemberDisagreement(MEMBERS)
@@ -421,6 +436,8 @@ class MirrorDisagreement(NoMethod):
 
     def lacking(self, basis: MethodBasis) -> str:
         """Why there are no mirrored views; empty where there are."""
+        if basis.members:
+            return basis.silent or "its members see images on grids of their own, and are compared with each other"
         try:
             basis.flips()
         except PlanError as error:

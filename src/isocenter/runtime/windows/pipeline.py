@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from isocenter.values import Array, Image, Prediction, Region, Slabs
 from isocenter.values.voxel_images import STATED_SIDES
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing.protocol import GridTrace, ImageSteps, RegionSource
+    from isocenter.runtime.preprocessing.protocol import GridTrace, ImageSteps, RegionSource, VolumePart
     from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.tasks import Task
 
@@ -67,7 +68,7 @@ class WindowSettings:
 
 
 @dataclass
-class _AllWindows:
+class WindowsDone:
     """Progress of the windows of one part after the other, reported as progress of all; count: how many there are.
 
     where, at_most: the image, and the s that its windows may take; None without a limit
@@ -80,14 +81,16 @@ class _AllWindows:
     done: int = 0
     began: float = field(default_factory=time.monotonic)
 
-    def after(self, before: int) -> Progress | None:
-        """Progress of a part before which so many windows passed."""
+    def of_part(self) -> Progress | None:
+        """Progress of one part; parts of several networks may advance in turn."""
         if self.progress is None and self.at_most is None:
             return None
+        earlier = 0
 
         def report(done: int, _: int) -> None:
             """Report how many of all windows are done."""
-            self.done = before + done
+            nonlocal earlier
+            self.done, earlier = self.done + done - earlier, done
             self._refuse_long()
             self.again()
 
@@ -106,6 +109,100 @@ class _AllWindows:
         """Report the same once more, because a part of the result is back on the image's grid."""
         if self.progress is not None:
             self.progress(self.done, self.count)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowedImage:
+    """An image as one network sees it, window by window, with the way of the outputs back onto the image's grid.
+
+    image, where: the image, and its name for error messages
+    task:    whose heads the network has
+    data:    (channels, *spatial) of the network's grid
+    network: with mirrored views
+    """
+
+    image: Image
+    where: str
+    task: Task
+    preprocessing: ImageSteps
+    windows: WindowSettings
+    data: RegionSource
+    trace: GridTrace
+    network: Network
+    skipping: Skipping | None
+
+    def parts(self, region: Region | None) -> Sequence[VolumePart]:
+        """The parts in which a region of the image's grid, or all of it, is predicted."""
+        channels = properties.dense_channels(self.task)
+        return self.preprocessing.parts(self.trace, region, self.windows.patch, channels)
+
+    def window_count(self, region: Region | None, overlap: float | None = None) -> int:
+        """The windows of a region, or of all, with an overlap; None: as planned."""
+        shape, patch, merge = self.data.shape[1:], self.windows.patch, self.task.merge
+        share = self.windows.overlap if overlap is None else overlap
+        needed = [part.needed for part in self.parts(region)]
+        return sum(slide.window_count(shape, patch, share, one, merge, self.skipping) for one in needed)
+
+    def in_time(self, region: Region | None) -> WindowedImage:
+        """The same with the overlap by which the windows of a region take no longer than they may."""
+        if self.windows.seconds is None:
+            return self
+        count = partial(self.window_count, region)
+        within = overlap_within(
+            self.windows.seconds, self.windows.overlap, self.network, self.data, self.windows.patch, count
+        )
+        return replace(self, windows=replace(self.windows, overlap=within))
+
+    def slabs(self, region: Region | None, done: WindowsDone) -> Slabs:
+        """The outputs of a region, or of all, part by part on the image's own grid."""
+        for part in self.parts(region):
+            slabs = slide.slide_windows(
+                self.network,
+                self.data,
+                self.windows.patch,
+                overlap=self.windows.overlap,
+                batch=self.windows.batch,
+                merge=self.task.merge,
+                progress=done.of_part(),
+                wanted=part.needed,
+                slice_order=part.slice_order,
+                skipping=self.skipping,
+            )
+            for slab in _with_axes(self.preprocessing.restore(slabs, self.trace, part.kept), self.task, self.trace):
+                yield slab
+                if slab[0]:  # on a large grid a part takes as long as many windows, none of which passes in it
+                    done.again()
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the network sees one value everywhere; False for a large volume, which is never held."""
+        return _is_blank(self.data, labelled=self.preprocessing.cascade is not None)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader has to know of how the image was seen."""
+        notes_of_sides = (note for note in self.image.notes if STATED_SIDES in note)
+        return (*notes_of_sides, *_in_parts(self.task, self.data.shape[1:], self.windows.patch))
+
+
+def open_image(
+    image: Image, where: str, *, task: Task, preprocessing: ImageSteps, network: Network, windows: WindowSettings
+) -> WindowedImage:
+    """The image as a network sees it; arguments as of `run_pipeline`."""
+    properties.refuse_unknown_sides(task, image.geometry, where)
+    data, trace = preprocessing.open_image(image, where)
+    views = averaging.mirror_views(
+        FiniteNetwork(network, where),
+        task,
+        windows.flips,
+        trace,
+        windows.left_right,
+        labelled=preprocessing.cascade is not None,
+        differ=windows.differ,
+        plain=windows.plain,
+    )
+    skipping = None if windows.skip is None else _skipping(windows.skip, image, task, trace)
+    return WindowedImage(image, where, task, preprocessing, windows, data, trace, views, skipping)
 
 
 def run_pipeline(
@@ -127,57 +224,20 @@ def run_pipeline(
     What is one value everywhere has a result too, and `abstained` states it. Raises OutputError where outputs of the
     network are not finite.
     """
-    properties.refuse_unknown_sides(task, image.geometry, where)
-    data, trace = preprocessing.open_image(image, where)
-    labelled = preprocessing.cascade is not None
-    views = averaging.mirror_views(
-        FiniteNetwork(network, where),
-        task,
-        windows.flips,
-        trace,
-        windows.left_right,
-        labelled=labelled,
-        differ=windows.differ,
-        plain=windows.plain,
-    )
-    patch, overlap, merge = windows.patch, windows.overlap, task.merge
-    parts = preprocessing.parts(trace, region, patch, properties.dense_channels(task))
-    skipping = None if windows.skip is None else _skipping(windows.skip, image, task, trace)
+    seen = open_image(image, where, task=task, preprocessing=preprocessing, network=network, windows=windows)
+    seen = seen.in_time(region)
+    done = WindowsDone(progress, seen.window_count(region), where, windows.at_most)
+    return decode_slabs(seen.slabs(region, done), task, [seen], receiver, region)
 
-    def counts_with(overlap: float) -> list[int]:
-        """Windows of each part with this overlap."""
-        return [slide.window_count(data.shape[1:], patch, overlap, part.needed, merge, skipping) for part in parts]
 
-    if windows.seconds is not None:
-        overlap = overlap_within(windows.seconds, overlap, views, data, patch, lambda share: sum(counts_with(share)))
-    counts = counts_with(overlap)
-    seen_windows = _AllWindows(progress, sum(counts), where, windows.at_most)
-
-    def restored() -> Slabs:
-        """The parts' outputs on the image's own grid."""
-        for number, part in enumerate(parts):
-            slabs = slide.slide_windows(
-                views,
-                data,
-                patch,
-                overlap=overlap,
-                batch=windows.batch,
-                merge=merge,
-                progress=seen_windows.after(sum(counts[:number])),
-                wanted=part.needed,
-                slice_order=part.slice_order,
-                skipping=skipping,
-            )
-            for slab in _with_axes(preprocessing.restore(slabs, trace, part.kept), task, trace):
-                yield slab
-                if slab[0]:  # on a large grid a part takes as long as many windows, none of which passes in it
-                    seen_windows.again()
-
-    slabs = restored() if region is None else _within(restored(), region)
-    prediction = task.decode(slabs if receiver is None else _sent(slabs, task, receiver), trace.source)
-    notes_of_sides = (note for note in image.notes if STATED_SIDES in note)
-    notes = (*prediction.notes, *notes_of_sides, *_in_parts(task, data.shape[1:], patch))
-    return replace(prediction, notes=notes, abstained=BLANK if _is_blank(data, labelled=labelled) else None)
+def decode_slabs(
+    slabs: Slabs, task: Task, seen: Sequence[WindowedImage], receiver: Receiver | None, region: Region | None
+) -> Prediction:
+    """The result of slabs on the image's grid; seen: the image, as each of the networks sees it."""
+    wanted = slabs if region is None else _within(slabs, region)
+    prediction = task.decode(wanted if receiver is None else _sent(wanted, task, receiver), seen[0].image.geometry)
+    notes = dict.fromkeys((*prediction.notes, *(note for one in seen for note in one.notes)))
+    return replace(prediction, notes=tuple(notes), abstained=BLANK if seen[0].is_blank else None)
 
 
 def _skipping(skip: Outside, image: Image, task: Task, trace: GridTrace) -> Skipping | None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from isocenter import errors
 from isocenter.errors import IsocenterError, MemoryShortageError, UsageError
 from isocenter.evaluation import intervals
-from isocenter.explanation import answer_maps, evidence_places, faithfulness
+from isocenter.explanation import answer_maps, case_on_grid, evidence_places, faithfulness
 from isocenter.explanation.answer_maps import Explanation
 from isocenter.explanation.case_on_grid import WHOLE, CaseOnGrid, UnfitError
 from isocenter.explanation.evidence_places import SmallMap
@@ -103,7 +103,11 @@ class Explainer:
 
     @classmethod
     def from_methods(cls, model: Model, methods: Sequence[Method], *, by_name: bool, **more: Any) -> Explainer:
-        """UsageError where a method was asked for by name that needs gradients, and the backend has none."""
+        """UsageError where a method was asked for by name that needs gradients, and the backend has none.
+
+        And for an ensemble whose members see images on grids of their own.
+        """
+        case_on_grid.refuse_several_grids(model)
         try:
             return cls(
                 model, methods, by_name=by_name, torch_model=Differentiable.from_networks(model.networks), **more

@@ -132,6 +132,10 @@ class ImportedSegmentation(Segmentation):
             return {"mask": averages.log_mean(logits, shares=shares)}
         return {"mask": averages.mean_output(logits, shares)}
 
+    def average_members(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """The mean probability of classes, as nnU-Net joins configurations."""
+        return super().average(outputs, shares)
+
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Decode it like any segmentation, with a note on each region of which the label map does not hold all."""
         if self.exclusive or self.regions is not None:
