@@ -13,11 +13,15 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.deidentification import (
         attribute_cleaning,
+        burned_in_text,
+        common_words,
         confidentiality_profile,
         dicom_objects,
         handed_folder,
         identifiers,
         keyed_names,
+        review_page,
+        text_detection,
     )
 
 if not TYPE_CHECKING:

@@ -6,19 +6,21 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 
-from isocenter.deidentification import attribute_cleaning
+from isocenter.deidentification import attribute_cleaning, burned_in_text
 from isocenter.deidentification.attribute_cleaning import CleaningRules, ObjectCleaner
+from isocenter.deidentification.burned_in_text import HiddenPlaces
 from isocenter.deidentification.identifiers import PatientIdentifiers
 from isocenter.deidentification.keyed_names import KeyedNames
 from isocenter.errors import FormatError
 from isocenter.files.dicom import character_sets, header_reading, tags
 from isocenter.files.dicom.elements import UNDEFINED
 from isocenter.files.dicom.header_reading import Header
-from isocenter.files.dicom.reading import pixel_layout
-from isocenter.files.dicom.uids import DEFLATED, EXPLICIT
+from isocenter.files.dicom.reading import pixel_decoding, pixel_layout
+from isocenter.files.dicom.uids import DEFLATED, EXPLICIT, NATIVE
 from isocenter.files.dicom.writing import new_object
 from isocenter.files.storage import atomic, hashing
 from isocenter.lazy import pydicom
@@ -38,6 +40,11 @@ class ObjectFacts:
     study: str
     series: str
     instance: str
+
+    @property
+    def whole_series(self) -> tuple[str, ...]:
+        """What the objects of one series share."""
+        return self.patient, self.study, self.series
 
     def output(self, names: KeyedNames, *, retain_uids: bool) -> Path:
         """Where the object lies in what is handed on: patient, study, series, instance, all by new names."""
@@ -125,18 +132,41 @@ def _refuse_cut(dataset: pydicom.Dataset, path: Path) -> None:
         raise FormatError("is cut short within an element", str(path), "Get the file again from its source")
 
 
-def write_clean(dataset: pydicom.Dataset, cleaner: ObjectCleaner, target: Path, where: str) -> Mapping[str, int]:
-    """Clean an object and write it, whole or not at all; the actions by kind. Raises FormatError."""
+def write_clean(
+    dataset: pydicom.Dataset, cleaner: ObjectCleaner, target: Path, where: str, hidden: HiddenPlaces | None = None
+) -> Mapping[str, int]:
+    """Clean an object, black what is hidden, and write it whole or not at all; the actions by kind.
+
+    Raises FormatError.
+    """
     try:
+        if _must_be_written_anew(dataset, cleaner.identifiers, hidden):
+            burned_in_text.hide_places(dataset, hidden or HiddenPlaces(), where)
+        cleaner.keeps_overlay = cache(partial(burned_in_text.is_text_free, dataset))
         cleaner.clean(dataset)
+        if hidden is not None and pixel_decoding.has_pixels(dataset):
+            dataset.BurnedInAnnotation = "NO"
         content = _encode_object(dataset, where)
     except tags.pydicom_errors() as error:
         # The library's words may hold a value.
         problem = f"cannot be written without identity ({type(error).__name__})"
         raise FormatError(problem, where, "Get the file again from its source") from None
-    with atomic.write_whole(target, overwrite=True) as partial:
-        partial.write_bytes(content)
+    with atomic.write_whole(target, overwrite=True) as partial_file:
+        partial_file.write_bytes(content)
     return dict(cleaner.counts)
+
+
+def _must_be_written_anew(
+    dataset: pydicom.Dataset, identifiers: PatientIdentifiers, hidden: HiddenPlaces | None
+) -> bool:
+    """Whether pixels change: places are blacked, an overlay lies in their bits, or compressed frames hold a name."""
+    if hidden is not None and hidden.places:
+        return True
+    if "PixelData" not in dataset:
+        return False
+    if dataset.file_meta.TransferSyntaxUID in NATIVE:
+        return burned_in_text.has_embedded_overlay(dataset)
+    return identifiers.are_in_bytes(dataset["PixelData"].value or b"")
 
 
 def _encode_object(dataset: pydicom.Dataset, where: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import filecmp
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from isocenter import errors
-from isocenter.deidentification import dicom_objects
+from isocenter.deidentification import dicom_objects, review_page
 from isocenter.deidentification.attribute_cleaning import CleaningRules, ObjectCleaner
+from isocenter.deidentification.burned_in_text import SeriesLook
 from isocenter.deidentification.common_words import CommonWords
 from isocenter.deidentification.confidentiality_profile import EDITION, ConfidentialityProfile
 from isocenter.deidentification.dicom_objects import InputSurvey, ObjectFacts
@@ -25,7 +27,7 @@ from isocenter.files.storage import atomic, csv_text, folder_files
 from isocenter.runtime import record_files
 
 SCHEMA = "isocenter.deidentified"
-REPORT, TABLE = "report.json", "table.csv"
+REPORT, TABLE, REVIEW = "report.json", "table.csv", "review.html"
 COLUMNS = ("kind", "original", "issuer", "new", "days")
 OTHER_FOLDER = "Choose another --out"
 
@@ -132,6 +134,8 @@ class FolderHanding:
         self.objects: dict[str, ObjectFacts] = {}
         self.paths = dict(self.files)
         self.written: dict[Path, str] = {}
+        self.looks = defaultdict[tuple[str, ...], SeriesLook](SeriesLook)
+        self.pictures: dict[str, bytes] = {}
 
     def run(self) -> list[HandedFile]:
         """All rows. Whatever ends it early, whole files and a report are left."""
@@ -180,6 +184,8 @@ class FolderHanding:
         if not is_dicom(path):
             raise FormatError("is of a format that is not handed on", str(path), "Convert it first, or leave it out")
         self.objects[source] = self.survey.examine(path)
+        if "clean-pixels" in self.plan.profile:
+            self.looks[self.objects[source].whole_series].add(path, dicom_objects.read_whole(path))
 
     def _hand_on(self, source: str, path: Path) -> HandedFile:
         facts, profile = self.objects[source], self.plan.profile
@@ -188,8 +194,17 @@ class FolderHanding:
         if (known := self.written.setdefault(output, source)) != source:
             return replace(self.rows[known], source=source)
         cleaner = ObjectCleaner(self.rules, facts.patient, self.survey.identifiers[facts.patient])
-        counts = dicom_objects.write_clean(dicom_objects.read_whole(path), cleaner, self.plan.out / output, str(path))
-        return HandedFile(source, output.as_posix(), counts)
+        dataset, hidden = dicom_objects.read_whole(path), None
+        if "clean-pixels" in profile:
+            hidden = self.looks[facts.whole_series].find(path, dataset)
+            if hidden.unsure:
+                self.pictures[source] = hidden.picture
+                if not self.plan.accept_review:
+                    return HandedFile(source, review=review_page.describe(hidden))
+        counts = dicom_objects.write_clean(dataset, cleaner, self.plan.out / output, str(path), hidden)
+        review = review_page.describe(hidden) if hidden is not None and hidden.unsure else None
+        places = 0 if hidden is None else len(hidden.places)
+        return HandedFile(source, output.as_posix(), counts, text=places, review=review)
 
     def _free_path(self, output: Path, path: Path) -> Path:
         """The output, with a number behind its name where other content of the input has the same UID."""
@@ -213,6 +228,8 @@ class FolderHanding:
             record_files.write_json(partial, SCHEMA, record)
         if self.plan.with_table:
             self._write_table()
+        if self.pictures:
+            atomic.write_text(self.plan.private / REVIEW, review_page.render(self.pictures), overwrite=True)
 
     def _write_table(self) -> None:
         rows = {tuple(row[name] for name in COLUMNS): None for row in self.plan.rows_before()}

@@ -1,0 +1,235 @@
+"""Text that is burned into the pixels of DICOM objects: found, blacked, or shown to a person. PS3.15 E.3.1
+
+Burned In Annotation is not believed: every object with a picture is looked at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.deidentification import text_detection
+from isocenter.deidentification.text_detection import TextPlace
+from isocenter.files.dicom import tags
+from isocenter.files.dicom.elements import DicomDataset
+from isocenter.files.dicom.reading import colour_spaces, pixel_decoding, pixel_layout
+from isocenter.files.dicom.reading.pixel_layout import PixelLayout
+from isocenter.files.dicom.uids import EXPLICIT, LABEL_MAP, NATIVE, SEGMENTATION
+from isocenter.lazy import pil_image, pydicom
+
+EVERY = 10  # frames of a clip: the first, the tenth, ... and the extremes of all are looked at
+# Shares of pixels that are darker than black and brighter than white on the picture that the detector sees.
+DARK, BRIGHT = 0.1, 99.9
+WIDE = 2.0  # times this range: pixels beyond it may be text, and are looked at apart
+SHOWN_SIDE = 900  # pixels of a picture for a person
+# What shows structures or numbers, and no picture that anybody wrote into.
+NO_PICTURES = (SEGMENTATION, LABEL_MAP)
+OFFSET_TABLES = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+Stored = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HiddenPlaces:
+    """What is blacked in every frame of one object.
+
+    places:  text, and what may be text
+    regions: those of an ultrasound image, where there is text outside them: all outside is blacked
+    picture: PNG of what a person has to look at, with the places that are unsure
+    """
+
+    places: tuple[TextPlace, ...] = ()
+    regions: tuple[tuple[int, int, int, int], ...] = ()
+    picture: bytes = b""
+
+    @property
+    def unsure(self) -> list[TextPlace]:
+        """Places that a person has to look at."""
+        return [one for one in self.places if not one.is_sure and not self._is_outside(one)]
+
+    def mask(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """(rows, columns) that become black."""
+        hidden = np.full(shape, bool(self.regions))
+        for top, bottom, left, right in self.regions:
+            hidden[top:bottom, left:right] = False
+        for place in self.places:
+            hidden[place.region] = True
+        return hidden
+
+    def _is_outside(self, place: TextPlace) -> bool:
+        return bool(self.regions) and is_outside(place, self.regions)
+
+
+def is_outside(place: TextPlace, regions: Sequence[tuple[int, int, int, int]]) -> bool:
+    """Whether the middle of a place lies in none of some regions."""
+    row, column = (place.box[0] + place.box[1]) / 2, (place.box[2] + place.box[3]) / 2
+    return not any(top <= row < bottom and left <= column < right for top, bottom, left, right in regions)
+
+
+@dataclass(eq=False)
+class SeriesLook:
+    """The pictures of one series: single slices are looked at where the extremes of all show something.
+
+    A clip is looked at by its first frame, its extremes and every tenth frame.
+    """
+
+    extremes: dict[Shape, tuple[Stored, Stored]] = field(default_factory=dict)
+    members: Counter[Shape] = field(default_factory=Counter)
+    shows_text: dict[Shape, bool] = field(default_factory=dict)
+    clips: dict[Path, HiddenPlaces] = field(default_factory=dict)
+
+    def add(self, path: Path, dataset: pydicom.Dataset) -> None:
+        """Note what a file shows. Raises FormatError for pixels that cannot be decoded; ResourceError."""
+        if not _is_picture(dataset):
+            self.clips[path] = HiddenPlaces()
+        elif pixel_layout.layout_from_header(dataset, str(path)).frames > 1:
+            self.clips[path] = _find_in_clip(dataset, str(path))
+        else:
+            [frame] = pixel_decoding.iterate_frames(dataset, str(path))
+            self.extremes[frame.shape] = _extend(self.extremes.get(frame.shape), frame)
+            self.members[frame.shape] += 1
+
+    def find(self, path: Path, dataset: pydicom.Dataset) -> HiddenPlaces:
+        """The places of one file, once all are noted."""
+        if path in self.clips:
+            return self.clips[path]
+        [frame] = pixel_decoding.iterate_frames(dataset, str(path))
+        if self.members[frame.shape] > 1:
+            if frame.shape not in self.shows_text:
+                self.shows_text[frame.shape] = any(map(_places_in, self.extremes[frame.shape]))
+            if not self.shows_text[frame.shape]:
+                return HiddenPlaces()
+        return _hidden([(frame, _places_in(frame))], dataset)
+
+
+def _is_picture(dataset: pydicom.Dataset) -> bool:
+    if not pixel_decoding.has_pixels(dataset) or tags.text(dataset, "SOPClassUID") in NO_PICTURES:
+        return False
+    return pixel_layout.floating_bits(dataset) is None and tags.text(dataset, "Modality") != "RTDOSE"
+
+
+def _extend(so_far: tuple[Stored, Stored] | None, frame: Stored) -> tuple[Stored, Stored]:
+    """The highest and the lowest values of frames."""
+    return (frame, frame) if so_far is None else (np.maximum(so_far[0], frame), np.minimum(so_far[1], frame))
+
+
+def _find_in_clip(dataset: pydicom.Dataset, where: str) -> HiddenPlaces:
+    extremes, looks = None, []
+    for number, frame in enumerate(pixel_decoding.iterate_frames(dataset, where)):
+        extremes = _extend(extremes, frame)
+        if number % EVERY == 0:
+            looks.append((frame, _places_in(frame)))
+    return _hidden([*looks, *((one, _places_in(one)) for one in extremes or ())], dataset)
+
+
+def _places_in(frame: Stored) -> list[TextPlace]:
+    return [place for view in _views(frame) for place in text_detection.find_text(view)]
+
+
+def _views(frame: Stored) -> Iterator[NDArray[np.uint8]]:
+    """The frame as a screen shows it, and once more where far brighter or darker pixels would be lost on it."""
+    low, high = np.percentile(frame, (DARK, BRIGHT))
+    least, most = float(frame.min()), float(frame.max())
+    if most == least:
+        return
+    if high > low:
+        yield _scale(frame, low, high)
+    if most - least > WIDE * (high - low):
+        yield _scale(frame, least, most)
+
+
+def _scale(frame: Stored, low: float, high: float) -> NDArray[np.uint8]:
+    return ((frame.astype(np.float32) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
+
+
+def _hidden(looks: list[tuple[Stored, list[TextPlace]]], dataset: pydicom.Dataset) -> HiddenPlaces:
+    places = tuple(dict.fromkeys(place for _, found in looks for place in found))
+    regions = _regions(dataset)
+    hidden = HiddenPlaces(places, regions if any(is_outside(one, regions) for one in places) else ())
+    if not hidden.unsure:
+        return hidden
+    frame = next(frame for frame, found in looks if any(one in hidden.unsure for one in found))
+    return replace(hidden, picture=draw_places(next(_views(frame)), hidden))
+
+
+def _regions(dataset: DicomDataset) -> tuple[tuple[int, int, int, int], ...]:
+    """Rows and columns of the regions that an ultrasound image states, PS3.3 C.8.5.5."""
+    edges = ("RegionLocationMinY0", "RegionLocationMaxY1", "RegionLocationMinX0", "RegionLocationMaxX1")
+    items = tags.items(dataset, "SequenceOfUltrasoundRegions")
+    stated = [[tags.lenient_number(item, edge) for edge in edges] for item in items]
+    whole = [[int(one) for one in edge if one is not None] for edge in stated]
+    return tuple((a, b + 1, c, d + 1) for a, b, c, d in (one for one in whole if len(one) == 4))
+
+
+def draw_places(view: NDArray[np.uint8], hidden: HiddenPlaces) -> bytes:
+    """A PNG with yellow frames around what is unsure, all else that is hidden black."""
+    colour = np.repeat(view[..., None], 3, axis=2) if view.ndim == 2 else view.copy()
+    sure = replace(hidden, places=tuple(one for one in hidden.places if one not in hidden.unsure))
+    colour[sure.mask(view.shape[:2])] = 0
+    for place in hidden.unsure:
+        top, bottom, left, right = place.box
+        ring = np.zeros(view.shape[:2], dtype=bool)
+        ring[max(top - 2, 0) : bottom + 2, max(left - 2, 0) : right + 2] = True
+        ring[place.region] = False
+        colour[ring] = (255, 221, 0)
+    picture, file = pil_image.fromarray(colour), BytesIO()
+    picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def hide_places(dataset: pydicom.Dataset, hidden: HiddenPlaces, where: str) -> None:
+    """Black the places in every frame, and write all frames anew without compression; other pixels keep their values.
+
+    Colour becomes RGB. Raises FormatError for pixels that cannot be decoded.
+    """
+    layout = pixel_layout.layout_from_header(dataset, where)
+    frames = pixel_decoding.decode_frames(dataset, where, indices=True)
+    frames[:, hidden.mask((layout.rows, layout.columns))] = _black(frames, layout, dataset, where)
+    syntax = layout.syntax if layout.syntax in NATIVE else EXPLICIT
+    for keyword in OFFSET_TABLES:
+        if keyword in dataset:
+            del dataset[keyword]
+    words = np.packbits(frames, bitorder="little") if layout.allocated == 1 else frames
+    order = ">" if layout.is_big_endian else "<"
+    content = np.ascontiguousarray(words, dtype=words.dtype.newbyteorder(order)).tobytes()
+    dataset.PixelData = content + bytes(len(content) % 2)
+    dataset["PixelData"].VR = "OW" if layout.allocated > 8 else "OB"
+    dataset["PixelData"].is_undefined_length = False
+    dataset.HighBit = layout.stored - 1
+    if layout.samples > 1:
+        dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+
+
+def _black(frames: Stored, layout: PixelLayout, dataset: pydicom.Dataset, where: str) -> Any:
+    """The stored value that is darkest on a screen."""
+    if layout.samples > 1:
+        return 0
+    if not layout.is_palette:
+        return frames.max() if layout.photometric == "MONOCHROME1" else frames.min()
+    entries = np.arange(1 << min(layout.stored, 16), dtype=frames.dtype)
+    return entries[colour_spaces.rgb_of_palette(entries[None], dataset, where)[0].astype(int).sum(axis=1).argmin()]
+
+
+def has_embedded_overlay(dataset: DicomDataset) -> bool:
+    """Whether an overlay may lie in unused bits of the pixels, PS3.3 C.9.2 (retired)."""
+    of_overlays = {tag & 0xFFFF for tag in dataset.keys() if tag >> 24 == 0x60}  # noqa: SIM118 - tags, not elements
+    return 0x0102 in of_overlays and 0x3000 not in of_overlays
+
+
+def is_text_free(dataset: pydicom.Dataset, group: int) -> bool:
+    """Whether nothing in the bitmap of an overlay looks like text; not where it cannot be read."""
+    try:
+        drawn = np.asarray(dataset.overlay_array(group), dtype=np.uint8) * 255
+    except tags.pydicom_errors():
+        return False
+    frames = drawn if drawn.ndim == 3 else drawn[None]
+    return not any(text_detection.find_text(frame) for frame in frames)
