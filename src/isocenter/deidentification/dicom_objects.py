@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from isocenter.deidentification import attribute_cleaning, burned_in_text
 from isocenter.deidentification.attribute_cleaning import CleaningRules, ObjectCleaner
@@ -24,6 +25,9 @@ from isocenter.files.dicom.uids import DEFLATED, EXPLICIT, NATIVE
 from isocenter.files.dicom.writing import new_object
 from isocenter.files.storage import atomic, hashing
 from isocenter.lazy import pydicom
+
+if TYPE_CHECKING:
+    from pydicom.dataset import FileMetaDataset
 
 ENCAPSULATED = "1.2.840.10008.5.1.4.1.1.104."  # documents and models within an object, PS3.4 B.5
 ALWAYS = ("SOPClassUID", "SOPInstanceUID")
@@ -116,8 +120,8 @@ def read_whole(path: Path) -> pydicom.Dataset:
         with suppress(*tags.pydicom_errors()):
             dataset.decode()
         dataset.SpecificCharacterSet = character_sets.UTF_8
-    dataset.file_meta = tags.file_meta(dataset)
-    dataset.file_meta.TransferSyntaxUID = pixel_layout.transfer_syntax(dataset, str(path))
+    dataset.file_meta = cast("FileMetaDataset", tags.file_meta(dataset))
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(pixel_layout.transfer_syntax(dataset, str(path)))
     return dataset
 
 
@@ -179,6 +183,6 @@ def _encode_object(dataset: pydicom.Dataset, where: str) -> bytes:
         dataset.save_as(file, enforce_file_format=True)
     else:
         file.write(bytes(128) + b"DICM")
-        pydicom.filewriter.write_file_meta_info(file, dataset.file_meta)
+        pydicom.filewriter.write_file_meta_info(pydicom.filebase.DicomFileLike(file), dataset.file_meta)
         file.write(new_object.encode_dataset(dataset, EXPLICIT, where))
     return file.getvalue()

@@ -177,7 +177,7 @@ def _points_of_lines(lines: Sequence[Floats], points: Floats) -> Iterator[tuple[
     if not lines:
         return
     ends = np.cumsum([len(one) for one in lines])
-    _, nearest = spatial.KDTree(np.concatenate(lines)).query(points)
+    nearest = np.asarray(spatial.KDTree(np.concatenate(lines)).query(points)[1])
     owner = np.searchsorted(ends, nearest, side="right")
     for number, line in enumerate(lines):
         yield nearest[owner == number] - (ends[number] - len(line)), points[owner == number]
@@ -195,15 +195,10 @@ def _to_middles(line: Floats, nearest: NDArray[np.int64], points: Floats, sigma:
 def _to_the_end(line: Floats, inside: Mask, steps: Floats, back: int) -> Floats:
     """The line, straight on from its last station until it leaves the mask."""
     step = (line[-1] - line[max(0, len(line) - 1 - back)]) / min(back, len(line) - 1)
-    further = (
-        line[-1]
-        + step
-        * np.arange(1, 1 + int(np.ceil(sum(inside.shape) * abs(steps).max() / max(np.linalg.norm(step), 1e-9))))[
-            :, None
-        ]
-    )
+    most = int(np.ceil(sum(inside.shape) * abs(steps).max() / max(np.linalg.norm(step), 1e-9)))
+    further = line[-1] + step * np.arange(1, 1 + most)[:, None]
     voxels = np.rint(np.linalg.solve(steps, further.T).T).astype(int)
-    within = ((voxels >= 0) & (voxels < inside.shape)).all(axis=1)
+    within = np.asarray(((voxels >= 0) & (voxels < inside.shape)).all(axis=1))
     within[within] = inside[tuple(voxels[within].T)]
     return np.concatenate([line, further[: int(np.argmin([*within, False]))]])
 

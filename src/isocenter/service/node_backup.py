@@ -128,7 +128,7 @@ class _TarWriter:
     def _write(self, name: str, reader: _HashingReader, size: int, at: float) -> None:
         member = tarfile.TarInfo(name)
         member.size, member.mtime, member.mode = size, int(at), 0o640
-        self.tar.addfile(member, reader)  # type: ignore[arg-type]
+        self.tar.addfile(member, reader)
         self.sums[name] = reader.sum.hexdigest()
         self.bytes += size
 
@@ -162,6 +162,7 @@ def write_backup(folder: Path, out: Path, *, with_images: bool = True, overwrite
                 for name, path in _other_files(folder, settings):
                     writer.add(name, path)
                 manifest = BackupManifest(
+                    schema="isocenter.backup",
                     isocenter=version("isocenter"),
                     created_at=time.time(),
                     database=kind,

@@ -75,7 +75,7 @@ def deidentify(options: DeidentifyOptions) -> DeidentificationResult:
     and for a folder of another key; ResourceError for a full disk. A file that is refused is a row of the result.
     """
     profile = ConfidentialityProfile(frozenset(options.options))
-    given = options.inputs if isinstance(options.inputs, list | tuple) else [options.inputs]
+    given = [options.inputs] if isinstance(options.inputs, str | Path) else options.inputs
     plan = HandingPlan(
         tuple(Path(one) for one in given),
         Path(options.out),

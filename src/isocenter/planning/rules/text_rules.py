@@ -57,10 +57,11 @@ def encode_free_text(
         )
         if score >= PROXY:
             return f"a proxy of the label: its words predict it by themselves (score {score:.3f} of 1)"
-    figures = (numbers.mean(axis=0), numbers.std(axis=0))
-    stated = [tuple(float(f"{one:.{DIGITS}g}") for one in own) for own in figures]
+    means, deviations = (
+        tuple(float(f"{one:.{DIGITS}g}") for one in own) for own in (numbers.mean(axis=0), numbers.std(axis=0))
+    )
     missing = round(1 - len(present) / len(values), DIGITS)
-    return FreeText(name, covariate_encoding.pack_weights(whole), *stated, missing)
+    return FreeText(name, covariate_encoding.pack_weights(whole), means, deviations, missing)
 
 
 def _place_weights(of_text: Floats, patients: Sequence[str]) -> Floats:

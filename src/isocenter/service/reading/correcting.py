@@ -480,7 +480,7 @@ def _remeasure(
     )
     codes = {row["concept"]: finding_of(row).codes for row in rows if row.get("label") is not None}
     place_columns = {name: row[name] for row in rows[:1] for name in ("case", "instance") if name in row}
-    lines = {row.get("group") for row in rows if row.get("concept") == structure_findings.NARROWING}
+    lines = {str(row["group"]) for row in rows if row.get("concept") == structure_findings.NARROWING}
     table = label_measurements.measure_labels(mask, labels, image, lines)
     for label in labels:
         codes_of_label = codes.get(label.name) or ((label.code,) if label.code is not None else ())

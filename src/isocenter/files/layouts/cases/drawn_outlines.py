@@ -69,7 +69,8 @@ class DrawnReferences:
         outlined = any(box.outline is not None for one in annotations for box in one.boxes)
         possible = (BOXES, MASK, OBJECT_MAPS) if outlined else (BOXES,)
         kinds = tuple(kind for kind in possible if kind in options.kinds) or (usual if outlined else BOXES,)
-        called, classes, labels = dict(names or {}), {}, {}
+        called, labels = dict(names or {}), {}
+        classes: dict[str, Any] = {}
         if BOXES in kinds or OBJECT_MAPS in kinds:
             labels_of, called = _box_classes(drawn, called, folder, options)
             classes |= {kind: labels_of for kind in (BOXES, OBJECT_MAPS) if kind in kinds}
