@@ -80,7 +80,7 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
         return dict(json.loads(whole_row.read_text()))
     earlier = json.loads(parts.read_text()) if parts.exists() else []
     model = threshold_model(folder / "model", 50)
-    template = _template(folder / "template")
+    template = template_slices(folder / "template")
     sections = {
         "dicom": {"port": 0},
         "http": {"port": 0},
@@ -96,12 +96,12 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
             whole = set(
                 connection.execute(select(tables.studies.c.uid).where(tables.studies.c.instances == SLICES)).scalars()
             )
-        left = [number for number in range(count) if _uid(number) not in whole]
+        left = [number for number in range(count) if study_uid(number) not in whole]
         threads = [
-            threading.Thread(target=_send, args=(node, template, folder / f"sender-{n}", left[n::SENDERS], stop))
+            threading.Thread(target=send_studies, args=(node, template, folder / f"sender-{n}", left[n::SENDERS], stop))
             for n in range(SENDERS)
         ]
-        threads.append(threading.Thread(target=_kill, args=(node, kills, stop, killed)))
+        threads.append(threading.Thread(target=kill_processes, args=(node, kills, stop, killed)))
         for thread in threads:
             thread.start()
         early: dict[str, float] = {}
@@ -110,9 +110,9 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
             time.sleep(1)
             with database.read() as connection:
                 done = connection.execute(select(func.count()).where(tables.studies.c.state == "done")).scalar_one()
-            early = early or (_memory(node) if done >= count - len(left) * 0.9 else {})
+            early = early or (memory_of_roles(node) if done >= count - len(left) * 0.9 else {})
             print(f"{done} of {count} after {time.monotonic() - began:.0f} s", end="\r", file=sys.stderr)
-        late = _memory(node)
+        late = memory_of_roles(node)
         stop.set()
         for thread in threads:
             thread.join()
@@ -129,7 +129,7 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
         "done": done,
         "lost": count - len(results),
         "doubled": sum(n > 1 for n in results.values()),
-        "results": outcomes["result"],
+        "results": outcomes["answered"],
         "a minute": round(60 * done / sum(took)),
         "kills": ", ".join(f"{n} {role}" for role, n in sorted(killed.items())) or "none",
         "MiB at a tenth, at the end": "; ".join(f"{role} {early.get(role, 0):.0f}, {late[role]:.0f}" for role in late),
@@ -140,11 +140,13 @@ def loaded(folder: Path, url: str, count: int, kills: float, longest_s: float) -
     return row
 
 
-def _uid(number: int) -> str:
+def study_uid(number: int) -> str:
+    """The UID of a study by its number."""
     return f"2.25.1{number:06}"
 
 
-def _template(folder: Path) -> list[Path]:
+def template_slices(folder: Path) -> list[Path]:
+    """Three slices with a bright block, as files."""
     data = np.zeros((1, SIDE, SIDE, SLICES), np.int16)
     data[0, 3:9, 4:10, 1] = 100
     image = Image(data, Geometry((SIDE, SIDE, SLICES), np.diag([-1.0, -1, 2, 1])), modality="MR")
@@ -153,7 +155,7 @@ def _template(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def _send(node: Any, template: list[Path], folder: Path, numbers: list[int], stop: threading.Event) -> None:
+def send_studies(node: Any, template: list[Path], folder: Path, numbers: list[int], stop: threading.Event) -> None:
     """Studies in portions, each portion again until the node has taken all of it, or time is up."""
     slices = [dcmread(path) for path in template]
     folder.mkdir(exist_ok=True)
@@ -163,7 +165,7 @@ def _send(node: Any, template: list[Path], folder: Path, numbers: list[int], sto
         paths = []
         for number in numbers[start : start + AT_ONCE]:
             for place, one in enumerate(slices):
-                one.StudyInstanceUID, one.SeriesInstanceUID = _uid(number), f"2.25.2{number:06}"
+                one.StudyInstanceUID, one.SeriesInstanceUID = study_uid(number), f"2.25.2{number:06}"
                 one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"2.25.3{number:06}{place}"
                 one.PatientID = f"p{number}"
                 paths.append(folder / f"{number}-{place}.dcm")
@@ -175,7 +177,8 @@ def _send(node: Any, template: list[Path], folder: Path, numbers: list[int], sto
             path.unlink()
 
 
-def _kill(node: Any, every: float, stop: threading.Event, killed: Counter[str]) -> None:
+def kill_processes(node: Any, every: float, stop: threading.Event, killed: Counter[str]) -> None:
+    """`kill -9` of one process of the node after the other. killed: counts them by role"""
     draw = random.Random(0)  # noqa: S311 - which process dies is no secret
     while every and not stop.wait(every):
         child = draw.choice(node._children)
@@ -184,7 +187,7 @@ def _kill(node: Any, every: float, stop: threading.Event, killed: Counter[str]) 
             killed[child.role] += 1
 
 
-def _memory(node: Any) -> dict[str, float]:
+def memory_of_roles(node: Any) -> dict[str, float]:
     """{role: MiB} of the largest process of each role."""
     found = defaultdict[str, float](float)
     for child in node._children:

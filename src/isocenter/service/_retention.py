@@ -39,7 +39,8 @@ log = logging.getLogger("isocenter")
 
 Part = Literal["objects", "results"]
 DAY_S = 86400.0
-# Between two looks (s), which take at most so great a share of the keeper's time; studies of one look.
+# Between two looks (s), which take at most so great a share of the keeper's time; studies of one look, after which the
+# next follows at once.
 LOOK_S, SHARE, AT_ONCE = 2.0, 0.05, 20
 
 _study = tables.studies.c.study
@@ -102,7 +103,7 @@ class Retention:
         with node_folder.hold_retention(self.settings.folder, waits=False) as is_free:
             count = self.look() if is_free else 0
         now = time.monotonic()
-        self._due = now + max(0.0 if count == AT_ONCE else LOOK_S, (now - began) / SHARE)
+        self._due = now + (0.0 if count == AT_ONCE else max(LOOK_S, (now - began) / SHARE))
         return count
 
     def look(self) -> int:
