@@ -13,7 +13,7 @@ RESUME ?=
 # Lint, types and layers side by side: each takes one core, and keeps a cache.
 JOBS := $(MAKE) --no-print-directory --jobs=2 --output-sync=target
 
-.PHONY: near test test-all checks lint types layers tests audit wheel matrix demo examples docs bench fuzz system clean
+.PHONY: near test test-all checks lint types layers tests audit bom wheel matrix demo examples docs bench fuzz system clean
 
 test: system .venv/installed
 	@$(BIN)/python tests/timed.py $(MAKE) --no-print-directory checks tests
@@ -26,11 +26,12 @@ near: .venv/installed
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python tests/near.py
 
 # And the tests with the mark `whole`: whole matrices, benches, the notebook; and known vulnerabilities of the versions
-# that dependencies may have, where the advisory service can be reached; and the wheel in an environment of its own. Then
+# that dependencies may have, where the advisory service can be reached; the list of packages; and the wheel in an
+# environment of its own. Then
 # each network in every way that it is advertised, and each explanation of it: two hours more, on one core. The pages
 # docs/*-matrix.md are their outcome.
 test-all: export CHOICE :=
-test-all: test audit wheel matrix
+test-all: test audit bom wheel matrix
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("isocenter needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
@@ -63,6 +64,10 @@ tests: .venv/installed
 
 audit: .venv/installed
 	@$(BIN)/python tests/audit_dependencies.py
+
+# The installed packages as CycloneDX, which `document` reads as `software/bom.json` of a subject's folder.
+bom: .venv/installed
+	@$(BIN)/python -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --of JSON --output-file bom.json $(BIN)/python
 
 # The wheel without the checkout, in a fresh environment: its dependencies are downloaded, and the demo trains there.
 wheel: .venv/installed

@@ -1,7 +1,9 @@
 #!/bin/sh
-# The programs that the tests talk to: a browser, a second DICOM converter, a DICOM toolkit, a judge of DICOM objects, a PACS, a database, a reader of PDF, a server of metrics.
+# The programs that the tests talk to: a sandbox, a judge of services, a browser, a second DICOM converter, a DICOM toolkit, a judge of DICOM objects, a PACS, a database, a reader of PDF, a server of metrics.
 set -eu
 missing=""
+command -v bwrap >/dev/null 2>&1 || missing="$missing bubblewrap"
+command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 command -v dcm2niix >/dev/null 2>&1 || missing="$missing dcm2niix"
 command -v dciodvfy >/dev/null 2>&1 || missing="$missing dicom3tools"

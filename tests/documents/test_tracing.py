@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -45,8 +47,14 @@ harm = "Late treatment."
 severity = "serious"
 control = "It is compared."
 """,
+    "TABLE.md": """
+| threat | what holds it |
+|---|---|
+| **Flood** | It stands high (`tests/files/test_a.py::test_there`) |
+| **Fire** | It is of stone (`tests/files/test_a.py::test_gone`) |
+""",
     "requirements.toml": """
-promises = "PAGE.md"
+promises = ["PAGE.md", "TABLE.md"]
 hazards = "hazards.toml"
 [[requirements]]
 id = "R1"
@@ -103,14 +111,16 @@ def test_what_names_no_test_that_exists_does_not_hold(tmp_path, cli):
         "R3": ("no test",),
         "R4": ("there is no src/tool/gone.py",),
         "PAGE Empty": ("no test",),
+        "TABLE Fire": ("tests/files/test_a.py::test_gone: no such test",),
         "H2": ("no control",),
         "H3": ("no test",),
     }
     assert next(row.code for row in trace.rows if row.id == "R1") == ("src/tool/files",)
+    assert next(row.text for row in trace.rows if row.id == "TABLE Flood") == "Flood: It stands high"
     result = cli("document", "trace", "--requirements", tmp_path / "requirements.toml", "--out", tmp_path / "trace")
-    assert result.code == 1 and "6 do not hold; the first: R2" in result.last
+    assert result.code == 1 and "7 do not hold; the first: R2" in result.last
     written = json.loads((tmp_path / "trace" / "trace.json").read_text())
-    assert written["broken"] == ["R2", "R3", "R4", "PAGE Empty", "H2", "H3"]
+    assert written["broken"] == ["R2", "R3", "R4", "PAGE Empty", "TABLE Fire", "H2", "H3"]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +202,17 @@ def test_third_party_software_comes_from_a_list_in_cyclonedx(result):
     rows = guidelines.fill_guideline(guidelines.read_guideline("software-file").for_subject(subject), subject, {}).rows
     [soup] = [row for row in rows if row["item"] == "8.1" and row["part"] == ""]
     assert (soup["record"], soup["value"]) == ("bom.json", [{"name": "numpy"}])
+
+
+@pytest.mark.whole
+def test_the_list_of_packages_that_make_bom_writes_is_read(result):
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nbom:")[2].splitlines()[1]
+    recipe = recipe.strip(" \t@").replace("$(BIN)/python", sys.executable).replace("bom.json", str(result / "bom.json"))
+    subprocess.run(recipe.split(), cwd=ROOT, check=True, capture_output=True)
+    subject = DocumentSubject.open(result)
+    rows = guidelines.fill_guideline(guidelines.read_guideline("software-file").for_subject(subject), subject, {}).rows
+    [soup] = [row for row in rows if row["item"] == "8.1" and row["part"] == ""]
+    assert {"torch", "pydicom", "onnxruntime"} <= {one["name"] for one in soup["value"]}
 
 
 def test_every_look_up_of_a_probability_and_every_question_of_a_hazard_is_known(result):

@@ -74,7 +74,7 @@ PLACES: Mapping[str, tuple[Sequence[str], str]] = {
     "trace": ((TRACE, f"*/{TRACE}"), "isocenter document trace --junit junit.xml --out RUN/software"),
     "soup": (
         ("bom.json", "*/bom.json"),
-        "write a CycloneDX list, as cyclonedx-py environment does, as software/bom.json into the subject's folder",
+        "make bom, or cyclonedx-py environment: put the CycloneDX list into the subject's folder as software/bom.json",
     ),
     "results": (("results.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),
     "flow": (("flow.json",), "isocenter study analyse STUDY --data TABLE --out RESULT"),

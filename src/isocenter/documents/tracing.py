@@ -27,7 +27,7 @@ RISKS = ("low", "medium", "high")
 # Of the harm, from an inconvenience to death: ISO/TR 24971:2020 names five such levels as an example.
 SEVERITIES = ("negligible", "minor", "serious", "critical", "catastrophic")
 TEST = re.compile(r"`(tests/[\w/]+\.py::\w+)`")
-PROMISE = re.compile(r"^- ", re.MULTILINE)
+PROMISE = re.compile(r"^- |^\| (?=\*\*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,9 @@ def read_hazards() -> tuple[Mapping[str, Any], ...]:
 def trace_project(requirements: Path, junit: Path | None = None) -> RequirementTrace:
     """The trace of a project: its requirements, the promises of a page and the controls of hazards.
 
-    requirements: TOML with `[[requirements]]` of id, text, source, risk, tests and code; `promises` names a page whose
-                  lists hold a test each, `hazards` a table of hazards, relative to the folder of pyproject.toml
+    requirements: TOML with `[[requirements]]` of id, text, source, risk, tests and code; `promises` names a page, or
+                  pages, whose items of lists and rows of tables hold a test each, `hazards` a table of hazards,
+                  relative to the folder of pyproject.toml
     junit:        results of the tests; then each row needs a test that passed, and none that failed
     Raises UsageError for a file that is not there or says something unknown.
     """
@@ -119,8 +120,9 @@ def trace_project(requirements: Path, junit: Path | None = None) -> RequirementT
     _refuse_unknown(set(table) - HEAD, requirements)
     results = None if junit is None else _results(junit)
     rows = list(_requirements(table.get("requirements", []), root, results, requirements))
-    if "promises" in table:
-        rows += _promises(root / table["promises"], root, results)
+    pages = table.get("promises", [])
+    for page in [pages] if isinstance(pages, str) else pages:
+        rows += _promises(root / page, root, results)
     if "hazards" in table:
         rows += _hazards(_table(root / table["hazards"])["hazards"], root, results, root / table["hazards"])
     twice = {name for name, count in Counter(row.id for row in rows).items() if count > 1}
@@ -143,11 +145,12 @@ def _requirements(
 
 
 def _promises(page: Path, root: Path, results: Mapping[str, Result] | None) -> Iterator[TracedRow]:
-    """The items of the lists of a page, each called by the words in bold with which it begins."""
+    """The items of the lists of a page, and rows of its tables, called by the words in bold with which they begin."""
     for text in PROMISE.split(page.read_text(encoding="utf-8"))[1:]:
         item = re.split(r"\n(?=\n|#)", text)[0]
         words = re.match(r"\*\*(.+?)\.?\*\*", item)
-        plain = " ".join(re.sub(r"\s*\([^()]*`tests/[^()]*(?:\([^()]*\)[^()]*)*\)", "", item).replace("*", "").split())
+        plain = re.sub(r"\s*\([^()]*`tests/[^()]*(?:\([^()]*\)[^()]*)*\)", "", item).replace("*", "").strip(" |\n")
+        plain = " ".join(plain.replace(" | ", ": ").split())
         entry = {"text": plain, "source": page.name, "risk": "high", "tests": TEST.findall(item)}
         name = f"{page.stem} {words[1] if words else plain[:40]}"
         yield _row("promise", name, entry, root, results)
