@@ -41,7 +41,7 @@ Part = Literal["objects", "results"]
 DAY_S = 86400.0
 # Between two looks (s), which take at most so great a share of the keeper's time; studies of one look, after which the
 # next follows at once.
-LOOK_S, SHARE, AT_ONCE = 2.0, 0.05, 20
+LOOK_S, SHARE, AT_ONCE = 2.0, 0.25, 100
 
 _study = tables.studies.c.study
 _of_jobs = select(tables.jobs.c.job).where(tables.jobs.c.study == _study)
@@ -194,12 +194,12 @@ def object_paths(connection: Connection, study: Row[Any]) -> list[str]:
 
 def result_paths(connection: Connection, study: Row[Any]) -> list[str]:
     """Paths of all that the study's jobs, and people who corrected them, have written, from the node's folder."""
-    return [f"{RESULTS}/{key}" for key in connection.execute(_or_(study.study)).scalars()]
+    return [f"{RESULTS}/{key}" for key in connection.execute(_owners(study.study)).scalars()]
 
 
 def forget_results(connection: Connection, study: str) -> None:
     """Delete the identity of a study, and the orders that state it; the rows of its results stay, with no bytes."""
-    answers = update(tables.answers).where(tables.answers.c.job.in_(_or_(study)))
+    answers = update(tables.answers).where(tables.answers.c.job.in_(_owners(study)))
     connection.execute(answers.values(bytes=0))
     connection.execute(delete(tables.workitems).where(tables.workitems.c.study == study))
     connection.execute(update(tables.series).where(tables.series.c.study == study).values(attributes=null()))
@@ -207,7 +207,7 @@ def forget_results(connection: Connection, study: str) -> None:
     connection.execute(update(tables.studies).where(tables.studies.c.study == study).values(nobody))
 
 
-def _or_(study: str) -> CompoundSelect[tuple[str]]:
+def _owners(study: str) -> CompoundSelect[str]:
     """Keys of the jobs and corrections of a study."""
     of_jobs = select(tables.jobs.c.job).where(tables.jobs.c.study == study)
     return of_jobs.union(select(tables.corrections.c.correction).where(tables.corrections.c.study == study))

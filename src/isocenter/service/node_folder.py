@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,15 @@ def settings_of_part(settings: NodeSettings, *sections: str) -> NodeSettings:
 def hold_retention(folder: Path, *, waits: bool = True) -> Iterator[bool]:
     """Keep retention, or a backup that others make, from the node's files meanwhile; False where it is held.
 
-    waits: until it is free
+    waits: until it is free; else it counts as held where the disk is too full to say so
     """
-    with (folder / RETENTION_LOCK).open("w") as file:
+    with ExitStack() as stack:
         try:
+            file = stack.enter_context((folder / RETENTION_LOCK).open("w"))
             fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-        except BlockingIOError:
+        except OSError:
+            if waits:
+                raise
             yield False
         else:
             yield True
