@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -210,6 +212,34 @@ class DataFrameLike(Protocol):
 
     columns: Any
     iloc: Any
+
+
+# After the end of a sentence or a line.
+SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|\n+")
+
+
+@dataclass(frozen=True, repr=False)
+class CaseTexts:
+    """The texts of a case, such as reports, one or more; nothing prints a word of them.
+
+    names_patient: whether one repeats the patient's name or number in the image's header
+    """
+
+    texts: tuple[str, ...]
+    names_patient: bool = False
+
+    def __repr__(self) -> str:
+        return f"CaseTexts of {len(self.texts)}"
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The sentences and lines of all texts."""
+        return tuple(part for text in self.texts for part in SENTENCE_END.split(text) if part.strip())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the texts, by which a case is known again."""
+        return hashlib.sha256("\0".join(self.texts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

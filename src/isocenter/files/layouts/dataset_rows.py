@@ -13,11 +13,19 @@ from isocenter.errors import DatasetError
 from isocenter.files import modality_words
 from isocenter.files.dicom.reading import series_survey
 from isocenter.files.layouts import dataset_table, layout, manifest_rows
-from isocenter.files.layouts.cases import class_labels, mask_pairs, object_classes, table_join, table_reading
+from isocenter.files.layouts.cases import (
+    class_labels,
+    mask_pairs,
+    object_classes,
+    stated_texts,
+    table_join,
+    table_reading,
+)
 from isocenter.files.layouts.cases.dataset_folder import Folder
 from isocenter.files.layouts.cases.drawn_boxes import Annotation
 from isocenter.files.layouts.cases.drawn_outlines import DrawnReferences
 from isocenter.files.layouts.cases.object_classes import BY_MAP, BY_TABLE
+from isocenter.files.layouts.cases.stated_texts import TEXT
 from isocenter.files.layouts.cases.table_reading import DataTable
 from isocenter.files.layouts.dataset_table import NAMED, SINGLE
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
@@ -129,7 +137,7 @@ def _row(
             name: replace(cell, modality=modality_words.modality_word(options.modality or words[name]))
             for name, cell in images.items()
         },
-        dict(_references(line, manifest, cells, set(images))),
+        dict(_references(line, number, manifest, cells, set(images))),
         split=table_join.split_of(line[split]) if split else None,
         patient=None if line.get("patient") is None else str(line["patient"]),
         group=line.get("group"),
@@ -138,7 +146,7 @@ def _row(
 
 
 def _references(
-    line: Mapping[str, Any], manifest: Manifest, cells: _Cells, channels: set[str]
+    line: Mapping[str, Any], number: int, manifest: Manifest, cells: _Cells, channels: set[str]
 ) -> Iterator[tuple[str, Any]]:
     """(kind, cell or value) of all that a row states."""
     for base in ("mask", "instances", "boxes"):
@@ -149,6 +157,8 @@ def _references(
             yield base if is_first or not reader else f"{base}:{reader}", of_reader
     if (label := line.get("label")) is not None:
         yield "class", str(label)
+    if line.get(TEXT) is not None:
+        yield TEXT, cells.texts(manifest, number, line)
     yield from manifest.references(line).items()
     if channels == FIXED_AND_MOVING:
         known_of = dict(cells.cells_of_kind("field", line))
@@ -160,6 +170,7 @@ class _Cells:
 
     def __init__(self, path: Path, declared: Mapping[str, Any]) -> None:
         self._path, self._settings = path, declared.get("drawings", {})
+        self._tables: dict[Path, DataTable] = {}
         self._surveys: dict[Path, Mapping[str, Cell]] = {}
         self._drawings: dict[tuple[str, Path], Mapping[str, Annotation]] = {}
 
@@ -189,6 +200,17 @@ class _Cells:
                 raise self._wrong(
                     f"{text!r} has the part {part}, which is none", f"Choose among {errors.list_phrase(PARTS)}"
                 )
+
+    def texts(self, manifest: Manifest, number: int, line: Mapping[str, Any]) -> Cell:
+        """The cell of texts: of another table, as this program spells it, or what stands here itself."""
+        text, images = str(line[TEXT]), [cell.paths[0] for _, cell in self.cells_of_kind("image", line)]
+        pieces, part, key = dataset_table.parsed_cell(text)
+        if part != TEXT or len(pieces) > 1:
+            return stated_texts.text_cell(manifest.table.path, f"{number}/{TEXT}", [text], images)
+        path = self._place(pieces[0][1])
+        if path not in self._tables:
+            self._tables[path] = table_reading.read_table(path)
+        return stated_texts.find_texts(self._tables[path], key, images)
 
     def _place(self, text: str) -> Path:
         return Path(os.path.normpath(self._path.parent / text))

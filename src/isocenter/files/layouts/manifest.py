@@ -56,13 +56,14 @@ ROLES: dict[str, tuple[str, ...]] = {
     "value": (),
     "time": (),
     "event": (),
+    "text": (),
 }
 # Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE, and of masks
 # under that of the reader who drew them, mask:anna=MASK_A.
 SEVERAL = ("image", "mask", "finding", "value")
 # Rows of one person, on average: a number of more is of something else.
 MOST_OF_ONE = 20
-REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event"})
+REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event", "text"})
 PIXEL = re.compile(r"(?i)pixel_?\d+")
 PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joined
 
@@ -280,13 +281,18 @@ def _row(
     by_reader = {reader if len(drawn) > 1 else "": [path] for reader, path in masks.items()}
     own = manifest.name_of(next(iter(images.values()))) if images else named_case.name if named_case else None
     patient, stated = manifest.patient(line, named_case), manifest.cell(line, "id")
+    of_images = [*images.values(), *(named_case.paths if named_case else ())]
     row = CaseRow(
         manifest_rows.plain_name(stated) if stated else own or manifest_rows.plain_name(patient or f"row_{index + 1}"),
         {
             channel: Cell((path,), "folder" if path.is_dir() else "", modality=modality)
             for channel, path in images.items()
         },
-        {**_references(manifest, line, called), **cell_loading.mask_cells(by_reader)},
+        {
+            **_references(manifest, line, called),
+            **manifest.texts(index, of_images),
+            **cell_loading.mask_cells(by_reader),
+        },
         split=table_join.split_of(manifest.cell(line, "split")),
         patient=patient,
         covariates=table_reading.covariates_of_row(line, set(manifest.column.values())),

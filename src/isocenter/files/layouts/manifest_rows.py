@@ -19,8 +19,9 @@ from isocenter import errors, plugins
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files import file_formats
 from isocenter.files.layouts import layout
-from isocenter.files.layouts.cases import dataset_folder, dicom_cases, table_join, table_reading
+from isocenter.files.layouts.cases import dataset_folder, dicom_cases, stated_texts, table_join, table_reading
 from isocenter.files.layouts.cases.dataset_folder import Folder
+from isocenter.files.layouts.cases.stated_texts import TEXT
 from isocenter.files.layouts.cases.table_reading import DataTable
 from isocenter.files.layouts.layout import PSEUDONYMS, DatasetOptions, Reading
 from isocenter.files.layouts.named_cases import EVERY_END, NamedCases, PathEnds
@@ -112,6 +113,18 @@ class Manifest:
             if kind in self.column and (known := self._reference_in_cell(row, kind)) is not None:
                 stated[kind] = Cell((), "stated", str(self.cell(row, kind)), known=known)
         return {kind: known for kind, known in stated.items() if known is not None}
+
+    def texts(self, index: int, images: Sequence[Path]) -> dict[str, Cell]:
+        """{"text": the cell} of a row that states one; DatasetError for a table that was joined of several."""
+        if TEXT not in self.column:
+            return {}
+        if any(" of " in place for place in self.table.places):
+            remedy = "Join the tables to one, with a column split"
+            raise DatasetError("texts lie in tables of parts", str(self.table.path), remedy)
+        column = self.column[TEXT]
+        text = self.table.rows[index][column]
+        key = f"{index + 1}/{column}"
+        return {} if text is None else {TEXT: stated_texts.text_cell(self.table.path, key, [str(text)], images)}
 
     def _reference_in_cell(self, row: Mapping[str, Any], kind: str) -> Any:
         """The reference of a kind of another package that a cell states; None where it is blank."""
@@ -337,7 +350,8 @@ def drop_repeats(
     first: dict[tuple[Cell, ...], int] = {}
     kept, repeated = list[CaseRow](), list[str]()
     for case in cases:
-        cells = (*case.images.values(), *(one for one in case.references.values() if isinstance(one, Cell)))
+        of_references = (one for one in case.references.values() if isinstance(one, Cell))
+        cells = (*case.images.values(), *(one for one in of_references if one.part != TEXT))
         place = first.setdefault(cells, len(kept)) if cells else len(kept)
         if place == len(kept):
             kept.append(case)
@@ -350,14 +364,17 @@ def drop_repeats(
             remedy = "Write one row for each image, several findings in one cell with | between them"
             raise DatasetError(problem, str(manifest.table.path), remedy)
         common = {name: one for name, one in before.covariates.items() if case.covariates.get(name) == one}
-        kept[place] = replace(before, covariates=dict.fromkeys(before.covariates) | common)
+        known = stated_texts.join_texts(before, case)
+        kept[place] = replace(before, references=known, covariates=dict.fromkeys(before.covariates) | common)
         repeated.append(case.name)
     what = f"{errors.count_phrase(len(repeated), 'row names', 'rows name')} files that an earlier row names too"
     return kept, layout.left_out_problem(repeated, what, "Remove them", "warning") if stating else ()
 
 
 def _differ(kind: str, one: CaseRow, other: CaseRow) -> bool:
-    """Whether two rows of the same files state a different class, value or finding."""
+    """Whether two rows of the same files state a different class, value or finding; each may have its own text."""
+    if kind == TEXT:
+        return False
     first, second = (each.references.get(kind) for each in (one, other))
     return bool(first != second)
 

@@ -15,6 +15,7 @@ REFERENCES = {
     "class": "isocenter.quality.references.classes:CLASS",
     "findings": "isocenter.quality.references.findings:FINDINGS",
     "value": "isocenter.quality.references.values:VALUE",
+    "text": "isocenter.quality.references.texts:TEXT",
     "event": "isocenter.quality.references.events:EVENT",
     "instances": "isocenter.quality.references.instances:INSTANCES",
     "boxes": "isocenter.quality.references.boxes:BOXES",

@@ -23,6 +23,7 @@ from isocenter.files.layouts.cases import (
 )
 from isocenter.files.layouts.cases.drawn_boxes import Annotation
 from isocenter.files.layouts.cases.object_classes import BY_TABLE, OBJECT_MAPS
+from isocenter.files.layouts.cases.stated_texts import TEXT
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.values import CaseRow, Cell, Image, Label, voxel_images
 
@@ -31,7 +32,7 @@ LABEL_MAPS = ("mask", "instances")
 # Kinds that lie on pixels, which EXIF may turn.
 ON_PIXELS = frozenset({*LABEL_MAPS, "boxes"})
 # Parts of a file that more than one case may be, so that the file alone does not say which.
-SHARED = frozenset({"coco", "cvat", "via", "box_table"})
+SHARED = frozenset({"coco", "cvat", "via", "box_table", TEXT})
 FOLDER, ROW, FIELD, STATED = "folder", "row", "field", "stated"
 
 Loader = Callable[[], Any]
@@ -141,7 +142,7 @@ def _reference(
     if kind == OBJECT_MAPS and object_classes.states_classes(known):
         own = tuple(reading.classes.get(kind, ()))
         return {kind: partial(object_classes.load_classed_objects, known, own, dict(names.called), options.read)}
-    if known.part == STATED:
+    if known.part in (STATED, TEXT):
         return {kind: partial(cell_loading.constant_value, known.known)}
     if known.part == FIELD:
         return {
