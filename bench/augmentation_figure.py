@@ -25,6 +25,7 @@ OFF = Augmentation(
 STRENGTHS = {
     "rotation": 20.0,
     "scale": 0.2,
+    "shear": 0.3,
     "shift": 0.15,
     "elastic": 0.02,
     "contrast": 0.5,
@@ -33,6 +34,8 @@ STRENGTHS = {
     "noise": 0.4,
     "blur": 1.5,
     "low_resolution": 2.0,
+    "sharpen": 3.0,
+    "equalise": 1.0,
     "bias_field": 0.4,
     "motion": 4.0,
     "ghosting": 1.0,
@@ -40,7 +43,10 @@ STRENGTHS = {
     "dose_noise": 0.5,
     "metal": 2.0,
     "cutout": 0.5,
+    "cutout_count": 3,
 }
+# What shows only beside another kind.
+BESIDE = {"cutout_count": {"cutout": 0.3}}
 COLUMNS = 6
 # Of so many draws the one is shown that changes the slice most.
 DRAWS = 8
@@ -55,7 +61,7 @@ def main() -> None:
     images, dense = torch.from_numpy(pixels)[None, None], torch.from_numpy(labels.data.copy()).long()
     shown = [("as it is", images, dense)]
     for name, strength in STRENGTHS.items():
-        change = replace(OFF, **{name: strength})
+        change = replace(OFF, **{name: strength, **BESIDE.get(name, {})})
         drawn = [
             change(images, dense, [random_draws.sample_generator(n, 0, 0)], image.geometry.spacing)
             for n in range(DRAWS)

@@ -24,6 +24,7 @@ MOVING = replace(ALWAYS, rotation=30, scale=0.3, shift=0.1, elastic=0.02)
 STRENGTHS = {
     "rotation": 20.0,
     "scale": 0.2,
+    "shear": 0.2,
     "shift": 0.1,
     "elastic": 0.02,
     "contrast": 0.3,
@@ -32,6 +33,8 @@ STRENGTHS = {
     "noise": 0.2,
     "blur": 1.0,
     "low_resolution": 1.0,
+    "sharpen": 1.0,
+    "equalise": 0.8,
     "bias_field": 0.3,
     "motion": 3.0,
     "ghosting": 0.8,
@@ -132,7 +135,7 @@ def test_a_sample_is_changed_alike_alone_and_in_any_batch(shape, seed, place):
     single, single_moved, _ = EVERYTHING(
         images[one], labels[one], [random_draws.sample_generator(seed, 0, place)], steps(shape)
     )
-    assert_allclose(batch[one], single, atol=1e-6)
+    assert_allclose(batch[one], single, atol=1e-5)  # sharpening and equalising magnify rounding
     assert_array_equal(moved[one], single_moved)
 
 

@@ -163,3 +163,56 @@ def test_the_shares_of_mixup_follow_the_beta_distribution():
 def test_partners_are_a_permutation_of_the_batch():
     order = _augment_intensity.mixing_partners(8, np.random.default_rng(0), torch.zeros(8, 1))
     assert_array_equal(order.sort().values, torch.arange(8))
+
+
+@few
+@given(shapes, seeds)
+def test_sharpening_is_an_unsharp_mask_as_scipy_computes_it(shape, seed):
+    image = smooth(shape, seed, channels=2)
+    changed = _augment_intensity.sharpen(image, 2.0, drawn(0.5))
+    sigma = (0, 0, *[1.0] * len(shape))
+    blurred = scipy.ndimage.gaussian_filter(image.numpy(), sigma, mode="nearest", truncate=3.0)
+    assert_allclose(changed, image + (image - blurred), atol=1e-4)
+    flat = torch.full((1, 2, *shape), 3.0)
+    assert_allclose(_augment_intensity.sharpen(flat, 2.0, drawn(1.0)), flat, atol=1e-5)
+
+
+@few
+@given(shapes, seeds)
+def test_equalising_keeps_the_range_and_the_order_of_every_channel_and_none_of_it_changes_nothing(shape, seed):
+    image = 40 + 10 * smooth(shape, seed, channels=2)
+    changed = _augment_intensity.equalise(image, 1.0, drawn(1.0))
+    axes = tuple(range(2, image.ndim))
+    assert_allclose(changed.amax(dim=axes), image.amax(dim=axes), rtol=1e-5)
+    assert_allclose(changed.amin(dim=axes), image.amin(dim=axes), rtol=1e-5)
+    for before, after in zip(image.flatten(2)[0], changed.flatten(2)[0], strict=True):
+        assert (after[before.argsort()].diff() >= -1e-4).all()
+    assert torch.equal(_augment_intensity.equalise(image, 1.0, drawn(0.0)), image)
+
+
+def test_all_greys_of_an_equalised_image_are_about_equally_frequent_and_a_plain_background_stays_plain():
+    greys = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 200, 200)).astype(np.float32))
+    changed = _augment_intensity.equalise(greys, 1.0, drawn(1.0))[0, 0]
+    unit = (changed - changed.min()) / (changed.max() - changed.min())
+    counts = torch.histc(unit, 10, 0, 1) / unit.numel()
+    assert counts.std() < 0.06  # 0.12 before: greys that are more frequent than three times the mean stay so
+    plain = torch.zeros(1, 1, 100, 100)
+    plain[..., 40:60, 40:60] = torch.rand(20, 20)
+    spread = _augment_intensity.equalise(plain, 1.0, drawn(1.0))
+    assert spread[0, 0, 0, 0] < 0.05
+    assert torch.isfinite(_augment_intensity.equalise(torch.ones(1, 1, 8, 8), 1.0, drawn(1.0))).all()
+
+
+def test_each_sample_is_equalised_by_its_own_greys():
+    images = torch.cat([smooth((9, 12), 0), 5 * smooth((9, 12), 1)])
+    together = _augment_intensity.equalise(images, 1.0, [*drawn(1.0), *drawn(1.0)])
+    assert_allclose(together[1:], _augment_intensity.equalise(images[1:], 1.0, drawn(1.0)), atol=1e-5)
+
+
+def test_as_many_boxes_are_cut_out_as_asked_for_and_the_first_is_the_same():
+    image = smooth((64, 64))
+    one, three = (_augment_intensity.cutout(image, 0.2, generators(3), count) for count in (1, 3))
+    covered = [scipy.ndimage.label(((changed != image)[0, 0]).numpy())[1] for changed in (one, three)]
+    assert covered[0] == 1
+    assert 1 < covered[1] <= 3
+    assert ((one == image) | (three != image)).all()

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 from drawn import smooth
 from isocenter.transforms import augment_spatial, label_resampling
+from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.augment_spatial import POINTS
 
 shapes = st.sampled_from([(9, 12), (6, 8, 7)])
@@ -253,3 +254,34 @@ def test_a_series_is_shifted_and_stretched_with_its_labels_and_never_turned():
         int(16 <= place < 32) for place in np.rint(wanted)
     ]
     assert augment_spatial.rotation_matrix(np.ones(3), 1).tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_a_shear_moves_one_axis_along_the_others_by_no_more_than_asked_and_keeps_every_area(ndim):
+    none, moved = np.zeros(ndim, bool), set()
+    for seed in range(30):
+        made = augment_spatial.shear_matrix(0.3, none, np.random.default_rng(seed))
+        assert np.linalg.det(made) == pytest.approx(1)
+        off = made - np.eye(ndim)
+        assert np.abs(off).max() <= 0.3
+        assert np.count_nonzero(off.any(axis=1)) <= 1
+        moved |= set(np.flatnonzero(off.any(axis=1)).tolist())
+    assert moved == (set(range(ndim)) if ndim > 1 else set())
+
+
+def test_a_shear_leaves_thick_slices_in_their_planes():
+    still = np.array([False, False, True])
+    for seed in range(20):
+        made = augment_spatial.shear_matrix(0.3, still, np.random.default_rng(seed))
+        assert (made[2] == [0, 0, 1]).all()
+        assert (made[:, 2] == [0, 0, 1]).all()
+
+
+def test_a_sheared_label_lies_where_the_sheared_image_shows_it():
+    images = torch.zeros(1, 1, 40, 40)
+    images[..., 12:28, 10:30] = 1
+    change = Augmentation(rotation=0, scale=0, shear=0.4, contrast=0, brightness=0, gamma=0, noise=0, probability=1)
+    moved, labels, _ = change(images, images[:, 0].long(), [np.random.default_rng(1)], (1.0, 1.0))
+    assert ((moved[:, 0] > 0.5) == (labels > 0)).float().mean() > 0.99
+    assert (moved != images).any()
+    assert moved.sum().item() == pytest.approx(images.sum().item(), rel=0.02)

@@ -23,10 +23,10 @@ from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 # The strengths that say how far images are varied; what befalls them rarely, and mirroring, is not of one kind.
 STRENGTHS = (
     *("rotation", "scale", "shift", "elastic", "contrast", "brightness", "gamma", "noise", "blur", "low_resolution"),
-    *("bias_field", "dose_noise", "cutout"),
+    *("bias_field", "dose_noise", "cutout", "shear", "sharpen", "equalise"),
 )
 # Of a strength that is a share of something.
-MOST_STRENGTH = {"scale": 0.9, "shift": 1.0, "elastic": 1.0, "cutout": 1.0}
+MOST_STRENGTH = {"scale": 0.9, "shear": 0.9, "shift": 1.0, "elastic": 1.0, "cutout": 1.0, "equalise": 1.0}
 # What folds have in common stays as planned for each of them: the mean of the folds is one model.
 OF_A_FOLD = ("training.learning_rate", "training.weight_decay", "training.batch", "training.foreground", "augmentation")
 # Shares that dropout may leave out.

@@ -1,4 +1,4 @@
-"""Changes of intensity for any kind of image: contrast, brightness, gamma, noise, blur, low resolution, cutout.
+"""Changes of intensity for any kind of image: contrast, brightness, gamma, noise, sharpness, resolution, cutout.
 
 Each takes the samples that it befalls, (samples, channels, *spatial), its strength, and a generator for each
 sample. Images are normalised, so that 1 is about one standard deviation of an image. What is drawn lies between the
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # A Gaussian kernel is cut off at this many standard deviations: 0.3 % of it lies beyond.
 REACH = 3.0
+# Standard deviation in voxels of the Gaussian whose difference from the image is added again to sharpen it.
+FINE = 1.0
+# Greys of an equalised image, and how many times their mean count the most frequent ones may count.
+GREYS, CLIP = 256, 3.0
 
 
 def spatial_axes(images: Tensor) -> tuple[int, ...]:
@@ -112,16 +116,44 @@ def low_resolution(
     return torch.stack(changed)
 
 
-def cutout(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
-    """A box with sides of up to `strength` of the image's, filled with the mean; what it covers keeps its label.
+def sharpen(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """Up to `strength` times what a narrow Gaussian takes away, added: an unsharp mask."""
+    fine = images - gaussian_smooth(images, np.full(len(images), FINE))
+    return images + random_draws.spread_per_sample(random_draws.uniform_numbers(generators, 0, strength), images) * fine
+
+
+def equalise(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """Mixed with up to this share of the image in which all greys are about equally frequent, in each channel's range.
+
+    Contrast is limited as in Zuiderveld, Graphics Gems IV 1994, but over the whole image: frequent greys count no more
+    than three times the mean, so that a plain background stays plain.
+    """
+    rows = images.flatten(2).flatten(0, 1)
+    low = rows.amin(dim=1, keepdim=True)
+    width = (rows.amax(dim=1, keepdim=True) - low).clamp(min=1e-6)
+    greys = (rows - low) / width * (GREYS - 1)
+    lower = greys.long().clamp(0, GREYS - 2)
+    first = GREYS * torch.arange(len(rows), device=images.device)[:, None]
+    counts = torch.bincount((lower + first).flatten(), minlength=GREYS * len(rows)).reshape(len(rows), GREYS)
+    shares = counts.to(images.dtype).clamp(max=CLIP * rows.shape[1] / GREYS)
+    reached = torch.nn.functional.pad(shares.cumsum(dim=1), (1, 0))
+    below, above = reached.gather(1, lower), reached.gather(1, lower + 1)
+    equal = (below + (greys - lower) * (above - below)) / reached[:, -1:] * width + low
+    share = random_draws.spread_per_sample(random_draws.uniform_numbers(generators, 0, strength), images)
+    return images + share * (equal.reshape(images.shape) - images)
+
+
+def cutout(images: Tensor, strength: float, generators: Sequence[np.random.Generator], count: int = 1) -> Tensor:
+    """Boxes with sides of up to `strength` of the image's, filled with the mean; what they cover keeps its label.
 
     DeVries and Taylor, arXiv:1708.04552
     """
     spatial = images.shape[2:]
     changed, mean = images.clone(), images.mean(dim=spatial_axes(images))
     for n, rng in enumerate(generators):
-        covered = changed[n][(slice(None), *_box(spatial, rng.uniform(0, strength), rng))]
-        covered[...] = mean[n].reshape(-1, *[1] * len(spatial))
+        for _ in range(count):
+            covered = changed[n][(slice(None), *_box(spatial, rng.uniform(0, strength), rng))]
+            covered[...] = mean[n].reshape(-1, *[1] * len(spatial))
     return changed
 
 

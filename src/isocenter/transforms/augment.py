@@ -45,7 +45,7 @@ Axis = Annotated[int, Ge(0), Lt(3)]
 Change = Callable[..., "Tensor"]
 Floats = NDArray[np.float64]
 
-SPATIAL = ("flips", "quarter_turns", "rotation", "scale", "shift", "elastic")
+SPATIAL = ("flips", "quarter_turns", "rotation", "scale", "shear", "shift", "elastic")
 # As they befall a scan: the object, the acquisition, the detector, the reconstruction, the display.
 INTENSITY: Mapping[str, Change] = {
     "metal": _augment_artefacts.metal,
@@ -56,16 +56,17 @@ INTENSITY: Mapping[str, Change] = {
     "blur": _augment_intensity.gaussian_blur,
     "low_resolution": _augment_intensity.low_resolution,
     "dose_noise": _augment_artefacts.dose_noise,
+    "sharpen": _augment_intensity.sharpen,
     "contrast": _augment_intensity.contrast,
     "brightness": _augment_intensity.brightness,
     "gamma": _augment_intensity.gamma,
+    "equalise": _augment_intensity.equalise,
     "noise": _augment_intensity.noise,
     "cutout": _augment_intensity.cutout,
 }
 # A kind's place here is a part of its draws: new ones go to the end.
-KINDS = (*SPATIAL, *INTENSITY)
-# What has to know how long voxels are along each axis.
-IN_MM = ("motion",)
+NEWER = ("shear", "sharpen", "equalise")
+KINDS = (*(kind for kind in (*SPATIAL, *INTENSITY) if kind not in NEWER), *NEWER)
 # What goes wrong now and then, unlike what differs from scan to scan.
 ACCIDENTS = ("metal", "motion", "ghosting", "spikes")
 # Largest side of the box that is covered in a strong view: Sohn et al., arXiv:2001.07685, appendix B.
@@ -94,22 +95,25 @@ class Augmentation:
 
     rotation:    degrees, about each axis (about the one axis in 2D)
     scale:       1 +- this, for all axes together
+    shear:       by how much of their length one axis is moved along the others
     shift:       share of the patch, per axis
     elastic:     standard deviation of the control points' displacement, as a share of the patch; 0.02 is much
-                 All four leave slices that lie far apart in their planes: see `thick_axes`.
+                 All of these leave slices that lie far apart in their planes: see `thick_axes`.
     flips:       axes that may be mirrored, each with a chance of one half
     probability: of each other kind of change; of accidents (motion, ghosting, spikes, metal) `accidents`
     contrast, brightness: factor 1 +- this, and standard deviations added
     gamma:       exponent in [1 / (1 + g), 1 + g] on the intensity range of the sample
     noise, dose_noise: largest standard deviation of Gaussian noise, and of noise as in CT of a low dose
     blur:        largest standard deviation of a Gaussian, in voxels
+    sharpen:     largest multiple of the fine detail that is added again
+    equalise:    largest share of an image with equally frequent greys, of limited contrast
     low_resolution: voxels up to 1 + this times as long
     bias_field:  largest standard deviation, over the image, of the logarithm of the coil's sensitivity
     motion:      largest turn in degrees, and largest shift in sides of a voxel, the shortest, between parts of the
                  acquisition
     ghosting:    how much weaker every n-th line of k-space is at the most, 1 being all
     spikes, metal: largest amplitude of stripes and of streaks, in deviations of the image
-    cutout:      largest side of the covered box, as a share of the image's
+    cutout, cutout_count: largest side of a covered box, as a share of the image's, and number of the boxes
     mixup, cutmix: alpha of the Beta distribution of shares, for every batch (half of them each where both are on)
     left_right:  axis of the network's grid that runs from left to right; None where that is not known
     marks:       chance of each label that a network before has marked to be marked too large or too small, and a fourth
@@ -122,6 +126,7 @@ class Augmentation:
     )
     scale: Annotated[float, Ge(0), Lt(1), Sentence("They are scaled by up to {percent}", "They are not scaled")] = 0.15
     shift: Annotated[Share, Sentence("They are shifted by up to {percent} of the patch", "They are not shifted")] = 0.0
+    shear: Annotated[float, Ge(0), Lt(1), Sentence("Images are sheared by up to {percent} of their length")] = 0.0
     elastic: Annotated[Share, Sentence("Images are bent by {percent} of the patch (standard deviation)")] = 0.0
     flips: Annotated[
         tuple[Axis, ...], Sentence("They are mirrored along axes {value}", "They are not mirrored", always=True)
@@ -139,6 +144,10 @@ class Augmentation:
     ] = 0.1
     blur: Annotated[Strength, Sentence("Images are blurred by a Gaussian of up to {value} voxels")] = 0.0
     low_resolution: Annotated[Strength, Sentence("Voxels become up to {percent} longer")] = 0.0
+    sharpen: Annotated[Strength, Sentence("Fine detail is added again up to {value} times")] = 0.0
+    equalise: Annotated[
+        Share, Sentence("Up to {percent} of the image are those of equally frequent greys, of limited contrast")
+    ] = 0.0
     bias_field: Annotated[
         Strength, Sentence("Sensitivity varies over the image by up to {value} (deviation of its logarithm)")
     ] = 0.0
@@ -151,7 +160,10 @@ class Augmentation:
         Strength, Sentence("Low-dose noise has a standard deviation of up to {value}, in those of the image")
     ] = 0.0
     metal: Annotated[Strength, Sentence("Streaks of metal are up to {value} deviations of the image high")] = 0.0
-    cutout: Annotated[Share, Sentence("A box of up to {percent} of the image's side is covered")] = 0.0
+    cutout: Annotated[Share, Sentence("Boxes of up to {percent} of the image's side are covered")] = 0.0
+    cutout_count: Annotated[
+        int, Ge(1), Sentence("The number of covered boxes is {value}", only_with=("augmentation.cutout",))
+    ] = 1
     mixup: Annotated[Strength, Sentence("Images are mixed (MixUp, alpha {value})")] = 0.0
     cutmix: Annotated[Strength, Sentence("Boxes are exchanged between images (CutMix, alpha {value})")] = 0.0
     left_right: Annotated[
@@ -213,15 +225,15 @@ class Augmentation:
         with exact_products():
             images, target, crossed = self._turn(images, target, draws, sizes, mirrored or ())
             images, target = self._warp(images, target, draws, sizes)
-            sides = np.asarray(steps) / min(steps)
+            options = {"motion": {"steps": np.asarray(steps) / min(steps)}, "cutout": {"count": self.cutout_count}}
             for name, change in INTENSITY.items():
                 befallen = list(self._befallen(name, draws))
                 if befallen:
                     chosen, generators_chosen = zip(*befallen, strict=True)
-                    options: dict[str, Any] = {"steps": sides} if name in IN_MM else {}
-                    images = augment_following.replace_samples(
-                        images, chosen, change(images[list(chosen)], getattr(self, name), generators_chosen, **options)
+                    changed = change(
+                        images[list(chosen)], getattr(self, name), generators_chosen, **options.get(name, {})
                     )
+                    images = augment_following.replace_samples(images, chosen, changed)
         return images, target, crossed
 
     def mistaken(self, numbers: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
@@ -341,6 +353,8 @@ class Augmentation:
             )
         for n, rng in self._befallen("scale", draws):
             maps[n] = maps[n] @ np.diag(np.where(still, 1, 1 + self.scale * rng.uniform(-1, 1)))
+        for n, rng in self._befallen("shear", draws):
+            maps[n] = maps[n] @ augment_spatial.shear_matrix(self.shear, still, rng)
         for n, rng in self._befallen("shift", draws):
             shifts[n] = np.where(still, 0, self.shift * rng.uniform(-1, 1, size=ndim))
         for n, rng in self._befallen("elastic", draws):

@@ -178,6 +178,18 @@ def rotation_matrix(angles: Floats, ndim: int) -> Floats:
     return reduce(np.matmul, turns) if turns else np.eye(ndim)
 
 
+def shear_matrix(strength: float, still: NDArray[np.bool_], rng: np.random.Generator) -> Floats:
+    """(ndim, ndim) map that moves one axis along the others by up to `strength` of their length; areas stay the same.
+
+    still: (ndim,) the axes that take no part
+    """
+    ndim = len(still)
+    moved, amounts = int(rng.integers(ndim)), rng.uniform(-strength, strength, size=ndim)
+    turn = np.eye(ndim)
+    turn[moved] += np.where(still | still[moved] | (np.arange(ndim) == moved), 0, amounts)
+    return turn
+
+
 def thick_axes(steps: Floats) -> NDArray[np.bool_]:
     """(ndim,) the axes along which nothing is read in between; never in a picture, where nothing lies in between."""
     return (steps > THICK * steps.min()) & (len(steps) > 2)

@@ -24,7 +24,7 @@ FINE = ("blur", "low_resolution", "motion", "ghosting", "spikes", "dose_noise", 
 # Accidents of the acquisition are rare, and a short training has other things to learn first.
 ACCIDENTS = 0.05
 
-UNPROVEN = frozenset({"cutout", "mixup", "cutmix", "elastic"})
+UNPROVEN = frozenset({"cutout", "mixup", "cutmix", "elastic", "shear", "sharpen", "equalise"})
 # Strengths that are those of nnU-Net where no profile has its own.
 OF_NNUNET = frozenset({"rotation", "gamma", "noise"})
 
@@ -41,6 +41,7 @@ REASONS = {
     "blur": "images differ in sharpness",
     "low_resolution": "some images have larger voxels than others",
     "accidents": "such artefacts are rare",
+    "cutout_count": "the paper covers one box",
 }
 
 
