@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohorts import classed, paired, picture, table, volume
-from isocenter.errors import DatasetError, IsocenterError
+from isocenter.errors import DatasetError, IsocenterError, UsageError
 from isocenter.files.layouts import dataset_layouts, dataset_table
 from isocenter.files.layouts.layout import LAYOUTS, DatasetOptions
 from isocenter.files.storage import hashing
@@ -389,6 +389,71 @@ def test_a_table_in_memory_is_a_data_set(tmp_path):
 def test_a_table_in_memory_whose_cells_are_no_paths_is_refused_by_its_column(cell):
     with pytest.raises(DatasetError, match=r"column image holds (arrays|Image), not paths.*numpy\.save"):
         dataset_layouts.read_data_frame(pd.DataFrame({"case": ["a", "b"], "image": [cell, None], "label": ["x", "y"]}))
+
+
+def people(count: int = 6) -> pd.DataFrame:
+    """A frame as a textbook has it, of pictures as `classed` makes them."""
+    files = [f"{name}/{name}{n}.png" for n in range(count // 2) for name in ("benign", "malignant")]
+    numbers = [51, 52, None, 54, 55, 56]
+    return pd.DataFrame(
+        {
+            "image_path": files,
+            "label": [file.partition("/")[0] for file in files],
+            "patient_id": [7, 7, 8, 8, 9, 9],
+            "age": numbers,
+            "sex": pd.Categorical(["F", "M"] * (count // 2)),
+            "bmi": [f"{n / 2:.1f}" for n in range(count)],
+            "seen": pd.Timestamp("2024-02-01"),
+            "smoker": [True, False] * (count // 2),
+        }
+    )
+
+
+def stated(dataset: Dataset) -> list[Any]:
+    return [(c.id, c.patient, dict(c.references), dict(c.covariates), c.files) for c in dataset]
+
+
+@pytest.mark.parametrize("names", [{}, {"image": "scan", "label": "state", "patient": "person"}])
+def test_a_data_frame_is_read_as_the_same_table_in_csv(names, tmp_path):
+    root = classed(tmp_path / "set")
+    known = {"image": "image_path", "label": "label", "patient": "patient_id"}
+    frame = people().rename(columns={known[role]: name for role, name in names.items()})
+    frame.to_csv(root / "people.csv", index=False)
+    given = DatasetOptions(root=root, column=names)
+    read = dataset_layouts.read_data_frame(frame, given)
+    assert stated(read) == stated(dataset_layouts.read_dataset(root / "people.csv", DatasetOptions(column=names)))
+    assert [case.patient for case in read] == ["7", "7", "8", "8", "9", "9"]
+    assert read.cases[0].covariates == {"age": 51, "sex": "F", "bmi": 0, "seen": "2024-02-01", "smoker": "True"}
+    frame.to_csv(tmp_path / "elsewhere.csv", index=False)
+    assert stated(dataset_layouts.read_dataset(tmp_path / "elsewhere.csv", given)) == stated(read)
+
+
+def test_paths_of_a_data_frame_start_from_the_working_folder_unless_they_are_whole(tmp_path, monkeypatch):
+    root = classed(tmp_path / "set")
+    with pytest.raises(DatasetError, match=r"names no file that is there: its paths start from .*Give root=FOLDER"):
+        dataset_layouts.read_data_frame(people())
+    whole = people().assign(image_path=lambda frame: [root / file for file in frame["image_path"]])
+    found = stated(dataset_layouts.read_data_frame(whole))
+    monkeypatch.chdir(root)
+    assert found == stated(dataset_layouts.read_data_frame(people()))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"image_path": None}, r"has no column image \(columns: label, .*image_path, or name it: column="),
+        ({"bmi": [[21.5, 22.0]] * 6}, "column bmi holds arrays, not paths, numbers or words"),
+    ],
+)
+def test_a_data_frame_without_images_or_with_lists_is_refused_by_its_column(change, match, tmp_path):
+    frame = people().assign(**change).dropna(axis=1, how="all")
+    with pytest.raises(DatasetError, match=match):
+        dataset_layouts.read_data_frame(frame, DatasetOptions(root=classed(tmp_path / "set")))
+
+
+def test_a_folder_has_no_paths_that_start_elsewhere(tmp_path):
+    with pytest.raises(UsageError, match="only the paths of a table or a DataFrame"):
+        dataset_layouts.read_dataset(classed(tmp_path / "set"), DatasetOptions(root=tmp_path))
 
 
 def test_a_table_in_memory_with_two_columns_of_one_name_is_refused():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pathlib
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -23,3 +27,83 @@ def test_prepared_cases_of_the_parts_are_those_of_the_plan(tmp_path):
     assert batch["target"].tolist() == [["bright", "dark"].index(classes[name]) for name in batch["case"]]
     with pytest.raises(UsageError, match="there is no part 'all'"):
         isocenter.dataset(root, part="all")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A frame of pictures with ages, and the folder from which its paths start."""
+    root = trained.pictures(tmp_path_factory.mktemp("told"), 16)
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    ages = np.random.default_rng(0).normal(60, 10, 16).round()
+    frame = {
+        "image_path": files,
+        "label": [file.partition("/")[0] for file in files],
+        "age": ages,
+        "sex": ["F", "M"] * 8,
+    }
+    return root, pd.DataFrame(frame)
+
+
+def test_items_have_their_file_and_their_covariates_as_the_network_gets_them(told):
+    root, frame = told
+    cases = isocenter.dataset(frame, root=root, covariates="age,sex")
+    assert cases.covariate_names == ("age", "sex f", "sex m")
+    of_file = frame.set_index("image_path")
+    median, deviation = (cases.plan["network.context"]["age"][key] for key in ("mean", "deviation"))
+    for item in map(cases.__getitem__, range(len(cases))):
+        age, sex = of_file.loc[str(pathlib.Path(item["path"]).relative_to(root)), ["age", "sex"]]
+        assert item["covariates"].dtype == torch.float32
+        assert item["covariates"][0].item() == pytest.approx((age - median) / deviation, abs=1e-4)
+        assert (item["covariates"][1] > item["covariates"][2]) == (sex == "F")
+    without = isocenter.dataset(frame, root=root)
+    assert (without.covariate_names, without[0]["covariates"].shape) == ((), (0,))
+    with pytest.raises(UsageError, match=r"conflicts with --set network\.context"):
+        isocenter.dataset(frame, root=root, covariates="age", assignments={"network.context": "all"})
+
+
+def test_augmented_items_are_a_function_of_seed_epoch_and_item(told):
+    root, frame = told
+    plain, cases = (isocenter.dataset(frame, root=root, augment=augment) for augment in (False, True))
+    first = [cases[n]["image"] for n in range(len(cases))]
+    cases.set_epoch(1)
+    second = [cases[n]["image"] for n in range(len(cases))]
+    cases.set_epoch(0)
+    assert all(torch.equal(cases[n]["image"], image) for n, image in reversed(list(enumerate(first))))
+    assert sum(torch.equal(*pair) for pair in zip(first, second, strict=True)) <= len(first) // 4
+    assert not all(torch.equal(plain[n]["image"], image) for n, image in enumerate(first))
+    assert [cases[n]["target"] for n in range(len(cases))] == [plain[n]["target"] for n in range(len(plain))]
+    other = isocenter.dataset(frame, root=root, augment=True, seed=1)
+    of_case = {other.cases[n].id: other[n]["image"] for n in range(len(other))}
+    assert any(not torch.equal(of_case[c.id], first[n]) for n, c in enumerate(cases.cases) if c.id in of_case)
+
+
+def test_boxes_follow_their_images(tmp_path):
+    still = dict.fromkeys((f"augmentation.{name}" for name in ("rotation", "scale", "shift", "elastic")), 0)
+    mirrored = {**still, "augmentation.quarter_turns": False, "augmentation.flips": [1]}
+    cases = isocenter.dataset(trained.smears(tmp_path / "smears"), augment=True, assignments=mirrored)
+    plain = isocenter.dataset(tmp_path / "smears", assignments=mirrored)
+    flipped = 0
+    for n in range(len(cases)):
+        before, after = plain[n], cases[n]
+        if torch.equal(before["target"], after["target"]):
+            continue
+        flipped += 1
+        width = before["image"].shape[2]
+        torch.testing.assert_close(after["target"][:, [2, 4]], width - before["target"][:, [4, 2]])
+    assert 0 < flipped < len(cases)
+
+
+def test_a_batch_of_unlike_shapes_ends_in_zeros_and_in_boxes_that_are_none(tmp_path):
+    cases = isocenter.dataset(trained.smears(tmp_path / "smears"))
+    items = [{**cases[n], "image": cases[n]["image"][:, : 24 - n, : 32 - 2 * n]} for n in range(3)]
+    batch = cases.collate(items)
+    assert batch["shape"].tolist() == [[24, 32], [23, 30], [22, 28]]
+    assert batch["image"].shape == (3, 1, 24, 32)
+    for item, image, target in zip(items, batch["image"], batch["target"], strict=True):
+        rows, columns = item["image"].shape[1:]
+        assert torch.equal(image[:, :rows, :columns], item["image"])
+        assert not image[:, rows:].any() and not image[..., columns:].any()
+        assert torch.equal(target[: len(item["target"])], item["target"])
+        assert (target[len(item["target"]) :] == -1).all()
+    loader = torch.utils.data.DataLoader(cases, batch_size=3, collate_fn=cases.collate)
+    assert sum(len(batch["case"]) for batch in loader) == len(cases)

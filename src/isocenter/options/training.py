@@ -124,6 +124,8 @@ class CasesOptions(ReadingOptions):
     threads: Threads = None
     assignments: Assignments = None
     task: Kind = None
+    covariates: Covariates = None
+    augment: Annotated[bool, Flag("Change each case by the plan's augmentation.")] = False
 
     def __post_init__(self) -> None:
         assert self.reading  # noqa: S101 - it refuses what cannot be read so

@@ -91,6 +91,7 @@ def open_dataset(
         absent=absent,
         case_names=reading.case_names or "number",
         exif=reading.exif or None,
+        root=None if reading.root is None else Path(reading.root),
     )
     accepted = _parse_accepted(reading.accept)
     dataset = _read_data(data, options)

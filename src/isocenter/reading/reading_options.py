@@ -100,6 +100,13 @@ class ReadingOptions(FileChoices):
             "PIXELS",
         ),
     ] = None
+    root: Annotated[
+        str | Path | None,
+        Flag(
+            "Folder from which relative paths of a table start; by default its own, of a DataFrame the working folder.",
+            "FOLDER",
+        ),
+    ] = None
     order: Annotated[
         str | Sequence[str] | None,
         Flag("Classes from the lowest grade to the highest: mild,moderate,severe.", "CLASSES"),
@@ -122,6 +129,7 @@ class ReadingOptions(FileChoices):
         if self.align is not None and self.align.partition(":")[0] not in get_args(Alignment):
             remedy = "Choose world (as the headers say) or register (rigidly, by the voxels), or world:T1 onto T1"
             raise UsageError(f"there is no {self.align!r}", "--align", remedy)
+        object.__setattr__(self, "root", None if self.root is None else str(Path(self.root).absolute()))
         object.__setattr__(self, "labels", labels_text(self.labels))
         object.__setattr__(self, "column", parse_columns(self.column) or None)
         object.__setattr__(self, "order", order_text(self.order))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         recipe,
         search_study,
         session_length,
+        step,
         training_state,
         weight_transfer,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,11 @@ def decisions_by_hand(options: PlanOptions | TrainOptions) -> dict[str, Any]:
     """{"section.name": value} of the decisions that a person took; UsageError for one that is stated twice."""
     values = plan_request.positive_among(options.assignments or {}, options.positive)
     values |= {} if options.groups is None else {"evaluation.groups": options.groups}
-    covariates = options.covariates
+    return with_covariates(values, options.covariates)
+
+
+def with_covariates(values: dict[str, Any], covariates: str | Sequence[str] | None) -> dict[str, Any]:
+    """Decisions with the covariates that a person named; UsageError where they are among the decisions already."""
     if covariates is None:
         return values
     if CONTEXT in values:

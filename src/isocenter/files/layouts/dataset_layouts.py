@@ -8,7 +8,7 @@ from pathlib import Path
 from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError, UsageError
 from isocenter.files import modality_words
-from isocenter.files.layouts import dataset_rows, dataset_table, layout
+from isocenter.files.layouts import dataset_rows, dataset_table, layout, manifest
 from isocenter.files.layouts.cases import (
     assembly,
     class_labels,
@@ -65,6 +65,9 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
             dataset_rows.read_rows(dataset_table.table_as_written(path, declared), folder, declared, options),
             options,
         )
+    if options.root is not None and not folder.is_file:
+        problem = "only the paths of a table or a DataFrame start from a folder"
+        raise UsageError(problem, f"--root {options.root}", "Leave it out, or give the table as DATA")
     if (table := _table_by_hand(folder, options)) is not None:
         return _read_cases(Folder(table.path), dataset_rows.read_rows(table, Folder(table.path), {}, options), options)
     try:
@@ -79,16 +82,18 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
 
 
 def read_data_frame(frame: DataFrameLike, options: DatasetOptions | None = None) -> Dataset:
-    """The data set in a table in memory, with the columns of `dataset.csv` and paths from the working folder.
+    """The data set in a table in memory, which is read as a CSV file is; paths start from the working folder.
 
-    Raises DatasetError for a table without them, and what `read_dataset` raises of a table.
+    Raises what `read_dataset` raises of a table, and DatasetError for cells that no table can hold.
     """
-    options, place = _check_options(options or DatasetOptions()), Path(FRAME).absolute()
-    return _read_cases(
-        Folder(place),
-        dataset_rows.read_rows(dataset_table.table_in_memory(frame, place), Folder(place), {}, options),
-        options,
-    )
+    options = _check_options(options or DatasetOptions())
+    place = (options.root or Path()).absolute() / FRAME
+    codes = ("group", "label", options.patient, *map(options.column.get, ("patient", "id")))
+    table, folder = dataset_table.table_in_memory(frame, place, codes), Folder(place)
+    is_ours = dataset_rows.spells_rows(table) or {"image", "group"} <= {*table.columns}
+    if is_ours and not options.column:
+        return _read_cases(folder, dataset_rows.read_rows(table, folder, {}, options), options)
+    return _read_cases(folder, manifest.read_frame(table, folder, options), options)
 
 
 def _table_by_hand(folder: Folder, options: DatasetOptions) -> DataTable | None:
@@ -100,7 +105,7 @@ def _table_by_hand(folder: Folder, options: DatasetOptions) -> DataTable | None:
         table = table_reading.read_table(tables[0].path, codes=("group", "label"))
     except DatasetError:  # whoever reads it says what is wrong
         return None
-    return table if dataset_rows.spells_rows(table) else None
+    return replace(table, root=options.root) if dataset_rows.spells_rows(table) else None
 
 
 def _check_options(options: DatasetOptions) -> DatasetOptions:

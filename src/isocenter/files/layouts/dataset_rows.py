@@ -54,8 +54,8 @@ def read_rows(table: DataTable, folder: Folder, declared: Mapping[str, Any], opt
     roles = _roles(table)
     others = (name for name in table.columns if not dataset_table.is_covariate(name))
     table, of_values = table_reading.convert_values(table, (*others, *roles, *declared.get("text", ())))
-    manifest = Manifest(table, roles, table.path.parent)
-    cells = _Cells(table.path, declared)
+    manifest = Manifest(table, roles, table.start)
+    cells = _Cells(table, declared)
     every = [_row(line, n, manifest, cells, declared, options) for n, line in enumerate(table.rows, start=1)]
     missing = [row.name for row in every if not all(path.exists() for path in row.paths)]
     there = [row for row in every if row.name not in missing]
@@ -168,8 +168,8 @@ def _references(
 class _Cells:
     """The cells of one table; what several of them name is read once."""
 
-    def __init__(self, path: Path, declared: Mapping[str, Any]) -> None:
-        self._path, self._settings = path, declared.get("drawings", {})
+    def __init__(self, table: DataTable, declared: Mapping[str, Any]) -> None:
+        self._path, self._start, self._settings = table.path, table.start, declared.get("drawings", {})
         self._tables: dict[Path, DataTable] = {}
         self._surveys: dict[Path, Mapping[str, Cell]] = {}
         self._drawings: dict[tuple[str, Path], Mapping[str, Annotation]] = {}
@@ -213,7 +213,7 @@ class _Cells:
         return stated_texts.find_texts(self._tables[path], key, images)
 
     def _place(self, text: str) -> Path:
-        return Path(os.path.normpath(self._path.parent / text))
+        return Path(os.path.normpath(self._start / text))
 
     def _series(self, folder: Path, uid: str) -> Cell:
         """The cell of a series of DICOM in a folder."""

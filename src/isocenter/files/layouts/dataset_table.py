@@ -98,9 +98,11 @@ def head_lines(rows: Sequence[CaseRow], base: Path, most: int = 2) -> list[str]:
     return [",".join(filled), *(",".join(str(record.get(name) or "") for name in filled) for record in records)]
 
 
-def table_in_memory(frame: DataFrameLike, place: Path) -> DataTable:
-    """A table in memory; place: the path that it has in errors, in the folder from which its paths start.
+def table_in_memory(frame: DataFrameLike, place: Path, codes: Collection[str | None] = ()) -> DataTable:
+    """A table in memory, with the values that it would have as a CSV file.
 
+    place: the path that it has in errors, in the folder from which its paths start
+    codes: further columns that name patients or cases
     Raises DatasetError for two columns of one name, and for a cell that holds an array or anything else that no file
     can: the table is written beside the result.
     """
@@ -116,12 +118,18 @@ def table_in_memory(frame: DataFrameLike, place: Path) -> DataTable:
             problem = f"column {name} holds {what}, not paths, numbers or words"
             remedy = "Write each as a file, as numpy.save does in .npy, and give its path; or give a Dataset of cases"
             raise DatasetError(problem, place.name, remedy)
-    columns = {
-        str(name): [None if pandas.isna(one) else one for one in frame.iloc[:, n]]
-        for n, name in enumerate(frame.columns)
-    }
+    written = {str(name): [_as_written(one) for one in frame.iloc[:, n]] for n, name in enumerate(frame.columns)}
+    columns = table_reading.typed_columns(written, codes=codes)
     rows = tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     return DataTable(place, tuple(columns), rows)
+
+
+def _as_written(cell: Any) -> Any:
+    """A cell as a table has it: a number, else its text."""
+    if pandas.isna(cell):
+        return None
+    is_number = isinstance(cell, int | float) and not isinstance(cell, bool)
+    return cell if is_number else str(cell).removesuffix(" 00:00:00")  # a day without its hour
 
 
 def _is_plain(cell: Any) -> bool:

@@ -117,6 +117,35 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError(f"holds {len(given_tables)} tables ({names})", str(folder.root), remedy)
     kinds = {*REFERENCES, *_added_kinds()}
     table, notes = _table(members, options, kinds, folder)
+    return read_table(replace(table, root=options.root), folder, options, [member.path for member in members], notes)
+
+
+def read_frame(table: DataTable, folder: Folder, options: DatasetOptions) -> Reading:
+    """The cases of a table in memory.
+
+    folder: of no files
+    Raises DatasetError where no column names images, and where none of them is there.
+    """
+    prepared, notes = _with_classes(table, options, {*REFERENCES, *_added_kinds()}, set)
+    roles = _columns(prepared, options)
+    if not any(role.partition(":")[0] == "image" for role in roles) and "image" not in _with_files(prepared, roles):
+        remedy = 'Call it image_path, or name it: column={"image": "COLUMN"}'
+        raise DatasetError(f"has no column image (columns: {', '.join(table.columns)})", table.path.name, remedy)
+    reading = read_table(prepared, folder, options, [table.path], notes)
+    if table.rows and not reading.rows:
+        remedy = "Give root=FOLDER, from which relative paths start, or whole paths"
+        raise DatasetError(f"names no file that is there: its paths start from {table.start}", table.path.name, remedy)
+    return reading
+
+
+def read_table(
+    table: DataTable, folder: Folder, options: DatasetOptions, paths: Sequence[Path], notes: Sequence[Problem]
+) -> Reading:
+    """The cases of a table, with the rest of its columns as covariates.
+
+    paths: files of which the table was read; notes: on how its columns were understood
+    """
+    kinds = {*REFERENCES, *_added_kinds()}
     manifest = _with_images(table, _with_people(table, _columns(table, options)), folder, options)
     column = manifest.column
     if options.references and not kinds & {role.partition(":")[0] for role in column}:
@@ -146,17 +175,17 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     rows, repeated = manifest_rows.drop_repeats(rows, manifest, stating=options.references)
     words = {str(word) for line in table.rows if (word := options.modality or manifest.cell(line, "modality"))}
     roles = ", ".join(f"{role}={name}" for role, name in column.items())
-    tables = errors.list_phrase(member.path.name for member in members)
+    tables = errors.list_phrase(path.name for path in paths)
     own = {"mask": labels, "class": classes, "findings": class_labels.numbered_names(manifest.findings)}
     return Reading(
         tuple(rows),
-        how=f"{'table' if len(members) == 1 else 'tables'} {tables} with {roles or 'no known column'}",
+        how=f"{'tables' if paths[1:] else 'table'} {tables} with {roles or 'no known column'}",
         classes={**(seen.classes if seen else {}), **{kind: each for kind, each in own.items() if each}},
         modality=modality_words.common_modality(sorted(words)) or (seen.modality if seen else None),
         patients=hidden or (f"column {column['patient']} of {tables}" if "patient" in column else ""),
         patient_column=column.get("patient"),
         columns=_whole(column),
-        tables=tuple(member.path for member in members),
+        tables=tuple(paths),
         readers=tuple(drawn) if len(drawn) > 1 else (),
         channels=seen.channels if seen else tuple(manifest_rows.columns_of_role(column, "image")),
         problems=(
@@ -194,8 +223,15 @@ def _table(
     table = _joined_tables(members, codes=naming)
     if not table.rows:
         raise DatasetError("the table has no rows", str(table.path), "Write one row per case")
+    return _with_classes(table, options, kinds, partial(_stems, folder))
+
+
+def _with_classes(
+    table: DataTable, options: DatasetOptions, kinds: Collection[str], images: Callable[[], Collection[str]]
+) -> tuple[DataTable, tuple[Problem, ...]]:
+    """As `_table` of one that is read; images: as `_with_findings` takes them."""
     by_hand = any(role.partition(":")[0] in kinds for role in options.column)
-    if not by_hand and (made := _with_findings(table, partial(_stems, folder))).findings:
+    if not by_hand and (made := _with_findings(table, images)).findings:
         what = f"the rows are those of the findings {errors.list_phrase(made.findings)} of each image"
         return made, (Problem("note", what, remedy="If they are not, name the column of the images with --column"),)
     classes = () if by_hand else table_reading.columns_of_classes(table)
@@ -255,7 +291,7 @@ def _with_files(table: DataTable, column: Mapping[str, str]) -> dict[str, str]:
 
     Raises DatasetError where there are several.
     """
-    names = [name for name in table_reading.columns_of_files(table, table.path.parent) if name not in column.values()]
+    names = [name for name in table_reading.columns_of_files(table, table.start) if name not in column.values()]
     if len(names) > 1:
         raise DatasetError(
             f"the columns {', '.join(names)} name files, and none is called image",
@@ -369,8 +405,8 @@ def _whole(column: Mapping[str, str]) -> dict[str, str]:
 
 
 def _base(table: DataTable, column: Mapping[str, str]) -> Path:
-    """The folder to which paths are relative: the table's folder, else its one sub-folder with the images."""
-    folder, images = table.path.parent, list(manifest_rows.columns_of_role(column, "image").values())
+    """The folder to which paths are relative: where they start, else its one sub-folder with the images."""
+    folder, images = table.start, list(manifest_rows.columns_of_role(column, "image").values())
     cells = [str(row[images[0]]) for row in table.rows if images and row[images[0]] is not None]
     names = [name for name in cells if table_reading.can_be_named(name)]
     if not names or any((folder / name).exists() for name in names):

@@ -261,7 +261,7 @@ class Manifest:
             return None
         text = self._name(row, column)
         path = self.base / text
-        if not (Path(text).is_absolute() or folder_files.is_named_inside(path, self.table.path.parent)):
+        if not (Path(text).is_absolute() or folder_files.is_named_inside(path, self.table.start)):
             raise DatasetError(
                 f"names {text}, which lies outside its folder", str(self.table.path), "Write the whole path"
             )

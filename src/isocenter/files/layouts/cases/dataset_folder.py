@@ -87,7 +87,8 @@ class Folder:
     def members(self) -> tuple[FolderMember, ...]:
         """All files, in the order of their paths. Raises DatasetError where no text can hold one."""
         base = self.root.parent if self.is_file else self.root
-        found = [self.root] if self.is_file else list(folder_files.files_below(self.root))
+        # A table in memory lies in no folder.
+        found = [self.root] if self.is_file else list(folder_files.files_below(self.root)) if self.root.exists() else []
         _refuse_unwritable(found, self.root)
         relative = [PurePosixPath(path.relative_to(base).as_posix()) for path in found]
         parting = _split_level(relative)

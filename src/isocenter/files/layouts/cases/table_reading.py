@@ -72,6 +72,7 @@ class DataTable:
     findings:   columns that say of each image whether it shows a finding
     separator:  what parts the columns
     places:     the place of each row in words
+    root:       folder from which relative paths start, where a person names one
     """
 
     path: Path
@@ -81,6 +82,12 @@ class DataTable:
     findings: tuple[str, ...] = ()
     separator: str = ""
     places: tuple[str, ...] = ()
+    root: Path | None = None
+
+    @property
+    def start(self) -> Path:
+        """The folder from which relative paths start: the one that was named, else that of the table."""
+        return self.root or self.path.parent
 
     def column(self, names: Sequence[str]) -> str | None:
         """The first column with one of these names, in any case and with blanks or hyphens for underscores."""
@@ -109,17 +116,27 @@ def read_table(path: Path, most: int | None = None, *, codes: Collection[str | N
         raise DatasetError(problem, str(path), "Save it as CSV in UTF-8 (in Excel: CSV UTF-8)") from error
     except (ValueError, OSError) as error:
         raise DatasetError(f"cannot be read as a table ({error})", str(path), "Save it as CSV in UTF-8") from error
-    cells = [
-        [compose_letters(cell.strip()) if isinstance(cell, str) else cell for cell in frame.iloc[:, n]]
-        for n in range(frame.shape[1])
-    ]
+    cells = {name: list(frame.iloc[:, n]) for n, name in enumerate(_names(frame.columns))}
+    return table_of_columns(path, typed_columns(cells, separator, codes), separator, has_header=has_header)
+
+
+def typed_columns(
+    columns: Mapping[str, Sequence[Any]], separator: str = ",", codes: Collection[str | None] = ()
+) -> dict[str, list[Any]]:
+    """The columns of a table with numbers where a whole column is numbers, without those of nothing and no name.
+
+    codes: further columns that name patients or cases
+    """
     naming = {*PATIENT_COLUMNS, *CASE_COLUMNS, *(_plain(code) for code in codes if code)}
-    values = {
+    texts = {
+        name: [compose_letters(cell.strip()) if isinstance(cell, str) else cell for cell in cells]
+        for name, cells in columns.items()
+    }
+    return {
         name: typed_column(own, separator, is_code=_plain(name) in naming)
-        for name, own in zip(_names(frame.columns), cells, strict=True)
+        for name, own in texts.items()
         if not (UNNAMED.fullmatch(name) and own and all(map(_is_missing, own)))
     }
-    return table_of_columns(path, values, separator, has_header=has_header)
 
 
 def table_of_columns(
