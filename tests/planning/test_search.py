@@ -38,6 +38,9 @@ def test_a_plan_of_pictures_is_searched_in_what_it_decides(whole):
         "network.width",
         "task.loss",
         "training.learning_rate",
+        "training.weight_decay",
+        "training.optimiser",
+        "network.dropout",
         "training.batch",
         "augmentation",
     } <= (set(whole))
@@ -55,6 +58,16 @@ def test_a_trials_plan_can_be_followed_and_says_that_nobody_set_it_by_hand(made,
     assert BY_HAND not in {decision.because for _, decision in plan}
     assert plan.decision("training.learning_rate").because == TRIED
     assert plan.decision("training.seed") == made.plan.decision("training.seed")
+
+
+def test_sgd_learns_faster_by_its_own_schedule_and_dropout_is_tried_where_a_family_has_a_place_for_it(made, whole):
+    rate = made.plan["training.learning_rate"] / 2
+    choices = {"training.learning_rate": rate, "training.optimiser": "sgd", "network.dropout": 0.2}
+    plan = search_domains.apply_choices(made.plan, choices, whole, made.room)
+    assert plan["training.learning_rate"] == pytest.approx(2.5 * rate)
+    assert (plan["training.optimiser"], plan["training.schedule"], plan["network.dropout"]) == ("sgd", "poly", 0.2)
+    without = plan_changes.with_settings(made.plan, {"network.name": "lenet", "network.size": {}})
+    assert "network.dropout" not in search_domains.search_space(without, made.room)
 
 
 def test_what_a_person_has_set_is_no_knob(made):
