@@ -70,6 +70,10 @@ VIT_WITH_ALL = {
     "heads": 2,
 }
 # The smallest member of each family in each number of axes: family, size, spatial shape.
+SMALL_SAM = {
+    **{"image": 32, "patch": 8, "width": 16, "depth": 2, "heads": 2, "window": 2, "global_blocks": [1]},
+    **{"features": 32, "layers": 1, "feed_forward": 16},
+}
 SMALLEST = {
     "alexnet 2D": ("alexnet", SMALL_ALEXNET, (13, 9)),
     "alexnet 3D": ("alexnet", SMALL_ALEXNET, (9, 7, 11)),
@@ -144,6 +148,8 @@ SMALLEST = {
     "resnext 3D": ("resnext", {"blocks": [1, 1], "width": 16, "groups": 4, "dropout": 0.0}, (9, 7, 11)),
     "se_resnet 2D": ("se_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
     "se_resnet 3D": ("se_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
+    "sam 2D": ("sam", SMALL_SAM, (15, 20)),
+    "sam 3D": ("sam", {**SMALL_SAM, "axis": 0}, (3, 13, 20)),
     "segresnet 2D": ("segresnet", {"strides": PICTURE, "width": 8, "dropout": 0.0, "deep_supervision": 1}, (12, 20)),
     "segresnet 3D": ("segresnet", {"strides": VOLUME, "width": 8, "dropout": 0.0, "deep_supervision": 1}, (6, 12, 20)),
     "swin_unetr 2D": ("swin_unetr", {"width": 12, "window": 2}, (30, 40)),
@@ -175,7 +181,7 @@ SMALLEST = {
 # One of each family: the first that stands there.
 FIRST = {name: which for which, (name, _, _) in reversed(SMALLEST.items())}
 # These have one map of outputs and nothing beside it.
-ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
+ONE_MAP = ("plain_conv_unet", "residual_encoder_unet", "sam")
 # These have tests of their own, test_pyramid.py, test_detectors.py and test_mask_rcnn.py.
 DETECTORS, OBJECTS = ("faster_rcnn", "fcos", "retinanet"), ("mask_rcnn",)
 BOXES = ("pyramid", "yolox", *DETECTORS)
@@ -186,7 +192,7 @@ OWN_SHAPE = ("axial", "transunet")
 FUSION = ("fusion", "fusion_attention", "fusion_late")
 # The libraries that a file needs beside torch; of ours it needs only files beside it.
 WRAPPED = {
-    "timm": {"timm"},
+    **{key: {"timm"} for key in ("sam", "timm")},
     **{key: {"torchvision"} for key in (*DETECTORS, *OBJECTS)},
     **{key: {"monai"} for key in OF_MONAI},
     # One file, whose transformers need einops.
@@ -198,12 +204,14 @@ WRAPPED = {
 # What a family is not made for, by number of axes.
 PICTURES_ALONE, VOLUMES_ALONE = ("timm", "fcos", "faster_rcnn", "mask_rcnn"), ("unet_slices", "resnet_slices")
 NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOLUMES_ALONE)}
+# What takes prompts has weights that only these move, masks of whole objects, and no export: test_sam.py.
+PROMPTED = ("sam",)
 # torch's older exporter loses the number of maps among the windows; in test_of_monai.py the newer one takes it.
 NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
 OF_UNET = ("cbam_unet", "grouped_unet", "se_unet", "separable_unet", "unet", "unet_slices", "voxelmorph")
 COARSER = (*FUSION, "mednext", "multiscale_unet", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
-DENSE = ("deeplab", *COARSER, *OWN_SHAPE, *(name for name in OF_MONAI if name not in COARSER))
+DENSE = ("deeplab", "sam", *COARSER, *OWN_SHAPE, *(name for name in OF_MONAI if name not in COARSER))
 
 
 def smallest(which: str, heads: dict[str, Head] | None = None) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -324,7 +332,7 @@ def test_the_number_of_weights_is_that_counted_by_hand():
     assert all(3 < large / small < 4.5 for small, large in pairwise(sizes))
 
 
-@pytest.mark.parametrize("which", only(FIRST.values(), SMALLEST))
+@pytest.mark.parametrize("which", only(FIRST.values(), [one for one in SMALLEST if SMALLEST[one][0] not in PROMPTED]))
 def test_every_family_answers_in_the_shape_of_its_heads_and_every_weight_learns(which):
     name, _, shape = SMALLEST[which]
     heads: dict[str, Head] = {"class": Vector(4)}
@@ -389,7 +397,7 @@ def test_coarser_outputs_are_given_while_training_only_and_change_no_other(which
 EXPORTED = [
     which if which.endswith("2D") or f"{which[:-2]}2D" not in SMALLEST else pytest.param(which, marks=pytest.mark.whole)
     for which in SMALLEST
-    if SMALLEST[which][0] not in NEWER_EXPORT
+    if SMALLEST[which][0] not in (*NEWER_EXPORT, *PROMPTED)
 ]
 
 
@@ -430,6 +438,7 @@ class _Plain(torch.nn.Module):
 BY_HEART = [
     which if which in ("fusion 2D", "resnet 2D", "unet 2D") else pytest.param(which, marks=pytest.mark.whole)
     for which in SMALLEST
+    if SMALLEST[which][0] not in PROMPTED
 ]
 
 

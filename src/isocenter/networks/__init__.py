@@ -59,6 +59,7 @@ NETWORKS = {
     "resnet_slices": "isocenter.networks.resnet_slices:RESNET_SLICES",
     "resnext": "isocenter.networks.resnet:RESNEXT",
     "retinanet": "isocenter.networks.retinanet:RETINANET",
+    "sam": "isocenter.networks.sam:SAM",
     "se_resnet": "isocenter.networks.resnet:SE_RESNET",
     "se_unet": "isocenter.networks.unet:SE_UNET",
     "segresnet": "isocenter.networks.segresnet:SEGRESNET",

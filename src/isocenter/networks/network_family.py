@@ -71,6 +71,10 @@ class Family:
                    attention among all of its patches
     blocks:        names of the classes behind whose outputs `network.dropout` leaves out channels; empty for a family
                    whose setting `dropout` lies where its paper has dropout, None for one that has neither
+    prompts:       how it takes what a person points at: "coordinates", as the context (batch, prompts, points, 3) of x,
+                   y and kind; its module has `encode(images)` and `answer(encoded, context)`. Empty for a family that
+                   takes none
+    slicewise:     whether a volume is its slices to it, so that weights of pictures hold for volumes
     without_onnx:  why the family cannot be exported; empty for one that can
     In training a network may have the further output `+`, (batch,), which is added to the loss of each sample.
     """
@@ -97,6 +101,8 @@ class Family:
     grid_features: str = ""
     attention: str = ""
     blocks: tuple[str, ...] | None = ()
+    prompts: str = ""
+    slicewise: bool = False
     without_onnx: str = ""
 
     def variant(self, paper: str, preset: Mapping[str, Any], reason: str = "", **changes: Any) -> Family:

@@ -29,7 +29,7 @@ from isocenter.options.shared_flags import (
 )
 from isocenter.reading import ReadingOptions
 from isocenter.reading.reading_options import Input
-from isocenter.values import Dataset
+from isocenter.values import Dataset, Prompts
 
 if TYPE_CHECKING:
     from isocenter.runtime import Model
@@ -75,6 +75,24 @@ class PredictOptions(ReadingOptions):
     region: Annotated[
         str | None,
         Flag("Part of each image to predict: voxels 0:120,40:200,10:50, or a mask FILE[=VALUE].", "REGION"),
+    ] = None
+    box: Annotated[
+        Sequence[str],
+        Flag(
+            "Box around an object, for a model that takes prompts; repeatable.", "x0,y0[,z0],x1,y1[,z1]", repeats=True
+        ),
+    ] = ()
+    point: Annotated[
+        Sequence[str],
+        Flag("Point inside an object (:1) or outside (:0), a voxel's index; repeatable.", "x,y[,z]:1", repeats=True),
+    ] = ()
+    scribble: Annotated[
+        str | Path | None, Flag("Mask on the image's grid of scribbles inside (1) and outside (2).", "FILE")
+    ] = None
+    unit: Annotated[str, Flag("Unit of boxes and points: voxel, or mm (RAS+).", "voxel|mm")] = "voxel"
+    prompts: Annotated[
+        str | Path | Prompts | Sequence[Prompts] | None,
+        Flag("Prompts of each case: a JSON file, or the predictions.csv of a detector.", "FILE"),
     ] = None
     overlap: Annotated[
         float | None,
@@ -224,13 +242,23 @@ class AdoptOptions:
     source: Annotated[
         str | Path,
         Flag(
-            "A result folder of nnU-Net v2. A MONAI bundle or an ONNX file needs no package: predict with it.",
+            "A result folder of nnU-Net v2, or a checkpoint of SAM, MedSAM or SAMed with --as. A MONAI bundle or an "
+            "ONNX file needs no package: predict with it.",
             "SOURCE",
         ),
     ]
     _: KW_ONLY
     out: Annotated[str | Path, PACKAGE]
     overwrite: Overwrite = False
+    program: Annotated[
+        str | None,
+        Flag("How a checkpoint is used, as its file does not show it: sam, medsam or samed.", "PROGRAM", name="--as"),
+    ] = None
+    adapter: Annotated[str | Path | None, Flag("The adapter of SAMed beside its base file SOURCE.", "FILE")] = None
+    size: Annotated[
+        int | None,
+        Flag("Voxels along each side of the square that SAMed sees; by default those of SOURCE.", "VOXELS", least=1),
+    ] = None
     fold: Annotated[int | None, Flag("Use one fold of SOURCE, in place of the mean of all.", "N", least=0)] = None
     trust: Annotated[
         Sequence[str],

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from isocenter.values import (
     Measurements,
     Prediction,
     Problem,
+    Prompts,
     Region,
     voxel_images,
 )
@@ -62,6 +64,7 @@ class CaseRequest:
     abstain: one of `ABSTAIN`
     calibration: "on", or "off": probabilities as the network states them; what is called, sets, intervals, expected
                  Dice and what is refused stay
+    prompts: {case: what is pointed at in it}, in place of the prompts of the request
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
     Raises UsageError for a region that no image can have.
     """
@@ -74,6 +77,7 @@ class CaseRequest:
     calibration: str = "on"
     ratios: tuple[Ratio, ...] = ()
     explains: Explains | None = None
+    prompts: Mapping[str, tuple[Prompts, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
@@ -123,6 +127,15 @@ class _Counted:
             self.tell(done, of)
 
 
+def pointed_model(model: Model, asked: CaseRequest) -> Model:
+    """The model with the labels of all prompts, so that a value means the same in each case.
+
+    Raises UsageError for prompts of a model that takes none, and for none of one that needs them.
+    """
+    every = [*asked.request.all_prompts, *chain.from_iterable(asked.prompts.values())]
+    return model.pointing_at(list({one.label: one for one in every}.values()))
+
+
 def _times_as_large(model: Model, image: Image) -> float:
     """An image beside the largest that trained the model, by their extents; 0 where nothing is known of those."""
     geometry, times = image.geometry.canonical, []
@@ -152,6 +165,8 @@ def compute_case(
     Raises, before anything is computed, MemoryShortageError for an image that would take more memory than is free,
     DatasetError for one that is out of all proportion, and GeometryError where sides matter and are unknown.
     """
+    pointed = asked.prompts.get(case.id, asked.request.all_prompts)
+    model = pointed_model(model, asked).pointing_at(pointed, case.id)
     properties.refuse_unknown_sides(model.task, image.geometry, case.id)
     model = replace(model, parts=replace(model.parts, guard=None)) if asked.abstain == "off" else model
     refused = withholding.refused_by_header(model, case, image) if asked.abstain == "on" else None
@@ -168,7 +183,7 @@ def compute_case(
         added = properties.added_results(model.task) if asked.wanted.added else None
         masks = added.stream(image.geometry) if added else None
         region = None if asked.region is None else region_of(asked.region, image, case.id)
-        request = replace(asked.request, region=region, maps=asked.wanted.maps)
+        request = replace(asked.request, region=region, maps=asked.wanted.maps, prompts=pointed)
         if not request.allow_large:
             proportion.refuse_out_of_proportion(model, image, case.id, region)
         fitting, seen = predicted_memory.fit_batch_to_memory(model, image, case.id, region), _Counted(windows)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.reading import alignment, dataset_reading, image_pairs, input_cases, reading_options, verb_results
+    from isocenter.reading import (
+        alignment,
+        dataset_reading,
+        image_pairs,
+        input_cases,
+        prompt_reading,
+        reading_options,
+        verb_results,
+    )
     from isocenter.reading.reading_options import ReadingOptions
 
 if not TYPE_CHECKING:

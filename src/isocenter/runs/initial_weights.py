@@ -226,10 +226,12 @@ class WeightSource:
     def decisions_for(self, plan: Plan) -> dict[str, Any]:
         """{"section.name": value} of the source that fit the task and the images of a plan."""
         axes = plan["preprocessing.ndim"]
-        if self.family is None or self.axes not in (None, axes) or axes not in factory.family_of(self.family).axes:
+        if self.family is None or axes not in (family := factory.family_of(self.family)).axes:
+            return {}
+        if self.axes not in (None, axes) and not family.slicewise:
             return {}
         size = dict(self.size)
-        if not self.whole:
+        if not self.whole or self.axes != axes:  # volumes have an axis of slices, which pictures do not show
             usual, _, _ = factory.size_for(self.family, plan["training.patch"], [[1] * axes], "cpu")
             size = {**usual, **size}
         return {"network.name": self.family, "network.size": size, **dict(self._grid(plan))}

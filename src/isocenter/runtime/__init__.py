@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         predicted_memory,
         prediction_layers,
         preprocessing,
+        prompting,
         proportion,
         record_files,
         result_codes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,8 @@ class LabelledInput:
 
     preprocessing: Preprocessing
     numbers: Array | Deferred
+
+    slicewise: ClassVar[bool] = False
 
     @property
     def cascade(self) -> float | None:

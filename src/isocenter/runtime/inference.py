@@ -6,7 +6,8 @@ asks of a prediction beside the image, as one value from the caller to the last 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from annotated_types import Ge, Le, Lt
 from isocenter.errors import UsageError
 from isocenter.runtime.preprocessing import protocol
 from isocenter.runtime.preprocessing.coarse_mask import Outside
-from isocenter.values import Region, Sentence
+from isocenter.values import Prompts, Region, Sentence
 
 # Methods by which a model states its uncertainty.
 AUTO, NONE, MEMBERS, LAPLACE, TTA = "auto", "none", "members", "laplace", "tta"
@@ -97,7 +98,8 @@ class ModelRequest:
     maps:    whether the uncertainty of every voxel is kept
     allow_large: whether images are predicted that are out of all proportion to those that trained the model
     refined: whether what only improves a result is done too, as the optimisation of a pair after the network
-    Raises UsageError for an overlap that is no share.
+    prompts: what a person points at, of each label once; one `Prompts` alone becomes a tuple
+    Raises UsageError for an overlap that is no share, and for two prompts of one label.
     """
 
     mirror: bool | None = None
@@ -108,11 +110,22 @@ class ModelRequest:
     maps: bool = False
     allow_large: bool = False
     refined: bool = True
+    prompts: Prompts | Sequence[Prompts] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "prompts", self.all_prompts)
+        twice = [label for label, count in Counter(one.label for one in self.all_prompts).items() if count > 1]
+        if twice:
+            problem = f"{twice[0]!r} has two prompts"
+            raise UsageError(problem, "prompts", "Put its boxes and points into one, or give each its own label")
         if self.overlap is not None and not 0 <= self.overlap < 1:
             problem = f"an overlap of {self.overlap:g}"
             raise UsageError(problem, "--overlap", "Give a share from 0 to below 1, such as 0.25")
+
+    @property
+    def all_prompts(self) -> tuple[Prompts, ...]:
+        """The prompts, one a label."""
+        return (self.prompts,) if isinstance(self.prompts, Prompts) else tuple(self.prompts)
 
 
 AS_PLANNED = ModelRequest()

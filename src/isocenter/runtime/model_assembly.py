@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter import errors
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, UsageError
 from isocenter.files import file_formats
 from isocenter.runtime import cascade, covariate_encoding, prediction_layers, proportion, record_files
 from isocenter.runtime.guard.gate_state import NONE, OFF, UNKNOWN_TRAINING, GateState
@@ -22,6 +23,7 @@ from isocenter.runtime.inference import AS_PLANNED, ModelRequest
 from isocenter.runtime.model_parts import WITHOUT_PARTS, ModelParts
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.prediction_layers import FrameStream, Passage
+from isocenter.runtime.prompting import EncodedImage
 from isocenter.runtime.uncertainty import uncertainty_methods
 from isocenter.runtime.uncertainty.uncertainty_methods import NOTHING, MethodBasis, UncertaintyMethod
 from isocenter.runtime.windows import averaging, pipeline
@@ -29,7 +31,7 @@ from isocenter.runtime.windows.members_on_grid import MeanOfMembers
 from isocenter.runtime.windows.pipeline import Receiver, WindowedImage, WindowSettings
 from isocenter.tasks import Task
 from isocenter.transforms import channel_stack
-from isocenter.values import Array, Case, Decision, Image, Prediction
+from isocenter.values import Array, Case, Decision, Image, Prediction, Prompts
 
 # Under this name a record states how far the training of a run came that was stopped.
 UNFINISHED = "unfinished_training"
@@ -93,12 +95,45 @@ class Model:
         OutputError where outputs of the network are not finite.
         """
         request = self.request if request is None else request
-        predicted = self._layers(request)
         image, where = subject_image(subject)
+        pointed = self.pointing_at(request.all_prompts, where)
+        predicted = pointed._layers(request)
         if covariates is None and isinstance(subject, Case):
             covariates = subject.covariates or None
         run = self.networks.run
         return predicted(Passage(image, where, request, covariates, run, self.preprocessing, progress, receiver))
+
+    def pointing_at(self, prompts: Sequence[Prompts], where: str = "prompts") -> Model:
+        """The model with the labels of prompts in its task, where these are others.
+
+        Raises UsageError for prompts of a model that takes none, and for none of one that needs them.
+        """
+        task = self.task
+        if not task.takes_prompts:
+            if prompts:
+                problem = f"the model ({task.name}) takes no prompts"
+                raise UsageError(problem, where, "Leave them out, or give a model that is adopted as sam or medsam")
+            return self
+        if not prompts:
+            problem = "the model marks what is pointed at, and no prompt is given"
+            raise UsageError(problem, where, "Give a box or a point: --box, --point, --scribble or --prompts")
+        names = [one.label for one in prompts]
+        known = {label.name for label in task.labels}
+        return self if set(names) <= known else replace(self, task=task.with_labels(names))
+
+    @contextmanager
+    def encoded(self, subject: Image | Case | str | Path) -> Iterator[EncodedImage]:
+        """An image for several prompts one after the other: what needs none of them is computed once.
+
+        with model.encoded(image) as seen: seen.predict(Prompts(boxes=[(10, 20, 50, 60)]))
+        UsageError for a model that takes no prompts.
+        """
+        image, where = subject_image(subject)
+        if not self.task.takes_prompts:
+            raise UsageError(f"the model ({self.task.name}) takes no prompts", where, "Predict without them")
+        covariates = subject.covariates or None if isinstance(subject, Case) else None
+        encoding = replace(self, networks=self.networks.encoding())
+        yield EncodedImage(encoding, image.with_pixels(image.data), covariates)
 
     def _layers(self, request: ModelRequest) -> Layer:
         """The layers of a prediction, put together from the lowest up; PlanError where mirrors contradict anatomy."""

@@ -21,9 +21,11 @@ from isocenter.runtime import record_files
 from isocenter.runtime.guard.image_gate import Guard
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_parts import PART_FILES, ImageDirections, ModelParts
-from isocenter.runtime.preprocessing.nnunet_preprocessing import KIND, NNUNetPreprocessing
+from isocenter.runtime.preprocessing import nnunet_preprocessing, square_preprocessing
+from isocenter.runtime.preprocessing.nnunet_preprocessing import NNUNetPreprocessing
 from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.preprocessing.protocol import PreprocessingKind
+from isocenter.runtime.preprocessing.square_preprocessing import SquarePreprocessing
 from isocenter.runtime.uncertainty.uncertainty_methods import Laplace
 
 if TYPE_CHECKING:
@@ -77,6 +79,13 @@ def _read_part(settings: Mapping[str, Any], path: Path, kind: PartKind) -> Any:
         raise IntegrityError(f"holds no {kind.what} ({error})", str(path), remedy) from error
 
 
+# Kinds of preprocessing by the entry "kind" of a record; ours has none.
+PREPROCESSING_KINDS: Mapping[str, type[Preprocessing | NNUNetPreprocessing | SquarePreprocessing]] = {
+    str(None): Preprocessing,
+    nnunet_preprocessing.KIND: NNUNetPreprocessing,
+    square_preprocessing.KIND: SquarePreprocessing,
+}
+
 # Sections that are names with values, whatever these are.
 SECTIONS = ("task", "network", "record")
 # What building a task, a network or a preprocessing raises of values that no writer of ours gives.
@@ -107,9 +116,9 @@ def _refuse_other_types(record: Mapping[str, Any], where: Path) -> None:
         if not isinstance(record.get(section), Mapping):
             raise _malformed_record(where, f"{section!r} holds no names with values")
     preprocessing, origin = record.get("preprocessing"), record["record"]
-    is_nnunet = isinstance(preprocessing, Mapping) and preprocessing.get("kind") == KIND
+    kind_of_steps = str(preprocessing.get("kind")) if isinstance(preprocessing, Mapping) else ""
     held: dict[str, tuple[Any, Any]] = {
-        "preprocessing": (NNUNetPreprocessing if is_nnunet else Preprocessing, preprocessing),
+        "preprocessing": (PREPROCESSING_KINDS.get(kind_of_steps, Preprocessing), preprocessing),
         "inference": (Inference, record.get("inference")),
         "limits": (list[str], origin.get("limits", [])),
     }
@@ -138,7 +147,7 @@ def _malformed_record(where: Path, problem: str) -> IntegrityError:
 
 def preprocessing_of(settings: Mapping[str, Any]) -> PreprocessingKind:
     """Read a model's record; PlanError for a kind that is not known here."""
-    kind = settings.get("kind")
-    if kind not in (None, KIND):
+    kind = str(settings.get("kind"))
+    if kind not in PREPROCESSING_KINDS:
         raise PlanError(f"there is no preprocessing of the kind {kind!r}", "preprocessing", "Update isocenter")
-    return Preprocessing.from_settings(settings) if kind is None else NNUNetPreprocessing.from_settings(settings)
+    return PREPROCESSING_KINDS[kind].from_settings(settings)

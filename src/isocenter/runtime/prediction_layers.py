@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
-from isocenter.runtime import covariate_encoding
+from isocenter.runtime import covariate_encoding, prompting
 from isocenter.runtime.guard.image_observation import Watching
 from isocenter.runtime.uncertainty import disagreement
 from isocenter.runtime.windows import members_on_grid, pipeline
@@ -60,9 +60,11 @@ Layer = Callable[[Passage], Prediction]
 
 def predict_windows(task: Task, windows: WindowSettings, passage: Passage) -> Prediction:
     """The lowest layer: windows of the image through the network, decoded on the image's grid."""
+    image, where, asked = passage.image, passage.where, passage.request.all_prompts
+    labels = [label.name for label in task.labels]
     prediction = pipeline.run_pipeline(
-        passage.image,
-        passage.where,
+        image,
+        where,
         task=task,
         preprocessing=passage.preprocessing,
         network=passage.network,
@@ -70,8 +72,10 @@ def predict_windows(task: Task, windows: WindowSettings, passage: Passage) -> Pr
         progress=passage.progress,
         receiver=passage.receiver,
         region=passage.request.region,
+        prompts=prompting.ImagePrompts.on_image(asked, labels, image, where) if asked else None,
     )
-    return task.with_image(prediction, passage.image, refined=passage.request.refined)
+    prediction = replace(prediction, prompts=asked)
+    return task.with_image(prediction, image, refined=passage.request.refined)
 
 
 def predict_members(mean: MeanOfMembers, views: Sequence[Callable[..., WindowedImage]], passage: Passage) -> Prediction:

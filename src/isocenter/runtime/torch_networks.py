@@ -9,7 +9,7 @@ import copy
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,26 @@ class WatchedNetwork(TorchNetwork):
         return tuple(torch.from_numpy(one).to(self.device) for one in batch)
 
 
+@dataclass(frozen=True)
+class EncodingNetwork(TorchNetwork):
+    """A torch module that takes prompts; what it has encoded of images is kept for their next prompt.
+
+    kept: {content of a batch of images: what the module's `encode` gives}
+    """
+
+    kept: dict[bytes, Any] = field(default_factory=dict)
+
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        images, *prompts = batch
+        key, module = _digest([images]), self.module
+        with torch.inference_mode():
+            if key not in self.kept:
+                self.kept[key] = module.encode(torch.from_numpy(images).to(self.device))  # type: ignore[operator]
+            asked = [torch.from_numpy(one).to(self.device) for one in prompts]
+            outputs = module.answer(self.kept[key], *asked)  # type: ignore[operator]
+        return {name: output.float().cpu().numpy() for name, output in outputs.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Networks:
     """One network, or several whose outputs are averaged.
@@ -158,6 +178,11 @@ class Networks:
         if (shown := _watch(first, self.architectures[0])) is None:
             return self
         return self._with_members([replace(shown, further=further, passes=passes), *others])
+
+    def encoding(self) -> Networks:
+        """The networks, each of which encodes an image once, however many prompts follow."""
+        plain = [unwrap_smaller_batches(one) for one in self.members]
+        return self._with_members([EncodingNetwork(one.module, one.device) for one in plain])  # type: ignore[attr-defined]
 
     def keeping(self, kept_outputs: KeptOutputs) -> Networks:
         """The networks, none of which computes a batch again that it has kept; those without features compute all."""

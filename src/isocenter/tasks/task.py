@@ -73,6 +73,7 @@ class Task(ABC):
     tuned_on:         the parts of which the first that has cases decides after training
     alternatives:     sets of kinds of reference, each of which teaches something; empty: all that the task needs
     answers_features: whether its answer is the features that the network sees in an image
+    takes_prompts:    whether its answer is of what a person points at
     answers_pairs:    whether its answer is of a pair of images, and so needs both of a case
     loss_gets_images: whether `loss` and `quality` get the images, as the network saw them, as the output `IMAGES`
     pairs:            of a kind that learns from pairs of images: how many are drawn an image where none are listed
@@ -85,6 +86,7 @@ class Task(ABC):
     tuned_on: ClassVar[tuple[Split, ...]] = ("val",)
     alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
     answers_features: ClassVar[bool] = False
+    takes_prompts: ClassVar[bool] = False
     answers_pairs: ClassVar[bool] = False
     loss_gets_images: ClassVar[bool] = False
     pairs: int | None = None
@@ -114,6 +116,10 @@ class Task(ABC):
     @abstractmethod
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """The decisions about training that this kind of problem takes, by "section.name"."""
+
+    def with_labels(self, names: Sequence[str]) -> Self:
+        """The same for labels of these names, of a kind that takes prompts; others have labels of their own."""
+        raise NotImplementedError(f"{self.name} takes no prompts")
 
     def under(self, sampling: str) -> dict[str, Decision]:
         """Decisions that follow from its settings and the drawing of cases (`training.sampling`), by "section.name".

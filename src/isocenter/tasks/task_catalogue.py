@@ -23,7 +23,10 @@ from isocenter.values import Dataset, Label
 JOINED, MULTITASK = "isocenter.tasks.multitask:Joined", "isocenter.tasks.multitask:Multitask"
 SIGN, ALL = "+", "multitask"
 # Kinds that models of other programs have, and that nothing is trained as.
-IMPORTED = {"imported_segmentation": "isocenter.tasks.segmentation.imported:ImportedSegmentation"}
+IMPORTED = {
+    "imported_prompted": "isocenter.tasks.segmentation.imported:ImportedPrompted",
+    "imported_segmentation": "isocenter.tasks.segmentation.imported:ImportedSegmentation",
+}
 
 
 def task_names() -> tuple[str, ...]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         grid_geometry,
         plan_decisions,
         prediction,
+        prompts,
         reference_kind,
         setting_fields,
         slabs,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         Target,
         Vector,
     )
+    from isocenter.values.prompts import Prompts
     from isocenter.values.reference_kind import (
         CaseReference,
         Cohort,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from isocenter.values import grid_geometry
 from isocenter.values.bounding_boxes import BoundingBoxes
 from isocenter.values.grid_geometry import Floats, Geometry
+from isocenter.values.prompts import Prompts
 from isocenter.values.spatial_transform import SpatialTransform
 from isocenter.values.voxel_images import Array, Deferred, Label
 
@@ -294,6 +295,7 @@ class Prediction:
     notes:         sentences without which the result would be misread
     maps:          {name: a dense result that is no label map}
     transform:     of a pair: from points of the fixed image to points of the moving one, RAS+ mm
+    prompts:       what a person pointed at, of a task that takes prompts
     untuned:       {name: numbers} from which the result was decoded, or a sample of them: what tuning looks at
     """
 
@@ -315,6 +317,7 @@ class Prediction:
     threshold: float = 0.0
     case: str = ""
     task: str = ""
+    prompts: tuple[Prompts, ...] = ()
 
     def __repr__(self) -> str:
         named = ", ".join(filter(None, [self.case, self.task])) or "prediction"
@@ -323,6 +326,7 @@ class Prediction:
     @property
     def _results(self) -> Iterator[str]:
         """A line for each kind of result; of several tasks those of each."""
+        yield from map(str, self.prompts)
         if self.abstained is not None:
             yield f"no answer: {self.abstained}"
         if self.parts:

@@ -12,7 +12,7 @@ from isocenter.errors import UsageError
 from isocenter.options.models import AdoptOptions
 from isocenter.reading import ReadingOptions, dataset_reading, verb_results
 from isocenter.runtime import Model, hardware, result_codes
-from isocenter.runtime.foreign import detect, nnunet_model
+from isocenter.runtime.foreign import detect, nnunet_model, sam_file
 from isocenter.runtime.package import backends, certification, package_writing
 from isocenter.runtime.package.package_writing import PackageEvidence
 from isocenter.transforms import COLOUR, channel_stack
@@ -31,11 +31,13 @@ class AdoptionResult(PackagingResult):
     """A package of an adopted model, with the origin of the model and what was taken on trust.
 
     usual: whether only backends that `predict` may take by itself were tried
+    prompted: whether it marks what is pointed at, which the bundle's own script cannot be told
     """
 
     origin: str = ""
     trusted: tuple[str, ...] = ()
     usual: bool = False
+    prompted: bool = False
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
@@ -43,6 +45,9 @@ class AdoptionResult(PackagingResult):
 
     def __repr__(self) -> str:
         lines = super().__repr__().splitlines()[:-1]  # without the word on its estimates: nobody made any here
+        if self.prompted:
+            lines = [line for line in lines if not line.startswith("without: ")]
+            lines[1] += " --box x0,y0,x1,y1"
         trusted = f"its checkpoints were opened trusting {', '.join(self.trusted)}"
         lines.append(f"from {self.origin}; Isocenter has measured nothing of it")
         if self.usual:
@@ -67,10 +72,7 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
     verb_results.refuse_missing(source)
     if options.images is not None:
         verb_results.refuse_missing(Path(options.images))
-    if not detect.is_foreign(source):
-        detect.refuse_near_misses(source)
-        remedy = "Give a result folder of nnU-Net v2; for a run use `isocenter package`"
-        raise UsageError("is not a model of another program that can be adopted", str(source), remedy)
+    _refuse_unknown(source, options)
     zipped = package.is_zip(out)
     verb_results.refuse_taken(out, options.overwrite, () if zipped else MARKS)
     backend_names = None if backend_names is None else tuple(backend_names)
@@ -78,9 +80,14 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
     largest = (
         nnunet_model.read_postprocessing(Path(options.postprocessing)) if options.postprocessing is not None else ()
     )
-    model = result_codes.with_codes(
-        detect.load_foreign(source, "cpu", fold=options.fold, trusted=options.trust, largest=largest), {}
-    )
+    if options.program is not None:
+        adapter = None if options.adapter is None else Path(options.adapter)
+        adopted = sam_file.load_sam(source, options.program, "cpu", adapter=adapter, side=options.size)
+        # Only torch computes it: other backends have no place for prompts.
+        backend_names = () if adopted.task.takes_prompts else backend_names
+    else:
+        adopted = detect.load_foreign(source, "cpu", fold=options.fold, trusted=options.trust, largest=largest)
+    model = result_codes.with_codes(adopted, {})
     if problem := detect.why_unpackable(model):
         raise UsageError(problem, str(source), "Predict with it as it is: it needs no package")
     origin = str(model.record["origin"])
@@ -116,7 +123,29 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
         origin,
         tuple(options.trust),
         backend_names == USUAL,
+        model.task.takes_prompts,
     )
+
+
+def _refuse_unknown(source: Path, options: AdoptOptions) -> None:
+    """UsageError for what is no model that can be adopted, and for flags that belong to another."""
+    if options.program is not None:
+        if options.program not in sam_file.USAGES:
+            remedy = f"Choose one of {', '.join(sam_file.USAGES)}"
+            raise UsageError(f"there is no program {options.program!r}", "--as", remedy)
+        if options.fold is not None or options.trust or options.postprocessing is not None:
+            problem = "--fold, --trust and --postprocessing are of nnU-Net"
+            raise UsageError(problem, str(source), "Leave them out with --as")
+        return
+    if options.adapter is not None or options.size is not None:
+        raise UsageError("--adapter and --size are of SAMed", str(source), "Give --as samed too")
+    if not detect.is_foreign(source):
+        detect.refuse_near_misses(source)
+        remedy = (
+            "Give a result folder of nnU-Net v2, or a checkpoint with --as sam, medsam or samed; for a run use "
+            "`isocenter package`"
+        )
+        raise UsageError("is not a model of another program that can be adopted", str(source), remedy)
 
 
 class _Shown:

@@ -11,16 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from isocenter import errors, keywords, work_state
-from isocenter.errors import IsocenterError, MemoryShortageError, ResourceError, UsageError, WorkerLostError
+from isocenter.errors import (
+    DatasetError,
+    IsocenterError,
+    MemoryShortageError,
+    ResourceError,
+    UsageError,
+    WorkerLostError,
+)
 from isocenter.files.storage import atomic, csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.options.models import PredictOptions
-from isocenter.prediction import findings_file, predictors, result_files
+from isocenter.prediction import case_prediction, findings_file, predictors, result_files
 from isocenter.prediction.answers import WantedFiles
 from isocenter.prediction.case_prediction import CaseRequest, PredictionOutcome
 from isocenter.prediction.findings_file import ExaminedImage
 from isocenter.prediction.predictors import ClusterPredictor, CohortPredictor, LocalPredictor
-from isocenter.reading import alignment, dataset_reading, input_cases, verb_results
+from isocenter.reading import alignment, dataset_reading, input_cases, prompt_reading, verb_results
 from isocenter.reading.reading_options import Input
 from isocenter.report import InNotebook, progress_tracking
 from isocenter.runtime import Model, ModelRequest, label_measurements, model_assembly, record_files
@@ -133,6 +140,7 @@ def predict(options: PredictOptions) -> PredictionResult:
     if folder is not None:
         verb_results.refuse_taken(folder, options.overwrite, MARKS)
     model, predictor = _load(options)
+    model = case_prediction.pointed_model(model, asked)
     asked = replace(asked, ratios=label_measurements.checked_ratios(options.measure, model.task))
     with ExitStack() as uninterrupted:
         with (
@@ -144,7 +152,7 @@ def predict(options: PredictOptions) -> PredictionResult:
                 return predicted
             (partial / RESERVED).unlink(missing_ok=True)
             predicted = replace(predicted, files=[folder / path.name for path in predicted.files], out=folder)
-            _write_records(predicted, model, options, partial)
+            _write_records(predicted, model, options, asked, partial)
         match predicted.stopped:
             case None:
                 return predicted
@@ -195,10 +203,15 @@ def _make_request(options: PredictOptions) -> CaseRequest:
     files = WantedFiles(
         options.format, options.save_probabilities, options.overlay, options.maps, options.covering, tuple(kinds)
     )
+    of_all, of_cases = prompt_reading.given_prompts(options)
     request = ModelRequest(
-        options.mirror, overlap=options.overlap, seconds=options.seconds, allow_large=options.reading.allow_large
+        options.mirror,
+        overlap=options.overlap,
+        seconds=options.seconds,
+        allow_large=options.reading.allow_large,
+        prompts=of_all,
     )
-    return CaseRequest(None, files, request, options.region, options.abstain, options.calibration)
+    return CaseRequest(None, files, request, options.region, options.abstain, options.calibration, prompts=of_cases)
 
 
 def _refuse_without_covering(task: Task, where: str) -> None:
@@ -218,7 +231,9 @@ def _short(error: IsocenterError, done: int, partial: Path, folder: Path) -> Iso
     )
 
 
-def _write_records(predicted: PredictionResult, model: Model, options: PredictOptions, folder: Path) -> None:
+def _write_records(
+    predicted: PredictionResult, model: Model, options: PredictOptions, request: CaseRequest, folder: Path
+) -> None:
     csv_text.write_table(predicted.table, folder / "predictions.csv")
     if len(predicted.measurements):
         csv_text.write_table(predicted.measurements, folder / "measurements.csv")
@@ -236,6 +251,9 @@ def _write_records(predicted: PredictionResult, model: Model, options: PredictOp
         "orientation": options.reading.orientation,
     }
     record |= {name: setting for name, setting in asked.items() if setting is not None}
+    if request.prompts or request.request.all_prompts:
+        pointed = {case: request.prompts.get(case, request.request.all_prompts) for case in predicted.table["case"]}
+        record["prompts"] = {case: [one.record for one in prompts] for case, prompts in pointed.items()}
     record_files.write_json(
         folder / "summary.json", "isocenter.predictions", {**predicted.as_record(), "model": record}
     )
@@ -262,6 +280,9 @@ def _predict_cases(
         result_files.with_unique_names(with_covariates, result_files.map_names(model.task)),
         [*problems, *notes],
     )
+    if unknown := sorted(set(asked.prompts) - {case.id for case in cases}):
+        problem = f"holds prompts of {errors.list_phrase(unknown)}, and no input is that case"
+        raise DatasetError(problem, str(options.prompts), f"Cases are {errors.list_phrase([c.id for c in cases])}")
     done: dict[str, PredictionOutcome] = {}
     stopped: BaseException | None = None
     if asked.folder is not None:

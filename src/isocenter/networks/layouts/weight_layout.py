@@ -69,6 +69,7 @@ LAYOUTS: dict[str, str] = {
     "radimagenet": "isocenter.networks.layouts.resnets:RADIMAGENET",
     "medclip": "isocenter.networks.layouts.resnets:MEDCLIP",
     "biovil": "isocenter.networks.layouts.resnets:BIOVIL",
+    "sam": "isocenter.networks.layouts.sam_weights:SAM",
     "openclip": "isocenter.networks.layouts.vision_transformers:OPENCLIP",
     "dinov2": "isocenter.networks.layouts.vision_transformers:DINOV2",
     "mae": "isocenter.networks.layouts.vision_transformers:MAE",

@@ -62,6 +62,7 @@ PREDICTS = frozenset(
             "bytes_per_voxel",
             "folds_by_head",
             "background_outputs",
+            "takes_prompts",
         ),
     }
 )

@@ -97,6 +97,7 @@ class Preprocessing:
         ),
     ] = None
     absent: Annotated[tuple[str, ...], Sentence("A case may lack {value}", "No case may lack one of them")] = ()
+    slicewise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.reduction < math.inf:

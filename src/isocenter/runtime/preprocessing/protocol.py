@@ -256,6 +256,10 @@ class ImageSteps(Protocol):
     def cascade(self) -> float | None:
         """None where the network sees the image alone; else the last channel are numbers of labels marked before."""
 
+    @property
+    def slicewise(self) -> bool:
+        """Whether the slices of a volume, along its last axis, go through it one by one."""
+
     def open_image(self, image: Image, where: str) -> tuple[RegionSource, Any]:
         """The same, where what the network sees may be made part by part."""
 

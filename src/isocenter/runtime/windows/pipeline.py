@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isocenter import errors
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, UsageError
 from isocenter.runtime.preprocessing.coarse_mask import MASKS, Outside
 from isocenter.runtime.windows import averaging, slide
 from isocenter.runtime.windows.averaging import FiniteNetwork
 from isocenter.runtime.windows.slide import Network, Progress, Skipping
 from isocenter.tasks import properties
 from isocenter.tasks.shared.averages import BETWEEN, OUTPUT, WITHIN
-from isocenter.values import Array, Image, Prediction, Region, Slabs
+from isocenter.values import Array, Geometry, Image, Prediction, Region, Slabs
 from isocenter.values.voxel_images import STATED_SIDES
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.protocol import GridTrace, ImageSteps, RegionSource, VolumePart
+    from isocenter.runtime.prompting import ImagePrompts
     from isocenter.runtime.uncertainty.disagreement import Disagreement
     from isocenter.tasks import Task
 
@@ -185,14 +186,73 @@ class WindowedImage:
         return (*notes_of_sides, *_in_parts(self.task, self.data.shape[1:], self.windows.patch))
 
 
+@dataclass(frozen=True, eq=False)
+class SlicedImage:
+    """A volume as a network of pictures sees it: slice by slice along its last axis, each as (row, column).
+
+    opened:  of a slice and its prompts, that as the network sees it
+    is_seen: of each slice that has passed, whether it shows more than one value
+    """
+
+    image: Image
+    where: str
+    opened: Callable[..., WindowedImage]
+    prompts: ImagePrompts | None
+    is_seen: list[bool] = field(default_factory=list)
+
+    def _slices(self, region: Region | None) -> list[int]:
+        every = range(self.image.geometry.shape[2]) if self.prompts is None else self.prompts.slices(self.where)
+        return [k for k in every if region is None or region[2].start <= k < region[2].stop]
+
+    def window_count(self, region: Region | None) -> int:
+        """The slices of a region, or of all that is pointed at: each passes as a whole."""
+        return len(self._slices(region))
+
+    def in_time(self, region: Region | None) -> SlicedImage:
+        """The same: nothing overlaps."""
+        return self
+
+    def slabs(self, region: Region | None, done: WindowsDone) -> Slabs:
+        """The outputs of each slice, at its place in the volume."""
+        read = self.image.reader()
+        for k in self._slices(region):
+            here = (*[slice(None)] * 3, slice(k, k + 1))
+            pixels = np.ascontiguousarray(np.asarray(read(here))[..., 0].swapaxes(1, 2))
+            still = replace(self.image, pixels=pixels, geometry=Geometry.of_pixels(pixels.shape[1:]))
+            seen = self.opened(still, prompts=None if self.prompts is None else self.prompts.in_slice(k))
+            for (rows, columns), arrays in seen.slabs(None, done):
+                lifted = {name: np.asarray(one).swapaxes(1, 2)[..., None] for name, one in arrays.items()}
+                yield (columns, rows, slice(k, k + 1)), lifted
+            self.is_seen.append(not seen.is_blank)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether no slice that has passed shows more than one value."""
+        return bool(self.is_seen) and not any(self.is_seen)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader has to know of how the image was seen."""
+        return tuple(note for note in self.image.notes if STATED_SIDES in note)
+
+
 def open_image(
-    image: Image, where: str, *, task: Task, preprocessing: ImageSteps, network: Network, windows: WindowSettings
+    image: Image,
+    where: str,
+    *,
+    task: Task,
+    preprocessing: ImageSteps,
+    network: Network,
+    windows: WindowSettings,
+    prompts: ImagePrompts | None = None,
 ) -> WindowedImage:
     """The image as a network sees it; arguments as of `run_pipeline`."""
+    if task.takes_prompts and prompts is None:
+        raise UsageError("the model marks what is pointed at, and no prompt is given", where, "Give a box or a point")
     properties.refuse_unknown_sides(task, image.geometry, where)
     data, trace = preprocessing.open_image(image, where)
     views = averaging.mirror_views(
-        FiniteNetwork(network, where),
+        FiniteNetwork(network if prompts is None else prompts.bind(network, trace), where),
         task,
         windows.flips,
         trace,
@@ -216,22 +276,32 @@ def run_pipeline(
     progress: Progress | None = None,
     receiver: Receiver | None = None,
     region: Region | None = None,
+    prompts: ImagePrompts | None = None,
 ) -> Prediction:
     """Return the result on the image's own grid. This file needs NumPy only: a copy of it travels with a model.
 
     receiver: takes the probabilities of each finished part
     region:   of the image's grid: windows that do not touch it are skipped, and the rest of the grid has no result
+    prompts:  what a person points at, for a task that takes it
     What is one value everywhere has a result too, and `abstained` states it. Raises OutputError where outputs of the
-    network are not finite.
+    network are not finite, UsageError for a task that takes prompts and gets none.
     """
-    seen = open_image(image, where, task=task, preprocessing=preprocessing, network=network, windows=windows)
+    opened = partial(open_image, where=where, task=task, preprocessing=preprocessing, network=network, windows=windows)
+    by_slice = preprocessing.slicewise and image.geometry.is_volume
+    seen: WindowedImage | SlicedImage = (
+        SlicedImage(image, where, opened, prompts) if by_slice else opened(image, prompts=prompts)
+    )
     seen = seen.in_time(region)
     done = WindowsDone(progress, seen.window_count(region), where, windows.at_most)
     return decode_slabs(seen.slabs(region, done), task, [seen], receiver, region)
 
 
 def decode_slabs(
-    slabs: Slabs, task: Task, seen: Sequence[WindowedImage], receiver: Receiver | None, region: Region | None
+    slabs: Slabs,
+    task: Task,
+    seen: Sequence[WindowedImage | SlicedImage],
+    receiver: Receiver | None,
+    region: Region | None,
 ) -> Prediction:
     """The result of slabs on the image's grid; seen: the image, as each of the networks sees it."""
     wanted = slabs if region is None else _within(slabs, region)

@@ -174,6 +174,19 @@ class ImportedSegmentation(Segmentation):
         return None if answers is None else replace(answers, calibrated_map=False)
 
 
+@dataclass(frozen=True)
+class ImportedPrompted(ImportedSegmentation):
+    """What a person points at in an image, each label by its own prompts; the background's output is 0."""
+
+    name: ClassVar[str] = "imported_prompted"
+    takes_prompts: ClassVar[bool] = True
+
+    def with_labels(self, names: Sequence[str]) -> Self:
+        """The same for these labels, numbered from 1."""
+        labels = tuple(Label(number, name) for number, name in enumerate(names, start=1))
+        return replace(self, classes=labels, writes=tuple(range(len(labels) + 1)))
+
+
 def _count_voxels(slabs: Slabs, counts: Array) -> Slabs:
     """The same slabs of regions, whose voxels are added to `counts` on the way.
 

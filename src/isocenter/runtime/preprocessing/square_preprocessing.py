@@ -1,0 +1,162 @@
+"""A picture, or one slice of a volume, as the square that SAM's networks see, and masks back onto its own grid.
+
+Kirillov et al., arXiv:2304.02643; Ma et al., arXiv:2304.12306; Zhang and Liu, arXiv:2304.13785. NumPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import DatasetError, GeometryError, PlanError
+from isocenter.runtime.preprocessing import nnunet_preprocessing, protocol, restore
+from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, VolumePart
+from isocenter.transforms import COLOUR, channel_stack, resampling
+from isocenter.transforms.resampling import Taps
+from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
+
+KIND = "square"
+# Mean and deviation of each colour, of values from 0 to 255: those of SAM.
+MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+BRIGHTEST = 255.0
+# By how much masks are smaller than the square, along each side.
+REDUCED = 4
+# What a range or a probability is at least.
+LEAST = 1e-8
+
+
+@dataclass(frozen=True)
+class SquarePreprocessing:
+    """Three equal channels of a grey image, or its colours, on a square.
+
+    side:     of the square, in voxels
+    fit:      "pad": the longest side is brought to it (linear), the shorter one padded at its far end, and intensities
+              go by SAM's mean and deviation; those that are not of 8 bits, from minimum to maximum as 0 to 255.
+              "stretch": both sides are brought to it (cubic), and intensities go from minimum to maximum as 0 to 1
+    enlarged: what of a mask is brought to the image's grid (linear): "logits", or "probabilities" of a mask that is
+              a quarter of the square along each side
+    """
+
+    side: int
+    fit: Literal["pad", "stretch"] = "stretch"
+    enlarged: Literal["logits", "probabilities"] = "logits"
+    modality: str = "unknown"
+
+    channels = COLOUR
+    ndim = 2
+    order_of_axes = (0, 1)
+    slicewise = True
+    absent = ()
+    unit = MM
+    spacing = None
+    frames = None
+    interval = None
+    reduction = 1.0
+    cascade = None
+
+    def __post_init__(self) -> None:
+        if self.side < 1 or self.fit not in ("pad", "stretch") or self.enlarged not in ("logits", "probabilities"):
+            raise PlanError(f"there is no such square ({asdict(self)})", "preprocessing", "Adopt the model again")
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> SquarePreprocessing:
+        """Read a model's record; PlanError for impossible settings."""
+        try:
+            return cls(**protocol.as_tuples({key: value for key, value in settings.items() if key != "kind"}))
+        except TypeError as error:
+            raise PlanError(f"impossible settings: {error}", "preprocessing", "Adopt the model again") from error
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The square."""
+        return self.side, self.side
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"kind": KIND, **asdict(self)}
+
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], GridTrace]:
+        """(3, side, side) as the network sees it, and the way back; errors for what is no single picture."""
+        if image.geometry.ndim != self.ndim or image.frames is not None:
+            raise GeometryError("is no single picture", where, "Give a picture, or a volume, which goes by its slices")
+        image = channel_stack.match_colours(image, COLOUR)
+        if image.channels != COLOUR:
+            problem = f"has the channels {', '.join(image.channels)}, and the model sees one, or red, green and blue"
+            raise DatasetError(problem, where, "Give one image, or a picture in colour")
+        trace = self.trace(image.geometry)
+        data, valid = np.asarray(image.data, dtype=np.float32), image.valid
+        low = float(data.min(where=valid, initial=np.inf)) if valid.any() else 0.0
+        data = np.where(valid, data, low)
+        of_bits = image.dtype == np.uint8
+        data = resampling.resample(data, trace.shape, "linear" if self.fit == "pad" else "cubic")
+        if self.fit == "pad":
+            data = np.rint(data) if of_bits else BRIGHTEST * _to_unit_range(data)
+            data = (data - np.reshape(MEAN, (3, 1, 1))) / np.reshape(DEVIATION, (3, 1, 1))
+        else:
+            data = _to_unit_range(data)
+        return np.pad(data, ((0, 0), *trace.pad)).astype(np.float32), trace
+
+    def trace(self, geometry: Geometry) -> GridTrace:
+        """The way of a picture of this grid, which follows from its size alone."""
+        sizes = geometry.shape
+        scale = self.side / max(sizes)
+        shape = tuple(max(1, int(n * scale + 0.5)) for n in sizes) if self.fit == "pad" else self.shape
+        pad = tuple((0, self.side - n) for n in shape)
+        steps = tuple(step * old / new for step, old, new in zip(geometry.steps, sizes, shape, strict=True))
+        back = tuple(self._taps(new, old) for old, new in zip(sizes, shape, strict=True))
+        crop = tuple(slice(0, n) for n in sizes)
+        return GridTrace(geometry, None, (0, 1), (False, False), crop, shape, pad, steps, back)
+
+    def _taps(self, seen: int, size: int) -> Taps:
+        """How rows of a mask become rows of the image: torch's linear interpolation between centres, without more."""
+        if self.enlarged == "logits":
+            return nnunet_preprocessing.resampling_taps(seen, size, 1)
+        # The network repeats each row of its mask: any of these is that row.
+        step = nnunet_preprocessing.resampling_taps(seen // REDUCED, size, 1)
+        return Taps(step.index * REDUCED, step.weight)
+
+    def open_image(self, image: Image, where: str) -> tuple[NDArray[np.float32], GridTrace]:
+        """The same as a call."""
+        return self(image, where)
+
+    def held_parts(self, geometry: Geometry) -> HeldParts:
+        """All of a picture."""
+        return HeldParts()
+
+    def present(self, image: Image, where: str) -> tuple[bool, ...]:
+        """All channels."""
+        return (True,) * len(COLOUR)
+
+    def parts(self, trace: GridTrace, region: Region | None, patch: Sequence[int], channels: int) -> list[VolumePart]:
+        """The square."""
+        return [VolumePart()]
+
+    def restore(
+        self, output_slabs: Slabs, trace: GridTrace, part: Region | None = None
+    ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+        """Outputs on the picture's own grid; where probabilities are enlarged, the log odds of these."""
+        if self.enlarged == "logits":
+            yield from restore.restore_regions(output_slabs, trace, part)
+            return
+        probable = ((region, {name: _sigmoid(one) for name, one in arrays.items()}) for region, arrays in output_slabs)
+        for region, arrays in restore.restore_regions(probable, trace, part):
+            yield region, {name: _log_odds(np.asarray(one)) for name, one in arrays.items()}
+
+
+def _to_unit_range(data: NDArray[np.float32]) -> NDArray[np.float32]:
+    low, high = float(data.min()), float(data.max())
+    return (data - low) / max(high - low, LEAST)
+
+
+def _sigmoid(logits: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-np.asarray(logits, dtype=np.float32))))
+
+
+def _log_odds(probabilities: Array) -> Array:
+    inside = np.clip(probabilities, LEAST, 1 - 1e-7)
+    return np.asarray(np.log(inside) - np.log1p(-inside))

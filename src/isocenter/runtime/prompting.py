@@ -1,0 +1,127 @@
+"""Prompts on their way to a network: on the grid that it sees, slice by slice, and masks of prompts as labels.
+
+A copy of this file travels with a model; it needs NumPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import UsageError
+from isocenter.values import Array, Image, Prompts
+from isocenter.values.prompts import PlacedPrompts
+
+if TYPE_CHECKING:
+    from isocenter.runtime.inference import ModelRequest
+    from isocenter.runtime.model_assembly import Model
+    from isocenter.runtime.preprocessing.protocol import GridTrace
+    from isocenter.runtime.windows.slide import Network
+    from isocenter.values import Prediction
+
+# Kinds of a point, as families that take coordinates know them: of boxes the first and the last corner; what stands in
+# place of a box; what only fills up a table.
+FIRST, LAST, NO_POINT, NOTHING = 2, 3, -1, -2
+# The output of a label that nothing points at.
+ABSENT = -30.0
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePrompts:
+    """What is pointed at in one image.
+
+    placed: one for each label of the result; None for those that are not pointed at here
+    """
+
+    placed: tuple[PlacedPrompts | None, ...]
+
+    @classmethod
+    def on_image(cls, prompts: Sequence[Prompts], labels: Sequence[str], image: Image, where: str) -> ImagePrompts:
+        """The prompts in voxels of an image's grid; raises what `Prompts.on` raises."""
+        by_label = {one.label: one.on(image.geometry, where) for one in prompts}
+        return cls(tuple(by_label.get(label) for label in labels))
+
+    def slices(self, where: str) -> list[int]:
+        """The slices of a volume in which something is asked; UsageError for points and scribbles alone."""
+        present = [one for one in self.placed if one is not None]
+        if boxless := [one.label for one in present if not len(one.boxes)]:
+            problem = f"{boxless[0]!r} has points or scribbles alone, and the model sees a volume slice by slice"
+            raise UsageError(problem, where, "Give a box of three axes, which says through which slices it goes")
+        return sorted(set().union(*(one.slices for one in present)))
+
+    def in_slice(self, index: int) -> ImagePrompts:
+        """The prompts of one slice, as of a picture."""
+        return ImagePrompts(tuple(None if one is None else one.in_slice(index) for one in self.placed))
+
+    def bind(self, network: Network, trace: GridTrace) -> Network:
+        """The network as a function of images alone: (batch, 1 + labels, *spatial), the background's output is 0."""
+        asked = [(n, one) for n, one in enumerate(self.placed) if one is not None]
+        queries = [(n, points) for n, one in asked for points in _queries(one, trace)]
+        longest = max(len(points) for _, points in queries)
+        table = np.full((len(queries), longest, 3), NOTHING, dtype=np.float32)
+        for row, (_, points) in zip(table, queries, strict=True):
+            row[: len(points)] = points
+        owners, count = np.array([n for n, _ in queries]), len(self.placed)
+
+        def pointed(batch: NDArray[np.float32]) -> Mapping[str, Array]:
+            """Run the network with the prompts; of several prompts of a label the largest output counts."""
+            outputs = network(batch, np.repeat(table[None], len(batch), axis=0))
+            return {name: _labelled(np.asarray(one), owners, count) for name, one in outputs.items()}
+
+        return pointed
+
+
+def _labelled(masks: Array, owners: Array, count: int) -> Array:
+    """(batch, prompts, *spatial) to (batch, 1 + labels, *spatial)."""
+    labelled = np.full((len(masks), 1 + count, *masks.shape[2:]), ABSENT, dtype=masks.dtype)
+    labelled[:, 0] = 0
+    for n in np.unique(owners):
+        labelled[:, 1 + n] = masks[:, owners == n].max(axis=1)
+    return labelled
+
+
+def _queries(placed: PlacedPrompts, trace: GridTrace) -> list[NDArray[np.float32]]:
+    """(points, 3) x, y and kind on the network's grid: one for each box with the points in it or in none, else one.
+
+    Coordinates are whole at the centres of pixels, and a box goes from its first to its last pixel, as those of SAM's
+    training: segment_anything/utils/amg.py and transforms.py.
+    """
+    points = _on_grid(placed.points, trace)
+    kinds = placed.inside.astype(np.float32)[:, None]
+    rows = np.concatenate([points, kinds], axis=1)
+    if not len(placed.boxes):
+        return [np.vstack([rows, [[0, 0, NO_POINT]]]).astype(np.float32)]
+    low, high = placed.boxes[:, 0], np.maximum(placed.boxes[:, 1] - 1, placed.boxes[:, 0])
+    centres = placed.points[None] + 0.5
+    within = ((centres >= placed.boxes[:, None, 0]) & (centres <= placed.boxes[:, None, 1])).all(axis=2)
+    asked = within | ~within.any(axis=0)
+    corners = np.stack([_on_grid(low, trace), _on_grid(high, trace)], axis=1)
+    ends = np.array([[FIRST], [LAST]])
+    pairs = zip(corners, asked, strict=True)
+    return [np.vstack([rows[own], np.hstack([ends_of, ends])]).astype(np.float32) for ends_of, own in pairs]
+
+
+def _on_grid(indices: Array, trace: GridTrace) -> Array:
+    """(n, 2) row and column of the image to (n, 2) x and y of the network's grid."""
+    return trace.boxes(np.concatenate([indices, indices], axis=1))[:, 1::-1]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An image of which the part that needs no prompt is computed once: with the first prompt that needs it.
+
+    model: whose networks keep what they have encoded
+    """
+
+    model: Model
+    image: Image
+    covariates: Mapping[str, object] | None = None
+
+    def predict(self, prompts: Prompts | Sequence[Prompts], request: ModelRequest | None = None) -> Prediction:
+        """The result for these prompts, as `Model.predict` gives it."""
+        asked = replace(self.model.request if request is None else request, prompts=prompts)
+        return self.model.predict(self.image, asked, covariates=self.covariates)

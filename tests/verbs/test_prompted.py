@@ -1,0 +1,109 @@
+"""SAM's models from a file to results, as a user adopts them and points at things."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+import torch
+
+import isocenter
+from isocenter.errors import DatasetError, UsageError
+from sam_models import adapter_of, small_sam, write_waves
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    """A folder with MedSAM's checkpoint, the adopted model, a picture and a volume."""
+    folder = tmp_path_factory.mktemp("prompted")
+    torch.save({"model": small_sam().state_dict()}, folder / "medsam.pth")
+    isocenter.adopt(folder / "medsam.pth", program="medsam", out=folder / "model")
+    write_waves(folder / "picture.png", 45, 60)
+    x, y, z = np.mgrid[:40, :30, :5]
+    smooth = (300 * np.sin(x / 7) * np.cos(y / 9 + z / 3)).astype(np.int16)
+    nibabel.Nifti1Image(smooth, np.diag([1, 1, 3, 1])).to_filename(folder / "volume.nii.gz")
+    return folder
+
+
+def test_a_box_in_a_picture_gives_a_label_map_and_the_record_states_it(room, tmp_path):
+    done = isocenter.predict(
+        room / "model", room / "picture.png", box=["10,8,40,35"], point=["20,20:1"], out=tmp_path / "r"
+    )
+    assert not done.failures
+    assert np.unique(np.asarray(PIL.Image.open(tmp_path / "r" / "picture.png"))).tolist() == [0, 1]
+    record = json.loads((tmp_path / "r" / "summary.json").read_text())["model"]["prompts"]
+    expected = {"label": "object", "unit": "voxel", "boxes": [[10, 8, 40, 35]], "points": [[20, 20, 1]]}
+    assert record == {"picture": [expected]}
+
+
+def test_a_cohort_gets_the_prompts_of_a_file_and_a_label_has_one_value_in_all_cases(room, tmp_path):
+    rows = [
+        {"case": "volume", "label": "cyst", "boxes": [[5, 5, 1, 25, 25, 4]]},
+        {"case": "picture", "label": "edge", "boxes": [[10, 8, 40, 35]]},
+        {"case": "picture", "label": "cyst", "points": [[50, 40, 1]]},
+    ]
+    (tmp_path / "p.json").write_text(json.dumps({"schema": "isocenter.prompts", "version": 1, "rows": rows}))
+    images = [room / "picture.png", room / "volume.nii.gz"]
+    done = isocenter.predict(
+        room / "model", images, prompts=tmp_path / "p.json", save_probabilities=True, out=tmp_path / "r"
+    )
+    assert not done.failures
+    marked = nibabel.load(tmp_path / "r" / "volume.nii.gz").get_fdata()
+    assert np.unique(marked).tolist() == [0, 1] and not marked[..., [0, 4]].any()
+    assert pd.read_csv(tmp_path / "r" / "volume.labels.csv")["name"].tolist() == ["cyst", "edge"]
+    probable = nibabel.load(tmp_path / "r" / "volume_probabilities.nii.gz").get_fdata()
+    sure = abs(probable[..., 1] - probable[..., 0]) > 1e-3  # they are kept in half precision
+    assert np.array_equal((probable[..., 1] > probable[..., 0])[sure], (marked == 1)[sure])
+    with pytest.raises(DatasetError, match="no input is that case"):
+        isocenter.predict(room / "model", room / "volume.nii.gz", prompts=tmp_path / "p.json")
+
+
+def test_boxes_of_a_detector_are_prompts_and_a_case_without_one_is_named(room, tmp_path):
+    table = "case,image,label,score,x0,y0,x1,y1\npicture,,nodule,.9,10,8,40,35\npicture,,nodule,.8,42,30,55,44\n"
+    (tmp_path / "predictions.csv").write_text(table)
+    images = [room / "picture.png", room / "volume.nii.gz"]
+    done = isocenter.predict(room / "model", images, prompts=tmp_path / "predictions.csv")
+    assert [one.cases for one in done.failures] == [("volume",)]
+    assert "no prompt is given" in done.failures[0].what
+    assert np.asarray(done.predictions["picture"].data).any()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "no prompt is given"),
+        ({"box": ["1,2,3"]}, "is no box"),
+        ({"box": ["a,b,c,d"]}, "holds no numbers"),
+        ({"point": ["3,4"]}, "is no point"),
+        ({"box": ["1,2,3,4"], "prompts": "p.json"}, "a file of prompts and --box"),
+    ],
+)
+def test_prompts_that_are_none_are_refused_before_anything_is_read(room, given, words):
+    with pytest.raises(UsageError, match=words):
+        isocenter.predict(room / "model", room / "picture.png", **given)
+
+
+def test_what_does_not_belong_together_is_not_adopted(room, tmp_path):
+    torch.save(adapter_of(small_sam(2)), tmp_path / "adapter.pth")
+    torch.save(
+        {name: one for name, one in adapter_of(small_sam(2)).items() if "_005" not in name}, tmp_path / "less.pth"
+    )
+    cases = [
+        ({"program": "sam2"}, "no program 'sam2'"),
+        ({"program": "sam", "adapter": tmp_path / "adapter.pth"}, "no adapter"),
+        ({"program": "samed"}, "base file with an adapter"),
+        ({"program": "samed", "adapter": tmp_path / "less.pth"}, "another size"),
+        ({"program": "medsam", "fold": 0}, "are of nnU-Net"),
+        ({"size": 512}, "are of SAMed"),
+        ({}, "not a model of another program"),
+    ]
+    for given, words in cases:
+        with pytest.raises(UsageError, match=words):
+            isocenter.adopt(room / "medsam.pth", out=tmp_path / "out", **given)
+        assert not (tmp_path / "out").exists()
