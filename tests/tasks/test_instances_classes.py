@@ -227,3 +227,77 @@ def test_mask_rcnn_has_a_map_for_each_class_in_training_as_in_prediction():
     assert network.roi_heads.box_predictor.cls_score.weight.grad.abs().sum(dim=1).shape == (4,)
     with torch.inference_mode():
         assert network.eval()(images)[HEAD].shape == (1, 5, 64, 64)
+
+
+def drawn_with_false_calls(task: InstanceSegmentation, count: int):
+    """Cases of which every long object of a low score is none."""
+    random, made, cases, numbers = np.random.default_rng(1), [], [], discs()
+    for number in range(count):
+        kinds, sure = tuple(random.integers(3, size=6).tolist()), random.random(6) < 0.5
+        outputs = outputs_of(numbers, kinds, 6.0)
+        for place in range(6):
+            outputs[0, numbers == place + 1] = 6.0 if sure[place] else 0.5
+        true = [place + 1 for place in range(6) if sure[place] or kinds[place] != 1]
+        kept = np.where(np.isin(numbers, true), numbers, 0)
+        made.append(task.decode([(REGION, {HEAD: outputs})], SPACE))
+        cases.append(case_of(kept, kinds, f"c{number}"))
+    return PredictedCases(made, cases)
+
+
+def test_each_class_is_called_from_its_own_score_where_there_are_objects_enough_of_it():
+    plain = task_of(calibration_method="none")
+    task, decisions = fitting.with_fitted_calibration(plain, drawn_with_false_calls(plain, 20))
+    assert task.thresholds["long"] == pytest.approx((0.62 + 1) / 2, abs=0.05)
+    assert max(task.thresholds["round"], task.thresholds["odd"]) < 0.62
+    assert "the highest F1 of each class" in decisions["task.thresholds"].because
+    outputs = outputs_of(discs(), KINDS, 6.0)
+    outputs[0, discs() == 2] = 0.5
+    made = task.decode([(REGION, {HEAD: outputs})], SPACE)
+    assert [label.kind for label in made.labels].count("long") == 1
+    assert np.asarray(made.data).max() == len(made.labels) == 5
+    few, _ = fitting.with_fitted_calibration(plain, drawn_with_false_calls(plain, 2))
+    assert min(few.thresholds.values()) == 0
+
+
+def test_sets_hold_the_class_of_an_object_as_often_as_they_promise():
+    task, numbers, random = task_of(coverage=0.8), discs(), np.random.default_rng(2)
+
+    def cases_of(made_by: InstanceSegmentation, count: int):
+        """Of each object the network knows the class, or is torn between it and the next."""
+        made, cases = [], []
+        for number in range(count):
+            true = tuple(random.integers(3, size=6).tolist())
+            stated = tuple((kind + (random.random() < 0.4)) % 3 for kind in true)
+            outputs = outputs_of(numbers, stated, 1.0)
+            for kind in range(3):
+                outputs[1 + kind][np.isin(numbers, [n + 1 for n in range(6) if true[n] == kind])] += 0.8
+            made.append(made_by.decode([(REGION, {HEAD: outputs})], SPACE))
+            cases.append(case_of(numbers, true, f"c{number}"))
+        return PredictedCases(made, cases)
+
+    fitted, decisions = fitting.fit_task(task, cases_of(task, 20), conformal=cases_of(task, 40))
+    assert "task.conformal" in decisions
+    held, sizes = [], []
+    unseen = cases_of(fitted, 30)
+    for prediction, case in zip(unseen.predictions, unseen.cases, strict=True):
+        truth = {label.value: label.kind for label in case.references["instances"].labels}
+        for row in fitted.outputs(prediction):
+            own = np.bincount(numbers[np.asarray(prediction.data) == row["object"]]).argmax()
+            held.append(truth[own] in json.loads(row["set"]))
+            sizes.append(len(json.loads(row["set"])))
+    assert np.mean(held) > 0.74
+    rows = {
+        row.metric: row.estimate.value for row in fitted.summary(fitted.score(unseen.predictions, unseen.cases), seed=0)
+    }
+    assert rows["coverage"] == pytest.approx(np.mean(held), abs=1e-6)
+    assert rows["set_size"] == pytest.approx(np.mean(sizes), abs=1e-6)
+    assert 1 <= np.mean(sizes) < 3
+
+
+def test_where_no_object_is_matched_sets_exclude_nothing_and_every_score_is_called():
+    task, empty = task_of(), np.zeros_like(discs())
+    nothing = PredictedCases([predicted(task, empty, ())] * 2, [case_of(discs(), KINDS, name) for name in "ab"])
+    fitted, _ = fitting.fit_task(task, nothing)
+    assert set(fitted.thresholds.values()) == {0.0}
+    made = predicted(fitted, discs(), KINDS)
+    assert json.loads(task.outputs(made)[0]["set"]) == [*CLASSES]

@@ -160,15 +160,8 @@ def calling_score(
     if total < FEWEST_BOXES or not np.concatenate(right).any():
         because = f"{boxes} are too few (at least {FEWEST_BOXES} are needed)"
         return Decision(CALLED_FROM, because if total < FEWEST_BOXES else "no box of a validation case was found")
-    # Boxes of one score are called together.
-    levels, index = np.unique(np.concatenate(scores), return_inverse=True)
-    hits, called = (np.bincount(index, one)[::-1].cumsum() for one in (np.concatenate(right), np.ones(len(index))))
-    f1 = 2 * hits / (called + total)
-    best = int(f1.argmax())
-    # Half-way to the next, so that rounding does not decide.
-    upper, following = [*levels[::-1], 0.0][best : best + 2]
-    level = operating_points.level_between(float(upper), float(following))
-    because = f"the highest F1, {f1[best]:.3f}, of {boxes} at IoU {overlap}"
+    level, f1 = operating_points.best_f1_level(np.concatenate(scores), np.concatenate(right), total)
+    because = f"the highest F1, {f1:.3f}, of {boxes} at IoU {overlap}"
     return Decision(level, because, MAIER_HEIN)
 
 

@@ -108,42 +108,11 @@ class ClassBelief(Belief):
 
     def sets(self, rows: UnseenCases, *, exact: bool) -> dict[str, Decision]:
         """Thresholds of sets of classes. A class without any of these cases is in every set."""
-        certainty, truth, owners = self.certainty, rows.truth, rows.patients
-        if certainty.conformal is not None:
+        if self.certainty.conformal is not None:
             return {}
         logs = np.log(rows.outputs.clip(LEAST_CHANCE))
-        likely = np.exp(certainty.calibrator.classes(logs, self.names, ordered=self.ordered))
-        usual = "contiguous" if self.ordered else "lac"
-        method = usual if certainty.conformal_method == AUTO else certainty.conformal_method
-        counts = [len(np.unique(owners[truth == place])) for place in range(len(self.names))]
-        by, needed = certainty.conformal_by, conformal.fewest_for_group(certainty.coverage)
-        if by == AUTO:
-            by = BY_CLASS if min(counts) >= needed else EVERYONE
-        scores = conformal.class_scores(likely, method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
-        groups: list[str | None] = [self.names[place] for place in truth] if by == BY_CLASS else [EVERYONE] * len(truth)
-        if by not in (BY_CLASS, EVERYONE):  # of cases without the covariate nothing is known
-            groups = [
-                None if covariate_values.is_missing(one.get(by)) else covariate_values.level_in(one[by])
-                for one in rows.covariates
-            ]
-        is_known = np.array([one is not None for one in groups])
-        named = [one for one in groups if one is not None]
-        limits = conformal.mondrian_thresholds(scores[is_known], named, certainty.coverage, owners[is_known]) or {
-            EVERYONE: (math.inf, 0)
-        }
-        absent = {name: (math.inf, 0) for name, count in zip(self.names, counts, strict=True) if not count}
-        if absent and by not in (BY_CLASS, EVERYONE):  # no value of the covariate says anything of such a class
-            limits, absent = {name: (math.inf, people) for name, (_, people) in limits.items()}, {}
-        decisions = prediction_sets.threshold_decision(
-            certainty.coverage, method, by, {**limits, **absent}, [owners[is_known]], exact=exact
-        )
-        if certainty.conformal_by == AUTO and by == EVERYONE:
-            fewest = errors.count_phrase(min(counts), "patient")
-            rarest = f"{fewest} of {self.names[int(np.argmin(counts))]}, {needed} needed"
-            because = decisions[CONFORMAL].because
-            because += f"; over all classes together, a rare one may be held less often: {rarest}"
-            decisions = {CONFORMAL: replace(decisions[CONFORMAL], because=because)}
-        return decisions
+        likely = np.exp(self.certainty.calibrator.classes(logs, self.names, ordered=self.ordered))
+        return find_class_sets(self.certainty, self.names, likely, rows, ordered=self.ordered, exact=exact)
 
     def sets_of_folds(self, rows: UnseenCases) -> dict[str, Decision]:
         """The scores of folds; none where sets hold by a covariate. A class without any case is in every set."""
@@ -156,3 +125,41 @@ class ClassBelief(Belief):
         groups |= {name: own for name, own in by_class.items() if guarantee.by == BY_CLASS or not own.any()}
         scored = {name: (scores[own], rows.folds[own], rows.patients[own]) for name, own in groups.items()}
         return prediction_sets.add_fold_scores(guarantee, scored, int(rows.folds.max()) + 1)
+
+
+def find_class_sets(
+    certainty: Certainty, names: Sequence[str], likely: Floats, rows: UnseenCases, *, ordered: bool, exact: bool
+) -> dict[str, Decision]:
+    """Thresholds of sets of classes by calibrated probabilities, (cases, classes), and the truth of rows."""
+    truth, owners = rows.truth, rows.patients
+    usual = "contiguous" if ordered else "lac"
+    method = usual if certainty.conformal_method == AUTO else certainty.conformal_method
+    counts = [len(np.unique(owners[truth == place])) for place in range(len(names))]
+    by, needed = certainty.conformal_by, conformal.fewest_for_group(certainty.coverage)
+    if by == AUTO:
+        by = BY_CLASS if min(counts) >= needed else EVERYONE
+    scores = conformal.class_scores(likely, method)[np.arange(len(truth)), truth]  # type: ignore[arg-type]
+    groups: list[str | None] = [names[place] for place in truth] if by == BY_CLASS else [EVERYONE] * len(truth)
+    if by not in (BY_CLASS, EVERYONE):  # of cases without the covariate nothing is known
+        groups = [
+            None if covariate_values.is_missing(one.get(by)) else covariate_values.level_in(one[by])
+            for one in rows.covariates
+        ]
+    is_known = np.array([one is not None for one in groups], dtype=bool)
+    named = [one for one in groups if one is not None]
+    limits = conformal.mondrian_thresholds(scores[is_known], named, certainty.coverage, owners[is_known]) or {
+        EVERYONE: (math.inf, 0)
+    }
+    absent = {name: (math.inf, 0) for name, count in zip(names, counts, strict=True) if not count}
+    if absent and by not in (BY_CLASS, EVERYONE):  # no value of the covariate says anything of such a class
+        limits, absent = {name: (math.inf, people) for name, (_, people) in limits.items()}, {}
+    decisions = prediction_sets.threshold_decision(
+        certainty.coverage, method, by, {**limits, **absent}, [owners[is_known]], exact=exact
+    )
+    if certainty.conformal_by == AUTO and by == EVERYONE:
+        fewest = errors.count_phrase(min(counts), "patient")
+        rarest = f"{fewest} of {names[int(np.argmin(counts))]}, {needed} needed"
+        because = decisions[CONFORMAL].because
+        because += f"; over all classes together, a rare one may be held less often: {rarest}"
+        decisions = {CONFORMAL: replace(decisions[CONFORMAL], because=because)}
+    return decisions

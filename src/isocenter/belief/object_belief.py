@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter import errors
-from isocenter.belief import calibration_scores, certainties, covering_results
+from isocenter.belief import calibration_scores, certainties, class_belief, covering_results, operating_points
 from isocenter.belief.certainties import Certainty
 from isocenter.belief.covering_results import (
     COVERING_MAP,
@@ -39,16 +39,29 @@ SCORES, RIGHT = "scores", "right"
 
 
 class CaseObjects(NamedTuple):
-    """The objects of a case: (*spatial) numbers; (objects,) scores of the network, sizes, and classes from 0 on."""
+    """The objects of a case: (*spatial) numbers, (objects,) network's scores and sizes, (objects, classes) chances."""
 
     numbers: Numbers
     scores: Floats
     sizes: Floats
-    kinds: NDArray[np.intp]
+    chances: Floats
+
+    @property
+    def kinds(self) -> NDArray[np.intp]:
+        """(objects,) the most probable class of each, from 0 on."""
+        return np.asarray(self.chances.argmax(axis=1))
+
+    def only(self, chosen: NDArray[np.bool_]) -> CaseObjects:
+        """Some of the objects, numbered anew."""
+        numbers = renumber_objects(np.where(np.append(False, chosen)[self.numbers], self.numbers, 0))
+        return CaseObjects(numbers, *(one[chosen] for one in self[1:]))
 
 
 # Numbers of all objects that there may be, and their scores.
 Candidates = tuple[Numbers, Floats]
+MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
+# Of fewer objects of validation cases a threshold would be chance.
+FEWEST_OBJECTS = 10
 # The overlap from which an object is found, as in the figures that are stated of objects.
 OVERLAP = 0.5
 OF_OBJECTS = (
@@ -76,11 +89,13 @@ class ObjectBelief(Belief):
 
     candidates: of a prediction, all objects that there may be
     classes:    of the objects, which the numbers of the truth state as `instances.code_classes` does; one without name
+    called:     {class: the score from which on an object is called}; None until unseen cases have decided
     """
 
     certainty: Certainty
     candidates: Callable[[Prediction], Candidates]
     classes: tuple[str, ...] = (OBJECT,)
+    called: Mapping[str, float] | None = None
 
     @property
     def least(self) -> float:
@@ -106,12 +121,51 @@ class ObjectBelief(Belief):
         return covering_object_columns(self.candidates(prediction), reference, self.least)
 
     def calibrate(self, rows: UnseenCases) -> dict[str, Decision]:
-        """Calibrated scores of the objects."""
-        if not len(rows) or self.certainty.calibration is not None:
+        """Calibrated scores of the objects, and of several classes that from which on each is best called."""
+        has_scores = self.called is not None or len(self.classes) == 1
+        if not len(rows) or (has_scores and self.certainty.calibration is not None):
             return {}
-        return certainties.add_calibration(self.certainty, unseen_objects(rows, self.classes))[1]
+        unseen = unseen_objects(rows, self.classes)
+        certainty, decisions = certainties.add_calibration(self.certainty, unseen)
+        if not has_scores:
+            decisions["task.thresholds"] = self._calling_scores(unseen, rows, certainty)
+        return decisions
+
+    def _calling_scores(self, unseen: UnseenOutputs, rows: UnseenCases, certainty: Certainty) -> Decision:
+        """The score of the highest F1 of each class, of one with too few objects none."""
+        scores = certainties.chances_from_odds(unseen.apply_calibrator(certainty.calibrator))
+        true = np.concatenate([instances.coded_classes(one, len(self.classes)) for one in rows.truth])
+        levels, words = dict[str, float](), list[str]()
+        for kind, name in enumerate(self.classes):
+            own, total = np.isfinite(unseen.truth[:, kind]), int((true == kind).sum())
+            right = unseen.truth[own, kind]
+            levels[name], f1 = 0.0, 0.0
+            if total >= FEWEST_OBJECTS and right.any():
+                levels[name], f1 = operating_points.best_f1_level(scores[own, kind], right, total)
+            words.append(f"{name} {f1:.3f} of {total}" if f1 else f"{name} all, {total} are too few or none was found")
+        because = f"the highest F1 of each class among objects of validation cases: {', '.join(words)}"
+        return Decision(levels, because, MAIER_HEIN)
 
     def sets(self, rows: UnseenCases, *, exact: bool) -> dict[str, Decision]:
+        """The sets of classes of objects that are there, and the score from which on objects miss little."""
+        return {**self._class_sets(rows, exact=exact), **self._covering_scores(rows, exact=exact)}
+
+    def _class_sets(self, rows: UnseenCases, *, exact: bool) -> dict[str, Decision]:
+        """Thresholds of sets of classes by matched objects; a patient counts once, however many objects it has."""
+        if len(self.classes) == 1 or self.certainty.conformal is not None or not len(rows):
+            return {}
+        chances, truth, counts = list[Floats](), list[NDArray[np.integer]](), list[int]()
+        for one, reference in zip(rows.outputs, rows.truth, strict=True):
+            objects = one.objects()
+            predicted, true = hit_pairs(instances.instance_overlap(objects.numbers, reference))
+            chances.append(objects.chances[predicted])
+            truth.append(instances.coded_classes(reference, len(self.classes))[true])
+            counts.append(len(true))
+        likely, owners = np.concatenate(chances), np.repeat(rows.patients, counts)
+        matched = UnseenCases(likely, np.concatenate(truth), owners)
+        return class_belief.find_class_sets(self.certainty, self.classes, likely, matched, ordered=False, exact=exact)
+
+    def _covering_scores(self, rows: UnseenCases, *, exact: bool) -> dict[str, Decision]:
         """The score from which on objects miss little."""
         with_candidates = [place for place, one in enumerate(rows.outputs) if one.candidates is not None]
         if not with_candidates or self.certainty.risk is None or self.certainty.covering is not None:
@@ -169,8 +223,8 @@ def objects_of_prediction(prediction: Prediction, voxel: float) -> CaseObjects:
     """The objects of a prediction, as it was decoded; voxel: as in `object_sizes`."""
     numbers, confidence = np.asarray(prediction.data), prediction.confidence
     scores = np.array([*(confidence.uncalibrated or confidence.scores).values()], dtype=np.float64)
-    kinds = np.zeros(len(scores), np.intp) if prediction.objects is None else prediction.objects.kinds
-    return CaseObjects(numbers, scores, object_sizes(numbers, voxel), kinds)
+    chances = np.ones((len(scores), 1)) if prediction.objects is None else prediction.objects.probabilities
+    return CaseObjects(numbers, scores, object_sizes(numbers, voxel), chances)
 
 
 def unseen_objects(rows: UnseenCases, classes: Sequence[str] = (OBJECT,)) -> UnseenOutputs:

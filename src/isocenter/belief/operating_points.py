@@ -176,6 +176,20 @@ def level_between(upper: float, lower: float) -> float:
     return next(parting, upper)  # of neighbouring numbers the middle is one of them
 
 
+def best_f1_level(scores: Floats, right: np.ndarray, total: int) -> tuple[float, float]:
+    """The score from which on results are called with the highest F1, half-way to the next, and that F1.
+
+    right: (results,) whether each is one; total: of the reference. Results of one score are called together.
+    """
+    levels, index = np.unique(scores, return_inverse=True)
+    hits, called = (np.bincount(index, one)[::-1].cumsum() for one in (right, np.ones(len(index))))
+    f1 = 2 * hits / (called + total)
+    best = int(f1.argmax())
+    # Half-way to the next, so that rounding does not decide.
+    upper, following = [*levels[::-1], 0.0][best : best + 2]
+    return level_between(float(upper), float(following)), float(f1[best])
+
+
 def chosen_thresholds(
     point: OperatingPoint, cases: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], instead: str
 ) -> tuple[dict[str, float], Decision]:

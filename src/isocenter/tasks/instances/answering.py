@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter import errors
-from isocenter.belief import Certainty, UnseenCases, certainties, object_belief
+from isocenter.belief import Certainty, UnseenCases, certainties, class_belief, object_belief
 from isocenter.belief.object_belief import OBJECT, SCORES, Candidates, CaseObjects, Numbers, ObjectBelief, ObjectRow
+from isocenter.belief.prediction_sets import SET
 from isocenter.errors import DatasetError
 from isocenter.evaluation import instances
 from isocenter.evaluation.case_tables import PROBABILITY
@@ -28,6 +29,7 @@ from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
     Case,
+    Confidence,
     Finding,
     Floats,
     Geometry,
@@ -68,6 +70,7 @@ class ObjectAnswering(Task):
     certainty: Certainty
     in_voxels: bool
     classes: tuple[str, ...]
+    thresholds: Mapping[str, float] | None
 
     @property
     def bytes_per_voxel(self) -> int:
@@ -96,29 +99,32 @@ class ObjectAnswering(Task):
         An object may reach through many slabs: it takes the whole of all maps.
         """
         inside, height = Spool(geometry.shape, KEPT), Spool(geometry.shape, KEPT)
-        kinds = [Spool(geometry.shape, KEPT) for _ in self.classes]
+        of_classes = [Spool(geometry.shape, KEPT) for _ in self.classes]
         for region, arrays in slabs:
             outputs = np.asarray(arrays[HEAD], dtype=np.float32)
             inside[region] = certainties.sigmoid(outputs[0]).astype(KEPT)
             height[region] = np.clip(outputs[-1], 0.0, 1.0).astype(KEPT)
-            for spool, chances in zip(kinds, certainties.softmax(outputs[1:-1]) if kinds else (), strict=True):
-                spool[region] = chances.astype(KEPT)
+            chances = certainties.softmax(outputs[1:-1]) if of_classes else ()
+            for class_map, own in zip(of_classes, chances, strict=True):
+                class_map[region] = own.astype(KEPT)
         maps = {"inside": inside.data, "height": height.data}
-        maps |= {f"{OF_CLASS}{name}": spool.data for name, spool in zip(self.classes, kinds, strict=True)}
-        objects, classes = self._objects(maps, geometry)
-        each = range(1, len(objects.scores) + 1)
-        labels = [Label(number, f"{OBJECT} {number}") for number in each]
-        if classes is not None:
-            labels = [self._label_of(n, classes.names[kind]) for n, kind in zip(each, classes.kinds, strict=True)]
-        confidence = object_belief.confidence_of_objects(
-            [label.name for label in labels], objects, self.certainty.calibrator, self._kinds
-        )
+        maps |= {f"{OF_CLASS}{name}": one.data for name, one in zip(self.classes, of_classes, strict=True)}
+        objects = self._called_objects(self._objects(maps, geometry))
+        kinds = objects.kinds.tolist()
+        labels = [Label(number, f"{OBJECT} {number}") for number in range(1, len(kinds) + 1)]
+        if self.classes:
+            labels = [self._label_of(number, self.classes[kind]) for number, kind in enumerate(kinds, start=1)]
+        confidence = self._confidence(objects, [label.name for label in labels])
+        if self.classes and self.certainty.conformal is not None:
+            pairs = zip(labels, objects.chances, strict=True)
+            sets = {one.name: class_belief.class_set(self.certainty, own, self.classes)[""] for one, own in pairs}
+            confidence = replace(confidence, set=sets)
         is_open = None in (self.inside, self.prominence) or self.certainty.risk is not None
         return Prediction(
             geometry,
             data=objects.numbers,
             labels=tuple(labels),
-            objects=classes,
+            objects=ObjectClasses(self.classes, objects.chances) if self.classes else None,
             confidence=confidence,
             untuned=maps if is_open else None,
         )
@@ -168,7 +174,7 @@ class ObjectAnswering(Task):
     @property
     def answers(self) -> ObjectBelief:
         """Objects, each with a score."""
-        return ObjectBelief(self.certainty, self._candidates, self._kinds)
+        return ObjectBelief(self.certainty, self._candidates, self._kinds, self.thresholds)
 
     def _label_of(self, number: int, kind: str) -> Label:
         """The label of an object of a class, in the colour of the class."""
@@ -200,8 +206,20 @@ class ObjectAnswering(Task):
         prominence = PROMINENCE if self.prominence is None else self.prominence
         return ObjectDecoder(inside, prominence, smooth=smoothing_widths(self.steps))
 
-    def _objects(self, maps: Mapping[str, Any], geometry: Geometry) -> tuple[CaseObjects, ObjectClasses | None]:
-        """The objects that these maps show, with the scores of the network, and their classes where there are several.
+    def _called_objects(self, objects: CaseObjects) -> CaseObjects:
+        """Of classes the objects from the score of each on."""
+        if not (self.classes and self.thresholds):
+            return objects
+        scores = self._confidence(objects, [str(number) for number in range(len(objects.scores))]).scores
+        least = np.array([self.thresholds.get(name, 0.0) for name in self.classes])[objects.kinds]
+        return objects.only(np.array([*scores.values()]) >= least)
+
+    def _confidence(self, objects: CaseObjects, names: Sequence[str]) -> Confidence:
+        """The calibrated scores of these objects."""
+        return object_belief.confidence_of_objects(names, objects, self.certainty.calibrator, self._kinds)
+
+    def _objects(self, maps: Mapping[str, Any], geometry: Geometry) -> CaseObjects:
+        """The objects that these maps show, with the scores of the network, and the chances of their classes.
 
         A score is the probability of an object of its class: inside times class, each the mean over its voxels.
         """
@@ -209,18 +227,16 @@ class ObjectAnswering(Task):
         numbers = replace(self._decoder, **self._on(geometry))(inside, height)
         scores = object_belief.network_scores(numbers, inside)
         sizes = object_belief.object_sizes(numbers, self._voxel(geometry))
-        classes = self._classes_of(numbers, maps)
-        if classes is None:
-            return CaseObjects(numbers, scores, sizes, np.zeros(len(scores), np.intp)), None
-        return CaseObjects(numbers, scores * classes.probabilities.max(axis=1), sizes, classes.kinds), classes
+        chances = self._chances(numbers, maps)
+        return CaseObjects(numbers, scores * chances.max(axis=1), sizes, chances)
 
-    def _classes_of(self, numbers: Numbers, maps: Mapping[str, Any]) -> ObjectClasses | None:
-        """The classes of numbered objects, of each the mean over its voxels; None where there are not several."""
+    def _chances(self, numbers: Numbers, maps: Mapping[str, Any]) -> Floats:
+        """(objects, classes) chances of the classes of numbered objects, the mean over the voxels of each."""
         if not self.classes:
-            return None
+            return np.ones((int(numbers.max(initial=0)), 1))
         named = (np.asarray(maps[f"{OF_CLASS}{name}"]) for name in self.classes)
         chances = np.stack([object_belief.network_scores(numbers, one) for one in named], axis=1)
-        return ObjectClasses(self.classes, chances / chances.sum(axis=1, keepdims=True))
+        return np.asarray(chances / chances.sum(axis=1, keepdims=True))
 
     def _predicted_objects(self, prediction: Prediction) -> CaseObjects:
         """The objects of a prediction: anew from its maps, else those that it was decoded to."""
@@ -228,7 +244,7 @@ class ObjectAnswering(Task):
         return (
             object_belief.objects_of_prediction(prediction, self._voxel(geometry))
             if maps is None
-            else self._objects(maps, geometry)[0]
+            else self._objects(maps, geometry)
         )
 
     def _candidates(self, prediction: Prediction) -> Candidates:
@@ -273,14 +289,15 @@ def coded_objects(numbers: Array, reference: Image, classes: Sequence[str], case
 def _object_rows(prediction: Prediction, classes: ObjectClasses) -> list[dict[str, Any]]:
     """A row for each object of several classes; one of blanks where there is none."""
     chances = [f"{PROBABILITY}{name}" for name in classes.names]
-    blank = dict.fromkeys((OBJECT, "label", "score", *chances))
-    scores = prediction.confidence.scores
+    scores, sets = prediction.confidence.scores, prediction.confidence.set
+    blank = dict.fromkeys((OBJECT, "label", "score", *chances, SET))
     rows = [
         {
             OBJECT: label.value,
             "label": label.kind,
             "score": round(scores[label.name], 6),
             **dict(zip(chances, np.round(own, 6).tolist(), strict=True)),
+            SET: certainties.set_in_json(sets.get(label.name)),
         }
         for label, own in zip(prediction.labels, classes.probabilities, strict=True)
     ]

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter import errors
-from isocenter.belief import Certainty, certainties, covering_results
-from isocenter.belief.certainties import CERTAINTY, COVERING, METHODS_OF_MANY
+from isocenter.belief import Certainty, certainties, covering_results, prediction_sets
+from isocenter.belief.certainties import CERTAINTY, COVERING, INTERVALS, METHODS_OF_MANY
+from isocenter.belief.object_belief import FEWEST_OBJECTS
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics, instances
 from isocenter.evaluation.instances import InstanceOverlap
@@ -65,8 +66,7 @@ TRIED: Mapping[str, tuple[float, ...]] = {
     "prominence": (0.1, PROMINENCE, 0.3, 0.4),
 }
 OBJECT_CLASSES = Sentence("The objects are {value}", "The objects are of one kind")
-# Of fewer objects of validation cases a threshold would be chance.
-FEWEST_OBJECTS = 10
+CALLED_FROM = Sentence("Objects are called from the scores {value} on", "Objects of any score are called")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class InstanceSegmentation(ObjectScoring):
     prominence: share of its height by which an object stands out from a higher one that it touches; likewise
     certainty:  how far scores can be believed, that from which on objects miss little, and what makes them so
     classes:    names, where there are several
+    thresholds: {class: the score from which on its objects are called}; None until validation cases have decided
     """
 
     steps: tuple[float, ...] = setting_fields.setting(
@@ -106,6 +107,7 @@ class InstanceSegmentation(ObjectScoring):
         Certainty,
         *CERTAINTY,
         *COVERING,
+        *INTERVALS,
         calibration_method={"choices": METHODS_OF_MANY},
         risk={
             "words": Sentence("Covering objects may miss {percent} of those of a case", "No covering objects are made")
@@ -119,6 +121,7 @@ class InstanceSegmentation(ObjectScoring):
         False, Sentence("Sizes of objects count voxels", "Sizes of objects are in mm² or mm³")
     )
     classes: tuple[str, ...] = setting_fields.setting((), OBJECT_CLASSES, target=True)
+    thresholds: Mapping[str, float] | None = setting_fields.setting(None, CALLED_FROM, tuned=True)
     name: ClassVar[str] = "instances"
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     merge: ClassVar[Merge] = "gaussian"
@@ -152,7 +155,7 @@ class InstanceSegmentation(ObjectScoring):
                 f"{answering.unit_of_size(len(cases[0].shape), physical)}: half of what {100 - SLIPS:g} % of {counts} "
                 "have at least",
             ),
-            "classes": classes_decision(dataset),
+            **class_decisions(dataset),
             "in_voxels": Decision(
                 not physical, f"the size of a voxel is {'' if physical else 'not '}known in training"
             ),
@@ -238,14 +241,13 @@ class InstanceSegmentation(ObjectScoring):
 
     def _overlap(self, outputs: Array, truth: Array) -> InstanceOverlap:
         """Objects of outputs, (channels, *spatial), and of the target; those of other classes do not meet."""
-        chances = certainties.softmax(outputs[1:-1]) if self.classes else ()
-        maps = {f"{OF_CLASS}{name}": one for name, one in zip(self.classes, chances, strict=True)}
         numbers = self._decoder(certainties.sigmoid(outputs[0]), outputs[-1])
-        classes = self._classes_of(numbers, maps)
         overlap = instances.instance_overlap(numbers, truth)
-        if classes is None:
+        if not self.classes:
             return overlap
-        return overlap.alike(classes.kinds, instances.coded_classes(truth, len(self.classes)))
+        named = zip(self.classes, certainties.softmax(outputs[1:-1]), strict=True)
+        kinds = self._chances(numbers, {f"{OF_CLASS}{name}": one for name, one in named}).argmax(axis=1)
+        return overlap.alike(kinds, instances.coded_classes(truth, len(self.classes)))
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Mean over cases and thresholds of TP / (TP + FP + FN); a case without any object is left out."""
@@ -276,12 +278,14 @@ class InstanceSegmentation(ObjectScoring):
         return saliency.structure_logit(logits, [one.name for one in self.labels], target, exclusive=False)
 
 
-def classes_decision(dataset: Dataset) -> Decision:
-    """The declared classes of objects, where there are several."""
+def class_decisions(dataset: Dataset) -> dict[str, Decision]:
+    """The declared classes of objects, where there are several, and what unseen cases are to find of them."""
     names = [label.name for label in dataset.classes.get("instances", ())]
     if len(names) < 2:
-        return Decision([], "the objects are of one kind")
-    return Decision(names, f"the classes of the objects, as {dataset.layout or 'the data set'} states them", GRAHAM)
+        return {"classes": Decision([], "the objects are of one kind")}
+    because = f"{errors.count_phrase(len(names), 'class', 'classes')} of objects that the data state"
+    called = Decision(None, "those of the highest F1 of each class among the objects of validation cases")
+    return {"classes": Decision(names, because, GRAHAM), "thresholds": called, **prediction_sets.interval_decisions()}
 
 
 def voxels_per_object(case: CaseFacts) -> list[int]:

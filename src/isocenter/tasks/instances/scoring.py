@@ -15,6 +15,7 @@ from isocenter import errors
 from isocenter.belief import covering_results, object_belief
 from isocenter.belief.calibration_scores import CALIBRATION_METRICS
 from isocenter.belief.covering_results import FALSE, MISSED
+from isocenter.belief.prediction_sets import SET_METRICS
 from isocenter.evaluation import Metric, Metrics, Seed, Table, case_tables, instances, intervals, regression, tracks
 from isocenter.evaluation.case_tables import ALL
 from isocenter.evaluation.instances import InstanceOverlap
@@ -38,7 +39,7 @@ COUNTS = ("count_error", "count_difference")
 POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
 # Columns of the row of all classes of a case: F1 of objects of whatever class, and matched objects by class in JSON.
 FOUND, ACCURACY, CONFUSION = "f1_any_class", "class_accuracy", "confusion"
-LIMITS = ("loa_lower", "loa_upper")
+LIMITS, OF_SETS = ("loa_lower", "loa_upper"), ("coverage", "set_size")
 METRICS = Metrics(
     (
         Metric("ap50", "AP at IoU 0.5", worst=0.0),
@@ -56,7 +57,7 @@ METRICS = Metrics(
         Metric("ap75_pooled", "AP at IoU 0.75, pooled"),
         Metric(ACCURACY, "Class accuracy among matched objects", worst=0.0),
         Metric(FOUND, "F1 whatever the class", worst=0.0),
-        *(one for one in AGREEMENT_METRICS if one.name in LIMITS),
+        *(one for one in (*AGREEMENT_METRICS, *SET_METRICS) if one.name in (*LIMITS, *OF_SETS)),
         Metric(MISSED, "Missed by covering objects", "less"),
         Metric(FALSE, "False covering objects a case", "less"),
         *TRACK_METRICS,
@@ -101,11 +102,21 @@ class ObjectScoring(ObjectAnswering):
             return
         ours, theirs = prediction.objects.kinds, instances.coded_classes(reference, len(self.classes))
         confusion = overlap.confusion(ours, theirs, len(self.classes)).tolist()
+        of_all |= self._set_columns(prediction, overlap, theirs)
         yield {**named, "label": ALL, FOUND: overlap.f1(), CONFUSION: json.dumps(confusion), **of_all}
         for kind, name in enumerate(self.classes):
             of_class = overlap.within(ours == kind, theirs == kind)
             row = object_case_row(of_class, prediction.confidence, ours == kind)
             yield {**named, "label": case_tables.figure_label(name), **row}
+
+    def _set_columns(
+        self, prediction: Prediction, overlap: InstanceOverlap, kinds: NDArray[np.int64]
+    ) -> dict[str, float]:
+        """The share of matched objects whose set holds their class, and its mean size; kinds: of the reference"""
+        sets = [*prediction.confidence.set.values()]
+        pairs = zip(*object_belief.hit_pairs(overlap), strict=True)
+        held = [(self.classes[kinds[true]] in sets[own], len(sets[own])) for own, true in pairs] if sets else []
+        return dict(zip(OF_SETS, np.mean(held, axis=0).tolist(), strict=True)) if held else {}
 
     def _tracks(self, prediction: Prediction, reference: Array, case: str) -> str | None:
         """Entries that scores of tracks need, of a frame of a clip."""
@@ -214,7 +225,7 @@ def class_summary_rows(table: Table, classes: Sequence[str], *, seed: Seed) -> I
     """The same of classes: "all" is the mean over them, or of all objects together; then what concerns all of them."""
     of_cases, of_classes = table[table["label"] == ALL], table[table["label"] != ALL]
     yield from _mean_rows(of_classes, (*SHARES, *COUNTS), seed)
-    yield from _mean_rows(of_cases, (FOUND,), seed)
+    yield from _mean_rows(of_cases, [name for name in (FOUND, *OF_SETS) if name in of_cases], seed)
     yield _accuracy_row(of_cases, seed)
     for label in (ALL, *classes):
         own = of_classes if label == ALL else of_classes[of_classes["label"] == label]
