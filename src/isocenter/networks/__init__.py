@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         network_family,
         network_parts,
         quick_convolutions,
+        text_networks,
         transformer_blocks,
         vit,
         weight_loading,

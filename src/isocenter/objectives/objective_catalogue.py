@@ -15,6 +15,7 @@ OBJECTIVES = {
     "contrast": "isocenter.objectives.contrast:Contrast",
     "distillation": "isocenter.objectives.distillation:Distillation",
     "fixmatch": "isocenter.objectives.fixmatch:FixMatch",
+    "image_text": "isocenter.objectives.image_text:ImageText",
     "l2_sp": "isocenter.objectives.l2_sp:L2SP",
     "masked": "isocenter.objectives.masked:Masked",
     "mean_teacher": "isocenter.objectives.mean_teacher:MeanTeacher",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -41,6 +41,7 @@ class Needs:
     upright:    images that have an up
     partner:    a second network as its part, which learns as the first does
     taught:     the answers of another model for each image; unlabelled images are used where there are any
+    texts:      of each image, drawn anew in each step
     """
 
     labels: bool = True
@@ -54,6 +55,7 @@ class Needs:
     upright: bool = False
     partner: bool = False
     taught: bool = False
+    texts: bool = False
 
     @property
     def takes_unlabelled(self) -> bool:
@@ -74,6 +76,7 @@ class Needs:
             self.upright or other.upright,
             self.partner or other.partner,
             self.taught or other.taught,
+            self.texts or other.texts,
         )
 
 
@@ -87,6 +90,7 @@ class SeenBatch:
     partner: with which sample of the whole batch each is mixed, by 1 - share; None where none is
     cases:   numbers of the cases, of the whole batch
     taught:  (batch, channels, ...) answers of another model, of the whole batch; None where nobody teaches
+    texts:   of each image of the whole batch; empty words where it has none
     """
 
     images: Tensor
@@ -96,6 +100,7 @@ class SeenBatch:
     share: float = 1.0
     cases: tuple[int, ...] = ()
     taught: Tensor | None = None
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +198,9 @@ class Objective:
         features: number of pooled features of an image; 0 where it does not need them
         """
         return None
+
+    def read_texts(self, parts: Any, texts: Sequence[str], patients: Sequence[str]) -> None:
+        """Learn the words of the training texts, each with its patient, before the first step."""
 
     def loss(self, step: ObjectiveStep) -> Tensor:
         """The term, a scalar."""

@@ -187,7 +187,7 @@ class PretrainOptions(ReadingOptions):
         str | None,
         Flag(
             "What teaches the network: masked (the default where it gives an output for every voxel), contrast "
-            "(the default elsewhere) or rotation.",
+            "(the default elsewhere), rotation, or image_text, which reads reports (--column text=COLUMN).",
             "NAME",
         ),
     ] = None

@@ -31,6 +31,8 @@ AHEAD = 3
 LEFT_OUT = 2**16
 # Sets the draws of second views apart.
 SECOND = 2**17
+# Sets the draws of sentences apart.
+SPOKEN = 2**18
 
 # Image, target, generator, covariates, which channels are there, and the answer of another model.
 _Sample = tuple[
@@ -55,6 +57,7 @@ class Batch:
     unlabelled: the batch of unlabelled images of the same step; None without any
     second:     another part of each image, or another image of its patient; None where nobody needs one
     taught:     (batch, channels, ...) answers of another model; None where nobody teaches
+    texts:      some sentences of each image's text, of the whole batch; empty where it has none
     """
 
     images: NDArray[np.float32]
@@ -69,6 +72,7 @@ class Batch:
     unlabelled: Batch | None = None
     second: Batch | None = None
     taught: NDArray[np.float32] | None = None
+    texts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -154,7 +158,23 @@ class Loader:
             stacked_presence,
             marked=marked,
             taught=taught,
+            texts=tuple(self._text(step * self.batch + n, draws) for n in range(self.batch)) if self._has_texts else (),
         )
+
+    @cached_property
+    def _has_texts(self) -> bool:
+        return any(case.texts is not None for case in self.cases)
+
+    def _text(self, number: int, draws: Callable[[int], tuple[int, np.random.Generator]]) -> str:
+        """Some sentences of one of a case's texts, in any order; empty for a case without."""
+        index, rng = draws(number)
+        texts = self.cases[index].texts
+        if texts is None:
+            return ""
+        drawn = random_draws.child_generator(int(rng.integers(2**63)), SPOKEN)
+        sentences = replace(texts, texts=(texts.texts[int(drawn.integers(len(texts.texts)))],)).sentences
+        count = int(drawn.integers(1, len(sentences) + 1)) if sentences else 0
+        return " ".join(sentences[place] for place in drawn.permutation(len(sentences))[:count])
 
     def _stack(self, arrays: Sequence[Any]) -> Any:
         return stack_arrays(arrays, _pin if self.pinned else np.stack)

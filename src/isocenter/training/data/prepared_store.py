@@ -35,6 +35,7 @@ from isocenter.training.data import target_kinds
 from isocenter.training.data.target_kinds import KINDS, TargetKind
 from isocenter.transforms import channel_stack
 from isocenter.values import Array, Case, Region, Target, Vector
+from isocenter.values.dataset_cases import CaseTexts
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
@@ -124,6 +125,7 @@ class PreparedCase:
     patient:   whose it is; the case itself where nobody is named
     structures: the names of those of `positions`, alike in all cases; their numbers from 1 where nobody named them
     lost:       the names of those that have voxels on the image's grid and none on the network's
+    texts:      of the case; the store keeps no word of them
     """
 
     id: str
@@ -140,6 +142,7 @@ class PreparedCase:
     group: str = ""
     structures: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
+    texts: CaseTexts | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -230,7 +233,11 @@ def prepare_all(
     def prepare(case: Case) -> PreparedCase:
         """A case as the store has it, with its covariates."""
         before = EarlierAnswers(*(None if one is None else one[case.id] for one in given))
-        prepared = replace(_prepare(case, preprocessing, task, reading or {}, folder, before), patient=case.patient)
+        prepared = replace(
+            _prepare(case, preprocessing, task, reading or {}, folder, before),
+            patient=case.patient,
+            texts=case.references.get("text"),
+        )
         if not context:
             return prepared
         presence = zip(preprocessing.channels, () if prepared.there is None else prepared.there, strict=False)

@@ -76,7 +76,7 @@ def augment_batch(
         images, partner, share = mix_part(augmentation, images, batch.generators, ranks)
     if partner is not None:  # a mixed sample has the covariates of both
         context = [ranks.own_part(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
-    return SeenBatch(images, targets, tuple(context), partner, share, batch.cases, taught)
+    return SeenBatch(images, targets, tuple(context), partner, share, batch.cases, taught, batch.texts)
 
 
 def augmented_views(
@@ -162,6 +162,10 @@ class Criterion:
         with torch.device(device):
             parts_of = {name: one.parts(averaged, features) for name, one in objectives.items()}
         parts |= {name: part for name, part in parts_of.items() if part is not None}
+        reports = [(text, case.patient) for case in cases if case.texts is not None for text in case.texts.texts]
+        for name, objective in objectives.items():
+            if objective.needs.texts:
+                objective.read_texts(parts[name], [text for text, _ in reports], [patient for _, patient in reports])
         patients, sharing = numbers_of_patients(cases), len(cases) if torch_networks.variational_layers(averaged) else 0
         return cls(settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks, patients, sharing)
 
