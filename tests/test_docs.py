@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
+
 ROOT = Path(__file__).parents[1]
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -17,7 +20,7 @@ def run(page: str) -> dict[str, Any]:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for block in PYTHON.finditer(text):
         above = "\n" * (text[: block.start()].count("\n") + 1)
-        exec(compile(above + block[1], page, "exec"), names)  # noqa: S102 - an error names the line of the page
+        exec(compile(above + block[1], page, "exec", dont_inherit=True), names)  # noqa: S102 - an error names the line of the page
     return names
 
 
@@ -29,6 +32,11 @@ def test_the_textbook_pipeline_and_ours_run_side_by_side(classified, tmp_path, m
     assert names["batch"].images.shape == names["images"].shape
     assert names["task"].classes == names["textbook"].classes
     assert len(names["table"]["case"].unique()) == len(names["cases"])
+    assert names["joined"]["covariates"].shape[1] == len(names["patients"].covariate_names) == 4
+    assert names["logits"].shape == (len(names["joined"]["case"]), 2)
+    assert set(names["words"].values()) == {"DX", "CT", "MR", "US", "SM"}
+    assert names["explained"].data.shape == PIL.Image.open(names["files"][0]).size[::-1]
+    assert 0 < names["doubt"].total <= np.log(2) + 1e-6
     said = capsys.readouterr().out
     assert "auroc all" in said
     assert "nan" not in said
