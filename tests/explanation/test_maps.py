@@ -197,7 +197,7 @@ def test_a_method_that_cannot_explain_a_model_says_why():
 
 @pytest.mark.parametrize(
     ("timm", "refused"),
-    [("vit_tiny_patch16_224", ""), ("swin_tiny_patch4_window7_224", "attend within windows that change")],
+    [("vit_tiny_patch16_224", ""), ("swinv2_tiny_window8_256", "attend within windows that change")],
 )
 def test_attention_of_a_backbone_is_a_map_where_all_patches_attend_to_each_other_and_else_refused(timm, refused):
     # Where the gradient of no head is positive for any patch the map is empty, and rightly: of six heads one is.
@@ -213,6 +213,18 @@ def test_attention_of_a_backbone_is_a_map_where_all_patches_attend_to_each_other
             made = answer_maps.explain_case(of, image, method).data
             assert made.shape == (64, 64)
             assert np.isfinite(made).all() and made.max() > 0
+
+
+def test_attention_of_a_network_on_several_grids_is_a_map_and_its_gradients_are_refused():
+    size = {"blocks": [1, 1, 1], "width": 8, "convolved": 1, "head": 8, "patch": [32, 32], "stem_stride": 2}
+    module = factory.build("coatnet", 1, 2, {"class": Vector(2)}, size)
+    of, image = model(module, (32, 32), name="coatnet"), spot((32, 32), (20, 10))
+    plain, weighed = explanation_methods.named_methods("attention,attention_gradients")
+    made = answer_maps.explain_case(of, image, plain).data
+    assert made.shape == (32, 32)
+    assert np.isfinite(made).all() and made.max() > 0
+    with pytest.raises(UnfitError, match="lies on several grids"):
+        answer_maps.explain_case(of, image, weighed)
 
 
 def test_gradcam_is_the_deepest_maps_weighed_by_their_mean_gradients_as_worked_out_by_hand():

@@ -259,6 +259,12 @@ def _roll_out(subject: ExplainedWindow, name: str, *, by_gradients: bool) -> Ten
         attentions = transformer_blocks.compute_attention(
             subject.module, image, *inputs[1:], at=subject.family.attention
         )
+        if attentions.groups and by_gradients:
+            raise UnfitError(name, "its attention lies on several grids: its gradients cannot be rolled out together")
+        if attentions.groups:
+            spatial = tuple(image.shape[2:])
+            multiple = getattr(attentions.module, "multiple", None) or [1] * len(spatial)
+            return transformer_blocks.roll_out_groups(attentions.groups, spatial, multiple)
         weights = attentions.weights
         if by_gradients:
             gradients = torch.autograd.grad(subject.objective(attentions.outputs).sum(), weights)

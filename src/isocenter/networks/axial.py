@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 from isocenter.networks import common_layers
 from isocenter.networks.common_layers import AVERAGE_POOL, CONVOLUTION, INSTANCE_NORM, LINEAR
 from isocenter.networks.network_family import OWN, Family, Sized, Strides
+from isocenter.networks.transformer_blocks import AttendedGroups
 
 PAPER = "arXiv:2102.10662"
 # Initial gates of the positions of queries, keys and values, and of the values: the authors' code.
@@ -44,6 +45,7 @@ class AxialAttention(nn.Module):
     def __init__(self, ndim: int, maps: int, heads: int, axis: int, length: int, gated: bool) -> None:
         super().__init__()
         self.heads, self.axis, width = heads, axis, maps // heads
+        self.kept: list[AttendedGroups] | None = None  # a list gets the attention of every pass
         self.qkv = CONVOLUTION[ndim](maps, 3 * maps, 1, bias=False)
         self.positions = nn.Parameter(torch.empty(3, width, 2 * length - 1))
         nn.init.normal_(self.positions, std=width**-0.5)
@@ -61,6 +63,10 @@ class AxialAttention(nn.Module):
         logits = logits + first * torch.einsum("bhcli,cij->bhlij", queries, of_queries)
         logits = logits + second * torch.einsum("bhclj,cij->bhlij", keys, of_keys)
         shares = (logits * self.head_channels**-0.5).softmax(dim=-1)
+        if self.kept is not None:
+            grid = common_layers.spatial_sizes(images)
+            places = torch.arange(1, 1 + math.prod(grid), device=images.device).reshape(grid).movedim(self.axis, -1)
+            self.kept.append(AttendedGroups(grid, places.reshape(-1, count), shares.mean(dim=1)))
         taken = third * torch.einsum("bhlij,cij->bhcli", shares, of_values)
         taken = taken + fourth * torch.einsum("bhlij,bhclj->bhcli", shares, values)
         taken = taken.reshape(-1, self.heads * self.head_channels, *others, count)
@@ -294,5 +300,6 @@ AXIAL = Family(
     paper=PAPER,
     takes_context=(OWN,),
     features="whole.encoder.-1",
+    attention="whole.encoder",
     blocks=("AxialBlock",),
 )

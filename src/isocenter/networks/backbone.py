@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
-from timm.models import Beit, Eva, VisionTransformer, VisionTransformerRelPos
+from timm.models import Beit, Eva, SwinTransformer, VisionTransformer, VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
@@ -77,6 +77,8 @@ class Backbone(PooledHead):
     @property
     def without_rollout(self) -> str:
         """Why the attention of this model cannot be rolled out; empty where it can."""
+        if isinstance(self.body, SwinTransformer):
+            return ""
         if not isinstance(self.body, AMONG_ALL):
             within = any(hasattr(part, "window_size") for part in self.body.modules())
             return WITHIN_WINDOWS if within else NOT_AMONG_ALL

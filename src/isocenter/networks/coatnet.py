@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from isocenter.networks import common_layers, transformer_blocks
 from isocenter.networks.common_layers import AVERAGE_POOL, BATCH_NORM, CONVOLUTION, Excitation
 from isocenter.networks.network_family import OWN, Family, Sized, Strides
+from isocenter.networks.transformer_blocks import AttendedGroups
 
 PAPER = "arXiv:2106.04803"
 WIDER = 4  # expansion of a block, of either kind (appendix A.1)
@@ -73,6 +74,7 @@ class GridAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.left_out = outside // head, left_out
+        self.kept: list[AttendedGroups] | None = None  # a list gets the attention of every pass
         self.pool: nn.Module = AVERAGE_POOL[ndim](2) if halved else nn.Identity()
         self.shortcut: nn.Module = CONVOLUTION[ndim](inside, outside, 1) if inside != outside else nn.Identity()
         self.attention_norm = nn.LayerNorm(inside, eps=1e-6)
@@ -107,6 +109,10 @@ class GridAttention(nn.Module):
         """(batch, voxels, inside) to (batch, voxels, outside)."""
         split = self.qkv(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
         queries, keys, values = split.chunk(3, dim=3)
+        if self.kept is not None:
+            weights = (queries @ keys.mT * queries.shape[-1] ** -0.5 + self.bias(grid)).softmax(dim=-1)
+            places = torch.arange(1, 1 + tokens.shape[1], device=tokens.device)[None]
+            self.kept.append(AttendedGroups(grid, places, weights.mean(dim=1, keepdim=True)))
         taken = scaled_dot_product_attention(queries, keys, values, attn_mask=self.bias(grid))
         return self.projection(taken.transpose(1, 2).flatten(2))
 
@@ -225,5 +231,6 @@ COATNET = Family(
     answers=frozenset({"vector"}),
     takes_context=(OWN,),
     features="body",
+    attention="body",
     blocks=("CoAtConvolution", "GridAttention"),
 )

@@ -558,4 +558,4 @@ UNETR = monai_family(
     rate={"vector": (0.25, "reached an AUROC of 0.967 with it, and 0.951 with the usual one")},
     attention="body.vit",
 )
-SWIN_UNETR = monai_family(SwinUnetr, "arXiv:2201.01266", swin_size)
+SWIN_UNETR = monai_family(SwinUnetr, "arXiv:2201.01266", swin_size, attention="body.swinViT")

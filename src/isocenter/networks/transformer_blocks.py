@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
 
 from isocenter.networks import network_parts
 
@@ -108,17 +110,65 @@ def initialise_layers(layers: Iterable[nn.Module], parameters: Iterable[Tensor |
             nn.init.trunc_normal_(parameter, std=DEVIATION)
 
 
+class AttendedGroups(NamedTuple):
+    """The attention of a layer whose voxels attend in groups: windows, lines, or all of a grid.
+
+    grid:    voxels of its maps along each axis
+    places:  (groups, n) of the voxels in row order, from 1 on; 0 lies beyond the grid
+    weights: (batch, groups, n, n), the mean of the heads; a voxel's row sums to 1
+    """
+
+    grid: Sequence[int]
+    places: Tensor
+    weights: Tensor
+
+
+def places_in_windows(grid: Sequence[int], window: Sequence[int], shift: Sequence[int], *, pads_first: bool) -> Tensor:
+    """(windows, n) places of the voxels of a grid in shifted windows, as in Liu et al., arXiv:2103.14030."""
+    places, axes = torch.arange(1, 1 + math.prod(grid)).reshape(*grid), tuple(range(len(grid)))
+    missing = [side for n, step in zip(reversed(grid), reversed(window), strict=True) for side in (0, -n % step)]
+    back = [-step for step in shift]
+    places = pad(places, missing).roll(back, axes) if pads_first else pad(places.roll(back, axes), missing)
+    for axis in axes:
+        places = places.unflatten(2 * axis, (-1, window[axis]))
+    return places.permute(*range(0, 2 * len(axes), 2), *range(1, 2 * len(axes), 2)).reshape(-1, math.prod(window))
+
+
+def roll_out_groups(layers: Sequence[AttendedGroups], spatial: Sequence[int], multiple: Sequence[int]) -> Tensor:
+    """(batch, 1, *spatial) share of each voxel in the mean of the last layer's maps, by attention rollout.
+
+    Between layers a coarser grid's shares spread evenly, and convolutions count as staying in place. multiple: voxels
+    of a cell to which the network fills images up
+    """
+    shares = layers[-1].weights.new_ones(len(layers[-1].weights), *[1] * (1 + len(spatial)))
+    for layer in reversed(layers):
+        shares = _on_grid(shares, layer.grid)
+        flat = pad(shares.flatten(1), (1, 0))
+        taken = torch.einsum("bgi,bgij->bgj", flat[:, layer.places], layer.weights)
+        moved = torch.zeros_like(flat).index_add(1, layer.places.flatten(), taken.flatten(1))
+        shares = (shares + moved[:, 1:].reshape(shares.shape)) / 2
+    filled = [max(2 if step > 1 else 1, -(-n // step)) * step for n, step in zip(spatial, multiple, strict=True)]
+    return _on_grid(shares, filled)[(..., *(slice(n) for n in spatial))]
+
+
+def _on_grid(shares: Tensor, grid: Sequence[int]) -> Tensor:
+    """Shares on a finer grid, spread evenly, with the same sum."""
+    return interpolate(shares, size=tuple(grid)) * (math.prod(shares.shape[2:]) / math.prod(grid))
+
+
 @dataclass(frozen=True, eq=False)
 class AttendedOutputs:
     """The answers of a transformer for a batch, and the attention of its tokens.
 
     outputs: {head: tensor}, as `forward` gives them
     weights: of each layer, (batch, heads, tokens, tokens); a token's row sums to 1. Outputs have gradients by them
+    groups:  of layers that attend in groups, in their place
     images:  (batch, channels, *spatial)
     """
 
     outputs: Mapping[str, Tensor]
     weights: Sequence[Tensor]
+    groups: Sequence[AttendedGroups]
     images: Tensor
     module: nn.Module
 
@@ -136,8 +186,8 @@ def without_rollout(module: nn.Module, at: str) -> str:
 def compute_attention(module: nn.Module, images: Tensor, context: Tensor | None = None, *, at: str) -> AttendedOutputs:
     """The outputs of a module of `build`, and its attention weights; at: `Family.attention`."""
     parts = list(network_parts.deepest_part(module, at).modules())
-    layers = [one for one in parts if isinstance(one, SelfAttention)]
-    recorded: list[Tensor] = []
+    layers = [one for one in parts if hasattr(one, "kept")]
+    recorded: list[Any] = []
     with ExitStack() as hooks:
         for layer in layers:
             layer.kept = recorded
@@ -146,8 +196,23 @@ def compute_attention(module: nn.Module, images: Tensor, context: Tensor | None 
             if hasattr(other, "fused_attn"):  # timm's, which has no weights where it is computed in one piece
                 hooks.callback(setattr, other, "fused_attn", other.fused_attn)
                 other.fused_attn = False  # type: ignore[assignment]
-            weighed = other._modules.get("attn_drop" if hasattr(other, "fused_attn") else "drop_weights")
+            if hasattr(other, "shift_size") and "attn" in other._modules:
+                hooks.enter_context(network_parts.hook_part(other, partial(_note_windows, other, recorded)))
+            in_one = hasattr(other, "fused_attn") or hasattr(other, "relative_position_bias_table")
+            weighed = other._modules.get("attn_drop" if in_one else "drop_weights")
             if weighed is not None:
                 hooks.enter_context(network_parts.hook_part(weighed, lambda _, weights: recorded.append(weights)))
         outputs = module(images) if context is None else module(images, context)
-    return AttendedOutputs(outputs, recorded, images, network_parts.unwrap(module, at))
+    groups = [one for one in recorded if isinstance(one, AttendedGroups)]
+    return AttendedOutputs(outputs, [] if groups else recorded, groups, images, network_parts.unwrap(module, at))
+
+
+def _note_windows(block: Any, recorded: list[Any], given: tuple[Any, ...], _: Any) -> None:
+    """Put the attention of a Swin block, which has just been recorded, into its shifted windows."""
+    grid, weights, of_timm = [int(n) for n in given[0].shape[1:-1]], recorded.pop(), hasattr(block, "window_area")
+    window, shift = list(block.window_size), list(block.shift_size)
+    if not of_timm:  # MONAI's windows are no larger than the grid, and do not move along an axis that they fill
+        shift = [0 if n <= step else by for n, step, by in zip(grid, window, shift, strict=True)]
+        window = [min(pair) for pair in zip(grid, window, strict=True)]
+    places = places_in_windows(grid, window, shift, pads_first=not of_timm).to(weights.device)
+    recorded.append(AttendedGroups(grid, places, weights.mean(dim=1).unflatten(0, (len(given[0]), -1))))
