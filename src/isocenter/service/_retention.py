@@ -29,7 +29,7 @@ from sqlalchemy import (
 from isocenter.service import node_folder
 from isocenter.service.configuration import NodeSettings
 from isocenter.service.objects import object_store
-from isocenter.service.records import audit_records, searching, study_index, tables
+from isocenter.service.records import audit_records, record_database, searching, study_index, tables
 from isocenter.service.records.job_queue import GOING, OPEN
 from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.service.records.workitem_records import FINAL
@@ -94,6 +94,7 @@ class Retention:
     database: Database
     _due: float = 0.0
     _has_said: bool = False
+    _log_holds_identity: bool = False
 
     def round(self) -> int:
         """A look, once it is due and no backup is made; how many studies have lost something."""
@@ -103,7 +104,7 @@ class Retention:
         with node_folder.hold_retention(self.settings.folder, waits=False) as is_free:
             count = self.look() if is_free else 0
         now = time.monotonic()
-        self._due = now + (0.0 if count == AT_ONCE else max(LOOK_S, (now - began) / SHARE))
+        self._due = now + (0.0 if count >= AT_ONCE else max(LOOK_S, (now - began) / SHARE))
         return count
 
     def look(self) -> int:
@@ -113,7 +114,7 @@ class Retention:
         wait = waiting_conditions(settings.keep, keep_judged=settings.keep_judged)
         with self.database.read() as connection:
             going = connection.execute(select(tables.studies).where(tables.studies.c.state == GOING)).all()
-        count = sum(self._remove(row, "a kill came between") is not None for row in going)
+        count = sum(self._remove(row, "begun at an earlier look") is not None for row in going)
         days: dict[Part, float | None] = {"objects": settings.images_days, "results": settings.results_days}
         for part, most in days.items():
             if most is not None and count < AT_ONCE:
@@ -122,6 +123,8 @@ class Retention:
                 count += sum(self._let_go(row, part, wait, f"older than {most:g} days") is not None for row in rows)
         if settings.quota_gb is not None and count < AT_ONCE:
             count += self._fit(settings.quota_gb, wait, AT_ONCE - count)
+        if self._log_holds_identity:
+            self._log_holds_identity = not record_database.empty_log(self.database)
         return count
 
     def _oldest(self, which: ColumnElement[bool], most: int) -> Sequence[Row[Any]]:
@@ -176,6 +179,7 @@ class Retention:
             connection.execute(update(tables.studies).where(_study == study.study).values(gone))
             detail = {"because": because, "bytes": freed, "files": len(paths)}
             audit_records.record_event(connection, f"{part} deleted", study.study, study=study.study, detail=detail)
+        self._log_holds_identity |= part == "results"
         log.info("retention: %s of study %s were deleted: %s", part, study.study, because)
         return freed
 

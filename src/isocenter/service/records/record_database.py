@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,6 +130,18 @@ def open_database(url: str) -> Database:
         address = address.set(drivername="postgresql+psycopg", password=os.environ.get(PASSWORD))
         engine = reader = create_engine(address, pool_pre_ping=True, connect_args={"connect_timeout": 10})
     return Database(engine, reader)
+
+
+def empty_log(database: Database) -> bool:
+    """Write SQLite's log of changes into its file, so that what was deleted stands in neither; False while others read.
+
+    Nothing for PostgreSQL.
+    """
+    if database.skips_locked:
+        return True
+    with closing(sqlite3.connect(str(database.engine.url.database), timeout=0.1)) as connection:
+        is_busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_busy
 
 
 def open_to_read(file: Path) -> Database:
