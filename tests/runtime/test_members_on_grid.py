@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from isocenter.belief import certainties
+from isocenter.errors import UsageError
 from isocenter.runtime import Model, ModelRequest, Preprocessing, ensemble, model_assembly, torch_networks
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.preprocessing import image_statistics, preprocessing
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
 from isocenter.tasks import Task, task_catalogue
+from isocenter.tasks.detection import answering
+from isocenter.training import member_weighting
 from isocenter.transforms.intensity import Normalisation
-from isocenter.values import Geometry, Image
+from isocenter.values import BoundingBoxes, Case, Geometry, Image
+from isocenter.verbs import ensemble_members
+from isocenter.verbs.ensemble_members import EnsembleMember
 from trained import OBLIQUE
 
 torch.set_num_threads(1)
@@ -152,3 +161,95 @@ def test_classes_of_whole_images_are_averaged_as_probabilities_and_values_as_val
     found = ensemble.joined_model(each, task, (0.25, 0.75)).predict(image).probabilities
     first, second = (one.predict(image).probabilities for one in each)
     assert found["a"] == pytest.approx(0.25 * first["a"] + 0.75 * second["a"], abs=1e-6)
+
+
+def boxes_of(corners, scores, names=None) -> BoundingBoxes:
+    return BoundingBoxes(np.array(corners, dtype=float), tuple(names or ["disc"] * len(scores)), np.array(scores))
+
+
+def test_boxes_of_two_members_are_fused_by_their_scores_as_the_paper_has_it():
+    """Solovyev et al., arXiv:1910.13302, equations 1 to 4, by hand."""
+    first = boxes_of([[0, 0, 10, 10], [30, 30, 40, 40]], [0.9, 0.6])
+    second = boxes_of([[1, 0, 11, 10]], [0.3])
+    fused = answering.fuse_boxes([first, second])
+    assert_allclose(fused.corners, [[0.25, 0, 10.25, 10], [30, 30, 40, 40]])
+    assert_allclose(fused.scores, [0.6, 0.3])  # (.9 + .3) / 2, and .6 / 2: one of two has found it
+    weighted = answering.fuse_boxes([first, second], (0.75, 0.25))
+    assert_allclose(weighted.corners[0, 0], 0.25 * 0.3 / (0.75 * 0.9 + 0.25 * 0.3))
+    assert_allclose(weighted.scores, [0.75 * 0.9 + 0.25 * 0.3, 0.75 * 0.6])
+
+
+def test_boxes_of_other_classes_and_those_that_hardly_overlap_stay_apart():
+    first = boxes_of([[0, 0, 10, 10]], [0.9])
+    other, away = boxes_of([[0, 0, 10, 10]], [0.8], ["square"]), boxes_of([[5, 0, 15, 10]], [0.8])
+    assert answering.fuse_boxes([first, other]).names == ("disc", "square")
+    assert len(answering.fuse_boxes([first, away])) == 2
+    assert len(answering.fuse_boxes([BoundingBoxes.none(2, scored=True)] * 2)) == 0
+
+
+def test_members_with_boxes_are_fused_on_the_image_s_grid():
+    settings = {"name": "detection", "classes": ["disc"], "axes": 2, "typical": 6.0, "suppression": 0.3}
+    tasks = [task_catalogue.build_task({**settings, "typical": size}) for size in (6.0, 3.0)]
+    noise = np.random.default_rng(0).normal(100, 20, (1, 32, 36)).astype(np.float32)
+    image = Image(noise, Geometry.of_pixels((32, 36)), channels=("0",))
+    size = {"size": {"width": 4, "strides": [[1, 1], [2, 2]]}}
+    ways = ({"patch": (32, 40)}, {"patch": (16, 20), "shape": (16, 20)})
+    each = [member(n, task=task, **size, **way) for n, (task, way) in enumerate(zip(tasks, ways, strict=True))]
+    found = ensemble.joined_model(each, tasks[0]).predict(image).boxes
+    expected = answering.fuse_boxes([one.predict(image).boxes for one in each])
+    assert len(found) > 0
+    assert_allclose(found.corners, expected.corners)
+    assert_allclose(found.scores, expected.scores)
+
+
+def drawn_case(number: int) -> Case:
+    """A picture with its label map."""
+    shown = picture()
+    mask = np.zeros((1, *shown.geometry.shape), np.uint8)
+    mask[0, 6:12, 6:12, 6 + number : 12] = 1
+    return Case(f"case{number}", f"patient{number}", {"0": shown}, {"mask": Image(mask, shown.geometry)})
+
+
+def test_weights_are_fitted_to_what_each_member_says_on_the_image_s_grid():
+    each, cases = members(), [drawn_case(number) for number in range(3)]
+    outputs = member_weighting.outputs_on_image_grid(each, each[0].task, cases)
+    assert outputs.patients == [case.patient for case in cases]
+    for of_member, one in zip(outputs.of_members, each, strict=True):
+        found = certainties.softmax(of_member["mask"][1], axis=0)
+        assert_allclose(found, chances(one, picture()), atol=1e-5)
+    # Who says what was drawn gets the weight.
+    drawn = np.stack([np.asarray(one) for one in outputs.targets])
+    right = 20.0 * (drawn[:, None] == np.arange(3).reshape(1, 3, 1, 1, 1)).astype(np.float32)
+    first = {"mask": right}
+    shares = member_weighting.fit_shares(
+        replace(outputs, of_members=[first, *outputs.of_members[1:]]), np.arange(len(cases))
+    )
+    assert shares[0] > 0.95
+
+
+def test_members_of_other_classes_covariates_or_units_of_boxes_are_refused_with_what_differs():
+    first, names = members()[0], ("fine", "coarse")
+    other = task_catalogue.build_task({**MASKS, "labels": [{"value": 1, "name": "shell"}]})
+    with pytest.raises(UsageError, match="coarse answers another question than fine: segmentation of shell, not"):
+        ensemble_members.refuse_unlike_models(names, first, member(1, (8, 8, 8), task=other))
+    context = {"columns": [{"kind": "number", "name": "age", "mean": 60.0, "deviation": 9.0}]}
+    networks = replace(first.networks, architecture={**first.networks.architecture, "context": context})
+    with pytest.raises(UsageError, match=r"coarse differs from fine: network\.context is .*age.*, not None"):
+        ensemble_members.refuse_unlike_models(names, first, replace(members()[1], networks=networks))
+    boxes = {"name": "detection", "classes": ["disc"], "axes": 2, "suppression": 0.3}
+    tasks = [task_catalogue.build_task({**boxes, "typical": 6.0 - n, "in_voxels": n > 0}) for n in range(2)]
+    unet = {"size": {"width": 4, "strides": [[1, 1], [2, 2]]}}
+    each = [member(0, (32, 32), task=task, **unet) for task in tasks]
+    with pytest.raises(UsageError, match=r"coarse differs from fine: task\.in_voxels is True, not False\. "):
+        ensemble_members.refuse_unlike_models(names, *each)
+
+
+def test_members_that_left_out_no_patient_in_common_are_refused():
+    empty = {"run": Path("run"), "plan": None, "checkpoints": (), "models": (), "data": None}
+
+    def run(name: str, tests: str) -> EnsembleMember:
+        rows = [{"case": c, "patient": c, "split": "test" if c == tests else "train", "fold": "0"} for c in ("a", "b")]
+        return EnsembleMember(name=name, split=pd.DataFrame(rows), **empty)
+
+    with pytest.raises(UsageError, match=r"1 test patient of fine trained coarse\. Train all on the same parts"):
+        ensemble_members.parts_of_all([run("fine", "a"), run("coarse", "b")])

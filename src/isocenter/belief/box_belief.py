@@ -104,6 +104,12 @@ def voxel_lengths(geometry: Geometry, in_voxels: bool) -> tuple[float, ...]:
     return (1.0,) * geometry.ndim if in_voxels else geometry.steps
 
 
+def uncalibrated_boxes(prediction: Prediction) -> BoundingBoxes:
+    """The boxes of a prediction with the scores that the network gave."""
+    boxes = boxes_of_prediction(prediction)
+    return boxes if boxes.uncalibrated is None else replace(boxes, scores=boxes.uncalibrated, uncalibrated=None)
+
+
 def calibrated_boxes(boxes: BoundingBoxes, calibrator: Calibrator, steps: Sequence[float]) -> BoundingBoxes:
     """The boxes with calibrated scores, whether or not they have such; those of the network stay beside them.
 

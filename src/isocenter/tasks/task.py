@@ -210,6 +210,18 @@ class Task(ABC):
         shares: the weight of each of them, in sum 1; None where all weigh alike
         """
 
+    @property
+    def member_settings(self) -> tuple[str, ...]:
+        """Settings that follow from a member's own grid, so that results of members are fused and no outputs averaged.
+
+        Empty where outputs mean the same on every grid.
+        """
+        return ()
+
+    def fuse(self, predictions: Sequence[Prediction], shares: Shares = None) -> Prediction:
+        """One result for those of members with grids of their own, of a kind with `member_settings`."""
+        raise NotImplementedError
+
     def average_members(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The same of models that were trained apart, on the image's grid."""
         return self.average(outputs, shares)

@@ -22,16 +22,17 @@ from numpy.typing import NDArray
 from isocenter import errors
 from isocenter.evaluation import intervals
 from isocenter.lazy import optimize, torch
-from isocenter.runtime import covariate_encoding
-from isocenter.runtime.inference import Inference
+from isocenter.runtime import Model, covariate_encoding
+from isocenter.runtime.inference import Inference, ModelRequest
 from isocenter.runtime.windows import slide
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import Task
+from isocenter.tasks.shared.averages import OUTPUT
 from isocenter.training.data import batch_loading, target_kinds
 from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.training.step import batch_loss
 from isocenter.transforms import random_draws
-from isocenter.values import Array, Estimate, Floats, Region
+from isocenter.values import Array, Case, Estimate, Floats, Region
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +52,8 @@ Judge = Callable[[Mapping[str, "Tensor"], Any], "Tensor"]
 Indices = NDArray[np.intp]
 # Numbers of one member's outputs that are held: shares are fitted to them again and again.
 MOST_NUMBERS = 2**21
+# Voxels a side of a window on the image's grid, at the most.
+WIDEST = 64
 # Voxels a side below which a window shows too little of shapes.
 LEAST_SIDE = 16
 
@@ -188,7 +191,6 @@ def member_outputs(
 ) -> MemberOutputs:
     """Each member's outputs for the same window of each case, where its structures are; for whole images of all."""
     size = window_size(task, inference, cases)
-    kind = target_kinds.common_kind([case.kind for case in cases])
     outputs: list[list[Mapping[str, Array]]] = [[] for _ in members]
     targets = []
     for case in (one.in_memory for one in cases):
@@ -198,6 +200,60 @@ def member_outputs(
             of_member.append(
                 network_outputs(covariate_encoding.bind_context(member, case.context), image, task, inference)
             )
+    return _judged_outputs(outputs, targets, task, cases, size, patients)
+
+
+def outputs_on_image_grid(members: Sequence[Model], task: Task, cases: Sequence[Case]) -> MemberOutputs:
+    """The same of models with grids of their own: on each image's grid, of the same window of each case."""
+    ready = [_on_own_grid(task, case) for case in cases]
+    size = window_size(task, Inference((WIDEST,) * len(ready[0].shape)), ready)
+    outputs: list[list[Mapping[str, Array]]] = [[] for _ in members]
+    targets = []
+    for case, prepared in zip(cases, ready, strict=True):
+        window = window_of_case(prepared, size)
+        targets.append(prepared.cut_region(window)[1])
+        for of_member, member in zip(outputs, members, strict=True):
+            of_member.append(_outputs_in_window(member, case, None if size is None else window))
+    return _judged_outputs(outputs, targets, task, ready, size, [case.patient for case in cases])
+
+
+def _on_own_grid(task: Task, case: Case) -> PreparedCase:
+    """A case on its own grid, without intensities."""
+    image, target = next(iter(case.images.values())), task.target(case)
+    steps, data = image.geometry.steps, np.asarray(target.data)
+    positions = (np.argwhere(data > 0),) if target.head.is_dense else ()
+    return PreparedCase(case.id, np.zeros((1, *image.geometry.shape), np.float32), data, positions, steps)
+
+
+def _outputs_in_window(model: Model, case: Case, window: Region | None) -> Mapping[str, Array]:
+    """{head: (channels, *window)} of a model's outputs, or (channels,) of the whole image."""
+    outputs: dict[str, Array] = {}
+
+    def keep(region: Region, arrays: Mapping[str, Array]) -> None:
+        for head in (one for one in model.task.heads if f"{one}{OUTPUT}" in arrays):
+            array = np.asarray(arrays[f"{head}{OUTPUT}"], dtype=np.float32)
+            if window is None:
+                outputs[head] = array
+                continue
+            sizes = [part.stop - part.start for part in window]
+            surely = np.asarray(model.task.background_outputs[head], dtype=np.float32)
+            blank = np.multiply.outer(surely, np.ones(sizes, np.float32))
+            inside = [slice(a.start - b.start, a.stop - b.start) for a, b in zip(region, window, strict=True)]
+            outputs.setdefault(head, blank)[(slice(None), *inside)] = array
+
+    np.asarray(model.predict(case, ModelRequest(region=window, allow_large=True), receiver=keep).data)
+    return outputs
+
+
+def _judged_outputs(
+    outputs: Sequence[Sequence[Mapping[str, Array]]],
+    targets: Sequence[Any],
+    task: Task,
+    cases: Sequence[PreparedCase],
+    size: tuple[int, ...] | None,
+    patients: Sequence[str],
+) -> MemberOutputs:
+    kind = target_kinds.common_kind([case.kind for case in cases])
     spatial = size or cases[0].shape
     alike = kind.alike(targets, kind.blank([case.target for case in cases], spatial))
     extent = np.mean([case.steps for case in cases], axis=0) * spatial

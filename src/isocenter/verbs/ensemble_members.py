@@ -138,7 +138,7 @@ def join_members(members: Sequence[EnsembleMember]) -> Model:
     shared = {name for name, value in first.by_hand.items() if all(one.by_hand.get(name) == value for one in members)}
     task = task_catalogue.untuned_task(first.task, shared)
     if not see_alike(models):
-        if properties.lacks_background(task):
+        if properties.lacks_background(task) and not task.member_settings:
             for other in members[1:]:
                 refuse_differing((first.name, other.name), *map(windows_of, (first.models[0], other.models[0])))
             raise UsageError("its members preprocess images differently", WHERE, ALIKE)
@@ -211,12 +211,14 @@ def refuse_unlike_models(names: tuple[str, str], first: Model, other: Model) -> 
     names: of both, the first's first
     """
     ours, theirs = first.task, other.task
+    if type(ours) is type(theirs):
+        theirs = replace(theirs, **{name: getattr(ours, name) for name in ours.member_settings})
     if (ours.name, ours.labels, ours.heads) != (theirs.name, theirs.labels, theirs.heads):
         problem = f"{names[1]} answers another question than {names[0]}: {_question(theirs)}, not {_question(ours)}"
         raise UsageError(problem, WHERE, "Give runs of one kind of problem with the same classes")
     refuse_differing(names, shared_settings(first), shared_settings(other))
     ours, theirs = task_catalogue.untuned_task(ours), task_catalogue.untuned_task(theirs)
-    if not decode_alike(ours, theirs, first.preprocessing.ndim):
+    if ours.member_settings or not decode_alike(ours, theirs, first.preprocessing.ndim):
         settings = [
             {f"task.{key}": value for key, value in task_settings.settings_of(task).items()} for task in (ours, theirs)
         ]
@@ -251,7 +253,8 @@ def see_alike(models: Sequence[Model]) -> bool:
     normalisations = [one.preprocessing.normalisation for one in models if isinstance(one.preprocessing, Preprocessing)]
     if len(normalisations) < len(models) or ensemble.widest_normalisations(normalisations) is None:
         return False
-    return all(windows_of(one) == windows_of(models[0]) for one in models)
+    first = models[0]
+    return all(windows_of(one) == windows_of(first) and one.task.heads == first.task.heads for one in models)
 
 
 def refuse_differing(names: tuple[str, str], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
@@ -420,13 +423,20 @@ def _shares(weights: Sequence[float]) -> tuple[float, ...] | None:
 def weights_of_members(joined: JoinedMembers, asked: str, seed: int) -> MemberWeights:
     """The weight of each member: fitted to the validation cases if that was asked for and surely helps."""
     members, cases = joined.members, joined.cases("val")
-    if asked == EQUAL or joined.model.members:
+    if asked == EQUAL:
         return member_weighting.equal_weights(len(members), "equal: asked for")
+    if joined.model.members and joined.model.task.member_settings:
+        why = "equal: the results of the members are fused, and no loss compares these"
+        return member_weighting.equal_weights(len(members), why)
     if not cases:
         folds = [one.name for one in members if one.is_of_folds]
         why = f", because every fold of {', '.join(folds)} selected on others" if folds else ""
         return member_weighting.equal_weights(
             len(members), f"equal: no case is left that no member was trained on{why}"
+        )
+    if joined.model.members:
+        return member_weighting.lowest_loss_weights(
+            member_weighting.outputs_on_image_grid(joined.model.members, joined.model.task, cases), seed=seed
         )
     plan, model = members[0].plan, joined.model
     assert isinstance(model.preprocessing, Preprocessing)  # noqa: S101 - they are runs of ours

@@ -63,6 +63,10 @@ def predict_members(
     seen = [replace(one, trace=trace).in_time(region) for one, trace in zip(seen, traces, strict=True)]
     count = sum(one.window_count(region) for one in seen)
     done = WindowsDone(progress, count, seen[0].where, seen[0].windows.at_most)
+    if mean.task.member_settings:
+        each = [pipeline.decode_slabs(one.slabs(region, done), one.task, [one], None, region) for one in seen]
+        fused = mean.task.fuse(each, mean.shares)
+        return replace(fused, notes=tuple(dict.fromkeys(note for one in each for note in one.notes)))
     return pipeline.decode_slabs(_mean_slabs(seen, mean, region, done), mean.task, seen, receiver, region)
 
 

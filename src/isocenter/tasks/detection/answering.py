@@ -6,7 +6,7 @@ A copy of this file travels with a packaged model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -92,6 +92,18 @@ class BoxAnswering(Task):
         )
         return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
 
+    @property
+    def member_settings(self) -> tuple[str, ...]:
+        """The voxels that an output of 1 is long, and the overlap by which boxes are suppressed."""
+        return ("typical", "suppression")
+
+    def fuse(self, predictions: Sequence[Prediction], shares: Shares = None) -> Prediction:
+        """Weighted box fusion of the members' boxes, whose scores are then calibrated."""
+        boxes = fuse_boxes([box_belief.uncalibrated_boxes(one) for one in predictions], shares)
+        steps = box_belief.voxel_lengths(predictions[0].geometry, self.in_voxels)
+        calibrated = box_belief.calibrated_boxes(boxes, self.certainty.calibrator, steps)
+        return replace(predictions[0], boxes=calibrated, labels=self.labels, threshold=self._level)
+
     def outputs(self, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
         """A row for each box that is called: label, score, x0, y0[, z0], x1, y1[, z1]; one of blanks without any."""
         boxes = box_belief.boxes_of_prediction(prediction)
@@ -154,6 +166,8 @@ class BoxAnswering(Task):
 PRIOR = float(np.log(0.1 / 0.9))
 # Peaks that are looked at, and boxes that are kept: a scan has not so many.
 MOST_PEAKS, MOST_BOXES = 2000, 300
+# Overlap above which boxes of members are one find, as in the paper.
+FUSED = 0.55
 # Less than this many nats in all views is certainty: nothing of it can be theirs.
 CERTAIN = 1e-12
 # Voxels of a side that is left of a box which reaches beyond the grid; of less there is nothing.
@@ -288,6 +302,38 @@ def suppress_overlapping(corners: Floats, kinds: NDArray, scores: Floats, overla
         if not stronger or box_matching.box_iou(corners[[number]], corners[stronger]).max() < overlap:
             remaining.append(number)
     return np.array(remaining, dtype=np.intp)
+
+
+def fuse_boxes(members: Sequence[BoundingBoxes], shares: Shares = None) -> BoundingBoxes:
+    """Boxes of several models as one set: weighted box fusion, Solovyev et al., arXiv:1910.13302.
+
+    From the highest score down a box joins the fused box of its class that it overlaps most, if by more than FUSED;
+    corners are the mean by scores, and a score is the mean of all members', which is 0 where one found nothing.
+    """
+    count = len(members)
+    weights = [1.0] * count if shares is None else [count * share for share in shares]
+    rows = [
+        (float(score) * weight, name, corners)
+        for one, weight in zip(members, weights, strict=True)
+        for score, name, corners in zip(np.ravel(one.scores), one.names, one.corners, strict=True)
+    ]
+    clusters: list[tuple[str, list[float], list[Floats], Floats]] = []
+    for score, name, corners in sorted(rows, key=lambda row: -row[0]):
+        same = [number for number, one in enumerate(clusters) if one[0] == name]
+        overlaps = box_matching.box_iou(corners[None], [clusters[number][3] for number in same])[0] if same else []
+        if len(overlaps) and np.max(overlaps) > FUSED:
+            number = same[int(np.argmax(overlaps))]
+            scores, boxes = [*clusters[number][1], score], [*clusters[number][2], corners]
+            clusters[number] = name, scores, boxes, np.average(boxes, axis=0, weights=scores)
+        else:
+            clusters.append((name, [score], [corners], corners))
+    if not clusters:
+        return BoundingBoxes.none(members[0].axes, scored=True)
+    # At most as many boxes count as there are members.
+    scores = np.array([np.mean(one[1]) * min(len(one[1]), count) / count for one in clusters])
+    order = np.argsort(-scores, kind="stable")[:MOST_BOXES]
+    corners = np.array([clusters[number][3] for number in order])
+    return BoundingBoxes(corners, tuple(clusters[number][0] for number in order), np.minimum(scores[order], 1.0))
 
 
 def flat_axis(geometry: Geometry, axes: int) -> int | None:
