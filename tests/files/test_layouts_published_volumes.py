@@ -9,7 +9,7 @@ import pytest
 
 from cohorts import volume
 from isocenter.errors import DatasetError
-from isocenter.files import _patient_names
+from isocenter.files import patient_names
 from isocenter.files.layouts import dataset_layouts
 from isocenter.files.layouts.layout import DatasetOptions
 
@@ -231,7 +231,7 @@ def test_numbers_of_cases_are_no_channels_of_nnunet(tmp_path):
     ],
 )
 def test_images_whose_names_differ_in_their_kind_are_of_one_patient(names):
-    people = _patient_names.patients_of(names)
+    people = patient_names.patients_of(names)
     assert people.known
     assert len(set(people.names)) == 3
     assert people.names[0] == people.names[1]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import UsageError
-from isocenter.files import _patient_names
+from isocenter.files import patient_names
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ from isocenter.files import _patient_names
     ],
 )
 def test_names_that_name_patients_group_by_them(names, patients):
-    found = _patient_names.patients_of(names)
+    found = patient_names.patients_of(names)
     assert found.known
     assert list(found.names) == patients
     assert str(len(set(patients))) in found.words
@@ -100,7 +100,7 @@ def test_names_that_name_patients_group_by_them(names, patients):
     ],
 )
 def test_names_that_name_nobody_are_said_to_be_unknown(names):
-    found = _patient_names.patients_of(names)
+    found = patient_names.patients_of(names)
     assert not found.known
     assert list(found.names) == names
     assert "stands for itself" in found.words
@@ -112,7 +112,7 @@ def test_images_in_one_numbered_folder_are_of_one_person(place, classes):
     people = range(12)
     named = [(p, n, *classes[p % 2 : p % 2 + 1]) for p in people for n in range(3)]
     names = ["/".join((*above, place.format(p=p, n=n))) for p, n, *above in named]
-    found = _patient_names.patients_of(names, classes=bool(classes))
+    found = patient_names.patients_of(names, classes=bool(classes))
     assert found.known
     assert re.match(r"12 patients, identified by the (numbered )?folder in which several", found.words)
     assert len(set(zip([p for p, *_ in named], found.names, strict=True))) == len(people)
@@ -131,51 +131,51 @@ def test_images_in_one_numbered_folder_are_of_one_person(place, classes):
 def test_other_folders_are_of_nobody(places, classes):
     above = ["benign/", "malignant/"] if classes else [""]
     names = [f"{first}{place}/{n}" for first in above for place in places for n in range(4)]
-    assert not _patient_names.patients_of(names, classes=classes).known
+    assert not patient_names.patients_of(names, classes=classes).known
 
 
 def test_the_same_number_in_two_classes_may_be_one_person():
     """Ten and more of them: to take two people for one leaks nothing, one for two may."""
     names = [f"{first}/{p:03d}/{n}" for first in ("benign", "malignant") for p in range(12) for n in range(2)]
-    assert set(_patient_names.patients_of(names, classes=1).names) == {f"{p:03d}" for p in range(12)}
+    assert set(patient_names.patients_of(names, classes=1).names) == {f"{p:03d}" for p in range(12)}
 
 
 @pytest.mark.parametrize(
     "folders", [["Case01", "Case02", "Case03"], ["pig_1", "pig_2", "pig_9"], ["001", "002", "003"]]
 )
 def test_numbered_folders_of_images_with_masks_are_cases(folders):
-    assert _patient_names.are_numbered_people(folders)
+    assert patient_names.are_numbered_people(folders)
 
 
 @pytest.mark.parametrize(
     "folders", [["grade 1", "grade 2", "grade 3"], ["0", "1", "2"], ["T1", "T2", "T3"], ["a1", "b2", "c3"]]
 )
 def test_other_folders_of_images_with_masks_may_be_classes(folders):
-    assert not _patient_names.are_numbered_people(folders)
+    assert not patient_names.are_numbered_people(folders)
 
 
 @given(st.lists(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "Z")), max_size=20), max_size=8))
 def test_every_name_gets_a_patient(names):
-    assert len(_patient_names.patients_of(names).names) == len(names)
+    assert len(patient_names.patients_of(names).names) == len(names)
 
 
 def test_a_person_may_say_the_rule():
-    assert _patient_names.patients_by_expression(r"case(\d+)", ["case1_a", "case1_b", "case2_a"]).names == (
+    assert patient_names.patients_by_expression(r"case(\d+)", ["case1_a", "case1_b", "case2_a"]).names == (
         "1",
         "1",
         "2",
     )
-    assert _patient_names.patients_by_expression(r"case\d+", ["case1_a"]).names == ("case1",)
+    assert patient_names.patients_by_expression(r"case\d+", ["case1_a"]).names == ("case1",)
 
 
 @pytest.mark.parametrize("pattern", [r"case(\d+", r"nothing(\d+)"])
 def test_a_rule_that_does_not_fit_is_refused(pattern):
     with pytest.raises(UsageError, match="--patient"):
-        _patient_names.patients_by_expression(pattern, ["case1", "case2"])
+        patient_names.patients_by_expression(pattern, ["case1", "case2"])
 
 
 def test_folders_of_persons_are_no_classes():
-    assert _patient_names.names_a_person("patient012")
-    assert _patient_names.names_a_person("TCGA_CS_4941_19960909")
-    assert not _patient_names.names_a_person("PNEUMONIA")
-    assert not _patient_names.names_a_person("grade_3")
+    assert patient_names.names_a_person("patient012")
+    assert patient_names.names_a_person("TCGA_CS_4941_19960909")
+    assert not patient_names.names_a_person("PNEUMONIA")
+    assert not patient_names.names_a_person("grade_3")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import asdict
+from functools import partial
 from typing import Any, ClassVar, Never
 
 import pydicom
@@ -14,8 +15,9 @@ from pynetdicom.sop_class import SegmentationStorage, StudyRootQueryRetrieveInfo
 from sqlalchemy import insert, text, update
 from sqlalchemy.exc import OperationalError
 
+from isocenter.deidentification import keyed_names
 from isocenter.errors import IsocenterError, ResourceError, UsageError
-from isocenter.service import _courier, _node_threads, _process, configuration, node_folder, supervisor
+from isocenter.service import _courier, _delivering, _node_threads, _process, configuration, node_folder, supervisor
 from isocenter.service._courier import Couriers
 from isocenter.service.dicom import asking
 from isocenter.service.dicom import sending as dicom_sending
@@ -194,6 +196,44 @@ def test_a_peer_with_dicomweb_gets_its_answers_by_stow(sending, orthanc):
     [there] = orthanc.ask("/instances?expand")
     [uid] = [row.sop_instance_uid for row in node.rows(tables.answers) if row.sop_instance_uid]
     assert there["MainDicomTags"]["SOPInstanceUID"] == uid
+
+
+def test_what_is_sent_to_a_peer_loses_its_identity_where_the_settings_say_so(sending, port, monkeypatch):
+    monkeypatch.setenv(keyed_names.VARIABLE, "0f" * 32)
+    node, couriers = sending
+    whole = pydicom.dcmread(node.result())
+    couriers.peers["pacs"] = couriers.peers["pacs"].model_copy(update={"deidentify": ["retain-characteristics"]})
+    taken: list[pydicom.Dataset] = []
+
+    def keep(event):
+        taken.append(event.dataset)
+        return 0x0000
+
+    server = peer(port, keep)
+    try:
+        assert couriers.deliver("pacs") == 1
+    finally:
+        server.shutdown()
+    names, [sent] = keyed_names.read_names(), taken
+    assert sent.SOPInstanceUID == names.uid(whole.SOPInstanceUID)
+    assert sent.PatientID == names.patient_of_number(str(whole.PatientID), str(whole.get("IssuerOfPatientID", "")))
+    assert sent.PatientIdentityRemoved == "YES"
+    assert str(whole.PatientName) not in str(sent)
+    assert state_of(node)[0] == "sent"
+    with WebPeer(200, STORED) as web:
+        to = couriers.peers["pacs"].model_copy(update={"dicomweb": web.url})
+        [row] = _delivering.send_without_identity([], [node.result()], partial(couriers._send_objects, to))
+    assert (row.path, row.instance) == (node.result(), names.uid(whole.SOPInstanceUID))
+
+
+def test_a_peer_without_identity_needs_a_key_and_options_that_there_are(tmp_path, monkeypatch):
+    monkeypatch.delenv(keyed_names.VARIABLE, raising=False)
+    listed = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 1, "deidentify": ["clean-pixel"]}
+    with pytest.raises(UsageError, match=r"deidentify: there is no option clean-pixel"):
+        configuration.read_settings(folder=tmp_path, peers=[listed])
+    settings = configuration.read_settings(folder=tmp_path, peers=[{**listed, "deidentify": []}])
+    with pytest.raises(UsageError, match="there is no key"):
+        supervisor.prepare_node(settings)
 
 
 def test_an_answer_that_is_gone_keeps_no_other_from_a_peer_with_dicomweb(sending):

@@ -129,6 +129,11 @@ def _find_in_clip(dataset: pydicom.Dataset, where: str) -> HiddenPlaces:
     return _hidden([*looks, *((one, _places_in(one)) for one in extremes or ())], dataset)
 
 
+def find_in_picture(frame: Stored) -> HiddenPlaces:
+    """The places of a picture of (rows, columns) or (rows, columns, 3) that is no DICOM object."""
+    return _hidden([(frame, _places_in(frame))], pydicom.Dataset())
+
+
 def _places_in(frame: Stored) -> list[TextPlace]:
     return [place for view in _views(frame) for place in text_detection.find_text(view)]
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, cast
 
 from isocenter.deidentification import attribute_cleaning, burned_in_text
 from isocenter.deidentification.attribute_cleaning import CleaningRules, ObjectCleaner
-from isocenter.deidentification.burned_in_text import HiddenPlaces
+from isocenter.deidentification.burned_in_text import HiddenPlaces, SeriesLook
+from isocenter.deidentification.common_words import CommonWords
+from isocenter.deidentification.confidentiality_profile import ConfidentialityProfile
 from isocenter.deidentification.identifiers import PatientIdentifiers
 from isocenter.deidentification.keyed_names import KeyedNames
 from isocenter.errors import FormatError
@@ -63,6 +65,7 @@ class InputSurvey:
 
     rules: CleaningRules
     identifiers: dict[str, PatientIdentifiers] = field(default_factory=lambda: defaultdict(PatientIdentifiers))
+    looks: dict[tuple[str, ...], SeriesLook] = field(default_factory=lambda: defaultdict(SeriesLook))
 
     def examine(self, path: Path) -> ObjectFacts:
         """Whose an object is; notes what it says of them. Raises FormatError for what is never handed on."""
@@ -70,7 +73,25 @@ class InputSurvey:
         _refuse_object(head)
         facts = facts_of(head, self.rules.names)
         self._note(head.library, facts.patient)
+        if "clean-pixels" in self.rules.profile:
+            self.looks[facts.whole_series].add(path, read_whole(path))
         return facts
+
+    def write(
+        self, facts: ObjectFacts, target: Path, *, accept: bool = False
+    ) -> tuple[HiddenPlaces, Mapping[str, int]]:
+        """Write an object without identity, once all are examined; what is blacked, and the actions by kind.
+
+        accept: write also what a person has to look at. Without it no action means that nothing was written
+        Raises FormatError.
+        """
+        dataset, hidden = read_whole(facts.path), None
+        if "clean-pixels" in self.rules.profile:
+            hidden = self.looks[facts.whole_series].find(facts.path, dataset)
+            if hidden.unsure and not accept:
+                return hidden, {}
+        cleaner = ObjectCleaner(self.rules, facts.patient, self.identifiers[facts.patient])
+        return hidden or HiddenPlaces(), write_clean(dataset, cleaner, target, str(facts.path), hidden)
 
     def _note(self, dataset: pydicom.Dataset, patient: str) -> None:
         own, profile = self.identifiers[patient], self.rules.profile
@@ -85,6 +106,15 @@ class InputSurvey:
             if is_code or profile.is_description(tag):
                 for text in texts:
                     self.rules.words.add(text, patient)
+
+
+def write_alone(path: Path, target: Path, profile: ConfidentialityProfile, names: KeyedNames) -> None:
+    """Write one object without identity, with no other beside it. Raises FormatError for one that may not go."""
+    survey = InputSurvey(CleaningRules(profile, names, CommonWords()))
+    hidden, actions = survey.write(survey.examine(path), target, accept=False)
+    if not actions:
+        problem = f"{len(hidden.unsure)} places in it may be text, at which a person has to look"
+        raise FormatError(problem, str(path), "Hand it on with `isocenter deidentify`")
 
 
 def facts_of(head: Header, names: KeyedNames) -> ObjectFacts:

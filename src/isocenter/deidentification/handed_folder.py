@@ -5,23 +5,24 @@ from __future__ import annotations
 import csv
 import filecmp
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from isocenter import errors
-from isocenter.deidentification import dicom_objects, review_page
-from isocenter.deidentification.attribute_cleaning import CleaningRules, ObjectCleaner
-from isocenter.deidentification.burned_in_text import SeriesLook
+from isocenter.deidentification import image_files, review_page
+from isocenter.deidentification.attribute_cleaning import CleaningRules
+from isocenter.deidentification.burned_in_text import HiddenPlaces
 from isocenter.deidentification.common_words import CommonWords
 from isocenter.deidentification.confidentiality_profile import EDITION, ConfidentialityProfile
 from isocenter.deidentification.dicom_objects import InputSurvey, ObjectFacts
 from isocenter.deidentification.keyed_names import KeyedNames
 from isocenter.errors import FormatError, IsocenterError, ResourceError, UsageError
-from isocenter.files import file_formats
+from isocenter.files import file_formats, patient_names
 from isocenter.files.dicom import header_reading, library_warnings
 from isocenter.files.storage import atomic, csv_text, folder_files
 from isocenter.runtime import record_files
@@ -134,7 +135,9 @@ class FolderHanding:
         self.objects: dict[str, ObjectFacts] = {}
         self.paths = dict(self.files)
         self.written: dict[Path, str] = {}
-        self.looks = defaultdict[tuple[str, ...], SeriesLook](SeriesLook)
+        self.images: list[str] = []
+        self.others: list[str] = []  # of no format that is handed on, if no image file names them as its own
+        self.parts: dict[Path, str | None] = {}
         self.pictures: dict[str, bytes] = {}
 
     def run(self) -> list[HandedFile]:
@@ -156,7 +159,7 @@ class FolderHanding:
         for source, path in self.files:
             with self._refusing(source):
                 self._examine(source, path)
-        for source, path in self.files:
+        for source, path in sorted(self.files, key=lambda one: one[0] in self.others):
             if source not in self.rows:
                 with self._refusing(source):
                     self.rows[source] = self._hand_on(source, path)
@@ -181,30 +184,53 @@ class FolderHanding:
             self.rows[source] = HandedFile(source, refused=error.problem, remedy=error.remedy)
 
     def _examine(self, source: str, path: Path) -> None:
-        if not is_dicom(path):
-            raise FormatError("is of a format that is not handed on", str(path), "Convert it first, or leave it out")
-        self.objects[source] = self.survey.examine(path)
-        if "clean-pixels" in self.plan.profile:
-            self.looks[self.objects[source].whole_series].add(path, dicom_objects.read_whole(path))
+        if is_dicom(path):
+            self.objects[source] = self.survey.examine(path)
+        elif image_files.is_rewritable(path):
+            self.images.append(source)
+        else:
+            self.others.append(source)
 
     def _hand_on(self, source: str, path: Path) -> HandedFile:
-        facts, profile = self.objects[source], self.plan.profile
-        output = facts.output(self.plan.names, retain_uids="retain-uids" in profile)
+        if source in self.others:
+            if (output := self.parts.get(path.resolve())) is not None:
+                return HandedFile(source, output)
+            remedy = "Convert it first, or leave it out"
+            raise FormatError("is of a format that is not handed on", str(path), remedy)
+        facts = self.objects.get(source)
+        if facts is None:
+            return self._hand_on_image(source, path)
+        output = facts.output(self.plan.names, retain_uids="retain-uids" in self.plan.profile)
         output = self._free_path(output, path)
         if (known := self.written.setdefault(output, source)) != source:
             return replace(self.rows[known], source=source)
-        cleaner = ObjectCleaner(self.rules, facts.patient, self.survey.identifiers[facts.patient])
-        dataset, hidden = dicom_objects.read_whole(path), None
-        if "clean-pixels" in profile:
-            hidden = self.looks[facts.whole_series].find(path, dataset)
-            if hidden.unsure:
-                self.pictures[source] = hidden.picture
-                if not self.plan.accept_review:
-                    return HandedFile(source, review=review_page.describe(hidden))
-        counts = dicom_objects.write_clean(dataset, cleaner, self.plan.out / output, str(path), hidden)
-        review = review_page.describe(hidden) if hidden is not None and hidden.unsure else None
-        places = 0 if hidden is None else len(hidden.places)
-        return HandedFile(source, output.as_posix(), counts, text=places, review=review)
+        hidden, actions = self.survey.write(facts, self.plan.out / output, accept=self.plan.accept_review)
+        return self._row(source, output.as_posix() if actions else None, hidden, actions)
+
+    def _hand_on_image(self, source: str, path: Path) -> HandedFile:
+        name, number = self.names_of_images[source]
+        output = Path(name, f"{name}_{number}")
+        looks = "clean-pixels" in self.plan.profile
+        written = image_files.write_anew(path, self.plan.out / output, looks=looks, accept=self.plan.accept_review)
+        stated = (output.parent / written.name).as_posix() if written.name else None
+        self.parts |= dict.fromkeys((Path(one).resolve() for one in written.parts), stated)
+        return self._row(source, stated, written.hidden, {})
+
+    def _row(self, source: str, output: str | None, hidden: HiddenPlaces, actions: Mapping[str, int]) -> HandedFile:
+        review = review_page.describe(hidden) if hidden.unsure else None
+        if review:
+            self.pictures[source] = hidden.picture
+        return HandedFile(source, output, actions, text=len(hidden.places) if output else 0, review=review)
+
+    @cached_property
+    def names_of_images(self) -> dict[str, tuple[str, int]]:
+        """{file: new name of the patient by the names of all files, number among the patient's}."""
+        owners = patient_names.patients_of([Path(source).with_suffix("").as_posix() for source in self.images]).names
+        count, names = Counter[str](), {}
+        for source, owner in zip(self.images, owners, strict=True):
+            count[owner] += 1
+            names[source] = (self.plan.names.patient_of_number(owner, "file"), count[owner])
+        return names
 
     def _free_path(self, output: Path, path: Path) -> Path:
         """The output, with a number behind its name where other content of the input has the same UID."""

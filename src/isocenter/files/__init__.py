@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         modality_words,
         nifti,
         numpy_file,
+        patient_names,
         pictures,
         result_images,
         series,

@@ -26,7 +26,7 @@ from isocenter.files.dicom.writing import stamp
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.storage import hashing
 from isocenter.service import _delivering, _node_threads
-from isocenter.service.configuration import NodeSettings
+from isocenter.service.configuration import NodeSettings, PeerSection
 from isocenter.service.dicom import asking, dicom_listening, sending
 from isocenter.service.dicom.dicom_listening import DicomPeer
 from isocenter.service.dicom.sending import PeerError, SendOutcome
@@ -150,6 +150,11 @@ class Couriers:
             return _delivering.send_notices(recipient, self.settings.smtp, paths, idle_s=self.settings.dicom.idle_s)
         if (to := self.peers.get(peer)) is None:
             return _delivering.send_reports(peer, self.settings, self.outbox.database, paths)
+        if to.deidentify is not None:
+            return _delivering.send_without_identity(to.deidentify, paths, partial(self._send_objects, to))
+        return self._send_objects(to, paths)
+
+    def _send_objects(self, to: PeerSection, paths: Sequence[Path]) -> list[SendOutcome]:
         if to.dicomweb is None:
             return sending.send_files(
                 self.us, dicom_listening.peer_of_settings(to), paths, idle_s=self.settings.dicom.idle_s

@@ -7,10 +7,12 @@ import os
 import re
 import smtplib
 import ssl
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from email.message import EmailMessage
 from functools import partial
 from http import HTTPStatus
@@ -22,6 +24,8 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 import requests
 
 from isocenter import errors
+from isocenter.deidentification import dicom_objects, keyed_names
+from isocenter.deidentification.confidentiality_profile import ConfidentialityProfile
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.dicom import object_identity
 from isocenter.files.dicom.writing import report_changes
@@ -65,6 +69,30 @@ def send_one_by_one(
             if is_over:
                 break
     return rows
+
+
+def send_without_identity(
+    options: Sequence[str], paths: Sequence[Path], send: Callable[[Sequence[Path]], list[SendOutcome]]
+) -> list[SendOutcome]:
+    """Send copies of files without the identity of their patients; one row for each file, in their order.
+
+    What may not be handed on is refused for good, with the reason. Raises what `send` raises.
+    """
+    profile, names = ConfidentialityProfile(frozenset(options)), keyed_names.read_names()
+    rows, sources = dict[Path, SendOutcome](), dict[Path, Path]()
+    with tempfile.TemporaryDirectory(prefix="isocenter-") as room:
+        for number, path in enumerate(paths):
+            target = Path(room, f"{number}.dcm")
+            try:
+                dicom_objects.write_alone(path, target, profile, names)
+                sources[target] = path
+            except FormatError as error:
+                rows[path] = SendOutcome(path, "", NOT_UNDERSTOOD, error.problem)
+            except OSError as error:
+                rows[path] = SendOutcome(path, "", None, f"cannot be read: {error.strerror}")
+        for row in send(list(sources)) if sources else ():
+            rows[sources[row.path]] = replace(row, path=sources[row.path])
+    return [rows[path] for path in paths]
 
 
 def send_reports(peer: str, settings: NodeSettings, database: Database, records: Sequence[Path]) -> list[SendOutcome]:

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from isocenter.deidentification.confidentiality_profile import ConfidentialityProfile
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files.dicom.writing import dicom_answers
 from isocenter.files.storage import structured_text
@@ -71,6 +72,14 @@ def _kind(text: str) -> str:
     if text not in dicom_answers.ANSWERS:
         raise ValueError(f"there is no answer {text!r}; the kinds are {', '.join(dicom_answers.ANSWERS)}")
     return text
+
+
+def _profile_options(options: list[str]) -> list[str]:
+    try:
+        ConfidentialityProfile(frozenset(options))
+    except UsageError as error:
+        raise ValueError(error.problem) from error
+    return options
 
 
 AeTitle = Annotated[str, AfterValidator(_title)]
@@ -206,6 +215,7 @@ class PeerSection(NodeFileSection):
     may:    what it may ask of us: to store, to commit what it has stored, to order jobs by workitems
     commit: whether it is asked to commit what we send
     reject: whether it is told to reject results that were superseded
+    deidentify: options by which identity is taken out of what is sent to it; without the key the node does not start
     """
 
     name: Name
@@ -216,6 +226,7 @@ class PeerSection(NodeFileSection):
     commit: bool = True
     reject: bool = False
     dicomweb: Url | None = None
+    deidentify: Annotated[list[str], AfterValidator(_profile_options)] | None = None
     tls: PeerTls | None = None
 
 

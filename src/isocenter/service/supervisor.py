@@ -22,6 +22,7 @@ from typing import IO
 
 import psutil
 
+from isocenter.deidentification import keyed_names
 from isocenter.errors import ResourceError, UsageError
 from isocenter.files.storage import atomic, hashing
 from isocenter.service import node_folder
@@ -272,6 +273,9 @@ def prepare_node(settings: NodeSettings, role: str = "all") -> NodeSettings:
     for n, peer in enumerate(settings.peers):
         with settings.locate_errors("peers", n, "tls"):
             dicom_listening.peer_of_settings(peer)  # refuses certificates that are none
+        if peer.deidentify is not None:
+            with settings.locate_errors("peers", n, "deidentify"):
+                keyed_names.read_names()
     if node_folder.runs_part(role, "receiver"):
         listening, dicom = dicom_listening.listener_settings(settings), settings.dicom
         with settings.locate_errors("dicom", "port"):

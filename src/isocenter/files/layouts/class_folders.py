@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from isocenter import errors
 from isocenter.errors import DatasetError
-from isocenter.files import _patient_names, modality_words
+from isocenter.files import modality_words, patient_names
 from isocenter.files.layouts import image_folders, layout
 from isocenter.files.layouts.cases import class_labels, dataset_folder, mask_pairs, table_reading, unnamed_masks
 from isocenter.files.layouts.cases.class_labels import StatedClass
@@ -53,7 +53,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     names = mask_pairs.class_folder_names(PairKey(member.folders, member.stem) for member in members)
     if any(_states_some(one, members) and not _has_cells(one, names) for one in _tables_below(folder)):
         return False  # the classes are those of the table
-    if options.labels is None and (_patient_names.are_named_people(names) or _are_kinds(members)):
+    if options.labels is None and (patient_names.are_named_people(names) or _are_kinds(members)):
         return False
     if not names or unnamed_masks.drawn_folders(folder, options.read) is not None:
         return False
@@ -196,7 +196,7 @@ def _doubtful_folder_warning(names: Sequence[str], options: DatasetOptions) -> t
     """
     numbered = all(name.isdecimal() for name in names)
     long = numbered and any(len(name) > MOST_DIGITS or (name.startswith("0") and len(name) > 1) for name in names)
-    coded = long or len(names) > MOST_CLASSES or _patient_names.are_numbered_people(names)
+    coded = long or len(names) > MOST_CLASSES or patient_names.are_numbered_people(names)
     words = [word for name in names for word in re.split(r"[\W_]+", name.lower()) if word]
     contrasts = all(modality_words.modality_word(word) != UNKNOWN_MODALITY for word in words)
     contrasts = contrasts or all(map(SELDOM_CLASSES.fullmatch, names))

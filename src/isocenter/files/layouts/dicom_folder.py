@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from isocenter import errors
-from isocenter.files import _patient_names
+from isocenter.files import patient_names
 from isocenter.files.layouts.cases import class_labels, dicom_cases, mask_pairs
 from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
 from isocenter.files.layouts.cases.mask_pairs import PairKey
@@ -63,7 +63,7 @@ def _are_classes(series: Sequence[CaseRow], members: Sequence[FolderMember]) -> 
         people[member.folders[0] if member.folders else ""].add(case.patient or case.name)
     apart = sum(map(len, people.values())) == len(set().union(*people.values()))
     several = all(len(own) >= FEWEST_PATIENTS for own in people.values())
-    return 0 < len(names) <= MOST_CLASSES and apart and several and not _patient_names.are_named_people(names)
+    return 0 < len(names) <= MOST_CLASSES and apart and several and not patient_names.are_named_people(names)
 
 
 def _with_class(row: CaseRow, member: FolderMember, called: Mapping[str, str]) -> CaseRow:

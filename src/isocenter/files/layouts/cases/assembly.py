@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 from isocenter import errors
 from isocenter.errors import DatasetError
-from isocenter.files import _patient_names, file_formats, modality_words
-from isocenter.files._patient_names import UNKNOWN, NamedPatients
+from isocenter.files import file_formats, modality_words, patient_names
 from isocenter.files.layouts import dataset_table, layout
 from isocenter.files.layouts.cases import (
     class_labels,
@@ -32,6 +31,7 @@ from isocenter.files.layouts.cases.table_join import OF_ONE_PERSON, Join
 from isocenter.files.layouts.cases.table_reading import SPREADSHEETS, TABLE_SUFFIXES
 from isocenter.files.layouts.cases.time_series import LongTable
 from isocenter.files.layouts.layout import DatasetOptions, Reading
+from isocenter.files.patient_names import UNKNOWN, NamedPatients
 from isocenter.values import Case, CaseRow, Dataset, LazyMapping, Problem, Split
 from isocenter.values.dataset_cases import DatasetTable
 
@@ -302,13 +302,13 @@ def _patients(
 ) -> NamedPatients:
     column = join.column if join else reading.patient_column
     if options.patient is not None and options.patient != column:
-        return _patient_names.patients_by_expression(options.patient, [case.name for case in cases])
+        return patient_names.patients_by_expression(options.patient, [case.name for case in cases])
     owners = [None if table_reading.names_nobody(case.patient) else case.patient for case in cases]
     if not any(owners) and reading.is_own:
         return _own_patients(cases, ids)
     if not any(owners):
         in_classes = not reading.columns and all("class" in case.references for case in cases)
-        guess = _patient_names.patients_of([case.name for case in cases], classes=int(in_classes))
+        guess = patient_names.patients_of([case.name for case in cases], classes=int(in_classes))
         return guess if guess.known else _kept_together(cases, ids) or replace(guess, names=tuple(ids))
     words = reading.patients or (join.patients if join else "")
     # A case without a patient stands for itself, under a name that no patient has.

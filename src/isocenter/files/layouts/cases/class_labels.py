@@ -11,7 +11,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.errors import DatasetError, FormatError, UsageError
-from isocenter.files import _patient_names, label_table
+from isocenter.files import label_table, patient_names
 from isocenter.files.layouts.cases import segments
 from isocenter.files.layouts.cases.dataset_folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions
@@ -208,7 +208,7 @@ def with_classes_by_rule(
 
     Raises UsageError where the expression is wrong, or does not fit every name.
     """
-    found = _patient_names.match_by_expression(
+    found = patient_names.match_by_expression(
         rule, [case.name for case in cases], "--class-rule", "_(benign|malignant)"
     )
     if missed := [case.name for case, name in zip(cases, found, strict=True) if not name]:

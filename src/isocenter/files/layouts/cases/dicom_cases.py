@@ -20,7 +20,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.errors import DatasetError, FormatError, GeometryError
-from isocenter.files import _patient_names, modality_words
+from isocenter.files import modality_words, patient_names
 from isocenter.files.dicom import header_reading, tags
 from isocenter.files.dicom.reading import dicom_reading, series_survey, sr_reading
 from isocenter.files.dicom.reading.picture_scale import PROJECTIONS
@@ -318,7 +318,7 @@ def _with_people_by_names(
     firsts = [one.paths[0] for one in images]
     paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in firsts]
     names = [path if len(one.paths) == 1 else path.with_name("series") for one, path in zip(images, paths, strict=True)]
-    named = _patient_names.patients_of([path.with_suffix("").as_posix() for path in names])
+    named = patient_names.patients_of([path.with_suffix("").as_posix() for path in names])
     people, places = defaultdict[str, set[str]](set), defaultdict[str, set[Path]](set)
     for one, path, owner in zip(images, paths, named.names, strict=True):
         people[one.study].add(owner)

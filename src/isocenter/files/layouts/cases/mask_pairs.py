@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from isocenter import errors
 from isocenter.errors import DatasetError, IsocenterError, UsageError
-from isocenter.files import _patient_names, file_formats, modality_words
+from isocenter.files import file_formats, modality_words, patient_names
 from isocenter.files.format_options import ReadOptions
 from isocenter.files.layouts import layout
 from isocenter.files.layouts.cases import cell_loading, class_labels, dataset_folder
@@ -492,14 +492,14 @@ def class_folder_names(keys: Iterable[PairKey], *, drawn: bool = False) -> set[s
     if "" in names or len(names) < 2 or len(firsts) == len(names) or holds_masks or dataset_folder.are_parts(names):
         return set()
     if drawn and (
-        _patient_names.are_numbered_people(names) or 2 * sum(count == 1 for count in counts.values()) > len(names)
+        patient_names.are_numbered_people(names) or 2 * sum(count == 1 for count in counts.values()) > len(names)
     ):
         return set()
     if drawn and (
-        all(map(RANGE.match, names)) or _patient_names.hold_examinations([(*key.folders, key.stem) for key in keys])
+        all(map(RANGE.match, names)) or patient_names.hold_examinations([(*key.folders, key.stem) for key in keys])
     ):
         return set()
-    return set() if any(NO_CLASSES.search(name) or _patient_names.names_a_person(name) for name in names) else names
+    return set() if any(NO_CLASSES.search(name) or patient_names.names_a_person(name) for name in names) else names
 
 
 def _classes_of(cases: Sequence[NamedCase]) -> set[str]:
@@ -511,7 +511,7 @@ def _classes_of(cases: Sequence[NamedCase]) -> set[str]:
     if not names:
         return names
     refuse_formats(names, next(iter(cases[0].images.values())).path.parent)
-    people = _patient_names.patients_of([case.key.stem for case in cases])
+    people = patient_names.patients_of([case.key.stem for case in cases])
     owners = {(case.key.folders[0], owner) for case, owner in zip(cases, people.names, strict=True)}
     return set() if people.known and len(owners) == len(names) == len(set(people.names)) else names
 

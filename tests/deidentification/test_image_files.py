@@ -1,0 +1,98 @@
+"""Images of other formats: voxels and geometry pass, and nothing else."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import imagecodecs
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+import tifffile
+from PIL import Image as PilImage
+from PIL.PngImagePlugin import PngInfo
+
+import isocenter
+from isocenter.deidentification import image_files, keyed_names
+from isocenter.errors import FormatError
+
+WHO = b"Quittenbaum"
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv(keyed_names.VARIABLE, "0f" * 32)
+
+
+def write_all(folder):
+    """An image of each format with a name in it."""
+    voxels = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    image = nibabel.Nifti1Image(voxels, affine)
+    image.header["descrip"], image.header["db_name"] = b"of Quittenbaum", WHO
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"of Quittenbaum"))
+    nibabel.save(image, folder / "scan_1.nii.gz")
+    other = SimpleITK.GetImageFromArray(voxels.transpose(2, 1, 0))
+    other.SetSpacing((1.0, 2.0, 3.0))
+    other.SetMetaData("PatientName", WHO.decode())
+    for name in ("scan_2.nrrd", "scan_3.mha", "scan_4.mhd"):
+        SimpleITK.WriteImage(other, folder / name)
+    picture = np.arange(120, dtype=np.uint8).reshape(10, 12)
+    tifffile.imwrite(folder / "scan_5.tiff", picture, description="of Quittenbaum", software="Quittenbaum")
+    note = PngInfo()
+    note.add_text("Comment", "of Quittenbaum")
+    PilImage.fromarray(picture).save(folder / "scan_6.png", pnginfo=note)
+    exif = PilImage.Exif()
+    exif[0x010E] = "of Quittenbaum"
+    PilImage.fromarray(picture).save(folder / "scan_7.jpg", exif=exif, comment=WHO)
+    (folder / "notes.txt").write_text("of Quittenbaum")
+    return voxels, picture
+
+
+def test_only_voxels_and_geometry_pass(tmp_path):
+    (tmp_path / "in").mkdir()
+    voxels, picture = write_all(tmp_path / "in")
+    rows = {row.source: row for row in isocenter.deidentify(tmp_path / "in", out=tmp_path / "out").rows}
+    assert rows["notes.txt"].refused
+    written = {path for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert written == {tmp_path / "out" / row.output for row in rows.values() if row.output}
+    for path in written:
+        content = path.read_bytes()
+        assert WHO not in content + (imagecodecs.gzip_decode(content) if path.suffix == ".gz" else b"")
+        assert path.parent.name == path.name.partition("_")[0]
+    for name in ("scan_1.nii.gz", "scan_2.nrrd", "scan_3.mha", "scan_4.mhd"):
+        image = isocenter.read(tmp_path / "out" / rows[name].output)
+        assert np.array_equal(image.data[0], isocenter.read(tmp_path / "in" / name).data[0])
+        assert image.geometry.equals(isocenter.read(tmp_path / "in" / name).geometry, 1e-6)
+    assert rows["scan_4.raw"].output == rows["scan_4.mhd"].output  # the voxels of that header
+    assert voxels.size == 60
+    for name in ("scan_5.tiff", "scan_6.png"):
+        assert np.array_equal(isocenter.read(tmp_path / "out" / rows[name].output).data[0], picture)
+
+
+def coded(**options: object) -> bytes:
+    """A JPEG of colours."""
+    file = BytesIO()
+    picture = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    PilImage.fromarray(picture).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_keeps_its_coded_image_to_the_byte(progressive):
+    bare = coded(progressive=progressive)
+    noted = coded(progressive=progressive, comment=WHO, exif=b"Exif\0\0" + WHO)
+    assert image_files.strip_jpeg(noted + b"behind it: Quittenbaum", "a.jpg") == bare
+    with pytest.raises(FormatError, match="cut short"):
+        image_files.strip_jpeg(noted[:-20], "a.jpg")
+
+
+def test_files_are_called_by_patient_and_number(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("patient01_a", "patient01_b", "patient02_a"):
+        PilImage.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "in" / f"{name}.png")
+    outputs = [row.output for row in isocenter.deidentify(tmp_path / "in", out=tmp_path / "out").rows]
+    (first, a), (second, b), (third, c) = (output.split("/") for output in outputs)
+    assert first == second != third
+    assert (a, b, c) == (f"{first}_1.png", f"{first}_2.png", f"{third}_1.png")
