@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from isocenter.deidentification import confidentiality_profile
 
 LONG = {"LO", "SH", "ST", "LT", "UT", "UC", "AE", "CS"}
+ALONE = 0x00120081  # a name of a committee, wrong without its number, which the profile removes
 LENGTHS = {"SH": 16, "AE": 16, "CS": 16, "LO": 64}
 
 
@@ -65,7 +66,7 @@ def plant(dataset: Dataset, who: Identity) -> None:
     dataset.SpecificCharacterSet = who.charset
     for key, row in confidentiality_profile._rows().items():
         tag = int(key[1:5] + key[6:10], 16) if "X" not in key and "G" not in key else 0
-        if tag >> 16 >= 8 and tag >> 16 != 0x42 and dictionary_VR(tag) in LONG and row["basicProfile"]:
+        if tag >> 16 >= 8 and tag >> 16 != 0x42 and tag != ALONE and dictionary_VR(tag) in LONG and row["basicProfile"]:
             vr = dictionary_VR(tag)
             text = "CODE" if vr in ("AE", "CS") else f"{plain} born {who.birth}"[: LENGTHS.get(vr, 200)]
             dataset.add_new(tag, vr, text)
@@ -105,7 +106,7 @@ def _plant_private(dataset: Dataset, who: Identity, plain: str) -> None:
     block.add_new(0x03, "SQ", [code("C3", plain)])
     block = dataset.private_block(0x0019, "SIEMENS MR HEADER", create=True)
     block.add_new(0x0C, "IS", "1000")
-    block.add_new(0x0E, "UN", plain.encode("utf-8"))
+    block.add_new(0x0E, "LO", plain)
     block = dataset.private_block(0x0043, "GEMS_PARM_01", create=True)
     block.add_new(0x39, "LO", plain)
 
