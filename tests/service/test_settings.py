@@ -196,7 +196,7 @@ def test_the_page_on_serve_states_every_key_and_its_default(kind):
     table = table[0] if isinstance(table, list) else table
     chains = {"series", "inside", "only_if"}  # on the page about routing
     assert table.keys() == kind.model_fields.keys() - chains
-    examples = {"tls", "dicomweb", "when", "unless", "send", "url", "syslog"}
+    examples = {"tls", "deidentify", "dicomweb", "when", "unless", "send", "url", "syslog"}
     defaults = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
     for name in defaults.keys() - chains - examples:
         assert table[name] == (str(defaults[name]) if isinstance(defaults[name], Path) else defaults[name]), name
