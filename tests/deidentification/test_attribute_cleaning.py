@@ -188,3 +188,16 @@ def test_whatever_lies_in_a_known_element_of_another_kind_is_searched_too(tmp_pa
     cleaned, _, content = clean_file(path)
     assert not cleaned.ICCProfile
     assert who.traces(content) == []
+
+
+def test_what_is_no_text_is_not_cleaned_as_one(tmp_path):
+    path = a_slice(tmp_path / "a.dcm", StudyDate="20200101", TimezoneOffsetFromUTC="+0100")
+    dataset = pydicom.dcmread(path)
+    dataset.add_new(0x0016002B, "OB", b"whatever a camera notes ")  # Maker Note
+    dataset.save_as(path)
+    cleaned, _, _ = clean_file(path, "clean-descriptors", "shift-dates")
+    assert 0x0016002B not in cleaned
+    assert cleaned.TimezoneOffsetFromUTC == "+0100"
+    dataset.TimezoneOffsetFromUTC = "at home"
+    dataset.save_as(path)
+    assert "TimezoneOffsetFromUTC" not in clean_file(path, "shift-dates")[0]

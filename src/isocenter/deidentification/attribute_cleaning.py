@@ -152,8 +152,9 @@ class ObjectCleaner:
             action = Action.REPLACE
         if vr == "UI" and action is Action.KEEP and self.rules.profile.basic_action(tag, vr) is Action.MAP:
             action = Action.KEEP if all(map(UID.fullmatch, texts_of(item, tag, ()))) else Action.MAP
-        if action is Action.SHIFT and vr not in DATES and vr != "SH":
-            action = self.rules.profile.basic_action(tag, vr)
+        if action is Action.SHIFT and vr not in DATES:  # but an offset from UTC, which is nobody's
+            is_offset = vr == "SH" and all(map(OFFSET.fullmatch, texts_of(item, tag, ())))
+            action = Action.KEEP if is_offset else self.rules.profile.basic_action(tag, vr)
         if vr == "SQ":
             self._clean_sequence(item, tag, action, around)
         elif action is Action.REMOVE:
@@ -289,11 +290,9 @@ class ObjectCleaner:
     def _clean_text(self, item: pydicom.Dataset, tag: int, vr: str, around: Surroundings) -> None:
         """A description with its common words; without any the element goes as the basic profile says."""
         texts = texts_of(item, tag, around.encodings) if vr in TEXTS else []
-        if vr == "SH" and all(map(OFFSET.fullmatch, texts)):  # Timezone Offset From UTC
-            return
         kept = [self.rules.words.keep(one) for one in texts]
         self.counts[Action.CLEAN.value] += 1
-        if kept == texts:
+        if kept == texts and vr in TEXTS:
             return
         if any(kept):
             item[tag] = pydicom.DataElement(tag, vr, [one for one in kept if one])

@@ -82,6 +82,7 @@ class SeriesLook:
 
     extremes: dict[Shape, tuple[Stored, Stored]] = field(default_factory=dict)
     members: Counter[Shape] = field(default_factory=Counter)
+    firsts: dict[Shape, Path] = field(default_factory=dict)
     shows_text: dict[Shape, bool] = field(default_factory=dict)
     clips: dict[Path, HiddenPlaces] = field(default_factory=dict)
 
@@ -93,7 +94,10 @@ class SeriesLook:
             self.clips[path] = _find_in_clip(dataset, str(path))
         else:
             [frame] = pixel_decoding.iterate_frames(dataset, str(path))
-            self.extremes[frame.shape] = _extend(self.extremes.get(frame.shape), frame)
+            seen, extremes = self.members[frame.shape], self.extremes.get(frame.shape)
+            # A series of one picture takes no memory: it is looked at by itself. So is the first of several.
+            self.extremes |= {frame.shape: _extend(extremes, frame)} if seen else {}
+            self.firsts |= {} if seen else {frame.shape: path}
             self.members[frame.shape] += 1
 
     def find(self, path: Path, dataset: pydicom.Dataset) -> HiddenPlaces:
@@ -101,7 +105,7 @@ class SeriesLook:
         if path in self.clips:
             return self.clips[path]
         [frame] = pixel_decoding.iterate_frames(dataset, str(path))
-        if self.members[frame.shape] > 1:
+        if self.members[frame.shape] > 1 and self.firsts[frame.shape] != path:
             if frame.shape not in self.shows_text:
                 self.shows_text[frame.shape] = any(map(_places_in, self.extremes[frame.shape]))
             if not self.shows_text[frame.shape]:

@@ -46,32 +46,19 @@ class ProfileOption:
     meaning: str
 
 
-OPTIONS = {
-    one.name: one
-    for one in (
-        ProfileOption("clean-pixels", "", "113101", "Clean Pixel Data Option"),
-        ProfileOption("clean-graphics", "cleanGraphOpt", "113103", "Clean Graphics Option"),
-        ProfileOption("clean-structured", "cleanStructContOpt", "113104", "Clean Structured Content Option"),
-        ProfileOption("clean-descriptors", "cleanDescOpt", "113105", "Clean Descriptors Option"),
-        ProfileOption(
-            "retain-dates",
-            "rtnLongFullDatesOpt",
-            "113106",
-            "Retain Longitudinal Temporal Information Full Dates Option",
-        ),
-        ProfileOption(
-            "shift-dates",
-            "rtnLongModifDatesOpt",
-            "113107",
-            "Retain Longitudinal Temporal Information Modified Dates Option",
-        ),
-        ProfileOption("retain-characteristics", "rtnPatCharsOpt", "113108", "Retain Patient Characteristics Option"),
-        ProfileOption("retain-device", "rtnDevIdOpt", "113109", "Retain Device Identity Option"),
-        ProfileOption("retain-uids", "rtnUIDsOpt", "113110", "Retain UIDs Option"),
-        ProfileOption("retain-safe-private", "rtnSafePrivOpt", "113111", "Retain Safe Private Option"),
-        ProfileOption("retain-institution", "rtnInstIdOpt", "113112", "Retain Institution Identity Option"),
-    )
-}
+OPTIONS = {name: ProfileOption(name, column, code, f"{meaning} Option") for name, column, code, meaning in (
+    ("clean-pixels", "", "113101", "Clean Pixel Data"),
+    ("clean-graphics", "cleanGraphOpt", "113103", "Clean Graphics"),
+    ("clean-structured", "cleanStructContOpt", "113104", "Clean Structured Content"),
+    ("clean-descriptors", "cleanDescOpt", "113105", "Clean Descriptors"),
+    ("retain-dates", "rtnLongFullDatesOpt", "113106", "Retain Longitudinal Temporal Information Full Dates"),
+    ("shift-dates", "rtnLongModifDatesOpt", "113107", "Retain Longitudinal Temporal Information Modified Dates"),
+    ("retain-characteristics", "rtnPatCharsOpt", "113108", "Retain Patient Characteristics"),
+    ("retain-device", "rtnDevIdOpt", "113109", "Retain Device Identity"),
+    ("retain-uids", "rtnUIDsOpt", "113110", "Retain UIDs"),
+    ("retain-safe-private", "rtnSafePrivOpt", "113111", "Retain Safe Private"),
+    ("retain-institution", "rtnInstIdOpt", "113112", "Retain Institution Identity"),
+)}  # fmt: skip
 BASIC = ("113100", "Basic Application Confidentiality Profile")
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from isocenter.files.format_options import FileChoices
 from isocenter.keywords import Flag
-from isocenter.options import shared_flags
 from isocenter.options.shared_flags import Out, Overwrite, Volume
 from isocenter.values import BoundingBoxes, Image, SpatialTransform
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _option_names(text: str) -> tuple[str, ...]:
-    return shared_flags.parse_names(text, "--options") or ()
+    return tuple(text.split(","))
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ class DeidentifyOptions:
     _: KW_ONLY
     out: Annotated[str | Path, Flag("Folder of what may be handed on.", "FOLDER")]
     options: Annotated[
-        Sequence[str], Flag("Options of PS3.15 annex E, as clean-pixels,shift-dates.", "LIST", read=_option_names)
+        str | Sequence[str], Flag("Options of PS3.15 annex E, as clean-pixels,shift-dates.", "LIST", read=_option_names)
     ] = ()
     table: Annotated[bool, Flag("Write the way back, table.csv, into FOLDER.private.")] = False
     accept_review: Annotated[bool, Flag("Write also what review.html shows, as it is shown there.")] = False

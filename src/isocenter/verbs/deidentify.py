@@ -74,7 +74,8 @@ def deidentify(options: DeidentifyOptions) -> DeidentificationResult:
     Raises UsageError without it, for options that are unknown or contradict each other, for folders within each other
     and for a folder of another key; ResourceError for a full disk. A file that is refused is a row of the result.
     """
-    profile = ConfidentialityProfile(frozenset(options.options))
+    names = options.options.split(",") if isinstance(options.options, str) else options.options
+    profile = ConfidentialityProfile(frozenset(name.strip() for name in names if name.strip()))
     given = [options.inputs] if isinstance(options.inputs, str | Path) else options.inputs
     plan = HandingPlan(
         tuple(Path(one) for one in given),
