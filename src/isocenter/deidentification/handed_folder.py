@@ -218,7 +218,7 @@ class FolderHanding:
 
     def _row(self, source: str, output: str | None, hidden: HiddenPlaces, actions: Mapping[str, int]) -> HandedFile:
         review = review_page.describe(hidden) if hidden.unsure else None
-        if review:
+        if review and output is None:
             self.pictures[source] = hidden.picture
         return HandedFile(source, output, actions, text=len(hidden.places) if output else 0, review=review)
 
