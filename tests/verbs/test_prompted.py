@@ -81,7 +81,7 @@ def test_boxes_of_a_detector_are_prompts_and_a_case_without_one_is_named(room, t
         ({"box": ["1,2,3"]}, "is no box"),
         ({"box": ["a,b,c,d"]}, "holds no numbers"),
         ({"point": ["3,4"]}, "is no point"),
-        ({"box": ["1,2,3,4"], "prompts": "p.json"}, "a file of prompts and --box"),
+        ({"box": ["1,2,3,4"], "prompts": "p.json"}, "other prompts and --box"),
     ],
 )
 def test_prompts_that_are_none_are_refused_before_anything_is_read(room, given, words):

@@ -7,6 +7,7 @@ weights of the authors' program, so that its files fit.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -93,18 +94,6 @@ class Attention(nn.Module):
         return self.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-class FeedForward(nn.Module):
-    """Two layers for each token."""
-
-    def __init__(self, features: int, inner: int) -> None:
-        super().__init__()
-        self.lin1, self.lin2 = nn.Linear(features, inner), nn.Linear(inner, features)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """The same shape."""
-        return self.lin2(torch.relu(self.lin1(tokens)))
-
-
 class TwoWayBlock(nn.Module):
     """Tokens attend to each other and to the image, then the image to the tokens."""
 
@@ -113,7 +102,8 @@ class TwoWayBlock(nn.Module):
         self.is_first = is_first
         self.self_attn = Attention(features, features)
         self.cross_attn_token_to_image = Attention(features, features // 2)
-        self.mlp = FeedForward(features, feed_forward)
+        lin1, lin2 = nn.Linear(features, feed_forward), nn.Linear(feed_forward, features)
+        self.mlp = nn.Sequential(OrderedDict(lin1=lin1, relu=nn.ReLU(), lin2=lin2))
         self.cross_attn_image_to_token = Attention(features, features // 2)
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(features) for _ in range(4))
 
@@ -299,11 +289,9 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     axis = min(range(len(patch)), key=lambda n: (factors[n], patch[n], -n))  # of alike ones the last: axial slices
     plane = [size for n, size in enumerate(patch) if len(patch) < 3 or n != axis]
     size = {"image": [-(-n // 16) * 16 for n in plane], **({"axis": axis} if len(patch) > 2 else {})}
-    because = f"images of {tuple(plane)} in tokens of 16 x 16"
-    if device == "cpu":
-        small = {"width": 384, "depth": 6, "heads": 6, "global_blocks": [2, 5], "feed_forward": 1024}
-        return {**size, **small}, f"{because}; half the width and depth of ViT-B on cpu", PAPER
-    return size, f"{because}; ViT-B on {device}", PAPER
+    small = {"width": 384, "depth": 6, "heads": 6, "global_blocks": [2, 5], "feed_forward": 1024}
+    which, own = ("half the width and depth of ViT-B", small) if device == "cpu" else ("ViT-B", {})
+    return {**size, **own}, f"images of {tuple(plane)} in tokens of 16 x 16; {which} on {device}", PAPER
 
 
 SAM = Family(

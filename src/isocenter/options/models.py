@@ -252,7 +252,7 @@ class AdoptOptions:
     overwrite: Overwrite = False
     program: Annotated[
         str | None,
-        Flag("How a checkpoint is used, as its file does not show it: sam, medsam or samed.", "PROGRAM", name="--as"),
+        Flag("Program of a checkpoint, which its file does not show: sam, medsam or samed.", "PROGRAM", name="--as"),
     ] = None
     adapter: Annotated[str | Path | None, Flag("The adapter of SAMed beside its base file SOURCE.", "FILE")] = None
     size: Annotated[

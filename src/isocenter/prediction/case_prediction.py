@@ -77,7 +77,7 @@ class CaseRequest:
     calibration: str = "on"
     ratios: tuple[Ratio, ...] = ()
     explains: Explains | None = None
-    prompts: Mapping[str, tuple[Prompts, ...]] = field(default_factory=dict)
+    prompts: Mapping[str, Sequence[Prompts]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from isocenter.values.voxel_images import Array, Image
 
 # Values of a scribble.
 INSIDE, OUTSIDE = 1, 2
+# Points that stand for a scribble, of its inside and of its outside.
+MOST_POINTS = 8
 WHERE = "prompts"
 
 
@@ -32,42 +34,37 @@ class Prompts:
     Raises UsageError for a box without extent, ends that are swapped, and what are no coordinates.
     """
 
-    boxes: tuple[tuple[float, ...], ...] = ()
-    points: tuple[tuple[float, ...], ...] = ()
+    boxes: Sequence[Sequence[float]] = ()
+    points: Sequence[Sequence[float]] = ()
     scribble: Array | Image | None = None
     label: str = "object"
     unit: Literal["voxel", "mm"] = "voxel"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "boxes", tuple(tuple(map(float, box)) for box in self.boxes))
-        object.__setattr__(self, "points", tuple(tuple(map(float, point)) for point in self.points))
+        for name in ("boxes", "points"):
+            object.__setattr__(self, name, tuple(tuple(map(float, one)) for one in getattr(self, name)))
         if self.unit not in ("voxel", "mm"):
             raise UsageError(f"there is no unit {self.unit!r}", WHERE, "Choose voxel or mm")
         if not self.label or not (self.boxes or self.points or self.scribble is not None):
             raise UsageError("points at nothing, or has no label", WHERE, "Give a box, a point or a scribble")
         for box in self.boxes:
-            self._refuse_box(box)
+            if len(box) not in (4, 6) or not np.isfinite(box).all():
+                raise UsageError(f"{_words(box)} is no box", WHERE, "Give x0,y0[,z0],x1,y1[,z1]")
+            shortest = np.subtract(*np.split(np.asarray(box), 2)[::-1]).min()
+            if shortest <= 0:
+                problem = (
+                    f"the box {_words(box)} is empty" if shortest == 0 else f"the ends of {_words(box)} are swapped"
+                )
+                raise UsageError(problem, WHERE, "Give its start, then its end: 0,0,2,3 holds 2 x 3 voxels")
         for point in self.points:
             if len(point) not in (3, 4) or not np.isfinite(point).all() or point[-1] not in (0, 1):
                 raise UsageError(f"{_words(point)} is no point", WHERE, "Give x,y[,z]:1 inside, :0 outside")
 
-    def _refuse_box(self, box: Sequence[float]) -> None:
-        if len(box) not in (4, 6) or not np.isfinite(box).all():
-            raise UsageError(f"{_words(box)} is no box", WHERE, "Give x0,y0[,z0],x1,y1[,z1]")
-        lengths = np.subtract(*np.split(np.asarray(box), 2)[::-1])
-        if (lengths < 0).any():
-            raise UsageError(f"the ends of the box {_words(box)} are swapped", WHERE, "Give its start, then its end")
-        if (lengths == 0).any():
-            raise UsageError(
-                f"the box {_words(box)} is empty", WHERE, "Its end lies beyond its start: 0,0,2,3 is 2 x 3"
-            )
-
     @property
     def record(self) -> dict[str, Any]:
         """Plain values; of a scribble that there is one, or its file."""
-        scribble = self.scribble
-        paths = scribble.source.paths if isinstance(scribble, Image) and scribble.source is not None else ()
-        stated = {} if scribble is None else {"scribble": paths[0] if paths else "drawn"}
+        scribble, source = self.scribble, getattr(self.scribble, "source", None)
+        stated = {} if scribble is None else {"scribble": source.paths[0] if source and source.paths else "drawn"}
         listed = {"boxes": [list(one) for one in self.boxes], "points": [list(one) for one in self.points]}
         return {"label": self.label, "unit": self.unit, **listed, **stated}
 
@@ -81,7 +78,7 @@ class Prompts:
         Raises UsageError for other axes than the image has, GeometryError for what lies outside, for mm without a known
         orientation, and for a scribble on another grid.
         """
-        axes = geometry.ndim
+        axes, size = geometry.ndim, np.asarray(geometry.shape)
         for what, given, count in (("box", self.boxes, 2 * axes), ("point", self.points, axes + 1)):
             if wrong := [one for one in given if len(one) != count]:
                 problem = f"a {what} of {len(wrong[0]) * axes // count} coordinates in an image of {axes} axes"
@@ -89,50 +86,40 @@ class Prompts:
         if self.unit == "mm" and not geometry.has_sides:
             problem = "prompts in mm need an orientation in the patient, and the image has none"
             raise GeometryError(problem, where, "Give voxels")
-        to_axes = ["xyz".index(letter) for letter in bounding_boxes.LETTERS.get(axes, ())]
         boxes = np.reshape(self.boxes, (-1, 2, axes)).astype(np.float64)
         points = np.reshape(self.points, (-1, axes + 1)).astype(np.float64)
         if self.unit == "mm":
-            corners = geometry.to_index(boxes) + 0.5  # an index is a voxel's centre, half a voxel beyond its edge
-            boxes, indices = (
-                np.stack([corners.min(axis=1), corners.max(axis=1)], axis=1),
-                geometry.to_index(points[:, :-1]),
-            )
+            # An index is a voxel's centre, half a voxel beyond its edge.
+            boxes, indices = np.sort(geometry.to_index(boxes) + 0.5, axis=1), geometry.to_index(points[:, :-1])
         else:
+            to_axes = ["xyz".index(letter) for letter in bounding_boxes.LETTERS.get(axes, ())]
             boxes, indices = boxes[..., to_axes], points[:, to_axes]
-        size = np.asarray(geometry.shape)
-        if ((boxes[:, 1] <= 0) | (boxes[:, 0] >= size)).any():
-            raise GeometryError("a box lies outside the image", where, f"The image has {_words(size)} voxels")
-        if ((indices < -0.5) | (indices > size - 0.5)).any():
-            raise GeometryError("a point lies outside the image", where, f"The image has {_words(size)} voxels")
-        drawn = self._drawn(geometry, where)
-        indices = np.concatenate([indices, *(one for one, _ in drawn)])
-        inside = np.concatenate([points[:, -1], *(np.full(len(one), kind) for one, kind in drawn)]) == 1
+        beyond = {
+            "box": (boxes[:, 1] <= 0) | (boxes[:, 0] >= size),
+            "point": (indices < -0.5) | (indices > size - 0.5),
+        }
+        if outside := [what for what, one in beyond.items() if one.any()]:
+            raise GeometryError(f"a {outside[0]} lies outside the image", where, f"It has {_words(size)} voxels")
+        inside = points[:, -1] == 1
+        if self.scribble is not None:
+            marked, is_inside = self._scribbled(geometry, where)
+            indices, inside = np.concatenate([indices, marked]), np.concatenate([inside, is_inside])
         return PlacedPrompts(np.clip(boxes, 0, size), indices, inside, self.label)
 
-    def _drawn(self, geometry: Geometry, where: str) -> list[tuple[Floats, int]]:
-        """Points along a scribble, of its inside and its outside."""
-        if self.scribble is None:
-            return []
-        mask = self.scribble
-        if isinstance(mask, Image):
-            if not mask.geometry.equals(geometry) or mask.shape != (1, *geometry.shape):
-                raise GeometryError("the scribble lies on another grid than the image", where, "Draw it on the image")
-            mask = mask.data[0]
-        if mask.shape != geometry.shape or not np.isin(mask, (0, INSIDE, OUTSIDE)).all() or not mask.any():
+    def _scribbled(self, geometry: Geometry, where: str) -> tuple[Floats, Array]:
+        """Points evenly spread along a scribble, and whether each is inside."""
+        is_image = isinstance(self.scribble, Image)
+        fits = not is_image or self.scribble.geometry.equals(geometry)  # type: ignore[union-attr]
+        mask = np.asarray(self.scribble.data[0] if is_image else self.scribble)  # type: ignore[union-attr]
+        if not fits or mask.shape != geometry.shape or not np.isin(mask, (0, INSIDE, OUTSIDE)).all() or not mask.any():
             problem = "the scribble is no mask of this image with 1 inside and 2 outside"
             raise GeometryError(problem, where, "Draw it on the image")
-        return [(_along(np.argwhere(mask == value)), int(value == INSIDE)) for value in (INSIDE, OUTSIDE)]
-
-
-# Points that stand for a scribble, of its inside and of its outside.
-MOST_POINTS = 8
-
-
-def _along(voxels: Array) -> Floats:
-    """Some of the voxels of a scribble, evenly spread over their list."""
-    chosen = np.unique(np.linspace(0, len(voxels) - 1, min(MOST_POINTS, len(voxels))).round().astype(int))
-    return np.asarray(voxels[chosen], dtype=np.float64)
+        drawn = [np.argwhere(mask == value) for value in (INSIDE, OUTSIDE)]
+        kept = [
+            one[np.unique(np.linspace(0, len(one) - 1, min(MOST_POINTS, len(one))).round().astype(int))]
+            for one in drawn
+        ]
+        return np.concatenate(kept).astype(np.float64), np.repeat([True, False], [len(one) for one in kept])
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,12 +143,10 @@ class PlacedPrompts:
     def in_slice(self, index: int) -> PlacedPrompts | None:
         """The prompts of one slice of a volume, as of a picture (row, column); None where no box meets it."""
         met = (np.floor(self.boxes[:, 0, -1]) <= index) & (index < np.ceil(self.boxes[:, 1, -1]))
-        if not met.any():
-            return None
         near = np.rint(self.points[:, -1]) == index
         flat = self.boxes[met][..., -2::-1], self.points[near][:, -2::-1]
-        return replace(self, boxes=flat[0], points=flat[1], inside=self.inside[near])
+        return replace(self, boxes=flat[0], points=flat[1], inside=self.inside[near]) if met.any() else None
 
 
-def _words(values: Sequence[float] | Array) -> str:
+def _words(values: Iterable[float]) -> str:
     return ",".join(f"{value:g}" for value in values)

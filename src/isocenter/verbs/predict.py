@@ -32,7 +32,7 @@ from isocenter.reading.reading_options import Input
 from isocenter.report import InNotebook, progress_tracking
 from isocenter.runtime import Model, ModelRequest, label_measurements, model_assembly, record_files
 from isocenter.tasks import Task, properties
-from isocenter.values import Case, Prediction, Problem, case_outcome
+from isocenter.values import Case, Prediction, Problem, Prompts, case_outcome
 from isocenter.values.case_outcome import CaseOutcome
 from isocenter.values.finding import FindingsRecord
 
@@ -203,7 +203,7 @@ def _make_request(options: PredictOptions) -> CaseRequest:
     files = WantedFiles(
         options.format, options.save_probabilities, options.overlay, options.maps, options.covering, tuple(kinds)
     )
-    of_all, of_cases = prompt_reading.given_prompts(options)
+    of_all, of_cases = _prompts(options)
     request = ModelRequest(
         options.mirror,
         overlap=options.overlap,
@@ -212,6 +212,17 @@ def _make_request(options: PredictOptions) -> CaseRequest:
         prompts=of_all,
     )
     return CaseRequest(None, files, request, options.region, options.abstain, options.calibration, prompts=of_cases)
+
+
+def _prompts(options: PredictOptions) -> tuple[Prompts | Sequence[Prompts], Mapping[str, Sequence[Prompts]]]:
+    """The prompts for every image, and {case: its own}; UsageError for flags beside others."""
+    given, has_flags = options.prompts, bool(options.box or options.point or options.scribble is not None)
+    if has_flags and given is not None:
+        raise UsageError("other prompts and --box, --point or --scribble are given", "--prompts", "Give one of them")
+    if isinstance(given, str | Path):
+        return (), prompt_reading.read_prompt_file(Path(given))
+    flags = (options.box, options.point, options.scribble, options.unit)
+    return prompt_reading.prompts_of_flags(*flags) if has_flags else given or (), {}
 
 
 def _refuse_without_covering(task: Task, where: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import UsageError
@@ -65,45 +66,34 @@ def with_adapter(content: Content, adapter: Content, side: int, where: str) -> d
     Zhang and Liu, arXiv:2304.13785; as hitachinsk/SAMed does on loading. Raises UsageError for no adapter, and for one
     to another size.
     """
-    merged, size = dict(content), sam_size(content)
-    pairs = weight_layout.count_parts({f"{name}.": None for name in adapter}, "w_a_")
+    size = sam_size(content)
     own = {name: one for name, one in adapter.items() if name.startswith(("prompt_encoder.", "mask_decoder."))}
+    pairs = len([name for name in adapter if name.startswith("w_a_")])
     if not pairs or MASKS not in own:
         raise UsageError("is no adapter of SAMed", where, "Give the file with w_a_000, w_b_000, ... that it wrote")
+    width, given = adapter["w_a_000"].shape[1], own[MASKS].shape[1]
+    if (pairs, width, given) != (2 * size["depth"], size["width"], size["features"]):
+        problem = f"is for another size: {pairs // 2} blocks of {width}, and the base file has {size['depth']} of"
+        raise UsageError(f"{problem} {size['width']}", where, "Give the base file with which it was trained")
+    merged = {name: one for name, one in content.items() if name.startswith(ENCODER)}
     for number in range(pairs):
         name = f"image_encoder.blocks.{number // 2}.attn.qkv.weight"
-        down, up = (adapter.get(f"w_{side_of}_{number:03d}") for side_of in "ab")
-        if pairs != 2 * size["depth"] or down is None or up is None or down.shape[1] != size["width"]:
-            of = f"{pairs // 2} blocks of {0 if down is None else down.shape[1]}"
-            problem = f"is for another size: {of}, and the base file has {size['depth']} of {size['width']}"
-            raise UsageError(problem, where, "Give the base file with which it was trained")
-        width, change = size["width"], up @ down
-        weight = merged[name].clone()
-        weight[:width] += change if number % 2 == 0 else 0
-        weight[-width:] += change if number % 2 else 0
-        merged[name] = weight
-    if own[MASKS].shape[1] != size["features"]:
-        raise UsageError("is for another size of the decoder", where, "Give the base file with which it was trained")
-    kept = {name: one for name, one in merged.items() if name.startswith(ENCODER)}
-    return {**_resized(kept, size, side // size["patch"]), **own}
+        queries_or_values = slice(width) if number % 2 == 0 else slice(-width, None)
+        merged[name] = merged[name].clone()
+        merged[name][queries_or_values] += adapter[f"w_b_{number:03d}"] @ adapter[f"w_a_{number:03d}"]
+    return {**_resized(merged, size, side // size["patch"]), **own}
 
 
-def _resized(encoder: Mapping[str, Tensor], size: Mapping[str, Any], grid: int) -> dict[str, Tensor]:
+def _resized(encoder: Mapping[str, Tensor], size: Mapping[str, Any], grid: int) -> Mapping[str, Tensor]:
     """The encoder for images of so many tokens along each side."""
-    resized = dict(encoder)
     if grid * size["patch"] == size["image"]:
-        return resized
-    positions = resized[POSITIONS].permute(0, 3, 1, 2)
-    resized[POSITIONS] = torch.nn.functional.interpolate(
-        positions, (grid, grid), mode="bilinear", align_corners=False
-    ).permute(0, 2, 3, 1)
-    for block in size["global_blocks"]:
-        for axis in "hw":
-            name = f"image_encoder.blocks.{block}.attn.rel_pos_{axis}"
-            table = resized[name][None, None]
-            shape = (2 * grid - 1, table.shape[-1])
-            resized[name] = torch.nn.functional.interpolate(table, shape, mode="bilinear", align_corners=False)[0, 0]
-    return resized
+        return encoder
+    stretch = partial(torch.nn.functional.interpolate, mode="bilinear", align_corners=False)
+    positions = stretch(encoder[POSITIONS].permute(0, 3, 1, 2), (grid, grid)).permute(0, 2, 3, 1)
+    tables = [f"image_encoder.blocks.{n}.attn.rel_pos_{axis}" for n in size["global_blocks"] for axis in "hw"]
+    shape = (2 * grid - 1, size["width"] // size["heads"])
+    relative = {name: stretch(encoder[name][None, None], shape)[0, 0] for name in tables}
+    return {**encoder, POSITIONS: positions, **relative}
 
 
 SAM = WeightLayout(

@@ -69,25 +69,18 @@ def load_sam(path: Path, usage: str, device: str, *, adapter: Path | None = None
         content = sam_weights.with_adapter(content, _content(adapter), side, str(adapter))
         size = sam_weights.sam_size(content)
     task = _task(chosen, size["tokens"])
-    network = {
-        "name": sam_weights.SAM.family,
-        "channels": len(COLOUR),
-        "spatial_dims": 2,
-        "size": {**size, **chosen.network},
-    }
+    network = {"name": "sam", "channels": len(COLOUR), "spatial_dims": 2, "size": {**size, **chosen.network}}
     module = torch_networks.build_module(task, network)
     try:
         module.load_state_dict(sam_weights.convert_sam(content))
     except RuntimeError as error:
         problem = f"its weights do not fit together ({str(error).splitlines()[-1].strip()})"
         raise IntegrityError(problem, str(path), "Get the file again") from error
-    run = TorchNetwork(module.to(device).eval(), device)
     digests = [record_files.file_digest(one) for one in (path, adapter) if one is not None]
     digest = digests[0] if len(digests) == 1 else record_files.join_digests(digests)
     record = {"origin": f"{chosen.program}: {path.name}", "weights_sha256": digest}
-    return Model(
-        task, SquarePreprocessing(side, **chosen.steps), Inference((side, side), 0.0), Networks(run, network), record
-    )
+    networks = Networks(TorchNetwork(module.to(device).eval(), device), network)
+    return Model(task, SquarePreprocessing(side, **chosen.steps), Inference((side, side), 0.0), networks, record)
 
 
 def _content(path: Path) -> Mapping[str, Any]:
@@ -100,14 +93,9 @@ def _content(path: Path) -> Mapping[str, Any]:
 def _task(usage: Usage, tokens: int) -> Task:
     """The task: what is pointed at, or a background and classes 1, 2, ..."""
     names = ["object"] if usage.prompted else [str(value) for value in range(1, tokens)]
-    return task_catalogue.build_task(
-        {
-            "name": "imported_prompted" if usage.prompted else "imported_segmentation",
-            "labels": [{"value": value, "name": name} for value, name in enumerate(names, start=1)],
-            # It is not trained here; these say nothing of how it was.
-            "loss": "dice+ce",
-            "tolerance": 2.0,
-            "writes": list(range(len(names) + 1)),
-            "weighed": "mean",
-        }
-    )
+    labels = [{"value": value, "name": name} for value, name in enumerate(names, start=1)]
+    kind = "imported_prompted" if usage.prompted else "imported_segmentation"
+    # It is not trained here; loss and tolerance say nothing of how it was.
+    unused = {"loss": "dice+ce", "tolerance": 2.0}
+    writes = list(range(len(names) + 1))
+    return task_catalogue.build_task({"name": kind, "labels": labels, "writes": writes, "weighed": "mean", **unused})

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.belief import certainties
 from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.runtime.preprocessing import nnunet_preprocessing, protocol, restore
+from isocenter.runtime.preprocessing import nnunet_preprocessing, restore
 from isocenter.runtime.preprocessing.protocol import GridTrace, HeldParts, VolumePart
 from isocenter.transforms import COLOUR, channel_stack, resampling
 from isocenter.transforms.resampling import Taps
@@ -25,7 +26,7 @@ MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 BRIGHTEST = 255.0
 # By how much masks are smaller than the square, along each side.
 REDUCED = 4
-# What a range or a probability is at least.
+# What a range is at least.
 LEAST = 1e-8
 
 
@@ -46,27 +47,15 @@ class SquarePreprocessing:
     enlarged: Literal["logits", "probabilities"] = "logits"
     modality: str = "unknown"
 
-    channels = COLOUR
-    ndim = 2
-    order_of_axes = (0, 1)
-    slicewise = True
-    absent = ()
-    unit = MM
-    spacing = None
-    frames = None
-    interval = None
-    reduction = 1.0
-    cascade = None
-
-    def __post_init__(self) -> None:
-        if self.side < 1 or self.fit not in ("pad", "stretch") or self.enlarged not in ("logits", "probabilities"):
-            raise PlanError(f"there is no such square ({asdict(self)})", "preprocessing", "Adopt the model again")
+    channels, ndim, order_of_axes, unit, reduction = COLOUR, 2, (0, 1), MM, 1.0
+    slicewise, absent = True, ()
+    spacing = frames = interval = cascade = None
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> SquarePreprocessing:
         """Read a model's record; PlanError for impossible settings."""
         try:
-            return cls(**protocol.as_tuples({key: value for key, value in settings.items() if key != "kind"}))
+            return cls(**{key: value for key, value in settings.items() if key != "kind"})
         except TypeError as error:
             raise PlanError(f"impossible settings: {error}", "preprocessing", "Adopt the model again") from error
 
@@ -88,17 +77,17 @@ class SquarePreprocessing:
         if image.channels != COLOUR:
             problem = f"has the channels {', '.join(image.channels)}, and the model sees one, or red, green and blue"
             raise DatasetError(problem, where, "Give one image, or a picture in colour")
-        trace = self.trace(image.geometry)
-        data, valid = np.asarray(image.data, dtype=np.float32), image.valid
-        low = float(data.min(where=valid, initial=np.inf)) if valid.any() else 0.0
-        data = np.where(valid, data, low)
-        of_bits = image.dtype == np.uint8
+        trace, valid = self.trace(image.geometry), image.valid
+        data = np.asarray(image.data, dtype=np.float32)
+        data = np.where(valid, data, data.min(where=valid, initial=np.inf) if valid.any() else 0)
         data = resampling.resample(data, trace.shape, "linear" if self.fit == "pad" else "cubic")
+        low, high = float(data.min()), float(data.max())
+        unit_range = (data - low) / max(high - low, LEAST)
         if self.fit == "pad":
-            data = np.rint(data) if of_bits else BRIGHTEST * _to_unit_range(data)
-            data = (data - np.reshape(MEAN, (3, 1, 1))) / np.reshape(DEVIATION, (3, 1, 1))
+            bright = np.rint(data) if image.dtype == np.uint8 else BRIGHTEST * unit_range
+            data = (bright - np.reshape(MEAN, (3, 1, 1))) / np.reshape(DEVIATION, (3, 1, 1))
         else:
-            data = _to_unit_range(data)
+            data = unit_range
         return np.pad(data, ((0, 0), *trace.pad)).astype(np.float32), trace
 
     def trace(self, geometry: Geometry) -> GridTrace:
@@ -143,20 +132,9 @@ class SquarePreprocessing:
         if self.enlarged == "logits":
             yield from restore.restore_regions(output_slabs, trace, part)
             return
-        probable = ((region, {name: _sigmoid(one) for name, one in arrays.items()}) for region, arrays in output_slabs)
+        probable = (
+            (region, {name: certainties.sigmoid(one) for name, one in arrays.items()})
+            for region, arrays in output_slabs
+        )
         for region, arrays in restore.restore_regions(probable, trace, part):
-            yield region, {name: _log_odds(np.asarray(one)) for name, one in arrays.items()}
-
-
-def _to_unit_range(data: NDArray[np.float32]) -> NDArray[np.float32]:
-    low, high = float(data.min()), float(data.max())
-    return (data - low) / max(high - low, LEAST)
-
-
-def _sigmoid(logits: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-np.asarray(logits, dtype=np.float32))))
-
-
-def _log_odds(probabilities: Array) -> Array:
-    inside = np.clip(probabilities, LEAST, 1 - 1e-7)
-    return np.asarray(np.log(inside) - np.log1p(-inside))
+            yield region, {name: certainties.log_odds(np.asarray(one)) for name, one in arrays.items()}
