@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 from timm.layers import LayerNorm2d
-from timm.models.vision_transformer_sam import VisionTransformerSAM
+from timm.models.vision_transformer_sam import VisionTransformerSAM, get_decomposed_rel_pos_bias
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
 
@@ -56,6 +56,23 @@ class Positions(nn.Module):
         matrix: Tensor = self.positional_encoding_gaussian_matrix  # type: ignore[assignment]
         y, x = ((torch.arange(n, device=matrix.device, dtype=matrix.dtype) + 0.5) / n for n in (rows, columns))
         return self(torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)).flatten(0, 1)
+
+
+class PlacedAttention(nn.Module):
+    """timm's attention of a grid of tokens with its layers; with heads as an axis torch never holds all its weights."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.qkv, self.proj, self.heads = attention.qkv, attention.proj, int(attention.num_heads)  # type: ignore[arg-type]
+        self.rel_pos_h, self.rel_pos_w = attention.rel_pos_h, attention.rel_pos_w
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, rows, columns, width), the same shape."""
+        batch, *grid, _ = tokens.shape
+        q, k, v = self.qkv(tokens).reshape(batch, math.prod(grid), 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # type: ignore[operator]
+        bias = get_decomposed_rel_pos_bias(q.flatten(0, 1), self.rel_pos_h, self.rel_pos_w, grid, grid)  # type: ignore[arg-type]
+        attended = scaled_dot_product_attention(q, k, v, attn_mask=bias.unflatten(0, (batch, self.heads)))
+        return self.proj(attended.transpose(1, 2).reshape(tokens.shape))  # type: ignore[operator]
 
 
 class PromptEncoder(nn.Module):
@@ -234,6 +251,8 @@ class Sam(nn.Module):
             global_attn_indexes=tuple(global_blocks),
             neck_chans=features,
         )
+        for block in self.image_encoder.blocks:
+            block.attn = PlacedAttention(block.attn)  # type: ignore[arg-type]
         self.prompt_encoder = PromptEncoder(features)
         self.mask_decoder = MaskDecoder(features, layers, feed_forward, max(tokens, sum(dense.values())))
 

@@ -180,9 +180,9 @@ class Networks:
         return self._with_members([replace(shown, further=further, passes=passes), *others])
 
     def encoding(self) -> Networks:
-        """The networks, each of which encodes an image once, however many prompts follow."""
-        plain = [unwrap_smaller_batches(one) for one in self.members]
-        return self._with_members([EncodingNetwork(one.module, one.device) for one in plain])  # type: ignore[attr-defined]
+        """The networks; those that take prompts by coordinates encode an image once, however many prompts follow."""
+        pairs = zip(map(unwrap_smaller_batches, self.members), self.architectures, strict=True)
+        return self._with_members([_encode_once(network, str(settings["name"])) for network, settings in pairs])
 
     def keeping(self, kept_outputs: KeptOutputs) -> Networks:
         """The networks, none of which computes a batch again that it has kept; those without features compute all."""
@@ -195,6 +195,11 @@ class Networks:
     def _with_members(self, members: Sequence[Network]) -> Networks:
         """The same of other functions of arrays."""
         return replace(self, run=members[0] if self.average is None else replace(self.average, members=tuple(members)))
+
+
+def _encode_once(network: Network, family: str) -> Network:
+    is_encoder = isinstance(network, TorchNetwork) and factory.family_of(family).prompts == "coordinates"
+    return EncodingNetwork(network.module, network.device) if is_encoder else network  # type: ignore[attr-defined]
 
 
 def _watch(network: Network, settings: Mapping[str, Any]) -> WatchedNetwork | None:
