@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import time
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ import torch
 import isocenter
 import trained
 from isocenter.errors import UsageError
+from isocenter.runs import run_folder
+from isocenter.training.training_state import CommandClock
 
 
 def test_prepared_cases_of_the_parts_are_those_of_the_plan(tmp_path):
@@ -107,3 +110,17 @@ def test_a_batch_of_unlike_shapes_ends_in_zeros_and_in_boxes_that_are_none(tmp_p
         assert (target[len(item["target"]) :] == -1).all()
     loader = torch.utils.data.DataLoader(cases, batch_size=3, collate_fn=cases.collate)
     assert sum(len(batch["case"]) for batch in loader) == len(cases)
+
+
+def test_a_run_of_a_frame_keeps_it_as_its_table_and_is_resumed_from_that(told, tmp_path):
+    root, frame = told
+    renamed = frame.rename(columns={"image_path": "scan", "label": "state"})
+    reading = {"root": root, "column": {"image": "scan", "label": "state"}}
+    planned = isocenter.plan(renamed, device="cpu", threads=1, covariates="age", **reading)
+    run = run_folder.new_run(tmp_path / "run", planned, CommandClock(time.monotonic()))
+    assert run.plan.data == str(tmp_path / "run" / "dataset.csv")
+    again = run_folder.resume_run(tmp_path / "run", time.monotonic())
+    assert again.plan.data_hash == planned.plan.data_hash
+    assert again.plan["network.context"] == planned.plan["network.context"]
+    covariates = {case.id: dict(case.covariates) for case in planned.examination.dataset}
+    assert {case.id: dict(case.covariates) for case in again.dataset} == covariates

@@ -12,6 +12,7 @@ from typing import Any
 from isocenter import errors
 from isocenter.errors import IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files.layouts import dataset_table
+from isocenter.files.layouts.cases.dataset_folder import OWN_TABLE
 from isocenter.files.storage import atomic, csv_text, hashing
 from isocenter.networks import network_family
 from isocenter.planning import PlannedTraining, plan_changes, plan_checks, plan_file, plan_result
@@ -136,6 +137,8 @@ def new_run(
     dataset = planned.examination.dataset
     if planned.plan.data and Path(planned.plan.data).resolve().is_relative_to(out.resolve()):
         raise UsageError("holds the data, so no run is written over it", str(out), "Choose another --out")
+    if planned.plan.data and not Path(planned.plan.data).exists():  # a table in memory: the run keeps it
+        planned = replace(planned, plan=replace(planned.plan, data=str(out / OWN_TABLE)))
     planned, unlabelled = initial_weights.with_unlabelled(teacher_models.with_teacher(planned))
     because = (
         "SHA-256 over primary metric, margin, compared groups, operating point, tolerances, prevalence and horizons, "
