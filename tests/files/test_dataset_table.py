@@ -454,6 +454,8 @@ def test_a_data_frame_without_images_or_with_lists_is_refused_by_its_column(chan
 def test_a_folder_has_no_paths_that_start_elsewhere(tmp_path):
     with pytest.raises(UsageError, match="only the paths of a table or a DataFrame"):
         dataset_layouts.read_dataset(classed(tmp_path / "set"), DatasetOptions(root=tmp_path))
+    with pytest.raises(UsageError, match="there is no such folder"):
+        dataset_layouts.read_data_frame(people(), DatasetOptions(root=tmp_path / "nowhere"))
 
 
 def test_a_table_in_memory_with_two_columns_of_one_name_is_refused():

@@ -109,7 +109,9 @@ def _table_by_hand(folder: Folder, options: DatasetOptions) -> DataTable | None:
 
 
 def _check_options(options: DatasetOptions) -> DatasetOptions:
-    """The options with the modality by its code, and the background that the labels declare."""
+    """The options with the modality by its code, and the background that the labels declare; UsageError for no root."""
+    if options.root is not None and not options.root.is_dir():
+        raise UsageError("there is no such folder", f"--root {options.root}", "Check the path")
     modality = None if options.modality is None else modality_words.asked_modality(options.modality)
     background = class_labels.declared_background(options.labels) or options.read.background
     return replace(options, modality=modality, read=replace(options.read, background=background))
