@@ -36,6 +36,7 @@ LEAST_WIDTH, LEAST_HEIGHT = 1.3, 2.2
 SMALLEST = 4  # pixels of a place's shorter side in the scaled picture
 # A line is no higher than this share of the picture's shorter side, or these pixels where they are the smaller share.
 HIGHEST, HIGH_ENOUGH, HIGHEST_OF_SMALL = 0.1, 48, 0.2
+MOST_OF_PICTURE = 0.4  # of the shorter side, which no line of text takes with its margins
 LEVELS = (SEEN, 0.6, 0.9)  # of probability: what is too high at one is taken apart at the next
 MARGIN, ALONG = 0.6, 2.0  # of its height: the model states the core of a line, whose ends are the least sure
 
@@ -58,6 +59,12 @@ class TextPlace:
         return self.certainty >= SURE
 
     @property
+    def height(self) -> int:
+        """Pixels of its shorter side."""
+        top, bottom, left, right = self.box
+        return min(bottom - top, right - left)
+
+    @property
     def region(self) -> tuple[slice, slice]:
         """Its rows and columns."""
         top, bottom, left, right = self.box
@@ -77,13 +84,13 @@ def find_text(plane: Plane) -> list[TextPlace]:
     letters = image_quality.find_letters(plane if plane.ndim == 2 else plane.max(axis=2))
     further = [] if letters is None else _further(letters, places)
     seen_twice = (_look_again(plane, place) for place in (*places, *further))
-    return [place for place in seen_twice if place.certainty >= UNSURE]
+    return [one for one in seen_twice if one.certainty >= UNSURE and one.height <= MOST_OF_PICTURE * side]
 
 
 def _look_again(plane: Plane, place: TextPlace) -> TextPlace:
     """The place as the detector sees it by itself, at a scale at which it is a line of the usual height."""
     top, bottom, left, right = place.box
-    height = min(bottom - top, right - left)
+    height = place.height
     margin = int(AROUND * height)
     first, start = max(top - margin, 0), max(left - margin, 0)
     crop = plane[first : bottom + margin, start : right + margin]
@@ -120,7 +127,9 @@ def _lines(
         top, left = (part.start + start for part, start in zip(where, offset, strict=True))
         if min(inside.shape) <= highest:
             rows, columns = inside.shape
-            yield (slice(top, top + rows), slice(left, left + columns)), float(inside[inside > 0].mean())
+            # What was taken apart may be a part of anything: the second look alone speaks for it.
+            certainty = float(inside[inside > 0].mean()) if levels is LEVELS else CANDIDATE
+            yield (slice(top, top + rows), slice(left, left + columns)), certainty
         elif levels[1:]:
             yield from _lines(inside, levels[1:], highest, (top, left))
 
