@@ -582,3 +582,9 @@ def test_distributions_asked_where_there_is_no_last_layer_are_refused_with_the_f
     network = {"name": name, "channels": 1, "spatial_dims": axes, "size": {**size, "bayesian": True}}
     with torch.device("meta"), pytest.raises(PlanError, match=f"{name}: it has no last layer"):
         torch_networks.build_module(task_catalogue.build_task(task), network)
+
+
+def test_whether_last_layers_are_distributions_is_true_or_false():
+    network = {**model(CLASSES).networks.architecture, "size": {**DROPPED, "bayesian": 50}}
+    with pytest.raises(PlanError, match="Give true or false"):
+        torch_networks.build_module(task_catalogue.build_task(CLASSES), network)

@@ -366,6 +366,8 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     inputs = channels - 1 + marked if marked else channels
     fusion = network.get("fusion")
     name, share, family = network["name"], network.get("dropout", 0.0), factory.family_of(network["name"])
+    if not isinstance(network["size"].get(BAYESIAN, False), bool):
+        raise PlanError(f"{BAYESIAN} {network['size'][BAYESIAN]!r}", "network.size", "Give true or false")
     size = dropout.settings_with_dropout(name, family, network["size"], share) if share else network["size"]
     module = factory.build(name, inputs, network["spatial_dims"], task.heads, size, context, fusion)
     module = dropout.add_block_dropout(module, family, share) if share else module
