@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,7 +207,7 @@ def hide_places(dataset: pydicom.Dataset, hidden: HiddenPlaces, where: str) -> N
         if keyword in dataset:
             del dataset[keyword]
     words = np.packbits(frames, bitorder="little") if layout.allocated == 1 else frames
-    order = ">" if layout.is_big_endian else "<"
+    order: Literal["<", ">"] = ">" if layout.is_big_endian else "<"
     content = np.ascontiguousarray(words, dtype=words.dtype.newbyteorder(order)).tobytes()
     dataset.PixelData = content + bytes(len(content) % 2)
     dataset["PixelData"].VR = "OW" if layout.allocated > 8 else "OB"

@@ -200,12 +200,12 @@ class FolderHanding:
         facts = self.objects.get(source)
         if facts is None:
             return self._hand_on_image(source, path)
-        output = facts.output(self.plan.names, retain_uids="retain-uids" in self.plan.profile)
-        output = self._free_path(output, path)
-        if (known := self.written.setdefault(output, source)) != source:
+        place = facts.output(self.plan.names, retain_uids="retain-uids" in self.plan.profile)
+        place = self._free_path(place, path)
+        if (known := self.written.setdefault(place, source)) != source:
             return replace(self.rows[known], source=source)
-        hidden, actions = self.survey.write(facts, self.plan.out / output, accept=self.plan.accept_review)
-        return self._row(source, output.as_posix() if actions else None, hidden, actions)
+        hidden, actions = self.survey.write(facts, self.plan.out / place, accept=self.plan.accept_review)
+        return self._row(source, place.as_posix() if actions else None, hidden, actions)
 
     def _hand_on_image(self, source: str, path: Path) -> HandedFile:
         name, number = self.names_of_images[source]

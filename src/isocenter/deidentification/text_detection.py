@@ -81,7 +81,8 @@ def find_text(plane: Plane) -> list[TextPlace]:
     side = min(rows, columns)
     highest = max(HIGHEST * side, min(HIGH_ENOUGH, HIGHEST_OF_SMALL * side))
     places = list(_places(_probability(plane, scale), scale, (rows, columns), highest))
-    letters = image_quality.find_letters(plane if plane.ndim == 2 else plane.max(axis=2))
+    grey: NDArray[Any] = plane if plane.ndim == 2 else plane.max(axis=2)
+    letters = image_quality.find_letters(grey)
     further = [] if letters is None else _further(letters, places)
     seen_twice = (_look_again(plane, place) for place in (*places, *further))
     return [one for one in seen_twice if one.certainty >= UNSURE and one.height <= MOST_OF_PICTURE * side]
@@ -140,6 +141,7 @@ def _further(letters: NDArray[np.bool_], places: list[TextPlace]) -> Iterator[Te
     for place in places:
         known[place.region] = True
     pieces, _ = ndimage.label(ndimage.binary_dilation(letters & ~known, iterations=6))
+    where: Any
     for where in ndimage.find_objects(pieces):
         if (letters & ~known)[where].any():
             yield TextPlace((where[0].start, where[0].stop, where[1].start, where[1].stop), CANDIDATE)
@@ -147,7 +149,7 @@ def _further(letters: NDArray[np.bool_], places: list[TextPlace]) -> Iterator[Te
 
 def _probability(plane: Plane, scale: float) -> Floats:
     """(rows, columns) of the scaled picture: the probability of text, computed in tiles."""
-    colour = plane if plane.ndim == 3 else np.repeat(plane[..., None], 3, axis=2)
+    colour: NDArray[Any] = plane if plane.ndim == 3 else np.repeat(plane[..., None], 3, axis=2)
     if scale != 1:
         colour = cv2.resize(colour, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     whole = np.zeros(colour.shape[:2], np.float32)

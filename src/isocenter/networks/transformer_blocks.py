@@ -148,7 +148,7 @@ def roll_out_groups(layers: Sequence[AttendedGroups], spatial: Sequence[int], mu
         moved = torch.zeros_like(flat).index_add(1, layer.places.flatten(), taken.flatten(1))
         shares = (shares + moved[:, 1:].reshape(shares.shape)) / 2
     filled = [max(2 if step > 1 else 1, -(-n // step)) * step for n, step in zip(spatial, multiple, strict=True)]
-    return _on_grid(shares, filled)[(..., *(slice(n) for n in spatial))]
+    return _on_grid(shares, filled)[(slice(None), slice(None), *(slice(n) for n in spatial))]
 
 
 def _on_grid(shares: Tensor, grid: Sequence[int]) -> Tensor:
@@ -186,7 +186,7 @@ def without_rollout(module: nn.Module, at: str) -> str:
 def compute_attention(module: nn.Module, images: Tensor, context: Tensor | None = None, *, at: str) -> AttendedOutputs:
     """The outputs of a module of `build`, and its attention weights; at: `Family.attention`."""
     parts = list(network_parts.deepest_part(module, at).modules())
-    layers = [one for one in parts if hasattr(one, "kept")]
+    layers: list[Any] = [one for one in parts if hasattr(one, "kept")]
     recorded: list[Any] = []
     with ExitStack() as hooks:
         for layer in layers:

@@ -68,9 +68,8 @@ class ImageText(Objective):
     def parts(self, network: Module, features: int) -> Module:
         """The network of texts, and the scale of similarities."""
         starts = (SIGMOID_SCALE, SHIFT) if self.compares == "sigmoid" else (SCALE, 0.0)
-        text = text_networks.LearntText(NUMBERS)
-        if self.encoder is not None:
-            text = text_networks.BertText(NUMBERS, self.encoder)
+        encoder = self.encoder
+        text = text_networks.LearntText(NUMBERS) if encoder is None else text_networks.BertText(NUMBERS, encoder)
         parts: Any = torch.nn.ModuleDict({TEXT: text})
         parts.register_parameter("scale", torch.nn.Parameter(torch.tensor(starts[0])))
         parts.register_parameter("shift", torch.nn.Parameter(torch.tensor(starts[1])))

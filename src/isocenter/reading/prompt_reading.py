@@ -63,7 +63,7 @@ def _rows_of_json(path: Path) -> list[tuple[str, Prompts]]:
 
 def _rows_of_table(path: Path) -> list[tuple[str, Prompts]]:
     """The boxes of a detector: those of one label of a case together."""
-    rows: list[dict[str, Any]] = csv_text.read_text_table(path).to_dict("records")
+    rows: list[dict[Any, Any]] = csv_text.read_text_table(path).to_dict("records")
     named = set(rows[0]) if rows else set()
     columns = next((one for one in map(bounding_boxes.table_columns, (3, 2)) if named.issuperset(one)), ())
     if not columns or not named.issuperset({"case", "label"}):

@@ -156,8 +156,10 @@ class Model:
         if network is None:
             context, _ = self.context_vector(passage.image, passage.covariates, passage.where)
             network = covariate_encoding.bind_context(self.networks.run, context)
-        steps = {"task": self.task, "preprocessing": preprocessing, "network": network}
-        return pipeline.open_image(image, passage.where, windows=self._windows(passage.request), **steps)
+        windows = self._windows(passage.request)
+        return pipeline.open_image(
+            image, passage.where, task=self.task, preprocessing=preprocessing, network=network, windows=windows
+        )
 
     def _windows(self, request: ModelRequest) -> WindowSettings:
         """The windows of an image, as the plan, the request and the method of uncertainty have them."""

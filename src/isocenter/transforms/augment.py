@@ -225,6 +225,7 @@ class Augmentation:
         with exact_products():
             images, target, crossed = self._turn(images, target, draws, sizes, mirrored or ())
             images, target = self._warp(images, target, draws, sizes)
+            options: dict[str, dict[str, Any]]
             options = {"motion": {"steps": np.asarray(steps) / min(steps)}, "cutout": {"count": self.cutout_count}}
             for name, change in INTENSITY.items():
                 befallen = list(self._befallen(name, draws))

@@ -72,7 +72,8 @@ class PreparedCases(torch.utils.data.Dataset[Mapping[str, Any]]):
             step = self.epoch * len(self) + number
             batch = Loader((case,), case.shape, 1, 0.0, self.settings.training.seed).of_step(step)
             seen = batch_loss.augment_batch(batch, self.settings, "cpu")
-            changed = case.kind.to_arrays(batch_loss.change_each_array(seen.targets, lambda one: one[0]))
+            first: Any = batch_loss.change_each_array(seen.targets, lambda one: one[0])
+            changed: Mapping[str, Any] = case.kind.to_arrays(first)
             image, targets = seen.images[0], {name: one.to(targets[name].dtype) for name, (_, one) in changed.items()}
         target = next(iter(targets.values())) if len(targets) == 1 else targets
         names = {"case": case.id, "patient": case.patient, "path": self.paths[number]}

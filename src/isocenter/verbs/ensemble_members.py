@@ -210,7 +210,8 @@ def refuse_unlike_models(names: tuple[str, str], first: Model, other: Model) -> 
 
     names: of both, the first's first
     """
-    ours, theirs = first.task, other.task
+    ours: Any = first.task
+    theirs: Any = other.task
     if type(ours) is type(theirs):
         theirs = replace(theirs, **{name: getattr(ours, name) for name in ours.member_settings})
     if (ours.name, ours.labels, ours.heads) != (theirs.name, theirs.labels, theirs.heads):

@@ -388,6 +388,7 @@ class MonaiTransforms:
     interval = None
     reduction = 1.0
     cascade = None
+    slicewise = False
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:

@@ -315,7 +315,7 @@ def fuse_boxes(members: Sequence[BoundingBoxes], shares: Shares = None) -> Bound
     rows = [
         (float(score) * weight, name, corners)
         for one, weight in zip(members, weights, strict=True)
-        for score, name, corners in zip(np.ravel(one.scores), one.names, one.corners, strict=True)
+        for score, name, corners in zip(np.ravel(np.asarray(one.scores)), one.names, one.corners, strict=True)
     ]
     clusters: list[tuple[str, list[float], list[Floats], Floats]] = []
     for score, name, corners in sorted(rows, key=lambda row: -row[0]):
@@ -330,10 +330,10 @@ def fuse_boxes(members: Sequence[BoundingBoxes], shares: Shares = None) -> Bound
     if not clusters:
         return BoundingBoxes.none(members[0].axes, scored=True)
     # At most as many boxes count as there are members.
-    scores = np.array([np.mean(one[1]) * min(len(one[1]), count) / count for one in clusters])
-    order = np.argsort(-scores, kind="stable")[:MOST_BOXES]
+    shared = np.array([np.mean(one[1]) * min(len(one[1]), count) / count for one in clusters])
+    order = np.argsort(-shared, kind="stable")[:MOST_BOXES]
     corners = np.array([clusters[number][3] for number in order])
-    return BoundingBoxes(corners, tuple(clusters[number][0] for number in order), np.minimum(scores[order], 1.0))
+    return BoundingBoxes(corners, tuple(clusters[number][0] for number in order), np.minimum(shared[order], 1.0))
 
 
 def flat_axis(geometry: Geometry, axes: int) -> int | None:
