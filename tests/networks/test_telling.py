@@ -20,7 +20,7 @@ from isocenter.networks.context_fusion import (
 )
 from isocenter.tasks.detection.question import Detection
 from isocenter.tasks.instances.question import InstanceSegmentation
-from isocenter.values import Dense, Head, Vector
+from isocenter.values import Dense, Geometry, Head, Vector
 from matrices import only, thinned
 
 torch.set_num_threads(1)
@@ -263,6 +263,46 @@ def test_another_covariate_makes_another_loss_of_the_same_image(name):
         torch.manual_seed(1)  # the second stages draw what they learn from
         losses.append(lost(network, name, images, torch.full((2, 1), value)).item())
     assert losses[0] == losses[1] != losses[2]
+
+
+def two_discs(count: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pictures of a bright and a dim disc, the box of one of them, and the number that says of which."""
+    grid, images, boxes = np.indices((32, 32)) + 0.5, [], []
+    numbers = rng.integers(2, size=count)
+    for number in numbers:
+        centres, bright = [(rng.uniform(8, 24), column) for column in (8.0, 24.0)], rng.integers(2)
+        away = [np.hypot(grid[0] - row, grid[1] - column) for row, column in centres]
+        images.append([rng.normal(0, 0.2, (32, 32)) + 3.0 * (away[bright] < 4) + 1.5 * (away[1 - bright] < 4)])
+        row, column = centres[bright if number else 1 - bright]
+        boxes.append([[0, row - 4, column - 4, row + 4, column + 4]])
+    drawn = (images, boxes, 2 * numbers[:, None] - 1)
+    images, boxes, context = (torch.tensor(np.array(one), dtype=torch.float32) for one in drawn)
+    return images, boxes, context
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(("entries", "least", "most"), [(0, 30, 70), (1, 95, 100)])
+def test_which_of_two_discs_has_the_box_is_told_by_a_covariate_alone(entries, least, most):
+    task, rng = Detection(("disc",), 2, 8.0), np.random.default_rng(0)
+    size = {"strides": [[1, 1], *[[2, 2]] * 3], "width": 16, "widest": 32, "inside": 32}
+    torch.manual_seed(0)
+    network = factory.build("yolox", 1, 2, task.heads, size, entries, {"method": "film"})
+    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    for _ in range(150):
+        images, boxes, context = two_discs(8, rng)
+        loss = network.loss(network(images, *[context][:entries]), boxes, task.heads)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    images, boxes, context = two_discs(100, np.random.default_rng(9))
+    with torch.no_grad():
+        outputs = network.eval()(images, *[context][:entries])["boxes"].numpy()
+    hits, whole = 0, (slice(0, 32), slice(0, 32))
+    for output, [box] in zip(outputs, boxes.numpy(), strict=True):
+        found = task.decode([(whole, {"boxes": output})], Geometry.of_pixels((32, 32))).boxes
+        surest = found.corners[int(np.argmax(found.scores))]
+        hits += bool(np.abs(surest.reshape(2, 2).mean(axis=0) - box[1:].reshape(2, 2).mean(axis=0)).max() < 4)
+    assert least <= hits <= most
 
 
 COURSES = (2, 10)  # of which each has two entries a stretch
