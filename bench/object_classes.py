@@ -224,7 +224,8 @@ def main() -> None:
         measured[name] = rows
     print(table(measured))
     if given.record:
-        words = f"{given.minutes:g} minutes of one core each, test cases {{n: COUNTS[n][1] for n in measured}}."
+        tested = ", ".join(f"{name} {COUNTS[name][1]}" for name in measured)
+        words = f"{given.minutes:g} minutes of one core each, test cases: {tested}."
         title = "Single objects of several classes"
         recorded.record("object_classes", title, f"{words}\n\n{table(measured)}", {"figures": measured})
 

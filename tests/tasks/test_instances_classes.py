@@ -260,7 +260,7 @@ def test_each_class_is_called_from_its_own_score_where_there_are_objects_enough_
 
 
 def test_sets_hold_the_class_of_an_object_as_often_as_they_promise():
-    task, numbers, random = task_of(coverage=0.8), discs(), np.random.default_rng(2)
+    task, numbers, random = task_of(), discs(), np.random.default_rng(2)
 
     def cases_of(made_by: InstanceSegmentation, count: int):
         """Of each object the network knows the class, or is torn between it and the next."""
@@ -285,7 +285,7 @@ def test_sets_hold_the_class_of_an_object_as_often_as_they_promise():
             own = np.bincount(numbers[np.asarray(prediction.data) == row["object"]]).argmax()
             held.append(truth[own] in json.loads(row["set"]))
             sizes.append(len(json.loads(row["set"])))
-    assert np.mean(held) > 0.74
+    assert np.mean(held) > 0.86
     rows = {
         row.metric: row.estimate.value for row in fitted.summary(fitted.score(unseen.predictions, unseen.cases), seed=0)
     }

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from isocenter import errors
-from isocenter.belief import Certainty, certainties, covering_results, prediction_sets
-from isocenter.belief.certainties import CERTAINTY, COVERING, INTERVALS, METHODS_OF_MANY
+from isocenter.belief import Certainty, certainties, covering_results
+from isocenter.belief.certainties import CERTAINTY, COVERING, METHODS_OF_MANY
 from isocenter.belief.object_belief import FEWEST_OBJECTS
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics, instances
@@ -107,7 +107,7 @@ class InstanceSegmentation(ObjectScoring):
         Certainty,
         *CERTAINTY,
         *COVERING,
-        *INTERVALS,
+        "conformal",
         calibration_method={"choices": METHODS_OF_MANY},
         risk={
             "words": Sentence("Covering objects may miss {percent} of those of a case", "No covering objects are made")
@@ -285,7 +285,8 @@ def class_decisions(dataset: Dataset) -> dict[str, Decision]:
         return {"classes": Decision([], "the objects are of one kind")}
     because = f"{errors.count_phrase(len(names), 'class', 'classes')} of objects that the data state"
     called = Decision(None, "those of the highest F1 of each class among the objects of validation cases")
-    return {"classes": Decision(names, because, GRAHAM), "thresholds": called, **prediction_sets.interval_decisions()}
+    found = Decision(None, "sets of classes are found after training, on objects of cases that did not train")
+    return {"classes": Decision(names, because, GRAHAM), "thresholds": called, "conformal": found}
 
 
 def voxels_per_object(case: CaseFacts) -> list[int]:
