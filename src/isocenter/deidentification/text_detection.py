@@ -141,7 +141,6 @@ def _further(letters: NDArray[np.bool_], places: list[TextPlace]) -> Iterator[Te
     for place in places:
         known[place.region] = True
     pieces, _ = ndimage.label(ndimage.binary_dilation(letters & ~known, iterations=6))
-    where: Any
     for where in ndimage.find_objects(pieces):
         if (letters & ~known)[where].any():
             yield TextPlace((where[0].start, where[0].stop, where[1].start, where[1].stop), CANDIDATE)
@@ -152,9 +151,10 @@ def _probability(plane: Plane, scale: float) -> Floats:
     colour: NDArray[Any] = plane if plane.ndim == 3 else np.repeat(plane[..., None], 3, axis=2)
     if scale != 1:
         colour = cv2.resize(colour, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    whole = np.zeros(colour.shape[:2], np.float32)
-    for top in range(0, max(whole.shape[0] - OVERLAP, 1), TILE - OVERLAP):
-        for left in range(0, max(whole.shape[1] - OVERLAP, 1), TILE - OVERLAP):
+    rows, columns = colour.shape[:2]
+    whole = np.zeros((rows, columns), np.float32)
+    for top in range(0, max(rows - OVERLAP, 1), TILE - OVERLAP):
+        for left in range(0, max(columns - OVERLAP, 1), TILE - OVERLAP):
             part = slice(top, top + TILE), slice(left, left + TILE)
             np.maximum(whole[part], _infer(colour[part]), out=whole[part])
     return whole

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,9 +97,7 @@ def _queries(placed: PlacedPrompts, trace: GridTrace) -> list[NDArray[np.float32
         return [np.vstack([rows, [[0, 0, NO_POINT]]]).astype(np.float32)]
     low, high = placed.boxes[:, 0], np.maximum(placed.boxes[:, 1] - 1, placed.boxes[:, 0])
     centres = placed.points[None] + 0.5
-    within: Array = np.asarray((centres >= placed.boxes[:, None, 0]) & (centres <= placed.boxes[:, None, 1])).all(
-        axis=2
-    )
+    within: Any = np.asarray((centres >= placed.boxes[:, None, 0]) & (centres <= placed.boxes[:, None, 1])).all(axis=2)
     asked: Array = within | ~within.any(axis=0)
     corners = np.stack([_on_grid(low, trace), _on_grid(high, trace)], axis=1)
     ends = np.array([[FIRST], [LAST]])
