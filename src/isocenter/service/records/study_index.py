@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, insert, select, update
 
 from isocenter.service.records import audit_records, job_queue, searching, tables
 from isocenter.service.records.actor import NODE, Actor
@@ -167,8 +167,9 @@ class StudyIndex:
             return connection.execute(select(tables.studies).where(tables.studies.c.study == study)).first()
 
     def series_of(self, study: str) -> Sequence[Row[Any]]:
-        """The rows of a study's series that have objects, by UID."""
-        mine = and_(tables.series.c.study == study, tables.series.c.instances > 0)
+        """The rows of a study's series that have objects, rejected ones too, by UID."""
+        inside = tables.instances.c.study == tables.series.c.study, tables.instances.c.series == tables.series.c.series
+        mine = and_(tables.series.c.study == study, exists().where(*inside))
         with self.database.read() as connection:
             return connection.execute(select(tables.series).where(mine).order_by(tables.series.c.uid)).all()
 
