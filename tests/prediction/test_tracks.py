@@ -41,5 +41,19 @@ def test_objects_of_a_clip_are_followed_whatever_numbers_they_have():
     assert made.of_frames == [[1, 2], [2, 1]]
 
 
+def test_an_object_is_followed_as_one_of_its_class():
+    def frame(**places):
+        data = np.zeros(GRID.shape, np.uint16)
+        for number, (_, at) in enumerate(places.items(), start=1):
+            data[at : at + 6, at : at + 6] = number
+        return Prediction(GRID, data=data, labels=tuple(Label.of_object(n, kind) for n, kind in enumerate(places, 1)))
+
+    made = _clip_tracks.tracks_of(
+        InstanceSegmentation((1.0, 1.0), 1.0), clip(frame(disc=2, square=20), frame(square=3, disc=19))
+    )
+    assert made.of_frames == [[1, 2], [3, 4]]  # a square in the place of a disc is another object
+    assert [row["label"] for row in made.rows] == ["disc", "square", "square", "disc"]
+
+
 def test_a_still_image_has_no_tracks():
     assert _clip_tracks.tracks_of(Detection(("cell",), 2, 6.0), Prediction(GRID)) is None

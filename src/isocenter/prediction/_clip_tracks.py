@@ -61,4 +61,5 @@ def _called_boxes(frame: Prediction) -> tuple[Floats, Sequence[str], Sequence[fl
     numbers, corners = label_maps.boxes_of_numbers(np.asarray(frame.data))
     names = {label.value: label.name for label in frame.labels}
     scores = [frame.confidence.scores.get(names.get(number, ""), float("nan")) for number in numbers]
-    return corners, [OBJECT] * len(numbers), scores
+    kinds = {label.value: label.kind or OBJECT for label in frame.labels}
+    return corners, [kinds.get(number, OBJECT) for number in numbers], scores
