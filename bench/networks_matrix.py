@@ -34,7 +34,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from isocenter import networks
 from isocenter.errors import IsocenterError
 from isocenter.networks import factory, member_catalogue
 from isocenter.networks.member_catalogue import REFERENCE
@@ -135,7 +134,7 @@ def tried(everything: Sequence[Combination], *, resume: bool, minutes: float) ->
 def made_with() -> str:
     """SHA-256 of what an outcome depends on: the files of the networks, this one, Python and the libraries."""
     digest = hashlib.sha256(repr([platform.python_version(), *map(version, LIBRARIES)]).encode())
-    for path in [Path(__file__), *sorted(Path(networks.__file__).parent.glob("*.py"))]:
+    for path in [Path(__file__), *sorted(factory.builder_source("unet")[0].parent.glob("*.py"))]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
