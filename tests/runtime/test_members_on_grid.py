@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +17,17 @@ from numpy.testing import assert_allclose
 
 from isocenter.belief import certainties
 from isocenter.errors import UsageError
-from isocenter.runtime import Model, ModelRequest, Preprocessing, ensemble, model_assembly, torch_networks
+from isocenter.files import file_formats
+from isocenter.runtime import (
+    Model,
+    ModelRequest,
+    Preprocessing,
+    ensemble,
+    model_assembly,
+    model_files,
+    record_files,
+    torch_networks,
+)
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.preprocessing import image_statistics, preprocessing
 from isocenter.runtime.torch_networks import Networks, TorchNetwork
@@ -253,3 +264,24 @@ def test_members_that_left_out_no_patient_in_common_are_refused():
 
     with pytest.raises(UsageError, match=r"1 test patient of fine trained coarse\. Train all on the same parts"):
         ensemble_members.parts_of_all([run("fine", "a"), run("coarse", "b")])
+
+
+@pytest.mark.whole
+def test_a_folder_of_nnunet_is_a_member_beside_a_model_of_ours_and_is_kept_with_it(data, tmp_path):
+    folder = data / "nnunet_hippocampus"
+    described = json.loads((folder / "dataset.json").read_text())["labels"]
+    labels = [{"value": value, "name": name} for name, value in described.items() if value]
+    ours = member(3, (16, 16, 16), task=task_catalogue.build_task({**MASKS, "labels": labels}))
+    (tmp_path / "ours").mkdir()
+    model_files.save_model(ours, ours.networks.run.module.state_dict(), tmp_path / "ours")
+    record_files.seal_folder(tmp_path / "ours")
+    each = [model_files.load(path, "cpu") for path in (tmp_path / "ours", folder)]
+    ensemble_members.refuse_unlike_models(("ours", "nnU-Net"), *each)
+    joined = ensemble.joined_model(each, each[0].task)
+    image = file_formats.read(sorted((data / "hippocampus" / "images").iterdir())[0])
+    expected = np.mean([chances(one, image) for one in each], axis=0)
+    assert_allclose(chances(joined, image), expected, atol=1e-4)
+    ensemble.write_members([tmp_path / "ours", folder], joined, {}, tmp_path)
+    assert_allclose(chances(model_files.load(tmp_path, "cpu"), image), expected, atol=1e-4)
+    with pytest.raises(UsageError, match="no member is a run"):
+        ensemble_members.load_members([folder], ["nnunet"], "cpu")

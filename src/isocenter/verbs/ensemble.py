@@ -54,6 +54,7 @@ TUNED_EQUAL = "Thresholds and post-processing were found on the validation cases
 TUNED_BY_NONE = "No validation case is left by which thresholds and post-processing could be found."
 OF_FOLDS = "The folds of a run count alike: they have no validation case in common."
 OF_NETWORKS = "Several networks of one training count alike."
+UNKNOWN_TRAINING = "which cases trained it is not known; where it has seen test cases, the figures are too good."
 PARTS: Mapping[Split, str] = {"train": "training", "val": "validation", "calibration": "calibration", "test": "test"}
 
 
@@ -122,7 +123,7 @@ def ensemble(options: EnsembleOptions) -> Ensemble:
     verb_results.refuse_taken(out, options.overwrite, MARKS)
     chosen = hardware.announced_device(options.device, options.threads).value
     names = tuple(f"member {name}" if name == OURS else name for name in model_comparison.folder_names(paths))
-    members = [ensemble_members.load_member(path, name) for path, name in zip(paths, names, strict=True)]
+    members = ensemble_members.load_members(paths, names, chosen)
     ensemble_members.refuse_other_data(members)
     parts = ensemble_members.parts_of_all(members)
     model = runtime_ensemble.place_on_device(
@@ -225,7 +226,7 @@ def _compare(
 ) -> Comparison:
     """The members on the ensemble's test cases: as their own evaluations scored them, each by its own thresholds."""
     tables, tasks = {OURS: case_tables.read_cases(folder / EVALUATION / CASES)}, [task]
-    for ensemble_member in members:
+    for ensemble_member in (one for one in members if not one.is_foreign):
         tables[ensemble_member.name], task = model_comparison.evaluated_cases(ensemble_member.run)
         tasks.append(task)
     # A case that one of them could not score is left out for all.
@@ -241,6 +242,9 @@ def _notes(members: Sequence[EnsembleMember], scored: ScoredCases | None, patien
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
     notes += [] if scored is None else scored.notes
     for ensemble_member in members:
+        if ensemble_member.is_foreign:
+            notes.append(f"{ensemble_member.name}: {UNKNOWN_TRAINING}")
+            continue
         theirs = record_files.read_json(ensemble_member.run / NOTES, "isocenter.run")
         known_already = {*notes, *theirs["of_figures"]}  # the ensemble has figures of its own
         notes += [one for one in theirs["notes"] if one not in known_already and not one.startswith("Patients unknown")]
@@ -285,8 +289,8 @@ def _weights(members: Sequence[EnsembleMember], weighed: MemberWeights) -> Table
             [
                 one.name,
                 f"{share:.2f}" if share else "0: left out of the model",
-                str(one.plan["network.name"]),
-                str(one.plan["training.seed"]),
+                one.models[0].networks.families,
+                "" if one.is_foreign else str(one.plan["training.seed"]),
                 str(len(one.models)),
             ]
             for one, share in zip(members, weighed.shares, strict=True)

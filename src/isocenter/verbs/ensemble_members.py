@@ -23,6 +23,7 @@ from isocenter.runs import training_jobs
 from isocenter.runs.run_folder import MARKS as RUN_MARKS
 from isocenter.runs.tuning import UnseenPredictions
 from isocenter.runtime import Model, Preprocessing, ensemble, model_files
+from isocenter.runtime.foreign import detect
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.model_files import REPORT
 from isocenter.runtime.package.package_contents import MEMBERS
@@ -88,6 +89,11 @@ class EnsembleMember:
         }
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether another program trained it, so that nobody knows on which cases."""
+        return not all(ensemble.is_ours(one) for one in self.models)
+
+    @property
     def is_of_folds(self) -> bool:
         """Whether its models are those of folds, each of which selects on cases of its own."""
         return len(set(self.split["fold"]) - {""}) > 1
@@ -100,6 +106,26 @@ class EnsembleMember:
     def held_out(self) -> set[str]:
         """Patients that it was neither trained nor selected on."""
         return self.patients("test") - self.patients("train", "val", "calibration")
+
+
+def load_members(paths: Sequence[Path], names: Sequence[str], device: str) -> list[EnsembleMember]:
+    """The runs with their models, then models of other programs, which are taken to have seen what the first run saw.
+
+    Raises UsageError without a run, whose split says which cases test.
+    """
+    pairs = list(zip(paths, names, strict=True))
+    runs = [load_member(path, name) for path, name in pairs if not detect.is_foreign(path)]
+    if not runs:
+        remedy = "Give at least one folder that `isocenter train` wrote: its split says which cases test"
+        raise UsageError("no member is a run", WHERE, remedy)
+    foreign = [(path, name) for path, name in pairs if detect.is_foreign(path)]
+    return [
+        *runs,
+        *(
+            replace(runs[0], name=name, run=path, checkpoints=(path,), models=(detect.load_foreign(path, device),))
+            for path, name in foreign
+        ),
+    ]
 
 
 def load_member(run: Path, name: str) -> EnsembleMember:
@@ -214,16 +240,29 @@ def refuse_unlike_models(names: tuple[str, str], first: Model, other: Model) -> 
     theirs: Any = other.task
     if type(ours) is type(theirs):
         theirs = replace(theirs, **{name: getattr(ours, name) for name in ours.member_settings})
-    if (ours.name, ours.labels, ours.heads) != (theirs.name, theirs.labels, theirs.heads):
+    foreign = not ensemble.is_ours(other)
+    if (_classes if foreign else _answers)(ours) != (_classes if foreign else _answers)(theirs):
         problem = f"{names[1]} answers another question than {names[0]}: {_question(theirs)}, not {_question(ours)}"
         raise UsageError(problem, WHERE, "Give runs of one kind of problem with the same classes")
-    refuse_differing(names, shared_settings(first), shared_settings(other))
+    if foreign:
+        refuse_differing(names, *({"number of channels": len(one.preprocessing.channels)} for one in (first, other)))
+    else:
+        refuse_differing(names, shared_settings(first), shared_settings(other))
     ours, theirs = task_catalogue.untuned_task(ours), task_catalogue.untuned_task(theirs)
     if ours.member_settings or not decode_alike(ours, theirs, first.preprocessing.ndim):
         settings = [
             {f"task.{key}": value for key, value in task_settings.settings_of(task).items()} for task in (ours, theirs)
         ]
         refuse_differing(names, *settings)
+
+
+def _answers(task: Task) -> Any:
+    return task.name, task.labels, task.heads
+
+
+def _classes(task: Task) -> Any:
+    """The same as another program states it."""
+    return [(one.value, one.name) for one in task.labels], {name: one.count for name, one in task.heads.items()}
 
 
 def shared_settings(model: Model) -> dict[str, Any]:
