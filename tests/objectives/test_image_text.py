@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from isocenter.errors import PlanError, UsageError
 from isocenter.networks import text_networks
 from isocenter.networks.text_networks import LearntText
 from isocenter.objectives import image_text
+from isocenter.runtime import record_files
 from isocenter.training.data.batch_loading import Loader
 from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.values.dataset_cases import CaseTexts
@@ -113,3 +115,60 @@ def test_a_table_without_texts_cannot_teach_so(tmp_path):
     data = reported_pictures(tmp_path / "data")
     with pytest.raises(PlanError, match="image_text needs texts, and 0 cases have one"):
         isocenter.pretrain([data], column="image=file,patient=patient", objective="image_text", out=tmp_path / "run")
+
+
+def test_texts_of_classes_are_the_last_layer_of_a_package_without_a_text_side(taught, tmp_path):
+    """The probabilities are the softmax of the scaled cosines of image and text, by the run's own two sides."""
+    texts = {"normal": [f"No {WORD}.", "Heart normal."], "ill": [f"A {WORD} in the left lobe."]}
+    (tmp_path / "classes.json").write_text(json.dumps(texts))
+    picture = taught.out.parent / "data" / "1.png"
+    adopted = isocenter.adopt(taught.out, classes=tmp_path / "classes.json", out=tmp_path / "package", backends=())
+    model = isocenter.load(tmp_path / "package", device="cpu")
+    found = model.predict(picture).probabilities
+    last = isocenter.load(taught.out / "checkpoints" / "last", device="cpu")
+    tensors = record_files.read_tensors(taught.out / "checkpoints" / "last" / "objectives.safetensors")
+    parts = image_text.ImageText().parts(torch.nn.Module(), 0)
+    parts.load_state_dict({name.removeprefix("parts.image_text."): one for name, one in tensors.items()})
+    with torch.no_grad():
+        vectors = [
+            torch.nn.functional.normalize(parts.eval()["text"](own), dim=1).mean(dim=0) for own in texts.values()
+        ]
+    image, _ = last.preprocessing(isocenter.read(picture), "picture")
+    numbers = last.networks.run(image[None])["embedding"][0]
+    cosines = [float(np.dot(numbers, v) / np.linalg.norm(numbers) / np.linalg.norm(v)) for v in vectors]
+    expected = np.exp(float(parts.scale.exp().detach()) * np.array(cosines))
+    assert [*found.values()] == pytest.approx((expected / expected.sum()).tolist(), abs=1e-5)
+    assert [*found] == ["normal", "ill"]
+    assert not [
+        path for path in (tmp_path / "package").rglob("*") if path.is_file() and WORD.encode() in path.read_bytes()
+    ]
+    assert "they are not calibrated" in (tmp_path / "package" / "docs" / "README.md").read_text().replace("\n", " ")
+    assert adopted.origin == "zero-shot of run"
+    assert {one.calibrated for one in model.task.results(model.predict(picture))} == {False}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"ill": ["a nodule"]}', "names no two classes"),
+        ('{"ill": ["a nodule"], "normal": []}', "gives the class 'normal' no text"),
+        ('{"ill": ["a nodule"], "normal": [" "]}', "gives the class 'normal' no text"),
+        ("nothing", "cannot be read"),
+    ],
+)
+def test_a_class_without_a_text_is_refused(taught, tmp_path, content, words):
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(UsageError, match=words):
+        isocenter.adopt(taught.out, classes=tmp_path / "classes.json", out=tmp_path / "package")
+
+
+def test_what_no_text_has_taught_has_no_classes_by_texts(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "classes.json").write_text('{"ill": ["a nodule"], "normal": ["none"]}')
+    known = {"classes": tmp_path / "classes.json", "out": tmp_path / "package"}
+    with pytest.raises(UsageError, match="is no run whose network texts have taught"):
+        isocenter.adopt(tmp_path / "run", **known)
+    with pytest.raises(UsageError, match="there is no program 'clap'"):
+        isocenter.adopt(tmp_path / "run", program="clap", **known)
+    with pytest.raises(UsageError, match="need the settings and the tokenizer of a BERT"):
+        isocenter.adopt(tmp_path / "run", program="openclip", **known)

@@ -242,8 +242,8 @@ class AdoptOptions:
     source: Annotated[
         str | Path,
         Flag(
-            "A result folder of nnU-Net v2, or a checkpoint of SAM, MedSAM or SAMed with --as. A MONAI bundle or an "
-            "ONNX file needs no package: predict with it.",
+            "A result folder of nnU-Net v2, a checkpoint of SAM, MedSAM or SAMed with --as, or with --classes a run "
+            "that texts taught. A MONAI bundle or an ONNX file needs no package: predict with it.",
             "SOURCE",
         ),
     ]
@@ -252,8 +252,18 @@ class AdoptOptions:
     overwrite: Overwrite = False
     program: Annotated[
         str | None,
-        Flag("Program of a checkpoint, which its file does not show: sam, medsam or samed.", "PROGRAM", name="--as"),
+        Flag(
+            "How a file is used, which it does not show: sam, medsam or samed; with --classes openclip or medclip.",
+            "PROGRAM",
+            name="--as",
+        ),
     ] = None
+    classes: Annotated[
+        str | Path | None, Flag('JSON file of classes and what texts say of each: {"ill": ["a nodule"], ...}.', "FILE")
+    ] = None
+    text: Annotated[str | Path | None, Flag("Settings and tokenizer of the BERT of openclip or medclip.", "FOLDER")] = (
+        None
+    )
     adapter: Annotated[str | Path | None, Flag("The adapter of SAMed beside its base file SOURCE.", "FILE")] = None
     size: Annotated[
         int | None,

@@ -26,7 +26,7 @@ from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.windows import averaging
 from isocenter.runtime.windows.averaging import POOLED, AveragedNetwork
 from isocenter.runtime.windows.slide import Network
-from isocenter.values import Array, Head
+from isocenter.values import Array, Head, Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from isocenter.values import Decision
 
 
+# Of a network whose numbers for the whole image become an answer, how many there are.
+EMBEDDED = "embedded"
 # Adds outputs to those of a network, from what its module saw and its last layers took.
 Further = Callable[["NetworkFeatures"], Mapping[str, "Tensor"]]
 # Adds outputs to those of a module for a batch, of which it may make further passes.
@@ -355,7 +357,8 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
 
     The entry "marked" is the number of labels of a first stage: their numbers are the last channel of the input, and
     each becomes a channel of the family's network. "first_entry" is where its covariates begin in a context of several
-    networks. "dropout" is the share that dropout leaves out in training.
+    networks. "dropout" is the share that dropout leaves out in training. "embedded" is how many numbers the family's
+    network gives in place of its answer, which a layer makes of them.
     Raises PlanError for settings that the family cannot have.
     """
     context, marked, channels = (
@@ -369,14 +372,24 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     if not isinstance(network["size"].get(BAYESIAN, False), bool):
         raise PlanError(f"{BAYESIAN} {network['size'][BAYESIAN]!r}", "network.size", "Give true or false")
     size = dropout.settings_with_dropout(name, family, network["size"], share) if share else network["size"]
-    module = factory.build(name, inputs, network["spatial_dims"], task.heads, size, context, fusion)
+    module = factory.build(
+        name, inputs, network["spatial_dims"], family_heads(task.heads, network), size, context, fusion
+    )
     module = dropout.add_block_dropout(module, family, share) if share else module
     module = _with_variational_layers(module, name) if size.get(BAYESIAN) else module
     module = quick_convolutions.with_quick_single_volumes(module)
+    if numbers := network.get(EMBEDDED):
+        [(head, answer)] = task.heads.items()
+        module = bundle.network.OnNormedFeatures(module, head, numbers, answer.count)
     moving = displacing_heads(task.heads)
     module = bundle.network.Displacing(module, moving) if moving else module
     module = bundle.network.AfterLabels(module, marked) if marked else module
     return bundle.network.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
+
+
+def family_heads(heads: Mapping[str, Head], network: Mapping[str, Any]) -> Mapping[str, Head]:
+    """The heads of the family's own network, which gives so many numbers where a layer makes the answer of them."""
+    return {name: Vector(network[EMBEDDED]) for name in heads} if network.get(EMBEDDED) else heads
 
 
 def _with_variational_layers(module: Module, name: str) -> Module:

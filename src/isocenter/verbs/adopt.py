@@ -9,10 +9,11 @@ from typing import Any
 
 from isocenter import errors, keywords
 from isocenter.errors import UsageError
+from isocenter.networks.layouts import text_layouts
 from isocenter.options.models import AdoptOptions
 from isocenter.reading import ReadingOptions, dataset_reading, verb_results
-from isocenter.runtime import Model, hardware, result_codes
-from isocenter.runtime.foreign import detect, nnunet_model, sam_file
+from isocenter.runtime import Model, hardware, model_files, result_codes
+from isocenter.runtime.foreign import detect, nnunet_model, sam_file, zero_shot
 from isocenter.runtime.package import backends, certification, package_writing
 from isocenter.runtime.package.package_writing import PackageEvidence
 from isocenter.transforms import COLOUR, channel_stack
@@ -80,7 +81,9 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
     largest = (
         nnunet_model.read_postprocessing(Path(options.postprocessing)) if options.postprocessing is not None else ()
     )
-    if options.program is not None:
+    if options.classes is not None:
+        adopted = _zero_shot(source, options)
+    elif options.program is not None:
         adapter = None if options.adapter is None else Path(options.adapter)
         adopted = sam_file.load_sam(source, options.program, "cpu", adapter=adapter, side=options.size)
         # Only torch computes it: other backends have no place for prompts.
@@ -94,6 +97,7 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
     limits = [f"Adopted from {origin}: Isocenter has measured nothing of it. Ask its maker who owns the weights."]
     if options.trust:
         limits.append(f"Its checkpoints were opened trusting {', '.join(options.trust)}.")
+    limits += [zero_shot.UNCALIBRATED] if options.classes is not None else []
     evidence = PackageEvidence(limits=limits, decisions=_decisions(options.trust, largest))
     with package.new_package_folder(out, options.overwrite, zipped) as folder:
         onnx = package_writing.write_package(model, evidence, folder.name, folder)
@@ -129,10 +133,22 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
 
 def _refuse_unknown(source: Path, options: AdoptOptions) -> None:
     """UsageError for what is no model that can be adopted, and for flags that belong to another."""
+    if options.classes is None and options.text is not None:
+        raise UsageError("--text is of openclip and medclip", str(source), "Give --classes FILE and --as too")
+    if options.program is None and options.classes is not None:
+        if options.text is not None or not (source / zero_shot.LAST_CHECKPOINT).is_dir():
+            programs = " or ".join(text_layouts.TEXT_LAYOUTS)
+            remedy = f"Give a run of pretrain --objective image_text, or weights with --as {programs} and --text FOLDER"
+            raise UsageError("is no run whose network texts have taught", str(source), remedy)
+        return
     if options.program is not None:
-        if options.program not in sam_file.USAGES:
-            remedy = f"Choose one of {', '.join(sam_file.USAGES)}"
+        known = sam_file.USAGES if options.classes is None else text_layouts.TEXT_LAYOUTS
+        if options.program not in known:
+            remedy = f"Choose one of {', '.join(known)}{'' if options.classes is None else ', or leave --classes out'}"
             raise UsageError(f"there is no program {options.program!r}", "--as", remedy)
+        if options.classes is not None and options.text is None:
+            remedy = "Give --text FOLDER with config.json and tokenizer"
+            raise UsageError("its texts need the settings and the tokenizer of a BERT", str(source), remedy)
         if options.fold is not None or options.trust or options.postprocessing is not None:
             problem = "--fold, --trust and --postprocessing are of nnU-Net"
             raise UsageError(problem, str(source), "Leave them out with --as")
@@ -146,6 +162,15 @@ def _refuse_unknown(source: Path, options: AdoptOptions) -> None:
             "`isocenter package`"
         )
         raise UsageError("is not a model of another program that can be adopted", str(source), remedy)
+
+
+def _zero_shot(source: Path, options: AdoptOptions) -> Model:
+    """The classification by the texts of a file."""
+    classes = zero_shot.read_classes(Path(str(options.classes)))
+    if options.program is not None:
+        return zero_shot.load_zero_shot(source, options.program, Path(str(options.text)), classes)
+    model = model_files.load(source / zero_shot.LAST_CHECKPOINT, "cpu")
+    return zero_shot.zero_shot_of_run(source, model, classes)
 
 
 class _Shown:

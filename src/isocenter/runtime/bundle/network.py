@@ -157,6 +157,24 @@ class OnItsScale(nn.Module):
         return outputs
 
 
+class OnNormedFeatures(nn.Module):
+    """A network whose answer is a linear layer on its numbers for the whole image, brought to the length 1.
+
+    head: of the network; numbers: it gives; outputs: of the layer
+    """
+
+    def __init__(self, network: nn.Module, head: str, numbers: int, outputs: int) -> None:
+        super().__init__()
+        self.network = network
+        self.head = head
+        self.last = nn.Linear(numbers, outputs)
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
+        """(batch, channels, *patch) to the outputs of one head, (batch, outputs)."""
+        outputs = self.network(images) if context is None else self.network(images, context)
+        return {self.head: self.last(nn.functional.normalize(outputs[self.head].float(), dim=1))}
+
+
 class Displacing(nn.Module):
     """A network that answers with displacements, in voxels along each axis: the exponential of its velocities.
 

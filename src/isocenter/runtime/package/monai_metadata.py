@@ -135,15 +135,19 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
     path, function = factory.builder_source(network["name"])
     marked, channels = network.get("marked", 0), network["channels"]
     context = len(Context.from_settings(network.get("context")))
+    heads = torch_networks.family_heads(model.task.heads, network)
     definition = {
         "_target_": f"scripts.networks.{path.stem}.{function}",
         "channels": channels - 1 + marked if marked else channels,
         "spatial_dims": network["spatial_dims"],
-        **factory.head_arguments(network["name"], model.task.heads),
-        **factory.family_settings(network["name"], model.task.heads, network["size"], context, network.get("fusion")),
+        **factory.head_arguments(network["name"], heads),
+        **factory.family_settings(network["name"], heads, network["size"], context, network.get("fusion")),
     }
     if network["size"].get(BAYESIAN):
         definition = {"_target_": "scripts.network.with_variational_layers", "network": definition}
+    if numbers := network.get(torch_networks.EMBEDDED):
+        answer = {"head": _head(model), "numbers": numbers, "outputs": model.task.heads[_head(model)].count}
+        definition = {"_target_": "scripts.network.OnNormedFeatures", "network": definition, **answer}
     if moving := torch_networks.displacing_heads(model.task.heads):
         definition = {"_target_": "scripts.network.Displacing", "network": definition, "counts": moving}
     if marked:
