@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -145,11 +146,7 @@ def scored(flat: Path, written: dict[str, Path], people: dict[str, Any]) -> dict
 
 def judge(before: pydicom.Dataset, after: pydicom.Dataset, who: Any, new_uids: dict[str, set[str]]) -> Any:
     """(kind, whether it is right) of each element of the top level."""
-    for key in list(before.keys()):
-        try:
-            element = before[key]
-        except Exception:
-            continue
+    for element in readable(before):
         tag, vr = int(element.tag), element.VR
         if element.keyword in OF_THE_METHOD or tag >> 24 in GRAPHICS or str(element.value) in UID_dictionary:
             continue
@@ -170,6 +167,13 @@ def judge(before: pydicom.Dataset, after: pydicom.Dataset, who: Any, new_uids: d
             yield ("removed" if row["basicProfile"] == "X" else "replaced"), is_gone
         elif row is None and vr in ("CS", "LO", "SH", "DS", "IS", "US") and not who.traces(str(element.value).encode()):
             yield "text kept", later is not None and later.value == element.value
+
+
+def readable(dataset: pydicom.Dataset) -> Any:
+    """The elements that the library can read; what it cannot read in a source is not counted."""
+    for key in list(dataset.keys()):
+        with suppress(Exception):
+            yield dataset[key]
 
 
 def added_errors(before: Path, after: Path) -> set[str]:
