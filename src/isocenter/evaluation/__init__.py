@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from isocenter.evaluation.intervals import Seed
     from isocenter.evaluation.metric import Metric, Metrics
     from isocenter.evaluation.significance.paired_tests import CaseValues
+    from isocenter.evaluation.vessel_diameters import narrowing
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)
