@@ -181,7 +181,8 @@ except ResourceError as error:
 def test_where_published_weights_cannot_be_fetched_the_remedy_is_a_file(setting, said, tmp_path, monkeypatch):
     for name, value in {**setting, "HF_HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
-    done = forked.run("-c", OFFLINE)
+    # What reads the environment when it is imported must not have been imported before.
+    done = forked.run("-c", OFFLINE, after="import torch, torchvision")
     assert "the published weights cannot be fetched" in done.stdout
     assert said in done.stdout
     assert "--pretrained FILE" in done.stdout

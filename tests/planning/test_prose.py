@@ -83,7 +83,7 @@ def test_what_a_person_set_is_stated_as_such_also_where_it_is_none(made):
 
 def test_what_is_off_is_listed_without_reasons(made):
     text = plan_prose.write_prose(made)
-    assert re.search(r"Off or not set: elastic, .*, mixup, cutmix", text)
+    assert re.search(r"Off or not set: shear, elastic, .*, mixup, cutmix", text)
     assert "Off or not set: absent, frames, interval, time unit, shape, cascade." in text
     assert "still images" not in text
 
@@ -93,7 +93,7 @@ def test_what_has_no_effect_is_named_without_reasons_unless_a_person_set_it_or_w
     assert "Inner folds get" not in text
     assert "Without effect here: inner share." in text
     assert "Without effect here: aspect." in text
-    assert "Without effect here: accidents." in text
+    assert "Without effect here: cutout count, accidents." in text
     assert "Inner folds get 50 % of the minutes, because" in plan_prose.write_prose(
         made.with_decision("split.inner_folds", Decision(3, "for a test"))
     )

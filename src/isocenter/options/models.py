@@ -258,13 +258,11 @@ class AdoptOptions:
             name="--as",
         ),
     ] = None
-    classes: Annotated[
-        str | Path | None, Flag('JSON file of classes and what texts say of each: {"ill": ["a nodule"], ...}.', "FILE")
-    ] = None
+    classes: Annotated[str | Path | None, Flag("JSON file that gives a list of texts for each class.", "FILE")] = None
     text: Annotated[str | Path | None, Flag("Settings and tokenizer of the BERT of openclip or medclip.", "FOLDER")] = (
         None
     )
-    adapter: Annotated[str | Path | None, Flag("The adapter of SAMed beside its base file SOURCE.", "FILE")] = None
+    adapter: Annotated[str | Path | None, Flag("The adapter of SAMed; SOURCE is its base file.", "FILE")] = None
     size: Annotated[
         int | None,
         Flag("Voxels along each side of the square that SAMed sees; by default those of SOURCE.", "VOXELS", least=1),
