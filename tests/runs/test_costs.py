@@ -113,8 +113,27 @@ def test_a_reading_that_takes_most_of_the_minutes_is_told_once_with_what_helps(c
             now[0] = 50.0 + 7.0 * done
             watch(done, 10)
     [record] = caplog.records
-    assert "reading 10 cases" in record.message
+    assert "reading 10 cases will take about 120 s" in record.message
     assert all(word in record.message for word in ("half of 2 minutes", "--minutes", "coarser grid", "isocenter check"))
+
+
+def test_what_is_imported_with_the_first_case_is_not_expected_of_all_others(caplog):
+    now = [0.0]
+    watch = foresight.watched_reading(6.0, CommandClock(0.0, now=lambda: now[0]))
+    with caplog.at_level(logging.WARNING, "isocenter"):
+        for done in range(1, 4709):
+            now[0] = 3.5 + 0.01 * (done - 1)
+            watch(done, 4708)
+    assert not caplog.records  # 51 s of 360
+
+
+def test_a_first_case_that_took_long_is_enough_to_foresee_the_rest(caplog):
+    now = [0.0]
+    watch = foresight.watched_reading(2.0, CommandClock(0.0, now=lambda: now[0]))
+    now[0] = 30.0
+    with caplog.at_level(logging.WARNING, "isocenter"):
+        watch(1, 4)
+    assert "reading 4 cases will take about 120 s" in caplog.text
 
 
 def test_one_line_says_what_comes_before_the_first_step_and_when_it_is_long(caplog, monkeypatch):

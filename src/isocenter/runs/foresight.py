@@ -23,6 +23,8 @@ PROBE_SHARE, PROBE_SECONDS = 0.05, 3.0
 THREAD_GAIN = 0.5
 # Of the minutes, what reading and preparing may take before it is said what helps.
 MOST_BEFORE = 0.5
+# From so many cases after the first on the time of the rest is foreseen; earlier where the first took so many s.
+FEW_CASES, LONG_CASE = 3, 10.0
 HELPS = (
     "Give more --minutes, fewer cases or a coarser grid (--set preprocessing.spacing=[...]); run `isocenter check` "
     "first: what it looked at is kept"
@@ -31,11 +33,22 @@ HELPS = (
 
 def watched_reading(minutes: float, clock: CommandClock) -> Callable[[int, int], None]:
     """A function of the cases that are read, and of all, which says once that it will take long beside the minutes."""
-    began, warned = clock.seconds, list[str]()
+    began = last = clock.seconds
+    first, first_at, warned = 0, 0.0, list[str]()
 
     def watch(done: int, total: int) -> None:
         """Say so as soon as that is foreseen."""
-        foreseen = began + (clock.seconds - began) / done * total
+        nonlocal began, last, first, first_at
+        now = clock.seconds
+        if not first or done <= first:  # the first of these, or of another set
+            began, first, first_at = last, done, now
+        cases, seconds, last = done - first, now - first_at, now
+        if cases < FEW_CASES:
+            # What is imported with the first cases is no reason to expect the same of all others.
+            if first_at - began < LONG_CASE:
+                return
+            cases, seconds = first, first_at - began
+        foreseen = now + seconds / cases * (total - done)
         if not warned and done < total and foreseen > MOST_BEFORE * 60 * minutes:
             warned.append(too_long(f"reading {errors.count_phrase(total, 'case')}", foreseen, minutes))
             log.warning("%s", warned[0])
