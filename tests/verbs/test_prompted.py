@@ -13,6 +13,8 @@ import torch
 
 import isocenter
 from isocenter.errors import DatasetError, UsageError
+from isocenter.service.configuration import ModelSection
+from isocenter.service.work.warm_models import WarmModels
 from sam_models import adapter_of, small_sam, write_waves
 
 torch.set_num_threads(1)
@@ -107,3 +109,8 @@ def test_what_does_not_belong_together_is_not_adopted(room, tmp_path):
         with pytest.raises(UsageError, match=words):
             isocenter.adopt(room / "medsam.pth", out=tmp_path / "out", **given)
         assert not (tmp_path / "out").exists()
+
+
+def test_a_node_refuses_a_model_for_which_somebody_has_to_point(room):
+    with pytest.raises(UsageError, match="model 'sam': the model answers what a person points at"):
+        WarmModels({"sam": ModelSection(path=room / "model")}, 8)["sam"]

@@ -35,7 +35,13 @@ log = logging.getLogger("isocenter")
 
 
 def facts_of_model(name: str, model: Model) -> ModelFacts:
-    """The facts of a model for routing; its hash: weights, task, preprocessing, windows, gate, codes and ratios."""
+    """The facts of a model for routing; its hash: weights, task, preprocessing, windows, gate, codes and ratios.
+
+    Raises UsageError for a model that no node can ask.
+    """
+    if model.task.takes_prompts:
+        problem = "the model answers what a person points at, and nobody does at a node"
+        raise UsageError(problem, f"model {name!r}", "Name another one, and use this one by `isocenter predict`")
     task = {"name": model.task.name, **task_settings.settings_of(model.task)}
     settings = [model.record.get("weights_sha256"), task, model.preprocessing.settings]
     parts = [own for name in ("codes", "measures") if (own := model.record.get(name))]
