@@ -15,6 +15,7 @@ import isocenter
 from isocenter.errors import DatasetError
 from isocenter.files.dicom.writing import seg, sr
 from isocenter.files.layouts import dataset_layouts, dataset_table
+from isocenter.files.layouts.cases import dicom_masks
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.runtime import result_codes
 from isocenter.values import Code, Finding, Image, Label
@@ -238,3 +239,11 @@ def test_a_report_states_the_class_of_each_object_at_its_segment(tmp_path):
     assert [label.code for label in result_codes.coded_labels(OWN[:2], {"round": CodedName((NUCLEUS,))})] == [
         NUCLEUS
     ] * 2
+
+
+@pytest.mark.parametrize(
+    ("segment", "name"),
+    [("cell 12", "cell"), ("cell_12", "cell"), ("cell #12", "cell"), ("CD4", "CD4"), ("grade", "grade")],
+)
+def test_the_class_of_a_segment_is_its_name_without_a_number_that_stands_apart(segment, name):
+    assert dicom_masks.class_of_segment(segment) == name

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-CLIP, SIGLIP = "arXiv:2103.00020", "arXiv:2303.15343"
+CLIP = "arXiv:2103.00020"
 TEXT, TEXTS = "text", "texts"
 # The logarithms of CLIP's first scale and of its limit, and SigLIP's first scale and shift.
 SCALE, MOST, SIGMOID_SCALE, SHIFT = math.log(1 / 0.07), math.log(100), math.log(10), -10.0
@@ -32,7 +32,7 @@ class ImageText(Objective):
     """The loss of finding an image's text among those of other patients, and its image for a text.
 
     Of a report some sentences are drawn in any order. Equal texts, and texts of one patient, are never negatives.
-    compares: "softmax": each text with all others, by cross-entropy; "sigmoid": each pair by itself
+    compares: "softmax": each text with all others, by cross-entropy; "sigmoid": each pair by itself, arXiv:2303.15343
     encoder:  folder of a BERT with its tokenizer, of which two layers learn; None: one is learnt from the texts
     """
 

@@ -187,8 +187,8 @@ def load_drawings(
     return replace(first, pixels=pixels, facts={**first.facts, DRAWN_FRAMES: tuple(sorted(masks))})
 
 
-# What a segment of a single object is called after its class: "cell 12", "cell_12", "cell #12".
-OBJECT_NUMBER = re.compile(r"[\s_#-]*\d+$")
+# What a segment of a single object is called after its class: "cell 12", "cell_12", "cell #12"; "CD4" is a class.
+OBJECT_NUMBER = re.compile(r"[\s_#-]+\d+$")
 
 
 def class_of_segment(name: str) -> str:
