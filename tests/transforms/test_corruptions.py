@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.errors import UsageError
+from isocenter.errors import DatasetError, UsageError
 from isocenter.transforms import corruptions
 from isocenter.transforms.corruptions import CORRUPTIONS
 from isocenter.values import Geometry, Image
@@ -72,6 +72,43 @@ def test_a_low_dose_adds_what_its_variance_has_more_than_a_full_one_in_hu():
     image = even.with_pixels(pixels)
     added = (worse(image, "dose", 2).data - pixels)[:, 8:24]
     assert added.std() == pytest.approx(12 * np.sqrt(4 - 1), rel=0.15)
+
+
+def magnitudes(level: float, shape=(64, 64, 16)) -> Image:
+    """An even signal beside air without any; its 99th percentile is the signal."""
+    pixels = np.full((1, *shape), level, dtype=np.float32)
+    pixels[:, :16] = 0
+    return Image(pixels, Geometry.of_spacing(shape, (1, 1, 1)), modality="MR")
+
+
+def test_rician_noise_is_rayleighs_in_air_and_raises_a_signal_by_what_its_second_moment_says():
+    damaged = corruptions.damage_image(magnitudes(200), "rician", 0.1, seed=0, case="p1").data[0]
+    air, signal = damaged[:16], damaged[16:]
+    sigma = 0.1 * 200
+    assert air.mean() == pytest.approx(sigma * np.sqrt(np.pi / 2), rel=0.02)
+    assert air.std() == pytest.approx(sigma * np.sqrt(2 - np.pi / 2), rel=0.02)
+    assert (signal.astype(float) ** 2).mean() == pytest.approx(200**2 + 2 * sigma**2, rel=0.003)
+    assert damaged.min() >= 0
+
+
+def test_poisson_noise_has_the_variance_of_its_photons_and_none_where_there_are_none():
+    damaged = corruptions.damage_image(magnitudes(500), "poisson", 40, seed=0, case="p1").data[0]
+    assert damaged[16:].mean() == pytest.approx(500, rel=0.01)
+    assert damaged[16:].std() == pytest.approx(500 / np.sqrt(40), rel=0.02)
+    assert (damaged[:16] == 0).all()
+    photons = damaged[16:] / (500 / 40)
+    np.testing.assert_allclose(photons, np.rint(photons), atol=1e-3)
+
+
+def test_damage_that_cannot_be_is_refused_with_its_limits():
+    for name, strength in (("poisson", 0), ("dose", 2), ("noise", -0.1), ("noise", float("nan")), ("jpeg", 0)):
+        with pytest.raises(UsageError, match=rf"{name} of {strength:g}[\s\S]*Give from"):
+            corruptions.damage_image(scan(), name, strength, seed=0, case="p1")
+    hounsfield = magnitudes(500).with_pixels(magnitudes(500).data - 1000)
+    assert corruptions.falls_below_zero(hounsfield)
+    for name in ("rician", "poisson"):
+        with pytest.raises(DatasetError, match="below zero"):
+            corruptions.damage_image(hounsfield, name, CORRUPTIONS[name].strengths[0], seed=0, case="p1")
 
 
 def test_blur_is_as_wide_in_mm_along_every_axis():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL.Image
 
-from isocenter.errors import UsageError
+from isocenter.errors import DatasetError, UsageError
 from isocenter.lazy import torch
 from isocenter.transforms import _augment_artefacts, _augment_intensity, random_draws
 from isocenter.values import MM, Array, Image
@@ -40,10 +40,14 @@ class ScanFacts:
 
     steps:      length of a voxel per axis, in mm, or in the unit that stands for it
     hounsfield: one HU as a share of the image's range
+    zero:       the place of no signal where the image's range is 0 to 1
+    bright:     the place of the 99th percentile: 1, of an even image 0
     """
 
     steps: tuple[float, ...]
     hounsfield: float
+    zero: float
+    bright: float
 
 
 Change = Callable[["Tensor", float, np.random.Generator, ScanFacts], "Tensor"]
@@ -57,6 +61,8 @@ class Corruption:
     change:    (1, channels, *spatial) of an image whose range is 0 to 1
     fewest:    axes that an image must have
     befalls:   the change in a profile of images that have it; empty: all images can have it
+    limits:    least and largest strength that can be
+    from_zero: whether intensities count from no signal, so that none may be below zero
     """
 
     strengths: tuple[float, float, float, float, float]
@@ -64,6 +70,8 @@ class Corruption:
     change: Change
     fewest: int = 1
     befalls: str = ""
+    limits: tuple[float, float] = (0.0, np.inf)
+    from_zero: bool = False
 
 
 def _exactly(
@@ -90,6 +98,25 @@ def _lower_dose(images: Tensor, strength: float, rng: np.random.Generator, scan:
 def _with_metal(images: Tensor, strength: float, rng: np.random.Generator, scan: ScanFacts) -> Tensor:
     deviation = float(images.std().clamp(min=1e-6))
     return _augment_artefacts.metal(images, strength * scan.hounsfield / deviation, [rng], least=1.0)
+
+
+def _magnitude_noise(images: Tensor, strength: float, rng: np.random.Generator, scan: ScanFacts) -> Tensor:
+    """The length of a complex signal, both of whose parts have white noise: Rician intensities.
+
+    Gudbjartsson and Patz, Magn Reson Med 1995, doi:10.1002/mrm.1910340618
+    """
+    deviation = strength * (scan.bright - scan.zero)
+    real, imaginary = (
+        deviation * torch.as_tensor(rng.standard_normal(images.shape), dtype=images.dtype) for _ in range(2)
+    )
+    return torch.hypot((images - scan.zero).clamp(min=0) + real, imaginary) + scan.zero
+
+
+def _count_photons(images: Tensor, strength: float, rng: np.random.Generator, scan: ScanFacts) -> Tensor:
+    """Each voxel as a count, which is Poisson's, where the 99th percentile has `strength` photons in the mean."""
+    photon = max(scan.bright - scan.zero, 1e-6) / strength
+    counts = rng.poisson((images - scan.zero).clamp(min=0).double().numpy() / photon)
+    return torch.as_tensor(counts * photon, dtype=images.dtype) + scan.zero
 
 
 def _jpeg(images: Tensor, strength: float, rng: np.random.Generator, scan: ScanFacts) -> Tensor:
@@ -121,7 +148,10 @@ CORRUPTIONS: Mapping[str, Corruption] = {
     "blur": Corruption((0.5, 1.0, 1.5, 2.0, 3.0), "mm, standard deviation", _blur),
     "motion": Corruption((1.0, 2.0, 4.0, 6.0, 10.0), "degrees and mm at the most", _move, fewest=2),
     "ghosts": Corruption(
-        (0.2, 0.35, 0.5, 0.7, 0.9), "of the signal of some lines lost", partial(_exactly, _augment_artefacts.ghosting)
+        (0.2, 0.35, 0.5, 0.7, 0.9),
+        "of the signal of some lines lost",
+        partial(_exactly, _augment_artefacts.ghosting),
+        limits=(0.0, 1.0),
     ),
     "bias_field": Corruption(
         (0.1, 0.2, 0.3, 0.45, 0.6), "deviation of its logarithm", partial(_exactly, _augment_artefacts.bias_field)
@@ -133,10 +163,30 @@ CORRUPTIONS: Mapping[str, Corruption] = {
     "low_resolution": Corruption(
         (0.5, 1.0, 2.0, 3.0, 5.0), "longer voxels", partial(_exactly, _augment_intensity.low_resolution)
     ),
-    "jpeg": Corruption((75, 50, 30, 15, 7), "quality", _jpeg, fewest=2),
+    "jpeg": Corruption((75, 50, 30, 15, 7), "quality", _jpeg, fewest=2, limits=(1, 100)),
     "metal": Corruption((100, 200, 400, 800, 1600), "HU, streaks", _with_metal, fewest=2, befalls="metal"),
     "dose": Corruption(
-        (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32), "of the dose", _lower_dose, fewest=2, befalls="dose_noise"
+        (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32),
+        "of the dose",
+        _lower_dose,
+        fewest=2,
+        befalls="dose_noise",
+        limits=(1e-4, 1.0),
+    ),
+    # The noise of magnitudes occurs where signals are sampled in k-space, as ghosts do.
+    "rician": Corruption(
+        (0.02, 0.04, 0.08, 0.16, 0.32),
+        "standard deviation, of the 99th percentile",
+        _magnitude_noise,
+        befalls="ghosting",
+        from_zero=True,
+    ),
+    "poisson": Corruption(
+        (1000, 300, 100, 30, 10),
+        "photons at the 99th percentile",
+        _count_photons,
+        limits=(1.0, np.inf),
+        from_zero=True,
     ),
 }
 
@@ -151,20 +201,45 @@ def corruption_key(name: str) -> str:
     return key
 
 
+def refuse_strength(name: str, strength: float, where: str) -> None:
+    """Raise UsageError for a strength that the corruption of this key cannot have, such as zero photons."""
+    kind = CORRUPTIONS[name]
+    least, most = kind.limits
+    if not least <= strength <= most or not np.isfinite(strength):
+        limits = f"from {least:g} on" if np.isinf(most) else f"from {least:g} to {most:g}"
+        raise UsageError(f"{name} of {strength:g}", where, f"Give {limits} ({kind.unit})")
+
+
+def falls_below_zero(image: Image) -> bool:
+    """Whether intensities do not count from no signal; a few voxels below zero are the ringing of a resampling."""
+    return _range_of(image.data, image.valid)[0] < 0
+
+
 def corrupt_image(image: Image, name: str, severity: int, *, seed: int, case: str) -> Image:
+    """The image made worse by a severity, 1 to 5; `damage_image` at the strength that the table states for it."""
+    return damage_image(image, name, CORRUPTIONS[name].strengths[severity - 1], seed=seed, case=case)
+
+
+def damage_image(image: Image, name: str, strength: float, *, seed: int, case: str) -> Image:
     """The image made worse, of the same type on the same grid; what is no measurement stays.
 
-    severity: 1 to 5
+    strength: in the unit of the corruption
+    case:     what draws belong to, besides the seed
+    Raises UsageError for an impossible strength; DatasetError where intensities below zero cannot have this damage.
     """
     kind = CORRUPTIONS[name]
+    refuse_strength(name, strength, case)
     data, measured = image.data, image.valid
+    low, high = _range_of(data, measured)
+    if kind.from_zero and low < 0:
+        problem = f"intensities below zero cannot have {name} noise: it grows from no signal, which is 0"
+        raise DatasetError(problem, case, "Give images of magnitudes or counts, or another damage")
+    width = high - low or 1.0
     spatial = image.geometry.shape
-    measured_data = np.where(measured, data, np.nan).astype(np.float32).reshape(1, -1, *spatial)
-    ends = np.nanquantile(measured_data.ravel()[:: 1 + measured_data.size // MOST_READ], RANGE)
-    low, width = float(ends[0]), float(ends[1] - ends[0]) or 1.0
-    scaled = torch.as_tensor((np.nan_to_num(measured_data, nan=low) - low) / width)
+    filled = np.where(measured, data, low).astype(np.float32).reshape(1, -1, *spatial)
+    scaled = torch.as_tensor((np.nan_to_num(filled, nan=low) - low) / width)
     rng = random_draws.sample_generator(seed, tuple(CORRUPTIONS).index(name), zlib.crc32(case.encode()))
-    changed = kind.change(scaled, kind.strengths[severity - 1], rng, _scan_of(image, width)).numpy()
+    changed = kind.change(scaled, strength, rng, _scan_of(image, low, high)).numpy()
     restored = changed.reshape(data.shape) * width + low
     if data.dtype.kind in "iu":
         limits = np.iinfo(data.dtype)
@@ -172,10 +247,18 @@ def corrupt_image(image: Image, name: str, severity: int, *, seed: int, case: st
     return image.with_pixels(np.where(measured, restored, data).astype(data.dtype))
 
 
-def _scan_of(image: Image, width: float) -> ScanFacts:
-    grid = image.geometry
+def _range_of(data: Array, measured: Array) -> tuple[float, float]:
+    """The 1st and 99th percentile of what was measured."""
+    values = np.where(measured, data, np.nan).astype(np.float32).ravel()
+    low, high = np.nanquantile(values[:: 1 + values.size // MOST_READ], RANGE)
+    return float(low), float(high)
+
+
+def _scan_of(image: Image, low: float, high: float) -> ScanFacts:
+    grid, width = image.geometry, high - low or 1.0
     extents = np.multiply(grid.shape, grid.steps)
     in_mm = grid.spacing is not None and grid.unit == MM and max(extents) >= SMALLEST
     length = 1.0 if in_mm else max(min(extents) / LENGTHS, min(grid.steps))
     hounsfield = 255 / WINDOW if image.dtype == np.uint8 else 1.0
-    return ScanFacts(tuple(step / length for step in grid.steps), hounsfield / width)
+    steps = tuple(step / length for step in grid.steps)
+    return ScanFacts(steps, hounsfield / width, zero=-low / width, bright=(high - low) / width)

@@ -103,9 +103,12 @@ def _conditions(audit: AuditInput, cases: Sequence[Case]) -> tuple[list[Robustne
     few = [name for name, one in chosen_corruptions.items() if one.fewest > image.geometry.ndim]
     foreign = [name for name, one in chosen_corruptions.items() if one.befalls and not profile.changes.get(one.befalls)]
     notes = [f"Not tried, because it needs two axes: {errors.list_phrase(few)}."] * bool(few)
+    signed = [name for name, one in chosen_corruptions.items() if one.from_zero and name not in foreign]
+    signed = signed if signed and corruptions.falls_below_zero(image) else []
+    notes += [f"Not tried, because intensities are below zero: {errors.list_phrase(signed)}."] * bool(signed)
     if foreign and not audit.options.all_corruptions:
         notes.append(f"Not tried, because it does not occur in {profile.name}: {errors.list_phrase(foreign)}.")
-    names = [name for name in chosen_corruptions if name not in (*few, *foreign)]
+    names = [name for name in chosen_corruptions if name not in (*few, *foreign, *signed)]
     conditions = [RobustnessCondition(name, severity) for name in names for severity in audit.options.chosen_severities]
     covariates = audit.predictor.model_of(cases[0].id).networks.context.names
     inputs = dict.fromkeys([*_channels_of_all(cases), *covariates])
