@@ -30,6 +30,7 @@ __all__ = [
     "describe_weights",
     "document",
     "embed",
+    "enhance",
     "ensemble",
     "evaluate",
     "explain",
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.deploy import change_status, promote_change, roll_back_change, shadow_change, split_change
     from isocenter.verbs.document import document, trace_requirements, verify_documents
     from isocenter.verbs.embed import embed
+    from isocenter.verbs.enhance import enhance
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate
     from isocenter.verbs.explain import explain

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from pydicom.sr import codedict
     from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
     from scipy.sparse import csgraph
+    from skimage import exposure as skimage_exposure
+    from skimage import filters as skimage_filters
     from skimage import measure as skimage_measure
+    from skimage import restoration as skimage_restoration
     from sklearn import cluster as sklearn_cluster
     from sklearn import linear_model
     from statsmodels.duration import hazard_regression as statsmodels_hazards
@@ -101,7 +104,10 @@ if not TYPE_CHECKING:
     pydicom = _LazyModule("pydicom")
     pynetdicom = _LazyModule("pynetdicom")
     safetensors_torch = _LazyModule("safetensors.torch")
+    skimage_exposure = _LazyModule("skimage.exposure")
+    skimage_filters = _LazyModule("skimage.filters")
     skimage_measure = _LazyModule("skimage.measure")
+    skimage_restoration = _LazyModule("skimage.restoration")
     sparse = _LazyModule("scipy.sparse")
     spatial = _LazyModule("scipy.spatial")
     special = _LazyModule("scipy.special")
@@ -172,7 +178,10 @@ __all__ = [
     "pydicom",
     "pynetdicom",
     "safetensors_torch",
+    "skimage_exposure",
+    "skimage_filters",
     "skimage_measure",
+    "skimage_restoration",
     "sparse",
     "spatial",
     "special",

@@ -231,6 +231,7 @@ COMMANDS = (
     Command("calibrate", models.CalibrateOptions),
     Command("adopt", models.AdoptOptions),
     Command("convert", images.ConvertOptions, ends=terminal.fail_if),
+    Command("enhance", images.EnhanceOptions, named_by="inputs", ends=terminal.fail_if),
     Command("deidentify", images.DeidentifyOptions, ends=terminal.fail_if),
     Command("register", images.RegisterOptions, named_by="moving"),
     Command("register frames", images.RegisterFramesOptions, "register_frames"),

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from isocenter.files.format_options import FileChoices
 from isocenter.keywords import Flag
-from isocenter.options.shared_flags import Out, Overwrite, Volume
+from isocenter.options.shared_flags import Inputs, Out, Overwrite, Volume
+from isocenter.reading import ReadingOptions
+from isocenter.reading.reading_options import Input
 from isocenter.values import BoundingBoxes, Image, SpatialTransform
 
 if TYPE_CHECKING:
@@ -46,6 +48,23 @@ class ConvertOptions(FileChoices):
     onto: Annotated[str | Path | Image | None, Flag("Image on whose grid it shall lie.", "FIXED")] = None
     inverse: Annotated[bool, Flag("Go the other way: SOURCE was the fixed image of the transform.")] = False
     real_world: bool = False
+
+
+@dataclass(frozen=True)
+class EnhanceOptions(ReadingOptions):
+    """Enhance images by a filter, with what it changed."""
+
+    inputs: Annotated[Input | Sequence[Input], Inputs]
+    _: KW_ONLY
+    out: Out = None
+    overwrite: Overwrite = False
+    method: Annotated[
+        str,
+        Flag(
+            "nlm (non-local means), tv (total variation), n4 (bias field) or clahe (local contrast).",
+            "NAME",
+        ),
+    ] = "nlm"
 
 
 @dataclass(frozen=True)

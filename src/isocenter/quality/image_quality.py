@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from isocenter.lazy import csgraph, ndimage
 from isocenter.quality import _intensities
 from isocenter.quality._intensities import Intensities
-from isocenter.transforms import resampling
+from isocenter.transforms import image_filters, resampling
 from isocenter.values import Array, Deferred, Floats, Image
 
 # Of a volume so many planes are looked at: a fault of acquisition is in most of them.
@@ -172,19 +172,10 @@ def _sharpness(plane: Floats) -> float:
 
 
 def _noise(plane: Floats) -> float:
-    """Immerkaer's operator, the difference of two Laplacians, blind to edges; its median: texture counts little.
-
-    Comput Vis Image Underst 1996, doi:10.1006/cviu.1996.0060. Only where there is signal: air is quiet by itself.
-    """
+    """That of the middle of the plane, and only where there is signal."""
     starts = [max(0, (size - NOISE_SIDE) // 2) for size in plane.shape]
     part = plane[tuple(slice(start, start + NOISE_SIDE) for start in starts)]
-    if min(part.shape) < 4:
-        return float("nan")
-    response = np.abs(np.diff(np.diff(part, n=2, axis=0), n=2, axis=1))
-    inside = part[1:-1, 1:-1] > part.min() + 1e-3
-    if np.count_nonzero(inside) < 100:
-        return float("nan")
-    return float(np.median(response[inside])) / 0.6745 / 6  # 6: root of the sum of the operator's squares
+    return image_filters.noise_deviation(part, part > part.min() + 1e-3) if min(part.shape) > 3 else float("nan")
 
 
 def _echo(plane: Floats) -> float:

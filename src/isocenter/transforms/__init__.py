@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         channel_stack,
         clip_frames,
         corruptions,
+        image_filters,
         intensity,
         label_maps,
         label_resampling,

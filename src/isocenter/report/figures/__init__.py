@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         cohort_figures,
         discrimination_figures,
         drawing,
+        enhancement_figures,
         heat_map,
         registration_figures,
         result_page,

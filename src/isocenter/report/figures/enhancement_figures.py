@@ -1,0 +1,43 @@
+"""Pictures of an enhanced image: before, after, and what was taken away or added, all on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.report import display
+from isocenter.report.figures import drawing, slice_figures
+from isocenter.report.figures.slice_figures import SLICE_DPI
+from isocenter.report.page_blocks import Figure
+from isocenter.values import Image
+
+RESIDUAL, SCALE = "residual", "The residual has the scale of the images; mid-grey is no change."
+
+
+def image_stages(
+    stages: Sequence[tuple[str, Image]], title: str, *, caption: str = "", near: ArrayLike | None = None
+) -> Figure:
+    """Images of one grid side by side in the greys of the first, and then the last of them less the first.
+
+    stages: (words, image), two or more; of a clip the first frame is shown, of several channels the first
+    near:   (*spatial) what the slice goes through
+    """
+    base, *others = (display.view_of(image, near) for _, image in stages)
+    views = [base, *(replace(one, low=base.low, high=base.high) for one in others)]
+    half = (base.high - base.low) / 2
+    residual = np.subtract(views[-1].values, base.values, dtype=np.float64)
+    views.append(replace(base, values=residual, low=-half, high=half))
+    size = base.grid.shape
+    plane = max(display.screen_planes(base.grid), key=lambda one: size[one.across] * size[one.down])
+    at = base.fullest_slice(plane)
+    canvas, panels = slice_figures.plane_panels(base.grid, [plane] * len(views))
+    for axes, view in zip(panels, views, strict=True):
+        slice_figures.put_greys(axes, view, plane, at)
+    slice_figures.put_letters(panels[0], plane)
+    slice_figures.put_scale_bar(panels[0], base.grid, plane)
+    order, place = ", ".join([*(words for words, _ in stages), RESIDUAL]), base.place(plane, at)
+    text = " ".join(filter(None, (caption, f"From the left: {order}.", SCALE, f"Shown: {place}." if place else "")))
+    return Figure(title, drawing.encode_png(canvas, SLICE_DPI), f"{title}: {order}", text, wide=True)
