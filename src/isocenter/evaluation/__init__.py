@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         distance,
         fairness,
         feature_rank,
+        image_fidelity,
+        inserted_spheres,
         instances,
         intervals,
         label_errors,
