@@ -154,6 +154,12 @@ def manifest(root: Path, data: Path) -> None:
     table(root / "list.csv", "image,patient,oedema,effusion,volume,time,event,split,known words", rows)
 
 
+def images_with_targets(root: Path, data: Path) -> None:
+    for n in range(2):
+        picture(root / f"x{n}.png", n)
+        picture(root / f"x{n}_target.png", n + 1)
+
+
 def pairs_of_images(root: Path, data: Path) -> None:
     for n in range(2):
         for side in ("fixed", "moving"):
@@ -247,6 +253,7 @@ MADE: dict[str, Maker] = {
     "medmnist": medmnist,
     "manifest": manifest,
     "image_pairs": pairs_of_images,
+    "image_targets": images_with_targets,
     "voc": voc,
     "yolo": yolo,
     "labelme": labelme,

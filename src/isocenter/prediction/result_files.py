@@ -65,7 +65,8 @@ def map_names(task: Task) -> list[str]:
 
     A further label map is called by its part alone, and its probabilities by both.
     """
-    maps = (TOTAL, EPISTEMIC, *ADDED_MAPS, EXPLANATION, PROBABILITIES.lstrip("_"))
+    own = dict.fromkeys(name for part in properties.leaf_tasks(task).values() for name in part.own_maps)
+    maps = (TOTAL, EPISTEMIC, *ADDED_MAPS, EXPLANATION, PROBABILITIES.lstrip("_"), *own)
     names, parts = (*maps, *(f"{kind}_pm" for kind in maps)), properties.part_names(task)
     further = (*names, *ANSWERS)
     return [*names, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]

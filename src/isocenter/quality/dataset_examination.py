@@ -218,7 +218,11 @@ def _measured_as_given(case: Case) -> Measured:
         image = image.with_pixels(image.data)  # read once: every measure looks at the voxels
         valid = _valid(image)
         read_references = {name: _read_reference(case, name, image, valid) for name in case.references}
-        masks = [one for one in read_references.values() if isinstance(one.value, Image)]
+        kinds = references.kinds_by_names(read_references)
+        intensities = {kind.name for kind in kinds if kind.is_image}
+        masks = [
+            one for one in read_references.values() if isinstance(one.value, Image) and one.name not in intensities
+        ]
         checked = [(kind.checks, read_references[kind.name]) for kind in references.kinds_by_names(read_references)]
         problems = [
             *_image_checks.no_measurement(case, image, valid),

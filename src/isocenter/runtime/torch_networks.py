@@ -383,6 +383,8 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
         module = bundle.network.OnNormedFeatures(module, head, numbers, answer.count)
     moving = displacing_heads(task.heads)
     module = bundle.network.Displacing(module, moving) if moving else module
+    added = added_inputs(task.heads)
+    module = bundle.network.Correcting(module, added) if added else module
     module = bundle.network.AfterLabels(module, marked) if marked else module
     return bundle.network.OnItsEntries(module, network["first_entry"], context) if "first_entry" in network else module
 
@@ -409,6 +411,11 @@ def variational_layers(module: Module) -> list[VariationalLayer]:
 def displacing_heads(heads: Mapping[str, Head]) -> dict[str, int]:
     """{head: axes} of those that displace voxels, and so are velocities of the family's network."""
     return {name: head.count for name, head in heads.items() if head.moves}
+
+
+def added_inputs(heads: Mapping[str, Head]) -> dict[str, list[int]]:
+    """{head: channels of the input} of those that answer with an image on its scale, to which the input is added."""
+    return {name: list(head.of_input) for name, head in heads.items() if head.of_input}
 
 
 @dataclass(frozen=True, eq=False)

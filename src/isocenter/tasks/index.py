@@ -3,6 +3,7 @@
 TASKS = {
     "classification": "isocenter.tasks.classification.question:Classification",
     "detection": "isocenter.tasks.detection.question:Detection",
+    "enhancement": "isocenter.tasks.enhancement.question:Enhancement",
     "findings": "isocenter.tasks.findings.question:Findings",
     "instances": "isocenter.tasks.instances.question:InstanceSegmentation",
     "registration": "isocenter.tasks.registration.question:Registration",

@@ -122,7 +122,7 @@ def marks_labels(task: Task) -> bool:
 
 def states_voxels(head: Head) -> bool:
     """Whether the outputs of a head are labels of voxels."""
-    return head.is_dense and not (head.holds_boxes or head.tells_objects)
+    return head.is_dense and not (head.holds_boxes or head.tells_objects or head.holds_intensities)
 
 
 def mirrored_channels(task: Task) -> Mapping[str, tuple[int, ...] | None]:

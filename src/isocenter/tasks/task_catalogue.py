@@ -148,7 +148,7 @@ def channel_labels(task: Task) -> dict[str, tuple[Label, ...]]:
         (part, own, head)
         for part, own in properties.leaf_tasks(task).items()
         for head, one in own.heads.items()
-        if one.is_dense
+        if one.is_dense and not one.holds_intensities
     ]
     return {properties.full_head_name(part, head): own.channel_labels for part, own, head in heads_of_parts}
 

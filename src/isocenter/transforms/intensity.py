@@ -35,13 +35,20 @@ class Normalisation:
 
     def apply(self, channel: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(*spatial) normalised; voxels without a measurement get the lowest measured value."""
+        return self.apply_and_keep(channel, valid)[0]
+
+    def apply_and_keep(
+        self, channel: NDArray[Any], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], ChannelScale]:
+        """The same, and the scale by which it was done."""
         # Our own copy, changed in place: a volume of CT is large. Later steps are quicker where rows lie together.
         values = np.array(channel, dtype=np.float32, order="C")
         if not valid.any():
-            return np.zeros_like(values)
+            return np.zeros_like(values), ChannelScale(None)
         lowest = float(values.min(where=valid, initial=np.inf))
         if not self._by_image:
-            return self.scale(lowest).apply_in_place(values, valid)
+            scale = self.scale(lowest)
+            return scale.apply_in_place(values, valid), scale
         values[~valid] = lowest
         measured = values[valid]
         low, high = np.percentile(measured, CLIPPED).astype(np.float32)
@@ -49,7 +56,7 @@ class Normalisation:
             low, high = measured.min(), measured.max()
         np.clip(measured, low, high, out=measured)
         scale = self.scale(lowest, (float(low), float(high)), float(measured.mean()), float(measured.std()))
-        return scale.apply_in_place(values, valid)
+        return scale.apply_in_place(values, valid), scale
 
     def scale(
         self, lowest: float, bounds: tuple[float, float] = (0.0, 0.0), mean: float = 0.0, deviation: float = 1.0
@@ -105,3 +112,17 @@ class ChannelScale:
             values -= offset
             values /= divisor
         return values
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """(...) numbers of the file's unit on this scale: nothing is clipped, and NaN stays."""
+        scaled = np.array(values, dtype=np.float32)
+        for offset, divisor in self.steps:
+            scaled = (scaled - np.float32(offset)) / np.float32(divisor)
+        return scaled
+
+    def undo(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """The inverse of `apply`; without steps, where nothing was measured, the numbers as they are."""
+        restored = np.array(values, dtype=np.float32)
+        for offset, divisor in reversed(self.steps):
+            restored = restored * np.float32(divisor) + np.float32(offset)
+        return restored

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from isocenter.values.prediction import (
         Confidence,
         Dense,
+        DenseImage,
         Head,
         Map,
         Merge,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -29,7 +29,7 @@ MOST_PRINTED = 8
 class Output:
     """The answers common to all kinds of head; each overrides what holds for it.
 
-    parts: heads that it joins; the other attributes are those of `Dense`
+    parts: heads that it joins; the other attributes are those of `Dense` and `DenseImage`
     """
 
     lengths: int = 0
@@ -37,6 +37,7 @@ class Output:
     heights: int = 0
     unit: float = 1.0
     called: tuple[str, ...] = ()
+    of_input: tuple[int, ...] = ()
     parts: Mapping[str, Any] = MappingProxyType({})
 
     @property
@@ -80,8 +81,13 @@ class Output:
         return False
 
     @property
+    def holds_intensities(self) -> bool:
+        """Whether its channels are those of an image, whose unit and grid are the input's."""
+        return False
+
+    @property
     def turns(self) -> bool:
-        """Whether some of its channels belong to the grid's axes, and turn with them."""
+        """Whether some of its channels belong to the grid's axes or to the input's scale, and change with them."""
         return self.lengths + self.offsets > 0
 
     def turn_to_axes(self, array: Array, trace: AxisChange) -> Array:
@@ -95,8 +101,22 @@ class Output:
         return np.concatenate([part for part in parts if len(part)])
 
 
+class IntensityScale(Protocol):
+    """The scale on which a network sees the intensities of a channel."""
+
+    def apply(self, values: Array) -> Array:
+        """(...) intensities on the scale."""
+
+    def undo(self, values: Array) -> Array:
+        """The inverse of `apply`."""
+
+
 class AxisChange(Protocol):
     """The steps from one grid to another."""
+
+    @property
+    def scales(self) -> Sequence[IntensityScale]:
+        """Of the intensities of each channel of the image."""
 
     def lengths_back(self, lengths: Array, *, signed: bool = False) -> Array:
         """(axes, ...) lengths in voxels of one grid, in those of the other; signed: they are a vector."""
@@ -159,6 +179,41 @@ class Dense(Output):
 
 
 @dataclass(frozen=True)
+class DenseImage(Dense):
+    """A head whose channels are an image: numbers, each on the scale of a channel of the input.
+
+    of_input: the input's channel on whose scale each of the first channels is, and to which it is added; empty where
+              the numbers have a scale of their own
+    """
+
+    of_input: tuple[int, ...] = ()
+
+    @property
+    def holds_intensities(self) -> bool:
+        """Whether its channels are those of an image, whose unit and grid are the input's."""
+        return True
+
+    @property
+    def turns(self) -> bool:
+        """Whether its channels have the scale of the input."""
+        return bool(self.of_input)
+
+    def turn_to_axes(self, array: Array, trace: AxisChange) -> Array:
+        """(channels, ...) outputs in the unit of the source; those beyond the input's stay."""
+        numbers = np.array(array, dtype=np.float32)
+        for place, channel in enumerate(self.of_input):
+            numbers[place] = trace.scales[channel].undo(numbers[place])
+        return numbers
+
+    def turn_from_axes(self, array: Array, trace: AxisChange) -> Array:
+        """The inverse of `turn_to_axes`, for targets."""
+        numbers = np.array(array, dtype=np.float32)
+        for place, channel in enumerate(self.of_input[: len(numbers)]):
+            numbers[place] = trace.scales[channel].apply(numbers[place])
+        return numbers
+
+
+@dataclass(frozen=True)
 class Boxes(Output):
     """Boxes, each of one of so many classes."""
 
@@ -192,6 +247,7 @@ class Target:
     """The target of one case in training; the kind says how it is cropped, warped and batched.
 
     head: Vector data are stacked as they are; Dense data, (*spatial) of label values, follow the image voxel by voxel;
+          DenseImage data, (channels, *spatial) of numbers, NaN where nothing is known, follow it between voxels;
           Boxes data, (n, 1 + 2 * axes) of class, where it begins on every axis and where it ends (edges in voxels),
           follow it by their corners; Instances data, (*spatial) of whole numbers, follow it voxel by voxel; Several
           have {part: its target}, without the parts of which nothing is known

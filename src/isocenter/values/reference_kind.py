@@ -188,6 +188,7 @@ class ReferenceKind:
             words=ReferenceWords("sides", "the side can be told"),
         )
 
+    is_image: its value is an image of intensities, and no label map
     Then `check` tries whether size, borders or the scanner give the side away, finds images that are there twice with
     different sides, and a split has its share of both.
     """
@@ -197,3 +198,4 @@ class ReferenceKind:
     checks: ReferenceChecks = field(default_factory=ReferenceChecks)
     strata: ReferenceStrata | None = None
     words: ReferenceWords = field(default_factory=ReferenceWords)
+    is_image: bool = False

@@ -26,7 +26,7 @@ from isocenter.files.layouts.cases.drawn_boxes import Annotation
 from isocenter.files.layouts.cases.drawn_outlines import DrawnReferences
 from isocenter.files.layouts.cases.object_classes import BY_MAP, BY_TABLE
 from isocenter.files.layouts.cases.stated_texts import TEXT
-from isocenter.files.layouts.cases.table_reading import DataTable
+from isocenter.files.layouts.cases.table_reading import TARGET, DataTable
 from isocenter.files.layouts.dataset_table import NAMED, SINGLE
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.files.layouts.manifest_rows import Manifest
@@ -36,7 +36,7 @@ FIXED_AND_MOVING = {"fixed", "moving"}
 DRAWINGS = frozenset({"voc", "yolo", "labelme", "cvat", "via", "coco", "box_table"})
 # What a cell can mean of a file, and the columns of such cells.
 PARTS = ("frame", "row", "series", "drawn", "report", BY_TABLE, BY_MAP, *sorted(DRAWINGS))
-PATHS = frozenset({"image", "mask", "instances", "boxes"})
+PATHS = frozenset({"image", "mask", "instances", "boxes", TARGET})
 
 
 def read_rows(table: DataTable, folder: Folder, declared: Mapping[str, Any], options: DatasetOptions) -> Reading:
@@ -149,6 +149,7 @@ def _references(
     line: Mapping[str, Any], number: int, manifest: Manifest, cells: _Cells, channels: set[str]
 ) -> Iterator[tuple[str, Any]]:
     """(kind, cell or value) of all that a row states."""
+    yield from ((TARGET, cell) for name, cell in cells.cells_of_kind(TARGET, line) if not name)
     for base in ("mask", "instances", "boxes"):
         has_plain = base in manifest.table.columns
         for rank, (reader, cell) in enumerate(cells.cells_of_kind(base, line)):
@@ -194,7 +195,7 @@ class _Cells:
             case one if one in DRAWINGS:
                 return self._drawing(paths[0], one, key)
             case one if one in ("", *PARTS):
-                is_folder = part == "" and kind == "image" and paths[0].is_dir()
+                is_folder = part == "" and kind in ("image", TARGET) and paths[0].is_dir()
                 return Cell(paths, "folder" if is_folder else part, key, names)
             case _:
                 raise self._wrong(

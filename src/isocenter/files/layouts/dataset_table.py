@@ -36,8 +36,8 @@ JOINED, PART = "|", "#"
 SPECIAL, ESCAPED = re.compile(r"[%|#=]"), re.compile(r"%(?:25|7C|23|3D)")
 # Columns of one thing each, and those that bear a name behind a colon; in the order in which they are written.
 SINGLE = ("case", "patient", "split", "group", "label", "time", "event", "text")
-NAMED = ("image", "modality", "field", "mask", "instances", "boxes", "finding", "value", "covariate")
-ORDER = ("case", "patient", "split", "group", *NAMED[:6], "label", "finding", "value", "time", "event", "text")
+NAMED = ("image", "modality", "field", "target", "mask", "instances", "boxes", "finding", "value", "covariate")
+ORDER = ("case", "patient", "split", "group", *NAMED[:7], "label", "finding", "value", "time", "event", "text")
 # Options of reading single files that hold for whoever reads the table.
 READ = tuple(one.name for one in fields(ReadOptions) if one.name not in ("stored", "background"))
 

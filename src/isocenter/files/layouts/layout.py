@@ -139,6 +139,7 @@ class Layout:
 BY_NAMES = frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks", "case_folders"})
 LAYOUTS: dict[str, str] = {
     "image_pairs": "isocenter.files.layouts.image_pairs:LAYOUT",
+    "image_targets": "isocenter.files.layouts.image_targets:LAYOUT",
     "nnunet": "isocenter.files.layouts.nnunet:LAYOUT",
     "decathlon": "isocenter.files.layouts.decathlon:LAYOUT",
     "bids": "isocenter.files.layouts.bids:LAYOUT",

@@ -35,6 +35,7 @@ from isocenter.files.layouts.cases.table_reading import (
     REFERENCE_COLUMNS,
     SPLIT_COLUMNS,
     TABLE_SUFFIXES,
+    TARGET,
     DataTable,
 )
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
@@ -46,6 +47,7 @@ from isocenter.values import CaseRow, Cell, Problem
 ROLES: dict[str, tuple[str, ...]] = {
     "image": IMAGE_COLUMNS,
     "mask": REFERENCE_COLUMNS["mask"],
+    TARGET: (),
     "label": REFERENCE_COLUMNS["label"],
     "patient": PATIENT_COLUMNS,
     "split": SPLIT_COLUMNS,
@@ -63,7 +65,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 SEVERAL = ("image", "mask", "finding", "value")
 # Rows of one person, on average: a number of more is of something else.
 MOST_OF_ONE = 20
-REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event", "text"})
+REFERENCES = frozenset({"mask", TARGET, "label", "finding", "findings", "value", "time", "event", "text"})
 PIXEL = re.compile(r"(?i)pixel_?\d+")
 PART = SPLIT_COLUMNS[0]  # the column that tables of parts get when they are joined
 
@@ -328,12 +330,19 @@ def _row(
             **_references(manifest, line, called),
             **manifest.texts(index, of_images),
             **cell_loading.mask_cells(by_reader),
+            **_target(manifest, line, modality),
         },
         split=table_join.split_of(manifest.cell(line, "split")),
         patient=patient,
         covariates=table_reading.covariates_of_row(line, set(manifest.column.values())),
     )
     return row if named_case is None else _with(row, named_case)
+
+
+def _target(manifest: Manifest, line: Mapping[str, Any], modality: str | None) -> dict[str, Cell]:
+    """The image that a row's image should become, where it names one."""
+    path = manifest.path(line, manifest.column[TARGET]) if TARGET in manifest.column else None
+    return {} if path is None else {TARGET: Cell((path,), "folder" if path.is_dir() else "", modality=modality)}
 
 
 def _with(row: CaseRow, named_case: CaseRow) -> CaseRow:
@@ -377,6 +386,8 @@ def _columns(table: DataTable, options: DatasetOptions) -> dict[str, str]:
     """
     taken = set(options.column.values())
     known = {**{role: table.column(names) for role, names in ROLES.items()}, **dict.fromkeys(_added_kinds())}
+    if str(known["label"]).lower() == TARGET and known["label"] in table_reading.columns_of_files(table, table.start):
+        known |= {"label": None, TARGET: known["label"]}
     columns = manifest_rows.columns_by_role(table, options, known, SEVERAL)
     columns |= {f"finding:{name}": name for name in table.findings}
     for kind in ("image", "mask"):

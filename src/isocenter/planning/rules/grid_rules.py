@@ -25,6 +25,8 @@ PATCH_VOXELS = {1: {"cpu": 2**13, "gpu": 2**15}, 2: {"cpu": 2**16, "gpu": 2**18}
 WHOLE_SIDE = {1: {"cpu": 1024, "gpu": 4096}, 2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
 # Below this share of content cutting the rest away saves more than it costs.
 EMPTY = 0.75
+# The spacing where the answer is an image.
+KEPT = Decision(None, "the answer is an image on the grid of its input, and resampling would blur it")
 # A median spacing rounded to 1e-4 mm must not add a step to every patch.
 ROUNDING = 1e-3
 # From this ratio on slices count as thick (nnU-Net).
@@ -95,11 +97,13 @@ class GridNeeds:
     whole:  there is an output for the image as a whole, which no patch may be cut from; without it a spacing decides
     scaled: sizes may be asked for, so that whole images keep their scale where it is known: they are brought to one
             spacing and padded to one shape that holds every training image; the mean over windows would be no size
+    kept:   the answer is an image on its input's own grid, which is neither resampled nor cropped
     """
 
     dense: bool
     whole: bool = False
     scaled: bool = False
+    kept: bool = False
 
     @classmethod
     def from_task(cls, task: Task) -> GridNeeds:
@@ -107,7 +111,8 @@ class GridNeeds:
         vectors = [head for head in task.heads.values() if head.is_vector]
         dense = any(head.is_dense for head in task.heads.values())
         moves = any(head.moves for head in task.heads.values())  # perhaps out of a patch
-        return cls(dense, bool(vectors) or moves, any(head.holds_numbers for head in vectors))
+        kept = any(head.holds_intensities for head in task.heads.values())
+        return cls(dense, bool(vectors) or moves, any(head.holds_numbers for head in vectors), kept)
 
 
 def suggest_grid(
@@ -132,8 +137,9 @@ def suggest_grid(
     if not physical or spacing is None or len(spacing) != len(shapes[0]):
         spacing = None
     if needs.dense and not needs.whole:
-        cropped = crops_content(fingerprint) if cropped is None else cropped
-        return _cut_patches(fingerprint, device, room, reduction, spacing, cropped=cropped)
+        cropped = (not needs.kept and crops_content(fingerprint)) if cropped is None else cropped
+        kept = KEPT if needs.kept and spacing is None else None
+        return _cut_patches(fingerprint, device, room, reduction, spacing, cropped=cropped, kept=kept)
     axes = len(shapes[0])
     # With an output for every voxel as fine as the patches that the device goes through.
     voxels = PATCH_VOXELS[axes][training_memory.device_kind(device)] ** (1 / axes)
@@ -199,10 +205,11 @@ def _cut_patches(
     asked: Sequence[float] | None,
     *,
     cropped: bool,
+    kept: Decision | None = None,
 ) -> Grid:
-    """Patches from images of one spacing, or on their own grids where the size of a voxel is not known."""
+    """Patches from images of one spacing, or on their own grids where these are kept or no size of voxels is known."""
     shapes, steps = without_single_slice(fingerprint, cropped=cropped)
-    spacing = _spacing(fingerprint, shapes, steps) if asked is None else Decision(list(asked), BY_HAND)
+    spacing = Decision(list(asked), BY_HAND) if asked is not None else kept or _spacing(fingerprint, shapes, steps)
     extent = np.array(shapes, dtype=float)
     if spacing.value is not None:
         extent = extent * np.array(steps) / np.asarray(spacing.value)

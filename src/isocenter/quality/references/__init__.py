@@ -21,6 +21,7 @@ REFERENCES = {
     "boxes": "isocenter.quality.references.boxes:BOXES",
     "field": "isocenter.quality.references.fields:FIELD",
     "mask": "isocenter.quality.references.masks:MASK",
+    "target": "isocenter.quality.references.targets:TARGET",
 }
 
 

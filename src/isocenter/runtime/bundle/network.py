@@ -6,7 +6,7 @@ One tensor as MONAI wants it, labels as input, scales, a context, movement, dist
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ FEWEST_HALVED = 8
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 # Initial standard deviation of a weight, as a share of its prior's: small, to disturb the first steps little.
 FIRST_DEVIATION = 0.1
-# The first displacements, as a share of what fresh weights give: the images lie where the initial transform puts them.
+# The first displacements and corrections, as a share of what fresh weights give: at first images stay as they are.
 FIRST = 1e-2
 
 
@@ -187,16 +187,47 @@ class Displacing(nn.Module):
         super().__init__()
         self.network = network
         self.counts = dict(counts)
-        for layer in network.modules():
-            is_last = isinstance(layer, nn.modules.conv._ConvNd) and layer.out_channels in self.counts.values()
-            for weight in layer.parameters(recurse=False) if is_last else ():
-                weight.data.mul_(FIRST)
+        _say_little(network, self.counts.values())
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         """(batch, channels, *patch) to outputs by head; those that displace are (batch, axes, *patch)."""
         outputs = self.network(images) if context is None else self.network(images, context)
         kept_outputs = {name: one for name, one in outputs.items() if name.partition("@")[0] not in self.counts}
         return {**kept_outputs, **{name: integrate_velocity(outputs[name].float()) for name in self.counts}}
+
+
+def _say_little(network: nn.Module, counts: Collection[int]) -> None:
+    """Make fresh weights of the last layers small, which are known by the numbers of their outputs."""
+    for layer in network.modules():
+        is_last = isinstance(layer, nn.modules.conv._ConvNd) and layer.out_channels in counts
+        for weight in layer.parameters(recurse=False) if is_last else ():
+            weight.data.mul_(FIRST)
+
+
+class Correcting(nn.Module):
+    """A network that answers with an image: channels of its input, to each of which it adds what it says.
+
+    Zhang et al., IEEE Trans Image Process 2017, arXiv:1608.03981. Coarser outputs, which it may have in training, are
+    left out. Fresh weights change little.
+    added: {head: channels of the input that are added to its first outputs}
+    """
+
+    def __init__(self, network: nn.Module, added: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self.network = network
+        self.added = {name: list(channels) for name, channels in added.items()}
+        _say_little(network, [len(channels) for channels in self.added.values()])
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
+        """(batch, channels, *patch) to outputs by head."""
+        outputs = self.network(images) if context is None else self.network(images, context)
+        kept_outputs = {name: one for name, one in outputs.items() if name.partition("@")[0] not in self.added}
+        for name, channels in self.added.items():
+            answer, count = outputs[name], len(channels)
+            # In all of float32: half the bits would round the image itself.
+            corrected = answer[:, :count].float() + images[:, channels].float()
+            kept_outputs[name] = torch.cat([corrected, answer[:, count:].float()], dim=1)
+        return kept_outputs
 
 
 class VariationalLayer(nn.Module):

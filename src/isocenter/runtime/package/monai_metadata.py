@@ -150,6 +150,8 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
         definition = {"_target_": "scripts.network.OnNormedFeatures", "network": definition, **answer}
     if moving := torch_networks.displacing_heads(model.task.heads):
         definition = {"_target_": "scripts.network.Displacing", "network": definition, "counts": moving}
+    if added := torch_networks.added_inputs(model.task.heads):
+        definition = {"_target_": "scripts.network.Correcting", "network": definition, "added": added}
     if marked:
         definition = {"_target_": "scripts.network.AfterLabels", "network": definition, "labels": marked}
     if "first_entry" in network:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -170,10 +170,12 @@ class Preprocessing:
         # one are normalised together, so that what changes with time is kept.
         arrays = [one.reshape(len(places), -1, *one.shape[1:]) for one in (data, valid)]
         normalisations = [self.normalisation[place] for place in places]
-        channels = [
-            _pad(resampling.resample(normalisation.apply(channel, measured), trace.shape, self.order), trace.pad)
-            for normalisation, channel, measured in zip(normalisations, *arrays, strict=True)
-        ]
+        channels, scales = list[NDArray[np.float32]](), list[ChannelScale]()
+        for normalisation, channel, measured in zip(normalisations, *arrays, strict=True):
+            normalised, scale = normalisation.apply_and_keep(channel, measured)
+            channels.append(_pad(resampling.resample(normalised, trace.shape, self.order), trace.pad))
+            scales.append(scale)
+        trace = replace(trace, scales=_by_place(scales, places, len(self.channels)))
         if len(places) < len(self.channels):
             by_place, nothing = dict(zip(places, channels, strict=True)), np.zeros_like(channels[0])
             channels = [by_place.get(place, nothing) for place in range(len(self.channels))]
@@ -227,6 +229,7 @@ class Preprocessing:
         scales = image_statistics.channel_scales(
             image, normalisations, trace.region(tuple(slice(0, n) for n in trace.kept_shape))
         )
+        trace = replace(trace, scales=_by_place(scales, places, len(self.channels)))
         return Streamed(image, trace, tuple(scales), self.order, places, len(self.channels)), trace
 
     def parts(self, trace: GridTrace, region: Region | None, patch: Sequence[int], channels: int) -> list[VolumePart]:
@@ -397,6 +400,12 @@ def _pad(channel: Array, pad: Sequence[tuple[int, int]]) -> Array:
 def _above_lowest(channel: Array, measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """A mask of voxels above the lowest measurement of the channel."""
     return measured & (channel > channel[measured].min()) if measured.any() else measured
+
+
+def _by_place(scales: Sequence[ChannelScale], places: Sequence[int], count: int) -> tuple[ChannelScale, ...]:
+    """The scale of each channel of the network; of one that the image lacks none."""
+    by_place = dict(zip(places, scales, strict=True))
+    return tuple(by_place.get(place, ChannelScale(None)) for place in range(count))
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from isocenter.transforms import orient, resampling
+from isocenter.transforms.intensity import ChannelScale
 from isocenter.transforms.resampling import Taps
 from isocenter.values import Array, Geometry, Image, Region, Slabs
 
@@ -69,6 +70,7 @@ class GridTrace:
     back:     how rows of the network's grid become rows of the kept region, None along an axis where they are the same;
               None: edge to edge, as our own preprocessing resamples
     walked:   axis of the network's grid along which it is walked; None: as a file gives its slices
+    scales:   of the intensities of each channel of the network; empty where nobody knows them
     """
 
     source: Geometry
@@ -81,6 +83,7 @@ class GridTrace:
     steps: tuple[float, ...]
     back: tuple[Taps | None, ...] | None = None
     walked: int | None = None
+    scales: tuple[ChannelScale, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:

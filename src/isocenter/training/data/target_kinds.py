@@ -21,7 +21,7 @@ from isocenter.runtime.preprocessing.protocol import GridTrace
 from isocenter.transforms import augment_spatial, orient, random_draws
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.augment_following import Corners, Following, LabelMap, NumberMap, ObjectMap, Warp
-from isocenter.values import Array, Deferred, Dense, Head, Region, Target, Vector, slabs
+from isocenter.values import Array, Deferred, Dense, DenseImage, Head, Region, Target, Vector, slabs
 from isocenter.values.prediction import KNOWN, Boxes, Instances
 
 if TYPE_CHECKING:
@@ -305,6 +305,45 @@ class LabelTargets(OneArray):
 
 
 @dataclass(frozen=True)
+class ImageTargets(OneArray):
+    """(channels, *spatial) float32 numbers of an image on its input's grid, NaN where nothing was measured."""
+
+    name: ClassVar[str] = "image"
+    large: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False
+
+    def prepare(self, target: Target, preprocessing: Preprocessing, trace: GridTrace) -> Array:
+        """The target on the network's grid, on the scale that its head has of the input."""
+        return np.asarray(target.head.turn_from_axes(preprocessing.numbers(target.data, trace), trace))
+
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        """Positions on which patches are centred: none, as every place teaches."""
+        return {}
+
+    def cut_region(self, data: Array, region: Region) -> Array:
+        """The part of the target in a region."""
+        return np.asarray(data[(slice(None), *region)] if region else data)
+
+    def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        """An empty target in the shape of a batch: nothing is known."""
+        return np.full((targets[0].shape[0], *patch), np.nan, dtype=np.float32)
+
+    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
+        """Targets of one shape."""
+        return targets
+
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: DrawnMovement) -> Following:
+        """The targets as what moves with the images."""
+        return NumberMap(targets, tuple(range(targets.shape[1])))
+
+    def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        """The mean of what each coarser voxel holds; NaN where any of it is."""
+        if tuple(targets.shape[2:]) == tuple(wanted):
+            return targets
+        return torch.nn.functional.interpolate(targets, size=tuple(wanted), mode="area")
+
+
+@dataclass(frozen=True)
 class InstanceTargets(LabelTargets):
     """(*spatial) int32 numbers of objects, 0 where there is none.
 
@@ -387,6 +426,7 @@ def _groups(target: Target) -> tuple[tuple[int, ...], ...]:
 KINDS: Mapping[type, TargetKind] = {
     Vector: VectorTargets(),
     Dense: LabelTargets(),
+    DenseImage: ImageTargets(),
     Boxes: BoxTargets(),
     Instances: InstanceTargets(),
     type(None): NoTargets(),

@@ -60,6 +60,10 @@ IMAGE_WORD = re.compile(r"(?i)^(?:image|img|imaging|scan|volume|vol)$")
 IMAGE_SUFFIX = re.compile(rf"(?i)[_.\- ](?:{_SHOWN}|original|orig|input)$")
 IMAGE_PREFIX = re.compile(rf"(?i)^(?:{_SHOWN}|original|orig|input)[_.\- ]")
 
+# Targets: the image that another should become, in a folder of theirs or marked by a suffix.
+TARGETS = {"targets", "target"}
+TARGET_SUFFIX = re.compile(r"(?i)[_.\- ]target$")
+
 # Masks: likewise; a word of MANY_LABELS is no class's, as "mask" may be.
 LABELS = {
     "labels", "label", "masks", "mask", "labelstr", "labelsva", "labelsval", "labelsts",

@@ -24,6 +24,7 @@ from isocenter.files.layouts.cases import (
 from isocenter.files.layouts.cases.drawn_boxes import Annotation
 from isocenter.files.layouts.cases.object_classes import BY_TABLE, OBJECT_MAPS
 from isocenter.files.layouts.cases.stated_texts import TEXT
+from isocenter.files.layouts.cases.table_reading import TARGET
 from isocenter.files.layouts.layout import DatasetOptions, DrawnNameMeanings, Reading
 from isocenter.values import CaseRow, Cell, Image, Label, voxel_images
 
@@ -86,7 +87,8 @@ def files_of_case(row: CaseRow) -> tuple[Path, ...]:
     for cell in (one for one in row.references.values() if isinstance(one, Cell)):
         is_bare = isinstance(cell.known, Annotation) and cell.part == "yolo" and not cell.known.boxes
         if cell.part not in SHARED and not is_bare:  # an empty file of YOLO is no damaged one
-            paths += cell.paths[:1] if cell.part == BY_TABLE else cell.paths
+            own = cell.paths[:1] if cell.part == BY_TABLE else cell.paths
+            paths += files_in(own[0]) if cell.part == FOLDER else own
     return tuple(dict.fromkeys(part for path in paths for part in file_formats.parts_of_file(path)))
 
 
@@ -144,6 +146,8 @@ def _reference(
         return {kind: partial(object_classes.load_classed_objects, known, own, dict(names.called), options.read)}
     if known.part in (STATED, TEXT):
         return {kind: partial(cell_loading.constant_value, known.known)}
+    if kind == TARGET:
+        return {TARGET: _on_axes(_image(known, options), image)}
     if known.part == FIELD:
         return {
             kind: partial(image_pairs.load_correspondence, known, tuple(reading.classes.get("field", ())), options.read)

@@ -33,6 +33,8 @@ REFERENCE_COLUMNS: dict[str, tuple[str, ...]] = {
     "label": ("label", "class", "target", "diagnosis", "category", "dx", "class_name", "label_name", "pathology"),
     "findings": ("finding_labels",),
 }
+# The role of a column of images that those of the column image should become.
+TARGET = "target"
 PARQUET, SEPARATORS = (".parquet",), {".tsv": "\t"}
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 # Text files may hold anything: what parts the columns of one that is a table, and letters that are looked at to know.

@@ -1,0 +1,96 @@
+"""The scores of an enhancement, and what reports show of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import ALL, Metric, Metrics, Seed, Table, case_tables
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure
+from isocenter.report.figures import charts, slice_figures
+from isocenter.tasks import properties
+from isocenter.tasks.enhancement import answering
+from isocenter.tasks.enhancement.answering import ImageAnswering
+from isocenter.values import Array, Case, Floats, Image, Prediction, Row
+
+TARGET = "target"
+PSNR, SNR = "psnr", "snr"
+METRICS = Metrics(
+    (
+        Metric(PSNR, "PSNR", unit="dB"),
+        Metric("psnr_input", "PSNR of the input", unit="dB", may_judge=False),
+        Metric(SNR, "Signal-to-noise ratio", unit="dB", may_judge=False),
+    ),
+    label_word="channel",
+)
+
+
+class ImageScoring(ImageAnswering):
+    """The scores of an enhancement; the fields are those of `Enhancement`."""
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case."""
+        return pd.DataFrame([self._row(one, case) for one, case in zip(predictions, cases, strict=True)])
+
+    def _row(self, prediction: Prediction, case: Case) -> dict[str, Any]:
+        target = known_target(case)
+        image = answering.enhanced_image(prediction)
+        row = {"case": case.id, "patient": case.patient, "label": ALL, PSNR: peak_ratio(image, target)}
+        if self.unit == "input":
+            row["psnr_input"] = peak_ratio(properties.first_image(case).data[: len(target)], target)
+        return {**row, SNR: signal_ratio(image, target)}
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Each metric over all cases; patients are resampled."""
+        return case_tables.mean_rows(table, {one.name: one.unit for one in METRICS if one.name in table}, seed=seed)
+
+    def rank(self, table: Table) -> list[str]:
+        """Cases by their PSNR."""
+        ordered = table.sort_values(PSNR, ascending=False, kind="stable", na_position="last")
+        return ordered["case"].astype(str).tolist()
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """The image, what was made of it, and what it should become."""
+        given = properties.first_image(case)
+        made = Image(answering.enhanced_image(prediction), prediction.geometry, modality=given.modality)
+        shown = {"image": given, "result": made}
+        shown |= {"target": replace(case.references[TARGET], padding=None)} if TARGET in case.references else {}
+        return [slice_figures.contours(one, None, None, (), title=f"{case.id}: {name}") for name, one in shown.items()]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """PSNR of the inputs and of the results."""
+        columns = {"input": "psnr_input", "result": PSNR}
+        groups = {words: table[one].dropna().to_numpy(float) for words, one in columns.items() if one in table}
+        return [charts.histogram_chart(groups, "PSNR of the cases", axis="dB")]
+
+
+def known_target(case: Case) -> Floats:
+    """(channels, *spatial) the target of a case, NaN where nothing was measured."""
+    target: Image = case.references[TARGET]
+    return np.where(target.valid, target.data, np.nan).astype(np.float32)
+
+
+def _errors(image: Array, target: Array) -> tuple[Floats, float]:
+    """(known,) true numbers, and the mean squared error of an image there."""
+    known = np.isfinite(target) & np.isfinite(image)
+    true = target[known].astype(np.float64)
+    return true, float(np.mean((image[known] - true) ** 2)) if true.size else math.nan
+
+
+def peak_ratio(image: Array, target: Array) -> float:
+    """Peak signal-to-noise ratio in dB, the peak being the range of the target; NaN of a constant one."""
+    true, error = _errors(image, target)
+    peak = float(np.ptp(true)) if true.size else 0.0
+    return 10 * math.log10(peak**2 / max(error, np.finfo(float).tiny)) if peak else math.nan
+
+
+def signal_ratio(image: Array, target: Array) -> float:
+    """The variance of the target over the mean squared error, in dB; NaN of a constant target."""
+    true, error = _errors(image, target)
+    variance = float(true.var()) if true.size else 0.0
+    return 10 * math.log10(variance / max(error, np.finfo(float).tiny)) if variance else math.nan

@@ -1,0 +1,181 @@
+"""Enhancement: targets and their layouts, the scale of intensities, losses, results in the unit of their source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy import ndimage
+from tests.trained import OBLIQUE, SMALL_UNET, TWO_STEPS, blob
+
+import isocenter
+from isocenter.quality import dataset_examination
+from isocenter.quality.references import targets
+from isocenter.reading import ReadingOptions, dataset_reading
+from isocenter.runtime import Preprocessing
+from isocenter.runtime.bundle.network import Correcting
+from isocenter.tasks.enhancement import losses, scoring
+from isocenter.tasks.enhancement.question import Enhancement
+from isocenter.training.data import target_kinds
+from isocenter.transforms.intensity import ChannelScale, Normalisation
+from isocenter.values import Case, Geometry, Image
+
+TASK = Enhancement(channels=("0",), mean={"0": 100.0}, deviation={"0": 50.0})
+PLAIN = Preprocessing(3, ("0",), (Normalisation("zscore", tails="linear"),))
+
+
+def pairs(root: Path, count: int = 8, *, apart: bool = True, factor: float = 1.0) -> Path:
+    """Noisy balls beside clean ones: `images/` and `targets/`, or `x` and `x_target` in one folder."""
+    for n in range(count):
+        clean = (5 + factor * ndimage.gaussian_filter(blob(n)[0].astype(np.float32), 1)).astype(np.float32)
+        noisy = clean + np.random.default_rng(n).normal(0, 8, clean.shape).astype(np.float32)
+        for folder, end, array in (("images", "", noisy), ("targets", "_target", clean)):
+            path = root / folder / f"case{n:02}.nii.gz" if apart else root / f"case{n:02}{end}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.Nifti1Image(array, OBLIQUE).to_filename(path)
+    return root
+
+
+def _opened(data: Path, **reading: str) -> isocenter.values.Dataset:
+    return dataset_reading.open_dataset(data, ReadingOptions(**reading))
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_targets_lie_in_a_folder_or_bear_a_suffix(tmp_path: Path, apart: bool) -> None:
+    dataset = _opened(pairs(tmp_path, 2, apart=apart))
+    assert [case.id for case in dataset] == ["case00", "case01"]
+    assert dataset.kinds == {"target"}
+    assert dataset.cases[0].references["target"].data.std() < dataset.cases[0].images["image"].data.std()
+
+
+@pytest.mark.parametrize("asked", [{}, {"column": "image=noisy,target=clean"}])
+def test_a_table_names_images_and_targets_and_dataset_csv_says_the_same(tmp_path: Path, asked: dict[str, str]) -> None:
+    pairs(tmp_path / "files", 2)
+    names = {"image": "image", "target": "target"} if not asked else {"image": "noisy", "target": "clean"}
+    rows = [
+        {names["image"]: f"files/images/case{n:02}.nii.gz", names["target"]: f"files/targets/case{n:02}.nii.gz"}
+        for n in range(2)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
+    first = _opened(tmp_path / "table.csv", **asked)
+    isocenter.check(tmp_path / "table.csv", out=tmp_path / "checked", **asked)
+    again = _opened(tmp_path / "checked" / "dataset.csv")
+    for dataset in (first, again):
+        assert [sorted(case.references) for case in dataset] == [["target"], ["target"]]
+    assert_allclose(again.cases[1].references["target"].data, first.cases[1].references["target"].data)
+
+
+def test_a_scale_and_its_inverse_give_the_number_again() -> None:
+    scale = ChannelScale(0.0, steps=((10.0, 4.0), (-1.0, 3.0)))
+    values = np.array([-1000.0, 0.5, np.nan, 3000.0], dtype=np.float32)
+    assert_allclose(scale.undo(scale.apply(values)), values, rtol=1e-5)
+
+
+def test_a_target_is_prepared_on_the_scale_of_its_image_and_comes_back_in_its_unit() -> None:
+    grid = Geometry((16, 16, 16), OBLIQUE)
+    clean = blob(0)[0].astype(np.float32)
+    case = Case("a", "a", {"image": Image(3 * clean[None], grid)}, {"target": Image(clean[None], grid)})
+    _, trace = PLAIN(case.images["image"], "a")
+    target = TASK.target(case)
+    data = target_kinds.target_kind(target.head).prepare(target, PLAIN, trace)
+    # What is a third of the image in its unit is not a third of it on its scale.
+    assert_allclose(data, (clean_on(trace, clean) - 3 * clean.mean()) / (3 * clean.std()), atol=1e-2)
+    restored = trace.unpermute(target.head.turn_to_axes(data, trace))
+    assert_allclose(restored[0], clean, atol=1e-3)
+
+
+def clean_on(trace: object, clean: np.ndarray) -> np.ndarray:
+    """A clean volume on the network's grid."""
+    return PLAIN.numbers(clean[None], trace)
+
+
+@pytest.mark.parametrize("loss", sorted(losses.LOSSES))
+def test_what_was_not_measured_costs_nothing_and_a_perfect_image_least(loss: str) -> None:
+    target = torch.from_numpy(blob(0)[0].astype(np.float32))[None, None] / 50
+    holed = target.clone()
+    holed[..., :4] = torch.nan
+    made = target.clone()
+    made[..., :4] += 100
+    made.requires_grad_(True)
+    cost = losses.mean_cost(loss, made, holed)
+    cost.backward()
+    assert float(cost.detach()) < 1e-5
+    assert made.grad is not None and bool(made.grad.isfinite().all())
+    assert float(losses.mean_cost(loss, target + 0.5, target)) > 0.01
+
+
+def test_a_network_adds_its_input_to_what_it_says() -> None:
+    class Says(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"image": torch.full_like(images[:, :1], 2.0), "image@1": images[:, :1]}
+
+    outputs = Correcting(Says(), {"image": [1]})(torch.arange(16.0).reshape(1, 2, 8))
+    assert list(outputs) == ["image"]
+    assert_allclose(outputs["image"][0, 0], np.arange(8.0, 16.0) + 2)
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (2, 0, -1)])
+def test_check_finds_a_shifted_target_in_noise(shift: tuple[int, int, int]) -> None:
+    clean = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(32, 32, 32)), 2)
+    noisy = clean + np.random.default_rng(1).normal(0, 0.5 * clean.std(), clean.shape)
+    found = targets.shift_between(noisy, np.roll(clean, shift, axis=(0, 1, 2)))
+    assert_allclose(found, shift, atol=0.5)
+
+
+def test_check_names_equal_shifted_and_foreign_targets(tmp_path: Path) -> None:
+    pairs(tmp_path, 6)
+    for number in range(3):
+        path = tmp_path / "targets" / f"case{number:02}.nii.gz"
+        image = nibabel.load(tmp_path / "images" / path.name)
+        target, affine = np.asanyarray(nibabel.load(path).dataobj), image.affine.copy()
+        if number == 0:
+            target = np.asanyarray(image.dataobj)
+        elif number == 1:
+            target = np.roll(target, 3, axis=1)
+        else:
+            affine[:3, 3] += 50
+        nibabel.Nifti1Image(target, affine).to_filename(path)
+    problems = dataset_examination.examine(_opened(tmp_path)).problems
+    said = {case: problem.what for problem in problems for case in problem.cases if "target" in problem.what}
+    assert "equals its image" in said["case00"]
+    assert "shifted against its image by 0 x 3 x 0 voxels" in said["case01"]
+    assert "another field" in said["case02"]
+    assert set(said) == {"case00", "case01", "case02"}
+
+
+def test_targets_of_another_unit_are_learnt_on_a_scale_of_their_own(tmp_path: Path) -> None:
+    plans = {factor: isocenter.plan(pairs(tmp_path / str(factor), 6, factor=factor), minutes=1) for factor in (1.0,)}
+    assert plans[1.0].plan["task.unit"] == "input"
+    pairs(tmp_path / "other", 6)
+    for path in (tmp_path / "other" / "targets").iterdir():
+        target = nibabel.load(path)
+        nibabel.Nifti1Image(1000 - 3 * target.get_fdata(), OBLIQUE).to_filename(path)
+    assert isocenter.plan(tmp_path / "other", minutes=1).plan["task.unit"] == "target"
+
+
+def test_psnr_is_that_of_its_definition() -> None:
+    target = np.array([[0.0, 10.0, np.nan, 4.0]])
+    assert scoring.peak_ratio(target + 1, target) == pytest.approx(10 * np.log10(100))
+
+
+def test_a_run_from_pairs_gives_images_in_the_unit_of_their_source(tmp_path: Path) -> None:
+    data = pairs(tmp_path / "data", 10)
+    settings = {**TWO_STEPS, "network.size": SMALL_UNET, "guard.gate": False}
+    isocenter.train(data, out=tmp_path / "run", assignments=settings)
+    result = isocenter.predict(tmp_path / "run", data / "images" / "case00.nii.gz", out=tmp_path / "out")
+    given, made = (
+        nibabel.load(path).get_fdata()
+        for path in (data / "images" / "case00.nii.gz", tmp_path / "out" / "case00_enhanced.nii.gz")
+    )
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    change = np.sqrt(np.mean((made - given) ** 2))
+    assert change < given.std()
+    assert table["change"][0] == pytest.approx(change, rel=1e-4)
+    assert result is not None
+    scores = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
+    assert scores["psnr"].notna().all()
