@@ -40,7 +40,7 @@ _BRIER_PARTS = (
     Metric("brier_uncertainty", better="aim"),
 )
 # What a plan may name as the primary metric.
-_SCORES = (BRIER, Metric("ece", "ECE", "less"))
+_SCORES = (BRIER, Metric("ece", "ECE", "less", least=0.0, most=1.0))
 _DETAILS = (
     Metric("ece_equal_mass", "ECE of bins of equal mass", "less"),
     Metric("temperature", "Temperature that remains", "aim", aim=1.0),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         regression,
         screening,
         significance,
+        site_pooling,
         survival,
         tracks,
         uncertainty,

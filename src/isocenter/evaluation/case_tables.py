@@ -219,7 +219,10 @@ def _wrong(problem: str, remedy: str) -> DatasetError:
 
 # Of one case and label, in voxels; their sums over cases make the pooled figures.
 COUNTS = ("voxels_both", "voxels_predicted", "voxels_reference")
-POOLED_METRICS = (Metric("dice_pooled", "Dice, pooled"), Metric("iou_pooled", "IoU, pooled"))
+POOLED_METRICS = (
+    Metric("dice_pooled", "Dice, pooled", least=0.0, most=1.0),
+    Metric("iou_pooled", "IoU, pooled", least=0.0, most=1.0),
+)
 
 
 def mean_rows(table: Table, units: Mapping[str, str], *, seed: Seed) -> list[Row]:

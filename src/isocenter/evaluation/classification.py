@@ -21,17 +21,21 @@ BINS = 15
 EQUAL_WIDTH = f"{BINS} bins of equal width"
 # Of one label that is called or not: of its probabilities, then of its calls.
 LABEL_METRICS = (
-    Metric("auroc", "AUROC"),
-    Metric("average_precision"),
+    Metric("auroc", "AUROC", least=0.0, most=1.0),
+    Metric("average_precision", least=0.0, most=1.0),
     Metric("sensitivity", worst=0.0),
     Metric("specificity", worst=0.0),
     Metric("ppv", "PPV", worst=0.0),
     Metric("npv", "NPV", worst=0.0),
     Metric("f1", worst=0.0),
-    Metric("kappa", "Cohen's kappa"),
+    Metric("kappa", "Cohen's kappa", least=-1.0, most=1.0),
 )
 # Of calls of several classes, beside those of each.
-CLASS_METRICS = (Metric("accuracy"), Metric("balanced_accuracy"), Metric("mcc", "MCC"))
+CLASS_METRICS = (
+    Metric("accuracy", least=0.0, most=1.0),
+    Metric("balanced_accuracy", least=0.0, most=1.0),
+    Metric("mcc", "MCC", least=-1.0, most=1.0),
+)
 BRIER = Metric("brier", "Brier score", "less", worst=1.0)
 # Points of 1 - specificity at which the band of a ROC curve is computed.
 POINTS = 101
@@ -387,8 +391,8 @@ def _predictive_value(
 
 
 GRADE_METRICS = (
-    Metric("quadratic_kappa", "Quadratic-weighted kappa"),
-    Metric("mae", "MAE", "less", unit="grades"),
+    Metric("quadratic_kappa", "Quadratic-weighted kappa", least=-1.0, most=1.0),
+    Metric("mae", "MAE", "less", unit="grades", least=0.0),
     Metric("rps", "Ranked probability score", "less", worst=1.0),
 )
 

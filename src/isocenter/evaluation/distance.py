@@ -34,10 +34,10 @@ ROUNDING = 1e-6
 # The code of a corner is a byte: a bit for each of the eight voxels around it in 3D.
 AXES = range(1, 4)
 SURFACE_METRICS = (
-    Metric("hd95", "HD95", "less", unit="mm"),
-    Metric("hd95_points", "HD95 over boundary points", "less", unit="mm"),
-    Metric("hd", "HD", "less", unit="mm"),
-    Metric("assd", "ASSD", "less", unit="mm"),
+    Metric("hd95", "HD95", "less", unit="mm", least=0.0),
+    Metric("hd95_points", "HD95 over boundary points", "less", unit="mm", least=0.0),
+    Metric("hd", "HD", "less", unit="mm", least=0.0),
+    Metric("assd", "ASSD", "less", unit="mm", least=0.0),
     Metric("nsd", "NSD", worst=0.0),
 )
 

@@ -104,6 +104,20 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     return replace(figure, low=low, high=high, method=f"paired patient bootstrap{few}")
 
 
+def independent_difference(first: Estimate, second: Estimate) -> Estimate:
+    """The second figure less the first, of other people, with the interval that both intervals make together.
+
+    Zou and Donner, Stat Med 2008, doi:10.1002/sim.3095
+    """
+    value = second.value - first.value
+    figure = Estimate(value, level=LEVEL, n=first.n + second.n, patients=first.patients + second.patients)
+    if None in (first.low, first.high, second.low, second.high) or not np.isfinite(value):
+        return replace(figure, unit=first.unit, method="none: one of both has no interval")
+    low = value - np.hypot(second.value - second.low, first.high - first.value)
+    high = value + np.hypot(second.high - second.value, first.value - first.low)
+    return replace(figure, low=float(low), high=float(high), unit=first.unit, method="from both intervals")
+
+
 def bonferroni(estimate: Estimate, number: int) -> Estimate:
     """The estimate with the interval that it has as one of so many of which all hold at once in 95 % (Bonferroni).
 

@@ -36,6 +36,7 @@ class Metric:
     better:         whether more or less of it is better; "aim": it is right at a value of its own
     aim:            this value, where it is the same for all models
     worst:          the worst value that a case can have; None of distances, volumes and errors in a unit
+    least, most:    the ends of its scale; 0 and 1 where a worst value is stated
     unit:           of its values; empty for a ratio, and where it is the unit of what was measured
     is_audited:     whether gaps among groups of people are tested
     is_of_belief:   whether it says how far results can be believed, and so stands apart in reports
@@ -49,6 +50,8 @@ class Metric:
     better: Literal["more", "less", "aim"] = "more"
     aim: float | None = field(default=None, kw_only=True)
     worst: float | None = field(default=None, kw_only=True)
+    least: float = field(default=-math.inf, kw_only=True)
+    most: float = field(default=math.inf, kw_only=True)
     unit: str = field(default="", kw_only=True)
     is_audited: bool = field(default=False, kw_only=True)
     is_of_belief: bool = field(default=False, kw_only=True)
@@ -60,6 +63,9 @@ class Metric:
         if not self.words:
             words = self.name.replace("_", " ").strip()
             object.__setattr__(self, "words", words[:1].upper() + words[1:])
+        if self.worst is not None:
+            object.__setattr__(self, "least", 0.0)
+            object.__setattr__(self, "most", 1.0)
 
     def in_unit(self, end: str, words: str = "") -> Metric:
         """The same metric in the unit of one of `UNIT_ENDS`, which its name then ends with; a ratio has no unit."""

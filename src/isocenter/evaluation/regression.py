@@ -19,13 +19,13 @@ NORMAL_95 = 1.959963984540054
 # A deviation below this share of the largest value, or a variance below this share of that of all, is rounding.
 ROUNDING = 1e-13
 VALUE_METRICS = (
-    Metric("mae", "MAE", "less"),
-    Metric("rmse", "RMSE", "less"),
-    Metric("median_absolute_error", better="less"),
-    Metric("r2", "R²"),
-    Metric("pearson", "Pearson's r"),
-    Metric("spearman", "Spearman's rho"),
-    Metric("concordance", "Concordance (Lin)"),
+    Metric("mae", "MAE", "less", least=0.0),
+    Metric("rmse", "RMSE", "less", least=0.0),
+    Metric("median_absolute_error", better="less", least=0.0),
+    Metric("r2", "R²", most=1.0),
+    Metric("pearson", "Pearson's r", least=-1.0, most=1.0),
+    Metric("spearman", "Spearman's rho", least=-1.0, most=1.0),
+    Metric("concordance", "Concordance (Lin)", least=-1.0, most=1.0),
 )
 AGREEMENT_METRICS = (
     Metric("bias", better="aim", aim=0.0),

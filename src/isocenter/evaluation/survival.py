@@ -30,11 +30,11 @@ GROUPS = 10
 # Of the variance that a direction of these would have without censoring, the share that has to be left.
 LEAST_KNOWN = 0.1
 SURVIVAL_METRICS = (
-    Metric("uno_c", "Uno's c"),
-    Metric("harrell_c", "Harrell's c"),
-    Metric("integrated_brier", "Integrated Brier score", "less"),
+    Metric("uno_c", "Uno's c", least=0.0, most=1.0),
+    Metric("harrell_c", "Harrell's c", least=0.0, most=1.0),
+    Metric("integrated_brier", "Integrated Brier score", "less", least=0.0, most=1.0),
     Metric("calibration_slope", better="aim", aim=1.0),
-    Metric("dynamic_auc", "AUC, cumulative/dynamic"),
+    Metric("dynamic_auc", "AUC, cumulative/dynamic", least=0.0, most=1.0),
     BRIER,
     Metric("expected_over_observed", better="aim", aim=1.0),
 )

@@ -84,6 +84,10 @@ Positive = Annotated[
         "NAME",
     ),
 ]
+FoldsBy = Annotated[
+    str | None,
+    Flag("Column, such as the site, of which each fold leaves out whole values: one each up to ten.", "COLUMN"),
+]
 Groups = Annotated[
     str | None,
     Flag(

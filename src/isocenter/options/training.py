@@ -16,6 +16,7 @@ from isocenter.options.shared_flags import (
     Backend,
     Data,
     Device,
+    FoldsBy,
     Groups,
     Kind,
     Out,
@@ -98,6 +99,7 @@ class PlanOptions(ReadingOptions):
     seed: Seed = 0
     everything: Everything = False
     folds: Annotated[int, Flag("Number of cross-validation folds; 0 for a single test part.", "K", least=0)] = 0
+    folds_by: FoldsBy = None
     assignments: Assignments = None
     covariates: Covariates = None
     groups: Groups = None
@@ -153,6 +155,7 @@ class TrainOptions(ReadingOptions):
     start: Start = None
     pretrained: Pretrained = None
     folds: Annotated[int | None, Flag("Number of cross-validation folds.", "K", least=2)] = None
+    folds_by: FoldsBy = None
     tune: Annotated[
         float | None,
         Flag("Minutes, out of --minutes, to search for better decisions of the plan.", "M"),

@@ -96,7 +96,7 @@ def _following(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision
     if assignments.get("training.fairness") in DRAWN_BY_GROUPS:
         because = "training.fairness, which was set by hand, says how often a case of each group is drawn"
         follows["training.sampling"] = Decision("natural", because)
-    if assignments.get("split.folds"):
+    if assignments.get("split.folds") or assignments.get("split.folds_by"):
         follows |= dict.fromkeys(("split.inner_folds", "split.calibration"), Decision(0, OUT_OF_FOLD))
     if "augmentation.flips" in assignments:
         because = "they follow augmentation.flips, which was set by hand"

@@ -185,6 +185,7 @@ class SplitSettings:
 
     method: how the cases were parted
     folds:  in how many parts each of which is the test of one model, 0 for none
+    folds_by: the column of which each fold leaves out whole values, as the sites; None where patients are dealt
     seed:   by which they were drawn; None by training.seed
     inner_folds: networks beside the main one, each trained without a part of the training cases; 0 for none
     inner_share: of the minutes for training, what they have together
@@ -193,6 +194,10 @@ class SplitSettings:
 
     method: Annotated[Literal["own", "drawn", "folds"], Sentence("The split is {value}")]
     folds: Annotated[int, Ge(0), Sentence("There are {value} folds", "There are no folds")] = 0
+    folds_by: Annotated[
+        str | None,
+        Sentence("Each fold leaves out whole values of {value}", "Folds deal patients", only_with=("split.folds",)),
+    ] = None
     seed: Annotated[
         Seed | None,
         Sentence("The parts are drawn by seed {value}", "The parts have no seed of their own", zero_counts=True),

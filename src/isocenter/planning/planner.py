@@ -90,6 +90,7 @@ def _split_section(method: Decision, wishes: Wishes) -> Section:
     return {
         "method": method,
         "folds": Decision(wishes.folds, because),
+        "folds_by": Decision(None, "no column was asked for: patients are dealt to folds"),
         "seed": Decision(None, DRAWN_BY),
         "inner_folds": Decision(0, "it is decided once the whole plan is known"),
         "inner_share": Decision(0.5, "all inner folds together get as much time as the main network"),

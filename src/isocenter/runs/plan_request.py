@@ -27,9 +27,10 @@ from isocenter.planning import (
 from isocenter.planning.plan_file import GROUPS
 from isocenter.planning.plan_inputs import Wishes
 from isocenter.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT, TOO_LARGE
-from isocenter.planning.rules import group_rules, learning_rules, objective_rules, split_rules
+from isocenter.planning.rules import group_rules, learning_rules, objective_rules, site_rules, split_rules
 from isocenter.planning.rules.learning_rules import TAKEN
 from isocenter.planning.rules.preprocessing_rules import ShortcutRetest
+from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.planning.rules.split_rules import Parts
 from isocenter.planning.training_memory import Machine
 from isocenter.quality import dataset_examination
@@ -155,6 +156,10 @@ def plan_from_request(data: Data, request: PlanRequest) -> PlannedTraining:
     _refuse_impossible(request)
     request = request.effective_request
     examination, numbered, chosen, machine = _examine(data, request)
+    if (column := request.assignments.get(FOLDS_BY)) is not None:
+        asked = request.number("split.folds", request.folds) or None
+        count = site_rules.count_folds(examination.dataset, column, asked, examination.twins)
+        request = replace(request, folds=count)
     plan_made, left_out = _planned_for(request, examination, numbered, chosen, machine), list[Problem]()
     for _ in range(MOST_PLANS):  # without such cases the grid, and with it their windows, may be another
         large = [] if request.reading.allow_large else oversized_case_errors(plan_made, examination.fingerprint)
@@ -292,7 +297,7 @@ def _refuse_impossible(request: PlanRequest) -> None:
     if request.seed is not None:
         typed_sections.check_value("training.seed", request.seed)
     folds = request.number("split.folds", request.folds)
-    if request.everything and folds:
+    if request.everything and (folds or request.assignments.get(FOLDS_BY)):
         raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")
     if request.everything and request.number("split.calibration", 0):
         problem = "every case trains, so that none is left to calibrate"
@@ -373,9 +378,12 @@ def _split_cases(examination: Examination, request: PlanRequest) -> tuple[tuple[
             dataset, seed=seed, everything=every, twins=twins, volumes=volumes, calibration=calibration
         )
         return (parts,), decisions
-    splits = split_rules.split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes)
+    by = request.assignments.get(FOLDS_BY)
+    sites = () if by is None else tuple(site_rules.cases_by_site(dataset, by).values())
+    splits = split_rules.split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes, together=sites)
+    method = split_rules.folds_decision(dataset, splits, seed, volumes=volumes, by=by or "")
     none = Decision(0, "each fold tests cases that it has not seen")
-    return splits, {"method": split_rules.folds_decision(dataset, splits, seed, volumes=volumes), "calibration": none}
+    return splits, {"method": method, "calibration": none}
 
 
 def _retest(examination: Examination, training: set[str], seed: int) -> ShortcutRetest:

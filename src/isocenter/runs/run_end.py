@@ -20,6 +20,7 @@ from isocenter.lazy import torch
 from isocenter.planning import plan_checks, plan_file
 from isocenter.planning.plan_file import GROUPS
 from isocenter.planning.rules import normalisation_rules
+from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.quality import shortcut_tests
 from isocenter.report import Section, progress_tracking
 from isocenter.runs import _run_minutes, training_jobs
@@ -33,6 +34,7 @@ from isocenter.runtime.model_files import REPORT
 from isocenter.scoring import case_scoring, data_record, image_subsets
 from isocenter.scoring.answered_cases import ScoringFold
 from isocenter.scoring.auditing import all_audits
+from isocenter.scoring.auditing.audit_options import AuditOptions
 from isocenter.scoring.case_scoring import EVALUATION, AuditInput, FoldPredictor, Outcomes, ScoredCases
 from isocenter.scoring.model_verdict import Verdict
 from isocenter.tasks import task_settings
@@ -120,6 +122,7 @@ def score_run_cases(
             seed,
             patients_known,
             folds,
+            AuditOptions(sites=run.plan[FOLDS_BY]),
             planned=planned,
             registered=plan_file.registered_groups(run.plan),
         )

@@ -20,6 +20,7 @@ from isocenter.planning.plan_file import GROUPS
 from isocenter.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT
 from isocenter.planning.plan_sections import TrainingSettings
 from isocenter.planning.rules import learning_rules, objective_rules, split_rules
+from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.quality.dataset_examination import Examination
 from isocenter.reading import ReadingOptions, alignment, dataset_reading, image_pairs
 from isocenter.reading.reading_options import ALLOW_LARGE
@@ -186,7 +187,7 @@ def planned_from(path: Path, request: PlanRequest) -> PlannedTraining:
         "split.seed": edited["split.seed"],
         CALIBRATION: calibration.value if by_hand else None,
         "network.context": edited.options.get(COVARIATES),
-        **{name: edited[name] for name in (GROUPS,) if name in edited},
+        **{name: edited[name] for name in (GROUPS, FOLDS_BY) if name in edited},
     }
     plan_of_run = plan_request.plan_from_request(
         Path(path.parent, edited.data),
@@ -207,7 +208,8 @@ def planned_from(path: Path, request: PlanRequest) -> PlannedTraining:
     )
     if plan_of_run.plan.data_hash != edited.data_hash:
         log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
-    for name in ("split.method", *(() if by_hand else (CALIBRATION,))):  # drawn again, by this seed
+    by_site = () if options.get(FOLDS_BY) is None else ("split.folds",)
+    for name in ("split.method", *by_site, *(() if by_hand else (CALIBRATION,))):  # drawn again, by this seed
         edited = edited.with_decision(name, plan_of_run.plan.decision(name))
     if request.minutes is not None:
         edited = _for_other_minutes(edited, plan_of_run.plan)

@@ -19,6 +19,8 @@ from isocenter.lazy import pandas as pd
 from isocenter.options.training import EvaluateOptions
 from isocenter.planning import plan_file
 from isocenter.planning.plan_file import GROUPS
+from isocenter.planning.rules import site_rules
+from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.prediction import predictors
 from isocenter.prediction.predictors import ClusterPredictor
 from isocenter.quality.shortcut_tests import SHORTCUT
@@ -183,7 +185,7 @@ def evaluate(options: EvaluateOptions) -> EvaluationResult:
         options.seed,
         subject.dataset.patients_known,
         folds,
-        keywords.narrow_options(options, AuditOptions),
+        subject.audits,
         subject.planned_groups,
         plan_file.registered_groups(subject.promised),
         subject.run,
@@ -207,6 +209,7 @@ class _Subject:
     run:        the folder of the run, or the package
     plan:       that of a run
     promised:   the plan, or the decisions that a package keeps
+    audits:     that are asked for; of the cases of folds by sites those of the sites too
     covariates: the names of covariates, without those of a table of groups
     unlike:     notes on labels that the model does not have
     """
@@ -218,6 +221,7 @@ class _Subject:
     reading: ReadingOptions
     dataset: Dataset
     chosen: CaseChoice
+    audits: AuditOptions
     covariates: Collection[str]
     cases: Sequence[Case]
     unlike: Sequence[str]
@@ -275,7 +279,11 @@ def _subject(options: EvaluateOptions) -> _Subject:
         decision_audits.refuse_no_outcome(columns, dataset.name)
     cases, unlike = evaluation_notes.own_labels(model.task, [case for case in dataset if case.id in chosen.parts])
     promised = plan or _packaged_plan(run)
-    return _Subject(model, run, plan, promised, reading, dataset, chosen, covariates, cases, unlike)
+    if audits.sites is not None:
+        site_rules.refuse_sites(cases, audits.sites)
+    elif chosen.folds and plan is not None:
+        audits = replace(audits, sites=plan[FOLDS_BY])
+    return _Subject(model, run, plan, promised, reading, dataset, chosen, audits, covariates, cases, unlike)
 
 
 def _outcomes_elsewhere(

@@ -13,6 +13,7 @@ from isocenter.files.storage import atomic
 from isocenter.options import shared_flags
 from isocenter.options.training import PlanOptions, TrainOptions
 from isocenter.planning import PlannedTraining, plan_file, plan_result
+from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.reading import dataset_reading, verb_results
 from isocenter.runs import plan_request
 from isocenter.runs.plan_request import PLAN_SUFFIXES, PlanRequest
@@ -64,6 +65,7 @@ def decisions_by_hand(options: PlanOptions | TrainOptions) -> dict[str, Any]:
     """{"section.name": value} of the decisions that a person took; UsageError for one that is stated twice."""
     values = plan_request.positive_among(options.assignments or {}, options.positive)
     values |= {} if options.groups is None else {"evaluation.groups": options.groups}
+    values |= {} if options.folds_by is None else {FOLDS_BY: options.folds_by}
     return with_covariates(values, options.covariates)
 
 

@@ -16,6 +16,7 @@ from isocenter.files.storage import atomic, file_lock
 from isocenter.lazy import pandas as pd
 from isocenter.options.training import TrainOptions
 from isocenter.planning import PlannedTraining, PlanSettings, plan_checks, plan_file
+from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.reading import dataset_reading, verb_results
 from isocenter.reading.dataset_reading import Data
 from isocenter.report import InNotebook, wording
@@ -61,6 +62,7 @@ FLAGS = {
     "network.pretrained": "--pretrained",
     "network.context": "--covariates",
     "evaluation.groups": "--groups",
+    FOLDS_BY: "--folds-by",
     "objectives.unlabelled": "--unlabelled",
     POSITIVE: "--positive",
 }

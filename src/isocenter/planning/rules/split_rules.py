@@ -175,22 +175,29 @@ def _refuse_no_training(dataset: Dataset) -> None:
 
 
 def split_folds(
-    dataset: Dataset, folds: int, *, seed: int, twins: Twins = (), volumes: bool = False
+    dataset: Dataset,
+    folds: int,
+    *,
+    seed: int,
+    twins: Twins = (),
+    volumes: bool = False,
+    together: Twins = (),
 ) -> tuple[Parts, ...]:
     """{case id: part} of each fold: every case is in the test part of exactly one.
 
     A patient, and with it the twins of its images, is never parted; classes and findings are spread evenly. Of what a
     fold does not test as many select as in `split`. A set's own test part is in no fold, and what has a twin in it
     neither.
+    together: groups of cases of which each is left out as a whole, as those of one site
     Raises PlanError for fewer patients than folds.
     """
     _refuse_no_training(dataset)
     remaining, _ = _without_twins({case.id: dataset.splits.get(case.id, "train") for case in dataset}, twins, ("test",))
     cases = [case for case in dataset if remaining.get(case.id, "test") != "test"]
-    people = _people(cases, twins)
+    people = people_of_cases(cases, [*twins, *together])
     count = len(set(people.values()))
-    if not 2 <= folds <= count or count < 3:
-        unit = "patient" if dataset.patients_known else "case"
+    if not 2 <= folds <= count or (count < 3 and not together):
+        unit = "site" if together else "patient" if dataset.patients_known else "case"
         raise PlanError(
             f"{errors.count_phrase(count, unit)} cannot be split into {errors.count_phrase(folds, 'fold')}",
             "split.folds",
@@ -209,16 +216,22 @@ def split_folds(
     return tuple(folds_made)
 
 
-def folds_decision(dataset: Dataset, folds: Sequence[Parts], seed: int, *, volumes: bool = False) -> Decision:
-    """The split of the cases by cross-validation, in words."""
+def folds_decision(
+    dataset: Dataset, folds: Sequence[Parts], seed: int, *, volumes: bool = False, by: str = ""
+) -> Decision:
+    """The split of the cases by cross-validation, in words.
+
+    by: the column of which each fold leaves out whole values
+    """
     cases = len(folds[0])
     outside = [case.id for case in dataset if case.id not in folds[0]]
     tested = sum(dataset.splits.get(case) == "test" for case in outside)
     least = min(list(parts.values()).count("test") for parts in folds)
     share_in_words = _val_share(list(dataset), _patients(_not_held_out(dataset)), volumes)[1]
+    whole = f"each leaves out whole values of {by}, " if by else f"{_strata_words(dataset)} spread evenly, "
     because = (
         f"{cases} cases lie in {len(folds)} folds of at least {least}, {_group_words(dataset)}, "
-        f"{_strata_words(dataset)} spread evenly, drawn by seed {seed}; to select, {share_in_words}"
+        f"{whole}drawn by seed {seed}; to select, {share_in_words}"
     )
     if tested:
         because += f"; the set's own test part of {errors.count_phrase(tested, 'case')} is in no fold"
@@ -278,7 +291,7 @@ def _with_twins_in_training(dataset: Dataset, parts: dict[str, Split], twins: Tw
     the validation part would stay.
     """
     cases = [case for case in dataset if parts.get(case.id) in ("train", "val")]
-    people, selecting = _people(cases, twins), [case.id for case in cases if parts[case.id] == "val"]
+    people, selecting = people_of_cases(cases, twins), [case.id for case in cases if parts[case.id] == "val"]
     crossing = [group for group in twins if {"train", "val"} <= {parts.get(case) for case in group}]
     shared = {people[case] for group in crossing for case in group if case in people}
     moved = [case for case in selecting if people[case] in shared]
@@ -293,7 +306,7 @@ def _left_out(cases: set[str], part: str) -> list[str]:
     return [f"{errors.count_phrase(len(cases), 'case')} left out: nearly the same image is in the {part} part"]
 
 
-def _people(cases: Sequence[Case], twins: Twins) -> dict[str, str]:
+def people_of_cases(cases: Sequence[Case], twins: Twins) -> dict[str, str]:
     """{case id: who is drawn as one}: a patient, with all whose images are twins of theirs, or paired with them."""
     owner = {case.id: dataset_cases.people_of_patient(case.patient)[0] for case in cases}
     stands_for = {person: person for case in cases for person in dataset_cases.people_of_patient(case.patient)}
@@ -331,7 +344,7 @@ def _strata(cases: Sequence[Case], people: Mapping[str, str]) -> list[tuple[str,
 
 def _draw(cases: Sequence[Case], share: float, seed: int, salt: int, twins: Twins) -> list[str]:
     """Ids of about `share` of the cases, whole patients, from every class alike."""
-    people = _people(cases, twins)
+    people = people_of_cases(cases, twins)
     if len(set(people.values())) < 2:
         return []
     chosen: list[str] = []

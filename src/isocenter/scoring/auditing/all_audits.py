@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from isocenter.scoring.auditing import between_groups, decision_audits, group_audit, mistake_audit, robustness_audit
+from isocenter.scoring.auditing import (
+    between_groups,
+    decision_audits,
+    group_audit,
+    mistake_audit,
+    robustness_audit,
+    site_audit,
+)
 from isocenter.scoring.case_scoring import AuditInput, AuditOutcome, ScoredCases
 
 # One kind of look at scored cases; None where there is nothing to look at.
@@ -15,6 +22,7 @@ LOOKS: tuple[Look, ...] = (
     decision_audits.audit_confusion,
     decision_audits.audit_decisions,
     group_audit.audit_groups,
+    site_audit.audit_sites,
     between_groups.feature_shift,
     robustness_audit.audit_robustness,
     mistake_audit.audit_mistakes,

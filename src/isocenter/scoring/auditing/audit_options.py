@@ -37,6 +37,12 @@ class AuditOptions:
         str | Path | None,
         Flag("Table of further columns for --groups, with a row for each case or patient.", "TABLE"),
     ] = None
+    sites: Annotated[
+        str | None,
+        Flag(
+            "Column that names the site of each case: figures of each site, and what a new one is to expect.", "COLUMN"
+        ),
+    ] = None
     shift: Annotated[bool, Flag("Compare the network's features between groups, also in matched patients.")] = False
 
     def __post_init__(self) -> None:

@@ -181,7 +181,7 @@ class AttributeGroups:
 
     def rows(self) -> Iterator[tuple[str, str, Row, str]]:
         """Every figure of each group."""
-        for name, rows in self._summaries.items():
+        for name, rows in self.summaries.items():
             for row in [*rows, *self._thresholds(name)]:
                 word = NOT_KNOWN if name == UNKNOWN else YES if name in self.groups_with_enough(row.label) else FEW
                 yield self.attribute, name, replace(row, label=self._full_label(row.label)), word
@@ -209,7 +209,7 @@ class AttributeGroups:
         return f"{self.part}: {label}" if self.part else label
 
     @cached_property
-    def _summaries(self) -> Mapping[str, Sequence[Row]]:
+    def summaries(self) -> Mapping[str, Sequence[Row]]:
         """{group: every figure of it}"""
         summaries = {}
         for name in self.names:
@@ -225,7 +225,7 @@ class AttributeGroups:
         """Every figure of all groups together, with what it was made of; of very many people only what there is."""
         person = self.table["patient"].astype(str) + SIGN + self.groups.astype(str)
         if not group_gaps.can_deal_groups(person.nunique(), len(self.names)):
-            rows = {(row.metric, row.label): row for own in self._summaries.values() for row in own}
+            rows = {(row.metric, row.label): row for own in self.summaries.values() for row in own}
             return [replace(row, estimate=Estimate(float("nan"))) for row in rows.values()]
         units = self.table.assign(patient=person)
         how = replace(case_tables.resampling_of_table(units, self.seed), draws=2, keeps_recipe=True)
@@ -235,7 +235,7 @@ class AttributeGroups:
         """The gaps of each audited metric and label; one that repeats another is left out."""
         done: set[tuple[Any, ...]] = set()
         estimates = {
-            name: {(row.metric, row.label): row.estimate for row in rows} for name, rows in self._summaries.items()
+            name: {(row.metric, row.label): row.estimate for row in rows} for name, rows in self.summaries.items()
         }
         for row in self._of_all:
             if not self.task.metrics.metric_named(row.metric).is_audited:

@@ -46,8 +46,8 @@ METRICS = Metrics(
         Metric("ap", "AP at IoU 0.5 to 0.95", worst=0.0),
         Metric("ap50", "AP at IoU 0.5", worst=0.0),
         Metric("ap10", "AP at IoU 0.1", worst=0.0),
-        Metric("cpm", "Mean sensitivity (CPM)"),
-        Metric("cpm_iou10", "Mean sensitivity (CPM) at IoU 0.1"),
+        Metric("cpm", "Mean sensitivity (CPM)", least=0.0, most=1.0),
+        Metric("cpm_iou10", "Mean sensitivity (CPM) at IoU 0.1", least=0.0, most=1.0),
         *(
             Metric(name, f"Sensitivity at {rate:g} false box{'es' * (rate != 1)} an image")
             for name, rate in BY_RATE.items()

@@ -1,0 +1,136 @@
+"""Figures at each site, and what a site that is not among them is to expect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import ALL, Metrics, Table, intervals, site_pooling
+from isocenter.evaluation.fairness.group_attributes import UNKNOWN
+from isocenter.evaluation.site_pooling import PooledSites
+from isocenter.lazy import pandas as pd
+from isocenter.planning.rules import site_rules
+from isocenter.report import Block, Paragraph, Section, wording
+from isocenter.report.figures import charts
+from isocenter.scoring.auditing.group_audit import AttributeGroups
+from isocenter.scoring.case_scoring import AuditInput, AuditOutcome
+from isocenter.tasks import Task
+from isocenter.values import Estimate, Row
+
+SITES, TITLE = "sites.csv", "Sites"
+MEAN, NEW = "mean of sites", "a new site"
+REST = "the rest"
+COLUMNS = ("metric", "label", "site", "value", "low", "high", "se", "n", "patients")
+DIFFERENCES = ("difference", "difference_low", "difference_high")
+HOW = (
+    "Mean of sites: by random effects (Paule-Mandel), with the interval of Hartung and Knapp. A new site: the interval "
+    "in which the figure of a further site is expected, if it is one like these; where sites hardly differ, or are "
+    "few, it is too short."
+)
+CAPTION = "Dot: value, hollow where nobody has measured it. Line: its interval. In brackets: cases."
+
+
+@dataclass(frozen=True, eq=False)
+class SiteFigure:
+    """One figure at each site, in all other cases, and pooled."""
+
+    metric: str
+    label: str
+    at_site: Mapping[str, Estimate]
+    elsewhere: Mapping[str, Estimate]
+    pooled: PooledSites
+
+    @property
+    def lines(self) -> Iterator[tuple[Any, ...]]:
+        """Rows of `sites.csv`."""
+        for site, here in self.at_site.items():
+            apart = intervals.independent_difference(self.elsewhere[site], here)
+            error = site_pooling.standard_error(here)
+            yield *self._cells(site, here, error), apart.value, apart.low, apart.high, here.method
+        yield *self._cells(MEAN, self.pooled.mean, self.pooled.error), None, None, None, self.pooled.mean.method
+        yield *self._cells(NEW, self.pooled.new_site, None), None, None, None, self.pooled.new_site.method
+
+    def _cells(self, site: str, one: Estimate, error: float | None) -> tuple[Any, ...]:
+        return self.metric, self.label, site, one.value, one.low, one.high, error, one.n, one.patients
+
+    def words(self, metrics: Metrics) -> str:
+        """What the sites have come to, and what a further one is to expect, in sentences."""
+        named = wording.row_name(Row(self.metric, self.label, self.pooled.mean), metrics)
+        known = {site: one for site, one in self.at_site.items() if np.isfinite(one.value)}
+        if not known:
+            return f"{named} is undefined at every site."
+        ends = [select(known, key=lambda site: known[site].value) for select in (min, max)]
+        span = " to ".join(f"{wording.value_text(known[site])} ({site})" for site in ends)
+        new = self.pooled.new_site
+        if new.low is None or new.high is None:
+            return f"{named} by site: {span}. What a new site is to expect is not known: {new.method[6:]}."
+        return (
+            f"{named} by site: {span}; mean of sites {wording.value_text(new)}. At a new site "
+            f"{wording.number_text(new.low)} to {wording.number_text(new.high)} is expected ({new.method})."
+        )
+
+
+def audit_sites(audit: AuditInput) -> AuditOutcome | None:
+    """The figures of each site beside the rest; None where no column of sites was named, or one site was scored."""
+    column, scored = audit.options.sites, audit.scored
+    if column is None or scored.task is None:
+        return None
+    sites = {case: one for case, one in site_rules.sites_of_cases(audit.cases, column).items() if one != UNKNOWN}
+    figures: list[SiteFigure] = []
+    for part, (task, table) in scored.parts.items():
+        rows = table[table["case"].isin(sites)].reset_index(drop=True)
+        names = rows["case"].map(sites).to_numpy(dtype=object)
+        if len(set(names)) > 1:
+            figures += site_figures(rows, names, task, column, part, audit.seed)
+    if not figures:
+        return None
+    lines = [line for one in figures for line in one.lines]
+    table = pd.DataFrame(lines, columns=[*COLUMNS, *DIFFERENCES, "method"])
+    if not audit.patients_known:
+        table["patients"] = 0
+    main = _main_figure(figures, scored.metrics)
+    words, metric = main.words(scored.metrics), scored.metrics.metric_named(main.metric)
+    rows_drawn = [(column, site, one, True) for site, one in main.at_site.items()]
+    rows_drawn += [("pooled", MEAN, main.pooled.mean, True), ("pooled", NEW, main.pooled.new_site, False)]
+    blocks: list[Block] = [
+        Paragraph(words),
+        charts.forest(rows_drawn, f"{metric.words} by site", axis=metric.words, caption=CAPTION),
+        Paragraph(f"{HOW} {SITES} has every figure, with its difference from the rest."),
+    ]
+    return AuditOutcome({SITES: table}, sections=[Section(TITLE, blocks)], notes=[words])
+
+
+def site_figures(rows: Table, sites: np.ndarray, task: Task, column: str, part: str, seed: int) -> Iterator[SiteFigure]:
+    """Every figure of a table of cases at each site.
+
+    sites: (rows,) where each case was examined
+    """
+    at_site = {
+        site: _estimates(own) for site, own in AttributeGroups(column, part, task, rows, sites, seed).summaries.items()
+    }
+    elsewhere = {}
+    for site in at_site:
+        others = rows[sites != site].reset_index(drop=True)
+        groups = AttributeGroups(column, part, task, others, np.full(len(others), REST, dtype=object), seed)
+        elsewhere[site] = _estimates(groups.summaries[REST])
+    none = Estimate(float("nan"), method="none: not among the figures of this site")
+    for metric, label in dict.fromkeys(key for own in at_site.values() for key in own):
+        here, rest = (
+            {site: own.get((metric, label), none) for site, own in found.items()} for found in (at_site, elsewhere)
+        )
+        kind = task.metrics.metric_named(metric)
+        pooled = site_pooling.pool_sites([*here.values()], ends=(kind.least, kind.most))
+        yield SiteFigure(metric, f"{part}: {label}" if part else label, here, rest, pooled)
+
+
+def _estimates(rows: Sequence[Row]) -> dict[tuple[str, str], Estimate]:
+    return {(row.metric, row.label): row.estimate for row in rows}
+
+
+def _main_figure(figures: Sequence[SiteFigure], metrics: Metrics) -> SiteFigure:
+    """The first figure of which gaps among groups are tested, else the first."""
+    audited = [one for one in figures if metrics.metric_named(one.metric).is_audited]
+    return next((one for one in audited if one.label == ALL), (audited or [*figures])[0])
