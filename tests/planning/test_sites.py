@@ -27,7 +27,7 @@ def cohort(sites, *, classes="ab", patients=None) -> Dataset:
 def folds_of(dataset: Dataset, folds: int | None = None):
     count = site_rules.count_folds(dataset, "site", folds, ())
     together = tuple(site_rules.cases_by_site(dataset, "site").values())
-    return split_rules.split_folds(dataset, count, seed=0, together=together)
+    return split_rules.split_folds(dataset, count, seed=0, undivided_groups=together)
 
 
 def sites_left_out(dataset: Dataset, parts) -> set[str]:

@@ -380,7 +380,7 @@ def _split_cases(examination: Examination, request: PlanRequest) -> tuple[tuple[
         return (parts,), decisions
     by = request.assignments.get(FOLDS_BY)
     sites = () if by is None else tuple(site_rules.cases_by_site(dataset, by).values())
-    splits = split_rules.split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes, together=sites)
+    splits = split_rules.split_folds(dataset, folds, seed=seed, twins=twins, volumes=volumes, undivided_groups=sites)
     method = split_rules.folds_decision(dataset, splits, seed, volumes=volumes, by=by or "")
     none = Decision(0, "each fold tests cases that it has not seen")
     return splits, {"method": method, "calibration": none}

@@ -181,23 +181,23 @@ def split_folds(
     seed: int,
     twins: Twins = (),
     volumes: bool = False,
-    together: Twins = (),
+    undivided_groups: Twins = (),
 ) -> tuple[Parts, ...]:
     """{case id: part} of each fold: every case is in the test part of exactly one.
 
     A patient, and with it the twins of its images, is never parted; classes and findings are spread evenly. Of what a
     fold does not test as many select as in `split`. A set's own test part is in no fold, and what has a twin in it
     neither.
-    together: groups of cases of which each is left out as a whole, as those of one site
+    undivided_groups: groups of cases of which each is left out as a whole, as those of one site
     Raises PlanError for fewer patients than folds.
     """
     _refuse_no_training(dataset)
     remaining, _ = _without_twins({case.id: dataset.splits.get(case.id, "train") for case in dataset}, twins, ("test",))
     cases = [case for case in dataset if remaining.get(case.id, "test") != "test"]
-    people = people_of_cases(cases, [*twins, *together])
+    people = people_of_cases(cases, [*twins, *undivided_groups])
     count = len(set(people.values()))
-    if not 2 <= folds <= count or (count < 3 and not together):
-        unit = "site" if together else "patient" if dataset.patients_known else "case"
+    if not 2 <= folds <= count or (count < 3 and not undivided_groups):
+        unit = "site" if undivided_groups else "patient" if dataset.patients_known else "case"
         raise PlanError(
             f"{errors.count_phrase(count, unit)} cannot be split into {errors.count_phrase(folds, 'fold')}",
             "split.folds",
