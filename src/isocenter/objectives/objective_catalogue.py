@@ -11,6 +11,7 @@ from isocenter.errors import PlanError
 from isocenter.objectives.objective_terms import Needs, Objective
 
 OBJECTIVES = {
+    "blind_spot": "isocenter.objectives.blind_spot:BlindSpot",
     "co_training": "isocenter.objectives.co_training:CoTraining",
     "contrast": "isocenter.objectives.contrast:Contrast",
     "distillation": "isocenter.objectives.distillation:Distillation",
