@@ -41,6 +41,7 @@ __all__ = [
     "load",
     "monitor",
     "next_labels",
+    "operator",
     "package",
     "plan",
     "predict",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from isocenter.files.file_formats import read, write
     from isocenter.files.transform_file import read_transform, write_transform
     from isocenter.runtime.model_files import load
+    from isocenter.transforms.operators.operator_kinds import operator
     from isocenter.verbs.adopt import adopt
     from isocenter.verbs.audit import export_audit, verify_audit
     from isocenter.verbs.backup import backup

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         intensity,
         label_maps,
         label_resampling,
+        operators,
         orient,
         phantoms,
         random_draws,

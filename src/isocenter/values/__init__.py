@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.values import (
+        acquisition,
         bounding_boxes,
         case_outcome,
         covariate_values,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         table_cells,
         voxel_images,
     )
+    from isocenter.values.acquisition import Acquisition, Measurement
     from isocenter.values.bounding_boxes import BoundingBoxes
     from isocenter.values.case_outcome import ANSWERED
     from isocenter.values.dataset_cases import Case, CaseRow, Cell, Dataset, LazyMapping, Problem, Split

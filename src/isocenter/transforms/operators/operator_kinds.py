@@ -1,0 +1,29 @@
+"""The kinds of acquisition and their operators. A new kind is one class and its line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from isocenter.transforms.operators.cartesian import Cartesian
+from isocenter.transforms.operators.linear_operator import LinearOperator
+from isocenter.transforms.operators.ray_sums import RaySums
+from isocenter.values import Acquisition
+
+OPERATORS: Mapping[str, Callable[[Acquisition], LinearOperator]] = {
+    "parallel": RaySums,
+    "fan": RaySums,
+    "emission": RaySums,
+    "cartesian": Cartesian,
+}
+
+
+def operator(acquisition: Acquisition | Mapping[str, Any]) -> LinearOperator:
+    """The operator of a scanner: `forward`, its exact transpose `adjoint`, and both, `normal`.
+
+    acquisition: as a measurement file states it, {"kind": "parallel", "image": {...}, ...}; mask, sensitivities and
+                 attenuation may stand in it as arrays
+    Raises FormatError for an acquisition that cannot be.
+    """
+    known = acquisition if isinstance(acquisition, Acquisition) else Acquisition.from_record(acquisition)
+    return OPERATORS[known.kind](known)
