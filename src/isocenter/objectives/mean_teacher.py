@@ -5,7 +5,7 @@ Tarvainen and Valpola, NeurIPS 2017, arXiv:1703.01780; with pasted boxes Bai et 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -15,6 +15,7 @@ from isocenter.lazy import torch
 from isocenter.objectives import objective_terms
 from isocenter.objectives.objective_terms import Needs, Objective, ObjectiveStep, Outputs, SeenBatch
 from isocenter.tasks import Task
+from isocenter.transforms import pasting
 from isocenter.values import Dataset, Decision, Fingerprint
 
 if TYPE_CHECKING:
@@ -93,9 +94,6 @@ def probability_distance(task: Task, student: Outputs, teacher: Outputs) -> list
 #
 # Bai et al., "Bidirectional Copy-Paste", CVPR 2023, arXiv:2305.00673
 
-# Side of the box, as a share of the image's: the paper's.
-SIDE = 2 / 3
-
 
 @dataclass(frozen=True, eq=False)
 class PastedBatch:
@@ -116,12 +114,12 @@ class PastedBatch:
         images, labelled = seen.images, step.labelled
         count, axes = len(images), images.ndim - 2
         chosen, outer = torch.rand(count) < share, torch.rand(count) < 0.5
-        inside = draw_boxes(count, images.shape[2:])
+        inside = pasting.draw_boxes(count, images.shape[2:])
         from_partner = ((inside != outer.reshape(-1, *[1] * axes)) & chosen.reshape(-1, *[1] * axes)).to(images.device)
         others = step.whole(labelled.images)
         of_all_ranks = step.whole(from_partner.to(images.dtype)) > 0
         partner = torch.arange(len(of_all_ranks), device=images.device) % len(others)
-        pasted = torch.where(from_partner[:, None], step.own(others[partner]), images)
+        pasted = pasting.paste_voxels(images, step.own(others[partner]), from_partner)
         # An image that is mostly of another patient has the covariates of that patient.
         mostly = (chosen & outer).to(images.device)[:, None]
         context = [
@@ -145,16 +143,6 @@ class PastedBatch:
             for name, output in outputs.items()
         }
         return len(rows) / len(self.known) * step.judge(mixed, select_samples(step.labelled.targets, places))
-
-
-def draw_boxes(count: int, spatial: Sequence[int]) -> Tensor:
-    """(count, *spatial) voxels of a box at a place that is drawn for each sample."""
-    inside = torch.zeros(count, *spatial, dtype=torch.bool)
-    sides = [max(1, round(SIDE * size)) for size in spatial]
-    for place_inside in inside:
-        starts = [int(torch.randint(size - side + 1, ())) for size, side in zip(spatial, sides, strict=True)]
-        place_inside[tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))] = True
-    return inside
 
 
 def select_samples(targets: Any, places: Tensor) -> Any:

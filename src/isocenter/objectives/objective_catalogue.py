@@ -14,6 +14,8 @@ OBJECTIVES = {
     "blind_spot": "isocenter.objectives.blind_spot:BlindSpot",
     "co_training": "isocenter.objectives.co_training:CoTraining",
     "contrast": "isocenter.objectives.contrast:Contrast",
+    "coral": "isocenter.objectives.coral:Coral",
+    "dann": "isocenter.objectives.dann:Dann",
     "distillation": "isocenter.objectives.distillation:Distillation",
     "fixmatch": "isocenter.objectives.fixmatch:FixMatch",
     "image_text": "isocenter.objectives.image_text:ImageText",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # {head: (batch, ...)} outputs of a network; the same with its (batch, features) pooled features.
 Outputs = Mapping[str, "Tensor"]
 Embedded = tuple[Outputs, "Tensor"]
+# The number of the place of unlabelled images of a target, and of an image of which nobody knows it.
+TARGET_PLACE, UNKNOWN_PLACE = 1, -1
 # The image of which a second view is: the same part of it, another part of it, or another image of the patient.
 Positives = Literal["view", "slice", "patient"]
 
@@ -42,6 +44,7 @@ class Needs:
     partner:    a second network as its part, which learns as the first does
     taught:     the answers of another model for each image; unlabelled images are used where there are any
     texts:      of each image, drawn anew in each step
+    places:     images of several places: labelled ones of more than one, or unlabelled ones of a target
     """
 
     labels: bool = True
@@ -56,11 +59,12 @@ class Needs:
     partner: bool = False
     taught: bool = False
     texts: bool = False
+    places: bool = False
 
     @property
     def takes_unlabelled(self) -> bool:
         """Whether unlabelled images are of use to it."""
-        return self.unlabelled or self.taught
+        return self.unlabelled or self.taught or self.places
 
     def __or__(self, other: Needs) -> Needs:
         """The needs of both."""
@@ -77,6 +81,7 @@ class Needs:
             self.partner or other.partner,
             self.taught or other.taught,
             self.texts or other.texts,
+            self.places or other.places,
         )
 
 
@@ -91,6 +96,7 @@ class SeenBatch:
     cases:   numbers of the cases, of the whole batch
     taught:  (batch, channels, ...) answers of another model, of the whole batch; None where nobody teaches
     texts:   of each image of the whole batch; empty words where it has none
+    places:  the number of the place of each image of the whole batch; UNKNOWN_PLACE where nobody says
     """
 
     images: Tensor
@@ -101,6 +107,7 @@ class SeenBatch:
     cases: tuple[int, ...] = ()
     taught: Tensor | None = None
     texts: tuple[str, ...] = ()
+    places: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +165,21 @@ class ObjectiveStep:
         assert self.embed is not None  # noqa: S101 - its needs say so
         return self.embed
 
+    @property
+    def features_by_place(self) -> tuple[Tensor, Tensor]:
+        """(images, features) of the labelled batch and of a view of the unlabelled one, and (images,) their places.
+
+        Only of images whose place is known.
+        """
+        assert self.features is not None  # noqa: S101 - its needs say so
+        features, places = [self.features], list(self.labelled.places)
+        for seen in self.unlabelled[:1]:
+            features.append(self.embedding_network(seen)[1])
+            places += seen.places
+        numbers = torch.tensor(places, device=self.features.device)
+        is_known = numbers != UNKNOWN_PLACE
+        return torch.cat(features)[is_known], numbers[is_known]
+
     def through(self, network: Module, seen: SeenBatch) -> Outputs:
         """The outputs of another network for a batch, computed as those of the network."""
         assert self.another is not None  # noqa: S101 - each step of a training has it
@@ -198,6 +220,9 @@ class Objective:
         features: number of pooled features of an image; 0 where it does not need them
         """
         return None
+
+    def count_places(self, parts: Any, count: int) -> None:
+        """Make room for so many places, before the first step, where it needs them."""
 
     def read_texts(self, parts: Any, texts: Sequence[str], patients: Sequence[str]) -> None:
         """Learn the words of the training texts, each with its patient, before the first step."""

@@ -174,6 +174,17 @@ class TrainOptions(ReadingOptions):
         Sequence[str | Path],
         Flag("Data of which only the images are used, for objectives.terms; repeatable.", "PATH", repeats=True),
     ] = ()
+    target: Annotated[
+        Sequence[str | Path],
+        Flag(
+            "Images without labels of the place where the model shall work, such as another scanner; repeatable.",
+            "PATH",
+            repeats=True,
+        ),
+    ] = ()
+    domain: Annotated[
+        str | None, Flag("Column with the place of each case, for objectives.terms such as dann.", "COLUMN")
+    ] = None
     task: Kind = None
 
 

@@ -268,7 +268,7 @@ def unlabelled_kept(settings: PlanSettings) -> int:
     needs, batch = objective_catalogue.joint_needs(settings.terms.values()), settings.training.batch
     if needs.second:
         return batch
-    if not settings.objectives.unlabelled:
+    if not settings.objectives.image_paths:
         return 0
     # Of the views one is the teacher's, which learns nothing.
     views = max(1, max(0, needs.views - needs.teacher) + needs.strong) if needs.takes_unlabelled else 0

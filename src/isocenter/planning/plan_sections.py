@@ -346,6 +346,8 @@ class ObjectiveSettings:
 
     terms:      names of objectives
     unlabelled: paths of data sets of which nothing but the images is seen
+    target:     the same, of the place where the model shall work
+    domain:     the column that states the place of each case of the data; None where they are of one
     unlabelled_hash: of the contents of their images; None until they are read
     unlabelled_batch: unlabelled images a step; None for as many as labelled ones
     """
@@ -354,10 +356,20 @@ class ObjectiveSettings:
     unlabelled: Annotated[
         tuple[str, ...], Sentence("Unlabelled images are those in {value}", "No unlabelled images are used")
     ] = ()
+    target: Annotated[
+        tuple[str, ...], Sentence("Unlabelled images of the target are those in {value}", "No target was given")
+    ] = ()
+    domain: Annotated[str | None, Sentence("Column {value} states the place of each case")] = None
     unlabelled_hash: Annotated[str | None, Sentence("Their contents have the hash {value}")] = None
     unlabelled_batch: Annotated[
-        Count | None, Sentence("A step takes {value} unlabelled images", only_with=("objectives.unlabelled",))
+        Count | None,
+        Sentence("A step takes {value} unlabelled images", only_with=("objectives.unlabelled", "objectives.target")),
     ] = None
+
+    @property
+    def image_paths(self) -> tuple[str, ...]:
+        """All data sets of which only the images are seen, those of the target last."""
+        return (*self.unlabelled, *self.target)
 
 
 @dataclass(frozen=True)

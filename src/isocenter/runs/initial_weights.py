@@ -17,8 +17,10 @@ from isocenter import errors
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.files.storage import csv_text, hashing
 from isocenter.networks import factory, weight_loading
+from isocenter.objectives.objective_terms import TARGET_PLACE, UNKNOWN_PLACE
 from isocenter.planning import PlannedTraining, plan_file, plan_result
 from isocenter.planning.plan_result import FURTHER
+from isocenter.planning.rules import place_rules
 from isocenter.quality import leakage
 from isocenter.quality.dataset_examination import Examination
 from isocenter.reading import ReadingOptions, dataset_reading, image_pairs
@@ -82,11 +84,13 @@ class UnlabelledImages:
 
     patients: {id of an unlabelled case: cases of the run that show the same person}
     alike:    {id of an unlabelled case: cases of the run that show nearly the same image}
+    target:   ids of those of the place where the model shall work
     """
 
     cases: tuple[Case, ...] = ()
     patients: Mapping[str, frozenset[str]] = field(default_factory=dict)
     alike: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    target: frozenset[str] = frozenset()
 
     def shown_to(self, training: Collection[str], every: Collection[str]) -> tuple[list[Case], dict[str, int]]:
         """The cases for a training on cases of these ids, and how many are left out for which reason.
@@ -99,6 +103,22 @@ class UnlabelledImages:
         shown_cases = [case for case in self.cases if case.id not in shown | alike]
         return shown_cases, {"patients": len(shown), "near_duplicates": len(alike)}
 
+    def places(self, training: Sequence[Case], column: str | None, values: Sequence[str]) -> dict[str, int]:
+        """{case id: number of its place} of training cases and these; TARGET_PLACE is that of the target.
+
+        column: of the covariate that states the place; None where all training cases are of one
+        values: of that column, as its groups are named
+        """
+        numbers = {value: n + (n >= TARGET_PLACE) for n, value in enumerate(values)}
+        stated = [*training, *self.cases]
+        places = dict.fromkeys((case.id for case in training), 0) | dict.fromkeys(
+            (case.id for case in self.cases), UNKNOWN_PLACE
+        )
+        if column is not None:
+            groups = place_rules.place_groups(stated, column)
+            places = {case.id: numbers.get(group, UNKNOWN_PLACE) for case, group in zip(stated, groups, strict=True)}
+        return places | dict.fromkeys(self.target, TARGET_PLACE)
+
 
 def with_unlabelled(planned: PlannedTraining) -> tuple[PlannedTraining, UnlabelledImages]:
     """The unlabelled images that a plan names, and the plan with the hash of their contents.
@@ -106,11 +126,12 @@ def with_unlabelled(planned: PlannedTraining) -> tuple[PlannedTraining, Unlabell
     Raises DatasetError for images of other dimensions or channels than those that train, or where a training is left
     none, IntegrityError where they are not those that the plan was followed with.
     """
-    paths = [Path(path) for path in planned.plan[UNLABELLED]]
+    paths = [Path(path) for path in planned.settings.objectives.image_paths]
     if not paths:
         return planned, UnlabelledImages()
     reading, where = ReadingOptions.of_plan(planned.plan.options), ", ".join(map(str, paths))
     opened = [_open_images(path, planned, reading) for path in paths]
+    of_target = opened[len(planned.plan[UNLABELLED]) :]
     looked = [dataset_reading.examine_cases(dataset, int(planned.plan["training.threads"])) for dataset in opened]
     for path, examination in zip(paths, looked, strict=True):
         _refuse_unlike(path, examination, planned.examination)
@@ -118,7 +139,12 @@ def with_unlabelled(planned: PlannedTraining) -> tuple[PlannedTraining, Unlabell
     every = {case.id for case in planned.examination.dataset}
     looks = {name: look for name, look in planned.examination.looks.items() if name in every}
     others = {name: look for one in looked for name, look in one.looks.items()}
-    found = UnlabelledImages(cases, _same_patients(looked, planned), leakage.duplicates_among(looks, others))
+    found = UnlabelledImages(
+        cases,
+        _same_patients(looked, planned),
+        leakage.duplicates_among(looks, others),
+        frozenset(case.id for dataset in of_target for case in dataset),
+    )
     left_out = []
     for number in planned.numbers:
         shown, without = found.shown_to(plan_result.training_ids(planned.parts_of(number)), every)

@@ -27,7 +27,14 @@ from isocenter.planning import (
 from isocenter.planning.plan_file import GROUPS
 from isocenter.planning.plan_inputs import Wishes
 from isocenter.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT, TOO_LARGE
-from isocenter.planning.rules import group_rules, learning_rules, objective_rules, site_rules, split_rules
+from isocenter.planning.rules import (
+    group_rules,
+    learning_rules,
+    objective_rules,
+    place_rules,
+    site_rules,
+    split_rules,
+)
 from isocenter.planning.rules.learning_rules import TAKEN
 from isocenter.planning.rules.preprocessing_rules import ShortcutRetest
 from isocenter.planning.rules.site_rules import FOLDS_BY
@@ -248,6 +255,7 @@ def _planned_for(
     by_threshold = [name for name, _ in plan_made if name.endswith("group_thresholds")]
     for name in (GROUPS, "training.protected", *by_threshold):
         group_rules.refuse_groups(plan_made[name], usable, plan_result.training_ids(parts), name)
+    place_rules.refuse_domain(plan_made["objectives.domain"], usable, training)
     plan_made = split_rules.with_inner_folds(plan_made, plan_checks.checked_settings(plan_made).task, usable, parts)
     root = "" if usable.root is None else str(usable.root)
     options = request.reading.chosen_options | ({EVERYTHING: True} if request.everything else {})

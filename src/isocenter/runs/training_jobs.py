@@ -7,7 +7,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from isocenter.evaluation.fairness import group_attributes
 from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.planning import PlanSettings, plan_checks, training_memory
+from isocenter.planning.rules import place_rules
 from isocenter.planning.rules.cascade_rules import CROSS_FITS
 from isocenter.quality import references
 from isocenter.reading import ReadingOptions
@@ -60,6 +61,7 @@ class TrainingJob:
     calibration: cases that it never sees, and that choose nothing: guarantees come from them
     fold:   its number; None where the run has one training
     unlabelled: cases of which it sees nothing but the image
+    places: {case id: number of its place} of those that train, labelled or not
     cuts:   what is done without after it
     """
 
@@ -75,6 +77,7 @@ class TrainingJob:
     calibration: Sequence[Case] = ()
     fold: int | None = None
     unlabelled: Sequence[Case] = ()
+    places: Mapping[str, int] = field(default_factory=dict)
     cuts: Cuts = UNCUT
 
     @cached_property  # to check them is to build the network, though without memory
@@ -130,12 +133,16 @@ class TrainingJob:
         """Its training and its validation cases as the network sees them."""
         reading = ReadingOptions.of_plan(self.plan.options)
         cases = prepare_cases([*self.train, *self.val], self.settings, reading, self.marked)
-        return with_groups(cases[: len(self.train)], self.train, self.settings), cases[len(self.train) :]
+        train = with_groups(cases[: len(self.train)], self.train, self.settings)
+        return [replace(one, place=self.places[one.id]) for one in train], cases[len(self.train) :]
 
     def prepared_unlabelled(self) -> list[PreparedCase]:
         """Its unlabelled cases as the network sees them."""
         reading = ReadingOptions.of_plan(self.plan.options)
-        return prepare_cases(self.unlabelled, self.settings, reading, with_targets=False) if self.unlabelled else []
+        if not self.unlabelled:
+            return []
+        cases = prepare_cases(self.unlabelled, self.settings, reading, with_targets=False)
+        return [replace(one, place=self.places[one.id]) for one in cases]
 
 
 def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
@@ -153,7 +160,10 @@ def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
     parts = {name: run.cases_of(ids) for name, ids in training.cases.items()}
     unlabelled, left_out = run.unlabelled.shown_to(training.cases["train"], {case.id for case in run.dataset})
     if run.unlabelled.cases:
-        record["unlabelled"] = {"cases": len(unlabelled), "left_out": left_out}
+        of_target = sum(case.id in run.unlabelled.target for case in unlabelled)
+        record["unlabelled"] = {"cases": len(unlabelled), "of_target": of_target, "left_out": left_out}
+    column = training.plan["objectives.domain"]
+    names = [] if column is None else place_rules.place_names(run.dataset, column, {one.id for one in run.dataset})
     return TrainingJob(
         run.place(training.name),
         training.plan,
@@ -166,6 +176,7 @@ def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
         calibration=parts["calibration"],
         fold=training.fold,
         unlabelled=unlabelled,
+        places=run.unlabelled.places(parts["train"], column, names),
     )
 
 

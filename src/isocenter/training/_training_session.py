@@ -113,7 +113,7 @@ class TrainingSession:
             log.info("began from %s", loaded.words)
         averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
         criterion = Criterion.from_settings(
-            settings, train_cases, averaged, fabric.device, ranks, changed_weights(fresh, averaged)
+            settings, train_cases, averaged, fabric.device, ranks, changed_weights(fresh, averaged), unlabelled
         )
         moving = MovingWeights()
         if weight_transfer.weight_sources(settings, start):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         label_resampling,
         operators,
         orient,
+        pasting,
         phantoms,
         random_draws,
         resampling,

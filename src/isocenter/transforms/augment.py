@@ -21,13 +21,16 @@ import numpy as np
 from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
+from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.transforms import (
     _augment_artefacts,
     _augment_intensity,
+    _augment_style,
     augment_following,
     augment_spatial,
     orient,
+    pasting,
     random_draws,
 )
 from isocenter.transforms.augment_following import F, LabelMap, Warp
@@ -63,9 +66,12 @@ INTENSITY: Mapping[str, Change] = {
     "equalise": _augment_intensity.equalise,
     "noise": _augment_intensity.noise,
     "cutout": _augment_intensity.cutout,
+    "style": _augment_style.style,
+    "speckle": _augment_style.speckle,
+    "colour": _augment_style.colour,
 }
 # A kind's place here is a part of its draws: new ones go to the end.
-NEWER = ("shear", "sharpen", "equalise")
+NEWER = ("shear", "sharpen", "equalise", "style", "speckle", "colour", "paste")
 KINDS = (*(kind for kind in (*SPATIAL, *INTENSITY) if kind not in NEWER), *NEWER)
 # What goes wrong now and then, unlike what differs from scan to scan.
 ACCIDENTS = ("metal", "motion", "ghosting", "spikes")
@@ -114,6 +120,11 @@ class Augmentation:
     ghosting:    how much weaker every n-th line of k-space is at the most, 1 being all
     spikes, metal: largest amplitude of stripes and of streaks, in deviations of the image
     cutout, cutout_count: largest side of a covered box, as a share of the image's, and number of the boxes
+    style:       how far a random smooth curve of intensities may bend away from a straight line, inverted with half
+                 this chance; in every second sample low frequencies of the amplitude of another image, where given
+    speckle:     largest standard deviation of the grainy factor of the signal
+    colour:      saturation 1 +- this, and hue by up to this share of 60 degrees
+    paste:       chance of each sample to get a structure, with its mask, of another image of the batch
     mixup, cutmix: alpha of the Beta distribution of shares, for every batch (half of them each where both are on)
     left_right:  axis of the network's grid that runs from left to right; None where that is not known
     marks:       chance of each label that a network before has marked to be marked too large or too small, and a fourth
@@ -164,6 +175,14 @@ class Augmentation:
     cutout_count: Annotated[
         int, Ge(1), Sentence("The number of covered boxes is {value}", only_with=("augmentation.cutout",))
     ] = 1
+    style: Annotated[
+        Share, Sentence("Curves of intensity bend by up to {percent}, some inverted, or amplitudes are another image's")
+    ] = 0.0
+    speckle: Annotated[Strength, Sentence("Speckle multiplies the signal by 1 +- {value} (standard deviation)")] = 0.0
+    colour: Annotated[Share, Sentence("Saturation changes by up to {percent}, and hue by this share of 60 degrees")] = (
+        0.0
+    )
+    paste: Annotated[Share, Sentence("{percent} of the samples get a structure of another image, with its mask")] = 0.0
     mixup: Annotated[Strength, Sentence("Images are mixed (MixUp, alpha {value})")] = 0.0
     cutmix: Annotated[Strength, Sentence("Boxes are exchanged between images (CutMix, alpha {value})")] = 0.0
     left_right: Annotated[
@@ -217,16 +236,22 @@ class Augmentation:
         steps: Sequence[float],
         *,
         mirrored: Sequence[int] | None = (),
+        others: Tensor | None = None,
     ) -> tuple[Tensor, F | None, Tensor]:
-        """The same with a target of any kind that follows the images."""
+        """The same with a target of any kind that follows the images.
+
+        others: (images, channels, *spatial) of which `style` takes amplitudes
+        """
         self.check(mirrored, images.ndim - 2)
         draws = BatchDraws.from_generators(generators, len(KINDS))
         sizes = np.asarray(images.shape[2:]) * np.asarray(steps)
         with exact_products():
             images, target, crossed = self._turn(images, target, draws, sizes, mirrored or ())
             images, target = self._warp(images, target, draws, sizes)
+            images, target = self._paste(images, target, draws)
             options: dict[str, dict[str, Any]]
             options = {"motion": {"steps": np.asarray(steps) / min(steps)}, "cutout": {"count": self.cutout_count}}
+            options["style"] = {"others": others}
             for name, change in INTENSITY.items():
                 befallen = list(self._befallen(name, draws))
                 if befallen:
@@ -274,8 +299,8 @@ class Augmentation:
     @property
     def parts(self) -> tuple[Augmentation, Augmentation]:
         """The changes that move voxels, and those of intensities, apart."""
-        still: dict[str, Any] = {**dict.fromkeys(SPATIAL, 0.0), "flips": (), "quarter_turns": False}
-        plain: dict[str, Any] = dict.fromkeys(INTENSITY, 0.0)
+        still: dict[str, Any] = {**dict.fromkeys((*SPATIAL, "paste"), 0.0), "flips": (), "quarter_turns": False}
+        plain: dict[str, Any] = dict.fromkeys((*INTENSITY, "paste"), 0.0)
         return replace(self, **plain), replace(self, **still)
 
     @property
@@ -340,6 +365,27 @@ class Augmentation:
         if target is not None:
             target = target.warp(Warp(chosen, grid, maps[chosen], shifts[chosen], points[chosen], sizes))
         return images, target
+
+    def _paste(self, images: Tensor, target: F | None, draws: BatchDraws) -> tuple[Tensor, F | None]:
+        """A structure of the next image of the batch that has one, with a margin that is drawn, and its labels."""
+        if not self.paste or len(images) < 2:
+            return images, target
+        if type(target) is not LabelMap:
+            problem = "a structure is pasted with its mask, and this kind of problem has other references"
+            raise PlanError(problem, "augmentation.paste", "Give 0")
+        kind, labels = KINDS.index("paste"), target.labels
+        chosen = draws.chosen_samples(kind, self.paste)
+        regions, partner = torch.zeros_like(labels, dtype=torch.bool), list(range(len(images)))
+        for n, rng in zip(chosen.tolist(), draws.generators(kind, chosen), strict=True):
+            partner[n] = int(rng.integers(1, len(images)) + n) % len(images)
+            own = labels[partner[n]]
+            values = torch.unique(own[own > 0]).tolist()
+            if values:
+                value, size = values[int(rng.integers(len(values)))], int(rng.integers(MOST_VOXELS + 1))
+                regions[n] = grow_mask(own == value, size) if size else own == value
+        source = torch.as_tensor(partner, device=images.device)
+        moved = pasting.paste_voxels(labels[:, None], labels[source][:, None], regions)[:, 0]
+        return pasting.paste_voxels(images, images[source], regions), replace(target, labels=moved)
 
     def _draw_placement(self, draws: BatchDraws, steps: Floats) -> tuple[Floats, Floats, Floats]:
         """Linear map, shift and control points of each sample."""

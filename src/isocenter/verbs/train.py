@@ -64,6 +64,8 @@ FLAGS = {
     "evaluation.groups": "--groups",
     FOLDS_BY: "--folds-by",
     "objectives.unlabelled": "--unlabelled",
+    "objectives.target": "--target",
+    "objectives.domain": "--domain",
     POSITIVE: "--positive",
 }
 
@@ -121,6 +123,8 @@ def train(options: TrainOptions) -> Run:
     tune:          so many of the minutes for trials of other decisions, before the training; needs the extra "tune"
     unlabelled:    data of which only the images are seen, by an objective that `objectives.terms` names; of `data`
                    itself the cases without a reference
+    target:        the same, of the place where the model shall work; the plan chooses how it learns from them
+    domain:        the column that states the place of each case of `data`, for an objective that looks at places
     deterministic: two runs on one machine are alike to the bit; needs a number of steps, from a plan or by hand
     scheduler:     address of a dask scheduler whose workers read and prepare the cases; the training itself is here
     Where torchrun has started several processes, they share every batch; the result is that of one process.
@@ -130,11 +134,12 @@ def train(options: TrainOptions) -> Run:
         **({"training.deterministic": True} if options.deterministic else {}),
         **({"search.minutes": options.tune} if options.tune is not None else {}),
         **({"network.pretrained": absolute_path(options.pretrained)} if options.pretrained is not None else {}),
-        **(
-            {"objectives.unlabelled": [absolute_path(path) for path in options.unlabelled]}
-            if options.unlabelled
-            else {}
-        ),
+        **{
+            f"objectives.{name}": [absolute_path(path) for path in paths]
+            for name, paths in (("unlabelled", options.unlabelled), ("target", options.target))
+            if paths
+        },
+        **({"objectives.domain": options.domain} if options.domain is not None else {}),
         **plan.decisions_by_hand(options),
     }
     request = PlanRequest(

@@ -12,7 +12,7 @@ from isocenter.planning.rules.anatomy_rules import ALIKE, DIFFERENT, NUMBERED, A
 from isocenter.planning.rules.grid_rules import GridNeeds
 from isocenter.planning.rules.image_profiles import ALWAYS, NEVER, NNUNET, SYMMETRIC, UNKNOWN, Profile
 from isocenter.tasks import Task, properties
-from isocenter.transforms import orient
+from isocenter.transforms import COLOUR, orient
 from isocenter.transforms.augment import Augmentation
 from isocenter.values import Decision
 
@@ -24,7 +24,7 @@ FINE = ("blur", "low_resolution", "motion", "ghosting", "spikes", "dose_noise", 
 # Accidents of the acquisition are rare, and a short training has other things to learn first.
 ACCIDENTS = 0.05
 
-UNPROVEN = frozenset({"cutout", "mixup", "cutmix", "elastic", "shear", "sharpen", "equalise"})
+UNPROVEN = frozenset({"cutout", "mixup", "cutmix", "elastic", "shear", "sharpen", "equalise", "paste"})
 # Strengths that are those of nnU-Net where no profile has its own.
 OF_NNUNET = frozenset({"rotation", "gamma", "noise"})
 
@@ -171,12 +171,19 @@ def check_mirroring(settings: PlanSettings) -> None:
 
 
 def check_mixing(settings: PlanSettings) -> None:
-    """PlanError where an image that is mixed from two would belong to no group, or have several answers."""
+    """PlanError where a mixed image would belong to no group, or have several answers; where nothing has a colour."""
     vectors = all(head.is_vector for head in settings.task.heads.values())
     several = len(settings.task.heads) > 1
     mixing = [name for name in ("mixup", "cutmix") if getattr(settings.augmentation, name) > 0]
     if mixing and settings.training.fairness in ("reweigh", "group_dro", "adversarial"):
         raise PlanError("an image mixed from two people belongs to no group", f"augmentation.{mixing[0]}", "Give 0")
+    coloured = tuple(settings.preprocessing.channels) == COLOUR and not settings.preprocessing.frames
+    if settings.augmentation.colour and not coloured:
+        problem = f"hue and saturation are those of {', '.join(COLOUR)}, and the images have other channels"
+        raise PlanError(problem, "augmentation.colour", "Give 0")
+    if settings.augmentation.paste and (several or vectors or settings.preprocessing.cascade is not None):
+        problem = "a structure is pasted with its mask, for one label map and no first network of a cascade"
+        raise PlanError(problem, "augmentation.paste", "Give 0")
     if mixing and (several or not vectors):
         problem = "images are mixed only where each has one answer"
         raise PlanError(problem, f"augmentation.{mixing[0]}", "Give 0")

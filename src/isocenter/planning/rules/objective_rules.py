@@ -32,6 +32,8 @@ def objectives_sections(
     decisions = {
         "terms": usual if terms is None else terms,
         "unlabelled": Decision([], "no unlabelled images were given (--unlabelled PATH)"),
+        "target": Decision([], "no images of a target were given (--target PATH)"),
+        "domain": Decision(None, "no column of places was named (--domain COLUMN)"),
         "unlabelled_hash": Decision(None, "no unlabelled images were given"),
         "unlabelled_batch": Decision(None, "a step takes as many unlabelled images as labelled ones"),
     }
@@ -98,14 +100,19 @@ def check_objectives(settings: PlanSettings) -> None:
         if (needs.takes_unlabelled and has_own_loss) or (needs.features and (has_own_loss or not family.features)):
             problem = f"{name} needs outputs or features that {settings.network.name} does not give without references"
             raise PlanError(problem, where, f"Leave out {name}, or give another --set network.name")
-        if needs.unlabelled and not chosen.unlabelled:
-            raise PlanError(f"{name} needs unlabelled images", "objectives.unlabelled", "Give --unlabelled PATH")
-        if needs.unlabelled and settings.preprocessing.cascade is not None:
+        if needs.unlabelled and not chosen.image_paths:
+            remedy = "Give --unlabelled PATH, or --target PATH"
+            raise PlanError(f"{name} needs unlabelled images", "objectives.unlabelled", remedy)
+        if needs.places and not chosen.target and chosen.domain is None:
+            remedy = "Give --target PATH, or --domain COLUMN where the data have several places"
+            raise PlanError(f"{name} needs images of several places", "objectives.target", remedy)
+        if (needs.unlabelled or needs.places) and settings.preprocessing.cascade is not None:
             problem = f"{name} sees unlabelled images, and the first network of a cascade has not marked these"
             raise PlanError(problem, where, f"Leave out {name}, or give --set preprocessing.cascade=none")
     if not has_references and settings.training.sampling != "natural":
         raise PlanError("cases without references cost nothing by which to draw", "training.sampling", "Give natural")
-    if chosen.unlabelled and not objective_catalogue.joint_needs(settings.terms.values()).takes_unlabelled:
+    is_used = objective_catalogue.joint_needs(settings.terms.values()).takes_unlabelled
+    if chosen.image_paths and not is_used and not (chosen.target and settings.augmentation.style):
         able = [
             name
             for name in objective_catalogue.objective_names()
@@ -113,6 +120,10 @@ def check_objectives(settings: PlanSettings) -> None:
         ]
         remedy = f"Add one, as in --set objectives.terms=[{SUPERVISED},{able[0]}]"
         raise PlanError("no objective sees unlabelled images", where, remedy)
-    for path in chosen.unlabelled:
+    if chosen.domain is not None and not any(needs.places for needs in needed):
+        problem = f"no objective looks at the places that {chosen.domain} states"
+        raise PlanError(problem, "objectives.domain", f"Add one, as in --set objectives.terms=[{SUPERVISED},dann]")
+    for path in chosen.image_paths:
         if not Path(path).exists():
-            raise PlanError(f"there is no {path}", "objectives.unlabelled", "Give a folder or a table of images")
+            where = f"{SECTION}.{'unlabelled' if path in chosen.unlabelled else 'target'}"
+            raise PlanError(f"there is no {path}", where, "Give a folder or a table of images")

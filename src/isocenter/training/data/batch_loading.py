@@ -58,6 +58,7 @@ class Batch:
     second:     another part of each image, or another image of its patient; None where nobody needs one
     taught:     (batch, channels, ...) answers of another model; None where nobody teaches
     texts:      some sentences of each image's text, of the whole batch; empty where it has none
+    places:     numbers of the places of the images, of the whole batch
     """
 
     images: NDArray[np.float32]
@@ -73,6 +74,7 @@ class Batch:
     second: Batch | None = None
     taught: NDArray[np.float32] | None = None
     texts: tuple[str, ...] = ()
+    places: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -158,6 +160,7 @@ class Loader:
             stacked_presence,
             marked=marked,
             taught=taught,
+            places=tuple(self.cases[index].place for index in cases),
             texts=tuple(self._text(step * self.batch + n, draws) for n in range(self.batch)) if self._has_texts else (),
         )
 

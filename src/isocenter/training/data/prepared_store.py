@@ -121,6 +121,7 @@ class PreparedCase:
     marked:    (*spatial) numbers of labels from a stage before; None where there is none
     taught:    (channels,) or (channels, *spatial) answers of another model; None where nobody teaches
     there:     (channels,) which of them the case has; None where a case has all
+    place:     the number of the place that it is of: `TARGET_PLACE`, or those of labelled cases from 0 on
     group:     of people, that training treats like the others; empty where it looks at none
     patient:   whose it is; the case itself where nobody is named
     structures: the names of those of `positions`, alike in all cases; their numbers from 1 where nobody named them
@@ -143,6 +144,7 @@ class PreparedCase:
     structures: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     texts: CaseTexts | None = None
+    place: int = 0
 
     def __post_init__(self) -> None:
         if self.kind is None:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
+from isocenter.objectives import dann
 from isocenter.objectives.objective_terms import SUPERVISED, Needs, Objective, ObjectiveStep
 from isocenter.planning import PlanSettings
 from isocenter.training.data import case_sampling
@@ -159,16 +160,13 @@ class Adversary(GroupObjective):
 
     def parts(self, network: Module, features: int) -> Module:
         """(groups, features and 1) weights that know nothing yet."""
-        return torch.nn.ParameterDict({"weights": torch.zeros(int(self.protected.groups.max()) + 1, features + 1)})
+        return dann.fresh_adversary(int(self.protected.groups.max()) + 1, features)
 
     def loss(self, step: ObjectiveStep) -> Tensor:
         """Cross-entropy of the groups, with the gradient reversed on its way into the network."""
-        pooled, weights = step.features, step.parts["weights"]
-        assert pooled is not None  # noqa: S101 - it needs them
-        reversed_ = 2 * pooled.detach() - pooled
-        logits = reversed_ @ weights[:, :-1].T + weights[:, -1]
-        groups = torch.as_tensor(self.protected.groups[np.asarray(step.labelled.cases)], device=pooled.device)
-        return torch.nn.functional.cross_entropy(logits, groups)
+        assert step.features is not None  # noqa: S101 - it needs them
+        groups = torch.as_tensor(self.protected.groups[np.asarray(step.labelled.cases)], device=step.features.device)
+        return dann.adversarial_loss(step.parts, step.features, groups)
 
 
 def _select_losses(step: ObjectiveStep, here: NDArray[np.bool_]) -> Tensor:

@@ -118,12 +118,14 @@ def move_batch(
     *,
     marked: bool = False,
     taught: NumberMap | None = None,
+    others: Tensor | None = None,
 ) -> Moved:
     """(batch, channels, *patch) images and their targets, changed alike.
 
     marked: whether the last channel holds numbers of labels from a stage before: they move as labels do, their
             intensities stay as they are, and now and then they are made worse
     taught: answers of another model, which follow too: the targets are then a pair with these
+    others: images as in `Augmentation.augment_with_target`
     """
     following: Following = kind.following(targets, tuple(images.shape[2:]), drawn)
     if taught is not None:
@@ -131,7 +133,7 @@ def move_batch(
     if marked:
         following, images = BothTargets(following, LabelMap(images[:, -1].to(torch.uint8))), images[:, :-1]
     images, followed, _ = augmentation.augment_with_target(
-        images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored
+        images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored, others=others
     )
     assert followed is not None  # noqa: S101 - it was given
     if marked:

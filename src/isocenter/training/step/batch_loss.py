@@ -14,7 +14,7 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.networks import factory, network_parts
 from isocenter.objectives import objective_catalogue
-from isocenter.objectives.objective_terms import Embedded, Needs, Objective, ObjectiveStep, SeenBatch
+from isocenter.objectives.objective_terms import TARGET_PLACE, Embedded, Needs, Objective, ObjectiveStep, SeenBatch
 from isocenter.planning import PlanSettings
 from isocenter.runtime import torch_networks
 from isocenter.tasks import properties
@@ -64,7 +64,14 @@ def augment_batch(
             (settings.task.channels_when_mirrored or tuple(range(channels)))[:channels],
         )
     images, targets = target_kinds.move_batch(
-        kind, augmentation, images, targets, images_drawn, marked=batch.marked, taught=answers
+        kind,
+        augmentation,
+        images,
+        targets,
+        images_drawn,
+        marked=batch.marked,
+        taught=answers,
+        others=style_images(batch, device, ranks) if augmentation.style else None,
     )
     if answers is not None:
         targets, taught = targets
@@ -76,7 +83,16 @@ def augment_batch(
         images, partner, share = mix_part(augmentation, images, batch.generators, ranks)
     if partner is not None:  # a mixed sample has the covariates of both
         context = [ranks.own_part(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
-    return SeenBatch(images, targets, tuple(context), partner, share, batch.cases, taught, batch.texts)
+    return SeenBatch(images, targets, tuple(context), partner, share, batch.cases, taught, batch.texts, batch.places)
+
+
+def style_images(batch: Batch, device: Any, ranks: Ranks) -> Tensor:
+    """The images of the whole batch whose amplitudes others may get: those of the target, where there are any."""
+    if batch.unlabelled is not None and TARGET_PLACE in batch.unlabelled.places:
+        images = ranks.whole(tensors_on_device(batch.unlabelled.images, device))
+        return images[[place == TARGET_PLACE for place in batch.unlabelled.places]]
+    images = ranks.whole(tensors_on_device(batch.images, device))
+    return images[:, :-1] if batch.marked else images
 
 
 def augmented_views(
@@ -143,15 +159,20 @@ class Criterion:
         device: Any,
         ranks: Ranks,
         start: Mapping[str, Tensor],
+        unlabelled: Sequence[PreparedCase] = (),
     ) -> Criterion:
         """The sum that a plan names, with parts that have learnt nothing.
 
         cases: that train
+        unlabelled: of which only the images are seen
         """
         objectives = {**settings.terms, **protected_groups.objectives_of_groups(settings, cases)}
         if ranks.count > 1 and objective_catalogue.joint_needs(objectives.values()).partner:
             problem = "a second network learns in one process alone"
             raise PlanError(problem, "objectives.terms", "Leave out co_training, or train without torchrun")
+        if ranks.count > 1 and settings.augmentation.paste:
+            problem = "structures of the whole batch are pasted in one process alone"
+            raise PlanError(problem, "augmentation.paste", "Give 0, or train without torchrun")
         features = (
             feature_count(averaged, settings, cases[0])
             if objective_catalogue.joint_needs(objectives.values()).features
@@ -159,8 +180,11 @@ class Criterion:
         )
         terms = initial_terms(settings.task, device)
         parts: dict[str, Any] = {JUDGE: torch.nn.ParameterDict(terms)} if terms else {}
+        places = 1 + max(case.place for case in (*cases, *unlabelled))
         with torch.device(device):
             parts_of = {name: one.parts(averaged, features) for name, one in objectives.items()}
+            for name, objective in objectives.items():
+                objective.count_places(parts_of[name], places)
         parts |= {name: part for name, part in parts_of.items() if part is not None}
         reports = [(text, case.patient) for case in cases if case.texts is not None for text in case.texts.texts]
         for name, objective in objectives.items():
