@@ -72,7 +72,8 @@ def test_a_label_map_that_is_tidied_stays_that_of_the_network_where_a_calibrated
             one[2, 2:9:3, 2:44:3] += speck
         made = [TASK.decode([(WHOLE, {"mask": one})], GRID) for one in outputs]
         task, decisions = fitting.with_fitted_calibration(
-            TASK, PredictedCases(made, [case(mask, seed) for seed, mask in enumerate(smooth)])
+            replace(TASK, decoding="argmax"),
+            PredictedCases(made, [case(mask, seed) for seed, mask in enumerate(smooth)]),
         )
         assert ("lesion" in task.postprocessing) is bool(speck), decisions["task.postprocessing"].because
         mapped.append(task.calibrated_map)

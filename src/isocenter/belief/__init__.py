@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         certainties,
         class_belief,
         covering_results,
+        dice_decoding,
         label_belief,
         object_belief,
         operating_points,

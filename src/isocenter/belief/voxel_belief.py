@@ -14,14 +14,17 @@ from isocenter import errors
 from isocenter.belief import covering_results, prediction_sets
 from isocenter.belief.certainties import Certainty
 from isocenter.belief.covering_results import COVERS_FROM, MISSED, AddedResults, Belief, UnseenCases
+from isocenter.belief.dice_decoding import ARGMAX, DICE, RANKSEG, Decoding
 from isocenter.belief.voxel_calibration import LOOKED_AT, SIZES, VOXEL_METHODS, VoxelCalibration, VoxelSample
-from isocenter.evaluation import calibration_fit, conformal, mask_overlap
+from isocenter.evaluation import calibration_fit, conformal, intervals, mask_overlap
 from isocenter.evaluation.calibration_fit import Calibrator, UnseenOutputs
 from isocenter.values import Array, Decision, Deferred, Floats, Geometry, Prediction
 from isocenter.values.voxel_images import DrawnMap
 
 # A gain in mean Dice below this is not worth a rule, which may harm a case unlike those that were looked at.
 MARGIN = 0.002
+# What masks decoded for Dice may lose at most, by the interval of the patients' mean.
+MOST_LOST = 0.001
 # Fewer patients say too little about a rule.
 FEWEST_PATIENTS = 5
 # One-sided bound of the gain, over draws of the patients with replacement.
@@ -54,6 +57,7 @@ class VoxelBelief(Belief):
     probable:       what makes probabilities of outputs
     calibrated_map: whether calibrated outputs make the label map; None: nobody has compared
     expected_dice:  {structure: power that makes the true Dice of what probabilities expect}; None: not found yet
+    decoding:       what makes label maps, "argmax" or "dice"; None: nobody has compared
     tidied:         a label map to the tidied one, None where nothing tidies it; these predictions may be without
     """
 
@@ -63,6 +67,7 @@ class VoxelBelief(Belief):
     probable: VoxelCalibration
     calibrated_map: bool | None
     expected_dice: Mapping[str, float] | None
+    decoding: Decoding | None
     tidied: Tidied
 
     @property
@@ -77,10 +82,11 @@ class VoxelBelief(Belief):
         return None if least is None else AddedResults({self.head: {name: least.get(name, 0.0) for name in self.names}})
 
     def calibrate(self, rows: UnseenCases) -> dict[str, Decision]:
-        """A calibration, whether it makes the label map, and what makes the expected Dice the true one."""
-        if self.certainty.calibration is not None and self.expected_dice is not None:
+        """A calibration, what makes the label map, and what makes the expected Dice the true one."""
+        if None not in (self.certainty.calibration, self.expected_dice, self.decoding):
             return {}
-        return self._unseen(rows).find_settings(self.certainty, self.calibrated_map, self.expected_dice)
+        found = (self.calibrated_map, self.decoding, self.expected_dice)
+        return self._unseen(rows).find_settings(self.certainty, *found)
 
     def sets(self, rows: UnseenCases, *, exact: bool) -> dict[str, Decision]:
         """Thresholds of covering masks, and of intervals of volumes."""
@@ -207,7 +213,7 @@ class VoxelBelief(Belief):
         marked = np.array(
             [float(np.count_nonzero(mask_overlap.mask_of_values(values, mask))) for values in self.structures]
         )
-        if probable.maps:  # the map was made before calibrated outputs were chosen to make it
+        if probable.maps or self.decoding == DICE:  # the map was made before it was known what makes it
             mapped = voxels.mapped_by(probable, self.structures)
             marked = (marked + voxels.weights @ (mapped.marked * 1.0 - voxels.marked)).clip(0.0)
             voxels = mapped
@@ -270,7 +276,7 @@ class SampledVoxels:
 
     def mapped_by(self, probable: VoxelCalibration, structures: Sequence[tuple[int, ...]]) -> SampledVoxels:
         """The same voxels in the label map that these probabilities make."""
-        values = probable.label_values(self.outputs.T)
+        values = probable.sample_labels(self.outputs.T, self.weights)
         return replace(self, marked=np.stack([np.isin(values, own) for own in structures], axis=1))
 
     @property
@@ -300,11 +306,15 @@ class UnseenVoxels:
     tidies: bool
 
     def find_settings(
-        self, certainty: Certainty, calibrated_map: bool | None, powers: Mapping[str, float] | None
+        self,
+        certainty: Certainty,
+        calibrated_map: bool | None,
+        decoding: Decoding | None,
+        powers: Mapping[str, float] | None,
     ) -> dict[str, Decision]:
-        """The calibration, whether calibrated outputs make the label map, and the powers of expected Dice, where open.
+        """The calibration, what makes the label map, and the powers of expected Dice, where open.
 
-        certainty, calibrated_map, powers: what is set already; None where it is open
+        certainty, calibrated_map, decoding, powers: what is set already; None where it is open
         """
         decisions = dict[str, Decision]()
         if not self.cases:
@@ -312,25 +322,36 @@ class UnseenVoxels:
         calibrator = certainty.calibration
         if calibrator is None:
             calibrator, decisions["task.calibration"] = self.calibration(certainty.calibration_method)
-        unseen = self if calibrated_map is False else self.mapped_by(calibrator)
-        if calibrated_map is None:
-            calibrated_map, because = self.gains(unseen, calibrator)
+        probable = replace(self.probable, calibrator=calibrator, maps=False, for_dice=False)
+        mapped = self.mapped_by(replace(probable, maps=True))
+        if calibrated_map is None and decoding != DICE:
+            calibrated_map, because = self.gains(mapped, calibrator)
             decisions["task.calibrated_map"] = Decision(calibrated_map, because)
-            if calibrated_map and self.tidies:
-                because = "off: label maps of calibrated outputs score more without it than others with it"
-                decisions["task.postprocessing"] = Decision({}, because)
+            decisions |= self._untidied("calibrated outputs") if calibrated_map else {}
+        chosen = mapped if calibrated_map else self
+        if decoding != ARGMAX:
+            decoded = self.mapped_by(replace(probable, for_dice=True))
+            if decoding is None:
+                decoding, because = chosen.choose_decoding(decoded)
+                decisions["task.decoding"] = Decision(decoding, because, RANKSEG)
+                decisions |= self._untidied("masks decoded for Dice") if decoding == DICE else {}
+            chosen = decoded if decoding == DICE else chosen
         if powers is None:
-            decisions["task.expected_dice"] = (unseen if calibrated_map else self).expected_dice_powers(calibrator)
+            decisions["task.expected_dice"] = chosen.expected_dice_powers(calibrator)
         return decisions
 
-    def mapped_by(self, calibrator: Calibrator) -> UnseenVoxels:
-        """The same voxels with the label maps of outputs calibrated so, which nothing tidies.
+    def _untidied(self, maps: str) -> dict[str, Decision]:
+        """No post-processing where other label maps gain without it on those that it tidies."""
+        because = f"off: label maps of {maps} score more without it than others with it"
+        return {"task.postprocessing": Decision({}, because)} if self.tidies else {}
+
+    def mapped_by(self, probable: VoxelCalibration) -> UnseenVoxels:
+        """The same voxels with the label maps that these probabilities make, which nothing tidies.
 
         Their Dice is that of the untidied maps, and what the sampled voxels say of the difference: no image is
         predicted anew.
         """
-        probable = replace(self.probable, calibrator=calibrator, maps=True)
-        if not probable.moves_edges:
+        if not (probable.moves_edges or probable.for_dice):
             return self
         cases = [one.mapped_by(probable, self.structures) for one in self.cases]
         change = [true_dice(now) - true_dice(before) for now, before in zip(cases, self.cases, strict=True)]
@@ -347,10 +368,9 @@ class UnseenVoxels:
         if not replace(self.probable, calibrator=calibrator).moves_edges:
             return False, "a calibration by one factor, or none, changes no label"
         patients = [one.patient for one in self.cases]
-        if len(set(patients)) < FEWEST_PATIENTS:
-            few = f"{errors.count_phrase(len(set(patients)), 'patient')} are too few to compare label maps"
-            return False, f"{few} (at least {FEWEST_PATIENTS} are needed)"
-        before, after = (np.where(self.is_known, np.nan_to_num(one.dice, nan=1.0), np.nan) for one in (self, mapped))
+        if few := self._too_few:
+            return False, few
+        before, after = self._known_dice, mapped._known_dice
         apart = after - before
         unseen_cases = errors.count_phrase(len(patients), "unseen case")
         words = f"mean Dice of {unseen_cases} {np.nanmean(before):.4f} by outputs of the network"
@@ -360,6 +380,34 @@ class UnseenVoxels:
         if lost := [name for name, own in zip(self.names, apart.T, strict=True) if _mean_of(own) < -MARGIN]:
             return False, f"{words}a gain, at the cost of {', '.join(lost)}"
         return True, f"{words}a gain in 95 % of the draws of patients"
+
+    def choose_decoding(self, decoded: UnseenVoxels) -> tuple[Decoding, str]:
+        """`DICE` where masks decoded so gain, on average and without a loss in the interval of patients, and why."""
+        if few := self._too_few:
+            return ARGMAX, few
+        sizes = np.array([one.weights @ one.true + one.beyond for one in self.cases])
+        if absent := list(compress(self.names, ~np.where(self.is_known, sizes > 0, False).any(axis=0))):
+            return ARGMAX, f"no unseen case has {errors.list_phrase(absent)}, whose mask nobody could compare"
+        before, after = self._known_dice, decoded._known_dice
+        patients = [one.patient for one in self.cases]
+        gain = intervals.bootstrap(np.nanmean(after - before, axis=1), patients, seed=0, exact=False)
+        low, high = (float("nan") if end is None else end for end in (gain.low, gain.high))
+        words = f"mean Dice of {errors.count_phrase(len(patients), 'unseen case')} {np.nanmean(before):.4f} by argmax, "
+        words += f"{np.nanmean(after):.4f} by masks decoded for Dice "
+        words += f"({gain.value:+.4f}, 95 % interval {low:+.4f} to {high:+.4f})"
+        return DICE if gain.value > 0 and low >= -MOST_LOST else ARGMAX, words
+
+    @property
+    def _too_few(self) -> str:
+        """Why label maps are not compared; empty where they are."""
+        patients = len({one.patient for one in self.cases})
+        few = f"{errors.count_phrase(patients, 'patient')} are too few to compare label maps"
+        return f"{few} (at least {FEWEST_PATIENTS} are needed)" if patients < FEWEST_PATIENTS else ""
+
+    @property
+    def _known_dice(self) -> Floats:
+        """(cases, structures) Dice, 1 where neither side has the structure, NaN where the case does not know it."""
+        return np.where(self.is_known, np.nan_to_num(self.dice, nan=1.0), np.nan)
 
     @property
     def names(self) -> tuple[str, ...]:

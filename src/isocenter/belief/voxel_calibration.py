@@ -10,13 +10,14 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.belief import certainties, value_belief
+from isocenter.belief import certainties, dice_decoding, value_belief
 from isocenter.belief.certainties import Certainty
+from isocenter.belief.dice_decoding import DiceDecoder
 from isocenter.errors import PlanError
 from isocenter.evaluation import mask_overlap
 from isocenter.evaluation.calibration_fit import Calibrator
@@ -44,6 +45,7 @@ class VoxelCalibration:
     exclusive: factors and shifts are of the logarithms of probabilities; else of each region's logarithm of odds
     writes:    the value that each channel marks in label maps
     maps:      whether calibrated outputs make the label map, else those of the network
+    for_dice:  whether calibrated probabilities make masks of the largest Dice to expect
     """
 
     names: tuple[str, ...]
@@ -51,6 +53,7 @@ class VoxelCalibration:
     calibrator: Calibrator
     writes: tuple[int, ...] = ()
     maps: bool = False
+    for_dice: bool = False
 
     def __call__(self, outputs: Array) -> Array:
         """(channels, ...) outputs to as many calibrated probabilities."""
@@ -60,7 +63,7 @@ class VoxelCalibration:
     @property
     def plain(self) -> VoxelCalibration:
         """The same of outputs that nobody has calibrated."""
-        return replace(self, calibrator=Calibrator(), maps=False)
+        return replace(self, calibrator=Calibrator(), maps=False, for_dice=False)
 
     @property
     def moves(self) -> bool:
@@ -73,7 +76,10 @@ class VoxelCalibration:
         return self.moves and self.calibrator.method != TEMPERATURE
 
     def label_values(self, outputs: Array) -> Array:
-        """(channels, ...) outputs to label values: of the largest, or of the last region likelier than not."""
+        """(channels, ...) outputs to label values: of the largest, or of the last region likelier than not.
+
+        Decoding for Dice needs all voxels of an image: `sample_labels` and `VoxelStream` do that.
+        """
         if not (self.maps and self.moves_edges):
             return self._largest(outputs)
         outputs = np.asarray(outputs)
@@ -81,6 +87,15 @@ class VoxelCalibration:
         for rows in _rows(values, outputs):
             values[rows] = self._largest(self._calibrate(outputs[:, rows]))
         return values
+
+    def sample_labels(self, outputs: Array, weights: Array) -> Array:
+        """(channels, n) outputs of sampled voxels, each of which stands for (n,) of an image, to their label values."""
+        if not self.for_dice:
+            return self.label_values(outputs)
+        decoder = DiceDecoder(self.writes, (), exclusive=self.exclusive)
+        words = decoder.take(self(outputs), weights)
+        decoder.place(words, weights)
+        return decoder.label_values(words)
 
     def _largest(self, scores: Array) -> Array:
         if not self.exclusive:
@@ -115,6 +130,12 @@ def _rows(labels: Array, outputs: Array) -> Iterator[slice]:
     return (slice(row, row + step) for row in range(0, len(labels), step))
 
 
+def _in_blocks(words: Array) -> Iterator[Array]:
+    """(words, ...) codes as (words, n), so many at a time that their probabilities stay in the cache."""
+    flat = words.reshape(len(words), -1)
+    return (flat[:, start : start + dice_decoding.AT_ONCE] for start in range(0, flat.shape[1], dice_decoding.AT_ONCE))
+
+
 def voxel_volume_in_unit(geometry: Geometry) -> float:
     """The volume of a voxel in `volume_unit`: 1 where those are counted."""
     unit = mask_overlap.volume_unit(geometry)
@@ -142,6 +163,10 @@ class SoftDice:
                 mask = labels[rows] == values[0] if len(values) == 1 else np.isin(labels[rows], values)
                 chance = probable[index].ravel()
                 self._sums[:, index] += chance @ mask.ravel(), chance.sum(), np.count_nonzero(mask)
+
+    def take_sums(self, sums: Floats) -> None:
+        """(3, structures) probability within masks, that of all voxels, and voxels of masks, as others summed up."""
+        self._sums += sums
 
     def expect_dice(self, powers: Mapping[str, float]) -> dict[str, float]:
         """{structure: Dice}, of masks that are not empty, each to the power that validation cases have found."""
@@ -184,11 +209,20 @@ class SoftDice:
         return Confidence(low=low, high=high, expected=self.expect_dice(powers))
 
 
+class CodeStore(Protocol):
+    """What keeps (words, *spatial) codes of voxels, part by part."""
+
+    def __setitem__(self, region: Region, part: Array) -> None: ...
+
+    def __getitem__(self, region: Region) -> Array: ...
+
+
 class VoxelStream:
     """Notes on a label map while its parts pass by: sampled voxels, the Dice to expect, and intervals of volumes.
 
     structures: the values of each; powers: as `SoftDice.expected` has them, None before they are found
     samples:    whether voxels are sampled, which tell of calibration afterwards
+    codes:      keeps the codes of voxels until all have passed, where masks are decoded for Dice
     """
 
     def __init__(
@@ -200,8 +234,11 @@ class VoxelStream:
         powers: Mapping[str, float] | None,
         *,
         samples: bool,
+        codes: CodeStore | None = None,
     ) -> None:
         self._geometry, self._probable, self._certainty, self._powers = geometry, probable, certainty, powers
+        self._codes, self._regions = codes, list[Region]()
+        self._decoder = DiceDecoder(probable.writes, structures, exclusive=probable.exclusive)
         most = SAMPLED if certainty.calibration is None else SCORED
         self._sampler = VoxelSampler(geometry, most) if samples else None
         self._soft = None if powers is None else SoftDice(structures, probable)
@@ -213,15 +250,39 @@ class VoxelStream:
         outputs: (channels, *region); each: those of each fold, one after the other along the channels, where known
         """
         # The largest of outputs that are yet to be resampled is found without all of them; what notes needs them all.
-        takers = [one for one in (self._sampler, self._soft) if one is not None]
-        outputs = np.asarray(outputs) if takers else outputs
+        takers = [one for one in (self._sampler, None if self._codes is not None else self._soft) if one is not None]
+        outputs = np.asarray(outputs) if takers or self._codes is not None else outputs
         labels = self._probable.label_values(outputs)
+        if self._codes is not None:
+            self._keep_codes(self._codes, region, outputs)
         for taker in takers:
             taker.take(region, labels, outputs)
         if self._folds and each is not None:
             for fold, outputs_of_fold in zip(self._folds, np.split(np.asarray(each), len(self._folds)), strict=True):
                 fold.take(region, self._probable.plain.label_values(outputs_of_fold), outputs_of_fold)
         return labels
+
+    def decode_for_dice(self) -> Iterator[tuple[Region, Array]]:
+        """The label maps of all parts once they have passed; none where masks are not decoded for Dice."""
+        if self._codes is None:
+            return
+        for region in self._regions:
+            for words in _in_blocks(self._codes[slice(None), *region]):
+                self._decoder.place(words)
+        for region in self._regions:
+            words = self._codes[slice(None), *region]
+            labels = [self._decoder.label_values(block) for block in _in_blocks(words)]
+            yield region, np.concatenate(labels).reshape(words.shape[1:])
+        if self._soft is not None:
+            self._soft.take_sums(self._decoder.sums)
+
+    def _keep_codes(self, codes: CodeStore, region: Region, outputs: Array) -> None:
+        """Count the probabilities of a part, and keep their codes."""
+        self._regions.append(region)
+        words = np.empty((self._decoder.codes.words, *outputs.shape[1:]), np.uint16)
+        for rows in _rows(words[0], outputs):
+            words[:, rows] = self._decoder.take(self._probable(outputs[:, rows]))
+        codes[slice(None), *region] = words
 
     def state_confidence(self, tidied: Array | None) -> tuple[Confidence, dict[str, Array] | None]:
         """Expected Dice and intervals of volumes, and what is kept to calibrate; tidied: as in `SoftDice.sizes`."""

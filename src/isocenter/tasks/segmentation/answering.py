@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from isocenter.belief import Certainty, UnseenCases, certainties, voxel_calibration
+from isocenter.belief.dice_decoding import DICE, WORD, Decoding, VoxelCodes
 from isocenter.belief.prediction_sets import HIGH, LOW
 from isocenter.belief.voxel_belief import VoxelBelief
 from isocenter.belief.voxel_calibration import VoxelCalibration, VoxelStream
@@ -56,6 +57,7 @@ class MaskAnswering(Task):
     certainty: Certainty
     expected_dice: Mapping[str, float] | None
     calibrated_map: bool | None
+    decoding: Decoding | None
 
     @property
     def channel_labels(self) -> tuple[Label, ...]:
@@ -144,20 +146,35 @@ class MaskAnswering(Task):
         return {"mask": self.probable(arrays["mask"])}
 
     @property
+    def codes(self) -> VoxelCodes | None:
+        """The codes in which probabilities wait for masks that are decoded for Dice; None for others."""
+        return VoxelCodes(len(self.writes), self.exclusive) if self.decoding == DICE else None
+
+    @property
+    def bytes_per_voxel(self) -> int | None:
+        """Memory for codes beside the label."""
+        label = np.min_scalar_type(max(self.writes)).itemsize
+        return None if self.codes is None else label + WORD * self.codes.words
+
+    @property
     def probable(self) -> VoxelCalibration:
         """Map from outputs to probabilities and label maps."""
         names = ("background", *self.names) if self.exclusive else self.names
+        is_for_dice = self.decoding == DICE
         return VoxelCalibration(
-            names, self.exclusive, self.certainty.calibrator, self.writes, bool(self.calibrated_map)
+            names, self.exclusive, self.certainty.calibrator, self.writes, bool(self.calibrated_map), is_for_dice
         )
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Label values, tidied; background where no slab is. Calibrated probabilities say what Dice is expected."""
         structures, belief = tuple(self.structures.values()), (self.probable, self.certainty, self.expected_dice)
-        stream = VoxelStream(geometry, structures, *belief, samples=self.tells_structures)
+        codes = None if self.codes is None else Spool((self.codes.words, *geometry.shape), np.dtype(np.uint16))
+        stream = VoxelStream(geometry, structures, *belief, samples=self.tells_structures, codes=codes)
         mask = Spool(geometry.shape, np.min_scalar_type(max(self.writes)))
         for region, arrays in slabs:
             mask[region] = stream.take(region, arrays["mask"], arrays.get(f"mask{EACH}"))
+        for region, labels in stream.decode_for_dice():
+            mask[region] = labels
         settled = self.tidy_map(mask.data, geometry)
         confidence, untuned = stream.state_confidence(settled)
         data = mask.data if settled is None else settled
@@ -185,7 +202,8 @@ class MaskAnswering(Task):
         """Labels of voxels; None where the share of divided readers is taught, which is no class."""
         if self.is_divided or not self.tells_structures:
             return None
-        options = (tuple(self.structures.values()), self.probable, self.calibrated_map, self.expected_dice)
+        found = (self.calibrated_map, self.expected_dice, self.decoding)
+        options = (tuple(self.structures.values()), self.probable, *found)
         return VoxelBelief(self.certainty, "mask", *options, self.tidy_map)
 
     def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:

@@ -10,6 +10,7 @@ import numpy as np
 
 from isocenter.belief import Certainty
 from isocenter.belief.certainties import OF_VOXELS, USUAL_RISK
+from isocenter.belief.dice_decoding import ARGMAX, Decoding
 from isocenter.belief.voxel_belief import VoxelBelief
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
@@ -67,6 +68,7 @@ class ImportedSegmentation(Segmentation):
     # Which pieces stay its maker has decided; what its probabilities are worth a site's own cases say.
     postprocessing: Mapping[str, Tidying] | None = setting_fields.redeclare(Segmentation, "postprocessing", tuned=False)
     calibrated_map: bool | None = setting_fields.redeclare(Segmentation, "calibrated_map", tuned=False)
+    decoding: Decoding | None = setting_fields.redeclare(Segmentation, "decoding", tuned=False)
     certainty: Certainty = setting_fields.settings_group(Certainty, *OF_VOXELS, risk={"default": USUAL_RISK})
 
     name: ClassVar[str] = "imported_segmentation"
@@ -113,7 +115,7 @@ class ImportedSegmentation(Segmentation):
     @property
     def bytes_per_voxel(self) -> int | None:
         """Memory for groups of which only the largest piece stays."""
-        return LARGEST_BYTES if self.largest else None
+        return LARGEST_BYTES if self.largest else super().bytes_per_voxel
 
     @property
     def tells_structures(self) -> bool:
@@ -171,7 +173,7 @@ class ImportedSegmentation(Segmentation):
     def answers(self) -> VoxelBelief | None:
         """Labels of voxels, whose map stays as its maker has decided."""
         answers = super().answers
-        return None if answers is None else replace(answers, calibrated_map=False)
+        return None if answers is None else replace(answers, calibrated_map=False, decoding=self.decoding or ARGMAX)
 
 
 @dataclass(frozen=True)

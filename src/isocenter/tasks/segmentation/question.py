@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
 from isocenter.belief import Certainty, certainties, covering_results, prediction_sets, voxel_calibration
 from isocenter.belief.certainties import OF_VOXELS
+from isocenter.belief.dice_decoding import RANKSEG, Decoding
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Metrics
 from isocenter.tasks import properties
@@ -98,6 +99,8 @@ class Segmentation(MaskScoring):
     certainty:      how far the probabilities of voxels can be believed, and what makes them so
     expected_dice:  {structure: power that makes the true Dice of what its probabilities expect}; None: not found yet
     calibrated_map: whether calibrated outputs make the label map; None: nobody has compared, and they do not
+    decoding:       what makes label maps: "argmax" the largest output, "dice" the Dice to expect of each structure's
+                    mask; None: nobody has compared, and the largest output does
     centrelines:    names of labels that are lines (vessels, nerves); their centrelines are taught and measured
     regions:        {name: values} of structures that overlap, each an output of its own; the first value marks it in
                     the label map, where a later region overwrites an earlier one. Other settings go by their names
@@ -192,6 +195,11 @@ class Segmentation(MaskScoring):
         ),
         tuned=True,
     )
+    decoding: Decoding | None = setting_fields.setting(
+        None,
+        Sentence("The rule by which voxels get labels is {value}", "Each voxel gets its most probable label"),
+        tuned=True,
+    )
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     selects_by: ClassVar[str] = "dice"
@@ -247,6 +255,11 @@ class Segmentation(MaskScoring):
                 None,
                 "label maps follow the uncalibrated outputs unless calibrated ones surely raise the Dice of unseen "
                 "cases",
+            ),
+            "decoding": Decision(
+                None,
+                "each voxel gets its most probable label unless masks decoded for Dice raise that of unseen cases",
+                RANKSEG,
             ),
             "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
         }
@@ -352,9 +365,10 @@ class Segmentation(MaskScoring):
         self, predictions: Sequence[Prediction], cases: Sequence[Case], origin: Origin
     ) -> dict[str, Decision]:
         """The post-processing that helps these cases, unless it is set."""
-        if self.postprocessing and self.calibrated_map is None and self.answers is not None:
+        if self.postprocessing and self.answers is not None:
             because = "the post-processing that was chosen by hand is for label maps of the network's own outputs"
-            return {"task.calibrated_map": Decision(False, because)}
+            maps = {"calibrated_map": False, "decoding": "argmax"}
+            return {f"task.{name}": Decision(m, because) for name, m in maps.items() if getattr(self, name) is None}
         if self.postprocessing is not None:
             return {}
         if not self.exclusive:
@@ -560,6 +574,9 @@ def check_partly(task: Segmentation) -> None:
         raise PlanError(f"{task.ignore} cannot be both to ignore and background", "task.ignore", remedy)
     if task.sparse not in (None, "voxels", "slices"):
         raise PlanError(f"{task.sparse!r} says nothing of masks", "task.sparse", "Give voxels, slices or none")
+    if task.decoding not in (None, *get_args(Decoding)):
+        problem = f"{task.decoding!r} is no rule that makes label maps"
+        raise PlanError(problem, "task.decoding", f"Choose one of {', '.join(get_args(Decoding))}")
     if task.is_divided and task.loss_name not in OF_SHARES:
         problem = f"{task.loss_name} cannot learn the share of readers"
         raise PlanError(problem, "task.loss", f"Choose --set task.loss={OF_SHARES[0]}, or majority for task.readers")
