@@ -100,6 +100,22 @@ def test_poisson_noise_has_the_variance_of_its_photons_and_none_where_there_are_
     np.testing.assert_allclose(photons, np.rint(photons), atol=1e-3)
 
 
+def test_a_drawn_damage_lies_within_its_limits_and_does_the_same_to_a_clean_image_that_has_changed():
+    limits = {"blur": [0.5, 2.0], "rician": [0.05, 0.1]}
+    damage, again, other = (corruptions.draw_damage(limits, seed=0, case=case) for case in ("a", "a", "b"))
+    assert damage == again != other
+    assert all(least <= damage.strengths[name] <= most for name, (least, most) in limits.items())
+    clean = magnitudes(200)
+    marked = clean.with_pixels(clean.data + 0)
+    marked.data[0, 40:44, 20:24, 8] += 50
+    first, second = damage(clean), damage(marked, clean)
+    assert first.facts["remake"] == damage
+    np.testing.assert_array_equal(first.data, damage(clean).data)
+    apart = second.data - first.data
+    assert 1 < np.abs(apart).max() < 50
+    np.testing.assert_allclose(apart[0, :20], 0, atol=1e-3)
+
+
 def test_damage_that_cannot_be_is_refused_with_its_limits():
     for name, strength in (("poisson", 0), ("dose", 2), ("noise", -0.1), ("noise", float("nan")), ("jpeg", 0)):
         with pytest.raises(UsageError, match=rf"{name} of {strength:g}[\s\S]*Give from"):

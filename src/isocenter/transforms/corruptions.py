@@ -8,8 +8,8 @@ Hendrycks and Dietterich, ICLR 2019, arXiv:1903.12261; Di Salvo et al., arXiv:24
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ from isocenter.values import MM, Array, Image
 if TYPE_CHECKING:
     from torch import Tensor
 
+# The fact of an image that was made of another one: the function from that, and from the same unchanged, to it.
+REMAKE = "remake"
 # The range of an image is that between these shares of its voxels: a few hot ones must not set the scale.
 RANGE, MOST_READ = (0.01, 0.99), 2**20
 # Without a size in mm, and below so many mm (microscopy), a length of 1 is one part of so many of the shorter side.
@@ -220,17 +222,20 @@ def corrupt_image(image: Image, name: str, severity: int, *, seed: int, case: st
     return damage_image(image, name, CORRUPTIONS[name].strengths[severity - 1], seed=seed, case=case)
 
 
-def damage_image(image: Image, name: str, strength: float, *, seed: int, case: str) -> Image:
+def damage_image(
+    image: Image, name: str, strength: float, *, seed: int, case: str, scale_of: Image | None = None
+) -> Image:
     """The image made worse, of the same type on the same grid; what is no measurement stays.
 
     strength: in the unit of the corruption
     case:     what draws belong to, besides the seed
+    scale_of: the image by whose range strengths count, where it is not the image itself
     Raises UsageError for an impossible strength; DatasetError where intensities below zero cannot have this damage.
     """
     kind = CORRUPTIONS[name]
     refuse_strength(name, strength, case)
     data, measured = image.data, image.valid
-    low, high = _range_of(data, measured)
+    low, high = _range_of(data, measured) if scale_of is None else _range_of(scale_of.data, scale_of.valid)
     if kind.from_zero and low < 0:
         problem = f"intensities below zero cannot have {name} noise: it grows from no signal, which is 0"
         raise DatasetError(problem, case, "Give images of magnitudes or counts, or another damage")
@@ -245,6 +250,37 @@ def damage_image(image: Image, name: str, strength: float, *, seed: int, case: s
         limits = np.iinfo(data.dtype)
         restored = np.rint(restored).clip(limits.min, limits.max)
     return image.with_pixels(np.where(measured, restored, data).astype(data.dtype))
+
+
+@dataclass(frozen=True)
+class Damage:
+    """The way from a clean image to a damaged one, the same each time, also for a clean image that has changed.
+
+    strengths: {corruption: strength in its unit}, applied in this order
+    case:      what the draws belong to, besides the seed
+    """
+
+    strengths: Mapping[str, float]
+    seed: int
+    case: str
+
+    def __call__(self, image: Image, original: Image | None = None) -> Image:
+        """The damaged image, whose fact `REMAKE` is this damage.
+
+        original: the clean image before it was changed, so that what is added to it makes no more noise
+        """
+        for name, strength in self.strengths.items():
+            image = damage_image(image, name, strength, seed=self.seed, case=self.case, scale_of=original)
+            if original is not None:
+                original = damage_image(original, name, strength, seed=self.seed, case=self.case)
+        return replace(image, facts={**image.facts, REMAKE: self})
+
+
+def draw_damage(limits: Mapping[str, Sequence[float]], *, seed: int, case: str) -> Damage:
+    """A damage with strengths drawn evenly between the limits of each corruption: {name: [least, most]}."""
+    rng = random_draws.sample_generator(seed, 0, zlib.crc32(case.encode()), 1)
+    strengths = {name: float(rng.uniform(least, most)) for name, (least, most) in limits.items()}
+    return Damage(strengths, seed, case)
 
 
 def _range_of(data: Array, measured: Array) -> tuple[float, float]:
