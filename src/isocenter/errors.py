@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
+from difflib import get_close_matches
 from pickle import UnpicklingError
 from typing import Self
 
@@ -168,6 +169,13 @@ def cases_of_patients(cases: int, patients: int | None, unit: str = "case") -> s
         if patients is None or cases == patients
         else f"{count_phrase(cases, unit)} of {count_phrase(patients, 'patient')}"
     )
+
+
+def nearest_remedy(name: str, known: Iterable[str]) -> str:
+    """ "Use claim": the known name that is most like a wrong one; all of them where none is."""
+    names = list(known)
+    near = get_close_matches(name.lower(), names, n=1)
+    return f"Use {near[0]}; there are {', '.join(names)}" if near else f"Use {', '.join(names)}"
 
 
 def list_phrase(names: Iterable[object], most: int = 6) -> str:

@@ -189,10 +189,12 @@ def test_a_trial_goes_from_its_plan_to_a_report_by_consort(tmp_path):
     consort = isocenter.document(tmp_path / "result", names="consort-ai", out=tmp_path / "consort")
     answers = [answer for one in consort.documents[0].answered for answer in one.answers]
     gaps = {one.lookup.split()[1] for one in answers if one.state == "missing" and one.lookup.startswith("results ")}
-    assert gaps == {"size.n", "errors", "harms"}  # no size was planned, and no table holds the others
+    # No size was planned, the plan says nothing of masking and dates, and no table holds the others.
+    assert gaps == {"size.n", "masking", "dates", "errors", "harms"}
     assert "Flow of participants" in (tmp_path / "consort" / "consort-ai.html").read_text()
-    measured = {row["item"] for row in consort.rows if row["state"] == "measured"}
-    assert {"9", "10", "14", "16", "17", "18", "19", "21", "22", "25", "26", "28"} <= measured
+    states = {row["item"]: row["state"] for row in consort.rows}
+    assert {states[item] for item in ("9", "14", "17", "18", "19")} == {"planned"}
+    assert {states[item] for item in ("10", "22", "25", "26", "28")} == {"measured"}
     assert isocenter.verify_documents(tmp_path / "consort", against=tmp_path / "result").broken == []
 
 
@@ -205,8 +207,11 @@ def test_a_plan_writes_a_protocol_and_says_what_a_registry_still_asks_for(tmp_pa
     assert "Permuted blocks of random size" in (tmp_path / "study" / "protocol.html").read_text()
     [spirit] = isocenter.document(tmp_path / "study", names="spirit-ai").documents
     answers = [answer for one in spirit.answered for answer in one.answers if answer.lookup.startswith("study ")]
-    gaps = {one.lookup for one in answers if one.state == "missing"}
-    assert gaps == {"study protocol_version | fact protocol", "study size | fact sample_size"}
+    gaps = {one.lookup.split()[1] for one in answers if one.state == "missing"}
+    assert gaps == {"protocol_version", "size", "sponsor", "ethics", "masking"}
+    remedies = " ".join(answer.because for one in spirit.answered for answer in one.answers)
+    assert "isocenter study plan" not in remedies and "isocenter train" not in remedies
+    assert "write it into the study's file" in remedies
     assert "imputations by chained equations" in (tmp_path / "study" / "sap.html").read_text()
 
 

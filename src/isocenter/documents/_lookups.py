@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from isocenter import errors
 from isocenter.documents import subjects, tracing
 from isocenter.documents.fact_file import QUESTIONS, Fact
 from isocenter.documents.subjects import COMPLEMENT, PLACES, DocumentSubject, RecordedValue
@@ -51,7 +52,22 @@ def look_up(text: str, subject: DocumentSubject, facts: Mapping[str, Fact]) -> F
         if not isinstance(found, Absent):
             return found
         remedies.append(found.remedy)
-    return Absent(", or ".join(dict.fromkeys(remedies)))
+    return Absent(", or ".join(dict.fromkeys(filter(None, remedies))) or "the documents of the model's run answer it")
+
+
+def refuse_unknown(text: str, where: str) -> None:
+    """UsageError for a look-up that is not in the vocabulary. where: the list and its item"""
+    known = {*LOOKUPS, *PLACES, "fact", "class", "command"}
+    for part in text.removeprefix("?").split("|"):
+        name = (part.split() or [""])[0]
+        if name not in known and not name.startswith("{"):
+            raise UsageError(f"{part.strip()!r} is not a look-up", where, errors.nearest_remedy(name, sorted(known)))
+
+
+def reads_records(text: str) -> bool:
+    """Whether a look-up reads a record, and not only what a person states or a command would write."""
+    words = [part.split() for part in text.removeprefix("?").split("|")]
+    return any(name not in ("fact", "class", "command") for name, *_ in words)
 
 
 def _single(words: list[str], subject: DocumentSubject, facts: Mapping[str, Fact]) -> Found:
@@ -73,7 +89,9 @@ def _single(words: list[str], subject: DocumentSubject, facts: Mapping[str, Fact
 
 
 def command_for_record(name: str, subject: DocumentSubject) -> str:
-    """The command that writes a record."""
+    """The command that writes a record; of a study what a person writes, and nothing for records that no study has."""
+    if subject.kind == "study" and name not in ("results", "flow"):
+        return "write it into the study's file, and plan the study anew" if name in ("study", "registry") else ""
     if name == NODE_RECORD and subject.kind == "node":
         return "the node keeps no record of it"
     command = PLACES[name][1]
@@ -158,11 +176,13 @@ def _bound(subject: DocumentSubject, arguments: list[str]) -> Found:
     name, sign = ("high", "") if side == "above" else ("low", COMPLEMENT)
     ends = [
         replace(
-            subject.at(one.record, f"{sign}{one.pointer}/{name}"), because=f"at most, by the interval of {metric}{of}"
+            subject.at(one.record, f"{sign}{one.pointer}/{name}"),
+            because=f"the {100 * (one.value.get('level') or 0.95):g} % interval of {metric}{of} is {interval}",
         )
         for one in rows
         if one.value[name] is not None
         for of in [f" of {one.value['label']}" * (one.value["label"] != "all")]
+        for interval in [" to ".join(f"{one.value[end]:.3g}" for end in ("low", "high") if one.value[end] is not None)]
     ]
     return (
         [max(ends, key=lambda one: one.value)] if ends else Absent(f"{metric} has no interval: evaluate more patients")
@@ -215,7 +235,10 @@ def _lines(subject: DocumentSubject, arguments: list[str]) -> Found:
     most = int(conditions.pop("most", MOST_LINES))
     rows = subject.record(path)[0]
     kept = [place for place, row in enumerate(rows, 1) if all(row.get(k) == v for k, v in conditions.items())]
-    return [subject.at(path, f"@{place}") for place in kept[:most]] or Absent(command_for_record(arguments[0], subject))
+    columns = ",".join(rows[0]) if rows else ""
+    return [subject.at(path, f"{columns}@{place}") for place in kept[:most]] or Absent(
+        command_for_record(arguments[0], subject)
+    )
 
 
 LOOKUPS: Mapping[str, Callable[[DocumentSubject, list[str]], Found]] = {

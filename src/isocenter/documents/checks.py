@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isocenter.documents import _lookups, subjects
+from isocenter.documents import _lookups, guidelines, subjects
 from isocenter.documents.fact_file import FACTS, Fact
 from isocenter.documents.guidelines import STATES
 from isocenter.documents.subjects import DocumentSubject, RecordedValue
@@ -22,29 +22,45 @@ DENIED = re.compile(
     r"\b(no|not|never|without|lacks?|lacking|nor|neither|none|yet to|planned|future)\b[^.;]*$", re.IGNORECASE
 )
 DENIED_AFTER = re.compile(r"^\W*(?:\w+ +){0,3}(?:not|never|planned|lacking|missing|pending)\b", re.IGNORECASE)
+# An answer that says no: "None: one hospital took part", "It was never tested elsewhere".
+NONE = re.compile(r"^\W*(?:none|nothing|no (?:further )?limitations?)\b", re.IGNORECASE)
+NO = re.compile(r"^\W*(?:none|no|nothing|n/a)\b|^[^,;.]*\b(?:no|not|never|without|planned|future)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Words that claim something, and the record that would have to bear them out.
+    """What claims something, and the record that would have to bear it out.
 
+    words:   by which any statement claims it
     against: the evidence that speaks against it; None where nothing does
+    answers: facts of which each answer that does not say no claims it, whatever its words
+    denials: facts of which each answer that says no does
     """
 
-    words: re.Pattern[str]
+    words: re.Pattern[str] | None
     against: Callable[[DocumentSubject], RecordedValue | None]
+    answers: tuple[str, ...] = ()
+    denials: tuple[str, ...] = ()
+
+    def in_statement(self, fact: Fact) -> Iterator[str]:
+        """The parts of a statement that claim it."""
+        if fact.key in self.answers and not NO.search(fact.value):
+            yield fact.value
+        if fact.key in self.denials and NONE.match(fact.value):
+            yield fact.value
+        for match in () if self.words is None else self.words.finditer(fact.value):
+            if not (DENIED.search(fact.value[: match.start()]) or DENIED_AFTER.search(fact.value[match.end() :])):
+                yield match[0]
 
 
 def refuse_contradictions(facts: Mapping[str, Fact], subject: DocumentSubject, where: Path) -> None:
     """UsageError for the first fact that a record contradicts."""
     for fact in facts.values():
         for claim in CLAIMS:
-            for match in claim.words.finditer(fact.value):
-                if DENIED.search(fact.value[: match.start()]) or DENIED_AFTER.search(fact.value[match.end() :]):
-                    continue
+            for words in claim.in_statement(fact):
                 if (evidence := claim.against(subject)) is not None:
                     raise UsageError(
-                        f"{fact.key} states {match[0]!r}, but {evidence.record} {evidence.pointer} is "
+                        f"{fact.key} states {words!r}, but {evidence.record} {evidence.pointer} is "
                         f"{str(evidence.value)!r}",
                         str(where),
                         "Correct the statement, or give the subject whose records bear it out",
@@ -94,6 +110,12 @@ def _pretrained_weights(subject: DocumentSubject) -> RecordedValue | None:
     return None if found is None or found.pointer.endswith("/because") else found
 
 
+def _against_the_result(subject: DocumentSubject) -> RecordedValue | None:
+    """What the verdict counts against the model."""
+    found = subject.find("run", "/verdict/against")
+    return found if found is not None and found.value else None
+
+
 def _uneven(subject: DocumentSubject) -> RecordedValue | None:
     """A group in which the model errs surely more."""
     path = subject.path_of("weak_groups")
@@ -124,7 +146,9 @@ CLAIMS = (
     Claim(
         _words(r"external(?:ly)?[ -](?:validat|test|evaluat)", "independent (?:site|hospital|cent)"),
         _same_source,
+        answers=("external_testing",),
     ),
+    Claim(None, _against_the_result, denials=("limitations",)),
     Claim(
         _words("(?:no|zero|without) (?:exclusion|case was excluded|cases were excluded|excluded case)"), _excluded_cases
     ),
@@ -170,8 +194,8 @@ def broken_rows(folder: Path, subject: DocumentSubject) -> list[BrokenRow]:
         where = f"{row['document']} {row['item']}{row['part']}"
         if row["state"] not in STATES:
             broken.append(BrokenRow(where, f"{row['state']!r} is no state"))
-        elif row["state"] == "measured":
-            broken += [BrokenRow(where, problem) for problem in _check_measured(row, subject)]
+        elif row["state"] in ("measured", "evidence", "planned"):
+            broken += [BrokenRow(where, problem) for problem in _check_recorded(row, subject)]
         elif row["state"] == "stated":
             broken += [BrokenRow(where, problem) for problem in _check_stated(row, folder)]
     broken += _wrong_scores(written)
@@ -189,7 +213,8 @@ def _wrong_scores(written: Mapping[str, Any]) -> list[BrokenRow]:
         missing = sum("missing" in one for one in items.values())
         apart = sum("not applicable" in one for one in items.values())
         rest = len(items) - missing - apart
-        if (score["missing"], score["not_applicable"], score["measured"] + score["stated"]) != (missing, apart, rest):
+        answered = sum(score[state] for state in ("measured", "evidence", "planned", "stated"))
+        if (score["missing"], score["not_applicable"], answered) != (missing, apart, rest):
             broken.append(BrokenRow(score["document"], "its score does not follow from its rows"))
     return [*broken, *(BrokenRow(name, "has no score") for name in states)]
 
@@ -208,14 +233,15 @@ def _changed_records(records: Mapping[str, str], subject: DocumentSubject) -> di
     return problems
 
 
-def _check_measured(row: Mapping[str, Any], subject: DocumentSubject) -> list[str]:
+def _check_recorded(row: Mapping[str, Any], subject: DocumentSubject) -> list[str]:
     try:
         now = subject.at(row["record"], row["pointer"])
     except IntegrityError as error:
         return [f"{row['record']} {error.problem}"]
     pointer = f"{row['record']} {row['pointer']}"
-    if now.value != row["value"] or type(now.value) is not type(row["value"]):
-        return [f"{pointer} was {subjects.short_json(row['value'])}, now it is {subjects.short_json(now.value)}"]
+    value = guidelines.plain_value(now.value)
+    if value != row["value"] or type(value) is not type(row["value"]):
+        return [f"{pointer} was {subjects.short_json(row['value'])}, now it is {subjects.short_json(value)}"]
     if now.sha256 != row["sha256"]:
         return [f"{pointer} is unchanged, but the record is not"]
     return []

@@ -56,8 +56,11 @@ def compose_document_page(
         guideline.title,
         sections=sections,
         notes=[
-            f"From {day}: {duty}" if day[:4].isdigit() else f"{duty}: {day}"
-            for duty, day in (guideline.dates or {}).items()
+            *([f"This edition was superseded: use {guideline.superseded_by}"] if guideline.superseded_by else []),
+            *(
+                f"From {day}: {duty}" if day[:4].isdigit() else f"{duty}: {day}"
+                for duty, day in (guideline.dates or {}).items()
+            ),
         ],
         lead=f"{DRAFT}. Of {subject_name}; {guideline.edition}.",
         verdict=score_sentence(document),
@@ -73,14 +76,17 @@ def metrics_of(subject: DocumentSubject) -> Metrics:
 
 
 def score_sentence(document: Document) -> str:
-    """ "24 of 44 items are measured, 3 stated, 16 missing; 1 does not apply." """
+    """ "24 of 44 items are measured, 2 judgements with evidence, 3 stated, 16 missing; 1 does not apply." """
     score, total = document.score, len(document.answered)
     applying = total - score["not_applicable"]
     items = errors.count_phrase(applying, "item")
     text = (
         f"{score['measured']} of {items} {'is' if score['measured'] == 1 else 'are'} measured, "
-        f"{score['stated']} stated, {score['missing']} missing"
+        + (f"{score['planned']} planned, " if score["planned"] else "")
+        + f"{score['stated']} stated, {score['missing']} missing"
     )
+    if score["evidence"]:
+        text += f"; {errors.count_phrase(score['evidence'], 'judgement')} that a person has to state, from the evidence"
     if score["not_applicable"]:
         text += f"; {score['not_applicable']} {'does' if score['not_applicable'] == 1 else 'do'} not apply"
     return f"{text}."
@@ -115,7 +121,7 @@ def place_text(answer: ItemAnswer) -> str:
     """Record, pointer and the first digits of the record's SHA-256."""
     if not answer.record:
         return ""
-    return f"{answer.record} {answer.pointer} ({answer.sha256[:HASH]})"
+    return f"{answer.record} {answer.pointer.removeprefix(COMPLEMENT)} ({answer.sha256[:HASH]})"
 
 
 def answer_text(answer: ItemAnswer, metrics: Metrics) -> str:
@@ -124,10 +130,20 @@ def answer_text(answer: ItemAnswer, metrics: Metrics) -> str:
         return wording.as_sentence(answer.because)
     if answer.state == "stated":
         return f"{wording.as_sentence(str(answer.value))} ({answer.because}.)"
+    if answer.lookup.split()[:1] == ["bound"]:
+        return wording.as_sentence(f"{probability_words(float(answer.value))}. {wording.as_sentence(answer.because)}")
     text = recorded_value_words(answer.value, metrics)
     name = pointer_name(answer.pointer)
     text = f"{name}: {text}" if name and not (is_figure(answer.value) or is_group(answer.value)) else text
     return wording.as_sentence(f"{text}. {wording.as_sentence(answer.because)}" if answer.because else text)
+
+
+def probability_words(bound: float) -> str:
+    """ "at most 14 %, about 1 in 7": the upper end of a chance, for a reader who is to judge it."""
+    if bound <= 0:
+        return "none was seen"
+    percent = f"{100 * bound:.0f}" if bound >= 0.01 else f"{100 * bound:.1g}"
+    return f"at most {percent} %, about 1 in {max(1, round(1 / bound))}"
 
 
 def recorded_value_words(value: Any, metrics: Metrics, *, briefly: bool = False) -> str:
@@ -345,7 +361,7 @@ def card_xml(document: Document, metrics: Metrics) -> str:
 
 
 def _known_answers(answered: AnsweredItem) -> Sequence[ItemAnswer]:
-    return [one for one in answered.answers if one.state in ("measured", "stated")]
+    return [one for one in answered.answers if one.state not in ("missing", "not applicable")]
 
 
 def _add_results(parent: Element, answered: AnsweredItem) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -11,11 +12,13 @@ from importlib.resources import files
 from itertools import groupby
 from typing import Any, Literal
 
+from isocenter import errors
 from isocenter.documents import _lookups, tracing
 from isocenter.documents._lookups import Absent
 from isocenter.documents.fact_file import FACTS, QUESTIONS, Fact
 from isocenter.documents.subjects import DocumentSubject, RecordedValue
 from isocenter.errors import UsageError
+from isocenter.report import wording
 
 FIELDS = {
     "number",
@@ -29,8 +32,21 @@ FIELDS = {
     "element",
     "sentence",
     "each",
+    "judgement",
 }
-HEAD = {"title", "edition", "source", "licence", "seen", "items", "subjects", "kind", "dates"}
+HEAD = {
+    "title",
+    "edition",
+    "source",
+    "licence",
+    "seen",
+    "items",
+    "subjects",
+    "kind",
+    "dates",
+    "judgement",
+    "superseded_by",
+}
 SUBJECTS = ("run", "package", "result")  # of a list that names none
 
 
@@ -49,6 +65,7 @@ class Item:
     element:   path in a file of another schema
     sentence:  of a draft, with look-ups in braces, which are then its evidence
     each:      "hazards" or "incidents": the item stands for each of them, with its fields in braces
+    judgement: the fact by which a person answers what no record can judge: what records hold is evidence then
     """
 
     number: str
@@ -62,6 +79,7 @@ class Item:
     element: str = ""
     sentence: str = ""
     each: str = ""
+    judgement: str = ""
 
     @property
     def name(self) -> str:
@@ -83,6 +101,7 @@ class Guideline:
     seen:  day on which it was looked at
     subjects: kinds of subject for which `all` writes it
     dates: {duty: day from which it holds}, of laws
+    superseded_by: the newer edition of the text, where there is one
     """
 
     name: str
@@ -94,6 +113,7 @@ class Guideline:
     seen: str = ""
     subjects: tuple[str, ...] = SUBJECTS
     dates: Mapping[str, str] | None = None
+    superseded_by: str = ""
 
     @property
     def numbers(self) -> list[str]:
@@ -137,7 +157,7 @@ def guideline_names() -> tuple[str, ...]:
 def read_guideline(name: str) -> Guideline:
     """The list of this name; UsageError for an unknown one, or for a file that says something unknown."""
     if name not in guideline_names():
-        raise UsageError(f"there is no document {name!r}", "--for", f"Use {', '.join(guideline_names())} or all")
+        raise UsageError(f"there is no document {name!r}", "--for", errors.nearest_remedy(name, guideline_names()))
     text = files("isocenter.documents").joinpath(f"lists/{name}.toml").read_text(encoding="utf-8")
     return parse_guideline(name, tomllib.loads(text))
 
@@ -147,22 +167,39 @@ def parse_guideline(name: str, table: Mapping[str, Any]) -> Guideline:
     unknown = (set(table) - HEAD) | {key for row in table["items"] for key in set(row) - FIELDS}
     if unknown:
         raise UsageError(f"unknown {', '.join(sorted(unknown))}", f"lists/{name}.toml", "Use the fields of Item")
+    items = tuple(_item(name, row, table.get("judgement", "")) for row in table["items"])
+    for item_name, count in Counter(one.name for one in items).items():
+        if count > 1:
+            raise UsageError(f"{item_name} stands {count} times", f"lists/{name}.toml", "Give each item its own number")
     return Guideline(
         name,
         table["title"],
         table["edition"],
         table["source"],
         table["licence"],
-        tuple(_item(name, row) for row in table["items"]),
+        items,
         table.get("seen", ""),
         tuple(table.get("subjects", SUBJECTS)),
         table.get("dates"),
+        table.get("superseded_by", ""),
     )
 
 
-def _item(name: str, row: Mapping[str, Any]) -> Item:
+def _item(name: str, row: Mapping[str, Any], judgement: str) -> Item:
+    """An item of a row. judgement: the fact that judges all items of the list of which records are evidence"""
     evidence: Sequence[str] = row.get("evidence") or PLACEHOLDER.findall(row["sentence"])
-    item = Item(**{**row, "number": str(row["number"]), "evidence": tuple(evidence)})
+    has_records = any(map(_lookups.reads_records, evidence))
+    by = row.get("judgement", judgement if has_records else "")
+    judges = [f"?fact {by}"] * bool(by)
+    item = Item(**{**row, "number": str(row["number"]), "evidence": (*evidence, *judges), "judgement": by})
+    for text in item.evidence:
+        _lookups.refuse_unknown(text, f"lists/{name}.toml, item {item.name}")
+    if by and not has_records:
+        raise UsageError(
+            f"{item.name} asks for a judgement, and no record is evidence for it",
+            f"lists/{name}.toml",
+            "Name a look-up of a record, or leave judgement out: a person states it",
+        )
     for key in item.asks:
         if key not in QUESTIONS and "{" not in key:
             raise UsageError(
@@ -198,8 +235,9 @@ def condition_holds(condition: str, subject: DocumentSubject) -> bool:
     raise UsageError(f"{condition!r} is not a condition", "documents/lists", "Use task, record, subject or set")
 
 
-State = Literal["measured", "stated", "missing", "not applicable"]
-STATES: tuple[State, ...] = ("measured", "stated", "missing", "not applicable")
+# evidence: figures of a record, from which a person has to conclude; planned: what a plan says, which nobody measured.
+State = Literal["measured", "evidence", "planned", "stated", "missing", "not applicable"]
+STATES: tuple[State, ...] = ("measured", "evidence", "planned", "stated", "missing", "not applicable")
 MOST_GAPS = 10
 
 
@@ -237,9 +275,12 @@ class AnsweredItem:
 
     @property
     def state(self) -> State:
-        """Missing before stated before measured."""
+        """Missing before evidence before planned, stated and measured; what a person has judged is stated."""
         states = {one.state for one in self.answers if one.needed}
-        order: tuple[State, ...] = ("not applicable", "missing", "stated", "measured")
+        judged = f"?fact {self.item.judgement}"
+        if "missing" not in states and any(one.state == "stated" and one.lookup == judged for one in self.answers):
+            return "stated"
+        order: tuple[State, ...] = ("not applicable", "missing", "evidence", "planned", "stated", "measured")
         return next(state for state in order if state in states)
 
 
@@ -252,7 +293,7 @@ class Document:
 
     @property
     def score(self) -> dict[str, Any]:
-        """{document, measured, stated, missing, not_applicable}: numbers of items, parts counted one by one."""
+        """{document, and each state}: numbers of items, parts counted one by one."""
         counts = {state.replace(" ", "_"): sum(one.state == state for one in self.answered) for state in STATES}
         return {"document": self.guideline.name, **counts}
 
@@ -264,12 +305,21 @@ class Document:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of documents.json."""
+        """The rows of documents.json; values are words and numbers."""
         return [
-            {key: value for key, value in asdict(row).items() if key not in ("needed", "lookup")}
+            {
+                key: plain_value(value) if key == "value" else value
+                for key, value in asdict(row).items()
+                if key not in ("needed", "lookup")
+            }
             for one in self.answered
             for row in one.answers
         ]
+
+
+def plain_value(value: Any) -> Any:
+    """A value of a record as a word or a number: what has parts is written out, each with its name."""
+    return wording.setting_text(value) if isinstance(value, Mapping | list | tuple) else value
 
 
 def fill_guideline(
@@ -301,13 +351,15 @@ def _answer_item(
                 ItemAnswer(*head, "stated", found.value, FACTS, pointer, facts_sha256, because, needed, text)
             )
         else:
-            answers += [_measured_answer(head, one, needed, text) for one in found]
+            for one in found:
+                state: State = "evidence" if item.judgement else "planned" if subject.is_planned(one) else "measured"
+                answers.append(_recorded_answer(head, one, needed, text, state))
     return AnsweredItem(item, tuple(answers))
 
 
-def _measured_answer(head: Sequence[str], found: RecordedValue, needed: bool, lookup: str) -> ItemAnswer:
+def _recorded_answer(head: Sequence[str], found: RecordedValue, needed: bool, lookup: str, state: State) -> ItemAnswer:
     document, item, part, section, subject = head
     return ItemAnswer(
-        document, item, part, section, subject, "measured",
+        document, item, part, section, subject, state,
         found.value, found.record, found.pointer, found.sha256, found.because, needed, lookup,
     )  # fmt: skip

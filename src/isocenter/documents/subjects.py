@@ -82,6 +82,11 @@ PLACES: Mapping[str, tuple[Sequence[str], str]] = {
     "registry": (("registry.json",), "isocenter study plan study.toml --out FOLDER"),
     "node": ((NODE,), "isocenter document NODE"),
 }
+# What the results of a study repeat of its plan.
+PLANNED = {
+    *("title", "question", "summary", "protocol_version", "design", "arms", "endpoints", "population", "size"),
+    *("strata", "randomisation", "analysis", "populations", "looks"),
+}
 # The file that makes a folder a subject of a kind, in this order.
 MARKS: tuple[tuple[str, Kind], ...] = (
     ("run.json", "run"),
@@ -100,8 +105,9 @@ class RecordedValue:
     """A value in a record, so that anybody can look it up again.
 
     record:  path relative to the subject
-    pointer: JSON pointer, also into YAML; of a CSV `column@row`, `@row` for a whole row, `count:column=value`, or
-             `count:column=value;distinct=column`; rows count from 1; `1-` before a pointer to a share is 1 less it
+    pointer: JSON pointer, also into YAML; of a CSV `column@row`, `column,column@row` for several cells of a row,
+             `count:column=value`, or `count:column=value;distinct=column`; rows count from 1; `1-` before a pointer to
+             a share is 1 less it
     """
 
     value: Any
@@ -165,6 +171,13 @@ class DocumentSubject:
                     return path.relative_to(self.folder).as_posix()
         return None
 
+    def is_planned(self, found: RecordedValue) -> bool:
+        """Whether a value says what shall be done: of a plan of changes or of a study, with its results too."""
+        first = found.pointer.split("/")[1:2]
+        if found.record == self.path_of("results"):
+            return first[0] in PLANNED if first else False
+        return found.record in {self.path_of(name) for name in ("change_plan", "study", "registry")}
+
     @cached_property
     def _contents(self) -> dict[str, tuple[Any, str]]:
         return {}
@@ -188,7 +201,7 @@ class DocumentSubject:
         try:
             place = pointer.removeprefix(COMPLEMENT)
             value = value_in_csv(contents, place) if path.endswith(".csv") else value_at_pointer(contents, place)
-            value = 1 - value if pointer.startswith(COMPLEMENT) else value
+            value = round(1 - value, 6) if pointer.startswith(COMPLEMENT) else value
         except (KeyError, IndexError, ValueError, TypeError) as error:
             raise IntegrityError(
                 f"has nothing at {pointer}", str(self.folder / path), "Write the documents anew from these records"
@@ -281,7 +294,7 @@ def value_at_pointer(contents: Any, pointer: str) -> Any:
 
 
 def value_in_csv(rows: Sequence[Mapping[str, str]], pointer: str) -> Any:
-    """`column@row`, `@row`, or a count of rows or of distinct values in a column; rows count from 1."""
+    """`column@row`, `column,column@row`, or a count of rows or of distinct values in a column; rows count from 1."""
     if pointer.startswith("count:"):
         conditions = dict(part.split("=", 1) for part in pointer.removeprefix("count:").split(";") if part)
         distinct = conditions.pop("distinct", None)
@@ -289,7 +302,7 @@ def value_in_csv(rows: Sequence[Mapping[str, str]], pointer: str) -> Any:
         return len(kept) if distinct is None else len({row[distinct] for row in kept})
     column, _, number = pointer.rpartition("@")
     row = rows[_place(number)]
-    return row[column] if column else dict(row)
+    return row[column] if column in row else {name: row[name] for name in column.split(",")}
 
 
 def _place(number: str) -> int:

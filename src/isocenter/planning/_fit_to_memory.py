@@ -88,7 +88,8 @@ def fit_grid(inputs: PlanInputs) -> FittedPlan:
         fits = _with_more_samples(inputs, fits)
     network = fits.network
     if measured := member_catalogue.family_standing(network.value, inputs.task.heads, len(grid.patch)):
-        network = replace(network, because=f"{network.because}; {measured}")
+        # Figures of other data are a source: the reason of a decision stands in the papers of this model.
+        network = replace(network, source="; ".join(filter(None, (network.source, measured))))
     return replace(fits, network=network)
 
 

@@ -313,6 +313,9 @@ def plan_record(study: Study) -> dict[str, Any]:
         "summary": study.summary or study.question,
         "protocol_version": study.version,
         "ethics": study.ethics,
+        "sponsor": study.registry.sponsor,
+        "masking": study.registry.masking,
+        "dates": " to ".join(filter(None, (study.registry.start, study.registry.completion))),
         "design": f"{'Clusters' if study.clusters else 'Participants'} are allocated to two parallel arms, "
         f"{study.arms[0].share}:{study.arms[1].share}; "
         + ("non-inferiority" if any(one.margin for one in study.primary) else "superiority"),

@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from isocenter import keywords
+from isocenter import errors, keywords
 from isocenter.documents import checks, document_pages, fact_file, guidelines, tracing, word_file
 from isocenter.documents.checks import RECORD, SCHEMA, BrokenRow
 from isocenter.documents.document_pages import ROOTS
 from isocenter.documents.fact_file import FACTS
-from isocenter.documents.guidelines import Document
+from isocenter.documents.guidelines import STATES, Document
 from isocenter.documents.subjects import DocumentSubject
 from isocenter.documents.tracing import TRACE, TRACE_SCHEMA, RequirementTrace
 from isocenter.errors import IntegrityError, UsageError
@@ -27,6 +27,8 @@ from isocenter.service import node_record
 from isocenter.verbs import serve
 
 ALL = "all"
+# States of which a summary says the number even where it is 0.
+USUAL = ("measured", "stated", "missing", "not applicable")
 FORMATS = ("html", "docx", "pdf", "json")
 
 
@@ -66,8 +68,8 @@ class DocumentsResult(InNotebook):
 
     def __repr__(self) -> str:
         lines = [
-            f"{one['document']}: {one['measured']} measured, {one['stated']} stated, {one['missing']} missing, "
-            f"{one['not_applicable']} not applicable"
+            f"{one['document']}: "
+            + ", ".join(f"{one[state.replace(' ', '_')]} {state}" for state in STATES if state in USUAL or one[state])
             for one in self.scores
         ]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
@@ -181,7 +183,7 @@ def _check_names(asked: str | Sequence[str], known: Sequence[str], where: str) -
     unknown = [name for name in cleaned if name not in known]
     if unknown or not cleaned:
         problem = f"{unknown[0]!r} is not known" if unknown else "names nothing"
-        raise UsageError(problem, where, f"Use {', '.join(known)}")
+        raise UsageError(problem, where, errors.nearest_remedy(unknown[0] if unknown else "", known))
     return cleaned
 
 

@@ -27,8 +27,8 @@ def objectives_sections(
 
     terms: of the kind of problem, or asked for; None: the task's own loss
     """
-    because = "the task's loss of labelled images: no objective on unlabelled ones gained .01 where few were labelled"
-    usual = Decision([SUPERVISED], because, MEASURED)
+    source = f"{MEASURED}: no objective on unlabelled images gained .01 where few were labelled"
+    usual = Decision([SUPERVISED], "the task's loss of labelled images", source)
     decisions = {
         "terms": usual if terms is None else terms,
         "unlabelled": Decision([], "no unlabelled images were given (--unlabelled PATH)"),
