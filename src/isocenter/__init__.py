@@ -21,6 +21,7 @@ __all__ = [
     "check",
     "check_change",
     "compare",
+    "compress",
     "convert",
     "dataset",
     "deidentify",
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.change import check_change, propose_change
     from isocenter.verbs.check import check
     from isocenter.verbs.compare import compare
+    from isocenter.verbs.compress import compress
     from isocenter.verbs.convert import convert
     from isocenter.verbs.dataset import dataset
     from isocenter.verbs.deidentify import deidentify

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 from isocenter.keywords import Flag
 from isocenter.options.shared_flags import (
     PACKAGE,
+    RESULTS,
     Activation,
     Backend,
     Backends,
     CovariateTables,
     Device,
+    Groups,
     Inputs,
     Measure,
     Out,
@@ -33,6 +35,10 @@ from isocenter.values import Dataset, Prompts
 
 if TYPE_CHECKING:
     from isocenter.runtime import Model
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,29 @@ class PackageOptions:
         Flag("A table name,scheme,value,meaning[,unit] with the codes of what results name.", "FILE"),
     ] = None
     measure: Measure = ()
+
+
+@dataclass(frozen=True)
+class CompressOptions(ReadingOptions):
+    """Make MODEL smaller and faster. Each variant has its price on cases that decided nothing of it."""
+
+    model: Annotated[str | Path, Flag("A run's folder or a package.", "MODEL")]
+    _: KW_ONLY
+    data: Annotated[
+        str | Path | Dataset, Flag("Labelled cases: the training cases of MODEL, and others.", "DATA", "--data")
+    ]
+    out: Annotated[str | Path, RESULTS]
+    overwrite: Overwrite = False
+    methods: Annotated[
+        Sequence[str],
+        Flag("Variants to make: int8; or recertify, which tries those of a package here.", "NAMES", read=_listed),
+    ] = ("int8",)
+    loss: Annotated[float, Flag("Largest accepted loss, in the primary metric.", "LOSS")] = 0.005
+    samples: Annotated[int, Flag("Number of training cases that give the ranges of 8-bit numbers.", "N", least=1)] = 32
+    groups: Groups = None
+    threads: Threads = None
+    seed: Seed = 0
+    resume: Annotated[bool, Flag("Go on with what a stopped command left in the folder.")] = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from isocenter.keywords import Flag
 from isocenter.planning import plan_file
 from isocenter.reading import reading_options
 from isocenter.reading.reading_options import Covariates
+from isocenter.runtime.package.backends import BACKENDS
 from isocenter.tasks.index import TASKS
 
 # The limit of a seed: what every generator of random numbers takes.
@@ -55,7 +56,7 @@ Scheduler = Annotated[str | None, Flag("Dask scheduler whose workers process the
 Backend = Annotated[
     str,
     Flag(
-        "Backend that runs a package: auto, compiled, onnx, openvino, openvino-bf16, tensorrt, torch or torch-bf16.",
+        f"Backend that runs a package: auto, {', '.join(sorted(BACKENDS))}.",
         "NAME",
     ),
 ]

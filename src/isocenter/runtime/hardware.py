@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -32,6 +32,10 @@ CODE = re.compile(r"(sm|compute)_(\d+)(\d)")
 WINDOWS = sys.platform == "win32"
 # Where a container sees the limits of its own control group, in version 2 and in version 1.
 CONTROL_GROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))
+# What 8-bit arithmetic depends on, by the names of Linux; those that multiply 8-bit numbers into 32-bit sums.
+# https://docs.openvino.ai/latest/pot_saturation_issue.html
+INSTRUCTIONS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+DOT_PRODUCTS = frozenset(INSTRUCTIONS) - {"avx2"}
 # What decides a result beside our own code.
 RECORDED = (
     "isocenter",
@@ -127,6 +131,19 @@ def processor_name() -> str:
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def processor_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """Instructions of this machine's processor that decide what 8-bit sums come to; none where nobody can tell."""
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
+    lines = (line.partition(":") for line in text.splitlines())
+    known = {word for name, _, words in lines if name.strip() in ("flags", "Features") for word in words.split()}
+    return [one for one in INSTRUCTIONS if one in known]
+
+
+def multiplies_bytes(instructions: Collection[str]) -> bool:
+    """Whether a processor adds products of 8-bit numbers in 32 bits; with avx2 alone the sums of two saturate."""
+    return not DOT_PRODUCTS.isdisjoint(instructions)
 
 
 def available_memory() -> float:

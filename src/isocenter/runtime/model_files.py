@@ -293,13 +293,17 @@ def read_package(path: Path, device: str, fold: int | None, backend: str, thread
     certificate = backend_certificate.read_certificate(path)
     computing = backend_certificate.choose_backend(backend, device, record, certificate, str(path))
     certificates = () if certificate is None else (f"{PACKAGED}/{CERTIFICATE}",)
-    return _read_package_model(path, record, computing, threads, certificates)
+    return read_package_on(path, record, computing, threads, certificates)
 
 
-def _read_package_model(
+def read_package_on(
     path: Path, record: Mapping[str, Any], computing: Computing, threads: int | None, left_out: Sequence[str] = ()
 ) -> Model:
-    """The model of a package on a backend; left_out: what its manifest must list beside what is read here."""
+    """The model of a package on a backend, be it certified or not.
+
+    left_out: what its manifest must list beside what is read here
+    Raises IntegrityError for a package that is not what was written, UsageError for one without the backend's files.
+    """
     parts = [f"{PACKAGED}/{name}" for name in model_record.part_files(record)]
     files = () if record.get("apart") else computing.backend.files(record)
     record_files.verify_seal(path, needed=(f"{PACKAGED}/{RECORD}", *left_out, *parts, *files))
@@ -311,7 +315,7 @@ def _read_package_model(
     if model.preprocessing.cascade is not None:
         # On the same backend: the certificate is that of what both say together.
         model = model_assembly.with_first_stage(
-            model, _read_package_model(path / FIRST, package_contents.package_record(path / FIRST), computing, threads)
+            model, read_package_on(path / FIRST, package_contents.package_record(path / FIRST), computing, threads)
         )
     return model_record.with_recorded_parts(model, record, path / PACKAGED)
 
@@ -321,7 +325,7 @@ def _joined_package(path: Path, record: Mapping[str, Any], computing: Computing,
     members = list[Model]()
     for number in range(record["members"]):
         folder = path / MEMBERS / str(number)
-        members.append(_read_package_model(folder, package_contents.package_record(folder), computing, threads))
+        members.append(read_package_on(folder, package_contents.package_record(folder), computing, threads))
     with model_record.refuse_malformed(record, path):
         task, shares = task_catalogue.build_task(record["task"]), package_contents.recorded_shares(record)
         joined = ensemble.joined_model(members, task, shares)
@@ -342,7 +346,7 @@ def _one_fold(
     computing = replace(computing, because="torch alone has the folds apart")
     if record.get("apart"):
         folder = path / MEMBERS / str(fold)
-        return _read_package_model(folder, package_contents.package_record(folder), computing, threads)
+        return read_package_on(folder, package_contents.package_record(folder), computing, threads)
     model = _of_members(path, record, [fold], computing, threads)
     if record.get("guard"):  # it looks at what the first network sees
         log.warning("%s: one fold alone is without the gate of the package: every image gets an answer", path)

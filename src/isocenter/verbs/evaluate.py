@@ -267,9 +267,9 @@ def _subject(options: EvaluateOptions) -> _Subject:
         model_assembly.with_uncertainty(model, options.uncertainty), options.positive, str(run or "the model")
     )
     plan = _plan_of(run)
-    reading = _as_trained(run, plan, data).overridden(options.reading)
+    reading = reading_as_trained(run, plan, data).overridden(options.reading)
     model = replace(model, request=ModelRequest(allow_large=reading.allow_large))
-    dataset = _open_references(data, reading, model, run)
+    dataset = open_references(data, reading, model, run)
     chosen = case_selection.choose_cases(model, dataset, run, options.split)
     covariates = group_attributes.covariates_by_name(dataset, chosen.parts)
     dataset = group_audit.with_table_covariates(dataset, audits.group_table, chosen.parts, audits.groups)
@@ -396,7 +396,7 @@ def _looked_through(audit: AuditInput, preprocessing: object, *, keeps: bool) ->
         return replace(scored, stopped=stop)
 
 
-def _open_references(data: Data, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
+def open_references(data: Data, reading: ReadingOptions, model: Model, run: Path | None) -> Dataset:
     """The data with references of the model's kind, their cases named as in the run; DatasetError without any."""
     dataset = dataset_reading.open_labelled(data, reading, model.task)
     if run is None or not (run / DATA_RECORD).is_file():
@@ -404,7 +404,7 @@ def _open_references(data: Data, reading: ReadingOptions, model: Model, run: Pat
     return data_record.name_as_in_run(dataset, data_record.read_data_record(run))
 
 
-def _as_trained(run: Path | None, plan: Plan | None, data: Data) -> ReadingOptions:
+def reading_as_trained(run: Path | None, plan: Plan | None, data: Data) -> ReadingOptions:
     """The options by which a run read its own data; none for other data, whose options may be others."""
     folder = dataset_reading.path_of_data(data)
     if run is None or plan is None or folder is None:

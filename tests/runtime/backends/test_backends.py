@@ -191,7 +191,8 @@ def test_each_backend_has_the_name_it_is_found_by():
 
 def test_a_backend_that_nobody_knows_is_wrong_use(package):
     with pytest.raises(
-        UsageError, match=r"no backend 'abacus'.*onnx, openvino, openvino-bf16, tensorrt, torch, torch-bf16"
+        UsageError,
+        match=r"no backend 'abacus'.*onnx, .*openvino, openvino-bf16, openvino-int8, tensorrt, torch, torch-bf16",
     ):
         model_files.load(package, "cpu", backend="abacus")
 

@@ -197,6 +197,41 @@ def scatter(
     return drawing.draw_chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 3.6))
 
 
+def cost_against_score(rows: Sequence[tuple[str, float, Estimate]], title: str, *, axes: tuple[str, str]) -> Figure:
+    """A named dot for each way to compute something: its cost across, its score with the interval up.
+
+    axes: what is across and what is up, with units
+    Raises UsageError without a row.
+    """
+    if not rows:
+        raise UsageError("nothing to show", title, "Give at least one row")
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        """A dot on its interval, with its name."""
+        panel = canvas.subplots()
+        for number, (name, cost, score) in enumerate(sorted(rows, key=lambda row: row[1])):
+            if score.low is not None and score.high is not None:
+                panel.vlines(cost, score.low, score.high, color=ink.series[0], linewidth=1.6)
+            panel.plot([cost], [score.value], "o", markersize=6, color=ink.series[0])
+            panel.annotate(
+                name,
+                (cost, score.value),
+                xytext=(6, (4, -12)[number % 2]),  # dots side by side would write over one another
+                textcoords="offset points",
+                color=ink.text,
+                fontsize="small",
+            )
+        panel.set_xlabel(axes[0])
+        panel.set_ylabel(axes[1])
+        panel.set_xlim(left=0)
+        panel.margins(x=0.25)
+        drawing.plain_axes(panel, ink)
+
+    alt = "; ".join(f"{name} {wording.number_text(cost)}, {wording.value_text(score)}" for name, cost, score in rows)
+    caption = f"Across: {axes[0]}. Up: {axes[1]}, with its 95 % interval."
+    return drawing.draw_chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 3.4))
+
+
 def _measured_columns(log: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """The columns that training adds to its own: further losses, and metrics, those of one panel together.
 

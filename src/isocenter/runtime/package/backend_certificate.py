@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from isocenter import errors
 from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.runtime import hardware, record_files
 from isocenter.runtime.hardware import AUTO, CPU, WINDOWS
@@ -18,7 +19,9 @@ from isocenter.runtime.package.package_contents import PACKAGED
 from isocenter.values import Decision
 
 CERTIFICATE = "certificate.json"
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
+FLOAT32, BFLOAT16, INT8, INT4 = "float32", "bfloat16", "int8", "int4"
+# Their files are made by `compress`, and what they answer depends on the processor.
+QUANTISED = frozenset({INT8, INT4})
 SCHEMA = "isocenter.certificate"
 
 
@@ -27,24 +30,29 @@ class Tolerances:
     """The distances that a backend may have from torch; the figures here are those of one that computes in float32.
 
     largest, mean: of the probabilities, anywhere and on average; of a model that measures, of its numbers in
-                   deviations of the training cases. Sums in float32, in another order, differ by 1e-4
+                   deviations of the training cases; None: not held. Sums in float32, in another order, differ by 1e-4
                    after a hundred layers; TensorFloat-32 on a GPU by a few 1e-3
     disagreeing:   share of voxels with another label; where two classes are alike any rounding decides
     dice:          of each label between the backends, over all images together
     otherwise:     share of images with another set or interval, or that one refuses and the other does not
+    ends:          of the width of an interval, how far its ends may lie from those of torch
     """
 
-    largest: float = 1e-2
+    largest: float | None = 1e-2
     mean: float = 1e-4
     disagreeing: float = 1e-4
     dice: float = 0.999
     otherwise: float = 0.0
+    ends: float = 0.01
 
 
 # By the precision in which a backend computes: bfloat16 has eight bits, and its roundings do not all cancel.
 TOLERANCES: Mapping[str, Tolerances] = {
     FLOAT32: Tolerances(),
     BFLOAT16: Tolerances(largest=0.2, mean=1e-3, disagreeing=5e-4, dice=0.998, otherwise=0.1),
+    # How much is lost is measured on labelled cases besides: `BackendTrial.accuracy`.
+    INT8: Tolerances(largest=None, mean=1e-2, disagreeing=2e-3, dice=0.98, otherwise=0.1, ends=0.1),
+    INT4: Tolerances(largest=None, mean=2e-2, disagreeing=4e-3, dice=0.96, otherwise=0.2, ends=0.2),
 }
 
 
@@ -71,7 +79,7 @@ class Difference:
         """Reasons that are not within the tolerances, in words."""
         reasons = []
         single, many = ("a probability", "probabilities") if self.voxels else ("a number", "numbers")
-        if not self.largest <= tolerances.largest:
+        if tolerances.largest is not None and not self.largest <= tolerances.largest:
             reasons.append(f"{single} differs by {self.largest:.2g} (at most {tolerances.largest:g})")
         if not self.mean <= tolerances.mean:
             reasons.append(f"{many} differ by {self.mean:.2g} on average (at most {tolerances.mean:g})")
@@ -94,6 +102,9 @@ class BackendTrial:
     start:       s from a cold process to the first result
     seconds:     median s for an image once warm, from the image in memory to the result on its grid
     peak_memory: MiB of the process
+    window:      median s of the networks for one window
+    instructions: of the processor, as `hardware.processor_instructions` gives them
+    accuracy:    of quantised networks, whether labelled cases showed that they lose little; None where nobody looked
     """
 
     backend: str
@@ -107,6 +118,20 @@ class BackendTrial:
     peak_memory: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     precision: str = FLOAT32
+    window: float | None = None
+    instructions: Sequence[str] = field(default_factory=list)
+    accuracy: bool | None = None
+
+    @property
+    def reason_against(self) -> str:
+        """Why a quantised network is not taken on this machine; empty where it is, and of all others."""
+        here = hardware.processor_instructions() if self.precision in QUANTISED else []
+        if self.precision not in QUANTISED or (self.accuracy and here and here == [*self.instructions]):
+            return ""
+        if not self.accuracy:
+            return "was not shown to lose little on labelled cases"
+        there = errors.list_phrase(list(self.instructions))
+        return f"was certified on a processor with {there}, and this one has {errors.list_phrase(here) or 'others'}"
 
     @property
     def line(self) -> str:
@@ -185,6 +210,8 @@ def _trial(record: Mapping[str, Any]) -> BackendTrial:
 PLAIN = "torch"
 # The fastest is the one that is soonest done with so many images, its start included.
 TYPICAL_IMAGES = 10
+# What makes the certificate of a quantised network hold here.
+RECERTIFY = "isocenter compress PACKAGE --methods recertify --data DATA --out NEW certifies it here"
 # The kinds of GPU that torch knows.
 GPUS = ("cuda:0", "mps")
 
@@ -219,8 +246,10 @@ def choose_backend(
     backend.files(record)  # refused before a device is looked for
     chosen = backend_device(backend, device)
     trial = certificate.trial(name, chosen.value) if certificate is not None else None
-    if trial is not None and not trial.passed:
+    if trial is not None and (not trial.passed or trial.accuracy is False):
         raise UsageError(f"{name} failed the package's certificate: {trial.because}", where, "Choose --backend auto")
+    if trial is not None and (reason := trial.reason_against):
+        log.warning("%s: %s %s: %s", where, name, reason, RECERTIFY)
     if trial is None and name != PLAIN:
         warning = "has no certificate for this package: nobody compared it with torch; package anew with --backends"
         log.warning("%s: %s on %s %s %s", where, name, chosen.value, warning, name)
@@ -277,12 +306,15 @@ def _fastest(device: str, certificate: Certificate | None) -> Computing:
         if trial.versions == hardware.package_versions(backends.find_backend(trial.backend).packages)
     ]
     for trial in candidates:
+        if reason := trial.reason_against:
+            log.info("%s %s: %s", trial.backend, reason, RECERTIFY)
         if trial not in fitting:
             now = ", ".join(
                 " ".join(pair)
                 for pair in hardware.package_versions(backends.find_backend(trial.backend).packages).items()
             )
             log.info("%s was certified with other versions than %s: package anew to use it", trial.backend, now)
+    fitting = [trial for trial in fitting if not trial.reason_against]
     ranked = sorted(fitting, key=lambda trial: trial.cost(TYPICAL_IMAGES))
     # Asked one after the other: what some of them need is torch, which takes seconds to answer.
     best = next(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from isocenter.errors import IntegrityError
+from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import bundle, record_files, torch_networks
 from isocenter.tasks import task_settings
 
@@ -27,6 +27,10 @@ PACKAGED = "isocenter"
 # In a run's folder, and in a package beside its record: what tests found of explanations.
 EXPLANATIONS, EXPLANATIONS_SCHEMA = "explanations.json", "isocenter.explanations"
 ONNX = "models/model.onnx"
+# Of a package with quantised networks, which its record lists under this name by backend.
+ONNX_INT8, ONNX_INT4 = "models/model.int8.onnx", "models/model.int4.onnx"
+OPENVINO_INT8 = ("isocenter/openvino_int8.xml", "isocenter/openvino_int8.bin")
+MADE = "quantised"
 # Of a package of a cascade: where the package of its first stage lies.
 FIRST = "first"
 # Of an ensemble, and of a package whose members have grids of their own: where these lie.
@@ -75,6 +79,17 @@ def member_weight_files(count: int) -> tuple[str, ...]:
 def weights_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The same, as the manifest names them."""
     return tuple(f"{PACKAGED}/{name}" for name in member_weight_files(record["members"]))
+
+
+def quantised_files(record: Mapping[str, Any], backend: str, files: tuple[str, ...]) -> tuple[str, ...]:
+    """The files of a quantised network; UsageError for a package without it."""
+    if backend not in (record.get(MADE) or {}):
+        raise UsageError(
+            f"the package holds no file of {backend}",
+            f"{PACKAGED}/{RECORD}",
+            "Make one with `isocenter compress`, or choose --backend auto",
+        )
+    return files
 
 
 def single_output_network(task: Task, modules: Sequence[Module], shares: Shares = None) -> OneTensor:

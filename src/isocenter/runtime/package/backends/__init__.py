@@ -14,8 +14,11 @@ from isocenter.runtime.windows.slide import Network
 BACKENDS = {
     "compiled": "isocenter.runtime.package.backends.torch_compiled:BACKEND",
     "onnx": "isocenter.runtime.package.backends.onnx:BACKEND",
+    "onnx-int4": "isocenter.runtime.package.backends.onnx_quantised:INT4",
+    "onnx-int8": "isocenter.runtime.package.backends.onnx_quantised:INT8",
     "openvino": "isocenter.runtime.package.backends.openvino:BACKEND",
     "openvino-bf16": "isocenter.runtime.package.backends.openvino:HALF",
+    "openvino-int8": "isocenter.runtime.package.backends.openvino_int8:BACKEND",
     "tensorrt": "isocenter.runtime.package.backends.onnx:TENSORRT",
     "torch": "isocenter.runtime.package.backends.torch_eager:BACKEND",
     "torch-bf16": "isocenter.runtime.package.backends.torch_eager:HALF",
@@ -29,7 +32,7 @@ class Backend(Protocol):
 
     name:     as `--backend` calls it
     packages: distributions whose versions decide what it computes, for the certificate
-    precision: "float32" or "bfloat16", which decides the tolerances that it is held to
+    precision: "float32", "bfloat16", "int8" or "int4", which decides the tolerances that it is held to
     """
 
     name: str
@@ -60,7 +63,7 @@ def backend_names() -> tuple[str, ...]:
 
 def quick_backends() -> list[str]:
     """Names of backends that `predict` may take by itself; likely fast ones first: they set the time for the others."""
-    likely = {name: place for place, name in enumerate(("openvino-bf16", "openvino", "onnx"))}
+    likely = {name: place for place, name in enumerate(("openvino-int8", "openvino-bf16", "openvino", "onnx"))}
     return sorted(set(backend_names()) - SLOW_TO_START, key=lambda name: (likely.get(name, len(likely)), name))
 
 

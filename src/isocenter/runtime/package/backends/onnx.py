@@ -166,6 +166,7 @@ class Onnx:
     name: str = "onnx"
     packages: tuple[str, ...] = ("onnxruntime",)
     precision: str = "float32"
+    graph: str = ONNX
 
     def lacking(self, device: str) -> str | None:
         """Why it cannot compute on this device, with the remedy; None where it can."""
@@ -184,7 +185,7 @@ class Onnx:
         """The network of a verified package."""
         cpu: Provider = "CPUExecutionProvider"
         on_gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": gpu_number(device)}), cpu]
-        return open_onnx(folder / ONNX, output_heads(folder), [cpu] if device == CPU else on_gpu, threads)
+        return open_onnx(folder / self.graph, output_heads(folder), [cpu] if device == CPU else on_gpu, threads)
 
 
 BACKEND = Onnx()

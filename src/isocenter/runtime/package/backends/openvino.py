@@ -19,7 +19,7 @@ from isocenter.runtime.package.package_contents import ONNX
 from isocenter.runtime.windows.slide import Network
 
 # What OpenVINO calls a precision when it is asked for, and when a processor has it.
-PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16")}
+PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "int8": ("f32", "INT8")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +55,7 @@ class OpenVino:
     name: str = "openvino"
     packages: tuple[str, ...] = ("openvino",)
     precision: str = "float32"
+    graph: str = ONNX
 
     def lacking(self, device: str) -> str | None:
         """Why it cannot compute on this device, with the remedy; None where it can."""
@@ -74,11 +75,11 @@ class OpenVino:
         """The network of a verified package."""
         core = _core()
         try:
-            model = core.read_model(folder / ONNX)
+            model = core.read_model(folder / self.graph)
         except RuntimeError as error:
             reason = str(error).strip().rpartition("\n")[2]
             raise IntegrityError(
-                f"cannot be opened by OpenVINO ({reason})", str(folder / ONNX), "Get the package again"
+                f"cannot be opened by OpenVINO ({reason})", str(folder / self.graph), "Get the package again"
             ) from error
         settings = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision][0],

@@ -1,0 +1,308 @@
+"""`compress`: a model small and fast, each variant with its price on cases that decided nothing of it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from isocenter import errors, keywords
+from isocenter.errors import IsocenterError, ResourceError, UsageError
+from isocenter.evaluation import Table, case_tables
+from isocenter.evaluation.significance import margins
+from isocenter.files.storage import csv_text, file_lock, hashing, structured_text
+from isocenter.lazy import pandas as pd
+from isocenter.options.models import CompressOptions
+from isocenter.reading import dataset_reading, verb_results
+from isocenter.runs.run_folder import MARKS as RUN_MARKS
+from isocenter.runs.run_folder import MOST
+from isocenter.runtime import Model, ModelRequest, hardware, model_files, record_files
+from isocenter.runtime.foreign import detect
+from isocenter.runtime.package import backends, certification, package_contents, package_writing, quantising
+from isocenter.runtime.package.backend_certificate import PLAIN, QUANTISED, TYPICAL_IMAGES, BackendTrial, Certificate
+from isocenter.runtime.package.package_contents import MADE
+from isocenter.scoring.case_scoring import CASES
+from isocenter.transforms import channel_stack
+from isocenter.values import Dataset
+from isocenter.verbs import evaluate, package
+from isocenter.verbs.compressing import case_roles, compression_rows, quantised_package, variant_price
+from isocenter.verbs.compressing.case_roles import CaseRoles
+from isocenter.verbs.compressing.compression_page import CompressionPage
+from isocenter.verbs.compressing.compression_rows import FLOAT, VariantRow
+from isocenter.verbs.compressing.quantised_package import BACKENDS_OF, Quantisation
+from isocenter.verbs.compressing.variant_price import VariantPrice
+
+log = logging.getLogger("isocenter")
+MARKS = ("compression.json", "report.html")
+SCHEMA, REQUEST_SCHEMA = "isocenter.compression", "isocenter.compression.request"
+# While a compression is not finished: what was asked for, and the parts that are done.
+REQUEST, PARTS = "request.json", "parts"
+PACKAGE, CHANGED = "package", "changed.csv"
+RECERTIFY = "recertify"
+METHODS = (*BACKENDS_OF, RECERTIFY)
+# So often all backends are timed, one after the other.
+ROUNDS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class CompressionResult:
+    """The variants of a model, each with its price; prints a line each."""
+
+    out: Path
+    rows: tuple[VariantRow, ...]
+    prices: Mapping[str, VariantPrice] = field(default_factory=dict)
+    parts: str = ""
+
+    def as_record(self) -> dict[str, Any]:
+        """The record for `--json` and for `compression.json`."""
+        return {"rows": [asdict(row) for row in self.rows], "decided_by": self.parts}
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a variant and backend."""
+        return pd.DataFrame([asdict(row) for row in self.rows])
+
+    def __repr__(self) -> str:
+        return "\n".join([self.parts, *(row.line for row in self.rows), str(self.out / MARKS[1])])
+
+
+@keywords.takes(CompressOptions)
+def compress(options: CompressOptions) -> CompressionResult:
+    """Variants of a model with fewer bits or weights, each measured on cases that decided nothing of it.
+
+    model:   a run, or a package
+    data:    labelled cases: its training cases give ranges, others decide what is lost
+    methods: some of int8 and recertify
+    out:     a folder for package/, compression.json, changed.csv and report.html
+    resume:  go on with what a stopped command left in `out`
+    A variant is taken by `predict` only on a processor like the one here, and only where it passed.
+    Raises UsageError where cases are too few for ranges or price, ResourceError without the extra.
+    """
+    source, out = Path(options.model), Path(options.out)
+    methods = _checked_methods(options)
+    verb_results.refuse_missing(source)
+    if not options.resume:
+        verb_results.refuse_taken(out, options.overwrite, MARKS)
+    run = source if all((source / mark).is_file() for mark in RUN_MARKS) else None
+    loaded = replace(
+        model_files.load(source, "cpu", threads=options.threads),
+        request=ModelRequest(allow_large=options.reading.allow_large),
+    )
+    if run is None and detect.is_foreign(source):
+        raise UsageError("is a model of another program", str(source), "Make it a package first: isocenter adopt")
+    plan, data = (
+        None if run is None else package.finished_plan(run),
+        dataset_reading.path_for_workers(options.data, None),
+    )
+    reading = evaluate.reading_as_trained(run, plan, data).overridden(options.reading)
+    dataset = evaluate.open_references(data, reading, loaded, run)
+    roles = case_roles.assign_roles(
+        loaded, dataset, run, samples=0 if methods == (RECERTIFY,) else options.samples, seed=options.seed
+    )
+    log.info("%s", roles.parts)
+    with file_lock.hold_lock(out):
+        _open_folder(options, out, source, dataset, methods)
+        result = _Compression(options, out, source, run, loaded, roles, methods).finish()
+        shutil.rmtree(out / PARTS)
+        (out / REQUEST).unlink()
+    return result
+
+
+def _checked_methods(options: CompressOptions) -> tuple[str, ...]:
+    methods = keywords.as_tuple(options.methods)
+    for name in methods:
+        if name not in METHODS:
+            raise UsageError(f"there is no method {name!r}", "--methods", f"Choose from {', '.join(METHODS)}")
+    if RECERTIFY in methods and len(methods) > 1:
+        raise UsageError(f"{RECERTIFY} makes nothing anew", "--methods", "Give it alone")
+    margins.refuse_impossible_margin(options.loss, "--loss")
+    if RECERTIFY not in methods:
+        quantising.refuse_missing_extra("openvino", "nncf")
+    return methods
+
+
+def _open_folder(options: CompressOptions, out: Path, source: Path, dataset: Dataset, methods: Sequence[str]) -> None:
+    """Make the folder, or go on with the one that an earlier command of the same request left."""
+    asked = {name: getattr(options, name) for name in ("loss", "samples", "groups", "seed", "threads")}
+    request = {"model": str(source.resolve()), "data": hashing.dataset_hash(dataset), "methods": list(methods), **asked}
+    if options.resume:
+        if not (out / REQUEST).is_file():
+            raise UsageError("holds no unfinished compression", str(out), "Leave --resume out")
+        before = record_files.read_json(out / REQUEST, REQUEST_SCHEMA)
+        if other := [name for name, value in request.items() if before.get(name) != record_files.as_json(value)]:
+            raise UsageError(f"was begun with another {other[0]}", str(out), "Give the same, or another --out")
+        return
+    if out.exists():
+        shutil.rmtree(out)
+    (out / PARTS).mkdir(parents=True)
+    record_files.write_json(out / REQUEST, REQUEST_SCHEMA, request)
+
+
+@dataclass(frozen=True, eq=False)
+class _Compression:
+    """One command: parts that are made once, and the result from them."""
+
+    options: CompressOptions
+    out: Path
+    source: Path
+    run: Path | None
+    loaded: Model
+    roles: CaseRoles
+    methods: Sequence[str]
+
+    def finish(self) -> CompressionResult:
+        """Make what is not made yet, and write the result."""
+        made = self._made_files()
+        folder = quantised_package.made_once(
+            self.out / PACKAGE,
+            partial(quantised_package.assemble, self._base, made, self.roles.ranges, self.options.seed),
+        )
+        exact, failed = self._scored(folder, PLAIN)
+        for problem in failed:
+            log.warning("left out: %s", problem)
+        prices = {name: self._price(folder, name, exact) for name in package_contents.package_record(folder)[MADE]}
+        certificate = self._certificate(folder, prices)
+        refused = {name: facts["refused"] for name, facts in self._facts(made).items() if "refused" in facts}
+        rows = self._rows(folder, certificate, prices, refused)
+        result = CompressionResult(self.out, tuple(rows), prices, self.roles.parts)
+        read = {name: partial(self._model, folder, name) for name in (PLAIN, *prices)}
+        changed = {
+            name: variant_price.changed_cases(exact, self._scored(folder, name)[0], self.loaded.task, price.metric)
+            for name, price in prices.items()
+            if price.test is not None
+        }
+        tables = [table.assign(backend=name) for name, table in changed.items()]
+        _write_changed(tables, self.out / CHANGED)
+        page = CompressionPage(self.source.name, rows, prices, changed, self.roles, certificate.machine)
+        (self.out / MARKS[1]).write_text(page.html(read), encoding="utf-8")
+        record_files.write_json(self.out / MARKS[0], SCHEMA, result.as_record())
+        return result
+
+    @property
+    def _base(self) -> Path:
+        """The package to which variants are added."""
+
+        def fill(folder: Path) -> None:
+            """Write the run's package, or copy the one that was given."""
+            if self.run is not None:
+                plan = package.finished_plan(self.run)
+                evidence = package.run_evidence(self.run, self.loaded, plan)
+                package_writing.write_package(self.loaded, evidence, self.source.name, folder)
+                return
+            with record_files.unpack(self.source) as given:
+                record_files.verify_seal(given)
+                shutil.copytree(given, folder, dirs_exist_ok=True)
+
+        return quantised_package.made_once(self.out / PARTS / "base", fill)
+
+    def _made_files(self) -> dict[str, Path]:
+        """{backend: folder with its files, or why there are none} of the methods that were asked for."""
+        primary = self.loaded.record.get("primary")
+        work = Quantisation(
+            self._base, self.loaded, self.roles, primary, float(self.options.loss), int(self.options.seed)
+        )
+        names = [name for method in self.methods for name in BACKENDS_OF.get(method, ())]
+        made = {}
+        for name in names:
+            log.info("making %s", name)
+            made[name] = quantised_package.made_once(self.out / PARTS / name, partial(work.write, name))
+        return made
+
+    def _facts(self, made: Mapping[str, Path]) -> dict[str, Mapping[str, Any]]:
+        return {name: quantised_package.facts_of(place) for name, place in made.items()}
+
+    def _model(self, folder: Path, backend: str) -> Model:
+        model = quantised_package.read_on(folder, backend, self.options.threads)
+        return replace(model, request=self.loaded.request)
+
+    def _scored(self, folder: Path, backend: str) -> tuple[Table, list[str]]:
+        """(table, what failed) of the deciding cases by a backend, kept for a command that goes on."""
+
+        def fill(place: Path) -> None:
+            """Score and keep."""
+            log.info("scoring %s on %s", backend, errors.count_phrase(len(self.roles.deciding), "case"))
+            table, failed = variant_price.score_table(self._model(folder, backend), self.roles.deciding)
+            csv_text.write_table(table, place / CASES)
+            record_files.write_json(place / "failed.json", f"{SCHEMA}.failed", {"failed": failed})
+
+        place = quantised_package.made_once(self.out / PARTS / f"scores-{backend}", fill)
+        failed = structured_text.load_json(place / "failed.json")["failed"]
+        return case_tables.read_cases(place / CASES), list(failed)
+
+    def _price(self, folder: Path, backend: str, exact: Table) -> VariantPrice:
+        """The price of a variant; one that cannot be computed has none, and the reason."""
+        try:
+            with errors.foreign_errors(partial(_not_computed, backend)):
+                table, failed = self._scored(folder, backend)
+        except IsocenterError as error:
+            return VariantPrice.unknown(error.problem)
+        if failed:
+            return VariantPrice.unknown(f"{errors.count_phrase(len(failed), 'case fails', 'cases fail')}: {failed[0]}")
+        return variant_price.price_of(
+            exact,
+            table,
+            self.loaded.task,
+            loss=float(self.options.loss),
+            primary=self.loaded.record.get("primary"),
+            groups=self.options.groups,
+            seed=self.options.seed,
+            patients_known=self.roles.patients_known,
+        )
+
+    def _certificate(self, folder: Path, prices: Mapping[str, VariantPrice]) -> Certificate:
+        """The certificate of the package on this machine, with the verdict on each quantised network."""
+        usual = [name for name in backends.quick_backends() if backends.find_backend(name).precision not in QUANTISED]
+        cases = self.roles.deciding[:MOST]
+        images = (channel_stack.stack_images(case.images, case.id) for case in cases)
+        words = f"{len(cases)} of {errors.count_phrase(len(self.roles.deciding), self.roles.which)}"
+        made = certification.certify(
+            folder, self.loaded, images, words, names=[*usual, *prices], threads=self.options.threads, rounds=ROUNDS
+        )
+        judged = replace(made, trials=[_with_accuracy(one, prices.get(one.backend)) for one in made.trials])
+        judged.write(folder)
+        record_files.seal_folder(folder)
+        return judged
+
+    def _rows(
+        self, folder: Path, certificate: Certificate, prices: Mapping[str, VariantPrice], refused: Mapping[str, str]
+    ) -> list[VariantRow]:
+        """A row a trial, those in float first, then a row for each variant that could not be made."""
+        trials = sorted(certificate.trials, key=lambda one: one.precision in QUANTISED)
+        rows = [compression_rows.variant_row(folder, one, prices.get(one.backend)) for one in trials]
+        exact = next(iter(prices.values()), None)
+        if exact is not None:  # what the others are compared with is measured on the first
+            rows[0] = replace(rows[0], metric=exact.metric, value=compression_rows.finite_or_none(exact.exact.value))
+        costs = [one.cost(TYPICAL_IMAGES) for one in trials]
+        fastest = min(cost for cost, row in zip(costs, rows, strict=True) if row.variant == FLOAT)
+        here = "" if hardware.multiplies_bytes(hardware.processor_instructions()) else " (no 8-bit dot products here)"
+        slower = f"slower here than in float{here}: `predict` does not take it by itself"
+        rows = [
+            replace(row, because=f"{row.because}; {slower}") if row.variant != FLOAT and cost > fastest else row
+            for cost, row in zip(costs, rows, strict=True)
+        ]
+        methods = {name: method for method, names in BACKENDS_OF.items() for name in names}
+        return rows + [VariantRow(variant=methods[name], backend=name, because=why) for name, why in refused.items()]
+
+
+def _write_changed(tables: Sequence[Table], path: Path) -> None:
+    """`changed.csv`: what changed most first, whatever the variant."""
+    columns = ["case", "label", "before", "after", "difference", "backend"]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    order = table["difference"].abs().sort_values(ascending=False, kind="stable").index
+    csv_text.write_table(table.loc[order, columns], path)
+
+
+def _with_accuracy(trial: BackendTrial, price: VariantPrice | None) -> BackendTrial:
+    """The trial with the verdict on what it loses."""
+    if price is None:
+        return trial
+    return replace(trial, accuracy=price.passed, because=f"{price.because}; {trial.because}")
+
+
+def _not_computed(backend: str, error: Exception) -> IsocenterError:
+    problem = f"cannot be computed by {backend} ({errors.describe_fault(error)})"
+    return ResourceError(problem, backend, "Use another variant")

@@ -1,0 +1,120 @@
+"""The rows of a compression: one a variant and backend, with its size, times, memory and price."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from isocenter.lazy import pandas as pd
+from isocenter.report import wording
+from isocenter.runtime import record_files
+from isocenter.runtime.package import backends, package_contents
+from isocenter.runtime.package.backend_certificate import QUANTISED, BackendTrial
+from isocenter.verbs.compressing.variant_price import VariantPrice
+
+FLOAT = "float"
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantRow:
+    """One variant on one backend; None where nothing was measured.
+
+    variant:    "float", or the method that made it
+    parameters: numbers that the network has learnt
+    size_mb:    1e6 bytes of the files that the backend reads
+    window_ms, latency_ms, cold_ms: of the network for a window, of a whole image, and from a cold process to the first
+    difference, low, high: of the metric from that of float, with the interval of its test
+    worst_group, worst_group_difference: what loses most
+    """
+
+    variant: str
+    backend: str
+    instructions: Sequence[str] = ()
+    parameters: int | None = None
+    size_mb: float | None = None
+    window_ms: float | None = None
+    latency_ms: float | None = None
+    cold_ms: float | None = None
+    peak_mib: float | None = None
+    metric: str = ""
+    value: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    ece_difference: float | None = None
+    worst_group: str = ""
+    worst_group_difference: float | None = None
+    passed: bool = False
+    because: str = ""
+
+    @property
+    def line(self) -> str:
+        """One line for a terminal."""
+        verdict = "passed" if self.passed else "did not pass"
+        size = f", {self.size_mb:.2f} MB" if self.size_mb is not None else ""
+        times = "" if self.latency_ms is None else f", {self.latency_ms:.0f} ms an image, {self.peak_mib or 0:.0f} MiB"
+        apart = "" if self.difference is None else f", {wording.number_text(self.difference, places=4, signed=True)}"
+        value = "" if self.value is None else f", {self.metric} {self.value:.4f}{apart}"
+        return f"{self.variant} by {self.backend}: {verdict}{size}{times}{value}; {self.because}"
+
+
+def variant_row(folder: Path, trial: BackendTrial, price: VariantPrice | None, variant: str = "") -> VariantRow:
+    """The row of a trial of a package; price: of a variant, None of the model in float."""
+    backend = backends.find_backend(trial.backend)
+    record = package_contents.package_record(folder)
+    files = [folder / name for name in backend.files(record)]
+    return VariantRow(
+        variant=variant or (trial.precision if trial.precision in QUANTISED else FLOAT),
+        backend=trial.backend,
+        instructions=list(trial.instructions),
+        parameters=count_parameters(folder),
+        size_mb=sum(one.stat().st_size for one in files) / MEGABYTE,
+        window_ms=_ms(trial.window),
+        latency_ms=_ms(trial.seconds),
+        cold_ms=_ms(trial.start),
+        peak_mib=trial.peak_memory,
+        passed=trial.passed and (price is None or price.passed),
+        because=trial.because,
+        **({} if price is None else priced_columns(price)),
+    )
+
+
+def priced_columns(price: VariantPrice) -> dict[str, float | str | None]:
+    """The columns of a row that a price fills."""
+    test, worst = price.test, price.worst
+    return {
+        "metric": price.metric,
+        "value": finite_or_none(price.value.value),
+        "difference": None if test is None else finite_or_none(test.difference),
+        "low": None if test is None else test.low,
+        "high": None if test is None else test.high,
+        "ece_difference": price.ece_difference,
+        "worst_group": "" if worst is None else worst.name,
+        "worst_group_difference": None if worst is None else finite_or_none(worst.test.difference),
+    }
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers that the networks of a package have learnt, their running statistics with them."""
+    record = package_contents.package_record(folder)
+    if record.get("apart"):
+        return 0
+    files = package_contents.weights_files(record)
+    return sum(one.numel() for name in files for one in record_files.read_tensors(folder / name).values())
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """The number, or None for what is none."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
+
+
+def row_table(rows: Sequence[VariantRow]) -> pd.DataFrame:
+    """A row a variant and backend."""
+    return pd.DataFrame([vars(row) for row in rows])
