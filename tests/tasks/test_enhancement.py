@@ -14,9 +14,12 @@ from scipy import ndimage
 from tests.trained import OBLIQUE, SMALL_UNET, TWO_STEPS, blob
 
 import isocenter
+from isocenter.belief import UnseenCases
+from isocenter.belief.error_bars import ErrorBarBelief
+from isocenter.errors import UsageError
 from isocenter.quality import dataset_examination
 from isocenter.quality.references import targets
-from isocenter.reading import ReadingOptions, dataset_reading
+from isocenter.reading import ReadingOptions, dataset_reading, image_targets
 from isocenter.runtime import Preprocessing
 from isocenter.runtime.bundle.network import Correcting
 from isocenter.tasks.enhancement import losses, scoring
@@ -179,3 +182,75 @@ def test_a_run_from_pairs_gives_images_in_the_unit_of_their_source(tmp_path: Pat
     assert result is not None
     scores = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
     assert scores["psnr"].notna().all()
+
+
+def test_deviations_that_fit_the_errors_cost_least_and_leave_the_image_alone() -> None:
+    target = torch.randn(1, 1, 4096, generator=torch.Generator().manual_seed(0))
+    made, logs = torch.zeros_like(target, requires_grad=True), torch.zeros_like(target, requires_grad=True)
+    costs = {log: float(losses.deviation_cost(made, logs + log, target).detach()) for log in (-0.7, 0.0, 0.7)}
+    assert min(costs, key=costs.__getitem__) == 0.0
+    losses.deviation_cost(made, logs, target).backward()
+    assert made.grad is None
+    assert logs.grad is not None
+
+
+def test_error_bars_hold_the_share_of_voxels_that_was_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    ratios = [np.abs(rng.normal(0, 2, 5000)) for _ in range(40)]
+    patients = np.array([str(n) for n in range(40)])
+    decision = ErrorBarBelief(0.9, None).sets(UnseenCases(ratios, None, patients), exact=True)["task.error_factor"]
+    # 90 % of a normal distribution lie within 1.645 deviations; one patient more counts as wholly missed.
+    assert 2 * 1.645 <= decision.value < 2 * 1.85
+    assert "approximate" not in decision.because
+    few = ErrorBarBelief(0.9, None).sets(UnseenCases(ratios[:3], None, patients[:3]), exact=False)
+    assert "too few" in few["task.error_factor"].because
+
+
+def test_the_error_bar_comes_back_in_the_unit_of_the_image() -> None:
+    head = TASK.heads["image"]
+    _, trace = PLAIN(Image(3 * blob(0)[0][None].astype(np.float32), Geometry((16, 16, 16), OBLIQUE)), "a")
+    outputs = np.zeros((2, 4), np.float32)
+    restored = head.turn_to_axes(outputs, trace)
+    assert_allclose(np.exp(restored[1]), 3 * blob(0)[0].std(), rtol=0.05)
+
+
+def test_damaged_images_are_made_of_clean_ones_and_their_draws_stay_with_the_patient(tmp_path: Path) -> None:
+    for n in range(3):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        nibabel.Nifti1Image(np.abs(blob(n)[0]), OBLIQUE).to_filename(tmp_path / "images" / f"case{n}.nii.gz")
+    settings = {"damage": {"rician": [0.05, 0.1]}, "draws": 2}
+    dataset, again = (
+        dataset_reading.open_for_task("enhancement", [tmp_path], ReadingOptions(), settings=settings) for _ in range(2)
+    )
+    assert [case.id for case in dataset][:2] == ["images/case0_1", "images/case0_2"] or len(dataset) == 6
+    assert len({case.patient for case in dataset}) == 3
+    first, second = dataset.cases[:2]
+    assert not np.array_equal(first.images["image"].data, second.images["image"].data)
+    assert_allclose(again.cases[0].images["image"].data, first.images["image"].data)
+    assert_allclose(first.references["target"].data[0], np.abs(blob(0)[0]))
+    assert first.key != second.key
+
+
+@pytest.mark.parametrize("damage", [{"poisson": [0, 10]}, {"rician": [0.2, 0.1]}, {"snow": [0, 1]}, "rician"])
+def test_impossible_damage_is_refused(damage: object) -> None:
+    with pytest.raises(UsageError):
+        image_targets.parse_damage(damage)
+
+
+def test_images_are_brought_onto_the_finer_grid_of_their_targets(tmp_path: Path) -> None:
+    clean = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(12, 12, 12)), 1.5).astype(np.float32)
+    coarse = np.diag([1.0, 1.0, 3.0, 1.0])
+    coarse[2, 3] = 1.0
+    for folder, array, affine in (("images", clean[:, :, 1::3], coarse), ("targets", clean, np.eye(4))):
+        (tmp_path / folder).mkdir()
+        nibabel.Nifti1Image(array, affine).to_filename(tmp_path / folder / "a.nii.gz")
+    [case] = _opened(tmp_path)
+    image = case.images["image"]
+    assert image.geometry.equals(case.references["target"].geometry)
+    assert_allclose(image.data[0][:, :, 1::3], clean[:, :, 1::3], atol=0.05)
+    [alone] = image_targets.with_finer_images(
+        list(dataset_reading.open_dataset(tmp_path / "images", ReadingOptions(), references=False)),
+        {"scale": [1, 1, 3]},
+    )
+    assert_allclose(alone.images["image"].data, image.data)
+    assert alone.images["image"].geometry.equals(image.geometry)

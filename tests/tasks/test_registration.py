@@ -124,14 +124,14 @@ def test_a_fresh_network_hardly_moves_anything_and_a_velocity_leads_all_the_way(
 
 
 def test_drawn_pairs_share_no_patient_between_parts(tmp_path: Path) -> None:
-    dataset = dataset_reading.open_dataset(blobs(tmp_path, count=9), ReadingOptions(), pairs=2, **ASKED)
+    dataset = dataset_reading.open_dataset(blobs(tmp_path, count=9), ReadingOptions(), settings={"pairs": 2}, **ASKED)
     owners: dict[str, set[str]] = {}
     for case in dataset:
         for person in dataset_cases.people_of_patient(case.patient):
             owners.setdefault(person, set()).add(dataset.splits[case.id])
     assert {*map(len, owners.values())} == {1}
     assert set(dataset.splits.values()) == {"train", "val", "test"}
-    again = dataset_reading.open_dataset(tmp_path, ReadingOptions(), pairs=2, **ASKED)
+    again = dataset_reading.open_dataset(tmp_path, ReadingOptions(), settings={"pairs": 2}, **ASKED)
     assert [case.id for case in again] == [case.id for case in dataset]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         class_belief,
         covering_results,
         dice_decoding,
+        error_bars,
         label_belief,
         object_belief,
         operating_points,

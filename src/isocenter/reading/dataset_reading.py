@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar, get_args
 
 import numpy as np
@@ -21,14 +22,15 @@ from isocenter.quality import dataset_examination
 from isocenter.quality.dataset_examination import Examination, Progress
 from isocenter.quality.modality_checks import MIXED_SCALE
 from isocenter.quality.references import masks
-from isocenter.reading import alignment, image_pairs, reading_options
+from isocenter.reading import alignment, image_pairs, image_targets, reading_options
 from isocenter.reading.image_pairs import FIELD
+from isocenter.reading.image_targets import TARGET
 from isocenter.reading.reading_options import ReadingOptions
 from isocenter.report import progress_tracking
-from isocenter.tasks import Task, properties, task_catalogue
+from isocenter.tasks import Task, properties, task_catalogue, task_settings
 from isocenter.transforms import label_maps
 from isocenter.transforms.label_maps import OBJECTS, PIECES
-from isocenter.values import BoundingBoxes, Case, Cohort, Dataset, Image, Label, LazyMapping, Problem
+from isocenter.values import BoundingBoxes, Case, Cohort, Dataset, Image, Label, LazyMapping, Plan, Problem
 from isocenter.values.dataset_cases import DataFrameLike
 
 log = logging.getLogger("isocenter")
@@ -61,14 +63,14 @@ def open_dataset(
     channels: int | None = None,
     absent: bool = False,
     needs: Collection[str] = (),
-    pairs: int | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Dataset:
     """Return a data set as it is, or read it from its path by these options.
 
     channels: images of one case, where a model says how many
     absent:   whether it does without some of them
     needs:    kinds of reference that a task asks for, where a file can be read as one or another
-    pairs:    that are drawn for each image, where the task asks for pairs
+    settings: of the task, by which cases are made of those that are read: pairs, damage, draws
     Raises what reading raises.
     """
     each = object_class(reading_options.labels_text(reading.labels)) if BOXES in needs else None
@@ -94,18 +96,19 @@ def open_dataset(
         root=None if reading.root is None else Path(reading.root),
     )
     accepted = _parse_accepted(reading.accept)
-    dataset = _read_data(data, options)
+    dataset = _read_with_targets(data, options) if TARGET in needs and references else _read_data(data, options)
     is_ranked = dataset.ranked or bool(reading.order or reading.labels)
     dataset = replace(dataset, accepted=dataset.accepted | accepted, ranked=is_ranked)
     dataset = _in_order(dataset, reading_options.order_text(reading.order)) if references else dataset
     if BOXES in needs and references:
         dataset = with_boxes(dataset, each or "object")
     if FIELD in needs or FIELD in dataset.kinds:
-        return image_pairs.with_pairs(dataset, pairs, draws=references)
+        return image_pairs.with_pairs(dataset, settings.get("pairs"), draws=references)
     how = reading.align
-    return (
-        dataset if how is None else replace(dataset, cases=tuple(alignment.aligned_case(case, how) for case in dataset))
-    )
+    if how is not None:
+        dataset = replace(dataset, cases=tuple(alignment.aligned_case(case, how) for case in dataset))
+    asked = TARGET in needs or TARGET in dataset.kinds
+    return image_targets.with_targets(dataset, settings, references=references) if asked else dataset
 
 
 def _read_data(data: Data, options: DatasetOptions) -> Dataset:
@@ -116,6 +119,14 @@ def _read_data(data: Data, options: DatasetOptions) -> Dataset:
             return dataset_layouts.read_dataset(data, options)
         case _:
             return dataset_layouts.read_data_frame(data, options)
+
+
+def _read_with_targets(data: Data, options: DatasetOptions) -> Dataset:
+    """The data set; images without any reference too, of which damaged ones can be made, or blind spots teach."""
+    try:
+        return _read_data(data, options)
+    except DatasetError:
+        return _read_data(data, replace(options, references=False))
 
 
 def _parse_accepted(names: str | None) -> frozenset[str]:
@@ -142,22 +153,27 @@ def _in_order(dataset: Dataset, order: str | None) -> Dataset:
     return replace(dataset, classes={**dataset.classes, CLASS: ordered})
 
 
+def task_settings_of(plan: Plan) -> dict[str, Any]:
+    """The plain settings of a plan's task, by which cases are made of those that are read."""
+    return {name.removeprefix("task."): plan[name] for name in plan.names if name.startswith("task.")}
+
+
 def open_for_task(
     task: str | None,
     places: Sequence[Data],
     reading: ReadingOptions,
     needs: Collection[str] | None = None,
-    pairs: int | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Dataset:
     """The cases of data sets as a named task learns from them, of several together: without references it reads none.
 
-    needs: kinds of reference, as in `open_dataset`; None: those of the task; pairs: as there
+    needs: kinds of reference, as in `open_dataset`; None: those of the task; settings: as there
     """
     kinds, references = (
         task_catalogue.needed_references(task) if needs is None else needs,
         task_catalogue.learns_from_references(task),
     )
-    datasets = [open_dataset(place, reading, references=references, needs=kinds, pairs=pairs) for place in places]
+    datasets = [open_dataset(place, reading, references=references, needs=kinds, settings=settings) for place in places]
     dataset = join_datasets(datasets)
     return image_pairs.split_pairs(dataset) if FIELD in dataset.kinds else dataset
 
@@ -190,7 +206,8 @@ def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
 def open_labelled(data: Data, reading: ReadingOptions, task: Task) -> Dataset:
     """The cases of a data set that have references of the task's kind; DatasetError where none has."""
     has_references = properties.learns_from_references(task)
-    dataset = open_dataset(data, reading, references=has_references, needs=task.needs, pairs=task.pairs)
+    settings = task_settings.settings_of(task)
+    dataset = open_dataset(data, reading, references=has_references, needs=task.needs, settings=settings)
     if not properties.can_learn_from(task, dataset.kinds):
         problem = f"has no references of the kind {', '.join(sorted(task.needs))}"
         raise DatasetError(problem, str(dataset.root or dataset.name), f"Give data labelled for {task.name}")

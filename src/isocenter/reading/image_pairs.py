@@ -24,7 +24,6 @@ from isocenter.values import (
     Geometry,
     Image,
     LazyMapping,
-    Plan,
     Problem,
     SpatialTransform,
     Split,
@@ -44,13 +43,6 @@ PREPARED, VOXEL_BYTES = 2**31, 9
 # Of the patients, the shares that test and select; volumes that select at the most, and of each part at the fewest.
 TEST_SHARE, VAL_SHARE, MOST_SELECTING, FEWEST_OF_PART = 0.2, 0.15, 20, 2
 DRAW = 2**18
-
-
-def pairs_of(plan: Plan) -> int | None:
-    """The number of pairs of each image that a plan names; None where it follows from memory."""
-    if "task.pairs" not in plan:
-        return None
-    return int(plan["task.pairs"]) if plan["task.pairs"] else None
 
 
 def with_pairs(dataset: Dataset, pairs: int | None = None, *, draws: bool = True) -> Dataset:

@@ -14,10 +14,11 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
 from isocenter.files.layouts.cases import table_join
-from isocenter.reading import dataset_reading
+from isocenter.reading import dataset_reading, image_targets
 from isocenter.reading.reading_options import Covariates, Input, ReadingOptions
 from isocenter.runtime import Model
 from isocenter.runtime.covariate_encoding import Number
+from isocenter.tasks import task_settings
 from isocenter.transforms import COLOUR
 from isocenter.values import Case, Image, LazyMapping, Problem
 
@@ -32,8 +33,9 @@ def open_inputs(inputs: Sequence[Input], reading: ReadingOptions, model: Model) 
     needs = model.task.needs if model.task.answers_pairs else ()
     opened = [_open_input(one, reading, count, absent, needs) for one in inputs]
     opened = [([_with_names(case, channels) for case in cases], of_data) for cases, of_data in opened]
+    settings = task_settings.settings_of(model.task)
     problems = [_in_full(problem) for _, of_data in opened for problem in of_data if problem.severity != "note"]
-    return [case for cases, _ in opened for case in cases], problems
+    return image_targets.with_finer_images([case for cases, _ in opened for case in cases], settings), problems
 
 
 def _with_names(case: Case, channels: Sequence[str]) -> Case:

@@ -23,7 +23,7 @@ from isocenter.planning.plan_result import FURTHER
 from isocenter.planning.rules import place_rules
 from isocenter.quality import leakage
 from isocenter.quality.dataset_examination import Examination
-from isocenter.reading import ReadingOptions, dataset_reading, image_pairs
+from isocenter.reading import ReadingOptions, dataset_reading
 from isocenter.runtime import record_files
 from isocenter.runtime.foreign import nnunet_model
 from isocenter.runtime.package.package_contents import MEMBERS, WEIGHTS
@@ -62,7 +62,7 @@ def _held_out(run: Path) -> Dataset:
     ids = set(table.loc[table["split"].isin(HELD_OUT), "case"])
     places = [run / plan.data, *plan.options.get(FURTHER, ())]
     dataset = dataset_reading.open_for_task(
-        plan["task.name"], places, ReadingOptions.of_plan(plan.options), pairs=image_pairs.pairs_of(plan)
+        plan["task.name"], places, ReadingOptions.of_plan(plan.options), settings=dataset_reading.task_settings_of(plan)
     ).only(ids)
     if {case.id for case in dataset} != ids:
         problem = (

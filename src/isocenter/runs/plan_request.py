@@ -100,9 +100,11 @@ class PlanRequest:
         return value if isinstance(value, int) and value >= 0 else otherwise or 0
 
     @property
-    def pairs(self) -> int | None:
-        """The number of pairs of each image, set by hand; None where nobody set it."""
-        return self.number("task.pairs", None) or None
+    def task_settings(self) -> dict[str, Any]:
+        """Settings of the task that were set by hand, by which cases are made; the plan refuses what cannot be."""
+        names = [name for name in self.assignments if name.startswith("task.")]
+        settings = {name.removeprefix("task."): self.assignments[name] for name in names}
+        return {**settings, "pairs": self.number("task.pairs", None) or None}
 
     def share(self, name: str) -> float | None:
         """A share set by hand; None where nobody set it."""
@@ -341,7 +343,7 @@ def _examine(data: Data, request: PlanRequest) -> tuple[Examination, str, Decisi
     machine = training_memory.this_machine(device.value, request.threads, request.device_memory)
     _, examination, numbered = dataset_reading.open_and_examine(
         lambda needs: dataset_reading.open_for_task(
-            request.task, [data, *request.further], request.reading, needs, request.pairs
+            request.task, [data, *request.further], request.reading, needs, request.task_settings
         ),
         request.task,
         machine.threads,

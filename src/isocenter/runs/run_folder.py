@@ -277,7 +277,10 @@ def resume_run(out: Path, began: float) -> RunFolder:
     _refuse_other_machine(out, plan)
     name, reading = str(plan["task.name"]), ReadingOptions.of_plan(plan.options)
     dataset = dataset_reading.open_for_task(
-        name, [out / plan.data, *plan.options.get(FURTHER, ())], reading, pairs=image_pairs.pairs_of(plan)
+        name,
+        [out / plan.data, *plan.options.get(FURTHER, ())],
+        reading,
+        settings=dataset_reading.task_settings_of(plan),
     )
     named, threads = (
         data_record.name_as_in_run(dataset, data_record.read_data_record(out)),
@@ -359,7 +362,10 @@ def validation_images(run: Path, plan: Plan) -> ValidationImages:
     try:
         places = [run / plan.data, *plan.options.get(FURTHER, ())]
         dataset = dataset_reading.open_for_task(
-            plan["task.name"], places, ReadingOptions.of_plan(plan.options), pairs=image_pairs.pairs_of(plan)
+            plan["task.name"],
+            places,
+            ReadingOptions.of_plan(plan.options),
+            settings=dataset_reading.task_settings_of(plan),
         )
     except (IsocenterError, OSError):
         return ValidationImages("the run's data could not be read again")

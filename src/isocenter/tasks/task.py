@@ -76,7 +76,6 @@ class Task(ABC):
     takes_prompts:    whether its answer is of what a person points at
     answers_pairs:    whether its answer is of a pair of images, and so needs both of a case
     loss_gets_images: whether `loss` and `quality` get the images, as the network saw them, as the output `IMAGES`
-    pairs:            of a kind that learns from pairs of images: how many are drawn an image where none are listed
     own_maps:         names of the maps that its results are, as of `Prediction.maps`
     parts:            {name: task} that it is made of, as `Prediction.parts`; `leaves` walks them
     """
@@ -90,7 +89,6 @@ class Task(ABC):
     takes_prompts: ClassVar[bool] = False
     answers_pairs: ClassVar[bool] = False
     loss_gets_images: ClassVar[bool] = False
-    pairs: int | None = None
     own_maps: ClassVar[tuple[str, ...]] = ()
     parts: Mapping[str, Task] = MappingProxyType({})
 

@@ -182,11 +182,13 @@ class Dense(Output):
 class DenseImage(Dense):
     """A head whose channels are an image: numbers, each on the scale of a channel of the input.
 
-    of_input: the input's channel on whose scale each of the first channels is, and to which it is added; empty where
-              the numbers have a scale of their own
+    of_input:   the input's channel on whose scale each of the first channels is, and to which it is added; empty where
+                the numbers have a scale of their own
+    deviations: so many of the last channels are logarithms of the deviations of the first ones
     """
 
     of_input: tuple[int, ...] = ()
+    deviations: int = 0
 
     @property
     def holds_intensities(self) -> bool:
@@ -199,10 +201,14 @@ class DenseImage(Dense):
         return bool(self.of_input)
 
     def turn_to_axes(self, array: Array, trace: AxisChange) -> Array:
-        """(channels, ...) outputs in the unit of the source; those beyond the input's stay."""
+        """(channels, ...) outputs in the unit of the source."""
         numbers = np.array(array, dtype=np.float32)
         for place, channel in enumerate(self.of_input):
-            numbers[place] = trace.scales[channel].undo(numbers[place])
+            scale = trace.scales[channel]
+            numbers[place] = scale.undo(numbers[place])
+            if self.deviations and len(numbers) == self.count:
+                low, high = scale.undo(np.array([0.0, 1.0]))
+                numbers[place - self.deviations] += np.log(high - low)
         return numbers
 
     def turn_from_axes(self, array: Array, trace: AxisChange) -> Array:

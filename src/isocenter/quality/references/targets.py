@@ -29,6 +29,8 @@ from isocenter.values import (
 from isocenter.values.reference_kind import ReferenceMeasures
 
 KIND = "target"
+# The fact of an image that was brought onto the finer grid of its target: by which factor along each axis.
+SCALE = "scale"
 # Voxels along each axis of the middle of an image in which shifts are looked for.
 LOOKED_AT = 128
 # A shift of more voxels is reported, where the edges of both images then agree better by so much of a correlation.
@@ -77,7 +79,6 @@ def _measure(reference: CaseReference) -> ReferenceMeasures:
     first = coarse_target(np.where(valid[0], data[0], 0), image.geometry.shape)
     given = np.asarray(image.data[0], dtype=np.float64)
     slope, correlation = _dependence(first, np.where(reference.valid[0], given, 0))
-    scale = grid_scale(image.geometry, target.geometry)
     return ReferenceMeasures(
         {
             "mean": [float(one.mean()) for one in measured],
@@ -86,7 +87,7 @@ def _measure(reference: CaseReference) -> ReferenceMeasures:
             "high": [float(one.max()) for one in measured],
             "channels": list(target.channels),
             "modality": target.modality,
-            "scale": None if scale is None else list(scale),
+            "scale": list(image.facts.get(SCALE, [1] * image.geometry.ndim)),
             "measured": float(valid.mean()),
             "same_unit": SAME_UNIT[0] <= slope <= SAME_UNIT[1] and correlation >= CORRELATED,
             "other_unit": correlation >= CORRELATED and not OTHER_UNIT[0] <= slope <= OTHER_UNIT[1],
@@ -160,7 +161,7 @@ def _unusable(reference: CaseReference) -> Iterator[Problem]:
     if len(frames) > 1:
         what = "the target lies in another frame of reference than its image"
         yield Problem("error", what, case, "it may be of another patient", remedy)
-    elif grid_scale(image.geometry, target.geometry) is None:
+    elif grid_scale(image.geometry, target.geometry) != (1,) * image.geometry.ndim:
         what = f"the target shows another field than its image: {_other_field(image, target)}"
         yield Problem("error", what, case, "nobody knows which voxel becomes which", remedy)
     elif not target.valid.any():
@@ -208,7 +209,7 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     if not own:
         return {}
     same = sum(one["same_unit"] for one in own)
-    finer = sum(max(one["scale"] or [1]) > 1 for one in own)
+    finer = sum(max(one["scale"]) > 1 for one in own)
     grids = f", {finer} on a finer grid" if finer else ""
     return {"targets": f"{len(own)}, {same} in the unit of their image{grids}"}
 

@@ -216,7 +216,7 @@ class Correcting(nn.Module):
         super().__init__()
         self.network = network
         self.added = {name: list(channels) for name, channels in added.items()}
-        _say_little(network, [len(channels) for channels in self.added.values()])
+        _say_little(network, [times * len(channels) for channels in self.added.values() for times in (1, 2)])
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         """(batch, channels, *patch) to outputs by head."""

@@ -12,13 +12,17 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from isocenter.belief import UnseenCases
+from isocenter.belief.error_bars import ErrorBarBelief
 from isocenter.files.storage import spool
 from isocenter.files.storage.spool import Spool
 from isocenter.tasks.shared import averages
 from isocenter.tasks.shared.averages import Shares
 from isocenter.tasks.task import Task
+from isocenter.transforms import random_draws
 from isocenter.values import (
     Array,
+    Case,
     Deferred,
     Finding,
     Floats,
@@ -32,9 +36,13 @@ from isocenter.values import (
     voxel_images,
 )
 
-HEAD = "image"
-# The map of a result, which ends the name of its file, and what `Prediction.values` has of it.
-ENHANCED, CHANGE = "enhanced", "change"
+HEAD, TARGET = "image", "target"
+# The maps of a result, which end the names of its files, and what `Prediction.values` has of it.
+ENHANCED, ERROR, CHANGE = "enhanced", "error", "change"
+# Beyond this logarithm a deviation is infinite in float32.
+LARGEST_LOG = 80.0
+# Voxels of a case by which error bars are judged.
+JUDGED = 2**14
 
 
 class ImageAnswering(Task):
@@ -44,7 +52,10 @@ class ImageAnswering(Task):
     unit: Literal["input", "target"]
     mean: Mapping[str, float]
     deviation: Mapping[str, float]
-    own_maps: ClassVar[tuple[str, ...]] = (ENHANCED,)
+    error_bars: bool
+    error_factor: float | None
+    coverage: float
+    own_maps: ClassVar[tuple[str, ...]] = (ENHANCED, ERROR)
 
     @property
     def merge(self) -> Merge:
@@ -58,8 +69,8 @@ class ImageAnswering(Task):
 
     @property
     def bytes_per_voxel(self) -> int:
-        """Memory of the image that is made."""
-        return 4 * len(self.channels)
+        """Memory of the image that is made, and of its error bars."""
+        return 4 * len(self.channels) * (1 + self.error_bars)
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean image."""
@@ -77,21 +88,37 @@ class ImageAnswering(Task):
         return {HEAD: np.concatenate([numbers, image[count:]])}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
-        """The image as a map; zeros where no slab is."""
-        held = [Spool(geometry.shape, np.dtype(np.float32)) for _ in self.channels]
+        """The image, and half the width of the error bar of each voxel, as maps; zeros where no slab is."""
+        names = (ENHANCED, ERROR) if self.error_bars else (ENHANCED,)
+        held = {name: [Spool(geometry.shape, np.dtype(np.float32)) for _ in self.channels] for name in names}
+        total, count = 0.0, 0
         for region, arrays in slabs:
-            image = self._in_unit(np.asarray(arrays[HEAD], dtype=np.float32)[: len(held)])
-            for channel_spool, channel in zip(held, image, strict=True):
-                channel_spool[region] = channel
-        several = len(held) > 1
-        data: Array | Deferred = spool.stack_spools(held, np.dtype(np.float32)) if several else held[0].data
-        return Prediction(geometry, maps={ENHANCED: Map(data, names=self.channels if several else ())})
+            made = dict(zip(names, self._in_unit(np.asarray(arrays[HEAD], dtype=np.float32)), strict=False))
+            for name, spools in held.items():
+                for channel_spool, channel in zip(spools, made[name], strict=True):
+                    channel_spool[region] = channel
+            if self.error_bars:
+                total, count = total + float(made[ERROR].sum(dtype=np.float64)), count + made[ERROR].size
+        maps = {name: Map(self._joined(spools), names=self._names) for name, spools in held.items()}
+        return Prediction(geometry, maps=maps, values={ERROR: total / count} if count else None)
 
-    def _in_unit(self, image: Floats) -> Floats:
-        """(channels, ...) outputs in the unit of the source, or of the training targets."""
-        return (
-            image if self.unit == "input" else image * self._each(self.deviation, image) + self._each(self.mean, image)
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self.channels if len(self.channels) > 1 else ()
+
+    def _joined(self, spools: Sequence[Spool]) -> Array | Deferred:
+        return spool.stack_spools(spools, np.dtype(np.float32)) if len(spools) > 1 else spools[0].data
+
+    def _in_unit(self, outputs: Floats) -> tuple[Floats, Floats]:
+        """(channels, ...) the image and half the widths of its error bars, in the unit of the source or of targets."""
+        image, logs = outputs[: len(self.channels)], outputs[len(self.channels) :]
+        wide = (1.0 if self.error_factor is None else self.error_factor) * np.exp(
+            np.clip(logs, -LARGEST_LOG, LARGEST_LOG)
         )
+        if self.unit == "input":
+            return image, wide
+        deviation = self._each(self.deviation, image)
+        return image * deviation + self._each(self.mean, image), wide * deviation if len(logs) else wide
 
     def _each(self, numbers: Mapping[str, float], image: Array) -> Floats:
         """(channels, 1, ...) of these numbers."""
@@ -102,20 +129,49 @@ class ImageAnswering(Task):
         """The result with the unit of its source, and by how much the image has changed."""
         if ENHANCED not in prediction.maps:
             return prediction
-        made = prediction.maps[ENHANCED]
-        unit = str(image.facts.get("unit", "")) if self.unit == "input" else ""
-        change = root_mean_square(made.data, image) if self.unit == "input" else math.nan
-        maps = {**prediction.maps, ENHANCED: replace(made, unit=unit)}
-        return replace(prediction, maps=maps, values={**(prediction.values or {}), CHANGE: change})
+        is_same = self.unit == "input"
+        unit = str(image.facts.get("unit", "")) if is_same else ""
+        change = root_mean_square(prediction.maps[ENHANCED].data, image) if is_same else math.nan
+        maps = {
+            name: replace(one, unit=unit) if name in self.own_maps else one for name, one in prediction.maps.items()
+        }
+        return replace(prediction, maps=maps, values={CHANGE: change, **(prediction.values or {})})
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """By how much the image has changed: root of the mean square, in the unit of the source."""
-        change = (prediction.values or {}).get(CHANGE, math.nan)
-        return {CHANGE: None if math.isnan(change) else change}
+        """By how much the image has changed (root of the mean square), and its mean error bar, in its unit."""
+        values = prediction.values or {}
+        names = (CHANGE, ERROR) if self.error_bars else (CHANGE,)
+        return {name: None if math.isnan(value := values.get(name, math.nan)) else value for name in names}
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """None: an image is no finding."""
         return []
+
+    @property
+    def answers(self) -> ErrorBarBelief | None:
+        """Error bars, whose width cases that did not train decide."""
+        return ErrorBarBelief(self.coverage, self.error_factor) if self.error_bars else None
+
+    def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
+        """The error of some voxels of each case, in deviations that the network states."""
+        factor = 1.0 if self.error_factor is None else self.error_factor
+        ratios = [factor * self._ratios(one, case) for one, case in zip(predictions, cases, strict=True)]
+        return UnseenCases(ratios, None, np.array([case.patient for case in cases]))
+
+    def _ratios(self, prediction: Prediction, case: Case) -> Floats:
+        made, wide = (map_values(prediction, name) for name in (ENHANCED, ERROR))
+        target = known_target(case)
+        known = np.flatnonzero(np.isfinite(target))
+        if known.size > JUDGED:
+            known = random_draws.sample_generator(0, 0, known.size).choice(known, JUDGED, replace=False)
+        error = np.abs(made.ravel()[known].astype(np.float64) - target.ravel()[known])
+        return np.asarray(error / np.maximum(wide.ravel()[known], np.finfo(np.float32).tiny))
+
+
+def known_target(case: Case) -> Floats:
+    """(channels, *spatial) the target of a case, NaN where nothing was measured."""
+    target: Image = case.references[TARGET]
+    return np.where(target.valid, target.data, np.nan).astype(np.float32)
 
 
 def root_mean_square(data: Array | Deferred, image: Image) -> float:
@@ -134,7 +190,12 @@ def root_mean_square(data: Array | Deferred, image: Image) -> float:
     return math.sqrt(total / count) if count else math.nan
 
 
+def map_values(prediction: Prediction, name: str) -> Floats:
+    """(channels, *spatial) a map of a result."""
+    data = np.asarray(prediction.maps[name].data, dtype=np.float32)
+    return data if data.ndim > prediction.geometry.ndim else data[None]
+
+
 def enhanced_image(prediction: Prediction) -> Floats:
     """(channels, *spatial) the image of a result."""
-    data = np.asarray(prediction.maps[ENHANCED].data, dtype=np.float32)
-    return data if data.ndim > prediction.geometry.ndim else data[None]
+    return map_values(prediction, ENHANCED)

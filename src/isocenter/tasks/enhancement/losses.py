@@ -46,6 +46,10 @@ def dissimilarity(made: Tensor, target: Tensor) -> Tensor:
     return SHARE * (1 - alike / most) + (1 - SHARE) * absolute_error(made, target)
 
 
+# The logarithm of a deviation stays within these bounds, of numbers whose own deviation is about 1.
+LEAST_LOG, MOST_LOG = -7.0, 4.0
+# The weight of what deviations cost, as a share of the cost of the image.
+DEVIATION_SHARE = 0.1
 LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": absolute_error,
     "mse": squared_error,
@@ -58,4 +62,15 @@ def mean_cost(loss: str, made: Tensor, target: Tensor) -> Tensor:
     known = target.isfinite()
     # A hole is filled before anything is computed: no gradient survives a NaN, not even one multiplied by 0.
     cost = LOSSES[loss](made, torch.where(known, target, made.detach()))
+    return (cost * known).sum() / known.sum().clamp(min=1)
+
+
+def deviation_cost(made: Tensor, logs: Tensor, target: Tensor) -> Tensor:
+    """What logarithms of deviations cost as those of a normal distribution of the errors, which learn nothing by it.
+
+    So error bars take nothing from the image: Stirn et al., arXiv:2212.09184
+    """
+    known, bounded = target.isfinite(), logs.clamp(LEAST_LOG, MOST_LOG)
+    error = torch.where(known, target - made.detach(), 0.0)
+    cost = 0.5 * (error * torch.exp(-bounded)) ** 2 + bounded
     return (cost * known).sum() / known.sum().clamp(min=1)

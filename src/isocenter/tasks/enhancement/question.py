@@ -13,9 +13,9 @@ from isocenter import errors
 from isocenter.errors import DatasetError, PlanError, UsageError
 from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
-from isocenter.tasks.enhancement import losses, scoring
-from isocenter.tasks.enhancement.answering import HEAD
-from isocenter.tasks.enhancement.scoring import METRICS, PSNR, SNR, TARGET, ImageScoring
+from isocenter.tasks.enhancement import answering, losses
+from isocenter.tasks.enhancement.answering import HEAD, TARGET
+from isocenter.tasks.enhancement.scoring import METRICS, PSNR, SNR, ImageScoring
 from isocenter.tasks.task import Outputs
 from isocenter.tasks.task_settings import LOSS
 from isocenter.transforms.augment import INTENSITY, SPATIAL
@@ -42,6 +42,39 @@ DIGITS = 6
 EXACT = ("flips", "quarter_turns")
 
 
+def open_factor(settings: Mapping[str, Any]) -> dict[str, Decision]:
+    """The factor of error bars is decided where there are none."""
+    return {} if settings["error_bars"] else {"task.error_factor": Decision(1.0, "there are no error bars")}
+
+
+def _plain(value: Mapping[str, Any] | None) -> dict[str, list[float]] | None:
+    """{corruption: [least, most]} as plans have it."""
+    return None if value is None else {str(name): list(ends) for name, ends in value.items()}
+
+
+def _supervision(dataset: Dataset) -> dict[str, Decision]:
+    """What teaches: pairs where the set has targets, else damaged images that were made of clean ones."""
+    made = dataset.derived.get(TARGET)
+    because = made or "the data set has targets"
+    return {
+        "supervision": Decision("simulated" if made else "pairs", because),
+        "damage": Decision(None, "no damage was asked for"),
+        "draws": Decision(None, "as many as fit into memory, four at the most" if made else because),
+    }
+
+
+def _scale(own: Sequence[Mapping[str, Any]], where: str) -> Decision:
+    """The factor by which targets are finer; DatasetError where it differs."""
+    scales = {tuple(one["scale"]) for one in own}
+    if len(scales) > 1:
+        problem = f"targets are finer than their images by {' and '.join(map(str, sorted(scales)))}"
+        raise DatasetError(problem, where, "Give targets of one kind")
+    [scale] = scales
+    if max(scale) == 1:
+        return Decision(None, "targets have the grid of their images")
+    return Decision(list(scale), "targets have so much finer a grid: images are brought onto it, and results lie on it")
+
+
 @dataclass(frozen=True)
 class Enhancement(ImageScoring):
     """The image that an image should become, on its own grid: with less noise, fewer artefacts, or of another kind.
@@ -53,6 +86,13 @@ class Enhancement(ImageScoring):
     deviation: {channel: their standard deviation}, in which errors are stated, and by which targets of a unit of their
                own are standardised
     loss_name: "l1", "mse" or "ssim" (with some l1) of an image whose deviation is about 1
+    supervision:  "pairs" of images and targets; "simulated": damaged images are made of clean ones
+    damage:       {corruption: [least, most]} of these, in the units of `transforms.corruptions`
+    draws:        damaged images of each clean one; None: four, or as many as fit into memory
+    scale:        by which whole factor targets are finer along each axis; None where they have the grid of their images
+    error_bars:   whether the network states the deviation of each voxel too
+    coverage:     of a patient's voxels the share that error bars are to hold
+    error_factor: by which stated deviations are multiplied; None until cases that did not train have decided
     """
 
     channels: tuple[str, ...] = setting_fields.setting(
@@ -67,6 +107,28 @@ class Enhancement(ImageScoring):
     )
     loss_name: Literal["l1", "mse", "ssim"] = setting_fields.setting(
         "mse", LOSS, name="loss", search=("l1", "mse", "ssim")
+    )
+    supervision: Literal["pairs", "simulated", "blind_spot"] = setting_fields.setting(
+        "pairs", Sentence("It is taught by {value} images")
+    )
+    damage: Mapping[str, Any] | None = setting_fields.setting(
+        None, Sentence("Images are damaged by {each}", "No image is damaged"), read=_plain, plain=_plain
+    )
+    draws: int | None = setting_fields.setting(
+        None,
+        Sentence("Damaged images of each clean one: {value}", "Their number follows from memory, four at the most"),
+    )
+    scale: tuple[int, ...] | None = setting_fields.setting(
+        None, Sentence("Results are finer than images by {value} along each axis", "Results have the grid of images")
+    )
+    error_bars: bool = setting_fields.setting(
+        True,
+        Sentence("The network states an error bar for each voxel", "There are no error bars"),
+        follows=open_factor,
+    )
+    coverage: float = setting_fields.setting(0.9, Sentence("Error bars should hold {percent} of a patient's voxels"))
+    error_factor: float | None = setting_fields.setting(
+        None, Sentence("Stated deviations are multiplied by {value}", "Their factor is not found yet"), tuned=True
     )
     name: ClassVar[str] = "enhancement"
     needs: ClassVar[frozenset[str]] = frozenset({TARGET})
@@ -92,6 +154,11 @@ class Enhancement(ImageScoring):
             "unit": unit,
             "mean": Decision(mean, f"of {counts}"),
             "deviation": Decision(deviation, f"of {counts}: errors are stated in it"),
+            **_supervision(dataset),
+            "scale": _scale(own, where),
+            "error_bars": Decision(True, "the deviation of each voxel is learnt beside it, and changes nothing else"),
+            "coverage": Decision(0.9, "nine in ten voxels of a patient"),
+            "error_factor": Decision(None, "cases that do not train decide"),
             "loss": Decision("mse", "PSNR judges, which is the logarithm of the squared error", ZHAO),
         }
 
@@ -105,15 +172,26 @@ class Enhancement(ImageScoring):
                 )
         if min(self.deviation.values()) <= 0:
             raise PlanError(f"{self.deviation}", "task.deviation", "Give numbers above 0")
+        if not 0 < self.coverage < 1:
+            raise PlanError(f"{self.coverage}", "task.coverage", "Give more than 0 and less than 1, as in 0.9")
+        if self.error_factor is not None and not 0 < self.error_factor < math.inf:
+            raise PlanError(f"{self.error_factor}", "task.error_factor", "Give a number above 0")
+        for setting in ("draws", "scale"):
+            least = np.min(getattr(self, setting) or 1)
+            if least < 1:
+                raise PlanError(f"{getattr(self, setting)}", f"task.{setting}", "Give whole numbers from 1 on")
         return self
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        """One head: a number a channel for every voxel, on the scale of the input's channel where it has its unit."""
-        count = len(self.channels)
-        return {
-            HEAD: DenseImage(count, called=self.channels, of_input=tuple(range(count)) if self.unit == "input" else ())
-        }
+        """One head: a number a channel for every voxel, on the scale of the input's channel where it has its unit.
+
+        Behind these the logarithms of their deviations, where there are error bars.
+        """
+        count, times = len(self.channels), 2 if self.error_bars else 1
+        of_input = tuple(range(count)) if self.unit == "input" else ()
+        deviations = count * (times - 1)
+        return {HEAD: DenseImage(count * times, called=self.channels, of_input=of_input, deviations=deviations)}
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -146,7 +224,7 @@ class Enhancement(ImageScoring):
 
     def target(self, case: Case) -> Target:
         """(channels, *spatial) the target in its unit, or standardised; NaN where nothing was measured."""
-        data = scoring.known_target(case)
+        data = answering.known_target(case)
         if data.shape[0] != len(self.channels):
             problem = f"its target has {data.shape[0]} channels, and {len(self.channels)} are learnt"
             raise DatasetError(problem, case.id, "Give targets of one kind")
@@ -155,8 +233,13 @@ class Enhancement(ImageScoring):
         return Target(self.heads[HEAD], data)
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
-        """The mean over the voxels that are known."""
-        return losses.mean_cost(self.loss_name, outputs[HEAD].float()[:, : len(self.channels)], target)
+        """The mean over the voxels that are known; deviations learn from the errors, which learn nothing from them."""
+        made, logs = outputs[HEAD].float().tensor_split([len(self.channels)], dim=1)
+        cost = losses.mean_cost(self.loss_name, made, target)
+        if not self.error_bars:
+            return cost
+        # Beside a small squared error the whole of it would shape what both are made of.
+        return cost + losses.DEVIATION_SHARE * cost.detach() * losses.deviation_cost(made, logs, target)
 
     def quality(self, outputs: Outputs, target: Any) -> Mapping[str, Tensor]:
         """(batch, channels) squared errors, and the number, sum and sum of squares of the target."""

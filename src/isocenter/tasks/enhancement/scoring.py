@@ -15,10 +15,9 @@ from isocenter.report import Figure
 from isocenter.report.figures import charts, slice_figures
 from isocenter.tasks import properties
 from isocenter.tasks.enhancement import answering
-from isocenter.tasks.enhancement.answering import ImageAnswering
+from isocenter.tasks.enhancement.answering import TARGET, ImageAnswering
 from isocenter.values import Array, Case, Floats, Image, Prediction, Row
 
-TARGET = "target"
 PSNR, SNR = "psnr", "snr"
 METRICS = Metrics(
     (
@@ -38,7 +37,7 @@ class ImageScoring(ImageAnswering):
         return pd.DataFrame([self._row(one, case) for one, case in zip(predictions, cases, strict=True)])
 
     def _row(self, prediction: Prediction, case: Case) -> dict[str, Any]:
-        target = known_target(case)
+        target = answering.known_target(case)
         image = answering.enhanced_image(prediction)
         row = {"case": case.id, "patient": case.patient, "label": ALL, PSNR: peak_ratio(image, target)}
         if self.unit == "input":
@@ -67,12 +66,6 @@ class ImageScoring(ImageAnswering):
         columns = {"input": "psnr_input", "result": PSNR}
         groups = {words: table[one].dropna().to_numpy(float) for words, one in columns.items() if one in table}
         return [charts.histogram_chart(groups, "PSNR of the cases", axis="dB")]
-
-
-def known_target(case: Case) -> Floats:
-    """(channels, *spatial) the target of a case, NaN where nothing was measured."""
-    target: Image = case.references[TARGET]
-    return np.where(target.valid, target.data, np.nan).astype(np.float32)
 
 
 def _errors(image: Array, target: Array) -> tuple[Floats, float]:
