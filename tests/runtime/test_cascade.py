@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter.runtime import Model, Preprocessing, model_assembly, predicted_memory
 from isocenter.runtime import cascade as runtime_cascade
 from isocenter.runtime.bundle.network import AfterLabels
-from isocenter.runtime.cascade import LabelledInput, StackedSource
+from isocenter.runtime.cascade import LabelledInput, LabelSource, StackedSource
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.preprocessing import preprocessing as room
 from isocenter.runtime.torch_networks import Networks
@@ -91,7 +92,7 @@ def test_a_large_image_is_shown_with_its_labels_part_by_part_as_it_would_be_whol
     image = sloping(np.array([0.6, 0.0, 0.8]))
     numbers = (np.indices(SHAPE).sum(axis=0) // 9 % 4).astype(np.uint8)
     prepared = model(beyond, spacing=(0.7, 1.6, 1.1), smallest=(8, 8, 40), cascade=2.0).preprocessing
-    labelled = LabelledInput(prepared, numbers)
+    labelled = LabelledInput(prepared, partial(LabelSource, numbers))
     whole, trace = labelled(image, "image")
     monkeypatch.setattr(room, "STREAMED_BYTES", 0)
     parts, _ = labelled.open_image(image, "image")
@@ -131,7 +132,9 @@ def test_in_a_mirrored_view_what_was_marked_on_the_left_is_marked_on_the_right()
         return {"mask": np.stack([8.0 * (batch[:, -1] == number) for number in range(3)], axis=1)}
 
     image = sloping(np.array([1.0, 0, 0]), np.diag([1.0, 1.0, 1.0, 1.0]))
-    _, trace = LabelledInput(model(repeats, 2, cascade=2.0).preprocessing, np.zeros(SHAPE, np.uint8))(image, "image")
+    _, trace = LabelledInput(
+        model(repeats, 2, cascade=2.0).preprocessing, partial(LabelSource, np.zeros(SHAPE, np.uint8))
+    )(image, "image")
     batch = np.random.default_rng(0).integers(0, 3, (1, 2, 4, 4, 4)).astype(np.float32)
     seen = averaging.mirror_views(repeats, task, (0, 1), trace, 0, labelled=True)
     assert_array_equal(seen(batch)["mask"].argmax(axis=1), batch[:, -1])

@@ -117,7 +117,7 @@ def test_a_box_in_mm_is_that_of_the_voxels(medsam):
 def test_a_scribble_stands_for_points_along_it():
     mask = np.zeros((90, 120), np.uint8)
     mask[40, 20:60], mask[80, 5] = 1, 2
-    placed = Prompts(scribble=mask).on(Geometry.of_pixels((90, 120)), "image")
+    placed = Prompts(scribble=mask).on(Geometry.of_pixels((90, 120)), "image").with_stroke_points
     assert placed.points[0].tolist() == [40, 20] and placed.points[7].tolist() == [40, 59]
     assert placed.inside.tolist() == [True] * 8 + [False] and placed.points[8].tolist() == [80, 5]
 

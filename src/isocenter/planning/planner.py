@@ -77,9 +77,9 @@ def make_plan(
         **objective_rules.objectives_sections(inputs.dataset, fingerprint, inputs.stated.get(TERMS)),
     }
     plan = Plan(_decide(sections, inputs.stated))
-    if plan["preprocessing.cascade"] is None:
+    if plan["preprocessing.cascade"] is None and not plan["preprocessing.prompts"]:
         return plan
-    try:  # its second network takes more channels than was reckoned with, its first one a patch of its own
+    try:  # the network takes more channels than was reckoned with, the first of a cascade a patch of its own
         return plan_changes.with_memory(plan, fingerprint, machine)
     except ResourceError as error:
         return plan_changes.without_cascade(plan, f"a cascade does not fit into memory: {error.problem}")
@@ -103,7 +103,8 @@ def _preprocessing(inputs: PlanInputs, fits: FittedPlan, cascade: Section, retes
     decisions = preprocessing_rules.preprocessing_decisions(
         inputs.dataset, inputs.fingerprint, inputs.task, fits.grid, inputs.frames, retest, absent
     )
-    return {**decisions, "cascade": cascade["preprocessing.cascade"]}
+    nobody = Decision(0, f"a {inputs.task.name} takes no prompts")
+    return {**decisions, "cascade": cascade["preprocessing.cascade"], "prompts": nobody}
 
 
 def _augmentation(inputs: PlanInputs, fits: FittedPlan, prepared: Section, cascade: Section, side: Decision) -> Section:

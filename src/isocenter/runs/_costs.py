@@ -105,6 +105,7 @@ def measured_costs(model: Model, case: Case) -> SecondsPerCase:
 def predicted(model: Model, sample: Sample) -> tuple[Prediction, float, float]:
     """The prediction of a sample; s that the whole case takes, and s of these in which windows pass the network."""
     timers = list[WindowTimer]()
+    model = replace(model, request=replace(model.request, drawn=True))
 
     def predict() -> Prediction:
         timers.append(WindowTimer(model.networks.run))
@@ -139,7 +140,7 @@ def sample_of(model: Model, case: Case) -> Sample:
     looking, grid = Looking.from_model(model), next(iter(case.images.values())).geometry
     spatial, axes = _spatial(model, grid), grid.to_canonical[0]
     is_resized = model.preprocessing.shape is not None or len(axes) != len(spatial)
-    if is_resized or model.task.refines or looking.windows(grid) <= FEW_WINDOWS:
+    if is_resized or model.task.refines or model.task.takes_prompts or looking.windows(grid) <= FEW_WINDOWS:
         return Sample(case)
     part = slide.part_of_windows(spatial, looking.patch, looking.overlap, max(WINDOWS, model.inference.batch))
     shares = dict(zip(axes, np.divide(part, spatial).tolist(), strict=True))

@@ -238,7 +238,7 @@ class FittedTraining:
     def model(self) -> Model:
         """Its network, or the mean of its networks, with windows as the minutes allow."""
         model = mean_of_trainings([self])
-        return replace(model, request=replace(model.request, overlap=self.job.cuts.overlap))
+        return replace(model, request=replace(model.request, overlap=self.job.cuts.overlap, drawn=True))
 
     def with_cuts(self, cuts: Cuts) -> FittedTraining:
         """The same, which does without some of what follows."""

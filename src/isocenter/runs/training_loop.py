@@ -94,7 +94,7 @@ def train_by_plan(run: RunFolder) -> TrainedRun:
         facts |= fold_facts(run, scored, fits, found.task)
         if run.own_test:
             mean = model_files.load(run.out, fits[0].job.settings.training.device)
-            mean = replace(mean, request=replace(mean.request, overlap=cuts.overlap))
+            mean = replace(mean, request=replace(mean.request, overlap=cuts.overlap, drawn=True))
             scored, cases = run_end.score_run_cases(run, mean, run.own_test, cuts=cuts), run.own_test
     stages.mark_end("testing")
 

@@ -1,14 +1,15 @@
-"""Cascades: the labels that a first stage marks in an image, as input of the second stage.
+"""Further channels of a network's input: the labels that a first stage of a cascade marks in an image, and prompts.
 
 A copy of this file travels with a model: what the first stage's labels become needs NumPy only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,19 +33,21 @@ def with_stage_labels(
 ) -> tuple[Image, ImageSteps]:
     """The image and its preprocessing with the result of a first stage, whose task has these labels."""
     if isinstance(image_steps, Preprocessing):
-        return image, LabelledInput(image_steps, label_numbers(stage, labels))
+        return image, LabelledInput(image_steps, partial(LabelSource, label_numbers(stage, labels)))
     return _with_channel(image, stage), image_steps
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledInput:
-    """The preprocessing of one image, with numbers of labels as the last channel of the network's input.
+    """The preprocessing of one image, with further channels of the network's input after those of the image.
 
-    numbers: (*spatial) on the image's own grid; 0 for the background, then the labels in their order
+    further: of the way to the network's grid, what is read there of them, (*padded) or (channels, *padded)
+    marks:   how many they are
     """
 
     preprocessing: Preprocessing
-    numbers: Array | Deferred
+    further: Callable[[GridTrace], FurtherSource]
+    marks: int = 1
 
     slicewise: ClassVar[bool] = False
 
@@ -54,16 +57,15 @@ class LabelledInput:
         return self.preprocessing.cascade
 
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], GridTrace]:
-        """(channels + 1, *padded), held whole, and the trace back."""
+        """(channels + further, *padded), held whole, and the trace back."""
         prepared, trace = self.preprocessing(image, where)
-        return self._stack(prepared, trace), trace
+        return _whole_stack(StackedSource(prepared, self.further(trace))), trace
 
     def open_image(self, image: Image, where: str) -> tuple[RegionSource, GridTrace]:
         """The same, made region by region where the preprocessing makes the image so."""
         prepared, trace = self.preprocessing.open_image(image, where)
-        if isinstance(prepared, Streamed):
-            return StackedSource(prepared, LabelSource(self.numbers, trace)), trace
-        return self._stack(np.asarray(prepared), trace), trace
+        stacked = StackedSource(prepared, self.further(trace))
+        return (stacked if isinstance(prepared, Streamed) else _whole_stack(stacked)), trace
 
     def parts(
         self, trace: GridTrace, region: Region | None, patch: Sequence[int], channels: int
@@ -77,27 +79,39 @@ class LabelledInput:
         """The same as without labels."""
         return self.preprocessing.restore(output_slabs, trace, part)
 
-    def _stack(self, prepared: Array, trace: GridTrace) -> NDArray[np.float32]:
-        numbers = self.preprocessing.labels(np.asarray(self.numbers), trace, outside=0)
-        return np.concatenate([prepared, numbers[None].astype(np.float32)])
+
+class FurtherSource(Protocol):
+    """(*padded) or (channels, *padded) numbers on the network's grid, read region by region."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """With the channels, where there are several."""
+
+    def __getitem__(self, region: Region, /) -> Array:
+        """Those of a spatial region."""
 
 
 @dataclass(frozen=True, eq=False)
 class StackedSource:
-    """(channels + 1, *padded): an image that is made region by region, and numbers of labels as the last channel."""
+    """(channels + further, *padded): an image, and what else the network sees, region by region."""
 
-    image: Streamed
-    labels: LabelSource
+    image: RegionSource
+    further: FurtherSource
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(channels + 1, *padded)."""
+        """(channels + further, *padded)."""
         channels, *spatial = self.image.shape
-        return (channels + 1, *spatial)
+        return (channels + math.prod(self.further.shape[: -len(spatial)]), *spatial)
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
-        every = (slice(None), *region[1:])
-        return np.concatenate([self.image[every], self.labels[region[1:]][None].astype(np.float32)])[region[0]]
+        image = np.asarray(self.image[(slice(None), *region[1:])])
+        further = np.reshape(self.further[region[1:]], (-1, *image.shape[1:]))
+        return np.concatenate([image, further.astype(np.float32)])[region[0]]
+
+
+def _whole_stack(stacked: StackedSource) -> NDArray[np.float32]:
+    return stacked[tuple(slice(0, size) for size in stacked.shape)]
 
 
 @dataclass(eq=False)

@@ -99,6 +99,7 @@ class ModelRequest:
     allow_large: whether images are predicted that are out of all proportion to those that trained the model
     refined: whether what only improves a result is done too, as the optimisation of a pair after the network
     prompts: what a person points at, of each label once; one `Prompts` alone becomes a tuple
+    drawn:   whether the references of a case point, where nobody does: as scores take a model that needs prompts
     Raises UsageError for an overlap that is no share, and for two prompts of one label.
     """
 
@@ -111,6 +112,7 @@ class ModelRequest:
     allow_large: bool = False
     refined: bool = True
     prompts: Prompts | Sequence[Prompts] = ()
+    drawn: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompts", self.all_prompts)

@@ -95,6 +95,11 @@ class Model:
         OutputError where outputs of the network are not finite.
         """
         request = self.request if request is None else request
+        if request.drawn and self.task.takes_prompts and isinstance(subject, Case) and not request.all_prompts:
+            asked = replace(request, drawn=False)
+            return self.task.predict_drawn(
+                lambda prompts: self.predict(subject, replace(asked, prompts=prompts), covariates=covariates), subject
+            )
         image, where = subject_image(subject)
         pointed = self.pointing_at(request.all_prompts, where)
         predicted = pointed._layers(request)
@@ -112,7 +117,7 @@ class Model:
         if not task.takes_prompts:
             if prompts:
                 problem = f"the model ({task.name}) takes no prompts"
-                raise UsageError(problem, where, "Leave them out, or give a model that is adopted as sam or medsam")
+                raise UsageError(problem, where, "Leave them out, or give one of --task prompted, sam or medsam")
             return self
         if not prompts:
             problem = "the model marks what is pointed at, and no prompt is given"

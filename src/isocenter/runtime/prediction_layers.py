@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
-from isocenter.runtime import covariate_encoding, prompting
+from isocenter.runtime import covariate_encoding
 from isocenter.runtime.guard.image_observation import Watching
+from isocenter.runtime.prompting import ImagePrompts
 from isocenter.runtime.uncertainty import disagreement
 from isocenter.runtime.windows import members_on_grid, pipeline
 from isocenter.runtime.windows.members_on_grid import MeanOfMembers
@@ -60,19 +61,22 @@ Layer = Callable[[Passage], Prediction]
 
 def predict_windows(task: Task, windows: WindowSettings, passage: Passage) -> Prediction:
     """The lowest layer: windows of the image through the network, decoded on the image's grid."""
-    image, where, asked = passage.image, passage.where, passage.request.all_prompts
-    labels = [label.name for label in task.labels]
+    image, where, asked, steps = passage.image, passage.where, passage.request.all_prompts, passage.preprocessing
+    labels, pointed = [label.name for label in task.labels], None
+    if asked:
+        pointed = ImagePrompts.on_image(asked, labels, image, where, drawn=steps.marks > 0)
+        steps = pointed.beside_image(steps)
     prediction = pipeline.run_pipeline(
         image,
         where,
         task=task,
-        preprocessing=passage.preprocessing,
+        preprocessing=steps,
         network=passage.network,
         windows=windows,
         progress=passage.progress,
         receiver=passage.receiver,
         region=passage.request.region,
-        prompts=prompting.ImagePrompts.on_image(asked, labels, image, where) if asked else None,
+        prompts=pointed,
     )
     prediction = replace(prediction, prompts=asked)
     return task.with_image(prediction, image, refined=passage.request.refined)

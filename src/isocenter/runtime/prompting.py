@@ -6,20 +6,24 @@ A copy of this file travels with a model; it needs NumPy only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import UsageError
-from isocenter.values import Array, Image, Prompts
+from isocenter.runtime.cascade import LabelledInput, LabelSource
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.transforms import prompt_channels
+from isocenter.values import Array, Image, Prompts, Region
 from isocenter.values.prompts import PlacedPrompts
 
 if TYPE_CHECKING:
     from isocenter.runtime.inference import ModelRequest
     from isocenter.runtime.model_assembly import Model
-    from isocenter.runtime.preprocessing.protocol import GridTrace
+    from isocenter.runtime.preprocessing.protocol import GridTrace, ImageSteps
     from isocenter.runtime.windows.slide import Network
     from isocenter.values import Prediction
 
@@ -35,15 +39,27 @@ class ImagePrompts:
     """What is pointed at in one image.
 
     placed: one for each label of the result; None for those that are not pointed at here
+    drawn:  whether the network sees them as channels, else it takes coordinates
     """
 
     placed: tuple[PlacedPrompts | None, ...]
+    drawn: bool = False
 
     @classmethod
-    def on_image(cls, prompts: Sequence[Prompts], labels: Sequence[str], image: Image, where: str) -> ImagePrompts:
+    def on_image(
+        cls, prompts: Sequence[Prompts], labels: Sequence[str], image: Image, where: str, *, drawn: bool = False
+    ) -> ImagePrompts:
         """The prompts in voxels of an image's grid; raises what `Prompts.on` raises."""
         by_label = {one.label: one.on(image.geometry, where) for one in prompts}
-        return cls(tuple(by_label.get(label) for label in labels))
+        placed = [by_label.get(label) for label in labels]
+        return cls(tuple(placed if drawn else [one and one.with_stroke_points for one in placed]), drawn)
+
+    def beside_image(self, steps: ImageSteps) -> ImageSteps:
+        """The preprocessing of the image with channels of all prompts after its own, where the network sees them so."""
+        if not self.drawn:
+            return steps
+        assert isinstance(steps, Preprocessing)  # noqa: S101 - no other kind has such channels
+        return LabelledInput(steps, partial(PromptSource, self.placed), len(self.placed) * prompt_channels.COUNT)
 
     def slices(self, where: str) -> list[int]:
         """The slices of a volume in which something is asked; UsageError for points and scribbles alone."""
@@ -58,7 +74,12 @@ class ImagePrompts:
         return ImagePrompts(tuple(None if one is None else one.in_slice(index) for one in self.placed))
 
     def bind(self, network: Network, trace: GridTrace) -> Network:
-        """The network as a function of images alone: (batch, 1 + labels, *spatial), the background's output is 0."""
+        """The network as a function of images alone: (batch, 1 + labels, *spatial), the background's output is 0.
+
+        Of images with their channels, where prompts are drawn.
+        """
+        if self.drawn:
+            return partial(_answer_each, network, len(self.placed))
         asked = [(n, one) for n, one in enumerate(self.placed) if one is not None]
         queries = [(n, points) for n, one in asked for points in _queries(one, trace)]
         longest = max(len(points) for _, points in queries)
@@ -73,6 +94,66 @@ class ImagePrompts:
             return {name: _labelled(np.asarray(one), owners, count) for name, one in outputs.items()}
 
         return pointed
+
+
+def _answer_each(network: Network, labels: int, batch: NDArray[np.float32]) -> Mapping[str, Array]:
+    """One label after the other through the network, in the windows in which something shows where it is."""
+    channels, (count, _, *spatial) = prompt_channels.COUNT, batch.shape
+    drawn = batch[:, -labels * channels :].reshape(count, labels, channels, *spatial)
+    image, joined = batch[:, : -labels * channels], dict[str, Array]()
+    shows = drawn.reshape(count, labels, -1).any(axis=2)
+    asked = shows if shows.any() else np.eye(count, labels, dtype=bool) & (np.arange(labels) == 0)  # one for its shape
+    for n in np.flatnonzero(asked.any(axis=0)):
+        rows = asked[:, n]
+        for name, one in network(np.concatenate([image[rows], drawn[rows, n]], axis=1)).items():
+            odds = np.asarray(one)[:, 1] - np.asarray(one)[:, 0]
+            if name not in joined:
+                joined[name] = np.full((count, 1 + labels, *odds.shape[1:]), ABSENT, dtype=odds.dtype)
+                joined[name][:, 0] = 0
+            joined[name][rows, 1 + n] = odds if shows.any() else ABSENT
+    return joined
+
+
+@dataclass(frozen=True, eq=False)
+class PromptSource:
+    """(labels * channels, *padded) prompts as channels on the network's grid, region by region.
+
+    reached: {label: (*padded) bool} what earlier windows have found of a label
+    """
+
+    placed: Sequence[PlacedPrompts | None]
+    trace: GridTrace
+    reached: dict[int, Array] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(labels * channels, *padded)."""
+        return (len(self.placed) * prompt_channels.COUNT, *self.trace.padded_shape)
+
+    def __getitem__(self, region: Region) -> NDArray[np.float32]:
+        sides = [range(*part.indices(size)) for part, size in zip(region, self.trace.padded_shape, strict=True)]
+        spatial, start = tuple(map(len, sides)), np.array([side.start for side in sides])
+        drawn = np.zeros((len(self.placed), prompt_channels.COUNT, *spatial), dtype=np.float32)
+        for n, one in enumerate(self.placed):
+            if one is None:
+                continue
+            for low, high in self._edges(one.boxes[:, 0], one.boxes[:, 1]):
+                prompt_channels.draw_box(drawn[n], low - start, high - start)
+            prompt_channels.draw_points(drawn[n], self._indices(one.points) - start, one.inside)
+            prompt_channels.draw_strokes(drawn[n], self._indices(one.strokes) - start, one.within)
+            if n in self.reached:
+                drawn[n, prompt_channels.PREVIOUS] = self.reached[n][tuple(region)]
+            elif one.previous is not None:
+                drawn[n, prompt_channels.PREVIOUS] = LabelSource(one.previous.astype(np.uint8), self.trace)[region]
+        return drawn.reshape(-1, *spatial)
+
+    def _edges(self, low: Array, high: Array) -> NDArray[np.float64]:
+        """(n, 2, axes) edges on the network's grid."""
+        return self.trace.boxes(np.concatenate([low, high], axis=1)).reshape(len(low), 2, len(self.trace.shape))
+
+    def _indices(self, points: Array) -> NDArray[np.float64]:
+        """(n, axes) indices on the network's grid: an index is a voxel's centre, half a voxel beyond its edge."""
+        return self._edges(points + 0.5, points + 0.5)[:, 0] - 0.5
 
 
 def _labelled(masks: Array, owners: Array, count: int) -> Array:

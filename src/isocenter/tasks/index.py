@@ -6,6 +6,7 @@ TASKS = {
     "enhancement": "isocenter.tasks.enhancement.question:Enhancement",
     "findings": "isocenter.tasks.findings.question:Findings",
     "instances": "isocenter.tasks.instances.question:InstanceSegmentation",
+    "prompted": "isocenter.tasks.prompted.question:Prompted",
     "registration": "isocenter.tasks.registration.question:Registration",
     "regression": "isocenter.tasks.regression.question:Regression",
     "representation": "isocenter.tasks.representation:Representation",

@@ -166,6 +166,7 @@ class Representation(RepresentationScoring):
 
     name: ClassVar[str] = "representation"
     needs: ClassVar[frozenset[str]] = frozenset()
+    by_name: ClassVar[bool] = True
     answers_features: ClassVar[bool] = True
     selects_by: ClassVar[str] = LOSS
     metrics: ClassVar[Metrics] = METRICS

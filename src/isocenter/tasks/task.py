@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+import numpy as np
+
 from isocenter.belief import UnseenCases
 from isocenter.belief.covering_results import Belief
 from isocenter.evaluation import CaseValues, Metrics, Seed, Table
@@ -29,6 +31,7 @@ from isocenter.values import (
     Measurements,
     Merge,
     Prediction,
+    Prompts,
     Row,
     Slabs,
     Split,
@@ -72,6 +75,7 @@ class Task(ABC):
     needs:            the kinds of reference that teach it; of none, objectives that need no reference do
     tuned_on:         the parts of which the first that has cases decides after training
     alternatives:     sets of kinds of reference, each of which teaches something; empty: all that the task needs
+    by_name:          whether it is learnt only where somebody names it, whatever references there are
     answers_features: whether its answer is the features that the network sees in an image
     takes_prompts:    whether its answer is of what a person points at
     answers_pairs:    whether its answer is of a pair of images, and so needs both of a case
@@ -85,6 +89,7 @@ class Task(ABC):
     metrics: ClassVar[Metrics]
     tuned_on: ClassVar[tuple[Split, ...]] = ("val",)
     alternatives: ClassVar[tuple[frozenset[str], ...]] = ()
+    by_name: ClassVar[bool] = False
     answers_features: ClassVar[bool] = False
     takes_prompts: ClassVar[bool] = False
     answers_pairs: ClassVar[bool] = False
@@ -119,6 +124,19 @@ class Task(ABC):
 
     def with_labels(self, names: Sequence[str]) -> Self:
         """The same for labels of these names, of a kind that takes prompts; others have labels of their own."""
+        raise NotImplementedError(f"{self.name} takes no prompts")
+
+    def point_at(
+        self, images: Tensor, targets: Any, generators: Sequence[np.random.Generator], answer: Outputs | None = None
+    ) -> tuple[Tensor, Any]:
+        """A batch with prompts as further channels of its images, and targets of what they point at, if it takes some.
+
+        answer: to prompts that the images have already, of which each gets another where the answer is most wrong
+        """
+        return images, targets
+
+    def predict_drawn(self, ask: Callable[[Prompts], Prediction], case: Case) -> Prediction:
+        """The result of a case of which the references point, as scores take it, of a kind that takes prompts."""
         raise NotImplementedError(f"{self.name} takes no prompts")
 
     def under(self, sampling: str) -> dict[str, Decision]:

@@ -51,6 +51,9 @@ def _join_kinds(name: str) -> Any:
     if unfit := [one.name for one in kinds if not properties.learns_from_references(one)]:
         problem = f"{unfit[0]} is learnt without references, and joins no other kind"
         raise PlanError(problem, "task.name", f"Name {unfit[0]} by itself, or leave it out")
+    if unfit := [one.name for one in kinds if one.by_name]:
+        problem = f"{unfit[0]} is learnt by itself alone, and joins no other kind"
+        raise PlanError(problem, "task.name", f"Name {unfit[0]} by itself, or leave it out")
     if unfit := [one.name for one in kinds if one.answers_pairs]:
         problem = f"{unfit[0]} is learnt from pairs of images, and joins no other kind"
         raise PlanError(problem, "task.name", "Name it by itself, or leave it out")
@@ -69,13 +72,13 @@ def kind_for_dataset(dataset: Dataset, name: str | None = None) -> type[Task]:
     """
     where = str(dataset.root or dataset.name)
     references = ", ".join(sorted(dataset.kinds)) or "none"
-    # A kind without references would fit every data set: it is learnt only where somebody names it.
-    fitting = [one for one in task_names() if learns_from_references(one) and task_class(one).needs <= dataset.kinds]
+    named = {one: task_class(one) for one in task_names()}
+    fitting = [one for one, kind in named.items() if not kind.by_name and kind.needs <= dataset.kinds]
     if name == ALL:
         name = _all_of(fitting, references, where)
     if name is not None:
         chosen = task_class(name)
-        if not chosen.needs <= dataset.kinds:
+        if not (chosen.needs <= dataset.kinds or (chosen.by_name and properties.can_learn_from(chosen, dataset.kinds))):
             raise DatasetError(
                 f"{name} needs references of the kind {', '.join(sorted(chosen.needs))}, found {references}",
                 where,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         orient,
         pasting,
         phantoms,
+        prompt_channels,
         random_draws,
         resampling,
         spatial_transforms,

@@ -117,6 +117,11 @@ def table_columns(axes: int) -> tuple[str, ...]:
     return tuple(sorted(corner_columns(axes), key=lambda name: (name[1], name[0])))
 
 
+def in_letters(coordinates: Floats) -> Floats:
+    """Coordinates along the axes of an image, (axes,), in the order of their letters: x, y[, z]."""
+    return coordinates[np.argsort(LETTERS[len(coordinates)])]
+
+
 def _lock_copy(values: Sequence[float] | NDArray, kind: type) -> NDArray:
     """Our own copy, locked against changes."""
     array: NDArray = np.array(values, dtype=kind)

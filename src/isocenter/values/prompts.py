@@ -31,6 +31,8 @@ class Prompts:
     scribble: a mask on the image's grid, (*spatial), or an image of one channel: 1 inside, 2 outside
     label:    what the result calls it
     unit:     "voxel", or "mm": RAS+ mm
+    previous: (*spatial) the mask that an earlier answer marked, which these prompts correct; a model that takes
+              coordinates takes no notice of it
     Raises UsageError for a box without extent, ends that are swapped, and what are no coordinates.
     """
 
@@ -39,6 +41,7 @@ class Prompts:
     scribble: Array | Image | None = None
     label: str = "object"
     unit: Literal["voxel", "mm"] = "voxel"
+    previous: Array | None = None
 
     def __post_init__(self) -> None:
         for name in ("boxes", "points"):
@@ -101,13 +104,16 @@ class Prompts:
         if outside := [what for what, one in beyond.items() if one.any()]:
             raise GeometryError(f"a {outside[0]} lies outside the image", where, f"It has {_words(size)} voxels")
         inside = points[:, -1] == 1
-        if self.scribble is not None:
-            marked, is_inside = self._scribbled(geometry, where)
-            indices, inside = np.concatenate([indices, marked]), np.concatenate([inside, is_inside])
-        return PlacedPrompts(np.clip(boxes, 0, size), indices, inside, self.label)
+        if self.previous is not None and self.previous.shape != geometry.shape:
+            problem = f"the earlier mask has {_words(self.previous.shape)} voxels"
+            raise GeometryError(problem, where, f"Give one of the image's {_words(size)}")
+        strokes, is_within = (
+            self._scribbled(geometry, where) if self.scribble is not None else (indices[:0], inside[:0])
+        )
+        return PlacedPrompts(np.clip(boxes, 0, size), indices, inside, self.label, strokes, is_within, self.previous)
 
     def _scribbled(self, geometry: Geometry, where: str) -> tuple[Floats, Array]:
-        """Points evenly spread along a scribble, and whether each is inside."""
+        """The voxels of a scribble, and whether each is inside."""
         is_image = isinstance(self.scribble, Image)
         fits = not is_image or self.scribble.geometry.equals(geometry)  # type: ignore[union-attr]
         mask = np.asarray(self.scribble.data[0] if is_image else self.scribble)  # type: ignore[union-attr]
@@ -115,11 +121,7 @@ class Prompts:
             problem = "the scribble is no mask of this image with 1 inside and 2 outside"
             raise GeometryError(problem, where, "Draw it on the image")
         drawn = [np.argwhere(mask == value) for value in (INSIDE, OUTSIDE)]
-        kept = [
-            one[np.unique(np.linspace(0, len(one) - 1, min(MOST_POINTS, len(one))).round().astype(int))]
-            for one in drawn
-        ]
-        return np.concatenate(kept).astype(np.float64), np.repeat([True, False], [len(one) for one in kept])
+        return np.concatenate(drawn).astype(np.float64), np.repeat([True, False], [len(one) for one in drawn])
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +130,31 @@ class PlacedPrompts:
 
     boxes:  (n, 2, axes) starts and ends, edges, within the image
     points: (m, axes) indices; inside: (m,) whether they are in the object
+    strokes, within: the same of the voxels of a scribble
+    previous: (*spatial) the mask that they correct; None without one
     """
 
     boxes: Floats
     points: Floats
     inside: Array
     label: str
+    strokes: Floats
+    within: Array
+    previous: Array | None = None
+
+    @property
+    def with_stroke_points(self) -> PlacedPrompts:
+        """The same with points that are evenly spread along the scribble in its place."""
+        sides = [np.flatnonzero(self.within == side) for side in (True, False)]
+        kept = [
+            one[np.unique(np.linspace(0, len(one) - 1, min(MOST_POINTS, len(one))).round().astype(int))]
+            for one in sides
+        ]
+        chosen = np.concatenate(kept)
+        points, inside = (
+            np.concatenate(pair) for pair in ((self.points, self.strokes[chosen]), (self.inside, self.within[chosen]))
+        )
+        return replace(self, points=points, inside=inside, strokes=self.strokes[:0], within=self.within[:0])
 
     @property
     def slices(self) -> set[int]:

@@ -268,7 +268,7 @@ def _subject(options: EvaluateOptions) -> _Subject:
     )
     plan = _plan_of(run)
     reading = reading_as_trained(run, plan, data).overridden(options.reading)
-    model = replace(model, request=ModelRequest(allow_large=reading.allow_large))
+    model = replace(model, request=ModelRequest(allow_large=reading.allow_large, drawn=True))
     dataset = open_references(data, reading, model, run)
     chosen = case_selection.choose_cases(model, dataset, run, options.split)
     covariates = group_attributes.covariates_by_name(dataset, chosen.parts)

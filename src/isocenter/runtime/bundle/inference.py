@@ -24,7 +24,7 @@ from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.lazy import torch
 from isocenter.runtime import cascade, covariate_encoding
 from isocenter.runtime.bundle.network import OneTensor
-from isocenter.runtime.cascade import LabelledInput
+from isocenter.runtime.cascade import LabelledInput, LabelSource
 from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.torch_networks import TorchNetwork
 from isocenter.runtime.windows import averaging, pipeline
@@ -69,7 +69,7 @@ class Inferer:
         preprocessing: ImageSteps = self.preprocessing
         if self.before is not None:
             numbers = cascade.label_numbers(self.before(image, where), self.before.task.labels)
-            preprocessing = LabelledInput(self.preprocessing, numbers)
+            preprocessing = LabelledInput(self.preprocessing, partial(LabelSource, numbers))
         prediction = pipeline.run_pipeline(
             image,
             where,

@@ -388,6 +388,7 @@ class MonaiTransforms:
     interval = None
     reduction = 1.0
     cascade = None
+    marks = 0
     slicewise = False
 
     @property

@@ -180,6 +180,7 @@ class NNUNetPreprocessing:
     shape = None
     reduction = 1.0
     slicewise = False
+    marks = 0
     cascade = None  # its labels of the stage before are no numbers, and nnU-Net has no sides to change in them
 
     @classmethod

@@ -51,6 +51,7 @@ class Preprocessing:
     absent:   channels that a case may lack; the network sees zeros in their place
     cascade:  by which factor that of a network before is coarser still, whose labels are one more channel, the last;
               None for a network that sees the image alone
+    prompts:  further channels, the last, of what a person points at
     """
 
     ndim: Annotated[int, Sentence("The network works in {value} dimensions")]
@@ -97,6 +98,9 @@ class Preprocessing:
         ),
     ] = None
     absent: Annotated[tuple[str, ...], Sentence("A case may lack {value}", "No case may lack one of them")] = ()
+    prompts: Annotated[
+        int, Sentence("{value} further channels show what a person points at", "Nobody points at anything")
+    ] = 0
     slicewise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -119,8 +123,13 @@ class Preprocessing:
 
     @property
     def inputs(self) -> int:
-        """Channels of the network: one a channel and frame, and one of labels that were marked before."""
-        return len(self.channels) * (self.frames or 1) + (self.cascade is not None)
+        """Channels of the network: one a channel and frame, and those of what is marked in the image."""
+        return len(self.channels) * (self.frames or 1) + self.marks
+
+    @property
+    def marks(self) -> int:
+        """Channels after those of the image: labels that were marked before, and what somebody points at."""
+        return (self.cascade is not None) + self.prompts
 
     @property
     def _crops(self) -> bool:

@@ -260,6 +260,10 @@ class ImageSteps(Protocol):
         """None where the network sees the image alone; else the last channel are numbers of labels marked before."""
 
     @property
+    def marks(self) -> int:
+        """Channels after those of the image: labels marked before, or what somebody points at."""
+
+    @property
     def slicewise(self) -> bool:
         """Whether the slices of a volume, along its last axis, go through it one by one."""
 

@@ -50,6 +50,7 @@ class SquarePreprocessing:
     channels, ndim, order_of_axes, unit, reduction = COLOUR, 2, (0, 1), MM, 1.0
     slicewise, absent = True, ()
     spacing = frames = interval = cascade = None
+    marks = 0
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> SquarePreprocessing:

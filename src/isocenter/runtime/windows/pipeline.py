@@ -177,7 +177,7 @@ class WindowedImage:
     @property
     def is_blank(self) -> bool:
         """Whether the network sees one value everywhere; False for a large volume, which is never held."""
-        return _is_blank(self.data, labelled=self.preprocessing.cascade is not None)
+        return _is_blank(self.data, self.preprocessing.marks)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -359,13 +359,12 @@ def overlap_within(
     return chosen
 
 
-def _is_blank(data: RegionSource, *, labelled: bool) -> bool:
+def _is_blank(data: RegionSource, marks: int) -> bool:
     """Whether the network sees one value everywhere; False for a large volume, which is never held.
 
-    labelled: whether the last channel holds the labels of a first stage, which are not of the image
+    marks: how many of the last channels are not of the image
     """
-    channels = data[:-1] if labelled and isinstance(data, np.ndarray) else data
-    return isinstance(channels, np.ndarray) and not any(np.ptp(channel) for channel in channels)
+    return isinstance(data, np.ndarray) and not any(np.ptp(channel) for channel in data[: len(data) - marks])
 
 
 def _in_parts(task: Task, spatial: tuple[int, ...], patch: tuple[int, ...]) -> list[str]:

@@ -42,6 +42,8 @@ JUDGE = "judge"
 LOSS, FEATURES = "loss", "features"
 # In a checkpoint these stand before the names of parts, and of the weights that training began from.
 PARTS, START = "parts.", "start."
+# Share of the steps in which a prompt follows an answer, for a task that takes prompts.
+POINTED_AGAIN = 0.5
 # Between a head's name and its level: "mask@1" is half as fine as "mask".
 LEVEL = "@"
 
@@ -83,6 +85,7 @@ def augment_batch(
         images, partner, share = mix_part(augmentation, images, batch.generators, ranks)
     if partner is not None:  # a mixed sample has the covariates of both
         context = [ranks.own_part(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
+    images, targets = settings.task.point_at(images, targets, batch.generators)
     return SeenBatch(images, targets, tuple(context), partner, share, batch.cases, taught, batch.texts, batch.places)
 
 
@@ -282,6 +285,8 @@ class Criterion:
         settings, ranks, needs = self.settings, self.ranks, self.needs
         has_loss = factory.family_of(settings.network.name).has_loss
         seen = augment_batch(batch, settings, self.device, ranks)
+        if settings.task.takes_prompts:
+            seen = self._point_again(module, seen, batch, compute)
         outputs, features, added = self._labelled_outputs(module, seen, compute)
         of_all_ranks = with_whole_answers(seen, ranks)
         labelled = replace(
@@ -327,6 +332,16 @@ class Criterion:
             another=lambda network, given: self._outputs(network, given, compute),
         )
         return step, terms_added
+
+    def _point_again(self, module: Any, seen: SeenBatch, batch: Batch, compute: Compute) -> SeenBatch:
+        """In some steps the batch with a further prompt where a first answer, which teaches nothing, is most wrong."""
+        if float(self.ranks.agree(batch.generators[0].random())) >= POINTED_AGAIN:
+            return seen
+        with torch.no_grad():
+            outputs = self._outputs(getattr(module, "module", None) or module, seen, compute)
+        answer = {name: self.ranks.own_part(one) for name, one in outputs.items()}
+        images, targets = self.settings.task.point_at(seen.images, seen.targets, batch.generators, answer)
+        return replace(seen, images=images, targets=targets)
 
     def _labelled_outputs(
         self, module: Any, seen: SeenBatch, compute: Compute

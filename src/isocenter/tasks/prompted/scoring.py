@@ -1,0 +1,143 @@
+"""Scores of a model to which somebody points: the references point, with a box, then click after click."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isocenter.errors import DatasetError
+from isocenter.evaluation import Metric, Metrics, Seed, Table, case_tables, mask_overlap
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure
+from isocenter.report.figures import charts, slice_figures
+from isocenter.tasks import properties
+from isocenter.tasks.prompted import drawn_prompts
+from isocenter.tasks.segmentation.question import Segmentation
+from isocenter.tasks.shared import reference_labels
+from isocenter.values import Array, Case, Image, Label, Prediction, Prompts, Row, bounding_boxes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+OBJECT = "object"
+# Clicks after which an answer is scored, and objects of a case that are pointed at, of more some always the same.
+CLICKS, MOST_OBJECTS = (1, 3, 5), 8
+# By how much of its sides, and by how many voxels at least, a box is larger than what it holds.
+MARGIN, LEAST_MARGIN = 0.05, 1.0
+BY_BOX, BY_CLICKS = "dice_box", tuple(f"dice_{count}" for count in CLICKS)
+METRICS = Metrics(
+    (
+        Metric(BY_BOX, "Dice with a box", worst=0.0),
+        *(
+            Metric(name, f"Dice after {count} click{'s' * (count > 1)}", worst=0.0)
+            for name, count in zip(BY_CLICKS, CLICKS, strict=True)
+        ),
+    ),
+    label_word="structure",
+    of_case=BY_CLICKS[-1],
+)
+
+
+class PromptedScoring(Segmentation):
+    """The scores of what a person points at; the fields are those of a segmentation."""
+
+    @property
+    def primaries(self) -> frozenset[str]:
+        """All metrics."""
+        return METRICS.primaries
+
+    def own_labels(self, cases: Sequence[Case]) -> tuple[Sequence[Case], Sequence[str]]:
+        """The cases as they are: a label is what somebody points at."""
+        return cases, ()
+
+    def predict_drawn(self, ask: Callable[[Prompts], Prediction], case: Case) -> Prediction:
+        """Each object by a box, then by one click after the other where the answer is most wrong.
+
+        The result's values are Dice, its label map shows the objects as they are after the last click. DatasetError for
+        a case without an object.
+        """
+        numbers, labels = self.drawn_objects(case)
+        if not labels:
+            raise DatasetError("its reference shows no object to point at", case.id, "Leave the case out")
+        found, scores = np.zeros(numbers.shape, dtype=np.uint16), dict[str, float]()
+        order = np.random.default_rng(0).permutation(len(labels))[:MOST_OBJECTS]
+        for label in (labels[place] for place in sorted(order)):
+            mask = numbers == label.value
+            for metric, answer in _answers(ask, mask):
+                scores[f"{label.name}/{label.value}/{metric}"] = mask_overlap.dice(answer, mask)
+            found[answer] = label.value
+        return Prediction(properties.first_image(case).geometry, data=found, labels=labels, values=scores)
+
+    def drawn_objects(self, case: Case) -> tuple[NDArray[np.int32], tuple[Label, ...]]:
+        """(*spatial) the objects of a case, numbered from 1, and what each is called.
+
+        GeometryError where they and the image lie on different grids.
+        """
+        kind = "mask" if "mask" in case.references else "instances"
+        drawn: Image = case.references[kind]
+        reference_labels.refuse_other_image_grid(kind, drawn, properties.first_image(case), case.id)
+        values = reference_labels.label_values(drawn.data, case.id)
+        names = {one.value: one.name for one in drawn.labels} if kind == "mask" else {}
+        values = np.where(values == self.background, 0, values)
+        # Numbered without gaps, because a file's numbers may be larger than 32 bits hold.
+        present, places = np.unique(values, return_inverse=True)
+        first = 0 if present[0] == 0 else 1
+        called = {n: names.get(int(value), OBJECT) for n, value in enumerate(present.tolist(), first) if n}
+        labels = tuple(Label(n, OBJECT if name == str(present[n - first]) else name) for n, name in called.items())
+        return (places + first).reshape(values.shape).astype(np.int32), labels
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case and label, the mean over its objects."""
+        rows = []
+        for prediction, case in zip(predictions, cases, strict=True):
+            by_label: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+            for key, dice in (prediction.values or {}).items():
+                name, _, metric = key.rsplit("/", 2)
+                by_label[name][metric].append(dice)
+            for name, scores in by_label.items():
+                named = {"case": case.id, "patient": case.patient, "label": case_tables.figure_label(name, OBJECT)}
+                rows.append({**named, **{metric: float(np.mean(each)) for metric, each in scores.items()}})
+        return pd.DataFrame(rows, columns=["case", "patient", "label", BY_BOX, *BY_CLICKS])
+
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
+        """Each metric over all labels (mean of their means), then by label; patients are resampled."""
+        return case_tables.mean_rows(table, dict.fromkeys((BY_CLICKS[-1], *BY_CLICKS[:-1], BY_BOX), ""), seed=seed)
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids by mean Dice after the last click."""
+        dice = table.groupby("case")[BY_CLICKS[-1]].mean()
+        return dice.sort_values(ascending=False, kind="stable").index.tolist()
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """Contours of what was found, and of the references where the case has some."""
+        reference = self.drawn_objects(case)[0] if case.references.keys() & {"mask", "instances"} else None
+        shown = properties.first_image(case)
+        return [slice_figures.contours(shown, reference, np.asarray(prediction.data), prediction.labels, title=case.id)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        """Dice of the cases by what pointed."""
+        groups = {METRICS.metric_named(name).words: table[name].to_numpy(float) for name in (BY_BOX, *BY_CLICKS)}
+        return [charts.histogram_chart(groups, "Dice of the cases", axis="Dice")]
+
+
+def _answers(ask: Callable[[Prompts], Prediction], mask: Array) -> Iterator[tuple[str, Array]]:
+    """(metric, (*spatial) answer) of one object: by its box, then after clicks, each beside what was marked before."""
+    places = np.argwhere(mask)
+    low, high = places.min(axis=0), places.max(axis=0) + 1
+    margin = np.maximum(LEAST_MARGIN, np.ceil(MARGIN * (high - low)))
+    box = np.concatenate([bounding_boxes.in_letters(low - margin), bounding_boxes.in_letters(high + margin)])
+    yield BY_BOX, _marked(ask(Prompts(boxes=[box.tolist()])))
+    answer, clicks = np.zeros_like(mask), list[tuple[float, ...]]()
+    for count in range(1, max(CLICKS) + 1):
+        if (click := drawn_prompts.next_click(mask, answer)) is not None:
+            clicks.append((*bounding_boxes.in_letters(np.array(click[0])).tolist(), float(click[1])))
+            answer = _marked(ask(Prompts(points=clicks, previous=answer if answer.any() else None)))
+        if count in CLICKS:
+            yield f"dice_{count}", answer
+
+
+def _marked(prediction: Prediction) -> Array:
+    return np.asarray(prediction.data) > 0
