@@ -61,6 +61,7 @@ __all__ = [
     "split_change",
     "study_analyse",
     "study_assign",
+    "study_before_after",
     "study_lock",
     "study_plan",
     "study_randomise",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.adopt import adopt
     from isocenter.verbs.audit import export_audit, verify_audit
     from isocenter.verbs.backup import backup
+    from isocenter.verbs.before_after import study_before_after
     from isocenter.verbs.cache import describe_cache
     from isocenter.verbs.calibrate import calibrate
     from isocenter.verbs.change import check_change, propose_change

@@ -267,6 +267,7 @@ COMMANDS = (
     Command("study randomise", records.StudyRandomiseOptions, "study_randomise"),
     Command("study assign", records.StudyAssignOptions, "study_assign"),
     Command("study analyse", records.StudyAnalyseOptions, "study_analyse"),
+    Command("study before-after", records.StudyBeforeAfterOptions, "study_before_after"),
 )
 # Groups without a verb of their own.
 GROUPS = {

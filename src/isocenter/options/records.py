@@ -111,8 +111,8 @@ class StudySizeOptions:
     design: Annotated[
         str,
         Flag(
-            "proportion, proportions, paired-proportions, means, auroc, mrmc, survival, prediction-model "
-            "or stepped-wedge.",
+            "proportion, proportions, paired-proportions, means, auroc, mrmc, survival, prediction-model, "
+            "stepped-wedge or before-after.",
             "DESIGN",
         ),
     ]
@@ -183,4 +183,18 @@ class StudyAnalyseOptions:
             read=_parse_explored,
         ),
     ] = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True)
+class StudyBeforeAfterOptions:
+    """Say what changed at a moment, from a series of events in TABLE."""
+
+    data: Annotated[str | Path, Flag("A row a point in time, with its time and value.", "TABLE")]
+    _: KW_ONLY
+    at: Annotated[str, Flag("First time after the change, as in the table.", "TIME")]
+    time: Annotated[str, Flag("Column of times: days, or whole numbers.", "COLUMN")] = "time"
+    value: Annotated[str, Flag("Column of values.", "COLUMN")] = "value"
+    season: Annotated[int, Flag("Points of a wave that returns, such as 12 months.", "N", least=0)] = 0
+    out: Annotated[str | Path | None, Flag("Folder for before_after.json and report.html.", "FOLDER")] = None
     overwrite: Overwrite = False

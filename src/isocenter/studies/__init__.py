@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.studies import (
+        before_after,
         concealment,
         interim_looks,
         model_studies,

@@ -158,6 +158,7 @@ class Design:
     cluster_means: draws the outcomes of clusters, of a design that is simulated with them
     powers:     of many sizes at once, of a design in which one participant more can lower the power
     is_clustered: whether clusters can be allocated
+    counted:    what n counts
     """
 
     name: str
@@ -175,6 +176,7 @@ class Design:
     cluster_means: ClusterMeans | None = None
     powers: Callable[[Inputs, Floats], Floats] | None = None
     is_clustered: bool = True
+    counted: str = "participants"
 
 
 def normal_power(effect: float, n: float, alpha: float, null: float, alternative: float) -> float:

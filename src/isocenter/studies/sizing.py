@@ -17,6 +17,7 @@ from isocenter.studies import _study_design, _trial_designs, interim_looks
 from isocenter.studies._proportions import MEANS, PAIRED_PROPORTIONS, PROPORTION, PROPORTIONS, ROUNDING, SPECIFICITY
 from isocenter.studies._study_design import CLUSTERED, COMMON, PER_ARM, Design, DesignInput, Inputs
 from isocenter.studies._trial_designs import STEPPED_WEDGE, SURVIVAL
+from isocenter.studies.before_after import BEFORE_AFTER
 from isocenter.studies.interim_looks import InterimLook
 from isocenter.studies.model_studies import AUROC, MRMC, PREDICTION_MODEL
 
@@ -32,6 +33,7 @@ DESIGNS = {
         SURVIVAL,
         PREDICTION_MODEL,
         STEPPED_WEDGE,
+        BEFORE_AFTER,
     )
 }
 POWER = 0.8
@@ -64,6 +66,7 @@ class StudySize:
     looks:    where there are several
     power:    at this n; None for a design that has none
     with_finding: participants in all who have the finding, where its prevalence is given
+    counted:  what n counts
     """
 
     design: str
@@ -78,6 +81,7 @@ class StudySize:
     source: str
     simulated: SimulatedShare | None = None
     with_finding: int | None = None
+    counted: str = "participants"
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
@@ -90,7 +94,7 @@ class StudySize:
         return None if self.n is None or self.with_finding is None else self.n - self.with_finding
 
     def __repr__(self) -> str:
-        counts = {"participants": self.n, "with the finding": self.with_finding, "without": self.without_finding}
+        counts = {self.counted: self.n, "with the finding": self.with_finding, "without": self.without_finding}
         counts |= {"in an arm": self.per_arm, "clusters": self.clusters, "events": self.events}
         lines = [
             f"{self.design}: {', '.join(f'{value} {name}' for name, value in counts.items() if value is not None)}"
@@ -352,4 +356,5 @@ class _Trial:
             self.design.source,
             simulated,
             None if prevalence is None else self._with_finding(number, prevalence),
+            self.design.counted,
         )
