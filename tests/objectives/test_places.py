@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 import isocenter
 import trained
-from isocenter.errors import DatasetError, PlanError
+from isocenter.errors import DatasetError, PlanError, UsageError
 from isocenter.objectives.coral import Coral
 from isocenter.objectives.dann import Dann
 from isocenter.objectives.objective_terms import TARGET_PLACE, UNKNOWN_PLACE, ObjectiveStep, SeenBatch
@@ -123,7 +123,7 @@ def pictures(tmp_path_factory):
 
 
 def refused(pictures, **given):
-    with pytest.raises((PlanError, DatasetError)) as raised:
+    with pytest.raises((PlanError, DatasetError, UsageError)) as raised:
         trained.classifying(pictures.table, pictures.root / "no-run", **given)
     assert not (pictures.root / "no-run").exists()
     return str(raised.value)
@@ -132,10 +132,10 @@ def refused(pictures, **given):
 @pytest.mark.parametrize(
     ("column", "said"),
     [
-        ("one", "all training cases are of one place by one (x)"),
-        ("twin", "tells what is to be learnt"),
-        ("label", "states no places of the cases"),
-        ("site,one", "states no places of the cases"),
+        ("one", "--domain: one has 1 value in these cases"),
+        ("twin", "twin is the label"),
+        ("label", "there is no covariate 'label'"),
+        ("site,one", "is not one column"),
     ],
 )
 def test_a_column_that_states_no_places_or_the_answer_is_refused(pictures, column, said):

@@ -20,7 +20,7 @@ from isocenter.networks import factory, weight_loading
 from isocenter.objectives.objective_terms import TARGET_PLACE, UNKNOWN_PLACE
 from isocenter.planning import PlannedTraining, plan_file, plan_result
 from isocenter.planning.plan_result import FURTHER
-from isocenter.planning.rules import place_rules
+from isocenter.planning.rules import site_rules
 from isocenter.quality import leakage
 from isocenter.quality.dataset_examination import Examination
 from isocenter.reading import ReadingOptions, dataset_reading
@@ -107,16 +107,14 @@ class UnlabelledImages:
         """{case id: number of its place} of training cases and these; TARGET_PLACE is that of the target.
 
         column: of the covariate that states the place; None where all training cases are of one
-        values: of that column, as its groups are named
+        values: of that column, as `sites_of_cases` names them
         """
-        numbers = {value: n + (n >= TARGET_PLACE) for n, value in enumerate(values)}
-        stated = [*training, *self.cases]
-        places = dict.fromkeys((case.id for case in training), 0) | dict.fromkeys(
-            (case.id for case in self.cases), UNKNOWN_PLACE
-        )
+        ids = [case.id for case in training]
+        places = dict.fromkeys(ids, 0) | dict.fromkeys((case.id for case in self.cases), UNKNOWN_PLACE)
         if column is not None:
-            groups = place_rules.place_groups(stated, column)
-            places = {case.id: numbers.get(group, UNKNOWN_PLACE) for case, group in zip(stated, groups, strict=True)}
+            sites = site_rules.sites_of_cases([*training, *self.cases], column, "--domain")
+            numbers = {value: n + (n >= TARGET_PLACE) for n, value in enumerate(values)}
+            places = {case: numbers.get(site, UNKNOWN_PLACE) for case, site in sites.items()}
         return places | dict.fromkeys(self.target, TARGET_PLACE)
 
 

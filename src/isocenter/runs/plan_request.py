@@ -31,7 +31,6 @@ from isocenter.planning.rules import (
     group_rules,
     learning_rules,
     objective_rules,
-    place_rules,
     site_rules,
     split_rules,
 )
@@ -257,7 +256,9 @@ def _planned_for(
     by_threshold = [name for name, _ in plan_made if name.endswith("group_thresholds")]
     for name in (GROUPS, "training.protected", *by_threshold):
         group_rules.refuse_groups(plan_made[name], usable, plan_result.training_ids(parts), name)
-    place_rules.refuse_domain(plan_made["objectives.domain"], usable, training)
+    if plan_made["objectives.domain"] is not None:
+        ids = plan_result.training_ids(parts)
+        site_rules.refuse_sites([case for case in usable if case.id in ids], plan_made["objectives.domain"], "--domain")
     plan_made = split_rules.with_inner_folds(plan_made, plan_checks.checked_settings(plan_made).task, usable, parts)
     root = "" if usable.root is None else str(usable.root)
     options = request.reading.chosen_options | ({EVERYTHING: True} if request.everything else {})

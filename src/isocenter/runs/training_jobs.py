@@ -16,10 +16,11 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.evaluation.fairness import group_attributes
+from isocenter.evaluation.fairness.group_attributes import UNKNOWN
 from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.planning import PlanSettings, plan_checks, training_memory
-from isocenter.planning.rules import place_rules
+from isocenter.planning.rules import site_rules
 from isocenter.planning.rules.cascade_rules import CROSS_FITS
 from isocenter.quality import references
 from isocenter.reading import ReadingOptions
@@ -163,7 +164,7 @@ def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
         of_target = sum(case.id in run.unlabelled.target for case in unlabelled)
         record["unlabelled"] = {"cases": len(unlabelled), "of_target": of_target, "left_out": left_out}
     column = training.plan["objectives.domain"]
-    names = [] if column is None else place_rules.place_names(run.dataset, column, {one.id for one in run.dataset})
+    sites = {} if column is None else site_rules.sites_of_cases(list(run.dataset), column, "--domain")
     return TrainingJob(
         run.place(training.name),
         training.plan,
@@ -176,7 +177,7 @@ def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
         calibration=parts["calibration"],
         fold=training.fold,
         unlabelled=unlabelled,
-        places=run.unlabelled.places(parts["train"], column, names),
+        places=run.unlabelled.places(parts["train"], column, sorted({*sites.values()} - {UNKNOWN})),
     )
 
 
