@@ -8,9 +8,10 @@ import PIL.Image
 import pytest
 
 from isocenter.planning import plan_file
-from isocenter.report import Figure
+from isocenter.report import Figure, Table
 from isocenter.runs import run_report
 from isocenter.runs.run_report import METHODS, MOST_LINES, RunReport
+from isocenter.runs.search_trials import SearchResult
 from isocenter.scoring.case_scoring import WRONG, ScoredCases
 from isocenter.tasks import task_catalogue
 from isocenter.tasks.segmentation.question import Segmentation
@@ -246,3 +247,14 @@ def test_the_plan_is_the_last_section_and_an_appendix():
     text = page(made=plan())
     assert re.findall("<h2 id.*?>(.*?)</h2>", text)[-2:] == [METHODS, "The whole plan"]
     assert text.count('<section class="appendix"') == 2
+
+
+def test_a_search_states_the_importance_of_decisions_or_why_it_does_not():
+    trial = {"trial": 0, "state": "complete", "steps": 5, "seconds": 1.0, "tried": "the plan", "why": "", "value": 0.5}
+    few = SearchResult({}, "Searched", [trial])
+    [section] = run_report.search_sections({"": few}, plan())
+    assert "not stated of 1 whole trial; it takes 10" in str(section.blocks)
+    ranked = SearchResult({}, "Searched", [trial], {"training.learning_rate": 0.75, "network.dropout": 0.25})
+    [section] = run_report.search_sections({"": ranked}, plan())
+    [table] = [block for block in section.blocks if isinstance(block, Table) and block.columns[0] == "Decision"]
+    assert [list(row) for row in table.rows] == [["training.learning_rate", "0.75"], ["network.dropout", "0.25"]]

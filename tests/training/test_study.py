@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from isocenter.planning.search_domains import Between, OneOf
-from isocenter.training.search_study import COMPLETE, IMPOSSIBLE, PRUNED, SearchStudy
+from isocenter.training.search_study import COMPLETE, FEWEST_TO_RANK, IMPOSSIBLE, PRUNED, SearchStudy
 
 SPACE = {"rate": Between(1e-3, 1e-5, 1e-1), "patch": OneOf(([32, 32], [16, 16])), "family": OneOf(("unet", "resnet"))}
 
@@ -49,6 +49,19 @@ def test_another_seed_tries_other_plans(tmp_path):
             study.finish(study.next(), COMPLETE, 0.0)
             found.append(study.next().choices["rate"])
     assert found[0] != found[1]
+
+
+def test_the_decision_that_alone_matters_is_the_most_important_and_few_trials_state_none(tmp_path):
+    with SearchStudy(tmp_path / "study.db", SPACE, seed=0) as study:
+        for number in range(14):
+            assert number >= FEWEST_TO_RANK or study.importances == {}
+            trial = study.next()
+            study.finish(trial, COMPLETE, float(trial.choices["patch"] == [16, 16]))
+        shares = study.importances
+    assert next(iter(shares)) == "patch"
+    assert shares["patch"] > 0.8
+    assert set(shares) == set(SPACE)
+    assert sum(shares.values()) == pytest.approx(1)
 
 
 def test_the_trial_that_a_killed_session_left_is_given_again(tmp_path):

@@ -26,6 +26,7 @@ from isocenter.scoring.case_scoring import CASES, SUMMARY, WRONG, ScoredCases
 from isocenter.scoring.model_verdict import Verdict
 from isocenter.tasks import Task, properties, task_catalogue, task_settings
 from isocenter.training.length.step_probe import NARROWER
+from isocenter.training.search_study import COMPLETE, FEWEST_TO_RANK
 from isocenter.values import ANSWERED, BY_HAND, Decision, Plan, Problem, Row
 
 REGISTERED = "evaluation.registered"
@@ -72,6 +73,10 @@ SEARCH_COLUMNS = ("Trial", "", "Steps", "s", "Tried")
 JUDGED = (
     "Each trial is a short training, judged by the validation cases alone; the first is the plan as it stands. The "
     "best of many values is too good, so that none of them is an estimate."
+)
+IMPORTANCE = (
+    "Importance of a decision: the share of the differences between whole trials that it explains by itself, of what "
+    "all explain so (fANOVA, Hutter, Hoos and Leyton-Brown, ICML 2014). It is rough where trials are few."
 )
 TRAINING_VARIES = (
     "Intervals state how far a figure may lie from that of all such patients. They are for this training alone: "
@@ -440,7 +445,8 @@ def search_sections(results: Mapping[str, SearchResult], plan: Plan, tables: Seq
     blocks: list[Block] = [Paragraph(JUDGED)]
     for where, result in results.items():
         named = f"{where}: {result.statement}" if where else result.statement
-        blocks += [Paragraph(f"{named}."), _trials(result, metric, where), _trial_table(result, metric)]
+        blocks += [Paragraph(f"{named}."), _trials(result, metric, where), *_importances(result)]
+        blocks.append(_trial_table(result, metric))
     return [Section("Search", blocks, [Link(name, name) for name in tables])]
 
 
@@ -451,6 +457,17 @@ def _trials(result: SearchResult, metric: str, where: str) -> Gallery:
     return Gallery(
         [charts.scatter([row["trial"] for row in with_value], [row["value"] for row in with_value], title, axes=axes)]
     )
+
+
+def _importances(result: SearchResult) -> Iterator[Block]:
+    """How much each decision that was varied counted, or why nothing is said of it."""
+    if not result.importances:
+        whole = sum(row["state"] == COMPLETE for row in result.rows)
+        counted = errors.count_phrase(whole, "whole trial")
+        yield Paragraph(f"Importance of decisions: not stated of {counted}; it takes {FEWEST_TO_RANK} that differ.")
+        return
+    yield Paragraph(IMPORTANCE)
+    yield Table(("Decision", "Importance"), [[name, f"{share:.2f}"] for name, share in result.importances.items()])
 
 
 def _trial_table(result: SearchResult, metric: str) -> Table:

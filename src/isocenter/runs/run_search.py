@@ -109,7 +109,9 @@ class SearchTrials:
 
     def result(self, search: SearchProgress) -> SearchResult:
         """The result of the search, written down."""
-        folder, result = self.out / SEARCH, search.result
+        folder = self.out / SEARCH
+        with self._study() as study:
+            result = replace(search.result, importances=study.importances)
         for subfolder in folder.glob("*_*"):  # a killed session may have left some whole
             _slim(subfolder)
         csv_text.write_table(pd.DataFrame(list(result.rows)), search_trials.read_trials_table(self.out))

@@ -39,11 +39,13 @@ class SearchResult:
     changed:   {decision: what is better than planned, and why}; empty where the plan stays
     statement: the same in a sentence
     rows:      {column: cell} of every trial, in order
+    importances: {decision: share of the differences between whole trials that it explains}; empty of few trials
     """
 
     changed: Mapping[str, Decision]
     statement: str
     rows: Sequence[Mapping[str, Any]] = field(default=())
+    importances: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def plan_decisions(self) -> dict[str, Decision]:
@@ -55,6 +57,7 @@ class SearchResult:
         """`result.json` in the folder of a search."""
         changed = {name: asdict(decision) for name, decision in self.changed.items()}
         record = {STATEMENT: self.statement, "changed": changed, "rows": list(self.rows)}
+        record["importances"] = dict(self.importances)
         record_files.write_json(folder / RESULT, SCHEMA, record)
 
 
@@ -65,7 +68,7 @@ def read_search_result(folder: Path) -> SearchResult | None:
         return None
     record = record_files.read_json(path, SCHEMA)
     changed = {name: Decision(**decision) for name, decision in record["changed"].items()}
-    return SearchResult(changed, record[STATEMENT], record["rows"])
+    return SearchResult(changed, record[STATEMENT], record["rows"], record["importances"])
 
 
 def read_trials_table(folder: Path) -> Path:

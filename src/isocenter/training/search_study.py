@@ -25,6 +25,8 @@ AT_RANDOM, WHOLE = 5, 3
 # so many hundredths of it apart.
 NOT_BEFORE, GRAIN = 0.3, 5
 COMPLETE, PRUNED, IMPOSSIBLE = "complete", "pruned", "impossible"
+# Of fewer whole trials no importance is stated.
+FEWEST_TO_RANK = 10
 
 
 class HopelessError(Exception):
@@ -99,6 +101,20 @@ class SearchStudy:
             for one in self._study.get_trials(deepcopy=False)
             if one.state in named
         ]
+
+    @property
+    def importances(self) -> dict[str, float]:
+        """{decision: share of the differences between whole trials that it explains by itself}, the largest first.
+
+        By functional analysis of variance over a random forest (Hutter, Hoos and Leyton-Brown, ICML 2014), in Optuna;
+        empty of fewer than `FEWEST_TO_RANK` whole trials, or where all are alike.
+        """
+        values = [one.value for one in self.done if one.state == COMPLETE]
+        if len(values) < FEWEST_TO_RANK or len(set(values)) < 2:
+            return {}
+        evaluator = self._optuna.importance.FanovaImportanceEvaluator(seed=self._seed)
+        shares = self._optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        return {name: float(share) for name, share in shares.items()}
 
     def next(self) -> SearchTrial:
         """The one that a killed session left, or a new one; the first is the plan as it stands."""
