@@ -66,7 +66,7 @@ def make_plan(
         "network": _network(inputs, fits),
         "training": _training(inputs, fits),
         "augmentation": varied,
-        "inference": _inference(inputs, fits, varied["flips"], side, prepared),
+        "inference": _inference(inputs, fits, varied, side, prepared),
         "evaluation": {
             "image_only": covariate_rules.image_only_decision(inputs.context, cascade["preprocessing.cascade"].value),
             "groups": group_rules.groups_decision(dataset, {one.id for one in fingerprint.cases}),
@@ -144,17 +144,20 @@ def _training(inputs: PlanInputs, fits: FittedPlan) -> Section:
     )
 
 
-def _inference(inputs: PlanInputs, fits: FittedPlan, flips: Decision, side: Decision, prepared: Section) -> Section:
+def _inference(inputs: PlanInputs, fits: FittedPlan, varied: Section, side: Decision, prepared: Section) -> Section:
     modality, ndim = prepared["modality"].value, prepared["ndim"].value
     return {
         "patch": grid_rules.training_window(fits.grid, fits.size.value),
         "overlap": Decision(0.5, "each voxel is then seen by at least two windows per axis", NNUNET),
         "batch": _window_batch(inputs.machine),
-        "flips": augmentation_rules.flips_at_test(flips),
+        "flips": augmentation_rules.flips_at_test(varied["flips"]),
         "left_right": side,
         "uncertainty": _uncertainty(inputs.task),
         "draws": Decision(16, "16 draws estimate the spread to within a fifth"),
         "skip": skipping.skip_decision(inputs.fingerprint, inputs.task, modality, ndim),
+        "views": Decision(0, "turned and scaled views take as many times as long, and nobody asked for them"),
+        "turn": Decision(varied["rotation"].value, "training turns as far", varied["rotation"].source),
+        "gamma": Decision(varied["gamma"].value, "training changes greys as much", varied["gamma"].source),
     }
 
 

@@ -39,6 +39,8 @@ class Inference:
                 has several, else, where the result is not dense, the posterior of the last layer
     draws:      weights that are drawn from a posterior, or passes with drawn dropout
     skip:       windows that lie wholly in this are background, without a look; None where the network sees all
+    views:      fixed views that the network sees beside each window and its mirror images
+    turn, gamma: how far these are turned (degrees), and how far their exponent of greys reaches from 1
     """
 
     patch: Annotated[tuple[int, ...], Sentence("The window is {size} voxels")]
@@ -74,6 +76,15 @@ class Inference:
             "Windows that show nothing but {value} are background, without a look", "The network sees all windows"
         ),
     ] = None
+    views: Annotated[
+        int, Ge(0), Le(16), Sentence("The number of turned and scaled views of each window is {value}", always=True)
+    ] = 0
+    turn: Annotated[
+        float, Ge(0), Le(180), Sentence("These are turned by up to {value} degrees", only_with=("inference.views",))
+    ] = 0.0
+    gamma: Annotated[
+        float, Ge(0), Sentence("Their exponent of greys reaches 1 + {value}", only_with=("inference.views",))
+    ] = 0.0
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Inference:
@@ -90,7 +101,8 @@ class Inference:
 class ModelRequest:
     """Request of a prediction.
 
-    mirror:  whether the network also sees windows mirrored, and the results are averaged; None follows the plan
+    mirror:  whether the network also sees windows mirrored, and the results are averaged; None follows the plan, False
+             leaves out its other views too
     region:  of the image's own grid, slices of voxels; everything outside stays background
     overlap: share of a window that the next window covers too; None follows the plan
     seconds: time limit for the windows: the overlap shrinks where it has to

@@ -27,6 +27,7 @@ from isocenter.runtime.prompting import EncodedImage
 from isocenter.runtime.uncertainty import uncertainty_methods
 from isocenter.runtime.uncertainty.uncertainty_methods import NOTHING, MethodBasis, UncertaintyMethod
 from isocenter.runtime.windows import averaging, pipeline
+from isocenter.runtime.windows.fixed_views import FixedViews
 from isocenter.runtime.windows.members_on_grid import MeanOfMembers
 from isocenter.runtime.windows.pipeline import Receiver, WindowedImage, WindowSettings
 from isocenter.tasks import Task
@@ -169,6 +170,7 @@ class Model:
     def _windows(self, request: ModelRequest) -> WindowSettings:
         """The windows of an image, as the plan, the request and the method of uncertainty have them."""
         settings, axes = self.inference, self.flips(request.mirror)
+        views = 0 if request.mirror is False else settings.views
         overlap = settings.overlap if request.overlap is None else request.overlap
         planned = WindowSettings(
             settings.patch,
@@ -177,9 +179,10 @@ class Model:
             axes,
             settings.left_right,
             request.seconds,
-            plain=not axes,
+            plain=not (axes or views),
             at_most=request.at_most,
             skip=settings.skip,
+            views=FixedViews(views, settings.turn, settings.gamma),
         )
         return self.uncertainty.windows(self.basis, planned)
 

@@ -81,6 +81,14 @@ def test_calibrated_outputs_make_the_label_map_here_too(tmp_path):
     assert (np.asarray(plain.predict(source).data) != np.asarray(made.predict(source).data)).mean() > 0.05
 
 
+def test_turned_and_scaled_views_are_averaged_here_too(tmp_path):
+    plain, source = of_channels(("T1",), 3), nifti(tmp_path / "scan.nii.gz")
+    made = replace(plain, inference=replace(plain.inference, views=2, turn=20.0, gamma=0.3))
+    ran(made, source, tmp_path / "out")
+    [written] = (tmp_path / "out").rglob("scan*.nii.gz")
+    assert_array_equal(np.asarray(nibabel.load(written).dataobj), np.asarray(made.predict(source).data))
+
+
 def test_the_table_beside_a_label_map_says_what_its_values_mean(tmp_path):
     ran(segmenting(), nifti(tmp_path / "scan.nii"), tmp_path / "out")
     with (tmp_path / "out" / "scan.labels.csv").open(newline="") as file:

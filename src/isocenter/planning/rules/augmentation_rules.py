@@ -11,6 +11,7 @@ from isocenter.planning.plan_sections import PlanSettings
 from isocenter.planning.rules.anatomy_rules import ALIKE, DIFFERENT, NUMBERED, Anatomy
 from isocenter.planning.rules.grid_rules import GridNeeds
 from isocenter.planning.rules.image_profiles import ALWAYS, NEVER, NNUNET, SYMMETRIC, UNKNOWN, Profile
+from isocenter.runtime.windows import fixed_views
 from isocenter.tasks import Task, properties
 from isocenter.transforms import COLOUR, orient
 from isocenter.transforms.augment import Augmentation
@@ -162,12 +163,16 @@ def _source(name: str, value: Any, profile: Profile) -> str:
 
 
 def check_mirroring(settings: PlanSettings) -> None:
-    """Mirroring stays within the grid, and puts no label on the wrong side, in training and in prediction."""
+    """Mirroring stays within the grid, and puts no label on the wrong side, in training and in prediction.
+
+    Neither do further views in prediction.
+    """
     mirrored, ndim = settings.task.channels_when_mirrored, settings.preprocessing.ndim
     settings.augmentation.check(mirrored, ndim)
     orient.check_flips(
         "inference", settings.inference.flips, settings.inference.left_right, mirrored=mirrored, ndim=ndim
     )
+    fixed_views.refuse_views(settings.task, settings.inference.views)
 
 
 def check_mixing(settings: PlanSettings) -> None:

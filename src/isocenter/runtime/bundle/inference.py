@@ -29,6 +29,7 @@ from isocenter.runtime.covariate_encoding import Context
 from isocenter.runtime.torch_networks import TorchNetwork
 from isocenter.runtime.windows import averaging, pipeline
 from isocenter.runtime.windows.averaging import AveragedNetwork
+from isocenter.runtime.windows.fixed_views import FixedViews
 from isocenter.runtime.windows.pipeline import WindowSettings
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import properties, task_settings
@@ -83,6 +84,7 @@ class Inferer:
                 averaging.flipped_axes(self.task, self.preprocessing.ndim, planned, left_right),
                 left_right,
                 skip=self.windows.get("skip"),
+                views=FixedViews(*(self.windows.get(name, 0) for name in ("views", "turn", "gamma"))),
             ),
         )
         return replace(prediction, notes=(*notes, *prediction.notes)) if notes else prediction

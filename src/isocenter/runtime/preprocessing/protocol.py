@@ -14,7 +14,7 @@ import numpy as np
 from isocenter.transforms import orient, resampling
 from isocenter.transforms.intensity import ChannelScale
 from isocenter.transforms.resampling import Taps
-from isocenter.values import Array, Geometry, Image, Region, Slabs
+from isocenter.values import Array, Floats, Geometry, Image, Region, Slabs
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,14 @@ class GridTrace:
     def sizes(self) -> tuple[int, ...]:
         """Voxels of the source along each remaining axis."""
         return tuple(size for axis, size in enumerate(self.source.shape) if axis != self.squeezed)
+
+    @property
+    def voxel_steps(self) -> Floats:
+        """Length of a voxel of the network's grid along each of its axes; of an unknown unit where there is no mm."""
+        spacing = self.source.spacing or (1.0,) * self.source.ndim
+        remaining = [step for axis, step in enumerate(spacing) if axis != self.squeezed]
+        pairs = zip(self.axes, self.kept_shape, self.shape, strict=True)
+        return np.array([remaining[axis] * kept / size for axis, kept, size in pairs])
 
     @property
     def slice_order(self) -> SliceOrder:

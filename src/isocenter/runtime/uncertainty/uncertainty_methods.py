@@ -438,6 +438,8 @@ class MirrorDisagreement(NoMethod):
         """Why there are no mirrored views; empty where there are."""
         if basis.members:
             return basis.silent or "its members see images on grids of their own, and are compared with each other"
+        if basis.inference.views:
+            return basis.silent
         try:
             basis.flips()
         except PlanError as error:
@@ -446,7 +448,8 @@ class MirrorDisagreement(NoMethod):
 
     def windows(self, basis: MethodBasis, planned: WindowSettings) -> WindowSettings:
         """The windows, also mirrored."""
-        return replace(planned, flips=planned.flips or basis.flips(), differ=basis.differ)
+        flips = planned.flips if planned.views.count else planned.flips or basis.flips()
+        return replace(planned, flips=flips, differ=basis.differ)
 
 
 BY_MIRRORS = MirrorDisagreement(TTA)

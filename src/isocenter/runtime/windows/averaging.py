@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError, OutputError, PlanError
 from isocenter.runtime.preprocessing.protocol import GridTrace
+from isocenter.runtime.windows import fixed_views
+from isocenter.runtime.windows.fixed_views import FixedView, FixedViews
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import properties
 from isocenter.tasks.shared import averages
@@ -123,6 +125,8 @@ class MirroredNetwork:
               where that channel is one of the image
     differ:   states the uncertainty between the views; None where nobody asks
     plain:    whether the outputs are those of the window as it is, and mirrors only say how uncertain these are
+    views:    further views, each turned, scaled and of another gamma
+    labelled: whether the last channel holds labels that were marked before
     """
 
     network: Network
@@ -134,10 +138,16 @@ class MirroredNetwork:
     marked: tuple[int, ...] | None = None
     differ: Disagreement | None = None
     plain: bool = False
+    views: tuple[FixedView, ...] = ()
+    labelled: bool = False
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
-        views = chain.from_iterable(combinations(self.axes, n) for n in range(len(self.axes) + 1))
-        outputs = [self._view_outputs(batch, view) for view in views]
+        mirrors = chain.from_iterable(combinations(self.axes, n) for n in range(len(self.axes) + 1))
+        outputs = [self._view_outputs(batch, mirror) for mirror in mirrors]
+        for view in self.views:
+            changed = self.network(view.change(batch, labelled=self.labelled))
+            back = {name: view.undo(one, outputs[0][name]) for name, one in changed.items() if one.ndim == batch.ndim}
+            outputs.append({**changed, **back})
         mean = outputs[0] if self.plain else self.average(outputs)
         further = {
             name: averages.mean_output([one[name] for one in outputs])
@@ -217,15 +227,17 @@ def mirror_views(
     labelled: bool = False,
     differ: Disagreement | None = None,
     plain: bool = False,
+    views: FixedViews,
 ) -> Network:
-    """The network with views mirrored along these axes, for the image that the trace is of.
+    """The network with views mirrored along these axes and further views, for the image that the trace is of.
 
     left_right: the axis of the network's grid that the model was planned for
     labelled:   whether the last channel holds numbers of the task's labels
     differ, plain: as in `MirroredNetwork`
     Raises GeometryError for an image with which that would not be true to anatomy.
     """
-    if not axes:
+    fixed_views.refuse_views(task, views.count)
+    if not (axes or views.count):
         return network
     crossing, sides = _crossing_axis(trace, left_right), task.channels_when_mirrored
     if crossing in axes and sides is None:
@@ -236,8 +248,11 @@ def mirror_views(
         )
     offsets = {name: head.offsets for name, head in task.heads.items() if head.offsets}
     numbers = sides if labelled and orient.names_sides(sides) else None
+    scaled = not any(head.holds_numbers for head in task.heads.values())  # a size may be the answer
+    further = views.of_grid(trace.voxel_steps, scaled=scaled)
+    channels = properties.mirrored_channels(task)
     return MirroredNetwork(
-        network, task.average, axes, crossing, properties.mirrored_channels(task), offsets, numbers, differ, plain
+        network, task.average, axes, crossing, channels, offsets, numbers, differ, plain, further, labelled
     )
 
 

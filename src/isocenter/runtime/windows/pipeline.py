@@ -16,6 +16,7 @@ from isocenter.errors import DatasetError, UsageError
 from isocenter.runtime.preprocessing.coarse_mask import MASKS, Outside
 from isocenter.runtime.windows import averaging, slide
 from isocenter.runtime.windows.averaging import FiniteNetwork
+from isocenter.runtime.windows.fixed_views import FixedViews
 from isocenter.runtime.windows.slide import Network, Progress, Skipping
 from isocenter.tasks import properties
 from isocenter.tasks.shared.averages import BETWEEN, OUTPUT, WITHIN
@@ -54,6 +55,7 @@ class WindowSettings:
     differ, plain: of mirrored views, as in `MirroredNetwork`
     at_most:    s that all windows of an image may take: it is refused once they are known to take longer
     skip:       windows that lie wholly in this are background, without a look; None where all are seen
+    views:      further views of each window
     """
 
     patch: tuple[int, ...]
@@ -66,6 +68,7 @@ class WindowSettings:
     plain: bool = False
     at_most: float | None = None
     skip: Outside | None = None
+    views: FixedViews = field(default_factory=FixedViews)
 
 
 @dataclass
@@ -260,6 +263,7 @@ def open_image(
         labelled=preprocessing.cascade is not None,
         differ=windows.differ,
         plain=windows.plain,
+        views=windows.views,
     )
     skipping = None if windows.skip is None else _skipping(windows.skip, image, task, trace)
     return WindowedImage(image, where, task, preprocessing, windows, data, trace, views, skipping)
