@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel
@@ -22,7 +23,7 @@ from isocenter.quality.references import targets
 from isocenter.reading import ReadingOptions, dataset_reading, image_targets
 from isocenter.runtime import Preprocessing
 from isocenter.runtime.bundle.network import Correcting
-from isocenter.tasks.enhancement import losses, scoring
+from isocenter.tasks.enhancement import losses
 from isocenter.tasks.enhancement.question import Enhancement
 from isocenter.training.data import target_kinds
 from isocenter.transforms.intensity import ChannelScale, Normalisation
@@ -161,11 +162,6 @@ def test_targets_of_another_unit_are_learnt_on_a_scale_of_their_own(tmp_path: Pa
     assert isocenter.plan(tmp_path / "other", minutes=1).plan["task.unit"] == "target"
 
 
-def test_psnr_is_that_of_its_definition() -> None:
-    target = np.array([[0.0, 10.0, np.nan, 4.0]])
-    assert scoring.peak_ratio(target + 1, target) == pytest.approx(10 * np.log10(100))
-
-
 def test_a_run_from_pairs_gives_images_in_the_unit_of_their_source(tmp_path: Path) -> None:
     data = pairs(tmp_path / "data", 10)
     settings = {**TWO_STEPS, "network.size": SMALL_UNET, "guard.gate": False}
@@ -182,6 +178,13 @@ def test_a_run_from_pairs_gives_images_in_the_unit_of_their_source(tmp_path: Pat
     assert result is not None
     scores = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
     assert scores["psnr"].notna().all()
+    summary = json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())
+    stated = {row["metric"] for row in summary["rows"]}
+    assert {"psnr", "psnr_input", "ssim", "nrmse", "invented_per_litre", "recovery", "recovery_3"} <= stated
+    spheres = pd.read_csv(tmp_path / "run" / "evaluation" / "recovery.csv")
+    assert set(spheres["diameter"]) <= {3.0, 5.0, 8.0}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Recovery of inserted contrast" in page and "What was lost" in page
 
 
 def test_deviations_that_fit_the_errors_cost_least_and_leave_the_image_alone() -> None:

@@ -61,7 +61,7 @@ def calibrated(site, tmp_path_factory):
     return source, isocenter.calibrate(source, site, out=folder / "calibrated")
 
 
-def test_an_onnx_file_is_kept_as_it_is_beside_what_a_sites_cases_say_of_it(site, calibrated, tmp_path):
+def test_an_onnx_file_is_kept_as_it_joins_primary_what_a_sites_cases_say_of_it(site, calibrated, tmp_path):
     source, made = calibrated
     assert made.decisions["task.calibration"].value["cases"] == 40
     assert {"task.calibration", "task.thresholds", "task.conformal"} <= set(made.decisions)

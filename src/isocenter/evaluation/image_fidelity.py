@@ -27,16 +27,14 @@ FIDELITY_METRICS = (
     Metric("psnr", "PSNR", unit="dB"),
     Metric("ssim", "SSIM"),
     Metric("nrmse", "NRMSE", "less"),
-    Metric(PER_LITRE, "Invented regions per litre", "less", may_judge=False),
-    Metric(PER_MILLION, "Invented regions per megapixel", "less", may_judge=False),
+    Metric(PER_LITRE, "Invented regions per litre", "less", may_judge=False, joins_primary=True),
+    Metric(PER_MILLION, "Invented regions per megapixel", "less", may_judge=False, joins_primary=True),
     Metric("coverage", "Coverage of the error bars", "aim", is_of_belief=True, may_judge=False),
     Metric("psnr_input", "PSNR of the input", unit="dB", may_judge=False),
     Metric("ssim_input", "SSIM of the input", may_judge=False),
     Metric("nrmse_input", "NRMSE of the input", "less", may_judge=False),
-    Metric(PER_LITRE + INPUT, "Regions per litre of the input that exceed the reference", "less", may_judge=False),
-    Metric(
-        PER_MILLION + INPUT, "Regions per megapixel of the input that exceed the reference", "less", may_judge=False
-    ),
+    Metric(PER_LITRE + INPUT, "The same of the input, per litre", "less", may_judge=False, joins_primary=True),
+    Metric(PER_MILLION + INPUT, "The same of the input, per megapixel", "less", may_judge=False, joins_primary=True),
 )
 
 Mask = NDArray[np.bool_]
@@ -70,6 +68,24 @@ def fidelity_figures(
             regions = count_invented(values, reference, noise, inside)
             figures[f"{name}{ending}"] = regions / size if size else float("nan")
     return figures
+
+
+def mean_figures(
+    result: Array, reference: Array, grid: Geometry, *, source: Array | None = None, error: Array | None = None
+) -> dict[str, float]:
+    """The figures of (channels, *spatial) images as `fidelity_figures` has them, each the mean over the channels."""
+    figures = [
+        fidelity_figures(
+            result[n],
+            reference[n],
+            grid,
+            source=None if source is None else source[n],
+            error=None if error is None else error[n],
+            measured=np.isfinite(result[n]),
+        )
+        for n in range(len(reference))
+    ]
+    return {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
 
 
 def _distances(result: Array, reference: Array, inside: Mask) -> dict[str, float]:

@@ -27,7 +27,13 @@ SMALLEST = 20.0
 # The share of a voxel that a sphere fills is that of so many points along each axis.
 POINTS = 4
 RECOVERY = "recovery"
-RECOVERY_METRICS = (Metric(RECOVERY, "Recovery of inserted contrast", "aim", aim=1.0, may_judge=False),)
+RECOVERY_METRICS = (
+    Metric(RECOVERY, "Recovery of inserted contrast", "aim", aim=1.0, may_judge=False, joins_primary=True),
+    *(
+        Metric(f"{RECOVERY}_{size:g}", f"Recovery of spheres of {size:g} mm", "aim", aim=1.0, may_judge=False)
+        for size in DIAMETERS
+    ),
+)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ UNIT_ENDS: Mapping[str, str] = {
 # Ends of the names of metrics of probabilities before they were calibrated, by the epistemic part of the uncertainty,
 # and of the answered cases alone.
 BEFORE, BY_EPISTEMIC, OF_ANSWERED = "_uncalibrated", "_epistemic", "_answered"
+# Begins the names of metrics of a further model that sees the result.
+DOWNSTREAM = "downstream_"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Metric:
     is_of_belief:   whether it says how far results can be believed, and so stands apart in reports
     is_calibration: whether it is the one figure of belief that stands beside other metrics
     may_judge:      whether a plan may name it as the primary metric
+    joins_primary:  whether headlines state it beside the primary metric, which alone would mislead
     tolerated:      what is further from its aim, or worse, speaks against a model; None: nothing does
     """
 
@@ -57,6 +60,7 @@ class Metric:
     is_of_belief: bool = field(default=False, kw_only=True)
     is_calibration: bool = field(default=False, kw_only=True)
     may_judge: bool = field(default=True, kw_only=True)
+    joins_primary: bool = field(default=False, kw_only=True)
     tolerated: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -82,6 +86,7 @@ class Metric:
             is_of_belief=self.is_of_belief and end != OF_ANSWERED,
             is_calibration=False,
             may_judge=False,
+            joins_primary=False,
         )
 
     def speaks_against(self, estimate: Estimate) -> bool:
@@ -133,7 +138,7 @@ class Metrics:
         for end in (OF_ANSWERED, BEFORE, BY_EPISTEMIC):
             if name.endswith(end) and name != end:
                 return self.metric_named(name.removesuffix(end)).ending(end)
-        return Metric(name, may_judge=False)
+        return Metric(name, may_judge=False, joins_primary=name.startswith(DOWNSTREAM))
 
     @property
     def primaries(self) -> frozenset[str]:

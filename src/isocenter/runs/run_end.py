@@ -33,7 +33,7 @@ from isocenter.runtime import hardware, record_files
 from isocenter.runtime.model_files import REPORT
 from isocenter.scoring import case_scoring, data_record, image_subsets
 from isocenter.scoring.answered_cases import ScoringFold
-from isocenter.scoring.auditing import all_audits
+from isocenter.scoring.auditing import all_audits, fidelity_audit
 from isocenter.scoring.auditing.audit_options import AuditOptions
 from isocenter.scoring.case_scoring import EVALUATION, AuditInput, FoldPredictor, Outcomes, ScoredCases
 from isocenter.scoring.model_verdict import Verdict
@@ -114,19 +114,20 @@ def score_run_cases(
         problem = Problem("error", what, tuple(sorted(changed)), remedy="Evaluate them by `isocenter evaluate`")
         scored = replace(scored, problems=(*scored.problems, problem))
     planned = (run.plan[GROUPS] or NONE) if GROUPS in run.plan else None
-    scored = all_audits.run_audits(
-        AuditInput(
-            scored,
-            model,
-            cases,
-            seed,
-            patients_known,
-            folds,
-            AuditOptions(sites=run.plan[FOLDS_BY]),
-            planned=planned,
-            registered=plan_file.registered_groups(run.plan),
-        )
+    audit = AuditInput(
+        scored,
+        model,
+        cases,
+        seed,
+        patients_known,
+        folds,
+        AuditOptions(sites=run.plan[FOLDS_BY]),
+        planned=planned,
+        registered=plan_file.registered_groups(run.plan),
     )
+    if cuts.end is None:
+        audit = replace(audit, scored=fidelity_audit.with_recovery(audit))
+    scored = all_audits.run_audits(audit)
     with atomic.write_whole(run.out / folder, overwrite=True) as partial_folder:  # a killed run may have left one
         partial_folder.mkdir()
         scored.write(partial_folder)

@@ -13,7 +13,7 @@ import numpy as np
 from isocenter import errors
 from isocenter.belief import certainties
 from isocenter.belief.calibration_scores import LOG_LOSS_CHANGE
-from isocenter.evaluation import Metric, Table, case_tables
+from isocenter.evaluation import ALL, Metric, Metrics, Table, case_tables
 from isocenter.evaluation.mask_overlap import EXCHANGED
 from isocenter.evaluation.significance import paired_tests
 from isocenter.evaluation.significance.paired_tests import ComparedFigure
@@ -171,6 +171,7 @@ def _without(scored: ScoredCases, gains: Sequence[Gain]) -> Iterator[str]:
 def headline_rows(rows: Sequence[Row], primary: str, task: Task | None) -> list[Row]:
     """The primary metric over all labels, then by label where it differs; of several tasks, of each the first figure.
 
+    After it come the figures that always stand beside it.
     task: whose figures they are; a part of it stands before the label
     """
     parts = properties.part_names(task) if task is not None else ()
@@ -179,7 +180,9 @@ def headline_rows(rows: Sequence[Row], primary: str, task: Task | None) -> list[
         return [row for row in firsts if row is not None]
     chosen = [row for row in rows if row.metric == primary] or list(rows[:1])
     first = chosen[0].estimate
-    return [row for row in chosen if row is chosen[0] or row.estimate.value != first.value]
+    metrics = Metrics() if task is None else task.metrics
+    companions = [row for row in rows if row.label == ALL and metrics.metric_named(row.metric).joins_primary]
+    return [*(row for row in chosen if row is chosen[0] or row.estimate.value != first.value), *companions]
 
 
 def gains_over_guess(scored: ScoredCases, *, seed: int, patients_known: bool) -> list[Gain]:

@@ -55,7 +55,7 @@ from isocenter.scoring import (
     model_verdict,
 )
 from isocenter.scoring.answered_cases import ScoringFold
-from isocenter.scoring.auditing import all_audits, decision_audits, explanation_audit, group_audit
+from isocenter.scoring.auditing import all_audits, decision_audits, explanation_audit, fidelity_audit, group_audit
 from isocenter.scoring.auditing.audit_options import AuditOptions
 from isocenter.scoring.case_scoring import EVALUATION, SUMMARY, TASK, AuditInput, FoldPredictor, ScoredCases
 from isocenter.scoring.case_selection import CaseChoice
@@ -278,6 +278,8 @@ def _subject(options: EvaluateOptions) -> _Subject:
     if audits.screening:
         decision_audits.refuse_no_outcome(columns, dataset.name)
     cases, unlike = evaluation_notes.own_labels(model.task, [case for case in dataset if case.id in chosen.parts])
+    if audits.downstream is not None:
+        fidelity_audit.load_downstream(audits.downstream, model.task, cases)  # refused before anything is predicted
     promised = plan or _packaged_plan(run)
     if audits.sites is not None:
         site_rules.refuse_sites(cases, audits.sites)
@@ -389,6 +391,8 @@ def _looked_through(audit: AuditInput, preprocessing: object, *, keeps: bool) ->
                 patients_known=audit.patients_known,
             )
             audit = replace(audit, scored=subsets)
+        audit = replace(audit, scored=fidelity_audit.with_recovery(audit))
+        audit = replace(audit, scored=fidelity_audit.with_downstream(audit))
         return all_audits.run_audits(audit, explanation_audit.audit_explanations)
     except KeyboardInterrupt as stop:
         if not keeps:

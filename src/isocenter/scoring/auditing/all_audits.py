@@ -44,4 +44,4 @@ def run_audits(audit: AuditInput, *asked: Look) -> ScoredCases:
         (word, case, [*drawn, *(figure for one in results for figure in one.figures.get(case, ()))], page)
         for word, case, drawn, page in audit.scored.shown
     ]
-    return replace(audit.scored, audits=tuple(results), shown=shown)
+    return replace(audit.scored, audits=(*audit.scored.audits, *results), shown=shown)

@@ -43,6 +43,10 @@ class AuditOptions:
             "Column that names the site of each case: figures of each site, and what a new one is to expect.", "COLUMN"
         ),
     ] = None
+    downstream: Annotated[
+        str | Path | None,
+        Flag("Also score this model on the inputs, the results and the references of an enhancement.", "MODEL"),
+    ] = None
     shift: Annotated[bool, Flag("Compare the network's features between groups, also in matched patients.")] = False
 
     def __post_init__(self) -> None:

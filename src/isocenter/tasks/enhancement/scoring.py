@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import ALL, Metric, Metrics, Seed, Table, case_tables
+from isocenter.evaluation import ALL, Metric, Metrics, Seed, Table, case_tables, image_fidelity
+from isocenter.evaluation.image_fidelity import FIDELITY_METRICS
+from isocenter.evaluation.inserted_spheres import RECOVERY_METRICS
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure
 from isocenter.report.figures import charts, slice_figures
@@ -20,11 +22,7 @@ from isocenter.values import Array, Case, Floats, Image, Prediction, Row
 
 PSNR, SNR = "psnr", "snr"
 METRICS = Metrics(
-    (
-        Metric(PSNR, "PSNR", unit="dB"),
-        Metric("psnr_input", "PSNR of the input", unit="dB", may_judge=False),
-        Metric(SNR, "Signal-to-noise ratio", unit="dB", may_judge=False),
-    ),
+    (*FIDELITY_METRICS, *RECOVERY_METRICS, Metric(SNR, "Signal-to-noise ratio", unit="dB", may_judge=False)),
     label_word="channel",
 )
 
@@ -39,10 +37,10 @@ class ImageScoring(ImageAnswering):
     def _row(self, prediction: Prediction, case: Case) -> dict[str, Any]:
         target = answering.known_target(case)
         image = answering.enhanced_image(prediction)
-        row = {"case": case.id, "patient": case.patient, "label": ALL, PSNR: peak_ratio(image, target)}
-        if self.unit == "input":
-            row["psnr_input"] = peak_ratio(properties.first_image(case).data[: len(target)], target)
-        return {**row, SNR: signal_ratio(image, target)}
+        source = properties.first_image(case).data[: len(target)] if self.unit == "input" else None
+        figures = image_fidelity.mean_figures(image, target, prediction.geometry, source=source)
+        row = {"case": case.id, "patient": case.patient, "label": ALL}
+        return {**row, **figures, SNR: signal_ratio(image, target)}
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric over all cases; patients are resampled."""
@@ -73,13 +71,6 @@ def _errors(image: Array, target: Array) -> tuple[Floats, float]:
     known = np.isfinite(target) & np.isfinite(image)
     true = target[known].astype(np.float64)
     return true, float(np.mean((image[known] - true) ** 2)) if true.size else math.nan
-
-
-def peak_ratio(image: Array, target: Array) -> float:
-    """Peak signal-to-noise ratio in dB, the peak being the range of the target; NaN of a constant one."""
-    true, error = _errors(image, target)
-    peak = float(np.ptp(true)) if true.size else 0.0
-    return 10 * math.log10(peak**2 / max(error, np.finfo(float).tiny)) if peak else math.nan
 
 
 def signal_ratio(image: Array, target: Array) -> float:

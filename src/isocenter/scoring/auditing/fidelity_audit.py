@@ -1,0 +1,238 @@
+"""What an enhanced image lost and invented: spheres put in before the damage, and what a further model sees in it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter import errors
+from isocenter.errors import DatasetError, IsocenterError, UsageError
+from isocenter.evaluation import ALL, Table, case_tables, inserted_spheres
+from isocenter.evaluation.inserted_spheres import CONTRASTS, DIAMETERS, RECOVERY, RECOVERY_METRICS, InsertedSphere
+from isocenter.evaluation.metric import DOWNSTREAM
+from isocenter.evaluation.significance import paired_tests
+from isocenter.evaluation.significance.paired_tests import ComparedFigure
+from isocenter.lazy import pandas as pd
+from isocenter.prediction import predictors
+from isocenter.report import Paragraph, Section, progress_tracking, wording
+from isocenter.report import Table as PageTable
+from isocenter.runtime import Model
+from isocenter.scoring import case_scoring, model_comparison
+from isocenter.scoring.case_scoring import AuditInput, AuditOutcome, ScoredCases
+from isocenter.tasks import Task, properties
+from isocenter.transforms import random_draws
+from isocenter.transforms.corruptions import REMAKE
+from isocenter.values import Array, Case, Image, Prediction, Row
+
+SPHERES, SEEN, TITLE = "recovery.csv", "downstream.csv", "What was lost"
+# Patients of whom one case gets spheres, as each costs two predictions; and what a size keeps that is not called lost.
+MOST, LOST = 20, 0.5
+# The images that a further model sees, by the end of its metric's name.
+SIDES = {"_input": "input", "": "result", "_reference": "reference"}
+
+
+def image_reference(task: Task, case: Case) -> Image | None:
+    """The image that a result should be, of a kind of problem that answers with one in the unit of its input."""
+    has_unit = any(head.holds_intensities and head.of_input for head in task.heads.values())
+    kind = next((one for one in sorted(task.needs) if one in case.references), None)
+    return case.references[kind] if has_unit and kind is not None else None
+
+
+def with_recovery(audit: AuditInput) -> ScoredCases:
+    """The figures, with the recovery of spheres of a case of each patient; as they are where results are no images."""
+    rows, problems = list[dict[str, Any]](), list[str]()
+    scored = {str(case) for case in audit.scored.table["case"]}
+    first = {case.patient: case for case in reversed(audit.cases) if case.id in scored}
+    cases = [case for case in reversed(first.values()) if image_reference(audit.predictor.task, case) is not None]
+    with progress_tracking.track_progress("measuring what is kept") as tracker:
+        for done, case in enumerate(cases[:MOST], start=1):
+            try:
+                rows += _sphere_rows(audit, case)
+            except IsocenterError as error:
+                problems.append(f"{case.id}: no spheres: {error.problem}.")
+            tracker(done, len(cases[:MOST]))
+    if not rows:
+        return replace(audit.scored, audits=[AuditOutcome(notes=problems)]) if problems else audit.scored
+    spheres = pd.DataFrame(rows)
+    figures = pd.DataFrame(list(_case_rows(spheres)))
+    units = {one.name: one.unit for one in RECOVERY_METRICS if one.name in figures}
+    seed = case_tables.resampling_of_table(figures, audit.seed)
+    summary = case_tables.mean_rows(figures, units, seed=seed)
+    if not audit.patients_known:
+        summary = [replace(row, estimate=case_scoring.named_by_case(row.estimate)) for row in summary]
+    outcome = AuditOutcome({SPHERES: spheres}, sections=[_section(spheres)], notes=[*_losses(summary), *problems])
+    return replace(audit.scored, rows=[*audit.scored.rows, *summary], audits=[*audit.scored.audits, outcome])
+
+
+def _sphere_rows(audit: AuditInput, case: Case) -> Iterator[dict[str, Any]]:
+    """A row a sphere: what was put in, and what is found of it."""
+    task = audit.predictor.task
+    reference = image_reference(task, case)
+    assert reference is not None  # noqa: S101 - of such cases alone
+    rng = random_draws.sample_generator(audit.seed, 0, zlib.crc32(case.id.encode()), len(DIAMETERS))
+    grid, inside = reference.geometry, np.broadcast_to(reference.valid, reference.shape)[0]
+    inside = inside & np.isfinite(reference.data[0])
+    spheres = inserted_spheres.choose_spheres(reference.data[0], grid, inside, rng)
+    results = [
+        _first_channel(task, audit.predictor.predict(one)) for one in (case, with_spheres(case, reference, spheres))
+    ]
+    if any(one is None or one.shape != grid.shape for one in results):
+        return
+    without, changed = results
+    for sphere, found in zip(spheres, inserted_spheres.contrasts_found(changed, without, spheres, grid), strict=True):
+        yield {
+            "case": case.id,
+            "patient": case.patient,
+            "diameter": sphere.size,
+            "contrast": sphere.share,
+            "inserted": sphere.contrast,
+            "found": found,
+        }
+
+
+def with_spheres(case: Case, reference: Image, spheres: Sequence[InsertedSphere]) -> Case:
+    """The case whose images show the spheres: made anew of the changed reference, or with the same added to them.
+
+    Raises DatasetError where an image does not have the grid of the reference.
+    """
+
+    def changed(image: Image) -> Image:
+        remake = image.facts.get(REMAKE)
+        if remake is not None:
+            return remake(add(reference), reference)
+        if image.geometry.shape != reference.geometry.shape:
+            raise DatasetError("it has another grid than its target", case.id, "Give pairs on one grid")
+        return add(image)
+
+    def add(image: Image) -> Image:
+        data = image.data.astype(np.float32)
+        data[0] = inserted_spheres.insert_spheres(data[0], spheres, reference.geometry)
+        return image.with_pixels(data)
+
+    first = next(iter(case.images))
+    return replace(
+        case, images={name: changed(case.images[name]) if name == first else case.images[name] for name in case.images}
+    )
+
+
+def _first_channel(task: Task, prediction: Prediction) -> Array | None:
+    """(*spatial) the first channel of the image that a result is; None where there is no answer."""
+    image = prediction.maps.get(task.own_maps[0]) if task.own_maps else None
+    if image is None:
+        return None
+    data = np.asarray(image.data)
+    return data[0] if data.ndim > prediction.geometry.ndim else data
+
+
+def _case_rows(spheres: Table) -> Iterator[dict[str, Any]]:
+    """A row a case: the recovery of all its spheres, and of those of each size."""
+    for (case, patient), own in spheres.groupby(["case", "patient"], sort=False):
+        sizes = {f"{RECOVERY}_{size:g}": part for size, part in own.groupby("diameter")}
+        slopes = {
+            name: inserted_spheres.recovery_slope(part["inserted"], part["found"])
+            for name, part in {RECOVERY: own, **sizes}.items()
+        }
+        yield {"case": case, "patient": patient, "label": ALL, **slopes}
+
+
+def _section(spheres: Table) -> Section:
+    """How the spheres were put in, and the mean share that is found, by size and contrast."""
+    people = errors.cases_of_patients(spheres["case"].nunique(), spheres["patient"].nunique())
+    how = (
+        f"Spheres were put into the clean images of {people} before these were damaged, or into both images of a pair. "
+        "Found is their contrast in the difference of the results with and without them, as a share of what was put in."
+    )
+    shares = (spheres["found"] / spheres["inserted"]).groupby([spheres["diameter"], spheres["contrast"]]).mean()
+    lines = [
+        [f"{size:g} mm", *(wording.number_text(shares.get((size, one), np.nan)) for one in CONTRASTS)]
+        for size in sorted(DIAMETERS)
+    ]
+    columns = ["diameter", *(f"contrast {100 * one:g} % of the range" for one in CONTRASTS)]
+    caption = "Diameters are in voxels where these are longer, or have no size."
+    return Section(TITLE, [Paragraph(how), PageTable(columns, lines, caption)])
+
+
+def _losses(rows: Sequence[Row]) -> Iterator[str]:
+    """A sentence on each size of which less than half is kept, by its whole interval."""
+    words = {one.name: one.words for one in RECOVERY_METRICS}
+    for row in rows:
+        if row.metric != RECOVERY and row.estimate.high is not None and row.estimate.high < LOST:
+            kept = wording.number_text(row.estimate.value)
+            yield f"Small structures are lost: {words[row.metric][0].lower()}{words[row.metric][1:]} is {kept}."
+
+
+def load_downstream(model: str | Path | Model, task: Task, cases: Sequence[Case]) -> Model:
+    """The model that looks at results; UsageError where results are no images, or no case has what it is scored by."""
+    if not any(head.holds_intensities for head in task.heads.values()):
+        raise UsageError(f"{task.name} answers with no image", "--downstream", "Leave it out")
+    loaded = predictors.load_model(model, "auto")
+    if not any(properties.can_learn_from(loaded.task, set(case.references)) for case in cases):
+        problem = f"no case has references for {loaded.task.name}, by which the model is scored"
+        raise UsageError(problem, str(model), "Give cases with them, as further columns of dataset.csv")
+    return loaded
+
+
+def with_downstream(audit: AuditInput) -> ScoredCases:
+    """The figures, with those of a fixed model on the inputs, the results and the references of the same cases."""
+    if audit.options.downstream is None:
+        return audit.scored
+    model = load_downstream(audit.options.downstream, audit.predictor.task, audit.cases)
+    rows, problems = {side: list[dict[str, Any]]() for side in SIDES}, list[str]()
+    cases = [one for one in audit.cases if properties.can_learn_from(model.task, set(one.references))]
+    with progress_tracking.track_progress("scoring what a further model sees") as tracker:
+        for done, case in enumerate(cases, start=1):
+            try:
+                seen = {side: _score(model, case, image) for side, image in _sides(audit, case).items()}
+                for side, own in seen.items():
+                    rows[side] += own
+            except IsocenterError as error:
+                problems.append(f"{case.id}: not seen by the further model: {error.problem}.")
+            tracker(done, len(cases))
+    tables = {side: case_tables.case_table(own) for side, own in rows.items() if own}
+    if not tables:
+        return replace(audit.scored, audits=[*audit.scored.audits, AuditOutcome(notes=problems)])
+    figures, _ = paired_tests.compare_figures(tables, [model.task.summary] * len(tables), seed=audit.seed)
+    primary = str(model.record.get("primary", figures[0].metric))
+    shown = [one for one in figures if (one.metric, one.label) == (primary, ALL)] or figures[:1]
+    summary = [
+        Row(f"{DOWNSTREAM}{one.metric}{side}", one.label, replace(estimate, draws=None))
+        for one in shown
+        for side, estimate in zip(tables, one.estimates, strict=True)
+    ]
+    table = pd.concat([own.assign(image=SIDES[side]) for side, own in tables.items()])
+    sections = [_downstream_section(model, one) for one in shown]
+    outcome = AuditOutcome({SEEN: table}, sections=sections, notes=problems)
+    return replace(audit.scored, rows=[*audit.scored.rows, *summary], audits=[*audit.scored.audits, outcome])
+
+
+def _sides(audit: AuditInput, case: Case) -> Mapping[str, Image]:
+    """The images of a case that the further model sees, by the end of its metric's name, the input first."""
+    task = audit.predictor.task
+    reference = case.references[next(one for one in sorted(task.needs) if one in case.references)]
+    made = audit.predictor.predict(case).maps.get(task.own_maps[0])
+    if made is None:
+        raise DatasetError("it has no result", case.id, "See its own problem")
+    data = np.asarray(made.data).reshape(-1, *reference.geometry.shape)
+    return {"_input": next(iter(case.images.values())), "": reference.with_pixels(data), "_reference": reference}
+
+
+def _score(model: Model, case: Case, image: Image) -> list[dict[str, Any]]:
+    """The rows of a case with this image alone."""
+    shown = replace(case, images={"image": image})
+    return case_scoring.case_table_rows(model.predict(shown), shown, model.task, "test", None)
+
+
+def _downstream_section(model: Model, figure: ComparedFigure) -> Section:
+    """The figure on inputs, results and references, and the paired difference from that on inputs."""
+    words = model.task.metrics.metric_named(figure.metric).words
+    signs = ["", *map(model_comparison.signed_estimate, figure.differences)]
+    names = ["input", "result", "reference"]
+    lines = [list(one) for one in zip(names, figure.estimates, signs, strict=True)]
+    how = f"A fixed model for {model.task.name} saw the input, the result and the reference of each case."
+    columns = ["image", words, "paired difference from the input"]
+    return Section("What a further model sees", [Paragraph(how), PageTable(columns, lines)])
