@@ -145,3 +145,11 @@ def test_a_further_model_is_refused_where_it_cannot_be_scored(segmented) -> None
         fidelity_audit.load_downstream(segmented.out, TASK, cases)
     with pytest.raises(UsageError, match="answers with no image"):
         fidelity_audit.load_downstream(segmented.out, SimpleNamespace(name="survival", heads={}), cases)
+
+
+def test_an_image_of_long_voxels_shows_less_of_small_spheres() -> None:
+    image = clean(0)
+    coarse = replace(image, facts={"scale": (1, 1, 4)})
+    case = Case("p0", "p0", {"image": coarse}, {"target": image})
+    kept = figures(fidelity_audit.with_recovery(audit_of(lambda image: image, [case])))
+    assert kept["recovery_3"] < 0.8 < kept["recovery_8"] < 1.05

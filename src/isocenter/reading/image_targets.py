@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,13 +18,13 @@ from isocenter import errors
 from isocenter.errors import GeometryError, UsageError
 from isocenter.quality.references import targets
 from isocenter.quality.references.targets import SCALE
-from isocenter.transforms import corruptions, random_draws, resampling
+from isocenter.transforms import corruptions, resampling
+from isocenter.transforms.corruptions import REMAKE, Damage
 from isocenter.values import Array, Case, Dataset, Deferred, Geometry, Image, LazyMapping
 
 TARGET = targets.KIND
 # Damaged images of each clean one; fewer where all prepared ones take more bytes together, by those of each voxel.
 DRAWS, PREPARED, VOXEL_BYTES = 4, 2**31, 8
-DRAW = 2**18 + 1
 REMEDY = 'Give [least, most], as in --set "task.damage={rician: [0.02, 0.1]}"'
 
 
@@ -90,17 +89,14 @@ def _damaged_image(
     images: Mapping[str, Image], channel: str, damage: Mapping[str, tuple[float, float]], name: str
 ) -> Image:
     clean = images[channel]
-    pixels = Deferred(clean.shape, np.dtype(np.float32), partial(_damage, clean, damage, name))
-    return replace(clean, pixels=pixels)
+    recipe = corruptions.draw_damage(damage, seed=0, case=f"{name}/{channel}")
+    pixels = Deferred(clean.shape, np.dtype(np.float32), partial(_damage, clean, recipe))
+    return replace(clean, pixels=pixels, facts={**clean.facts, REMAKE: recipe})
 
 
-def _damage(clean: Image, damage: Mapping[str, tuple[float, float]], name: str) -> Array:
-    """One damage after the other, each at a strength between its ends that the case's name draws."""
-    rng = random_draws.sample_generator(0, DRAW, zlib.crc32(name.encode()))
-    image = clean.with_pixels(clean.data.astype(np.float32))
-    for kind, (least, most) in damage.items():
-        image = corruptions.damage_image(image, kind, float(rng.uniform(least, most)), seed=0, case=name)
-    return image.data
+def _damage(clean: Image, recipe: Damage) -> Array:
+    """The voxels of the damaged image, which no type of the file rounds."""
+    return recipe(clean.with_pixels(clean.data.astype(np.float32))).data
 
 
 def _on_grid_of_target(case: Case) -> Case:

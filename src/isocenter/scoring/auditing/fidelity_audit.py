@@ -19,15 +19,16 @@ from isocenter.evaluation.significance import paired_tests
 from isocenter.evaluation.significance.paired_tests import ComparedFigure
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import predictors
+from isocenter.quality.references.targets import SCALE
 from isocenter.report import Paragraph, Section, progress_tracking, wording
 from isocenter.report import Table as PageTable
 from isocenter.runtime import Model
 from isocenter.scoring import case_scoring, model_comparison
 from isocenter.scoring.case_scoring import AuditInput, AuditOutcome, ScoredCases
 from isocenter.tasks import Task, properties
-from isocenter.transforms import random_draws
+from isocenter.transforms import random_draws, resampling
 from isocenter.transforms.corruptions import REMAKE
-from isocenter.values import Array, Case, Image, Prediction, Row
+from isocenter.values import Array, Case, Floats, Image, Prediction, Row
 
 SPHERES, SEEN, TITLE = "recovery.csv", "downstream.csv", "What was lost"
 # Patients of whom one case gets spheres, as each costs two predictions; and what a size keeps that is not called lost.
@@ -81,9 +82,9 @@ def _sphere_rows(audit: AuditInput, case: Case) -> Iterator[dict[str, Any]]:
     results = [
         _first_channel(task, audit.predictor.predict(one)) for one in (case, with_spheres(case, reference, spheres))
     ]
-    if any(one is None or one.shape != grid.shape for one in results):
-        return
     without, changed = results
+    if without is None or changed is None or not without.shape == changed.shape == grid.shape:
+        return
     for sphere, found in zip(spheres, inserted_spheres.contrasts_found(changed, without, spheres, grid), strict=True):
         yield {
             "case": case.id,
@@ -101,23 +102,30 @@ def with_spheres(case: Case, reference: Image, spheres: Sequence[InsertedSphere]
     Raises DatasetError where an image does not have the grid of the reference.
     """
 
-    def changed(image: Image) -> Image:
-        remake = image.facts.get(REMAKE)
-        if remake is not None:
-            return remake(add(reference), reference)
-        if image.geometry.shape != reference.geometry.shape:
-            raise DatasetError("it has another grid than its target", case.id, "Give pairs on one grid")
-        return add(image)
+    grid, first, *others = reference.geometry, *case.images
+    added = inserted_spheres.insert_spheres(np.zeros(grid.shape), spheres, grid)
+    image = case.images[first]
+    if (remake := image.facts.get(REMAKE)) is not None:
+        changed = remake(_add(reference, added), reference)
+    elif image.geometry.shape != grid.shape:
+        raise DatasetError("it has another grid than its target", case.id, "Give pairs on one grid")
+    else:
+        changed = _add(image, _seen_coarsely(added, image.facts[SCALE]) if SCALE in image.facts else added)
+    return replace(case, images={first: changed, **{name: case.images[name] for name in others}})
 
-    def add(image: Image) -> Image:
-        data = image.data.astype(np.float32)
-        data[0] = inserted_spheres.insert_spheres(data[0], spheres, reference.geometry)
-        return image.with_pixels(data)
 
-    first = next(iter(case.images))
-    return replace(
-        case, images={name: changed(case.images[name]) if name == first else case.images[name] for name in case.images}
-    )
+def _add(image: Image, added: Floats) -> Image:
+    """The image with more in its first channel."""
+    data = image.data.astype(np.float32)
+    data[0] += added
+    return image.with_pixels(data)
+
+
+def _seen_coarsely(added: Floats, scale: Sequence[int]) -> Floats:
+    """What an image of voxels that are so many times as long shows of it, read on the fine grid again."""
+    split = added.reshape([part for size, by in zip(added.shape, scale, strict=True) for part in (size // by, by)])
+    coarse = split.mean(axis=tuple(range(1, split.ndim, 2)))
+    return np.asarray(resampling.resample(coarse[None].astype(np.float32), added.shape, "cubic"))[0]
 
 
 def _first_channel(task: Task, prediction: Prediction) -> Array | None:

@@ -14,11 +14,11 @@ from isocenter.evaluation.image_fidelity import FIDELITY_METRICS
 from isocenter.evaluation.inserted_spheres import RECOVERY_METRICS
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure
-from isocenter.report.figures import charts, slice_figures
+from isocenter.report.figures import charts, enhancement_figures, slice_figures
 from isocenter.tasks import properties
 from isocenter.tasks.enhancement import answering
-from isocenter.tasks.enhancement.answering import TARGET, ImageAnswering
-from isocenter.values import Array, Case, Floats, Image, Prediction, Row
+from isocenter.tasks.enhancement.answering import ERROR, TARGET, ImageAnswering
+from isocenter.values import Array, Case, Floats, Prediction, Row
 
 PSNR, SNR = "psnr", "snr"
 METRICS = Metrics(
@@ -38,7 +38,8 @@ class ImageScoring(ImageAnswering):
         target = answering.known_target(case)
         image = answering.enhanced_image(prediction)
         source = properties.first_image(case).data[: len(target)] if self.unit == "input" else None
-        figures = image_fidelity.mean_figures(image, target, prediction.geometry, source=source)
+        error = answering.map_values(prediction, ERROR) if ERROR in prediction.maps else None
+        figures = image_fidelity.mean_figures(image, target, prediction.geometry, source=source, error=error)
         row = {"case": case.id, "patient": case.patient, "label": ALL}
         return {**row, **figures, SNR: signal_ratio(image, target)}
 
@@ -52,12 +53,19 @@ class ImageScoring(ImageAnswering):
         return ordered["case"].astype(str).tolist()
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        """The image, what was made of it, and what it should become."""
+        """The image, what was made of it and the change, then what it should become and the error."""
         given = properties.first_image(case)
-        made = Image(answering.enhanced_image(prediction), prediction.geometry, modality=given.modality)
-        shown = {"image": given, "result": made}
-        shown |= {"target": replace(case.references[TARGET], padding=None)} if TARGET in case.references else {}
-        return [slice_figures.contours(one, None, None, (), title=f"{case.id}: {name}") for name, one in shown.items()]
+        made = replace(given, pixels=answering.enhanced_image(prediction), channels=self.channels, facts={})
+        title, target = case.id, case.references.get(TARGET)
+        if self.unit == "input":
+            stages = [("image", given), ("result", made)]
+            pictures = [enhancement_figures.image_stages(stages, f"{title}: change")]
+        else:
+            pictures = [slice_figures.contours(given, None, None, (), title=f"{title}: image")]
+        if target is not None:
+            stages = [("target", target), ("result", made)]
+            pictures.append(enhancement_figures.image_stages(stages, f"{title}: error"))
+        return pictures
 
     def overview(self, table: Table) -> list[Figure]:
         """PSNR of the inputs and of the results."""
