@@ -98,6 +98,9 @@ def _following(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision
         follows["training.sampling"] = Decision("natural", because)
     if assignments.get("split.folds") or assignments.get("split.folds_by"):
         follows |= dict.fromkeys(("split.inner_folds", "split.calibration"), Decision(0, OUT_OF_FOLD))
+    if assignments.get("transfer.mode") == "prototypes":
+        because = "one pass over the training cases makes the last layer, and nothing takes a step"
+        follows |= {name: Decision(1, because) for name in ("training.steps", "training.validations")}
     if "augmentation.flips" in assignments:
         because = "they follow augmentation.flips, which was set by hand"
         follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)

@@ -313,7 +313,8 @@ class TransferSettings:
     """Settings of the start from other weights.
 
     mode:        what moves: all weights; all, after only the head has moved for a while; only the head and what the
-                 source lacks; or a difference of low rank from each matrix and kernel of the source
+                 source lacks; a difference of low rank from each matrix and kernel of the source; or nothing: the
+                 means of features of each class become the last layer
     frozen:      share of the encoder's levels, from the image on, that stand still with their statistics
     layer_decay: factor of the learning rate from each level of the encoder to the next towards the image
     head_share:  share of the steps in which only the head moves, for head_first
@@ -322,7 +323,8 @@ class TransferSettings:
     """
 
     mode: Annotated[
-        Literal["full", "head_first", "linear_probe", "lora"], Sentence("Training from other weights is {value}")
+        Literal["full", "head_first", "linear_probe", "lora", "prototypes"],
+        Sentence("Training from other weights is {value}"),
     ] = "full"
     frozen: Annotated[
         Share,

@@ -39,6 +39,7 @@ from isocenter.scoring.case_scoring import EVALUATION, AuditInput, FoldPredictor
 from isocenter.scoring.model_verdict import Verdict
 from isocenter.tasks import task_settings
 from isocenter.training.training_state import CommandClock, TrainingOutcome
+from isocenter.training.weight_transfer import PROTOTYPES
 from isocenter.values import Case, Decision, Plan, Problem
 
 # The loss of a fold is a running mean over this share of its steps.
@@ -221,6 +222,8 @@ def write_notes(
 def unseen_cases_notes(run: RunFolder, done: TrainedRun) -> list[str]:
     """Notes that some training cases were never seen, of the training or of each fold that was so short."""
     short = list[str]()
+    if plan_checks.checked_settings(done.plan).transfer.mode == PROTOTYPES:  # its one step takes all cases
+        return short
     for fold, outcome in zip(run.folds, done.outcomes, strict=True):
         batch = outcome.batch or int(done.plan["training.batch"])
         cases, samples = len(run.cases("train", fold)), outcome.steps * batch

@@ -60,7 +60,7 @@ class ValidationCourse:
 
 def _sentences(log: pd.DataFrame, metric: Callable[[float], str]) -> Iterator[str]:
     steps = int(log["step"].max())
-    if steps < FEW_STEPS:
+    if 1 < steps < FEW_STEPS:  # a single one is a last layer that was set
         yield f"Trained for only {errors.count_phrase(steps, 'step')}, less than one epoch of nnU-Net ({FEW_STEPS})."
     courses: dict[str, ValidationCourse] = {}
     for name in _courses(log):

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.networks import factory, network_parts
-from isocenter.runtime import covariate_encoding, record_files
+from isocenter.runtime import record_files
 from isocenter.runtime.package.package_contents import WEIGHTS
-from isocenter.runtime.windows import slide
-from isocenter.training import checkpoint_files
+from isocenter.training import _prototype_layer, checkpoint_files
 from isocenter.training._training_session import TrainingSession
 from isocenter.training.data.protected_groups import CONSTRAINT, ProtectedGroups
 from isocenter.values import Floats
@@ -69,34 +68,9 @@ def _refit(session: TrainingSession, module: Module) -> None:
 
 def _inputs(session: TrainingSession, module: Module, head: str) -> Tensor:
     """(cases, entries) what the last layer takes of each training case, the mean over its windows."""
-    device, at = session.fabric.device, factory.family_of(session.settings.network.name).features
-    inference, merge = session.settings.inference, session.settings.task.merge
-    inputs: list[Tensor] = []
-
-    def run(*images: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs of windows, whose inputs of the last layer are kept."""
-        with torch.inference_mode():
-            features = network_parts.compute_features(
-                module, *(torch.from_numpy(one).to(device) for one in images), at=at, last=True
-            )
-        inputs.append(features.inputs[head].float().cpu())
-        return {name: output.float().cpu().numpy() for name, output in features.outputs.items()}
-
-    rows = []
-    for case in (one.in_memory for one in session.train_cases):
-        image = case.network_input(tuple(slice(0, size) for size in case.shape))
-        for _ in slide.slide_windows(
-            covariate_encoding.bind_context(run, case.context),
-            image,
-            inference.patch,
-            overlap=inference.overlap,
-            batch=4,
-            merge=merge,
-        ):
-            pass
-        rows.append(torch.cat(inputs).mean(dim=0))
-        inputs.clear()
-    return torch.stack(rows)
+    cases = (one.in_memory for one in session.train_cases)
+    rows = [values for case in cases for _, values in _prototype_layer.last_inputs(session, module, head, case)]
+    return torch.from_numpy(np.stack(rows))
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,9 +36,9 @@ from isocenter.training.step import batch_loss, computation, optimisers
 from isocenter.training.step.batch_loss import FEATURES, JUDGE, LOSS, Criterion
 from isocenter.training.step.computation import Compute
 from isocenter.training.step.optimisers import WeightAverage
-from isocenter.training.step.train_step import Learner
+from isocenter.training.step.train_step import Learner, StillLearner
 from isocenter.training.training_state import CommandClock, State
-from isocenter.training.weight_transfer import MovingWeights
+from isocenter.training.weight_transfer import PROTOTYPES, MovingWeights
 from isocenter.transforms import channel_stack, random_draws
 from isocenter.values import Region
 
@@ -207,7 +207,7 @@ class TrainingSession:
         wrapped, self.optimiser = self.fabric.setup(self.module, self.optimiser)
         self.module.train()
         self.moving.keep_statistics(self.module)
-        return Learner(
+        return (StillLearner if self.settings.transfer.mode == PROTOTYPES else Learner)(
             wrapped,
             self.criterion,
             self.optimiser,

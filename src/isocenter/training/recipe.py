@@ -16,7 +16,7 @@ from isocenter.errors import IsocenterError
 from isocenter.evaluation import feature_rank
 from isocenter.planning import PlanSettings
 from isocenter.runtime import hardware
-from isocenter.training import _constrained_layer, _logs, checkpoint_files
+from isocenter.training import _constrained_layer, _logs, _prototype_layer, checkpoint_files
 from isocenter.training._training_session import TrainingSession
 from isocenter.training.checkpoint_files import Validation
 from isocenter.training.data.prepared_store import PreparedCase
@@ -110,6 +110,7 @@ def first_state(session: TrainingSession, length: Length) -> State:
         state = session.restore()
         length.note_resumption(state, session.device_settings)
         return state
+    _prototype_layer.set_prototypes(session)
     return replace(session.ranks.agree(length.plan_steps(session)), began_from=session.initialised)
 
 

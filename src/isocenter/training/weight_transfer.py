@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 TRANSFER, TRANSFER_SCHEMA = "transfer.json", "isocenter.transfer"
-FULL, HEAD_FIRST, LINEAR_PROBE, LORA = "full", "head_first", "linear_probe", "lora"
+FULL, HEAD_FIRST, LINEAR_PROBE, LORA, PROTOTYPES = "full", "head_first", "linear_probe", "lora", "prototypes"
 # By it layers are known that go by statistics of many batches.
 STATISTIC = "running_mean"
 
@@ -68,6 +68,10 @@ def load_initial_weights(module: Module, settings: PlanSettings, start: Path | N
     for source in sources:
         options = (source, network.inflation, groups, settings.transfer.minimum)
         loaded = loaded.and_then(factory.load_pretrained(module, network.name, network.size, *options))
+    fresh = sum(row.how == FRESH and row.group != HEAD for row in loaded.rows)
+    if settings.transfer.mode == PROTOTYPES and fresh:
+        problem = f"{fresh} tensors before the last layer are not among the weights, so that features would be random"
+        raise PlanError(problem, "transfer.mode", "Give a model of the same network, or full")
     return loaded
 
 
@@ -101,7 +105,7 @@ class MovingWeights:
             for row in rows
         }
         frozen = {name for name in body if groups.levels.get(name, count) < int(chosen.frozen * count)}
-        if chosen.mode == LINEAR_PROBE:
+        if chosen.mode in (LINEAR_PROBE, PROTOTYPES):
             frozen = set(body)
         if chosen.mode != LORA:
             return cls(paces, frozenset(frozen))

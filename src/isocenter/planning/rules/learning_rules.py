@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from isocenter.errors import PlanError
-from isocenter.networks import factory
-from isocenter.objectives import objective_catalogue
+from isocenter.lazy import torch
+from isocenter.networks import factory, network_parts
+from isocenter.objectives import objective_catalogue, objective_terms
 from isocenter.planning import training_memory
 from isocenter.planning.plan_inputs import Wishes
 from isocenter.planning.plan_sections import LEAST_BATCH, PlanSettings
@@ -16,6 +18,7 @@ from isocenter.planning.rules import grid_rules, split_rules
 from isocenter.planning.rules.grid_rules import Grid
 from isocenter.planning.rules.image_profiles import NNUNET
 from isocenter.planning.training_memory import PROCESSOR, Machine
+from isocenter.runtime import torch_networks
 from isocenter.values import Decision, Fingerprint, Plan
 
 ADAMW = "arXiv:1711.05101"
@@ -279,3 +282,21 @@ def check_transfer(settings: PlanSettings) -> None:
     if settings.transfer.mode == "lora" and objective_catalogue.joint_needs(settings.terms.values()).start:
         problem = "an objective draws weights towards their start, where those of the source stand still"
         raise PlanError(problem, "transfer.mode", "Give full, or leave the objective out")
+    if settings.transfer.mode == "prototypes":
+        _check_prototypes(settings)
+
+
+def _check_prototypes(settings: PlanSettings) -> None:
+    """PlanError where no single linear layer states one class of several, for the image or for each voxel."""
+    family, [(head, kind), *others] = factory.family_of(settings.network.name), settings.task.heads.items()
+    with torch.device("meta"):
+        network = torch_networks.build_module(settings.task, settings.architecture)
+    layer: Any = network_parts.last_layers(network, family.features).get(head) if family.features else None
+    is_linear = (
+        isinstance(layer, torch.nn.Linear | torch.nn.modules.conv._ConvNd)
+        and layer.bias is not None
+        and layer.weight[0].numel() == layer.weight.shape[1]
+    )
+    if others or not is_linear or not objective_terms.is_exclusive(settings.task, kind):
+        problem = f"{settings.task.name} by {settings.network.name} has no linear last layer for one class of several"
+        raise PlanError(problem, "transfer.mode", "Give linear_probe, or a resnet or unet for classes or structures")

@@ -120,3 +120,12 @@ class Learner:
         if self.lost >= MOST_LOST:
             problem = f"the loss or the gradient of {MOST_LOST} batches in a row, up to step {step}, is not a number"
             raise IsocenterError(problem, where, "Train again with a smaller --set training.learning_rate")
+
+
+class StillLearner(Learner):
+    """A learner of weights that are set once and take no step: it states the loss of a batch, and moves nothing."""
+
+    def learn(self, batch: Batch, step: int, pace: TrainingPace) -> Learnt:
+        """The loss of a batch."""
+        with torch.no_grad():
+            return Learnt(float(self.criterion.judge_batch(self.module, batch, self.compute).loss), 0.0, 0.0)

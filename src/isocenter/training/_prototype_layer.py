@@ -1,0 +1,82 @@
+"""The last layer as the nearest mean of features: a network answers from a handful of cases, and takes no step.
+
+Snell et al., "Prototypical networks", NeurIPS 2017, arXiv:1703.05175, equation 8: -|f - m|^2 is linear in f but for a
+term that all classes share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isocenter.errors import PlanError
+from isocenter.lazy import torch
+from isocenter.networks import factory, network_parts
+from isocenter.runtime import covariate_encoding
+from isocenter.runtime.windows import slide
+from isocenter.training._training_session import TrainingSession
+from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.weight_transfer import PROTOTYPES
+from isocenter.values import Floats, Region
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+def set_prototypes(session: TrainingSession) -> None:
+    """Set w = 2 m and b = -|m|^2 of each class or structure in the last layer, where the plan says so.
+
+    m: the mean of what the layer takes of the training cases, as they are: of whole images, or of voxels
+    """
+    if session.settings.transfer.mode != PROTOTYPES:
+        return
+    [head], at = session.settings.task.heads, factory.family_of(session.settings.network.name).features
+    layers: list[Any] = [network_parts.last_layers(one, at)[head] for one in (session.module, session.averaged)]
+    means = torch.from_numpy(_class_means(session, head, len(layers[0].bias)))
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.copy_((2 * means).reshape(layer.weight.shape))
+            layer.bias.copy_(-(means**2).sum(dim=1))
+
+
+def _class_means(session: TrainingSession, head: str, classes: int) -> Floats:
+    """(classes, entries) of the training cases; PlanError for a class that none shows, and for other targets."""
+    sums, counts, outside = [np.zeros(1)] * classes, np.zeros(classes), session.settings.task.outside
+    for case in (one.in_memory for one in session.train_cases):
+        for region, inputs in last_inputs(session, session.averaged, head, case):
+            target = np.asarray(case.kind.cut_region(case.target, region)).reshape(-1)
+            if not np.isin(target, [*range(classes), -1 if outside is None else outside]).all():
+                problem = "the target has values that are no class, as of several readers, or of structures not known"
+                raise PlanError(problem, case.id, "Give another transfer.mode, such as linear_probe")
+            columns = inputs.reshape(len(inputs), -1)
+            for number in range(classes):
+                sums[number] = sums[number] + columns[:, target == number].sum(axis=1, dtype=np.float64)
+                counts[number] += np.count_nonzero(target == number)
+    if not counts.all():
+        problem = f"no training case shows class {int(np.argmin(counts))} of {classes}"
+        raise PlanError(problem, "transfer.mode", "Give a case of each class, or --all, so that all cases train")
+    return np.stack(sums) / counts[:, None]
+
+
+def last_inputs(
+    session: TrainingSession, module: Module, head: str, case: PreparedCase
+) -> Iterator[tuple[Region, Floats]]:
+    """(region, (entries, *region)) the last layer's inputs of a case; of a whole image once, the mean over windows."""
+    device, at = session.fabric.device, factory.family_of(session.settings.network.name).features
+    inference, task = session.settings.inference, session.settings.task
+
+    def run(*images: np.ndarray) -> dict[str, np.ndarray]:
+        """The inputs of windows in place of the outputs."""
+        with torch.inference_mode():
+            given = (torch.from_numpy(one).to(device) for one in images)
+            features = network_parts.compute_features(module.eval(), *given, at=at, last=True)
+        return {head: features.inputs[head].float().cpu().numpy()}
+
+    image = case.network_input(tuple(slice(0, size) for size in case.shape))
+    with_numbers, overlap = covariate_encoding.bind_context(run, case.context), inference.overlap
+    for region, arrays in slide.slide_windows(
+        with_numbers, image, inference.patch, overlap=overlap, batch=4, merge=task.merge
+    ):
+        yield region, np.asarray(arrays[head])
