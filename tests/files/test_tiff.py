@@ -53,6 +53,28 @@ def test_what_is_written_as_tiff_is_read_again(tmp_path_factory, image):
     assert found.channels == image.channels
 
 
+def test_pages_are_channels_where_they_are_bands(tmp_path):
+    pages = np.arange(60, dtype=np.uint16).reshape(3, 4, 5)
+    for name, metadata in (("plain", None), ("described", {"axes": "TYX"})):
+        tifffile.imwrite(tmp_path / f"{name}.tif", pages, photometric="minisblack", metadata=metadata)
+        image = file_formats.read(tmp_path / f"{name}.tif", pages="bands")
+        assert_array_equal(image.data, pages)
+        assert image.frames is None and image.geometry.shape == (4, 5)
+    tifffile.imwrite(tmp_path / "one.tif", pages[0], photometric="minisblack")
+    assert file_formats.read(tmp_path / "one.tif", pages="bands").data.shape == (1, 4, 5)
+
+
+def test_bands_of_unlike_size_and_pages_of_colours_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "unlike.tif") as file:
+        for size in (4, 5):
+            file.write(np.zeros((size, 5), np.uint8), photometric="minisblack", contiguous=False)
+    with pytest.raises(FormatError, match=r"4 x 5 and 5 x 5|4 x 5, 5 x 5 are no bands of one picture"):
+        file_formats.read(tmp_path / "unlike.tif", pages="bands")
+    tifffile.imwrite(tmp_path / "colours.tif", np.zeros((2, 4, 5, 3), np.uint8), photometric="rgb")
+    with pytest.raises(FormatError, match="channels besides the pages"):
+        file_formats.read(tmp_path / "colours.tif", pages="bands")
+
+
 def test_pages_are_frames(tmp_path):
     pages = np.arange(60, dtype=np.uint16).reshape(3, 4, 5)
     tifffile.imwrite(tmp_path / "pages.tif", pages, photometric="minisblack", metadata=None)

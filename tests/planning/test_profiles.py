@@ -20,6 +20,8 @@ from isocenter.transforms.augment import Augmentation
         ("chest X-ray", "x-ray"),
         ("CR", "x-ray"),
         ("ultrasound", "ultrasound"),
+        ("photoacoustic", "photoacoustic"),
+        ("optoacoustic imaging", "photoacoustic"),
         ("mammography", "mammography"),
         ("fundus", "fundus photograph"),
         ("OCT", "OCT"),

@@ -15,6 +15,8 @@ from isocenter.values import Array, Image, grid_geometry
 
 Part = Literal["magnitude", "real", "imaginary", "phase"]
 Prefer = Literal["sform", "qform"]
+# What the pages of a TIFF are, where they are no frames: bands, or wavelengths, of one picture.
+Pages = Literal["bands"]
 # What DICOM cases may be called by: the number of their series, or its description.
 CaseNames = Literal["number", "description"]
 
@@ -40,6 +42,7 @@ class FileChoices:
             "LETTERS",
         ),
     ] = None
+    pages: Annotated[Pages | None, Flag("Pages of a TIFF as channels of one picture: bands.", "NAME")] = None
     fill_missing: Annotated[bool, Flag("Accept a series with missing slices; they become padding.")] = False
     fill_contours: Annotated[
         bool, Flag("Interpolate contours of DICOM structure sets between the slices on which they are drawn.")
@@ -47,7 +50,7 @@ class FileChoices:
 
     def __post_init__(self) -> None:
         refuse_no_orientation(self.orientation)
-        for name, kinds in (("part", Part), ("prefer", Prefer)):
+        for name, kinds in (("part", Part), ("prefer", Prefer), ("pages", Pages)):
             value = getattr(self, name)
             if value is not None and value not in get_args(kinds):
                 raise UsageError(f"there is no {value!r}", f"--{name}", f"Choose {' or '.join(get_args(kinds))}")

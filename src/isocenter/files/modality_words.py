@@ -16,6 +16,7 @@ WORDS = {
     "CT": ("ct", "cbct", "ncct", "cta", "cect", "noncontrastct"),
     "PT": ("pet", "pt", "suv", "fdg"),
     "US": ("us", "ultrasound", "sonography"),
+    "PA": ("photoacoustic", "optoacoustic"),
     "DX": ("dx", "xray", "radiograph", "cxr", "chestxray"),
     "CR": ("cr",),
     "MG": ("mg", "mammography", "mammogram"),

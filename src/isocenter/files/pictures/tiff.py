@@ -23,6 +23,7 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
+from isocenter import errors
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import _picture_streams, _voxel_files, format_options, label_table
 from isocenter.files._picture_streams import JPEG as JPEG_START
@@ -87,6 +88,10 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         count = len(file.series)
         if count == 1:
             return {path.stem: label_table.with_own_table(_image(file, 0, path, others, options), path)}
+        if options.pages == "bands":
+            shapes = [" x ".join(map(str, part.shape)) for part in file.series]
+            problem = f"pages of {errors.list_phrase(shapes)} are no bands of one picture"
+            raise FormatError(problem, str(path), "Save bands of one size, or leave out --pages bands")
     # A slide scanner's file holds overview, label and slide: only the one that is asked for is read.
     return LazyMapping({f"{path.stem}_{n + 1}": partial(read_page_series, path, n, options) for n in range(count)})
 
@@ -203,10 +208,12 @@ def _image(
 ) -> Image:
     """One of the series of pages; as_numbers: of a label map, which how it is to be shown does not change."""
     part, described, notes = file.series[number], _nth(_describe(file), number), []
-    page = part.keyframe
+    page, axes = part.keyframe, part.axes
     _refuse_colours(page, path)
     _check_decoded(part, path)
-    pixels, axes = _pixels_of(part), part.axes
+    if options.pages == "bands":
+        axes = _bands_first(axes, part.shape, path)
+    pixels = _pixels_of(part)
     if described.is_volume and "Z" not in axes:
         pixels, axes = np.expand_dims(pixels, axes.index("Y")), axes.replace("Y", "ZY")
     if page.photometric == PHOTOMETRIC.PALETTE:
@@ -286,6 +293,17 @@ def _order_axes(pixels: Array, axes: str, path: Path) -> tuple[Array, str, bool]
     order = [axes.index(axis) for axis in (*channels, *frames, *spatial)]
     ordered = np.transpose(pixels, order)
     return ordered if channels else ordered[None], spatial, bool(frames)
+
+
+def _bands_first(axes: str, shape: tuple[int, ...], path: Path) -> str:
+    """The axes with that of the pages as channels; a single page stays what it is."""
+    pages = [axis for axis, size in zip(axes, shape, strict=True) if axis not in "YXSC" and size > 1]
+    if not pages:
+        return axes
+    if len(pages) > 1 or set(axes) & set("SC"):
+        problem = f"axes {axes} of {shape} have channels besides the pages"
+        raise FormatError(problem, str(path), "Save one band a page, or leave out --pages bands")
+    return axes.replace(pages[0], "C")
 
 
 def _geometry(shape: tuple[int, ...], spatial: str, described: OmeFacts) -> Geometry:

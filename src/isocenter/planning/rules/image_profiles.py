@@ -101,6 +101,19 @@ ULTRASOUND = Profile(
     },
     source="doi:10.1109/TMI.2020.2973595",
 )
+PHOTOACOUSTIC = Profile(
+    "photoacoustic",
+    ("PA",),
+    mirrors="unless",
+    changes={**DISPLAY, "noise": 0.15, "blur": 0.7, "low_resolution": 0.5, "bias_field": 0.3},
+    why={
+        "mirrors": "the probe may be held either way round",
+        "noise": "signals of deep absorbers are weak",
+        "bias_field": "light fades with depth, so that equal absorbers do not look alike",
+        "blur": "detectors have a band and an angle of their own",
+    },
+    source="doi:10.1016/j.pacs.2021.100241",
+)
 MAMMOGRAPHY = Profile(
     "mammography",
     ("MG",),
@@ -207,6 +220,7 @@ PROFILES: Sequence[Profile] = (
     CT,
     MRI,
     ULTRASOUND,
+    PHOTOACOUSTIC,
     MAMMOGRAPHY,
     FUNDUS,
     OCT,
