@@ -9,13 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from isocenter.runs import _costs, foresight, training_jobs
+from isocenter.runs import _costs, foresight, training_jobs, training_loop
+from isocenter.runs._run_minutes import UNCUT
 from isocenter.runs._run_trainings import SecondsPerCase
 from isocenter.runtime import Model, Preprocessing
 from isocenter.runtime.inference import Inference
 from isocenter.runtime.torch_networks import Networks
 from isocenter.tasks import task_catalogue
-from isocenter.training.training_state import CommandClock
+from isocenter.training.training_state import CommandClock, TrainingOutcome
 from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Case, Geometry, Image, Label
 
@@ -156,3 +157,13 @@ def test_one_line_says_what_comes_before_the_first_step_and_when_it_is_long(capl
         foresight.foresee(job, None, clock, 1.5)
     assert "reading and preparing will take about 67 s, more than half of 1.5 minutes" in caplog.text
     assert expected["memory_gib"] >= 3.0
+
+
+def test_a_validation_that_saw_parts_of_cases_is_said_to_have_done_so(tmp_path):
+    outcome = TrainingOutcome(tmp_path, "the best", 100, windows=3)
+    whole = replace(outcome, windows=None)
+    said = [
+        training_loop.cut_short(UNCUT, [SimpleNamespace(job=None, outcome=one)], None, []) for one in (outcome, whole)
+    ]
+    assert "validation looked at 3 windows of each case" in said[0][0]
+    assert said[1] == []

@@ -120,6 +120,9 @@ def cut_short(
     if cuts.overlap is not None and (cuts.end is None or done or job.tuning):
         planned = job.settings.inference.overlap
         notes.append(f"windows overlapped by {cuts.overlap:g} in place of {planned:g} after training")
+    if (seen := fits[0].outcome.windows) is not None:
+        around = f"{errors.count_phrase(seen, 'window')} of each case, around a structure"
+        notes.append(f"validation looked at {around}: what is called elsewhere did not count there")
     if not notes:
         return []
     return [f"the minutes were few: {errors.list_phrase(notes)}; `isocenter evaluate` scores all cases as planned"]

@@ -337,4 +337,5 @@ def training_outcome(out: Path, settings: PlanSettings, state: State) -> Trainin
         state.work,
         state.compute,
         batch=state.batch,
+        windows=state.windows,
     )

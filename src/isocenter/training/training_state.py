@@ -112,6 +112,7 @@ class TrainingOutcome:
     work:    how fast the steps were, beside what the machine can do
     compute: the way in which steps were computed
     batch:   samples of a step where they were fewer than planned, else None
+    windows: of each validation case that a look saw at most; None for all
     """
 
     checkpoint: Path
@@ -122,6 +123,7 @@ class TrainingOutcome:
     work: Work | None = None
     compute: str = EAGER
     batch: int | None = None
+    windows: int | None = None
 
 
 @dataclass(frozen=True)
