@@ -51,6 +51,7 @@ __all__ = [
     "propose_change",
     "read",
     "read_transform",
+    "reconstruct",
     "register",
     "register_frames",
     "restore",
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.plan import plan
     from isocenter.verbs.predict import predict
     from isocenter.verbs.pretrain import pretrain
+    from isocenter.verbs.reconstruct import reconstruct
     from isocenter.verbs.register import register
     from isocenter.verbs.registering.frames import register_frames
     from isocenter.verbs.restore import restore

@@ -234,6 +234,7 @@ COMMANDS = (
     Command("convert", images.ConvertOptions, ends=terminal.fail_if),
     Command("enhance", images.EnhanceOptions, named_by="inputs", ends=terminal.fail_if),
     Command("deidentify", images.DeidentifyOptions, ends=terminal.fail_if),
+    Command("reconstruct", images.ReconstructOptions, named_by="inputs", ends=terminal.fail_if),
     Command("register", images.RegisterOptions, named_by="moving"),
     Command("register frames", images.RegisterFramesOptions, "register_frames"),
     Command("view", images.ViewOptions, is_json=False),

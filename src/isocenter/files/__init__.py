@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         format_options,
         label_table,
         layouts,
+        measurement_file,
         modality_words,
         nifti,
         numpy_file,

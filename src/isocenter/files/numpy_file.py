@@ -36,6 +36,8 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     Raises FormatError for objects, text, complex numbers without `part`, and other numbers of axes.
     """
     arrays = stated_arrays(path)
+    if "acquisition" in arrays and arrays["acquisition"].is_text:
+        raise FormatError("is a measurement, no image", str(path), "Make an image of it: isocenter reconstruct")
     lists = [name for name, array in arrays.items() if len(array.shape) < 2 or array.is_text]
     if len(arrays) > 1 and all(len(array.shape) == 1 and block.is_number(array.dtype) for array in arrays.values()):
         return {path.stem: _series(arrays, path)}

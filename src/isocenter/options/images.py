@@ -68,6 +68,29 @@ class EnhanceOptions(ReadingOptions):
 
 
 @dataclass(frozen=True)
+class ReconstructOptions:
+    """Make images of measurements: CT, emission and Cartesian MR."""
+
+    inputs: Annotated[
+        str | Path | Sequence[str | Path],
+        Flag("Measurements (.npz, .npy, .h5), or folders of them.", "MEASUREMENT", repeats=True),
+    ]
+    _: KW_ONLY
+    out: Out = None
+    overwrite: Overwrite = False
+    acquisition: Annotated[
+        str | Path | None, Flag("JSON that says how it was measured, for files that do not.", "FILE")
+    ] = None
+    method: Annotated[str, Flag("auto, fbp, zero_filled, cg, tv (total variation) or mlem (emission).", "NAME")] = (
+        "auto"
+    )
+    weight: Annotated[
+        float | None, Flag("Weight of total variation, or of the squared image of cg; by default by the noise.", "W")
+    ] = None
+    iterations: Annotated[int | None, Flag("Steps of cg, tv or mlem.", "N", least=1)] = None
+
+
+@dataclass(frozen=True)
 class RegisterOptions(FileChoices):
     """Lay MOVING on FIXED, with a report."""
 

@@ -18,6 +18,8 @@ ARRAYS = ("mask", "sensitivities", "attenuation")
 WHOLE_NUMBERS = ("bins", "coils")
 # The share of k-space about its middle in which its peak lies.
 MIDDLE = 0.5
+# The share of lines without any signal from which some were not sampled.
+EMPTY = 0.1
 # Fields beside the image that each kind takes, and those without which it cannot be computed.
 RAYS = ("angles_deg", "bin_mm", "bins")
 TAKEN: Mapping[str, tuple[str, ...]] = {
@@ -187,7 +189,6 @@ class Measurement:
     case: str
     acquisition: Acquisition
     data: Array
-    has_slices: bool = False
 
     def __post_init__(self) -> None:
         for holds, problem, remedy in self._faults():
@@ -208,8 +209,7 @@ class Measurement:
             if not acquisition.is_ray_sum:
                 last = "coils, rows, columns" if axes == 3 else "rows, columns"
             raise FormatError(problem, acquisition.where, f"Give data as ([slices,] {last})")
-        has_slices = data.ndim > axes
-        return cls(case, acquisition, data if has_slices else data[None], has_slices)
+        return cls(case, acquisition, data if data.ndim > axes else data[None])
 
     def _faults(self) -> list[tuple[bool, str, str]]:
         """Whether something is wrong with it, what, and what to do."""
@@ -234,7 +234,7 @@ class Measurement:
         faults = [
             (
                 not np.iscomplexobj(self.data),
-                "holds real data where k-space is complex",
+                "holds real data for complex k-space",
                 "Give real and imaginary parts",
             ),
             (strength is None, f"holds k-space of {(last, size)} for an image of {scan.shape}", "Correct image.shape"),
@@ -248,7 +248,7 @@ class Measurement:
             peak = np.unravel_index(strength.argmax(), scan.shape)
             off = [abs(one - size // 2) > MIDDLE * size / 2 for one, size in zip(peak, scan.shape, strict=True)]
             at = tuple(int(one) for one in peak)
-            empty = [(strength == 0).all(axis=axis).any() for axis in (0, 1)]
+            empty = [(strength == 0).all(axis=axis).mean() > EMPTY for axis in (0, 1)]
             faults += [
                 (any(off), f"holds k-space that is not centred: its peak is at {at}", "Apply fftshift to both axes"),
                 (

@@ -57,6 +57,11 @@ class RaySums(LinearOperator):
         """(batch, views, bins) to (batch, *shape)."""
         return linear_operator.apply_linear(measured, self._spread_rays, self._sum_rays)
 
+    @property
+    def has_plain_inverse(self) -> bool:
+        """Not of a fan that did not go round once."""
+        return not self._reach or angular_shares(np.deg2rad(self.acquisition.angles_deg), 2 * np.pi)[1]
+
     def invert(self, measured: Tensor) -> Tensor:
         """Filtered backprojection of (batch, views, bins); of a fan that went round once.
 
@@ -64,9 +69,9 @@ class RaySums(LinearOperator):
         """
         scan = self.acquisition
         angles, spacing, weights = np.deg2rad(scan.angles_deg), scan.bin_mm, np.ones(scan.bins)
-        shares, is_round = angular_shares(angles, 2 * np.pi if self._reach else np.pi)
+        shares, _ = angular_shares(angles, 2 * np.pi if self._reach else np.pi)
         if self._reach:
-            if not is_round:
+            if not self.has_plain_inverse:
                 remedy = "Reconstruct with cg or tv"
                 raise UsageError("is a fan that does not go round once, which fbp needs", scan.where, remedy)
             spacing *= scan.source_mm / self._reach

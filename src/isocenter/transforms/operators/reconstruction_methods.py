@@ -1,0 +1,209 @@
+"""Ways from a measurement to an image, each with its words, and which one is taken where nobody says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isocenter.errors import UsageError
+from isocenter.lazy import torch
+from isocenter.transforms.operators import cartesian, iterative_solvers, operator_kinds
+from isocenter.transforms.operators.linear_operator import LinearOperator
+from isocenter.values import Acquisition, Array, Decision, Measurement
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AUTO = "auto"
+RAYS, ALL_KINDS = ("parallel", "fan", "emission"), ("parallel", "fan", "emission", "cartesian")
+# Views a pixel of width from which filtered backprojection has no streaks: Kak and Slaney 1988, section 5.1
+ENOUGH_VIEWS = math.pi / 2
+# Photons that a ray has at the least, so that its logarithm exists.
+FEWEST_PHOTONS = 0.5
+
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """weight, iterations: of the method"""
+
+    weight: float
+    iterations: int
+
+
+@dataclass(frozen=True)
+class ReconstructionMethod:
+    """One way from a measurement to an image.
+
+    kinds:      of acquisitions that it is for
+    iterations: by default; 0 where there are none
+    has_weight: whether it finds a weight by the noise, where none is given
+    solve:      (*codomain) to (*domain), with steps and weight
+    """
+
+    words: str
+    source: str
+    kinds: tuple[str, ...]
+    solve: Callable[[LinearOperator, Tensor, SolverSettings], Tensor]
+    iterations: int = 0
+    has_weight: bool = False
+
+
+def _invert(operator: LinearOperator, measured: Tensor, settings: SolverSettings) -> Tensor:
+    return operator.plain_inverse(measured)
+
+
+def _descend(operator: LinearOperator, measured: Tensor, settings: SolverSettings) -> Tensor:
+    return iterative_solvers.conjugate_gradients(
+        operator, measured, iterations=settings.iterations, weight=settings.weight
+    )
+
+
+def _vary(operator: LinearOperator, measured: Tensor, settings: SolverSettings) -> Tensor:
+    return iterative_solvers.total_variation(operator, measured, weight=settings.weight, iterations=settings.iterations)
+
+
+def _maximise(operator: LinearOperator, measured: Tensor, settings: SolverSettings) -> Tensor:
+    return iterative_solvers.maximum_likelihood(operator, measured, iterations=settings.iterations)[0]
+
+
+METHODS: Mapping[str, ReconstructionMethod] = {
+    "fbp": ReconstructionMethod("filtered backprojection", "doi:10.1137/1.9780898719277", RAYS, _invert),
+    "zero_filled": ReconstructionMethod(
+        "inverse Fourier transform, 0 where nothing was sampled", "doi:10.1002/mrm.1910160203", ("cartesian",), _invert
+    ),
+    "cg": ReconstructionMethod("conjugate gradients", "doi:10.6028/jres.049.044", ALL_KINDS, _descend, iterations=15),
+    "tv": ReconstructionMethod(
+        "least total variation", "doi:10.1016/0167-2789(92)90242-F", ALL_KINDS, _vary, iterations=100, has_weight=True
+    ),
+    "mlem": ReconstructionMethod(
+        "maximum likelihood of photons", "doi:10.1109/TMI.1982.4307558", ("emission",), _maximise, iterations=40
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ReconstructedImage:
+    """An image made of a measurement.
+
+    data:       (slices, *shape), magnitude of complex ones
+    plain:      the same by the plain inverse, where there is another one
+    method:     its name, with the reason; `weight` and its reason
+    residual:   norm of what the image does not explain, over that of what was measured
+    """
+
+    data: Array
+    plain: Array | None
+    method: Decision
+    weight: Decision | None
+    iterations: int
+    noise: float
+    residual: float
+
+    def as_record(self) -> dict[str, Any]:
+        """Method, weight, iterations, noise and residual."""
+        weight = {} if self.weight is None else {"weight": self.weight.value, "weight_because": self.weight.because}
+        steps = {"iterations": self.iterations} if self.iterations else {}
+        method = {"method": self.method.value, "method_because": self.method.because}
+        return {**method, **weight, **steps, "noise": self.noise, "residual": self.residual}
+
+
+def choose_method(acquisition: Acquisition, method: str = AUTO) -> Decision:
+    """The method for an acquisition. UsageError for an unknown one, or one of another kind of acquisition."""
+    if method == AUTO:
+        return _best_method(acquisition)
+    if method not in METHODS:
+        raise UsageError(f"there is no method {method!r}", "--method", f"Choose {AUTO}, {', '.join(METHODS)}, or a run")
+    if acquisition.kind not in METHODS[method].kinds:
+        fitting = ", ".join(name for name, one in METHODS.items() if acquisition.kind in one.kinds)
+        raise UsageError(f"{method} is not for {acquisition.kind}", acquisition.where, f"Choose of {fitting}")
+    return Decision(method, "given")
+
+
+def _best_method(scan: Acquisition) -> Decision:
+    if scan.kind == "emission":
+        return Decision("mlem", "photons are counted")
+    if not scan.is_ray_sum:
+        if scan.mask is None or bool(np.all(scan.mask)):
+            return Decision("zero_filled", "k-space is sampled fully")
+        return Decision("tv", f"{np.mean(scan.mask):.0%} of k-space is sampled")
+    share = len(scan.angles_deg) / max(scan.shape)
+    because = f"{share:.2g} views a pixel of width, where {ENOUGH_VIEWS:.2f} are enough"
+    return Decision("fbp" if share >= ENOUGH_VIEWS else "tv", because)
+
+
+def reconstruct_measurement(
+    measurement: Measurement, method: str = AUTO, *, weight: float | None = None, iterations: int | None = None
+) -> ReconstructedImage:
+    """The image of a measurement, slice by slice, of one weight for all of them.
+
+    weight, iterations: of the method; by default the weight that leaves a residual as large as the noise
+    """
+    chosen = choose_method(measurement.acquisition, method)
+    kind = METHODS[chosen.value]
+    pairs = list(operators_of_slices(measurement))
+    strongest = max(range(len(pairs)), key=lambda one: float(np.linalg.norm(pairs[one][1])))
+    noise = iterative_solvers.noise_deviation(*pairs[strongest])
+    found = _weight(kind, *pairs[strongest], weight=weight, noise=noise)
+    settings = SolverSettings(found.value if found else 0.0, iterations or kind.iterations)
+    images, plain, residuals = list[Array](), list[Array](), list[float]()
+    with torch.no_grad():
+        for operator, data in pairs:
+            measured = torch.as_tensor(data)
+            image = kind.solve(operator, measured, settings)
+            residuals.append(iterative_solvers.residual_ratio(operator, image, measured))
+            images.append(_magnitude(image))
+            if operator.has_plain_inverse and kind.solve is not _invert:
+                plain.append(_magnitude(operator.plain_inverse(measured)))
+    return ReconstructedImage(
+        np.stack(images),
+        np.stack(plain) if plain else None,
+        chosen,
+        found,
+        settings.iterations,
+        noise,
+        float(np.mean(residuals)),
+    )
+
+
+def operators_of_slices(measurement: Measurement) -> Iterator[tuple[LinearOperator, Array]]:
+    """Each slice's operator and data in single precision: photons as line integrals, coils with their sensitivities."""
+    scan, data = measurement.acquisition, measurement.data
+    if scan.counts:
+        data = -np.log(np.maximum(data, FEWEST_PHOTONS) / scan.i0)
+    data = data.astype(np.complex64 if scan.kind == "cartesian" else np.float32)
+    has_coils = data.ndim == 4
+    if scan.mask is not None:
+        data = data * scan.mask.astype(np.float32)
+    shared = None if has_coils else operator_kinds.operator(scan)
+    for number, one in enumerate(data):
+        if shared is not None:
+            yield shared, one
+            continue
+        maps = scan.sensitivities
+        if maps is None:
+            maps = cartesian.estimate_sensitivities(one, scan.mask, scan.where)
+        elif maps.ndim == 4:
+            maps = maps[number]
+        yield operator_kinds.operator(replace(scan, sensitivities=maps)), one
+
+
+def _magnitude(image: Tensor) -> Array:
+    return (image.abs() if image.is_complex() else image).numpy()
+
+
+def _weight(
+    kind: ReconstructionMethod, operator: LinearOperator, data: Array, *, weight: float | None, noise: float
+) -> Decision | None:
+    """The weight of a method with its reason; None of one without any."""
+    if weight is not None:
+        return Decision(weight, "given")
+    if not kind.has_weight:
+        return None
+    with torch.no_grad():
+        found = iterative_solvers.find_weight(operator, torch.as_tensor(data), noise)
+    words = f"the residual is {found.residual:.2f} of the noise, whose standard deviation is {noise:.3g}"
+    return Decision(found.weight, words, "doi:10.1007/978-1-4612-5280-1")

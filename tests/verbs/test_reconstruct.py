@@ -1,0 +1,202 @@
+"""Images from files of measurements, and files that are refused."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import isocenter
+from isocenter.errors import DatasetError, FormatError, UsageError
+
+SIZE = 16
+ANGLES = [float(one) for one in range(0, 180, 6)]
+CT = {
+    "kind": "parallel",
+    "angles_deg": ANGLES,
+    "bin_mm": 1.0,
+    "image": {"shape": [SIZE, SIZE], "spacing_mm": [1.0, 1.0]},
+}
+MR = {"kind": "cartesian", "image": {"shape": [SIZE, SIZE], "spacing_mm": [2.0, 1.5]}}
+
+
+def disk():
+    place = np.arange(SIZE) - 7.5
+    return (np.hypot(place[:, None] - 2, place + 1) < 5).astype(np.float32)
+
+
+def save(path, record, data, **arrays):
+    np.savez(path, acquisition=np.array(json.dumps(record)), data=data, **arrays)
+    return path
+
+
+def sinogram(record=CT, noise=0.02):
+    operator = isocenter.operator({**record, "bins": 25})
+    measured = operator.forward(disk())
+    return (measured + np.random.default_rng(0).normal(0, noise, measured.shape)).astype(np.float32)
+
+
+def kspace(image=None, mask=None, **arrays):
+    operator = isocenter.operator({**MR, "mask": mask, **arrays})
+    measured = operator.forward((disk() if image is None else image).astype(np.complex64))
+    noise = np.random.default_rng(1).normal(0, 0.01, (2, *measured.shape))
+    return ((measured + noise[0] + 1j * noise[1]) * (1 if mask is None else mask)).astype(np.complex64)
+
+
+def columns(step=3, centre=(6, 11)):
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[:, ::step] = mask[:, centre[0] : centre[1]] = 1
+    return mask
+
+
+def error_of(image):
+    return float(np.sqrt(np.mean((np.squeeze(image.data) - disk()) ** 2)))
+
+
+def test_files_of_ct_and_mr_become_images_with_a_record_and_a_page(tmp_path):
+    save(tmp_path / "ct.npz", CT, sinogram())
+    save(tmp_path / "mr.npz", MR, kspace())
+    out = tmp_path / "out"
+    result = isocenter.reconstruct(tmp_path, out=out)
+    assert {row["case"]: row["method"] for row in result.cases} == {"ct": "fbp", "mr": "zero_filled"}
+    image = isocenter.read(out / "mr_reconstruction.nii.gz")
+    assert_allclose(image.geometry.spacing, (2.0, 1.5, 1.0))
+    assert error_of(image) < 0.02
+    assert error_of(isocenter.read(out / "ct_reconstruction.nii.gz")) < 0.2
+    record = json.loads((out / "reconstruction.json").read_text())
+    assert record["cases"][0].keys() >= {"method", "method_because", "noise", "residual", "seconds"}
+    assert "Reconstruction" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("record", "method", "because"),
+    [
+        (CT, "fbp", "1.9 views a pixel of width, where 1.57 are enough"),
+        (CT | {"angles_deg": ANGLES[::2]}, "tv", "0.94 views a pixel"),
+        (CT | {"kind": "emission"}, "mlem", "photons are counted"),
+    ],
+)
+def test_the_method_follows_from_what_was_measured(tmp_path, record, method, because):
+    data = np.maximum(sinogram(record), 0)
+    [row] = isocenter.reconstruct(save(tmp_path / "one.npz", record, data)).cases
+    assert row["method"] == method
+    assert because in row["method_because"]
+
+
+def test_undersampled_k_space_is_made_by_total_variation_which_is_nearer_than_zero_filling(tmp_path):
+    mask = columns()
+    path = save(tmp_path / "mr.npz", MR, kspace(mask=mask), mask=mask)
+    found, plain = (isocenter.reconstruct(path, method=one) for one in ("auto", "zero_filled"))
+    assert found.cases[0]["method"] == "tv"
+    assert error_of(found.images["mr"]) < 0.7 * error_of(plain.images["mr"])
+
+
+def test_the_weight_leaves_a_residual_as_large_as_the_noise_and_grows_with_it(tmp_path):
+    weights = []
+    for noise in (0.3, 1.2):
+        path = save(tmp_path / f"noise{noise}.npz", CT, sinogram(noise=noise))
+        [row] = isocenter.reconstruct(path, method="tv").cases
+        assert 0.7 < row["noise"] / noise < 2
+        weights.append(row["weight"])
+        assert f"whose standard deviation is {row['noise']:.3g}" in row["weight_because"]
+    assert weights[1] > 1.5 * weights[0]
+
+
+def test_photons_are_made_line_integrals(tmp_path):
+    data = 1e6 * np.exp(-sinogram(noise=0) / 10)
+    path = save(tmp_path / "ct.npz", CT | {"counts": True, "i0": 1e6}, data)
+    result = isocenter.reconstruct(path, method="fbp")
+    assert_allclose(
+        10 * result.images["ct"].data,
+        isocenter.reconstruct(save(tmp_path / "lines.npz", CT, sinogram(noise=0)), method="fbp").images["lines"].data,
+        atol=1e-3,
+    )
+
+
+def test_coils_without_sensitivities_take_them_from_their_centre_and_slices_become_the_last_axis(tmp_path):
+    row, column = np.meshgrid(np.linspace(-1, 1, SIZE), np.linspace(-1, 1, SIZE), indexing="ij")
+    maps = np.stack([np.exp(row / 2), np.exp(-row / 2), np.exp(column / 2 + 1j)])
+    maps /= np.sqrt((np.abs(maps) ** 2).sum(axis=0))
+    data = np.stack([kspace(sensitivities=maps)] * 2)
+    path = save(tmp_path / "mr.npz", MR | {"coils": 3}, data)
+    image = isocenter.reconstruct(path).images["mr"]
+    assert image.data.shape == (1, SIZE, SIZE, 2)
+    inside = disk() == 1
+    assert abs(image.data[0, ..., 0][inside].mean() - 1) < 0.1
+
+
+def test_an_array_with_a_json_file_is_a_measurement(tmp_path):
+    np.save(tmp_path / "ct.npy", sinogram())
+    (tmp_path / "scan.json").write_text(json.dumps(CT))
+    assert isocenter.reconstruct(tmp_path / "ct.npy", acquisition=tmp_path / "scan.json").cases[0]["kind"] == "parallel"
+    with pytest.raises(DatasetError, match="does not say how it was measured"):
+        isocenter.reconstruct(tmp_path / "ct.npy")
+
+
+HEADER = b"""<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding><trajectory>%s</trajectory><encodedSpace>
+<matrixSize><x>16</x><y>16</y><z>1</z></matrixSize><fieldOfView_mm><x>32</x><y>24</y><z>5</z></fieldOfView_mm>
+</encodedSpace></encoding></ismrmrdHeader>"""
+
+
+def test_a_file_of_fastmri_is_read_and_one_that_is_not_cartesian_is_refused(tmp_path):
+    for name, trajectory in (("good", b"cartesian"), ("bad", b"radial")):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["kspace"], file["ismrmrd_header"] = np.stack([kspace()] * 2), HEADER % trajectory
+    image = isocenter.reconstruct(tmp_path / "good.h5").images["good"]
+    assert_allclose(image.geometry.spacing, (2.0, 1.5, 5.0))
+    assert_allclose(image.data[0, ..., 1], disk(), atol=0.05)
+    with pytest.raises(DatasetError, match="radial trajectory"):
+        isocenter.reconstruct(tmp_path / "bad.h5")
+
+
+def test_a_measurement_that_fails_does_not_stop_the_others(tmp_path):
+    save(tmp_path / "good.npz", CT, sinogram())
+    save(tmp_path / "short.npz", CT, sinogram()[:5])
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 no archive")
+    result = isocenter.reconstruct(tmp_path, out=tmp_path / "out")
+    assert [row["case"] for row in result.cases] == ["good"]
+    assert sorted(one.cases[0] for one in result.failures) == ["short", "torn"]
+
+
+UNCENTRED = np.fft.ifftshift(kspace())
+
+
+@pytest.mark.parametrize(
+    ("record", "data", "arrays", "problem"),
+    [
+        (CT, sinogram()[:5], {}, "states 30 angles for 5 views"),
+        (CT | {"angles_deg": np.deg2rad(ANGLES).tolist()}, sinogram(), {}, "none above 7 degrees"),
+        (MR, kspace() * columns(), {}, "empty lines of k-space, and no mask"),
+        (MR, np.abs(kspace()), {}, "real data for complex k-space"),
+        (MR, UNCENTRED, {}, "not centred: its peak is at \\(0, 0\\)"),
+        (MR, kspace()[:8], {}, "k-space of \\(8, 16\\) for an image of \\(16, 16\\)"),
+        (MR | {"coils": 2}, np.stack([kspace()] * 3), {}, "holds 3 coils where 2 are stated"),
+        (CT, sinogram() * np.nan, {}, "no finite numbers"),
+        (CT | {"kind": "emission"}, -sinogram() - 1, {}, "counts below 0"),
+        (CT, sinogram(), {"method": "mlem"}, "mlem is not for parallel"),
+        (MR, kspace(), {"method": "fbp"}, "fbp is not for cartesian"),
+        ("no record", sinogram(), {}, "states no kind"),
+    ],
+)
+def test_a_measurement_that_cannot_be_is_refused_and_nothing_is_written(tmp_path, record, data, arrays, problem):
+    path = save(tmp_path / "one.npz", record, data)
+    with pytest.raises(DatasetError, match=problem):
+        isocenter.reconstruct(path, out=tmp_path / "out", **arrays)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_path_an_empty_folder_and_an_unknown_method_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        isocenter.reconstruct(tmp_path / "none.npz")
+    with pytest.raises(FormatError, match="holds no measurement"):
+        isocenter.reconstruct(tmp_path)
+    with pytest.raises(UsageError, match="no method 'magic'"):
+        isocenter.reconstruct(save(tmp_path / "ct.npz", CT, sinogram()), method="magic")
+
+
+def test_a_measurement_is_no_image(tmp_path):
+    with pytest.raises(FormatError, match=r"is a measurement, no image.*isocenter reconstruct"):
+        isocenter.read(save(tmp_path / "ct.npz", CT, sinogram()))
