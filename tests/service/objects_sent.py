@@ -38,3 +38,22 @@ def data_set(file: bytes) -> bytes:
 def is_readable(file: bytes) -> bool:
     """Whether the DICOM library takes it."""
     return "SOPInstanceUID" in dcmread(BytesIO(file))
+
+
+def note(instance: str, of: Dataset, code: str, *rejected: str) -> Dataset:
+    """A key object selection about objects of a study."""
+    title, evidence, within = Dataset(), Dataset(), Dataset()
+    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code, "DCM", "Rejected"
+    within.SeriesInstanceUID, within.ReferencedSOPSequence = "1.5", []
+    for uid in rejected:
+        one = Dataset()
+        one.ReferencedSOPInstanceUID = uid
+        within.ReferencedSOPSequence.append(one)
+    evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = of.StudyInstanceUID, [within]
+    made = drawn(instance, study=of.StudyInstanceUID, series="1.7", Modality="KO")
+    made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.59"
+    made.PatientID, made.PatientName = of.PatientID, of.PatientName
+    made.ConceptNameCodeSequence, made.CurrentRequestedProcedureEvidenceSequence = [title], [evidence]
+    for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(made, keyword)
+    return made

@@ -129,9 +129,13 @@ class FhirPeer:
     asked: list[tuple[str, dict[str, list[str]], dict[str, str]]] = field(default_factory=list)
 
     def transact(self, bundle: dict[str, Any]) -> dict[str, Any]:
-        """Make what has an identifier that is new; what is there stays."""
+        """Make what has an identifier that is new; what is there stays, but for what is put in its place."""
         statuses = []
         for entry in bundle["entry"]:
+            if entry["request"]["method"] == "PUT":
+                self.resources[unquote(entry["request"]["url"])] = entry["resource"]
+                statuses.append("200 OK")
+                continue
             asked = f"{entry['request']['url']}?{unquote(entry['request']['ifNoneExist'])}"
             statuses.append("200 OK" if asked in self.resources else "201 Created")
             self.resources.setdefault(asked, entry["resource"])

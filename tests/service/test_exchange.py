@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
+import pydicom
 import pytest
 from hl7apy.parser import parse_message
 from hypothesis import given, settings
@@ -21,7 +23,7 @@ from isocenter.service.exchange import fhir_reports, findings_report, hl7_report
 from isocenter.service.exchange.fhir_server import BusyError, FhirServer
 from isocenter.service.records import tables
 from isocenter.values import Code, Finding
-from service.objects_sent import drawn, encoded
+from service.objects_sent import drawn, encoded, note
 from service.reports import (
     SEGMENT,
     STUDY,
@@ -361,6 +363,64 @@ def test_the_priority_is_that_which_the_findings_give_before_that_of_the_rule(tm
         ]
         [stated] = resources(fhir_reports.report_bundle(made, "R5"), "DiagnosticReport")
         assert (order[5], stated["meta"]["tag"][0]["code"]) == (of_hl7, of_fhir)
+
+
+@pytest.mark.parametrize("version", ["R5", "R4B"])
+def test_a_report_that_was_taken_back_is_valid_and_puts_itself_in_the_place_of_the_first(version):
+    made = report(PNEUMOTHORAX, Finding("lung", 812.5, "ml", low=800.0, high=830.0))
+    back = replace(made, taken_back="images of it were rejected")
+    first, second = (fhir_reports.report_bundle(one, version, transaction=True) for one in (made, back))
+    fhir_reports.encode_bundle(second, version)
+    kinds = ("DiagnosticReport", "Observation")
+    assert {one["status"] for kind in kinds for one in resources(second, kind)} == {"entered-in-error"}
+    assert resources(second, "Provenance") == []
+    named = {entry["fullUrl"] for entry in first["entry"]}
+    assert {entry["fullUrl"] for entry in second["entry"]} <= named
+    text = hl7_reports.oru_message(back).decode()
+    assert parse_message(text, find_groups=True).validate()
+    lines = [line.split("|") for line in text.split("\r")]
+    assert {line[11] for line in lines if line[0] == "OBX"} == {"W"}
+    assert [line[25] for line in lines if line[0] == "OBR"] == ["C"]
+    assert "Taken back: images of it were rejected" in text
+    controls = {hl7_reports.control_id(made.job), hl7_reports.control_id(made.job, taken_back=True)}
+    assert len(controls) == 2 and all(len(one) <= 20 for one in controls)
+
+
+@pytest.mark.filterwarnings("ignore:The value length")
+def test_reports_of_a_study_that_a_note_rejects_are_taken_back_at_fhir_and_hl7(tmp_path, mr, monkeypatch):
+    monkeypatch.setattr("isocenter.service.records.delivery_outbox.FIRST_S", 0.0)
+    with fhir_peer() as fhir, hl7_peer(lambda *_: "AA") as (place, taken):
+        node = SmallNode(
+            tmp_path / "node",
+            threshold_model(tmp_path / "model", LEVEL),
+            fhir={"base": fhir.url, "version": "R5"},
+            hl7={"send": [place]},
+            rules=[{"name": "r", "model": "threshold.onnx"}],
+        )
+        couriers = Couriers(node.settings, node.database)
+
+        def carried() -> None:
+            node.work()
+            couriers.rejecter.round()
+            for peer in ("fhir", place):
+                couriers.deliver(peer)
+
+        node.receive(*mr)
+        carried()
+        assert {one["status"] for key, one in fhir.resources.items() if "Report" in key} == {"final"}
+        images = [pydicom.dcmread(path) for path in mr]
+        (tmp_path / "note.dcm").write_bytes(
+            encoded(note("1.7.1", images[-1], "113001", *(one.SOPInstanceUID for one in images)))
+        )
+        node.receive(tmp_path / "note.dcm")
+        node.keeper.absorb()
+        carried()
+        carried()  # once is enough
+        node.store.close()
+        node.database.close()
+    judged = [one for key, one in fhir.resources.items() if key.startswith(("DiagnosticReport", "Observation"))]
+    assert {one["status"] for one in judged} == {"entered-in-error"}
+    assert len(taken) == 2 and "|W" in taken[1] and "Rejected for Quality Reasons" in taken[1]
 
 
 @pytest.mark.whole

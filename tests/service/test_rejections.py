@@ -7,26 +7,7 @@ import pytest
 
 from isocenter.service.records import tables
 from isocenter.service.records.study_index import StudyIndex
-from service.objects_sent import drawn, encoded
-
-
-def note(instance: str, of: pydicom.Dataset, code: str, *rejected: str) -> pydicom.Dataset:
-    """A key object selection about objects of a study."""
-    title, evidence, within = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
-    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = code, "DCM", "Rejected"
-    within.SeriesInstanceUID, within.ReferencedSOPSequence = "1.5", []
-    for uid in rejected:
-        one = pydicom.Dataset()
-        one.ReferencedSOPInstanceUID = uid
-        within.ReferencedSOPSequence.append(one)
-    evidence.StudyInstanceUID, evidence.ReferencedSeriesSequence = of.StudyInstanceUID, [within]
-    made = drawn(instance, study=of.StudyInstanceUID, series="1.7", Modality="KO")
-    made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.59"
-    made.PatientID, made.PatientName = of.PatientID, of.PatientName
-    made.ConceptNameCodeSequence, made.CurrentRequestedProcedureEvidenceSequence = [title], [evidence]
-    for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
-        delattr(made, keyword)
-    return made
+from service.objects_sent import encoded, note
 
 
 @pytest.mark.filterwarnings("ignore:The value length")

@@ -25,6 +25,7 @@ from isocenter.files.dicom.rejection import KEY_OBJECTS
 from isocenter.files.dicom.writing import stamp
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.storage import hashing
+from isocenter.runtime import record_files
 from isocenter.service import _delivering, _node_threads
 from isocenter.service.configuration import NodeSettings, PeerSection
 from isocenter.service.dicom import asking, dicom_listening, sending
@@ -34,7 +35,7 @@ from isocenter.service.exchange.fhir_server import BusyError
 from isocenter.service.objects import object_store
 from isocenter.service.objects.journal import CommitmentReport, CommitmentRequest, JournalLine, ReplyFile
 from isocenter.service.records import delivery_outbox, tables
-from isocenter.service.records.delivery_outbox import Delivery, Outbox, SupersededJob
+from isocenter.service.records.delivery_outbox import TAKEN_BACK, Delivery, Outbox, SupersededJob
 from isocenter.service.records.job_queue import REJECTION, ResultFile
 from isocenter.service.records.record_database import Database, DatabaseClock
 from isocenter.service.records.study_index import StudyIndex
@@ -88,7 +89,7 @@ class Couriers:
         carried = (*self.peers, *self.settings.report_to, *self.recipients)
         steps: list[tuple[Callable[[], int], float]] = [(partial(self.deliver, name), 0.0) for name in carried]
         steps += [(self.vouch, 0.0), (self.count, COUNT_S), (self.give_up, LISTED_S)]
-        if any(peer.reject for peer in self.settings.peers):
+        if self.settings.report_to or any(peer.reject for peer in self.settings.peers):
             steps.append((self.rejecter.round, LISTED_S))
         for step, rest_s in steps:
             pauses = {"rest_s": rest_s, "idle_s": LOOK_S, "again_s": AGAIN_S}
@@ -283,9 +284,16 @@ def _unforeseen(error: Exception) -> IsocenterError:
     return IsocenterError(f"{type(error).__name__} was not expected", "courier", "It tries again")
 
 
+def _write_report_note(path: Path, superseded: SupersededJob) -> ResultFile:
+    """The note by which a report is taken back, as a file of the job."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record_files.write_json(path, TAKEN_BACK, {"because": superseded.reason})
+    return ResultFile(path.name, REJECTION, path.stat().st_size, hashing.file_hash(path))
+
+
 @dataclass(frozen=True, eq=False)
 class RejectionWriter:
-    """Writes the notes for peers with `reject`, in the keeper's process.
+    """Writes the notes for peers with `reject`, and for those that get reports, in the keeper's process.
 
     undone: jobs and peers for which no note can be written, because their files are gone
     """
@@ -296,12 +304,17 @@ class RejectionWriter:
 
     def round(self) -> int:
         """Put a note into the outbox for each superseded job that a peer has results of; how many are new."""
-        due = self.outbox.to_reject([peer.name for peer in self.settings.peers if peer.reject])
+        told = [peer.name for peer in self.settings.peers if peer.reject]
+        due = self.outbox.to_reject([*told, *self.settings.report_to])
         return sum(self._note_rejection(one) for one in due if (one.job, one.peer) not in self.undone)
 
     def _note_rejection(self, superseded: SupersededJob) -> bool:
         """Whether there is a note for a job and a peer from now on."""
-        folder, name = self.settings.folder / "results" / superseded.job, delivery_outbox.note_name(superseded.peer)
+        of_report = superseded.peer in self.settings.report_to
+        folder = self.settings.folder / "results" / superseded.job
+        name = delivery_outbox.note_name(superseded.peer, of_report=of_report)
+        if of_report:
+            return self.outbox.add_note(superseded, _write_report_note(folder / name, superseded))
         present = {folder / one: uid for one, uid in superseded.objects.items() if (folder / one).exists()}
         try:
             answer = self._write_note(folder / name, present, superseded)

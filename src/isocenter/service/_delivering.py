@@ -26,12 +26,13 @@ import requests
 from isocenter import errors
 from isocenter.deidentification import dicom_objects, keyed_names
 from isocenter.deidentification.confidentiality_profile import ConfidentialityProfile
-from isocenter.errors import FormatError, IsocenterError
+from isocenter.errors import FormatError, IntegrityError, IsocenterError
 from isocenter.files.dicom import object_identity
 from isocenter.files.dicom.writing import report_changes
 from isocenter.files.dicom.writing.report_changes import COMPREHENSIVE_3D
 from isocenter.files.storage import structured_text
 from isocenter.lazy import pydicom
+from isocenter.runtime import record_files
 from isocenter.service.configuration import FHIR, FhirSection, NodeSettings, NoticeRecipient, SmtpSection
 from isocenter.service.dicom.messages import CLASS_NOT_SUPPORTED, NOT_UNDERSTOOD, SUCCESS
 from isocenter.service.dicom.sending import PeerError, SendOutcome
@@ -40,6 +41,8 @@ from isocenter.service.exchange import fhir_reports, findings_report, hl7_report
 from isocenter.service.exchange.fhir_server import BusyError, FhirServer
 from isocenter.service.exchange.findings_report import FindingsReport
 from isocenter.service.objects.dicom_json import DicomJson
+from isocenter.service.records import delivery_outbox
+from isocenter.service.records.delivery_outbox import TAKEN_BACK
 from isocenter.service.records.record_database import Database
 
 # A try that failed after so long has waited for a peer in vain (s): the files after it would do the same.
@@ -98,7 +101,7 @@ def send_without_identity(
 def send_reports(peer: str, settings: NodeSettings, database: Database, records: Sequence[Path]) -> list[SendOutcome]:
     """Send the reports of jobs to a peer of `[fhir]` or `[hl7]`; one row for each, in their order.
 
-    records: files with the findings of the jobs, each in its job's folder
+    records: files with the findings of the jobs, each in its job's folder, or notes that take them back
     Raises PeerError where the peer takes none.
     """
     send = partial(_by_hl7, peer, settings.dicom.idle_s)
@@ -107,8 +110,11 @@ def send_reports(peer: str, settings: NodeSettings, database: Database, records:
 
     def sent(path: Path) -> SendOutcome:
         try:
-            send(findings_report.report_of_job(settings, database, path.parent.name))
-        except FormatError as error:
+            report = findings_report.report_of_job(settings, database, path.parent.name)
+            if delivery_outbox.is_note(path.name):
+                report = replace(report, taken_back=str(record_files.read_json(path, TAKEN_BACK)["because"]))
+            send(report)
+        except (FormatError, IntegrityError) as error:
             return SendOutcome(path, "", NOT_UNDERSTOOD, error.problem)
         return SendOutcome(path, "", SUCCESS)
 
@@ -123,7 +129,11 @@ def _by_fhir(fhir: FhirSection, idle_s: float, report: FindingsReport) -> None:
 def _by_hl7(peer: str, idle_s: float, report: FindingsReport) -> None:
     host, _, port = peer.rpartition(":")
     hl7_reports.send_by_mllp(
-        host, int(port), hl7_reports.oru_message(report), hl7_reports.control_id(report.job), idle_s=idle_s
+        host,
+        int(port),
+        hl7_reports.oru_message(report),
+        hl7_reports.control_id(report.job, taken_back=bool(report.taken_back)),
+        idle_s=idle_s,
     )
 
 

@@ -64,6 +64,8 @@ PLACES = {
     "instance": "SOP Instance UID",
 }
 CORNERS, POSSIBLE = "Corners", "Not ruled out at the stated coverage"
+# The status of what was sent and holds no more.
+TAKEN_BACK = "entered-in-error"
 # How FHIR calls the priority of a request, and each of ours.
 PRIORITY = "http://hl7.org/fhir/request-priority"
 URGENCIES = {"emergency": "stat", "urgent": "urgent", "routine": "routine", "background": "routine"}
@@ -75,7 +77,8 @@ def report_bundle(report: FindingsReport, version: Version, *, transaction: bool
     """The report's Bundle: DiagnosticReport, Observations, Device, Provenance, with a card DocumentReference, in R5
     ImagingSelections too.
 
-    transaction: for a server, which makes each resource only where it has none of its identifier
+    transaction: for a server, which makes each resource only where it has none of its identifier; of a report that
+                 was taken back it exchanges those that it has
     """
     content = _Bundle(report, version)
     entries = [_entry(url, resource, transaction=transaction) for url, resource in content.resources.items()]
@@ -103,6 +106,8 @@ def _entry(url: str, resource: Resource, *, transaction: bool) -> Resource:
         [identifier, *_] = resource.get("identifier") or resource["meta"]["tag"]
         name, value = ("identifier", identifier["value"]) if "identifier" in resource else ("_tag", identifier["code"])
         asked = f"{name}={quote(identifier['system'], safe='')}%7C{quote(value, safe='')}"
+        if resource.get("status") == TAKEN_BACK:  # in place of the one that is there
+            return {**entry, "request": {"method": "PUT", "url": f"{kind}?{asked}"}}
         entry["request"] = {"method": "POST", "url": kind, "ifNoneExist": asked}
     return entry
 
@@ -117,7 +122,8 @@ class _Bundle:
         sources = [self._add_series(uid) for uid in report.series] if self.is_r5 else []
         rows = [self._add_observation(number, row, sources) for number, row in enumerate(report.rows)]
         self.about = self._add_report(rows)
-        self._add_provenance([self.about, *rows])
+        if not report.taken_back:
+            self._add_provenance([self.about, *rows])
 
     def _add(self, key: uuid.UUID, resource: Resource) -> str:
         self.resources[url := f"urn:uuid:{key}"] = resource
@@ -195,7 +201,7 @@ class _Bundle:
             {
                 "resourceType": "ImagingSelection",
                 "identifier": [{"system": URI, "value": f"urn:uuid:{key}"}],
-                "status": "available",
+                "status": TAKEN_BACK if self.report.taken_back else "available",
                 "subject": self._subject,
                 "issued": _instant(self.report),
                 "code": {"coding": [_coding(DCM, code)]},
@@ -227,7 +233,7 @@ class _Bundle:
             "identifier": [{"type": kind, "system": DICOM_UID, "value": f"urn:oid:2.25.{key.int}"}],
             **self._order,
             "partOf": [self._study],
-            "status": "final",
+            "status": TAKEN_BACK if report.taken_back else "final",
             "subject": self._subject,
             **({"focus": [{"reference": one} for one in focus]} if focus else {}),
             "issued": _instant(report),
@@ -252,7 +258,7 @@ class _Bundle:
             "identifier": [{"system": URI, "value": f"urn:uuid:{key}"}],
             **self._order,
             # Of a report without an answer, as the measurement was not completed.
-            "status": "final" if report.has_answer else "cancelled",
+            "status": TAKEN_BACK if report.taken_back else "final" if report.has_answer else "cancelled",
             "category": [{"coding": [_coding(SCT, imaging)]}],
             "code": {"coding": [_coding(DCM, ("126000", "Imaging Measurement Report"))]},
             "subject": self._subject,

@@ -20,11 +20,11 @@ from isocenter.files.storage import structured_text
 from isocenter.lazy import pydicom
 from isocenter.service.configuration import PRIORITIES, NodeSettings
 from isocenter.service.records import tables
+from isocenter.service.records.job_queue import FINDINGS
 from isocenter.service.records.record_database import Database
 from isocenter.values import ANSWERED
 
 # How the table of answers calls a record of findings.
-RECORD = "findings"
 ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 # Segmentations and label maps, PS3.4 B.5.
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -55,6 +55,7 @@ class FindingsReport:
     segments: {concept: segment} of the label map
     card:     the address of the model card; "" for none
     pdf:      the report as a page, where one was asked for
+    taken_back: why the report holds no more; "" while it does
     """
 
     job: str
@@ -71,6 +72,7 @@ class FindingsReport:
     segments: Mapping[str, SegmentReference] = field(default_factory=dict)
     card: str = ""
     pdf: bytes | None = None
+    taken_back: str = ""
 
     @property
     def rows(self) -> Sequence[Mapping[str, Any]]:
@@ -89,7 +91,8 @@ class FindingsReport:
         outcome, reason = self.record["outcome"], self.record["reason"]
         answer = "Not detected" if self.record["is_empty"] else ""
         words = answer if self.has_answer else f"No answer: {outcome}"
-        return ". ".join(one for one in (words, reason, self.text) if one)
+        taken_back = f"Taken back: {self.taken_back}" if self.taken_back else ""
+        return ". ".join(one for one in (taken_back, words, reason, self.text) if one)
 
     @property
     def has_answer(self) -> bool:
@@ -143,7 +146,7 @@ def report_of_job(settings: NodeSettings, database: Database, job: str) -> Findi
         of_job = connection.execute(
             select(tables.series.c.uid, tables.series.c.attributes).where(mine).order_by(tables.series.c.uid)
         ).all()
-    folder, record = settings.folder / "results" / job, next((one for one in files if one.kind == RECORD), None)
+    folder, record = settings.folder / "results" / job, next((one for one in files if one.kind == FINDINGS), None)
     if record is None:
         raise FormatError("the job has no record of findings", job, "See its outcome and its reason")
     model_settings = settings.models.get(row.model)

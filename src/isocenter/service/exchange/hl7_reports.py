@@ -44,9 +44,9 @@ ESCAPED = re.compile(r"[\\|^~&]|\r\n|[\r\n]|[\x00-\x1f]")
 Code = tuple[str, str, str]
 
 
-def control_id(job: str) -> str:
-    """MSH-10 of a job's message, the same each time it is sent."""
-    return job[:CONTROL_LETTERS]
+def control_id(job: str, *, taken_back: bool = False) -> str:
+    """MSH-10 of a job's message, the same each time it is sent; that which takes it back has one of its own."""
+    return f"{job[: CONTROL_LETTERS - 1]}W" if taken_back else job[:CONTROL_LETTERS]
 
 
 def oru_message(report: FindingsReport) -> bytes:
@@ -67,7 +67,7 @@ def _segment(name: str, *fields: str) -> hl7.Segment:
 def _head(report: FindingsReport) -> Iterator[Sequence[str]]:
     at = report.issue_time.strftime("%Y%m%d%H%M%S+0000")
     sender = (escape_field("ISOCENTER"), escape_field(report.node))
-    kind = ("ORU^R01^ORU_R01", control_id(report.job), "P", VERSION)
+    kind = ("ORU^R01^ORU_R01", control_id(report.job, taken_back=bool(report.taken_back)), "P", VERSION)
     yield ("MSH", "^~\\&", *sender, "", "", at, "", *kind, "", "", "", "", "", ENCODING)
     issuer = escape_field(report.fact("IssuerOfPatientID"))
     identity = "~".join(f"{escape_field(one)}^^^{issuer}".rstrip("^") for one in report.facts("PatientID")) or '""'
@@ -75,7 +75,8 @@ def _head(report: FindingsReport) -> Iterator[Sequence[str]]:
     born = born if re.fullmatch(r"\d{8}", born) else ""
     yield ("PID", "1", "", identity, "", _name(report.fact("PatientName")), "", born, sex)
     order, began = "~".join(map(escape_field, report.facts("AccessionNumber"))), _time(report)
-    status = "F" if report.has_answer else "X"  # no results available; order canceled, table 0123
+    # Corrected; final; no results available, order canceled: table 0123.
+    status = "C" if report.taken_back else "F" if report.has_answer else "X"
     priority = PRIORITIES[report.priority]
     study = _code(REPORT_CODE)
     filler = f"{report.job[:CONTROL_LETTERS]}^ISOCENTER"
@@ -99,7 +100,8 @@ def _observations(report: FindingsReport) -> Iterator[Sequence[str]]:
         place, row = _place(report, index, measured)
         for sub, (kind, code, value, unit, p) in _values(row, place):
             number += 1
-            state = "F" if value else "X"
+            # Post original as wrong; final; cannot be obtained: table 0085.
+            state = "W" if report.taken_back else "F" if value else "X"
             yield (
                 *("OBX", str(number), kind if value else "", code, sub, value, unit, "", "", p, "", state),
                 *("", "", at, "", "", "", doer),

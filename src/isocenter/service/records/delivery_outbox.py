@@ -11,12 +11,14 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, insert, literal,
 
 from isocenter.service.records import audit_records, tables
 from isocenter.service.records.alert_records import NOTICE
-from isocenter.service.records.job_queue import ResultFile
+from isocenter.service.records.job_queue import FINDINGS, ResultFile
 from isocenter.service.records.record_database import Database, DatabaseClock
 
 FIRST_S, LONGEST_S, GIVEN_UP_S = 1.0, 300.0, 72 * 3600.0
 ASKED_S = 3600.0  # the longest pause that a peer may ask for
-NOTE = ("rejection_", ".dcm")  # around the name of a peer
+# Around the name of a peer: of one that gets DICOM objects, and of one that gets reports.
+TAKEN_BACK = "isocenter.report_taken_back"  # the schema of the latter
+NOTE, REPORT_NOTE = ("rejection_", ".dcm"), ("rejection_", ".json")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class SupersededJob:
     """A superseded job of which a peer has results.
 
     since, reason: when it was superseded, and why
-    objects: {name: the SOP Instance UID that the peer has}
+    objects: {name: the SOP Instance UID that the peer has}; "" of a record that it has as a report
     """
 
     job: str
@@ -50,9 +52,15 @@ class SupersededJob:
     objects: Mapping[str, str]
 
 
-def note_name(peer: str) -> str:
-    """The answer of a superseded job by which a peer is told to reject the others."""
-    return f"{NOTE[0]}{peer}{NOTE[1]}"
+def note_name(peer: str, *, of_report: bool = False) -> str:
+    """The answer of a superseded job by which a peer is told to reject the others, or that a report holds no more."""
+    first, last = REPORT_NOTE if of_report else NOTE
+    return f"{first}{peer}{last}"
+
+
+def is_note(name: str) -> bool:
+    """Whether an answer takes back a report."""
+    return name.startswith(REPORT_NOTE[0]) and name.endswith(REPORT_NOTE[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +224,7 @@ class Outbox:
             tables.deliveries.c.peer.in_(peers),
             # Sent or committed; not as a list of these: SQLite would look through all deliveries that there ever were.
             tables.deliveries.c.state.not_in(("waiting", "aside")),
-            tables.answers.c.sop_instance_uid.is_not(None),
+            or_(tables.answers.c.sop_instance_uid.is_not(None), tables.answers.c.kind == FINDINGS),
             tables.jobs.c.state == "superseded",
             tables.studies.c.state != "receiving",
             tables.studies.c.routed == tables.studies.c.revision,
@@ -230,7 +238,7 @@ class Outbox:
             superseded = found.get((row.job, row.peer))
             objects = {
                 **({} if superseded is None else superseded.objects),
-                row.name: row.sent_as or row.sop_instance_uid,
+                row.name: row.sent_as or row.sop_instance_uid or "",
             }
             found[row.job, row.peer] = SupersededJob(row.job, row.peer, row.done_at, row.reason, objects)
         return list(found.values())
@@ -263,12 +271,12 @@ def _nothing_to_come() -> tuple[ColumnElement[bool], ...]:
         tables.deliveries.alias("theirs"),
         tables.answers.alias("notes"),
     )
-    name = literal(NOTE[0]).concat(tables.deliveries.c.peer).concat(NOTE[1])
+    names = [literal(first).concat(tables.deliveries.c.peer).concat(last) for first, last in (NOTE, REPORT_NOTE)]
     of_study = others.c.study == tables.jobs.c.study
     mine = and_(theirs.c.job == others.c.job, theirs.c.peer == tables.deliveries.c.peer)
     waits = and_(theirs.c.state == "waiting", theirs.c.name != NOTICE)
     return (
-        ~exists().where(notes.c.job == tables.jobs.c.job, notes.c.name == name),
+        ~exists().where(notes.c.job == tables.jobs.c.job, notes.c.name.in_(names)),
         ~exists().where(of_study, others.c.state.in_(("waiting", "running"))),
         ~exists().where(of_study, mine, or_(waits, theirs.c.lease_until > DatabaseClock())),
     )

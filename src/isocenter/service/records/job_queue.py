@@ -62,6 +62,8 @@ ANEW = {"state": "waiting", "attempts": 0, "reason": None, "outcome": None, "is_
 OUTCOMES = ((ANSWERED, False), (FAILED, False), (ABSTAINED, False), (REFUSED, False), (ANSWERED, True))
 # The kind of an answer of a superseded job that tells a peer to reject the others.
 REJECTION = "rejection"
+# That of the record of findings.
+FINDINGS = "findings"
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,7 @@ class Jobs:
             objects = [one for one in outcome.answers if one.sop_instance_uid is not None]
             sent = [one.name for one in objects if is_result or one.kind == "sr"]
             due = {(name, peer): 0.0 for name in sent for peer in send}
-            records = [one.name for one in outcome.answers if one.kind == "findings"]
+            records = [one.name for one in outcome.answers if one.kind == FINDINGS]
             due |= {(name, peer): 0.0 for name in records for peer in outcome.report_to}
             if outcome.notice is not None:
                 due |= {
