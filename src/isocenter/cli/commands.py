@@ -228,7 +228,7 @@ COMMANDS = (
     Command("explain", models.ExplainOptions, named_by="inputs", ends=terminal.fail_if),
     Command("embed", models.EmbedOptions, named_by="inputs", ends=terminal.fail_if),
     Command("package", models.PackageOptions),
-    Command("compress", models.CompressOptions),
+    Command("compress", models.CompressOptions, ends=terminal.refuse_unmet),
     Command("calibrate", models.CalibrateOptions),
     Command("adopt", models.AdoptOptions),
     Command("convert", images.ConvertOptions, ends=terminal.fail_if),

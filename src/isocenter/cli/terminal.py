@@ -76,6 +76,12 @@ def refuse_untraced(result: Any, values: Mapping[str, Any]) -> None:
         raise PartlyFailedError(problem, str(values["requirements"]), remedy)
 
 
+def refuse_unmet(result: Any, values: Mapping[str, Any]) -> None:
+    """Exit with 1 for a target that nothing meets."""
+    if result.unmet:
+        raise PartlyFailedError(result.unmet, "--target", "Ask for less, or try other --methods")
+
+
 def refuse_outdated(result: Any, values: Mapping[str, Any]) -> None:
     """Exit with 1 for rows of documents whose records say something else."""
     if result.broken:

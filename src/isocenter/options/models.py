@@ -12,6 +12,7 @@ from isocenter.options.shared_flags import (
     PACKAGE,
     RESULTS,
     Activation,
+    Assignments,
     Backend,
     Backends,
     CovariateTables,
@@ -230,10 +231,22 @@ class CompressOptions(ReadingOptions):
     overwrite: Overwrite = False
     methods: Annotated[
         Sequence[str],
-        Flag("Variants to make: int8; or recertify, which tries those of a package here.", "NAMES", read=_listed),
+        Flag(
+            "Variants to make: int8, int4, distil, prune; or recertify, which tries those of a package here.",
+            "NAMES",
+            read=_listed,
+        ),
     ] = ("int8",)
     loss: Annotated[float, Flag("Largest accepted loss, in the primary metric.", "LOSS")] = 0.005
     samples: Annotated[int, Flag("Number of training cases that give the ranges of 8-bit numbers.", "N", least=1)] = 32
+    target: Annotated[
+        str | None,
+        Flag("Most that a variant may cost: latency=MS, size=MB or memory=MIB; the best one is named.", "COST"),
+    ] = None
+    minutes: Annotated[
+        float | None, Flag("Minutes for each method that trains; by default those of the run.", "M", least=0)
+    ] = None
+    assignments: Assignments = None
     groups: Groups = None
     threads: Threads = None
     seed: Seed = 0

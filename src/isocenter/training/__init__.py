@@ -8,6 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.training import (
+        channel_pruning,
         checkpoint_files,
         covariate_fitting,
         data,

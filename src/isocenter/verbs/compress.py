@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,9 @@ from isocenter.verbs import evaluate, package
 from isocenter.verbs.compressing import case_roles, compression_rows, quantised_package, variant_price
 from isocenter.verbs.compressing.case_roles import CaseRoles
 from isocenter.verbs.compressing.compression_page import CompressionPage
-from isocenter.verbs.compressing.compression_rows import FLOAT, VariantRow
+from isocenter.verbs.compressing.compression_rows import FLOAT, CostTarget, VariantRow
 from isocenter.verbs.compressing.quantised_package import BACKENDS_OF, Quantisation
+from isocenter.verbs.compressing.student_runs import PRUNE, STUDENTS, Students
 from isocenter.verbs.compressing.variant_price import VariantPrice
 
 log = logging.getLogger("isocenter")
@@ -43,7 +44,8 @@ SCHEMA, REQUEST_SCHEMA = "isocenter.compression", "isocenter.compression.request
 REQUEST, PARTS = "request.json", "parts"
 PACKAGE, CHANGED = "package", "changed.csv"
 RECERTIFY = "recertify"
-METHODS = (*BACKENDS_OF, RECERTIFY)
+VARIANTS: Mapping[str, Collection[str]] = {**BACKENDS_OF, **STUDENTS}
+METHODS = (*VARIANTS, RECERTIFY)
 # So often all backends are timed, one after the other.
 ROUNDS = 3
 
@@ -56,10 +58,18 @@ class CompressionResult:
     rows: tuple[VariantRow, ...]
     prices: Mapping[str, VariantPrice] = field(default_factory=dict)
     parts: str = ""
+    target: CostTarget | None = None
+
+    @property
+    def unmet(self) -> str:
+        """How near the nearest variant comes to a target that nothing meets; else empty."""
+        unmet = self.target is not None and self.target.best_row(self.rows) is None
+        return self.target.sentence(self.rows) if self.target is not None and unmet else ""
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json` and for `compression.json`."""
-        return {"rows": [asdict(row) for row in self.rows], "decided_by": self.parts}
+        target = None if self.target is None else self.target.sentence(self.rows)
+        return {"rows": [asdict(row) for row in self.rows], "decided_by": self.parts, "target": target}
 
     @property
     def table(self) -> pd.DataFrame:
@@ -67,7 +77,8 @@ class CompressionResult:
         return pd.DataFrame([asdict(row) for row in self.rows])
 
     def __repr__(self) -> str:
-        return "\n".join([self.parts, *(row.line for row in self.rows), str(self.out / MARKS[1])])
+        target = [] if self.target is None else [self.target.sentence(self.rows)]
+        return "\n".join([self.parts, *(row.line for row in self.rows), str(self.out / MARKS[1]), *target])
 
 
 @keywords.takes(CompressOptions)
@@ -76,13 +87,14 @@ def compress(options: CompressOptions) -> CompressionResult:
 
     model:   a run, or a package
     data:    labelled cases: its training cases give ranges, others decide what is lost
-    methods: some of int8 and recertify
-    out:     a folder for package/, compression.json, changed.csv and report.html
+    methods: some of int8, int4, distil and prune, or recertify
+    out:     a folder for package/, runs/, compression.json, changed.csv and report.html
     resume:  go on with what a stopped command left in `out`
     A variant is taken by `predict` only on a processor like the one here, and only where it passed.
     Raises UsageError where cases are too few for ranges or price, ResourceError without the extra.
     """
     source, out = Path(options.model), Path(options.out)
+    target = None if options.target is None else CostTarget(options.target)
     methods = _checked_methods(options)
     verb_results.refuse_missing(source)
     if not options.resume:
@@ -101,12 +113,12 @@ def compress(options: CompressOptions) -> CompressionResult:
     reading = evaluate.reading_as_trained(run, plan, data).overridden(options.reading)
     dataset = evaluate.open_references(data, reading, loaded, run)
     roles = case_roles.assign_roles(
-        loaded, dataset, run, samples=0 if methods == (RECERTIFY,) else options.samples, seed=options.seed
+        loaded, dataset, run, samples=options.samples if set(methods) & set(BACKENDS_OF) else 0, seed=options.seed
     )
     log.info("%s", roles.parts)
     with file_lock.hold_lock(out):
         _open_folder(options, out, source, dataset, methods)
-        result = _Compression(options, out, source, run, loaded, roles, methods).finish()
+        result = _Compression(options, out, source, run, loaded, roles, methods, target).finish()
         shutil.rmtree(out / PARTS)
         (out / REQUEST).unlink()
     return result
@@ -120,14 +132,14 @@ def _checked_methods(options: CompressOptions) -> tuple[str, ...]:
     if RECERTIFY in methods and len(methods) > 1:
         raise UsageError(f"{RECERTIFY} makes nothing anew", "--methods", "Give it alone")
     margins.refuse_impossible_margin(options.loss, "--loss")
-    if RECERTIFY not in methods:
-        quantising.refuse_missing_extra("openvino", "nncf")
+    needed = {"int8": ("openvino", "nncf"), PRUNE: ("torch_pruning",)}
+    quantising.refuse_missing_extra(*(module for method in methods for module in needed.get(method, ())))
     return methods
 
 
 def _open_folder(options: CompressOptions, out: Path, source: Path, dataset: Dataset, methods: Sequence[str]) -> None:
     """Make the folder, or go on with the one that an earlier command of the same request left."""
-    asked = {name: getattr(options, name) for name in ("loss", "samples", "groups", "seed", "threads")}
+    asked = {name: getattr(options, name) for name in ("loss", "samples", "groups", "minutes", "seed", "threads")}
     request = {"model": str(source.resolve()), "data": hashing.dataset_hash(dataset), "methods": list(methods), **asked}
     if options.resume:
         if not (out / REQUEST).is_file():
@@ -153,6 +165,7 @@ class _Compression:
     loaded: Model
     roles: CaseRoles
     methods: Sequence[str]
+    target: CostTarget | None = None
 
     def finish(self) -> CompressionResult:
         """Make what is not made yet, and write the result."""
@@ -161,26 +174,51 @@ class _Compression:
             self.out / PACKAGE,
             partial(quantised_package.assemble, self._base, made, self.roles.ranges, self.options.seed),
         )
-        exact, failed = self._scored(folder, PLAIN)
+        students, refused = self._students()
+        refused |= {name: facts["refused"] for name, facts in self._facts(made).items() if "refused" in facts}
+        exact, failed = self._scored(PLAIN, folder, PLAIN)
         for problem in failed:
             log.warning("left out: %s", problem)
-        prices = {name: self._price(folder, name, exact) for name in package_contents.package_record(folder)[MADE]}
-        certificate = self._certificate(folder, prices)
-        refused = {name: facts["refused"] for name, facts in self._facts(made).items() if "refused" in facts}
-        rows = self._rows(folder, certificate, prices, refused)
-        result = CompressionResult(self.out, tuple(rows), prices, self.roles.parts)
-        read = {name: partial(self._model, folder, name) for name in (PLAIN, *prices)}
+        quantised = {name: (folder, name) for name in package_contents.package_record(folder).get(MADE) or ()}
+        places = {**quantised, **{name: (place, PLAIN) for name, place in students.items()}}
+        prices = {name: self._price(name, *place, exact) for name, place in places.items()}
+        certificate = self._certificate(folder, self.loaded, {name: prices[name] for name in quantised})
+        rows = self._rows(folder, certificate, prices)
+        for name, place in students.items():
+            trials = self._certificate(place, model_files.load(place, "cpu"), {}).trials
+            rows += [compression_rows.variant_row(place, one, prices[name], name) for one in trials]
+        methods = {one: method for method, names in VARIANTS.items() for one in names}
+        rows += [VariantRow(variant=methods[name], backend=name, because=why) for name, why in refused.items()]
+        result = CompressionResult(self.out, tuple(rows), prices, self.roles.parts, self.target)
         changed = {
-            name: variant_price.changed_cases(exact, self._scored(folder, name)[0], self.loaded.task, price.metric)
-            for name, price in prices.items()
-            if price.test is not None
+            name: variant_price.changed_cases(exact, self._scored(name, *place)[0], self.loaded.task, price.metric)
+            for name, place in places.items()
+            if (price := prices[name]).test is not None
         }
-        tables = [table.assign(backend=name) for name, table in changed.items()]
-        _write_changed(tables, self.out / CHANGED)
+        _write_changed([table.assign(variant=name) for name, table in changed.items()], self.out / CHANGED)
+        read = {name: partial(self._model, *place) for name, place in {PLAIN: (folder, PLAIN), **places}.items()}
         page = CompressionPage(self.source.name, rows, prices, changed, self.roles, certificate.machine)
         (self.out / MARKS[1]).write_text(page.html(read), encoding="utf-8")
         record_files.write_json(self.out / MARKS[0], SCHEMA, result.as_record())
         return result
+
+    def _students(self) -> tuple[dict[str, Path], dict[str, str]]:
+        """{variant: package} of the networks that were trained, and why others were not."""
+        packages, refused = dict[str, Path](), dict[str, str]()
+        options, parts = self.options, self.out / PARTS
+        students = Students(
+            self.run, self.loaded, parts, options.assignments or {}, options.minutes, options.threads, options.seed
+        )
+        for name in (one for method in self.methods for one in STUDENTS.get(method, ())):
+            out = self.out / "runs" / name
+            try:
+                students.train(name, out)
+            except IsocenterError as error:
+                log.warning("%s: %s", name, error)
+                refused[name] = f"{error.problem}. {error.remedy}"
+                continue
+            packages[name] = quantised_package.made_once(parts / f"package-{name}", partial(_write_run_package, out))
+        return packages, refused
 
     @property
     def _base(self) -> Path:
@@ -189,9 +227,7 @@ class _Compression:
         def fill(folder: Path) -> None:
             """Write the run's package, or copy the one that was given."""
             if self.run is not None:
-                plan = package.finished_plan(self.run)
-                evidence = package.run_evidence(self.run, self.loaded, plan)
-                package_writing.write_package(self.loaded, evidence, self.source.name, folder)
+                _write_run_package(self.run, folder)
                 return
             with record_files.unpack(self.source) as given:
                 record_files.verify_seal(given)
@@ -219,25 +255,25 @@ class _Compression:
         model = quantised_package.read_on(folder, backend, self.options.threads)
         return replace(model, request=self.loaded.request)
 
-    def _scored(self, folder: Path, backend: str) -> tuple[Table, list[str]]:
-        """(table, what failed) of the deciding cases by a backend, kept for a command that goes on."""
+    def _scored(self, name: str, folder: Path, backend: str) -> tuple[Table, list[str]]:
+        """(table, what failed) of the deciding cases by a package on a backend, kept for a command that goes on."""
 
         def fill(place: Path) -> None:
             """Score and keep."""
-            log.info("scoring %s on %s", backend, errors.count_phrase(len(self.roles.deciding), "case"))
+            log.info("scoring %s on %s", name, errors.count_phrase(len(self.roles.deciding), "case"))
             table, failed = variant_price.score_table(self._model(folder, backend), self.roles.deciding)
             csv_text.write_table(table, place / CASES)
             record_files.write_json(place / "failed.json", f"{SCHEMA}.failed", {"failed": failed})
 
-        place = quantised_package.made_once(self.out / PARTS / f"scores-{backend}", fill)
+        place = quantised_package.made_once(self.out / PARTS / f"scores-{name}", fill)
         failed = structured_text.load_json(place / "failed.json")["failed"]
         return case_tables.read_cases(place / CASES), list(failed)
 
-    def _price(self, folder: Path, backend: str, exact: Table) -> VariantPrice:
+    def _price(self, name: str, folder: Path, backend: str, exact: Table) -> VariantPrice:
         """The price of a variant; one that cannot be computed has none, and the reason."""
         try:
             with errors.foreign_errors(partial(_not_computed, backend)):
-                table, failed = self._scored(folder, backend)
+                table, failed = self._scored(name, folder, backend)
         except IsocenterError as error:
             return VariantPrice.unknown(error.problem)
         if failed:
@@ -246,6 +282,7 @@ class _Compression:
             exact,
             table,
             self.loaded.task,
+            other=self._model(folder, PLAIN).task,
             loss=float(self.options.loss),
             primary=self.loaded.record.get("primary"),
             groups=self.options.groups,
@@ -253,24 +290,22 @@ class _Compression:
             patients_known=self.roles.patients_known,
         )
 
-    def _certificate(self, folder: Path, prices: Mapping[str, VariantPrice]) -> Certificate:
+    def _certificate(self, folder: Path, model: Model, prices: Mapping[str, VariantPrice]) -> Certificate:
         """The certificate of the package on this machine, with the verdict on each quantised network."""
         usual = [name for name in backends.quick_backends() if backends.find_backend(name).precision not in QUANTISED]
         cases = self.roles.deciding[:MOST]
         images = (channel_stack.stack_images(case.images, case.id) for case in cases)
         words = f"{len(cases)} of {errors.count_phrase(len(self.roles.deciding), self.roles.which)}"
         made = certification.certify(
-            folder, self.loaded, images, words, names=[*usual, *prices], threads=self.options.threads, rounds=ROUNDS
+            folder, model, images, words, names=[*usual, *prices], threads=self.options.threads, rounds=ROUNDS
         )
         judged = replace(made, trials=[_with_accuracy(one, prices.get(one.backend)) for one in made.trials])
         judged.write(folder)
         record_files.seal_folder(folder)
         return judged
 
-    def _rows(
-        self, folder: Path, certificate: Certificate, prices: Mapping[str, VariantPrice], refused: Mapping[str, str]
-    ) -> list[VariantRow]:
-        """A row a trial, those in float first, then a row for each variant that could not be made."""
+    def _rows(self, folder: Path, certificate: Certificate, prices: Mapping[str, VariantPrice]) -> list[VariantRow]:
+        """A row a trial, those in float first."""
         trials = sorted(certificate.trials, key=lambda one: one.precision in QUANTISED)
         rows = [compression_rows.variant_row(folder, one, prices.get(one.backend)) for one in trials]
         exact = next(iter(prices.values()), None)
@@ -280,17 +315,22 @@ class _Compression:
         fastest = min(cost for cost, row in zip(costs, rows, strict=True) if row.variant == FLOAT)
         here = "" if hardware.multiplies_bytes(hardware.processor_instructions()) else " (no 8-bit dot products here)"
         slower = f"slower here than in float{here}: `predict` does not take it by itself"
-        rows = [
+        return [
             replace(row, because=f"{row.because}; {slower}") if row.variant != FLOAT and cost > fastest else row
             for cost, row in zip(costs, rows, strict=True)
         ]
-        methods = {name: method for method, names in BACKENDS_OF.items() for name in names}
-        return rows + [VariantRow(variant=methods[name], backend=name, because=why) for name, why in refused.items()]
+
+
+def _write_run_package(run: Path, folder: Path) -> None:
+    """Write the package of a finished run, without a certificate."""
+    model = model_files.load(run, "cpu")
+    evidence = package.run_evidence(run, model, package.finished_plan(run))
+    package_writing.write_package(model, evidence, run.name, folder)
 
 
 def _write_changed(tables: Sequence[Table], path: Path) -> None:
     """`changed.csv`: what changed most first, whatever the variant."""
-    columns = ["case", "label", "before", "after", "difference", "backend"]
+    columns = ["case", "label", "before", "after", "difference", "variant"]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     order = table["difference"].abs().sort_values(ascending=False, kind="stable").index
     csv_text.write_table(table.loc[order, columns], path)

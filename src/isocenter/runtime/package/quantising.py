@@ -24,7 +24,7 @@ from isocenter.lazy import onnx
 from isocenter.runtime import hardware
 from isocenter.runtime.model_assembly import Model
 from isocenter.runtime.package.backends.openvino import OpenVinoNetwork
-from isocenter.runtime.package.package_contents import ONNX_INT8, OPENVINO_INT8
+from isocenter.runtime.package.package_contents import ONNX_INT4, ONNX_INT8, OPENVINO_INT8
 from isocenter.runtime.windows.slide import Network
 from isocenter.values import Array, Case
 
@@ -152,13 +152,12 @@ def quantise_openvino(
         with _silence():
             return nncf.quantize(model, nncf.Dataset(samples), **_settings(nncf, len(samples), attends, overflow))
 
-    fixes = nncf.OverflowFix if hasattr(nncf, "OverflowFix") else nncf.quantization.advanced_parameters.OverflowFix
     chosen, overflow, facts = quantised_with(None), None, dict[str, Any](bits_of_weights=8, kept_in_float=[])
     if not hardware.multiplies_bytes(hardware.processor_instructions()):
-        narrower = quantised_with(fixes.ENABLE)
+        narrower = quantised_with(nncf.OverflowFix.ENABLE)
         apart = [_distance(core, one, model, windows) for one in (chosen, narrower)]
         if apart[1] < apart[0]:
-            chosen, overflow = narrower, fixes.ENABLE
+            chosen, overflow = narrower, nncf.OverflowFix.ENABLE
             facts |= {"bits_of_weights": 7, "because": "sums of 8-bit products saturate on this processor"}
     if judge is not None:
         exact, ours = (judge(_compile(core, one, heads)) for one in (model, chosen))
@@ -259,24 +258,57 @@ def _versions(*packages: str) -> dict[str, Any]:
 
 def quantise_onnx(source: Path, windows: Sequence[Window], folder: Path) -> Quantised:
     """Quantise an ONNX file with ONNX Runtime: QDQ, static, weights by channel; 7 bits without 8-bit dot products."""
+    bits = _quantise_static(source, windows, folder / Path(ONNX_INT8).name)
+    facts = {"method": "ONNX Runtime, static QDQ", "bits_of_weights": bits, "kept_in_float": []}
+    return Quantised((ONNX_INT8,), {**facts, **_versions("onnxruntime")})
+
+
+def quantise_onnx_weights(source: Path, windows: Sequence[Window], folder: Path) -> Quantised:
+    """Quantise the weights of matrix products to 4 bits, in groups of 32; convolutions to 8 bits, with what they see.
+
+    Raises ResourceError for a network without matrix products.
+    """
+    from onnxruntime.quantization import matmul_nbits_quantizer
+
+    graph = onnx.load(source, load_external_data=False).graph
+    known = {one.name for one in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "MatMul" and known & set(node.input)]
+    if not products:
+        raise ResourceError("the network has no matrix products of its weights", str(source), "Choose int8")
+    path, bits = folder / Path(ONNX_INT4).name, None
+    if any(node.op_type == "Conv" for node in graph.node):
+        bits = _quantise_static(source, windows, path, ["Conv"])
+    with _silence():
+        quantiser = matmul_nbits_quantizer.MatMulNBitsQuantizer(
+            onnx.load(path if path.is_file() else source), bits=4, block_size=GROUP, is_symmetric=True
+        )
+        quantiser.process()
+        quantiser.model.save_model_to_file(str(path))
+    facts = {"method": "ONNX Runtime, weights in groups of 32", "bits_of_weights": 4, "bits_of_convolutions": bits}
+    return Quantised((ONNX_INT4,), {**facts, "matrix_products": len(products), **_versions("onnxruntime")})
+
+
+def _quantise_static(source: Path, windows: Sequence[Window], path: Path, kinds: Sequence[str] | None = None) -> int:
+    """Write the file with nodes of these kinds, by default of all, quantised; return the bits of its weights."""
     from onnxruntime import quantization
 
     narrow = not hardware.multiplies_bytes(hardware.processor_instructions())
+    prepared = path.with_name("prepared.onnx")
     with _silence():
-        quantization.shape_inference.quant_pre_process(source, folder / "prepared.onnx", skip_symbolic_shape=True)
+        quantization.shape_inference.quant_pre_process(source, prepared, skip_symbolic_shape=True)
         quantization.quantize_static(
-            folder / "prepared.onnx",
-            folder / Path(ONNX_INT8).name,
+            prepared,
+            path,
             _reader(source, windows),
             quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=kinds,
             per_channel=True,
             reduce_range=narrow,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )
-    (folder / "prepared.onnx").unlink()
-    facts = {"method": "ONNX Runtime, static QDQ", "bits_of_weights": 7 if narrow else 8, "kept_in_float": []}
-    return Quantised((ONNX_INT8,), {**facts, **_versions("onnxruntime")})
+    prepared.unlink()
+    return 7 if narrow else 8
 
 
 def _reader(source: Path, windows: Sequence[Window]) -> Any:

@@ -72,13 +72,17 @@ class CompressionPage:
         metric = next((price.metric for price in self.prices.values() if price.metric), "score")
         figures = []
         for column, axis in COSTS.items():
-            shown = [(one.backend, float(cost), score) for one, score in scored if (cost := getattr(one, column))]
+            shown = [(self._name(one), float(cost), score) for one, score in scored if (cost := getattr(one, column))]
             if shown:
                 figures.append(charts.cost_against_score(shown, f"{metric} by {axis}", axes=(axis, metric)))
         return [Gallery(figures)] if figures else []
 
+    @staticmethod
+    def _name(row: VariantRow) -> str:
+        return row.backend if row.variant == FLOAT or row.key == row.backend else f"{row.variant}, {row.backend}"
+
     def _estimate(self, row: VariantRow) -> Estimate | None:
-        price = self.prices.get(row.backend)
+        price = self.prices.get(row.key)
         if price is not None:
             return price.value if price.test is not None else None
         known = [one.exact for one in self.prices.values() if one.test is not None]
@@ -113,7 +117,7 @@ class CompressionPage:
         return Table(columns, cells)
 
     def _loss_text(self, row: VariantRow) -> str:
-        price = self.prices.get(row.backend)
+        price = self.prices.get(row.key)
         if price is None or price.test is None:
             return ""
         apart = price.difference

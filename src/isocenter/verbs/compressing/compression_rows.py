@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isocenter.lazy import pandas as pd
+from isocenter.errors import UsageError
 from isocenter.report import wording
 from isocenter.runtime import record_files
 from isocenter.runtime.package import backends, package_contents
@@ -16,6 +16,8 @@ from isocenter.verbs.compressing.variant_price import VariantPrice
 
 FLOAT = "float"
 MEGABYTE = 1e6
+# What a target may be about, and the columns that state it.
+COSTS = {"latency": "latency_ms", "size": "size_mb", "memory": "peak_mib"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,11 @@ class VariantRow:
     because: str = ""
 
     @property
+    def key(self) -> str:
+        """The name of its price: that of the backend where the variant is quantised."""
+        return self.backend if self.variant in QUANTISED else self.variant
+
+    @property
     def line(self) -> str:
         """One line for a terminal."""
         verdict = "passed" if self.passed else "did not pass"
@@ -59,6 +66,48 @@ class VariantRow:
         apart = "" if self.difference is None else f", {wording.number_text(self.difference, places=4, signed=True)}"
         value = "" if self.value is None else f", {self.metric} {self.value:.4f}{apart}"
         return f"{self.variant} by {self.backend}: {verdict}{size}{times}{value}; {self.because}"
+
+
+@dataclass(frozen=True)
+class CostTarget:
+    """The most that something may cost: column of a row, and limit. Raises UsageError for another text."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        name, _, number = self.text.partition("=")
+        if name not in COSTS or not number.replace(".", "", 1).isdecimal() or not float(number) > 0:
+            names = ", ".join(COSTS)
+            raise UsageError(f"{self.text!r} is no target", "--target", f"Give one of {names} with a number: size=2")
+
+    @property
+    def column(self) -> str:
+        """The column of rows that it is about."""
+        return COSTS[self.text.partition("=")[0]]
+
+    @property
+    def limit(self) -> float:
+        """The most, in the unit of the column."""
+        return float(self.text.partition("=")[2])
+
+    def best_row(self, rows: Sequence[VariantRow]) -> VariantRow | None:
+        """The row with the best score that passed and costs no more, of equal ones the cheaper; None without one."""
+        fit = [row for row in self._measured(rows) if getattr(row, self.column) <= self.limit]
+        return max(fit, key=lambda row: (row.difference or 0.0, -getattr(row, self.column)), default=None)
+
+    def sentence(self, rows: Sequence[VariantRow]) -> str:
+        """The best variant that meets it, or how near the nearest comes."""
+        best, measured = self.best_row(rows), self._measured(rows)
+        if best is not None:
+            return f"{self.text} is met by {best.variant} by {best.backend}: {getattr(best, self.column):.4g}"
+        nearest = min(measured, key=lambda row: getattr(row, self.column), default=None)
+        if nearest is None:
+            return f"{self.text} is not met: nothing passed"
+        came = f"{nearest.variant} by {nearest.backend} comes to {getattr(nearest, self.column):.4g}"
+        return f"{self.text} is not met: {came}"
+
+    def _measured(self, rows: Sequence[VariantRow]) -> list[VariantRow]:
+        return [row for row in rows if row.passed and getattr(row, self.column) is not None]
 
 
 def variant_row(folder: Path, trial: BackendTrial, price: VariantPrice | None, variant: str = "") -> VariantRow:
@@ -77,7 +126,7 @@ def variant_row(folder: Path, trial: BackendTrial, price: VariantPrice | None, v
         cold_ms=_ms(trial.start),
         peak_mib=trial.peak_memory,
         passed=trial.passed and (price is None or price.passed),
-        because=trial.because,
+        because=trial.because if price is None or trial.accuracy is not None else f"{price.because}; {trial.because}",
         **({} if price is None else priced_columns(price)),
     )
 
@@ -113,8 +162,3 @@ def finite_or_none(value: float | None) -> float | None:
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else 1000 * seconds
-
-
-def row_table(rows: Sequence[VariantRow]) -> pd.DataFrame:
-    """A row a variant and backend."""
-    return pd.DataFrame([vars(row) for row in rows])

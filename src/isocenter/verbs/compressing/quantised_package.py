@@ -117,9 +117,10 @@ def _library_error(backend: str, error: Exception) -> IsocenterError:
 
 
 # The backends that each method makes.
-BACKENDS_OF: Mapping[str, tuple[str, ...]] = {"int8": ("openvino-int8", "onnx-int8")}
+BACKENDS_OF: Mapping[str, tuple[str, ...]] = {"int8": ("openvino-int8", "onnx-int8"), "int4": ("onnx-int4",)}
 QUANTISERS: Mapping[str, Callable[[Path, Sequence[Window], Path], Quantised]] = {
     "onnx-int8": quantising.quantise_onnx,
+    "onnx-int4": quantising.quantise_onnx_weights,
 }
 
 
