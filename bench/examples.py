@@ -211,6 +211,9 @@ EXAMPLES: Mapping[str, Example] = {
         ("--labels", "1=anterior,2=posterior"),
         known="third of Learn2Reg 2020 on its validation pairs .839 (arXiv:2010.10897)",
     ),
+    "cleaner": Example(
+        "enhancement", "hippocampus", "volumes without noise", ("--set", "task.damage={rician: [0.02, 0.1]}")
+    ),
     "counts": Example("regression", "bccd", "number of red cells", ("--column", "value:cells=red_cells"), counts),
     "segmentation": Example(
         "segmentation",

@@ -54,6 +54,7 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "instances": {"size": UNET},
     "multitask": {"size": UNET, "column": {"label": "label", "value:area": "area", "mask": "mask"}},
     "registration": {"size": UNET},
+    "enhancement": {"size": UNET},
 }
 # Further situations: what they add to a kind of problem.
 SITUATIONS: Mapping[str, dict[str, Any]] = {
@@ -190,7 +191,7 @@ def _train(name: str, data: Path, out: Path) -> None:
         isocenter.ensemble([out / "run", out / "other"], out=out / "ensemble", device="cpu", threads=1)
     if name != "covariates":
         images = sorted((data if data.is_dir() else data.parent).rglob("*.png"))
-        images = [one for one in images if one.parent.name not in ("masks", "labels")][:PREDICTED]
+        images = [one for one in images if one.parent.name not in ("masks", "labels", "targets")][:PREDICTED]
         images = [data] if chosen["task"] == "registration" else images  # whose cases are pairs of images
         model = out / ("ensemble" if name == "ensemble" else "run")
         isocenter.predict(model, [*images], out=out / "predicted", device="cpu", threads=1)
@@ -270,11 +271,17 @@ def _other_image(folder: Path, n: int, numbers: np.ndarray) -> str:
     return ""
 
 
+def _clean_image(folder: Path, n: int, numbers: np.ndarray) -> str:
+    _picture(folder / "targets" / f"{n:02}.png", (40 + (60 + 90 * (n % 2)) * (numbers > 0)).astype(np.uint8))
+    return ""
+
+
 # How what is known of a case is written, where a table does not hold it.
 WRITERS: Mapping[str, Callable[[Path, int, np.ndarray], str]] = {
     "detection": _boxes,
     "instances": _numbers,
     "registration": _other_image,
+    "enhancement": _clean_image,
 }
 
 

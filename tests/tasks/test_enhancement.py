@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -18,6 +21,9 @@ import isocenter
 from isocenter.belief import UnseenCases
 from isocenter.belief.error_bars import ErrorBarBelief
 from isocenter.errors import UsageError
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
+from isocenter.files.dicom.writing.series_writing import SeriesNames
 from isocenter.quality import dataset_examination
 from isocenter.quality.references import targets
 from isocenter.reading import ReadingOptions, dataset_reading, image_targets
@@ -27,7 +33,7 @@ from isocenter.tasks.enhancement import losses
 from isocenter.tasks.enhancement.question import Enhancement
 from isocenter.training.data import target_kinds
 from isocenter.transforms.intensity import ChannelScale, Normalisation
-from isocenter.values import Case, Geometry, Image
+from isocenter.values import Case, Geometry, Image, Map
 
 TASK = Enhancement(channels=("0",), mean={"0": 100.0}, deviation={"0": 50.0})
 PLAIN = Preprocessing(3, ("0",), (Normalisation("zscore", tails="linear"),))
@@ -257,3 +263,29 @@ def test_images_are_brought_onto_the_finer_grid_of_their_targets(tmp_path: Path)
     )
     assert_allclose(alone.images["image"].data, image.data)
     assert alone.images["image"].geometry.equals(image.geometry)
+
+
+@pytest.mark.parametrize(("scale", "code", "kept"), [((1, 1, 1), "113087", "YES"), ((1, 1, 2), "113085", "NO")])
+def test_an_enhanced_image_becomes_a_derived_series_in_its_frame_of_reference(
+    tmp_path: Path, scale: tuple[int, int, int], code: str, kept: str
+) -> None:
+    grid = Geometry((8, 9, 4), np.diag([-1.0, -1.0, 2.0, 1.0]))
+    values = np.random.default_rng(0).integers(-900, 900, grid.shape).astype(np.int16)
+    series_writing.write_series(Image(values[None], grid, "CT"), SeriesNames("a", "b", "c"), tmp_path / "given")
+    given = isocenter.read(tmp_path / "given")
+    source = given if max(scale) == 1 else image_targets.finer_image(given, scale)
+    made = source.data[0] + 5
+    result = Result(source, "denoiser 1", maps={"enhanced": Map(made, is_image=True), "error": Map(made)})
+    assert ANSWERS["series"].suits(result)
+    files = list(ANSWERS["series"].write(result, tmp_path / "case"))
+    again = isocenter.read(files[0].parent)
+    assert again.geometry.equals(source.geometry)
+    assert_allclose(again.data[0], made, atol=0.05)
+    header = pydicom.dcmread(files[0])
+    assert header.FrameOfReferenceUID == given.geometry.frame_of_reference
+    assert header.DerivationCodeSequence[0].CodeValue == code
+    assert header.SourceImageSequence[0].SpatialLocationsPreserved == kept
+    assert header.SeriesDescription == "Enhanced by a model: denoiser 1"
+    if (checker := shutil.which("dciodvfy")) is not None:
+        said = subprocess.run([checker, str(files[0])], capture_output=True, text=True, check=False).stderr
+        assert [line for line in said.splitlines() if line.startswith("Error")] == []

@@ -17,10 +17,10 @@ import numpy as np
 from isocenter import errors
 from isocenter.errors import GeometryError, UsageError
 from isocenter.quality.references import targets
-from isocenter.quality.references.targets import SCALE
 from isocenter.transforms import corruptions, resampling
 from isocenter.transforms.corruptions import REMAKE, Damage
 from isocenter.values import Array, Case, Dataset, Deferred, Geometry, Image, LazyMapping
+from isocenter.values.voxel_images import SCALE
 
 TARGET = targets.KIND
 # Damaged images of each clean one; fewer where all prepared ones take more bytes together, by those of each voxel.
@@ -140,5 +140,6 @@ def finer_image(image: Image, scale: Sequence[int], grid: Geometry | None = None
 
 
 def _resample(image: Image, shape: tuple[int, ...]) -> Array:
-    data = np.where(image.valid, image.data, np.min(image.data, where=image.valid, initial=np.inf)).astype(np.float32)
-    return np.asarray(resampling.resample(data, shape, "cubic"), dtype=np.float32)
+    data, measured = image.data.astype(np.float32), image.valid
+    lowest = data.min(where=measured, initial=np.inf) if measured.any() else 0.0
+    return np.asarray(resampling.resample(np.where(measured, data, lowest), shape, "cubic"), dtype=np.float32)

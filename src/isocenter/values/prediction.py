@@ -275,12 +275,14 @@ class Map:
     data:  (*spatial), or (names, *spatial), possibly Deferred
     names: of what there is a map each; empty where it is one
     words: what it shows, where its kind does not say that
+    is_image: whether it is what the source's own image became, in its unit
     """
 
     data: Array | Deferred
     unit: str = ""
     names: tuple[str, ...] = ()
     words: str = ""
+    is_image: bool = False
 
 
 @dataclass(frozen=True, eq=False)

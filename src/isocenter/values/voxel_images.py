@@ -22,6 +22,8 @@ OF_CHANNELS = "of_channels"
 WITHOUT_VOXELS = "without_voxels"
 # In the note of an image whose orientation its file does not state: who does.
 STATED_SIDES = "as --orientation states"
+# The fact of an image that was brought onto a finer grid: by which factor along each axis.
+SCALE = "scale"
 # A function that gives `array[region]` of an array that is not in memory.
 Reader = Callable[[tuple[slice, ...]], Array]
 

@@ -29,6 +29,12 @@ STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 ENCAPSULATED_STL, ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.3", "1.2.840.10008.5.1.4.1.1.104.1"
 PRESENTATION, SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.11.1", "1.2.840.10008.5.1.4.1.1.7"
+# CT, MR and PET images, as series that are computed from others consist of.
+DERIVED_SERIES = (
+    "1.2.840.10008.5.1.4.1.1.2",
+    "1.2.840.10008.5.1.4.1.1.4",
+    "1.2.840.10008.5.1.4.1.1.128",
+)
 # Reports that findings are read from: Enhanced, Comprehensive, Comprehensive 3D and Extensible SR, and those of CAD for
 # mammography, chest and colon.
 CAD = ("1.2.840.10008.5.1.4.1.1.88.50", "1.2.840.10008.5.1.4.1.1.88.65", "1.2.840.10008.5.1.4.1.1.88.69")

@@ -27,10 +27,9 @@ from isocenter.values import (
     ReferenceWords,
 )
 from isocenter.values.reference_kind import ReferenceMeasures
+from isocenter.values.voxel_images import SCALE
 
 KIND = "target"
-# The fact of an image that was brought onto the finer grid of its target: by which factor along each axis.
-SCALE = "scale"
 # Voxels along each axis of the middle of an image in which shifts are looked for.
 LOOKED_AT = 128
 # A shift of more voxels is reported, where the edges of both images then agree better by so much of a correlation.

@@ -53,8 +53,8 @@ MASK = f"{NAME}.nii.gz"
 ROUNDING = 1e-3  # of a voxel: a box that ends at the border of two does not reach into the second
 # What a model takes whose two images are brought onto one another.
 PAIR: Literal["pair"] = "pair"
-# A slice of a moved image, which is one of a series.
-SLICE = re.compile(rf"(.+_{SERIES})_(\d+)\.dcm")
+# A slice of a moved or an enhanced image, which is one of a series.
+SLICE = re.compile(rf"(.+_(?:{SERIES}|series))_(\d+)\.dcm")
 KINDS = {".nii.gz": "nifti", ".csv": "table", ".json": "findings", ".png": "picture", ".tiff": "picture"}
 
 

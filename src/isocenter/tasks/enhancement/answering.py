@@ -133,7 +133,8 @@ class ImageAnswering(Task):
         unit = str(image.facts.get("unit", "")) if is_same else ""
         change = root_mean_square(prediction.maps[ENHANCED].data, image) if is_same else math.nan
         maps = {
-            name: replace(one, unit=unit) if name in self.own_maps else one for name, one in prediction.maps.items()
+            name: replace(one, unit=unit, is_image=is_same and name == ENHANCED) if name in self.own_maps else one
+            for name, one in prediction.maps.items()
         }
         return replace(prediction, maps=maps, values={CHANGE: change, **(prediction.values or {})})
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from isocenter.files.dicom import header_reading, tags
 from isocenter.files.dicom.header_reading import Header
 from isocenter.files.dicom.reading.suv_scaling import SUV_BW
 from isocenter.files.dicom.writing import series_writing, source_planes
+from isocenter.files.dicom.writing.dicom_answers import Result
 from isocenter.files.dicom.writing.series_writing import KINDS, PET
 from isocenter.files.dicom.writing.source_planes import UNKNOWN_ALLOWED
 from isocenter.files.dicom.writing.stamp import Stamp
-from isocenter.values import Code, Image
+from isocenter.values import Code, Image, voxel_images
+from isocenter.values.voxel_images import SCALE
 
 # PS3.16 D.1: how the pixels were made, and what the source was to them.
 RESAMPLED = Code("DCM", "113085", "Spatial resampling")
+SMOOTHED = Code("DCM", "113087", "Smoothing")
 DEFORMED = Code("DCM", "125027", "Deformed for Registration")
 SOURCE = Code("DCM", "121322", "Source image for image processing operation")
 SERIES_NUMBER = 107
@@ -66,14 +70,33 @@ PET_MAY_BE_EMPTY = ("CorrectedImage", "CollimatorType", "RadiopharmaceuticalInfo
 UNITS = {SUV_BW: "GML", "Bq/ml": "BQML", "counts": "CNTS", "counts/s": "CPS", "proportional to counts": "PROPCNTS"}
 
 
+def enhanced_series(result: Result, path: Path) -> Iterator[Path]:
+    """Write the image that a result is as a series of its source, a file a slice in a folder of its own."""
+    for made in (one for one in result.maps.values() if one.is_image):
+        source, folder = result.source, path.with_name(f"{path.name}_series")
+        image = replace(source, pixels=voxel_images.one_channel(made.data), padding=None)
+        code, is_kept = (RESAMPLED, False) if SCALE in source.facts else (SMOOTHED, True)
+        words = f"Enhanced by a model: {result.algorithm}"
+        write_derived_series(image, source, code, words, folder, is_kept=is_kept)
+        yield from sorted(folder.iterdir())
+
+
 def write_derived_series(
-    image: Image, source: Image, code: Code, description: str, folder: Path, *, stamp: Stamp | None = None
+    image: Image,
+    source: Image,
+    code: Code,
+    description: str,
+    folder: Path,
+    *,
+    stamp: Stamp | None = None,
+    is_kept: bool = False,
 ) -> None:
     """Write a CT, MR or PET volume that was computed from a DICOM series: its patient and study, and references to it.
 
     image: in its own frame of reference; voxels that are no measurement become padding below all others
     code:  how it was made; description: of the series
     stamp: what its UIDs derive from; by default the source's and the image's own voxels
+    is_kept: whether its grid is the source's, so that locations are preserved
     Raises FormatError for another modality, or a source that is no DICOM series.
     """
     where = str(folder)
@@ -97,13 +120,13 @@ def write_derived_series(
         "SeriesInstanceUID": stamp_of_series.uid("SeriesInstanceUID"),
         "SeriesDescription": description[:64],
         "SeriesNumber": SERIES_NUMBER,
-        "FrameOfReferenceUID": image.geometry.frame_of_reference,
+        "FrameOfReferenceUID": image.geometry.frame_of_reference or stamp_of_series.uid("FrameOfReferenceUID"),
         "ImageType": ["DERIVED", "SECONDARY", "AXIAL" if source.modality == "CT" else "OTHER"],
         "InstanceCreationDate": now.strftime("%Y%m%d"),
         "InstanceCreationTime": now.strftime("%H%M%S"),
         "DerivationDescription": description,
         "DerivationCodeSequence": [_item(code)],
-        "SourceImageSequence": [_source(one.dataset) for one in heads],
+        "SourceImageSequence": [_source(one.dataset, is_kept=is_kept) for one in heads],
     }
     if source.modality == PET:
         # A window would be in the unit of the source; and how the patient lay is a code of its own in PET.
@@ -167,8 +190,8 @@ def _item(code: Code) -> Dataset:
     return derivation
 
 
-def _source(head: Any) -> Dataset:
+def _source(head: Any, *, is_kept: bool) -> Dataset:
     reference = source_planes.reference_object(head)
-    reference.SpatialLocationsPreserved = "NO"
+    reference.SpatialLocationsPreserved = "YES" if is_kept else "NO"
     reference.PurposeOfReferenceCodeSequence = [_item(SOURCE)]
     return reference

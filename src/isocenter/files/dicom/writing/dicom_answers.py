@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from isocenter.files.dicom.uids import (
+    DERIVED_SERIES,
     ENCAPSULATED_PDF,
     ENCAPSULATED_STL,
     LABEL_MAP,
@@ -96,6 +97,10 @@ def _has_maps(result: Result) -> bool:
     return bool(result.maps)
 
 
+def _is_image(result: Result) -> bool:
+    return any(one.is_image for one in result.maps.values())
+
+
 def _reports(result: Result) -> bool:
     return bool(result.findings or result.classes)
 
@@ -125,6 +130,7 @@ ANSWERS: Mapping[str, DicomAnswer] = {
     ),
     "stl": DicomAnswer("surface", f"{HERE}.stl:surface_objects", _marks_structures, MASKS, (ENCAPSULATED_STL,)),
     "pm": DicomAnswer("parametric map", f"{HERE}.pm:parametric_maps", _has_maps, "a map", (PARAMETRIC_MAP,)),
+    "series": DicomAnswer("series", f"{HERE}.derived:enhanced_series", _is_image, "an image", DERIVED_SERIES),
     "gsps": DicomAnswer(
         "presentation state", f"{HERE}.gsps:presentations", _marks_something, "a mark", (PRESENTATION,)
     ),
