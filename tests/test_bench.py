@@ -105,6 +105,17 @@ def test_workers_that_outlive_their_program_are_ended(bench):
         psutil.Process(row["said"]["worker"]).wait(60)
 
 
+def test_a_simulated_scanner_inverts_or_darkens_within_the_range_and_each_route_has_its_source(bench):
+    shift = importlib.import_module("shift")
+    values = np.linspace(0, 10, 101)
+    inverted, darkened = (shift.SCANNERS[name](values, 0.0, 10.0) for name in (shift.INVERTED, shift.GAMMA))
+    np.testing.assert_allclose(inverted, values[::-1])
+    np.testing.assert_allclose(darkened[50], 10 * 0.5**3, rtol=0.01)
+    cells = list(shift.cells())
+    assert len(cells) == len(set(cells))
+    assert {cell.data for cell in cells if cell.route == shift.SOURCE} == set(shift.SHIFTS)
+
+
 def test_few_labels_end_one_draw_of_each_data_set_before_the_next(bench):
     cells = list(importlib.import_module("few_labels").cells(3))
     for data in ("hippocampus", "pneumonia"):
