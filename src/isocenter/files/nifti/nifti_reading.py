@@ -20,7 +20,7 @@ from isocenter.errors import FormatError
 from isocenter.files import _voxel_files, label_table
 from isocenter.files.format_options import Format, ReadOptions
 from isocenter.files.modality_words import CODES, UNKNOWN_MODALITY
-from isocenter.files.nifti import nifti_header, nifti_writing
+from isocenter.files.nifti import nifti_header, nifti_spectra, nifti_writing
 from isocenter.files.nifti.nifti_header import END_OF_LINE, FIELDS, MAGIC, SMALLEST_SQUARE, TYPES, NiftiHeader
 from isocenter.files.storage import folder_files, packed_files, structured_text
 from isocenter.files.storage.block import VoxelBlock
@@ -60,6 +60,8 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     head_path, voxel_path = _pair(path)
     header, notes = _header(head_path, single=head_path == voxel_path)
     _refuse_surfaces(header, path)
+    if nifti_spectra.is_spectrum(header):
+        return nifti_spectra.read_spectrum(path, stem_of_nifti(path), options)
     layout = _layout(header, path)
     geometry, about_geometry = nifti_header.geometry_of(header, str(path), options.prefer)
     scaling, about_values = _scaling(header)

@@ -31,6 +31,7 @@ from isocenter.files.dicom.reading import (
     seg_reading,
     series_survey,
     slice_volumes,
+    spectroscopy,
     value_maps,
     voxel_loading,
 )
@@ -38,6 +39,7 @@ from isocenter.files.dicom.reading.file_frames import CROSS_SECTIONS
 from isocenter.files.dicom.reading.pixel_layout import PixelLayout
 from isocenter.files.dicom.reading.series_survey import SEGMENTATIONS
 from isocenter.files.dicom.reading.slice_volumes import SliceVolume
+from isocenter.files.dicom.reading.spectroscopy import MR_SPECTROSCOPY
 from isocenter.files.dicom.reading.value_maps import ValueMap, ValueMeaning
 from isocenter.files.dicom.reading.voxel_loading import FramePlace, PlainFile, VoxelPlan
 from isocenter.files.dicom.slice_geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
@@ -128,6 +130,12 @@ def _images(heads: Sequence[Header], where: str, options: ReadOptions) -> list[N
     if heads[0].sop_class in SEGMENTATIONS:
         return [
             (f"_{n + 1}" if len(heads) > 1 else "", seg_reading.read_segmentation(head.path))
+            for n, head in enumerate(heads)
+        ]
+    if heads[0].sop_class == MR_SPECTROSCOPY:
+        several = len(heads) > 1
+        return [
+            (f"_{n + 1}" if several else "", spectroscopy.read_spectroscopy(head, options))
             for n, head in enumerate(heads)
         ]
     _refuse_kinds(heads[0])
