@@ -304,8 +304,8 @@ class RejectionWriter:
 
     def round(self) -> int:
         """Put a note into the outbox for each superseded job that a peer has results of; how many are new."""
-        told = [peer.name for peer in self.settings.peers if peer.reject]
-        due = self.outbox.to_reject([*told, *self.settings.report_to])
+        rejecting = [peer.name for peer in self.settings.peers if peer.reject]
+        due = self.outbox.to_reject([*rejecting, *self.settings.report_to])
         return sum(self._note_rejection(one) for one in due if (one.job, one.peer) not in self.undone)
 
     def _note_rejection(self, superseded: SupersededJob) -> bool:
