@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Shares of the first prompts that are boxes, clicks and strokes; of the rest a part of the object is known already, as
 # in a window beside one that was answered.
 BOXES, CLICKS, STROKES = 0.4, 0.4, 0.1
-# Clicks that there are at first, at the most.
+# Clicks that are drawn together, at the most: so that the network knows answers that several have corrected.
 MOST_CLICKS = 3
 # By how much of its side an end of a box is further in, or further out, than what it holds.
 INWARDS, OUTWARDS = 0.05, 0.15
@@ -68,7 +68,7 @@ def correct_channels(channels: Tensor, mask: Tensor, answer: Tensor, rng: np.ran
     if kind < NO_FURTHER + FURTHER_STROKES:
         _draw_stroke(corrected, error.nonzero(), rng, inside=is_missed)
     else:
-        _draw_clicks(corrected, error, 1, rng, inside=is_missed)
+        _draw_clicks(corrected, error, int(rng.integers(1, MOST_CLICKS + 1)), rng, inside=is_missed)
     return corrected
 
 
