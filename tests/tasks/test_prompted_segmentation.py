@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 
 import isocenter
 import trained
@@ -21,7 +22,7 @@ from isocenter.tasks import task_catalogue
 from isocenter.tasks.prompted import drawn_prompts
 from isocenter.transforms import prompt_channels
 from isocenter.transforms.prompt_channels import BOX, COUNT, POINT, PREVIOUS, STROKE
-from isocenter.values import Prompts
+from isocenter.values import Geometry, Image, Prompts
 
 torch.set_num_threads(1)
 
@@ -180,3 +181,29 @@ def test_numbered_objects_of_pictures_have_no_name_of_their_own(tmp_path):
     table = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
     assert set(table["label"]) == {"object"}
     assert table["case"].is_unique
+
+
+def test_windows_without_a_prompt_are_seen_as_far_as_the_object_reaches(room):
+    """A network that fills what is bright and touches what is pointed at, or what is known of it."""
+    model, shape = isocenter.load(room / "run"), (16, 16, 96)
+    patch = model.inference.patch
+    data = np.zeros(shape, np.int16)
+    data[4:12, 4:12, 8:60] = 100  # a rod, longer than two windows
+    data[4:12, 4:12, 80:90] = 100  # and what nobody points at
+    seen = []
+
+    def fills(batch: np.ndarray) -> dict[str, np.ndarray]:
+        seen.append(batch)
+        bright, marked = batch[:, 0] > 0.5, batch[:, -COUNT:].max(axis=1) > 0
+        rods = [ndimage.label(one)[0] for one in bright]
+        kept = [np.isin(rod, np.setdiff1d(rod[there], 0)) for rod, there in zip(rods, marked, strict=True)]
+        inside = np.stack(kept)
+        return {"mask": np.stack([np.where(inside, -5.0, 5.0), np.where(inside, 5.0, -5.0)], axis=1)}
+
+    image = Image(data[None], Geometry(shape, trained.OBLIQUE), channels=("0",))
+    asked = ModelRequest(prompts=Prompts(points=[(8, 8, 12, 1)]), allow_large=True)
+    found = np.asarray(model.with_run(fills).predict(image, asked).data)
+    assert patch[2] < 40
+    assert found[6:10, 6:10, 9:58].all()
+    assert not found[..., 62:].any()
+    assert not any((one[:, 0] > 0.5).any() and not (one[:, -COUNT:] > 0).any() for one in seen)

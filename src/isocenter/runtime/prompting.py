@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,6 +146,24 @@ class PromptSource:
             elif one.previous is not None:
                 drawn[n, prompt_channels.PREVIOUS] = LabelSource(one.previous.astype(np.uint8), self.trace)[region]
         return drawn.reshape(-1, *spatial)
+
+    def is_pointed_at(self, region: Region) -> bool:
+        """Whether something shows in a region of the network's grid."""
+        start, stop = (np.array([getattr(part, end) for part in region]) for end in ("start", "stop"))
+        low, high = np.swapaxes(self._extents, 0, 1)
+        return bool(((low < stop) & (high > start)).all(axis=1).any())
+
+    @cached_property
+    def _extents(self) -> NDArray[np.float64]:
+        """(n, 2, axes) the edges of each prompt, and of each earlier mask, on the network's grid."""
+        extents = [np.zeros((0, 2, len(self.trace.shape)))]
+        for one in (placed for placed in self.placed if placed is not None):
+            points = self._indices(np.concatenate([one.points, one.strokes]))
+            extents += [self._edges(one.boxes[:, 0], one.boxes[:, 1]), np.stack([points, points + 1], axis=1)]
+            if one.previous is not None and one.previous.any():
+                marked = np.argwhere(one.previous)
+                extents.append(self._edges(marked.min(axis=0)[None], marked.max(axis=0)[None] + 1))
+        return np.concatenate(extents)
 
     def _edges(self, low: Array, high: Array) -> NDArray[np.float64]:
         """(n, 2, axes) edges on the network's grid."""

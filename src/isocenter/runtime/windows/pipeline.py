@@ -14,7 +14,7 @@ import numpy as np
 from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
 from isocenter.runtime.preprocessing.coarse_mask import MASKS, Outside
-from isocenter.runtime.windows import averaging, slide
+from isocenter.runtime.windows import averaging, object_following, slide
 from isocenter.runtime.windows.averaging import FiniteNetwork
 from isocenter.runtime.windows.fixed_views import FixedViews
 from isocenter.runtime.windows.slide import Network, Progress, Skipping
@@ -254,6 +254,10 @@ def open_image(
         raise UsageError("the model marks what is pointed at, and no prompt is given", where, "Give a box or a point")
     properties.refuse_unknown_sides(task, image.geometry, where)
     data, trace = preprocessing.open_image(image, where)
+    skipping = None if windows.skip is None else _skipping(windows.skip, image, task, trace)
+    if prompts is not None and prompts.drawn:
+        settings = (windows.patch, windows.overlap, task.merge, partial(_background_outputs, task))
+        data, skipping = object_following.follow_objects(prompts, data, trace, network, *settings)
     views = averaging.mirror_views(
         FiniteNetwork(network if prompts is None else prompts.bind(network, trace), where),
         task,
@@ -265,7 +269,6 @@ def open_image(
         plain=windows.plain,
         views=windows.views,
     )
-    skipping = None if windows.skip is None else _skipping(windows.skip, image, task, trace)
     return WindowedImage(image, where, task, preprocessing, windows, data, trace, views, skipping)
 
 
@@ -318,14 +321,13 @@ def _skipping(skip: Outside, image: Image, task: Task, trace: GridTrace) -> Skip
     """The windows that show nothing but what is passed over; None where nothing is."""
     if (mask := MASKS[skip](image)) is None:
         return None
-    background = task.background_outputs
+    return Skipping(lambda window: mask.touches(trace.shown(window)), partial(_background_outputs, task))
 
-    def outputs(name: str, channels: int) -> Array:
-        """Outputs of the background, for each of several networks alike, which are sure of it."""
-        values = [0.0] if name.endswith((WITHIN, BETWEEN)) else background[name.partition(":")[0]]
-        return np.resize(np.asarray(values, dtype=np.float32), channels)
 
-    return Skipping(lambda window: mask.touches(trace.shown(window)), outputs)
+def _background_outputs(task: Task, name: str, channels: int) -> Array:
+    """Outputs of the background, for each of several networks alike, which are sure of it."""
+    values = [0.0] if name.endswith((WITHIN, BETWEEN)) else task.background_outputs[name.partition(":")[0]]
+    return np.resize(np.asarray(values, dtype=np.float32), channels)
 
 
 def overlap_within(
