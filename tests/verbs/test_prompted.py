@@ -114,3 +114,18 @@ def test_what_does_not_belong_together_is_not_adopted(room, tmp_path):
 def test_a_node_refuses_a_model_for_which_somebody_has_to_point(room):
     with pytest.raises(UsageError, match="model 'sam': the model answers what a person points at"):
         WarmModels({"sam": ModelSection(path=room / "model")}, 8)["sam"]
+
+
+def test_an_adopted_model_is_scored_as_its_references_point(room, tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for n in range(3):
+        write_waves(tmp_path / "data" / "images" / f"c{n}.png", 45, 60)
+        mask = np.zeros((45, 60), np.uint8)
+        mask[10:30, 8 + n : 40] = 1
+        PIL.Image.fromarray(mask).save(tmp_path / "data" / "labels" / f"c{n}.png")
+    done = isocenter.evaluate(room / "model", tmp_path / "data", out=tmp_path / "scored", labels="1=square")
+    table = pd.read_csv(tmp_path / "scored" / "cases.csv")
+    assert set(table["label"]) == {"square"} and len(table) == 3
+    assert table[["dice_box", "dice_1", "dice_3", "dice_5"]].notna().all().all()
+    assert {row.metric for row in done.rows} == {"dice_box", "dice_1", "dice_3", "dice_5"}

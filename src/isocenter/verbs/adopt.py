@@ -32,13 +32,11 @@ class AdoptionResult(PackagingResult):
     """A package of an adopted model, with the origin of the model and what was taken on trust.
 
     usual: whether only backends that `predict` may take by itself were tried
-    prompted: whether it marks what is pointed at, which the bundle's own script cannot be told
     """
 
     origin: str = ""
     trusted: tuple[str, ...] = ()
     usual: bool = False
-    prompted: bool = False
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
@@ -46,9 +44,6 @@ class AdoptionResult(PackagingResult):
 
     def __repr__(self) -> str:
         lines = super().__repr__().splitlines()[:-1]  # without the word on its estimates: nobody made any here
-        if self.prompted:
-            lines = [line for line in lines if not line.startswith("without: ")]
-            lines[1] += " --box x0,y0,x1,y1"
         trusted = f"its checkpoints were opened trusting {', '.join(self.trusted)}"
         lines.append(f"from {self.origin}; Isocenter has measured nothing of it")
         if self.usual:
@@ -127,7 +122,7 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
         origin,
         tuple(options.trust),
         backend_names == USUAL,
-        model.task.takes_prompts,
+        prompted=model.task.takes_prompts,
     )
 
 

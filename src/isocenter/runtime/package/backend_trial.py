@@ -23,9 +23,10 @@ import psutil
 from isocenter.errors import IsocenterError
 from isocenter.files.storage import structured_text
 from isocenter.runtime import hardware, model_files
+from isocenter.runtime.inference import ModelRequest
 from isocenter.runtime.model_assembly import Model
 from isocenter.tasks.shared.averages import BETWEEN, OUTPUT, WITHIN
-from isocenter.values import Array, Image, Prediction, Region
+from isocenter.values import Array, Image, Prediction, Prompts, Region, bounding_boxes
 
 TASK, FOUND = "task.json", "found.json"
 # Of the probabilities of one image so many are kept for the comparison: 256 MiB.
@@ -68,6 +69,14 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("image_*.pickle"))
 
 
+def trial_request(model: Model, image: Image) -> ModelRequest | None:
+    """A box about the middle half of an image, for a model to which somebody has to point; None for all others."""
+    if not model.task.takes_prompts:
+        return None
+    low, high = (bounding_boxes.in_letters(np.array(image.geometry.shape) * share) for share in (0.25, 0.75))
+    return ModelRequest(prompts=Prompts(boxes=[(*low.tolist(), *high.tolist())]))
+
+
 def run_trial(folder: Path) -> None:
     """Run the trial that `task.json` describes; its figures, or the reason without any, go into `found.json`."""
     asked = structured_text.load_json(folder / TASK)
@@ -85,7 +94,7 @@ def _try(folder: Path, package: str, backend: str, device: str, threads: int | N
         image = kept_image(path)
         with (Path(out) / f"{path.stem}.probabilities").open("wb") as file:
             stored = KeptProbabilities(file)
-            prediction = model.predict(image, receiver=stored, covariates={})
+            prediction = model.predict(image, trial_request(model, image), receiver=stored, covariates={})
         np.save(Path(out) / f"{path.stem}.npy", _labels(prediction, stored))
         (Path(out) / f"{path.stem}.json").write_text(json.dumps(stated_promises(prediction)), encoding="utf-8")
         start = start or time.time() - psutil.Process().create_time()
@@ -116,7 +125,9 @@ def _window_seconds(model: Model) -> float | None:
 
 def _seconds(model: Model, image: Image) -> float:
     began = time.perf_counter()
-    np.asarray(model.predict(image, covariates={}).data)  # a result that is made when it is read is read
+    np.asarray(
+        model.predict(image, trial_request(model, image), covariates={}).data
+    )  # a result that is made when it is read is read
     return time.perf_counter() - began
 
 

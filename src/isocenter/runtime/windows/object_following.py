@@ -92,9 +92,9 @@ def _follow_label(
         inside = np.asarray(answer)[0, 1] > np.asarray(answer)[0, 0]
         found[region] = inside if place in places else inside | found[region]
         for axis, step in product(range(inside.ndim), (-1, 1)):
-            beside = (*place[:axis], place[axis] + step, *place[axis + 1 :])
-            is_there = 0 <= beside[axis] < len(windows[axis]) and beside not in known
+            neighbour = (*place[:axis], place[axis] + step, *place[axis + 1 :])
+            is_there = 0 <= neighbour[axis] < len(windows[axis]) and neighbour not in known
             if is_there and inside.take(0 if step < 0 else -1, axis=axis).any():
-                known.add(beside)
-                waiting.append(beside)
+                known.add(neighbour)
+                waiting.append(neighbour)
     return found

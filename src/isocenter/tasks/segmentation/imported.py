@@ -13,7 +13,9 @@ from isocenter.belief.certainties import OF_VOXELS, USUAL_RISK
 from isocenter.belief.dice_decoding import ARGMAX, Decoding
 from isocenter.belief.voxel_belief import VoxelBelief
 from isocenter.errors import PlanError
+from isocenter.evaluation import Metrics
 from isocenter.lazy import ndimage
+from isocenter.tasks.prompted.scoring import METRICS, PromptedScoring
 from isocenter.tasks.segmentation.mask_postprocessing import Tidying
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.shared import averages
@@ -177,10 +179,11 @@ class ImportedSegmentation(Segmentation):
 
 
 @dataclass(frozen=True)
-class ImportedPrompted(ImportedSegmentation):
+class ImportedPrompted(PromptedScoring, ImportedSegmentation):
     """What a person points at in an image, each label by its own prompts; the background's output is 0."""
 
     name: ClassVar[str] = "imported_prompted"
+    metrics: ClassVar[Metrics] = METRICS
     takes_prompts: ClassVar[bool] = True
 
     def with_labels(self, names: Sequence[str]) -> Self:
