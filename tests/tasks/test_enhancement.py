@@ -289,3 +289,27 @@ def test_an_enhanced_image_becomes_a_derived_series_in_its_frame_of_reference(
     if (checker := shutil.which("dciodvfy")) is not None:
         said = subprocess.run([checker, str(files[0])], capture_output=True, text=True, check=False).stderr
         assert [line for line in said.splitlines() if line.startswith("Error")] == []
+
+
+def test_a_missing_channel_is_made_by_a_model_of_it_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    pairs(tmp_path / "files", 8)
+    images = [f"files/images/case{n:02}.nii.gz" for n in range(8)]
+    targets_of = [path.replace("images", "targets") for path in images]
+    pd.DataFrame({"t1": images, "flair": targets_of}).to_csv(tmp_path / "teaching.csv", index=False)
+    isocenter.train(
+        tmp_path / "teaching.csv",
+        column="image=t1,target=flair",
+        out=tmp_path / "run",
+        assignments={**TWO_STEPS, "network.size": SMALL_UNET, "guard.gate": False},
+    )
+    partly = [None if n == 0 else path for n, path in enumerate(targets_of)]
+    pd.DataFrame({"t1": images, "flair": partly}).to_csv(tmp_path / "partly.csv", index=False)
+    asked = ReadingOptions(column="image:t1=t1,image:flair=flair", impute=tmp_path / "run")
+    dataset = dataset_reading.open_dataset(tmp_path / "partly.csv", asked, references=False)
+    assert all(list(case.images) == ["t1", "flair"] for case in dataset)
+    made = dataset.cases[0].images["flair"]
+    assert "flair was not measured: a model made it of t1" in made.notes
+    assert made.data.std() > 0
+    assert dataset.cases[1].images["flair"].notes == dataset.cases[2].images["flair"].notes
+    assert [path.suffix for path in (tmp_path / "cache" / "imputed").iterdir()] == [".npy"]

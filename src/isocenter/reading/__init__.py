@@ -11,6 +11,8 @@ if TYPE_CHECKING:
         alignment,
         dataset_reading,
         image_pairs,
+        image_targets,
+        imputation,
         input_cases,
         prompt_reading,
         reading_options,

@@ -22,7 +22,7 @@ from isocenter.quality import dataset_examination
 from isocenter.quality.dataset_examination import Examination, Progress
 from isocenter.quality.modality_checks import MIXED_SCALE
 from isocenter.quality.references import masks
-from isocenter.reading import alignment, image_pairs, image_targets, reading_options
+from isocenter.reading import alignment, image_pairs, image_targets, imputation, reading_options
 from isocenter.reading.image_pairs import FIELD
 from isocenter.reading.image_targets import TARGET
 from isocenter.reading.reading_options import ReadingOptions
@@ -107,6 +107,8 @@ def open_dataset(
     how = reading.align
     if how is not None:
         dataset = replace(dataset, cases=tuple(alignment.aligned_case(case, how) for case in dataset))
+    if reading.impute is not None:
+        dataset = imputation.with_imputed_images(dataset, str(reading.impute))
     asked = TARGET in needs or TARGET in dataset.kinds
     return image_targets.with_targets(dataset, settings, references=references) if asked else dataset
 

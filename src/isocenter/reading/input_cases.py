@@ -14,7 +14,7 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
 from isocenter.files.layouts.cases import table_join
-from isocenter.reading import dataset_reading, image_targets
+from isocenter.reading import dataset_reading, image_targets, imputation
 from isocenter.reading.reading_options import Covariates, Input, ReadingOptions
 from isocenter.runtime import Model
 from isocenter.runtime.covariate_encoding import Number
@@ -30,9 +30,13 @@ def open_inputs(inputs: Sequence[Input], reading: ReadingOptions, model: Model) 
     """The cases of all inputs, what could not be read of them, and as warnings what was left out."""
     channels = model.preprocessing.channels
     count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
+    absent = absent or reading.impute is not None
     needs = model.task.needs if model.task.answers_pairs else ()
     opened = [_open_input(one, reading, count, absent, needs) for one in inputs]
-    opened = [([_with_names(case, channels) for case in cases], of_data) for cases, of_data in opened]
+    opened = [
+        ([imputation.in_order(_with_names(case, channels), channels) for case in cases], of_data)
+        for cases, of_data in opened
+    ]
     settings = task_settings.settings_of(model.task)
     problems = [_in_full(problem) for _, of_data in opened for problem in of_data if problem.severity != "note"]
     return image_targets.with_finer_images([case for cases, _ in opened for case in cases], settings), problems

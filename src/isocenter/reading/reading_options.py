@@ -22,7 +22,7 @@ from isocenter.values import Dataset, Image
 Alignment = Literal["world", "register"]
 
 # Options that make other voxels of the same files, and those that make other references too.
-VOXELS = ("part", "prefer", "pages", "orientation", "fill_missing", "fill_contours", "align")
+VOXELS = ("part", "prefer", "pages", "orientation", "fill_missing", "fill_contours", "align", "impute")
 DECISIVE = ("layout", "labels", "class_rule", "column", "exif", *VOXELS)
 # Those that change no result, and hold for one command.
 OF_ONE_COMMAND = ("no_cache", "verify")
@@ -89,6 +89,12 @@ class ReadingOptions(FileChoices):
             "HOW[:IMAGE]",
         ),
     ] = None
+    impute: Annotated[
+        str | Path | None,
+        Flag(
+            "Enhancement model that makes an image which a case lacks, its target, of the case's other images.", "MODEL"
+        ),
+    ] = None
     case_names: Annotated[
         CaseNames | None,
         Flag("Names of DICOM cases: number (of the series), or description, which is free text.", "NAME"),
@@ -129,6 +135,7 @@ class ReadingOptions(FileChoices):
         if self.align is not None and self.align.partition(":")[0] not in get_args(Alignment):
             remedy = "Choose world (as the headers say) or register (rigidly, by the voxels), or world:T1 onto T1"
             raise UsageError(f"there is no {self.align!r}", "--align", remedy)
+        object.__setattr__(self, "impute", None if self.impute is None else str(Path(self.impute).absolute()))
         object.__setattr__(self, "root", None if self.root is None else str(Path(self.root).absolute()))
         object.__setattr__(self, "labels", labels_text(self.labels))
         object.__setattr__(self, "column", parse_columns(self.column) or None)

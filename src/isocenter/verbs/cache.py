@@ -20,6 +20,7 @@ PARTS: Mapping[str, str] = {
     "examined": "what was found in files, so that they are looked at once",
     "prepared": "cases as networks get them",
     "taught": "answers of teachers",
+    "imputed": "images that cases lack, made of others",
     "alignment": "transforms between the images of a case",
     "explanations": "tests of explanations",
     "compiled": "networks compiled for this machine",

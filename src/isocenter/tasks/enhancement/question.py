@@ -146,6 +146,8 @@ class Enhancement(ImageScoring):
         if len(names) > 1:
             raise DatasetError(f"targets of {len(names)} kinds of channels", where, "Give targets of one kind")
         [channels] = names
+        if len(channels) == 1 and (column := dataset.columns.get(TARGET)) is not None:
+            channels = (column,)
         mean, deviation = _pooled(own, channels)
         unit = _unit(own, channels, max(len(case.channels) for case in fingerprint.cases))
         counts = errors.count_phrase(len(own), "training target")
