@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -30,8 +31,6 @@ LEAST_LIKELY = 0.5
 FEW_CHANNELS = 16
 # Bytes of a word.
 WORD = 2
-# Voxels that are decoded together.
-AT_ONCE = 2**16
 
 
 @dataclass(frozen=True)
@@ -102,12 +101,11 @@ class DiceDecoder:
         self._writes = np.array(writes, dtype=np.min_scalar_type(max(writes)))
         self._structures, self._exclusive = structures, exclusive
         # Nearly all voxels are surely the first channel's, or no region's: they are counted together.
-        self._sure = np.array([STEPS * exclusive, *[0] * (count - 1)], dtype=np.uint16)
+        self._sure = np.array([[STEPS * exclusive], *[[0]] * (count - 1)], dtype=np.uint16)
         self._histogram = np.zeros((count, STEPS + 1))
         self._sizes, self._largest = np.zeros(count), np.zeros(count)
         self._alone = np.zeros((2, count))  # probabilities and voxels that no other mask holds
         self._marked = np.zeros((2, count if exclusive else len(structures)))
-        self._thresholds: Floats | None = None
 
     def take(self, chances: Array, weights: Array | None = None) -> NDArray[np.uint16]:
         """(channels, ...) probabilities of some voxels to their codes (words, ...).
@@ -118,87 +116,66 @@ class DiceDecoder:
         self._sizes += flat.sum(axis=1) if weights is None else flat @ weights
         self._largest = np.maximum(self._largest, flat.max(axis=1, initial=0.0))
         least = 0.5 / STEPS  # what rounds to a step
-        doubtful = np.flatnonzero(flat[0] < 1 - least if self._exclusive else (flat > least).any(axis=0))
+        is_sure = flat[0] >= 1 - least if self._exclusive else (flat <= least).all(axis=0)
+        doubtful = np.flatnonzero(~is_sure)
         levels = np.rint(flat[:, doubtful] * np.float32(STEPS)).astype(np.uint16)
         weight = None if weights is None else weights[doubtful]
-        for counts, level, sure in zip(self._histogram, levels, self._sure, strict=True):
-            np.add(counts, np.bincount(level, weight, STEPS + 1), out=counts)
-            counts[sure] += _weight_beside(doubtful, flat.shape[1], weights)
-        words = np.empty((self.codes.words, flat.shape[1]), np.uint16)
-        words[:] = self._sure_words
+        self._histogram += [np.bincount(level, weight, STEPS + 1) for level in levels]
+        rest = np.count_nonzero(is_sure) if weights is None else weights[is_sure].sum()
+        self._histogram[np.arange(len(levels)), self._sure[:, 0]] += rest
+        words = np.tile(self.codes.pack(self._sure), flat.shape[1])
         words[:, doubtful] = self.codes.pack(levels)
         return words.reshape(-1, *chances.shape[1:])
 
-    @property
+    @cached_property
     def thresholds(self) -> Floats:
         """(channels,) what a probability has to be above: half the largest Dice to expect; infinite without a mask."""
-        if self._thresholds is None:
-            counts = self._histogram[:, ::-1]
-            sums = (counts * np.arange(STEPS, -1, -1) / STEPS).cumsum(axis=1)
-            halves = sums / (self._sizes[:, None] + counts.cumsum(axis=1) + 1)
-            self._thresholds = np.where(self._largest > LEAST_LIKELY, halves.max(axis=1), np.inf).astype(np.float32)
-        return self._thresholds
+        counts = self._histogram[:, ::-1]
+        sums = (counts * np.arange(STEPS, -1, -1) / STEPS).cumsum(axis=1)
+        halves = sums / (self._sizes[:, None] + counts.cumsum(axis=1) + 1)
+        return np.where(self._largest > LEAST_LIKELY, halves.max(axis=1), np.inf).astype(np.float32)
 
     def place(self, words: NDArray[np.uint16], weights: Array | None = None) -> None:
         """Sum up the voxels (words, n) that exactly one of exclusive masks holds."""
-        if not self._exclusive:
-            return
-        doubtful = self._doubtful(words)
-        chances, numbers, selected = self._select(words[:, doubtful])
-        lone = np.flatnonzero(_mask_count(selected) == 1)
-        winner = selected[:, lone].argmax(axis=0)
-        channels, chance = numbers[winner, lone], chances[winner, lone]
-        weight = None if weights is None else weights[doubtful][lone]
-        self._alone[0] += np.bincount(channels, chance if weight is None else chance * weight, len(self._writes))
-        self._alone[1] += np.bincount(channels, weight, len(self._writes))
-        self._alone[:, 0] += _weight_beside(doubtful, words.shape[1], weights)
+        doubtful, chances, numbers, selected = self._select(words)
+        lone = selected & (selected.sum(axis=0, dtype=np.uint8) == 1)
+        weight, chance = None, chances[lone]
+        rest: float = words.shape[1] - len(doubtful)
+        if weights is not None:
+            weight = np.broadcast_to(weights[doubtful], lone.shape)[lone]
+            chance, rest = chance * weight, weights.sum() - weights[doubtful].sum()
+        self._alone += [np.bincount(numbers[lone], own, len(self._writes)) for own in (chance, weight)]
+        self._alone[:, 0] += rest
 
     def label_values(self, words: NDArray[np.uint16]) -> Array:
         """(words, n) codes to the label values of these voxels.
 
         Of several masks, or where there is none, the channel wins whose expected Dice the voxel raises most.
         """
-        doubtful = self._doubtful(words)
-        chances, numbers, selected = self._select(words[:, doubtful])
+        doubtful, chances, numbers, selected = self._select(words)
         labels = np.full(words.shape[1], self._writes[0] if self._exclusive else 0, self._writes.dtype)
         if not self._exclusive:
             labels[doubtful] = self._overlay(chances, selected)
             return labels
         winner = selected.argmax(axis=0)
-        if len(unclear := np.flatnonzero(_mask_count(selected) != 1)):
+        if len(unclear := np.flatnonzero(selected.sum(axis=0, dtype=np.uint8) != 1)):
             chance, number, eligible = chances[:, unclear], numbers[:, unclear], selected[:, unclear]
             has_mask = np.isfinite(self.thresholds)
             eligible = np.where(eligible.any(axis=0), eligible, (has_mask | ~has_mask.any())[number])
             size = self._alone[1] + self._sizes + 1
-            gain = (chance - (self._alone[0] / size)[number]) * (2 / (size + 1))[number]
+            gain = (chance - (self._alone[0] / size)[number]) / (size + 1)[number]
             winner[unclear] = np.where(eligible, gain, -np.inf).argmax(axis=0)
-        here = np.arange(len(winner))
-        channels = numbers[winner, here]
-        self._marked[0] += np.bincount(channels, chances[winner, here], len(self._writes))
-        self._marked[1] += np.bincount(channels, minlength=len(self._writes))
-        self._marked[:, 0] += _weight_beside(doubtful, words.shape[1], None)
+        channels, own = (np.take_along_axis(one, winner[None], 0)[0] for one in (numbers, chances))
+        self._marked += [np.bincount(channels, weight, len(self._writes)) for weight in (own, None)]
+        self._marked[:, 0] += words.shape[1] - len(doubtful)
         labels[doubtful] = self._writes[channels]
         return labels
 
-    @property
-    def sums(self) -> Floats:
-        """(3, structures) probability within each mask, that of all voxels, and voxels of the mask."""
-        own = slice(-len(self._structures), None)
-        return np.stack([self._marked[0][own], self._sizes[own], self._marked[1][own]])
-
-    @property
-    def _sure_words(self) -> NDArray[np.uint16]:
-        """(words, 1) the code of a voxel that is surely the first channel's, or no region's."""
-        return self.codes.pack(self._sure[:, None])
-
-    def _doubtful(self, words: NDArray[np.uint16]) -> NDArray[np.intp]:
-        """Places of the voxels that are not sure."""
-        return np.flatnonzero((words != self._sure_words).any(axis=0))
-
-    def _select(self, words: NDArray[np.uint16]) -> tuple[NDArray[np.float32], Array, NDArray[np.bool_]]:
-        """Probabilities, numbers of channels, and whether the channel's mask holds the voxel."""
-        chances, numbers = self.codes.unpack(words)
-        return chances, numbers, chances > self.thresholds[numbers]
+    def _select(self, words: NDArray[np.uint16]) -> tuple[Array, Array, Array, Array]:
+        """Voxels that are not sure: places, probabilities, channels, and whether the masks of these hold them."""
+        doubtful = np.flatnonzero((words != self.codes.pack(self._sure)).any(axis=0))
+        chances, numbers = self.codes.unpack(words[:, doubtful])
+        return doubtful, chances, numbers, chances > self.thresholds[numbers]
 
     def _overlay(self, chances: Array, selected: NDArray[np.bool_]) -> Array:
         """The label map of regions, a later one on top."""
@@ -210,12 +187,8 @@ class DiceDecoder:
             self._marked[:, index] += chances[index][mask].sum(), np.count_nonzero(mask)
         return labels
 
-
-def _mask_count(selected: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(masks, n) to (n,): how many masks hold a voxel."""
-    return np.asarray(selected.sum(axis=0, dtype=np.uint8))
-
-
-def _weight_beside(places: NDArray[np.intp], count: int, weights: Array | None) -> float:
-    """Voxels that all but those in these places stand for."""
-    return count - len(places) if weights is None else float(weights.sum() - weights[places].sum())
+    @property
+    def sums(self) -> Floats:
+        """(3, structures) probability within each mask, that of all voxels, and voxels of the mask."""
+        own = slice(-len(self._structures), None)
+        return np.stack([self._marked[0][own], self._sizes[own], self._marked[1][own]])

@@ -10,12 +10,12 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.belief import certainties, dice_decoding, value_belief
+from isocenter.belief import certainties, value_belief
 from isocenter.belief.certainties import Certainty
 from isocenter.belief.dice_decoding import DiceDecoder
 from isocenter.errors import PlanError
@@ -33,6 +33,8 @@ TEMPERATURE = "temperature"
 VOXEL_METHODS = {True: (TEMPERATURE, "vector"), False: (TEMPERATURE, "platt")}
 # Numbers that become probabilities together, so that a slab of many labels is never held twice.
 AT_ONCE = 2**20
+# Voxels that are decoded together.
+IN_CACHE = 2**16
 # Voxels that are expected to be wrong: none times a threshold without end would be no number.
 LEAST_DOUBT = 1e-9
 
@@ -133,7 +135,7 @@ def _rows(labels: Array, outputs: Array) -> Iterator[slice]:
 def _in_blocks(words: Array) -> Iterator[Array]:
     """(words, ...) codes as (words, n), so many at a time that their probabilities stay in the cache."""
     flat = words.reshape(len(words), -1)
-    return (flat[:, start : start + dice_decoding.AT_ONCE] for start in range(0, flat.shape[1], dice_decoding.AT_ONCE))
+    return (flat[:, start : start + IN_CACHE] for start in range(0, flat.shape[1], IN_CACHE))
 
 
 def voxel_volume_in_unit(geometry: Geometry) -> float:
@@ -209,20 +211,12 @@ class SoftDice:
         return Confidence(low=low, high=high, expected=self.expect_dice(powers))
 
 
-class CodeStore(Protocol):
-    """What keeps (words, *spatial) codes of voxels, part by part."""
-
-    def __setitem__(self, region: Region, part: Array) -> None: ...
-
-    def __getitem__(self, region: Region) -> Array: ...
-
-
 class VoxelStream:
     """Notes on a label map while its parts pass by: sampled voxels, the Dice to expect, and intervals of volumes.
 
     structures: the values of each; powers: as `SoftDice.expected` has them, None before they are found
     samples:    whether voxels are sampled, which tell of calibration afterwards
-    codes:      keeps the codes of voxels until all have passed, where masks are decoded for Dice
+    codes:      a `Spool` for (words, *spatial) codes of voxels, where masks are decoded for Dice once all have passed
     """
 
     def __init__(
@@ -234,7 +228,7 @@ class VoxelStream:
         powers: Mapping[str, float] | None,
         *,
         samples: bool,
-        codes: CodeStore | None = None,
+        codes: Any = None,
     ) -> None:
         self._geometry, self._probable, self._certainty, self._powers = geometry, probable, certainty, powers
         self._codes, self._regions = codes, list[Region]()
@@ -267,16 +261,16 @@ class VoxelStream:
         if self._codes is None:
             return
         for region in self._regions:
-            for words in _in_blocks(self._codes[slice(None), *region]):
-                self._decoder.place(words)
+            for block in _in_blocks(self._codes[slice(None), *region]):
+                self._decoder.place(block)
         for region in self._regions:
             words = self._codes[slice(None), *region]
-            labels = [self._decoder.label_values(block) for block in _in_blocks(words)]
-            yield region, np.concatenate(labels).reshape(words.shape[1:])
+            labels = np.concatenate([*map(self._decoder.label_values, _in_blocks(words))])
+            yield region, labels.reshape(words.shape[1:])
         if self._soft is not None:
             self._soft.take_sums(self._decoder.sums)
 
-    def _keep_codes(self, codes: CodeStore, region: Region, outputs: Array) -> None:
+    def _keep_codes(self, codes: Any, region: Region, outputs: Array) -> None:
         """Count the probabilities of a part, and keep their codes."""
         self._regions.append(region)
         words = np.empty((self._decoder.codes.words, *outputs.shape[1:]), np.uint16)
