@@ -93,7 +93,7 @@ def test_views_with_a_sided_answer_or_another_than_masks_are_refused():
     with pytest.raises(PlanError, match="'kidney left' has a side"):
         fixed_views.refuse_views(segmenting().task, 4)
     registration = task_catalogue.build_task({"name": "registration"})
-    with pytest.raises(PlanError, match="serve answers for images and masks"):
+    with pytest.raises(PlanError, match="a registration answers otherwise"):
         fixed_views.refuse_views(registration, 1)
     fixed_views.refuse_views(registration, 0)
 
@@ -101,5 +101,5 @@ def test_views_with_a_sided_answer_or_another_than_masks_are_refused():
 def test_boxes_and_objects_have_no_such_views():
     for head in (Dense(7, lengths=3, offsets=3), Dense(4, heights=1)):
         task = type("Other", (Segmentation,), {"heads": {"it": head}, "name": "other"})((Label(1, "a"),))
-        with pytest.raises(PlanError, match="a other has others"):
+        with pytest.raises(PlanError, match="a other answers otherwise"):
             fixed_views.refuse_views(task, 2)

@@ -401,7 +401,7 @@ class UnseenVoxels:
     def _too_few(self) -> str:
         """Why label maps are not compared; empty where they are."""
         patients = len({one.patient for one in self.cases})
-        few = f"{errors.count_phrase(patients, 'patient')} are too few to compare label maps"
+        few = f"{errors.count_phrase(patients, 'patient')} {'are' if patients > 1 else 'is'} too few to compare maps"
         return f"{few} (at least {FEWEST_PATIENTS} are needed)" if patients < FEWEST_PATIENTS else ""
 
     @property

@@ -76,15 +76,9 @@ class Inference:
             "Windows that show nothing but {value} are background, without a look", "The network sees all windows"
         ),
     ] = None
-    views: Annotated[
-        int, Ge(0), Le(16), Sentence("The number of turned and scaled views of each window is {value}", always=True)
-    ] = 0
-    turn: Annotated[
-        float, Ge(0), Le(180), Sentence("These are turned by up to {value} degrees", only_with=("inference.views",))
-    ] = 0.0
-    gamma: Annotated[
-        float, Ge(0), Sentence("Their exponent of greys reaches 1 + {value}", only_with=("inference.views",))
-    ] = 0.0
+    views: Annotated[int, Ge(0), Le(16), Sentence("The number of turned and scaled views of a window is {value}")] = 0
+    turn: Annotated[float, Ge(0), Sentence("They turn by up to {value} degrees", only_with=("inference.views",))] = 0.0
+    gamma: Annotated[float, Ge(0), Sentence("Their exponents reach 1 + {value}", only_with=("inference.views",))] = 0.0
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Inference:

@@ -448,7 +448,7 @@ class MirrorDisagreement(NoMethod):
 
     def windows(self, basis: MethodBasis, planned: WindowSettings) -> WindowSettings:
         """The windows, also mirrored."""
-        flips = planned.flips if planned.views.count else planned.flips or basis.flips()
+        flips = planned.flips or (() if planned.views.count else basis.flips())
         return replace(planned, flips=flips, differ=basis.differ)
 
 

@@ -40,27 +40,25 @@ class FixedView:
 
     def change(self, batch: NDArray[np.float32], *, labelled: bool) -> NDArray[np.float32]:
         """(batch, channels, *spatial) windows as this view has them; labelled: the last channel is one of labels."""
-        images = batch[:, : batch.shape[1] - labelled]
-        low, high = (edge(images, axis=tuple(range(2, batch.ndim)), keepdims=True) for edge in (np.min, np.max))
-        width = np.maximum(high - low, 1e-6)
+        images, axes = batch[:, : batch.shape[1] - labelled], tuple(range(2, batch.ndim))
+        low = images.min(axis=axes, keepdims=True)
+        width = np.maximum(images.max(axis=axes, keepdims=True) - low, 1e-6)
         changed = _moved(((images - low) / width).clip(0, 1) ** self.gamma * width + low, self.matrix)
         labels = _moved(batch[:, images.shape[1] :], self.matrix, order=0)
-        return np.ascontiguousarray(np.concatenate([changed, labels], axis=1), dtype=np.float32)
+        return np.concatenate([changed, labels], axis=1, dtype=np.float32)
 
     def undo(self, output: Array, plain: Array) -> Array:
         """(batch, channels, *spatial) outputs where the window has its voxels; plain ones where the view has none."""
-        back = _moved(np.asarray(output), np.linalg.inv(self.matrix), beyond="constant")
+        back = _moved(np.asarray(output), np.linalg.inv(self.matrix), mode="constant")
         return np.where(np.isnan(back), plain, back)
 
 
-def _moved(arrays: Array, matrix: Floats, order: int = 1, beyond: str = "nearest") -> Array:
-    centre = (np.array(arrays.shape[2:]) - 1) / 2
-    moved = np.empty_like(arrays)
+def _moved(arrays: Array, matrix: Floats, order: int = 1, mode: str = "nearest") -> Array:
+    """(batch, channels, *spatial) read at other places; of the mode "constant" there is NaN beyond the edge."""
+    centre, moved = (np.array(arrays.shape[2:]) - 1) / 2, np.empty_like(arrays)
+    how = {"offset": centre - matrix @ centre, "order": order, "mode": mode, "cval": np.nan}
     for place in np.ndindex(arrays.shape[:2]):
-        offset = centre - matrix @ centre
-        ndimage.affine_transform(
-            arrays[place], matrix, offset, order=order, mode=beyond, cval=np.nan, output=moved[place]
-        )
+        ndimage.affine_transform(arrays[place], matrix, output=moved[place], **how)
     return moved
 
 
@@ -82,12 +80,10 @@ class FixedViews:
         steps:  length of a voxel per axis; scaled: whether views may have another size
         """
         still, views = augment_spatial.thick_axes(steps), list[FixedView]()
+        in_planes = ~augment_spatial.out_of_plane_turns(still)
         for number in range(self.count):
             amounts = (2 * ((0.5 + (number // 2 + 1) * EVENLY) % 1) - 1) * (-1) ** number
-            angles = np.deg2rad(self.turn) * amounts[:3]
-            turn = augment_spatial.rotation_matrix(
-                np.where(augment_spatial.out_of_plane_turns(still), 0, angles), len(steps)
-            )
+            turn = augment_spatial.rotation_matrix(np.deg2rad(self.turn) * amounts[:3] * in_planes, len(steps))
             matrix = turn @ np.diag(np.where(still, 1, 1 + SCALE * scaled * amounts[3]))
             views.append(FixedView(matrix * steps / steps[:, None], float((1 + self.gamma) ** amounts[4])))
         return tuple(views)
@@ -95,11 +91,8 @@ class FixedViews:
 
 def refuse_views(task: Task, count: int) -> None:
     """PlanError for views of what is no answer for the whole image and no mask, or where an answer has a side."""
-    heads = task.heads.values()
+    heads, sided = task.heads.values(), properties.sided_labels(task)
     plain = all(head.is_vector or (properties.states_voxels(head) and not head.turns) for head in heads)
-    if count and (not plain or task.takes_prompts):
-        problem = f"views that are turned and scaled serve answers for images and masks, and a {task.name} has others"
-        raise PlanError(problem, "inference.views", "Set inference.views=0")
-    if count and (sided := properties.sided_labels(task)):
-        problem = f"views are turned, and {sided[0]!r} has a side"
-        raise PlanError(problem, "inference.views", "Set inference.views=0")
+    if count and (sided or task.takes_prompts or not plain):
+        why = f"{sided[0]!r} has a side" if sided else f"a {task.name} answers otherwise than for images or by masks"
+        raise PlanError(f"views are turned and scaled, and {why}", "inference.views", "Set inference.views=0")

@@ -196,9 +196,7 @@ class Segmentation(MaskScoring):
         tuned=True,
     )
     decoding: Decoding | None = setting_fields.setting(
-        None,
-        Sentence("The rule by which voxels get labels is {value}", "Each voxel gets its most probable label"),
-        tuned=True,
+        None, Sentence("Label maps are decoded by {value}", "Each voxel gets its most probable label"), tuned=True
     )
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
@@ -256,11 +254,7 @@ class Segmentation(MaskScoring):
                 "label maps follow the uncalibrated outputs unless calibrated ones surely raise the Dice of unseen "
                 "cases",
             ),
-            "decoding": Decision(
-                None,
-                "each voxel gets its most probable label unless masks decoded for Dice raise that of unseen cases",
-                RANKSEG,
-            ),
+            "decoding": Decision(None, "argmax, unless unseen cases gain by masks decoded for Dice", RANKSEG),
             "expected_dice": Decision(None, "it is fitted to predictions of unseen cases after training"),
         }
 
