@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import forked
 import isocenter
+import packages
 import trained
 from isocenter.cli.terminal import app
 from isocenter.errors import IntegrityError, ResourceError, UsageError
@@ -301,6 +302,23 @@ def test_weights_take_seven_bits_where_the_processor_has_no_8_bit_dot_products(c
         weights = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.name.endswith("_quantized")]
         largest[quantised.facts["bits_of_weights"]] = max(abs(one.astype(int)).max() for one in weights if one.ndim > 1)
     assert largest[7] == 64 and largest[8] == 127
+
+
+@pytest.mark.whole
+def test_layers_that_harm_go_back_to_float_until_the_judge_loses_little(tmp_path):
+    model = packages.segmenting()
+    run, window = model.networks.run, np.random.default_rng(0).normal(size=(1, 1, 8, 8, 4)).astype(np.float32)
+    exact, source = run(window)["mask"], tmp_path / "tiny" / "models" / "model.onnx"
+    packages.packed(model, tmp_path / "tiny")
+    losses = []
+
+    def judge(network) -> float:
+        losses.append(float(np.abs(network(window)["mask"] - exact).mean()))
+        return -losses[-1]
+
+    quantised = quantising.quantise_openvino(source, [(window,)], tmp_path, judge=judge, loss=0.002, heads=("mask",))
+    assert losses[1] > 0.002 and losses[-1] <= 0.002
+    assert quantised.facts["kept_in_float"] and "was lost on training cases" in quantised.facts["because"]
 
 
 def test_the_instructions_of_a_processor_are_read_by_their_names(tmp_path):

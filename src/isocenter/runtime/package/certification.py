@@ -196,7 +196,7 @@ def _timed_again(
                 if "because" not in record:
                     times[place].append(replace(first, **{name: record[name] for name in TIMES}))
                 shutil.rmtree(out)
-    medians = {
+    medians: dict[int, dict[str, Any]] = {
         place: {name: statistics.median(getattr(one, name) or 0.0 for one in own) or None for name in TIMES}
         for place, own in times.items()
     }

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from isocenter.errors import UsageError
 from isocenter.report import wording
@@ -131,7 +132,7 @@ def variant_row(folder: Path, trial: BackendTrial, price: VariantPrice | None, v
     )
 
 
-def priced_columns(price: VariantPrice) -> dict[str, float | str | None]:
+def priced_columns(price: VariantPrice) -> dict[str, Any]:
     """The columns of a row that a price fills."""
     test, worst = price.test, price.worst
     return {
