@@ -103,15 +103,17 @@ class Quantised:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Nothing of what libraries print: progress bars, and advice about graphs that run well."""
-    noise = StringIO()
-    disabled = logging.root.manager.disable
+    """Nothing of what libraries print: progress bars, advice about graphs that run well, and handlers of their own."""
+    noise, root = StringIO(), logging.root
+    disabled, handlers, level = root.manager.disable, root.handlers[:], root.level
     logging.disable(logging.WARNING)
     try:
         with redirect_stdout(noise), redirect_stderr(noise):
             yield
     finally:
         logging.disable(disabled)
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def import_nncf() -> Any:
@@ -268,8 +270,6 @@ def quantise_onnx_weights(source: Path, windows: Sequence[Window], folder: Path)
 
     Raises ResourceError for a network without matrix products.
     """
-    from onnxruntime.quantization import matmul_nbits_quantizer
-
     graph = onnx.load(source, load_external_data=False).graph
     known = {one.name for one in graph.initializer}
     products = [node for node in graph.node if node.op_type == "MatMul" and known & set(node.input)]
@@ -279,6 +279,8 @@ def quantise_onnx_weights(source: Path, windows: Sequence[Window], folder: Path)
     if any(node.op_type == "Conv" for node in graph.node):
         bits = _quantise_static(source, windows, path, ["Conv"])
     with _silence():
+        from onnxruntime.quantization import matmul_nbits_quantizer  # gives the root logger a handler
+
         quantiser = matmul_nbits_quantizer.MatMulNBitsQuantizer(
             onnx.load(path if path.is_file() else source), bits=4, block_size=GROUP, is_symmetric=True
         )
