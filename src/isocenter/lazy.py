@@ -26,15 +26,13 @@ if TYPE_CHECKING:
     import pynetdicom
     import safetensors.torch as safetensors_torch
     import SimpleITK
+    import skimage
     import torch
     from monai import visualize as monai_visualize
     from pydicom.sr import codedict
     from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
     from scipy.sparse import csgraph
-    from skimage import exposure as skimage_exposure
-    from skimage import filters as skimage_filters
     from skimage import measure as skimage_measure
-    from skimage import restoration as skimage_restoration
     from sklearn import cluster as sklearn_cluster
     from sklearn import linear_model
     from statsmodels.duration import hazard_regression as statsmodels_hazards
@@ -104,10 +102,8 @@ if not TYPE_CHECKING:
     pydicom = _LazyModule("pydicom")
     pynetdicom = _LazyModule("pynetdicom")
     safetensors_torch = _LazyModule("safetensors.torch")
-    skimage_exposure = _LazyModule("skimage.exposure")
-    skimage_filters = _LazyModule("skimage.filters")
+    skimage = _LazyModule("skimage")
     skimage_measure = _LazyModule("skimage.measure")
-    skimage_restoration = _LazyModule("skimage.restoration")
     sparse = _LazyModule("scipy.sparse")
     spatial = _LazyModule("scipy.spatial")
     special = _LazyModule("scipy.special")
@@ -178,10 +174,8 @@ __all__ = [
     "pydicom",
     "pynetdicom",
     "safetensors_torch",
-    "skimage_exposure",
-    "skimage_filters",
+    "skimage",
     "skimage_measure",
-    "skimage_restoration",
     "sparse",
     "spatial",
     "special",

@@ -92,12 +92,11 @@ def test_regions_are_stated_by_litre_of_volumes_and_by_megapixel_of_pictures():
     result = clean.copy()
     result[5, 5, 5] = 4
     volume = Geometry.of_spacing(clean.shape, (1, 1, 2))
-    figures = image_fidelity.fidelity_figures(result, clean, volume, source=source)
+    figures = image_fidelity.fidelity_figures(result[None], clean[None], volume, source=source[None])
     assert figures["invented_per_litre"] == pytest.approx(1 / 0.002)
     assert figures["invented_per_litre_input"] == 0
-    flat = image_fidelity.fidelity_figures(
-        result[5], clean[5], Geometry.of_pixels((10, 10)), source=source[5], error=np.ones((10, 10))
-    )
+    grid, error = Geometry.of_pixels((10, 10)), np.ones((1, 10, 10))
+    flat = image_fidelity.fidelity_figures(result[5:6], clean[5:6], grid, source=source[5:6], error=error)
     assert flat["invented_per_megapixel"] == pytest.approx(1e6 / 100)
     assert flat["coverage"] == 0.99
     assert figures["psnr_input"] == pytest.approx(40)

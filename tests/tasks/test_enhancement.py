@@ -182,6 +182,12 @@ def test_a_run_from_pairs_gives_images_in_the_unit_of_their_source(tmp_path: Pat
     assert change < given.std()
     assert table["change"][0] == pytest.approx(change, rel=1e-4)
     assert result is not None
+    enhanced = isocenter.enhance(data / "images" / "case00.nii.gz", method=tmp_path / "run", out=tmp_path / "enhanced")
+    assert_allclose(nibabel.load(tmp_path / "enhanced" / "case00_enhanced.nii.gz").get_fdata(), made)
+    assert enhanced.table["change"][0] == pytest.approx(change, rel=1e-4)
+    assert (tmp_path / "enhanced" / "case00_error.nii.gz").is_file() == (
+        tmp_path / "out" / "case00_error.nii.gz"
+    ).is_file()
     scores = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
     assert scores["psnr"].notna().all()
     summary = json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())

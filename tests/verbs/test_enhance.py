@@ -59,8 +59,10 @@ def test_an_image_in_memory_is_enhanced_without_a_folder(volumes):
     assert list(result.table["case"]) == ["image"]
 
 
-def test_what_cannot_be_enhanced_is_refused_and_nothing_is_written(volumes, tmp_path):
+def test_what_cannot_be_enhanced_is_refused_and_nothing_is_written(volumes, segmented, tmp_path):
     out = tmp_path / "out"
+    with pytest.raises(UsageError, match="is a model for segmentation"):
+        isocenter.enhance(volumes, method=segmented.out, out=out)
     with pytest.raises(UsageError, match=r"bm3d.*nlm, n4, tv, clahe"):
         isocenter.enhance(volumes, method="bm3d", out=out)
     with pytest.raises(DatasetError, match="no case could be enhanced"):

@@ -5,7 +5,7 @@ Every figure takes (*spatial) values in one unit and `measured`, the voxels that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,51 +41,37 @@ Mask = NDArray[np.bool_]
 
 
 def fidelity_figures(
-    result: Array,
-    reference: Array,
-    grid: Geometry,
-    *,
-    source: Array | None = None,
-    error: Array | None = None,
-    measured: Mask | None = None,
-) -> Mapping[str, float]:
-    """{metric: value} of one channel of a case; those of the input end with `_input`.
+    result: Array, reference: Array, grid: Geometry, *, source: Array | None = None, error: Array | None = None
+) -> dict[str, float]:
+    """{metric: value} of a case, each the mean over its channels; those of the input end with `_input`.
 
-    source:   the input in the unit of the reference, on its grid; without it nothing is known of noise, and so no
-              region can be called invented
-    error:    half the width of the error bar of each voxel
-    measured: where the reference is known; by default where it is finite
+    result, reference: (channels, *spatial) on the grid; where one of them is not finite nothing is known
+    source: the input in the unit of the reference, on its grid; without it nothing is known of noise, and so no region
+            can be called invented
+    error:  half the width of the error bar of each voxel
     """
-    inside = np.isfinite(reference) if measured is None else measured & np.isfinite(reference)
+    unknown = [None] * len(reference)
+    sides = (result, reference, unknown if source is None else source, unknown if error is None else error)
+    figures = [_channel_figures(grid, *one) for one in zip(*sides, strict=False)]
+    return {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
+
+
+def _channel_figures(
+    grid: Geometry, result: Array, reference: Array, source: Array | None, error: Array | None
+) -> dict[str, float]:
+    inside = np.isfinite(reference) & np.isfinite(result)
     figures = _distances(result, reference, inside)
     if error is not None:
         figures["coverage"] = covered_share(result, reference, error, inside)
     if source is not None:
-        name, size = (PER_LITRE, _litres(grid, inside)) if _has_litres(grid) else (PER_MILLION, inside.sum() / MILLION)
+        has_litres = grid.physical and grid.unit == MM and grid.ndim == 3
+        step = abs(np.linalg.det(grid.affine[:-1, :-1])) / LITRE if has_litres else 1 / MILLION
         noise = noise_of_input(source, reference, inside)
         figures |= {f"{key}{INPUT}": value for key, value in _distances(source, reference, inside).items()}
         for ending, values in (("", result), (INPUT, source)):
             regions = count_invented(values, reference, noise, inside)
-            figures[f"{name}{ending}"] = regions / size if size else float("nan")
+            figures[f"{PER_LITRE if has_litres else PER_MILLION}{ending}"] = regions / max(inside.sum() * step, 1e-30)
     return figures
-
-
-def mean_figures(
-    result: Array, reference: Array, grid: Geometry, *, source: Array | None = None, error: Array | None = None
-) -> dict[str, float]:
-    """The figures of (channels, *spatial) images as `fidelity_figures` has them, each the mean over the channels."""
-    figures = [
-        fidelity_figures(
-            result[n],
-            reference[n],
-            grid,
-            source=None if source is None else source[n],
-            error=None if error is None else error[n],
-            measured=np.isfinite(result[n]),
-        )
-        for n in range(len(reference))
-    ]
-    return {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
 
 
 def _distances(result: Array, reference: Array, inside: Mask) -> dict[str, float]:
@@ -164,8 +150,7 @@ def _slabs(shape: tuple[int, ...], axes: list[int]) -> Iterator[tuple[tuple[slic
 def covered_share(result: Array, reference: Array, error: Array, measured: Mask | None = None) -> float:
     """The share of voxels whose reference lies within the error bar, result +- error."""
     values, true = _measured(result, reference, measured)
-    half, _ = _measured(error, reference, measured)
-    return float(np.mean(np.abs(values - true) <= half)) if true.size else float("nan")
+    return float(np.mean(np.abs(values - true) <= _measured(error, reference, measured)[0])) if true.size else np.nan
 
 
 def noise_of_input(source: Array, reference: Array, measured: Mask | None = None) -> float:
@@ -183,14 +168,6 @@ def count_invented(result: Array, reference: Array, noise: float, measured: Mask
     exceeds = np.zeros(reference.shape, bool)
     exceeds[inside] = result[inside].astype(np.float64) - reference[inside] > BEYOND * noise
     return int(ndimage.label(exceeds, np.ones((3,) * exceeds.ndim))[1])
-
-
-def _has_litres(grid: Geometry) -> bool:
-    return grid.physical and grid.unit == MM and grid.ndim == 3
-
-
-def _litres(grid: Geometry, inside: Mask) -> float:
-    return float(inside.sum() * abs(np.linalg.det(grid.affine[:-1, :-1])) / LITRE)
 
 
 def _measured(result: Array, reference: Array, measured: Mask | None) -> tuple[Floats, Floats]:

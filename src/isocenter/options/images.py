@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from isocenter.files.format_options import FileChoices
 from isocenter.keywords import Flag
-from isocenter.options.shared_flags import Inputs, Out, Overwrite, Volume
+from isocenter.options.shared_flags import Device, Inputs, Out, Overwrite, Volume
 from isocenter.reading import ReadingOptions
 from isocenter.reading.reading_options import Input
 from isocenter.values import BoundingBoxes, Image, SpatialTransform
@@ -52,19 +52,20 @@ class ConvertOptions(FileChoices):
 
 @dataclass(frozen=True)
 class EnhanceOptions(ReadingOptions):
-    """Enhance images by a filter, with what it changed."""
+    """Enhance images by a filter or a model, with what it changed."""
 
     inputs: Annotated[Input | Sequence[Input], Inputs]
     _: KW_ONLY
     out: Out = None
     overwrite: Overwrite = False
     method: Annotated[
-        str,
+        str | Path | Model,
         Flag(
-            "nlm (non-local means), tv (total variation), n4 (bias field) or clahe (local contrast).",
-            "NAME",
+            "nlm (non-local means), tv (total variation), n4 (bias field), clahe (local contrast), or a model.",
+            "NAME|MODEL",
         ),
     ] = "nlm"
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError
-from isocenter.lazy import SimpleITK, skimage_exposure, skimage_filters, skimage_restoration
+from isocenter.lazy import SimpleITK, skimage
 from isocenter.values import Array, Floats, Image
 
 # Second differences of white noise have so many times its deviation along each axis, the root of 1 + 4 + 1.
@@ -78,7 +77,7 @@ def non_local_means(
         return values, {"noise": 0.0}
     reach = REACH_OF_PICTURES if values.ndim < 3 else REACH_OF_VOLUMES
     found = {"noise": noise, "h": strength * noise, "patch": PATCH, "reach": reach}
-    changed = skimage_restoration.denoise_nl_means(
+    changed = skimage.restoration.denoise_nl_means(
         values, patch_size=PATCH, patch_distance=reach, h=found["h"], sigma=noise, fast_mode=True, preserve_range=True
     )
     return changed, found
@@ -97,14 +96,12 @@ def total_variation(values: Floats, inside: NDArray[np.bool_], steps: tuple[floa
     middle = values[tuple(slice(start, start + MIDDLE) for start in starts)] / width
     weight = noise / width
     for _ in range(TRIES):
-        residual = float(np.std(middle - skimage_restoration.denoise_tv_chambolle(middle, weight))) * width
+        residual = float(np.std(middle - skimage.restoration.denoise_tv_chambolle(middle, weight))) * width
         if abs(residual / noise - 1) < CLOSE or residual == 0:
             break
         weight *= float(np.clip(noise / residual, 0.5, 2.0))
-    return skimage_restoration.denoise_tv_chambolle(values / width, weight) * width, {
-        "noise": noise,
-        "weight": weight * width,
-    }
+    found = {"noise": noise, "weight": weight * width}
+    return skimage.restoration.denoise_tv_chambolle(values / width, weight) * width, found
 
 
 def equalise_locally(values: Floats, inside: NDArray[np.bool_], steps: tuple[float, ...]) -> tuple[Floats, Settings]:
@@ -116,7 +113,7 @@ def equalise_locally(values: Floats, inside: NDArray[np.bool_], steps: tuple[flo
     if low == high:
         return values, {"clip": CLIP}
     shares = np.clip((values - low) / (high - low), 0, 1)
-    return skimage_exposure.equalize_adapthist(shares, clip_limit=CLIP) * (high - low) + low, {"clip": CLIP}
+    return skimage.exposure.equalize_adapthist(shares, clip_limit=CLIP) * (high - low) + low, {"clip": CLIP}
 
 
 def correct_bias_field(values: Floats, inside: NDArray[np.bool_], steps: tuple[float, ...]) -> tuple[Floats, Settings]:
@@ -128,7 +125,7 @@ def correct_bias_field(values: Floats, inside: NDArray[np.bool_], steps: tuple[f
     if float(np.quantile(values[inside], 0.01)) < 0:
         remedy = "Give a magnitude image, such as MR, or another --method"
         raise DatasetError("intensities below zero have no bias field", "n4", remedy)
-    body = inside & (values > skimage_filters.threshold_otsu(values[inside]) / 2) & (values > 0)
+    body = inside & (values > skimage.filters.threshold_otsu(values[inside]) / 2) & (values > 0)
     image = SimpleITK.GetImageFromArray(values.astype(np.float32).T)  # its first axis is the last of an array
     image.SetSpacing(list(steps))
     mask = SimpleITK.GetImageFromArray(body.astype(np.uint8).T)
@@ -149,8 +146,8 @@ FILTERS: Mapping[str, ImageFilter] = {
 }
 
 
-def filter_image(image: Image, name: str, where: str) -> tuple[Image, list[dict[str, Any]]]:
-    """The filtered image as float32 on the same grid, and the settings of each channel; what is no measurement stays.
+def filter_image(image: Image, name: str, where: str) -> tuple[Image, list[Settings]]:
+    """The filtered image as float32 on the same grid, and the settings of each; what is no measurement stays.
 
     name:  one of `FILTERS`; channels and frames are filtered one by one
     where: what errors name: the case or file
@@ -167,10 +164,7 @@ def filter_image(image: Image, name: str, where: str) -> tuple[Image, list[dict[
     except DatasetError as error:
         raise error.stating(where=where) from error
     changed = np.stack([one for one, _ in results]).reshape(data.shape)
-    names = [f"{channel} {frame + 1}" for channel in image.channels for frame in range(image.frames or 1)]
-    names = names if image.frames else list(image.channels)
-    settings = [{"channel": channel, **found} for channel, (_, found) in zip(names, results, strict=True)]
-    return image.with_pixels(np.where(measured, changed, data).astype(np.float32)), settings
+    return image.with_pixels(np.where(measured, changed, data).astype(np.float32)), [found for _, found in results]
 
 
 def _filter_values(

@@ -1,46 +1,51 @@
-"""`enhance`: cleaner images by a filter that was not trained, and what it changed."""
+"""`enhance`: cleaner images by a filter or a model, and what it changed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isocenter import keywords
-from isocenter.errors import IsocenterError, UsageError
+from isocenter import errors, keywords
+from isocenter.errors import DatasetError, IsocenterError, UsageError
 from isocenter.files import file_formats
 from isocenter.lazy import pandas as pd
 from isocenter.options.images import EnhanceOptions
-from isocenter.prediction import result_files
-from isocenter.reading import dataset_reading, verb_results
+from isocenter.prediction import predictors, result_files
+from isocenter.reading import dataset_reading, input_cases, verb_results
 from isocenter.report import Figure, InNotebook, ReportPage, Section, Table, page_blocks, progress_tracking, wording
 from isocenter.report.figures import enhancement_figures
 from isocenter.report.page_blocks import Problems
-from isocenter.runtime import record_files
+from isocenter.runtime import Model, record_files
 from isocenter.transforms import image_filters
 from isocenter.transforms.image_filters import FILTERS
 from isocenter.values import Case, Image, Problem
 
 MARKS = ("enhancement.json", "report.html")
-ENHANCED = "enhanced"
+ENHANCED, ERROR = "enhanced", "error"
 # Cases of which the report has a picture.
 MOST_SHOWN = 12
-UNPROVEN = "Nothing here proves that an image is better: a filter can remove a structure as well as noise."
+# The row of an image, the image, and the enhanced image.
+Enhanced = tuple[dict[str, Any], Image, Image]
+UNPROVEN = "Nothing here proves that an image is better: a structure can be removed as well as noise, or invented."
 
 
 @dataclass(frozen=True, eq=False)
 class EnhancementResult(InNotebook):
     """The enhanced images.
 
-    cases:    a row an image: case, image, file, change (RMS in the unit of the image), settings of each channel
+    cases:    a row an image: case, image, file, change (RMS in its unit), and settings of each channel by a filter
     images:   {file name: enhanced image}; empty where they were written, so that a cohort of any size fits
     problems: errors are cases without a result
+    words:    the method in words, with its source
     """
 
     method: str
+    words: str
     cases: Sequence[dict[str, Any]]
     images: dict[str, Image]
     problems: Sequence[Problem]
@@ -49,7 +54,7 @@ class EnhancementResult(InNotebook):
     @property
     def table(self) -> pd.DataFrame:
         """A row an image: case, image, file, change."""
-        return pd.DataFrame(self.cases).drop(columns="settings")
+        return pd.DataFrame(self.cases)[["case", "image", "file", "change"]]
 
     @property
     def failures(self) -> list[Problem]:
@@ -62,8 +67,7 @@ class EnhancementResult(InNotebook):
             "schema": "isocenter.enhancement",
             "version": 1,
             "method": self.method,
-            "words": FILTERS[self.method].words,
-            "source": FILTERS[self.method].source,
+            "words": self.words,
             "cases": list(self.cases),
             "failed": verb_results.failed_rows(self.failures),
         }
@@ -76,47 +80,64 @@ class EnhancementResult(InNotebook):
 
 @keywords.takes(EnhanceOptions)
 def enhance(options: EnhanceOptions) -> EnhancementResult:
-    """Enhance every image of the inputs, each channel and frame by itself, on its own grid.
+    """Enhance every image of the inputs, on its own grid: each channel and frame by a filter, or the case by a model.
 
-    out: a folder for `<case>_enhanced.nii.gz`, of several images `<case>_<image>_enhanced.nii.gz`, with
-         enhancement.json and report.html; without it images are returned alone
+    method: one of `FILTERS`, or a run or package that answers with an image
+    out:    a folder for `<case>_enhanced.nii.gz`, of several images `<case>_<image>_enhanced.nii.gz`, with
+            enhancement.json and report.html; without it images are returned alone
     A case that fails is reported and the rest goes on; DatasetError where every one fails, UsageError for an unknown
     method.
     """
-    inputs = keywords.as_tuple(options.inputs)
+    inputs, method = keywords.as_tuple(options.inputs), _method(options)
     if not inputs:
         raise UsageError("nothing to enhance", "enhance", "Give files or folders")
-    if options.method not in FILTERS:
-        problem = f"there is no method {options.method!r}"
-        raise UsageError(problem, "--method", f"Choose one of {', '.join(FILTERS)}")
     if options.out is None:
-        return _enhance_cases(options, inputs, None)[0]
+        return _enhance_cases(options, inputs, method, None)[0]
     out = Path(options.out)
     with verb_results.result_folder(out, options.overwrite, MARKS) as folder:
-        result, pictures = _enhance_cases(options, inputs, folder)
+        result, pictures = _enhance_cases(options, inputs, method, folder)
         record_files.write_json(folder / MARKS[0], "isocenter.enhancement", result.as_record())
-        page = _page(result, pictures)
-        (folder / MARKS[1]).write_text(page_blocks.render_page(page), encoding="utf-8")
+        (folder / MARKS[1]).write_text(page_blocks.render_page(_page(result, pictures)), encoding="utf-8")
     return replace(result, out=out)
 
 
+def _method(options: EnhanceOptions) -> str | Model:
+    """The filter's name, or the model; UsageError for what is neither, or answers with no image."""
+    method = options.method
+    if str(method) in FILTERS:
+        return str(method)
+    if not isinstance(method, Model) and not Path(method).exists():
+        raise UsageError(f"there is no {str(method)!r}", "--method", f"Choose one of {', '.join(FILTERS)}, or a model")
+    model = predictors.load_model(method, options.device)
+    if not any(head.holds_intensities for head in model.task.heads.values()):
+        raise UsageError(f"is a model for {model.task.name}", str(method), "Give one that answers with an image")
+    return model
+
+
 def _enhance_cases(
-    options: EnhanceOptions, inputs: Sequence[Any], folder: Path | None
+    options: EnhanceOptions, inputs: Sequence[Any], method: str | Model, folder: Path | None
 ) -> tuple[EnhancementResult, list[Figure]]:
     """Every image enhanced, and written where there is a folder; pictures of the first cases."""
-    opened, problems = _open(options, inputs)
+    if isinstance(method, Model):
+        opened, problems = input_cases.open_inputs(inputs, options.reading, method)
+        each: Callable[[Case], Iterator[Enhanced]] = partial(_by_model, method, folder)
+        words = f"a model for {method.task.name}"
+    else:
+        opened, problems = _open(options, inputs)
+        each, words = partial(_by_filter, method), f"{FILTERS[method].words} ({FILTERS[method].source})"
     names = sorted({name for case in opened for name in case.images})
-    cases = result_files.with_unique_names(opened, [ENHANCED, *(f"{name}_{ENHANCED}" for name in names)])
+    ends = [ENHANCED, ERROR, *(f"{name}_{ENHANCED}" for name in names)]
+    cases = result_files.with_unique_names(opened, ends)
     rows, images, pictures = list[dict[str, Any]](), dict[str, Image](), list[Figure]()
     with progress_tracking.track_progress("enhancing") as tracker:
         for done, (case, source) in enumerate(zip(cases, opened, strict=True), start=1):
             try:
-                for row, before, after in _enhance_images(case, options.method):
+                for row, before, after in each(case):
                     if folder is None:
                         images[row["file"]] = after
                     else:
                         file_formats.write(after, folder / row["file"])
-                    rows.append(row)
+                    rows.append({**row, "change": _change(before, after)})
                     if folder is not None and len(pictures) < MOST_SHOWN:
                         title = row["file"].removesuffix(f"_{ENHANCED}.nii.gz")
                         pictures.append(enhancement_figures.image_stages([("before", before), ("after", after)], title))
@@ -125,7 +146,7 @@ def _enhance_cases(
             tracker(done, len(cases))
     if not rows:
         raise verb_results.no_result_error("enhance", "enhanced", problems)
-    return EnhancementResult(options.method, rows, images, problems), pictures
+    return EnhancementResult(str(options.method), words, rows, images, problems), pictures
 
 
 def _open(options: EnhanceOptions, inputs: Sequence[Any]) -> tuple[list[Case], list[Problem]]:
@@ -141,41 +162,45 @@ def _open(options: EnhanceOptions, inputs: Sequence[Any]) -> tuple[list[Case], l
     return cases, problems
 
 
-def _enhance_images(case: Case, method: str) -> Iterator[tuple[dict[str, Any], Image, Image]]:
+def _by_filter(method: str, case: Case) -> Iterator[Enhanced]:
     """The row of each image of a case, the image, and the enhanced image."""
     for name in case.images:
         image = case.images[name]
         image = image.with_pixels(image.data)  # read once
         after, settings = image_filters.filter_image(image, method, case.id)
         stem = case.id if len(case.images) == 1 else f"{case.id}_{name}"
-        measured = np.broadcast_to(image.valid, image.shape)
-        change = float(np.sqrt(np.mean((after.data[measured].astype(np.float64) - image.data[measured]) ** 2)))
-        row = {"case": case.id, "image": name, "file": f"{stem}_{ENHANCED}.nii.gz", "change": change}
-        yield {**row, "settings": settings}, image, after
+        yield {"case": case.id, "image": name, "file": f"{stem}_{ENHANCED}.nii.gz", "settings": settings}, image, after
+
+
+def _by_model(model: Model, folder: Path | None, case: Case) -> Iterator[Enhanced]:
+    """The same of the image that a model makes of a case, whose error bars are written beside it."""
+    name, prediction = next(iter(case.images)), model.predict(case)
+    if (made := prediction.maps.get(ENHANCED)) is None:
+        raise DatasetError(prediction.abstained or "the model has no answer", case.id, "Give images like its own")
+    image, data = case.images[name], np.asarray(made.data)
+    channels = made.names or image.channels[:1]
+    after = replace(image, pixels=data.reshape(-1, *data.shape[-prediction.geometry.ndim :]), channels=channels)
+    others = {kind: one for kind, one in prediction.maps.items() if kind != ENHANCED and folder is not None}
+    list(result_files.write_maps(others, image, folder or Path(), case.id, "nii.gz"))
+    yield {"case": case.id, "image": name, "file": f"{case.id}_{ENHANCED}.nii.gz"}, image, after
+
+
+def _change(before: Image, after: Image) -> float:
+    """Root of the mean squared difference of the channels that both have."""
+    count = min(len(before.data), len(after.data))
+    apart = after.data[:count].astype(np.float64) - before.data[:count]
+    return float(np.sqrt(np.mean(apart[np.broadcast_to(before.valid, before.shape)[:count]] ** 2)))
 
 
 def _page(result: EnhancementResult, pictures: Sequence[Figure]) -> ReportPage:
-    kind = FILTERS[result.method]
-    rows = [(row["file"], row["change"], _settings_words(row["settings"])) for row in result.cases]
-    more = len(result.cases) - len(pictures)
-    text = [f"{more} more images have no picture here."] * bool(more)
+    rows = [(row["file"], row["change"]) for row in result.cases]
     return ReportPage(
         title="Enhancement",
-        lead=f"{len(result.cases)} images by {kind.words}.",
+        lead=f"{errors.count_phrase(len(result.cases), 'image')} by {result.words}.",
         sections=[
-            Section("Before, after, residual", [*pictures, *map(page_blocks.Paragraph, text)]),
-            Section("Changes", [Table(("image", "change (RMS, unit of the image)", "settings"), rows)]),
+            Section("Before, after, residual", pictures),
+            Section("Changes", [Table(("file", "change (RMS, unit of the image)"), rows)]),
             *([Section("Problems", [Problems(list(result.problems))])] if result.problems else []),
         ],
-        facts={"method": kind.words, "source": kind.source},
         notes=[UNPROVEN],
     )
-
-
-def _settings_words(settings: Sequence[dict[str, Any]]) -> str:
-    """The settings of each channel, its name only where there are several."""
-    texts = []
-    for one in settings:
-        words = ", ".join(f"{name} {wording.number_text(one[name])}" for name in one if name != "channel")
-        texts.append(words if len(settings) == 1 else f"{one['channel']}: {words}")
-    return "; ".join(texts)

@@ -31,6 +31,7 @@ from isocenter.transforms.corruptions import REMAKE
 from isocenter.values import Array, Case, Floats, Image, Prediction, Row
 
 SPHERES, SEEN, TITLE = "recovery.csv", "downstream.csv", "What was lost"
+COLUMNS = ("case", "patient", "diameter", "contrast", "inserted", "found")
 # Patients of whom one case gets spheres, as each costs two predictions; and what a size keeps that is not called lost.
 MOST, LOST = 20, 0.5
 # The images that a further model sees, by the end of its metric's name.
@@ -86,14 +87,8 @@ def _sphere_rows(audit: AuditInput, case: Case) -> Iterator[dict[str, Any]]:
     if without is None or changed is None or not without.shape == changed.shape == grid.shape:
         return
     for sphere, found in zip(spheres, inserted_spheres.contrasts_found(changed, without, spheres, grid), strict=True):
-        yield {
-            "case": case.id,
-            "patient": case.patient,
-            "diameter": sphere.size,
-            "contrast": sphere.share,
-            "inserted": sphere.contrast,
-            "found": found,
-        }
+        row = (case.id, case.patient, sphere.size, sphere.share, sphere.contrast, found)
+        yield dict(zip(COLUMNS, row, strict=True))
 
 
 def with_spheres(case: Case, reference: Image, spheres: Sequence[InsertedSphere]) -> Case:
@@ -239,8 +234,7 @@ def _downstream_section(model: Model, figure: ComparedFigure) -> Section:
     """The figure on inputs, results and references, and the paired difference from that on inputs."""
     words = model.task.metrics.metric_named(figure.metric).words
     signs = ["", *map(model_comparison.signed_estimate, figure.differences)]
-    names = ["input", "result", "reference"]
-    lines = [list(one) for one in zip(names, figure.estimates, signs, strict=True)]
+    lines = [list(one) for one in zip(SIDES.values(), figure.estimates, signs, strict=True)]
     how = f"A fixed model for {model.task.name} saw the input, the result and the reference of each case."
     columns = ["image", words, "paired difference from the input"]
     return Section("What a further model sees", [Paragraph(how), PageTable(columns, lines)])

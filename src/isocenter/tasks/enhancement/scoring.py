@@ -39,7 +39,7 @@ class ImageScoring(ImageAnswering):
         image = answering.enhanced_image(prediction)
         source = properties.first_image(case).data[: len(target)] if self.unit == "input" else None
         error = answering.map_values(prediction, ERROR) if ERROR in prediction.maps else None
-        figures = image_fidelity.mean_figures(image, target, prediction.geometry, source=source, error=error)
+        figures = image_fidelity.fidelity_figures(image, target, prediction.geometry, source=source, error=error)
         row = {"case": case.id, "patient": case.patient, "label": ALL}
         return {**row, **figures, SNR: signal_ratio(image, target)}
 
