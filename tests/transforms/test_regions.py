@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
 import isocenter
-from isocenter.errors import GeometryError
+from isocenter.errors import GeometryError, UsageError
 from isocenter.transforms import label_maps
 from isocenter.values import Deferred, Geometry, Image, Label
 
@@ -85,3 +86,34 @@ def test_each_frame_is_read_once_and_in_order():
     found = label_maps.region_series(Image(deferred, GRID, modality="MR", times=whole.times), atlas(), "x")
     assert_allclose(found.data, label_maps.region_series(whole, atlas(), "x").data)
     assert read == [0, 1, 2]
+
+
+def test_correlations_of_regions_are_a_table_of_covariates(tmp_path, cli):
+    random, atlas = np.random.default_rng(0), np.zeros((4, 4, 2), np.uint8)
+    atlas[:2], atlas[2:, :2], atlas[2:, 2:] = 1, 2, 5
+    grid, first, second = np.eye(4), *random.normal(size=(2, 40))
+    (tmp_path / "scans").mkdir()
+    for name, sign in (("a", 1.0), ("b", -1.0)):
+        voxels = np.where(atlas[..., None] == 1, first, np.where(atlas[..., None] == 2, sign * first, second))
+        nibabel.save(nibabel.Nifti1Image(voxels.astype(np.float32), grid), tmp_path / "scans" / f"{name}.nii")
+    nibabel.save(nibabel.Nifti1Image(atlas, grid), tmp_path / "atlas.nii")
+    done = cli("convert", tmp_path / "scans", "--connectivity", tmp_path / "atlas.nii", "--out", tmp_path / "c.csv")
+    assert done.code == 0
+    table = pd.read_csv(tmp_path / "c.csv", index_col="case")
+    assert list(table.columns) == ["connectivity 1~2", "connectivity 1~5", "connectivity 2~5"]
+    np.testing.assert_allclose(table["connectivity 1~2"], [1, -1], atol=1e-5)
+    np.testing.assert_allclose(table["connectivity 1~5"], np.corrcoef(first, second)[0, 1], atol=1e-5)
+
+
+def test_an_atlas_on_another_grid_and_a_series_too_short_are_refused(tmp_path):
+    for name, shape in (("short", (4, 4, 2, 3)), ("long", (4, 4, 2, 30))):
+        voxels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii")
+    atlas = np.ones((4, 4, 2), np.uint8)
+    atlas[2:] = 2
+    nibabel.save(nibabel.Nifti1Image(atlas, np.eye(4)), tmp_path / "atlas.nii")
+    nibabel.save(nibabel.Nifti1Image(atlas, np.diag([2.0, 1, 1, 1])), tmp_path / "other.nii")
+    for scan, drawn, words in (("short", "atlas", "3 frames"), ("long", "other", "another grid")):
+        with pytest.raises(UsageError, match=words):
+            isocenter.convert(tmp_path / f"{scan}.nii", tmp_path / "c.csv", connectivity=tmp_path / f"{drawn}.nii")
+    assert not (tmp_path / "c.csv").exists()

@@ -41,6 +41,10 @@ class ConvertOptions(FileChoices):
     regions: Annotated[
         str | Path | None, Flag("A label map: write the mean of each region in every frame.", "FILE")
     ] = None
+    connectivity: Annotated[
+        str | Path | None,
+        Flag("A label map: write a table of the correlations between its regions over time.", "ATLAS"),
+    ] = None
     through: Annotated[
         str | Path | SpatialTransform | None,
         Flag("Transform to carry the image through (.h5, .tfm, .nii.gz, .dcm).", "TRANSFORM"),

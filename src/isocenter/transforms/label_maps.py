@@ -6,6 +6,7 @@ Edges are tight: a box ends where the last voxel does, on the map's own axes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +154,8 @@ def staple(maps: Sequence[Array], labels: int) -> Array:
 
 # Times between which steps differ by less than this share are even.
 EVEN = 1e-3
+# Of a series, with which a correlation says nothing.
+FEWEST_FRAMES = 10
 
 
 def region_series(image: Image, atlas: Image, where: str) -> Image:
@@ -185,6 +188,26 @@ def region_series(image: Image, atlas: Image, where: str) -> Image:
     series = np.stack([_means(still, regions, len(values)) for still in image.still_frames()], axis=1)
     channels = tuple(names.get(value, str(value)) for value in values)
     return Image(series, _axis(image), modality=image.modality, channels=channels, source=image.source)
+
+
+def region_correlations(series: Image, where: str) -> dict[str, float]:
+    """{"connectivity A~B": Pearson's correlation over time} of each pair of regions; NaN where one does not change.
+
+    series: (regions, frames), as of `region_series`
+    Raises GeometryError for fewer than two regions, and for too few frames to tell.
+    """
+    if len(series.channels) < 2 or series.shape[-1] < FEWEST_FRAMES:
+        regions, frames = (
+            errors.count_phrase(n, unit) for n, unit in ((len(series.channels), "region"), (series.shape[-1], "frame"))
+        )
+        problem = f"{regions} and {frames}, and a correlation needs 2 and {FEWEST_FRAMES}"
+        raise GeometryError(problem, where, "Give an atlas of several regions and a longer series")
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a region that does not change
+        found = np.corrcoef(np.asarray(series.data, np.float64))
+    return {
+        f"connectivity {first}~{second}": float(found[a, b])
+        for (a, first), (b, second) in combinations(enumerate(series.channels), 2)
+    }
 
 
 def _means(frame: Image, regions: np.ndarray, count: int) -> np.ndarray:

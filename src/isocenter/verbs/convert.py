@@ -12,6 +12,7 @@ from isocenter import keywords
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import file_formats, transform_file
 from isocenter.files.format_options import ReadOptions
+from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.options.images import ConvertOptions
 from isocenter.report import InNotebook
@@ -70,6 +71,8 @@ def convert(options: ConvertOptions) -> ConversionResult:
 
     Several volumes on different grids become `<name>_1`, `<name>_2`, ..., or the one that `volume` names.
     regions:       a label map on the image's grid: the mean of each region over the frames instead, a series
+    connectivity:  such a label map: a CSV of the correlations between regions over time, covariates of a model; of a
+                   folder of files a row each
     through, onto: carry the image through a transform onto the grid of the fixed image; inverse: the transform was
                    made the other way round, with this image as the fixed one. Label maps stay label maps
     Of several volumes those that fail are named in the result; one alone raises what reading raises, and FormatError
@@ -80,6 +83,8 @@ def convert(options: ConvertOptions) -> ConversionResult:
         raise UsageError("a transform needs a grid, and a grid a transform", "--through", "Give --through and --onto")
     if options.inverse and options.through is None:
         raise UsageError("there is no transform to invert", "--inverse", "Give --through and --onto")
+    if options.connectivity is not None:
+        return _correlations(Path(options.source), out, Path(options.connectivity), reading, options)
     volumes = file_formats.read_volumes(options.source, reading)
     if options.volume is not None and options.volume not in volumes:
         raise UsageError(
@@ -122,6 +127,34 @@ def convert(options: ConvertOptions) -> ConversionResult:
         written.append(path)
         images.append(image)
     return ConversionResult(tuple(written), tuple(images), tuple(problems))
+
+
+def _correlations(
+    source: Path, out: Path, atlas_file: Path, reading: ReadOptions, options: ConvertOptions
+) -> ConversionResult:
+    """A table with a row for each series of volumes; those that fail are named in the result."""
+    if out.suffix.lower() != ".csv":
+        raise UsageError("correlations are a table", str(out), "Give --out a name that ends in .csv")
+    if out.exists() and not options.overwrite:
+        raise UsageError("exists already", str(out), "Choose another --out, or give --overwrite")
+    atlas = file_formats.read(atlas_file, orientation=options.orientation)
+    listed = sorted(one for one in source.iterdir() if file_formats.format_of(one)) if source.is_dir() else []
+    of_files = [one for one in listed if file_formats.format_of(one) != "dicom"]
+    rows, images, problems = [], [], []
+    for file in of_files or [source]:
+        for name, image in file_formats.read_volumes(file, reading).items():
+            try:
+                series = label_maps.region_series(image, atlas, str(file))
+                rows.append({"case": name, **label_maps.region_correlations(series, str(file))})
+                images.append(series)
+            except IsocenterError as error:
+                problems.append(Problem("error", f"{name}: {error.problem}", (error.where,), remedy=error.remedy))
+    if not rows:
+        raise UsageError(
+            problems[0].what if problems else "holds no series", str(source), "Give 4D images on the grid of the atlas"
+        )
+    csv_text.write_table(pd.DataFrame(rows), out)
+    return ConversionResult((out,) * len(images), tuple(images), tuple(problems))
 
 
 def _through(
