@@ -22,6 +22,7 @@ OBJECTIVES = {
     "l2_sp": "isocenter.objectives.l2_sp:L2SP",
     "masked": "isocenter.objectives.masked:Masked",
     "mean_teacher": "isocenter.objectives.mean_teacher:MeanTeacher",
+    "prototypical": "isocenter.objectives.prototypical:Prototypical",
     "rotation": "isocenter.objectives.rotation:Rotation",
     "supervised": "isocenter.objectives.objective_terms:Supervised",
 }

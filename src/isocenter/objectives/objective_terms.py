@@ -44,6 +44,7 @@ class Needs:
     partner:    a second network as its part, which learns as the first does
     taught:     the answers of another model for each image; unlabelled images are used where there are any
     texts:      of each image, drawn anew in each step
+    prototypes: a last layer that is made of means of features, before each look and at the end
     places:     images of several places: labelled ones of more than one, or unlabelled ones of a target
     """
 
@@ -59,6 +60,7 @@ class Needs:
     partner: bool = False
     taught: bool = False
     texts: bool = False
+    prototypes: bool = False
     places: bool = False
 
     @property
@@ -81,6 +83,7 @@ class Needs:
             self.partner or other.partner,
             self.taught or other.taught,
             self.texts or other.texts,
+            self.prototypes or other.prototypes,
             self.places or other.places,
         )
 
@@ -201,6 +204,8 @@ class Objective:
     needs: ClassVar[Needs] = Needs()
     # The head that it teaches, of a kind of problem that could have others.
     head: ClassVar[str] = ""
+    # The kind of problem in which `pretrain` lowers it.
+    task: ClassVar[str] = "representation"
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> Mapping[str, Decision]:

@@ -201,7 +201,8 @@ class PretrainOptions(ReadingOptions):
         str | None,
         Flag(
             "What teaches the network: masked (the default where it gives an output for every voxel), contrast "
-            "(the default elsewhere), rotation, or image_text, which reads reports (--column text=COLUMN).",
+            "(the default elsewhere), rotation, image_text, which reads reports (--column text=COLUMN), or "
+            "prototypical, which alone reads classes.",
             "NAME",
         ),
     ] = None

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 def set_prototypes(session: TrainingSession) -> None:
-    """Set w = 2 m and b = -|m|^2 of each class or structure in the last layer, where the plan says so.
+    """Set w = 2 m and b = -|m|^2 of each class or structure in the last layer, where plan or objective say so.
 
     m: the mean of what the layer takes of the training cases, as they are: of whole images, or of voxels
     """
-    if session.settings.transfer.mode != PROTOTYPES:
+    if session.settings.transfer.mode != PROTOTYPES and not session.criterion.needs.prototypes:
         return
     [head], at = session.settings.task.heads, factory.family_of(session.settings.network.name).features
     layers: list[Any] = [network_parts.last_layers(one, at)[head] for one in (session.module, session.averaged)]

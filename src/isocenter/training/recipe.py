@@ -133,6 +133,7 @@ def validate_weights(
     """
     device, settings = session.fabric.device, session.settings
     optimisers.measure_batch_statistics(session.averaged, session.loader.of_step, settings, device, compute)
+    _prototype_layer.set_prototypes(session)
     if not (looked_at := session.val_cases or session.shown_cases):
         return state, Scores()
     numbers = session.validate(looked_at, compute, state.windows)

@@ -27,6 +27,7 @@ def pretrain(options: PretrainOptions) -> Run:
     IsocenterError where the features collapse.
     """
     data = None if options.data is None else keywords.as_tuple(options.data)
+    task = TASK
     first, further = (None, ()) if not data else (data[0], data[1:])
     by_hand = {
         **({"training.deterministic": True} if options.deterministic else {}),
@@ -34,7 +35,11 @@ def pretrain(options: PretrainOptions) -> Run:
         **(options.assignments or {}),
     }
     if options.objective is not None:
-        objective_catalogue.objective_kind(options.objective)  # refused before anything is read
+        task = objective_catalogue.objective_kind(options.objective).task  # refused before anything is read
+        if task != TASK:  # of one class as many as of any other
+            by_hand.setdefault("training.sampling", "balanced")
+            if further:
+                raise UsageError("learns classes of one data set", f"--objective {options.objective}", "Give one")
         if TERMS in by_hand:
             raise UsageError(f"conflicts with --set {TERMS}", "--objective", "Give one of the two")
         by_hand[TERMS] = [options.objective]
@@ -43,7 +48,7 @@ def pretrain(options: PretrainOptions) -> Run:
         options.device,
         options.threads,
         options.seed,
-        None if first is None else TASK,
+        None if first is None else task,
         options.everything,
         None,
         by_hand,

@@ -292,11 +292,8 @@ def _check_prototypes(settings: PlanSettings) -> None:
     with torch.device("meta"):
         network = torch_networks.build_module(settings.task, settings.architecture)
     layer: Any = network_parts.last_layers(network, family.features).get(head) if family.features else None
-    is_linear = (
-        isinstance(layer, torch.nn.Linear | torch.nn.modules.conv._ConvNd)
-        and layer.bias is not None
-        and layer.weight[0].numel() == layer.weight.shape[1]
-    )
+    weight, bias = (getattr(layer, name, None) for name in ("weight", "bias"))
+    is_linear = weight is not None and bias is not None and weight[0].numel() == weight.shape[1]
     if others or not is_linear or not objective_terms.is_exclusive(settings.task, kind):
         problem = f"{settings.task.name} by {settings.network.name} has no linear last layer for one class of several"
         raise PlanError(problem, "transfer.mode", "Give linear_probe, or a resnet or unet for classes or structures")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
 from isocenter import errors
 from isocenter.errors import UsageError
@@ -67,7 +68,8 @@ def count_folds(dataset: Dataset, column: str, folds: int | None, twins: Twins) 
     people = split_rules.people_of_cases(cases, [*twins, *by_site.values()])
     count = len(set(people.values()))
     if count < 2:
-        shared = _patient_of_several(cases, by_site)
+        pairs = {(case.patient, site) for site, own in by_site.items() for case in cases if case.id in own}
+        shared = next((patient for patient, of in Counter(one for one, _ in pairs).items() if of > 1), "")
         where = f"patient {shared}" if shared else "nearly the same image"
         problem = f"the sites of {column} cannot be left out one by one: {where} is at several of them"
         raise UsageError(problem, "--folds-by", "Correct the column, or the patients, or name another column")
@@ -75,11 +77,3 @@ def count_folds(dataset: Dataset, column: str, folds: int | None, twins: Twins) 
         remedy = f"Add --folds K, 2 to {count}: each fold then leaves out some of them"
         raise UsageError(f"{column} has {count} sites", "--folds-by", remedy)
     return folds or count
-
-
-def _patient_of_several(cases: Sequence[Case], by_site: Mapping[str, set[str]]) -> str:
-    """The first patient with cases at several sites; empty where there is none."""
-    sites: dict[str, set[str]] = {}
-    for case in cases:
-        sites.setdefault(case.patient, set()).update(site for site, own in by_site.items() if case.id in own)
-    return next((patient for patient, own in sites.items() if len(own) > 1), "")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from isocenter.errors import UsageError
 from isocenter.evaluation import ALL, Metrics, Table, intervals, site_pooling
 from isocenter.evaluation.fairness.group_attributes import UNKNOWN
 from isocenter.evaluation.site_pooling import PooledSites
@@ -24,7 +26,7 @@ SITES, TITLE = "sites.csv", "Sites"
 MEAN, NEW = "mean of sites", "a new site"
 REST = "the rest"
 COLUMNS = ("metric", "label", "site", "value", "low", "high", "se", "n", "patients")
-DIFFERENCES = ("difference", "difference_low", "difference_high")
+DIFFERENCES = ("difference", "difference_low", "difference_high", "method")
 HOW = (
     "Mean of sites: by random effects (Paule-Mandel), with the interval of Hartung and Knapp. A new site: the interval "
     "in which the figure of a further site is expected, if it is one like these; where sites hardly differ, or are "
@@ -46,15 +48,12 @@ class SiteFigure:
     @property
     def lines(self) -> Iterator[tuple[Any, ...]]:
         """Rows of `sites.csv`."""
-        for site, here in self.at_site.items():
-            apart = intervals.independent_difference(self.elsewhere[site], here)
-            error = site_pooling.standard_error(here)
-            yield *self._cells(site, here, error), apart.value, apart.low, apart.high, here.method
-        yield *self._cells(MEAN, self.pooled.mean, self.pooled.error), None, None, None, self.pooled.mean.method
-        yield *self._cells(NEW, self.pooled.new_site, None), None, None, None, self.pooled.new_site.method
-
-    def _cells(self, site: str, one: Estimate, error: float | None) -> tuple[Any, ...]:
-        return self.metric, self.label, site, one.value, one.low, one.high, error, one.n, one.patients
+        pooled, none = {MEAN: self.pooled.mean, NEW: self.pooled.new_site}, Estimate(float("nan"))
+        for site, one in {**self.at_site, **pooled}.items():
+            error = self.pooled.error if site == MEAN else None if site == NEW else site_pooling.standard_error(one)
+            apart = intervals.independent_difference(self.elsewhere.get(site, none), one)
+            cells = self.metric, self.label, site, one.value, one.low, one.high, error, one.n, one.patients
+            yield *cells, apart.value, apart.low, apart.high, one.method
 
     def words(self, metrics: Metrics) -> str:
         """What the sites have come to, and what a further one is to expect, in sentences."""
@@ -75,10 +74,11 @@ class SiteFigure:
 
 def audit_sites(audit: AuditInput) -> AuditOutcome | None:
     """The figures of each site beside the rest; None where no column of sites was named, or one site was scored."""
-    column, scored = audit.options.sites, audit.scored
-    if column is None or scored.task is None:
+    column, scored, sites = audit.options.sites, audit.scored, dict[str, str]()
+    if column is None:
         return None
-    sites = {case: one for case, one in site_rules.sites_of_cases(audit.cases, column).items() if one != UNKNOWN}
+    with suppress(UsageError):  # of a test part without the column by which folds were made
+        sites = {case: one for case, one in site_rules.sites_of_cases(audit.cases, column).items() if one != UNKNOWN}
     figures: list[SiteFigure] = []
     for part, (task, table) in scored.parts.items():
         rows = table[table["case"].isin(sites)].reset_index(drop=True)
@@ -88,7 +88,7 @@ def audit_sites(audit: AuditInput) -> AuditOutcome | None:
     if not figures:
         return None
     lines = [line for one in figures for line in one.lines]
-    table = pd.DataFrame(lines, columns=[*COLUMNS, *DIFFERENCES, "method"])
+    table = pd.DataFrame(lines, columns=[*COLUMNS, *DIFFERENCES])
     if not audit.patients_known:
         table["patients"] = 0
     main = _main_figure(figures, scored.metrics)
