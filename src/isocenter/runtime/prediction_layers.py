@@ -320,7 +320,7 @@ def predict_frames(image: Image, predict: Callable[[Image, int], Prediction]) ->
 
 
 def _in_a_row(geometry: Geometry, frames: tuple[Prediction, ...]) -> Prediction:
-    """Predictions of frames as one: its `data`, where there are label maps, is (frames, *spatial); so of its parts.
+    """Predictions of frames as one: its `data` and maps, where there are any, are (frames, *spatial); so of its parts.
 
     There is an answer where one frame has an answer.
     """
@@ -329,7 +329,12 @@ def _in_a_row(geometry: Geometry, frames: tuple[Prediction, ...]) -> Prediction:
     labels = max((frame.labels for frame in frames), key=len)  # of single objects the frame with most has all numbers
     parts = {part: _in_a_row(geometry, tuple(frame.parts[part] for frame in frames)) for part in frames[0].parts}
     data = np.stack(maps) if maps else None
-    return Prediction(geometry, data=data, abstained=reason, labels=labels, frames=frames, parts=parts)
+    numbers = {
+        name: replace(one, data=np.stack([np.asarray(frame.maps[name].data) for frame in frames]))
+        for name, one in frames[0].maps.items()
+        if not one.names and all(name in frame.maps for frame in frames)
+    }
+    return Prediction(geometry, data=data, abstained=reason, labels=labels, frames=frames, parts=parts, maps=numbers)
 
 
 def size_changes(frames: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from isocenter.prediction.case_prediction import CaseRequest, Explains
 from isocenter.prediction.findings_file import FINDINGS, ExaminedImage
 from isocenter.prediction.result_files import SERIES
 from isocenter.quality import image_quality
-from isocenter.reading import alignment, image_pairs
+from isocenter.reading import alignment, image_pairs, image_targets
 from isocenter.reading.image_pairs import FIXED, MOVING
 from isocenter.runtime import Model, ModelRequest
 from isocenter.runtime.inference import AS_PLANNED
@@ -42,6 +42,7 @@ from isocenter.service.exchange.fhir_covariates import DICOM, CovariateValue
 from isocenter.service.model_facts import IMAGE, Urgency
 from isocenter.service.records.job_queue import Job, JobMeasures, JobOutcome, ResultFile
 from isocenter.service.routing import routing_facts
+from isocenter.tasks import task_settings
 from isocenter.values import Case, Geometry, Image, Prediction, case_outcome
 from isocenter.values.case_outcome import ABSTAINED, REFUSALS
 from isocenter.values.finding import FindingsRecord
@@ -132,7 +133,8 @@ def answer_job(
         list[Mapping[str, float]](),
     )
     try:
-        with _cases(job, inputs, PAIR if model.task.answers_pairs else align) as cases:
+        with _cases(job, inputs, PAIR if model.task.answers_pairs else align) as cases_read:
+            cases = image_targets.with_finer_images(cases_read, task_settings.settings_of(model.task))
             if inputs.within is not None and len(cases) > 1:
                 raise DatasetError("`inside` takes a series of one image", NAME, "Let the rule take such a series")
             for number, found_case in enumerate(cases, start=1):
