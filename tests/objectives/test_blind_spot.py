@@ -6,8 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.tasks.test_enhancement import pairs
+from tests.trained import SMALL_UNET, TWO_STEPS
 from torch import nn
 
+import isocenter
+from isocenter.errors import PlanError
 from isocenter.objectives import blind_spot
 from isocenter.objectives.blind_spot import BlindSpot
 
@@ -45,11 +49,10 @@ def test_a_spot_gets_all_channels_of_a_neighbour_and_nothing_else_changes(spatia
         assert (at - place).abs().max() <= 2
 
 
-def test_only_spots_cost_and_only_the_channels_that_are_restored() -> None:
-    images = torch.zeros(1, 2, 4)
-    restored = torch.tensor([[[9.0, 1.0, 3.0, 9.0]]])
+def test_only_spots_cost() -> None:
+    restored = torch.tensor([[[9.0, 1.0, 3.0, 9.0], [9.0, 2.0, 4.0, 9.0]]])
     spots = torch.tensor([[[0.0, 1.0, 1.0, 0.0]]])
-    assert blind_spot.spot_error(restored, images, spots).tolist() == [5.0]
+    assert blind_spot.spot_error(restored, torch.zeros(1, 2, 4), spots).tolist() == [7.5]
 
 
 def test_a_network_learns_the_image_without_its_noise_and_not_the_noisy_image() -> None:
@@ -72,3 +75,12 @@ def test_a_network_learns_the_image_without_its_noise_and_not_the_noisy_image() 
 
 def test_it_refuses_a_network_without_an_image() -> None:
     assert "no image as output" in BlindSpot().refusal(SimpleNamespace(heads={}))
+
+
+def test_it_teaches_an_enhancement_without_any_target_and_nothing_else_does(tmp_path) -> None:
+    settings = {**TWO_STEPS, "network.size": SMALL_UNET, "guard.gate": False, "task.error_bars": False}
+    data = pairs(tmp_path / "data", 8)
+    planned = isocenter.plan(data, minutes=1, assignments={**settings, "objectives.terms": ["blind_spot"]})
+    assert planned.plan["blind_spot.reach"] == 5
+    with pytest.raises(PlanError, match="alone cannot teach enhancement"):
+        isocenter.plan(data, minutes=1, assignments={**settings, "objectives.terms": ["masked"]})

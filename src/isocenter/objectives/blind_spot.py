@@ -41,6 +41,7 @@ class BlindSpot(Objective):
 
     needs: ClassVar[Needs] = Needs(labels=False)
     head: ClassVar[str] = IMAGE
+    replaces_references: ClassVar[bool] = True
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> Mapping[str, Decision]:
@@ -57,7 +58,9 @@ class BlindSpot(Objective):
         spots = draw_spots(len(images), images.shape[2:], self.ratio).to(images.device)
         hidden = hide_spots(images, spots, self.reach)
         restored = step.run(replace(step.labelled, images=hidden))[IMAGE]
-        return spot_error(restored, step.whole(images), step.whole(spots.to(images.dtype)))
+        channels = list(step.task.heads[IMAGE].of_input) or list(range(images.shape[1]))
+        shown = step.whole(images)[:, channels]
+        return spot_error(restored[:, : len(channels)], shown, step.whole(spots.to(images.dtype)))
 
 
 def draw_spots(count: int, spatial: Sequence[int], ratio: float) -> Tensor:
@@ -95,10 +98,9 @@ def hide_spots(images: Tensor, spots: Tensor, reach: int) -> Tensor:
 
 
 def spot_error(restored: Tensor, images: Tensor, spots: Tensor) -> Tensor:
-    """(batch,) mean squared difference over the blind spots and the channels that the network restores.
+    """(batch,) mean squared difference over the blind spots and the channels.
 
     spots: (batch, 1, *spatial) 1 at a blind spot, else 0
     """
-    channels = min(restored.shape[1], images.shape[1])
-    apart = (restored[:, :channels].float() - images[:, :channels].float()) ** 2 * spots.float()
-    return apart.flatten(1).sum(dim=1) / (spots.flatten(1).sum(dim=1) * channels)
+    apart = (restored.float() - images.float()) ** 2 * spots.float()
+    return apart.flatten(1).sum(dim=1) / (spots.flatten(1).sum(dim=1) * images.shape[1])

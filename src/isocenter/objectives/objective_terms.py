@@ -206,6 +206,8 @@ class Objective:
     head: ClassVar[str] = ""
     # The kind of problem in which `pretrain` lowers it.
     task: ClassVar[str] = "representation"
+    # Whether it teaches an answer of a kind of problem with references without any of them.
+    replaces_references: ClassVar[bool] = False
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> Mapping[str, Decision]:

@@ -72,9 +72,9 @@ def with_objective_settings(plan: Plan, dataset: Dataset, fingerprint: Fingerpri
 def check_objectives(settings: PlanSettings) -> None:
     """Each objective can teach this kind of problem and gets what it needs; nothing is given that none uses."""
     chosen, family, where = settings.objectives, factory.family_of(settings.network.name), "objectives.terms"
-    needed = [one.needs for one in settings.terms.values()]
     has_references = properties.learns_from_references(settings.task)
-    if has_references and not any(needs.labels or needs.taught for needs in needed):
+    is_taught = any(one.replaces_references or one.needs.labels or one.needs.taught for one in settings.terms.values())
+    if has_references and not is_taught:
         problem = (
             f"{', '.join(settings.terms)} alone cannot teach {settings.task.name}: what is learnt without references"
         )
@@ -120,7 +120,7 @@ def check_objectives(settings: PlanSettings) -> None:
         ]
         remedy = f"Add one, as in --set objectives.terms=[{SUPERVISED},{able[0]}]"
         raise PlanError("no objective sees unlabelled images", where, remedy)
-    if chosen.domain is not None and not any(needs.places for needs in needed):
+    if chosen.domain is not None and not any(one.needs.places for one in settings.terms.values()):
         problem = f"no objective looks at the places that {chosen.domain} states"
         raise PlanError(problem, "objectives.domain", f"Add one, as in --set objectives.terms=[{SUPERVISED},dann]")
     for path in chosen.image_paths:

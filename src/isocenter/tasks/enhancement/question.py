@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DNCNN, ZHAO = "arXiv:1608.03981", "arXiv:1511.08861"
+# What is measured in place of `quality` where objectives need no references.
+MINUS_LOSS = "minus_loss"
 # Digits in which the mean and the deviation of targets are kept.
 DIGITS = 6
 # What moves voxels without reading between them, and so leaves noise what it is.
@@ -252,7 +254,12 @@ class Enhancement(ImageScoring):
         return {name: one.flatten(2).sum(dim=2) for name, one in sums.items()}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
-        """The mean over cases of the variance of the target over the mean squared error, in dB."""
+        """The mean over cases of the variance of the target over the mean squared error, in dB.
+
+        Where objectives teach that need no target, minus their mean loss: nobody looks at a target then.
+        """
+        if MINUS_LOSS in collected:
+            return float(collected[MINUS_LOSS].double().mean())
         each = {name: one.double().sum(dim=1).cpu().numpy() for name, one in collected.items()}
         known = each["count"] > 0
         error, count, total, squares = (each[name][known] for name in ("error", "count", "sum", "squares"))
