@@ -28,6 +28,7 @@ WORST_TIMES = 2.0
 # The attribute by which cases are grouped in thirds of the size of what is marked, and its column.
 SIZE, VOXELS = "size", "voxels_reference"
 ECE = "ece"
+FEWEST_IN_THIRDS = 15  # of fewer than five a third tells nothing
 THIRDS = ("smallest third", "middle third", "largest third")
 
 
@@ -208,7 +209,7 @@ def _is_harmed(test: DifferenceTest, most: float, better: str) -> bool:
 
 def _with_size(table: Table) -> Table:
     """The table with the third of its cases by size that each case is in, where something is marked in them."""
-    if VOXELS not in table:
+    if VOXELS not in table or table["case"].nunique() < FEWEST_IN_THIRDS:
         return table
     sizes = table.groupby("case")[VOXELS].sum()
     ranks = sizes.rank(method="first").to_numpy()
