@@ -158,6 +158,17 @@ def test_images_that_cannot_serve_as_a_target_are_refused(pictures, tmp_path):
     assert "there is no" in refused(pictures, target=[tmp_path / "nowhere"], assignments=TERMS)
 
 
+def test_a_target_alone_lets_the_plan_choose_and_a_choice_by_hand_wins(pictures):
+    given = {"objectives.target": [str(pictures.target)]}
+    made = isocenter.plan(pictures.table, device="cpu", threads=1, assignments=given).plan
+    assert made["augmentation.style"] == 1.0
+    assert made.decision("augmentation.style").source == "docs/benchmarks/shift.md"
+    chosen = isocenter.plan(pictures.table, device="cpu", threads=1, assignments={**given, **TERMS}).plan
+    assert (chosen["augmentation.style"], chosen["objectives.terms"]) == (0.0, TERMS["objectives.terms"])
+    with pytest.raises(PlanError, match="no objective sees unlabelled images"):
+        isocenter.plan(pictures.table, device="cpu", threads=1, assignments={**given, "augmentation.style": 0.0})
+
+
 def test_a_network_learns_with_a_target_and_a_column_of_places(pictures, tmp_path):
     given = {**TERMS, "augmentation.style": 1.0}
     trained.classifying(pictures.table, tmp_path / "run", target=[pictures.target], domain="site", assignments=given)
@@ -167,3 +178,7 @@ def test_a_network_learns_with_a_target_and_a_column_of_places(pictures, tmp_pat
     assert record["unlabelled"]["of_target"] == record["unlabelled"]["cases"] == 6
     kept = load_file(tmp_path / "run" / "checkpoints" / "last" / "objectives.safetensors")
     assert kept["parts.dann.weights"].shape[0] == 3  # two sites and the target
+    with pytest.raises(UsageError, match="holds only 6 cases that trained this model"):
+        isocenter.evaluate(tmp_path / "run", pictures.target, out=tmp_path / "evaluated")
+    notes = (tmp_path / "run" / "report.html").read_text()
+    assert "Training saw 6 images of the target without labels" in notes

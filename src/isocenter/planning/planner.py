@@ -59,6 +59,7 @@ def make_plan(
     prepared = _preprocessing(inputs, fits, cascade, retest)
     side = anatomy_rules.left_right_axis(fingerprint, prepared["ndim"].value)
     varied = _augmentation(inputs, fits, prepared, cascade, side)
+    stated = {**objective_rules.target_decisions(is_given=wishes.target), **inputs.stated}
     sections = {
         "task": inputs.settings,
         "split": _split_section(split, wishes),
@@ -74,9 +75,9 @@ def make_plan(
         },
         "search": learning_rules.no_search(),
         "guard": _guard(),
-        **objective_rules.objectives_sections(inputs.dataset, fingerprint, inputs.stated.get(TERMS)),
+        **objective_rules.objectives_sections(inputs.dataset, fingerprint, stated.get(TERMS)),
     }
-    plan = Plan(_decide(sections, inputs.stated))
+    plan = Plan(_decide(sections, stated))
     if plan["preprocessing.cascade"] is None and not plan["preprocessing.prompts"]:
         return plan
     try:  # the network takes more channels than was reckoned with, the first of a cascade a patch of its own

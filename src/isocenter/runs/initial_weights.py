@@ -177,7 +177,7 @@ def _open_images(path: Path, planned: PlannedTraining, reading: ReadingOptions) 
         lacking = {case.id for case in opened if not properties.can_learn_from(task, case.references)}
         if not lacking:
             problem = "all cases have a reference, and of the data that train only the others are unlabelled images"
-            raise DatasetError(problem, str(path), "Give --unlabelled another folder, or leave it out")
+            raise DatasetError(problem, str(path), "Give another folder, or leave it out")
         dataset = opened.only(lacking)
     else:
         columns = {role: name for role, name in reading.columns.items() if role.partition(":")[0] in ROLES}

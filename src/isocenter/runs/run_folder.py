@@ -158,7 +158,9 @@ def new_run(
             csv_text.write_table(pairs, partial / "pairs.csv")
         looks = planned.examination.looks
         digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
-        data_record.write_data_record(partial, dataset, digests, origin.seen, origin.unknown)
+        of_cases = (dataset, replace(dataset, cases=unlabelled.cases))
+        own, shown = ({one for each in data_record.image_hashes(some).values() for one in each} for some in of_cases)
+        data_record.write_data_record(partial, dataset, digests, {*origin.seen, *shown - own}, origin.unknown)
         if start is not None:
             (partial / START).mkdir()
             shutil.copyfile(start, partial / START / start.name)

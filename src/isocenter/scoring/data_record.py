@@ -36,7 +36,8 @@ class DataRecord:
     """{case id: hash}, of all that a case was read from, of its image's file alone, and of the image's voxels.
 
     images:    of a pair a hash of each image
-    inherited: hashes of the cases that trained or selected the models from whose weights the training started
+    inherited: hashes of the cases that trained or selected the models from whose weights the training started, and of
+               images that it saw without labels
     unknown:   files of weights from which it started, of which nobody knows what they had seen
     """
 

@@ -21,11 +21,13 @@ from isocenter.values import Decision
 PICTURE = 2
 # Images up to this side have no detail to lose, and show neither streaks nor ghosts.
 TINY = 32
-FINE = ("blur", "low_resolution", "motion", "ghosting", "spikes", "dose_noise", "metal")
+FINE = ("blur", "low_resolution", "motion", "ghosting", "spikes", "dose_noise", "metal", "speckle")
 # Accidents of the acquisition are rare, and a short training has other things to learn first.
 ACCIDENTS = 0.05
 
-UNPROVEN = frozenset({"cutout", "mixup", "cutmix", "elastic", "shear", "sharpen", "equalise", "paste"})
+UNPROVEN = frozenset(
+    {"cutout", "mixup", "cutmix", "elastic", "shear", "sharpen", "equalise", "style", "colour", "paste"}
+)
 # Strengths that are those of nnU-Net where no profile has its own.
 OF_NNUNET = frozenset({"rotation", "gamma", "noise"})
 

@@ -93,9 +93,10 @@ ULTRASOUND = Profile(
     "ultrasound",
     ("US", "IVUS"),
     mirrors="unless",
-    changes={**DISPLAY, "blur": 0.7, "low_resolution": 0.5, "bias_field": 0.2},
+    changes={**DISPLAY, "blur": 0.7, "low_resolution": 0.5, "bias_field": 0.2, "speckle": 0.1},
     why={
         "mirrors": "the probe may be held either way round",
+        "speckle": "echoes of small scatterers interfere, in another pattern with each position of the probe",
         "bias_field": "gain and attenuation change with depth",
         "blur": "the beam widens with depth",
     },
