@@ -167,6 +167,7 @@ SMALLEST = {
     "unet_plus_plus 2D": ("unet_plus_plus", {"strides": PICTURE, "width": 8}, (12, 20)),
     "unet_plus_plus 3D": ("unet_plus_plus", {"strides": VOLUME, "width": 8}, (6, 13, 20)),
     "unet_slices 3D": ("unet_slices", {"strides": PLANE, "width": 8, "axis": 0, "deep_supervision": 1}, (5, 12, 20)),
+    "unrolled 2D": ("unrolled", {"steps": 2, "width": 8}, (12, 20)),
     "vgg 2D": ("vgg", {"convolutions": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
     "vgg 3D": ("vgg", {"convolutions": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "vit 1D": ("vit", {"token": 4, "image": [31], "layers": 1, "width": 16, "heads": 2}, (31,)),
@@ -181,7 +182,7 @@ SMALLEST = {
 # One of each family: the first that stands there.
 FIRST = {name: which for which, (name, _, _) in reversed(SMALLEST.items())}
 # These have one map of outputs and nothing beside it.
-ONE_MAP = ("plain_conv_unet", "residual_encoder_unet", "sam")
+ONE_MAP = ("plain_conv_unet", "residual_encoder_unet", "sam", "unrolled")
 # These have tests of their own, test_pyramid.py, test_detectors.py and test_mask_rcnn.py.
 DETECTORS, OBJECTS = ("faster_rcnn", "fcos", "retinanet"), ("mask_rcnn",)
 BOXES = ("pyramid", "yolox", *DETECTORS)
@@ -202,7 +203,10 @@ WRAPPED = {
     },
 }
 # What a family is not made for, by number of axes.
-PICTURES_ALONE, VOLUMES_ALONE = ("timm", "fcos", "faster_rcnn", "mask_rcnn"), ("unet_slices", "resnet_slices")
+PICTURES_ALONE, VOLUMES_ALONE = (
+    ("timm", "fcos", "faster_rcnn", "mask_rcnn", "unrolled"),
+    ("unet_slices", "resnet_slices"),
+)
 NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOLUMES_ALONE)}
 # What takes prompts has weights that only these move, masks of whole objects, and no export: test_sam.py.
 PROMPTED = ("sam",)
@@ -211,7 +215,7 @@ NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
 OF_UNET = ("cbam_unet", "grouped_unet", "se_unet", "separable_unet", "unet", "unet_slices", "voxelmorph")
 COARSER = (*FUSION, "mednext", "multiscale_unet", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
-DENSE = ("deeplab", "sam", *COARSER, *OWN_SHAPE, *(name for name in OF_MONAI if name not in COARSER))
+DENSE = ("deeplab", "sam", "unrolled", *COARSER, *OWN_SHAPE, *(name for name in OF_MONAI if name not in COARSER))
 
 
 def smallest(which: str, heads: dict[str, Head] | None = None) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -397,7 +401,7 @@ def test_coarser_outputs_are_given_while_training_only_and_change_no_other(which
 EXPORTED = [
     which if which.endswith("2D") or f"{which[:-2]}2D" not in SMALLEST else pytest.param(which, marks=pytest.mark.whole)
     for which in SMALLEST
-    if SMALLEST[which][0] not in (*NEWER_EXPORT, *PROMPTED)
+    if SMALLEST[which][0] not in (*NEWER_EXPORT, *PROMPTED, "unrolled")
 ]
 
 

@@ -72,6 +72,7 @@ NETWORKS = {
     "unet_plus_plus": "isocenter.networks.monai_networks:UNET_PLUS_PLUS",
     "unet_slices": "isocenter.networks.unet_slices:UNET_SLICES",
     "unetr": "isocenter.networks.monai_networks:UNETR",
+    "unrolled": "isocenter.networks.unrolled:UNROLLED",
     "vgg": "isocenter.networks.vgg:VGG",
     "vit": "isocenter.networks.vit:VIT",
     "vnet": "isocenter.networks.monai_networks:VNET",

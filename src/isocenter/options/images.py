@@ -86,9 +86,10 @@ class ReconstructOptions:
     acquisition: Annotated[
         str | Path | None, Flag("JSON that says how it was measured, for files that do not.", "FILE")
     ] = None
-    method: Annotated[str, Flag("auto, fbp, zero_filled, cg, tv (total variation) or mlem (emission).", "NAME")] = (
-        "auto"
-    )
+    method: Annotated[
+        str,
+        Flag("auto, fbp, zero_filled, cg, tv (total variation), mlem (emission), or a run or package.", "NAME"),
+    ] = "auto"
     weight: Annotated[
         float | None, Flag("Weight of total variation, or of the squared image of cg; by default by the noise.", "W")
     ] = None

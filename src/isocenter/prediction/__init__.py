@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.prediction import answers, case_prediction, findings_file, predictors, result_files, withholding
+    from isocenter.prediction import (
+        answers,
+        case_prediction,
+        findings_file,
+        model_reconstruction,
+        predictors,
+        result_files,
+        withholding,
+    )
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         image_targets,
         imputation,
         input_cases,
+        measured_images,
         prompt_reading,
         reading_options,
         verb_results,

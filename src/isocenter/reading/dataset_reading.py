@@ -22,7 +22,14 @@ from isocenter.quality import dataset_examination
 from isocenter.quality.dataset_examination import Examination, Progress
 from isocenter.quality.modality_checks import MIXED_SCALE
 from isocenter.quality.references import masks
-from isocenter.reading import alignment, image_pairs, image_targets, imputation, reading_options
+from isocenter.reading import (
+    alignment,
+    image_pairs,
+    image_targets,
+    imputation,
+    measured_images,
+    reading_options,
+)
 from isocenter.reading.image_pairs import FIELD
 from isocenter.reading.image_targets import TARGET
 from isocenter.reading.reading_options import ReadingOptions
@@ -109,6 +116,8 @@ def open_dataset(
         dataset = replace(dataset, cases=tuple(alignment.aligned_case(case, how) for case in dataset))
     if reading.impute is not None:
         dataset = imputation.with_imputed_images(dataset, str(reading.impute))
+    if settings.get("operator") and references and TARGET not in dataset.kinds:
+        return measured_images.with_measurements(dataset, settings)
     asked = TARGET in needs or TARGET in dataset.kinds
     return image_targets.with_targets(dataset, settings, references=references) if asked else dataset
 

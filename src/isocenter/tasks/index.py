@@ -7,6 +7,7 @@ TASKS = {
     "findings": "isocenter.tasks.findings.question:Findings",
     "instances": "isocenter.tasks.instances.question:InstanceSegmentation",
     "prompted": "isocenter.tasks.prompted.question:Prompted",
+    "reconstruction": "isocenter.tasks.enhancement.reconstruction:Reconstruction",
     "registration": "isocenter.tasks.registration.question:Registration",
     "regression": "isocenter.tasks.regression.question:Regression",
     "representation": "isocenter.tasks.representation:Representation",

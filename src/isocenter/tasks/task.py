@@ -79,6 +79,7 @@ class Task(ABC):
     answers_features: whether its answer is the features that the network sees in an image
     takes_prompts:    whether its answer is of what a person points at
     answers_pairs:    whether its answer is of a pair of images, and so needs both of a case
+    answers_measurements: whether its answer is of what a scanner measured, as channels of its operator
     loss_gets_images: whether `loss` and `quality` get the images, as the network saw them, as the output `IMAGES`
     own_maps:         names of the maps that its results are, as of `Prediction.maps`
     parts:            {name: task} that it is made of, as `Prediction.parts`; `leaves` walks them
@@ -93,6 +94,7 @@ class Task(ABC):
     answers_features: ClassVar[bool] = False
     takes_prompts: ClassVar[bool] = False
     answers_pairs: ClassVar[bool] = False
+    answers_measurements: ClassVar[bool] = False
     loss_gets_images: ClassVar[bool] = False
     own_maps: ClassVar[tuple[str, ...]] = ()
     parts: Mapping[str, Task] = MappingProxyType({})

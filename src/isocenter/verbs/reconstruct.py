@@ -15,17 +15,18 @@ from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import file_formats, measurement_file
 from isocenter.lazy import pandas as pd
 from isocenter.options.images import ReconstructOptions
+from isocenter.prediction import model_reconstruction, predictors
 from isocenter.reading import verb_results
 from isocenter.report import Figure, InNotebook, ReportPage, Section, Table, page_blocks, progress_tracking, wording
 from isocenter.report.figures import enhancement_figures, slice_figures
 from isocenter.report.page_blocks import Problems
-from isocenter.runtime import record_files
+from isocenter.runtime import Model, record_files
 from isocenter.transforms.operators import reconstruction_methods
 from isocenter.transforms.operators.reconstruction_methods import METHODS, ReconstructedImage
 from isocenter.values import Array, Geometry, Image, Measurement, Problem
 
 MARKS = ("reconstruction.json", "report.html")
-SCHEMA, ENDING = "isocenter.reconstruction", "_reconstruction.nii.gz"
+SCHEMA, ENDING, ERROR = "isocenter.reconstruction", "_reconstruction.nii.gz", "_error.nii.gz"
 # Cases of which the report has a picture.
 MOST_SHOWN = 12
 UNPROVEN = "A small residual says that an image explains the measurement, not that it is the only one that does."
@@ -63,8 +64,8 @@ class ReconstructionResult(InNotebook):
 
     def __repr__(self) -> str:
         lines = [
-            f"{row['case']}: {METHODS[row['method']].words} ({row['method_because']}), "
-            f"residual {wording.number_text(row['residual'])}"
+            f"{row['case']}: {_words(row['method'])} ({row['method_because']})"
+            + ("" if row["residual"] is None else f", residual {wording.number_text(row['residual'])}")
             for row in self.cases
         ]
         lines += [f"{one.severity}: {one.what}. {one.remedy}".strip() for one in self.problems]
@@ -75,8 +76,9 @@ class ReconstructionResult(InNotebook):
 def reconstruct(options: ReconstructOptions) -> ReconstructionResult:
     """Make an image of each measurement, on the grid that its acquisition states.
 
-    out: a folder for `<case>_reconstruction.nii.gz` (magnitude; axes as in the acquisition's `image`),
-         reconstruction.json and report.html; without it images are returned alone
+    method: a name, or a run or package of --task reconstruction
+    out:    a folder for `<case>_reconstruction.nii.gz` (magnitude; axes as in the acquisition's `image`), a model's
+            `<case>_error.nii.gz`, reconstruction.json and report.html; without it images are returned alone
     A measurement that fails is reported and the rest goes on; DatasetError where every one fails, UsageError for an
     unknown method or a file that is not there.
     """
@@ -85,24 +87,34 @@ def reconstruct(options: ReconstructOptions) -> ReconstructionResult:
         raise UsageError("nothing to reconstruct", "reconstruct", "Give files or folders")
     for one in (*inputs, *filter(None, [options.acquisition])):
         verb_results.refuse_missing(Path(one))
-    if options.method not in (reconstruction_methods.AUTO, *METHODS):
-        remedy = f"Choose one of {', '.join([reconstruction_methods.AUTO, *METHODS])}"
-        raise UsageError(f"there is no method {options.method!r}", "--method", remedy)
+    model = None if options.method in (reconstruction_methods.AUTO, *METHODS) else _load_model(options.method)
     if options.weight is not None and not options.weight >= 0:
         raise UsageError(f"a weight of {options.weight:g}", "--weight", "Give a number from 0 on")
     files = [file for one in inputs for file in measurement_file.list_measurements(Path(one))]
     if options.out is None:
-        return _reconstruct_files(options, files, None)[0]
+        return _reconstruct_files(options, files, None, model)[0]
     out = Path(options.out)
     with verb_results.result_folder(out, options.overwrite, MARKS) as folder:
-        result, pictures = _reconstruct_files(options, files, folder)
+        result, pictures = _reconstruct_files(options, files, folder, model)
         record_files.write_json(folder / MARKS[0], SCHEMA, result.as_record())
         (folder / MARKS[1]).write_text(page_blocks.render_page(_page(result, pictures)), encoding="utf-8")
     return replace(result, out=out)
 
 
+def _load_model(method: str) -> Model:
+    """The model that a method names. UsageError where it is none, or answers no measurements."""
+    if not Path(method).exists():
+        remedy = f"Choose one of {', '.join([reconstruction_methods.AUTO, *METHODS])}, or a run"
+        raise UsageError(f"there is no method {method!r}", "--method", remedy)
+    model = predictors.load_model(method, "auto")
+    if not model.task.answers_measurements:
+        remedy = "Train one with --task reconstruction; images are what predict takes"
+        raise UsageError(f"is a model for {model.task.name}, which takes images", method, remedy)
+    return model
+
+
 def _reconstruct_files(
-    options: ReconstructOptions, files: Sequence[Path], folder: Path | None
+    options: ReconstructOptions, files: Sequence[Path], folder: Path | None, model: Model | None
 ) -> tuple[ReconstructionResult, list[Figure]]:
     """Every measurement, its image written where there is a folder; pictures of the first ones."""
     acquisition = None if options.acquisition is None else Path(options.acquisition)
@@ -114,14 +126,19 @@ def _reconstruct_files(
                 measurement = measurement_file.read_measurement(file, acquisition)
                 if measurement.case in {row["case"] for row in rows}:
                     raise UsageError("is a second file of this name", str(file), "Give it another name")
-                found = reconstruction_methods.reconstruct_measurement(
-                    measurement, options.method, weight=options.weight, iterations=options.iterations
-                )
+                if model is not None:
+                    found = model_reconstruction.reconstruct_by_model(model, measurement, options.method)
+                else:
+                    found = reconstruction_methods.reconstruct_measurement(
+                        measurement, options.method, weight=options.weight, iterations=options.iterations
+                    )
                 image = image_of(measurement, found.data)
                 if folder is None:
                     images[measurement.case] = image
                 else:
                     file_formats.write(image, folder / f"{measurement.case}{ENDING}")
+                    if found.error is not None:
+                        file_formats.write(image_of(measurement, found.error), folder / f"{measurement.case}{ERROR}")
                     if len(pictures) < MOST_SHOWN:
                         pictures.append(_picture(measurement, found, image))
                 seconds = round(time.perf_counter() - started, 3)
@@ -145,7 +162,7 @@ def image_of(measurement: Measurement, data: Array) -> Image:
 
 def _picture(measurement: Measurement, found: ReconstructedImage, image: Image) -> Figure:
     """The image; beside it the plain inverse and what the method changed, where it is another one."""
-    title, words = measurement.case, METHODS[found.method.value].words
+    title, words = measurement.case, _words(found.method.value)
     if found.plain is None:
         return slice_figures.contours(image, None, None, (), title=f"{title}: {words}")
     return enhancement_figures.image_stages(
@@ -169,7 +186,7 @@ def _page(result: ReconstructionResult, pictures: Sequence[Figure]) -> ReportPag
     rows = [tuple(row.get(key) for key in keys) for row in result.cases]
     more = len(result.cases) - len(pictures)
     text = [f"{errors.count_phrase(more, 'more case')} without a picture here."] * bool(more)
-    used = {row["method"]: METHODS[row["method"]] for row in result.cases}
+    used = {row["method"]: METHODS[row["method"]] for row in result.cases if row["method"] in METHODS}
     return ReportPage(
         title="Reconstruction",
         lead=f"{errors.count_phrase(len(result.cases), 'measurement')} made into images.",
@@ -181,3 +198,8 @@ def _page(result: ReconstructionResult, pictures: Sequence[Figure]) -> ReportPag
         facts={name: f"{one.words} ({one.source})" for name, one in used.items()},
         notes=[UNPROVEN],
     )
+
+
+def _words(method: str) -> str:
+    """The words of a method, or of a model."""
+    return METHODS[method].words if method in METHODS else f"the model {Path(method).name}"

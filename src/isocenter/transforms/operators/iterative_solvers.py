@@ -85,7 +85,7 @@ def total_variation(
     IEEE Trans Image Process 2009, doi:10.1109/TIP.2009.2028250
     """
     right = operator.adjoint(measured)
-    largest = _largest_eigenvalue(operator, right)
+    largest = largest_eigenvalue(operator, right)
     image = conjugate_gradients(operator, measured, iterations=START_STEPS) if start is None else start
     ahead, pace, dual = image, 1.0, None
     for _ in range(iterations):
@@ -164,7 +164,7 @@ def _measured_count(operator: LinearOperator) -> int:
     return count if mask is None else round(count * float(np.mean(mask)))
 
 
-def _largest_eigenvalue(operator: LinearOperator, like: Tensor, steps: int = 12) -> float:
+def largest_eigenvalue(operator: LinearOperator, like: Tensor, steps: int = 12) -> float:
     """Of the operator's normal, by powers, with a margin for what these few have not found."""
     vector = torch.randn(operator.domain, generator=torch.Generator().manual_seed(1)).to(like)
     size = 1.0

@@ -92,7 +92,8 @@ class ReconstructedImage:
     data:       (slices, *shape), magnitude of complex ones
     plain:      the same by the plain inverse, where there is another one
     method:     its name, with the reason; `weight` and its reason
-    residual:   norm of what the image does not explain, over that of what was measured
+    residual:   norm of what the image does not explain, over that of what was measured; None of a magnitude alone
+    error:      (slices, *shape) that a model states
     """
 
     data: Array
@@ -101,7 +102,8 @@ class ReconstructedImage:
     weight: Decision | None
     iterations: int
     noise: float
-    residual: float
+    residual: float | None
+    error: Array | None = None
 
     def as_record(self) -> dict[str, Any]:
         """Method, weight, iterations, noise and residual."""

@@ -1,0 +1,67 @@
+"""Images of measurements by a trained network, which sees the channels that it learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import UsageError
+from isocenter.runtime import Model
+from isocenter.tasks import task_settings
+from isocenter.transforms.operators import iterative_solvers, reconstruction_methods, simulated_scans
+from isocenter.transforms.operators.linear_operator import LinearOperator
+from isocenter.transforms.operators.reconstruction_methods import ReconstructedImage
+from isocenter.values import Array, Case, Decision, Geometry, Image, Measurement
+
+ENHANCED, ERROR = "enhanced", "error"
+
+
+def reconstruct_by_model(model: Model, measurement: Measurement, name: str) -> ReconstructedImage:
+    """The image of a measurement, slice by slice, with its error bars.
+
+    Raises UsageError for a measurement of another operator than the one that taught the model.
+    """
+    settings = task_settings.settings_of(model.task)
+    images, errors, plain, noises = list[Array](), list[Array](), list[Array](), list[float]()
+    for number, (operator, data) in enumerate(reconstruction_methods.operators_of_slices(measurement)):
+        _refuse_other_operator(operator, settings)
+        channels, factor = simulated_scans.network_channels(operator, data)
+        scan = operator.acquisition
+        names = simulated_scans.channel_names(scan.kind, 0 if scan.sensitivities is None else len(scan.sensitivities))
+        image = Image(channels, Geometry.of_spacing(scan.shape, scan.spacing), channels=names)
+        prediction = model.predict(Case(f"{measurement.case}_{number + 1}", measurement.case, {"image": image}))
+        if prediction.abstained:
+            raise UsageError(f"the model abstains: {prediction.abstained}", scan.where, "Choose another --method")
+        maps = {kind: np.asarray(one.data, np.float32) / factor for kind, one in prediction.maps.items()}
+        images.append(maps[ENHANCED])
+        errors += [maps[ERROR]] if ERROR in maps else []
+        plain.append(channels[0] / factor)
+        noises.append(iterative_solvers.noise_deviation(operator, data))
+    return ReconstructedImage(
+        np.stack(images),
+        np.stack(plain),
+        Decision(name, "given"),
+        None,
+        0,
+        float(np.mean(noises)),
+        None,
+        np.stack(errors) if errors else None,
+    )
+
+
+def _refuse_other_operator(operator: LinearOperator, settings: Mapping[str, Any]) -> None:
+    """UsageError for another kind of scan, number of coils or of views, or a grid that the network cannot halve."""
+    scan = operator.acquisition
+    coils = 1 if scan.sensitivities is None else len(scan.sensitivities)
+    learnt = {"kind": settings["operator"], "coils": settings["coils"], "views": settings["views"]}
+    shown = {"kind": scan.kind, "coils": coils, "views": len(scan.angles_deg)}
+    about = ("kind", "coils") if scan.kind == "cartesian" else ("kind", "views")
+    if differing := [name for name in about if shown[name] != learnt[name]]:
+        words = ", ".join(f"{name} {shown[name]}" for name in differing)
+        other = ", ".join(f"{name} {learnt[name]}" for name in differing)
+        raise UsageError(f"is a scan of {words}; the model learnt {other}", scan.where, "Choose another --method")
+    if any(size % simulated_scans.MULTIPLE for size in scan.shape):
+        problem = f"has an image of {scan.shape}, which the network cannot halve twice"
+        raise UsageError(problem, scan.where, f"Choose sides that are multiples of {simulated_scans.MULTIPLE}")

@@ -1,0 +1,85 @@
+"""Reconstruction: the image of which a scanner measured something, learnt from simulated measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+from isocenter.errors import PlanError
+from isocenter.tasks.enhancement.question import EXACT, Enhancement
+from isocenter.transforms.operators import simulated_scans
+from isocenter.values import Dataset, Decision, Fingerprint, Sentence, setting_fields
+
+UNROLLED, MODL = "unrolled", "arXiv:1712.02862"
+# Numbers that are already on one scale are held within so far of 0, where none of them comes.
+FARTHEST = 1e3
+
+
+@dataclass(frozen=True)
+class Reconstruction(Enhancement):
+    """The image behind a measurement: what is to be added to its plain inverse, beside which the network sees more.
+
+    operator:     "cartesian" (MR) or "parallel" (CT)
+    acceleration: of cartesian scans; `centre` the share of columns that are always sampled, `mask` how others lie
+    coils:        of cartesian scans
+    views:        of parallel scans, over half a turn
+    noise:        standard deviation of each measured component, in parts of the 99th percentile of the image
+    """
+
+    operator: Literal["cartesian", "parallel"] = setting_fields.setting(
+        "cartesian", Sentence("Measurements are {value}")
+    )
+    acceleration: float = setting_fields.setting(4.0, Sentence("One in {value} columns is sampled"))
+    centre: float = setting_fields.setting(0.08, Sentence("The centre that is always sampled is {percent} of columns"))
+    mask: Literal["random", "equispaced"] = setting_fields.setting("random", Sentence("Columns are sampled {value}"))
+    coils: int = setting_fields.setting(1, Sentence("Coils: {value}"))
+    views: int = setting_fields.setting(60, Sentence("Views of half a turn: {value}"))
+    noise: float = setting_fields.setting(0.01, Sentence("Measurements have noise of {percent}"))
+    name: ClassVar[str] = "reconstruction"
+    by_name: ClassVar[bool] = True
+    answers_measurements: ClassVar[bool] = True
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """As of an enhancement, in the unit of the plain inverse; how measurements are made is said by hand."""
+        plain = {one: getattr(cls, one) for one in simulated_scans.ScanSettings.__dataclass_fields__}
+        return {
+            **super().settings_for(dataset, fingerprint),
+            "unit": Decision("input", "the network says what is to be added to the plain inverse", MODL),
+            **{name: Decision(value, "by default") for name, value in plain.items()},
+        }
+
+    def check_and_fill(self) -> Self:
+        """The same; PlanError names the setting that cannot be."""
+        if self.acceleration < 1 or not 0 < self.centre <= 1:
+            raise PlanError(f"{self.acceleration}, {self.centre}", "task.acceleration", "Give 4 and a centre of 0.08")
+        return super().check_and_fill()
+
+    @property
+    def channels_when_mirrored(self) -> None:
+        """None: the operator of a mirrored image is another."""
+        return None
+
+    @property
+    def why_uncut(self) -> str:
+        """The reason why a patch holds the whole image."""
+        return "each number of a measurement is of the whole image"
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """Channels as they were scaled together, no augmentation, and a network that knows the operator."""
+        decisions = super().decisions(fingerprint)
+        count = max(len(case.channels) for case in fingerprint.cases)
+        scaled = {"method": "window", "low": -FARTHEST, "high": FARTHEST, "mean": 0.0, "deviation": 1.0}
+        because = "one factor brought what was measured to 1, without which the operator would not hold"
+        contradicts = "the operator of a changed image is another"
+        none = {f"augmentation.{kind}": Decision([] if kind == EXACT[0] else 0.0, contradicts) for kind in EXACT}
+        networks = {
+            "cartesian": Decision(UNROLLED, "each of its steps explains the measurement", MODL),
+            "parallel": Decision("unet", "it learns from filtered backprojection", "arXiv:1611.03679"),
+        }
+        return {
+            **decisions,
+            **none,
+            "network.name": networks[self.operator],
+            "preprocessing.normalisation": Decision([scaled] * count, because),
+        }
