@@ -20,7 +20,7 @@ from tests.trained import OBLIQUE, SMALL_UNET, TWO_STEPS, blob
 import isocenter
 from isocenter.belief import UnseenCases
 from isocenter.belief.error_bars import ErrorBarBelief
-from isocenter.errors import UsageError
+from isocenter.errors import DatasetError, UsageError
 from isocenter.files.dicom.writing import series_writing
 from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
 from isocenter.files.dicom.writing.series_writing import SeriesNames
@@ -319,3 +319,9 @@ def test_a_missing_channel_is_made_by_a_model_of_it_and_noted(tmp_path: Path, mo
     assert made.data.std() > 0
     assert dataset.cases[1].images["flair"].notes == dataset.cases[2].images["flair"].notes
     assert [path.suffix for path in (tmp_path / "cache" / "imputed").iterdir()] == [".npy"]
+
+
+def test_images_without_targets_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    nibabel.Nifti1Image(blob(0)[0], OBLIQUE).to_filename(tmp_path / "a.nii.gz")
+    with pytest.raises(DatasetError, match=r"has images and no targets.*task\.damage"):
+        dataset_reading.open_for_task("enhancement", [tmp_path], ReadingOptions())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from isocenter import errors
-from isocenter.errors import GeometryError, UsageError
+from isocenter.errors import DatasetError, GeometryError, UsageError
 from isocenter.quality.references import targets
 from isocenter.transforms import corruptions, resampling
 from isocenter.transforms.corruptions import REMAKE, Damage
@@ -25,6 +25,7 @@ from isocenter.values.voxel_images import SCALE
 TARGET = targets.KIND
 # Damaged images of each clean one; fewer where all prepared ones take more bytes together, by those of each voxel.
 DRAWS, PREPARED, VOXEL_BYTES = 4, 2**31, 8
+BLIND = "blind_spot"
 REMEDY = 'Give [least, most], as in --set "task.damage={rician: [0.02, 0.1]}"'
 
 
@@ -34,11 +35,17 @@ def with_targets(dataset: Dataset, settings: Mapping[str, Any], *, references: b
     settings:   of the task: `damage`, {corruption: [least, most]}, of which images without targets get so many `draws`
                 each, and are their targets
     references: False where nobody asks what is true
+    Raises DatasetError for images of which nobody knows what they should become, unless blind spots teach.
     """
     damage = parse_damage(settings.get("damage"))
-    if damage and references and TARGET not in dataset.kinds:
+    if not references:
+        return dataset
+    if TARGET not in dataset.kinds and settings.get("supervision") != BLIND:
+        if not damage:
+            remedy = f"Put what each should become into targets/ beside images/, or have clean images damaged. {REMEDY}"
+            raise DatasetError("has images and no targets", str(dataset.root or dataset.name), remedy)
         return _with_damage(dataset, damage, settings.get("draws"))
-    return replace(dataset, cases=tuple(_on_grid_of_target(case) for case in dataset)) if references else dataset
+    return replace(dataset, cases=tuple(_on_grid_of_target(case) for case in dataset))
 
 
 def parse_damage(value: Any) -> dict[str, tuple[float, float]]:
