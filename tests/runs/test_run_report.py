@@ -250,8 +250,8 @@ def test_the_plan_is_the_last_section_and_an_appendix():
 
 
 def test_a_search_states_the_importance_of_decisions_or_why_it_does_not():
-    trial = {"trial": 0, "state": "complete", "steps": 5, "seconds": 1.0, "tried": "the plan", "why": "", "value": 0.5}
-    few = SearchResult({}, "Searched", [trial])
+    trial = {"trial": 0, "state": "the plan", "steps": 5, "seconds": 1.0, "tried": "the plan", "why": "", "value": 0.5}
+    few = SearchResult({}, "Searched", [trial, {**trial, "trial": 1, "state": "pruned"}])
     [section] = run_report.search_sections({"": few}, plan())
     assert "not stated of 1 whole trial; it takes 10" in str(section.blocks)
     ranked = SearchResult({}, "Searched", [trial], {"training.learning_rate": 0.75, "network.dropout": 0.25})

@@ -462,7 +462,7 @@ def _trials(result: SearchResult, metric: str, where: str) -> Gallery:
 def _importances(result: SearchResult) -> Iterator[Block]:
     """How much each decision that was varied counted, or why nothing is said of it."""
     if not result.importances:
-        whole = sum(row["state"] == COMPLETE for row in result.rows)
+        whole = sum(row["state"] == COMPLETE or row["trial"] == 0 for row in result.rows)  # the plan's own is whole
         counted = errors.count_phrase(whole, "whole trial")
         yield Paragraph(f"Importance of decisions: not stated of {counted}; it takes {FEWEST_TO_RANK} that differ.")
         return
