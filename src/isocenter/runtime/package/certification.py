@@ -249,9 +249,8 @@ def _difference(room: Path, reference: Path, other: Path, labels: Sequence[Label
     largest = total = numbers = voxels = disagreeing = 0.0
     counts, images, otherwise = np.zeros((3, len(labels))), backend_trial.images_in(room), 0
     for image in images:
-        otherwise += states_otherwise(
-            *(structured_text.load_json(folder / f"{image.stem}.json") for folder in (reference, other)), ends
-        )
+        stated = [structured_text.load_json(folder / f"{image.stem}.json") for folder in (reference, other)]
+        otherwise += states_otherwise(stated[0], stated[1], ends)
         ours, theirs = (_probabilities(folder / f"{image.stem}.probabilities") for folder in (reference, other))
         if len(ours) != len(theirs):
             return Difference(float("nan"), float("nan"), 0, 0)

@@ -319,7 +319,7 @@ def _reader(source: Path, windows: Sequence[Window]) -> Any:
 
     names = [one.name for one in onnx.load(source, load_external_data=False).graph.input]
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         """One window after the other."""
 
         left = iter([dict(zip(names, window, strict=True)) for window in windows])

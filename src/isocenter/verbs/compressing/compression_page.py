@@ -69,7 +69,7 @@ class CompressionPage:
         """Latency, size and memory against the primary metric."""
         scored = [(row, self._estimate(row)) for row in self.rows]
         scored = [(row, one) for row, one in scored if one is not None]
-        metric = next((price.metric for price in self.prices.values() if price.metric), "score")
+        metric = next((price.words for price in self.prices.values() if price.metric), "score")
         figures = []
         for column, axis in COSTS.items():
             shown = [(self._name(one), float(cost), score) for one, score in scored if (cost := getattr(one, column))]
@@ -122,7 +122,7 @@ class CompressionPage:
             return ""
         apart = price.difference
         value = wording.number_text(apart.value, places=4, signed=True)
-        return f"{price.metric} {value}, {wording.interval_text(apart, 4)}"
+        return f"{price.words} {value}, {wording.interval_text(apart, 4)}"
 
     def _groups(self) -> list[Block]:
         """The difference of each variant in each group and label, and the figures at the operating point."""
@@ -133,9 +133,7 @@ class CompressionPage:
                 continue
             lines = [(one.group or "all cases", one.label, one.estimate, True) for one in price.tests]
             blocks.append(
-                charts.forest(
-                    lines, f"{name}: difference in {price.metric}", axis=f"{price.metric}, less that of float"
-                )
+                charts.forest(lines, f"{name}: difference in {price.words}", axis=f"{price.words}, less that of float")
             )
             cells = [
                 [one.group or "all cases", one.label, one.estimate, wording.p_text(one.p_adjusted)]

@@ -62,24 +62,26 @@ class Students:
         factor = STUDENTS[method][variant]
         plan = plan_file.read_plan(self.run / "plan.yaml")
         narrower = network_family.widen_settings(plan["network.size"], factor)
-        if narrower == plan["network.size"]:
+        is_other = "network.name" in self.settings and method == DISTIL  # with the usual size of that family
+        if narrower == plan["network.size"] and not is_other:
             family = plan["network.name"]
             raise PlanError(f"{family} has no width that could be smaller", f"--methods {method}", "Choose int8")
-        own: dict[str, Any] = {"network.size": narrower}
+        own: dict[str, Any] = {"network.size": {} if is_other else narrower}
         start = None
         if method == DISTIL:
             teaching = {"objectives.terms": ["supervised", "distillation"], "distillation.teacher": str(self.run)}
             own |= teaching
         else:
+            run = self.run
             start = quantised_package.made_once(
-                self.parts / variant, lambda folder: self._prune(narrower, factor, folder)
+                self.parts / variant, lambda folder: self._prune(run, narrower, factor, folder)
             )
         minutes = None if self.minutes is None else self.minutes / len(STUDENTS[method])
         request = PlanRequest(minutes, threads=self.threads, seed=self.seed, assignments={**own, **self.settings})
         weights = None if start is None else start / WEIGHTS
         train.make_run(self.run / "plan.yaml", request, start=weights, out=out, overwrite=False, resume=None)
 
-    def _prune(self, narrower: Mapping[str, Any], factor: float, folder: Path) -> None:
+    def _prune(self, run: Path, narrower: Mapping[str, Any], factor: float, folder: Path) -> None:
         """Write the weights that remain, with the records by which it is known what they have seen."""
         networks = self.model.networks
         if len(networks.members) > 1 or self.model.first is not None:
@@ -91,4 +93,4 @@ class Students:
         kept = channel_pruning.prune_channels(module, small, inputs, 1 - factor)
         record_files.write_tensors(folder / WEIGHTS, kept)
         for name in (SPLIT, DATA_RECORD):
-            shutil.copyfile(self.run / name, folder / name)  # type: ignore[operator]
+            shutil.copyfile(run / name, folder / name)

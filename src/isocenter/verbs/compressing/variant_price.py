@@ -106,6 +106,11 @@ class VariantPrice:
         return cls("", nothing, nothing, None, False, because)
 
     @property
+    def words(self) -> str:
+        """The name of its metric for a reader."""
+        return self.metric if self.comparison is None else self.comparison.metrics.metric_named(self.metric).words
+
+    @property
     def difference(self) -> Estimate:
         """The difference with the interval of its test."""
         if self.test is None:
@@ -139,7 +144,8 @@ def price_of(
         comparison_tests.tests_by_group(tables, [task, other or task], asked, seed=seed, patients_known=patients_known)
     )
     _, comparison, _ = found[0]
-    metric = primary if primary in {row.metric for row in comparison.rows} else comparison.primary
+    is_known = primary in {row.metric for row in comparison.rows}
+    metric = primary if primary is not None and is_known else comparison.primary
     better = comparison.metrics.metric_named(metric).better
     tests = [
         PartTest(group, one.label, of_group.cases, one.test)
