@@ -3,8 +3,8 @@
     python bench/few_shots.py --out DIR --record
 
 Features come from PneumoniaMNIST (pictures) and FLAIR tumours (volumes), by a training on their labels, and of pictures
-by both episode objectives too. Each cell that has ended is a line of DIR/cells.jsonl and is not repeated. All routes of
-a draw have the same cases; those that learn take as many steps. Pictures are scored by balanced accuracy, because
+by the objective of episodes too. Each cell that has ended is a line of DIR/cells.jsonl and is not repeated. All routes
+of a draw have the same cases; those that learn take as many steps. Pictures are scored by balanced accuracy, because
 probabilities of prototypes are no chances; volumes by the mean Dice of their structures.
 """
 
@@ -39,9 +39,11 @@ VOLUMES = {"network.size": SIZE, "training.batch": 2}
 SETS = {"retina": PICTURES, "ultrasound": PICTURES, "hippocampus": VOLUMES}
 SHOTS, DRAWS, STEPS, MINUTES, TESTED = (1, 5), 2, 60, 3.0, 30
 SOURCED = 1500  # pictures of PneumoniaMNIST that teach features
-SOURCE, PROTOTYPICAL, MAML = "labels", "prototypical", "maml"
+SOURCE, PROTOTYPICAL = "labels", "prototypical"
+# FLAIR volumes have 28 slices or so, which the strides do not divide.
+SOURCES = {"pneumonia": PICTURES, "flair": {**VOLUMES, "training.patch": [64, 64, 32]}}
 SCRATCH, PROBE, FULL, PROTOTYPES = "scratch", "linear probe", "fine-tuning", "prototypes"
-EPISODES = {f"prototypes on {name}": name for name in (PROTOTYPICAL, MAML)}
+EPISODES = {f"prototypes on {PROTOTYPICAL}": PROTOTYPICAL}
 MODES = {PROBE: "linear_probe", FULL: "full", PROTOTYPES: "prototypes"} | dict.fromkeys(EPISODES, "prototypes")
 TEXT = (
     "Features of pictures by {minutes:g} minutes of training on {sourced} pictures of PneumoniaMNIST, of volumes on "
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="keep the runs here, and go on after what has ended")
     parser.add_argument("--until", metavar="HH:MM", help="begin no cell later than this, UTC")
     parser.add_argument("--only", nargs="+", metavar="ROUTE", help="leave out the others for now")
+    parser.add_argument("--data", nargs="+", metavar="SET", help="leave out the others for now")
     parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks")
     given = parser.parse_args()
     out = given.out.resolve()
@@ -92,7 +95,8 @@ def main() -> None:
     for cell in cells():
         if given.until and time.strftime("%H:%M", time.gmtime()) >= given.until:
             break
-        if cell not in done and (not given.only or cell.route in given.only):
+        is_wanted = (not given.only or cell.route in given.only) and (not given.data or cell.data in given.data)
+        if cell not in done and is_wanted:
             done[cell] = tried(cell, out)
     text = table(done)
     print(text)
@@ -146,7 +150,7 @@ def trained(cell: Cell, out: Path) -> dict[str, float]:
     pd.DataFrame(taught).to_csv(place, index=False)
     volumes = cell.data in ("flair", "hippocampus")
     if not cell.shots:
-        settings = {**(VOLUMES if volumes else PICTURES)}
+        settings = SOURCES[cell.data]
         if cell.route in EPISODES.values():
             isocenter.pretrain(place, objective=cell.route, minutes=MINUTES, assignments=settings, **common)
         else:

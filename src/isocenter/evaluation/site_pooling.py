@@ -17,7 +17,7 @@ from isocenter.values import Estimate, Floats
 # From two sites nobody can tell how far a third lies from them: t has k - 2 degrees of freedom.
 FEWEST_SITES = 3
 # The search for tau^2 comes nearer with every step, because its equation is convex.
-MOST_STEPS, NEAR = 200, 1e-13
+STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,9 @@ def standard_error(estimate: Estimate) -> float | None:
 def _variance_between(values: Floats, variances: Floats) -> float:
     """The variance between sites at which the weighted squares sum to their expectation, k - 1; 0 where it is less."""
     between = 0.0
-    for _ in range(MOST_STEPS):
+    for _ in range(STEPS):
         weights = 1 / (variances + between)
         squares = (values - weights @ values / weights.sum()) ** 2
-        excess = float(weights @ squares) - (len(values) - 1)
-        step = excess / max(float(weights**2 @ squares), np.finfo(float).tiny)
-        if step <= NEAR * between:
-            break
-        between += step
+        excess = max(0.0, float(weights @ squares) - (len(values) - 1))
+        between += excess / max(float(weights**2 @ squares), np.finfo(float).tiny)
     return between

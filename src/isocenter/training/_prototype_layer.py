@@ -43,7 +43,7 @@ def set_prototypes(session: TrainingSession) -> None:
 
 def _class_means(session: TrainingSession, head: str, classes: int) -> Floats:
     """(classes, entries) of the training cases; PlanError for a class that none shows, and for other targets."""
-    sums, counts, outside = [np.zeros(1)] * classes, np.zeros(classes), session.settings.task.outside
+    sums, counts, outside = np.zeros((classes, 1)), np.zeros(classes), session.settings.task.outside
     for case in (one.in_memory for one in session.train_cases):
         for region, inputs in last_inputs(session, session.averaged, head, case):
             target = np.asarray(case.kind.cut_region(case.target, region)).reshape(-1)
@@ -51,13 +51,12 @@ def _class_means(session: TrainingSession, head: str, classes: int) -> Floats:
                 problem = "the target has values that are no class, as of several readers, or of structures not known"
                 raise PlanError(problem, case.id, "Give another transfer.mode, such as linear_probe")
             columns = inputs.reshape(len(inputs), -1)
-            for number in range(classes):
-                sums[number] = sums[number] + columns[:, target == number].sum(axis=1, dtype=np.float64)
-                counts[number] += np.count_nonzero(target == number)
+            is_of_class = target == np.arange(classes)[:, None]
+            sums, counts = sums + is_of_class @ columns.T.astype(np.float64), counts + is_of_class.sum(axis=1)
     if not counts.all():
         problem = f"no training case shows class {int(np.argmin(counts))} of {classes}"
         raise PlanError(problem, "transfer.mode", "Give a case of each class, or --all, so that all cases train")
-    return np.stack(sums) / counts[:, None]
+    return sums / counts[:, None]
 
 
 def last_inputs(

@@ -15,7 +15,7 @@ from isocenter.evaluation.fairness.group_attributes import UNKNOWN
 from isocenter.evaluation.site_pooling import PooledSites
 from isocenter.lazy import pandas as pd
 from isocenter.planning.rules import site_rules
-from isocenter.report import Block, Paragraph, Section, wording
+from isocenter.report import Paragraph, Section, wording
 from isocenter.report.figures import charts
 from isocenter.scoring.auditing.group_audit import AttributeGroups
 from isocenter.scoring.case_scoring import AuditInput, AuditOutcome
@@ -23,14 +23,13 @@ from isocenter.tasks import Task
 from isocenter.values import Estimate, Row
 
 SITES, TITLE = "sites.csv", "Sites"
-MEAN, NEW = "mean of sites", "a new site"
-REST = "the rest"
+MEAN, NEW, REST = "mean of sites", "a new site", "the rest"
 COLUMNS = ("metric", "label", "site", "value", "low", "high", "se", "n", "patients")
 DIFFERENCES = ("difference", "difference_low", "difference_high", "method")
 HOW = (
     "Mean of sites: by random effects (Paule-Mandel), with the interval of Hartung and Knapp. A new site: the interval "
     "in which the figure of a further site is expected, if it is one like these; where sites hardly differ, or are "
-    "few, it is too short."
+    "few, it is too short. sites.csv has every figure, with its difference from the rest."
 )
 CAPTION = "Dot: value, hollow where nobody has measured it. Line: its interval. In brackets: cases."
 
@@ -95,12 +94,8 @@ def audit_sites(audit: AuditInput) -> AuditOutcome | None:
     words, metric = main.words(scored.metrics), scored.metrics.metric_named(main.metric)
     rows_drawn = [(column, site, one, True) for site, one in main.at_site.items()]
     rows_drawn += [("pooled", MEAN, main.pooled.mean, True), ("pooled", NEW, main.pooled.new_site, False)]
-    blocks: list[Block] = [
-        Paragraph(words),
-        charts.forest(rows_drawn, f"{metric.words} by site", axis=metric.words, caption=CAPTION),
-        Paragraph(f"{HOW} {SITES} has every figure, with its difference from the rest."),
-    ]
-    return AuditOutcome({SITES: table}, sections=[Section(TITLE, blocks)], notes=[words])
+    forest = charts.forest(rows_drawn, f"{metric.words} by site", axis=metric.words, caption=f"{CAPTION} {HOW}")
+    return AuditOutcome({SITES: table}, sections=[Section(TITLE, [Paragraph(words), forest])], notes=[words])
 
 
 def site_figures(rows: Table, sites: np.ndarray, task: Task, column: str, part: str, seed: int) -> Iterator[SiteFigure]:
