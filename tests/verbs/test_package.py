@@ -20,6 +20,8 @@ import isocenter
 import trained
 from isocenter.errors import UsageError
 from isocenter.runtime import model_files, record_files
+from isocenter.values import Decision, Plan
+from isocenter.verbs.package import _decisions
 from packages import CONFIG, no_export, of_a_fresh_python
 
 
@@ -257,3 +259,15 @@ def test_none_stands_alone(segmented, tmp_path, cli):
     done = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "onnx,none")
     assert done.code == 2
     assert "'none' is mixed with other names: 'onnx,none'" in done.last
+
+
+def test_a_decision_on_files_keeps_no_more_than_their_names():
+    one, several = "/home/someone/weights.pt", ["/home/someone/scans", "/home/someone/more"]
+    sections = {
+        "network": {"pretrained": Decision(one, f"from {one}")},
+        "objectives": {"target": Decision(several, f"{several[0]} and others"), "terms": Decision(["dann"], "asked")},
+    }
+    kept = _decisions(Plan(sections))
+    assert kept["network.pretrained"] == Decision("weights.pt", "from a file")
+    assert kept["objectives.target"] == Decision(["scans", "more"], "a file and others")
+    assert kept["objectives.terms"] == Decision(["dann"], "asked")

@@ -179,7 +179,8 @@ def run_notes(run: RunFolder, scored: ScoredCases | None, plan: Plan, stopped: S
         notes += scored.notes
     if paths := plan["objectives.target"]:
         seen = errors.count_phrase(len(run.unlabelled.target), "image")
-        notes.append(f"Training saw {seen} of the target without labels ({', '.join(paths)}): test it there on others.")
+        places = ", ".join(Path(path).name for path in paths)
+        notes.append(f"Training saw {seen} of the target without labels ({places}): test it there on others.")
     notes += shortcut_tests.shortcut_notes(run.made.shortcuts)  # those that are left after preprocessing
     leaking = len(run.dataset) - len(run.cases_in_a_part)
     if leaking:

@@ -250,10 +250,13 @@ def _decisions(plan: Plan) -> dict[str, Decision]:
     """The decisions and their reasons; of a file on this machine no more than its name."""
     decisions = {}
     for name, decision in plan:
-        path = decision.value if isinstance(decision.value, str) and Path(decision.value).is_absolute() else None
-        decisions[name] = (
-            decision if path is None else Decision(Path(path).name, decision.because.replace(path, "a file"))
-        )
+        several = isinstance(decision.value, list | tuple)
+        values, because = list(decision.value) if several else [decision.value], decision.because
+        paths = [one for one in values if isinstance(one, str) and Path(one).is_absolute()]
+        for path in paths:
+            because = because.replace(path, "a file")
+        named = [Path(one).name if one in paths else one for one in values]
+        decisions[name] = Decision(named if several else named[0], because) if paths else decision
     return decisions
 
 
