@@ -15,6 +15,8 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from isocenter import errors
 from isocenter.errors import DatasetError, FormatError, IsocenterError, UsageError
 from isocenter.files import label_table
@@ -34,7 +36,7 @@ from isocenter.runtime.windows.pipeline import WindowSettings
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import properties, task_settings
 from isocenter.transforms import COLOUR, channel_stack
-from isocenter.values import Image, Prediction, covariate_values
+from isocenter.values import Array, Image, Prediction, covariate_values, voxel_images
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.preprocessing import Preprocessing
@@ -253,6 +255,8 @@ class Evaluator:
             assert write is not None  # noqa: S101 - both of them can
             write(image.with_label_map(numbers, labels), out)
             label_table.write_labels(labels, label_table.table_path(out))
+        for name, made in prediction.maps.items():
+            _write_map(np.asarray(made.data), image, folder / f"{case}_{name}", self.formats)
         return prediction
 
     def _image(self, case: str, paths: Sequence[Path]) -> Image:
@@ -269,6 +273,16 @@ class Evaluator:
             name = str(number) if is_complete or match is None else match[2]
             read[name] = image if is_complete else image.with_image_name(name)
         return channel_stack.stack_images(read, case)
+
+
+def _write_map(numbers: Array, image: Image, path: Path, formats: Mapping[str, Format]) -> None:
+    """Numbers of every voxel: of a volume as NIfTI, of other images as an array. path: without a suffix"""
+    write = formats[".nii.gz"].write if numbers.ndim == image.geometry.ndim == 3 else None
+    if write is None:
+        np.save(path.with_name(f"{path.name}.npy"), numbers)
+        return
+    pixels = voxel_images.one_channel(numbers)
+    write(replace(image, pixels=pixels, channels=("0",), padding=None, facts={}), path.with_name(f"{path.name}.nii.gz"))
 
 
 def _unreadable(path: Path, error: Exception) -> FormatError:

@@ -225,8 +225,8 @@ def _output(model: Model) -> dict[str, Any]:
     head = model.task.heads[_head(model)]
     names = [label.name for label in task_catalogue.channel_labels(model.task).get(_head(model), model.task.labels)]
     kind, content = ("image", "labels") if head.is_dense else ("probabilities", "classes")
-    if head.holds_numbers:
-        kind, content = "tuples", "magnitude"
+    if head.holds_numbers or head.holds_intensities:
+        kind, content = "image" if head.is_dense else "tuples", "magnitude"
     return {
         "type": kind,
         "format": content,
@@ -248,7 +248,7 @@ def _channels(head: Head, names: Sequence[str]) -> list[str]:
     if head.holds_numbers:
         return [*names, *(f"about {name}" for name in names)][: head.count]
     if head.called:
-        return list(head.called)
+        return [*head.called, *(f"log deviation of {name}" for name in head.called)][: head.count]
     if head.count < len(names):
         return [f"output {number}" for number in range(head.count)]
     axes = _along_axes(head)

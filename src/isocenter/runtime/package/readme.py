@@ -79,7 +79,8 @@ def _monai_run(needs: Mapping[str, str], ends: str) -> list[str]:
         f"From this folder, without Isocenter, with MONAI{_and(needs)}:",
         f"```console\n$ {RUN_COMMAND}\n```",
         f"IMAGES is a file or a folder of files that end in {ends}. RESULTS is made: one label map per case, on "
-        "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
+        "the grid of its image, where the model marks structures, or the maps that are its answer, and "
+        "`predictions.csv` and `predictions.json`.",
     ]
 
 
