@@ -92,7 +92,7 @@ def test_a_network_that_erases_small_structures_is_named_and_psnr_does_not_tell(
     assert stated["psnr"] > 25
     assert stated["recovery_3"] < 0.2
     assert stated["recovery_8"] > 0.6
-    assert any("spheres of 3 mm is" in note for note in result.notes)
+    assert any("spheres of 3 mm: " in note for note in result.notes)
     assert not any("spheres of 8 mm" in note for note in result.notes)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from isocenter.report import display
 from isocenter.report.figures import drawing, slice_figures
@@ -17,15 +16,12 @@ from isocenter.values import Image
 RESIDUAL, SCALE = "residual", "The residual has the scale of the images; mid-grey is no change."
 
 
-def image_stages(
-    stages: Sequence[tuple[str, Image]], title: str, *, caption: str = "", near: ArrayLike | None = None
-) -> Figure:
+def image_stages(stages: Sequence[tuple[str, Image]], title: str) -> Figure:
     """Images of one grid side by side in the greys of the first, and then the last of them less the first.
 
     stages: (words, image), two or more; of a clip the first frame is shown, of several channels the first
-    near:   (*spatial) what the slice goes through
     """
-    base, *others = (display.view_of(image, near) for _, image in stages)
+    base, *others = (display.view_of(image) for _, image in stages)
     views = [base, *(replace(one, low=base.low, high=base.high) for one in others)]
     half = (base.high - base.low) / 2
     residual = np.subtract(views[-1].values, base.values, dtype=np.float64)
@@ -39,5 +35,5 @@ def image_stages(
     slice_figures.put_letters(panels[0], plane)
     slice_figures.put_scale_bar(panels[0], base.grid, plane)
     order, place = ", ".join([*(words for words, _ in stages), RESIDUAL]), base.place(plane, at)
-    text = " ".join(filter(None, (caption, f"From the left: {order}.", SCALE, f"Shown: {place}." if place else "")))
+    text = " ".join(filter(None, (f"From the left: {order}.", SCALE, f"Shown: {place}." if place else "")))
     return Figure(title, drawing.encode_png(canvas, SLICE_DPI), f"{title}: {order}", text, wide=True)

@@ -63,8 +63,7 @@ def with_recovery(audit: AuditInput) -> ScoredCases:
     spheres = pd.DataFrame(rows)
     figures = pd.DataFrame(list(_case_rows(spheres)))
     units = {one.name: one.unit for one in RECOVERY_METRICS if one.name in figures}
-    seed = case_tables.resampling_of_table(figures, audit.seed)
-    summary = case_tables.mean_rows(figures, units, seed=seed)
+    summary = case_tables.mean_rows(figures, units, seed=case_tables.resampling_of_table(figures, audit.seed))
     if not audit.patients_known:
         summary = [replace(row, estimate=case_scoring.named_by_case(row.estimate)) for row in summary]
     outcome = AuditOutcome({SPHERES: spheres}, sections=[_section(spheres)], notes=[*_losses(summary), *problems])
@@ -165,8 +164,7 @@ def _losses(rows: Sequence[Row]) -> Iterator[str]:
     words = {one.name: one.words for one in RECOVERY_METRICS}
     for row in rows:
         if row.metric != RECOVERY and row.estimate.high is not None and row.estimate.high < LOST:
-            kept = wording.number_text(row.estimate.value)
-            yield f"Small structures are lost: {words[row.metric][0].lower()}{words[row.metric][1:]} is {kept}."
+            yield f"Structures are lost. {words[row.metric]}: {wording.number_text(row.estimate.value)}."
 
 
 def load_downstream(model: str | Path | Model, task: Task, cases: Sequence[Case]) -> Model:
