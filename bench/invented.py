@@ -57,12 +57,12 @@ def main() -> None:
     blind = {"objectives.terms": ["blind_spot"], "task.error_bars": False}
     cells: dict[str, Callable[[], dict[str, Any]]] = {
         "network, simulated damage": lambda: of_network(given, "simulated", images, {}),
-        "network, blind spots": lambda: of_network(given, "blind", images, blind),
         "network that erases 3 mm spheres": lambda: of_eraser(given, images),
         "the input": lambda: of_filter(given, images, lambda image: image),
         "non-local means, as `enhance`": lambda: of_filter(given, images, partial(filtered, "nlm")),
         "non-local means, best strength": lambda: of_best(given, images),
         "total variation": lambda: of_filter(given, images, partial(filtered, "tv")),
+        "network, blind spots": lambda: of_network(given, "blind", images, blind),
     }
     rows = {name: cell(given.out, name, measure) for name, measure in cells.items()}
     head = ["method", "PSNR dB", "SSIM", "invented /l", "recovery", "3 mm", "5 mm", "8 mm", "s"]

@@ -230,9 +230,10 @@ def _telling_decisions(plan: Plan) -> dict[str, Decision]:
 
 
 def _headline(scored: ScoredCases, primary: str) -> list[Row]:
-    """The main figures: of each task, or of each label where they are few."""
+    """The main figures: of each task, or of each label where they are few, and those that always stand beside them."""
     rows = model_verdict.headline_rows(scored.rows, primary, scored.task)
-    return rows if len(rows) <= MOST_LABELS + 1 else rows[:1]
+    count = sum(row.metric == rows[0].metric for row in rows)
+    return rows if count <= MOST_LABELS + 1 else [rows[0], *rows[count:]]
 
 
 def _tables(rows: Sequence[Row]) -> Iterator[list[Row]]:

@@ -205,11 +205,10 @@ def corruption_key(name: str) -> str:
 
 def refuse_strength(name: str, strength: float, where: str) -> None:
     """Raise UsageError for a strength that the corruption of this key cannot have, such as zero photons."""
-    kind = CORRUPTIONS[name]
-    least, most = kind.limits
+    least, most = CORRUPTIONS[name].limits
     if not least <= strength <= most or not np.isfinite(strength):
         limits = f"from {least:g} on" if np.isinf(most) else f"from {least:g} to {most:g}"
-        raise UsageError(f"{name} of {strength:g}", where, f"Give {limits} ({kind.unit})")
+        raise UsageError(f"{name} of {strength:g}", where, f"Give {limits} ({CORRUPTIONS[name].unit})")
 
 
 def falls_below_zero(image: Image) -> bool:

@@ -155,8 +155,7 @@ def _section(spheres: Table) -> Section:
         for size in sorted(DIAMETERS)
     ]
     columns = ["diameter", *(f"contrast {100 * one:g} % of the range" for one in CONTRASTS)]
-    caption = "Diameters are in voxels where these are longer, or have no size."
-    return Section(TITLE, [Paragraph(how), PageTable(columns, lines, caption)])
+    return Section(TITLE, [Paragraph(how), PageTable(columns, lines, "In voxels where these are longer, or unknown.")])
 
 
 def _losses(rows: Sequence[Row]) -> Iterator[str]:
