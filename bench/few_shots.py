@@ -254,15 +254,18 @@ def mean(scores: Mapping[str, float]) -> float:
 
 def difference(done: Mapping[Cell, Measured], data: str, shots: int, route: str) -> Estimate | None:
     """The mean over draws of a route's scores less those of scratch, by test case; None where a draw has not both."""
-    by_case: dict[str, list[float]] = {}
-    for draw in range(DRAWS):
-        own, scratch = (done.get(Cell(data, shots, draw, name)) for name in (route, SCRATCH))
-        if own is None or scratch is None or own.failed or scratch.failed:
-            continue
-        for case in own.scores:
-            by_case.setdefault(case, []).append(own.scores[case] - scratch.scores[case])
-    values = [float(np.mean(one)) for one in by_case.values()]
-    return intervals.bootstrap(values, [*by_case], seed=0, exact=False) if values else None
+    both = [[done.get(Cell(data, shots, draw, name)) for name in (route, SCRATCH)] for draw in range(DRAWS)]
+    apart = [
+        {case: own.scores[case] - scratch.scores[case] for case in own.scores}
+        for own, scratch in both
+        if own is not None and scratch is not None
+    ]
+    if not apart:
+        return None
+    cases = sorted({case for one in apart for case in one})
+    # A case that tests in one draw only adds to that one: the mean over cases is the mean over draws.
+    values = [sum(one.get(case, 0.0) / len(one) for one in apart) / len(apart) * len(cases) for case in cases]
+    return intervals.bootstrap(values, cases, seed=0, exact=False)
 
 
 def table(done: Mapping[Cell, Measured]) -> str:

@@ -111,7 +111,7 @@ def independent_difference(first: Estimate, second: Estimate) -> Estimate:
     """
     value = second.value - first.value
     figure = Estimate(value, level=LEVEL, n=first.n + second.n, patients=first.patients + second.patients)
-    if None in (first.low, first.high, second.low, second.high) or not np.isfinite(value):
+    if first.low is None or first.high is None or second.low is None or second.high is None or not np.isfinite(value):
         return replace(figure, unit=first.unit, method="none: one of both has no interval")
     low = value - np.hypot(second.value - second.low, first.high - first.value)
     high = value + np.hypot(second.high - second.value, first.value - first.low)

@@ -60,8 +60,8 @@ class SiteFigure:
         known = {site: one for site, one in self.at_site.items() if np.isfinite(one.value)}
         if not known:
             return f"{named} is undefined at every site."
-        ends = [select(known, key=lambda site: known[site].value) for select in (min, max)]
-        span = " to ".join(f"{wording.value_text(known[site])} ({site})" for site in ends)
+        rising = sorted(known, key=lambda site: known[site].value)
+        span = " to ".join(f"{wording.value_text(known[site])} ({site})" for site in (rising[0], rising[-1]))
         new = self.pooled.new_site
         if new.low is None or new.high is None:
             return f"{named} by site: {span}. What a new site is to expect is not known: {new.method[6:]}."
