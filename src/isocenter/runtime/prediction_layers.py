@@ -153,7 +153,7 @@ def behind_gate(
     refuse: raises for an image out of all proportion to those that trained the model
     state:  what stands beside every answer of a model without a fitted gate
     """
-    request, watching = passage.request, Watching(passage.network)
+    request, watching = passage.request, Watching(passage.network, composes=guard is not None)
     if not request.allow_large:
         refuse(passage.image, passage.where, request.region)
     prediction = replace(below(replace(passage, network=watching)), case=passage.where, task=task.name)

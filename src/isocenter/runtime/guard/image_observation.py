@@ -294,10 +294,12 @@ class Watching:
     """A network that notes what it sees of one image.
 
     passes_on: whether the features stay among its outputs, for another one that notes them too
+    composes:  whether it notes how windows are composed, which takes long, and a gate alone asks
     """
 
     network: Network
     passes_on: bool = False
+    composes: bool = True
     samples: list[NDArray[np.float32]] = field(default_factory=list)
     features: list[NDArray[np.float64]] = field(default_factory=list)
     composed: list[Composition] = field(default_factory=list)
@@ -311,7 +313,8 @@ class Watching:
                 del outputs[POOLED]
         step = max(1, batch[0, 0].size // OF_A_WINDOW)
         self.samples.extend(np.array(window.reshape(len(window), -1)[:, ::step]) for window in batch)
-        self.composed.extend(window_composition(window) for window in batch)
+        if self.composes:
+            self.composed.extend(window_composition(window) for window in batch)
         if self._ends is None or self.is_blank:
             self._ends = _ends(batch, self._ends)
         return outputs
@@ -330,7 +333,8 @@ class Watching:
         sample = np.concatenate(self.samples, axis=1)
         features = np.mean(self.features, axis=0) if self.features else None
         spread = sample[:, :: max(1, sample.shape[1] // OF_AN_IMAGE)]
-        return Observation(header_facts(image, covariates), spread, mean_composition(self.composed), features)
+        composed = mean_composition(self.composed) if self.composed else None
+        return Observation(header_facts(image, covariates), spread, composed, features)
 
 
 def _ends(batch: NDArray[np.float32], before: NDArray[np.float32] | None) -> NDArray[np.float32]:

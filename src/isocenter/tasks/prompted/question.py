@@ -99,6 +99,7 @@ class Prompted(PromptedScoring):
             "preprocessing.cascade": Decision(None, "whoever points says where to look"),
             "training.foreground": Decision(1.0, "a patch without an object teaches nobody to point"),
             "training.networks": Decision(1, "whoever points waits for each network"),
+            "training.validations": Decision(5, "prompts that stay the same tell checkpoints apart roughly"),
             "training.selection": Decision("dice", "of validation objects, with prompts that stay the same"),
             "evaluation.primary": Decision(BY_CLICKS[-1], "a person points until it is right", NNINTERACTIVE),
             "inference.flips": Decision([], "whoever points waits for each mirrored view"),
