@@ -59,13 +59,13 @@ class LabelledInput:
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], GridTrace]:
         """(channels + further, *padded), held whole, and the trace back."""
         prepared, trace = self.preprocessing(image, where)
-        return _whole_stack(StackedSource(prepared, self.further(trace))), trace
+        return StackedSource(prepared, self.further(trace)).whole, trace
 
     def open_image(self, image: Image, where: str) -> tuple[RegionSource, GridTrace]:
         """The same, made region by region where the preprocessing makes the image so."""
         prepared, trace = self.preprocessing.open_image(image, where)
         stacked = StackedSource(prepared, self.further(trace))
-        return (stacked if isinstance(prepared, Streamed) else _whole_stack(stacked)), trace
+        return (stacked if isinstance(prepared, Streamed) else stacked.whole), trace
 
     def parts(
         self, trace: GridTrace, region: Region | None, patch: Sequence[int], channels: int
@@ -109,9 +109,10 @@ class StackedSource:
         further = np.reshape(self.further[region[1:]], (-1, *image.shape[1:]))
         return np.concatenate([image, further.astype(np.float32)])[region[0]]
 
-
-def _whole_stack(stacked: StackedSource) -> NDArray[np.float32]:
-    return stacked[tuple(slice(0, size) for size in stacked.shape)]
+    @property
+    def whole(self) -> NDArray[np.float32]:
+        """All of it, held."""
+        return self[tuple(slice(0, size) for size in self.shape)]
 
 
 @dataclass(eq=False)

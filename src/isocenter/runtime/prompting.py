@@ -141,17 +141,25 @@ class PromptSource:
                 prompt_channels.draw_box(drawn[n], low - start, high - start)
             prompt_channels.draw_points(drawn[n], self._indices(one.points) - start, one.inside)
             prompt_channels.draw_strokes(drawn[n], self._indices(one.strokes) - start, one.within)
-            if n in self.reached:
-                drawn[n, prompt_channels.PREVIOUS] = self.reached[n][tuple(region)]
-            elif one.previous is not None:
-                drawn[n, prompt_channels.PREVIOUS] = LabelSource(one.previous.astype(np.uint8), self.trace)[region]
+            drawn[n, prompt_channels.PREVIOUS] = self.earlier_mask(n, region)
         return drawn.reshape(-1, *spatial)
 
-    def is_pointed_at(self, region: Region) -> bool:
-        """Whether something shows in a region of the network's grid."""
+    def earlier_mask(self, label: int, region: Region) -> Array:
+        """(*region) what earlier windows, or an earlier answer, marked of a label."""
+        one, mask = self.placed[label], self.reached.get(label)
+        if mask is not None:
+            return np.asarray(mask[region])
+        if one is None or one.previous is None:
+            return np.zeros([part.stop - part.start for part in region], dtype=np.uint8)
+        return LabelSource(one.previous.astype(np.uint8), self.trace)[region]
+
+    def shows(self, region: Region) -> bool:
+        """Whether somebody points into a region of the network's grid, or something was marked there."""
         start, stop = (np.array([getattr(part, end) for part in region]) for end in ("start", "stop"))
         low, high = np.swapaxes(self._extents, 0, 1)
-        return bool(((low < stop) & (high > start)).all(axis=1).any())
+        return any(mask[region].any() for mask in self.reached.values()) or bool(
+            ((low < stop) & (high > start)).all(axis=1).any()
+        )
 
     @cached_property
     def _extents(self) -> NDArray[np.float64]:

@@ -48,9 +48,6 @@ def task_class(name: str) -> type[Task]:
 
 def _join_kinds(name: str) -> Any:
     kinds = [task_class(part) for part in name.split(SIGN)]
-    if unfit := [one.name for one in kinds if not properties.learns_from_references(one)]:
-        problem = f"{unfit[0]} is learnt without references, and joins no other kind"
-        raise PlanError(problem, "task.name", f"Name {unfit[0]} by itself, or leave it out")
     if unfit := [one.name for one in kinds if one.by_name]:
         problem = f"{unfit[0]} is learnt by itself alone, and joins no other kind"
         raise PlanError(problem, "task.name", f"Name {unfit[0]} by itself, or leave it out")

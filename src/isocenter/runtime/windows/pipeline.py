@@ -256,8 +256,8 @@ def open_image(
     data, trace = preprocessing.open_image(image, where)
     skipping = None if windows.skip is None else _skipping(windows.skip, image, task, trace)
     if prompts is not None and prompts.drawn:
-        settings = (windows.patch, windows.overlap, task.merge, partial(_background_outputs, task))
-        data, skipping = object_following.follow_objects(prompts, data, trace, network, *settings)
+        data, shows = object_following.follow_objects(prompts, data, trace, network, windows, task.merge)
+        skipping = None if shows is None else Skipping(shows, partial(_background_outputs, task))
     views = averaging.mirror_views(
         FiniteNetwork(network if prompts is None else prompts.bind(network, trace), where),
         task,

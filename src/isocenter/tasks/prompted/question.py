@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from isocenter.belief import Certainty
-from isocenter.belief.certainties import OF_VOXELS
 from isocenter.errors import DatasetError
 from isocenter.evaluation import Metrics
 from isocenter.lazy import torch
@@ -17,12 +15,10 @@ from isocenter.tasks.prompted import drawn_prompts
 from isocenter.tasks.prompted.scoring import BY_CLICKS, METRICS, OBJECT, PromptedScoring
 from isocenter.tasks.segmentation import partial_labels
 from isocenter.tasks.segmentation import question as segmentation
-from isocenter.tasks.segmentation.mask_postprocessing import Tidying
-from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.shared import reference_labels
 from isocenter.tasks.task import Origin, Outputs
 from isocenter.transforms import prompt_channels
-from isocenter.values import Case, Dataset, Decision, Fingerprint, Label, Split, Target, setting_fields
+from isocenter.values import Case, Dataset, Decision, Fingerprint, Label, Split, Target
 from isocenter.values.prediction import Instances
 
 if TYPE_CHECKING:
@@ -37,12 +33,6 @@ class Prompted(PromptedScoring):
 
     Each label of a result has prompts of its own, which the network gets as channels after those of the image.
     """
-
-    # Nothing is found by cases. Nobody asks for pieces to be left out: a click does that.
-    postprocessing: Mapping[str, Tidying] | None = setting_fields.redeclare(Segmentation, "postprocessing", tuned=False)
-    calibrated_map: bool | None = setting_fields.redeclare(Segmentation, "calibrated_map", tuned=False)
-    expected_dice: Mapping[str, float] | None = setting_fields.redeclare(Segmentation, "expected_dice", tuned=False)
-    certainty: Certainty = setting_fields.settings_group(Certainty, **{key: {"tuned": False} for key in OF_VOXELS})
 
     name: ClassVar[str] = "prompted"
     alternatives: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"mask"}), frozenset({"instances"}))
@@ -87,10 +77,9 @@ class Prompted(PromptedScoring):
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """Further channels, patches about objects, and nothing that is fitted while nobody points."""
         drawn = [Label(int(value), str(value)) for value in fingerprint.voxels() if value not in (0, self.background)]
-        usual = segmentation.decide_mask_settings(drawn or self.labels, fingerprint)
         pointed = "what the network sees depends on who points, and where"
         return {
-            **usual,
+            **segmentation.decide_mask_settings(drawn or self.labels, fingerprint),
             "preprocessing.prompts": Decision(
                 prompt_channels.COUNT,
                 "the mask before, then a box, points and strokes inside and outside, in this order",

@@ -28,17 +28,9 @@ CLICKS, MOST_OBJECTS = (1, 3, 5), 8
 # By how much of its sides, and by how many voxels at least, a box is larger than what it holds.
 MARGIN, LEAST_MARGIN = 0.05, 1.0
 BY_BOX, BY_CLICKS = "dice_box", tuple(f"dice_{count}" for count in CLICKS)
-METRICS = Metrics(
-    (
-        Metric(BY_BOX, "Dice with a box", worst=0.0),
-        *(
-            Metric(name, f"Dice after {count} click{'s' * (count > 1)}", worst=0.0)
-            for name, count in zip(BY_CLICKS, CLICKS, strict=True)
-        ),
-    ),
-    label_word="structure",
-    of_case=BY_CLICKS[-1],
-)
+WORDS = {BY_BOX: "with a box", **{f"dice_{count}": f"after {count} click{'s' * (count > 1)}" for count in CLICKS}}
+NAMED = tuple(Metric(name, f"Dice {words}", worst=0.0) for name, words in WORDS.items())
+METRICS = Metrics(NAMED, label_word="structure", of_case=BY_CLICKS[-1])
 
 
 class PromptedScoring(Segmentation):
