@@ -104,8 +104,7 @@ def _preprocessing(inputs: PlanInputs, fits: FittedPlan, cascade: Section, retes
     decisions = preprocessing_rules.preprocessing_decisions(
         inputs.dataset, inputs.fingerprint, inputs.task, fits.grid, inputs.frames, retest, absent
     )
-    nobody = Decision(0, f"a {inputs.task.name} takes no prompts")
-    return {**decisions, "cascade": cascade["preprocessing.cascade"], "prompts": nobody}
+    return {**decisions, "cascade": cascade["preprocessing.cascade"], "prompts": Decision(0, "nobody points")}
 
 
 def _augmentation(inputs: PlanInputs, fits: FittedPlan, prepared: Section, cascade: Section, side: Decision) -> Section:

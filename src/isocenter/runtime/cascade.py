@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from isocenter.values.voxel_images import Reader
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.protocol import ImageSteps, PreprocessingKind, VolumePart
+    from isocenter.runtime.prompting import PromptSource
 
 # The name of the channel of labels in an image.
 EARLIER = "stage before"
@@ -46,7 +47,7 @@ class LabelledInput:
     """
 
     preprocessing: Preprocessing
-    further: Callable[[GridTrace], FurtherSource]
+    further: Callable[[GridTrace], LabelSource | PromptSource]
     marks: int = 1
 
     slicewise: ClassVar[bool] = False
@@ -80,23 +81,12 @@ class LabelledInput:
         return self.preprocessing.restore(output_slabs, trace, part)
 
 
-class FurtherSource(Protocol):
-    """(*padded) or (channels, *padded) numbers on the network's grid, read region by region."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """With the channels, where there are several."""
-
-    def __getitem__(self, region: Region, /) -> Array:
-        """Those of a spatial region."""
-
-
 @dataclass(frozen=True, eq=False)
 class StackedSource:
     """(channels + further, *padded): an image, and what else the network sees, region by region."""
 
     image: RegionSource
-    further: FurtherSource
+    further: LabelSource | PromptSource
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -338,6 +338,7 @@ class Joined(LossWeighting):
     """Kinds of problem that share a network, in the order of their names."""
 
     kinds: tuple[type[Task], ...]
+    by_name: ClassVar[bool] = False
 
     @classmethod
     def of_kinds(cls, kinds: Sequence[type[Task]]) -> Joined:

@@ -48,12 +48,9 @@ def task_class(name: str) -> type[Task]:
 
 def _join_kinds(name: str) -> Any:
     kinds = [task_class(part) for part in name.split(SIGN)]
-    if unfit := [one.name for one in kinds if one.by_name]:
+    if unfit := [one.name for one in kinds if one.by_name or one.answers_pairs]:
         problem = f"{unfit[0]} is learnt by itself alone, and joins no other kind"
         raise PlanError(problem, "task.name", f"Name {unfit[0]} by itself, or leave it out")
-    if unfit := [one.name for one in kinds if one.answers_pairs]:
-        problem = f"{unfit[0]} is learnt from pairs of images, and joins no other kind"
-        raise PlanError(problem, "task.name", "Name it by itself, or leave it out")
     return _load_target(JOINED).of_kinds(kinds)
 
 

@@ -146,14 +146,10 @@ class PlacedPrompts:
     def with_stroke_points(self) -> PlacedPrompts:
         """The same with points that are evenly spread along the scribble in its place."""
         sides = [np.flatnonzero(self.within == side) for side in (True, False)]
-        kept = [
-            one[np.unique(np.linspace(0, len(one) - 1, min(MOST_POINTS, len(one))).round().astype(int))]
-            for one in sides
-        ]
-        chosen = np.concatenate(kept)
-        points, inside = (
-            np.concatenate(pair) for pair in ((self.points, self.strokes[chosen]), (self.inside, self.within[chosen]))
-        )
+        places = [np.linspace(0, len(one) - 1, min(MOST_POINTS, len(one))).round().astype(int) for one in sides]
+        chosen = np.concatenate([one[np.unique(kept)] for one, kept in zip(sides, places, strict=True)])
+        points = np.concatenate([self.points, self.strokes[chosen]])
+        inside = np.concatenate([self.inside, self.within[chosen]])
         return replace(self, points=points, inside=inside, strokes=self.strokes[:0], within=self.within[:0])
 
     @property

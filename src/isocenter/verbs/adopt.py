@@ -15,6 +15,7 @@ from isocenter.reading import ReadingOptions, dataset_reading, verb_results
 from isocenter.runtime import Model, hardware, model_files, result_codes
 from isocenter.runtime.foreign import detect, nnunet_model, sam_file, zero_shot
 from isocenter.runtime.package import backends, certification, package_writing
+from isocenter.runtime.package.monai_metadata import NO_POINTING
 from isocenter.runtime.package.package_writing import PackageEvidence
 from isocenter.transforms import COLOUR, channel_stack
 from isocenter.values import Case, Decision, Image
@@ -122,7 +123,7 @@ def adopt(options: AdoptOptions) -> AdoptionResult:
         origin,
         tuple(options.trust),
         backend_names == USUAL,
-        prompted=model.task.takes_prompts,
+        unbundled=NO_POINTING * model.task.takes_prompts,
     )
 
 

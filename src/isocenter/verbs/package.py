@@ -26,7 +26,7 @@ from isocenter.runtime import Model, hardware, label_measurements, model_files, 
 from isocenter.runtime.model_files import REPORT
 from isocenter.runtime.package import backends, certification, package_writing, triton
 from isocenter.runtime.package.backend_certificate import Certificate
-from isocenter.runtime.package.monai_metadata import NO_BUNDLE
+from isocenter.runtime.package.monai_metadata import NO_BUNDLE, NO_POINTING
 from isocenter.runtime.package.package_writing import PackageEvidence
 from isocenter.runtime.package.readme import RUN_COMMAND
 from isocenter.runtime.package.triton import NETWORK_ALONE, TRITON_RECORD
@@ -58,7 +58,6 @@ class PackagingResult:
     certificate: which backends say what torch says, and how fast; None where none was asked for
     format:      one of `PACKAGE_FORMATS`
     codes:       of each name that results state; those with a private code last
-    prompted:    whether it marks what is pointed at, which the bundle's own script cannot be told
     unbundled:   why it runs with Isocenter alone; empty where MONAI runs it
     gate:        on what it refuses images
     """
@@ -72,7 +71,6 @@ class PackagingResult:
     codes: Mapping[str, CodedName] = field(default_factory=dict)
     gate: str = ""
     unbundled: str = field(default="", kw_only=True)
-    prompted: bool = field(default=False, kw_only=True)
 
     def as_record(self) -> dict[str, Any]:
         """The record for `--json`."""
@@ -86,19 +84,18 @@ class PackagingResult:
     @property
     def _command(self) -> str:
         """Command that runs it without Isocenter, in its folder; empty where there is none."""
-        if (self.unbundled or self.prompted) and self.format == MONAI:
+        if self.unbundled and self.format == MONAI:
             return ""
         return RUN_COMMAND if self.format == MONAI else SERVE_COMMAND
 
     def __repr__(self) -> str:
         where = f"unpack {self.out}, and in its folder" if self.out.suffix == ".zip" else f"in {self.out}"
-        pointing = " --box x0,y0,x1,y1" if self.prompted else ""
-        ours = [f"with Isocenter: isocenter predict {self.out} IMAGES{pointing}"] if self.format == MONAI else []
+        ours = [f"with Isocenter: isocenter predict {self.out} IMAGES"] if self.format == MONAI else []
         same = f"ONNX agrees with torch to {self.onnx.get('largest_difference', 0):.1g} of the largest output"
         lines = [
             str(self.out),
             *ours,
-            *([f"without: {where}: {self._command}"] if self._command else filter(None, [self.unbundled])),
+            f"without: {where}: {self._command}" if self._command else self.unbundled,
             *([] if self.format == MONAI else [f"{NETWORK_ALONE}."]),
             same if self.onnx["exported"] else f"no ONNX: {self.onnx['because']}",
             self.gate,
@@ -159,17 +156,9 @@ def package(options: PackageOptions) -> PackagingResult:
         certificate = (
             None if options.backends == () else _certify(folder, model, run, plan, options.backends, options.threads)
         )
-    unbundled = NO_BUNDLE if model.members else ""
+    unbundled = NO_BUNDLE if model.members else NO_POINTING * model.task.takes_prompts
     return PackagingResult(
-        out,
-        onnx,
-        networks,
-        bool(rows),
-        certificate,
-        code_table(model),
-        str(model.gate),
-        unbundled=unbundled,
-        prompted=model.task.takes_prompts,
+        out, onnx, networks, bool(rows), certificate, code_table(model), str(model.gate), unbundled=unbundled
     )
 
 

@@ -333,8 +333,8 @@ class Watching:
         sample = np.concatenate(self.samples, axis=1)
         features = np.mean(self.features, axis=0) if self.features else None
         spread = sample[:, :: max(1, sample.shape[1] // OF_AN_IMAGE)]
-        composed = mean_composition(self.composed) if self.composed else None
-        return Observation(header_facts(image, covariates), spread, composed, features)
+        composed, header = mean_composition(self.composed) if self.composed else None, header_facts(image, covariates)
+        return Observation(header, spread, composed, features)
 
 
 def _ends(batch: NDArray[np.float32], before: NDArray[np.float32] | None) -> NDArray[np.float32]:

@@ -73,6 +73,10 @@ NO_BUNDLE = (
     "MONAI does not run this ensemble: its members see images on grids of their own, and a bundle has no mean on the "
     "grid of the image. Run one of them, which is a bundle itself (members/0, ...), or all with `isocenter predict`."
 )
+# Why MONAI's own command does not run a model to which somebody points.
+NO_POINTING = (
+    "MONAI's command for the bundle cannot be told what is pointed at: add --box x0,y0[,z0],x1,y1[,z1] to ours."
+)
 
 
 def inference_json(model: Model, places: Mapping[str, str]) -> dict[str, Any]:

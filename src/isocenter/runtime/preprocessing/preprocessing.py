@@ -98,9 +98,7 @@ class Preprocessing:
         ),
     ] = None
     absent: Annotated[tuple[str, ...], Sentence("A case may lack {value}", "No case may lack one of them")] = ()
-    prompts: Annotated[
-        int, Sentence("{value} further channels show what a person points at", "Nobody points at anything")
-    ] = 0
+    prompts: Annotated[int, Sentence("{value} channels show what a person points at", "Nobody points at anything")] = 0
     slicewise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -25,8 +25,6 @@ MOST_CLICKS = 3
 INWARDS, OUTWARDS = 0.05, 0.15
 # Of further prompts those that are strokes, and those of which there is none: an answer is then only looked at again.
 FURTHER_STROKES, NO_FURTHER = 0.15, 0.15
-# Layers of voxels that are taken away at most on the way to the middle of a mask.
-MOST_LAYERS = 32
 
 
 def draw_object(numbers: Tensor, rng: np.random.Generator) -> Tensor:
@@ -40,8 +38,7 @@ def draw_channels(mask: Tensor, rng: np.random.Generator) -> Tensor:
     channels = torch.zeros((prompt_channels.COUNT, *mask.shape), device=mask.device)
     voxels, kind = mask.nonzero(), rng.random()
     if not len(voxels):
-        place = [int(rng.integers(size)) for size in mask.shape]
-        prompt_channels.draw_points(channels, np.array([place]), np.array([False]))
+        prompt_channels.draw_points(channels, rng.integers(mask.shape)[None], np.array([False]))
     elif kind < BOXES:
         low, high = (one.cpu().numpy() for one in (voxels.amin(dim=0), voxels.amax(dim=0) + 1))
         moved = rng.uniform(-INWARDS, OUTWARDS, size=(2, len(low))) * (high - low)
@@ -89,10 +86,7 @@ def innermost_voxels(mask: Tensor) -> Tensor:
     cut = mask[tuple(slice(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True))]
     left = torch.nn.functional.pad(cut[None, None].float(), [1, 1] * mask.ndim)
     pool = getattr(torch.nn.functional, f"max_pool{mask.ndim}d")
-    for _ in range(MOST_LAYERS):
-        inner = -pool(-left, 3, stride=1, padding=1)
-        if not inner.any():
-            break
+    while (inner := -pool(-left, 3, stride=1, padding=1)).any():
         left = inner
     return left[0, 0].nonzero() - 1 + low
 

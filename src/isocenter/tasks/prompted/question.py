@@ -16,7 +16,7 @@ from isocenter.tasks.prompted.scoring import BY_CLICKS, METRICS, OBJECT, Prompte
 from isocenter.tasks.segmentation import partial_labels
 from isocenter.tasks.segmentation import question as segmentation
 from isocenter.tasks.shared import reference_labels
-from isocenter.tasks.task import Origin, Outputs
+from isocenter.tasks.task import Outputs
 from isocenter.transforms import prompt_channels
 from isocenter.values import Case, Dataset, Decision, Fingerprint, Label, Split, Target
 from isocenter.values.prediction import Instances
@@ -49,13 +49,11 @@ class Prompted(PromptedScoring):
         if partly["ignore"].value is not None or partly["sparse"].value is not None:
             problem = "its masks leave voxels open, and nobody can point at what may go on there"
             raise DatasetError(problem, where, "Give masks that are known as a whole, or train a segmentation")
-        silent = {0, partly["background"].value}
-        if "mask" in dataset.kinds and not fingerprint.voxels().keys() - silent:
+        if "mask" in dataset.kinds and not fingerprint.voxels().keys() - {0, partly["background"].value}:
             raise DatasetError("every training mask is empty", where, "Give masks that mark something")
+        labels = reference_labels.plain_labels((Label(1, OBJECT),))
         return {
-            "labels": Decision(
-                reference_labels.plain_labels((Label(1, OBJECT),)), "whoever points says what a result is called"
-            ),
+            "labels": Decision(labels, "whoever points says what a result is called"),
             "loss": Decision("dice+ce", "overlap and voxel-wise terms together train stably", NNINTERACTIVE),
             "background": partly["background"],
         }
@@ -93,7 +91,6 @@ class Prompted(PromptedScoring):
             "evaluation.primary": Decision(BY_CLICKS[-1], "a person points until it is right", NNINTERACTIVE),
             "inference.flips": Decision([], "whoever points waits for each mirrored view"),
             "inference.uncertainty": Decision("none", pointed),
-            "inference.skip": Decision(None, "only windows with a prompt, and those that the object reaches, are seen"),
             "guard.gate": Decision(False, f"{pointed}: no image is refused"),
         }
 
@@ -113,7 +110,3 @@ class Prompted(PromptedScoring):
         image, drawn_before = images.tensor_split([images.shape[1] - prompt_channels.COUNT], dim=1)
         each = zip(drawn_before, targets == 1, found, generators, strict=True)
         return torch.cat([image, torch.stack([drawn_prompts.correct_channels(*one) for one in each])], dim=1), targets
-
-    def fit_settings(self, predictions: Sequence[Any], cases: Sequence[Case], origin: Origin) -> dict[str, Decision]:
-        """Nothing: whoever points decides."""
-        return {}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError
 from isocenter.evaluation import Metric, Metrics, Seed, Table, case_tables, mask_overlap
@@ -18,9 +17,6 @@ from isocenter.tasks.prompted import drawn_prompts
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.tasks.shared import reference_labels
 from isocenter.values import Array, Case, Image, Label, Prediction, Prompts, Row, bounding_boxes
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 OBJECT = "object"
 # Clicks after which an answer is scored, and objects of a case that are pointed at, of more some always the same.
@@ -35,11 +31,6 @@ METRICS = Metrics(NAMED, label_word="structure", of_case=BY_CLICKS[-1])
 
 class PromptedScoring(Segmentation):
     """The scores of what a person points at; the fields are those of a segmentation."""
-
-    @property
-    def primaries(self) -> frozenset[str]:
-        """All metrics."""
-        return METRICS.primaries
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[Sequence[Case], Sequence[str]]:
         """The cases as they are: a label is what somebody points at."""
@@ -83,16 +74,14 @@ class PromptedScoring(Segmentation):
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and label, the mean over its objects."""
-        rows = []
-        for prediction, case in zip(predictions, cases, strict=True):
-            by_label: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-            for key, dice in (prediction.values or {}).items():
-                name, _, metric = key.rsplit("/", 2)
-                by_label[name][metric].append(dice)
-            for name, scores in by_label.items():
-                named = {"case": case.id, "patient": case.patient, "label": case_tables.figure_label(name, OBJECT)}
-                rows.append({**named, **{metric: float(np.mean(each)) for metric, each in scores.items()}})
-        return pd.DataFrame(rows, columns=["case", "patient", "label", BY_BOX, *BY_CLICKS])
+        rows = [
+            (case.id, case.patient, case_tables.figure_label(key.rsplit("/", 2)[0], OBJECT), key.rsplit("/")[-1], dice)
+            for prediction, case in zip(predictions, cases, strict=True)
+            for key, dice in (prediction.values or {}).items()
+        ]
+        table = pd.DataFrame(rows, columns=["case", "patient", "label", "metric", "dice"])
+        by_metric = table.pivot_table("dice", ["case", "patient", "label"], "metric", sort=False)
+        return by_metric.rename_axis(columns=None).reset_index()
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric over all labels (mean of their means), then by label; patients are resampled."""
@@ -100,14 +89,13 @@ class PromptedScoring(Segmentation):
 
     def rank(self, table: Table) -> list[str]:
         """Case ids by mean Dice after the last click."""
-        dice = table.groupby("case")[BY_CLICKS[-1]].mean()
-        return dice.sort_values(ascending=False, kind="stable").index.tolist()
+        return table.groupby("case")[BY_CLICKS[-1]].mean().sort_values(ascending=False, kind="stable").index.tolist()
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """Contours of what was found, and of the references where the case has some."""
         reference = self.drawn_objects(case)[0] if case.references.keys() & {"mask", "instances"} else None
-        shown = properties.first_image(case)
-        return [slice_figures.contours(shown, reference, np.asarray(prediction.data), prediction.labels, title=case.id)]
+        shown, found = properties.first_image(case), np.asarray(prediction.data)
+        return [slice_figures.contours(shown, reference, found, prediction.labels, title=case.id)]
 
     def overview(self, table: Table) -> list[Figure]:
         """Dice of the cases by what pointed."""
@@ -121,15 +109,11 @@ def _answers(ask: Callable[[Prompts], Prediction], mask: Array) -> Iterator[tupl
     low, high = places.min(axis=0), places.max(axis=0) + 1
     margin = np.maximum(LEAST_MARGIN, np.ceil(MARGIN * (high - low)))
     box = np.concatenate([bounding_boxes.in_letters(low - margin), bounding_boxes.in_letters(high + margin)])
-    yield BY_BOX, _marked(ask(Prompts(boxes=[box.tolist()])))
+    yield BY_BOX, np.asarray(ask(Prompts(boxes=[box.tolist()])).data) > 0
     answer, clicks = np.zeros_like(mask), list[tuple[float, ...]]()
     for count in range(1, max(CLICKS) + 1):
         if (click := drawn_prompts.next_click(mask, answer)) is not None:
             clicks.append((*bounding_boxes.in_letters(np.array(click[0])).tolist(), float(click[1])))
-            answer = _marked(ask(Prompts(points=clicks, previous=answer if answer.any() else None)))
+            answer = np.asarray(ask(Prompts(points=clicks, previous=answer if answer.any() else None)).data) > 0
         if count in CLICKS:
             yield f"dice_{count}", answer
-
-
-def _marked(prediction: Prediction) -> Array:
-    return np.asarray(prediction.data) > 0

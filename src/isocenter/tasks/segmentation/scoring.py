@@ -120,7 +120,7 @@ class MaskScoring(MaskAnswering):
     def primaries(self) -> frozenset[str]:
         """All metrics, those of readers where several people drew."""
         unstated = () if len(self.observers) > 1 else READER_METRICS
-        return METRICS.primaries - {one.name for one in unstated}
+        return self.metrics.primaries - {one.name for one in unstated}
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """The cases with masks under the model's numbers, and sentences on labels that one side lacks."""
