@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from isocenter.tasks import fitting, task_settings
 from isocenter.tasks.fitting import PredictedCases
 from isocenter.tasks.segmentation.question import Segmentation
 from isocenter.values import Geometry, Label, Prediction
+from isocenter.values.voxel_images import DrawnMap
 from tasks.drawn_voxels import GRID, REGIONS, TASK, WHOLE, case, drawn, true_outputs
 
 VOLUME = Geometry((40, 48, 30), np.eye(3 + 1))
@@ -115,6 +117,17 @@ def test_the_expected_dice_and_volumes_are_those_of_the_masks():
         assert prediction.untuned["sizes"][0][index - 1] == mask.sum()
 
 
+def test_sizes_of_masks_are_known_without_predicting_anew():
+    """An image this small is its own sample; folds are compared by the most probable labels, whatever makes maps."""
+    outputs, by_dice = (0.45 * true_outputs(3)).astype(np.float32), replace(TASK, decoding="dice")
+    made = {task: task.decode([(WHOLE, {"mask": outputs})], GRID) for task in (TASK, by_dice)}
+    sizes = {task: [np.count_nonzero(np.asarray(one.data) == value) for value in (2, 5)] for task, one in made.items()}
+    truth = DrawnMap(drawn(outputs, 3))
+    assert sizes[TASK] != sizes[by_dice]
+    assert_allclose(by_dice.answers.sizes(made[TASK], truth, "3", by_dice.probable)[0], sizes[by_dice], atol=1e-3)
+    assert_allclose(by_dice.answers.sizes(made[by_dice], truth, "3", by_dice.probable.plain)[0], sizes[TASK], atol=1e-3)
+
+
 def test_what_is_set_by_hand_stands_and_few_patients_choose_nothing():
     few, decisions = tuned(TASK, 4)
     assert few.decoding == "argmax"
@@ -173,3 +186,18 @@ def test_parts_of_any_size_and_an_image_that_is_seen_in_part_give_the_same_masks
     seen = np.asarray(masks_of(3).decode([(part, {"mask": outputs[..., 5:20]})], VOLUME).data)
     assert not seen[..., :5].any()
     assert seen[..., 5:20].any()
+
+
+def test_outputs_of_all_voxels_are_never_held():
+    grid, task = Geometry((160, 160, 64), np.eye(4)), masks_of(8)
+
+    def slabs():
+        for low in range(0, 64, 4):
+            part = (slice(0, 160), slice(0, 160), slice(low, low + 4))
+            yield part, {"mask": np.random.default_rng(low).normal(size=(8, 160, 160, 4)).astype(np.float32)}
+
+    tracemalloc.start()
+    task.decode(slabs(), grid)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.6 * 8 * 4 * 160 * 160 * 64  # outputs of one part, and what is made of them, beside 5 bytes a voxel
