@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,7 @@ from isocenter.values import Array, Floats
 
 # What makes label maps: the largest output of each voxel, or the Dice to expect of each structure's mask.
 Decoding = Literal["argmax", "dice"]
-ARGMAX: Decoding = "argmax"
-DICE: Decoding = "dice"
+ARGMAX, DICE = get_args(Decoding)
 RANKSEG = "JMLR 24(224), 2023"
 # Steps of a probability: 12 bits.
 STEPS = 4095
@@ -29,8 +28,6 @@ STEPS = 4095
 LEAST_LIKELY = 0.5
 # So many channels have a number of 4 bits.
 FEW_CHANNELS = 16
-# Bytes of a word.
-WORD = 2
 
 
 @dataclass(frozen=True)
@@ -50,15 +47,14 @@ class VoxelCodes:
 
     @property
     def words(self) -> int:
-        """Words of a voxel."""
+        """Words of a voxel, of two bytes each."""
         return self.kept + (self.exclusive and self.channels > FEW_CHANNELS)
 
     def pack(self, levels: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """(channels, ...) steps of probabilities to (words, ...)."""
         if not self.exclusive:
             return levels
-        first = np.zeros(levels.shape[1:], np.uint32)
-        second = np.zeros_like(first)
+        first, second = np.zeros((2, *levels.shape[1:]), np.uint32)
         for channel, level in enumerate(levels):
             code = level.astype(np.uint32) << np.uint32(8) | np.uint32(channel)
             second = np.maximum(second, np.minimum(first, code))
@@ -69,15 +65,17 @@ class VoxelCodes:
             return (steps << 4 | numbers).astype(np.uint16)
         return np.concatenate([steps, numbers[:1] << 8 | numbers[1:]]).astype(np.uint16)
 
-    def unpack(self, words: NDArray[np.uint16]) -> tuple[NDArray[np.float32], Array]:
-        """(words, ...) to (kept, ...) probabilities and the numbers of their channels, with the third of three."""
-        if not self.exclusive:
-            numbers = np.arange(self.channels).reshape(-1, *[1] * (words.ndim - 1))
-            return words / np.float32(STEPS), np.broadcast_to(numbers, words.shape)
+    def split(self, words: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        """(words, ...) of exclusive channels to (kept, ...) steps of probabilities, and numbers of their channels."""
         if self.channels <= FEW_CHANNELS:
-            steps, numbers = words >> 4, words & 15
-        else:
-            steps, numbers = words[:2], np.stack([words[2] >> 8, words[2] & 255])
+            return words >> 4, words & 15
+        return words[:2], np.stack([words[2] >> 8, words[2] & 255])
+
+    def unpack(self, words: NDArray[np.uint16]) -> tuple[NDArray[np.float32], Array]:
+        """(words, n) to (kept, n) probabilities and the numbers of their channels, with the third of three."""
+        if not self.exclusive:
+            return words / np.float32(STEPS), np.broadcast_to(np.arange(self.channels)[:, None], words.shape)
+        steps, numbers = self.split(words)
         chances = steps / np.float32(STEPS)
         if self.kept == self.channels - 1:
             last = self.channels * (self.channels - 1) // 2 - numbers.sum(axis=0, dtype=np.int64)
@@ -102,9 +100,9 @@ class DiceDecoder:
         self._structures, self._exclusive = structures, exclusive
         # Nearly all voxels are surely the first channel's, or no region's: they are counted together.
         self._sure = np.array([[STEPS * exclusive], *[[0]] * (count - 1)], dtype=np.uint16)
-        self._histogram = np.zeros((count, STEPS + 1))
-        self._sizes, self._largest = np.zeros(count), np.zeros(count)
-        self._alone = np.zeros((2, count))  # probabilities and voxels that no other mask holds
+        self._histogram, self._sizes, self._largest = np.zeros((count, STEPS + 1)), np.zeros(count), np.zeros(count)
+        # Probabilities and voxels that no other mask can hold, those of others that none does, and those of masks.
+        self._clear, self._among = np.zeros((2, 2, count))
         self._marked = np.zeros((2, count if exclusive else len(structures)))
 
     def take(self, chances: Array, weights: Array | None = None) -> NDArray[np.uint16]:
@@ -124,7 +122,10 @@ class DiceDecoder:
         rest = np.count_nonzero(is_sure) if weights is None else weights[is_sure].sum()
         self._histogram[np.arange(len(levels)), self._sure[:, 0]] += rest
         words = np.tile(self.codes.pack(self._sure), flat.shape[1])
-        words[:, doubtful] = self.codes.pack(levels)
+        words[:, doubtful] = packed = self.codes.pack(levels)
+        if self._exclusive:
+            self._clear += self._sums_of_first(packed, weight)
+            self._clear[:, 0] += rest
         return words.reshape(-1, *chances.shape[1:])
 
     @cached_property
@@ -137,45 +138,58 @@ class DiceDecoder:
 
     def place(self, words: NDArray[np.uint16], weights: Array | None = None) -> None:
         """Sum up the voxels (words, n) that exactly one of exclusive masks holds."""
-        doubtful, chances, numbers, selected = self._select(words)
+        if not self._exclusive:
+            return
+        _, unclear = self._first(words)
+        weight = np.ones(len(unclear)) if weights is None else weights[unclear]
+        self._clear -= self._sums_of_first(words[:, unclear], weight)
+        chances, numbers, selected = self._select(words[:, unclear])
         lone = selected & (selected.sum(axis=0, dtype=np.uint8) == 1)
-        weight, chance = None, chances[lone]
-        rest: float = words.shape[1] - len(doubtful)
-        if weights is not None:
-            weight = np.broadcast_to(weights[doubtful], lone.shape)[lone]
-            chance, rest = chance * weight, weights.sum() - weights[doubtful].sum()
-        self._alone += [np.bincount(numbers[lone], own, len(self._writes)) for own in (chance, weight)]
-        self._alone[:, 0] += rest
+        weight = np.broadcast_to(weight, lone.shape)[lone]
+        among = (chances[lone] * weight, weight)
+        self._among += [np.bincount(numbers[lone], one, len(self._writes)) for one in among]
 
     def label_values(self, words: NDArray[np.uint16]) -> Array:
-        """(words, n) codes to the label values of these voxels.
+        """(words, n) codes to the label values of these voxels, which `place` has seen.
 
         Of several masks, or where there is none, the channel wins whose expected Dice the voxel raises most.
         """
-        doubtful, chances, numbers, selected = self._select(words)
-        labels = np.full(words.shape[1], self._writes[0] if self._exclusive else 0, self._writes.dtype)
+        first, unclear = self._first(words)
+        chances, numbers, selected = self._select(words[:, unclear])
+        labels = self._writes[first] if self._exclusive else np.zeros(words.shape[1], self._writes.dtype)
         if not self._exclusive:
-            labels[doubtful] = self._overlay(chances, selected)
+            labels[unclear] = self._overlay(chances, selected)
             return labels
-        winner = selected.argmax(axis=0)
-        if len(unclear := np.flatnonzero(selected.sum(axis=0, dtype=np.uint8) != 1)):
-            chance, number, eligible = chances[:, unclear], numbers[:, unclear], selected[:, unclear]
-            has_mask = np.isfinite(self.thresholds)
-            eligible = np.where(eligible.any(axis=0), eligible, (has_mask | ~has_mask.any())[number])
-            size = self._alone[1] + self._sizes + 1
-            gain = (chance - (self._alone[0] / size)[number]) / (size + 1)[number]
-            winner[unclear] = np.where(eligible, gain, -np.inf).argmax(axis=0)
-        channels, own = (np.take_along_axis(one, winner[None], 0)[0] for one in (numbers, chances))
+        has_mask = np.isfinite(self.thresholds)
+        eligible = np.where(selected.any(axis=0), selected, (has_mask | ~has_mask.any())[numbers])
+        both, count = self._clear + self._among
+        size = count + self._sizes + 1
+        gain = (chances - (both / size)[numbers]) / (size + 1)[numbers]
+        winner = np.where(eligible, gain, -np.inf).argmax(axis=0)[None]
+        channels, own = (np.take_along_axis(one, winner, 0)[0] for one in (numbers, chances))
         self._marked += [np.bincount(channels, weight, len(self._writes)) for weight in (own, None)]
-        self._marked[:, 0] += words.shape[1] - len(doubtful)
-        labels[doubtful] = self._writes[channels]
+        labels[unclear] = self._writes[channels]
         return labels
 
-    def _select(self, words: NDArray[np.uint16]) -> tuple[Array, Array, Array, Array]:
-        """Voxels that are not sure: places, probabilities, channels, and whether the masks of these hold them."""
-        doubtful = np.flatnonzero((words != self.codes.pack(self._sure)).any(axis=0))
-        chances, numbers = self.codes.unpack(words[:, doubtful])
-        return doubtful, chances, numbers, chances > self.thresholds[numbers]
+    def _first(self, words: NDArray[np.uint16]) -> tuple[Array, NDArray[np.intp]]:
+        """(n,) the most probable channel, and the places of voxels that another mask than its may hold."""
+        limits = np.minimum(self.thresholds * STEPS, np.iinfo(np.uint16).max).astype(np.uint16)
+        if not self._exclusive:
+            return words[0], np.flatnonzero((words > limits.min()).any(axis=0))
+        steps, numbers = self.codes.split(words)
+        second = steps[1] if len(steps) > 1 else STEPS - steps[0]
+        return numbers[0], np.flatnonzero((steps[0] <= limits[numbers[0]]) | (second > limits.min()))
+
+    def _sums_of_first(self, words: NDArray[np.uint16], weight: Array | None) -> list[Array]:
+        """(channels,) probabilities and voxels of the most probable channels."""
+        steps, numbers = self.codes.split(words)
+        chance = steps[0] / STEPS if weight is None else steps[0] / STEPS * weight
+        return [np.bincount(numbers[0], one, len(self._writes)) for one in (chance, weight)]
+
+    def _select(self, words: NDArray[np.uint16]) -> tuple[Array, Array, Array]:
+        """Probabilities of voxels, channels, and whether the masks of these hold them."""
+        chances, numbers = self.codes.unpack(words)
+        return chances, numbers, chances > self.thresholds[numbers]
 
     def _overlay(self, chances: Array, selected: NDArray[np.bool_]) -> Array:
         """The label map of regions, a later one on top."""
@@ -191,4 +205,5 @@ class DiceDecoder:
     def sums(self) -> Floats:
         """(3, structures) probability within each mask, that of all voxels, and voxels of the mask."""
         own = slice(-len(self._structures), None)
-        return np.stack([self._marked[0][own], self._sizes[own], self._marked[1][own]])
+        both, count = (self._marked + self._clear if self._exclusive else self._marked)[:, own]
+        return np.stack([both, self._sizes[own], count])

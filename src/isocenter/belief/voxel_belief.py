@@ -85,8 +85,8 @@ class VoxelBelief(Belief):
         """A calibration, what makes the label map, and what makes the expected Dice the true one."""
         if None not in (self.certainty.calibration, self.expected_dice, self.decoding):
             return {}
-        found = (self.calibrated_map, self.decoding, self.expected_dice)
-        return self._unseen(rows).find_settings(self.certainty, *found)
+        unseen = self._unseen(rows)
+        return unseen.find_settings(self.certainty, self.calibrated_map, self.decoding, self.expected_dice)
 
     def sets(self, rows: UnseenCases, *, exact: bool) -> dict[str, Decision]:
         """Thresholds of covering masks, and of intervals of volumes."""
@@ -306,15 +306,11 @@ class UnseenVoxels:
     tidies: bool
 
     def find_settings(
-        self,
-        certainty: Certainty,
-        calibrated_map: bool | None,
-        decoding: Decoding | None,
-        powers: Mapping[str, float] | None,
+        self, certainty: Certainty, maps: bool | None, decoding: Decoding | None, powers: Mapping[str, float] | None
     ) -> dict[str, Decision]:
         """The calibration, what makes the label map, and the powers of expected Dice, where open.
 
-        certainty, calibrated_map, decoding, powers: what is set already; None where it is open
+        maps: whether calibrated outputs make the label map. All are what is set already; None where it is open
         """
         decisions = dict[str, Decision]()
         if not self.cases:
@@ -324,11 +320,11 @@ class UnseenVoxels:
             calibrator, decisions["task.calibration"] = self.calibration(certainty.calibration_method)
         probable = replace(self.probable, calibrator=calibrator, maps=False, for_dice=False)
         mapped = self.mapped_by(replace(probable, maps=True))
-        if calibrated_map is None and decoding != DICE:
-            calibrated_map, because = self.gains(mapped, calibrator)
-            decisions["task.calibrated_map"] = Decision(calibrated_map, because)
-            decisions |= self._untidied("calibrated outputs") if calibrated_map else {}
-        chosen = mapped if calibrated_map else self
+        if maps is None and decoding != DICE:
+            maps, because = self.gains(mapped, calibrator)
+            decisions["task.calibrated_map"] = Decision(maps, because)
+            decisions |= self._untidied("calibrated outputs") if maps else {}
+        chosen = mapped if maps else self
         if decoding != ARGMAX:
             decoded = self.mapped_by(replace(probable, for_dice=True))
             if decoding is None:
@@ -393,8 +389,8 @@ class UnseenVoxels:
         gain = intervals.bootstrap(np.nanmean(after - before, axis=1), patients, seed=0, exact=False)
         low, high = (float("nan") if end is None else end for end in (gain.low, gain.high))
         words = f"mean Dice of {errors.count_phrase(len(patients), 'unseen case')} {np.nanmean(before):.4f} by argmax, "
-        words += f"{np.nanmean(after):.4f} by masks decoded for Dice "
-        words += f"({gain.value:+.4f}, 95 % interval {low:+.4f} to {high:+.4f})"
+        words += f"{np.nanmean(after):.4f} by masks decoded for Dice ({gain.value:+.4f}, 95 % interval {low:+.4f} to "
+        words += f"{high:+.4f})"
         return DICE if gain.value > 0 and low >= -MOST_LOST else ARGMAX, words
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from isocenter.belief import Certainty, UnseenCases, certainties, voxel_calibration
-from isocenter.belief.dice_decoding import DICE, WORD, Decoding, VoxelCodes
+from isocenter.belief.dice_decoding import DICE, Decoding, VoxelCodes
 from isocenter.belief.prediction_sets import HIGH, LOW
 from isocenter.belief.voxel_belief import VoxelBelief
 from isocenter.belief.voxel_calibration import VoxelCalibration, VoxelStream
@@ -154,7 +154,7 @@ class MaskAnswering(Task):
     def bytes_per_voxel(self) -> int | None:
         """Memory for codes beside the label."""
         label = np.min_scalar_type(max(self.writes)).itemsize
-        return None if self.codes is None else label + WORD * self.codes.words
+        return None if self.codes is None else label + 2 * self.codes.words
 
     @property
     def probable(self) -> VoxelCalibration:
