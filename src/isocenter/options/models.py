@@ -62,7 +62,7 @@ class PredictOptions(ReadingOptions):
     answers: Annotated[
         str | Sequence[str],
         Flag(
-            "DICOM objects: some of seg, labelmap, rtstruct, stl, pm, gsps, sc, pdf, sr; by default seg and sr.",
+            "DICOM objects: some of seg, labelmap, rtstruct, stl, pm, series, gsps, sc, pdf, sr; usually seg and sr.",
             "KINDS",
         ),
     ] = ""
