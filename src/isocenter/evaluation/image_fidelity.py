@@ -33,10 +33,8 @@ FIDELITY_METRICS = (
     Metric("psnr_input", "PSNR of the input", unit="dB", may_judge=False),
     Metric("ssim_input", "SSIM of the input", may_judge=False),
     Metric("nrmse_input", "NRMSE of the input", "less", may_judge=False),
-    Metric(PER_LITRE + INPUT, "Such regions of the input, per litre", "less", may_judge=False, joins_primary=True),
-    Metric(
-        PER_MILLION + INPUT, "Such regions of the input, per megapixel", "less", may_judge=False, joins_primary=True
-    ),
+    Metric(PER_LITRE + INPUT, "Such regions of the input per litre", "less", may_judge=False, joins_primary=True),
+    Metric(PER_MILLION + INPUT, "Such regions of the input per megapixel", "less", may_judge=False, joins_primary=True),
 )
 
 Mask = NDArray[np.bool_]

@@ -96,7 +96,7 @@ def with_spheres(case: Case, reference: Image, spheres: Sequence[InsertedSphere]
     Raises DatasetError where an image does not have the grid of the reference.
     """
 
-    grid, first, *others = reference.geometry, *case.images
+    grid, (first, *others) = reference.geometry, case.images
     added = inserted_spheres.insert_spheres(np.zeros(grid.shape), spheres, grid)
     image = case.images[first]
     if (remake := image.facts.get(REMAKE)) is not None:
