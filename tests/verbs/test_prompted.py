@@ -129,3 +129,28 @@ def test_an_adopted_model_is_scored_as_its_references_point(room, tmp_path):
     assert set(table["label"]) == {"square"} and len(table) == 3
     assert table[["dice_box", "dice_1", "dice_3", "dice_5"]].notna().all().all()
     assert {row.metric for row in done.rows} == {"dice_box", "dice_1", "dice_3", "dice_5"}
+
+
+def test_a_training_from_an_adopted_model_sees_prompts_as_channels(room, tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for n in range(12):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[10:40, 10 + n : 40] = 1
+        pictures = {"images": np.random.default_rng(n).integers(0, 255, (64, 64), dtype=np.uint8), "labels": mask}
+        for folder, pixels in pictures.items():
+            PIL.Image.fromarray(pixels).save(tmp_path / "data" / folder / f"c{n}.png")
+    run = isocenter.train(
+        tmp_path / "data",
+        task="prompted",
+        labels="1=square",
+        start=room / "model",
+        out=tmp_path / "run",
+        device="cpu",
+        threads=1,
+        assignments={"training.steps": 2, "training.validations": 1, "training.batch": 2},
+    )
+    words = json.loads((run.out / "transfer.json").read_text())["words"]
+    assert "adapted from 3 to 8 channels" in words and words.startswith("178 of 178 tensors")
+    done = isocenter.predict(run.out, tmp_path / "data" / "images" / "c0.png", point=["20,20:1"], out=tmp_path / "r")
+    assert not done.failures
