@@ -48,10 +48,10 @@ def target_decisions(*, is_given: bool) -> dict[str, Decision]:
     if not is_given:
         return {}
     because = (
-        "random curves of intensity and amplitudes of images of the target closed .87 and .43 of the gap of Dice to "
-        "two simulated scanners, at .015 on the scanner as it is"
+        "random curves of intensity and amplitudes of images of the target closed .43 to .89 of the gap to three "
+        "simulated scanners, at .015 of Dice on the scanner as it is"
     )
-    terms = "no objective on images of a target has been shown to gain more than augmentation.style"
+    terms = "a mean teacher beside style gained .010 of Dice on one simulated scanner, and lost .218 on another"
     return {
         "augmentation.style": Decision(1.0, because, SHIFTED),
         TERMS: Decision([SUPERVISED], terms, SHIFTED),
