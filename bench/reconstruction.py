@@ -112,9 +112,7 @@ def of_rays(views: int) -> dict[str, Any]:
         noise = np.random.default_rng(number).normal(0, NOISE * sums.max(), sums.shape)
         data = (sums + noise).astype(np.float32)
         measured = torch.as_tensor(data)
-        found = iterative_solvers.find_weight(
-            operator, measured, iterative_solvers.noise_deviation(operator, data)
-        ).weight
+        found, _ = iterative_solvers.find_weight(operator, measured, iterative_solvers.noise_deviation(operator, data))
         made = {
             "FBP": operator.plain_inverse(data),
             "scikit-image's": iradon(data.T, angles, circle=False, output_size=SIDE)[::-1].T,
@@ -184,7 +182,7 @@ def psnr_of_tv(case: Any) -> float:
     # Of one coil, what was measured is what is measured of the adjoint.
     data = operator.forward((channels[1] + 1j * channels[2]).astype(np.complex64))
     measured = torch.as_tensor(data)
-    weight = iterative_solvers.find_weight(operator, measured, iterative_solvers.noise_deviation(operator, data)).weight
+    weight, _ = iterative_solvers.find_weight(operator, measured, iterative_solvers.noise_deviation(operator, data))
     image = iterative_solvers.total_variation(operator, measured, weight=weight, iterations=100).abs().numpy()
     return image_fidelity.psnr(image[None], target, np.ones(target.shape, bool))
 

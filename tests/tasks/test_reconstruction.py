@@ -171,7 +171,7 @@ def test_a_run_answers_measurements_with_error_bars_and_refuses_others(tmp_path)
     result = isocenter.reconstruct([tmp_path / "mr.npz", tmp_path / "ct.npz"], method=str(tmp_path / "run"), out=out)
     assert [row["case"] for row in result.cases] == ["mr"]
     [failure] = result.failures
-    assert "is a scan of kind parallel, views 3; the model learnt kind cartesian" in failure.what
+    assert "is a parallel scan; the model learnt cartesian ones of 1 coils" in failure.what
     found, bars = (isocenter.read(out / f"mr_{end}.nii.gz").data[0, ..., 0] for end in ("reconstruction", "error"))
     assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > 0.8
     assert 30 < np.percentile(found, 99) < 200  # in the unit of the measurement

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from skimage.transform import iradon, radon
 
 import isocenter
-from isocenter.errors import FormatError, GeometryError, UsageError
+from isocenter.errors import FormatError, GeometryError
 from isocenter.transforms.operators import cartesian
 from isocenter.transforms.operators.operator_kinds import OPERATORS
 
@@ -20,8 +20,7 @@ SHAPE, AROUND, HALF = (16, 17), np.arange(0, 360, 11), np.arange(0, 180, 10)
 def acquisition(kind: str, shape=SHAPE, spacing=(1.0, 1.3), angles=AROUND, **more):
     image = {"shape": shape, "spacing_mm": spacing}
     rays = {"angles_deg": angles, "bins": 25, "bin_mm": 1.1} if kind != "cartesian" else {}
-    fan = {"source_mm": 30.0, "detector_mm": 20.0, "bin_mm": 1.9} if kind == "fan" else {}
-    return {"kind": kind, "image": image, **rays, **fan, **more}
+    return {"kind": kind, "image": image, **rays, **more}
 
 
 def complex_noise(*shape):
@@ -32,8 +31,6 @@ SCANS = {
     "parallel": acquisition("parallel"),
     "parallel with fine bins": acquisition("parallel", bin_mm=0.3),
     "parallel with a short detector": acquisition("parallel", bins=9),
-    "fan": acquisition("fan"),
-    "emission": acquisition("emission", attenuation=RNG.random(SHAPE) / 10),
     "cartesian": acquisition("cartesian", mask=RNG.random(SHAPE) > 0.5),
     "three coils": acquisition("cartesian", sensitivities=complex_noise(3, *SHAPE)),
 }
@@ -81,37 +78,21 @@ def disk(shape, spacing, centre, radius, parts=6):
     return inside.reshape(shape[0], parts, shape[1], parts).mean(axis=(1, 3))
 
 
-def distances_of_rays(kind, angle, bins, centre):
-    """(bins,) mm at which rays pass a point, from the words of the format alone."""
-    across = np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
-    if kind == "parallel":
-        return bins - across @ centre
-    away = np.array([-across[1], across[0]])
-    source, detector = -200.0 * away, bins[:, None] * across + 100.0 * away
-    direction = (detector - source) / np.linalg.norm(detector - source, axis=1, keepdims=True)
-    return (centre - source)[0] * direction[:, 1] - (centre - source)[1] * direction[:, 0]
-
-
-@pytest.mark.parametrize("kind", ["parallel", "fan"])
-def test_rays_through_a_disk_are_its_chords_in_mm(kind):
+def test_rays_through_a_disk_are_its_chords_in_mm():
     centre, radius, angles = np.array([9.0, -14.0]), 20.0, (0, 20, 45, 77, 90, 200, 300)
-    scan = acquisition(kind, (64, 100), (1.5, 1.0), angles, bins=140, bin_mm=1.0)
-    scan |= {"source_mm": 200.0, "detector_mm": 100.0} if kind == "fan" else {}
+    scan = acquisition("parallel", (64, 100), (1.5, 1.0), angles, bins=140, bin_mm=1.0)
     sums = isocenter.operator(scan).forward(disk((64, 100), (1.5, 1.0), centre, radius))
     bins = np.arange(140) - 69.5
-    for angle, profile in zip(angles, sums, strict=True):
-        apart = distances_of_rays(kind, angle, bins, centre)
+    for angle, profile in zip(np.deg2rad(angles), sums, strict=True):
+        apart = bins - np.array([np.cos(angle), np.sin(angle)]) @ centre
         chords = 2 * np.sqrt(np.maximum(0, radius**2 - apart**2))
         assert np.sqrt(np.mean((profile - chords) ** 2)) < 0.45  # of 40 mm; nearly all of it at the edge
         inner = np.abs(apart) < 0.8 * radius
         assert_allclose(profile[inner], chords[inner], atol=1.2)
 
 
-@pytest.mark.parametrize("kind", ["parallel", "fan"])
-def test_filtered_backprojection_restores_the_values_of_a_disk(kind):
-    angles = np.arange(0, 180 if kind == "parallel" else 360, 2)
-    scan = acquisition(kind, (40, 40), (1.5, 1.5), angles, bins=120, bin_mm=1.0)
-    scan |= {"source_mm": 200.0, "detector_mm": 100.0, "bin_mm": 1.5} if kind == "fan" else {}
+def test_filtered_backprojection_restores_the_values_of_a_disk():
+    scan = acquisition("parallel", (40, 40), (1.5, 1.5), np.arange(0, 180, 2), bins=120, bin_mm=1.0)
     operator, image = isocenter.operator(scan), 3 * disk((40, 40), (1.5, 1.5), (5.0, 3.0), 15.0)
     found = operator.plain_inverse(operator.forward(image))
     inner = disk((40, 40), (1.5, 1.5), (5.0, 3.0), 12.0) == 1
@@ -176,14 +157,6 @@ def test_sensitivities_are_found_from_the_centre_of_k_space():
         cartesian.estimate_sensitivities(kspace, np.arange(32) % 4 * np.ones((32, 1)) == 0, "here")
 
 
-def test_what_is_emitted_arrives_less_by_what_the_line_absorbs():
-    attenuation = np.full(SHAPE, 0.02)
-    plain, absorbed = (isocenter.operator(acquisition("emission", attenuation=one)) for one in (None, attenuation))
-    image = RNG.random(SHAPE)
-    lines = plain.forward(attenuation)
-    assert_allclose(absorbed.forward(image), plain.forward(image) * np.exp(-lines), rtol=1e-9)
-
-
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -195,9 +168,6 @@ def test_what_is_emitted_arrives_less_by_what_the_line_absorbs():
         ({"bin_mm": float("nan")}, "length or an angle that cannot be"),
         ({"angles_deg": np.linspace(0, np.pi, 60)}, "60 views, none above 7 degrees"),
         ({"counts": True}, "no photons that were sent"),
-        ({"kind": "fan", "source_mm": 5.0, "detector_mm": 10.0}, "source inside the image"),
-        ({"kind": "fan", "source_mm": 15.0, "detector_mm": 1.0, "bins": 250}, "more than 90 degrees"),
-        ({"kind": "emission", "attenuation": np.ones((3, 3))}, "attenuation that is no image"),
     ],
 )
 def test_an_acquisition_that_cannot_be_is_refused(change, problem):
@@ -227,14 +197,8 @@ def test_an_image_of_another_shape_and_complex_rays_are_refused():
         operator.forward(np.ones(SHAPE, complex))
 
 
-def test_a_fan_that_did_not_go_round_has_no_filtered_backprojection():
-    operator = isocenter.operator(acquisition("fan", angles=np.arange(0, 200, 5)))
-    with pytest.raises(UsageError, match="does not go round once"):
-        operator.plain_inverse(np.ones(operator.codomain))
-
-
 def test_the_record_of_an_operator_makes_it_again():
-    operator = isocenter.operator(acquisition("fan"))
+    operator = isocenter.operator(acquisition("parallel", counts=True, i0=1e5))
     again = isocenter.operator(operator.record)
     image = RNG.random(SHAPE)
     assert_allclose(again.forward(image), operator.forward(image))

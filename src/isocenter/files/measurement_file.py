@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
-from isocenter.errors import FormatError, IsocenterError
+from isocenter import errors
+from isocenter.errors import FormatError
 from isocenter.files import numpy_file
 from isocenter.files.storage import structured_text
 from isocenter.values import Acquisition, Array, Measurement
 
-ACQUISITION, DATA, ARRAYS = "acquisition", "data", ("mask", "sensitivities", "attenuation")
+ACQUISITION, DATA, ARRAYS = "acquisition", "data", ("mask", "sensitivities")
 SUFFIXES = (".npz", ".npy", ".h5")
 # Of fastMRI: Zbontar et al., arXiv:1811.08839
 KSPACE, HEADER, MASK = "kspace", "ismrmrd_header", "mask"
-AXES = ("x", "y", "z")
+AXES, SIZES = ("x", "y", "z"), ("fieldOfView_mm", "matrixSize")
 REMEDY = "Give an .npz with the array acquisition, --acquisition FILE.json, or an .h5 of fastMRI"
 
 
@@ -83,7 +83,11 @@ def _read_fastmri(path: Path, case: str) -> Measurement:
     """Slices of one coil or several, rows along the readout; the header states the field of view."""
     import h5py
 
-    with _errors_named(path), h5py.File(path, "r") as file:
+    remedy = "Get the file again"
+    with (
+        errors.foreign_errors(lambda error: FormatError(f"cannot be read ({error})", str(path), remedy)),
+        h5py.File(path, "r") as file,
+    ):
         if not isinstance(file.get(KSPACE), h5py.Dataset):
             raise FormatError("holds no Cartesian k-space as fastMRI has it", str(path), REMEDY)
         kspace = np.asarray(file[KSPACE][()])
@@ -121,22 +125,10 @@ def _read_header(text: bytes, path: Path) -> tuple[str, Array]:
         root = ElementTree.fromstring(text)  # noqa: S314 - Python's parser limits entities since 3.11
     except ElementTree.ParseError as error:
         raise FormatError(f"has a header that is no XML ({error})", str(path), "Get the file again") from error
-    found = {one.tag.rpartition("}")[2]: one for one in root.iter()}
-    space = next((one for one in root.iter() if one.tag.rpartition("}")[2] == "encodedSpace"), root)
-    sizes = {one.tag.rpartition("}")[2]: {part.tag.rpartition("}")[2]: part.text for part in one} for one in space}
-    trajectory = found["trajectory"].text if "trajectory" in found else "cartesian"
+    space = ".//{*}encodedSpace/{*}%s/{*}%s"
     try:
-        lengths, counts = ([float(sizes[name][axis]) for axis in AXES] for name in ("fieldOfView_mm", "matrixSize"))
-    except (KeyError, TypeError, ValueError) as error:
+        sizes = [[float(root.findtext(space % (one, axis), "")) for axis in AXES] for one in SIZES]
+    except ValueError as error:
         raise FormatError("has a header without field of view", str(path), "Get the file again") from error
-    return str(trajectory).strip().lower(), np.divide(lengths, np.maximum(counts, 1))
-
-
-@contextlib.contextmanager
-def _errors_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except IsocenterError:
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise FormatError(f"cannot be read ({error})", str(path), "Get the file again") from error
+    trajectory = root.findtext(".//{*}trajectory", "cartesian").strip().lower()
+    return trajectory, np.divide(sizes[0], np.maximum(sizes[1], 1))

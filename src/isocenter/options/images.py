@@ -74,7 +74,7 @@ class EnhanceOptions(ReadingOptions):
 
 @dataclass(frozen=True)
 class ReconstructOptions:
-    """Make images of measurements: CT, emission and Cartesian MR."""
+    """Make images of measurements: CT and Cartesian MR."""
 
     inputs: Annotated[
         str | Path | Sequence[str | Path],
@@ -88,12 +88,12 @@ class ReconstructOptions:
     ] = None
     method: Annotated[
         str,
-        Flag("auto, fbp, zero_filled, cg, tv (total variation), mlem (emission), or a run or package.", "NAME"),
+        Flag("auto, fbp, zero_filled, cg, tv (total variation), or a run or package.", "NAME"),
     ] = "auto"
     weight: Annotated[
         float | None, Flag("Weight of total variation, or of the squared image of cg; by default by the noise.", "W")
     ] = None
-    iterations: Annotated[int | None, Flag("Steps of cg, tv or mlem.", "N", least=1)] = None
+    iterations: Annotated[int | None, Flag("Steps of cg or tv.", "N", least=1)] = None
 
 
 @dataclass(frozen=True)

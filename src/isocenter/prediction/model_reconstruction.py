@@ -39,29 +39,18 @@ def reconstruct_by_model(model: Model, measurement: Measurement, name: str) -> R
         errors += [maps[ERROR]] if ERROR in maps else []
         plain.append(channels[0] / factor)
         noises.append(iterative_solvers.noise_deviation(operator, data))
-    return ReconstructedImage(
-        np.stack(images),
-        np.stack(plain),
-        Decision(name, "given"),
-        None,
-        0,
-        float(np.mean(noises)),
-        None,
-        np.stack(errors) if errors else None,
-    )
+    bars, noise = np.stack(errors) if errors else None, float(np.mean(noises))
+    return ReconstructedImage(np.stack(images), np.stack(plain), Decision(name, "given"), None, 0, noise, None, bars)
 
 
 def _refuse_other_operator(operator: LinearOperator, settings: Mapping[str, Any]) -> None:
     """UsageError for another kind of scan, number of coils or of views, or a grid that the network cannot halve."""
-    scan = operator.acquisition
+    scan, learnt = operator.acquisition, settings["operator"]
     coils = 1 if scan.sensitivities is None else len(scan.sensitivities)
-    learnt = {"kind": settings["operator"], "coils": settings["coils"], "views": settings["views"]}
-    shown = {"kind": scan.kind, "coils": coils, "views": len(scan.angles_deg)}
-    about = ("kind", "coils") if scan.kind == "cartesian" else ("kind", "views")
-    if differing := [name for name in about if shown[name] != learnt[name]]:
-        words = ", ".join(f"{name} {shown[name]}" for name in differing)
-        other = ", ".join(f"{name} {learnt[name]}" for name in differing)
-        raise UsageError(f"is a scan of {words}; the model learnt {other}", scan.where, "Choose another --method")
+    count, unit = (coils, "coils") if learnt == "cartesian" else (len(scan.angles_deg), "views")
+    if (scan.kind, count) != (learnt, settings[unit]):
+        problem = f"is a {scan.kind} scan; the model learnt {learnt} ones of {settings[unit]} {unit}"
+        raise UsageError(problem, scan.where, "Choose another --method")
     if any(size % simulated_scans.MULTIPLE for size in scan.shape):
         problem = f"has an image of {scan.shape}, which the network cannot halve twice"
         raise UsageError(problem, scan.where, f"Choose sides that are multiples of {simulated_scans.MULTIPLE}")

@@ -27,7 +27,7 @@ from isocenter.values import Array, Geometry, Image, Measurement, Problem
 
 MARKS = ("reconstruction.json", "report.html")
 SCHEMA, ENDING, ERROR = "isocenter.reconstruction", "_reconstruction.nii.gz", "_error.nii.gz"
-# Cases of which the report has a picture.
+# Cases of which the report has a picture: the first ones.
 MOST_SHOWN = 12
 UNPROVEN = "A small residual says that an image explains the measurement, not that it is the only one that does."
 
@@ -141,9 +141,8 @@ def _reconstruct_files(
                         file_formats.write(image_of(measurement, found.error), folder / f"{measurement.case}{ERROR}")
                     if len(pictures) < MOST_SHOWN:
                         pictures.append(_picture(measurement, found, image))
-                seconds = round(time.perf_counter() - started, 3)
                 names = {"case": measurement.case, "kind": measurement.acquisition.kind, "measurement": file.name}
-                rows.append({**names, **found.as_record(), "seconds": seconds})
+                rows.append({**names, **found.as_record(), "seconds": round(time.perf_counter() - started, 3)})
             except IsocenterError as error:
                 problems.append(Problem.of_case(file.name.removesuffix(file.suffix), error))
             tracker(done, len(files))
@@ -155,9 +154,8 @@ def _reconstruct_files(
 def image_of(measurement: Measurement, data: Array) -> Image:
     """The image of (slices, *shape), in mm, of unknown sides; slices are its last axis, 1 mm apart where not stated."""
     scan, pixels = measurement.acquisition, np.moveaxis(data, 0, -1)
-    spacing = (*scan.spacing, scan.slice_mm or 1.0)
-    modality = {"cartesian": "MR", "emission": "PT"}.get(scan.kind, "CT")
-    return Image(pixels[None].astype(np.float32), Geometry.of_spacing(pixels.shape, spacing), modality=modality)
+    grid = Geometry.of_spacing(pixels.shape, (*scan.spacing, scan.slice_mm or 1.0))
+    return Image(pixels[None].astype(np.float32), grid, modality="CT" if scan.is_ray_sum else "MR")
 
 
 def _picture(measurement: Measurement, found: ReconstructedImage, image: Image) -> Figure:
@@ -184,14 +182,12 @@ def _page(result: ReconstructionResult, pictures: Sequence[Figure]) -> ReportPag
         "seconds",
     )
     rows = [tuple(row.get(key) for key in keys) for row in result.cases]
-    more = len(result.cases) - len(pictures)
-    text = [f"{errors.count_phrase(more, 'more case')} without a picture here."] * bool(more)
     used = {row["method"]: METHODS[row["method"]] for row in result.cases if row["method"] in METHODS}
     return ReportPage(
         title="Reconstruction",
         lead=f"{errors.count_phrase(len(result.cases), 'measurement')} made into images.",
         sections=[
-            Section("Images", [*pictures, *map(page_blocks.Paragraph, text)]),
+            Section("Images", list(pictures)),
             Section("Ways", [Table(columns, rows)]),
             *([Section("Problems", [Problems(list(result.problems))])] if result.problems else []),
         ],

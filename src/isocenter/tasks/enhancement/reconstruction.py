@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from isocenter.errors import PlanError
 from isocenter.tasks.enhancement.question import EXACT, Enhancement
 from isocenter.transforms.operators import simulated_scans
 from isocenter.values import Dataset, Decision, Fingerprint, Sentence, setting_fields
@@ -48,12 +47,6 @@ class Reconstruction(Enhancement):
             "unit": Decision("input", "the network says what is to be added to the plain inverse", MODL),
             **{name: Decision(value, "by default") for name, value in plain.items()},
         }
-
-    def check_and_fill(self) -> Self:
-        """The same; PlanError names the setting that cannot be."""
-        if self.acceleration < 1 or not 0 < self.centre <= 1:
-            raise PlanError(f"{self.acceleration}, {self.centre}", "task.acceleration", "Give 4 and a centre of 0.08")
-        return super().check_and_fill()
 
     @property
     def channels_when_mirrored(self) -> None:

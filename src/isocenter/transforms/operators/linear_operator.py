@@ -59,11 +59,6 @@ class LinearOperator(ABC):
         return self._apply(self.invert, measured, self.codomain, self.domain)
 
     @property
-    def has_plain_inverse(self) -> bool:
-        """Whether there is a plain inverse."""
-        return True
-
-    @property
     def record(self) -> dict[str, Any]:
         """The acquisition, as JSON states it."""
         return self.acquisition.as_record()

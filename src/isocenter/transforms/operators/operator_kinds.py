@@ -12,8 +12,6 @@ from isocenter.values import Acquisition
 
 OPERATORS: Mapping[str, Callable[[Acquisition], LinearOperator]] = {
     "parallel": RaySums,
-    "fan": RaySums,
-    "emission": RaySums,
     "cartesian": Cartesian,
 }
 
@@ -21,8 +19,8 @@ OPERATORS: Mapping[str, Callable[[Acquisition], LinearOperator]] = {
 def operator(acquisition: Acquisition | Mapping[str, Any]) -> LinearOperator:
     """The operator of a scanner: `forward`, its exact transpose `adjoint`, and both, `normal`.
 
-    acquisition: as a measurement file states it, {"kind": "parallel", "image": {...}, ...}; mask, sensitivities and
-                 attenuation may stand in it as arrays
+    acquisition: as a measurement file states it, {"kind": "parallel", "image": {...}, ...}; mask and sensitivities
+                 may stand in it as arrays
     Raises FormatError for an acquisition that cannot be.
     """
     known = acquisition if isinstance(acquisition, Acquisition) else Acquisition.from_record(acquisition)

@@ -27,8 +27,6 @@ BRIGHT = 99.0
 MULTIPLE = 4
 # Of a simulated phase: radians at the corner, as a scanner's field and coils make it. Of coils: their width, in fields.
 PHASE, COIL_WIDTH = 2.0, 1.2
-# mm of a bin of CT, in pixels, and bins a diagonal.
-BINS_A_PIXEL = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class SimulatedScan:
         channels, factor = self.measure(image.data[0])
         if original is not None:
             other = self.measure(original.data[0])[1]
-            channels, factor = _rescale(channels, other / factor), other
+            channels[: 3 if len(channels) > 2 else 2] *= other / factor
         names = channel_names(self.settings.operator, self.settings.coils)
         facts = {**image.facts, REMAKE: replace(self, finer=1)}
         grid = image.geometry.reshape(tuple(channels.shape[1:]))
@@ -94,14 +92,14 @@ class SimulatedScan:
         row, column = np.meshgrid(*(np.linspace(-1, 1, size) for size in clean.shape), indexing="ij")
         slopes = rng.uniform(-1, 1, 3)
         phase = np.exp(1j * PHASE / 3 * (slopes[0] * row + slopes[1] * column + slopes[2] * row * column))
-        given: dict[str, Any] = {}
+        maps = None
         if self.settings.coils > 1:
             turns = 2 * np.pi * (np.arange(self.settings.coils) / self.settings.coils + rng.uniform())
             apart = (row - np.cos(turns)[:, None, None]) ** 2 + (column - np.sin(turns)[:, None, None]) ** 2
             maps = np.exp(-apart / COIL_WIDTH**2 / 2 + 1j * turns[:, None, None])
-            given["sensitivities"] = maps / np.sqrt((np.abs(maps) ** 2).sum(axis=0))
+            maps /= np.sqrt((np.abs(maps) ** 2).sum(axis=0))
         mask = np.broadcast_to(sampled_columns(clean.shape[1], self.settings, rng), clean.shape)
-        operator = operator_kinds.operator(Acquisition("cartesian", clean.shape, mask=mask, **given))
+        operator = operator_kinds.operator(Acquisition("cartesian", clean.shape, mask=mask, sensitivities=maps))
         deviation = self.settings.noise * float(np.percentile(clean, BRIGHT))
         noise = rng.normal(0, deviation, (2, *operator.codomain))
         measured = operator.forward((clean * phase).astype(np.complex64)) + (noise[0] + 1j * noise[1]) * mask
@@ -123,9 +121,9 @@ class SimulatedScan:
 def _parallel_operator(views: int, shape: tuple[int, ...], step: float) -> RaySums:
     """Views of half a turn of a grid in pixels of the answer, with bins of one of these."""
     rows, columns = shape
-    bins = int(np.ceil(np.hypot(rows, columns) * step / BINS_A_PIXEL)) | 1
+    bins = int(np.ceil(np.hypot(rows, columns) * step)) | 1
     angles = tuple((np.arange(views) * 180 / views).tolist())
-    return RaySums(Acquisition("parallel", (rows, columns), (step, step), angles, bins, BINS_A_PIXEL))
+    return RaySums(Acquisition("parallel", (rows, columns), (step, step), angles, bins, 1.0))
 
 
 def sampled_columns(size: int, settings: ScanSettings, rng: np.random.Generator) -> Array:
@@ -161,22 +159,10 @@ def network_channels(operator: LinearOperator, measured: Array) -> tuple[Floats,
     plain, adjoint = operator.plain_inverse(measured), operator.adjoint(measured)
     factor = 1 / max(float(np.percentile(np.abs(plain), BRIGHT)), float(np.finfo(np.float32).tiny))
     if not operator.is_complex:
-        return _float_stack([plain * factor, adjoint * factor / _gain(operator)]), factor
+        gain = iterative_solvers.largest_eigenvalue(operator, torch.zeros(1))
+        return np.stack([plain * factor, adjoint * factor / gain]).astype(np.float32), factor
     mask = np.ones(scan.shape) if scan.mask is None else scan.mask
     maps = () if scan.sensitivities is None else scan.sensitivities
     parts = [part for one in maps for part in (one.real, one.imag)]
-    return _float_stack([np.abs(plain) * factor, adjoint.real * factor, adjoint.imag * factor, mask, *parts]), factor
-
-
-def _gain(operator: LinearOperator) -> float:
-    return iterative_solvers.largest_eigenvalue(operator, torch.zeros(1))
-
-
-def _float_stack(parts: list[Array]) -> Floats:
-    return np.stack(parts).astype(np.float32)
-
-
-def _rescale(channels: Floats, by: float) -> Floats:
-    """Channels of intensities times a factor; others as they are."""
-    count = 3 if len(channels) > 2 else 2
-    return np.concatenate([channels[:count] * np.float32(by), channels[count:]])
+    intensities = [np.abs(plain) * factor, adjoint.real * factor, adjoint.imag * factor]
+    return np.stack([*intensities, mask, *parts]).astype(np.float32), factor
