@@ -169,9 +169,10 @@ def test_masks_that_leave_voxels_open_are_refused(tmp_path):
 
 def test_numbered_objects_of_pictures_have_no_name_of_their_own(tmp_path):
     for n in range(8):
-        numbers = sum(k * ball((48, 48), (8 + 14 * k, 12 + 3 * n), 5) for k in (1, 2)).astype(np.uint16)
+        places = [(6 + 12 * k, 6 + 12 * m) for k in range(4) for m in range(4)]
+        numbers = sum((16 * n + k) * ball((48, 48), one, 4) for k, one in enumerate(places, start=1)).astype(np.uint8)
         for folder, array in (
-            ("images", 90 * (numbers > 0) + 5 * (np.indices(numbers.shape)[0] % 3)),
+            ("images", 90 * (numbers > 0) + rng(n).integers(0, 60, numbers.shape)),
             ("labels", numbers),
         ):
             (tmp_path / "d" / folder).mkdir(parents=True, exist_ok=True)

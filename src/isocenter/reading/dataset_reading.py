@@ -293,9 +293,10 @@ def open_and_examine(
     return ExaminedDataset(again, examine_cases(again, threads), because)
 
 
-def refuse_unfit(examination: Examination) -> None:
-    """DatasetError where training on these data should not go on."""
-    fatal = examination.fatal
+def refuse_unfit(examination: Examination, task: str | None = None) -> None:
+    """DatasetError where training of a named task on these data should not go on."""
+    takes = task_catalogue.takes_numbered_objects(task)
+    fatal = [one for one in examination.fatal if not (takes and one.what.endswith(masks.NUMBER_OBJECTS))]
     if fatal:
         raise DatasetError(
             "; ".join(f"{one.what}: {errors.list_phrase(one.cases)}" if one.cases else one.what for one in fatal),

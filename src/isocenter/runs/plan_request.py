@@ -351,7 +351,7 @@ def _examine(data: Data, request: PlanRequest) -> tuple[Examination, str, Decisi
         machine.threads,
         watch=request.watch,
     )
-    dataset_reading.refuse_unfit(examination)
+    dataset_reading.refuse_unfit(examination, request.task)
     kind = task_catalogue.kind_for_dataset(examination.dataset, request.task)
     usable = dataset_reading.keep_referenced(examination.dataset, kind)
     examination = examination.of_task(usable, kind.needs)

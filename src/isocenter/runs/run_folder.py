@@ -289,7 +289,7 @@ def resume_run(out: Path, began: float) -> RunFolder:
         int(plan["training.threads"]),
     )
     examination = dataset_reading.examine_cases(named, threads, kinds=task_catalogue.needed_references(name))
-    dataset_reading.refuse_unfit(examination)
+    dataset_reading.refuse_unfit(examination, name)
     task = plan_checks.checked_settings(plan).task
     usable = dataset_reading.keep_referenced(examination.dataset, task)
     examination = examination.of_task(usable, task.needs)

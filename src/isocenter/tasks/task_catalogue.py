@@ -114,6 +114,11 @@ def learns_from_references(name: str | None) -> bool:
     return name in (None, ALL) or properties.learns_from_references(task_class(str(name)))
 
 
+def takes_numbered_objects(name: str | None) -> bool:
+    """Whether a named task learns from masks of structures and from those that number objects alike."""
+    return name not in (None, ALL) and frozenset({"instances"}) in task_class(str(name)).alternatives
+
+
 def build_task(settings: Mapping[str, Any]) -> Task:
     """The task of a plan's section "task", or of a model's record."""
     name, settings_of_task = str(settings["name"]), {key: value for key, value in settings.items() if key != "name"}

@@ -36,6 +36,8 @@ from isocenter.values.grid_geometry import MM3_PER_ML
 from isocenter.values.reference_kind import ReferenceMeasures, ReferenceStrata
 from isocenter.values.voxel_images import WITHOUT_VOXELS
 
+# The end of what is said of masks that a kind of problem with masks of structures cannot learn from.
+NUMBER_OBJECTS = "seem to number instances and not to name structures"
 KIND = "mask"
 # A label map with more values than this, undeclared, numbers instances.
 MOST_LABELS = 32
@@ -216,7 +218,7 @@ def _labels(cohort: Cohort) -> Iterator[Problem]:
     if len(declared) == 1 and count > MOST_LABELS:
         yield Problem(
             "error",
-            f"masks hold {count} different values, so they seem to number instances and not to name structures",
+            f"masks hold {count} different values, so they {NUMBER_OBJECTS}",
             (),
             "a class would be learnt for every number",
             "Choose --task instances, for boxes --task detection --labels each=NAME, or give masks with one value for "
