@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,12 +18,13 @@ from isocenter.errors import DatasetError, PlanError, UsageError
 from isocenter.objectives.coral import Coral
 from isocenter.objectives.dann import Dann
 from isocenter.objectives.objective_terms import TARGET_PLACE, UNKNOWN_PLACE, ObjectiveStep, SeenBatch
+from isocenter.planning.rules import objective_rules
 from isocenter.runs.initial_weights import UnlabelledImages
 from isocenter.training.data.batch_loading import Loader
 from isocenter.training.data.prepared_store import PreparedCase
 from isocenter.training.processes import SINGLE_PROCESS
 from isocenter.training.step import batch_loss
-from isocenter.values import Case
+from isocenter.values import Case, Decision, Plan, Vector
 
 TERMS = {"objectives.terms": ["supervised", "dann"]}
 
@@ -161,12 +163,28 @@ def test_images_that_cannot_serve_as_a_target_are_refused(pictures, tmp_path):
 def test_a_target_alone_lets_the_plan_choose_and_a_choice_by_hand_wins(pictures):
     given = {"objectives.target": [str(pictures.target)]}
     made = isocenter.plan(pictures.table, device="cpu", threads=1, assignments=given).plan
-    assert made["augmentation.style"] == 1.0
+    assert (made["augmentation.style"], made["objectives.terms"]) == (1.0, ["supervised", "mean_teacher"])
     assert made.decision("augmentation.style").source == "docs/benchmarks/shift.md"
     chosen = isocenter.plan(pictures.table, device="cpu", threads=1, assignments={**given, **TERMS}).plan
     assert (chosen["augmentation.style"], chosen["objectives.terms"]) == (0.0, TERMS["objectives.terms"])
+    values = {**given, "objectives.terms": ["supervised"]}
     with pytest.raises(PlanError, match="no objective sees unlabelled images"):
-        isocenter.plan(pictures.table, device="cpu", threads=1, assignments={**given, "augmentation.style": 0.0})
+        isocenter.plan(pictures.table, device="cpu", threads=1, assignments=values)
+
+
+def test_the_plan_takes_no_teacher_for_what_it_cannot_teach_or_hold():
+    words = SimpleNamespace(name="toy", parts={}, uncertainty="values", labels=range(2), heads={"a": Vector(2)})
+    classes = SimpleNamespace(name="toy", parts={}, uncertainty="classes", labels=range(2), heads={"a": Vector(2)})
+    chosen = functools.partial(objective_rules.target_decisions, network="resnet", paths=["scans"])
+    assert chosen(classes, is_cascade=False)["objectives.terms"].value == ["supervised", "mean_teacher"]
+    for task, is_cascade, why in ((words, False, "state none"), (classes, True, "cascade")):
+        decision = chosen(task, is_cascade=is_cascade)["objectives.terms"]
+        assert decision.value == ["supervised"]
+        assert why in decision.because
+    plan = Plan({"objectives": {"terms": Decision(["supervised", "mean_teacher"], "")}, "mean_teacher": {}})
+    without = objective_rules.without_teacher(plan, "9 GiB")
+    assert "mean_teacher" not in without.sections
+    assert without.decision("objectives.terms").because == "no mean_teacher fits into memory: 9 GiB"
 
 
 def test_a_network_learns_with_a_target_and_a_column_of_places(pictures, tmp_path):

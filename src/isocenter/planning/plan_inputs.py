@@ -140,7 +140,7 @@ class Wishes:
     network:  the family to choose a size for
     head:     of a network that learns without references, as in `Task`
     terms:    the objectives that training lowers
-    target:   whether there are images of the place where the model shall work, for which nobody named the terms
+    target:   paths of images of the place where the model shall work, where nobody named the terms
     context:  covariates for the network: names, or "all"
     modality_dropout: how often training leaves out an image of a case
     spacing:  of the grid that the network sees, in mm
@@ -156,7 +156,7 @@ class Wishes:
     network: str | None = None
     head: str | None = None
     terms: Sequence[str] | None = None
-    target: bool = False
+    target: Sequence[str] = ()
     context: Any = None
     modality_dropout: float | None = None
     spacing: Sequence[float] | None = None

@@ -59,7 +59,11 @@ def make_plan(
     prepared = _preprocessing(inputs, fits, cascade, retest)
     side = anatomy_rules.left_right_axis(fingerprint, prepared["ndim"].value)
     varied = _augmentation(inputs, fits, prepared, cascade, side)
-    stated = {**objective_rules.target_decisions(is_given=wishes.target), **inputs.stated}
+    is_cascade = cascade["preprocessing.cascade"].value is not None
+    of_target = objective_rules.target_decisions(
+        inputs.task, str(fits.network.value), wishes.target, is_cascade=is_cascade
+    )
+    stated = {**of_target, **inputs.stated}
     sections = {
         "task": inputs.settings,
         "split": _split_section(split, wishes),
@@ -78,6 +82,11 @@ def make_plan(
         **objective_rules.objectives_sections(inputs.dataset, fingerprint, stated.get(TERMS)),
     }
     plan = Plan(_decide(sections, stated))
+    if of_target:
+        try:  # a step keeps the way of unlabelled images through the network too
+            plan_changes.with_memory(plan, fingerprint, machine)
+        except ResourceError as error:
+            plan = objective_rules.without_teacher(plan, error.problem)
     if plan["preprocessing.cascade"] is None and not plan["preprocessing.prompts"]:
         return plan
     try:  # the network takes more channels than was reckoned with, the first of a cascade a patch of its own

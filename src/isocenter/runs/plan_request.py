@@ -236,7 +236,7 @@ def _planned_for(
             network=request.assignments.get("network.name"),
             head=request.assignments.get("task.head"),
             terms=request.terms,
-            target=bool(request.assignments.get("objectives.target")) and request.terms is None,
+            target=() if request.terms else tuple(request.assignments.get("objectives.target") or ()),
             context=asked,
             modality_dropout=request.share("training.modality_dropout"),
             spacing=request.spacing,
