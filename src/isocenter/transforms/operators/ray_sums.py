@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Pixels times views at once: what fits into a processor's cache.
 AT_ONCE = 2**18
 # Fine parts of half a shadow, and the fewest of a bin: an error of position that no detector notices.
-PARTS, FEWEST = 24, 16
+PARTS, FEWEST = 128, 16
 
 
 class RaySums(LinearOperator):
