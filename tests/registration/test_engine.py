@@ -92,7 +92,7 @@ def test_the_same_pair_gives_the_same_bits_and_pixels_are_said_to_be_pixels(pict
 
 def test_modalities_choose_the_similarity(pictures):
     fixed, moving = pictures
-    for first, second, name in (("CT", "CT", "mse"), ("MR", "MR", "lncc"), ("MR", "US", "mind")):
+    for first, second, name in (("CT", "CT", "mse"), ("MR", "MR", "lncc"), ("MR", "US", "mi")):
         made = engine.register_images(replace(fixed, modality=first), replace(moving, modality=second), RIGID)
         assert made.similarity == name
         assert made.decisions["similarity"].because
@@ -197,7 +197,51 @@ def test_noise_that_is_laid_on_noise_is_a_finding():
     draw = np.random.default_rng(0)
     grid = Geometry((16, 16, 16), np.eye(4))
     one, other = (Image(draw.normal(size=(1, 16, 16, 16)).astype(np.float32), grid, "MR") for _ in range(2))
-    assert any("hardly agree" in note for note in engine.register_images(one, other, RIGID).notes)
+    made = engine.register_images(one, other, RIGID)
+    assert made.applied is False and any("no better than shuffled ones" in note for note in made.notes)
+    assert np.array_equal(made.transform.matrix, made.first_guess.matrix)
+
+
+def test_a_rigid_motion_is_found_where_bright_is_dark_in_the_other_image(turned):
+    fixed, moving, motion = turned
+    inverted = moving.with_pixels(float(moving.data.max()) - moving.data)
+    made = engine.register_images(fixed, inverted, RIGID)
+    assert (made.similarity, made.applied) == ("mi", True)
+    assert "not bright in the other" in made.decisions["similarity"].because
+    assert mean_error(made.transform, motion, FIXED) < 0.5
+    assert made.after > made.before
+
+
+def test_an_image_of_another_modality_that_lay_right_stays_where_it_is():
+    image, draw = blobs(FIXED), np.random.default_rng(1)
+    other = image.with_pixels(
+        (np.sqrt(1 + image.data.max() - image.data) + draw.normal(0, 0.05, image.shape)).astype("f4")
+    )
+    made = engine.register_images(image, replace(other, modality="PT"), RIGID)
+    assert mean_error(made.transform, SpatialTransform((), FIXED, FIXED), FIXED) < 0.2
+    assert not any("nothing was moved" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("name", ["mi", "nmi"])
+def test_mutual_information_is_that_of_a_joint_histogram_and_falls_where_images_move_apart(name):
+    import torch
+    from sklearn.metrics import mutual_info_score
+
+    draw = torch.Generator().manual_seed(0)
+    image = torch.rand((1, 1, 40, 40, 40), generator=draw)
+    like = (1 - image + 0.1 * torch.rand(image.shape, generator=draw)) / 1.1
+    weight = torch.ones_like(image)
+
+    def figure_of(other) -> float:
+        loss = similarity_measures.SIMILARITIES[name](image, other, weight)
+        return similarity_measures.figure_of_loss(name, float(loss))
+
+    unlike = torch.rand(image.shape, generator=draw)
+    assert figure_of(like) > figure_of(torch.roll(like, 1, 2)) - 1e-6 >= figure_of(unlike) - 1e-2
+    if name == "mi":
+        bins = [np.digitize(one.numpy().ravel(), np.linspace(0, 1, 30)) for one in (image, like)]
+        assert figure_of(like) == pytest.approx(mutual_info_score(*bins), rel=0.15)
+        assert abs(figure_of(unlike)) < 0.02
 
 
 @pytest.mark.parametrize("is_slab_fixed", [True, pytest.param(False, marks=pytest.mark.whole)])

@@ -109,7 +109,7 @@ class RegisterOptions(FileChoices):
     similarity: Annotated[
         str,
         Flag(
-            "What is compared: lncc (within a modality), mse (CT on CT), mind (across modalities) or auto.",
+            "What is compared: lncc (one contrast), mse (CT on CT), mi, nmi or mind (across contrasts) or auto.",
             "NAME",
         ),
     ] = "auto"

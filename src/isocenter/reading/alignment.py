@@ -29,6 +29,7 @@ ONTO = "onto"
 COLUMNS = (
     "case", "image", "onto", "similarity", "before", "after", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg",
 )  # fmt: skip
+LOOK = "Look at the images; give --align world if the headers are right, or leave the case out"
 RIGID = RegistrationSettings("rigid")
 
 
@@ -129,11 +130,18 @@ def _transform(fixed: Image, moving: Image, where: str) -> Mapping[str, Any]:
     # Unlike frames of reference are what is mended here.
     pair = [_placeless(image) for image in (fixed, moving)]
     made = engine.register_images(pair[0], pair[1], RIGID, where=where)
-    if not made.gains:
+    if made.applied is False:
+        reasons = "; ".join(made.notes) or "nothing was found"
+        raise GeometryError(f"registration was not applied: {reasons}", where, LOOK)
+    if (
+        not made.gains
+        and made.transform.matrix is not None
+        and not np.array_equal(made.transform.matrix, made.first_guess.matrix)
+    ):
         raise GeometryError(
             f"registration gains nothing ({made.similarity} {made.before:.3g} before, {made.after:.3g} after)",
             where,
-            "Look at the images; give --align world if the headers are right, or leave the case out",
+            LOOK,
         )
     matrix = made.transform.matrix
     assert matrix is not None  # noqa: S101 - rigid

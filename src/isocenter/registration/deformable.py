@@ -36,7 +36,7 @@ RATE, LAST_RATE = 0.25, 0.05
 # Steps on each level, the coarsest first.
 STEPS = (60, 60, 60)
 # Weight of the diffusion energy beside each similarity: on six pairs of MR, half and twice as much are no better.
-SMOOTHNESS = {"lncc": 0.5, "mse": 0.1, "mind": 0.1}
+SMOOTHNESS = {"lncc": 0.5, "mse": 0.1, "mind": 0.1, "mi": 0.5, "nmi": 0.1}
 
 
 @dataclass(frozen=True, eq=False)

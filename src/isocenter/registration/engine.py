@@ -14,13 +14,20 @@ from numpy.typing import NDArray
 from isocenter import errors
 from isocenter.errors import GeometryError, UsageError
 from isocenter.lazy import torch
-from isocenter.registration import _pyramid, deformable, linear
+from isocenter.registration import _pyramid, deformable, harm_checks, linear, similarity_measures
 from isocenter.registration._pyramid import LEAST_OVERLAP, NO_OVERLAP, ImagePair, PyramidLevel
 from isocenter.registration.deformable import SMOOTHNESS, STEPS, FittedVelocity
 from isocenter.registration.linear import FINE_STEPS, FirstGuess, Initial
-from isocenter.registration.similarity_measures import OF_MOTION, REACH, SIMILARITIES, Similarity, SimilarityName
+from isocenter.registration.similarity_measures import (
+    OF_MOTION,
+    OFFSETS,
+    REACH,
+    SIMILARITIES,
+    Similarity,
+    SimilarityName,
+)
 from isocenter.transforms import spatial_transforms
-from isocenter.values import Affine, Decision, Displacement, Geometry, Image, SpatialTransform
+from isocenter.values import Affine, Decision, Displacement, Floats, Geometry, Image, SpatialTransform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +44,9 @@ USUAL_TURN = 45.0
 LEAST_CORRELATION = 0.1
 SIDES = ("left and right", "front and back", "head and feet")
 LNCC_SOURCE = "doi:10.1016/j.media.2007.06.004"
-MIND_SOURCE = "doi:10.1007/978-3-642-40811-3_24"
+MI_SOURCE = "doi:10.1109/TMI.2003.809072"
+# The measure across contrasts, beside which MIND has to agree.
+ACROSS: SimilarityName = "mi"
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class RegistrationSettings:
     """The choices of a registration.
 
     transform:  rigid, affine or deformable
-    similarity: lncc, mse or mind; auto: by the modalities
+    similarity: lncc, mse, mind, mi or nmi; auto: by the modalities and the contrasts of both images
     initial:    world, centres or moments; auto: the best of them
     seconds:    at most so long for the deformable part; the result then depends on the machine. None: all steps
     """
@@ -63,7 +72,9 @@ class ImageRegistration:
     transform, inverse: from the fixed image to the moving one, and back
     first_guess:        the transform from which similarity before is measured
     before, after:      similarity where the images lay in the world or, without a common one, centre on centre; larger
-                        is better for lncc (0 to 1), smaller for mse and mind
+                        is better for lncc (0 to 1), mi (nats) and nmi (1 to 2), smaller for mse and mind
+    applied:            whether the transform is the one that was found; False: it is the start, and a note says why;
+                        "linear": only its linear part
     """
 
     transform: SpatialTransform
@@ -74,6 +85,7 @@ class ImageRegistration:
     before: float
     after: float
     notes: tuple[str, ...] = field(default_factory=tuple)
+    applied: bool | Literal["linear"] = True
 
     @property
     def gains(self) -> bool:
@@ -97,7 +109,6 @@ def register_images(
     spatial_transforms.refuse_unlike_axes((fixed.geometry, moving.geometry), where)
     _refuse_unfit(fixed, moving, settings, where)
     similarity = choose_similarity(fixed, moving, settings)
-    measure = SIMILARITIES[similarity.value]
     if mask is not None and not mask.any():
         raise UsageError("the mask of the fixed image is empty", where, "Give a mask of what is compared, or none")
     pair = _pyramid.prepare_pair(fixed, moving, mask, one_scale=similarity.value == "mse")
@@ -105,48 +116,143 @@ def register_images(
     initials, initial = _initials(fixed.geometry, moving.geometry, settings, where)
     levels = [pair.level(spacing) for spacing in _pyramid.level_spacings(pair.fixed_grid, LEVELS, MOST_LINEAR)]
     guesses = list(linear.first_guesses(pair, initials))
+    # The place of both images before anything was found: turned guesses are none.
+    untouched = next(one for one in guesses if np.array_equal(one.matrix, np.eye(len(one.shift))))
+    if settings.similarity == "auto" and similarity.value == "lncc":
+        similarity = _by_contrast(similarity, levels[0], guesses)
     notes = [] if mask is None else list(_compared_in_mask(levels, guesses[0], where))
-    start = linear.best_first_guess(pair, levels[0], guesses, measure)
-    if not start.loss < NO_OVERLAP:
-        remedy = "Give --initial centres or moments, or images of one part of the body"
-        raise GeometryError("the images do not overlap", where, remedy)
-    before = _value(levels[-1], guesses[0], measure, similarity.value)
-    start = linear.descend_from_guess(levels[1], start, measure, rigid=True, steps=FINE_STEPS)
-    upright = [one for one in guesses if np.array_equal(one.matrix, np.eye(len(one.shift)))]
-    notes += _check_mirrored(pair, levels[1], upright, start.loss, measure)
-    for level in levels[1:]:
-        rigid = settings.transform == "rigid"
-        # Under a field the start matters less than the contents of every window, which the field is fitted to.
-        is_last = settings.transform != "deformable"
-        seen, by = (level.smoothed_level, OF_MOTION[similarity.value]) if is_last else (level, measure)
-        start = linear.descend_from_guess(seen, start, by, rigid=rigid, steps=FINE_STEPS)
+    is_across = settings.similarity == "auto" and similarity.value == ACROSS
+    linear_fit = _fit_across if is_across else _fit_linear
+    fit = linear_fit(pair, levels, guesses, similarity.value, settings, where)
+    notes += fit.notes
+    measure, start = SIMILARITIES[similarity.value], fit.found
+    refusal = _harm_of(levels, untouched, fit, similarity.value)
+    if refusal is not None:
+        notes += [refusal] if refusal else []
+        start = untouched
     if pair.fixed_grid.has_sides and (turn := linear.rotation_degrees(start.matrix)) > USUAL_TURN:
         notes.append(f"the moving image was turned by {turn:.0f} degrees: patients seldom lie so, look at the pictures")
-    parts: tuple[Affine | Displacement, ...] = (start.affine(pair),)
     decisions = {
         "transform": Decision(settings.transform, "the kind that was asked for"),
         "similarity": similarity,
         "initial": Decision(start.name, initial.because),
     }
+    parts: tuple[Affine | Displacement, ...] = (start.affine(pair),)
+    before = _value(levels[-1], untouched, measure, similarity.value)
     after = _value(levels[-1], start, measure, similarity.value)
-    if settings.transform == "deformable":
-        bent, more = _deform(pair, start, measure, similarity.value, settings.seconds)
-        decisions |= more
+    applied: bool | Literal["linear"] = not refusal
+    if settings.transform == "deformable" and refusal is None:
+        # Where intensities cannot be compared their neighbourhoods still can, voxel by voxel.
+        name = "mind" if is_across else similarity.value
+        bent, more = _deform(pair, start, SIMILARITIES[name], name, settings.seconds)
         curved = spatial_transforms.right_angled_field(deformable.field_of_velocity(bent))
-        parts = (curved, *parts)
-        after = _after(levels[-1], bent, start, measure, similarity.value)
+        bent_value = _after(levels[-1], bent, start, measure, similarity.value)
+        if is_across and not _is_better(similarity.value, bent_value, after):
+            notes.append("the bent images share no more than those that were only turned and shifted: nothing is bent")
+            applied = "linear"
+        else:
+            parts, after, decisions = (curved, *parts), bent_value, decisions | more
         if bent.is_cut:
             notes.append(f"{settings.seconds:g} s were over before all steps were done: another machine gets further")
     transform = SpatialTransform(parts, fixed.geometry, moving.geometry)
     if similarity.value == "lncc" and after < LEAST_CORRELATION:
         notes.append(f"the images hardly agree (similarity {after:.2g}, at best 1): what is compared may be noise")
-    if not _is_better(similarity.value, after, before):
+    if refusal is None and not _is_better(similarity.value, after, before):
         notes.append("the images agree no better than before: do not use the transform unseen")
     if not fixed.geometry.physical:
         notes.append("no size in mm is known: lengths are pixels, x the column and y the row")
-    guess = SpatialTransform((guesses[0].affine(pair),), fixed.geometry, moving.geometry)
+    guess = SpatialTransform((untouched.affine(pair),), fixed.geometry, moving.geometry)
     back = spatial_transforms.invert_transform(transform)
-    return ImageRegistration(transform, back, guess, decisions, similarity.value, before, after, tuple(notes))
+    return ImageRegistration(transform, back, guess, decisions, similarity.value, before, after, tuple(notes), applied)
+
+
+@dataclass(frozen=True, eq=False)
+class _LinearFit:
+    """A linear motion that was found. other: that by another measure, across contrasts; notes: on mirrored images"""
+
+    found: FirstGuess
+    other: FirstGuess | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _fit_linear(
+    pair: ImagePair,
+    levels: Sequence[PyramidLevel],
+    guesses: Sequence[FirstGuess],
+    name: SimilarityName,
+    settings: RegistrationSettings,
+    where: str,
+) -> _LinearFit:
+    """The motion by one measure, from the coarsest level to the finest."""
+    measure = SIMILARITIES[name]
+    start = linear.best_first_guess(pair, levels[0], guesses, measure)
+    if not start.loss < NO_OVERLAP:
+        remedy = "Give --initial centres or moments, or images of one part of the body"
+        raise GeometryError("the images do not overlap", where, remedy)
+    start = linear.descend_from_guess(levels[1], start, measure, rigid=True, steps=FINE_STEPS)
+    upright = [one for one in guesses if np.array_equal(one.matrix, np.eye(len(one.shift)))]
+    notes = tuple(_check_mirrored(pair, levels[1], upright, start.loss, measure))
+    for level in levels[1:]:
+        rigid = settings.transform == "rigid"
+        # Under a field the start matters less than the contents of every window, which the field is fitted to.
+        is_last = settings.transform != "deformable"
+        seen, by = (level.smoothed_level, OF_MOTION[name]) if is_last else (level, measure)
+        start = linear.descend_from_guess(seen, start, by, rigid=rigid, steps=FINE_STEPS)
+    return _LinearFit(start, notes=notes)
+
+
+def _fit_across(
+    pair: ImagePair,
+    levels: Sequence[PyramidLevel],
+    guesses: Sequence[FirstGuess],
+    name: SimilarityName,
+    settings: RegistrationSettings,
+    where: str,
+) -> _LinearFit:
+    """The motion by information, and the same by self-similarity: of two contrasts one measure alone errs too often."""
+    usual = [one for one in guesses if _degrees(one.matrix) <= USUAL_TURN]
+    found, other = (_fit_linear(pair, levels, usual, one, settings, where) for one in (name, "mind"))
+    return _LinearFit(found.found, other.found, found.notes)
+
+
+def _degrees(turn: Floats) -> float:
+    """Angle of a rotation of two or three axes."""
+    return float(np.degrees(np.arccos(np.clip((np.trace(turn) - (len(turn) - 2)) / 2, -1, 1))))
+
+
+def _by_contrast(similarity: Decision, level: PyramidLevel, guesses: Sequence[FirstGuess]) -> Decision:
+    """The decision, or information where one modality has two contrasts, after a coarse alignment by information."""
+    upright = [one for one in guesses if np.array_equal(one.matrix, np.eye(len(one.shift)))]
+    by = SIMILARITIES[ACROSS]
+    near = min(upright, key=lambda one: harm_checks.loss_at(level, one, by))
+    near = linear.descend_from_guess(level, near, by, rigid=True, steps=FINE_STEPS)
+    if not near.loss < NO_OVERLAP or harm_checks.shares_contrast(level, near):
+        return similarity
+    because = "what is bright in one image is not bright in the other"
+    return Decision(ACROSS, because, MI_SOURCE)
+
+
+def _harm_of(
+    levels: Sequence[PyramidLevel], untouched: FirstGuess, fit: _LinearFit, name: SimilarityName
+) -> str | None:
+    """Why the motion is not applied; empty where the images lay right before, None where it is applied."""
+    measure, unit = SIMILARITIES[name], "mm" if levels[0].fixed.grid.physical else "pixels"
+    start, end = (harm_checks.loss_at(levels[0], one, measure) for one in (untouched, fit.found))
+    reach = harm_checks.shuffled_reach(levels[0], untouched if start < NO_OVERLAP else fit.found, measure)
+    kept = "nothing was moved"
+    if (share := harm_checks.share_of_smaller(levels[-1], fit.found)) < harm_checks.LEAST_SHARE:
+        return f"only {share:.0%} of the smaller image would lie in the other: {kept}"
+    if not end < reach.lowest:
+        return f"the images agree no better than shuffled ones would: {kept}"
+    if fit.other is None:
+        return None
+    if start < reach.lowest and start - end < reach.gain:
+        return ""
+    apart = harm_checks.distance_apart(levels[-1], fit.found, fit.other)
+    if apart > harm_checks.AGREED:
+        why = f"information and self-similarity disagree by {apart:.3g} {unit}: {kept}"
+        return "" if start < reach.lowest else why
+    return None
 
 
 def _refuse_unfit(fixed: Image, moving: Image, settings: RegistrationSettings, where: str) -> None:
@@ -211,7 +317,7 @@ def choose_similarity(fixed: Image, moving: Image, settings: RegistrationSetting
             named = "of unknown modality, taken as one" if first == "unknown" else f"of one modality ({first})"
             return Decision("lncc", f"both images are {named}", LNCC_SOURCE)
         case "auto":
-            return Decision("mind", f"{first} on {second}: intensities cannot be compared", MIND_SOURCE)
+            return Decision(ACROSS, f"{first} on {second}: intensities cannot be compared", MI_SOURCE)
         case chosen:
             return Decision(chosen, "chosen by hand")
 
@@ -279,9 +385,7 @@ def _places(level: PyramidLevel, start: FirstGuess, moved: Tensor | None = None)
 def _value(level: PyramidLevel, start: FirstGuess, measure: Similarity, name: SimilarityName) -> float:
     with torch.no_grad():
         loss = float(level.loss(_places(level, start), measure))
-    if loss >= NO_OVERLAP:
-        return math.nan
-    return 1 - loss if name == "lncc" else loss
+    return math.nan if loss >= NO_OVERLAP else similarity_measures.figure_of_loss(name, loss)
 
 
 def _after(
@@ -294,13 +398,13 @@ def _after(
     with torch.no_grad():
         moved = torch.as_tensor(spatial_transforms.displacements_at(curved, points), dtype=torch.float32)
         loss = float(level.loss(_places(level, start, moved), measure))
-    return 1 - loss if name == "lncc" else loss
+    return similarity_measures.figure_of_loss(name, loss)
 
 
 def _is_better(name: SimilarityName, after: float, before: float) -> bool:
     if math.isnan(before):
         return True
-    return after > before if name == "lncc" else after < before
+    return after > before if name in OFFSETS else after < before
 
 
 def _check_mirrored(

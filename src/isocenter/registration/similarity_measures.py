@@ -1,4 +1,4 @@
-"""Similarity of two images on one grid, as a loss: mean square, local correlation, and MIND for unlike modalities.
+"""Similarity of two images on one grid, as a loss: mean square, local correlation; of unlike ones MIND and information.
 
 Each takes (1, 1, *spatial) images and a weight of the same shape, and returns a number that falls as they agree more.
 Box means go axis by axis, each a product with a banded matrix: some cubes of 11 voxels would cost thirty times as much.
@@ -17,7 +17,7 @@ from isocenter.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-SimilarityName = Literal["lncc", "mse", "mind"]
+SimilarityName = Literal["lncc", "mse", "mind", "mi", "nmi"]
 # fixed, moved, weight -> loss
 Similarity = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
 # Voxels from the middle of a window of the local correlation to its end: of 2, 3 and 4, on six pairs of MR that no
@@ -29,6 +29,8 @@ FLAT = 1e-4
 # place gains by their chance correlation with windows of more contrast: a still, smooth scene with 1 % of noise seemed
 # to move by 1.5 mm without this, and by 0.0 mm with it and with both images smoothed.
 CONTRAST = 0.01
+# Bins of the intensities, 0 to 1, of mutual information. Mattes et al., doi:10.1109/TMI.2003.809072
+BINS = 32
 # MIND-SSC, Heinrich et al., MICCAI 2013, doi:10.1007/978-3-642-40811-3_24: patches reach one voxel, neighbours too.
 PATCH = 1
 
@@ -102,6 +104,45 @@ def self_similarity(fixed: Tensor, moved: Tensor, weight: Tensor) -> Tensor:
     return mean_by_weights((mind_descriptor(fixed) - mind_descriptor(moved)).square().mean(dim=1, keepdim=True), weight)
 
 
+def bin_weights(values: Tensor) -> Tensor:
+    """(voxels, bins) share of each voxel in each bin: cubic B-splines around intensities of 0 to 1, which sum to 1."""
+    apart = (values.reshape(-1, 1) * (BINS - 3) + 1 - torch.arange(BINS, device=values.device)).abs()
+    near, far = 2 / 3 - apart.square() + apart**3 / 2, (2 - apart).clamp(min=0) ** 3 / 6
+    return torch.where(apart < 1, near, far)
+
+
+def _entropies(fixed: Tensor, moved: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Entropies in nats of the fixed image, of the moved one, and of both."""
+    inside = weight.reshape(-1, 1)
+    joint = (bin_weights(fixed) * inside).T @ bin_weights(moved.clamp(0, 1))
+    joint = joint / inside.sum().clamp(min=1e-6)
+
+    def entropy(shares: Tensor) -> Tensor:
+        return -(shares * (shares + 1e-12).log()).sum()
+
+    return entropy(joint.sum(dim=1)), entropy(joint.sum(dim=0)), entropy(joint)
+
+
+def unshared_information(fixed: Tensor, moved: Tensor, weight: Tensor) -> Tensor:
+    """The most information that two images can share in so many bins, less what they share: above 0, in nats."""
+    first, second, both = _entropies(fixed, moved, weight)
+    return math.log(BINS) - (first + second - both)
+
+
+def normalised_unshared_information(fixed: Tensor, moved: Tensor, weight: Tensor) -> Tensor:
+    """2 less the normalised mutual information, the sum of both entropies over their joint one; 0 to 1.
+
+    Studholme et al., Pattern Recognition 1999, doi:10.1016/S0031-3203(98)00091-0
+    """
+    first, second, both = _entropies(fixed, moved, weight)
+    return 2 - (first + second) / both.clamp(min=1e-6)
+
+
+def figure_of_loss(name: SimilarityName, loss: float) -> float:
+    """A loss as the figure that people know: correlation, information (nats), its normalised kind, else the loss."""
+    return OFFSETS[name] - loss if name in OFFSETS else loss
+
+
 def _shift(images: Tensor, axis: int, sign: int) -> Tensor:
     """The image moved by one voxel; beyond the edge the edge goes on."""
     size = images.shape[axis + 2]
@@ -118,6 +159,10 @@ SIMILARITIES: dict[str, Similarity] = {
     "lncc": local_correlation,
     "mse": mean_square,
     "mind": self_similarity,
+    "mi": unshared_information,
+    "nmi": normalised_unshared_information,
 }
+# Of figures that grow as images agree more: what the loss is taken from.
+OFFSETS: dict[str, float] = {"lncc": 1.0, "mi": math.log(BINS), "nmi": 2.0}
 # Those by which the last place of a rigid or affine motion is found.
 OF_MOTION: dict[str, Similarity] = {**SIMILARITIES, "lncc": partial(local_correlation, contrast=CONTRAST)}

@@ -90,6 +90,7 @@ class RegistrationResult(InNotebook):
             "schema": "isocenter.registration",
             "version": 1,
             "decisions": {name: asdict(one) for name, one in self.registration.decisions.items()},
+            "applied": self.registration.applied,
             "rows": self.table.to_dict("records"),
             "notes": list(self.registration.notes),
             **({} if self.follow_up is None else {"follow_up": self.follow_up.as_record()}),

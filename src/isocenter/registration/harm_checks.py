@@ -1,0 +1,98 @@
+"""Whether a registration may be used: it agrees with another measure, and beyond what shuffled images would reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isocenter.lazy import torch
+from isocenter.registration import linear
+from isocenter.registration._pyramid import PyramidLevel
+from isocenter.registration.linear import FirstGuess
+from isocenter.registration.similarity_measures import Similarity
+from isocenter.values import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Images of the same spectrum with phases at random, which agree with nothing.
+SHUFFLED, STEPS = 3, 40
+# mm, or pixels: further apart two measures have found two places.
+AGREED = 3.0
+# Of the smaller image, the share that has to lie in the other.
+LEAST_SHARE = 0.25
+# Of both images above this intensity (0 to 1), the correlation from which they share a contrast.
+FOREGROUND, SAME_CONTRAST = 0.1, 0.2
+
+
+def shuffle_moving(level: PyramidLevel, seed: int) -> PyramidLevel:
+    """The level with a moving image of the same spectrum and other phases: equally smooth, and like nothing."""
+    values = level.moving.values
+    spectrum = torch.fft.fftn(values - values.mean())
+    noise = torch.as_tensor(np.random.default_rng(seed).normal(size=tuple(values.shape)), dtype=values.dtype)
+    phases = torch.fft.fftn(noise)
+    made = torch.fft.ifftn(spectrum.abs() * phases / phases.abs().clamp(min=1e-12)).real + values.mean()
+    return replace(level, moving=replace(level.moving, values=made.clamp(0, 1)))
+
+
+@dataclass(frozen=True)
+class ShuffledReach:
+    """What shuffled images reach from a start. lowest: loss; gain: the most by which the loss fell"""
+
+    lowest: float
+    gain: float
+
+
+def shuffled_reach(level: PyramidLevel, start: FirstGuess, measure: Similarity) -> ShuffledReach:
+    """What optimisation makes of images that agree with nothing, from the same start."""
+    ends, gains = list[float](), list[float]()
+    for seed in range(SHUFFLED):
+        made = shuffle_moving(level, seed)
+        ends.append(linear.descend_from_guess(made, start, measure, rigid=True, steps=STEPS).loss)
+        gains.append(loss_at(made, start, measure) - ends[-1])
+    return ShuffledReach(min(ends), max(gains))
+
+
+def loss_at(level: PyramidLevel, guess: FirstGuess, measure: Similarity) -> float:
+    """The loss where a guess lays the moving image."""
+    with torch.no_grad():
+        return float(level.loss(_places(level, guess), measure))
+
+
+def distance_apart(level: PyramidLevel, first: FirstGuess, second: FirstGuess) -> float:
+    """Mean distance between where two guesses lay the fixed image's voxels that count, in mm or pixels."""
+    apart = (_places(level, first) - _places(level, second)).norm(dim=-1)
+    weight = level.fixed.weight[0, 0]
+    return float((apart * weight).sum() / weight.sum().clamp(min=1e-6))
+
+
+def share_of_smaller(level: PyramidLevel, guess: FirstGuess) -> float:
+    """Share of the smaller image that lies in the other."""
+    with torch.no_grad():
+        _, weight = level.read_moving(_places(level, guess))
+    sides = [float(side.weight.sum()) * _volume(side.grid.steps) for side in (level.fixed, level.moving)]
+    return float(weight.sum()) * _volume(level.fixed.grid.steps) / max(min(sides), 1e-12)
+
+
+def shares_contrast(level: PyramidLevel, guess: FirstGuess) -> bool:
+    """Whether bright is bright in both where neither is background."""
+    with torch.no_grad():
+        moved, weight = level.read_moving(_places(level, guess))
+    fixed = level.fixed.values
+    inside = (weight > 0.5) & (fixed > FOREGROUND) & (moved > FOREGROUND)
+    if int(inside.sum()) < 2:
+        return True
+    pair = np.corrcoef(fixed[inside].numpy(), moved[inside].numpy())
+    return not pair[0, 1] < SAME_CONTRAST
+
+
+def _volume(steps: Sequence[float] | Floats) -> float:
+    return float(np.prod(steps))
+
+
+def _places(level: PyramidLevel, guess: FirstGuess) -> Tensor:
+    matrix = torch.as_tensor(guess.matrix.T.copy(), dtype=torch.float32)
+    return level.points @ matrix + torch.as_tensor(guess.shift, dtype=torch.float32)
