@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -192,13 +193,20 @@ def _fit_linear(
     start = linear.descend_from_guess(levels[1], start, measure, rigid=True, steps=FINE_STEPS)
     upright = [one for one in guesses if np.array_equal(one.matrix, np.eye(len(one.shift)))]
     notes = tuple(_check_mirrored(pair, levels[1], upright, start.loss, measure))
+    return _LinearFit(_descend(levels, start, name, settings), notes=notes)
+
+
+def _descend(
+    levels: Sequence[PyramidLevel], start: FirstGuess, name: SimilarityName, settings: RegistrationSettings
+) -> FirstGuess:
+    """The motion by one measure on each level after the coarsest."""
+    rigid, measure = settings.transform == "rigid", SIMILARITIES[name]
     for level in levels[1:]:
-        rigid = settings.transform == "rigid"
         # Under a field the start matters less than the contents of every window, which the field is fitted to.
         is_last = settings.transform != "deformable"
         seen, by = (level.smoothed_level, OF_MOTION[name]) if is_last else (level, measure)
         start = linear.descend_from_guess(seen, start, by, rigid=rigid, steps=FINE_STEPS)
-    return _LinearFit(start, notes=notes)
+    return start
 
 
 def _fit_across(
@@ -209,10 +217,23 @@ def _fit_across(
     settings: RegistrationSettings,
     where: str,
 ) -> _LinearFit:
-    """The motion by information, and the same by self-similarity: of two contrasts one measure alone errs too often."""
+    """The motion by information from where either measure leads, and where self-similarity would move it from there.
+
+    Of two contrasts one measure alone errs too often; the one is kept that both leave nearest to where it is.
+    """
     usual = [one for one in guesses if _degrees(one.matrix) <= USUAL_TURN]
-    found, other = (_fit_linear(pair, levels, usual, one, settings, where) for one in (name, "mind"))
-    return _LinearFit(found.found, other.found, found.notes)
+    first = _fit_linear(pair, levels, usual, name, settings, where)
+    near = [first.found]
+    with suppress(GeometryError):  # which has found none by the other measure
+        other = linear.best_first_guess(pair, levels[0], usual, SIMILARITIES["mind"])
+        near.append(_descend(levels, other, name, settings))
+    ends = [
+        linear.descend_from_guess(levels[-1], one, SIMILARITIES["mind"], rigid=True, steps=FINE_STEPS) for one in near
+    ]
+    apart = [harm_checks.distance_apart(levels[1], one, end) for one, end in zip(near, ends, strict=True)]
+    losses = [harm_checks.loss_at(levels[1], one, SIMILARITIES[name]) for one in near]
+    best = min(range(len(near)), key=lambda one: (apart[one] > harm_checks.AGREED, losses[one]))
+    return _LinearFit(near[best], ends[best], first.notes)
 
 
 def _degrees(turn: Floats) -> float:
@@ -246,12 +267,16 @@ def _harm_of(
         return f"the images agree no better than shuffled ones would: {kept}"
     if fit.other is None:
         return None
-    if start < reach.lowest and start - end < reach.gain:
-        return ""
+    fine = [harm_checks.loss_at(levels[-1], one, measure) for one in (untouched, fit.found)]
+    if fine[0] < NO_OVERLAP:  # of images that never met every place is a gain
+        chance = harm_checks.shuffled_reach(levels[-1], untouched, measure)
+        moved = harm_checks.distance_apart(levels[-1], untouched, fit.found)
+        if fine[0] - fine[1] < harm_checks.BEYOND * chance.gain:
+            lay_right = fine[0] < chance.lowest and moved <= harm_checks.AGREED
+            return "" if lay_right else f"the images gain little more than shuffled ones would: {kept}"
     apart = harm_checks.distance_apart(levels[-1], fit.found, fit.other)
     if apart > harm_checks.AGREED:
-        why = f"information and self-similarity disagree by {apart:.3g} {unit}: {kept}"
-        return "" if start < reach.lowest else why
+        return f"information and self-similarity disagree by {apart:.3g} {unit}: {kept}"
     return None
 
 
