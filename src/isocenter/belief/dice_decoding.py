@@ -65,13 +65,13 @@ class VoxelCodes:
             return (steps << 4 | numbers).astype(np.uint16)
         return np.concatenate([steps, numbers[:1] << 8 | numbers[1:]]).astype(np.uint16)
 
-    def split(self, words: NDArray[np.uint16]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    def split(self, words: Array) -> tuple[Array, Array]:
         """(words, ...) of exclusive channels to (kept, ...) steps of probabilities, and numbers of their channels."""
         if self.channels <= FEW_CHANNELS:
             return words >> 4, words & 15
         return words[:2], np.stack([words[2] >> 8, words[2] & 255])
 
-    def unpack(self, words: NDArray[np.uint16]) -> tuple[NDArray[np.float32], Array]:
+    def unpack(self, words: Array) -> tuple[Array, Array]:
         """(words, n) to (kept, n) probabilities and the numbers of their channels, with the third of three."""
         if not self.exclusive:
             return words / np.float32(STEPS), np.broadcast_to(np.arange(self.channels)[:, None], words.shape)

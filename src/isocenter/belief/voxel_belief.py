@@ -382,7 +382,7 @@ class UnseenVoxels:
         if few := self._too_few:
             return ARGMAX, few
         sizes = np.array([one.weights @ one.true + one.beyond for one in self.cases])
-        if absent := list(compress(self.names, ~np.where(self.is_known, sizes > 0, False).any(axis=0))):
+        if absent := list(compress(self.names, np.atleast_1d(~np.where(self.is_known, sizes > 0, False).any(axis=0)))):
             return ARGMAX, f"no unseen case has {errors.list_phrase(absent)}, whose mask nobody could compare"
         before, after = self._known_dice, decoded._known_dice
         patients = [one.patient for one in self.cases]

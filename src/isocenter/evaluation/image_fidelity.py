@@ -124,7 +124,7 @@ def _likeness(ours: Floats, theirs: Floats, axes: list[int], width: float) -> Fl
     """(*spatial) SSIM of the window around each voxel."""
 
     def weigh(values: Floats) -> Floats:
-        smoothed: Floats = ndimage.gaussian_filter(values, DEVIATION, axes=axes, radius=HALF)
+        smoothed: Floats = ndimage.gaussian_filter(values, DEVIATION, axes=tuple(axes), radius=HALF)
         return smoothed
 
     mean, true = weigh(ours), weigh(theirs)

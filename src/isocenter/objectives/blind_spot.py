@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
@@ -93,7 +93,8 @@ def hide_spots(images: Tensor, spots: Tensor, reach: int) -> Tensor:
         is_inside = (place + offset >= 0) & (place + offset < size)
         neighbours.append(torch.where(is_inside, place + offset, place - offset))  # one of both lies in the image
     hidden = images.clone()
-    hidden[(batch, slice(None), *places)] = images[(batch, slice(None), *neighbours)]
+    everywhere: Any = slice(None)
+    hidden[(batch, everywhere, *places)] = images[(batch, everywhere, *neighbours)]
     return hidden
 
 

@@ -133,17 +133,14 @@ def _transform(fixed: Image, moving: Image, where: str) -> Mapping[str, Any]:
     if made.applied is False:
         reasons = "; ".join(made.notes) or "nothing was found"
         raise GeometryError(f"registration was not applied: {reasons}", where, LOOK)
-    if (
-        not made.gains
-        and made.transform.matrix is not None
-        and not np.array_equal(made.transform.matrix, made.first_guess.matrix)
-    ):
+    matrix, first = made.transform.matrix, made.first_guess.matrix
+    was_moved = matrix is not None and first is not None and not np.array_equal(matrix, first)
+    if not made.gains and was_moved:
         raise GeometryError(
             f"registration gains nothing ({made.similarity} {made.before:.3g} before, {made.after:.3g} after)",
             where,
             LOOK,
         )
-    matrix = made.transform.matrix
     assert matrix is not None  # noqa: S101 - rigid
     onto = {"matrix": matrix.tolist(), "similarity": made.similarity, "before": made.before, "after": made.after}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ def parse_damage(value: Any) -> dict[str, tuple[float, float]]:
     for name, ends in value.items() if isinstance(value, Mapping) else [(str(value), None)]:
         key = corruptions.corruption_key(str(name))
         is_range = isinstance(ends, list | tuple) and len(ends) == 2 and all(isinstance(n, int | float) for n in ends)
-        if not is_range or ends[0] > ends[1]:
+        if not is_range or ends is None or ends[0] > ends[1]:
             raise UsageError(f"{name} of {ends}", "task.damage", REMEDY)
         for strength in ends:
             corruptions.refuse_strength(key, float(strength), "task.damage")
@@ -87,7 +87,10 @@ def _damaged_case(case: Case, damage: Mapping[str, tuple[float, float]], number:
     name = f"{case.id}_{number}"
     loaders = {channel: partial(_damaged_image, case.images, channel, damage, name) for channel in case.images}
     clean: Callable[[], Image] = partial(case.images.__getitem__, next(iter(case.images)))
-    references = {**{kind: partial(case.references.__getitem__, kind) for kind in case.references}, TARGET: clean}
+    references: dict[str, Callable[[], Any]] = {
+        **{kind: partial(case.references.__getitem__, kind) for kind in case.references},
+        TARGET: clean,
+    }
     key = f"{case.key}|{number}|{json.dumps(damage, sort_keys=True)}"
     return replace(case, id=name, images=LazyMapping(loaders), references=LazyMapping(references), key=key)
 

@@ -144,7 +144,7 @@ def register_images(
     applied: bool | Literal["linear"] = not refusal
     if settings.transform == "deformable" and refusal is None:
         # Where intensities cannot be compared their neighbourhoods still can, voxel by voxel.
-        name = "mind" if is_across else similarity.value
+        name: SimilarityName = "mind" if is_across else similarity.value
         bent, more = _deform(pair, start, SIMILARITIES[name], name, settings.seconds)
         curved = spatial_transforms.right_angled_field(deformable.field_of_velocity(bent))
         bent_value = _after(levels[-1], bent, start, measure, similarity.value)

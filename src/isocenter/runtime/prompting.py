@@ -101,7 +101,7 @@ def _answer_each(network: Network, labels: int, batch: NDArray[np.float32]) -> M
     channels, (count, _, *spatial) = prompt_channels.COUNT, batch.shape
     drawn = batch[:, -labels * channels :].reshape(count, labels, channels, *spatial)
     image, joined = batch[:, : -labels * channels], dict[str, Array]()
-    shows = drawn.reshape(count, labels, -1).any(axis=2)
+    shows = np.asarray(drawn.reshape(count, labels, -1).any(axis=2))
     asked = shows if shows.any() else np.eye(count, labels, dtype=bool) & (np.arange(labels) == 0)  # one for its shape
     for n in np.flatnonzero(asked.any(axis=0)):
         rows = asked[:, n]

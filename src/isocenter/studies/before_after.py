@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
@@ -90,7 +89,7 @@ def fit_segments(values: Sequence[float] | Floats, after: int, *, season: int = 
 def _prais_winsten(table: Floats, outcomes: Floats) -> tuple[Floats, Floats, Floats]:
     """(series, terms) coefficients and their standard errors, and (series,) autocorrelation, of (series, points)."""
     points, terms = table.shape
-    correlation = np.zeros(len(outcomes))
+    correlation: Floats = np.zeros(len(outcomes))
     for _ in range(ROUNDS):
         left, right = (
             _whitened(np.broadcast_to(table, (len(outcomes), points, terms)), correlation),
@@ -101,7 +100,7 @@ def _prais_winsten(table: Floats, outcomes: Floats) -> tuple[Floats, Floats, Flo
         rest = outcomes - found @ table.T
         # The residuals of a fit are less correlated than errors are: a term more for each that was fitted.
         seen = (rest[:, 1:] * rest[:, :-1]).sum(axis=1) / np.maximum((rest**2).sum(axis=1), 1e-300)
-        new = np.clip(seen + terms / points, -MOST_CORRELATED, MOST_CORRELATED)
+        new: Floats = np.clip(seen + terms / points, -MOST_CORRELATED, MOST_CORRELATED)
         if np.abs(new - correlation).max() < 1e-8:
             break
         correlation = new
@@ -109,7 +108,7 @@ def _prais_winsten(table: Floats, outcomes: Floats) -> tuple[Floats, Floats, Flo
     return found, np.sqrt(noise[:, None] * np.diagonal(inverse, axis1=1, axis2=2)), correlation
 
 
-def _whitened(series: NDArray[np.float64], correlation: Floats) -> Floats:
+def _whitened(series: Floats, correlation: Floats) -> Floats:
     """(series, points, columns) less the correlated part of the point before."""
     share = correlation[:, None, None]
     return np.concatenate([series[:, :1] * np.sqrt(1 - share**2), series[:, 1:] - share * series[:, :-1]], axis=1)

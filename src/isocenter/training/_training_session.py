@@ -244,8 +244,8 @@ class TrainingSession:
             image, target = case.cut_region(self.looked_part(case, 1 if task.takes_prompts else windows))
             if task.takes_prompts:  # the same ones at every look
                 fixed = np.random.default_rng(len(collected))
-                whole = (torch.from_numpy(one)[None] for one in (image, target))
-                image, target = (one[0].numpy() for one in task.point_at(*whole, [fixed]))
+                pointed = task.point_at(torch.from_numpy(image)[None], torch.from_numpy(target)[None], [fixed])
+                image, target = (one[0].numpy() for one in pointed)
             sums: dict[str, Tensor] = {}
             with_numbers = covariate_encoding.bind_context(run, case.context)
             for region, arrays in slide.slide_windows(

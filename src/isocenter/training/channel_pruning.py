@@ -30,12 +30,12 @@ def prune_channels(module: Module, narrower: Module, inputs: Sequence[Tensor], r
     pruned, wanted = copy.deepcopy(module).eval(), narrower.state_dict()
     for part in pruned.modules():
         if hasattr(part, "inplace"):  # what is changed in place hides the layer before it from the graph
-            part.inplace = False
+            part.inplace = False  # type: ignore[assignment]  # of an activation it is a truth
     # Layers as wide in the narrower network give answers: their channels stay.
     answers = [
         part
         for name, part in pruned.named_modules()
-        if f"{name}.weight" in wanted and len(part.weight) == len(wanted[f"{name}.weight"])  # type: ignore[arg-type]
+        if f"{name}.weight" in wanted and len(part.weight) == len(wanted[f"{name}.weight"])
     ]
     layers = torch.nn.modules.conv._ConvNd, torch.nn.Linear
     with warnings.catch_warnings():

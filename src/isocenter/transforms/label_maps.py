@@ -203,7 +203,7 @@ def region_correlations(series: Image, where: str) -> dict[str, float]:
         problem = f"{regions} and {frames}, and a correlation needs 2 and {FEWEST_FRAMES}"
         raise GeometryError(problem, where, "Give an atlas of several regions and a longer series")
     with np.errstate(invalid="ignore", divide="ignore"):  # of a region that does not change
-        found = np.corrcoef(np.asarray(series.data, np.float64))
+        found = np.atleast_2d(np.corrcoef(np.asarray(series.data, np.float64)))
     return {
         f"connectivity {first}~{second}": float(found[a, b])
         for (a, first), (b, second) in combinations(enumerate(series.channels), 2)

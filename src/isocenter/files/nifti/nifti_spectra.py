@@ -39,7 +39,8 @@ def read_spectrum(path: Path, name: str, options: ReadOptions) -> Mapping[str, I
     Raises FormatError for coils and repeats that were not combined, and without frequency; GeometryError for several
     voxels.
     """
-    where, image = str(path), nibabel.load(path)
+    where = str(path)
+    image: Any = nibabel.load(path)
     stated = _extension(image.header, where)
     shape = (*image.shape, *[1] * (7 - len(image.shape)))
     spectra.refuse_voxels(shape[:3], where)

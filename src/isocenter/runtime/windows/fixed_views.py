@@ -7,7 +7,7 @@ Like mirrored views they show what training has shown, and the mean of several e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,12 +53,16 @@ class FixedView:
         return np.where(np.isnan(back), plain, back)
 
 
-def _moved(arrays: Array, matrix: Floats, order: int = 1, mode: str = "nearest") -> Array:
+def _moved(
+    arrays: Array, matrix: Floats, order: Literal[0, 1] = 1, mode: Literal["nearest", "constant"] = "nearest"
+) -> Array:
     """(batch, channels, *spatial) read at other places; of the mode "constant" there is NaN beyond the edge."""
     centre, moved = (np.array(arrays.shape[2:]) - 1) / 2, np.empty_like(arrays)
-    how = {"offset": centre - matrix @ centre, "order": order, "mode": mode, "cval": np.nan}
+    offset = centre - matrix @ centre
     for place in np.ndindex(arrays.shape[:2]):
-        ndimage.affine_transform(arrays[place], matrix, output=moved[place], **how)
+        ndimage.affine_transform(
+            arrays[place], matrix, offset, output=moved[place], order=order, mode=mode, cval=np.nan
+        )
     return moved
 
 
@@ -79,7 +83,7 @@ class FixedViews:
 
         steps:  length of a voxel per axis; scaled: whether views may have another size
         """
-        still, views = augment_spatial.thick_axes(steps), list[FixedView]()
+        still, views = augment_spatial.thick_axes(np.asarray(steps, np.float64)), list[FixedView]()
         in_planes = ~augment_spatial.out_of_plane_turns(still)
         for number in range(self.count):
             amounts = (2 * ((0.5 + (number // 2 + 1) * EVENLY) % 1) - 1) * (-1) ** number

@@ -39,7 +39,7 @@ def follow_objects(
     if all(len(places) == 1 for places in grid):
         return data, None
     source = PromptSource(prompts.placed, trace)
-    image = data.image if isinstance(data, StackedSource) else np.asarray(data)[: -source.shape[0]]  # type: ignore[call-overload]
+    image = data.image if isinstance(data, StackedSource) else np.asarray(data)[: -source.shape[0]]
     for n, one in enumerate(prompts.placed):
         if one is not None:
             source.reached[n] = _follow_label(PromptSource((one,), trace), image, network, grid)

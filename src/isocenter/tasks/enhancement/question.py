@@ -203,7 +203,7 @@ class Enhancement(ImageScoring):
         return ()
 
     @property
-    def channels_when_mirrored(self) -> tuple[int, ...]:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """An image in the mirror is an image."""
         return tuple(range(self.heads[HEAD].count))
 

@@ -49,7 +49,7 @@ class Reconstruction(Enhancement):
         }
 
     @property
-    def channels_when_mirrored(self) -> None:
+    def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """None: the operator of a mirrored image is another."""
         return None
 

@@ -32,9 +32,9 @@ METRICS = Metrics(NAMED, label_word="structure", of_case=BY_CLICKS[-1])
 class PromptedScoring(Segmentation):
     """The scores of what a person points at; the fields are those of a segmentation."""
 
-    def own_labels(self, cases: Sequence[Case]) -> tuple[Sequence[Case], Sequence[str]]:
+    def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """The cases as they are: a label is what somebody points at."""
-        return cases, ()
+        return list(cases), []
 
     def predict_drawn(self, ask: Callable[[Prompts], Prediction], case: Case) -> Prediction:
         """Each object by a box, then by one click after the other where the answer is most wrong.

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -316,7 +316,8 @@ class ImageTargets(OneArray):
 
     def prepare(self, target: Target, preprocessing: Preprocessing, trace: GridTrace) -> Array:
         """The target on the network's grid, on the scale that its head has of the input."""
-        return np.asarray(target.head.turn_from_axes(preprocessing.numbers(target.data, trace), trace))
+        head = cast(DenseImage, target.head)
+        return np.asarray(head.turn_from_axes(preprocessing.numbers(target.data, trace), trace))
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         """Positions on which patches are centred: none, as every place teaches."""

@@ -95,4 +95,4 @@ def apply_linear(values: Tensor, change: Callable[[Tensor], Tensor], transpose: 
         def backward(ctx: Any, gradient: Tensor) -> Tensor:
             return apply_linear(gradient, transpose, change)
 
-    return Linear.apply(values) if values.requires_grad else change(values)  # type: ignore[no-untyped-call]
+    return Linear.apply(values) if values.requires_grad else change(values)

@@ -98,7 +98,8 @@ class RaySums(LinearOperator):
             table.index_add_(1, place.flatten(), pixels[:, None].expand(-1, len(place), -1).flatten(1))
             cells = table.reshape(len(images), len(place), self._cells, self._parts)
             triangles = self._triangles(self._widths[views], images)
-            sums.append(sum(torch.einsum("bvki,vi->bvk", cells[..., at, :], weights) for at, weights in triangles))
+            parts = [torch.einsum("bvki,vi->bvk", cells[..., at, :], weights) for at, weights in triangles]
+            sums.append(torch.stack(parts).sum(dim=0))
         return torch.cat(sums, dim=1) * torch.as_tensor(self._lengths).to(images)[:, None]
 
     def _spread_rays(self, sums: Tensor) -> Tensor:

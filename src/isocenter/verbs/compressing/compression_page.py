@@ -67,8 +67,7 @@ class CompressionPage:
 
     def _charts(self) -> list[Block]:
         """Latency, size and memory against the primary metric."""
-        scored = [(row, self._estimate(row)) for row in self.rows]
-        scored = [(row, one) for row, one in scored if one is not None]
+        scored = [(row, one) for row in self.rows if (one := self._estimate(row)) is not None]
         metric = next((price.words for price in self.prices.values() if price.metric), "score")
         figures = []
         for column, axis in COSTS.items():

@@ -40,7 +40,7 @@ def read_spectroscopy(head: Header, options: ReadOptions) -> Image:
     if domain == "FREQUENCY":
         spectrum: Any = signal[:, ::-1]
     elif domain == "TIME" and is_complex:
-        spectrum = spectra.transform_signal(signal)
+        spectrum = spectra.transform_signal(signal.astype(np.complex128))
     else:
         problem = f"points in {domain or 'no stated domain'} as {kind or 'no stated kind'}"
         raise FormatError(problem, where, "Export complex points in time, or a spectrum")
