@@ -214,6 +214,10 @@ EXAMPLES: Mapping[str, Example] = {
     "cleaner": Example(
         "enhancement", "hippocampus", "volumes without noise", ("--set", "task.damage={rician: [0.02, 0.1]}")
     ),
+    "scans": Example(
+        "reconstruction", "hippocampus", "volumes out of a part of k-space", ("--set", "task.operator=cartesian")
+    ),
+    "pointed": Example("prompted", "hippocampus", "what somebody points at", ("--labels", "1=anterior,2=posterior")),
     "counts": Example("regression", "bccd", "number of red cells", ("--column", "value:cells=red_cells"), counts),
     "segmentation": Example(
         "segmentation",

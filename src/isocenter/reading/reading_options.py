@@ -53,8 +53,8 @@ class ReadingOptions(FileChoices):
         str | None,
         Flag(
             "How the files are organised, where several layouts fit: nnunet, decathlon, bids, image_folders, "
-            "image_pairs, object_masks, suffix_masks, case_folders, class_folders, voc, yolo, labelme, cvat, via, "
-            "coco, box_table, medmnist, manifest, dicom_folder or plain_images.",
+            "image_pairs, image_targets, object_masks, suffix_masks, case_folders, class_folders, voc, yolo, labelme, "
+            "cvat, via, coco, box_table, medmnist, manifest, dicom_folder or plain_images.",
             "NAME",
         ),
     ] = None
