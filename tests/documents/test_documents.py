@@ -67,6 +67,9 @@ COUNTS = {
     "tripod+ai": (27, 52),
     "uk": (11, None),
 }
+# How many lists were compared with their text, and which texts are sold, so that nobody compared them.
+COMPARED = {"source": 1, "second hand": 9, "not compared": 20, "our own": 2}
+SOLD = {"iec-62366", "iso-13485", "risk-file", "software-file"}
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +91,13 @@ def test_a_list_has_as_many_items_as_its_source(name):
     listed = guidelines.read_guideline(name)
     assert len(listed.numbers) == items
     assert parts is None or len(listed.items) == parts
+
+
+def test_every_list_says_how_far_it_was_compared_with_its_text():
+    listed = [guidelines.read_guideline(name) for name in guidelines.guideline_names()]
+    assert Counter(one.compared for one in listed) == COMPARED
+    assert {one.name for one in listed if "sold" in one.licence} == SOLD
+    assert all(one.compared == "not compared" for one in listed if one.name in SOLD)
 
 
 def test_every_list_is_counted_and_needs_evidence_for_each_item():
@@ -357,7 +367,7 @@ def test_a_judgement_shows_its_evidence_until_a_person_states_it(records, tmp_pa
     ],
 )
 def test_a_list_that_asks_for_what_nothing_answers_is_refused(row, problem):
-    table = {"title": "t", "edition": "e", "source": "s", "licence": "l"}
+    table = {"title": "t", "edition": "e", "source": "s", "licence": "l", "compared": "not compared"}
     item = {"number": 1, "section": "s", "subject": "what"}
     with pytest.raises(UsageError, match=problem):
         guidelines.parse_guideline("own", {**table, "items": [{**item, **row}]})
@@ -367,12 +377,31 @@ def test_a_list_that_asks_for_what_nothing_answers_is_refused(row, problem):
 
 
 def test_the_page_of_a_superseded_text_names_the_newer_edition(records):
-    table = {"title": "t", "edition": "of 2015", "source": "s", "licence": "l", "superseded_by": "the edition of 2025"}
+    head = {"title": "t", "edition": "of 2015", "source": "s", "licence": "l", "compared": "not compared"}
+    table = {**head, "superseded_by": "the edition of 2025"}
     row = {"number": 1, "section": "s", "subject": "what", "evidence": ["summary primary"]}
     subject = DocumentSubject.open(records)
     made = guidelines.fill_guideline(guidelines.parse_guideline("own", {**table, "items": [row]}), subject, {})
     page = page_blocks.render_page(document_pages.compose_document_page(made, subject))
     assert "superseded: use the edition of 2025" in page
+    assert "not compared with it: check it before use. Of run; of 2015." in page
+
+
+@pytest.mark.parametrize(
+    ("head", "problem"),
+    [
+        ({}, "compared is ''.*Use source, second hand"),
+        ({"compared": "read"}, "compared is 'read'"),
+        ({"compared": "source"}, "'source' and seen is ''"),
+        ({"compared": "source", "seen": "November"}, "seen is 'November'"),
+        ({"compared": "not compared", "seen": "2026-11-29"}, "none where nothing was compared"),
+    ],
+)
+def test_a_list_that_does_not_say_how_far_it_was_compared_is_refused(head, problem):
+    item = {"number": 1, "section": "s", "subject": "what", "evidence": ["fact funding"]}
+    table = {"title": "t", "edition": "e", "source": "s", "licence": "l", "items": [item]}
+    with pytest.raises(UsageError, match=problem):
+        guidelines.parse_guideline("own", {**table, **head})
 
 
 def test_the_nearest_document_is_named_for_an_unknown_one(records):

@@ -49,7 +49,7 @@ def compose_document_page(
         "edition": guideline.edition,
         "source": guideline.source,
         "licence": guideline.licence,
-        "looked at": guideline.seen or "not stated",
+        "compared": guideline.comparison,
         "subject": subject_name,
     }
     return ReportPage(
@@ -62,7 +62,7 @@ def compose_document_page(
                 for duty, day in (guideline.dates or {}).items()
             ),
         ],
-        lead=f"{DRAFT}. Of {subject_name}; {guideline.edition}.",
+        lead=f"{DRAFT}. {guideline.comparison}. Of {subject_name}; {guideline.edition}.",
         verdict=score_sentence(document),
         facts=facts,
     )

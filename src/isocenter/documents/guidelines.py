@@ -39,6 +39,7 @@ HEAD = {
     "edition",
     "source",
     "licence",
+    "compared",
     "seen",
     "items",
     "subjects",
@@ -48,7 +49,14 @@ HEAD = {
     "superseded_by",
 }
 SUBJECTS = ("run", "package", "result")  # of a list that names none
-
+# How far a list was compared with the text that it names, and what its page says of it.
+Comparison = Literal["source", "second hand", "not compared", "our own"]
+COMPARISONS: dict[Comparison, str] = {
+    "source": "Compared item by item with the text on {seen}",
+    "second hand": "Compared with what others write about the text on {seen}, not with the text: check it before use",
+    "not compared": "Written from knowledge of the text and not compared with it: check it before use",
+    "our own": "A list of our own, of no text",
+}
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
@@ -98,7 +106,7 @@ class Guideline:
     """A reporting guideline, a model card or a section of a law.
 
     edition, source, licence: which text, where it lies, and under which licence
-    seen:  day on which it was looked at
+    compared: how far its items were compared with that text; seen: the day on which they were
     subjects: kinds of subject for which `all` writes it
     dates: {duty: day from which it holds}, of laws
     superseded_by: the newer edition of the text, where there is one
@@ -109,11 +117,17 @@ class Guideline:
     edition: str
     source: str
     licence: str
+    compared: Comparison
     items: tuple[Item, ...]
     seen: str = ""
     subjects: tuple[str, ...] = SUBJECTS
     dates: Mapping[str, str] | None = None
     superseded_by: str = ""
+
+    @property
+    def comparison(self) -> str:
+        """How far it was compared with the text, as a sentence without its full stop."""
+        return COMPARISONS[self.compared].format(seen=self.seen)
 
     @property
     def numbers(self) -> list[str]:
@@ -171,18 +185,36 @@ def parse_guideline(name: str, table: Mapping[str, Any]) -> Guideline:
     for item_name, count in Counter(one.name for one in items).items():
         if count > 1:
             raise UsageError(f"{item_name} stands {count} times", f"lists/{name}.toml", "Give each item its own number")
+    _refuse_comparison(name, table)
     return Guideline(
         name,
         table["title"],
         table["edition"],
         table["source"],
         table["licence"],
+        table["compared"],
         items,
         table.get("seen", ""),
         tuple(table.get("subjects", SUBJECTS)),
         table.get("dates"),
         table.get("superseded_by", ""),
     )
+
+
+def _refuse_comparison(name: str, table: Mapping[str, Any]) -> None:
+    """UsageError for an unknown comparison, or for one with a text that has no day."""
+    compared = table.get("compared", "")
+    if compared not in COMPARISONS:
+        raise UsageError(
+            f"compared is {compared!r}, which is not known", f"lists/{name}.toml", f"Use {', '.join(COMPARISONS)}"
+        )
+    is_dated = re.fullmatch(r"\d{4}-\d{2}-\d{2}", table.get("seen", ""))
+    if (compared in ("source", "second hand")) != bool(is_dated):
+        raise UsageError(
+            f"compared is {compared!r} and seen is {table.get('seen', '')!r}",
+            f"lists/{name}.toml",
+            "Give the day of the comparison as seen, and none where nothing was compared",
+        )
 
 
 def _item(name: str, row: Mapping[str, Any], judgement: str) -> Item:
