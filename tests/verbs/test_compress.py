@@ -1,6 +1,7 @@
 """`compress`: smaller variants of a model, what each costs, and by whom it is taken."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -353,3 +354,15 @@ def test_nothing_is_reported_to_the_makers_of_the_libraries(tmp_path):
     done = forked.run("-c", CONNECTIONS, folder=tmp_path)
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.strip().endswith("MagicMock False")  # not because of pytest, in which it never reports
+
+
+def test_a_handler_that_somebody_gave_the_library_of_quantisation_keeps_its_level():
+    from isocenter.runtime.package import quantising
+
+    handler, logger = logging.NullHandler(), logging.getLogger("nncf")
+    logger.addHandler(handler)
+    try:
+        quantising.import_nncf()
+        assert (handler.level, logger.level) == (logging.NOTSET, logging.ERROR)
+    finally:
+        logger.removeHandler(handler)

@@ -124,7 +124,9 @@ def import_nncf() -> Any:
         os.environ["NNCF_CI"] = "1"
     import nncf  # 3 s, and only this needs it
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(
+        logging.ERROR
+    )  # its own function sets its handlers too, those of others among them
     return nncf
 
 
