@@ -113,4 +113,4 @@ def test_its_package_holds_nothing_of_it_but_the_record(promised, tmp_path):
 def test_the_record_of_the_model_says_what_taught_it(promised):
     record = isocenter.load(promised.run, "cpu").record
     assert record["objectives"]["centre"] == {"weight": 0.5, "ramp": 0.0, "steps": 2}
-    assert record["unlabelled"] == {"cases": 6, "left_out": {"patients": 0, "near_duplicates": 0}}
+    assert record["unlabelled"] == {"cases": 6, "of_target": 0, "left_out": {"patients": 0, "near_duplicates": 0}}

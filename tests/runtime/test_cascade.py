@@ -20,6 +20,7 @@ from isocenter.runtime.inference import Inference
 from isocenter.runtime.preprocessing import preprocessing as room
 from isocenter.runtime.torch_networks import Networks
 from isocenter.runtime.windows import averaging
+from isocenter.runtime.windows.fixed_views import FixedViews
 from isocenter.tasks import task_catalogue
 from isocenter.transforms.intensity import Normalisation
 from isocenter.values import Geometry, Image, Label, Prediction
@@ -136,9 +137,9 @@ def test_in_a_mirrored_view_what_was_marked_on_the_left_is_marked_on_the_right()
         model(repeats, 2, cascade=2.0).preprocessing, partial(LabelSource, np.zeros(SHAPE, np.uint8))
     )(image, "image")
     batch = np.random.default_rng(0).integers(0, 3, (1, 2, 4, 4, 4)).astype(np.float32)
-    seen = averaging.mirror_views(repeats, task, (0, 1), trace, 0, labelled=True)
+    seen = averaging.mirror_views(repeats, task, (0, 1), trace, 0, labelled=True, views=FixedViews())
     assert_array_equal(seen(batch)["mask"].argmax(axis=1), batch[:, -1])
-    blind = averaging.mirror_views(repeats, task, (0, 1), trace, 0)
+    blind = averaging.mirror_views(repeats, task, (0, 1), trace, 0, views=FixedViews())
     assert (blind(batch)["mask"].argmax(axis=1) != batch[:, -1]).any()
 
 

@@ -89,10 +89,10 @@ def test_a_node_on_either_database_reports_incidents_with_their_deadlines(databa
     assert [row["value"] for row in made.rows if row["item"].endswith("FDA B5")] == [STATED["harm"]]
     assert next(row["state"] for row in made.rows if row["item"].endswith("FDA H3")) == "missing"
     [said] = [row["value"] for row in made.rows if row["document"] == "pms" and row["pointer"] == "/agreement"]
-    assert (said["judged"], said["rejected"], said["reasons"]) == (1, 1, {"missed": 1})
+    assert all(words in said for words in ("judged: 1", "rejected: 1", "missed: 1"))
     assert rows["risk-file", "H10", "/rates/rejected/high"]["value"] == 1.0
-    assert rows["pms", "5", "/alerts"]["value"] == {"total": 0, "open": 0, "rows": []}
-    assert rows["risk-file", "10", "/incidents"]["value"]["open"] == 1
+    assert rows["pms", "5", "/alerts"]["value"] == "total: 0, open: 0, rows: none"
+    assert "open: 1" in rows["risk-file", "10", "/incidents"]["value"]
     assert isocenter.verify_documents(tmp_path / "out", against=tmp_path).broken == []
     assert "Doe" not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
     Incidents(database).change(Incidents(database).rows(1)[0].incident, SETTLED, EVE)

@@ -15,6 +15,7 @@ from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
 from isocenter.files.layouts.cases import table_join
 from isocenter.reading import dataset_reading, image_targets, imputation
+from isocenter.reading.image_targets import TARGET
 from isocenter.reading.reading_options import Covariates, Input, ReadingOptions
 from isocenter.runtime import Model
 from isocenter.runtime.covariate_encoding import Number
@@ -37,7 +38,7 @@ def open_inputs(inputs: Sequence[Input], reading: ReadingOptions, model: Model) 
         ([imputation.in_order(_with_names(case, channels), channels) for case in cases], of_data)
         for cases, of_data in opened
     ]
-    settings = task_settings.settings_of(model.task)
+    settings = task_settings.settings_of(model.task) if TARGET in model.task.needs else {}
     problems = [_in_full(problem) for _, of_data in opened for problem in of_data if problem.severity != "note"]
     return image_targets.with_finer_images([case for cases, _ in opened for case in cases], settings), problems
 

@@ -124,9 +124,8 @@ def import_nncf() -> Any:
         os.environ["NNCF_CI"] = "1"
     import nncf  # 3 s, and only this needs it
 
-    logging.getLogger("nncf").setLevel(
-        logging.ERROR
-    )  # its own function sets its handlers too, those of others among them
+    # Its own function sets the level of its handlers too, those of others among them.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
 

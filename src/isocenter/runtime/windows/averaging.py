@@ -249,7 +249,7 @@ def mirror_views(
     offsets = {name: head.offsets for name, head in task.heads.items() if head.offsets}
     numbers = sides if labelled and orient.names_sides(sides) else None
     scaled = not any(head.holds_numbers for head in task.heads.values())  # a size may be the answer
-    further = views.of_grid(trace.voxel_steps, scaled=scaled)
+    further = views.of_grid(trace.voxel_steps, scaled=scaled) if views.count else ()
     channels = properties.mirrored_channels(task)
     return MirroredNetwork(
         network, task.average, axes, crossing, channels, offsets, numbers, differ, plain, further, labelled

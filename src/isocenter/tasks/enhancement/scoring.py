@@ -24,7 +24,7 @@ PSNR, SNR = "psnr", "snr"
 METRICS = Metrics(
     (*FIDELITY_METRICS, *RECOVERY_METRICS, Metric(SNR, "Signal-to-noise ratio", unit="dB", may_judge=False)),
     label_word="channel",
-)
+).mark_audited(audited=("psnr",), calibration="coverage")
 
 
 class ImageScoring(ImageAnswering):

@@ -61,7 +61,7 @@ IMAGE_SUFFIX = re.compile(rf"(?i)[_.\- ](?:{_SHOWN}|original|orig|input)$")
 IMAGE_PREFIX = re.compile(rf"(?i)^(?:{_SHOWN}|original|orig|input)[_.\- ]")
 
 # Targets: the image that another should become, in a folder of theirs or marked by a suffix.
-TARGETS = {"targets", "target"}
+TARGETS = {"targets"}
 TARGET_SUFFIX = re.compile(r"(?i)[_.\- ]target$")
 
 # Masks: likewise; a word of MANY_LABELS is no class's, as "mask" may be.

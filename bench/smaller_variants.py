@@ -1,7 +1,7 @@
 """What smaller variants of models cost and save: 8 and 4 bits, distilled and pruned, on real data.
 
-    python bench/compression.py --record
-    python bench/compression.py hippocampus --threads 1
+    python bench/smaller_variants.py --record
+    python bench/smaller_variants.py hippocampus --threads 1
 
 Each model is trained once and each cell is measured once: what lies in the folder of results is kept. Losses are those
 of `isocenter compress`, on validation and calibration cases that decided nothing of a variant; times are of one core,
