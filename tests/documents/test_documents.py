@@ -58,7 +58,7 @@ COUNTS = {
     "mdr-clinical": (10, None),  # Annex XIV: 1(a) to 1(e), 2 to 4, 6, 7, of the same regulation
     "model-card": (9, None),
     "pccp": (3, 12),
-    "pms": (10, None),
+    "pms": (11, None),
     "sap": (13, None),
     "risk-file": (11, None),
     "software-file": (20, None),
