@@ -27,7 +27,7 @@ from isocenter.values import Estimate
 
 DRAFT = "Draft for a responsible person to complete"
 COLUMNS = ("item", "what is asked", "state", "answer", "where it lies")
-SHARES, GAP_SHARES = (0.08, 0.2, 0.1, 0.36, 0.26), (0.1, 0.4, 0.5)
+SHARES, GAP_SHARES = (0.08, 0.2, 0.13, 0.35, 0.24), (0.1, 0.4, 0.5)
 HASH = 12  # digits of a SHA-256 on a page; documents.json has all
 LONG_DECIMAL = re.compile(r"-?\d+\.\d{4,}(?:e-?\d+)?")
 MOST_PARTS = 8  # parts of a value that a page spells out; its record has all
