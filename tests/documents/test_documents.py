@@ -467,7 +467,7 @@ def test_every_number_of_a_draft_is_that_of_a_row(documented):
     assert numbers - pieces <= {"95"}  # of intervals, whose level is 0.95
 
 
-def test_a_draft_names_the_method_of_a_decision_and_not_its_settings(documented):
+def test_a_draft_names_the_method_of_a_decision_and_the_value_of_a_figure(documented):
     [draft] = [one for one in documented.documents if one.guideline.name == "draft"]
     texts = [
         block.text
@@ -476,6 +476,9 @@ def test_a_draft_names_the_method_of_a_decision_and_not_its_settings(documented)
         if hasattr(block, "text")
     ]
     assert any(text.startswith("Intensities were normalised by the method zscore, because ") for text in texts)
+    # A figure has a method as well, but its sentence gives the value and its interval.
+    [primary] = [text for text in texts if text.startswith("On the test cases the model reached ")]
+    assert re.search(r"reached Auroc [\d.]+ \(95 % interval [\d.]+ to [\d.]+", primary)
 
 
 def test_the_flow_of_cases_is_drawn_from_the_rows(documented, records):

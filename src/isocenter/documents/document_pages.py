@@ -294,7 +294,8 @@ def method_name(value: Any) -> Any:
     """The name of a method in place of its settings, which the tables list; of several images each name once."""
     if isinstance(value, list) and value and all(isinstance(one, Mapping) and "method" in one for one in value):
         return [*dict.fromkeys(one["method"] for one in value)]
-    return value["method"] if isinstance(value, Mapping) and "method" in value else value
+    # A figure has a method too, that of its interval; it is not what a figure says.
+    return value["method"] if isinstance(value, Mapping) and "method" in value and not is_figure(value) else value
 
 
 def _flow(answered: AnsweredItem) -> page_blocks.Figure | None:
