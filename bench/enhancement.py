@@ -11,8 +11,6 @@ stands for a patient; two may be of one person.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -22,7 +20,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 from environment import ROOT
-from recorded import record
+from recorded import measured_cell, record, row_words
 from skimage.restoration import denoise_nl_means
 
 import isocenter
@@ -60,31 +58,12 @@ def main() -> None:
             f"simulated, {CALIBRATING} patients calibrate": lambda: simulated(given, volumes, CALIBRATING),
             f"error bars, {CALIBRATING} patients calibrate": lambda: error_bars(given, volumes, "calibrated"),
         }
-    rows = {name: cell(given.out, name, measure) for name, measure in cells.items()}
-    text = "\n".join(["| what | figure |", "|---|---|", *(f"| {name} | {words(row)} |" for name, row in rows.items())])
+    rows = {name: measured_cell(given.out, name, measure) for name, measure in cells.items()}
+    lines = [f"| {name} | {row_words(row)} |" for name, row in rows.items()]
+    text = "\n".join(["| what | figure |", "|---|---|", *lines])
     print(text)
     if given.record:
         record("enhancement", "Enhanced volumes", text, {"rows": rows, "minutes": given.minutes})
-
-
-def words(row: dict[str, Any]) -> str:
-    return "; ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
-    )
-
-
-def cell(out: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured before, else now."""
-    path = out / "cells.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    known = {line["name"]: line["row"] for line in lines}
-    if name not in known:
-        began = time.monotonic()
-        known[name] = {**measure(), "seconds": round(time.monotonic() - began)}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"name": name, "row": known[name]}) + "\n")
-    print(name, words(known[name]), flush=True)
-    return known[name]
 
 
 def read_volumes(count: int) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +22,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from environment import ROOT
-from recorded import record
+from recorded import measured_cell, record
 from scipy import ndimage
 
 import isocenter
@@ -71,7 +70,7 @@ def main() -> None:
     rows = {
         name: dict.fromkeys((*FIGURES, "seconds"), "not measured")
         if name.startswith(tuple(given.without))
-        else cell(given.out, name, measure)
+        else measured_cell(given.out, name, measure)
         for name, measure in cells.items()
     }
     head = ["method", "PSNR dB", "SSIM", "invented /l", "recovery", "3 mm", "5 mm", "8 mm", "s"]
@@ -83,20 +82,6 @@ def main() -> None:
     print(text)
     if given.record:
         record("invented", "What enhancements lose and invent", text, {"rows": rows, "minutes": given.minutes})
-
-
-def cell(out: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured before, else now."""
-    path = out / "cells.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    known = {line["name"]: line["row"] for line in lines}
-    if name not in known:
-        began = time.monotonic()
-        known[name] = {**measure(), "seconds": round(time.monotonic() - began)}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"name": name, "row": known[name]}) + "\n")
-    print(name, known[name], flush=True)
-    return known[name]
 
 
 def write_images(folder: Path, count: int) -> None:

@@ -11,7 +11,6 @@ Cells that have ended are lines of DIR/cells.jsonl, and are not repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from environment import ROOT
-from recorded import record
+from recorded import measured_cell, record, row_words
 from skimage.transform import iradon, radon, resize
 
 import isocenter
@@ -54,31 +53,13 @@ def main() -> None:
         "512 x 512, 720 views": seconds_of_each,
         "MR, 4 times fewer columns": lambda: of_columns(given),
     }
-    rows = {name: cell(given.out, name, measure) for name, measure in cells.items() if name.startswith(given.only)}
-    text = "\n".join(["| what | figure |", "|---|---|", *(f"| {name} | {words(row)} |" for name, row in rows.items())])
+    chosen = {name: measure for name, measure in cells.items() if name.startswith(given.only)}
+    rows = {name: measured_cell(given.out, name, measure) for name, measure in chosen.items()}
+    lines = [f"| {name} | {row_words(row)} |" for name, row in rows.items()]
+    text = "\n".join(["| what | figure |", "|---|---|", *lines])
     print(text)
     if given.record:
         record("reconstruction", "Reconstructed slices", text, {"rows": rows, "minutes": given.minutes})
-
-
-def words(row: dict[str, Any]) -> str:
-    return "; ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
-    )
-
-
-def cell(out: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured before, else now."""
-    path = out / "cells.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    known = {line["name"]: line["row"] for line in lines}
-    if name not in known:
-        began = time.monotonic()
-        known[name] = {**measure(), "seconds": round(time.monotonic() - began)}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"name": name, "row": known[name]}) + "\n")
-    print(name, words(known[name]), flush=True)
-    return known[name]
 
 
 def ct_slices() -> Iterator[tuple[str, np.ndarray]]:

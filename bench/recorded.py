@@ -10,6 +10,8 @@ import re
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,27 @@ def record(
     section = f"## {title}\n\n{origin}\n\n{table_markdown.strip()}\n"
     text = page.read_text(encoding="utf-8") if page.is_file() else f"# {title}\n"
     page.write_text(replaced(text, part, section), encoding="utf-8")
+
+
+def measured_cell(out: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The figures of a cell, with its seconds: from `out/cells.jsonl` where it ended before, else measured now."""
+    path = out / "cells.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    known = {line["name"]: line["row"] for line in lines}
+    if name not in known:
+        began = time.monotonic()
+        known[name] = {**measure(), "seconds": round(time.monotonic() - began)}
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"name": name, "row": known[name]}) + "\n")
+    print(name, row_words(known[name]), flush=True)
+    return known[name]
+
+
+def row_words(row: dict[str, Any]) -> str:
+    """The figures of a cell in a line, each after its name."""
+    return "; ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
+    )
 
 
 def page_of(part: str, folder: Path = PAGES) -> Path:
