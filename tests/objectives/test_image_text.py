@@ -6,6 +6,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from isocenter.errors import PlanError, UsageError
 from isocenter.networks import text_networks
 from isocenter.networks.text_networks import LearntText
 from isocenter.objectives import image_text
+from isocenter.planning import plan_file
 from isocenter.runtime import record_files
 from isocenter.training.data.batch_loading import Loader
 from isocenter.training.data.prepared_store import PreparedCase
@@ -172,3 +174,23 @@ def test_what_no_text_has_taught_has_no_classes_by_texts(tmp_path):
         isocenter.adopt(tmp_path / "run", program="clap", **known)
     with pytest.raises(UsageError, match="need the settings and the tokenizer of a BERT"):
         isocenter.adopt(tmp_path / "run", program="openclip", **known)
+
+
+def test_a_table_is_the_other_side_where_covariates_are_asked_for(tmp_path):
+    """The first layer has an entry a number and one a level; the column of texts is left out."""
+    data = reported_pictures(tmp_path / "data")
+    table = pd.read_csv(data).assign(age=lambda one: 40 + one.index % 7, sex=lambda one: ["f", "m"] * 12)
+    table.drop(columns="report").to_csv(data, index=False)
+    chosen = {**trained.TWO_STEPS, "network.size": trained.SMALL_RESNET, "training.batch": 4}
+    by_hand = {**chosen, "image_text.other": "covariates"}
+    known = {"objective": "image_text", "assignments": by_hand, "device": "cpu", "threads": 1}
+    run = isocenter.pretrain([data], column="image=file,patient=patient", out=tmp_path / "run", **known)
+    plan = plan_file.read_plan(run.out / "plan.yaml")
+    assert plan["image_text.other"] == "covariates"
+    assert set(plan["image_text.columns"]) == {"age", "sex"}
+    tensors = record_files.read_tensors(run.out / "checkpoints" / "last" / "objectives.safetensors")
+    assert tensors["parts.image_text.table.0.weight"].shape == (128, 3)
+    assert plan["network.context"] is None  # the network itself gets images alone
+    (tmp_path / "classes.json").write_text('{"ill": ["a nodule"], "normal": ["none"]}')
+    with pytest.raises(UsageError, match="is no run that texts have taught"):
+        isocenter.adopt(run.out, classes=tmp_path / "classes.json", out=tmp_path / "package")

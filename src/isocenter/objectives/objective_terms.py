@@ -99,6 +99,7 @@ class SeenBatch:
     cases:   numbers of the cases, of the whole batch
     taught:  (batch, channels, ...) answers of another model, of the whole batch; None where nobody teaches
     texts:   of each image of the whole batch; empty words where it has none
+    columns: (batch, entries) covariates that an objective reads, of the whole batch; None where none does
     places:  the number of the place of each image of the whole batch; UNKNOWN_PLACE where nobody says
     """
 
@@ -111,6 +112,7 @@ class SeenBatch:
     taught: Tensor | None = None
     texts: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
+    columns: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +219,10 @@ class Objective:
         """
         return {}
 
+    @classmethod
+    def check_data(cls, dataset: Dataset, fingerprint: Fingerprint, section: Mapping[str, Any]) -> None:
+        """Raise PlanError where these training cases lack what it needs; section: the values of its fields."""
+
     def refusal(self, task: Task) -> str:
         """The reason why it cannot teach this kind of problem; empty where it can."""
         return ""
@@ -227,6 +233,14 @@ class Objective:
         features: number of pooled features of an image; 0 where it does not need them
         """
         return None
+
+    @property
+    def columns_read(self) -> Mapping[str, Any] | None:
+        """The covariates of each case that it reads: as in a plan's `network.context`, but no network gets them."""
+        return None
+
+    def count_columns(self, parts: Any, count: int) -> None:
+        """Make room for so many entries of the covariates that it reads, before the first step."""
 
     def count_places(self, parts: Any, count: int) -> None:
         """Make room for so many places, before the first step, where it needs them."""

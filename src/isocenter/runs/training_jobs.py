@@ -361,6 +361,7 @@ def prepare_cases(
             chosen.task if with_targets else None,
             reading=reading.decisive,
             context=Context.from_settings(chosen.network.context),
+            columns=Context.from_settings([one.columns_read or {} for one in chosen.terms.values()]),
             marked=marked,
             taught=teacher_models.teacher_answers(cases, chosen),
             threads=chosen.training.threads,

@@ -9,8 +9,10 @@ from pathlib import Path
 from isocenter.errors import PlanError
 from isocenter.networks import factory
 from isocenter.objectives import objective_catalogue
+from isocenter.objectives.image_text import COVARIATES
 from isocenter.objectives.objective_terms import SUPERVISED
 from isocenter.planning.plan_sections import PlanSettings
+from isocenter.planning.rules import covariate_rules
 from isocenter.tasks import Task, properties
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
 
@@ -24,6 +26,7 @@ MEASURED_TEACHER = (
     "style with a mean teacher closed .59, .62 and .91 of the gaps to three simulated scanners; style alone more of an "
     "inverted contrast (.87), and less than half of a darker one (.43)"
 )
+NOTHING = Decision(None, "")
 TERMS, UNLABELLED = f"{SECTION}.terms", f"{SECTION}.unlabelled"
 
 
@@ -96,6 +99,23 @@ def with_objective_settings(plan: Plan, dataset: Dataset, fingerprint: Fingerpri
                 continue  # until the whole plan is known
             if full not in plan or plan.decision(full).because != BY_HAND:
                 plan = plan.with_decision(full, decision)
+    if "training" in plan.sections:  # the whole plan is known
+        for name in plan[TERMS]:
+            section = {key: one.value for key, one in plan.sections[name].items()}
+            objective_catalogue.objective_kind(name).check_data(dataset, fingerprint, section)
+    return _with_columns(plan, dataset, fingerprint)
+
+
+def _with_columns(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
+    """The plan with the columns of an objective that reads covariates, as the training cases have them."""
+    for name in plan[TERMS]:
+        if plan.sections.get(name, {}).get("other", NOTHING).value != COVARIATES:
+            continue
+        place = f"{name}.columns"
+        decision = covariate_rules.context_decision(dataset, fingerprint, plan[place] or covariate_rules.ALL)
+        if not decision.value:
+            raise PlanError(decision.because, place, "Give a table with covariates")
+        plan = plan.with_decision(place, decision)
     return plan
 
 

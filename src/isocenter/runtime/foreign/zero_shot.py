@@ -64,7 +64,7 @@ def zero_shot_of_run(run: Path, model: Model, classes: Classes) -> Model:
     """
     settings = model.record.get("objectives", {}).get("image_text")
     tensors = run / LAST_CHECKPOINT / OBJECTIVES
-    if settings is None or not tensors.is_file():
+    if settings is None or settings.get("other") == image_text.COVARIATES or not tensors.is_file():
         remedy = "Give one of pretrain --objective image_text"
         raise UsageError("is no run that texts have taught", str(run), remedy)
     kept = weight_layout.without_prefix(record_files.read_tensors(tensors), PARTS)

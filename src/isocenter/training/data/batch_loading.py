@@ -59,6 +59,7 @@ class Batch:
     taught:     (batch, channels, ...) answers of another model; None where nobody teaches
     texts:      some sentences of each image's text, of the whole batch; empty where it has none
     places:     numbers of the places of the images, of the whole batch
+    columns:    (batch, entries) covariates that an objective reads, of the whole batch; None where none does
     """
 
     images: NDArray[np.float32]
@@ -75,6 +76,7 @@ class Batch:
     taught: NDArray[np.float32] | None = None
     texts: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
+    columns: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -149,6 +151,7 @@ class Loader:
         stacked_presence = None if present[0] is None else self._stack(present)
         marked = self.cases[0].marked is not None
         taught = None if answers[0] is None else self._stack(answers)
+        read = [one for index in cases if (one := self.cases[index].columns) is not None]
         return Batch(
             self._stack(images),
             self._stack(alike),
@@ -162,6 +165,7 @@ class Loader:
             taught=taught,
             places=tuple(self.cases[index].place for index in cases),
             texts=tuple(self._text(step * self.batch + n, draws) for n in range(self.batch)) if self._has_texts else (),
+            columns=np.stack(read) if read else None,
         )
 
     @cached_property

@@ -127,6 +127,7 @@ class PreparedCase:
     structures: the names of those of `positions`, alike in all cases; their numbers from 1 where nobody named them
     lost:       the names of those that have voxels on the image's grid and none on the network's
     texts:      of the case; the store keeps no word of them
+    columns:    (entries,) covariates that an objective reads and the network does not get
     """
 
     id: str
@@ -145,6 +146,7 @@ class PreparedCase:
     lost: tuple[str, ...] = ()
     texts: CaseTexts | None = None
     place: int = 0
+    columns: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -212,6 +214,7 @@ def prepare_all(
     memory: int,
     reading: Mapping[str, Any] | None = None,
     context: Context | None = None,
+    columns: Context | None = None,
     marked: Mapping[str, Path] | None = None,
     taught: Mapping[str, Path] | None = None,
     progress: Progress | None = None,
@@ -222,6 +225,7 @@ def prepare_all(
     memory:  bytes; arrays that fit into them together are kept in memory, else patches are read from disk
     reading: what a person decided about how the files are read, as far as it changes voxels or references
     context: the covariates that the network gets
+    columns: those that an objective reads
     marked:  {case id: what a network before marked in it, as `keep_label_numbers` has written it}
     taught:  {case id: file with the answer of another model, (channels,) or (channels, *spatial) on its own grid}
     Cases are prepared where the command has it done (`map_cases.spread_over`), else by threads of this process.
@@ -239,6 +243,7 @@ def prepare_all(
             _prepare(case, preprocessing, task, reading or {}, folder, before),
             patient=case.patient,
             texts=case.references.get("text"),
+            columns=columns.vector(case.covariates)[0] if columns else None,
         )
         if not context:
             return prepared

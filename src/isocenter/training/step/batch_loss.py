@@ -86,7 +86,9 @@ def augment_batch(
     if partner is not None:  # a mixed sample has the covariates of both
         context = [ranks.own_part(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
     images, targets = settings.task.point_at(images, targets, batch.generators)
-    return SeenBatch(images, targets, tuple(context), partner, share, batch.cases, taught, batch.texts, batch.places)
+    columns = None if batch.columns is None else tensors_on_device(batch.columns, device)
+    texts, places = batch.texts, batch.places
+    return SeenBatch(images, targets, tuple(context), partner, share, batch.cases, taught, texts, places, columns)
 
 
 def style_images(batch: Batch, device: Any, ranks: Ranks) -> Tensor:
@@ -188,6 +190,7 @@ class Criterion:
             parts_of = {name: one.parts(averaged, features) for name, one in objectives.items()}
             for name, objective in objectives.items():
                 objective.count_places(parts_of[name], places)
+                objective.count_columns(parts_of[name], 0 if cases[0].columns is None else len(cases[0].columns))
         parts |= {name: part for name, part in parts_of.items() if part is not None}
         reports = [(text, case.patient) for case in cases if case.texts is not None for text in case.texts.texts]
         for name, objective in objectives.items():
