@@ -129,6 +129,14 @@ class PredictOptions(ReadingOptions):
     uncertainty: Uncertainty = None
     activation: Activation = None
     measure: Measure = ()
+    prior: Annotated[
+        Input | None, Flag("Earlier image of the same patient: the answer also says what changed since.", "OLD")
+    ] = None
+    lesions: Annotated[
+        Sequence[str],
+        Flag("Structure of which each piece is a lesion, followed since --prior; repeatable.", "NAME", repeats=True),
+    ] = ()
+    days: Annotated[float | None, Flag("Days since --prior; by default by the dates in the headers.", "N")] = None
 
 
 @dataclass(frozen=True)

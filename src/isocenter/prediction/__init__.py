@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from isocenter.prediction import (
         answers,
         case_prediction,
+        earlier_study,
         findings_file,
+        lesion_follow_up,
         model_reconstruction,
         predictors,
         result_files,

@@ -15,9 +15,10 @@ import numpy as np
 from isocenter.errors import GeometryError, UsageError
 from isocenter.files import file_formats
 from isocenter.files.storage import atomic
-from isocenter.prediction import _computed_case, result_files, withholding
+from isocenter.prediction import _computed_case, earlier_study, result_files, withholding
 from isocenter.prediction._computed_case import ComputedCase
 from isocenter.prediction.answers import WantedFiles
+from isocenter.prediction.earlier_study import EarlierStudy, StudyChange
 from isocenter.prediction.result_files import CaseProbabilities
 from isocenter.runtime import Model, ModelRequest, label_measurements, predicted_memory, prediction_layers, proportion
 from isocenter.runtime.guard.image_observation import Watching
@@ -66,6 +67,7 @@ class CaseRequest:
                  Dice and what is refused stay
     prompts: {case: what is pointed at in it}, in place of the prompts of the request
     region: as `region_of` understands it; a file by its full path, because a worker may run in another folder
+    earlier: an earlier study of the patient, with which the answer is compared
     Raises UsageError for a region that no image can have.
     """
 
@@ -78,6 +80,7 @@ class CaseRequest:
     ratios: tuple[Ratio, ...] = ()
     explains: Explains | None = None
     prompts: Mapping[str, Sequence[Prompts]] = field(default_factory=dict)
+    earlier: EarlierStudy | None = None
 
     def __post_init__(self) -> None:
         if self.calibration not in ("on", "off"):
@@ -98,6 +101,7 @@ class PredictionOutcome:
     abstained: why there is no result, or why there should be none; None where there is one
     features, distances: what the network and the gate saw in it, as in `Confidence`
     tracks: of the objects of a clip, a row each
+    change: since the earlier study, where there is one
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -112,6 +116,7 @@ class PredictionOutcome:
     features: Array | None = None
     distances: Mapping[str, float] = field(default_factory=dict)
     tracks: Sequence[Mapping[str, Any]] = ()
+    change: StudyChange | None = None
 
 
 @dataclass(eq=False)
@@ -282,6 +287,7 @@ class _Results(NamedTuple):
     findings: Sequence[Finding] = ()
     files: Sequence[Path] = ()
     lacking: Sequence[Problem] = ()
+    change: StudyChange | None = None
 
 
 def _write_case(
@@ -306,9 +312,16 @@ def _write_case(
 
 def _write_results(computed: ComputedCase, output: _OpenFiles, asked: CaseRequest) -> _Results:
     rows, measured = _computed_case.result_rows(computed)
-    findings = list(_computed_case.report_findings(computed, measured))
+    findings, change = list(_computed_case.report_findings(computed, measured)), None
+    if asked.earlier is not None:
+        part = str(computed.case.covariates.get("body_part") or "")
+        change = earlier_study.compare_studies(
+            computed.model, computed.image, computed.prediction, findings, asked.earlier, part
+        )
+        findings = earlier_study.with_changes(findings, change.findings)
+    unstated = [] if change is None else [_warning(computed, words) for words in change.warnings]
     if output.room is None:
-        return _Results(rows, measured, findings)
+        return _Results(rows, measured, findings, lacking=unstated, change=change)
     prediction, image, name, room = computed.prediction, computed.image, computed.case.id, output.room
     files, lacking = result_files.write_result(
         prediction,
@@ -326,7 +339,12 @@ def _write_results(computed: ComputedCase, output: _OpenFiles, asked: CaseReques
         files += result_files.write_moved_files(transform, image, pair or Correspondence(), room, name, algorithm)
         objects, refused = result_files.write_moved_objects(transform, image, room, name)
         files, lacking = [*files, *objects], [*lacking, *refused]
-    return _Results(rows, measured, findings, files, lacking)
+    files += [] if change is None else change.write(room)
+    return _Results(rows, measured, findings, files, [*lacking, *unstated], change)
+
+
+def _warning(computed: ComputedCase, words: str) -> Problem:
+    return Problem("warning", f"{computed.case.id}: {words}", (computed.case.id,))
 
 
 def _outcome(computed: ComputedCase, results: _Results, *, keeps: bool) -> PredictionOutcome:
@@ -348,6 +366,7 @@ def _outcome(computed: ComputedCase, results: _Results, *, keeps: bool) -> Predi
         features=confidence.features,
         distances=confidence.distances,
         tracks=[{"case": computed.case.id, **row} for row in tracks],
+        change=results.change,
     )
 
 

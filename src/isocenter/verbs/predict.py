@@ -25,6 +25,7 @@ from isocenter.options.models import PredictOptions
 from isocenter.prediction import case_prediction, findings_file, predictors, result_files
 from isocenter.prediction.answers import WantedFiles
 from isocenter.prediction.case_prediction import CaseRequest, PredictionOutcome
+from isocenter.prediction.earlier_study import EarlierStudy, StudyChange
 from isocenter.prediction.findings_file import ExaminedImage
 from isocenter.prediction.predictors import ClusterPredictor, CohortPredictor, LocalPredictor
 from isocenter.reading import alignment, dataset_reading, input_cases, prompt_reading, verb_results
@@ -57,6 +58,7 @@ class PredictionResult(InNotebook):
     gate:         of a model that refuses no image, or by limits alone: why
     unfinished_training: how far the training of the model came, where that was stopped
     tracks:       of clips of objects, one row a track: label, first and last frame, score
+    change:       since the earlier study that was given
     """
 
     table: pd.DataFrame
@@ -70,6 +72,7 @@ class PredictionResult(InNotebook):
     tracks: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
     gate: str = ""
     unfinished_training: str = ""
+    change: StudyChange | None = None
 
     @property
     def failures(self) -> list[Problem]:
@@ -97,11 +100,13 @@ class PredictionResult(InNotebook):
             "unfinished_training": self.unfinished_training,
             "files": [str(path) for path in self.files],
             "rows": self.table.to_dict("records"),
+            **({} if self.change is None else {"change": self.change.as_record()}),
         }
 
     def __repr__(self) -> str:
         lines = [*filter(None, [self.unfinished_training]), case_outcome.outcome_sentence(self.outcomes)]
         lines += [self.gate] if self.gate else []
+        lines += [] if self.change is None or self.change.refusal else [repr(self.change)]
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}".strip() for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
@@ -126,6 +131,8 @@ def predict(options: PredictOptions) -> PredictionResult:
     covariates: of the patients, for a model that was trained with them: a table or several with a row for each case
             or patient, or of what was read time and again rows with their times; or those of the one patient by name,
             what was read as pairs of a time and a number. A cohort whose own tables have them needs no other
+    prior: an earlier image of the same patient, answered first: what changed since is in change.csv and the findings;
+           days: since then; lesions: structures of which each piece is one, as in `register --lesions`
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
     ResourceError where the disk is full; what was done by then is kept.
@@ -134,6 +141,7 @@ def predict(options: PredictOptions) -> PredictionResult:
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
     asked = _make_request(options)  # what it refuses needs no model
+    _refuse_beside_prior(options)
     if options.out is None and (options.save_probabilities or options.overlay):
         raise UsageError("probabilities and overlays are written as files", "predict", "Give out=FOLDER")
     folder = None if options.out is None else Path(options.out)
@@ -147,6 +155,8 @@ def predict(options: PredictOptions) -> PredictionResult:
             nullcontext() if folder is None else verb_results.result_folder(folder, options.overwrite, MARKS) as partial
         ):
             asked = replace(asked, folder=partial)
+            if options.prior is not None:
+                asked = replace(asked, earlier=_earlier_study(model, options, asked))
             predicted = _predict_cases(model, inputs, options, asked, predictor, uninterrupted)
             if folder is None or partial is None:
                 return predicted
@@ -212,6 +222,29 @@ def _make_request(options: PredictOptions) -> CaseRequest:
         prompts=of_all,
     )
     return CaseRequest(None, files, request, options.region, options.abstain, options.calibration, prompts=of_cases)
+
+
+def _refuse_beside_prior(options: PredictOptions) -> None:
+    """UsageError for what goes with an earlier study alone, and for what does not go with one."""
+    if options.prior is None and (options.lesions or options.days is not None):
+        raise UsageError("lesions and days are of an earlier study", "--prior", "Give it")
+    if options.prior is not None and (options.scheduler or options.region):
+        raise UsageError(
+            "an earlier study is compared here, and as a whole", "--prior", "Leave out --scheduler, --region"
+        )
+
+
+def _earlier_study(model: Model, options: PredictOptions, asked: CaseRequest) -> EarlierStudy:
+    """The earlier study, answered by the same model in the same way. UsageError for several cases."""
+    assert options.prior is not None  # noqa: S101 - as asked
+    opened, _ = input_cases.open_inputs([options.prior], options.reading, model)
+    cases, _ = input_cases.with_given_covariates(opened, options.covariates, model)
+    if len(cases) != 1:
+        raise UsageError(f"holds {errors.count_phrase(len(cases), 'case')}", str(options.prior), "Give one image")
+    image = predictors.image_of_case(cases[0])
+    done = case_prediction.compute_case(model, cases[0], image, replace(asked, folder=None))()
+    earlier = EarlierStudy.from_prediction(done.prediction, done.findings, image, cases[0], done.abstained)
+    return replace(earlier, lesions=tuple(options.lesions), days=options.days)
 
 
 def _prompts(options: PredictOptions) -> tuple[Prompts | Sequence[Prompts], Mapping[str, Sequence[Prompts]]]:
@@ -294,6 +327,9 @@ def _predict_cases(
     if unknown := sorted(set(asked.prompts) - {case.id for case in cases}):
         problem = f"holds prompts of {errors.list_phrase(unknown)}, and no input is that case"
         raise DatasetError(problem, str(options.prompts), f"Cases are {errors.list_phrase([c.id for c in cases])}")
+    if asked.earlier is not None and len(cases) != 1:
+        problem = f"{errors.count_phrase(len(cases), 'case')} for one earlier study"
+        raise UsageError(problem, "--prior", "Give one new image, or one case of a cohort")
     done: dict[str, PredictionOutcome] = {}
     stopped: BaseException | None = None
     if asked.folder is not None:
@@ -364,6 +400,7 @@ def _gather(
         tracks=pd.DataFrame([row for one in done for row in one.tracks]),
         gate="" if model.gate.is_fitted else str(model.gate),
         unfinished_training=model.unfinished_training,
+        change=next((one.change for one in done if one.change is not None), None),
     )
 
 

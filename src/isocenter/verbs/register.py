@@ -20,7 +20,8 @@ from isocenter.files.format_options import ReadOptions
 from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.options.images import RegisterOptions
-from isocenter.prediction import predictors, result_files
+from isocenter.prediction import lesion_follow_up, predictors, result_files
+from isocenter.prediction.lesion_follow_up import FollowUp, LesionCourse
 from isocenter.reading import image_pairs, input_cases, verb_results
 from isocenter.registration import engine
 from isocenter.registration.engine import ImageRegistration, RegistrationSettings, TransformKind
@@ -44,8 +45,6 @@ from isocenter.values import (
     table_cells,
 )
 from isocenter.values.spatial_transform import ONTO
-from isocenter.verbs.registering import lesion_follow_up
-from isocenter.verbs.registering.lesion_follow_up import FollowUp, LesionCourse
 
 MARKS = ("registration.json", "report.html")
 COORDINATES = ("x", "y", "z")
@@ -368,7 +367,7 @@ def _write(result: RegistrationResult, field: Displacement | None, fixed: Image,
     if result.moved_points is not None:
         csv_text.write_table(result.moved_points, folder / "moved_points.csv")
     if result.follow_up is not None:
-        result.follow_up.write(folder)
+        list(result.follow_up.write(folder))
     list(result_files.write_dicom_pair(result.transform, result.moved, fixed, moving, folder))
     record_files.write_json(folder / MARKS[0], "isocenter.registration", result.as_record())
 

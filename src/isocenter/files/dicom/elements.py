@@ -48,6 +48,7 @@ _ATTRIBUTES = """
 00081030 LO StudyDescription 0008103E LO SeriesDescription 00081090 LO ManufacturerModelName
 00081115 SQ ReferencedSeriesSequence 00089208 CS ComplexImageComponent 00100010 PN PatientName 00100020 LO PatientID
 00100021 LO IssuerOfPatientID 00100040 CS PatientSex 00101010 AS PatientAge 00101030 DS PatientWeight
+00180010 LO ContrastBolusAgent
 00180015 CS BodyPartExamined 00180040 IS CineRate 00180050 DS SliceThickness 00180081 DS EchoTime
 00180088 DS SpacingBetweenSlices 00181030 LO ProtocolName 00181060 DS TriggerTime 00181063 DS FrameTime
 00181065 DS FrameTimeVector 00181164 DS ImagerPixelSpacing 00182010 DS NominalScannedPixelSpacing

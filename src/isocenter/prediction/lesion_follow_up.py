@@ -1,10 +1,10 @@
-"""`register --lesions`: lesions of a baseline and a follow-up compared, and the response by measurement alone."""
+"""Lesions of a baseline and a follow-up compared, and the response by measurement alone."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ COLUMNS = (
     "lesion", "state", "before_ml", "after_ml", "change_percent", "before_mm", "after_mm", "organ", "days", "ml_a_year",
     "doubling_days", "growth_percent",
 )  # fmt: skip
+TABLE, RESPONSE = "lesions.csv", "response.json"
 YEAR = 365.25
 CAVEAT = "By measurement alone: the drawn lesions were measured, and nobody judged them. This is no diagnosis."
 # PERCIST: a lesion can be judged from 1.5 times the mean of the liver and two of its deviations on.
@@ -62,10 +63,11 @@ class FollowUp:
         ]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> Iterator[Path]:
         """Write lesions.csv and response.json."""
-        csv_text.write_table(self.table, folder / "lesions.csv")
-        record_files.write_json(folder / "response.json", "isocenter.response", self.as_record())
+        csv_text.write_table(self.table, folder / TABLE)
+        record_files.write_json(folder / RESPONSE, "isocenter.response", self.as_record())
+        yield from (folder / TABLE, folder / RESPONSE)
 
     @property
     def section(self) -> Section:
@@ -114,13 +116,13 @@ class LesionCourse:
         """
         if not all(image.geometry.is_volume and image.geometry.physical for image in images):
             raise GeometryError("lesions are measured in ml", "--lesions", "Give volumes with a size in mm")
-        elapsed, notes = _elapsed_days(images, days)
+        elapsed, notes = elapsed_days(images, days)
         found_lesions = lesions.find_lesions(masks[0], organs), lesions.find_lesions(masks[1])
         return cls(images, found_lesions, organs, elapsed, notes, _earlier_sums(records, found_lesions[0]))
 
 
-def _elapsed_days(images: tuple[Image, Image], given: float | None) -> tuple[float | None, tuple[str, ...]]:
-    """(days from baseline to follow-up, why they are not known)."""
+def elapsed_days(images: tuple[Image, Image], given: float | None) -> tuple[float | None, tuple[str, ...]]:
+    """(days from baseline to follow-up, why they are not known). Raises UsageError where the follow-up is older."""
     if given is not None:
         if not given > 0:
             raise UsageError(f"{given:g} days", "--days", "Give the days from the baseline to the follow-up")
