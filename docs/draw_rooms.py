@@ -16,6 +16,7 @@ CONTENTS = {
     "cli": "arguments, calls, output",
     "verbs": "train, predict, evaluate, ...: a file for each verb, which joins the rooms",
     "options": "the keywords of every verb: their types, defaults, words and limits",
+    "jobs": "commands as processes of their own, which the page and agents start",
     "service": "a DICOM node: receiving, queue, routing, answers",
     "documents": "guidelines, cards and technical files, filled from records",
     "studies": "how many participants a study needs, by design",

@@ -23,7 +23,8 @@ from isocenter.errors import IntegrityError, ResourceError
 from isocenter.files.storage import file_lock
 from isocenter.runtime import Model, record_files
 from isocenter.training import recipe
-from isocenter.training._logs import COLUMNS, CsvLog
+from isocenter.training._logs import CsvLog
+from isocenter.training.training_state import COLUMNS
 from matrices import only, thinned
 from packages import changed
 

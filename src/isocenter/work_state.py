@@ -1,4 +1,4 @@
-"""The start of a command, the thing that it is working on, and what Ctrl-C does to it.
+"""The start of a command, the thing that it is working on, how far it is, and what Ctrl-C does to it.
 
 Each case is logged where work on it begins and ends, so that whoever outlives a crash can name it. Nothing is shown
 unless a handler is set on the logger "isocenter.work", as the command line does.
@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
+from typing import Any
 
 work = logging.getLogger("isocenter.work")
+progress = logging.getLogger("isocenter.progress")
 BEGUN, ENDED = "begun", "ended"
 # time.monotonic() at which the command line was entered, before it has imported what a verb needs.
 _entered: ContextVar[float | None] = ContextVar("entered", default=None)
@@ -45,6 +47,15 @@ def mark_case_at_work(case: str) -> Iterator[None]:
         yield
     finally:
         work.debug(ENDED, extra={"case": case})
+
+
+def report_progress(what: str, done: int, total: int, seconds_left: float | None, **columns: Any) -> None:
+    """State how far a piece of work is, for a job's progress; nobody hears it elsewhere.
+
+    columns: of a training, as in `log.csv`
+    """
+    record = {"what": what, "done": done, "of": total, "seconds_left": seconds_left, **columns}
+    progress.debug("%s: %d of %d", what, done, total, extra={"progress": record})
 
 
 @contextmanager

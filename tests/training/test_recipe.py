@@ -26,13 +26,12 @@ from isocenter.runs.plan_request import PlanRequest
 from isocenter.runtime import model_files, record_files
 from isocenter.tasks import task_catalogue
 from isocenter.training import checkpoint_files, session_length
-from isocenter.training._logs import COLUMNS
 from isocenter.training._training_session import TrainingSession
 from isocenter.training.checkpoint_files import Validation
 from isocenter.training.length import step_probe
 from isocenter.training.length.schedule import FEWEST_STEPS, Speed, TrainingPace
 from isocenter.training.session_length import ClockedLength, Length
-from isocenter.training.training_state import CommandClock, State
+from isocenter.training.training_state import COLUMNS, CommandClock, State
 from isocenter.values import Decision
 
 

@@ -17,6 +17,7 @@ from isocenter import keywords
 from isocenter.cli import dialogue, terminal
 from isocenter.cli.terminal import app
 from isocenter.errors import UsageError
+from isocenter.jobs import job_process
 from isocenter.keywords import Flag, Keyword
 from isocenter.options import images, models, node, records, training
 
@@ -70,6 +71,7 @@ class Command:
             raise UsageError("are two forms of the result", switches, "Give one of them")
         result = self.result(values)
         if result is not None:
+            job_process.keep_words(str(getattr(result, forms[0]) if forms else result))
             terminal.show(getattr(result, forms[0]) if forms else result, result.as_record() if as_json else None)
         if self.ends is not None:
             self.ends(result, values)

@@ -18,7 +18,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ from isocenter import errors, work_state
 from isocenter.cli import terminal
 from isocenter.cli.terminal import PartlyFailedError, app
 from isocenter.errors import IsocenterError, UsageError, WorkerLostError
+from isocenter.jobs import job_process
 from isocenter.work_state import BEGUN
 
 # By which batch systems and containers end a program, and by which a closed terminal does; Windows lacks the latter.
@@ -57,6 +58,17 @@ def main() -> None:
     handler.setFormatter(_Lines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("isocenter").setLevel(logging.INFO if terminal.is_first_process() else logging.ERROR)
+    codes = list[int]()
+    try:
+        with job_process.run_as_job(codes) if terminal.is_first_process() else nullcontext():
+            codes.append(_run_command())
+    except IsocenterError as error:
+        codes.append(_end(error, 2))
+    sys.exit(codes[-1])
+
+
+def _run_command() -> int:
+    """Exit code of the command, whose last line is printed."""
     ended: list[int] = []
     try:
         with (
@@ -80,7 +92,7 @@ def main() -> None:
         code = _end(error if is_shown else "", 2 if isinstance(error, UsageError) else 1)
     except Exception as error:  # the last resort: whatever it is, one line and an exit code
         code = _end(*_unforeseen(error))
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from typing import ClassVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from isocenter import work_state
+
 log = logging.getLogger("isocenter")
 
 
@@ -41,17 +43,18 @@ class Tracker:
     def __call__(self, done: int, total: int, words: str = "") -> None:
         if self.watch is not None:
             self.watch(done, total)
+        now = time.monotonic()
+        if self.first is None and done:
+            self.first = (done, now)
+        begun, since = self.first or (0, now)
+        left = (now - since) / (done - begun) * (total - done) if done > begun else 0.0
+        work_state.report_progress(self.what, done, total, left if done > begun else None)
         if self.bar is not None:
             if self.row is None:
                 self.row = int(self.bar.add_task(self.what, total=total, words=""))
             self.bar.update(self.row, completed=done, total=total, words=words)  # type: ignore[arg-type]
             return
-        now = time.monotonic()
         spent = now - self.began
-        if self.first is None and done:
-            self.first = (done, now)
-        begun, since = self.first or (0, now)
-        left = (now - since) / (done - begun) * (total - done) if done > begun else 0.0
         is_over, is_foreseen = done == total, not self.lines and left > self.quiet_seconds
         if now - self.last_line > self.quiet_seconds or (spent > 1 and (is_over or is_foreseen)):
             self.last_line, self.lines = now, self.lines + 1

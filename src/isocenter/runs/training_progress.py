@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from isocenter import work_state
 from isocenter.report.progress_tracking import Tracker
-from isocenter.training.training_state import Moment
+from isocenter.training.training_state import COLUMNS, Moment
 
 log = logging.getLogger("isocenter")
 # Between two pictures of the table (s), and how many characters wide its curves are.
@@ -44,6 +45,8 @@ class TrainingWatch:
         self.losses.append(moment.loss)
         if moment.validation is not None:
             self.scores.append(moment.validation)
+        columns = {name: getattr(moment, name) for name in COLUMNS}
+        work_state.report_progress(self.what, moment.step, moment.steps, self.seconds_left(moment), **columns)
         often = Tracker.quiet_seconds if self.live is None else LIVE_SECONDS
         if time.monotonic() - self.last_line < often and moment.step < moment.steps:
             return

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from isocenter.files.storage import atomic
 from isocenter.files.storage.csv_text import CsvWriter
 from isocenter.lazy import tensorboard
-from isocenter.training.training_state import Moment
+from isocenter.training.training_state import COLUMNS, Moment
 
 log = logging.getLogger("isocenter")
 TENSORBOARD = "tensorboard"
@@ -25,9 +25,7 @@ MLFLOW_STEPS = 10
 # MLflow's own name for the setting that says where its server is.
 MLFLOW_ADDRESS = "MLFLOW_TRACKING_URI"
 EXPERIMENT, MLFLOW_RUN = "isocenter", "mlflow.txt"
-# Of `log.csv`; losses of single objectives follow, where there are several, and without references the rank.
 RANK = "rank"
-COLUMNS = ("step", "seconds", "loss", "learning_rate", "validation", "training_metric", "gradient_norm")
 
 
 class Log(Protocol):

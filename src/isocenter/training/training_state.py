@@ -17,6 +17,8 @@ from isocenter.training.step.train_step import Learnt
 
 # Of its part of the minutes, what a network takes that shares them: the others start up too.
 OWN_SHARE = 0.97
+# Of `log.csv`; losses of single objectives follow, where there are several, and without references the rank.
+COLUMNS = ("step", "seconds", "loss", "learning_rate", "validation", "training_metric", "gradient_norm")
 
 
 @dataclass(frozen=True)

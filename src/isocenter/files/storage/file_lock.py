@@ -55,7 +55,9 @@ class Holder:
         if self.host != platform.node():
             return False
         try:
-            return abs(_start_time(psutil.Process(self.process)) - self.started) > SAME_START
+            process = psutil.Process(self.process)
+            # A process that was killed and whose parent did not look holds nothing any more.
+            return abs(_start_time(process) - self.started) > SAME_START or process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
         except psutil.AccessDenied:

@@ -1,0 +1,108 @@
+"""The side of the command that runs as a job: it takes its turn, says how far it is, and notes how it ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isocenter import work_state
+from isocenter.errors import IsocenterError, UsageError
+from isocenter.files.storage.file_lock import Holder
+from isocenter.jobs import job_record
+from isocenter.jobs.job_record import ERRORS, PROGRESS, WORDS, JobState
+from isocenter.jobs.workspace import JOB, Workspace
+from isocenter.runtime import record_files
+
+# s between two records of one piece of work; the last, and validations, are always written.
+OFTEN_S = 0.5
+# How a shell states that SIGHUP, Ctrl-C and SIGTERM ended a command.
+BY_SIGNAL = (129, 130, 143)
+
+
+# The folder of the job that this process is; None for a command that a person started.
+_own: ContextVar[Path | None] = ContextVar("own", default=None)
+
+
+@contextmanager
+def run_as_job(codes: list[int]) -> Iterator[None]:
+    """Within, a command that is a job reports its progress; at the end its record says how it ended.
+
+    codes: gets the exit code last
+    Raises UsageError where the job runs already, or was stopped before it began.
+    """
+    named = os.environ.pop(JOB, "")  # what this command starts is no job
+    if not named:
+        yield
+        return
+    folder = Path(named)
+    # A shell that starts a server in the background has Ctrl-C ignored, and each process would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    workspace, own = Workspace.of_job(folder), Holder.here()
+    with workspace.hold():
+        job = job_record.read_job(folder)
+        is_ours = job.state == "waiting" or (job.process is not None and job.process.process == own.process)
+        if job.is_over or job.is_stopping or not is_ours:
+            raise UsageError(
+                "was stopped" if job.is_stopping else f"is {job.state}",
+                job.id,
+                "Start the command again as another job",
+            )
+        job_record.write_job(folder, replace(job, state="running", process=own, began=job_record.now()))
+    handler, token = ProgressFile(folder), _own.set(folder)
+    work_state.progress.addHandler(handler)
+    work_state.progress.setLevel(logging.DEBUG)
+    work_state.progress.propagate = False
+    try:
+        yield
+    finally:
+        _own.reset(token)
+        work_state.progress.removeHandler(handler)
+        work_state.progress.setLevel(logging.NOTSET)
+        with suppress(OSError, IsocenterError):  # a full disk: whoever reads the job sees that its process is gone
+            _note_end(workspace, folder, codes[-1] if codes else 1)
+
+
+def _note_end(workspace: Workspace, folder: Path, code: int) -> None:
+    with workspace.hold():
+        job = job_record.read_job(folder)
+        is_stopped = code != 0 and (job.is_stopping or code in BY_SIGNAL)
+        state: JobState = "done" if code == 0 else "stopped" if is_stopped else "failed"
+        problem = job_record.last_line(folder / ERRORS) if state == "failed" else ""
+        job_record.write_job(folder, replace(job, state=state, code=code, problem=problem, ended=job_record.now()))
+    workspace.start_next()
+
+
+def keep_words(text: str) -> None:
+    """Keep the words of a result, which a person reads, beside its record; nothing for a command of a person."""
+    if (folder := _own.get()) is not None:
+        with suppress(OSError):
+            (folder / WORDS).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+class ProgressFile(logging.Handler):
+    """Writes progress into the job's folder, a record a line. A full disk costs lines, and never the work."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path, self.began, self.written = folder / PROGRESS, time.monotonic(), dict[str, float]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add a line, where the last of the same work is not of just now."""
+        progress: dict[str, Any] = record.progress  # type: ignore[attr-defined]
+        what, at = progress["what"], time.monotonic()
+        is_needed = progress["done"] == progress["of"] or progress.get("validation") is not None
+        if not is_needed and at - self.written.get(what, -OFTEN_S) < OFTEN_S:
+            return
+        self.written[what] = at
+        line = json.dumps(record_files.as_json({"at": round(at - self.began, 2), **progress}))
+        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
