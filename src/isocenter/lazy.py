@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import nibabel
     import onnx
     import onnxruntime
+    import openslide
     import pandas
     import PIL.Image as pil_image  # noqa: N813 - a module
     import pydicom
@@ -96,6 +97,7 @@ if not TYPE_CHECKING:
     ndimage = _LazyModule("scipy.ndimage")
     onnx = _LazyModule("onnx")
     onnxruntime = _LazyModule("onnxruntime")
+    openslide = _LazyModule("openslide")
     optimize = _LazyModule("scipy.optimize")
     pil_image = _LazyModule("PIL.Image")
     pandas = _LazyModule("pandas")

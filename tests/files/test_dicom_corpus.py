@@ -92,6 +92,8 @@ READ = {
     "files/pydicomdata_emri_small.dcm": (1, 10, 64, 64),
     "files/pydicomdata_emri_small_jpeg_2k_lossless.dcm": (1, 10, 64, 64),
     "files/pydicomdata_explicit_VR-UN.dcm": (1, 512, 512, 1),
+    "files/highdicom_sm_image.dcm": (3, 50, 50),
+    "files/highdicom_sm_image_jpegls.dcm": (3, 50, 50),
     "files/pydicomdata_liver_deflate.dcm": (1, 512, 512, 3),
     "files/pydicomdata_liver_j2k.dcm": (1, 512, 512, 3),
     "files/pydicomdata_liver_nonbyte_aligned_rle.dcm": (1, 510, 510, 3),
@@ -113,7 +115,6 @@ READ = {
 }
 
 NOTHING = "states no SOPClassUID (0008,0016) and holds no pixels"
-SLIDE = "is a whole slide microscopy image, a pyramid of tiles that is not assembled here"
 
 # What is said of each image that is refused.
 REFUSED = {
@@ -122,8 +123,6 @@ REFUSED = {
     "broken/pydicom_empty_charset.dcm": NOTHING,
     "files/highdicom_seg_image_sm_control_labelmap.dcm": "segments tiles of a slide",
     "files/highdicom_seg_image_sm_dots_tiled_full.dcm": "segments tiles of a slide",
-    "files/highdicom_sm_image.dcm": SLIDE,
-    "files/highdicom_sm_image_jpegls.dcm": SLIDE,
     "files/nibabel_0.dcm": "is a mosaic of 48 tiles that do not fit 256 x 256 voxels",
     "broken/dcm4che_3gb_truncated.dcm": "Rows (0028,0010): 2 values where 1 belong",
     "broken/dwv_no_rows.dcm": "Rows (0028,0010) is missing, so there is no image",

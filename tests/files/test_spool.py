@@ -40,7 +40,7 @@ def test_what_is_written_in_parts_is_read_back_in_any_others(data, kind, held):
         region = data.draw(regions(shape))
         assert_array_equal(written.data[region], expected[region])
         assert_array_equal(
-            np.concatenate([part for _, part in voxel_images.blocks_along_last_axis(written.data, 3)], axis=-1),
+            np.concatenate([part for _, part in voxel_images.walk_blocks(written.data, 3)], axis=-1),
             expected,
         )
         crossed = pickle.loads(pickle.dumps(written))  # noqa: S301 - what was just made

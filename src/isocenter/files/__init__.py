@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         pictures,
         result_images,
         series,
+        slides,
         storage,
         surface_mesh,
         transform_file,

@@ -100,7 +100,7 @@ def iterate_slices(image: Image, voxels: int = 2**22) -> Iterator[Array] | None:
     if pixels.dtype.newbyteorder("=") not in KEPT:
         return None
     if image.frames is None:
-        return _ahead(part[0] for _, part in voxel_images.blocks_along_last_axis(pixels, voxels))
+        return _ahead(part[0] for _, part in voxel_images.walk_blocks(pixels, voxels))
     return _ahead(_frame_after_frame(pixels, image.frames, voxels)) if pixels.region is not None else None
 
 

@@ -62,6 +62,11 @@ FORMATS: dict[str, FormatEntry] = {
         (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp", ".gif"),
         ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"BM"), (0, b"GIF8"), (0, b"P5\n"), (0, b"P6\n")),
     ),
+    "slide": FormatEntry(
+        "isocenter.files.slides.openslide_reading:FORMAT",
+        (".svs", ".ndpi", ".mrxs", ".scn", ".bif"),
+        over=("tiff", "picture"),
+    ),
     "tiff": FormatEntry(
         "isocenter.files.pictures.tiff:FORMAT",
         (".ome.tiff", ".ome.tif", ".tiff", ".tif"),
@@ -127,6 +132,8 @@ def format_of(path: Path) -> str | None:
     suffix = suffix_of(path)
     named = next((name for name, entry in format_entries().items() if suffix in entry.suffixes), None)
     for name, entry in format_entries().items():
+        if named is not None and name in format_entries()[named].over:
+            continue
         if any(head[offset : offset + len(magic)] == magic for offset, magic in entry.magic):
             return name
     return named or ("dicom" if may_be_nameless_dicom(path.name) else None)
@@ -152,16 +159,17 @@ def read_volumes(path: str | Path, options: ReadOptions | None = None) -> Mappin
         kinds = ", ".join(sorted(s for entry in format_entries().values() for s in entry.suffixes))
         remedy = "Unpack it first" if path.suffix.lower() in PACKED else f"Convert it to one of {kinds}"
         raise FormatError("the format is not known", str(path), remedy)
+    options = options or ReadOptions()
     with _errors_named(path, name):
-        volumes = load_format(name).read(path, options or ReadOptions())
-    letters = None if options is None else options.orientation
-    if letters is None:
+        volumes = load_format(name).read(path, options)
+    if options.orientation is None and options.mm_per_pixel is None:
         return volumes
-    return LazyMapping({name: partial(_along, volumes, name, letters) for name in volumes})
+    return LazyMapping({name: partial(_as_stated, volumes, name, options) for name in volumes})
 
 
-def _along(volumes: Mapping[str, Image], name: str, orientation: str) -> Image:
-    return volumes[name].along(orientation)
+def _as_stated(volumes: Mapping[str, Image], name: str, options: ReadOptions) -> Image:
+    """A volume with what a person states where its file does not."""
+    return options.state_missing(volumes[name])
 
 
 def references_in(path: Path) -> dict[str, Callable[[], Any]]:

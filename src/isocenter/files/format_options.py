@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -42,6 +43,9 @@ class FileChoices:
             "LETTERS",
         ),
     ] = None
+    mm_per_pixel: Annotated[
+        float | None, Flag("Size of a pixel (mm) of slides and pictures whose files state none.", "MM")
+    ] = None
     pages: Annotated[Pages | None, Flag("Pages of a TIFF as channels of one picture: bands.", "NAME")] = None
     fill_missing: Annotated[bool, Flag("Accept a series with missing slices; they become padding.")] = False
     fill_contours: Annotated[
@@ -50,10 +54,17 @@ class FileChoices:
 
     def __post_init__(self) -> None:
         refuse_no_orientation(self.orientation)
+        if self.mm_per_pixel is not None and not 0 < self.mm_per_pixel < math.inf:
+            raise UsageError(f"a pixel of {self.mm_per_pixel} mm", "--mm-per-pixel", "Give a number above 0")
         for name, kinds in (("part", Part), ("prefer", Prefer), ("pages", Pages)):
             value = getattr(self, name)
             if value is not None and value not in get_args(kinds):
                 raise UsageError(f"there is no {value!r}", f"--{name}", f"Choose {' or '.join(get_args(kinds))}")
+
+    def state_missing(self, image: Image) -> Image:
+        """The image with the orientation and the size of a pixel that the choices state where its file does not."""
+        turned = image if self.orientation is None else image.along(self.orientation)
+        return turned if self.mm_per_pixel is None else turned.with_mm_per_pixel(self.mm_per_pixel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +133,7 @@ class FormatEntry:
     magic:      (offset, bytes) of which one stands in every file, as far as the format has one
     references: kinds of reference that every file holds beside its image
     detached:   suffixes of files whose voxels may stand in another file
+    over:       formats that know such files by their first bytes, and of which the suffixes decide
     """
 
     target: str
@@ -129,6 +141,7 @@ class FormatEntry:
     magic: tuple[tuple[int, bytes], ...] = ()
     references: tuple[str, ...] = ()
     detached: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
 
 
 PARTS: dict[Part, Callable[[Array], Array]] = {

@@ -450,7 +450,7 @@ def _around(mask: Image, label: str | None, geometry: Geometry, path: str) -> Re
     if mask.frames is not None or mask.shape[0] != 1 or not mask.geometry.equals(geometry):
         raise GeometryError("the mask lies on another grid than the image", path, "Resample it onto the image's grid")
     used = [np.zeros(size, bool) for size in geometry.shape]
-    for region, part in voxel_images.blocks_along_last_axis(mask.pixels):
+    for region, part in voxel_images.walk_blocks(mask.pixels):
         marked = part[0] != 0 if label is None else part[0] == int(label)
         for axis, (marks, rows) in enumerate(zip(used, region[1:], strict=True)):
             marks[rows] |= marked.any(axis=tuple(other for other in range(marked.ndim) if other != axis))

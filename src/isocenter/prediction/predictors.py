@@ -293,6 +293,10 @@ def image_of_case(case: Case) -> Image:
 def image_in_memory(image: Image) -> Image:
     """The image with its voxels read now, where they are few enough to wait in memory."""
     size = int(np.prod(image.shape)) * image.dtype.itemsize
-    if isinstance(image.pixels, Deferred) and size <= min(AHEAD_BYTES, AHEAD_SHARE * hardware.available_memory()):
+    if (
+        isinstance(image.pixels, Deferred)
+        and not image.is_slide
+        and size <= min(AHEAD_BYTES, AHEAD_SHARE * hardware.available_memory())
+    ):
         return image.with_pixels(image.data)
     return image

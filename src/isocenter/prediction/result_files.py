@@ -303,6 +303,7 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
     """
     # A PNG has no pixel size and no frames.
     flat = "tiff" if image.geometry.physical or image.frames is not None else "png"
+    flat = "tif" if image.is_slide else flat
     # NIfTI holds an orientation in mm only.
     volume = "nrrd" if image.geometry.has_sides and not image.geometry.physical else "nii.gz"
     suiting = {1: "csv", 2: flat}.get(image.geometry.ndim, volume)
@@ -369,9 +370,7 @@ def _marks(part: Prediction) -> bool:
     """Whether there is a box that is called, or a voxel that is marked."""
     if part.called_boxes is not None and len(part.called_boxes):
         return True
-    return part.data is not None and any(
-        bool(np.any(block)) for _, block in voxel_images.blocks_along_last_axis(part.data)
-    )
+    return part.data is not None and any(bool(np.any(block)) for _, block in voxel_images.walk_blocks(part.data))
 
 
 def promise_sentences(task: Task, findings: Sequence[Finding]) -> Iterator[str]:

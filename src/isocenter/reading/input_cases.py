@@ -101,8 +101,7 @@ def _open_input(
         case Image():
             paths = given_input.source.paths if given_input.source else ()
             name = Path(paths[0]).name.split(".")[0] if paths else "image"
-            image = given_input if reading.orientation is None else given_input.along(reading.orientation)
-            return [Case(name, name, {"image": image})], []
+            return [Case(name, name, {"image": reading.state_missing(given_input)})], []
         case _:
             dataset = dataset_reading.open_dataset(
                 given_input, reading, references=False, channels=channels, absent=absent, needs=needs

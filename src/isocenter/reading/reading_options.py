@@ -22,7 +22,7 @@ from isocenter.values import Dataset, Image
 Alignment = Literal["world", "register"]
 
 # Options that make other voxels of the same files, and those that make other references too.
-VOXELS = ("part", "prefer", "pages", "orientation", "fill_missing", "fill_contours", "align", "impute")
+VOXELS = ("part", "prefer", "pages", "orientation", "mm_per_pixel", "fill_missing", "fill_contours", "align", "impute")
 DECISIVE = ("layout", "labels", "class_rule", "column", "exif", *VOXELS)
 # Those that change no result, and hold for one command.
 OF_ONE_COMMAND = ("no_cache", "verify")

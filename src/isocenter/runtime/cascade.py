@@ -51,6 +51,7 @@ class LabelledInput:
     marks: int = 1
 
     slicewise: ClassVar[bool] = False
+    tissue: ClassVar[str] = "none"
 
     @property
     def cascade(self) -> float | None:

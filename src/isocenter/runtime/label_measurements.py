@@ -43,16 +43,18 @@ def measure_labels(
     """
     if not labels:
         return []
-    names, size = channel_stack.without_alpha(image.channels), _size(image.geometry)
+    # Of a slide neither intensities, which are dyes, nor what takes all of a plane.
+    names, size = () if image.is_slide else channel_stack.without_alpha(image.channels), _size(image.geometry)
     units = [image.facts_of(channel).get("unit") for channel in range(len(names))]
     moments = _Moments(len(names), max(label.value for label in labels) + 1)
-    axes = _Axes(labels, _steps(image.geometry)) if size is not None and image.geometry.ndim > 1 else None
+    is_measured = size is not None and image.geometry.ndim > 1 and not image.is_slide
+    axes = _Axes(labels, _steps(image.geometry)) if is_measured else None
     shapes = _Shapes(labels, image.geometry) if axes is not None else None
     uptake = _Uptake(labels) if SUV in units and size is not None and image.geometry.is_volume else None
     lines = _Lines([one for one in labels if one.name in line_structures]) if axes is not None else None
     read = image.reader()
-    for region, marked in voxel_images.blocks_along_last_axis(label_map, BLOCK_VOXELS):
-        part = read((slice(0, len(names)), *region)) if marked.any() else np.empty((0,))
+    for region, marked in voxel_images.walk_blocks(label_map, BLOCK_VOXELS):
+        part = read((slice(0, len(names)), *region)) if names and marked.any() else np.empty((0,))
         moments.add(marked, part, image.is_measured(part))
         if axes is not None and image.geometry.is_volume:  # a block holds whole planes of it
             axes.add(marked)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, finalize
 
 from isocenter.errors import MemoryShortageError
+from isocenter.files.slides.tiled_levels import CACHED_BYTES
+from isocenter.files.storage.spool import SPOOLED_BYTES
 from isocenter.lazy import torch
 from isocenter.runtime import hardware, proportion, torch_networks
 from isocenter.runtime.model_assembly import Model
-from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS, HELD_BYTES
+from isocenter.runtime.preprocessing import image_statistics
+from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
 from isocenter.runtime.preprocessing.restore import YIELDED_BYTES
 from isocenter.runtime.torch_networks import TorchNetwork
 from isocenter.runtime.uncertainty.uncertainty_methods import NOTHING
@@ -111,21 +114,26 @@ def _expect(model: Model, image: Image, batch: int, region: Region | None) -> Ex
     dense = properties.dense_channels(model.task)
     dense += 2 if dense and model.uncertainty is not NOTHING else 0  # the uncertainty within views and between them
     streamed = in_parts.streamed is not None and 4 * source >= in_parts.streamed
-    streamed = streamed and len(patch) == 3 and image.geometry.is_volume
+    streamed = streamed and len(patch) == image.geometry.ndim
     shape = spatial if region is None else proportion.shape_around(image.geometry, spatial, patch, region)
     walked = _row_voxels(image, shape, patch)
     if in_parts.streamed is None:
         walked = min(length * math.prod(shape) // size for length, size in zip(patch, shape, strict=True))
+    plane, limit = 4 * (dense + 1) * walked, image_statistics.most_held(len(patch))
     if streamed:
-        held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * _row_voxels(image, spatial, patch)
+        rows = _row_voxels(image, spatial, patch)
+        rows = min(rows, rows * limit // plane) if len(patch) < 3 else rows  # a picture's input is cut as its sums are
+        held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * rows
+        held += CACHED_BYTES if image.is_slide else 0
     else:
         held = READ_COPIES * source + in_parts.copies * channels * math.prod(spatial)
-    plane = 4 * (dense + 1) * walked
     if in_parts.restored:
-        sums = min(HELD_BYTES, plane) + PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(shape))
+        sums = min(limit, plane) + PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(shape))
     else:
         sums = plane + 4 * dense * (math.prod(spatial) + math.prod(image.geometry.shape))
     result = math.prod(image.geometry.shape) * task_catalogue.voxel_bytes(model.task) if dense else 0
+    if image.is_slide and model.task.bytes_per_voxel is None:
+        result = min(result, SPOOLED_BYTES)  # of a larger label map nothing is held
     return ExpectedMemory(int(held), _network(model, batch), int(sums) if dense else 0, result)
 
 

@@ -117,9 +117,12 @@ def shape_around(geometry: Geometry, spatial: Sequence[int], patch: Sequence[int
 def refuse_out_of_proportion(model: WindowedModel, image: Image, where: str, region: Region | None = None) -> None:
     """Raise DatasetError, before anything is computed, for an image with far more windows than any that trained.
 
+    A slide has a thousand times the pixels of any picture, and is none of these.
     region: of the image's grid, of which alone something is said
     Of a model whose training images are unknown the voxels as they are stored stand for these.
     """
+    if image.is_slide:
+        return
     looking, geometry = Looking.from_model(model), image.geometry
     count, largest = looking.windows(geometry, region), _largest(model)
     if count < MANY_WINDOWS or (not largest and count < MANY_UNKNOWN):

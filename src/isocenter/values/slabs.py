@@ -95,7 +95,7 @@ def label_voxels(labels: Array | Deferred) -> dict[int | float, int]:
     if isinstance(labels, np.ndarray):
         parts = (part for _, (part,) in memory_slabs(labels))
     else:
-        parts = (part for _, part in voxel_images.blocks_along_last_axis(labels))
+        parts = (part for _, part in voxel_images.walk_blocks(labels))
     for part in parts:
         for value, count in zip(*(numbers.tolist() for numbers in _value_counts(part)), strict=True):
             voxels[int(value) if value == int(value) else value] += count

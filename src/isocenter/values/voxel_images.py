@@ -24,6 +24,8 @@ WITHOUT_VOXELS = "without_voxels"
 STATED_SIDES = "as --orientation states"
 # The fact of an image that was brought onto a finer grid: by which factor along each axis.
 SCALE = "scale"
+# A level of a slide may be a hundredth coarser than what was asked for: the sizes of levels are rounded.
+LEVEL_TOLERANCE = 1.01
 # A function that gives `array[region]` of an array that is not in memory.
 Reader = Callable[[tuple[slice, ...]], Array]
 
@@ -70,13 +72,17 @@ def one_channel(array: Array | Deferred) -> Array | Deferred:
     return array.one_channel() if isinstance(array, Deferred) else array[None]
 
 
-def blocks_along_last_axis(array: Array | Deferred, voxels: int = 2**22) -> Iterator[tuple[tuple[slice, ...], Array]]:
-    """(region, part) after (region, part) along the last axis, in which files and results give their slices."""
-    read = reader_of(array)
-    *plane, size = array.shape
-    step = max(1, voxels // max(1, math.prod(plane)))
+def walk_blocks(array: Array | Deferred, voxels: int = 2**22) -> Iterator[tuple[tuple[slice, ...], Array]]:
+    """(region, part) after (region, part) along the axis in which files and results give them.
+
+    That is the last one, of volumes their slices; of (rows, columns) it is the rows.
+    """
+    read, whole = reader_of(array), tuple(slice(0, n) for n in array.shape)
+    walked = 0 if len(array.shape) == 2 else len(array.shape) - 1
+    size = array.shape[walked]
+    step = max(1, voxels * size // max(1, math.prod(array.shape)))
     for start in range(0, size, step):
-        region = (*(slice(0, n) for n in plane), slice(start, min(start + step, size)))
+        region = (*whole[:walked], slice(start, min(start + step, size)), *whole[walked + 1 :])
         yield region, read(region)
 
 
@@ -159,6 +165,21 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
+class SlideLevel:
+    """One resolution of a slide, over the same field of view as all others.
+
+    pixels: (channels, rows, columns), read region by region
+    """
+
+    pixels: Deferred
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, columns)."""
+        return self.pixels.shape[1:]
+
+
+@dataclass(frozen=True, eq=False)
 class Image:
     """Numbers on a grid.
 
@@ -173,6 +194,8 @@ class Image:
     notes:    decisions of the reader and oddities of the file, one sentence each
     facts:    further facts of the file that a later step needs ("unit", "imager_pixel_spacing", "b_values", ...);
               those in which channels differ stand under `OF_CHANNELS`, {channel: {fact: value}}
+    levels:   of a slide, the finest first, whose pixels are `pixels`; empty of any other image, and of one with
+              other pixels than those of its file
     """
 
     pixels: Array | Deferred
@@ -185,8 +208,11 @@ class Image:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     source: Source | None = None
+    levels: tuple[SlideLevel, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.levels and self.levels[0].pixels is not self.pixels:
+            object.__setattr__(self, "levels", ())
         where = self.source.paths[0] if self.source and self.source.paths else "Image"
         extra = len(self.shape) - self.geometry.ndim
         if extra not in (1, 2) or tuple(self.shape[extra:]) != self.geometry.shape:
@@ -245,6 +271,44 @@ class Image:
         return self.geometry.spacing
 
     @property
+    def is_slide(self) -> bool:
+        """Whether it is a slide: a picture in levels, of which no step holds all pixels."""
+        return bool(self.levels)
+
+    @property
+    def downsamples(self) -> tuple[float, ...]:
+        """How many pixels of level 0 lie along a side of a pixel of each level."""
+        return tuple(max(self.geometry.shape) / max(level.shape) for level in self.levels)
+
+    def level(self, number: int) -> Image:
+        """A slide as the picture that one of its levels is, over the same field of view; read region by region."""
+        level = self.levels[number]
+        return replace(self, pixels=level.pixels, geometry=self.geometry.reshape(level.shape), levels=())
+
+    def level_within(self, downsample: float) -> int:
+        """The coarsest level whose pixels are no longer than so many of level 0, a hundredth aside."""
+        return max(n for n, one in enumerate(self.downsamples) if n == 0 or one <= LEVEL_TOLERANCE * downsample)
+
+    def at(self, mm: float) -> Image:
+        """A slide as the picture of its coarsest level that shows so many mm a pixel, or finer ones.
+
+        What remains is resampled by whoever needs it exactly, as `preprocessing.spacing` does.
+        Raises GeometryError where the file states no size of its pixels.
+        """
+        if self.spacing is None:
+            where = self.source.paths[0] if self.source else "Image"
+            raise GeometryError("states no size of its pixels in mm", where, "Give it with --mm-per-pixel")
+        return self.level(self.level_within(mm / max(self.spacing)))
+
+    def with_mm_per_pixel(self, mm: float) -> Image:
+        """The image with this size of a pixel, where it is a picture that states none."""
+        if self.geometry.physical or not self.geometry.is_picture:
+            return self
+        note = f"{mm:g} mm a pixel, as --mm-per-pixel states, since the file does not"
+        grid = Geometry.of_spacing(self.geometry.shape, (mm, mm))
+        return replace(self, geometry=grid, notes=(*self.notes, note))
+
+    @property
     def valid(self) -> NDArray[np.bool_]:
         """Whether each voxel of `data` is a finite measurement and no padding."""
         return self.is_measured(self.data)
@@ -288,10 +352,15 @@ class Image:
         return replace(turned, notes=(*self.notes, note))
 
     def with_label_map(self, values: Array | Deferred, labels: Sequence[Label]) -> Image:
-        """A label map (*spatial) or (frames, *spatial) on the same grid, with the header of the same source."""
+        """A label map (*spatial) or (frames, *spatial) on the same grid, with the header of the same source.
+
+        That of a slide is a slide too, whose levels are made of every fourth of its pixels, of every sixteenth...
+        """
+        levels = label_levels(values) if self.is_slide else ()
         return replace(
             self,
-            pixels=one_channel(values),
+            pixels=levels[0].pixels if levels else one_channel(values),
+            levels=levels,
             modality="SEG",
             channels=("label",),
             times=self.times if len(values.shape) > self.geometry.ndim else None,
@@ -318,6 +387,36 @@ class Image:
     def __repr__(self) -> str:
         frames = f", {self.frames} frames" if self.frames else ""
         return f"Image({self.modality}, channels {', '.join(self.channels)}{frames}, {self.dtype}, {self.geometry!r})"
+
+
+# Each level of a label map has so many pixels less along each side; the last is no longer than this.
+REDUCED, SMALLEST_LEVEL = 4, 1024
+
+
+def label_levels(values: Array | Deferred) -> tuple[SlideLevel, ...]:
+    """The levels of a label map of a slide, (rows, columns): every nth pixel, as a mean of labels means nothing."""
+    whole = (
+        values
+        if isinstance(values, Deferred)
+        else Deferred(values.shape, values.dtype, values.view, values.__getitem__)
+    )
+    levels, step = [SlideLevel(whole.one_channel())], 1
+    while max(levels[-1].shape) > SMALLEST_LEVEL:
+        step *= REDUCED
+        shape = tuple(-(-size // step) for size in whole.shape)
+        region = partial(_every_nth, whole, step)
+        every = Deferred(shape, whole.dtype, partial(region, (slice(None), slice(None))), region)
+        levels.append(SlideLevel(every.one_channel()))
+    return tuple(levels)
+
+
+def _every_nth(whole: Deferred, step: int, region: tuple[slice, ...]) -> Array:
+    """A region of every nth row and column of an array, row by row: they may lie far apart in a file."""
+    shape = [-(-size // step) for size in whole.shape]
+    rows, columns = (range(size)[part] for size, part in zip(shape, region, strict=True))
+    wide = slice(columns.start * step, (columns.stop - 1) * step + 1)
+    lines = [whole[slice(row * step, row * step + 1), wide][:, ::step] for row in rows]
+    return np.concatenate(lines) if lines else np.empty((0, len(columns)), whole.dtype)
 
 
 def _lock(facts: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -30,6 +30,7 @@ from isocenter.files._picture_streams import JPEG as JPEG_START
 from isocenter.files.format_options import Format, ReadOptions
 from isocenter.files.pictures import plain_picture
 from isocenter.files.pictures.plain_picture import CHANNELS
+from isocenter.files.slides import slide_writing, tiled_tiff
 from isocenter.files.storage import folder_files, packed_files, spool
 from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 
@@ -85,6 +86,10 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     Raises FormatError for a file that is cut short, that claims more than it can hold, or whose axes are unclear.
     """
     with _open_tiff(path) as (file, others):
+        if options.pages is None and (levels := tiled_tiff.level_pages(file)):
+            sizes = _nth(_describe(file), 0).sizes
+            spacing = (sizes["Y"], sizes["X"]) if {"X", "Y"} <= set(sizes) else None
+            return {path.stem: label_table.with_own_table(tiled_tiff.read_slide(levels, path, spacing), path)}
         count = len(file.series)
         if count == 1:
             return {path.stem: label_table.with_own_table(_image(file, 0, path, others, options), path)}
@@ -129,6 +134,9 @@ def write(image: Image, path: Path) -> None:
     """
     where, elsewhere = str(path), "Write .nii.gz or .nrrd"
     _check_place(image.geometry, where, elsewhere)
+    if image.is_slide:
+        slide_writing.write_levels(image, path)
+        return
     pixels = image.data.astype(np.uint8) if image.dtype == bool else image.data
     colour = image.channels in COLOURS
     still = image.geometry.is_picture and image.frames is None

@@ -389,7 +389,7 @@ class MonaiTransforms:
     reduction = 1.0
     cascade = None
     marks = 0
-    slicewise = False
+    slicewise, tissue = False, "none"
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:

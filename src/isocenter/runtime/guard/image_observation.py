@@ -66,7 +66,12 @@ class HeaderFacts(NamedTuple):
 
 
 def header_facts(image: Image, covariates: Mapping[str, Any] | None = None) -> HeaderFacts:
-    """The header of an image; covariates: of its case, of which the part of the body is asked for."""
+    """The header of an image; covariates: of its case, of which the part of the body is asked for.
+
+    That of a slide says nothing of what its windows show: neither its size, nor how much of it is glass.
+    """
+    if image.is_slide:
+        return HeaderFacts({}, {})
     modality = ALIKE.get(image.modality, image.modality)
     body_part = str((covariates or {}).get("body_part") or "")
     words = {
@@ -260,6 +265,8 @@ def _shares(size: int) -> NDArray[np.float32]:
 
 # Voxels of a window and of an image that are noted, evenly spread.
 OF_A_WINDOW, OF_AN_IMAGE = 2**12, 2**16
+# Windows of which something is noted: of more, as of a slide, every second, every fourth...
+MOST_WINDOWS = 2**11
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,17 +311,26 @@ class Watching:
     features: list[NDArray[np.float64]] = field(default_factory=list)
     composed: list[Composition] = field(default_factory=list)
     _ends: NDArray[np.float32] | None = None
+    _seen: int = 0
+    _every: int = 1
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = dict(self.network(batch, *context))
+        noted = slice(-self._seen % self._every, None, self._every)
         if POOLED in outputs:
-            self.features.extend(np.asarray(outputs[POOLED], dtype=np.float64))
+            self.features.extend(np.asarray(outputs[POOLED], dtype=np.float64)[noted])
             if not self.passes_on:
                 del outputs[POOLED]
         step = max(1, batch[0, 0].size // OF_A_WINDOW)
-        self.samples.extend(np.array(window.reshape(len(window), -1)[:, ::step]) for window in batch)
+        self.samples.extend(np.array(window.reshape(len(window), -1)[:, ::step]) for window in batch[noted])
         if self.composes:
-            self.composed.extend(window_composition(window) for window in batch)
+            self.composed.extend(window_composition(window) for window in batch[noted])
+        self._seen += len(batch)
+        if len(self.samples) > MOST_WINDOWS:
+            self.samples, self.features, self.composed = (
+                one[::2] for one in (self.samples, self.features, self.composed)
+            )
+            self._every *= 2
         if self._ends is None or self.is_blank:
             self._ends = _ends(batch, self._ends)
         return outputs

@@ -6,7 +6,7 @@ A mask is made from the image alone, a few slices at a time; what a header says 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import ndimage
 from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
+from isocenter.transforms import COLOUR
 from isocenter.values import Array, Floats, Image, Region
 
 # What windows lie in that are passed over.
@@ -31,6 +32,12 @@ DISTINCT = 0.8
 BRIGHT = 99.0
 # Of the largest piece; smaller ones are noise.
 SMALLEST = 1e-3
+# mm along each side of a coarse pixel of a slide (pixels where no size is known), and from tissue to what is left out.
+TISSUE_SIDE, TISSUE_SIDE_PIXELS, TISSUE_MARGIN = 0.016, 32, 0.05
+# Saturation between which glass ends and tissue begins: the dye of the palest tissue and the deepest tint of glass.
+PALEST, DEEPEST = 0.05, 0.15
+# Ink: what is greener than red, which no dye of tissue is, and red that is deeper than blood. Of 255.
+GREENER, RED, DEEP = 10, 150, 0.8
 # How often the darker kind is parted again, so that a body beside bright fat or hot organs is no air.
 ROUNDS = 5
 
@@ -44,18 +51,38 @@ class CoarseMask:
     """
 
     inside: NDArray[np.bool_]
-    block: tuple[int, ...]
+    block: tuple[float, ...]
 
     def touches(self, region: Region) -> bool:
         """Whether a part of the image's grid holds something of it."""
         axes = zip(region, self.block, strict=True)
-        return bool(self.inside[tuple(slice(one.start // n, -(-one.stop // n)) for one, n in axes)].any())
+        return bool(self.inside[tuple(slice(int(one.start // n), math.ceil(one.stop / n)) for one, n in axes)].any())
+
+    def pieces(self, shape: tuple[int, ...]) -> list[Region]:
+        """Boxes on the image's grid that hold all of it and share no voxel: one around each of its pieces."""
+        boxed = self.inside
+        while True:
+            boxes = ndimage.find_objects(ndimage.label(boxed)[0])
+            filled = np.zeros_like(boxed)
+            for box in boxes:
+                filled[box] = True
+            if np.array_equal(filled, boxed):
+                break
+            boxed = filled
+        return [
+            tuple(
+                slice(round(one.start * n), min(round(one.stop * n), size))
+                for one, n, size in zip(box, self.block, shape, strict=True)
+            )
+            for box in boxes
+        ]
 
     def leaves_out(self, labels: Array) -> bool:
         """Whether marks, (*spatial) on the image's grid, lie outside."""
+        block = tuple(map(int, self.block))
         return any(
-            bool((_coarse(part > 0, self.block, np.maximum)[0] > 0)[~self.inside[..., layer]].any())
-            for layer, part in enumerate(np.split(labels[None], _starts(labels.shape, self.block)[-1][1:], axis=-1))
+            bool((_coarse(part > 0, block, np.maximum)[0] > 0)[~self.inside[..., layer]].any())
+            for layer, part in enumerate(np.split(labels[None], _starts(labels.shape, block)[-1][1:], axis=-1))
         )
 
     @property
@@ -85,6 +112,51 @@ def body_of(image: Image) -> CoarseMask | None:
     for axis, reach in enumerate(margin):
         inside = ndimage.maximum_filter1d(inside, 2 * reach + 1, axis, mode="constant")
     return CoarseMask(inside, block)
+
+
+def tissue_of(image: Image) -> CoarseMask | None:
+    """The tissue of a slide in colour: what is dyed, and no ink; None for any other image.
+
+    Dye is saturation above Otsu's threshold, which is held between glass that is tinted and tissue that is pale, so
+    that a slide of nothing else is not parted. It is told on a coarse level, about `TISSUE_SIDE` a pixel, so that of a
+    large slide little is read. `inside` is empty where there is no tissue; `pieces` are boxes around what there is.
+    """
+    if not image.is_slide or image.channels != COLOUR:
+        return None
+    step = None if image.spacing is None else max(image.spacing)
+    wanted = TISSUE_SIDE_PIXELS if step is None else TISSUE_SIDE / step
+    number = image.level_within(max(wanted, 1.0))
+    picture = image.level(number)
+    side = max(1, round(wanted / image.downsamples[number]))
+    dyed = np.concatenate([_dye(part, side) for part in _strips(picture, side)])
+    limit, _ = _parted(dyed.ravel())
+    inside = dyed > np.clip(limit, PALEST, DEEPEST)
+    block = tuple(size * side / level for size, level in zip(image.geometry.shape, picture.geometry.shape, strict=True))
+    margin = TISSUE_MARGIN / TISSUE_SIDE * wanted
+    for axis, n in enumerate(block):
+        inside = ndimage.maximum_filter1d(inside, 2 * math.ceil(margin / n) + 1, axis, mode="constant")
+    return CoarseMask(inside, block)
+
+
+def _strips(picture: Image, side: int) -> Iterator[Array]:
+    """(channels, rows, columns) of whole blocks after whole blocks of rows."""
+    rows, columns = picture.geometry.shape
+    read, step = picture.reader(), side * max(1, BLOCK_VOXELS // (3 * side * columns))
+    for start in range(0, rows, step):
+        yield read((slice(None), slice(start, min(start + step, rows)), slice(0, columns)))
+
+
+def _dye(part: Array, side: int) -> Floats:
+    """(rows, columns) of blocks: their mean saturation, of 0 to 1; ink has none."""
+    red, green, blue = (channel.astype(np.float32) for channel in part)
+    most = np.maximum(np.maximum(red, green), blue)
+    saturation = (most - np.minimum(np.minimum(red, green), blue)) / np.maximum(most, 1)
+    is_ink = (green > red + GREENER) | ((red > RED) & (red == most) & (saturation > DEEP))
+    saturation[is_ink] = 0
+    starts = _starts(saturation.shape, (side, side))
+    sums = np.add.reduceat(np.add.reduceat(saturation, starts[0], axis=0), starts[1], axis=1)
+    sizes = [np.diff([*first, size]) for first, size in zip(starts, saturation.shape, strict=True)]
+    return np.asarray(sums / np.multiply.outer(*sizes), dtype=np.float64)
 
 
 MASKS: Mapping[Outside, Callable[[Image], CoarseMask | None]] = {"air": body_of}

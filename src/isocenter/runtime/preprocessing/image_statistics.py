@@ -171,6 +171,13 @@ def _blocks(image: Image, region: Region, channels: slice = slice(None)) -> Iter
 # What the sums of one column may take. Columns share the windows that lie across their borders: more memory would
 # save little, as two columns of a plane already cost only a window's width more than one.
 HELD_BYTES = 2**30
+# Of pictures less: with their rows a network's input is held, which of a slide is as wide.
+PICTURE_BYTES = 2**27
+
+
+def most_held(axes: int) -> int:
+    """Bytes that the sums of one column of an image with so many axes may take."""
+    return HELD_BYTES if axes > 2 else min(HELD_BYTES, PICTURE_BYTES)
 
 
 def wanted_columns(trace: GridTrace, region: Region | None, patch: Sequence[int], channels: int) -> list[VolumePart]:
@@ -192,7 +199,7 @@ def split_columns(
     part:     of that region, which is cut
     channels: of all dense outputs together
     """
-    limit, walked = held or HELD_BYTES, trace.slice_order.axis
+    limit, walked = held or most_held(len(part)), trace.slice_order.axis
     counts = [1] * len(part)
     while True:
         pieces = _pieces(part, counts)

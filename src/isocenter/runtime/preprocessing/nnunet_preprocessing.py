@@ -179,7 +179,7 @@ class NNUNetPreprocessing:
     interval = None
     shape = None
     reduction = 1.0
-    slicewise = False
+    slicewise, tissue = False, "none"
     marks = 0
     cascade = None  # its labels of the stage before are no numbers, and nnU-Net has no sides to change in them
 

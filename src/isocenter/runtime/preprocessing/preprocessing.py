@@ -52,6 +52,7 @@ class Preprocessing:
     cascade:  by which factor that of a network before is coarser still, whose labels are one more channel, the last;
               None for a network that sees the image alone
     prompts:  further channels, the last, of what a person points at
+    tissue:   how tissue is told on a slide, beside which nothing is predicted: "otsu", by the saturation of its dye
     """
 
     ndim: Annotated[int, Sentence("The network works in {value} dimensions")]
@@ -99,6 +100,9 @@ class Preprocessing:
     ] = None
     absent: Annotated[tuple[str, ...], Sentence("A case may lack {value}", "No case may lack one of them")] = ()
     prompts: Annotated[int, Sentence("{value} channels show what a person points at", "Nobody points at anything")] = 0
+    tissue: Annotated[
+        Literal["otsu", "none"], Sentence("On slides tissue is told from glass by {value}", always=True)
+    ] = "otsu"
     slicewise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -217,13 +221,14 @@ class Preprocessing:
         return _pad(resampling.resample(np.ascontiguousarray(moved, dtype=np.float32), trace.shape), trace.pad)
 
     def open_image(self, image: Image, where: str) -> tuple[RegionSource, GridTrace]:
-        """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
+        """The same as a call, but of a large image only what is asked for is made, and it is never held."""
         if self.frames is not None:
             return self(image, where)
         image = channel_stack.match_colours(image, self.channels)
-        if self.ndim < 3 or image.geometry.ndim < 3 or 4 * math.prod(image.shape) < STREAMED_BYTES:
+        if self.ndim != image.geometry.ndim or 4 * math.prod(image.shape) < STREAMED_BYTES:
             return self(image, where)
         places = self._places(image, where)
+        self._refuse_brighter(image.level(-1) if image.is_slide else image, where)
         geometry = image.geometry
         (axes, flips), size = geometry.to_canonical, geometry.shape
         content = image_statistics.image_content(image) if self._crops else tuple(slice(0, n) for n in size)
@@ -232,12 +237,24 @@ class Preprocessing:
             for axis, flip in zip(axes, flips, strict=True)
         )
         trace = self._trace(geometry, None, axes, flips, self._without_border(region))
+        image, read = self._level_for(image, trace)
         normalisations = [self.normalisation[place] for place in places]
         scales = image_statistics.channel_scales(
-            image, normalisations, trace.region(tuple(slice(0, n) for n in trace.kept_shape))
+            image, normalisations, read.region(tuple(slice(0, n) for n in read.kept_shape))
         )
         trace = replace(trace, scales=_by_place(scales, places, len(self.channels)))
-        return Streamed(image, trace, tuple(scales), self.order, places, len(self.channels)), trace
+        return Streamed(image, read, tuple(scales), self.order, places, len(self.channels)), trace
+
+    def _level_for(self, image: Image, trace: GridTrace) -> tuple[Image, GridTrace]:
+        """Of a slide the picture that its coarsest level is, of those as fine as the network's grid, and its trace."""
+        whole = trace.kept_shape == image.geometry.shape
+        if not image.is_slide or not whole:
+            return image, trace
+        factors = [kept / size for kept, size in zip(trace.kept_shape, trace.shape, strict=True)]
+        picture = image.level(image.level_within(min(factors)))
+        return picture, replace(
+            trace, source=picture.geometry, crop=tuple(slice(0, size) for size in picture.geometry.shape)
+        )
 
     def parts(self, trace: GridTrace, region: Region | None, patch: Sequence[int], channels: int) -> list[VolumePart]:
         """Columns of what is wanted, as few as there may be."""

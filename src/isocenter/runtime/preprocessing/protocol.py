@@ -275,6 +275,10 @@ class ImageSteps(Protocol):
     def slicewise(self) -> bool:
         """Whether the slices of a volume, along its last axis, go through it one by one."""
 
+    @property
+    def tissue(self) -> str:
+        """How tissue is told on a slide, beside which nothing is predicted: "otsu", or "none"."""
+
     def open_image(self, image: Image, where: str) -> tuple[RegionSource, Any]:
         """The same, where what the network sees may be made part by part."""
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from isocenter import errors
 from isocenter.errors import DatasetError, UsageError
-from isocenter.runtime.preprocessing.coarse_mask import MASKS, Outside
+from isocenter.runtime.preprocessing import coarse_mask
+from isocenter.runtime.preprocessing.coarse_mask import MASKS, CoarseMask, Outside
 from isocenter.runtime.windows import averaging, object_following, slide
 from isocenter.runtime.windows.averaging import FiniteNetwork
 from isocenter.runtime.windows.fixed_views import FixedViews
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 Receiver = Callable[[Region, Mapping[str, Array]], None]
 # Why no model answers an image in which there is nothing to see.
 BLANK = "it is one value everywhere once it is normalised"
+NO_TISSUE = "no tissue is found on the slide"
 # Shares of a window that the next window covers too, tried in this order where the time is limited.
 OVERLAPS = (0.5, 0.375, 0.25, 0.125, 0.0)
 # Of the seconds that an image may take, the share after which it is known how long all of its windows will take.
@@ -123,6 +125,7 @@ class WindowedImage:
     task:    whose heads the network has
     data:    (channels, *spatial) of the network's grid
     network: with mirrored views
+    tissue:  of a slide, beside which nothing is predicted; None of other images
     """
 
     image: Image
@@ -134,11 +137,20 @@ class WindowedImage:
     trace: GridTrace
     network: Network
     skipping: Skipping | None
+    tissue: CoarseMask | None = None
 
     def parts(self, region: Region | None) -> Sequence[VolumePart]:
-        """The parts in which a region of the image's grid, or all of it, is predicted."""
+        """The parts in which a region of the image's grid, or all of it, is predicted.
+
+        Of a slide a map is made of the boxes around its tissue alone: where no slab is, there is background.
+        """
         channels = properties.dense_channels(self.task)
-        return self.preprocessing.parts(self.trace, region, self.windows.patch, channels)
+        wanted = [region]
+        if self.tissue is not None and channels:
+            pieces = self.tissue.pieces(self.image.geometry.shape)
+            wanted = pieces if region is None else [both for one in pieces if (both := _common(one, region))]
+        patch = self.windows.patch
+        return [part for one in wanted for part in self.preprocessing.parts(self.trace, one, patch, channels)]
 
     def window_count(self, region: Region | None, overlap: float | None = None) -> int:
         """The windows of a region, or of all, with an overlap; None: as planned."""
@@ -202,6 +214,7 @@ class SlicedImage:
     opened: Callable[..., WindowedImage]
     prompts: ImagePrompts | None
     is_seen: list[bool] = field(default_factory=list)
+    tissue: ClassVar[CoarseMask | None] = None
 
     def _slices(self, region: Region | None) -> list[int]:
         every = range(self.image.geometry.shape[2]) if self.prompts is None else self.prompts.slices(self.where)
@@ -254,7 +267,9 @@ def open_image(
         raise UsageError("the model marks what is pointed at, and no prompt is given", where, "Give a box or a point")
     properties.refuse_unknown_sides(task, image.geometry, where)
     data, trace = preprocessing.open_image(image, where)
-    skipping = None if windows.skip is None else _skipping(windows.skip, image, task, trace)
+    tissue = coarse_mask.tissue_of(image) if preprocessing.tissue == "otsu" else None
+    mask = tissue if tissue is not None or windows.skip is None else MASKS[windows.skip](image)
+    skipping = None if mask is None else _skipping(mask, task, trace)
     if prompts is not None and prompts.drawn:
         data, shows = object_following.follow_objects(prompts, data, trace, network, windows, task.merge)
         skipping = None if shows is None else Skipping(shows, partial(_background_outputs, task))
@@ -269,7 +284,7 @@ def open_image(
         plain=windows.plain,
         views=windows.views,
     )
-    return WindowedImage(image, where, task, preprocessing, windows, data, trace, views, skipping)
+    return WindowedImage(image, where, task, preprocessing, windows, data, trace, views, skipping, tissue)
 
 
 def run_pipeline(
@@ -314,12 +329,14 @@ def decode_slabs(
     wanted = slabs if region is None else _within(slabs, region)
     prediction = task.decode(wanted if receiver is None else _sent(wanted, task, receiver), seen[0].image.geometry)
     notes = dict.fromkeys((*prediction.notes, *(note for one in seen for note in one.notes)))
-    return replace(prediction, notes=tuple(notes), abstained=BLANK if seen[0].is_blank else None)
+    tissue = seen[0].tissue
+    blank = NO_TISSUE if tissue is not None and not tissue.inside.any() else BLANK if seen[0].is_blank else None
+    return replace(prediction, notes=tuple(notes), abstained=blank)
 
 
-def _skipping(skip: Outside, image: Image, task: Task, trace: GridTrace) -> Skipping | None:
-    """The windows that show nothing but what is passed over; None where nothing is."""
-    if (mask := MASKS[skip](image)) is None:
+def _skipping(mask: CoarseMask, task: Task, trace: GridTrace) -> Skipping | None:
+    """The windows that show nothing but what is passed over; None where no outputs would stand for a voxel of them."""
+    if properties.dense_channels(task) and not task.background_outputs:
         return None
     return Skipping(lambda window: mask.touches(trace.shown(window)), partial(_background_outputs, task))
 
@@ -396,19 +413,22 @@ def _with_axes(slabs: Slabs, task: Task, trace: GridTrace) -> Slabs:
         yield region, {**arrays, **{name: head.turn_to_axes(arrays[name], trace) for name, head in turning.items()}}
 
 
+def _common(first: Region, other: Region) -> Region | None:
+    """What two regions of a grid share; None where that is nothing."""
+    pairs = zip(first, other, strict=bool(first))
+    both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in pairs)
+    return both if all(part.start < part.stop for part in both) else None
+
+
 def _within(slabs: Slabs, region: Region) -> Slabs:
     """The parts of slabs that lie in a region of the same grid."""
     for region_of_slab, arrays in slabs:
-        both = [
-            slice(max(a.start, b.start), min(a.stop, b.stop))
-            for a, b in zip(region_of_slab, region, strict=bool(region_of_slab))
-        ]
-        if all(part.start < part.stop for part in both):
+        if (both := _common(region_of_slab, region)) is not None:
             inside = [
                 slice(part.start - a.start, part.stop - a.start)
                 for part, a in zip(both, region_of_slab, strict=bool(region_of_slab))
             ]
-            yield tuple(both), {name: array[(slice(None), *inside)] for name, array in arrays.items()}
+            yield both, {name: array[(slice(None), *inside)] for name, array in arrays.items()}
 
 
 def _sent(slabs: Slabs, task: Task, receiver: Receiver) -> Slabs:

@@ -141,7 +141,7 @@ def _of_part(name: str, task: Task, prediction: Prediction, taken: VoxelProbabil
     if prediction.data is not None:
         output = _output_name(name, LABELS)
         labels = _on_disk(taken.folder / f"{output}.raw", np.dtype(np.int32), tuple(prediction.data.shape))
-        for region, part in voxel_images.blocks_along_last_axis(prediction.data):
+        for region, part in voxel_images.walk_blocks(prediction.data):
             labels[region] = part
         yield OutputTensor(output, INTEGER, labels)
     voxels = taken.kept.get(_output_name(name, PROBABILITIES))

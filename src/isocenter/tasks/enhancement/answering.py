@@ -181,7 +181,7 @@ def root_mean_square(data: Array | Deferred, image: Image) -> float:
     data: (*spatial) or (channels, *spatial), read part by part
     """
     total, count, read = 0.0, 0, image.reader()
-    for region, part in voxel_images.blocks_along_last_axis(data):
+    for region, part in voxel_images.walk_blocks(data):
         made = part if part.ndim > image.geometry.ndim else part[None]
         given = np.asarray(read((slice(0, len(made)), *region[-image.geometry.ndim :])), dtype=np.float32)
         difference = made[: len(given)] - given

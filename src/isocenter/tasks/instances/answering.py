@@ -308,7 +308,7 @@ def size_of_objects(prediction: Prediction) -> tuple[int, float | None, str]:
     """Number of objects, their mean size, its unit; no size without an object."""
     assert prediction.data is not None  # noqa: S101 - as decoded
     geometry, count = prediction.geometry, len(prediction.labels)
-    voxels = sum(int(np.count_nonzero(part)) for _, part in voxel_images.blocks_along_last_axis(prediction.data))
+    voxels = sum(int(np.count_nonzero(part)) for _, part in voxel_images.walk_blocks(prediction.data))
     size = round(voxels / count * (geometry.voxel_volume or 1.0), 6) if count else None
     return count, size, unit_of_size(geometry.ndim, geometry.voxel_volume is not None)
 
@@ -317,7 +317,7 @@ def _sizes(prediction: Prediction) -> dict[int, float]:
     """{number of an object: its size} in the unit of `size_of_objects`."""
     assert prediction.data is not None  # noqa: S101 - as decoded
     voxels = np.zeros(1 + max((label.value for label in prediction.labels), default=0), np.int64)
-    for _, part in voxel_images.blocks_along_last_axis(prediction.data):
+    for _, part in voxel_images.walk_blocks(prediction.data):
         voxels += np.bincount(np.ravel(part), minlength=len(voxels))
     size = prediction.geometry.voxel_volume or 1.0
     return {label.value: round(float(voxels[label.value]) * size, 6) for label in prediction.labels}

@@ -246,7 +246,7 @@ def structure_volumes(prediction: Prediction, structures: Mapping[str, Sequence[
     """{<structure>_<unit>: its volume} of a label map, in ml where the size of a voxel is known."""
     assert prediction.data is not None  # noqa: S101 - as decoded
     voxels = np.zeros(1 + max(value for values in structures.values() for value in values))
-    for _, part in voxel_images.blocks_along_last_axis(prediction.data):
+    for _, part in voxel_images.walk_blocks(prediction.data):
         voxels += np.bincount(np.ravel(part), minlength=len(voxels))[: len(voxels)]
     size = voxel_calibration.voxel_volume_in_unit(prediction.geometry)
     unit = mask_overlap.volume_unit(prediction.geometry).replace("mm²", "mm2")

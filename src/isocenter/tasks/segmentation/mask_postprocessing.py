@@ -42,8 +42,11 @@ def postprocess_map(
 ) -> Array | None:
     """The label map after the rules of its labels; None where none changes anything.
 
-    A connected piece can reach from one end to the other: it takes the whole map, of a byte a voxel.
+    A connected piece can reach from one end to the other: it takes the whole map, of a byte a voxel. That of a slide
+    stays as it is: it does not fit into memory.
     """
+    if geometry.is_picture and isinstance(data, Deferred):
+        return None
     rules = {label.value: rule for label in labels if (rule := postprocessing.get(label.name))}
     if all(rule == Tidying() for rule in rules.values()):
         return None

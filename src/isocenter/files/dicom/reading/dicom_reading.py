@@ -46,6 +46,7 @@ from isocenter.files.dicom.slice_geometry import B_VALUE, DIRECTION, ECHO, LPS_T
 from isocenter.files.dicom.tags import LONGEST_TEXT
 from isocenter.files.dicom.uids import JPEG_2000
 from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.slides import dicom_slide
 from isocenter.files.storage import packed_files
 from isocenter.values import Geometry, Image, LazyMapping, Source
 from isocenter.values.voxel_images import OF_CHANNELS
@@ -138,7 +139,8 @@ def _images(heads: Sequence[Header], where: str, options: ReadOptions) -> list[N
             (f"_{n + 1}" if several else "", spectroscopy.read_spectroscopy(head, options))
             for n, head in enumerate(heads)
         ]
-    _refuse_kinds(heads[0])
+    if heads[0].sop_class == WHOLE_SLIDE:
+        return [("", dicom_slide.read_slide(heads, where))]
     frames = []
     for head in heads:
         header_reading.check_pixels(head)
@@ -157,15 +159,6 @@ def _images(heads: Sequence[Header], where: str, options: ReadOptions) -> list[N
             "Take it out of the series, or export the series again",
         )
     return _picture_images(heads, frames, where, options)
-
-
-def _refuse_kinds(head: Header) -> None:
-    if head.sop_class == WHOLE_SLIDE:
-        raise FormatError(
-            "is a whole slide microscopy image, a pyramid of tiles that is not assembled here",
-            head.where,
-            "Export the region you need as TIFF or PNG",
-        )
 
 
 def _volume_image(heads: Sequence[Header], volume: SliceVolume, where: str, options: ReadOptions) -> Image:

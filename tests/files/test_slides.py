@@ -1,0 +1,127 @@
+"""Slides: levels, regions, sizes of a pixel, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.testing import assert_allclose, assert_array_equal
+
+import slides
+from isocenter.errors import FormatError, GeometryError, UsageError
+from isocenter.files import file_formats
+from isocenter.files.format_options import ReadOptions
+from isocenter.files.slides import tiled_levels
+from isocenter.values import Label
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
+
+
+def read(path: Path, **options):
+    return file_formats.read_image(path, ReadOptions(**options))
+
+
+@pytest.mark.parametrize("in_pages", [False, True], ids=["SubIFDs", "reduced pages"])
+def test_a_tiled_tiff_with_levels_is_a_slide_that_is_read_region_by_region(tmp_path, in_pages):
+    levels = slides.levels_of(PIXELS, 3)
+    image = read(slides.write_tiff(tmp_path / "a.tif", levels, in_pages=in_pages))
+    assert image.is_slide
+    assert [level.shape for level in image.levels] == [(700, 900), (350, 450), (175, 225)]
+    assert_allclose(image.downsamples, [1, 2, 4])
+    assert image.spacing == pytest.approx((0.0005, 0.0005))
+    for number, pixels in enumerate(levels):
+        assert_array_equal(image.level(number).data, np.moveaxis(pixels, -1, 0))
+    part = image.pixels[:, 250:520, 255:257]
+    assert_array_equal(part, np.moveaxis(PIXELS, -1, 0)[:, 250:520, 255:257])
+
+
+def test_the_level_at_a_size_of_a_pixel_is_the_coarsest_that_shows_it(tmp_path):
+    image = read(slides.write_tiff(tmp_path / "a.tif", slides.levels_of(PIXELS, 3)))
+    assert [image.at(mm).shape[1] for mm in (0.0001, 0.0005, 0.0009, 0.001, 0.0019, 0.1)] == [
+        700, 700, 700, 350, 350, 175,
+    ]  # fmt: skip
+    assert_allclose(image.at(0.001).spacing, 0.001)
+    assert not image.level(1).is_slide
+
+
+def test_a_slide_without_size_of_a_pixel_is_no_answer_in_mm_until_somebody_states_it(tmp_path):
+    path = slides.write_tiff(tmp_path / "a.tif", slides.levels_of(PIXELS, 2), mm=None)
+    with pytest.raises(GeometryError, match="--mm-per-pixel"):
+        read(path).at(0.001)
+    assert read(path, mm_per_pixel=0.00025).at(0.0005).shape == (3, 350, 450)
+    with pytest.raises(UsageError, match="above 0"):
+        ReadOptions(mm_per_pixel=0.0)
+
+
+def test_resolution_tags_of_paper_are_no_size_of_a_pixel(tmp_path):
+    paper = slides.write_tiff(tmp_path / "a.tif", slides.levels_of(PIXELS, 2), mm=25.4 / 300)
+    assert read(paper).spacing is None
+
+
+def test_levels_that_disagree_are_refused(tmp_path):
+    wrong = [PIXELS, slides.halve(PIXELS)[:200]]
+    with pytest.raises(FormatError, match="200 x 450 pixels is no reduction of 700 x 900"):
+        read(slides.write_tiff(tmp_path / "a.tif", wrong))
+
+
+def test_a_slide_that_is_cut_short_is_refused(tmp_path):
+    path = slides.write_tiff(tmp_path / "a.tif", slides.levels_of(PIXELS, 2))
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(FormatError, match=r"cut short|not a complete TIFF"):
+        read(path)
+
+
+def test_a_tile_that_claims_more_pixels_than_the_page_is_refused_before_it_is_decoded(tmp_path):
+    path = slides.write_tiff(tmp_path / "a.tif", slides.levels_of(PIXELS, 2), compression="jpeg")
+    with tifffile.TiffFile(path) as file:
+        at, count = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
+    content = path.read_bytes()
+    tile = content[at : at + count]
+    start = tile.index(b"\xff\xc0") + 5  # rows and columns of the frame header
+    path.write_bytes(content[: at + start] + b"\xff\xff\xff\xff" + content[at + start + 4 :])
+    with pytest.raises(FormatError, match="tile 0, 0 of level 0 cannot be decoded"):
+        read(path).pixels[:, :10, :10]
+
+
+def test_the_cache_of_tiles_stays_within_its_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiled_levels, "CACHED_BYTES", 3 * 256 * 256 * 2)
+    image = read(slides.write_tiff(tmp_path / "a.tif", [PIXELS, slides.halve(PIXELS)]))
+    assert_array_equal(image.data, np.moveaxis(PIXELS, -1, 0))
+    assert tiled_levels._held <= 3 * 256 * 256 * 2
+
+
+def test_openslide_reads_the_same_pixels_of_a_scanners_file(tmp_path):
+    pytest.importorskip("openslide")
+    levels = slides.levels_of(PIXELS, 2)
+    ours = read(slides.write_tiff(tmp_path / "a.tif", levels, in_pages=True))
+    theirs = read(slides.write_tiff(tmp_path / "a.svs", levels, in_pages=True))
+    assert theirs.source.format == ours.source.format == "slide"
+    assert [one.shape for one in theirs.levels] == [one.shape for one in ours.levels]
+    assert_array_equal(theirs.pixels[:, 400:700, 500:900], ours.pixels[:, 400:700, 500:900])
+    assert theirs.spacing == pytest.approx(ours.spacing)
+
+
+def test_a_dicom_slide_is_read_by_its_tiles(data):
+    image = read(data / "dicom" / "files" / "highdicom_sm_image.dcm")
+    assert image.is_slide
+    assert image.shape == (3, 50, 50)
+    assert_allclose(image.spacing, 0.000499)
+    assert_array_equal(image.pixels[:, 5:25, 12:40], image.data[:, 5:25, 12:40])
+
+
+def test_a_label_map_of_a_slide_is_a_pyramid_that_reads_back_with_its_names(tmp_path):
+    image = read(slides.write_tiff(tmp_path / "a.tif", slides.levels_of(np.tile(PIXELS, (2, 2, 1)), 2)))
+    values = np.zeros((1400, 1800), np.uint8)
+    values[300:800, 500:900] = 2
+    file_formats.write(image.with_label_map(values, [Label(2, "nucleus")]), tmp_path / "map.tif")
+    back = read(tmp_path / "map.tif")
+    assert [level.shape for level in back.levels] == [(1400, 1800), (350, 450)]
+    assert_array_equal(back.data[0], values)
+    assert_array_equal(back.level(1).data[0], values[::4, ::4])
+    assert back.spacing == pytest.approx(image.spacing)
+    assert [label.name for label in back.labels] == ["nucleus"]
+    with tifffile.TiffFile(tmp_path / "map.tif") as file:
+        assert file.is_bigtiff
+        assert [level.shape for level in file.series[0].levels] == [(1400, 1800), (350, 450)]
