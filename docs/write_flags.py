@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from isocenter import keywords
-from isocenter.cli.commands import COMMANDS, JSON, Command
+from isocenter.cli.commands import JSON
 from isocenter.keywords import Keyword
+from isocenter.options.command_index import COMMANDS, Command
 from isocenter.reading import ReadingOptions
 
 # Flag, keyword, meaning, default.
@@ -50,7 +51,7 @@ def page() -> str:
 def section(command: Command, common: Iterable[Row]) -> Iterator[str]:
     """A command: what it does, and its flags but those of reading and those that most commands have."""
     yield f"## {command.words}\n"
-    yield f"{command.function.__doc__}\n"
+    yield f"{command.text}\n"
     if own := [one for one in own_rows(command) if one not in common]:
         yield table(own)
 

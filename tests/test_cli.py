@@ -9,8 +9,8 @@ import pytest
 import isocenter
 import trained
 from isocenter import work_state
-from isocenter.cli.commands import COMMANDS
 from isocenter.networks import NETWORKS
+from isocenter.options.command_index import COMMANDS
 from matrices import rarely
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import isocenter
-from isocenter.cli.commands import COMMANDS
+from isocenter.options.command_index import COMMANDS
 from isocenter.values import Geometry, Image
 
 GROUPED = [one.words for one in COMMANDS if " " in one.words]

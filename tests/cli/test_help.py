@@ -12,6 +12,7 @@ import trained
 from isocenter.cli import commands
 from isocenter.files import format_options
 from isocenter.files.layouts.layout import LAYOUTS
+from isocenter.options import command_index
 from isocenter.prediction.answers import FORMATS
 from isocenter.registration.engine import TransformKind
 from isocenter.registration.linear import Initial
@@ -22,7 +23,7 @@ from isocenter.values.dataset_cases import SPLITS
 from isocenter.verbs.comparison_tests import CORRECTIONS, TESTS
 from isocenter.verbs.ensemble import WEIGHTINGS
 
-COMMANDS = {one.words: one.function for one in commands.COMMANDS}
+COMMANDS = {one.words: commands.typed_function(one) for one in command_index.COMMANDS}
 
 
 def helps(verb: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ import typer
 import isocenter
 from isocenter import errors
 from isocenter.errors import IsocenterError
+from isocenter.options import command_index
 from isocenter.runtime import record_files
 from isocenter.values import Problem
 
@@ -100,14 +101,9 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(errors.printable_text(text), err=err)
 
 
-def name_without_suffixes(path: Path) -> str:
-    """The name of a file or folder without its suffixes."""
-    return path.resolve().name.split(".")[0] or "data"
-
-
 def default_out(verb: str, path: Path) -> Path:
     """The folder that a verb writes by default: ./<verb>-<name>."""
-    return Path(f"{verb}-{name_without_suffixes(path)}")
+    return Path(f"{verb}-{command_index.name_without_suffixes(path)}")
 
 
 def is_first_process() -> bool:
