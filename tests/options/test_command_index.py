@@ -13,11 +13,12 @@ TYPED = {
     "plan": (
         {"data": "images", "minutes": 2, "labels": {"1": "anterior", "2": "posterior"}, "assignments": {
             "training.batch": 4, "network.name": "unet", "preprocessing.spacing": [1.0, 2.0]}},
-        "isocenter plan --labels 1=anterior,2=posterior --minutes 2 --set training.batch=4 --set network.name=unet "
-        "--set 'preprocessing.spacing=[1.0, 2.0]' images",
+        "isocenter plan --minutes 2 --set training.batch=4 --set network.name=unet "
+        "--set 'preprocessing.spacing=[1.0, 2.0]' --labels 1=anterior,2=posterior images",
     ),
     "predict": (
-        {"model": "run", "inputs": ["a.nii.gz", "b.nii.gz"], "mirror": False, "overlay": True, "answers": ["seg", "sr"]},
+        {"model": "run", "inputs": ["a.nii.gz", "b.nii.gz"], "mirror": False, "overlay": True,
+         "answers": ["seg", "sr"]},
         "isocenter predict --answers seg,sr --no-mirror --overlay run a.nii.gz b.nii.gz",
     ),
     "register": (
