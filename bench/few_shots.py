@@ -39,11 +39,11 @@ VOLUMES = {"network.size": SIZE, "training.batch": 2}
 SETS = {"retina": PICTURES, "ultrasound": PICTURES, "hippocampus": VOLUMES}
 SHOTS, DRAWS, STEPS, MINUTES, TESTED = (1, 5), 2, 60, 3.0, 30
 SOURCED = 1500  # pictures of PneumoniaMNIST that teach features
-SOURCE, PROTOTYPICAL = "labels", "prototypical"
+SOURCE, PROTOTYPICAL, MAML = "labels", "prototypical", "maml"
 # FLAIR volumes have 28 slices or so, which the strides do not divide.
 SOURCES = {"pneumonia": PICTURES, "flair": {**VOLUMES, "training.patch": [64, 64, 32]}}
 SCRATCH, PROBE, FULL, PROTOTYPES = "scratch", "linear probe", "fine-tuning", "prototypes"
-EPISODES = {f"prototypes on {PROTOTYPICAL}": PROTOTYPICAL}
+EPISODES = {f"prototypes on {objective}": objective for objective in (PROTOTYPICAL, MAML)}
 MODES = {PROBE: "linear_probe", FULL: "full", PROTOTYPES: "prototypes"} | dict.fromkeys(EPISODES, "prototypes")
 TEXT = (
     "Features of pictures by {minutes:g} minutes of training on {sourced} pictures of PneumoniaMNIST, of volumes on "

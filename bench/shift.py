@@ -28,7 +28,7 @@ from environment import ROOT
 from few_labels import SETTINGS, STRUCTURES
 from numpy.typing import NDArray
 from PIL import Image
-from recorded import commit, record
+from recorded import commit, known, record
 
 import isocenter
 from isocenter.evaluation import classification, intervals, mask_overlap
@@ -124,8 +124,8 @@ def main() -> None:
             done[cell] = _trained(cell, out, steps)
             with file.open("a") as lines_of_cells:
                 lines_of_cells.write(json.dumps(asdict(done[cell])) + "\n")
-    rows = list(_rows(done))
-    text = _words(rows, done, steps)
+    rows = list(_rows(done)) if given.smoke else _with_recorded(list(_rows(done)))
+    text = _words(rows, steps)
     print(text)
     if given.record and not given.smoke:
         record("shift", "Unlabelled images of a simulated scanner", text, {"steps": steps, "rows": rows})
@@ -317,7 +317,22 @@ def _rows(done: Mapping[Cell, Measured]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _words(rows: Sequence[Mapping[str, Any]], done: Mapping[Cell, Measured], steps: Mapping[str, int]) -> str:
+def _with_recorded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """These rows, and before them those that were recorded and not measured again; of all the share of the gap."""
+    measured = {_place(row): row for row in (*known("shift").get("rows", []), *rows)}
+    for (data, scanner, route), row in measured.items():
+        ends = [measured.get((data, scanner, end)) for end in (SOURCE, LABELLED)]
+        gap = ends[1][MEASURE[data]] - ends[0][MEASURE[data]] if None not in ends else 0.0
+        row["closed"] = None if route == SOURCE or gap <= GAP else row["difference"][0] / gap
+    routes = list(ROUTES)
+    return [row for key, row in sorted(measured.items(), key=lambda one: (*one[0][:2], routes.index(one[0][2])))]
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["data"], row["scanner"], row["route"]
+
+
+def _words(rows: Sequence[Mapping[str, Any]], steps: Mapping[str, int]) -> str:
     """The table of all rows."""
     titles = ("data", "scanner", "route", "figure", "less source alone", "gap closed", "on scanner as it is", "seconds")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
@@ -328,7 +343,7 @@ def _words(rows: Sequence[Mapping[str, Any]], done: Mapping[Cell, Measured], ste
         cells_of = [row["data"], row["scanner"], row["route"], f"{measure} {row[measure]:.3f}", apart, closed]
         cells_of += [f"{row['on its own scanner']:.3f}", f"{row['seconds']:.0f}"]
         lines.append(f"| {' | '.join(cells_of)} |")
-    commits = ", ".join(dict.fromkeys(one.commit for one in done.values()))
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
     said = TEXT.format(steps=", ".join(f"{data} {count}" for data, count in steps.items()), commits=commits, **PARTS)
     return "\n".join([said, "", *lines])
 

@@ -20,6 +20,7 @@ OBJECTIVES = {
     "fixmatch": "isocenter.objectives.fixmatch:FixMatch",
     "image_text": "isocenter.objectives.image_text:ImageText",
     "l2_sp": "isocenter.objectives.l2_sp:L2SP",
+    "maml": "isocenter.objectives.maml:Maml",
     "masked": "isocenter.objectives.masked:Masked",
     "mean_teacher": "isocenter.objectives.mean_teacher:MeanTeacher",
     "prototypical": "isocenter.objectives.prototypical:Prototypical",

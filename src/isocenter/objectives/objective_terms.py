@@ -46,6 +46,7 @@ class Needs:
     texts:      of each image, drawn anew in each step
     prototypes: a last layer that is made of means of features, before each look and at the end
     places:     images of several places: labelled ones of more than one, or unlabelled ones of a target
+    adapted:    outputs of the network by other weights than its own
     """
 
     labels: bool = True
@@ -62,6 +63,7 @@ class Needs:
     texts: bool = False
     prototypes: bool = False
     places: bool = False
+    adapted: bool = False
 
     @property
     def takes_unlabelled(self) -> bool:
@@ -85,6 +87,7 @@ class Needs:
             self.texts or other.texts,
             self.prototypes or other.prototypes,
             self.places or other.places,
+            self.adapted or other.adapted,
         )
 
 
@@ -127,7 +130,7 @@ class ObjectiveStep:
     teacher:    returns the outputs of the averaged weights for a batch, without a gradient
     judge:      the task's loss: of outputs and targets
     task:       the kind of problem, with its heads
-    weights:    {name: weight} of the network
+    weights:    {name: weight} of the network that learn
     start:      {name: weight} of those that training took over from another network
     parts:      the module of this objective that learns with the network; None where it has none
     progress:   share of the training that is done
@@ -140,6 +143,7 @@ class ObjectiveStep:
     embed:      returns the outputs and the pooled features of the network for a batch
     taught:     returns those of the averaged weights, without a gradient
     another:    returns the outputs of another network for a batch
+    by_weights: returns the outputs of the network by these weights for a batch
     """
 
     labelled: SeenBatch
@@ -163,6 +167,7 @@ class ObjectiveStep:
     embed: Callable[[SeenBatch], Embedded] | None = None
     taught: Callable[[SeenBatch], Embedded] | None = None
     another: Callable[[Any, SeenBatch], Outputs] | None = None
+    by_weights: Callable[[Mapping[str, Tensor], SeenBatch], Outputs] | None = None
 
     @property
     def embedding_network(self) -> Callable[[SeenBatch], Embedded]:
@@ -184,6 +189,11 @@ class ObjectiveStep:
         numbers = torch.tensor(places, device=self.features.device)
         is_known = numbers != UNKNOWN_PLACE
         return torch.cat(features)[is_known], numbers[is_known]
+
+    def weighted(self, weights: Mapping[str, Tensor], seen: SeenBatch) -> Outputs:
+        """The outputs of the network for a batch, by other weights than its own."""
+        assert self.by_weights is not None  # noqa: S101 - each step of a training has it
+        return self.by_weights(weights, seen)
 
     def through(self, network: Module, seen: SeenBatch) -> Outputs:
         """The outputs of another network for a batch, computed as those of the network."""

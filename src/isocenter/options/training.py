@@ -202,7 +202,7 @@ class PretrainOptions(ReadingOptions):
         Flag(
             "What teaches the network: masked (the default where it gives an output for every voxel), contrast "
             "(the default elsewhere), rotation, image_text, which reads reports (--column text=COLUMN), or "
-            "prototypical, the only one that reads classes.",
+            "prototypical or maml, the only ones that read classes.",
             "NAME",
         ),
     ] = None

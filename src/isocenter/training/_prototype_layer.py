@@ -33,7 +33,9 @@ def set_prototypes(session: TrainingSession) -> None:
     if session.settings.transfer.mode != PROTOTYPES and not session.criterion.needs.prototypes:
         return
     [head], at = session.settings.task.heads, factory.family_of(session.settings.network.name).features
-    layers: list[Any] = [network_parts.last_layers(one, at)[head] for one in (session.module, session.averaged)]
+    # What learns from other weights than its own keeps its own last layer.
+    modules = [session.averaged] if session.criterion.needs.adapted else [session.module, session.averaged]
+    layers: list[Any] = [network_parts.last_layers(one, at)[head] for one in modules]
     means = torch.from_numpy(_class_means(session, head, len(layers[0].bias)))
     with torch.no_grad():
         for layer in layers:

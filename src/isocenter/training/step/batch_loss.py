@@ -172,17 +172,14 @@ class Criterion:
         unlabelled: of which only the images are seen
         """
         objectives = {**settings.terms, **protected_groups.objectives_of_groups(settings, cases)}
-        if ranks.count > 1 and objective_catalogue.joint_needs(objectives.values()).partner:
-            problem = "a second network learns in one process alone"
-            raise PlanError(problem, "objectives.terms", "Leave out co_training, or train without torchrun")
+        needs = objective_catalogue.joint_needs(objectives.values())
+        if ranks.count > 1 and (needs.partner or needs.adapted):
+            problem = "a second network, or one by other weights, learns in one process alone"
+            raise PlanError(problem, "objectives.terms", "Leave out co_training or maml, or train without torchrun")
         if ranks.count > 1 and settings.augmentation.paste:
             problem = "structures of the whole batch are pasted in one process alone"
             raise PlanError(problem, "augmentation.paste", "Give 0, or train without torchrun")
-        features = (
-            feature_count(averaged, settings, cases[0])
-            if objective_catalogue.joint_needs(objectives.values()).features
-            else 0
-        )
+        features = feature_count(averaged, settings, cases[0]) if needs.features else 0
         terms = initial_terms(settings.task, device)
         parts: dict[str, Any] = {JUDGE: torch.nn.ParameterDict(terms)} if terms else {}
         places = 1 + max(case.place for case in (*cases, *unlabelled))
@@ -321,7 +318,7 @@ class Criterion:
             task=settings.task,
             unlabelled=views[: needs.views],
             features=features,
-            weights={n: self.ranks.share(w) for n, w in student.named_parameters()} if needs.start else {},
+            weights=self._learning_weights(student) if needs.start or needs.adapted else {},
             start=self.start,
             progress=progress,
             second=second,
@@ -333,8 +330,12 @@ class Criterion:
             embed=embedded,
             taught=lambda given: self._taught_features(given, compute),
             another=lambda network, given: self._outputs(network, given, compute),
+            by_weights=lambda weights, given: self._outputs(student, given, compute, weights),
         )
         return step, terms_added
+
+    def _learning_weights(self, student: Module) -> dict[str, Tensor]:
+        return {name: self.ranks.share(one) for name, one in student.named_parameters() if one.requires_grad}
 
     def _point_again(self, module: Any, seen: SeenBatch, batch: Batch, compute: Compute) -> SeenBatch:
         """In some steps the batch with a further prompt where a first answer, which teaches nothing, is most wrong."""
@@ -390,10 +391,16 @@ class Criterion:
         views = augmented_views(batch.unlabelled, needs.views, self.settings, self.device, strong=needs.strong)
         return tuple(with_whole_answers(one, ranks) for one in views)
 
-    def _outputs(self, module: Any, seen: SeenBatch, compute: Compute) -> dict[str, Tensor]:
-        """The outputs for another batch than the labelled one; of several ranks those of the whole batch."""
+    def _outputs(
+        self, module: Any, seen: SeenBatch, compute: Compute, weights: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The outputs for another batch than the labelled one; of several ranks those of the whole batch.
+
+        weights: in place of the module's own
+        """
         with compute.autocast(self.device):
-            outputs = module(compute.order_images(module, seen.images), *seen.context)
+            given = (compute.order_images(module, seen.images), *seen.context)
+            outputs = module(*given) if weights is None else torch.func.functional_call(module, dict(weights), given)
         outputs = _with_images(self.settings.task, outputs, seen)
         return {name: self.ranks.whole(output.float()) for name, output in outputs.items() if name != ADDED}
 
