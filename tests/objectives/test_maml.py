@@ -66,6 +66,7 @@ def test_the_second_order_gradient_is_that_of_finite_differences():
     assert not torch.allclose(exact, first, rtol=1e-2)  # first order leaves a part of it out
 
 
+@pytest.mark.whole
 def test_after_one_step_from_ten_points_the_error_on_sines_falls_to_an_eighth():
     """The paper's problem with a network of 40 units; after longer trainings it falls to .10 to .11."""
     weights, drawn = (
@@ -104,10 +105,8 @@ def test_a_run_by_episodes_keeps_features_whose_means_are_its_last_layer(tmp_pat
     assert plan["training.batch"] == 20
     assert plan["objectives.terms"] == ["maml"]
     table = isocenter.embed(run.out, [data]).table
-    called = [
-        max((p := isocenter.load(run.out, threads=1).predict(image).probabilities), key=p.get)
-        for image in table["image"][:6]
-    ]
+    model = isocenter.load(run.out, threads=1)
+    called = [max((p := model.predict(image).probabilities), key=p.get) for image in table["image"][:6]]
     features = torch.tensor(table.filter(regex=r"^e\d+$").to_numpy())
     classes = table["image"].str.split("/").str[-2].to_numpy()
     means = torch.stack([features[torch.tensor(classes == name)].mean(dim=0) for name in sorted(set(classes))])
