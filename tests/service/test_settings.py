@@ -194,7 +194,7 @@ def test_the_page_on_serve_states_every_key_and_its_default(kind):
     others = {PeerSection: "peers", RoutingRule: "rules", NodeSection: "node"}
     table = stated[others.get(kind, kind.__name__.removesuffix("Section").lower())]
     table = table[0] if isinstance(table, list) else table
-    chains = {"series", "inside", "only_if"}  # on the page about routing
+    chains = {"series", "inside", "only_if", "prior"}  # on the page about routing
     assert table.keys() == kind.model_fields.keys() - chains
     examples = {"tls", "deidentify", "dicomweb", "when", "unless", "send", "url", "syslog"}
     defaults = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}

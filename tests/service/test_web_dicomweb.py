@@ -20,9 +20,9 @@ from PIL import Image
 from conftest import DATA
 from isocenter.errors import FormatError
 from isocenter.files import file_formats
-from isocenter.service.objects import dicom_json
-from isocenter.service.web.dicomweb import multipart, retrieve, search
-from isocenter.service.web.dicomweb.multipart import MultipartReader
+from isocenter.service.objects import dicom_json, multipart
+from isocenter.service.objects.multipart import MultipartReader
+from isocenter.service.web.dicomweb import retrieve, search
 from matrices import thinned
 from service.objects_sent import drawn, encoded
 from service.web_served import BOUNDARY, RELATED, related, served

@@ -43,6 +43,14 @@ AS_GOOD = 0.01
 NamedMap = tuple[Array, tuple[Label, ...]]
 
 
+@dataclass(frozen=True)
+class EarlierReport:
+    """The objects of an earlier study that reports name. images: files of its series; report: on its answer, if any"""
+
+    images: Sequence[Path]
+    report: Path | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class EarlierStudy:
     """An earlier study of a patient with what the same model answered of it.
@@ -53,6 +61,7 @@ class EarlierStudy:
     lesions:    names of the structures of which each piece is a lesion
     days:       from it to the new study; None: by the dates in the headers
     without:    why there is no answer of it; empty where there is one
+    report:     the objects that reports name
     """
 
     image: Image
@@ -62,6 +71,7 @@ class EarlierStudy:
     lesions: tuple[str, ...] = ()
     days: float | None = None
     without: str = ""
+    report: EarlierReport | None = None
 
     @classmethod
     def from_prediction(

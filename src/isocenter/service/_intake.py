@@ -7,10 +7,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,8 @@ from isocenter.files.storage import atomic, structured_text
 from isocenter.service import _delivering, _node_threads
 from isocenter.service._delivering import REDIRECTS, HttpSession
 from isocenter.service.configuration import NodeSettings
-from isocenter.service.objects.object_store import IncomingPart, ObjectStore
-from isocenter.service.web.dicomweb import multipart
-from isocenter.service.web.dicomweb.multipart import MultipartReader
+from isocenter.service.objects import multipart
+from isocenter.service.objects.object_store import ObjectStore
 
 log = logging.getLogger("isocenter")
 
@@ -32,8 +29,6 @@ SETTLED_S, LOOK_S, AGAIN_S = 5.0, 1.0, 10.0
 CHUNK, CHANGES, TIMEOUT_S = 1 << 20, 100, 60
 GONE = 404
 POSITION = "front.json"
-# Else a server decodes what is compressed, PS3.18 8.7.3.
-AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 # "user:password" of the Orthanc in front; no secret stands in a file.
 CREDENTIALS = "ISOCENTER_FRONT_CREDENTIALS"
 
@@ -162,29 +157,11 @@ class OrthancFront:
         return _delivering.open_http_session(CREDENTIALS)
 
     def _fetch_series(self, study: str, series: str) -> int:
-        """Keep the objects of a series byte for byte, each as it comes; one that cannot be kept holds up no other."""
-        path, count = f"dicom-web/studies/{study}/series/{series}", 0
-        answer = self._got(path, headers={"Accept": AS_STORED}, stream=True)
-        with answer, ExitStack() as stack:
-            reader = MultipartReader(multipart.boundary_of(answer.headers.get("Content-Type", "")))
-            for event in chain.from_iterable(map(reader.feed, answer.iter_content(CHUNK))):
-                if isinstance(event, str):
-                    part = stack.enter_context(self.store.open_part())
-                elif isinstance(event, bytes):
-                    part.write(event)
-                else:
-                    count += self._keep(part)
-                    stack.close()
-            reader.finish()
-        return count
-
-    def _keep(self, part: IncomingPart) -> bool:
-        try:
-            self.store.keep(part, "front", "front")
-        except FormatError:  # its words may be the file's
-            log.warning("an object of the Orthanc is not a DICOM object with its UIDs, and cannot be kept")
-            return False
-        return True
+        """Keep the objects of a series."""
+        path = f"dicom-web/studies/{study}/series/{series}"
+        with self._got(path, headers={"Accept": multipart.AS_STORED}, stream=True) as answer:
+            parts = answer.iter_content(CHUNK)
+            return multipart.keep_objects(answer.headers.get("Content-Type", ""), parts, self.store, "front")
 
 
 def start_intake(settings: NodeSettings, stop: threading.Event) -> list[threading.Thread]:

@@ -32,7 +32,7 @@ from isocenter.service.records.job_queue import GONE, OPEN, SETTLED, Jobs, Wante
 from isocenter.service.records.record_database import Database, RecordError
 from isocenter.service.records.study_index import Arrival, StudyIndex
 from isocenter.service.records.workitem_records import CANCELED, COMPLETED, Workitems
-from isocenter.service.routing import routing_facts, routing_rules
+from isocenter.service.routing import prior_studies, routing_facts, routing_rules
 from isocenter.service.routing.routing_facts import SeriesFacts
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import FAILED
@@ -232,14 +232,15 @@ class Keeper:
                 if rule.only_ordered and not places:
                     continue
                 inside = routing_rules.box_inside(rule, list(inputs.values()), results, labels)
-                digest = routing_rules.inputs_hash(inputs, contents, inside)
-                inputs_stated = {
-                    "series": dict(inputs),
-                    "hash": digest,
-                    **({} if inside is None else {"inside": inside}),
-                }
                 model = models[rule.model]
-                jobs_wanted.append(WantedJob(rule.name, model.hash, digest, inputs_stated))
+                prior = prior_studies.choose_prior(connection, rule, study, inputs, (rule.model, model.hash))
+                others = {"inside": inside, "prior": prior}
+                inputs_stated: dict[str, Any] = {
+                    "series": dict(inputs),
+                    **{name: answer for name, answer in others.items() if answer is not None},
+                }
+                digest = routing_rules.inputs_hash(inputs_stated, contents)
+                jobs_wanted.append(WantedJob(rule.name, model.hash, digest, {**inputs_stated, "hash": digest}))
                 columns = {
                     "revision": study.revision,
                     "model": rule.model,

@@ -213,6 +213,7 @@ class PeerSection(NodeFileSection):
     """Another system.
 
     may:    what it may ask of us: to store, to commit what it has stored, to order jobs by workitems
+    priors: whether it is asked for the earlier study of a patient: by QIDO-RS where it has a dicomweb, else by C-FIND
     commit: whether it is asked to commit what we send
     reject: whether it is told to reject results that were superseded
     deidentify: options by which identity is taken out of what is sent to it; without the key the node does not start
@@ -223,6 +224,7 @@ class PeerSection(NodeFileSection):
     host: Host
     port: Port
     may: list[Literal["store", "commit", "order"]] = ["store", "commit"]
+    priors: bool = False
     commit: bool = True
     reject: bool = False
     dicomweb: Url | None = None
@@ -290,6 +292,22 @@ class OnlyIfAnswer(NodeFileSection):
     at_least: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
+class PriorSection(NodeFileSection):
+    """The newest earlier study of the patient that the same rule answered, with which an answer is compared.
+
+    within_days, least_days: before the new study
+    lesions: structures of which each piece is one, followed from study to study
+    wait_h:  after an answer, in which an earlier study that comes makes it anew, once
+    limit_s: that an answer waits for the earlier study of a peer
+    """
+
+    within_days: Count = 730
+    least_days: Annotated[int, Field(ge=0)] = 1
+    lesions: list[str] = []
+    wait_h: Positive = 24
+    limit_s: Positive = 300
+
+
 class RoutingRule(NodeFileSection):
     """Rule: the series that a model answers, where the answers go, and of which outcomes peers are told.
 
@@ -309,6 +327,7 @@ class RoutingRule(NodeFileSection):
     tell: list[Literal["answered", "found", "abstained", "refused", "failed"]] = ["answered"]
     inside: InsideAnswer | None = None
     only_if: OnlyIfAnswer | None = None
+    prior: PriorSection | None = None
 
     @model_validator(mode="after")
     def _can_hold(self) -> RoutingRule:

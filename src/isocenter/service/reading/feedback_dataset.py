@@ -178,7 +178,7 @@ def _check_current(judged: JudgedResult, database: Database) -> None:
     contents = {row.series: row.inputs_hash for row in StudyIndex(database).series_of(judged.study)}
     series_now = inputs["series"]
     is_whole = all(contents.get(key) for key in series_now.values())
-    if not is_whole or routing_rules.inputs_hash(series_now, contents, inputs.get("inside")) != inputs["hash"]:
+    if not is_whole or routing_rules.inputs_hash(inputs, contents) != inputs["hash"]:
         raise DatasetError("its images have changed since", judged.key, "Judge the result on the images as they are")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -46,6 +46,8 @@ def superseded_because(job: WantedJob, jobs_wanted: Sequence[WantedJob]) -> str 
         return "its rule takes other series now"
     if all(one.inputs.get("inside") != job.inputs.get("inside") for one in of_series):
         return "its rule looks within another answer, label or margin now"
+    if all(one.inputs.get("prior") != job.inputs.get("prior") for one in of_series):
+        return "an earlier study of the patient has come since"
     return "the study has grown, and its inputs have changed"
 
 
@@ -71,7 +73,8 @@ class Job:
     """One model on the inputs of one rule. fence: of the claim; every write of a result names it.
 
     inputs: "series": {role: series}, keys of the study's series; "inside": where alone is predicted, if not everywhere,
-            as `box_inside` gives it; "hash": of the bytes of the series, and of "inside"
+            as `box_inside` gives it; "prior": the job whose answer on an earlier study it is compared with; "hash": of
+            the bytes of the series, of "inside" and of "prior"
     stamp:  time that results bear (s since 1970): that of the job's making, so that made again they are the same
     version: its number among the jobs of its rule on the same series, which its results bear
     model_version: that of the model, as results state it
@@ -285,10 +288,17 @@ class Jobs:
             values = {"state": "waiting", "lease_until": None, "not_before": DatabaseClock()}
             return connection.execute(update(tables.jobs).where(mine).values(values)).rowcount
 
-    def finish(self, job: Job, outcome: JobOutcome, publish: Any = None) -> bool:
+    def finish(
+        self,
+        job: Job,
+        outcome: JobOutcome,
+        publish: Any = None,
+        others: Callable[[Connection], ColumnElement[bool] | None] = lambda connection: None,
+    ) -> bool:
         """Record what a job came to, all of it or none; False where the claim is no longer held.
 
         publish: called within the transaction, once the claim is sure: gives the files their final names
+        others: studies that the rules look at again too
         """
         with self.database.write() as connection:
             if connection.execute(select(tables.jobs.c.job).where(*_is_held(job)).with_for_update()).first() is None:
@@ -327,7 +337,9 @@ class Jobs:
             if outcome.measured is not None:
                 connection.execute(insert(tables.measures).values(job=job.job, **vars(outcome.measured)))
             # Rules that wait for this one are looked at again.
-            connection.execute(update(tables.studies).where(tables.studies.c.study == job.study).values(routed=0))
+            again, more = tables.studies.c.study == job.study, others(connection)
+            again = again if more is None else or_(again, more)
+            connection.execute(update(tables.studies).where(again).values(routed=0))
             detail = {"rule": job.rule, "model": job.model, "outcome": outcome.outcome, "reason": outcome.reason}
             audit_records.record_event(connection, "prediction", job.job, study=job.study, detail=detail)
         return True

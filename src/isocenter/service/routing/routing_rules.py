@@ -187,14 +187,15 @@ def series_hash(digests: Sequence[str]) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
-def inputs_hash(inputs: Mapping[str, str], contents: Mapping[str, str], inside: Mapping[str, Any] | None = None) -> str:
-    """A SHA-256 of a job's inputs: of the bytes of its series, role by role, and of where alone is predicted.
+def inputs_hash(inputs: Mapping[str, Any], contents: Mapping[str, str]) -> str:
+    """A SHA-256 of a job's inputs: of the bytes of its series, role by role, and of other answers that it rests on.
 
-    inside: as `box_inside` gives it; None for the whole image
+    inputs: as those of `Job`: "inside" is where alone is predicted, as `box_inside` gives it, "prior" the earlier study
     """
-    parts = [f"{role}={contents[key]}" for role, key in sorted(inputs.items())]
-    place_text = "" if inside is None else json.dumps(inside, sort_keys=True)
-    return hashlib.sha256("\n".join([*parts, place_text]).encode()).hexdigest()
+    parts = [f"{role}={contents[key]}" for role, key in sorted(inputs["series"].items())]
+    inside = json.dumps(inputs["inside"], sort_keys=True) if "inside" in inputs else ""
+    prior = [json.dumps(inputs["prior"], sort_keys=True)] if "prior" in inputs else []
+    return hashlib.sha256("\n".join([*parts, inside, *prior]).encode()).hexdigest()
 
 
 def _wishes(rule: RoutingRule, model: ModelFacts) -> dict[str, Mapping[str, Wish]]:
@@ -338,6 +339,10 @@ def _check_answers(rule: RoutingRule, answering: Mapping[str, ModelFacts]) -> No
         remedy = "Name a rule whose model states probabilities"
         _check_word(rule, ("only_if.finding", asked.finding), ("findings", asked.rule, findings), lacking, remedy)
 
+    for lesion in () if rule.prior is None else rule.prior.lesions:
+        own, lacking = tuple(answering[rule.name].labels), "lesions are structures, and the model's answers have none"
+        _check_word(rule, ("prior.lesions", lesion), ("labels", rule.name, own), lacking, "Leave lesions out")
+
 
 def _check_word(
     rule: RoutingRule, stated: tuple[str, str], allowed: tuple[str, str, Sequence[str]], lacking: str, remedy: str
@@ -411,7 +416,7 @@ def _current(rows: Iterable[Row[Any]], models: Mapping[str, str], contents: Mapp
     current = dict[str, Row[Any]]()
     for row in rows:  # what a job looks within is older than the job
         inside = row.inputs.get("inside")
-        is_of_study = inputs_hash(row.inputs["series"], contents, inside) == row.inputs_hash
+        is_of_study = inputs_hash(row.inputs, contents) == row.inputs_hash
         is_of_model = models.get(row.rule) == row.model_hash
         if is_of_study and is_of_model and (inside is None or inside["job"] in current):
             current[row.job] = row

@@ -29,6 +29,7 @@ from isocenter.lazy import pandas as pd
 from isocenter.prediction import case_prediction, findings_file, predictors
 from isocenter.prediction.answers import WantedFiles
 from isocenter.prediction.case_prediction import CaseRequest, Explains
+from isocenter.prediction.earlier_study import EarlierStudy
 from isocenter.prediction.findings_file import FINDINGS, ExaminedImage
 from isocenter.prediction.result_files import SERIES
 from isocenter.quality import image_quality
@@ -42,6 +43,7 @@ from isocenter.service.exchange.fhir_covariates import DICOM, CovariateValue
 from isocenter.service.model_facts import IMAGE, Urgency
 from isocenter.service.records.job_queue import Job, JobMeasures, JobOutcome, ResultFile
 from isocenter.service.routing import routing_facts
+from isocenter.service.work.prior_answers import EarlierAnswer
 from isocenter.tasks import task_settings
 from isocenter.values import Case, Geometry, Image, Prediction, case_outcome
 from isocenter.values.case_outcome import ABSTAINED, REFUSALS
@@ -56,7 +58,7 @@ ROUNDING = 1e-3  # of a voxel: a box that ends at the border of two does not rea
 PAIR: Literal["pair"] = "pair"
 # A slice of a moved or an enhanced image, which is one of a series.
 SLICE = re.compile(rf"(.+_(?:{SERIES}|series))_(\d+)\.dcm")
-KINDS = {".nii.gz": "nifti", ".csv": "table", ".json": "findings", ".png": "picture", ".tiff": "picture"}
+KINDS = {".nii.gz": "nifti", ".csv": "table", FINDINGS: "findings", ".png": "picture", ".tiff": "picture"}
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,12 @@ class JobInputs:
 
     series: {role: paths of its objects}
     within: None for the whole image
+    earlier: the answer on an earlier study of the patient, with which theirs is compared
     """
 
     series: Mapping[str, Sequence[Path]]
     within: WithinAnswer | None = None
+    earlier: EarlierAnswer | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,10 @@ def answer_job(
         list[Mapping[str, float]](),
     )
     try:
-        with _cases(job, inputs, PAIR if model.task.answers_pairs else align) as cases_read:
+        with (
+            _cases(job, inputs, PAIR if model.task.answers_pairs else align) as cases_read,
+            _earlier_study(inputs, model, lacking) as earlier,
+        ):
             cases = image_targets.with_finer_images(cases_read, task_settings.settings_of(model.task))
             if inputs.within is not None and len(cases) > 1:
                 raise DatasetError("`inside` takes a series of one image", NAME, "Let the rule take such a series")
@@ -146,7 +153,14 @@ def answer_job(
                     measured.append(image_quality.quick_measures(image))
                 region = None if inputs.within is None else _region(inputs.within, image.geometry)
                 answers_wanted = WantedFiles(answers=tuple(kinds), text=marks.words)
-                asked = CaseRequest(room, answers_wanted, request, region, explains=_explained_apart(explains, lacking))
+                asked = CaseRequest(
+                    room,
+                    answers_wanted,
+                    request,
+                    region,
+                    explains=_explained_apart(explains, lacking),
+                    earlier=earlier if len(cases) == 1 else None,
+                )
                 read_at = time.monotonic()
                 write = case_prediction.compute_case(model, case, image, asked)
                 seconds["predict"] += time.monotonic() - read_at
@@ -217,6 +231,17 @@ def try_apart(what: str, lacking: list[str]) -> Iterator[None]:
         log.error("%s failed: %s", what, errors.describe_fault(error))
         words = error.problem if isinstance(error, IsocenterError) else f"{type(error).__name__} within the node"
         lacking.append(f"{what} failed: {words}")
+
+
+@contextmanager
+def _earlier_study(inputs: JobInputs, model: Model, lacking: list[str]) -> Iterator[EarlierStudy | None]:
+    """The earlier study of a job; None where there is none, or it cannot be read, which `lacking` then says."""
+    with ExitStack() as stack:
+        study = None
+        if inputs.earlier is not None:
+            with try_apart("reading the earlier study", lacking):
+                study = stack.enter_context(inputs.earlier.open_study(model))
+        yield study
 
 
 def _explained_apart(explains: Explains | None, lacking: list[str]) -> Explains | None:

@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import ColumnElement, Connection, Row, select
 
 from isocenter import errors
 from isocenter.errors import DatasetError, FormatError, IntegrityError, IsocenterError, ResourceError, UsageError
@@ -31,9 +32,10 @@ from isocenter.service.records import deployments, tables
 from isocenter.service.records.job_queue import Job, JobOutcome, Jobs
 from isocenter.service.records.record_database import Database
 from isocenter.service.records.study_index import StudyIndex
-from isocenter.service.routing import routing_rules
+from isocenter.service.routing import prior_studies, routing_rules
 from isocenter.service.work import job_answers
 from isocenter.service.work.job_answers import MASK, JobInputs, ObjectMarks, WithinAnswer
+from isocenter.service.work.prior_answers import EarlierAnswer, PriorSource
 from isocenter.service.work.warm_models import WarmModels
 from isocenter.values import ANSWERED
 from isocenter.values.case_outcome import ABSTAINED, REFUSED
@@ -71,6 +73,7 @@ class JobWorker:
         self.jobs = Jobs(database, settings.queue.lease_s, settings.queue.attempts)
         self.index = StudyIndex(database)
         self.rules = {rule.name: rule for rule in rules}
+        self.priors = PriorSource(settings, name)
         memory = settings.queue.memory_gb / max(1, settings.queue.workers)
         self.without = sorted(set(models) - set(settings.models))
         self.models = WarmModels(
@@ -110,7 +113,8 @@ class JobWorker:
         try:
             outcome = self._outcome(job, room)
             if outcome is not None:
-                self.jobs.finish(job, outcome, publish=lambda: _publish(room, job, outcome))
+                publish = partial(_publish, room, job, outcome)
+                self.jobs.finish(job, outcome, publish, lambda connection: self._later_studies(connection, job))
                 log.info("job %s: %s", job.job, outcome.outcome)
         except IsocenterError as error:
             self.jobs.give_back(job, f"{error.problem}. {error.remedy}", after_s=AGAIN_S)
@@ -161,6 +165,10 @@ class JobWorker:
             self._wait(job)
             return None
         rule = self.rules.get(job.rule)
+        after_s, without_prior = self._wait_for_prior(job, rule)
+        if after_s:
+            self.jobs.give_back(job, "waits for the earlier study of a peer", counts=False, after_s=after_s)
+            return None
         send, model_settings = rule.send if rule else [], self.settings.models.get(job.model)
         hold = self._hold(job)
         if hold is not None and hold.action == STOP:
@@ -208,9 +216,22 @@ class JobWorker:
         uid, lacking = self.index.uid_of(job.study), list[str]()
         with job_answers.try_apart("the priority or notice", lacking):
             outcome = safety.with_urgency(outcome, job, uid, self.settings, room)
-        outcome = replace(outcome, reason="; ".join(filter(None, [outcome.reason, *lacking])))
+        outcome = replace(outcome, reason="; ".join(filter(None, [outcome.reason, without_prior, *lacking])))
         timed = replace(outcome, seconds={"load": loading, **outcome.seconds}, send=send)
         return self._announce(job, timed, inputs, room, model)
+
+    def _wait_for_prior(self, job: Job, rule: RoutingRule | None) -> tuple[float, str]:
+        """(seconds that a job waits for the earlier study of a peer, else 0; why it has none)."""
+        if rule is None or rule.prior is None or "prior" in job.inputs:
+            return 0.0, ""
+        with self.index.database.read() as connection:
+            study = connection.execute(select(tables.studies).where(tables.studies.c.study == job.study)).one()
+        return self.priors.wait_for(job.job, job.stamp, study, rule.prior)
+
+    def _later_studies(self, connection: Connection, job: Job) -> ColumnElement[bool] | None:
+        """Studies whose answers by the same rule may be compared with that of a job."""
+        prior = self.rules[job.rule].prior if job.rule in self.rules else None
+        return None if prior is None else prior_studies.later_studies(connection, job.study, prior)
 
     def _hold(self, job: Job) -> Row[Any] | None:
         """Hold that an alert has put on the model of a job."""
@@ -271,10 +292,15 @@ class JobWorker:
             rows = self.index.objects_of(job.study, key)
             paths[role] = [self.settings.folder / row.path for row in rows]
             contents[key] = routing_rules.series_hash([row.sha256 for row in rows])
-        inside = job.inputs.get("inside")
-        if routing_rules.inputs_hash(job.inputs["series"], contents, inside) != job.inputs["hash"]:
+        if routing_rules.inputs_hash(job.inputs, contents) != job.inputs["hash"]:
             return None
-        return JobInputs(paths, None if inside is None else self._within(job, inside))
+        inside, prior, rule = job.inputs.get("inside"), job.inputs.get("prior"), self.rules.get(job.rule)
+        lesions = rule.prior.lesions if rule is not None and rule.prior is not None else ()
+        return JobInputs(
+            paths,
+            None if inside is None else self._within(job, inside),
+            None if prior is None else EarlierAnswer.of_job(self.index, self.settings, prior["job"], lesions),
+        )
 
     def _within(self, job: Job, inside: Mapping[str, Any]) -> WithinAnswer:
         """The answer that a job looks within, and where that lies."""

@@ -15,14 +15,13 @@ from isocenter.errors import FormatError
 from isocenter.files.dicom import object_identity
 from isocenter.files.dicom.object_identity import ObjectIdentity
 from isocenter.service.dimse_statuses import DUPLICATE
-from isocenter.service.objects import dicom_json, object_store
+from isocenter.service.objects import dicom_json, multipart, object_store
 from isocenter.service.objects.dicom_json import IN_JSON, MEDIA
 from isocenter.service.objects.journal import Received
+from isocenter.service.objects.multipart import MultipartReader
 from isocenter.service.objects.object_store import IncomingPart
 from isocenter.service.web import access, web_node
 from isocenter.service.web.access import WORKING
-from isocenter.service.web.dicomweb import multipart
-from isocenter.service.web.dicomweb.multipart import MultipartReader
 from isocenter.service.web.response_shapes import Problem
 from isocenter.service.web.web_node import Node, Uid, WebError, WebNode
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from email.message import Message
+from itertools import chain
 
 from isocenter.errors import FormatError
+from isocenter.service.objects.object_store import IncomingPart, ObjectStore
+
+log = logging.getLogger("isocenter")
+
+# Else a server decodes what is compressed, PS3.18 8.7.3.
+AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 LONGEST_HEAD = 1 << 14
 LONGEST_BOUNDARY = 200  # RFC 2046 says 70; those of Orthanc 1.10 have 73
@@ -78,3 +87,33 @@ def _content_type(head: bytes) -> str:
 
 def _malformed_error(problem: str) -> FormatError:
     return FormatError(problem, "the request", "Send one part for each object, as PS3.18 8.6.1.2 says")
+
+
+def keep_objects(content_type: str, pieces: Iterable[bytes], store: ObjectStore, peer: str) -> int:
+    """Keep the objects of an answer of WADO-RS byte for byte, each as it comes; how many were kept.
+
+    content_type, pieces: of the answer
+    One that cannot be kept holds up no other.
+    """
+    count = 0
+    with ExitStack() as stack:
+        reader = MultipartReader(boundary_of(content_type))
+        for event in chain.from_iterable(map(reader.feed, pieces)):
+            if isinstance(event, str):
+                part = stack.enter_context(store.open_part())
+            elif isinstance(event, bytes):
+                part.write(event)
+            else:
+                count += _keep(part, store, peer)
+                stack.close()
+        reader.finish()
+    return count
+
+
+def _keep(part: IncomingPart, store: ObjectStore, peer: str) -> bool:
+    try:
+        store.keep(part, peer, "front")
+    except FormatError:  # its words may be the file's
+        log.warning("an object of %s is not a DICOM object with its UIDs, and cannot be kept", peer)
+        return False
+    return True

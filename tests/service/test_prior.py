@@ -1,0 +1,121 @@
+"""A node that compares an answer with that on an earlier study: from its own store, or from a peer."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from sqlalchemy import update
+
+from isocenter.errors import UsageError
+from isocenter.files.dicom.writing import series_writing
+from isocenter.files.dicom.writing.series_writing import SeriesNames
+from isocenter.service.records import tables
+from isocenter.values import Geometry, Image
+from ports import free_port
+from service.small_node import LEVEL, SmallNode
+from service.thresholds import threshold_model
+
+SHAPE = (24, 20, 10)
+
+
+def study(folder: Path, day: str, radius: float, *, shift=(0, 0), **stated: str) -> list[Path]:
+    """An MR of a bright ball in tissue, taken on a day; stated: attributes in each of its files."""
+    x, y, z = np.indices(SHAPE).astype(float)
+    x, y = x - shift[0], y - shift[1]
+    tissue = 12 + 8 * np.sin(x / 2.3) * np.cos(y / 1.9) + 3 * np.sin(z * 1.1 + x / 3)
+    away = np.sqrt((x - 11) ** 2 + (y - 9) ** 2 + (2 * (z - 4.5)) ** 2)
+    image = np.where(away <= radius, 200, tissue)
+    where = folder / day
+    geometry = Geometry(SHAPE, np.diag([1.0, 1.0, 2.0, 1.0]))
+    series_writing.write_series(
+        Image(image[None].astype(np.int16), geometry, modality="MR"), SeriesNames("p", day, "series"), where
+    )
+    paths = sorted(where.iterdir())
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        for keyword, text in {"PatientID": "4711", "IssuerOfPatientID": "here", "StudyDate": day, **stated}.items():
+            setattr(dataset, keyword, text)
+        dataset.save_as(path)
+    return paths
+
+
+@pytest.fixture
+def node(tmp_path, request):
+    """A node whose only rule compares with an earlier study. param: other settings"""
+    path = threshold_model(tmp_path / "model", LEVEL)
+    given = getattr(request, "param", {})
+    rule = {
+        "name": "balls",
+        "model": path.name,
+        "prior": {"lesions": ["bright"], "least_days": 50, **given.pop("prior", {})},
+    }
+    made = SmallNode(tmp_path / "node", path, rules=[rule], **given)
+    yield made
+    made.store.close()
+    made.database.close()
+
+
+def jobs_of(node: SmallNode, day: str) -> list:
+    """The jobs on the study of a day, oldest first."""
+    [key] = [row.study for row in node.rows(tables.studies) if row.study_date == day]
+    return sorted((row for row in node.rows(tables.jobs) if row.study == key), key=lambda row: row.created_at)
+
+
+def test_a_study_that_came_after_its_follow_up_makes_that_answer_anew_once_as_a_new_version(node, tmp_path):
+    node.receive(*study(tmp_path, "20240301", 5.0, shift=(1, 0)))
+    node.work()
+    [alone] = jobs_of(node, "20240301")
+    assert "no earlier study of the patient is known" in alone.reason
+    node.receive(*study(tmp_path, "20240101", 6.0), *study(tmp_path, "20231201", 6.0, IssuerOfPatientID="elsewhere"))
+    node.work()
+    first, compared = jobs_of(node, "20240301")
+    assert (first.state, compared.state, compared.version) == ("superseded", "done", 2)
+    [earlier] = jobs_of(node, "20240101")
+    assert compared.inputs["prior"] == {"job": earlier.job}, "that of another issuer is of another person"
+    assert "prior" not in earlier.inputs
+    folder = node.settings.folder / "results" / compared.job
+    label, before, now, *_, days, a_year = (folder / "change.csv").read_text().splitlines()[1].split(",")
+    assert (label, float(days)) == ("bright", 60)
+    assert float(now) < float(before)
+    assert float(a_year) < 0
+    assert {"lesions.csv", "response.json"} <= {path.name for path in folder.iterdir()}
+    rows = [row.row for row in node.rows(tables.findings) if row.job == compared.job]
+    assert [row["unit"] for row in rows if row["concept"] == "change"] == ["%"]
+    node.receive(*study(tmp_path, "20240110", 5.5))
+    node.work()
+    assert [row.job for row in jobs_of(node, "20240301")] == [first.job, compared.job], "only once"
+
+
+def test_an_answer_that_was_given_long_ago_is_not_made_anew(node, tmp_path):
+    node.receive(*study(tmp_path, "20240301", 5.0))
+    node.work()
+    with node.database.write() as connection:
+        connection.execute(update(tables.jobs).values(done_at=tables.jobs.c.done_at - 25 * 3600))
+    node.receive(*study(tmp_path, "20240101", 6.0))
+    node.work()
+    assert [row.state for row in jobs_of(node, "20240301")] == ["done"]
+
+
+def silent_peer() -> dict:
+    return {"name": "archive", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": free_port(), "priors": True}
+
+
+@pytest.mark.parametrize("node", [{"peers": [silent_peer()], "prior": {"limit_s": 1}}], indirect=True)
+def test_a_peer_that_never_answers_holds_an_answer_up_no_longer_than_its_limit(node, tmp_path):
+    node.receive(*study(tmp_path, "20240301", 5.0))
+    began = time.monotonic()
+    node.work()
+    [alone] = jobs_of(node, "20240301")
+    assert time.monotonic() - began < 20
+    assert "archive did not answer (cannot be reached" in alone.reason
+
+
+def test_lesions_that_the_model_does_not_mark_are_refused_at_start(tmp_path):
+    path = threshold_model(tmp_path / "model", LEVEL)
+    rule = {"name": "balls", "model": path.name, "prior": {"lesions": ["tumour"]}}
+    with pytest.raises(UsageError, match="'tumour', and the labels of 'balls' are bright"):
+        SmallNode(tmp_path / "node", path, rules=[rule])
