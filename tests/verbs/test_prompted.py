@@ -12,9 +12,12 @@ import pytest
 import torch
 
 import isocenter
+import trained
 from isocenter.errors import DatasetError, UsageError
+from isocenter.networks import factory
 from isocenter.service.configuration import ModelSection
 from isocenter.service.work.warm_models import WarmModels
+from isocenter.values import Dense
 from sam_models import adapter_of, small_sam, write_waves
 
 torch.set_num_threads(1)
@@ -154,3 +157,27 @@ def test_a_training_from_an_adopted_model_sees_prompts_as_channels(room, tmp_pat
     assert "adapted from 3 to 8 channels" in words and words.startswith("178 of 178 tensors")
     done = isocenter.predict(run.out, tmp_path / "data" / "images" / "c0.png", point=["20,20:1"], out=tmp_path / "r")
     assert not done.failures
+
+
+@pytest.mark.whole
+def test_a_checkpoint_of_nninteractives_form_starts_a_training_with_all_its_tensors(tmp_path):
+    """Eight channels, the image and seven of prompts, in a residual encoder as nnU-Net stores it; random weights."""
+    sizes = {"features": [4, 8], "kernels": [[3, 3, 1], [3, 3, 3]], "strides": [[1, 1, 1], [2, 2, 1]], "blocks": [1, 1]}
+    sizes["decoder_convolutions"] = [1]
+    known = factory.build("residual_encoder_unet", 8, 3, {"mask": Dense(2)}, sizes).state_dict()
+    repeated = {f"decoder.{key}": one for key, one in known.items() if key.startswith("encoder.")}
+    torch.save({"network_weights": {**known, **repeated}}, tmp_path / "checkpoint_final.pth")
+    run = isocenter.train(
+        trained.blobs(tmp_path / "data"),
+        task="prompted",
+        labels=trained.LABELS,
+        start=tmp_path / "checkpoint_final.pth",
+        out=tmp_path / "run",
+        device="cpu",
+        threads=1,
+        assignments=trained.TWO_STEPS,
+    )
+    transfer = json.loads((run.out / "transfer.json").read_text())
+    found, _, whole, *_ = transfer["words"].split()
+    assert (transfer["source"]["name"], found) == ("nnunet_residual", whole)
+    assert {row["how"] for row in transfer["rows"]} == {"copied"}

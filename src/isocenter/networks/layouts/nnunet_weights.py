@@ -106,7 +106,8 @@ def _layout(name: str, what: str, family: str, *, residual: bool, citation: str)
         3,
         lambda content: planned_size(_weights(content)),
         "Apache-2.0",
-        "as whoever trained it states; TotalSegmentator's own tasks Apache-2.0, some of its others not for commerce",
+        "as whoever trained it states; TotalSegmentator's own tasks Apache-2.0, some of its others not for commerce; "
+        "nnInteractive CC BY-NC-SA 4.0",
         citation,
         "settings that are read from the shapes give the same outputs, on axes in our order",
     )
