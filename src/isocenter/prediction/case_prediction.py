@@ -21,6 +21,7 @@ from isocenter.prediction.answers import WantedFiles
 from isocenter.prediction.earlier_study import EarlierStudy, StudyChange
 from isocenter.prediction.result_files import CaseProbabilities
 from isocenter.runtime import Model, ModelRequest, label_measurements, predicted_memory, prediction_layers, proportion
+from isocenter.runtime.guard import image_observation
 from isocenter.runtime.guard.image_observation import Watching
 from isocenter.runtime.inference import AS_PLANNED
 from isocenter.runtime.windows.pipeline import BLANK, Receiver
@@ -142,7 +143,12 @@ def pointed_model(model: Model, asked: CaseRequest) -> Model:
 
 
 def _times_as_large(model: Model, image: Image) -> float:
-    """An image beside the largest that trained the model, by their extents; 0 where nothing is known of those."""
+    """An image beside the largest that trained the model, by their extents; 0 where nothing is known of those.
+
+    Of a slide too: that it is larger than pictures means nothing.
+    """
+    if image.is_slide:
+        return 0.0
     geometry, times = image.geometry.canonical, []
     for record in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
         fingerprint = record.get("fingerprint") or {}
@@ -192,7 +198,8 @@ def compute_case(
         if not request.allow_large:
             proportion.refuse_out_of_proportion(model, image, case.id, region)
         fitting, seen = predicted_memory.fit_batch_to_memory(model, image, case.id, region), _Counted(windows)
-        watching = Watching(fitting.networks.run, passes_on=True)
+        shows = image_observation.tissue_shown(image, fitting.preprocessing)
+        watching = Watching(fitting.networks.run, passes_on=True, shows=shows)
         prediction = fitting.with_run(watching).predict(
             image,
             request,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError
 from isocenter.runtime import covariate_encoding
+from isocenter.runtime.guard import image_observation
 from isocenter.runtime.guard.image_observation import Watching
 from isocenter.runtime.prompting import ImagePrompts
 from isocenter.runtime.uncertainty import disagreement
@@ -153,7 +154,8 @@ def behind_gate(
     refuse: raises for an image out of all proportion to those that trained the model
     state:  what stands beside every answer of a model without a fitted gate
     """
-    request, watching = passage.request, Watching(passage.network, composes=guard is not None)
+    request, shows = passage.request, image_observation.tissue_shown(passage.image, passage.preprocessing)
+    watching = Watching(passage.network, composes=guard is not None, shows=shows)
     if not request.allow_large:
         refuse(passage.image, passage.where, request.region)
     prediction = replace(below(replace(passage, network=watching)), case=passage.where, task=task.name)

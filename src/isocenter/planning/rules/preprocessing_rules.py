@@ -62,6 +62,7 @@ def preprocessing_decisions(
         "unit": _unit(fingerprint),
         "shape": grid.shape,
         "aspect": away["aspect"],
+        "tissue": Decision("otsu", "it matters only for slides, of which glass is not predicted", OTSU),
         "order": Decision("linear", "it does not overshoot beside sharp edges"),
         "smallest": Decision(list(grid.patch), "the network sees at least one whole patch"),
     }
@@ -293,6 +294,7 @@ BORDER = 0.1
 # A cure that leaves more of what the AUC is above chance is none: what is cut away is lost to the disease too.
 LEFT = 0.5
 GEIRHOS = "doi:10.1038/s42256-020-00257-z"
+OTSU = "doi:10.1109/TSMC.1979.4310076"
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ While a network predicts an image, its intensities, texture, layout and pooled f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.runtime.preprocessing import coarse_mask
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
 from isocenter.runtime.windows.averaging import POOLED
 from isocenter.runtime.windows.slide import Network
 from isocenter.transforms import COLOUR, channel_stack
@@ -265,6 +267,8 @@ def _shares(size: int) -> NDArray[np.float32]:
 
 # Voxels of a window and of an image that are noted, evenly spread.
 OF_A_WINDOW, OF_AN_IMAGE = 2**12, 2**16
+# Share of a window that has to be tissue.
+MOSTLY = 0.75
 # Windows of which something is noted: of more, as of a slide, every second, every fourth...
 MOST_WINDOWS = 2**11
 
@@ -302,11 +306,13 @@ class Watching:
 
     passes_on: whether the features stay among its outputs, for another one that notes them too
     composes:  whether it notes how windows are composed, which takes long, and a gate alone asks
+    shows:     whether something of a window is noted; None where it is of every one
     """
 
     network: Network
     passes_on: bool = False
     composes: bool = True
+    shows: Callable[[NDArray[np.float32]], bool] | None = None
     samples: list[NDArray[np.float32]] = field(default_factory=list)
     features: list[NDArray[np.float64]] = field(default_factory=list)
     composed: list[Composition] = field(default_factory=list)
@@ -316,7 +322,9 @@ class Watching:
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         outputs = dict(self.network(batch, *context))
-        noted = slice(-self._seen % self._every, None, self._every)
+        shown = [n for n, window in enumerate(batch) if self.shows is None or self.shows(window)]
+        noted = shown[-self._seen % self._every :: self._every]
+        self._seen += len(shown)
         if POOLED in outputs:
             self.features.extend(np.asarray(outputs[POOLED], dtype=np.float64)[noted])
             if not self.passes_on:
@@ -325,7 +333,6 @@ class Watching:
         self.samples.extend(np.array(window.reshape(len(window), -1)[:, ::step]) for window in batch[noted])
         if self.composes:
             self.composed.extend(window_composition(window) for window in batch[noted])
-        self._seen += len(batch)
         if len(self.samples) > MOST_WINDOWS:
             self.samples, self.features, self.composed = (
                 one[::2] for one in (self.samples, self.features, self.composed)
@@ -351,6 +358,25 @@ class Watching:
         spread = sample[:, :: max(1, sample.shape[1] // OF_AN_IMAGE)]
         composed, header = mean_composition(self.composed) if self.composed else None, header_facts(image, covariates)
         return Observation(header, spread, composed, features)
+
+
+def tissue_shown(image: Image, preprocessing: object) -> Callable[[NDArray[np.float32]], bool] | None:
+    """Of a slide, whether a window as the network sees it is tissue for the most part, of which alone a gate judges.
+
+    None where every window counts, as where the intensities of the file cannot be told from what the network sees.
+    """
+    if not image.is_slide or not isinstance(preprocessing, Preprocessing) or preprocessing.channels != COLOUR:
+        return None
+    if any(one.method == "zscore" for one in preprocessing.normalisation):
+        return None
+    scales = [one.scale(0.0) for one in preprocessing.normalisation]
+
+    def shows(window: NDArray[np.float32]) -> bool:
+        """Whether most of its pixels are dyed."""
+        pixels = np.stack([scale.undo(channel) for scale, channel in zip(scales, window, strict=False)])
+        return float((coarse_mask.saturation(pixels) > coarse_mask.PALEST).mean()) > MOSTLY
+
+    return shows
 
 
 def _ends(batch: NDArray[np.float32], before: NDArray[np.float32] | None) -> NDArray[np.float32]:

@@ -146,16 +146,21 @@ def _strips(picture: Image, side: int) -> Iterator[Array]:
         yield read((slice(None), slice(start, min(start + step, rows)), slice(0, columns)))
 
 
+def saturation(colours: Array) -> NDArray[np.float32]:
+    """(rows, columns) saturation, 0 to 1, of (3, rows, columns) red, green and blue from 0 to 255; ink has none."""
+    red, green, blue = (channel.astype(np.float32) for channel in colours)
+    most = np.maximum(np.maximum(red, green), blue)
+    share = (most - np.minimum(np.minimum(red, green), blue)) / np.maximum(most, 1)
+    share[(green > red + GREENER) | ((red > RED) & (red == most) & (share > DEEP))] = 0
+    return share
+
+
 def _dye(part: Array, side: int) -> Floats:
     """(rows, columns) of blocks: their mean saturation, of 0 to 1; ink has none."""
-    red, green, blue = (channel.astype(np.float32) for channel in part)
-    most = np.maximum(np.maximum(red, green), blue)
-    saturation = (most - np.minimum(np.minimum(red, green), blue)) / np.maximum(most, 1)
-    is_ink = (green > red + GREENER) | ((red > RED) & (red == most) & (saturation > DEEP))
-    saturation[is_ink] = 0
-    starts = _starts(saturation.shape, (side, side))
-    sums = np.add.reduceat(np.add.reduceat(saturation, starts[0], axis=0), starts[1], axis=1)
-    sizes = [np.diff([*first, size]) for first, size in zip(starts, saturation.shape, strict=True)]
+    dye = saturation(part)
+    starts = _starts(dye.shape, (side, side))
+    sums = np.add.reduceat(np.add.reduceat(dye, starts[0], axis=0), starts[1], axis=1)
+    sizes = [np.diff([*first, size]) for first, size in zip(starts, dye.shape, strict=True)]
     return np.asarray(sums / np.multiply.outer(*sizes), dtype=np.float64)
 
 
