@@ -67,6 +67,7 @@ __all__ = [
     "study_plan",
     "study_randomise",
     "study_size",
+    "synthesise",
     "trace_requirements",
     "train",
     "verify_audit",
@@ -118,6 +119,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.route import route
     from isocenter.verbs.serve import serve
     from isocenter.verbs.study import study_size
+    from isocenter.verbs.synthesise import synthesise
     from isocenter.verbs.train import train
     from isocenter.verbs.trial import study_analyse, study_assign, study_lock, study_plan, study_randomise
     from isocenter.verbs.view import view

@@ -86,6 +86,7 @@ def test_the_table_says_what_each_family_can_answer():
         ("resnet_slices", 3): whole,
         **{("sam", axes): dense for axes in (2, 3)},
         ("unet_slices", 3): every,
+        **{("diffusion_unet", axes): dense for axes in (2, 3)},
         ("unrolled", 2): dense,
     }
     assert all(one.paper.startswith(("arXiv:", "doi:")) for one in members)

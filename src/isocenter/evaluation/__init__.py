@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         distance,
         fairness,
         feature_rank,
+        image_copies,
         image_fidelity,
         inserted_spheres,
         instances,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         slides,
         storage,
         surface_mesh,
+        synthetic_marks,
         transform_file,
     )
 

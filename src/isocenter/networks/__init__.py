@@ -38,6 +38,7 @@ NETWORKS = {
     "convnext": "isocenter.networks.convnext:CONVNEXT",
     "deeplab": "isocenter.networks.deeplab:DEEPLAB",
     "densenet": "isocenter.networks.densenet:DENSENET",
+    "diffusion_unet": "isocenter.networks.diffusion_unet:DIFFUSION_UNET",
     "efficientnet": "isocenter.networks.efficientnet:EFFICIENTNET",
     "faster_rcnn": "isocenter.networks.faster_rcnn:FASTER_RCNN",
     "fcos": "isocenter.networks.fcos:FCOS",

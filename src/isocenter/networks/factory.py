@@ -115,7 +115,9 @@ def family_settings(
     covariates = {"context": context, **({"fusion": dict(fusion)} if fusion and family.fusion_methods else {})}
     units = [head.unit for head in heads.values() if head.is_dense]
     unit = {"unit": units[0]} if units and family.in_voxels else {}
-    settings = {**family.preset, **size, **unit, **(covariates if context else {})}
+    conditions = [head.conditions for head in heads.values() if head.conditions is not None]
+    drawn = dict(zip(("classes", "labels"), conditions[0], strict=True)) if conditions and family.draws else {}
+    settings = {**family.preset, **size, **unit, **drawn, **(covariates if context else {})}
     return {name: value for name, value in settings.items() if name != BAYESIAN}
 
 
@@ -207,6 +209,8 @@ def _refuse_heads(name: str, family: Family, heads: Mapping[str, Head]) -> None:
         if not _has(family, head):
             problem, remedy = OTHERWISE.get(family.answers, (f"has no output of the kind of {key!r}", "Choose another"))
             raise PlanError(f"{name} {problem}", "network.name", remedy)
+        if head.conditions is not None and not family.draws:
+            raise PlanError(f"{name} draws no images out of noise", "network.name", "Choose diffusion_unet")
 
 
 def _import_family(name: str, target: str) -> Family:

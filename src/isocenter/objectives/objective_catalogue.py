@@ -18,6 +18,7 @@ OBJECTIVES = {
     "dann": "isocenter.objectives.dann:Dann",
     "distillation": "isocenter.objectives.distillation:Distillation",
     "fixmatch": "isocenter.objectives.fixmatch:FixMatch",
+    "flow": "isocenter.objectives.flow:Flow",
     "image_text": "isocenter.objectives.image_text:ImageText",
     "l2_sp": "isocenter.objectives.l2_sp:L2SP",
     "maml": "isocenter.objectives.maml:Maml",

@@ -194,6 +194,7 @@ COMMANDS = (
     Command("convert", images.ConvertOptions),
     Command("enhance", images.EnhanceOptions, named_by="inputs"),
     Command("deidentify", images.DeidentifyOptions),
+    Command("synthesise", images.SynthesiseOptions, named_by="run"),
     Command("reconstruct", images.ReconstructOptions, named_by="inputs"),
     Command("register", images.RegisterOptions, named_by="moving"),
     Command("register frames", images.RegisterFramesOptions, "register_frames"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from isocenter.files.format_options import FileChoices
 from isocenter.keywords import Flag
-from isocenter.options.shared_flags import Device, Inputs, Out, Overwrite, Volume
+from isocenter.options.shared_flags import Device, Inputs, Out, Overwrite, Seed, Volume
 from isocenter.reading import ReadingOptions
 from isocenter.reading.reading_options import Input
 from isocenter.values import BoundingBoxes, Image, SpatialTransform
@@ -69,6 +69,29 @@ class EnhanceOptions(ReadingOptions):
             "NAME|MODEL",
         ),
     ] = "nlm"
+    device: Device = "auto"
+
+
+@dataclass(frozen=True)
+class SynthesiseOptions:
+    """Draw images of a class or by a mask with RUN, and say whether they are copies."""
+
+    run: Annotated[str | Path, Flag("The folder of a run of --task synthesis.", "RUN")]
+    _: KW_ONLY
+    count: Annotated[int, Flag("Images to draw; of each class, where none is named.", "N", least=1)] = 20
+    out: Out = None
+    overwrite: Overwrite = False
+    label: Annotated[str | None, Flag("Class to draw; by default each.", "NAME")] = None
+    mask: Annotated[str | Path | None, Flag("Label map by which to draw, or a folder of some.", "FILE")] = None
+    steps: Annotated[int, Flag("Steps from noise to an image.", "N", least=1)] = 30
+    guidance: Annotated[float, Flag("How strictly the class or mask is followed; 1 as learnt.", "W", least=0)] = 1.0
+    data: Annotated[
+        str | Path | None, Flag("Data to train on with the drawn images: writes dataset.csv.", "DATA", "--with")
+    ] = None
+    features: Annotated[
+        str | Path | None, Flag("A model by whose features drawn and training images are compared too.", "MODEL")
+    ] = None
+    seed: Seed = 0
     device: Device = "auto"
 
 

@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from isocenter import errors
 from isocenter.errors import IntegrityError, IsocenterError, ResourceError, UsageError
 from isocenter.files.layouts import dataset_table
 from isocenter.files.layouts.cases.dataset_folder import OWN_TABLE
 from isocenter.files.storage import atomic, csv_text, hashing
+from isocenter.lazy import pandas as pd
 from isocenter.networks import network_family
 from isocenter.planning import PlannedTraining, plan_changes, plan_checks, plan_file, plan_result
 from isocenter.planning.plan_file import GROUPS
@@ -31,7 +32,7 @@ from isocenter.runs.plan_request import USUAL_MINUTES, PlanRequest
 from isocenter.runtime import hardware, record_files
 from isocenter.runtime.model_files import REPORT
 from isocenter.scoring import case_scoring, data_record
-from isocenter.scoring.data_record import Lineage
+from isocenter.scoring.data_record import DataRecord, Lineage
 from isocenter.tasks import task_catalogue
 from isocenter.training import checkpoint_files
 from isocenter.training.checkpoint_files import STATE_SCHEMA
@@ -359,25 +360,43 @@ class ValidationImages:
         return (channel_stack.stack_images(case.images, case.id) for case in self.cases)
 
 
+class OwnCases(NamedTuple):
+    """The cases of a run, named as in it, with `split.csv` and the record of their contents."""
+
+    dataset: Dataset
+    split: pd.DataFrame
+    record: DataRecord
+
+    def unchanged(self, part: str) -> list[Case]:
+        """Those of a part whose files are what they were."""
+        ids, contents = set(self.split.loc[self.split["split"] == part, "case"]), self.record.contents
+        return [one for one in self.dataset if one.id in ids and contents.get(one.id) == hashing.content_hash(one)]
+
+
+def read_own_cases(run: Path, plan: Plan) -> OwnCases:
+    """The data of a run, read once more; raises what reading raises."""
+    places = [run / plan.data, *plan.options.get(FURTHER, ())]
+    dataset = dataset_reading.open_for_task(
+        plan["task.name"],
+        places,
+        ReadingOptions.of_plan(plan.options),
+        settings=dataset_reading.task_settings_of(plan),
+    )
+    record = data_record.read_data_record(run)
+    table = csv_text.read_text_table(run / "split.csv")
+    return OwnCases(data_record.name_as_in_run(dataset, record), table, record)
+
+
 def validation_images(run: Path, plan: Plan) -> ValidationImages:
     """Cases that selected the model, or trained it where none did, and whose files are unchanged."""
     try:
-        places = [run / plan.data, *plan.options.get(FURTHER, ())]
-        dataset = dataset_reading.open_for_task(
-            plan["task.name"],
-            places,
-            ReadingOptions.of_plan(plan.options),
-            settings=dataset_reading.task_settings_of(plan),
-        )
+        own = read_own_cases(run, plan)
     except (IsocenterError, OSError):
         return ValidationImages("the run's data could not be read again")
-    table, record = csv_text.read_text_table(run / "split.csv"), data_record.read_data_record(run)
-    dataset = data_record.name_as_in_run(dataset, record)
+    table = own.split
     part = next((one for one in NAMED if one in set(table["split"])), "val")
     ids = set(table.loc[table["split"] == part, "case"])
-    cases = [case for case in dataset if case.id in ids]
-    contents = dict(record.contents) if record is not None else {}
-    same = [case for case in cases if contents.get(case.id) == hashing.content_hash(case)]
+    same = own.unchanged(part)
     if not same:
         return ValidationImages(f"the run's {NAMED[part]} cases are not what they were")
     chosen = same[:MOST]

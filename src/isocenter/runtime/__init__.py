@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         foreign,
         guard,
         hardware,
+        image_drawing,
         inference,
         label_measurements,
         model_assembly,

@@ -13,4 +13,5 @@ TASKS = {
     "representation": "isocenter.tasks.representation:Representation",
     "segmentation": "isocenter.tasks.segmentation.question:Segmentation",
     "survival": "isocenter.tasks.survival.question:Survival",
+    "synthesis": "isocenter.tasks.synthesis:Synthesis",
 }

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Confidence,
         Dense,
         DenseImage,
+        DrawnImage,
         Head,
         Map,
         Merge,

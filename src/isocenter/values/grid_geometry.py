@@ -86,6 +86,13 @@ class Geometry:
         return cls(tuple(shape), np.diag([*spacing, 1.0]), oriented=False)
 
     @property
+    def at_origin(self) -> Geometry:
+        """The grid with its first voxel at 0: it no longer says where in a patient it lay."""
+        affine = np.array(self.affine)
+        affine[:-1, -1] = 0
+        return replace(self, affine=affine, frame_of_reference=None)
+
+    @property
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.shape)

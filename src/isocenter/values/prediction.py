@@ -29,7 +29,7 @@ MOST_PRINTED = 8
 class Output:
     """The answers common to all kinds of head; each overrides what holds for it.
 
-    parts: heads that it joins; the other attributes are those of `Dense` and `DenseImage`
+    parts: heads that it joins; the other attributes are those of `Dense`, `DenseImage` and `DrawnImage`
     """
 
     lengths: int = 0
@@ -38,6 +38,8 @@ class Output:
     unit: float = 1.0
     called: tuple[str, ...] = ()
     of_input: tuple[int, ...] = ()
+    drawn_classes: tuple[str, ...] = ()
+    drawn_labels: tuple[str, ...] = ()
     parts: Mapping[str, Any] = MappingProxyType({})
 
     @property
@@ -69,6 +71,11 @@ class Output:
     def tells_objects(self) -> bool:
         """Whether its channels separate objects of one class by depths in them."""
         return self.heights > 0
+
+    @property
+    def conditions(self) -> tuple[int, int] | None:
+        """Of a head that draws images, how many classes and labels of a mask may be asked for; None of any other."""
+        return None
 
     @property
     def moves(self) -> bool:
@@ -217,6 +224,22 @@ class DenseImage(Dense):
         for place, channel in enumerate(self.of_input[: len(numbers)]):
             numbers[place] = trace.scales[channel].apply(numbers[place])
         return numbers
+
+
+@dataclass(frozen=True)
+class DrawnImage(Dense):
+    """A head by which whole images are drawn out of noise: for each voxel the way from the noise to the image.
+
+    drawn_classes, drawn_labels: names of the classes, and of the labels of a mask, that may be asked for
+    """
+
+    drawn_classes: tuple[str, ...] = ()
+    drawn_labels: tuple[str, ...] = ()
+
+    @property
+    def conditions(self) -> tuple[int, int]:
+        """How many classes, and how many labels, may be asked for."""
+        return len(self.drawn_classes), len(self.drawn_labels)
 
 
 @dataclass(frozen=True)

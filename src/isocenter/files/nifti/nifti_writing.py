@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import _voxel_files
+from isocenter.files import _voxel_files, synthetic_marks
 from isocenter.files._voxel_files import COLOUR_CHANNELS
 from isocenter.files.nifti import nifti_header
 from isocenter.files.nifti.nifti_header import FIELDS, NiftiHeader
+from isocenter.files.synthetic_marks import SYNTHETIC
 from isocenter.values import Geometry, Image
 
 # How far (mm) a corner may move by writing (the geometry contract).
@@ -65,6 +66,8 @@ def _header(image: Image, ordered: tuple[int, ...], dtype: np.dtype[Any], colour
     header.set_shape(shape)
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
     header["cal_min"], header["cal_max"] = 0.0, 0.0
+    if mark := image.facts.get(SYNTHETIC):
+        header["descrip"] = synthetic_marks.description(mark)
     if len(shape) > 4:
         header.set_intent("vector")
     elif image.labels:

@@ -19,8 +19,9 @@ import numpy as np
 import PIL.Image
 
 from isocenter.errors import FormatError
-from isocenter.files import _picture_streams, label_table, video
+from isocenter.files import _picture_streams, label_table, synthetic_marks, video
 from isocenter.files.format_options import Format, ReadOptions
+from isocenter.files.synthetic_marks import SYNTHETIC
 from isocenter.files.video import KINDS, PIL_ERRORS
 from isocenter.values import Array, Geometry, Image, Label, Source
 
@@ -123,7 +124,8 @@ def write(image: Image, path: Path) -> None:
     """
     if path.suffix.lower() != WRITTEN:
         raise FormatError(f"{path.suffix} is not written, because it may change values", str(path), "Write .png")
-    path.write_bytes(imagecodecs.png_encode(_storable(image, path)))
+    stream, mark = imagecodecs.png_encode(_storable(image, path)), image.facts.get(SYNTHETIC)
+    path.write_bytes(synthetic_marks.marked_png(stream, mark) if mark else stream)
 
 
 def _storable(image: Image, path: Path) -> Array:

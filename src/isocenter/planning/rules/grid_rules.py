@@ -112,6 +112,8 @@ class GridNeeds:
         dense = any(head.is_dense for head in task.heads.values())
         moves = any(head.moves for head in task.heads.values())  # perhaps out of a patch
         kept = any(head.holds_intensities for head in task.heads.values())
+        if any(head.conditions is not None for head in task.heads.values()):  # images are drawn whole
+            return cls(dense=False, whole=True)
         return cls(dense, bool(vectors) or moves, any(head.holds_numbers for head in vectors), kept)
 
 

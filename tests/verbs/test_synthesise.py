@@ -1,0 +1,105 @@
+"""Images are drawn of a class, marked, compared with those that trained, and train."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import UsageError
+from isocenter.files import file_formats, synthetic_marks
+from isocenter.planning import plan_file
+from isocenter.runtime import record_files
+
+SMALL: dict[str, Any] = {
+    "training.steps": 30,
+    "training.validations": 1,
+    "training.batch": 4,
+    "network.size": {"width": 8, "levels": 2, "blocks": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def drawing(tmp_path_factory: pytest.TempPathFactory) -> trained.Trained:
+    """Pictures of two classes, and a network that has begun to draw them."""
+    root = tmp_path_factory.mktemp("synthesis")
+    data = trained.pictures(root / "data")
+    isocenter.train(data, out=root / "run", task="synthesis", assignments=SMALL, device="cpu", threads=1)
+    return trained.Trained(data, root / "run")
+
+
+@pytest.fixture(scope="module")
+def drawn(drawing: trained.Trained) -> Path:
+    """Two images of each class, with a table of all images."""
+    out = drawing.out.parent / "drawn"
+    isocenter.synthesise(drawing.out, count=2, steps=2, data=drawing.data, out=out, device="cpu")
+    return out
+
+
+def test_the_plan_draws_by_class_on_a_scale_that_comes_back(drawing):
+    plan = plan_file.read_plan(drawing.out / "plan.yaml")
+    assert (plan["network.name"], plan["objectives.terms"]) == ("diffusion_unet", ["flow"])
+    assert (plan["task.condition"], sorted(plan["task.classes"])) == ("class", ["bright", "dark"])
+    [scale] = plan["preprocessing.normalisation"]
+    assert (scale["low"] - scale["mean"]) / scale["deviation"] == pytest.approx(-1)
+    assert (scale["high"] - scale["mean"]) / scale["deviation"] == pytest.approx(1)
+    assert not any(plan[f"augmentation.{name}"] for name in ("rotation", "noise", "contrast", "gamma", "shift"))
+    assert "few" in plan.decision("task.condition").because
+
+
+def test_folders_of_classes_are_read_as_data_and_every_file_is_marked(drawing, drawn):
+    files = sorted(drawn.rglob("*.png"))
+    weights = record_files.read_json(drawn / "synthesis.json", "isocenter.synthesis")["model"]
+    assert [file.parent.name for file in files] == ["bright", "bright", "dark", "dark"]
+    assert {synthetic_marks.read_mark(file) for file in files} == {weights}
+    images = [file_formats.read(file) for file in files]
+    sizes = {file_formats.read(file).data.shape for file in drawing.data.rglob("*.png")}
+    assert all(one.data.dtype == np.uint8 and one.data.shape in sizes for one in images)
+    assert "usefulness: not measured" in (drawn / "report.html").read_text()
+
+
+def test_the_table_has_the_real_rows_with_their_parts_and_drawn_ones_train(drawing, drawn):
+    rows = pd.read_csv(drawn / "dataset.csv").to_dict("records")
+    added = [row for row in rows if row["case"].startswith("drawn_")]
+    assert len(rows) == 40 + 4
+    assert {row["split"] for row in added} == {"train"}
+    assert {row["split"] for row in rows if row not in added} == {"train", "val", "test"}
+
+
+def test_the_same_seed_draws_the_same_images(drawing):
+    first, second = (
+        isocenter.synthesise(drawing.out, count=1, steps=2, label="dark", seed=5, device="cpu").images for _ in range(2)
+    )
+    assert list(first) == list(second) == ["dark/drawn_00000.png"]
+    for name, image in first.items():
+        assert np.array_equal(image.data, second[name].data)
+
+
+def test_an_image_nearer_than_test_images_are_is_withheld_and_drawn_again(drawing, monkeypatch, tmp_path):
+    monkeypatch.setattr("isocenter.evaluation.image_copies.copy_threshold", lambda distances: np.inf)
+    found = isocenter.synthesise(drawing.out, count=2, steps=1, label="dark", out=tmp_path / "out", device="cpu")
+    assert found.rows == []
+    assert found.withheld == {"dark": 4}
+    assert not list((tmp_path / "out").rglob("*.png"))
+    assert json.loads((tmp_path / "out" / "synthesis.json").read_text())["withheld"] == {"dark": 4}
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [({"label": "grey"}, "draws no 'grey'"), ({"mask": "mask.png"}, "without masks")],
+)
+def test_what_the_model_was_not_trained_on_is_refused_and_nothing_is_written(drawing, tmp_path, asked, words):
+    with pytest.raises(UsageError, match=words):
+        isocenter.synthesise(drawing.out, out=tmp_path / "out", device="cpu", **asked)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_draws_nothing_is_refused(classified):
+    with pytest.raises(UsageError, match="draws no images"):
+        isocenter.synthesise(classified.out, device="cpu")
