@@ -15,6 +15,7 @@ WIDTH, ROW, GAP, MARGIN, NAME = 760, 34, 6, 12, 150
 CONTENTS = {
     "cli": "arguments, calls, output",
     "verbs": "train, predict, evaluate, ...: a file for each verb, which joins the rooms",
+    "doors": "the page and the tools for agents, which make jobs of what they are asked",
     "options": "the keywords of every verb: their types, defaults, words and limits",
     "jobs": "commands as processes of their own, which the page and agents start",
     "service": "a DICOM node: receiving, queue, routing, answers",

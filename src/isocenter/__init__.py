@@ -40,6 +40,7 @@ __all__ = [
     "import_labels",
     "list_networks",
     "load",
+    "mcp",
     "monitor",
     "next_labels",
     "operator",
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.explain import explain
     from isocenter.verbs.feedback import feedback
     from isocenter.verbs.labelling import import_labels, next_labels
+    from isocenter.verbs.mcp import mcp
     from isocenter.verbs.monitor import monitor
     from isocenter.verbs.networks import describe_networks, describe_weights, list_networks
     from isocenter.verbs.package import package

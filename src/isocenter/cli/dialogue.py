@@ -50,3 +50,8 @@ def ask_and_roll_back(**options: Any) -> object:
         password = os.environ.get(PASSWORD)
         options["password"] = typer.prompt("Password", hide_input=True, err=True) if password is None else password
     return isocenter.roll_back_change(**options)
+
+
+def serve_agents(**options: Any) -> None:
+    """Tools for agents until their end is closed, or Ctrl-C."""
+    isocenter.mcp(**options, say=terminal.say)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.jobs import job_process
+    from isocenter.jobs import job_process, job_record
     from isocenter.jobs.job_record import CommandJob, JobState
     from isocenter.jobs.workspace import JobRequest, Workspace
 

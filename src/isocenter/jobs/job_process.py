@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from typing import Any
 from isocenter import work_state
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files.storage.file_lock import Holder
-from isocenter.jobs import job_record
+from isocenter.jobs import confinement, job_record
 from isocenter.jobs.job_record import ERRORS, PROGRESS, WORDS, JobState
 from isocenter.jobs.workspace import JOB, Workspace
 from isocenter.runtime import record_files
@@ -61,9 +62,17 @@ def run_as_job(codes: list[int]) -> Iterator[None]:
     work_state.progress.addHandler(handler)
     work_state.progress.setLevel(logging.DEBUG)
     work_state.progress.propagate = False
+    if job.roots:
+        confinement.confine_to([*job.roots, str(workspace.folder)], folder)
+    alarm = None if job.limit_s is None else threading.Timer(job.limit_s, os.kill, (own.process, signal.SIGINT))
+    if alarm is not None:
+        alarm.daemon = True
+        alarm.start()
     try:
         yield
     finally:
+        if alarm is not None:
+            alarm.cancel()
         _own.reset(token)
         work_state.progress.removeHandler(handler)
         work_state.progress.setLevel(logging.NOTSET)

@@ -35,6 +35,8 @@ class CommandJob:
     door:      who asked for it: studio, mcp
     is_long:   waits until fewer than `--parallel` of its kind run
     out:       folder or file of its results; empty where it writes none
+    roots:     folders below which alone it may read and write; empty for all
+    limit_s:   s after which it is stopped as by Ctrl-C; None for no limit
     process:   that runs it
     code:      its exit code
     problem:   why it failed
@@ -50,6 +52,8 @@ class CommandJob:
     out: str
     state: JobState
     created: str
+    roots: tuple[str, ...] = ()
+    limit_s: float | None = None
     began: str = ""
     ended: str = ""
     is_stopping: bool = False

@@ -42,6 +42,8 @@ class JobRequest:
     door: str = ""
     is_long: bool = True
     out: str = ""
+    roots: Sequence[str] = ()
+    limit_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Workspace:
         with self.hold():
             numbers = [int(one.name.partition("-")[0]) for one in self.jobs_folder.iterdir() if ID.fullmatch(one.name)]
             name = f"{max(numbers, default=0) + 1:04d}-{request.words.replace(' ', '-')}"
-            fields = vars(request) | {"arguments": tuple(request.arguments)}
+            fields = vars(request) | {"arguments": tuple(request.arguments), "roots": tuple(request.roots)}
             job = CommandJob(id=name, state="waiting", created=job_record.now(), **fields)
             (self.jobs_folder / name).mkdir()
             job_record.write_job(self.jobs_folder / name, job)

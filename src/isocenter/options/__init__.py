@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.options import command_index, images, models, node, records, shared_flags, training
+    from isocenter.options import command_index, doors, images, models, node, records, shared_flags, training
 
 if not TYPE_CHECKING:
     __getattr__ = lazy_index(__name__)

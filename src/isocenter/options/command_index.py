@@ -15,7 +15,7 @@ from typing import Any
 from isocenter import keywords
 from isocenter.errors import UsageError
 from isocenter.keywords import Flag, Keyword
-from isocenter.options import images, models, node, records, training
+from isocenter.options import doors, images, models, node, records, training
 from isocenter.reading import reading_options
 
 
@@ -102,6 +102,11 @@ class Command:
         is_like_a_flag = any(word.startswith("-") for word in places)
         return [*self.words.split(), *flags, *(["--"] if is_like_a_flag else []), *places]
 
+    def json_arguments(self, values: Mapping[str, Any]) -> list[str]:
+        """The same, for a result as JSON where the command has one."""
+        words, count = self.arguments(values), len(self.words.split())
+        return [*words[:count], *(["--json"] if self.is_json else []), *words[count:]]
+
     def shell_line(self, values: Mapping[str, Any]) -> str:
         """The command as a person types it."""
         return f"isocenter {shlex.join(self.arguments(values))}"
@@ -143,6 +148,8 @@ def _text(value: Any) -> str:
             isinstance(one, str) for one in value
         ):
             return ":".join(map(str, value))
+        case float() if value.is_integer():
+            return str(int(value))
         case _:
             return json.dumps(value)
 
@@ -212,6 +219,7 @@ COMMANDS = (
     Command("networks weights", models.WeightsOptions, "describe_weights", reads=True),
     Command("cache", training.CacheOptions, "describe_cache", reads=True, is_own=True),
     Command("demo", training.DemoOptions, is_json=False, is_own=True),
+    Command("mcp", doors.McpOptions, is_json=False, is_own=True),
     Command("backup", node.BackupOptions),
     Command("restore", node.RestoreOptions, is_own=True),
     Command("audit verify", node.VerifyAuditOptions, "verify_audit", reads=True),

@@ -1,0 +1,42 @@
+"""Options of the doors beside the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from isocenter.keywords import Flag
+
+WorkspaceFolder = Annotated[
+    str | Path, Flag("Folder of jobs and results; made where it is new. By default ./workspace.", "WORKSPACE")
+]
+Roots = Annotated[
+    Sequence[str | Path],
+    Flag(
+        "Folder that may be read; repeatable. By default the working folder.",
+        "FOLDER",
+        "--root",
+        repeats=True,
+    ),
+]
+Port = Annotated[int, Flag("Port on this machine; 0: any that is free.", "PORT", least=0, most=65535)]
+Parallel = Annotated[int, Flag("Number of long commands that run at a time.", "N", least=1)]
+
+
+@dataclass(frozen=True)
+class McpOptions:
+    """Give agents the commands as tools (MCP).
+
+    say: gets the address of --http; by default it is logged
+    """
+
+    workspace: WorkspaceFolder = "workspace"
+    _: KW_ONLY
+    roots: Roots = ()
+    minutes_limit: Annotated[float, Flag("Longest training that an agent may start, in minutes.", "M", least=0)] = 60.0
+    parallel: Parallel = 1
+    http: Annotated[bool, Flag("Answer over HTTP on this machine, in place of standard input and output.")] = False
+    port: Port = 0
+    say: Callable[[str], None] | None = None

@@ -1,0 +1,35 @@
+"""`mcp`: the commands as tools of agents."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+
+from isocenter import keywords
+from isocenter.errors import UsageError
+from isocenter.jobs import Workspace
+from isocenter.options.doors import McpOptions
+
+log = logging.getLogger("isocenter")
+
+
+@keywords.takes(McpOptions)
+def mcp(options: McpOptions) -> None:
+    """Answer agents until their end is closed.
+
+    Raises UsageError without the extra `agents`, for a workspace that cannot be written, for a root that is not there,
+    and for a port that is taken.
+    """
+    if importlib.util.find_spec("mcp") is None or importlib.util.find_spec("jsonschema") is None:
+        raise UsageError("mcp is not installed", "isocenter mcp", "pip install 'isocenter[agents]'")
+    from isocenter.doors import AllowedPaths, agent_server
+    from isocenter.doors.agent_tools import AgentDesk
+
+    workspace = Workspace.open(Path(options.workspace), options.parallel)
+    roots = [Path(one) for one in options.roots] or [Path.cwd()]
+    desk = AgentDesk(workspace, AllowedPaths.below(roots, workspace.folder), options.minutes_limit)
+    if options.http:
+        agent_server.serve_http(desk, options.port, options.say or log.info)
+    else:
+        agent_server.serve_pipes(desk)
