@@ -45,6 +45,7 @@ Covariates = Annotated[
     str | Sequence[str] | None,
     Flag("Columns that the network gets with the images: all, none, or age,sex,gene_*; none by default.", "COLUMNS"),
 ]
+AnyContrast = Annotated[bool, Flag("Learn from images drawn from the label maps, for images of any contrast.")]
 Resume = Annotated[str | Path | None, Flag("Finish the run in this folder.", "RUN")]
 Start = Annotated[str | Path | None, Flag("Start from the weights of this model.", "MODEL", "--from")]
 Pretrained = Annotated[
@@ -105,6 +106,7 @@ class PlanOptions(ReadingOptions):
     groups: Groups = None
     positive: Positive = None
     task: Kind = None
+    any_contrast: AnyContrast = False
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ class TrainOptions(ReadingOptions):
         str | None, Flag("Column with the place of each case, for objectives.terms such as dann.", "COLUMN")
     ] = None
     task: Kind = None
+    any_contrast: AnyContrast = False
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from isocenter.planning.rules import (
     normalisation_rules,
     objective_rules,
     preprocessing_rules,
+    synthesis_rules,
 )
 from isocenter.planning.rules.grid_rules import GridNeeds
 from isocenter.planning.rules.image_profiles import NNUNET
@@ -65,6 +66,8 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     assignments = {_of_part(plan, name): value for name, value in assignments.items()}
     if any(name.startswith("transfer.") for name in assignments):
         plan = learning_rules.with_transfer(plan)
+    if assignments.get(synthesis_rules.SHARE):
+        plan = synthesis_rules.with_section(plan, intensities=True)
     for name, value in assignments.items():
         plan.decision(name)  # refuses an unknown name
         plan = plan.with_decision(name, Decision(value, BY_HAND))
@@ -101,10 +104,21 @@ def _following(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision
     if assignments.get("transfer.mode") == "prototypes":
         because = "one pass over the training cases makes the last layer, and nothing takes a step"
         follows |= {name: Decision(1, because) for name in ("training.steps", "training.validations")}
+    if assignments.get(synthesis_rules.SHARE):
+        follows |= synthesis_rules.following_decisions(plan, task_catalogue.build_task(_values(plan, "task")))
     if "augmentation.flips" in assignments:
         because = "they follow augmentation.flips, which was set by hand"
         follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)
     return follows
+
+
+def of_drawn_images(plan: Plan, drawn: str) -> Plan:
+    """The plan for label maps alone, from which every image is drawn; drawn: how, in words."""
+    plan = plan.with_decision(synthesis_rules.SHARE, synthesis_rules.drawn_share(drawn))
+    plan = synthesis_rules.with_section(plan, intensities=False)
+    return plan.with_decisions(
+        synthesis_rules.following_decisions(plan, task_catalogue.build_task(_values(plan, "task")))
+    )
 
 
 def untrained_plan(plan: Plan) -> Plan:

@@ -23,6 +23,7 @@ from isocenter.planning.rules import (
     preprocessing_rules,
     skipping,
     split_rules,
+    synthesis_rules,
 )
 from isocenter.runtime import Context, hardware, torch_networks
 from isocenter.tasks import properties
@@ -42,6 +43,7 @@ CHECKS: tuple[Callable[[PlanSettings], None], ...] = (
     learning_rules.check_learning,
     group_rules.check_fairness,
     augmentation_rules.check_mixing,
+    synthesis_rules.check_synthesis,
     learning_rules.check_search,
     cascade_rules.check_configurations,
     learning_rules.check_transfer,

@@ -23,6 +23,7 @@ TITLES = {
     "objectives": "The objectives",
     "supervised": "The task's own loss",
     "augmentation": "How images are varied",
+    "synthesis": "How images are drawn from label maps",
     "inference": "How it predicts",
     "evaluation": "How it is evaluated",
     "search": "What is searched before the training",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -12,6 +12,7 @@ from pydantic import StringConstraints
 
 from isocenter.objectives.objective_terms import SUPERVISED
 from isocenter.runtime import Context
+from isocenter.transforms.synthesis import PaintingRanges
 from isocenter.values import Sentence
 
 if TYPE_CHECKING:
@@ -394,6 +395,7 @@ class PlanSettings:
     objectives: ObjectiveSettings
     terms: Mapping[str, Objective]
     transfer: TransferSettings = TransferSettings()
+    synthesis: PaintingRanges = field(default_factory=PaintingRanges)
 
     @property
     def architecture(self) -> dict[str, Any]:

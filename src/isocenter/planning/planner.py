@@ -22,6 +22,7 @@ from isocenter.planning.rules import (
     objective_rules,
     preprocessing_rules,
     skipping,
+    synthesis_rules,
 )
 from isocenter.planning.rules.image_profiles import NNUNET
 from isocenter.planning.rules.objective_rules import TERMS
@@ -82,6 +83,8 @@ def make_plan(
         **objective_rules.objectives_sections(inputs.dataset, fingerprint, stated.get(TERMS)),
     }
     plan = Plan(_decide(sections, stated))
+    if dataset.drawn:
+        plan = plan_changes.of_drawn_images(plan, dataset.drawn)
     if of_target:
         try:  # a step keeps the way of unlabelled images through the network too
             plan_changes.with_memory(plan, fingerprint, machine)
@@ -125,7 +128,7 @@ def _augmentation(inputs: PlanInputs, fits: FittedPlan, prepared: Section, casca
     )
     covariate = covariate_rules.sided_covariate(inputs.context.value)
     decisions = augmentation_rules.augmentation_decisions(profile, shown, side, inputs.task, fits.grid.patch, covariate)
-    return {**decisions, "marks": cascade["augmentation.marks"]}
+    return {**decisions, "marks": cascade["augmentation.marks"], "synthesis": synthesis_rules.drawn_share("")}
 
 
 def _network(inputs: PlanInputs, fits: FittedPlan) -> Section:

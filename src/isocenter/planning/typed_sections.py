@@ -26,6 +26,7 @@ from isocenter.runtime import Preprocessing
 from isocenter.runtime.inference import Inference
 from isocenter.tasks import task_catalogue
 from isocenter.transforms.augment import Augmentation
+from isocenter.transforms.synthesis import PaintingRanges
 from isocenter.values import BY_HAND, Decision, Plan, setting_fields
 
 # In this order they are checked: what others follow from comes first, so that the mistake itself is named.
@@ -41,10 +42,11 @@ TYPED: Mapping[str, Any] = {
     "guard": GuardSettings,
     "objectives": ObjectiveSettings,
     "transfer": TransferSettings,
+    "synthesis": PaintingRanges,
 }
 FREE = ("task",)
 # Sections of defaults, which a plan has only where they matter.
-OPTIONAL = ("transfer",)
+OPTIONAL = ("transfer", "synthesis")
 
 
 def typed_plan(plan: Plan) -> PlanSettings:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from isocenter.reading import (
         alignment,
         dataset_reading,
+        drawn_images,
         image_pairs,
         image_targets,
         imputation,

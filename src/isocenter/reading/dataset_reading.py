@@ -24,6 +24,7 @@ from isocenter.quality.modality_checks import MIXED_SCALE
 from isocenter.quality.references import masks
 from isocenter.reading import (
     alignment,
+    drawn_images,
     image_pairs,
     image_targets,
     imputation,
@@ -71,6 +72,7 @@ def open_dataset(
     absent: bool = False,
     needs: Collection[str] = (),
     settings: Mapping[str, Any] = MappingProxyType({}),
+    draws: bool = False,
 ) -> Dataset:
     """Return a data set as it is, or read it from its path by these options.
 
@@ -78,6 +80,7 @@ def open_dataset(
     absent:   whether it does without some of them
     needs:    kinds of reference that a task asks for, where a file can be read as one or another
     settings: of the task, by which cases are made of those that are read: pairs, damage, draws
+    draws:    whether images are drawn from label maps where there are none, as a training may want them
     Raises what reading raises.
     """
     each = object_class(reading_options.labels_text(reading.labels)) if BOXES in needs else None
@@ -100,6 +103,7 @@ def open_dataset(
         absent=absent,
         case_names=reading.case_names or "number",
         exif=reading.exif or None,
+        draws=draws,
         root=None if reading.root is None else Path(reading.root),
     )
     accepted = _parse_accepted(reading.accept)
@@ -109,6 +113,7 @@ def open_dataset(
     dataset = _in_order(dataset, reading_options.order_text(reading.order)) if references else dataset
     if BOXES in needs and references:
         dataset = with_boxes(dataset, each or "object")
+    dataset = drawn_images.with_drawn_images(dataset) if draws else dataset
     if FIELD in needs or FIELD in dataset.kinds:
         return image_pairs.with_pairs(dataset, settings.get("pairs"), draws=references)
     how = reading.align
@@ -184,7 +189,10 @@ def open_for_task(
         task_catalogue.needed_references(task) if needs is None else needs,
         task_catalogue.learns_from_references(task),
     )
-    datasets = [open_dataset(place, reading, references=references, needs=kinds, settings=settings) for place in places]
+    datasets = [
+        open_dataset(place, reading, references=references, needs=kinds, settings=settings, draws=references)
+        for place in places
+    ]
     dataset = join_datasets(datasets)
     return image_pairs.split_pairs(dataset) if FIELD in dataset.kinds else dataset
 

@@ -107,7 +107,7 @@ def _parts(dataset: Dataset) -> dict[str, Split]:
     }
     parts: dict[str, Split] = {person: stated_parts.get(person, "train") for person in people}
     for number, (part, share, most) in enumerate((("test", TEST_SHARE, math.inf), ("val", VAL_SHARE, MOST_SELECTING))):
-        if part in stated_parts.values():
+        if part in stated_parts.values() or (part == "test" and dataset.drawn):
             continue
         free = [person for person, now in parts.items() if now == "train"]
         count = min(max(FEWEST_OF_PART, round(share * len(free))), most, len(free) - FEWEST_OF_PART)

@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter import errors
 from isocenter.evaluation import conformal
+from isocenter.reading import drawn_images
 from isocenter.report import progress_tracking
 from isocenter.runs import _run_minutes, run_folder
 from isocenter.runs._run_minutes import FEWEST_LOOKED
@@ -33,6 +34,9 @@ from isocenter.values import Case, Decision, Prediction
 GATE, ERROR = "guard.gate", "guard.error"
 # Patients of a site that can stand for those that trained a model of another program, and judge; at the usual level.
 FEWEST_OF_SITE, USUAL_LEVEL = 20, 0.01
+# Draws of each training case and of each other case, where images are drawn: every one has another contrast.
+DRAWS_TRAINED, DRAWS_UNSEEN = 2, 4
+BY_DRAWN = "; all of them are images drawn from label maps, of any contrast"
 TOO_FEW = "too few cases did not train: every image gets an answer"
 NO_TIME = "the minutes were too few for the network to see its cases once more: no image is refused"
 NO_GATE = "the network has seen no training case: no image is refused, until `isocenter calibrate` is given others"
@@ -60,7 +64,8 @@ def add_gates(
             answered_cases.write_fold_gate(outcome.guard, fit.job.out)
     decisions, first = dict(tuned.decisions), gated[0].guard
     if guard.gate:
-        decisions[GATE] = Decision(first is not None, _gate_note(first))
+        by_drawn = BY_DRAWN if fits[0].job.settings.augmentation.synthesis else ""
+        decisions[GATE] = Decision(first is not None, f"{_gate_note(first).removesuffix('.')}{by_drawn}")
     if guard.error:
         because = error_note([model.guard for model in gated], folds=fits[0].job.fold is not None)
         decisions[ERROR] = Decision(guard.error, because)
@@ -108,13 +113,18 @@ def _add_gate(run: RunFolder, unseen: UnseenPredictions, job: TrainingJob, model
     )
     if job.cuts.looking is not None:
         usual = most = job.cuts.looking / len(run.folds)
-    observations = _training_observations(model, trained, layers, seconds=usual, most=most)
+    shown = _shown_cases(job, trained, DRAWS_TRAINED)
+    observations = _training_observations(model, shown, layers, seconds=usual, most=most)
     trained = trained[: len(observations)]
     laplace = None if layers is None else layers.fit_posteriors(len(job.train))
     extended = replace(model, parts=replace(model.parts, laplace=laplace, directions=_directions(model, trained)))
 
     def judged(cases: Sequence[Case], exact: bool) -> Model:
         others, sure = _unseen_observations(unseen, model, cases, judged=gate_setting.error is not None)
+        if job.settings.augmentation.synthesis:
+            others = [
+                replace(model.observe(case)[0], patient=case.patient) for case in _shown_cases(job, cases, DRAWS_UNSEEN)
+            ]
         guard = image_gate.fit_guard(
             observations, others, gate_setting.level if gate_setting.gate else 0.0, exact=exact
         )
@@ -125,6 +135,15 @@ def _add_gate(run: RunFolder, unseen: UnseenPredictions, job: TrainingJob, model
     scored = judged(held_out, exact)
     is_looked_through = job.fold == 0 or (job.fold is not None and gate_setting.error)
     return scored, judged(job.test, True) if is_looked_through else scored
+
+
+def _shown_cases(job: TrainingJob, cases: Sequence[Case], draws: int) -> list[Case]:
+    """The cases as training saw them: where it drew images, drawn ones, each case so many times one after the other."""
+    chosen = job.settings
+    if not chosen.augmentation.synthesis:
+        return list(cases)
+    each = [list(drawn_images.redrawn_cases(case, chosen.task, chosen.synthesis, draws)) for case in cases]
+    return [own[number] for number in range(draws) for own in each]
 
 
 def _directions(model: Model, cases: Sequence[Case]) -> ImageDirections | None:

@@ -22,6 +22,7 @@ from isocenter.planning.plan_file import GROUPS
 from isocenter.planning.rules import normalisation_rules
 from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.quality import shortcut_tests
+from isocenter.reading.drawn_images import NO_IMAGE
 from isocenter.report import Section, progress_tracking
 from isocenter.runs import _run_minutes, training_jobs
 from isocenter.runs._run_minutes import UNCUT, Cuts
@@ -188,7 +189,9 @@ def run_notes(run: RunFolder, scored: ScoredCases | None, plan: Plan, stopped: S
     left_out = {case for one in run.examination.problems if one.severity == "error" for case in one.cases}
     if left_out:
         notes.append(f"{errors.count_phrase(len(left_out), 'case')} could not be used, left out: see Data.")
-    if scored is None and not run.tested_cases:
+    if run.dataset.drawn:
+        notes.append(NO_IMAGE)
+    elif scored is None and not run.tested_cases:
         notes.append("Every case was trained on: nothing is estimated.")
     problems = () if scored is None else scored.problems
     if lost := {case for one in problems if one.severity == "error" for case in one.cases}:

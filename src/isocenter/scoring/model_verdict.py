@@ -134,15 +134,17 @@ def verdict_on_scores(
     training: Sequence[str] = (),
     notes: Sequence[str] = (),
     covariates: Sequence[Gain] = (),
+    unseen: str = "",
 ) -> Verdict:
     """The verdict on what was measured.
 
     training:   whether the training was long enough, in sentences
     notes:      what else speaks against the figures
     covariates: gains over models that lack the images or the covariates
+    unseen:     why nothing is estimated, in a sentence, where it is more than that every case was trained on
     """
     if scored is None:
-        return Verdict((), tuple(training), tuple(notes), (NOTHING_ESTIMATED,))
+        return Verdict((), tuple(training), tuple(notes), (unseen or NOTHING_ESTIMATED,))
     gains = [*gains_over_guess(scored, seed=seed, patients_known=patients_known), *covariates]
     against = [
         *_constant_parts(scored),

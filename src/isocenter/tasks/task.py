@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -51,6 +51,18 @@ Columns = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 # What probabilities state: "classes" of which one is right, "labels" each of which is there or not, "objects" in whose
 # voxels the first outputs are that, "boxes" in whose centres they are, or "values"; nothing of a task whose parts do.
 Uncertain = Literal["", "classes", "labels", "objects", "boxes", "values"]
+
+
+@dataclass(frozen=True)
+class DrawnFromLabels:
+    """How training images of a kind of problem can be drawn from its targets, whatever their contrast.
+
+    shown:     for each channel the label that each value of a target shows, 0 the background; one for all channels
+    decisions: that follow where they are drawn, by "section.name"
+    """
+
+    shown: tuple[tuple[int, ...], ...]
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +190,11 @@ class Task(ABC):
     def terms(self) -> Mapping[str, Sequence[float]]:
         """{name: first values} of numbers that are learnt with the weights: `loss` gets them among the outputs."""
         return {}
+
+    @property
+    def drawn(self) -> DrawnFromLabels | None:
+        """How its images can be drawn from its targets; None where these are no label maps."""
+        return None
 
     @property
     def why_uncut(self) -> str:

@@ -46,6 +46,8 @@ Share = Annotated[float, Ge(0), Le(1)]
 # Of images of at most three.
 Axis = Annotated[int, Ge(0), Lt(3)]
 Change = Callable[..., "Tensor"]
+# Images, label maps, a generator of each: images drawn from the maps, as `synthesis.LabelPainter` gives them.
+Painter = Callable[["Tensor", "Tensor", Sequence[np.random.Generator]], "Tensor"]
 Floats = NDArray[np.float64]
 
 SPATIAL = ("flips", "quarter_turns", "rotation", "scale", "shear", "shift", "elastic")
@@ -71,7 +73,7 @@ INTENSITY: Mapping[str, Change] = {
     "colour": _augment_style.colour,
 }
 # A kind's place here is a part of its draws: new ones go to the end.
-NEWER = ("shear", "sharpen", "equalise", "style", "speckle", "colour", "paste")
+NEWER = ("shear", "sharpen", "equalise", "style", "speckle", "colour", "paste", "synthesis")
 KINDS = (*(kind for kind in (*SPATIAL, *INTENSITY) if kind not in NEWER), *NEWER)
 # What goes wrong now and then, unlike what differs from scan to scan.
 ACCIDENTS = ("metal", "motion", "ghosting", "spikes")
@@ -125,6 +127,7 @@ class Augmentation:
     speckle:     largest standard deviation of the grainy factor of the signal
     colour:      saturation 1 +- this, and hue by up to this share of 60 degrees
     paste:       chance of each sample to get a structure, with its mask, of another image of the batch
+    synthesis: chance of each sample to be drawn from its label map, of any contrast, in place of its image
     mixup, cutmix: alpha of the Beta distribution of shares, for every batch (half of them each where both are on)
     left_right:  axis of the network's grid that runs from left to right; None where that is not known
     marks:       chance of each label that a network before has marked to be marked too large or too small, and a fourth
@@ -183,6 +186,9 @@ class Augmentation:
         0.0
     )
     paste: Annotated[Share, Sentence("{percent} of the samples get a structure of another image, with its mask")] = 0.0
+    synthesis: Annotated[
+        Share, Sentence("{percent} of the samples are drawn from their label maps, of any contrast")
+    ] = 0.0
     mixup: Annotated[Strength, Sentence("Images are mixed (MixUp, alpha {value})")] = 0.0
     cutmix: Annotated[Strength, Sentence("Boxes are exchanged between images (CutMix, alpha {value})")] = 0.0
     left_right: Annotated[
@@ -237,10 +243,12 @@ class Augmentation:
         *,
         mirrored: Sequence[int] | None = (),
         others: Tensor | None = None,
+        painter: Painter | None = None,
     ) -> tuple[Tensor, F | None, Tensor]:
         """The same with a target of any kind that follows the images.
 
-        others: (images, channels, *spatial) of which `style` takes amplitudes
+        others:  (images, channels, *spatial) of which `style` takes amplitudes
+        painter: draws the samples that `synthesis` chooses; without one they keep their images
         """
         self.check(mirrored, images.ndim - 2)
         draws = BatchDraws.from_generators(generators, len(KINDS))
@@ -249,6 +257,7 @@ class Augmentation:
             images, target, crossed = self._turn(images, target, draws, sizes, mirrored or ())
             images, target = self._warp(images, target, draws, sizes)
             images, target = self._paste(images, target, draws)
+            images = self._synthesise(images, target, draws, painter)
             options: dict[str, dict[str, Any]]
             options = {"motion": {"steps": np.asarray(steps) / min(steps)}, "cutout": {"count": self.cutout_count}}
             options["style"] = {"others": others}
@@ -299,8 +308,9 @@ class Augmentation:
     @property
     def parts(self) -> tuple[Augmentation, Augmentation]:
         """The changes that move voxels, and those of intensities, apart."""
-        still: dict[str, Any] = {**dict.fromkeys((*SPATIAL, "paste"), 0.0), "flips": (), "quarter_turns": False}
-        plain: dict[str, Any] = dict.fromkeys((*INTENSITY, "paste"), 0.0)
+        of_labels = ("paste", "synthesis")
+        still: dict[str, Any] = {**dict.fromkeys((*SPATIAL, *of_labels), 0.0), "flips": (), "quarter_turns": False}
+        plain: dict[str, Any] = dict.fromkeys((*INTENSITY, *of_labels), 0.0)
         return replace(self, **plain), replace(self, **still)
 
     @property
@@ -386,6 +396,18 @@ class Augmentation:
         source = torch.as_tensor(partner, device=images.device)
         moved = pasting.paste_voxels(labels[:, None], labels[source][:, None], regions)[:, 0]
         return pasting.paste_voxels(images, images[source], regions), replace(target, labels=moved)
+
+    def _synthesise(self, images: Tensor, target: F | None, draws: BatchDraws, painter: Painter | None) -> Tensor:
+        """Samples drawn from their labels, where these have come to lie."""
+        kind = KINDS.index("synthesis")
+        chosen = draws.chosen_samples(kind, self.synthesis).tolist()
+        if painter is None or not chosen:
+            return images
+        if type(target) is not LabelMap:
+            problem = "images are drawn from label maps, and this kind of problem has other references"
+            raise PlanError(problem, "augmentation.synthesis", "Give 0")
+        drawn = painter(images[chosen], target.labels[chosen], draws.generators(kind, chosen))
+        return augment_following.replace_samples(images, chosen, drawn.to(images.dtype))
 
     def _draw_placement(self, draws: BatchDraws, steps: Floats) -> tuple[Floats, Floats, Floats]:
         """Linear map, shift and control points of each sample."""

@@ -134,6 +134,7 @@ class Dataset:
     patients_known: False where no rule fits and each case stands for itself
     layout:   how the folder was read, in words
     derived:  {kind of reference: how it was made of another, in words}
+    drawn:    how its images are drawn from its label maps, in words; empty where they are images
     parted:   how `splits` were drawn, in words, where the set has no split of its own; empty: they are its own
     problems: what could not be read, and why
     ranked:   whether a person states the order of the classes, from the lowest grade to the highest
@@ -155,6 +156,7 @@ class Dataset:
     patients_known: bool = False
     layout: str = ""
     derived: Mapping[str, str] = field(default_factory=dict)
+    drawn: str = ""
     parted: str = ""
     problems: tuple[Problem, ...] = ()
     ranked: bool = False

@@ -269,7 +269,9 @@ def _audits(
 def _open_data(data: Data, reading: ReadingOptions, needs: Collection[str], *, with_references: bool) -> Dataset:
     """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
-        return dataset_reading.open_dataset(data, reading, references=with_references, needs=needs)
+        return dataset_reading.open_dataset(
+            data, reading, references=with_references, needs=needs, draws=with_references
+        )
     except DatasetError as error:
         dataset = dataset_reading.open_dataset(data, reading, references=False)
         if dataset.kinds or not len(dataset):

@@ -14,6 +14,7 @@ from isocenter.options import shared_flags
 from isocenter.options.training import PlanOptions, TrainOptions
 from isocenter.planning import PlannedTraining, plan_file, plan_result
 from isocenter.planning.rules.site_rules import FOLDS_BY
+from isocenter.planning.rules.synthesis_rules import SHARE
 from isocenter.reading import dataset_reading, verb_results
 from isocenter.runs import plan_request
 from isocenter.runs.plan_request import PLAN_SUFFIXES, PlanRequest
@@ -66,6 +67,9 @@ def decisions_by_hand(options: PlanOptions | TrainOptions) -> dict[str, Any]:
     values = plan_request.positive_among(options.assignments or {}, options.positive)
     values |= {} if options.groups is None else {"evaluation.groups": options.groups}
     values |= {} if options.folds_by is None else {FOLDS_BY: options.folds_by}
+    if options.any_contrast and SHARE in values:
+        raise UsageError(f"conflicts with --set {SHARE}", "--any-contrast", "Give one of the two")
+    values |= {SHARE: 1.0} if options.any_contrast else {}
     return with_covariates(values, options.covariates)
 
 

@@ -17,8 +17,10 @@ from isocenter.lazy import pandas as pd
 from isocenter.options.training import TrainOptions
 from isocenter.planning import PlannedTraining, PlanSettings, plan_checks, plan_file
 from isocenter.planning.rules.site_rules import FOLDS_BY
+from isocenter.planning.rules.synthesis_rules import SHARE
 from isocenter.reading import dataset_reading, verb_results
 from isocenter.reading.dataset_reading import Data
+from isocenter.reading.drawn_images import NO_IMAGE
 from isocenter.report import InNotebook, wording
 from isocenter.runs import (
     configuration_results,
@@ -57,6 +59,7 @@ PUBLISHED = "auto"
 # Flags that set a decision of the plan, as a person typed them.
 FLAGS = {
     "training.deterministic": "--deterministic",
+    SHARE: "--any-contrast",
     "objectives.terms": "--objective",
     "search.minutes": "--tune",
     "network.pretrained": "--pretrained",
@@ -303,6 +306,7 @@ def _report(run: RunFolder, done: TrainedRun) -> Run:
         training=validation_course.training_length_sentences(log, run_report.selection_metric_namer(done.plan), limit),
         notes=notes,
         covariates=share.gains(primary),
+        unseen=f"{NO_IMAGE} {model_verdict.NOTHING_ESTIMATED}" if run.dataset.drawn else "",
     )
     run_end.write_notes(run.out, notes, scored, verdict, minutes=minutes, problems=run.examination.problems)
     case_scoring.write_verdict(

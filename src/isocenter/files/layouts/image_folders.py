@@ -16,7 +16,7 @@ from isocenter.files import modality_words
 from isocenter.files.layouts import nnunet
 from isocenter.files.layouts.cases import class_labels, mask_pairs, table_join, table_reading, unnamed_masks
 from isocenter.files.layouts.cases.dataset_folder import Folder, FolderMember
-from isocenter.files.layouts.cases.mask_pairs import CLOSE, RULES, Images, NamedCase, Pairing, PairKey
+from isocenter.files.layouts.cases.mask_pairs import CLOSE, RULES, Images, MaskFile, NamedCase, Pairing, PairKey
 from isocenter.files.layouts.cases.names import (
     BY_HAND,
     FIELD_OF_VIEW,
@@ -37,7 +37,7 @@ Keyed = list[tuple[PairKey, FolderMember]]
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Images under a folder for images and masks under one for labels; or only labels without DICOM: `read` refuses.
+    """Images under a folder for images and masks under one for labels; or only labels without DICOM.
 
     What nnU-Net's own folders hold does not count where its description fits them.
     """
@@ -53,7 +53,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
     Masks in folders of structures (`masks/liver/x.png`) become one label map.
 
-    Raises DatasetError where two folders of images hold one of the same name, so that a mask may be of either.
+    Labels without images are cases by themselves where images may be drawn from them. Raises DatasetError where they
+    may not, and where two folders of images hold one of the same name, so that a mask may be of either.
     """
     roles = _Roles(folder, options)
     roles.check()
@@ -61,6 +62,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         [(roles.key(member), member) for member in folder.images if roles.role_of(member) == role]
         for role in ("image", "label")
     )
+    if not images and options.draws:
+        own_cases = [NamedCase(key, {}, (MaskFile(member),)) for key, member in masks]
+        return mask_pairs.reading_of_cases(own_cases, folder, options, how="label maps without images")
     if not images:
         problem = f"holds {errors.count_phrase(len(masks), 'label')} and no images"
         raise DatasetError(problem, str(folder.root), "Put the images into images/ in the same folder")

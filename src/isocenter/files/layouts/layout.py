@@ -35,6 +35,7 @@ class DatasetOptions:
     kinds:      of reference that are asked for: a label map is read as a "mask", unless "instances" is among them
     case_names: "description" calls a DICOM case by the description of its series, which is free text
     exif:       whether references lie on pixels as they are "stored" or "upright" by EXIF; None: what fits decides
+    draws:      whether label maps without images are cases, because images can be drawn from them
     root:       folder from which relative paths of a table start; None: its own
     """
 
@@ -51,6 +52,7 @@ class DatasetOptions:
     kinds: frozenset[str] = frozenset()
     case_names: CaseNames = "number"
     exif: str | None = None
+    draws: bool = False
     root: Path | None = None
 
 

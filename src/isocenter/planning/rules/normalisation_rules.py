@@ -209,10 +209,10 @@ def _modality(channel: str, modality: str) -> str:
 
 
 def _decision(scales: Sequence[Normalisation], because: str, source: str = NNUNET) -> Decision:
-    return Decision([_plain(one) for one in scales], because, source)
+    return Decision([plain_entry(one) for one in scales], because, source)
 
 
-def _plain(entry: Normalisation) -> dict[str, Any]:
+def plain_entry(entry: Normalisation) -> dict[str, Any]:
     """Without what is not set; rounded, because nobody reads or edits sixteen digits."""
     settings = {key: value for key, value in asdict(entry).items() if value is not None}
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in settings.items()}

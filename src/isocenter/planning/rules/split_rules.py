@@ -62,10 +62,13 @@ def split_dataset(
     """
     published = dict(dataset.splits)
     _refuse_no_training(dataset)
+    _refuse_drawn_tests(dataset)
     parts: dict[str, Split] = {case.id: published.get(case.id, "train") for case in dataset}
     notes = []
     if "test" in published.values():
         notes.append("the set's own test part")
+    elif dataset.drawn:
+        notes.append("no test part: images that are drawn prove nothing of real ones")
     elif not everything:
         chosen = _draw([case for case in dataset if parts[case.id] == "train"], TEST_SHARE, seed, TEST_DRAW, twins)
         parts |= dict.fromkeys(chosen, "test")
@@ -174,6 +177,15 @@ def _refuse_no_training(dataset: Dataset) -> None:
     )
 
 
+def _refuse_drawn_tests(dataset: Dataset) -> None:
+    """DatasetError for drawn images as test cases."""
+    tested = [case.id for case in dataset if dataset.splits.get(case.id) == "test"]
+    if dataset.drawn and tested:
+        problem = f"{errors.count_phrase(len(tested), 'test case has', 'test cases have')} no image, only a label map"
+        remedy = "Give their images, or leave the part out: what is drawn proves nothing of real images"
+        raise DatasetError(problem, str(dataset.root or dataset.name), remedy)
+
+
 def split_folds(
     dataset: Dataset,
     folds: int,
@@ -192,6 +204,9 @@ def split_folds(
     Raises PlanError for fewer patients than folds.
     """
     _refuse_no_training(dataset)
+    if dataset.drawn:
+        problem = "each fold would test images that are drawn from label maps, which proves nothing of real ones"
+        raise PlanError(problem, "split.folds", "Leave out --folds, or give images")
     remaining, _ = _without_twins({case.id: dataset.splits.get(case.id, "train") for case in dataset}, twins, ("test",))
     cases = [case for case in dataset if remaining.get(case.id, "test") != "test"]
     people = people_of_cases(cases, [*twins, *undivided_groups])

@@ -30,7 +30,7 @@ from isocenter.tasks.shared import (
     structure_findings,
 )
 from isocenter.tasks.shared.grid_and_length import COARSEST
-from isocenter.tasks.task import Origin, Outputs, Uncertain
+from isocenter.tasks.task import DrawnFromLabels, Origin, Outputs, Uncertain
 from isocenter.tasks.task_settings import LOSS, WEIGHTS
 from isocenter.transforms import orient
 from isocenter.values import (
@@ -306,6 +306,12 @@ class Segmentation(MaskScoring):
     def outside(self) -> int | None:
         """The value of masks beyond the image."""
         return self.truth.outside
+
+    @property
+    def drawn(self) -> DrawnFromLabels:
+        """Each label, and each way in which readers are divided, is drawn as one."""
+        rows = self.truth.codes.rows.tolist()
+        return DrawnFromLabels(((*rows, max(rows) + 1),))
 
     @property
     def why_uncut(self) -> str:

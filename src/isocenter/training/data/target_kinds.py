@@ -19,7 +19,7 @@ from isocenter.runtime import Preprocessing
 from isocenter.runtime.cascade import LabelSource
 from isocenter.runtime.preprocessing.protocol import GridTrace
 from isocenter.transforms import augment_spatial, orient, random_draws
-from isocenter.transforms.augment import Augmentation
+from isocenter.transforms.augment import Augmentation, Painter
 from isocenter.transforms.augment_following import Corners, Following, LabelMap, NumberMap, ObjectMap, Warp
 from isocenter.values import Array, Deferred, Dense, DenseImage, Head, Region, Target, Vector, slabs
 from isocenter.values.prediction import KNOWN, Boxes, Instances
@@ -119,13 +119,14 @@ def move_batch(
     marked: bool = False,
     taught: NumberMap | None = None,
     others: Tensor | None = None,
+    painter: Painter | None = None,
 ) -> Moved:
     """(batch, channels, *patch) images and their targets, changed alike.
 
     marked: whether the last channel holds numbers of labels from a stage before: they move as labels do, their
             intensities stay as they are, and now and then they are made worse
     taught: answers of another model, which follow too: the targets are then a pair with these
-    others: images as in `Augmentation.augment_with_target`
+    others, painter: as in `Augmentation.augment_with_target`
     """
     following: Following = kind.following(targets, tuple(images.shape[2:]), drawn)
     if taught is not None:
@@ -133,7 +134,7 @@ def move_batch(
     if marked:
         following, images = BothTargets(following, LabelMap(images[:, -1].to(torch.uint8))), images[:, :-1]
     images, followed, _ = augmentation.augment_with_target(
-        images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored, others=others
+        images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored, others=others, painter=painter
     )
     assert followed is not None  # noqa: S101 - it was given
     if marked:

@@ -27,6 +27,7 @@ from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.step.computation import Compute
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.augment_following import NumberMap
+from isocenter.transforms.synthesis import LabelPainter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,6 +75,7 @@ def augment_batch(
         marked=batch.marked,
         taught=answers,
         others=style_images(batch, device, ranks) if augmentation.style else None,
+        painter=_label_painter(settings, batch) if augmentation.synthesis else None,
     )
     if answers is not None:
         targets, taught = targets
@@ -89,6 +91,11 @@ def augment_batch(
     columns = None if batch.columns is None else tensors_on_device(batch.columns, device)
     texts, places = batch.texts, batch.places
     return SeenBatch(images, targets, tuple(context), partner, share, batch.cases, taught, texts, places, columns)
+
+
+def _label_painter(settings: PlanSettings, batch: Batch) -> LabelPainter | None:
+    drawn = settings.task.drawn
+    return None if drawn is None else LabelPainter(settings.synthesis, drawn.shown, batch.steps)
 
 
 def style_images(batch: Batch, device: Any, ranks: Ranks) -> Tensor:
