@@ -22,6 +22,7 @@ CONTENTS = {
     "documents": "guidelines, cards and technical files, filled from records",
     "studies": "how many participants a study needs, by design",
     "monitoring": "drift, performance and alerts after go-live: arithmetic alone",
+    "federation": "sites that train one model and keep their images: agreement, rounds, figures",
     "runs": "what a run trains, in which order and minutes; its folder and report",
     "scoring": "scores of cases with their parts, groups, tests of the model, lineage",
     "training": "the recipe: steps, checkpoints, searches",

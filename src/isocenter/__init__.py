@@ -36,6 +36,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export_audit",
+    "federate",
     "feedback",
     "import_labels",
     "list_networks",
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate
     from isocenter.verbs.explain import explain
+    from isocenter.verbs.federate import federate
     from isocenter.verbs.feedback import feedback
     from isocenter.verbs.labelling import import_labels, next_labels
     from isocenter.verbs.mcp import mcp

@@ -46,6 +46,7 @@ class Planned:
     steps: int
     then: Length | None = None
     looks: int = 10
+    pause: int | None = None
 
     def planned(self, session: TrainingSession) -> State:
         return State(0, TrainingPace(self.steps), 4, speed=Speed(0.001, 0.0))
@@ -71,6 +72,10 @@ class Watched:
     @property
     def looks(self) -> int:
         return self.length.looks
+
+    @property
+    def pause(self) -> int | None:
+        return self.length.pause
 
     def planned(self, session: TrainingSession) -> State:
         self.batches.append(session.loader.batch)

@@ -269,7 +269,10 @@ def _mean_over_labels(table: Table, metric: str, unit: str, seed: Seed) -> Estim
     exact = unit == "" and bool(np.isin(scores[defined], (0.0, 1.0)).all())
     owners = wide.index.get_level_values("patient").to_numpy()
     labels = dict(zip(map(str, wide), defined.T, strict=True))
-    estimate = intervals.bootstrap_statistic(mean, owners, seed=seed, unit=unit, exact=exact, labels=labels)
+    ratios = np.stack([scores.T, defined.T.astype(np.float64)])
+    estimate = intervals.bootstrap_statistic(
+        mean, owners, seed=seed, unit=unit, exact=exact, labels=labels, ratios=ratios
+    )
     if unit == "" and not estimate.method.startswith("exact"):
         estimate = _with_constant_labels(estimate, wide, owners, seed)
     missing = len(table) - int(defined.sum())

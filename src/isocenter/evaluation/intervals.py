@@ -220,6 +220,7 @@ def bootstrap_statistic(
     compares: bool = False,
     scale: IntervalScale | None = None,
     labels: Mapping[str, NDArray[Any]] | None = None,
+    ratios: Floats | None = None,
 ) -> Estimate:
     """A figure that is no mean (AUROC, F1), with the interval of `bootstrap`.
 
@@ -235,6 +236,7 @@ def bootstrap_statistic(
                share (of pairs) for what compares, else percentiles. UsageError for a figure outside of its scale
     labels:    of a mean over labels {label: (images,) whether its figure rests on the image}: the interval is as wide
                as one of so few patients as the rarest label has, because what hardly occurs hardly varies in draws
+    ratios:    (2, ratios, images) what each adds to the sums of a figure that is a mean of ratios, for its recipe
     """
     owners = np.asarray(patients)
     people, owner = np.unique(owners, return_inverse=True)
@@ -249,6 +251,9 @@ def bootstrap_statistic(
         return statistic(weights[:, owner] if of_pairs is None else of_pairs(weights))
 
     how, recipe = Resampling.from_seed(seed).drawing(draws), FigureRecipe(over_people, people, groups)
+    if ratios is not None and of_pairs is None:
+        sums = [[np.bincount(owner, one, len(people)) for one in part] for part in ratios]
+        recipe = replace(recipe, ratios=np.asarray(sums))
     models = how.models_of(people) if compares else None
     scale = scale or ("share" if compares else None)
     note, rare = "", min(((len(np.unique(owners[own])), label) for label, own in (labels or {}).items()), default=None)

@@ -1,6 +1,6 @@
-"""L2-SP: weights are drawn towards those that training began from, in place of zero.
+"""L2-SP: weights are drawn towards those that training began from, in place of zero; or a round over sites (FedProx).
 
-Li, Grandvalet and Davoine, ICML 2018, arXiv:1802.01483
+Li, Grandvalet and Davoine, ICML 2018, arXiv:1802.01483; Li et al., MLSys 2020, arXiv:1812.06127
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Lt
 
@@ -31,12 +31,19 @@ class L2SP(Objective):
     """alpha / 2 |w - w_start|^2 over the weights that were taken over, beta / 2 |w|^2 over the others.
 
     Only weights of more than one axis count, as in the decay of weights that it replaces.
+    towards: the weights of before training, or of sites that train together those that they had in common last
     """
 
     alpha: Strength = ALPHA
     beta: Strength = BETA
+    towards: Literal["start", "round"] = "start"
 
     needs: ClassVar[Needs] = Needs(labels=False, start=True)
+
+    @property
+    def follows_rounds(self) -> bool:
+        """Whether weights are drawn towards those that sites had in common last."""
+        return self.towards == "round"
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> Mapping[str, Decision]:

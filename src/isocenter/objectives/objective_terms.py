@@ -233,6 +233,11 @@ class Objective:
     def check_data(cls, dataset: Dataset, fingerprint: Fingerprint, section: Mapping[str, Any]) -> None:
         """Raise PlanError where these training cases lack what it needs; section: the values of its fields."""
 
+    @property
+    def follows_rounds(self) -> bool:
+        """Whether it draws weights towards those that sites had in common last, where sites train together."""
+        return False
+
     def refusal(self, task: Task) -> str:
         """The reason why it cannot teach this kind of problem; empty where it can."""
         return ""

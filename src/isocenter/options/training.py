@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -192,6 +192,35 @@ class TrainOptions(ReadingOptions):
 
 
 @dataclass(frozen=True)
+class FederateOptions(ReadingOptions):
+    """Train one model over sites that keep their images, and score it at each."""
+
+    sites: Annotated[
+        Mapping[str, str | Path | Dataset | DataFrameLike] | Sequence[str] | None,
+        Flag("The sites' data, each as NAME=DATA.", "SITE", repeats=True),
+    ] = None
+    _: KW_ONLY
+    rounds: Annotated[int, Flag("Number of times that the sites' weights become common ones.", "N", least=1)] = 20
+    minutes: Minutes = None
+    out: Annotated[str | Path | None, Flag("Folder for the job; the sites' own lie beside it in JOB.sites.", "JOB")] = (
+        None
+    )
+    overwrite: Overwrite = False
+    resume: Annotated[str | Path | None, Flag("Finish the job in this folder.", "JOB")] = None
+    min_sites: Annotated[int | None, Flag("Fewest sites with which a round counts; all by default.", "N", least=1)] = (
+        None
+    )
+    deterministic: Deterministic = False
+    device: PlannedDevice = None
+    threads: Threads = None
+    seed: PlannedSeed = None
+    everything: Everything = False
+    assignments: Assignments = None
+    positive: Positive = None
+    task: Kind = None
+
+
+@dataclass(frozen=True)
 class PretrainOptions(ReadingOptions):
     """Train a network on images without labels."""
 
@@ -252,6 +281,10 @@ class EvaluateOptions(ReadingOptions, AuditOptions):
     activation: Activation = None
     seed: Seed = 0
     positive: Positive = None
+    private: Annotated[
+        str | Path | None,
+        Flag("A site's own folder of a training over sites, which says what trained there.", "FOLDER"),
+    ] = None
 
     def __post_init__(self) -> None:
         ReadingOptions.__post_init__(self)

@@ -29,6 +29,7 @@ TITLES = {
     "search": "What is searched before the training",
     "guard": "What it refuses",
     "transfer": "How it starts from other weights",
+    "federation": "How sites train together",
 }
 
 # Decisions whose value is a metric.

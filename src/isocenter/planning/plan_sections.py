@@ -376,6 +376,42 @@ class ObjectiveSettings:
 
 
 @dataclass(frozen=True)
+class FederationSettings:
+    """Settings of a training over sites that keep their images.
+
+    rounds:         how often the sites' weights become common ones
+    method:         by which they do
+    optimiser:      whether what the optimiser keeps of each weight stays at a site, or begins anew with each round
+    server_rate:    step of the server's own optimiser, for fedopt
+    server:         that optimiser
+    trim:           share of the sites that are left out at either end, for trimmed_mean
+    private_layers: patterns of the names of weights that never leave a site
+    min_count:      fewest cases behind a fact or a count that leaves a site
+    norm_bound:     an update that is longer than so many times the middle one is refused
+    select:         whether the last round is the model, or the one that the sites' validation cases prefer
+    """
+
+    rounds: Annotated[Count, Sentence("Weights become common ones in {value} rounds")] = 20
+    method: Annotated[str, Sentence("Common weights are made by {value}")] = "fedavg"
+    optimiser: Annotated[
+        Literal["keep", "reset"], Sentence("With each round a site's optimiser does this: {value}")
+    ] = "keep"
+    server_rate: Annotated[Positive, Sentence("The server's own rate is {value} (with fedopt)")] = 0.01
+    server: Annotated[Literal["adam", "yogi"], Sentence("The server's own optimiser is {value} (with fedopt)")] = "adam"
+    trim: Annotated[
+        float, Ge(0), Lt(0.5), Sentence("{percent} of the sites are left out at either end (with trimmed_mean)")
+    ] = 0.2
+    private_layers: Annotated[
+        tuple[str, ...], Sentence("Weights that stay at each site are {value}", "All weights become common ones")
+    ] = ()
+    min_count: Annotated[Count, Sentence("No fact leaves a site that is of fewer than {value} cases")] = 10
+    norm_bound: Annotated[
+        Positive, Sentence("An update is refused that is longer than {value} times the middle one")
+    ] = 100.0
+    select: Annotated[Literal["last", "validation"], Sentence("The round that is kept is chosen by: {value}")] = "last"
+
+
+@dataclass(frozen=True)
 class PlanSettings:
     """A whole plan, typed.
 
@@ -396,6 +432,7 @@ class PlanSettings:
     terms: Mapping[str, Objective]
     transfer: TransferSettings = TransferSettings()
     synthesis: PaintingRanges = field(default_factory=PaintingRanges)
+    federation: FederationSettings = FederationSettings()
 
     @property
     def architecture(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from isocenter.errors import PlanError
 from isocenter.objectives import objective_catalogue
 from isocenter.planning.plan_sections import (
     EvaluationSettings,
+    FederationSettings,
     GuardSettings,
     NetworkSettings,
     ObjectiveSettings,
@@ -43,10 +44,11 @@ TYPED: Mapping[str, Any] = {
     "objectives": ObjectiveSettings,
     "transfer": TransferSettings,
     "synthesis": PaintingRanges,
+    "federation": FederationSettings,
 }
 FREE = ("task",)
 # Sections of defaults, which a plan has only where they matter.
-OPTIONAL = ("transfer", "synthesis")
+OPTIONAL = ("transfer", "synthesis", "federation")
 
 
 def typed_plan(plan: Plan) -> PlanSettings:

@@ -163,23 +163,23 @@ def plan_from_request(data: Data, request: PlanRequest) -> PlannedTraining:
     """The data read and looked through, and the plan that was asked for; see `plan` for what it raises."""
     _refuse_impossible(request)
     request = request.effective_request
-    examination, numbered, chosen, machine = _examine(data, request)
+    examination, numbered, chosen, machine = examine_data(data, request)
     if (column := request.assignments.get(FOLDS_BY)) is not None:
         asked = request.number("split.folds", request.folds) or None
         count = site_rules.count_folds(examination.dataset, column, asked, examination.twins)
         request = replace(request, folds=count)
-    plan_made, left_out = _planned_for(request, examination, numbered, chosen, machine), list[Problem]()
+    plan_made, left_out = plan_examined(request, examination, numbered, chosen, machine), list[Problem]()
     for _ in range(MOST_PLANS):  # without such cases the grid, and with it their windows, may be another
         large = [] if request.reading.allow_large else oversized_case_errors(plan_made, examination.fingerprint)
         if {one.cases for one in large} == {one.cases for one in left_out}:
             break
         left_out = large
-        plan_made = _planned_for(request, examination.without(large), numbered, chosen, machine)
+        plan_made = plan_examined(request, examination.without(large), numbered, chosen, machine)
     if request.source is None:
         return plan_made
     remaining = examination.without(left_out) if left_out else examination
     return _as_source(
-        request.source, request, plan_made, lambda one: _planned_for(one, remaining, numbered, chosen, machine)
+        request.source, request, plan_made, lambda one: plan_examined(one, remaining, numbered, chosen, machine)
     )
 
 
@@ -211,12 +211,12 @@ def _as_source(
     return replace(planned_run, plan=learning_rules.with_transfer(planned_run.plan))
 
 
-def _planned_for(
+def plan_examined(
     request: PlanRequest, examination: Examination, numbered: str, chosen: Decision, machine: Machine
 ) -> PlannedTraining:
-    """The plan that was asked for, for cases that were looked through; the rest as `_examine` gives it."""
+    """The plan that was asked for, for cases that were looked through; the rest as `examine_data` gives it."""
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
-    made_of, parted = _split_cases(examination, request)
+    made_of, parted = split_cases(examination, request)
     parts = made_of[0]
     training, asked = (
         examination.fingerprint.only(plan_result.training_ids(parts)),
@@ -330,7 +330,7 @@ def _refuse_no_gpu(request: PlanRequest) -> None:
         raise UsageError(f"{memory:g} GiB", "--device-memory", "Give more than 0")
 
 
-def _examine(data: Data, request: PlanRequest) -> tuple[Examination, str, Decision, Machine]:
+def examine_data(data: Data, request: PlanRequest) -> tuple[Examination, str, Decision, Machine]:
     """The data set looked through, with the cases that teach this kind of problem something; where to compute.
 
     And why its label maps are taken for numbered objects; nothing where they are not, or that was asked for.
@@ -375,7 +375,7 @@ def _by_hand(
     return plan_changes.with_memory(plan, training, machine)
 
 
-def _split_cases(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:
+def split_cases(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], dict[str, Decision]]:
     """The parts of the cases, of one split or of each fold, and the decisions of section "split" on them."""
     dataset, twins = examination.dataset, examination.twins
     folds = request.number("split.folds", request.folds)

@@ -389,6 +389,8 @@ def read_own_cases(run: Path, plan: Plan) -> OwnCases:
 
 def validation_images(run: Path, plan: Plan) -> ValidationImages:
     """Cases that selected the model, or trained it where none did, and whose files are unchanged."""
+    if not plan.data:
+        return ValidationImages("the run's data are at the sites that trained it")
     try:
         own = read_own_cases(run, plan)
     except (IsocenterError, OSError):

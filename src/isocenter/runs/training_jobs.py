@@ -87,6 +87,12 @@ class TrainingJob:
         return plan_checks.checked_settings(self.plan)
 
     @property
+    def whole_record(self) -> dict[str, Any]:
+        """Record of its model, with the metric that judges it and the machine that trains it."""
+        facts = {"primary": self.plan["evaluation.primary"], "environment": hardware.machine_environment()}
+        return {**self.record, **facts}
+
+    @property
     def fewest(self) -> int | None:
         """Samples that a batch keeps where there is time for few steps; None: no clock changes what was asked for."""
         if self.plan.decision("training.batch").because == BY_HAND or self.plan["training.deterministic"]:
@@ -144,6 +150,11 @@ class TrainingJob:
             return []
         cases = prepare_cases(self.unlabelled, self.settings, reading, with_targets=False)
         return [replace(one, place=self.places[one.id]) for one in cases]
+
+
+def only_job(run: RunFolder) -> TrainingJob:
+    """The training of a run that has one, without folds, stages and search."""
+    return job_for_training(run, _training_order.training_of(run.made, {}, None))
 
 
 def job_for_training(run: RunFolder, training: RunTraining) -> TrainingJob:
@@ -302,11 +313,7 @@ def fit_job(
             length=session_length.choose_length(
                 chosen.training, clock, decided=decided, recount=recount, fewest=job.fewest, several=several
             ),
-            record={
-                **job.record,
-                "primary": job.plan["evaluation.primary"],
-                "environment": hardware.machine_environment(),
-            },
+            record=job.whole_record,
             start=job.start,
             unlabelled=job.prepared_unlabelled(),
             watch=watch,

@@ -21,7 +21,7 @@ from isocenter.runtime import record_files
 from isocenter.runtime.model_parts import WITHOUT_PARTS, ModelParts
 from isocenter.runtime.package.package_contents import WEIGHTS
 from isocenter.tasks import task_settings
-from isocenter.training.step.batch_loss import Criterion
+from isocenter.training.step.batch_loss import START, Criterion
 from isocenter.training.training_state import State, TrainingOutcome
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 
 STATE_SCHEMA = "isocenter.state"
+# The weights of the last step, what the optimiser keeps of each, and the numbers of the training.
+MODULE, OPTIMISER, STATE = "module.safetensors", "optimiser.safetensors", "state.json"
 # What objectives learn and keep: parts, queues, the weights that training began from.
 OBJECTIVES = "objectives.safetensors"
 # What the metric of a validation was made of, by case.
@@ -74,9 +76,9 @@ def write_checkpoint(
         record_files.write_json(partial / RECORD, MODEL_SCHEMA, model)
         record_files.write_tensors(partial / WEIGHTS, averaged)
         if module is not None and optimiser is not None:
-            record_files.write_tensors(partial / "module.safetensors", module.state_dict())
-            record_files.write_tensors(partial / "optimiser.safetensors", _flat(optimiser))
-            record_files.write_json(partial / "state.json", STATE_SCHEMA, dict(state or {}))
+            record_files.write_tensors(partial / MODULE, module.state_dict())
+            record_files.write_tensors(partial / OPTIMISER, _flat(optimiser))
+            record_files.write_json(partial / STATE, STATE_SCHEMA, dict(state or {}))
         if objectives:
             record_files.write_tensors(partial / OBJECTIVES, objectives)
         if validation:
@@ -89,14 +91,14 @@ def read_checkpoint(
 ) -> tuple[dict[str, Any], Criterion]:
     """Bring module, averages and optimiser to the state in the folder; returns the rest of it, and the criterion."""
     record_files.verify_seal(folder)
-    state, folder_of_objectives = record_files.read_json(folder / "state.json", STATE_SCHEMA), folder / OBJECTIVES
+    state, folder_of_objectives = record_files.read_json(folder / STATE, STATE_SCHEMA), folder / OBJECTIVES
     try:
-        module.load_state_dict(record_files.read_tensors(folder / "module.safetensors"))
+        module.load_state_dict(record_files.read_tensors(folder / MODULE))
         averaged.load_state_dict(record_files.read_tensors(folder / "weights.safetensors"))
         criterion = criterion.restore(
             record_files.read_tensors(folder_of_objectives) if folder_of_objectives.is_file() else {}
         )
-        _unflatten(optimiser, record_files.read_tensors(folder / "optimiser.safetensors"))
+        _unflatten(optimiser, record_files.read_tensors(folder / OPTIMISER))
     except (KeyError, RuntimeError) as error:
         raise IntegrityError(
             f"does not fit the plan's network ({error})", str(folder), "Resume with the plan of the run"
@@ -124,6 +126,36 @@ def rewrite_weights(folder: Path, averaged: Mapping[str, Tensor]) -> None:
     """The same model with other weights, which its record says."""
     record = record_files.read_json(folder / RECORD, MODEL_SCHEMA)["record"]
     _rewritten(folder, {"record": {**record, REFITTED: True}}, averaged=averaged)
+
+
+def rewrite_training(
+    folder: Path,
+    module: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    start: Mapping[str, Tensor] | None = None,
+    *,
+    keeps_optimiser: bool = True,
+) -> None:
+    """The checkpoint of a training, which goes on from it with other weights.
+
+    module: {name: tensor} in place of those of these names; the averages stay
+    state:  what changes of its numbers
+    start:  weights towards which an objective draws from now on; None where they stay
+    """
+    with atomic.write_whole(folder, overwrite=True) as partial:
+        shutil.copytree(folder, partial)
+        kept = record_files.read_tensors(folder / MODULE)
+        record_files.write_tensors(partial / MODULE, {**kept, **module})
+        if not keeps_optimiser:
+            record_files.write_tensors(partial / OPTIMISER, {})
+        if start is not None:
+            own = record_files.read_tensors(folder / OBJECTIVES) if (folder / OBJECTIVES).is_file() else {}
+            parts = {name: one for name, one in own.items() if not name.startswith(START)}
+            drawn = {f"{START}{name}": one for name, one in start.items()}
+            record_files.write_tensors(partial / OBJECTIVES, {**parts, **drawn})
+        numbers = record_files.read_json(folder / STATE, STATE_SCHEMA)
+        record_files.write_json(partial / STATE, STATE_SCHEMA, {**numbers, **state})
+        record_files.seal_folder(partial)
 
 
 def is_refitted(folder: Path) -> bool:
@@ -317,7 +349,7 @@ def finished_outcome(out: Path, settings: PlanSettings) -> TrainingOutcome | Non
     last = last_checkpoint(out)
     if not last.is_dir():
         return None
-    state = State.from_record(record_files.read_json(last / "state.json", STATE_SCHEMA), str(last))
+    state = State.from_record(record_files.read_json(last / STATE, STATE_SCHEMA), str(last))
     return training_outcome(out, settings, state) if state.is_over else None
 
 

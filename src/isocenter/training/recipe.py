@@ -53,7 +53,7 @@ def train_network(
     Where `out` holds a checkpoint already, training goes on from it as if it had not been stopped. Where torchrun has
     begun several processes, all call this alike; the first of them writes, validates and decides for all.
 
-    length: how many steps there are, and how they are computed
+    length: how many steps there are, after which it pauses, and how they are computed
     record: goes into the model: data hash, plan, versions
     start:  weights (safetensors) to start from, as far as names and shapes agree
     unlabelled: cases of which nothing but the image is seen
@@ -63,7 +63,7 @@ def train_network(
     session = TrainingSession.from_settings(settings, train_cases, val_cases, out, record, start, unlabelled)
     state = first_state(session, length)
     learner = session.learner(state)
-    if not session.is_resumed and (state.began_from or state.speed is not None):
+    if not session.is_resumed and (state.began_from or state.speed is not None or state.step == length.pause):
         session.keep(state, length.clock)  # a run killed before its first checkpoint goes on from here
 
     out.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def train_network(
         work_state.defer_interrupt() as interrupted,  # it ends between two steps: a whole state is left on disk
         closing(session.loader.batches(state.step)) as batches,
     ):
-        while not state.is_over:
+        while not (state.is_over or state.step == length.pause):
             with spans.waiting():
                 batch = next(batches)
             with spans.working():
@@ -92,7 +92,7 @@ def train_network(
             if state.is_over and session.ranks.leads:
                 _constrained_layer.constrain_last_layer(session)
             state, stop = session.ranks.agree((state, interrupted()))
-            if state.is_over or ((due or stop) and not collapse.is_near):
+            if state.is_over or state.step == length.pause or ((due or stop) and not collapse.is_near):
                 session.keep(state, length.clock)
                 saved = length.clock.seconds
             if stop:
@@ -100,8 +100,36 @@ def train_network(
     if state.work is not None:
         log.info("a step took %.3f s: %s; %.0f %% waiting for data", state.work.step, state.work, 100 * state.waiting)
     outcome = checkpoint_files.training_outcome(out, settings, state)
-    log.info("weights: %s", outcome.because)
+    if state.is_over:
+        log.info("weights: %s", outcome.because)
     return outcome
+
+
+def plan_length(
+    settings: PlanSettings,
+    train_cases: Sequence[PreparedCase],
+    val_cases: Sequence[PreparedCase],
+    out: Path,
+    length: Length,
+) -> State:
+    """The state with which a training of this length would begin, after its probe; nothing is kept of it."""
+    session = TrainingSession.from_settings(settings, train_cases, val_cases, out, {}, None)
+    return length.plan_steps(session)
+
+
+def score_averages(
+    settings: PlanSettings,
+    train_cases: Sequence[PreparedCase],
+    val_cases: Sequence[PreparedCase],
+    out: Path,
+    weights: Mapping[str, Tensor],
+) -> float:
+    """The selecting metric of the validation cases by other averaged weights, as a look at them finds it."""
+    session = TrainingSession.from_settings(settings, train_cases, val_cases, out, {}, None)
+    state = session.restore()
+    session.averaged.load_state_dict(weights)
+    numbers = session.validate(val_cases, session.learner(state).compute, state.windows)
+    return float(settings.task.selection(numbers))
 
 
 def first_state(session: TrainingSession, length: Length) -> State:

@@ -48,6 +48,10 @@ class Length(Protocol):
     def looks(self) -> int:
         """The number of times, evenly over the progress, that the length may be adjusted."""
 
+    @property
+    def pause(self) -> int | None:
+        """The step after which the training pauses, its whole state kept; None where it goes on to its end."""
+
     def plan_steps(self, session: TrainingSession) -> State:
         """The state before the first step: steps, validations, batch and how to compute."""
 
@@ -65,6 +69,7 @@ class FixedLength:
     clock: CommandClock
     decided: Decided = lambda decisions: None
     looks: int = 0
+    pause: int | None = None
 
     def plan_steps(self, session: TrainingSession) -> State:
         """A length of a set number of steps, computed as the plan says."""
@@ -111,6 +116,7 @@ class ClockedLength:
     fewest: int | None = None
     several: SeveralNetworks | None = None
     looks: int = LOOKS_AT_THE_CLOCK
+    pause: int | None = None
 
     def plan_steps(self, session: TrainingSession) -> State:
         """Steps and validations for the time left, by the speed of a few of each."""

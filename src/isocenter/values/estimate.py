@@ -36,12 +36,14 @@ class FigureRecipe:
     people:    (people,) who they are
     strata:    (people,) within which each is drawn
     sums:      (2, people) what each adds to the two sums whose ratio is the figure, if it is one
+    ratios:    (2, ratios, people) the same of a figure that is the mean of several ratios
     """
 
     statistic: Callable[[Floats], Floats]
     people: NDArray[Any]
     strata: NDArray[np.integer[Any]]
     sums: Floats | None = None
+    ratios: Floats | None = None
 
 
 @dataclass(frozen=True)

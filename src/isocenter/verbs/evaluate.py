@@ -266,11 +266,14 @@ def _subject(options: EvaluateOptions) -> _Subject:
     model = evaluation_notes.with_positive(
         model_assembly.with_uncertainty(model, options.uncertainty), options.positive, str(run or "the model")
     )
-    plan = _plan_of(run)
-    reading = reading_as_trained(run, plan, data).overridden(options.reading)
+    trained_in = run if options.private is None else Path(options.private)
+    if options.private is not None:
+        verb_results.refuse_missing(Path(options.private))
+    plan = _plan_of(trained_in)
+    reading = reading_as_trained(trained_in, plan, data).overridden(options.reading)
     model = replace(model, request=ModelRequest(allow_large=reading.allow_large, drawn=True))
-    dataset = open_references(data, reading, model, run)
-    chosen = case_selection.choose_cases(model, dataset, run, options.split)
+    dataset = open_references(data, reading, model, trained_in)
+    chosen = case_selection.choose_cases(model, dataset, trained_in, options.split)
     covariates = group_attributes.covariates_by_name(dataset, chosen.parts)
     dataset = group_audit.with_table_covariates(dataset, audits.group_table, chosen.parts, audits.groups)
     columns = group_attributes.covariates_by_name(dataset, chosen.parts)

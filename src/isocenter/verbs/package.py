@@ -13,6 +13,7 @@ from isocenter import errors, keywords
 from isocenter.errors import UsageError
 from isocenter.evaluation import case_tables
 from isocenter.evaluation.case_tables import SUMMARY_SCHEMA
+from isocenter.federation import federated_run
 from isocenter.files import code_file
 from isocenter.files.storage import atomic, csv_text
 from isocenter.lazy import pandas as pd
@@ -228,7 +229,7 @@ def new_package_folder(out: Path, overwrite: bool, zipped: bool, marks: tuple[st
 
 def finished_plan(run: Path) -> Plan:
     """The plan of a run that is finished."""
-    if not all((run / mark).is_file() for mark in RUN_MARKS):
+    if not all((run / mark).is_file() for mark in RUN_MARKS) and not federated_run.is_job(run):
         raise UsageError("holds no run", str(run), "Give the folder that `isocenter train` wrote")
     if not (run / REPORT).is_file():
         raise UsageError("is not finished", str(run), f"Finish it with `isocenter train --resume {run}`")
@@ -257,6 +258,8 @@ def _rows(run: Path) -> list[Row]:
 
 def _hashes(run: Path, parts: Collection[str]) -> list[str]:
     """Hashes of what was in these parts, without names: by them `evaluate` and `calibrate` know these images."""
+    if federated_run.is_job(run):  # hashes stay where the images are
+        return []
     record = data_record.read_data_record(run)
     table = csv_text.read_text_table(run / "split.csv")
     inherited = record.inherited if parts is TRAINS else frozenset[str]()
@@ -269,6 +272,8 @@ def _limits(run: Path, estimated: bool) -> list[str]:
     verdict = record["verdict"]
     notes = list(dict.fromkeys((*verdict["training"], *verdict["against"], *record["notes"])))
     nothing = "Every case was trained on: nothing is estimated."
+    if federated_run.is_job(run):
+        return [*notes, *([] if estimated else ["Nothing is estimated."])]
     parts = _parts_in_words(csv_text.read_text_table(run / "split.csv"))
     return [parts, *notes, *([] if estimated or nothing in notes else [nothing])]
 

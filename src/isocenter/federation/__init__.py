@@ -1,0 +1,26 @@
+"""Sites that train one model together and keep their images: agreement, plan, rounds, aggregation, figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.federation import (
+        aggregation,
+        agreement,
+        carriers,
+        exchange_records,
+        federated_job,
+        federated_run,
+        federation_plan,
+        messages,
+        methods,
+        pooled_figures,
+        site,
+        stand_ins,
+    )
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

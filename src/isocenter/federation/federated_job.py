@@ -1,0 +1,377 @@
+"""A training over sites as its server walks it: agreement, plan, rounds, figures. Each whole round is written first."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import shutil
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter import errors
+from isocenter.errors import IntegrityError, IsocenterError, PlanError
+from isocenter.evaluation import case_tables
+from isocenter.federation import aggregation, agreement, federated_run, federation_plan, messages, stand_ins
+from isocenter.federation.aggregation import CommonState
+from isocenter.federation.agreement import Introduction
+from isocenter.federation.carriers import Answer, Carrier
+from isocenter.federation.exchange_records import FEDERATION, ExchangeRecords
+from isocenter.federation.federated_run import JobRecord
+from isocenter.federation.messages import Arrays, SiteMessage
+from isocenter.federation.pooled_figures import SiteScores
+from isocenter.federation.site import AVERAGED
+from isocenter.files.storage import atomic
+from isocenter.planning import PlanSettings, plan_checks, plan_file
+from isocenter.runs.plan_request import PlanRequest
+from isocenter.runtime import record_files
+from isocenter.training.length.schedule import FEWEST_STEPS, TrainingPace
+from isocenter.values import Decision, Plan
+
+log = logging.getLogger("isocenter")
+# The state between two rounds, below `federation/`: what the server goes on from, and updates until all have come.
+COMMON, INCOMING = "common", "incoming"
+WEIGHTS_FILE, MOMENTS_FILE, STATE_FILE, STATE_SCHEMA = "weights", "moments", "round.json", "isocenter.federation.round"
+# Of the minutes, what is left for preparing and scoring.
+OUTSIDE = 0.2
+# After the first round steps are planned anew where they would miss the end by more.
+SLACK = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class RoundState:
+    """What the server knows between two rounds.
+
+    number:   rounds that are done
+    began:    the step after which the next begins
+    averages: averaged weights that are the model, once there are any
+    score:    of the sites' validation cases by them
+    """
+
+    number: int
+    began: int
+    pace: TrainingPace
+    common: CommonState
+    averages: Arrays = field(default_factory=dict)
+    score: float | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write it, whole, in place of that of the round before."""
+        with atomic.write_whole(folder / COMMON, overwrite=True) as partial:
+            partial.mkdir()
+            parts = {WEIGHTS_FILE: self.common.weights, MOMENTS_FILE: self.common.moments, "averages": self.averages}
+            for name, arrays in parts.items():
+                (partial / name).write_bytes(SiteMessage(name, arrays=arrays).encoded)
+            numbers = {"number": self.number, "began": self.began, "pace": asdict(self.pace), "score": self.score}
+            record_files.write_json(partial / STATE_FILE, STATE_SCHEMA, numbers)
+            record_files.seal_folder(partial)
+
+    @classmethod
+    def read(cls, folder: Path) -> RoundState | None:
+        """The state that was written last; None before the first."""
+        if not (place := folder / COMMON).is_dir():
+            return None
+        record_files.verify_seal(place, needed=(WEIGHTS_FILE, MOMENTS_FILE, "averages", STATE_FILE))
+        numbers = record_files.read_json(place / STATE_FILE, STATE_SCHEMA)
+        weights, moments, averages = (
+            messages.decode_message((place / name).read_bytes(), str(place / name)).arrays
+            for name in (WEIGHTS_FILE, MOMENTS_FILE, "averages")
+        )
+        pace, score = TrainingPace(**numbers["pace"]), numbers["score"]
+        return cls(numbers["number"], numbers["began"], pace, CommonState(weights, moments), averages, score)
+
+
+@dataclass(eq=False)
+class FederatedJob:
+    """One job. record: what is agreed and kept in `federation.json`.
+
+    began: time.monotonic() of the command
+    """
+
+    out: Path
+    carrier: Carrier
+    record: JobRecord
+    began: float
+    records: ExchangeRecords = field(default_factory=ExchangeRecords)
+    gone: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where what concerns the federation lies."""
+        return self.out / FEDERATION
+
+    @property
+    def spent(self) -> float:
+        """s since the command began."""
+        return time.monotonic() - self.began
+
+    def open(self, request: PlanRequest) -> None:
+        """Agree, plan, and write the job's folder."""
+        introduced = {
+            site: agreement.read_introduction(one.facts, site) for site, one in self._ask_all("introduce").items()
+        }
+        agreed = agreement.agree(introduced)
+        plan = self._plan(request, agreed)
+        text = plan_file.plan_text(plan)
+        answers = self._ask_all("plan", {"plan": text})
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        for site, one in answers.items():
+            if one.facts.get("plan") != digest:
+                raise IntegrityError("agreed to another plan", f"site {site}", "Begin the job anew")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        parties = {
+            site: {"version": introduced[site].version, "agreed": now, **self._large_counts(one.facts, plan)}
+            for site, one in answers.items()
+        }
+        self.record = replace(self.record, parties=parties, plan_sha256=digest)
+        federated_run.write_folder(self.out, plan, self.record)
+        self.records.open(self.folder)
+
+    def _large_counts(self, facts: Mapping[str, Any], plan: Plan) -> dict[str, int | None]:
+        """Cases of each part, None where they are fewer than may be told."""
+        counts = {part: int(facts[part]) for part in ("train", "val", "test")}
+        return {part: count if count >= plan["federation.min_count"] else None for part, count in counts.items()}
+
+    def _plan(self, request: PlanRequest, agreed: Introduction) -> Plan:
+        """The plan for stand-ins of all sites' training cases."""
+        asked = federation_plan.federation_settings(request.assignments, self.record.rounds)
+        kinds = federation_plan.kinds_learnt(agreed.task)
+        answers = self._ask_all("stand-ins", {"min_count": asked["federation.min_count"].value, "kinds": kinds})
+        groups = {site: stand_ins.read_stand_ins(one.facts["stand_ins"], site) for site, one in answers.items()}
+        plan = federation_plan.plan_for_sites(stand_ins.examination_of(groups, agreed), agreed, request, asked)
+        aggregation.make_aggregation(plan_checks.checked_settings(plan).federation)  # refused before a step
+        return plan
+
+    def resume(self) -> None:
+        """Go on from the job's folder."""
+        self.records.open(self.folder)
+        self._ask_all("resume")
+
+    @cached_property
+    def settings(self) -> PlanSettings:
+        """The settings that the job's plan decides."""
+        return plan_checks.checked_settings(plan_file.read_plan(self.out / "plan.yaml"))
+
+    def train(self) -> RoundState:
+        """All rounds, from the last whole one on."""
+        state = RoundState.read(self.folder) or self._first_state()
+        self.records.drop_rounds(state.number)
+        for number in range(state.number + 1, self.record.rounds + 1):
+            state = self._round(number, state)
+            state.write(self.folder)
+            if number == 1 and self.record.by_clock:
+                state = self._replan(state)
+                state.write(self.folder)
+        return state
+
+    def _first_state(self) -> RoundState:
+        """The weights before the first step, and how many steps there are."""
+        decided = self._decide_steps() if self.record.by_clock else {}
+        plan = plan_file.read_plan(self.out / "plan.yaml").with_decisions(decided)
+        federated_run.write_plan(self.out, plan)
+        answers = self._ask_all(
+            "start", {"decisions": {name: [one.value, one.because] for name, one in decided.items()}}
+        )
+        first = min(answers)
+        self._refuse_unknown_patterns(answers[first].arrays)
+        steps = int(plan["training.steps"])
+        if steps < self.record.rounds:
+            problem = f"{errors.count_phrase(steps, 'step')} cannot be parted into {self.record.rounds} rounds"
+            raise PlanError(problem, "federation.rounds", "Give fewer --rounds, or more --minutes")
+        state = RoundState(0, 0, TrainingPace(steps), CommonState(answers[first].arrays))
+        state.write(self.folder)
+        return state
+
+    def _refuse_unknown_patterns(self, common: Arrays) -> None:
+        """PlanError where all weights stay at home."""
+        if not common:
+            raise PlanError("no weight is left to be common", "federation.private_layers", "Name fewer layers")
+
+    def _decide_steps(self) -> dict[str, Decision]:
+        """Steps for the minutes, by the pace of each site; sites that take turns share the time."""
+        left = (1 - OUTSIDE) * 60 * self.record.minutes - self.spent
+        share = max(1.0, left / (len(self.carrier.sites) if self.carrier.takes_turns else 1))
+        answers = self._ask_all("pace", {"seconds": share})
+        each = [share / max(1, int(one.facts["steps"])) for one in answers.values()]
+        left = (1 - OUTSIDE) * 60 * self.record.minutes - self.spent
+        steps = max(
+            self.record.rounds, FEWEST_STEPS, math.floor(left / (sum(each) if self.carrier.takes_turns else max(each)))
+        )
+        because = f"so many of a site fit into {self.record.minutes:g} minutes, by a few steps at each"
+        ways = {str(one.facts["compute"]) for one in answers.values()}
+        computed = Decision(ways.pop(), "a probe at each site found it the fastest") if len(ways) == 1 else None
+        steps_decision = {"training.steps": Decision(steps, because)}
+        return steps_decision | ({"training.compute": computed} if computed is not None else {})
+
+    def _replan(self, state: RoundState) -> RoundState:
+        """Other steps, where the pace of the first round says that those planned would miss the end."""
+        rows = federated_run.read_rounds(self.folder)
+        seconds = rows.loc[rows["round"] == 1, "seconds"]
+        took = float(seconds.sum() if self.carrier.takes_turns else seconds.max())
+        left = (1 - OUTSIDE) * 60 * self.record.minutes - self.spent
+        ahead = state.pace.steps - state.began
+        fitting = max(self.record.rounds - 1, math.floor(left * state.began / max(took, 1e-3)))
+        if abs(fitting - ahead) <= SLACK * ahead:
+            return state
+        log.info("steps: %d more in place of %d, by the pace of the first round", fitting, ahead)
+        return replace(state, pace=state.pace.replan(state.began, fitting))
+
+    def _round(self, number: int, state: RoundState) -> RoundState:
+        """One round: all sites train from common weights, and theirs become common."""
+        rounds, chosen, began = self.record.rounds, self.settings.federation, time.monotonic()
+        until = round_end(state.pace, number, rounds)
+        averages = number == rounds or chosen.select == "validation"
+        facts = {"round": number, "begins": state.began, "until": until, "averages": averages}
+        message = SiteMessage("round", {**facts, "pace": asdict(state.pace)}, state.common.weights)
+        updates = self._gather(self._ask(dict.fromkeys(self.carrier.sites, message), number), number, state)
+        method = aggregation.make_aggregation(chosen)
+        common = aggregation.aggregate(method, state.common, updates)
+        after = replace(state, number=number, began=until, common=common)
+        if averages:
+            after = self._with_averages(after, updates, method)
+        count, seconds = errors.count_phrase(len(updates), "site"), time.monotonic() - began
+        log.info("round %d of %d: %s in %.0f s", number, rounds, count, seconds)
+        return after
+
+    def _gather(self, answers: Mapping[str, Answer], number: int, state: RoundState) -> Updates:
+        """The updates of a round that can be used, on the disk, so that one at a time is read; rows of `rounds.csv`."""
+        folder = self.folder / INCOMING
+        folder.mkdir(exist_ok=True)
+        norms, problems = dict[str, float](), {site: one.error for site, one in answers.items() if one.error}
+        for site, one in answers.items():
+            try:
+                if one.message is not None:
+                    norms[site] = update_norm(site, one.message.arrays, state.common)
+                    (folder / site).write_bytes(one.message.encoded)
+            except IsocenterError as error:
+                problems[site] = error
+        middle = middle_norm(norms.values())
+        for site, norm in norms.items():
+            if norm > self.settings.federation.norm_bound * middle > 0:
+                problem = f"its update is {norm / middle:.0f} times as long as the middle one"
+                remedy = "Look at its data, or raise federation.norm_bound"
+                problems[site] = IntegrityError(problem, f"site {site}", remedy)
+        for site, one in sorted(answers.items()):
+            self._note(number, site, one, norms.get(site), problems.get(site))
+        good = {site: one.facts for site, one in answers.items() if site not in problems}
+        self._refuse_too_few(len(good), problems)
+        return Updates(folder, {site: float(facts["weight"]) for site, facts in good.items()})
+
+    def _note(self, number: int, site: str, answer: Answer, norm: float | None, error: IsocenterError | None) -> None:
+        """A row of `rounds.csv`."""
+        facts = answer.facts
+        weight = facts.get("weight")
+        shown = weight if weight is not None and weight >= self.settings.federation.min_count else None
+        state = "added" if error is None else f"left out: {error.problem}"
+        row = (number, site, facts.get("steps"), round(answer.seconds, 3), facts.get("loss"), shown, norm, state)
+        self.records.note_round(row)
+
+    def _with_averages(self, state: RoundState, updates: Updates, method: aggregation.Aggregation) -> RoundState:
+        """The round's averaged weights, where they are to be the model."""
+        averaged = updates.of(AVERAGED)
+        first, _ = averaged[min(averaged)]
+        found = aggregation.aggregate(method.of_averages, CommonState(first), averaged).weights
+        if self.settings.federation.select == "last":
+            return replace(state, averages=found)
+        answers = self._ask(dict.fromkeys(updates, SiteMessage("validate", {}, found)), state.number)
+        facts = [one.facts for one in answers.values() if one.facts.get("score") is not None]
+        if not facts:
+            return replace(state, averages=found)
+        score = sum(one["score"] * one["cases"] for one in facts) / sum(one["cases"] for one in facts)
+        return state if state.score is not None and score < state.score else replace(state, averages=found, score=score)
+
+    def _refuse_too_few(self, count: int, problems: Mapping[str, IsocenterError]) -> None:
+        """The error of a site where fewer are left than must be; else a line of the log for each that is missing."""
+        if count < (self.record.min_sites or len(self.carrier.sites)):
+            error = problems[min(problems)]
+            remedy = f"{error.remedy}. Then `isocenter federate --resume {self.out}` goes on from the last whole round"
+            raise error.stating(remedy=remedy)
+        for site, error in sorted(problems.items()):
+            log.warning("without site %s: %s", site, error.problem)
+
+    def finish(self, state: RoundState) -> dict[str, SiteScores]:
+        """Every site gets the model, and scores it on its own test cases."""
+        shutil.rmtree(self.folder / INCOMING, ignore_errors=True)
+        message = SiteMessage("finish", {}, state.averages)
+        answers = self._ask(dict.fromkeys(self.carrier.sites, message), self.record.rounds)
+        good = {site: one.message for site, one in answers.items() if one.message is not None}
+        self._refuse_too_few(len(good), {site: one.error for site, one in answers.items() if one.error})
+        return {
+            site: SiteScores(case_tables.rows_from_records(one.facts["rows"]), one.arrays) for site, one in good.items()
+        }
+
+    def _ask_all(self, kind: str, facts: Mapping[str, Any] | None = None) -> dict[str, SiteMessage]:
+        """The answers of all sites; the first error of one of them ends the job."""
+        answers = self._ask(dict.fromkeys(self.carrier.sites, SiteMessage(kind, facts or {})), 0)
+        for _, one in sorted(answers.items()):
+            if one.error is not None:
+                raise one.error
+        return {site: one.message for site, one in answers.items() if one.message is not None}
+
+    def _ask(self, asked: Mapping[str, SiteMessage], number: int) -> Mapping[str, Answer]:
+        return self.carrier.ask(asked, number, self.records)
+
+
+@dataclass(frozen=True, eq=False)
+class Updates(Mapping[str, tuple[Arrays, float]]):
+    """{site: (its weights, its training cases)} of a round, each read from the disk when it is asked for.
+
+    begins: how the names of these weights begin in the message, without which they are given
+    """
+
+    folder: Path
+    shares: Mapping[str, float]
+    begins: str = ""
+
+    def __getitem__(self, site: str) -> tuple[Arrays, float]:
+        arrays = messages.decode_message((self.folder / site).read_bytes(), site).arrays
+        return _named(arrays, self.begins), self.shares[site]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shares)
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    def of(self, begins: str) -> Updates:
+        """The same, of weights whose names begin so."""
+        return replace(self, begins=begins)
+
+
+def _named(arrays: Arrays, begins: str) -> dict[str, np.ndarray]:
+    """The arrays of one kind, by their own names."""
+    if not begins:
+        return {name: one for name, one in arrays.items() if not name.startswith(AVERAGED)}
+    return {name.removeprefix(begins): one for name, one in arrays.items() if name.startswith(begins)}
+
+
+def round_end(pace: TrainingPace, number: int, rounds: int) -> int:
+    """The step after which a round ends: rounds lie evenly over the progress."""
+    if number >= rounds:
+        return pace.steps
+    return bisect_left(range(pace.steps), number, key=lambda step: pace.looks(step, rounds))
+
+
+def update_norm(site: str, weights: Arrays, common: CommonState) -> float:
+    """The length of a site's change; IntegrityError for an update of other weights, or of numbers that are none."""
+    own, where, remedy = _named(weights, ""), f"site {site}", "Look at the site's log, and install the same version"
+    if {name: one.shape for name, one in own.items()} != {name: one.shape for name, one in common.weights.items()}:
+        raise IntegrityError("its update has other weights than the common ones", where, remedy)
+    if not all(np.isfinite(one).all() for one in weights.values()):
+        raise IntegrityError("its update has numbers that are not finite", where, "Lower its learning rate")
+    changes = (own[name].astype(np.float64) - one for name, one in common.weights.items() if one.dtype.kind == "f")
+    return math.sqrt(sum(float(np.square(one).sum()) for one in changes))
+
+
+def middle_norm(norms: Iterable[float]) -> float:
+    """The middle of some lengths, of two the shorter; 0 of none."""
+    rising = sorted(norms)
+    return rising[(len(rising) - 1) // 2] if rising else 0.0

@@ -1,0 +1,188 @@
+"""The folder of a job: a run that `load` and `package` take, without a case, a picture or a path of any site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isocenter import errors
+from isocenter.errors import UsageError
+from isocenter.evaluation import case_tables
+from isocenter.federation import pooled_figures
+from isocenter.federation.exchange_records import FEDERATION, ROUNDS, TRAFFIC
+from isocenter.federation.messages import Arrays
+from isocenter.federation.pooled_figures import SiteScores
+from isocenter.files.storage import atomic, csv_text
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import torch
+from isocenter.planning import PlanSettings, plan_checks, plan_file
+from isocenter.report import Paragraph, ReportPage, Section, Table, page_blocks
+from isocenter.report.page_blocks import Estimates
+from isocenter.runs import run_end, run_report
+from isocenter.runtime import hardware, record_files, torch_networks
+from isocenter.runtime.model_files import REPORT
+from isocenter.runtime.package import package_contents
+from isocenter.scoring import case_scoring, model_verdict
+from isocenter.scoring.auditing.site_audit import SITES
+from isocenter.scoring.case_scoring import EVALUATION, SUMMARY
+from isocenter.scoring.model_verdict import Verdict
+from isocenter.training import checkpoint_files
+from isocenter.values import Plan, Row
+
+JOB, SCHEMA = "federation.json", "isocenter.federation"
+# What a site's folder holds, beside the job's: `JOB.sites/<site>`.
+SITES_FOLDER = ".sites"
+LEFT_OUT = "Left out, because they cannot be made from sums: prediction sets, the gate, decision thresholds."
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What is agreed about a job, and kept in `federation.json`.
+
+    minutes:   of the command; by_clock: whether they decide how many steps there are
+    min_sites: fewest sites with which a round counts; None: all
+    parties:   {site: version, when it agreed, cases of each part, None where they are few}
+    """
+
+    transport: str
+    rounds: int
+    minutes: float
+    by_clock: bool
+    min_sites: int | None = None
+    parties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    plan_sha256: str = ""
+
+
+def write_folder(out: Path, plan: Plan, record: JobRecord) -> None:
+    """The folder of a job before its first round; an older one is replaced."""
+    with atomic.write_whole(out, overwrite=True) as partial:
+        (partial / FEDERATION).mkdir(parents=True)
+        record_files.write_json(partial / FEDERATION / JOB, SCHEMA, asdict(record))
+        atomic.write_text(partial / "plan.yaml", plan_file.plan_text(plan))
+
+
+def write_plan(out: Path, plan: Plan) -> None:
+    """The job's plan, with what was decided since."""
+    atomic.write_text(out / "plan.yaml", plan_file.plan_text(plan), overwrite=True)
+
+
+def is_job(out: Path) -> bool:
+    """Whether the folder is that of a training over sites."""
+    return (out / FEDERATION / JOB).is_file()
+
+
+def read_job(out: Path) -> JobRecord:
+    """What was agreed about a job; UsageError where the folder holds none."""
+    if not is_job(out):
+        raise UsageError("holds no job of sites", str(out), "Give the folder that `isocenter federate` wrote")
+    record = record_files.read_json(out / FEDERATION / JOB, SCHEMA)
+    return JobRecord(**{name: one for name, one in record.items() if name not in ("schema", "version")})
+
+
+def read_rounds(folder: Path) -> pd.DataFrame:
+    """`rounds.csv`, of which a column that is blank in a row is NaN there."""
+    return pd.read_csv(folder / ROUNDS)
+
+
+def write_model(out: Path, settings: PlanSettings, averages: Arrays, facts: Mapping[str, Any]) -> None:
+    """The model as the last checkpoint of a run; facts: go into its record."""
+    model = package_contents.model_settings(
+        settings.task, settings.preprocessing, settings.inference, settings.architecture, facts
+    )
+    torch.manual_seed(settings.training.seed)  # what stays at the sites is as it was before the first step
+    fresh = torch_networks.build_module(settings.task, settings.architecture).state_dict()
+    tensors = {**fresh, **{name: torch.from_numpy(one.copy()) for name, one in averages.items()}}
+    checkpoint_files.write_checkpoint(checkpoint_files.last_checkpoint(out), model, tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class JobEnd:
+    """The end of a job: its figures, by site and of all, its notes and its report.
+
+    scores: of each site
+    """
+
+    out: Path
+    record: JobRecord
+    scores: Mapping[str, SiteScores]
+    minutes: float
+
+    def write(self, averages: Arrays) -> list[Row]:
+        """The model, `sites.csv`, summary, notes and report, which marks a finished job; returns the pooled rows."""
+        plan = plan_file.read_plan(self.out / "plan.yaml")
+        settings = plan_checks.checked_settings(plan)
+        least, metrics = settings.federation.min_count, settings.task.metrics
+        rows, figures = pooled_figures.pool_scores(self.scores, metrics)
+        rows = pooled_figures.without_small_counts(rows, least)
+        primary = str(plan["evaluation.primary"])
+        sites = pooled_figures.sites_table(figures, least)
+        csv_text.write_table(sites, self.out / FEDERATION / SITES)
+        exchanged = self.exchanged
+        facts = {"primary": primary, "environment": hardware.machine_environment(), "federation": exchanged}
+        known = {"patients_known": False, "fingerprint": {}}
+        write_model(self.out, settings, averages, {**known, **facts})
+        if rows:
+            with atomic.write_whole(self.out / EVALUATION, overwrite=True) as partial:
+                partial.mkdir()
+                record_files.write_json(partial / SUMMARY, case_tables.SUMMARY_SCHEMA, case_tables.rows_to_json(rows))
+            case_scoring.write_verdict(self.out / EVALUATION, Verdict().as_record(), primary)
+        words = [one.words(metrics) for one in figures if one.metric == primary][:1]
+        notes = [self.sentence, *words, LEFT_OUT, *self._private_note(settings)]
+        run_end.write_notes(self.out, notes, None, Verdict(), minutes=self.minutes)
+        headline = model_verdict.headline_rows(rows, primary, settings.task) if rows else []
+        page = ReportPage(
+            f"Training over {errors.count_phrase(len(self.record.parties), 'site')}",
+            headline,
+            [
+                *([Section("Results", [Estimates(rows)])] if rows else []),
+                Section("Sites", [Paragraph(sentence) for sentence in words] + [_table(sites)]),
+                Section("What was exchanged", [Paragraph(self.sentence), _table(self._traffic)]),
+                run_report.decided_section(plan),
+                run_report.plan_section(plan),
+            ],
+            {"rounds": self.record.rounds, "transport": self.record.transport, "plan": self.record.plan_sha256},
+            notes,
+            "No image left its site: sites sent weights of the network and figures.",
+            metrics,
+        )
+        atomic.write_text(self.out / REPORT, page_blocks.render_page(page), overwrite=True)
+        return rows
+
+    @property
+    def exchanged(self) -> dict[str, Any]:
+        """What travelled, for the record of the model."""
+        traffic = pd.read_csv(self.out / FEDERATION / TRAFFIC)
+        by_kind = traffic.groupby(["kind", "direction"])["bytes"].agg(["count", "sum"]).reset_index()
+        kinds = [
+            {"kind": one.kind, "direction": one.direction, "messages": int(one.count_), "bytes": int(one.sum_)}
+            for one in by_kind.rename(columns={"count": "count_", "sum": "sum_"}).itertuples()
+        ]
+        return {**asdict(self.record), "exchanged": kinds}
+
+    @property
+    def _traffic(self) -> pd.DataFrame:
+        return pd.DataFrame(self.exchanged["exchanged"])
+
+    @property
+    def sentence(self) -> str:
+        """What was exchanged, in words."""
+        sent = sum(one["bytes"] for one in self.exchanged["exchanged"])
+        how = "simulated on one machine" if self.record.transport == "local" else "over mutual TLS"
+        return (
+            f"{errors.count_phrase(len(self.record.parties), 'site')} trained this model in "
+            f"{errors.count_phrase(self.record.rounds, 'round')}, {how}: {sent / 1e6:.1f} MB of weights, facts of "
+            "groups of cases and figures were exchanged, and no image."
+        )
+
+    def _private_note(self, settings: PlanSettings) -> Sequence[str]:
+        if not (patterns := settings.federation.private_layers):
+            return ()
+        names = errors.list_phrase(patterns)
+        return (f"{names} stayed at each site, so that here they are untrained: predict with a site's own folder.",)
+
+
+def _table(table: pd.DataFrame) -> Table:
+    cells = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+    return Table([*table.columns], cells)

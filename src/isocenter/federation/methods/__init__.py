@@ -1,0 +1,1 @@
+"""Methods of aggregation, one file each."""

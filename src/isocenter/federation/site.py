@@ -1,0 +1,271 @@
+"""A site: it reads its images, keeps them, and answers what the server asks. What a method returns leaves it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isocenter.errors import DatasetError, IntegrityError, IsocenterError, UsageError
+from isocenter.evaluation import case_tables
+from isocenter.evaluation.intervals import Resampling
+from isocenter.federation import agreement, pooled_figures, stand_ins
+from isocenter.federation.messages import Arrays, SiteMessage
+from isocenter.files.storage import atomic, hashing
+from isocenter.lazy import torch
+from isocenter.planning import PlannedTraining, plan_file, plan_result
+from isocenter.planning.rules.split_rules import Parts
+from isocenter.quality.dataset_examination import Examination
+from isocenter.reading.dataset_reading import Data
+from isocenter.runs import plan_request, run_folder, training_jobs
+from isocenter.runs.plan_request import PlanRequest
+from isocenter.runs.run_folder import RunFolder
+from isocenter.runs.training_jobs import TrainingJob
+from isocenter.runtime import model_files, record_files
+from isocenter.runtime.package.package_contents import WEIGHTS
+from isocenter.scoring import case_scoring
+from isocenter.scoring.case_scoring import EVALUATION
+from isocenter.tasks import task_catalogue
+from isocenter.training import checkpoint_files, recipe
+from isocenter.training.checkpoint_files import MODEL_SCHEMA, MODULE, RECORD
+from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.session_length import ClockedLength, FixedLength
+from isocenter.training.training_state import CommandClock, Moment
+from isocenter.values import Decision
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Begins the names of weights averaged over steps, in messages that hold both kinds.
+AVERAGED = "averaged/"
+
+
+@dataclass(eq=False)
+class Site:
+    """One site. folder: its private one, a run of its own, which nobody else reads.
+
+    began: time.monotonic() of the command
+    """
+
+    name: str
+    data: Data | None
+    folder: Path
+    request: PlanRequest
+    began: float
+    run: RunFolder | None = None
+    _examination: Examination | None = None
+    _parts: Parts = field(default_factory=dict)
+    _split: Mapping[str, Decision] = field(default_factory=dict)
+
+    def answer(self, message: SiteMessage) -> SiteMessage:
+        """The answer to a message of a known kind; IsocenterError names this site."""
+        stages: Mapping[str, Callable[[SiteMessage], SiteMessage]] = {
+            "introduce": self.introduce,
+            "stand-ins": self.send_stand_ins,
+            "plan": self.take_plan,
+            "resume": self.resume,
+            "pace": self.measure_pace,
+            "start": self.start,
+            "round": self.train,
+            "validate": self.validate,
+            "finish": self.finish,
+        }
+        if message.kind not in stages:
+            raise IntegrityError(f"was asked for {message.kind!r}, which it does not know", self.name, "Update it")
+        try:
+            return stages[message.kind](message)
+        except IsocenterError as error:
+            raise error.stating(where=f"site {self.name}: {error.where}") from error
+        except OSError as error:
+            raise atomic.unwritable_error(error, Path(error.filename or self.folder)) from error
+
+    def introduce(self, message: SiteMessage) -> SiteMessage:
+        """What its data are, without a count."""
+        assert self.data is not None  # noqa: S101 - only a job that goes on has none
+        self._examination, *_ = plan_request.examine_data(self.data, self.request)
+        kind = task_catalogue.kind_for_dataset(self._examination.dataset, self.request.task)
+        return SiteMessage("introduce", agreement.introduce(self._examination, kind.name).record)
+
+    def send_stand_ins(self, message: SiteMessage) -> SiteMessage:
+        """Stand-ins of its training cases, each of so many cases as the server asks for."""
+        least, kinds = int(message.facts["min_count"]), message.facts["kinds"]
+        training = self._examined.fingerprint.only(plan_result.training_ids(self._split_cases()))
+        known = {case.id: case.known for case in self._examined.dataset}
+        found = stand_ins.stand_ins_of(training.cases, known, kinds, least)
+        return SiteMessage("stand-ins", {"stand_ins": [one.record for one in found]})
+
+    @property
+    def _examined(self) -> Examination:
+        assert self._examination is not None  # noqa: S101 - the server asks for an introduction first
+        return self._examination
+
+    def _split_cases(self) -> Parts:
+        """Its own parts, drawn by patients; where these are too few to part, all of them train."""
+        request = replace(self.request, assignments={**self.request.assignments, "split.calibration": 0}, folds=0)
+        try:
+            [self._parts], self._split = plan_request.split_cases(self._examined, request)
+        except DatasetError:
+            [self._parts], self._split = plan_request.split_cases(self._examined, replace(request, everything=True))
+        return self._parts
+
+    def take_plan(self, message: SiteMessage) -> SiteMessage:
+        """Take the common plan, or refuse it; its own folder is written."""
+        text, dataset = str(message.facts["plan"]), self._examined.dataset
+        with tempfile.TemporaryDirectory() as folder:
+            (path := Path(folder, "plan.yaml")).write_text(text, encoding="utf-8")
+            plan = plan_file.read_plan(path)
+        root = "" if dataset.root is None else str(dataset.root)
+        options = self.request.reading.chosen_options
+        own = replace(plan, data=root, data_hash=hashing.dataset_hash(dataset), options=options)
+        own = own.with_decision("split.method", self._split["method"])
+        made = PlannedTraining(own, self._examined, self._parts)
+        self.run = run_folder.new_run(self.folder, made, CommandClock(self.began))
+        return SiteMessage("plan", {"plan": hashlib.sha256(text.encode()).hexdigest(), **self._counts})
+
+    def resume(self, message: SiteMessage) -> SiteMessage:
+        """Go on from what its folder holds; IntegrityError where its data have changed."""
+        if not (self.folder / "plan.yaml").is_file():
+            raise UsageError("holds nothing of this job", str(self.folder), "Begin the job anew with another --out")
+        self.run = run_folder.resume_run(self.folder, self.began)
+        return SiteMessage("resume", self._counts)
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        return {part: len(self._run.cases(part)) for part in ("train", "val", "test")}  # type: ignore[arg-type]
+
+    @property
+    def _run(self) -> RunFolder:
+        if self.run is None:
+            raise IntegrityError("was asked to train before it has a plan", self.name, "Begin the job anew")
+        return self.run
+
+    @cached_property
+    def _job(self) -> TrainingJob:
+        return training_jobs.only_job(self._run)
+
+    @cached_property
+    def _prepared(self) -> tuple[list[PreparedCase], list[PreparedCase]]:
+        """Training and validation cases, prepared once for all rounds."""
+        return self._job.prepare()
+
+    def measure_pace(self, message: SiteMessage) -> SiteMessage:
+        """How many steps it would take in so many seconds, by a few of them, and how it would compute them."""
+        clock = CommandClock(self.began)
+        prepared = self._prepared  # which takes no time of the steps
+        length = ClockedLength(replace(clock, deadline=clock.seconds + float(message.facts["seconds"])))
+        state = recipe.plan_length(self._job.settings, *prepared, self.folder, length)
+        return SiteMessage("pace", {"steps": state.pace.steps, "compute": state.compute})
+
+    def start(self, message: SiteMessage) -> SiteMessage:
+        """Take what was decided since, and send the weights of before the first step."""
+        decided = {name: Decision(*one) for name, one in message.facts["decisions"].items()}
+        run = self._run
+        self.run = replace(run, made=replace(run.made, plan=run.plan.with_decisions(decided)))
+        self.run.write_plan(self.run.plan)
+        self.__dict__.pop("_job", None)
+        self._train_until(0)
+        return SiteMessage("start", arrays=self._weights(MODULE))
+
+    def train(self, message: SiteMessage) -> SiteMessage:
+        """Take the common weights, train up to a step, and send its own; what a kill left half done is gone on with."""
+        facts, last = message.facts, checkpoint_files.last_checkpoint(self.folder)
+        begins, until = int(facts["begins"]), int(facts["until"])
+        if not run_folder.checkpoint_state(self.folder):
+            self._train_until(0)
+        if (step := run_folder.checkpoint_state(self.folder)["step"]) > until:
+            problem = f"has taken {step} steps, more than the {until} of this round"
+            raise IntegrityError(problem, str(self.folder), "Give the site's own folder of this job")
+        chosen = self._job.settings
+        if step <= begins:
+            given = {name: torch.from_numpy(np.array(one)) for name, one in message.arrays.items()}
+            is_drawn = any(one.follows_rounds for one in chosen.terms.values())
+            numbers = {"step": begins, "pace": facts["pace"]}
+            checkpoint_files.rewrite_training(
+                last,
+                given,
+                numbers,
+                {**record_files.read_tensors(last / MODULE), **given} if is_drawn else None,
+                keeps_optimiser=chosen.federation.optimiser == "keep",
+            )
+        moments = self._train_until(until)
+        found = self._weights(MODULE)
+        if facts["averages"]:
+            found |= {f"{AVERAGED}{name}": one for name, one in self._weights(WEIGHTS).items()}
+        losses = [one.loss for one in moments]
+        answer = {"loss": float(np.mean(losses)) if losses else None, "weight": len(self._job.train)}
+        return SiteMessage("round", answer | {"steps": until - begins}, found)
+
+    def _train_until(self, step: int) -> list[Moment]:
+        """Train up to this step, where the whole state is kept."""
+        moments = list[Moment]()
+        recipe.train_network(
+            self._job.settings,
+            *self._prepared,
+            self.folder,
+            length=FixedLength(CommandClock(self.began), pause=step),
+            record=self._job.whole_record,
+            watch=moments.append,
+        )
+        return moments
+
+    def _weights(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of a file of the last checkpoint, without what never leaves."""
+        tensors = record_files.read_tensors(checkpoint_files.last_checkpoint(self.folder) / name)
+        patterns = self._job.settings.federation.private_layers
+        return {name: one.numpy() for name, one in tensors.items() if not is_private(name, patterns)}
+
+    def validate(self, message: SiteMessage) -> SiteMessage:
+        """The selecting metric of its validation cases by common averaged weights."""
+        train, val = self._prepared
+        score = (
+            recipe.score_averages(self._job.settings, train, val, self.folder, self._completed(message.arrays))
+            if val
+            else None
+        )
+        return SiteMessage("validate", {"score": score, "cases": len(val)})
+
+    def finish(self, message: SiteMessage) -> SiteMessage:
+        """Keep the model, with what is the site's own, and send its figures on the site's test cases."""
+        last, best = checkpoint_files.last_checkpoint(self.folder), checkpoint_files.best_checkpoint(self.folder)
+        model = record_files.read_json(last / RECORD, MODEL_SCHEMA)
+        checkpoint_files.write_checkpoint(best, model, self._completed(message.arrays))
+        run = self._run
+        if not (cases := run.cases("test")):
+            return SiteMessage("finish", {"rows": []})
+        loaded = model_files.load(self.folder, str(run.plan["training.device"]))
+        scored = case_scoring.score_cases(
+            loaded,
+            cases,
+            {},
+            seed=int(run.plan["training.seed"]),
+            patients_known=run.dataset.patients_known,
+            draws=False,
+        )
+        with atomic.write_whole(self.folder / EVALUATION, overwrite=True) as partial:
+            partial.mkdir()
+            scored.write(partial)
+        lines = case_tables.rows_to_json(scored.rows)["rows"]
+        # The seed is known to nobody: draws that somebody can repeat can be solved for single cases.
+        resampling = Resampling(int(run.plan["training.seed"]), keeps_recipe=True)
+        recipes = {(row.metric, row.label): row for row in loaded.task.summary(scored.table, seed=resampling)}
+        known = [recipes.get((row.metric, row.label), row) for row in scored.rows]
+        draws = pooled_figures.draws_of_site(known, np.random.default_rng(secrets.randbits(128)))
+        return SiteMessage("finish", {"rows": lines}, {str(number): one for number, one in draws.items()})
+
+    def _completed(self, arrays: Arrays) -> dict[str, Tensor]:
+        """Common averaged weights, and its own where they never left."""
+        own = record_files.read_tensors(checkpoint_files.last_checkpoint(self.folder) / WEIGHTS)
+        return {**own, **{name: torch.from_numpy(np.array(one)) for name, one in arrays.items()}}
+
+
+def is_private(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a weight of this name stays at home."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
