@@ -245,6 +245,28 @@ def test_a_model_of_several_images_takes_a_series_for_each():
     assert taken(several, series()) == []
 
 
+def test_a_study_that_lacks_a_view_is_answered_by_a_model_that_does_without_and_one_of_no_view_is_not():
+    model = ModelFacts("m", "hash", "MR", channels=("T1", "FLAIR"), absent=("T1", "FLAIR"))
+    wishes = {"T1": {"SeriesDescription": "~T1"}, "FLAIR": {"SeriesDescription": "~FLAIR"}}
+
+    def jobs(*found: SeriesFacts) -> list[dict[str, str]]:
+        routing = routing_rules.study_routing([rule(series=wishes)], {"m": model}, found)
+        return [dict(inputs) for _, inputs in routing.jobs]
+
+    assert jobs(series()) == [{"T1": "a"}]
+    assert jobs(series("b", attributes={"SeriesDescription": "DWI"})) == []
+    assert jobs(series("b", attributes={"SeriesDescription": "T1 FLAIR"})) == []
+
+
+def test_a_model_that_answers_in_places_takes_no_images_that_share_none():
+    dense = {"m": ModelFacts("m", "hash", task="segmentation", outputs={"labels": 3, "findings": 1})}
+    whole = {"m": ModelFacts("m", "hash", task="classification", outputs={"probabilities": 1, "findings": 1})}
+    settings = NodeSettings(models={"m": {"path": "m", "align": "apart"}}, rules=[rule()])
+    with pytest.raises(UsageError, match=r"rule 'r': 'apart' .* share no place, and segmentation answers in places"):
+        routing_rules.rules_of(settings, dense)
+    assert routing_rules.rules_of(settings, whole)
+
+
 def test_a_rule_that_waits_for_another_follows_its_answer():
     chained = [rule(), rule(name="next", only_if={"rule": "r", "finding": "bleeding", "at_least": 0.4})]
     assert len(taken(chained, series())) == 1

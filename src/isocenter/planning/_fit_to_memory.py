@@ -17,7 +17,7 @@ from isocenter.planning.rules import covariate_rules, grid_rules, learning_rules
 from isocenter.planning.rules.grid_rules import FEW_SLICES, Grid, GridNeeds
 from isocenter.planning.rules.image_profiles import NNUNET
 from isocenter.planning.rules.learning_rules import VERY_LONG
-from isocenter.planning.rules.modality_rules import EARLY
+from isocenter.planning.rules.modality_rules import APART, EARLY, MMFORMER
 from isocenter.planning.rules.preprocessing_rules import CLIPS
 from isocenter.planning.training_memory import Machine, MemoryPeak
 from isocenter.runtime.package import package_contents
@@ -36,6 +36,8 @@ LABEL_BYTES = 1
 POSITIONS, POSITION_BYTES = 10_000, 2
 # What a task's choice of a family becomes for clips and for few thick slices, and which choices stay where images lack.
 FOR_CLIPS, FOR_SLICES, EARLY_FUSION = {"resnet": "clip_resnet"}, {"unet": "unet_slices"}, frozenset({"unet", "resnet"})
+# Of images that share no place.
+FOR_EXAMS = "fusion_attention"
 # From so many cases on a wider network has something to learn from them.
 MANY_CASES = 100
 
@@ -165,9 +167,12 @@ def _smaller(batch: int) -> Iterator[tuple[float, int]]:
 def _family(inputs: PlanInputs, grid: Grid) -> Decision:
     """The task's choice; for few thick slices the one that looks at them in their plane, for clips one of clips.
 
-    Where many cases lack one of several images it stays: an encoder for each image was measured to be worse.
+    Where many cases lack one of several images it stays: an encoder for each image was measured to be worse. Images
+    that share no place are no channels of one network: each has an encoder.
     """
     decided, frames, holes = inputs.stated["network.name"], inputs.frames.value, inputs.holes
+    if decided.value in EARLY_FUSION and frames is None and holes.apart and holes.several:
+        return Decision(FOR_EXAMS, APART, MMFORMER)
     if decided.value in EARLY_FUSION and frames is None and holes.many:
         return replace(decided, because=f"{decided.because}; {holes.words}: {EARLY}")
     if decided.value in FOR_CLIPS and frames is not None:

@@ -63,7 +63,7 @@ class PlanInputs:
             decisions.pop(REDUCTION, None)
         frames = preprocessing_rules.decide_frames(fingerprint, machine.device)
         names = preprocessing_rules.decide_channels(fingerprint).value
-        holes = MissingImages.from_dataset(dataset, names, {case.id for case in fingerprint.cases})
+        holes = MissingImages.from_dataset(dataset, names, {case.id for case in fingerprint.cases}, apart=wishes.apart)
         share = wishes.modality_dropout
         dropout = modality_rules.dropout_decision(holes) if share is None else Decision(share, "asked for")
         return cls(
@@ -146,6 +146,7 @@ class Wishes:
     spacing:  of the grid that the network sees, in mm
     reduction: by which factor that grid is coarser than images are
     configurations: which are compared by folds, as in `SearchSettings`; None where none are
+    apart:    whether images of a case share no place: views of an exam
     """
 
     device: Decision
@@ -162,3 +163,4 @@ class Wishes:
     spacing: Sequence[float] | None = None
     reduction: float | None = None
     configurations: str | None = None
+    apart: bool = False

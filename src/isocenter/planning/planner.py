@@ -116,6 +116,7 @@ def _preprocessing(inputs: PlanInputs, fits: FittedPlan, cascade: Section, retes
     decisions = preprocessing_rules.preprocessing_decisions(
         inputs.dataset, inputs.fingerprint, inputs.task, fits.grid, inputs.frames, retest, absent
     )
+    decisions["aspect"] = modality_rules.aspect_decision(decisions["aspect"], inputs.holes)
     return {**decisions, "cascade": cascade["preprocessing.cascade"], "prompts": Decision(0, "nobody points")}
 
 

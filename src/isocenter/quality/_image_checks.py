@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from isocenter.values import (
     Image,
     Problem,
     ReferenceKind,
+    voxel_images,
 )
 
 # Why a reader's note is a finding.
@@ -84,8 +85,9 @@ def image_problems(
     case: Case, image: Image, channels: Sequence[Intensities], masks: Sequence[CaseReference]
 ) -> Iterator[Problem]:
     """Constant channels, voxels that are not finite, masks that lie a little off, and empty masks."""
-    for name, channel in zip(image.channels, channels, strict=True):
-        yield from _channel(case.id, name, channel)
+    for number, (name, channel) in enumerate(zip(image.channels, channels, strict=True)):
+        brought = voxel_images.BROUGHT in image.facts_of(number)
+        yield from _channel(case.id, name, replace(channel, broken=0) if brought else channel)
     for reference in masks:
         if apart := image.geometry.deviation(reference.value.geometry):
             yield Problem(

@@ -1,11 +1,14 @@
-"""The images of a case brought onto the grid of its first, or of a named one: by their places, or by registration."""
+"""The images of a case brought onto the grid of its first, or of a named one.
+
+By their places, by registration, or apart: each by itself, where images share no place.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,17 +18,32 @@ from typing import Any
 import numpy as np
 
 from isocenter import errors
-from isocenter.errors import GeometryError, IsocenterError
+from isocenter.errors import GeometryError, IsocenterError, UsageError
 from isocenter.files.storage import cache, csv_text, hashing, structured_text
 from isocenter.lazy import pandas as pd
 from isocenter.registration import engine, motion
 from isocenter.registration.engine import RegistrationSettings
 from isocenter.runtime import record_files
+from isocenter.tasks import Task
 from isocenter.transforms import spatial_transforms
-from isocenter.values import Affine, Array, Case, Deferred, Floats, Geometry, Image, LazyMapping, SpatialTransform
+from isocenter.values import (
+    Affine,
+    Array,
+    Case,
+    Deferred,
+    Floats,
+    Geometry,
+    Image,
+    LazyMapping,
+    SpatialTransform,
+    reference_kind,
+)
+from isocenter.values.voxel_images import BROUGHT
 
 # The fact of an image that was registered: onto which one, with which transform, and what similarity came of it.
 ONTO = "onto"
+# The alignment of images that share no place: views of an exam.
+APART = "apart"
 COLUMNS = (
     "case", "image", "onto", "similarity", "before", "after", "x_mm", "y_mm", "z_mm", "x_deg", "y_deg", "z_deg",
 )  # fmt: skip
@@ -36,15 +54,43 @@ RIGID = RegistrationSettings("rigid")
 def aligned_case(case: Case, how: str) -> Case:
     """The case with every image on the grid of one, when it is read; its references must lie there.
 
-    how: as `ReadingOptions.align`: world or register, and the image's name behind a colon; else it is the first
+    how: as `ReadingOptions.align`: world, register or apart, and the image's name behind a colon; else it is the first
     """
     method, _, onto = how.partition(":")
-    align = {"world": _in_world, "register": _register}[method]
+    if method == APART:
+        images: Mapping[str, Image] = _Views(case, onto)
+    else:
+        align = {"world": _in_world, "register": _register}[method]
+        images = LazyMapping({name: partial(align, case, name, onto) for name in case.images})
     return replace(
         case,
-        images=LazyMapping({name: partial(align, case, name, onto) for name in case.images}),
+        images=images,
         references=LazyMapping({kind: partial(_on_grid, case, kind, how) for kind in case.references}),
     )
+
+
+class _Views(LazyMapping[Image]):
+    """The images of an exam, each by itself as large as that one by whose name the size of all goes."""
+
+    def __init__(self, case: Case, onto: str) -> None:
+        super().__init__({name: partial(_fit_apart, case, name, onto) for name in case.images})
+        self._case, self._onto = case, onto
+
+    def without_others(self, names: Collection[str]) -> _Views:
+        """These images of an exam that lacks the others: the size then goes by another one."""
+        return _Views(self._case.with_images(names), self._onto)
+
+
+def is_apart(how: str | None) -> bool:
+    """Whether the images of a case share no place: such a case is an exam of views with one answer."""
+    return how is not None and how.partition(":")[0] == APART
+
+
+def refuse_dense(task: Task, how: str | None) -> None:
+    """Raise UsageError where a task answers in places of an image, and the images of a case share none."""
+    if is_apart(how) and not all(head.is_vector for head in task.heads.values()):
+        problem = f"{task.name} answers in places of an image, and images that are brought together apart share none"
+        raise UsageError(problem, f"--align {how}", "Choose world or register, or ask for one answer a case")
 
 
 def write_alignment(cases: Iterable[Case], how: str | None, folder: Path) -> None:
@@ -67,13 +113,16 @@ def _name_of_grid(case: Case, onto: str) -> str:
     """The image whose grid is that of all. Raises GeometryError where the case lacks the one that is named."""
     if onto and onto not in case.images:
         problem = f"has no image {onto!r} to lay the others on, only {errors.list_phrase(case.images)}"
-        raise GeometryError(problem, case.id, "Name one of them behind --align world: or register:")
+        raise GeometryError(problem, case.id, "Name one of them behind --align world:, register: or apart:")
     return onto or next(iter(case.images))
 
 
 def _on_grid(case: Case, kind: str, how: str) -> Any:
     """A reference. Raises GeometryError where it lies on the grid of another image than all are laid on."""
     value, (method, _, onto) = case.references[kind], how.partition(":")
+    if method == APART and reference_kind.placed_value(value) is not None:
+        problem = f"the {kind} has a place in one image, and images that are brought together apart share none"
+        raise GeometryError(problem, case.id, "Choose --align world or register, or leave it out")
     name = _name_of_grid(case, onto)
     if not isinstance(value, Image) or value.geometry.equals(case.images[name].geometry):
         return value
@@ -89,7 +138,18 @@ def _in_world(case: Case, name: str, onto: str) -> Image:
     if image.geometry.equals(grid):
         return image
     moved = spatial_transforms.align_to_grid(image, grid, f"{case.id}, {name}")
-    return replace(moved, notes=(*moved.notes, f"resampled onto the grid of {first!r}"))
+    notes = (*moved.notes, f"resampled onto the grid of {first!r}")
+    return replace(moved, notes=notes, facts={**moved.facts, BROUGHT: True})
+
+
+def _fit_apart(case: Case, name: str, onto: str) -> Image:
+    first, image = _name_of_grid(case, onto), case.images[name]
+    grid = case.images[first].geometry
+    if name == first or image.geometry.equals(grid):
+        return image
+    fitted = spatial_transforms.fit_to_grid(image, grid, f"{case.id}, {name}")
+    notes = (*fitted.notes, f"brought to the size of {first!r}, its proportions kept")
+    return replace(fitted, notes=notes, facts={**fitted.facts, BROUGHT: True})
 
 
 def _register(case: Case, name: str, onto: str) -> Image:
@@ -108,7 +168,7 @@ def _register(case: Case, name: str, onto: str) -> Image:
         geometry=fixed.geometry,
         padding=None,
         notes=(*image.notes, f"registered rigidly onto {first!r} ({words})"),
-        facts={**image.facts, ONTO: made},
+        facts={**image.facts, ONTO: made, BROUGHT: True},
     )
 
 

@@ -105,6 +105,7 @@ def open_dataset(
         exif=reading.exif or None,
         draws=draws,
         root=None if reading.root is None else Path(reading.root),
+        exams=alignment.is_apart(reading.align),
     )
     accepted = _parse_accepted(reading.accept)
     dataset = _read_with_targets(data, options) if TARGET in needs and references else _read_data(data, options)

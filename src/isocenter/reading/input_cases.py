@@ -14,7 +14,7 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import file_formats
 from isocenter.files.format_options import ReadOptions
 from isocenter.files.layouts.cases import table_join
-from isocenter.reading import dataset_reading, image_targets, imputation
+from isocenter.reading import alignment, dataset_reading, image_targets, imputation
 from isocenter.reading.image_targets import TARGET
 from isocenter.reading.reading_options import Covariates, Input, ReadingOptions
 from isocenter.runtime import Model
@@ -29,6 +29,7 @@ SEPARATORS = ("_", "-", ".", " ")
 
 def open_inputs(inputs: Sequence[Input], reading: ReadingOptions, model: Model) -> tuple[list[Case], list[Problem]]:
     """The cases of all inputs, what could not be read of them, and as warnings what was left out."""
+    alignment.refuse_dense(model.task, reading.align)
     channels = model.preprocessing.channels
     count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
     absent = absent or reading.impute is not None

@@ -17,9 +17,8 @@ from isocenter.keywords import Flag
 from isocenter.planning import plan_result
 from isocenter.values import Dataset, Image
 
-# How the images of a case come onto the grid of its first.
 # How images of a case are brought onto one grid; behind a colon the name of the image whose grid that is.
-Alignment = Literal["world", "register"]
+Alignment = Literal["world", "register", "apart"]
 
 # Options that make other voxels of the same files, and those that make other references too.
 VOXELS = ("part", "prefer", "pages", "orientation", "mm_per_pixel", "fill_missing", "fill_contours", "align", "impute")
@@ -84,8 +83,8 @@ class ReadingOptions(FileChoices):
     align: Annotated[
         str | None,
         Flag(
-            "Bring all images of a case onto the grid of the first: world (as the headers say) or register (rigidly); "
-            "world:T1 onto that of T1.",
+            "Bring all images of a case onto the grid of the first: world (as the headers say), register (rigidly), or "
+            "apart (each by itself, to its size: images that share no place); world:T1 onto that of T1.",
             "HOW[:IMAGE]",
         ),
     ] = None
@@ -133,7 +132,10 @@ class ReadingOptions(FileChoices):
             problem = "without the cache every file is read anew, so that there is nothing to verify"
             raise UsageError(problem, "--no-cache --verify", "Give one of them")
         if self.align is not None and self.align.partition(":")[0] not in get_args(Alignment):
-            remedy = "Choose world (as the headers say) or register (rigidly, by the voxels), or world:T1 onto T1"
+            remedy = (
+                "Choose world (as the headers say), register (rigidly, by the voxels) or apart (each by itself, to the "
+                "size of the first), or world:T1 onto T1"
+            )
             raise UsageError(f"there is no {self.align!r}", "--align", remedy)
         object.__setattr__(self, "impute", None if self.impute is None else str(Path(self.impute).absolute()))
         object.__setattr__(self, "root", None if self.root is None else str(Path(self.root).absolute()))

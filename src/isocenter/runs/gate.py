@@ -18,7 +18,7 @@ from isocenter.runs._run_minutes import FEWEST_LOOKED
 from isocenter.runs.run_folder import RunFolder
 from isocenter.runs.training_jobs import FittedTraining, TrainingJob
 from isocenter.runs.tuning import TunedModels, UnseenPredictions
-from isocenter.runtime import Model, model_assembly
+from isocenter.runtime import Model, Preprocessing, model_assembly
 from isocenter.runtime.guard import image_gate
 from isocenter.runtime.guard.image_gate import MOST_TRAINED, Answering, Guard
 from isocenter.runtime.guard.image_observation import Observation
@@ -26,6 +26,7 @@ from isocenter.runtime.model_parts import ImageDirections
 from isocenter.runtime.uncertainty import uncertainty_methods
 from isocenter.runtime.uncertainty.uncertainty_methods import LastLayers
 from isocenter.scoring import answered_cases
+from isocenter.scoring.image_subsets import Subsets
 from isocenter.tasks import Task, properties
 from isocenter.training import checkpoint_files
 from isocenter.transforms import channel_stack
@@ -216,7 +217,7 @@ def _training_observations(
     seconds: after which it looks at no further case, once it has seen the fewest
     most:    after which it looks at no further case, whatever it has seen
     """
-    observations, began = list[Observation](), time.monotonic()
+    observations, began, cases = list[Observation](), time.monotonic(), _with_images_left_out(model, cases)
     with progress_tracking.track_progress("looking at cases for the gate") as tracker:
         for done, case in enumerate(cases, start=1):
             observations.append(model.observe(case, layers)[0])
@@ -227,11 +228,29 @@ def _training_observations(
     return observations
 
 
+def _with_images_left_out(model: Model, cases: Sequence[Case]) -> Sequence[Case]:
+    """The cases at which a gate looks; of a model that does without an image every second one lacks one, in turn.
+
+    Else it would take a patient without an image, whom the model answers, for an image of another kind.
+    """
+    if not (isinstance(model.preprocessing, Preprocessing) and model.preprocessing.absent):
+        return cases
+    subsets = Subsets.from_preprocessing(model.preprocessing)
+    fewer = [one for one in subsets.wanted if len(one) == len(subsets.names) - 1]
+    looked_at = list(cases)
+    for number, case in enumerate(cases):
+        has, kept_names = subsets.of_case(case), fewer[number // 2 % len(fewer)] if fewer else ()
+        if number % 2 and len(has) == len(subsets.names) and kept_names:
+            looked_at[number] = case.with_images([has[name] for name in kept_names])
+    return looked_at
+
+
 def _unseen_observations(
     unseen: UnseenPredictions, model: Model, cases: Sequence[Case], *, judged: bool = False
 ) -> tuple[list[Observation], Sure]:
     """Features of cases that did not train the model and, where it is to be judged, its sureness and errors."""
     observations, sure = list[Observation](), Sure()
+    cases = cases if judged else _with_images_left_out(model, cases)
     for case, (observation, prediction) in zip(cases, unseen.observe(model, cases), strict=True):
         observations.append(observation)
         if judged:

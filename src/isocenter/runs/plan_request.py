@@ -41,7 +41,7 @@ from isocenter.planning.rules.split_rules import Parts
 from isocenter.planning.training_memory import Machine
 from isocenter.quality import dataset_examination
 from isocenter.quality.dataset_examination import Examination
-from isocenter.reading import ReadingOptions, dataset_reading
+from isocenter.reading import ReadingOptions, alignment, dataset_reading
 from isocenter.reading.dataset_reading import Data
 from isocenter.runs import initial_weights
 from isocenter.runs.initial_weights import WeightSource
@@ -242,6 +242,7 @@ def plan_examined(
             spacing=request.spacing,
             reduction=request.reduction,
             configurations=request.assignments.get("search.configurations"),
+            apart=alignment.is_apart(request.reading.align),
         ),
         _retest(examination, plan_result.training_ids(parts), seed),
     )
@@ -260,7 +261,9 @@ def plan_examined(
     if plan_made["objectives.domain"] is not None:
         ids = plan_result.training_ids(parts)
         site_rules.refuse_sites([case for case in usable if case.id in ids], plan_made["objectives.domain"], "--domain")
-    plan_made = split_rules.with_inner_folds(plan_made, plan_checks.checked_settings(plan_made).task, usable, parts)
+    task = plan_checks.checked_settings(plan_made).task
+    alignment.refuse_dense(task, request.reading.align)
+    plan_made = split_rules.with_inner_folds(plan_made, task, usable, parts)
     root = "" if usable.root is None else str(usable.root)
     options = request.reading.chosen_options | ({EVERYTHING: True} if request.everything else {})
     options |= {FURTHER: list(request.further)} if request.further else {}

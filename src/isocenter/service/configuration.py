@@ -261,7 +261,7 @@ class ModelSection(NodeFileSection):
     answers:     kinds of DICOM objects that state its results; without any a SEG and a report
     explain:     "auto" adds a map of what each answer rests on, by the best method that passed its tests on the model
     align:       how images of a rule on several series are brought onto the grid of the first, or of the series behind
-                 a colon
+                 a colon; apart: views of an exam, each by itself
     sr_class:    of its reports: Comprehensive 3D SR, or the older Comprehensive SR
     """
 
@@ -272,7 +272,7 @@ class ModelSection(NodeFileSection):
     covariates: dict[str, Annotated[CovariateSource, BeforeValidator(_source)]] = {}
     answers: list[Kind] = []
     explain: Literal["none", "auto"] = "none"
-    align: Annotated[str, Field(pattern="^(world|register)(:.+)?$")] | None = None
+    align: Annotated[str, Field(pattern="^(world|register|apart)(:.+)?$")] | None = None
     sr_class: Literal["comprehensive-3d", "comprehensive"] = "comprehensive-3d"
 
 

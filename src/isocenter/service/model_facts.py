@@ -31,6 +31,7 @@ class ModelFacts:
     is_gated: whether distances of images from those that trained it decide
     naming:   what is wrong with the names and codes of its labels
     version:  as results state it beside the name
+    absent:   names of images without which it answers too
     """
 
     name: str
@@ -47,6 +48,7 @@ class ModelFacts:
     is_gated: bool = True
     naming: Sequence[str] = ()
     version: str = ""
+    absent: Sequence[str] = ()
 
     @property
     def roles(self) -> Sequence[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -15,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError
 from isocenter.lazy import ndimage, torch
-from isocenter.transforms import augment_spatial
+from isocenter.transforms import augment_spatial, resampling
 from isocenter.transforms.resampling import Order
-from isocenter.values import Affine, Array, Displacement, Floats, Geometry, Image, SpatialTransform
+from isocenter.values import Affine, Array, Deferred, Displacement, Floats, Geometry, Image, SpatialTransform
 from isocenter.values.grid_geometry import HEADER_ROUNDING
 
 # Of the voxels that a new one is made of, the share that has to be measured.
@@ -400,3 +401,36 @@ def align_to_grid(image: Image, geometry: Geometry, where: str) -> Image:
         return image
     moved = carry_image(image, SpatialTransform((), geometry, image.geometry), geometry)
     return replace(moved, notes=(*image.notes, "resampled onto another image's grid"))
+
+
+def fit_to_grid(image: Image, geometry: Geometry, where: str) -> Image:
+    """The image as large as it fits on the middle of another grid, its proportions kept; beyond it is NaN, not `valid`.
+
+    They are those in mm where both grids state mm, else those in voxels; the place of neither image counts, and only
+    volumes that know their sides are turned alike. Nothing says any more how large a voxel of the image was.
+    Raises GeometryError for a picture with a volume.
+    """
+    refuse_unlike_axes([geometry, image.geometry], where)
+    image = image.on_axes_of(geometry)
+    grids = (image.geometry, geometry)
+    in_mm = all(grid.physical for grid in grids)
+    own, onto = (np.asarray(grid.steps) if in_mm else np.ones(grid.ndim) for grid in grids)
+    lengths = image.geometry.shape * own
+    factor = (geometry.shape * onto / lengths).min()
+    sizes = np.clip(np.rint(lengths * factor / onto).astype(int), 1, geometry.shape)
+    shape = (*image.shape[: -geometry.ndim], *geometry.shape)
+    fitted = partial(_fitted_pixels, image, tuple(sizes.tolist()), shape)
+    return replace(image, pixels=Deferred(shape, np.dtype(np.float32), fitted), geometry=geometry, padding=None)
+
+
+def _fitted_pixels(image: Image, sizes: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The pixels resampled to these sizes, in the middle of an array of this shape that is NaN elsewhere."""
+    image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
+    flat, valid = (one.reshape(-1, *image.geometry.shape) for one in (image.data, image.valid))
+    share = resampling.resample(valid.astype(np.float32), sizes)
+    values = resampling.resample(np.where(valid, flat, 0).astype(np.float32), sizes)
+    fitted = np.full((len(flat), *shape[-len(sizes) :]), np.nan, dtype=np.float32)
+    starts = [(whole - size) // 2 for whole, size in zip(shape[-len(sizes) :], sizes, strict=True)]
+    inside = tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+    fitted[(slice(None), *inside)] = np.where(share < MEASURED, np.nan, values / np.maximum(share, MEASURED))
+    return fitted.reshape(shape)

@@ -39,6 +39,10 @@ class LazyMapping(Mapping[str, T], Generic[T]):
         """The functions, by name."""
         return self._loaders
 
+    def without_others(self, names: Collection[str]) -> LazyMapping[T] | None:
+        """These values as they are where the others do not exist; None where that changes none."""
+        return None
+
     def __getitem__(self, name: str) -> T:
         return self._loaders[name]()
 
@@ -83,6 +87,8 @@ class Case:
 
     def with_images(self, names: Collection[str]) -> Case:
         """The case as if it had no other images than these."""
+        if isinstance(self.images, LazyMapping) and (fewer := self.images.without_others(names)) is not None:
+            return replace(self, images=fewer)
         images = {
             voxel_images.pad_numeric_name(name): partial(_image_named, self.images, name)
             for name in self.images

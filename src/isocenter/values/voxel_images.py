@@ -18,6 +18,8 @@ from isocenter.values.grid_geometry import Geometry
 Array = NDArray[Any]
 # The fact of an image that holds those in which its channels differ.
 OF_CHANNELS = "of_channels"
+# The fact of an image on the grid of another: NaN is where it does not reach, and no fault of its file.
+BROUGHT = "brought"
 # The fact of a label map that holds the structures which were drawn and have no voxel in it, {name: why}.
 WITHOUT_VOXELS = "without_voxels"
 # In the note of an image whose orientation its file does not state: who does.

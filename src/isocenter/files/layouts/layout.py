@@ -37,6 +37,7 @@ class DatasetOptions:
     exif:       whether references lie on pixels as they are "stored" or "upright" by EXIF; None: what fits decides
     draws:      whether label maps without images are cases, because images can be drawn from them
     root:       folder from which relative paths of a table start; None: its own
+    exams:      whether the radiographs of a DICOM study are one case, each named by its side and view
     """
 
     layout: str | None = None
@@ -54,6 +55,7 @@ class DatasetOptions:
     exif: str | None = None
     draws: bool = False
     root: Path | None = None
+    exams: bool = False
 
 
 @dataclass(frozen=True)

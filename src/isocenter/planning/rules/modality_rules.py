@@ -23,6 +23,12 @@ EARLY = (
 )
 
 
+APART = (
+    "the images of a case share no place (--align apart), so that each has an encoder of its own, and each position of "
+    "each view that is there attends to all others"
+)
+
+
 @dataclass(frozen=True)
 class MissingImages:
     """The images that cases lack, where a case has several.
@@ -32,6 +38,7 @@ class MissingImages:
     cases:    all there are
     trained:  {channel: share of the training cases that have it}, of those that some of these lack
     dropout:  how often training leaves an image out
+    apart:    whether the images share no place: views of an exam
     """
 
     channels: tuple[str, ...]
@@ -39,9 +46,12 @@ class MissingImages:
     cases: int
     trained: Mapping[str, float] = field(default_factory=dict)
     dropout: float = field(default=0.0)
+    apart: bool = False
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, channels: Sequence[str], training: Collection[str]) -> MissingImages:
+    def from_dataset(
+        cls, dataset: Dataset, channels: Sequence[str], training: Collection[str], *, apart: bool = False
+    ) -> MissingImages:
         """Modalities by the names of all cases' images: nothing is read. training: ids of the cases that train"""
         having = {case.id: _channels(list(case.images), channels) for case in dataset if len(case.images)}
         lacking = _lacking(channels, list(having.values()))
@@ -50,7 +60,7 @@ class MissingImages:
             name: 1 - count / len(channels_of_trained)
             for name, count in _lacking(channels, channels_of_trained).items()
         }
-        return cls(tuple(channels), lacking, len(having), shares)
+        return cls(tuple(channels), lacking, len(having), shares, apart=apart)
 
     @property
     def several(self) -> bool:
@@ -67,7 +77,7 @@ class MissingImages:
         """The channels that a case may lack: those that training leaves out, or that a case lacks."""
         if not self.several:
             return []
-        return list(self.channels) if self.dropout > 0 else list(self.lacking)
+        return list(self.channels) if self.dropout > 0 or self.apart else list(self.lacking)
 
     @property
     def words(self) -> str:
@@ -103,6 +113,11 @@ def dropout_decision(holes: MissingImages) -> Decision:
     """The decision how often training leaves an image of a case out."""
     if not holes.several:
         return Decision(0.0, "each case has one image: nothing could be left out")
+    if holes.apart:
+        because = (
+            f"{holes.words}; the answer of a case rests on the views that it has, and a finding may show in one alone"
+        )
+        return Decision(0.0, f"{because}, so that training leaves none out")
     if not holes.lacking:
         remedy = f"a new patient who lacks one is refused (--set training.modality_dropout={DROPOUT} trains for such)"
         return Decision(0.0, f"{holes.words}; {remedy}")
@@ -114,8 +129,17 @@ def absent_decision(holes: MissingImages) -> Decision:
     """The channels that a case may lack."""
     if not holes.several:
         return Decision([], "each case has one image")
+    if holes.apart:
+        return Decision(holes.absent, f"{holes.words}; each view has an encoder, and what is not there has no effect")
     taught = "training leaves each of them out in turn" if holes.dropout > 0 else "training leaves none out"
     return Decision(holes.absent, f"{holes.words}, and {taught}")
+
+
+def aspect_decision(decided: Decision, holes: MissingImages) -> Decision:
+    """How images of other proportions get one shape; views keep theirs, whichever of an exam is the first."""
+    if not holes.apart or decided.value != "stretch":
+        return decided
+    return Decision("pad", "each view of an exam keeps its proportions, also where the view is missing that came first")
 
 
 def with_presence(

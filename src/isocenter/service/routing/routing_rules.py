@@ -20,8 +20,9 @@ from sqlalchemy import Row, and_, select
 
 from isocenter.errors import UsageError
 from isocenter.lazy import pydicom
+from isocenter.reading import alignment
 from isocenter.service import model_facts
-from isocenter.service.configuration import NodeSettings, RoutingRule, Wish
+from isocenter.service.configuration import ModelSection, NodeSettings, RoutingRule, Wish
 from isocenter.service.model_facts import IMAGE, ModelFacts
 from isocenter.service.records import tables
 from isocenter.service.records.record_database import Database
@@ -170,6 +171,7 @@ def study_routing(
                     taken.setdefault(role, []).append(one_series)
                 rows.append(RoutedSeries(rule.name, one_series.series, one_series.uid, role, holds, conditions))
         roles = list(_wishes(rule, models[rule.model]))
+        needed = [role for role in roles if role in taken or role not in models[rule.model].absent]
         if rule.take == "best" or len(roles) > 1:
             taken = {role: [_best(found)] for role, found in taken.items()}
             taken_series = {(role, found[0].series) for role, found in taken.items()}
@@ -177,8 +179,8 @@ def study_routing(
             twice = {one for one, count in Counter(own[0].series for own in taken.values()).items() if count > 1}
             rows = [_in_two_roles(row, rule, twice) for row in rows]
             taken = {role: own for role, own in taken.items() if own[0].series not in twice}
-        for combination in product(*(taken.get(role, []) for role in roles)):
-            jobs.append((rule, {role: one.series for role, one in zip(roles, combination, strict=True)}))
+        for combination in product(*(taken.get(role, []) for role in needed)) if taken else ():
+            jobs.append((rule, {role: one.series for role, one in zip(needed, combination, strict=True)}))
     return StudyRouting(rows, jobs)
 
 
@@ -307,6 +309,7 @@ def check_rules(settings: NodeSettings, models: Mapping[str, ModelFacts]) -> Non
     for n, rule in enumerate(settings.rules):
         with settings.locate_errors("rules", n):
             _check_conditions(rule, answering[rule.name])
+            _check_alignment(settings.models.get(rule.model), answering[rule.name], _place(rule.name))
             _check_answers(rule, answering)
     with settings.locate_errors("rules", 0):
         _check_order(settings.rules)
@@ -324,6 +327,13 @@ def _check_conditions(rule: RoutingRule, model: ModelFacts) -> None:
         raise UsageError(
             f"series has {names_given}, and the model's images are {needed}", where, "Name each of them once"
         )
+
+
+def _check_alignment(section: ModelSection | None, model: ModelFacts, where: str) -> None:
+    """Images that share no place have one answer, and none in places of one of them."""
+    if section is not None and alignment.is_apart(section.align) and any(axes > 1 for axes in model.outputs.values()):
+        problem = f"{section.align!r} brings images together that share no place, and {model.task} answers in places"
+        raise UsageError(problem, where, "Choose world or register, or a model of one answer a study")
 
 
 def _check_answers(rule: RoutingRule, answering: Mapping[str, ModelFacts]) -> None:

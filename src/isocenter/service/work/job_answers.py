@@ -350,10 +350,15 @@ def _cases(job: Job, inputs: JobInputs, align: str | None) -> Iterator[list[Case
             case = Case(NAME, job.study, roles, covariates=covariates)
             yield [case if align is None else alignment.aligned_case(case, align)]
             return
-        [cases] = read_cases.values()
+        [(role, cases)] = read_cases.items()
         names = [NAME] if len(cases) == 1 else [f"{NAME}_{number}" for number in range(1, len(cases) + 1)]
         yield [
-            Case(name, job.study, {IMAGE: image}, covariates=case.covariates)
+            Case(
+                name,
+                job.study,
+                {role: image if role == IMAGE else image.with_image_name(role)},
+                covariates=case.covariates,
+            )
             for name, case in zip(names, cases, strict=True)
             for image in case.images.values()
         ]

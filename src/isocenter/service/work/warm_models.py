@@ -66,6 +66,7 @@ def facts_of_model(name: str, model: Model) -> ModelFacts:
         model.gate.is_fitted,
         [*_label_faults(model, mapped.labels if labels else ()), *_stray_codes(model)],
         result_files.model_identity(model)["version"],
+        tuple(model.preprocessing.settings.get("absent") or ()),
     )
 
 

@@ -33,6 +33,7 @@ from isocenter.files.layouts.cases import (
     cell_loading,
     class_labels,
     dataset_folder,
+    dicom_exams,
     dicom_masks,
     drawn_boxes,
     mask_pairs,
@@ -93,6 +94,7 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
         )
         for n, (name, one) in enumerate(zip(names, images, strict=True))
     )
+    rows, exam_problems = dicom_exams.join_exams(rows) if options.exams else (rows, ())
     studies, series = {one.study for one in images}, {one.uid for one in images}
     return Reading(
         rows,
@@ -105,7 +107,9 @@ def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
         drawn=DrawnNameMeanings({**called, **called_objects}) if reports.names or called_objects else None,
         modality=modality_words.common_modality([series.modality for series in images]),
         patients=PSEUDONYMS,
+        channels=tuple(sorted({view for row in rows for view in row.images})) if options.exams else (),
         problems=(
+            *exam_problems,
             *map(_damage_problem, seen.damaged),
             *_copy_warning(seen.copies),
             *_planning_only(localizers, options),
