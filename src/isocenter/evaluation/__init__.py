@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         lesions,
         mask_overlap,
         metric,
+        positive_percent,
         region_shape,
         regression,
         screening,

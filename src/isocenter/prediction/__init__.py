@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         model_reconstruction,
         predictors,
         result_files,
+        slide_results,
         withholding,
     )
 

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from isocenter.evaluation.case_tables import PROBABILITY
-from isocenter.prediction import _clip_tracks, result_files, withholding
+from isocenter.prediction import _clip_tracks, result_files, slide_results, withholding
 from isocenter.prediction._clip_tracks import Tracks
 from isocenter.runtime import Model, label_measurements, prediction_layers, result_codes
 from isocenter.tasks import properties
@@ -28,6 +28,7 @@ class ComputedCase:
     ratios:        of measurements, which reports state
     is_calibrated: whether probabilities are stated as calibrated; what is called, and what is refused, always is
     keeps_refused: whether what the model abstains from has results all the same
+    tiles:         windows that the network saw of a slide
     """
 
     model: Model
@@ -37,6 +38,7 @@ class ComputedCase:
     ratios: Sequence[Ratio]
     is_calibrated: bool
     keeps_refused: bool
+    tiles: int = 0
 
     @property
     def is_refused(self) -> bool:
@@ -93,8 +95,19 @@ def result_rows(computed: ComputedCase) -> tuple[Rows, Rows]:
     named, prediction = name_columns(computed.case, computed.image), computed.prediction
     if prediction.frames:
         return _rows_of_frames(computed, named)
-    rows = [{**named, **row} for row in _output_rows(computed, prediction)]
-    return rows, [{"case": computed.case.id, **one} for one in _measure(computed, prediction, computed.image)]
+    measured = [{"case": computed.case.id, **one} for one in _measure(computed, prediction, computed.image)]
+    if computed.image.is_slide:
+        return [{**named, **_slide_row(computed, prediction, measured)}], measured
+    return [{**named, **row} for row in _output_rows(computed, prediction)], measured
+
+
+def _slide_row(computed: ComputedCase, prediction: Prediction, measured: Rows) -> dict[str, Any]:
+    """The task's columns where they are of the whole image, and those of a slide; cells have a table of their own."""
+    [row, *further] = _output_rows(computed, prediction)
+    is_whole = not further and prediction.boxes is None and prediction.objects is None
+    findings = _findings(computed, prediction, measured)
+    columns = slide_results.slide_columns(prediction, computed.model.task, computed.image, findings, computed.tiles)
+    return {**(row if is_whole else {}), **columns}
 
 
 def _rows_of_frames(computed: ComputedCase, named: Mapping[str, Any]) -> tuple[Rows, Rows]:

@@ -15,7 +15,7 @@ import numpy as np
 from isocenter.errors import GeometryError, UsageError
 from isocenter.files import file_formats
 from isocenter.files.storage import atomic
-from isocenter.prediction import _computed_case, earlier_study, result_files, withholding
+from isocenter.prediction import _computed_case, earlier_study, result_files, slide_results, withholding
 from isocenter.prediction._computed_case import ComputedCase
 from isocenter.prediction.answers import WantedFiles
 from isocenter.prediction.earlier_study import EarlierStudy, StudyChange
@@ -305,7 +305,7 @@ def _write_case(
     try:
         with output.held:
             if not computed.is_refused:
-                results = _write_results(computed, output, asked)
+                results = _write_results(replace(computed, tiles=seen.all), output, asked)
             if judge is not None:
                 judged = replace(computed, prediction=judge(computed.prediction))
             if judged.is_refused:
@@ -341,6 +341,8 @@ def _write_results(computed: ComputedCase, output: _OpenFiles, asked: CaseReques
         probabilities=output.probabilities,
         is_part=asked.region is not None,
     )
+    if image.is_slide:
+        files += slide_results.write_slide_files(prediction, computed.model.task, image, room, name)
     if (transform := prediction.transform) is not None:
         pair, algorithm = computed.case.references.get("field"), result_files.algorithm_of_model(computed.model)
         files += result_files.write_moved_files(transform, image, pair or Correspondence(), room, name, algorithm)

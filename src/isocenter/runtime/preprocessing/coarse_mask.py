@@ -48,10 +48,12 @@ class CoarseMask:
 
     inside: (*spatial) of coarse voxels
     block:  voxels of the image that one is long, per axis
+    shown:  share of the image that it is without the margin
     """
 
     inside: NDArray[np.bool_]
     block: tuple[float, ...]
+    shown: float = 1.0
 
     def touches(self, region: Region) -> bool:
         """Whether a part of the image's grid holds something of it."""
@@ -132,10 +134,10 @@ def tissue_of(image: Image) -> CoarseMask | None:
     limit, _ = _parted(dyed.ravel())
     inside = dyed > np.clip(limit, PALEST, DEEPEST)
     block = tuple(size * side / level for size, level in zip(image.geometry.shape, picture.geometry.shape, strict=True))
-    margin = TISSUE_MARGIN / TISSUE_SIDE * wanted
+    margin, shown = TISSUE_MARGIN / TISSUE_SIDE * wanted, float(inside.mean())
     for axis, n in enumerate(block):
         inside = ndimage.maximum_filter1d(inside, 2 * math.ceil(margin / n) + 1, axis, mode="constant")
-    return CoarseMask(inside, block)
+    return CoarseMask(inside, block, shown)
 
 
 def _strips(picture: Image, side: int) -> Iterator[Array]:

@@ -5,10 +5,11 @@ A copy of this file travels with a packaged model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from isocenter.belief import Certainty, UnseenCases, box_belief
 from isocenter.belief.box_belief import CALLED_FROM, BoxBelief
 from isocenter.errors import DatasetError
-from isocenter.evaluation import box_matching, uncertainty
+from isocenter.evaluation import box_matching, positive_percent, uncertainty
+from isocenter.evaluation.positive_percent import PositiveScore
 from isocenter.lazy import ndimage
 from isocenter.tasks.shared import averages
 from isocenter.tasks.shared.averages import BETWEEN, WITHIN, Shares
@@ -54,6 +56,7 @@ class BoxAnswering(Task):
     threshold: float | None
     certainty: Certainty
     in_voxels: bool
+    positive_percent: PositiveScore | None
 
     @property
     def overlap(self) -> float:
@@ -118,12 +121,29 @@ class BoxAnswering(Task):
         assert boxes.scores is not None  # noqa: S101 - as decoded
         called, calibrated = np.flatnonzero(boxes.scores >= prediction.threshold), boxes.uncalibrated is not None
         rows = [(boxes.names[n], boxes.corners[n].tolist(), "voxels", float(boxes.scores[n])) for n in called]
-        return [Finding(*one, box=row, calibrated=calibrated) for row, one in enumerate(rows)]
+        found = [Finding(*one, box=row, calibrated=calibrated) for row, one in enumerate(rows)]
+        return [*self._percent(boxes.at(called), prediction.geometry), *found]
+
+    def _percent(self, called: BoundingBoxes, geometry: Geometry) -> list[Finding]:
+        """The percent of positive cells, where the task asks for it; without a value where cells are too few."""
+        if self.positive_percent is None:
+            return []
+        places, block = called.centres * geometry.steps, positive_percent.BLOCK
+        if not geometry.physical:
+            block = max(geometry.shape)  # blocks of a mm are unknown: there is no interval
+        made = positive_percent.estimate_percent(places, called.names, self.positive_percent, block=block)
+        value = None if np.isnan(made.value) else round(made.value, 4)
+        return [Finding(positive_percent.POSITIVE_PERCENT, value, "%", low=made.low, high=made.high)]
 
     @property
     def probable_findings(self) -> tuple[str, ...]:
         """The classes."""
         return self.classes
+
+    @property
+    def valued_findings(self) -> tuple[str, ...]:
+        """The percent of positive cells, where it is asked for."""
+        return (positive_percent.POSITIVE_PERCENT,) if self.positive_percent is not None else ()
 
     @property
     def answers(self) -> BoxBelief:
@@ -166,6 +186,8 @@ class BoxAnswering(Task):
 PRIOR = float(np.log(0.1 / 0.9))
 # Peaks that are looked at, and boxes that are kept: a scan has not so many.
 MOST_PEAKS, MOST_BOXES = 2000, 300
+# A slide of so many pixels, or more, may have a peak in every so many, and a box.
+OF_A_SLIDE, PIXELS_OF_A_CELL = 2**24, 2**8
 # Overlap above which boxes of members are one find, as in the paper.
 FUSED = 0.55
 # Less than this many nats in all views is certainty: nothing of it can be theirs.
@@ -211,7 +233,7 @@ class BoxDecoder:
         ]
         nothing = _nothing(self.axes, boxes[0][3].shape[1] if boxes else 0)
         corners, kinds, scores, doubt = (np.concatenate(one) for one in zip(nothing, *boxes, strict=True))
-        remaining = suppress_overlapping(corners, kinds, scores, self.suppression)
+        remaining = suppress_overlapping(corners, kinds, scores, self.suppression, most_boxes(geometry))
         return BoundingBoxes(
             _with(corners[remaining], flat),
             tuple(self.classes[kind] for kind in kinds[remaining]),
@@ -275,7 +297,8 @@ def _peaks_of(
     cut = (slice(None), *(slice(s, s + n) for s, n in zip(start, array.shape[1:], strict=True)))
     peaks = np.argwhere((wide[cut] == around[cut]) & (wide[cut] >= least))
     heights = array[tuple(peaks.T)]
-    peaks = peaks[np.argsort(-heights, kind="stable")[:MOST_PEAKS]]
+    most = max(MOST_PEAKS, array[0].size // PIXELS_OF_A_CELL)
+    peaks = peaks[np.argsort(-heights, kind="stable")[:most]]
     values = array[(slice(None), *peaks[:, 1:].T)].T.astype(np.float64)
     return peaks + np.array([0, *(part.start for part in region)]), values
 
@@ -291,16 +314,33 @@ def _touching(region: Region, other: Region) -> tuple[int, bool] | None:
     return None
 
 
-def suppress_overlapping(corners: Floats, kinds: NDArray, scores: Floats, overlap: float) -> NDArray[np.intp]:
+def most_boxes(geometry: Geometry) -> int:
+    """The most boxes of an image: of a slide as many as it has room for."""
+    voxels = math.prod(geometry.shape)
+    is_slide = geometry.is_picture and voxels >= OF_A_SLIDE
+    return voxels // PIXELS_OF_A_CELL if is_slide else MOST_BOXES
+
+
+def suppress_overlapping(
+    corners: Floats, kinds: NDArray, scores: Floats, overlap: float, most: int = MOST_BOXES
+) -> NDArray[np.intp]:
     """The numbers of the boxes that overlap no stronger box of their class so much, from the strongest down."""
-    order = np.argsort(-scores, kind="stable")[:MOST_PEAKS]
+    order = np.argsort(-scores, kind="stable")[: max(most, MOST_PEAKS)]
+    low, high = np.split(corners, 2, axis=1)
+    # Boxes that overlap have their centres in the same cell of a grid of the longest side, or in one beside it.
+    cells = np.floor((low + high) / 2 / max(float((high - low).max(initial=0.0)), 1.0)).astype(np.intp)
+    around = list(product((-1, 0, 1), repeat=low.shape[1]))
+    near: dict[tuple[int, ...], list[int]] = {}
     remaining: list[int] = []
     for number in order.tolist():
-        if len(remaining) == MOST_BOXES:
+        if len(remaining) == most:
             break
-        stronger = [one for one in remaining if kinds[one] == kinds[number]]
+        cell = (int(kinds[number]), *cells[number].tolist())
+        places = ((cell[0], *(one + step for one, step in zip(cell[1:], steps, strict=True))) for steps in around)
+        stronger = [one for place in places for one in near.get(place, ())]
         if not stronger or box_matching.box_iou(corners[[number]], corners[stronger]).max() < overlap:
             remaining.append(number)
+            near.setdefault(cell, []).append(number)
     return np.array(remaining, dtype=np.intp)
 
 

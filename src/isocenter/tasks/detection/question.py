@@ -18,7 +18,8 @@ from isocenter.belief import Certainty, certainties, covering_results
 from isocenter.belief.box_belief import CALLED_FROM, MAIER_HEIN
 from isocenter.belief.certainties import CERTAINTY, COVERING, METHODS_OF_MANY
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import Metrics
+from isocenter.evaluation import Metrics, positive_percent
+from isocenter.evaluation.positive_percent import PositiveScore
 from isocenter.lazy import torch
 from isocenter.tasks import properties
 from isocenter.tasks.detection import scoring
@@ -71,6 +72,7 @@ class Detection(BoxScoring):
     threshold:   score from which on a box is called; None until validation cases have decided
     certainty:   how far scores can be believed, those from which on boxes miss little, and what makes them so
     in_voxels:   whether sizes of boxes count voxels wherever their size is known, as where it was not in training
+    positive_percent: {positive: classes, among: classes} of which the percent of positive cells is stated
     """
 
     classes: tuple[str, ...] = setting_fields.setting(words=CLASSES, target=True)
@@ -96,6 +98,11 @@ class Detection(BoxScoring):
         },
     )
     in_voxels: bool = setting_fields.setting(False, Sentence("Sizes of boxes count voxels", "Sizes of boxes are in mm"))
+    positive_percent: PositiveScore | None = setting_fields.setting(
+        None,
+        Sentence("The percent of positive cells is stated: {value}", "No percent of positive cells is stated"),
+        read=positive_percent.read_score,
+    )
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
     merge: ClassVar[Merge] = "gaussian"
@@ -150,6 +157,11 @@ class Detection(BoxScoring):
             raise PlanError(f"{self.axes} axes", "task.axes", "Give 2 or 3")
         if not 0 < self.typical < float("inf"):
             raise PlanError(f"a side of {self.typical} voxels", "task.typical", "Give a length above 0")
+        if self.positive_percent is not None:
+            named = (*self.positive_percent.positive, *self.positive_percent.among)
+            if unknown := [name for name in named if name not in self.classes]:
+                remedy = f"Choose from {', '.join(self.classes)}"
+                raise PlanError(f"there is no class {unknown[0]!r}", "task.positive_percent", remedy)
         for name, share in (("suppression", self.suppression), ("threshold", self.threshold)):
             if share is not None and not 0 < share <= 1:
                 raise PlanError(f"{share} is not in (0, 1]", f"task.{name}", "Give a share")

@@ -1,0 +1,152 @@
+"""The results of a slide: one row with areas and counts, a table of its cells, and both as QuPath draws them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation.positive_percent import POSITIVE_PERCENT
+from isocenter.lazy import ndimage
+from isocenter.report.display import PALETTE
+from isocenter.runtime.preprocessing import coarse_mask
+from isocenter.tasks import Task
+from isocenter.values import Finding, Floats, Image, Prediction, voxel_images
+
+CELLS, DRAWN = "cells", ".geojson"
+UM2 = 1e6  # in a mm²
+COLUMNS = ("x", "y", "label", "score", "area_um2")
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What a detection or an instance segmentation found on a slide, in pixels of its finest level.
+
+    corners: (n, 4) first row and column, and those behind the last
+    names:   (n,) classes; areas: (n,) pixels; scores: (n,), NaN where none is known
+    """
+
+    corners: Floats
+    names: tuple[str, ...]
+    areas: Floats
+    scores: Floats
+
+    @property
+    def centres(self) -> Floats:
+        """(n, 2) rows and columns; the centre of pixel i is i."""
+        return (self.corners[:, :2] + self.corners[:, 2:] - 1) / 2
+
+
+def cells_of(prediction: Prediction, task: Task) -> Cells | None:
+    """The cells of a result; None of a task that tells none apart. One that windows share is there once."""
+    if (boxes := prediction.called_boxes) is not None:
+        scores = np.full(len(boxes), np.nan) if boxes.scores is None else np.asarray(boxes.scores)
+        return Cells(np.asarray(boxes.corners), boxes.names, np.prod(boxes.lengths, axis=1), scores)
+    if prediction.data is None or not any(head.tells_objects for head in task.heads.values()):
+        return None
+    numbers = np.asarray(prediction.data)
+    areas = np.bincount(numbers.ravel(), minlength=len(prediction.labels) + 1)
+    rows = [
+        (label, box, areas[label.value])
+        for label, box in zip(prediction.labels, ndimage.find_objects(numbers.astype(np.int32)), strict=False)
+        if box is not None
+    ]
+    corners = [[one.start for one in box] + [one.stop for one in box] for _, box, _ in rows]
+    scores = prediction.confidence.scores
+    kinds = [label.kind or task.labels[0].name for label, *_ in rows]
+    return Cells(
+        np.array(corners, float).reshape(-1, 4),
+        tuple(kinds),
+        np.array([area for *_, area in rows], float),
+        np.array([scores.get(label.name, math.nan) for label, *_ in rows], float),
+    )
+
+
+def slide_columns(
+    prediction: Prediction, task: Task, image: Image, findings: Sequence[Finding], tiles: int
+) -> dict[str, Any]:
+    """`tiles`, and of each label its area (mm²), its cells and their number on a mm² of tissue; then the score.
+
+    tiles: windows that the network saw
+    Areas need the size of a pixel. Without any cell of a class its number is 0.
+    """
+    columns: dict[str, Any] = {"tiles": tiles}
+    side = None if image.spacing is None else math.prod(image.spacing)
+    cells = cells_of(prediction, task)
+    if cells is None:
+        columns |= {} if side is None else _areas(prediction, side)
+    else:
+        mask = coarse_mask.tissue_of(image)
+        tissue = None if side is None or mask is None else mask.shown * math.prod(image.geometry.shape) * side
+        for name in dict.fromkeys([*(_class_names(task)), *cells.names]):
+            count = cells.names.count(name)
+            columns[f"cells_{name}"] = count
+            columns |= {f"per_mm2_{name}": round(count / tissue, 4)} if tissue else {}
+    for finding in findings:
+        if finding.concept == POSITIVE_PERCENT:
+            columns |= {"score": finding.value, "score_low": finding.low, "score_high": finding.high}
+    return columns
+
+
+def _class_names(task: Task) -> tuple[str, ...]:
+    return tuple(label.name for label in task.labels)
+
+
+def _areas(prediction: Prediction, side: float) -> dict[str, float]:
+    """{area_<label>_mm2} of a label map."""
+    if prediction.data is None:
+        return {}
+    most = max((label.value for label in prediction.labels), default=0) + 1
+    pixels = np.zeros(most, np.int64)
+    for _, part in voxel_images.walk_blocks(prediction.data):
+        pixels += np.bincount(part.ravel(), minlength=most)[:most]
+    return {f"area_{one.name}_mm2": round(float(pixels[one.value]) * side, 6) for one in prediction.labels}
+
+
+def write_slide_files(prediction: Prediction, task: Task, image: Image, folder: Path, name: str) -> list[Path]:
+    """`<case>_cells.csv` and `<case>.geojson` of a result with cells; nothing of any other."""
+    if (cells := cells_of(prediction, task)) is None:
+        return []
+    table, drawn = folder / f"{name}_{CELLS}.csv", folder / f"{name}{DRAWN}"
+    side = None if image.spacing is None else math.prod(image.spacing) * UM2
+    with table.open("x", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for (row, column), label, score, area in zip(
+            cells.centres.tolist(), cells.names, cells.scores.tolist(), cells.areas.tolist(), strict=True
+        ):
+            size = "" if side is None else round(area * side, 3)
+            writer.writerow(
+                [round(column, 2), round(row, 2), label, "" if math.isnan(score) else round(score, 6), size]
+            )
+    colours = {label: PALETTE[n % len(PALETTE)] for n, label in enumerate(dict.fromkeys(cells.names))}
+    with drawn.open("x", encoding="utf-8") as file:
+        features = [_feature(box, label, score, colours[label]) for box, label, score in _rows(cells)]
+        json.dump({"type": "FeatureCollection", "features": features}, file)
+    return [table, drawn]
+
+
+def _rows(cells: Cells) -> list[tuple[list[float], str, float]]:
+    return list(zip(cells.corners.tolist(), cells.names, cells.scores.tolist(), strict=True))
+
+
+def _feature(box: Sequence[float], label: str, score: float, colour: tuple[int, int, int]) -> Mapping[str, Any]:
+    """A cell as QuPath writes one: a polygon in (x, y) of the finest level, whose classification has a colour."""
+    top, left, bottom, right = (round(edge, 2) for edge in box)
+    ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+    measured = {} if math.isnan(score) else {"score": round(score, 6)}
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "objectType": "detection",
+            "classification": {"name": label, "color": list(colour)},
+            "measurements": measured,
+        },
+    }
