@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import skimage
     import torch
     from monai import visualize as monai_visualize
+    from opacus import accountants as opacus_accountants
     from pydicom.sr import codedict
     from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
     from scipy.sparse import csgraph
@@ -97,6 +98,7 @@ if not TYPE_CHECKING:
     ndimage = _LazyModule("scipy.ndimage")
     onnx = _LazyModule("onnx")
     onnxruntime = _LazyModule("onnxruntime")
+    opacus_accountants = _LazyModule("opacus.accountants")
     openslide = _LazyModule("openslide")
     optimize = _LazyModule("scipy.optimize")
     pil_image = _LazyModule("PIL.Image")
@@ -171,6 +173,7 @@ __all__ = [
     "nibabel",
     "onnx",
     "onnxruntime",
+    "opacus_accountants",
     "optimize",
     "pandas",
     "pydicom",

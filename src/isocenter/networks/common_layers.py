@@ -14,6 +14,14 @@ from torch.nn.functional import pad
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BATCH_NORM: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+# Groups of maps that are normalised together: as many as De et al. take for private training (arXiv:2204.13650), or as
+# divide the maps.
+GROUPS = 16
+# By the name of a setting: (axes, maps) to a normalisation; "group" (arXiv:1803.08494) looks at one image.
+NORMALISATION: dict[str, Callable[[int, int], nn.Module]] = {
+    "batch": lambda ndim, maps: BATCH_NORM[ndim](maps),
+    "group": lambda _, maps: nn.GroupNorm(math.gcd(GROUPS, maps), maps),
+}
 INSTANCE_NORM: dict[int, Any] = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 DROPOUT: dict[int, Any] = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
 AVERAGE_POOL: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from isocenter.networks import common_layers, context_fusion
-from isocenter.networks.common_layers import BATCH_NORM, CONVOLUTION
+from isocenter.networks.common_layers import CONVOLUTION, NORMALISATION
 from isocenter.networks.context_fusion import PooledHead
 from isocenter.networks.network_family import Sized, Strides
 
@@ -30,6 +30,13 @@ class ResNetConvolutions(NamedTuple):
     factorised: str | None = None
     axis: int = -1
     kernel: tuple[int, ...] | None = None
+    norm: str = "batch"
+
+    def normalisation(self, ndim: int, maps: int) -> nn.Module:
+        """The normalisation of so many maps. Raises ValueError for an unknown one."""
+        if self.norm not in NORMALISATION:
+            raise ValueError(f"norm {self.norm!r} is none of {', '.join(NORMALISATION)}")
+        return NORMALISATION[self.norm](ndim, maps)
 
     def three(self, ndim: int, inside: int, outside: int, stride: int | Sequence[int]) -> nn.Module:
         """A convolution of `kernel`, by default 3 voxels an axis, or the two that it is factorised into.
@@ -40,7 +47,7 @@ class ResNetConvolutions(NamedTuple):
             raise ValueError(f"factorised {self.factorised!r} is none of axes, maps and null")
         if self.factorised is not None and self.groups > 1:
             raise ValueError("paths in groups are narrow as they are: choose either groups or factorised")
-        layer_of, normalisation = CONVOLUTION[ndim], BATCH_NORM[ndim]
+        layer_of = CONVOLUTION[ndim]
         kernel = self.kernel or (3,) * ndim
         steps, pad = ((stride,) * ndim if isinstance(stride, int) else tuple(stride)), tuple(n // 2 for n in kernel)
         if self.factorised == "maps":  # depthwise, then pointwise (arXiv:1610.02357)
@@ -57,7 +64,7 @@ class ResNetConvolutions(NamedTuple):
         middle = max(1, 3**ndim * inside * outside // (3 ** (ndim - 1) * inside + 3 * outside))
         return nn.Sequential(
             layer_of(inside, middle, plane, _strides(plane, steps), [n // 2 for n in plane], bias=False),
-            normalisation(middle),
+            self.normalisation(ndim, middle),
             nn.ReLU(inplace=True),
             layer_of(middle, outside, line, _strides(line, steps), [n // 2 for n in line], bias=False),
         )
@@ -102,10 +109,9 @@ class ResNetBlock(Residual):
 
     def __init__(self, ndim: int, inside: int, outside: int, stride: Sequence[int], how: ResNetConvolutions) -> None:
         super().__init__()
-        normalisation = BATCH_NORM[ndim]
-        self.first_norm = normalisation(inside)
+        self.first_norm = how.normalisation(ndim, inside)
         self.first = how.three(ndim, inside, outside, stride)
-        self.second_norm = normalisation(outside)
+        self.second_norm = how.normalisation(ndim, outside)
         self.second = how.three(ndim, outside, outside, 1)
         self.end(ndim, inside, outside, stride, how)
 
@@ -119,11 +125,11 @@ class GroupedPaths(Residual):
 
     def __init__(self, ndim: int, inside: int, outside: int, stride: Sequence[int], how: ResNetConvolutions) -> None:
         super().__init__()
-        convolution, normalisation = CONVOLUTION[ndim], BATCH_NORM[ndim]
+        convolution, normalisation = CONVOLUTION[ndim], how.normalisation
         middle = outside // 2  # as in ResNeXt-50 (32 x 4d)
-        self.first_norm, self.first = normalisation(inside), convolution(inside, middle, 1, bias=False)
-        self.second_norm, self.second = normalisation(middle), how.three(ndim, middle, middle, stride)
-        self.third_norm, self.third = normalisation(middle), convolution(middle, outside, 1, bias=False)
+        self.first_norm, self.first = normalisation(ndim, inside), convolution(inside, middle, 1, bias=False)
+        self.second_norm, self.second = normalisation(ndim, middle), how.three(ndim, middle, middle, stride)
+        self.third_norm, self.third = normalisation(ndim, middle), convolution(middle, outside, 1, bias=False)
         self.end(ndim, inside, outside, stride, how)
 
     def inner(self, active: Tensor) -> Tensor:
@@ -147,6 +153,7 @@ class ResNet(PooledHead):
     axis:        that "axes" convolves along by itself
     late:        for each axis, how many halvings of the other axes come before the first convolution along it and its
                  own first halving, because its voxels are longer until then; 0 for each axis if left out
+    norm:        what normalises maps: "batch", or "group", which sees no other image of the batch
     """
 
     def __init__(
@@ -165,6 +172,7 @@ class ResNet(PooledHead):
         factorised: str | None = None,
         axis: int = -1,
         late: Sequence[int] | None = None,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         block, waits = ResNetBlock if groups == 1 else GroupedPaths, _waits(late, spatial_dims)
@@ -176,14 +184,14 @@ class ResNet(PooledHead):
         halved = int(math.log2(stem_stride))
         for stage, count in enumerate(blocks):
             outside = width * 2**stage
-            how = ResNetConvolutions(attention, groups, factorised, axis, _along(waits, halved, 3))
+            how = ResNetConvolutions(attention, groups, factorised, axis, _along(waits, halved, 3), norm)
             for n in range(count):
                 stride = _along(waits, halved, 2 if stage > 0 and n == 0 else 1)
                 layers.append(block(spatial_dims, inside, outside, stride, how))
                 inside = outside
             halved += stage > 0
         self.features = inside
-        self.body = nn.Sequential(*layers, BATCH_NORM[spatial_dims](inside), nn.ReLU(inplace=True))
+        self.body = nn.Sequential(*layers, how.normalisation(spatial_dims, inside), nn.ReLU(inplace=True))
         self.end(inside, vectors, dropout, context, fusion)
 
 

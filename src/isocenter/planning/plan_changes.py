@@ -19,6 +19,7 @@ from isocenter.planning.rules import (
     normalisation_rules,
     objective_rules,
     preprocessing_rules,
+    privacy_rules,
     synthesis_rules,
 )
 from isocenter.planning.rules.grid_rules import GridNeeds
@@ -66,6 +67,8 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     assignments = {_of_part(plan, name): value for name, value in assignments.items()}
     if any(name.startswith("transfer.") for name in assignments):
         plan = learning_rules.with_transfer(plan)
+    if any(name.startswith("privacy.") for name in assignments):
+        plan = privacy_rules.with_privacy(plan)
     if assignments.get(synthesis_rules.SHARE):
         plan = synthesis_rules.with_section(plan, intensities=True)
     for name, value in assignments.items():
@@ -104,6 +107,8 @@ def _following(plan: Plan, assignments: Mapping[str, Any]) -> dict[str, Decision
     if assignments.get("transfer.mode") == "prototypes":
         because = "one pass over the training cases makes the last layer, and nothing takes a step"
         follows |= {name: Decision(1, because) for name in ("training.steps", "training.validations")}
+    if assignments.get("privacy.epsilon") is not None:
+        follows |= privacy_rules.following_decisions(plan)
     if assignments.get(synthesis_rules.SHARE):
         follows |= synthesis_rules.following_decisions(plan, task_catalogue.build_task(_values(plan, "task")))
     if "augmentation.flips" in assignments:

@@ -21,6 +21,7 @@ from isocenter.planning.rules import (
     learning_rules,
     objective_rules,
     preprocessing_rules,
+    privacy_rules,
     skipping,
     split_rules,
     synthesis_rules,
@@ -48,6 +49,7 @@ CHECKS: tuple[Callable[[PlanSettings], None], ...] = (
     cascade_rules.check_configurations,
     learning_rules.check_transfer,
     objective_rules.check_objectives,
+    privacy_rules.check_privacy,
 )
 # Networks that were led over their patches, by all that decides the outcome: a run asks several times for the same.
 KNOWN_TO_FIT: set[str] = set()

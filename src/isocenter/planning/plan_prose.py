@@ -29,6 +29,7 @@ TITLES = {
     "search": "What is searched before the training",
     "guard": "What it refuses",
     "transfer": "How it starts from other weights",
+    "privacy": "How little it tells of a person",
     "federation": "How sites train together",
 }
 

@@ -344,6 +344,34 @@ class TransferSettings:
 
 
 @dataclass(frozen=True)
+class PrivacySettings:
+    """Settings of a training whose weights tell little of any single person (differential privacy).
+
+    epsilon: how much they may tell; None for a training without such a bound
+    delta:   how likely they may tell more
+    clip:    length to which the gradient of each sample is cut
+    unit:    who is protected: a patient with all images, or a case
+    accountant: how the sum of all steps is reckoned
+    """
+
+    epsilon: Annotated[
+        Positive | None, Sentence("The privacy budget is epsilon {value}", "Training has no privacy budget")
+    ] = None
+    delta: Annotated[
+        Fraction | None, Sentence("It may be missed with a probability of {value}", only_with=("privacy.epsilon",))
+    ] = None
+    clip: Annotated[
+        Positive, Sentence("The gradient of each sample is cut to {value}", only_with=("privacy.epsilon",))
+    ] = 1.0
+    unit: Annotated[
+        Literal["patient", "case"], Sentence("It protects each {value}", only_with=("privacy.epsilon",))
+    ] = "patient"
+    accountant: Annotated[
+        Literal["rdp", "prv"], Sentence("Steps are reckoned up by {value}", only_with=("privacy.epsilon",))
+    ] = "rdp"
+
+
+@dataclass(frozen=True)
 class ObjectiveSettings:
     """The terms that training lowers; each has a section of its name.
 
@@ -431,6 +459,7 @@ class PlanSettings:
     objectives: ObjectiveSettings
     terms: Mapping[str, Objective]
     transfer: TransferSettings = TransferSettings()
+    privacy: PrivacySettings = PrivacySettings()
     synthesis: PaintingRanges = field(default_factory=PaintingRanges)
     federation: FederationSettings = FederationSettings()
 

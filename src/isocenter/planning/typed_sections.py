@@ -18,6 +18,7 @@ from isocenter.planning.plan_sections import (
     NetworkSettings,
     ObjectiveSettings,
     PlanSettings,
+    PrivacySettings,
     SearchSettings,
     SplitSettings,
     TrainingSettings,
@@ -43,12 +44,13 @@ TYPED: Mapping[str, Any] = {
     "guard": GuardSettings,
     "objectives": ObjectiveSettings,
     "transfer": TransferSettings,
+    "privacy": PrivacySettings,
     "synthesis": PaintingRanges,
     "federation": FederationSettings,
 }
 FREE = ("task",)
 # Sections of defaults, which a plan has only where they matter.
-OPTIONAL = ("transfer", "synthesis", "federation")
+OPTIONAL = ("transfer", "privacy", "synthesis", "federation")
 
 
 def typed_plan(plan: Plan) -> PlanSettings:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         gate,
         initial_weights,
         plan_request,
+        privacy_record,
         run_end,
         run_folder,
         run_report,

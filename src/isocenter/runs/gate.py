@@ -91,10 +91,14 @@ def split_for_gate(run: RunFolder, job: TrainingJob) -> tuple[Sequence[Case], Se
     """The training cases, of many some that are drawn by the seed, and the others at which a gate looks.
 
     The others are those of the part "calibration", or else the validation cases. Training cases come in the order in
-    which they were drawn, so that the first of them stand for all.
+    which they were drawn, so that the first of them stand for all. Under a privacy budget no number but the weights
+    comes from training cases: validation cases stand for them, one half of the patients where no others look.
     """
     order = np.random.default_rng(job.settings.training.seed).permutation(len(job.train))
     held_out = job.cuts.of(run.cases("calibration", job.fold) or job.val)
+    if job.settings.privacy.epsilon is not None:
+        first, second = _halves(job.val, seed=job.settings.training.seed)
+        return (job.val, held_out) if run.cases("calibration", job.fold) else (first, job.cuts.of(second))
     return [job.train[place] for place in order[:MOST_TRAINED]], held_out
 
 
@@ -187,21 +191,27 @@ def gate_of_site(unseen: UnseenPredictions, model: Model, cases: Sequence[Case])
 
     The cases of one half of the patients stand for those that trained it, and those of the other half judge distances.
     """
-    patients = sorted({case.patient for case in cases})
+    patients = {case.patient for case in cases}
     if len(patients) < FEWEST_OF_SITE:
         known_patients = errors.count_phrase(len(patients), "patient")
         few = f"{known_patients} of at least {FEWEST_OF_SITE} are too few to stand for them"
         return model, {
             GATE: Decision(False, f"no case that trained the model is known, and {few}: no image is refused")
         }
-    random_half = np.random.default_rng(0).permutation(len(patients))[: len(patients) // 2]
-    first = {patients[place] for place in random_half}
-    references, others = ([case for case in cases if (case.patient in first) == own] for own in (True, False))
+    references, others = _halves(cases, seed=0)
     trained, judging = (_unseen_observations(unseen, model, half)[0] for half in (references[:MOST_TRAINED], others))
     if (guard := image_gate.fit_guard(trained, judging, USUAL_LEVEL, exact=True)) is None or not guard.is_calibrated:
         return model, {GATE: Decision(False, NO_GATE)}
     whom = f"{guard.trained} of the site's cases stand for those that trained the model"
     return model.with_guard(guard), {GATE: Decision(True, f"{image_gate.tail_note(guard)} {whom}.")}
+
+
+def _halves(cases: Sequence[Case], *, seed: int) -> tuple[list[Case], list[Case]]:
+    """The cases of a random half of the patients, and those of the other half."""
+    patients = sorted({case.patient for case in cases})
+    random_half = np.random.default_rng(seed).permutation(len(patients))[: len(patients) // 2]
+    first = {patients[place] for place in random_half}
+    return [one for one in cases if one.patient in first], [one for one in cases if one.patient not in first]
 
 
 # Of each case whose answer can be right or wrong: the patient, how sure the answer is, and how wrong.

@@ -31,6 +31,7 @@ from isocenter.planning.rules import (
     group_rules,
     learning_rules,
     objective_rules,
+    privacy_rules,
     site_rules,
     split_rules,
 )
@@ -374,6 +375,7 @@ def _by_hand(
     if not others:
         return plan
     plan = objective_rules.with_objective_settings(plan_changes.with_settings(plan, others), dataset, training)
+    plan = privacy_rules.with_units(plan, dataset, training)
     plan_checks.checked_settings(plan)
     return plan_changes.with_memory(plan, training, machine)
 

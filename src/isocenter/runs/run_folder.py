@@ -20,7 +20,7 @@ from isocenter.planning import PlannedTraining, plan_changes, plan_checks, plan_
 from isocenter.planning.plan_file import GROUPS
 from isocenter.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT
 from isocenter.planning.plan_sections import TrainingSettings
-from isocenter.planning.rules import learning_rules, objective_rules, split_rules
+from isocenter.planning.rules import learning_rules, objective_rules, privacy_rules, split_rules
 from isocenter.planning.rules.site_rules import FOLDS_BY
 from isocenter.quality.dataset_examination import Examination
 from isocenter.reading import ReadingOptions, alignment, dataset_reading, image_pairs
@@ -224,6 +224,7 @@ def planned_from(path: Path, request: PlanRequest) -> PlannedTraining:
     edited = objective_rules.with_objective_settings(
         edited, plan_of_run.examination.dataset, plan_of_run.room.fingerprint
     )
+    edited = privacy_rules.with_units(edited, plan_of_run.examination.dataset, plan_of_run.room.fingerprint)
     edited = plan_of_run.with_memory_of(edited)  # refused before training, not in its middle
     now = plan_of_run.plan
     return replace(plan_of_run, plan=replace(edited, data=now.data, data_hash=now.data_hash, options=now.options))

@@ -94,7 +94,12 @@ class TrainingJob:
 
     @property
     def fewest(self) -> int | None:
-        """Samples that a batch keeps where there is time for few steps; None: no clock changes what was asked for."""
+        """Samples that a batch keeps where there is time for few steps; None: no clock changes what was asked for.
+
+        Nor does it under a privacy budget: the noise of a step is the same for few samples as for many.
+        """
+        if self.settings.privacy.epsilon is not None:
+            return None
         if self.plan.decision("training.batch").because == BY_HAND or self.plan["training.deterministic"]:
             return None
         compared = (objective.fewest for objective in self.settings.terms.values())

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         data,
         length,
         member_weighting,
+        privacy_accounting,
         processes,
         recipe,
         search_study,

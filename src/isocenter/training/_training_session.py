@@ -13,29 +13,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter import errors
-from isocenter.errors import ResourceError
+from isocenter.errors import PlanError, ResourceError
 from isocenter.lazy import lightning_fabric, torch
 from isocenter.networks.weight_loading import LoadedWeights
 from isocenter.objectives import objective_catalogue
 from isocenter.objectives.objective_terms import SUPERVISED, Objective, Positives
 from isocenter.planning import PlanSettings
 from isocenter.planning.plan_sections import TrainingSettings
+from isocenter.planning.rules import privacy_rules
 from isocenter.runtime import Context, covariate_encoding, torch_networks
 from isocenter.runtime.package import package_contents
 from isocenter.runtime.windows import slide
 from isocenter.tasks.task import IMAGES
-from isocenter.training import _logs, checkpoint_files, weight_transfer
+from isocenter.training import _logs, checkpoint_files, privacy_accounting, weight_transfer
 from isocenter.training._logs import RANK
 from isocenter.training.data.batch_loading import Loader
 from isocenter.training.data.case_sampling import BY_LOSS, LastLosses
 from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.data.private_sampling import Chance, PoissonSampling
 from isocenter.training.data.protected_groups import ProtectedGroups
 from isocenter.training.length import schedule
+from isocenter.training.privacy_accounting import PrivacyBudget
 from isocenter.training.processes import SINGLE_PROCESS, Ranks
-from isocenter.training.step import batch_loss, computation, optimisers
+from isocenter.training.step import batch_loss, computation, optimisers, private_step
 from isocenter.training.step.batch_loss import FEATURES, JUDGE, LOSS, Criterion
 from isocenter.training.step.computation import Compute
 from isocenter.training.step.optimisers import WeightAverage
+from isocenter.training.step.private_step import PrivateLearner, SampleGradients
 from isocenter.training.step.train_step import Learner, StillLearner
 from isocenter.training.training_state import CommandClock, State
 from isocenter.training.weight_transfer import PROTOTYPES, MovingWeights
@@ -66,6 +70,7 @@ class TrainingSession:
     initialised:  which weights `module` has at the start, in words; nothing for fresh ones
     is_resumed:   whether `out` holds a checkpoint from which training goes on
     moving:       what moves, and how fast, where training starts from other weights
+    budget:       what the weights may tell of a person, and have told; None without a bound
     """
 
     settings: PlanSettings
@@ -83,6 +88,7 @@ class TrainingSession:
     initialised: str
     is_resumed: bool
     moving: MovingWeights
+    budget: PrivacyBudget | None = None
 
     @classmethod
     def from_settings(
@@ -127,6 +133,7 @@ class TrainingSession:
             if loaded.rows and ranks.leads:
                 weight_transfer.write_transfer(out, loaded, module, moving, settings.transfer)
             record = {**record, **weight_transfer.source_record(out)}
+        budget = make_budget(settings, train_cases, ranks)
         return cls(
             settings,
             train_cases,
@@ -139,10 +146,11 @@ class TrainingSession:
             {**record, **objectives_used(settings)},
             criterion,
             optimisers.make_optimiser(module, settings.training, criterion.learnt, moving.pace),
-            make_loader(settings, train_cases, ranks, unlabelled),
+            make_loader(settings, train_cases, ranks, unlabelled, budget),
             loaded.words,
             is_resumed,
             moving,
+            budget,
         )
 
     @property
@@ -176,7 +184,8 @@ class TrainingSession:
         if samples is not None:
             self.settings = replace(self.settings, training=replace(self.settings.training, batch=samples))
             unlabelled = () if self.loader.unlabelled is None else self.loader.unlabelled.cases
-            self.loader = make_loader(self.settings, self.train_cases, self.ranks, unlabelled)
+            self.budget = make_budget(self.settings, self.train_cases, self.ranks)
+            self.loader = make_loader(self.settings, self.train_cases, self.ranks, unlabelled, self.budget)
 
     def restore(self) -> State:
         """Everything as it was at the last checkpoint."""
@@ -186,12 +195,19 @@ class TrainingSession:
         state = State.from_record(recorded, str(last))
         self.take_batches_of(state.batch)
         self.loader.costs.known = [(int(step), int(case), float(loss)) for step, case, loss in recorded["costs"]]
+        if self.budget is not None:
+            self.budget.restore(recorded["privacy"], str(last))
         return state
 
     def try_step(self, compute: Compute, number: int) -> None:
         """Compute a step of this number there and back, without moving the weights."""
         with batch_loss.require_determinism(self.settings):
-            self.criterion.judge_batch(self.module, self.loader.of_step(number), compute).loss.backward()
+            batch = self.loader.of_step(number)
+            if self.budget is None:
+                self.criterion.judge_batch(self.module, batch, compute).loss.backward()
+            else:
+                for gradients, _ in SampleGradients(self.criterion).of_batch(self.module, batch, compute):
+                    private_step.clip_and_add(gradients, self.budget.settings.clip)
 
     def learner(self, state: State) -> Learner:
         """The learner that takes the steps, computed as the state says."""
@@ -207,17 +223,10 @@ class TrainingSession:
         wrapped, self.optimiser = self.fabric.setup(self.module, self.optimiser)
         self.module.train()
         self.moving.keep_statistics(self.module)
-        return (StillLearner if self.settings.transfer.mode == PROTOTYPES else Learner)(
-            wrapped,
-            self.criterion,
-            self.optimiser,
-            average,
-            self.settings,
-            self.fabric,
-            compute,
-            self.ranks,
-            costs=self._costs,
-        )
+        parts = (wrapped, self.criterion, self.optimiser, average, self.settings, self.fabric, compute, self.ranks)
+        if self.budget is not None:
+            return PrivateLearner(*parts, budget=self.budget, samples=SampleGradients(self.criterion))
+        return (StillLearner if self.settings.transfer.mode == PROTOTYPES else Learner)(*parts, costs=self._costs)
 
     def validate(
         self, cases: Sequence[PreparedCase], compute: Compute, windows: int | None = None
@@ -305,6 +314,7 @@ class TrainingSession:
         if not self.ranks.leads:
             return
         content = {**state.record(clock), "costs": [] if self._costs is None else self._costs.known}
+        content["privacy"] = None if self.budget is None else self.budget.state
         checkpoint_files.write_checkpoint(
             checkpoint_files.last_checkpoint(self.out),
             self.model_record(step=state.step),
@@ -343,8 +353,24 @@ def objectives_used(settings: PlanSettings) -> dict[str, Any]:
     return {} if used == {SUPERVISED: asdict(Objective())} else {"objectives": used}
 
 
+def make_budget(settings: PlanSettings, cases: Sequence[PreparedCase], ranks: Ranks) -> PrivacyBudget | None:
+    """The unspent privacy budget of a training; None where nobody asked for one."""
+    chosen = settings.training
+    if settings.privacy.epsilon is None:
+        return None
+    if ranks != SINGLE_PROCESS:
+        raise PlanError("a private training has one process", privacy_rules.EPSILON, "Train without torchrun")
+    units = privacy_accounting.units_of_cases([case.patient for case in cases], settings.privacy.unit)
+    chance = Chance(chosen.seed if chosen.deterministic else None)
+    return PrivacyBudget.for_units(settings.privacy, len(units), chosen.batch, chance)
+
+
 def make_loader(
-    settings: PlanSettings, cases: Sequence[PreparedCase], ranks: Ranks, unlabelled: Sequence[PreparedCase] = ()
+    settings: PlanSettings,
+    cases: Sequence[PreparedCase],
+    ranks: Ranks,
+    unlabelled: Sequence[PreparedCase] = (),
+    budget: PrivacyBudget | None = None,
 ) -> Loader:
     """The batches of a training, of which this process makes its part."""
     chosen = settings.training
@@ -356,7 +382,10 @@ def make_loader(
         "flags": bool(Context.from_settings(settings.network.context).channels),
     }
     shown: Positives = next((one.shows for one in settings.terms.values() if one.needs.second), "view")
-    others = None
+    others = private = None
+    if budget is not None:
+        units = privacy_accounting.units_of_cases([case.patient for case in cases], budget.settings.unit)
+        private = PoissonSampling(units, budget.rate, budget.chance)
     if unlabelled:
         batch, stream = (
             settings.objectives.unlabelled_batch or chosen.batch,
@@ -375,6 +404,7 @@ def make_loader(
         drawn=None if protected is None else protected.strata_to_draw,
         unlabelled=others,
         shows=shown,
+        private=private,
         **options,
     )
 

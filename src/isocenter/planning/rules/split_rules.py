@@ -467,7 +467,9 @@ def with_inner_folds(plan: Plan, task: Task, dataset: Dataset, parts: Parts) -> 
     )
     promised = _promise_words(plan, dataset, parts)
     scarce = _scarce(plan, dataset, parts) or promised
-    missing = _dense(plan, task, promised) or _without(plan, task, counts, few_people, scarce)
+    private = "privacy.epsilon" in plan and plan["privacy.epsilon"] is not None
+    spent = "each further network would spend the privacy budget again" * private
+    missing = spent or _dense(plan, task, promised) or _without(plan, task, counts, few_people, scarce)
     few = (
         scarce
         if promised or counts["val"] >= FEWEST_OF_LARGE

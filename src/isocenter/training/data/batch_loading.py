@@ -21,6 +21,7 @@ from isocenter.objectives.objective_terms import Positives
 from isocenter.training.data import target_kinds
 from isocenter.training.data.case_sampling import LastLosses, Sampling
 from isocenter.training.data.prepared_store import PreparedCase
+from isocenter.training.data.private_sampling import PoissonSampling
 from isocenter.training.data.target_kinds import TargetKind
 from isocenter.transforms import random_draws
 from isocenter.values import Array, Region
@@ -97,6 +98,7 @@ class Loader:
     flags:      whether the last entries of the context state which channels are there
     unlabelled: makes the batch of unlabelled images of each step; None without any
     shows:      the image of which a second view is, where it is not the same part of the same image
+    private:    draws who is in a batch, where nothing of a sample may depend on the others
     """
 
     cases: Sequence[PreparedCase]
@@ -113,6 +115,7 @@ class Loader:
     drawn: tuple[NDArray[np.intp], NDArray[np.intp] | None] | None = None
     unlabelled: Loader | None = None
     shows: Positives = "view"
+    private: PoissonSampling | None = None
 
     @cached_property
     def costs(self) -> LastLosses:
@@ -133,6 +136,8 @@ class Loader:
 
     def of_step(self, step: int) -> Batch:
         """The batch of a step, or the wanted part of it, whatever was drawn before."""
+        if self.private is not None:
+            return self._private_batch(step, self.private)
         batch = self._batch(step, self._sampling)
         second = None if self.shows == "view" else self._batch(step, self._partner)
         others = None if self.unlabelled is None else self.unlabelled.of_step(step)
@@ -141,11 +146,33 @@ class Loader:
     def _batch(self, step: int, draws: Callable[[int], tuple[int, np.random.Generator]]) -> Batch:
         """The batch of a step, or the wanted part of it; draws: the case of a sample, and what it is drawn from."""
         numbers = range(self.batch) if self.part is None else self.part
-        samples = [self._sample(step * self.batch + n, draws) for n in numbers]
-        images, targets, generators, contexts, present, answers = zip(*samples, strict=True)
+        places = [step * self.batch + n for n in numbers]
+        samples = [self._sample(*draws(number), centred=self._is_centred(number)) for number in places]
         cases = tuple(draws(step * self.batch + n)[0] for n in range(self.batch))
         # One spacing for the whole batch, also where this is a part of it: images that are brought to one shape differ.
         spacing = tuple(np.mean([self.cases[index].steps for index in cases], axis=0).tolist())
+        has_texts = range(self.batch) if self._has_texts else ()
+        texts = tuple(self._text(step * self.batch + n, draws) for n in has_texts)
+        return replace(self._collate(samples, cases, spacing), texts=texts)
+
+    def _private_batch(self, step: int, private: PoissonSampling) -> Batch:
+        """The batch of a private step, perhaps without any sample; what all share is of all cases, always the same."""
+        drawn = private.of_step(step)
+        shown = drawn or [(0, np.random.default_rng(0))]
+        samples = [self._sample(index, rng, centred=bool(rng.random() < self.foreground)) for index, rng in shown]
+        batch = self._collate(samples, tuple(index for index, _ in shown), self._mean_steps)
+        if drawn:
+            return batch
+        arrays = ("images", "targets", "context", "there")
+        return replace(batch, cases=(), generators=(), **{name: _first(getattr(batch, name), 0) for name in arrays})
+
+    @cached_property
+    def _mean_steps(self) -> tuple[float, ...]:
+        return tuple(np.mean([case.steps for case in self.cases], axis=0).tolist())
+
+    def _collate(self, samples: Sequence[_Sample], cases: tuple[int, ...], spacing: tuple[float, ...]) -> Batch:
+        """Samples as a batch; cases: of the whole batch, of which the samples may be a part."""
+        images, targets, generators, contexts, present, answers = zip(*samples, strict=True)
         alike = self._kind.alike(targets, self._blank)
         context = None if contexts[0] is None else self._stack(contexts)
         stacked_presence = None if present[0] is None else self._stack(present)
@@ -164,7 +191,6 @@ class Loader:
             marked=marked,
             taught=taught,
             places=tuple(self.cases[index].place for index in cases),
-            texts=tuple(self._text(step * self.batch + n, draws) for n in range(self.batch)) if self._has_texts else (),
             columns=np.stack(read) if read else None,
         )
 
@@ -203,10 +229,9 @@ class Loader:
             cases_of.setdefault(case.patient, []).append(number)
         return cases_of
 
-    def _sample(self, number: int, draws: Callable[[int], tuple[int, np.random.Generator]]) -> _Sample:
-        index, rng = draws(number)
+    def _sample(self, index: int, rng: np.random.Generator, *, centred: bool) -> _Sample:
         case = self.cases[index]
-        region = self._region(case, rng, self._is_centred(number))
+        region = self._region(case, rng, centred)
         image, target = case.cut_region(region)
         present = self._there(case, rng)
         return image, target, rng, self._context(case, present), present, case.teacher_answer(region)
@@ -263,7 +288,8 @@ class Loader:
         present = [number for number, positions in enumerate(case.positions) if len(positions)]
         if present and centred:
             # What few cases hold is looked at more often where it is: rare structures get their share across cases.
-            rarity = np.array([self._rarity[case.structures[number]] for number in present])
+            shares = [1.0 if self.private else self._rarity[case.structures[number]] for number in present]
+            rarity = np.array(shares)
             positions = case.positions[int(rng.choice(present, p=rarity / rarity.sum()))]
             centre = positions[int(rng.integers(len(positions)))]
             start = np.clip(centre - np.asarray(self.patch) // 2, 0, room)
@@ -275,6 +301,13 @@ def stack_arrays(arrays: Sequence[Any], stack: Callable[[Sequence[Array]], Array
     if isinstance(arrays[0], Mapping):
         return {name: stack_arrays([one[name] for one in arrays], stack) for name in arrays[0]}
     return stack(arrays)
+
+
+def _first(arrays: Any, count: int) -> Any:
+    """The first of a batch of arrays, also by name; None where there are none."""
+    if isinstance(arrays, Mapping):
+        return {name: _first(one, count) for name, one in arrays.items()}
+    return None if arrays is None else arrays[:count]
 
 
 def _pin(arrays: Sequence[Array]) -> Array:

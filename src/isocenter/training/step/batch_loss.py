@@ -259,6 +259,23 @@ class Criterion:
         added = [*added, *self._divergences(module)]
         return BatchLoss(sum(added, sum(weighted[1:], weighted[0])), losses, steps)
 
+    def cost_of_sample(self, module: Any, batch: Batch, seen: SeenBatch, compute: Compute) -> Callable[..., Tensor]:
+        """What a single sample costs by given weights: (weights, image, target, covariates) to a loss.
+
+        For objectives that need nothing but the labelled batch; none of its values looks at another sample.
+        """
+        judge, [objective] = self._judge(module, batch, seen), self.objectives.values()
+
+        def cost(weights: Mapping[str, Tensor], image: Tensor, target: Any, context: tuple[Tensor, ...]) -> Tensor:
+            with compute.autocast(self.device):
+                covariates = [one[None] for one in context]
+                outputs = torch.func.functional_call(module, dict(weights), (image[None], *covariates))
+            one = replace(seen, images=image[None])
+            outputs = {name: output.float() for name, output in _with_images(self.settings.task, outputs, one).items()}
+            return objective.weight * judge(outputs, change_each_array(target, lambda array: array[None]))
+
+        return cost
+
     def _divergences(self, module: Any) -> list[Tensor]:
         """Divergences of layers' weights from their prior, a training case's part of each."""
         layers = torch_networks.variational_layers(module) if self.sharing else []

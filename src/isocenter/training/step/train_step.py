@@ -65,13 +65,7 @@ class Learner:
 
     def learn(self, batch: Batch, step: int, pace: TrainingPace) -> Learnt:
         """Lower the loss of a batch. The loss is no number where nothing was learnt."""
-        chosen, progress = self.settings.training, pace.progress(step)
-        self._set_seed(
-            int(random_draws.sample_generator(chosen.seed, self.ranks.rank, step, STEP_DRAW).integers(2**63))
-        )
-        now = schedule.learning_rate_at(progress, pace.stride, chosen)
-        for group in self.optimiser.param_groups:
-            group["lr"] = now * group["share"]
+        chosen, progress, now = self.settings.training, pace.progress(step), self.set_rates(step, pace)
         costs: list[float] = []
         note_costs = None if self.costs is None else costs.extend
         with batch_loss.require_determinism(self.settings):
@@ -83,10 +77,7 @@ class Learner:
         for term in self.criterion.learnt:  # every rank has their whole gradient
             if term.grad is not None:
                 term.grad /= self.ranks.count
-        for group in self.optimiser.param_groups:
-            if progress < group["start"]:  # neither moved nor remembered by the optimiser
-                for weight in group["params"]:
-                    weight.grad = None
+        self.hold_back(progress)
         learnt = [*self.module.parameters(), *self.criterion.learnt]
         length = torch.nn.utils.clip_grad_norm_(learnt, chosen.clip, foreach=True)
         # Looked at only here, where a GPU has all of the step's work before it and does not wait for us. One gradient
@@ -95,9 +86,7 @@ class Learner:
         loss = float(lowered.loss.detach()) if math.isfinite(gradient) else math.nan
         if math.isfinite(loss):
             self.lost = 0
-            self.optimiser.step()
-            if self.ranks.leads or self.criterion.needs.teacher:
-                self.average.move(schedule.average_decay(step, pace.stride, chosen))
+            self.move(step, pace)
             self.criterion.after(lowered)
         else:
             self.lost += 1
@@ -105,6 +94,30 @@ class Learner:
             self.costs.add(step, batch.cases, costs)
         several = lowered.losses if len(lowered.losses) > 1 else {}
         return Learnt(loss, now, gradient, {name: float(one.detach()) for name, one in several.items()})
+
+    def set_rates(self, step: int, pace: TrainingPace) -> float:
+        """Set what dropout draws from, and the rate of each weight, for a step; return the highest."""
+        chosen = self.settings.training
+        self._set_seed(
+            int(random_draws.sample_generator(chosen.seed, self.ranks.rank, step, STEP_DRAW).integers(2**63))
+        )
+        now = schedule.learning_rate_at(pace.progress(step), pace.stride, chosen)
+        for group in self.optimiser.param_groups:
+            group["lr"] = now * group["share"]
+        return now
+
+    def hold_back(self, progress: float) -> None:
+        """Take the gradients from weights that do not move yet: neither moved nor remembered by the optimiser."""
+        for group in self.optimiser.param_groups:
+            if progress < group["start"]:
+                for weight in group["params"]:
+                    weight.grad = None
+
+    def move(self, step: int, pace: TrainingPace) -> None:
+        """Move the weights by their gradients, and their average after them."""
+        self.optimiser.step()
+        if self.ranks.leads or self.criterion.needs.teacher:
+            self.average.move(schedule.average_decay(step, pace.stride, self.settings.training))
 
     def _set_seed(self, number: int) -> None:
         """Dropout draws from the one generator that torch has for a device: set anew, a resumed run draws the same.

@@ -1,0 +1,48 @@
+"""`privacy.json` of a run: what its weights tell of a person, and which other numbers stem from training cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from isocenter.runs import run_folder
+from isocenter.runs.run_end import TrainedRun
+from isocenter.runs.run_folder import RunFolder
+from isocenter.runtime import record_files
+
+PRIVACY, SCHEMA = "privacy.json", "isocenter.privacy"
+# Numbers of a run that no noise was added to, whose cases they come from, and how. What is there depends on the plan.
+TRAINED, VALIDATED = "training cases", "validation cases"
+ALWAYS = (
+    ("plan.yaml", TRAINED, "grid, intensities, classes and sizes follow from measurements of the cases, without noise"),
+    ("model.json: fingerprint", TRAINED, "counts, ranges and medians, without noise"),
+    ("log.csv", TRAINED, "mean loss of each batch, without noise; it stays in the run, and no package has it"),
+    ("split.csv, data.json", TRAINED, "who they are and hashes of their images; they stay in the run"),
+)
+FROM_VALIDATION = (
+    ("choice of the checkpoint", VALIDATED, "the best of several by its metric, without noise"),
+    ("temperature, thresholds, sets", VALIDATED, "fitted to predictions of cases that the network did not train on"),
+    ("gate", VALIDATED, "features of one half of the patients stand for training images, the other half judges them"),
+)
+WITHOUT_VALIDATION = (("thresholds", TRAINED, "every case trained: what predictions decide comes from training cases"),)
+
+
+def outside_rows(*, validated: bool) -> list[dict[str, str]]:
+    """Each number that no noise was added to: what, from whom, how."""
+    rows = (*ALWAYS, *(FROM_VALIDATION if validated else WITHOUT_VALIDATION))
+    return [dict(zip(("what", "cases", "how"), row, strict=True)) for row in rows]
+
+
+def write_privacy(folder: Path, rows: Sequence[Mapping[str, Any]], *, validated: bool) -> None:
+    """Write `privacy.json`; rows: those of each site's budget, as `PrivacyBudget.rows` states them."""
+    record_files.write_json(
+        folder / PRIVACY, SCHEMA, {"rows": list(rows), "outside": outside_rows(validated=validated)}
+    )
+
+
+def write_privacy_of_run(run: RunFolder, done: TrainedRun) -> None:
+    """Write it for a finished run with a privacy budget; nothing for others."""
+    spent = run_folder.checkpoint_state(run.folder(run.folds[0])).get("privacy")
+    if spent is not None and done.outcomes:
+        write_privacy(run.out, spent["rows"], validated=bool(run.cases("val", run.folds[0])))
