@@ -65,6 +65,13 @@ def jobs_of(node: SmallNode, day: str) -> list:
     return sorted((row for row in node.rows(tables.jobs) if row.study == key), key=lambda row: row.created_at)
 
 
+def items_named(item, code: str) -> list:
+    """All items of a report's tree with a concept."""
+    own = [] if "ConceptNameCodeSequence" not in item else [item.ConceptNameCodeSequence[0].CodeValue]
+    below = [found for one in item.get("ContentSequence", []) for found in items_named(one, code)]
+    return [*([item] if code in own else []), *below]
+
+
 def test_a_study_that_came_after_its_follow_up_makes_that_answer_anew_once_as_a_new_version(node, tmp_path):
     node.receive(*study(tmp_path, "20240301", 5.0, shift=(1, 0)))
     node.work()
@@ -85,6 +92,15 @@ def test_a_study_that_came_after_its_follow_up_makes_that_answer_anew_once_as_a_
     assert {"lesions.csv", "response.json"} <= {path.name for path in folder.iterdir()}
     rows = [row.row for row in node.rows(tables.findings) if row.job == compared.job]
     assert [row["unit"] for row in rows if row["concept"] == "change"] == ["%"]
+    report = pydicom.dcmread(folder / "answer_report.dcm")
+    before_this = pydicom.dcmread(node.settings.folder / "results" / earlier.job / "answer_report.dcm")
+    [offset] = items_named(report, "128740")
+    assert float(offset.MeasuredValueSequence[0].NumericValue) == 60
+    assert offset.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue == "d"
+    [source] = items_named(report, "121112")
+    assert source.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == before_this.SOPInstanceUID
+    evidence = [*report.PertinentOtherEvidenceSequence, *report.CurrentRequestedProcedureEvidenceSequence]
+    assert {item.StudyInstanceUID for item in evidence} == {before_this.StudyInstanceUID, report.StudyInstanceUID}
     node.receive(*study(tmp_path, "20240110", 5.5))
     node.work()
     assert [row.job for row in jobs_of(node, "20240301")] == [first.job, compared.job], "only once"
@@ -119,3 +135,28 @@ def test_lesions_that_the_model_does_not_mark_are_refused_at_start(tmp_path):
     rule = {"name": "balls", "model": path.name, "prior": {"lesions": ["tumour"]}}
     with pytest.raises(UsageError, match="'tumour', and the labels of 'balls' are bright"):
         SmallNode(tmp_path / "node", path, rules=[rule])
+
+
+@pytest.mark.whole
+def test_the_earlier_study_comes_from_orthanc_where_the_node_holds_none(orthanc, tmp_path):
+    """The second study is sent first; another person with the same number, who is newer, is left where he is."""
+    path = threshold_model(tmp_path / "model", LEVEL)
+    peer = {"name": "pacs", "ae_title": orthanc.ae_title, "host": "127.0.0.1", "port": orthanc.port, "priors": True}
+    rule = {"name": "balls", "model": path.name, "prior": {"limit_s": 30}}
+    given = {"peers": [{**peer, "dicomweb": f"{orthanc.url}/dicom-web"}], "rules": [rule]}
+    earlier = study(tmp_path, "20240101", 6.0)
+    for file in (*earlier, *study(tmp_path, "20240201", 6.0, IssuerOfPatientID="elsewhere")):
+        orthanc.ask("/instances", file.read_bytes())
+    node = SmallNode(tmp_path / "node", path, **given)
+    node.receive(*study(tmp_path, "20240301", 5.0, shift=(1, 0)))
+    until = time.monotonic() + 60
+    while not any("prior" in row.inputs and row.state == "done" for row in node.rows(tables.jobs)):
+        assert time.monotonic() < until, [(row.state, row.reason) for row in node.rows(tables.jobs)]
+        node.work()
+        time.sleep(0.2)
+    [waited, compared] = jobs_of(node, "20240301")
+    assert waited.outcome is None, "the new study is answered once, after the earlier one"
+    assert {row.study_date for row in node.rows(tables.studies)} == {"20240101", "20240301"}
+    assert (node.settings.folder / "results" / compared.job / "change.csv").exists()
+    node.store.close()
+    node.database.close()

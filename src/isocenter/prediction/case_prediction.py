@@ -340,6 +340,7 @@ def _write_results(computed: ComputedCase, output: _OpenFiles, asked: CaseReques
         findings=findings,
         probabilities=output.probabilities,
         is_part=asked.region is not None,
+        earlier=None if change is None else change.objects,
     )
     if image.is_slide:
         files += slide_results.write_slide_files(prediction, computed.model.task, image, room, name)

@@ -16,6 +16,7 @@ from isocenter import errors
 from isocenter.errors import IsocenterError
 from isocenter.files.dicom import header_reading, tags
 from isocenter.files.dicom.reading import series_survey
+from isocenter.files.dicom.writing.dicom_answers import EarlierObjects
 from isocenter.files.storage import csv_text
 from isocenter.lazy import pandas as pd
 from isocenter.prediction import lesion_follow_up
@@ -27,11 +28,12 @@ from isocenter.runtime.guard import image_observation
 from isocenter.runtime.guard.image_observation import MODALITY, REGION
 from isocenter.transforms import spatial_transforms
 from isocenter.values import Array, Case, Finding, Image, Label, Prediction, SpatialTransform
+from isocenter.values.finding import CHANGE
 
 log = logging.getLogger("isocenter")
 
 COLUMNS = ("label", "before", "now", "difference", "percent", "days", "percent_a_year")
-CHANGE, TABLE = "change", "change.csv"
+TABLE = "change.csv"
 # In a model's record: {structure: repeatability coefficient in percent of the mean of two measurements}.
 REPEATABILITY = "repeatability"
 VOLUME = "ml"
@@ -41,14 +43,6 @@ LEAST_SEEN = 0.98
 AS_GOOD = 0.01
 # A part of a label map: its values on the grid of the image, and their labels.
 NamedMap = tuple[Array, tuple[Label, ...]]
-
-
-@dataclass(frozen=True)
-class EarlierReport:
-    """The objects of an earlier study that reports name. images: files of its series; report: on its answer, if any"""
-
-    images: Sequence[Path]
-    report: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +55,7 @@ class EarlierStudy:
     lesions:    names of the structures of which each piece is a lesion
     days:       from it to the new study; None: by the dates in the headers
     without:    why there is no answer of it; empty where there is one
-    report:     the objects that reports name
+    objects:    that reports name; of a DICOM image at least its files
     """
 
     image: Image
@@ -71,7 +65,7 @@ class EarlierStudy:
     lesions: tuple[str, ...] = ()
     days: float | None = None
     without: str = ""
-    report: EarlierReport | None = None
+    objects: EarlierObjects | None = None
 
     @classmethod
     def from_prediction(
@@ -81,7 +75,9 @@ class EarlierStudy:
         if prediction is None or abstained is not None:
             return cls(image, without=f"the model abstains from the earlier study ({abstained})")
         maps = {name: (np.asarray(values), labels) for name, values, labels in prediction.label_maps}
-        return cls(image, maps, findings, str(case.covariates.get("body_part") or ""))
+        is_dicom = image.source is not None and image.source.is_dicom
+        objects = EarlierObjects([Path(one) for one in image.source.paths]) if image.source and is_dicom else None
+        return cls(image, maps, findings, str(case.covariates.get("body_part") or ""), objects=objects)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +90,7 @@ class StudyChange:
     follow_up:    lesions of both, and the response
     refusal:      why no change is stated; empty where it is
     registration: from the earlier image to the new one
+    objects:      of the earlier study, which reports name
     """
 
     table: pd.DataFrame
@@ -103,6 +100,7 @@ class StudyChange:
     refusal: str = ""
     notes: tuple[str, ...] = ()
     registration: ImageRegistration | None = None
+    objects: EarlierObjects | None = None
 
     @property
     def warnings(self) -> list[str]:
@@ -201,7 +199,8 @@ def _compare(
         changes.append(_finding(last, float(first.value), limits.get(last.concept)))
     follow_up = _follow_lesions(earlier, (before, now), new_maps, registration, days)
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return StudyChange(table, days, tuple(changes), follow_up, notes=notes, registration=registration)
+    objects = earlier.objects and replace(earlier.objects, days=days)
+    return StudyChange(table, days, tuple(changes), follow_up, "", notes, registration, objects)
 
 
 def _why_unlike(image: Image, earlier: EarlierStudy, part: str) -> str:

@@ -19,7 +19,7 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import file_formats, result_images, surface_mesh, transform_file
 from isocenter.files.dicom import header_reading, tags
 from isocenter.files.dicom.writing import derived
-from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
+from isocenter.files.dicom.writing.dicom_answers import ANSWERS, EarlierObjects, Result
 from isocenter.files.result_images import TakenProbabilities
 from isocenter.files.storage import atomic
 from isocenter.prediction import answers
@@ -185,12 +185,14 @@ def write_result(
     findings: Sequence[Finding] = (),
     probabilities: CaseProbabilities | None = None,
     is_part: bool = False,
+    earlier: EarlierObjects | None = None,
 ) -> tuple[list[Path], list[Problem]]:
     """The files of a result, and what of them could not be.
 
     findings: of the result; of a clip each names its frame
     probabilities: of its voxels, which are all there once its label maps are read
     is_part: whether the model has looked at a part of the image only
+    earlier: objects of the study since which change is stated
     """
     written, lacking, codes = list[Path](), list[Problem](), result_codes.codes_of_model(model)
     for part, mask, labels in prediction.label_maps if wanted.format != DICOM else ():
@@ -205,7 +207,7 @@ def write_result(
         else:
             written.append(_label_map(mask, named, image, stem, wanted, algorithm_of_model(model)))
     if kinds := wanted.kinds_for(image):
-        answer = _dicom_result(prediction, image, model, is_part=is_part, findings=findings)
+        answer = replace(_dicom_result(prediction, image, model, is_part=is_part, findings=findings), earlier=earlier)
         if probabilities is not None:
             answer = replace(answer, maps={**answer.maps, **probabilities.maps})
         answer = replace(answer, page=partial(draw_result_page, answer, wanted.text, prediction.maps.get(EXPLANATION)))

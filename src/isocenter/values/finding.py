@@ -14,6 +14,8 @@ from isocenter.values.voxel_images import Code
 
 # Frames with findings of a clip that a record and its reports state: more are too many for people to read.
 MOST_FRAMES = 200
+# The finding of what changed in a structure since an earlier study, in percent.
+CHANGE = "change"
 # Rows of `measurements.csv`, one a structure or object.
 Measurements = Sequence[Mapping[str, Any]]
 

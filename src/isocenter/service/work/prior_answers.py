@@ -16,8 +16,9 @@ from sqlalchemy import Row, select
 
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.files import file_formats
+from isocenter.files.dicom.writing.dicom_answers import EarlierObjects
 from isocenter.prediction import predictors
-from isocenter.prediction.earlier_study import EarlierReport, EarlierStudy
+from isocenter.prediction.earlier_study import EarlierStudy
 from isocenter.runtime import Model
 from isocenter.service import _delivering
 from isocenter.service.configuration import NodeSettings, PeerSection, PriorSection
@@ -89,7 +90,7 @@ class EarlierAnswer:
                 [_sized_finding(row) for row in self.findings],
                 str(case.covariates.get("body_part") or ""),
                 tuple(self.lesions),
-                report=EarlierReport(self.paths, report if report.exists() else None),
+                objects=EarlierObjects(self.paths, report if report.exists() else None),
             )
 
 

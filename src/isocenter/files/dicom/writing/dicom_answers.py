@@ -33,6 +33,18 @@ class OnePageResult(Protocol):
         """The same as PDF, with the same bytes each time."""
 
 
+@dataclass(frozen=True)
+class EarlierObjects:
+    """The objects of an earlier study that a report names.
+
+    images: files of its series; report: on its answer, if any; days: from it to the new study, None where unknown
+    """
+
+    images: Sequence[Path]
+    report: Path | None = None
+    days: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """A model's result on one DICOM image, as writers of objects take it.
@@ -45,6 +57,7 @@ class Result:
     limits:      sentences without which the result would be misread
     maps:        {kind: numbers of every voxel on the image's grid}
     segmentations: {SEG of the result: labels of its label map}, once they are written
+    earlier:     the study since which the findings called change are stated
     page:        what draws it on one page, when that is asked for
     """
 
@@ -58,6 +71,7 @@ class Result:
     limits: Sequence[str] = ()
     maps: Mapping[str, Map] = field(default_factory=dict)
     segmentations: Mapping[Path, Sequence[Label]] = field(default_factory=dict)
+    earlier: EarlierObjects | None = None
     page: Callable[[], OnePageResult] | None = None
 
 

@@ -31,12 +31,12 @@ from isocenter.files.dicom import header_reading, library_warnings, tags
 from isocenter.files.dicom.header_reading import Header
 from isocenter.files.dicom.reading.sr_reading import NOT_DETECTED_CODE
 from isocenter.files.dicom.writing import dicom_answers, source_planes
-from isocenter.files.dicom.writing.dicom_answers import Result
+from isocenter.files.dicom.writing.dicom_answers import EarlierObjects, Result
 from isocenter.files.dicom.writing.new_object import ReadingPerson
 from isocenter.files.dicom.writing.stamp import Stamp
 from isocenter.files.storage import atomic
 from isocenter.values import Finding, Floats, Image, Label
-from isocenter.values.finding import MOST_FRAMES
+from isocenter.values.finding import CHANGE, MOST_FRAMES
 
 CERTAINTY = sr.CodedConcept("111012", "DCM", "Certainty of Finding")
 PROBABILITY = sr.CodedConcept("122157", "DCM", "Probability")
@@ -44,6 +44,7 @@ NOT_DETECTED = sr.CodedConcept(NOT_DETECTED_CODE, "SCT", "Not detected")
 PROCEDURE = sr.CodedConcept("363679005", "SCT", "Imaging procedure")
 COMMENT = sr.CodedConcept("121106", "DCM", "Comment")
 SOURCE = sr.CodedConcept("260753009", "SCT", "Source")
+SOURCE_OF_MEASUREMENT = sr.CodedConcept("121112", "DCM", "Source of Measurement")
 # The ends of an interval, as distances from the value. PS3.16 TID 310
 BELOW = sr.CodedConcept("371885007", "SCT", "-, range of lower measurement uncertainty")
 ABOVE = sr.CodedConcept("371886008", "SCT", "+, range of upper measurement uncertainty")
@@ -95,6 +96,7 @@ def reports(result: Result, path: Path) -> Iterator[Path]:
         is_empty=result.is_empty,
         least_score=result.least_score,
         limits=result.limits,
+        earlier=result.earlier,
     )
     yield target
 
@@ -135,6 +137,7 @@ def write_report(
     limits: Sequence[str] = (),
     reader: ReadingPerson | None = None,
     others: Sequence[Path] = (),
+    earlier: EarlierObjects | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write findings on the image's own grid as those of its patient and study.
@@ -145,6 +148,7 @@ def write_report(
     least_score: the score from which on boxes are among the findings
     limits:  sentences without which the report would be misread
     reader:  who has verified it; others: objects that it goes back to, and does not name
+    earlier: the study since which what changed is stated; its images are a group of the library
     Along the slices a box is rounded to whole ones, at least one. An empty report states "not detected". Numbers that
     are not finite are left out, and named.
     Raises FormatError for a source that is no DICOM, that cannot bear a report, or a clip with findings in more than
@@ -165,7 +169,7 @@ def write_report(
         release = version("isocenter")
         looked = sr.AlgorithmIdentification(algorithm_name, release, [*sought, *limits] or None)
         plain = sr.AlgorithmIdentification(algorithm_name, release, list(limits) or None)
-        placed = _Groups(images, source, _segments(segmentations), looked, plain)
+        placed = _Groups(images, source, _segments(segmentations), looked, plain, earlier)
         if is_empty:
             yield _nothing(classes, looked)
         yield from placed.group_findings(findings)
@@ -180,6 +184,7 @@ def write_report(
         device=algorithm_name,
         description="Detection" if marks_only else "Findings",
         segmentations=[*segmentations, *others],
+        earlier=earlier,
         reader=reader,
         overwrite=overwrite,
     )
@@ -218,6 +223,7 @@ def _write(
     device: str,
     description: str,
     segmentations: Sequence[Path] = (),
+    earlier: EarlierObjects | None = None,
     reader: ReadingPerson | None = None,
     overwrite: bool,
 ) -> None:
@@ -232,6 +238,8 @@ def _write(
             }
             files = {name: _reference(head) for name, head in heads.items()}
             first, content = next(iter(heads)), list(groups(_Images(files, slices)))
+            prior = {str(one): header_reading.read_header(one) for one in (() if earlier is None else earlier.images)}
+            also = [*segmentations, *([earlier.report] if earlier is not None and earlier.report is not None else [])]
             if not content:
                 raise FormatError("nothing of the result can stand in a report", str(path), "Use predictions.csv")
             # highdicom copies what it is given twice: the groups after the first follow where it is done.
@@ -240,7 +248,8 @@ def _write(
                 [
                     source_planes.complete_for_highdicom(heads[first].library),
                     *files.values(),
-                    *(_reference(header_reading.read_header(p)) for p in segmentations),
+                    *map(_reference, prior.values()),
+                    *(_reference(header_reading.read_header(p)) for p in also),
                 ],
                 f"{device}\0{version('isocenter')}",
                 description,
@@ -248,7 +257,9 @@ def _write(
             )
             *context, measured = report.ContentSequence
             measured.ContentSequence = Items(one for group in content for one in group)
-            report.ContentSequence = Items([*context, _image_library(heads[first], files), measured])
+            library = [(heads[first], files)]
+            library += [(next(iter(prior.values())), {n: _reference(one) for n, one in prior.items()})] if prior else []
+            report.ContentSequence = Items([*context, _image_library(library), measured])
             source_planes.repeat_elements(report, Path(first), names)
     except (ValueError, TypeError, AttributeError, KeyError, StopIteration) as error:
         # What highdicom raises at a deficient source.
@@ -283,10 +294,13 @@ def _reference(head: Header) -> Dataset:
     return evidence
 
 
-def _image_library(first: Header, files: Mapping[str, Dataset]) -> Dataset:
-    """The images of the report, with what all of them share. PS3.16 TID 1600 and 1602"""
-    group = _container(codes.DCM.ImageLibraryGroup, [*_descriptors(first), *map(_entry, files.values())])
-    return _container(codes.DCM.ImageLibrary, [group])
+def _image_library(studies: Sequence[tuple[Header, Mapping[str, Dataset]]]) -> Dataset:
+    """The images of the report, study by study, with what all of them share. PS3.16 TID 1600 and 1602"""
+    groups = [
+        _container(codes.DCM.ImageLibraryGroup, [*_descriptors(first), *map(_entry, files.values())])
+        for first, files in studies
+    ]
+    return _container(codes.DCM.ImageLibrary, groups)
 
 
 def _descriptors(first: Header) -> Iterator[Dataset]:
@@ -383,6 +397,7 @@ class _Groups:
 
     segments: {(value, name) of a label: its segment}
     looked, plain: the algorithm of what was looked for in the image, and of findings without a place
+    earlier: the study since which change is stated
     """
 
     images: _Images
@@ -390,6 +405,7 @@ class _Groups:
     segments: Mapping[tuple[int, str], _Segment]
     looked: sr.AlgorithmIdentification
     plain: sr.AlgorithmIdentification
+    earlier: EarlierObjects | None = None
 
     def group_findings(self, findings: Sequence[Finding]) -> Iterator[Group]:
         """One group for each answer, in their order."""
@@ -436,6 +452,11 @@ class _Groups:
             "algorithm_id": self.looked,
             "measurements": [one for one in measured if one is not None] or None,
         }
+        if self.earlier is not None and any(one.concept == CHANGE for one in findings):
+            described["time_point_context"] = _time_since(self.earlier)
+            _infer_from(
+                self.earlier, [one for one, made in zip(measured, findings, strict=False) if made.concept == CHANGE]
+            )
         segment = None if first.label is None else self.segments.get((first.label, name))
         if not _is_marked(first):
             absent = sr.QualitativeEvaluation(kind, _concept_of(codes.SCT.Absent))
@@ -477,6 +498,27 @@ class _Groups:
             named = sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID, number)
             described["source_images"] = [named]
         return sr.MeasurementsAndQualitativeEvaluations(**described)
+
+
+def _time_since(earlier: EarlierObjects) -> sr.TimePointContext:
+    """The time from the earlier study to this one, PS3.16 TID 1502, where it is known."""
+    offset = None
+    if earlier.days is not None:
+        offset = sr.LongitudinalTemporalOffsetFromEvent(earlier.days, codes.UCUM.Day, codes.DCM.Baseline)
+    return sr.TimePointContext("follow-up", temporal_offset_from_event=offset)
+
+
+def _infer_from(earlier: EarlierObjects, measured: Sequence[sr.Measurement | None]) -> None:
+    """Let measurements name the report on the earlier study, TID 300 row 13; the images are in the library."""
+    if earlier.report is None:
+        return
+    named = _reference(header_reading.read_header(earlier.report))
+    relation = sr.RelationshipTypeValues.INFERRED_FROM
+    source = sr.CompositeContentItem(SOURCE_OF_MEASUREMENT, named.SOPClassUID, named.SOPInstanceUID, relation)
+    for one in measured:
+        if one is not None:
+            content = one[0].get("ContentSequence") or []
+            one[0].ContentSequence = Items([*content, source])
 
 
 def _answers(findings: Sequence[Finding]) -> Iterable[list[Finding]]:
