@@ -21,6 +21,7 @@ import isocenter
 from isocenter.belief import UnseenCases
 from isocenter.belief.error_bars import ErrorBarBelief
 from isocenter.errors import DatasetError, UsageError
+from isocenter.evaluation import image_fidelity
 from isocenter.files.dicom.writing import series_writing
 from isocenter.files.dicom.writing.dicom_answers import ANSWERS, Result
 from isocenter.files.dicom.writing.series_writing import SeriesNames
@@ -29,7 +30,7 @@ from isocenter.quality.references import targets
 from isocenter.reading import ReadingOptions, dataset_reading, image_targets
 from isocenter.runtime import Preprocessing
 from isocenter.runtime.bundle.network import Correcting
-from isocenter.tasks.enhancement import losses
+from isocenter.tasks.enhancement import answering, losses
 from isocenter.tasks.enhancement.question import Enhancement
 from isocenter.training.data import target_kinds
 from isocenter.transforms.intensity import ChannelScale, Normalisation
@@ -325,3 +326,22 @@ def test_images_without_targets_are_refused_with_what_to_do(tmp_path: Path) -> N
     nibabel.Nifti1Image(blob(0)[0], OBLIQUE).to_filename(tmp_path / "a.nii.gz")
     with pytest.raises(DatasetError, match=r"has images and no targets.*task\.damage"):
         dataset_reading.open_for_task("enhancement", [tmp_path], ReadingOptions())
+
+
+def test_noisy_images_alone_stand_for_targets_of_which_nobody_knows_anything(tmp_path: Path) -> None:
+    for n in range(8):
+        nibabel.Nifti1Image(np.abs(blob(n)[0]), OBLIQUE).to_filename(tmp_path / f"case{n}.nii.gz")
+    chosen = {"task.supervision": "blind_spot", **TWO_STEPS}
+    plan = isocenter.plan(tmp_path, task="enhancement", assignments=chosen, device="cpu").plan
+    assert list(plan["objectives.terms"]) == ["blind_spot"]
+    assert plan["task.error_bars"] is False
+    settings = {"supervision": "blind_spot"}
+    dataset = dataset_reading.open_for_task("enhancement", [tmp_path], ReadingOptions(), settings=settings)
+    found = dataset_examination.examine(dataset, threads=1)
+    assert not [one for one in found.problems if "equals its image" in one.what]
+    target = answering.known_target(dataset.cases[0])
+    assert target.shape == (1, 16, 16, 16) and not np.isfinite(target).any()
+    grid = dataset.cases[0].images["image"].geometry
+    image = np.asarray(dataset.cases[0].images["image"].data)
+    figures = image_fidelity.fidelity_figures(image, target, grid, source=image)
+    assert all(np.isnan(one) for one in figures.values())  # no region of an image is called invented without a truth

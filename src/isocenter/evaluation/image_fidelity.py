@@ -5,6 +5,7 @@ Every figure takes (*spatial) values in one unit and `measured`, the voxels that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -69,7 +70,7 @@ def _channel_figures(
         noise = noise_of_input(source, reference, inside)
         figures |= {f"{key}{INPUT}": value for key, value in _distances(source, reference, inside).items()}
         for ending, values in (("", result), (INPUT, source)):
-            regions = count_invented(values, reference, noise, inside)
+            regions = count_invented(values, reference, noise, inside) if inside.any() else math.nan
             figures[f"{PER_LITRE if has_litres else PER_MILLION}{ending}"] = regions / max(inside.sum() * step, 1e-30)
     return figures
 

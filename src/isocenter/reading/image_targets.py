@@ -20,7 +20,7 @@ from isocenter.quality.references import targets
 from isocenter.transforms import corruptions, resampling
 from isocenter.transforms.corruptions import REMAKE, Damage
 from isocenter.values import Array, Case, Dataset, Deferred, Geometry, Image, LazyMapping
-from isocenter.values.voxel_images import SCALE
+from isocenter.values.voxel_images import SCALE, UNKNOWN_TARGET
 
 TARGET = targets.KIND
 # Damaged images of each clean one; fewer where all prepared ones take more bytes together, by those of each voxel.
@@ -40,9 +40,14 @@ def with_targets(dataset: Dataset, settings: Mapping[str, Any], *, references: b
     damage = parse_damage(settings.get("damage"))
     if not references:
         return dataset
-    if TARGET not in dataset.kinds and settings.get("supervision") != BLIND:
+    if TARGET not in dataset.kinds:
+        if settings.get("supervision") == BLIND:
+            return _without_targets(dataset)
         if not damage:
-            remedy = f"Put what each should become into targets/ beside images/, or have clean images damaged. {REMEDY}"
+            remedy = (
+                "Put what each should become into targets/ beside images/, or learn from noisy images alone: "
+                f"--set task.supervision={BLIND}; or have clean images damaged. {REMEDY}"
+            )
             raise DatasetError("has images and no targets", str(dataset.root or dataset.name), remedy)
         return _with_damage(dataset, damage, settings.get("draws"))
     return replace(dataset, cases=tuple(_on_grid_of_target(case) for case in dataset))
@@ -62,6 +67,23 @@ def parse_damage(value: Any) -> dict[str, tuple[float, float]]:
             corruptions.refuse_strength(key, float(strength), "task.damage")
         damage[key] = (float(ends[0]), float(ends[1]))
     return damage
+
+
+def _without_targets(dataset: Dataset) -> Dataset:
+    """Images that stand for their targets, and say that nobody knows these."""
+
+    def own(images: Mapping[str, Image]) -> Image:
+        image = images[next(iter(images))]
+        return replace(image, facts={**image.facts, UNKNOWN_TARGET: True})
+
+    cases = [
+        replace(case, references=LazyMapping({**_loaders(case), TARGET: partial(own, case.images)})) for case in dataset
+    ]
+    return replace(dataset, cases=tuple(cases), derived={**dataset.derived, TARGET: UNKNOWN_TARGET})
+
+
+def _loaders(case: Case) -> dict[str, Callable[[], Any]]:
+    return {kind: partial(case.references.__getitem__, kind) for kind in case.references}
 
 
 def _with_damage(dataset: Dataset, damage: Mapping[str, tuple[float, float]], draws: int | None) -> Dataset:
@@ -87,10 +109,7 @@ def _damaged_case(case: Case, damage: Mapping[str, tuple[float, float]], number:
     name = f"{case.id}_{number}"
     loaders = {channel: partial(_damaged_image, case.images, channel, damage, name) for channel in case.images}
     clean: Callable[[], Image] = partial(case.images.__getitem__, next(iter(case.images)))
-    references: dict[str, Callable[[], Any]] = {
-        **{kind: partial(case.references.__getitem__, kind) for kind in case.references},
-        TARGET: clean,
-    }
+    references: dict[str, Callable[[], Any]] = {**_loaders(case), TARGET: clean}
     key = f"{case.key}|{number}|{json.dumps(damage, sort_keys=True)}"
     return replace(case, id=name, images=LazyMapping(loaders), references=LazyMapping(references), key=key)
 

@@ -27,7 +27,7 @@ from isocenter.values import (
     ReferenceWords,
 )
 from isocenter.values.reference_kind import ReferenceMeasures
-from isocenter.values.voxel_images import SCALE
+from isocenter.values.voxel_images import SCALE, UNKNOWN_TARGET
 
 KIND = "target"
 # Voxels along each axis of the middle of an image in which shifts are looked for.
@@ -91,7 +91,9 @@ def _measure(reference: CaseReference) -> ReferenceMeasures:
             "same_unit": SAME_UNIT[0] <= slope <= SAME_UNIT[1] and correlation >= CORRELATED,
             "other_unit": correlation >= CORRELATED and not OTHER_UNIT[0] <= slope <= OTHER_UNIT[1],
             "shift": shift_between(given, first),
-            "equal": data.shape == image.shape and bool(np.array_equal(data, image.data)),
+            "equal": UNKNOWN_TARGET not in target.facts
+            and data.shape == image.shape
+            and bool(np.array_equal(data, image.data)),
         }
     )
 

@@ -29,6 +29,7 @@ from isocenter.tasks import Task, properties
 from isocenter.transforms import random_draws, resampling
 from isocenter.transforms.corruptions import REMAKE
 from isocenter.values import Array, Case, Floats, Image, Prediction, Row
+from isocenter.values.voxel_images import UNKNOWN_TARGET
 
 SPHERES, SEEN, TITLE = "recovery.csv", "downstream.csv", "What was lost"
 COLUMNS = ("case", "patient", "diameter", "contrast", "inserted", "found")
@@ -36,6 +37,12 @@ COLUMNS = ("case", "patient", "diameter", "contrast", "inserted", "found")
 MOST, LOST = 20, 0.5
 # The images that a further model sees, by the end of its metric's name.
 SIDES = {"_input": "input", "": "result", "_reference": "reference"}
+
+# Of results of which nobody knows what they should be.
+UNPROVEN = (
+    "No clean image is known, so that nothing here proves the quality of the results: look at what changed, and at "
+    "what is kept of spheres that were put into the noisy images."
+)
 
 
 def image_reference(task: Task, case: Case) -> Image | None:
@@ -66,7 +73,10 @@ def with_recovery(audit: AuditInput) -> ScoredCases:
     summary = case_tables.mean_rows(figures, units, seed=case_tables.resampling_of_table(figures, audit.seed))
     if not audit.patients_known:
         summary = [replace(row, estimate=case_scoring.named_by_case(row.estimate)) for row in summary]
-    outcome = AuditOutcome({SPHERES: spheres}, sections=[_section(spheres)], notes=[*_losses(summary), *problems])
+    notes = [*_losses(summary), *problems]
+    if any(UNKNOWN_TARGET in case.references[kind].facts for case in cases[:1] for kind in audit.predictor.task.needs):
+        notes.insert(0, UNPROVEN)
+    outcome = AuditOutcome({SPHERES: spheres}, sections=[_section(spheres)], notes=notes)
     return replace(audit.scored, rows=[*audit.scored.rows, *summary], audits=[*audit.scored.audits, outcome])
 
 

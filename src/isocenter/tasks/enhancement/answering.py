@@ -35,6 +35,7 @@ from isocenter.values import (
     Slabs,
     voxel_images,
 )
+from isocenter.values.voxel_images import UNKNOWN_TARGET
 
 HEAD, TARGET = "image", "target"
 # The maps of a result, which end the names of its files, and what `Prediction.values` has of it.
@@ -172,6 +173,8 @@ class ImageAnswering(Task):
 def known_target(case: Case) -> Floats:
     """(channels, *spatial) the target of a case, NaN where nothing was measured."""
     target: Image = case.references[TARGET]
+    if UNKNOWN_TARGET in target.facts:
+        return np.full(target.shape, np.nan, dtype=np.float32)
     return np.where(target.valid, target.data, np.nan).astype(np.float32)
 
 

@@ -31,11 +31,14 @@ from isocenter.values import (
     Target,
     setting_fields,
 )
+from isocenter.values.voxel_images import UNKNOWN_TARGET
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-DNCNN, ZHAO = "arXiv:1608.03981", "arXiv:1511.08861"
+DNCNN, ZHAO, NOISE2VOID = "arXiv:1608.03981", "arXiv:1511.08861", "arXiv:1811.10980"
+# The objective that teaches where nobody knows a target, and what names the terms.
+BLIND, TERMS = "blind_spot", "objectives.terms"
 # What is measured in place of `quality` where objectives need no references.
 MINUS_LOSS = "minus_loss"
 # Digits in which the mean and the deviation of targets are kept.
@@ -57,6 +60,13 @@ def _plain(value: Mapping[str, Any] | None) -> dict[str, list[float]] | None:
 def _supervision(dataset: Dataset) -> dict[str, Decision]:
     """What teaches: pairs where the set has targets, else damaged images that were made of clean ones."""
     made = dataset.derived.get(TARGET)
+    if made == UNKNOWN_TARGET:
+        return {
+            "supervision": Decision(BLIND, "no image has a target: what neighbours do not tell of a voxel is noise"),
+            "damage": Decision(None, "no damage was asked for"),
+            "draws": Decision(None, "nothing is drawn"),
+            "error_bars": Decision(False, "nobody knows the clean image, and so no error"),
+        }
     because = made or "the data set has targets"
     return {
         "supervision": Decision("simulated" if made else "pairs", because),
@@ -158,9 +168,9 @@ class Enhancement(ImageScoring):
             "unit": unit,
             "mean": Decision(mean, f"of {counts}"),
             "deviation": Decision(deviation, f"of {counts}: errors are stated in it"),
-            **_supervision(dataset),
             "scale": _scale(own, where),
             "error_bars": Decision(True, "the deviation of each voxel is learnt beside it, and changes nothing else"),
+            **_supervision(dataset),
             "coverage": Decision(0.9, "nine in ten voxels of a patient"),
             "error_factor": Decision(None, "cases that do not train decide"),
             "loss": Decision("mse", "PSNR judges, which is the logarithm of the squared error", ZHAO),
@@ -224,6 +234,7 @@ class Enhancement(ImageScoring):
                 SNR, "it is the squared error of each case beside the variance of its target"
             ),
             "evaluation.primary": Decision(PSNR, "it is what such networks are compared by", DNCNN),
+            **({TERMS: Decision([BLIND], "no image has a target", NOISE2VOID)} if self.supervision == BLIND else {}),
         }
 
     def target(self, case: Case) -> Target:
